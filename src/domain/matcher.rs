@@ -1,0 +1,323 @@
+//! Matchers in Alertmanager's syntax: `severity =~ "warning|critical"`, UTF-8 names included.
+//!
+//! The grammar is that of Alertmanager's UTF-8 matchers: names and values stand bare, or in double
+//! quotes where they contain white space or one of `{ } ! = ~ , \ " ' ` and the backtick. A list is
+//! split by commas and may stand in braces. As in Prometheus, a label that is absent is the empty
+//! string, and a regular expression has to match the whole value.
+
+use std::fmt;
+
+use regex::Regex;
+
+use super::labels::Labels;
+
+/// How a label's value is compared.
+#[derive(Debug, Clone)]
+enum Test {
+    Equal(String),
+    NotEqual(String),
+    Matches(Regex, String),
+    NotMatches(Regex, String),
+}
+
+/// One condition on one label.
+#[derive(Debug, Clone)]
+pub struct Matcher {
+    name: String,
+    test: Test,
+}
+
+/// What is wrong with the text of a matcher.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{message}, at character {column} of `{text}`")]
+pub struct Error {
+    /// The whole text that was read.
+    pub text: String,
+    /// Where in it, from 1, in characters.
+    pub column: usize,
+    /// What is wrong and how to mend it.
+    pub message: String,
+}
+
+/// A compiled regular expression takes at most this much memory.
+const REGEX_BYTES: usize = 1 << 20;
+
+impl Matcher {
+    /// Reads one text, which may hold several matchers: `alertname = Disk, severity != info`.
+    pub fn parse_list(text: &str) -> Result<Vec<Self>, Error> {
+        let mut reader = Reader { text, at: 0 };
+        let braced = reader.take("{");
+        let mut matchers = Vec::new();
+        loop {
+            reader.skip_space();
+            if reader.at_end() || (braced && reader.rest().starts_with('}')) {
+                break;
+            }
+            matchers.push(reader.matcher()?);
+            reader.skip_space();
+            if !reader.take(",") {
+                break;
+            }
+        }
+        if braced && !reader.take("}") {
+            return Err(reader.error("expected `,` or `}`"));
+        }
+        reader.skip_space();
+        if !reader.at_end() {
+            return Err(
+                reader.error("expected `,` or the end; put a value with special characters in double quotes")
+            );
+        }
+        if matchers.is_empty() {
+            return Err(reader.error("expected a matcher such as alertname = \"Disk\""));
+        }
+        Ok(matchers)
+    }
+
+    /// The label that this matcher looks at.
+    pub fn label(&self) -> &str {
+        &self.name
+    }
+
+    /// The value, if this matcher asks for exactly one.
+    pub fn equal_to(&self) -> Option<&str> {
+        match &self.test {
+            Test::Equal(value) => Some(value),
+            _ => None,
+        }
+    }
+
+    /// Whether an alert with these labels meets the condition.
+    pub fn holds(&self, labels: &Labels) -> bool {
+        let value = labels.get(&self.name);
+        match &self.test {
+            Test::Equal(wanted) => value == wanted,
+            Test::NotEqual(unwanted) => value != unwanted,
+            Test::Matches(regex, _) => regex.is_match(value),
+            Test::NotMatches(regex, _) => !regex.is_match(value),
+        }
+    }
+}
+
+impl fmt::Display for Matcher {
+    /// As Alertmanager prints it: `severity=~"warning|critical"`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let bare = !self.name.is_empty() && !self.name.chars().any(reserved);
+        if bare {
+            f.write_str(&self.name)?;
+        } else {
+            quoted(f, &self.name)?;
+        }
+        let (operator, value) = match &self.test {
+            Test::Equal(value) => ("=", value),
+            Test::NotEqual(value) => ("!=", value),
+            Test::Matches(_, source) => ("=~", source),
+            Test::NotMatches(_, source) => ("!~", source),
+        };
+        f.write_str(operator)?;
+        quoted(f, value)
+    }
+}
+
+fn quoted(f: &mut fmt::Formatter<'_>, text: &str) -> fmt::Result {
+    write!(f, "\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n"))
+}
+
+fn reserved(c: char) -> bool {
+    c.is_whitespace() || matches!(c, '{' | '}' | '!' | '=' | '~' | ',' | '\\' | '"' | '\'' | '`')
+}
+
+struct Reader<'a> {
+    text: &'a str,
+    at: usize,
+}
+
+impl<'a> Reader<'a> {
+    fn rest(&self) -> &'a str {
+        &self.text[self.at..]
+    }
+
+    fn at_end(&self) -> bool {
+        self.at == self.text.len()
+    }
+
+    fn skip_space(&mut self) {
+        self.at = self.text.len() - self.rest().trim_start().len();
+    }
+
+    /// Skips white space, then `token` if it comes next.
+    fn take(&mut self, token: &str) -> bool {
+        self.skip_space();
+        let found = self.rest().starts_with(token);
+        if found {
+            self.at += token.len();
+        }
+        found
+    }
+
+    fn error(&self, message: impl Into<String>) -> Error {
+        Error {
+            text: self.text.to_owned(),
+            column: self.text[..self.at].chars().count() + 1,
+            message: message.into(),
+        }
+    }
+
+    fn matcher(&mut self) -> Result<Matcher, Error> {
+        let name = self.word("a label name")?;
+        if name.is_empty() {
+            return Err(self.error("a label name cannot be empty"));
+        }
+        self.skip_space();
+        let operator_at = self.at;
+        let operator = ["=~", "!~", "!=", "="].into_iter().find(|operator| self.take(operator));
+        let Some(operator) = operator else {
+            return Err(self.error("expected one of =, !=, =~ and !~"));
+        };
+        if operator == "=" && self.rest().starts_with('=') {
+            self.at = operator_at;
+            return Err(self.error("`==` is no operator here: use ="));
+        }
+        let value_at = self.at;
+        let value = self.word("a value")?;
+        let test = match operator {
+            "=" => Test::Equal(value),
+            "!=" => Test::NotEqual(value),
+            _ => {
+                let regex = regex::RegexBuilder::new(&format!("^(?s:{value})$"))
+                    .size_limit(REGEX_BYTES)
+                    .build()
+                    .map_err(|error| {
+                        self.at = value_at;
+                        self.skip_space();
+                        self.error(format!("`{value}` is not a regular expression: {}", regex_fault(&error)))
+                    })?;
+                if operator == "=~" { Test::Matches(regex, value) } else { Test::NotMatches(regex, value) }
+            }
+        };
+        Ok(Matcher { name, test })
+    }
+
+    /// A bare or a quoted word.
+    fn word(&mut self, what: &str) -> Result<String, Error> {
+        self.skip_space();
+        if self.rest().starts_with('"') {
+            return self.quoted_word();
+        }
+        let rest = self.rest();
+        let end = rest.find(reserved).unwrap_or(rest.len());
+        if end == 0 {
+            let hint = match rest.chars().next() {
+                None => format!("expected {what}; write \"\" for the empty string"),
+                Some('\'' | '`') => format!("expected {what}; only double quotes quote"),
+                Some(c) => format!("expected {what}, not `{c}`; put it in double quotes if it belongs to it"),
+            };
+            return Err(self.error(hint));
+        }
+        self.at += end;
+        Ok(rest[..end].to_owned())
+    }
+
+    fn quoted_word(&mut self) -> Result<String, Error> {
+        let opened = self.at;
+        let mut word = String::new();
+        let mut chars = self.rest().char_indices().skip(1);
+        while let Some((offset, c)) = chars.next() {
+            match c {
+                '"' => {
+                    self.at = opened + offset + 1;
+                    return Ok(word);
+                }
+                '\\' => match chars.next() {
+                    Some((_, 'n')) => word.push('\n'),
+                    Some((_, 't')) => word.push('\t'),
+                    Some((_, escaped @ ('"' | '\\'))) => word.push(escaped),
+                    // A regular expression's `\.` and `\d` keep their backslash, so that they need
+                    // not be doubled; Alertmanager's own reader does the same.
+                    Some((_, other)) => word.extend(['\\', other]),
+                    None => break,
+                },
+                plain => word.push(plain),
+            }
+        }
+        Err(self.error("a double quote that is not closed"))
+    }
+}
+
+/// The last line of a regex error says what is wrong; those before draw a picture.
+fn regex_fault(error: &regex::Error) -> String {
+    match error {
+        regex::Error::CompiledTooBig(_) => "it is too large when compiled".to_owned(),
+        other => {
+            let text = other.to_string();
+            let last = text.lines().last().unwrap_or_default();
+            last.trim_start_matches("error: ").to_owned()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn holds(matcher: &str, labels: &[(&str, &str)]) -> bool {
+        let labels: Labels = labels.iter().copied().collect();
+        Matcher::parse_list(matcher).unwrap().iter().all(|one| one.holds(&labels))
+    }
+
+    #[test]
+    fn the_four_operators() {
+        let labels = &[("alertname", "Disk"), ("severity", "warning")];
+        assert!(holds("alertname = Disk", labels));
+        assert!(holds("alertname=\"Disk\"", labels));
+        assert!(!holds("alertname != Disk", labels));
+        assert!(holds("severity =~ \"warning|critical\"", labels));
+        assert!(holds("severity=~warning|critical", labels));
+        assert!(!holds("severity !~ w.*", labels));
+        assert!(holds("{alertname=Disk, severity!=info,}", labels));
+        assert!(!holds("alertname=Disk,severity=info", labels));
+    }
+
+    #[test]
+    fn regular_expressions_match_the_whole_value() {
+        assert!(!holds("severity =~ warn", &[("severity", "warning")]));
+        assert!(!holds("severity =~ \"a|b\"", &[("severity", "ab")]));
+        assert!(holds("text =~ \"a.b\"", &[("text", "a\nb")]));
+        assert!(holds(r#"host =~ "web-\d+\.shop""#, &[("host", "web-12.shop")]));
+    }
+
+    #[test]
+    fn an_absent_label_is_the_empty_string() {
+        assert!(holds("team = \"\"", &[]));
+        assert!(holds("team != platform", &[]));
+        assert!(holds("team =~ \".*\"", &[]));
+        assert!(!holds("team =~ \".+\"", &[]));
+    }
+
+    #[test]
+    fn names_may_be_any_text() {
+        assert!(holds("\"k8s.node group\" = \"ä, b\"", &[("k8s.node group", "ä, b")]));
+        assert!(holds("größe = 1", &[("größe", "1")]));
+    }
+
+    #[test]
+    fn what_is_printed_is_read_back() {
+        for text in ["a=\"b\"", "a!=\"\"", "a=~\"x|y\"", "\"a b\"!~\"q\\\"\\\\n\""] {
+            let read = Matcher::parse_list(text).unwrap();
+            assert_eq!(read[0].to_string(), text);
+        }
+    }
+
+    #[test]
+    fn faults_say_where_and_how_to_mend() {
+        let fault = |text: &str| Matcher::parse_list(text).unwrap_err().to_string();
+        insta::assert_snapshot!(
+            [
+                "", "alertname", "alertname == X", "= X", "a = ", "a = b c", "a = 'b'", "a =~ \"(\"", "a = \"b", "{a = b", "a = b}"
+            ]
+            .map(|text| fault(text))
+            .join("\n"),
+            @""
+        );
+    }
+}

@@ -1,0 +1,13 @@
+//! What scalebridge knows about alerts and capacity. Pure: no clock, no chance, no files, no tokio.
+
+pub mod duration;
+pub mod labels;
+pub mod matcher;
+pub mod name;
+pub mod notification;
+pub mod rule;
+pub mod source;
+pub mod table;
+pub mod target;
+pub mod template;
+pub mod time;

@@ -1,0 +1,67 @@
+//! Names of sources, destinations and rules: `[a-z0-9][a-z0-9_-]{0,62}`.
+//!
+//! They appear as metric labels, in URLs and in event ids, so they are narrow from the start.
+
+use std::fmt;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+/// A checked name. Cheap to clone.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Name(Arc<str>);
+
+/// Why a text is no [`Name`].
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("`{0}` is not a name: use 1 to 63 of a-z, 0-9, `_` and `-`, the first a letter or digit")]
+pub struct NotAName(String);
+
+impl Name {
+    /// Checks `text` against `[a-z0-9][a-z0-9_-]{0,62}`.
+    pub fn new(text: &str) -> Result<Self, NotAName> {
+        let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
+        let bytes = text.as_bytes();
+        let fits = (1..=63).contains(&bytes.len())
+            && plain(bytes[0])
+            && bytes.iter().all(|&b| plain(b) || b == b'_' || b == b'-');
+        if fits { Ok(Self(text.into())) } else { Err(NotAName(text.chars().take(80).collect())) }
+    }
+
+    /// The name as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl TryFrom<String> for Name {
+    type Error = NotAName;
+
+    fn try_from(text: String) -> Result<Self, NotAName> {
+        Self::new(&text)
+    }
+}
+
+impl From<Name> for String {
+    fn from(name: Name) -> Self {
+        name.0.as_ref().to_owned()
+    }
+}
+
+impl fmt::Display for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Debug for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&self.0, f)
+    }
+}
+
+impl std::borrow::Borrow<str> for Name {
+    fn borrow(&self) -> &str {
+        &self.0
+    }
+}

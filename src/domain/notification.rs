@@ -1,0 +1,241 @@
+//! The body of Alertmanager's webhook, version "4".
+//!
+//! The format is documented with Alertmanager's `webhook_config`. New versions add fields, so
+//! unknown ones are let through. A fault of the whole body is an error; a fault inside one alert
+//! makes only that alert invalid, so that it does not take its neighbours with it.
+
+use std::sync::Arc;
+
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use super::labels::Labels;
+use super::time::Time;
+
+/// An alert of more bytes than this is invalid.
+pub const MAX_ALERT_BYTES: usize = 128 * 1024;
+/// A fingerprint of more bytes than this is invalid. Alertmanager's have 16.
+pub const MAX_FINGERPRINT_BYTES: usize = 128;
+
+/// Whether an alert fires.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Status {
+    /// The condition holds.
+    Firing,
+    /// Alertmanager was told that it is over, or was not told that it goes on.
+    Resolved,
+}
+
+impl Status {
+    /// The word in bodies and events.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Firing => "firing",
+            Self::Resolved => "resolved",
+        }
+    }
+}
+
+/// One alert of a notification.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Alert {
+    /// Whether it fires.
+    pub status: Status,
+    /// Its labels, those of the source laid over them once it is known.
+    pub labels: Arc<Labels>,
+    /// Its annotations.
+    pub annotations: Arc<Labels>,
+    /// When it began, by Prometheus' clock.
+    pub starts_at: Time,
+    /// When it ended; always there in a resolved alert.
+    pub ends_at: Option<Time>,
+    /// The page of the expression that fired.
+    pub generator_url: String,
+    /// Alertmanager's hash of the labels: with the source, the alert's identity.
+    pub fingerprint: String,
+}
+
+/// An alert that could not be understood, with what was readable of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct InvalidAlert {
+    /// What is wrong, and where in the alert.
+    pub error: String,
+    /// The fingerprint, if there was one.
+    pub fingerprint: Option<String>,
+}
+
+/// What a notification says about all of its alerts.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Envelope {
+    /// The receiver in Alertmanager's configuration.
+    pub receiver: String,
+    /// Alertmanager's key of the group.
+    pub group_key: String,
+    /// Alertmanager's own address.
+    pub external_url: String,
+    /// Why Alertmanager sent it; known from Alertmanager 0.33 on.
+    pub reason: Option<String>,
+}
+
+/// One webhook body.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Notification {
+    /// What is said about the whole group.
+    pub envelope: Envelope,
+    /// Alerts that `max_alerts` left out. What they say is unknown.
+    pub truncated_alerts: u64,
+    /// The alerts in the order of the body.
+    pub alerts: Vec<Result<Alert, InvalidAlert>>,
+}
+
+/// Why a whole body is refused.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    /// Not JSON, or not the documented shape.
+    #[error("the body is not an Alertmanager notification: {0}")]
+    Shape(String),
+    /// Another version of the format.
+    #[error("the body has version {0:?}; this bridge understands Alertmanager's version \"4\"")]
+    Version(String),
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Body<'a> {
+    version: String,
+    #[serde(borrow)]
+    alerts: Vec<&'a RawValue>,
+    receiver: Option<String>,
+    group_key: Option<String>,
+    #[serde(rename = "externalURL")]
+    external_url: Option<String>,
+    #[serde(rename = "notification_reason")]
+    reason: Option<String>,
+    #[serde(default)]
+    truncated_alerts: Option<u64>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct RawAlert {
+    status: String,
+    labels: Labels,
+    #[serde(default)]
+    annotations: Option<Labels>,
+    #[serde(default)]
+    starts_at: Option<String>,
+    #[serde(default)]
+    ends_at: Option<String>,
+    #[serde(default, rename = "generatorURL")]
+    generator_url: Option<String>,
+    #[serde(default)]
+    fingerprint: Option<String>,
+}
+
+impl Notification {
+    /// Reads a body.
+    ///
+    /// # Errors
+    /// Says where: serde_json's line and column, or the field.
+    pub fn parse(body: &[u8]) -> Result<Self, Error> {
+        let read: Body<'_> = serde_json::from_slice(body).map_err(|error| shape(body, &error))?;
+        if read.version != "4" {
+            return Err(Error::Version(read.version.chars().take(40).collect()));
+        }
+        Ok(Self {
+            envelope: Envelope {
+                receiver: read.receiver.unwrap_or_default(),
+                group_key: read.group_key.unwrap_or_default(),
+                external_url: read.external_url.unwrap_or_default(),
+                reason: read.reason,
+            },
+            truncated_alerts: read.truncated_alerts.unwrap_or(0),
+            alerts: read.alerts.into_iter().map(|raw| alert(raw.get())).collect(),
+        })
+    }
+}
+
+/// A version that is absent is told as such; everything else in serde_json's words, which name the
+/// field, the line and the column.
+fn shape(body: &[u8], error: &serde_json::Error) -> Error {
+    #[derive(Deserialize)]
+    struct OnlyVersion {
+        version: serde_json::Value,
+    }
+    match serde_json::from_slice::<OnlyVersion>(body) {
+        Ok(OnlyVersion { version: serde_json::Value::String(version) }) if version != "4" => {
+            Error::Version(version.chars().take(40).collect())
+        }
+        _ => Error::Shape(error.to_string()),
+    }
+}
+
+fn alert(raw: &str) -> Result<Alert, InvalidAlert> {
+    if raw.len() > MAX_ALERT_BYTES {
+        let error = format!("it has {} bytes; at most {MAX_ALERT_BYTES} are taken", raw.len());
+        return Err(InvalidAlert { error, fingerprint: None });
+    }
+    let read: RawAlert = serde_json::from_str(raw)
+        .map_err(|error| InvalidAlert { error: field_of(raw, &error), fingerprint: fingerprint_of(raw) })?;
+    let fingerprint = read.fingerprint.unwrap_or_default();
+    let invalid = |error: String| {
+        let fingerprint = Some(fingerprint.chars().take(MAX_FINGERPRINT_BYTES).collect());
+        InvalidAlert { error, fingerprint }
+    };
+    if fingerprint.is_empty() {
+        return Err(InvalidAlert { error: "it has no fingerprint".into(), fingerprint: None });
+    }
+    if fingerprint.len() > MAX_FINGERPRINT_BYTES {
+        return Err(invalid(format!("its fingerprint has more than {MAX_FINGERPRINT_BYTES} bytes")));
+    }
+    let status = match read.status.as_str() {
+        "firing" => Status::Firing,
+        "resolved" => Status::Resolved,
+        other => {
+            let other: String = other.chars().take(40).collect();
+            return Err(invalid(format!("its status is `{other}`, neither firing nor resolved")));
+        }
+    };
+    let time = |field: &str, text: Option<&str>| match text {
+        None => Err(invalid(format!("it has no {field}"))),
+        Some(text) => Time::parse(text).map_err(|error| invalid(format!("{field}: {error}"))),
+    };
+    let starts_at = time("startsAt", read.starts_at.as_deref())?;
+    let ends_at = match status {
+        // The zero time, since nobody knows yet.
+        Status::Firing => None,
+        Status::Resolved => Some(time("endsAt", read.ends_at.as_deref())?),
+    };
+    Ok(Alert {
+        status,
+        labels: Arc::new(read.labels),
+        annotations: Arc::new(read.annotations.unwrap_or_default()),
+        starts_at,
+        ends_at,
+        generator_url: read.generator_url.unwrap_or_default(),
+        fingerprint,
+    })
+}
+
+/// serde_json names the type it met, but not the field; its column leads to it.
+fn field_of(raw: &str, error: &serde_json::Error) -> String {
+    const FIELDS: [&str; 7] =
+        ["status", "labels", "annotations", "startsAt", "endsAt", "generatorURL", "fingerprint"];
+    let line_start =
+        raw.split_inclusive('\n').take(error.line().saturating_sub(1)).map(str::len).sum::<usize>();
+    let mut before = (line_start + error.column()).min(raw.len());
+    while !raw.is_char_boundary(before) {
+        before -= 1;
+    }
+    let found = |field: &&str| raw[..before].rfind(&format!("\"{field}\""));
+    let field = FIELDS.iter().filter(|field| found(field).is_some()).max_by_key(|field| found(field));
+    match field {
+        Some(field) => format!("{field}: {error}"),
+        None => error.to_string(),
+    }
+}
+
+fn fingerprint_of(raw: &str) -> Option<String> {
+    let value: serde_json::Value = serde_json::from_str(raw).ok()?;
+    Some(value.get("fingerprint")?.as_str()?.chars().take(MAX_FINGERPRINT_BYTES).collect())
+}

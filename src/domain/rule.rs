@@ -1,0 +1,230 @@
+//! Rules: which alerts concern which target, and what is to happen then.
+//!
+//! Everything here is already checked; `config` reads the text and finds the faults.
+
+use std::num::NonZeroU32;
+use std::time::Duration;
+
+use super::matcher::Matcher;
+use super::name::Name;
+use super::target::Platform;
+use super::template::{Condition, Template};
+
+/// A row of the rule table.
+#[derive(Debug, Clone)]
+pub struct Rule {
+    /// The rule's identity, also across restarts and reloads.
+    pub name: Name,
+    /// The sources it listens to; `None` is all.
+    pub sources: Option<Vec<Name>>,
+    /// All must hold.
+    pub matchers: Vec<Matcher>,
+    /// Must hold too, if there is one.
+    pub when: Option<Condition>,
+    /// What it is about.
+    pub target: TargetTemplate,
+    /// When an episode opens or grows.
+    pub on_firing: Option<FiringAction>,
+    /// When an episode closes.
+    pub on_resolved: Option<ResolvedAction>,
+    /// How long an event may be acted on.
+    pub expires_after: Duration,
+    /// Bounds for whoever carries the adjustment out.
+    pub limits: Limits,
+    /// Free text for the consumer.
+    pub parameters: Vec<(String, Template)>,
+    /// Whether it acts.
+    pub mode: Mode,
+    /// Where its events go; never empty in a rule that acts, and without doubles.
+    pub send_to: Vec<Name>,
+    /// The most bytes that one of its events may have: the smallest limit among `send_to`.
+    pub max_event_bytes: usize,
+    /// Whether later rules see the alert too.
+    pub continues: bool,
+}
+
+/// Templates of a target's fields.
+#[derive(Debug, Clone)]
+pub struct TargetTemplate {
+    /// Where it lives.
+    pub platform: Platform,
+    /// What it is there.
+    pub kind: Template,
+    /// Its name.
+    pub name: Template,
+    /// AWS account.
+    pub account: Option<Template>,
+    /// Cluster.
+    pub cluster: Option<Template>,
+    /// Namespace.
+    pub namespace: Option<Template>,
+    /// AWS region.
+    pub region: Option<Template>,
+}
+
+/// Whether a rule acts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// It acts.
+    Active,
+    /// It takes its alerts and does nothing.
+    Disabled,
+}
+
+/// What happens when an episode opens, and again when it grows.
+#[derive(Debug, Clone)]
+pub struct FiringAction {
+    /// The change that is asked for.
+    pub change: Change,
+    /// Whether growth acts again.
+    pub repeat: Repeat,
+}
+
+/// What happens when an episode closes. It never holds [`Amount::Steps`]: when the last alert has
+/// resolved there is no metric to read.
+#[derive(Debug, Clone)]
+pub struct ResolvedAction {
+    /// The change that is asked for.
+    pub change: Change,
+}
+
+/// When the firing action of an open episode acts again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Repeat {
+    /// Once an episode.
+    Never,
+    /// When more alerts are open than at any earlier emission.
+    OnGrowth,
+}
+
+/// A change of capacity.
+#[derive(Debug, Clone)]
+pub enum Change {
+    /// Add capacity.
+    ScaleOut(Amount),
+    /// Take capacity away.
+    ScaleIn(Amount),
+    /// Go to a number. Both directions for every guard.
+    SetCapacity {
+        /// The number, inside the rule's limits.
+        to: u32,
+        /// Whether a consumer may lower capacity with it.
+        allow_decrease: bool,
+    },
+    /// Tell, and change nothing.
+    Notify,
+}
+
+/// By how much.
+#[derive(Debug, Clone)]
+pub enum Amount {
+    /// By a number of units.
+    By(NonZeroU32),
+    /// By a share of what is there.
+    ByPercent {
+        /// Percent.
+        percent: NonZeroU32,
+        /// At least this many units.
+        at_least: Option<NonZeroU32>,
+    },
+    /// By the highest metric among the open occurrences.
+    Steps(Steps),
+}
+
+/// The steps of a step adjustment.
+#[derive(Debug, Clone)]
+pub struct Steps {
+    /// Gives the number.
+    pub metric: Template,
+    /// Never empty, `from` rising strictly.
+    steps: Vec<Step>,
+}
+
+/// From this value of the metric on, by that many units.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Step {
+    /// The lowest value that this step serves.
+    pub from: f64,
+    /// Units.
+    pub by: NonZeroU32,
+}
+
+/// Why a list of steps makes no sense.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum StepsError {
+    /// None at all.
+    #[error("there is no step: give at least `{{ from: 0, by: 1 }}`")]
+    Empty,
+    /// `from` is not a finite number, or does not rise.
+    #[error("the steps do not rise: each `from` has to be a finite number above the one before")]
+    NotRising,
+}
+
+impl Steps {
+    /// Checks that there is a step and that `from` rises.
+    pub fn new(metric: Template, steps: Vec<Step>) -> Result<Self, StepsError> {
+        if steps.is_empty() {
+            return Err(StepsError::Empty);
+        }
+        let rises = steps.windows(2).all(|pair| pair[0].from < pair[1].from);
+        if !rises || steps.iter().any(|step| !step.from.is_finite()) {
+            return Err(StepsError::NotRising);
+        }
+        Ok(Self { metric, steps })
+    }
+
+    /// The step that serves `metric`; `None` below the lowest and for what is no finite number.
+    pub fn at(&self, metric: f64) -> Option<Step> {
+        if !metric.is_finite() {
+            return None;
+        }
+        self.steps.iter().rev().find(|step| metric >= step.from).copied()
+    }
+
+    /// The lowest value that is served.
+    pub fn lowest(&self) -> f64 {
+        self.steps[0].from
+    }
+}
+
+/// Bounds of a target's capacity.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize)]
+pub struct Limits {
+    /// Not below.
+    pub min_capacity: Option<u32>,
+    /// Not above.
+    pub max_capacity: Option<u32>,
+}
+
+impl Limits {
+    /// `capacity` held inside the bounds.
+    pub fn hold(&self, capacity: u32) -> u32 {
+        let raised = capacity.max(self.min_capacity.unwrap_or(0));
+        raised.min(self.max_capacity.unwrap_or(u32::MAX))
+    }
+}
+
+impl Change {
+    /// The word in events and metrics.
+    pub const fn action(&self) -> &'static str {
+        match self {
+            Self::ScaleOut(_) => "scale_out",
+            Self::ScaleIn(_) => "scale_in",
+            Self::SetCapacity { .. } => "set_capacity",
+            Self::Notify => "notify",
+        }
+    }
+
+    /// Whether capacity could become less by it. A `set_capacity` counts in both directions.
+    pub const fn takes_away(&self) -> bool {
+        matches!(self, Self::ScaleIn(_) | Self::SetCapacity { .. })
+    }
+
+    /// The steps, where the amount is given by them.
+    pub const fn steps(&self) -> Option<&Steps> {
+        match self {
+            Self::ScaleOut(Amount::Steps(steps)) | Self::ScaleIn(Amount::Steps(steps)) => Some(steps),
+            _ => None,
+        }
+    }
+}

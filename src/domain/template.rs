@@ -1,0 +1,419 @@
+//! Templates and conditions of rules, in Jinja's syntax by `minijinja`.
+//!
+//! Strict: what an alert does not have is an error, never an empty string, since an event about a
+//! node group called "" helps nobody. An empty label counts as absent, as it does in Prometheus.
+//! Rendering is bounded in steps and in bytes, because annotations are text from anywhere.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::sync::Arc;
+
+use minijinja::value::{Enumerator, Object, ObjectRepr, Value};
+use minijinja::{AutoEscape, Environment, ErrorKind, UndefinedBehavior};
+
+use super::labels::Labels;
+use super::name::Name;
+use super::notification::Alert;
+
+/// Steps that one rendering may take.
+const FUEL: u64 = 20_000;
+/// Bytes that one rendering may give.
+pub const MAX_RENDERED: usize = 64 * 1024;
+
+/// What a template did not like about an alert, or a reader about a template.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct Error(String);
+
+/// A checked template.
+#[derive(Debug, Clone)]
+pub struct Template {
+    source: Arc<str>,
+    form: Form,
+}
+
+/// Most templates are a constant or one label, and those need no interpreter.
+#[derive(Debug, Clone)]
+enum Form {
+    Constant,
+    Label(String),
+    Annotation(String),
+    Compiled { names: BTreeSet<String> },
+}
+
+/// A checked boolean expression.
+#[derive(Debug, Clone)]
+pub struct Condition {
+    shown: Arc<str>,
+    template: Template,
+}
+
+/// All compiled templates of one rule table.
+pub struct Templates {
+    environment: Environment<'static>,
+}
+
+impl fmt::Debug for Templates {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Templates").field("count", &self.environment.templates().count()).finish()
+    }
+}
+
+impl Default for Templates {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// What a template can speak of.
+#[derive(Debug, Clone, Copy)]
+pub struct Scope<'a> {
+    /// The source's name.
+    pub source: &'a Name,
+    /// The source's labels.
+    pub source_labels: &'a Arc<Labels>,
+    /// The alert, the source's labels already laid over its own.
+    pub alert: &'a Alert,
+}
+
+/// The names at the top of a template's scope.
+const ROOTS: [&str; 4] = ["labels", "annotations", "source", "alert"];
+const ALERT_FIELDS: [&str; 5] = ["status", "fingerprint", "starts_at", "ends_at", "generator_url"];
+const SOURCE_FIELDS: [&str; 2] = ["name", "labels"];
+
+impl Templates {
+    /// An empty set.
+    pub fn new() -> Self {
+        let mut environment = Environment::new();
+        environment.set_undefined_behavior(UndefinedBehavior::Strict);
+        environment.set_fuel(Some(FUEL));
+        // Templates are named by their own text, so a name may look like a file's.
+        environment.set_auto_escape_callback(|_| AutoEscape::None);
+        environment.add_filter("float", float);
+        environment.add_filter(TRUTH, truth);
+        // Functions that only help to build text of any size.
+        for function in ["range", "namespace", "debug", "cycler", "joiner", "lipsum"] {
+            environment.remove_global(function);
+        }
+        Self { environment }
+    }
+
+    /// Checks a template and keeps it.
+    ///
+    /// # Errors
+    /// Bad syntax, an unknown filter's or root's name.
+    pub fn template(&mut self, source: &str) -> Result<Template, Error> {
+        let text: Arc<str> = source.into();
+        if !["{{", "{%", "{#"].iter().any(|mark| source.contains(mark)) {
+            return Ok(Template { source: text, form: Form::Constant });
+        }
+        let names = self.compile(source.to_owned())?;
+        let form = match lone_field(source) {
+            Some(("labels", name)) => Form::Label(name.to_owned()),
+            Some((_, name)) => Form::Annotation(name.to_owned()),
+            None => Form::Compiled { names },
+        };
+        Ok(Template { source: text, form })
+    }
+
+    /// Checks a boolean expression such as `annotations.value | float >= 1` and keeps it.
+    ///
+    /// # Errors
+    /// As for [`Templates::template`].
+    pub fn condition(&mut self, source: &str) -> Result<Condition, Error> {
+        // By itself first: `1) }} {{ (2` is no expression, but would be one between parentheses.
+        self.environment.compile_expression_owned(source.to_owned()).map_err(|error| syntax(&error))?;
+        let wrapped = format!("{{{{ ({source}) | {TRUTH} }}}}");
+        let names = self.compile(wrapped.clone())?;
+        let template = Template { source: wrapped.into(), form: Form::Compiled { names } };
+        Ok(Condition { shown: source.into(), template })
+    }
+
+    fn compile(&mut self, source: String) -> Result<BTreeSet<String>, Error> {
+        self.environment
+            .add_template_owned(source.clone(), source.clone())
+            .map_err(|error| syntax(&error))?;
+        let template = self.environment.get_template(&source).map_err(|error| syntax(&error))?;
+        let names: BTreeSet<String> = template.undeclared_variables(true).into_iter().collect();
+        let functions: BTreeSet<&str> = self.environment.globals().map(|(name, _)| name).collect();
+        for name in &names {
+            let mut parts = name.split('.');
+            let (root, field) = (parts.next().unwrap_or_default(), parts.next());
+            let fields: &[&str] = match root {
+                "alert" => &ALERT_FIELDS,
+                "source" => &SOURCE_FIELDS,
+                _ => &[],
+            };
+            if !ROOTS.contains(&root) && !functions.contains(root) {
+                return Err(Error(format!(
+                    "there is no `{root}` here: a template knows {}",
+                    ROOTS.join(", ")
+                )));
+            }
+            if let Some(field) = field
+                && !fields.is_empty()
+                && !fields.contains(&field)
+            {
+                return Err(Error(format!("`{root}` has no `{field}`: it has {}", fields.join(", "))));
+            }
+        }
+        Ok(names)
+    }
+
+    /// Renders a template.
+    ///
+    /// # Errors
+    /// A label or annotation that the alert does not have, a filter that fails, a result of more
+    /// than [`MAX_RENDERED`] bytes.
+    pub fn render(&self, template: &Template, scope: &Scope<'_>) -> Result<String, Error> {
+        let field = |what: &str, labels: &Labels, name: &str| match labels.get(name) {
+            "" => Err(Error(format!("the alert has no {what} `{name}`"))),
+            value => Ok(value.to_owned()),
+        };
+        let text = match &template.form {
+            Form::Constant => return Ok(template.source.as_ref().to_owned()),
+            Form::Label(name) => field("label", &scope.alert.labels, name)?,
+            Form::Annotation(name) => field("annotation", &scope.alert.annotations, name)?,
+            Form::Compiled { names } => {
+                let compiled = self.environment.get_template(&template.source);
+                let compiled = compiled.map_err(|error| syntax(&error))?;
+                let mut bounded = Bounded(Vec::new());
+                let done = compiled.render_captured_to(scope.value(), &mut bounded).map(drop);
+                done.map_err(|error| runtime(&error, names, scope))?;
+                String::from_utf8(bounded.0).map_err(|error| Error(error.to_string()))?
+            }
+        };
+        if text.len() > MAX_RENDERED {
+            return Err(Error(format!("`{}` gives more than {MAX_RENDERED} bytes", template.source)));
+        }
+        Ok(text)
+    }
+
+    /// Judges a condition.
+    ///
+    /// # Errors
+    /// As for [`Templates::render`], and a result that is neither true nor false.
+    pub fn holds(&self, condition: &Condition, scope: &Scope<'_>) -> Result<bool, Error> {
+        let text = self.render(&condition.template, scope);
+        text.map(|text| text == "1").map_err(|Error(text)| Error(format!("`{}`: {text}", condition.shown)))
+    }
+}
+
+impl Template {
+    /// The text that the template was made of.
+    pub fn source(&self) -> &str {
+        &self.source
+    }
+
+    /// The text, if it is the same for every alert.
+    pub fn constant(&self) -> Option<&str> {
+        matches!(self.form, Form::Constant).then_some(&*self.source)
+    }
+}
+
+impl Condition {
+    /// The text that the condition was made of.
+    pub fn source(&self) -> &str {
+        &self.shown
+    }
+}
+
+/// `("labels", "x")` for exactly `{{ labels.x }}`, likewise for annotations.
+fn lone_field(source: &str) -> Option<(&'static str, &str)> {
+    let inner = source.strip_prefix("{{")?.strip_suffix("}}")?.trim();
+    let (root, name) = inner.split_once('.')?;
+    let root = ROOTS[..2].iter().find(|known| **known == root)?;
+    let plain = name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
+    let starts = name.bytes().next().is_some_and(|b| !b.is_ascii_digit());
+    (plain && starts).then_some((*root, name))
+}
+
+const TRUTH: &str = "__truth";
+
+fn truth(value: &Value) -> Result<&'static str, minijinja::Error> {
+    match bool::try_from(value.clone()) {
+        Ok(true) if value.kind() == minijinja::value::ValueKind::Bool => Ok("1"),
+        Ok(false) if value.kind() == minijinja::value::ValueKind::Bool => Ok("0"),
+        _ => Err(minijinja::Error::new(
+            ErrorKind::InvalidOperation,
+            format!("a condition has to give true or false, this gave a {}", value.kind()),
+        )),
+    }
+}
+
+/// Jinja's `float`, without its quiet zero for nothing, and without NaN, which a comparison would
+/// place above every number.
+fn float(value: &Value) -> Result<f64, minijinja::Error> {
+    let fault = || {
+        let text = format!("`{value}` is no number");
+        minijinja::Error::new(ErrorKind::InvalidOperation, text)
+    };
+    let number = match value.as_str() {
+        Some(text) => text.trim().parse().map_err(|_| fault())?,
+        None if value.is_number() => f64::try_from(value.clone())?,
+        None if value.is_undefined() => return Err(minijinja::Error::from(ErrorKind::UndefinedError)),
+        None => return Err(fault()),
+    };
+    if f64::is_nan(number) { Err(fault()) } else { Ok(number) }
+}
+
+impl Scope<'_> {
+    fn value(&self) -> Value {
+        let alert = self.alert;
+        minijinja::context! {
+            labels => Value::from_dyn_object(alert.labels.clone()),
+            annotations => Value::from_dyn_object(alert.annotations.clone()),
+            source => minijinja::context! {
+                name => self.source.as_str(),
+                labels => Value::from_dyn_object(self.source_labels.clone()),
+            },
+            alert => minijinja::context! {
+                status => alert.status.as_str(),
+                fingerprint => alert.fingerprint.as_str(),
+                starts_at => alert.starts_at.to_string(),
+                ends_at => alert.ends_at.map(|at| at.to_string()),
+                generator_url => alert.generator_url.as_str(),
+            },
+        }
+    }
+
+    /// Whether `labels.x` or `annotations.x` is there; true for all other names.
+    fn has(&self, name: &str) -> bool {
+        match name.split_once('.') {
+            Some(("labels", label)) => !self.alert.labels.get(label).is_empty(),
+            Some(("annotations", annotation)) => !self.alert.annotations.get(annotation).is_empty(),
+            _ => true,
+        }
+    }
+}
+
+impl Object for Labels {
+    fn repr(self: &Arc<Self>) -> ObjectRepr {
+        ObjectRepr::Map
+    }
+
+    fn get_value(self: &Arc<Self>, key: &Value) -> Option<Value> {
+        Some(self.get(key.as_str()?)).filter(|value| !value.is_empty()).map(Value::from)
+    }
+
+    fn enumerate(self: &Arc<Self>) -> Enumerator {
+        Enumerator::Values(self.iter().map(|(name, _)| Value::from(name)).collect())
+    }
+}
+
+/// Stops a rendering that grows past [`MAX_RENDERED`], instead of letting it take the memory.
+struct Bounded(Vec<u8>);
+
+impl std::io::Write for Bounded {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        if self.0.len() + bytes.len() > MAX_RENDERED {
+            return Err(std::io::ErrorKind::FileTooLarge.into());
+        }
+        self.0.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+fn syntax(error: &minijinja::Error) -> Error {
+    Error(error.detail().map_or_else(|| error.kind().to_string(), ToOwned::to_owned))
+}
+
+fn runtime(error: &minijinja::Error, names: &BTreeSet<String>, scope: &Scope<'_>) -> Error {
+    match error.kind() {
+        ErrorKind::UndefinedError => {
+            let missing: Vec<_> = names.iter().filter(|name| !scope.has(name)).cloned().collect();
+            if missing.is_empty() {
+                Error("it uses something that this alert does not have".to_owned())
+            } else {
+                Error(format!("the alert has no {}", missing.join(", no ")))
+            }
+        }
+        ErrorKind::OutOfFuel => Error(format!("it takes more than {FUEL} steps")),
+        ErrorKind::WriteFailure => Error(format!("it gives more than {MAX_RENDERED} bytes")),
+        _ => syntax(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::notification::Status;
+    use crate::domain::time::Time;
+
+    fn alert() -> Alert {
+        Alert {
+            status: Status::Firing,
+            labels: Arc::new([("nodegroup", "workers"), ("empty", "")].into_iter().collect()),
+            annotations: Arc::new([("value", "3"), ("nan", "NaN")].into_iter().collect()),
+            starts_at: Time::parse("2026-11-22T16:55:15Z").unwrap(),
+            ends_at: None,
+            generator_url: "http://prom:9090".into(),
+            fingerprint: "8a27e5ec1094d7f3".into(),
+        }
+    }
+
+    fn render(source: &str) -> Result<String, String> {
+        let mut templates = Templates::new();
+        let template = templates.template(source).map_err(|error| format!("refused: {error}"))?;
+        let (name, labels) = (Name::new("prod-eu").unwrap(), Arc::default());
+        let scope = Scope { source: &name, source_labels: &labels, alert: &alert() };
+        templates.render(&template, &scope).map_err(|error| error.to_string())
+    }
+
+    fn holds(source: &str) -> Result<bool, String> {
+        let mut templates = Templates::new();
+        let condition = templates.condition(source).map_err(|error| format!("refused: {error}"))?;
+        let (name, labels) = (Name::new("prod-eu").unwrap(), Arc::default());
+        let scope = Scope { source: &name, source_labels: &labels, alert: &alert() };
+        templates.holds(&condition, &scope).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn labels_annotations_source_and_alert_are_at_hand() {
+        assert_eq!(render("workers"), Ok("workers".into()));
+        assert_eq!(render("{{ labels.nodegroup }}"), Ok("workers".into()));
+        assert_eq!(
+            render(
+                "{{ source.name }}/{{ labels['nodegroup'] | upper }}/{{ annotations.value }}/{{ alert.fingerprint }}"
+            ),
+            Ok("prod-eu/WORKERS/3/8a27e5ec1094d7f3".into())
+        );
+    }
+
+    #[test]
+    fn what_is_absent_or_empty_is_an_error_that_names_it() {
+        assert_eq!(render("{{ labels.zone }}"), Err("the alert has no label `zone`".into()));
+        assert_eq!(render("{{ labels.empty }}"), Err("the alert has no label `empty`".into()));
+        assert_eq!(render("ng-{{ labels.zone }}"), Err("the alert has no labels.zone".into()));
+        assert_eq!(render("{{ labels.zone | default('a') }}"), Ok("a".into()));
+    }
+
+    #[test]
+    fn faults_of_a_template_are_found_before_any_alert() {
+        for source in ["{{ labels.x", "{{ lables.x }}", "{{ alert.name }}", "{{ x | nosuchfilter }}"] {
+            assert!(render(source).unwrap_err().starts_with("refused: "), "{source}");
+        }
+        for source in ["annotations.value >", "1) }}{{ (2", "{{ labels.x }}"] {
+            assert!(holds(source).unwrap_err().starts_with("refused: "), "{source}");
+        }
+    }
+
+    #[test]
+    fn a_condition_is_true_or_false_and_nothing_else() {
+        assert_eq!(holds("annotations.value | float >= 1"), Ok(true));
+        assert_eq!(holds("annotations.value | float >= 4 or labels.nodegroup == 'x'"), Ok(false));
+        assert!(holds("annotations.value").unwrap_err().contains("true or false"));
+        assert!(holds("annotations.missing | float >= 1").is_err());
+        assert!(holds("annotations.nan | float >= 1").unwrap_err().contains("`NaN` is no number"));
+    }
+
+    #[test]
+    fn a_rendering_is_bounded() {
+        assert!(render("{{ labels.nodegroup * 100000 }}").is_err());
+        assert!(render("{% for a in 'x' * 30000 %}{{ a }}{% endfor %}").is_err());
+    }
+}
