@@ -7,6 +7,7 @@ pub mod name;
 pub mod notification;
 pub mod rule;
 pub mod source;
+pub mod state;
 pub mod table;
 pub mod target;
 pub mod template;

@@ -1,0 +1,222 @@
+//! What is remembered of a target between notifications.
+//!
+//! This is what the engine reads and gives back, and what the store keeps: one document a target,
+//! written with field names, so that a later version can add to it. Everything that has to be looked
+//! at again by itself has a time in it, and [`TargetState::due`] is the earliest.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use super::labels::Labels;
+use super::name::Name;
+use super::notification::Envelope;
+use super::target::Target;
+use super::time::Time;
+
+/// An alert's identity: who sent it, and Alertmanager's hash of its labels.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct AlertKey {
+    /// The source.
+    pub source: Name,
+    /// The fingerprint.
+    pub fingerprint: Arc<str>,
+}
+
+impl fmt::Debug for AlertKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.source, self.fingerprint)
+    }
+}
+
+/// The state of one target; the default is a target never heard of.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct TargetState {
+    /// The `sequence` of the last event about this target.
+    #[serde(default)]
+    pub sequence: u64,
+    /// Each rule's part, by the rule's name. A rule without an episode has none.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub rules: BTreeMap<Name, RuleState>,
+    /// Alerts that are over.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ended: Vec<Ended>,
+}
+
+/// What one rule has going on at one target.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct RuleState {
+    /// The open episode.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub episode: Option<Episode>,
+    /// Firings that may be the late half of a pair of Alertmanagers.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub late: Vec<Late>,
+}
+
+/// From the first occurrence that opens to the last that resolves. Never without one that is open.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Episode {
+    /// Hash of rule, target and opening occurrences.
+    pub id: String,
+    /// The target as it was rendered when the episode opened.
+    pub target: Target,
+    /// The store's time at which it opened.
+    pub opened_at: Time,
+    /// The open occurrences in the order in which they opened.
+    pub open: Vec<Occurrence>,
+    /// How many `on_firing` events it has emitted.
+    pub emissions: u32,
+    /// The most alerts that were open at one of these emissions.
+    pub most_open: u32,
+    /// Whether one of its occurrences began before this store was created: it takes nothing away.
+    #[serde(default)]
+    pub adopted: bool,
+    /// The rule's parameters, as rendered from the alert that opened last.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub parameters: BTreeMap<String, String>,
+}
+
+/// One alert while it fires.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Occurrence {
+    /// Which alert.
+    pub alert: AlertKey,
+    /// When it began, by Prometheus.
+    pub starts_at: Time,
+    /// When it was last heard firing, by the store's clock.
+    pub heard_at: Time,
+    /// When it expires, unless it is heard again.
+    pub expires_at: Time,
+    /// The number that step adjustments look at.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub metric: Option<f64>,
+    /// Labels, the source's laid over them.
+    pub labels: Arc<Labels>,
+    /// The latest annotations.
+    pub annotations: Arc<Labels>,
+    /// The page of the expression.
+    #[serde(default)]
+    pub generator_url: String,
+}
+
+/// A firing that began before the last known end of the same alert. It opens at `due`, unless its
+/// resolve arrives before.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Late {
+    /// What would open.
+    pub occurrence: Occurrence,
+    /// Where.
+    pub target: Target,
+    /// With which parameters.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub parameters: BTreeMap<String, String>,
+    /// The notification that brought it.
+    pub cause: Cause,
+    /// When it opens.
+    pub due: Time,
+}
+
+/// The last end of an alert.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Ended {
+    /// Which alert.
+    pub alert: AlertKey,
+    /// Its end, by Alertmanager.
+    pub ends_at: Time,
+    /// Whether it had been open here; else its firing never reached us.
+    pub was_open: bool,
+    /// Until when this has to be remembered.
+    pub until: Time,
+}
+
+/// The notification that a decision goes back to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Cause {
+    /// Who sent it.
+    pub source: Name,
+    /// The receiver in Alertmanager's configuration.
+    pub receiver: String,
+    /// Alertmanager's key of the group.
+    pub group_key: String,
+    /// Alertmanager's own address.
+    pub external_url: String,
+    /// Why Alertmanager sent it, where it says so.
+    pub reason: Option<String>,
+    /// W3C trace context of the request.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub traceparent: Option<String>,
+}
+
+/// What Alertmanager says about a group is kept up to this many bytes a field, so that the fixed part
+/// of an event has a bound.
+pub const MAX_CAUSE_BYTES: usize = 1024;
+
+impl Cause {
+    /// From a notification's envelope, each text cut to [`MAX_CAUSE_BYTES`].
+    pub fn new(source: &Name, envelope: &Envelope, traceparent: Option<String>) -> Self {
+        let cut = |text: &str| text[..text.floor_char_boundary(MAX_CAUSE_BYTES)].to_owned();
+        Self {
+            source: source.clone(),
+            receiver: cut(&envelope.receiver),
+            group_key: cut(&envelope.group_key),
+            external_url: cut(&envelope.external_url),
+            reason: envelope.reason.as_deref().map(cut),
+            traceparent,
+        }
+    }
+}
+
+impl TargetState {
+    /// Whether there is nothing to remember: no open or late occurrence, no end.
+    pub fn is_empty(&self) -> bool {
+        self.ended.is_empty() && self.rules.values().all(RuleState::is_empty)
+    }
+
+    /// The earliest time at which something here has to be looked at again; `None` if never.
+    pub fn due(&self) -> Option<Time> {
+        let rules = self.rules.values().flat_map(|rule| {
+            let expiry = rule.occurrences().map(|open| open.expires_at);
+            expiry.chain(rule.late.iter().map(|late| late.due))
+        });
+        rules.chain(self.ended.iter().map(|ended| ended.until)).min()
+    }
+
+    /// Every alert that is open, late or remembered here; one may come more than once.
+    pub fn alerts(&self) -> impl Iterator<Item = &AlertKey> {
+        let rules = self.rules.values().flat_map(|rule| {
+            rule.occurrences()
+                .map(|open| &open.alert)
+                .chain(rule.late.iter().map(|late| &late.occurrence.alert))
+        });
+        rules.chain(self.ended.iter().map(|ended| &ended.alert))
+    }
+
+    /// The last known end of an alert.
+    pub fn ended(&self, alert: &AlertKey) -> Option<&Ended> {
+        self.ended.iter().find(|ended| ended.alert == *alert)
+    }
+}
+
+impl RuleState {
+    /// Whether there is nothing to remember.
+    pub fn is_empty(&self) -> bool {
+        self.episode.is_none() && self.late.is_empty()
+    }
+
+    fn occurrences(&self) -> impl Iterator<Item = &Occurrence> {
+        self.episode.iter().flat_map(|episode| &episode.open)
+    }
+
+    /// Whether this alert is open here.
+    pub fn is_open(&self, alert: &AlertKey) -> bool {
+        self.occurrences().any(|open| open.alert == *alert)
+    }
+
+    /// Whether this alert is open or late here.
+    pub fn knows(&self, alert: &AlertKey) -> bool {
+        self.is_open(alert) || self.late.iter().any(|late| late.occurrence.alert == *alert)
+    }
+}
