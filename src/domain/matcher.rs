@@ -311,13 +311,20 @@ mod tests {
     #[test]
     fn faults_say_where_and_how_to_mend() {
         let fault = |text: &str| Matcher::parse_list(text).unwrap_err().to_string();
-        insta::assert_snapshot!(
-            [
-                "", "alertname", "alertname == X", "= X", "a = ", "a = b c", "a = 'b'", "a =~ \"(\"", "a = \"b", "{a = b", "a = b}"
-            ]
-            .map(|text| fault(text))
-            .join("\n"),
-            @""
-        );
+        let faults =
+            ["", "alertname", "alertname == X", "= X", "a = ", "a = b c", "a = 'b'", "a =~ \"(\"", "a = \"b"]
+                .map(fault)
+                .join("\n");
+        insta::assert_snapshot!(faults, @r#"
+        expected a matcher such as alertname = "Disk", at character 1 of ``
+        expected one of =, !=, =~ and !~, at character 10 of `alertname`
+        `==` is no operator here: use =, at character 11 of `alertname == X`
+        expected a label name, not `=`; put it in double quotes if it belongs to it, at character 1 of `= X`
+        expected a value; write "" for the empty string, at character 5 of `a = `
+        expected `,` or the end; put a value with special characters in double quotes, at character 7 of `a = b c`
+        expected a value; only double quotes quote, at character 5 of `a = 'b'`
+        `(` is not a regular expression: unclosed group, at character 6 of `a =~ "("`
+        a double quote that is not closed, at character 5 of `a = "b`
+        "#);
     }
 }

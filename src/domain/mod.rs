@@ -1,6 +1,8 @@
 //! What scalebridge knows about alerts and capacity. Pure: no clock, no chance, no files, no tokio.
 
 pub mod duration;
+pub mod engine;
+pub mod event;
 pub mod labels;
 pub mod matcher;
 pub mod name;
@@ -12,3 +14,4 @@ pub mod table;
 pub mod target;
 pub mod template;
 pub mod time;
+pub mod verdict;

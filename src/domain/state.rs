@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use super::event::cut_escaped;
 use super::labels::Labels;
 use super::name::Name;
 use super::notification::Envelope;
@@ -115,6 +116,8 @@ pub struct Late {
     pub parameters: BTreeMap<String, String>,
     /// The notification that brought it.
     pub cause: Cause,
+    /// The end that it began before.
+    pub previous_end: Time,
     /// When it opens.
     pub due: Time,
 }
@@ -150,14 +153,14 @@ pub struct Cause {
     pub traceparent: Option<String>,
 }
 
-/// What Alertmanager says about a group is kept up to this many bytes a field, so that the fixed part
-/// of an event has a bound.
+/// What Alertmanager says about a group is kept up to this many bytes of JSON a field, so that the
+/// fixed part of an event has a bound.
 pub const MAX_CAUSE_BYTES: usize = 1024;
 
 impl Cause {
     /// From a notification's envelope, each text cut to [`MAX_CAUSE_BYTES`].
     pub fn new(source: &Name, envelope: &Envelope, traceparent: Option<String>) -> Self {
-        let cut = |text: &str| text[..text.floor_char_boundary(MAX_CAUSE_BYTES)].to_owned();
+        let cut = |text: &str| cut_escaped(text, MAX_CAUSE_BYTES).to_owned();
         Self {
             source: source.clone(),
             receiver: cut(&envelope.receiver),

@@ -1,21 +1,90 @@
 //! The rule table: which rule takes an alert, and what it makes of it. Pure, before any state.
 
+use std::collections::{BTreeMap, HashMap};
+
+use super::event::fixed_bytes;
 use super::name::Name;
-use super::rule::Rule;
-use super::template::Templates;
+use super::notification::Alert;
+use super::rule::{Mode, Rule, TargetTemplate};
+use super::source::Source;
+use super::target::{Target, TargetKey};
+use super::template::{Scope, Template, Templates};
+use super::verdict::Verdict;
+
+/// A rendered field of a target has at most this many bytes. Names in AWS and Kubernetes have at most
+/// 255; an ARN fits too.
+pub const MAX_TARGET_FIELD: usize = 512;
 
 /// All rules in their order, with the templates that they are made of.
 #[derive(Debug)]
 pub struct RuleTable {
     rules: Vec<Rule>,
     templates: Templates,
+    by_name: HashMap<Name, usize>,
+    /// Rules that ask for one `alertname`, among all that could take such an alert, in order.
+    by_alertname: HashMap<String, Vec<usize>>,
+    /// Rules that do not.
+    others: Vec<usize>,
+}
+
+/// What the table made of one firing alert.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Judgement {
+    /// The rules that took it and can use it.
+    pub taken: Vec<Taken>,
+    /// What else is to be said: nothing took it, or what took it cannot use it.
+    pub refused: Option<Refused>,
+}
+
+/// A rule took an alert.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Taken {
+    /// The rule's place in [`RuleTable::rules`].
+    pub rule: usize,
+    /// The rendered target.
+    pub target: Target,
+    /// Its key.
+    pub key: TargetKey,
+    /// The rendered parameters.
+    pub parameters: BTreeMap<String, String>,
+    /// The number for step adjustments; finite and not below the lowest step.
+    pub metric: Option<f64>,
+}
+
+/// Why an alert comes to no target.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refused {
+    /// `unmatched`, `condition_false`, `disabled` or `invalid`.
+    pub verdict: Verdict,
+    /// The rule that says so, if it was one.
+    pub rule: Option<Name>,
+    /// More about it.
+    pub detail: Option<String>,
 }
 
 impl RuleTable {
     /// `rules` in their order; `templates` is what their templates were made with. Names are unique,
     /// which `config` has checked.
     pub fn new(rules: Vec<Rule>, templates: Templates) -> Self {
-        Self { rules, templates }
+        let by_name = rules.iter().enumerate().map(|(at, rule)| (rule.name.clone(), at)).collect();
+        let wanted = |rule: &Rule| {
+            let mut named = rule.matchers.iter().filter(|matcher| matcher.label() == "alertname");
+            named.find_map(|matcher| matcher.equal_to().map(str::to_owned))
+        };
+        let wanted: Vec<Option<String>> = rules.iter().map(wanted).collect();
+        let mut by_alertname: HashMap<String, Vec<usize>> =
+            wanted.iter().flatten().map(|name| (name.clone(), Vec::new())).collect();
+        let mut others = Vec::new();
+        for (at, name) in wanted.iter().enumerate() {
+            match name.as_ref().and_then(|name| by_alertname.get_mut(name)) {
+                Some(list) => list.push(at),
+                None => {
+                    others.push(at);
+                    by_alertname.values_mut().for_each(|list| list.push(at));
+                }
+            }
+        }
+        Self { rules, templates, by_name, by_alertname, others }
     }
 
     /// The rules in their order.
@@ -25,11 +94,114 @@ impl RuleTable {
 
     /// A rule by its name.
     pub fn rule(&self, name: &Name) -> Option<&Rule> {
-        self.rules.iter().find(|rule| rule.name == *name)
+        self.by_name.get(name).map(|&at| &self.rules[at])
     }
 
-    /// The templates of the rules.
-    pub fn templates(&self) -> &Templates {
-        &self.templates
+    /// Judges one firing alert, the source's labels already laid over its own: the first rule whose
+    /// sources, matchers and `when` hold takes it, later ones too where it says `continue`. A fault in
+    /// `when` or a template makes it invalid and ends the look.
+    pub fn judge(&self, source: &Source, alert: &Alert) -> Judgement {
+        let scope = Scope { source: &source.name, source_labels: &source.labels, alert };
+        let mut judgement = Judgement::default();
+        let mut condition_false = None;
+        let alertname = alert.labels.get("alertname");
+        let candidates = self.by_alertname.get(alertname).unwrap_or(&self.others);
+        for (at, rule) in candidates.iter().map(|&at| (at, &self.rules[at])) {
+            let listens = rule.sources.as_ref().is_none_or(|sources| sources.contains(&source.name));
+            if !listens || !rule.matchers.iter().all(|matcher| matcher.holds(&alert.labels)) {
+                continue;
+            }
+            let refuse = |verdict, detail| Refused { verdict, rule: Some(rule.name.clone()), detail };
+            match rule.when.as_ref().map(|when| self.templates.holds(when, &scope)) {
+                None | Some(Ok(true)) => {}
+                Some(Ok(false)) => {
+                    condition_false.get_or_insert_with(|| refuse(Verdict::ConditionFalse, None));
+                    continue;
+                }
+                Some(Err(error)) => {
+                    judgement.refused = Some(refuse(Verdict::Invalid, Some(format!("when: {error}"))));
+                    return judgement;
+                }
+            }
+            if rule.mode == Mode::Disabled {
+                judgement.refused = Some(refuse(Verdict::Disabled, None));
+            } else {
+                match self.take(at, rule, &scope) {
+                    Ok(taken) => judgement.taken.push(taken),
+                    Err(error) => {
+                        judgement.refused = Some(refuse(Verdict::Invalid, Some(error)));
+                        return judgement;
+                    }
+                }
+            }
+            if !rule.continues {
+                return judgement;
+            }
+        }
+        if judgement.taken.is_empty() && judgement.refused.is_none() {
+            let unmatched = || Refused { verdict: Verdict::Unmatched, rule: None, detail: None };
+            judgement.refused = Some(condition_false.unwrap_or_else(unmatched));
+        }
+        judgement
+    }
+
+    fn take(&self, at: usize, rule: &Rule, scope: &Scope<'_>) -> Result<Taken, String> {
+        let target = self.target(&rule.target, scope)?;
+        let mut parameters = BTreeMap::new();
+        for (name, template) in &rule.parameters {
+            let value = self.templates.render(template, scope);
+            let value = value.map_err(|error| format!("parameters.{name}: {error}"))?;
+            parameters.insert(name.clone(), value);
+        }
+        let fixed = fixed_bytes(&target, &parameters);
+        if fixed > rule.max_event_bytes {
+            return Err(format!(
+                "its event would have {fixed} bytes without any alert; the destinations take {}",
+                rule.max_event_bytes
+            ));
+        }
+        let metric = self.metric(rule, scope)?;
+        Ok(Taken { rule: at, key: target.key(), target, parameters, metric })
+    }
+
+    fn target(&self, templates: &TargetTemplate, scope: &Scope<'_>) -> Result<Target, String> {
+        let render = |field: &str, template: &Template| {
+            let text = self.templates.render(template, scope);
+            let text = text.map_err(|error| format!("target.{field}: {error}"))?;
+            if text.is_empty() {
+                return Err(format!("target.{field} is empty"));
+            }
+            if text.len() > MAX_TARGET_FIELD {
+                return Err(format!("target.{field} has {} bytes, more than {MAX_TARGET_FIELD}", text.len()));
+            }
+            Ok(text)
+        };
+        let optional = |field: &str, template: &Option<Template>| {
+            template.as_ref().map(|template| render(field, template)).transpose()
+        };
+        Ok(Target {
+            platform: templates.platform,
+            kind: render("kind", &templates.kind)?,
+            name: render("name", &templates.name)?,
+            account: optional("account", &templates.account)?,
+            cluster: optional("cluster", &templates.cluster)?,
+            namespace: optional("namespace", &templates.namespace)?,
+            region: optional("region", &templates.region)?,
+        })
+    }
+
+    fn metric(&self, rule: &Rule, scope: &Scope<'_>) -> Result<Option<f64>, String> {
+        let Some(steps) = rule.on_firing.as_ref().and_then(|action| action.change.steps()) else {
+            return Ok(None);
+        };
+        let text = self.templates.render(&steps.metric, scope).map_err(|error| format!("metric: {error}"))?;
+        let shown = || text.chars().take(40).collect::<String>();
+        match text.trim().parse::<f64>() {
+            Ok(metric) if steps.at(metric).is_some() => Ok(Some(metric)),
+            Ok(metric) if metric.is_finite() => {
+                Err(format!("metric: {metric} is below the lowest step, {}", steps.lowest()))
+            }
+            _ => Err(format!("metric: `{}` is no finite number", shown())),
+        }
     }
 }

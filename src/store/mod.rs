@@ -9,10 +9,10 @@
 //! try, given up). [`Store::claim`] hands out what may be sent now, and never two events about the
 //! same target at once, so a destination receives the events of a target in their order.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::domain::engine::States;
 use crate::domain::name::Name;
 use crate::domain::state::{AlertKey, TargetState};
 use crate::domain::target::TargetKey;
@@ -34,10 +34,8 @@ pub struct View {
     pub now: Time,
     /// When this store was created.
     pub created: Time,
-    /// The states of all wanted targets that are known.
-    pub states: BTreeMap<TargetKey, Arc<TargetState>>,
-    /// For each wanted alert that is known, the targets that know it.
-    pub alerts: BTreeMap<AlertKey, Vec<TargetKey>>,
+    /// The states of the wanted targets.
+    pub states: States,
 }
 
 /// What a transaction writes, all or nothing.

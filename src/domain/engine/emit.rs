@@ -1,0 +1,138 @@
+//! What an event is made of.
+
+use sha2::{Digest, Sha256};
+
+use super::episode::Opened;
+use crate::domain::event::{Adjustment, AdjustmentType, EpisodeRef, EventAlert, cut_escaped};
+use crate::domain::name::Name;
+use crate::domain::rule::{Amount, Change, Limits};
+use crate::domain::state::{Episode, Occurrence};
+use crate::domain::target::TargetKey;
+use crate::domain::verdict::Phase;
+
+/// Names in a reason; the rest is counted.
+const NAMES_IN_REASON: usize = 3;
+/// Bytes of one name in a reason.
+const NAME_BYTES: usize = 100;
+
+/// The id of the episode that these occurrences open: the same history gives the same id, also in a
+/// store that lost everything since.
+pub fn episode_id(rule: &Name, target: &TargetKey, opened: &[Opened]) -> String {
+    let mut occurrences: Vec<_> = opened
+        .iter()
+        .map(|opened| (&opened.occurrence.alert, opened.occurrence.starts_at, opened.previous_end))
+        .collect();
+    occurrences.sort();
+    let mut hash = Hash::new("episode", rule, target);
+    for (alert, starts_at, previous_end) in occurrences {
+        hash.part(alert.source.as_str().as_bytes());
+        hash.part(alert.fingerprint.as_bytes());
+        hash.part(&starts_at.as_nanos().to_be_bytes());
+        hash.part(&previous_end.map_or([0; 8], |end| end.as_nanos().to_be_bytes()));
+    }
+    hash.finish()
+}
+
+/// The id of an event. Phase and emission are in it, so a resolve never collides with its fire.
+pub fn event_id(rule: &Name, target: &TargetKey, phase: Phase, episode: &str, emission: u32) -> String {
+    let mut hash = Hash::new("event", rule, target);
+    hash.part(phase.as_str().as_bytes());
+    hash.part(episode.as_bytes());
+    hash.part(&emission.to_be_bytes());
+    hash.finish()
+}
+
+/// SHA-256 over parts with their lengths, cut to 128 bits.
+struct Hash(Sha256);
+
+impl Hash {
+    fn new(what: &str, rule: &Name, target: &TargetKey) -> Self {
+        let mut hash = Self(Sha256::new());
+        hash.part(what.as_bytes());
+        hash.part(rule.as_str().as_bytes());
+        hash.part(target.as_str().as_bytes());
+        hash
+    }
+
+    fn part(&mut self, bytes: &[u8]) {
+        self.0.update((bytes.len() as u64).to_be_bytes());
+        self.0.update(bytes);
+    }
+
+    fn finish(self) -> String {
+        const HEX: &[u8; 16] = b"0123456789abcdef";
+        let digest = self.0.finalize();
+        let digits = digest[..16].iter().flat_map(|byte| [byte >> 4, byte & 15]);
+        digits.map(|digit| HEX[usize::from(digit)] as char).collect()
+    }
+}
+
+/// The change in Auto Scaling's terms; an error where steps have no number to go by, which only a rule
+/// that was changed during an episode can bring about.
+pub fn adjustment(change: &Change, limits: &Limits, metrics: &[f64]) -> Result<Option<Adjustment>, String> {
+    let (amount, sign) = match change {
+        Change::Notify => return Ok(None),
+        Change::SetCapacity { to, allow_decrease } => {
+            return Ok(Some(Adjustment {
+                kind: AdjustmentType::ExactCapacity,
+                value: i64::from(limits.hold(*to)),
+                min_magnitude: None,
+                allow_decrease: Some(*allow_decrease),
+            }));
+        }
+        Change::ScaleOut(amount) => (amount, 1),
+        Change::ScaleIn(amount) => (amount, -1),
+    };
+    let (kind, value, min_magnitude) = match amount {
+        Amount::By(units) => (AdjustmentType::ChangeInCapacity, units.get(), None),
+        Amount::ByPercent { percent, at_least } => {
+            let least = at_least.map(std::num::NonZero::get);
+            (AdjustmentType::PercentChangeInCapacity, percent.get(), least)
+        }
+        Amount::Steps(steps) => {
+            let highest = metrics.iter().copied().reduce(f64::max);
+            let highest =
+                highest.ok_or("no open alert has a metric; the rule's steps are newer than they are")?;
+            let step = steps.at(highest);
+            let step =
+                step.ok_or_else(|| format!("metric {highest} is below the lowest step, {}", steps.lowest()))?;
+            (AdjustmentType::ChangeInCapacity, step.by.get(), None)
+        }
+    };
+    let value = sign * i64::from(value);
+    Ok(Some(Adjustment { kind, value, min_magnitude, allow_decrease: None }))
+}
+
+/// An occurrence as events show it.
+pub fn alert(occurrence: &Occurrence) -> EventAlert {
+    EventAlert {
+        fingerprint: occurrence.alert.fingerprint.clone(),
+        labels: occurrence.labels.clone(),
+        annotations: occurrence.annotations.clone(),
+        starts_at: occurrence.starts_at,
+        generator_url: occurrence.generator_url.clone(),
+    }
+}
+
+/// The episode as events show it.
+pub fn episode_ref(episode: &Episode, emission: u32) -> EpisodeRef {
+    EpisodeRef { id: episode.id.clone(), opened_at: episode.opened_at, emission }
+}
+
+/// `3 alerts firing: KubePodUnschedulable`.
+pub fn reason(phase: Phase, alerts: &[EventAlert]) -> String {
+    let mut names: Vec<&str> = alerts.iter().map(|alert| alert.labels.get("alertname")).collect();
+    names.sort_unstable();
+    names.dedup();
+    names.retain(|name| !name.is_empty());
+    let count = alerts.len();
+    let mut text = format!("{count} {} {}", if count == 1 { "alert" } else { "alerts" }, phase.as_str());
+    for (at, name) in names.iter().take(NAMES_IN_REASON).enumerate() {
+        text += if at == 0 { ": " } else { ", " };
+        text += cut_escaped(name, NAME_BYTES);
+    }
+    if names.len() > NAMES_IN_REASON {
+        text += &format!(" and {} more", names.len() - NAMES_IN_REASON);
+    }
+    text
+}

@@ -1,0 +1,194 @@
+//! Occurrences: what one firing or resolve does to what is open.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::episode::{self, Opened, Turn};
+use super::{Context, Input};
+use crate::domain::name::Name;
+use crate::domain::notification::Alert;
+use crate::domain::rule::Rule;
+use crate::domain::state::{AlertKey, Ended, Late, Occurrence, RuleState, TargetState};
+use crate::domain::table::Taken;
+use crate::domain::target::TargetKey;
+use crate::domain::time::Time;
+use crate::domain::verdict::{Decision, Verdict};
+
+/// What one notification brings to one target.
+#[derive(Default)]
+pub struct Turns<'a> {
+    pub firing: Vec<Firing<'a>>,
+    pub resolves: Vec<Resolve>,
+}
+
+/// A firing alert that a rule took.
+pub struct Firing<'a> {
+    pub key: AlertKey,
+    pub alert: &'a Alert,
+    pub rule: &'a Rule,
+    pub taken: &'a Taken,
+    pub last_end: Option<Time>,
+}
+
+/// The end of an alert that is open or late here.
+pub struct Resolve {
+    pub key: AlertKey,
+    pub ends_at: Time,
+    pub last_end: Option<Time>,
+}
+
+/// Applies what a notification brings. All of it is seen before any episode is judged: a pod that
+/// takes the place of another in the same notification neither closes nor opens anything.
+pub fn apply(
+    context: &Context<'_>,
+    input: &Input,
+    key: &TargetKey,
+    state: &mut TargetState,
+    turns: Turns<'_>,
+) -> Vec<Decision> {
+    let mut by_rule: BTreeMap<Name, Turn> = BTreeMap::new();
+    for firing in turns.firing {
+        let turn = by_rule.entry(firing.rule.name.clone()).or_default();
+        let rule_state = state.rules.entry(firing.rule.name.clone()).or_default();
+        fire(context, input, rule_state, turn, firing);
+    }
+    for resolve in turns.resolves {
+        let mut applied = false;
+        let mut was_open = false;
+        for (name, rule_state) in &mut state.rules {
+            if rule_state.knows(&resolve.key) {
+                was_open = true;
+                let turn = by_rule.entry(name.clone()).or_default();
+                applied |= end(rule_state, turn, &resolve);
+            }
+        }
+        let later = resolve.last_end.is_none_or(|last| resolve.ends_at > last);
+        if applied && later {
+            let until = context.now.after(context.keep_ended);
+            let (alert, ends_at) = (resolve.key, resolve.ends_at);
+            remember_end(state, Ended { alert, ends_at, was_open, until });
+        }
+    }
+    let mut decisions = Vec::new();
+    for (name, mut turn) in by_rule {
+        turn.cause = Some(input.cause.clone());
+        turn.truncated = input.truncated;
+        decisions.extend(episode::settle(context, key, state, &name, turn));
+    }
+    decisions
+}
+
+fn fire(context: &Context<'_>, input: &Input, state: &mut RuleState, turn: &mut Turn, firing: Firing<'_>) {
+    let Firing { key, alert, taken, last_end, .. } = firing;
+    let fresh = Occurrence {
+        alert: key.clone(),
+        starts_at: alert.starts_at,
+        heard_at: context.now,
+        expires_at: context.now.after(input.source.occurrence_ttl),
+        metric: taken.metric,
+        labels: Arc::clone(&alert.labels),
+        annotations: Arc::clone(&alert.annotations),
+        generator_url: alert.generator_url.clone(),
+    };
+    let open = state.episode.iter_mut().flat_map(|episode| &mut episode.open);
+    if let Some(open) = open.into_iter().find(|open| open.alert == key) {
+        if fresh.starts_at <= open.heard_at {
+            // The first start stays: copies and restarts move it back and forth.
+            let (starts_at, labels) = (open.starts_at, Arc::clone(&open.labels));
+            *open = Occurrence { starts_at, labels, ..fresh };
+            turn.quiet.push((key, Verdict::Duplicate));
+        } else {
+            // Its resolve never reached us. As many alerts are open as before.
+            *open = fresh;
+            turn.quiet.push((key, Verdict::NoAction));
+        }
+        return;
+    }
+    if turn.opened.iter().any(|opened| opened.occurrence.alert == key) {
+        turn.quiet.push((key, Verdict::Duplicate));
+        return;
+    }
+    let waiting = state.late.iter().position(|late| late.occurrence.alert == key);
+    match last_end.filter(|end| fresh.starts_at <= *end) {
+        Some(_) if waiting.is_some() => turn.quiet.push((key, Verdict::Duplicate)),
+        Some(previous_end) => {
+            let due = context.now.after(input.source.late_window);
+            state.late.push(Late {
+                occurrence: fresh,
+                target: taken.target.clone(),
+                parameters: taken.parameters.clone(),
+                cause: input.cause.clone(),
+                previous_end,
+                due,
+            });
+            turn.late.push((key, due));
+        }
+        None => {
+            // It began after that end, so it is no copy of what waits.
+            if let Some(at) = waiting {
+                state.late.remove(at);
+            }
+            turn.opened.push(Opened {
+                occurrence: fresh,
+                target: taken.target.clone(),
+                parameters: taken.parameters.clone(),
+                previous_end: last_end,
+            });
+        }
+    }
+}
+
+/// Whether the end counts.
+fn end(state: &mut RuleState, turn: &mut Turn, resolve: &Resolve) -> bool {
+    if let Some(at) = state.late.iter().position(|late| late.occurrence.alert == resolve.key) {
+        state.late.remove(at);
+        turn.quiet.push((resolve.key.clone(), Verdict::Withdrawn));
+        return true;
+    }
+    let Some(episode) = &mut state.episode else { return false };
+    let Some(at) = episode.open.iter().position(|open| open.alert == resolve.key) else { return false };
+    if resolve.ends_at < episode.open[at].starts_at {
+        turn.quiet.push((resolve.key.clone(), Verdict::Stale));
+        return false;
+    }
+    if resolve.last_end.is_some_and(|last| resolve.ends_at <= last) {
+        turn.quiet.push((resolve.key.clone(), Verdict::Duplicate));
+        return false;
+    }
+    turn.closed.push(episode.open.remove(at));
+    true
+}
+
+/// Remembers the latest end of an alert.
+pub fn remember_end(state: &mut TargetState, ended: Ended) {
+    match state.ended.iter_mut().find(|known| known.alert == ended.alert) {
+        Some(known) => {
+            known.ends_at = known.ends_at.max(ended.ends_at);
+            known.was_open |= ended.was_open;
+            known.until = known.until.max(ended.until);
+        }
+        None => state.ended.push(ended),
+    }
+}
+
+/// Ends occurrences that nobody speaks of any more, and opens late ones whose window is over.
+pub fn expire(context: &Context<'_>, key: &TargetKey, state: &mut TargetState) -> Vec<Decision> {
+    let mut by_rule: BTreeMap<Name, Turn> = BTreeMap::new();
+    for (name, rule_state) in &mut state.rules {
+        let mut turn = Turn::default();
+        if let Some(episode) = &mut rule_state.episode {
+            let expired = |open: &mut Occurrence| open.expires_at <= context.now;
+            turn.expired.extend(episode.open.extract_if(.., expired).map(|open| open.alert));
+        }
+        for late in rule_state.late.extract_if(.., |late| late.due <= context.now) {
+            let Late { occurrence, target, parameters, cause, previous_end, .. } = late;
+            turn.opened.push(Opened { occurrence, target, parameters, previous_end: Some(previous_end) });
+            turn.cause = Some(cause);
+        }
+        if !turn.opened.is_empty() || !turn.expired.is_empty() {
+            by_rule.insert(name.clone(), turn);
+        }
+    }
+    let turns = by_rule.into_iter();
+    turns.flat_map(|(name, turn)| episode::settle(context, key, state, &name, turn)).collect()
+}

@@ -1,0 +1,348 @@
+//! The event: CloudEvents 1.0 in structured JSON, as consumers get it.
+//!
+//! A field is never renamed or retyped within `v1`. An event is encoded once, when it is emitted, and
+//! travels as these bytes: every try and every destination sends the same document.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::Serialize;
+use serde::ser::SerializeSeq;
+use serde_json::ser::{CompactFormatter, Formatter};
+
+use super::labels::Labels;
+use super::name::Name;
+use super::rule::Limits;
+use super::state::Cause;
+use super::target::Target;
+use super::time::Time;
+use super::verdict::Phase;
+
+/// `dataschema` of every event.
+pub const DATA_SCHEMA: &str = "urn:scalebridge:schema:event-data:v1";
+/// `datacontenttype` of every event.
+pub const DATA_CONTENT_TYPE: &str = "application/json";
+
+/// What SQS' message attributes take beside the subject: eight names, types and values.
+pub const ATTRIBUTE_BYTES: usize = 640;
+
+/// What everything but the alerts, the parameters and the target can take, JSON's escapes included.
+pub const ENVELOPE_BYTES: usize = 2048 + 4 * super::state::MAX_CAUSE_BYTES;
+
+/// One event, before it is encoded.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Event {
+    /// 32 hex digits: a hash of what the event is about, so the same history gives the same id.
+    pub id: String,
+    /// `scale_out`, `scale_in`, `set_capacity` or `notify`.
+    pub action: &'static str,
+    /// When it was emitted.
+    pub time: Time,
+    /// Rises strictly for each target.
+    pub sequence: u64,
+    /// A consumer does not act on it after `time` and this.
+    pub expires_after: Duration,
+    /// The rule.
+    pub rule: Name,
+    /// Which end of the episode.
+    pub phase: Phase,
+    /// The change, none for `notify`.
+    pub adjustment: Option<Adjustment>,
+    /// What it is about.
+    pub target: Target,
+    /// Bounds for the consumer.
+    pub limits: Limits,
+    /// One line for people.
+    pub reason: String,
+    /// The episode.
+    pub episode: EpisodeRef,
+    /// When firing all open occurrences, when resolved those that closed with this decision.
+    pub alerts: Vec<EventAlert>,
+    /// The notification that caused it.
+    pub cause: Cause,
+    /// The rule's parameters.
+    pub parameters: BTreeMap<String, String>,
+}
+
+/// A change in Auto Scaling's terms.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Adjustment {
+    /// How `value` is meant.
+    #[serde(rename = "type")]
+    pub kind: AdjustmentType,
+    /// Units or percent; negative where capacity is taken away.
+    pub value: i64,
+    /// The least units of a change in percent.
+    pub min_magnitude: Option<u32>,
+    /// Only with `ExactCapacity`: whether capacity may become less.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub allow_decrease: Option<bool>,
+}
+
+/// Auto Scaling's adjustment types.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub enum AdjustmentType {
+    /// `value` units more or less.
+    ChangeInCapacity,
+    /// `value` percent more or less.
+    PercentChangeInCapacity,
+    /// To `value` units.
+    ExactCapacity,
+}
+
+/// The episode that an event belongs to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EpisodeRef {
+    /// 32 hex digits.
+    pub id: String,
+    /// When it opened.
+    pub opened_at: Time,
+    /// Which event of this episode and phase, from 1.
+    pub emission: u32,
+}
+
+/// An alert inside an event.
+#[derive(Debug, Clone, PartialEq)]
+pub struct EventAlert {
+    /// Alertmanager's fingerprint.
+    pub fingerprint: Arc<str>,
+    /// Labels, the source's laid over them.
+    pub labels: Arc<Labels>,
+    /// Annotations.
+    pub annotations: Arc<Labels>,
+    /// When it began.
+    pub starts_at: Time,
+    /// The page of the expression.
+    pub generator_url: String,
+}
+
+#[derive(Serialize)]
+struct Document<'a> {
+    specversion: &'static str,
+    id: &'a str,
+    source: String,
+    #[serde(rename = "type")]
+    kind: String,
+    subject: &'a str,
+    time: String,
+    datacontenttype: &'static str,
+    dataschema: &'static str,
+    sequence: String,
+    expirytime: String,
+    traceparent: String,
+    data: Data<'a>,
+}
+
+#[derive(Serialize)]
+struct Data<'a> {
+    rule: &'a str,
+    phase: Phase,
+    action: &'static str,
+    adjustment: Option<&'a Adjustment>,
+    target: &'a Target,
+    limits: Limits,
+    reason: &'a str,
+    episode: Episode<'a>,
+    alerts: Alerts<'a>,
+    alerts_total: usize,
+    notification: Notification<'a>,
+    parameters: &'a BTreeMap<String, String>,
+}
+
+#[derive(Serialize)]
+struct Episode<'a> {
+    id: &'a str,
+    opened_at: String,
+    emission: u32,
+}
+
+#[derive(Serialize)]
+struct Notification<'a> {
+    source: &'a str,
+    receiver: &'a str,
+    group_key: &'a str,
+    external_url: &'a str,
+    reason: Option<&'a str>,
+}
+
+/// The first `count` alerts of the event.
+struct Alerts<'a> {
+    event: &'a Event,
+    count: usize,
+}
+
+impl Serialize for Alerts<'_> {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut list = serializer.serialize_seq(Some(self.count))?;
+        for alert in &self.event.alerts[..self.count] {
+            list.serialize_element(&Alert::new(alert, self.event.phase))?;
+        }
+        list.end()
+    }
+}
+
+#[derive(Serialize)]
+struct Alert<'a> {
+    fingerprint: &'a str,
+    status: Phase,
+    labels: &'a Labels,
+    annotations: &'a Labels,
+    starts_at: String,
+    generator_url: &'a str,
+}
+
+impl<'a> Alert<'a> {
+    fn new(alert: &'a EventAlert, status: Phase) -> Self {
+        Self {
+            fingerprint: &alert.fingerprint,
+            status,
+            labels: &alert.labels,
+            annotations: &alert.annotations,
+            starts_at: alert.starts_at.to_string(),
+            generator_url: &alert.generator_url,
+        }
+    }
+}
+
+impl Event {
+    /// The document, of at most `max_bytes` with what SQS' attributes take beside it. Alerts that do
+    /// not fit are left out whole; `alerts_total` says how many there were.
+    ///
+    /// What is not an alert is bounded where alerts come in (see [`fixed_bytes`]), so it fits.
+    pub fn encode(&self, max_bytes: usize) -> String {
+        let subject = self.target.key();
+        let room = max_bytes.saturating_sub(ATTRIBUTE_BYTES + subject.as_str().len());
+        let whole = self.document(subject.as_str(), self.alerts.len());
+        if whole.len() <= room {
+            return whole;
+        }
+        let mut length = self.document(subject.as_str(), 0).len();
+        let mut count = 0;
+        for alert in &self.alerts {
+            // One more for the comma.
+            length += to_json(&Alert::new(alert, self.phase)).len() + 1;
+            if length > room {
+                break;
+            }
+            count += 1;
+        }
+        self.document(subject.as_str(), count)
+    }
+
+    fn document(&self, subject: &str, count: usize) -> String {
+        to_json(&Document {
+            specversion: "1.0",
+            id: &self.id,
+            source: format!("/scalebridge/{}", self.cause.source),
+            kind: format!("io.scalebridge.{}.v1", self.action),
+            subject,
+            time: self.time.to_millis_text(),
+            datacontenttype: DATA_CONTENT_TYPE,
+            dataschema: DATA_SCHEMA,
+            sequence: self.sequence.to_string(),
+            expirytime: self.time.after(self.expires_after).to_millis_text(),
+            traceparent: self.traceparent(),
+            data: Data {
+                rule: self.rule.as_str(),
+                phase: self.phase,
+                action: self.action,
+                adjustment: self.adjustment.as_ref(),
+                target: &self.target,
+                limits: self.limits,
+                reason: &self.reason,
+                episode: Episode {
+                    id: &self.episode.id,
+                    opened_at: self.episode.opened_at.to_millis_text(),
+                    emission: self.episode.emission,
+                },
+                alerts: Alerts { event: self, count },
+                alerts_total: self.alerts.len(),
+                notification: Notification {
+                    source: self.cause.source.as_str(),
+                    receiver: &self.cause.receiver,
+                    group_key: &self.cause.group_key,
+                    external_url: &self.cause.external_url,
+                    reason: self.cause.reason.as_deref(),
+                },
+                parameters: &self.parameters,
+            },
+        })
+    }
+
+    /// The request's, else one made from the id: the trace's id is then the event's.
+    fn traceparent(&self) -> String {
+        match &self.cause.traceparent {
+            Some(given) => given.clone(),
+            None => format!("00-{}-{}-00", self.id, &self.id[..16]),
+        }
+    }
+}
+
+/// `text` up to the last character with which it takes at most `max` bytes inside a JSON string.
+pub fn cut_escaped(text: &str, max: usize) -> &str {
+    let mut taken = 0;
+    let end = text.char_indices().find(|&(_, c)| {
+        taken += match c {
+            '"' | '\\' => 2,
+            '\0'..='\x1f' | '\u{FFFE}' | '\u{FFFF}' => 6,
+            _ => c.len_utf8(),
+        };
+        taken > max
+    });
+    end.map_or(text, |(at, _)| &text[..at])
+}
+
+/// Whether a text is a `traceparent` of W3C's trace context, version 00.
+pub fn is_traceparent(text: &str) -> bool {
+    let hex = |part: &str, length: usize| {
+        part.len() == length && part.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
+    };
+    let nonzero = |part: &str| part.bytes().any(|b| b != b'0');
+    let parts: Vec<&str> = text.split('-').collect();
+    matches!(parts[..], ["00", trace, span, flags]
+        if hex(trace, 32) && nonzero(trace) && hex(span, 16) && nonzero(span) && hex(flags, 2))
+}
+
+/// The bytes that an event of this target with these parameters has without any alert, at the most.
+pub fn fixed_bytes(target: &Target, parameters: &BTreeMap<String, String>) -> usize {
+    let key = target.key().as_str().len();
+    ENVELOPE_BYTES + ATTRIBUTE_BYTES + 2 * key + to_json(target).len() + to_json(parameters).len()
+}
+
+/// JSON that any queue takes: see [`Escaping`].
+fn to_json<T: Serialize>(value: &T) -> String {
+    let mut bytes = Vec::with_capacity(1024);
+    let mut serializer = serde_json::Serializer::with_formatter(&mut bytes, Escaping);
+    // Writing to memory does not fail, and all keys are strings.
+    value.serialize(&mut serializer).expect("all keys are strings and memory does not fail");
+    String::from_utf8(bytes).expect("serde_json writes UTF-8")
+}
+
+/// SQS refuses what XML's `Char` leaves out. serde_json escapes the control characters by itself;
+/// U+FFFE and U+FFFF are legal in JSON and have to be escaped for SQS. (Surrogates cannot occur.)
+struct Escaping;
+
+impl Formatter for Escaping {
+    fn write_string_fragment<W: ?Sized + io::Write>(
+        &mut self,
+        writer: &mut W,
+        fragment: &str,
+    ) -> io::Result<()> {
+        // 0xEF is rare: it begins U+F000 to U+FFFF.
+        if !fragment.as_bytes().contains(&0xEF) {
+            return CompactFormatter.write_string_fragment(writer, fragment);
+        }
+        for part in fragment.split_inclusive(['\u{FFFE}', '\u{FFFF}']) {
+            let (plain, escape): (_, &[u8]) = match part.char_indices().next_back() {
+                Some((at, '\u{FFFE}')) => (&part[..at], b"\\ufffe"),
+                Some((at, '\u{FFFF}')) => (&part[..at], b"\\uffff"),
+                _ => (part, b""),
+            };
+            writer.write_all(plain.as_bytes())?;
+            writer.write_all(escape)?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,126 @@
+//! What was decided, and why. One list of words for the answer, the store, metrics and logs.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use super::event::Event;
+use super::name::Name;
+use super::state::AlertKey;
+use super::target::TargetKey;
+use super::time::Time;
+
+/// The outcome of a decision.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Verdict {
+    /// An event was written, to be delivered.
+    Emitted,
+    /// The same occurrence or the same end again.
+    Duplicate,
+    /// A resolve that is older than what is open.
+    Stale,
+    /// A firing that may be a twin's late copy; it opens when its window is over.
+    Late,
+    /// This alert resolved, others of the episode still fire.
+    StillOpen,
+    /// The rule has nothing to do here.
+    NoAction,
+    /// Capacity would be taken away, but nothing shows that it may be.
+    NoEvidence,
+    /// What was kept is not supported any more.
+    Withdrawn,
+    /// No rule's matchers hold.
+    Unmatched,
+    /// Matchers held, but no `when` did.
+    ConditionFalse,
+    /// The alert, or what a rule makes of it, cannot be used.
+    Invalid,
+    /// The rule that takes it is disabled.
+    Disabled,
+    /// Not heard of for the source's `occurrence_ttl`.
+    Expired,
+}
+
+impl Verdict {
+    /// All of them, for documentation and tests.
+    pub const ALL: [Self; 13] = [
+        Self::Emitted,
+        Self::Duplicate,
+        Self::Stale,
+        Self::Late,
+        Self::StillOpen,
+        Self::NoAction,
+        Self::NoEvidence,
+        Self::Withdrawn,
+        Self::Unmatched,
+        Self::ConditionFalse,
+        Self::Invalid,
+        Self::Disabled,
+        Self::Expired,
+    ];
+
+    /// The word in answers, records and metrics.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Emitted => "emitted",
+            Self::Duplicate => "duplicate",
+            Self::Stale => "stale",
+            Self::Late => "late",
+            Self::StillOpen => "still_open",
+            Self::NoAction => "no_action",
+            Self::NoEvidence => "no_evidence",
+            Self::Withdrawn => "withdrawn",
+            Self::Unmatched => "unmatched",
+            Self::ConditionFalse => "condition_false",
+            Self::Invalid => "invalid",
+            Self::Disabled => "disabled",
+            Self::Expired => "expired",
+        }
+    }
+}
+
+impl fmt::Display for Verdict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// Whether a decision is about the beginning or the end of an episode.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Phase {
+    /// `on_firing`.
+    Firing,
+    /// `on_resolved`.
+    Resolved,
+}
+
+impl Phase {
+    /// The word in events.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Firing => "firing",
+            Self::Resolved => "resolved",
+        }
+    }
+}
+
+/// What was decided about some alerts of one rule and one target, at one moment.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Decision {
+    /// The rule, unless none took the alert.
+    pub rule: Option<Name>,
+    /// The target, unless it never came to one.
+    pub target: Option<TargetKey>,
+    /// The outcome.
+    pub verdict: Verdict,
+    /// Why, where the verdict alone does not say it.
+    pub detail: Option<String>,
+    /// When it will be looked at again.
+    pub until: Option<Time>,
+    /// The alerts that it is about.
+    pub alerts: Vec<AlertKey>,
+    /// What is sent, if anything.
+    pub event: Option<Box<Event>>,
+}
