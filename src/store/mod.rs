@@ -9,14 +9,42 @@
 //! try, given up). [`Store::claim`] hands out what may be sent now, and never two events about the
 //! same target at once, so a destination receives the events of a target in their order.
 
-use std::sync::Arc;
+pub mod clock;
+pub mod lane;
+pub mod memory;
+mod outlets;
+pub mod sqlite;
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
+
+use tokio::sync::watch;
 
 use crate::domain::engine::States;
 use crate::domain::name::Name;
 use crate::domain::state::{AlertKey, TargetState};
 use crate::domain::target::TargetKey;
 use crate::domain::time::Time;
+
+pub use memory::Memory;
+use outlets::Outlet;
+pub use sqlite::Sqlite;
+
+/// Reads the wall clock. Handed in, so that nothing below reads one by itself.
+pub type WallClock = Arc<dyn Fn() -> Time + Send + Sync>;
+
+/// The decision of a transaction. Pure, and able to run again.
+pub type Decide = Box<dyn FnMut(&View) -> Changes + Send>;
+
+/// A store; cheap to clone.
+#[derive(Clone)]
+pub enum Store {
+    /// One file on this machine.
+    Sqlite(Sqlite),
+    /// Nothing on disk: for tests.
+    Memory(Memory),
+}
 
 /// What a transaction has to see.
 #[derive(Debug, Clone, Default)]
@@ -128,4 +156,129 @@ pub enum Error {
     /// The store is closed.
     #[error("the store is closed")]
     Closed,
+}
+
+macro_rules! each {
+    ($store:expr, $inner:ident => $call:expr) => {
+        match $store {
+            Store::Sqlite($inner) => $call,
+            Store::Memory($inner) => $call,
+        }
+    };
+}
+
+impl Store {
+    /// Runs `decide` on the states of the named targets and of those that know a named alert, and
+    /// writes what it gives. When this returns `Ok`, it is on disk.
+    ///
+    /// # Errors
+    /// Nothing was written.
+    pub async fn transact<R: Send + 'static>(
+        &self,
+        keys: Keys,
+        mut decide: impl FnMut(&View) -> (Changes, R) + Send + 'static,
+    ) -> Result<R, Error> {
+        let result = Arc::new(Mutex::new(None));
+        let slot = result.clone();
+        let decide: Decide = Box::new(move |view| {
+            let (changes, result) = decide(view);
+            *slot.lock().unwrap_or_else(PoisonError::into_inner) = Some(result);
+            changes
+        });
+        each!(self, store => store.transact(keys, decide).await)?;
+        let decided = result.lock().unwrap_or_else(PoisonError::into_inner).take();
+        decided.ok_or(Error::Closed)
+    }
+
+    /// Where alerts are known by now; only a hint, since it may have changed when it is read.
+    ///
+    /// # Errors
+    /// If the store cannot be read.
+    pub async fn locate(&self, alerts: Vec<AlertKey>) -> Result<BTreeMap<AlertKey, Vec<TargetKey>>, Error> {
+        let keys = Keys { alerts, targets: Vec::new() };
+        each!(self, store => store.locate(keys).await)
+    }
+
+    /// Up to `max` targets that have to be looked at.
+    ///
+    /// # Errors
+    /// If the store cannot be read.
+    pub async fn due(&self, max: usize) -> Result<Vec<TargetKey>, Error> {
+        each!(self, store => store.due(max).await)
+    }
+
+    /// When the next target has to be looked at, as it changes.
+    pub fn next_due(&self) -> watch::Receiver<Option<Time>> {
+        each!(self, store => store.next_due())
+    }
+
+    /// The store's time.
+    pub fn now(&self) -> Time {
+        each!(self, store => store.now())
+    }
+
+    fn outlet(&self, destination: &Name) -> Result<&Arc<Outlet>, Error> {
+        let outlets = each!(self, store => store.outlets());
+        let unknown =
+            || Error::Unusable(format!("the store was not opened for the destination {destination}"));
+        outlets.get(destination).ok_or_else(unknown)
+    }
+
+    /// Hands out up to `max` deliveries that may be sent now, at most one for each target. They stay
+    /// handed out until they are settled.
+    ///
+    /// # Errors
+    /// If the store cannot be read; nothing stays handed out then.
+    pub async fn claim(&self, destination: &Name, max: usize) -> Result<Vec<Claimed>, Error> {
+        let outlet = self.outlet(destination)?;
+        each!(self, store => store.claim(outlet, max).await)
+    }
+
+    /// Says what became of deliveries. When this returns `Ok`, it is on disk.
+    ///
+    /// # Errors
+    /// Nothing was written; to be called again, or they are sent again after a restart.
+    pub async fn settle(
+        &self,
+        destination: &Name,
+        settled: Vec<(EventSeq, Settlement)>,
+    ) -> Result<(), Error> {
+        let outlet = self.outlet(destination)?;
+        each!(self, store => store.settle(outlet, settled).await)
+    }
+
+    /// Completes when something may be claimable; also when nothing is.
+    pub async fn wait(&self, destination: &Name) {
+        match self.outlet(destination) {
+            Ok(outlet) => outlet.wait(self.now()).await,
+            Err(_) => std::future::pending().await,
+        }
+    }
+
+    /// How many deliveries of a destination are in which state.
+    pub fn backlog(&self, destination: &Name) -> Backlog {
+        self.outlet(destination).map(|outlet| outlet.backlog()).unwrap_or_default()
+    }
+
+    /// What was decided about a target in `from..=to`, oldest first: the records' JSON.
+    ///
+    /// # Errors
+    /// If the store cannot be read.
+    pub async fn history(&self, target: &TargetKey, from: Time, to: Time) -> Result<Vec<String>, Error> {
+        each!(self, store => store.history(target, from, to).await)
+    }
+
+    /// Removes some of the records that are older than `decisions`, and of the events that are older
+    /// than `delivered` and settled everywhere. Says whether there may be more.
+    ///
+    /// # Errors
+    /// Nothing was removed.
+    pub async fn prune(&self, decisions: Duration, delivered: Duration) -> Result<bool, Error> {
+        each!(self, store => store.prune(decisions, delivered).await)
+    }
+
+    /// Writes what is queued and closes.
+    pub async fn close(&self) {
+        each!(self, store => store.close().await);
+    }
 }

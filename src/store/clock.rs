@@ -1,0 +1,69 @@
+//! The store's time: it never goes back, and steps of the wall clock reach it slowly.
+
+use std::time::Duration;
+
+use crate::domain::time::Time;
+
+/// A clock that follows a monotonic one and is drawn towards the wall clock by at most one percent.
+#[derive(Debug, Clone, Copy)]
+pub struct Clock {
+    now: Time,
+    monotonic: Duration,
+}
+
+impl Clock {
+    /// Starts at the later of the wall clock and the last time that was stored. `monotonic` is the
+    /// reading of the monotonic clock at this moment, from any zero.
+    pub fn start(wall: Time, last_stored: Option<Time>, monotonic: Duration) -> Self {
+        Self { now: last_stored.map_or(wall, |last| last.max(wall)), monotonic }
+    }
+
+    /// The time now, given both clocks.
+    pub fn read(&mut self, wall: Time, monotonic: Duration) -> Time {
+        let passed = monotonic.saturating_sub(self.monotonic);
+        self.monotonic = self.monotonic.max(monotonic);
+        let undrawn = self.now.after(passed);
+        let most = i64::try_from(passed.as_nanos() / 100).unwrap_or(i64::MAX);
+        let away = wall.as_nanos().saturating_sub(undrawn.as_nanos());
+        self.now = Time::from_nanos(undrawn.as_nanos().saturating_add(away.clamp(-most, most)));
+        self.now
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn at(seconds: i64) -> Time {
+        Time::from_millis(seconds * 1000)
+    }
+
+    #[test]
+    fn it_starts_no_earlier_than_what_was_stored() {
+        assert_eq!(Clock::start(at(100), Some(at(500)), SECOND).now, at(500));
+        assert_eq!(Clock::start(at(100), Some(at(50)), SECOND).now, at(100));
+        assert_eq!(Clock::start(at(100), None, SECOND).now, at(100));
+    }
+
+    #[test]
+    fn a_wall_clock_that_jumps_back_slows_it_by_a_percent() {
+        let mut clock = Clock::start(at(10_000), None, Duration::ZERO);
+        assert_eq!(clock.read(at(0), 100 * SECOND), at(10_099));
+    }
+
+    #[test]
+    fn a_wall_clock_that_jumps_ahead_hurries_it_by_a_percent() {
+        let mut clock = Clock::start(at(0), None, Duration::ZERO);
+        assert_eq!(clock.read(at(90_000), 100 * SECOND), at(101));
+        assert_eq!(clock.read(at(90_000), 100 * SECOND), at(101), "no time passed");
+    }
+
+    #[test]
+    fn a_small_difference_is_made_up_exactly() {
+        let mut clock = Clock::start(at(0), None, Duration::ZERO);
+        let wall = Time::from_millis(100_500);
+        assert_eq!(clock.read(wall, 100 * SECOND), wall);
+    }
+}

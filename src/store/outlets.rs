@@ -1,0 +1,64 @@
+//! The lanes of all destinations, and how their workers are woken.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::sync::Notify;
+
+use super::Backlog;
+use super::lane::Lane;
+use crate::domain::name::Name;
+use crate::domain::time::Time;
+
+/// One destination's lane, shared between its worker and the store.
+#[derive(Debug)]
+pub struct Outlet {
+    /// The destination.
+    pub name: Name,
+    /// The store's number of it.
+    pub number: i64,
+    lane: Mutex<Lane>,
+    woken: Notify,
+}
+
+/// The outlets by their names.
+pub type Outlets = Arc<BTreeMap<Name, Arc<Outlet>>>;
+
+impl Outlet {
+    /// An outlet with a lane.
+    pub fn new(name: Name, number: i64, lane: Lane) -> Self {
+        Self { name, number, lane: Mutex::new(lane), woken: Notify::new() }
+    }
+
+    /// Looks at the lane. Never held across IO.
+    pub fn lane<R>(&self, look: impl FnOnce(&mut Lane) -> R) -> R {
+        look(&mut self.lane.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Says that something may be claimable. Kept for a worker that is not waiting yet.
+    pub fn wake(&self) {
+        self.woken.notify_one();
+    }
+
+    /// Completes when something may be claimable: after [`Outlet::wake`], or when a delivery that waits
+    /// is due. `now` is the store's time.
+    pub async fn wait(&self, now: Time) {
+        let woken = self.woken.notified();
+        match self.lane(|lane| lane.next_due()) {
+            None => woken.await,
+            Some(due) => {
+                // A lapse of nothing would spin where the clocks differ by less than a tick.
+                let lapse = due.since(now).max(std::time::Duration::from_millis(1));
+                tokio::select! {
+                    () = woken => {}
+                    () = tokio::time::sleep(lapse) => {}
+                }
+            }
+        }
+    }
+
+    /// Counts by state.
+    pub fn backlog(&self) -> Backlog {
+        self.lane(|lane| lane.backlog())
+    }
+}

@@ -1,0 +1,238 @@
+//! What the writer knows without asking SQLite: which target has which number, which alert is known
+//! where, what comes due when, and the states that were used last.
+//!
+//! A batch writes to a [`Staged`] that is merged after its commit and dropped when it fails, so the
+//! index never knows more than the file.
+
+use std::collections::{BTreeSet, HashMap};
+use std::hash::{BuildHasherDefault, Hasher};
+use std::sync::Arc;
+
+use siphasher::sip128::{Hasher128, SipHasher13};
+
+use crate::domain::state::{AlertKey, TargetState};
+use crate::domain::target::TargetKey;
+use crate::domain::time::Time;
+
+/// A keyed hash of a target's key or an alert's identity. With 128 bits and a secret key nobody finds
+/// two that are equal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Fingerprint(pub [u8; 16]);
+
+/// Makes fingerprints.
+#[derive(Debug, Clone, Copy)]
+pub struct Fingerprints(pub [u8; 16]);
+
+impl Fingerprints {
+    pub fn target(&self, key: &TargetKey) -> Fingerprint {
+        self.of(&[b"t", key.as_str().as_bytes()])
+    }
+
+    pub fn alert(&self, key: &AlertKey) -> Fingerprint {
+        self.of(&[b"a", key.source.as_str().as_bytes(), key.fingerprint.as_bytes()])
+    }
+
+    fn of(&self, parts: &[&[u8]]) -> Fingerprint {
+        let mut hasher = SipHasher13::new_with_key(&self.0);
+        for part in parts {
+            hasher.write(part);
+            hasher.write(&[0]);
+        }
+        Fingerprint(hasher.finish128().as_bytes())
+    }
+}
+
+/// Fingerprints are hashes already.
+#[derive(Default)]
+pub struct Taken(u64);
+
+impl Hasher for Taken {
+    fn write(&mut self, bytes: &[u8]) {
+        for (at, byte) in bytes.iter().take(8).enumerate() {
+            self.0 ^= u64::from(*byte) << (8 * at);
+        }
+    }
+
+    fn write_usize(&mut self, _length: usize) {}
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
+}
+
+type Map<V> = HashMap<Fingerprint, V, BuildHasherDefault<Taken>>;
+
+/// A target as the writer knows it.
+#[derive(Debug)]
+pub struct Known {
+    pub key: TargetKey,
+    pub state: Arc<TargetState>,
+}
+
+/// States kept at hand in each of two generations.
+const GENERATION: usize = 4096;
+
+/// The index of what is committed.
+#[derive(Default)]
+pub struct Index {
+    targets: Map<i64>,
+    /// The target that knows an alert. Few alerts are known to more than one; those are in `shared`.
+    alerts: Map<i64>,
+    shared: Map<Vec<i64>>,
+    due: BTreeSet<(Time, i64)>,
+    young: HashMap<i64, Arc<Known>>,
+    old: HashMap<i64, Arc<Known>>,
+}
+
+/// What a batch has changed and not committed yet.
+#[derive(Default)]
+pub struct Staged {
+    targets: Map<Option<i64>>,
+    alerts: Map<Vec<i64>>,
+    states: HashMap<i64, Option<Arc<Known>>>,
+    /// What was committed before the batch, and what holds after it.
+    due: HashMap<i64, (Option<Time>, Option<Time>)>,
+}
+
+impl Index {
+    /// Adds a target that is read when the store is opened.
+    pub fn restore(&mut self, id: i64, hash: Fingerprint, due: Option<Time>, alerts: &[u8]) {
+        self.targets.insert(hash, id);
+        self.due.extend(due.map(|due| (due, id)));
+        for alert in alerts.as_chunks::<16>().0 {
+            let alert = Fingerprint(*alert);
+            let mut ids = self.alert(alert);
+            ids.push(id);
+            self.set_alert(alert, ids);
+        }
+    }
+
+    /// Makes room for as many targets at once, instead of growing step by step.
+    pub fn reserve(&mut self, targets: usize) {
+        self.targets.reserve(targets);
+        self.alerts.reserve(targets);
+    }
+
+    pub fn target(&self, hash: Fingerprint, staged: &Staged) -> Option<i64> {
+        match staged.targets.get(&hash) {
+            Some(id) => *id,
+            None => self.targets.get(&hash).copied(),
+        }
+    }
+
+    pub fn alert_targets(&self, hash: Fingerprint, staged: &Staged) -> Vec<i64> {
+        staged.alerts.get(&hash).cloned().unwrap_or_else(|| self.alert(hash))
+    }
+
+    fn alert(&self, hash: Fingerprint) -> Vec<i64> {
+        match self.shared.get(&hash) {
+            Some(ids) => ids.clone(),
+            None => self.alerts.get(&hash).copied().into_iter().collect(),
+        }
+    }
+
+    fn set_alert(&mut self, hash: Fingerprint, ids: Vec<i64>) {
+        match ids[..] {
+            [] | [_] => drop(self.shared.remove(&hash)),
+            _ => drop(self.shared.insert(hash, ids.clone())),
+        }
+        match ids.first() {
+            None => drop(self.alerts.remove(&hash)),
+            Some(&id) => drop(self.alerts.insert(hash, id)),
+        }
+    }
+
+    /// The state, if it is at hand. `Some(None)` says that the batch has removed it.
+    pub fn state(&mut self, id: i64, staged: &Staged) -> Option<Option<Arc<Known>>> {
+        if let Some(state) = staged.states.get(&id) {
+            return Some(state.clone());
+        }
+        if let Some(known) = self.young.get(&id) {
+            return Some(Some(known.clone()));
+        }
+        let known = self.old.remove(&id)?;
+        self.keep(id, known.clone());
+        Some(Some(known))
+    }
+
+    /// Keeps a state at hand.
+    pub fn keep(&mut self, id: i64, known: Arc<Known>) {
+        if self.young.len() >= GENERATION {
+            self.old = std::mem::take(&mut self.young);
+        }
+        self.young.insert(id, known);
+    }
+
+    /// Up to `max` targets that are due.
+    pub fn due(&self, now: Time, max: usize) -> Vec<i64> {
+        self.due.iter().take_while(|(due, _)| *due <= now).take(max).map(|&(_, id)| id).collect()
+    }
+
+    /// When the next target is due.
+    pub fn next_due(&self) -> Option<Time> {
+        self.due.first().map(|&(due, _)| due)
+    }
+
+    /// Takes over what a batch has committed.
+    pub fn merge(&mut self, staged: Staged) {
+        for (hash, id) in staged.targets {
+            match id {
+                Some(id) => drop(self.targets.insert(hash, id)),
+                None => drop(self.targets.remove(&hash)),
+            }
+        }
+        for (hash, ids) in staged.alerts {
+            self.set_alert(hash, ids);
+        }
+        for (id, (before, after)) in staged.due {
+            if before != after {
+                if let Some(before) = before {
+                    self.due.remove(&(before, id));
+                }
+                self.due.extend(after.map(|after| (after, id)));
+            }
+        }
+        for (id, known) in staged.states {
+            self.old.remove(&id);
+            match known {
+                Some(known) => self.keep(id, known),
+                None => drop(self.young.remove(&id)),
+            }
+        }
+    }
+}
+
+impl Staged {
+    /// Notes a target's new state, `None` where it is forgotten. `before` is the state that this one
+    /// takes the place of.
+    pub fn put(
+        &mut self,
+        index: &Index,
+        hashes: &Fingerprints,
+        id: i64,
+        before: &TargetState,
+        after: Option<Arc<Known>>,
+        key: &TargetKey,
+    ) {
+        self.targets.insert(hashes.target(key), after.as_ref().map(|_| id));
+        let now_known: Vec<Fingerprint> =
+            after.iter().flat_map(|known| known.state.alerts()).map(|alert| hashes.alert(alert)).collect();
+        for gone in before.alerts().map(|alert| hashes.alert(alert)) {
+            if !now_known.contains(&gone) {
+                let mut ids = index.alert_targets(gone, self);
+                ids.retain(|&other| other != id);
+                self.alerts.insert(gone, ids);
+            }
+        }
+        for known in now_known {
+            let mut ids = index.alert_targets(known, self);
+            if !ids.contains(&id) {
+                ids.push(id);
+                self.alerts.insert(known, ids);
+            }
+        }
+        let due = after.as_ref().and_then(|known| known.state.due());
+        self.due.entry(id).or_insert((before.due(), None)).1 = due;
+        self.states.insert(id, after);
+    }
+}

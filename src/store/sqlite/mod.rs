@@ -1,0 +1,366 @@
+//! The embedded store: one SQLite file, one writer, no setup.
+//!
+//! All writing goes through one thread, which commits together what has queued up and never lingers
+//! when nothing has. WAL with `synchronous=FULL`: when a commit returns, it is on disk. The thread has
+//! the index in memory (which target has which number, which alert is known where), so that a target
+//! never heard of costs no query.
+
+mod index;
+mod schema;
+mod writer;
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
+use std::time::Duration;
+
+use rusqlite::{Connection, OptionalExtension, params};
+use tokio::sync::{oneshot, watch};
+
+use super::lane::{Handed, Lane, Position};
+use super::outlets::{Outlet, Outlets};
+use super::{Claimed, Decide, Error, EventSeq, Keys, Settlement, WallClock};
+use crate::domain::name::Name;
+use crate::domain::target::TargetKey;
+use crate::domain::time::Time;
+use index::{Fingerprint, Fingerprints, Index};
+use writer::{Command, SharedClock, Writer};
+
+/// Events that are read at once to fill a lane's window.
+const REFILL: usize = 1000;
+
+/// An opened SQLite store. Cheap to clone.
+#[derive(Clone)]
+pub struct Sqlite {
+    commands: mpsc::Sender<Command>,
+    reader: Arc<Mutex<Connection>>,
+    outlets: Outlets,
+    clock: Arc<SharedClock>,
+    hashes: Fingerprints,
+    due: watch::Receiver<Option<Time>>,
+    threads: Arc<Mutex<Vec<std::thread::JoinHandle<()>>>>,
+}
+
+impl Sqlite {
+    /// Opens the file, creates it if there is none, and starts the writer. Blocks.
+    ///
+    /// # Errors
+    /// [`Error::Unusable`], with what to do about it.
+    pub fn open(path: &Path, destinations: &[Name], wall: WallClock) -> Result<Self, Error> {
+        let opened = schema::open(path, wall())?;
+        let broken = |error: rusqlite::Error| {
+            Error::Unusable(format!("cannot read the store {}: {error}", path.display()))
+        };
+        let hashes = Fingerprints(opened.hash_key);
+        let index = read_index(&opened.writer).map_err(broken)?;
+        let outlets = Arc::new(read_outlets(&opened.writer, destinations).map_err(broken)?);
+        let clock = SharedClock::start(wall, last_time(&opened.writer).map_err(broken)?);
+        let clock = Arc::new(clock);
+        let (due_sender, due) = watch::channel(index.next_due());
+        let (commands, queue) = mpsc::channel();
+        let (checkpoints, wanted) = mpsc::sync_channel(1);
+        let checkpointer = schema::connect(path).map_err(broken)?;
+        let reader = schema::connect(path).map_err(broken)?;
+        let writer =
+            Writer::new(opened, index, hashes, outlets.clone(), clock.clone(), due_sender, checkpoints);
+        let writer = writer.map_err(broken)?;
+        let spawn = |name: &str, run: Box<dyn FnOnce() + Send>| {
+            let thread = std::thread::Builder::new().name(name.to_owned()).spawn(run);
+            thread.map_err(|error| Error::Unusable(format!("cannot start the thread {name}: {error}")))
+        };
+        let threads = vec![
+            spawn("store-writer", Box::new(move || writer.run(&queue)))?,
+            spawn(
+                "store-checkpoint",
+                Box::new(move || writer::checkpoint_on_demand(&checkpointer, &wanted)),
+            )?,
+        ];
+        Ok(Self {
+            commands,
+            reader: Arc::new(Mutex::new(reader)),
+            outlets,
+            clock,
+            hashes,
+            due,
+            threads: Arc::new(Mutex::new(threads)),
+        })
+    }
+
+    pub(super) fn now(&self) -> Time {
+        self.clock.now()
+    }
+
+    pub(super) fn outlets(&self) -> &Outlets {
+        &self.outlets
+    }
+
+    async fn ask<R>(
+        &self,
+        command: impl FnOnce(oneshot::Sender<Result<R, Error>>) -> Command,
+    ) -> Result<R, Error> {
+        let (reply, answer) = oneshot::channel();
+        self.commands.send(command(reply)).map_err(|_| Error::Closed)?;
+        answer.await.map_err(|_| Error::Closed)?
+    }
+
+    pub(super) async fn transact(&self, keys: Keys, decide: Decide) -> Result<(), Error> {
+        self.ask(|reply| Command::Transact { keys, decide, reply }).await
+    }
+
+    pub(super) async fn settle(
+        &self,
+        outlet: &Arc<Outlet>,
+        settled: Vec<(EventSeq, Settlement)>,
+    ) -> Result<(), Error> {
+        let outlet = outlet.clone();
+        self.ask(|reply| Command::Settle { outlet, settled, reply }).await
+    }
+
+    pub(super) async fn due(&self, max: usize) -> Result<Vec<TargetKey>, Error> {
+        self.ask(|reply| Command::Due { max, reply }).await
+    }
+
+    pub(super) async fn locate(
+        &self,
+        keys: Keys,
+    ) -> Result<BTreeMap<crate::domain::state::AlertKey, Vec<TargetKey>>, Error> {
+        self.ask(|reply| Command::Locate { keys, reply }).await
+    }
+
+    pub(super) fn next_due(&self) -> watch::Receiver<Option<Time>> {
+        self.due.clone()
+    }
+
+    pub(super) async fn prune(&self, decisions: Duration, delivered: Duration) -> Result<bool, Error> {
+        self.ask(|reply| Command::Prune { decisions, delivered, reply }).await
+    }
+
+    /// Runs `read` on the reading connection, on a thread that may block.
+    async fn read<R: Send + 'static>(
+        &self,
+        read: impl FnOnce(&Connection) -> rusqlite::Result<R> + Send + 'static,
+    ) -> Result<R, Error> {
+        let reader = self.reader.clone();
+        let task =
+            tokio::task::spawn_blocking(move || read(&reader.lock().unwrap_or_else(PoisonError::into_inner)));
+        task.await.map_err(|_| Error::Closed)?.map_err(|error| schema::unavailable(&error))
+    }
+
+    pub(super) async fn claim(&self, outlet: &Arc<Outlet>, max: usize) -> Result<Vec<Claimed>, Error> {
+        let now = self.now();
+        let mut handed = outlet.lane(|lane| lane.claim(max, now));
+        if handed.len() < max && outlet.lane(|lane| lane.has_room()) {
+            self.refill(outlet).await?;
+            handed.extend(outlet.lane(|lane| lane.claim(max - handed.len(), now)));
+        }
+        let missing: Vec<i64> = handed.iter().filter(|one| one.body.is_none()).map(|one| one.seq.0).collect();
+        let mut bodies = if missing.is_empty() {
+            BTreeMap::new()
+        } else {
+            match self.read(move |reader| read_bodies(reader, &missing)).await {
+                Ok(bodies) => bodies,
+                Err(error) => {
+                    outlet.lane(|lane| handed.iter().for_each(|one| lane.unclaim(one.seq)));
+                    return Err(error);
+                }
+            }
+        };
+        let claimed = handed.into_iter().filter_map(|Handed { seq, body, emitted_at, attempts }| {
+            let body = body.or_else(|| bodies.remove(&seq.0));
+            if body.is_none() {
+                tracing::error!(event = seq.0, destination = %outlet.name, "an event to be delivered is missing from the store");
+            }
+            Some(Claimed { seq, body: body?, emitted_at, attempts })
+        });
+        Ok(claimed.collect())
+    }
+
+    /// Reads events behind the window into it. What is committed meanwhile is offered by the writer
+    /// only to a lane that has caught up, and a lane takes no event twice.
+    async fn refill(&self, outlet: &Arc<Outlet>) -> Result<(), Error> {
+        let after = outlet.lane(|lane| lane.read_to());
+        if after >= self.clock.last_event() {
+            return Ok(());
+        }
+        let name = outlet.name.clone();
+        let events = self.read(move |reader| read_events(reader, &name, after)).await?;
+        let more = events.len() == REFILL;
+        outlet.lane(|lane| {
+            for Read { seq, target, at, body, wanted } in events {
+                if !lane.has_room() {
+                    return;
+                }
+                if wanted {
+                    lane.offer(EventSeq(seq), target, at, body);
+                } else {
+                    lane.skip_to(EventSeq(seq));
+                }
+            }
+        });
+        if more {
+            outlet.wake();
+        }
+        Ok(())
+    }
+
+    pub(super) async fn history(
+        &self,
+        target: &TargetKey,
+        from: Time,
+        to: Time,
+    ) -> Result<Vec<String>, Error> {
+        let hash = self.hashes.target(target);
+        let id = self.ask(|reply| Command::Number { hash, reply }).await?;
+        self.read(move |reader| {
+            let mut former = reader.prepare_cached("SELECT id FROM former_targets WHERE hash = ?1")?;
+            let mut ids = former.query_map([hash.0], |row| row.get(0))?.collect::<Result<Vec<i64>, _>>()?;
+            ids.extend(id);
+            let mut found = Vec::new();
+            let mut history = reader.prepare_cached(
+                "SELECT r.body FROM history h JOIN records r ON r.id = h.record
+                 WHERE h.target = ?1 AND h.at BETWEEN ?2 AND ?3 ORDER BY h.at, h.record",
+            )?;
+            for id in ids {
+                let rows =
+                    history.query_map(params![id, from.as_nanos(), to.as_nanos()], |row| row.get(0))?;
+                found.extend(rows.collect::<Result<Vec<String>, _>>()?);
+            }
+            Ok(found)
+        })
+        .await
+    }
+
+    /// Finishes what is queued, folds the log into the file and ends the threads.
+    pub(super) async fn close(&self) {
+        if self.commands.send(Command::Close).is_err() {
+            return;
+        }
+        let threads = std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
+        let joined = tokio::task::spawn_blocking(move || {
+            for thread in threads {
+                if thread.join().is_err() {
+                    tracing::error!("a thread of the store ended with a panic");
+                }
+            }
+        });
+        if joined.await.is_err() {
+            tracing::error!("the store did not close");
+        }
+    }
+}
+
+struct Read {
+    seq: i64,
+    target: i64,
+    at: Time,
+    body: Arc<str>,
+    wanted: bool,
+}
+
+fn read_events(reader: &Connection, destination: &Name, after: i64) -> rusqlite::Result<Vec<Read>> {
+    let mut routes = reader.prepare_cached("SELECT id, destinations FROM routes")?;
+    let routes = routes.query_map([], |row| Ok((row.get::<_, i64>(0)?, row.get::<_, String>(1)?)))?;
+    let wanted: Vec<i64> = routes
+        .filter_map(|route| match route {
+            Ok((id, list)) => {
+                let names: Vec<String> = serde_json::from_str(&list).unwrap_or_default();
+                names.iter().any(|name| name == destination.as_str()).then_some(Ok(id))
+            }
+            Err(error) => Some(Err(error)),
+        })
+        .collect::<Result<_, _>>()?;
+    let mut events = reader.prepare_cached(
+        "SELECT id, target, route, at, body FROM events WHERE id > ?1 ORDER BY id LIMIT ?2",
+    )?;
+    let rows = events.query_map(params![after, REFILL as i64], |row| {
+        Ok(Read {
+            seq: row.get(0)?,
+            target: row.get(1)?,
+            wanted: wanted.contains(&row.get(2)?),
+            at: Time::from_nanos(row.get(3)?),
+            body: row.get_ref(4)?.as_str()?.into(),
+        })
+    })?;
+    rows.collect()
+}
+
+fn read_bodies(reader: &Connection, seqs: &[i64]) -> rusqlite::Result<BTreeMap<i64, Arc<str>>> {
+    let mut event = reader.prepare_cached("SELECT body FROM events WHERE id = ?1")?;
+    let mut bodies = BTreeMap::new();
+    for &seq in seqs {
+        let body = event.query_row([seq], |row| Ok(Arc::from(row.get_ref(0)?.as_str()?))).optional()?;
+        bodies.extend(body.map(|body| (seq, body)));
+    }
+    Ok(bodies)
+}
+
+fn read_index(writer: &Connection) -> rusqlite::Result<Index> {
+    let mut index = Index::default();
+    let count: i64 =
+        writer.query_row("SELECT coalesce(max(id) - min(id) + 1, 0) FROM targets", [], |row| row.get(0))?;
+    let mut targets = writer.prepare("SELECT id, hash, due, alerts FROM targets")?;
+    let mut rows = targets.query([])?;
+    // Numbers have gaps, so this is no more than a bound.
+    index.reserve(usize::try_from(count).unwrap_or(0).min(1 << 20));
+    while let Some(row) = rows.next()? {
+        let due: Option<i64> = row.get(2)?;
+        index.restore(
+            row.get(0)?,
+            Fingerprint(row.get(1)?),
+            due.map(Time::from_nanos),
+            row.get_ref(3)?.as_blob()?,
+        );
+    }
+    Ok(index)
+}
+
+fn last_time(writer: &Connection) -> rusqlite::Result<Option<Time>> {
+    let last = |table: &str| {
+        let query = format!("SELECT at FROM {table} ORDER BY id DESC LIMIT 1");
+        writer.query_row(&query, [], |row| row.get::<_, i64>(0)).optional()
+    };
+    Ok(last("records")?.max(last("events")?).map(Time::from_nanos))
+}
+
+fn read_outlets(writer: &Connection, destinations: &[Name]) -> rusqlite::Result<BTreeMap<Name, Arc<Outlet>>> {
+    let newest: i64 = writer.query_row(
+        "SELECT max(coalesce((SELECT max(id) FROM events), 0), coalesce((SELECT max(cursor) FROM destinations), 0))",
+        [],
+        |row| row.get(0),
+    )?;
+    let mut outlets = BTreeMap::new();
+    for name in destinations {
+        // A destination that is new was given nothing before.
+        writer.execute(
+            "INSERT OR IGNORE INTO destinations (name, cursor, given, passed, dead) VALUES (?1, ?2, 0, 0, 0)",
+            params![name.as_str(), newest],
+        )?;
+        let (number, position) = writer.query_row(
+            "SELECT id, cursor, given, passed, dead FROM destinations WHERE name = ?1",
+            [name.as_str()],
+            |row| {
+                let position = Position {
+                    cursor: row.get(1)?,
+                    given: row.get(2)?,
+                    passed: row.get(3)?,
+                    dead: row.get(4)?,
+                };
+                Ok((row.get(0)?, position))
+            },
+        )?;
+        let mut lane = Lane::new(position);
+        let mut waiting = writer.prepare(
+            "SELECT d.event, e.target, e.at, d.attempts, d.due FROM deliveries d JOIN events e ON e.id = d.event
+             WHERE d.destination = ?1 AND d.state = ?2 ORDER BY d.event",
+        )?;
+        let mut rows = waiting.query(params![number, schema::RETRY])?;
+        while let Some(row) = rows.next()? {
+            let (at, due) = (Time::from_nanos(row.get(2)?), Time::from_nanos(row.get(4)?));
+            lane.restore(EventSeq(row.get(0)?), row.get(1)?, at, row.get(3)?, due);
+        }
+        let outlet = Outlet::new(name.clone(), number, lane);
+        outlet.wake();
+        outlets.insert(name.clone(), Arc::new(outlet));
+    }
+    Ok(outlets)
+}

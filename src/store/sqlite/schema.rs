@@ -1,0 +1,195 @@
+//! The tables, and how a database file is opened.
+//!
+//! The layout is the winner of `benches/store_layout.rs`: at most three narrow rows an event (the
+//! target's state, the event, one entry of the target's history), numbers that rise instead of hashes
+//! as keys, so that what is new lands at the end of each tree, and no index that the hot path has to
+//! keep unique. The schema's version is `user_version`; each step of [`STEPS`] leads to the next.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rusqlite::{Connection, ErrorCode, OpenFlags};
+
+use crate::domain::time::Time;
+use crate::store::Error;
+
+/// What leads from one version of the schema to the next; `user_version` counts those done.
+const STEPS: [&str; 1] = [FIRST];
+
+const FIRST: &str = "
+CREATE TABLE store (
+    id INTEGER PRIMARY KEY CHECK (id = 1),
+    created INTEGER NOT NULL,  -- all times are nanoseconds since 1970
+    hash_key BLOB NOT NULL     -- keys the hashes of targets and alerts
+);
+CREATE TABLE targets (
+    id INTEGER PRIMARY KEY,    -- rises; the FIFO group of the target's events
+    hash BLOB NOT NULL,        -- 16 bytes, of the key
+    due INTEGER,               -- when it has to be looked at again
+    alerts BLOB NOT NULL,      -- 16 bytes for each alert that it knows
+    key TEXT NOT NULL,
+    state TEXT NOT NULL        -- JSON, last: a scan of the rest never reads it
+);
+CREATE TABLE former_targets (  -- numbers that a key had before it was forgotten
+    hash BLOB NOT NULL,
+    id INTEGER NOT NULL,
+    gone INTEGER NOT NULL,
+    PRIMARY KEY (hash, id)
+) WITHOUT ROWID;
+CREATE TABLE records (         -- the decisions of one transaction
+    id INTEGER PRIMARY KEY,
+    at INTEGER NOT NULL,
+    targets BLOB NOT NULL,     -- 8 bytes for each, big-endian
+    body TEXT NOT NULL         -- JSON
+);
+CREATE TABLE history (         -- what was decided about a target, by time
+    target INTEGER NOT NULL,
+    at INTEGER NOT NULL,
+    record INTEGER NOT NULL,
+    PRIMARY KEY (target, at, record)
+) WITHOUT ROWID;
+CREATE TABLE routes (          -- the sets of destinations that events go to
+    id INTEGER PRIMARY KEY,
+    destinations TEXT NOT NULL UNIQUE  -- a JSON list of names
+);
+CREATE TABLE events (
+    id INTEGER PRIMARY KEY,    -- rises in the order of the commits
+    target INTEGER NOT NULL,
+    route INTEGER NOT NULL,
+    at INTEGER NOT NULL,
+    body TEXT NOT NULL         -- as it is sent
+);
+CREATE TABLE destinations (
+    id INTEGER PRIMARY KEY,
+    name TEXT NOT NULL UNIQUE,
+    cursor INTEGER NOT NULL,   -- events up to here are settled or have a row in deliveries
+    given INTEGER NOT NULL,    -- deliveries ever given to it
+    passed INTEGER NOT NULL,   -- how many of them lie at or below the cursor
+    dead INTEGER NOT NULL      -- how many are dead letters
+);
+CREATE TABLE deliveries (      -- the exceptions
+    destination INTEGER NOT NULL,
+    event INTEGER NOT NULL,
+    state INTEGER NOT NULL,    -- 1 waits for another try, 2 is a dead letter
+    attempts INTEGER NOT NULL,
+    due INTEGER NOT NULL,
+    error TEXT NOT NULL,
+    PRIMARY KEY (destination, event)
+) WITHOUT ROWID;
+";
+
+/// `deliveries.state`: waits for another try.
+pub const RETRY: i64 = 1;
+/// `deliveries.state`: a dead letter.
+pub const DEAD: i64 = 2;
+
+/// An opened database: the writer's connection, and what holds other processes off.
+pub struct Opened {
+    pub writer: Connection,
+    pub created: Time,
+    pub hash_key: [u8; 16],
+    /// Locked as long as it is open.
+    pub lock: File,
+}
+
+/// Opens a database, creates it if there is none, and brings its schema up to date.
+pub fn open(path: &Path, now: Time) -> Result<Opened, Error> {
+    if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
+        std::fs::create_dir_all(folder).map_err(|error| {
+            Error::Unusable(format!("cannot create the folder {} of the store: {error}", folder.display()))
+        })?;
+    }
+    let lock = lock(path)?;
+    let mut writer = connect(path).map_err(|error| unusable(path, &error))?;
+    let version = prepare(&writer).map_err(|error| unusable(path, &error))?;
+    if version > STEPS.len() {
+        return Err(Error::Unusable(format!(
+            "the store {} was written by a newer scalebridge (schema {version}, this one knows {}); start \
+             that version, or give this one a store of its own",
+            path.display(),
+            STEPS.len()
+        )));
+    }
+    let (created, hash_key) = migrate(&mut writer, version, now).map_err(|error| unusable(path, &error))?;
+    Ok(Opened { writer, created, hash_key, lock })
+}
+
+/// Two bridges on one file would not see each other's state, so the second one does not start.
+fn lock(path: &Path) -> Result<File, Error> {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".lock");
+    let name = PathBuf::from(name);
+    let file = File::options().create(true).truncate(false).write(true).open(&name);
+    let file = file.map_err(|error| {
+        Error::Unusable(format!(
+            "cannot open {}: {error}; the store's folder has to be writable",
+            name.display()
+        ))
+    })?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(error) => Err(Error::Unusable(format!(
+            "another scalebridge uses the store {} ({error}); stop it, or give this one a store of its own",
+            path.display()
+        ))),
+    }
+}
+
+/// One more connection to an opened database.
+pub fn connect(path: &Path) -> rusqlite::Result<Connection> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
+        | OpenFlags::SQLITE_OPEN_CREATE
+        | OpenFlags::SQLITE_OPEN_NO_MUTEX
+        | OpenFlags::SQLITE_OPEN_PRIVATE_CACHE;
+    let connection = Connection::open_with_flags(path, flags)?;
+    connection.busy_timeout(Duration::from_secs(5))?;
+    connection.set_prepared_statement_cache_capacity(64);
+    connection.pragma_update(None, "synchronous", "FULL")?;
+    connection.pragma_update(None, "temp_store", "MEMORY")?;
+    // Checkpoints have a connection of their own.
+    connection.pragma_update(None, "wal_autocheckpoint", 0)?;
+    Ok(connection)
+}
+
+fn prepare(writer: &Connection) -> rusqlite::Result<usize> {
+    // Only before the first table: lets the file shrink again after a storm.
+    writer.pragma_update(None, "auto_vacuum", "INCREMENTAL")?;
+    writer.pragma_update_and_check(None, "journal_mode", "WAL", |row| row.get::<_, String>(0))?;
+    writer.pragma_query_value(None, "user_version", |row| row.get(0))
+}
+
+fn migrate(writer: &mut Connection, version: usize, now: Time) -> rusqlite::Result<(Time, [u8; 16])> {
+    let transaction = writer.transaction()?;
+    for step in &STEPS[version..] {
+        transaction.execute_batch(step)?;
+    }
+    transaction.pragma_update(None, "user_version", STEPS.len())?;
+    if version == 0 {
+        transaction.execute("INSERT INTO store VALUES (1, ?1, randomblob(16))", [now.as_nanos()])?;
+    }
+    let found = transaction.query_row("SELECT created, hash_key FROM store", [], |row| {
+        Ok((Time::from_nanos(row.get(0)?), row.get(1)?))
+    })?;
+    transaction.commit()?;
+    Ok(found)
+}
+
+fn unusable(path: &Path, error: &rusqlite::Error) -> Error {
+    let path = path.display();
+    match error.sqlite_error_code() {
+        Some(ErrorCode::NotADatabase) => Error::Unusable(format!(
+            "{path} is not a scalebridge store: it is no SQLite database; give `store.sqlite.path` another name"
+        )),
+        Some(ErrorCode::DatabaseCorrupt) => Error::Unusable(format!(
+            "the store {path} is damaged ({error}); keep a copy, try `sqlite3 {path} .recover`, or move it \
+             away: a new store adds capacity again where alerts still fire, and takes none away for them"
+        )),
+        _ => Error::Unusable(format!("cannot open the store {path}: {error}")),
+    }
+}
+
+/// What an error means while the bridge runs: nothing was written, and it may work later.
+pub fn unavailable(error: &rusqlite::Error) -> Error {
+    Error::Unavailable(error.to_string())
+}

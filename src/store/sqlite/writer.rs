@@ -1,0 +1,682 @@
+//! The one thread that writes.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use rusqlite::{Connection, OptionalExtension, params};
+use tokio::sync::{oneshot, watch};
+
+use super::index::{Fingerprint, Fingerprints, Index, Known, Staged};
+use super::schema::{self, Opened};
+use crate::domain::engine::States;
+use crate::domain::name::Name;
+use crate::domain::state::{AlertKey, TargetState};
+use crate::domain::target::TargetKey;
+use crate::domain::time::Time;
+use crate::store::clock::Clock;
+use crate::store::lane::Row;
+use crate::store::outlets::{Outlet, Outlets};
+use crate::store::{Changes, Decide, Error, EventSeq, Keys, NewEvent, Record, Settlement, View, WallClock};
+
+/// What the writer is asked for. Every reply follows the commit.
+pub enum Command {
+    Transact { keys: Keys, decide: Decide, reply: Reply<()> },
+    Settle { outlet: Arc<Outlet>, settled: Vec<(EventSeq, Settlement)>, reply: Reply<()> },
+    Due { max: usize, reply: Reply<Vec<TargetKey>> },
+    Locate { keys: Keys, reply: Reply<BTreeMap<AlertKey, Vec<TargetKey>>> },
+    Number { hash: Fingerprint, reply: Reply<Option<i64>> },
+    Prune { decisions: Duration, delivered: Duration, reply: Reply<bool> },
+    Close,
+}
+
+pub type Reply<R> = oneshot::Sender<Result<R, Error>>;
+
+/// Commits hold about as many keys and settlements.
+const BATCH: usize = 1000;
+/// Rows that one pruning removes, so that it never keeps others waiting.
+const PRUNE: usize = 500;
+/// Free pages that one pruning gives back to the file system.
+const PRUNE_PAGES: usize = 1000;
+/// The log is folded into the file when it has about this many bytes more.
+const CHECKPOINT_BYTES: u64 = 8 << 20;
+/// And by the writer itself, which stops its growth, when others could not keep it below this.
+const LOG_BYTES: u64 = 128 << 20;
+
+/// The store's clock and the number of the last event, read by many and set by the writer.
+pub struct SharedClock {
+    wall: WallClock,
+    started: Instant,
+    clock: Mutex<Clock>,
+    last_event: AtomicI64,
+}
+
+impl SharedClock {
+    pub fn start(wall: WallClock, last_stored: Option<Time>) -> Self {
+        let clock = Clock::start(wall(), last_stored, Duration::ZERO);
+        Self { wall, started: Instant::now(), clock: Mutex::new(clock), last_event: AtomicI64::new(0) }
+    }
+
+    pub fn now(&self) -> Time {
+        let mut clock = self.clock.lock().unwrap_or_else(PoisonError::into_inner);
+        clock.read((self.wall)(), self.started.elapsed())
+    }
+
+    pub fn last_event(&self) -> i64 {
+        self.last_event.load(Ordering::Acquire)
+    }
+}
+
+pub struct Writer {
+    connection: Connection,
+    created: Time,
+    index: Index,
+    hashes: Fingerprints,
+    outlets: Outlets,
+    clock: Arc<SharedClock>,
+    due: watch::Sender<Option<Time>>,
+    checkpoints: SyncSender<()>,
+    routes: HashMap<Arc<[Name]>, i64>,
+    next: Next,
+    written: u64,
+    _lock: std::fs::File,
+}
+
+/// The numbers that come next.
+#[derive(Clone, Copy)]
+struct Next {
+    target: i64,
+    record: i64,
+    event: i64,
+}
+
+/// What a batch has done and not committed.
+struct Batch {
+    staged: Staged,
+    next: Next,
+    events: Vec<(EventSeq, i64, Time, Arc<[Name]>, Arc<str>)>,
+    lanes: HashMap<Name, Staging>,
+    routes: Vec<(Arc<[Name]>, i64)>,
+    bytes: u64,
+}
+
+#[derive(Default)]
+struct Staging {
+    settled: HashSet<i64>,
+    dead: u64,
+    given: u64,
+    apply: Vec<(EventSeq, Option<Time>, bool)>,
+}
+
+/// A reply that waits for the commit.
+type Answer = Box<dyn FnOnce(Result<(), Error>)>;
+
+impl Writer {
+    pub fn new(
+        opened: Opened,
+        index: Index,
+        hashes: Fingerprints,
+        outlets: Outlets,
+        clock: Arc<SharedClock>,
+        due: watch::Sender<Option<Time>>,
+        checkpoints: SyncSender<()>,
+    ) -> rusqlite::Result<Self> {
+        let Opened { writer: connection, created, lock, .. } = opened;
+        let number = |query: &str| connection.query_row(query, [], |row| row.get::<_, i64>(0));
+        let newest = "SELECT max(coalesce((SELECT max(id) FROM events), 0), coalesce((SELECT max(cursor) FROM destinations), 0))";
+        let targets = "SELECT max(coalesce((SELECT max(id) FROM targets), 0), coalesce((SELECT max(id) FROM former_targets), 0))";
+        let last_event = number(newest)?;
+        let next = Next {
+            target: number(targets)? + 1,
+            record: number("SELECT coalesce(max(id), 0) FROM records")? + 1,
+            event: last_event + 1,
+        };
+        clock.last_event.store(last_event, Ordering::Release);
+        Ok(Self {
+            connection,
+            created,
+            index,
+            hashes,
+            outlets,
+            clock,
+            due,
+            checkpoints,
+            routes: HashMap::new(),
+            next,
+            written: 0,
+            _lock: lock,
+        })
+    }
+
+    /// Works until it is told to close or nobody can ask any more.
+    pub fn run(mut self, queue: &Receiver<Command>) {
+        while let Ok(first) = queue.recv() {
+            let mut commands = vec![first];
+            let mut weight = 0;
+            while weight < BATCH {
+                let Ok(command) = queue.try_recv() else { break };
+                weight += command.weight();
+                commands.push(command);
+            }
+            if !self.work(commands) {
+                break;
+            }
+        }
+        self.finish();
+    }
+
+    /// One batch. False when it was told to close.
+    fn work(&mut self, commands: Vec<Command>) -> bool {
+        let mut batch = Batch {
+            staged: Staged::default(),
+            next: self.next,
+            events: Vec::new(),
+            lanes: HashMap::new(),
+            routes: Vec::new(),
+            bytes: 0,
+        };
+        let mut answers: Vec<Answer> = Vec::new();
+        let mut open = true;
+        let mut failed: Option<rusqlite::Error> = None;
+        let mut begun = false;
+        for command in commands {
+            let result = match command {
+                Command::Close => {
+                    open = false;
+                    continue;
+                }
+                Command::Due { max, reply } => {
+                    let due = self.keys_due(max, &batch);
+                    drop(reply.send(due.map_err(|error| schema::unavailable(&error))));
+                    continue;
+                }
+                Command::Locate { keys, reply } => {
+                    let found = self.locate(&keys, &batch);
+                    drop(reply.send(found.map_err(|error| schema::unavailable(&error))));
+                    continue;
+                }
+                Command::Number { hash, reply } => {
+                    drop(reply.send(Ok(self.index.target(hash, &batch.staged))));
+                    continue;
+                }
+                Command::Transact { keys, mut decide, reply } => {
+                    answers.push(Box::new(move |result| drop(reply.send(result))));
+                    self.begin(&mut begun).and_then(|()| self.transact(&mut batch, &keys, &mut decide))
+                }
+                Command::Settle { outlet, settled, reply } => {
+                    answers.push(Box::new(move |result| drop(reply.send(result))));
+                    self.begin(&mut begun).and_then(|()| self.settle(&mut batch, &outlet, settled))
+                }
+                Command::Prune { decisions, delivered, reply } => {
+                    let pruned =
+                        self.begin(&mut begun).and_then(|()| self.prune(&mut batch, decisions, delivered));
+                    let more = *pruned.as_ref().unwrap_or(&false);
+                    answers.push(Box::new(move |result| drop(reply.send(result.map(|()| more)))));
+                    pruned.map(drop)
+                }
+            };
+            if let Err(error) = result {
+                failed.get_or_insert(error);
+            }
+        }
+        if begun {
+            let committed = match failed {
+                None => self.write_positions(&batch).and_then(|()| self.connection.execute_batch("COMMIT")),
+                Some(error) => Err(error),
+            };
+            match committed {
+                Ok(()) => self.publish(batch),
+                Err(error) => {
+                    self.roll_back(&error);
+                    failed = Some(error);
+                    let error = failed.as_ref().map_or(Error::Closed, schema::unavailable);
+                    answers.into_iter().for_each(|answer| answer(Err(error.clone())));
+                    return open;
+                }
+            }
+        } else if let Some(error) = failed {
+            tracing::error!(%error, "the store cannot write");
+            answers.into_iter().for_each(|answer| answer(Err(schema::unavailable(&error))));
+            return open;
+        }
+        answers.into_iter().for_each(|answer| answer(Ok(())));
+        open
+    }
+
+    fn begin(&self, begun: &mut bool) -> rusqlite::Result<()> {
+        if !*begun {
+            self.connection.execute_batch("BEGIN IMMEDIATE")?;
+            *begun = true;
+        }
+        Ok(())
+    }
+
+    fn roll_back(&mut self, error: &rusqlite::Error) {
+        tracing::error!(%error, "the store cannot write; what was asked for is refused and nothing of it is kept");
+        // SQLite rolls back by itself after some errors, and says so when asked again.
+        if !self.connection.is_autocommit()
+            && let Err(error) = self.connection.execute_batch("ROLLBACK")
+        {
+            tracing::error!(%error, "the store cannot roll back");
+        }
+    }
+
+    fn transact(&mut self, batch: &mut Batch, keys: &Keys, decide: &mut Decide) -> rusqlite::Result<()> {
+        let now = self.clock.now();
+        let view = View { now, created: self.created, states: self.states(keys, batch)? };
+        let changes: Changes = decide(&view);
+        for (key, state) in changes.states {
+            self.put_state(batch, now, key, state, &view.states)?;
+        }
+        if let Some(record) = &changes.record {
+            self.put_record(batch, now, record)?;
+        }
+        for event in changes.events {
+            self.put_event(batch, now, event)?;
+        }
+        Ok(())
+    }
+
+    fn states(&mut self, keys: &Keys, batch: &Batch) -> rusqlite::Result<States> {
+        let mut states = States::default();
+        for alert in &keys.alerts {
+            let ids = self.index.alert_targets(self.hashes.alert(alert), &batch.staged);
+            for id in ids {
+                if let Some(known) = self.load(id, batch)? {
+                    states.alerts.entry(alert.clone()).or_default().push(known.key.clone());
+                    states.targets.insert(known.key.clone(), known.state.clone());
+                }
+            }
+        }
+        for key in &keys.targets {
+            let id = self.index.target(self.hashes.target(key), &batch.staged);
+            if let Some(id) = id
+                && !states.targets.contains_key(key)
+                && let Some(known) = self.load(id, batch)?
+            {
+                states.targets.insert(key.clone(), known.state.clone());
+            }
+        }
+        // The engine takes the first of an alert's targets where any would do.
+        states.alerts.values_mut().for_each(|targets| targets.sort_unstable());
+        Ok(states)
+    }
+
+    fn load(&mut self, id: i64, batch: &Batch) -> rusqlite::Result<Option<Arc<Known>>> {
+        if let Some(known) = self.index.state(id, &batch.staged) {
+            return Ok(known);
+        }
+        let mut read = self.connection.prepare_cached("SELECT key, state FROM targets WHERE id = ?1")?;
+        let found = read.query_row([id], |row| {
+            let key = TargetKey::from_stored(row.get_ref(0)?.as_str()?);
+            let state: TargetState = serde_json::from_str(row.get_ref(1)?.as_str()?).map_err(|error| {
+                rusqlite::Error::FromSqlConversionFailure(1, rusqlite::types::Type::Text, Box::new(error))
+            })?;
+            Ok(Arc::new(Known { key, state: Arc::new(state) }))
+        });
+        let found = found.optional()?;
+        if let Some(known) = &found {
+            self.index.keep(id, known.clone());
+        }
+        Ok(found)
+    }
+
+    fn put_state(
+        &mut self,
+        batch: &mut Batch,
+        now: Time,
+        key: TargetKey,
+        state: TargetState,
+        seen: &States,
+    ) -> rusqlite::Result<()> {
+        let hash = self.hashes.target(&key);
+        let id = self.index.target(hash, &batch.staged);
+        let before = seen.targets.get(&key).map(|state| (**state).clone()).unwrap_or_default();
+        if state.is_empty() {
+            let Some(id) = id else { return Ok(()) };
+            self.connection.prepare_cached("DELETE FROM targets WHERE id = ?1")?.execute([id])?;
+            self.connection
+                .prepare_cached("INSERT INTO former_targets VALUES (?1, ?2, ?3)")?
+                .execute(params![hash.0, id, now.as_nanos()])?;
+            batch.staged.put(&self.index, &self.hashes, id, &before, None, &key);
+            return Ok(());
+        }
+        let text = serde_json::to_string(&state)
+            .map_err(|error| rusqlite::Error::ToSqlConversionFailure(Box::new(error)))?;
+        let mut alerts: Vec<u8> = Vec::with_capacity(16);
+        let mut listed = HashSet::new();
+        for alert in state.alerts().map(|alert| self.hashes.alert(alert)) {
+            if listed.insert(alert) {
+                alerts.extend(alert.0);
+            }
+        }
+        let due = state.due().map(Time::as_nanos);
+        batch.bytes += text.len() as u64;
+        let id = match id {
+            Some(id) => {
+                self.connection
+                    .prepare_cached("UPDATE targets SET due = ?2, alerts = ?3, state = ?4 WHERE id = ?1")?
+                    .execute(params![id, due, alerts, text])?;
+                id
+            }
+            None => {
+                let id = batch.next.target;
+                batch.next.target += 1;
+                self.connection
+                    .prepare_cached(
+                        "INSERT INTO targets (id, hash, due, alerts, key, state) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+                    )?
+                    .execute(params![id, hash.0, due, alerts, key.as_str(), text])?;
+                id
+            }
+        };
+        let known = Arc::new(Known { key: key.clone(), state: Arc::new(state) });
+        batch.staged.put(&self.index, &self.hashes, id, &before, Some(known), &key);
+        Ok(())
+    }
+
+    fn put_record(&mut self, batch: &mut Batch, now: Time, record: &Record) -> rusqlite::Result<()> {
+        let id = batch.next.record;
+        batch.next.record += 1;
+        let mut targets = Vec::with_capacity(record.targets.len() * 8);
+        for key in &record.targets {
+            // A target whose only trace is a decision without a state is not in the history.
+            let Some(target) = self.number(key, batch) else { continue };
+            targets.extend(target.to_be_bytes());
+            self.connection.prepare_cached("INSERT INTO history VALUES (?1, ?2, ?3)")?.execute(params![
+                target,
+                now.as_nanos(),
+                id
+            ])?;
+        }
+        batch.bytes += record.body.len() as u64;
+        self.connection.prepare_cached("INSERT INTO records VALUES (?1, ?2, ?3, ?4)")?.execute(params![
+            id,
+            now.as_nanos(),
+            targets,
+            record.body
+        ])?;
+        Ok(())
+    }
+
+    fn put_event(&mut self, batch: &mut Batch, now: Time, event: NewEvent) -> rusqlite::Result<()> {
+        let seq = batch.next.event;
+        batch.next.event += 1;
+        let route = self.route(batch, &event.destinations)?;
+        // An event always comes with its target's state; without one its order would be its own.
+        let target = self.number(&event.target, batch).unwrap_or(-seq);
+        self.connection
+            .prepare_cached("INSERT INTO events VALUES (?1, ?2, ?3, ?4, ?5)")?
+            .execute(params![seq, target, route, now.as_nanos(), event.body])?;
+        batch.bytes += event.body.len() as u64;
+        for destination in event.destinations.iter() {
+            batch.lanes.entry(destination.clone()).or_default().given += 1;
+        }
+        batch.events.push((EventSeq(seq), target, now, event.destinations, event.body.into()));
+        Ok(())
+    }
+
+    /// A target's number, also of one that this transaction forgets.
+    fn number(&self, key: &TargetKey, batch: &Batch) -> Option<i64> {
+        let hash = self.hashes.target(key);
+        let staged = self.index.target(hash, &batch.staged);
+        staged.or_else(|| self.index.target(hash, &Staged::default()))
+    }
+
+    fn route(&mut self, batch: &mut Batch, destinations: &Arc<[Name]>) -> rusqlite::Result<i64> {
+        let staged = batch.routes.iter().find(|(known, _)| known == destinations);
+        if let Some(&id) = self.routes.get(destinations).or(staged.map(|(_, id)| id)) {
+            return Ok(id);
+        }
+        let names: Vec<&str> = destinations.iter().map(Name::as_str).collect();
+        let list = serde_json::to_string(&names)
+            .map_err(|error| rusqlite::Error::ToSqlConversionFailure(Box::new(error)))?;
+        self.connection.execute("INSERT OR IGNORE INTO routes (destinations) VALUES (?1)", [&list])?;
+        let id =
+            self.connection
+                .query_row("SELECT id FROM routes WHERE destinations = ?1", [&list], |row| row.get(0))?;
+        batch.routes.push((destinations.clone(), id));
+        Ok(id)
+    }
+
+    fn settle(
+        &mut self,
+        batch: &mut Batch,
+        outlet: &Outlet,
+        settled: Vec<(EventSeq, Settlement)>,
+    ) -> rusqlite::Result<()> {
+        let now = self.clock.now();
+        let staging = batch.lanes.entry(outlet.name.clone()).or_default();
+        for (seq, settlement) in settled {
+            let (due, dead, error) = match settlement {
+                Settlement::Delivered => (None, false, String::new()),
+                Settlement::Retry { delay, error } => (Some(now.after(delay)), false, error),
+                Settlement::Dead { error } => (None, true, error),
+            };
+            let row = outlet.lane(|lane| lane.row(seq, due.is_some(), dead));
+            let put = |state: i64, attempts: u32| {
+                let due = due.unwrap_or(now).as_nanos();
+                let mut put = self
+                    .connection
+                    .prepare_cached("INSERT OR REPLACE INTO deliveries VALUES (?1, ?2, ?3, ?4, ?5, ?6)")?;
+                put.execute(params![outlet.number, seq.0, state, attempts, due, error]).map(drop)
+            };
+            match row {
+                Row::None => {}
+                Row::Retry { attempts } => put(schema::RETRY, attempts)?,
+                Row::Dead { attempts } => put(schema::DEAD, attempts)?,
+                Row::Delete => {
+                    self.connection
+                        .prepare_cached("DELETE FROM deliveries WHERE destination = ?1 AND event = ?2")?
+                        .execute(params![outlet.number, seq.0])?;
+                }
+            }
+            staging.settled.insert(seq.0);
+            staging.dead += u64::from(dead);
+            staging.apply.push((seq, due, dead));
+        }
+        Ok(())
+    }
+
+    /// Where the lanes will stand when this batch is committed.
+    fn write_positions(&self, batch: &Batch) -> rusqlite::Result<()> {
+        for (name, staging) in &batch.lanes {
+            let Some(outlet) = self.outlets.get(name) else { continue };
+            let after =
+                outlet.lane(|lane| lane.position_after(&staging.settled, staging.dead, staging.given));
+            self.write_position(outlet, after)?;
+        }
+        Ok(())
+    }
+
+    fn write_position(
+        &self,
+        outlet: &Outlet,
+        position: crate::store::lane::Position,
+    ) -> rusqlite::Result<()> {
+        let mut update = self.connection.prepare_cached(
+            "UPDATE destinations SET cursor = ?2, given = ?3, passed = ?4, dead = ?5 WHERE id = ?1",
+        )?;
+        let (given, passed, dead) = (position.given as i64, position.passed as i64, position.dead as i64);
+        update.execute(params![outlet.number, position.cursor, given, passed, dead])?;
+        Ok(())
+    }
+
+    /// Makes a committed batch known.
+    fn publish(&mut self, batch: Batch) {
+        let last_before = self.next.event - 1;
+        self.next = batch.next;
+        self.routes.extend(batch.routes);
+        self.index.merge(batch.staged);
+        self.clock.last_event.store(self.next.event - 1, Ordering::Release);
+        for outlet in self.outlets.values() {
+            let staging = batch.lanes.get(&outlet.name);
+            let wake = outlet.lane(|lane| {
+                lane.given(staging.map_or(0, |staging| staging.given));
+                for (seq, due, dead) in staging.into_iter().flat_map(|staging| &staging.apply) {
+                    match due {
+                        Some(due) => lane.retry(*seq, *due),
+                        None if *dead => lane.dead(*seq),
+                        None => lane.delivered(*seq),
+                    }
+                }
+                if lane.read_to() < last_before {
+                    return staging.is_some();
+                }
+                for (seq, target, at, destinations, body) in &batch.events {
+                    if !lane.has_room() {
+                        return true;
+                    }
+                    if destinations.contains(&outlet.name) {
+                        lane.offer(*seq, *target, *at, body.clone());
+                    } else {
+                        lane.skip_to(*seq);
+                    }
+                }
+                staging.is_some()
+            });
+            if wake {
+                outlet.wake();
+            }
+        }
+        let next_due = self.index.next_due();
+        self.due.send_if_modified(|due| std::mem::replace(due, next_due) != next_due);
+        self.checkpoint_if_large(batch.bytes);
+    }
+
+    fn checkpoint_if_large(&mut self, bytes: u64) {
+        // Pages of the trees and of the index come on top of what was written.
+        self.written += 3 * bytes + 16 * 1024;
+        if self.written < CHECKPOINT_BYTES {
+            return;
+        }
+        // Whoever holds the token is at it.
+        let _ = self.checkpoints.try_send(());
+        let log = self.connection.path().and_then(|path| std::fs::metadata(format!("{path}-wal")).ok());
+        if log.is_some_and(|log| log.len() > LOG_BYTES) {
+            checkpoint(&self.connection, "RESTART");
+        }
+        self.written = 0;
+    }
+
+    fn keys_due(&mut self, max: usize, batch: &Batch) -> rusqlite::Result<Vec<TargetKey>> {
+        let mut keys = Vec::new();
+        for id in self.index.due(self.clock.now(), max) {
+            keys.extend(self.load(id, batch)?.map(|known| known.key.clone()));
+        }
+        Ok(keys)
+    }
+
+    fn locate(&mut self, keys: &Keys, batch: &Batch) -> rusqlite::Result<BTreeMap<AlertKey, Vec<TargetKey>>> {
+        let mut found: BTreeMap<AlertKey, Vec<TargetKey>> = BTreeMap::new();
+        for alert in &keys.alerts {
+            for id in self.index.alert_targets(self.hashes.alert(alert), &batch.staged) {
+                if let Some(known) = self.load(id, batch)? {
+                    found.entry(alert.clone()).or_default().push(known.key.clone());
+                }
+            }
+        }
+        Ok(found)
+    }
+
+    /// Removes some of what is past its retention. Says whether there may be more.
+    fn prune(
+        &mut self,
+        batch: &mut Batch,
+        decisions: Duration,
+        delivered: Duration,
+    ) -> rusqlite::Result<bool> {
+        let now = self.clock.now();
+        let before = |kept: Duration| {
+            now.as_nanos().saturating_sub(i64::try_from(kept.as_nanos()).unwrap_or(i64::MAX))
+        };
+        // Positions of destinations that get no events move in memory only.
+        for outlet in self.outlets.values() {
+            batch.lanes.entry(outlet.name.clone()).or_default();
+        }
+        let records = self.prune_records(before(decisions))?;
+        let former = self.connection.execute(
+            "DELETE FROM former_targets WHERE (hash, id) IN
+             (SELECT hash, id FROM former_targets WHERE gone < ?1 LIMIT ?2)",
+            params![before(decisions), PRUNE as i64],
+        )?;
+        let events = self.connection.execute(
+            "DELETE FROM events WHERE id IN (
+                SELECT id FROM events WHERE at < ?1
+                AND id <= (SELECT min(cursor) FROM destinations WHERE given > passed OR name IN (SELECT value FROM json_each(?3)))
+                AND NOT EXISTS (SELECT 1 FROM deliveries WHERE event = events.id)
+                ORDER BY id LIMIT ?2)",
+            params![before(delivered), PRUNE as i64, self.destination_names()],
+        )?;
+        let mut vacuum =
+            self.connection.prepare_cached(&format!("PRAGMA incremental_vacuum({PRUNE_PAGES})"))?;
+        let mut pages = vacuum.query([])?;
+        while pages.next()?.is_some() {}
+        batch.bytes += 64 * 1024;
+        Ok(records == PRUNE || former == PRUNE || events == PRUNE)
+    }
+
+    fn destination_names(&self) -> String {
+        let names: Vec<&str> = self.outlets.keys().map(Name::as_str).collect();
+        serde_json::to_string(&names).unwrap_or_else(|_| "[]".to_owned())
+    }
+
+    fn prune_records(&self, before: i64) -> rusqlite::Result<usize> {
+        let mut old = self
+            .connection
+            .prepare_cached("SELECT id, at, targets FROM records WHERE at < ?1 ORDER BY id LIMIT ?2")?;
+        let mut rows = old.query(params![before, PRUNE as i64])?;
+        let mut count = 0;
+        let mut last = None;
+        while let Some(row) = rows.next()? {
+            let (id, at): (i64, i64) = (row.get(0)?, row.get(1)?);
+            for target in row.get_ref(2)?.as_blob()?.as_chunks::<8>().0 {
+                self.connection
+                    .prepare_cached("DELETE FROM history WHERE target = ?1 AND at = ?2 AND record = ?3")?
+                    .execute(params![i64::from_be_bytes(*target), at, id])?;
+            }
+            count += 1;
+            last = Some(id);
+        }
+        if let Some(last) = last {
+            self.connection.execute("DELETE FROM records WHERE id <= ?1", [last])?;
+        }
+        Ok(count)
+    }
+
+    fn finish(&self) {
+        for outlet in self.outlets.values() {
+            if let Err(error) = self.write_position(outlet, outlet.lane(|lane| lane.position())) {
+                tracing::warn!(%error, destination = %outlet.name, "cannot write how far a destination is");
+            }
+        }
+        checkpoint(&self.connection, "TRUNCATE");
+    }
+}
+
+impl Command {
+    fn weight(&self) -> usize {
+        match self {
+            Self::Transact { keys, .. } => keys.targets.len() + keys.alerts.len(),
+            Self::Settle { settled, .. } => settled.len(),
+            _ => 1,
+        }
+    }
+}
+
+fn checkpoint(connection: &Connection, mode: &str) {
+    let done =
+        connection.query_row(&format!("PRAGMA wal_checkpoint({mode})"), [], |row| row.get::<_, i64>(0));
+    if let Err(error) = done {
+        tracing::warn!(%error, "cannot fold the store's log into its file; it grows until that works");
+    }
+}
+
+/// Folds the log into the file whenever it is asked to, until nobody can ask any more.
+pub fn checkpoint_on_demand(connection: &Connection, wanted: &Receiver<()>) {
+    while wanted.recv().is_ok() {
+        checkpoint(connection, "PASSIVE");
+    }
+}
