@@ -10,6 +10,7 @@ pub mod notification;
 pub mod rule;
 pub mod source;
 pub mod state;
+pub mod summary;
 pub mod table;
 pub mod target;
 pub mod template;

@@ -290,6 +290,13 @@ impl Lane {
         self.waiting.first().map(|&(due, _)| due)
     }
 
+    /// When the oldest event was emitted that is not settled.
+    pub fn oldest(&self) -> Option<Time> {
+        let unsettled = self.window.values().find(|slot| slot.body.is_some());
+        let retried = self.retries.values().map(|retry| retry.emitted_at).min();
+        unsettled.map(|slot| slot.emitted_at).into_iter().chain(retried).min()
+    }
+
     /// Counts by state.
     pub fn backlog(&self) -> Backlog {
         let settled_above = self.window.values().filter(|slot| slot.body.is_none()).count() as u64;

@@ -260,6 +260,11 @@ impl Store {
         self.outlet(destination).map(|outlet| outlet.backlog()).unwrap_or_default()
     }
 
+    /// When the oldest event was emitted that this destination has not settled.
+    pub fn oldest(&self, destination: &Name) -> Option<Time> {
+        self.outlet(destination).ok().and_then(|outlet| outlet.lane(|lane| lane.oldest()))
+    }
+
     /// What was decided about a target in `from..=to`, oldest first: the records' JSON.
     ///
     /// # Errors

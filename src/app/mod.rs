@@ -1,0 +1,173 @@
+//! Wiring: what `serve` puts together, starts, and takes apart again.
+//!
+//! Signals end in `main`; here a token says that it is time to stop. Both listeners are bound before
+//! anything else happens, so a port that is taken is found at once; until the store is open they
+//! answer 503.
+
+mod workers;
+
+use std::net::{SocketAddr, TcpListener};
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use anyhow::Context as _;
+use axum_server::Handle;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use crate::bridge::Bridge;
+use crate::config::{self, Retention, Settings};
+use crate::domain::name::Name;
+use crate::domain::time::Time;
+use crate::http::{self, Life, Limits, Phase, Running, Shared};
+use crate::store::{Sqlite, Store};
+use crate::telemetry::Metrics;
+use workers::Workers;
+
+/// Pause between two rounds of pruning.
+const PRUNE_EVERY: Duration = Duration::from_secs(60);
+/// Of `drain_timeout`, what is left for closing the store after workers were told to stop.
+const CLOSING: Duration = Duration::from_secs(2);
+
+/// A configured bridge, not started.
+pub struct App {
+    settings: Settings,
+    metrics: Metrics,
+}
+
+/// The wall clock.
+pub fn wall_clock() -> Time {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Time::from_nanos(i64::try_from(since.as_nanos()).unwrap_or(i64::MAX))
+}
+
+impl App {
+    /// An app of checked settings.
+    pub fn new(settings: Settings) -> Self {
+        let metrics = Metrics::new();
+        metrics.config_loaded(SystemTime::now().duration_since(UNIX_EPOCH).ok());
+        Self { settings, metrics }
+    }
+
+    /// Runs until `stop` is cancelled, then drains: no new notification is taken, those in flight are
+    /// answered, deliveries that are on their way are settled, the rest stays in the store.
+    ///
+    /// # Errors
+    /// A listener or the store cannot be used.
+    pub async fn run(self, stop: CancellationToken) -> anyhow::Result<()> {
+        let Settings { server, admin, store, sources, destinations, rules, retention, .. } = self.settings;
+        let life = Arc::new(Life::default());
+        let running = Arc::new(OnceLock::new());
+        let shared = Shared {
+            life: life.clone(),
+            metrics: self.metrics.clone(),
+            running: running.clone(),
+            limits: Limits::new(&server),
+        };
+        let webhook = Listener::start("server.listen", server.listen, http::server_routes(shared.clone()), server.header_timeout)?;
+        let operators = Listener::start("admin.listen", admin.listen, http::admin_routes(shared), server.header_timeout)?;
+
+        let names: Vec<Name> = destinations.keys().cloned().collect();
+        let store = open_store(&store, names.clone()).await?;
+        let bridge = Bridge::new(store.clone(), rules, sources, retention.closed, self.metrics.clone());
+        let workers = Workers::start(&destinations, &store, &self.metrics).await?;
+        let background = CancellationToken::new();
+        let clock = tokio::spawn({
+            let (bridge, background) = (bridge.clone(), background.clone());
+            async move { bridge.run(&background).await }
+        });
+        let pruning = tokio::spawn(prune(store.clone(), retention, background.clone()));
+        let set = running.set(Running { bridge, store: store.clone(), destinations: names });
+        debug_assert!(set.is_ok(), "an app runs once");
+        life.enter(Phase::Ready);
+        tracing::info!(webhook = %webhook.address, admin = %operators.address, "scalebridge is ready");
+
+        let ended = tokio::select! {
+            () = stop.cancelled() => Ok(()),
+            ended = webhook.ended() => ended.context("server.listen"),
+            ended = operators.ended() => ended.context("admin.listen"),
+        };
+        life.enter(Phase::Stopping);
+        let deadline = Instant::now() + server.drain_timeout;
+        tracing::info!(within = ?server.drain_timeout, "stopping: finishing what is in flight");
+        webhook.stop(deadline).await;
+        background.cancel();
+        workers.stop(deadline.checked_sub(CLOSING).unwrap_or(deadline)).await;
+        drop((clock.await, pruning.await));
+        operators.stop(deadline).await;
+        if tokio::time::timeout_at(deadline.into(), store.close()).await.is_err() {
+            tracing::warn!("the store did not close in time; it is complete nevertheless");
+        }
+        tracing::info!("stopped");
+        ended
+    }
+}
+
+async fn open_store(settings: &config::Store, destinations: Vec<Name>) -> anyhow::Result<Store> {
+    let config::Store::Sqlite { path } = settings;
+    let path = path.clone();
+    let open = move || Sqlite::open(&path, &destinations, Arc::new(wall_clock));
+    let opened = tokio::task::spawn_blocking(open).await.context("open the store")?;
+    Ok(Store::Sqlite(opened?))
+}
+
+async fn prune(store: Store, retention: Retention, stop: CancellationToken) {
+    loop {
+        let more = match store.prune(retention.decisions, retention.delivered).await {
+            Ok(more) => more,
+            Err(error) => {
+                tracing::warn!(%error, "cannot prune the store; it is tried again");
+                false
+            }
+        };
+        // Between two rounds others get their turn.
+        let pause = if more { Duration::from_millis(20) } else { PRUNE_EVERY };
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = tokio::time::sleep(pause) => {}
+        }
+    }
+}
+
+/// A listener that serves.
+struct Listener {
+    address: SocketAddr,
+    handle: Handle<SocketAddr>,
+    task: std::sync::Mutex<Option<JoinHandle<std::io::Result<()>>>>,
+    done: CancellationToken,
+}
+
+impl Listener {
+    fn start(key: &'static str, address: SocketAddr, routes: axum::Router, header_timeout: Duration) -> anyhow::Result<Self> {
+        let listener = TcpListener::bind(address)
+            .with_context(|| format!("cannot listen on {address} ({key}); is another process using it?"))?;
+        let address = listener.local_addr().with_context(|| key)?;
+        let handle = Handle::new();
+        let done = CancellationToken::new();
+        let task = tokio::spawn({
+            let (handle, done) = (handle.clone(), done.clone());
+            async move {
+                let ended = http::serve(listener, routes, handle, header_timeout).await;
+                done.cancel();
+                ended
+            }
+        });
+        Ok(Self { address, handle, task: std::sync::Mutex::new(Some(task)), done })
+    }
+
+    /// Completes when it serves no more without having been told so.
+    async fn ended(&self) -> anyhow::Result<()> {
+        self.done.cancelled().await;
+        let task = self.task.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
+        match task {
+            Some(task) => Ok(task.await??),
+            None => Ok(()),
+        }
+    }
+
+    /// Takes no new connection and waits for requests in flight.
+    async fn stop(&self, deadline: Instant) {
+        self.handle.graceful_shutdown(Some(deadline.saturating_duration_since(Instant::now())));
+        self.done.cancelled().await;
+    }
+}

@@ -1,0 +1,206 @@
+//! From a notification to decisions in the store: evaluate, transact, wake.
+//!
+//! Rules are matched and templates rendered before the transaction; only the engine's step is inside
+//! it. What comes due by the store's clock goes the same way.
+
+mod chunks;
+mod record;
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+
+use crate::domain::engine::{self, Context, Input, Judged, Step};
+use crate::domain::event::is_traceparent;
+use crate::domain::name::Name;
+use crate::domain::notification::Notification;
+use crate::domain::source::Source;
+use crate::domain::state::Cause;
+use crate::domain::summary::Summary;
+use crate::domain::table::RuleTable;
+use crate::store::{self, Changes, Keys, NewEvent, Store, View};
+use crate::telemetry::Metrics;
+
+/// Targets that come due and are decided in one transaction.
+const DUE_AT_ONCE: usize = 100;
+/// Pause after a store that could not do it.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// Decides what arrives and what comes due. Cheap to clone.
+#[derive(Clone)]
+pub struct Bridge(Arc<Inner>);
+
+struct Inner {
+    store: Store,
+    rules: Arc<RuleTable>,
+    routes: Arc<Routes>,
+    sources: BTreeMap<Name, Arc<Source>>,
+    keep_ended: Duration,
+    metrics: Metrics,
+}
+
+/// Where a rule's events go, and how large they may be.
+type Routes = HashMap<Name, (Arc<[Name]>, usize)>;
+
+impl Bridge {
+    /// A bridge over a store. `keep_ended` is how long the end of an alert is remembered.
+    pub fn new(
+        store: Store,
+        rules: RuleTable,
+        sources: BTreeMap<Name, Source>,
+        keep_ended: Duration,
+        metrics: Metrics,
+    ) -> Self {
+        let route = |rule: &crate::domain::rule::Rule| {
+            (rule.name.clone(), (Arc::from(rule.send_to.as_slice()), rule.max_event_bytes))
+        };
+        let routes = rules.rules().iter().map(route).collect();
+        let sources = sources.into_iter().map(|(name, source)| (name, Arc::new(source))).collect();
+        Self(Arc::new(Inner { store, rules: Arc::new(rules), routes: Arc::new(routes), sources, keep_ended, metrics }))
+    }
+
+    /// A configured source.
+    pub fn source(&self, name: &str) -> Option<&Arc<Source>> {
+        self.0.sources.get(name)
+    }
+
+    /// Decides a notification. When this returns `Ok`, every decision and every delivery that it
+    /// causes is on disk.
+    ///
+    /// `traceparent` is the request's; what is none is passed over.
+    ///
+    /// # Errors
+    /// The store could not write. Of a notification of more than [`chunks::AT_ONCE`] alerts a part may
+    /// have been decided; when it is sent again, that part is a duplicate.
+    pub async fn ingest(
+        &self,
+        source: &Arc<Source>,
+        notification: Notification,
+        traceparent: Option<&str>,
+    ) -> Result<Summary, store::Error> {
+        let Notification { envelope, truncated_alerts, alerts } = notification;
+        let traceparent = traceparent.filter(|text| is_traceparent(text)).map(str::to_owned);
+        let count = alerts.len();
+        let judge = {
+            let (rules, source) = (self.0.rules.clone(), source.clone());
+            move || alerts.into_iter().map(|alert| Judged::new(&rules, &source, alert)).collect::<Vec<_>>()
+        };
+        let judged = if count > chunks::AT_ONCE {
+            tokio::task::spawn_blocking(judge).await.map_err(|_| store::Error::Closed)?
+        } else {
+            judge()
+        };
+        self.0.metrics.alerts(&source.name, &judged);
+        let whole = Input {
+            source: source.clone(),
+            cause: Cause::new(&source.name, &envelope, traceparent),
+            truncated: truncated_alerts > 0,
+            alerts: judged,
+        };
+        let mut summary = Summary { alerts: count, ..Summary::default() };
+        for input in chunks::split(&self.0.store, whole).await? {
+            summary.add(self.decide(input).await?);
+        }
+        Ok(summary)
+    }
+
+    async fn decide(&self, input: Input) -> Result<Summary, store::Error> {
+        let keys = Keys { targets: input.target_keys(), alerts: input.alert_keys() };
+        let (rules, routes, keep_ended) = (self.0.rules.clone(), self.0.routes.clone(), self.0.keep_ended);
+        let summary = self.0.store.transact(keys, move |view| {
+            let step = engine::notify(&context(&rules, keep_ended, view), &input, &view.states);
+            let record = record::of_notification(view.now, &input, &step.decisions);
+            let summary = Summary::of(&step.decisions);
+            (changes(&routes, step, record), summary)
+        });
+        let summary = summary.await?;
+        self.0.metrics.decisions(&summary);
+        Ok(summary)
+    }
+
+    /// Decides what comes due, when it does, until it is stopped.
+    pub async fn run(&self, stop: &CancellationToken) {
+        let mut next = self.0.store.next_due();
+        while !stop.is_cancelled() {
+            let due = *next.borrow_and_update();
+            let lapse = due.map(|due| due.since(self.0.store.now()));
+            tokio::select! {
+                () = stop.cancelled() => return,
+                changed = next.changed() => if changed.is_err() { return },
+                () = sleep(lapse) => {
+                    if let Err(error) = self.come_due().await {
+                        tracing::error!(%error, "cannot decide what has come due; it is tried again");
+                        tokio::select! {
+                            () = stop.cancelled() => return,
+                            () = tokio::time::sleep(PAUSE) => {}
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    /// Decides all that is due by now.
+    ///
+    /// # Errors
+    /// The store could not read or write.
+    pub async fn come_due(&self) -> Result<(), store::Error> {
+        loop {
+            let keys = self.0.store.due(DUE_AT_ONCE).await?;
+            let last = keys.len() < DUE_AT_ONCE;
+            if keys.is_empty() {
+                return Ok(());
+            }
+            let (rules, routes, keep_ended) = (self.0.rules.clone(), self.0.routes.clone(), self.0.keep_ended);
+            let targets = keys.clone();
+            let summary = self.0.store.transact(Keys { targets: keys, alerts: Vec::new() }, move |view| {
+                let context = context(&rules, keep_ended, view);
+                let mut step = Step::default();
+                for key in &targets {
+                    if let Some(state) = view.states.targets.get(key) {
+                        let one = engine::come_due(&context, key, state);
+                        step.states.extend(one.states);
+                        step.decisions.extend(one.decisions);
+                    }
+                }
+                let record = record::of_what_came_due(view.now, &step.decisions);
+                let summary = Summary::of(&step.decisions);
+                (changes(&routes, step, record), summary)
+            });
+            self.0.metrics.decisions(&summary.await?);
+            if last {
+                return Ok(());
+            }
+        }
+    }
+}
+
+/// Never, if there is nothing to wait for.
+async fn sleep(lapse: Option<Duration>) {
+    match lapse {
+        // A little more than nothing, so that clocks that differ by less than a tick do not spin.
+        Some(lapse) => tokio::time::sleep(lapse.max(Duration::from_millis(1))).await,
+        None => std::future::pending().await,
+    }
+}
+
+fn context<'a>(rules: &'a RuleTable, keep_ended: Duration, view: &View) -> Context<'a> {
+    Context { rules, now: view.now, created: view.created, keep_ended }
+}
+
+/// What a step means for the store.
+fn changes(routes: &Routes, step: Step, record: Option<store::Record>) -> Changes {
+    let mut events = Vec::new();
+    for event in step.decisions.iter().filter_map(|decision| decision.event.as_deref()) {
+        // The engine only emits for rules of the table.
+        let Some((destinations, max_bytes)) = routes.get(&event.rule) else { continue };
+        events.push(NewEvent {
+            target: event.target.key(),
+            destinations: destinations.clone(),
+            body: event.encode(*max_bytes),
+        });
+    }
+    Changes { states: step.states, record, events }
+}

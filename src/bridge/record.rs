@@ -1,0 +1,105 @@
+//! What is kept of the decisions of one transaction: enough to say later why something did or did not
+//! scale. One JSON document, since it is written always and read rarely.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::Serialize;
+
+use crate::domain::engine::{Input, Judged};
+use crate::domain::labels::Labels;
+use crate::domain::state::Cause;
+use crate::domain::target::TargetKey;
+use crate::domain::time::Time;
+use crate::domain::verdict::{Decision, Verdict};
+use crate::store::Record;
+
+#[derive(Serialize)]
+struct Document<'a> {
+    at: String,
+    /// Absent where the store's clock was the cause.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    notification: Option<&'a Cause>,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    truncated: bool,
+    decisions: Vec<Line<'a>>,
+    /// The alerts of the notification by their fingerprints.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    alerts: BTreeMap<&'a str, Alert<'a>>,
+}
+
+#[derive(Serialize)]
+struct Line<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rule: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    target: Option<&'a str>,
+    verdict: Verdict,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    detail: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    until: Option<String>,
+    alerts: Vec<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    event: Option<&'a str>,
+}
+
+#[derive(Serialize)]
+struct Alert<'a> {
+    status: &'static str,
+    starts_at: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ends_at: Option<String>,
+    labels: &'a Labels,
+}
+
+/// The record of a notification. `None` if nothing was decided.
+pub fn of_notification(now: Time, input: &Input, decisions: &[Decision]) -> Option<Record> {
+    let alerts = input.alerts.iter().filter_map(|judged| match judged {
+        Judged::Firing(alert, _) | Judged::Resolved(alert) => Some((
+            alert.fingerprint.as_str(),
+            Alert {
+                status: alert.status.as_str(),
+                starts_at: alert.starts_at.to_string(),
+                ends_at: alert.ends_at.map(|at| at.to_string()),
+                labels: &alert.labels,
+            },
+        )),
+        Judged::Invalid(_) => None,
+    });
+    record(now, Some(&input.cause), input.truncated, alerts.collect(), decisions)
+}
+
+/// The record of what came due. `None` if nothing was decided.
+pub fn of_what_came_due(now: Time, decisions: &[Decision]) -> Option<Record> {
+    record(now, None, false, BTreeMap::new(), decisions)
+}
+
+fn record(
+    now: Time,
+    notification: Option<&Cause>,
+    truncated: bool,
+    alerts: BTreeMap<&str, Alert<'_>>,
+    decisions: &[Decision],
+) -> Option<Record> {
+    if decisions.is_empty() {
+        return None;
+    }
+    let targets: BTreeSet<&TargetKey> = decisions.iter().filter_map(|decision| decision.target.as_ref()).collect();
+    let document =
+        Document { at: now.to_millis_text(), notification, truncated, decisions: decisions.iter().map(line).collect(), alerts };
+    let body = serde_json::to_string(&document).expect("all keys are strings and memory does not fail");
+    Some(Record { targets: targets.into_iter().cloned().collect(), body })
+}
+
+fn line(decision: &Decision) -> Line<'_> {
+    let Decision { rule, target, verdict, detail, until, alerts, event } = decision;
+    Line {
+        rule: rule.as_ref().map(|rule| rule.as_str()),
+        target: target.as_ref().map(|target| target.as_str()),
+        verdict: *verdict,
+        detail: detail.as_deref(),
+        until: until.map(|until| until.to_millis_text()),
+        alerts: alerts.iter().map(|alert| &*alert.fingerprint).collect(),
+        event: event.as_ref().map(|event| event.id.as_str()),
+    }
+}

@@ -1,0 +1,31 @@
+//! The command line: one file a verb. Data goes to stdout, all else to stderr.
+
+mod serve;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Turns Prometheus alerts into scaling events that are delivered once, in order, and can be explained.
+#[derive(Debug, Parser)]
+#[command(name = "scalebridge", version, about, arg_required_else_help = true)]
+struct Cli {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Run the bridge until SIGTERM or SIGINT
+    Serve(serve::Serve),
+}
+
+/// Runs the verb that the command line asks for.
+///
+/// Exit codes: 0 fine, 1 it could not go on, 2 usage or unusable input.
+pub fn run() -> ExitCode {
+    // clap itself exits with 2 on bad usage and with 0 on --help.
+    match Cli::parse().verb {
+        Verb::Serve(serve) => serve.run(),
+    }
+}

@@ -1,0 +1,85 @@
+//! `scalebridge serve`.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Args;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+use crate::app::App;
+use crate::{config, store, telemetry};
+
+/// What could not be used; the same for bad flags.
+const UNUSABLE: u8 = 2;
+
+#[derive(Debug, Args)]
+pub struct Serve {
+    /// The configuration file
+    #[arg(long, value_name = "FILE", default_value = "config/scalebridge.yaml")]
+    config: PathBuf,
+}
+
+impl Serve {
+    pub fn run(&self) -> ExitCode {
+        let loaded = match config::load(&self.config, std::env::vars()) {
+            Ok(loaded) => loaded,
+            Err(diagnostics) => {
+                eprintln!("{diagnostics}");
+                return ExitCode::from(UNUSABLE);
+            }
+        };
+        if let Err(error) = telemetry::start_logging(&loaded.settings.log) {
+            eprintln!("scalebridge: {error:#}");
+            return ExitCode::FAILURE;
+        }
+        for warning in loaded.warnings.iter() {
+            tracing::warn!("{warning}");
+        }
+        let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+            Ok(runtime) => runtime,
+            Err(error) => {
+                eprintln!("scalebridge: cannot start: {error}");
+                return ExitCode::FAILURE;
+            }
+        };
+        let ended = runtime.block_on(async {
+            let stop = stop_on_signal()?;
+            App::new(loaded.settings).run(stop).await
+        });
+        // A task that hangs in a call to a destination does not keep the process.
+        runtime.shutdown_background();
+        match ended {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                eprintln!("scalebridge: {error:#}");
+                let unusable = matches!(error.downcast_ref(), Some(store::Error::Unusable(_)));
+                if unusable { ExitCode::from(UNUSABLE) } else { ExitCode::FAILURE }
+            }
+        }
+    }
+}
+
+/// A token that SIGTERM or SIGINT cancels. A second signal ends the process at once.
+fn stop_on_signal() -> std::io::Result<CancellationToken> {
+    let stop = CancellationToken::new();
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    tokio::spawn({
+        let stop = stop.clone();
+        async move {
+            for _ in 0..2 {
+                tokio::select! {
+                    _ = terminate.recv() => {}
+                    _ = interrupt.recv() => {}
+                }
+                if stop.is_cancelled() {
+                    tracing::warn!("a second signal: ending at once; nothing accepted is lost");
+                    std::process::exit(1);
+                }
+                stop.cancel();
+            }
+        }
+    });
+    Ok(stop)
+}

@@ -1,0 +1,93 @@
+//! Reading a body within limits: bytes in flight are reserved before the first one is read.
+
+use std::io::Read;
+
+use axum::body::Body;
+use axum::http::{HeaderMap, StatusCode, header};
+use bytes::Bytes;
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+use tokio::sync::OwnedSemaphorePermit;
+
+use super::Limits;
+use super::error::Refusal;
+
+/// A body and the bytes that are reserved for it, until it is dropped.
+pub struct Received {
+    /// Decoded.
+    pub bytes: Bytes,
+    _reserved: OwnedSemaphorePermit,
+}
+
+#[derive(PartialEq, Eq)]
+enum Encoding {
+    Identity,
+    Gzip,
+}
+
+/// Reads and decodes a body.
+///
+/// # Errors
+/// 413 too large, 415 an encoding other than gzip, 400 broken gzip, 503 too much at the same time or
+/// too slow.
+pub async fn receive(limits: &Limits, headers: &HeaderMap, body: Body) -> Result<Received, Refusal> {
+    let encoding = encoding(headers)?;
+    let most = limits.server.max_body_bytes;
+    let too_large = || {
+        let text = format!("the body has more than {most} bytes (server.max_body_bytes)");
+        Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, text)
+    };
+    let length = headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
+    if length.is_some_and(|length| length > most) {
+        return Err(too_large());
+    }
+    // How much it will be is known for a plain body with its length only.
+    let reserve = length.filter(|_| encoding == Encoding::Identity).unwrap_or(most);
+    let reserve = u32::try_from(reserve).unwrap_or(u32::MAX);
+    let reserved = limits.bytes.clone().try_acquire_many_owned(reserve);
+    let reserved = reserved.map_err(|_| Refusal::later("too many bytes in flight (server.max_in_flight_bytes)"))?;
+    let read = tokio::time::timeout(limits.server.body_timeout, Limited::new(body, most).collect());
+    let bytes = match read.await {
+        Ok(Ok(read)) => read.to_bytes(),
+        Ok(Err(error)) if error.downcast_ref::<LengthLimitError>().is_some() => return Err(too_large()),
+        Ok(Err(error)) => return Err(Refusal::later(format!("the body broke off: {error}"))),
+        Err(_) => return Err(Refusal::later("the body took longer than server.body_timeout")),
+    };
+    let bytes = match encoding {
+        Encoding::Identity => bytes,
+        Encoding::Gzip => {
+            let decoded = tokio::task::spawn_blocking(move || gunzip(&bytes, most)).await;
+            decoded.map_err(|_| Refusal::later("decoding was interrupted"))??
+        }
+    };
+    Ok(Received { bytes, _reserved: reserved })
+}
+
+fn encoding(headers: &HeaderMap) -> Result<Encoding, Refusal> {
+    let mut encodings = headers.get_all(header::CONTENT_ENCODING).iter();
+    let value = match (encodings.next(), encodings.next()) {
+        (None, _) => return Ok(Encoding::Identity),
+        (Some(one), None) => one.to_str().unwrap_or("?").trim().to_ascii_lowercase(),
+        (Some(_), Some(_)) => "several encodings".to_owned(),
+    };
+    match value.as_str() {
+        "" | "identity" => Ok(Encoding::Identity),
+        "gzip" | "x-gzip" => Ok(Encoding::Gzip),
+        other => {
+            let text = format!("content-encoding `{other}` is not understood; send gzip or none");
+            Err(Refusal::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, text))
+        }
+    }
+}
+
+fn gunzip(bytes: &[u8], most: usize) -> Result<Bytes, Refusal> {
+    let mut decoded = Vec::new();
+    let mut decoder = flate2::read::MultiGzDecoder::new(bytes).take(most as u64 + 1);
+    if let Err(error) = decoder.read_to_end(&mut decoded) {
+        return Err(Refusal::new(StatusCode::BAD_REQUEST, format!("the body is not gzip: {error}")));
+    }
+    if decoded.len() > most {
+        let text = format!("the body has more than {most} bytes when decoded (server.max_body_bytes)");
+        return Err(Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, text));
+    }
+    Ok(decoded.into())
+}

@@ -1,0 +1,247 @@
+//! What an operator sees from outside: logs and metrics.
+//!
+//! Metrics are typed handles that are passed down; their labels come from configuration, never from
+//! alerts, so nobody who can write an alert can make their number grow.
+
+mod process;
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::time::Duration;
+
+use prometheus_client::encoding::{EncodeLabelSet, text};
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::metrics::info::Info;
+use prometheus_client::registry::Registry;
+use tracing_subscriber::EnvFilter;
+
+use crate::config::{Log, LogFormat};
+use crate::domain::engine::Judged;
+use crate::domain::name::Name;
+use crate::domain::summary::Summary;
+use crate::store::Backlog;
+
+/// The content type of [`Metrics::encode`].
+pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct NotificationLabels {
+    source: String,
+    code: u16,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct AlertLabels {
+    source: String,
+    status: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct DecisionLabels {
+    rule: String,
+    verdict: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct EventLabels {
+    rule: String,
+    action: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct DeliveryLabels {
+    destination: String,
+    result: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct DestinationLabels {
+    destination: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OutboxLabels {
+    destination: String,
+    state: &'static str,
+}
+
+type Seconds = Gauge<f64, AtomicU64>;
+
+/// All metrics. Cheap to clone.
+#[derive(Clone)]
+pub struct Metrics {
+    registry: Arc<Registry>,
+    notifications: Family<NotificationLabels, Counter>,
+    alerts: Family<AlertLabels, Counter>,
+    decisions: Family<DecisionLabels, Counter>,
+    events: Family<EventLabels, Counter>,
+    deliveries: Family<DeliveryLabels, Counter>,
+    delivery_seconds: Family<DestinationLabels, Histogram>,
+    alert_to_delivery_seconds: Family<DestinationLabels, Histogram>,
+    outbox: Family<OutboxLabels, Gauge>,
+    oldest: Family<DestinationLabels, Seconds>,
+    dead_letters: Family<DestinationLabels, Gauge>,
+    destination_up: Family<DestinationLabels, Gauge>,
+    config_successful: Gauge,
+    config_success_time: Seconds,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Metrics {
+    /// All metrics at zero.
+    pub fn new() -> Self {
+        let fast = || Histogram::new([0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0]);
+        let slow = || Histogram::new([0.5, 1.0, 2.5, 5.0, 10.0, 15.0, 30.0, 60.0, 120.0, 300.0, 900.0, 3600.0]);
+        let mut metrics = Self {
+            registry: Arc::default(),
+            notifications: Family::default(),
+            alerts: Family::default(),
+            decisions: Family::default(),
+            events: Family::default(),
+            deliveries: Family::default(),
+            delivery_seconds: Family::new_with_constructor(fast),
+            alert_to_delivery_seconds: Family::new_with_constructor(slow),
+            outbox: Family::default(),
+            oldest: Family::default(),
+            dead_letters: Family::default(),
+            destination_up: Family::default(),
+            config_successful: Gauge::default(),
+            config_success_time: Gauge::default(),
+        };
+        let mut registry = Registry::default();
+        let build = Info::new(vec![("version", env!("CARGO_PKG_VERSION"))]);
+        let own = registry.sub_registry_with_prefix("scalebridge");
+        own.register("build", "The version that runs", build);
+        own.register("notifications", "Webhook requests by source and HTTP status code", metrics.notifications.clone());
+        own.register("alerts", "Alerts received by source and status", metrics.alerts.clone());
+        own.register("decisions", "Decisions by rule and verdict", metrics.decisions.clone());
+        own.register("events", "Events written by rule and action", metrics.events.clone());
+        own.register("deliveries", "Attempts to deliver by destination and result", metrics.deliveries.clone());
+        own.register("delivery_duration_seconds", "Time of one call to a destination", metrics.delivery_seconds.clone());
+        own.register(
+            "alert_to_delivery_seconds",
+            "From the startsAt of an event's oldest alert to its delivery",
+            metrics.alert_to_delivery_seconds.clone(),
+        );
+        own.register("outbox_deliveries", "Deliveries that are not settled, by state", metrics.outbox.clone());
+        own.register("outbox_oldest_seconds", "Age of the oldest delivery that is not settled", metrics.oldest.clone());
+        own.register("dead_letters", "Deliveries that were given up", metrics.dead_letters.clone());
+        own.register("destination_up", "Whether the last call to a destination worked", metrics.destination_up.clone());
+        own.register(
+            "config_last_reload_successful",
+            "Whether the configuration was loaded without a fault the last time",
+            metrics.config_successful.clone(),
+        );
+        own.register(
+            "config_last_reload_success_timestamp_seconds",
+            "When the configuration was loaded without a fault the last time",
+            metrics.config_success_time.clone(),
+        );
+        registry.register_collector(Box::new(process::Process::new()));
+        metrics.registry = Arc::new(registry);
+        metrics
+    }
+
+    /// A webhook request was answered. `source` is empty where none is configured under that name.
+    pub fn notification(&self, source: &str, code: u16) {
+        self.notifications.get_or_create(&NotificationLabels { source: source.to_owned(), code }).inc();
+    }
+
+    /// Alerts arrived.
+    pub fn alerts(&self, source: &Name, alerts: &[Judged]) {
+        let mut counts = [("firing", 0_u64), ("resolved", 0), ("invalid", 0)];
+        for alert in alerts {
+            let at = match alert {
+                Judged::Firing(..) => 0,
+                Judged::Resolved(_) => 1,
+                Judged::Invalid(_) => 2,
+            };
+            counts[at].1 += 1;
+        }
+        for (status, count) in counts.into_iter().filter(|(_, count)| *count > 0) {
+            self.alerts.get_or_create(&AlertLabels { source: source.to_string(), status }).inc_by(count);
+        }
+    }
+
+    /// Decisions were committed.
+    pub fn decisions(&self, summary: &Summary) {
+        for ((rule, verdict), count) in &summary.decisions {
+            let rule = rule.as_ref().map(ToString::to_string).unwrap_or_default();
+            self.decisions.get_or_create(&DecisionLabels { rule, verdict: verdict.as_str() }).inc_by(*count);
+        }
+        for ((rule, action), count) in &summary.actions {
+            self.events.get_or_create(&EventLabels { rule: rule.to_string(), action }).inc_by(*count);
+        }
+    }
+
+    /// A delivery was tried: `delivered`, `retry` or `dead`.
+    pub fn delivery(&self, destination: &Name, result: &'static str) {
+        self.deliveries.get_or_create(&DeliveryLabels { destination: destination.to_string(), result }).inc();
+    }
+
+    /// A destination was called.
+    pub fn call(&self, destination: &Name, took: Duration, worked: bool) {
+        let labels = DestinationLabels { destination: destination.to_string() };
+        self.delivery_seconds.get_or_create(&labels).observe(took.as_secs_f64());
+        self.destination_up.get_or_create(&labels).set(i64::from(worked));
+    }
+
+    /// An event arrived, this long after its oldest alert began.
+    pub fn alert_to_delivery(&self, destination: &Name, took: Duration) {
+        let labels = DestinationLabels { destination: destination.to_string() };
+        self.alert_to_delivery_seconds.get_or_create(&labels).observe(took.as_secs_f64());
+    }
+
+    /// How a destination's deliveries stand.
+    pub fn backlog(&self, destination: &Name, backlog: Backlog, oldest: Duration) {
+        let destination = destination.to_string();
+        for (state, count) in [("pending", backlog.pending), ("retrying", backlog.retrying)] {
+            let labels = OutboxLabels { destination: destination.clone(), state };
+            self.outbox.get_or_create(&labels).set(i64::try_from(count).unwrap_or(i64::MAX));
+        }
+        let labels = DestinationLabels { destination };
+        self.oldest.get_or_create(&labels).set(oldest.as_secs_f64());
+        self.dead_letters.get_or_create(&labels).set(i64::try_from(backlog.dead).unwrap_or(i64::MAX));
+    }
+
+    /// The configuration was loaded, `at` this time since 1970, or refused.
+    pub fn config_loaded(&self, at: Option<Duration>) {
+        self.config_successful.set(i64::from(at.is_some()));
+        if let Some(at) = at {
+            self.config_success_time.set(at.as_secs_f64());
+        }
+    }
+
+    /// All metrics in OpenMetrics' text format.
+    ///
+    /// # Errors
+    /// Never in practice: memory is written to.
+    pub fn encode(&self) -> Result<String, std::fmt::Error> {
+        let mut text = String::new();
+        text::encode(&mut text, &self.registry)?;
+        Ok(text)
+    }
+}
+
+/// Starts logging to stderr. Data goes to stdout, so logs never do.
+///
+/// # Errors
+/// If logging was started before.
+pub fn start_logging(log: &Log) -> anyhow::Result<()> {
+    // The SDK's own lines are of use when it is the SDK that is looked into.
+    let filter = EnvFilter::try_new(format!("{0},aws_config=warn,aws_smithy_runtime=warn,hyper=warn", log.level))?;
+    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);
+    let started = match log.format {
+        LogFormat::Text => lines.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).try_init(),
+        LogFormat::Json => lines.json().flatten_event(true).with_current_span(false).try_init(),
+    };
+    started.map_err(|error| anyhow::anyhow!("cannot start logging: {error}"))
+}

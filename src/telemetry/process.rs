@@ -1,0 +1,59 @@
+//! `process_*`: what Prometheus' own client libraries tell of a process, read at each scrape.
+
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
+use prometheus_client::metrics::counter::ConstCounter;
+use prometheus_client::metrics::gauge::ConstGauge;
+
+/// This process, as `/proc` knows it.
+#[derive(Debug)]
+pub struct Process {
+    started: Option<f64>,
+}
+
+impl Process {
+    /// This process. Its start is read once.
+    pub fn new() -> Self {
+        Self { started: started() }
+    }
+}
+
+/// Seconds since 1970.
+fn started() -> Option<f64> {
+    let boot = procfs::boot_time_secs().ok()?;
+    let ticks = procfs::process::Process::myself().ok()?.stat().ok()?.starttime;
+    Some(boot as f64 + ticks as f64 / procfs::ticks_per_second() as f64)
+}
+
+impl Collector for Process {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
+        let mut gauge = |name: &str, help: &str, value: Option<f64>| match value {
+            None => Ok(()),
+            Some(value) => {
+                let metric = ConstGauge::new(value);
+                metric.encode(encoder.encode_descriptor(name, help, None, metric.metric_type())?)
+            }
+        };
+        let process = procfs::process::Process::myself().ok();
+        let stat = process.as_ref().and_then(|process| process.stat().ok());
+        let memory = stat.as_ref().map(|stat| (stat.rss * procfs::page_size()) as f64);
+        gauge("process_resident_memory_bytes", "Resident memory", memory)?;
+        let memory = stat.as_ref().map(|stat| stat.vsize as f64);
+        gauge("process_virtual_memory_bytes", "Virtual memory", memory)?;
+        let threads = stat.as_ref().map(|stat| stat.num_threads as f64);
+        gauge("process_threads", "Threads", threads)?;
+        gauge("process_start_time_seconds", "Start of the process since 1970", self.started)?;
+        let open = process.as_ref().and_then(|process| process.fd_count().ok()).map(|count| count as f64);
+        gauge("process_open_fds", "Open file descriptors", open)?;
+        let most = process.and_then(|process| process.limits().ok()).map(|limits| match limits.max_open_files.soft_limit {
+            procfs::process::LimitValue::Value(most) => most as f64,
+            procfs::process::LimitValue::Unlimited => f64::INFINITY,
+        });
+        gauge("process_max_fds", "Most open file descriptors", most)?;
+        let Some(stat) = stat else { return Ok(()) };
+        let cpu = (stat.utime + stat.stime) as f64 / procfs::ticks_per_second() as f64;
+        let metric = ConstCounter::new(cpu);
+        let name = "process_cpu_seconds";
+        metric.encode(encoder.encode_descriptor(name, "CPU time in user and kernel mode", None, metric.metric_type())?)
+    }
+}
