@@ -1,8 +1,62 @@
 //! Text -> checked configuration, or every diagnostic at once.
+//!
+//! The way of a configuration: [`file`] reads each file into a [`yaml`] tree that knows its places;
+//! [`layers`] lays built-in defaults, the file and the environment over each other; [`document`] reads
+//! the sections with the small readers of [`decode`]; [`meaning`] judges what the parts say about each
+//! other. None of them stops at a fault. [`unsupported`] lists what the design promises and this version
+//! refuses. The environment is an argument, never read here.
 
+mod decode;
+mod delivery;
+mod destinations;
+pub mod diagnostic;
+mod document;
+mod file;
+mod layers;
+mod meaning;
+mod rules;
+mod server;
 pub mod settings;
+mod sources;
+mod store;
+#[cfg(test)]
+mod tests;
+mod unsupported;
+mod yaml;
 
+use std::path::Path;
+
+pub use diagnostic::Diagnostics;
 pub use settings::{
     Admin, Delivery, Destination, DestinationKind, File, InvocationType, Lambda, Log, LogFormat, LogLevel,
     Retention, Server, Settings, Sqs, Store,
 };
+
+/// A configuration that can be used.
+#[derive(Debug)]
+pub struct Loaded {
+    /// What it says.
+    pub settings: Settings,
+    /// What is odd about it.
+    pub warnings: Diagnostics,
+}
+
+/// Reads the configuration file at `path`, the rules files that it names (relative to its own directory)
+/// and the `SCALEBRIDGE__…` variables of `environment`.
+///
+/// # Errors
+/// Every fault of all of them at once, with the warnings between them.
+pub fn load(
+    path: &Path,
+    environment: impl IntoIterator<Item = (String, String)>,
+) -> Result<Loaded, Diagnostics> {
+    let mut faults = Diagnostics::default();
+    let file = file::read(path, None, &mut faults);
+    let root = layers::lay(file.as_ref(), environment, &mut faults);
+    let directory = path.parent().unwrap_or(Path::new(""));
+    let settings = root.and_then(|root| document::settings(&root, directory, &mut faults));
+    match settings {
+        Some(settings) if !faults.has_errors() => Ok(Loaded { settings, warnings: faults }),
+        _ => Err(faults),
+    }
+}

@@ -1,0 +1,54 @@
+//! How deliveries are tried again and given up.
+
+use super::decode::{Fields, time};
+use super::diagnostic::{Code, Diagnostics};
+use super::settings::Delivery;
+use super::yaml::Node;
+use crate::domain::duration::format;
+
+const KEYS: [&str; 4] = ["initial_backoff", "max_backoff", "max_age", "scale_in_max_age"];
+
+/// The section, in which the built-in defaults leave nothing out.
+pub(super) fn delivery(node: &Node, faults: &mut Diagnostics) -> Option<Delivery> {
+    let mut fields = Fields::of(node, "delivery", faults)?;
+    let [initial_backoff, max_backoff, max_age, scale_in_max_age] = KEYS.map(|key| fields.get(key, time));
+    let read = || {
+        Some(Delivery {
+            initial_backoff: initial_backoff?,
+            max_backoff: max_backoff?,
+            max_age: max_age?,
+            scale_in_max_age: scale_in_max_age?,
+        })
+    };
+    let delivery = read();
+    if let Some(delivery) = &delivery {
+        check(delivery, &mut fields);
+    }
+    fields.finish();
+    delivery
+}
+
+/// What a destination says for itself, over what holds for all.
+pub(super) fn over(common: Delivery, fields: &mut Fields<'_, '_>) -> Delivery {
+    let [initial_backoff, max_backoff, max_age, scale_in_max_age] = KEYS.map(|key| fields.get(key, time));
+    let own = Delivery {
+        initial_backoff: initial_backoff.unwrap_or(common.initial_backoff),
+        max_backoff: max_backoff.unwrap_or(common.max_backoff),
+        max_age: max_age.unwrap_or(common.max_age),
+        scale_in_max_age: scale_in_max_age.unwrap_or(common.scale_in_max_age),
+    };
+    if initial_backoff.is_some() || max_backoff.is_some() {
+        check(&own, fields);
+    }
+    own
+}
+
+fn check(delivery: &Delivery, fields: &mut Fields<'_, '_>) {
+    let Delivery { initial_backoff: first, max_backoff: most, .. } = *delivery;
+    if first > most {
+        let place = fields.place_of(if fields.has("initial_backoff") { "initial_backoff" } else { "max_backoff" });
+        let message = format!("`initial_backoff` ({}) is above `max_backoff` ({})", format(first), format(most));
+        let help = "back-off grows from the one to the other: lower the first or raise the second";
+        fields.faults.help(Code::Contradiction, place, message, help);
+    }
+}

@@ -1,0 +1,217 @@
+//! What is wrong with a configuration: where, what, and how to mend it.
+
+use std::cmp::Ordering;
+use std::fmt;
+use std::path::Path;
+use std::sync::Arc;
+
+/// Where a value was written.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Place {
+    /// A file as a whole, where there is no line to speak of.
+    Whole(Arc<Path>),
+    /// In a file.
+    File {
+        /// Its path, as it was given.
+        file: Arc<Path>,
+        /// From 1.
+        line: u32,
+        /// From 1, in characters.
+        column: u32,
+    },
+    /// In an environment variable of this name.
+    Env(Arc<str>),
+    /// Nowhere: it is built in.
+    Default,
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Whole(file) => write!(f, "{}", file.display()),
+            Self::File { file, line, column } => write!(f, "{}:{line}:{column}", file.display()),
+            Self::Env(name) => write!(f, "${name}"),
+            Self::Default => f.write_str("built-in defaults"),
+        }
+    }
+}
+
+/// How bad a diagnostic is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Severity {
+    /// The configuration cannot be used.
+    Error,
+    /// It can, but hardly means what it says.
+    Warning,
+}
+
+impl fmt::Display for Severity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if *self == Self::Error { "error" } else { "warning" })
+    }
+}
+
+/// The one table of codes. A code is never given to another fault, so that what was written about it
+/// stays true.
+macro_rules! codes {
+    ($($name:ident = $text:literal, $about:literal;)+) => {
+        /// Which fault it is.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub enum Code { $(#[doc = $about] $name),+ }
+
+        impl Code {
+            /// All codes, in the order of their text.
+            pub const ALL: &[Self] = &[$(Self::$name),+];
+
+            /// `E004`, `W001`.
+            pub const fn as_str(self) -> &'static str {
+                match self { $(Self::$name => $text),+ }
+            }
+        }
+    };
+}
+
+codes! {
+    Unreadable = "E001", "A file that cannot be read.";
+    Syntax = "E002", "A file that is not YAML.";
+    DuplicateKey = "E003", "A key that is given twice.";
+    UnknownKey = "E004", "A key that does not exist.";
+    Missing = "E005", "A key that has to be given.";
+    Type = "E006", "A value of another type than expected.";
+    Value = "E007", "A value that cannot be read: no duration, no address, no name, no such word.";
+    Range = "E008", "A number, a duration or a text outside its bounds.";
+    ExactlyOne = "E009", "None or several of keys of which exactly one is needed.";
+    Unsupported = "E010", "Something that this version does not support yet.";
+    Environment = "E011", "An environment variable that reaches no setting.";
+    Unauthenticated = "E012", "A listener beyond loopback without credentials.";
+    Contradiction = "E013", "Two values that do not go together.";
+    UnknownName = "E014", "A source or destination that is not configured.";
+    DuplicateName = "E015", "A name or an item that is given twice.";
+    Empty = "E016", "No source, no destination or no rule.";
+    Matcher = "E017", "A matcher that cannot be read.";
+    Template = "E018", "A template or a condition that cannot be read.";
+    Steps = "E019", "Steps that make no sense.";
+    NowhereToSend = "E020", "A rule that acts and sends to no destination.";
+    DoesNothing = "W001", "A rule that never does anything.";
+    ActsTwice = "W002", "A rule that sends one adjustment to two destinations that act.";
+}
+
+impl Code {
+    /// How bad it is, which its first letter says.
+    pub fn severity(self) -> Severity {
+        if self.as_str().starts_with('W') { Severity::Warning } else { Severity::Error }
+    }
+}
+
+/// One fault.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Diagnostic {
+    /// Which fault it is.
+    pub code: Code,
+    /// Where.
+    pub place: Place,
+    /// What is wrong.
+    pub message: String,
+    /// How to mend it.
+    pub help: Option<String>,
+}
+
+impl fmt::Display for Diagnostic {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { code, place, message, help } = self;
+        write!(f, "{place}: {}[{}]: {message}", code.severity(), code.as_str())?;
+        help.as_ref().map_or(Ok(()), |help| write!(f, "\n  help: {help}"))
+    }
+}
+
+/// All faults of a configuration, in the order of their places.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Diagnostics(Vec<Diagnostic>);
+
+impl Diagnostics {
+    /// Adds a fault that needs no help.
+    pub fn add(&mut self, code: Code, place: &Place, message: impl Into<String>) {
+        self.push(Diagnostic { code, place: place.clone(), message: message.into(), help: None });
+    }
+
+    /// Adds a fault and how to mend it.
+    pub fn help(&mut self, code: Code, place: &Place, message: impl Into<String>, help: impl Into<String>) {
+        let help = Some(help.into());
+        self.push(Diagnostic { code, place: place.clone(), message: message.into(), help });
+    }
+
+    /// Adds `diagnostic` behind those of the same place. The very same one twice is kept once: what
+    /// several values inherit is judged with each of them.
+    fn push(&mut self, diagnostic: Diagnostic) {
+        let at = self.0.partition_point(|known| known.place.cmp(&diagnostic.place) != Ordering::Greater);
+        let same = self.0[..at].iter().rev().take_while(|known| known.place == diagnostic.place);
+        if !same.into_iter().any(|known| *known == diagnostic) {
+            self.0.insert(at, diagnostic);
+        }
+    }
+
+    /// All of them in order.
+    pub fn iter(&self) -> std::slice::Iter<'_, Diagnostic> {
+        self.0.iter()
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Whether there is one that forbids the use of the configuration.
+    pub fn has_errors(&self) -> bool {
+        self.iter().any(|diagnostic| diagnostic.code.severity() == Severity::Error)
+    }
+}
+
+impl<'a> IntoIterator for &'a Diagnostics {
+    type Item = &'a Diagnostic;
+    type IntoIter = std::slice::Iter<'a, Diagnostic>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.iter()
+    }
+}
+
+impl fmt::Display for Diagnostics {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let lines: Vec<String> = self.iter().map(ToString::to_string).collect();
+        f.write_str(&lines.join("\n"))
+    }
+}
+
+impl std::error::Error for Diagnostics {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn codes_are_unique_and_in_order() {
+        let texts: Vec<_> = Code::ALL.iter().map(|code| code.as_str()).collect();
+        assert!(texts.windows(2).all(|pair| pair[0] < pair[1]), "{texts:?}");
+    }
+
+    #[test]
+    fn faults_stand_in_the_order_of_their_places_and_once() {
+        let at = |line| Place::File { file: Path::new("a.yaml").into(), line, column: 3 };
+        let mut faults = Diagnostics::default();
+        faults.add(Code::DoesNothing, &at(10), "last");
+        faults.help(Code::UnknownKey, &at(2), "first", "mend it");
+        faults.add(Code::Missing, &at(10), "behind the last");
+        faults.add(Code::DoesNothing, &at(10), "last");
+        assert_eq!(
+            faults.to_string(),
+            "a.yaml:2:3: error[E004]: first\n  help: mend it\n\
+             a.yaml:10:3: warning[W001]: last\na.yaml:10:3: error[E005]: behind the last"
+        );
+        assert!(faults.has_errors());
+    }
+}

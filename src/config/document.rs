@@ -1,0 +1,112 @@
+//! The layered tree and the rules files -> settings.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::Duration;
+
+use super::decode::{Fields, Spot, entries, list, named, spot, text};
+use super::delivery::delivery;
+use super::diagnostic::{Code, Diagnostics};
+use super::meaning::{self, Names};
+use super::settings::{Delivery, Settings};
+use super::yaml::Node;
+use super::{destinations, file, rules, server, sources, store};
+use crate::domain::duration::LONGEST;
+use crate::domain::name::Name;
+use crate::domain::table::RuleTable;
+use crate::domain::template::Templates;
+
+/// Reads everything, faulty parts or not, and then judges what the parts mean together.
+pub(super) fn settings(root: &Node, directory: &Path, faults: &mut Diagnostics) -> Option<Settings> {
+    let mut templates = Templates::new();
+    let mut fields = Fields::of(root, "", faults)?;
+    let server = fields.get("server", server::server);
+    let admin = fields.get("admin", server::admin);
+    let store = fields.get("store", store::store);
+    let retention = fields.get("retention", store::retention);
+    let log = fields.get("log", store::log);
+    fields.get("engine", |node, faults| {
+        Fields::of(node, "engine", faults)?.finish();
+        Some(())
+    });
+    let common = fields.get("delivery", delivery).unwrap_or(UNBOUNDED);
+    let (source_names, sources) = section(&mut fields, "sources", sources::source);
+    let (destination_names, destinations) = section(&mut fields, "destinations", |name, node, faults| {
+        destinations::destination(name, node, common, faults)
+    });
+    let before = fields.faults.len();
+    let drafts = fields.get("rules", |node, faults| rules_files(node, directory, &mut templates, faults));
+    let drafts = drafts.unwrap_or_default();
+
+    if drafts.is_empty() && fields.faults.len() == before {
+        rules::none(fields.place_of("rules"), fields.faults);
+    }
+    meaning::section(root, "sources", "source", "sources: { local: {} }", fields.faults);
+    let journal = "destinations: { journal: { file: { path: \"-\" } } }";
+    meaning::section(root, "destinations", "destination", journal, fields.faults);
+    if let (Some(server), Some(admin)) = (&server, &admin) {
+        server::apart(server, admin, root, fields.faults);
+    }
+    if let Some(retention) = &retention {
+        meaning::retention(retention, sources.values(), root, fields.faults);
+    }
+    let names = Names { sources: source_names, destinations: destination_names };
+    let rules = meaning::rules(drafts, &names, &destinations, fields.faults);
+    fields.finish();
+    Some(Settings {
+        server: server?,
+        admin: admin?,
+        store: store?,
+        sources,
+        destinations,
+        rules: RuleTable::new(rules, templates),
+        retention: retention?,
+        log: log?,
+    })
+}
+
+/// Stands in for a faulty `delivery`, and contradicts nothing that a destination says.
+const UNBOUNDED: Delivery = Delivery {
+    initial_backoff: Duration::ZERO,
+    max_backoff: LONGEST,
+    max_age: LONGEST,
+    scale_in_max_age: LONGEST,
+};
+
+/// A map of named things: all names, if they could be read, and the things that are whole.
+fn section<T>(
+    fields: &mut Fields<'_, '_>,
+    key: &'static str,
+    read: impl Fn(Name, &Node, &mut Diagnostics) -> Option<T>,
+) -> (Option<Vec<Name>>, BTreeMap<Name, T>) {
+    let named = fields.get(key, |node, faults| {
+        // Of an empty section it is said that it is empty, and not of each rule that it names nobody.
+        entries(node, faults).filter(|entries| !entries.is_empty()).map(|_| named(node, faults))
+    });
+    let things = named.iter().flatten().filter_map(|(name, node)| {
+        let thing = read(name.value.clone(), node, fields.faults)?;
+        Some((name.value.clone(), thing))
+    });
+    let things = things.collect();
+    (named.map(|named| named.into_iter().map(|(name, _)| name.value).collect()), things)
+}
+
+/// The rules of all files that can be read.
+fn rules_files(
+    node: &Node,
+    directory: &Path,
+    templates: &mut Templates,
+    faults: &mut Diagnostics,
+) -> Option<Vec<rules::Draft>> {
+    let mut drafts = Vec::new();
+    let mut known: Vec<Spot<&str>> = Vec::new();
+    for path in list(spot(text))(node, faults)? {
+        if known.iter().any(|known| known.value == path.value) {
+            faults.add(Code::DuplicateName, &path.place, format!("`{}` is listed twice", path.value));
+        } else if let Some(tree) = file::read(&directory.join(path.value), Some(&path.place), faults) {
+            drafts.extend(rules::file(&tree, templates, faults));
+        }
+        known.push(path);
+    }
+    Some(drafts)
+}

@@ -1,0 +1,37 @@
+//! A file -> its tree.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use super::diagnostic::{Code, Diagnostics, Place};
+use super::yaml::{self, Node, Origin};
+
+/// Reads a file. `named_at` is where another file names it.
+pub(super) fn read(path: &Path, named_at: Option<&Place>, faults: &mut Diagnostics) -> Option<Node> {
+    let file: Arc<Path> = path.into();
+    let bytes = match std::fs::read(path) {
+        Ok(bytes) => bytes,
+        Err(error) => {
+            let place = named_at.cloned().unwrap_or(Place::Whole(file));
+            faults.add(Code::Unreadable, &place, format!("cannot read {}: {error}", path.display()));
+            return None;
+        }
+    };
+    match String::from_utf8(bytes) {
+        Ok(text) => yaml::parse(&text, &Origin::File(file), faults),
+        Err(error) => {
+            let (line, column) = end_of(&error.as_bytes()[..error.utf8_error().valid_up_to()]);
+            let place = Place::File { file, line, column };
+            faults.help(Code::Syntax, &place, "this is not UTF-8", "save the file as UTF-8");
+            None
+        }
+    }
+}
+
+/// Line and column behind `text`.
+fn end_of(text: &[u8]) -> (u32, u32) {
+    let text = String::from_utf8_lossy(text);
+    let count = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
+    let last = text.rsplit('\n').next().unwrap_or_default();
+    (count(text.matches('\n').count() + 1), count(last.chars().count() + 1))
+}

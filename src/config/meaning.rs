@@ -1,0 +1,130 @@
+//! The pass of meaning: what the parts of a configuration say about each other.
+
+use std::collections::{BTreeMap, HashMap};
+
+use super::decode::{Spot, nearest};
+use super::diagnostic::{Code, Diagnostics, Place};
+use super::rules::Draft;
+use super::settings::{Destination, Retention};
+use super::yaml::{Kind, Node};
+use crate::domain::duration::format;
+use crate::domain::name::Name;
+use crate::domain::rule::Rule;
+use crate::domain::source::Source;
+
+/// What rules can speak of. A list that could not be read is `None`, and nothing is held against it.
+pub(super) struct Names {
+    pub sources: Option<Vec<Name>>,
+    pub destinations: Option<Vec<Name>>,
+}
+
+/// Says that a section is needed which is absent or empty.
+pub(super) fn section(root: &Node, key: &str, what: &str, example: &str, faults: &mut Diagnostics) {
+    let node = root.get(key);
+    let empty = match node.map(|node| &node.kind) {
+        None | Some(Kind::Null) => true,
+        Some(Kind::Map(entries)) => entries.is_empty(),
+        Some(_) => false,
+    };
+    if empty {
+        let place = &node.unwrap_or(root).place;
+        faults.help(Code::Empty, place, format!("there is no {what}"), format!("add one: `{example}`"));
+    }
+}
+
+/// What is closed has to be remembered for as long as a late copy of it may come.
+pub(super) fn retention<'s>(
+    retention: &Retention,
+    sources: impl Iterator<Item = &'s Source>,
+    root: &Node,
+    faults: &mut Diagnostics,
+) {
+    for source in sources.filter(|source| source.late_window > retention.closed) {
+        let closed = root.get("retention").and_then(|retention| retention.get("closed"));
+        let closed = closed.map(|closed| &closed.place).filter(|place| **place != Place::Default);
+        let late = root.get("sources").and_then(|sources| sources.get(source.name.as_str()));
+        let late = late.map(|source| &source.get("late_window").unwrap_or(source).place);
+        let message = format!(
+            "`retention.closed` ({}) is below the `late_window` ({}) of source `{}`",
+            format(retention.closed),
+            format(source.late_window),
+            source.name
+        );
+        let help = "a closed alert would be forgotten before its late copy comes: raise `retention.closed`";
+        faults.help(Code::Contradiction, closed.or(late).unwrap_or(&root.place), message, help);
+    }
+}
+
+/// Judges the drafts and gives the rules that are whole.
+pub(super) fn rules(
+    drafts: Vec<Draft>,
+    names: &Names,
+    destinations: &BTreeMap<Name, Destination>,
+    faults: &mut Diagnostics,
+) -> Vec<Rule> {
+    unique(&drafts, faults);
+    for draft in &drafts {
+        known(&draft.sources, names.sources.as_deref(), "source", faults);
+        known(&draft.send_to, names.destinations.as_deref(), "destination", faults);
+        acts(draft, destinations, faults);
+    }
+    let sized = |draft: Draft| {
+        let mut rule = draft.rule?;
+        let limits = rule.send_to.iter().filter_map(|name| destinations.get(name));
+        rule.max_event_bytes = limits.map(Destination::max_event_bytes).min().unwrap_or(usize::MAX);
+        Some(rule)
+    };
+    drafts.into_iter().filter_map(sized).collect()
+}
+
+fn unique(drafts: &[Draft], faults: &mut Diagnostics) {
+    let mut first: HashMap<&Name, &Place> = HashMap::new();
+    for name in drafts.iter().filter_map(|draft| draft.name.as_ref()) {
+        if let Some(first) = first.get(&name.value) {
+            let message = format!("there are two rules `{}`", name.value);
+            let help = format!("the other stands at {first}; a name is a rule's identity, give each its own");
+            faults.help(Code::DuplicateName, &name.place, message, help);
+        } else {
+            first.insert(&name.value, &name.place);
+        }
+    }
+}
+
+fn known(names: &[Spot<Name>], known: Option<&[Name]>, what: &str, faults: &mut Diagnostics) {
+    let Some(known) = known else { return };
+    for name in names.iter().filter(|name| !known.contains(&name.value)) {
+        let message = format!("there is no {what} `{}`", name.value);
+        let help = match nearest(name.value.as_str(), known.iter().map(Name::as_str)) {
+            Some(near) => format!("did you mean `{near}`?"),
+            None => {
+                let known: Vec<&str> = known.iter().map(Name::as_str).collect();
+                format!("configured: {}", known.join(", "))
+            }
+        };
+        faults.help(Code::UnknownName, &name.place, message, help);
+    }
+}
+
+/// Whether a rule does something, somewhere, and only once.
+fn acts(draft: &Draft, destinations: &BTreeMap<Name, Destination>, faults: &mut Diagnostics) {
+    if !draft.active {
+        return;
+    }
+    if !draft.has_action {
+        let help = "add `on_firing` or `on_resolved`, or say `mode: disabled` if it is to take its alerts and do \
+                    nothing";
+        faults.help(Code::DoesNothing, &draft.place, "this rule does nothing", help);
+        return;
+    }
+    if draft.send_to.is_empty() && !draft.send_to_faulty {
+        let help = "add `send_to: [NAME]` here or under `defaults:` at the top of the file";
+        faults.help(Code::NowhereToSend, &draft.send_to_place, "this rule sends its events nowhere", help);
+    }
+    let acting = |name: &&Spot<Name>| destinations.get(&name.value).is_some_and(Destination::acts);
+    let mut acting = draft.send_to.iter().filter(acting);
+    if let (Some(first), Some(second)) = (acting.next(), acting.next()) {
+        let message = format!("both `{}` and `{}` would carry out this rule's events", first.value, second.value);
+        let help = "send to one that acts; a destination `file` beside it only keeps the events";
+        faults.help(Code::ActsTwice, &draft.send_to_place, message, help);
+    }
+}

@@ -1,0 +1,97 @@
+//! What a rule does when an episode opens and when it closes.
+
+use super::super::decode::{Fields, flag, number, word};
+use super::super::diagnostic::{Code, Diagnostics};
+use super::super::unsupported::Guards;
+use super::super::yaml::Node;
+use super::amount::amount;
+use super::defaults::{Defaults, guard};
+use crate::domain::rule::{Change, FiringAction, Limits, Repeat, ResolvedAction};
+use crate::domain::template::Templates;
+
+/// Which of the two actions is read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Phase {
+    Firing,
+    Resolved,
+}
+
+/// What the actions of a rule are read with.
+pub(super) struct Surroundings<'a> {
+    pub templates: &'a mut Templates,
+    pub defaults: &'a Defaults,
+    pub limits: Limits,
+}
+
+const ACTIONS: &str = "write one action, for example `scale_out: { by: 1 }`";
+
+pub(super) fn firing(
+    node: &Node,
+    around: &mut Surroundings<'_>,
+    faults: &mut Diagnostics,
+) -> Option<FiringAction> {
+    let mut fields = Fields::of(node, "rules.*.on_firing", faults)?;
+    let repeats = [("never", Repeat::Never), ("on_growth", Repeat::OnGrowth)];
+    let repeat = fields.get("repeat", word(&repeats)).unwrap_or(Repeat::OnGrowth);
+    // `hold` is an action too, which the list of what is unsupported refuses.
+    let action = fields.one_of(&["scale_out", "scale_in", "set_capacity", "notify", "hold"], ACTIONS);
+    let change = change(action, Phase::Firing, &mut fields, around);
+    fields.finish();
+    Some(FiringAction { change: change?, repeat })
+}
+
+pub(super) fn resolved(
+    node: &Node,
+    around: &mut Surroundings<'_>,
+    faults: &mut Diagnostics,
+) -> Option<ResolvedAction> {
+    let mut fields = Fields::of(node, "rules.*.on_resolved", faults)?;
+    let action = fields.one_of(&["scale_out", "scale_in", "set_capacity", "notify"], ACTIONS);
+    let change = change(action, Phase::Resolved, &mut fields, around);
+    fields.finish();
+    Some(ResolvedAction { change: change? })
+}
+
+fn change(
+    action: Option<(&'static str, &Node)>,
+    phase: Phase,
+    fields: &mut Fields<'_, '_>,
+    around: &mut Surroundings<'_>,
+) -> Option<Change> {
+    // Both are read first, so that a fault in one hides none in the other.
+    let cooldown = guard(fields, "cooldown");
+    let stabilization_window = guard(fields, "stabilization_window");
+    let guards = Guards {
+        cooldown: cooldown.or_else(|| around.defaults.cooldown.clone()),
+        stabilization_window: stabilization_window.or_else(|| around.defaults.stabilization_window.clone()),
+    };
+    let (name, node) = action?;
+    let change = match name {
+        "scale_out" => amount(node, false, phase, around.templates, fields.faults).map(Change::ScaleOut),
+        "scale_in" => amount(node, true, phase, around.templates, fields.faults).map(Change::ScaleIn),
+        "set_capacity" => set_capacity(node, around.limits, fields.faults),
+        _ => notify(node, fields.faults),
+    }?;
+    guards.check(&change, &node.place, fields.faults);
+    Some(change)
+}
+
+fn set_capacity(node: &Node, limits: Limits, faults: &mut Diagnostics) -> Option<Change> {
+    let mut fields = Fields::of(node, "rules.*.set_capacity", faults)?;
+    let to = fields.need("to", "to: 4", number::<u32>(0..=i64::from(u32::MAX)));
+    let allow_decrease = fields.get("allow_decrease", flag).unwrap_or(false);
+    if let Some(to) = to
+        && limits.hold(to) != to
+    {
+        let message = format!("`to: {to}` lies outside the rule's `limits`");
+        let place = fields.place_of("to");
+        fields.faults.help(Code::Contradiction, place, message, "move it inside, or widen the limits");
+    }
+    fields.finish();
+    Some(Change::SetCapacity { to: to?, allow_decrease })
+}
+
+fn notify(node: &Node, faults: &mut Diagnostics) -> Option<Change> {
+    Fields::of(node, "rules.*.notify", faults)?.finish();
+    Some(Change::Notify)
+}

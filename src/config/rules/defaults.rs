@@ -1,0 +1,65 @@
+//! What the rules of one file have in common.
+
+use std::time::Duration;
+
+use super::super::decode::{Fields, Spot, duration, names, number, spot, time, word};
+use super::super::diagnostic::{Code, Diagnostics, Place};
+use super::super::yaml::Node;
+use crate::domain::name::Name;
+use crate::domain::rule::{Limits, Mode};
+
+/// `defaults:` at the top of a rules file. What a rule says itself holds before it.
+#[derive(Default)]
+pub(super) struct Defaults {
+    pub send_to: Option<Vec<Spot<Name>>>,
+    pub expires_after: Option<Duration>,
+    pub limits: Limits,
+    pub mode: Option<Mode>,
+    pub cooldown: Option<Spot<Duration>>,
+    pub stabilization_window: Option<Spot<Duration>>,
+}
+
+pub(super) const MODES: [(&str, Mode); 2] = [("active", Mode::Active), ("disabled", Mode::Disabled)];
+
+pub(super) fn defaults(node: &Node, faults: &mut Diagnostics) -> Option<Defaults> {
+    let mut fields = Fields::of(node, "rules.defaults", faults)?;
+    let defaults = Defaults {
+        send_to: fields.get("send_to", names),
+        expires_after: fields.get("expires_after", time),
+        limits: limits(&mut fields, Limits::default()),
+        mode: fields.get("mode", word(&MODES)),
+        cooldown: guard(&mut fields, "cooldown"),
+        stabilization_window: guard(&mut fields, "stabilization_window"),
+    };
+    fields.finish();
+    Some(defaults)
+}
+
+/// A guard that is asked for. One that is refused or faulty has been said already; it is there all the
+/// same, and nobody has to be told to say it.
+pub(super) fn guard(fields: &mut Fields<'_, '_>, key: &'static str) -> Option<Spot<Duration>> {
+    let own = fields.get(key, spot(duration));
+    own.or_else(|| fields.has(key).then_some(Spot { value: Duration::ZERO, place: Place::Default }))
+}
+
+/// `limits`, key by key over those of `common`: who gives a rule a maximum keeps the common minimum.
+pub(super) fn limits(fields: &mut Fields<'_, '_>, common: Limits) -> Limits {
+    let read = |node: &Node, faults: &mut Diagnostics| {
+        let mut fields = Fields::of(node, "rules.*.limits", faults)?;
+        let [min_capacity, max_capacity] = ["min_capacity", "max_capacity"]
+            .map(|key| fields.get(key, number::<u32>(0..=i64::from(u32::MAX))));
+        fields.finish();
+        Some(Limits { min_capacity, max_capacity })
+    };
+    let own = fields.get("limits", read).unwrap_or_default();
+    let min_capacity = own.min_capacity.or(common.min_capacity);
+    let max_capacity = own.max_capacity.or(common.max_capacity);
+    if let (Some(min), Some(max)) = (min_capacity, max_capacity)
+        && min > max
+        && own != Limits::default()
+    {
+        let message = format!("`min_capacity` ({min}) is above `max_capacity` ({max})");
+        fields.faults.add(Code::Contradiction, fields.place_of("limits"), message);
+    }
+    Limits { min_capacity, max_capacity }
+}

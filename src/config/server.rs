@@ -1,0 +1,67 @@
+//! The two listeners.
+
+use std::net::SocketAddr;
+
+use super::decode::{Fields, Spot, address, flag, number, spot, time};
+use super::diagnostic::{Code, Diagnostics};
+use super::settings::{Admin, Server};
+use super::yaml::Node;
+
+pub(super) fn server(node: &Node, faults: &mut Diagnostics) -> Option<Server> {
+    let mut fields = Fields::of(node, "server", faults)?;
+    let listen = listen(&mut fields);
+    let max_body_bytes = fields.get("max_body_bytes", number::<usize>(1..=i64::MAX));
+    let max_in_flight = fields.get("max_in_flight", number(1..=1_000_000));
+    let max_in_flight_bytes = fields.get("max_in_flight_bytes", number(1..=i64::MAX));
+    let header_timeout = fields.get("header_timeout", time);
+    let body_timeout = fields.get("body_timeout", time);
+    let drain_timeout = fields.get("drain_timeout", time);
+    if let (Some(body), Some(all)) = (max_body_bytes, max_in_flight_bytes)
+        && body > all
+    {
+        let message = format!("`max_body_bytes` ({body}) is above `max_in_flight_bytes` ({all})");
+        let help = "a body of that size could never be read: raise `max_in_flight_bytes` or lower this";
+        let place = fields.place_of("max_body_bytes");
+        fields.faults.help(Code::Contradiction, place, message, help);
+    }
+    fields.finish();
+    Some(Server {
+        listen: listen?.value,
+        max_body_bytes: max_body_bytes?,
+        max_in_flight: max_in_flight?,
+        max_in_flight_bytes: max_in_flight_bytes?,
+        header_timeout: header_timeout?,
+        body_timeout: body_timeout?,
+        drain_timeout: drain_timeout?,
+    })
+}
+
+pub(super) fn admin(node: &Node, faults: &mut Diagnostics) -> Option<Admin> {
+    let mut fields = Fields::of(node, "admin", faults)?;
+    let listen = listen(&mut fields);
+    fields.finish();
+    Some(Admin { listen: listen?.value })
+}
+
+/// Both listeners cannot have one address. Port 0 takes a free one each time.
+pub(super) fn apart(server: &Server, admin: &Admin, node: &Node, faults: &mut Diagnostics) {
+    if server.listen == admin.listen && server.listen.port() != 0 {
+        let listen = node.get("admin").and_then(|admin| admin.get("listen")).unwrap_or(node);
+        let message = format!("`server.listen` and `admin.listen` are both {}", admin.listen);
+        faults.help(Code::Contradiction, &listen.place, message, "give each listener a port of its own");
+    }
+}
+
+/// A listener that others can reach has to know who they are, or be told that nobody asks.
+fn listen(fields: &mut Fields<'_, '_>) -> Option<Spot<SocketAddr>> {
+    let allowed = fields.get("allow_unauthenticated", flag);
+    let listen = fields.get("listen", spot(address))?;
+    let loopback = listen.value.ip().to_canonical().is_loopback();
+    if !loopback && allowed == Some(false) {
+        let message = format!("{} is not loopback, and nobody who calls there has to say who they are", listen.value);
+        let help = "listen on 127.0.0.1, or say `allow_unauthenticated: true` beside `listen` if something in \
+                    front checks who calls";
+        fields.faults.help(Code::Unauthenticated, &listen.place, message, help);
+    }
+    Some(listen)
+}

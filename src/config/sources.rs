@@ -1,0 +1,48 @@
+//! Senders of notifications.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::decode::{Fields, any_text, duration, entries, time};
+use super::diagnostic::{Code, Diagnostics};
+use super::yaml::Node;
+use crate::domain::duration::format;
+use crate::domain::labels::Labels;
+use crate::domain::name::Name;
+use crate::domain::source::Source;
+
+const LATE_WINDOW: Duration = Duration::from_secs(6 * 60);
+const OCCURRENCE_TTL: Duration = Duration::from_secs(24 * 3600);
+
+pub(super) fn source(name: Name, node: &Node, faults: &mut Diagnostics) -> Option<Source> {
+    let mut fields = Fields::of(node, "sources.*", faults)?;
+    let labels = fields.get("labels", labels).unwrap_or_default();
+    let late_window = fields.get("late_window", duration).unwrap_or(LATE_WINDOW);
+    let occurrence_ttl = fields.get("occurrence_ttl", time).unwrap_or(OCCURRENCE_TTL);
+    if occurrence_ttl <= late_window {
+        let (ttl, late) = (format(occurrence_ttl), format(late_window));
+        let place = fields.place_of(if fields.has("occurrence_ttl") { "occurrence_ttl" } else { "late_window" });
+        fields.faults.help(
+            Code::Contradiction,
+            place,
+            format!("`occurrence_ttl` ({ttl}) is not above `late_window` ({late})"),
+            "an alert would be forgotten before its late copy is judged: take an `occurrence_ttl` longer than \
+             Alertmanager's repeat_interval",
+        );
+    }
+    fields.finish();
+    Some(Source { name, labels: Arc::new(labels), late_window, occurrence_ttl })
+}
+
+fn labels(node: &Node, faults: &mut Diagnostics) -> Option<Labels> {
+    let mut labels = Labels::default();
+    for (key, value) in entries(node, faults)? {
+        if key.name.is_empty() {
+            faults.add(Code::Value, &key.place, "a label's name must not be empty");
+        }
+        if let Some(text) = any_text(value, faults) {
+            labels.set(&key.name, text);
+        }
+    }
+    Some(labels)
+}

@@ -1,0 +1,38 @@
+//! Where state lives, for how long, and the log.
+
+use std::path::PathBuf;
+
+use super::decode::{Fields, duration, text, word};
+use super::diagnostic::Diagnostics;
+use super::settings::{Log, LogFormat, LogLevel, Retention, Store};
+use super::yaml::Node;
+
+pub(super) fn store(node: &Node, faults: &mut Diagnostics) -> Option<Store> {
+    let mut fields = Fields::of(node, "store", faults)?;
+    let store = fields.get("sqlite", |node, faults| {
+        let mut fields = Fields::of(node, "store.sqlite", faults)?;
+        let path = fields.need("path", "path: data/scalebridge.db", text);
+        fields.finish();
+        Some(Store::Sqlite { path: PathBuf::from(path?) })
+    });
+    fields.finish();
+    store
+}
+
+pub(super) fn retention(node: &Node, faults: &mut Diagnostics) -> Option<Retention> {
+    let mut fields = Fields::of(node, "retention", faults)?;
+    let decisions = fields.get("decisions", duration);
+    let delivered = fields.get("delivered", duration);
+    let closed = fields.get("closed", duration);
+    fields.finish();
+    Some(Retention { decisions: decisions?, delivered: delivered?, closed: closed? })
+}
+
+pub(super) fn log(node: &Node, faults: &mut Diagnostics) -> Option<Log> {
+    let levels = [LogLevel::Error, LogLevel::Warn, LogLevel::Info, LogLevel::Debug, LogLevel::Trace];
+    let mut fields = Fields::of(node, "log", faults)?;
+    let format = fields.get("format", word(&[("text", LogFormat::Text), ("json", LogFormat::Json)]));
+    let level = fields.get("level", word(&levels.map(|level| (level.as_str(), level))));
+    fields.finish();
+    Some(Log { format: format?, level: level? })
+}

@@ -1,0 +1,158 @@
+//! What the design promises and this version does not build yet.
+//!
+//! It is refused at start, never ignored: a rule that asks for a stabilization window must not shrink
+//! without one. Whoever builds one of these deletes its line here and reads the key where it belongs.
+
+use std::time::Duration;
+
+use super::decode::Spot;
+use super::diagnostic::{Code, Diagnostics, Place};
+use super::yaml::{Kind, Node};
+use crate::domain::duration;
+use crate::domain::rule::Change;
+
+/// A key of a map, with the values of it that are refused.
+pub(super) struct Unsupported {
+    /// The map, as [`super::decode::Fields::of`] was told.
+    at: &'static str,
+    key: &'static str,
+    refused: Refused,
+    help: &'static str,
+}
+
+enum Refused {
+    Always,
+    /// Not these: the value is shown, and what is accepted has to be read by its decoder.
+    When(fn(&Node) -> bool),
+}
+use Refused::{Always, When};
+
+#[rustfmt::skip] // a table, one line each
+const LIST: &[Unsupported] = &[
+    no("server", "tls", Always, "leave it out, and end TLS in front of the bridge"),
+    no("admin", "tls", Always, "leave it out, and end TLS in front of the bridge"),
+    no("admin", "tokens", Always, "leave it out, and keep the listener on loopback"),
+    no("store", "postgres", Always, "keep the state in `sqlite: { path: … }`"),
+    no("sources.*", "auth", Always, "leave it out, and let only Alertmanager reach the listener"),
+    no("sources.*", "rules", Always, "leave it out, and name the sources in each rule: `sources: […]`"),
+    no("sources.*", "targets", Always, "leave it out, and name the sources in each rule: `sources: […]`"),
+    no("sources.*", "heartbeat", Always, "leave it out"),
+    no("delivery", "max_backlog", Always, "leave it out; the backlog has no bound yet"),
+    no("destinations.*", "max_backlog", Always, "leave it out; the backlog has no bound yet"),
+    no("destinations.*.sqs", "role_arn", Always, "leave it out, and let the process itself have the role (IRSA, Pod Identity, a profile)"),
+    no("destinations.*.sqs", "external_id", Always, "leave it out, and let the process itself have the role (IRSA, Pod Identity, a profile)"),
+    no("destinations.*.lambda", "role_arn", Always, "leave it out, and let the process itself have the role (IRSA, Pod Identity, a profile)"),
+    no("destinations.*.lambda", "external_id", Always, "leave it out, and let the process itself have the role (IRSA, Pod Identity, a profile)"),
+    no("destinations.*.lambda", "per_target_order", When(is_true), "leave it out; a FIFO queue keeps the order of each target"),
+    no("destinations.*.lambda", "max_events", When(is_above_one), "leave it out; each call carries one event"),
+    no("engine", "scale_in_per_minute", Always, "leave it out; nothing bounds the rate yet"),
+    no("engine", "scale_out_per_minute", Always, "leave it out; nothing bounds the rate yet"),
+    no("engine", "max_deferral", Always, "leave it out; nothing is deferred yet"),
+    no("rules.*", "budget", Always, "leave it out; nothing bounds a rule's events yet"),
+    no("rules.*", "mode", When(is_shadow), "say `mode: disabled`, or try the rule with a destination `file: { path: \"-\" }`"),
+    no("rules.defaults", "mode", When(is_shadow), "say `mode: disabled`, or try the rules with a destination `file: { path: \"-\" }`"),
+    no("rules.defaults", "budget", Always, "leave it out; nothing bounds a rule's events yet"),
+    no("rules.defaults", "cooldown", When(is_a_time), ACT_AT_ONCE),
+    no("rules.defaults", "stabilization_window", When(is_a_time), ACT_AT_ONCE),
+    no("rules.*.on_firing", "hold", Always, "leave the rule out, or say `mode: disabled` in the rules that are not to act"),
+    no("rules.*.on_firing", "cooldown", When(is_a_time), ACT_AT_ONCE),
+    no("rules.*.on_firing", "stabilization_window", When(is_a_time), ACT_AT_ONCE),
+    no("rules.*.on_firing", "repeat", When(is_while_firing), "say `repeat: on_growth` or `repeat: never`"),
+    no("rules.*.on_firing", "max_emissions", Always, "leave it out; it belongs to `repeat: while_firing`"),
+    no("rules.*.on_resolved", "cooldown", When(is_a_time), ACT_AT_ONCE),
+    no("rules.*.on_resolved", "stabilization_window", When(is_a_time), ACT_AT_ONCE),
+];
+
+const ACT_AT_ONCE: &str = "say 0s to act at once, or leave the action out";
+
+const fn no(at: &'static str, key: &'static str, refused: Refused, help: &'static str) -> Unsupported {
+    Unsupported { at, key, refused, help }
+}
+
+/// The line that refuses `key: value` in the map `at`.
+pub(super) fn refuses(at: &str, key: &str, value: &Node) -> Option<&'static Unsupported> {
+    let line = LIST.iter().find(|line| line.at == at && line.key == key)?;
+    let refused = match line.refused {
+        Always => true,
+        When(refused) => refused(value),
+    };
+    refused.then_some(line)
+}
+
+/// Whether the setting at this path, or one that it lies in, is listed, so that an environment variable
+/// for it is refused by the list and not called unknown.
+pub(super) fn covers(path: &str) -> bool {
+    LIST.iter().any(|line| {
+        let rest = path.strip_prefix(line.at).and_then(|rest| rest.strip_prefix('.'));
+        rest.and_then(|rest| rest.strip_prefix(line.key))
+            .is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+    })
+}
+
+/// The keys that are listed for the map `at`.
+pub(super) fn keys(at: &str) -> impl Iterator<Item = &'static str> {
+    LIST.iter().filter(move |line| line.at == at).map(|line| line.key)
+}
+
+impl Unsupported {
+    /// Says so, at the key.
+    pub fn report(&self, place: &Place, value: &Node, faults: &mut Diagnostics) {
+        let shown = match (&self.refused, &value.kind) {
+            (When(_), Kind::Text(text)) => format!("{}: {text}", self.key),
+            (When(_), Kind::Int(number)) => format!("{}: {number}", self.key),
+            (When(_), Kind::Bool(flag)) => format!("{}: {flag}", self.key),
+            _ => self.key.to_owned(),
+        };
+        faults.help(
+            Code::Unsupported,
+            place,
+            format!("`{shown}` is not supported by this version"),
+            self.help,
+        );
+    }
+}
+
+/// The guards that an action asks for, its own or its file's defaults.
+pub(super) struct Guards {
+    pub cooldown: Option<Spot<Duration>>,
+    pub stabilization_window: Option<Spot<Duration>>,
+}
+
+impl Guards {
+    /// What takes capacity away has, by contract, a cooldown and a stabilization window of five minutes
+    /// where nothing else is said. They cannot be kept yet, so their absence has to be said.
+    pub fn check(&self, change: &Change, place: &Place, faults: &mut Diagnostics) {
+        if !change.takes_away() {
+            return;
+        }
+        let guards = [("stabilization_window", &self.stabilization_window), ("cooldown", &self.cooldown)];
+        for (key, _) in guards.iter().filter(|(_, given)| given.is_none()) {
+            faults.help(
+                Code::Unsupported,
+                place,
+                format!("the default `{key}: 5m` of `{}` is not supported by this version", change.action()),
+                format!("say `{key}: 0s` to act at once, or leave the action out"),
+            );
+        }
+    }
+}
+
+fn is_true(node: &Node) -> bool {
+    node.kind == Kind::Bool(true)
+}
+
+fn is_above_one(node: &Node) -> bool {
+    matches!(node.kind, Kind::Int(2..))
+}
+
+fn is_shadow(node: &Node) -> bool {
+    matches!(&node.kind, Kind::Text(text) if text == "shadow")
+}
+
+fn is_while_firing(node: &Node) -> bool {
+    matches!(&node.kind, Kind::Text(text) if text == "while_firing")
+}
+
+fn is_a_time(node: &Node) -> bool {
+    matches!(&node.kind, Kind::Text(text) if duration::parse(text).is_ok_and(|time| !time.is_zero()))
+}

@@ -1,0 +1,309 @@
+//! YAML text -> a tree that knows where everything stands.
+//!
+//! One parse by `serde-saphyr`, which is used nowhere else. Nothing is decided here about what a key
+//! means; only what YAML itself says is a fault: bad syntax, a key that comes twice, a document that
+//! unfolds into more than its budget allows.
+
+use std::fmt;
+use std::path::Path;
+use std::sync::Arc;
+
+use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
+use serde_saphyr::{DuplicateKeyPolicy, Location, MessageFormatter, Spanned, UserMessageFormatter};
+
+use super::diagnostic::{Code, Diagnostics, Place};
+
+/// A value and where it stands.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Node {
+    pub place: Place,
+    pub kind: Kind,
+}
+
+/// What a value is. Quoted text is always [`Kind::Text`]; of plain text only `true`, `false`, `null`
+/// and numbers are something else, as YAML 1.2's core schema has it.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Kind {
+    Null,
+    Bool(bool),
+    Int(i64),
+    Float(f64),
+    Text(String),
+    List(Vec<Node>),
+    /// In the order of the text, each key once.
+    Map(Vec<(Key, Node)>),
+}
+
+/// A key of a map and where it stands.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Key {
+    pub name: String,
+    pub place: Place,
+}
+
+impl Node {
+    /// The value of a key, if this is a map that has it.
+    pub fn get(&self, key: &str) -> Option<&Self> {
+        match &self.kind {
+            Kind::Map(entries) => entries.iter().find(|(known, _)| known.name == key).map(|(_, node)| node),
+            _ => None,
+        }
+    }
+}
+
+/// Reads the one document in `text`. Faults are added to `faults`; with a fault of syntax there is no
+/// tree.
+pub(super) fn parse(text: &str, origin: &Origin, faults: &mut Diagnostics) -> Option<Node> {
+    let mut options = serde_saphyr::Options::default();
+    // Repeated keys are found below, all of them.
+    options.duplicate_keys = DuplicateKeyPolicy::PassThrough;
+    // `yes`, `0755`, `1_000` and `.inf` are text: who means something else can say so.
+    options.strict_booleans = true;
+    options.leading_zero_numbers_as_strings = true;
+    options.underscored_numbers_as_strings = true;
+    options.non_finite_float_policy = serde_saphyr::NonFiniteFloatPolicy::AsString;
+    options.reject_unsupported_tags = true;
+    options.with_snippet = false;
+    match serde_saphyr::from_str_with_options::<Spanned<Raw>>(text, options) {
+        Ok(raw) => Some(origin.node(raw, faults)),
+        Err(serde_saphyr::Error::Eof { .. }) => {
+            Some(Node { place: origin.place(Location::UNKNOWN), kind: Kind::Null })
+        }
+        Err(error) => {
+            let place = origin.place(error.location().unwrap_or(Location::UNKNOWN));
+            let message = UserMessageFormatter.format_message(error.without_snippet()).into_owned();
+            faults.add(Code::Syntax, &place, format!("this is not YAML that can be used: {message}"));
+            None
+        }
+    }
+}
+
+/// What is being read.
+pub(super) enum Origin {
+    File(Arc<Path>),
+    Defaults,
+}
+
+impl Origin {
+    fn place(&self, location: Location) -> Place {
+        let number = |number: u64| u32::try_from(number).unwrap_or(u32::MAX).max(1);
+        match self {
+            Self::File(file) => {
+                let (line, column) = (number(location.line()), number(location.column()));
+                Place::File { file: file.clone(), line, column }
+            }
+            Self::Defaults => Place::Default,
+        }
+    }
+
+    /// Depth is bounded by the reader's budget.
+    fn node(&self, raw: Spanned<Raw>, faults: &mut Diagnostics) -> Node {
+        let kind = match raw.value {
+            Raw::Scalar(kind) => kind,
+            Raw::List(items) => Kind::List(items.into_iter().map(|item| self.node(item, faults)).collect()),
+            Raw::Map(entries) => Kind::Map(self.entries(entries, faults)),
+        };
+        Node { place: self.place(raw.referenced), kind }
+    }
+
+    fn entries(
+        &self,
+        raw: Vec<(Spanned<String>, Spanned<Raw>)>,
+        faults: &mut Diagnostics,
+    ) -> Vec<(Key, Node)> {
+        let mut known = std::collections::HashMap::new();
+        let mut entries: Vec<(Key, Node)> = Vec::with_capacity(raw.len());
+        for (key, value) in raw {
+            let key = Key { name: key.value, place: self.place(key.referenced) };
+            let value = self.node(value, faults);
+            match known.get(&key.name) {
+                None => {
+                    known.insert(key.name.clone(), key.place.clone());
+                    entries.push((key, value));
+                }
+                Some(first) => faults.help(
+                    Code::DuplicateKey,
+                    &key.place,
+                    format!("`{}` is given twice", key.name),
+                    format!("it stands at {first} already; keep one of them"),
+                ),
+            }
+        }
+        entries
+    }
+}
+
+/// A value as the parser gives it.
+enum Raw {
+    Scalar(Kind),
+    List(Vec<Spanned<Raw>>),
+    Map(Vec<(Spanned<String>, Spanned<Raw>)>),
+}
+
+impl<'de> Deserialize<'de> for Raw {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(RawVisitor)
+    }
+}
+
+struct RawVisitor;
+
+impl<'de> Visitor<'de> for RawVisitor {
+    type Value = Raw;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a value")
+    }
+
+    fn visit_unit<E>(self) -> Result<Raw, E> {
+        Ok(Raw::Scalar(Kind::Null))
+    }
+
+    fn visit_none<E>(self) -> Result<Raw, E> {
+        Ok(Raw::Scalar(Kind::Null))
+    }
+
+    fn visit_some<D: Deserializer<'de>>(self, deserializer: D) -> Result<Raw, D::Error> {
+        Raw::deserialize(deserializer)
+    }
+
+    fn visit_bool<E>(self, value: bool) -> Result<Raw, E> {
+        Ok(Raw::Scalar(Kind::Bool(value)))
+    }
+
+    fn visit_i64<E>(self, value: i64) -> Result<Raw, E> {
+        Ok(Raw::Scalar(Kind::Int(value)))
+    }
+
+    fn visit_u64<E>(self, value: u64) -> Result<Raw, E> {
+        // Beyond i64 it is out of every bound that a setting has, as a float is.
+        Ok(Raw::Scalar(i64::try_from(value).map_or(Kind::Float(value as f64), Kind::Int)))
+    }
+
+    fn visit_f64<E>(self, value: f64) -> Result<Raw, E> {
+        Ok(Raw::Scalar(Kind::Float(value)))
+    }
+
+    fn visit_str<E>(self, value: &str) -> Result<Raw, E> {
+        Ok(Raw::Scalar(Kind::Text(value.to_owned())))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Raw, A::Error> {
+        let mut items = Vec::new();
+        while let Some(item) = list.next_element()? {
+            items.push(item);
+        }
+        Ok(Raw::List(items))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Raw, A::Error> {
+        let mut entries = Vec::new();
+        while let Some(entry) = map.next_entry()? {
+            entries.push(entry);
+        }
+        Ok(Raw::Map(entries))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(text: &str) -> (Option<Node>, String) {
+        let mut faults = Diagnostics::default();
+        let node = parse(text, &Origin::File(Path::new("c.yaml").into()), &mut faults);
+        (node, faults.to_string())
+    }
+
+    fn kind_of(scalar: &str) -> Kind {
+        let (node, faults) = read(&format!("a: {scalar}\n"));
+        assert_eq!(faults, "");
+        node.unwrap().get("a").unwrap().kind.clone()
+    }
+
+    #[test]
+    fn plain_scalars_are_what_the_core_schema_says() {
+        assert_eq!(kind_of("true"), Kind::Bool(true));
+        assert_eq!(kind_of("0x10"), Kind::Int(16));
+        assert_eq!(kind_of("-3"), Kind::Int(-3));
+        assert_eq!(kind_of("1e3"), Kind::Float(1000.0));
+        assert_eq!(kind_of("18446744073709551615"), Kind::Float(18_446_744_073_709_551_615.0));
+        for null in ["", "~", "null"] {
+            assert_eq!(kind_of(null), Kind::Null, "{null}");
+        }
+        for text in ["3m", "yes", "on", "0755", "1_000", "1:30", ".inf", "2026-11-22", "alertname = Disk"] {
+            assert_eq!(kind_of(text), Kind::Text(text.into()));
+        }
+    }
+
+    #[test]
+    fn what_is_quoted_is_text() {
+        for text in ["5", "true", "null", "", "~"] {
+            assert_eq!(kind_of(&format!("\"{text}\"")), Kind::Text(text.into()));
+            assert_eq!(kind_of(&format!("'{text}'")), Kind::Text(text.into()));
+        }
+    }
+
+    #[test]
+    fn everything_has_its_place() {
+        let (node, _) = read("server:\n  listen: x\nrules:\n  - a\n  - k.D: [1,\n      2]\n");
+        let node = node.unwrap();
+        let Kind::List(rules) = &node.get("rules").unwrap().kind else { panic!("{node:?}") };
+        assert_eq!(node.get("server").unwrap().get("listen").unwrap().place.to_string(), "c.yaml:2:11");
+        assert_eq!(rules[0].place.to_string(), "c.yaml:4:5");
+        let Kind::Map(entries) = &rules[1].kind else { panic!("{node:?}") };
+        assert_eq!((&*entries[0].0.name, entries[0].0.place.to_string()), ("k.D", "c.yaml:5:5".into()));
+        let Kind::List(numbers) = &entries[0].1.kind else { panic!("{node:?}") };
+        assert_eq!(numbers[1].place.to_string(), "c.yaml:6:7");
+    }
+
+    #[test]
+    fn every_repeated_key_is_a_fault() {
+        let (node, faults) = read("a: 1\nb: {c: 1, c: 2}\na: 3\n");
+        assert_eq!(node.unwrap().get("a").unwrap().kind, Kind::Int(1));
+        assert_eq!(
+            faults,
+            "c.yaml:2:11: error[E003]: `c` is given twice\n  help: it stands at c.yaml:2:5 already; keep one of them\n\
+             c.yaml:3:1: error[E003]: `a` is given twice\n  help: it stands at c.yaml:1:1 already; keep one of them"
+        );
+    }
+
+    #[test]
+    fn what_is_empty_is_null() {
+        for text in ["", "# nothing\n", "---\n"] {
+            assert_eq!(read(text).0.unwrap().kind, Kind::Null, "{text}");
+        }
+    }
+
+    #[test]
+    fn aliases_and_merges_are_unfolded() {
+        let (node, faults) = read("base: &b {x: 1, y: 2}\nmore:\n  <<: *b\n  y: 3\n");
+        assert_eq!(faults, "");
+        let node = node.unwrap();
+        let more = node.get("more").unwrap();
+        assert_eq!(more.get("x").unwrap().kind, Kind::Int(1));
+        assert_eq!(more.get("y").unwrap().kind, Kind::Int(3));
+    }
+
+    #[test]
+    fn bad_syntax_has_a_place() {
+        let tagged = "a: !x 1\n";
+        for text in ["a: [1, 2\n", "a: b: c\n", "a: *no\n", "a:\n\tb: 1\n", "a: 1\n---\nb: 2\n", "? [x]\n: 1\n", tagged] {
+            let (node, faults) = read(text);
+            assert!(node.is_none(), "{text}: {node:?}");
+            assert!(faults.starts_with("c.yaml:"), "{text}: {faults}");
+            assert!(faults.contains("error[E002]"), "{text}: {faults}");
+            println!("{faults}");
+        }
+    }
+
+    #[test]
+    fn a_bomb_does_not_go_off() {
+        let mut text = "a0: &a0 [x]\n".to_owned();
+        for n in 1..40 {
+            text += &format!("a{n}: &a{n} [{}]\n", vec![format!("*a{}", n - 1); 10].join(","));
+        }
+        assert!(read(&text).1.contains("error[E002]"));
+        assert!(read(&"[".repeat(100_000)).1.contains("error[E002]"));
+    }
+}
