@@ -98,8 +98,13 @@ impl Default for Metrics {
 impl Metrics {
     /// All metrics at zero.
     pub fn new() -> Self {
-        let fast = || Histogram::new([0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0]);
-        let slow = || Histogram::new([0.5, 1.0, 2.5, 5.0, 10.0, 15.0, 30.0, 60.0, 120.0, 300.0, 900.0, 3600.0]);
+        let fast = || {
+            Histogram::new([
+                0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0,
+            ])
+        };
+        let slow =
+            || Histogram::new([0.5, 1.0, 2.5, 5.0, 10.0, 15.0, 30.0, 60.0, 120.0, 300.0, 900.0, 3600.0]);
         let mut metrics = Self {
             registry: Arc::default(),
             notifications: Family::default(),
@@ -120,21 +125,45 @@ impl Metrics {
         let build = Info::new(vec![("version", env!("CARGO_PKG_VERSION"))]);
         let own = registry.sub_registry_with_prefix("scalebridge");
         own.register("build", "The version that runs", build);
-        own.register("notifications", "Webhook requests by source and HTTP status code", metrics.notifications.clone());
+        own.register(
+            "notifications",
+            "Webhook requests by source and HTTP status code",
+            metrics.notifications.clone(),
+        );
         own.register("alerts", "Alerts received by source and status", metrics.alerts.clone());
         own.register("decisions", "Decisions by rule and verdict", metrics.decisions.clone());
         own.register("events", "Events written by rule and action", metrics.events.clone());
-        own.register("deliveries", "Attempts to deliver by destination and result", metrics.deliveries.clone());
-        own.register("delivery_duration_seconds", "Time of one call to a destination", metrics.delivery_seconds.clone());
+        own.register(
+            "deliveries",
+            "Attempts to deliver by destination and result",
+            metrics.deliveries.clone(),
+        );
+        own.register(
+            "delivery_duration_seconds",
+            "Time of one call to a destination",
+            metrics.delivery_seconds.clone(),
+        );
         own.register(
             "alert_to_delivery_seconds",
             "From the startsAt of an event's oldest alert to its delivery",
             metrics.alert_to_delivery_seconds.clone(),
         );
-        own.register("outbox_deliveries", "Deliveries that are not settled, by state", metrics.outbox.clone());
-        own.register("outbox_oldest_seconds", "Age of the oldest delivery that is not settled", metrics.oldest.clone());
+        own.register(
+            "outbox_deliveries",
+            "Deliveries that are not settled, by state",
+            metrics.outbox.clone(),
+        );
+        own.register(
+            "outbox_oldest_seconds",
+            "Age of the oldest delivery that is not settled",
+            metrics.oldest.clone(),
+        );
         own.register("dead_letters", "Deliveries that were given up", metrics.dead_letters.clone());
-        own.register("destination_up", "Whether the last call to a destination worked", metrics.destination_up.clone());
+        own.register(
+            "destination_up",
+            "Whether the last call to a destination worked",
+            metrics.destination_up.clone(),
+        );
         own.register(
             "config_last_reload_successful",
             "Whether the configuration was loaded without a fault the last time",
@@ -237,8 +266,10 @@ impl Metrics {
 /// If logging was started before.
 pub fn start_logging(log: &Log) -> anyhow::Result<()> {
     // The SDK's own lines are of use when it is the SDK that is looked into.
-    let filter = EnvFilter::try_new(format!("{0},aws_config=warn,aws_smithy_runtime=warn,hyper=warn", log.level))?;
-    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);
+    let filter =
+        EnvFilter::try_new(format!("{0},aws_config=warn,aws_smithy_runtime=warn,hyper=warn", log.level))?;
+    let lines =
+        tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);
     let started = match log.format {
         LogFormat::Text => lines.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).try_init(),
         LogFormat::Json => lines.json().flatten_event(true).with_current_span(false).try_init(),

@@ -64,8 +64,14 @@ impl App {
             running: running.clone(),
             limits: Limits::new(&server),
         };
-        let webhook = Listener::start("server.listen", server.listen, http::server_routes(shared.clone()), server.header_timeout)?;
-        let operators = Listener::start("admin.listen", admin.listen, http::admin_routes(shared), server.header_timeout)?;
+        let webhook = Listener::start(
+            "server.listen",
+            server.listen,
+            http::server_routes(shared.clone()),
+            server.header_timeout,
+        )?;
+        let operators =
+            Listener::start("admin.listen", admin.listen, http::admin_routes(shared), server.header_timeout)?;
 
         let names: Vec<Name> = destinations.keys().cloned().collect();
         let store = open_store(&store, names.clone()).await?;
@@ -138,7 +144,12 @@ struct Listener {
 }
 
 impl Listener {
-    fn start(key: &'static str, address: SocketAddr, routes: axum::Router, header_timeout: Duration) -> anyhow::Result<Self> {
+    fn start(
+        key: &'static str,
+        address: SocketAddr,
+        routes: axum::Router,
+        header_timeout: Duration,
+    ) -> anyhow::Result<Self> {
         let listener = TcpListener::bind(address)
             .with_context(|| format!("cannot listen on {address} ({key}); is another process using it?"))?;
         let address = listener.local_addr().with_context(|| key)?;

@@ -37,7 +37,9 @@ impl Workers {
         self.stop.cancel();
         let all = async { while self.tasks.join_next().await.is_some() {} };
         if tokio::time::timeout_at(deadline.into(), all).await.is_err() {
-            tracing::warn!("some deliveries did not come back in time; they are tried again after the next start");
+            tracing::warn!(
+                "some deliveries did not come back in time; they are tried again after the next start"
+            );
         }
     }
 }

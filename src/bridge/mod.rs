@@ -58,7 +58,14 @@ impl Bridge {
         };
         let routes = rules.rules().iter().map(route).collect();
         let sources = sources.into_iter().map(|(name, source)| (name, Arc::new(source))).collect();
-        Self(Arc::new(Inner { store, rules: Arc::new(rules), routes: Arc::new(routes), sources, keep_ended, metrics }))
+        Self(Arc::new(Inner {
+            store,
+            rules: Arc::new(rules),
+            routes: Arc::new(routes),
+            sources,
+            keep_ended,
+            metrics,
+        }))
     }
 
     /// A configured source.
@@ -153,7 +160,8 @@ impl Bridge {
             if keys.is_empty() {
                 return Ok(());
             }
-            let (rules, routes, keep_ended) = (self.0.rules.clone(), self.0.routes.clone(), self.0.keep_ended);
+            let (rules, routes, keep_ended) =
+                (self.0.rules.clone(), self.0.routes.clone(), self.0.keep_ended);
             let targets = keys.clone();
             let summary = self.0.store.transact(Keys { targets: keys, alerts: Vec::new() }, move |view| {
                 let context = context(&rules, keep_ended, view);

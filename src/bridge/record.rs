@@ -84,9 +84,15 @@ fn record(
     if decisions.is_empty() {
         return None;
     }
-    let targets: BTreeSet<&TargetKey> = decisions.iter().filter_map(|decision| decision.target.as_ref()).collect();
-    let document =
-        Document { at: now.to_millis_text(), notification, truncated, decisions: decisions.iter().map(line).collect(), alerts };
+    let targets: BTreeSet<&TargetKey> =
+        decisions.iter().filter_map(|decision| decision.target.as_ref()).collect();
+    let document = Document {
+        at: now.to_millis_text(),
+        notification,
+        truncated,
+        decisions: decisions.iter().map(line).collect(),
+        alerts,
+    };
     let body = serde_json::to_string(&document).expect("all keys are strings and memory does not fail");
     Some(Record { targets: targets.into_iter().cloned().collect(), body })
 }

@@ -63,7 +63,12 @@ impl<'n, 'f> Fields<'n, 'f> {
     ) -> Option<T> {
         let found = self.get(key, read);
         if !self.has(key) {
-            self.faults.help(Code::Missing, self.place, format!("`{key}` is missing"), format!("add `{example}`"));
+            self.faults.help(
+                Code::Missing,
+                self.place,
+                format!("`{key}` is missing"),
+                format!("add `{example}`"),
+            );
         }
         found
     }

@@ -82,7 +82,9 @@ fn queue_url(node: &Node, faults: &mut Diagnostics) -> Option<String> {
     let text = text(node, faults)?;
     let path = host_and_path(text).and_then(|(_, path)| path);
     let parts: Vec<&str> = path.unwrap_or_default().split('/').collect();
-    let plain = |part: &&str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b));
+    let plain = |part: &&str| {
+        !part.is_empty() && part.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b))
+    };
     if parts.len() == 2 && parts.iter().all(|part| plain(part)) {
         return Some(text.to_owned());
     }

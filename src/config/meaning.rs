@@ -123,7 +123,8 @@ fn acts(draft: &Draft, destinations: &BTreeMap<Name, Destination>, faults: &mut 
     let acting = |name: &&Spot<Name>| destinations.get(&name.value).is_some_and(Destination::acts);
     let mut acting = draft.send_to.iter().filter(acting);
     if let (Some(first), Some(second)) = (acting.next(), acting.next()) {
-        let message = format!("both `{}` and `{}` would carry out this rule's events", first.value, second.value);
+        let message =
+            format!("both `{}` and `{}` would carry out this rule's events", first.value, second.value);
         let help = "send to one that acts; a destination `file` beside it only keeps the events";
         faults.help(Code::ActsTwice, &draft.send_to_place, message, help);
     }

@@ -21,7 +21,8 @@ pub(super) fn source(name: Name, node: &Node, faults: &mut Diagnostics) -> Optio
     let occurrence_ttl = fields.get("occurrence_ttl", time).unwrap_or(OCCURRENCE_TTL);
     if occurrence_ttl <= late_window {
         let (ttl, late) = (format(occurrence_ttl), format(late_window));
-        let place = fields.place_of(if fields.has("occurrence_ttl") { "occurrence_ttl" } else { "late_window" });
+        let place =
+            fields.place_of(if fields.has("occurrence_ttl") { "occurrence_ttl" } else { "late_window" });
         fields.faults.help(
             Code::Contradiction,
             place,

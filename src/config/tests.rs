@@ -9,7 +9,8 @@ use crate::domain::name::Name;
 const BLESS: &str = "BLESS_DIAGNOSTICS";
 
 fn configurations(directory: &str) -> Vec<PathBuf> {
-    let mut paths: Vec<PathBuf> = std::fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path()).collect();
+    let mut paths: Vec<PathBuf> =
+        std::fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path()).collect();
     paths.retain(|path| {
         let name = path.file_name().unwrap().to_str().unwrap();
         name.ends_with(".yaml") && !name.ends_with(".rules.yaml")
@@ -48,7 +49,11 @@ fn each_bad_configuration_is_told_everything_that_is_wrong_with_it() {
             std::fs::write(&expected, &told).unwrap();
         }
         if std::fs::read_to_string(&expected).unwrap_or_default() != told {
-            wrong.push(format!("{} should be told what is in {}, not:\n{told}", path.display(), expected.display()));
+            wrong.push(format!(
+                "{} should be told what is in {}, not:\n{told}",
+                path.display(),
+                expected.display()
+            ));
         }
     }
     assert!(wrong.is_empty(), "{}\n\nset {BLESS}=1 to accept", wrong.join("\n"));
@@ -73,7 +78,8 @@ fn the_example_is_the_default() {
     assert_eq!(settings.destinations[&name("journal")].kind, DestinationKind::File(File::Stdout));
 
     // Whatever the example says, it says what holds without it.
-    let bare = load(Path::new("tests/config/good/least.yaml"), []).unwrap_or_else(|faults| panic!("{faults}"));
+    let bare =
+        load(Path::new("tests/config/good/least.yaml"), []).unwrap_or_else(|faults| panic!("{faults}"));
     let bare = bare.settings;
     assert_eq!((&settings.server, &settings.admin), (&bare.server, &bare.admin));
     assert_eq!((&settings.store, &settings.retention), (&bare.store, &bare.retention));

@@ -288,7 +288,15 @@ mod tests {
     #[test]
     fn bad_syntax_has_a_place() {
         let tagged = "a: !x 1\n";
-        for text in ["a: [1, 2\n", "a: b: c\n", "a: *no\n", "a:\n\tb: 1\n", "a: 1\n---\nb: 2\n", "? [x]\n: 1\n", tagged] {
+        for text in [
+            "a: [1, 2\n",
+            "a: b: c\n",
+            "a: *no\n",
+            "a:\n\tb: 1\n",
+            "a: 1\n---\nb: 2\n",
+            "? [x]\n: 1\n",
+            tagged,
+        ] {
             let (node, faults) = read(text);
             assert!(node.is_none(), "{text}: {node:?}");
             assert!(faults.starts_with("c.yaml:"), "{text}: {faults}");

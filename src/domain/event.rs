@@ -346,3 +346,132 @@ impl Formatter for Escaping {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::target::Platform;
+
+    fn event(alerts: usize, summary: &str) -> Event {
+        let time = Time::parse("2026-11-22T16:55:20.062131Z").unwrap();
+        let alert = |at: usize| EventAlert {
+            fingerprint: format!("{at:016x}").into(),
+            labels: Arc::new([("alertname", "KubePodUnschedulable")].into_iter().collect()),
+            annotations: Arc::new([("summary", summary)].into_iter().collect()),
+            starts_at: Time::parse("2026-11-22T16:55:15.05042Z").unwrap(),
+            generator_url: "http://prom:9090/graph".into(),
+        };
+        Event {
+            id: "b3f0b3f0b3f0b3f0b3f0b3f0b3f0b3f0".into(),
+            action: "scale_out",
+            time,
+            sequence: time.as_micros(),
+            expires_after: Duration::from_secs(3600),
+            rule: Name::new("unschedulable-pods").unwrap(),
+            phase: Phase::Firing,
+            adjustment: Some(Adjustment {
+                kind: AdjustmentType::ChangeInCapacity,
+                value: 2,
+                min_magnitude: None,
+                allow_decrease: None,
+            }),
+            target: Target {
+                platform: Platform::Eks,
+                kind: "nodegroup".into(),
+                name: "workers".into(),
+                account: None,
+                cluster: Some("prod-eu".into()),
+                namespace: None,
+                region: Some("eu-west-1".into()),
+            },
+            limits: Limits { min_capacity: Some(2), max_capacity: Some(40) },
+            reason: "1 alert firing: KubePodUnschedulable".into(),
+            episode: EpisodeRef { id: "e".repeat(32), opened_at: time, emission: 1 },
+            alerts: (0..alerts).map(alert).collect(),
+            cause: Cause {
+                source: Name::new("prod-eu").unwrap(),
+                receiver: "scaling".into(),
+                group_key: "{}:{}".into(),
+                external_url: "http://am:9093".into(),
+                reason: Some("first notification".into()),
+                traceparent: None,
+            },
+            parameters: [("runbook".to_owned(), "https://runbooks/nodes".to_owned())].into(),
+        }
+    }
+
+    fn read(text: &str) -> serde_json::Value {
+        serde_json::from_str(text).unwrap()
+    }
+
+    #[test]
+    fn the_document_is_the_published_one() {
+        let text = event(1, "pod web-0 unschedulable").encode(262_144);
+        insta::assert_snapshot!(serde_json::to_string_pretty(&read(&text)).unwrap());
+        let order: Vec<_> = ["specversion", "id", "source", "type", "subject", "time", "sequence", "data"]
+            .map(|field| text.find(&format!("\"{field}\":")).unwrap())
+            .into();
+        assert!(order.is_sorted(), "the envelope comes first, so a person sees it first");
+    }
+
+    #[test]
+    fn alerts_that_do_not_fit_are_left_out_whole() {
+        let event = event(40, &"x".repeat(500));
+        let whole = event.encode(1 << 20).len();
+        for limit in [8 * 1024, 10_000, 16 * 1024, whole + 700] {
+            let text = event.encode(limit);
+            let document = read(&text);
+            let kept = document["data"]["alerts"].as_array().unwrap().len();
+            assert!(text.len() + ATTRIBUTE_BYTES <= limit, "{limit}: {}", text.len());
+            assert_eq!(document["data"]["alerts_total"], 40, "{limit}");
+            assert!(kept < 40, "{limit}");
+            let one_more = whole / 40 + 20;
+            assert!(
+                limit - text.len() <= ATTRIBUTE_BYTES + 100 + one_more,
+                "{limit}: as many as fit, {kept}"
+            );
+        }
+        assert_eq!(read(&event.encode(whole + 800))["data"]["alerts"].as_array().unwrap().len(), 40);
+    }
+
+    #[test]
+    fn no_character_is_written_that_a_queue_refuses() {
+        let odd: String = (0..=0xFFFF_u32).filter_map(char::from_u32).collect();
+        let text = event(1, &odd).encode(1 << 20);
+        let accepted = |c: char| matches!(c, '\t' | '\n' | '\r' | ' '..='\u{FFFD}' | '\u{10000}'..);
+        assert!(text.chars().all(accepted));
+        assert_eq!(read(&text)["data"]["alerts"][0]["annotations"]["summary"], odd);
+    }
+
+    #[test]
+    fn the_fixed_part_stays_within_its_bound() {
+        let worst = "\u{1}\"\\ü".repeat(1000);
+        let mut event = event(0, "");
+        event.parameters = [("p".to_owned(), worst.clone())].into();
+        event.target.name = worst[..300].to_owned();
+        event.reason = cut_escaped(&worst, 400).to_owned();
+        let envelope = super::super::notification::Envelope {
+            receiver: worst.clone(),
+            group_key: worst.clone(),
+            external_url: worst.clone(),
+            reason: Some(worst),
+        };
+        event.cause = Cause::new(&event.cause.source, &envelope, None);
+        let room = fixed_bytes(&event.target, &event.parameters);
+        assert!(event.encode(room).len() + ATTRIBUTE_BYTES + event.target.key().as_str().len() <= room);
+    }
+
+    #[test]
+    fn only_a_traceparent_of_the_standard_is_taken_over() {
+        assert!(is_traceparent("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"));
+        for text in [
+            "",
+            "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7",
+            "00-00000000000000000000000000000000-00f067aa0ba902b7-01",
+            "00-4BF92F3577B34DA6A3CE929D0E0E4736-00f067aa0ba902b7-01",
+            "01-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
+        ] {
+            assert!(!is_traceparent(text), "{text}");
+        }
+    }
+}

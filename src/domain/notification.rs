@@ -239,3 +239,110 @@ fn fingerprint_of(raw: &str) -> Option<String> {
     let value: serde_json::Value = serde_json::from_str(raw).ok()?;
     Some(value.get("fingerprint")?.as_str()?.chars().take(MAX_FINGERPRINT_BYTES).collect())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn captured(name: &str) -> Notification {
+        let path = format!("{}/tests/fixtures/alertmanager/{name}.json", env!("CARGO_MANIFEST_DIR"));
+        Notification::parse(&std::fs::read(path).unwrap()).unwrap()
+    }
+
+    /// A notification of one alert, with the given members beside the usual ones.
+    fn one(members: &str) -> Result<Alert, InvalidAlert> {
+        let usual = r#""status":"firing","labels":{"alertname":"X"},"startsAt":"2026-11-22T16:55:15Z","fingerprint":"f""#;
+        let body = format!(
+            r#"{{"version":"4","alerts":[{{{}}}]}}"#,
+            if members.is_empty() { usual } else { members }
+        );
+        Notification::parse(body.as_bytes()).unwrap().alerts.remove(0)
+    }
+
+    fn fault(members: &str) -> String {
+        one(members).unwrap_err().error
+    }
+
+    #[test]
+    fn every_captured_notification_is_read() {
+        for (name, alerts, truncated) in [
+            ("one-firing", 1, 0),
+            ("three-firing", 3, 0),
+            ("three-firing-0.34-fields", 3, 0),
+            ("one-resolved-three-firing", 4, 0),
+            ("all-resolved", 3, 0),
+            ("truncated", 2, 3),
+        ] {
+            let notification = captured(name);
+            assert!(notification.alerts.iter().all(Result::is_ok), "{name}");
+            assert_eq!(
+                (notification.alerts.len(), notification.truncated_alerts),
+                (alerts, truncated),
+                "{name}"
+            );
+        }
+        assert_eq!(
+            captured("three-firing-0.34-fields").envelope.reason.as_deref(),
+            Some("first notification")
+        );
+        assert_eq!(captured("three-firing").envelope.reason, None);
+    }
+
+    #[test]
+    fn an_alert_keeps_what_alertmanager_said() {
+        let alert = captured("all-resolved").alerts.remove(0).unwrap();
+        assert_eq!(alert.status, Status::Resolved);
+        assert_eq!(alert.labels.get("pod"), "web-1");
+        assert_eq!(alert.annotations.get("value"), "3");
+        assert_eq!(alert.starts_at.to_string(), "2026-11-22T16:55:15.05044Z");
+        assert_eq!(alert.ends_at.unwrap().to_string(), "2026-11-22T16:55:55.002409Z");
+        assert_eq!(alert.fingerprint, "8a27e5ec1094d7f3");
+    }
+
+    #[test]
+    fn a_body_of_another_shape_is_refused_and_says_where() {
+        let refused = |body: &str| Notification::parse(body.as_bytes()).unwrap_err().to_string();
+        assert!(refused("").contains("line 1 column 0"));
+        assert!(refused("{\"version\":\"4\",\n  oops}").contains("line 2 column 3"));
+        assert!(refused(r#"{"version":"4"}"#).contains("missing field `alerts`"));
+        assert!(refused(r#"{"version":"4","alerts":{}}"#).contains("expected a sequence"));
+        assert!(refused(r#"{"alerts":[]}"#).contains("missing field `version`"));
+        assert!(refused(r#"{"version":"3","alerts":[]}"#).contains("version \"3\""));
+        assert!(refused(r#"{"version":"5"}"#).contains("version \"5\""));
+        assert!(refused("[]").contains("not an Alertmanager notification"));
+    }
+
+    #[test]
+    fn a_fault_of_one_alert_says_what_and_where() {
+        assert!(one("").is_ok());
+        assert!(
+            fault(r#""status":"pending","labels":{},"startsAt":"2026-11-22T16:55:15Z","fingerprint":"f""#)
+                .contains("`pending`")
+        );
+        assert!(fault(r#""status":"firing","labels":{"a":1},"fingerprint":"f""#).starts_with("labels: "));
+        assert!(
+            fault(r#""status":"firing","labels":{"a":"1","a":"2"},"fingerprint":"f""#)
+                .contains("`a` is given twice")
+        );
+        assert!(
+            fault(r#""status":"firing","labels":{},"startsAt":"2026-11-22T16:55:15Z""#)
+                .contains("no fingerprint")
+        );
+        assert!(
+            fault(r#""status":"firing","labels":{},"startsAt":"soon","fingerprint":"f""#)
+                .contains("startsAt: `soon`")
+        );
+        assert!(
+            fault(r#""status":"resolved","labels":{},"startsAt":"2026-11-22T16:55:15Z","endsAt":"0001-01-01T00:00:00Z","fingerprint":"f""#)
+                .contains("endsAt")
+        );
+        let long = "x".repeat(MAX_ALERT_BYTES);
+        assert!(fault(&format!(r#""status":"{long}""#)).contains("bytes"));
+    }
+
+    #[test]
+    fn a_fault_of_one_alert_keeps_its_fingerprint() {
+        let invalid = one(r#""status":1,"fingerprint":"f00""#).unwrap_err();
+        assert_eq!(invalid.fingerprint.as_deref(), Some("f00"));
+    }
+}

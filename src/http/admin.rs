@@ -16,7 +16,9 @@ use crate::telemetry;
 pub fn admin_routes(shared: Shared) -> Router {
     Router::new()
         .route("/metrics", get(metrics))
-        .fallback(|| async { Refusal::new(StatusCode::NOT_FOUND, "there is nothing here; metrics are at /metrics") })
+        .fallback(|| async {
+            Refusal::new(StatusCode::NOT_FOUND, "there is nothing here; metrics are at /metrics")
+        })
         .with_state(shared)
 }
 

@@ -36,7 +36,8 @@ pub async fn receive(limits: &Limits, headers: &HeaderMap, body: Body) -> Result
         let text = format!("the body has more than {most} bytes (server.max_body_bytes)");
         Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, text)
     };
-    let length = headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
+    let length =
+        headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
     if length.is_some_and(|length| length > most) {
         return Err(too_large());
     }
@@ -44,7 +45,8 @@ pub async fn receive(limits: &Limits, headers: &HeaderMap, body: Body) -> Result
     let reserve = length.filter(|_| encoding == Encoding::Identity).unwrap_or(most);
     let reserve = u32::try_from(reserve).unwrap_or(u32::MAX);
     let reserved = limits.bytes.clone().try_acquire_many_owned(reserve);
-    let reserved = reserved.map_err(|_| Refusal::later("too many bytes in flight (server.max_in_flight_bytes)"))?;
+    let reserved =
+        reserved.map_err(|_| Refusal::later("too many bytes in flight (server.max_in_flight_bytes)"))?;
     let read = tokio::time::timeout(limits.server.body_timeout, Limited::new(body, most).collect());
     let bytes = match read.await {
         Ok(Ok(read)) => read.to_bytes(),

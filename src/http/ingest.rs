@@ -70,7 +70,8 @@ async fn take(shared: &Shared, source: &str, headers: &HeaderMap, body: Body) ->
         return Err(Refusal::new(StatusCode::NOT_FOUND, text));
     };
     let _permit = shared.limits.requests.try_acquire();
-    let _permit = _permit.map_err(|_| Refusal::later("too many requests in flight (server.max_in_flight)"))?;
+    let _permit =
+        _permit.map_err(|_| Refusal::later("too many requests in flight (server.max_in_flight)"))?;
     let received = body::receive(&shared.limits, headers, body).await?;
     let parsed = if received.bytes.len() > LARGE {
         let bytes = received.bytes.clone();
@@ -93,7 +94,8 @@ async fn take(shared: &Shared, source: &str, headers: &HeaderMap, body: Body) ->
 }
 
 fn verdicts(summary: &Summary) -> String {
-    let list: Vec<String> = summary.verdicts.iter().map(|(verdict, count)| format!("{verdict}={count}")).collect();
+    let list: Vec<String> =
+        summary.verdicts.iter().map(|(verdict, count)| format!("{verdict}={count}")).collect();
     list.join(" ")
 }
 

@@ -103,7 +103,12 @@ pub fn server_routes(shared: Shared) -> Router {
         .route("/webhook/{source}", axum::routing::post(ingest::webhook))
         .route("/-/healthy", get(|| async { "scalebridge is alive\n" }))
         .route("/-/ready", get(ready))
-        .fallback(|| async { Refusal::new(StatusCode::NOT_FOUND, "there is nothing here; the webhook is POST /webhook/{source}") })
+        .fallback(|| async {
+            Refusal::new(
+                StatusCode::NOT_FOUND,
+                "there is nothing here; the webhook is POST /webhook/{source}",
+            )
+        })
         .with_state(shared)
 }
 
@@ -128,6 +133,10 @@ pub async fn serve(
 ) -> std::io::Result<()> {
     listener.set_nonblocking(true)?;
     let mut server = axum_server::from_tcp(listener)?.handle(handle).http1_only();
-    server.http_builder().http1().timer(hyper_util::rt::TokioTimer::new()).header_read_timeout(header_timeout);
+    server
+        .http_builder()
+        .http1()
+        .timer(hyper_util::rt::TokioTimer::new())
+        .header_read_timeout(header_timeout);
     server.serve(routes.into_make_service()).await
 }

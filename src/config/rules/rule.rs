@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use super::super::decode::{Fields, Spot, entries, flag, list, name, names, spot, text, time, word, wrong_type};
+use super::super::decode::{
+    Fields, Spot, entries, flag, list, name, names, spot, text, time, word, wrong_type,
+};
 use super::super::diagnostic::{Code, Diagnostics, Place};
 use super::super::yaml::{Kind, Node};
 use super::action::{self, Surroundings};
@@ -46,9 +48,10 @@ pub(super) fn rule(
     let matchers = fields.get("matchers", matchers);
     let when = fields.get("when", |node, faults| condition(node, templates, faults));
     let holds = node.get("on_firing").is_some_and(|action| action.get("hold").is_some());
-    let target = fields.need("target", "target: { platform: eks, kind: nodegroup, name: workers }", |node, faults| {
-        target(node, templates, holds, faults)
-    });
+    let target =
+        fields.need("target", "target: { platform: eks, kind: nodegroup, name: workers }", |node, faults| {
+            target(node, templates, holds, faults)
+        });
     let limits = limits(&mut fields, defaults.limits);
     let mut around = Surroundings { templates: &mut *templates, defaults, limits };
     let on_firing = fields.get("on_firing", |node, faults| action::firing(node, &mut around, faults));
@@ -96,7 +99,8 @@ pub(super) fn rule(
 
 fn sources(node: &Node, faults: &mut Diagnostics) -> Option<Vec<Spot<Name>>> {
     let sources = names(node, faults)?;
-    let nothing = matches!(&node.kind, Kind::Null) || matches!(&node.kind, Kind::List(items) if items.is_empty());
+    let nothing =
+        matches!(&node.kind, Kind::Null) || matches!(&node.kind, Kind::List(items) if items.is_empty());
     if nothing {
         let help = "name a source, or leave `sources` out for all of them";
         faults.help(Code::Range, &node.place, "this list must not be empty", help);
@@ -117,9 +121,7 @@ fn matchers(node: &Node, faults: &mut Diagnostics) -> Option<Vec<Matcher>> {
             .ok()
     };
     match &node.kind {
-        Kind::Text(_) => {
-            wrong_type(node, "a list such as [alertname = KubePodUnschedulable]", faults)
-        }
+        Kind::Text(_) => wrong_type(node, "a list such as [alertname = KubePodUnschedulable]", faults),
         _ => Some(list(one)(node, faults)?.into_iter().flatten().collect()),
     }
 }

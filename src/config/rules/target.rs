@@ -29,7 +29,15 @@ pub(super) fn target(
     let [account, cluster, namespace, region] = ["account", "cluster", "namespace", "region"]
         .map(|key| fields.get(key, |node, faults| template(node, templates, faults)));
     fields.finish();
-    Some(TargetTemplate { platform: platform?, kind: kind?, name: name?, account, cluster, namespace, region })
+    Some(TargetTemplate {
+        platform: platform?,
+        kind: kind?,
+        name: name?,
+        account,
+        cluster,
+        namespace,
+        region,
+    })
 }
 
 /// A template that is not empty.
@@ -39,7 +47,11 @@ pub(super) fn template(node: &Node, templates: &mut Templates, faults: &mut Diag
     templates.template(text).map_err(fault).ok()
 }
 
-pub(super) fn condition(node: &Node, templates: &mut Templates, faults: &mut Diagnostics) -> Option<Condition> {
+pub(super) fn condition(
+    node: &Node,
+    templates: &mut Templates,
+    faults: &mut Diagnostics,
+) -> Option<Condition> {
     let text = text(node, faults)?;
     let fault = |error| {
         faults.help(

@@ -1,1 +1,524 @@
+//! What the engine promises, in the words of an incident. The clock is the test's.
 
+use std::collections::BTreeMap;
+use std::num::NonZeroU32;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::*;
+use crate::domain::event::{AdjustmentType, Event};
+use crate::domain::matcher::Matcher;
+use crate::domain::notification::Envelope;
+use crate::domain::rule::{
+    Amount, Change, FiringAction, Limits, Mode, Repeat, ResolvedAction, Rule, Step as RuleStep, Steps,
+    TargetTemplate,
+};
+use crate::domain::target::Platform;
+use crate::domain::template::Templates;
+use crate::domain::verdict::Phase;
+
+const MINUTE: Duration = Duration::from_secs(60);
+
+fn name(text: &str) -> Name {
+    Name::new(text).unwrap()
+}
+
+fn by(units: u32) -> Amount {
+    Amount::By(NonZeroU32::new(units).unwrap())
+}
+
+/// A world with one source, one rule called `pods` on `alertname = Pending`, and a clock.
+struct World {
+    rules: RuleTable,
+    source: Arc<Source>,
+    states: BTreeMap<TargetKey, Arc<TargetState>>,
+    now: Time,
+    created: Time,
+}
+
+struct Setup {
+    on_firing: Option<FiringAction>,
+    on_resolved: Option<ResolvedAction>,
+    mode: Mode,
+    limits: Limits,
+}
+
+impl Default for Setup {
+    fn default() -> Self {
+        Self {
+            on_firing: Some(FiringAction { change: Change::ScaleOut(by(2)), repeat: Repeat::OnGrowth }),
+            on_resolved: Some(ResolvedAction { change: Change::ScaleIn(by(1)) }),
+            mode: Mode::Active,
+            limits: Limits::default(),
+        }
+    }
+}
+
+impl Setup {
+    fn table(self, templates: Templates) -> RuleTable {
+        let mut templates = templates;
+        let mut template = |text: &str| templates.template(text).unwrap();
+        let rule = Rule {
+            name: name("pods"),
+            sources: None,
+            matchers: Matcher::parse_list("alertname = Pending").unwrap(),
+            when: None,
+            target: TargetTemplate {
+                platform: Platform::Eks,
+                kind: template("nodegroup"),
+                name: template("{{ labels.nodegroup }}"),
+                account: None,
+                cluster: Some(template("{{ labels.cluster }}")),
+                namespace: None,
+                region: None,
+            },
+            on_firing: self.on_firing,
+            on_resolved: self.on_resolved,
+            expires_after: 60 * MINUTE,
+            limits: self.limits,
+            parameters: vec![("zone".into(), template("{{ labels.zone | default('any') }}"))],
+            mode: self.mode,
+            send_to: vec![name("queue")],
+            max_event_bytes: 262_144,
+            continues: false,
+        };
+        RuleTable::new(vec![rule], templates)
+    }
+
+    fn world(self) -> World {
+        World {
+            rules: self.table(Templates::new()),
+            source: Arc::new(Source {
+                name: name("prod"),
+                labels: Arc::new([("cluster", "prod-eu")].into_iter().collect()),
+                late_window: 6 * MINUTE,
+                occurrence_ttl: 24 * 60 * MINUTE,
+            }),
+            states: BTreeMap::new(),
+            now: at(0),
+            created: at(-3600),
+        }
+    }
+}
+
+/// Seconds after a day in November.
+fn at(seconds: i64) -> Time {
+    Time::from_millis((1_795_366_500 + seconds) * 1000)
+}
+
+fn alert(status: Status, pod: &str, starts: i64, ends: Option<i64>) -> Alert {
+    Alert {
+        status,
+        labels: Arc::new(
+            [("alertname", "Pending"), ("nodegroup", "workers"), ("pod", pod)].into_iter().collect(),
+        ),
+        annotations: Arc::new([("value", "3")].into_iter().collect()),
+        starts_at: at(starts),
+        ends_at: ends.map(at),
+        generator_url: String::new(),
+        fingerprint: format!("fp-{pod}"),
+    }
+}
+
+fn firing(pod: &str, starts: i64) -> Alert {
+    alert(Status::Firing, pod, starts, None)
+}
+
+fn resolved(pod: &str, starts: i64, ends: i64) -> Alert {
+    alert(Status::Resolved, pod, starts, Some(ends))
+}
+
+impl World {
+    fn context(&self) -> Context<'_> {
+        Context { rules: &self.rules, now: self.now, created: self.created, keep_ended: 60 * MINUTE }
+    }
+
+    /// A notification arrives `seconds` after the beginning.
+    fn post(&mut self, seconds: i64, alerts: Vec<Alert>) -> Vec<Decision> {
+        self.post_truncated(seconds, false, alerts)
+    }
+
+    fn post_truncated(&mut self, seconds: i64, truncated: bool, alerts: Vec<Alert>) -> Vec<Decision> {
+        self.now = at(seconds);
+        let judged = alerts.into_iter().map(|alert| Judged::new(&self.rules, &self.source, Ok(alert)));
+        let input = Input {
+            source: self.source.clone(),
+            cause: Cause::new(&self.source.name, &Envelope::default(), None),
+            truncated,
+            alerts: judged.collect(),
+        };
+        let mut alerts: BTreeMap<AlertKey, Vec<TargetKey>> = BTreeMap::new();
+        for (key, state) in &self.states {
+            let known: std::collections::BTreeSet<_> = state.alerts().cloned().collect();
+            for alert in known {
+                alerts.entry(alert).or_default().push(key.clone());
+            }
+        }
+        let states = States { targets: self.states.clone(), alerts };
+        let step = notify(&self.context(), &input, &states);
+        assert_eq!(step, notify(&self.context(), &input, &states), "the same input decides the same");
+        self.take(step)
+    }
+
+    /// The clock reaches `seconds` after the beginning.
+    fn wait(&mut self, seconds: i64) -> Vec<Decision> {
+        self.now = at(seconds);
+        let mut decisions = Vec::new();
+        for (key, state) in self.states.clone() {
+            let step = come_due(&self.context(), &key, &state);
+            decisions.extend(self.take(step));
+        }
+        decisions
+    }
+
+    fn take(&mut self, step: Step) -> Vec<Decision> {
+        for (key, state) in step.states {
+            if state.is_empty() {
+                self.states.remove(&key);
+            } else {
+                let text = serde_json::to_string(&state).unwrap();
+                let read: TargetState = serde_json::from_str(&text).unwrap();
+                assert_eq!(read, state, "a state is the same when it is written and read back");
+                self.states.insert(key, Arc::new(read));
+            }
+        }
+        step.decisions
+    }
+}
+
+/// `emitted×3 scale_out +2`, one line a decision.
+fn told(decisions: &[Decision]) -> String {
+    let line = |decision: &Decision| {
+        let event = decision.event.as_deref().map(|event| {
+            let value = event.adjustment.as_ref().map(|adjustment| adjustment.value);
+            format!(" {} {:+}", event.action, value.unwrap_or(0))
+        });
+        format!("{}×{}{}", decision.verdict, decision.alerts.len(), event.unwrap_or_default())
+    };
+    decisions.iter().map(line).collect::<Vec<_>>().join(", ")
+}
+
+fn events(decisions: &[Decision]) -> Vec<&Event> {
+    decisions.iter().filter_map(|decision| decision.event.as_deref()).collect()
+}
+
+#[test]
+fn three_pods_make_one_event_and_the_repeat_makes_none() {
+    let mut world = Setup::default().world();
+    let group = || vec![firing("a", 0), firing("b", 0), firing("c", 0)];
+    let first = world.post(1, group());
+    assert_eq!(told(&first), "emitted×3 scale_out +2");
+    let event = events(&first)[0];
+    assert_eq!(event.target.key().as_str(), "eks/nodegroup/-/-/prod-eu/-/workers");
+    assert_eq!(event.reason, "3 alerts firing: Pending");
+    assert_eq!(event.parameters["zone"], "any");
+    assert_eq!((event.alerts.len(), event.episode.emission, event.phase), (3, 1, Phase::Firing));
+    assert_eq!(told(&world.post(300, group())), "duplicate×3");
+}
+
+#[test]
+fn growth_acts_again_and_a_replaced_pod_does_not() {
+    let mut world = Setup::default().world();
+    world.post(1, vec![firing("a", 0), firing("b", 0)]);
+    let grown = world.post(60, vec![firing("a", 0), firing("b", 0), firing("c", 50)]);
+    assert_eq!(told(&grown), "duplicate×2, emitted×1 scale_out +2");
+    assert_eq!(events(&grown)[0].episode.emission, 2);
+    let replaced =
+        world.post(120, vec![resolved("a", 0, 110), firing("b", 0), firing("c", 50), firing("d", 115)]);
+    assert_eq!(told(&replaced), "duplicate×2, no_action×1, still_open×1");
+    let again = world.post(180, vec![firing("b", 0), firing("c", 50), firing("d", 115), firing("e", 170)]);
+    assert_eq!(told(&again), "duplicate×3, emitted×1 scale_out +2");
+}
+
+#[test]
+fn a_group_whose_only_pod_is_replaced_goes_on() {
+    let mut world = Setup::default().world();
+    world.post(1, vec![firing("a", 0)]);
+    let replaced = world.post(60, vec![resolved("a", 0, 50), firing("b", 55)]);
+    assert_eq!(told(&replaced), "no_action×1, still_open×1");
+}
+
+#[test]
+fn the_last_resolve_takes_capacity_away_once() {
+    let mut world = Setup::default().world();
+    world.post(1, vec![firing("a", 0), firing("b", 0)]);
+    assert_eq!(
+        told(&world.post(60, vec![resolved("a", 0, 55), firing("b", 0)])),
+        "duplicate×1, still_open×1"
+    );
+    let closed = world.post(120, vec![resolved("b", 0, 110)]);
+    assert_eq!(told(&closed), "emitted×1 scale_in -1");
+    assert_eq!(events(&closed)[0].reason, "1 alert resolved: Pending");
+    assert_eq!(told(&world.post(121, vec![resolved("b", 0, 110)])), "duplicate×1");
+    assert_eq!(
+        told(&world.post(122, vec![resolved("b", 0, 112)])),
+        "duplicate×1",
+        "a twin's own idea of the end"
+    );
+}
+
+#[test]
+fn a_resolve_of_what_never_fired_here_takes_nothing_away() {
+    let mut world = Setup::default().world();
+    assert_eq!(told(&world.post(1, vec![resolved("a", -100, 0)])), "no_evidence×1");
+    assert_eq!(told(&world.post(2, vec![resolved("a", -100, 0)])), "duplicate×1");
+    assert_eq!(told(&world.post(3, vec![resolved("a", -100, 2)])), "no_evidence×1");
+}
+
+#[test]
+fn a_resolve_older_than_what_is_open_is_stale() {
+    let mut world = Setup::default().world();
+    world.post(1, vec![firing("a", 0)]);
+    assert_eq!(told(&world.post(2, vec![resolved("a", -100, -50)])), "stale×1");
+    assert_eq!(told(&world.post(60, vec![resolved("a", 0, 55)])), "emitted×1 scale_in -1");
+}
+
+#[test]
+fn an_alert_that_is_missing_has_not_resolved() {
+    let mut world = Setup::default().world();
+    world.post(1, vec![firing("a", 0), firing("b", 0)]);
+    assert_eq!(told(&world.post(60, vec![firing("a", 0)])), "duplicate×1");
+    assert_eq!(told(&world.post(90, vec![resolved("a", 0, 80)])), "still_open×1");
+}
+
+#[test]
+fn a_truncated_notification_may_add_but_takes_nothing_away() {
+    let mut world = Setup::default().world();
+    assert_eq!(told(&world.post_truncated(1, true, vec![firing("a", 0)])), "emitted×1 scale_out +2");
+    assert_eq!(told(&world.post_truncated(60, true, vec![resolved("a", 0, 55)])), "no_evidence×1");
+    assert_eq!(told(&world.post(61, vec![resolved("a", 0, 55)])), "duplicate×1");
+}
+
+#[test]
+fn an_alert_from_before_this_store_adds_and_takes_nothing_away() {
+    let mut world = Setup::default().world();
+    world.created = at(0);
+    let adopted = world.post(10, vec![firing("a", -600)]);
+    assert_eq!(told(&adopted), "emitted×1 scale_out +2");
+    assert_eq!(
+        told(&world.post(20, vec![firing("a", -600), firing("b", 15)])),
+        "duplicate×1, emitted×1 scale_out +2"
+    );
+    assert_eq!(told(&world.post(60, vec![resolved("a", -600, 50), resolved("b", 15, 50)])), "no_evidence×2");
+}
+
+#[test]
+fn a_store_lost_in_the_middle_of_an_incident_sends_the_same_event_again() {
+    let mut world = Setup::default().world();
+    let before = world.post(1, vec![firing("a", 0), firing("b", 0)]);
+    world.states.clear();
+    world.created = at(100);
+    let after = world.post(120, vec![firing("a", 0), firing("b", 0)]);
+    assert_eq!(events(&before)[0].id, events(&after)[0].id);
+    assert!(events(&after)[0].sequence > events(&before)[0].sequence);
+}
+
+#[test]
+fn ids_differ_by_phase_emission_and_episode() {
+    let mut world = Setup::default().world();
+    let mut ids = Vec::new();
+    for round in 0..3 {
+        let start = round * 1000;
+        for decisions in [
+            world.post(start + 1, vec![firing("a", start)]),
+            world.post(start + 2, vec![firing("a", start), firing("b", start)]),
+            world.post(start + 60, vec![resolved("a", start, start + 50), resolved("b", start, start + 50)]),
+        ] {
+            ids.extend(events(&decisions).iter().map(|event| event.id.clone()));
+        }
+    }
+    let count = ids.len();
+    ids.sort();
+    ids.dedup();
+    assert_eq!((count, ids.len()), (9, 9));
+    assert!(ids.iter().all(|id| id.len() == 32));
+}
+
+#[test]
+fn sequence_rises_for_a_target_even_when_the_clock_stands_still() {
+    let mut world = Setup::default().world();
+    let first = world.post(1, vec![firing("a", 0)]);
+    let second = world.post(1, vec![firing("a", 0), firing("b", 0)]);
+    assert_eq!(events(&first)[0].sequence, at(1).as_micros());
+    assert_eq!(events(&second)[0].sequence, at(1).as_micros() + 1);
+}
+
+#[test]
+fn a_twins_late_copy_waits_and_its_resolve_withdraws_it() {
+    let mut world = Setup::default().world();
+    world.post(1, vec![firing("a", 0)]);
+    world.post(60, vec![resolved("a", 0, 55)]);
+    let late = world.post(61, vec![firing("a", 0)]);
+    assert_eq!(told(&late), "late×1");
+    assert_eq!(late[0].until, Some(at(61 + 360)));
+    assert_eq!(told(&world.post(62, vec![firing("a", 0)])), "duplicate×1");
+    assert_eq!(told(&world.post(90, vec![resolved("a", 0, 55)])), "withdrawn×1");
+    assert_eq!(told(&world.wait(61 + 360)), "");
+}
+
+#[test]
+fn a_late_firing_that_nobody_resolves_opens_when_its_window_is_over() {
+    let mut world = Setup::default().world();
+    world.post(1, vec![firing("a", 0)]);
+    world.post(60, vec![resolved("a", 0, 55)]);
+    world.post(70, vec![firing("a", 0)]);
+    assert_eq!(told(&world.wait(70 + 359)), "");
+    let opened = world.wait(70 + 360);
+    assert_eq!(told(&opened), "emitted×1 scale_out +2");
+    assert_eq!(told(&world.post(500, vec![firing("a", 0)])), "duplicate×1");
+}
+
+#[test]
+fn an_alert_that_fires_anew_after_its_end_is_not_late() {
+    let mut world = Setup::default().world();
+    world.post(1, vec![firing("a", 0)]);
+    world.post(60, vec![resolved("a", 0, 55)]);
+    assert_eq!(told(&world.post(70, vec![firing("a", 56)])), "emitted×1 scale_out +2");
+}
+
+#[test]
+fn starts_that_move_back_and_forth_are_the_same_occurrence() {
+    let mut world = Setup::default().world();
+    world.post(10, vec![firing("a", 5)]);
+    assert_eq!(told(&world.post(20, vec![firing("a", 8)])), "duplicate×1");
+    assert_eq!(told(&world.post(30, vec![firing("a", 5)])), "duplicate×1");
+    assert_eq!(told(&world.post(40, vec![firing("a", 35)])), "no_action×1", "its resolve got lost");
+    assert_eq!(told(&world.post(60, vec![resolved("a", 35, 55)])), "emitted×1 scale_in -1");
+}
+
+#[test]
+fn what_nobody_speaks_of_expires_and_takes_nothing_away() {
+    let mut world = Setup::default().world();
+    world.post(0, vec![firing("a", 0)]);
+    assert_eq!(told(&world.wait(24 * 3600 - 1)), "");
+    assert_eq!(told(&world.wait(24 * 3600)), "expired×1");
+    assert!(world.states.is_empty());
+}
+
+#[test]
+fn the_end_of_an_alert_is_forgotten_after_its_time() {
+    let mut world = Setup::default().world();
+    world.post(0, vec![firing("a", 0)]);
+    world.post(60, vec![resolved("a", 0, 55)]);
+    world.wait(60 + 3599);
+    assert_eq!(world.states.len(), 1);
+    world.wait(60 + 3600);
+    assert!(world.states.is_empty());
+}
+
+#[test]
+fn a_resolve_goes_to_what_is_open_whatever_the_rules_say_by_now() {
+    let mut world = Setup::default().world();
+    world.post(1, vec![firing("a", 0)]);
+    let mut other = resolved("a", 0, 50);
+    other.labels = Arc::new([("alertname", "Renamed")].into_iter().collect());
+    assert_eq!(told(&world.post(60, vec![other])), "emitted×1 scale_in -1");
+}
+
+#[test]
+fn an_episode_of_a_rule_that_is_gone_ends_without_action() {
+    let mut world = Setup::default().world();
+    world.post(1, vec![firing("a", 0)]);
+    world.rules = RuleTable::new(Vec::new(), Templates::new());
+    assert_eq!(told(&world.post(60, vec![resolved("a", 0, 50)])), "no_action×1");
+}
+
+#[test]
+fn a_disabled_rule_takes_its_alerts_and_says_so() {
+    let mut world = Setup { mode: Mode::Disabled, ..Setup::default() }.world();
+    assert_eq!(told(&world.post(1, vec![firing("a", 0)])), "disabled×1");
+    let mut world = Setup::default().world();
+    world.post(1, vec![firing("a", 0)]);
+    world.rules = Setup { mode: Mode::Disabled, ..Setup::default() }.table(Templates::new());
+    assert_eq!(told(&world.post(60, vec![resolved("a", 0, 50)])), "disabled×1");
+}
+
+#[test]
+fn an_alert_without_the_label_of_its_target_is_invalid_and_its_neighbours_are_not() {
+    let mut world = Setup::default().world();
+    let mut lost = firing("a", 0);
+    lost.labels = Arc::new([("alertname", "Pending")].into_iter().collect());
+    let decisions = world.post(1, vec![lost, firing("b", 0)]);
+    assert_eq!(told(&decisions), "invalid×1, emitted×1 scale_out +2");
+    assert_eq!(decisions[0].detail.as_deref(), Some("target.name: the alert has no label `nodegroup`"));
+}
+
+#[test]
+fn the_same_alert_twice_in_one_notification_counts_once() {
+    let mut world = Setup::default().world();
+    let decisions = world.post(1, vec![firing("a", 0), firing("a", 0)]);
+    assert_eq!(told(&decisions), "duplicate×1, emitted×1 scale_out +2");
+    assert_eq!(events(&decisions)[0].alerts.len(), 1);
+}
+
+#[test]
+fn a_scale_in_on_firing_wants_a_whole_notification() {
+    let idle = || Setup {
+        on_firing: Some(FiringAction { change: Change::ScaleIn(by(3)), repeat: Repeat::Never }),
+        on_resolved: None,
+        ..Setup::default()
+    };
+    assert_eq!(told(&idle().world().post(1, vec![firing("a", 0)])), "emitted×1 scale_in -3");
+    assert_eq!(told(&idle().world().post_truncated(1, true, vec![firing("a", 0)])), "no_evidence×1");
+}
+
+#[test]
+fn repeat_never_acts_once_an_episode() {
+    let change = Change::ScaleOut(by(2));
+    let mut world =
+        Setup { on_firing: Some(FiringAction { change, repeat: Repeat::Never }), ..Setup::default() }.world();
+    world.post(1, vec![firing("a", 0)]);
+    assert_eq!(told(&world.post(2, vec![firing("a", 0), firing("b", 0)])), "duplicate×1, no_action×1");
+}
+
+#[test]
+fn steps_go_by_the_highest_metric_among_the_open() {
+    let mut templates = Templates::new();
+    let metric = templates.template("{{ annotations.value }}").unwrap();
+    let one = |from: f64, by: u32| RuleStep { from, by: NonZeroU32::new(by).unwrap() };
+    let steps = Steps::new(metric, vec![one(0.0, 1), one(10.0, 3)]).unwrap();
+    let change = Change::ScaleOut(Amount::Steps(steps));
+    let on_firing = Some(FiringAction { change, repeat: Repeat::OnGrowth });
+    let mut world = Setup::default().world();
+    world.rules = Setup { on_firing, ..Setup::default() }.table(templates);
+    let with = |pod: &str, value: &str| {
+        let mut alert = firing(pod, 0);
+        alert.annotations = Arc::new([("value", value)].into_iter().collect());
+        alert
+    };
+    assert_eq!(told(&world.post(1, vec![with("a", "12"), with("b", "5")])), "emitted×2 scale_out +3");
+    assert_eq!(
+        told(&world.post(2, vec![with("a", "2"), with("b", "5"), with("c", "9.9")])),
+        "duplicate×2, emitted×1 scale_out +1",
+        "annotations are the latest"
+    );
+    let odd = world.post(3, vec![with("d", "NaN"), with("e", "-1"), with("f", "many")]);
+    assert_eq!(told(&odd), "invalid×1, invalid×1, invalid×1");
+}
+
+#[test]
+fn adjustments_speak_auto_scalings_terms() {
+    let changed = |change: Change| {
+        let limits = Limits { min_capacity: Some(2), max_capacity: Some(40) };
+        let on_firing = Some(FiringAction { change, repeat: Repeat::Never });
+        let decisions = Setup { on_firing, limits, ..Setup::default() }.world().post(1, vec![firing("a", 0)]);
+        events(&decisions)[0].adjustment.clone()
+    };
+    let percent = |percent: u32| Amount::ByPercent {
+        percent: NonZeroU32::new(percent).unwrap(),
+        at_least: NonZeroU32::new(1),
+    };
+    let out = changed(Change::ScaleOut(percent(25))).unwrap();
+    assert_eq!(
+        (out.kind, out.value, out.min_magnitude),
+        (AdjustmentType::PercentChangeInCapacity, 25, Some(1))
+    );
+    let inwards = changed(Change::ScaleIn(percent(25))).unwrap();
+    assert_eq!(inwards.value, -25);
+    let exact = changed(Change::SetCapacity { to: 100, allow_decrease: false }).unwrap();
+    assert_eq!(
+        (exact.kind, exact.value, exact.allow_decrease),
+        (AdjustmentType::ExactCapacity, 40, Some(false))
+    );
+    assert_eq!(changed(Change::Notify), None);
+}
