@@ -1,10 +1,12 @@
 //! What scalebridge knows about alerts and capacity. Pure: no clock, no chance, no files, no tokio.
 
 pub mod duration;
+pub mod header;
 pub mod labels;
 pub mod matcher;
 pub mod name;
 pub mod notification;
+pub mod retry;
 pub mod rule;
 pub mod source;
 pub mod state;
