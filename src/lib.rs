@@ -1,3 +1,4 @@
 pub mod config;
+pub mod dispatch;
 pub mod domain;
 pub mod store;
