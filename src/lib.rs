@@ -2,6 +2,7 @@ pub mod app;
 pub mod bridge;
 pub mod cli;
 pub mod config;
+pub mod dispatch;
 pub mod domain;
 pub mod http;
 pub mod store;

@@ -3,10 +3,12 @@
 pub mod duration;
 pub mod engine;
 pub mod event;
+pub mod header;
 pub mod labels;
 pub mod matcher;
 pub mod name;
 pub mod notification;
+pub mod retry;
 pub mod rule;
 pub mod source;
 pub mod state;

@@ -1,0 +1,54 @@
+//! Events into calls: never more than a call takes, by count and by bytes.
+
+use super::{Limits, Outgoing};
+
+/// Splits events, in their order, into batches that are each within `limits` and not empty.
+pub(super) fn split(
+    events: Vec<Outgoing>,
+    limits: Limits,
+    weigh: impl Fn(&Outgoing) -> usize,
+) -> Vec<Vec<Outgoing>> {
+    let mut batches: Vec<Vec<Outgoing>> = Vec::new();
+    let mut bytes = 0usize;
+    for event in events {
+        let weight = weigh(&event);
+        match batches.last_mut() {
+            Some(batch) if batch.len() < limits.events && bytes.saturating_add(weight) <= limits.bytes => {
+                bytes += weight;
+                batch.push(event);
+            }
+            _ => {
+                bytes = weight;
+                batches.push(vec![event]);
+            }
+        }
+    }
+    batches
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::dispatch::stub;
+
+    proptest! {
+        #[test]
+        fn every_event_is_in_one_batch_in_order_and_no_batch_is_over_its_limits(
+            weights in prop::collection::vec(0usize..40, 0..60), events in 1usize..12, bytes in 1usize..60,
+        ) {
+            let limits = Limits { events, bytes };
+            let weigh = |event: &Outgoing| weights[event.seq.0 as usize];
+            let all = (0..weights.len()).map(|at| stub::outgoing(at as i64)).collect();
+            let batches = split(all, limits, weigh);
+            let order: Vec<i64> = batches.iter().flatten().map(|event| event.seq.0).collect();
+            prop_assert_eq!(order, (0..weights.len() as i64).collect::<Vec<_>>());
+            for batch in &batches {
+                let sum: usize = batch.iter().map(weigh).sum();
+                prop_assert!(!batch.is_empty() && batch.len() <= events);
+                prop_assert!(sum <= bytes || batch.len() == 1, "{} bytes in {} events", sum, batch.len());
+            }
+        }
+    }
+}

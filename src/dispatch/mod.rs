@@ -1,0 +1,238 @@
+//! Claim → send → settle: how events leave the store.
+//!
+//! Each destination has one [`Worker`] and knows nothing of the others. It claims deliveries from the
+//! [`Outbox`], sends them in batches and settles every delivery by its own answer.
+//!
+//! - A delivery that was claimed is settled, by an answer or because it is too old. It is settled as
+//!   delivered only after the destination has said that it has it.
+//! - An event is not sent when it is older than its limits allow, however it got that old.
+//! - A failure's class is decided in one place, `aws.rs` for what AWS answers. What is not certain
+//!   never to pass is tried again until it is too old.
+//! - Nothing here reads a random source or a wall clock of its own: chance comes from a seed, the age
+//!   of an event is told by the outbox, and pauses are tokio's.
+
+mod aws;
+mod batch;
+mod connect;
+pub mod file;
+mod health;
+mod job;
+pub mod lambda;
+pub mod sqs;
+#[cfg(test)]
+mod stub;
+pub mod worker;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::domain::header::Header;
+use crate::domain::name::Name;
+use crate::domain::time::Time;
+use crate::store::{self, Claimed, EventSeq, Settlement};
+
+pub use connect::{Clients, ConnectError};
+pub use worker::{Options, Worker};
+
+/// What a worker needs of the store.
+pub trait Outbox: Clone + Send + Sync + 'static {
+    /// Up to `max` deliveries that may be sent now, at most one for each target. They stay claimed
+    /// until they are settled.
+    fn claim(
+        &self,
+        destination: &Name,
+        max: usize,
+    ) -> impl Future<Output = Result<Vec<Claimed>, store::Error>> + Send;
+
+    /// Writes what became of deliveries. Durable when it returns.
+    fn settle(
+        &self,
+        destination: &Name,
+        settled: Vec<(EventSeq, Settlement)>,
+    ) -> impl Future<Output = Result<(), store::Error>> + Send;
+
+    /// Completes when something may have become claimable since the call (not since the first poll),
+    /// and now and then without a reason.
+    fn wait(&self, destination: &Name) -> impl Future<Output = ()> + Send;
+
+    /// The store's now.
+    fn now(&self) -> Time;
+}
+
+/// Where events go.
+pub trait Destination: Send + Sync + 'static {
+    /// How much one call takes.
+    fn limits(&self) -> Limits;
+
+    /// The bytes of an event as [`Limits::bytes`] counts them.
+    fn weigh(&self, event: &Outgoing) -> usize;
+
+    /// Sends a batch within [`Destination::limits`], never empty, no two events about one target.
+    /// One answer for each event, in their order; or the failure of the whole call, which then is
+    /// every event's.
+    fn send(&self, batch: &[Outgoing]) -> impl Future<Output = Result<Vec<Answer>, Failure>> + Send;
+}
+
+/// What became of one event of a call.
+pub type Answer = Result<(), Failure>;
+
+/// How much one call takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Events, at least 1.
+    pub events: usize,
+    /// Bytes of all its events. A larger event travels alone.
+    pub bytes: usize,
+}
+
+/// An event on its way.
+#[derive(Debug, Clone)]
+pub struct Outgoing {
+    /// The store's number of it.
+    pub seq: EventSeq,
+    /// The event as it was encoded.
+    pub body: Arc<str>,
+    /// What delivery has to know of it.
+    pub header: Header,
+    /// When it was emitted.
+    pub emitted_at: Time,
+    /// How often it was tried before.
+    pub attempts: u32,
+}
+
+/// Why an event, or a call, did not arrive.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct Failure {
+    /// What follows from it.
+    pub class: Class,
+    /// For people: no body, no secret, not longer than [`Failure::MAX_MESSAGE_CHARS`].
+    pub message: String,
+}
+
+/// What follows from a failure.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Class {
+    /// It is tried again until it is too old.
+    Transient,
+    /// The same event can never pass: it becomes a dead letter at once.
+    Permanent,
+}
+
+impl Failure {
+    /// The longest message.
+    pub const MAX_MESSAGE_CHARS: usize = 600;
+
+    /// A failure that may pass.
+    pub fn transient(message: impl Into<String>) -> Self {
+        Self::new(Class::Transient, message)
+    }
+
+    /// A failure of an event that no try can change.
+    pub fn permanent(message: impl Into<String>) -> Self {
+        Self::new(Class::Permanent, message)
+    }
+
+    fn new(class: Class, message: impl Into<String>) -> Self {
+        let mut message = message.into();
+        if let Some((end, _)) = message.char_indices().nth(Self::MAX_MESSAGE_CHARS) {
+            message.truncate(end);
+        }
+        Self { class, message }
+    }
+}
+
+/// A destination of the configuration, connected.
+#[derive(Debug)]
+pub enum Connected {
+    /// An SQS queue.
+    Sqs(sqs::Sqs),
+    /// A Lambda function.
+    Lambda(lambda::Lambda),
+    /// A file or stdout.
+    File(file::File),
+}
+
+impl Destination for Connected {
+    fn limits(&self) -> Limits {
+        match self {
+            Self::Sqs(sqs) => sqs.limits(),
+            Self::Lambda(lambda) => lambda.limits(),
+            Self::File(file) => file.limits(),
+        }
+    }
+
+    fn weigh(&self, event: &Outgoing) -> usize {
+        match self {
+            Self::Sqs(sqs) => sqs.weigh(event),
+            Self::Lambda(lambda) => lambda.weigh(event),
+            Self::File(file) => file.weigh(event),
+        }
+    }
+
+    async fn send(&self, batch: &[Outgoing]) -> Result<Vec<Answer>, Failure> {
+        match self {
+            Self::Sqs(sqs) => sqs.send(batch).await,
+            Self::Lambda(lambda) => lambda.send(batch).await,
+            Self::File(file) => file.send(batch).await,
+        }
+    }
+}
+
+/// Hears what workers do, for metrics. Its methods return at once.
+pub trait Observer: Clone + Send + Sync + 'static {
+    /// A delivery was settled.
+    fn on_delivery(&self, destination: &Name, delivery: &Observed<'_>);
+
+    /// A destination went from working to failing as a whole, or back. Not called before the first
+    /// change; until then it counts as working.
+    fn on_reachable(&self, destination: &Name, reachable: bool);
+}
+
+/// A delivery that was settled.
+#[derive(Debug, Clone, Copy)]
+pub struct Observed<'a> {
+    /// How.
+    pub outcome: Outcome,
+    /// How long the call took. None if it was given up without one.
+    pub took: Option<Duration>,
+    /// When the answer came, by the store's time.
+    pub at: Time,
+    /// The event. None if it could not be read.
+    pub header: Option<&'a Header>,
+}
+
+/// How a delivery was settled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// It arrived.
+    Delivered,
+    /// It will be tried again.
+    Retry,
+    /// It was given up.
+    Dead,
+}
+
+impl Outcome {
+    /// All of them, in the order of the documentation.
+    pub const ALL: [Self; 3] = [Self::Delivered, Self::Retry, Self::Dead];
+
+    /// The word in metrics and logs.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Delivered => "delivered",
+            Self::Retry => "retry",
+            Self::Dead => "dead",
+        }
+    }
+}
+
+impl From<&Settlement> for Outcome {
+    fn from(settlement: &Settlement) -> Self {
+        match settlement {
+            Settlement::Delivered => Self::Delivered,
+            Settlement::Retry { .. } => Self::Retry,
+            Settlement::Dead { .. } => Self::Dead,
+        }
+    }
+}

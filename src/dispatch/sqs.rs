@@ -1,0 +1,256 @@
+//! An SQS queue, by `SendMessageBatch`.
+//!
+//! A FIFO queue gets the target as message group, so its consumers see the events about one target
+//! in their order, and the event's id for deduplication, so a try whose answer was lost does not make
+//! a second message (for SQS' five minutes). A standard queue gets the source as message group, which
+//! makes it a fair queue: one source in a storm does not hold up the others.
+
+use std::collections::HashMap;
+
+use aws_sdk_sqs::Client;
+use aws_sdk_sqs::error::BuildError;
+use aws_sdk_sqs::operation::send_message_batch::SendMessageBatchOutput;
+use aws_sdk_sqs::types::{MessageAttributeValue, SendMessageBatchRequestEntry};
+use sha2::{Digest, Sha256};
+
+use super::{Answer, Class, Destination, Failure, Limits, Outgoing, aws};
+use crate::config;
+use crate::domain::header::ATTRIBUTE_TYPE;
+
+/// SQS' own: entries and bytes of one call.
+const LIMITS: Limits = Limits { events: 10, bytes: 1024 * 1024 };
+
+/// The longest message group id.
+const MAX_GROUP_CHARS: usize = 128;
+
+/// A queue.
+#[derive(Debug)]
+pub struct Sqs {
+    client: Client,
+    queue_url: String,
+    fifo: bool,
+}
+
+impl Sqs {
+    /// The queue is always told by the configured URL, and reached at the client's endpoint: what an
+    /// emulator or a private endpoint calls the queue is of no matter.
+    pub fn new(client: Client, settings: &config::Sqs) -> Self {
+        Self { client, queue_url: settings.queue_url.clone(), fifo: settings.fifo }
+    }
+
+    async fn call(&self, batch: &[Outgoing]) -> Result<Vec<Answer>, Failure> {
+        let entries: Result<_, BuildError> =
+            batch.iter().enumerate().map(|(at, event)| entry(at, event, self.fifo)).collect();
+        let entries = entries.map_err(|error| Failure::transient(error.to_string()))?;
+        let call = self.client.send_message_batch().queue_url(&self.queue_url).set_entries(Some(entries));
+        let output = call.send().await.map_err(|error| aws::failure(&error))?;
+        Ok(answers(batch.len(), &output))
+    }
+}
+
+impl Destination for Sqs {
+    fn limits(&self) -> Limits {
+        LIMITS
+    }
+
+    /// As SQS counts: the body, and of each attribute name, type and value.
+    fn weigh(&self, event: &Outgoing) -> usize {
+        event.body.len() + event.header.attribute_bytes()
+    }
+
+    async fn send(&self, batch: &[Outgoing]) -> Result<Vec<Answer>, Failure> {
+        match self.call(batch).await {
+            // One of them made SQS refuse them all. Alone, each gets its own answer.
+            Err(Failure { class: Class::Permanent, .. }) if batch.len() > 1 => {
+                let mut answers = Vec::with_capacity(batch.len());
+                for event in batch {
+                    answers.extend(
+                        self.call(std::slice::from_ref(event)).await.unwrap_or_else(|e| vec![Err(e)]),
+                    );
+                }
+                Ok(answers)
+            }
+            result => result,
+        }
+    }
+}
+
+/// The entry of an event; its id in the call is its place.
+fn entry(at: usize, event: &Outgoing, fifo: bool) -> Result<SendMessageBatchRequestEntry, BuildError> {
+    let header = &event.header;
+    let mut entry = SendMessageBatchRequestEntry::builder().id(at.to_string()).message_body(&*event.body);
+    for (name, value) in header.attributes() {
+        let value = MessageAttributeValue::builder().data_type(ATTRIBUTE_TYPE).string_value(value).build()?;
+        entry = entry.message_attributes(name, value);
+    }
+    if fifo {
+        entry = entry.message_group_id(group(&header.subject)).message_deduplication_id(&header.id);
+    } else if !header.source_name().is_empty() {
+        entry = entry.message_group_id(group(header.source_name()));
+    }
+    entry.build()
+}
+
+/// A text as message group id: itself where SQS allows it, else its hash.
+fn group(text: &str) -> String {
+    let allowed = (1..=MAX_GROUP_CHARS).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_graphic());
+    if allowed {
+        return text.to_owned();
+    }
+    Sha256::digest(text.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// One answer for each of `count` entries. One of which SQS says nothing may not have arrived.
+fn answers(count: usize, output: &SendMessageBatchOutput) -> Vec<Answer> {
+    let mut said: HashMap<&str, Answer> = HashMap::with_capacity(count);
+    said.extend(output.successful().iter().map(|entry| (entry.id(), Ok(()))));
+    said.extend(output.failed().iter().map(|entry| (entry.id(), Err(aws::entry_failure(entry)))));
+    let silence = || Err(Failure::transient("the queue's answer does not mention the event"));
+    (0..count).map(|at| said.remove(at.to_string().as_str()).unwrap_or_else(silence)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::dispatch::stub::{Reply, Stub, outgoing, outgoing_about};
+
+    const QUEUE: &str = "https://sqs.eu-west-1.amazonaws.com/123456789012/scaling";
+
+    fn queue(stub: &Stub, fifo: bool) -> Sqs {
+        let config = aws_sdk_sqs::Config::builder()
+            .behavior_version_latest()
+            .region(aws_sdk_sqs::config::Region::new("eu-west-1"))
+            .credentials_provider(stub.credentials())
+            .retry_config(aws_sdk_sqs::config::retry::RetryConfig::disabled())
+            .endpoint_url(stub.url());
+        let settings = config::Sqs {
+            queue_url: format!("{QUEUE}{}", if fifo { ".fifo" } else { "" }),
+            fifo,
+            region: None,
+            endpoint_url: None,
+            max_message_bytes: config::Sqs::MAX_MESSAGE_BYTES,
+        };
+        Sqs::new(Client::from_conf(config.build()), &settings)
+    }
+
+    /// An answer that takes the entries with these ids and refuses those.
+    fn reply(taken: &[&str], refused: &[(&str, &str, bool)]) -> Reply {
+        let taken: Vec<_> =
+            taken.iter().map(|id| json!({ "Id": id, "MessageId": "m", "MD5OfMessageBody": "x" })).collect();
+        let refused: Vec<_> = refused
+            .iter()
+            .map(|(id, code, fault)| json!({ "Id": id, "Code": code, "SenderFault": fault }))
+            .collect();
+        Reply::ok(json!({ "Successful": taken, "Failed": refused }))
+    }
+
+    fn string(value: &str) -> Value {
+        json!({ "DataType": "String", "StringValue": value })
+    }
+
+    #[tokio::test]
+    async fn a_fifo_entry_is_right_field_by_field() {
+        let stub = Stub::start(|_| reply(&["0"], &[])).await;
+        let event = outgoing(7);
+        let answers = queue(&stub, true).send(std::slice::from_ref(&event)).await;
+        assert_eq!(answers, Ok(vec![Ok(())]));
+        let request = stub.only_request();
+        assert_eq!(request.headers["x-amz-target"], "AmazonSQS.SendMessageBatch");
+        let expected = json!({
+            "QueueUrl": "https://sqs.eu-west-1.amazonaws.com/123456789012/scaling.fifo",
+            "Entries": [{
+                "Id": "0",
+                "MessageBody": &*event.body,
+                "MessageGroupId": "eks/nodegroup/-/-/prod-eu/-/workers-7",
+                "MessageDeduplicationId": "00000000000000000000000000000007",
+                "MessageAttributes": {
+                    "content-type": string("application/cloudevents+json"),
+                    "ce-specversion": string("1.0"),
+                    "ce-id": string("00000000000000000000000000000007"),
+                    "ce-type": string("io.scalebridge.scale_out.v1"),
+                    "ce-source": string("/scalebridge/prod-eu"),
+                    "ce-subject": string("eks/nodegroup/-/-/prod-eu/-/workers-7"),
+                    "rule": string("pods"),
+                    "traceparent": string("00-0000000000000000000000000000000a-000000000000000b-00"),
+                },
+            }],
+        });
+        assert_eq!(request.json(), expected);
+    }
+
+    #[tokio::test]
+    async fn a_standard_entry_has_its_source_as_group_and_no_deduplication() {
+        let stub = Stub::start(|_| reply(&["0"], &[])).await;
+        queue(&stub, false).send(&[outgoing(7)]).await.unwrap();
+        let entry = &stub.only_request().json()["Entries"][0];
+        assert_eq!(entry["MessageGroupId"], "prod-eu");
+        assert_eq!(entry.get("MessageDeduplicationId"), None);
+    }
+
+    #[tokio::test]
+    async fn each_event_gets_the_answer_of_its_id() {
+        let stub = Stub::start(|_| {
+            reply(&["3", "0"], &[("2", "InternalError", false), ("1", "InvalidMessageContents", true)])
+        })
+        .await;
+        let batch: Vec<_> = (0..5).map(outgoing).collect();
+        let answers = queue(&stub, true).send(&batch).await.unwrap();
+        let classes: Vec<_> =
+            answers.into_iter().map(|answer| answer.map_err(|failure| failure.class)).collect();
+        let expected = [Ok(()), Err(Class::Permanent), Err(Class::Transient), Ok(()), Err(Class::Transient)];
+        assert_eq!(classes, expected, "4 was not mentioned");
+    }
+
+    #[tokio::test]
+    async fn a_call_that_fails_is_the_failure_of_all() {
+        let stub = Stub::start(|_| Reply::error(400, "AWS.SimpleQueueService.NonExistentQueue")).await;
+        let failure = queue(&stub, true).send(&[outgoing(0), outgoing(1)]).await.unwrap_err();
+        assert_eq!(failure.class, Class::Transient);
+        assert!(failure.message.starts_with("NonExistentQueue"), "{failure}");
+        assert_eq!(stub.requests().len(), 1, "the SDK does not try again by itself");
+    }
+
+    #[tokio::test]
+    async fn one_event_that_spoils_a_call_is_found_out() {
+        let stub = Stub::start(|request| {
+            let entries = request.json()["Entries"].as_array().unwrap().clone();
+            if entries.iter().any(|entry| entry["MessageBody"].as_str().unwrap().contains("workers-1\"")) {
+                Reply::error(400, "AWS.SimpleQueueService.BatchRequestTooLong")
+            } else {
+                reply(&["0"], &[])
+            }
+        })
+        .await;
+        let batch: Vec<_> = (0..3).map(outgoing).collect();
+        let answers = queue(&stub, true).send(&batch).await.unwrap();
+        assert_eq!(answers.iter().map(Result::is_ok).collect::<Vec<_>>(), [true, false, true]);
+        assert_eq!(answers[1].as_ref().unwrap_err().class, Class::Permanent);
+    }
+
+    #[test]
+    fn groups_are_what_sqs_allows() {
+        assert_eq!(group("eks/nodegroup/-/-/a%20b/-/w"), "eks/nodegroup/-/-/a%20b/-/w");
+        assert_eq!(group(&"x".repeat(128)).len(), 128);
+        let hashed = group(&"x".repeat(129));
+        assert_eq!((hashed.len(), hashed), (64, group(&"x".repeat(129))));
+        for odd in ["a b", "ü", "\u{7f}", ""] {
+            assert_eq!(group(odd).len(), 64, "{odd:?}");
+        }
+        assert_eq!(group(""), "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855");
+    }
+
+    #[tokio::test]
+    async fn an_event_weighs_what_sqs_counts() {
+        let stub = Stub::start(|_| reply(&[], &[])).await;
+        let event = outgoing_about(1, "t");
+        let entry = entry(0, &event, true).unwrap();
+        let attributes = entry.message_attributes().unwrap();
+        let counted: usize = attributes
+            .iter()
+            .map(|(name, value)| name.len() + value.data_type().len() + value.string_value().unwrap().len())
+            .sum();
+        assert_eq!(queue(&stub, true).weigh(&event), entry.message_body().len() + counted);
+    }
+}

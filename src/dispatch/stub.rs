@@ -1,0 +1,123 @@
+//! For tests: events, and an HTTP server that stands for AWS, so that what is tested is what goes
+//! over the wire, without another dependency.
+
+use std::sync::{Arc, Mutex};
+
+use aws_sdk_sqs::config::Credentials;
+use axum::Router;
+use axum::body::Bytes;
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri};
+use serde_json::{Value, json};
+
+use super::Outgoing;
+use crate::domain::header::Header;
+use crate::domain::time::Time;
+use crate::store::EventSeq;
+
+/// An event about `subject`; its id tells `seq`.
+pub(super) fn event(seq: i64, subject: &str, action: &str, expirytime: Time) -> String {
+    json!({
+        "specversion": "1.0", "id": format!("{seq:032}"), "source": "/scalebridge/prod-eu",
+        "type": format!("io.scalebridge.{action}.v1"), "subject": subject,
+        "sequence": (1000 + seq).to_string(), "expirytime": expirytime.to_millis_text(),
+        "traceparent": "00-0000000000000000000000000000000a-000000000000000b-00",
+        "data": { "rule": "pods", "action": action, "alerts": [{ "starts_at": "2026-11-22T16:50:00Z" }] },
+    })
+    .to_string()
+}
+
+pub(super) fn outgoing_about(seq: i64, subject: &str) -> Outgoing {
+    let expirytime = Time::from_millis(4_000_000_000_000);
+    let body = event(seq, subject, "scale_out", expirytime);
+    let header = Header::read(&body).unwrap();
+    let emitted_at = Time::from_millis(0);
+    Outgoing { seq: EventSeq(seq), body: body.into(), header, emitted_at, attempts: 0 }
+}
+
+/// An event about a target of its own.
+pub(super) fn outgoing(seq: i64) -> Outgoing {
+    outgoing_about(seq, &format!("eks/nodegroup/-/-/prod-eu/-/workers-{seq}"))
+}
+
+/// A server on the loopback that answers every request by one function and keeps them. It lives as
+/// long as the test's runtime.
+pub(super) struct Stub {
+    url: String,
+    requests: Arc<Mutex<Vec<Request>>>,
+}
+
+#[derive(Debug, Clone)]
+pub(super) struct Request {
+    pub(super) uri: String,
+    pub(super) headers: HeaderMap,
+    pub(super) body: Bytes,
+}
+
+#[derive(Debug, Clone)]
+pub(super) struct Reply {
+    status: StatusCode,
+    headers: HeaderMap,
+    body: String,
+}
+
+impl Stub {
+    pub(super) async fn start(answer: impl Fn(&Request) -> Reply + Clone + Send + Sync + 'static) -> Self {
+        let requests: Arc<Mutex<Vec<Request>>> = Arc::default();
+        let kept = Arc::clone(&requests);
+        let handle = async move |uri: Uri, headers: HeaderMap, body: Bytes| {
+            let request = Request { uri: uri.to_string(), headers, body };
+            let reply = answer(&request);
+            kept.lock().unwrap().push(request);
+            (reply.status, reply.headers, reply.body)
+        };
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let app = Router::new().fallback(handle);
+        tokio::spawn(async move { axum::serve(listener, app).await });
+        Self { url, requests }
+    }
+
+    pub(super) fn url(&self) -> &str {
+        &self.url
+    }
+
+    pub(super) fn credentials(&self) -> Credentials {
+        Credentials::new("id", "secret", None, None, "test")
+    }
+
+    pub(super) fn requests(&self) -> Vec<Request> {
+        self.requests.lock().unwrap().clone()
+    }
+
+    pub(super) fn only_request(&self) -> Request {
+        let requests = self.requests();
+        assert_eq!(requests.len(), 1);
+        requests[0].clone()
+    }
+}
+
+impl Request {
+    pub(super) fn json(&self) -> Value {
+        serde_json::from_slice(&self.body).unwrap()
+    }
+}
+
+impl Reply {
+    pub(super) fn ok(body: Value) -> Self {
+        Self { status: StatusCode::OK, headers: HeaderMap::new(), body: body.to_string() }
+    }
+
+    pub(super) fn status(status: u16) -> Self {
+        Self { status: StatusCode::from_u16(status).unwrap(), headers: HeaderMap::new(), body: String::new() }
+    }
+
+    pub(super) fn error(status: u16, code: &'static str) -> Self {
+        let body = json!({ "__type": code, "message": "said so" }).to_string();
+        Self { body, ..Self::status(status) }.header("x-amzn-errortype", code)
+    }
+
+    pub(super) fn header(mut self, name: &'static str, value: &'static str) -> Self {
+        self.headers.insert(HeaderName::from_static(name), HeaderValue::from_static(value));
+        self
+    }
+}

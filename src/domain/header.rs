@@ -1,0 +1,244 @@
+//! What delivery has to know of an event, read back from the event as it was encoded.
+//!
+//! An event is stored and sent as the bytes that were made when it was emitted. Delivery takes from
+//! them what a queue wants beside the body (attributes, group, deduplication id) and what tells how
+//! long the event may still be sent, and leaves the rest unread.
+
+use std::borrow::Cow;
+
+use serde::Deserialize;
+
+use super::time::Time;
+
+/// The parts of an encoded event that delivery looks at.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Header {
+    /// The event's id.
+    pub id: String,
+    /// `type`: `io.scalebridge.scale_out.v1`.
+    pub kind: String,
+    /// `source`: `/scalebridge/prod-eu`.
+    pub source: String,
+    /// `subject`: the target's key.
+    pub subject: String,
+    /// `sequence`: rises with every event about the target.
+    pub sequence: u64,
+    /// After this nobody acts on the event.
+    pub expirytime: Time,
+    /// W3C's trace context; empty if there is none.
+    pub traceparent: String,
+    /// `data.rule`.
+    pub rule: String,
+    /// `data.action`.
+    pub action: String,
+    /// When the alert began that has been open the longest. None if the event has no alert.
+    pub oldest_starts_at: Option<Time>,
+}
+
+/// Why a text is no event of ours.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Not JSON, or a part is missing or of another type.
+    #[error("the event cannot be read: {0}")]
+    Form(#[from] serde_json::Error),
+    /// `sequence` is no number.
+    #[error("the event cannot be read: its `sequence` is not a whole number")]
+    Sequence,
+    /// `expirytime` is no time.
+    #[error("the event cannot be read: its `expirytime` is not a time")]
+    ExpiryTime,
+}
+
+#[derive(Deserialize)]
+struct Document<'a> {
+    #[serde(borrow)]
+    id: Cow<'a, str>,
+    #[serde(borrow, rename = "type")]
+    kind: Cow<'a, str>,
+    #[serde(borrow)]
+    source: Cow<'a, str>,
+    #[serde(borrow)]
+    subject: Cow<'a, str>,
+    #[serde(borrow)]
+    sequence: Cow<'a, str>,
+    #[serde(borrow)]
+    expirytime: Cow<'a, str>,
+    #[serde(borrow, default)]
+    traceparent: Cow<'a, str>,
+    #[serde(borrow)]
+    data: Data<'a>,
+}
+
+#[derive(Deserialize)]
+struct Data<'a> {
+    #[serde(borrow)]
+    rule: Cow<'a, str>,
+    #[serde(borrow)]
+    action: Cow<'a, str>,
+    #[serde(borrow, default)]
+    alerts: Vec<Alert<'a>>,
+}
+
+#[derive(Deserialize)]
+struct Alert<'a> {
+    #[serde(borrow, default)]
+    starts_at: Cow<'a, str>,
+}
+
+impl Header {
+    /// Reads the header of an encoded event.
+    pub fn read(event: &str) -> Result<Self, Error> {
+        let document: Document<'_> = serde_json::from_str(event)?;
+        let alerts = &document.data.alerts;
+        Ok(Self {
+            sequence: document.sequence.parse().map_err(|_| Error::Sequence)?,
+            expirytime: Time::parse(&document.expirytime).map_err(|_| Error::ExpiryTime)?,
+            // It is only measured, so an alert without a time does not keep the event from its way.
+            oldest_starts_at: alerts.iter().filter_map(|alert| Time::parse(&alert.starts_at).ok()).min(),
+            id: document.id.into_owned(),
+            kind: document.kind.into_owned(),
+            source: document.source.into_owned(),
+            subject: document.subject.into_owned(),
+            traceparent: document.traceparent.into_owned(),
+            rule: document.data.rule.into_owned(),
+            action: document.data.action.into_owned(),
+        })
+    }
+
+    /// Whether the event may take capacity away: the shorter age limit is for it. An action that
+    /// this version does not know counts as one that does.
+    pub fn takes_away(&self) -> bool {
+        !matches!(self.action.as_str(), "scale_out" | "notify")
+    }
+
+    /// The name of the source: the last part of `/scalebridge/prod-eu`.
+    pub fn source_name(&self) -> &str {
+        self.source.rsplit('/').next().unwrap_or_default()
+    }
+
+    /// The message attributes that a queue gets beside the body, name and value. At most ten, none
+    /// empty; all of them are of the type [`ATTRIBUTE_TYPE`].
+    pub fn attributes(&self) -> impl Iterator<Item = (&'static str, &str)> {
+        let all = [
+            ("content-type", "application/cloudevents+json"),
+            ("ce-specversion", "1.0"),
+            ("ce-id", &self.id),
+            ("ce-type", &self.kind),
+            ("ce-source", &self.source),
+            ("ce-subject", &self.subject),
+            ("rule", &self.rule),
+            ("traceparent", &self.traceparent),
+        ];
+        all.into_iter().filter(|(_, value)| !value.is_empty())
+    }
+
+    /// The bytes that SQS counts for the attributes, beside the body: names, types and values.
+    pub fn attribute_bytes(&self) -> usize {
+        self.attributes().map(|(name, value)| name.len() + ATTRIBUTE_TYPE.len() + value.len()).sum()
+    }
+}
+
+/// The type of every message attribute.
+pub const ATTRIBUTE_TYPE: &str = "String";
+
+/// [`Header::attribute_bytes`] is never more than this and the length of the subject, for any event
+/// that the bridge makes: ids have 32 digits, names at most 63 characters, a trace context 55.
+pub const ATTRIBUTE_BYTES_BESIDE_SUBJECT: usize = 512;
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn event(action: &str, alerts: &str) -> String {
+        format!(
+            r#"{{"specversion":"1.0","id":"b3f0","source":"/scalebridge/prod-eu",
+                "type":"io.scalebridge.{action}.v1","subject":"eks/nodegroup/-/-/prod-eu/-/workers",
+                "sequence":"1795366520062131","expirytime":"2026-11-22T17:55:20.062Z","traceparent":"00-1-2-00",
+                "data":{{"rule":"pods","phase":"firing","action":"{action}","alerts":{alerts},
+                "parameters":{{"action":"none of ours"}}}}}}"#
+        )
+    }
+
+    #[test]
+    fn every_part_is_read() {
+        let alerts = r#"[{"labels":{"a":"\"\u00e4"},"starts_at":"2026-11-22T16:55:20Z"},
+            {"starts_at":"2026-11-22T16:50:00Z"},{"starts_at":"?"},{}]"#;
+        let header = Header::read(&event("scale_out", alerts)).unwrap();
+        let expected = Header {
+            id: "b3f0".into(),
+            kind: "io.scalebridge.scale_out.v1".into(),
+            source: "/scalebridge/prod-eu".into(),
+            subject: "eks/nodegroup/-/-/prod-eu/-/workers".into(),
+            sequence: 1_795_366_520_062_131,
+            expirytime: Time::parse("2026-11-22T17:55:20.062Z").unwrap(),
+            traceparent: "00-1-2-00".into(),
+            rule: "pods".into(),
+            action: "scale_out".into(),
+            oldest_starts_at: Some(Time::parse("2026-11-22T16:50:00Z").unwrap()),
+        };
+        assert_eq!(header, expected);
+        assert_eq!(header.source_name(), "prod-eu");
+    }
+
+    #[test]
+    fn what_may_take_away_is_known_and_so_is_what_is_unknown() {
+        let takes_away = |action| Header::read(&event(action, "[]")).unwrap().takes_away();
+        assert!(!takes_away("scale_out"));
+        assert!(!takes_away("notify"));
+        assert!(takes_away("scale_in"));
+        assert!(takes_away("set_capacity"));
+        assert!(takes_away("a_later_action"));
+    }
+
+    #[test]
+    fn what_is_no_event_is_refused_and_says_why() {
+        let good = event("scale_out", "[]");
+        let broken = [
+            ("1795366520062131", "-1", "`sequence`"),
+            ("2026-11-22T17:55:20.062Z", "soon", "`expirytime`"),
+            ("\"id\"", "\"no\"", "missing field `id`"),
+            ("\"data\":{", "\"data\":[{", "invalid type"),
+        ];
+        for (from, to, said) in broken {
+            let error = Header::read(&good.replace(from, to)).unwrap_err().to_string();
+            assert!(error.contains(said), "{error}");
+        }
+    }
+
+    #[test]
+    fn attributes_are_few_never_empty_and_counted() {
+        let mut header = Header::read(&event("scale_out", "[]")).unwrap();
+        assert_eq!(header.attributes().count(), 8);
+        header.traceparent.clear();
+        header.rule.clear();
+        let names: Vec<_> = header.attributes().map(|(name, _)| name).collect();
+        assert_eq!(names, ["content-type", "ce-specversion", "ce-id", "ce-type", "ce-source", "ce-subject"]);
+        let by_hand = 12 + 28 + 14 + 3 + 5 + 4 + 7 + 27 + 9 + 20 + 10 + 35 + 6 * 6;
+        assert_eq!(header.attribute_bytes(), by_hand);
+    }
+
+    #[test]
+    fn the_longest_attributes_are_within_the_bound() {
+        let mut header = Header::read(&event("set_capacity", "[]")).unwrap();
+        header.id = "f".repeat(32);
+        header.source = format!("/scalebridge/{}", "s".repeat(63));
+        header.rule = "r".repeat(63);
+        header.traceparent = "0".repeat(55);
+        let beside_subject = header.attribute_bytes() - header.subject.len();
+        assert!(beside_subject <= ATTRIBUTE_BYTES_BESIDE_SUBJECT, "{beside_subject}");
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_and_any_damage_is_an_answer_not_a_panic(text in ".{0,200}", at in 0usize..500, with in any::<char>()) {
+            let _ = Header::read(&text);
+            let mut damaged: Vec<char> = event("scale_in", r#"[{"starts_at":"2026-11-22T16:55:20Z"}]"#).chars().collect();
+            if at < damaged.len() {
+                damaged[at] = with;
+            }
+            let _ = Header::read(&damaged.into_iter().collect::<String>());
+        }
+    }
+}

@@ -1,0 +1,167 @@
+//! When a delivery is tried again, and when it is given up. Chance and time are arguments.
+
+use std::fmt;
+use std::time::Duration;
+
+use super::duration;
+use super::time::Time;
+
+/// Exponential back-off with full jitter: after the first attempt a pause of up to `initial`, after
+/// each further one of up to twice as much, never more than `max`.
+///
+/// Full jitter spreads the tries of many deliveries that failed together over the whole pause, so
+/// that they do not come back together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Backoff {
+    initial: Duration,
+    max: Duration,
+}
+
+/// Why two durations are no [`Backoff`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum BadLimits {
+    /// It would try again without a pause.
+    #[error("the initial back-off is zero")]
+    Zero,
+    /// It could never be reached.
+    #[error("the initial back-off is longer than the longest")]
+    Order,
+}
+
+impl Backoff {
+    /// Checks that `0 < initial <= max`.
+    pub const fn new(initial: Duration, max: Duration) -> Result<Self, BadLimits> {
+        if initial.is_zero() {
+            Err(BadLimits::Zero)
+        } else if initial.as_nanos() > max.as_nanos() {
+            Err(BadLimits::Order)
+        } else {
+            Ok(Self { initial, max })
+        }
+    }
+
+    /// The pause after `attempts` attempts that failed; `chance` is from 0 up to, without, 1.
+    /// No attempt counts as one.
+    pub fn delay(&self, attempts: u32, chance: f64) -> Duration {
+        self.ceiling(attempts).mul_f64(if chance >= 0.0 { chance.min(1.0) } else { 0.0 })
+    }
+
+    /// The longest pause after `attempts` attempts that failed.
+    pub fn ceiling(&self, attempts: u32) -> Duration {
+        let doubled = 1u32.checked_shl(attempts.saturating_sub(1));
+        let pause = doubled.and_then(|factor| self.initial.checked_mul(factor));
+        pause.map_or(self.max, |pause| pause.min(self.max))
+    }
+}
+
+/// Why a delivery is not sent any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum GivenUp {
+    /// It is older than its limit.
+    Age {
+        /// The limit.
+        limit: Duration,
+    },
+    /// The event's `expirytime` has passed: no consumer would act on it.
+    ExpiryTime {
+        /// It.
+        at: Time,
+    },
+}
+
+impl fmt::Display for GivenUp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Age { limit } => {
+                write!(f, "expired: not delivered within {}", duration::format(*limit))
+            }
+            Self::ExpiryTime { at } => write!(f, "expired: its expirytime {at} has passed"),
+        }
+    }
+}
+
+/// Whether a delivery is too old to be sent, and why: `expirytime` has passed, or it was emitted
+/// longer ago than `max_age`.
+pub fn give_up(now: Time, emitted_at: Time, expirytime: Time, max_age: Duration) -> Option<GivenUp> {
+    if now > expirytime {
+        Some(GivenUp::ExpiryTime { at: expirytime })
+    } else if now.since(emitted_at) > max_age {
+        Some(GivenUp::Age { limit: max_age })
+    } else {
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const fn seconds(count: u64) -> Duration {
+        Duration::from_secs(count)
+    }
+
+    #[test]
+    fn limits_are_checked() {
+        assert_eq!(Backoff::new(Duration::ZERO, seconds(1)), Err(BadLimits::Zero));
+        assert_eq!(Backoff::new(seconds(2), seconds(1)), Err(BadLimits::Order));
+        assert!(Backoff::new(seconds(1), seconds(1)).is_ok());
+    }
+
+    #[test]
+    fn the_pause_doubles_up_to_its_limit() {
+        let backoff = Backoff::new(Duration::from_millis(500), seconds(60)).unwrap();
+        let ceilings: Vec<_> = (0..=9).map(|attempts| backoff.ceiling(attempts).as_millis()).collect();
+        assert_eq!(ceilings, [500, 500, 1000, 2000, 4000, 8000, 16000, 32000, 60000, 60000]);
+        assert_eq!(backoff.delay(3, 0.25), Duration::from_millis(500));
+    }
+
+    #[test]
+    fn chance_that_is_none_is_no_pause() {
+        let backoff = Backoff::new(seconds(1), seconds(60)).unwrap();
+        assert_eq!(backoff.delay(1, f64::NAN), Duration::ZERO);
+        assert_eq!(backoff.delay(1, -1.0), Duration::ZERO);
+        assert_eq!(backoff.delay(1, f64::INFINITY), seconds(1));
+    }
+
+    proptest! {
+        #[test]
+        fn a_pause_is_within_its_ceiling_and_the_ceiling_within_the_limits(
+            initial in 1u64..u64::MAX, more in 0u64..u64::MAX, attempts: u32, chance in 0.0..1.0f64,
+        ) {
+            let (initial, max) = (Duration::from_nanos(initial), Duration::from_nanos(initial.saturating_add(more)));
+            let backoff = Backoff::new(initial, max).unwrap();
+            prop_assert!(backoff.delay(attempts, chance) <= backoff.ceiling(attempts));
+            prop_assert!((initial..=max).contains(&backoff.ceiling(attempts)));
+            prop_assert!(backoff.ceiling(attempts) <= backoff.ceiling(attempts.saturating_add(1)));
+        }
+
+        #[test]
+        fn more_chance_is_a_longer_pause(attempts in 0u32..40, a in 0.0..1.0f64, b in 0.0..1.0f64) {
+            let backoff = Backoff::new(Duration::from_millis(500), seconds(60)).unwrap();
+            prop_assert!(backoff.delay(attempts, a.min(b)) <= backoff.delay(attempts, a.max(b)));
+        }
+
+        #[test]
+        fn what_was_given_up_is_not_taken_back(emitted: i32, expiry: i32, age in 0u32..100_000, now: i32, later: u32) {
+            let at = |second: i64| Time::from_millis(second * 1000);
+            let (emitted, expiry) = (at(emitted.into()), at(expiry.into()));
+            let given_up = |now| give_up(now, emitted, expiry, seconds(age.into())).is_some();
+            prop_assert!(!given_up(at(now.into())) || given_up(at(i64::from(now) + i64::from(later))));
+        }
+    }
+
+    #[test]
+    fn a_delivery_is_given_up_when_it_is_too_old_and_not_before() {
+        let at = |second: i64| Time::from_millis(second * 1000);
+        let expiry = at(3600);
+        assert_eq!(give_up(at(300), at(0), expiry, seconds(300)), None);
+        let aged = give_up(at(301), at(0), expiry, seconds(300)).unwrap();
+        assert_eq!(aged.to_string(), "expired: not delivered within 5m");
+        assert_eq!(give_up(at(3600), at(0), expiry, seconds(7200)), None);
+        let passed = give_up(at(3601), at(0), expiry, seconds(7200)).unwrap();
+        assert_eq!(passed.to_string(), "expired: its expirytime 1970-01-01T01:00:00Z has passed");
+        assert_eq!(give_up(at(-5), at(0), expiry, seconds(1)), None, "the clock stood elsewhere before");
+    }
+}
