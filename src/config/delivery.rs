@@ -1,7 +1,8 @@
 //! How deliveries are tried again and given up.
 
-use super::decode::{Fields, time};
+use super::decode::Fields;
 use super::diagnostic::{Code, Diagnostics};
+use super::scalar::time;
 use super::settings::Delivery;
 use super::yaml::Node;
 use crate::domain::duration::format;
@@ -46,8 +47,10 @@ pub(super) fn over(common: Delivery, fields: &mut Fields<'_, '_>) -> Delivery {
 fn check(delivery: &Delivery, fields: &mut Fields<'_, '_>) {
     let Delivery { initial_backoff: first, max_backoff: most, .. } = *delivery;
     if first > most {
-        let place = fields.place_of(if fields.has("initial_backoff") { "initial_backoff" } else { "max_backoff" });
-        let message = format!("`initial_backoff` ({}) is above `max_backoff` ({})", format(first), format(most));
+        let place =
+            fields.place_of(if fields.has("initial_backoff") { "initial_backoff" } else { "max_backoff" });
+        let message =
+            format!("`initial_backoff` ({}) is above `max_backoff` ({})", format(first), format(most));
         let help = "back-off grows from the one to the other: lower the first or raise the second";
         fields.faults.help(Code::Contradiction, place, message, help);
     }

@@ -2,8 +2,9 @@
 
 use std::net::SocketAddr;
 
-use super::decode::{Fields, Spot, address, flag, number, spot, time};
+use super::decode::{Fields, Spot, spot};
 use super::diagnostic::{Code, Diagnostics};
+use super::scalar::{address, flag, number, time};
 use super::settings::{Admin, Server};
 use super::yaml::Node;
 
@@ -58,7 +59,8 @@ fn listen(fields: &mut Fields<'_, '_>) -> Option<Spot<SocketAddr>> {
     let listen = fields.get("listen", spot(address))?;
     let loopback = listen.value.ip().to_canonical().is_loopback();
     if !loopback && allowed == Some(false) {
-        let message = format!("{} is not loopback, and nobody who calls there has to say who they are", listen.value);
+        let message =
+            format!("{} is not loopback, and nobody who calls there has to say who they are", listen.value);
         let help = "listen on 127.0.0.1, or say `allow_unauthenticated: true` beside `listen` if something in \
                     front checks who calls";
         fields.faults.help(Code::Unauthenticated, &listen.place, message, help);

@@ -2,8 +2,9 @@
 
 use std::num::NonZeroU32;
 
-use super::super::decode::{Fields, float, list, number};
+use super::super::decode::{Fields, list};
 use super::super::diagnostic::{Code, Diagnostics};
+use super::super::scalar::{float, number};
 use super::super::yaml::Node;
 use super::action::Phase;
 use super::target::template;
@@ -41,7 +42,8 @@ pub(super) fn amount(
         Some((_, node)) => {
             let steps = list(step)(node, fields.faults);
             if phase == Phase::Resolved {
-                let help = "when the last alert has resolved there is no metric to read: write `by` or `by_percent`";
+                let help =
+                    "when the last alert has resolved there is no metric to read: write `by` or `by_percent`";
                 let message = "`steps` cannot stand in `on_resolved`";
                 fields.faults.help(Code::Steps, &node.place, message, help);
             }
@@ -50,7 +52,9 @@ pub(super) fn amount(
                 fields.faults.help(Code::Missing, fields.place(), "`metric` is missing", help);
             }
             let fault = |error| fields.faults.add(Code::Steps, &node.place, format!("{error}"));
-            metric.zip(steps).and_then(|(metric, steps)| Steps::new(metric, steps).map_err(fault).ok())
+            metric
+                .zip(steps)
+                .and_then(|(metric, steps)| Steps::new(metric, steps).map_err(fault).ok())
                 .map(Amount::Steps)
         }
         None => None,

@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
-use super::super::decode::{Fields, Spot, entries, flag, list, name, names, spot, text, time, word, wrong_type};
+use super::super::decode::{Fields, Spot, entries, list, names, spot, wrong_type};
 use super::super::diagnostic::{Code, Diagnostics, Place};
+use super::super::scalar::{flag, name, text, time, word};
 use super::super::yaml::{Kind, Node};
 use super::action::{self, Surroundings};
 use super::defaults::{Defaults, MODES, limits};
@@ -13,11 +14,11 @@ use crate::domain::name::Name;
 use crate::domain::rule::{Mode, Rule};
 use crate::domain::template::{Template, Templates};
 
-const EXPIRES_AFTER: Duration = Duration::from_secs(3600);
+const EXPIRES_AFTER: Duration = Duration::from_hours(1);
 
 /// A rule before the pass of meaning, which knows sources and destinations. What could be read is here
 /// even where the rule as a whole is faulty.
-pub(in super::super) struct Draft {
+pub(in crate::config) struct Draft {
     /// Where the rule stands.
     pub place: Place,
     pub name: Option<Spot<Name>>,
@@ -46,9 +47,10 @@ pub(super) fn rule(
     let matchers = fields.get("matchers", matchers);
     let when = fields.get("when", |node, faults| condition(node, templates, faults));
     let holds = node.get("on_firing").is_some_and(|action| action.get("hold").is_some());
-    let target = fields.need("target", "target: { platform: eks, kind: nodegroup, name: workers }", |node, faults| {
-        target(node, templates, holds, faults)
-    });
+    let target =
+        fields.need("target", "target: { platform: eks, kind: nodegroup, name: workers }", |node, faults| {
+            target(node, templates, holds, faults)
+        });
     let limits = limits(&mut fields, defaults.limits);
     let mut around = Surroundings { templates: &mut *templates, defaults, limits };
     let on_firing = fields.get("on_firing", |node, faults| action::firing(node, &mut around, faults));
@@ -90,13 +92,15 @@ pub(super) fn rule(
         })
     };
     let rule = if unread { None } else { rule() };
-    let active = mode == Mode::Active;
+    // A hold sends nothing.
+    let active = mode == Mode::Active && !holds;
     Some(Draft { place, name, sources, send_to, send_to_place, send_to_faulty, has_action, active, rule })
 }
 
 fn sources(node: &Node, faults: &mut Diagnostics) -> Option<Vec<Spot<Name>>> {
     let sources = names(node, faults)?;
-    let nothing = matches!(&node.kind, Kind::Null) || matches!(&node.kind, Kind::List(items) if items.is_empty());
+    let nothing =
+        matches!(&node.kind, Kind::Null) || matches!(&node.kind, Kind::List(items) if items.is_empty());
     if nothing {
         let help = "name a source, or leave `sources` out for all of them";
         faults.help(Code::Range, &node.place, "this list must not be empty", help);
@@ -117,9 +121,7 @@ fn matchers(node: &Node, faults: &mut Diagnostics) -> Option<Vec<Matcher>> {
             .ok()
     };
     match &node.kind {
-        Kind::Text(_) => {
-            wrong_type(node, "a list such as [alertname = KubePodUnschedulable]", faults)
-        }
+        Kind::Text(_) => wrong_type(node, "a list such as [alertname = KubePodUnschedulable]", faults),
         _ => Some(list(one)(node, faults)?.into_iter().flatten().collect()),
     }
 }

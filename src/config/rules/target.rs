@@ -1,7 +1,8 @@
 //! What a rule is about, and the texts that are templates.
 
-use super::super::decode::{Fields, text, word};
+use super::super::decode::Fields;
 use super::super::diagnostic::{Code, Diagnostics};
+use super::super::scalar::{text, word};
 use super::super::yaml::Node;
 use crate::domain::rule::TargetTemplate;
 use crate::domain::target::Platform;
@@ -29,7 +30,15 @@ pub(super) fn target(
     let [account, cluster, namespace, region] = ["account", "cluster", "namespace", "region"]
         .map(|key| fields.get(key, |node, faults| template(node, templates, faults)));
     fields.finish();
-    Some(TargetTemplate { platform: platform?, kind: kind?, name: name?, account, cluster, namespace, region })
+    Some(TargetTemplate {
+        platform: platform?,
+        kind: kind?,
+        name: name?,
+        account,
+        cluster,
+        namespace,
+        region,
+    })
 }
 
 /// A template that is not empty.
@@ -39,7 +48,11 @@ pub(super) fn template(node: &Node, templates: &mut Templates, faults: &mut Diag
     templates.template(text).map_err(fault).ok()
 }
 
-pub(super) fn condition(node: &Node, templates: &mut Templates, faults: &mut Diagnostics) -> Option<Condition> {
+pub(super) fn condition(
+    node: &Node,
+    templates: &mut Templates,
+    faults: &mut Diagnostics,
+) -> Option<Condition> {
     let text = text(node, faults)?;
     let fault = |error| {
         faults.help(
