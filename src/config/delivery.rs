@@ -1,7 +1,8 @@
 //! How deliveries are tried again and given up.
 
-use super::decode::{Fields, time};
+use super::decode::Fields;
 use super::diagnostic::{Code, Diagnostics};
+use super::scalar::time;
 use super::settings::Delivery;
 use super::yaml::Node;
 use crate::domain::duration::format;

@@ -3,9 +3,10 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::decode::{Fields, flag, number, owned, text, time, word};
+use super::decode::Fields;
 use super::delivery;
 use super::diagnostic::{Code, Diagnostics};
+use super::scalar::{flag, number, owned, text, time, word};
 use super::settings::{Delivery, Destination, DestinationKind, File, InvocationType, Lambda, Sqs};
 use super::yaml::Node;
 use crate::domain::name::Name;
@@ -85,7 +86,7 @@ fn queue_url(node: &Node, faults: &mut Diagnostics) -> Option<String> {
     let plain = |part: &&str| {
         !part.is_empty() && part.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b))
     };
-    if parts.len() == 2 && parts.iter().all(|part| plain(part)) {
+    if parts.len() == 2 && parts.iter().all(plain) {
         return Some(text.to_owned());
     }
     let message = format!("`{text}` is not the URL of a queue");

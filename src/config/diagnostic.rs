@@ -142,7 +142,12 @@ impl Diagnostics {
 
     /// Adds `diagnostic` behind those of the same place. The very same one twice is kept once: what
     /// several values inherit is judged with each of them.
-    fn push(&mut self, diagnostic: Diagnostic) {
+    fn push(&mut self, mut diagnostic: Diagnostic) {
+        // A message is one line, whatever the text is that it repeats.
+        if diagnostic.message.contains(char::is_control) {
+            let shown = |c: char| if c.is_control() { c.escape_default().to_string() } else { c.to_string() };
+            diagnostic.message = diagnostic.message.chars().map(shown).collect();
+        }
         let at = self.0.partition_point(|known| known.place.cmp(&diagnostic.place) != Ordering::Greater);
         let same = self.0[..at].iter().rev().take_while(|known| known.place == diagnostic.place);
         if !same.into_iter().any(|known| *known == diagnostic) {
@@ -205,12 +210,12 @@ mod tests {
         let mut faults = Diagnostics::default();
         faults.add(Code::DoesNothing, &at(10), "last");
         faults.help(Code::UnknownKey, &at(2), "first", "mend it");
-        faults.add(Code::Missing, &at(10), "behind the last");
+        faults.add(Code::Missing, &at(10), "behind the last\u{1b}\n");
         faults.add(Code::DoesNothing, &at(10), "last");
         assert_eq!(
             faults.to_string(),
             "a.yaml:2:3: error[E004]: first\n  help: mend it\n\
-             a.yaml:10:3: warning[W001]: last\na.yaml:10:3: error[E005]: behind the last"
+             a.yaml:10:3: warning[W001]: last\na.yaml:10:3: error[E005]: behind the last\\u{1b}\\n"
         );
         assert!(faults.has_errors());
     }

@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
-use super::decode::{Fields, Spot, entries, list, named, spot, text};
+use super::decode::{Fields, Spot, entries, list, named, spot};
 use super::delivery::delivery;
 use super::diagnostic::{Code, Diagnostics};
 use super::meaning::{self, Names};
+use super::scalar::text;
 use super::settings::{Delivery, Settings};
 use super::yaml::Node;
 use super::{destinations, file, rules, server, sources, store};

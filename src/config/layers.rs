@@ -199,7 +199,7 @@ fn variable(path: &str) -> String {
 fn unknown(name: &str, known: &[String], faults: &mut Diagnostics) {
     let place = Place::Env(name.into());
     let message = "this environment variable reaches no setting";
-    let near = decode::nearest(&name.to_uppercase(), known.iter().map(String::as_str));
+    let near = super::slip::nearest(&name.to_uppercase(), known.iter().map(String::as_str));
     let help = match near {
         Some(near) => format!("did you mean `{near}`?"),
         None => "the environment reaches single values of server, admin, store, delivery, engine, retention \

@@ -2,10 +2,11 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use super::decode::{Spot, nearest};
+use super::decode::Spot;
 use super::diagnostic::{Code, Diagnostics, Place};
 use super::rules::Draft;
 use super::settings::{Destination, Retention};
+use super::slip::did_you_mean;
 use super::yaml::{Kind, Node};
 use crate::domain::duration::format;
 use crate::domain::name::Name;
@@ -91,16 +92,11 @@ fn unique(drafts: &[Draft], faults: &mut Diagnostics) {
 }
 
 fn known(names: &[Spot<Name>], known: Option<&[Name]>, what: &str, faults: &mut Diagnostics) {
-    let Some(known) = known else { return };
+    let Some(known) = known.filter(|known| !known.is_empty()) else { return };
     for name in names.iter().filter(|name| !known.contains(&name.value)) {
         let message = format!("there is no {what} `{}`", name.value);
-        let help = match nearest(name.value.as_str(), known.iter().map(Name::as_str)) {
-            Some(near) => format!("did you mean `{near}`?"),
-            None => {
-                let known: Vec<&str> = known.iter().map(Name::as_str).collect();
-                format!("configured: {}", known.join(", "))
-            }
-        };
+        let known: Vec<&str> = known.iter().map(Name::as_str).collect();
+        let help = did_you_mean(name.value.as_str(), &known);
         faults.help(Code::UnknownName, &name.place, message, help);
     }
 }

@@ -1,9 +1,9 @@
 //! Text -> checked configuration, or every diagnostic at once.
 //!
-//! The way of a configuration: [`file`] reads each file into a [`yaml`] tree that knows its places;
-//! [`layers`] lays built-in defaults, the file and the environment over each other; [`document`] reads
-//! the sections with the small readers of [`decode`]; [`meaning`] judges what the parts say about each
-//! other. None of them stops at a fault. [`unsupported`] lists what the design promises and this version
+//! The way of a configuration: `file` reads each file into a `yaml` tree that knows its places;
+//! `layers` lays built-in defaults, the file and the environment over each other; `document` reads
+//! the sections with the small readers of `decode` and `scalar`; `meaning` judges what the parts say about each
+//! other. None of them stops at a fault. `unsupported` lists what the design promises and this version
 //! refuses. The environment is an argument, never read here.
 
 mod decode;
@@ -15,8 +15,10 @@ mod file;
 mod layers;
 mod meaning;
 mod rules;
+mod scalar;
 mod server;
 pub mod settings;
+mod slip;
 mod sources;
 mod store;
 #[cfg(test)]

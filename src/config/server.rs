@@ -2,8 +2,9 @@
 
 use std::net::SocketAddr;
 
-use super::decode::{Fields, Spot, address, flag, number, spot, time};
-use super::diagnostic::{Code, Diagnostics};
+use super::decode::{Fields, Spot, spot};
+use super::diagnostic::{Code, Diagnostics, Place};
+use super::scalar::{address, flag, number, time};
 use super::settings::{Admin, Server};
 use super::yaml::Node;
 
@@ -46,7 +47,10 @@ pub(super) fn admin(node: &Node, faults: &mut Diagnostics) -> Option<Admin> {
 /// Both listeners cannot have one address. Port 0 takes a free one each time.
 pub(super) fn apart(server: &Server, admin: &Admin, node: &Node, faults: &mut Diagnostics) {
     if server.listen == admin.listen && server.listen.port() != 0 {
-        let listen = node.get("admin").and_then(|admin| admin.get("listen")).unwrap_or(node);
+        let written =
+            ["admin", "server"].map(|section| node.get(section).and_then(|section| section.get("listen")));
+        let listen =
+            written.into_iter().flatten().find(|listen| listen.place != Place::Default).unwrap_or(node);
         let message = format!("`server.listen` and `admin.listen` are both {}", admin.listen);
         faults.help(Code::Contradiction, &listen.place, message, "give each listener a port of its own");
     }

@@ -3,16 +3,17 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::decode::{Fields, any_text, duration, entries, time};
+use super::decode::{Fields, entries};
 use super::diagnostic::{Code, Diagnostics};
+use super::scalar::{any_text, duration, time};
 use super::yaml::Node;
 use crate::domain::duration::format;
 use crate::domain::labels::Labels;
 use crate::domain::name::Name;
 use crate::domain::source::Source;
 
-const LATE_WINDOW: Duration = Duration::from_secs(6 * 60);
-const OCCURRENCE_TTL: Duration = Duration::from_secs(24 * 3600);
+const LATE_WINDOW: Duration = Duration::from_mins(6);
+const OCCURRENCE_TTL: Duration = Duration::from_hours(24);
 
 pub(super) fn source(name: Name, node: &Node, faults: &mut Diagnostics) -> Option<Source> {
     let mut fields = Fields::of(node, "sources.*", faults)?;

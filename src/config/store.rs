@@ -2,8 +2,9 @@
 
 use std::path::PathBuf;
 
-use super::decode::{Fields, duration, text, word};
+use super::decode::Fields;
 use super::diagnostic::Diagnostics;
+use super::scalar::{duration, text, word};
 use super::settings::{Log, LogFormat, LogLevel, Retention, Store};
 use super::yaml::Node;
 

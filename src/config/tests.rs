@@ -1,6 +1,7 @@
 //! Configurations as files, each with what it is told: `tests/config`.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use super::*;
 use crate::domain::name::Name;
@@ -88,4 +89,112 @@ fn the_example_is_the_default() {
     let (written, unwritten) = (&settings.sources[&name("local")], &bare.sources[&name("local")]);
     assert_eq!(written.late_window, unwritten.late_window);
     assert_eq!(written.occurrence_ttl, unwritten.occurrence_ttl);
+}
+
+#[test]
+fn a_file_that_is_not_there_does_not_hide_the_environment() {
+    let environment = [("SCALEBRIDGE__SERVER__LISEN".to_owned(), "x".to_owned())];
+    let faults = load(Path::new("nowhere/c.yaml"), environment).unwrap_err();
+    assert_eq!(
+        faults.to_string(),
+        "nowhere/c.yaml: error[E001]: cannot read nowhere/c.yaml: No such file or directory (os error 2)\n\
+         $SCALEBRIDGE__SERVER__LISEN: error[E011]: this environment variable reaches no setting\n  \
+         help: did you mean `SCALEBRIDGE__SERVER__LISTEN`?"
+    );
+}
+
+#[test]
+fn what_is_said_is_what_is_meant() {
+    let path = Path::new("tests/config/good/full.yaml");
+    let settings = load(path, environment(path)).unwrap_or_else(|faults| panic!("{faults}")).settings;
+    let seconds = Duration::from_secs;
+
+    assert_eq!(settings.server.max_in_flight, 12, "the environment wins over the file");
+    assert_eq!(settings.log, Log { format: LogFormat::Json, level: LogLevel::Debug });
+    assert_eq!(settings.admin.listen.to_string(), "0.0.0.0:9097");
+    assert_eq!(settings.store, Store::Sqlite { path: "/var/lib/scalebridge/state.db".into() });
+    assert_eq!(
+        settings.sources[&name("prod-eu")].labels.get("Zone.ID"),
+        "7",
+        "a key keeps its case and dots"
+    );
+    assert_eq!(settings.sources[&name("prod-us")].late_window, seconds(360));
+
+    let queue = &settings.destinations[&name("queue")];
+    assert!(matches!(&queue.kind, DestinationKind::Sqs(sqs) if sqs.fifo && sqs.max_message_bytes == 65_536));
+    assert_eq!((queue.delivery.max_age, queue.delivery.max_backoff), (seconds(7200), seconds(30)));
+    let scaler = &settings.destinations[&name("scaler")];
+    assert_eq!((scaler.concurrency, scaler.max_event_bytes()), (8, 6_000_000));
+    assert_eq!(scaler.delivery.initial_backoff, seconds(10));
+    assert_eq!(settings.destinations[&name("journal")].concurrency, 1);
+
+    let rules: Vec<&str> = settings.rules.rules().iter().map(|rule| rule.name.as_str()).collect();
+    assert_eq!(rules, ["everything", "by-steps", "resting", "all"]);
+    let rule = settings.rules.rule(&name("everything")).unwrap();
+    assert_eq!(rule.matchers.len(), 3);
+    assert_eq!((rule.limits.min_capacity, rule.limits.max_capacity), (Some(2), Some(40)));
+    assert_eq!((rule.expires_after, rule.continues), (seconds(600), true));
+    assert_eq!(rule.max_event_bytes, 1024 * 1024, "the smaller of a function's and a file's");
+    assert_eq!(rule.send_to, [name("scaler"), name("journal")]);
+    let by_steps = settings.rules.rule(&name("by-steps")).unwrap();
+    assert_eq!((by_steps.max_event_bytes, by_steps.expires_after), (65_536, seconds(1800)));
+    assert!(by_steps.sources.is_none());
+}
+
+/// What a hand or a template engine might put into a configuration.
+const SCRAPS: [&str; 16] = [
+    "",
+    "~",
+    "0",
+    "-1",
+    "1e999",
+    "x",
+    "''",
+    "[",
+    "{",
+    "&a ",
+    "*a",
+    "<<: ",
+    ": ",
+    "\n",
+    "\n  - ",
+    "{{ labels.x }}",
+];
+
+fn never_panics(config: &[u8], rules: &[u8]) {
+    let directory = tempfile::tempdir().unwrap();
+    std::fs::write(directory.path().join("full.yaml"), config).unwrap();
+    std::fs::write(directory.path().join("full.rules.yaml"), rules).unwrap();
+    std::fs::write(directory.path().join("least.rules.yaml"), "rules: []\n").unwrap();
+    match load(&directory.path().join("full.yaml"), []) {
+        Ok(loaded) => assert!(!loaded.warnings.has_errors()),
+        Err(faults) => assert!(faults.has_errors() && !faults.to_string().is_empty()),
+    }
+}
+
+fn mutated(text: &[u8], at: proptest::sample::Index, cut: usize, scrap: &str) -> Vec<u8> {
+    let at = at.index(text.len());
+    let end = (at + cut).min(text.len());
+    [&text[..at], scrap.as_bytes(), &text[end..]].concat()
+}
+
+proptest::proptest! {
+    #![proptest_config(proptest::prelude::ProptestConfig::with_cases(100))]
+
+    #[test]
+    fn any_bytes_are_read_or_refused(config in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..300)) {
+        never_panics(&config, &config);
+    }
+
+    #[test]
+    fn a_damaged_configuration_is_read_or_refused(
+        at in proptest::prelude::any::<[proptest::sample::Index; 2]>(),
+        cut in [0..30_usize, 0..30],
+        scrap in [proptest::sample::select(&SCRAPS[..]), proptest::sample::select(&SCRAPS[..])],
+    ) {
+        let config = include_bytes!("../../tests/config/good/full.yaml");
+        let rules = include_bytes!("../../tests/config/good/full.rules.yaml");
+        never_panics(&mutated(config, at[0], cut[0], scrap[0]), rules);
+        never_panics(config, &mutated(rules, at[1], cut[1], scrap[1]));
+    }
 }

@@ -9,7 +9,6 @@ use super::decode::Spot;
 use super::diagnostic::{Code, Diagnostics, Place};
 use super::yaml::{Kind, Node};
 use crate::domain::duration;
-use crate::domain::rule::Change;
 
 /// A key of a map, with the values of it that are refused.
 pub(super) struct Unsupported {
@@ -120,17 +119,15 @@ pub(super) struct Guards {
 
 impl Guards {
     /// What takes capacity away has, by contract, a cooldown and a stabilization window of five minutes
-    /// where nothing else is said. They cannot be kept yet, so their absence has to be said.
-    pub fn check(&self, change: &Change, place: &Place, faults: &mut Diagnostics) {
-        if !change.takes_away() {
-            return;
-        }
+    /// where nothing else is said. They cannot be kept yet, so their absence has to be said. `action` is
+    /// the key of such an action.
+    pub fn check(&self, action: &str, place: &Place, faults: &mut Diagnostics) {
         let guards = [("stabilization_window", &self.stabilization_window), ("cooldown", &self.cooldown)];
         for (key, _) in guards.iter().filter(|(_, given)| given.is_none()) {
             faults.help(
                 Code::Unsupported,
                 place,
-                format!("the default `{key}: 5m` of `{}` is not supported by this version", change.action()),
+                format!("the default `{key}: 5m` of `{action}` is not supported by this version"),
                 format!("say `{key}: 0s` to act at once, or leave the action out"),
             );
         }

@@ -276,6 +276,13 @@ mod tests {
     }
 
     #[test]
+    fn files_of_other_editors_are_read() {
+        let (node, faults) = read("\u{feff}a: 1\r\nb:\r\n  - ä: 2\r\n");
+        assert_eq!(faults, "");
+        assert_eq!(node.unwrap().get("a").unwrap().kind, Kind::Int(1));
+    }
+
+    #[test]
     fn aliases_and_merges_are_unfolded() {
         let (node, faults) = read("base: &b {x: 1, y: 2}\nmore:\n  <<: *b\n  y: 3\n");
         assert_eq!(faults, "");
@@ -301,7 +308,6 @@ mod tests {
             assert!(node.is_none(), "{text}: {node:?}");
             assert!(faults.starts_with("c.yaml:"), "{text}: {faults}");
             assert!(faults.contains("error[E002]"), "{text}: {faults}");
-            println!("{faults}");
         }
     }
 

@@ -1,7 +1,8 @@
 //! What a rule does when an episode opens and when it closes.
 
-use super::super::decode::{Fields, flag, number, word};
+use super::super::decode::Fields;
 use super::super::diagnostic::{Code, Diagnostics};
+use super::super::scalar::{flag, number, word};
 use super::super::unsupported::Guards;
 use super::super::yaml::Node;
 use super::amount::amount;
@@ -66,14 +67,16 @@ fn change(
         stabilization_window: stabilization_window.or_else(|| around.defaults.stabilization_window.clone()),
     };
     let (name, node) = action?;
-    let change = match name {
+    // By name, so that it is said of an action too that cannot be read.
+    if matches!(name, "scale_in" | "set_capacity") {
+        guards.check(name, &node.place, fields.faults);
+    }
+    match name {
         "scale_out" => amount(node, false, phase, around.templates, fields.faults).map(Change::ScaleOut),
         "scale_in" => amount(node, true, phase, around.templates, fields.faults).map(Change::ScaleIn),
         "set_capacity" => set_capacity(node, around.limits, fields.faults),
         _ => notify(node, fields.faults),
-    }?;
-    guards.check(&change, &node.place, fields.faults);
-    Some(change)
+    }
 }
 
 fn set_capacity(node: &Node, limits: Limits, faults: &mut Diagnostics) -> Option<Change> {

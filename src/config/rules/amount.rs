@@ -2,8 +2,9 @@
 
 use std::num::NonZeroU32;
 
-use super::super::decode::{Fields, float, list, number};
+use super::super::decode::{Fields, list};
 use super::super::diagnostic::{Code, Diagnostics};
+use super::super::scalar::{float, number};
 use super::super::yaml::Node;
 use super::action::Phase;
 use super::target::template;

@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
-use super::super::decode::{Fields, Spot, duration, names, number, spot, time, word};
+use super::super::decode::{Fields, Spot, names, spot};
 use super::super::diagnostic::{Code, Diagnostics, Place};
+use super::super::scalar::{duration, number, time, word};
 use super::super::yaml::Node;
 use crate::domain::name::Name;
 use crate::domain::rule::{Limits, Mode};

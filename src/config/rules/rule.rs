@@ -2,10 +2,9 @@
 
 use std::time::Duration;
 
-use super::super::decode::{
-    Fields, Spot, entries, flag, list, name, names, spot, text, time, word, wrong_type,
-};
+use super::super::decode::{Fields, Spot, entries, list, names, spot, wrong_type};
 use super::super::diagnostic::{Code, Diagnostics, Place};
+use super::super::scalar::{flag, name, text, time, word};
 use super::super::yaml::{Kind, Node};
 use super::action::{self, Surroundings};
 use super::defaults::{Defaults, MODES, limits};
@@ -15,11 +14,11 @@ use crate::domain::name::Name;
 use crate::domain::rule::{Mode, Rule};
 use crate::domain::template::{Template, Templates};
 
-const EXPIRES_AFTER: Duration = Duration::from_secs(3600);
+const EXPIRES_AFTER: Duration = Duration::from_hours(1);
 
 /// A rule before the pass of meaning, which knows sources and destinations. What could be read is here
 /// even where the rule as a whole is faulty.
-pub(in super::super) struct Draft {
+pub(in crate::config) struct Draft {
     /// Where the rule stands.
     pub place: Place,
     pub name: Option<Spot<Name>>,
@@ -93,7 +92,8 @@ pub(super) fn rule(
         })
     };
     let rule = if unread { None } else { rule() };
-    let active = mode == Mode::Active;
+    // A hold sends nothing.
+    let active = mode == Mode::Active && !holds;
     Some(Draft { place, name, sources, send_to, send_to_place, send_to_faulty, has_action, active, rule })
 }
 

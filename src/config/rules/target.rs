@@ -1,7 +1,8 @@
 //! What a rule is about, and the texts that are templates.
 
-use super::super::decode::{Fields, text, word};
+use super::super::decode::Fields;
 use super::super::diagnostic::{Code, Diagnostics};
+use super::super::scalar::{text, word};
 use super::super::yaml::Node;
 use crate::domain::rule::TargetTemplate;
 use crate::domain::target::Platform;

@@ -1,0 +1,34 @@
+//! Slips of the pen: what a word was most likely meant to be.
+
+/// "did you mean" the nearest of `known`, or all of them.
+pub(super) fn did_you_mean(text: &str, known: &[&str]) -> String {
+    match (nearest(&text.to_lowercase(), known.iter().copied()), known) {
+        (Some(word), _) => format!("did you mean `{word}`?"),
+        (None, []) => "leave it out".to_owned(),
+        (None, _) => format!("known here: {}", known.join(", ")),
+    }
+}
+
+/// The one of `known` that `text` is most likely a slip of.
+pub(super) fn nearest<'k>(text: &str, known: impl Iterator<Item = &'k str>) -> Option<&'k str> {
+    let typed: String = text.chars().take(128).collect();
+    known
+        .map(|word| (strsim::damerau_levenshtein(&typed, word), word))
+        .filter(|(distance, word)| *distance <= word.len().max(typed.len()) / 3)
+        .min()
+        .map(|(_, word)| word)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_slip_is_near_and_another_word_is_not() {
+        let known = ["listen", "late_window", "max_age"];
+        assert_eq!(did_you_mean("lisen", &known), "did you mean `listen`?");
+        assert_eq!(did_you_mean("Late_Windwo", &known), "did you mean `late_window`?");
+        assert_eq!(did_you_mean("priority", &known), "known here: listen, late_window, max_age");
+        assert_eq!(did_you_mean("priority", &[]), "leave it out");
+    }
+}
