@@ -140,7 +140,7 @@ impl Metrics {
         );
         own.register(
             "delivery_duration_seconds",
-            "Time of one call to a destination",
+            "Time of the call that a delivery was tried with",
             metrics.delivery_seconds.clone(),
         );
         own.register(
@@ -216,11 +216,16 @@ impl Metrics {
         self.deliveries.get_or_create(&DeliveryLabels { destination: destination.to_string(), result }).inc();
     }
 
-    /// A destination was called.
-    pub fn call(&self, destination: &Name, took: Duration, worked: bool) {
+    /// A delivery took part in a call of this length.
+    pub fn call(&self, destination: &Name, took: Duration) {
         let labels = DestinationLabels { destination: destination.to_string() };
         self.delivery_seconds.get_or_create(&labels).observe(took.as_secs_f64());
-        self.destination_up.get_or_create(&labels).set(i64::from(worked));
+    }
+
+    /// A destination works, or fails as a whole.
+    pub fn destination_up(&self, destination: &Name, up: bool) {
+        let labels = DestinationLabels { destination: destination.to_string() };
+        self.destination_up.get_or_create(&labels).set(i64::from(up));
     }
 
     /// An event arrived, this long after its oldest alert began.

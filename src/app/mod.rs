@@ -76,7 +76,7 @@ impl App {
         let names: Vec<Name> = destinations.keys().cloned().collect();
         let store = open_store(&store, names.clone()).await?;
         let bridge = Bridge::new(store.clone(), rules, sources, retention.closed, self.metrics.clone());
-        let workers = Workers::start(&destinations, &store, &self.metrics).await?;
+        let mut workers = Workers::start(&destinations, &store, &self.metrics).await?;
         let background = CancellationToken::new();
         let clock = tokio::spawn({
             let (bridge, background) = (bridge.clone(), background.clone());
@@ -92,6 +92,7 @@ impl App {
             () = stop.cancelled() => Ok(()),
             ended = webhook.ended() => ended.context("server.listen"),
             ended = operators.ended() => ended.context("admin.listen"),
+            error = workers.broken() => Err(error),
         };
         life.enter(Phase::Stopping);
         let deadline = Instant::now() + server.drain_timeout;

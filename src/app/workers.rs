@@ -1,12 +1,14 @@
-//! One worker for each destination, and what its observer tells the metrics.
+//! One worker for each destination, and what it tells the metrics.
 
 use std::collections::BTreeMap;
 use std::time::Instant;
 
+use anyhow::Context as _;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Destination;
+use crate::dispatch::{Clients, Observed, Observer, Options, Outcome, Worker};
 use crate::domain::name::Name;
 use crate::store::Store;
 use crate::telemetry::Metrics;
@@ -21,14 +23,37 @@ impl Workers {
     /// Connects and starts them.
     ///
     /// # Errors
-    /// A destination cannot be used at all.
+    /// A destination cannot be used at all. One that is missing or out of reach is not found out here.
     pub async fn start(
         destinations: &BTreeMap<Name, Destination>,
         store: &Store,
         metrics: &Metrics,
     ) -> anyhow::Result<Self> {
-        let _ = (destinations, store, metrics);
-        Ok(Self { tasks: JoinSet::new(), stop: CancellationToken::new() })
+        let stop = CancellationToken::new();
+        let mut clients = Clients::default();
+        let mut workers = Vec::new();
+        for (name, settings) in destinations {
+            let connected = clients.connect(settings).await?;
+            let options =
+                Options::new(settings, fastrand::u64(..)).with_context(|| format!("destination {name}"))?;
+            metrics.destination_up(name, true);
+            workers.push(Worker::new(options, store.clone(), connected, metrics.clone()));
+        }
+        let mut tasks = JoinSet::new();
+        for worker in workers {
+            tasks.spawn(worker.run(stop.clone()));
+        }
+        Ok(Self { tasks, stop })
+    }
+
+    /// Completes when a worker ended without having been told so: a defect, after which the process
+    /// had better start anew than deliver to some destinations only.
+    pub async fn broken(&mut self) -> anyhow::Error {
+        match self.tasks.join_next().await {
+            Some(Err(error)) => anyhow::Error::new(error).context("a delivery worker failed"),
+            Some(Ok(())) => anyhow::anyhow!("a delivery worker ended by itself"),
+            None => std::future::pending().await,
+        }
     }
 
     /// Stops claiming and waits for what is on its way. What is not back by then is sent again after
@@ -41,5 +66,22 @@ impl Workers {
                 "some deliveries did not come back in time; they are tried again after the next start"
             );
         }
+    }
+}
+
+impl Observer for Metrics {
+    fn on_delivery(&self, destination: &Name, delivery: &Observed<'_>) {
+        self.delivery(destination, delivery.outcome.as_str());
+        if let Some(took) = delivery.took {
+            self.call(destination, took);
+        }
+        let began = delivery.header.and_then(|header| header.oldest_starts_at);
+        if let (Outcome::Delivered, Some(began)) = (delivery.outcome, began) {
+            self.alert_to_delivery(destination, delivery.at.since(began));
+        }
+    }
+
+    fn on_reachable(&self, destination: &Name, reachable: bool) {
+        self.destination_up(destination, reachable);
     }
 }

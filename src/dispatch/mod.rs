@@ -18,6 +18,7 @@ pub mod file;
 mod health;
 mod job;
 pub mod lambda;
+mod outbox;
 pub mod sqs;
 #[cfg(test)]
 mod stub;
