@@ -5,11 +5,13 @@
 //! the index in memory (which target has which number, which alert is known where), so that a target
 //! never heard of costs no query.
 
+mod checkpoint;
 mod index;
 mod schema;
 mod writer;
 
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::time::Duration;
@@ -24,7 +26,7 @@ use crate::domain::name::Name;
 use crate::domain::target::TargetKey;
 use crate::domain::time::Time;
 use index::{Fingerprint, Fingerprints, Index};
-use writer::{Command, SharedClock, Writer};
+use writer::{Command, Links, SharedClock, Writer};
 
 /// Events that are read at once to fill a lane's window.
 const REFILL: usize = 1000;
@@ -38,6 +40,8 @@ pub struct Sqlite {
     clock: Arc<SharedClock>,
     hashes: Fingerprints,
     due: watch::Receiver<Option<Time>>,
+    /// Closed after the connections: see [`schema::Opened`].
+    _file: Arc<File>,
     threads: Arc<Mutex<Vec<std::thread::JoinHandle<()>>>>,
 }
 
@@ -61,9 +65,10 @@ impl Sqlite {
         let (checkpoints, wanted) = mpsc::sync_channel(1);
         let checkpointer = schema::connect(path).map_err(broken)?;
         let reader = schema::connect(path).map_err(broken)?;
-        let writer =
-            Writer::new(opened, index, hashes, outlets.clone(), clock.clone(), due_sender, checkpoints);
-        let writer = writer.map_err(broken)?;
+        let (file, turn) = (opened.file.clone(), checkpoint::Turn::default());
+        let folding = (file.clone(), turn.clone());
+        let links = Links { outlets: outlets.clone(), clock: clock.clone(), due: due_sender, checkpoints, turn };
+        let writer = Writer::new(opened, index, hashes, links).map_err(broken)?;
         let spawn = |name: &str, run: Box<dyn FnOnce() + Send>| {
             let thread = std::thread::Builder::new().name(name.to_owned()).spawn(run);
             thread.map_err(|error| Error::Unusable(format!("cannot start the thread {name}: {error}")))
@@ -72,7 +77,7 @@ impl Sqlite {
             spawn("store-writer", Box::new(move || writer.run(&queue)))?,
             spawn(
                 "store-checkpoint",
-                Box::new(move || writer::checkpoint_on_demand(&checkpointer, &wanted)),
+                Box::new(move || checkpoint::run(&checkpointer, &folding.0, &wanted, &folding.1)),
             )?,
         ];
         Ok(Self {
@@ -82,6 +87,7 @@ impl Sqlite {
             clock,
             hashes,
             due,
+            _file: file,
             threads: Arc::new(Mutex::new(threads)),
         })
     }

@@ -7,12 +7,20 @@
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
 use crate::domain::time::Time;
 use crate::store::Error;
+
+/// A page of the file. Larger ones cost less CPU under load and more bytes for a lone commit.
+pub const PAGE_BYTES: i64 = 8192;
+/// `wal_checkpoint(NOOP)` is known from this version on; older ones would quietly do another.
+const SQLITE_AT_LEAST: i32 = 3_051_000;
+/// Cache of a connection, in KiB.
+const CACHE_KIB: i64 = 16 * 1024;
 
 /// What leads from one version of the schema to the next; `user_version` counts those done.
 const STEPS: [&str; 1] = [FIRST];
@@ -89,6 +97,9 @@ pub struct Opened {
     pub writer: Connection,
     pub created: Time,
     pub hash_key: [u8; 16],
+    /// For syncing. Closing any handle of the file drops the locks of all connections in this process,
+    /// so it is opened before the first and closed after the last.
+    pub file: Arc<File>,
     /// Locked as long as it is open.
     pub lock: File,
 }
@@ -101,6 +112,11 @@ pub fn open(path: &Path, now: Time) -> Result<Opened, Error> {
         })?;
     }
     let lock = lock(path)?;
+    let file = File::options().create(true).truncate(false).read(true).write(true).open(path);
+    let file = file.map_err(|error| Error::Unusable(format!("cannot open the store {}: {error}", path.display())))?;
+    if rusqlite::version_number() < SQLITE_AT_LEAST {
+        return Err(Error::Unusable(format!("SQLite {} is too old; 3.51 is needed", rusqlite::version())));
+    }
     let mut writer = connect(path).map_err(|error| unusable(path, &error))?;
     let version = prepare(&writer).map_err(|error| unusable(path, &error))?;
     if version > STEPS.len() {
@@ -112,7 +128,7 @@ pub fn open(path: &Path, now: Time) -> Result<Opened, Error> {
         )));
     }
     let (created, hash_key) = migrate(&mut writer, version, now).map_err(|error| unusable(path, &error))?;
-    Ok(Opened { writer, created, hash_key, lock })
+    Ok(Opened { writer, created, hash_key, file: Arc::new(file), lock })
 }
 
 /// Two bridges on one file would not see each other's state, so the second one does not start.
@@ -147,14 +163,19 @@ pub fn connect(path: &Path) -> rusqlite::Result<Connection> {
     connection.set_prepared_statement_cache_capacity(64);
     connection.pragma_update(None, "synchronous", "FULL")?;
     connection.pragma_update(None, "temp_store", "MEMORY")?;
+    connection.pragma_update(None, "cache_size", -CACHE_KIB)?;
     // Checkpoints have a connection of their own.
     connection.pragma_update(None, "wal_autocheckpoint", 0)?;
     Ok(connection)
 }
 
 fn prepare(writer: &Connection) -> rusqlite::Result<usize> {
-    // Only before the first table: lets the file shrink again after a storm.
-    writer.pragma_update(None, "auto_vacuum", "INCREMENTAL")?;
+    let is_new = writer.pragma_query_value(None, "page_count", |row| row.get::<_, i64>(0))? == 0;
+    if is_new {
+        // Both hold for good once there is a page. The second lets the file shrink after a storm.
+        writer.pragma_update(None, "page_size", PAGE_BYTES)?;
+        writer.pragma_update(None, "auto_vacuum", "INCREMENTAL")?;
+    }
     writer.pragma_update_and_check(None, "journal_mode", "WAL", |row| row.get::<_, String>(0))?;
     writer.pragma_query_value(None, "user_version", |row| row.get(0))
 }

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use rusqlite::{Connection, OptionalExtension, params};
 use tokio::sync::{oneshot, watch};
 
+use super::checkpoint::{self, Turn};
 use super::index::{Fingerprint, Fingerprints, Index, Known, Staged};
 use super::schema::{self, Opened};
 use crate::domain::engine::States;
@@ -39,11 +40,9 @@ const BATCH: usize = 1000;
 /// Rows that one pruning removes, so that it never keeps others waiting.
 const PRUNE: usize = 500;
 /// Free pages that one pruning gives back to the file system.
-const PRUNE_PAGES: usize = 1000;
-/// The log is folded into the file when it has about this many bytes more.
-const CHECKPOINT_BYTES: u64 = 8 << 20;
-/// And by the writer itself, which stops its growth, when others could not keep it below this.
-const LOG_BYTES: u64 = 128 << 20;
+const GIVE_BACK: usize = 500;
+/// Freed pages are used again; what exceeds this part of the file is given back.
+const KEEP_FREE: i64 = 4;
 
 /// The store's clock and the number of the last event, read by many and set by the writer.
 pub struct SharedClock {
@@ -78,10 +77,21 @@ pub struct Writer {
     clock: Arc<SharedClock>,
     due: watch::Sender<Option<Time>>,
     checkpoints: SyncSender<()>,
+    turn: Turn,
     routes: HashMap<Arc<[Name]>, i64>,
     next: Next,
-    written: u64,
     _lock: std::fs::File,
+}
+
+/// What the writer shares with others.
+pub struct Links {
+    pub outlets: Outlets,
+    pub clock: Arc<SharedClock>,
+    /// When the next target is due.
+    pub due: watch::Sender<Option<Time>>,
+    /// Wakes the thread that folds the log.
+    pub checkpoints: SyncSender<()>,
+    pub turn: Turn,
 }
 
 /// The numbers that come next.
@@ -99,7 +109,6 @@ struct Batch {
     events: Vec<(EventSeq, i64, Time, Arc<[Name]>, Arc<str>)>,
     lanes: HashMap<Name, Staging>,
     routes: Vec<(Arc<[Name]>, i64)>,
-    bytes: u64,
 }
 
 #[derive(Default)]
@@ -114,15 +123,7 @@ struct Staging {
 type Answer = Box<dyn FnOnce(Result<(), Error>)>;
 
 impl Writer {
-    pub fn new(
-        opened: Opened,
-        index: Index,
-        hashes: Fingerprints,
-        outlets: Outlets,
-        clock: Arc<SharedClock>,
-        due: watch::Sender<Option<Time>>,
-        checkpoints: SyncSender<()>,
-    ) -> rusqlite::Result<Self> {
+    pub fn new(opened: Opened, index: Index, hashes: Fingerprints, links: Links) -> rusqlite::Result<Self> {
         let Opened { writer: connection, created, lock, .. } = opened;
         let number = |query: &str| connection.query_row(query, [], |row| row.get::<_, i64>(0));
         let newest = "SELECT max(coalesce((SELECT max(id) FROM events), 0), coalesce((SELECT max(cursor) FROM destinations), 0))";
@@ -133,6 +134,7 @@ impl Writer {
             record: number("SELECT coalesce(max(id), 0) FROM records")? + 1,
             event: last_event + 1,
         };
+        let Links { outlets, clock, due, checkpoints, turn } = links;
         clock.last_event.store(last_event, Ordering::Release);
         Ok(Self {
             connection,
@@ -143,9 +145,9 @@ impl Writer {
             clock,
             due,
             checkpoints,
+            turn,
             routes: HashMap::new(),
             next,
-            written: 0,
             _lock: lock,
         })
     }
@@ -175,7 +177,6 @@ impl Writer {
             events: Vec::new(),
             lanes: HashMap::new(),
             routes: Vec::new(),
-            bytes: 0,
         };
         let mut answers: Vec<Answer> = Vec::new();
         let mut open = true;
@@ -353,7 +354,6 @@ impl Writer {
             }
         }
         let due = state.due().map(Time::as_nanos);
-        batch.bytes += text.len() as u64;
         let id = match id {
             Some(id) => {
                 self.connection
@@ -391,7 +391,6 @@ impl Writer {
                 id
             ])?;
         }
-        batch.bytes += record.body.len() as u64;
         self.connection.prepare_cached("INSERT INTO records VALUES (?1, ?2, ?3, ?4)")?.execute(params![
             id,
             now.as_nanos(),
@@ -410,7 +409,6 @@ impl Writer {
         self.connection
             .prepare_cached("INSERT INTO events VALUES (?1, ?2, ?3, ?4, ?5)")?
             .execute(params![seq, target, route, now.as_nanos(), event.body])?;
-        batch.bytes += event.body.len() as u64;
         for destination in event.destinations.iter() {
             batch.lanes.entry(destination.clone()).or_default().given += 1;
         }
@@ -543,22 +541,17 @@ impl Writer {
         }
         let next_due = self.index.next_due();
         self.due.send_if_modified(|due| std::mem::replace(due, next_due) != next_due);
-        self.checkpoint_if_large(batch.bytes);
+        self.mind_the_log();
     }
 
-    fn checkpoint_if_large(&mut self, bytes: u64) {
-        // Pages of the trees and of the index come on top of what was written.
-        self.written += 3 * bytes + 16 * 1024;
-        if self.written < CHECKPOINT_BYTES {
-            return;
+    fn mind_the_log(&self) {
+        checkpoint::fold_rest(&self.connection, &self.turn);
+        match checkpoint::waiting(&self.connection) {
+            // Whoever holds the token is at it.
+            Ok(waiting) if checkpoint::is_long(waiting) => drop(self.checkpoints.try_send(()).ok()),
+            Ok(_) => {}
+            Err(error) => tracing::warn!(%error, "cannot tell how long the store's log is"),
         }
-        // Whoever holds the token is at it.
-        let _ = self.checkpoints.try_send(());
-        let log = self.connection.path().and_then(|path| std::fs::metadata(format!("{path}-wal")).ok());
-        if log.is_some_and(|log| log.len() > LOG_BYTES) {
-            checkpoint(&self.connection, "RESTART");
-        }
-        self.written = 0;
     }
 
     fn keys_due(&mut self, max: usize, batch: &Batch) -> rusqlite::Result<Vec<TargetKey>> {
@@ -610,12 +603,19 @@ impl Writer {
                 ORDER BY id LIMIT ?2)",
             params![before(delivered), PRUNE as i64, self.destination_names()],
         )?;
-        let mut vacuum =
-            self.connection.prepare_cached(&format!("PRAGMA incremental_vacuum({PRUNE_PAGES})"))?;
+        self.give_back()?;
+        Ok(records == PRUNE || former == PRUNE || events == PRUNE)
+    }
+
+    fn give_back(&self) -> rusqlite::Result<()> {
+        let number = |pragma: &str| self.connection.pragma_query_value(None, pragma, |row| row.get::<_, i64>(0));
+        if number("freelist_count")? * KEEP_FREE <= number("page_count")? {
+            return Ok(());
+        }
+        let mut vacuum = self.connection.prepare_cached(&format!("PRAGMA incremental_vacuum({GIVE_BACK})"))?;
         let mut pages = vacuum.query([])?;
         while pages.next()?.is_some() {}
-        batch.bytes += 64 * 1024;
-        Ok(records == PRUNE || former == PRUNE || events == PRUNE)
+        Ok(())
     }
 
     fn destination_names(&self) -> String {
@@ -652,7 +652,7 @@ impl Writer {
                 tracing::warn!(%error, destination = %outlet.name, "cannot write how far a destination is");
             }
         }
-        checkpoint(&self.connection, "TRUNCATE");
+        checkpoint::fold_all(&self.connection);
     }
 }
 
@@ -663,20 +663,5 @@ impl Command {
             Self::Settle { settled, .. } => settled.len(),
             _ => 1,
         }
-    }
-}
-
-fn checkpoint(connection: &Connection, mode: &str) {
-    let done =
-        connection.query_row(&format!("PRAGMA wal_checkpoint({mode})"), [], |row| row.get::<_, i64>(0));
-    if let Err(error) = done {
-        tracing::warn!(%error, "cannot fold the store's log into its file; it grows until that works");
-    }
-}
-
-/// Folds the log into the file whenever it is asked to, until nobody can ask any more.
-pub fn checkpoint_on_demand(connection: &Connection, wanted: &Receiver<()>) {
-    while wanted.recv().is_ok() {
-        checkpoint(connection, "PASSIVE");
     }
 }

@@ -1,0 +1,74 @@
+//! Folding the log (WAL) into the database file, without holding up the writer.
+//!
+//! SQLite starts the log over only when all of it has been folded, which a thread beside a busy writer
+//! never achieves: the writer has appended meanwhile, and the log would grow as long as the load lasts.
+//! So the thread folds nearly all of it and syncs the file, and the writer folds the short rest between
+//! two commits. Measured in `benches/store_layout.rs`.
+
+use std::fs::File;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::Receiver;
+
+use rusqlite::Connection;
+
+/// The thread is woken when this many pages of the log wait; 16 MiB.
+const WAKE: i64 = (16 << 20) / super::schema::PAGE_BYTES;
+/// The writer folds what is left when it is no more than this many pages.
+const REST: i64 = 300;
+/// A writer that is faster than the thread: then the rest is longer.
+const ROUNDS: usize = 10;
+
+/// Says that the writer's turn has come.
+pub type Turn = Arc<AtomicBool>;
+
+/// Pages in the log that have not been folded into the file.
+pub fn waiting(connection: &Connection) -> rusqlite::Result<i64> {
+    fold(connection, "NOOP").map(|(pages, folded)| pages - folded)
+}
+
+/// Whether so much waits that the thread should be woken.
+pub fn is_long(waiting: i64) -> bool {
+    waiting > WAKE
+}
+
+/// Pages in the log, and how many of them are in the file.
+fn fold(connection: &Connection, mode: &str) -> rusqlite::Result<(i64, i64)> {
+    let mut pragma = connection.prepare_cached(&format!("PRAGMA wal_checkpoint({mode})"))?;
+    pragma.query_row([], |row| Ok((row.get(1)?, row.get(2)?)))
+}
+
+/// The writer's turn: folds the rest, so that its next commit starts the log over.
+pub fn fold_rest(connection: &Connection, turn: &Turn) {
+    if turn.swap(false, Ordering::AcqRel) {
+        told(fold(connection, "PASSIVE"));
+    }
+}
+
+/// Folds everything and empties the log; when nobody writes any more.
+pub fn fold_all(connection: &Connection) {
+    told(fold(connection, "TRUNCATE"));
+}
+
+fn told(folded: rusqlite::Result<(i64, i64)>) {
+    if let Err(error) = folded {
+        tracing::warn!(%error, "cannot fold the store's log into its file; it grows until that works");
+    }
+}
+
+/// The thread: folds whenever it is woken, until nobody can wake it any more.
+pub fn run(connection: &Connection, file: &File, woken: &Receiver<()>, turn: &Turn) {
+    while woken.recv().is_ok() {
+        for _ in 0..ROUNDS {
+            told(fold(connection, "PASSIVE"));
+            // SQLite syncs the file only with the last page, which would be in the writer's turn.
+            if let Err(error) = file.sync_data() {
+                tracing::warn!(%error, "cannot sync the store's file");
+            }
+            if waiting(connection).is_ok_and(|waiting| waiting <= REST) {
+                break;
+            }
+        }
+        turn.store(true, Ordering::Release);
+    }
+}
