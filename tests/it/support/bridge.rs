@@ -1,0 +1,308 @@
+//! The real binary as a child of a test, with a configuration and a directory of its own.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use super::tools::{eventually, get};
+
+/// A source called `prod-eu`, the destination `journal` (a file) and free ports.
+pub const CONFIG: &str = r#"
+server: { listen: "127.0.0.1:0" }
+admin: { listen: "127.0.0.1:0" }
+store: { sqlite: { path: bridge.db } }
+sources:
+  prod-eu: { labels: { cluster: prod-eu, region: eu-west-1 } }
+destinations:
+  journal: { file: { path: events.jsonl } }
+rules: [rules.yaml]
+log: { format: json }
+"#;
+
+/// Pods that wait: two nodes more, and one less when all is well.
+pub const RULES: &str = r#"
+rules:
+  - name: unschedulable-pods
+    matchers: [alertname = KubePodsPending]
+    target:
+      platform: eks
+      kind: nodegroup
+      name: "{{ labels.nodegroup }}"
+      cluster: "{{ labels.cluster }}"
+      region: "{{ labels.region }}"
+    on_firing: { scale_out: { by: 2 }, cooldown: 0s }
+    on_resolved: { scale_in: { by: 1 }, stabilization_window: 0s, cooldown: 0s }
+    send_to: [journal]
+"#;
+
+/// An answer of the webhook.
+#[derive(Debug)]
+pub struct Answer {
+    pub status: u16,
+    pub headers: BTreeMap<String, String>,
+    pub body: String,
+}
+
+impl Answer {
+    pub fn json(&self) -> Value {
+        serde_json::from_str(&self.body).unwrap_or_else(|error| panic!("{error}: {}", self.body))
+    }
+
+    /// The verdicts of a 200.
+    pub fn verdicts(&self) -> Value {
+        assert_eq!(self.status, 200, "{}", self.body);
+        self.json()["verdicts"].clone()
+    }
+}
+
+/// A configuration in a directory, and the bridge that runs on it, if it runs.
+pub struct Bridge {
+    dir: TempDir,
+    environment: Vec<(String, String)>,
+    running: Option<Running>,
+}
+
+struct Running {
+    child: Child,
+    webhook: String,
+    admin: String,
+}
+
+impl Bridge {
+    /// A bridge that does not run yet.
+    pub fn new(config: &str, rules: &str) -> Self {
+        let dir = tempfile::tempdir().expect("a directory");
+        fs::write(dir.path().join("scalebridge.yaml"), config).expect("a configuration");
+        fs::write(dir.path().join("rules.yaml"), rules).expect("rules");
+        Self { dir, environment: Vec::new(), running: None }
+    }
+
+    /// One with [`CONFIG`] and [`RULES`] that runs.
+    pub async fn start() -> Self {
+        let mut bridge = Self::new(CONFIG, RULES);
+        bridge.run().await;
+        bridge
+    }
+
+    /// Sets a variable of its environment for the next run.
+    pub fn env(&mut self, name: &str, value: &str) {
+        self.environment.push((name.to_owned(), value.to_owned()));
+    }
+
+    pub fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.log_file()).unwrap_or_default()
+    }
+
+    fn log_file(&self) -> PathBuf {
+        self.dir().join("bridge.log")
+    }
+
+    /// The command that would run it.
+    pub fn command(&self) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_scalebridge"));
+        command.args(["serve", "--config", "scalebridge.yaml"]).current_dir(self.dir()).stdin(Stdio::null());
+        for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("AWS_")) {
+            command.env_remove(name);
+        }
+        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
+        command
+    }
+
+    /// Starts it, and returns when it says that it is ready.
+    pub async fn run(&mut self) {
+        assert!(self.running.is_none(), "it runs already");
+        let log = fs::File::create(self.log_file()).expect("a log");
+        let out = fs::File::create(self.dir().join("stdout")).expect("a file");
+        let child = self.command().stdout(out).stderr(log).spawn().expect("the bridge");
+        // Held from here on, so that it ends with this value whatever comes.
+        self.running = Some(Running { child, webhook: String::new(), admin: String::new() });
+        let (webhook, admin) = eventually("the bridge to be ready", async || {
+            let running = self.running.as_mut().expect("it was started");
+            let ended = running.child.try_wait().expect("its status");
+            assert!(ended.is_none(), "the bridge ended with {ended:?}:\n{}", self.log());
+            let log = self.log();
+            let line = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+            let ready = line.into_iter().find(|line| line["message"] == "scalebridge is ready")?;
+            Some((ready["webhook"].as_str()?.to_owned(), ready["admin"].as_str()?.to_owned()))
+        })
+        .await;
+        let running = self.running.as_mut().expect("it was started");
+        (running.webhook, running.admin) = (webhook, admin);
+    }
+
+    fn running(&self) -> &Running {
+        self.running.as_ref().expect("the bridge does not run")
+    }
+
+    /// `127.0.0.1:PORT` of `server.listen`.
+    pub fn address(&self) -> &str {
+        &self.running().webhook
+    }
+
+    pub fn url(&self, path: &str) -> String {
+        format!("http://{}{path}", self.running().webhook)
+    }
+
+    /// Posts a body to the source `prod-eu`.
+    pub async fn post(&self, body: impl Into<Vec<u8>>) -> Answer {
+        self.post_to("/webhook/prod-eu", &[], body).await
+    }
+
+    pub async fn post_to(&self, path: &str, headers: &[(&str, &str)], body: impl Into<Vec<u8>>) -> Answer {
+        post(self.url(path), headers, body.into()).await
+    }
+
+    /// The value of a series in `/metrics`, written as there; 0 if there is none.
+    pub async fn metric(&self, series: &str) -> f64 {
+        let (status, text) = get(&format!("http://{}/metrics", self.running().admin)).await.expect("metrics");
+        assert_eq!(status, 200);
+        let value = text.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
+        value.map_or(0.0, |value| value.parse().expect("a number"))
+    }
+
+    pub async fn get_admin(&self, path: &str) -> (u16, String) {
+        get(&format!("http://{}{path}", self.running().admin)).await.expect("an answer")
+    }
+
+    /// Waits until nothing is left to deliver to a destination.
+    pub async fn delivered_all(&self, destination: &str) {
+        eventually("an empty outbox", async || {
+            let count = async |state: &str| {
+                let series = format!("scalebridge_outbox_deliveries{{destination=\"{destination}\",state=\"{state}\"}}");
+                self.metric(&series).await
+            };
+            (count("pending").await + count("retrying").await == 0.0).then_some(())
+        })
+        .await;
+    }
+
+    /// The events in the file `events.jsonl`, once nothing is left to deliver.
+    pub async fn events(&self) -> Vec<Value> {
+        self.delivered_all("journal").await;
+        self.journal()
+    }
+
+    /// The events in the file `events.jsonl` by now.
+    pub fn journal(&self) -> Vec<Value> {
+        let text = fs::read_to_string(self.dir().join("events.jsonl")).unwrap_or_default();
+        text.lines().map(|line| serde_json::from_str(line).expect("one event a line")).collect()
+    }
+
+    /// SIGKILL: it gets no chance to do anything.
+    pub fn kill(&mut self) {
+        let mut running = self.running.take().expect("the bridge does not run");
+        running.child.kill().expect("a kill");
+        running.child.wait().expect("its end");
+    }
+
+    /// SIGTERM, and how it ends.
+    pub async fn stop(&mut self) -> ExitStatus {
+        self.terminate();
+        self.ended().await
+    }
+
+    /// SIGTERM.
+    pub fn terminate(&self) {
+        let pid = self.running().child.id().to_string();
+        let sent = Command::new("kill").args(["-TERM", &pid]).status().expect("kill");
+        assert!(sent.success());
+    }
+
+    /// How it ends, when it does.
+    pub async fn ended(&mut self) -> ExitStatus {
+        let running = self.running.as_mut().expect("the bridge does not run");
+        let status =
+            eventually("the bridge to end", async || running.child.try_wait().expect("its status")).await;
+        self.running = None;
+        status
+    }
+}
+
+impl Drop for Bridge {
+    fn drop(&mut self) {
+        if let Some(mut running) = self.running.take() {
+            drop(running.child.kill());
+            drop(running.child.wait());
+        }
+        if std::thread::panicking() {
+            let log = self.log();
+            let tail: Vec<&str> = log.lines().rev().take(30).collect();
+            eprintln!("--- the end of the bridge's log ---");
+            tail.iter().rev().for_each(|line| eprintln!("{line}"));
+        }
+    }
+}
+
+/// `POST`, on a thread, since the client blocks.
+pub async fn post(url: String, headers: &[(&str, &str)], body: Vec<u8>) -> Answer {
+    let headers: Vec<(String, String)> =
+        headers.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+    let call = tokio::task::spawn_blocking(move || {
+        let agent: ureq::Agent = ureq::Agent::config_builder()
+            .http_status_as_error(false)
+            .timeout_global(Some(Duration::from_secs(60)))
+            .build()
+            .into();
+        let mut request = agent.post(&url).header("content-type", "application/json");
+        for (name, value) in &headers {
+            request = request.header(name, value);
+        }
+        let mut answer = request.send(&body[..]).expect("an answer");
+        let text = |value: &ureq::http::HeaderValue| value.to_str().unwrap_or_default().to_owned();
+        Answer {
+            status: answer.status().as_u16(),
+            headers: answer.headers().iter().map(|(name, value)| (name.to_string(), text(value))).collect(),
+            body: answer.body_mut().read_to_string().expect("a text"),
+        }
+    });
+    call.await.expect("a call")
+}
+
+/// A notification that was captured from a real Alertmanager.
+pub fn captured(name: &str) -> String {
+    let path = format!("{}/tests/fixtures/alertmanager/{name}.json", env!("CARGO_MANIFEST_DIR"));
+    fs::read_to_string(&path).unwrap_or_else(|error| panic!("{path}: {error}"))
+}
+
+/// A notification of these alerts.
+pub fn notification(alerts: &[Value]) -> String {
+    json!({
+        "version": "4", "groupKey": "{}:{}", "truncatedAlerts": 0, "status": "firing", "receiver": "scaling",
+        "groupLabels": {}, "commonLabels": {}, "commonAnnotations": {}, "externalURL": "http://am:9093",
+        "alerts": alerts,
+    })
+    .to_string()
+}
+
+/// A pod of a node group that waits since just now.
+pub fn pending(nodegroup: &str, pod: &str) -> Value {
+    json!({
+        "status": "firing",
+        "labels": { "alertname": "KubePodsPending", "nodegroup": nodegroup, "pod": pod },
+        "annotations": { "summary": format!("pod {pod} waits") },
+        "startsAt": now(), "endsAt": "0001-01-01T00:00:00Z",
+        "generatorURL": "http://prom:9090/graph", "fingerprint": format!("{nodegroup}-{pod}"),
+    })
+}
+
+/// The end of an alert.
+pub fn resolved(firing: &Value) -> Value {
+    let mut alert = firing.clone();
+    alert["status"] = json!("resolved");
+    alert["endsAt"] = json!(now());
+    alert
+}
+
+/// The time, as Prometheus writes it.
+pub fn now() -> String {
+    jiff::Timestamp::now().to_string()
+}

@@ -1,0 +1,4 @@
+//! What tests are written with: a bridge, a local AWS, Prometheus and Alertmanager.
+
+pub mod bridge;
+pub mod tools;

@@ -1,0 +1,137 @@
+//! Nothing accepted is lost, whatever happens to the process.
+
+use std::collections::BTreeMap;
+use std::process::Stdio;
+
+use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use crate::support::bridge::{Bridge, CONFIG, RULES, captured, notification, pending, resolved};
+use crate::support::tools::{LocalAws, REGION, eventually, get};
+
+/// The queue does not exist yet when the bridge is killed, so nothing can have been sent before.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_event_whose_200_was_followed_by_a_sigkill_is_delivered_once_after_the_restart() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let aws = LocalAws::start(dir.path()).await;
+    let queue = format!("{}/000000000000/scaling", aws.url());
+    let config = CONFIG.replace(
+        "journal: { file: { path: events.jsonl } }",
+        &format!("queue: {{ sqs: {{ queue_url: \"{queue}\", region: {REGION} }}, initial_backoff: 50ms, max_backoff: 200ms }}"),
+    );
+    let mut bridge = Bridge::new(&config, &RULES.replace("[journal]", "[queue]"));
+    for (name, value) in aws.environment() {
+        bridge.env(&name, &value);
+    }
+    bridge.run().await;
+    let answer = bridge.post(captured("three-firing")).await;
+    bridge.kill();
+    assert_eq!(answer.verdicts(), json!({ "emitted": 3 }));
+
+    bridge.run().await;
+    assert_eq!(bridge.post(captured("three-firing")).await.verdicts(), json!({ "duplicate": 3 }));
+    let created = aws.sqs().create_queue().queue_name("scaling").send().await.expect("a queue");
+    assert_eq!(created.queue_url.as_deref(), Some(queue.as_str()));
+    bridge.delivered_all("queue").await;
+    let received = aws.receive_all(&queue).await;
+    assert_eq!(received.len(), 1, "{received:?}");
+    let event: Value = serde_json::from_str(received[0].body().expect("a body")).expect("an event");
+    assert_eq!(event["data"]["alerts_total"], 3);
+}
+
+/// Killed right after each 200, wherever delivery is by then: every event is in the journal, and what
+/// is there twice is the same event.
+#[tokio::test(flavor = "multi_thread")]
+async fn no_event_is_lost_in_a_row_of_sigkills() {
+    let mut bridge = Bridge::new(CONFIG, RULES);
+    let mut accepted = 0;
+    for round in 0..8 {
+        bridge.run().await;
+        for group in 0..=round {
+            let body = notification(&[pending(&format!("group-{round}-{group}"), "a")]);
+            assert_eq!(bridge.post(body).await.verdicts(), json!({ "emitted": 1 }));
+            accepted += 1;
+        }
+        bridge.kill();
+    }
+    bridge.run().await;
+    let mut events: BTreeMap<String, Value> = BTreeMap::new();
+    for event in bridge.events().await {
+        let id = event["id"].as_str().expect("an id").to_owned();
+        if let Some(before) = events.insert(id, event.clone()) {
+            assert_eq!(before, event);
+        }
+    }
+    assert_eq!(events.len(), accepted);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_episode_outlives_the_process() {
+    let mut bridge = Bridge::start().await;
+    let (a, b) = (pending("workers", "a"), pending("workers", "b"));
+    bridge.post(notification(&[a.clone(), b.clone()])).await;
+    bridge.kill();
+    bridge.run().await;
+    assert_eq!(bridge.post(notification(&[a.clone(), b.clone()])).await.verdicts(), json!({ "duplicate": 2 }));
+    assert!(bridge.stop().await.success());
+    bridge.run().await;
+    let ends = notification(&[resolved(&a), resolved(&b)]);
+    assert_eq!(bridge.post(ends).await.verdicts(), json!({ "emitted": 2 }));
+    let events = bridge.events().await;
+    assert_eq!(events.len(), 2);
+    let sequence = |event: &Value| event["sequence"].as_str().and_then(|text| text.parse::<u64>().ok());
+    assert!(sequence(&events[1]) > sequence(&events[0]));
+}
+
+/// A request that is on its way when SIGTERM comes is answered; a new one is not taken.
+#[tokio::test(flavor = "multi_thread")]
+async fn sigterm_finishes_what_is_in_flight_and_takes_nothing_more() {
+    let mut bridge = Bridge::start().await;
+    let body = captured("three-firing");
+    let (first, rest) = body.split_at(100);
+    let mut stream = TcpStream::connect(bridge.address()).await.expect("a connection");
+    let head =
+        format!("POST /webhook/prod-eu HTTP/1.1\r\nhost: bridge\r\ncontent-length: {}\r\n\r\n{first}", body.len());
+    stream.write_all(head.as_bytes()).await.expect("a head");
+    // Its head has been read when a later request has been answered.
+    assert_eq!(bridge.post(captured("one-firing")).await.status, 200);
+    let url = bridge.url("/-/ready");
+    bridge.terminate();
+    eventually("the bridge to take no more", async || {
+        let answer = get(&url).await;
+        answer.map_or(true, |(status, _)| status == 503).then_some(())
+    })
+    .await;
+    stream.write_all(rest.as_bytes()).await.expect("the rest");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.expect("an answer");
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    assert!(answer.contains("{\"emitted\":3}"), "{answer}");
+    assert!(bridge.ended().await.success());
+    bridge.run().await;
+    assert_eq!(bridge.events().await.len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_bridge_on_the_same_store_does_not_start() {
+    let bridge = Bridge::start().await;
+    let second = bridge.command().stdout(Stdio::null()).stderr(Stdio::piped()).output().expect("an end");
+    let says = String::from_utf8_lossy(&second.stderr);
+    assert_eq!(second.status.code(), Some(2), "{says}");
+    assert!(says.contains("another scalebridge uses the store bridge.db"), "{says}");
+    assert_eq!(bridge.post(captured("three-firing")).await.status, 200, "the first one goes on");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_is_no_store_is_left_alone() {
+    let bridge = Bridge::new(CONFIG, RULES);
+    let file = bridge.dir().join("bridge.db");
+    let text = "somebody's notes, long enough to be taken for a page of a database\n".repeat(100);
+    std::fs::write(&file, &text).expect("a file");
+    let ended = bridge.command().stdout(Stdio::null()).stderr(Stdio::piped()).output().expect("an end");
+    let says = String::from_utf8_lossy(&ended.stderr);
+    assert_eq!(ended.status.code(), Some(2), "{says}");
+    assert!(says.contains("bridge.db is not a scalebridge store"), "{says}");
+    assert_eq!(std::fs::read_to_string(&file).expect("the file"), text);
+}

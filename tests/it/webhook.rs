@@ -1,0 +1,299 @@
+//! What the webhook answers, and that an answer means what it says.
+
+use std::io::Write;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use crate::support::bridge::{Bridge, CONFIG, RULES, captured, notification, pending, resolved};
+use crate::support::tools::{eventually, get};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn three_pods_make_one_event() {
+    let bridge = Bridge::start().await;
+    let answer = bridge.post(captured("three-firing")).await;
+    assert_eq!(answer.json(), json!({ "alerts": 3, "events": 1, "verdicts": { "emitted": 3 } }));
+    assert_eq!(bridge.post(captured("three-firing")).await.verdicts(), json!({ "duplicate": 3 }));
+    let events = bridge.events().await;
+    assert_eq!(events.len(), 1);
+    assert_eq!(events[0]["subject"], "eks/nodegroup/-/eu-west-1/prod-eu/-/workers");
+    assert_eq!(events[0]["data"]["notification"]["group_key"], "{}:{alertname=\"KubePodsPending\", cluster=\"prod-eu\"}");
+    assert_eq!(bridge.metric("scalebridge_events_total{rule=\"unschedulable-pods\",action=\"scale_out\"}").await, 1.0);
+    assert_eq!(bridge.metric("scalebridge_notifications_total{source=\"prod-eu\",code=\"200\"}").await, 2.0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_captured_notification_is_decided() {
+    for (name, verdicts) in [
+        ("one-firing", json!({ "unmatched": 1 })),
+        ("three-firing-0.34-fields", json!({ "emitted": 3 })),
+        ("truncated", json!({ "unmatched": 2 })),
+        ("one-resolved-three-firing", json!({ "emitted": 3, "no_evidence": 1 })),
+        ("all-resolved", json!({ "no_evidence": 3 })),
+    ] {
+        let bridge = Bridge::start().await;
+        assert_eq!(bridge.post(captured(name)).await.verdicts(), verdicts, "{name}");
+    }
+    let bridge = Bridge::start().await;
+    bridge.post(captured("three-firing")).await;
+    let replaced = bridge.post(captured("one-resolved-three-firing")).await;
+    assert_eq!(replaced.verdicts(), json!({ "duplicate": 2, "no_action": 1, "still_open": 1 }));
+    // These pods waited before this store was created: capacity was added, and is not taken away.
+    assert_eq!(bridge.post(captured("all-resolved")).await.verdicts(), json!({ "no_evidence": 3 }));
+    assert_eq!(bridge.events().await.len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_end_of_an_incident_is_one_event_more() {
+    let bridge = Bridge::start().await;
+    let (a, b) = (pending("workers", "a"), pending("workers", "b"));
+    bridge.post(notification(&[a.clone(), b.clone()])).await;
+    let first = bridge.post(notification(&[resolved(&a), b.clone()])).await;
+    assert_eq!(first.verdicts(), json!({ "still_open": 1, "duplicate": 1 }));
+    let last = notification(&[resolved(&b)]);
+    assert_eq!(bridge.post(last.as_str()).await.verdicts(), json!({ "emitted": 1 }));
+    assert_eq!(bridge.post(last).await.verdicts(), json!({ "duplicate": 1 }));
+    let events = bridge.events().await;
+    let actions: Vec<_> = events.iter().map(|event| &event["data"]["adjustment"]["value"]).collect();
+    assert_eq!(actions, [2, -1]);
+    assert_eq!(events[0]["data"]["episode"]["id"], events[1]["data"]["episode"]["id"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_source_cannot_speak_for_another_cluster() {
+    let bridge = Bridge::start().await;
+    let mut alert = pending("workers", "a");
+    alert["labels"]["cluster"] = json!("somebody-elses");
+    bridge.post(notification(&[alert])).await;
+    let events = bridge.events().await;
+    assert_eq!(events[0]["data"]["target"]["cluster"], "prod-eu");
+    assert_eq!(events[0]["data"]["alerts"][0]["labels"]["cluster"], "prod-eu");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_traceparent_travels_and_another_header_of_that_name_does_not() {
+    let bridge = Bridge::start().await;
+    let given = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+    let post = async |traceparent: &str, group: &str| {
+        let body = notification(&[pending(group, "a")]);
+        bridge.post_to("/webhook/prod-eu", &[("traceparent", traceparent)], body).await
+    };
+    post(given, "workers").await;
+    post("nonsense", "others").await;
+    let events = bridge.events().await;
+    assert_eq!(events[0]["traceparent"], given);
+    let id = events[1]["id"].as_str().expect("an id");
+    assert_eq!(events[1]["traceparent"], format!("00-{id}-{}-00", &id[..16]));
+}
+
+/// What is wrong with each of these bodies is a fault of the whole body.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_body_that_is_no_notification_is_refused_and_says_where() {
+    let bridge = Bridge::start().await;
+    for (body, says) in [
+        ("", "line 1 column 0"),
+        ("nonsense", "line 1 column 2"),
+        ("{\"version\":\"4\",\n\"alerts\":[}", "line 2"),
+        ("[]", "not an Alertmanager notification"),
+        (r#"{"version":"4"}"#, "missing field `alerts`"),
+        (r#"{"version":"4","alerts":null}"#, "sequence"),
+        (r#"{"version":"4","alerts":"all"}"#, "sequence"),
+        (r#"{"version":"3","alerts":[]}"#, "version \"3\""),
+        (r#"{"version":4,"alerts":[]}"#, "string"),
+        (r#"{"alerts":[]}"#, "version"),
+        (r#"{"version":"4","alerts":[]} trailing"#, "trailing"),
+    ] {
+        let answer = bridge.post(body).await;
+        assert_eq!(answer.status, 400, "{body}: {}", answer.body);
+        let error = answer.json()["error"].as_str().expect("an error").to_owned();
+        assert!(error.contains(says), "{body}: {error}");
+    }
+    assert_eq!(bridge.events().await, Vec::<Value>::new());
+    assert_eq!(bridge.metric("scalebridge_notifications_total{source=\"prod-eu\",code=\"400\"}").await, 11.0);
+}
+
+/// A fault inside one alert is that alert's alone.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_neighbours_of_a_bad_alert_are_decided() {
+    let bridge = Bridge::start().await;
+    let bad = |name: &str, change: &dyn Fn(&mut Value)| {
+        let mut alert = pending(name, "bad");
+        change(&mut alert);
+        alert
+    };
+    let alerts = [
+        bad("status", &|alert| alert["status"] = json!("pending")),
+        bad("no-status", &|alert| drop(alert.as_object_mut().and_then(|alert| alert.remove("status")))),
+        bad("labels", &|alert| alert["labels"]["n"] = json!(1)),
+        bad("label-list", &|alert| alert["labels"] = json!(["a"])),
+        bad("fingerprint", &|alert| alert["fingerprint"] = json!("")),
+        bad("starts", &|alert| alert["startsAt"] = json!("soon")),
+        bad("large", &|alert| alert["annotations"]["summary"] = json!("x".repeat(200_000))),
+        bad("target", &|alert| alert["labels"]["nodegroup"] = json!("")),
+        json!("not even an object"),
+        json!(null),
+        pending("good", "a"),
+        pending("good", "b"),
+    ];
+    let answer = bridge.post(notification(&alerts)).await;
+    assert_eq!(answer.json(), json!({ "alerts": 12, "events": 1, "verdicts": { "invalid": 10, "emitted": 2 } }));
+    assert_eq!(bridge.events().await[0]["data"]["target"]["name"], "good");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn other_paths_and_methods_are_not_taken_for_a_webhook() {
+    let bridge = Bridge::start().await;
+    assert_eq!(bridge.post_to("/webhook/staging", &[], captured("three-firing")).await.status, 404);
+    assert_eq!(bridge.post_to("/webhook/prod-eu/more", &[], "").await.status, 404);
+    assert_eq!(bridge.post_to("/", &[], "").await.status, 404);
+    assert_eq!(get(&bridge.url("/webhook/prod-eu")).await.expect("an answer").0, 405);
+    assert_eq!(get(&bridge.url("/metrics")).await.expect("an answer").0, 404, "metrics are the other listener's");
+    assert_eq!(get(&bridge.url("/-/healthy")).await.expect("an answer").0, 200);
+    assert_eq!(bridge.get_admin("/webhook/prod-eu").await.0, 404);
+    // A name that nobody configured never becomes a label.
+    assert_eq!(bridge.metric("scalebridge_notifications_total{source=\"\",code=\"404\"}").await, 1.0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_gzipped_body_is_read_and_another_encoding_is_not() {
+    let bridge = Bridge::start().await;
+    let gzip = |bytes: &[u8]| {
+        let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+        encoder.write_all(bytes).expect("memory");
+        encoder.finish().expect("memory")
+    };
+    let headers = [("content-encoding", "gzip")];
+    let body = gzip(captured("three-firing").as_bytes());
+    assert_eq!(bridge.post_to("/webhook/prod-eu", &headers, body).await.verdicts(), json!({ "emitted": 3 }));
+    assert_eq!(bridge.post_to("/webhook/prod-eu", &headers, "plain").await.status, 400);
+    let bomb = gzip(&vec![b' '; 64 << 20]);
+    assert_eq!(bridge.post_to("/webhook/prod-eu", &headers, bomb).await.status, 413);
+    let zstd = [("content-encoding", "zstd")];
+    assert_eq!(bridge.post_to("/webhook/prod-eu", &zstd, "x").await.status, 415);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_body_over_the_limit_is_refused_whether_it_says_so_or_not() {
+    let bridge = Bridge::start().await;
+    let body = vec![b' '; 40 << 20];
+    let answer = bridge.post(body).await;
+    assert_eq!(answer.status, 413);
+    assert!(answer.body.contains("server.max_body_bytes"), "{}", answer.body);
+    // Without a length: as much as is allowed, and a little more.
+    let mut stream = TcpStream::connect(bridge.address()).await.expect("a connection");
+    let head = "POST /webhook/prod-eu HTTP/1.1\r\nhost: bridge\r\ntransfer-encoding: chunked\r\n\r\n";
+    stream.write_all(head.as_bytes()).await.expect("a head");
+    let chunk = [format!("{:x}\r\n", 1 << 20).as_bytes(), &vec![b' '; 1 << 20], b"\r\n"].concat();
+    for _ in 0..33 {
+        if stream.write_all(&chunk).await.is_err() {
+            break;
+        }
+    }
+    let mut answer = vec![0; 64];
+    let length = stream.read(&mut answer).await.expect("an answer");
+    assert!(answer[..length].starts_with(b"HTTP/1.1 413"), "{}", String::from_utf8_lossy(&answer[..length]));
+}
+
+/// 503 for what may pass: Alertmanager comes again, as it does not after a 4xx.
+#[tokio::test(flavor = "multi_thread")]
+async fn too_much_at_the_same_time_is_refused_for_a_moment() {
+    let config = CONFIG.replace(
+        "server: { listen: \"127.0.0.1:0\" }",
+        "server: { listen: \"127.0.0.1:0\", max_in_flight: 2, body_timeout: 2s }",
+    );
+    let mut bridge = Bridge::new(&config, RULES);
+    bridge.run().await;
+    let mut slow = Vec::new();
+    for _ in 0..2 {
+        let mut stream = TcpStream::connect(bridge.address()).await.expect("a connection");
+        let head = "POST /webhook/prod-eu HTTP/1.1\r\nhost: bridge\r\ncontent-length: 100\r\n\r\n{";
+        stream.write_all(head.as_bytes()).await.expect("a head");
+        slow.push(stream);
+    }
+    let refused = eventually("a refusal", async || {
+        let answer = bridge.post(captured("one-firing")).await;
+        (answer.status != 200).then_some(answer)
+    })
+    .await;
+    assert_eq!((refused.status, refused.headers["retry-after"].as_str()), (503, "1"));
+    assert!(refused.body.contains("max_in_flight"), "{}", refused.body);
+    // The slow ones are let go after their time, also with a 503.
+    for mut stream in slow {
+        let mut answer = vec![0; 12];
+        let read = tokio::time::timeout(Duration::from_secs(30), stream.read_exact(&mut answer)).await;
+        read.expect("an answer in time").expect("an answer");
+        assert_eq!(answer, b"HTTP/1.1 503");
+    }
+    assert_eq!(bridge.post(captured("three-firing")).await.status, 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bytes_in_flight_are_reserved_before_they_are_read() {
+    let config = CONFIG.replace(
+        "server: { listen: \"127.0.0.1:0\" }",
+        "server: { listen: \"127.0.0.1:0\", max_body_bytes: 100000, max_in_flight_bytes: 100000 }",
+    );
+    let mut bridge = Bridge::new(&config, RULES);
+    bridge.run().await;
+    let mut stream = TcpStream::connect(bridge.address()).await.expect("a connection");
+    let head = "POST /webhook/prod-eu HTTP/1.1\r\nhost: bridge\r\ncontent-length: 99900\r\n\r\n";
+    stream.write_all(head.as_bytes()).await.expect("a head");
+    let refused = eventually("a refusal", async || {
+        let answer = bridge.post(captured("one-firing")).await;
+        (answer.status != 200).then_some(answer)
+    })
+    .await;
+    assert_eq!(refused.status, 503);
+    assert!(refused.body.contains("max_in_flight_bytes"), "{}", refused.body);
+    drop(stream);
+    eventually("room again", async || (bridge.post(captured("one-firing")).await.status == 200).then_some(())).await;
+}
+
+/// More alerts than one transaction holds; those of one target are decided together all the same.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_large_notification_is_decided_whole() {
+    let bridge = Bridge::start().await;
+    let alerts: Vec<Value> =
+        (0..5000).map(|at| pending(&format!("group-{}", at % 1250), &format!("pod-{at}"))).collect();
+    let answer = bridge.post(notification(&alerts)).await;
+    assert_eq!(answer.json(), json!({ "alerts": 5000, "events": 1250, "verdicts": { "emitted": 5000 } }));
+    let events = bridge.events().await;
+    assert_eq!(events.len(), 1250);
+    assert!(events.iter().all(|event| event["data"]["alerts_total"] == 4));
+    let ends: Vec<Value> = alerts.iter().map(resolved).collect();
+    let answer = bridge.post(notification(&ends)).await;
+    assert_eq!(answer.json(), json!({ "alerts": 5000, "events": 1250, "verdicts": { "emitted": 5000 } }));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn metrics_are_openmetrics_and_name_no_alert() {
+    let bridge = Bridge::start().await;
+    bridge.post(captured("three-firing")).await;
+    bridge.events().await;
+    let (status, text) = bridge.get_admin("/metrics").await;
+    assert_eq!(status, 200);
+    assert!(text.ends_with("# EOF\n"));
+    for name in [
+        "scalebridge_notifications_total{",
+        "scalebridge_alerts_total{source=\"prod-eu\",status=\"firing\"} 3",
+        "scalebridge_decisions_total{rule=\"unschedulable-pods\",verdict=\"emitted\"} 1",
+        "scalebridge_events_total{",
+        "scalebridge_deliveries_total{destination=\"journal\",result=\"delivered\"} 1",
+        "scalebridge_delivery_duration_seconds_count{destination=\"journal\"} 1",
+        "scalebridge_alert_to_delivery_seconds_count{destination=\"journal\"} 1",
+        "scalebridge_outbox_deliveries{destination=\"journal\",state=\"pending\"} 0",
+        "scalebridge_outbox_oldest_seconds{",
+        "scalebridge_dead_letters{destination=\"journal\"} 0",
+        "scalebridge_destination_up{destination=\"journal\"} 1",
+        "scalebridge_config_last_reload_successful 1",
+        "scalebridge_config_last_reload_success_timestamp_seconds ",
+        "scalebridge_build_info{",
+        "process_resident_memory_bytes ",
+        "process_cpu_seconds_total ",
+    ] {
+        assert!(text.contains(&format!("\n{name}")), "{name} is missing:\n{text}");
+    }
+    assert!(!text.contains("web-0") && !text.contains("nodegroup"));
+}
