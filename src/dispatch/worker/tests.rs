@@ -382,7 +382,10 @@ async fn a_dead_destination_is_called_ever_more_rarely_however_much_waits_for_it
     (0..10_000).for_each(|seq| bench.scale_out(seq));
     bench.run(8, seconds(1200)).await;
     let calls = bench.sends().len();
-    assert!((30..90).contains(&calls), "{calls} calls, with a pause of half a minute between them on average");
+    assert!(
+        (30..90).contains(&calls),
+        "{calls} calls, with a pause of half a minute between them on average"
+    );
     assert_eq!(*bench.0.reachable.lock().unwrap(), [false]);
 }
 
