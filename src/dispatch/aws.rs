@@ -138,7 +138,7 @@ mod tests {
             (coded("InvalidMessageContents"), Permanent, "InvalidMessageContents: said so"),
         ];
         for (error, class, message) in sqs_shapes {
-            assert_eq!(failure(&error), Failure { class, message: message.into() });
+            assert_eq!(failure(&error), Failure::new(class, message));
         }
 
         let coded = |code: &str| InvokeError::generic(meta(code));
@@ -191,6 +191,6 @@ mod tests {
     #[test]
     fn a_long_message_is_cut_to_whole_characters() {
         let failure = Failure::transient("ü".repeat(5000));
-        assert_eq!(failure.message.chars().count(), Failure::MAX_MESSAGE_CHARS);
+        assert_eq!(failure.message.chars().count(), Failure::MAX_CHARS);
     }
 }

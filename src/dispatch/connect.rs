@@ -35,25 +35,24 @@ pub enum ConnectError {
 impl Clients {
     /// Connects nothing yet: the first call does.
     pub async fn connect(&mut self, destination: &Destination) -> Result<Connected, ConnectError> {
-        let timeouts = TimeoutConfig::builder()
-            .connect_timeout(CONNECT_TIMEOUT)
-            .operation_timeout(destination.timeout)
-            .build();
+        let Destination { name, timeout, .. } = destination;
         Ok(match &destination.kind {
             DestinationKind::Sqs(settings) => {
-                let environment = self.environment(&destination.name, settings.region.as_ref()).await?;
-                let mut config = aws_sdk_sqs::config::Builder::from(environment).timeout_config(timeouts);
+                let environment = self.environment(name, settings.region.as_ref()).await?;
+                let mut config = aws_sdk_sqs::config::Builder::from(environment);
+                config.set_timeout_config(Some(timeouts(*timeout)));
                 if let Some(endpoint) = &settings.endpoint_url {
-                    config = config.endpoint_url(endpoint);
+                    config.set_endpoint_url(Some(endpoint.clone()));
                 }
                 let client = aws_sdk_sqs::Client::from_conf(config.build());
                 Connected::Sqs(sqs::Sqs::new(client, settings))
             }
             DestinationKind::Lambda(settings) => {
-                let environment = self.environment(&destination.name, settings.region.as_ref()).await?;
-                let mut config = aws_sdk_lambda::config::Builder::from(environment).timeout_config(timeouts);
+                let environment = self.environment(name, settings.region.as_ref()).await?;
+                let mut config = aws_sdk_lambda::config::Builder::from(environment);
+                config.set_timeout_config(Some(timeouts(*timeout)));
                 if let Some(endpoint) = &settings.endpoint_url {
-                    config = config.endpoint_url(endpoint);
+                    config.set_endpoint_url(Some(endpoint.clone()));
                 }
                 let client = aws_sdk_lambda::Client::from_conf(config.build());
                 Connected::Lambda(lambda::Lambda::new(client, settings))
@@ -80,5 +79,54 @@ impl Clients {
             .get(&key)
             .filter(|environment| environment.region().is_some())
             .ok_or_else(|| ConnectError::NoRegion(name.clone()))
+    }
+}
+
+/// For one call. Without retries, the operation and its one attempt are the same.
+fn timeouts(timeout: Duration) -> TimeoutConfig {
+    TimeoutConfig::builder().connect_timeout(CONNECT_TIMEOUT).operation_timeout(timeout).build()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Delivery, Sqs};
+
+    fn queue(region: &str, endpoint_url: Option<&str>) -> Destination {
+        let second = Duration::from_secs(1);
+        Destination {
+            name: Name::new("queue").unwrap(),
+            kind: DestinationKind::Sqs(Sqs {
+                queue_url: "https://sqs.eu-west-1.amazonaws.com/123456789012/scaling".into(),
+                fifo: false,
+                region: Some(region.into()),
+                endpoint_url: endpoint_url.map(Into::into),
+                max_message_bytes: Sqs::MAX_MESSAGE_BYTES,
+            }),
+            delivery: Delivery {
+                initial_backoff: second,
+                max_backoff: second,
+                max_age: second,
+                scale_in_max_age: second,
+            },
+            concurrency: 1,
+            timeout: Duration::from_secs(7),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_client_has_its_destinations_region_and_time_and_no_retries() {
+        let mut clients = Clients::default();
+        let (paris, dublin) = (queue("eu-west-3", None), queue("eu-west-1", Some("http://127.0.0.1:9")));
+        for (destination, region) in [(&paris, "eu-west-3"), (&dublin, "eu-west-1"), (&paris, "eu-west-3")] {
+            let Connected::Sqs(sqs) = clients.connect(destination).await.unwrap() else { panic!() };
+            let config = sqs.client().config();
+            assert_eq!(config.region().map(AsRef::as_ref), Some(region));
+            assert_eq!(config.retry_config().map(RetryConfig::max_attempts), Some(1));
+            let timeouts = config.timeout_config().unwrap();
+            assert_eq!(timeouts.operation_timeout(), Some(Duration::from_secs(7)));
+            assert_eq!(timeouts.connect_timeout(), Some(CONNECT_TIMEOUT));
+        }
+        assert_eq!(clients.environments.len(), 2, "the environment is asked once for each region");
     }
 }

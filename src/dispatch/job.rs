@@ -1,5 +1,6 @@
 //! What one task of a worker does: send a batch and settle it, whatever becomes of it.
 
+use std::fmt::Display;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -50,6 +51,8 @@ struct Settled {
     attempts: u32,
     header: Option<Header>,
     settlement: Settlement,
+    /// Why it was not delivered, as the log tells it.
+    reason: String,
     took: Option<Duration>,
 }
 
@@ -73,7 +76,10 @@ impl<O: Outbox, D: Destination, V: Observer> Shared<O, D, V> {
         let started = Instant::now();
         let (settled, reached) = match job {
             Job::Send(events) => self.send(events, started, &mut rng).await,
-            Job::GiveUp(unreadable) => (unreadable.into_iter().map(give_up).collect(), None),
+            Job::GiveUp(unreadable) => {
+                let give_up = |(seq, error)| Settled::given_up(seq, None, error);
+                (unreadable.into_iter().map(give_up).collect(), None)
+            }
         };
         // By the time of the answer: the store may take long to settle.
         let at = self.outbox.now();
@@ -96,7 +102,7 @@ impl<O: Outbox, D: Destination, V: Observer> Shared<O, D, V> {
         let mut batch = Vec::with_capacity(events.len());
         for event in events {
             match self.too_old(&event, now) {
-                Some(reason) => settled.push(Settled::new(event, dead(&reason), None)),
+                Some(reason) => settled.push(Settled::given_up(event.seq, Some(event.header), reason)),
                 None => batch.push(event),
             }
         }
@@ -113,8 +119,14 @@ impl<O: Outbox, D: Destination, V: Observer> Shared<O, D, V> {
         let silence = || Some(Err(Failure::transient("the destination did not answer for the event")));
         let answers = answers.into_iter().map(Some).chain(std::iter::repeat_with(silence)).flatten();
         for (event, answer) in batch.into_iter().zip(answers) {
-            let settlement = self.settlement(event.attempts, answer, rng);
-            settled.push(Settled::new(event, settlement, Some(took)));
+            settled.push(Settled {
+                seq: event.seq,
+                attempts: event.attempts,
+                header: Some(event.header),
+                settlement: self.settlement(event.attempts, &answer, rng),
+                reason: answer.err().map_or_else(String::new, |failure| failure.message),
+                took: Some(took),
+            });
         }
         (settled, Some(reached))
     }
@@ -125,13 +137,15 @@ impl<O: Outbox, D: Destination, V: Observer> Shared<O, D, V> {
         retry::give_up(now, event.emitted_at, event.header.expirytime, max_age)
     }
 
-    fn settlement(&self, attempts: u32, answer: Answer, rng: &mut fastrand::Rng) -> Settlement {
+    fn settlement(&self, attempts: u32, answer: &Answer, rng: &mut fastrand::Rng) -> Settlement {
         match answer {
             Ok(()) => Settlement::Delivered,
-            Err(Failure { class: Class::Permanent, message }) => Settlement::Dead { error: message },
-            Err(Failure { class: Class::Transient, message }) => Settlement::Retry {
-                delay: self.options.backoff.delay(attempts.saturating_add(1), rng.f64()),
-                error: message,
+            Err(failure) => match failure.class {
+                Class::Permanent => Settlement::Dead { error: failure.kept() },
+                Class::Transient => Settlement::Retry {
+                    delay: self.options.backoff.delay(attempts.saturating_add(1), rng.f64()),
+                    error: failure.kept(),
+                },
             },
         }
     }
@@ -173,40 +187,30 @@ impl<O: Outbox, D: Destination, V: Observer> Shared<O, D, V> {
             let observed = Observed { outcome, took: one.took, at, header: one.header.as_ref() };
             self.observer.on_delivery(name, &observed);
         }
-        let mut dead = settled.iter().filter_map(|one| match &one.settlement {
-            Settlement::Dead { error } => Some((one.id(), error)),
-            _ => None,
-        });
-        if let Some((event, error)) = dead.next() {
-            let more = dead.count();
+        let dead = settled.iter().filter(|one| matches!(one.settlement, Settlement::Dead { .. }));
+        if let Some((event, error, more)) = summary(dead) {
             tracing::warn!(destination = %name, event, error, more, "given up, kept as a dead letter");
         }
-        let mut first_failures = settled.iter().filter_map(|one| match &one.settlement {
-            Settlement::Retry { error, .. } if alone && one.attempts == 0 => Some((one.id(), error)),
-            _ => None,
-        });
-        if let Some((event, error)) = first_failures.next() {
-            let more = first_failures.count();
+        let retry = |one: &&Settled| matches!(one.settlement, Settlement::Retry { .. });
+        let first_failures = settled.iter().filter(|one| alone && one.attempts == 0).filter(retry);
+        if let Some((event, error, more)) = summary(first_failures) {
             tracing::warn!(destination = %name, event, error, more, "not delivered, will be tried again");
         }
     }
 }
 
+/// The id and reason of the first, and how many more there are.
+fn summary<'a>(mut all: impl Iterator<Item = &'a Settled>) -> Option<(&'a str, &'a str, usize)> {
+    let first = all.next()?;
+    let id = first.header.as_ref().map_or("unreadable", |header| &header.id);
+    Some((id, &first.reason, all.count()))
+}
+
 impl Settled {
-    fn new(event: Outgoing, settlement: Settlement, took: Option<Duration>) -> Self {
-        Self { seq: event.seq, attempts: event.attempts, header: Some(event.header), settlement, took }
+    /// A delivery that is a dead letter without having been sent.
+    fn given_up(seq: EventSeq, header: Option<Header>, reason: impl Display) -> Self {
+        let reason = reason.to_string();
+        let settlement = Settlement::Dead { error: reason.clone() };
+        Self { seq, attempts: 0, header, settlement, reason, took: None }
     }
-
-    /// The event's id in the log.
-    fn id(&self) -> &str {
-        self.header.as_ref().map_or("unreadable", |header| &header.id)
-    }
-}
-
-fn give_up((seq, error): (EventSeq, header::Error)) -> Settled {
-    Settled { seq, attempts: 0, header: None, settlement: dead(&error), took: None }
-}
-
-fn dead(reason: &impl std::fmt::Display) -> Settlement {
-    Settlement::Dead { error: reason.to_string() }
 }

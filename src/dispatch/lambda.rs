@@ -11,9 +11,6 @@ use aws_sdk_lambda::types::InvocationType;
 use super::{Answer, Destination, Failure, Limits, Outgoing, aws};
 use crate::config;
 
-/// What is kept of the answer of a function that failed.
-const MAX_EXCERPT_CHARS: usize = 500;
-
 /// A function.
 #[derive(Debug)]
 pub struct Lambda {
@@ -81,9 +78,10 @@ fn function_error(output: &InvokeOutput) -> Option<Failure> {
     let kind = output.function_error()?;
     let payload = output.payload().map_or(&[] as &[u8], AsRef::as_ref);
     // Four bytes a character at most: a long answer is not read to its end.
-    let start = &payload[..payload.len().min(4 * MAX_EXCERPT_CHARS)];
-    let excerpt: String = String::from_utf8_lossy(start).chars().take(MAX_EXCERPT_CHARS).collect();
-    Some(Failure::transient(format!("the function failed ({kind}): {excerpt}")))
+    let start = &payload[..payload.len().min(4 * Failure::MAX_CHARS)];
+    let answer: String = String::from_utf8_lossy(start).chars().take(Failure::MAX_CHARS).collect();
+    let failure = Failure::transient(format!("the function failed ({kind})"));
+    Some(Failure { answer: Some(answer), ..failure })
 }
 
 #[cfg(test)]
@@ -139,9 +137,9 @@ mod tests {
         let answers = function(&stub, config::InvocationType::RequestResponse).send(&[outgoing(1)]).await;
         let failure = answers.unwrap().remove(0).unwrap_err();
         assert_eq!(failure.class, Class::Transient);
-        let excerpt = failure.message.strip_prefix("the function failed (Unhandled): ").unwrap();
-        assert!(excerpt.starts_with(r#"{"errorMessage":"é"#), "{excerpt}");
-        assert_eq!(excerpt.chars().count(), MAX_EXCERPT_CHARS);
+        assert_eq!(failure.to_string(), "the function failed (Unhandled)", "the log does not quote it");
+        assert!(failure.kept().starts_with("the function failed (Unhandled): {\"errorMessage\":\"é"));
+        assert_eq!(failure.answer.unwrap().chars().count(), Failure::MAX_CHARS);
     }
 
     #[tokio::test]

@@ -107,8 +107,11 @@ pub struct Outgoing {
 pub struct Failure {
     /// What follows from it.
     pub class: Class,
-    /// For people: no body, no secret, not longer than [`Failure::MAX_MESSAGE_CHARS`].
+    /// For people and the log: no body, no secret, at most [`Failure::MAX_CHARS`] characters.
     pub message: String,
+    /// The beginning of what a function answered, as long at most. It may say anything, so it is kept
+    /// with the delivery and not logged.
+    pub answer: Option<String>,
 }
 
 /// What follows from a failure.
@@ -121,8 +124,8 @@ pub enum Class {
 }
 
 impl Failure {
-    /// The longest message.
-    pub const MAX_MESSAGE_CHARS: usize = 600;
+    /// The longest message, and the longest answer.
+    pub const MAX_CHARS: usize = 500;
 
     /// A failure that may pass.
     pub fn transient(message: impl Into<String>) -> Self {
@@ -136,10 +139,18 @@ impl Failure {
 
     fn new(class: Class, message: impl Into<String>) -> Self {
         let mut message = message.into();
-        if let Some((end, _)) = message.char_indices().nth(Self::MAX_MESSAGE_CHARS) {
+        if let Some((end, _)) = message.char_indices().nth(Self::MAX_CHARS) {
             message.truncate(end);
         }
-        Self { class, message }
+        Self { class, message, answer: None }
+    }
+
+    /// What is kept with the delivery.
+    fn kept(&self) -> String {
+        match &self.answer {
+            Some(answer) => format!("{}: {answer}", self.message),
+            None => self.message.clone(),
+        }
     }
 }
 

@@ -38,6 +38,11 @@ impl Sqs {
         Self { client, queue_url: settings.queue_url.clone(), fifo: settings.fifo }
     }
 
+    #[cfg(test)]
+    pub(super) fn client(&self) -> &Client {
+        &self.client
+    }
+
     async fn call(&self, batch: &[Outgoing]) -> Result<Vec<Answer>, Failure> {
         let entries: Result<_, BuildError> =
             batch.iter().enumerate().map(|(at, event)| entry(at, event, self.fifo)).collect();

@@ -6,7 +6,7 @@ use std::sync::Mutex;
 use tokio::sync::Notify;
 
 use super::*;
-use crate::dispatch::{Answer, Class, Limits, Observed, Outcome, stub};
+use crate::dispatch::{Answer, Limits, Observed, Outcome, stub};
 use crate::domain::time::Time;
 use crate::store::{Claimed, Error, EventSeq, Settlement};
 
@@ -377,6 +377,19 @@ async fn a_destination_that_fails_as_a_whole_is_left_alone_and_comes_back() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_dead_destination_is_called_ever_more_rarely_however_much_waits_for_it() {
+    let bench = Bench::new(|_, _| Err(Failure::transient("connection refused")));
+    (0..10_000).for_each(|seq| bench.scale_out(seq));
+    bench.run(8, seconds(1200)).await;
+    let calls = bench.sends().len();
+    assert!(
+        (30..90).contains(&calls),
+        "{calls} calls, with a pause of half a minute between them on average"
+    );
+    assert_eq!(*bench.0.reachable.lock().unwrap(), [false]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_is_too_old_is_given_up_and_never_sent() {
     let bench = Bench::new(|_, _| Err(Failure::transient("connection refused")));
     bench.emit(1, "a", "scale_in");
@@ -518,7 +531,7 @@ async fn under_any_mix_of_failures_every_event_is_settled_once_and_in_order() {
             }
             let mut answer = || match rng.u8(..10) {
                 0..2 => Err(Failure::transient("busy")),
-                2 => Err(Failure { class: Class::Permanent, message: "never".into() }),
+                2 => Err(Failure::permanent("never")),
                 _ => Ok(()),
             };
             Ok(batch.iter().map(|_| answer()).collect())
