@@ -8,7 +8,9 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use crate::app::App;
-use crate::{config, store, telemetry};
+use crate::config;
+use crate::store;
+use crate::telemetry;
 
 /// What could not be used; the same for bad flags.
 const UNUSABLE: u8 = 2;

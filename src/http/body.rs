@@ -1,6 +1,7 @@
 //! Reading a body within limits: bytes in flight are reserved before the first one is read.
 
 use std::io::Read;
+use std::time::Duration;
 
 use axum::body::Body;
 use axum::http::{HeaderMap, StatusCode, header};
@@ -10,6 +11,11 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use super::Limits;
 use super::error::Refusal;
+
+/// A refused body is read up to this many times `max_body_bytes`.
+const DISCARD_BODIES: usize = 4;
+/// And for this long.
+const DISCARD_TIME: Duration = Duration::from_secs(5);
 
 /// A body and the bytes that are reserved for it, until it is dropped.
 pub struct Received {
@@ -29,7 +35,7 @@ enum Encoding {
 /// # Errors
 /// 413 too large, 415 an encoding other than gzip, 400 broken gzip, 503 too much at the same time or
 /// too slow.
-pub async fn receive(limits: &Limits, headers: &HeaderMap, body: Body) -> Result<Received, Refusal> {
+pub async fn receive(limits: &Limits, headers: &HeaderMap, body: &mut Body) -> Result<Received, Refusal> {
     let encoding = encoding(headers)?;
     let most = limits.server.max_body_bytes;
     let too_large = || {
@@ -62,6 +68,21 @@ pub async fn receive(limits: &Limits, headers: &HeaderMap, body: Body) -> Result
         }
     };
     Ok(Received { bytes, _reserved: reserved })
+}
+
+/// Reads what is left of a body that was refused and forgets it, within bounds: a sender that is cut off
+/// while it sends sees a broken connection instead of the answer.
+pub async fn discard(limits: &Limits, body: &mut Body) {
+    let mut left = limits.server.max_body_bytes.saturating_mul(DISCARD_BODIES);
+    let read = async {
+        while let Some(Ok(frame)) = body.frame().await
+            && left > 0
+        {
+            left = left.saturating_sub(frame.data_ref().map_or(0, Bytes::len));
+        }
+    };
+    // What does not come in time is cut off after all.
+    drop(tokio::time::timeout(limits.server.body_timeout.min(DISCARD_TIME), read).await);
 }
 
 fn encoding(headers: &HeaderMap) -> Result<Encoding, Refusal> {

@@ -38,10 +38,10 @@ pub async fn webhook(
     State(shared): State<Shared>,
     Path(source): Path<String>,
     headers: HeaderMap,
-    body: Body,
+    mut body: Body,
 ) -> Response {
     let known = shared.running.get().is_some_and(|running| running.bridge.source(&source).is_some());
-    let answer = take(&shared, &source, &headers, body).await;
+    let answer = take(&shared, &source, &headers, &mut body).await;
     let code = answer.as_ref().map_or_else(Refusal::status, |_| StatusCode::OK);
     // Only names from the configuration become labels.
     shared.metrics.notification(if known { &source } else { "" }, code.as_u16());
@@ -54,12 +54,18 @@ pub async fn webhook(
                 reason = refusal.message(),
                 "refused a notification"
             );
+            body::discard(&shared.limits, &mut body).await;
             refusal.into_response()
         }
     }
 }
 
-async fn take(shared: &Shared, source: &str, headers: &HeaderMap, body: Body) -> Result<Answer, Refusal> {
+async fn take(
+    shared: &Shared,
+    source: &str,
+    headers: &HeaderMap,
+    body: &mut Body,
+) -> Result<Answer, Refusal> {
     let running = match (shared.life.phase(), shared.running.get()) {
         (Phase::Ready, Some(running)) => running,
         (Phase::Stopping, _) => return Err(Refusal::later("scalebridge is stopping")),

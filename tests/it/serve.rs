@@ -14,17 +14,18 @@ fn refused(bridge: &Bridge) -> (Option<i32>, String) {
 
 #[test]
 fn every_fault_of_configuration_and_rules_is_told_at_once_with_its_place() {
-    let config = CONFIG.replace("log: { format: json }", "log: { format: xml }\nretention: { decisions: 7 days }");
+    let config =
+        CONFIG.replace("log: { format: json }", "log: { format: xml }\nretention: { decisions: 7 days }");
     let rules = RULES.replace("alertname = KubePodsPending", "alertname == KubePodsPending");
     let mut bridge = Bridge::new(&config, &rules.replace("send_to: [journal]", "send_to: [jurnal]"));
     bridge.env("SCALEBRIDGE__SERVER__LISTN", "127.0.0.1:1");
     let (code, says) = refused(&bridge);
     assert_eq!(code, Some(2), "{says}");
     for expected in [
-        "scalebridge.yaml:11:",
-        "scalebridge.yaml:12:",
-        "rules.yaml:4:",
-        "rules.yaml:12:",
+        "scalebridge.yaml:10:16",
+        "scalebridge.yaml:11:25",
+        "rules.yaml:4:16",
+        "rules.yaml:13:15",
         "did you mean `journal`",
         "SCALEBRIDGE__SERVER__LISTN",
     ] {
@@ -37,7 +38,7 @@ fn what_this_version_cannot_do_is_refused_and_not_passed_over() {
     let rules = RULES.replace("stabilization_window: 0s", "stabilization_window: 15m");
     let (code, says) = refused(&Bridge::new(CONFIG, &rules));
     assert_eq!(code, Some(2), "{says}");
-    assert!(says.contains("rules.yaml:11:") && says.contains("stabilization_window"), "{says}");
+    assert!(says.contains("rules.yaml:12:41") && says.contains("stabilization_window"), "{says}");
     // The default is not none, so silence is no consent to act at once.
     let rules = RULES.replace("stabilization_window: 0s, ", "");
     let (code, says) = refused(&Bridge::new(CONFIG, &rules));
@@ -46,13 +47,19 @@ fn what_this_version_cannot_do_is_refused_and_not_passed_over() {
 
 #[test]
 fn a_listener_beyond_loopback_without_credentials_is_refused() {
-    for (key, config) in [
-        ("server", CONFIG.replace("server: { listen: \"127.0.0.1:0\" }", "server: { listen: \"0.0.0.0:0\" }")),
-        ("admin", CONFIG.replace("admin: { listen: \"127.0.0.1:0\" }", "admin: { listen: \"[::]:0\" }")),
+    for (place, config) in [
+        (
+            "scalebridge.yaml:2:19",
+            CONFIG.replace("server: { listen: \"127.0.0.1:0\" }", "server: { listen: \"0.0.0.0:0\" }"),
+        ),
+        (
+            "scalebridge.yaml:3:18",
+            CONFIG.replace("admin: { listen: \"127.0.0.1:0\" }", "admin: { listen: \"[::]:0\" }"),
+        ),
     ] {
         let (code, says) = refused(&Bridge::new(&config, RULES));
         assert_eq!(code, Some(2), "{says}");
-        assert!(says.contains("allow_unauthenticated") && says.contains(key), "{says}");
+        assert!(says.contains("allow_unauthenticated") && says.contains(place), "{says}");
     }
 }
 

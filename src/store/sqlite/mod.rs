@@ -67,7 +67,8 @@ impl Sqlite {
         let reader = schema::connect(path).map_err(broken)?;
         let (file, turn) = (opened.file.clone(), checkpoint::Turn::default());
         let folding = (file.clone(), turn.clone());
-        let links = Links { outlets: outlets.clone(), clock: clock.clone(), due: due_sender, checkpoints, turn };
+        let links =
+            Links { outlets: outlets.clone(), clock: clock.clone(), due: due_sender, checkpoints, turn };
         let writer = Writer::new(opened, index, hashes, links).map_err(broken)?;
         let spawn = |name: &str, run: Box<dyn FnOnce() + Send>| {
             let thread = std::thread::Builder::new().name(name.to_owned()).spawn(run);

@@ -113,7 +113,8 @@ pub fn open(path: &Path, now: Time) -> Result<Opened, Error> {
     }
     let lock = lock(path)?;
     let file = File::options().create(true).truncate(false).read(true).write(true).open(path);
-    let file = file.map_err(|error| Error::Unusable(format!("cannot open the store {}: {error}", path.display())))?;
+    let file =
+        file.map_err(|error| Error::Unusable(format!("cannot open the store {}: {error}", path.display())))?;
     if rusqlite::version_number() < SQLITE_AT_LEAST {
         return Err(Error::Unusable(format!("SQLite {} is too old; 3.51 is needed", rusqlite::version())));
     }

@@ -608,11 +608,13 @@ impl Writer {
     }
 
     fn give_back(&self) -> rusqlite::Result<()> {
-        let number = |pragma: &str| self.connection.pragma_query_value(None, pragma, |row| row.get::<_, i64>(0));
+        let number =
+            |pragma: &str| self.connection.pragma_query_value(None, pragma, |row| row.get::<_, i64>(0));
         if number("freelist_count")? * KEEP_FREE <= number("page_count")? {
             return Ok(());
         }
-        let mut vacuum = self.connection.prepare_cached(&format!("PRAGMA incremental_vacuum({GIVE_BACK})"))?;
+        let mut vacuum =
+            self.connection.prepare_cached(&format!("PRAGMA incremental_vacuum({GIVE_BACK})"))?;
         let mut pages = vacuum.query([])?;
         while pages.next()?.is_some() {}
         Ok(())

@@ -177,7 +177,9 @@ impl Bridge {
     pub async fn delivered_all(&self, destination: &str) {
         eventually("an empty outbox", async || {
             let count = async |state: &str| {
-                let series = format!("scalebridge_outbox_deliveries{{destination=\"{destination}\",state=\"{state}\"}}");
+                let series = format!(
+                    "scalebridge_outbox_deliveries{{destination=\"{destination}\",state=\"{state}\"}}"
+                );
                 self.metric(&series).await
             };
             (count("pending").await + count("retrying").await == 0.0).then_some(())

@@ -1,0 +1,179 @@
+//! What was accepted reaches its destinations, each by itself, on a local AWS.
+
+use serde_json::{Value, json};
+
+use crate::support::bridge::{Bridge, CONFIG, RULES, notification, pending, resolved};
+use crate::support::queue::{create_function, delete_function, environment, receive_all};
+use crate::support::tools::{LocalAws, REGION, eventually};
+
+const QUICK: &str = "initial_backoff: 50ms, max_backoff: 200ms";
+
+/// A bridge with these destinations in the local AWS; its rule sends to all of them.
+fn bridge(aws: &LocalAws, destinations: &[(&str, String)]) -> Bridge {
+    let lines: Vec<String> =
+        destinations.iter().map(|(name, kind)| format!("  {name}: {{ {kind}, {QUICK} }}")).collect();
+    let names: Vec<&str> = destinations.iter().map(|(name, _)| *name).collect();
+    let config = CONFIG.replace("  journal: { file: { path: events.jsonl } }", &lines.join("\n"));
+    let rules = RULES.replace("[journal]", &format!("[{}]", names.join(", ")));
+    let mut bridge = Bridge::new(&config, &rules);
+    environment(aws).iter().for_each(|(name, value)| bridge.env(name, value));
+    bridge
+}
+
+fn sqs(url: &str) -> String {
+    format!("sqs: {{ queue_url: \"{url}\", region: {REGION} }}")
+}
+
+fn journal() -> String {
+    "file: { path: events.jsonl }".to_owned()
+}
+
+fn body(message: &aws_sdk_sqs::types::Message) -> Value {
+    serde_json::from_str(message.body().expect("a body")).expect("an event")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_event_is_in_a_standard_queue_once() {
+    use aws_sdk_sqs::types::MessageSystemAttributeName as System;
+    let dir = tempfile::tempdir().expect("a directory");
+    let aws = LocalAws::start(dir.path()).await;
+    let created = aws.sqs().create_queue().queue_name("scaling").send().await.expect("a queue");
+    let url = created.queue_url.expect("its URL");
+    let mut bridge = bridge(&aws, &[("queue", sqs(&url))]);
+    bridge.run().await;
+    for part in 0..5 {
+        let alerts: Vec<Value> = (0..9).map(|at| pending(&format!("group-{part}-{at}"), "a")).collect();
+        assert_eq!(bridge.post(notification(&alerts)).await.verdicts(), json!({ "emitted": 9 }));
+    }
+    bridge.delivered_all("queue").await;
+    let received = receive_all(&aws, &url).await;
+    let mut names: Vec<String> =
+        received.iter().map(|message| body(message)["data"]["target"]["name"].to_string()).collect();
+    names.sort();
+    names.dedup();
+    assert_eq!((received.len(), names.len()), (45, 45));
+    let group = received[0].attributes().and_then(|system| system.get(&System::MessageGroupId));
+    assert_eq!(group.map(String::as_str), Some("prod-eu"), "fair queues share by sender");
+}
+
+/// The queue is missing for a while, so deliveries fail and are tried again; their order is kept.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_queue_that_is_created_later_gets_every_target_in_order() {
+    use aws_sdk_sqs::types::QueueAttributeName::FifoQueue;
+    let dir = tempfile::tempdir().expect("a directory");
+    let aws = LocalAws::start(dir.path()).await;
+    let url = format!("{}/000000000000/scaling.fifo", aws.url());
+    let mut bridge = bridge(&aws, &[("queue", sqs(&url)), ("journal", journal())]);
+    bridge.run().await;
+    let pods = |group: &str, count: usize| {
+        (0..count).map(|at| pending(group, &format!("pod-{at}"))).collect::<Vec<Value>>()
+    };
+    for count in 1..=4 {
+        for group in ["a", "b", "c"] {
+            bridge.post(notification(&pods(group, count))).await;
+        }
+    }
+    let ends: Vec<Value> = pods("a", 4).iter().map(resolved).collect();
+    assert_eq!(bridge.post(notification(&ends)).await.verdicts(), json!({ "emitted": 4 }));
+    eventually("a retry", async || {
+        let series = "scalebridge_deliveries_total{destination=\"queue\",result=\"retry\"}";
+        (bridge.metric(series).await >= 2.0).then_some(())
+    })
+    .await;
+    assert_eq!(bridge.metric("scalebridge_destination_up{destination=\"queue\"}").await, 0.0);
+    assert_eq!(bridge.events().await.len(), 13, "a dead queue holds no other destination up");
+
+    aws.sqs()
+        .create_queue()
+        .queue_name("scaling.fifo")
+        .attributes(FifoQueue, "true")
+        .send()
+        .await
+        .expect("a queue");
+    bridge.delivered_all("queue").await;
+    assert_eq!(bridge.metric("scalebridge_destination_up{destination=\"queue\"}").await, 1.0);
+    let received: Vec<Value> = receive_all(&aws, &url).await.iter().map(body).collect();
+    assert_eq!(received.len(), 13);
+    for group in ["a", "b", "c"] {
+        let of_group = received.iter().filter(|event| event["data"]["target"]["name"] == group);
+        let told: Vec<(u64, u64)> = of_group
+            .map(|event| {
+                let sequence = event["sequence"].as_str().and_then(|text| text.parse().ok());
+                (sequence.expect("a number"), event["data"]["alerts_total"].as_u64().expect("a number"))
+            })
+            .collect();
+        assert!(told.is_sorted(), "{group}: {told:?}");
+        assert_eq!(told.len(), if group == "a" { 5 } else { 4 });
+    }
+}
+
+/// `request_response`: the call succeeds, the function does not, and that is a failure.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_function_that_fails_has_not_got_the_event() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let aws = LocalAws::start(dir.path()).await;
+    let created = aws.sqs().create_queue().queue_name("handled").send().await.expect("a queue");
+    let url = created.queue_url.expect("its URL");
+    let failing = "def handler(event, context):\n    raise RuntimeError('not today')\n";
+    create_function(&aws, dir.path(), "scaler", failing);
+    let lambda =
+        format!("lambda: {{ function: scaler, invocation_type: request_response, region: {REGION} }}");
+    let mut bridge = bridge(&aws, &[("function", lambda)]);
+    bridge.run().await;
+    assert_eq!(bridge.post(notification(&[pending("a", "a")])).await.verdicts(), json!({ "emitted": 1 }));
+    eventually("a retry", async || {
+        let series = "scalebridge_deliveries_total{destination=\"function\",result=\"retry\"}";
+        (bridge.metric(series).await >= 1.0).then_some(())
+    })
+    .await;
+
+    delete_function(&aws, "scaler").await;
+    let works = format!(
+        "import json, boto3\n\ndef handler(event, context):\n    \
+         boto3.client('sqs').send_message(QueueUrl='{url}', MessageBody=json.dumps(event))\n"
+    );
+    create_function(&aws, dir.path(), "scaler", &works);
+    bridge.delivered_all("function").await;
+    let handled = receive_all(&aws, &url).await;
+    assert_eq!(handled.len(), 1);
+    assert_eq!(body(&handled[0])["data"]["target"]["name"], "a");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn events_come_out_on_stdout_and_nothing_else_does() {
+    let config = CONFIG.replace("file: { path: events.jsonl }", "file: { path: \"-\" }");
+    let mut bridge = Bridge::new(&config, RULES);
+    bridge.run().await;
+    let alerts: Vec<Value> = (0..3).map(|at| pending(&format!("group-{at}"), "a")).collect();
+    bridge.post(notification(&alerts)).await;
+    bridge.delivered_all("journal").await;
+    assert!(bridge.stop().await.success());
+    let text = std::fs::read_to_string(bridge.dir().join("stdout")).expect("what it wrote");
+    let events: Vec<Value> =
+        text.lines().map(|line| serde_json::from_str(line).expect("an event a line")).collect();
+    assert_eq!(events.len(), 3);
+}
+
+/// Any text that JSON can hold is delivered, and is the same when it is read back.
+#[tokio::test(flavor = "multi_thread")]
+async fn no_text_of_an_alert_can_poison_a_queue() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let aws = LocalAws::start(dir.path()).await;
+    let created = aws.sqs().create_queue().queue_name("scaling").send().await.expect("a queue");
+    let url = created.queue_url.expect("its URL");
+    let mut bridge = bridge(&aws, &[("queue", sqs(&url))]);
+    bridge.run().await;
+    let odd: String =
+        ('\u{0}'..'\u{3000}').chain(['\u{FFFD}', '\u{FFFE}', '\u{FFFF}', '\u{1F4A5}']).collect();
+    let mut alert = pending("a", "a");
+    alert["annotations"]["summary"] = json!(odd);
+    alert["labels"]["nodegroup"] = json!("näme/with \u{7}\u{FFFF} odd % characters");
+    assert_eq!(bridge.post(notification(&[alert])).await.verdicts(), json!({ "emitted": 1 }));
+    bridge.delivered_all("queue").await;
+    let received = receive_all(&aws, &url).await;
+    let accepted = |c: char| matches!(c, '\t' | '\n' | '\r' | ' '..='\u{FFFD}' | '\u{10000}'..);
+    assert!(received[0].body().expect("a body").chars().all(accepted), "what SQS would refuse");
+    let event = body(&received[0]);
+    assert_eq!(event["data"]["alerts"][0]["annotations"]["summary"], odd);
+    assert_eq!(event["data"]["target"]["name"], "näme/with \u{7}\u{FFFF} odd % characters");
+}

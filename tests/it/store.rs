@@ -1,0 +1,256 @@
+//! The store keeps what it was given, and both kinds of store decide alike.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use proptest::prelude::*;
+use scalebridge::app::wall_clock;
+use scalebridge::bridge::Bridge;
+use scalebridge::config;
+use scalebridge::domain::name::Name;
+use scalebridge::domain::notification::Notification;
+use scalebridge::domain::summary::Summary;
+use scalebridge::domain::target::TargetKey;
+use scalebridge::domain::time::Time;
+use scalebridge::store::{Memory, Settlement, Sqlite, Store};
+use scalebridge::telemetry::Metrics;
+use serde_json::{Value, json};
+
+use crate::support::bridge::{CONFIG, RULES};
+
+fn journal() -> Name {
+    Name::new("journal").expect("a name")
+}
+
+fn sqlite(dir: &Path) -> Store {
+    let opened = Sqlite::open(&dir.join("bridge.db"), &[journal()], Arc::new(wall_clock));
+    Store::Sqlite(opened.expect("a store"))
+}
+
+fn bridge(dir: &Path, store: &Store) -> Bridge {
+    std::fs::write(dir.join("scalebridge.yaml"), CONFIG).expect("a file");
+    std::fs::write(dir.join("rules.yaml"), RULES).expect("a file");
+    let settings = config::load(&dir.join("scalebridge.yaml"), []).expect("a configuration").settings;
+    Bridge::new(store.clone(), settings.rules, settings.sources, Duration::from_secs(3600), Metrics::new())
+}
+
+async fn post(bridge: &Bridge, body: &Value) -> Summary {
+    let notification = Notification::parse(body.to_string().as_bytes()).expect("a notification");
+    let source = bridge.source("prod-eu").expect("a source").clone();
+    bridge.ingest(&source, notification, None).await.expect("a decision")
+}
+
+/// Claims and delivers everything: the events' ids in the order in which they were handed out, by
+/// target.
+async fn deliver(store: &Store) -> BTreeMap<String, Vec<String>> {
+    let mut ids: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    loop {
+        let claimed = store.claim(&journal(), 7).await.expect("a claim");
+        if claimed.is_empty() {
+            return ids;
+        }
+        let mut settled = Vec::new();
+        for one in claimed {
+            let event: Value = serde_json::from_str(&one.body).expect("an event");
+            let text = |field: &str| event[field].as_str().expect("a text").to_owned();
+            ids.entry(text("subject")).or_default().push(text("id"));
+            settled.push((one.seq, Settlement::Delivered));
+        }
+        store.settle(&journal(), settled).await.expect("settled");
+    }
+}
+
+/// What a sender does; times are seconds after a day in the past or, for what is not adopted, ahead.
+#[derive(Debug, Clone)]
+enum Act {
+    Post { alerts: Vec<(u8, u8, bool, i64)>, truncated: bool },
+    Restart,
+    Deliver,
+}
+
+fn acts() -> impl Strategy<Value = Vec<Act>> {
+    let alert = (0..3_u8, 0..4_u8, any::<bool>(), -50..50_i64);
+    let post = (prop::collection::vec(alert, 1..6), prop::bool::weighted(0.1))
+        .prop_map(|(alerts, truncated)| Act::Post { alerts, truncated });
+    let act = prop_oneof![8 => post, 1 => Just(Act::Restart), 1 => Just(Act::Deliver)];
+    prop::collection::vec(act, 1..25)
+}
+
+fn body(start: Time, alerts: &[(u8, u8, bool, i64)], truncated: bool) -> Value {
+    let at = |seconds: i64| Time::from_nanos(start.as_nanos() + seconds * 1_000_000_000).to_string();
+    let alerts: Vec<Value> = alerts
+        .iter()
+        .map(|(group, pod, firing, seconds)| {
+            json!({
+                "status": if *firing { "firing" } else { "resolved" },
+                "labels": { "alertname": "KubePodsPending", "nodegroup": format!("group-{group}") },
+                "annotations": {}, "startsAt": at(*seconds), "endsAt": at(*seconds + 10),
+                "fingerprint": format!("{group}-{pod}"),
+            })
+        })
+        .collect();
+    json!({ "version": "4", "alerts": alerts, "truncatedAlerts": u64::from(truncated) })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
+
+    /// SQLite, restarted now and then, decides and hands out what a store in memory does.
+    #[test]
+    fn both_stores_decide_and_deliver_alike(acts in acts()) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        runtime.block_on(async {
+            let dir = tempfile::tempdir().expect("a directory");
+            let start = wall_clock();
+            let memory = Store::Memory(Memory::new(&[journal()], Arc::new(wall_clock)));
+            let in_memory = bridge(dir.path(), &memory);
+            let mut file = sqlite(dir.path());
+            let mut in_file = bridge(dir.path(), &file);
+            for act in acts {
+                match act {
+                    Act::Post { alerts, truncated } => {
+                        let body = body(start, &alerts, truncated);
+                        prop_assert_eq!(post(&in_memory, &body).await, post(&in_file, &body).await);
+                    }
+                    Act::Deliver => prop_assert_eq!(deliver(&memory).await, deliver(&file).await),
+                    Act::Restart => {
+                        file.close().await;
+                        file = sqlite(dir.path());
+                        in_file = bridge(dir.path(), &file);
+                    }
+                }
+                prop_assert_eq!(memory.backlog(&journal()), file.backlog(&journal()));
+            }
+            prop_assert_eq!(deliver(&memory).await, deliver(&file).await);
+            for group in 0..3 {
+                let key = TargetKey::from_stored(&format!("eks/nodegroup/-/eu-west-1/prod-eu/-/group-{group}"));
+                let (from, to) = (Time::from_nanos(0), Time::from_nanos(i64::MAX));
+                let kept = |records: Vec<String>| records.iter().map(|record| decisions(record)).collect::<Vec<_>>();
+                let one = kept(memory.history(&key, from, to).await.expect("a history"));
+                let other = kept(file.history(&key, from, to).await.expect("a history"));
+                prop_assert_eq!(one, other);
+            }
+            file.close().await;
+            Ok(())
+        })?;
+    }
+}
+
+/// The decisions of a record, without the times that two clocks tell differently.
+fn decisions(record: &str) -> Value {
+    let mut record: Value = serde_json::from_str(record).expect("a record");
+    let mut decisions = record["decisions"].take();
+    for decision in decisions.as_array_mut().expect("a list") {
+        decision.as_object_mut().expect("a decision").remove("until");
+    }
+    decisions
+}
+
+#[tokio::test]
+async fn a_delivery_that_failed_comes_again_with_its_count_also_after_a_restart() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let start = wall_clock();
+    let mut store = sqlite(dir.path());
+    post(
+        &bridge(dir.path(), &store),
+        &body(start, &[(0, 0, true, 0), (1, 0, true, 0), (2, 0, true, 0)], false),
+    )
+    .await;
+    let claimed = store.claim(&journal(), 10).await.expect("a claim");
+    assert_eq!(claimed.len(), 3);
+    let retry = Settlement::Retry { delay: Duration::ZERO, error: "no answer".into() };
+    let dead = Settlement::Dead { error: "too old".into() };
+    let settled = vec![(claimed[0].seq, retry), (claimed[1].seq, dead)];
+    store.settle(&journal(), settled).await.expect("settled");
+    store.close().await;
+
+    store = sqlite(dir.path());
+    let backlog = store.backlog(&journal());
+    assert_eq!((backlog.pending, backlog.retrying, backlog.dead), (1, 1, 1));
+    let again = store.claim(&journal(), 10).await.expect("a claim");
+    let told: Vec<_> = again.iter().map(|one| (one.seq, one.attempts)).collect();
+    assert_eq!(told, [(claimed[0].seq, 1), (claimed[2].seq, 0)]);
+    assert_eq!(again[0].body, claimed[0].body);
+    let settled = again.iter().map(|one| (one.seq, Settlement::Delivered)).collect();
+    store.settle(&journal(), settled).await.expect("settled");
+    assert_eq!(store.backlog(&journal()).retrying, 0);
+    store.close().await;
+}
+
+#[tokio::test]
+async fn what_is_past_its_retention_is_pruned_and_what_is_not_settled_stays() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let start = wall_clock();
+    let store = sqlite(dir.path());
+    let bridge = bridge(dir.path(), &store);
+    post(&bridge, &body(start, &[(0, 0, true, 0), (1, 0, true, 0), (2, 0, true, 0)], false)).await;
+    let claimed = store.claim(&journal(), 10).await.expect("a claim");
+    let dead = Settlement::Dead { error: "too old".into() };
+    let settled = vec![(claimed[0].seq, Settlement::Delivered), (claimed[1].seq, dead)];
+    store.settle(&journal(), settled).await.expect("settled");
+    while store.prune(Duration::ZERO, Duration::ZERO).await.expect("pruned") {}
+    store.close().await;
+
+    let events = |database: &rusqlite::Connection, query: &str| {
+        database.query_row(query, [], |row| row.get::<_, i64>(0)).expect("a number")
+    };
+    let database = rusqlite::Connection::open(dir.path().join("bridge.db")).expect("a database");
+    assert_eq!(
+        events(&database, "SELECT count(*) FROM events"),
+        2,
+        "a dead letter, and one that is on its way"
+    );
+    assert_eq!(events(&database, "SELECT count(*) FROM records"), 0);
+    assert_eq!(events(&database, "SELECT count(*) FROM history"), 0);
+    assert_eq!(events(&database, "SELECT count(*) FROM targets"), 3, "open episodes are no history");
+}
+
+#[tokio::test]
+async fn the_history_of_a_target_outlives_its_state() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let store = sqlite(dir.path());
+    std::fs::write(dir.path().join("scalebridge.yaml"), CONFIG).expect("a file");
+    std::fs::write(dir.path().join("rules.yaml"), RULES).expect("a file");
+    let settings = config::load(&dir.path().join("scalebridge.yaml"), []).expect("a configuration").settings;
+    // The end of an alert is forgotten at once.
+    let bridge = Bridge::new(store.clone(), settings.rules, settings.sources, Duration::ZERO, Metrics::new());
+    let start = wall_clock();
+    post(&bridge, &body(start, &[(0, 0, true, 1)], false)).await;
+    post(&bridge, &body(start, &[(0, 0, false, 1)], false)).await;
+    bridge.come_due().await.expect("decided");
+    post(&bridge, &body(start, &[(0, 1, true, 60)], false)).await;
+    let key = TargetKey::from_stored("eks/nodegroup/-/eu-west-1/prod-eu/-/group-0");
+    let (from, to) = (Time::from_nanos(0), Time::from_nanos(i64::MAX));
+    let history = store.history(&key, from, to).await.expect("a history");
+    let verdicts: Vec<_> = history.iter().map(|record| decisions(record)[0]["verdict"].clone()).collect();
+    assert_eq!(verdicts, ["emitted", "emitted", "emitted"]);
+    store.close().await;
+}
+
+/// Two threads' worth of commits at once are all there, in one order.
+#[tokio::test(flavor = "multi_thread")]
+async fn concurrent_notifications_about_one_target_are_decided_one_after_the_other() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let start = wall_clock();
+    let store = sqlite(dir.path());
+    let bridge = bridge(dir.path(), &store);
+    let mut tasks = tokio::task::JoinSet::new();
+    for _ in 0..8 {
+        let bridge = bridge.clone();
+        tasks.spawn(async move {
+            let mut events = 0;
+            for pods in 1..=4 {
+                let alerts: Vec<_> = (0..pods).map(|pod| (0, pod, true, 1)).collect();
+                events += post(&bridge, &body(start, &alerts, false)).await.events;
+            }
+            events
+        });
+    }
+    let events: u64 = tasks.join_all().await.into_iter().sum();
+    assert!((1..=4).contains(&events), "each growth at most once: {events}");
+    let handed: usize = deliver(&store).await.values().map(Vec::len).sum();
+    assert_eq!(handed as u64, events);
+    store.close().await;
+}

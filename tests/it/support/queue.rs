@@ -1,0 +1,75 @@
+//! What tests ask of the local AWS beside starting it.
+
+use std::fs;
+
+use aws_sdk_sqs::types::{Message, MessageSystemAttributeName as System};
+
+use super::tools::{LocalAws, REGION};
+
+/// The variables with which the SDK finds the local AWS and nothing else.
+pub fn environment(aws: &LocalAws) -> [(&'static str, String); 5] {
+    [
+        ("AWS_ENDPOINT_URL", aws.url()),
+        ("AWS_REGION", REGION.to_owned()),
+        ("AWS_ACCESS_KEY_ID", "test".to_owned()),
+        ("AWS_SECRET_ACCESS_KEY", "test".to_owned()),
+        ("AWS_EC2_METADATA_DISABLED", "true".to_owned()),
+    ]
+}
+
+/// All messages that are in a queue by now; they are removed.
+pub async fn receive_all(aws: &LocalAws, queue: &str) -> Vec<Message> {
+    let mut all = Vec::new();
+    loop {
+        let received = aws
+            .sqs()
+            .receive_message()
+            .queue_url(queue)
+            .max_number_of_messages(10)
+            .message_attribute_names("All")
+            .message_system_attribute_names(System::All)
+            .send()
+            .await
+            .expect("an answer")
+            .messages
+            .unwrap_or_default();
+        if received.is_empty() {
+            return all;
+        }
+        for message in received {
+            let receipt = message.receipt_handle().expect("a receipt").to_owned();
+            aws.sqs()
+                .delete_message()
+                .queue_url(queue)
+                .receipt_handle(receipt)
+                .send()
+                .await
+                .expect("removed");
+            all.push(message);
+        }
+    }
+}
+
+/// A client of its functions.
+fn lambda(aws: &LocalAws) -> aws_sdk_lambda::Client {
+    use aws_sdk_lambda::config::{BehaviorVersion, Credentials, Region};
+    let config = aws_sdk_lambda::Config::builder()
+        .behavior_version(BehaviorVersion::latest())
+        .region(Region::new(REGION))
+        .endpoint_url(aws.url())
+        .credentials_provider(Credentials::new("test", "test", None, None, "test"))
+        .build();
+    aws_sdk_lambda::Client::from_conf(config)
+}
+
+/// Takes a function away.
+pub async fn delete_function(aws: &LocalAws, name: &str) {
+    lambda(aws).delete_function().function_name(name).send().await.expect("removed");
+}
+
+/// Creates a Python function from the text of its module, which has to have a `handler`.
+pub fn create_function(aws: &LocalAws, dir: &std::path::Path, name: &str, code: &str) {
+    let file = dir.join(format!("{name}.py"));
+    fs::write(&file, code).expect("a file");
+    aws.run(&["create-function", name, file.to_str().expect("UTF-8")]);
+}

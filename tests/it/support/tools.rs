@@ -1,0 +1,304 @@
+//! Prometheus, Alertmanager and a local AWS as children of a test, and an exporter inside it.
+//!
+//! The programs are those that `deploy/tools.sh` brings; a test that needs one fails without it and
+//! says so. Each child has a port of its own on 127.0.0.1 and its files in the test's directory. It
+//! ends with the value that stands for it, and if the test has failed, shows the end of its log.
+
+use std::env;
+use std::fs::{self, File};
+use std::io;
+use std::net::{Ipv4Addr, TcpListener as PortHolder};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use aws_sdk_sqs::config::{BehaviorVersion, Credentials, Region};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+
+/// How long a test waits for what must happen.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// How long a child has from SIGTERM to SIGKILL.
+const GRACE: Duration = Duration::from_secs(10);
+/// Lines of a child's log that a failed test shows.
+const LINES_SHOWN: usize = 40;
+
+/// The region of the local AWS.
+pub const REGION: &str = "eu-west-1";
+
+/// What `look` finds as soon as it finds something; the test fails if it never does.
+pub async fn eventually<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        if let Some(found) = look().await {
+            return found;
+        }
+        assert!(Instant::now() < deadline, "waited {PATIENCE:?} in vain for {what}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+/// Status and body of `GET url`.
+pub async fn get(url: &str) -> io::Result<(u16, String)> {
+    let (host, path) = url.strip_prefix("http://").and_then(|rest| rest.split_once('/')).expect("a URL");
+    let mut stream = TcpStream::connect(host).await?;
+    stream.write_all(format!("GET /{path} HTTP/1.0\r\nHost: {host}\r\n\r\n").as_bytes()).await?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await?;
+    let (head, body) = answer.split_once("\r\n\r\n").ok_or(io::ErrorKind::UnexpectedEof)?;
+    let status = head.split(' ').nth(1).and_then(|code| code.parse().ok());
+    Ok((status.ok_or(io::ErrorKind::InvalidData)?, body.to_owned()))
+}
+
+/// A port that is free now. Another process can take it first: see [`Server::start`].
+pub fn free_port() -> u16 {
+    let holder = PortHolder::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
+    holder.local_addr().expect("its address").port()
+}
+
+/// A child that serves HTTP.
+pub struct Server {
+    name: &'static str,
+    port: u16,
+    child: Child,
+    log: PathBuf,
+}
+
+impl Server {
+    /// Starts the program with a free port, and returns when `GET` of `ready` gives 200. If it ends
+    /// before that, somebody else may have taken the port: it is tried again with another.
+    pub async fn start(
+        name: &'static str,
+        dir: &Path,
+        ready: &str,
+        mut command: impl FnMut(u16) -> Command,
+    ) -> Self {
+        for _ in 0..3 {
+            let port = free_port();
+            let log = dir.join(format!("{name}.log"));
+            let output = File::create(&log).expect("a log file");
+            let child = without_aws_accounts(&mut command(port))
+                .current_dir(dir)
+                .stdin(Stdio::null())
+                .stdout(output.try_clone().expect("a second handle"))
+                .stderr(output)
+                .spawn()
+                .unwrap_or_else(|error| panic!("start {name}: {error}"));
+            let mut server = Self { name, port, child, log };
+            if server.becomes_ready(ready).await {
+                return server;
+            }
+        }
+        panic!("{name} ends whenever it is started");
+    }
+
+    /// `http://127.0.0.1:PORT`
+    pub fn url(&self) -> String {
+        format!("http://{}", self.address())
+    }
+
+    /// `127.0.0.1:PORT`
+    pub fn address(&self) -> String {
+        format!("127.0.0.1:{}", self.port)
+    }
+
+    async fn becomes_ready(&mut self, path: &str) -> bool {
+        let url = self.url() + path;
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            if matches!(get(&url).await, Ok((200, _))) {
+                return true;
+            }
+            if let Some(status) = self.child.try_wait().expect("its status") {
+                eprintln!("{} ended with {status}:\n{}", self.name, end_of(&self.log));
+                return false;
+            }
+            assert!(Instant::now() < deadline, "{} is not ready after {PATIENCE:?}", self.name);
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        stop(&mut self.child);
+        if thread::panicking() {
+            eprintln!("--- the end of {}'s log ---\n{}", self.name, end_of(&self.log));
+        }
+    }
+}
+
+/// SIGTERM, and SIGKILL for what does not hear it.
+fn stop(child: &mut Child) {
+    // The standard library knows only SIGKILL.
+    let _ = Command::new("sh").arg("-c").arg(format!("kill -TERM {}", child.id())).status();
+    let deadline = Instant::now() + GRACE;
+    while matches!(child.try_wait(), Ok(None)) && Instant::now() < deadline {
+        thread::sleep(Duration::from_millis(10));
+    }
+    let _ = child.kill();
+    let _ = child.wait();
+}
+
+fn end_of(log: &Path) -> String {
+    let text = fs::read(log).unwrap_or_default();
+    let text = String::from_utf8_lossy(&text);
+    let lines: Vec<&str> = text.lines().collect();
+    lines[lines.len().saturating_sub(LINES_SHOWN)..].join("\n")
+}
+
+/// The environment of children: no trace of anybody's AWS account, no proxy, no configuration of a
+/// bridge.
+fn without_aws_accounts(command: &mut Command) -> &mut Command {
+    let given: Vec<_> = command.get_envs().map(|(name, _)| name.to_owned()).collect();
+    for (name, _) in env::vars_os().filter(|(name, _)| !given.contains(name)) {
+        let text = name.to_string_lossy().to_ascii_uppercase();
+        if text.starts_with("AWS_") || text.starts_with("SCALEBRIDGE_") || text.ends_with("_PROXY") {
+            command.env_remove(name);
+        }
+    }
+    command
+        .env("AWS_ACCESS_KEY_ID", "test")
+        .env("AWS_SECRET_ACCESS_KEY", "test")
+        .env("AWS_REGION", REGION)
+        .env("AWS_CONFIG_FILE", "/dev/null")
+        .env("AWS_SHARED_CREDENTIALS_FILE", "/dev/null")
+        .env("AWS_EC2_METADATA_DISABLED", "true")
+}
+
+/// A program that `deploy/tools.sh` has brought.
+fn tool(name: &str) -> Command {
+    // target/tmp, wherever the target directory is.
+    let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().expect("the target directory");
+    let path = target.join("tools").join(name);
+    assert!(path.exists(), "there is no {}: run deploy/tools.sh", path.display());
+    Command::new(path)
+}
+
+/// The local AWS: queues, functions that really run, Auto Scaling groups.
+pub struct LocalAws {
+    server: Server,
+}
+
+impl LocalAws {
+    /// Starts it, empty.
+    pub async fn start(dir: &Path) -> Self {
+        // It leaves files in its temporary directory.
+        let temporary = dir.join("aws");
+        fs::create_dir(&temporary).expect("a directory");
+        let server = Server::start("aws", dir, "/_ministack/health", |port| {
+            let mut command = tool("venv/bin/python");
+            command.args(["-m", "ministack"]);
+            command.env("BIND_HOST", "127.0.0.1").env("MINISTACK_HOST", "127.0.0.1");
+            command.env("GATEWAY_PORT", port.to_string()).env("MINISTACK_REGION", REGION);
+            command.env("TMPDIR", &temporary).env("LOG_LEVEL", "INFO");
+            command
+        })
+        .await;
+        Self { server }
+    }
+
+    /// What `AWS_ENDPOINT_URL` is to be.
+    pub fn url(&self) -> String {
+        self.server.url()
+    }
+
+    /// A client of its queues.
+    pub fn sqs(&self) -> aws_sdk_sqs::Client {
+        let config = aws_sdk_sqs::Config::builder()
+            .behavior_version(BehaviorVersion::latest())
+            .region(Region::new(REGION))
+            .endpoint_url(self.url())
+            .credentials_provider(Credentials::new("test", "test", None, None, "test"))
+            .build();
+        aws_sdk_sqs::Client::from_conf(config)
+    }
+
+    /// Creates a FIFO queue; its URL.
+    pub async fn create_fifo_queue(&self, name: &str) -> String {
+        use aws_sdk_sqs::types::QueueAttributeName::FifoQueue;
+        let created = self.sqs().create_queue().queue_name(name).attributes(FifoQueue, "true").send().await;
+        created.expect("a queue").queue_url.expect("its URL")
+    }
+
+    /// Runs `deploy/demo/aws.py` with these arguments, for the services that the tests have no
+    /// client of; its output.
+    pub fn run(&self, arguments: &[&str]) -> String {
+        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/demo/aws.py");
+        let mut command = tool("venv/bin/python");
+        command.args(["-B", script, "--endpoint", &self.url()]).args(arguments);
+        let done = without_aws_accounts(&mut command).output().expect("python");
+        let errors = String::from_utf8_lossy(&done.stderr);
+        assert!(done.status.success(), "aws.py {arguments:?}: {errors}");
+        String::from_utf8(done.stdout).expect("UTF-8").trim().to_owned()
+    }
+}
+
+/// Starts Alertmanager, alone, with this configuration.
+pub async fn alertmanager(dir: &Path, config: &str) -> Server {
+    let file = dir.join("alertmanager.yml");
+    fs::write(&file, config).expect("its configuration");
+    Server::start("alertmanager", dir, "/-/ready", |port| {
+        let mut command = tool("bin/alertmanager");
+        command.arg(format!("--config.file={}", file.display()));
+        command.arg(format!("--storage.path={}", dir.join("alertmanager").display()));
+        command.arg(format!("--web.listen-address=127.0.0.1:{port}"));
+        command.arg(format!("--web.external-url=http://127.0.0.1:{port}"));
+        command.arg("--cluster.listen-address=");
+        command
+    })
+    .await
+}
+
+/// Starts Prometheus with this configuration and these rules, which the configuration finds as
+/// `rules.yml`.
+pub async fn prometheus(dir: &Path, config: &str, rules: &str) -> Server {
+    let file = dir.join("prometheus.yml");
+    fs::write(&file, config).expect("its configuration");
+    fs::write(dir.join("rules.yml"), rules).expect("its rules");
+    Server::start("prometheus", dir, "/-/ready", |port| {
+        let mut command = tool("bin/prometheus");
+        command.arg(format!("--config.file={}", file.display()));
+        command.arg(format!("--storage.tsdb.path={}", dir.join("prometheus").display()));
+        command.arg(format!("--web.listen-address=127.0.0.1:{port}"));
+        command.arg(format!("--web.external-url=http://127.0.0.1:{port}"));
+        command.arg("--rules.alert.resend-delay=1s");
+        command
+    })
+    .await
+}
+
+/// Metrics that a test sets, for a Prometheus to scrape.
+pub struct Exporter {
+    address: String,
+    metrics: Arc<Mutex<String>>,
+}
+
+impl Exporter {
+    /// Starts to serve, nothing at first.
+    pub async fn start() -> Self {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a port");
+        let address = listener.local_addr().expect("its address").to_string();
+        let metrics = Arc::new(Mutex::new(String::new()));
+        let served = Arc::clone(&metrics);
+        let scrape = move || {
+            let text = served.lock().expect("no panic in here").clone();
+            async move { ([("content-type", "text/plain; version=0.0.4")], text) }
+        };
+        let router = axum::Router::new().route("/metrics", axum::routing::get(scrape));
+        tokio::spawn(async move { axum::serve(listener, router).await });
+        Self { address, metrics }
+    }
+
+    /// `127.0.0.1:PORT`
+    pub fn address(&self) -> &str {
+        &self.address
+    }
+
+    /// What is served from now on, in Prometheus' text format.
+    pub fn show(&self, metrics: impl Into<String>) {
+        *self.metrics.lock().expect("no panic in here") = metrics.into();
+    }
+}
