@@ -79,8 +79,8 @@ impl Bridge {
     /// `traceparent` is the request's; what is none is passed over.
     ///
     /// # Errors
-    /// The store could not write. Of a notification of more than [`chunks::AT_ONCE`] alerts a part may
-    /// have been decided; when it is sent again, that part is a duplicate.
+    /// The store could not write. Of a notification of more than 1,000 alerts a part may have
+    /// been decided; when it is sent again, that part is a duplicate.
     pub async fn ingest(
         &self,
         source: &Arc<Source>,

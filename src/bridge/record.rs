@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use crate::domain::engine::{Input, Judged};
 use crate::domain::labels::Labels;
+use crate::domain::name::Name;
 use crate::domain::state::Cause;
 use crate::domain::target::TargetKey;
 use crate::domain::time::Time;
@@ -74,6 +75,7 @@ pub fn of_what_came_due(now: Time, decisions: &[Decision]) -> Option<Record> {
     record(now, None, false, BTreeMap::new(), decisions)
 }
 
+#[expect(clippy::expect_used, reason = "all keys are strings, and memory is written to")]
 fn record(
     now: Time,
     notification: Option<&Cause>,
@@ -100,11 +102,11 @@ fn record(
 fn line(decision: &Decision) -> Line<'_> {
     let Decision { rule, target, verdict, detail, until, alerts, event } = decision;
     Line {
-        rule: rule.as_ref().map(|rule| rule.as_str()),
-        target: target.as_ref().map(|target| target.as_str()),
+        rule: rule.as_ref().map(Name::as_str),
+        target: target.as_ref().map(TargetKey::as_str),
         verdict: *verdict,
         detail: detail.as_deref(),
-        until: until.map(|until| until.to_millis_text()),
+        until: until.map(Time::to_millis_text),
         alerts: alerts.iter().map(|alert| &*alert.fingerprint).collect(),
         event: event.as_ref().map(|event| event.id.as_str()),
     }

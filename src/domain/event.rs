@@ -312,6 +312,7 @@ pub fn fixed_bytes(target: &Target, parameters: &BTreeMap<String, String>) -> us
 }
 
 /// JSON that any queue takes: see [`Escaping`].
+#[expect(clippy::expect_used, reason = "all keys are strings, and memory is written to")]
 fn to_json<T: Serialize>(value: &T) -> String {
     let mut bytes = Vec::with_capacity(1024);
     let mut serializer = serde_json::Serializer::with_formatter(&mut bytes, Escaping);

@@ -9,11 +9,11 @@
 //! try, given up). [`Store::claim`] hands out what may be sent now, and never two events about the
 //! same target at once, so a destination receives the events of a target in their order.
 
-pub mod clock;
-pub mod lane;
-pub mod memory;
+mod clock;
+mod lane;
+mod memory;
 mod outlets;
-pub mod sqlite;
+mod sqlite;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};

@@ -1,5 +1,7 @@
 //! The integration tests: one binary, one file for each promise, all through public doors.
 
+#![expect(clippy::expect_used, reason = "a test that cannot go on says why and fails")]
+
 mod delivery;
 mod end_to_end;
 mod layers;

@@ -7,6 +7,7 @@
 
 mod checkpoint;
 mod index;
+mod prune;
 mod schema;
 mod writer;
 

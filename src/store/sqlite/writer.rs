@@ -37,13 +37,6 @@ pub type Reply<R> = oneshot::Sender<Result<R, Error>>;
 
 /// Commits hold about as many keys and settlements.
 const BATCH: usize = 1000;
-/// Rows that one pruning removes, so that it never keeps others waiting.
-const PRUNE: usize = 500;
-/// Free pages that one pruning gives back to the file system.
-const GIVE_BACK: usize = 500;
-/// Freed pages are used again; what exceeds this part of the file is given back.
-const KEEP_FREE: i64 = 4;
-
 /// The store's clock and the number of the last event, read by many and set by the writer.
 pub struct SharedClock {
     wall: WallClock,
@@ -69,12 +62,12 @@ impl SharedClock {
 }
 
 pub struct Writer {
-    connection: Connection,
+    pub(super) connection: Connection,
     created: Time,
     index: Index,
     hashes: Fingerprints,
-    outlets: Outlets,
-    clock: Arc<SharedClock>,
+    pub(super) outlets: Outlets,
+    pub(super) clock: Arc<SharedClock>,
     due: watch::Sender<Option<Time>>,
     checkpoints: SyncSender<()>,
     turn: Turn,
@@ -103,16 +96,25 @@ struct Next {
 }
 
 /// What a batch has done and not committed.
-struct Batch {
+pub(super) struct Batch {
     staged: Staged,
     next: Next,
-    events: Vec<(EventSeq, i64, Time, Arc<[Name]>, Arc<str>)>,
-    lanes: HashMap<Name, Staging>,
+    events: Vec<Committed>,
+    pub(super) lanes: HashMap<Name, Staging>,
     routes: Vec<(Arc<[Name]>, i64)>,
 }
 
+/// An event to be offered to lanes once it is committed.
+struct Committed {
+    seq: EventSeq,
+    target: i64,
+    at: Time,
+    destinations: Arc<[Name]>,
+    body: Arc<str>,
+}
+
 #[derive(Default)]
-struct Staging {
+pub(super) struct Staging {
     settled: HashSet<i64>,
     dead: u64,
     given: u64,
@@ -412,7 +414,8 @@ impl Writer {
         for destination in event.destinations.iter() {
             batch.lanes.entry(destination.clone()).or_default().given += 1;
         }
-        batch.events.push((EventSeq(seq), target, now, event.destinations, event.body.into()));
+        let NewEvent { destinations, body, .. } = event;
+        batch.events.push(Committed { seq: EventSeq(seq), target, at: now, destinations, body: body.into() });
         Ok(())
     }
 
@@ -523,7 +526,7 @@ impl Writer {
                 if lane.read_to() < last_before {
                     return staging.is_some();
                 }
-                for (seq, target, at, destinations, body) in &batch.events {
+                for Committed { seq, target, at, destinations, body } in &batch.events {
                     if !lane.has_room() {
                         return true;
                     }
@@ -572,80 +575,6 @@ impl Writer {
             }
         }
         Ok(found)
-    }
-
-    /// Removes some of what is past its retention. Says whether there may be more.
-    fn prune(
-        &mut self,
-        batch: &mut Batch,
-        decisions: Duration,
-        delivered: Duration,
-    ) -> rusqlite::Result<bool> {
-        let now = self.clock.now();
-        let before = |kept: Duration| {
-            now.as_nanos().saturating_sub(i64::try_from(kept.as_nanos()).unwrap_or(i64::MAX))
-        };
-        // Positions of destinations that get no events move in memory only.
-        for outlet in self.outlets.values() {
-            batch.lanes.entry(outlet.name.clone()).or_default();
-        }
-        let records = self.prune_records(before(decisions))?;
-        let former = self.connection.execute(
-            "DELETE FROM former_targets WHERE (hash, id) IN
-             (SELECT hash, id FROM former_targets WHERE gone < ?1 LIMIT ?2)",
-            params![before(decisions), PRUNE as i64],
-        )?;
-        let events = self.connection.execute(
-            "DELETE FROM events WHERE id IN (
-                SELECT id FROM events WHERE at < ?1
-                AND id <= (SELECT min(cursor) FROM destinations WHERE given > passed OR name IN (SELECT value FROM json_each(?3)))
-                AND NOT EXISTS (SELECT 1 FROM deliveries WHERE event = events.id)
-                ORDER BY id LIMIT ?2)",
-            params![before(delivered), PRUNE as i64, self.destination_names()],
-        )?;
-        self.give_back()?;
-        Ok(records == PRUNE || former == PRUNE || events == PRUNE)
-    }
-
-    fn give_back(&self) -> rusqlite::Result<()> {
-        let number =
-            |pragma: &str| self.connection.pragma_query_value(None, pragma, |row| row.get::<_, i64>(0));
-        if number("freelist_count")? * KEEP_FREE <= number("page_count")? {
-            return Ok(());
-        }
-        let mut vacuum =
-            self.connection.prepare_cached(&format!("PRAGMA incremental_vacuum({GIVE_BACK})"))?;
-        let mut pages = vacuum.query([])?;
-        while pages.next()?.is_some() {}
-        Ok(())
-    }
-
-    fn destination_names(&self) -> String {
-        let names: Vec<&str> = self.outlets.keys().map(Name::as_str).collect();
-        serde_json::to_string(&names).unwrap_or_else(|_| "[]".to_owned())
-    }
-
-    fn prune_records(&self, before: i64) -> rusqlite::Result<usize> {
-        let mut old = self
-            .connection
-            .prepare_cached("SELECT id, at, targets FROM records WHERE at < ?1 ORDER BY id LIMIT ?2")?;
-        let mut rows = old.query(params![before, PRUNE as i64])?;
-        let mut count = 0;
-        let mut last = None;
-        while let Some(row) = rows.next()? {
-            let (id, at): (i64, i64) = (row.get(0)?, row.get(1)?);
-            for target in row.get_ref(2)?.as_blob()?.as_chunks::<8>().0 {
-                self.connection
-                    .prepare_cached("DELETE FROM history WHERE target = ?1 AND at = ?2 AND record = ?3")?
-                    .execute(params![i64::from_be_bytes(*target), at, id])?;
-            }
-            count += 1;
-            last = Some(id);
-        }
-        if let Some(last) = last {
-            self.connection.execute("DELETE FROM records WHERE id <= ?1", [last])?;
-        }
-        Ok(count)
     }
 
     fn finish(&self) {

@@ -1,0 +1,93 @@
+//! Removing what is past its retention, a little at a time, so that nothing else has to wait for it.
+
+use std::time::Duration;
+
+use rusqlite::params;
+
+use super::writer::{Batch, Writer};
+use crate::domain::name::Name;
+
+/// Rows that one pruning removes, so that it never keeps others waiting.
+const PRUNE: usize = 500;
+/// Free pages that one pruning gives back to the file system.
+const GIVE_BACK: usize = 500;
+/// Freed pages are used again; what exceeds this part of the file is given back.
+const KEEP_FREE: i64 = 4;
+
+impl Writer {
+    /// Removes some of what is past its retention. Says whether there may be more.
+    pub(super) fn prune(
+        &mut self,
+        batch: &mut Batch,
+        decisions: Duration,
+        delivered: Duration,
+    ) -> rusqlite::Result<bool> {
+        let now = self.clock.now();
+        let before = |kept: Duration| {
+            now.as_nanos().saturating_sub(i64::try_from(kept.as_nanos()).unwrap_or(i64::MAX))
+        };
+        // Positions of destinations that get no events move in memory only.
+        for outlet in self.outlets.values() {
+            batch.lanes.entry(outlet.name.clone()).or_default();
+        }
+        let records = self.prune_records(before(decisions))?;
+        let former = self.connection.execute(
+            "DELETE FROM former_targets WHERE (hash, id) IN
+             (SELECT hash, id FROM former_targets WHERE gone < ?1 LIMIT ?2)",
+            params![before(decisions), PRUNE as i64],
+        )?;
+        let events = self.connection.execute(
+            // A destination that is configured no more keeps what it was not given.
+            "DELETE FROM events WHERE id IN (
+                SELECT id FROM events WHERE at < ?1
+                AND id <= (SELECT min(cursor) FROM destinations
+                    WHERE given > passed OR name IN (SELECT value FROM json_each(?3)))
+                AND id NOT IN (SELECT event FROM deliveries)
+                ORDER BY id LIMIT ?2)",
+            params![before(delivered), PRUNE as i64, self.destination_names()],
+        )?;
+        self.give_back()?;
+        Ok(records == PRUNE || former == PRUNE || events == PRUNE)
+    }
+
+    fn give_back(&self) -> rusqlite::Result<()> {
+        let number =
+            |pragma: &str| self.connection.pragma_query_value(None, pragma, |row| row.get::<_, i64>(0));
+        if number("freelist_count")? * KEEP_FREE <= number("page_count")? {
+            return Ok(());
+        }
+        let mut vacuum =
+            self.connection.prepare_cached(&format!("PRAGMA incremental_vacuum({GIVE_BACK})"))?;
+        let mut pages = vacuum.query([])?;
+        while pages.next()?.is_some() {}
+        Ok(())
+    }
+
+    fn destination_names(&self) -> String {
+        let names: Vec<&str> = self.outlets.keys().map(Name::as_str).collect();
+        serde_json::to_string(&names).unwrap_or_else(|_| "[]".to_owned())
+    }
+
+    fn prune_records(&self, before: i64) -> rusqlite::Result<usize> {
+        let mut old = self
+            .connection
+            .prepare_cached("SELECT id, at, targets FROM records WHERE at < ?1 ORDER BY id LIMIT ?2")?;
+        let mut rows = old.query(params![before, PRUNE as i64])?;
+        let mut count = 0;
+        let mut last = None;
+        while let Some(row) = rows.next()? {
+            let (id, at): (i64, i64) = (row.get(0)?, row.get(1)?);
+            for target in row.get_ref(2)?.as_blob()?.as_chunks::<8>().0 {
+                self.connection
+                    .prepare_cached("DELETE FROM history WHERE target = ?1 AND at = ?2 AND record = ?3")?
+                    .execute(params![i64::from_be_bytes(*target), at, id])?;
+            }
+            count += 1;
+            last = Some(id);
+        }
+        if let Some(last) = last {
+            self.connection.execute("DELETE FROM records WHERE id <= ?1", [last])?;
+        }
+        Ok(count)
+    }
+}
