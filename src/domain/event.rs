@@ -408,11 +408,14 @@ mod tests {
     #[test]
     fn the_document_is_the_published_one() {
         let text = event(1, "pod web-0 unschedulable").encode(262_144);
-        insta::assert_snapshot!(serde_json::to_string_pretty(&read(&text)).unwrap());
-        let order: Vec<_> = ["specversion", "id", "source", "type", "subject", "time", "sequence", "data"]
-            .map(|field| text.find(&format!("\"{field}\":")).unwrap())
-            .into();
-        assert!(order.is_sorted(), "the envelope comes first, so a person sees it first");
+        let published = include_str!("../../tests/fixtures/event.json");
+        // Without white space between the parts the two are the same to the letter, order included.
+        let compact: String = published.lines().map(str::trim_start).collect();
+        assert_eq!(
+            text,
+            compact.replace("\": ", "\":").replace(", \"", ",\"").replace("{ ", "{").replace(" }", "}")
+        );
+        assert_eq!(read(&text), read(published));
     }
 
     #[test]

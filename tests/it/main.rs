@@ -3,6 +3,7 @@
 #![expect(clippy::expect_used, reason = "a test that cannot go on says why and fails")]
 
 mod delivery;
+mod documents;
 mod end_to_end;
 mod layers;
 mod serve;

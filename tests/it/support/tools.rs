@@ -169,7 +169,7 @@ fn without_aws_accounts(command: &mut Command) -> &mut Command {
 }
 
 /// A program that `deploy/tools.sh` has brought.
-fn tool(name: &str) -> Command {
+pub fn tool(name: &str) -> Command {
     // target/tmp, wherever the target directory is.
     let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().expect("the target directory");
     let path = target.join("tools").join(name);

@@ -1,0 +1,43 @@
+# What people do with this repository. Each target installs what it needs; `make` lists them.
+#
+# Cargo's own variables hold, CARGO_TARGET_DIR for example.
+
+TARGET := $(or $(CARGO_TARGET_DIR),target)
+
+# A notification as Alertmanager would send it, for the first rule in config/rules.yaml.
+define TRY
+curl http://127.0.0.1:9096/webhook/local -d '{"version":"4","alerts":[{"status":"firing","fingerprint":"1","startsAt":"2026-01-01T00:00:00Z","labels":{"alertname":"KubePodUnschedulable","severity":"warning","nodegroup":"workers","cluster":"prod"}}]}'
+endef
+
+.DEFAULT_GOAL := help
+.PHONY: help build run demo test lint clean
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+build: ## the release binary
+	cargo build --release --locked
+
+run: build ## the bridge alone: events come out on stdout, no cloud
+	$(info In another terminal, to see an event come out here:)
+	$(info )
+	$(info $(TRY))
+	$(info )
+	$(TARGET)/release/scalebridge serve --config config/scalebridge.yaml
+
+demo: build ## an alert's whole way, Prometheus to capacity; KEEP=1 leaves it running
+	deploy/tools.sh
+	$(TARGET)/tools/venv/bin/python -B deploy/demo/demo.py $(if $(filter-out 0,$(KEEP)),--keep)
+
+test: ## all tests, with real Prometheus, Alertmanager and a local AWS
+	deploy/tools.sh
+	cargo test --locked --doc
+	cargo test --locked --lib --bins --tests
+
+lint: ## formatting, clippy, documentation
+	cargo fmt --check
+	cargo clippy --locked --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps
+
+clean: ## removes all that the above have made
+	cargo clean

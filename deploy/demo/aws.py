@@ -1,0 +1,144 @@
+#!/usr/bin/env python3
+"""What the demo and the tests do with the local AWS, beside the bridge.
+
+As a program, for the tests:
+
+    aws.py --endpoint URL create-function NAME FILE.py
+    aws.py --endpoint URL create-group NAME MIN DESIRED MAX
+    aws.py --endpoint URL capacity-after GROUP EVENT
+
+It speaks to the address that it is given, with credentials that are worth nothing, whatever the
+environment says.
+"""
+
+import argparse
+import io
+import os
+import pathlib
+import sys
+import time
+import zipfile
+
+import boto3
+
+REGION = "eu-west-1"
+ACCOUNT = "000000000000"
+
+
+def environment():
+    """The environment without a trace of an AWS account, a proxy or another bridge."""
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.upper().startswith(("AWS_", "SCALEBRIDGE_"))
+        and not name.upper().endswith("_PROXY")
+    }
+    return kept | {
+        "AWS_ACCESS_KEY_ID": "test",
+        "AWS_SECRET_ACCESS_KEY": "test",
+        "AWS_REGION": REGION,
+        "AWS_DEFAULT_REGION": REGION,
+        "AWS_CONFIG_FILE": os.devnull,
+        "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
+        "AWS_EC2_METADATA_DISABLED": "true",
+    }
+
+
+class Aws:
+    """The three services, at one address."""
+
+    def __init__(self, endpoint):
+        os.environ.clear()
+        os.environ.update(environment(), AWS_ENDPOINT_URL=endpoint)
+        self.sqs = boto3.client("sqs")
+        self.functions = boto3.client("lambda")
+        self.autoscaling = boto3.client("autoscaling")
+
+    def create_queue(self, name):
+        attributes = {"FifoQueue": "true"} if name.endswith(".fifo") else {}
+        return self.sqs.create_queue(QueueName=name, Attributes=attributes)["QueueUrl"]
+
+    def create_function(self, name, file):
+        packed = io.BytesIO()
+        with zipfile.ZipFile(packed, "w") as archive:
+            archive.write(file, "function.py")
+        self.functions.create_function(
+            FunctionName=name,
+            Runtime="python3.11",
+            Handler="function.handler",
+            Role=f"arn:aws:iam::{ACCOUNT}:role/{name}",
+            Timeout=10,
+            Code={"ZipFile": packed.getvalue()},
+        )
+        # Two runs at once would both read the same capacity.
+        self.functions.put_function_concurrency(
+            FunctionName=name, ReservedConcurrentExecutions=1
+        )
+        self.functions.get_waiter("function_active_v2").wait(FunctionName=name)
+
+    def create_group(self, name, lowest, desired, highest):
+        self.autoscaling.create_auto_scaling_group(
+            AutoScalingGroupName=name,
+            MinSize=lowest,
+            DesiredCapacity=desired,
+            MaxSize=highest,
+            AvailabilityZones=[f"{REGION}a", f"{REGION}b"],
+        )
+
+    def group(self, name):
+        answer = self.autoscaling.describe_auto_scaling_groups(AutoScalingGroupNames=[name])
+        return answer["AutoScalingGroups"][0]
+
+    def capacity_after(self, name, event):
+        """The group's capacity, once function.py has noted that it is done with the event."""
+        group = self.group(name)
+        if any(f"{event[:16]}=done:" in tag["Value"] for tag in group["Tags"]):
+            return group["DesiredCapacity"]
+        return None
+
+    def receive(self, queue_url, seconds=1):
+        """The queue's next message, taken off it, or None."""
+        answer = self.sqs.receive_message(
+            QueueUrl=queue_url,
+            AttributeNames=["All"],
+            MessageAttributeNames=["All"],
+            WaitTimeSeconds=seconds,
+        )
+        for message in answer.get("Messages", []):
+            self.sqs.delete_message(QueueUrl=queue_url, ReceiptHandle=message["ReceiptHandle"])
+            return message
+        return None
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--endpoint", required=True)
+    verbs = parser.add_subparsers(dest="verb", required=True)
+    verb = verbs.add_parser("create-function")
+    verb.add_argument("name")
+    verb.add_argument("file", type=pathlib.Path)
+    verb = verbs.add_parser("create-group")
+    verb.add_argument("name")
+    for number in ["lowest", "desired", "highest"]:
+        verb.add_argument(number, type=int)
+    verb = verbs.add_parser("capacity-after")
+    verb.add_argument("name")
+    verb.add_argument("event")
+    given = parser.parse_args()
+
+    aws = Aws(given.endpoint)
+    if given.verb == "create-function":
+        aws.create_function(given.name, given.file)
+    elif given.verb == "create-group":
+        aws.create_group(given.name, given.lowest, given.desired, given.highest)
+    else:
+        deadline = time.monotonic() + 20
+        while (capacity := aws.capacity_after(given.name, given.event)) is None:
+            if time.monotonic() > deadline:
+                sys.exit(f"{given.name} was not changed by {given.event}: {aws.group(given.name)}")
+            time.sleep(0.05)
+        print(capacity)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,498 @@
+#!/usr/bin/env python3
+"""Shows one alert's way: Prometheus, Alertmanager, scalebridge, a queue and a function, capacity.
+
+`make demo` runs it. Everything is real but three things: AWS is a local emulator, the pods are
+numbers in a metric, and the notifications pass through this program on their way from Alertmanager
+to the bridge, so that it can print them. All of it listens on 127.0.0.1 only, keeps its files in
+target/demo and ends with this program; nothing talks to anybody's AWS account.
+"""
+
+import argparse
+import ctypes
+import fcntl
+import http.server
+import json
+import os
+import pathlib
+import queue
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
+
+import aws as local_aws
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+TARGET = pathlib.Path(os.environ.get("CARGO_TARGET_DIR") or ROOT / "target").resolve()
+WORK = TARGET / "demo"
+LOGS = WORK / "logs"
+TOOLS = TARGET / "tools"
+
+GROUP, QUEUE, FUNCTION = "workers", "scaling.fifo", "capacity-scaler"
+BEFORE, OUT, IN = 2, 4, 3  # the group's capacity: at first, after the alert, after its end
+PODS = [f"checkout-{letter}" for letter in "abc"]
+
+
+class Failed(Exception):
+    """What did not happen as it should, for people."""
+
+
+# --- What is printed ----------------------------------------------------------------------
+
+COLOUR = sys.stdout.isatty() and "NO_COLOR" not in os.environ
+START = time.monotonic()
+
+
+def step(title):
+    line = f"{time.monotonic() - START:5.1f}s  {title}"
+    print(f"\n\033[1m{line}\033[0m" if COLOUR else f"\n{line}", flush=True)
+
+
+def show(name, value):
+    print(f"        {name:<24}{value}", flush=True)
+
+
+def show_json(file, text, alerts_shown):
+    """The document with its first few alerts; a file keeps all of it."""
+
+    def shortened(value):
+        if not isinstance(value, dict):
+            return value
+        value = {name: shortened(item) for name, item in value.items()}
+        if (left_out := len(value.get("alerts", [])) - alerts_shown) > 0:
+            more = f"… {left_out}{' more' * (alerts_shown > 0)}, see {WORK / file}"
+            value["alerts"] = [*value["alerts"][:alerts_shown], more]
+        return value
+
+    (WORK / file).write_bytes(text.encode() if isinstance(text, str) else text)
+    document = json.loads(text)
+    for line in pretty(shortened(document), room=92).splitlines():
+        print(f"        {line}", flush=True)
+    return document
+
+
+def pretty(value, room):
+    """JSON in which whatever fits on a line stands on one."""
+    line = json.dumps(value, ensure_ascii=False)
+    if len(line) <= room or not isinstance(value, dict | list) or not value:
+        return line
+    if isinstance(value, dict):
+        items = [f"{json.dumps(key)}: {pretty(item, room - 2)}" for key, item in value.items()]
+    else:
+        items = [pretty(item, room - 2) for item in value]
+    inner = ",\n".join(items).replace("\n", "\n  ")
+    opening, closing = "{}" if isinstance(value, dict) else "[]"
+    return f"{opening}\n  {inner}\n{closing}"
+
+
+# --- Ports and processes ------------------------------------------------------------------
+
+
+def free_port(usual):
+    """The usual port, or any that is free: somebody may run a Prometheus of their own here."""
+    for port in [usual, 0]:
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return probe.getsockname()[1]
+    raise Failed("no port is free on 127.0.0.1")
+
+
+class Processes:
+    """The children: each with a log of its own, and none of them outlives this program."""
+
+    def __init__(self):
+        self.running = {}
+
+    def start(self, name, *command, env=None):
+        with open(LOGS / f"{name}.log", "wb") as log:
+            self.running[name] = subprocess.Popen(
+                [str(part) for part in command],
+                cwd=WORK,
+                env=local_aws.environment() | (env or {}),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                # Ctrl-C is for this program, which then stops them in order.
+                start_new_session=True,
+                preexec_fn=end_with_parent,
+            )
+
+    def check(self):
+        for name, child in self.running.items():
+            if child.poll() is not None:
+                raise Failed(f"{name} ended with exit code {child.returncode}")
+
+    def stop(self):
+        """Stops all, the last one started first, and names those that did not end well."""
+        unwell = []
+        for name, child in reversed(self.running.items()):
+            child.terminate()
+            try:
+                code = child.wait(timeout=30)
+            except subprocess.TimeoutExpired:
+                code = "none: it had to be killed"
+            if name == "bridge" and code != 0:
+                unwell.append(f"{name} ended with exit code {code}")
+            try:
+                os.killpg(child.pid, signal.SIGKILL)  # what it may have left behind
+            except ProcessLookupError:
+                pass
+        self.running.clear()
+        return unwell
+
+
+def end_with_parent():
+    PR_SET_PDEATHSIG = 1
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+# --- The demo's own servers ---------------------------------------------------------------
+
+
+class Exporter(http.server.BaseHTTPRequestHandler):
+    """The metric of the pods, as kube-state-metrics would have it."""
+
+    waiting = False
+
+    def do_GET(self):
+        lines = ["# TYPE kube_pod_status_unschedulable gauge"]
+        for pod in PODS:
+            labels = f'asg="{GROUP}",namespace="shop",pod="{pod}"'
+            lines.append(f"kube_pod_status_unschedulable{{{labels}}} {int(Exporter.waiting)}")
+        answer(self, 200, "text/plain; version=0.0.4", "\n".join(lines).encode() + b"\n")
+
+    def log_message(self, *_):
+        pass
+
+
+class Tap(http.server.BaseHTTPRequestHandler):
+    """Passes a notification on to the bridge, and keeps it with the bridge's answer."""
+
+    bridge = None
+    seen = queue.Queue()
+
+    def do_POST(self):
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        request = urllib.request.Request(Tap.bridge + self.path, body, dict(self.headers))
+        try:
+            with urllib.request.urlopen(request, timeout=10) as got:
+                status, kind, text = got.status, got.headers["Content-Type"], got.read()
+        except urllib.error.HTTPError as error:
+            status, kind, text = error.code, error.headers["Content-Type"], error.read()
+        except OSError as error:
+            status, kind, text = 503, "text/plain", str(error).encode()
+        answer(self, status, kind or "text/plain", text)
+        Tap.seen.put((body, status, text))
+
+    def log_message(self, *_):
+        pass
+
+
+def answer(handler, status, kind, body):
+    handler.send_response(status)
+    handler.send_header("Content-Type", kind)
+    handler.send_header("Content-Length", str(len(body)))
+    handler.end_headers()
+    handler.wfile.write(body)
+
+
+def serve(handler, port):
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", port), handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+
+
+# --- The demo -----------------------------------------------------------------------------
+
+
+class Demo:
+    def __init__(self, bridge, processes):
+        self.bridge = bridge
+        self.processes = processes
+        # The addresses that stand in the configuration files, and those in use.
+        self.addresses = {
+            f"127.0.0.1:{usual}": f"127.0.0.1:{free_port(usual)}"
+            for usual in [4566, 9090, 9093, 9096, 9097, 9100]
+        }
+        self.tap_port = free_port(9098)
+
+    def url(self, usual):
+        return "http://" + self.addresses[f"127.0.0.1:{usual}"]
+
+    def place(self, file, bridge_port=None):
+        """Copies a configuration file to where the demo runs, with the addresses in use."""
+        addresses = dict(self.addresses)
+        if bridge_port:
+            addresses["127.0.0.1:9096"] = f"127.0.0.1:{bridge_port}"
+        text = (ROOT / file).read_text()
+        for usual, used in addresses.items():
+            text = text.replace(usual, used)
+        copy = WORK / pathlib.Path(file).name
+        copy.write_text(text)
+        return copy
+
+    def wait(self, what, look, seconds=20):
+        """What `look` returns as soon as that is something."""
+        deadline = time.monotonic() + seconds
+        while True:
+            if found := look():
+                return found
+            self.processes.check()
+            if time.monotonic() > deadline:
+                raise Failed(f"{what}: waited {seconds} s in vain")
+            time.sleep(0.05)
+
+    def wait_until_it_answers(self, name, url):
+        def answers():
+            try:
+                with urllib.request.urlopen(url, timeout=2) as got:
+                    return got.status == 200
+            except OSError:
+                return False
+
+        self.wait(f"{name} at {url}", answers)
+
+    # --- its steps ---
+
+    def run(self):
+        self.start_aws()
+        self.start_bridge()
+        self.start_prometheus_and_alertmanager()
+        step("Trouble: three pods find no node")
+        Exporter.waiting = True
+        show("metric", f'kube_pod_status_unschedulable{{asg="{GROUP}", pod="{PODS[0]}", …}} 1')
+        self.watch_the_alert_fire()
+        self.watch_one_event("scale_out", BEFORE, OUT, alerts_shown=1)
+        step("Two more nodes: the pods are scheduled, and the alert resolves")
+        Exporter.waiting = False
+        show("metric", f'kube_pod_status_unschedulable{{asg="{GROUP}", pod="{PODS[0]}", …}} 0')
+        self.watch_one_event("scale_in", OUT, IN, alerts_shown=0)
+        self.sum_up()
+
+    def start_aws(self):
+        step("A local AWS: a queue, a function, an Auto Scaling group")
+        url = self.url(4566)
+        port = url.rpartition(":")[2]
+        (WORK / "tmp").mkdir()
+        self.processes.start(
+            "aws",
+            TOOLS / "venv/bin/python",
+            "-m",
+            "ministack",
+            env={
+                "BIND_HOST": "127.0.0.1",
+                "MINISTACK_HOST": "127.0.0.1",
+                "GATEWAY_PORT": port,
+                "MINISTACK_REGION": local_aws.REGION,
+                "TMPDIR": str(WORK / "tmp"),
+                "LOG_LEVEL": "INFO",
+            },
+        )
+        self.wait_until_it_answers("the local AWS", f"{url}/_ministack/health")
+        self.aws = local_aws.Aws(url)
+        self.queue_url = self.aws.create_queue(QUEUE)
+        self.aws.create_function(FUNCTION, ROOT / "deploy/demo/function.py")
+        self.aws.create_group(GROUP, 2, BEFORE, 10)
+        show("queue", self.queue_url)
+        show("function", f"{FUNCTION} (deploy/demo/function.py)")
+        self.show_capacity()
+
+    def start_bridge(self):
+        step("The bridge")
+        if not self.bridge.exists():
+            raise Failed(f"there is no {self.bridge}: cargo build --release makes it")
+        config = self.place("config/demo/scalebridge.yaml")
+        self.place("config/demo/rules.yaml")
+        self.processes.start(
+            "bridge",
+            self.bridge,
+            "serve",
+            "--config",
+            config,
+            env={
+                "AWS_ENDPOINT_URL": self.url(4566),
+                "SCALEBRIDGE__STORE__SQLITE__PATH": str(WORK / "scalebridge.db"),
+            },
+        )
+        self.wait_until_it_answers("the bridge", self.url(9096) + "/-/ready")
+        Tap.bridge = self.url(9096)
+        serve(Tap, self.tap_port)
+        show("configuration", "config/demo/scalebridge.yaml")
+        show("rules", "config/demo/rules.yaml")
+        show("webhook", self.url(9096) + "/webhook/demo")
+
+    def start_prometheus_and_alertmanager(self):
+        step("Prometheus and Alertmanager")
+        serve(Exporter, int(self.url(9100).rpartition(":")[2]))
+        alertmanager = self.place("deploy/demo/alertmanager.yml", bridge_port=self.tap_port)
+        self.processes.start(
+            "alertmanager",
+            TOOLS / "bin/alertmanager",
+            f"--config.file={alertmanager}",
+            f"--storage.path={WORK / 'alertmanager'}",
+            f"--web.listen-address={self.url(9093).removeprefix('http://')}",
+            f"--web.external-url={self.url(9093)}",
+            "--cluster.listen-address=",
+        )
+        self.place("deploy/demo/alerts.yml")
+        self.processes.start(
+            "prometheus",
+            TOOLS / "bin/prometheus",
+            f"--config.file={self.place('deploy/demo/prometheus.yml')}",
+            f"--storage.tsdb.path={WORK / 'prometheus'}",
+            f"--web.listen-address={self.url(9090).removeprefix('http://')}",
+            f"--web.external-url={self.url(9090)}",
+            "--rules.alert.resend-delay=1s",
+        )
+        show("alert", "KubePodUnschedulable (deploy/demo/alerts.yml)")
+        show("receiver", "a webhook (deploy/demo/alertmanager.yml)")
+        self.wait_until_it_answers("Alertmanager", self.url(9093) + "/-/ready")
+        self.wait_until_it_answers("Prometheus", self.url(9090) + "/-/ready")
+        # Prometheus takes five seconds to begin; the alert should not be blamed for them.
+        self.wait("a first scrape", lambda: self.ask_prometheus("query?query=up==1")["result"])
+        self.wait("an Alertmanager", lambda: self.ask_prometheus("alertmanagers")["activeAlertmanagers"])
+        show("", "Prometheus scrapes the metric and knows its Alertmanager")
+
+    def ask_prometheus(self, what):
+        with urllib.request.urlopen(f"{self.url(9090)}/api/v1/{what}", timeout=5) as got:
+            return json.load(got)["data"]
+
+    def watch_the_alert_fire(self):
+        def firing():
+            alerts = self.ask_prometheus("alerts")["alerts"]
+            return [alert for alert in alerts if alert["state"] == "firing"]
+
+        alerts = self.wait("an alert that fires", firing)
+        step(f"Prometheus: {len(alerts)} alerts fire")
+        for alert in alerts:
+            show(alert["labels"]["alertname"], alert["annotations"]["summary"])
+
+    def watch_one_event(self, action, before, after, alerts_shown):
+        try:
+            body, status, answer = Tap.seen.get(timeout=20)
+        except queue.Empty:
+            raise Failed("no notification came from Alertmanager") from None
+        step("Alertmanager notifies the bridge")
+        show_json(f"{action}-notification.json", body, alerts_shown)
+        step("The bridge has decided, and stored what follows from it; it answers")
+        show(status, answer.decode().strip())
+        if status != 200 or json.loads(answer).get("events") != 1:
+            raise Failed("the bridge should have answered 200 with one event")
+
+        message = self.wait("a message", lambda: self.aws.receive(self.queue_url))
+        step(f"In the queue: a message, its attributes and its body, the {action} event")
+        for name in ["MessageGroupId", "MessageDeduplicationId"]:
+            show(name, message["Attributes"][name])
+        for name, value in sorted(message["MessageAttributes"].items()):
+            show(name, value["StringValue"])
+        event = show_json(f"{action}-event.json", message["Body"], alerts_shown)
+        if event["data"]["action"] != action:
+            raise Failed(f"the event should have been a {action}")
+
+        capacity = self.wait(
+            "the function", lambda: self.aws.capacity_after(GROUP, event["id"])
+        )
+        step(f"The function got the same event: capacity {before} → {capacity}")
+        self.show_capacity()
+        if capacity != after:
+            raise Failed(f"the capacity should have become {after}")
+
+    def show_capacity(self):
+        group = self.aws.group(GROUP)
+        instances = ", ".join(instance["InstanceId"] for instance in group["Instances"])
+        bounds = f"min {group['MinSize']}, max {group['MaxSize']}"
+        show("group", f"{GROUP}: desired {group['DesiredCapacity']} ({bounds})")
+        show("instances", instances)
+        for tag in group["Tags"]:
+            show("tag", f"{tag['Key']} = {tag['Value']}")
+
+    def sum_up(self):
+        step("What the bridge counted")
+        with urllib.request.urlopen(self.url(9097) + "/metrics", timeout=5) as got:
+            for line in got.read().decode().splitlines():
+                counted = line.partition("{")[0].removeprefix("scalebridge_")
+                if counted in ["alerts_total", "decisions_total", "deliveries_total"]:
+                    print(f"        {line}", flush=True)
+
+    def keep(self):
+        step("All of it keeps running until Ctrl-C")
+        show("Prometheus", self.url(9090))
+        amtool = f"{TOOLS}/bin/amtool --alertmanager.url={self.url(9093)}"
+        show("Alertmanager", f"{amtool} alert")
+        show("the bridge's webhook", self.url(9096) + "/webhook/demo")
+        show("the bridge's metrics", self.url(9097) + "/metrics")
+        show("AWS, for its tools", f"export AWS_ENDPOINT_URL={self.url(4566)} \\")
+        show("", f"  AWS_REGION={local_aws.REGION} AWS_ACCESS_KEY_ID=test AWS_SECRET_ACCESS_KEY=test")
+        show("files, logs", WORK)
+        show("an alert by hand", f"{amtool} alert add KubePodUnschedulable \\")
+        show("", f"  asg={GROUP} severity=warning pod=yours --annotation=value=1")
+        while True:
+            self.processes.check()
+            try:
+                body, status, text = Tap.seen.get(timeout=1)
+            except queue.Empty:
+                continue
+            notification = json.loads(body)
+            step(f"A notification of {len(notification['alerts'])} {notification['status']}")
+            show(status, text.decode().strip())
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--keep", action="store_true", help="leave all running until Ctrl-C")
+    parser.add_argument("--bridge", type=pathlib.Path, default=TARGET / "release/scalebridge")
+    given = parser.parse_args()
+
+    sys.stdout.reconfigure(errors="replace")
+    WORK.mkdir(parents=True, exist_ok=True)
+    lock = open(TARGET / "demo.lock", "w")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        sys.exit("a demo is running in this checkout already")
+    shutil.rmtree(WORK)
+    LOGS.mkdir(parents=True)
+
+    signals = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
+    for name in signals:
+        signal.signal(name, signal.default_int_handler)
+    print("One alert's way from Prometheus to an Auto Scaling group, all on 127.0.0.1.")
+    processes, trouble, kept = Processes(), [], False
+    try:
+        demo = Demo(given.bridge.resolve(), processes)
+        demo.run()
+        if kept := given.keep:
+            demo.keep()
+    except KeyboardInterrupt:
+        if not kept:
+            trouble.append("it was interrupted")
+    except Failed as error:
+        trouble.append(str(error))
+    except Exception as error:
+        trouble.append(repr(error))
+    finally:
+        for name in signals:
+            signal.signal(name, signal.SIG_IGN)
+        unwell = processes.stop()
+
+    if trouble := trouble or unwell:
+        print("\nThe demo failed: " + "; ".join(trouble), file=sys.stderr)
+        for log in sorted(LOGS.glob("*.log")):
+            lines = log.read_text(errors="replace").splitlines()[-5:]
+            print("\n  ".join([f"{log} ends with", *lines]), file=sys.stderr)
+        sys.exit(1)
+    step("Done; everything is stopped")
+    show("", "Next: config/demo/rules.yaml is one rule; change it and run this again.")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,156 @@
+//! What the documents say is so: every command in them runs, every file they name is there.
+
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use scalebridge::domain::verdict::Verdict;
+
+use crate::support::bridge::Bridge;
+use crate::support::tools::{eventually, tool};
+
+const ROOT: &str = env!("CARGO_MANIFEST_DIR");
+
+fn read(path: &str) -> String {
+    fs::read_to_string(Path::new(ROOT).join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
+}
+
+/// The fenced blocks of a language.
+fn blocks(text: &str, language: &str) -> Vec<String> {
+    let fence = format!("```{language}\n");
+    text.split(&fence).skip(1).map(|rest| rest.split("\n```").next().unwrap_or_default().to_owned()).collect()
+}
+
+/// The block whose first line is `# my/NAME`.
+fn file(text: &str, name: &str) -> String {
+    let wanted = format!("# my/{name}\n");
+    let found = blocks(text, "yaml").into_iter().find(|block| block.starts_with(&wanted));
+    found.unwrap_or_else(|| panic!("README shows no {name}"))
+}
+
+/// Free ports, a store of its own and a log that can be read, beside what the files say.
+fn aside(bridge: &mut Bridge) {
+    bridge.env("SCALEBRIDGE__SERVER__LISTEN", "127.0.0.1:0");
+    bridge.env("SCALEBRIDGE__ADMIN__LISTEN", "127.0.0.1:0");
+    bridge.env("SCALEBRIDGE__STORE__SQLITE__PATH", "bridge.db");
+    bridge.env("SCALEBRIDGE__LOG__FORMAT", "json");
+}
+
+/// Runs a `curl` of the README against this bridge.
+fn curl(command: &str, bridge: &Bridge) -> String {
+    let command = command.replace("127.0.0.1:9096", bridge.address());
+    let done = Command::new("sh").args(["-c", &command]).current_dir(ROOT).stdin(Stdio::null()).output();
+    let done = done.expect("a shell");
+    assert!(done.status.success(), "{command}: {}", String::from_utf8_lossy(&done.stderr));
+    String::from_utf8(done.stdout).expect("UTF-8")
+}
+
+async fn stdout_line(bridge: &Bridge) -> serde_json::Value {
+    eventually("an event on stdout", async || {
+        let text = fs::read_to_string(bridge.dir().join("stdout")).expect("its output");
+        serde_json::from_str(text.lines().next()?).ok()
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_command_of_the_readme_runs() {
+    let readme = read("README.md");
+    let (makefile, ci) = (read("Makefile"), read(".ci/run"));
+    let mut bridge: Option<Bridge> = None;
+    let mut answers = blocks(&readme, "json").into_iter();
+    let mut ran = Vec::new();
+    for command in blocks(&readme, "bash").iter().flat_map(|block| block.lines()) {
+        let command = command.split("  #").next().unwrap_or_default().trim();
+        if command == "make demo" || command == "make test" {
+            // CI runs them whole; one of them runs this.
+            assert!(ci.contains(command), ".ci/run does not run `{command}`");
+        } else if command == "make run" {
+            assert!(
+                makefile.contains("$(TARGET)/release/scalebridge serve --config config/scalebridge.yaml")
+            );
+            let mut default = Bridge::new(&read("config/scalebridge.yaml"), &read("config/rules.yaml"));
+            aside(&mut default);
+            default.run().await;
+            bridge = Some(default);
+        } else if command == "target/release/scalebridge serve --config my/scalebridge.yaml" {
+            let mut own = Bridge::new(&file(&readme, "scalebridge.yaml"), &file(&readme, "rules.yaml"));
+            aside(&mut own);
+            own.run().await;
+            bridge = Some(own);
+        } else if command.starts_with("curl ") {
+            let bridge = bridge.as_ref().expect("a bridge that was started before");
+            let answer = curl(command, bridge);
+            let emitted = r#"{"alerts":1,"events":1,"verdicts":{"emitted":1}}"#;
+            assert_eq!(answer, emitted, "{command}");
+            assert!(answers.next().is_none_or(|shown| shown == answer), "README shows another answer");
+            assert_eq!(stdout_line(bridge).await["specversion"], "1.0");
+            let again = r#"{"alerts":1,"events":0,"verdicts":{"duplicate":1}}"#;
+            assert_eq!(curl(command, bridge), again);
+            assert!(readme.contains(again));
+        } else {
+            panic!("README shows a command that no test runs: {command}");
+        }
+        ran.push(command.split(' ').next().unwrap_or_default().to_owned());
+    }
+    assert_eq!(ran, ["make", "make", "make", "curl", "target/release/scalebridge", "curl"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_alert_without_its_label_is_invalid_as_the_readme_says() {
+    let readme = read("README.md");
+    let mut own = Bridge::new(&file(&readme, "scalebridge.yaml"), &file(&readme, "rules.yaml"));
+    aside(&mut own);
+    own.run().await;
+    let command = blocks(&readme, "bash").into_iter().find(|block| block.contains("/webhook/staging"));
+    let command = command.expect("the second curl");
+    let changed = command.replace(",\"namespace\":\"shop\"", "").replace("\"a1\"", "\"a2\"");
+    assert_ne!(command, changed);
+    assert_eq!(curl(&changed, &own), r#"{"alerts":1,"events":0,"verdicts":{"invalid":1}}"#);
+}
+
+#[test]
+fn alertmanager_takes_the_configuration_that_the_readme_shows() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = dir.path().join("alertmanager.yml");
+    fs::write(&path, file(&read("README.md"), "alertmanager.yml")).expect("a file");
+    let done = tool("bin/amtool").arg("check-config").arg(&path).output().expect("amtool");
+    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+}
+
+#[test]
+fn every_verdict_is_explained() {
+    let readme = read("README.md");
+    for verdict in Verdict::ALL {
+        assert!(readme.contains(&format!("\n| `{verdict}` |")), "README does not explain `{verdict}`");
+    }
+}
+
+#[test]
+fn every_file_that_is_linked_is_there() {
+    for document in ["README.md", "ARCHITECTURE.md", "CHANGELOG.md"] {
+        for link in read(document).split("](").skip(1) {
+            let target = link.split(')').next().unwrap_or_default();
+            if !target.starts_with("http") {
+                assert!(Path::new(ROOT).join(target).exists(), "{document} links {target}");
+            }
+        }
+    }
+}
+
+/// The map of the architecture names files; they have to be there.
+#[test]
+fn every_path_that_the_architecture_names_is_there() {
+    let text = read("ARCHITECTURE.md");
+    let mut checked = 0;
+    for word in text.split('`').skip(1).step_by(2) {
+        let is_path =
+            word.contains('/') && word.chars().all(|c| c.is_ascii_alphanumeric() || "/._-".contains(c));
+        if is_path {
+            let found = ["", "src/"].iter().any(|root| Path::new(ROOT).join(root).join(word).exists());
+            assert!(found, "ARCHITECTURE.md names {word}");
+            checked += 1;
+        }
+    }
+    assert!(checked > 15, "only {checked} paths found");
+}
