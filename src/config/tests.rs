@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::domain::name::Name;
+use crate::domain::rule::Action;
 
 /// Set to write the expected diagnostics anew.
 const BLESS: &str = "BLESS_DIAGNOSTICS";
@@ -104,6 +105,21 @@ fn a_file_that_is_not_there_does_not_hide_the_environment() {
 }
 
 #[test]
+fn a_rule_that_says_nothing_of_guards_has_them() {
+    let text = "rules:\n  - name: a\n    target: { platform: nomad, kind: job, name: j }\n    send_to: [journal]\n    \
+                on_firing: { scale_out: { by: 1 } }\n    on_resolved: { scale_in: { by: 1 } }\n";
+    let directory = tempfile::tempdir().unwrap();
+    std::fs::write(directory.path().join("least.yaml"), include_str!("../../tests/config/good/least.yaml"))
+        .unwrap();
+    std::fs::write(directory.path().join("least.rules.yaml"), text).unwrap();
+    let loaded = load(&directory.path().join("least.yaml"), []).unwrap_or_else(|faults| panic!("{faults}"));
+    let rule = loaded.settings.rules.rule(&name("a")).unwrap();
+    let guards = |action: &Action| (action.cooldown.as_secs(), action.stabilization_window.as_secs());
+    assert_eq!(guards(&rule.on_firing.as_ref().unwrap().action), (300, 0));
+    assert_eq!(guards(&rule.on_resolved.as_ref().unwrap().action), (300, 300));
+}
+
+#[test]
 fn what_is_said_is_what_is_meant() {
     let path = Path::new("tests/config/good/full.yaml");
     let settings = load(path, environment(path)).unwrap_or_else(|faults| panic!("{faults}")).settings;
@@ -134,6 +150,12 @@ fn what_is_said_is_what_is_meant() {
     assert_eq!(rule.matchers.len(), 3);
     assert_eq!((rule.limits.min_capacity, rule.limits.max_capacity), (Some(2), Some(40)));
     assert_eq!((rule.expires_after, rule.continues), (seconds(600), true));
+    let guards = |action: &Action| (action.cooldown.as_secs(), action.stabilization_window.as_secs());
+    assert_eq!(guards(&rule.on_firing.as_ref().unwrap().action), (0, 0), "its own, and none for a scale-out");
+    assert_eq!(guards(&rule.on_resolved.as_ref().unwrap().action), (420, 900), "the file's, and its own");
+    let steps = settings.rules.rule(&name("by-steps")).unwrap();
+    assert_eq!(guards(&steps.on_firing.as_ref().unwrap().action), (420, 0), "a scale-out waits for no calm");
+    assert_eq!(guards(&steps.on_resolved.as_ref().unwrap().action), (420, 540), "the file's");
     assert_eq!(rule.max_event_bytes, 1024 * 1024, "the smaller of a function's and a file's");
     assert_eq!(rule.send_to, [name("scaler"), name("journal")]);
     let by_steps = settings.rules.rule(&name("by-steps")).unwrap();

@@ -1,14 +1,9 @@
 //! What the design promises and this version does not build yet.
 //!
-//! It is refused at start, never ignored: a rule that asks for a stabilization window must not shrink
-//! without one. Whoever builds one of these deletes its line here and reads the key where it belongs.
+//! It is refused at start, never ignored: a rule that asks for a budget must not act without one. Whoever builds one of these deletes its line here and reads the key where it belongs.
 
-use std::time::Duration;
-
-use super::decode::Spot;
 use super::diagnostic::{Code, Diagnostics, Place};
 use super::yaml::{Kind, Node};
-use crate::domain::duration;
 
 /// A key of a map, with the values of it that are refused.
 pub(super) struct Unsupported {
@@ -51,18 +46,10 @@ const LIST: &[Unsupported] = &[
     no("rules.*", "mode", When(is_shadow), "say `mode: disabled`, or try the rule with a destination `file: { path: \"-\" }`"),
     no("rules.defaults", "mode", When(is_shadow), "say `mode: disabled`, or try the rules with a destination `file: { path: \"-\" }`"),
     no("rules.defaults", "budget", Always, "leave it out; nothing bounds a rule's events yet"),
-    no("rules.defaults", "cooldown", When(is_a_time), ACT_AT_ONCE),
-    no("rules.defaults", "stabilization_window", When(is_a_time), ACT_AT_ONCE),
     no("rules.*.on_firing", "hold", Always, "leave the rule out, or say `mode: disabled` in the rules that are not to act"),
-    no("rules.*.on_firing", "cooldown", When(is_a_time), ACT_AT_ONCE),
-    no("rules.*.on_firing", "stabilization_window", When(is_a_time), ACT_AT_ONCE),
     no("rules.*.on_firing", "repeat", When(is_while_firing), "say `repeat: on_growth` or `repeat: never`"),
     no("rules.*.on_firing", "max_emissions", Always, "leave it out; it belongs to `repeat: while_firing`"),
-    no("rules.*.on_resolved", "cooldown", When(is_a_time), ACT_AT_ONCE),
-    no("rules.*.on_resolved", "stabilization_window", When(is_a_time), ACT_AT_ONCE),
 ];
-
-const ACT_AT_ONCE: &str = "say 0s to act at once, or leave the action out";
 
 const fn no(at: &'static str, key: &'static str, refused: Refused, help: &'static str) -> Unsupported {
     Unsupported { at, key, refused, help }
@@ -111,29 +98,6 @@ impl Unsupported {
     }
 }
 
-/// The guards that an action asks for, its own or its file's defaults.
-pub(super) struct Guards {
-    pub cooldown: Option<Spot<Duration>>,
-    pub stabilization_window: Option<Spot<Duration>>,
-}
-
-impl Guards {
-    /// What takes capacity away has, by contract, a cooldown and a stabilization window of five minutes
-    /// where nothing else is said. They cannot be kept yet, so their absence has to be said. `action` is
-    /// the key of such an action.
-    pub fn check(&self, action: &str, place: &Place, faults: &mut Diagnostics) {
-        let guards = [("stabilization_window", &self.stabilization_window), ("cooldown", &self.cooldown)];
-        for (key, _) in guards.iter().filter(|(_, given)| given.is_none()) {
-            faults.help(
-                Code::Unsupported,
-                place,
-                format!("the default `{key}: 5m` of `{action}` is not supported by this version"),
-                format!("say `{key}: 0s` to act at once, or leave the action out"),
-            );
-        }
-    }
-}
-
 fn is_true(node: &Node) -> bool {
     node.kind == Kind::Bool(true)
 }
@@ -148,8 +112,4 @@ fn is_shadow(node: &Node) -> bool {
 
 fn is_while_firing(node: &Node) -> bool {
     matches!(&node.kind, Kind::Text(text) if text == "while_firing")
-}
-
-fn is_a_time(node: &Node) -> bool {
-    matches!(&node.kind, Kind::Text(text) if duration::parse(text).is_ok_and(|time| !time.is_zero()))
 }

@@ -71,11 +71,33 @@ pub enum Mode {
     Disabled,
 }
 
+/// A change and what guards it.
+#[derive(Debug, Clone)]
+pub struct Action {
+    /// The change that is asked for.
+    pub change: Change,
+    /// How long its emission blocks later ones about the same target.
+    pub cooldown: Duration,
+    /// How long it has to stay supported before it is emitted.
+    pub stabilization_window: Duration,
+}
+
+impl Action {
+    /// The cooldown where none is given.
+    pub const COOLDOWN: Duration = Duration::from_secs(5 * 60);
+
+    /// The stabilization window where none is given: five minutes for what takes capacity away, none for
+    /// the rest.
+    pub const fn default_window(change: &Change) -> Duration {
+        if change.takes_away() { Duration::from_secs(5 * 60) } else { Duration::ZERO }
+    }
+}
+
 /// What happens when an episode opens, and again when it grows.
 #[derive(Debug, Clone)]
 pub struct FiringAction {
-    /// The change that is asked for.
-    pub change: Change,
+    /// The change, guarded.
+    pub action: Action,
     /// Whether growth acts again.
     pub repeat: Repeat,
 }
@@ -84,8 +106,8 @@ pub struct FiringAction {
 /// resolved there is no metric to read.
 #[derive(Debug, Clone)]
 pub struct ResolvedAction {
-    /// The change that is asked for.
-    pub change: Change,
+    /// The change, guarded.
+    pub action: Action,
 }
 
 /// When the firing action of an open episode acts again.

@@ -14,6 +14,7 @@ use super::event::cut_escaped;
 use super::labels::Labels;
 use super::name::Name;
 use super::notification::Envelope;
+use super::rule::{Action, Change};
 use super::target::Target;
 use super::time::Time;
 
@@ -44,6 +45,21 @@ pub struct TargetState {
     /// Alerts that are over.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub ended: Vec<Ended>,
+    /// What earlier emissions block.
+    #[serde(default, skip_serializing_if = "Cooldowns::is_empty")]
+    pub cooldowns: Cooldowns,
+}
+
+/// Until when emissions about a target block later ones: those that add capacity look at those that
+/// added, those that take it away look at both.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Cooldowns {
+    /// By what added capacity.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub added: Option<Time>,
+    /// By what took it away.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub taken: Option<Time>,
 }
 
 /// What one rule has going on at one target.
@@ -55,6 +71,34 @@ pub struct RuleState {
     /// Firings that may be the late half of a pair of Alertmanagers.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub late: Vec<Late>,
+    /// What is to be done about the episode that closed last. Withdrawn when anything opens on the
+    /// target, so never there beside an open episode.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub closing: Option<Closing>,
+}
+
+/// The `on_resolved` action of a closed episode, stopped by a guard for a time.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Closing {
+    /// The episode; nothing of it is open any more.
+    pub episode: Episode,
+    /// The occurrences with which it closed.
+    pub closed: Vec<Occurrence>,
+    /// Since when, and until when.
+    pub kept: Kept,
+}
+
+/// An action that a guard has stopped for a time.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Kept {
+    /// When it was asked for.
+    pub since: Time,
+    /// When it is looked at again.
+    pub due: Time,
+    /// The alerts that asked for it.
+    pub alerts: Vec<AlertKey>,
+    /// The notification that brought them.
+    pub cause: Cause,
 }
 
 /// From the first occurrence that opens to the last that resolves. Never without one that is open.
@@ -75,6 +119,9 @@ pub struct Episode {
     /// Whether one of its occurrences began before this store was created: it takes nothing away.
     #[serde(default)]
     pub adopted: bool,
+    /// The `on_firing` action that a guard has stopped for a time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kept: Option<Kept>,
     /// The rule's parameters, as rendered from the alert that opened last.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub parameters: BTreeMap<String, String>,
@@ -173,18 +220,21 @@ impl Cause {
 }
 
 impl TargetState {
-    /// Whether there is nothing to remember: no open or late occurrence, no end.
+    /// Whether there is nothing to remember: no open, late or kept thing, no end, no cooldown.
     pub fn is_empty(&self) -> bool {
-        self.ended.is_empty() && self.rules.values().all(RuleState::is_empty)
+        self.ended.is_empty() && self.cooldowns.is_empty() && self.rules.values().all(RuleState::is_empty)
     }
 
     /// The earliest time at which something here has to be looked at again; `None` if never.
     pub fn due(&self) -> Option<Time> {
         let rules = self.rules.values().flat_map(|rule| {
             let expiry = rule.occurrences().map(|open| open.expires_at);
-            expiry.chain(rule.late.iter().map(|late| late.due))
+            let kept = rule.episode.iter().filter_map(|episode| episode.kept.as_ref());
+            let kept = kept.chain(rule.closing.iter().map(|closing| &closing.kept));
+            expiry.chain(rule.late.iter().map(|late| late.due)).chain(kept.map(|kept| kept.due))
         });
-        rules.chain(self.ended.iter().map(|ended| ended.until)).min()
+        let ended = self.ended.iter().map(|ended| ended.until);
+        rules.chain(ended).chain(self.cooldowns.added).chain(self.cooldowns.taken).min()
     }
 
     /// Every alert that is open, late or remembered here; one may come more than once.
@@ -203,10 +253,56 @@ impl TargetState {
     }
 }
 
+impl Cooldowns {
+    /// Whether nothing is blocked.
+    pub fn is_empty(&self) -> bool {
+        self.added.is_none() && self.taken.is_none()
+    }
+
+    /// Until when this change is blocked, if it is. A change that is none looks at nothing.
+    pub fn blocks(&self, change: &Change, now: Time) -> Option<Time> {
+        let until = match change {
+            Change::Notify => None,
+            Change::ScaleOut(_) => self.added,
+            Change::ScaleIn(_) | Change::SetCapacity { .. } => self.added.max(self.taken),
+        };
+        until.filter(|until| *until > now)
+    }
+
+    /// Notes an emission. A `set_capacity` counts in both directions.
+    pub fn emitted(&mut self, action: &Action, now: Time) {
+        let until = Some(now.after(action.cooldown)).filter(|until| *until > now);
+        if matches!(action.change, Change::ScaleOut(_) | Change::SetCapacity { .. }) {
+            self.added = self.added.max(until);
+        }
+        if action.change.takes_away() {
+            self.taken = self.taken.max(until);
+        }
+    }
+
+    /// Forgets what is over.
+    pub fn prune(&mut self, now: Time) {
+        self.added = self.added.filter(|until| *until > now);
+        self.taken = self.taken.filter(|until| *until > now);
+    }
+}
+
+impl Episode {
+    /// How many alerts are open.
+    pub fn open_count(&self) -> u32 {
+        u32::try_from(self.open.len()).unwrap_or(u32::MAX)
+    }
+
+    /// Whether more alerts are open than at any emission so far.
+    pub fn has_grown(&self) -> bool {
+        self.open_count() > self.most_open
+    }
+}
+
 impl RuleState {
     /// Whether there is nothing to remember.
     pub fn is_empty(&self) -> bool {
-        self.episode.is_none() && self.late.is_empty()
+        self.episode.is_none() && self.late.is_empty() && self.closing.is_none()
     }
 
     fn occurrences(&self) -> impl Iterator<Item = &Occurrence> {

@@ -191,7 +191,7 @@ impl RuleTable {
     }
 
     fn metric(&self, rule: &Rule, scope: &Scope<'_>) -> Result<Option<f64>, String> {
-        let Some(steps) = rule.on_firing.as_ref().and_then(|action| action.change.steps()) else {
+        let Some(steps) = rule.on_firing.as_ref().and_then(|firing| firing.action.change.steps()) else {
             return Ok(None);
         };
         let text = self.templates.render(&steps.metric, scope).map_err(|error| format!("metric: {error}"))?;

@@ -40,11 +40,15 @@ pub enum Verdict {
     Disabled,
     /// Not heard of for the source's `occurrence_ttl`.
     Expired,
+    /// Its stabilization window is not over.
+    Stabilizing,
+    /// An earlier emission about the target blocks it.
+    CoolingDown,
 }
 
 impl Verdict {
     /// All of them, for documentation and tests.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 15] = [
         Self::Emitted,
         Self::Duplicate,
         Self::Stale,
@@ -58,6 +62,8 @@ impl Verdict {
         Self::Invalid,
         Self::Disabled,
         Self::Expired,
+        Self::Stabilizing,
+        Self::CoolingDown,
     ];
 
     /// The word in answers, records and metrics.
@@ -76,6 +82,8 @@ impl Verdict {
             Self::Invalid => "invalid",
             Self::Disabled => "disabled",
             Self::Expired => "expired",
+            Self::Stabilizing => "stabilizing",
+            Self::CoolingDown => "cooling_down",
         }
     }
 }

@@ -35,14 +35,10 @@ fn every_fault_of_configuration_and_rules_is_told_at_once_with_its_place() {
 
 #[test]
 fn what_this_version_cannot_do_is_refused_and_not_passed_over() {
-    let rules = RULES.replace("stabilization_window: 0s", "stabilization_window: 15m");
+    let rules = RULES.replace("    send_to:", "    budget: { events: 20, per: 1h }\n    send_to:");
     let (code, says) = refused(&Bridge::new(CONFIG, &rules));
     assert_eq!(code, Some(2), "{says}");
-    assert!(says.contains("rules.yaml:12:41") && says.contains("stabilization_window"), "{says}");
-    // The default is not none, so silence is no consent to act at once.
-    let rules = RULES.replace("stabilization_window: 0s, ", "");
-    let (code, says) = refused(&Bridge::new(CONFIG, &rules));
-    assert_eq!(code, Some(2), "{says}");
+    assert!(says.contains("rules.yaml:13:5") && says.contains("budget"), "{says}");
 }
 
 #[test]

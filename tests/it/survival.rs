@@ -88,6 +88,28 @@ async fn an_episode_outlives_the_process() {
     assert!(sequence(&events[1]) > sequence(&events[0]));
 }
 
+/// What a guard has stopped comes by itself when its time is over, also when the process was not there
+/// for a part of it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_scale_in_that_waits_for_its_calm_outlives_the_process() {
+    let rules = RULES.replace("stabilization_window: 0s", "stabilization_window: 2s");
+    let mut bridge = Bridge::new(CONFIG, &rules);
+    bridge.run().await;
+    let a = pending("workers", "a");
+    bridge.post(notification(std::slice::from_ref(&a))).await;
+    let closed = bridge.post(notification(&[resolved(&a)])).await;
+    assert_eq!(closed.verdicts(), json!({ "stabilizing": 1 }));
+    bridge.kill();
+    bridge.run().await;
+    eventually("the scale-in", async || {
+        let journal = bridge.journal();
+        journal.iter().any(|event| event["data"]["action"] == "scale_in").then_some(())
+    })
+    .await;
+    let series = "scalebridge_decisions_total{rule=\"unschedulable-pods\",verdict=\"emitted\"}";
+    assert_eq!(bridge.metric(series).await, 1.0);
+}
+
 /// A request that is on its way when SIGTERM comes is answered; a new one is not taken.
 #[tokio::test(flavor = "multi_thread")]
 async fn sigterm_finishes_what_is_in_flight_and_takes_nothing_more() {

@@ -2,12 +2,11 @@
 
 use super::super::decode::Fields;
 use super::super::diagnostic::{Code, Diagnostics};
-use super::super::scalar::{flag, number, word};
-use super::super::unsupported::Guards;
+use super::super::scalar::{duration, flag, number, word};
 use super::super::yaml::Node;
 use super::amount::amount;
-use super::defaults::{Defaults, guard};
-use crate::domain::rule::{Change, FiringAction, Limits, Repeat, ResolvedAction};
+use super::defaults::Defaults;
+use crate::domain::rule::{Action, Change, FiringAction, Limits, Repeat, ResolvedAction};
 use crate::domain::template::Templates;
 
 /// Which of the two actions is read.
@@ -36,9 +35,9 @@ pub(super) fn firing(
     let repeat = fields.get("repeat", word(&repeats)).unwrap_or(Repeat::OnGrowth);
     // `hold` is an action too, which the list of what is unsupported refuses.
     let action = fields.one_of(&["scale_out", "scale_in", "set_capacity", "notify", "hold"], ACTIONS);
-    let change = change(action, Phase::Firing, &mut fields, around);
+    let action = guarded(action, Phase::Firing, &mut fields, around);
     fields.finish();
-    Some(FiringAction { change: change?, repeat })
+    Some(FiringAction { action: action?, repeat })
 }
 
 pub(super) fn resolved(
@@ -48,35 +47,30 @@ pub(super) fn resolved(
 ) -> Option<ResolvedAction> {
     let mut fields = Fields::of(node, "rules.*.on_resolved", faults)?;
     let action = fields.one_of(&["scale_out", "scale_in", "set_capacity", "notify"], ACTIONS);
-    let change = change(action, Phase::Resolved, &mut fields, around);
+    let action = guarded(action, Phase::Resolved, &mut fields, around);
     fields.finish();
-    Some(ResolvedAction { change: change? })
+    Some(ResolvedAction { action: action? })
 }
 
-fn change(
+fn guarded(
     action: Option<(&'static str, &Node)>,
     phase: Phase,
     fields: &mut Fields<'_, '_>,
     around: &mut Surroundings<'_>,
-) -> Option<Change> {
+) -> Option<Action> {
     // Both are read first, so that a fault in one hides none in the other.
-    let cooldown = guard(fields, "cooldown");
-    let stabilization_window = guard(fields, "stabilization_window");
-    let guards = Guards {
-        cooldown: cooldown.or_else(|| around.defaults.cooldown.clone()),
-        stabilization_window: stabilization_window.or_else(|| around.defaults.stabilization_window.clone()),
-    };
+    let cooldown = fields.get("cooldown", duration).or(around.defaults.cooldown);
+    let window = fields.get("stabilization_window", duration);
     let (name, node) = action?;
-    // By name, so that it is said of an action too that cannot be read.
-    if matches!(name, "scale_in" | "set_capacity") {
-        guards.check(name, &node.place, fields.faults);
-    }
-    match name {
+    let change = match name {
         "scale_out" => amount(node, false, phase, around.templates, fields.faults).map(Change::ScaleOut),
         "scale_in" => amount(node, true, phase, around.templates, fields.faults).map(Change::ScaleIn),
         "set_capacity" => set_capacity(node, around.limits, fields.faults),
         _ => notify(node, fields.faults),
-    }
+    }?;
+    let common = around.defaults.stabilization_window.filter(|_| change.takes_away());
+    let stabilization_window = window.or(common).unwrap_or_else(|| Action::default_window(&change));
+    Some(Action { change, cooldown: cooldown.unwrap_or(Action::COOLDOWN), stabilization_window })
 }
 
 fn set_capacity(node: &Node, limits: Limits, faults: &mut Diagnostics) -> Option<Change> {

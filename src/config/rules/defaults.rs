@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use super::super::decode::{Fields, Spot, names, spot};
-use super::super::diagnostic::{Code, Diagnostics, Place};
+use super::super::decode::{Fields, Spot, names};
+use super::super::diagnostic::{Code, Diagnostics};
 use super::super::scalar::{duration, number, time, word};
 use super::super::yaml::Node;
 use crate::domain::name::Name;
@@ -16,8 +16,9 @@ pub(super) struct Defaults {
     pub expires_after: Option<Duration>,
     pub limits: Limits,
     pub mode: Option<Mode>,
-    pub cooldown: Option<Spot<Duration>>,
-    pub stabilization_window: Option<Spot<Duration>>,
+    pub cooldown: Option<Duration>,
+    /// Of what takes capacity away; a scale-out waits only where its rule says so itself.
+    pub stabilization_window: Option<Duration>,
 }
 
 pub(super) const MODES: [(&str, Mode); 2] = [("active", Mode::Active), ("disabled", Mode::Disabled)];
@@ -29,18 +30,11 @@ pub(super) fn defaults(node: &Node, faults: &mut Diagnostics) -> Option<Defaults
         expires_after: fields.get("expires_after", time),
         limits: limits(&mut fields, Limits::default()),
         mode: fields.get("mode", word(&MODES)),
-        cooldown: guard(&mut fields, "cooldown"),
-        stabilization_window: guard(&mut fields, "stabilization_window"),
+        cooldown: fields.get("cooldown", duration),
+        stabilization_window: fields.get("stabilization_window", duration),
     };
     fields.finish();
     Some(defaults)
-}
-
-/// A guard that is asked for. One that is refused or faulty has been said already; it is there all the
-/// same, and nobody has to be told to say it.
-pub(super) fn guard(fields: &mut Fields<'_, '_>, key: &'static str) -> Option<Spot<Duration>> {
-    let own = fields.get(key, spot(duration));
-    own.or_else(|| fields.has(key).then_some(Spot { value: Duration::ZERO, place: Place::Default }))
 }
 
 /// `limits`, key by key over those of `common`: who gives a rule a maximum keeps the common minimum.

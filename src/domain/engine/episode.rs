@@ -2,14 +2,13 @@
 
 use std::collections::BTreeMap;
 
+use super::act::{Act, Book, Outcome};
 use super::{Context, emit};
-use crate::domain::event::{Event, EventAlert};
 use crate::domain::name::Name;
-use crate::domain::rule::{Change, Mode, Repeat, Rule};
-use crate::domain::state::{AlertKey, Cause, Episode, Occurrence, TargetState};
+use crate::domain::state::{AlertKey, Cause, Closing, Episode, Kept, Occurrence, RuleState, TargetState};
 use crate::domain::target::{Target, TargetKey};
 use crate::domain::time::Time;
-use crate::domain::verdict::{Decision, Phase, Verdict};
+use crate::domain::verdict::{Decision, Verdict};
 
 /// What happened to one rule at one target at one moment.
 #[derive(Default)]
@@ -38,23 +37,6 @@ pub struct Opened {
     pub previous_end: Option<Time>,
 }
 
-/// The outcome for some alerts.
-struct Outcome {
-    verdict: Verdict,
-    detail: Option<String>,
-    event: Option<Event>,
-}
-
-impl Outcome {
-    fn quiet(verdict: Verdict) -> Self {
-        Self { verdict, detail: None, event: None }
-    }
-
-    fn because(verdict: Verdict, detail: &str) -> Self {
-        Self { verdict, detail: Some(detail.to_owned()), event: None }
-    }
-}
-
 /// Judges the episode after a turn, acts, and writes down what was decided.
 pub fn settle(
     context: &Context<'_>,
@@ -64,49 +46,56 @@ pub fn settle(
     turn: Turn,
 ) -> Vec<Decision> {
     let rule = context.rules.rule(name);
-    let mut book = Book { rule: name, target: key, decisions: Vec::new() };
-    let rule_state = state.rules.entry(name.clone()).or_default();
+    let mut book = Book::new(name, key);
+    let TargetState { sequence, rules, cooldowns, .. } = state;
+    let rule_state = rules.entry(name.clone()).or_default();
     let mut episode = rule_state.episode.take();
     let Turn { opened, closed, expired, late, quiet, cause, truncated } = turn;
 
     for (alert, verdict) in quiet {
-        book.add(Outcome::quiet(verdict), None, vec![alert]);
+        book.add(Outcome::quiet(verdict), vec![alert]);
     }
     for (alert, due) in late {
-        book.add(Outcome::quiet(Verdict::Late), Some(due), vec![alert]);
+        book.add(Outcome::stopped(Verdict::Late, due), vec![alert]);
     }
     if !expired.is_empty() {
-        book.add(Outcome::quiet(Verdict::Expired), None, expired);
+        book.add(Outcome::quiet(Verdict::Expired), expired);
     }
+    let mut act = match (rule, cause) {
+        (Some(rule), Some(cause)) => Some(Act { context, key, rule, cause, truncated, sequence, cooldowns }),
+        _ => None,
+    };
     if !opened.is_empty() {
-        let alerts = opened.iter().map(|opened| opened.occurrence.alert.clone()).collect();
-        let outcome = match (rule, &cause) {
-            (Some(rule), Some(cause)) => {
-                let open = open(context, key, &mut episode, name, opened);
-                let mut act = Act { context, key, rule, cause, truncated, sequence: &mut state.sequence };
-                act.on_firing(open)
+        let alerts: Vec<AlertKey> = opened.iter().map(|opened| opened.occurrence.alert.clone()).collect();
+        let outcome = match &mut act {
+            Some(act) => {
+                let (episode, is_new) = open(context, key, &mut episode, name, opened);
+                act.on_firing(episode, is_new, &alerts, &mut book)
             }
-            _ => Outcome::because(Verdict::Withdrawn, "the rule is gone"),
+            None => Outcome::because(Verdict::Withdrawn, "the rule is gone"),
         };
-        book.add(outcome, None, alerts);
+        book.add(outcome, alerts);
     }
     let over = episode.as_ref().is_some_and(|episode| episode.open.is_empty());
+    if over && let Some(kept) = episode.as_mut().and_then(|episode| episode.kept.take()) {
+        book.add(Outcome::because(Verdict::Withdrawn, "its episode is over"), kept.alerts);
+    }
     if !closed.is_empty() {
-        let alerts = closed.iter().map(|closed| closed.alert.clone()).collect();
-        let outcome = match (&episode, rule, &cause) {
-            (Some(_), ..) if !over => Outcome::quiet(Verdict::StillOpen),
-            (Some(episode), Some(rule), Some(cause)) => {
-                let mut act = Act { context, key, rule, cause, truncated, sequence: &mut state.sequence };
-                act.on_resolved(episode, &closed)
+        let alerts: Vec<AlertKey> = closed.iter().map(|closed| closed.alert.clone()).collect();
+        let outcome = match (episode.take_if(|_| over), act) {
+            (None, _) => Outcome::quiet(Verdict::StillOpen),
+            (Some(episode), Some(mut act)) => {
+                let since = context.now;
+                let (outcome, kept) = act.on_resolved(&episode, &closed, since, &alerts);
+                rule_state.closing = kept.map(|kept| Closing { episode, closed, kept });
+                outcome
             }
-            _ => Outcome::because(Verdict::NoAction, "the rule is gone"),
+            (Some(_), None) => Outcome::because(Verdict::NoAction, "the rule is gone"),
         };
-        book.add(outcome, None, alerts);
+        book.add(outcome, alerts);
     }
     rule_state.episode = episode.filter(|_| !over);
-    if rule_state.is_empty() {
-        state.rules.remove(name);
-    }
+    forget_if_empty(state, name);
     book.decisions
 }
 
@@ -130,6 +119,7 @@ fn open<'a>(
             emissions: 0,
             most_open: 0,
             adopted: false,
+            kept: None,
             parameters: BTreeMap::new(),
         });
         episode.adopted |= occurrence.starts_at < context.created;
@@ -141,138 +131,107 @@ fn open<'a>(
     (episode, is_new)
 }
 
-/// One chance to act.
-struct Act<'a> {
-    context: &'a Context<'a>,
-    key: &'a TargetKey,
-    rule: &'a Rule,
-    cause: &'a Cause,
-    truncated: bool,
-    sequence: &'a mut u64,
+/// Withdraws what was to be done about episodes that have closed, under any rule: something opened on
+/// the target, so the calm that they were waiting for is over.
+pub fn withdraw_closings(key: &TargetKey, state: &mut TargetState) -> Vec<Decision> {
+    let mut decisions = Vec::new();
+    for (name, rule_state) in &mut state.rules {
+        if let Some(closing) = rule_state.closing.take() {
+            let mut book = Book::new(name, key);
+            let outcome = Outcome::because(Verdict::Withdrawn, "something opened on the target");
+            book.add(outcome, closing.kept.alerts);
+            decisions.extend(book.decisions);
+        }
+    }
+    state.rules.retain(|_, rule_state| !rule_state.is_empty());
+    decisions
 }
 
-impl Act<'_> {
-    fn on_firing(&mut self, (episode, is_new): (&mut Episode, bool)) -> Outcome {
-        if self.rule.mode == Mode::Disabled {
-            return Outcome::quiet(Verdict::Disabled);
+/// Looks again at what guards have stopped and whose time has come: emitted if it is still supported,
+/// else withdrawn, or stopped by the next guard. What adds capacity comes first.
+pub fn look_again(context: &Context<'_>, key: &TargetKey, state: &mut TargetState) -> Vec<Decision> {
+    let due = |kept: &Kept| kept.due <= context.now;
+    let mut waiting: Vec<(bool, Name, bool)> = Vec::new();
+    for (name, rule_state) in &state.rules {
+        let rule = context.rules.rule(name);
+        if rule_state.episode.as_ref().and_then(|episode| episode.kept.as_ref()).is_some_and(due) {
+            let firing = rule.and_then(|rule| rule.on_firing.as_ref());
+            waiting.push((
+                firing.is_some_and(|firing| firing.action.change.takes_away()),
+                name.clone(),
+                false,
+            ));
         }
-        let Some(action) = &self.rule.on_firing else {
-            return Outcome::quiet(Verdict::NoAction);
-        };
-        let open = u32::try_from(episode.open.len()).unwrap_or(u32::MAX);
-        let grew = open > episode.most_open && action.repeat == Repeat::OnGrowth;
-        if open == 0 || !(is_new || grew) {
-            return Outcome::quiet(Verdict::NoAction);
+        if rule_state.closing.as_ref().is_some_and(|closing| due(&closing.kept)) {
+            let resolved = rule.and_then(|rule| rule.on_resolved.as_ref());
+            let takes_away = resolved.is_some_and(|resolved| resolved.action.change.takes_away());
+            waiting.push((takes_away, name.clone(), true));
         }
-        if let Some(outcome) = self.refuse(&action.change, episode) {
-            return outcome;
-        }
-        let alerts: Vec<EventAlert> = episode.open.iter().map(emit::alert).collect();
-        let metrics = episode.open.iter().filter_map(|open| open.metric);
-        let emission = episode.emissions + 1;
-        let outcome = self.emit(Phase::Firing, &action.change, episode, emission, alerts, metrics.collect());
-        if outcome.verdict == Verdict::Emitted {
-            episode.emissions = emission;
-            episode.most_open = open;
-        }
-        outcome
     }
-
-    fn on_resolved(&mut self, episode: &Episode, closed: &[Occurrence]) -> Outcome {
-        if self.rule.mode == Mode::Disabled {
-            return Outcome::quiet(Verdict::Disabled);
-        }
-        let Some(action) = &self.rule.on_resolved else {
-            return Outcome::quiet(Verdict::NoAction);
-        };
-        if episode.emissions == 0 {
-            return Outcome::because(Verdict::NoEvidence, "this episode has emitted nothing to undo");
-        }
-        if self.truncated {
-            return Outcome::because(Verdict::NoEvidence, "the notification left out alerts (max_alerts)");
-        }
-        if let Some(outcome) = self.refuse(&action.change, episode) {
-            return outcome;
-        }
-        let alerts = closed.iter().map(emit::alert).collect();
-        self.emit(Phase::Resolved, &action.change, episode, 1, alerts, Vec::new())
-    }
-
-    /// Capacity is only taken away on positive evidence.
-    fn refuse(&self, change: &Change, episode: &Episode) -> Option<Outcome> {
-        if !change.takes_away() {
-            None
-        } else if self.truncated {
-            Some(Outcome::because(Verdict::NoEvidence, "the notification left out alerts (max_alerts)"))
-        } else if episode.adopted {
-            Some(Outcome::because(Verdict::NoEvidence, "it began before this store was created"))
+    waiting.sort();
+    let mut decisions = Vec::new();
+    for (_, name, closing) in waiting {
+        let mut book = Book::new(&name, key);
+        if closing {
+            close_again(context, key, state, &name, &mut book);
         } else {
-            None
+            fire_again(context, key, state, &name, &mut book);
         }
+        decisions.extend(book.decisions);
+        forget_if_empty(state, &name);
     }
-
-    fn emit(
-        &mut self,
-        phase: Phase,
-        change: &Change,
-        episode: &Episode,
-        emission: u32,
-        alerts: Vec<EventAlert>,
-        metrics: Vec<f64>,
-    ) -> Outcome {
-        let adjustment = match emit::adjustment(change, &self.rule.limits, &metrics) {
-            Ok(adjustment) => adjustment,
-            Err(error) => return Outcome::because(Verdict::Invalid, &error),
-        };
-        *self.sequence = self.context.now.as_micros().max(self.sequence.saturating_add(1));
-        let event = Event {
-            id: emit::event_id(&self.rule.name, self.key, phase, &episode.id, emission),
-            action: change.action(),
-            time: self.context.now,
-            sequence: *self.sequence,
-            expires_after: self.rule.expires_after,
-            rule: self.rule.name.clone(),
-            phase,
-            adjustment,
-            target: episode.target.clone(),
-            limits: self.rule.limits,
-            reason: emit::reason(phase, &alerts),
-            episode: emit::episode_ref(episode, emission),
-            alerts,
-            cause: self.cause.clone(),
-            parameters: episode.parameters.clone(),
-        };
-        Outcome { verdict: Verdict::Emitted, detail: None, event: Some(event) }
-    }
+    decisions
 }
 
-/// The decisions of one turn; alerts with the same outcome stand together.
-struct Book<'a> {
-    rule: &'a Name,
-    target: &'a TargetKey,
-    decisions: Vec<Decision>,
+fn fire_again(
+    context: &Context<'_>,
+    key: &TargetKey,
+    state: &mut TargetState,
+    name: &Name,
+    book: &mut Book<'_>,
+) {
+    let TargetState { sequence, rules, cooldowns, .. } = state;
+    let Some(episode) = rules.get_mut(name).and_then(|rule_state| rule_state.episode.as_mut()) else {
+        return;
+    };
+    let Some(kept) = episode.kept.take() else { return };
+    let outcome = match context.rules.rule(name) {
+        None => Outcome::because(Verdict::Withdrawn, "the rule is gone"),
+        Some(_) if !episode.has_grown() => Outcome::because(Verdict::Withdrawn, "it shrank again meanwhile"),
+        Some(rule) => {
+            let cause = kept.cause;
+            let mut act = Act { context, key, rule, cause, truncated: false, sequence, cooldowns };
+            act.fire(episode, kept.since, &kept.alerts)
+        }
+    };
+    book.add(outcome, kept.alerts);
 }
 
-impl Book<'_> {
-    fn add(&mut self, outcome: Outcome, until: Option<Time>, alerts: Vec<AlertKey>) {
-        let same = |known: &&mut Decision| {
-            known.verdict == outcome.verdict
-                && known.event.is_none()
-                && outcome.event.is_none()
-                && known.until == until
-                && known.detail == outcome.detail
-        };
-        match self.decisions.iter_mut().find(same) {
-            Some(known) => known.alerts.extend(alerts),
-            None => self.decisions.push(Decision {
-                rule: Some(self.rule.clone()),
-                target: Some(self.target.clone()),
-                verdict: outcome.verdict,
-                detail: outcome.detail,
-                until,
-                alerts,
-                event: outcome.event.map(Box::new),
-            }),
+fn close_again(
+    context: &Context<'_>,
+    key: &TargetKey,
+    state: &mut TargetState,
+    name: &Name,
+    book: &mut Book<'_>,
+) {
+    let TargetState { sequence, rules, cooldowns, .. } = state;
+    let Some(rule_state) = rules.get_mut(name) else { return };
+    let Some(Closing { episode, closed, kept }) = rule_state.closing.take() else { return };
+    let outcome = match context.rules.rule(name) {
+        None => Outcome::because(Verdict::Withdrawn, "the rule is gone"),
+        Some(rule) => {
+            let cause = kept.cause;
+            let mut act = Act { context, key, rule, cause, truncated: false, sequence, cooldowns };
+            let (outcome, again) = act.on_resolved(&episode, &closed, kept.since, &kept.alerts);
+            rule_state.closing = again.map(|kept| Closing { episode, closed, kept });
+            outcome
         }
+    };
+    book.add(outcome, kept.alerts);
+}
+
+fn forget_if_empty(state: &mut TargetState, name: &Name) {
+    if state.rules.get(name).is_some_and(RuleState::is_empty) {
+        state.rules.remove(name);
     }
 }

@@ -5,8 +5,10 @@
 //! to look at again. `serve` and tests use these same two functions.
 //!
 //! The order of things: `notify` sends each alert to the targets that it concerns; `occurrence` opens
-//! and closes occurrences; `episode` sees what that made of the rule's episode and acts on it.
+//! and closes occurrences; `episode` sees what that made of the rule's episode; `act` asks the guards and
+//! emits, or keeps what is stopped for a time.
 
+mod act;
 mod emit;
 mod episode;
 mod occurrence;
@@ -241,14 +243,16 @@ pub fn notify(context: &Context<'_>, input: &Input, states: &States) -> Step {
 }
 
 /// Decides what has come due at one target: occurrences that nobody speaks of any more, late ones
-/// whose window is over, ends that need not be remembered. An empty step if nothing has.
+/// whose window is over, actions that a guard has stopped, ends that need not be remembered. An empty step if nothing has.
 pub fn come_due(context: &Context<'_>, key: &TargetKey, state: &TargetState) -> Step {
     if state.due().is_none_or(|due| due > context.now) {
         return Step::default();
     }
     let mut state = state.clone();
     state.ended.retain(|ended| ended.until > context.now);
-    let decisions = occurrence::expire(context, key, &mut state);
+    state.cooldowns.prune(context.now);
+    let mut decisions = occurrence::expire(context, key, &mut state);
+    decisions.extend(episode::look_again(context, key, &mut state));
     Step { states: vec![(key.clone(), state)], decisions }
 }
 

@@ -69,11 +69,30 @@ pub fn apply(
             remember_end(state, Ended { alert, ends_at, was_open, until });
         }
     }
-    let mut decisions = Vec::new();
-    for (name, mut turn) in by_rule {
+    for turn in by_rule.values_mut() {
         turn.cause = Some(input.cause.clone());
         turn.truncated = input.truncated;
+    }
+    settle(context, key, state, by_rule)
+}
+
+/// Settles all turns of a moment. Rules in which something opens come first, so that what they add is
+/// known to those that would take away; and what they open ends every wait for a calm.
+fn settle(
+    context: &Context<'_>,
+    key: &TargetKey,
+    state: &mut TargetState,
+    turns: BTreeMap<Name, Turn>,
+) -> Vec<Decision> {
+    let (opening, others): (Vec<_>, Vec<_>) =
+        turns.into_iter().partition(|(_, turn)| !turn.opened.is_empty());
+    let opens = !opening.is_empty();
+    let mut decisions = Vec::new();
+    for (name, turn) in opening.into_iter().chain(others) {
         decisions.extend(episode::settle(context, key, state, &name, turn));
+    }
+    if opens {
+        decisions.extend(episode::withdraw_closings(key, state));
     }
     decisions
 }
@@ -189,6 +208,5 @@ pub fn expire(context: &Context<'_>, key: &TargetKey, state: &mut TargetState) -
             by_rule.insert(name.clone(), turn);
         }
     }
-    let turns = by_rule.into_iter();
-    turns.flat_map(|(name, turn)| episode::settle(context, key, state, &name, turn)).collect()
+    settle(context, key, state, by_rule)
 }

@@ -10,8 +10,8 @@ use crate::domain::event::{AdjustmentType, Event};
 use crate::domain::matcher::Matcher;
 use crate::domain::notification::Envelope;
 use crate::domain::rule::{
-    Amount, Change, FiringAction, Limits, Mode, Repeat, ResolvedAction, Rule, Step as RuleStep, Steps,
-    TargetTemplate,
+    Action, Amount, Change, FiringAction, Limits, Mode, Repeat, ResolvedAction, Rule, Step as RuleStep,
+    Steps, TargetTemplate,
 };
 use crate::domain::target::Platform;
 use crate::domain::template::Templates;
@@ -25,6 +25,11 @@ fn name(text: &str) -> Name {
 
 fn by(units: u32) -> Amount {
     Amount::By(NonZeroU32::new(units).unwrap())
+}
+
+/// An action that no guard stops.
+fn at_once(change: Change) -> Action {
+    Action { change, cooldown: Duration::ZERO, stabilization_window: Duration::ZERO }
 }
 
 /// A world with one source, one rule called `pods` on `alertname = Pending`, and a clock.
@@ -46,8 +51,11 @@ struct Setup {
 impl Default for Setup {
     fn default() -> Self {
         Self {
-            on_firing: Some(FiringAction { change: Change::ScaleOut(by(2)), repeat: Repeat::OnGrowth }),
-            on_resolved: Some(ResolvedAction { change: Change::ScaleIn(by(1)) }),
+            on_firing: Some(FiringAction {
+                action: at_once(Change::ScaleOut(by(2))),
+                repeat: Repeat::OnGrowth,
+            }),
+            on_resolved: Some(ResolvedAction { action: at_once(Change::ScaleIn(by(1))) }),
             mode: Mode::Active,
             limits: Limits::default(),
         }
@@ -126,6 +134,18 @@ fn firing(pod: &str, starts: i64) -> Alert {
 
 fn resolved(pod: &str, starts: i64, ends: i64) -> Alert {
     alert(Status::Resolved, pod, starts, Some(ends))
+}
+
+/// Scale out by 2 and in by 1, with these cooldowns and this stabilization window, in minutes.
+fn guarded(out_cooldown: u32, in_cooldown: u32, window: u32) -> Setup {
+    let action = |change, cooldown, stabilization_window| Action { change, cooldown, stabilization_window };
+    let out = action(Change::ScaleOut(by(2)), out_cooldown * MINUTE, Duration::ZERO);
+    let inwards = action(Change::ScaleIn(by(1)), in_cooldown * MINUTE, window * MINUTE);
+    Setup {
+        on_firing: Some(FiringAction { action: out, repeat: Repeat::OnGrowth }),
+        on_resolved: Some(ResolvedAction { action: inwards }),
+        ..Setup::default()
+    }
 }
 
 impl World {
@@ -454,7 +474,7 @@ fn the_same_alert_twice_in_one_notification_counts_once() {
 #[test]
 fn a_scale_in_on_firing_wants_a_whole_notification() {
     let idle = || Setup {
-        on_firing: Some(FiringAction { change: Change::ScaleIn(by(3)), repeat: Repeat::Never }),
+        on_firing: Some(FiringAction { action: at_once(Change::ScaleIn(by(3))), repeat: Repeat::Never }),
         on_resolved: None,
         ..Setup::default()
     };
@@ -465,8 +485,11 @@ fn a_scale_in_on_firing_wants_a_whole_notification() {
 #[test]
 fn repeat_never_acts_once_an_episode() {
     let change = Change::ScaleOut(by(2));
-    let mut world =
-        Setup { on_firing: Some(FiringAction { change, repeat: Repeat::Never }), ..Setup::default() }.world();
+    let mut world = Setup {
+        on_firing: Some(FiringAction { action: at_once(change), repeat: Repeat::Never }),
+        ..Setup::default()
+    }
+    .world();
     world.post(1, vec![firing("a", 0)]);
     assert_eq!(told(&world.post(2, vec![firing("a", 0), firing("b", 0)])), "duplicate×1, no_action×1");
 }
@@ -478,7 +501,7 @@ fn steps_go_by_the_highest_metric_among_the_open() {
     let one = |from: f64, by: u32| RuleStep { from, by: NonZeroU32::new(by).unwrap() };
     let steps = Steps::new(metric, vec![one(0.0, 1), one(10.0, 3)]).unwrap();
     let change = Change::ScaleOut(Amount::Steps(steps));
-    let on_firing = Some(FiringAction { change, repeat: Repeat::OnGrowth });
+    let on_firing = Some(FiringAction { action: at_once(change), repeat: Repeat::OnGrowth });
     let mut world = Setup::default().world();
     world.rules = Setup { on_firing, ..Setup::default() }.table(templates);
     let with = |pod: &str, value: &str| {
@@ -500,7 +523,7 @@ fn steps_go_by_the_highest_metric_among_the_open() {
 fn adjustments_speak_auto_scalings_terms() {
     let changed = |change: Change| {
         let limits = Limits { min_capacity: Some(2), max_capacity: Some(40) };
-        let on_firing = Some(FiringAction { change, repeat: Repeat::Never });
+        let on_firing = Some(FiringAction { action: at_once(change), repeat: Repeat::Never });
         let decisions = Setup { on_firing, limits, ..Setup::default() }.world().post(1, vec![firing("a", 0)]);
         events(&decisions)[0].adjustment.clone()
     };
@@ -521,4 +544,137 @@ fn adjustments_speak_auto_scalings_terms() {
         (AdjustmentType::ExactCapacity, 40, Some(false))
     );
     assert_eq!(changed(Change::Notify), None);
+}
+
+#[test]
+fn a_scale_in_waits_for_its_calm_and_comes_by_itself() {
+    let mut world = guarded(0, 0, 15).world();
+    world.post(0, vec![firing("a", 0)]);
+    let closed = world.post(60, vec![resolved("a", 0, 55)]);
+    assert_eq!(told(&closed), "stabilizing×1");
+    assert_eq!(closed[0].until, Some(at(60 + 900)));
+    assert_eq!(told(&world.post(100, vec![resolved("a", 0, 55)])), "duplicate×1");
+    assert_eq!(told(&world.wait(60 + 899)), "");
+    let emitted = world.wait(60 + 900);
+    assert_eq!(told(&emitted), "emitted×1 scale_in -1");
+    assert_eq!(events(&emitted)[0].reason, "1 alert resolved: Pending");
+    assert_eq!(told(&world.wait(60 + 7200)), "");
+}
+
+#[test]
+fn a_fire_within_the_stabilization_window_withdraws_the_scale_in() {
+    let mut world = guarded(0, 0, 15).world();
+    world.post(0, vec![firing("a", 0)]);
+    world.post(60, vec![resolved("a", 0, 55)]);
+    let fired = world.post(300, vec![firing("b", 290)]);
+    assert_eq!(told(&fired), "emitted×1 scale_out +2, withdrawn×1");
+    assert_eq!(told(&world.wait(3000)), "");
+    assert_eq!(told(&world.post(3060, vec![resolved("b", 290, 3050)])), "stabilizing×1");
+    assert_eq!(told(&world.wait(3060 + 900)), "emitted×1 scale_in -1");
+}
+
+#[test]
+fn a_scale_out_during_a_scale_ins_cooldown_goes_at_once_and_a_scale_in_during_a_scale_outs_waits() {
+    let mut world = guarded(10, 10, 0).world();
+    world.post(0, vec![firing("a", 0)]);
+    let closed = world.post(60, vec![resolved("a", 0, 55)]);
+    assert_eq!(told(&closed), "cooling_down×1");
+    assert_eq!(closed[0].until, Some(at(600)));
+    assert_eq!(told(&world.wait(600)), "emitted×1 scale_in -1");
+    assert_eq!(told(&world.post(660, vec![firing("b", 650)])), "emitted×1 scale_out +2");
+}
+
+#[test]
+fn growth_within_a_cooldown_is_kept_and_decided_when_it_is_over() {
+    let mut world = guarded(5, 0, 0).world();
+    world.post(0, vec![firing("a", 0)]);
+    let grown = world.post(60, vec![firing("a", 0), firing("b", 55)]);
+    assert_eq!(told(&grown), "duplicate×1, cooling_down×1");
+    let more = world.post(120, vec![firing("a", 0), firing("b", 55), firing("c", 115)]);
+    assert_eq!(told(&more), "duplicate×2, withdrawn×1, cooling_down×1");
+    assert_eq!(told(&world.wait(299)), "");
+    let emitted = world.wait(300);
+    assert_eq!(told(&emitted), "emitted×1 scale_out +2");
+    assert_eq!(events(&emitted)[0].alerts.len(), 3, "all that are open by then");
+    assert_eq!(events(&emitted)[0].episode.emission, 2);
+}
+
+#[test]
+fn growth_that_is_over_when_its_cooldown_ends_is_withdrawn() {
+    let mut world = guarded(5, 0, 0).world();
+    world.post(0, vec![firing("a", 0)]);
+    world.post(60, vec![firing("a", 0), firing("b", 55)]);
+    world.post(120, vec![firing("a", 0), resolved("b", 55, 110)]);
+    assert_eq!(told(&world.wait(300)), "withdrawn×1");
+}
+
+#[test]
+fn growth_that_is_kept_is_withdrawn_when_its_episode_closes() {
+    let mut world = guarded(5, 0, 0).world();
+    world.post(0, vec![firing("a", 0)]);
+    world.post(60, vec![firing("a", 0), firing("b", 55)]);
+    let closed = world.post(120, vec![resolved("a", 0, 110), resolved("b", 55, 110)]);
+    assert_eq!(told(&closed), "withdrawn×1, cooling_down×2");
+    assert_eq!(told(&world.wait(300)), "emitted×2 scale_in -1");
+}
+
+#[test]
+fn a_scale_in_of_an_alert_that_fires_waits_until_it_has_fired_for_its_window() {
+    let idle = Action {
+        change: Change::ScaleIn(by(1)),
+        cooldown: Duration::ZERO,
+        stabilization_window: 10 * MINUTE,
+    };
+    let setup = || Setup {
+        on_firing: Some(FiringAction { action: idle.clone(), repeat: Repeat::OnGrowth }),
+        on_resolved: None,
+        ..Setup::default()
+    };
+    let mut world = setup().world();
+    assert_eq!(told(&world.post(0, vec![firing("idle", 0)])), "stabilizing×1");
+    assert_eq!(told(&world.wait(600)), "emitted×1 scale_in -1");
+    let mut world = setup().world();
+    world.post(0, vec![firing("idle", 0)]);
+    assert_eq!(told(&world.post(300, vec![resolved("idle", 0, 290)])), "withdrawn×1, no_action×1");
+    assert_eq!(told(&world.wait(600)), "");
+}
+
+#[test]
+fn growth_does_not_prolong_the_wait_of_what_it_joins() {
+    let out = Action {
+        change: Change::ScaleOut(by(2)),
+        cooldown: Duration::ZERO,
+        stabilization_window: 2 * MINUTE,
+    };
+    let on_firing = Some(FiringAction { action: out, repeat: Repeat::OnGrowth });
+    let mut world = Setup { on_firing, ..Setup::default() }.world();
+    world.post(0, vec![firing("a", 0)]);
+    let joined = world.post(60, vec![firing("a", 0), firing("b", 50)]);
+    assert_eq!(told(&joined), "duplicate×1, withdrawn×1, stabilizing×1");
+    assert_eq!(told(&world.wait(120)), "emitted×1 scale_out +2");
+}
+
+#[test]
+fn what_is_kept_follows_the_rule_as_it_is_when_it_comes_due() {
+    let mut world = guarded(0, 0, 15).world();
+    world.post(0, vec![firing("a", 0)]);
+    world.post(60, vec![resolved("a", 0, 55)]);
+    world.rules = RuleTable::new(Vec::new(), Templates::new());
+    assert_eq!(told(&world.wait(60 + 900)), "withdrawn×1");
+    let mut world = guarded(0, 0, 15).world();
+    world.post(0, vec![firing("a", 0)]);
+    world.post(60, vec![resolved("a", 0, 55)]);
+    world.rules = Setup { mode: Mode::Disabled, ..guarded(0, 0, 15) }.table(Templates::new());
+    assert_eq!(told(&world.wait(60 + 900)), "disabled×1");
+}
+
+#[test]
+fn a_cooldown_outlives_the_episode_that_began_it() {
+    let mut world = guarded(600, 0, 0).world();
+    world.post(0, vec![firing("a", 0)]);
+    world.post(60, vec![resolved("a", 0, 55)]);
+    world.wait(4000);
+    let again = world.post(5000, vec![firing("a", 4990)]);
+    assert_eq!(told(&again), "cooling_down×1, withdrawn×1");
+    assert_eq!(told(&world.wait(36_000)), "emitted×1 scale_out +2");
 }

@@ -1,0 +1,231 @@
+//! Acting: what stands in the way of an action, and the event when nothing does.
+
+use super::{Context, emit};
+use crate::domain::event::{Event, EventAlert};
+use crate::domain::name::Name;
+use crate::domain::rule::{Action, Change, Mode, Repeat, Rule};
+use crate::domain::state::{AlertKey, Cause, Cooldowns, Episode, Kept, Occurrence};
+use crate::domain::target::TargetKey;
+use crate::domain::time::Time;
+use crate::domain::verdict::{Decision, Phase, Verdict};
+
+/// The outcome for some alerts.
+pub struct Outcome {
+    verdict: Verdict,
+    detail: Option<String>,
+    until: Option<Time>,
+    event: Option<Event>,
+}
+
+impl Outcome {
+    pub fn quiet(verdict: Verdict) -> Self {
+        Self { verdict, detail: None, until: None, event: None }
+    }
+
+    pub fn because(verdict: Verdict, detail: &str) -> Self {
+        Self { detail: Some(detail.to_owned()), ..Self::quiet(verdict) }
+    }
+
+    pub fn stopped(verdict: Verdict, until: Time) -> Self {
+        Self { until: Some(until), ..Self::quiet(verdict) }
+    }
+}
+
+/// One chance of a rule to act on a target.
+pub struct Act<'a> {
+    pub context: &'a Context<'a>,
+    pub key: &'a TargetKey,
+    pub rule: &'a Rule,
+    pub cause: Cause,
+    /// Whether the notification left out alerts.
+    pub truncated: bool,
+    pub sequence: &'a mut u64,
+    pub cooldowns: &'a mut Cooldowns,
+}
+
+impl Act<'_> {
+    /// Something opened in this episode: `alerts`, which are in it already.
+    pub fn on_firing(
+        &mut self,
+        episode: &mut Episode,
+        is_new: bool,
+        alerts: &[AlertKey],
+        book: &mut Book<'_>,
+    ) -> Outcome {
+        let Some(firing) = &self.rule.on_firing else {
+            return Outcome::quiet(Verdict::NoAction);
+        };
+        let acts = is_new || firing.repeat == Repeat::OnGrowth;
+        if !acts || !episode.has_grown() {
+            return Outcome::quiet(Verdict::NoAction);
+        }
+        if let Some(outcome) = self.refuse(&firing.action.change, episode) {
+            return outcome;
+        }
+        // The newest takes the place of what is kept. Its wait goes on: the need for it never ended.
+        let older = episode.kept.take();
+        let since = older.as_ref().map_or(self.context.now, |kept| kept.since);
+        if let Some(older) = older {
+            book.add(Outcome::because(Verdict::Withdrawn, "a newer one takes its place"), older.alerts);
+        }
+        self.fire(episode, since, alerts)
+    }
+
+    /// The `on_firing` action, asked for since `since`: emitted, or kept in the episode by a guard.
+    pub fn fire(&mut self, episode: &mut Episode, since: Time, alerts: &[AlertKey]) -> Outcome {
+        if self.rule.mode == Mode::Disabled {
+            return Outcome::quiet(Verdict::Disabled);
+        }
+        let Some(firing) = &self.rule.on_firing else {
+            return Outcome::because(Verdict::Withdrawn, "the rule has no on_firing any more");
+        };
+        if let Some(outcome) = self.refuse(&firing.action.change, episode) {
+            return outcome;
+        }
+        if let Some((verdict, due)) = self.guard(&firing.action, since) {
+            episode.kept = Some(self.keep(since, due, alerts));
+            return Outcome::stopped(verdict, due);
+        }
+        let shown: Vec<EventAlert> = episode.open.iter().map(emit::alert).collect();
+        let metrics = episode.open.iter().filter_map(|open| open.metric).collect();
+        let emission = episode.emissions + 1;
+        let outcome = self.emit(Phase::Firing, &firing.action, episode, emission, shown, metrics);
+        if outcome.verdict == Verdict::Emitted {
+            episode.emissions = emission;
+            episode.most_open = episode.open_count();
+        }
+        outcome
+    }
+
+    /// The `on_resolved` action of an episode that closed with `closed`, asked for since `since`. What a
+    /// guard stops for a time is given back, to be kept.
+    pub fn on_resolved(
+        &mut self,
+        episode: &Episode,
+        closed: &[Occurrence],
+        since: Time,
+        alerts: &[AlertKey],
+    ) -> (Outcome, Option<Kept>) {
+        if self.rule.mode == Mode::Disabled {
+            return (Outcome::quiet(Verdict::Disabled), None);
+        }
+        let Some(resolved) = &self.rule.on_resolved else {
+            return (Outcome::quiet(Verdict::NoAction), None);
+        };
+        if episode.emissions == 0 {
+            let detail = "this episode has emitted nothing to undo";
+            return (Outcome::because(Verdict::NoEvidence, detail), None);
+        }
+        if self.truncated {
+            return (Outcome::because(Verdict::NoEvidence, TRUNCATED), None);
+        }
+        if let Some(outcome) = self.refuse(&resolved.action.change, episode) {
+            return (outcome, None);
+        }
+        if let Some((verdict, due)) = self.guard(&resolved.action, since) {
+            return (Outcome::stopped(verdict, due), Some(self.keep(since, due, alerts)));
+        }
+        let shown = closed.iter().map(emit::alert).collect();
+        (self.emit(Phase::Resolved, &resolved.action, episode, 1, shown, Vec::new()), None)
+    }
+
+    /// Capacity is only taken away on positive evidence.
+    fn refuse(&self, change: &Change, episode: &Episode) -> Option<Outcome> {
+        if !change.takes_away() {
+            None
+        } else if self.truncated {
+            Some(Outcome::because(Verdict::NoEvidence, TRUNCATED))
+        } else if episode.adopted {
+            Some(Outcome::because(Verdict::NoEvidence, "it began before this store was created"))
+        } else {
+            None
+        }
+    }
+
+    /// The first guard that stops the action, and until when.
+    fn guard(&self, action: &Action, since: Time) -> Option<(Verdict, Time)> {
+        let calm = since.after(action.stabilization_window);
+        if calm > self.context.now {
+            return Some((Verdict::Stabilizing, calm));
+        }
+        let blocked = self.cooldowns.blocks(&action.change, self.context.now);
+        blocked.map(|until| (Verdict::CoolingDown, until))
+    }
+
+    fn keep(&self, since: Time, due: Time, alerts: &[AlertKey]) -> Kept {
+        Kept { since, due, alerts: alerts.to_vec(), cause: self.cause.clone() }
+    }
+
+    fn emit(
+        &mut self,
+        phase: Phase,
+        action: &Action,
+        episode: &Episode,
+        emission: u32,
+        alerts: Vec<EventAlert>,
+        metrics: Vec<f64>,
+    ) -> Outcome {
+        let adjustment = match emit::adjustment(&action.change, &self.rule.limits, &metrics) {
+            Ok(adjustment) => adjustment,
+            Err(error) => return Outcome::because(Verdict::Invalid, &error),
+        };
+        *self.sequence = self.context.now.as_micros().max(self.sequence.saturating_add(1));
+        self.cooldowns.emitted(action, self.context.now);
+        let event = Event {
+            id: emit::event_id(&self.rule.name, self.key, phase, &episode.id, emission),
+            action: action.change.action(),
+            time: self.context.now,
+            sequence: *self.sequence,
+            expires_after: self.rule.expires_after,
+            rule: self.rule.name.clone(),
+            phase,
+            adjustment,
+            target: episode.target.clone(),
+            limits: self.rule.limits,
+            reason: emit::reason(phase, &alerts),
+            episode: emit::episode_ref(episode, emission),
+            alerts,
+            cause: self.cause.clone(),
+            parameters: episode.parameters.clone(),
+        };
+        Outcome { event: Some(event), ..Outcome::quiet(Verdict::Emitted) }
+    }
+}
+
+const TRUNCATED: &str = "the notification left out alerts (max_alerts)";
+
+/// The decisions of one rule at one target; alerts with the same outcome stand together.
+pub struct Book<'a> {
+    rule: &'a Name,
+    target: &'a TargetKey,
+    pub decisions: Vec<Decision>,
+}
+
+impl<'a> Book<'a> {
+    pub fn new(rule: &'a Name, target: &'a TargetKey) -> Self {
+        Self { rule, target, decisions: Vec::new() }
+    }
+
+    pub fn add(&mut self, outcome: Outcome, alerts: Vec<AlertKey>) {
+        let Outcome { verdict, detail, until, event } = outcome;
+        let same = |known: &&mut Decision| {
+            known.verdict == verdict
+                && known.event.is_none()
+                && event.is_none()
+                && known.until == until
+                && known.detail == detail
+        };
+        match self.decisions.iter_mut().find(same) {
+            Some(known) => known.alerts.extend(alerts),
+            None => self.decisions.push(Decision {
+                rule: Some(self.rule.clone()),
+                target: Some(self.target.clone()),
+                verdict,
+                detail,
+                until,
+                alerts,
+                event: event.map(Box::new),
+            }),
+        }
+    }
+}
