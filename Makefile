@@ -4,11 +4,6 @@
 
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 
-# A notification as Alertmanager would send it, for the first rule in config/rules.yaml.
-define TRY
-curl http://127.0.0.1:9096/webhook/local -d '{"version":"4","alerts":[{"status":"firing","fingerprint":"1","startsAt":"2026-01-01T00:00:00Z","labels":{"alertname":"KubePodUnschedulable","severity":"warning","nodegroup":"workers","cluster":"prod"}}]}'
-endef
-
 .DEFAULT_GOAL := help
 .PHONY: help build run demo test lint clean
 
@@ -21,7 +16,7 @@ build: ## the release binary
 run: build ## the bridge alone: events come out on stdout, no cloud
 	$(info In another terminal, to see an event come out here:)
 	$(info )
-	$(info $(TRY))
+	$(info curl -s -d @config/notification.json http://127.0.0.1:9096/webhook/local)
 	$(info )
 	$(TARGET)/release/scalebridge serve --config config/scalebridge.yaml
 

@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::bridge::Bridge;
 use crate::config::{self, Retention, Settings};
+use crate::domain::engine::Policy;
 use crate::domain::name::Name;
 use crate::domain::time::Time;
 use crate::http::{self, Life, Limits, Phase, Running, Shared};
@@ -55,7 +56,8 @@ impl App {
     /// # Errors
     /// A listener or the store cannot be used.
     pub async fn run(self, stop: CancellationToken) -> anyhow::Result<()> {
-        let Settings { server, admin, store, sources, destinations, rules, retention, .. } = self.settings;
+        let Settings { server, admin, store, sources, destinations, rules, engine, retention, .. } =
+            self.settings;
         let life = Arc::new(Life::default());
         let running = Arc::new(OnceLock::new());
         let shared = Shared {
@@ -75,7 +77,8 @@ impl App {
 
         let names: Vec<Name> = destinations.keys().cloned().collect();
         let store = open_store(&store, names.clone()).await?;
-        let bridge = Bridge::new(store.clone(), rules, sources, retention.closed, self.metrics.clone());
+        let policy = Policy { keep_ended: retention.closed, max_deferral: engine.max_deferral };
+        let bridge = Bridge::new(store.clone(), rules, sources, policy, self.metrics.clone());
         let mut workers = Workers::start(&destinations, &store, &self.metrics).await?;
         let background = CancellationToken::new();
         let clock = tokio::spawn({

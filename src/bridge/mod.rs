@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-use crate::domain::engine::{self, Context, Input, Judged, Step};
+use crate::domain::engine::{self, Context, Input, Judged, Policy, Step};
 use crate::domain::event::is_traceparent;
 use crate::domain::name::Name;
 use crate::domain::notification::Notification;
@@ -37,7 +37,7 @@ struct Inner {
     rules: Arc<RuleTable>,
     routes: Arc<Routes>,
     sources: BTreeMap<Name, Arc<Source>>,
-    keep_ended: Duration,
+    policy: Policy,
     metrics: Metrics,
 }
 
@@ -45,12 +45,12 @@ struct Inner {
 type Routes = HashMap<Name, (Arc<[Name]>, usize)>;
 
 impl Bridge {
-    /// A bridge over a store. `keep_ended` is how long the end of an alert is remembered.
+    /// A bridge over a store.
     pub fn new(
         store: Store,
         rules: RuleTable,
         sources: BTreeMap<Name, Source>,
-        keep_ended: Duration,
+        policy: Policy,
         metrics: Metrics,
     ) -> Self {
         let route = |rule: &crate::domain::rule::Rule| {
@@ -63,7 +63,7 @@ impl Bridge {
             rules: Arc::new(rules),
             routes: Arc::new(routes),
             sources,
-            keep_ended,
+            policy,
             metrics,
         }))
     }
@@ -115,9 +115,9 @@ impl Bridge {
 
     async fn decide(&self, input: Input) -> Result<Summary, store::Error> {
         let keys = Keys { targets: input.target_keys(), alerts: input.alert_keys() };
-        let (rules, routes, keep_ended) = (self.0.rules.clone(), self.0.routes.clone(), self.0.keep_ended);
+        let (rules, routes, policy) = (self.0.rules.clone(), self.0.routes.clone(), self.0.policy);
         let summary = self.0.store.transact(keys, move |view| {
-            let step = engine::notify(&context(&rules, keep_ended, view), &input, &view.states);
+            let step = engine::notify(&context(&rules, policy, view), &input, &view.states);
             let record = record::of_notification(view.now, &input, &step.decisions);
             let summary = Summary::of(&step.decisions);
             (changes(&routes, step, record), summary)
@@ -160,11 +160,10 @@ impl Bridge {
             if keys.is_empty() {
                 return Ok(());
             }
-            let (rules, routes, keep_ended) =
-                (self.0.rules.clone(), self.0.routes.clone(), self.0.keep_ended);
+            let (rules, routes, policy) = (self.0.rules.clone(), self.0.routes.clone(), self.0.policy);
             let targets = keys.clone();
             let summary = self.0.store.transact(Keys { targets: keys, alerts: Vec::new() }, move |view| {
-                let context = context(&rules, keep_ended, view);
+                let context = context(&rules, policy, view);
                 let mut step = Step::default();
                 for key in &targets {
                     if let Some(state) = view.states.targets.get(key) {
@@ -194,8 +193,8 @@ async fn sleep(lapse: Option<Duration>) {
     }
 }
 
-fn context<'a>(rules: &'a RuleTable, keep_ended: Duration, view: &View) -> Context<'a> {
-    Context { rules, now: view.now, created: view.created, keep_ended }
+fn context<'a>(rules: &'a RuleTable, policy: Policy, view: &View) -> Context<'a> {
+    Context { rules, now: view.now, created: view.created, policy }
 }
 
 /// What a step means for the store.

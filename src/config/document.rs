@@ -26,10 +26,7 @@ pub(super) fn settings(root: &Node, directory: &Path, faults: &mut Diagnostics) 
     let store = fields.get("store", store::store);
     let retention = fields.get("retention", store::retention);
     let log = fields.get("log", store::log);
-    fields.get("engine", |node, faults| {
-        Fields::of(node, "engine", faults)?.finish();
-        Some(())
-    });
+    let engine = fields.get("engine", store::engine);
     let common = fields.get("delivery", delivery).unwrap_or(UNBOUNDED);
     let (source_names, sources) = section(&mut fields, "sources", sources::source);
     let (destination_names, destinations) = section(&mut fields, "destinations", |name, node, faults| {
@@ -61,6 +58,7 @@ pub(super) fn settings(root: &Node, directory: &Path, faults: &mut Diagnostics) 
         sources,
         destinations,
         rules: RuleTable::new(rules, templates),
+        engine: engine?,
         retention: retention?,
         log: log?,
     })

@@ -28,6 +28,8 @@ pub struct Settings {
     pub destinations: BTreeMap<Name, Destination>,
     /// The rules, at least one; every name in them is one of `sources` or `destinations`.
     pub rules: RuleTable,
+    /// What holds for all rules.
+    pub engine: Engine,
     /// What is kept for how long.
     pub retention: Retention,
     /// How the bridge logs.
@@ -156,6 +158,13 @@ pub struct Delivery {
     pub max_age: Duration,
     /// The same for what takes capacity away. At most `max_age`.
     pub scale_in_max_age: Duration,
+}
+
+/// What holds for all rules.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Engine {
+    /// How long guards may keep what takes capacity away, beside its own stabilization window.
+    pub max_deferral: Duration,
 }
 
 /// What is kept for how long.

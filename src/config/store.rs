@@ -1,11 +1,11 @@
-//! Where state lives, for how long, and the log.
+//! Where state lives, for how long, what holds for all rules, and the log.
 
 use std::path::PathBuf;
 
 use super::decode::Fields;
 use super::diagnostic::Diagnostics;
 use super::scalar::{duration, text, word};
-use super::settings::{Log, LogFormat, LogLevel, Retention, Store};
+use super::settings::{Engine, Log, LogFormat, LogLevel, Retention, Store};
 use super::yaml::Node;
 
 pub(super) fn store(node: &Node, faults: &mut Diagnostics) -> Option<Store> {
@@ -18,6 +18,13 @@ pub(super) fn store(node: &Node, faults: &mut Diagnostics) -> Option<Store> {
     });
     fields.finish();
     store
+}
+
+pub(super) fn engine(node: &Node, faults: &mut Diagnostics) -> Option<Engine> {
+    let mut fields = Fields::of(node, "engine", faults)?;
+    let max_deferral = fields.get("max_deferral", duration);
+    fields.finish();
+    Some(Engine { max_deferral: max_deferral? })
 }
 
 pub(super) fn retention(node: &Node, faults: &mut Diagnostics) -> Option<Retention> {

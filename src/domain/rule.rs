@@ -31,6 +31,8 @@ pub struct Rule {
     pub expires_after: Duration,
     /// Bounds for whoever carries the adjustment out.
     pub limits: Limits,
+    /// The most events about one target in a span of time.
+    pub budget: Option<Budget>,
     /// Free text for the consumer.
     pub parameters: Vec<(String, Template)>,
     /// Whether it acts.
@@ -41,6 +43,15 @@ pub struct Rule {
     pub max_event_bytes: usize,
     /// Whether later rules see the alert too.
     pub continues: bool,
+}
+
+/// A sliding bound for one rule at one target.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Budget {
+    /// Events.
+    pub events: NonZeroU32,
+    /// In any span of this length.
+    pub per: Duration,
 }
 
 /// Templates of a target's fields.
@@ -240,6 +251,11 @@ impl Change {
     /// Whether capacity could become less by it. A `set_capacity` counts in both directions.
     pub const fn takes_away(&self) -> bool {
         matches!(self, Self::ScaleIn(_) | Self::SetCapacity { .. })
+    }
+
+    /// Whether capacity could become more by it.
+    pub const fn adds(&self) -> bool {
+        matches!(self, Self::ScaleOut(_) | Self::SetCapacity { .. })
     }
 
     /// The steps, where the amount is given by them.

@@ -75,6 +75,9 @@ pub struct RuleState {
     /// target, so never there beside an open episode.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub closing: Option<Closing>,
+    /// When each of the rule's latest events frees its part of the rule's budget.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub spent: Vec<Time>,
 }
 
 /// The `on_resolved` action of a closed episode, stopped by a guard for a time.
@@ -93,8 +96,13 @@ pub struct Closing {
 pub struct Kept {
     /// When it was asked for.
     pub since: Time,
-    /// When it is looked at again.
-    pub due: Time,
+    /// When it is looked at again; `None` when what stops it has no end that is known, so that the end of
+    /// another episode is waited for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub due: Option<Time>,
+    /// When it is withdrawn at the latest; only what takes capacity away has such a time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub give_up: Option<Time>,
     /// The alerts that asked for it.
     pub alerts: Vec<AlertKey>,
     /// The notification that brought them.
@@ -231,7 +239,9 @@ impl TargetState {
             let expiry = rule.occurrences().map(|open| open.expires_at);
             let kept = rule.episode.iter().filter_map(|episode| episode.kept.as_ref());
             let kept = kept.chain(rule.closing.iter().map(|closing| &closing.kept));
-            expiry.chain(rule.late.iter().map(|late| late.due)).chain(kept.map(|kept| kept.due))
+            let kept = kept.flat_map(|kept| kept.due.into_iter().chain(kept.give_up));
+            let late = rule.late.iter().map(|late| late.due);
+            expiry.chain(late).chain(kept).chain(rule.spent.iter().copied())
         });
         let ended = self.ended.iter().map(|ended| ended.until);
         rules.chain(ended).chain(self.cooldowns.added).chain(self.cooldowns.taken).min()
@@ -272,7 +282,7 @@ impl Cooldowns {
     /// Notes an emission. A `set_capacity` counts in both directions.
     pub fn emitted(&mut self, action: &Action, now: Time) {
         let until = Some(now.after(action.cooldown)).filter(|until| *until > now);
-        if matches!(action.change, Change::ScaleOut(_) | Change::SetCapacity { .. }) {
+        if action.change.adds() {
             self.added = self.added.max(until);
         }
         if action.change.takes_away() {
@@ -299,10 +309,23 @@ impl Episode {
     }
 }
 
+impl Kept {
+    /// Whether its time has come.
+    pub fn is_due(&self, now: Time) -> bool {
+        self.due.into_iter().chain(self.give_up).any(|due| due <= now)
+    }
+}
+
 impl RuleState {
     /// Whether there is nothing to remember.
     pub fn is_empty(&self) -> bool {
-        self.episode.is_none() && self.late.is_empty() && self.closing.is_none()
+        self.episode.is_none() && self.late.is_empty() && self.closing.is_none() && self.spent.is_empty()
+    }
+
+    /// The action that a guard has stopped; there is one at the most.
+    pub fn kept(&self) -> Option<&Kept> {
+        let firing = self.episode.as_ref().and_then(|episode| episode.kept.as_ref());
+        firing.or(self.closing.as_ref().map(|closing| &closing.kept))
     }
 
     fn occurrences(&self) -> impl Iterator<Item = &Occurrence> {

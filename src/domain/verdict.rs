@@ -40,15 +40,19 @@ pub enum Verdict {
     Disabled,
     /// Not heard of for the source's `occurrence_ttl`.
     Expired,
+    /// It takes capacity away, and another rule has an episode open that added some.
+    Outranked,
     /// Its stabilization window is not over.
     Stabilizing,
     /// An earlier emission about the target blocks it.
     CoolingDown,
+    /// The rule has emitted as many events about the target as its budget allows.
+    OverBudget,
 }
 
 impl Verdict {
     /// All of them, for documentation and tests.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 17] = [
         Self::Emitted,
         Self::Duplicate,
         Self::Stale,
@@ -62,8 +66,10 @@ impl Verdict {
         Self::Invalid,
         Self::Disabled,
         Self::Expired,
+        Self::Outranked,
         Self::Stabilizing,
         Self::CoolingDown,
+        Self::OverBudget,
     ];
 
     /// The word in answers, records and metrics.
@@ -82,8 +88,10 @@ impl Verdict {
             Self::Invalid => "invalid",
             Self::Disabled => "disabled",
             Self::Expired => "expired",
+            Self::Outranked => "outranked",
             Self::Stabilizing => "stabilizing",
             Self::CoolingDown => "cooling_down",
+            Self::OverBudget => "over_budget",
         }
     }
 }

@@ -35,10 +35,10 @@ fn every_fault_of_configuration_and_rules_is_told_at_once_with_its_place() {
 
 #[test]
 fn what_this_version_cannot_do_is_refused_and_not_passed_over() {
-    let rules = RULES.replace("    send_to:", "    budget: { events: 20, per: 1h }\n    send_to:");
+    let rules = RULES.replace("    send_to:", "    mode: shadow\n    send_to:");
     let (code, says) = refused(&Bridge::new(CONFIG, &rules));
     assert_eq!(code, Some(2), "{says}");
-    assert!(says.contains("rules.yaml:13:5") && says.contains("budget"), "{says}");
+    assert!(says.contains("rules.yaml:13:5") && says.contains("shadow"), "{says}");
 }
 
 #[test]

@@ -9,6 +9,7 @@ use proptest::prelude::*;
 use scalebridge::app::wall_clock;
 use scalebridge::bridge::Bridge;
 use scalebridge::config;
+use scalebridge::domain::engine::Policy;
 use scalebridge::domain::name::Name;
 use scalebridge::domain::notification::Notification;
 use scalebridge::domain::summary::Summary;
@@ -29,11 +30,15 @@ fn sqlite(dir: &Path) -> Store {
     Store::Sqlite(opened.expect("a store"))
 }
 
+fn policy(keep_ended: u64) -> Policy {
+    Policy { keep_ended: Duration::from_secs(keep_ended), max_deferral: Duration::from_secs(3600) }
+}
+
 fn bridge(dir: &Path, store: &Store) -> Bridge {
     std::fs::write(dir.join("scalebridge.yaml"), CONFIG).expect("a file");
     std::fs::write(dir.join("rules.yaml"), RULES).expect("a file");
     let settings = config::load(&dir.join("scalebridge.yaml"), []).expect("a configuration").settings;
-    Bridge::new(store.clone(), settings.rules, settings.sources, Duration::from_secs(3600), Metrics::new())
+    Bridge::new(store.clone(), settings.rules, settings.sources, policy(3600), Metrics::new())
 }
 
 async fn post(bridge: &Bridge, body: &Value) -> Summary {
@@ -215,7 +220,7 @@ async fn the_history_of_a_target_outlives_its_state() {
     std::fs::write(dir.path().join("rules.yaml"), RULES).expect("a file");
     let settings = config::load(&dir.path().join("scalebridge.yaml"), []).expect("a configuration").settings;
     // The end of an alert is forgotten at once.
-    let bridge = Bridge::new(store.clone(), settings.rules, settings.sources, Duration::ZERO, Metrics::new());
+    let bridge = Bridge::new(store.clone(), settings.rules, settings.sources, policy(0), Metrics::new());
     let start = wall_clock();
     post(&bridge, &body(start, &[(0, 0, true, 1)], false)).await;
     post(&bridge, &body(start, &[(0, 0, false, 1)], false)).await;

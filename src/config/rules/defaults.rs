@@ -1,5 +1,6 @@
 //! What the rules of one file have in common.
 
+use std::num::NonZeroU32;
 use std::time::Duration;
 
 use super::super::decode::{Fields, Spot, names};
@@ -7,7 +8,10 @@ use super::super::diagnostic::{Code, Diagnostics};
 use super::super::scalar::{duration, number, time, word};
 use super::super::yaml::Node;
 use crate::domain::name::Name;
-use crate::domain::rule::{Limits, Mode};
+use crate::domain::rule::{Budget, Limits, Mode};
+
+/// More would make the state of a target large: the time of each event is kept.
+const MOST_EVENTS: i64 = 1000;
 
 /// `defaults:` at the top of a rules file. What a rule says itself holds before it.
 #[derive(Default)]
@@ -16,6 +20,7 @@ pub(super) struct Defaults {
     pub expires_after: Option<Duration>,
     pub limits: Limits,
     pub mode: Option<Mode>,
+    pub budget: Option<Budget>,
     pub cooldown: Option<Duration>,
     /// Of what takes capacity away; a scale-out waits only where its rule says so itself.
     pub stabilization_window: Option<Duration>,
@@ -30,11 +35,21 @@ pub(super) fn defaults(node: &Node, faults: &mut Diagnostics) -> Option<Defaults
         expires_after: fields.get("expires_after", time),
         limits: limits(&mut fields, Limits::default()),
         mode: fields.get("mode", word(&MODES)),
+        budget: fields.get("budget", budget),
         cooldown: fields.get("cooldown", duration),
         stabilization_window: fields.get("stabilization_window", duration),
     };
     fields.finish();
     Some(defaults)
+}
+
+/// `budget: { events: 20, per: 1h }`.
+pub(super) fn budget(node: &Node, faults: &mut Diagnostics) -> Option<Budget> {
+    let mut fields = Fields::of(node, "rules.*.budget", faults)?;
+    let events = fields.need("events", "events: 20", number::<u32>(1..=MOST_EVENTS));
+    let per = fields.need("per", "per: 1h", time);
+    fields.finish();
+    Some(Budget { events: NonZeroU32::new(events?)?, per: per? })
 }
 
 /// `limits`, key by key over those of `common`: who gives a rule a maximum keeps the common minimum.

@@ -7,7 +7,7 @@ use super::super::diagnostic::{Code, Diagnostics, Place};
 use super::super::scalar::{flag, name, text, time, word};
 use super::super::yaml::{Kind, Node};
 use super::action::{self, Surroundings};
-use super::defaults::{Defaults, MODES, limits};
+use super::defaults::{Defaults, MODES, budget, limits};
 use super::target::{condition, target, template};
 use crate::domain::matcher::Matcher;
 use crate::domain::name::Name;
@@ -56,6 +56,7 @@ pub(super) fn rule(
     let on_firing = fields.get("on_firing", |node, faults| action::firing(node, &mut around, faults));
     let on_resolved = fields.get("on_resolved", |node, faults| action::resolved(node, &mut around, faults));
     let expires_after = fields.get("expires_after", time).or(defaults.expires_after);
+    let budget = fields.get("budget", budget).or(defaults.budget);
     let parameters = fields.get("parameters", |node, faults| parameters(node, templates, faults));
     let mode = fields.get("mode", word(&MODES)).or(defaults.mode).unwrap_or(Mode::Active);
     let own_send_to = fields.get("send_to", names);
@@ -84,6 +85,7 @@ pub(super) fn rule(
             on_resolved,
             expires_after: expires_after.unwrap_or(EXPIRES_AFTER),
             limits,
+            budget,
             parameters: parameters.unwrap_or_default(),
             mode,
             send_to: values(&send_to),

@@ -26,8 +26,8 @@ impl Outcome {
         Self { detail: Some(detail.to_owned()), ..Self::quiet(verdict) }
     }
 
-    pub fn stopped(verdict: Verdict, until: Time) -> Self {
-        Self { until: Some(until), ..Self::quiet(verdict) }
+    pub fn stopped(verdict: Verdict, until: Option<Time>) -> Self {
+        Self { until, ..Self::quiet(verdict) }
     }
 }
 
@@ -39,9 +39,16 @@ pub struct Act<'a> {
     pub cause: Cause,
     /// Whether the notification left out alerts.
     pub truncated: bool,
+    /// Whether another rule has an episode open that added capacity.
+    pub outranked: bool,
     pub sequence: &'a mut u64,
     pub cooldowns: &'a mut Cooldowns,
+    /// See [`crate::domain::state::RuleState::spent`].
+    pub spent: &'a mut Vec<Time>,
 }
+
+/// What stops an action: the verdict, and when it is looked at again, if that is known.
+type Stop = (Verdict, Option<Time>);
 
 impl Act<'_> {
     /// Something opened in this episode: `alerts`, which are in it already.
@@ -83,7 +90,7 @@ impl Act<'_> {
             return outcome;
         }
         if let Some((verdict, due)) = self.guard(&firing.action, since) {
-            episode.kept = Some(self.keep(since, due, alerts));
+            episode.kept = Some(self.keep(&firing.action, since, due, alerts));
             return Outcome::stopped(verdict, due);
         }
         let shown: Vec<EventAlert> = episode.open.iter().map(emit::alert).collect();
@@ -123,7 +130,8 @@ impl Act<'_> {
             return (outcome, None);
         }
         if let Some((verdict, due)) = self.guard(&resolved.action, since) {
-            return (Outcome::stopped(verdict, due), Some(self.keep(since, due, alerts)));
+            let kept = self.keep(&resolved.action, since, due, alerts);
+            return (Outcome::stopped(verdict, due), Some(kept));
         }
         let shown = closed.iter().map(emit::alert).collect();
         (self.emit(Phase::Resolved, &resolved.action, episode, 1, shown, Vec::new()), None)
@@ -142,18 +150,30 @@ impl Act<'_> {
         }
     }
 
-    /// The first guard that stops the action, and until when.
-    fn guard(&self, action: &Action, since: Time) -> Option<(Verdict, Time)> {
-        let calm = since.after(action.stabilization_window);
-        if calm > self.context.now {
-            return Some((Verdict::Stabilizing, calm));
+    /// The first guard that stops the action.
+    fn guard(&self, action: &Action, since: Time) -> Option<Stop> {
+        let now = self.context.now;
+        if self.outranked && action.change.takes_away() {
+            return Some((Verdict::Outranked, None));
         }
-        let blocked = self.cooldowns.blocks(&action.change, self.context.now);
-        blocked.map(|until| (Verdict::CoolingDown, until))
+        let calm = since.after(action.stabilization_window);
+        if calm > now {
+            return Some((Verdict::Stabilizing, Some(calm)));
+        }
+        if let Some(until) = self.cooldowns.blocks(&action.change, now) {
+            return Some((Verdict::CoolingDown, Some(until)));
+        }
+        let events = self.rule.budget?.events.get() as usize;
+        let mut spent: Vec<Time> = self.spent.iter().copied().filter(|free| *free > now).collect();
+        spent.sort_unstable();
+        let frees = spent.len().checked_sub(events).map(|at| spent[at]);
+        frees.map(|free| (Verdict::OverBudget, Some(free)))
     }
 
-    fn keep(&self, since: Time, due: Time, alerts: &[AlertKey]) -> Kept {
-        Kept { since, due, alerts: alerts.to_vec(), cause: self.cause.clone() }
+    fn keep(&self, action: &Action, since: Time, due: Option<Time>, alerts: &[AlertKey]) -> Kept {
+        let longest = action.stabilization_window.saturating_add(self.context.policy.max_deferral);
+        let give_up = action.change.takes_away().then(|| since.after(longest));
+        Kept { since, due, give_up, alerts: alerts.to_vec(), cause: self.cause.clone() }
     }
 
     fn emit(
@@ -171,6 +191,10 @@ impl Act<'_> {
         };
         *self.sequence = self.context.now.as_micros().max(self.sequence.saturating_add(1));
         self.cooldowns.emitted(action, self.context.now);
+        if let Some(budget) = self.rule.budget {
+            self.spent.retain(|free| *free > self.context.now);
+            self.spent.push(self.context.now.after(budget.per));
+        }
         let event = Event {
             id: emit::event_id(&self.rule.name, self.key, phase, &episode.id, emission),
             action: action.change.action(),
@@ -204,6 +228,10 @@ pub struct Book<'a> {
 impl<'a> Book<'a> {
     pub fn new(rule: &'a Name, target: &'a TargetKey) -> Self {
         Self { rule, target, decisions: Vec::new() }
+    }
+
+    pub fn rule(&self) -> &'a Name {
+        self.rule
     }
 
     pub fn add(&mut self, outcome: Outcome, alerts: Vec<AlertKey>) {

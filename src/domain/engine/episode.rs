@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use super::act::{Act, Book, Outcome};
 use super::{Context, emit};
 use crate::domain::name::Name;
+use crate::domain::rule::Mode;
 use crate::domain::state::{AlertKey, Cause, Closing, Episode, Kept, Occurrence, RuleState, TargetState};
 use crate::domain::target::{Target, TargetKey};
 use crate::domain::time::Time;
@@ -46,9 +47,11 @@ pub fn settle(
     turn: Turn,
 ) -> Vec<Decision> {
     let rule = context.rules.rule(name);
+    let outranked = is_outranked(context, state, name);
     let mut book = Book::new(name, key);
     let TargetState { sequence, rules, cooldowns, .. } = state;
     let rule_state = rules.entry(name.clone()).or_default();
+    let spent = &mut rule_state.spent;
     let mut episode = rule_state.episode.take();
     let Turn { opened, closed, expired, late, quiet, cause, truncated } = turn;
 
@@ -56,13 +59,15 @@ pub fn settle(
         book.add(Outcome::quiet(verdict), vec![alert]);
     }
     for (alert, due) in late {
-        book.add(Outcome::stopped(Verdict::Late, due), vec![alert]);
+        book.add(Outcome::stopped(Verdict::Late, Some(due)), vec![alert]);
     }
     if !expired.is_empty() {
         book.add(Outcome::quiet(Verdict::Expired), expired);
     }
     let mut act = match (rule, cause) {
-        (Some(rule), Some(cause)) => Some(Act { context, key, rule, cause, truncated, sequence, cooldowns }),
+        (Some(rule), Some(cause)) => {
+            Some(Act { context, key, rule, cause, truncated, outranked, sequence, cooldowns, spent })
+        }
         _ => None,
     };
     if !opened.is_empty() {
@@ -72,7 +77,7 @@ pub fn settle(
                 let (episode, is_new) = open(context, key, &mut episode, name, opened);
                 act.on_firing(episode, is_new, &alerts, &mut book)
             }
-            None => Outcome::because(Verdict::Withdrawn, "the rule is gone"),
+            None => Outcome::because(Verdict::Withdrawn, RULE_GONE),
         };
         book.add(outcome, alerts);
     }
@@ -90,7 +95,7 @@ pub fn settle(
                 rule_state.closing = kept.map(|kept| Closing { episode, closed, kept });
                 outcome
             }
-            (Some(_), None) => Outcome::because(Verdict::NoAction, "the rule is gone"),
+            (Some(_), None) => Outcome::because(Verdict::NoAction, RULE_GONE),
         };
         book.add(outcome, alerts);
     }
@@ -147,88 +152,92 @@ pub fn withdraw_closings(key: &TargetKey, state: &mut TargetState) -> Vec<Decisi
     decisions
 }
 
-/// Looks again at what guards have stopped and whose time has come: emitted if it is still supported,
-/// else withdrawn, or stopped by the next guard. What adds capacity comes first.
+/// Whether another active rule has an episode open on the target that added capacity, or is about to.
+fn is_outranked(context: &Context<'_>, state: &TargetState, own: &Name) -> bool {
+    state.rules.iter().filter(|(name, _)| *name != own).any(|(name, rule_state)| {
+        let added = rule_state.episode.as_ref().is_some_and(|it| it.emissions > 0 || it.kept.is_some());
+        let rule = context.rules.rule(name).filter(|rule| rule.mode == Mode::Active);
+        let firing = rule.and_then(|rule| rule.on_firing.as_ref());
+        added && firing.is_some_and(|firing| firing.action.change.adds())
+    })
+}
+
+/// Looks again at what guards have stopped and whose time has come, or whose obstacle has gone: emitted
+/// if it is still supported, else withdrawn, or stopped by the next guard. What adds capacity comes
+/// first.
 pub fn look_again(context: &Context<'_>, key: &TargetKey, state: &mut TargetState) -> Vec<Decision> {
-    let due = |kept: &Kept| kept.due <= context.now;
-    let mut waiting: Vec<(bool, Name, bool)> = Vec::new();
+    let mut waiting: Vec<(bool, Name)> = Vec::new();
     for (name, rule_state) in &state.rules {
-        let rule = context.rules.rule(name);
-        if rule_state.episode.as_ref().and_then(|episode| episode.kept.as_ref()).is_some_and(due) {
-            let firing = rule.and_then(|rule| rule.on_firing.as_ref());
-            waiting.push((
-                firing.is_some_and(|firing| firing.action.change.takes_away()),
-                name.clone(),
-                false,
-            ));
-        }
-        if rule_state.closing.as_ref().is_some_and(|closing| due(&closing.kept)) {
-            let resolved = rule.and_then(|rule| rule.on_resolved.as_ref());
-            let takes_away = resolved.is_some_and(|resolved| resolved.action.change.takes_away());
-            waiting.push((takes_away, name.clone(), true));
+        let Some(kept) = rule_state.kept() else { continue };
+        let free = kept.due.is_none() && !is_outranked(context, state, name);
+        if free || kept.is_due(context.now) {
+            waiting.push((kept.give_up.is_some(), name.clone()));
         }
     }
     waiting.sort();
     let mut decisions = Vec::new();
-    for (_, name, closing) in waiting {
+    for (_, name) in waiting {
+        let outranked = is_outranked(context, state, &name);
         let mut book = Book::new(&name, key);
-        if closing {
-            close_again(context, key, state, &name, &mut book);
-        } else {
-            fire_again(context, key, state, &name, &mut book);
-        }
+        again(context, key, state, outranked, &mut book);
         decisions.extend(book.decisions);
         forget_if_empty(state, &name);
     }
     decisions
 }
 
-fn fire_again(
+/// The action that a rule has kept.
+fn again(
     context: &Context<'_>,
     key: &TargetKey,
     state: &mut TargetState,
-    name: &Name,
+    outranked: bool,
     book: &mut Book<'_>,
 ) {
     let TargetState { sequence, rules, cooldowns, .. } = state;
-    let Some(episode) = rules.get_mut(name).and_then(|rule_state| rule_state.episode.as_mut()) else {
-        return;
-    };
-    let Some(kept) = episode.kept.take() else { return };
-    let outcome = match context.rules.rule(name) {
-        None => Outcome::because(Verdict::Withdrawn, "the rule is gone"),
-        Some(_) if !episode.has_grown() => Outcome::because(Verdict::Withdrawn, "it shrank again meanwhile"),
-        Some(rule) => {
-            let cause = kept.cause;
-            let mut act = Act { context, key, rule, cause, truncated: false, sequence, cooldowns };
-            act.fire(episode, kept.since, &kept.alerts)
-        }
-    };
-    book.add(outcome, kept.alerts);
+    let Some(rule_state) = rules.get_mut(book.rule()) else { return };
+    let Some(cause) = rule_state.kept().map(|kept| kept.cause.clone()) else { return };
+    let RuleState { episode, closing, spent, .. } = rule_state;
+    let rule = context.rules.rule(book.rule());
+    let act = rule.map(|rule| Act {
+        context,
+        key,
+        rule,
+        cause,
+        truncated: false,
+        outranked,
+        sequence,
+        cooldowns,
+        spent,
+    });
+    let too_long = |kept: &Kept| kept.give_up.is_some_and(|give_up| give_up <= context.now);
+    let withdrawn = |why| Outcome::because(Verdict::Withdrawn, why);
+    if let Some(episode) = episode
+        && let Some(kept) = episode.kept.take()
+    {
+        let outcome = match act {
+            None => withdrawn(RULE_GONE),
+            Some(_) if too_long(&kept) => withdrawn(KEPT_TOO_LONG),
+            Some(_) if !episode.has_grown() => withdrawn("it shrank again meanwhile"),
+            Some(mut act) => act.fire(episode, kept.since, &kept.alerts),
+        };
+        book.add(outcome, kept.alerts);
+    } else if let Some(Closing { episode, closed, kept }) = closing.take() {
+        let outcome = match act {
+            None => withdrawn(RULE_GONE),
+            Some(_) if too_long(&kept) => withdrawn(KEPT_TOO_LONG),
+            Some(mut act) => {
+                let (outcome, again) = act.on_resolved(&episode, &closed, kept.since, &kept.alerts);
+                *closing = again.map(|kept| Closing { episode, closed, kept });
+                outcome
+            }
+        };
+        book.add(outcome, kept.alerts);
+    }
 }
 
-fn close_again(
-    context: &Context<'_>,
-    key: &TargetKey,
-    state: &mut TargetState,
-    name: &Name,
-    book: &mut Book<'_>,
-) {
-    let TargetState { sequence, rules, cooldowns, .. } = state;
-    let Some(rule_state) = rules.get_mut(name) else { return };
-    let Some(Closing { episode, closed, kept }) = rule_state.closing.take() else { return };
-    let outcome = match context.rules.rule(name) {
-        None => Outcome::because(Verdict::Withdrawn, "the rule is gone"),
-        Some(rule) => {
-            let cause = kept.cause;
-            let mut act = Act { context, key, rule, cause, truncated: false, sequence, cooldowns };
-            let (outcome, again) = act.on_resolved(&episode, &closed, kept.since, &kept.alerts);
-            rule_state.closing = again.map(|kept| Closing { episode, closed, kept });
-            outcome
-        }
-    };
-    book.add(outcome, kept.alerts);
-}
+const RULE_GONE: &str = "the rule is gone";
+const KEPT_TOO_LONG: &str = "it was kept for longer than engine.max_deferral";
 
 fn forget_if_empty(state: &mut TargetState, name: &Name) {
     if state.rules.get(name).is_some_and(RuleState::is_empty) {

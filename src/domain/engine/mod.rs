@@ -38,8 +38,17 @@ pub struct Context<'a> {
     pub now: Time,
     /// When the store was created: what began before is adopted.
     pub created: Time,
-    /// How long the end of an alert is remembered.
+    /// How long things are kept.
+    pub policy: Policy,
+}
+
+/// How long the engine keeps things.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Policy {
+    /// The end of an alert is remembered.
     pub keep_ended: Duration,
+    /// Guards may keep what takes capacity away, beside its own stabilization window.
+    pub max_deferral: Duration,
 }
 
 /// The states that a decision sees.
@@ -219,7 +228,7 @@ pub fn notify(context: &Context<'_>, input: &Input, states: &States) -> Step {
                 if !again {
                     let home = states.alerts.get(&key).and_then(|keys| keys.first()).cloned();
                     let stray = || TargetKey::of_stray_alert(input.source.name.as_str(), &key.fingerprint);
-                    let until = context.now.after(context.keep_ended);
+                    let until = context.now.after(context.policy.keep_ended);
                     strays.push((home.unwrap_or_else(stray), Ended { alert: key, ends_at, was_open, until }));
                 }
             }
@@ -251,8 +260,11 @@ pub fn come_due(context: &Context<'_>, key: &TargetKey, state: &TargetState) -> 
     let mut state = state.clone();
     state.ended.retain(|ended| ended.until > context.now);
     state.cooldowns.prune(context.now);
-    let mut decisions = occurrence::expire(context, key, &mut state);
-    decisions.extend(episode::look_again(context, key, &mut state));
+    for rule_state in state.rules.values_mut() {
+        rule_state.spent.retain(|free| *free > context.now);
+    }
+    state.rules.retain(|_, rule_state| !rule_state.is_empty());
+    let decisions = occurrence::expire(context, key, &mut state);
     Step { states: vec![(key.clone(), state)], decisions }
 }
 

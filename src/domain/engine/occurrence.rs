@@ -64,7 +64,7 @@ pub fn apply(
         }
         let later = resolve.last_end.is_none_or(|last| resolve.ends_at > last);
         if applied && later {
-            let until = context.now.after(context.keep_ended);
+            let until = context.now.after(context.policy.keep_ended);
             let (alert, ends_at) = (resolve.key, resolve.ends_at);
             remember_end(state, Ended { alert, ends_at, was_open, until });
         }
@@ -94,6 +94,8 @@ fn settle(
     if opens {
         decisions.extend(episode::withdraw_closings(key, state));
     }
+    // What has come due, and what only an episode that has closed now stood in the way of.
+    decisions.extend(episode::look_again(context, key, state));
     decisions
 }
 
@@ -190,7 +192,8 @@ pub fn remember_end(state: &mut TargetState, ended: Ended) {
     }
 }
 
-/// Ends occurrences that nobody speaks of any more, and opens late ones whose window is over.
+/// Ends occurrences that nobody speaks of any more, opens late ones whose window is over, and looks again
+/// at what guards have stopped.
 pub fn expire(context: &Context<'_>, key: &TargetKey, state: &mut TargetState) -> Vec<Decision> {
     let mut by_rule: BTreeMap<Name, Turn> = BTreeMap::new();
     for (name, rule_state) in &mut state.rules {

@@ -10,14 +10,16 @@ use crate::domain::event::{AdjustmentType, Event};
 use crate::domain::matcher::Matcher;
 use crate::domain::notification::Envelope;
 use crate::domain::rule::{
-    Action, Amount, Change, FiringAction, Limits, Mode, Repeat, ResolvedAction, Rule, Step as RuleStep,
-    Steps, TargetTemplate,
+    Action, Amount, Budget, Change, FiringAction, Limits, Mode, Repeat, ResolvedAction, Rule,
+    Step as RuleStep, Steps, TargetTemplate,
 };
 use crate::domain::target::Platform;
 use crate::domain::template::Templates;
 use crate::domain::verdict::Phase;
 
 const MINUTE: Duration = Duration::from_secs(60);
+const POLICY: Policy =
+    Policy { keep_ended: Duration::from_secs(60 * 60), max_deferral: Duration::from_secs(60 * 60) };
 
 fn name(text: &str) -> Name {
     Name::new(text).unwrap()
@@ -46,6 +48,7 @@ struct Setup {
     on_resolved: Option<ResolvedAction>,
     mode: Mode,
     limits: Limits,
+    budget: Option<Budget>,
 }
 
 impl Default for Setup {
@@ -58,6 +61,7 @@ impl Default for Setup {
             on_resolved: Some(ResolvedAction { action: at_once(Change::ScaleIn(by(1))) }),
             mode: Mode::Active,
             limits: Limits::default(),
+            budget: None,
         }
     }
 }
@@ -84,6 +88,7 @@ impl Setup {
             on_resolved: self.on_resolved,
             expires_after: 60 * MINUTE,
             limits: self.limits,
+            budget: self.budget,
             parameters: vec![("zone".into(), template("{{ labels.zone | default('any') }}"))],
             mode: self.mode,
             send_to: vec![name("queue")],
@@ -150,7 +155,7 @@ fn guarded(out_cooldown: u32, in_cooldown: u32, window: u32) -> Setup {
 
 impl World {
     fn context(&self) -> Context<'_> {
-        Context { rules: &self.rules, now: self.now, created: self.created, keep_ended: 60 * MINUTE }
+        Context { rules: &self.rules, now: self.now, created: self.created, policy: POLICY }
     }
 
     /// A notification arrives `seconds` after the beginning.
@@ -673,8 +678,108 @@ fn a_cooldown_outlives_the_episode_that_began_it() {
     let mut world = guarded(600, 0, 0).world();
     world.post(0, vec![firing("a", 0)]);
     world.post(60, vec![resolved("a", 0, 55)]);
-    world.wait(4000);
+    assert_eq!(told(&world.wait(4000)), "withdrawn×1", "it was kept for too long");
     let again = world.post(5000, vec![firing("a", 4990)]);
-    assert_eq!(told(&again), "cooling_down×1, withdrawn×1");
+    assert_eq!(told(&again), "cooling_down×1");
     assert_eq!(told(&world.wait(36_000)), "emitted×1 scale_out +2");
+}
+
+/// The world of `setup` with a second rule, `latency`, that adds two for `alertname = Slow`.
+fn with_a_second_rule(setup: Setup) -> World {
+    let mut world = setup.world();
+    let mut second = Setup::default().table(Templates::new()).rules()[0].clone();
+    second.name = name("latency");
+    second.matchers = Matcher::parse_list("alertname = Slow").unwrap();
+    second.on_resolved = None;
+    let first = world.rules.rules()[0].clone();
+    let mut templates = Templates::new();
+    templates.template("{{ labels.zone | default('any') }}").unwrap();
+    world.rules = RuleTable::new(vec![first, second], templates);
+    world
+}
+
+fn slow(fires: bool, starts: i64, ends: i64) -> Alert {
+    let mut alert = if fires { firing("slow", starts) } else { resolved("slow", starts, ends) };
+    alert.labels = Arc::new([("alertname", "Slow"), ("nodegroup", "workers")].into_iter().collect());
+    alert
+}
+
+#[test]
+fn a_target_under_an_open_scale_out_episode_never_shrinks() {
+    let mut world = with_a_second_rule(Setup::default());
+    world.post(0, vec![firing("a", 0)]);
+    world.post(10, vec![slow(true, 5, 0)]);
+    let closed = world.post(60, vec![resolved("a", 0, 55)]);
+    assert_eq!(told(&closed), "outranked×1");
+    assert_eq!(closed[0].until, None);
+    assert_eq!(told(&world.wait(600)), "");
+    let ended = world.post(660, vec![slow(false, 5, 650)]);
+    assert_eq!(told(&ended), "no_action×1, emitted×1 scale_in -1");
+    assert_eq!(ended[1].rule, Some(name("pods")));
+}
+
+#[test]
+fn a_scale_in_that_is_kept_for_too_long_is_withdrawn() {
+    let mut world = with_a_second_rule(guarded(0, 0, 15));
+    world.post(0, vec![firing("a", 0)]);
+    world.post(10, vec![slow(true, 5, 0)]);
+    assert_eq!(told(&world.post(60, vec![resolved("a", 0, 55)])), "outranked×1");
+    assert_eq!(told(&world.wait(60 + 900 + 3599)), "");
+    let given_up = world.wait(60 + 900 + 3600);
+    assert_eq!(told(&given_up), "withdrawn×1");
+    assert_eq!(given_up[0].detail.as_deref(), Some("it was kept for longer than engine.max_deferral"));
+}
+
+#[test]
+fn growth_of_another_rule_withdraws_what_it_outranked() {
+    let mut world = with_a_second_rule(Setup::default());
+    world.post(0, vec![firing("a", 0)]);
+    world.post(10, vec![slow(true, 5, 0)]);
+    world.post(60, vec![resolved("a", 0, 55)]);
+    let mut other = slow(true, 90, 0);
+    other.fingerprint = "fp-slow-2".into();
+    assert_eq!(
+        told(&world.post(100, vec![slow(true, 5, 0), other])),
+        "duplicate×1, emitted×1 scale_out +2, withdrawn×1"
+    );
+}
+
+#[test]
+fn when_two_rules_come_due_together_the_scale_out_goes_first() {
+    let mut world = with_a_second_rule(guarded(5, 0, 0));
+    world.post(0, vec![firing("a", 0)]);
+    // Both wait for the cooldown of the first scale-out: one to take away, one to add.
+    let both = world.post(60, vec![resolved("a", 0, 55), slow(true, 58, 0)]);
+    assert_eq!(told(&both), "cooling_down×1, outranked×1, withdrawn×1");
+    assert_eq!(told(&world.wait(300)), "emitted×1 scale_out +2");
+}
+
+#[test]
+fn a_budget_bounds_the_events_about_a_target_and_frees_itself() {
+    let budget = Some(Budget { events: NonZeroU32::new(2).unwrap(), per: 60 * MINUTE });
+    let mut world = Setup { budget, ..Setup::default() }.world();
+    world.post(0, vec![firing("a", 0)]);
+    world.post(600, vec![firing("a", 0), firing("b", 590)]);
+    let third = world.post(1200, vec![firing("a", 0), firing("b", 590), firing("c", 1190)]);
+    assert_eq!(told(&third), "duplicate×2, over_budget×1");
+    assert_eq!(third[1].until, Some(at(3600)));
+    assert_eq!(told(&world.wait(3599)), "");
+    assert_eq!(told(&world.wait(3600)), "emitted×1 scale_out +2");
+    let fourth =
+        world.post(3700, vec![resolved("a", 0, 3690), resolved("b", 590, 3690), resolved("c", 1190, 3690)]);
+    assert_eq!(told(&fourth), "over_budget×3");
+    assert_eq!(fourth[0].until, Some(at(600 + 3600)));
+    assert_eq!(told(&world.wait(4200)), "emitted×3 scale_in -1");
+}
+
+#[test]
+fn a_budget_is_each_targets_own() {
+    let budget = Some(Budget { events: NonZeroU32::new(1).unwrap(), per: 60 * MINUTE });
+    let mut world = Setup { budget, ..Setup::default() }.world();
+    let mut other = firing("b", 0);
+    other.labels = Arc::new([("alertname", "Pending"), ("nodegroup", "others")].into_iter().collect());
+    assert_eq!(
+        told(&world.post(0, vec![firing("a", 0), other])),
+        "emitted×1 scale_out +2, emitted×1 scale_out +2"
+    );
 }
