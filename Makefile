@@ -29,10 +29,11 @@ test: ## all tests, with real Prometheus, Alertmanager and a local AWS
 	cargo test --locked --doc
 	cargo test --locked --lib --bins --tests
 
-lint: ## formatting, clippy, documentation
+lint: ## formatting, clippy, documentation, domain and configuration alone
 	cargo fmt --check
 	cargo clippy --locked --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps
+	cargo check --locked --lib --no-default-features
 
 clean: ## removes all that the above have made
 	cargo clean

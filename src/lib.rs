@@ -4,13 +4,16 @@
 //! the same line do not know each other.
 //!
 //! - [`domain`]: what alerts, rules, targets and events are, and the engine that decides. Pure.
-//! - [`config`], [`store`]: text to checked settings; what must survive.
-//! - [`telemetry`]: logs and metrics.
-//! - [`bridge`], [`dispatch`]: from a notification to decisions on disk; from there to the
+//! - [`config`], `store`: text to checked settings; what must survive.
+//! - `telemetry`: logs and metrics.
+//! - `bridge`, `dispatch`: from a notification to decisions on disk; from there to the
 //!   destinations.
-//! - [`http`]: the two listeners.
-//! - [`app`]: wiring, start, drain.
-//! - [`cli`]: the verbs.
+//! - `http`: the two listeners.
+//! - `app`: wiring, start, drain.
+//! - `cli`: the verbs.
+//!
+//! Without the feature `server` there are only `domain` and `config`: what a consumer needs to understand
+//! events and what a tool needs to read rules.
 //!
 //! What holds everywhere:
 //!
@@ -21,12 +24,19 @@
 //!    truncated notification, a restart or a lost store never does.
 //! 4. Every alert gets a verdict, and every verdict is kept.
 
+#[cfg(feature = "server")]
 pub mod app;
+#[cfg(feature = "server")]
 pub mod bridge;
+#[cfg(feature = "server")]
 pub mod cli;
 pub mod config;
+#[cfg(feature = "server")]
 pub mod dispatch;
 pub mod domain;
+#[cfg(feature = "server")]
 pub mod http;
+#[cfg(feature = "server")]
 pub mod store;
+#[cfg(feature = "server")]
 pub mod telemetry;
