@@ -13,6 +13,8 @@ mod emit;
 mod episode;
 mod occurrence;
 #[cfg(test)]
+mod properties;
+#[cfg(test)]
 mod tests;
 
 use std::collections::BTreeMap;

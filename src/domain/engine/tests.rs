@@ -21,7 +21,7 @@ const MINUTE: Duration = Duration::from_secs(60);
 const POLICY: Policy =
     Policy { keep_ended: Duration::from_secs(60 * 60), max_deferral: Duration::from_secs(60 * 60) };
 
-fn name(text: &str) -> Name {
+pub(super) fn name(text: &str) -> Name {
     Name::new(text).unwrap()
 }
 
@@ -35,7 +35,7 @@ fn at_once(change: Change) -> Action {
 }
 
 /// A world with one source, one rule called `pods` on `alertname = Pending`, and a clock.
-struct World {
+pub(super) struct World {
     rules: RuleTable,
     source: Arc<Source>,
     states: BTreeMap<TargetKey, Arc<TargetState>>,
@@ -43,7 +43,7 @@ struct World {
     created: Time,
 }
 
-struct Setup {
+pub(super) struct Setup {
     on_firing: Option<FiringAction>,
     on_resolved: Option<ResolvedAction>,
     mode: Mode,
@@ -133,19 +133,25 @@ fn alert(status: Status, pod: &str, starts: i64, ends: Option<i64>) -> Alert {
     }
 }
 
-fn firing(pod: &str, starts: i64) -> Alert {
+pub(super) fn firing(pod: &str, starts: i64) -> Alert {
     alert(Status::Firing, pod, starts, None)
 }
 
-fn resolved(pod: &str, starts: i64, ends: i64) -> Alert {
+pub(super) fn resolved(pod: &str, starts: i64, ends: i64) -> Alert {
     alert(Status::Resolved, pod, starts, Some(ends))
 }
 
 /// Scale out by 2 and in by 1, with these cooldowns and this stabilization window, in minutes.
-fn guarded(out_cooldown: u32, in_cooldown: u32, window: u32) -> Setup {
+fn guarded(out_cooldown: i64, in_cooldown: i64, window: i64) -> Setup {
+    guarded_seconds(60 * out_cooldown, 60 * in_cooldown, 60 * window)
+}
+
+/// The same in seconds.
+pub(super) fn guarded_seconds(out_cooldown: i64, in_cooldown: i64, window: i64) -> Setup {
+    let seconds = |seconds: i64| Duration::from_secs(seconds.unsigned_abs());
     let action = |change, cooldown, stabilization_window| Action { change, cooldown, stabilization_window };
-    let out = action(Change::ScaleOut(by(2)), out_cooldown * MINUTE, Duration::ZERO);
-    let inwards = action(Change::ScaleIn(by(1)), in_cooldown * MINUTE, window * MINUTE);
+    let out = action(Change::ScaleOut(by(2)), seconds(out_cooldown), Duration::ZERO);
+    let inwards = action(Change::ScaleIn(by(1)), seconds(in_cooldown), seconds(window));
     Setup {
         on_firing: Some(FiringAction { action: out, repeat: Repeat::OnGrowth }),
         on_resolved: Some(ResolvedAction { action: inwards }),
@@ -163,7 +169,12 @@ impl World {
         self.post_truncated(seconds, false, alerts)
     }
 
-    fn post_truncated(&mut self, seconds: i64, truncated: bool, alerts: Vec<Alert>) -> Vec<Decision> {
+    pub(super) fn post_truncated(
+        &mut self,
+        seconds: i64,
+        truncated: bool,
+        alerts: Vec<Alert>,
+    ) -> Vec<Decision> {
         self.now = at(seconds);
         let judged = alerts.into_iter().map(|alert| Judged::new(&self.rules, &self.source, Ok(alert)));
         let input = Input {
@@ -186,7 +197,7 @@ impl World {
     }
 
     /// The clock reaches `seconds` after the beginning.
-    fn wait(&mut self, seconds: i64) -> Vec<Decision> {
+    pub(super) fn wait(&mut self, seconds: i64) -> Vec<Decision> {
         self.now = at(seconds);
         let mut decisions = Vec::new();
         for (key, state) in self.states.clone() {
@@ -194,6 +205,20 @@ impl World {
             decisions.extend(self.take(step));
         }
         decisions
+    }
+
+    /// The second after the beginning at which something comes due next.
+    pub(super) fn next_due(&self) -> Option<i64> {
+        let due = self.states.values().filter_map(|state| state.due()).min()?;
+        Some((due.as_millis() - at(0).as_millis()).div_euclid(1000) + i64::from(due.as_millis() % 1000 != 0))
+    }
+
+    /// Targets and rules with an open episode.
+    pub(super) fn open_episodes(&self) -> std::collections::BTreeSet<(TargetKey, Name)> {
+        let rules =
+            self.states.iter().flat_map(|(key, state)| state.rules.iter().map(move |rule| (key, rule)));
+        let open = rules.filter(|(_, (_, rule_state))| rule_state.episode.is_some());
+        open.map(|(key, (name, _))| (key.clone(), name.clone())).collect()
     }
 
     fn take(&mut self, step: Step) -> Vec<Decision> {
@@ -685,7 +710,7 @@ fn a_cooldown_outlives_the_episode_that_began_it() {
 }
 
 /// The world of `setup` with a second rule, `latency`, that adds two for `alertname = Slow`.
-fn with_a_second_rule(setup: Setup) -> World {
+pub(super) fn with_a_second_rule(setup: Setup) -> World {
     let mut world = setup.world();
     let mut second = Setup::default().table(Templates::new()).rules()[0].clone();
     second.name = name("latency");
