@@ -42,7 +42,8 @@ pub struct Lane {
     read_to: i64,
     window: BTreeMap<i64, Slot>,
     window_bytes: usize,
-    /// Deliveries with a row, tried before, whether they wait, are ready or being sent.
+    /// Deliveries with a row, whether they wait, are ready or being sent: tried before, or parked behind
+    /// one that was.
     retries: HashMap<i64, Retry>,
     waiting: BTreeSet<(Time, i64)>,
     /// Unsettled events of each target in their order; only the first may be sent.
@@ -162,9 +163,10 @@ impl Lane {
         while handed.len() < max
             && let Some(seq) = self.ready.pop_first()
         {
-            let (body, emitted_at, attempts) = match (self.window.get(&seq), self.retries.get(&seq)) {
-                (Some(slot), _) => (slot.body.clone(), slot.emitted_at, 0),
-                (None, Some(retry)) => (None, retry.emitted_at, retry.attempts),
+            // One with a row may still be in the window, until the cursor passes it.
+            let (body, emitted_at, attempts) = match (self.retries.get(&seq), self.window.get(&seq)) {
+                (Some(retry), _) => (None, retry.emitted_at, retry.attempts),
+                (None, Some(slot)) => (slot.body.clone(), slot.emitted_at, 0),
                 (None, None) => continue,
             };
             handed.push(Handed { seq: EventSeq(seq), body, emitted_at, attempts });
@@ -209,37 +211,80 @@ impl Lane {
 
     /// The delivery was given up.
     pub fn dead(&mut self, seq: EventSeq) {
-        self.position.dead += 1;
+        self.position.dead += u64::from(self.is_open(seq));
         self.finish(seq.0);
     }
 
     /// The delivery waits until `due`; it has a row now and holds the cursor back no longer.
     pub fn retry(&mut self, seq: EventSeq, due: Time) {
-        match (self.window.get_mut(&seq.0), self.retries.get_mut(&seq.0)) {
-            (Some(slot), _) => {
-                self.window_bytes -= slot.body.take().map_or(0, |body| body.len());
-                let (group, emitted_at) = (slot.group, slot.emitted_at);
-                let retry = Retry { group, emitted_at, attempts: 1, waits: true };
-                self.retries.insert(seq.0, retry);
-            }
-            (None, Some(retry)) => {
-                retry.attempts = retry.attempts.saturating_add(1);
-                retry.waits = true;
-            }
-            (None, None) => return,
-        }
+        self.give_row(seq.0);
+        let Some(retry) = self.retries.get_mut(&seq.0) else { return };
+        retry.attempts = retry.attempts.saturating_add(1);
+        retry.waits = true;
         self.waiting.insert((due, seq.0));
         self.advance();
     }
 
+    /// A delivery that waits behind one with a row has a row of its own now, not tried yet.
+    pub fn parked(&mut self, seq: EventSeq) {
+        self.give_row(seq.0);
+        self.advance();
+    }
+
+    /// What is unsettled in the window and has no row gets one in memory.
+    fn give_row(&mut self, seq: i64) {
+        if let Some(slot) = self.window.get_mut(&seq)
+            && let Some(body) = slot.body.take()
+        {
+            self.window_bytes -= body.len();
+            let retry = Retry { group: slot.group, emitted_at: slot.emitted_at, attempts: 0, waits: false };
+            self.retries.insert(seq, retry);
+        }
+    }
+
+    /// Deliveries that hold the cursor back and cannot be sent, since an earlier one of their target is
+    /// tried again; `settled` are about to be settled. They want rows, or one target that fails would
+    /// fill the window for all, and after a restart what was delivered behind them would be sent again.
+    pub fn to_park(&self, settled: &HashSet<i64>) -> Vec<i64> {
+        let mut found = Vec::new();
+        for (seq, slot) in &self.window {
+            if slot.body.is_none() || settled.contains(seq) {
+                continue;
+            }
+            let first = self.groups.get(&slot.group).and_then(|queue| queue.front());
+            if !first.is_some_and(|first| first != seq && self.retries.contains_key(first)) {
+                break;
+            }
+            found.push(*seq);
+        }
+        let delivered = |(seq, slot): (&i64, &Slot)| {
+            settled.contains(seq) || slot.body.is_none() && !self.retries.contains_key(seq)
+        };
+        if !found.is_empty() && self.has_room() && !self.window.iter().any(delivered) {
+            found.clear();
+        }
+        found
+    }
+
+    /// Whether this delivery is not settled for good.
+    pub fn is_open(&self, seq: EventSeq) -> bool {
+        self.retries.contains_key(&seq.0) || self.window.get(&seq.0).is_some_and(|slot| slot.body.is_some())
+    }
+
     fn finish(&mut self, seq: i64) {
-        let Some(group) = self.group_of(seq) else { return };
+        // What is settled twice would let the next of its target out twice.
+        let Some(group) = self.group_of(seq).filter(|_| self.is_open(EventSeq(seq))) else { return };
         self.retries.remove(&seq);
         if let Some(slot) = self.window.get_mut(&seq) {
             self.window_bytes -= slot.body.take().map_or(0, |body| body.len());
         }
         if let Some(queue) = self.groups.get_mut(&group) {
-            queue.retain(|&other| other != seq);
+            // Only the first is ever out.
+            if queue.front() == Some(&seq) {
+                queue.pop_front();
+            } else {
+                queue.retain(|&other| other != seq);
+            }
             match queue.front().copied() {
                 None => drop(self.groups.remove(&group)),
                 Some(next) if self.retries.get(&next).is_some_and(|retry| retry.waits) => {}
@@ -300,9 +345,10 @@ impl Lane {
     /// Counts by state.
     pub fn backlog(&self) -> Backlog {
         let settled_above = self.window.values().filter(|slot| slot.body.is_none()).count() as u64;
+        let parked = self.retries.values().filter(|retry| retry.attempts == 0).count() as u64;
         Backlog {
-            pending: self.position.given.saturating_sub(self.position.passed + settled_above),
-            retrying: self.retries.len() as u64,
+            pending: self.position.given.saturating_sub(self.position.passed + settled_above) + parked,
+            retrying: self.retries.len() as u64 - parked,
             dead: self.position.dead,
         }
     }
@@ -377,6 +423,62 @@ mod tests {
         lane.delivered(EventSeq(4));
         assert_eq!(lane.position().cursor, 4);
         assert_eq!(lane.backlog(), Backlog { pending: 0, retrying: 1, dead: 0 });
+    }
+
+    #[test]
+    fn tries_are_counted_while_an_earlier_event_holds_the_cursor() {
+        let mut lane = lane(&[7, 8]);
+        claim(&mut lane, 0);
+        for attempts in 1..4 {
+            assert_eq!(lane.row(EventSeq(2), true, false), Row::Retry { attempts });
+            lane.retry(EventSeq(2), at(0));
+            let handed = lane.claim(10, at(0));
+            assert_eq!((handed[0].seq.0, handed[0].attempts), (2, attempts));
+        }
+    }
+
+    #[test]
+    fn what_waits_behind_a_failed_delivery_does_not_hold_the_cursor() {
+        let mut lane = lane(&[7, 7, 8, 7, 9]);
+        claim(&mut lane, 0);
+        lane.retry(EventSeq(1), at(5));
+        assert_eq!(lane.to_park(&HashSet::new()), [0i64; 0], "nothing was delivered behind it");
+        assert_eq!(lane.to_park(&HashSet::from([3])), [2, 4]);
+        lane.parked(EventSeq(2));
+        lane.parked(EventSeq(4));
+        lane.delivered(EventSeq(3));
+        assert_eq!(lane.position().cursor, 4);
+        assert_eq!(lane.backlog(), Backlog { pending: 3, retrying: 1, dead: 0 });
+        assert_eq!(claim(&mut lane, 5), [1]);
+        lane.delivered(EventSeq(1));
+        let handed = lane.claim(10, at(5));
+        assert_eq!((handed[0].seq.0, handed[0].attempts, handed.len()), (2, 0, 1));
+        assert_eq!(lane.row(EventSeq(2), false, false), Row::Delete);
+        lane.delivered(EventSeq(2));
+        assert_eq!(claim(&mut lane, 5), [4]);
+    }
+
+    #[test]
+    fn a_target_that_fails_does_not_fill_the_window_for_others() {
+        let mut lane = lane(&vec![7; WINDOW]);
+        claim(&mut lane, 0);
+        lane.retry(EventSeq(1), at(5));
+        lane.offer(EventSeq(WINDOW as i64 + 1), 7, at(0), "{}".into());
+        assert!(!lane.has_room());
+        lane.to_park(&HashSet::new()).into_iter().for_each(|seq| lane.parked(EventSeq(seq)));
+        assert!(lane.has_room());
+    }
+
+    #[test]
+    fn what_is_settled_twice_counts_once() {
+        let mut lane = lane(&[6, 7, 7, 7]);
+        assert_eq!(claim(&mut lane, 0), [1, 2]);
+        lane.delivered(EventSeq(2));
+        assert_eq!(claim(&mut lane, 0), [3]);
+        lane.delivered(EventSeq(2));
+        lane.dead(EventSeq(2));
+        assert_eq!(claim(&mut lane, 0), [0i64; 0], "3 is out");
+        assert_eq!(lane.backlog(), Backlog { pending: 3, retrying: 0, dead: 0 });
     }
 
     #[test]

@@ -171,6 +171,12 @@ impl States {
         })
     }
 
+    /// Whether a rule has this alert open there.
+    fn is_open(&self, target: &TargetKey, rule: &Name, alert: &AlertKey) -> bool {
+        let state = self.targets.get(target);
+        state.and_then(|state| state.rules.get(rule)).is_some_and(|rule| rule.is_open(alert))
+    }
+
     /// Where a rule has this alert open or late, if it has.
     fn known_to<'a>(&'a self, rule: &Name, alert: &AlertKey) -> Option<&'a TargetKey> {
         self.known_at(alert).find(|key| {
@@ -204,36 +210,66 @@ pub fn notify(context: &Context<'_>, input: &Input, states: &States) -> Step {
                 let last_end = states.ended(&key).map(|ended| ended.ends_at);
                 for taken in &judgement.taken {
                     let rule = &context.rules.rules()[taken.rule];
-                    let target = states.known_to(&rule.name, &key).unwrap_or(&taken.key);
+                    let known = states.known_to(&rule.name, &key).filter(|known| **known != taken.key);
+                    let anew = last_end.is_none_or(|end| alert.starts_at > end);
+                    let target = match known {
+                        // It began after the end that makes a copy late, so it is no copy of that.
+                        Some(known) if anew && !states.is_open(known, &rule.name, &key) => {
+                            let outdated = (rule.name.clone(), key.clone());
+                            turns.entry(known.clone()).or_default().outdated.push(outdated);
+                            &taken.key
+                        }
+                        known => known.unwrap_or(&taken.key),
+                    };
                     let firing = Firing { key: key.clone(), alert, rule, taken, last_end };
                     turns.entry(target.clone()).or_default().firing.push(firing);
                 }
-            }
-            Judged::Resolved(alert) => {
-                let key = key_of(&input.source.name, &alert.fingerprint);
-                // A resolved alert has its end, `notification` sees to that.
-                let ends_at = alert.ends_at.unwrap_or(alert.starts_at);
-                let ended = states.ended(&key);
-                let last_end = ended.map(|ended| ended.ends_at);
-                let open: Vec<&TargetKey> = states.known_at(&key).collect();
-                if !open.is_empty() {
-                    for target in open {
-                        let resolve = Resolve { key: key.clone(), ends_at, last_end };
-                        turns.entry(target.clone()).or_default().resolves.push(resolve);
-                    }
-                    continue;
-                }
-                let again = last_end.is_some_and(|last| ends_at <= last);
-                let was_open = ended.is_some_and(|ended| ended.was_open);
-                let verdict = if again || was_open { Verdict::Duplicate } else { Verdict::NoEvidence };
-                aside.add(None, verdict, None, key.clone());
-                if !again {
-                    let home = states.alerts.get(&key).and_then(|keys| keys.first()).cloned();
-                    let stray = || TargetKey::of_stray_alert(input.source.name.as_str(), &key.fingerprint);
-                    let until = context.now.after(context.policy.keep_ended);
-                    strays.push((home.unwrap_or_else(stray), Ended { alert: key, ends_at, was_open, until }));
+                for target in states.known_at(&key) {
+                    // Also where no rule takes it any more: it fires, so it does not expire.
+                    turns.entry(target.clone()).or_default().heard.push((key.clone(), alert.starts_at));
                 }
             }
+            Judged::Resolved(_) => {}
+        }
+    }
+    let resolved = input.alerts.iter().filter_map(|judged| match judged {
+        Judged::Resolved(alert) => Some(alert),
+        _ => None,
+    });
+    let mut resolved = resolved.peekable();
+    // Where an alert fires in this very notification, it can resolve in it.
+    let mut fires: BTreeMap<AlertKey, Vec<TargetKey>> = BTreeMap::new();
+    if resolved.peek().is_some() {
+        for (target, turns) in &turns {
+            for firing in &turns.firing {
+                fires.entry(firing.key.clone()).or_default().push(target.clone());
+            }
+        }
+    }
+    for alert in resolved {
+        let key = key_of(&input.source.name, &alert.fingerprint);
+        // A resolved alert has its end, `notification` sees to that.
+        let ends_at = alert.ends_at.unwrap_or(alert.starts_at);
+        let ended = states.ended(&key);
+        let last_end = ended.map(|ended| ended.ends_at);
+        let open = states.known_at(&key).chain(fires.get(&key).into_iter().flatten());
+        let open = sorted(open.cloned().collect::<Vec<_>>());
+        if !open.is_empty() {
+            for target in open {
+                let resolve = Resolve { key: key.clone(), ends_at, last_end };
+                turns.entry(target).or_default().resolves.push(resolve);
+            }
+            continue;
+        }
+        let again = last_end.is_some_and(|last| ends_at <= last);
+        let was_open = ended.is_some_and(|ended| ended.was_open);
+        let verdict = if again || was_open { Verdict::Duplicate } else { Verdict::NoEvidence };
+        aside.add(None, verdict, None, key.clone());
+        if !again {
+            let home = states.alerts.get(&key).and_then(|keys| keys.first()).cloned();
+            let stray = || TargetKey::of_stray_alert(input.source.name.as_str(), &key.fingerprint);
+            let until = context.now.after(context.policy.keep_ended);
+            strays.push((home.unwrap_or_else(stray), Ended { alert: key, ends_at, was_open, until }));
         }
     }
     let mut step = Step { states: Vec::new(), decisions: aside.decisions };

@@ -18,6 +18,10 @@ use crate::domain::verdict::{Decision, Verdict};
 #[derive(Default)]
 pub struct Turns<'a> {
     pub firing: Vec<Firing<'a>>,
+    /// Alerts that fire and are known here, whichever rule takes them now, and when they began.
+    pub heard: Vec<(AlertKey, Time)>,
+    /// Late firings of a rule that have lost their meaning: the alert fires anew, at another target.
+    pub outdated: Vec<(Name, AlertKey)>,
     pub resolves: Vec<Resolve>,
 }
 
@@ -52,9 +56,26 @@ pub fn apply(
         let rule_state = state.rules.entry(firing.rule.name.clone()).or_default();
         fire(context, input, rule_state, turn, firing);
     }
+    for (key, starts_at) in &turns.heard {
+        for rule_state in state.rules.values_mut() {
+            hear(context, input, rule_state, key, *starts_at);
+        }
+    }
+    for (rule, alert) in turns.outdated {
+        let late = state.rules.get_mut(&rule).map(|rule| &mut rule.late);
+        late.into_iter().for_each(|late| late.retain(|late| late.occurrence.alert != alert));
+        by_rule.entry(rule).or_default().quiet.push((alert, Verdict::Withdrawn));
+    }
+    let mut decisions = Vec::new();
     for resolve in turns.resolves {
         let mut applied = false;
         let mut was_open = false;
+        for turn in by_rule.values_mut() {
+            if let Some(fresh) = take_back(turn, &resolve) {
+                was_open = true;
+                applied |= fresh;
+            }
+        }
         for (name, rule_state) in &mut state.rules {
             if rule_state.knows(&resolve.key) {
                 was_open = true;
@@ -62,8 +83,20 @@ pub fn apply(
                 applied |= end(rule_state, turn, &resolve);
             }
         }
-        let later = resolve.last_end.is_none_or(|last| resolve.ends_at > last);
-        if applied && later {
+        if !was_open {
+            // The same notification has resolved it already.
+            decisions.push(Decision {
+                rule: None,
+                target: Some(key.clone()),
+                verdict: Verdict::Duplicate,
+                detail: None,
+                until: None,
+                alerts: vec![resolve.key.clone()],
+                event: None,
+            });
+        }
+        // Also one that is not the last, so that a target that only this was about has a history.
+        if applied {
             let until = context.now.after(context.policy.keep_ended);
             let (alert, ends_at) = (resolve.key, resolve.ends_at);
             remember_end(state, Ended { alert, ends_at, was_open, until });
@@ -73,7 +106,8 @@ pub fn apply(
         turn.cause = Some(input.cause.clone());
         turn.truncated = input.truncated;
     }
-    settle(context, key, state, by_rule)
+    decisions.extend(settle(context, key, state, by_rule));
+    decisions
 }
 
 /// Settles all turns of a moment. Rules in which something opens come first, so that what they add is
@@ -157,6 +191,32 @@ fn fire(context: &Context<'_>, input: &Input, state: &mut RuleState, turn: &mut 
             });
         }
     }
+}
+
+/// It fires, so it does not expire.
+fn hear(context: &Context<'_>, input: &Input, state: &mut RuleState, key: &AlertKey, starts_at: Time) {
+    let open = state.episode.iter_mut().flat_map(|episode| &mut episode.open);
+    for open in open.filter(|open| open.alert == *key && open.heard_at < context.now) {
+        if starts_at > open.heard_at {
+            open.starts_at = starts_at;
+        }
+        open.heard_at = context.now;
+        open.expires_at = context.now.after(input.source.occurrence_ttl);
+    }
+}
+
+/// An alert that opens and resolves in one notification does not open. Whether the end counts; `None`
+/// if it does not open here.
+fn take_back(turn: &mut Turn, resolve: &Resolve) -> Option<bool> {
+    let at = turn.opened.iter().position(|opened| opened.occurrence.alert == resolve.key)?;
+    if resolve.ends_at < turn.opened[at].occurrence.starts_at {
+        turn.quiet.push((resolve.key.clone(), Verdict::Stale));
+        return Some(false);
+    }
+    turn.opened.remove(at);
+    // One answer for the firing, one for the resolve.
+    turn.quiet.extend([(resolve.key.clone(), Verdict::Withdrawn), (resolve.key.clone(), Verdict::Withdrawn)]);
+    Some(true)
 }
 
 /// Whether the end counts.

@@ -808,3 +808,59 @@ fn a_budget_is_each_targets_own() {
         "emitted×1 scale_out +2, emitted×1 scale_out +2"
     );
 }
+
+#[test]
+fn a_new_occurrence_after_a_late_one_is_about_one_target() {
+    let mut world = Setup::default().world();
+    let on = |group: &str, starts: i64| {
+        let mut alert = firing("a", starts);
+        Arc::make_mut(&mut alert.labels).set("nodegroup", group);
+        alert
+    };
+    world.post(1, vec![on("workers", 0)]);
+    world.post(60, vec![resolved("a", 0, 55)]);
+    assert_eq!(told(&world.post(61, vec![on("workers", 0)])), "late×1");
+    // Its target is rendered from something that changed.
+    let anew = world.post(70, vec![on("others", 65)]);
+    let decision = anew.iter().find(|decision| decision.event.is_some()).unwrap();
+    assert_eq!(decision.target.as_ref(), Some(&decision.event.as_ref().unwrap().target.key()));
+    assert_eq!(decision.target.as_ref().unwrap().as_str(), "eks/nodegroup/-/-/prod-eu/-/others");
+    assert_eq!(told(&anew), "emitted×1 scale_out +2, withdrawn×1");
+    assert_eq!(told(&world.wait(500)), "", "what was late does not open beside it");
+    assert_eq!(told(&world.post(600, vec![resolved("a", 65, 590)])), "emitted×1 scale_in -1");
+}
+
+#[test]
+fn an_alert_that_fires_is_heard_also_when_its_rule_does_not_take_it() {
+    let mut world = Setup::default().world();
+    world.post(0, vec![firing("a", 0)]);
+    let mut renamed = firing("a", 0);
+    Arc::make_mut(&mut renamed.labels).set("alertname", "Renamed");
+    assert_eq!(told(&world.post(20 * 3600, vec![renamed])), "unmatched×1");
+    assert_eq!(told(&world.wait(30 * 3600)), "");
+    assert_eq!(told(&world.post(31 * 3600, vec![resolved("a", 0, 31 * 3600 - 5)])), "emitted×1 scale_in -1");
+}
+
+#[test]
+fn an_alert_that_resolves_twice_in_one_notification_has_two_answers() {
+    let mut world = Setup::default().world();
+    world.post(1, vec![firing("a", 0)]);
+    let twice = world.post(60, vec![resolved("a", 0, 50), resolved("a", 0, 55)]);
+    assert_eq!(told(&twice), "duplicate×1, emitted×1 scale_in -1");
+}
+
+#[test]
+fn an_alert_that_fires_and_resolves_in_one_notification_is_not_left_open() {
+    for swapped in [false, true] {
+        let mut world = Setup::default().world();
+        let mut both = vec![firing("a", 0), resolved("a", 0, 50)];
+        if swapped {
+            both.reverse();
+        }
+        assert_eq!(told(&world.post(60, both.clone())), "withdrawn×2");
+        let again = told(&world.post(61, both));
+        assert!(again == "late×1, withdrawn×1" || again == "withdrawn×1, late×1", "{again}");
+        assert_eq!(told(&world.wait(60 + 3600 * 2)), "");
+        assert!(world.states.is_empty());
+    }
+}

@@ -4,7 +4,7 @@
 //! A batch writes to a [`Staged`] that is merged after its commit and dropped when it fails, so the
 //! index never knows more than the file.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::Arc;
 
@@ -60,6 +60,7 @@ impl Hasher for Taken {
     }
 }
 
+type Set = HashSet<Fingerprint, BuildHasherDefault<Taken>>;
 type Map<V> = HashMap<Fingerprint, V, BuildHasherDefault<Taken>>;
 
 /// A target as the writer knows it.
@@ -215,7 +216,8 @@ impl Staged {
         key: &TargetKey,
     ) {
         self.targets.insert(hashes.target(key), after.as_ref().map(|_| id));
-        let now_known: Vec<Fingerprint> =
+        // A set, since a target may know as many alerts as a body holds.
+        let now_known: Set =
             after.iter().flat_map(|known| known.state.alerts()).map(|alert| hashes.alert(alert)).collect();
         for gone in before.alerts().map(|alert| hashes.alert(alert)) {
             if !now_known.contains(&gone) {

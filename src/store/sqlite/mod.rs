@@ -6,9 +6,12 @@
 //! never heard of costs no query.
 
 mod checkpoint;
+mod deliveries;
 mod index;
 mod prune;
 mod schema;
+#[cfg(test)]
+mod tests;
 mod writer;
 
 use std::collections::BTreeMap;
@@ -158,7 +161,10 @@ impl Sqlite {
         let now = self.now();
         let mut handed = outlet.lane(|lane| lane.claim(max, now));
         if handed.len() < max && outlet.lane(|lane| lane.has_room()) {
-            self.refill(outlet).await?;
+            if let Err(error) = self.refill(outlet).await {
+                outlet.lane(|lane| handed.iter().for_each(|one| lane.unclaim(one.seq)));
+                return Err(error);
+            }
             handed.extend(outlet.lane(|lane| lane.claim(max - handed.len(), now)));
         }
         let missing: Vec<i64> = handed.iter().filter(|one| one.body.is_none()).map(|one| one.seq.0).collect();

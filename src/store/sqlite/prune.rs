@@ -14,6 +14,21 @@ const GIVE_BACK: usize = 500;
 /// Freed pages are used again; what exceeds this part of the file is given back.
 const KEEP_FREE: i64 = 4;
 
+/// Times rise with the numbers, so the first row that is young enough ends the look: without that each
+/// pruning would read all that is kept, in the writer's turn.
+const OLD_EVENTS: &str = "
+    DELETE FROM events WHERE id IN (
+        SELECT id FROM events
+        WHERE id < coalesce((SELECT id FROM events WHERE at >= ?1 ORDER BY id LIMIT 1), 9223372036854775807)
+        AND id <= (SELECT min(cursor) FROM destinations
+            WHERE given > passed OR name IN (SELECT value FROM json_each(?3)))
+        AND id NOT IN (SELECT event FROM deliveries)
+        ORDER BY id LIMIT ?2)";
+const OLD_RECORDS: &str = "
+    SELECT id, at, targets FROM records
+    WHERE id < coalesce((SELECT id FROM records WHERE at >= ?1 ORDER BY id LIMIT 1), 9223372036854775807)
+    ORDER BY id LIMIT ?2";
+
 impl Writer {
     /// Removes some of what is past its retention. Says whether there may be more.
     pub(super) fn prune(
@@ -36,16 +51,10 @@ impl Writer {
              (SELECT hash, id FROM former_targets WHERE gone < ?1 LIMIT ?2)",
             params![before(decisions), PRUNE as i64],
         )?;
-        let events = self.connection.execute(
-            // A destination that is configured no more keeps what it was not given.
-            "DELETE FROM events WHERE id IN (
-                SELECT id FROM events WHERE at < ?1
-                AND id <= (SELECT min(cursor) FROM destinations
-                    WHERE given > passed OR name IN (SELECT value FROM json_each(?3)))
-                AND id NOT IN (SELECT event FROM deliveries)
-                ORDER BY id LIMIT ?2)",
-            params![before(delivered), PRUNE as i64, self.destination_names()],
-        )?;
+        // A destination that is configured no more keeps what it was not given.
+        let events = self
+            .connection
+            .execute(OLD_EVENTS, params![before(delivered), PRUNE as i64, self.destination_names()])?;
         self.give_back()?;
         Ok(records == PRUNE || former == PRUNE || events == PRUNE)
     }
@@ -69,9 +78,7 @@ impl Writer {
     }
 
     fn prune_records(&self, before: i64) -> rusqlite::Result<usize> {
-        let mut old = self
-            .connection
-            .prepare_cached("SELECT id, at, targets FROM records WHERE at < ?1 ORDER BY id LIMIT ?2")?;
+        let mut old = self.connection.prepare_cached(OLD_RECORDS)?;
         let mut rows = old.query(params![before, PRUNE as i64])?;
         let mut count = 0;
         let mut last = None;
@@ -89,5 +96,37 @@ impl Writer {
             self.connection.execute("DELETE FROM records WHERE id <= ?1", [last])?;
         }
         Ok(count)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rusqlite::{Connection, StatementStatus};
+
+    #[test]
+    fn what_is_young_is_not_read_to_find_what_is_old() {
+        let database = Connection::open_in_memory().unwrap();
+        let many = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 5000)";
+        database
+            .execute_batch(&format!(
+                "CREATE TABLE events (id INTEGER PRIMARY KEY, at INTEGER);
+                 CREATE TABLE records (id INTEGER PRIMARY KEY, at INTEGER, targets BLOB);
+                 CREATE TABLE destinations (name TEXT, cursor INTEGER, given INTEGER, passed INTEGER);
+                 CREATE TABLE deliveries (event INTEGER);
+                 INSERT INTO destinations VALUES ('queue', 9000, 1, 0);
+                 {many} INSERT INTO events SELECT i, i FROM n;
+                 {many} INSERT INTO records SELECT i, i, x'' FROM n;"
+            ))
+            .unwrap();
+        let mut old = database.prepare(OLD_RECORDS).unwrap();
+        let found: Vec<i64> =
+            old.query_map([10, 500], |row| row.get(0)).unwrap().map(Result::unwrap).collect();
+        assert_eq!(found, (1..10).collect::<Vec<_>>());
+        assert!(old.get_status(StatementStatus::VmStep) < 1000);
+        let mut delete = database.prepare(OLD_EVENTS).unwrap();
+        assert_eq!(delete.execute(params![10, 500, "[]"]).unwrap(), 9);
+        assert!(delete.get_status(StatementStatus::VmStep) < 1000);
+        assert_eq!(delete.execute(params![i64::MAX, 500, "[]"]).unwrap(), 500, "all are old");
     }
 }

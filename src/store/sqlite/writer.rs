@@ -18,7 +18,6 @@ use crate::domain::state::{AlertKey, TargetState};
 use crate::domain::target::TargetKey;
 use crate::domain::time::Time;
 use crate::store::clock::Clock;
-use crate::store::lane::Row;
 use crate::store::outlets::{Outlet, Outlets};
 use crate::store::{Changes, Decide, Error, EventSeq, Keys, NewEvent, Record, Settlement, View, WallClock};
 
@@ -42,7 +41,7 @@ pub struct SharedClock {
     wall: WallClock,
     started: Instant,
     clock: Mutex<Clock>,
-    last_event: AtomicI64,
+    pub(super) last_event: AtomicI64,
 }
 
 impl SharedClock {
@@ -115,10 +114,12 @@ struct Committed {
 
 #[derive(Default)]
 pub(super) struct Staging {
-    settled: HashSet<i64>,
-    dead: u64,
-    given: u64,
-    apply: Vec<(EventSeq, Option<Time>, bool)>,
+    pub(super) settled: HashSet<i64>,
+    pub(super) dead: u64,
+    pub(super) given: u64,
+    pub(super) apply: Vec<(EventSeq, Option<Time>, bool)>,
+    /// Get a row in this batch, since an earlier one of their target has one.
+    pub(super) parked: Vec<i64>,
 }
 
 /// A reply that waits for the commit.
@@ -172,7 +173,7 @@ impl Writer {
     }
 
     /// One batch. False when it was told to close.
-    fn work(&mut self, commands: Vec<Command>) -> bool {
+    pub(super) fn work(&mut self, commands: Vec<Command>) -> bool {
         let mut batch = Batch {
             staged: Staged::default(),
             next: self.next,
@@ -182,6 +183,7 @@ impl Writer {
         };
         let mut answers: Vec<Answer> = Vec::new();
         let mut open = true;
+        // After an error SQLite may have rolled back by itself: what came then would be committed alone.
         let mut failed: Option<rusqlite::Error> = None;
         let mut begun = false;
         for command in commands {
@@ -206,13 +208,23 @@ impl Writer {
                 }
                 Command::Transact { keys, mut decide, reply } => {
                     answers.push(Box::new(move |result| drop(reply.send(result))));
+                    if failed.is_some() {
+                        continue;
+                    }
                     self.begin(&mut begun).and_then(|()| self.transact(&mut batch, &keys, &mut decide))
                 }
                 Command::Settle { outlet, settled, reply } => {
                     answers.push(Box::new(move |result| drop(reply.send(result))));
+                    if failed.is_some() {
+                        continue;
+                    }
                     self.begin(&mut begun).and_then(|()| self.settle(&mut batch, &outlet, settled))
                 }
                 Command::Prune { decisions, delivered, reply } => {
+                    if failed.is_some() {
+                        answers.push(Box::new(move |result| drop(reply.send(result.map(|()| false)))));
+                        continue;
+                    }
                     let pruned =
                         self.begin(&mut begun).and_then(|()| self.prune(&mut batch, decisions, delivered));
                     let more = *pruned.as_ref().unwrap_or(&false);
@@ -226,7 +238,9 @@ impl Writer {
         }
         if begun {
             let committed = match failed {
-                None => self.write_positions(&batch).and_then(|()| self.connection.execute_batch("COMMIT")),
+                None => {
+                    self.write_positions(&mut batch).and_then(|()| self.connection.execute_batch("COMMIT"))
+                }
                 Some(error) => Err(error),
             };
             match committed {
@@ -442,69 +456,6 @@ impl Writer {
         Ok(id)
     }
 
-    fn settle(
-        &mut self,
-        batch: &mut Batch,
-        outlet: &Outlet,
-        settled: Vec<(EventSeq, Settlement)>,
-    ) -> rusqlite::Result<()> {
-        let now = self.clock.now();
-        let staging = batch.lanes.entry(outlet.name.clone()).or_default();
-        for (seq, settlement) in settled {
-            let (due, dead, error) = match settlement {
-                Settlement::Delivered => (None, false, String::new()),
-                Settlement::Retry { delay, error } => (Some(now.after(delay)), false, error),
-                Settlement::Dead { error } => (None, true, error),
-            };
-            let row = outlet.lane(|lane| lane.row(seq, due.is_some(), dead));
-            let put = |state: i64, attempts: u32| {
-                let due = due.unwrap_or(now).as_nanos();
-                let mut put = self
-                    .connection
-                    .prepare_cached("INSERT OR REPLACE INTO deliveries VALUES (?1, ?2, ?3, ?4, ?5, ?6)")?;
-                put.execute(params![outlet.number, seq.0, state, attempts, due, error]).map(drop)
-            };
-            match row {
-                Row::None => {}
-                Row::Retry { attempts } => put(schema::RETRY, attempts)?,
-                Row::Dead { attempts } => put(schema::DEAD, attempts)?,
-                Row::Delete => {
-                    self.connection
-                        .prepare_cached("DELETE FROM deliveries WHERE destination = ?1 AND event = ?2")?
-                        .execute(params![outlet.number, seq.0])?;
-                }
-            }
-            staging.settled.insert(seq.0);
-            staging.dead += u64::from(dead);
-            staging.apply.push((seq, due, dead));
-        }
-        Ok(())
-    }
-
-    /// Where the lanes will stand when this batch is committed.
-    fn write_positions(&self, batch: &Batch) -> rusqlite::Result<()> {
-        for (name, staging) in &batch.lanes {
-            let Some(outlet) = self.outlets.get(name) else { continue };
-            let after =
-                outlet.lane(|lane| lane.position_after(&staging.settled, staging.dead, staging.given));
-            self.write_position(outlet, after)?;
-        }
-        Ok(())
-    }
-
-    fn write_position(
-        &self,
-        outlet: &Outlet,
-        position: crate::store::lane::Position,
-    ) -> rusqlite::Result<()> {
-        let mut update = self.connection.prepare_cached(
-            "UPDATE destinations SET cursor = ?2, given = ?3, passed = ?4, dead = ?5 WHERE id = ?1",
-        )?;
-        let (given, passed, dead) = (position.given as i64, position.passed as i64, position.dead as i64);
-        update.execute(params![outlet.number, position.cursor, given, passed, dead])?;
-        Ok(())
-    }
-
     /// Makes a committed batch known.
     fn publish(&mut self, batch: Batch) {
         let last_before = self.next.event - 1;
@@ -516,6 +467,10 @@ impl Writer {
             let staging = batch.lanes.get(&outlet.name);
             let wake = outlet.lane(|lane| {
                 lane.given(staging.map_or(0, |staging| staging.given));
+                staging
+                    .into_iter()
+                    .flat_map(|staging| &staging.parked)
+                    .for_each(|&seq| lane.parked(EventSeq(seq)));
                 for (seq, due, dead) in staging.into_iter().flat_map(|staging| &staging.apply) {
                     match due {
                         Some(due) => lane.retry(*seq, *due),
@@ -575,15 +530,6 @@ impl Writer {
             }
         }
         Ok(found)
-    }
-
-    fn finish(&self) {
-        for outlet in self.outlets.values() {
-            if let Err(error) = self.write_position(outlet, outlet.lane(|lane| lane.position())) {
-                tracing::warn!(%error, destination = %outlet.name, "cannot write how far a destination is");
-            }
-        }
-        checkpoint::fold_all(&self.connection);
     }
 }
 

@@ -1,0 +1,139 @@
+//! What the store does when SQLite fails it, and what is left after a restart.
+
+use std::path::Path;
+use std::sync::atomic::Ordering;
+
+use super::*;
+use crate::domain::name::Name;
+use crate::store::{Changes, NewEvent};
+
+fn queue() -> Name {
+    Name::new("queue").unwrap()
+}
+
+fn wall() -> WallClock {
+    Arc::new(|| Time::from_millis(1_795_366_500_000))
+}
+
+fn open(dir: &Path) -> Sqlite {
+    Sqlite::open(&dir.join("bridge.db"), &[queue()], wall()).unwrap()
+}
+
+/// Writes one event of so many bytes about a target, and nothing else.
+fn event(target: &str, bytes: usize) -> Decide {
+    let target = TargetKey::from_stored(target);
+    let state = crate::domain::state::TargetState {
+        ended: vec![crate::domain::state::Ended {
+            alert: crate::domain::state::AlertKey { source: queue(), fingerprint: target.as_str().into() },
+            ends_at: Time::from_nanos(0),
+            was_open: true,
+            until: Time::from_nanos(i64::MAX),
+        }],
+        ..Default::default()
+    };
+    Box::new(move |_| Changes {
+        states: vec![(target.clone(), state.clone())],
+        record: None,
+        events: vec![NewEvent {
+            target: target.clone(),
+            destinations: [queue()].into(),
+            body: "x".repeat(bytes),
+        }],
+    })
+}
+
+fn count(dir: &Path, table: &str) -> i64 {
+    let database = Connection::open(dir.join("bridge.db")).unwrap();
+    database.query_row(&format!("SELECT count(*) FROM {table}"), [], |row| row.get(0)).unwrap()
+}
+
+async fn write(store: &Sqlite, target: &str) {
+    let keys = Keys { targets: vec![TargetKey::from_stored(target)], alerts: Vec::new() };
+    store.transact(keys, event(target, 10)).await.unwrap();
+}
+
+async fn claim(store: &Sqlite) -> Vec<Claimed> {
+    store.claim(&store.outlets()[&queue()].clone(), 10).await.unwrap()
+}
+
+async fn settle(store: &Sqlite, settled: Vec<(EventSeq, Settlement)>) {
+    store.settle(&store.outlets()[&queue()].clone(), settled).await.unwrap();
+}
+
+/// A writer without threads, on a disk that has room for so many pages.
+fn writer(dir: &Path, pages: i64) -> Writer {
+    let opened = schema::open(&dir.join("bridge.db"), wall()()).unwrap();
+    opened.writer.pragma_update_and_check(None, "max_page_count", pages, |_| Ok(())).unwrap();
+    let hashes = Fingerprints(opened.hash_key);
+    let links = Links {
+        outlets: Arc::new(read_outlets(&opened.writer, &[queue()]).unwrap()),
+        clock: Arc::new(SharedClock::start(wall(), None)),
+        due: watch::channel(None).0,
+        checkpoints: mpsc::sync_channel(1).0,
+        turn: checkpoint::Turn::default(),
+    };
+    Writer::new(opened, Index::default(), hashes, links).unwrap()
+}
+
+/// A disk that is full makes SQLite roll back by itself, in the middle of a batch.
+#[test]
+fn a_batch_that_fails_keeps_nothing_of_what_came_behind_the_fault() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut writer = writer(dir.path(), 30);
+    let ask = |decide: Decide| {
+        let (reply, answer) = oneshot::channel();
+        (Command::Transact { keys: Keys::default(), decide, reply }, answer)
+    };
+    let (full, first) = ask(event("full", 1_000_000));
+    let (behind, second) = ask(event("behind", 10));
+    writer.work(vec![full, behind]);
+    assert!(first.blocking_recv().unwrap().is_err());
+    assert!(second.blocking_recv().unwrap().is_err());
+    assert_eq!((count(dir.path(), "targets"), count(dir.path(), "events")), (0, 0));
+    let (later, third) = ask(event("later", 10));
+    writer.work(vec![later]);
+    assert!(third.blocking_recv().unwrap().is_ok());
+    assert_eq!((count(dir.path(), "targets"), count(dir.path(), "events")), (1, 1));
+}
+
+#[tokio::test]
+async fn what_was_handed_out_is_given_back_when_the_store_cannot_be_read() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    let outlet = store.outlets()[&queue()].clone();
+    write(&store, "a").await;
+    // The lane has one event ready, and believes that there are more behind.
+    store.clock.last_event.fetch_add(1, Ordering::AcqRel);
+    let database = Connection::open(dir.path().join("bridge.db")).unwrap();
+    database.execute_batch("ALTER TABLE routes RENAME TO hidden").unwrap();
+    assert!(store.claim(&outlet, 10).await.is_err());
+    database.execute_batch("ALTER TABLE hidden RENAME TO routes").unwrap();
+    assert_eq!(claim(&store).await.len(), 1);
+    store.close().await;
+}
+
+#[tokio::test]
+async fn a_target_that_fails_does_not_bring_back_what_others_were_sent() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut store = open(dir.path());
+    for target in ["a", "a", "b", "c"] {
+        write(&store, target).await;
+    }
+    let claimed = claim(&store).await;
+    assert_eq!(claimed.iter().map(|one| one.seq.0).collect::<Vec<_>>(), [1, 3, 4]);
+    let retry = Settlement::Retry { delay: Duration::from_secs(60), error: "no".into() };
+    settle(&store, vec![(EventSeq(1), retry.clone())]).await;
+    settle(&store, vec![(EventSeq(3), Settlement::Delivered), (EventSeq(4), Settlement::Delivered)]).await;
+    store.close().await;
+
+    store = open(dir.path());
+    assert!(claim(&store).await.is_empty(), "b and c were sent, a waits");
+    let backlog = store.outlets()[&queue()].backlog();
+    assert_eq!((backlog.pending, backlog.retrying), (1, 1));
+    settle(&store, vec![(EventSeq(1), Settlement::Delivered)]).await;
+    let claimed = claim(&store).await;
+    assert_eq!(claimed.iter().map(|one| (one.seq.0, one.attempts)).collect::<Vec<_>>(), [(2, 0)]);
+    settle(&store, vec![(EventSeq(2), Settlement::Delivered), (EventSeq(2), retry)]).await;
+    store.close().await;
+    assert_eq!(count(dir.path(), "deliveries"), 0);
+}
