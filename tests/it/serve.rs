@@ -84,6 +84,22 @@ fn a_port_that_is_taken_is_told() {
     assert!(says.contains("server.listen") && says.contains("another process"), "{says}");
 }
 
+/// Lines of events in the middle of the database would be the end of it.
+#[test]
+fn a_file_that_another_writes_is_refused() {
+    let journal = "  journal: { file: { path: events.jsonl } }";
+    let twice = format!("{journal}\n  second: {{ file: {{ path: ./events.jsonl }} }}");
+    for (place, lines) in [
+        ("scalebridge.yaml:8:28", journal.replace("events.jsonl", "./bridge.db")),
+        ("scalebridge.yaml:8:28", journal.replace("events.jsonl", "bridge.db-wal")),
+        ("scalebridge.yaml:9:27", twice),
+    ] {
+        let (code, says) = refused(&Bridge::new(&CONFIG.replace(journal, &lines), RULES));
+        assert_eq!(code, Some(2), "{says}");
+        assert!(says.contains(place) && says.contains("a file of its own"), "{says}");
+    }
+}
+
 #[test]
 fn usage_is_told_and_ends_with_2() {
     let run = |arguments: &[&str]| {
