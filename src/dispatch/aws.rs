@@ -66,7 +66,7 @@ fn chain(error: &dyn Error) -> String {
         let said = without_request(&said);
         if !text.ends_with(said) {
             text.push_str(": ");
-            text.push_str(&said);
+            text.push_str(said);
         }
         cause = error.source();
     }
