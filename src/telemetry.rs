@@ -5,6 +5,7 @@
 
 mod process;
 
+use std::io::Write as _;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
@@ -273,11 +274,36 @@ pub fn start_logging(log: &Log) -> anyhow::Result<()> {
     // The SDK's own lines are of use when it is the SDK that is looked into.
     let filter =
         EnvFilter::try_new(format!("{0},aws_config=warn,aws_smithy_runtime=warn,hyper=warn", log.level))?;
-    let lines =
-        tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);
+    let lines = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(|| Stderr)
+        .log_internal_errors(false)
+        .with_target(false);
     let started = match log.format {
         LogFormat::Text => lines.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).try_init(),
         LogFormat::Json => lines.json().flatten_event(true).with_current_span(false).try_init(),
     };
     started.map_err(|error| anyhow::anyhow!("cannot start logging: {error}"))
+}
+
+/// Stderr as far as it takes anything. A line that nobody can read any more (a full disk, a collector
+/// that is gone) is dropped: an error here would end whoever had something to say.
+struct Stderr;
+
+impl std::io::Write for Stderr {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        drop(std::io::stderr().write_all(bytes));
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        drop(std::io::stderr().flush());
+        Ok(())
+    }
+}
+
+/// Says something on stderr where there is no log, under the same terms.
+pub fn say(text: impl std::fmt::Display) {
+    // What cannot be said cannot be complained about either.
+    drop(writeln!(Stderr, "{text}"));
 }

@@ -27,7 +27,7 @@ use workers::Workers;
 
 /// Pause between two rounds of pruning.
 const PRUNE_EVERY: Duration = Duration::from_secs(60);
-/// Of `drain_timeout`, what is left for closing the store after workers were told to stop.
+/// Of `drain_timeout`, what is left at most for closing the store after requests and deliveries.
 const CLOSING: Duration = Duration::from_secs(2);
 
 /// A configured bridge, not started.
@@ -99,12 +99,17 @@ impl App {
         };
         life.enter(Phase::Stopping);
         let deadline = Instant::now() + server.drain_timeout;
+        // A sender or a destination that hangs does not get the store's time as well.
+        let until = deadline.checked_sub(CLOSING.min(server.drain_timeout / 4)).unwrap_or(deadline);
         tracing::info!(within = ?server.drain_timeout, "stopping: finishing what is in flight");
-        webhook.stop(deadline).await;
         background.cancel();
-        workers.stop(deadline.checked_sub(CLOSING).unwrap_or(deadline)).await;
-        drop((clock.await, pruning.await));
-        operators.stop(deadline).await;
+        // Beside each other: what requests in flight still cause stays in the store.
+        tokio::join!(webhook.stop(until), workers.stop(until));
+        operators.stop(until).await;
+        let background = async { drop((clock.await, pruning.await)) };
+        if tokio::time::timeout_at(deadline.into(), background).await.is_err() {
+            tracing::warn!("the store did not finish in time what it was asked for");
+        }
         if tokio::time::timeout_at(deadline.into(), store.close()).await.is_err() {
             tracing::warn!("the store did not close in time; it is complete nevertheless");
         }

@@ -24,15 +24,15 @@ pub struct Serve {
 
 impl Serve {
     pub fn run(&self) -> ExitCode {
-        let loaded = match config::load(&self.config, std::env::vars()) {
+        let loaded = match config::load(&self.config, environment()) {
             Ok(loaded) => loaded,
             Err(diagnostics) => {
-                eprintln!("{diagnostics}");
+                telemetry::say(diagnostics);
                 return ExitCode::from(UNUSABLE);
             }
         };
         if let Err(error) = telemetry::start_logging(&loaded.settings.log) {
-            eprintln!("scalebridge: {error:#}");
+            telemetry::say(format_args!("scalebridge: {error:#}"));
             return ExitCode::FAILURE;
         }
         for warning in loaded.warnings.iter() {
@@ -41,7 +41,7 @@ impl Serve {
         let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
             Ok(runtime) => runtime,
             Err(error) => {
-                eprintln!("scalebridge: cannot start: {error}");
+                telemetry::say(format_args!("scalebridge: cannot start: {error}"));
                 return ExitCode::FAILURE;
             }
         };
@@ -54,12 +54,19 @@ impl Serve {
         match ended {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => {
-                eprintln!("scalebridge: {error:#}");
+                telemetry::say(format_args!("scalebridge: {error:#}"));
                 let unusable = matches!(error.downcast_ref(), Some(store::Error::Unusable(_)));
                 if unusable { ExitCode::from(UNUSABLE) } else { ExitCode::FAILURE }
             }
         }
     }
+}
+
+/// The environment as text. What is none of ours may hold any bytes; of ours they become a value, or a
+/// name, that the configuration refuses.
+fn environment() -> impl Iterator<Item = (String, String)> {
+    let text = |text: std::ffi::OsString| text.to_string_lossy().into_owned();
+    std::env::vars_os().map(move |(name, value)| (text(name), text(value)))
 }
 
 /// A token that SIGTERM or SIGINT cancels. A second signal ends the process at once.

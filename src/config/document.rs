@@ -48,6 +48,7 @@ pub(super) fn settings(root: &Node, directory: &Path, faults: &mut Diagnostics) 
     if let Some(retention) = &retention {
         meaning::retention(retention, sources.values(), root, fields.faults);
     }
+    meaning::files(store.as_ref(), &destinations, root, fields.faults);
     let names = Names { sources: source_names, destinations: destination_names };
     let rules = meaning::rules(drafts, &names, &destinations, fields.faults);
     fields.finish();

@@ -1,11 +1,12 @@
 //! The pass of meaning: what the parts of a configuration say about each other.
 
 use std::collections::{BTreeMap, HashMap};
+use std::path::{Component, Path, PathBuf};
 
 use super::decode::Spot;
 use super::diagnostic::{Code, Diagnostics, Place};
 use super::rules::Draft;
-use super::settings::{Destination, Retention};
+use super::settings::{Destination, DestinationKind, File, Retention, Store};
 use super::slip::did_you_mean;
 use super::yaml::{Kind, Node};
 use crate::domain::duration::format;
@@ -53,6 +54,35 @@ pub(super) fn retention<'s>(
         );
         let help = "a closed alert would be forgotten before its late copy comes: raise `retention.closed`";
         faults.help(Code::Contradiction, closed.or(late).unwrap_or(&root.place), message, help);
+    }
+}
+
+/// A file has one writer: a second one would take back lines of the first, or ruin the store.
+pub(super) fn files(
+    store: Option<&Store>,
+    destinations: &BTreeMap<Name, Destination>,
+    root: &Node,
+    faults: &mut Diagnostics,
+) {
+    // As they are written, without the `./`: links are not followed.
+    let plain =
+        |path: &Path| path.components().filter(|part| *part != Component::CurDir).collect::<PathBuf>();
+    let mut taken = HashMap::new();
+    if let Some(Store::Sqlite { path }) = store {
+        for suffix in ["", "-wal", "-shm", ".lock"] {
+            let mut path = path.clone().into_os_string();
+            path.push(suffix);
+            taken.insert(plain(Path::new(&path)), "the store".to_owned());
+        }
+    }
+    for (name, destination) in destinations {
+        let DestinationKind::File(File::Path(path)) = &destination.kind else { continue };
+        if let Some(owner) = taken.insert(plain(path), format!("destination `{name}`")) {
+            let written = ["destinations", name.as_str(), "file", "path"];
+            let place = written.iter().try_fold(root, |node, key| node.get(key)).unwrap_or(root);
+            let message = format!("`{}` is written by {owner} already", path.display());
+            faults.help(Code::Contradiction, &place.place, message, "give it a file of its own");
+        }
     }
 }
 

@@ -63,13 +63,20 @@ fn chain(error: &dyn Error) -> String {
     let mut cause = error.source();
     while let Some(error) = cause {
         let said = error.to_string();
-        if !text.ends_with(&said) {
+        let said = without_request(&said);
+        if !text.ends_with(said) {
             text.push_str(": ");
-            text.push_str(&said);
+            text.push_str(said);
         }
         cause = error.source();
     }
     text
+}
+
+/// Some of the SDK's errors quote the request that they are about, with the event in it.
+fn without_request(said: &str) -> &str {
+    let end = ["Request {", "SdkBody {"].iter().filter_map(|quoted| said.find(quoted)).min();
+    end.map_or(said, |end| said[..end].trim_end_matches([' ', '`', ':', '(']))
 }
 
 #[cfg(test)]

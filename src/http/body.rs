@@ -53,12 +53,16 @@ pub async fn receive(limits: &Limits, headers: &HeaderMap, body: &mut Body) -> R
     let reserved = limits.bytes.clone().try_acquire_many_owned(reserve);
     let reserved =
         reserved.map_err(|_| Refusal::later("too many bytes in flight (server.max_in_flight_bytes)"))?;
-    let read = tokio::time::timeout(limits.server.body_timeout, Limited::new(body, most).collect());
+    let read = tokio::time::timeout(limits.server.body_timeout, Limited::new(&mut *body, most).collect());
     let bytes = match read.await {
         Ok(Ok(read)) => read.to_bytes(),
         Ok(Err(error)) if error.downcast_ref::<LengthLimitError>().is_some() => return Err(too_large()),
         Ok(Err(error)) => return Err(Refusal::later(format!("the body broke off: {error}"))),
-        Err(_) => return Err(Refusal::later("the body took longer than server.body_timeout")),
+        Err(_) => {
+            // Its time is over: nobody waits for the rest of it.
+            *body = Body::empty();
+            return Err(Refusal::later("the body took longer than server.body_timeout"));
+        }
     };
     let bytes = match encoding {
         Encoding::Identity => bytes,

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use axum::Json;
 use axum::body::Body;
+use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
@@ -36,10 +37,12 @@ impl From<Summary> for Answer {
 /// Takes a notification. The 200 follows the commit.
 pub async fn webhook(
     State(shared): State<Shared>,
-    Path(source): Path<String>,
+    source: Result<Path<String>, PathRejection>,
     headers: HeaderMap,
     mut body: Body,
 ) -> Response {
+    // What is no text is no name of a source either.
+    let source = source.map_or_else(|_| String::new(), |Path(source)| source);
     let known = shared.running.get().is_some_and(|running| running.bridge.source(&source).is_some());
     let answer = take(&shared, &source, &headers, &mut body).await;
     let code = answer.as_ref().map_or_else(Refusal::status, |_| StatusCode::OK);

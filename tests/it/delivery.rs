@@ -154,6 +154,29 @@ async fn events_come_out_on_stdout_and_nothing_else_does() {
     assert_eq!(events.len(), 3);
 }
 
+/// Some of the SDK's errors quote the whole request. The log, and what is kept of the failure, do not.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_failure_does_not_show_the_event() {
+    let queue = sqs("https://sqs.eu-west-1.amazonaws.com/123456789012/scaling");
+    let config =
+        CONFIG.replace("journal: { file: { path: events.jsonl } }", &format!("journal: {{ {queue} }}"));
+    let mut bridge = Bridge::new(&config, RULES);
+    for (name, value) in
+        [("AWS_ENDPOINT_URL", "no URL"), ("AWS_ACCESS_KEY_ID", "test"), ("AWS_SECRET_ACCESS_KEY", "test")]
+    {
+        bridge.env(name, value);
+    }
+    bridge.run().await;
+    bridge.post(notification(&[pending("a", "a")])).await;
+    let log = eventually("a failure", async || {
+        let log = bridge.log();
+        log.contains("the destination fails").then_some(log)
+    })
+    .await;
+    assert!(log.contains("failed to apply endpoint `no URL`"), "{log}");
+    assert!(!log.contains("specversion"), "{log}");
+}
+
 /// Any text that JSON can hold is delivered, and is the same when it is read back.
 #[tokio::test(flavor = "multi_thread")]
 async fn no_text_of_an_alert_can_poison_a_queue() {

@@ -1,9 +1,16 @@
 //! How `serve` starts, and what it says when it does not.
 
+use std::fs;
 use std::net::TcpListener;
+use std::os::unix::ffi::OsStrExt;
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
-use crate::support::bridge::{Bridge, CONFIG, RULES};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use crate::support::bridge::{Bridge, CONFIG, RULES, captured};
+use crate::support::tools::{free_port, get};
 
 /// Exit code and stderr of a bridge that does not start.
 fn refused(bridge: &Bridge) -> (Option<i32>, String) {
@@ -77,6 +84,22 @@ fn a_port_that_is_taken_is_told() {
     assert!(says.contains("server.listen") && says.contains("another process"), "{says}");
 }
 
+/// Lines of events in the middle of the database would be the end of it.
+#[test]
+fn a_file_that_another_writes_is_refused() {
+    let journal = "  journal: { file: { path: events.jsonl } }";
+    let twice = format!("{journal}\n  second: {{ file: {{ path: ./events.jsonl }} }}");
+    for (place, lines) in [
+        ("scalebridge.yaml:8:28", journal.replace("events.jsonl", "./bridge.db")),
+        ("scalebridge.yaml:8:28", journal.replace("events.jsonl", "bridge.db-wal")),
+        ("scalebridge.yaml:9:27", twice),
+    ] {
+        let (code, says) = refused(&Bridge::new(&CONFIG.replace(journal, &lines), RULES));
+        assert_eq!(code, Some(2), "{says}");
+        assert!(says.contains(place) && says.contains("a file of its own"), "{says}");
+    }
+}
+
 #[test]
 fn usage_is_told_and_ends_with_2() {
     let run = |arguments: &[&str]| {
@@ -90,4 +113,50 @@ fn usage_is_told_and_ends_with_2() {
     let missing = run(&["serve", "--config", "no/such/file.yaml"]);
     assert_eq!(missing.status.code(), Some(2));
     assert!(String::from_utf8_lossy(&missing.stderr).contains("no/such/file.yaml"));
+}
+
+/// Other programs' variables hold any bytes. One of ours that is no text is a fault like any other.
+#[test]
+fn an_environment_that_is_no_text_is_no_crash() {
+    let odd = std::ffi::OsStr::from_bytes(b"\xff");
+    let bridge = Bridge::new(CONFIG, RULES);
+    let mut command = bridge.command();
+    let ended = command.env("FOREIGN", odd).env("SCALEBRIDGE__LOG__LEVEL", odd).output().expect("an end");
+    let says = String::from_utf8_lossy(&ended.stderr);
+    assert_eq!(ended.status.code(), Some(2), "{says}");
+    assert!(says.contains("$SCALEBRIDGE__LOG__LEVEL") && !says.contains("FOREIGN"), "{says}");
+}
+
+/// A log that nobody takes (a full disk, a collector that is gone) stops no notification.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_that_cannot_be_written_is_no_reason_to_stop() {
+    let full = || fs::File::options().write(true).open("/dev/full").expect("/dev/full");
+    let faulty = Bridge::new("sources: 1", RULES).command().stderr(full()).status();
+    assert_eq!(faulty.expect("an end").code(), Some(2), "the exit code does not depend on it");
+
+    let address = format!("127.0.0.1:{}", free_port());
+    let mut bridge = Bridge::new(CONFIG, RULES);
+    bridge.env("SCALEBRIDGE__SERVER__LISTEN", &address);
+    let mut child = bridge.command().stdout(Stdio::null()).stderr(full()).spawn().expect("the bridge");
+    let answers = async {
+        let ready = format!("http://{address}/-/ready");
+        while !get(&ready).await.is_ok_and(|(status, _)| status == 200) {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        let client = async |body: String| {
+            let mut stream = TcpStream::connect(&address).await?;
+            let length = body.len();
+            let request = format!("POST /webhook/prod-eu HTTP/1.0\r\ncontent-length: {length}\r\n\r\n{body}");
+            stream.write_all(request.as_bytes()).await?;
+            let mut answer = String::new();
+            stream.read_to_string(&mut answer).await?;
+            std::io::Result::Ok(answer.split(' ').nth(1).map(str::to_owned))
+        };
+        [client(captured("three-firing")).await, client("{".into()).await]
+    };
+    let answers = tokio::time::timeout(Duration::from_secs(20), answers).await;
+    child.kill().expect("a kill");
+    child.wait().expect("its end");
+    let answers = answers.expect("answers in time").map(|answer| answer.expect("an answer"));
+    assert_eq!(answers, [Some("200".to_owned()), Some("400".to_owned())]);
 }

@@ -141,6 +141,21 @@ async fn sigterm_finishes_what_is_in_flight_and_takes_nothing_more() {
     assert_eq!(bridge.events().await.len(), 1);
 }
 
+/// A sender that hangs has its request cut off in time for the store to be closed.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sender_that_hangs_does_not_take_the_time_of_the_store() {
+    let server = "server: { listen: \"127.0.0.1:0\"";
+    let mut bridge = Bridge::new(&CONFIG.replace(server, &format!("{server}, drain_timeout: 2s")), RULES);
+    bridge.run().await;
+    let mut stream = TcpStream::connect(bridge.address()).await.expect("a connection");
+    let head = "POST /webhook/prod-eu HTTP/1.1\r\nhost: bridge\r\ncontent-length: 100\r\n\r\n{";
+    stream.write_all(head.as_bytes()).await.expect("a head");
+    assert_eq!(bridge.post(captured("one-firing")).await.status, 200);
+    assert!(bridge.stop().await.success());
+    let log = bridge.log();
+    assert!(log.contains("\"stopped\"") && !log.contains("did not close"), "{log}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_second_bridge_on_the_same_store_does_not_start() {
     let bridge = Bridge::start().await;
