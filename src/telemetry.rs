@@ -15,7 +15,6 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
-use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
 use tracing_subscriber::EnvFilter;
 
@@ -67,6 +66,11 @@ struct DestinationLabels {
 struct OutboxLabels {
     destination: String,
     state: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct BuildLabels {
+    version: &'static str,
 }
 
 type Seconds = Gauge<f64, AtomicU64>;
@@ -123,9 +127,11 @@ impl Metrics {
             config_success_time: Gauge::default(),
         };
         let mut registry = Registry::default();
-        let build = Info::new(vec![("version", env!("CARGO_PKG_VERSION"))]);
+        // A plain gauge: readers of the older text format do not know OpenMetrics' info.
+        let build = Family::<BuildLabels, Gauge>::default();
+        build.get_or_create(&BuildLabels { version: env!("CARGO_PKG_VERSION") }).set(1);
         let own = registry.sub_registry_with_prefix("scalebridge");
-        own.register("build", "The version that runs", build);
+        own.register("build_info", "The version that runs", build);
         own.register(
             "notifications",
             "Webhook requests by source and HTTP status code",

@@ -76,12 +76,22 @@ impl App {
             Listener::start("admin.listen", admin.listen, http::admin_routes(shared), server.header_timeout)?;
 
         let names: Vec<Name> = destinations.keys().cloned().collect();
-        let store = open_store(&store, names.clone()).await?;
+        let store = tokio::select! {
+            opened = open_store(&store, names.clone()) => opened?,
+            // Nothing was accepted yet.
+            () = stop.cancelled() => return Ok(()),
+        };
         let policy = Policy { keep_ended: retention.closed, max_deferral: engine.max_deferral };
         let bridge = Bridge::new(store.clone(), rules, sources, policy, self.metrics.clone());
-        let mut workers = Workers::start(&destinations, &store, &self.metrics).await?;
+        let mut workers = tokio::select! {
+            started = Workers::start(&destinations, &store, &self.metrics) => started?,
+            () = stop.cancelled() => {
+                store.close().await;
+                return Ok(());
+            }
+        };
         let background = CancellationToken::new();
-        let clock = tokio::spawn({
+        let mut clock = tokio::spawn({
             let (bridge, background) = (bridge.clone(), background.clone());
             async move { bridge.run(&background).await }
         });
@@ -96,6 +106,8 @@ impl App {
             ended = webhook.ended() => ended.context("server.listen"),
             ended = operators.ended() => ended.context("admin.listen"),
             error = workers.broken() => Err(error),
+            // It only ends by itself when the store has.
+            _ = &mut clock => Err(anyhow::anyhow!("the store's writer has ended; see the log before this")),
         };
         life.enter(Phase::Stopping);
         let deadline = Instant::now() + server.drain_timeout;
@@ -106,7 +118,12 @@ impl App {
         // Beside each other: what requests in flight still cause stays in the store.
         tokio::join!(webhook.stop(until), workers.stop(until));
         operators.stop(until).await;
-        let background = async { drop((clock.await, pruning.await)) };
+        let background = async {
+            if !clock.is_finished() {
+                drop(clock.await);
+            }
+            drop(pruning.await);
+        };
         if tokio::time::timeout_at(deadline.into(), background).await.is_err() {
             tracing::warn!("the store did not finish in time what it was asked for");
         }

@@ -14,6 +14,8 @@ use super::time::Time;
 
 /// An alert of more bytes than this is invalid.
 pub const MAX_ALERT_BYTES: usize = 128 * 1024;
+/// A notification of more alerts than this is refused.
+pub const MAX_ALERTS: usize = 250_000;
 /// A fingerprint of more bytes than this is invalid. Alertmanager's have 16.
 pub const MAX_FINGERPRINT_BYTES: usize = 128;
 
@@ -97,6 +99,9 @@ pub enum Error {
     /// Another version of the format.
     #[error("the body has version {0:?}; this bridge understands Alertmanager's version \"4\"")]
     Version(String),
+    /// More than [`MAX_ALERTS`].
+    #[error("the body has {0} alerts; at most {MAX_ALERTS} are taken, so group by more labels")]
+    TooMany(usize),
 }
 
 #[derive(Deserialize)]
@@ -141,6 +146,9 @@ impl Notification {
         let read: Body<'_> = serde_json::from_slice(body).map_err(|error| shape(body, &error))?;
         if read.version != "4" {
             return Err(Error::Version(read.version.chars().take(40).collect()));
+        }
+        if read.alerts.len() > MAX_ALERTS {
+            return Err(Error::TooMany(read.alerts.len()));
         }
         Ok(Self {
             envelope: Envelope {
@@ -338,6 +346,12 @@ mod tests {
         );
         let long = "x".repeat(MAX_ALERT_BYTES);
         assert!(fault(&format!(r#""status":"{long}""#)).contains("bytes"));
+    }
+
+    #[test]
+    fn a_notification_without_an_end_is_refused() {
+        let body = format!(r#"{{"version":"4","alerts":[{}1]}}"#, "1,".repeat(MAX_ALERTS));
+        assert_eq!(Notification::parse(body.as_bytes()), Err(Error::TooMany(MAX_ALERTS + 1)));
     }
 
     #[test]

@@ -127,6 +127,9 @@ pub struct Episode {
     /// Whether one of its occurrences began before this store was created: it takes nothing away.
     #[serde(default)]
     pub adopted: bool,
+    /// Whether one of its occurrences expired, so that nobody knows its end: it takes nothing away.
+    #[serde(default)]
+    pub expired: bool,
     /// The `on_firing` action that a guard has stopped for a time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kept: Option<Kept>,

@@ -12,7 +12,7 @@ use serde::Serialize;
 
 use super::error::Refusal;
 use super::{Phase, Shared, body};
-use crate::domain::notification::Notification;
+use crate::domain::notification::{self, Notification};
 use crate::domain::summary::Summary;
 use crate::store;
 
@@ -89,7 +89,13 @@ async fn take(
     } else {
         Notification::parse(&received.bytes)
     };
-    let notification = parsed.map_err(|error| Refusal::new(StatusCode::BAD_REQUEST, error.to_string()))?;
+    let notification = parsed.map_err(|error| {
+        let status = match error {
+            notification::Error::TooMany(_) => StatusCode::PAYLOAD_TOO_LARGE,
+            _ => StatusCode::BAD_REQUEST,
+        };
+        Refusal::new(status, error.to_string())
+    })?;
     let traceparent = headers.get("traceparent").and_then(|value| value.to_str().ok());
     let summary = running.bridge.ingest(source, notification, traceparent).await.map_err(refuse)?;
     tracing::info!(

@@ -103,13 +103,17 @@ pub fn server_routes(shared: Shared) -> Router {
         .route("/webhook/{source}", axum::routing::post(ingest::webhook))
         .route("/-/healthy", get(|| async { "scalebridge is alive\n" }))
         .route("/-/ready", get(ready))
-        .fallback(|| async {
-            Refusal::new(
-                StatusCode::NOT_FOUND,
-                "there is nothing here; the webhook is POST /webhook/{source}",
-            )
-        })
+        .fallback(nothing_here)
         .with_state(shared)
+}
+
+/// A wrong path in Alertmanager's configuration is a 404 like an unknown source: counted and logged.
+async fn nothing_here(State(shared): State<Shared>, method: axum::http::Method) -> Refusal {
+    let code = StatusCode::NOT_FOUND;
+    let refusal = Refusal::new(code, "there is nothing here; the webhook is POST /webhook/{source}");
+    shared.metrics.notification("", code.as_u16());
+    tracing::warn!(%method, code = code.as_u16(), "refused a request to a path that does not exist");
+    refusal
 }
 
 async fn ready(State(shared): State<Shared>) -> Response {

@@ -145,6 +145,8 @@ impl Act<'_> {
             Some(Outcome::because(Verdict::NoEvidence, TRUNCATED))
         } else if episode.adopted {
             Some(Outcome::because(Verdict::NoEvidence, "it began before this store was created"))
+        } else if episode.expired {
+            Some(Outcome::because(Verdict::NoEvidence, "an alert of it was not heard of any more"))
         } else {
             None
         }

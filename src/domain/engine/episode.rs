@@ -62,6 +62,9 @@ pub fn settle(
         book.add(Outcome::stopped(Verdict::Late, Some(due)), vec![alert]);
     }
     if !expired.is_empty() {
+        if let Some(episode) = &mut episode {
+            episode.expired = true;
+        }
         book.add(Outcome::quiet(Verdict::Expired), expired);
     }
     let mut act = match (rule, cause) {
@@ -124,6 +127,7 @@ fn open<'a>(
             emissions: 0,
             most_open: 0,
             adopted: false,
+            expired: false,
             kept: None,
             parameters: BTreeMap::new(),
         });

@@ -17,7 +17,7 @@ mod properties;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -310,26 +310,25 @@ pub fn come_due(context: &Context<'_>, key: &TargetKey, state: &TargetState) -> 
 #[derive(Default)]
 struct Aside {
     decisions: Vec<Decision>,
+    kinds: HashMap<(Option<Name>, Verdict, Option<String>), usize>,
 }
 
 impl Aside {
     fn add(&mut self, rule: Option<&Name>, verdict: Verdict, detail: Option<&str>, alert: AlertKey) {
-        let same = |decision: &&mut Decision| {
-            decision.rule.as_ref() == rule
-                && decision.verdict == verdict
-                && decision.detail.as_deref() == detail
-        };
-        match self.decisions.iter_mut().find(same) {
-            Some(decision) => decision.alerts.push(alert),
-            None => self.decisions.push(Decision {
-                rule: rule.cloned(),
+        let kind = (rule.cloned(), verdict, detail.map(str::to_owned));
+        let decisions = &mut self.decisions;
+        let at = *self.kinds.entry(kind).or_insert_with_key(|(rule, verdict, detail)| {
+            decisions.push(Decision {
+                rule: rule.clone(),
                 target: None,
-                verdict,
-                detail: detail.map(str::to_owned),
+                verdict: *verdict,
+                detail: detail.clone(),
                 until: None,
-                alerts: vec![alert],
+                alerts: Vec::new(),
                 event: None,
-            }),
-        }
+            });
+            decisions.len() - 1
+        });
+        decisions[at].alerts.push(alert);
     }
 }

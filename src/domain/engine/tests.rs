@@ -446,6 +446,15 @@ fn what_nobody_speaks_of_expires_and_takes_nothing_away() {
 }
 
 #[test]
+fn an_episode_of_which_one_alert_expired_takes_nothing_away() {
+    let mut world = Setup::default().world();
+    world.post(0, vec![firing("a", 0), firing("b", 0)]);
+    world.post(3600, vec![firing("b", 0)]);
+    assert_eq!(told(&world.wait(24 * 3600)), "expired×1");
+    assert_eq!(told(&world.post(24 * 3600 + 60, vec![resolved("b", 0, 24 * 3600)])), "no_evidence×1");
+}
+
+#[test]
 fn the_end_of_an_alert_is_forgotten_after_its_time() {
     let mut world = Setup::default().world();
     world.post(0, vec![firing("a", 0)]);
