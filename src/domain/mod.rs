@@ -1,5 +1,6 @@
 //! What scalebridge knows about alerts and capacity. Pure: no clock, no chance, no files, no tokio.
 
+pub mod by_alert;
 pub mod duration;
 pub mod engine;
 pub mod event;

@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use super::by_alert::{ByAlert, OfAlert};
 use super::event::cut_escaped;
 use super::labels::Labels;
 use super::name::Name;
@@ -43,8 +44,8 @@ pub struct TargetState {
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub rules: BTreeMap<Name, RuleState>,
     /// Alerts that are over.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub ended: Vec<Ended>,
+    #[serde(default, skip_serializing_if = "ByAlert::is_empty")]
+    pub ended: ByAlert<Ended>,
     /// What earlier emissions block.
     #[serde(default, skip_serializing_if = "Cooldowns::is_empty")]
     pub cooldowns: Cooldowns,
@@ -69,8 +70,8 @@ pub struct RuleState {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub episode: Option<Episode>,
     /// Firings that may be the late half of a pair of Alertmanagers.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub late: Vec<Late>,
+    #[serde(default, skip_serializing_if = "ByAlert::is_empty")]
+    pub late: ByAlert<Late>,
     /// What is to be done about the episode that closed last. Withdrawn when anything opens on the
     /// target, so never there beside an open episode.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -118,8 +119,8 @@ pub struct Episode {
     pub target: Target,
     /// The store's time at which it opened.
     pub opened_at: Time,
-    /// The open occurrences in the order in which they opened.
-    pub open: Vec<Occurrence>,
+    /// The open occurrences.
+    pub open: ByAlert<Occurrence>,
     /// How many `on_firing` events it has emitted.
     pub emissions: u32,
     /// The most alerts that were open at one of these emissions.
@@ -230,6 +231,24 @@ impl Cause {
     }
 }
 
+impl OfAlert for Occurrence {
+    fn alert(&self) -> &AlertKey {
+        &self.alert
+    }
+}
+
+impl OfAlert for Late {
+    fn alert(&self) -> &AlertKey {
+        &self.occurrence.alert
+    }
+}
+
+impl OfAlert for Ended {
+    fn alert(&self) -> &AlertKey {
+        &self.alert
+    }
+}
+
 impl TargetState {
     /// Whether there is nothing to remember: no open, late or kept thing, no end, no cooldown.
     pub fn is_empty(&self) -> bool {
@@ -262,7 +281,7 @@ impl TargetState {
 
     /// The last known end of an alert.
     pub fn ended(&self, alert: &AlertKey) -> Option<&Ended> {
-        self.ended.iter().find(|ended| ended.alert == *alert)
+        self.ended.get(alert)
     }
 }
 
@@ -332,16 +351,16 @@ impl RuleState {
     }
 
     fn occurrences(&self) -> impl Iterator<Item = &Occurrence> {
-        self.episode.iter().flat_map(|episode| &episode.open)
+        self.episode.iter().flat_map(|episode| episode.open.iter())
     }
 
     /// Whether this alert is open here.
     pub fn is_open(&self, alert: &AlertKey) -> bool {
-        self.occurrences().any(|open| open.alert == *alert)
+        self.episode.as_ref().is_some_and(|episode| episode.open.has(alert))
     }
 
     /// Whether this alert is open or late here.
     pub fn knows(&self, alert: &AlertKey) -> bool {
-        self.is_open(alert) || self.late.iter().any(|late| late.occurrence.alert == *alert)
+        self.is_open(alert) || self.late.has(alert)
     }
 }

@@ -3,6 +3,7 @@
 use sha2::{Digest, Sha256};
 
 use super::episode::Opened;
+use crate::domain::by_alert::ByAlert;
 use crate::domain::event::{Adjustment, AdjustmentType, EpisodeRef, EventAlert, cut_escaped};
 use crate::domain::name::Name;
 use crate::domain::rule::{Amount, Change, Limits};
@@ -17,18 +18,15 @@ const NAME_BYTES: usize = 100;
 
 /// The id of the episode that these occurrences open: the same history gives the same id, also in a
 /// store that lost everything since.
-pub fn episode_id(rule: &Name, target: &TargetKey, opened: &[Opened]) -> String {
-    let mut occurrences: Vec<_> = opened
-        .iter()
-        .map(|opened| (&opened.occurrence.alert, opened.occurrence.starts_at, opened.previous_end))
-        .collect();
-    occurrences.sort();
+pub fn episode_id(rule: &Name, target: &TargetKey, opened: &ByAlert<Opened>) -> String {
     let mut hash = Hash::new("episode", rule, target);
-    for (alert, starts_at, previous_end) in occurrences {
+    // In the order of the alerts' keys, whatever the order of the notification.
+    for opened in opened.iter() {
+        let Occurrence { alert, starts_at, .. } = &opened.occurrence;
         hash.part(alert.source.as_str().as_bytes());
         hash.part(alert.fingerprint.as_bytes());
         hash.part(&starts_at.as_nanos().to_be_bytes());
-        hash.part(&previous_end.map_or([0; 8], |end| end.as_nanos().to_be_bytes()));
+        hash.part(&opened.previous_end.map_or([0; 8], |end| end.as_nanos().to_be_bytes()));
     }
     hash.finish()
 }

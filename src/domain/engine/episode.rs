@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use super::act::{Act, Book, Outcome};
 use super::{Context, emit};
+use crate::domain::by_alert::{ByAlert, OfAlert};
 use crate::domain::name::Name;
 use crate::domain::rule::Mode;
 use crate::domain::state::{AlertKey, Cause, Closing, Episode, Kept, Occurrence, RuleState, TargetState};
@@ -15,7 +16,7 @@ use crate::domain::verdict::{Decision, Verdict};
 #[derive(Default)]
 pub struct Turn {
     /// Occurrences that open now; they are not in the episode yet.
-    pub opened: Vec<Opened>,
+    pub opened: ByAlert<Opened>,
     /// Occurrences that resolved; they are not in the episode any more.
     pub closed: Vec<Occurrence>,
     /// Occurrences that expired; they are not in the episode any more.
@@ -36,6 +37,12 @@ pub struct Opened {
     pub target: Target,
     pub parameters: BTreeMap<String, String>,
     pub previous_end: Option<Time>,
+}
+
+impl OfAlert for Opened {
+    fn alert(&self) -> &AlertKey {
+        &self.occurrence.alert
+    }
 }
 
 /// Judges the episode after a turn, acts, and writes down what was decided.
@@ -114,7 +121,7 @@ fn open<'a>(
     key: &TargetKey,
     episode: &'a mut Option<Episode>,
     rule: &Name,
-    opened: Vec<Opened>,
+    opened: ByAlert<Opened>,
 ) -> (&'a mut Episode, bool) {
     let is_new = episode.is_none();
     let id = if is_new { emit::episode_id(rule, key, &opened) } else { String::new() };
@@ -123,7 +130,7 @@ fn open<'a>(
             id: id.clone(),
             target,
             opened_at: context.now,
-            open: Vec::new(),
+            open: ByAlert::default(),
             emissions: 0,
             most_open: 0,
             adopted: false,
@@ -133,7 +140,7 @@ fn open<'a>(
         });
         episode.adopted |= occurrence.starts_at < context.created;
         episode.parameters = parameters;
-        episode.open.push(occurrence);
+        episode.open.put(occurrence);
     }
     // `opened` is never empty here, so there is an episode now.
     let episode = episode.get_or_insert_with(|| unreachable!("something opened"));

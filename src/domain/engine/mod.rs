@@ -296,7 +296,7 @@ pub fn come_due(context: &Context<'_>, key: &TargetKey, state: &TargetState) -> 
         return Step::default();
     }
     let mut state = state.clone();
-    state.ended.retain(|ended| ended.until > context.now);
+    state.ended.take_if(|ended| ended.until <= context.now);
     state.cooldowns.prune(context.now);
     for rule_state in state.rules.values_mut() {
         rule_state.spent.retain(|free| *free > context.now);

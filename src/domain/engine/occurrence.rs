@@ -63,7 +63,7 @@ pub fn apply(
     }
     for (rule, alert) in turns.outdated {
         let late = state.rules.get_mut(&rule).map(|rule| &mut rule.late);
-        late.into_iter().for_each(|late| late.retain(|late| late.occurrence.alert != alert));
+        late.and_then(|late| late.take(&alert));
         by_rule.entry(rule).or_default().quiet.push((alert, Verdict::Withdrawn));
     }
     let mut decisions = Vec::new();
@@ -145,8 +145,7 @@ fn fire(context: &Context<'_>, input: &Input, state: &mut RuleState, turn: &mut 
         annotations: Arc::clone(&alert.annotations),
         generator_url: alert.generator_url.clone(),
     };
-    let open = state.episode.iter_mut().flat_map(|episode| &mut episode.open);
-    if let Some(open) = open.into_iter().find(|open| open.alert == key) {
+    if let Some(open) = state.episode.as_mut().and_then(|episode| episode.open.get_mut(&key)) {
         if fresh.starts_at <= open.heard_at {
             // The first start stays: copies and restarts move it back and forth.
             let (starts_at, labels) = (open.starts_at, Arc::clone(&open.labels));
@@ -159,16 +158,15 @@ fn fire(context: &Context<'_>, input: &Input, state: &mut RuleState, turn: &mut 
         }
         return;
     }
-    if turn.opened.iter().any(|opened| opened.occurrence.alert == key) {
+    if turn.opened.has(&key) {
         turn.quiet.push((key, Verdict::Duplicate));
         return;
     }
-    let waiting = state.late.iter().position(|late| late.occurrence.alert == key);
     match last_end.filter(|end| fresh.starts_at <= *end) {
-        Some(_) if waiting.is_some() => turn.quiet.push((key, Verdict::Duplicate)),
+        Some(_) if state.late.has(&key) => turn.quiet.push((key, Verdict::Duplicate)),
         Some(previous_end) => {
             let due = context.now.after(input.source.late_window);
-            state.late.push(Late {
+            state.late.put(Late {
                 occurrence: fresh,
                 target: taken.target.clone(),
                 parameters: taken.parameters.clone(),
@@ -180,10 +178,8 @@ fn fire(context: &Context<'_>, input: &Input, state: &mut RuleState, turn: &mut 
         }
         None => {
             // It began after that end, so it is no copy of what waits.
-            if let Some(at) = waiting {
-                state.late.remove(at);
-            }
-            turn.opened.push(Opened {
+            state.late.take(&key);
+            turn.opened.put(Opened {
                 occurrence: fresh,
                 target: taken.target.clone(),
                 parameters: taken.parameters.clone(),
@@ -195,8 +191,8 @@ fn fire(context: &Context<'_>, input: &Input, state: &mut RuleState, turn: &mut 
 
 /// It fires, so it does not expire.
 fn hear(context: &Context<'_>, input: &Input, state: &mut RuleState, key: &AlertKey, starts_at: Time) {
-    let open = state.episode.iter_mut().flat_map(|episode| &mut episode.open);
-    for open in open.filter(|open| open.alert == *key && open.heard_at < context.now) {
+    let open = state.episode.as_mut().and_then(|episode| episode.open.get_mut(key));
+    if let Some(open) = open.filter(|open| open.heard_at < context.now) {
         if starts_at > open.heard_at {
             open.starts_at = starts_at;
         }
@@ -208,12 +204,11 @@ fn hear(context: &Context<'_>, input: &Input, state: &mut RuleState, key: &Alert
 /// An alert that opens and resolves in one notification does not open. Whether the end counts; `None`
 /// if it does not open here.
 fn take_back(turn: &mut Turn, resolve: &Resolve) -> Option<bool> {
-    let at = turn.opened.iter().position(|opened| opened.occurrence.alert == resolve.key)?;
-    if resolve.ends_at < turn.opened[at].occurrence.starts_at {
+    if resolve.ends_at < turn.opened.get(&resolve.key)?.occurrence.starts_at {
         turn.quiet.push((resolve.key.clone(), Verdict::Stale));
         return Some(false);
     }
-    turn.opened.remove(at);
+    turn.opened.take(&resolve.key);
     // One answer for the firing, one for the resolve.
     turn.quiet.extend([(resolve.key.clone(), Verdict::Withdrawn), (resolve.key.clone(), Verdict::Withdrawn)]);
     Some(true)
@@ -221,14 +216,13 @@ fn take_back(turn: &mut Turn, resolve: &Resolve) -> Option<bool> {
 
 /// Whether the end counts.
 fn end(state: &mut RuleState, turn: &mut Turn, resolve: &Resolve) -> bool {
-    if let Some(at) = state.late.iter().position(|late| late.occurrence.alert == resolve.key) {
-        state.late.remove(at);
+    if state.late.take(&resolve.key).is_some() {
         turn.quiet.push((resolve.key.clone(), Verdict::Withdrawn));
         return true;
     }
     let Some(episode) = &mut state.episode else { return false };
-    let Some(at) = episode.open.iter().position(|open| open.alert == resolve.key) else { return false };
-    if resolve.ends_at < episode.open[at].starts_at {
+    let Some(open) = episode.open.get(&resolve.key) else { return false };
+    if resolve.ends_at < open.starts_at {
         turn.quiet.push((resolve.key.clone(), Verdict::Stale));
         return false;
     }
@@ -236,19 +230,19 @@ fn end(state: &mut RuleState, turn: &mut Turn, resolve: &Resolve) -> bool {
         turn.quiet.push((resolve.key.clone(), Verdict::Duplicate));
         return false;
     }
-    turn.closed.push(episode.open.remove(at));
+    turn.closed.extend(episode.open.take(&resolve.key));
     true
 }
 
 /// Remembers the latest end of an alert.
 pub fn remember_end(state: &mut TargetState, ended: Ended) {
-    match state.ended.iter_mut().find(|known| known.alert == ended.alert) {
+    match state.ended.get_mut(&ended.alert) {
         Some(known) => {
             known.ends_at = known.ends_at.max(ended.ends_at);
             known.was_open |= ended.was_open;
             known.until = known.until.max(ended.until);
         }
-        None => state.ended.push(ended),
+        None => state.ended.put(ended),
     }
 }
 
@@ -259,12 +253,12 @@ pub fn expire(context: &Context<'_>, key: &TargetKey, state: &mut TargetState) -
     for (name, rule_state) in &mut state.rules {
         let mut turn = Turn::default();
         if let Some(episode) = &mut rule_state.episode {
-            let expired = |open: &mut Occurrence| open.expires_at <= context.now;
-            turn.expired.extend(episode.open.extract_if(.., expired).map(|open| open.alert));
+            let expired = episode.open.take_if(|open| open.expires_at <= context.now);
+            turn.expired.extend(expired.into_iter().map(|open| open.alert));
         }
-        for late in rule_state.late.extract_if(.., |late| late.due <= context.now) {
+        for late in rule_state.late.take_if(|late| late.due <= context.now) {
             let Late { occurrence, target, parameters, cause, previous_end, .. } = late;
-            turn.opened.push(Opened { occurrence, target, parameters, previous_end: Some(previous_end) });
+            turn.opened.put(Opened { occurrence, target, parameters, previous_end: Some(previous_end) });
             turn.cause = Some(cause);
         }
         if !turn.opened.is_empty() || !turn.expired.is_empty() {

@@ -873,3 +873,15 @@ fn an_alert_that_fires_and_resolves_in_one_notification_is_not_left_open() {
         assert!(world.states.is_empty());
     }
 }
+
+/// Fires, repeats and resolves `pods` alerts of one target: how many allocations would be too slow to
+/// count, but a square of this many is felt at once.
+#[test]
+fn a_target_with_very_many_alerts_is_decided_in_one_go() {
+    const PODS: i64 = 5_000;
+    let mut world = Setup::default().world();
+    let all = |make: &dyn Fn(&str) -> Alert| (0..PODS).map(|pod| make(&pod.to_string())).collect::<Vec<_>>();
+    assert_eq!(told(&world.post(1, all(&|pod| firing(pod, 0)))), "emitted×5000 scale_out +2");
+    assert_eq!(told(&world.post(2, all(&|pod| firing(pod, 0)))), "duplicate×5000");
+    assert_eq!(told(&world.post(60, all(&|pod| resolved(pod, 0, 50)))), "emitted×5000 scale_in -1");
+}

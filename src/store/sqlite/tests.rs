@@ -23,12 +23,13 @@ fn open(dir: &Path) -> Sqlite {
 fn event(target: &str, bytes: usize) -> Decide {
     let target = TargetKey::from_stored(target);
     let state = crate::domain::state::TargetState {
-        ended: vec![crate::domain::state::Ended {
+        ended: std::iter::once(crate::domain::state::Ended {
             alert: crate::domain::state::AlertKey { source: queue(), fingerprint: target.as_str().into() },
             ends_at: Time::from_nanos(0),
             was_open: true,
             until: Time::from_nanos(i64::MAX),
-        }],
+        })
+        .collect(),
         ..Default::default()
     };
     Box::new(move |_| Changes {
