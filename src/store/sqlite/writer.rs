@@ -236,30 +236,29 @@ impl Writer {
                 failed.get_or_insert(error);
             }
         }
-        if begun {
-            let committed = match failed {
-                None => {
-                    self.write_positions(&mut batch).and_then(|()| self.connection.execute_batch("COMMIT"))
-                }
-                Some(error) => Err(error),
-            };
-            match committed {
-                Ok(()) => self.publish(batch),
-                Err(error) => {
-                    self.roll_back(&error);
-                    failed = Some(error);
-                    let error = failed.as_ref().map_or(Error::Closed, schema::unavailable);
-                    answers.into_iter().for_each(|answer| answer(Err(error.clone())));
-                    return open;
-                }
+        let outcome = match (begun, failed) {
+            (true, None) => self.commit(batch),
+            (true, Some(error)) => Err(self.roll_back(&error)),
+            (false, Some(error)) => {
+                tracing::error!(%error, "the store cannot write");
+                Err(schema::unavailable(&error))
             }
-        } else if let Some(error) = failed {
-            tracing::error!(%error, "the store cannot write");
-            answers.into_iter().for_each(|answer| answer(Err(schema::unavailable(&error))));
-            return open;
-        }
-        answers.into_iter().for_each(|answer| answer(Ok(())));
+            (false, None) => Ok(()),
+        };
+        answers.into_iter().for_each(|answer| answer(outcome.clone()));
         open
+    }
+
+    fn commit(&mut self, mut batch: Batch) -> Result<(), Error> {
+        let committed =
+            self.write_positions(&mut batch).and_then(|()| self.connection.execute_batch("COMMIT"));
+        match committed {
+            Ok(()) => {
+                self.publish(batch);
+                Ok(())
+            }
+            Err(error) => Err(self.roll_back(&error)),
+        }
     }
 
     fn begin(&self, begun: &mut bool) -> rusqlite::Result<()> {
@@ -270,7 +269,8 @@ impl Writer {
         Ok(())
     }
 
-    fn roll_back(&mut self, error: &rusqlite::Error) {
+    /// Undoes a batch, and says what its senders are told.
+    fn roll_back(&self, error: &rusqlite::Error) -> Error {
         tracing::error!(%error, "the store cannot write; what was asked for is refused and nothing of it is kept");
         // SQLite rolls back by itself after some errors, and says so when asked again.
         if !self.connection.is_autocommit()
@@ -278,6 +278,7 @@ impl Writer {
         {
             tracing::error!(%error, "the store cannot roll back");
         }
+        schema::unavailable(error)
     }
 
     fn transact(&mut self, batch: &mut Batch, keys: &Keys, decide: &mut Decide) -> rusqlite::Result<()> {
@@ -350,14 +351,15 @@ impl Writer {
     ) -> rusqlite::Result<()> {
         let hash = self.hashes.target(&key);
         let id = self.index.target(hash, &batch.staged);
-        let before = seen.targets.get(&key).map(|state| (**state).clone()).unwrap_or_default();
+        let unknown = TargetState::default();
+        let before = seen.targets.get(&key).map_or(&unknown, |state| state);
         if state.is_empty() {
             let Some(id) = id else { return Ok(()) };
             self.connection.prepare_cached("DELETE FROM targets WHERE id = ?1")?.execute([id])?;
             self.connection
                 .prepare_cached("INSERT INTO former_targets VALUES (?1, ?2, ?3)")?
                 .execute(params![hash.0, id, now.as_nanos()])?;
-            batch.staged.put(&self.index, &self.hashes, id, &before, None, &key);
+            batch.staged.put(&self.index, &self.hashes, id, before, None, &key);
             return Ok(());
         }
         let text = serde_json::to_string(&state)
@@ -389,7 +391,7 @@ impl Writer {
             }
         };
         let known = Arc::new(Known { key: key.clone(), state: Arc::new(state) });
-        batch.staged.put(&self.index, &self.hashes, id, &before, Some(known), &key);
+        batch.staged.put(&self.index, &self.hashes, id, before, Some(known), &key);
         Ok(())
     }
 

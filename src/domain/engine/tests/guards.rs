@@ -1,0 +1,216 @@
+//! What stops an action for a time, and what becomes of it.
+
+use super::*;
+
+#[test]
+fn a_scale_in_waits_for_its_calm_and_comes_by_itself() {
+    let mut world = guarded(0, 0, 15).world();
+    world.post(0, vec![firing("a", 0)]);
+    let closed = world.post(60, vec![resolved("a", 0, 55)]);
+    assert_eq!(told(&closed), "stabilizing×1");
+    assert_eq!(closed[0].until, Some(at(60 + 900)));
+    assert_eq!(told(&world.post(100, vec![resolved("a", 0, 55)])), "duplicate×1");
+    assert_eq!(told(&world.wait(60 + 899)), "");
+    let emitted = world.wait(60 + 900);
+    assert_eq!(told(&emitted), "emitted×1 scale_in -1");
+    assert_eq!(events(&emitted)[0].reason, "1 alert resolved: Pending");
+    assert_eq!(told(&world.wait(60 + 7200)), "");
+}
+
+#[test]
+fn a_fire_within_the_stabilization_window_withdraws_the_scale_in() {
+    let mut world = guarded(0, 0, 15).world();
+    world.post(0, vec![firing("a", 0)]);
+    world.post(60, vec![resolved("a", 0, 55)]);
+    let fired = world.post(300, vec![firing("b", 290)]);
+    assert_eq!(told(&fired), "emitted×1 scale_out +2, withdrawn×1");
+    assert_eq!(told(&world.wait(3000)), "");
+    assert_eq!(told(&world.post(3060, vec![resolved("b", 290, 3050)])), "stabilizing×1");
+    assert_eq!(told(&world.wait(3060 + 900)), "emitted×1 scale_in -1");
+}
+
+#[test]
+fn a_scale_out_during_a_scale_ins_cooldown_goes_at_once_and_a_scale_in_during_a_scale_outs_waits() {
+    let mut world = guarded(10, 10, 0).world();
+    world.post(0, vec![firing("a", 0)]);
+    let closed = world.post(60, vec![resolved("a", 0, 55)]);
+    assert_eq!(told(&closed), "cooling_down×1");
+    assert_eq!(closed[0].until, Some(at(600)));
+    assert_eq!(told(&world.wait(600)), "emitted×1 scale_in -1");
+    assert_eq!(told(&world.post(660, vec![firing("b", 650)])), "emitted×1 scale_out +2");
+}
+
+#[test]
+fn growth_within_a_cooldown_is_kept_and_decided_when_it_is_over() {
+    let mut world = guarded(5, 0, 0).world();
+    world.post(0, vec![firing("a", 0)]);
+    let grown = world.post(60, vec![firing("a", 0), firing("b", 55)]);
+    assert_eq!(told(&grown), "duplicate×1, cooling_down×1");
+    let more = world.post(120, vec![firing("a", 0), firing("b", 55), firing("c", 115)]);
+    assert_eq!(told(&more), "duplicate×2, withdrawn×1, cooling_down×1");
+    assert_eq!(told(&world.wait(299)), "");
+    let emitted = world.wait(300);
+    assert_eq!(told(&emitted), "emitted×1 scale_out +2");
+    assert_eq!(events(&emitted)[0].alerts.len(), 3, "all that are open by then");
+    assert_eq!(events(&emitted)[0].episode.emission, 2);
+}
+
+#[test]
+fn growth_that_is_over_when_its_cooldown_ends_is_withdrawn() {
+    let mut world = guarded(5, 0, 0).world();
+    world.post(0, vec![firing("a", 0)]);
+    world.post(60, vec![firing("a", 0), firing("b", 55)]);
+    world.post(120, vec![firing("a", 0), resolved("b", 55, 110)]);
+    assert_eq!(told(&world.wait(300)), "withdrawn×1");
+}
+
+#[test]
+fn growth_that_is_kept_is_withdrawn_when_its_episode_closes() {
+    let mut world = guarded(5, 0, 0).world();
+    world.post(0, vec![firing("a", 0)]);
+    world.post(60, vec![firing("a", 0), firing("b", 55)]);
+    let closed = world.post(120, vec![resolved("a", 0, 110), resolved("b", 55, 110)]);
+    assert_eq!(told(&closed), "withdrawn×1, cooling_down×2");
+    assert_eq!(told(&world.wait(300)), "emitted×2 scale_in -1");
+}
+
+#[test]
+fn a_scale_in_of_an_alert_that_fires_waits_until_it_has_fired_for_its_window() {
+    let idle = Action {
+        change: Change::ScaleIn(by(1)),
+        cooldown: Duration::ZERO,
+        stabilization_window: 10 * MINUTE,
+    };
+    let setup = || Setup {
+        on_firing: Some(FiringAction { action: idle.clone(), repeat: Repeat::OnGrowth }),
+        on_resolved: None,
+        ..Setup::default()
+    };
+    let mut world = setup().world();
+    assert_eq!(told(&world.post(0, vec![firing("idle", 0)])), "stabilizing×1");
+    assert_eq!(told(&world.wait(600)), "emitted×1 scale_in -1");
+    let mut world = setup().world();
+    world.post(0, vec![firing("idle", 0)]);
+    assert_eq!(told(&world.post(300, vec![resolved("idle", 0, 290)])), "withdrawn×1, no_action×1");
+    assert_eq!(told(&world.wait(600)), "");
+}
+
+#[test]
+fn growth_does_not_prolong_the_wait_of_what_it_joins() {
+    let out = Action {
+        change: Change::ScaleOut(by(2)),
+        cooldown: Duration::ZERO,
+        stabilization_window: 2 * MINUTE,
+    };
+    let on_firing = Some(FiringAction { action: out, repeat: Repeat::OnGrowth });
+    let mut world = Setup { on_firing, ..Setup::default() }.world();
+    world.post(0, vec![firing("a", 0)]);
+    let joined = world.post(60, vec![firing("a", 0), firing("b", 50)]);
+    assert_eq!(told(&joined), "duplicate×1, withdrawn×1, stabilizing×1");
+    assert_eq!(told(&world.wait(120)), "emitted×1 scale_out +2");
+}
+
+#[test]
+fn what_is_kept_follows_the_rule_as_it_is_when_it_comes_due() {
+    let mut world = guarded(0, 0, 15).world();
+    world.post(0, vec![firing("a", 0)]);
+    world.post(60, vec![resolved("a", 0, 55)]);
+    world.rules = RuleTable::new(Vec::new(), Templates::new());
+    assert_eq!(told(&world.wait(60 + 900)), "withdrawn×1");
+    let mut world = guarded(0, 0, 15).world();
+    world.post(0, vec![firing("a", 0)]);
+    world.post(60, vec![resolved("a", 0, 55)]);
+    world.rules = Setup { mode: Mode::Disabled, ..guarded(0, 0, 15) }.table(Templates::new());
+    assert_eq!(told(&world.wait(60 + 900)), "disabled×1");
+}
+
+#[test]
+fn a_cooldown_outlives_the_episode_that_began_it() {
+    let mut world = guarded(600, 0, 0).world();
+    world.post(0, vec![firing("a", 0)]);
+    world.post(60, vec![resolved("a", 0, 55)]);
+    assert_eq!(told(&world.wait(4000)), "withdrawn×1", "it was kept for too long");
+    let again = world.post(5000, vec![firing("a", 4990)]);
+    assert_eq!(told(&again), "cooling_down×1");
+    assert_eq!(told(&world.wait(36_000)), "emitted×1 scale_out +2");
+}
+
+#[test]
+fn a_target_under_an_open_scale_out_episode_never_shrinks() {
+    let mut world = with_a_second_rule(Setup::default());
+    world.post(0, vec![firing("a", 0)]);
+    world.post(10, vec![slow(true, 5, 0)]);
+    let closed = world.post(60, vec![resolved("a", 0, 55)]);
+    assert_eq!(told(&closed), "outranked×1");
+    assert_eq!(closed[0].until, None);
+    assert_eq!(told(&world.wait(600)), "");
+    let ended = world.post(660, vec![slow(false, 5, 650)]);
+    assert_eq!(told(&ended), "no_action×1, emitted×1 scale_in -1");
+    assert_eq!(ended[1].rule, Some(name("pods")));
+}
+
+#[test]
+fn a_scale_in_that_is_kept_for_too_long_is_withdrawn() {
+    let mut world = with_a_second_rule(guarded(0, 0, 15));
+    world.post(0, vec![firing("a", 0)]);
+    world.post(10, vec![slow(true, 5, 0)]);
+    assert_eq!(told(&world.post(60, vec![resolved("a", 0, 55)])), "outranked×1");
+    assert_eq!(told(&world.wait(60 + 900 + 3599)), "");
+    let given_up = world.wait(60 + 900 + 3600);
+    assert_eq!(told(&given_up), "withdrawn×1");
+    assert_eq!(given_up[0].detail.as_deref(), Some("it was kept for longer than engine.max_deferral"));
+}
+
+#[test]
+fn growth_of_another_rule_withdraws_what_it_outranked() {
+    let mut world = with_a_second_rule(Setup::default());
+    world.post(0, vec![firing("a", 0)]);
+    world.post(10, vec![slow(true, 5, 0)]);
+    world.post(60, vec![resolved("a", 0, 55)]);
+    let mut other = slow(true, 90, 0);
+    other.fingerprint = "fp-slow-2".into();
+    assert_eq!(
+        told(&world.post(100, vec![slow(true, 5, 0), other])),
+        "duplicate×1, emitted×1 scale_out +2, withdrawn×1"
+    );
+}
+
+#[test]
+fn when_two_rules_come_due_together_the_scale_out_goes_first() {
+    let mut world = with_a_second_rule(guarded(5, 0, 0));
+    world.post(0, vec![firing("a", 0)]);
+    // Both wait for the cooldown of the first scale-out: one to take away, one to add.
+    let both = world.post(60, vec![resolved("a", 0, 55), slow(true, 58, 0)]);
+    assert_eq!(told(&both), "cooling_down×1, outranked×1, withdrawn×1");
+    assert_eq!(told(&world.wait(300)), "emitted×1 scale_out +2");
+}
+
+#[test]
+fn a_budget_bounds_the_events_about_a_target_and_frees_itself() {
+    let budget = Some(Budget { events: NonZeroU32::new(2).unwrap(), per: 60 * MINUTE });
+    let mut world = Setup { budget, ..Setup::default() }.world();
+    world.post(0, vec![firing("a", 0)]);
+    world.post(600, vec![firing("a", 0), firing("b", 590)]);
+    let third = world.post(1200, vec![firing("a", 0), firing("b", 590), firing("c", 1190)]);
+    assert_eq!(told(&third), "duplicate×2, over_budget×1");
+    assert_eq!(third[1].until, Some(at(3600)));
+    assert_eq!(told(&world.wait(3599)), "");
+    assert_eq!(told(&world.wait(3600)), "emitted×1 scale_out +2");
+    let fourth =
+        world.post(3700, vec![resolved("a", 0, 3690), resolved("b", 590, 3690), resolved("c", 1190, 3690)]);
+    assert_eq!(told(&fourth), "over_budget×3");
+    assert_eq!(fourth[0].until, Some(at(600 + 3600)));
+    assert_eq!(told(&world.wait(4200)), "emitted×3 scale_in -1");
+}
+
+#[test]
+fn a_budget_is_each_targets_own() {
+    let budget = Some(Budget { events: NonZeroU32::new(1).unwrap(), per: 60 * MINUTE });
+    let mut world = Setup { budget, ..Setup::default() }.world();
+    let mut other = firing("b", 0);
+    other.labels = Arc::new([("alertname", "Pending"), ("nodegroup", "others")].into_iter().collect());
+    assert_eq!(
+        told(&world.post(0, vec![firing("a", 0), other])),
+        "emitted×1 scale_out +2, emitted×1 scale_out +2"
+    );
+}

@@ -1,0 +1,276 @@
+//! What the engine promises, in the words of an incident. The clock is the test's.
+
+use std::collections::BTreeMap;
+use std::num::NonZeroU32;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::*;
+use crate::domain::event::{AdjustmentType, Event};
+use crate::domain::matcher::Matcher;
+use crate::domain::notification::Envelope;
+use crate::domain::rule::{
+    Action, Amount, Budget, Change, FiringAction, Limits, Mode, Repeat, ResolvedAction, Rule,
+    Step as RuleStep, Steps, TargetTemplate,
+};
+use crate::domain::target::Platform;
+use crate::domain::template::Templates;
+use crate::domain::verdict::Phase;
+
+mod episodes;
+mod guards;
+
+const MINUTE: Duration = Duration::from_secs(60);
+const POLICY: Policy =
+    Policy { keep_ended: Duration::from_secs(60 * 60), max_deferral: Duration::from_secs(60 * 60) };
+
+pub(super) fn name(text: &str) -> Name {
+    Name::new(text).unwrap()
+}
+
+fn by(units: u32) -> Amount {
+    Amount::By(NonZeroU32::new(units).unwrap())
+}
+
+/// An action that no guard stops.
+fn at_once(change: Change) -> Action {
+    Action { change, cooldown: Duration::ZERO, stabilization_window: Duration::ZERO }
+}
+
+/// A world with one source, one rule called `pods` on `alertname = Pending`, and a clock.
+pub(super) struct World {
+    rules: RuleTable,
+    source: Arc<Source>,
+    states: BTreeMap<TargetKey, Arc<TargetState>>,
+    now: Time,
+    created: Time,
+}
+
+pub(super) struct Setup {
+    on_firing: Option<FiringAction>,
+    on_resolved: Option<ResolvedAction>,
+    mode: Mode,
+    limits: Limits,
+    budget: Option<Budget>,
+}
+
+impl Default for Setup {
+    fn default() -> Self {
+        Self {
+            on_firing: Some(FiringAction {
+                action: at_once(Change::ScaleOut(by(2))),
+                repeat: Repeat::OnGrowth,
+            }),
+            on_resolved: Some(ResolvedAction { action: at_once(Change::ScaleIn(by(1))) }),
+            mode: Mode::Active,
+            limits: Limits::default(),
+            budget: None,
+        }
+    }
+}
+
+impl Setup {
+    fn table(self, templates: Templates) -> RuleTable {
+        let mut templates = templates;
+        let mut template = |text: &str| templates.template(text).unwrap();
+        let rule = Rule {
+            name: name("pods"),
+            sources: None,
+            matchers: Matcher::parse_list("alertname = Pending").unwrap(),
+            when: None,
+            target: TargetTemplate {
+                platform: Platform::Eks,
+                kind: template("nodegroup"),
+                name: template("{{ labels.nodegroup }}"),
+                account: None,
+                cluster: Some(template("{{ labels.cluster }}")),
+                namespace: None,
+                region: None,
+            },
+            on_firing: self.on_firing,
+            on_resolved: self.on_resolved,
+            expires_after: 60 * MINUTE,
+            limits: self.limits,
+            budget: self.budget,
+            parameters: vec![("zone".into(), template("{{ labels.zone | default('any') }}"))],
+            mode: self.mode,
+            send_to: vec![name("queue")],
+            max_event_bytes: 262_144,
+            continues: false,
+        };
+        RuleTable::new(vec![rule], templates)
+    }
+
+    fn world(self) -> World {
+        World {
+            rules: self.table(Templates::new()),
+            source: Arc::new(Source {
+                name: name("prod"),
+                labels: Arc::new([("cluster", "prod-eu")].into_iter().collect()),
+                late_window: 6 * MINUTE,
+                occurrence_ttl: 24 * 60 * MINUTE,
+            }),
+            states: BTreeMap::new(),
+            now: at(0),
+            created: at(-3600),
+        }
+    }
+}
+
+/// Seconds after a day in November.
+fn at(seconds: i64) -> Time {
+    Time::from_millis((1_795_366_500 + seconds) * 1000)
+}
+
+fn alert(status: Status, pod: &str, starts: i64, ends: Option<i64>) -> Alert {
+    Alert {
+        status,
+        labels: Arc::new(
+            [("alertname", "Pending"), ("nodegroup", "workers"), ("pod", pod)].into_iter().collect(),
+        ),
+        annotations: Arc::new([("value", "3")].into_iter().collect()),
+        starts_at: at(starts),
+        ends_at: ends.map(at),
+        generator_url: String::new(),
+        fingerprint: format!("fp-{pod}"),
+    }
+}
+
+pub(super) fn firing(pod: &str, starts: i64) -> Alert {
+    alert(Status::Firing, pod, starts, None)
+}
+
+pub(super) fn resolved(pod: &str, starts: i64, ends: i64) -> Alert {
+    alert(Status::Resolved, pod, starts, Some(ends))
+}
+
+/// Scale out by 2 and in by 1, with these cooldowns and this stabilization window, in minutes.
+fn guarded(out_cooldown: i64, in_cooldown: i64, window: i64) -> Setup {
+    guarded_seconds(60 * out_cooldown, 60 * in_cooldown, 60 * window)
+}
+
+/// The same in seconds.
+pub(super) fn guarded_seconds(out_cooldown: i64, in_cooldown: i64, window: i64) -> Setup {
+    let seconds = |seconds: i64| Duration::from_secs(seconds.unsigned_abs());
+    let action = |change, cooldown, stabilization_window| Action { change, cooldown, stabilization_window };
+    let out = action(Change::ScaleOut(by(2)), seconds(out_cooldown), Duration::ZERO);
+    let inwards = action(Change::ScaleIn(by(1)), seconds(in_cooldown), seconds(window));
+    Setup {
+        on_firing: Some(FiringAction { action: out, repeat: Repeat::OnGrowth }),
+        on_resolved: Some(ResolvedAction { action: inwards }),
+        ..Setup::default()
+    }
+}
+
+impl World {
+    fn context(&self) -> Context<'_> {
+        Context { rules: &self.rules, now: self.now, created: self.created, policy: POLICY }
+    }
+
+    /// A notification arrives `seconds` after the beginning.
+    fn post(&mut self, seconds: i64, alerts: Vec<Alert>) -> Vec<Decision> {
+        self.post_truncated(seconds, false, alerts)
+    }
+
+    pub(super) fn post_truncated(
+        &mut self,
+        seconds: i64,
+        truncated: bool,
+        alerts: Vec<Alert>,
+    ) -> Vec<Decision> {
+        self.now = at(seconds);
+        let judged = alerts.into_iter().map(|alert| Judged::new(&self.rules, &self.source, Ok(alert)));
+        let input = Input {
+            source: self.source.clone(),
+            cause: Cause::new(&self.source.name, &Envelope::default(), None),
+            truncated,
+            alerts: judged.collect(),
+        };
+        let mut alerts: BTreeMap<AlertKey, Vec<TargetKey>> = BTreeMap::new();
+        for (key, state) in &self.states {
+            let known: std::collections::BTreeSet<_> = state.alerts().cloned().collect();
+            for alert in known {
+                alerts.entry(alert).or_default().push(key.clone());
+            }
+        }
+        let states = States { targets: self.states.clone(), alerts };
+        let step = notify(&self.context(), &input, &states);
+        assert_eq!(step, notify(&self.context(), &input, &states), "the same input decides the same");
+        self.take(step)
+    }
+
+    /// The clock reaches `seconds` after the beginning.
+    pub(super) fn wait(&mut self, seconds: i64) -> Vec<Decision> {
+        self.now = at(seconds);
+        let mut decisions = Vec::new();
+        for (key, state) in self.states.clone() {
+            let step = come_due(&self.context(), &key, &state);
+            decisions.extend(self.take(step));
+        }
+        decisions
+    }
+
+    /// The second after the beginning at which something comes due next.
+    pub(super) fn next_due(&self) -> Option<i64> {
+        let due = self.states.values().filter_map(|state| state.due()).min()?;
+        Some((due.as_millis() - at(0).as_millis()).div_euclid(1000) + i64::from(due.as_millis() % 1000 != 0))
+    }
+
+    /// Targets and rules with an open episode.
+    pub(super) fn open_episodes(&self) -> std::collections::BTreeSet<(TargetKey, Name)> {
+        let rules =
+            self.states.iter().flat_map(|(key, state)| state.rules.iter().map(move |rule| (key, rule)));
+        let open = rules.filter(|(_, (_, rule_state))| rule_state.episode.is_some());
+        open.map(|(key, (name, _))| (key.clone(), name.clone())).collect()
+    }
+
+    fn take(&mut self, step: Step) -> Vec<Decision> {
+        for (key, state) in step.states {
+            if state.is_empty() {
+                self.states.remove(&key);
+            } else {
+                let text = serde_json::to_string(&state).unwrap();
+                let read: TargetState = serde_json::from_str(&text).unwrap();
+                assert_eq!(read, state, "a state is the same when it is written and read back");
+                self.states.insert(key, Arc::new(read));
+            }
+        }
+        step.decisions
+    }
+}
+
+/// `emitted×3 scale_out +2`, one line a decision.
+fn told(decisions: &[Decision]) -> String {
+    let line = |decision: &Decision| {
+        let event = decision.event.as_deref().map(|event| {
+            let value = event.adjustment.as_ref().map(|adjustment| adjustment.value);
+            format!(" {} {:+}", event.action, value.unwrap_or(0))
+        });
+        format!("{}×{}{}", decision.verdict, decision.alerts.len(), event.unwrap_or_default())
+    };
+    decisions.iter().map(line).collect::<Vec<_>>().join(", ")
+}
+
+fn events(decisions: &[Decision]) -> Vec<&Event> {
+    decisions.iter().filter_map(|decision| decision.event.as_deref()).collect()
+}
+
+/// The world of `setup` with a second rule, `latency`, that adds two for `alertname = Slow`.
+pub(super) fn with_a_second_rule(setup: Setup) -> World {
+    let mut world = setup.world();
+    let mut second = Setup::default().table(Templates::new()).rules()[0].clone();
+    second.name = name("latency");
+    second.matchers = Matcher::parse_list("alertname = Slow").unwrap();
+    second.on_resolved = None;
+    let first = world.rules.rules()[0].clone();
+    let mut templates = Templates::new();
+    templates.template("{{ labels.zone | default('any') }}").unwrap();
+    world.rules = RuleTable::new(vec![first, second], templates);
+    world
+}
+
+pub(super) fn slow(fires: bool, starts: i64, ends: i64) -> Alert {
+    let mut alert = if fires { firing("slow", starts) } else { resolved("slow", starts, ends) };
+    alert.labels = Arc::new([("alertname", "Slow"), ("nodegroup", "workers")].into_iter().collect());
+    alert
+}
