@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::support::bridge::{Bridge, CONFIG, RULES, notification, pending, resolved};
-use crate::support::queue::{create_function, delete_function, environment, receive_all};
+use crate::support::queue::{create_function, create_queue, delete_function, environment, receive_all};
 use crate::support::tools::{LocalAws, REGION, eventually};
 
 const QUICK: &str = "initial_backoff: 50ms, max_backoff: 200ms";
@@ -37,8 +37,7 @@ async fn every_event_is_in_a_standard_queue_once() {
     use aws_sdk_sqs::types::MessageSystemAttributeName as System;
     let dir = tempfile::tempdir().expect("a directory");
     let aws = LocalAws::start(dir.path()).await;
-    let created = aws.sqs().create_queue().queue_name("scaling").send().await.expect("a queue");
-    let url = created.queue_url.expect("its URL");
+    let url = create_queue(&aws, "scaling").await;
     let mut bridge = bridge(&aws, &[("queue", sqs(&url))]);
     bridge.run().await;
     for part in 0..5 {
@@ -112,8 +111,7 @@ async fn a_queue_that_is_created_later_gets_every_target_in_order() {
 async fn a_function_that_fails_has_not_got_the_event() {
     let dir = tempfile::tempdir().expect("a directory");
     let aws = LocalAws::start(dir.path()).await;
-    let created = aws.sqs().create_queue().queue_name("handled").send().await.expect("a queue");
-    let url = created.queue_url.expect("its URL");
+    let url = create_queue(&aws, "handled").await;
     let failing = "def handler(event, context):\n    raise RuntimeError('not today')\n";
     create_function(&aws, dir.path(), "scaler", failing);
     let lambda =
@@ -182,8 +180,7 @@ async fn a_failure_does_not_show_the_event() {
 async fn no_text_of_an_alert_can_poison_a_queue() {
     let dir = tempfile::tempdir().expect("a directory");
     let aws = LocalAws::start(dir.path()).await;
-    let created = aws.sqs().create_queue().queue_name("scaling").send().await.expect("a queue");
-    let url = created.queue_url.expect("its URL");
+    let url = create_queue(&aws, "scaling").await;
     let mut bridge = bridge(&aws, &[("queue", sqs(&url))]);
     bridge.run().await;
     let odd: String =

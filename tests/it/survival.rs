@@ -30,8 +30,7 @@ async fn an_event_whose_200_was_followed_by_a_sigkill_is_delivered_once_after_th
 
     bridge.run().await;
     assert_eq!(bridge.post(captured("three-firing")).await.verdicts(), json!({ "duplicate": 3 }));
-    let created = aws.sqs().create_queue().queue_name("scaling").send().await.expect("a queue");
-    assert_eq!(created.queue_url.as_deref(), Some(queue_url.as_str()));
+    assert_eq!(queue::create_queue(&aws, "scaling").await, queue_url);
     bridge.delivered_all("queue").await;
     let received = queue::receive_all(&aws, &queue_url).await;
     assert_eq!(received.len(), 1, "{received:?}");

@@ -17,6 +17,12 @@ pub fn environment(aws: &LocalAws) -> [(&'static str, String); 5] {
     ]
 }
 
+/// Creates a standard queue; its URL.
+pub async fn create_queue(aws: &LocalAws, name: &str) -> String {
+    let created = aws.sqs().create_queue().queue_name(name).send().await;
+    created.expect("a queue").queue_url.expect("its URL")
+}
+
 /// All messages that are in a queue by now; they are removed.
 pub async fn receive_all(aws: &LocalAws, queue: &str) -> Vec<Message> {
     let mut all = Vec::new();
