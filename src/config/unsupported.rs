@@ -44,8 +44,6 @@ const LIST: &[Unsupported] = &[
     no("rules.*", "mode", When(is_shadow), "say `mode: disabled`, or try the rule with a destination `file: { path: \"-\" }`"),
     no("rules.defaults", "mode", When(is_shadow), "say `mode: disabled`, or try the rules with a destination `file: { path: \"-\" }`"),
     no("rules.*.on_firing", "hold", Always, "leave the rule out, or say `mode: disabled` in the rules that are not to act"),
-    no("rules.*.on_firing", "repeat", When(is_while_firing), "say `repeat: on_growth` or `repeat: never`"),
-    no("rules.*.on_firing", "max_emissions", Always, "leave it out; it belongs to `repeat: while_firing`"),
 ];
 
 const fn no(at: &'static str, key: &'static str, refused: Refused, help: &'static str) -> Unsupported {
@@ -105,8 +103,4 @@ fn is_above_one(node: &Node) -> bool {
 
 fn is_shadow(node: &Node) -> bool {
     matches!(&node.kind, Kind::Text(text) if text == "shadow")
-}
-
-fn is_while_firing(node: &Node) -> bool {
-    matches!(&node.kind, Kind::Text(text) if text == "while_firing")
 }

@@ -128,6 +128,16 @@ pub enum Repeat {
     Never,
     /// When more alerts are open than at any earlier emission.
     OnGrowth,
+    /// By our own clock, once for each cooldown, while the episode is open. Notifications do not count.
+    WhileFiring {
+        /// The most events of one episode, the first one included.
+        max_emissions: NonZeroU32,
+    },
+}
+
+impl Repeat {
+    /// `max_emissions` where none is given.
+    pub const MAX_EMISSIONS: NonZeroU32 = NonZeroU32::new(5).unwrap();
 }
 
 /// A change of capacity.

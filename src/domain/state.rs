@@ -104,9 +104,12 @@ pub struct Kept {
     /// When it is withdrawn at the latest; only what takes capacity away has such a time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub give_up: Option<Time>,
-    /// The alerts that asked for it.
+    /// Whether `repeat: while_firing` asks for it: then an open episode is all the support it needs.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub by_clock: bool,
+    /// The alerts that it is about.
     pub alerts: Vec<AlertKey>,
-    /// The notification that brought them.
+    /// The notification that it goes back to.
     pub cause: Cause,
 }
 
@@ -131,7 +134,7 @@ pub struct Episode {
     /// Whether one of its occurrences expired, so that nobody knows its end: it takes nothing away.
     #[serde(default)]
     pub expired: bool,
-    /// The `on_firing` action that a guard has stopped for a time.
+    /// The `on_firing` action that a guard has stopped for a time, or that is to be repeated.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kept: Option<Kept>,
     /// The rule's parameters, as rendered from the alert that opened last.

@@ -1,5 +1,7 @@
 //! What a rule does when an episode opens and when it closes.
 
+use std::num::NonZeroU32;
+
 use super::super::decode::Fields;
 use super::super::diagnostic::{Code, Diagnostics};
 use super::super::scalar::{duration, flag, number, word};
@@ -23,6 +25,8 @@ pub(super) struct Surroundings<'a> {
     pub limits: Limits,
 }
 
+/// Of one episode; more would be an autoscaler's work.
+const MOST_EMISSIONS: i64 = 1000;
 const ACTIONS: &str = "write one action, for example `scale_out: { by: 1 }`";
 
 pub(super) fn firing(
@@ -31,13 +35,41 @@ pub(super) fn firing(
     faults: &mut Diagnostics,
 ) -> Option<FiringAction> {
     let mut fields = Fields::of(node, "rules.*.on_firing", faults)?;
-    let repeats = [("never", Repeat::Never), ("on_growth", Repeat::OnGrowth)];
+    let max_emissions =
+        fields.get("max_emissions", number::<u32>(1..=MOST_EMISSIONS)).and_then(NonZeroU32::new);
+    let while_firing = Repeat::WhileFiring { max_emissions: max_emissions.unwrap_or(Repeat::MAX_EMISSIONS) };
+    let repeats = [("never", Repeat::Never), ("on_growth", Repeat::OnGrowth), ("while_firing", while_firing)];
     let repeat = fields.get("repeat", word(&repeats)).unwrap_or(Repeat::OnGrowth);
     // `hold` is an action too, which the list of what is unsupported refuses.
     let action = fields.one_of(&["scale_out", "scale_in", "set_capacity", "notify", "hold"], ACTIONS);
     let action = guarded(action, Phase::Firing, &mut fields, around);
+    if let Some(action) = &action {
+        by_the_clock(action, repeat, &mut fields);
+    }
     fields.finish();
     Some(FiringAction { action: action?, repeat })
+}
+
+/// `while_firing` acts once for each cooldown, and `max_emissions` belongs to it.
+fn by_the_clock(action: &Action, repeat: Repeat, fields: &mut Fields<'_, '_>) {
+    match repeat {
+        Repeat::WhileFiring { .. } if action.cooldown.is_zero() => {
+            let message = "`repeat: while_firing` acts once for each cooldown, and this `cooldown` is none";
+            let place = fields.place_of("repeat");
+            fields.faults.help(Code::Contradiction, place, message, "give it a `cooldown`, for example 5m");
+        }
+        Repeat::Never | Repeat::OnGrowth if fields.has("max_emissions") => {
+            let message = "`max_emissions` is there without `repeat: while_firing`, which it belongs to";
+            let place = fields.place_of("max_emissions");
+            fields.faults.help(
+                Code::Contradiction,
+                place,
+                message,
+                "leave it out, or say `repeat: while_firing`",
+            );
+        }
+        _ => {}
+    }
 }
 
 pub(super) fn resolved(

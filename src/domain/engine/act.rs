@@ -3,7 +3,7 @@
 use super::{Context, emit};
 use crate::domain::event::{Event, EventAlert};
 use crate::domain::name::Name;
-use crate::domain::rule::{Action, Change, Mode, Repeat, Rule};
+use crate::domain::rule::{Action, Change, FiringAction, Mode, Repeat, Rule};
 use crate::domain::state::{AlertKey, Cause, Cooldowns, Episode, Kept, Occurrence};
 use crate::domain::target::TargetKey;
 use crate::domain::time::Time;
@@ -75,11 +75,18 @@ impl Act<'_> {
         if let Some(older) = older {
             book.add(Outcome::because(Verdict::Withdrawn, "a newer one takes its place"), older.alerts);
         }
-        self.fire(episode, since, alerts)
+        self.fire(episode, since, alerts, false)
     }
 
-    /// The `on_firing` action, asked for since `since`: emitted, or kept in the episode by a guard.
-    pub fn fire(&mut self, episode: &mut Episode, since: Time, alerts: &[AlertKey]) -> Outcome {
+    /// The `on_firing` action, asked for since `since` by `alerts` or by our own clock: emitted, or kept
+    /// in the episode by a guard.
+    pub fn fire(
+        &mut self,
+        episode: &mut Episode,
+        since: Time,
+        alerts: &[AlertKey],
+        by_clock: bool,
+    ) -> Outcome {
         if self.rule.mode == Mode::Disabled {
             return Outcome::quiet(Verdict::Disabled);
         }
@@ -90,7 +97,7 @@ impl Act<'_> {
             return outcome;
         }
         if let Some((verdict, due)) = self.guard(&firing.action, since) {
-            episode.kept = Some(self.keep(&firing.action, since, due, alerts));
+            episode.kept = Some(Kept { by_clock, ..self.keep(&firing.action, since, due, alerts) });
             return Outcome::stopped(verdict, due);
         }
         let shown: Vec<EventAlert> = episode.open.iter().map(emit::alert).collect();
@@ -100,6 +107,7 @@ impl Act<'_> {
         if outcome.verdict == Verdict::Emitted {
             episode.emissions = emission;
             episode.most_open = episode.open_count();
+            episode.kept = self.repeat(firing, emission);
         }
         outcome
     }
@@ -175,7 +183,15 @@ impl Act<'_> {
     fn keep(&self, action: &Action, since: Time, due: Option<Time>, alerts: &[AlertKey]) -> Kept {
         let longest = action.stabilization_window.saturating_add(self.context.policy.max_deferral);
         let give_up = action.change.takes_away().then(|| since.after(longest));
-        Kept { since, due, give_up, alerts: alerts.to_vec(), cause: self.cause.clone() }
+        Kept { since, due, give_up, by_clock: false, alerts: alerts.to_vec(), cause: self.cause.clone() }
+    }
+
+    /// What `repeat: while_firing` does after an emission: the same again after the cooldown.
+    fn repeat(&self, firing: &FiringAction, emission: u32) -> Option<Kept> {
+        let Repeat::WhileFiring { max_emissions } = firing.repeat else { return None };
+        let next = self.context.now.after(firing.action.cooldown);
+        let kept = || Kept { by_clock: true, ..self.keep(&firing.action, next, Some(next), &[]) };
+        (emission < max_emissions.get() && next > self.context.now).then(kept)
     }
 
     fn emit(

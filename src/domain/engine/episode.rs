@@ -92,7 +92,10 @@ pub fn settle(
         book.add(outcome, alerts);
     }
     let over = episode.as_ref().is_some_and(|episode| episode.open.is_empty());
-    if over && let Some(kept) = episode.as_mut().and_then(|episode| episode.kept.take()) {
+    if over
+        && let Some(kept) = episode.as_mut().and_then(|episode| episode.kept.take())
+        && !kept.by_clock
+    {
         book.add(Outcome::because(Verdict::Withdrawn, "its episode is over"), kept.alerts);
     }
     if !closed.is_empty() {
@@ -226,13 +229,19 @@ fn again(
     if let Some(episode) = episode
         && let Some(kept) = episode.kept.take()
     {
+        // A repetition is about whatever is open by now.
+        let alerts = if kept.by_clock {
+            episode.open.iter().map(|open| open.alert.clone()).collect()
+        } else {
+            kept.alerts.clone()
+        };
         let outcome = match act {
             None => withdrawn(RULE_GONE),
             Some(_) if too_long(&kept) => withdrawn(KEPT_TOO_LONG),
-            Some(_) if !episode.has_grown() => withdrawn("it shrank again meanwhile"),
-            Some(mut act) => act.fire(episode, kept.since, &kept.alerts),
+            Some(_) if !kept.by_clock && !episode.has_grown() => withdrawn("it shrank again meanwhile"),
+            Some(mut act) => act.fire(episode, kept.since, &alerts, kept.by_clock),
         };
-        book.add(outcome, kept.alerts);
+        book.add(outcome, alerts);
     } else if let Some(Closing { episode, closed, kept }) = closing.take() {
         let outcome = match act {
             None => withdrawn(RULE_GONE),

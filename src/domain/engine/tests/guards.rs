@@ -214,3 +214,46 @@ fn a_budget_is_each_targets_own() {
         "emitted×1 scale_out +2, emitted×1 scale_out +2"
     );
 }
+
+fn while_firing(max_emissions: u32) -> World {
+    let max_emissions = NonZeroU32::new(max_emissions).unwrap();
+    let out = Action {
+        change: Change::ScaleOut(by(2)),
+        cooldown: 5 * MINUTE,
+        stabilization_window: Duration::ZERO,
+    };
+    let on_firing = Some(FiringAction { action: out, repeat: Repeat::WhileFiring { max_emissions } });
+    Setup { on_firing, ..guarded(5, 0, 0) }.world()
+}
+
+#[test]
+fn while_firing_acts_once_for_each_cooldown_by_its_own_clock() {
+    let mut world = while_firing(3);
+    assert_eq!(told(&world.post(0, vec![firing("a", 0)])), "emitted×1 scale_out +2");
+    let joined = world.post(60, vec![firing("a", 0), firing("b", 50)]);
+    assert_eq!(told(&joined), "duplicate×1, no_action×1", "notifications never trigger it");
+    assert_eq!(told(&world.wait(299)), "");
+    let second = world.wait(300);
+    assert_eq!(told(&second), "emitted×2 scale_out +2");
+    assert_eq!(events(&second)[0].episode.emission, 2);
+    assert_eq!(told(&world.wait(600)), "emitted×2 scale_out +2");
+    assert_eq!(told(&world.wait(6000)), "", "no more than max_emissions");
+}
+
+#[test]
+fn while_firing_ends_with_its_episode() {
+    let mut world = while_firing(5);
+    world.post(0, vec![firing("a", 0)]);
+    let closed = world.post(60, vec![resolved("a", 0, 50)]);
+    assert_eq!(told(&closed), "cooling_down×1");
+    assert_eq!(told(&world.wait(300)), "emitted×1 scale_in -1");
+    assert_eq!(told(&world.wait(6000)), "");
+}
+
+#[test]
+fn a_silenced_alert_that_never_resolves_stops_acting_and_expires() {
+    let mut world = while_firing(2);
+    world.post(0, vec![firing("a", 0)]);
+    assert_eq!(told(&world.wait(300)), "emitted×1 scale_out +2");
+    assert_eq!(told(&world.wait(24 * 3600)), "expired×1");
+}
