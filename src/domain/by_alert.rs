@@ -3,7 +3,7 @@
 //! A group can have many thousands of alerts about one target, and each notification speaks of all of
 //! them, so nothing here may look at every alert for every alert. Written as a list.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, btree_map};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
@@ -15,9 +15,10 @@ pub trait OfAlert {
     fn alert(&self) -> &AlertKey;
 }
 
-/// At most one `T` for each alert, in the order of the alerts' keys.
+/// At most one `T` for each alert, in the order of the alerts' keys. Boxed, because a map's node has room
+/// for eleven, and most targets have one or two.
 #[derive(Debug, Clone, PartialEq)]
-pub struct ByAlert<T>(BTreeMap<AlertKey, T>);
+pub struct ByAlert<T>(BTreeMap<AlertKey, Box<T>>);
 
 impl<T> Default for ByAlert<T> {
     fn default() -> Self {
@@ -28,12 +29,12 @@ impl<T> Default for ByAlert<T> {
 impl<T: OfAlert> ByAlert<T> {
     /// What there is about an alert.
     pub fn get(&self, alert: &AlertKey) -> Option<&T> {
-        self.0.get(alert)
+        self.0.get(alert).map(|item| &**item)
     }
 
     /// What there is about an alert.
     pub fn get_mut(&mut self, alert: &AlertKey) -> Option<&mut T> {
-        self.0.get_mut(alert)
+        self.0.get_mut(alert).map(|item| &mut **item)
     }
 
     /// Whether there is anything about an alert.
@@ -43,22 +44,22 @@ impl<T: OfAlert> ByAlert<T> {
 
     /// Puts it in the place of what there was about the same alert.
     pub fn put(&mut self, item: T) {
-        self.0.insert(item.alert().clone(), item);
+        self.0.insert(item.alert().clone(), Box::new(item));
     }
 
     /// Takes out what there is about an alert.
     pub fn take(&mut self, alert: &AlertKey) -> Option<T> {
-        self.0.remove(alert)
+        self.0.remove(alert).map(|item| *item)
     }
 
     /// Takes out all that `leaves`.
     pub fn take_if(&mut self, mut leaves: impl FnMut(&T) -> bool) -> Vec<T> {
-        self.0.extract_if(.., |_, item| leaves(item)).map(|(_, item)| item).collect()
+        self.0.extract_if(.., |_, item| leaves(item)).map(|(_, item)| *item).collect()
     }
 
     /// All of them.
     pub fn iter(&self) -> impl Iterator<Item = &T> {
-        self.0.values()
+        self.0.values().map(|item| &**item)
     }
 
     /// How many there are.
@@ -75,16 +76,16 @@ impl<T: OfAlert> ByAlert<T> {
 impl<T: OfAlert> FromIterator<T> for ByAlert<T> {
     /// Of what is about the same alert the last stays.
     fn from_iter<I: IntoIterator<Item = T>>(items: I) -> Self {
-        Self(items.into_iter().map(|item| (item.alert().clone(), item)).collect())
+        Self(items.into_iter().map(|item| (item.alert().clone(), Box::new(item))).collect())
     }
 }
 
 impl<T> IntoIterator for ByAlert<T> {
     type Item = T;
-    type IntoIter = std::collections::btree_map::IntoValues<AlertKey, T>;
+    type IntoIter = std::iter::Map<btree_map::IntoValues<AlertKey, Box<T>>, fn(Box<T>) -> T>;
 
     fn into_iter(self) -> Self::IntoIter {
-        self.0.into_values()
+        self.0.into_values().map(|item| *item)
     }
 }
 

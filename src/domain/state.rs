@@ -63,19 +63,19 @@ pub struct Cooldowns {
     pub taken: Option<Time>,
 }
 
-/// What one rule has going on at one target.
+/// What one rule has going on at one target. Small by itself: a map's node has room for eleven.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct RuleState {
     /// The open episode.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub episode: Option<Episode>,
+    pub episode: Option<Box<Episode>>,
     /// Firings that may be the late half of a pair of Alertmanagers.
     #[serde(default, skip_serializing_if = "ByAlert::is_empty")]
     pub late: ByAlert<Late>,
     /// What is to be done about the episode that closed last. Withdrawn when anything opens on the
     /// target, so never there beside an open episode.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub closing: Option<Closing>,
+    pub closing: Option<Box<Closing>>,
     /// When each of the rule's latest events frees its part of the rule's budget.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub spent: Vec<Time>,
@@ -85,7 +85,7 @@ pub struct RuleState {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Closing {
     /// The episode; nothing of it is open any more.
-    pub episode: Episode,
+    pub episode: Box<Episode>,
     /// The occurrences with which it closed.
     pub closed: Vec<Occurrence>,
     /// Since when, and until when.

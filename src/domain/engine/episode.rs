@@ -105,7 +105,7 @@ pub fn settle(
             (Some(episode), Some(mut act)) => {
                 let since = context.now;
                 let (outcome, kept) = act.on_resolved(&episode, &closed, since, &alerts);
-                rule_state.closing = kept.map(|kept| Closing { episode, closed, kept });
+                rule_state.closing = kept.map(|kept| Box::new(Closing { episode, closed, kept }));
                 outcome
             }
             (Some(_), None) => Outcome::because(Verdict::NoAction, RULE_GONE),
@@ -122,24 +122,26 @@ pub fn settle(
 fn open<'a>(
     context: &Context<'_>,
     key: &TargetKey,
-    episode: &'a mut Option<Episode>,
+    episode: &'a mut Option<Box<Episode>>,
     rule: &Name,
     opened: ByAlert<Opened>,
 ) -> (&'a mut Episode, bool) {
     let is_new = episode.is_none();
     let id = if is_new { emit::episode_id(rule, key, &opened) } else { String::new() };
     for Opened { occurrence, target, parameters, .. } in opened {
-        let episode = episode.get_or_insert_with(|| Episode {
-            id: id.clone(),
-            target,
-            opened_at: context.now,
-            open: ByAlert::default(),
-            emissions: 0,
-            most_open: 0,
-            adopted: false,
-            expired: false,
-            kept: None,
-            parameters: BTreeMap::new(),
+        let episode = episode.get_or_insert_with(|| {
+            Box::new(Episode {
+                id: id.clone(),
+                target,
+                opened_at: context.now,
+                open: ByAlert::default(),
+                emissions: 0,
+                most_open: 0,
+                adopted: false,
+                expired: false,
+                kept: None,
+                parameters: BTreeMap::new(),
+            })
         });
         episode.adopted |= occurrence.starts_at < context.created;
         episode.parameters = parameters;
@@ -242,13 +244,14 @@ fn again(
             Some(mut act) => act.fire(episode, kept.since, &alerts, kept.by_clock),
         };
         book.add(outcome, alerts);
-    } else if let Some(Closing { episode, closed, kept }) = closing.take() {
+    } else if let Some(taken) = closing.take() {
+        let Closing { episode, closed, kept } = *taken;
         let outcome = match act {
             None => withdrawn(RULE_GONE),
             Some(_) if too_long(&kept) => withdrawn(KEPT_TOO_LONG),
             Some(mut act) => {
                 let (outcome, again) = act.on_resolved(&episode, &closed, kept.since, &kept.alerts);
-                *closing = again.map(|kept| Closing { episode, closed, kept });
+                *closing = again.map(|kept| Box::new(Closing { episode, closed, kept }));
                 outcome
             }
         };
