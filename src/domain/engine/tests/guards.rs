@@ -257,3 +257,29 @@ fn a_silenced_alert_that_never_resolves_stops_acting_and_expires() {
     assert_eq!(told(&world.wait(300)), "emitted×1 scale_out +2");
     assert_eq!(told(&world.wait(24 * 3600)), "expired×1");
 }
+
+/// `setup` and a second rule, named `second`, for `alertname = Slow`, made of the first by `change`.
+fn beside(setup: Setup, second: &str, change: impl FnOnce(&mut Rule)) -> World {
+    let mut world = with_a_second_rule(setup);
+    let (first, mut other) = (world.rules.rules()[0].clone(), world.rules.rules()[1].clone());
+    other.name = name(second);
+    change(&mut other);
+    let mut templates = Templates::new();
+    templates.template("{{ labels.zone | default('any') }}").unwrap();
+    world.rules = RuleTable::new(vec![first, other], templates);
+    world
+}
+
+fn fires(change: Change, window: Duration) -> Option<FiringAction> {
+    let action = Action { change, cooldown: Duration::ZERO, stabilization_window: window };
+    Some(FiringAction { action, repeat: Repeat::OnGrowth })
+}
+
+#[test]
+fn of_what_opens_together_the_scale_out_goes_first_whatever_the_names() {
+    let mut world = beside(Setup::default(), "idle", |rule| {
+        rule.on_firing = fires(Change::ScaleIn(by(1)), Duration::ZERO);
+    });
+    let both = world.post(0, vec![slow(true, 0, 0), firing("a", 0)]);
+    assert_eq!(told(&both), "emitted×1 scale_out +2, outranked×1");
+}
