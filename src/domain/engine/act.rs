@@ -51,11 +51,13 @@ pub struct Act<'a> {
 type Stop = (Verdict, Option<Time>);
 
 impl Act<'_> {
-    /// Something opened in this episode: `alerts`, which are in it already.
+    /// Something opened in this episode: `alerts`, which are in it already. `had_grown` tells whether
+    /// what is kept was still supported before.
     pub fn on_firing(
         &mut self,
         episode: &mut Episode,
         is_new: bool,
+        had_grown: bool,
         alerts: &[AlertKey],
         book: &mut Book<'_>,
     ) -> Outcome {
@@ -66,13 +68,19 @@ impl Act<'_> {
         if !acts || !episode.has_grown() {
             return Outcome::quiet(Verdict::NoAction);
         }
+        // What had lost its support does not come back by what opens now; that waits for itself.
+        if let Some(older) = episode.kept.take_if(|kept| !kept.by_clock && !had_grown) {
+            book.add(Outcome::because(Verdict::Withdrawn, "it shrank again meanwhile"), older.alerts);
+        }
         if let Some(outcome) = self.refuse(&firing.action.change, episode) {
             return outcome;
         }
         // The newest takes the place of what is kept. Its wait goes on: the need for it never ended.
         let older = episode.kept.take();
-        let since = older.as_ref().map_or(self.context.now, |kept| kept.since);
-        if let Some(older) = older {
+        let asked = older.as_ref().filter(|kept| !kept.by_clock);
+        let since = asked.map_or(self.context.now, |kept| kept.since);
+        // Of a repetition that no guard has stopped yet nobody was told.
+        if let Some(older) = older.filter(|kept| !kept.alerts.is_empty()) {
             book.add(Outcome::because(Verdict::Withdrawn, "a newer one takes its place"), older.alerts);
         }
         self.fire(episode, since, alerts, false)
@@ -96,7 +104,9 @@ impl Act<'_> {
         if let Some(outcome) = self.refuse(&firing.action.change, episode) {
             return outcome;
         }
-        if let Some((verdict, due)) = self.guard(&firing.action, since) {
+        // An episode that repeats has been through its window.
+        let calm_since = if by_clock { episode.opened_at } else { since };
+        if let Some((verdict, due)) = self.guard(&firing.action, calm_since) {
             episode.kept = Some(Kept { by_clock, ..self.keep(&firing.action, since, due, alerts) });
             return Outcome::stopped(verdict, due);
         }
@@ -184,6 +194,12 @@ impl Act<'_> {
         let longest = action.stabilization_window.saturating_add(self.context.policy.max_deferral);
         let give_up = action.change.takes_away().then(|| since.after(longest));
         Kept { since, due, give_up, by_clock: false, alerts: alerts.to_vec(), cause: self.cause.clone() }
+    }
+
+    /// Whether the rule, as it is now, acts again by our own clock after that many emissions.
+    pub fn repeats(&self, emissions: u32) -> bool {
+        let repeat = self.rule.on_firing.as_ref().map(|firing| firing.repeat);
+        matches!(repeat, Some(Repeat::WhileFiring { max_emissions }) if emissions < max_emissions.get())
     }
 
     /// What `repeat: while_firing` does after an emission: the same again after the cooldown.

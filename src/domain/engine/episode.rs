@@ -1,6 +1,6 @@
 //! Episodes: what a turn made of a rule's episode at a target, and what is done about it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::act::{Act, Book, Outcome};
 use super::{Context, emit};
@@ -54,13 +54,15 @@ pub fn settle(
     turn: Turn,
 ) -> Vec<Decision> {
     let rule = context.rules.rule(name);
-    let outranked = is_outranked(context, state, name);
+    let outranked = is_outranked(context, state, name, !turn.opened.is_empty());
     let mut book = Book::new(name, key);
     let TargetState { sequence, rules, cooldowns, .. } = state;
     let rule_state = rules.entry(name.clone()).or_default();
     let spent = &mut rule_state.spent;
     let mut episode = rule_state.episode.take();
     let Turn { opened, closed, expired, late, quiet, cause, truncated } = turn;
+    let left = closed.len() + expired.len();
+    let had_grown = episode.as_ref().is_some_and(|it| it.open.len() + left > it.most_open as usize);
 
     for (alert, verdict) in quiet {
         book.add(Outcome::quiet(verdict), vec![alert]);
@@ -85,7 +87,7 @@ pub fn settle(
         let outcome = match &mut act {
             Some(act) => {
                 let (episode, is_new) = open(context, key, &mut episode, name, opened);
-                act.on_firing(episode, is_new, &alerts, &mut book)
+                act.on_firing(episode, is_new, had_grown, &alerts, &mut book)
             }
             None => Outcome::because(Verdict::Withdrawn, RULE_GONE),
         };
@@ -94,7 +96,7 @@ pub fn settle(
     let over = episode.as_ref().is_some_and(|episode| episode.open.is_empty());
     if over
         && let Some(kept) = episode.as_mut().and_then(|episode| episode.kept.take())
-        && !kept.by_clock
+        && !kept.alerts.is_empty()
     {
         book.add(Outcome::because(Verdict::Withdrawn, "its episode is over"), kept.alerts);
     }
@@ -169,12 +171,22 @@ pub fn withdraw_closings(key: &TargetKey, state: &mut TargetState) -> Vec<Decisi
 }
 
 /// Whether another active rule has an episode open on the target that added capacity, or is about to.
-fn is_outranked(context: &Context<'_>, state: &TargetState, own: &Name) -> bool {
+/// `fires` tells the rule's `on_firing` from its `on_resolved`: of two that wait to set a capacity
+/// neither stops the other, or both would wait for ever.
+fn is_outranked(context: &Context<'_>, state: &TargetState, own: &Name, fires: bool) -> bool {
+    let own_rule = context.rules.rule(own).filter(|_| fires);
+    let adds_too =
+        own_rule.and_then(|rule| rule.on_firing.as_ref()).is_some_and(|it| it.action.change.adds());
     state.rules.iter().filter(|(name, _)| *name != own).any(|(name, rule_state)| {
-        let added = rule_state.episode.as_ref().is_some_and(|it| it.emissions > 0 || it.kept.is_some());
         let rule = context.rules.rule(name).filter(|rule| rule.mode == Mode::Active);
-        let firing = rule.and_then(|rule| rule.on_firing.as_ref());
-        added && firing.is_some_and(|firing| firing.action.change.adds())
+        let (Some(firing), Some(episode)) =
+            (rule.and_then(|rule| rule.on_firing.as_ref()), &rule_state.episode)
+        else {
+            return false;
+        };
+        let change = &firing.action.change;
+        let waits = episode.kept.is_some() && !(adds_too && change.takes_away());
+        change.adds() && (episode.emissions > 0 || waits)
     })
 }
 
@@ -182,24 +194,26 @@ fn is_outranked(context: &Context<'_>, state: &TargetState, own: &Name) -> bool 
 /// if it is still supported, else withdrawn, or stopped by the next guard. What adds capacity comes
 /// first.
 pub fn look_again(context: &Context<'_>, key: &TargetKey, state: &mut TargetState) -> Vec<Decision> {
-    let mut waiting: Vec<(bool, Name)> = Vec::new();
-    for (name, rule_state) in &state.rules {
-        let Some(kept) = rule_state.kept() else { continue };
-        let free = kept.due.is_none() && !is_outranked(context, state, name);
-        if free || kept.is_due(context.now) {
-            waiting.push((kept.give_up.is_some(), name.clone()));
-        }
-    }
-    waiting.sort();
+    let mut seen: BTreeSet<Name> = BTreeSet::new();
     let mut decisions = Vec::new();
-    for (_, name) in waiting {
-        let outranked = is_outranked(context, state, &name);
+    // One after the other, each once: what becomes of one may free another.
+    loop {
+        let waiting = state.rules.iter().filter(|(name, _)| !seen.contains(*name));
+        let waiting = waiting.filter_map(|(name, rule_state)| {
+            let kept = rule_state.kept()?;
+            let fires = rule_state.episode.is_some();
+            let free = || kept.due.is_none() && !is_outranked(context, state, name, fires);
+            (kept.is_due(context.now) || free()).then(|| (kept.give_up.is_some(), name, fires))
+        });
+        let Some((_, name, fires)) = waiting.min() else { return decisions };
+        let name = name.clone();
+        let outranked = is_outranked(context, state, &name, fires);
         let mut book = Book::new(&name, key);
         again(context, key, state, outranked, &mut book);
         decisions.extend(book.decisions);
         forget_if_empty(state, &name);
+        seen.insert(name);
     }
-    decisions
 }
 
 /// The action that a rule has kept.
@@ -241,6 +255,9 @@ fn again(
             None => withdrawn(RULE_GONE),
             Some(_) if too_long(&kept) => withdrawn(KEPT_TOO_LONG),
             Some(_) if !kept.by_clock && !episode.has_grown() => withdrawn("it shrank again meanwhile"),
+            Some(act) if kept.by_clock && !act.repeats(episode.emissions) => {
+                withdrawn("the rule repeats no more")
+            }
             Some(mut act) => act.fire(episode, kept.since, &alerts, kept.by_clock),
         };
         book.add(outcome, alerts);

@@ -118,11 +118,15 @@ fn settle(
     state: &mut TargetState,
     turns: BTreeMap<Name, Turn>,
 ) -> Vec<Decision> {
-    let (opening, others): (Vec<_>, Vec<_>) =
-        turns.into_iter().partition(|(_, turn)| !turn.opened.is_empty());
-    let opens = !opening.is_empty();
+    let opens = turns.values().any(|turn| !turn.opened.is_empty());
+    let mut turns: Vec<_> = turns.into_iter().collect();
+    // Of those in which something opens, those that could take away come last.
+    turns.sort_by_key(|(name, turn)| {
+        let firing = context.rules.rule(name).and_then(|rule| rule.on_firing.as_ref());
+        (turn.opened.is_empty(), firing.is_some_and(|firing| firing.action.change.takes_away()))
+    });
     let mut decisions = Vec::new();
-    for (name, turn) in opening.into_iter().chain(others) {
+    for (name, turn) in turns {
         decisions.extend(episode::settle(context, key, state, &name, turn));
     }
     if opens {

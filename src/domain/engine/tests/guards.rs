@@ -257,3 +257,146 @@ fn a_silenced_alert_that_never_resolves_stops_acting_and_expires() {
     assert_eq!(told(&world.wait(300)), "emitted×1 scale_out +2");
     assert_eq!(told(&world.wait(24 * 3600)), "expired×1");
 }
+
+/// `setup` and a second rule, named `second`, for `alertname = Slow`, made of the first by `change`.
+fn beside(setup: Setup, second: &str, change: impl FnOnce(&mut Rule)) -> World {
+    let mut world = with_a_second_rule(setup);
+    let (first, mut other) = (world.rules.rules()[0].clone(), world.rules.rules()[1].clone());
+    other.name = name(second);
+    change(&mut other);
+    let mut templates = Templates::new();
+    templates.template("{{ labels.zone | default('any') }}").unwrap();
+    world.rules = RuleTable::new(vec![first, other], templates);
+    world
+}
+
+fn fires(change: Change, window: Duration) -> Option<FiringAction> {
+    let action = Action { change, cooldown: Duration::ZERO, stabilization_window: window };
+    Some(FiringAction { action, repeat: Repeat::OnGrowth })
+}
+
+fn to(to: u32) -> Change {
+    Change::SetCapacity { to, allow_decrease: true }
+}
+
+#[test]
+fn two_rules_that_wait_to_set_a_capacity_do_not_block_each_other() {
+    let setup = Setup { on_firing: fires(to(4), 5 * MINUTE), on_resolved: None, ..Setup::default() };
+    let mut world = beside(setup, "latency", |rule| rule.on_firing = fires(to(6), 5 * MINUTE));
+    world.post(0, vec![firing("a", 0)]);
+    assert_eq!(told(&world.post(60, vec![slow(true, 55, 0)])), "stabilizing×1");
+    assert_eq!(told(&world.wait(300)), "emitted×1 set_capacity +4");
+    assert_eq!(told(&world.wait(360)), "outranked×1");
+    let closed = world.post(600, vec![resolved("a", 0, 590)]);
+    assert_eq!(told(&closed), "no_action×1, emitted×1 set_capacity +6");
+}
+
+#[test]
+fn of_what_opens_together_the_scale_out_goes_first_whatever_the_names() {
+    let mut world = beside(Setup::default(), "idle", |rule| {
+        rule.on_firing = fires(Change::ScaleIn(by(1)), Duration::ZERO);
+    });
+    let both = world.post(0, vec![slow(true, 0, 0), firing("a", 0)]);
+    assert_eq!(told(&both), "emitted×1 scale_out +2, outranked×1");
+}
+
+#[test]
+fn growth_that_was_over_meanwhile_waits_for_a_window_of_its_own() {
+    let on_firing = fires(Change::ScaleIn(by(1)), 10 * MINUTE);
+    let mut world = Setup { on_firing, on_resolved: None, ..Setup::default() }.world();
+    world.post(0, vec![firing("a", 0)]);
+    assert_eq!(told(&world.wait(600)), "emitted×1 scale_in -1");
+    assert_eq!(told(&world.post(1000, vec![firing("b", 990)])), "stabilizing×1");
+    world.post(1100, vec![resolved("b", 990, 1090)]);
+    let grown = world.post(1590, vec![firing("c", 1580)]);
+    assert_eq!(told(&grown), "withdrawn×1, stabilizing×1");
+    assert_eq!(told(&world.wait(1600)), "");
+    assert_eq!(told(&world.wait(2190)), "emitted×1 scale_in -1");
+}
+
+#[test]
+fn growth_that_a_cut_notification_brings_back_takes_nothing_away() {
+    let on_firing = fires(Change::ScaleIn(by(1)), 10 * MINUTE);
+    let mut world = Setup { on_firing, on_resolved: None, ..Setup::default() }.world();
+    world.post(0, vec![firing("a", 0)]);
+    world.wait(600);
+    world.post(1000, vec![firing("b", 990)]);
+    world.post(1100, vec![resolved("b", 990, 1090)]);
+    let grown = world.post_truncated(1590, true, vec![firing("c", 1580)]);
+    assert_eq!(told(&grown), "withdrawn×1, no_evidence×1");
+    assert_eq!(told(&world.wait(1600)), "");
+}
+
+#[test]
+fn a_pod_that_takes_the_place_of_another_does_not_prolong_the_wait() {
+    let mut world =
+        Setup { on_firing: fires(Change::ScaleOut(by(2)), 2 * MINUTE), ..Setup::default() }.world();
+    world.post(0, vec![firing("a", 0)]);
+    world.wait(120);
+    world.post(200, vec![firing("b", 190)]);
+    world.post(300, vec![resolved("b", 190, 290), firing("c", 290)]);
+    assert_eq!(told(&world.wait(320)), "emitted×1 scale_out +2");
+}
+
+#[test]
+fn what_waits_for_another_rule_goes_on_when_that_rule_may_not_act() {
+    let mut world = beside(Setup::default(), "latency", |rule| {
+        rule.on_firing = fires(to(6), 10 * MINUTE);
+    });
+    assert_eq!(told(&world.post(10, vec![slow(true, 5, 0)])), "stabilizing×1");
+    let mut adopted = slow(true, -7200, 0);
+    adopted.fingerprint = "fp-slow-2".into();
+    assert_eq!(told(&world.post(20, vec![adopted])), "no_evidence×1");
+    world.post(30, vec![firing("a", 25)]);
+    assert_eq!(told(&world.post(60, vec![resolved("a", 25, 55)])), "outranked×1");
+    assert_eq!(told(&world.wait(610)), "no_evidence×1, emitted×1 scale_in -1");
+}
+
+#[test]
+fn a_repetition_needs_a_rule_that_still_repeats() {
+    let with = |repeat| {
+        let mut world = while_firing(5);
+        world.post(0, vec![firing("a", 0)]);
+        let mut rule = world.rules.rules()[0].clone();
+        rule.on_firing.as_mut().unwrap().repeat = repeat;
+        let mut templates = Templates::new();
+        templates.template("{{ labels.zone | default('any') }}").unwrap();
+        world.rules = RuleTable::new(vec![rule], templates);
+        world
+    };
+    assert_eq!(told(&with(Repeat::Never).wait(300)), "withdrawn×1");
+    let fewer = Repeat::WhileFiring { max_emissions: NonZeroU32::MIN };
+    assert_eq!(told(&with(fewer).wait(300)), "withdrawn×1");
+    let mut world = with(Repeat::OnGrowth);
+    let grown = world.post(60, vec![firing("b", 50)]);
+    assert_eq!(told(&grown), "cooling_down×1", "nobody was told of the repetition");
+    assert_eq!(grown[0].until, Some(at(300)));
+    assert_eq!(told(&world.wait(300)), "emitted×1 scale_out +2");
+}
+
+#[test]
+fn a_repetition_waits_for_its_cooldown_and_no_second_window() {
+    let mut world = while_firing(3);
+    let mut rule = world.rules.rules()[0].clone();
+    rule.on_firing.as_mut().unwrap().action.stabilization_window = 2 * MINUTE;
+    let mut templates = Templates::new();
+    templates.template("{{ labels.zone | default('any') }}").unwrap();
+    world.rules = RuleTable::new(vec![rule], templates);
+    assert_eq!(told(&world.post(0, vec![firing("a", 0)])), "stabilizing×1");
+    assert_eq!(told(&world.wait(120)), "emitted×1 scale_out +2");
+    assert_eq!(told(&world.wait(420)), "emitted×1 scale_out +2");
+}
+
+#[test]
+fn a_repetition_that_a_guard_has_stopped_is_withdrawn_with_its_episode() {
+    let budget = Some(Budget { events: NonZeroU32::MIN, per: 60 * MINUTE });
+    let mut world = while_firing(3);
+    let mut rule = world.rules.rules()[0].clone();
+    (rule.budget, rule.on_resolved) = (budget, None);
+    let mut templates = Templates::new();
+    templates.template("{{ labels.zone | default('any') }}").unwrap();
+    world.rules = RuleTable::new(vec![rule], templates);
+    world.post(0, vec![firing("a", 0)]);
+    assert_eq!(told(&world.wait(300)), "over_budget×1");
+    assert_eq!(told(&world.post(400, vec![resolved("a", 0, 390)])), "withdrawn×1, no_action×1");
+}
