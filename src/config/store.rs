@@ -1,9 +1,10 @@
 //! Where state lives, for how long, what holds for all rules, and the log.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use super::decode::Fields;
-use super::diagnostic::Diagnostics;
+use super::diagnostic::{Code, Diagnostics};
 use super::scalar::{duration, text, word};
 use super::settings::{Engine, Log, LogFormat, LogLevel, Retention, Store};
 use super::yaml::Node;
@@ -20,9 +21,18 @@ pub(super) fn store(node: &Node, faults: &mut Diagnostics) -> Option<Store> {
     store
 }
 
+/// A kept action is looked at a little after its time.
+const LEAST_DEFERRAL: Duration = Duration::from_secs(60);
+
 pub(super) fn engine(node: &Node, faults: &mut Diagnostics) -> Option<Engine> {
     let mut fields = Fields::of(node, "engine", faults)?;
     let max_deferral = fields.get("max_deferral", duration);
+    if max_deferral.is_some_and(|given| given < LEAST_DEFERRAL) {
+        let message =
+            "`max_deferral` is below a minute: what comes due would be withdrawn instead of decided";
+        let place = fields.place_of("max_deferral");
+        fields.faults.help(Code::Range, place, message, "give it at least 1m; the default is 1h");
+    }
     fields.finish();
     Some(Engine { max_deferral: max_deferral? })
 }

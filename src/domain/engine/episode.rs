@@ -154,14 +154,15 @@ fn open<'a>(
     (episode, is_new)
 }
 
-/// Withdraws what was to be done about episodes that have closed, under any rule: something opened on
-/// the target, so the calm that they were waiting for is over.
-pub fn withdraw_closings(key: &TargetKey, state: &mut TargetState) -> Vec<Decision> {
+/// Withdraws what was to be done about episodes that have closed, under any rule, and says `why`:
+/// something opened on the target, so the calm that they were waiting for is over, or nobody knows what
+/// became of an alert there.
+pub fn withdraw_closings(key: &TargetKey, state: &mut TargetState, why: &str) -> Vec<Decision> {
     let mut decisions = Vec::new();
     for (name, rule_state) in &mut state.rules {
         if let Some(closing) = rule_state.closing.take() {
             let mut book = Book::new(name, key);
-            let outcome = Outcome::because(Verdict::Withdrawn, "something opened on the target");
+            let outcome = Outcome::because(Verdict::Withdrawn, why);
             book.add(outcome, closing.kept.alerts);
             decisions.extend(book.decisions);
         }

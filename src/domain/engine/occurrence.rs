@@ -119,6 +119,7 @@ fn settle(
     turns: BTreeMap<Name, Turn>,
 ) -> Vec<Decision> {
     let opens = turns.values().any(|turn| !turn.opened.is_empty());
+    let expires = turns.values().any(|turn| !turn.expired.is_empty());
     let mut turns: Vec<_> = turns.into_iter().collect();
     // Of those in which something opens, those that could take away come last.
     turns.sort_by_key(|(name, turn)| {
@@ -130,7 +131,12 @@ fn settle(
         decisions.extend(episode::settle(context, key, state, &name, turn));
     }
     if opens {
-        decisions.extend(episode::withdraw_closings(key, state));
+        decisions.extend(episode::withdraw_closings(key, state, "something opened on the target"));
+    }
+    if expires {
+        // What stood in the way may still do so: absence is no evidence.
+        let why = "an alert about the target was not heard of any more";
+        decisions.extend(episode::withdraw_closings(key, state, why));
     }
     // What has come due, and what only an episode that has closed now stood in the way of.
     decisions.extend(episode::look_again(context, key, state));

@@ -400,3 +400,13 @@ fn a_repetition_that_a_guard_has_stopped_is_withdrawn_with_its_episode() {
     assert_eq!(told(&world.wait(300)), "over_budget×1");
     assert_eq!(told(&world.post(400, vec![resolved("a", 0, 390)])), "withdrawn×1, no_action×1");
 }
+
+#[test]
+fn what_is_outranked_by_an_episode_that_expires_is_withdrawn() {
+    let mut world = with_a_second_rule(guarded(0, 0, 0));
+    world.post(0, vec![slow(true, -5, 0)]);
+    world.post(24 * 3600 - 120, vec![firing("a", 24 * 3600 - 130)]);
+    let end = 24 * 3600 - 70;
+    assert_eq!(told(&world.post(24 * 3600 - 60, vec![resolved("a", 24 * 3600 - 130, end)])), "outranked×1");
+    assert_eq!(told(&world.wait(24 * 3600)), "expired×1, withdrawn×1");
+}
