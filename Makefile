@@ -13,12 +13,14 @@ help: ## this list
 build: ## the release binary
 	cargo build --release --locked
 
-run: build ## the bridge alone: events come out on stdout, no cloud
+run: build ## the bridge alone: events come out on stdout, no cloud, a new store each time
+	@rm -rf "$(TARGET)/run"
 	$(info In another terminal, to see an event come out here:)
 	$(info )
 	$(info curl -s -d @config/notification.json http://127.0.0.1:9096/webhook/local)
 	$(info )
-	$(TARGET)/release/scalebridge serve --config config/scalebridge.yaml
+	SCALEBRIDGE__STORE__SQLITE__PATH="$(TARGET)/run/scalebridge.db" \
+		$(TARGET)/release/scalebridge serve --config config/scalebridge.yaml
 
 demo: build ## an alert's whole way, Prometheus to capacity; KEEP=1 leaves it running
 	deploy/tools.sh
