@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::support::bridge::{Bridge, CONFIG, RULES, notification, pending, resolved};
-use crate::support::queue::{create_function, create_queue, delete_function, environment, receive_all};
+use crate::support::queue::{create_function, create_queue, environment, receive_all};
 use crate::support::tools::{LocalAws, REGION, eventually};
 
 const QUICK: &str = "initial_backoff: 50ms, max_backoff: 200ms";
@@ -106,14 +106,18 @@ async fn a_queue_that_is_created_later_gets_every_target_in_order() {
     }
 }
 
-/// `request_response`: the call succeeds, the function does not, and that is a failure.
+/// `request_response`: the call succeeds, the function does not, and that is a failure. The function needs
+/// a queue that is created later.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_function_that_fails_has_not_got_the_event() {
     let dir = tempfile::tempdir().expect("a directory");
     let aws = LocalAws::start(dir.path()).await;
-    let url = create_queue(&aws, "handled").await;
-    let failing = "def handler(event, context):\n    raise RuntimeError('not today')\n";
-    create_function(&aws, dir.path(), "scaler", failing);
+    let url = format!("{}/000000000000/handled", aws.url());
+    let code = format!(
+        "import json, boto3\n\ndef handler(event, context):\n    \
+         boto3.client('sqs').send_message(QueueUrl='{url}', MessageBody=json.dumps(event))\n"
+    );
+    create_function(&aws, dir.path(), "scaler", &code);
     let lambda =
         format!("lambda: {{ function: scaler, invocation_type: request_response, region: {REGION} }}");
     let mut bridge = bridge(&aws, &[("function", lambda)]);
@@ -125,12 +129,7 @@ async fn a_function_that_fails_has_not_got_the_event() {
     })
     .await;
 
-    delete_function(&aws, "scaler").await;
-    let works = format!(
-        "import json, boto3\n\ndef handler(event, context):\n    \
-         boto3.client('sqs').send_message(QueueUrl='{url}', MessageBody=json.dumps(event))\n"
-    );
-    create_function(&aws, dir.path(), "scaler", &works);
+    assert_eq!(create_queue(&aws, "handled").await, url);
     bridge.delivered_all("function").await;
     let handled = receive_all(&aws, &url).await;
     assert_eq!(handled.len(), 1);

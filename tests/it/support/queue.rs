@@ -56,23 +56,6 @@ pub async fn receive_all(aws: &LocalAws, queue: &str) -> Vec<Message> {
     }
 }
 
-/// A client of its functions.
-fn lambda(aws: &LocalAws) -> aws_sdk_lambda::Client {
-    use aws_sdk_lambda::config::{BehaviorVersion, Credentials, Region};
-    let config = aws_sdk_lambda::Config::builder()
-        .behavior_version(BehaviorVersion::latest())
-        .region(Region::new(REGION))
-        .endpoint_url(aws.url())
-        .credentials_provider(Credentials::new("test", "test", None, None, "test"))
-        .build();
-    aws_sdk_lambda::Client::from_conf(config)
-}
-
-/// Takes a function away.
-pub async fn delete_function(aws: &LocalAws, name: &str) {
-    lambda(aws).delete_function().function_name(name).send().await.expect("removed");
-}
-
 /// Creates a Python function from the text of its module, which has to have a `handler`.
 pub fn create_function(aws: &LocalAws, dir: &std::path::Path, name: &str, code: &str) {
     let file = dir.join(format!("{name}.py"));
