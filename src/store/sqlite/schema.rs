@@ -8,7 +8,7 @@
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
@@ -19,6 +19,9 @@ use crate::store::Error;
 pub const PAGE_BYTES: i64 = 8192;
 /// `wal_checkpoint(NOOP)` is known from this version on; older ones would quietly do another.
 const SQLITE_AT_LEAST: i32 = 3_051_000;
+/// How long a bridge waits for one that is ending, and how often it looks.
+const LOCK_PATIENCE: Duration = Duration::from_secs(1);
+const LOCK_PAUSE: Duration = Duration::from_millis(20);
 /// Cache of a connection, in KiB.
 const CACHE_KIB: i64 = 16 * 1024;
 
@@ -144,12 +147,19 @@ fn lock(path: &Path) -> Result<File, Error> {
             name.display()
         ))
     })?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(error) => Err(Error::Unusable(format!(
-            "another scalebridge uses the store {} ({error}); stop it, or give this one a store of its own",
-            path.display()
-        ))),
+    let deadline = Instant::now() + LOCK_PATIENCE;
+    loop {
+        match file.try_lock() {
+            Ok(()) => return Ok(file),
+            // One that is just ending, or a child of one that has not become another program yet.
+            Err(_) if Instant::now() < deadline => std::thread::sleep(LOCK_PAUSE),
+            Err(error) => {
+                return Err(Error::Unusable(format!(
+                    "another scalebridge uses the store {} ({error}); stop it, or give this one a store of its own",
+                    path.display()
+                )));
+            }
+        }
     }
 }
 
