@@ -168,7 +168,7 @@ impl Metrics {
         own.register("dead_letters", "Deliveries that were given up", metrics.dead_letters.clone());
         own.register(
             "destination_up",
-            "Whether the last call to a destination worked",
+            "Whether a destination works (1) or fails as a whole (0)",
             metrics.destination_up.clone(),
         );
         own.register(

@@ -12,6 +12,7 @@ use serde::Serialize;
 use serde::ser::SerializeSeq;
 use serde_json::ser::{CompactFormatter, Formatter};
 
+use super::header::ATTRIBUTE_BYTES_BESIDE_SUBJECT;
 use super::labels::Labels;
 use super::name::Name;
 use super::rule::Limits;
@@ -24,9 +25,6 @@ use super::verdict::Phase;
 pub const DATA_SCHEMA: &str = "urn:scalebridge:schema:event-data:v1";
 /// `datacontenttype` of every event.
 pub const DATA_CONTENT_TYPE: &str = "application/json";
-
-/// What SQS' message attributes take beside the subject: eight names, types and values.
-pub const ATTRIBUTE_BYTES: usize = 640;
 
 /// What everything but the alerts, the parameters and the target can take, JSON's escapes included.
 pub const ENVELOPE_BYTES: usize = 2048 + 4 * super::state::MAX_CAUSE_BYTES;
@@ -213,7 +211,7 @@ impl Event {
     /// What is not an alert is bounded where alerts come in (see [`fixed_bytes`]), so it fits.
     pub fn encode(&self, max_bytes: usize) -> String {
         let subject = self.target.key();
-        let room = max_bytes.saturating_sub(ATTRIBUTE_BYTES + subject.as_str().len());
+        let room = max_bytes.saturating_sub(ATTRIBUTE_BYTES_BESIDE_SUBJECT + subject.as_str().len());
         let whole = self.document(subject.as_str(), self.alerts.len());
         if whole.len() <= room {
             return whole;
@@ -308,7 +306,11 @@ pub fn is_traceparent(text: &str) -> bool {
 /// The bytes that an event of this target with these parameters has without any alert, at the most.
 pub fn fixed_bytes(target: &Target, parameters: &BTreeMap<String, String>) -> usize {
     let key = target.key().as_str().len();
-    ENVELOPE_BYTES + ATTRIBUTE_BYTES + 2 * key + to_json(target).len() + to_json(parameters).len()
+    ENVELOPE_BYTES
+        + ATTRIBUTE_BYTES_BESIDE_SUBJECT
+        + 2 * key
+        + to_json(target).len()
+        + to_json(parameters).len()
 }
 
 /// JSON that any queue takes: see [`Escaping`].
@@ -422,16 +424,16 @@ mod tests {
     fn alerts_that_do_not_fit_are_left_out_whole() {
         let event = event(40, &"x".repeat(500));
         let whole = event.encode(1 << 20).len();
-        for limit in [8 * 1024, 10_000, 16 * 1024, whole + 600] {
+        for limit in [8 * 1024, 10_000, 16 * 1024, whole + 500] {
             let text = event.encode(limit);
             let document = read(&text);
             let kept = document["data"]["alerts"].as_array().unwrap().len();
-            assert!(text.len() + ATTRIBUTE_BYTES <= limit, "{limit}: {}", text.len());
+            assert!(text.len() + ATTRIBUTE_BYTES_BESIDE_SUBJECT <= limit, "{limit}: {}", text.len());
             assert_eq!(document["data"]["alerts_total"], 40, "{limit}");
             assert!(kept < 40, "{limit}");
             let one_more = whole / 40 + 20;
             assert!(
-                limit - text.len() <= ATTRIBUTE_BYTES + 100 + one_more,
+                limit - text.len() <= ATTRIBUTE_BYTES_BESIDE_SUBJECT + 100 + one_more,
                 "{limit}: as many as fit, {kept}"
             );
         }
@@ -462,7 +464,10 @@ mod tests {
         };
         event.cause = Cause::new(&event.cause.source, &envelope, None);
         let room = fixed_bytes(&event.target, &event.parameters);
-        assert!(event.encode(room).len() + ATTRIBUTE_BYTES + event.target.key().as_str().len() <= room);
+        assert!(
+            event.encode(room).len() + ATTRIBUTE_BYTES_BESIDE_SUBJECT + event.target.key().as_str().len()
+                <= room
+        );
     }
 
     #[test]

@@ -92,7 +92,7 @@ pub struct Closing {
     pub kept: Kept,
 }
 
-/// An action that a guard has stopped for a time.
+/// An action that a guard has stopped for a time, or that is to be repeated.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Kept {
     /// When it was asked for.

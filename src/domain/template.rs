@@ -199,25 +199,6 @@ impl Templates {
     }
 }
 
-impl Template {
-    /// The text that the template was made of.
-    pub fn source(&self) -> &str {
-        &self.source
-    }
-
-    /// The text, if it is the same for every alert.
-    pub fn constant(&self) -> Option<&str> {
-        matches!(self.form, Form::Constant).then_some(&*self.source)
-    }
-}
-
-impl Condition {
-    /// The text that the condition was made of.
-    pub fn source(&self) -> &str {
-        &self.shown
-    }
-}
-
 /// `("labels", "x")` for exactly `{{ labels.x }}`, likewise for annotations.
 fn lone_field(source: &str) -> Option<(&'static str, &str)> {
     let inner = source.strip_prefix("{{")?.strip_suffix("}}")?.trim();

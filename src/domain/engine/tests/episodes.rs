@@ -391,8 +391,7 @@ fn an_alert_that_fires_and_resolves_in_one_notification_is_not_left_open() {
     }
 }
 
-/// Fires, repeats and resolves `pods` alerts of one target: how many allocations would be too slow to
-/// count, but a square of this many is felt at once.
+/// One target cannot be split, however many alerts a notification has about it.
 #[test]
 fn a_target_with_very_many_alerts_is_decided_in_one_go() {
     const PODS: i64 = 5_000;
