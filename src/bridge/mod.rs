@@ -206,8 +206,10 @@ fn changes(routes: &Routes, step: Step, record: Option<store::Record>) -> Change
         events.push(NewEvent {
             target: event.target.key(),
             destinations: destinations.clone(),
+            adds: event.adds(),
+            may_shrink: event.may_shrink(),
             body: event.encode(*max_bytes),
         });
     }
-    Changes { states: step.states, record, events }
+    Changes { states: step.states, controls: None, looked_at: Vec::new(), record, events }
 }

@@ -100,7 +100,7 @@ fn record(
 }
 
 fn line(decision: &Decision) -> Line<'_> {
-    let Decision { rule, target, verdict, detail, until, alerts, event } = decision;
+    let Decision { rule, target, verdict, detail, until, alerts, event, .. } = decision;
     Line {
         rule: rule.as_ref().map(Name::as_str),
         target: target.as_ref().map(TargetKey::as_str),

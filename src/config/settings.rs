@@ -165,6 +165,10 @@ pub struct Delivery {
 pub struct Engine {
     /// How long guards may keep what takes capacity away, beside its own stabilization window.
     pub max_deferral: Duration,
+    /// Events a minute of this process that add capacity; 0 is no limit.
+    pub scale_out_per_minute: u32,
+    /// Events a minute of this process that take capacity away; 0 is no limit.
+    pub scale_in_per_minute: u32,
 }
 
 /// What is kept for how long.

@@ -33,7 +33,7 @@ pub(super) fn source(name: Name, node: &Node, faults: &mut Diagnostics) -> Optio
         );
     }
     fields.finish();
-    Some(Source { name, labels: Arc::new(labels), late_window, occurrence_ttl })
+    Some(Source { name, labels: Arc::new(labels), late_window, occurrence_ttl, heartbeat: Vec::new() })
 }
 
 fn labels(node: &Node, faults: &mut Diagnostics) -> Option<Labels> {

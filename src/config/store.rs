@@ -34,7 +34,7 @@ pub(super) fn engine(node: &Node, faults: &mut Diagnostics) -> Option<Engine> {
         fields.faults.help(Code::Range, place, message, "give it at least 1m; the default is 1h");
     }
     fields.finish();
-    Some(Engine { max_deferral: max_deferral? })
+    Some(Engine { max_deferral: max_deferral?, scale_out_per_minute: 0, scale_in_per_minute: 60 })
 }
 
 pub(super) fn retention(node: &Node, faults: &mut Diagnostics) -> Option<Retention> {

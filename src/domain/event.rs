@@ -205,6 +205,18 @@ impl<'a> Alert<'a> {
 }
 
 impl Event {
+    /// Whether capacity may become more by it.
+    pub fn adds(&self) -> bool {
+        matches!(self.action, "scale_out" | "set_capacity")
+    }
+
+    /// Whether capacity may become less by it.
+    pub fn may_shrink(&self) -> bool {
+        let lowers =
+            self.adjustment.as_ref().is_some_and(|adjustment| adjustment.allow_decrease == Some(true));
+        self.action == "scale_in" || lowers
+    }
+
     /// The document, of at most `max_bytes` with what SQS' attributes take beside it. Alerts that do
     /// not fit are left out whole; `alerts_total` says how many there were.
     ///

@@ -1,6 +1,7 @@
 //! What scalebridge knows about alerts and capacity. Pure: no clock, no chance, no files, no tokio.
 
 pub mod by_alert;
+pub mod control;
 pub mod duration;
 pub mod engine;
 pub mod event;
@@ -9,10 +10,12 @@ pub mod labels;
 pub mod matcher;
 pub mod name;
 pub mod notification;
+pub mod rate;
 pub mod retry;
 pub mod rule;
 pub mod source;
 pub mod state;
+pub mod subject;
 pub mod summary;
 pub mod table;
 pub mod target;

@@ -5,6 +5,7 @@
 use std::num::NonZeroU32;
 use std::time::Duration;
 
+use super::control::Direction;
 use super::matcher::Matcher;
 use super::name::Name;
 use super::target::Platform;
@@ -22,7 +23,7 @@ pub struct Rule {
     /// Must hold too, if there is one.
     pub when: Option<Condition>,
     /// What it is about.
-    pub target: TargetTemplate,
+    pub target: Aim,
     /// When an episode opens or grows.
     pub on_firing: Option<FiringAction>,
     /// When an episode closes.
@@ -54,6 +55,43 @@ pub struct Budget {
     pub per: Duration,
 }
 
+/// What a rule is about, and with that what kind of rule it is.
+#[derive(Debug, Clone)]
+pub enum Aim {
+    /// It changes a target's capacity.
+    Target(TargetTemplate),
+    /// It holds targets while its alerts fire, and sends nothing.
+    Hold(HoldTemplate),
+}
+
+/// What a rule with `hold` holds.
+#[derive(Debug, Clone)]
+pub struct HoldTemplate {
+    /// Templates of the fields that a target has to agree in; none of them is `hold: { all: true }`.
+    pub covers: PartialTemplate,
+    /// The directions that it stops, at least one.
+    pub blocks: Vec<Direction>,
+}
+
+/// Templates of some of a target's fields.
+#[derive(Debug, Clone, Default)]
+pub struct PartialTemplate {
+    /// Where it lives.
+    pub platform: Option<Platform>,
+    /// What it is there.
+    pub kind: Option<Template>,
+    /// Its name.
+    pub name: Option<Template>,
+    /// AWS account.
+    pub account: Option<Template>,
+    /// Cluster.
+    pub cluster: Option<Template>,
+    /// Namespace.
+    pub namespace: Option<Template>,
+    /// AWS region.
+    pub region: Option<Template>,
+}
+
 /// Templates of a target's fields.
 #[derive(Debug, Clone)]
 pub struct TargetTemplate {
@@ -78,6 +116,8 @@ pub struct TargetTemplate {
 pub enum Mode {
     /// It acts.
     Active,
+    /// It decides as if it acted, sends nothing and stops nobody.
+    Shadow,
     /// It takes its alerts and does nothing.
     Disabled,
 }
@@ -261,6 +301,11 @@ impl Change {
     /// Whether capacity could become less by it. A `set_capacity` counts in both directions.
     pub const fn takes_away(&self) -> bool {
         matches!(self, Self::ScaleIn(_) | Self::SetCapacity { .. })
+    }
+
+    /// Whether whoever carries it out may make capacity less.
+    pub const fn may_shrink(&self) -> bool {
+        matches!(self, Self::ScaleIn(_) | Self::SetCapacity { allow_decrease: true, .. })
     }
 
     /// Whether capacity could become more by it.

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::labels::Labels;
+use super::matcher::Matcher;
 use super::name::Name;
 
 /// A configured sender: one Alertmanager cluster.
@@ -19,4 +20,14 @@ pub struct Source {
     /// How long an occurrence lives that nobody speaks of. Longer than Alertmanager's
     /// `repeat_interval`.
     pub occurrence_ttl: Duration,
+    /// All hold for the alert that always fires while this source's Prometheus lives. Empty where there
+    /// is none.
+    pub heartbeat: Vec<Matcher>,
+}
+
+impl Source {
+    /// Whether an alert is this source's heartbeat.
+    pub fn is_heartbeat(&self, labels: &Labels) -> bool {
+        !self.heartbeat.is_empty() && self.heartbeat.iter().all(|matcher| matcher.holds(labels))
+    }
 }

@@ -4,7 +4,7 @@
 //! written with field names, so that a later version can add to it. Everything that has to be looked
 //! at again by itself has a time in it, and [`TargetState::due`] is the earliest.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 
@@ -15,9 +15,10 @@ use super::event::cut_escaped;
 use super::labels::Labels;
 use super::name::Name;
 use super::notification::Envelope;
-use super::rule::{Action, Change};
-use super::target::Target;
+use super::rule::{Action, Change, Mode};
+use super::subject::Subject;
 use super::time::Time;
+use super::verdict::Verdict;
 
 /// An alert's identity: who sent it, and Alertmanager's hash of its labels.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -79,6 +80,20 @@ pub struct RuleState {
     /// When each of the rule's latest events frees its part of the rule's budget.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub spent: Vec<Time>,
+    /// What the events that the rule only would have sent block, in `mode: shadow`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shadow: Option<Box<Shadow>>,
+}
+
+/// What a rule in `mode: shadow` blocks for itself, and for nobody else.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct Shadow {
+    /// As [`TargetState::cooldowns`].
+    #[serde(default, skip_serializing_if = "Cooldowns::is_empty")]
+    pub cooldowns: Cooldowns,
+    /// As [`RuleState::spent`].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub spent: Vec<Time>,
 }
 
 /// The `on_resolved` action of a closed episode, stopped by a guard for a time.
@@ -107,6 +122,9 @@ pub struct Kept {
     /// Whether `repeat: while_firing` asks for it: then an open episode is all the support it needs.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub by_clock: bool,
+    /// What stops it; `None` for a repetition that nothing has stopped yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stopped_by: Option<Verdict>,
     /// The alerts that it is about.
     pub alerts: Vec<AlertKey>,
     /// The notification that it goes back to.
@@ -118,8 +136,8 @@ pub struct Kept {
 pub struct Episode {
     /// Hash of rule, target and opening occurrences.
     pub id: String,
-    /// The target as it was rendered when the episode opened.
-    pub target: Target,
+    /// What it is about, as it was rendered when the episode opened.
+    pub target: Subject,
     /// The store's time at which it opened.
     pub opened_at: Time,
     /// The open occurrences.
@@ -128,6 +146,12 @@ pub struct Episode {
     pub emissions: u32,
     /// The most alerts that were open at one of these emissions.
     pub most_open: u32,
+    /// The same of what `mode: shadow` only would have sent.
+    #[serde(default, skip_serializing_if = "Told::is_nothing")]
+    pub shadowed: Told,
+    /// The sources of all its occurrences, also of those that are over.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub sources: BTreeSet<Name>,
     /// Whether one of its occurrences began before this store was created: it takes nothing away.
     #[serde(default)]
     pub adopted: bool,
@@ -140,6 +164,15 @@ pub struct Episode {
     /// The rule's parameters, as rendered from the alert that opened last.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub parameters: BTreeMap<String, String>,
+}
+
+/// What an episode has emitted, or in `mode: shadow` would have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Told {
+    /// How many `on_firing` events.
+    pub emissions: u32,
+    /// The most alerts that were open at one of them.
+    pub most_open: u32,
 }
 
 /// One alert while it fires.
@@ -172,7 +205,7 @@ pub struct Late {
     /// What would open.
     pub occurrence: Occurrence,
     /// Where.
-    pub target: Target,
+    pub target: Subject,
     /// With which parameters.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub parameters: BTreeMap<String, String>,
@@ -266,10 +299,37 @@ impl TargetState {
             let kept = kept.chain(rule.closing.iter().map(|closing| &closing.kept));
             let kept = kept.flat_map(|kept| kept.due.into_iter().chain(kept.give_up));
             let late = rule.late.iter().map(|late| late.due);
-            expiry.chain(late).chain(kept).chain(rule.spent.iter().copied())
+            let shadow = rule.shadow.iter().flat_map(|shadow| shadow.ends());
+            expiry.chain(late).chain(kept).chain(rule.spent.iter().copied()).chain(shadow)
         });
         let ended = self.ended.iter().map(|ended| ended.until);
         rules.chain(ended).chain(self.cooldowns.added).chain(self.cooldowns.taken).min()
+    }
+
+    /// Whether something here may be free, or have lost its support, by a change of the controls: what a
+    /// pause or a hold has stopped, and whatever would take capacity away and waits.
+    pub fn watches(&self) -> bool {
+        self.kept().any(|kept| {
+            kept.give_up.is_some() || matches!(kept.stopped_by, Some(Verdict::Paused | Verdict::Held))
+        })
+    }
+
+    /// The rules that have an episode open here.
+    pub fn open_episodes(&self) -> impl Iterator<Item = &Name> {
+        let open = self.rules.iter().filter(|(_, rule)| {
+            rule.episode.as_ref().is_some_and(|episode| !matches!(episode.target, Subject::Heartbeat(_)))
+        });
+        open.map(|(name, _)| name)
+    }
+
+    /// The verdicts of all that waits here, one for each action and each late alert.
+    pub fn deferred(&self) -> impl Iterator<Item = Verdict> {
+        let late = self.rules.values().flat_map(|rule| rule.late.iter().map(|_| Verdict::Late));
+        self.kept().filter_map(|kept| kept.stopped_by).chain(late)
+    }
+
+    fn kept(&self) -> impl Iterator<Item = &Kept> {
+        self.rules.values().filter_map(RuleState::kept)
     }
 
     /// Every alert that is open, late or remembered here; one may come more than once.
@@ -328,9 +388,49 @@ impl Episode {
         u32::try_from(self.open.len()).unwrap_or(u32::MAX)
     }
 
-    /// Whether more alerts are open than at any emission so far.
-    pub fn has_grown(&self) -> bool {
-        self.open_count() > self.most_open
+    /// Whether more alerts are open than at any emission so far, of those that a rule in this mode makes.
+    pub fn has_grown(&self, mode: Mode) -> bool {
+        self.open_count() > self.told(mode).most_open
+    }
+
+    /// What a rule in this mode has emitted.
+    pub fn told(&self, mode: Mode) -> Told {
+        match mode {
+            Mode::Shadow => self.shadowed,
+            Mode::Active | Mode::Disabled => Told { emissions: self.emissions, most_open: self.most_open },
+        }
+    }
+
+    /// Notes an emission of a rule in this mode, of all that is open.
+    pub fn tell(&mut self, mode: Mode) {
+        let Told { emissions, .. } = self.told(mode);
+        let told = Told { emissions: emissions.saturating_add(1), most_open: self.open_count() };
+        match mode {
+            Mode::Shadow => self.shadowed = told,
+            Mode::Active | Mode::Disabled => {
+                (self.emissions, self.most_open) = (told.emissions, told.most_open);
+            }
+        }
+    }
+}
+
+impl Told {
+    fn is_nothing(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+impl Shadow {
+    fn ends(&self) -> impl Iterator<Item = Time> {
+        let cooldowns = self.cooldowns.added.into_iter().chain(self.cooldowns.taken);
+        cooldowns.chain(self.spent.iter().copied())
+    }
+
+    /// Forgets what is over. Whether anything is left.
+    pub fn prune(&mut self, now: Time) -> bool {
+        self.cooldowns.prune(now);
+        self.spent.retain(|free| *free > now);
+        self.ends().next().is_some()
     }
 }
 
@@ -344,7 +444,11 @@ impl Kept {
 impl RuleState {
     /// Whether there is nothing to remember.
     pub fn is_empty(&self) -> bool {
-        self.episode.is_none() && self.late.is_empty() && self.closing.is_none() && self.spent.is_empty()
+        self.episode.is_none()
+            && self.late.is_empty()
+            && self.closing.is_none()
+            && self.spent.is_empty()
+            && self.shadow.is_none()
     }
 
     /// The action that a guard has stopped; there is one at the most.

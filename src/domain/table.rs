@@ -5,9 +5,10 @@ use std::collections::{BTreeMap, HashMap};
 use super::event::fixed_bytes;
 use super::name::Name;
 use super::notification::Alert;
-use super::rule::{Mode, Rule, TargetTemplate};
+use super::rule::{Aim, Mode, PartialTemplate, Rule, TargetTemplate};
 use super::source::Source;
-use super::target::{Target, TargetKey};
+use super::subject::Subject;
+use super::target::{PartialTarget, Target, TargetKey};
 use super::template::{Scope, Template, Templates};
 use super::verdict::Verdict;
 
@@ -41,8 +42,8 @@ pub struct Judgement {
 pub struct Taken {
     /// The rule's place in [`RuleTable::rules`].
     pub rule: usize,
-    /// The rendered target.
-    pub target: Target,
+    /// What it is about: the rendered target, or what is held.
+    pub subject: Subject,
     /// Its key.
     pub key: TargetKey,
     /// The rendered parameters.
@@ -146,14 +147,17 @@ impl RuleTable {
     }
 
     fn take(&self, at: usize, rule: &Rule, scope: &Scope<'_>) -> Result<Taken, String> {
-        let target = self.target(&rule.target, scope)?;
+        let subject = match &rule.target {
+            Aim::Target(templates) => Subject::Target(self.target(templates, scope)?),
+            Aim::Hold(hold) => Subject::Hold(self.partial(&hold.covers, scope)?),
+        };
         let mut parameters = BTreeMap::new();
         for (name, template) in &rule.parameters {
             let value = self.templates.render(template, scope);
             let value = value.map_err(|error| format!("parameters.{name}: {error}"))?;
             parameters.insert(name.clone(), value);
         }
-        let fixed = fixed_bytes(&target, &parameters);
+        let fixed = subject.target().map_or(0, |target| fixed_bytes(target, &parameters));
         if fixed > rule.max_event_bytes {
             return Err(format!(
                 "its event would have {fixed} bytes without any alert; the destinations take {}",
@@ -161,32 +165,56 @@ impl RuleTable {
             ));
         }
         let metric = self.metric(rule, scope)?;
-        Ok(Taken { rule: at, key: target.key(), target, parameters, metric })
+        Ok(Taken { rule: at, key: subject.key(), subject, parameters, metric })
+    }
+
+    /// A field of a target: never empty, and not too long.
+    fn field(&self, name: &str, template: &Template, scope: &Scope<'_>) -> Result<String, String> {
+        let text = self.templates.render(template, scope);
+        let text = text.map_err(|error| format!("target.{name}: {error}"))?;
+        if text.is_empty() {
+            return Err(format!("target.{name} is empty"));
+        }
+        if text.len() > MAX_TARGET_FIELD {
+            return Err(format!("target.{name} has {} bytes, more than {MAX_TARGET_FIELD}", text.len()));
+        }
+        Ok(text)
+    }
+
+    fn optional(
+        &self,
+        name: &str,
+        template: Option<&Template>,
+        scope: &Scope<'_>,
+    ) -> Result<Option<String>, String> {
+        template.map(|template| self.field(name, template, scope)).transpose()
+    }
+
+    fn partial(&self, templates: &PartialTemplate, scope: &Scope<'_>) -> Result<PartialTarget, String> {
+        let PartialTemplate { platform, kind, name, account, cluster, namespace, region } = templates;
+        let field = |name, template: &Option<Template>| self.optional(name, template.as_ref(), scope);
+        Ok(PartialTarget {
+            platform: *platform,
+            kind: field("kind", kind)?,
+            name: field("name", name)?,
+            account: field("account", account)?,
+            cluster: field("cluster", cluster)?,
+            namespace: field("namespace", namespace)?,
+            region: field("region", region)?,
+        })
     }
 
     fn target(&self, templates: &TargetTemplate, scope: &Scope<'_>) -> Result<Target, String> {
-        let render = |field: &str, template: &Template| {
-            let text = self.templates.render(template, scope);
-            let text = text.map_err(|error| format!("target.{field}: {error}"))?;
-            if text.is_empty() {
-                return Err(format!("target.{field} is empty"));
-            }
-            if text.len() > MAX_TARGET_FIELD {
-                return Err(format!("target.{field} has {} bytes, more than {MAX_TARGET_FIELD}", text.len()));
-            }
-            Ok(text)
-        };
-        let optional = |field: &str, template: &Option<Template>| {
-            template.as_ref().map(|template| render(field, template)).transpose()
-        };
+        let TargetTemplate { platform, kind, name, account, cluster, namespace, region } = templates;
+        let field = |name, template: &Option<Template>| self.optional(name, template.as_ref(), scope);
         Ok(Target {
-            platform: templates.platform,
-            kind: render("kind", &templates.kind)?,
-            name: render("name", &templates.name)?,
-            account: optional("account", &templates.account)?,
-            cluster: optional("cluster", &templates.cluster)?,
-            namespace: optional("namespace", &templates.namespace)?,
-            region: optional("region", &templates.region)?,
+            platform: *platform,
+            kind: self.field("kind", kind, scope)?,
+            name: self.field("name", name, scope)?,
+            account: field("account", account)?,
+            cluster: field("cluster", cluster)?,
+            namespace: field("namespace", namespace)?,
+            region: field("region", region)?,
         })
     }
 

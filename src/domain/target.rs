@@ -6,6 +6,8 @@ use std::sync::Arc;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::{Deserialize, Serialize};
 
+use super::name::Name;
+
 /// Where a target lives; it tells a consumer which API to call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -64,6 +66,32 @@ pub struct Target {
     pub region: Option<String>,
 }
 
+/// Some fields of a target, as a hold gives them: it covers every target that agrees in all of them.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct PartialTarget {
+    /// Where it lives.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub platform: Option<Platform>,
+    /// What it is there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kind: Option<String>,
+    /// Its name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// AWS account.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub account: Option<String>,
+    /// Cluster.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cluster: Option<String>,
+    /// Kubernetes' or Nomad's namespace.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub namespace: Option<String>,
+    /// AWS region.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub region: Option<String>,
+}
+
 /// What a [`TargetKey`] leaves as it is: RFC 3986's unreserved characters.
 const KEPT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
@@ -81,16 +109,59 @@ impl Target {
             self.namespace.as_ref(),
             Some(&self.name),
         ];
-        for part in parts {
-            key.push('/');
-            match part.map(String::as_str) {
-                None => key.push('-'),
-                Some("-") => key.push_str("%2D"),
-                Some(text) => key.extend(utf8_percent_encode(text, KEPT)),
-            }
-        }
+        push_parts(&mut key, &parts);
         TargetKey(key.into())
     }
+}
+
+fn push_parts(key: &mut String, parts: &[Option<&String>]) {
+    for part in parts {
+        key.push('/');
+        match part.map(String::as_str) {
+            None => key.push('-'),
+            Some("-") => key.push_str("%2D"),
+            Some(text) => key.extend(utf8_percent_encode(text, KEPT)),
+        }
+    }
+}
+
+impl PartialTarget {
+    /// Whether it covers a target: a field that the target lacks does not agree.
+    pub fn covers(&self, target: &Target) -> bool {
+        let agrees = |own: &Option<String>, other: Option<&String>| own.is_none() || own.as_ref() == other;
+        self.platform.is_none_or(|platform| platform == target.platform)
+            && agrees(&self.kind, Some(&target.kind))
+            && agrees(&self.name, Some(&target.name))
+            && agrees(&self.account, target.account.as_ref())
+            && agrees(&self.cluster, target.cluster.as_ref())
+            && agrees(&self.namespace, target.namespace.as_ref())
+            && agrees(&self.region, target.region.as_ref())
+    }
+
+    /// The key under which a hold of these targets is kept: `hold/` and the parts of a target's key, the
+    /// platform included. No [`Platform`] is called `hold`, so it never meets a target's key.
+    pub fn key(&self) -> TargetKey {
+        let mut key = String::with_capacity(64);
+        key.push_str(HOLD);
+        key.push_str(self.platform.map_or("-", Platform::as_str));
+        let parts = [&self.kind, &self.account, &self.region, &self.cluster, &self.namespace, &self.name];
+        push_parts(&mut key, &parts.map(Option::as_ref));
+        TargetKey(key.into())
+    }
+}
+
+const HOLD: &str = "hold/";
+const HEARTBEAT: &str = "heartbeat/";
+
+/// What a [`TargetKey`] stands for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum KeyKind {
+    /// A target, or an alert that never came to one.
+    Target,
+    /// What a rule with `hold` holds.
+    Hold,
+    /// A source's heartbeat.
+    Heartbeat,
 }
 
 /// The text that names a target: an event's `subject`, the store's lock, a FIFO group.
@@ -109,6 +180,22 @@ impl TargetKey {
     pub fn of_stray_alert(source: &str, fingerprint: &str) -> Self {
         let fingerprint = utf8_percent_encode(fingerprint, KEPT);
         Self(format!("alert/{source}/{fingerprint}").into())
+    }
+
+    /// The key under which a source's heartbeat is kept. No [`Platform`] is called `heartbeat`.
+    pub fn of_heartbeat(source: &Name) -> Self {
+        Self(format!("{HEARTBEAT}{source}").into())
+    }
+
+    /// What it stands for.
+    pub fn kind(&self) -> KeyKind {
+        if self.0.starts_with(HOLD) {
+            KeyKind::Hold
+        } else if self.0.starts_with(HEARTBEAT) {
+            KeyKind::Heartbeat
+        } else {
+            KeyKind::Target
+        }
     }
 
     /// A key read back from the store.
@@ -163,5 +250,22 @@ mod tests {
         let keys: std::collections::BTreeSet<_> = odd.iter().map(Target::key).collect();
         assert_eq!(keys.len(), odd.len(), "{keys:?}");
         assert!(keys.iter().all(|key| key.as_str().matches('/').count() == 6));
+    }
+
+    #[test]
+    fn a_hold_covers_what_agrees_in_every_field_it_gives() {
+        let workers = node_group("workers", None);
+        let all = PartialTarget::default();
+        assert!(all.covers(&workers));
+        assert_eq!(all.key().as_str(), "hold/-/-/-/-/-/-/-");
+        let cluster = |cluster: &str| PartialTarget { cluster: Some(cluster.into()), ..all.clone() };
+        assert!(cluster("prod-eu").covers(&workers));
+        assert!(!cluster("prod-us").covers(&workers));
+        assert_eq!(cluster("prod-eu").key().as_str(), "hold/-/-/-/-/prod-eu/-/-");
+        let account = PartialTarget { account: Some("1".into()), ..cluster("prod-eu") };
+        assert!(!account.covers(&workers), "it lacks an account");
+        let platform = PartialTarget { platform: Some(Platform::Ecs), ..all };
+        assert!(!platform.covers(&workers));
+        assert_eq!(platform.key().kind(), KeyKind::Hold);
     }
 }

@@ -16,6 +16,8 @@ use super::time::Time;
 pub enum Verdict {
     /// An event was written, to be delivered.
     Emitted,
+    /// An event that would have been sent, if the rule were not in `mode: shadow`.
+    Shadowed,
     /// The same occurrence or the same end again.
     Duplicate,
     /// A resolve that is older than what is open.
@@ -30,6 +32,8 @@ pub enum Verdict {
     NoEvidence,
     /// What was kept is not supported any more.
     Withdrawn,
+    /// An event that was not sent yet, when one that adds capacity came after it.
+    Superseded,
     /// No rule's matchers hold.
     Unmatched,
     /// Matchers held, but no `when` did.
@@ -40,20 +44,28 @@ pub enum Verdict {
     Disabled,
     /// Not heard of for the source's `occurrence_ttl`.
     Expired,
+    /// The alert is its source's heartbeat; rules do not see it.
+    Heartbeat,
+    /// A pause covers it.
+    Paused,
+    /// A hold covers it, or its source's heartbeat is not open.
+    Held,
     /// It takes capacity away, and another rule has an episode open that added some.
     Outranked,
     /// Its stabilization window is not over.
     Stabilizing,
     /// An earlier emission about the target blocks it.
     CoolingDown,
-    /// The rule has emitted as many events about the target as its budget allows.
+    /// The rule has emitted as many events about the target as its budget allows, or the process as many
+    /// as its limit.
     OverBudget,
 }
 
 impl Verdict {
     /// All of them, for documentation and tests.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 22] = [
         Self::Emitted,
+        Self::Shadowed,
         Self::Duplicate,
         Self::Stale,
         Self::Late,
@@ -61,11 +73,15 @@ impl Verdict {
         Self::NoAction,
         Self::NoEvidence,
         Self::Withdrawn,
+        Self::Superseded,
         Self::Unmatched,
         Self::ConditionFalse,
         Self::Invalid,
         Self::Disabled,
         Self::Expired,
+        Self::Heartbeat,
+        Self::Paused,
+        Self::Held,
         Self::Outranked,
         Self::Stabilizing,
         Self::CoolingDown,
@@ -76,6 +92,7 @@ impl Verdict {
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Emitted => "emitted",
+            Self::Shadowed => "shadowed",
             Self::Duplicate => "duplicate",
             Self::Stale => "stale",
             Self::Late => "late",
@@ -83,11 +100,15 @@ impl Verdict {
             Self::NoAction => "no_action",
             Self::NoEvidence => "no_evidence",
             Self::Withdrawn => "withdrawn",
+            Self::Superseded => "superseded",
             Self::Unmatched => "unmatched",
             Self::ConditionFalse => "condition_false",
             Self::Invalid => "invalid",
             Self::Disabled => "disabled",
             Self::Expired => "expired",
+            Self::Heartbeat => "heartbeat",
+            Self::Paused => "paused",
+            Self::Held => "held",
             Self::Outranked => "outranked",
             Self::Stabilizing => "stabilizing",
             Self::CoolingDown => "cooling_down",
@@ -127,8 +148,17 @@ impl Phase {
 pub struct Decision {
     /// The rule, unless none took the alert.
     pub rule: Option<Name>,
-    /// The target, unless it never came to one.
+    /// The target, or what else has a key, unless it never came to one.
     pub target: Option<TargetKey>,
+    /// Whether it answers what a notification says of these alerts; else it is about what waited, or came
+    /// due.
+    pub answers: bool,
+    /// Which end of the episode it is about, where it is about one.
+    pub phase: Option<Phase>,
+    /// The episode's id, where there is one.
+    pub episode: Option<String>,
+    /// The action that was asked for: `scale_out`, `scale_in`, `set_capacity` or `notify`.
+    pub action: Option<&'static str>,
     /// The outcome.
     pub verdict: Verdict,
     /// Why, where the verdict alone does not say it.
@@ -139,4 +169,26 @@ pub struct Decision {
     pub alerts: Vec<AlertKey>,
     /// What is sent, if anything.
     pub event: Option<Box<Event>>,
+    /// What would have been sent, with [`Verdict::Shadowed`].
+    pub shadow: Option<Box<Event>>,
+}
+
+impl Decision {
+    /// A verdict on alerts, as a notification is answered with it; all else is not known of it.
+    pub fn new(verdict: Verdict, alerts: Vec<AlertKey>) -> Self {
+        Self {
+            rule: None,
+            target: None,
+            answers: true,
+            phase: None,
+            episode: None,
+            action: None,
+            verdict,
+            detail: None,
+            until: None,
+            alerts,
+            event: None,
+            shadow: None,
+        }
+    }
 }

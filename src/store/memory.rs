@@ -8,7 +8,8 @@ use tokio::sync::watch;
 
 use super::lane::{Lane, Position};
 use super::outlets::{Outlet, Outlets};
-use super::{Changes, Claimed, Decide, Error, EventSeq, Keys, NewEvent, Settlement, View, WallClock};
+use super::{Changes, Claimed, Decide, Error, EventSeq, Keys, NewEvent, Settlement, Tally, View, WallClock};
+use crate::domain::control::Controls;
 use crate::domain::engine::States;
 use crate::domain::name::Name;
 use crate::domain::state::{AlertKey, TargetState};
@@ -26,6 +27,7 @@ pub struct Memory {
 
 struct Inner {
     created: Time,
+    controls: Arc<Controls>,
     numbers: BTreeMap<TargetKey, i64>,
     states: BTreeMap<TargetKey, Arc<TargetState>>,
     alerts: BTreeMap<AlertKey, BTreeSet<TargetKey>>,
@@ -42,6 +44,7 @@ impl Memory {
         };
         let inner = Inner {
             created: clock(),
+            controls: Arc::default(),
             numbers: BTreeMap::new(),
             states: BTreeMap::new(),
             alerts: BTreeMap::new(),
@@ -71,7 +74,13 @@ impl Memory {
     pub(super) async fn transact(&self, keys: Keys, mut decide: Decide) -> Result<(), Error> {
         let now = self.now();
         self.inner(|inner| {
-            let changes = decide(&View { now, created: inner.created, states: inner.states(&keys) });
+            let changes = decide(&View {
+                now,
+                created: inner.created,
+                states: inner.states(&keys),
+                controls: inner.controls.clone(),
+                unsent: BTreeMap::new(),
+            });
             inner.apply(now, changes, &self.outlets);
         });
         self.outlets.values().for_each(|outlet| outlet.wake());
@@ -167,6 +176,14 @@ impl Memory {
     }
 
     pub(super) async fn close(&self) {}
+
+    pub(super) fn controls(&self) -> Arc<Controls> {
+        self.inner(|inner| inner.controls.clone())
+    }
+
+    pub(super) fn tally(&self) -> Tally {
+        Tally::default()
+    }
 }
 
 impl Inner {

@@ -21,11 +21,13 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
-use crate::domain::engine::States;
+use crate::domain::control::Controls;
+use crate::domain::engine::{States, Unsent};
 use crate::domain::name::Name;
 use crate::domain::state::{AlertKey, TargetState};
 use crate::domain::target::TargetKey;
 use crate::domain::time::Time;
+use crate::domain::verdict::Verdict;
 
 pub use memory::Memory;
 use outlets::Outlet;
@@ -64,6 +66,11 @@ pub struct View {
     pub created: Time,
     /// The states of the wanted targets.
     pub states: States,
+    /// What holds for all targets.
+    pub controls: Arc<Controls>,
+    /// For each wanted target, the events that may make its capacity less and that some destination has
+    /// not been sent yet. Until the transaction is over no worker takes them.
+    pub unsent: BTreeMap<TargetKey, Vec<Unsent>>,
 }
 
 /// What a transaction writes, all or nothing.
@@ -71,6 +78,12 @@ pub struct View {
 pub struct Changes {
     /// New states. An empty one is forgotten.
     pub states: Vec<(TargetKey, TargetState)>,
+    /// New controls. Where [`Controls::wakes`] has risen, every target that [`TargetState::watches`] is
+    /// due at once.
+    pub controls: Option<Arc<Controls>>,
+    /// Targets at which all that waits has been looked at, so that they are not due for the sake of the
+    /// controls any more.
+    pub looked_at: Vec<TargetKey>,
     /// What was decided.
     pub record: Option<Record>,
     /// What is to be sent.
@@ -93,6 +106,11 @@ pub struct NewEvent {
     pub target: TargetKey,
     /// Where it goes; not empty.
     pub destinations: Arc<[Name]>,
+    /// Whether it adds capacity. Such an event cancels what [`View::unsent`] names of its target, wherever
+    /// it was not sent yet; what is on its way is not tried again.
+    pub adds: bool,
+    /// Whether it may make capacity less.
+    pub may_shrink: bool,
     /// The event, encoded once.
     pub body: String,
 }
@@ -142,6 +160,15 @@ pub struct Backlog {
     pub retrying: u64,
     /// Given up.
     pub dead: u64,
+}
+
+/// What is open and what waits, counted.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Tally {
+    /// Open episodes by their rules.
+    pub open_episodes: BTreeMap<Name, u64>,
+    /// What waits, by what stops it.
+    pub deferred: BTreeMap<Verdict, u64>,
 }
 
 /// Why the store could not do it. Nothing of the call was written.
@@ -199,7 +226,7 @@ impl Store {
         each!(self, store => store.locate(keys).await)
     }
 
-    /// Up to `max` targets that have to be looked at.
+    /// Up to `max` targets that have to be looked at: their time has come, or the controls have changed.
     ///
     /// # Errors
     /// If the store cannot be read.
@@ -215,6 +242,16 @@ impl Store {
     /// The store's time.
     pub fn now(&self) -> Time {
         each!(self, store => store.now())
+    }
+
+    /// The controls as they are on disk.
+    pub fn controls(&self) -> Arc<Controls> {
+        each!(self, store => store.controls())
+    }
+
+    /// What is open and what waits.
+    pub fn tally(&self) -> Tally {
+        each!(self, store => store.tally())
     }
 
     fn outlet(&self, destination: &Name) -> Result<&Arc<Outlet>, Error> {

@@ -80,7 +80,7 @@ pub(super) fn rule(
             sources: sources_given.then(|| values(&sources)),
             matchers: matchers.unwrap_or_default(),
             when,
-            target: target?,
+            target: crate::domain::rule::Aim::Target(target?),
             on_firing,
             on_resolved,
             expires_after: expires_after.unwrap_or(EXPIRES_AFTER),

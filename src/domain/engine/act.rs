@@ -65,7 +65,7 @@ impl Act<'_> {
             return Outcome::quiet(Verdict::NoAction);
         };
         let acts = is_new || firing.repeat == Repeat::OnGrowth;
-        if !acts || !episode.has_grown() {
+        if !acts || !episode.has_grown(Mode::Active) {
             return Outcome::quiet(Verdict::NoAction);
         }
         // What had lost its support does not come back by what opens now; that waits for itself.
@@ -193,7 +193,15 @@ impl Act<'_> {
     fn keep(&self, action: &Action, since: Time, due: Option<Time>, alerts: &[AlertKey]) -> Kept {
         let longest = action.stabilization_window.saturating_add(self.context.policy.max_deferral);
         let give_up = action.change.takes_away().then(|| since.after(longest));
-        Kept { since, due, give_up, by_clock: false, alerts: alerts.to_vec(), cause: self.cause.clone() }
+        Kept {
+            since,
+            due,
+            give_up,
+            by_clock: false,
+            stopped_by: None,
+            alerts: alerts.to_vec(),
+            cause: self.cause.clone(),
+        }
     }
 
     /// Whether the rule, as it is now, acts again by our own clock after that many emissions.
@@ -219,6 +227,9 @@ impl Act<'_> {
         alerts: Vec<EventAlert>,
         metrics: Vec<f64>,
     ) -> Outcome {
+        let Some(target) = episode.target.target().cloned() else {
+            return Outcome::because(Verdict::NoAction, "it is not about a target");
+        };
         let adjustment = match emit::adjustment(&action.change, &self.rule.limits, &metrics) {
             Ok(adjustment) => adjustment,
             Err(error) => return Outcome::because(Verdict::Invalid, &error),
@@ -238,7 +249,7 @@ impl Act<'_> {
             rule: self.rule.name.clone(),
             phase,
             adjustment,
-            target: episode.target.clone(),
+            target: target,
             limits: self.rule.limits,
             reason: emit::reason(phase, &alerts),
             episode: emit::episode_ref(episode, emission),
@@ -282,11 +293,10 @@ impl<'a> Book<'a> {
             None => self.decisions.push(Decision {
                 rule: Some(self.rule.clone()),
                 target: Some(self.target.clone()),
-                verdict,
                 detail,
                 until,
-                alerts,
                 event: event.map(Box::new),
+                ..Decision::new(verdict, alerts)
             }),
         }
     }

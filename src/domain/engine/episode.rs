@@ -7,8 +7,11 @@ use super::{Context, emit};
 use crate::domain::by_alert::{ByAlert, OfAlert};
 use crate::domain::name::Name;
 use crate::domain::rule::Mode;
-use crate::domain::state::{AlertKey, Cause, Closing, Episode, Kept, Occurrence, RuleState, TargetState};
-use crate::domain::target::{Target, TargetKey};
+use crate::domain::state::{
+    AlertKey, Cause, Closing, Episode, Kept, Occurrence, RuleState, TargetState, Told,
+};
+use crate::domain::subject::Subject;
+use crate::domain::target::TargetKey;
 use crate::domain::time::Time;
 use crate::domain::verdict::{Decision, Verdict};
 
@@ -34,7 +37,7 @@ pub struct Turn {
 /// An occurrence that opens.
 pub struct Opened {
     pub occurrence: Occurrence,
-    pub target: Target,
+    pub target: Subject,
     pub parameters: BTreeMap<String, String>,
     pub previous_end: Option<Time>,
 }
@@ -139,6 +142,8 @@ fn open<'a>(
                 open: ByAlert::default(),
                 emissions: 0,
                 most_open: 0,
+                shadowed: Told::default(),
+                sources: BTreeSet::new(),
                 adopted: false,
                 expired: false,
                 kept: None,
@@ -255,7 +260,9 @@ fn again(
         let outcome = match act {
             None => withdrawn(RULE_GONE),
             Some(_) if too_long(&kept) => withdrawn(KEPT_TOO_LONG),
-            Some(_) if !kept.by_clock && !episode.has_grown() => withdrawn("it shrank again meanwhile"),
+            Some(_) if !kept.by_clock && !episode.has_grown(Mode::Active) => {
+                withdrawn("it shrank again meanwhile")
+            }
             Some(act) if kept.by_clock && !act.repeats(episode.emissions) => {
                 withdrawn("the rule repeats no more")
             }

@@ -62,6 +62,17 @@ pub struct States {
     pub alerts: BTreeMap<AlertKey, Vec<TargetKey>>,
 }
 
+/// An event that may make capacity less and that was not sent yet to all its destinations.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unsent {
+    /// Its id.
+    pub id: String,
+    /// Its rule.
+    pub rule: Name,
+    /// The alerts that it is about.
+    pub alerts: Vec<AlertKey>,
+}
+
 /// One notification, each alert already judged by the rules.
 #[derive(Debug, Clone)]
 pub struct Input {
@@ -318,15 +329,8 @@ impl Aside {
         let kind = (rule.cloned(), verdict, detail.map(str::to_owned));
         let decisions = &mut self.decisions;
         let at = *self.kinds.entry(kind).or_insert_with_key(|(rule, verdict, detail)| {
-            decisions.push(Decision {
-                rule: rule.clone(),
-                target: None,
-                verdict: *verdict,
-                detail: detail.clone(),
-                until: None,
-                alerts: Vec::new(),
-                event: None,
-            });
+            let (rule, detail) = (rule.clone(), detail.clone());
+            decisions.push(Decision { rule, detail, ..Decision::new(*verdict, Vec::new()) });
             decisions.len() - 1
         });
         decisions[at].alerts.push(alert);

@@ -85,15 +85,8 @@ pub fn apply(
         }
         if !was_open {
             // The same notification has resolved it already.
-            decisions.push(Decision {
-                rule: None,
-                target: Some(key.clone()),
-                verdict: Verdict::Duplicate,
-                detail: None,
-                until: None,
-                alerts: vec![resolve.key.clone()],
-                event: None,
-            });
+            let duplicate = Decision::new(Verdict::Duplicate, vec![resolve.key.clone()]);
+            decisions.push(Decision { target: Some(key.clone()), ..duplicate });
         }
         // Also one that is not the last, so that a target that only this was about has a history.
         if applied {
@@ -178,7 +171,7 @@ fn fire(context: &Context<'_>, input: &Input, state: &mut RuleState, turn: &mut 
             let due = context.now.after(input.source.late_window);
             state.late.put(Late {
                 occurrence: fresh,
-                target: taken.target.clone(),
+                target: taken.subject.clone(),
                 parameters: taken.parameters.clone(),
                 cause: input.cause.clone(),
                 previous_end,
@@ -191,7 +184,7 @@ fn fire(context: &Context<'_>, input: &Input, state: &mut RuleState, turn: &mut 
             state.late.take(&key);
             turn.opened.put(Opened {
                 occurrence: fresh,
-                target: taken.target.clone(),
+                target: taken.subject.clone(),
                 parameters: taken.parameters.clone(),
                 previous_end: last_end,
             });

@@ -25,7 +25,8 @@ use tokio::sync::{oneshot, watch};
 
 use super::lane::{Handed, Lane, Position};
 use super::outlets::{Outlet, Outlets};
-use super::{Claimed, Decide, Error, EventSeq, Keys, Settlement, WallClock};
+use super::{Claimed, Decide, Error, EventSeq, Keys, Settlement, Tally, WallClock};
+use crate::domain::control::Controls;
 use crate::domain::name::Name;
 use crate::domain::target::TargetKey;
 use crate::domain::time::Time;
@@ -136,6 +137,14 @@ impl Sqlite {
         keys: Keys,
     ) -> Result<BTreeMap<crate::domain::state::AlertKey, Vec<TargetKey>>, Error> {
         self.ask(|reply| Command::Locate { keys, reply }).await
+    }
+
+    pub(super) fn controls(&self) -> Arc<Controls> {
+        Arc::default()
+    }
+
+    pub(super) fn tally(&self) -> Tally {
+        Tally::default()
     }
 
     pub(super) fn next_due(&self) -> watch::Receiver<Option<Time>> {

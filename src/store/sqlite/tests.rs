@@ -34,12 +34,14 @@ fn event(target: &str, bytes: usize) -> Decide {
     };
     Box::new(move |_| Changes {
         states: vec![(target.clone(), state.clone())],
-        record: None,
         events: vec![NewEvent {
             target: target.clone(),
             destinations: [queue()].into(),
+            adds: false,
+            may_shrink: false,
             body: "x".repeat(bytes),
         }],
+        ..Changes::default()
     })
 }
 

@@ -283,7 +283,13 @@ impl Writer {
 
     fn transact(&mut self, batch: &mut Batch, keys: &Keys, decide: &mut Decide) -> rusqlite::Result<()> {
         let now = self.clock.now();
-        let view = View { now, created: self.created, states: self.states(keys, batch)? };
+        let view = View {
+            now,
+            created: self.created,
+            states: self.states(keys, batch)?,
+            controls: Arc::default(),
+            unsent: BTreeMap::new(),
+        };
         let changes: Changes = decide(&view);
         for (key, state) in changes.states {
             self.put_state(batch, now, key, state, &view.states)?;

@@ -78,7 +78,7 @@ impl Setup {
             sources: None,
             matchers: Matcher::parse_list("alertname = Pending").unwrap(),
             when: None,
-            target: TargetTemplate {
+            target: crate::domain::rule::Aim::Target(TargetTemplate {
                 platform: Platform::Eks,
                 kind: template("nodegroup"),
                 name: template("{{ labels.nodegroup }}"),
@@ -86,7 +86,7 @@ impl Setup {
                 cluster: Some(template("{{ labels.cluster }}")),
                 namespace: None,
                 region: None,
-            },
+            }),
             on_firing: self.on_firing,
             on_resolved: self.on_resolved,
             expires_after: 60 * MINUTE,
@@ -109,6 +109,7 @@ impl Setup {
                 labels: Arc::new([("cluster", "prod-eu")].into_iter().collect()),
                 late_window: 6 * MINUTE,
                 occurrence_ttl: 24 * 60 * MINUTE,
+                heartbeat: Vec::new(),
             }),
             states: BTreeMap::new(),
             now: at(0),

@@ -1,0 +1,288 @@
+//! Controls: what stops actions whatever target they are about.
+//!
+//! Pauses, which people set; holds, which alerts set by rules with `hold`; and the heartbeats of sources.
+//! Together they are one small whole that every decision reads. It is written as one JSON document, with
+//! a version.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use super::name::Name;
+use super::rule::Change;
+use super::target::{PartialTarget, Target, TargetKey};
+use super::time::Time;
+
+/// All controls; the default is none.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Controls {
+    /// Rises with every change.
+    #[serde(default)]
+    pub version: u64,
+    /// Rises with every change after which something that waits has to be looked at again: it may be
+    /// free, or have lost its support.
+    #[serde(default)]
+    pub wakes: u64,
+    /// The number that the next pause gets.
+    #[serde(default)]
+    next_pause: u64,
+    /// Pauses by their numbers. One that is over may still be here.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pauses: BTreeMap<u64, Pause>,
+    /// The open holds of each rule with `hold`, by the key of their episode.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    holds: BTreeMap<Name, BTreeMap<TargetKey, Hold>>,
+    /// Each source's heartbeat, as far as one was ever heard.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    heartbeats: BTreeMap<Name, Heartbeat>,
+}
+
+/// What a person has stopped: everything, or what all of the given parts cover.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pause {
+    /// The number by which it is ended.
+    pub id: u64,
+    /// Actions of this rule only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rule: Option<Name>,
+    /// Actions about targets whose key this covers only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub target: Option<Pattern>,
+    /// Actions in this direction only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub direction: Option<Direction>,
+    /// Since when.
+    pub since: Time,
+    /// When it ends by itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub until: Option<Time>,
+    /// Who has set it.
+    pub author: String,
+    /// Why.
+    pub reason: String,
+}
+
+/// What an open episode of a rule with `hold` covers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hold {
+    /// The targets; the empty one is all of them.
+    pub covers: PartialTarget,
+    /// Since when.
+    pub since: Time,
+}
+
+/// Whether a source's Prometheus was heard to live.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Heartbeat {
+    /// Since when it is open.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub open_since: Option<Time>,
+    /// When it ended last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub broke_at: Option<Time>,
+}
+
+/// A direction in which capacity changes. A `set_capacity` goes in both.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Direction {
+    /// More.
+    ScaleOut,
+    /// Less.
+    ScaleIn,
+}
+
+impl Direction {
+    /// Both, in the order of the documentation.
+    pub const ALL: [Self; 2] = [Self::ScaleOut, Self::ScaleIn];
+
+    /// The word in configuration and API.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::ScaleOut => "scale_out",
+            Self::ScaleIn => "scale_in",
+        }
+    }
+
+    /// Whether a change goes this way.
+    pub const fn is_of(self, change: &Change) -> bool {
+        match self {
+            Self::ScaleOut => change.adds(),
+            Self::ScaleIn => change.takes_away(),
+        }
+    }
+}
+
+impl fmt::Display for Direction {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// A pattern over a target's key, such as `eks/nodegroup/*/prod-eu/*`: `*` is any number of characters,
+/// also `/`, and all else is itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Pattern(String);
+
+impl Pattern {
+    /// The most bytes of a pattern.
+    pub const MAX_BYTES: usize = 4096;
+
+    /// A pattern; `None` if it is empty or too long.
+    pub fn new(text: &str) -> Option<Self> {
+        (!text.is_empty() && text.len() <= Self::MAX_BYTES).then(|| Self(text.to_owned()))
+    }
+
+    /// As it was given.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// Whether it covers a target. Takes no longer than the two texts are long, multiplied.
+    pub fn covers(&self, key: &TargetKey) -> bool {
+        let (pattern, text) = (self.0.as_bytes(), key.as_str().as_bytes());
+        let (mut at, mut read) = (0, 0);
+        // Where to go on when what follows the last `*` does not fit: that `*` takes one more.
+        let mut retry: Option<(usize, usize)> = None;
+        while read < text.len() {
+            if pattern.get(at) == Some(&b'*') {
+                retry = Some((at + 1, read));
+                at += 1;
+            } else if pattern.get(at) == Some(&text[read]) {
+                at += 1;
+                read += 1;
+            } else if let Some((after, taken)) = retry {
+                retry = Some((after, taken + 1));
+                (at, read) = (after, taken + 1);
+            } else {
+                return false;
+            }
+        }
+        pattern[at..].iter().all(|byte| *byte == b'*')
+    }
+}
+
+impl fmt::Display for Pattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl Pause {
+    /// Whether it stops this change now.
+    pub fn covers(&self, rule: &Name, key: &TargetKey, change: &Change, now: Time) -> bool {
+        self.is_on(now)
+            && self.rule.as_ref().is_none_or(|own| own == rule)
+            && self.direction.is_none_or(|direction| direction.is_of(change))
+            && self.target.as_ref().is_none_or(|pattern| pattern.covers(key))
+    }
+
+    /// Whether it is not over.
+    pub fn is_on(&self, now: Time) -> bool {
+        self.until.is_none_or(|until| until > now)
+    }
+}
+
+impl Controls {
+    /// The pauses that are not over, oldest first.
+    pub fn pauses(&self, now: Time) -> impl Iterator<Item = &Pause> {
+        self.pauses.values().filter(move |pause| pause.is_on(now))
+    }
+
+    /// Adds a pause, gives it its number and says which. Forgets those that are over.
+    pub fn pause(&mut self, pause: Pause) -> u64 {
+        self.version += 1;
+        self.next_pause += 1;
+        let id = self.next_pause;
+        self.pauses.retain(|_, known| known.is_on(pause.since));
+        self.pauses.insert(id, Pause { id, ..pause });
+        id
+    }
+
+    /// Ends a pause; `None` if there is none of this number.
+    pub fn resume(&mut self, id: u64) -> Option<Pause> {
+        let pause = self.pauses.remove(&id)?;
+        self.version += 1;
+        self.wakes += 1;
+        Some(pause)
+    }
+
+    /// The open holds with their rules.
+    pub fn holds(&self) -> impl Iterator<Item = (&Name, &Hold)> {
+        self.holds.iter().flat_map(|(rule, holds)| holds.values().map(move |hold| (rule, hold)))
+    }
+
+    /// The open holds of a rule that cover a target.
+    pub fn holding<'a>(&'a self, target: &'a Target) -> impl Iterator<Item = (&'a Name, &'a Hold)> {
+        self.holds().filter(|(_, hold)| hold.covers.covers(target))
+    }
+
+    /// An episode of a rule with `hold` has opened.
+    pub fn open_hold(&mut self, rule: &Name, key: &TargetKey, hold: Hold) {
+        self.version += 1;
+        self.holds.entry(rule.clone()).or_default().insert(key.clone(), hold);
+    }
+
+    /// An episode of a rule with `hold` is over.
+    pub fn end_hold(&mut self, rule: &Name, key: &TargetKey) {
+        let Some(holds) = self.holds.get_mut(rule) else { return };
+        if holds.remove(key).is_some() {
+            self.version += 1;
+            self.wakes += 1;
+        }
+        if holds.is_empty() {
+            self.holds.remove(rule);
+        }
+    }
+
+    /// A source's heartbeat; the default where none was ever heard.
+    pub fn heartbeat(&self, source: &Name) -> Heartbeat {
+        self.heartbeats.get(source).copied().unwrap_or_default()
+    }
+
+    /// A source's heartbeat is open from now on.
+    pub fn open_heartbeat(&mut self, source: &Name, now: Time) {
+        let heartbeat = self.heartbeats.entry(source.clone()).or_default();
+        if heartbeat.open_since.is_none() {
+            heartbeat.open_since = Some(now);
+            self.version += 1;
+            self.wakes += 1;
+        }
+    }
+
+    /// A source's heartbeat has ended.
+    pub fn end_heartbeat(&mut self, source: &Name, now: Time) {
+        let Some(heartbeat) = self.heartbeats.get_mut(source) else { return };
+        if heartbeat.open_since.take().is_some() {
+            heartbeat.broke_at = Some(now);
+            self.version += 1;
+            self.wakes += 1;
+        }
+    }
+
+    /// The sources whose heartbeat has ended after `since`, of these.
+    pub fn broken_since<'a>(&self, sources: &'a BTreeSet<Name>, since: Time) -> Option<&'a Name> {
+        sources.iter().find(|source| self.heartbeat(source).broke_at.is_some_and(|at| at > since))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_star_is_any_number_of_characters() {
+        let key = TargetKey::from_stored("eks/nodegroup/-/eu-west-1/prod-eu/-/workers");
+        let covers = |pattern: &str| Pattern::new(pattern).unwrap().covers(&key);
+        for pattern in
+            ["*", "eks/*", "*/workers", "eks/*/prod-eu/*", key.as_str(), "**", "*-*-*", "*workers*"]
+        {
+            assert!(covers(pattern), "{pattern}");
+        }
+        for pattern in ["eks", "workers", "*/worker", "ecs/*", "*/prod-us/*", "eks/*workers/", "?*"] {
+            assert!(!covers(pattern), "{pattern}");
+        }
+    }
+}

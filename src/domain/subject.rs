@@ -1,0 +1,121 @@
+//! What an episode is about: a target, or one of the things that decisions about targets look at.
+
+use serde::{Deserialize, Serialize, Serializer};
+
+use super::name::Name;
+use super::target::{PartialTarget, Platform, Target, TargetKey};
+
+/// What an episode is about.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "Written")]
+pub enum Subject {
+    /// A target, whose capacity changes.
+    Target(Target),
+    /// The targets that a rule with `hold` holds.
+    Hold(PartialTarget),
+    /// The heartbeat of a source.
+    Heartbeat(Name),
+}
+
+impl Subject {
+    /// The key under which its state is kept.
+    pub fn key(&self) -> TargetKey {
+        match self {
+            Self::Target(target) => target.key(),
+            Self::Hold(covers) => covers.key(),
+            Self::Heartbeat(source) => TargetKey::of_heartbeat(source),
+        }
+    }
+
+    /// The target, if it is one.
+    pub const fn target(&self) -> Option<&Target> {
+        match self {
+            Self::Target(target) => Some(target),
+            Self::Hold(_) | Self::Heartbeat(_) => None,
+        }
+    }
+}
+
+/// A target is written as it stands in events, the others under a word of their own.
+impl Serialize for Subject {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        #[derive(Serialize)]
+        #[serde(rename_all = "snake_case")]
+        enum Other<'a> {
+            Hold(&'a PartialTarget),
+            Heartbeat(&'a Name),
+        }
+        match self {
+            Self::Target(target) => target.serialize(serializer),
+            Self::Hold(covers) => Other::Hold(covers).serialize(serializer),
+            Self::Heartbeat(source) => Other::Heartbeat(source).serialize(serializer),
+        }
+    }
+}
+
+/// All that may be written; which of the three it is, is told by what is there.
+#[derive(Deserialize)]
+struct Written {
+    platform: Option<Platform>,
+    kind: Option<String>,
+    name: Option<String>,
+    account: Option<String>,
+    cluster: Option<String>,
+    namespace: Option<String>,
+    region: Option<String>,
+    hold: Option<PartialTarget>,
+    heartbeat: Option<Name>,
+}
+
+impl TryFrom<Written> for Subject {
+    type Error = &'static str;
+
+    fn try_from(written: Written) -> Result<Self, Self::Error> {
+        let Written { platform, kind, name, account, cluster, namespace, region, hold, heartbeat } = written;
+        match (hold, heartbeat, platform.zip(kind).zip(name)) {
+            (Some(covers), ..) => Ok(Self::Hold(covers)),
+            (None, Some(source), _) => Ok(Self::Heartbeat(source)),
+            (None, None, Some(((platform, kind), name))) => {
+                Ok(Self::Target(Target { platform, kind, name, account, cluster, namespace, region }))
+            }
+            (None, None, None) => Err("a target without platform, kind or name"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_reads_back_as_what_it_was() {
+        let target = Target {
+            platform: Platform::Eks,
+            kind: "nodegroup".into(),
+            name: "workers".into(),
+            account: None,
+            cluster: Some("prod-eu".into()),
+            namespace: None,
+            region: None,
+        };
+        let whole = PartialTarget {
+            platform: Some(target.platform),
+            kind: Some(target.kind.clone()),
+            name: Some(target.name.clone()),
+            ..PartialTarget::default()
+        };
+        let subjects = [
+            (
+                Subject::Target(target),
+                r#"{"platform":"eks","kind":"nodegroup","name":"workers","cluster":"prod-eu"}"#,
+            ),
+            (Subject::Hold(whole), r#"{"hold":{"platform":"eks","kind":"nodegroup","name":"workers"}}"#),
+            (Subject::Hold(PartialTarget::default()), r#"{"hold":{}}"#),
+            (Subject::Heartbeat(Name::new("prod-eu").unwrap()), r#"{"heartbeat":"prod-eu"}"#),
+        ];
+        for (subject, text) in subjects {
+            assert_eq!(serde_json::to_string(&subject).unwrap(), text);
+            assert_eq!(serde_json::from_str::<Subject>(text).unwrap(), subject);
+        }
+    }
+}
