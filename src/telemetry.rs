@@ -21,6 +21,7 @@ use tracing_subscriber::EnvFilter;
 use crate::config::{Log, LogFormat};
 use crate::domain::engine::Judged;
 use crate::domain::name::Name;
+use crate::domain::notification::Status;
 use crate::domain::summary::Summary;
 use crate::store::Backlog;
 
@@ -195,10 +196,10 @@ impl Metrics {
     pub fn alerts(&self, source: &Name, alerts: &[Judged]) {
         let mut counts = [("firing", 0_u64), ("resolved", 0), ("invalid", 0)];
         for alert in alerts {
-            let at = match alert {
-                Judged::Firing(..) => 0,
-                Judged::Resolved(_) => 1,
-                Judged::Invalid(_) => 2,
+            let at = match alert.alert().map(|alert| alert.status) {
+                Some(Status::Firing) => 0,
+                Some(Status::Resolved) => 1,
+                None => 2,
             };
             counts[at].1 += 1;
         }

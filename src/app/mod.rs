@@ -81,7 +81,11 @@ impl App {
             // Nothing was accepted yet.
             () = stop.cancelled() => return Ok(()),
         };
-        let policy = Policy { keep_ended: retention.closed, max_deferral: engine.max_deferral };
+        let policy = Policy {
+            keep_ended: retention.closed,
+            max_deferral: engine.max_deferral,
+            per_minute: engine.per_minute,
+        };
         let bridge = Bridge::new(store.clone(), rules, sources, policy, self.metrics.clone());
         let mut workers = tokio::select! {
             started = Workers::start(&destinations, &store, &self.metrics) => started?,

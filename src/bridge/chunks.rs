@@ -22,6 +22,7 @@ pub async fn split(store: &Store, input: Input) -> Result<Vec<Input>, store::Err
     }
     let known = store.locate(input.alert_keys()).await?;
     let mut groups = Groups::default();
+    let sets_controls: Vec<bool> = input.alerts.iter().map(Judged::is_control).collect();
     for (at, judged) in input.alerts.iter().enumerate() {
         let key = judged.key(&input.source.name);
         let open = key.iter().filter_map(|key| known.get(key)).flatten();
@@ -31,7 +32,10 @@ pub async fn split(store: &Store, input: Input) -> Result<Vec<Input>, store::Err
     let Input { source, cause, truncated, alerts } = input;
     let mut alerts: Vec<Option<Judged>> = alerts.into_iter().map(Some).collect();
     let mut parts: Vec<Input> = Vec::new();
-    for group in groups.into_groups() {
+    let mut groups: Vec<_> = groups.into_groups().collect();
+    // What decisions about targets look at comes first, as it does within a part.
+    groups.sort_by_key(|group| !group.iter().any(|&at| sets_controls[at]));
+    for group in groups {
         let fits = parts.last().is_some_and(|part| part.alerts.len() + group.len() <= AT_ONCE);
         if !fits {
             let (source, cause) = (source.clone(), cause.clone());

@@ -4,24 +4,28 @@
 //! it. What comes due by the store's clock goes the same way.
 
 mod chunks;
+mod operate;
 mod record;
 
-use std::collections::{BTreeMap, HashMap};
-use std::sync::Arc;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-use crate::domain::engine::{self, Context, Input, Judged, Policy, Step};
+use crate::domain::engine::{self, Context, Input, Judged, Policy, States, Step};
 use crate::domain::event::is_traceparent;
 use crate::domain::name::Name;
 use crate::domain::notification::Notification;
+use crate::domain::rate::Rates;
 use crate::domain::source::Source;
 use crate::domain::state::Cause;
 use crate::domain::summary::Summary;
 use crate::domain::table::RuleTable;
+use crate::domain::target::TargetKey;
 use crate::store::{self, Changes, Keys, NewEvent, Store, View};
 use crate::telemetry::Metrics;
+pub use operate::PauseRequest;
 
 /// Targets that come due and are decided in one transaction.
 const DUE_AT_ONCE: usize = 100;
@@ -34,11 +38,19 @@ pub struct Bridge(Arc<Inner>);
 
 struct Inner {
     store: Store,
-    rules: Arc<RuleTable>,
-    routes: Arc<Routes>,
     sources: BTreeMap<Name, Arc<Source>>,
-    policy: Policy,
+    deciding: Arc<Deciding>,
     metrics: Metrics,
+}
+
+/// What every decision reads, beside the store's view.
+struct Deciding {
+    rules: RuleTable,
+    routes: Routes,
+    policy: Policy,
+    with_heartbeat: BTreeSet<Name>,
+    /// What this process has emitted lately. Locked for the time of one decision, never across IO.
+    rates: Mutex<Rates>,
 }
 
 /// Where a rule's events go, and how large they may be.
@@ -57,15 +69,11 @@ impl Bridge {
             (rule.name.clone(), (Arc::from(rule.send_to.as_slice()), rule.max_event_bytes))
         };
         let routes = rules.rules().iter().map(route).collect();
+        let beating = sources.values().filter(|source| !source.heartbeat.is_empty());
+        let with_heartbeat = beating.map(|source| source.name.clone()).collect();
         let sources = sources.into_iter().map(|(name, source)| (name, Arc::new(source))).collect();
-        Self(Arc::new(Inner {
-            store,
-            rules: Arc::new(rules),
-            routes: Arc::new(routes),
-            sources,
-            policy,
-            metrics,
-        }))
+        let deciding = Arc::new(Deciding { rules, routes, policy, with_heartbeat, rates: Mutex::default() });
+        Self(Arc::new(Inner { store, sources, deciding, metrics }))
     }
 
     /// A configured source.
@@ -91,8 +99,9 @@ impl Bridge {
         let traceparent = traceparent.filter(|text| is_traceparent(text)).map(str::to_owned);
         let count = alerts.len();
         let judge = {
-            let (rules, source) = (self.0.rules.clone(), source.clone());
-            move || alerts.into_iter().map(|alert| Judged::new(&rules, &source, alert)).collect::<Vec<_>>()
+            let (deciding, source) = (self.0.deciding.clone(), source.clone());
+            let judge = move |alert| Judged::new(&deciding.rules, &source, alert);
+            move || alerts.into_iter().map(judge).collect::<Vec<_>>()
         };
         let judged = if count > chunks::AT_ONCE {
             tokio::task::spawn_blocking(judge).await.map_err(|_| store::Error::Closed)?
@@ -115,16 +124,46 @@ impl Bridge {
 
     async fn decide(&self, input: Input) -> Result<Summary, store::Error> {
         let keys = Keys { targets: input.target_keys(), alerts: input.alert_keys() };
-        let (rules, routes, policy) = (self.0.rules.clone(), self.0.routes.clone(), self.0.policy);
-        let summary = self.0.store.transact(keys, move |view| {
-            let step = engine::notify(&context(&rules, policy, view), &input, &view.states);
-            let record = record::of_notification(view.now, &input, &step.decisions);
+        let step = move |context: &Context<'_>, states: &States, rates: &mut Rates| {
+            let step = engine::notify(context, &input, states, rates);
+            let record = record::of_notification(context.now, &input, &step.decisions);
+            (step, record)
+        };
+        self.transact(keys, Vec::new(), step).await
+    }
+
+    /// One transaction of the engine. `looked_at` are the targets at which it looks at all that waits.
+    async fn transact(
+        &self,
+        keys: Keys,
+        looked_at: Vec<TargetKey>,
+        step: impl Fn(&Context<'_>, &States, &mut Rates) -> (Step, Option<store::Record>) + Send + 'static,
+    ) -> Result<Summary, store::Error> {
+        let deciding = self.0.deciding.clone();
+        // When it was decided, so that what was not written does not count against the limits.
+        let decided_at = Arc::new(Mutex::new(None));
+        let at = decided_at.clone();
+        let result = self.0.store.transact(keys, move |view| {
+            let mut rates = lock(&deciding.rates);
+            if let Some(again) = lock(&at).replace(view.now) {
+                rates.take_back(again);
+            }
+            let (step, record) = step(&deciding.context(view), &view.states, &mut rates);
             let summary = Summary::of(&step.decisions);
-            (changes(&routes, step, record), summary)
+            (changes(&deciding.routes, step, record, looked_at.clone()), summary)
         });
-        let summary = summary.await?;
-        self.0.metrics.decisions(&summary);
-        Ok(summary)
+        match result.await {
+            Ok(summary) => {
+                self.0.metrics.decisions(&summary);
+                Ok(summary)
+            }
+            Err(error) => {
+                if let Some(at) = *lock(&decided_at) {
+                    lock(&self.0.deciding.rates).take_back(at);
+                }
+                Err(error)
+            }
+        }
     }
 
     /// Decides what comes due, when it does, until it is stopped.
@@ -160,23 +199,14 @@ impl Bridge {
             if keys.is_empty() {
                 return Ok(());
             }
-            let (rules, routes, policy) = (self.0.rules.clone(), self.0.routes.clone(), self.0.policy);
             let targets = keys.clone();
-            let summary = self.0.store.transact(Keys { targets: keys, alerts: Vec::new() }, move |view| {
-                let context = context(&rules, policy, view);
-                let mut step = Step::default();
-                for key in &targets {
-                    if let Some(state) = view.states.targets.get(key) {
-                        let one = engine::come_due(&context, key, state);
-                        step.states.extend(one.states);
-                        step.decisions.extend(one.decisions);
-                    }
-                }
-                let record = record::of_what_came_due(view.now, &step.decisions);
-                let summary = Summary::of(&step.decisions);
-                (changes(&routes, step, record), summary)
-            });
-            self.0.metrics.decisions(&summary.await?);
+            let step = move |context: &Context<'_>, states: &States, rates: &mut Rates| {
+                let step = engine::come_due(context, &targets, states, rates);
+                let record = record::of_what_came_due(context.now, states, &step.decisions);
+                (step, record)
+            };
+            let wanted = Keys { targets: keys.clone(), alerts: Vec::new() };
+            self.transact(wanted, keys, step).await?;
             if last {
                 return Ok(());
             }
@@ -193,12 +223,26 @@ async fn sleep(lapse: Option<Duration>) {
     }
 }
 
-fn context<'a>(rules: &'a RuleTable, policy: Policy, view: &View) -> Context<'a> {
-    Context { rules, now: view.now, created: view.created, policy }
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Deciding {
+    fn context<'a>(&'a self, view: &'a View) -> Context<'a> {
+        Context {
+            rules: &self.rules,
+            now: view.now,
+            created: view.created,
+            policy: self.policy,
+            controls: &view.controls,
+            with_heartbeat: &self.with_heartbeat,
+            unsent: &view.unsent,
+        }
+    }
 }
 
 /// What a step means for the store.
-fn changes(routes: &Routes, step: Step, record: Option<store::Record>) -> Changes {
+fn changes(routes: &Routes, step: Step, record: Option<store::Record>, looked_at: Vec<TargetKey>) -> Changes {
     let mut events = Vec::new();
     for event in step.decisions.iter().filter_map(|decision| decision.event.as_deref()) {
         // The engine only emits for rules of the table.
@@ -211,5 +255,5 @@ fn changes(routes: &Routes, step: Step, record: Option<store::Record>) -> Change
             body: event.encode(*max_bytes),
         });
     }
-    Changes { states: step.states, controls: None, looked_at: Vec::new(), record, events }
+    Changes { states: step.states, controls: step.controls.map(Arc::new), looked_at, record, events }
 }

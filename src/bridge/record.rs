@@ -4,14 +4,16 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
+use serde_json::value::RawValue;
 
-use crate::domain::engine::{Input, Judged};
+use crate::domain::engine::{Input, Judged, States};
 use crate::domain::labels::Labels;
 use crate::domain::name::Name;
-use crate::domain::state::Cause;
+use crate::domain::notification::Status;
+use crate::domain::state::{AlertKey, Cause, Occurrence};
 use crate::domain::target::TargetKey;
 use crate::domain::time::Time;
-use crate::domain::verdict::{Decision, Verdict};
+use crate::domain::verdict::{Decision, Phase, Verdict};
 use crate::store::Record;
 
 #[derive(Serialize)]
@@ -23,7 +25,7 @@ struct Document<'a> {
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     truncated: bool,
     decisions: Vec<Line<'a>>,
-    /// The alerts of the notification by their fingerprints.
+    /// The alerts of the notification, or those that waited, by their fingerprints.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     alerts: BTreeMap<&'a str, Alert<'a>>,
 }
@@ -34,6 +36,12 @@ struct Line<'a> {
     rule: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     target: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    phase: Option<Phase>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    episode: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    action: Option<&'static str>,
     verdict: Verdict,
     #[serde(skip_serializing_if = "Option::is_none")]
     detail: Option<&'a str>,
@@ -42,6 +50,9 @@ struct Line<'a> {
     alerts: Vec<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     event: Option<&'a str>,
+    /// The whole event that `mode: shadow` only would have sent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    shadow: Option<Box<RawValue>>,
 }
 
 #[derive(Serialize)]
@@ -55,24 +66,35 @@ struct Alert<'a> {
 
 /// The record of a notification. `None` if nothing was decided.
 pub fn of_notification(now: Time, input: &Input, decisions: &[Decision]) -> Option<Record> {
-    let alerts = input.alerts.iter().filter_map(|judged| match judged {
-        Judged::Firing(alert, _) | Judged::Resolved(alert) => Some((
-            alert.fingerprint.as_str(),
-            Alert {
-                status: alert.status.as_str(),
-                starts_at: alert.starts_at.to_string(),
-                ends_at: alert.ends_at.map(|at| at.to_string()),
-                labels: &alert.labels,
-            },
-        )),
-        Judged::Invalid(_) => None,
+    let alerts = input.alerts.iter().filter_map(Judged::alert).map(|alert| {
+        let told = Alert {
+            status: alert.status.as_str(),
+            starts_at: alert.starts_at.to_string(),
+            ends_at: alert.ends_at.map(|at| at.to_string()),
+            labels: &alert.labels,
+        };
+        (alert.fingerprint.as_str(), told)
     });
     record(now, Some(&input.cause), input.truncated, alerts.collect(), decisions)
 }
 
-/// The record of what came due. `None` if nothing was decided.
-pub fn of_what_came_due(now: Time, decisions: &[Decision]) -> Option<Record> {
-    record(now, None, false, BTreeMap::new(), decisions)
+/// The record of what came due at targets that were in these states. `None` if nothing was decided.
+pub fn of_what_came_due(now: Time, states: &States, decisions: &[Decision]) -> Option<Record> {
+    let about = |decision: &'_ Decision| {
+        let state = decision.target.as_ref().and_then(|target| states.targets.get(target));
+        let known = move |alert: &AlertKey| state.and_then(|state| state.occurrence(alert));
+        decision.alerts.iter().filter_map(known).collect::<Vec<&Occurrence>>()
+    };
+    let alerts = decisions.iter().flat_map(about).map(|open| {
+        let told = Alert {
+            status: Status::Firing.as_str(),
+            starts_at: open.starts_at.to_string(),
+            ends_at: None,
+            labels: &open.labels,
+        };
+        (&*open.alert.fingerprint, told)
+    });
+    record(now, None, false, alerts.collect(), decisions)
 }
 
 #[expect(clippy::expect_used, reason = "all keys are strings, and memory is written to")]
@@ -100,14 +122,21 @@ fn record(
 }
 
 fn line(decision: &Decision) -> Line<'_> {
-    let Decision { rule, target, verdict, detail, until, alerts, event, .. } = decision;
+    let Decision {
+        rule, target, phase, episode, action, verdict, detail, until, alerts, event, shadow, ..
+    } = decision;
+    let shadow = shadow.as_ref().and_then(|shadow| RawValue::from_string(shadow.encode(usize::MAX)).ok());
     Line {
         rule: rule.as_ref().map(Name::as_str),
         target: target.as_ref().map(TargetKey::as_str),
+        phase: *phase,
+        episode: episode.as_deref(),
+        action: *action,
         verdict: *verdict,
         detail: detail.as_deref(),
         until: until.map(Time::to_millis_text),
         alerts: alerts.iter().map(|alert| &*alert.fingerprint).collect(),
         event: event.as_ref().map(|event| event.id.as_str()),
+        shadow,
     }
 }

@@ -10,6 +10,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::domain::name::Name;
+use crate::domain::rate::PerMinute;
 use crate::domain::source::Source;
 use crate::domain::table::RuleTable;
 
@@ -165,10 +166,8 @@ pub struct Delivery {
 pub struct Engine {
     /// How long guards may keep what takes capacity away, beside its own stabilization window.
     pub max_deferral: Duration,
-    /// Events a minute of this process that add capacity; 0 is no limit.
-    pub scale_out_per_minute: u32,
-    /// Events a minute of this process that take capacity away; 0 is no limit.
-    pub scale_in_per_minute: u32,
+    /// What this process may emit.
+    pub per_minute: PerMinute,
 }
 
 /// What is kept for how long.

@@ -8,6 +8,7 @@ use super::diagnostic::{Code, Diagnostics};
 use super::scalar::{duration, text, word};
 use super::settings::{Engine, Log, LogFormat, LogLevel, Retention, Store};
 use super::yaml::Node;
+use crate::domain::rate::PerMinute;
 
 pub(super) fn store(node: &Node, faults: &mut Diagnostics) -> Option<Store> {
     let mut fields = Fields::of(node, "store", faults)?;
@@ -34,7 +35,7 @@ pub(super) fn engine(node: &Node, faults: &mut Diagnostics) -> Option<Engine> {
         fields.faults.help(Code::Range, place, message, "give it at least 1m; the default is 1h");
     }
     fields.finish();
-    Some(Engine { max_deferral: max_deferral?, scale_out_per_minute: 0, scale_in_per_minute: 60 })
+    Some(Engine { max_deferral: max_deferral?, per_minute: PerMinute { scale_out: 0, scale_in: 60 } })
 }
 
 pub(super) fn retention(node: &Node, faults: &mut Diagnostics) -> Option<Retention> {

@@ -4,7 +4,7 @@
 //! Together they are one small whole that every decision reads. It is written as one JSON document, with
 //! a version.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
@@ -33,6 +33,9 @@ pub struct Controls {
     /// The open holds of each rule with `hold`, by the key of their episode.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     holds: BTreeMap<Name, BTreeMap<TargetKey, Hold>>,
+    /// When a hold ended last because nobody spoke of it any more.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    hold_expired_at: Option<Time>,
     /// Each source's heartbeat, as far as one was ever heard.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     heartbeats: BTreeMap<Name, Heartbeat>,
@@ -214,9 +217,14 @@ impl Controls {
         self.holds.iter().flat_map(|(rule, holds)| holds.values().map(move |hold| (rule, hold)))
     }
 
-    /// The open holds of a rule that cover a target.
-    pub fn holding<'a>(&'a self, target: &'a Target) -> impl Iterator<Item = (&'a Name, &'a Hold)> {
-        self.holds().filter(|(_, hold)| hold.covers.covers(target))
+    /// The rules whose open holds cover a target.
+    pub fn holding(&self, target: &Target) -> impl Iterator<Item = &Name> {
+        self.holds().filter(|(_, hold)| hold.covers.covers(target)).map(|(rule, _)| rule)
+    }
+
+    /// When a hold ended last because nobody spoke of it any more.
+    pub fn hold_expired_at(&self) -> Option<Time> {
+        self.hold_expired_at
     }
 
     /// An episode of a rule with `hold` has opened.
@@ -225,12 +233,13 @@ impl Controls {
         self.holds.entry(rule.clone()).or_default().insert(key.clone(), hold);
     }
 
-    /// An episode of a rule with `hold` is over.
-    pub fn end_hold(&mut self, rule: &Name, key: &TargetKey) {
+    /// An episode of a rule with `hold` is over, at `expired` because nobody spoke of it any more.
+    pub fn end_hold(&mut self, rule: &Name, key: &TargetKey, expired: Option<Time>) {
         let Some(holds) = self.holds.get_mut(rule) else { return };
         if holds.remove(key).is_some() {
             self.version += 1;
             self.wakes += 1;
+            self.hold_expired_at = self.hold_expired_at.max(expired);
         }
         if holds.is_empty() {
             self.holds.remove(rule);
@@ -263,8 +272,12 @@ impl Controls {
     }
 
     /// The sources whose heartbeat has ended after `since`, of these.
-    pub fn broken_since<'a>(&self, sources: &'a BTreeSet<Name>, since: Time) -> Option<&'a Name> {
-        sources.iter().find(|source| self.heartbeat(source).broke_at.is_some_and(|at| at > since))
+    pub fn broken_since<'a>(
+        &self,
+        mut sources: impl Iterator<Item = &'a Name>,
+        since: Time,
+    ) -> Option<&'a Name> {
+        sources.find(|source| self.heartbeat(source).broke_at.is_some_and(|at| at > since))
     }
 }
 

@@ -28,6 +28,12 @@ impl Name {
         if fits { Ok(Self(text.into())) } else { Err(NotAName(text.chars().take(80).collect())) }
     }
 
+    /// The name under which a source's heartbeat has its episode. A rule may be called so too: the two are
+    /// never about the same key.
+    pub fn heartbeat() -> Self {
+        Self("heartbeat".into())
+    }
+
     /// The name as text.
     pub fn as_str(&self) -> &str {
         &self.0

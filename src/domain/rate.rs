@@ -13,6 +13,26 @@ use super::time::Time;
 /// The span that is counted in.
 const MINUTE: Duration = Duration::from_secs(60);
 
+/// Events a minute; 0 is no limit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct PerMinute {
+    /// That add capacity.
+    pub scale_out: u32,
+    /// That take it away.
+    pub scale_in: u32,
+}
+
+impl PerMinute {
+    /// The limit of a direction, if there is one.
+    fn of(self, direction: Direction) -> Option<usize> {
+        let most = match direction {
+            Direction::ScaleOut => self.scale_out,
+            Direction::ScaleIn => self.scale_in,
+        };
+        (most > 0).then_some(most as usize)
+    }
+}
+
 /// What one process has emitted lately. Kept in memory: it is a limit of each process.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Rates {
@@ -23,8 +43,6 @@ pub struct Rates {
 /// One direction's events.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 struct Rate {
-    /// Events a minute; 0 is no limit.
-    most: u32,
     /// When the events of the last minute were emitted.
     sent: VecDeque<Time>,
     /// The turns that were given out and have not come, in their order.
@@ -32,26 +50,37 @@ struct Rate {
 }
 
 impl Rates {
-    /// At most so many events a minute in each direction; 0 is no limit.
-    pub fn new(scale_out_per_minute: u32, scale_in_per_minute: u32) -> Self {
-        let rate = |most| Rate { most, ..Rate::default() };
-        Self { scale_out: rate(scale_out_per_minute), scale_in: rate(scale_in_per_minute) }
+    /// Whether a change is stopped: which direction has no room, and at which turn it is looked at again.
+    /// `turn` is the one that this change was given before, so that it keeps its place among those that
+    /// wait.
+    pub fn stop(
+        &mut self,
+        limits: PerMinute,
+        change: &Change,
+        now: Time,
+        turn: Option<Time>,
+    ) -> Option<(Direction, Time)> {
+        limited(limits, change).find_map(|(direction, most)| {
+            let due = self.of(direction).stop(most, now, turn)?;
+            Some((direction, due))
+        })
     }
 
-    /// Whether a change is stopped: which direction has no room, and at which turn it is looked at again.
-    /// `has_turn` says that the turn of this one has come, so that it does not wait for others' again.
-    pub fn stop(&mut self, change: &Change, now: Time, has_turn: bool) -> Option<(Direction, Time)> {
-        let mut directions = Direction::ALL.into_iter().filter(|direction| direction.is_of(change));
-        directions.find_map(|direction| Some((direction, self.of(direction).stop(now, has_turn)?)))
+    /// Takes back a turn that nobody waits for any more.
+    pub fn give_back(&mut self, turn: Time) {
+        for direction in Direction::ALL {
+            let turns = &mut self.of(direction).turns;
+            if let Ok(at) = turns.binary_search(&turn) {
+                turns.remove(at);
+                return;
+            }
+        }
     }
 
     /// Notes an emission.
-    pub fn emitted(&mut self, change: &Change, now: Time) {
-        for direction in Direction::ALL.into_iter().filter(|direction| direction.is_of(change)) {
-            let rate = self.of(direction);
-            if rate.most > 0 {
-                rate.sent.push_back(now);
-            }
+    pub fn emitted(&mut self, limits: PerMinute, change: &Change, now: Time) {
+        for (direction, _) in limited(limits, change) {
+            self.of(direction).sent.push_back(now);
         }
     }
 
@@ -70,19 +99,24 @@ impl Rates {
     }
 }
 
+/// The limits that a change has to keep to.
+fn limited(limits: PerMinute, change: &Change) -> impl Iterator<Item = (Direction, usize)> {
+    let directions = Direction::ALL.into_iter().filter(|direction| direction.is_of(change));
+    directions.filter_map(move |direction| Some((direction, limits.of(direction)?)))
+}
+
 impl Rate {
-    fn stop(&mut self, now: Time, has_turn: bool) -> Option<Time> {
-        let most = self.most as usize;
-        if most == 0 {
-            return None;
-        }
+    fn stop(&mut self, most: usize, now: Time, turn: Option<Time>) -> Option<Time> {
         while self.sent.front().is_some_and(|sent| sent.after(MINUTE) <= now) {
             self.sent.pop_front();
         }
         while self.turns.front().is_some_and(|turn| *turn <= now) {
             self.turns.pop_front();
         }
-        let ahead = if has_turn { 0 } else { self.turns.len() };
+        if let Some(turn) = turn.filter(|turn| self.turns.binary_search(turn).is_ok()) {
+            return Some(turn);
+        }
+        let ahead = if turn.is_some_and(|turn| turn <= now) { 0 } else { self.turns.len() };
         if self.sent.len() + ahead < most {
             return None;
         }
@@ -90,7 +124,9 @@ impl Rate {
         let place = self.sent.len() + self.turns.len() - most;
         let before = self.sent.iter().chain(&self.turns).nth(place).copied().unwrap_or(now);
         let turn = before.after(MINUTE);
-        self.turns.push_back(turn);
+        // Nearly always the last; not so where turns before it were given back.
+        let at = self.turns.partition_point(|known| *known <= turn);
+        self.turns.insert(at, turn);
         Some(turn)
     }
 }
@@ -111,29 +147,32 @@ mod tests {
 
     #[test]
     fn what_is_stopped_gets_turns_one_after_the_other() {
-        let mut rates = Rates::new(0, 2);
+        let (mut rates, limits) = (Rates::default(), PerMinute { scale_out: 0, scale_in: 2 });
         let change = scale_in();
         for second in 0..2 {
-            assert_eq!(rates.stop(&change, at(second), false), None);
-            rates.emitted(&change, at(second));
+            assert_eq!(rates.stop(limits, &change, at(second), None), None);
+            rates.emitted(limits, &change, at(second));
         }
         let turns: Vec<i64> =
-            (0..5).map(|_| rates.stop(&change, at(2), false).unwrap().1.as_millis() / 1000).collect();
+            (0..5).map(|_| rates.stop(limits, &change, at(2), None).unwrap().1.as_millis() / 1000).collect();
         assert_eq!(turns, [60, 61, 120, 121, 180]);
+        // Who asks again keeps the place.
+        assert_eq!(rates.stop(limits, &change, at(3), Some(at(61))), Some((Direction::ScaleIn, at(61))));
         // At its turn there is room for it, and none for one that has just arrived.
-        assert_eq!(rates.stop(&change, at(60), false), Some((Direction::ScaleIn, at(181))));
-        assert_eq!(rates.stop(&change, at(60), true), None);
+        assert_eq!(rates.stop(limits, &change, at(60), None), Some((Direction::ScaleIn, at(181))));
+        assert_eq!(rates.stop(limits, &change, at(60), Some(at(60))), None);
     }
 
     #[test]
     fn no_limit_is_no_limit_and_each_direction_has_its_own() {
-        let mut rates = Rates::new(1, 0);
+        let (mut rates, limits) = (Rates::default(), PerMinute { scale_out: 1, scale_in: 0 });
         let to = Change::SetCapacity { to: 3, allow_decrease: true };
-        rates.emitted(&scale_in(), at(0));
-        assert_eq!(rates.stop(&scale_in(), at(0), false), None);
-        rates.emitted(&to, at(0));
-        assert_eq!(rates.stop(&to, at(1), false), Some((Direction::ScaleOut, at(60))));
+        rates.emitted(limits, &scale_in(), at(0));
+        assert_eq!(rates.stop(limits, &scale_in(), at(0), None), None);
+        rates.emitted(limits, &to, at(0));
+        assert_eq!(rates.stop(limits, &to, at(1), None), Some((Direction::ScaleOut, at(60))));
+        rates.give_back(at(60));
         rates.take_back(at(0));
-        assert_eq!(rates.stop(&to, at(1), true), None, "nothing of it was written");
+        assert_eq!(rates.stop(limits, &to, at(1), None), None, "nothing of it was written, and nobody waits");
     }
 }

@@ -4,7 +4,7 @@
 //! written with field names, so that a later version can add to it. Everything that has to be looked
 //! at again by itself has a time in it, and [`TargetState::due`] is the earliest.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
@@ -149,9 +149,10 @@ pub struct Episode {
     /// The same of what `mode: shadow` only would have sent.
     #[serde(default, skip_serializing_if = "Told::is_nothing")]
     pub shadowed: Told,
-    /// The sources of all its occurrences, also of those that are over.
-    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
-    pub sources: BTreeSet<Name>,
+    /// The sources of all its occurrences, also of those that are over; each once. A list, since there is
+    /// nearly always one.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub sources: Vec<Name>,
     /// Whether one of its occurrences began before this store was created: it takes nothing away.
     #[serde(default)]
     pub adopted: bool,
@@ -291,6 +292,17 @@ impl TargetState {
         self.ended.is_empty() && self.cooldowns.is_empty() && self.rules.values().all(RuleState::is_empty)
     }
 
+    /// Forgets ends that need not be remembered, and what blocked later emissions and is over.
+    pub fn forget(&mut self, now: Time) {
+        self.ended.take_if(|ended| ended.until <= now);
+        self.cooldowns.prune(now);
+        self.rules.retain(|_, rule| {
+            rule.spent.retain(|free| *free > now);
+            rule.shadow.take_if(|shadow| !shadow.prune(now));
+            !rule.is_empty()
+        });
+    }
+
     /// The earliest time at which something here has to be looked at again; `None` if never.
     pub fn due(&self) -> Option<Time> {
         let rules = self.rules.values().flat_map(|rule| {
@@ -330,6 +342,19 @@ impl TargetState {
 
     fn kept(&self) -> impl Iterator<Item = &Kept> {
         self.rules.values().filter_map(RuleState::kept)
+    }
+
+    /// What is known of an alert that is open, late, or waits with a closed episode here.
+    pub fn occurrence(&self, alert: &AlertKey) -> Option<&Occurrence> {
+        self.rules.values().find_map(|rule| {
+            let open = rule.episode.as_ref().and_then(|episode| episode.open.get(alert));
+            let late = || rule.late.get(alert).map(|late| &late.occurrence);
+            let closed = || {
+                let closing = rule.closing.as_ref()?;
+                closing.closed.iter().find(|closed| closed.alert == *alert)
+            };
+            open.or_else(late).or_else(closed)
+        })
     }
 
     /// Every alert that is open, late or remembered here; one may come more than once.
@@ -435,6 +460,11 @@ impl Shadow {
 }
 
 impl Kept {
+    /// The turn that the process's limits gave it.
+    pub fn turn(&self) -> Option<Time> {
+        self.due.filter(|_| self.stopped_by == Some(Verdict::OverBudget))
+    }
+
     /// Whether its time has come.
     pub fn is_due(&self, now: Time) -> bool {
         self.due.into_iter().chain(self.give_up).any(|due| due <= now)

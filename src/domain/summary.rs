@@ -12,7 +12,8 @@ pub struct Summary {
     pub alerts: usize,
     /// Events that were written.
     pub events: u64,
-    /// Verdicts, counted for each alert and rule that took it.
+    /// Verdicts of the alerts of a notification, counted for each alert and rule that took it. What became
+    /// of something that had waited is in `decisions` alone.
     pub verdicts: BTreeMap<Verdict, u64>,
     /// Decisions of each rule and verdict.
     pub decisions: BTreeMap<(Option<Name>, Verdict), u64>,
@@ -25,7 +26,9 @@ impl Summary {
     pub fn of(decisions: &[Decision]) -> Self {
         let mut summary = Self::default();
         for decision in decisions {
-            *summary.verdicts.entry(decision.verdict).or_default() += decision.alerts.len() as u64;
+            if decision.answers {
+                *summary.verdicts.entry(decision.verdict).or_default() += decision.alerts.len() as u64;
+            }
             *summary.decisions.entry((decision.rule.clone(), decision.verdict)).or_default() += 1;
             if let Some(event) = &decision.event {
                 summary.events += 1;

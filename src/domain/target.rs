@@ -153,15 +153,16 @@ impl PartialTarget {
 const HOLD: &str = "hold/";
 const HEARTBEAT: &str = "heartbeat/";
 
-/// What a [`TargetKey`] stands for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// What a [`TargetKey`] stands for, in the order in which things of one moment are decided: what every
+/// decision about a target looks at comes first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum KeyKind {
-    /// A target, or an alert that never came to one.
-    Target,
-    /// What a rule with `hold` holds.
-    Hold,
     /// A source's heartbeat.
     Heartbeat,
+    /// What a rule with `hold` holds.
+    Hold,
+    /// A target, or an alert that never came to one.
+    Target,
 }
 
 /// The text that names a target: an event's `subject`, the store's lock, a FIFO group.

@@ -12,6 +12,7 @@ use scalebridge::config;
 use scalebridge::domain::engine::Policy;
 use scalebridge::domain::name::Name;
 use scalebridge::domain::notification::Notification;
+use scalebridge::domain::rate::PerMinute;
 use scalebridge::domain::summary::Summary;
 use scalebridge::domain::target::TargetKey;
 use scalebridge::domain::time::Time;
@@ -31,7 +32,11 @@ fn sqlite(dir: &Path) -> Store {
 }
 
 fn policy(keep_ended: u64) -> Policy {
-    Policy { keep_ended: Duration::from_secs(keep_ended), max_deferral: Duration::from_secs(3600) }
+    Policy {
+        keep_ended: Duration::from_secs(keep_ended),
+        max_deferral: Duration::from_secs(3600),
+        per_minute: PerMinute::default(),
+    }
 }
 
 fn bridge(dir: &Path, store: &Store) -> Bridge {

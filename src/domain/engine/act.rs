@@ -1,25 +1,39 @@
-//! Acting: what stands in the way of an action, and the event when nothing does.
+//! Acting: what an episode asks for, and the event when nothing stands in its way.
 
-use super::{Context, emit};
+use super::desk::Desk;
+use super::emit;
+use super::guard::Stop;
 use crate::domain::event::{Event, EventAlert};
 use crate::domain::name::Name;
 use crate::domain::rule::{Action, Change, FiringAction, Mode, Repeat, Rule};
-use crate::domain::state::{AlertKey, Cause, Cooldowns, Episode, Kept, Occurrence};
+use crate::domain::state::{AlertKey, Cause, Cooldowns, Episode, Kept, Occurrence, Shadow};
 use crate::domain::target::TargetKey;
 use crate::domain::time::Time;
 use crate::domain::verdict::{Decision, Phase, Verdict};
 
 /// The outcome for some alerts.
+#[derive(Default)]
 pub struct Outcome {
-    verdict: Verdict,
+    verdict: Option<Verdict>,
     detail: Option<String>,
     until: Option<Time>,
+    about: Option<About>,
     event: Option<Event>,
+    /// What `mode: shadow` would have sent.
+    shadow: Option<Event>,
+}
+
+/// Which end of which episode, and what was asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct About {
+    phase: Phase,
+    episode: String,
+    action: Option<&'static str>,
 }
 
 impl Outcome {
     pub fn quiet(verdict: Verdict) -> Self {
-        Self { verdict, detail: None, until: None, event: None }
+        Self { verdict: Some(verdict), ..Self::default() }
     }
 
     pub fn because(verdict: Verdict, detail: &str) -> Self {
@@ -29,28 +43,68 @@ impl Outcome {
     pub fn stopped(verdict: Verdict, until: Option<Time>) -> Self {
         Self { until, ..Self::quiet(verdict) }
     }
+
+    pub fn stopped_because(verdict: Verdict, until: Option<Time>, detail: String) -> Self {
+        Self { detail: Some(detail), ..Self::stopped(verdict, until) }
+    }
+
+    /// Says what it is about.
+    pub fn about(self, phase: Phase, episode: &Episode, rule: Option<&Rule>) -> Self {
+        let change = rule.and_then(|rule| change_of(rule, phase));
+        let about = About { phase, episode: episode.id.clone(), action: change.map(Change::action) };
+        Self { about: Some(about), ..self }
+    }
+
+    /// Whether it is what was said of `kept` already.
+    pub fn is_said_of(&self, kept: &Kept) -> bool {
+        self.verdict.is_some() && self.verdict == kept.stopped_by && self.until == kept.due
+    }
 }
 
-/// One chance of a rule to act on a target.
-pub struct Act<'a> {
-    pub context: &'a Context<'a>,
-    pub key: &'a TargetKey,
-    pub rule: &'a Rule,
-    pub cause: Cause,
-    /// Whether the notification left out alerts.
-    pub truncated: bool,
-    /// Whether another rule has an episode open that added capacity.
-    pub outranked: bool,
+/// What a rule asks for at one end of an episode.
+pub fn change_of(rule: &Rule, phase: Phase) -> Option<&Change> {
+    let action = match phase {
+        Phase::Firing => rule.on_firing.as_ref().map(|firing| &firing.action),
+        Phase::Resolved => rule.on_resolved.as_ref().map(|resolved| &resolved.action),
+    };
+    action.map(|action| &action.change)
+}
+
+/// What earlier emissions block: of all active rules about the target, or of one rule in `mode: shadow`.
+pub struct Ledger<'a> {
     pub sequence: &'a mut u64,
     pub cooldowns: &'a mut Cooldowns,
     /// See [`crate::domain::state::RuleState::spent`].
     pub spent: &'a mut Vec<Time>,
 }
 
-/// What stops an action: the verdict, and when it is looked at again, if that is known.
-type Stop = (Verdict, Option<Time>);
+impl<'a> Ledger<'a> {
+    /// That of a rule's mode. What is made for a shadow is forgotten again when it stays empty.
+    pub fn of(mode: Mode, own: Self, shadow: &'a mut Option<Box<Shadow>>) -> Self {
+        match mode {
+            Mode::Active | Mode::Disabled => own,
+            Mode::Shadow => {
+                let shadow = &mut **shadow.get_or_insert_default();
+                Self { sequence: own.sequence, cooldowns: &mut shadow.cooldowns, spent: &mut shadow.spent }
+            }
+        }
+    }
+}
 
-impl Act<'_> {
+/// One chance of a rule to act on a target.
+pub struct Act<'a, 'd> {
+    pub desk: &'a mut Desk<'d>,
+    pub key: &'a TargetKey,
+    pub rule: &'a Rule,
+    pub cause: Cause,
+    /// Whether the notification left out alerts.
+    pub truncated: bool,
+    /// Another rule that has an episode open that added capacity, if there is one.
+    pub outranked: Option<Name>,
+    pub ledger: Ledger<'a>,
+}
+
+impl Act<'_, '_> {
     /// Something opened in this episode: `alerts`, which are in it already. `had_grown` tells whether
     /// what is kept was still supported before.
     pub fn on_firing(
@@ -65,12 +119,16 @@ impl Act<'_> {
             return Outcome::quiet(Verdict::NoAction);
         };
         let acts = is_new || firing.repeat == Repeat::OnGrowth;
-        if !acts || !episode.has_grown(Mode::Active) {
+        if !acts || !episode.has_grown(self.rule.mode) {
             return Outcome::quiet(Verdict::NoAction);
         }
+        let about =
+            |outcome: Outcome, episode: &Episode| outcome.about(Phase::Firing, episode, Some(self.rule));
         // What had lost its support does not come back by what opens now; that waits for itself.
         if let Some(older) = episode.kept.take_if(|kept| !kept.by_clock && !had_grown) {
-            book.add(Outcome::because(Verdict::Withdrawn, "it shrank again meanwhile"), older.alerts);
+            self.desk.let_go(&older);
+            let outcome = Outcome::because(Verdict::Withdrawn, SHRANK);
+            book.note_if_any(about(outcome, episode), older.alerts);
         }
         if let Some(outcome) = self.refuse(&firing.action.change, episode) {
             return outcome;
@@ -78,66 +136,65 @@ impl Act<'_> {
         // The newest takes the place of what is kept. Its wait goes on: the need for it never ended.
         let older = episode.kept.take();
         let asked = older.as_ref().filter(|kept| !kept.by_clock);
-        let since = asked.map_or(self.context.now, |kept| kept.since);
+        let since = asked.map_or(self.desk.context.now, |kept| kept.since);
+        let turn = older.as_ref().and_then(Kept::turn);
         // Of a repetition that no guard has stopped yet nobody was told.
-        if let Some(older) = older.filter(|kept| !kept.alerts.is_empty()) {
-            book.add(Outcome::because(Verdict::Withdrawn, "a newer one takes its place"), older.alerts);
+        if let Some(older) = older {
+            let outcome = Outcome::because(Verdict::Withdrawn, "a newer one takes its place");
+            book.note_if_any(about(outcome, episode), older.alerts);
         }
-        self.fire(episode, since, alerts, false)
+        let fired = self.fire(episode, &Asked { since, turn, by_clock: false, alerts });
+        if let Some(turn) = turn.filter(|turn| episode.kept.as_ref().and_then(Kept::turn) != Some(*turn)) {
+            self.desk.rates.give_back(turn);
+        }
+        fired
     }
 
-    /// The `on_firing` action, asked for since `since` by `alerts` or by our own clock: emitted, or kept
-    /// in the episode by a guard.
-    pub fn fire(
-        &mut self,
-        episode: &mut Episode,
-        since: Time,
-        alerts: &[AlertKey],
-        by_clock: bool,
-    ) -> Outcome {
-        if self.rule.mode == Mode::Disabled {
+    /// The `on_firing` action: emitted, or kept in the episode by a guard.
+    pub fn fire(&mut self, episode: &mut Episode, asked: &Asked<'_>) -> Outcome {
+        let rule = self.rule;
+        if rule.mode == Mode::Disabled {
             return Outcome::quiet(Verdict::Disabled);
         }
-        let Some(firing) = &self.rule.on_firing else {
+        let Some(firing) = &rule.on_firing else {
             return Outcome::because(Verdict::Withdrawn, "the rule has no on_firing any more");
         };
         if let Some(outcome) = self.refuse(&firing.action.change, episode) {
             return outcome;
         }
         // An episode that repeats has been through its window.
-        let calm_since = if by_clock { episode.opened_at } else { since };
-        if let Some((verdict, due)) = self.guard(&firing.action, calm_since) {
-            episode.kept = Some(Kept { by_clock, ..self.keep(&firing.action, since, due, alerts) });
-            return Outcome::stopped(verdict, due);
+        let calm_since = if asked.by_clock { episode.opened_at } else { asked.since };
+        if let Some(stop) = self.guard(&firing.action, episode, calm_since, asked.turn) {
+            episode.kept = Some(self.keep(&firing.action, &stop, asked));
+            return stop.into_outcome();
         }
         let shown: Vec<EventAlert> = episode.open.iter().map(emit::alert).collect();
         let metrics = episode.open.iter().filter_map(|open| open.metric).collect();
-        let emission = episode.emissions + 1;
+        let emission = episode.told(rule.mode).emissions.saturating_add(1);
         let outcome = self.emit(Phase::Firing, &firing.action, episode, emission, shown, metrics);
-        if outcome.verdict == Verdict::Emitted {
-            episode.emissions = emission;
-            episode.most_open = episode.open_count();
+        if matches!(outcome.verdict, Some(Verdict::Emitted | Verdict::Shadowed)) {
+            episode.tell(rule.mode);
             episode.kept = self.repeat(firing, emission);
         }
         outcome
     }
 
-    /// The `on_resolved` action of an episode that closed with `closed`, asked for since `since`. What a
-    /// guard stops for a time is given back, to be kept.
+    /// The `on_resolved` action of an episode that closed with `closed`. What a guard stops for a time is
+    /// given back, to be kept.
     pub fn on_resolved(
         &mut self,
         episode: &Episode,
         closed: &[Occurrence],
-        since: Time,
-        alerts: &[AlertKey],
+        asked: &Asked<'_>,
     ) -> (Outcome, Option<Kept>) {
-        if self.rule.mode == Mode::Disabled {
+        let rule = self.rule;
+        if rule.mode == Mode::Disabled {
             return (Outcome::quiet(Verdict::Disabled), None);
         }
-        let Some(resolved) = &self.rule.on_resolved else {
+        let Some(resolved) = &rule.on_resolved else {
             return (Outcome::quiet(Verdict::NoAction), None);
         };
-        if episode.emissions == 0 {
+        if episode.told(rule.mode).emissions == 0 {
             let detail = "this episode has emitted nothing to undo";
             return (Outcome::because(Verdict::NoEvidence, detail), None);
         }
@@ -147,9 +204,9 @@ impl Act<'_> {
         if let Some(outcome) = self.refuse(&resolved.action.change, episode) {
             return (outcome, None);
         }
-        if let Some((verdict, due)) = self.guard(&resolved.action, since) {
-            let kept = self.keep(&resolved.action, since, due, alerts);
-            return (Outcome::stopped(verdict, due), Some(kept));
+        if let Some(stop) = self.guard(&resolved.action, episode, asked.since, asked.turn) {
+            let kept = self.keep(&resolved.action, &stop, asked);
+            return (stop.into_outcome(), Some(kept));
         }
         let shown = closed.iter().map(emit::alert).collect();
         (self.emit(Phase::Resolved, &resolved.action, episode, 1, shown, Vec::new()), None)
@@ -170,38 +227,17 @@ impl Act<'_> {
         }
     }
 
-    /// The first guard that stops the action.
-    fn guard(&self, action: &Action, since: Time) -> Option<Stop> {
-        let now = self.context.now;
-        if self.outranked && action.change.takes_away() {
-            return Some((Verdict::Outranked, None));
-        }
-        let calm = since.after(action.stabilization_window);
-        if calm > now {
-            return Some((Verdict::Stabilizing, Some(calm)));
-        }
-        if let Some(until) = self.cooldowns.blocks(&action.change, now) {
-            return Some((Verdict::CoolingDown, Some(until)));
-        }
-        let events = self.rule.budget?.events.get() as usize;
-        let mut spent: Vec<Time> = self.spent.iter().copied().filter(|free| *free > now).collect();
-        spent.sort_unstable();
-        let frees = spent.len().checked_sub(events).map(|at| spent[at]);
-        frees.map(|free| (Verdict::OverBudget, Some(free)))
+    fn keep(&self, action: &Action, stop: &Stop, asked: &Asked<'_>) -> Kept {
+        let kept = self.to_come(action, asked.since, stop.due, asked);
+        Kept { stopped_by: Some(stop.verdict), ..kept }
     }
 
-    fn keep(&self, action: &Action, since: Time, due: Option<Time>, alerts: &[AlertKey]) -> Kept {
-        let longest = action.stabilization_window.saturating_add(self.context.policy.max_deferral);
+    fn to_come(&self, action: &Action, since: Time, due: Option<Time>, asked: &Asked<'_>) -> Kept {
+        let deferral = self.desk.context.policy.max_deferral;
+        let longest = action.stabilization_window.saturating_add(deferral);
         let give_up = action.change.takes_away().then(|| since.after(longest));
-        Kept {
-            since,
-            due,
-            give_up,
-            by_clock: false,
-            stopped_by: None,
-            alerts: alerts.to_vec(),
-            cause: self.cause.clone(),
-        }
+        let (alerts, cause) = (asked.alerts.to_vec(), self.cause.clone());
+        Kept { since, due, give_up, by_clock: asked.by_clock, stopped_by: None, alerts, cause }
     }
 
     /// Whether the rule, as it is now, acts again by our own clock after that many emissions.
@@ -213,9 +249,11 @@ impl Act<'_> {
     /// What `repeat: while_firing` does after an emission: the same again after the cooldown.
     fn repeat(&self, firing: &FiringAction, emission: u32) -> Option<Kept> {
         let Repeat::WhileFiring { max_emissions } = firing.repeat else { return None };
-        let next = self.context.now.after(firing.action.cooldown);
-        let kept = || Kept { by_clock: true, ..self.keep(&firing.action, next, Some(next), &[]) };
-        (emission < max_emissions.get() && next > self.context.now).then(kept)
+        let now = self.desk.context.now;
+        let next = now.after(firing.action.cooldown);
+        let asked = Asked { since: next, turn: None, by_clock: true, alerts: &[] };
+        let kept = || self.to_come(&firing.action, next, Some(next), &asked);
+        (emission < max_emissions.get() && next > now).then(kept)
     }
 
     fn emit(
@@ -227,6 +265,7 @@ impl Act<'_> {
         alerts: Vec<EventAlert>,
         metrics: Vec<f64>,
     ) -> Outcome {
+        let now = self.desk.context.now;
         let Some(target) = episode.target.target().cloned() else {
             return Outcome::because(Verdict::NoAction, "it is not about a target");
         };
@@ -234,22 +273,22 @@ impl Act<'_> {
             Ok(adjustment) => adjustment,
             Err(error) => return Outcome::because(Verdict::Invalid, &error),
         };
-        *self.sequence = self.context.now.as_micros().max(self.sequence.saturating_add(1));
-        self.cooldowns.emitted(action, self.context.now);
+        let sequence = now.as_micros().max(self.ledger.sequence.saturating_add(1));
+        self.ledger.cooldowns.emitted(action, now);
         if let Some(budget) = self.rule.budget {
-            self.spent.retain(|free| *free > self.context.now);
-            self.spent.push(self.context.now.after(budget.per));
+            self.ledger.spent.retain(|free| *free > now);
+            self.ledger.spent.push(now.after(budget.per));
         }
         let event = Event {
             id: emit::event_id(&self.rule.name, self.key, phase, &episode.id, emission),
             action: action.change.action(),
-            time: self.context.now,
-            sequence: *self.sequence,
+            time: now,
+            sequence,
             expires_after: self.rule.expires_after,
             rule: self.rule.name.clone(),
             phase,
             adjustment,
-            target: target,
+            target,
             limits: self.rule.limits,
             reason: emit::reason(phase, &alerts),
             episode: emit::episode_ref(episode, emission),
@@ -257,47 +296,91 @@ impl Act<'_> {
             cause: self.cause.clone(),
             parameters: episode.parameters.clone(),
         };
+        if self.rule.mode == Mode::Shadow {
+            return Outcome { shadow: Some(event), ..Outcome::quiet(Verdict::Shadowed) };
+        }
+        *self.ledger.sequence = sequence;
+        self.desk.rates.emitted(self.desk.context.policy.per_minute, &action.change, now);
         Outcome { event: Some(event), ..Outcome::quiet(Verdict::Emitted) }
     }
 }
 
+/// What is asked for: by whom, and since when.
+pub struct Asked<'a> {
+    pub since: Time,
+    /// The turn that it was given when the process's limits stopped it before.
+    pub turn: Option<Time>,
+    /// Whether `repeat: while_firing` asks.
+    pub by_clock: bool,
+    /// The alerts that it is about.
+    pub alerts: &'a [AlertKey],
+}
+
 const TRUNCATED: &str = "the notification left out alerts (max_alerts)";
+/// Growth that was over before a guard let it pass.
+pub const SHRANK: &str = "it shrank again meanwhile";
 
 /// The decisions of one rule at one target; alerts with the same outcome stand together.
 pub struct Book<'a> {
-    rule: &'a Name,
+    rule: Option<&'a Name>,
     target: &'a TargetKey,
     pub decisions: Vec<Decision>,
 }
 
 impl<'a> Book<'a> {
-    pub fn new(rule: &'a Name, target: &'a TargetKey) -> Self {
+    pub fn new(rule: Option<&'a Name>, target: &'a TargetKey) -> Self {
         Self { rule, target, decisions: Vec::new() }
     }
 
-    pub fn rule(&self) -> &'a Name {
-        self.rule
+    /// What a notification says of these alerts, answered.
+    pub fn answer(&mut self, outcome: Outcome, alerts: Vec<AlertKey>) {
+        self.add(outcome, alerts, true);
     }
 
-    pub fn add(&mut self, outcome: Outcome, alerts: Vec<AlertKey>) {
-        let Outcome { verdict, detail, until, event } = outcome;
-        let same = |known: &&mut Decision| {
-            known.verdict == verdict
-                && known.event.is_none()
-                && event.is_none()
-                && known.until == until
-                && known.detail == detail
-        };
-        match self.decisions.iter_mut().find(same) {
-            Some(known) => known.alerts.extend(alerts),
-            None => self.decisions.push(Decision {
-                rule: Some(self.rule.clone()),
-                target: Some(self.target.clone()),
-                detail,
-                until,
-                event: event.map(Box::new),
-                ..Decision::new(verdict, alerts)
-            }),
+    /// What became of something that waited, or came due.
+    pub fn note(&mut self, outcome: Outcome, alerts: Vec<AlertKey>) {
+        self.add(outcome, alerts, false);
+    }
+
+    /// The same, unless it is about nothing.
+    pub fn note_if_any(&mut self, outcome: Outcome, alerts: Vec<AlertKey>) {
+        if !alerts.is_empty() {
+            self.note(outcome, alerts);
         }
+    }
+
+    fn add(&mut self, outcome: Outcome, alerts: Vec<AlertKey>, answers: bool) {
+        let Outcome { verdict, detail, until, about, event, shadow } = outcome;
+        let Some(verdict) = verdict else { return };
+        let (phase, episode, action) = match about {
+            Some(About { phase, episode, action }) => (Some(phase), Some(episode), action),
+            None => (None, None, None),
+        };
+        let acts = event.is_some() || shadow.is_some();
+        let same = |known: &&mut Decision| {
+            !acts
+                && (known.verdict, known.answers, known.until) == (verdict, answers, until)
+                && (known.phase, known.action) == (phase, action)
+                && (&known.detail, &known.episode) == (&detail, &episode)
+                && known.event.is_none()
+                && known.shadow.is_none()
+        };
+        if let Some(known) = self.decisions.iter_mut().find(same) {
+            known.alerts.extend(alerts);
+            return;
+        }
+        self.decisions.push(Decision {
+            rule: self.rule.cloned(),
+            target: Some(self.target.clone()),
+            answers,
+            phase,
+            episode,
+            action,
+            detail,
+            until,
+            event: event.map(Box::new),
+            shadow: shadow.map(Box::new),
+            ..Decision::new(verdict, alerts)
+        });
     }
 }

@@ -1,19 +1,21 @@
 //! Episodes: what a turn made of a rule's episode at a target, and what is done about it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
-use super::act::{Act, Book, Outcome};
+use super::act::{Act, Asked, Book, Ledger, Outcome};
+use super::desk::Desk;
+use super::guard::outranked_by;
 use super::{Context, emit};
 use crate::domain::by_alert::{ByAlert, OfAlert};
 use crate::domain::name::Name;
 use crate::domain::rule::Mode;
 use crate::domain::state::{
-    AlertKey, Cause, Closing, Episode, Kept, Occurrence, RuleState, TargetState, Told,
+    AlertKey, Cause, Closing, Episode, Occurrence, RuleState, Shadow, TargetState, Told,
 };
 use crate::domain::subject::Subject;
 use crate::domain::target::TargetKey;
 use crate::domain::time::Time;
-use crate::domain::verdict::{Decision, Verdict};
+use crate::domain::verdict::{Decision, Phase, Verdict};
 
 /// What happened to one rule at one target at one moment.
 #[derive(Default)]
@@ -28,6 +30,8 @@ pub struct Turn {
     pub late: Vec<(AlertKey, Time)>,
     /// What changed nothing.
     pub quiet: Vec<(AlertKey, Verdict)>,
+    /// Late firings that have lost their meaning.
+    pub outdated: Vec<AlertKey>,
     /// The notification behind it; there is one whenever something opened or closed.
     pub cause: Option<Cause>,
     /// Whether that notification left out alerts.
@@ -50,38 +54,43 @@ impl OfAlert for Opened {
 
 /// Judges the episode after a turn, acts, and writes down what was decided.
 pub fn settle(
-    context: &Context<'_>,
+    desk: &mut Desk<'_>,
     key: &TargetKey,
     state: &mut TargetState,
     name: &Name,
     turn: Turn,
 ) -> Vec<Decision> {
-    let rule = context.rules.rule(name);
-    let outranked = is_outranked(context, state, name, !turn.opened.is_empty());
-    let mut book = Book::new(name, key);
+    let now = desk.context.now;
+    let rule = desk.rule(name);
+    let mode = rule.map_or(Mode::Active, |rule| rule.mode);
+    let outranked = outranked_by(desk, state, name, !turn.opened.is_empty());
+    let mut book = Book::new(Some(name), key);
     let TargetState { sequence, rules, cooldowns, .. } = state;
     let rule_state = rules.entry(name.clone()).or_default();
-    let spent = &mut rule_state.spent;
+    let RuleState { spent, shadow, closing, .. } = rule_state;
     let mut episode = rule_state.episode.take();
-    let Turn { opened, closed, expired, late, quiet, cause, truncated } = turn;
+    let Turn { opened, closed, expired, late, quiet, outdated, cause, truncated } = turn;
     let left = closed.len() + expired.len();
-    let had_grown = episode.as_ref().is_some_and(|it| it.open.len() + left > it.most_open as usize);
+    let most_open = episode.as_ref().map_or(0, |it| it.told(mode).most_open as usize);
+    let had_grown = episode.as_ref().is_some_and(|it| it.open.len() + left > most_open);
 
     for (alert, verdict) in quiet {
-        book.add(Outcome::quiet(verdict), vec![alert]);
+        book.answer(Outcome::quiet(verdict), vec![alert]);
     }
     for (alert, due) in late {
-        book.add(Outcome::stopped(Verdict::Late, Some(due)), vec![alert]);
+        book.answer(Outcome::stopped(Verdict::Late, Some(due)), vec![alert]);
     }
+    book.note_if_any(Outcome::quiet(Verdict::Withdrawn), outdated);
     if !expired.is_empty() {
         if let Some(episode) = &mut episode {
             episode.expired = true;
         }
-        book.add(Outcome::quiet(Verdict::Expired), expired);
+        book.note(Outcome::quiet(Verdict::Expired), expired);
     }
     let mut act = match (rule, cause) {
         (Some(rule), Some(cause)) => {
-            Some(Act { context, key, rule, cause, truncated, outranked, sequence, cooldowns, spent })
+            let ledger = Ledger::of(mode, Ledger { sequence, cooldowns, spent }, shadow);
+            Some(Act { desk: &mut *desk, key, rule, cause, truncated, outranked, ledger })
         }
         _ => None,
     };
@@ -89,42 +98,61 @@ pub fn settle(
         let alerts: Vec<AlertKey> = opened.iter().map(|opened| opened.occurrence.alert.clone()).collect();
         let outcome = match &mut act {
             Some(act) => {
-                let (episode, is_new) = open(context, key, &mut episode, name, opened);
-                act.on_firing(episode, is_new, had_grown, &alerts, &mut book)
+                let (episode, is_new) = open(act.desk.context, key, &mut episode, name, opened);
+                let outcome = act.on_firing(episode, is_new, had_grown, &alerts, &mut book);
+                outcome.about(Phase::Firing, episode, rule)
             }
             None => Outcome::because(Verdict::Withdrawn, RULE_GONE),
         };
-        book.add(outcome, alerts);
+        book.answer(outcome, alerts);
     }
     let over = episode.as_ref().is_some_and(|episode| episode.open.is_empty());
-    if over
-        && let Some(kept) = episode.as_mut().and_then(|episode| episode.kept.take())
-        && !kept.alerts.is_empty()
-    {
-        book.add(Outcome::because(Verdict::Withdrawn, "its episode is over"), kept.alerts);
+    let dropped = episode.as_mut().filter(|_| over).and_then(|episode| episode.kept.take());
+    if let (Some(kept), Some(episode)) = (&dropped, &episode) {
+        let outcome = Outcome::because(Verdict::Withdrawn, "its episode is over");
+        book.note_if_any(outcome.about(Phase::Firing, episode, rule), kept.alerts.clone());
     }
     if !closed.is_empty() {
         let alerts: Vec<AlertKey> = closed.iter().map(|closed| closed.alert.clone()).collect();
-        let outcome = match (episode.take_if(|_| over), act) {
+        let outcome = match (episode.take_if(|_| over), &mut act) {
             (None, _) => Outcome::quiet(Verdict::StillOpen),
-            (Some(episode), Some(mut act)) => {
-                let since = context.now;
-                let (outcome, kept) = act.on_resolved(&episode, &closed, since, &alerts);
-                rule_state.closing = kept.map(|kept| Box::new(Closing { episode, closed, kept }));
+            (Some(episode), Some(act)) => {
+                let asked = Asked { since: now, turn: None, by_clock: false, alerts: &alerts };
+                let (outcome, kept) = act.on_resolved(&episode, &closed, &asked);
+                let outcome = outcome.about(Phase::Resolved, &episode, rule);
+                *closing = kept.map(|kept| Box::new(Closing { episode, closed, kept }));
                 outcome
             }
             (Some(_), None) => Outcome::because(Verdict::NoAction, RULE_GONE),
         };
-        book.add(outcome, alerts);
+        book.answer(outcome, alerts);
+    }
+    let mut decisions = book.decisions;
+    if let Some(kept) = dropped {
+        desk.let_go(&kept);
     }
     rule_state.episode = episode.filter(|_| !over);
-    forget_if_empty(state, name);
-    book.decisions
+    tidy(state, name);
+    decisions.extend(supersede(desk, key, &decisions));
+    decisions
+}
+
+/// What adds capacity cancels what would take it away and was not sent yet.
+pub fn supersede(desk: &mut Desk<'_>, key: &TargetKey, decisions: &[Decision]) -> Vec<Decision> {
+    let adds = decisions.iter().filter_map(|decision| decision.event.as_ref()).any(|event| event.adds());
+    let cancelled = if adds { desk.supersede(key) } else { Vec::new() };
+    let superseded = cancelled.into_iter().map(|unsent| {
+        let why = format!("event {} was not sent yet, and capacity is added now", unsent.id);
+        let mut book = Book::new(Some(&unsent.rule), key);
+        book.note(Outcome::because(Verdict::Superseded, &why), unsent.alerts.clone());
+        book.decisions
+    });
+    superseded.collect::<Vec<_>>().concat()
 }
 
 /// Puts what opens into the episode, a new one if there is none. Gives the episode and whether it is
 /// new.
-fn open<'a>(
+pub fn open<'a>(
     context: &Context<'_>,
     key: &TargetKey,
     episode: &'a mut Option<Box<Episode>>,
@@ -143,7 +171,7 @@ fn open<'a>(
                 emissions: 0,
                 most_open: 0,
                 shadowed: Told::default(),
-                sources: BTreeSet::new(),
+                sources: Vec::new(),
                 adopted: false,
                 expired: false,
                 kept: None,
@@ -151,6 +179,9 @@ fn open<'a>(
             })
         });
         episode.adopted |= occurrence.starts_at < context.created;
+        if let Err(at) = episode.sources.binary_search(&occurrence.alert.source) {
+            episode.sources.insert(at, occurrence.alert.source.clone());
+        }
         episode.parameters = parameters;
         episode.open.put(occurrence);
     }
@@ -159,136 +190,13 @@ fn open<'a>(
     (episode, is_new)
 }
 
-/// Withdraws what was to be done about episodes that have closed, under any rule, and says `why`:
-/// something opened on the target, so the calm that they were waiting for is over, or nobody knows what
-/// became of an alert there.
-pub fn withdraw_closings(key: &TargetKey, state: &mut TargetState, why: &str) -> Vec<Decision> {
-    let mut decisions = Vec::new();
-    for (name, rule_state) in &mut state.rules {
-        if let Some(closing) = rule_state.closing.take() {
-            let mut book = Book::new(name, key);
-            let outcome = Outcome::because(Verdict::Withdrawn, why);
-            book.add(outcome, closing.kept.alerts);
-            decisions.extend(book.decisions);
-        }
-    }
-    state.rules.retain(|_, rule_state| !rule_state.is_empty());
-    decisions
-}
+pub const RULE_GONE: &str = "the rule is gone";
 
-/// Whether another active rule has an episode open on the target that added capacity, or is about to.
-/// `fires` tells the rule's `on_firing` from its `on_resolved`: of two that wait to set a capacity
-/// neither stops the other, or both would wait for ever.
-fn is_outranked(context: &Context<'_>, state: &TargetState, own: &Name, fires: bool) -> bool {
-    let own_rule = context.rules.rule(own).filter(|_| fires);
-    let adds_too =
-        own_rule.and_then(|rule| rule.on_firing.as_ref()).is_some_and(|it| it.action.change.adds());
-    state.rules.iter().filter(|(name, _)| *name != own).any(|(name, rule_state)| {
-        let rule = context.rules.rule(name).filter(|rule| rule.mode == Mode::Active);
-        let (Some(firing), Some(episode)) =
-            (rule.and_then(|rule| rule.on_firing.as_ref()), &rule_state.episode)
-        else {
-            return false;
-        };
-        let change = &firing.action.change;
-        let waits = episode.kept.is_some() && !(adds_too && change.takes_away());
-        change.adds() && (episode.emissions > 0 || waits)
-    })
-}
-
-/// Looks again at what guards have stopped and whose time has come, or whose obstacle has gone: emitted
-/// if it is still supported, else withdrawn, or stopped by the next guard. What adds capacity comes
-/// first.
-pub fn look_again(context: &Context<'_>, key: &TargetKey, state: &mut TargetState) -> Vec<Decision> {
-    let mut seen: BTreeSet<Name> = BTreeSet::new();
-    let mut decisions = Vec::new();
-    // One after the other, each once: what becomes of one may free another.
-    loop {
-        let waiting = state.rules.iter().filter(|(name, _)| !seen.contains(*name));
-        let waiting = waiting.filter_map(|(name, rule_state)| {
-            let kept = rule_state.kept()?;
-            let fires = rule_state.episode.is_some();
-            let free = || kept.due.is_none() && !is_outranked(context, state, name, fires);
-            (kept.is_due(context.now) || free()).then(|| (kept.give_up.is_some(), name, fires))
-        });
-        let Some((_, name, fires)) = waiting.min() else { return decisions };
-        let name = name.clone();
-        let outranked = is_outranked(context, state, &name, fires);
-        let mut book = Book::new(&name, key);
-        again(context, key, state, outranked, &mut book);
-        decisions.extend(book.decisions);
-        forget_if_empty(state, &name);
-        seen.insert(name);
-    }
-}
-
-/// The action that a rule has kept.
-fn again(
-    context: &Context<'_>,
-    key: &TargetKey,
-    state: &mut TargetState,
-    outranked: bool,
-    book: &mut Book<'_>,
-) {
-    let TargetState { sequence, rules, cooldowns, .. } = state;
-    let Some(rule_state) = rules.get_mut(book.rule()) else { return };
-    let Some(cause) = rule_state.kept().map(|kept| kept.cause.clone()) else { return };
-    let RuleState { episode, closing, spent, .. } = rule_state;
-    let rule = context.rules.rule(book.rule());
-    let act = rule.map(|rule| Act {
-        context,
-        key,
-        rule,
-        cause,
-        truncated: false,
-        outranked,
-        sequence,
-        cooldowns,
-        spent,
-    });
-    let too_long = |kept: &Kept| kept.give_up.is_some_and(|give_up| give_up <= context.now);
-    let withdrawn = |why| Outcome::because(Verdict::Withdrawn, why);
-    if let Some(episode) = episode
-        && let Some(kept) = episode.kept.take()
-    {
-        // A repetition is about whatever is open by now.
-        let alerts = if kept.by_clock {
-            episode.open.iter().map(|open| open.alert.clone()).collect()
-        } else {
-            kept.alerts.clone()
-        };
-        let outcome = match act {
-            None => withdrawn(RULE_GONE),
-            Some(_) if too_long(&kept) => withdrawn(KEPT_TOO_LONG),
-            Some(_) if !kept.by_clock && !episode.has_grown(Mode::Active) => {
-                withdrawn("it shrank again meanwhile")
-            }
-            Some(act) if kept.by_clock && !act.repeats(episode.emissions) => {
-                withdrawn("the rule repeats no more")
-            }
-            Some(mut act) => act.fire(episode, kept.since, &alerts, kept.by_clock),
-        };
-        book.add(outcome, alerts);
-    } else if let Some(taken) = closing.take() {
-        let Closing { episode, closed, kept } = *taken;
-        let outcome = match act {
-            None => withdrawn(RULE_GONE),
-            Some(_) if too_long(&kept) => withdrawn(KEPT_TOO_LONG),
-            Some(mut act) => {
-                let (outcome, again) = act.on_resolved(&episode, &closed, kept.since, &kept.alerts);
-                *closing = again.map(|kept| Box::new(Closing { episode, closed, kept }));
-                outcome
-            }
-        };
-        book.add(outcome, kept.alerts);
-    }
-}
-
-const RULE_GONE: &str = "the rule is gone";
-const KEPT_TOO_LONG: &str = "it was kept for longer than engine.max_deferral";
-
-fn forget_if_empty(state: &mut TargetState, name: &Name) {
-    if state.rules.get(name).is_some_and(RuleState::is_empty) {
+/// Forgets what a rule has here and is empty.
+pub fn tidy(state: &mut TargetState, name: &Name) {
+    let Some(rule_state) = state.rules.get_mut(name) else { return };
+    rule_state.shadow.take_if(|shadow| **shadow == Shadow::default());
+    if rule_state.is_empty() {
         state.rules.remove(name);
     }
 }

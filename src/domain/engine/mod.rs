@@ -1,34 +1,44 @@
 //! The engine: a pure state machine.
 //!
-//! `(states, what arrived or came due, now) -> (new states, decisions)`. It never reads a clock, never
-//! waits, and can be run again. [`notify`] takes one notification, [`come_due`] what its own clock asks
-//! to look at again. `serve` and tests use these same two functions.
+//! `(states, controls, what arrived or came due, now) -> (new states, new controls, decisions)`. It never
+//! reads a clock, never waits, and can be run again. [`notify`] takes one notification, [`come_due`] what
+//! its own clock, or a change of the controls, asks to look at again. `serve` and tests use these same two
+//! functions.
 //!
 //! The order of things: `notify` sends each alert to the targets that it concerns; `occurrence` opens
-//! and closes occurrences; `episode` sees what that made of the rule's episode; `act` asks the guards and
-//! emits, or keeps what is stopped for a time.
+//! and closes occurrences; `episode` sees what that made of the rule's episode, and `aside` the same for
+//! holds and heartbeats, which set the controls; `act` asks the guards of `guard` and emits, or keeps what
+//! is stopped for a time, which `again` takes up.
 
 mod act;
+mod again;
+mod aside;
+mod desk;
 mod emit;
 mod episode;
+mod guard;
+mod input;
 mod occurrence;
 #[cfg(test)]
 mod properties;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::control::Controls;
 use super::name::Name;
-use super::notification::{Alert, InvalidAlert, Status};
-use super::source::Source;
-use super::state::{AlertKey, Cause, Ended, TargetState};
-use super::table::{Judgement, RuleTable};
+use super::notification::{Alert, Status};
+use super::rate::{PerMinute, Rates};
+use super::state::{AlertKey, Ended, TargetState};
+use super::table::RuleTable;
 use super::target::TargetKey;
 use super::time::Time;
 use super::verdict::{Decision, Verdict};
+use desk::Desk;
+pub use input::{Beat, Input, Judged};
 use occurrence::{Firing, Resolve, Turns};
 
 /// What every decision reads.
@@ -40,17 +50,25 @@ pub struct Context<'a> {
     pub now: Time,
     /// When the store was created: what began before is adopted.
     pub created: Time,
-    /// How long things are kept.
+    /// What holds for all rules.
     pub policy: Policy,
+    /// What stops actions whatever target they are about.
+    pub controls: &'a Controls,
+    /// The sources that have a heartbeat.
+    pub with_heartbeat: &'a BTreeSet<Name>,
+    /// What may still be cancelled, for each target.
+    pub unsent: &'a BTreeMap<TargetKey, Vec<Unsent>>,
 }
 
-/// How long the engine keeps things.
+/// What holds for all rules.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Policy {
     /// The end of an alert is remembered.
     pub keep_ended: Duration,
     /// Guards may keep what takes capacity away, beside its own stabilization window.
     pub max_deferral: Duration,
+    /// What one process may emit.
+    pub per_minute: PerMinute,
 }
 
 /// The states that a decision sees.
@@ -73,87 +91,15 @@ pub struct Unsent {
     pub alerts: Vec<AlertKey>,
 }
 
-/// One notification, each alert already judged by the rules.
-#[derive(Debug, Clone)]
-pub struct Input {
-    /// Who sent it.
-    pub source: Arc<Source>,
-    /// What it says about itself.
-    pub cause: Cause,
-    /// Whether `max_alerts` left out alerts.
-    pub truncated: bool,
-    /// Its alerts in the order of the body.
-    pub alerts: Vec<Judged>,
-}
-
-/// An alert and what the rules say.
-#[derive(Debug, Clone)]
-pub enum Judged {
-    /// It fires.
-    Firing(Alert, Judgement),
-    /// It is over. Rules are not asked.
-    Resolved(Alert),
-    /// It cannot be understood.
-    Invalid(InvalidAlert),
-}
-
 /// What came of it.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Step {
     /// States that are new or changed.
     pub states: Vec<(TargetKey, TargetState)>,
+    /// The controls, if they have changed.
+    pub controls: Option<Controls>,
     /// What was decided.
     pub decisions: Vec<Decision>,
-}
-
-impl Judged {
-    /// Judges an alert of `source`: the source's labels are laid over the alert's own, then the rules
-    /// see it if it fires.
-    pub fn new(rules: &RuleTable, source: &Source, alert: Result<Alert, InvalidAlert>) -> Self {
-        match alert {
-            Err(invalid) => Self::Invalid(invalid),
-            Ok(mut alert) => {
-                let labels = Arc::make_mut(&mut alert.labels);
-                source.labels.iter().for_each(|(name, value)| labels.set(name, value));
-                match alert.status {
-                    Status::Resolved => Self::Resolved(alert),
-                    Status::Firing => {
-                        let judgement = rules.judge(source, &alert);
-                        Self::Firing(alert, judgement)
-                    }
-                }
-            }
-        }
-    }
-
-    /// Who it is, as far as it can be understood.
-    pub fn key(&self, source: &Name) -> Option<AlertKey> {
-        match self {
-            Self::Firing(alert, _) | Self::Resolved(alert) => Some(key_of(source, &alert.fingerprint)),
-            Self::Invalid(_) => None,
-        }
-    }
-
-    /// The targets that rules send it to.
-    pub fn targets(&self) -> impl Iterator<Item = &TargetKey> {
-        let taken = match self {
-            Self::Firing(_, judgement) => judgement.taken.as_slice(),
-            _ => &[],
-        };
-        taken.iter().map(|taken| &taken.key)
-    }
-}
-
-impl Input {
-    /// The alerts that [`States::alerts`] has to tell of, each once.
-    pub fn alert_keys(&self) -> Vec<AlertKey> {
-        sorted(self.alerts.iter().filter_map(|alert| alert.key(&self.source.name)).collect())
-    }
-
-    /// The targets that [`States::targets`] has to tell of, beside those that know an alert; each once.
-    pub fn target_keys(&self) -> Vec<TargetKey> {
-        sorted(self.alerts.iter().flat_map(Judged::targets).cloned().collect())
-    }
 }
 
 fn sorted<T: Ord>(mut list: Vec<T>) -> Vec<T> {
@@ -188,9 +134,10 @@ impl States {
         state.and_then(|state| state.rules.get(rule)).is_some_and(|rule| rule.is_open(alert))
     }
 
-    /// Where a rule has this alert open or late, if it has.
-    fn known_to<'a>(&'a self, rule: &Name, alert: &AlertKey) -> Option<&'a TargetKey> {
-        self.known_at(alert).find(|key| {
+    /// Where a rule has this alert open or late, if it has: at a target, or at a hold, or at a heartbeat,
+    /// whichever `like` is.
+    fn known_to<'a>(&'a self, rule: &Name, alert: &AlertKey, like: &TargetKey) -> Option<&'a TargetKey> {
+        self.known_at(alert).filter(|key| key.kind() == like.kind()).find(|key| {
             let state = self.targets.get(*key);
             state.and_then(|state| state.rules.get(rule)).is_some_and(|rule| rule.knows(alert))
         })
@@ -201,130 +148,204 @@ impl States {
 ///
 /// A firing alert goes to the targets that its rules name, except that a rule keeps an alert on the
 /// target where it is already open. A resolved one goes to every target where it is open, whatever
-/// the rules say by now.
-pub fn notify(context: &Context<'_>, input: &Input, states: &States) -> Step {
-    let mut aside = Aside::default();
-    let mut turns: BTreeMap<TargetKey, Turns<'_>> = BTreeMap::new();
-    let mut strays: Vec<(TargetKey, Ended)> = Vec::new();
+/// the rules say by now. What sets the controls is decided first.
+pub fn notify(context: &Context<'_>, input: &Input, states: &States, rates: &mut Rates) -> Step {
+    let mut work = Routing::new(context, input, states);
     for judged in &input.alerts {
         match judged {
             Judged::Invalid(invalid) => {
                 let key = key_of(&input.source.name, invalid.fingerprint.as_deref().unwrap_or_default());
-                aside.add(None, Verdict::Invalid, Some(&invalid.error), key);
+                work.loose.add(None, Verdict::Invalid, Some(&invalid.error), key);
             }
             Judged::Firing(alert, judgement) => {
                 let key = key_of(&input.source.name, &alert.fingerprint);
                 if let Some(refused) = &judgement.refused {
                     let detail = refused.detail.as_deref();
-                    aside.add(refused.rule.as_ref(), refused.verdict, detail, key.clone());
+                    work.loose.add(refused.rule.as_ref(), refused.verdict, detail, key.clone());
                 }
                 let last_end = states.ended(&key).map(|ended| ended.ends_at);
                 for taken in &judgement.taken {
-                    let rule = &context.rules.rules()[taken.rule];
-                    let known = states.known_to(&rule.name, &key).filter(|known| **known != taken.key);
-                    let anew = last_end.is_none_or(|end| alert.starts_at > end);
-                    let target = match known {
-                        // It began after the end that makes a copy late, so it is no copy of that.
-                        Some(known) if anew && !states.is_open(known, &rule.name, &key) => {
-                            let outdated = (rule.name.clone(), key.clone());
-                            turns.entry(known.clone()).or_default().outdated.push(outdated);
-                            &taken.key
-                        }
-                        known => known.unwrap_or(&taken.key),
-                    };
-                    let firing = Firing { key: key.clone(), alert, rule, taken, last_end };
-                    turns.entry(target.clone()).or_default().firing.push(firing);
+                    work.fires(Firing {
+                        key: key.clone(),
+                        alert,
+                        rule: &context.rules.rules()[taken.rule].name,
+                        subject: &taken.subject,
+                        home: &taken.key,
+                        parameters: &taken.parameters,
+                        metric: taken.metric,
+                        last_end,
+                    });
                 }
-                for target in states.known_at(&key) {
-                    // Also where no rule takes it any more: it fires, so it does not expire.
-                    turns.entry(target.clone()).or_default().heard.push((key.clone(), alert.starts_at));
-                }
+                work.is_heard(&key, alert);
             }
-            Judged::Resolved(_) => {}
-        }
-    }
-    let resolved = input.alerts.iter().filter_map(|judged| match judged {
-        Judged::Resolved(alert) => Some(alert),
-        _ => None,
-    });
-    let mut resolved = resolved.peekable();
-    // Where an alert fires in this very notification, it can resolve in it.
-    let mut fires: BTreeMap<AlertKey, Vec<TargetKey>> = BTreeMap::new();
-    if resolved.peek().is_some() {
-        for (target, turns) in &turns {
-            for firing in &turns.firing {
-                fires.entry(firing.key.clone()).or_default().push(target.clone());
+            Judged::Heartbeat(alert, beat) if alert.status == Status::Firing => {
+                let key = key_of(&input.source.name, &alert.fingerprint);
+                let last_end = states.ended(&key).map(|ended| ended.ends_at);
+                work.fires(Firing {
+                    key: key.clone(),
+                    alert,
+                    rule: &beat.rule,
+                    subject: &beat.subject,
+                    home: &beat.key,
+                    parameters: &NO_PARAMETERS,
+                    metric: None,
+                    last_end,
+                });
+                work.is_heard(&key, alert);
             }
+            Judged::Resolved(_) | Judged::Heartbeat(..) => {}
         }
     }
-    for alert in resolved {
-        let key = key_of(&input.source.name, &alert.fingerprint);
-        // A resolved alert has its end, `notification` sees to that.
-        let ends_at = alert.ends_at.unwrap_or(alert.starts_at);
-        let ended = states.ended(&key);
-        let last_end = ended.map(|ended| ended.ends_at);
-        let open = states.known_at(&key).chain(fires.get(&key).into_iter().flatten());
-        let open = sorted(open.cloned().collect::<Vec<_>>());
-        if !open.is_empty() {
-            for target in open {
-                let resolve = Resolve { key: key.clone(), ends_at, last_end };
-                turns.entry(target).or_default().resolves.push(resolve);
-            }
-            continue;
-        }
-        let again = last_end.is_some_and(|last| ends_at <= last);
-        let was_open = ended.is_some_and(|ended| ended.was_open);
-        let verdict = if again || was_open { Verdict::Duplicate } else { Verdict::NoEvidence };
-        aside.add(None, verdict, None, key.clone());
-        if !again {
-            let home = states.alerts.get(&key).and_then(|keys| keys.first()).cloned();
-            let stray = || TargetKey::of_stray_alert(input.source.name.as_str(), &key.fingerprint);
-            let until = context.now.after(context.policy.keep_ended);
-            strays.push((home.unwrap_or_else(stray), Ended { alert: key, ends_at, was_open, until }));
-        }
-    }
-    let mut step = Step { states: Vec::new(), decisions: aside.decisions };
-    let mut changed: BTreeMap<TargetKey, TargetState> = BTreeMap::new();
-    let state_of =
-        |key: &TargetKey| states.targets.get(key).map(|state| (**state).clone()).unwrap_or_default();
-    for (key, turns) in turns {
-        let mut state = state_of(&key);
-        step.decisions.extend(occurrence::apply(context, input, &key, &mut state, turns));
-        changed.insert(key, state);
-    }
-    for (key, ended) in strays {
-        let state = changed.entry(key).or_insert_with_key(state_of);
-        occurrence::remember_end(state, ended);
-    }
-    step.states = changed.into_iter().collect();
-    step
+    work.resolve();
+    work.decide(rates)
 }
 
-/// Decides what has come due at one target: occurrences that nobody speaks of any more, late ones
-/// whose window is over, actions that a guard has stopped, ends that need not be remembered. An empty step if nothing has.
-pub fn come_due(context: &Context<'_>, key: &TargetKey, state: &TargetState) -> Step {
-    if state.due().is_none_or(|due| due > context.now) {
-        return Step::default();
+static NO_PARAMETERS: BTreeMap<String, String> = BTreeMap::new();
+
+/// Sends the alerts of a notification to the targets that they concern.
+struct Routing<'a> {
+    context: &'a Context<'a>,
+    input: &'a Input,
+    states: &'a States,
+    turns: BTreeMap<TargetKey, Turns<'a>>,
+    /// Ends of alerts that are not open anywhere.
+    strays: Vec<(TargetKey, Ended)>,
+    loose: Loose,
+}
+
+impl<'a> Routing<'a> {
+    fn new(context: &'a Context<'a>, input: &'a Input, states: &'a States) -> Self {
+        Self { context, input, states, turns: BTreeMap::new(), strays: Vec::new(), loose: Loose::default() }
     }
-    let mut state = state.clone();
-    state.ended.take_if(|ended| ended.until <= context.now);
-    state.cooldowns.prune(context.now);
-    for rule_state in state.rules.values_mut() {
-        rule_state.spent.retain(|free| *free > context.now);
+
+    fn fires(&mut self, firing: Firing<'a>) {
+        let known = self.states.known_to(firing.rule, &firing.key, firing.home);
+        let anew = firing.last_end.is_none_or(|end| firing.alert.starts_at > end);
+        let target = match known.filter(|known| *known != firing.home) {
+            // It began after the end that makes a copy late, so it is no copy of that.
+            Some(known) if anew && !self.states.is_open(known, firing.rule, &firing.key) => {
+                let outdated = (firing.rule.clone(), firing.key.clone());
+                self.turns.entry(known.clone()).or_default().outdated.push(outdated);
+                firing.home
+            }
+            known => known.unwrap_or(firing.home),
+        };
+        self.turns.entry(target.clone()).or_default().firing.push(firing);
     }
-    state.rules.retain(|_, rule_state| !rule_state.is_empty());
-    let decisions = occurrence::expire(context, key, &mut state);
-    Step { states: vec![(key.clone(), state)], decisions }
+
+    /// Also where no rule takes it any more: it fires, so it does not expire.
+    fn is_heard(&mut self, key: &AlertKey, alert: &Alert) {
+        for target in self.states.known_at(key) {
+            self.turns.entry(target.clone()).or_default().heard.push((key.clone(), alert.starts_at));
+        }
+    }
+
+    fn resolve(&mut self) {
+        let resolved = self.input.alerts.iter().filter_map(|judged| match judged {
+            Judged::Resolved(alert) => Some((alert, false)),
+            Judged::Heartbeat(alert, _) if alert.status == Status::Resolved => Some((alert, true)),
+            _ => None,
+        });
+        let mut resolved = resolved.peekable();
+        // Where an alert fires in this very notification, it can resolve in it.
+        let mut fires: BTreeMap<AlertKey, Vec<TargetKey>> = BTreeMap::new();
+        if resolved.peek().is_some() {
+            for (target, turns) in &self.turns {
+                for firing in &turns.firing {
+                    fires.entry(firing.key.clone()).or_default().push(target.clone());
+                }
+            }
+        }
+        for (alert, is_heartbeat) in resolved {
+            let key = key_of(&self.input.source.name, &alert.fingerprint);
+            // A resolved alert has its end, `notification` sees to that.
+            let ends_at = alert.ends_at.unwrap_or(alert.starts_at);
+            let ended = self.states.ended(&key);
+            let last_end = ended.map(|ended| ended.ends_at);
+            let open = self.states.known_at(&key).chain(fires.get(&key).into_iter().flatten());
+            let open = sorted(open.cloned().collect::<Vec<_>>());
+            if !open.is_empty() {
+                for target in open {
+                    let resolve = Resolve { key: key.clone(), ends_at, last_end };
+                    self.turns.entry(target).or_default().resolves.push(resolve);
+                }
+                continue;
+            }
+            let again = last_end.is_some_and(|last| ends_at <= last);
+            let was_open = ended.is_some_and(|ended| ended.was_open);
+            let verdict = match (is_heartbeat, again || was_open) {
+                (true, _) => Verdict::Heartbeat,
+                (false, true) => Verdict::Duplicate,
+                (false, false) => Verdict::NoEvidence,
+            };
+            self.loose.add(None, verdict, None, key.clone());
+            if !again {
+                let home = self.states.alerts.get(&key).and_then(|keys| keys.first()).cloned();
+                let source = self.input.source.name.as_str();
+                let stray = || TargetKey::of_stray_alert(source, &key.fingerprint);
+                let until = self.context.now.after(self.context.policy.keep_ended);
+                self.strays
+                    .push((home.unwrap_or_else(stray), Ended { alert: key, ends_at, was_open, until }));
+            }
+        }
+    }
+
+    fn decide(self, rates: &mut Rates) -> Step {
+        let Self { context, input, states, turns, strays, loose } = self;
+        let mut decisions = loose.decisions;
+        let mut changed: BTreeMap<TargetKey, TargetState> = BTreeMap::new();
+        let state_of =
+            |key: &TargetKey| states.targets.get(key).map(|state| (**state).clone()).unwrap_or_default();
+        let mut desk = Desk::new(context, rates);
+        let mut turns: Vec<_> = turns.into_iter().collect();
+        turns.sort_by_key(|(key, _)| key.kind());
+        for (key, turns) in turns {
+            let mut state = state_of(&key);
+            decisions.extend(occurrence::apply(&mut desk, input, &key, &mut state, turns));
+            changed.insert(key, state);
+        }
+        for (key, ended) in strays {
+            let state = changed.entry(key).or_insert_with_key(state_of);
+            occurrence::remember_end(state, ended);
+        }
+        Step { states: changed.into_iter().collect(), controls: desk.changed(), decisions }
+    }
+}
+
+/// Decides what has come due at targets, or may be free by a change of the controls: occurrences that
+/// nobody speaks of any more, late ones whose window is over, actions that a guard has stopped, ends that
+/// need not be remembered. What has nothing to decide is not in the step.
+pub fn come_due(context: &Context<'_>, keys: &[TargetKey], states: &States, rates: &mut Rates) -> Step {
+    let mut desk = Desk::new(context, rates);
+    let mut step = Step::default();
+    let mut keys: Vec<&TargetKey> = keys.iter().collect();
+    keys.sort_by_key(|key| (key.kind(), *key));
+    for key in keys {
+        let Some(before) = states.targets.get(key) else { continue };
+        let is_due = before.due().is_some_and(|due| due <= context.now);
+        if !is_due && !before.watches() {
+            continue;
+        }
+        let mut state = TargetState::clone(before);
+        state.forget(context.now);
+        let decisions = occurrence::expire(&mut desk, key, &mut state);
+        if state != **before {
+            step.states.push((key.clone(), state));
+        }
+        step.decisions.extend(decisions);
+    }
+    step.controls = desk.changed();
+    step
 }
 
 /// Decisions about alerts that come to no target, those of one kind together.
 #[derive(Default)]
-struct Aside {
+struct Loose {
     decisions: Vec<Decision>,
     kinds: HashMap<(Option<Name>, Verdict, Option<String>), usize>,
 }
 
-impl Aside {
+impl Loose {
     fn add(&mut self, rule: Option<&Name>, verdict: Verdict, detail: Option<&str>, alert: AlertKey) {
         let kind = (rule.cloned(), verdict, detail.map(str::to_owned));
         let decisions = &mut self.decisions;

@@ -3,14 +3,14 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use super::desk::Desk;
 use super::episode::{self, Opened, Turn};
-use super::{Context, Input};
+use super::{Input, again, aside};
 use crate::domain::name::Name;
 use crate::domain::notification::Alert;
-use crate::domain::rule::Rule;
 use crate::domain::state::{AlertKey, Ended, Late, Occurrence, RuleState, TargetState};
-use crate::domain::table::Taken;
-use crate::domain::target::TargetKey;
+use crate::domain::subject::Subject;
+use crate::domain::target::{KeyKind, TargetKey};
 use crate::domain::time::Time;
 use crate::domain::verdict::{Decision, Verdict};
 
@@ -29,8 +29,12 @@ pub struct Turns<'a> {
 pub struct Firing<'a> {
     pub key: AlertKey,
     pub alert: &'a Alert,
-    pub rule: &'a Rule,
-    pub taken: &'a Taken,
+    pub rule: &'a Name,
+    /// What the rule says that it is about, and the key of that.
+    pub subject: &'a Subject,
+    pub home: &'a TargetKey,
+    pub parameters: &'a BTreeMap<String, String>,
+    pub metric: Option<f64>,
     pub last_end: Option<Time>,
 }
 
@@ -44,27 +48,28 @@ pub struct Resolve {
 /// Applies what a notification brings. All of it is seen before any episode is judged: a pod that
 /// takes the place of another in the same notification neither closes nor opens anything.
 pub fn apply(
-    context: &Context<'_>,
+    desk: &mut Desk<'_>,
     input: &Input,
     key: &TargetKey,
     state: &mut TargetState,
     turns: Turns<'_>,
 ) -> Vec<Decision> {
+    let now = desk.context.now;
     let mut by_rule: BTreeMap<Name, Turn> = BTreeMap::new();
     for firing in turns.firing {
-        let turn = by_rule.entry(firing.rule.name.clone()).or_default();
-        let rule_state = state.rules.entry(firing.rule.name.clone()).or_default();
-        fire(context, input, rule_state, turn, firing);
+        let turn = by_rule.entry(firing.rule.clone()).or_default();
+        let rule_state = state.rules.entry(firing.rule.clone()).or_default();
+        fire(now, input, rule_state, turn, firing);
     }
     for (key, starts_at) in &turns.heard {
         for rule_state in state.rules.values_mut() {
-            hear(context, input, rule_state, key, *starts_at);
+            hear(now, input, rule_state, key, *starts_at);
         }
     }
     for (rule, alert) in turns.outdated {
         let late = state.rules.get_mut(&rule).map(|rule| &mut rule.late);
         late.and_then(|late| late.take(&alert));
-        by_rule.entry(rule).or_default().quiet.push((alert, Verdict::Withdrawn));
+        by_rule.entry(rule).or_default().outdated.push(alert);
     }
     let mut decisions = Vec::new();
     for resolve in turns.resolves {
@@ -90,7 +95,7 @@ pub fn apply(
         }
         // Also one that is not the last, so that a target that only this was about has a history.
         if applied {
-            let until = context.now.after(context.policy.keep_ended);
+            let until = now.after(desk.context.policy.keep_ended);
             let (alert, ends_at) = (resolve.key, resolve.ends_at);
             remember_end(state, Ended { alert, ends_at, was_open, until });
         }
@@ -99,51 +104,69 @@ pub fn apply(
         turn.cause = Some(input.cause.clone());
         turn.truncated = input.truncated;
     }
-    decisions.extend(settle(context, key, state, by_rule));
+    decisions.extend(settle(desk, key, state, by_rule));
     decisions
 }
 
 /// Settles all turns of a moment. Rules in which something opens come first, so that what they add is
 /// known to those that would take away; and what they open ends every wait for a calm.
 fn settle(
-    context: &Context<'_>,
+    desk: &mut Desk<'_>,
     key: &TargetKey,
     state: &mut TargetState,
     turns: BTreeMap<Name, Turn>,
 ) -> Vec<Decision> {
-    let opens = turns.values().any(|turn| !turn.opened.is_empty());
-    let expires = turns.values().any(|turn| !turn.expired.is_empty());
+    if key.kind() != KeyKind::Target {
+        let settled = turns.into_iter().map(|(name, turn)| aside::settle(desk, key, state, &name, turn));
+        return settled.collect::<Vec<_>>().concat();
+    }
+    let opens = touched(desk, &turns, |turn| !turn.opened.is_empty());
+    let expires = touched(desk, &turns, |turn| !turn.expired.is_empty());
     let mut turns: Vec<_> = turns.into_iter().collect();
     // Of those in which something opens, those that could take away come last.
     turns.sort_by_key(|(name, turn)| {
-        let firing = context.rules.rule(name).and_then(|rule| rule.on_firing.as_ref());
+        let firing = desk.rule(name).and_then(|rule| rule.on_firing.as_ref());
         (turn.opened.is_empty(), firing.is_some_and(|firing| firing.action.change.takes_away()))
     });
     let mut decisions = Vec::new();
     for (name, turn) in turns {
-        decisions.extend(episode::settle(context, key, state, &name, turn));
+        decisions.extend(episode::settle(desk, key, state, &name, turn));
     }
-    if opens {
-        decisions.extend(episode::withdraw_closings(key, state, "something opened on the target"));
-    }
-    if expires {
-        // What stood in the way may still do so: absence is no evidence.
-        let why = "an alert about the target was not heard of any more";
-        decisions.extend(episode::withdraw_closings(key, state, why));
-    }
+    let why = "something opened on the target";
+    decisions.extend(again::withdraw_closings(desk, key, state, &opens, why));
+    // What stood in the way may still do so: absence is no evidence.
+    let why = "an alert about the target was not heard of any more";
+    decisions.extend(again::withdraw_closings(desk, key, state, &expires, why));
     // What has come due, and what only an episode that has closed now stood in the way of.
-    decisions.extend(episode::look_again(context, key, state));
+    decisions.extend(again::look_again(desk, key, state));
     decisions
 }
 
-fn fire(context: &Context<'_>, input: &Input, state: &mut RuleState, turn: &mut Turn, firing: Firing<'_>) {
-    let Firing { key, alert, taken, last_end, .. } = firing;
+/// Whose closings something touches.
+pub enum Touched {
+    /// Those of all rules.
+    All,
+    /// Those of these rules, which are in `mode: shadow` and stop nobody else.
+    Own(Vec<Name>),
+}
+
+fn touched(desk: &Desk<'_>, turns: &BTreeMap<Name, Turn>, by: impl Fn(&Turn) -> bool) -> Touched {
+    let (shadow, others): (Vec<&Name>, Vec<&Name>) = turns
+        .iter()
+        .filter(|(_, turn)| by(turn))
+        .map(|(name, _)| name)
+        .partition(|name| desk.is_shadow(name));
+    if others.is_empty() { Touched::Own(shadow.into_iter().cloned().collect()) } else { Touched::All }
+}
+
+fn fire(now: Time, input: &Input, state: &mut RuleState, turn: &mut Turn, firing: Firing<'_>) {
+    let Firing { key, alert, subject, parameters, metric, last_end, .. } = firing;
     let fresh = Occurrence {
         alert: key.clone(),
         starts_at: alert.starts_at,
-        heard_at: context.now,
-        expires_at: context.now.after(input.source.occurrence_ttl),
-        metric: taken.metric,
+        heard_at: now,
+        expires_at: now.after(input.source.occurrence_ttl),
+        metric,
         labels: Arc::clone(&alert.labels),
         annotations: Arc::clone(&alert.annotations),
         generator_url: alert.generator_url.clone(),
@@ -168,11 +191,11 @@ fn fire(context: &Context<'_>, input: &Input, state: &mut RuleState, turn: &mut 
     match last_end.filter(|end| fresh.starts_at <= *end) {
         Some(_) if state.late.has(&key) => turn.quiet.push((key, Verdict::Duplicate)),
         Some(previous_end) => {
-            let due = context.now.after(input.source.late_window);
+            let due = now.after(input.source.late_window);
             state.late.put(Late {
                 occurrence: fresh,
-                target: taken.subject.clone(),
-                parameters: taken.parameters.clone(),
+                target: subject.clone(),
+                parameters: parameters.clone(),
                 cause: input.cause.clone(),
                 previous_end,
                 due,
@@ -184,8 +207,8 @@ fn fire(context: &Context<'_>, input: &Input, state: &mut RuleState, turn: &mut 
             state.late.take(&key);
             turn.opened.put(Opened {
                 occurrence: fresh,
-                target: taken.subject.clone(),
-                parameters: taken.parameters.clone(),
+                target: subject.clone(),
+                parameters: parameters.clone(),
                 previous_end: last_end,
             });
         }
@@ -193,14 +216,14 @@ fn fire(context: &Context<'_>, input: &Input, state: &mut RuleState, turn: &mut 
 }
 
 /// It fires, so it does not expire.
-fn hear(context: &Context<'_>, input: &Input, state: &mut RuleState, key: &AlertKey, starts_at: Time) {
+fn hear(now: Time, input: &Input, state: &mut RuleState, key: &AlertKey, starts_at: Time) {
     let open = state.episode.as_mut().and_then(|episode| episode.open.get_mut(key));
-    if let Some(open) = open.filter(|open| open.heard_at < context.now) {
+    if let Some(open) = open.filter(|open| open.heard_at < now) {
         if starts_at > open.heard_at {
             open.starts_at = starts_at;
         }
-        open.heard_at = context.now;
-        open.expires_at = context.now.after(input.source.occurrence_ttl);
+        open.heard_at = now;
+        open.expires_at = now.after(input.source.occurrence_ttl);
     }
 }
 
@@ -251,15 +274,16 @@ pub fn remember_end(state: &mut TargetState, ended: Ended) {
 
 /// Ends occurrences that nobody speaks of any more, opens late ones whose window is over, and looks again
 /// at what guards have stopped.
-pub fn expire(context: &Context<'_>, key: &TargetKey, state: &mut TargetState) -> Vec<Decision> {
+pub fn expire(desk: &mut Desk<'_>, key: &TargetKey, state: &mut TargetState) -> Vec<Decision> {
+    let now = desk.context.now;
     let mut by_rule: BTreeMap<Name, Turn> = BTreeMap::new();
     for (name, rule_state) in &mut state.rules {
         let mut turn = Turn::default();
         if let Some(episode) = &mut rule_state.episode {
-            let expired = episode.open.take_if(|open| open.expires_at <= context.now);
+            let expired = episode.open.take_if(|open| open.expires_at <= now);
             turn.expired.extend(expired.into_iter().map(|open| open.alert));
         }
-        for late in rule_state.late.take_if(|late| late.due <= context.now) {
+        for late in rule_state.late.take_if(|late| late.due <= now) {
             let Late { occurrence, target, parameters, cause, previous_end, .. } = late;
             turn.opened.put(Opened { occurrence, target, parameters, previous_end: Some(previous_end) });
             turn.cause = Some(cause);
@@ -268,5 +292,5 @@ pub fn expire(context: &Context<'_>, key: &TargetKey, state: &mut TargetState) -
             by_rule.insert(name.clone(), turn);
         }
     }
-    settle(context, key, state, by_rule)
+    settle(desk, key, state, by_rule)
 }

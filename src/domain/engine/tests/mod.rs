@@ -1,6 +1,6 @@
 //! What the engine promises, in the words of an incident. The clock is the test's.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,9 +10,11 @@ use crate::domain::event::{AdjustmentType, Event};
 use crate::domain::matcher::Matcher;
 use crate::domain::notification::Envelope;
 use crate::domain::rule::{
-    Action, Amount, Budget, Change, FiringAction, Limits, Mode, Repeat, ResolvedAction, Rule,
+    Action, Aim, Amount, Budget, Change, FiringAction, Limits, Mode, Repeat, ResolvedAction, Rule,
     Step as RuleStep, Steps, TargetTemplate,
 };
+use crate::domain::source::Source;
+use crate::domain::state::Cause;
 use crate::domain::target::Platform;
 use crate::domain::template::Templates;
 use crate::domain::verdict::Phase;
@@ -21,8 +23,11 @@ mod episodes;
 mod guards;
 
 const MINUTE: Duration = Duration::from_secs(60);
-const POLICY: Policy =
-    Policy { keep_ended: Duration::from_secs(60 * 60), max_deferral: Duration::from_secs(60 * 60) };
+const POLICY: Policy = Policy {
+    keep_ended: Duration::from_secs(60 * 60),
+    max_deferral: Duration::from_secs(60 * 60),
+    per_minute: PerMinute { scale_out: 0, scale_in: 0 },
+};
 
 pub(super) fn name(text: &str) -> Name {
     Name::new(text).unwrap()
@@ -42,6 +47,10 @@ pub(super) struct World {
     rules: RuleTable,
     source: Arc<Source>,
     states: BTreeMap<TargetKey, Arc<TargetState>>,
+    controls: Controls,
+    rates: Rates,
+    per_minute: PerMinute,
+    unsent: BTreeMap<TargetKey, Vec<Unsent>>,
     now: Time,
     created: Time,
 }
@@ -78,7 +87,7 @@ impl Setup {
             sources: None,
             matchers: Matcher::parse_list("alertname = Pending").unwrap(),
             when: None,
-            target: crate::domain::rule::Aim::Target(TargetTemplate {
+            target: Aim::Target(TargetTemplate {
                 platform: Platform::Eks,
                 kind: template("nodegroup"),
                 name: template("{{ labels.nodegroup }}"),
@@ -112,6 +121,10 @@ impl Setup {
                 heartbeat: Vec::new(),
             }),
             states: BTreeMap::new(),
+            controls: Controls::default(),
+            rates: Rates::default(),
+            per_minute: PerMinute::default(),
+            unsent: BTreeMap::new(),
             now: at(0),
             created: at(-3600),
         }
@@ -164,8 +177,41 @@ pub(super) fn guarded_seconds(out_cooldown: i64, in_cooldown: i64, window: i64) 
 }
 
 impl World {
-    fn context(&self) -> Context<'_> {
-        Context { rules: &self.rules, now: self.now, created: self.created, policy: POLICY }
+    /// Runs one step, twice: the same input decides the same.
+    fn step(&mut self, step: impl Fn(&Context<'_>, &States, &mut Rates) -> Step) -> Vec<Decision> {
+        let with_heartbeat: BTreeSet<Name> = std::iter::once(&self.source)
+            .filter(|it| !it.heartbeat.is_empty())
+            .map(|it| it.name.clone())
+            .collect();
+        let policy = Policy { per_minute: self.per_minute, ..POLICY };
+        let context = Context {
+            rules: &self.rules,
+            now: self.now,
+            created: self.created,
+            policy,
+            controls: &self.controls,
+            with_heartbeat: &with_heartbeat,
+            unsent: &self.unsent,
+        };
+        let states = self.view();
+        let (mut rates, mut rates_again) = (self.rates.clone(), self.rates.clone());
+        let decided = step(&context, &states, &mut rates);
+        assert_eq!(decided, step(&context, &states, &mut rates_again), "the same input decides the same");
+        assert_eq!(rates, rates_again);
+        self.rates = rates;
+        self.take(decided)
+    }
+
+    /// All states, and where each alert is known.
+    fn view(&self) -> States {
+        let mut alerts: BTreeMap<AlertKey, Vec<TargetKey>> = BTreeMap::new();
+        for (key, state) in &self.states {
+            let known: BTreeSet<_> = state.alerts().cloned().collect();
+            for alert in known {
+                alerts.entry(alert).or_default().push(key.clone());
+            }
+        }
+        States { targets: self.states.clone(), alerts }
     }
 
     /// A notification arrives `seconds` after the beginning.
@@ -187,28 +233,14 @@ impl World {
             truncated,
             alerts: judged.collect(),
         };
-        let mut alerts: BTreeMap<AlertKey, Vec<TargetKey>> = BTreeMap::new();
-        for (key, state) in &self.states {
-            let known: std::collections::BTreeSet<_> = state.alerts().cloned().collect();
-            for alert in known {
-                alerts.entry(alert).or_default().push(key.clone());
-            }
-        }
-        let states = States { targets: self.states.clone(), alerts };
-        let step = notify(&self.context(), &input, &states);
-        assert_eq!(step, notify(&self.context(), &input, &states), "the same input decides the same");
-        self.take(step)
+        self.step(|context, states, rates| notify(context, &input, states, rates))
     }
 
     /// The clock reaches `seconds` after the beginning.
     pub(super) fn wait(&mut self, seconds: i64) -> Vec<Decision> {
         self.now = at(seconds);
-        let mut decisions = Vec::new();
-        for (key, state) in self.states.clone() {
-            let step = come_due(&self.context(), &key, &state);
-            decisions.extend(self.take(step));
-        }
-        decisions
+        let keys: Vec<TargetKey> = self.states.keys().cloned().collect();
+        self.step(|context, states, rates| come_due(context, &keys, states, rates))
     }
 
     /// The second after the beginning at which something comes due next.
@@ -218,7 +250,7 @@ impl World {
     }
 
     /// Targets and rules with an open episode.
-    pub(super) fn open_episodes(&self) -> std::collections::BTreeSet<(TargetKey, Name)> {
+    pub(super) fn open_episodes(&self) -> BTreeSet<(TargetKey, Name)> {
         let rules =
             self.states.iter().flat_map(|(key, state)| state.rules.iter().map(move |rule| (key, rule)));
         let open = rules.filter(|(_, (_, rule_state))| rule_state.episode.is_some());
@@ -226,6 +258,12 @@ impl World {
     }
 
     fn take(&mut self, step: Step) -> Vec<Decision> {
+        if let Some(controls) = step.controls {
+            let text = serde_json::to_string(&controls).unwrap();
+            let read: Controls = serde_json::from_str(&text).unwrap();
+            assert_eq!(read, controls, "controls are the same when they are written and read back");
+            self.controls = read;
+        }
         for (key, state) in step.states {
             if state.is_empty() {
                 self.states.remove(&key);
@@ -243,7 +281,7 @@ impl World {
 /// `emitted×3 scale_out +2`, one line a decision.
 fn told(decisions: &[Decision]) -> String {
     let line = |decision: &Decision| {
-        let event = decision.event.as_deref().map(|event| {
+        let event = decision.event.as_deref().or(decision.shadow.as_deref()).map(|event| {
             let value = event.adjustment.as_ref().map(|adjustment| adjustment.value);
             format!(" {} {:+}", event.action, value.unwrap_or(0))
         });

@@ -1,0 +1,99 @@
+//! What operators do to decisions: pause them, and let them go on.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::Serialize;
+
+use super::Bridge;
+use crate::domain::control::{Direction, Pattern, Pause};
+use crate::domain::name::Name;
+use crate::domain::time::Time;
+use crate::store::{self, Changes, Keys, Record};
+
+/// What is to be paused. A part that is not given covers all.
+#[derive(Debug, Clone)]
+pub struct PauseRequest {
+    /// Actions of this rule only.
+    pub rule: Option<Name>,
+    /// Actions about targets whose key this covers only.
+    pub target: Option<Pattern>,
+    /// Actions in this direction only.
+    pub direction: Option<Direction>,
+    /// After this it ends by itself.
+    pub ends_after: Option<Duration>,
+    /// Who asks for it.
+    pub author: String,
+    /// Why.
+    pub reason: String,
+}
+
+/// What is kept of it beside the decisions.
+#[derive(Serialize)]
+struct Act<'a> {
+    at: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    paused: Option<&'a Pause>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    resumed: Option<&'a Pause>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    author: Option<&'a str>,
+}
+
+impl Bridge {
+    /// Stops actions from now on, until it is ended or over. When this returns `Ok`, it is on disk.
+    ///
+    /// # Errors
+    /// The store could not write; nothing is paused.
+    pub async fn pause(&self, request: PauseRequest) -> Result<Pause, store::Error> {
+        let pause = self.0.store.transact(Keys::default(), move |view| {
+            let mut controls = (*view.controls).clone();
+            let PauseRequest { rule, target, direction, ends_after, author, reason } = request.clone();
+            let until = ends_after.map(|after| view.now.after(after));
+            let pause = Pause { id: 0, rule, target, direction, since: view.now, until, author, reason };
+            let id = controls.pause(pause.clone());
+            let pause = Pause { id, ..pause };
+            let record = record(view.now, Some(&pause), None, None);
+            (Changes { controls: Some(Arc::new(controls)), record, ..Changes::default() }, pause)
+        });
+        let pause = pause.await?;
+        tracing::info!(pause = pause.id, author = pause.author, reason = pause.reason, "paused");
+        Ok(pause)
+    }
+
+    /// Ends a pause: what it has stopped is looked at again at once. `None` if there is none of this
+    /// number.
+    ///
+    /// # Errors
+    /// The store could not write; nothing has changed.
+    pub async fn resume(&self, id: u64, author: &str) -> Result<Option<Pause>, store::Error> {
+        let by = author.to_owned();
+        let ended = self.0.store.transact(Keys::default(), move |view| {
+            let mut controls = (*view.controls).clone();
+            let Some(pause) = controls.resume(id) else { return (Changes::default(), None) };
+            let record = record(view.now, None, Some(&pause), Some(&by));
+            (Changes { controls: Some(Arc::new(controls)), record, ..Changes::default() }, Some(pause))
+        });
+        let ended = ended.await?;
+        if ended.is_some() {
+            tracing::info!(pause = id, author, "resumed");
+        }
+        Ok(ended)
+    }
+
+    /// The pauses that are not over, oldest first.
+    pub fn pauses(&self) -> Vec<Pause> {
+        self.0.store.controls().pauses(self.0.store.now()).cloned().collect()
+    }
+}
+
+fn record(
+    now: Time,
+    paused: Option<&Pause>,
+    resumed: Option<&Pause>,
+    author: Option<&str>,
+) -> Option<Record> {
+    let act = Act { at: now.to_millis_text(), paused, resumed, author };
+    let body = serde_json::to_string(&act).ok()?;
+    Some(Record { targets: Vec::new(), body })
+}

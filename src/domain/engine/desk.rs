@@ -1,0 +1,73 @@
+//! What one step works with beside the states: what it reads, and what it changes for all targets.
+
+use std::borrow::Cow;
+use std::collections::BTreeSet;
+
+use super::{Context, Unsent};
+use crate::domain::control::Controls;
+use crate::domain::name::Name;
+use crate::domain::rate::Rates;
+use crate::domain::rule::{Mode, Rule};
+use crate::domain::state::Kept;
+use crate::domain::target::TargetKey;
+use crate::domain::verdict::Verdict;
+
+pub struct Desk<'a> {
+    pub context: &'a Context<'a>,
+    controls: Cow<'a, Controls>,
+    pub rates: &'a mut Rates,
+    /// Ids of the events that this step has cancelled.
+    superseded: BTreeSet<&'a str>,
+}
+
+impl<'a> Desk<'a> {
+    pub fn new(context: &'a Context<'a>, rates: &'a mut Rates) -> Self {
+        Self { context, controls: Cow::Borrowed(context.controls), rates, superseded: BTreeSet::new() }
+    }
+
+    /// The controls, with what this step has changed so far.
+    pub fn controls(&self) -> &Controls {
+        &self.controls
+    }
+
+    pub fn controls_mut(&mut self) -> &mut Controls {
+        self.controls.to_mut()
+    }
+
+    /// The controls, if this step has changed them.
+    pub fn changed(self) -> Option<Controls> {
+        let version = self.context.controls.version;
+        match self.controls {
+            Cow::Owned(controls) if controls.version != version => Some(controls),
+            _ => None,
+        }
+    }
+
+    /// A rule as it is now.
+    pub fn rule(&self, name: &Name) -> Option<&'a Rule> {
+        self.context.rules.rule(name)
+    }
+
+    pub fn is_shadow(&self, name: &Name) -> bool {
+        self.rule(name).is_some_and(|rule| rule.mode == Mode::Shadow)
+    }
+
+    /// The sources of these that have a heartbeat.
+    pub fn with_heartbeat<'s>(&self, sources: &'s [Name]) -> impl Iterator<Item = &'s Name> + use<'s, 'a> {
+        let known = self.context.with_heartbeat;
+        sources.iter().filter(move |source| known.contains(*source))
+    }
+
+    /// Nobody waits any more for what was kept.
+    pub fn let_go(&mut self, kept: &Kept) {
+        if let (Some(Verdict::OverBudget), Some(turn)) = (kept.stopped_by, kept.due) {
+            self.rates.give_back(turn);
+        }
+    }
+
+    /// What an event that adds capacity cancels about a target, each once.
+    pub fn supersede(&mut self, key: &TargetKey) -> Vec<&'a Unsent> {
+        let unsent = self.context.unsent.get(key).into_iter().flatten();
+        unsent.filter(|unsent| self.superseded.insert(&unsent.id)).collect()
+    }
+}
