@@ -20,8 +20,6 @@ mod guard;
 mod input;
 mod occurrence;
 #[cfg(test)]
-mod properties;
-#[cfg(test)]
 mod tests;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};

@@ -264,9 +264,7 @@ fn beside(setup: Setup, second: &str, change: impl FnOnce(&mut Rule)) -> World {
     let (first, mut other) = (world.rules.rules()[0].clone(), world.rules.rules()[1].clone());
     other.name = name(second);
     change(&mut other);
-    let mut templates = Templates::new();
-    templates.template("{{ labels.zone | default('any') }}").unwrap();
-    world.rules = RuleTable::new(vec![first, other], templates);
+    world.rules = RuleTable::new(vec![first, other], known_templates());
     world
 }
 
@@ -359,9 +357,7 @@ fn a_repetition_needs_a_rule_that_still_repeats() {
         world.post(0, vec![firing("a", 0)]);
         let mut rule = world.rules.rules()[0].clone();
         rule.on_firing.as_mut().unwrap().repeat = repeat;
-        let mut templates = Templates::new();
-        templates.template("{{ labels.zone | default('any') }}").unwrap();
-        world.rules = RuleTable::new(vec![rule], templates);
+        world.rules = RuleTable::new(vec![rule], known_templates());
         world
     };
     assert_eq!(told(&with(Repeat::Never).wait(300)), "withdrawn×1");
@@ -379,9 +375,7 @@ fn a_repetition_waits_for_its_cooldown_and_no_second_window() {
     let mut world = while_firing(3);
     let mut rule = world.rules.rules()[0].clone();
     rule.on_firing.as_mut().unwrap().action.stabilization_window = 2 * MINUTE;
-    let mut templates = Templates::new();
-    templates.template("{{ labels.zone | default('any') }}").unwrap();
-    world.rules = RuleTable::new(vec![rule], templates);
+    world.rules = RuleTable::new(vec![rule], known_templates());
     assert_eq!(told(&world.post(0, vec![firing("a", 0)])), "stabilizing×1");
     assert_eq!(told(&world.wait(120)), "emitted×1 scale_out +2");
     assert_eq!(told(&world.wait(420)), "emitted×1 scale_out +2");
@@ -393,9 +387,7 @@ fn a_repetition_that_a_guard_has_stopped_is_withdrawn_with_its_episode() {
     let mut world = while_firing(3);
     let mut rule = world.rules.rules()[0].clone();
     (rule.budget, rule.on_resolved) = (budget, None);
-    let mut templates = Templates::new();
-    templates.template("{{ labels.zone | default('any') }}").unwrap();
-    world.rules = RuleTable::new(vec![rule], templates);
+    world.rules = RuleTable::new(vec![rule], known_templates());
     world.post(0, vec![firing("a", 0)]);
     assert_eq!(told(&world.wait(300)), "over_budget×1");
     assert_eq!(told(&world.post(400, vec![resolved("a", 0, 390)])), "withdrawn×1, no_action×1");

@@ -19,8 +19,10 @@ use crate::domain::target::Platform;
 use crate::domain::template::Templates;
 use crate::domain::verdict::Phase;
 
+mod controls;
 mod episodes;
 mod guards;
+mod properties;
 
 const MINUTE: Duration = Duration::from_secs(60);
 const POLICY: Policy = Policy {
@@ -29,7 +31,7 @@ const POLICY: Policy = Policy {
     per_minute: PerMinute { scale_out: 0, scale_in: 0 },
 };
 
-pub(super) fn name(text: &str) -> Name {
+fn name(text: &str) -> Name {
     Name::new(text).unwrap()
 }
 
@@ -43,7 +45,7 @@ fn at_once(change: Change) -> Action {
 }
 
 /// A world with one source, one rule called `pods` on `alertname = Pending`, and a clock.
-pub(super) struct World {
+struct World {
     rules: RuleTable,
     source: Arc<Source>,
     states: BTreeMap<TargetKey, Arc<TargetState>>,
@@ -55,7 +57,7 @@ pub(super) struct World {
     created: Time,
 }
 
-pub(super) struct Setup {
+struct Setup {
     on_firing: Option<FiringAction>,
     on_resolved: Option<ResolvedAction>,
     mode: Mode,
@@ -150,25 +152,20 @@ fn alert(status: Status, pod: &str, starts: i64, ends: Option<i64>) -> Alert {
     }
 }
 
-pub(super) fn firing(pod: &str, starts: i64) -> Alert {
+fn firing(pod: &str, starts: i64) -> Alert {
     alert(Status::Firing, pod, starts, None)
 }
 
-pub(super) fn resolved(pod: &str, starts: i64, ends: i64) -> Alert {
+fn resolved(pod: &str, starts: i64, ends: i64) -> Alert {
     alert(Status::Resolved, pod, starts, Some(ends))
 }
 
 /// Scale out by 2 and in by 1, with these cooldowns and this stabilization window, in minutes.
-fn guarded(out_cooldown: i64, in_cooldown: i64, window: i64) -> Setup {
-    guarded_seconds(60 * out_cooldown, 60 * in_cooldown, 60 * window)
-}
-
-/// The same in seconds.
-pub(super) fn guarded_seconds(out_cooldown: i64, in_cooldown: i64, window: i64) -> Setup {
-    let seconds = |seconds: i64| Duration::from_secs(seconds.unsigned_abs());
+fn guarded(out_cooldown: u64, in_cooldown: u64, window: u64) -> Setup {
+    let minutes = |minutes: u64| Duration::from_secs(60 * minutes);
     let action = |change, cooldown, stabilization_window| Action { change, cooldown, stabilization_window };
-    let out = action(Change::ScaleOut(by(2)), seconds(out_cooldown), Duration::ZERO);
-    let inwards = action(Change::ScaleIn(by(1)), seconds(in_cooldown), seconds(window));
+    let out = action(Change::ScaleOut(by(2)), minutes(out_cooldown), Duration::ZERO);
+    let inwards = action(Change::ScaleIn(by(1)), minutes(in_cooldown), minutes(window));
     Setup {
         on_firing: Some(FiringAction { action: out, repeat: Repeat::OnGrowth }),
         on_resolved: Some(ResolvedAction { action: inwards }),
@@ -219,13 +216,13 @@ impl World {
         self.post_truncated(seconds, false, alerts)
     }
 
-    pub(super) fn post_truncated(
-        &mut self,
-        seconds: i64,
-        truncated: bool,
-        alerts: Vec<Alert>,
-    ) -> Vec<Decision> {
-        self.now = at(seconds);
+    fn post_truncated(&mut self, seconds: i64, truncated: bool, alerts: Vec<Alert>) -> Vec<Decision> {
+        self.arrives(at(seconds), truncated, alerts)
+    }
+
+    /// A notification arrives.
+    fn arrives(&mut self, now: Time, truncated: bool, alerts: Vec<Alert>) -> Vec<Decision> {
+        self.now = now;
         let judged = alerts.into_iter().map(|alert| Judged::new(&self.rules, &self.source, Ok(alert)));
         let input = Input {
             source: self.source.clone(),
@@ -237,24 +234,36 @@ impl World {
     }
 
     /// The clock reaches `seconds` after the beginning.
-    pub(super) fn wait(&mut self, seconds: i64) -> Vec<Decision> {
-        self.now = at(seconds);
+    fn wait(&mut self, seconds: i64) -> Vec<Decision> {
+        self.look(at(seconds))
+    }
+
+    /// Looks at all that is due or waits, as after a change of the controls or a restart.
+    fn look(&mut self, now: Time) -> Vec<Decision> {
+        self.now = now;
         let keys: Vec<TargetKey> = self.states.keys().cloned().collect();
         self.step(|context, states, rates| come_due(context, &keys, states, rates))
     }
 
-    /// The second after the beginning at which something comes due next.
-    pub(super) fn next_due(&self) -> Option<i64> {
-        let due = self.states.values().filter_map(|state| state.due()).min()?;
-        Some((due.as_millis() - at(0).as_millis()).div_euclid(1000) + i64::from(due.as_millis() % 1000 != 0))
+    /// Time passes, and whatever comes due is decided at its time. All decisions with their times.
+    fn pass(&mut self, until: Time) -> Vec<(Time, Decision)> {
+        let mut told = Vec::new();
+        while let Some(due) = self.due().filter(|due| *due <= until) {
+            let due = due.max(self.now);
+            told.extend(self.look(due).into_iter().map(|decision| (due, decision)));
+        }
+        told
     }
 
-    /// Targets and rules with an open episode.
-    pub(super) fn open_episodes(&self) -> BTreeSet<(TargetKey, Name)> {
-        let rules =
-            self.states.iter().flat_map(|(key, state)| state.rules.iter().map(move |rule| (key, rule)));
-        let open = rules.filter(|(_, (_, rule_state))| rule_state.episode.is_some());
-        open.map(|(key, (name, _))| (key.clone(), name.clone())).collect()
+    /// When something comes due next.
+    fn due(&self) -> Option<Time> {
+        self.states.values().filter_map(|state| state.due()).min()
+    }
+
+    /// The second after the beginning at which something comes due next.
+    fn next_due(&self) -> Option<i64> {
+        let due = self.due()?;
+        Some((due.as_millis() - at(0).as_millis()).div_euclid(1000))
     }
 
     fn take(&mut self, step: Step) -> Vec<Decision> {
@@ -295,21 +304,30 @@ fn events(decisions: &[Decision]) -> Vec<&Event> {
 }
 
 /// The world of `setup` with a second rule, `latency`, that adds two for `alertname = Slow`.
-pub(super) fn with_a_second_rule(setup: Setup) -> World {
+fn with_a_second_rule(setup: Setup) -> World {
     let mut world = setup.world();
     let mut second = Setup::default().table(Templates::new()).rules()[0].clone();
     second.name = name("latency");
     second.matchers = Matcher::parse_list("alertname = Slow").unwrap();
     second.on_resolved = None;
     let first = world.rules.rules()[0].clone();
-    let mut templates = Templates::new();
-    templates.template("{{ labels.zone | default('any') }}").unwrap();
-    world.rules = RuleTable::new(vec![first, second], templates);
+    world.rules = RuleTable::new(vec![first, second], known_templates());
     world
 }
 
-pub(super) fn slow(fires: bool, starts: i64, ends: i64) -> Alert {
+fn slow(fires: bool, starts: i64, ends: i64) -> Alert {
     let mut alert = if fires { firing("slow", starts) } else { resolved("slow", starts, ends) };
     alert.labels = Arc::new([("alertname", "Slow"), ("nodegroup", "workers")].into_iter().collect());
     alert
+}
+
+/// The templates that the tests' rules are made of, so that rules can be changed and put into a new table.
+fn known_templates() -> Templates {
+    let mut templates = Templates::new();
+    for text in
+        ["nodegroup", "{{ labels.nodegroup }}", "{{ labels.cluster }}", "{{ labels.zone | default('any') }}"]
+    {
+        templates.template(text).unwrap();
+    }
+    templates
 }

@@ -1,0 +1,430 @@
+//! What holds whatever arrives: random histories of six rules at two targets, on a virtual clock, held to
+//! the millisecond against a model that knows nothing of the engine.
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::domain::control::{Direction, Pattern, Pause};
+use crate::domain::event::Event;
+use crate::domain::rule::{HoldTemplate, PartialTemplate};
+
+const OUT_COOLDOWN: Duration = Duration::from_millis(180_500);
+const IN_COOLDOWN: Duration = Duration::from_secs(600);
+const WINDOW: Duration = Duration::from_millis(300_250);
+const BUDGET: Budget = Budget { events: NonZeroU32::new(4).unwrap(), per: Duration::from_secs(1800) };
+
+/// Rules by their names and the alerts that they take. `trial` is a shadow of `pods`, `freeze` holds.
+const RULES: [(&str, &str); 6] = [
+    ("trial", "Pending"),
+    ("pods", "Pending"),
+    ("latency", "Slow"),
+    ("idle", "Idle"),
+    ("renewed", "Renewed"),
+    ("freeze", "Deploy"),
+];
+/// Alerts: four of each name but two of `Idle`, even ones about one target and odd ones about another, then
+/// one `Deploy`, and the heartbeat.
+const ALERTS: [&str; 15] = [
+    "Pending", "Pending", "Pending", "Pending", "Slow", "Slow", "Slow", "Slow", "Idle", "Idle", "Renewed",
+    "Renewed", "Renewed", "Deploy", "Watchdog",
+];
+
+fn action(change: Change, cooldown: Duration, stabilization_window: Duration) -> Action {
+    Action { change, cooldown, stabilization_window }
+}
+
+fn rule(kind: &str, alertname: &str) -> Rule {
+    let base = Setup::default().table(Templates::new()).rules()[0].clone();
+    let matchers = Matcher::parse_list(&format!("alertname = {alertname}")).unwrap();
+    let base = Rule { name: name(kind), matchers, on_resolved: None, ..base };
+    let fires = |action| Some(FiringAction { action, repeat: Repeat::OnGrowth });
+    let out = action(Change::ScaleOut(by(2)), OUT_COOLDOWN, Duration::ZERO);
+    let inwards = action(Change::ScaleIn(by(1)), IN_COOLDOWN, WINDOW);
+    match kind {
+        "pods" | "trial" => Rule {
+            on_firing: fires(out),
+            on_resolved: Some(ResolvedAction { action: inwards }),
+            mode: if kind == "trial" { Mode::Shadow } else { Mode::Active },
+            continues: kind == "trial",
+            budget: Some(BUDGET),
+            ..base
+        },
+        "latency" => Rule { on_firing: fires(at_once(Change::ScaleOut(by(1)))), ..base },
+        "idle" => Rule { on_firing: fires(inwards), ..base },
+        "renewed" => Rule {
+            on_firing: Some(FiringAction {
+                action: out,
+                repeat: Repeat::WhileFiring { max_emissions: NonZeroU32::new(3).unwrap() },
+            }),
+            on_resolved: Some(ResolvedAction { action: inwards }),
+            budget: Some(BUDGET),
+            ..base
+        },
+        _ => Rule {
+            target: Aim::Hold(HoldTemplate {
+                covers: PartialTemplate::default(),
+                blocks: vec![Direction::ScaleIn],
+            }),
+            on_firing: None,
+            ..base
+        },
+    }
+}
+
+/// The world of all rules but those that are left out.
+fn world(without: &[&str]) -> World {
+    let mut world = Setup::default().world();
+    let rules = RULES.iter().filter(|(kind, _)| !without.contains(kind));
+    world.rules =
+        RuleTable::new(rules.map(|(kind, alertname)| rule(kind, alertname)).collect(), known_templates());
+    let source = Arc::get_mut(&mut world.source).unwrap();
+    source.heartbeat = Matcher::parse_list("alertname = Watchdog").unwrap();
+    world
+}
+
+/// What happens, each this many milliseconds after what came before.
+#[derive(Debug, Clone)]
+enum Act {
+    /// A notification: which alerts, whether each fires, and how many seconds ago that began or ended.
+    Post { alerts: Vec<(usize, bool, i64)>, truncated: bool },
+    /// An operator pauses a part, for this many seconds or until further notice.
+    Pause { part: u8, seconds: Option<u16> },
+    /// The oldest pause is ended.
+    Resume,
+    /// Nothing arrives.
+    Wait,
+}
+
+fn history() -> impl Strategy<Value = Vec<(i64, Act)>> {
+    let alert = (0..ALERTS.len(), prop::bool::weighted(0.6), 0..400_i64);
+    // As Alertmanager sends them, a notification speaks of an alert once.
+    let alerts = prop::collection::vec(alert, 1..6).prop_map(|mut alerts| {
+        alerts.sort_by_key(|(number, ..)| *number);
+        alerts.dedup_by_key(|(number, ..)| *number);
+        alerts
+    });
+    let act = prop_oneof![
+        12 => (alerts, prop::bool::weighted(0.1)).prop_map(|(alerts, truncated)| Act::Post { alerts, truncated }),
+        1 => (0..6_u8, prop::option::of(1..3000_u16)).prop_map(|(part, seconds)| Act::Pause { part, seconds }),
+        2 => Just(Act::Resume),
+        2 => Just(Act::Wait),
+    ];
+    let lapse = prop_oneof![0..30_000_i64, 0..1_200_000_i64];
+    // Whoever watches is nearly always heard first, or hardly anything would ever be taken away.
+    let begin = Act::Post { alerts: vec![(14, true, 1)], truncated: false };
+    prop::collection::vec((lapse, act), 1..50).prop_map(move |mut history| {
+        history.insert(0, (0, begin.clone()));
+        history
+    })
+}
+
+fn alert_of(number: usize, fires: bool, at: Time) -> Alert {
+    let pod = number.to_string();
+    let mut alert = if fires { firing(&pod, 0) } else { resolved(&pod, 0, 0) };
+    (alert.starts_at, alert.ends_at) = if fires { (at, None) } else { (earlier(at, 50), Some(at)) };
+    let group = if number.is_multiple_of(2) { "workers" } else { "others" };
+    alert.labels = Arc::new([("alertname", ALERTS[number]), ("nodegroup", group)].into_iter().collect());
+    alert
+}
+
+fn earlier(time: Time, seconds: i64) -> Time {
+    Time::from_millis(time.as_millis() - 1000 * seconds)
+}
+
+fn set_pause(world: &mut World, now: Time, part: u8, seconds: Option<u16>) {
+    let until = seconds.map(|seconds| now.after(Duration::from_secs(seconds.into())));
+    let (author, reason) = ("ana".to_owned(), "a test".to_owned());
+    let all = Pause { id: 0, rule: None, target: None, direction: None, since: now, until, author, reason };
+    world.controls.pause(match part {
+        0 => Pause { rule: Some(name("pods")), ..all },
+        1 => Pause { target: Pattern::new("*/others"), ..all },
+        2 => Pause { direction: Some(Direction::ScaleIn), ..all },
+        3 => Pause { direction: Some(Direction::ScaleOut), ..all },
+        4 => Pause { rule: Some(name("latency")), target: Pattern::new("eks/*"), ..all },
+        _ => all,
+    });
+}
+
+/// One step of a history, its notification `copies` times: all decisions with their times. Whatever comes
+/// due on the way is decided at its time; what a change of the controls frees, at once.
+fn advance(world: &mut World, step: &(i64, Act), copies: usize) -> Vec<(Time, Decision)> {
+    let now = world.now.after(Duration::from_millis(step.0.unsigned_abs()));
+    let mut told = world.pass(now);
+    let mut decided = Vec::new();
+    match &step.1 {
+        Act::Post { alerts, truncated } => {
+            for _ in 0..copies {
+                let alerts = alerts.iter().map(|(at, fires, ago)| alert_of(*at, *fires, earlier(now, *ago)));
+                decided.extend(world.arrives(now, *truncated, alerts.collect()));
+                decided.extend(world.look(now));
+            }
+        }
+        Act::Pause { part, seconds } => set_pause(world, now, *part, *seconds),
+        Act::Resume => {
+            let oldest = world.controls.pauses(now).next().map(|pause| pause.id);
+            oldest.and_then(|id| world.controls.resume(id));
+        }
+        Act::Wait => {}
+    }
+    decided.extend(world.look(now));
+    told.extend(decided.into_iter().map(|decision| (now, decision)));
+    told
+}
+
+fn run(world: &mut World, history: &[(i64, Act)], copies: usize) -> Vec<(Time, Decision)> {
+    history.iter().flat_map(|step| advance(world, step, copies)).collect()
+}
+
+fn sent(told: &[(Time, Decision)]) -> impl Iterator<Item = (Time, &Event)> {
+    told.iter().filter_map(|(at, decision)| decision.event.as_deref().map(|event| (*at, event)))
+}
+
+fn ids(told: &[(Time, Decision)]) -> Vec<(Time, String)> {
+    sent(told).map(|(at, event)| (at, event.id.clone())).collect()
+}
+
+/// What is open: of each rule at each target, and which alerts.
+fn open(world: &World) -> BTreeSet<(TargetKey, Name, AlertKey)> {
+    let rules = world.states.iter().flat_map(|(key, state)| state.rules.iter().map(move |rule| (key, rule)));
+    let open = rules.flat_map(|(key, (name, rule))| {
+        let alerts = rule.episode.iter().flat_map(|episode| episode.open.iter());
+        alerts.map(move |open| (key.clone(), name.clone(), open.alert.clone()))
+    });
+    open.collect()
+}
+
+fn takes_away(event: &Event) -> bool {
+    event.action == "scale_in"
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 160, ..ProptestConfig::default() })]
+
+    #[test]
+    fn doubling_every_notification_adds_no_event(history in history()) {
+        let (once, twice) = (run(&mut world(&[]), &history, 1), run(&mut world(&[]), &history, 2));
+        prop_assert_eq!(ids(&once), ids(&twice));
+    }
+
+    /// To look at everything again at any moment, as after a restart, decides nothing: every state and all
+    /// controls are what was written and read back, see `World::take`.
+    #[test]
+    fn a_restart_after_any_step_changes_nothing(history in history(), restarts in prop::collection::vec(any::<bool>(), 60)) {
+        let mut told = Vec::new();
+        let mut world = world(&[]);
+        for (step, restart) in history.iter().zip(restarts) {
+            told.extend(advance(&mut world, step, 1));
+            if restart {
+                world.rates = Rates::default();
+                let again = world.look(world.now);
+                prop_assert!(again.is_empty(), "{:?}", again);
+            }
+        }
+        prop_assert_eq!(told, run(&mut super::properties::world(&[]), &history, 1));
+    }
+
+    #[test]
+    fn a_shadow_changes_nothing_for_others(history in history()) {
+        let (with, without) = (run(&mut world(&[]), &history, 1), run(&mut world(&["trial"]), &history, 1));
+        prop_assert_eq!(ids(&with), ids(&without));
+    }
+
+    #[test]
+    fn cooldowns_and_budgets_hold_to_the_millisecond(history in history()) {
+        let told = run(&mut world(&[]), &history, 1);
+        let mut free: BTreeMap<(TargetKey, bool), Time> = BTreeMap::new();
+        let mut spent: BTreeMap<(TargetKey, Name), Vec<Time>> = BTreeMap::new();
+        for (at, event) in sent(&told) {
+            let (key, takes) = (event.target.key(), takes_away(event));
+            for direction in [false, true].into_iter().filter(|takes_too| !takes_too || takes) {
+                let free = free.get(&(key.clone(), direction));
+                prop_assert!(free.is_none_or(|free| at >= *free), "{} at {at}, free at {free:?}", event.reason);
+            }
+            let cooldown = match event.rule.as_str() {
+                "latency" => Duration::ZERO,
+                _ if takes => IN_COOLDOWN,
+                _ => OUT_COOLDOWN,
+            };
+            free.entry((key.clone(), takes)).and_modify(|free| *free = at.after(cooldown).max(*free)).or_insert(at.after(cooldown));
+            if ["pods", "renewed"].contains(&event.rule.as_str()) {
+                let spent = spent.entry((key, event.rule.clone())).or_default();
+                spent.retain(|then| then.after(BUDGET.per) > at);
+                spent.push(at);
+                prop_assert!(spent.len() <= BUDGET.events.get() as usize, "over its budget");
+            }
+        }
+    }
+
+    /// Nothing takes capacity away but the end of an episode that added some, once, and a firing rule that
+    /// asks for it. Ids never repeat, and `sequence` rises for each target.
+    #[test]
+    fn every_event_has_its_reason_and_is_one_of_its_kind(history in history()) {
+        let told = run(&mut world(&[]), &history, 1);
+        let mut added: BTreeSet<&str> = BTreeSet::new();
+        let mut ids = BTreeSet::new();
+        let mut last: BTreeMap<TargetKey, u64> = BTreeMap::new();
+        for (_, event) in sent(&told) {
+            prop_assert!(ids.insert(&event.id));
+            let before = last.insert(event.target.key(), event.sequence);
+            prop_assert!(before.is_none_or(|before| event.sequence > before));
+            match (event.phase, event.rule.as_str()) {
+                (Phase::Firing, "idle") => prop_assert!(takes_away(event)),
+                (Phase::Firing, _) => {
+                    prop_assert!(!takes_away(event));
+                    added.insert(&event.episode.id);
+                }
+                (Phase::Resolved, _) => {
+                    prop_assert!(added.remove(event.episode.id.as_str()), "nothing to undo, or undone before");
+                }
+            }
+        }
+    }
+
+    /// A target shrinks only after a calm that was watched; while no other rule has an episode open that
+    /// added capacity; and while nothing holds or pauses it. Neither does it grow while that is paused.
+    #[test]
+    fn a_target_shrinks_only_in_a_calm(history in history()) {
+        let mut world = world(&[]);
+        let mut opened: BTreeMap<TargetKey, Time> = BTreeMap::new();
+        let mut added: BTreeSet<(TargetKey, String)> = BTreeSet::new();
+        let mut watched_since = None;
+        for step in &history {
+            let before = open(&world);
+            let told = advance(&mut world, step, 1);
+            let after = open(&world);
+            let is_open = |of: &BTreeSet<(TargetKey, Name, AlertKey)>, rule: &str| of.iter().any(|(_, name, _)| name.as_str() == rule);
+            for (at, event) in sent(&told) {
+                let key = event.target.key();
+                if takes_away(event) {
+                    prop_assert!(!is_open(&before, "freeze") || !is_open(&after, "freeze"), "held");
+                    let calm = at.since(opened.get(&key).copied().unwrap_or(Time::from_nanos(0)));
+                    // What opened in this very step is decided before what comes due in it, and not here.
+                    prop_assert!(calm >= WINDOW || event.phase == Phase::Firing, "{} after {calm:?}", event.reason);
+                    let watched = watched_since.map(|since| at.since(since));
+                    prop_assert!(watched.is_none_or(|watched: Duration| watched >= WINDOW), "watched for {watched:?}");
+                    for rule in ["pods", "latency", "renewed"].into_iter().filter(|rule| *rule != event.rule.as_str()) {
+                        let both = before.iter().filter(|open| after.contains(*open));
+                        let outranks = both.filter(|(target, name, _)| *target == key && name.as_str() == rule).count() > 0;
+                        prop_assert!(!outranks || !added.contains(&(key.clone(), rule.to_owned())), "under {rule}");
+                    }
+                } else {
+                    added.insert((key.clone(), event.rule.to_string()));
+                }
+            }
+            for (at, decision) in &told {
+                if let (Some(key), Some(Phase::Firing), Some(rule)) = (&decision.target, decision.phase, &decision.rule)
+                    && decision.answers && rule.as_str() != "trial"
+                {
+                    opened.insert(key.clone(), *at);
+                }
+                if decision.verdict == Verdict::Heartbeat && is_open(&after, "heartbeat") && !is_open(&before, "heartbeat") {
+                    watched_since = Some(*at);
+                }
+            }
+            added.retain(|(key, rule)| after.iter().any(|(target, name, _)| target == key && name.as_str() == rule));
+            let now = world.now;
+            let pauses: Vec<Pause> = world.controls.pauses(now).cloned().collect();
+            for (_, event) in sent(&told).filter(|(at, _)| *at == now) {
+                let change = if takes_away(event) { Change::ScaleIn(by(1)) } else { Change::ScaleOut(by(1)) };
+                let covers = |pause: &Pause| pause.since < now && pause.covers(&event.rule, &event.target.key(), &change, now);
+                prop_assert!(!pauses.iter().any(covers), "paused");
+            }
+        }
+    }
+
+    /// What is kept is decided at its time or replaced: nothing is ever late, and when all is over and
+    /// nothing is heard any more, nothing waits.
+    #[test]
+    fn nothing_is_kept_beyond_its_time(history in history()) {
+        let mut world = world(&[]);
+        for step in &history {
+            advance(&mut world, step, 1);
+            prop_assert!(world.due().is_none_or(|due| due > world.now));
+        }
+        let pauses: Vec<u64> = world.controls.pauses(world.now).map(|pause| pause.id).collect();
+        pauses.into_iter().for_each(|pause| drop(world.controls.resume(pause)));
+        world.look(world.now);
+        world.pass(world.now.after(Duration::from_secs(3 * 24 * 3600)));
+        let waiting: Vec<Verdict> = world.states.values().flat_map(|state| state.deferred()).collect();
+        prop_assert!(waiting.is_empty() && open(&world).is_empty(), "{waiting:?}");
+        prop_assert!(world.states.is_empty(), "{:?}", world.states);
+    }
+
+    #[test]
+    fn every_alert_is_answered(history in history()) {
+        let mut world = world(&[]);
+        for step in &history {
+            let now = world.now.after(Duration::from_millis(step.0.unsigned_abs()));
+            let Act::Post { alerts, .. } = &step.1 else { continue };
+            let told = advance(&mut world, step, 1);
+            for (number, ..) in alerts {
+                let fingerprint = format!("fp-{number}");
+                let answers = |(at, decision): &(Time, Decision)| {
+                    *at == now && decision.answers && decision.alerts.iter().any(|alert| *alert.fingerprint == *fingerprint)
+                };
+                prop_assert!(told.iter().any(answers), "alert {number} got no answer");
+            }
+        }
+    }
+}
+
+/// A group's life as an Alertmanager tells it: at each step some alerts begin or end, and the whole group is
+/// sent, with what has just ended. A copy of each notification arrives up to this many seconds later from a
+/// second one, which keeps its order too.
+fn group_life() -> impl Strategy<Value = Vec<(i64, BTreeSet<usize>, i64)>> {
+    let changes = prop::collection::btree_set(0..12_usize, 1..4);
+    prop::collection::vec((2..500_i64, changes, 0..340_i64), 1..25)
+}
+
+/// The notifications of a life with the seconds of their arrivals, the copies among them.
+fn notifications(life: &[(i64, BTreeSet<usize>, i64)], copies: bool) -> Vec<(i64, Vec<Alert>)> {
+    let mut firing: BTreeMap<usize, Time> = BTreeMap::new();
+    let (mut now, mut second) = (10, 0);
+    let mut arrivals = Vec::new();
+    for (lapse, changes, later) in life {
+        now += lapse;
+        let mut alerts = Vec::new();
+        for number in changes {
+            match firing.remove(number) {
+                Some(began) => {
+                    let mut ended = alert_of(*number, false, at(now - 1));
+                    ended.starts_at = began;
+                    alerts.push(ended);
+                }
+                None => drop(firing.insert(*number, at(now - 1))),
+            }
+        }
+        alerts.extend(firing.iter().map(|(number, began)| alert_of(*number, true, *began)));
+        arrivals.push((now, alerts.clone()));
+        if copies {
+            second = second.max(now + later);
+            arrivals.push((second, alerts));
+        }
+    }
+    // Stable: of what arrives together the original comes first.
+    arrivals.sort_by_key(|(at, _)| *at);
+    arrivals
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 256, ..ProptestConfig::default() })]
+
+    #[test]
+    fn copies_of_a_second_alertmanager_add_no_event_and_leave_the_same_open(life in group_life()) {
+        let tell = |copies: bool| {
+            let mut world = world(&[]);
+            world.arrives(at(0), false, vec![alert_of(14, true, at(0))]);
+            let mut told = Vec::new();
+            for (seconds, alerts) in notifications(&life, copies) {
+                told.extend(world.pass(at(seconds)));
+                told.extend(world.arrives(at(seconds), false, alerts).into_iter().map(|it| (at(seconds), it)));
+            }
+            let end = notifications(&life, true).last().map_or(0, |(at, _)| *at);
+            told.extend(world.pass(at(end + 361)));
+            (ids(&told), open(&world))
+        };
+        let ((alone, alone_open), (both, both_open)) = (tell(false), tell(true));
+        prop_assert_eq!(alone, both);
+        prop_assert_eq!(alone_open, both_open);
+    }
+}
