@@ -7,6 +7,10 @@
 //! The *window* holds events above the cursor. It is bounded: what does not fit stays in the store and
 //! is read when there is room again.
 
+mod cancel;
+#[cfg(test)]
+mod tests;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
@@ -49,6 +53,10 @@ pub struct Lane {
     /// Unsettled events of each target in their order; only the first may be sent.
     groups: HashMap<Group, VecDeque<i64>>,
     ready: BTreeSet<i64>,
+    /// What is known of deliveries that the window has not reached.
+    ahead: BTreeMap<i64, Ahead>,
+    /// Targets of which nothing is handed out while a transaction looks at what was not sent yet.
+    withheld: HashSet<Group>,
 }
 
 #[derive(Debug)]
@@ -64,8 +72,20 @@ struct Retry {
     group: Group,
     emitted_at: Time,
     attempts: u32,
-    /// Its time has not come.
-    waits: bool,
+    /// Until when, if its time has not come.
+    waits: Option<Time>,
+    /// It was cancelled while it was on its way: its try is the last.
+    cancelled: bool,
+}
+
+/// What rows tell of a delivery that the window has not reached. It gets its place in its target's order
+/// when the window comes to it.
+#[derive(Debug, Clone, Copy)]
+enum Ahead {
+    /// Given up or cancelled.
+    Settled,
+    /// Tried, or parked.
+    Retry { attempts: u32, due: Time },
 }
 
 /// What a lane hands out; a body that is not in memory has to be read.
@@ -102,14 +122,34 @@ impl Lane {
             waiting: BTreeSet::new(),
             groups: HashMap::new(),
             ready: BTreeSet::new(),
+            ahead: BTreeMap::new(),
+            withheld: HashSet::new(),
         }
     }
 
-    /// A delivery with a row, read when the store is opened; to be called in the order of the events.
+    /// A delivery that waits for another try, read when the store is opened; to be called in the order
+    /// of the events.
     pub fn restore(&mut self, seq: EventSeq, group: Group, emitted_at: Time, attempts: u32, due: Time) {
-        self.retries.insert(seq.0, Retry { group, emitted_at, attempts, waits: true });
-        self.groups.entry(group).or_default().push_back(seq.0);
-        self.waiting.insert((due, seq.0));
+        if seq.0 > self.read_to {
+            // Earlier ones of its target may have no row.
+            self.ahead.insert(seq.0, Ahead::Retry { attempts, due });
+        } else {
+            self.wait_for(seq.0, Retry { group, emitted_at, attempts, waits: Some(due), cancelled: false });
+        }
+    }
+
+    /// A delivery with a row that says that it is settled, read when the store is opened.
+    pub fn restore_settled(&mut self, seq: EventSeq) {
+        if seq.0 > self.read_to {
+            self.ahead.insert(seq.0, Ahead::Settled);
+        }
+    }
+
+    /// Puts what waits for another try at the end of its target's order.
+    fn wait_for(&mut self, seq: i64, retry: Retry) {
+        self.groups.entry(retry.group).or_default().push_back(seq);
+        self.waiting.extend(retry.waits.map(|due| (due, seq)));
+        self.retries.insert(seq, retry);
     }
 
     /// Counts deliveries that were committed.
@@ -139,6 +179,15 @@ impl Lane {
             return;
         }
         self.read_to = seq.0;
+        if let Some(known) = self.ahead.remove(&seq.0) {
+            self.window.insert(seq.0, Slot { group, emitted_at, body: None });
+            if let Ahead::Retry { attempts, due } = known {
+                let retry = Retry { group, emitted_at, attempts, waits: Some(due), cancelled: false };
+                self.wait_for(seq.0, retry);
+            }
+            self.advance();
+            return;
+        }
         self.window_bytes += body.len();
         self.window.insert(seq.0, Slot { group, emitted_at, body: Some(body) });
         let queue = self.groups.entry(group).or_default();
@@ -155,28 +204,38 @@ impl Lane {
         {
             self.waiting.pop_first();
             if let Some(retry) = self.retries.get_mut(&seq) {
-                retry.waits = false;
+                retry.waits = None;
             }
             self.ready_if_first(seq);
         }
         let mut handed = Vec::new();
+        let mut withheld = Vec::new();
         while handed.len() < max
             && let Some(seq) = self.ready.pop_first()
         {
+            if self.is_withheld(seq) {
+                withheld.push(seq);
+                continue;
+            }
             // One with a row may still be in the window, until the cursor passes it.
             let (body, emitted_at, attempts) = match (self.retries.get(&seq), self.window.get(&seq)) {
                 (Some(retry), _) => (None, retry.emitted_at, retry.attempts),
-                (None, Some(slot)) => (slot.body.clone(), slot.emitted_at, 0),
-                (None, None) => continue,
+                (None, Some(slot)) if slot.body.is_some() => (slot.body.clone(), slot.emitted_at, 0),
+                (None, _) => continue,
             };
             handed.push(Handed { seq: EventSeq(seq), body, emitted_at, attempts });
         }
+        self.ready.extend(withheld);
         handed
     }
 
     /// Gives back a delivery that was handed out and not tried.
     pub fn unclaim(&mut self, seq: EventSeq) {
-        self.ready_if_first(seq.0);
+        if self.is_cancelled(seq) {
+            self.finish(seq.0);
+        } else {
+            self.ready_if_first(seq.0);
+        }
     }
 
     fn group_of(&self, seq: i64) -> Option<Group> {
@@ -197,6 +256,8 @@ impl Lane {
         let known = self.retries.get(&seq.0);
         let attempts = known.map_or(0, |retry| retry.attempts).saturating_add(1);
         match (retry, dead) {
+            // The row that tells it stays, or there was never need of one.
+            (_, false) if self.is_cancelled(seq) => Row::None,
             (true, _) => Row::Retry { attempts },
             (false, true) => Row::Dead { attempts },
             (false, false) if known.is_some() => Row::Delete,
@@ -215,12 +276,16 @@ impl Lane {
         self.finish(seq.0);
     }
 
-    /// The delivery waits until `due`; it has a row now and holds the cursor back no longer.
+    /// The delivery waits until `due`; it has a row now and holds the cursor back no longer. One that was
+    /// cancelled on its way is over.
     pub fn retry(&mut self, seq: EventSeq, due: Time) {
+        if self.is_cancelled(seq) {
+            return self.finish(seq.0);
+        }
         self.give_row(seq.0);
         let Some(retry) = self.retries.get_mut(&seq.0) else { return };
         retry.attempts = retry.attempts.saturating_add(1);
-        retry.waits = true;
+        retry.waits = Some(due);
         self.waiting.insert((due, seq.0));
         self.advance();
     }
@@ -237,7 +302,8 @@ impl Lane {
             && let Some(body) = slot.body.take()
         {
             self.window_bytes -= body.len();
-            let retry = Retry { group: slot.group, emitted_at: slot.emitted_at, attempts: 0, waits: false };
+            let (group, emitted_at) = (slot.group, slot.emitted_at);
+            let retry = Retry { group, emitted_at, attempts: 0, waits: None, cancelled: false };
             self.retries.insert(seq, retry);
         }
     }
@@ -279,15 +345,17 @@ impl Lane {
             self.window_bytes -= slot.body.take().map_or(0, |body| body.len());
         }
         if let Some(queue) = self.groups.get_mut(&group) {
-            // Only the first is ever out.
-            if queue.front() == Some(&seq) {
+            // Only the first is ever out, but others may be cancelled.
+            let was_first = queue.front() == Some(&seq);
+            if was_first {
                 queue.pop_front();
             } else {
                 queue.retain(|&other| other != seq);
             }
             match queue.front().copied() {
                 None => drop(self.groups.remove(&group)),
-                Some(next) if self.retries.get(&next).is_some_and(|retry| retry.waits) => {}
+                Some(_) if !was_first => {}
+                Some(next) if self.retries.get(&next).is_some_and(|retry| retry.waits.is_some()) => {}
                 Some(next) => drop(self.ready.insert(next)),
             }
         }
@@ -345,151 +413,21 @@ impl Lane {
     /// Counts by state.
     pub fn backlog(&self) -> Backlog {
         let settled_above = self.window.values().filter(|slot| slot.body.is_none()).count() as u64;
-        let parked = self.retries.values().filter(|retry| retry.attempts == 0).count() as u64;
+        let ahead = self.ahead.values().filter_map(|known| match known {
+            Ahead::Settled => None,
+            Ahead::Retry { attempts, .. } => Some(*attempts),
+        });
+        let (parked, retrying): (Vec<u32>, Vec<u32>) = self
+            .retries
+            .values()
+            .map(|retry| retry.attempts)
+            .chain(ahead)
+            .partition(|attempts| *attempts == 0);
+        let told = self.position.passed + settled_above + self.ahead.len() as u64;
         Backlog {
-            pending: self.position.given.saturating_sub(self.position.passed + settled_above) + parked,
-            retrying: self.retries.len() as u64 - parked,
+            pending: self.position.given.saturating_sub(told) + parked.len() as u64,
+            retrying: retrying.len() as u64,
             dead: self.position.dead,
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn at(seconds: i64) -> Time {
-        Time::from_millis(seconds * 1000)
-    }
-
-    fn lane(groups: &[Group]) -> Lane {
-        let mut lane = Lane::new(Position::default());
-        for (index, group) in groups.iter().enumerate() {
-            lane.offer(EventSeq(index as i64 + 1), *group, at(0), "{}".into());
-            lane.given(1);
-        }
-        lane
-    }
-
-    fn claim(lane: &mut Lane, now: i64) -> Vec<i64> {
-        lane.claim(10, at(now)).into_iter().map(|handed| handed.seq.0).collect()
-    }
-
-    #[test]
-    fn one_event_a_target_is_out_at_a_time_and_in_order() {
-        let mut lane = lane(&[7, 7, 8]);
-        assert_eq!(claim(&mut lane, 0), [1, 3]);
-        assert_eq!(claim(&mut lane, 0), [0i64; 0]);
-        lane.delivered(EventSeq(1));
-        assert_eq!(claim(&mut lane, 0), [2]);
-    }
-
-    #[test]
-    fn a_failed_delivery_holds_its_target_back_and_no_other() {
-        let mut lane = lane(&[7, 7, 8]);
-        claim(&mut lane, 0);
-        lane.retry(EventSeq(1), at(5));
-        lane.delivered(EventSeq(3));
-        assert_eq!(claim(&mut lane, 4), [0i64; 0]);
-        assert_eq!(lane.next_due(), Some(at(5)));
-        assert_eq!(lane.backlog(), Backlog { pending: 1, retrying: 1, dead: 0 });
-        assert_eq!(claim(&mut lane, 5), [1]);
-        assert_eq!(lane.row(EventSeq(1), false, false), Row::Delete);
-        lane.delivered(EventSeq(1));
-        assert_eq!(claim(&mut lane, 5), [2]);
-    }
-
-    #[test]
-    fn a_dead_letter_releases_its_target() {
-        let mut lane = lane(&[7, 7]);
-        claim(&mut lane, 0);
-        lane.dead(EventSeq(1));
-        assert_eq!(claim(&mut lane, 0), [2]);
-        assert_eq!(lane.backlog(), Backlog { pending: 1, retrying: 0, dead: 1 });
-    }
-
-    #[test]
-    fn the_cursor_stops_before_the_first_that_is_neither_settled_nor_a_row() {
-        let mut lane = lane(&[1, 2, 3, 4]);
-        claim(&mut lane, 0);
-        let foreseen = lane.position_after(&HashSet::from([1, 3]), 0, 0);
-        lane.delivered(EventSeq(3));
-        assert_eq!(lane.position().cursor, 0);
-        lane.delivered(EventSeq(1));
-        assert_eq!((lane.position().cursor, lane.position().passed), (1, 1));
-        assert_eq!((foreseen.cursor, foreseen.passed), (1, 1));
-        lane.retry(EventSeq(2), at(9));
-        assert_eq!((lane.position().cursor, lane.position().passed), (3, 3));
-        lane.delivered(EventSeq(4));
-        assert_eq!(lane.position().cursor, 4);
-        assert_eq!(lane.backlog(), Backlog { pending: 0, retrying: 1, dead: 0 });
-    }
-
-    #[test]
-    fn tries_are_counted_while_an_earlier_event_holds_the_cursor() {
-        let mut lane = lane(&[7, 8]);
-        claim(&mut lane, 0);
-        for attempts in 1..4 {
-            assert_eq!(lane.row(EventSeq(2), true, false), Row::Retry { attempts });
-            lane.retry(EventSeq(2), at(0));
-            let handed = lane.claim(10, at(0));
-            assert_eq!((handed[0].seq.0, handed[0].attempts), (2, attempts));
-        }
-    }
-
-    #[test]
-    fn what_waits_behind_a_failed_delivery_does_not_hold_the_cursor() {
-        let mut lane = lane(&[7, 7, 8, 7, 9]);
-        claim(&mut lane, 0);
-        lane.retry(EventSeq(1), at(5));
-        assert_eq!(lane.to_park(&HashSet::new()), [0i64; 0], "nothing was delivered behind it");
-        assert_eq!(lane.to_park(&HashSet::from([3])), [2, 4]);
-        lane.parked(EventSeq(2));
-        lane.parked(EventSeq(4));
-        lane.delivered(EventSeq(3));
-        assert_eq!(lane.position().cursor, 4);
-        assert_eq!(lane.backlog(), Backlog { pending: 3, retrying: 1, dead: 0 });
-        assert_eq!(claim(&mut lane, 5), [1]);
-        lane.delivered(EventSeq(1));
-        let handed = lane.claim(10, at(5));
-        assert_eq!((handed[0].seq.0, handed[0].attempts, handed.len()), (2, 0, 1));
-        assert_eq!(lane.row(EventSeq(2), false, false), Row::Delete);
-        lane.delivered(EventSeq(2));
-        assert_eq!(claim(&mut lane, 5), [4]);
-    }
-
-    #[test]
-    fn a_target_that_fails_does_not_fill_the_window_for_others() {
-        let mut lane = lane(&vec![7; WINDOW]);
-        claim(&mut lane, 0);
-        lane.retry(EventSeq(1), at(5));
-        lane.offer(EventSeq(WINDOW as i64 + 1), 7, at(0), "{}".into());
-        assert!(!lane.has_room());
-        lane.to_park(&HashSet::new()).into_iter().for_each(|seq| lane.parked(EventSeq(seq)));
-        assert!(lane.has_room());
-    }
-
-    #[test]
-    fn what_is_settled_twice_counts_once() {
-        let mut lane = lane(&[6, 7, 7, 7]);
-        assert_eq!(claim(&mut lane, 0), [1, 2]);
-        lane.delivered(EventSeq(2));
-        assert_eq!(claim(&mut lane, 0), [3]);
-        lane.delivered(EventSeq(2));
-        lane.dead(EventSeq(2));
-        assert_eq!(claim(&mut lane, 0), [0i64; 0], "3 is out");
-        assert_eq!(lane.backlog(), Backlog { pending: 3, retrying: 0, dead: 0 });
-    }
-
-    #[test]
-    fn what_is_restored_comes_before_what_is_newer() {
-        let mut lane = Lane::new(Position { cursor: 5, given: 6, passed: 5, dead: 0 });
-        lane.restore(EventSeq(3), 7, at(0), 2, at(10));
-        lane.offer(EventSeq(6), 7, at(0), "{}".into());
-        assert_eq!(claim(&mut lane, 9), [0i64; 0]);
-        assert_eq!(claim(&mut lane, 10), [3]);
-        assert_eq!(lane.row(EventSeq(3), true, false), Row::Retry { attempts: 3 });
-        lane.delivered(EventSeq(3));
-        assert_eq!(claim(&mut lane, 10), [6]);
     }
 }
