@@ -13,6 +13,7 @@ mod clock;
 mod lane;
 mod memory;
 mod outlets;
+mod shrinking;
 mod sqlite;
 
 use std::collections::BTreeMap;

@@ -9,12 +9,17 @@ mod checkpoint;
 mod deliveries;
 mod index;
 mod prune;
+mod published;
 mod schema;
+mod supersede;
+mod tally;
 #[cfg(test)]
 mod tests;
+mod transact;
+mod watching;
 mod writer;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
@@ -31,6 +36,7 @@ use crate::domain::name::Name;
 use crate::domain::target::TargetKey;
 use crate::domain::time::Time;
 use index::{Fingerprint, Fingerprints, Index};
+use published::Published;
 use writer::{Command, Links, SharedClock, Writer};
 
 /// Events that are read at once to fill a lane's window.
@@ -43,6 +49,7 @@ pub struct Sqlite {
     reader: Arc<Mutex<Connection>>,
     outlets: Outlets,
     clock: Arc<SharedClock>,
+    published: Arc<Published>,
     hashes: Fingerprints,
     due: watch::Receiver<Option<Time>>,
     /// Closed after the connections: see [`schema::Opened`].
@@ -61,10 +68,12 @@ impl Sqlite {
             Error::Unusable(format!("cannot read the store {}: {error}", path.display()))
         };
         let hashes = Fingerprints(opened.hash_key);
-        let index = read_index(&opened.writer).map_err(broken)?;
+        let mut index = read_index(&opened.writer).map_err(broken)?;
         let outlets = Arc::new(read_outlets(&opened.writer, destinations).map_err(broken)?);
         let clock = SharedClock::start(wall, last_time(&opened.writer).map_err(broken)?);
         let clock = Arc::new(clock);
+        index.restore_watching(read_watching(&opened.writer).map_err(broken)?, clock.now());
+        let published = Arc::new(Published::read(&opened.writer).map_err(broken)?);
         let (due_sender, due) = watch::channel(index.next_due());
         let (commands, queue) = mpsc::channel();
         let (checkpoints, wanted) = mpsc::sync_channel(1);
@@ -72,8 +81,14 @@ impl Sqlite {
         let reader = schema::connect(path).map_err(broken)?;
         let (file, turn) = (opened.file.clone(), checkpoint::Turn::default());
         let folding = (file.clone(), turn.clone());
-        let links =
-            Links { outlets: outlets.clone(), clock: clock.clone(), due: due_sender, checkpoints, turn };
+        let links = Links {
+            outlets: outlets.clone(),
+            clock: clock.clone(),
+            published: published.clone(),
+            due: due_sender,
+            checkpoints,
+            turn,
+        };
         let writer = Writer::new(opened, index, hashes, links).map_err(broken)?;
         let spawn = |name: &str, run: Box<dyn FnOnce() + Send>| {
             let thread = std::thread::Builder::new().name(name.to_owned()).spawn(run);
@@ -91,6 +106,7 @@ impl Sqlite {
             reader: Arc::new(Mutex::new(reader)),
             outlets,
             clock,
+            published,
             hashes,
             due,
             _file: file,
@@ -140,11 +156,11 @@ impl Sqlite {
     }
 
     pub(super) fn controls(&self) -> Arc<Controls> {
-        Arc::default()
+        self.published.controls()
     }
 
     pub(super) fn tally(&self) -> Tally {
-        Tally::default()
+        self.published.tally(Tally::clone)
     }
 
     pub(super) fn next_due(&self) -> watch::Receiver<Option<Time>> {
@@ -235,7 +251,8 @@ impl Sqlite {
         let hash = self.hashes.target(target);
         let id = self.ask(|reply| Command::Number { hash, reply }).await?;
         self.read(move |reader| {
-            let mut former = reader.prepare_cached("SELECT id FROM former_targets WHERE hash = ?1")?;
+            let mut former =
+                reader.prepare_cached("SELECT id FROM former_targets WHERE hash = ?1 ORDER BY id")?;
             let mut ids = former.query_map([hash.0], |row| row.get(0))?.collect::<Result<Vec<i64>, _>>()?;
             ids.extend(id);
             let mut found = Vec::new();
@@ -337,12 +354,18 @@ fn read_index(writer: &Connection) -> rusqlite::Result<Index> {
     Ok(index)
 }
 
+fn read_watching(writer: &Connection) -> rusqlite::Result<BTreeSet<i64>> {
+    let mut targets = writer.prepare("SELECT target FROM watching")?;
+    targets.query_map([], |row| row.get(0))?.collect()
+}
+
 fn last_time(writer: &Connection) -> rusqlite::Result<Option<Time>> {
     let last = |table: &str| {
         let query = format!("SELECT at FROM {table} ORDER BY id DESC LIMIT 1");
         writer.query_row(&query, [], |row| row.get::<_, i64>(0)).optional()
     };
-    Ok(last("records")?.max(last("events")?).map(Time::from_nanos))
+    let last = last("records")?.max(last("events")?).max(last("controls")?);
+    Ok(last.map(Time::from_nanos))
 }
 
 fn read_outlets(writer: &Connection, destinations: &[Name]) -> rusqlite::Result<BTreeMap<Name, Arc<Outlet>>> {
@@ -373,11 +396,16 @@ fn read_outlets(writer: &Connection, destinations: &[Name]) -> rusqlite::Result<
         )?;
         let mut lane = Lane::new(position);
         let mut waiting = writer.prepare(
-            "SELECT d.event, e.target, e.at, d.attempts, d.due FROM deliveries d JOIN events e ON e.id = d.event
-             WHERE d.destination = ?1 AND d.state = ?2 ORDER BY d.event",
+            "SELECT d.event, e.target, e.at, d.attempts, d.due, d.state
+             FROM deliveries d JOIN events e ON e.id = d.event
+             WHERE d.destination = ?1 AND (d.state = ?2 OR d.event > ?3) ORDER BY d.event",
         )?;
-        let mut rows = waiting.query(params![number, schema::RETRY])?;
+        let mut rows = waiting.query(params![number, schema::RETRY, position.cursor])?;
         while let Some(row) = rows.next()? {
+            if row.get::<_, i64>(5)? != schema::RETRY {
+                lane.restore_settled(EventSeq(row.get(0)?));
+                continue;
+            }
             let (at, due) = (Time::from_nanos(row.get(2)?), Time::from_nanos(row.get(4)?));
             lane.restore(EventSeq(row.get(0)?), row.get(1)?, at, row.get(3)?, due);
         }
