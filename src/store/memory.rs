@@ -1,6 +1,6 @@
 //! A store that keeps nothing on disk: for tests, with a clock that the test moves.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -149,18 +149,7 @@ impl Memory {
         let now = self.now();
         self.inner(|inner| {
             outlet.lane(|lane| {
-                let behind = inner.events.partition_point(|(seq, ..)| seq.0 <= lane.read_to());
-                for (seq, at, event) in &inner.events[behind..] {
-                    if !lane.has_room() {
-                        break;
-                    }
-                    if event.destinations.contains(&outlet.name) {
-                        let group = inner.group(&event.target, *seq);
-                        lane.offer(*seq, group, *at, event.body.as_str().into());
-                    } else {
-                        lane.skip_to(*seq);
-                    }
-                }
+                inner.refill(&outlet.name, lane);
                 let handed = lane.claim(max, now).into_iter();
                 let claimed = handed.map(|handed| Claimed {
                     seq: handed.seq,
@@ -247,6 +236,24 @@ impl Inner {
             }
         }
         (seqs, events)
+    }
+
+    fn refill(&self, destination: &Name, lane: &mut Lane) {
+        let behind = self.events.partition_point(|(seq, ..)| seq.0 <= lane.read_to());
+        for (seq, at, event) in &self.events[behind..] {
+            if !lane.has_room() {
+                // What waits behind one that fails leaves the room to others.
+                lane.to_park(&HashSet::new()).into_iter().for_each(|seq| lane.parked(EventSeq(seq)));
+            }
+            if !lane.has_room() {
+                return;
+            }
+            if event.destinations.contains(destination) {
+                lane.offer(*seq, self.group(&event.target, *seq), *at, event.body.as_str().into());
+            } else {
+                lane.skip_to(*seq);
+            }
+        }
     }
 
     /// An event without a state of its target is in an order of its own.

@@ -15,6 +15,8 @@ mod memory;
 mod outlets;
 mod shrinking;
 mod sqlite;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
