@@ -17,6 +17,8 @@ enum Act {
     Settle(usize, usize, End),
     Restart,
     Prune,
+    /// Several of the first and the third in one commit.
+    Together(Vec<Act>),
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -27,18 +29,36 @@ enum End {
     IsGivenUp,
 }
 
+impl End {
+    fn settlement(self) -> Settlement {
+        match self {
+            Self::Arrives => Settlement::Delivered,
+            Self::Fails => retry_after(0),
+            Self::FailsForLong => retry_after(3600),
+            Self::IsGivenUp => Settlement::Dead { error: "refused".into() },
+        }
+    }
+}
+
 fn acts() -> impl Strategy<Value = Vec<Act>> {
     let kind = prop::sample::select(vec![Kind::In, Kind::In, Kind::Out, Kind::Note]);
-    let end =
-        prop::sample::select(vec![End::Arrives, End::Arrives, End::Fails, End::FailsForLong, End::IsGivenUp]);
+    let end = vec![End::Arrives, End::Arrives, End::Fails, End::FailsForLong, End::IsGivenUp];
+    let emit = (0..3_usize, kind, any::<bool>())
+        .prop_map(|(target, kind, both)| Act::Emit(target, kind, both))
+        .boxed();
+    let settle = (0..2_usize, 0..8_usize, prop::sample::select(end))
+        .prop_map(|(lane, at, end)| Act::Settle(lane, at, end))
+        .boxed();
+    let together = prop::collection::vec(prop_oneof![emit.clone(), settle.clone()], 2..8);
     let act = prop_oneof![
-        6 => (0..3_usize, kind, any::<bool>()).prop_map(|(target, kind, both)| Act::Emit(target, kind, both)),
-        4 => (0..2_usize, 1..4_usize).prop_map(|(destination, max)| Act::Claim(destination, max)),
-        4 => (0..2_usize, 0..8_usize, end).prop_map(|(destination, at, end)| Act::Settle(destination, at, end)),
+        4 => emit,
+        4 => (0..2_usize, 1..4_usize).prop_map(|(lane, max)| Act::Claim(lane, max)),
+        3 => settle,
+        2 => together.prop_map(Act::Together),
         1 => Just(Act::Restart),
         1 => Just(Act::Prune),
     ];
-    prop::collection::vec(act, 1..60)
+    prop::collection::vec(act, 1..40)
 }
 
 /// What is known of one destination's deliveries.
@@ -144,14 +164,9 @@ impl World {
 
     async fn act(&mut self, act: Act) {
         match act {
-            Act::Emit(target, kind, both) => self.emit(target, kind, both).await,
+            Act::Emit(..) | Act::Settle(..) => self.together(vec![act]).await,
+            Act::Together(acts) => self.together(acts).await,
             Act::Claim(lane, max) => drop(self.claim(lane, max).await),
-            Act::Settle(lane, at, end) => {
-                let out: Vec<i64> = self.lanes[lane].out.iter().copied().collect();
-                if let Some(seq) = out.get(at % out.len().max(1)) {
-                    self.settle(lane, *seq, end).await;
-                }
-            }
             Act::Restart => {
                 self.house.restart().await;
                 if matches!(self.house.store, Store::Sqlite(_)) {
@@ -165,10 +180,55 @@ impl World {
         }
     }
 
-    async fn emit(&mut self, target: usize, kind: Kind, both: bool) {
+    /// All in one commit: what is asked for while the writer is held up.
+    async fn together(&mut self, acts: Vec<Act>) {
+        let gate = Gate::new(&self.house.store, acts.len() > 1);
+        let mut asked = Vec::new();
+        let mut taken = BTreeSet::new();
+        let mut seq = self.targets.len() as i64;
+        for act in acts {
+            let store = self.house.store.clone();
+            match act {
+                Act::Emit(target, kind, both) => {
+                    seq += 1;
+                    let to: &[&str] = if both { &["queue", "journal"] } else { &["queue"] };
+                    let emitted = event(&format!("t{target}"), kind, &seq.to_string(), to);
+                    let task = tokio::spawn(async move {
+                        let keys = Keys { targets: vec![emitted.target.clone()], alerts: Vec::new() };
+                        store
+                            .transact(keys, move |view| (emitted.clone().changes(), ids(view)))
+                            .await
+                            .unwrap()
+                    });
+                    asked.push((Asked::Emit(target, kind, to.len()), task));
+                }
+                Act::Settle(lane, at, end) => {
+                    let out: Vec<i64> = self.lanes[lane].out.iter().copied().collect();
+                    let Some(&seq) = out.get(at % out.len().max(1)) else { continue };
+                    if taken.insert((lane, seq)) {
+                        let settled = vec![(EventSeq(seq), end.settlement())];
+                        let task = tokio::spawn(async move {
+                            store.settle(&destinations()[lane], settled).await.unwrap();
+                            Vec::new()
+                        });
+                        asked.push((Asked::Settle(lane, seq, end), task));
+                    }
+                }
+                _ => unreachable!("only what is written"),
+            }
+        }
+        gate.open().await;
+        for (asked, task) in asked {
+            let told = task.await.unwrap();
+            match asked {
+                Asked::Emit(target, kind, lanes) => self.emitted(target, kind, lanes, &told),
+                Asked::Settle(lane, seq, end) => self.lanes[lane].settled(seq, end),
+            }
+        }
+    }
+
+    fn emitted(&mut self, target: usize, kind: Kind, lanes: usize, told: &[String]) {
         let seq = self.targets.len() as i64 + 1;
-        let to: &[&str] = if both { &["queue", "journal"] } else { &["queue"] };
-        let told = self.house.emit(&format!("t{target}"), kind, &seq.to_string(), to).await;
         let told: BTreeSet<i64> = told.iter().map(|id| id.parse().unwrap()).collect();
         let open =
             self.lanes.iter().flat_map(|lane| lane.open.keys().filter(|seq| !lane.last_try.contains(seq)));
@@ -184,7 +244,7 @@ impl World {
             Kind::Out => self.cancel(&told),
             Kind::Note => {}
         }
-        for lane in &mut self.lanes[..to.len()] {
+        for lane in &mut self.lanes[..lanes] {
             lane.open.insert(seq, target);
         }
     }
@@ -209,13 +269,7 @@ impl World {
     }
 
     async fn settle(&mut self, lane: usize, seq: i64, end: End) {
-        let settlement = match end {
-            End::Arrives => Settlement::Delivered,
-            End::Fails => retry_after(0),
-            End::FailsForLong => retry_after(3600),
-            End::IsGivenUp => Settlement::Dead { error: "refused".into() },
-        };
-        self.house.settle(destinations()[lane].as_str(), EventSeq(seq), settlement).await;
+        self.house.settle(destinations()[lane].as_str(), EventSeq(seq), end.settlement()).await;
         self.lanes[lane].settled(seq, end);
     }
 
@@ -246,8 +300,41 @@ impl World {
     }
 }
 
+/// What was asked of the store and is to be told to the lanes' model.
+enum Asked {
+    Emit(usize, Kind, usize),
+    Settle(usize, i64, End),
+}
+
+/// Holds SQLite's writer up, so that what is asked for meanwhile is one batch.
+struct Gate(Option<(tokio::task::JoinHandle<()>, std::sync::mpsc::Sender<()>)>);
+
+impl Gate {
+    fn new(store: &Store, closed: bool) -> Self {
+        let Store::Sqlite(_) = store else { return Self(None) };
+        let (opener, opened) = std::sync::mpsc::channel::<()>();
+        let store = store.clone();
+        let held = closed.then(|| {
+            tokio::spawn(async move {
+                let hold = move |_: &View| (Changes::default(), opened.recv().unwrap_or(()));
+                store.transact(Keys::default(), hold).await.unwrap();
+            })
+        });
+        Self(held.map(|held| (held, opener)))
+    }
+
+    async fn open(self) {
+        // Every task asks when it runs first, and they do so in turn.
+        tokio::task::yield_now().await;
+        if let Some((held, opener)) = self.0 {
+            drop(opener);
+            held.await.unwrap();
+        }
+    }
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 96, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
 
     #[test]
     fn what_was_cancelled_is_not_sent_and_all_else_is_in_order(acts in acts()) {
