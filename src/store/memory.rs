@@ -220,7 +220,6 @@ impl Inner {
 
     /// For each wanted target the events that may make its capacity less and were not sent yet, with
     /// their numbers.
-    #[expect(clippy::type_complexity, reason = "the two halves of one answer")]
     fn unsent(
         &self,
         keys: &Keys,

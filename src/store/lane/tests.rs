@@ -104,7 +104,7 @@ fn what_waits_behind_a_failed_delivery_does_not_hold_the_cursor() {
 
 #[test]
 fn a_target_that_fails_does_not_fill_the_window_for_others() {
-    let mut lane = lane(&vec![7; WINDOW]);
+    let mut lane = lane(&[7; WINDOW]);
     claim(&mut lane, 0);
     lane.retry(EventSeq(1), at(5));
     lane.offer(EventSeq(WINDOW as i64 + 1), 7, at(0), "{}".into());

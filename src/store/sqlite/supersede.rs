@@ -12,6 +12,7 @@ use crate::domain::engine::{States, Unsent};
 use crate::domain::name::Name;
 use crate::domain::target::TargetKey;
 use crate::store::Keys;
+use crate::store::lane::Lane;
 use crate::store::shrinking::{Open, Shrinking};
 
 /// Each event with each destination that has not settled it, also those that are configured no more. The
@@ -153,7 +154,7 @@ impl Writer {
     pub(super) fn release(&mut self) {
         for name in std::mem::take(&mut self.superseding.withholding) {
             if let Some(outlet) = self.outlets.get(&name) {
-                outlet.lane(|lane| lane.release());
+                outlet.lane(Lane::release);
                 outlet.wake();
             }
         }

@@ -6,7 +6,7 @@ use super::*;
 use crate::domain::control::{Controls, Heartbeat, Pause};
 
 /// The same controls with one thing more; waking or not.
-fn changed(controls: &Controls, wakes: bool) -> Arc<Controls> {
+pub(super) fn changed(controls: &Controls, wakes: bool) -> Arc<Controls> {
     let mut controls = controls.clone();
     let pause = Pause {
         id: 0,
@@ -25,7 +25,7 @@ fn changed(controls: &Controls, wakes: bool) -> Arc<Controls> {
     Arc::new(controls)
 }
 
-async fn change(house: &House, wakes: bool) {
+pub(super) async fn change(house: &House, wakes: bool) {
     house
         .write(&[], move |view| Changes {
             controls: Some(changed(&view.controls, wakes)),
@@ -34,7 +34,7 @@ async fn change(house: &House, wakes: bool) {
         .await;
 }
 
-async fn put(house: &House, target: &str, state: TargetState) {
+pub(super) async fn put(house: &House, target: &str, state: TargetState) {
     let key = key(target);
     house
         .write(&[target], move |_| Changes {
@@ -44,17 +44,17 @@ async fn put(house: &House, target: &str, state: TargetState) {
         .await;
 }
 
-async fn look_at(house: &House, target: &str) {
+pub(super) async fn look_at(house: &House, target: &str) {
     let key = key(target);
     house.write(&[target], move |_| Changes { looked_at: vec![key.clone()], ..Changes::default() }).await;
 }
 
-async fn due(house: &House) -> Vec<String> {
+pub(super) async fn due(house: &House) -> Vec<String> {
     let due = house.store.due(10).await.unwrap();
     due.iter().map(|key| key.as_str().to_owned()).collect()
 }
 
-fn is_due_now(house: &House) -> bool {
+pub(super) fn is_due_now(house: &House) -> bool {
     house.store.next_due().borrow().is_some_and(|due| due <= house.store.now())
 }
 

@@ -1,5 +1,6 @@
 //! What both stores promise, and what SQLite keeps over a restart.
 
+mod batches;
 mod controls;
 mod properties;
 mod supersede;
@@ -74,6 +75,16 @@ impl House {
         }
     }
 
+    /// The file, as others see it.
+    fn database(&self) -> rusqlite::Connection {
+        rusqlite::Connection::open(self.dir.path().join("bridge.db")).unwrap()
+    }
+
+    fn count(&self, rows: &str) -> i64 {
+        let query = format!("SELECT count(*) FROM {rows}");
+        self.database().query_row(&query, [], |row| row.get(0)).unwrap()
+    }
+
     async fn write(&self, targets: &[&str], mut changes: impl FnMut(&View) -> Changes + Send + 'static) {
         let keys = Keys { targets: targets.iter().map(|target| key(target)).collect(), alerts: Vec::new() };
         self.store.transact(keys, move |view| (changes(view), ())).await.unwrap();
@@ -109,6 +120,34 @@ impl House {
     fn backlog(&self, destination: &str) -> (u64, u64, u64) {
         let backlog = self.store.backlog(&name(destination));
         (backlog.pending, backlog.retrying, backlog.dead)
+    }
+}
+
+/// Holds SQLite's writer up, so that what is asked for meanwhile is one batch.
+struct Gate(Option<(tokio::task::JoinHandle<()>, std::sync::mpsc::Sender<()>)>);
+
+impl Gate {
+    fn new(store: &Store, closed: bool) -> Self {
+        let Store::Sqlite(_) = store else { return Self(None) };
+        let (opener, opened) = std::sync::mpsc::channel::<()>();
+        let store = store.clone();
+        let held = closed.then(|| {
+            tokio::spawn(async move {
+                let hold = move |_: &View| (Changes::default(), opened.recv().unwrap_or(()));
+                // It may be part of the batch, and share its fate.
+                drop(store.transact(Keys::default(), hold).await);
+            })
+        });
+        Self(held.map(|held| (held, opener)))
+    }
+
+    async fn open(self) {
+        // Every task asks when it runs first, and they do so in turn.
+        tokio::task::yield_now().await;
+        if let Some((held, opener)) = self.0 {
+            drop(opener);
+            held.await.unwrap();
+        }
     }
 }
 

@@ -297,6 +297,11 @@ impl World {
                 assert!(expected.long.contains(first), "{first} is never sent");
             }
         }
+        if let Store::Sqlite(_) = self.house.store {
+            self.house.store.close().await;
+            let dead: u64 = self.lanes.iter().map(|lane| lane.dead).sum();
+            assert_eq!(self.house.count("deliveries WHERE state = 2"), dead as i64, "dead letters");
+        }
     }
 }
 
@@ -304,33 +309,6 @@ impl World {
 enum Asked {
     Emit(usize, Kind, usize),
     Settle(usize, i64, End),
-}
-
-/// Holds SQLite's writer up, so that what is asked for meanwhile is one batch.
-struct Gate(Option<(tokio::task::JoinHandle<()>, std::sync::mpsc::Sender<()>)>);
-
-impl Gate {
-    fn new(store: &Store, closed: bool) -> Self {
-        let Store::Sqlite(_) = store else { return Self(None) };
-        let (opener, opened) = std::sync::mpsc::channel::<()>();
-        let store = store.clone();
-        let held = closed.then(|| {
-            tokio::spawn(async move {
-                let hold = move |_: &View| (Changes::default(), opened.recv().unwrap_or(()));
-                store.transact(Keys::default(), hold).await.unwrap();
-            })
-        });
-        Self(held.map(|held| (held, opener)))
-    }
-
-    async fn open(self) {
-        // Every task asks when it runs first, and they do so in turn.
-        tokio::task::yield_now().await;
-        if let Some((held, opener)) = self.0 {
-            drop(opener);
-            held.await.unwrap();
-        }
-    }
 }
 
 proptest! {

@@ -153,19 +153,15 @@ async fn what_is_cancelled_is_pruned_when_all_before_it_is_settled() {
     house.emit("b", Kind::Note, "first", &["queue"]).await;
     house.emit("a", Kind::In, "in", &["queue"]).await;
     house.emit("a", Kind::Out, "out", &["queue"]).await;
-    let count = |query: &str| {
-        let database = rusqlite::Connection::open(house.dir.path().join("bridge.db")).unwrap();
-        database.query_row(query, [], |row| row.get::<_, i64>(0)).unwrap()
-    };
-    assert_eq!(count("SELECT count(*) FROM deliveries WHERE state = 3"), 1, "the cursor does not tell it");
+    assert_eq!(house.count("deliveries WHERE state = 3"), 1, "the cursor does not tell it");
     for seq in house.sends("queue", &["first", "out"]).await {
         house.settle("queue", seq, Settlement::Delivered).await;
     }
     for _ in 0..2 {
         house.store.prune(Duration::ZERO, Duration::ZERO).await.unwrap();
     }
-    assert_eq!(count("SELECT count(*) FROM deliveries"), 0);
-    assert_eq!(count("SELECT count(*) FROM events"), 0);
+    assert_eq!(house.count("deliveries"), 0);
+    assert_eq!(house.count("events"), 0);
 }
 
 #[tokio::test]
