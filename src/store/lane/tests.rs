@@ -1,6 +1,7 @@
 //! A lane by hand.
 
 use super::*;
+use crate::store::Backlog;
 
 fn at(seconds: i64) -> Time {
     Time::from_millis(seconds * 1000)

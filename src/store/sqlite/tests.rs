@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::sync::atomic::Ordering;
 
+use super::index::Index;
 use super::*;
 use crate::domain::name::Name;
 use crate::store::{Changes, NewEvent};
