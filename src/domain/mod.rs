@@ -21,4 +21,5 @@ pub mod table;
 pub mod target;
 pub mod template;
 pub mod time;
+pub mod unsent;
 pub mod verdict;

@@ -6,14 +6,21 @@
 //!
 //! Deliveries: every event has a list of destinations. For each destination the store keeps a
 //! *cursor*, up to which everything is settled, and rows only for exceptions (waiting for another
-//! try, given up). [`Store::claim`] hands out what may be sent now, and never two events about the
-//! same target at once, so a destination receives the events of a target in their order.
+//! try, given up, cancelled before the cursor came to it). [`Store::claim`] hands out what may be sent
+//! now, and never two events about the same target at once, so a destination receives the events of a
+//! target in their order.
+//!
+//! What may make capacity less is *unsent* as long as a destination has not settled it. A transaction
+//! about its target is told of it, and cancels it with an event that adds capacity.
 
 mod clock;
 mod lane;
 mod memory;
 mod outlets;
+mod shrinking;
 mod sqlite;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -137,7 +144,7 @@ pub struct Claimed {
 pub enum Settlement {
     /// It arrived.
     Delivered,
-    /// It is tried again after `delay`.
+    /// It is tried again after `delay`, unless it was cancelled on its way.
     Retry {
         /// How long to wait.
         delay: Duration,
@@ -261,8 +268,9 @@ impl Store {
         outlets.get(destination).ok_or_else(unknown)
     }
 
-    /// Hands out up to `max` deliveries that may be sent now, at most one for each target. They stay
-    /// handed out until they are settled.
+    /// Hands out up to `max` deliveries that may be sent now, at most one for each target, and none of a
+    /// target about which a transaction has just been told that something is unsent. They stay handed
+    /// out until they are settled.
     ///
     /// # Errors
     /// If the store cannot be read; nothing stays handed out then.

@@ -1,14 +1,18 @@
 //! What the writer keeps of deliveries: rows for the exceptions, and how far each destination is.
 
+use std::collections::HashSet;
+
 use rusqlite::params;
 
 use super::writer::{Batch, Writer};
 use super::{checkpoint, schema};
+use crate::domain::name::Name;
 use crate::store::lane::{Position, Row};
 use crate::store::outlets::Outlet;
 use crate::store::{EventSeq, Settlement};
 
 const PUT: &str = "INSERT OR REPLACE INTO deliveries VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
+const DELETE: &str = "DELETE FROM deliveries WHERE destination = ?1 AND event = ?2";
 
 impl Writer {
     pub(super) fn settle(
@@ -40,10 +44,12 @@ impl Writer {
                 Row::Retry { attempts } => put(schema::RETRY, attempts)?,
                 Row::Dead { attempts } => put(schema::DEAD, attempts)?,
                 Row::Delete => {
-                    self.connection
-                        .prepare_cached("DELETE FROM deliveries WHERE destination = ?1 AND event = ?2")?
-                        .execute(params![outlet.number, seq.0])?;
+                    self.connection.prepare_cached(DELETE)?.execute(params![outlet.number, seq.0])?;
                 }
+            }
+            if dead {
+                // The row of a dead letter tells enough.
+                staging.cancelled.remove(&seq.0);
             }
             staging.settled.insert(seq.0);
             staging.dead += u64::from(dead);
@@ -55,7 +61,11 @@ impl Writer {
     /// Where the lanes will stand when this batch is committed.
     pub(super) fn write_positions(&self, batch: &mut Batch) -> rusqlite::Result<()> {
         for (name, staging) in &mut batch.lanes {
-            let Some(outlet) = self.outlets.get(name) else { continue };
+            let Some(outlet) = self.outlets.get(name) else {
+                self.cancel_dormant(name, &staging.cancelled)?;
+                continue;
+            };
+            staging.settled.extend(&staging.cancelled);
             staging.parked = outlet.lane(|lane| lane.to_park(&staging.settled));
             // Nothing but the one before them keeps them waiting.
             for seq in &staging.parked {
@@ -66,6 +76,31 @@ impl Writer {
             let after =
                 outlet.lane(|lane| lane.position_after(&staging.settled, staging.dead, staging.given));
             self.write_position(outlet, after)?;
+            for &seq in &staging.cancelled {
+                self.write_cancelled(outlet, seq, after.cursor)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// A row for what is cancelled, unless the cursor tells it.
+    fn write_cancelled(&self, outlet: &Outlet, seq: i64, cursor: i64) -> rusqlite::Result<()> {
+        if seq > cursor {
+            let mut put = self.connection.prepare_cached(PUT)?;
+            put.execute(params![outlet.number, seq, schema::CANCELLED, 0, 0, ""])?;
+        } else {
+            self.connection.prepare_cached(DELETE)?.execute(params![outlet.number, seq])?;
+        }
+        Ok(())
+    }
+
+    /// Cancels deliveries of a destination that is configured no more, in case it comes back.
+    fn cancel_dormant(&self, destination: &Name, cancelled: &HashSet<i64>) -> rusqlite::Result<()> {
+        for seq in cancelled {
+            let mut put = self.connection.prepare_cached(
+                "INSERT OR REPLACE INTO deliveries SELECT id, ?2, ?3, 0, 0, '' FROM destinations WHERE name = ?1",
+            )?;
+            put.execute(params![destination.as_str(), seq, schema::CANCELLED])?;
         }
         Ok(())
     }

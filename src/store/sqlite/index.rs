@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use siphasher::sip128::{Hasher128, SipHasher13};
 
+use super::watching::{self, Watching};
 use crate::domain::state::{AlertKey, TargetState};
 use crate::domain::target::TargetKey;
 use crate::domain::time::Time;
@@ -81,6 +82,7 @@ pub struct Index {
     alerts: Map<i64>,
     shared: Map<Vec<i64>>,
     due: BTreeSet<(Time, i64)>,
+    watching: Watching,
     young: HashMap<i64, Arc<Known>>,
     old: HashMap<i64, Arc<Known>>,
 }
@@ -93,9 +95,15 @@ pub struct Staged {
     states: HashMap<i64, Option<Arc<Known>>>,
     /// What was committed before the batch, and what holds after it.
     due: HashMap<i64, (Option<Time>, Option<Time>)>,
+    watching: Vec<watching::Change>,
 }
 
 impl Index {
+    /// The targets that watch, read when the store is opened.
+    pub fn restore_watching(&mut self, all: BTreeSet<i64>, now: Time) {
+        self.watching = Watching::restore(all, now);
+    }
+
     /// Adds a target that is read when the store is opened.
     pub fn restore(&mut self, id: i64, hash: Fingerprint, due: Option<Time>, alerts: &[u8]) {
         self.targets.insert(hash, id);
@@ -164,14 +172,19 @@ impl Index {
         self.young.insert(id, known);
     }
 
-    /// Up to `max` targets that are due.
+    /// Up to `max` targets that are due: those whose time has come, then those that were woken.
     pub fn due(&self, now: Time, max: usize) -> Vec<i64> {
-        self.due.iter().take_while(|(due, _)| *due <= now).take(max).map(|&(_, id)| id).collect()
+        let due = self.due.iter().take_while(|(due, _)| *due <= now);
+        let mut found: Vec<i64> = due.take(max).map(|&(_, id)| id).collect();
+        let timely: HashSet<i64> = found.iter().copied().collect();
+        let woken = self.watching.woken().filter(|id| !timely.contains(id));
+        found.extend(woken.take(max - timely.len()));
+        found
     }
 
-    /// When the next target is due.
+    /// When the next target is due; since when, if one was woken.
     pub fn next_due(&self) -> Option<Time> {
-        self.due.first().map(|&(due, _)| due)
+        self.due.first().map(|&(due, _)| due).into_iter().chain(self.watching.since()).min()
     }
 
     /// Takes over what a batch has committed.
@@ -193,6 +206,9 @@ impl Index {
                 self.due.extend(after.map(|after| (after, id)));
             }
         }
+        for change in staged.watching {
+            self.watching.apply(change);
+        }
         for (id, known) in staged.states {
             self.old.remove(&id);
             match known {
@@ -204,6 +220,11 @@ impl Index {
 }
 
 impl Staged {
+    /// Notes what a transaction does to the targets that watch.
+    pub fn watch(&mut self, change: watching::Change) {
+        self.watching.push(change);
+    }
+
     /// Notes a target's new state, `None` where it is forgotten. `before` is the state that this one
     /// takes the place of.
     pub fn put(

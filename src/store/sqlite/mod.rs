@@ -9,9 +9,15 @@ mod checkpoint;
 mod deliveries;
 mod index;
 mod prune;
+mod published;
+mod restore;
 mod schema;
+mod supersede;
+mod tally;
 #[cfg(test)]
 mod tests;
+mod transact;
+mod watching;
 mod writer;
 
 use std::collections::BTreeMap;
@@ -23,14 +29,16 @@ use std::time::Duration;
 use rusqlite::{Connection, OptionalExtension, params};
 use tokio::sync::{oneshot, watch};
 
-use super::lane::{Handed, Lane, Position};
+use super::lane::Handed;
 use super::outlets::{Outlet, Outlets};
 use super::{Claimed, Decide, Error, EventSeq, Keys, Settlement, Tally, WallClock};
 use crate::domain::control::Controls;
 use crate::domain::name::Name;
 use crate::domain::target::TargetKey;
 use crate::domain::time::Time;
-use index::{Fingerprint, Fingerprints, Index};
+use index::Fingerprints;
+use published::Published;
+use restore::{last_time, read_index, read_outlets, read_watching};
 use writer::{Command, Links, SharedClock, Writer};
 
 /// Events that are read at once to fill a lane's window.
@@ -43,6 +51,7 @@ pub struct Sqlite {
     reader: Arc<Mutex<Connection>>,
     outlets: Outlets,
     clock: Arc<SharedClock>,
+    published: Arc<Published>,
     hashes: Fingerprints,
     due: watch::Receiver<Option<Time>>,
     /// Closed after the connections: see [`schema::Opened`].
@@ -61,10 +70,12 @@ impl Sqlite {
             Error::Unusable(format!("cannot read the store {}: {error}", path.display()))
         };
         let hashes = Fingerprints(opened.hash_key);
-        let index = read_index(&opened.writer).map_err(broken)?;
+        let mut index = read_index(&opened.writer).map_err(broken)?;
         let outlets = Arc::new(read_outlets(&opened.writer, destinations).map_err(broken)?);
         let clock = SharedClock::start(wall, last_time(&opened.writer).map_err(broken)?);
         let clock = Arc::new(clock);
+        index.restore_watching(read_watching(&opened.writer).map_err(broken)?, clock.now());
+        let published = Arc::new(Published::read(&opened.writer).map_err(broken)?);
         let (due_sender, due) = watch::channel(index.next_due());
         let (commands, queue) = mpsc::channel();
         let (checkpoints, wanted) = mpsc::sync_channel(1);
@@ -72,8 +83,14 @@ impl Sqlite {
         let reader = schema::connect(path).map_err(broken)?;
         let (file, turn) = (opened.file.clone(), checkpoint::Turn::default());
         let folding = (file.clone(), turn.clone());
-        let links =
-            Links { outlets: outlets.clone(), clock: clock.clone(), due: due_sender, checkpoints, turn };
+        let links = Links {
+            outlets: outlets.clone(),
+            clock: clock.clone(),
+            published: published.clone(),
+            due: due_sender,
+            checkpoints,
+            turn,
+        };
         let writer = Writer::new(opened, index, hashes, links).map_err(broken)?;
         let spawn = |name: &str, run: Box<dyn FnOnce() + Send>| {
             let thread = std::thread::Builder::new().name(name.to_owned()).spawn(run);
@@ -91,6 +108,7 @@ impl Sqlite {
             reader: Arc::new(Mutex::new(reader)),
             outlets,
             clock,
+            published,
             hashes,
             due,
             _file: file,
@@ -140,11 +158,11 @@ impl Sqlite {
     }
 
     pub(super) fn controls(&self) -> Arc<Controls> {
-        Arc::default()
+        self.published.controls()
     }
 
     pub(super) fn tally(&self) -> Tally {
-        Tally::default()
+        self.published.tally(Tally::clone)
     }
 
     pub(super) fn next_due(&self) -> watch::Receiver<Option<Time>> {
@@ -235,7 +253,8 @@ impl Sqlite {
         let hash = self.hashes.target(target);
         let id = self.ask(|reply| Command::Number { hash, reply }).await?;
         self.read(move |reader| {
-            let mut former = reader.prepare_cached("SELECT id FROM former_targets WHERE hash = ?1")?;
+            let mut former =
+                reader.prepare_cached("SELECT id FROM former_targets WHERE hash = ?1 ORDER BY id")?;
             let mut ids = former.query_map([hash.0], |row| row.get(0))?.collect::<Result<Vec<i64>, _>>()?;
             ids.extend(id);
             let mut found = Vec::new();
@@ -315,75 +334,4 @@ fn read_bodies(reader: &Connection, seqs: &[i64]) -> rusqlite::Result<BTreeMap<i
         bodies.extend(body.map(|body| (seq, body)));
     }
     Ok(bodies)
-}
-
-fn read_index(writer: &Connection) -> rusqlite::Result<Index> {
-    let mut index = Index::default();
-    let count: i64 =
-        writer.query_row("SELECT coalesce(max(id) - min(id) + 1, 0) FROM targets", [], |row| row.get(0))?;
-    let mut targets = writer.prepare("SELECT id, hash, due, alerts FROM targets")?;
-    let mut rows = targets.query([])?;
-    // Numbers have gaps, so this is no more than a bound.
-    index.reserve(usize::try_from(count).unwrap_or(0).min(1 << 20));
-    while let Some(row) = rows.next()? {
-        let due: Option<i64> = row.get(2)?;
-        index.restore(
-            row.get(0)?,
-            Fingerprint(row.get(1)?),
-            due.map(Time::from_nanos),
-            row.get_ref(3)?.as_blob()?,
-        );
-    }
-    Ok(index)
-}
-
-fn last_time(writer: &Connection) -> rusqlite::Result<Option<Time>> {
-    let last = |table: &str| {
-        let query = format!("SELECT at FROM {table} ORDER BY id DESC LIMIT 1");
-        writer.query_row(&query, [], |row| row.get::<_, i64>(0)).optional()
-    };
-    Ok(last("records")?.max(last("events")?).map(Time::from_nanos))
-}
-
-fn read_outlets(writer: &Connection, destinations: &[Name]) -> rusqlite::Result<BTreeMap<Name, Arc<Outlet>>> {
-    let newest: i64 = writer.query_row(
-        "SELECT max(coalesce((SELECT max(id) FROM events), 0), coalesce((SELECT max(cursor) FROM destinations), 0))",
-        [],
-        |row| row.get(0),
-    )?;
-    let mut outlets = BTreeMap::new();
-    for name in destinations {
-        // A destination that is new was given nothing before.
-        writer.execute(
-            "INSERT OR IGNORE INTO destinations (name, cursor, given, passed, dead) VALUES (?1, ?2, 0, 0, 0)",
-            params![name.as_str(), newest],
-        )?;
-        let (number, position) = writer.query_row(
-            "SELECT id, cursor, given, passed, dead FROM destinations WHERE name = ?1",
-            [name.as_str()],
-            |row| {
-                let position = Position {
-                    cursor: row.get(1)?,
-                    given: row.get(2)?,
-                    passed: row.get(3)?,
-                    dead: row.get(4)?,
-                };
-                Ok((row.get(0)?, position))
-            },
-        )?;
-        let mut lane = Lane::new(position);
-        let mut waiting = writer.prepare(
-            "SELECT d.event, e.target, e.at, d.attempts, d.due FROM deliveries d JOIN events e ON e.id = d.event
-             WHERE d.destination = ?1 AND d.state = ?2 ORDER BY d.event",
-        )?;
-        let mut rows = waiting.query(params![number, schema::RETRY])?;
-        while let Some(row) = rows.next()? {
-            let (at, due) = (Time::from_nanos(row.get(2)?), Time::from_nanos(row.get(4)?));
-            lane.restore(EventSeq(row.get(0)?), row.get(1)?, at, row.get(3)?, due);
-        }
-        let outlet = Outlet::new(name.clone(), number, lane);
-        outlet.wake();
-        outlets.insert(name.clone(), Arc::new(outlet));
-    }
-    Ok(outlets)
 }

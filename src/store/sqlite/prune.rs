@@ -24,6 +24,12 @@ const OLD_EVENTS: &str = "
             WHERE given > passed OR name IN (SELECT value FROM json_each(?3)))
         AND id NOT IN (SELECT event FROM deliveries)
         ORDER BY id LIMIT ?2)";
+/// Rows of cancelled deliveries that the cursor tells by now.
+const TOLD: &str = "
+    DELETE FROM deliveries WHERE (destination, event) IN (
+        SELECT x.destination, x.event FROM deliveries x
+        WHERE x.state = 3 AND x.event <= (SELECT cursor FROM destinations WHERE id = x.destination)
+        LIMIT ?1)";
 const OLD_RECORDS: &str = "
     SELECT id, at, targets FROM records
     WHERE id < coalesce((SELECT id FROM records WHERE at >= ?1 ORDER BY id LIMIT 1), 9223372036854775807)
@@ -51,12 +57,13 @@ impl Writer {
              (SELECT hash, id FROM former_targets WHERE gone < ?1 LIMIT ?2)",
             params![before(decisions), PRUNE as i64],
         )?;
+        let told = self.connection.execute(TOLD, [PRUNE as i64])?;
         // A destination that is configured no more keeps what it was not given.
         let events = self
             .connection
             .execute(OLD_EVENTS, params![before(delivered), PRUNE as i64, self.destination_names()])?;
         self.give_back()?;
-        Ok(records == PRUNE || former == PRUNE || events == PRUNE)
+        Ok(records == PRUNE || former == PRUNE || told == PRUNE || events == PRUNE)
     }
 
     fn give_back(&self) -> rusqlite::Result<()> {

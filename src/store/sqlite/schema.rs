@@ -12,8 +12,10 @@ use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
+use super::tally::Deltas;
+use crate::domain::state::TargetState;
 use crate::domain::time::Time;
-use crate::store::Error;
+use crate::store::{Error, Tally};
 
 /// A page of the file. Larger ones cost less CPU under load and more bytes for a lone commit.
 pub const PAGE_BYTES: i64 = 8192;
@@ -26,7 +28,7 @@ const LOCK_PAUSE: Duration = Duration::from_millis(20);
 const CACHE_KIB: i64 = 16 * 1024;
 
 /// What leads from one version of the schema to the next; `user_version` counts those done.
-const STEPS: [&str; 1] = [FIRST];
+const STEPS: [&str; 2] = [FIRST, CONTROLS_AND_SUPERSEDING];
 
 const FIRST: &str = "
 CREATE TABLE store (
@@ -90,10 +92,40 @@ CREATE TABLE deliveries (      -- the exceptions
 ) WITHOUT ROWID;
 ";
 
+/// States stay as they are: which of them watch is a table of its own, so that writing one that does not
+/// costs nothing more.
+const CONTROLS_AND_SUPERSEDING: &str = "
+CREATE TABLE controls (        -- what holds for all targets
+    id INTEGER PRIMARY KEY CHECK (id = 1),
+    at INTEGER NOT NULL,       -- when it was written
+    body TEXT NOT NULL         -- JSON
+);
+CREATE TABLE watching (        -- targets that a change of the controls may concern
+    target INTEGER PRIMARY KEY
+);
+CREATE TABLE tally (           -- what is open and what waits, over all targets; none is 0
+    kind INTEGER NOT NULL,     -- 1 open episodes of a rule, 2 what waits, by its verdict
+    name TEXT NOT NULL,
+    count INTEGER NOT NULL,
+    PRIMARY KEY (kind, name)
+) WITHOUT ROWID;
+ALTER TABLE events ADD COLUMN shrinks INTEGER NOT NULL DEFAULT 0;  -- 1 if it may make capacity less
+CREATE INDEX shrinking ON events (id) WHERE shrinks = 1;
+-- deliveries.state 3: cancelled, and the cursor does not tell it yet
+CREATE INDEX cancelled ON deliveries (destination, event) WHERE state = 3;
+UPDATE events SET shrinks = 1
+WHERE (id > (SELECT coalesce(min(cursor), 0) FROM destinations)
+       OR id IN (SELECT event FROM deliveries WHERE state = 1))
+  AND CASE WHEN json_valid(body) THEN json_extract(body, '$.data.action') = 'scale_in'
+       OR json_extract(body, '$.data.adjustment.allow_decrease') ELSE 0 END;
+";
+
 /// `deliveries.state`: waits for another try.
 pub const RETRY: i64 = 1;
 /// `deliveries.state`: a dead letter.
 pub const DEAD: i64 = 2;
+/// `deliveries.state`: cancelled. Not needed any more once the cursor has passed it.
+pub const CANCELLED: i64 = 3;
 
 /// An opened database: the writer's connection, and what holds other processes off.
 pub struct Opened {
@@ -196,6 +228,9 @@ fn migrate(writer: &mut Connection, version: usize, now: Time) -> rusqlite::Resu
     for step in &STEPS[version..] {
         transaction.execute_batch(step)?;
     }
+    if version == 1 {
+        count_states(&transaction)?;
+    }
     transaction.pragma_update(None, "user_version", STEPS.len())?;
     if version == 0 {
         transaction.execute("INSERT INTO store VALUES (1, ?1, randomblob(16))", [now.as_nanos()])?;
@@ -205,6 +240,28 @@ fn migrate(writer: &mut Connection, version: usize, now: Time) -> rusqlite::Resu
     })?;
     transaction.commit()?;
     Ok(found)
+}
+
+/// Counts what is open and notes who watches, for a store that did not do so from the beginning.
+fn count_states(transaction: &Connection) -> rusqlite::Result<()> {
+    let mut deltas = Deltas::default();
+    let mut targets = transaction.prepare("SELECT id, state FROM targets")?;
+    let mut rows = targets.query([])?;
+    while let Some(row) = rows.next()? {
+        let id: i64 = row.get(0)?;
+        let state: TargetState = match serde_json::from_str(row.get_ref(1)?.as_str()?) {
+            Ok(state) => state,
+            Err(error) => {
+                tracing::warn!(%error, target = id, "a target's state cannot be read, and is not counted");
+                continue;
+            }
+        };
+        deltas.put(&TargetState::default(), &state);
+        if state.watches() {
+            transaction.execute("INSERT INTO watching VALUES (?1)", [id])?;
+        }
+    }
+    deltas.write(transaction, &Tally::default())
 }
 
 fn unusable(path: &Path, error: &rusqlite::Error) -> Error {

@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::sync::atomic::Ordering;
 
+use super::index::Index;
 use super::*;
 use crate::domain::name::Name;
 use crate::store::{Changes, NewEvent};
@@ -71,6 +72,7 @@ fn writer(dir: &Path, pages: i64) -> Writer {
     let links = Links {
         outlets: Arc::new(read_outlets(&opened.writer, &[queue()]).unwrap()),
         clock: Arc::new(SharedClock::start(wall(), None)),
+        published: Arc::new(Published::read(&opened.writer).unwrap()),
         due: watch::channel(None).0,
         checkpoints: mpsc::sync_channel(1).0,
         turn: checkpoint::Turn::default(),

@@ -6,20 +6,24 @@ use std::sync::mpsc::{Receiver, SyncSender};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use rusqlite::{Connection, OptionalExtension, params};
+use rusqlite::Connection;
 use tokio::sync::{oneshot, watch};
 
 use super::checkpoint::{self, Turn};
-use super::index::{Fingerprint, Fingerprints, Index, Known, Staged};
+use super::index::{Fingerprint, Fingerprints, Index, Staged};
+use super::published::Published;
 use super::schema::{self, Opened};
-use crate::domain::engine::States;
+use super::supersede::Superseding;
+use super::tally::Deltas;
+use crate::domain::control::Controls;
 use crate::domain::name::Name;
-use crate::domain::state::{AlertKey, TargetState};
+use crate::domain::state::AlertKey;
 use crate::domain::target::TargetKey;
 use crate::domain::time::Time;
 use crate::store::clock::Clock;
 use crate::store::outlets::{Outlet, Outlets};
-use crate::store::{Changes, Decide, Error, EventSeq, Keys, NewEvent, Record, Settlement, View, WallClock};
+use crate::store::shrinking::Shrinking;
+use crate::store::{Decide, Error, EventSeq, Keys, Settlement, WallClock};
 
 /// What the writer is asked for. Every reply follows the commit.
 pub enum Command {
@@ -62,15 +66,17 @@ impl SharedClock {
 
 pub struct Writer {
     pub(super) connection: Connection,
-    created: Time,
-    index: Index,
-    hashes: Fingerprints,
+    pub(super) created: Time,
+    pub(super) index: Index,
+    pub(super) hashes: Fingerprints,
     pub(super) outlets: Outlets,
     pub(super) clock: Arc<SharedClock>,
+    pub(super) published: Arc<Published>,
     due: watch::Sender<Option<Time>>,
     checkpoints: SyncSender<()>,
     turn: Turn,
-    routes: HashMap<Arc<[Name]>, i64>,
+    pub(super) routes: HashMap<Arc<[Name]>, i64>,
+    pub(super) superseding: Superseding,
     next: Next,
     _lock: std::fs::File,
 }
@@ -79,6 +85,7 @@ pub struct Writer {
 pub struct Links {
     pub outlets: Outlets,
     pub clock: Arc<SharedClock>,
+    pub published: Arc<Published>,
     /// When the next target is due.
     pub due: watch::Sender<Option<Time>>,
     /// Wakes the thread that folds the log.
@@ -88,28 +95,50 @@ pub struct Links {
 
 /// The numbers that come next.
 #[derive(Clone, Copy)]
-struct Next {
-    target: i64,
-    record: i64,
-    event: i64,
+pub(super) struct Next {
+    pub(super) target: i64,
+    pub(super) record: i64,
+    pub(super) event: i64,
 }
 
 /// What a batch has done and not committed.
 pub(super) struct Batch {
-    staged: Staged,
-    next: Next,
-    events: Vec<Committed>,
+    pub(super) staged: Staged,
+    pub(super) controls: Option<Arc<Controls>>,
+    pub(super) tally: Deltas,
+    pub(super) next: Next,
+    pub(super) events: Vec<Committed>,
     pub(super) lanes: HashMap<Name, Staging>,
-    routes: Vec<(Arc<[Name]>, i64)>,
+    pub(super) routes: Vec<(Arc<[Name]>, i64)>,
+    /// Events that may make capacity less, written in this batch.
+    pub(super) shrinking: Shrinking<Fingerprint>,
+    /// Events that this batch cancels.
+    pub(super) cancelled: HashSet<i64>,
+}
+
+impl Batch {
+    fn new(next: Next) -> Self {
+        Self {
+            staged: Staged::default(),
+            controls: None,
+            tally: Deltas::default(),
+            next,
+            events: Vec::new(),
+            lanes: HashMap::new(),
+            routes: Vec::new(),
+            shrinking: Shrinking::default(),
+            cancelled: HashSet::new(),
+        }
+    }
 }
 
 /// An event to be offered to lanes once it is committed.
-struct Committed {
-    seq: EventSeq,
-    target: i64,
-    at: Time,
-    destinations: Arc<[Name]>,
-    body: Arc<str>,
+pub(super) struct Committed {
+    pub(super) seq: EventSeq,
+    pub(super) target: i64,
+    pub(super) at: Time,
+    pub(super) destinations: Arc<[Name]>,
+    pub(super) body: Arc<str>,
 }
 
 #[derive(Default)]
@@ -120,6 +149,16 @@ pub(super) struct Staging {
     pub(super) apply: Vec<(EventSeq, Option<Time>, bool)>,
     /// Get a row in this batch, since an earlier one of their target has one.
     pub(super) parked: Vec<i64>,
+    /// Are not to be sent any more.
+    pub(super) cancelled: HashSet<i64>,
+}
+
+impl Staging {
+    /// Whether the delivery has arrived or was given up.
+    pub(super) fn has_finished(&self, seq: i64) -> bool {
+        self.settled.contains(&seq)
+            && self.apply.iter().any(|(other, due, _)| other.0 == seq && due.is_none())
+    }
 }
 
 /// A reply that waits for the commit.
@@ -137,7 +176,8 @@ impl Writer {
             record: number("SELECT coalesce(max(id), 0) FROM records")? + 1,
             event: last_event + 1,
         };
-        let Links { outlets, clock, due, checkpoints, turn } = links;
+        let Links { outlets, clock, published, due, checkpoints, turn } = links;
+        let superseding = Superseding::read(&connection)?;
         clock.last_event.store(last_event, Ordering::Release);
         Ok(Self {
             connection,
@@ -146,10 +186,12 @@ impl Writer {
             hashes,
             outlets,
             clock,
+            published,
             due,
             checkpoints,
             turn,
             routes: HashMap::new(),
+            superseding,
             next,
             _lock: lock,
         })
@@ -174,13 +216,7 @@ impl Writer {
 
     /// One batch. False when it was told to close.
     pub(super) fn work(&mut self, commands: Vec<Command>) -> bool {
-        let mut batch = Batch {
-            staged: Staged::default(),
-            next: self.next,
-            events: Vec::new(),
-            lanes: HashMap::new(),
-            routes: Vec::new(),
-        };
+        let mut batch = Batch::new(self.next);
         let mut answers: Vec<Answer> = Vec::new();
         let mut open = true;
         // After an error SQLite may have rolled back by itself: what came then would be committed alone.
@@ -245,14 +281,16 @@ impl Writer {
             }
             (false, None) => Ok(()),
         };
+        self.release();
         answers.into_iter().for_each(|answer| answer(outcome.clone()));
         open
     }
 
     fn commit(&mut self, mut batch: Batch) -> Result<(), Error> {
-        let committed =
-            self.write_positions(&mut batch).and_then(|()| self.connection.execute_batch("COMMIT"));
-        match committed {
+        let written = self
+            .write_positions(&mut batch)
+            .and_then(|()| self.published.tally(|tally| batch.tally.write(&self.connection, tally)));
+        match written.and_then(|()| self.connection.execute_batch("COMMIT")) {
             Ok(()) => {
                 self.publish(batch);
                 Ok(())
@@ -281,195 +319,17 @@ impl Writer {
         schema::unavailable(error)
     }
 
-    fn transact(&mut self, batch: &mut Batch, keys: &Keys, decide: &mut Decide) -> rusqlite::Result<()> {
-        let now = self.clock.now();
-        let view = View {
-            now,
-            created: self.created,
-            states: self.states(keys, batch)?,
-            controls: Arc::default(),
-            unsent: BTreeMap::new(),
-        };
-        let changes: Changes = decide(&view);
-        for (key, state) in changes.states {
-            self.put_state(batch, now, key, state, &view.states)?;
-        }
-        if let Some(record) = &changes.record {
-            self.put_record(batch, now, record)?;
-        }
-        for event in changes.events {
-            self.put_event(batch, now, event)?;
-        }
-        Ok(())
-    }
-
-    fn states(&mut self, keys: &Keys, batch: &Batch) -> rusqlite::Result<States> {
-        let mut states = States::default();
-        for alert in &keys.alerts {
-            let ids = self.index.alert_targets(self.hashes.alert(alert), &batch.staged);
-            for id in ids {
-                if let Some(known) = self.load(id, batch)? {
-                    states.alerts.entry(alert.clone()).or_default().push(known.key.clone());
-                    states.targets.insert(known.key.clone(), known.state.clone());
-                }
-            }
-        }
-        for key in &keys.targets {
-            let id = self.index.target(self.hashes.target(key), &batch.staged);
-            if let Some(id) = id
-                && !states.targets.contains_key(key)
-                && let Some(known) = self.load(id, batch)?
-            {
-                states.targets.insert(key.clone(), known.state.clone());
-            }
-        }
-        // The engine takes the first of an alert's targets where any would do.
-        states.alerts.values_mut().for_each(|targets| targets.sort_unstable());
-        Ok(states)
-    }
-
-    fn load(&mut self, id: i64, batch: &Batch) -> rusqlite::Result<Option<Arc<Known>>> {
-        if let Some(known) = self.index.state(id, &batch.staged) {
-            return Ok(known);
-        }
-        let mut read = self.connection.prepare_cached("SELECT key, state FROM targets WHERE id = ?1")?;
-        let found = read.query_row([id], |row| {
-            let key = TargetKey::from_stored(row.get_ref(0)?.as_str()?);
-            let state: TargetState = serde_json::from_str(row.get_ref(1)?.as_str()?).map_err(|error| {
-                rusqlite::Error::FromSqlConversionFailure(1, rusqlite::types::Type::Text, Box::new(error))
-            })?;
-            Ok(Arc::new(Known { key, state: Arc::new(state) }))
-        });
-        let found = found.optional()?;
-        if let Some(known) = &found {
-            self.index.keep(id, known.clone());
-        }
-        Ok(found)
-    }
-
-    fn put_state(
-        &mut self,
-        batch: &mut Batch,
-        now: Time,
-        key: TargetKey,
-        state: TargetState,
-        seen: &States,
-    ) -> rusqlite::Result<()> {
-        let hash = self.hashes.target(&key);
-        let id = self.index.target(hash, &batch.staged);
-        let unknown = TargetState::default();
-        let before = seen.targets.get(&key).map_or(&unknown, |state| state);
-        if state.is_empty() {
-            let Some(id) = id else { return Ok(()) };
-            self.connection.prepare_cached("DELETE FROM targets WHERE id = ?1")?.execute([id])?;
-            self.connection
-                .prepare_cached("INSERT INTO former_targets VALUES (?1, ?2, ?3)")?
-                .execute(params![hash.0, id, now.as_nanos()])?;
-            batch.staged.put(&self.index, &self.hashes, id, before, None, &key);
-            return Ok(());
-        }
-        let text = serde_json::to_string(&state)
-            .map_err(|error| rusqlite::Error::ToSqlConversionFailure(Box::new(error)))?;
-        let mut alerts: Vec<u8> = Vec::with_capacity(16);
-        let mut listed = HashSet::new();
-        for alert in state.alerts().map(|alert| self.hashes.alert(alert)) {
-            if listed.insert(alert) {
-                alerts.extend(alert.0);
-            }
-        }
-        let due = state.due().map(Time::as_nanos);
-        let id = match id {
-            Some(id) => {
-                self.connection
-                    .prepare_cached("UPDATE targets SET due = ?2, alerts = ?3, state = ?4 WHERE id = ?1")?
-                    .execute(params![id, due, alerts, text])?;
-                id
-            }
-            None => {
-                let id = batch.next.target;
-                batch.next.target += 1;
-                self.connection
-                    .prepare_cached(
-                        "INSERT INTO targets (id, hash, due, alerts, key, state) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
-                    )?
-                    .execute(params![id, hash.0, due, alerts, key.as_str(), text])?;
-                id
-            }
-        };
-        let known = Arc::new(Known { key: key.clone(), state: Arc::new(state) });
-        batch.staged.put(&self.index, &self.hashes, id, before, Some(known), &key);
-        Ok(())
-    }
-
-    fn put_record(&mut self, batch: &mut Batch, now: Time, record: &Record) -> rusqlite::Result<()> {
-        let id = batch.next.record;
-        batch.next.record += 1;
-        let mut targets = Vec::with_capacity(record.targets.len() * 8);
-        for key in &record.targets {
-            // A target whose only trace is a decision without a state is not in the history.
-            let Some(target) = self.number(key, batch) else { continue };
-            targets.extend(target.to_be_bytes());
-            self.connection.prepare_cached("INSERT INTO history VALUES (?1, ?2, ?3)")?.execute(params![
-                target,
-                now.as_nanos(),
-                id
-            ])?;
-        }
-        self.connection.prepare_cached("INSERT INTO records VALUES (?1, ?2, ?3, ?4)")?.execute(params![
-            id,
-            now.as_nanos(),
-            targets,
-            record.body
-        ])?;
-        Ok(())
-    }
-
-    fn put_event(&mut self, batch: &mut Batch, now: Time, event: NewEvent) -> rusqlite::Result<()> {
-        let seq = batch.next.event;
-        batch.next.event += 1;
-        let route = self.route(batch, &event.destinations)?;
-        // An event always comes with its target's state; without one its order would be its own.
-        let target = self.number(&event.target, batch).unwrap_or(-seq);
-        self.connection
-            .prepare_cached("INSERT INTO events VALUES (?1, ?2, ?3, ?4, ?5)")?
-            .execute(params![seq, target, route, now.as_nanos(), event.body])?;
-        for destination in event.destinations.iter() {
-            batch.lanes.entry(destination.clone()).or_default().given += 1;
-        }
-        let NewEvent { destinations, body, .. } = event;
-        batch.events.push(Committed { seq: EventSeq(seq), target, at: now, destinations, body: body.into() });
-        Ok(())
-    }
-
-    /// A target's number, also of one that this transaction forgets.
-    fn number(&self, key: &TargetKey, batch: &Batch) -> Option<i64> {
-        let hash = self.hashes.target(key);
-        let staged = self.index.target(hash, &batch.staged);
-        staged.or_else(|| self.index.target(hash, &Staged::default()))
-    }
-
-    fn route(&mut self, batch: &mut Batch, destinations: &Arc<[Name]>) -> rusqlite::Result<i64> {
-        let staged = batch.routes.iter().find(|(known, _)| known == destinations);
-        if let Some(&id) = self.routes.get(destinations).or(staged.map(|(_, id)| id)) {
-            return Ok(id);
-        }
-        let names: Vec<&str> = destinations.iter().map(Name::as_str).collect();
-        let list = serde_json::to_string(&names)
-            .map_err(|error| rusqlite::Error::ToSqlConversionFailure(Box::new(error)))?;
-        self.connection.execute("INSERT OR IGNORE INTO routes (destinations) VALUES (?1)", [&list])?;
-        let id =
-            self.connection
-                .query_row("SELECT id FROM routes WHERE destinations = ?1", [&list], |row| row.get(0))?;
-        batch.routes.push((destinations.clone(), id));
-        Ok(id)
-    }
-
     /// Makes a committed batch known.
     fn publish(&mut self, batch: Batch) {
         let last_before = self.next.event - 1;
         self.next = batch.next;
         self.routes.extend(batch.routes);
         self.index.merge(batch.staged);
+        if let Some(controls) = batch.controls {
+            self.published.set_controls(controls);
+        }
+        self.published.change_tally(|tally| batch.tally.apply(tally));
+        self.superseding.merge(batch.shrinking, &batch.lanes, &batch.cancelled);
         self.clock.last_event.store(self.next.event - 1, Ordering::Release);
         for outlet in self.outlets.values() {
             let staging = batch.lanes.get(&outlet.name);
@@ -485,6 +345,9 @@ impl Writer {
                         None if *dead => lane.dead(*seq),
                         None => lane.delivered(*seq),
                     }
+                }
+                for &seq in staging.into_iter().flat_map(|staging| &staging.cancelled) {
+                    lane.cancel(EventSeq(seq));
                 }
                 if lane.read_to() < last_before {
                     return staging.is_some();

@@ -1,0 +1,346 @@
+//! A destination's deliveries in memory: what may be sent now, what is being sent, how far everything
+//! is settled. No IO and no clock; both stores keep one lane for each destination.
+//!
+//! A lane never hands out two events about the same target at once, and none before an earlier one of
+//! the same target is settled for good, so the order within a target is kept whatever fails.
+//!
+//! The *window* holds events above the cursor. It is bounded: what does not fit stays in the store and
+//! is read when there is room again.
+
+mod cancel;
+mod progress;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
+use std::sync::Arc;
+
+use super::EventSeq;
+use crate::domain::time::Time;
+
+/// Events in the window at the most; few in tests, so that they often reach beyond it.
+const WINDOW: usize = if cfg!(test) { 16 } else { 4096 };
+/// Bytes of events in the window at the most, beside one event.
+const WINDOW_BYTES: usize = 16 << 20;
+
+/// The store's number of a target.
+pub type Group = i64;
+
+/// Where a lane stands when a store is opened.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Position {
+    /// Everything up to here is settled or has a row.
+    pub cursor: i64,
+    /// Deliveries that this destination was ever given.
+    pub given: u64,
+    /// How many of them lie at or below the cursor.
+    pub passed: u64,
+    /// Dead letters.
+    pub dead: u64,
+}
+
+/// A destination's deliveries.
+#[derive(Debug)]
+pub struct Lane {
+    position: Position,
+    /// Everything in the store up to here that concerns this destination is in the window.
+    read_to: i64,
+    window: BTreeMap<i64, Slot>,
+    window_bytes: usize,
+    /// Deliveries that the cursor does not wait for, whether they wait, are ready or being sent: tried
+    /// before, parked behind one that was, or cancelled on their way.
+    retries: HashMap<i64, Retry>,
+    waiting: BTreeSet<(Time, i64)>,
+    /// Unsettled events of each target in their order; only the first may be sent.
+    groups: HashMap<Group, VecDeque<i64>>,
+    ready: BTreeSet<i64>,
+    /// What is known of deliveries that the window has not reached.
+    ahead: BTreeMap<i64, Ahead>,
+    /// Targets of which nothing is handed out while a transaction looks at what was not sent yet.
+    withheld: HashSet<Group>,
+}
+
+#[derive(Debug)]
+struct Slot {
+    group: Group,
+    emitted_at: Time,
+    /// `None` when settled, until the cursor passes it.
+    body: Option<Arc<str>>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Retry {
+    group: Group,
+    emitted_at: Time,
+    attempts: u32,
+    /// Until when, if its time has not come.
+    waits: Option<Time>,
+    /// It was cancelled while it was on its way: its try is the last.
+    cancelled: bool,
+}
+
+/// What rows tell of a delivery that the window has not reached. It gets its place in its target's order
+/// when the window comes to it.
+#[derive(Debug, Clone, Copy)]
+enum Ahead {
+    /// Given up or cancelled.
+    Settled,
+    /// Tried, or parked.
+    Retry { attempts: u32, due: Time },
+}
+
+/// What a lane hands out; a body that is not in memory has to be read.
+#[derive(Debug)]
+pub struct Handed {
+    pub seq: EventSeq,
+    pub body: Option<Arc<str>>,
+    pub emitted_at: Time,
+    pub attempts: u32,
+}
+
+/// What a store has to write when deliveries were settled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Row {
+    /// Nothing: the cursor tells it, or will.
+    None,
+    /// There was a row, and it is not needed any more.
+    Delete,
+    /// A row with this many attempts.
+    Retry { attempts: u32 },
+    /// A row of a dead letter with this many attempts.
+    Dead { attempts: u32 },
+}
+
+impl Lane {
+    /// A lane at `position`.
+    pub fn new(position: Position) -> Self {
+        Self {
+            position,
+            read_to: position.cursor,
+            window: BTreeMap::new(),
+            window_bytes: 0,
+            retries: HashMap::new(),
+            waiting: BTreeSet::new(),
+            groups: HashMap::new(),
+            ready: BTreeSet::new(),
+            ahead: BTreeMap::new(),
+            withheld: HashSet::new(),
+        }
+    }
+
+    /// A delivery that waits for another try, read when the store is opened; to be called in the order
+    /// of the events.
+    pub fn restore(&mut self, seq: EventSeq, group: Group, emitted_at: Time, attempts: u32, due: Time) {
+        if seq.0 > self.read_to {
+            // Earlier ones of its target may have no row.
+            self.ahead.insert(seq.0, Ahead::Retry { attempts, due });
+        } else {
+            self.wait_for(seq.0, Retry { group, emitted_at, attempts, waits: Some(due), cancelled: false });
+        }
+    }
+
+    /// A delivery with a row that says that it is settled, read when the store is opened.
+    pub fn restore_settled(&mut self, seq: EventSeq) {
+        if seq.0 > self.read_to {
+            self.ahead.insert(seq.0, Ahead::Settled);
+        }
+    }
+
+    /// Puts what waits for another try at the end of its target's order.
+    fn wait_for(&mut self, seq: i64, retry: Retry) {
+        self.groups.entry(retry.group).or_default().push_back(seq);
+        self.waiting.extend(retry.waits.map(|due| (due, seq)));
+        self.retries.insert(seq, retry);
+    }
+
+    /// Counts deliveries that were committed.
+    pub fn given(&mut self, count: u64) {
+        self.position.given += count;
+    }
+
+    /// How far the window reaches.
+    pub fn read_to(&self) -> i64 {
+        self.read_to
+    }
+
+    /// Whether there is room in the window.
+    pub fn has_room(&self) -> bool {
+        self.window.len() < WINDOW && self.window_bytes < WINDOW_BYTES
+    }
+
+    /// Says that up to `seq` there is nothing else for this destination.
+    pub fn skip_to(&mut self, seq: EventSeq) {
+        self.read_to = self.read_to.max(seq.0);
+        self.advance();
+    }
+
+    /// Puts an event into the window. Events come in their order, each once.
+    pub fn offer(&mut self, seq: EventSeq, group: Group, emitted_at: Time, body: Arc<str>) {
+        if seq.0 <= self.read_to {
+            return;
+        }
+        self.read_to = seq.0;
+        if let Some(known) = self.ahead.remove(&seq.0) {
+            self.window.insert(seq.0, Slot { group, emitted_at, body: None });
+            if let Ahead::Retry { attempts, due } = known {
+                let retry = Retry { group, emitted_at, attempts, waits: Some(due), cancelled: false };
+                self.wait_for(seq.0, retry);
+            }
+            self.advance();
+            return;
+        }
+        self.window_bytes += body.len();
+        self.window.insert(seq.0, Slot { group, emitted_at, body: Some(body) });
+        let queue = self.groups.entry(group).or_default();
+        queue.push_back(seq.0);
+        if queue.len() == 1 {
+            self.ready.insert(seq.0);
+        }
+    }
+
+    /// Hands out up to `max` deliveries.
+    pub fn claim(&mut self, max: usize, now: Time) -> Vec<Handed> {
+        while let Some(&(due, seq)) = self.waiting.first()
+            && due <= now
+        {
+            self.waiting.pop_first();
+            if let Some(retry) = self.retries.get_mut(&seq) {
+                retry.waits = None;
+            }
+            self.ready_if_first(seq);
+        }
+        let mut handed = Vec::new();
+        let mut withheld = Vec::new();
+        while handed.len() < max
+            && let Some(seq) = self.ready.pop_first()
+        {
+            if self.is_withheld(seq) {
+                withheld.push(seq);
+                continue;
+            }
+            // One with a row may still be in the window, until the cursor passes it.
+            let (body, emitted_at, attempts) = match (self.retries.get(&seq), self.window.get(&seq)) {
+                (Some(retry), _) => (None, retry.emitted_at, retry.attempts),
+                (None, Some(slot)) if slot.body.is_some() => (slot.body.clone(), slot.emitted_at, 0),
+                (None, _) => continue,
+            };
+            handed.push(Handed { seq: EventSeq(seq), body, emitted_at, attempts });
+        }
+        self.ready.extend(withheld);
+        handed
+    }
+
+    /// Gives back a delivery that was handed out and not tried.
+    pub fn unclaim(&mut self, seq: EventSeq) {
+        if self.is_cancelled(seq) {
+            self.finish(seq.0);
+        } else {
+            self.ready_if_first(seq.0);
+        }
+    }
+
+    fn group_of(&self, seq: i64) -> Option<Group> {
+        let slot = self.window.get(&seq).map(|slot| slot.group);
+        slot.or_else(|| self.retries.get(&seq).map(|retry| retry.group))
+    }
+
+    fn ready_if_first(&mut self, seq: i64) {
+        let first = self.group_of(seq).and_then(|group| self.groups.get(&group)?.front().copied());
+        if first == Some(seq) {
+            self.ready.insert(seq);
+        }
+    }
+
+    /// What the store has to write for a delivery that arrived, is to be tried again (`retry`), or was
+    /// given up (`dead`). Changes nothing: [`Lane::delivered`] and its sisters follow the commit.
+    pub fn row(&self, seq: EventSeq, retry: bool, dead: bool) -> Row {
+        let known = self.retries.get(&seq.0);
+        let attempts = known.map_or(0, |retry| retry.attempts).saturating_add(1);
+        match (retry, dead) {
+            // The row that tells it stays, or there was never need of one.
+            (_, false) if self.is_cancelled(seq) => Row::None,
+            (true, _) => Row::Retry { attempts },
+            (false, true) => Row::Dead { attempts },
+            (false, false) if known.is_some() => Row::Delete,
+            (false, false) => Row::None,
+        }
+    }
+
+    /// The delivery arrived.
+    pub fn delivered(&mut self, seq: EventSeq) {
+        self.finish(seq.0);
+    }
+
+    /// The delivery was given up.
+    pub fn dead(&mut self, seq: EventSeq) {
+        self.position.dead += u64::from(self.is_open(seq));
+        self.finish(seq.0);
+    }
+
+    /// The delivery waits until `due`; it has a row now and holds the cursor back no longer. One that was
+    /// cancelled on its way is over.
+    pub fn retry(&mut self, seq: EventSeq, due: Time) {
+        if self.is_cancelled(seq) {
+            return self.finish(seq.0);
+        }
+        self.give_row(seq.0);
+        let Some(retry) = self.retries.get_mut(&seq.0) else { return };
+        retry.attempts = retry.attempts.saturating_add(1);
+        retry.waits = Some(due);
+        self.waiting.insert((due, seq.0));
+        self.advance();
+    }
+
+    /// A delivery that waits behind one with a row has a row of its own now, not tried yet.
+    pub fn parked(&mut self, seq: EventSeq) {
+        self.give_row(seq.0);
+        self.advance();
+    }
+
+    /// What is unsettled in the window and has no row gets one in memory.
+    fn give_row(&mut self, seq: i64) {
+        if let Some(slot) = self.window.get_mut(&seq)
+            && let Some(body) = slot.body.take()
+        {
+            self.window_bytes -= body.len();
+            let (group, emitted_at) = (slot.group, slot.emitted_at);
+            let retry = Retry { group, emitted_at, attempts: 0, waits: None, cancelled: false };
+            self.retries.insert(seq, retry);
+        }
+    }
+
+    /// Whether this delivery is not settled for good.
+    pub fn is_open(&self, seq: EventSeq) -> bool {
+        self.retries.contains_key(&seq.0) || self.window.get(&seq.0).is_some_and(|slot| slot.body.is_some())
+    }
+
+    fn finish(&mut self, seq: i64) {
+        // What is settled twice would let the next of its target out twice.
+        let Some(group) = self.group_of(seq).filter(|_| self.is_open(EventSeq(seq))) else { return };
+        self.retries.remove(&seq);
+        if let Some(slot) = self.window.get_mut(&seq) {
+            self.window_bytes -= slot.body.take().map_or(0, |body| body.len());
+        }
+        if let Some(queue) = self.groups.get_mut(&group) {
+            // Only the first is ever out, but others may be cancelled.
+            let was_first = queue.front() == Some(&seq);
+            if was_first {
+                queue.pop_front();
+            } else {
+                queue.retain(|&other| other != seq);
+            }
+            match queue.front().copied() {
+                None => drop(self.groups.remove(&group)),
+                Some(_) if !was_first => {}
+                Some(next) if self.retries.get(&next).is_some_and(|retry| retry.waits.is_some()) => {}
+                Some(next) => drop(self.ready.insert(next)),
+            }
+        }
+        self.advance();
+    }
+
+    /// When the next delivery that waits is due.
+    pub fn next_due(&self) -> Option<Time> {
+        self.waiting.first().map(|&(due, _)| due)
+    }
+}

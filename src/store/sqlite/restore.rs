@@ -1,0 +1,103 @@
+//! What is read when the store is opened.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use rusqlite::{Connection, OptionalExtension, params};
+
+use super::index::{Fingerprint, Index};
+use super::schema;
+use crate::domain::name::Name;
+use crate::domain::time::Time;
+use crate::store::EventSeq;
+use crate::store::lane::{Lane, Position};
+use crate::store::outlets::Outlet;
+
+/// Which target has which number, which alert is known where, and what comes due when.
+pub fn read_index(writer: &Connection) -> rusqlite::Result<Index> {
+    let mut index = Index::default();
+    let count: i64 =
+        writer.query_row("SELECT coalesce(max(id) - min(id) + 1, 0) FROM targets", [], |row| row.get(0))?;
+    let mut targets = writer.prepare("SELECT id, hash, due, alerts FROM targets")?;
+    let mut rows = targets.query([])?;
+    // Numbers have gaps, so this is no more than a bound.
+    index.reserve(usize::try_from(count).unwrap_or(0).min(1 << 20));
+    while let Some(row) = rows.next()? {
+        let due: Option<i64> = row.get(2)?;
+        index.restore(
+            row.get(0)?,
+            Fingerprint(row.get(1)?),
+            due.map(Time::from_nanos),
+            row.get_ref(3)?.as_blob()?,
+        );
+    }
+    Ok(index)
+}
+
+/// The targets that watch the controls.
+pub fn read_watching(writer: &Connection) -> rusqlite::Result<BTreeSet<i64>> {
+    let mut targets = writer.prepare("SELECT target FROM watching")?;
+    targets.query_map([], |row| row.get(0))?.collect()
+}
+
+/// The last time that was written.
+pub fn last_time(writer: &Connection) -> rusqlite::Result<Option<Time>> {
+    let last = |table: &str| {
+        let query = format!("SELECT at FROM {table} ORDER BY id DESC LIMIT 1");
+        writer.query_row(&query, [], |row| row.get::<_, i64>(0)).optional()
+    };
+    let last = last("records")?.max(last("events")?).max(last("controls")?);
+    Ok(last.map(Time::from_nanos))
+}
+
+/// Where each destination stands. One that is new is added.
+pub fn read_outlets(
+    writer: &Connection,
+    destinations: &[Name],
+) -> rusqlite::Result<BTreeMap<Name, Arc<Outlet>>> {
+    let newest: i64 = writer.query_row(
+        "SELECT max(coalesce((SELECT max(id) FROM events), 0), coalesce((SELECT max(cursor) FROM destinations), 0))",
+        [],
+        |row| row.get(0),
+    )?;
+    let mut outlets = BTreeMap::new();
+    for name in destinations {
+        // A destination that is new was given nothing before.
+        writer.execute(
+            "INSERT OR IGNORE INTO destinations (name, cursor, given, passed, dead) VALUES (?1, ?2, 0, 0, 0)",
+            params![name.as_str(), newest],
+        )?;
+        let (number, position) = writer.query_row(
+            "SELECT id, cursor, given, passed, dead FROM destinations WHERE name = ?1",
+            [name.as_str()],
+            |row| {
+                let position = Position {
+                    cursor: row.get(1)?,
+                    given: row.get(2)?,
+                    passed: row.get(3)?,
+                    dead: row.get(4)?,
+                };
+                Ok((row.get(0)?, position))
+            },
+        )?;
+        let mut lane = Lane::new(position);
+        let mut waiting = writer.prepare(
+            "SELECT d.event, e.target, e.at, d.attempts, d.due, d.state
+             FROM deliveries d JOIN events e ON e.id = d.event
+             WHERE d.destination = ?1 AND (d.state = ?2 OR d.event > ?3) ORDER BY d.event",
+        )?;
+        let mut rows = waiting.query(params![number, schema::RETRY, position.cursor])?;
+        while let Some(row) = rows.next()? {
+            if row.get::<_, i64>(5)? != schema::RETRY {
+                lane.restore_settled(EventSeq(row.get(0)?));
+                continue;
+            }
+            let (at, due) = (Time::from_nanos(row.get(2)?), Time::from_nanos(row.get(4)?));
+            lane.restore(EventSeq(row.get(0)?), row.get(1)?, at, row.get(3)?, due);
+        }
+        let outlet = Outlet::new(name.clone(), number, lane);
+        outlet.wake();
+        outlets.insert(name.clone(), Arc::new(outlet));
+    }
+    Ok(outlets)
+}

@@ -1,0 +1,171 @@
+//! Events that may make capacity less and were not sent yet: a transaction is told of them, and cancels
+//! them when it adds capacity.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+
+use rusqlite::{Connection, OptionalExtension};
+
+use super::index::Fingerprint;
+use super::schema;
+use super::writer::{Batch, Staging, Writer};
+use crate::domain::engine::{States, Unsent};
+use crate::domain::name::Name;
+use crate::domain::target::TargetKey;
+use crate::store::Keys;
+use crate::store::lane::Lane;
+use crate::store::shrinking::{Open, Shrinking};
+
+/// Each event with each destination that has not settled it, also those that are configured no more. The
+/// events behind the first cursor are found by their index, those before it by their rows.
+const OPEN: &str = "
+    WITH ahead(first) AS (SELECT coalesce(min(cursor), 9223372036854775807) FROM destinations WHERE given > passed)
+    SELECT e.id AS event, e.target, d.name FROM ahead
+    JOIN events e INDEXED BY shrinking ON e.shrinks = 1 AND e.id > first
+    JOIN routes r ON r.id = e.route JOIN json_each(r.destinations) n
+    JOIN destinations d ON d.name = n.value
+    LEFT JOIN deliveries x ON x.destination = d.id AND x.event = e.id
+    WHERE x.state = ?1 OR x.state IS NULL AND e.id > d.cursor
+    UNION
+    SELECT e.id, e.target, d.name FROM deliveries x
+    JOIN events e ON e.id = x.event AND e.shrinks = 1
+    JOIN destinations d ON d.id = x.destination
+    WHERE x.state = ?1
+    ORDER BY event";
+/// The key of a target by its number, also of one that was forgotten.
+const HASH: &str = "
+    SELECT hash FROM targets WHERE id = ?1
+    UNION ALL SELECT hash FROM former_targets WHERE id = ?1 LIMIT 1";
+
+/// What is known of them. Targets go by their keys' hashes, since a target that is forgotten and comes
+/// back has another number.
+#[derive(Debug, Default)]
+pub struct Superseding {
+    shrinking: Shrinking<Fingerprint>,
+    /// Destinations whose lanes withhold something until the batch is over.
+    withholding: BTreeSet<Name>,
+}
+
+/// What a transaction is told, and the numbers of the events.
+#[derive(Debug, Default)]
+pub struct Found {
+    pub events: BTreeMap<TargetKey, Vec<Unsent>>,
+    pub seqs: BTreeMap<TargetKey, Vec<i64>>,
+}
+
+impl Superseding {
+    /// Finds out which there are, when the store is opened.
+    pub fn read(connection: &Connection) -> rusqlite::Result<Self> {
+        let mut shrinking = Shrinking::default();
+        let mut found = connection.prepare(OPEN)?;
+        let mut rows = found.query([schema::RETRY])?;
+        let mut events: BTreeMap<i64, (i64, Vec<Name>)> = BTreeMap::new();
+        while let Some(row) = rows.next()? {
+            let (_, left) = events.entry(row.get(0)?).or_insert((row.get(1)?, Vec::new()));
+            left.extend(Name::new(row.get_ref(2)?.as_str()?));
+        }
+        for (seq, (group, left)) in events {
+            let hash = connection.prepare_cached(HASH)?.query_row([group], |row| row.get(0)).optional()?;
+            // What was decided about a target forgotten so long ago is past its retention.
+            if let Some(hash) = hash {
+                shrinking.add(seq, Open { target: Fingerprint(hash), group, left });
+            }
+        }
+        Ok(Self { shrinking, withholding: BTreeSet::new() })
+    }
+
+    /// Takes over what a batch has committed.
+    pub fn merge(
+        &mut self,
+        added: Shrinking<Fingerprint>,
+        lanes: &HashMap<Name, Staging>,
+        cancelled: &HashSet<i64>,
+    ) {
+        self.shrinking.merge(added);
+        if self.shrinking.is_empty() {
+            return;
+        }
+        for (name, staging) in lanes {
+            for (seq, due, _) in &staging.apply {
+                if due.is_none() {
+                    self.shrinking.settled(seq.0, name);
+                }
+            }
+        }
+        cancelled.iter().for_each(|seq| self.shrinking.remove(*seq));
+    }
+}
+
+impl Writer {
+    /// The events of the wanted targets that may make capacity less and were not sent yet everywhere.
+    /// Until [`Writer::release`] no worker gets them.
+    pub(super) fn find_unsent(
+        &mut self,
+        batch: &Batch,
+        keys: &Keys,
+        states: &States,
+    ) -> rusqlite::Result<Found> {
+        let mut found = Found::default();
+        if self.superseding.shrinking.is_empty() && batch.shrinking.is_empty() {
+            return Ok(found);
+        }
+        let wanted: BTreeSet<&TargetKey> = keys.targets.iter().chain(states.targets.keys()).collect();
+        for key in wanted {
+            let hash = self.hashes.target(key);
+            let both = [&self.superseding.shrinking, &batch.shrinking];
+            for (seq, open) in both.into_iter().flat_map(|known| known.of(&hash)) {
+                let left = still_left(batch, seq, open);
+                if left.is_empty() {
+                    continue;
+                }
+                for outlet in left.into_iter().filter_map(|name| self.outlets.get(name)) {
+                    outlet.lane(|lane| lane.withhold(open.group));
+                    self.superseding.withholding.insert(outlet.name.clone());
+                }
+                let Some(unsent) = self.read_unsent(key, seq)? else { continue };
+                found.events.entry(key.clone()).or_default().push(unsent);
+                found.seqs.entry(key.clone()).or_default().push(seq);
+            }
+        }
+        Ok(found)
+    }
+
+    /// Reads an event back; `None` if it is none of ours, so that nothing is known of it.
+    fn read_unsent(&self, target: &TargetKey, seq: i64) -> rusqlite::Result<Option<Unsent>> {
+        let mut body = self.connection.prepare_cached("SELECT body FROM events WHERE id = ?1")?;
+        let read = body.query_row([seq], |row| Ok(Unsent::read(row.get_ref(0)?.as_str()?))).optional()?;
+        let told = |error| {
+            tracing::warn!(event = seq, %target, %error, "an event that was not sent yet cannot be read; it is not superseded");
+        };
+        Ok(read.and_then(|read| read.map_err(told).ok()))
+    }
+
+    /// Cancels an event wherever it was not sent yet.
+    pub(super) fn cancel(&self, batch: &mut Batch, seq: i64) {
+        let open = self.superseding.shrinking.get(seq).or_else(|| batch.shrinking.get(seq));
+        let left: Vec<Name> =
+            open.map(|open| still_left(batch, seq, open).into_iter().cloned().collect()).unwrap_or_default();
+        for name in left {
+            batch.lanes.entry(name).or_default().cancelled.insert(seq);
+        }
+        batch.cancelled.insert(seq);
+    }
+
+    /// The batch is over: workers may have what was withheld from them.
+    pub(super) fn release(&mut self) {
+        for name in std::mem::take(&mut self.superseding.withholding) {
+            if let Some(outlet) = self.outlets.get(&name) {
+                outlet.lane(Lane::release);
+                outlet.wake();
+            }
+        }
+    }
+}
+
+/// The destinations that have not settled an event, as far as the batch has come.
+fn still_left<'a>(batch: &Batch, seq: i64, open: &'a Open<Fingerprint>) -> Vec<&'a Name> {
+    if batch.cancelled.contains(&seq) {
+        return Vec::new();
+    }
+    let finished = |name: &Name| batch.lanes.get(name).is_some_and(|staging| staging.has_finished(seq));
+    open.left.iter().filter(|name| !finished(name)).collect()
+}

@@ -1,0 +1,102 @@
+//! What is open and what waits, counted as states are written, so that nobody has to read them for it.
+
+use std::collections::BTreeMap;
+
+use rusqlite::{Connection, params};
+
+use crate::domain::name::Name;
+use crate::domain::state::TargetState;
+use crate::domain::verdict::Verdict;
+use crate::store::Tally;
+
+/// `tally.kind`: open episodes of a rule.
+const OPEN: i64 = 1;
+/// `tally.kind`: what waits, by its verdict.
+const DEFERRED: i64 = 2;
+
+/// By how much a batch changes the counts.
+#[derive(Debug, Default)]
+pub struct Deltas {
+    open: BTreeMap<Name, i64>,
+    deferred: BTreeMap<Verdict, i64>,
+}
+
+impl Deltas {
+    /// Notes that a state takes the place of another.
+    pub fn put(&mut self, before: &TargetState, after: &TargetState) {
+        // Most writes change neither.
+        if !before.open_episodes().eq(after.open_episodes()) {
+            add(&mut self.open, before.open_episodes().cloned(), -1);
+            add(&mut self.open, after.open_episodes().cloned(), 1);
+        }
+        if !before.deferred().eq(after.deferred()) {
+            add(&mut self.deferred, before.deferred(), -1);
+            add(&mut self.deferred, after.deferred(), 1);
+        }
+    }
+
+    /// Writes the counts that change, as they will be.
+    pub fn write(&self, connection: &Connection, before: &Tally) -> rusqlite::Result<()> {
+        let put = |kind: i64, name: &str, count: u64| {
+            let mut put = connection.prepare_cached("INSERT OR REPLACE INTO tally VALUES (?1, ?2, ?3)")?;
+            let mut delete = connection.prepare_cached("DELETE FROM tally WHERE kind = ?1 AND name = ?2")?;
+            match i64::try_from(count).unwrap_or(i64::MAX) {
+                0 => delete.execute(params![kind, name]).map(drop),
+                count => put.execute(params![kind, name, count]).map(drop),
+            }
+        };
+        changed(&before.open_episodes, &self.open)
+            .try_for_each(|(rule, count)| put(OPEN, rule.as_str(), count))?;
+        changed(&before.deferred, &self.deferred)
+            .try_for_each(|(verdict, count)| put(DEFERRED, verdict.as_str(), count))
+    }
+
+    /// Changes the counts in memory.
+    pub fn apply(&self, tally: &mut Tally) {
+        apply(&mut tally.open_episodes, &self.open);
+        apply(&mut tally.deferred, &self.deferred);
+    }
+}
+
+fn add<K: Ord>(deltas: &mut BTreeMap<K, i64>, keys: impl Iterator<Item = K>, by: i64) {
+    keys.for_each(|key| *deltas.entry(key).or_default() += by);
+}
+
+fn changed<'a, K: Ord>(
+    before: &'a BTreeMap<K, u64>,
+    deltas: &'a BTreeMap<K, i64>,
+) -> impl Iterator<Item = (&'a K, u64)> {
+    deltas.iter().filter(|(_, delta)| **delta != 0).map(|(key, delta)| {
+        let count = before.get(key).copied().unwrap_or_default();
+        (key, count.saturating_add_signed(*delta))
+    })
+}
+
+fn apply<K: Ord + Clone>(counts: &mut BTreeMap<K, u64>, deltas: &BTreeMap<K, i64>) {
+    let after: Vec<(K, u64)> = changed(counts, deltas).map(|(key, count)| (key.clone(), count)).collect();
+    for (key, count) in after {
+        match count {
+            0 => drop(counts.remove(&key)),
+            count => drop(counts.insert(key, count)),
+        }
+    }
+}
+
+/// The counts as they were written.
+pub fn read(connection: &Connection) -> rusqlite::Result<Tally> {
+    let mut tally = Tally::default();
+    let mut counts = connection.prepare("SELECT kind, name, count FROM tally")?;
+    let mut rows = counts.query([])?;
+    while let Some(row) = rows.next()? {
+        let (name, count) = (row.get_ref(1)?.as_str()?, row.get(2)?);
+        match row.get(0)? {
+            OPEN => tally.open_episodes.extend(Name::new(name).ok().map(|rule| (rule, count))),
+            DEFERRED => {
+                let verdict = Verdict::ALL.into_iter().find(|verdict| verdict.as_str() == name);
+                tally.deferred.extend(verdict.map(|verdict| (verdict, count)));
+            }
+            _ => {}
+        }
+    }
+    Ok(tally)
+}

@@ -1,0 +1,258 @@
+//! One transaction: what it sees, and writing what it decides.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use rusqlite::{OptionalExtension, params};
+
+use super::index::{Known, Staged};
+use super::published::write_controls;
+use super::watching;
+use super::writer::{Batch, Committed, Writer};
+use crate::domain::engine::States;
+use crate::domain::name::Name;
+use crate::domain::state::TargetState;
+use crate::domain::target::TargetKey;
+use crate::domain::time::Time;
+use crate::store::shrinking::Open;
+use crate::store::{Changes, Decide, EventSeq, Keys, NewEvent, Record, View};
+
+impl Writer {
+    /// Runs a decision and writes what it gives.
+    pub(super) fn transact(
+        &mut self,
+        batch: &mut Batch,
+        keys: &Keys,
+        decide: &mut Decide,
+    ) -> rusqlite::Result<()> {
+        let now = self.clock.now();
+        let states = self.states(keys, batch)?;
+        let unsent = self.find_unsent(batch, keys, &states)?;
+        let controls = batch.controls.clone().unwrap_or_else(|| self.published.controls());
+        let mut named = unsent.seqs;
+        let view =
+            View { now, created: self.created, states, controls: controls.clone(), unsent: unsent.events };
+        let changes: Changes = decide(&view);
+        for (key, state) in changes.states {
+            self.put_state(batch, now, key, state)?;
+        }
+        if let Some(changed) = changes.controls {
+            write_controls(&self.connection, now, &changed)?;
+            if changed.wakes > controls.wakes {
+                batch.staged.watch(watching::Change::Wake(now));
+            }
+            batch.controls = Some(changed);
+        }
+        for key in &changes.looked_at {
+            if let Some(id) = self.index.target(self.hashes.target(key), &batch.staged) {
+                batch.staged.watch(watching::Change::LookedAt(id));
+            }
+        }
+        if let Some(record) = &changes.record {
+            self.put_record(batch, now, record)?;
+        }
+        for event in changes.events {
+            if event.adds {
+                named.remove(&event.target).into_iter().flatten().for_each(|seq| self.cancel(batch, seq));
+            }
+            self.put_event(batch, now, event)?;
+        }
+        Ok(())
+    }
+
+    fn states(&mut self, keys: &Keys, batch: &Batch) -> rusqlite::Result<States> {
+        let mut states = States::default();
+        for alert in &keys.alerts {
+            let ids = self.index.alert_targets(self.hashes.alert(alert), &batch.staged);
+            for id in ids {
+                if let Some(known) = self.load(id, batch)? {
+                    states.alerts.entry(alert.clone()).or_default().push(known.key.clone());
+                    states.targets.insert(known.key.clone(), known.state.clone());
+                }
+            }
+        }
+        for key in &keys.targets {
+            let id = self.index.target(self.hashes.target(key), &batch.staged);
+            if let Some(id) = id
+                && !states.targets.contains_key(key)
+                && let Some(known) = self.load(id, batch)?
+            {
+                states.targets.insert(key.clone(), known.state.clone());
+            }
+        }
+        // The engine takes the first of an alert's targets where any would do.
+        states.alerts.values_mut().for_each(|targets| targets.sort_unstable());
+        Ok(states)
+    }
+
+    pub(super) fn load(&mut self, id: i64, batch: &Batch) -> rusqlite::Result<Option<Arc<Known>>> {
+        if let Some(known) = self.index.state(id, &batch.staged) {
+            return Ok(known);
+        }
+        let mut read = self.connection.prepare_cached("SELECT key, state FROM targets WHERE id = ?1")?;
+        let found = read.query_row([id], |row| {
+            let key = TargetKey::from_stored(row.get_ref(0)?.as_str()?);
+            let state: TargetState = serde_json::from_str(row.get_ref(1)?.as_str()?).map_err(|error| {
+                rusqlite::Error::FromSqlConversionFailure(1, rusqlite::types::Type::Text, Box::new(error))
+            })?;
+            Ok(Arc::new(Known { key, state: Arc::new(state) }))
+        });
+        let found = found.optional()?;
+        if let Some(known) = &found {
+            self.index.keep(id, known.clone());
+        }
+        Ok(found)
+    }
+
+    fn put_state(
+        &mut self,
+        batch: &mut Batch,
+        now: Time,
+        key: TargetKey,
+        state: TargetState,
+    ) -> rusqlite::Result<()> {
+        let hash = self.hashes.target(&key);
+        let id = self.index.target(hash, &batch.staged);
+        // At hand, since the decision has just seen it.
+        let known = id.map_or(Ok(None), |id| self.load(id, batch))?;
+        let before = known.map_or_else(Arc::default, |known| known.state.clone());
+        if state.is_empty() {
+            let Some(id) = id else { return Ok(()) };
+            self.put_watching(batch, id, before.watches(), false)?;
+            batch.tally.put(&before, &TargetState::default());
+            self.connection.prepare_cached("DELETE FROM targets WHERE id = ?1")?.execute([id])?;
+            self.connection
+                .prepare_cached("INSERT INTO former_targets VALUES (?1, ?2, ?3)")?
+                .execute(params![hash.0, id, now.as_nanos()])?;
+            batch.staged.put(&self.index, &self.hashes, id, &before, None, &key);
+            return Ok(());
+        }
+        let text = serde_json::to_string(&state)
+            .map_err(|error| rusqlite::Error::ToSqlConversionFailure(Box::new(error)))?;
+        let mut alerts: Vec<u8> = Vec::with_capacity(16);
+        let mut listed = HashSet::new();
+        for alert in state.alerts().map(|alert| self.hashes.alert(alert)) {
+            if listed.insert(alert) {
+                alerts.extend(alert.0);
+            }
+        }
+        let due = state.due().map(Time::as_nanos);
+        let id = match id {
+            Some(id) => {
+                self.connection
+                    .prepare_cached("UPDATE targets SET due = ?2, alerts = ?3, state = ?4 WHERE id = ?1")?
+                    .execute(params![id, due, alerts, text])?;
+                id
+            }
+            None => {
+                let id = batch.next.target;
+                batch.next.target += 1;
+                self.connection
+                    .prepare_cached(
+                        "INSERT INTO targets (id, hash, due, alerts, key, state) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+                    )?
+                    .execute(params![id, hash.0, due, alerts, key.as_str(), text])?;
+                id
+            }
+        };
+        self.put_watching(batch, id, before.watches(), state.watches())?;
+        batch.tally.put(&before, &state);
+        let known = Arc::new(Known { key: key.clone(), state: Arc::new(state) });
+        batch.staged.put(&self.index, &self.hashes, id, &before, Some(known), &key);
+        Ok(())
+    }
+
+    fn put_watching(&self, batch: &mut Batch, id: i64, before: bool, after: bool) -> rusqlite::Result<()> {
+        let (change, statement) = match (before, after) {
+            (false, true) => (watching::Change::Begins(id), "INSERT INTO watching VALUES (?1)"),
+            (true, false) => (watching::Change::Ends(id), "DELETE FROM watching WHERE target = ?1"),
+            _ => return Ok(()),
+        };
+        self.connection.prepare_cached(statement)?.execute([id])?;
+        batch.staged.watch(change);
+        Ok(())
+    }
+
+    fn put_record(&mut self, batch: &mut Batch, now: Time, record: &Record) -> rusqlite::Result<()> {
+        let id = batch.next.record;
+        batch.next.record += 1;
+        let mut targets = Vec::with_capacity(record.targets.len() * 8);
+        for key in &record.targets {
+            let target = self.number(key, batch, now)?;
+            targets.extend(target.to_be_bytes());
+            self.connection.prepare_cached("INSERT INTO history VALUES (?1, ?2, ?3)")?.execute(params![
+                target,
+                now.as_nanos(),
+                id
+            ])?;
+        }
+        self.connection.prepare_cached("INSERT INTO records VALUES (?1, ?2, ?3, ?4)")?.execute(params![
+            id,
+            now.as_nanos(),
+            targets,
+            record.body
+        ])?;
+        Ok(())
+    }
+
+    fn put_event(&mut self, batch: &mut Batch, now: Time, event: NewEvent) -> rusqlite::Result<()> {
+        let seq = batch.next.event;
+        batch.next.event += 1;
+        let route = self.route(batch, &event.destinations)?;
+        let target = self.number(&event.target, batch, now)?;
+        self.connection
+            .prepare_cached(
+                "INSERT INTO events (id, target, route, at, body, shrinks) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+            )?
+            .execute(params![seq, target, route, now.as_nanos(), event.body, event.may_shrink])?;
+        if event.may_shrink {
+            let left = event.destinations.to_vec();
+            let open = Open { target: self.hashes.target(&event.target), group: target, left };
+            batch.shrinking.add(seq, open);
+        }
+        for destination in event.destinations.iter() {
+            batch.lanes.entry(destination.clone()).or_default().given += 1;
+        }
+        let NewEvent { destinations, body, .. } = event;
+        batch.events.push(Committed { seq: EventSeq(seq), target, at: now, destinations, body: body.into() });
+        Ok(())
+    }
+
+    /// A target's number, also of one that this transaction forgets. One without a state gets a number too,
+    /// so that what was decided about it is found.
+    fn number(&self, key: &TargetKey, batch: &mut Batch, now: Time) -> rusqlite::Result<i64> {
+        let hash = self.hashes.target(key);
+        let staged = self.index.target(hash, &batch.staged);
+        if let Some(id) = staged.or_else(|| self.index.target(hash, &Staged::default())) {
+            return Ok(id);
+        }
+        let mut last =
+            self.connection.prepare_cached("SELECT max(id) FROM former_targets WHERE hash = ?1")?;
+        let last: Option<i64> = last.query_row([hash.0], |row| row.get(0))?;
+        let id = last.unwrap_or_else(|| {
+            batch.next.target += 1;
+            batch.next.target - 1
+        });
+        // From now on it is kept as long as what is decided now.
+        self.connection
+            .prepare_cached("INSERT OR REPLACE INTO former_targets VALUES (?1, ?2, ?3)")?
+            .execute(params![hash.0, id, now.as_nanos()])?;
+        Ok(id)
+    }
+
+    fn route(&mut self, batch: &mut Batch, destinations: &Arc<[Name]>) -> rusqlite::Result<i64> {
+        let staged = batch.routes.iter().find(|(known, _)| known == destinations);
+        if let Some(&id) = self.routes.get(destinations).or(staged.map(|(_, id)| id)) {
+            return Ok(id);
+        }
+        let names: Vec<&str> = destinations.iter().map(Name::as_str).collect();
+        let list = serde_json::to_string(&names)
+            .map_err(|error| rusqlite::Error::ToSqlConversionFailure(Box::new(error)))?;
+        self.connection.execute("INSERT OR IGNORE INTO routes (destinations) VALUES (?1)", [&list])?;
+        let id =
+            self.connection
+                .query_row("SELECT id FROM routes WHERE destinations = ?1", [&list], |row| row.get(0))?;
+        batch.routes.push((destinations.clone(), id));
+        Ok(id)
+    }
+}

@@ -1,0 +1,289 @@
+//! What both stores promise, and what SQLite keeps over a restart.
+
+mod batches;
+mod controls;
+mod properties;
+mod supersede;
+mod tally;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::json;
+use tempfile::TempDir;
+
+use super::{Changes, Claimed, EventSeq, Keys, Memory, NewEvent, Settlement, Sqlite, Store, View};
+use crate::domain::name::Name;
+use crate::domain::state::{
+    AlertKey, Cause, Closing, Ended, Episode, Kept, Occurrence, RuleState, TargetState, Told,
+};
+use crate::domain::subject::Subject;
+use crate::domain::target::{Platform, Target, TargetKey};
+use crate::domain::time::Time;
+use crate::domain::verdict::Verdict;
+
+/// A store and what it takes to open it again.
+struct House {
+    store: Store,
+    dir: TempDir,
+}
+
+fn name(text: &str) -> Name {
+    Name::new(text).unwrap()
+}
+
+fn key(text: &str) -> TargetKey {
+    TargetKey::from_stored(text)
+}
+
+fn destinations() -> [Name; 2] {
+    [name("queue"), name("journal")]
+}
+
+fn clock() -> super::WallClock {
+    Arc::new(|| Time::from_millis(1_795_366_500_000))
+}
+
+fn sqlite(dir: &TempDir, destinations: &[Name]) -> Store {
+    Store::Sqlite(Sqlite::open(&dir.path().join("bridge.db"), destinations, clock()).unwrap())
+}
+
+impl House {
+    fn sqlite() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        Self { store: sqlite(&dir, &destinations()), dir }
+    }
+
+    fn memory() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        Self { store: Store::Memory(Memory::new(&destinations(), clock())), dir }
+    }
+
+    fn both() -> [Self; 2] {
+        [Self::sqlite(), Self::memory()]
+    }
+
+    /// Opens the file again; a store in memory lives on.
+    async fn restart(&mut self) {
+        self.restart_for(&destinations()).await;
+    }
+
+    async fn restart_for(&mut self, destinations: &[Name]) {
+        if matches!(self.store, Store::Sqlite(_)) {
+            self.store.close().await;
+            self.store = sqlite(&self.dir, destinations);
+        }
+    }
+
+    /// The file, as others see it.
+    fn database(&self) -> rusqlite::Connection {
+        rusqlite::Connection::open(self.dir.path().join("bridge.db")).unwrap()
+    }
+
+    fn count(&self, rows: &str) -> i64 {
+        let query = format!("SELECT count(*) FROM {rows}");
+        self.database().query_row(&query, [], |row| row.get(0)).unwrap()
+    }
+
+    async fn write(&self, targets: &[&str], mut changes: impl FnMut(&View) -> Changes + Send + 'static) {
+        let keys = Keys { targets: targets.iter().map(|target| key(target)).collect(), alerts: Vec::new() };
+        self.store.transact(keys, move |view| (changes(view), ())).await.unwrap();
+    }
+
+    /// Writes one event about a target to these destinations. The ids of the events that the
+    /// transaction is told of.
+    async fn emit(&self, target: &str, kind: Kind, id: &str, to: &[&str]) -> Vec<String> {
+        let event = event(target, kind, id, to);
+        let keys = Keys { targets: vec![key(target)], alerts: Vec::new() };
+        let told = self.store.transact(keys, move |view| (event.clone().changes(), ids(view)));
+        told.await.unwrap()
+    }
+
+    /// The ids that are handed out now.
+    async fn claim(&self, destination: &str) -> Vec<(EventSeq, String)> {
+        let claimed = self.store.claim(&name(destination), 100).await.unwrap();
+        claimed.into_iter().map(|claimed| (claimed.seq, id_of(&claimed))).collect()
+    }
+
+    /// Claims, and expects these.
+    async fn sends(&self, destination: &str, expected: &[&str]) -> Vec<EventSeq> {
+        let claimed = self.claim(destination).await;
+        let ids: Vec<&str> = claimed.iter().map(|(_, id)| id.as_str()).collect();
+        assert_eq!(ids, expected, "sent to {destination}");
+        claimed.into_iter().map(|(seq, _)| seq).collect()
+    }
+
+    async fn settle(&self, destination: &str, seq: EventSeq, settlement: Settlement) {
+        self.store.settle(&name(destination), vec![(seq, settlement)]).await.unwrap();
+    }
+
+    fn backlog(&self, destination: &str) -> (u64, u64, u64) {
+        let backlog = self.store.backlog(&name(destination));
+        (backlog.pending, backlog.retrying, backlog.dead)
+    }
+}
+
+/// Holds SQLite's writer up, so that what is asked for meanwhile is one batch.
+struct Gate(Option<(tokio::task::JoinHandle<()>, std::sync::mpsc::Sender<()>)>);
+
+impl Gate {
+    fn new(store: &Store, closed: bool) -> Self {
+        let Store::Sqlite(_) = store else { return Self(None) };
+        let (opener, opened) = std::sync::mpsc::channel::<()>();
+        let store = store.clone();
+        let held = closed.then(|| {
+            tokio::spawn(async move {
+                let hold = move |_: &View| (Changes::default(), opened.recv().unwrap_or(()));
+                // It may be part of the batch, and share its fate.
+                drop(store.transact(Keys::default(), hold).await);
+            })
+        });
+        Self(held.map(|held| (held, opener)))
+    }
+
+    async fn open(self) {
+        // Every task asks when it runs first, and they do so in turn.
+        tokio::task::yield_now().await;
+        if let Some((held, opener)) = self.0 {
+            drop(opener);
+            held.await.unwrap();
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// Makes capacity more.
+    Out,
+    /// Makes it less.
+    In,
+    /// Neither.
+    Note,
+}
+
+/// An event with its target's state, so that it has its place in the target's order.
+#[derive(Clone)]
+struct Emission {
+    target: TargetKey,
+    kind: Kind,
+    id: String,
+    to: Vec<Name>,
+}
+
+fn event(target: &str, kind: Kind, id: &str, to: &[&str]) -> Emission {
+    Emission {
+        target: key(target),
+        kind,
+        id: id.to_owned(),
+        to: to.iter().map(|destination| name(destination)).collect(),
+    }
+}
+
+impl Emission {
+    fn changes(self) -> Changes {
+        Changes {
+            states: vec![(self.target.clone(), remembering(self.target.as_str()))],
+            events: vec![self.event()],
+            ..Changes::default()
+        }
+    }
+
+    fn event(self) -> NewEvent {
+        let body = json!({
+            "id": self.id,
+            "data": {
+                "rule": "nodes",
+                "alerts": [{ "fingerprint": "f1" }],
+                "notification": { "source": "prod" },
+            },
+        });
+        NewEvent {
+            target: self.target,
+            destinations: self.to.into(),
+            adds: self.kind == Kind::Out,
+            may_shrink: self.kind == Kind::In,
+            body: body.to_string(),
+        }
+    }
+}
+
+fn ids(view: &View) -> Vec<String> {
+    view.unsent.values().flatten().map(|unsent| unsent.id.clone()).collect()
+}
+
+fn id_of(claimed: &Claimed) -> String {
+    let body: serde_json::Value = serde_json::from_str(&claimed.body).unwrap();
+    body["id"].as_str().unwrap().to_owned()
+}
+
+fn retry_after(seconds: u64) -> Settlement {
+    Settlement::Retry { delay: Duration::from_secs(seconds), error: "no answer".into() }
+}
+
+fn alert(text: &str) -> AlertKey {
+    AlertKey { source: name("prod"), fingerprint: text.into() }
+}
+
+/// A state in which an alert's end is remembered, and nothing else.
+fn remembering(text: &str) -> TargetState {
+    let ended = Ended {
+        alert: alert(text),
+        ends_at: Time::from_nanos(0),
+        was_open: true,
+        until: Time::from_nanos(i64::MAX),
+    };
+    TargetState { ended: std::iter::once(ended).collect(), ..TargetState::default() }
+}
+
+/// A state in which something waits: what takes capacity away watches, as does what is paused.
+fn waiting(rule: &str, verdict: Verdict, closing: bool) -> TargetState {
+    let cause = Cause {
+        source: name("prod"),
+        receiver: String::new(),
+        group_key: String::new(),
+        external_url: String::new(),
+        reason: None,
+        traceparent: None,
+    };
+    let far = Time::from_nanos(i64::MAX);
+    let kept = Kept {
+        since: Time::from_nanos(0),
+        due: None,
+        give_up: closing.then_some(far),
+        by_clock: false,
+        stopped_by: Some(verdict),
+        alerts: vec![alert("f1")],
+        cause,
+    };
+    let target = Target {
+        platform: Platform::Eks,
+        kind: "nodegroup".into(),
+        name: "workers".into(),
+        account: None,
+        cluster: Some("prod-eu".into()),
+        namespace: None,
+        region: Some("eu-west-1".into()),
+    };
+    let mut episode = Episode {
+        id: "e".into(),
+        target: Subject::Target(target),
+        opened_at: Time::from_nanos(0),
+        open: std::iter::empty::<Occurrence>().collect(),
+        emissions: 1,
+        most_open: 1,
+        shadowed: Told::default(),
+        sources: [name("prod")].into(),
+        adopted: false,
+        expired: false,
+        kept: None,
+        parameters: [].into(),
+    };
+    let mut state = RuleState::default();
+    if closing {
+        state.closing = Some(Box::new(Closing { episode: Box::new(episode), closed: Vec::new(), kept }));
+    } else {
+        episode.kept = Some(kept);
+        state.episode = Some(Box::new(episode));
+    }
+    TargetState { rules: [(name(rule), state)].into(), ..TargetState::default() }
+}

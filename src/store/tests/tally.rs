@@ -1,0 +1,71 @@
+//! What is open and what waits is counted exactly.
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::store::Tally;
+
+fn counted<'a>(states: impl IntoIterator<Item = &'a TargetState>) -> Tally {
+    let mut tally = Tally::default();
+    for state in states {
+        for rule in state.open_episodes() {
+            *tally.open_episodes.entry(rule.clone()).or_default() += 1;
+        }
+        for verdict in state.deferred() {
+            *tally.deferred.entry(verdict).or_default() += 1;
+        }
+    }
+    tally
+}
+
+fn states() -> impl Strategy<Value = TargetState> {
+    let verdict = prop::sample::select(vec![Verdict::Paused, Verdict::CoolingDown, Verdict::Held]);
+    let part = (prop::sample::select(vec!["nodes", "pods"]), verdict, any::<bool>());
+    prop::collection::vec(part, 0..3).prop_map(|parts| {
+        let mut state = TargetState::default();
+        for (rule, verdict, closing) in parts {
+            state.rules.extend(waiting(rule, verdict, closing).rules);
+        }
+        state
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
+
+    /// Also where one transaction writes a target twice, or one that it did not want to see.
+    #[test]
+    fn the_counts_are_those_of_all_states(
+        writes in prop::collection::vec((prop::collection::vec((0..4_usize, states()), 1..4), any::<bool>()), 1..12),
+    ) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let mut house = House::sqlite();
+            let mut known = vec![TargetState::default(); 4];
+            for (states, restart) in writes {
+                for (at, state) in &states {
+                    known[*at] = state.clone();
+                }
+                let states: Vec<_> =
+                    states.into_iter().map(|(at, state)| (key(&format!("t{at}")), state)).collect();
+                house.write(&[], move |_| Changes { states: states.clone(), ..Changes::default() }).await;
+                if restart {
+                    house.restart().await;
+                }
+                prop_assert_eq!(house.store.tally(), counted(&known));
+            }
+            Ok(())
+        })?;
+    }
+}
+
+#[tokio::test]
+async fn a_store_in_memory_counts_too() {
+    let house = House::memory();
+    let state = waiting("nodes", Verdict::Paused, false);
+    let written = state.clone();
+    house
+        .write(&[], move |_| Changes { states: vec![(key("a"), written.clone())], ..Changes::default() })
+        .await;
+    assert_eq!(house.store.tally(), counted([&state]));
+}
