@@ -23,7 +23,8 @@ use crate::domain::engine::Judged;
 use crate::domain::name::Name;
 use crate::domain::notification::Status;
 use crate::domain::summary::Summary;
-use crate::store::Backlog;
+use crate::domain::verdict::Verdict;
+use crate::store::{Backlog, Tally};
 
 /// The content type of [`Metrics::encode`].
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -70,6 +71,16 @@ struct OutboxLabels {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RuleLabels {
+    rule: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct VerdictLabels {
+    verdict: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct BuildLabels {
     version: &'static str,
 }
@@ -91,6 +102,9 @@ pub struct Metrics {
     oldest: Family<DestinationLabels, Seconds>,
     dead_letters: Family<DestinationLabels, Gauge>,
     destination_up: Family<DestinationLabels, Gauge>,
+    open_episodes: Family<RuleLabels, Gauge>,
+    deferred: Family<VerdictLabels, Gauge>,
+    paused: Gauge,
     config_successful: Gauge,
     config_success_time: Seconds,
 }
@@ -124,6 +138,9 @@ impl Metrics {
             oldest: Family::default(),
             dead_letters: Family::default(),
             destination_up: Family::default(),
+            open_episodes: Family::default(),
+            deferred: Family::default(),
+            paused: Gauge::default(),
             config_successful: Gauge::default(),
             config_success_time: Gauge::default(),
         };
@@ -172,6 +189,13 @@ impl Metrics {
             "Whether a destination works (1) or fails as a whole (0)",
             metrics.destination_up.clone(),
         );
+        own.register("open_episodes", "Episodes that are open, by rule", metrics.open_episodes.clone());
+        own.register(
+            "deferred_decisions",
+            "Actions and late alerts that wait, by what stops them",
+            metrics.deferred.clone(),
+        );
+        own.register("paused", "Pauses that are in force", metrics.paused.clone());
         own.register(
             "config_last_reload_successful",
             "Whether the configuration was loaded without a fault the last time",
@@ -252,6 +276,20 @@ impl Metrics {
         let labels = DestinationLabels { destination };
         self.oldest.get_or_create(&labels).set(oldest.as_secs_f64());
         self.dead_letters.get_or_create(&labels).set(i64::try_from(backlog.dead).unwrap_or(i64::MAX));
+    }
+
+    /// What is open, what waits, and how many pauses are in force. What is not named is none.
+    pub fn standing(&self, tally: &Tally, pauses: usize) {
+        let count = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
+        self.open_episodes.clear();
+        for (rule, open) in &tally.open_episodes {
+            self.open_episodes.get_or_create(&RuleLabels { rule: rule.to_string() }).set(count(*open));
+        }
+        for verdict in Verdict::ALL.into_iter().filter(|verdict| verdict.waits()) {
+            let waiting = tally.deferred.get(&verdict).copied().unwrap_or_default();
+            self.deferred.get_or_create(&VerdictLabels { verdict: verdict.as_str() }).set(count(waiting));
+        }
+        self.paused.set(count(pauses as u64));
     }
 
     /// The configuration was loaded, `at` this time since 1970, or refused.

@@ -16,8 +16,25 @@ use super::labels::Labels;
 enum Test {
     Equal(String),
     NotEqual(String),
-    Matches(Regex, String),
-    NotMatches(Regex, String),
+    Matches(Pattern),
+    NotMatches(Pattern),
+}
+
+/// A regular expression that has to match the whole value.
+#[derive(Debug, Clone)]
+struct Pattern {
+    source: String,
+    form: Form,
+}
+
+/// Most expressions are a list of words, and most others begin with one: a table of a thousand rules asks
+/// each of them about an alert, and reads hardly any automaton for it.
+#[derive(Debug, Clone)]
+enum Form {
+    /// `warning|critical`.
+    Words(Vec<String>),
+    /// All else, with the word that every match begins with.
+    Expression { begin: String, regex: Regex },
 }
 
 /// One condition on one label.
@@ -79,10 +96,13 @@ impl Matcher {
         &self.name
     }
 
-    /// The value, if this matcher asks for exactly one.
-    pub fn equal_to(&self) -> Option<&str> {
+    /// The values, if this matcher asks for one of a few.
+    pub fn one_of(&self) -> Option<Vec<&str>> {
         match &self.test {
-            Test::Equal(value) => Some(value),
+            Test::Equal(value) => Some(vec![value]),
+            Test::Matches(Pattern { form: Form::Words(words), .. }) => {
+                Some(words.iter().map(String::as_str).collect())
+            }
             _ => None,
         }
     }
@@ -93,10 +113,47 @@ impl Matcher {
         match &self.test {
             Test::Equal(wanted) => value == wanted,
             Test::NotEqual(unwanted) => value != unwanted,
-            Test::Matches(regex, _) => regex.is_match(value),
-            Test::NotMatches(regex, _) => !regex.is_match(value),
+            Test::Matches(pattern) => pattern.matches(value),
+            Test::NotMatches(pattern) => !pattern.matches(value),
         }
     }
+}
+
+impl Pattern {
+    fn new(source: &str) -> Result<Self, regex::Error> {
+        let plain = |word: &str| word.chars().all(is_plain);
+        let form = if source.split('|').all(plain) {
+            Form::Words(source.split('|').map(str::to_owned).collect())
+        } else {
+            let anchored = format!("^(?s:{source})$");
+            let regex = regex::RegexBuilder::new(&anchored).size_limit(REGEX_BYTES).build()?;
+            Form::Expression { begin: begin_of(source).to_owned(), regex }
+        };
+        Ok(Self { source: source.to_owned(), form })
+    }
+
+    fn matches(&self, value: &str) -> bool {
+        match &self.form {
+            Form::Words(words) => words.iter().any(|word| word == value),
+            Form::Expression { begin, regex } => value.starts_with(begin) && regex.is_match(value),
+        }
+    }
+}
+
+/// Whether a character is itself in a regular expression.
+fn is_plain(c: char) -> bool {
+    c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '/' | ':' | ' ')
+}
+
+/// What every match of a regular expression begins with, as far as that is plain to see.
+fn begin_of(source: &str) -> &str {
+    if source.contains('|') {
+        return "";
+    }
+    let end = source.find(|c| !is_plain(c)).unwrap_or(source.len());
+    // What may be repeated no times does not have to be there.
+    let optional = source[end..].starts_with(['?', '*', '{']);
+    &source[..end.saturating_sub(usize::from(optional))]
 }
 
 impl fmt::Display for Matcher {
@@ -111,8 +168,8 @@ impl fmt::Display for Matcher {
         let (operator, value) = match &self.test {
             Test::Equal(value) => ("=", value),
             Test::NotEqual(value) => ("!=", value),
-            Test::Matches(_, source) => ("=~", source),
-            Test::NotMatches(_, source) => ("!~", source),
+            Test::Matches(pattern) => ("=~", &pattern.source),
+            Test::NotMatches(pattern) => ("!~", &pattern.source),
         };
         f.write_str(operator)?;
         quoted(f, value)
@@ -184,15 +241,12 @@ impl<'a> Reader<'a> {
             "=" => Test::Equal(value),
             "!=" => Test::NotEqual(value),
             _ => {
-                let regex = regex::RegexBuilder::new(&format!("^(?s:{value})$"))
-                    .size_limit(REGEX_BYTES)
-                    .build()
-                    .map_err(|error| {
-                        self.at = value_at;
-                        self.skip_space();
-                        self.error(format!("`{value}` is not a regular expression: {}", regex_fault(&error)))
-                    })?;
-                if operator == "=~" { Test::Matches(regex, value) } else { Test::NotMatches(regex, value) }
+                let pattern = Pattern::new(&value).map_err(|error| {
+                    self.at = value_at;
+                    self.skip_space();
+                    self.error(format!("`{value}` is not a regular expression: {}", regex_fault(&error)))
+                })?;
+                if operator == "=~" { Test::Matches(pattern) } else { Test::NotMatches(pattern) }
             }
         };
         Ok(Matcher { name, test })
@@ -284,6 +338,24 @@ mod tests {
         assert!(!holds("severity =~ \"a|b\"", &[("severity", "ab")]));
         assert!(holds("text =~ \"a.b\"", &[("text", "a\nb")]));
         assert!(holds(r#"host =~ "web-\d+\.shop""#, &[("host", "web-12.shop")]));
+    }
+
+    proptest::proptest! {
+        /// Words and beginnings are only a short way to the same answer.
+        #[test]
+        fn every_expression_matches_as_the_automaton_does(
+            pieces in proptest::collection::vec("a|b|-|ab|[|]|[?]|[*]|[+]|[.]|[(]a[)]|a\\{0,1\\}|\\[ab\\]|\\\\-", 0..6),
+            values in proptest::collection::vec("[ab.-]{0,4}", 1..12),
+        ) {
+            let source = pieces.concat();
+            let anchored = Regex::new(&format!("^(?s:{source})$"));
+            match (Pattern::new(&source), anchored) {
+                (Ok(pattern), Ok(regex)) => for value in &values {
+                    proptest::prop_assert_eq!(pattern.matches(value), regex.is_match(value), "{} on {}", source, value);
+                },
+                (pattern, regex) => proptest::prop_assert_eq!(pattern.is_err(), regex.is_err(), "{}", source),
+            }
+        }
     }
 
     #[test]

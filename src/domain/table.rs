@@ -1,6 +1,6 @@
 //! The rule table: which rule takes an alert, and what it makes of it. Pure, before any state.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::event::fixed_bytes;
 use super::name::Name;
@@ -22,7 +22,7 @@ pub struct RuleTable {
     rules: Vec<Rule>,
     templates: Templates,
     by_name: HashMap<Name, usize>,
-    /// Rules that ask for one `alertname`, among all that could take such an alert, in order.
+    /// Rules that ask for one of a few `alertname`s, among all that could take such an alert, in order.
     by_alertname: HashMap<String, Vec<usize>>,
     /// Rules that do not.
     others: Vec<usize>,
@@ -70,15 +70,21 @@ impl RuleTable {
         let by_name = rules.iter().enumerate().map(|(at, rule)| (rule.name.clone(), at)).collect();
         let wanted = |rule: &Rule| {
             let mut named = rule.matchers.iter().filter(|matcher| matcher.label() == "alertname");
-            named.find_map(|matcher| matcher.equal_to().map(str::to_owned))
+            let names = named.find_map(|matcher| matcher.one_of())?;
+            Some(names.into_iter().map(str::to_owned).collect::<BTreeSet<String>>())
         };
-        let wanted: Vec<Option<String>> = rules.iter().map(wanted).collect();
+        let wanted: Vec<Option<BTreeSet<String>>> = rules.iter().map(wanted).collect();
+        let names = wanted.iter().flatten().flatten();
         let mut by_alertname: HashMap<String, Vec<usize>> =
-            wanted.iter().flatten().map(|name| (name.clone(), Vec::new())).collect();
+            names.map(|name| (name.clone(), Vec::new())).collect();
         let mut others = Vec::new();
-        for (at, name) in wanted.iter().enumerate() {
-            match name.as_ref().and_then(|name| by_alertname.get_mut(name)) {
-                Some(list) => list.push(at),
+        for (at, names) in wanted.iter().enumerate() {
+            match names {
+                Some(names) => {
+                    for name in names {
+                        by_alertname.entry(name.clone()).or_default().push(at);
+                    }
+                }
                 None => {
                     others.push(at);
                     by_alertname.values_mut().for_each(|list| list.push(at));

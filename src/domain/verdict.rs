@@ -88,6 +88,34 @@ impl Verdict {
         Self::OverBudget,
     ];
 
+    /// Whether what gets it is kept and looked at again.
+    pub const fn waits(self) -> bool {
+        match self {
+            Self::Late
+            | Self::Paused
+            | Self::Held
+            | Self::Outranked
+            | Self::Stabilizing
+            | Self::CoolingDown
+            | Self::OverBudget => true,
+            Self::Emitted
+            | Self::Shadowed
+            | Self::Duplicate
+            | Self::Stale
+            | Self::StillOpen
+            | Self::NoAction
+            | Self::NoEvidence
+            | Self::Withdrawn
+            | Self::Superseded
+            | Self::Unmatched
+            | Self::ConditionFalse
+            | Self::Invalid
+            | Self::Disabled
+            | Self::Expired
+            | Self::Heartbeat => false,
+        }
+    }
+
     /// The word in answers, records and metrics.
     pub const fn as_str(self) -> &'static str {
         match self {

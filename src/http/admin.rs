@@ -25,6 +25,7 @@ pub fn admin_routes(shared: Shared) -> Router {
 async fn metrics(State(shared): State<Shared>) -> Response {
     if let Some(running) = shared.running.get() {
         let now = running.store.now();
+        shared.metrics.standing(&running.store.tally(), running.bridge.pauses().len());
         for destination in &running.destinations {
             let oldest = running.store.oldest(destination).map_or(Duration::ZERO, |at| now.since(at));
             shared.metrics.backlog(destination, running.store.backlog(destination), oldest);
