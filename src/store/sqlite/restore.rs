@@ -36,7 +36,8 @@ pub fn read_index(writer: &Connection) -> rusqlite::Result<Index> {
 
 /// The targets that watch the controls.
 pub fn read_watching(writer: &Connection) -> rusqlite::Result<BTreeSet<i64>> {
-    let mut targets = writer.prepare("SELECT target FROM watching")?;
+    let mut targets =
+        writer.prepare("SELECT target FROM watching WHERE target IN (SELECT id FROM targets)")?;
     targets.query_map([], |row| row.get(0))?.collect()
 }
 

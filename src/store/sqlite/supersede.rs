@@ -18,13 +18,13 @@ use crate::store::shrinking::{Open, Shrinking};
 /// Each event with each destination that has not settled it, also those that are configured no more. The
 /// events behind the first cursor are found by their index, those before it by their rows.
 const OPEN: &str = "
-    WITH ahead(first) AS (SELECT coalesce(min(cursor), 9223372036854775807) FROM destinations WHERE given > passed)
-    SELECT e.id AS event, e.target, d.name FROM ahead
-    JOIN events e INDEXED BY shrinking ON e.shrinks = 1 AND e.id > first
+    SELECT e.id AS event, e.target, d.name FROM events e INDEXED BY shrinking
     JOIN routes r ON r.id = e.route JOIN json_each(r.destinations) n
     JOIN destinations d ON d.name = n.value
     LEFT JOIN deliveries x ON x.destination = d.id AND x.event = e.id
-    WHERE x.state = ?1 OR x.state IS NULL AND e.id > d.cursor
+    WHERE e.shrinks = 1
+    AND e.id > (SELECT coalesce(min(cursor), 9223372036854775807) FROM destinations WHERE given > passed)
+    AND (x.state = ?1 OR x.state IS NULL AND e.id > d.cursor)
     UNION
     SELECT e.id, e.target, d.name FROM deliveries x
     JOIN events e ON e.id = x.event AND e.shrinks = 1

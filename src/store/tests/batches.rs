@@ -174,6 +174,34 @@ async fn what_is_emitted_and_cancelled_in_one_commit_is_never_sent() {
 }
 
 #[tokio::test]
+async fn what_is_given_up_in_the_commit_that_cancels_it_is_a_dead_letter() {
+    let mut house = House::sqlite();
+    house.emit("a", Kind::In, "in", &["queue"]).await;
+    let seqs = house.sends("queue", &["in"]).await;
+    let gate = Gate::new(&house.store, true);
+    let store = house.store.clone();
+    let emitted = tokio::spawn(async move {
+        let keys = Keys { targets: vec![key("a")], alerts: Vec::new() };
+        let out = event("a", Kind::Out, "out", &["queue"]);
+        store.transact(keys, move |view| (out.clone().changes(), ids(view))).await
+    });
+    let store = house.store.clone();
+    let settled = tokio::spawn(async move {
+        let dead = Settlement::Dead { error: "refused".into() };
+        store.settle(&name("queue"), vec![(seqs[0], dead)]).await
+    });
+    gate.open().await;
+    assert_eq!(emitted.await.unwrap().unwrap(), ["in"]);
+    settled.await.unwrap().unwrap();
+    for _ in 0..2 {
+        assert_eq!(house.backlog("queue"), (1, 0, 1));
+        assert_eq!(house.count("deliveries WHERE state = 2"), 1);
+        house.restart().await;
+    }
+    house.sends("queue", &["out"]).await;
+}
+
+#[tokio::test]
 async fn a_decision_about_a_target_without_a_state_is_in_its_history() {
     for mut house in House::both() {
         let decide = |target: &'static str, body: &'static str| {
