@@ -1,0 +1,160 @@
+//! What holds actions back, from outside: each comes by itself when it may, and never before.
+
+use serde_json::{Value, json};
+
+use crate::support::bridge::{Bridge, CONFIG, RULES, notification, now, pending, resolved};
+use crate::support::queue::{create_queue, environment, receive_all};
+use crate::support::tools::{LocalAws, REGION, eventually};
+
+const WATCHED: &str =
+    "labels: { cluster: prod-eu, region: eu-west-1 }, heartbeat: ['alertname = \"Watchdog\"']";
+
+fn freeze() -> String {
+    format!(
+        "{RULES}
+  - name: freeze
+    matchers: [alertname = DeployInProgress]
+    target: {{ cluster: \"{{{{ labels.cluster }}}}\" }}
+    on_firing: {{ hold: {{ blocks: [scale_in] }} }}
+"
+    )
+}
+
+/// An alert without anything but its name.
+fn alert(name: &str) -> Value {
+    json!({
+        "status": "firing", "labels": { "alertname": name }, "annotations": {}, "startsAt": now(),
+        "endsAt": "0001-01-01T00:00:00Z", "generatorURL": "", "fingerprint": name,
+    })
+}
+
+fn actions(events: &[Value]) -> Vec<&str> {
+    events.iter().filter_map(|event| event["data"]["action"].as_str()).collect()
+}
+
+/// Waits for this many events in the journal.
+async fn arrived(bridge: &Bridge, count: usize) -> Vec<Value> {
+    eventually("the event", async || Some(bridge.journal()).filter(|events| events.len() >= count)).await
+}
+
+async fn waiting(bridge: &Bridge, verdict: &str) -> f64 {
+    bridge.metric(&format!("scalebridge_deferred_decisions{{verdict=\"{verdict}\"}}")).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_scale_in_that_waits_for_its_calm_survives_a_kill_and_comes_by_itself() {
+    let rules = RULES.replace("stabilization_window: 0s", "stabilization_window: 2s");
+    let mut bridge = Bridge::new(CONFIG, &rules);
+    bridge.run().await;
+    let pod = pending("workers", "a");
+    bridge.post(notification(std::slice::from_ref(&pod))).await;
+    assert_eq!(bridge.metric("scalebridge_open_episodes{rule=\"unschedulable-pods\"}").await, 1.0);
+    let closed = bridge.post(notification(&[resolved(&pod)])).await;
+    assert_eq!(closed.verdicts(), json!({ "stabilizing": 1 }));
+    bridge.kill();
+    bridge.run().await;
+    assert_eq!(waiting(&bridge, "stabilizing").await, 1.0);
+    let events = arrived(&bridge, 2).await;
+    assert_eq!(actions(&events), ["scale_out", "scale_in"]);
+    assert_eq!((waiting(&bridge, "stabilizing").await, events.len()), (0.0, 2));
+    assert_eq!(bridge.metric("scalebridge_open_episodes{rule=\"unschedulable-pods\"}").await, 0.0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_hold_has_stopped_goes_on_by_itself_when_it_ends() {
+    let mut bridge = Bridge::new(CONFIG, &freeze());
+    bridge.run().await;
+    let (pod, deploy) = (pending("workers", "a"), alert("DeployInProgress"));
+    assert_eq!(
+        bridge.post(notification(&[deploy.clone(), pod.clone()])).await.verdicts(),
+        json!({ "no_action": 1, "emitted": 1 })
+    );
+    assert_eq!(bridge.post(notification(&[resolved(&pod)])).await.verdicts(), json!({ "held": 1 }));
+    assert_eq!(waiting(&bridge, "held").await, 1.0);
+    bridge.kill();
+    bridge.run().await;
+    assert_eq!(waiting(&bridge, "held").await, 1.0, "a restart ends no hold");
+    bridge.post(notification(&[resolved(&deploy)])).await;
+    assert_eq!(actions(&arrived(&bridge, 2).await), ["scale_out", "scale_in"]);
+    assert_eq!(waiting(&bridge, "held").await, 0.0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_taken_away_while_nobody_watches() {
+    let config = CONFIG.replace("labels: { cluster: prod-eu, region: eu-west-1 }", WATCHED);
+    let mut bridge = Bridge::new(&config, RULES);
+    bridge.run().await;
+    let (pod, watchdog) = (pending("workers", "a"), alert("Watchdog"));
+    bridge.post(notification(std::slice::from_ref(&pod))).await;
+    assert_eq!(bridge.post(notification(&[resolved(&pod)])).await.verdicts(), json!({ "held": 1 }));
+    assert_eq!(
+        bridge.post(notification(std::slice::from_ref(&watchdog))).await.verdicts(),
+        json!({ "heartbeat": 1 })
+    );
+    assert_eq!(actions(&arrived(&bridge, 2).await), ["scale_out", "scale_in"]);
+    // And now Prometheus dies, and Alertmanager resolves everything.
+    let pod = pending("workers", "b");
+    bridge.post(notification(std::slice::from_ref(&pod))).await;
+    let all = bridge.post(notification(&[resolved(&pod), resolved(&watchdog)])).await;
+    assert_eq!(all.verdicts(), json!({ "heartbeat": 1, "held": 1 }));
+    assert_eq!(actions(&bridge.events().await), ["scale_out", "scale_in", "scale_out"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rule_in_shadow_says_and_sends_nothing() {
+    let rules = RULES.replace("    matchers:", "    mode: shadow\n    matchers:");
+    let mut bridge = Bridge::new(CONFIG, &rules);
+    bridge.run().await;
+    let pod = pending("workers", "a");
+    let fired = bridge.post(notification(std::slice::from_ref(&pod))).await;
+    assert_eq!(fired.json(), json!({ "alerts": 1, "events": 0, "verdicts": { "shadowed": 1 } }));
+    let closed = bridge.post(notification(&[resolved(&pod)])).await;
+    assert_eq!(closed.verdicts(), json!({ "shadowed": 1 }));
+    assert!(bridge.events().await.is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_process_takes_away_only_so_much_a_minute() {
+    let config = format!("{CONFIG}engine: {{ scale_in_per_minute: 2 }}\n");
+    let mut bridge = Bridge::new(&config, RULES);
+    bridge.run().await;
+    let pods: Vec<Value> = ["a", "b", "c"].iter().map(|group| pending(group, "1")).collect();
+    bridge.post(notification(&pods)).await;
+    let ends: Vec<Value> = pods.iter().map(resolved).collect();
+    assert_eq!(bridge.post(notification(&ends)).await.verdicts(), json!({ "emitted": 2, "over_budget": 1 }));
+    assert_eq!(waiting(&bridge, "over_budget").await, 1.0);
+}
+
+/// The queue does not exist yet, so nothing was sent when capacity is short again.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_scale_in_that_was_not_sent_is_superseded_by_the_next_scale_out() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let aws = LocalAws::start(dir.path()).await;
+    let url = format!("{}/000000000000/scaling", aws.url());
+    let queue = format!(
+        "  journal: {{ sqs: {{ queue_url: \"{url}\", region: {REGION} }}, initial_backoff: 50ms, max_backoff: 200ms }}"
+    );
+    let config = CONFIG.replace("  journal: { file: { path: events.jsonl } }", &queue);
+    let mut bridge = Bridge::new(&config, RULES);
+    environment(&aws).iter().for_each(|(name, value)| bridge.env(name, value));
+    bridge.run().await;
+    let pod = pending("workers", "a");
+    bridge.post(notification(std::slice::from_ref(&pod))).await;
+    assert_eq!(bridge.post(notification(&[resolved(&pod)])).await.verdicts(), json!({ "emitted": 1 }));
+    let again = bridge.post(notification(&[pending("workers", "b")])).await;
+    assert_eq!(again.json(), json!({ "alerts": 1, "events": 1, "verdicts": { "emitted": 1 } }));
+    let superseded = "scalebridge_decisions_total{rule=\"unschedulable-pods\",verdict=\"superseded\"}";
+    assert_eq!(bridge.metric(superseded).await, 1.0);
+    // Nobody is told of it after a restart either.
+    bridge.kill();
+    bridge.run().await;
+    create_queue(&aws, "scaling").await;
+    bridge.delivered_all("journal").await;
+    let received = receive_all(&aws, &url).await;
+    let events: Vec<Value> = received
+        .iter()
+        .map(|it| serde_json::from_str(it.body().expect("a body")).expect("an event"))
+        .collect();
+    assert_eq!(actions(&events), ["scale_out", "scale_out"]);
+    assert_eq!(bridge.metric("scalebridge_dead_letters{destination=\"journal\"}").await, 0.0);
+}
