@@ -3,6 +3,8 @@
 //! A reader gives `None` for what is faulty, and the fault is in the diagnostics by then. So whoever
 //! gets a `None` goes on with what it has, and says nothing.
 
+use std::fmt::Display;
+
 use super::diagnostic::{Code, Diagnostics, Place};
 use super::scalar::name;
 use super::slip::{did_you_mean, nearest};
@@ -165,18 +167,40 @@ pub(super) fn list<'n, T>(
     }
 }
 
+/// Says that a list is empty, if it is.
+pub(super) fn not_empty(node: &Node, help: &str, faults: &mut Diagnostics) {
+    let empty = match &node.kind {
+        Kind::Null => true,
+        Kind::List(items) => items.is_empty(),
+        _ => false,
+    };
+    if empty {
+        faults.help(Code::Range, &node.place, "this list must not be empty", help);
+    }
+}
+
+/// A list, nothing of it twice.
+pub(super) fn distinct<'n, T: PartialEq + Display>(
+    read: impl Fn(&'n Node, &mut Diagnostics) -> Option<T>,
+) -> impl Fn(&'n Node, &mut Diagnostics) -> Option<Vec<Spot<T>>> {
+    let read = list(spot(read));
+    move |node, faults| {
+        let mut items: Vec<Spot<T>> = Vec::new();
+        for one in read(node, faults)? {
+            if items.iter().any(|known| known.value == one.value) {
+                let message = format!("`{}` is listed twice", one.value);
+                faults.add(Code::DuplicateName, &one.place, message);
+            } else {
+                items.push(one);
+            }
+        }
+        Some(items)
+    }
+}
+
 /// A list of names, none of them twice.
 pub(super) fn names(node: &Node, faults: &mut Diagnostics) -> Option<Vec<Spot<Name>>> {
-    let mut names: Vec<Spot<Name>> = Vec::new();
-    for one in list(spot(name))(node, faults)? {
-        if names.iter().any(|known| known.value == one.value) {
-            let message = format!("`{}` is listed twice", one.value);
-            faults.add(Code::DuplicateName, &one.place, message);
-        } else {
-            names.push(one);
-        }
-    }
-    Some(names)
+    distinct(name)(node, faults)
 }
 
 /// Keeps the place of what `read` gives.

@@ -2,14 +2,14 @@
 
 use std::time::Duration;
 
-use super::super::decode::{Fields, Spot, entries, list, names, spot, wrong_type};
-use super::super::diagnostic::{Code, Diagnostics, Place};
-use super::super::scalar::{flag, name, text, time, word};
-use super::super::yaml::{Kind, Node};
+use super::super::decode::{Fields, Spot, entries, names, not_empty, spot};
+use super::super::diagnostic::{Diagnostics, Place};
+use super::super::matchers::matchers;
+use super::super::scalar::{flag, name, time, word};
+use super::super::yaml::Node;
 use super::action::{self, Surroundings};
 use super::defaults::{Defaults, MODES, budget, limits};
 use super::target::{condition, target, template};
-use crate::domain::matcher::Matcher;
 use crate::domain::name::Name;
 use crate::domain::rule::{Mode, Rule};
 use crate::domain::template::{Template, Templates};
@@ -44,7 +44,7 @@ pub(super) fn rule(
     let mut fields = Fields::of(node, "rules.*", faults)?;
     let name = fields.need("name", "name: unschedulable-pods", spot(name));
     let sources = fields.get("sources", sources);
-    let matchers = fields.get("matchers", matchers);
+    let matchers = fields.get("matchers", matchers("KubePodUnschedulable"));
     let when = fields.get("when", |node, faults| condition(node, templates, faults));
     let holds = node.get("on_firing").is_some_and(|action| action.get("hold").is_some());
     let target =
@@ -100,32 +100,8 @@ pub(super) fn rule(
 }
 
 fn sources(node: &Node, faults: &mut Diagnostics) -> Option<Vec<Spot<Name>>> {
-    let sources = names(node, faults)?;
-    let nothing =
-        matches!(&node.kind, Kind::Null) || matches!(&node.kind, Kind::List(items) if items.is_empty());
-    if nothing {
-        let help = "name a source, or leave `sources` out for all of them";
-        faults.help(Code::Range, &node.place, "this list must not be empty", help);
-    }
-    Some(sources)
-}
-
-fn matchers(node: &Node, faults: &mut Diagnostics) -> Option<Vec<Matcher>> {
-    let one = |node: &Node, faults: &mut Diagnostics| {
-        if matches!(node.kind, Kind::Map(_)) {
-            let help = "write a matcher as text: `- alertname = KubePodUnschedulable`";
-            faults.help(Code::Type, &node.place, "expected text, found a map", help);
-            return None;
-        }
-        let text = text(node, faults)?;
-        Matcher::parse_list(text)
-            .map_err(|error| faults.add(Code::Matcher, &node.place, error.to_string()))
-            .ok()
-    };
-    match &node.kind {
-        Kind::Text(_) => wrong_type(node, "a list such as [alertname = KubePodUnschedulable]", faults),
-        _ => Some(list(one)(node, faults)?.into_iter().flatten().collect()),
-    }
+    not_empty(node, "name a source, or leave `sources` out for all of them", faults);
+    names(node, faults)
 }
 
 fn parameters(
