@@ -61,15 +61,27 @@ impl<'n, 'f> Fields<'n, 'f> {
         read: impl FnOnce(&'n Node, &mut Diagnostics) -> Option<T>,
     ) -> Option<T> {
         let found = self.get(key, read);
-        if !self.has(key) {
-            self.faults.help(
-                Code::Missing,
-                self.place,
-                format!("`{key}` is missing"),
-                format!("add `{example}`"),
-            );
-        }
+        self.require(key, example);
         found
+    }
+
+    /// Says that a key is missing, if it is.
+    pub fn require(&mut self, key: &str, example: &str) {
+        if !self.has(key) {
+            let message = format!("`{key}` is missing");
+            self.faults.help(Code::Missing, self.place, message, format!("add `{example}`"));
+        }
+    }
+
+    /// Says of those of `keys` that are there that they do not belong here, and reads none.
+    pub fn refuse(&mut self, keys: &[&'static str], why: &str, help: &str) {
+        for key in keys {
+            self.known.push(key);
+            if self.has(key) {
+                let message = format!("`{key}` {why}");
+                self.faults.help(Code::Contradiction, self.key_place(key), message, help);
+            }
+        }
     }
 
     /// The one of `keys` that is there.
@@ -82,9 +94,7 @@ impl<'n, 'f> Fields<'n, 'f> {
         match given[..] {
             [_] => found,
             [] => {
-                let later: Vec<&str> = unsupported::keys(self.at).collect();
-                let keys: Vec<&str> = keys.iter().copied().filter(|key| !later.contains(key)).collect();
-                let message = format!("one of {} is missing", quoted(&keys));
+                let message = format!("one of {} is missing", quoted(keys));
                 self.faults.help(Code::ExactlyOne, self.place, message, help);
                 None
             }

@@ -5,13 +5,13 @@ use std::path::{Component, Path, PathBuf};
 
 use super::decode::Spot;
 use super::diagnostic::{Code, Diagnostics, Place};
-use super::rules::Draft;
+use super::rules::{Draft, SendTo};
 use super::settings::{Destination, DestinationKind, File, Retention, Store};
 use super::slip::did_you_mean;
 use super::yaml::{Kind, Node};
 use crate::domain::duration::format;
 use crate::domain::name::Name;
-use crate::domain::rule::Rule;
+use crate::domain::rule::{Mode, Rule};
 use crate::domain::source::Source;
 
 /// What rules can speak of. A list that could not be read is `None`, and nothing is held against it.
@@ -96,7 +96,8 @@ pub(super) fn rules(
     unique(&drafts, faults);
     for draft in &drafts {
         known(&draft.sources, names.sources.as_deref(), "source", faults);
-        known(&draft.send_to, names.destinations.as_deref(), "destination", faults);
+        let send_to = draft.send_to.iter().flat_map(|send_to| &send_to.names);
+        known(send_to, names.destinations.as_deref(), "destination", faults);
         acts(draft, destinations, faults);
     }
     let sized = |draft: Draft| {
@@ -121,9 +122,14 @@ fn unique(drafts: &[Draft], faults: &mut Diagnostics) {
     }
 }
 
-fn known(names: &[Spot<Name>], known: Option<&[Name]>, what: &str, faults: &mut Diagnostics) {
+fn known<'d>(
+    names: impl IntoIterator<Item = &'d Spot<Name>>,
+    known: Option<&[Name]>,
+    what: &str,
+    faults: &mut Diagnostics,
+) {
     let Some(known) = known.filter(|known| !known.is_empty()) else { return };
-    for name in names.iter().filter(|name| !known.contains(&name.value)) {
+    for name in names.into_iter().filter(|name| !known.contains(&name.value)) {
         let message = format!("there is no {what} `{}`", name.value);
         let known: Vec<&str> = known.iter().map(Name::as_str).collect();
         let help = did_you_mean(name.value.as_str(), &known);
@@ -131,9 +137,9 @@ fn known(names: &[Spot<Name>], known: Option<&[Name]>, what: &str, faults: &mut 
     }
 }
 
-/// Whether a rule does something, somewhere, and only once.
+/// Whether a rule does something, somewhere, and only once. In shadow it does as if.
 fn acts(draft: &Draft, destinations: &BTreeMap<Name, Destination>, faults: &mut Diagnostics) {
-    if !draft.active {
+    if draft.mode == Mode::Disabled {
         return;
     }
     if !draft.has_action {
@@ -142,16 +148,17 @@ fn acts(draft: &Draft, destinations: &BTreeMap<Name, Destination>, faults: &mut 
         faults.help(Code::DoesNothing, &draft.place, "this rule does nothing", help);
         return;
     }
-    if draft.send_to.is_empty() && !draft.send_to_faulty {
+    let Some(SendTo { names, place, faulty }) = &draft.send_to else { return };
+    if names.is_empty() && !faulty {
         let help = "add `send_to: [NAME]` here or under `defaults:` at the top of the file";
-        faults.help(Code::NowhereToSend, &draft.send_to_place, "this rule sends its events nowhere", help);
+        faults.help(Code::NowhereToSend, place, "this rule sends its events nowhere", help);
     }
     let acting = |name: &&Spot<Name>| destinations.get(&name.value).is_some_and(Destination::acts);
-    let mut acting = draft.send_to.iter().filter(acting);
-    if let (Some(first), Some(second)) = (acting.next(), acting.next()) {
+    let mut acting = names.iter().filter(acting);
+    if let (Mode::Active, Some(first), Some(second)) = (draft.mode, acting.next(), acting.next()) {
         let message =
             format!("both `{}` and `{}` would carry out this rule's events", first.value, second.value);
         let help = "send to one that acts; a destination `file` beside it only keeps the events";
-        faults.help(Code::ActsTwice, &draft.send_to_place, message, help);
+        faults.help(Code::ActsTwice, place, message, help);
     }
 }
