@@ -109,6 +109,31 @@ pub(super) fn rules(
     drafts.into_iter().filter_map(sized).collect()
 }
 
+/// A source that nobody hears die must not be trusted when it says that all is well.
+pub(super) fn heartbeats(rules: &[Rule], root: &Node, faults: &mut Diagnostics) {
+    let Some(Kind::Map(sources)) = root.get("sources").map(|sources| &sources.kind) else { return };
+    let shrinking: Vec<&Rule> = rules.iter().filter(|rule| shrinks(rule)).collect();
+    for (source, _) in sources.iter().filter(|(_, source)| source.get("heartbeat").is_none()) {
+        let listens = |names: &Vec<Name>| names.iter().any(|name| name.as_str() == source.name);
+        let believes = shrinking.iter().find(|rule| rule.sources.as_ref().is_none_or(listens));
+        let Some(rule) = believes else { continue };
+        let message = format!(
+            "source `{}` has no `heartbeat`, and rule `{}` takes capacity away on its word",
+            source.name, rule.name
+        );
+        let help = "add `heartbeat: ['alertname = \"Watchdog\"']`, an alert that always fires: when Prometheus \
+                    dies, Alertmanager resolves everything, and without it that looks like calm";
+        faults.help(Code::NoHeartbeat, &source.place, message, help);
+    }
+}
+
+/// Whether a rule may really take capacity away.
+fn shrinks(rule: &Rule) -> bool {
+    let firing = rule.on_firing.as_ref().map(|firing| &firing.action);
+    let resolved = rule.on_resolved.as_ref().map(|resolved| &resolved.action);
+    rule.mode == Mode::Active && firing.into_iter().chain(resolved).any(|action| action.change.takes_away())
+}
+
 fn unique(drafts: &[Draft], faults: &mut Diagnostics) {
     let mut first: HashMap<&Name, &Place> = HashMap::new();
     for name in drafts.iter().filter_map(|draft| draft.name.as_ref()) {
