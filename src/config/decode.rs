@@ -3,6 +3,8 @@
 //! A reader gives `None` for what is faulty, and the fault is in the diagnostics by then. So whoever
 //! gets a `None` goes on with what it has, and says nothing.
 
+use std::fmt::Display;
+
 use super::diagnostic::{Code, Diagnostics, Place};
 use super::scalar::name;
 use super::slip::{did_you_mean, nearest};
@@ -59,15 +61,27 @@ impl<'n, 'f> Fields<'n, 'f> {
         read: impl FnOnce(&'n Node, &mut Diagnostics) -> Option<T>,
     ) -> Option<T> {
         let found = self.get(key, read);
-        if !self.has(key) {
-            self.faults.help(
-                Code::Missing,
-                self.place,
-                format!("`{key}` is missing"),
-                format!("add `{example}`"),
-            );
-        }
+        self.require(key, example);
         found
+    }
+
+    /// Says that a key is missing, if it is.
+    pub fn require(&mut self, key: &str, example: &str) {
+        if !self.has(key) {
+            let message = format!("`{key}` is missing");
+            self.faults.help(Code::Missing, self.place, message, format!("add `{example}`"));
+        }
+    }
+
+    /// Says of those of `keys` that are there that they do not belong here, and reads none.
+    pub fn refuse(&mut self, keys: &[&'static str], why: &str, help: &str) {
+        for key in keys {
+            self.known.push(key);
+            if self.has(key) {
+                let message = format!("`{key}` {why}");
+                self.faults.help(Code::Contradiction, self.key_place(key), message, help);
+            }
+        }
     }
 
     /// The one of `keys` that is there.
@@ -80,9 +94,7 @@ impl<'n, 'f> Fields<'n, 'f> {
         match given[..] {
             [_] => found,
             [] => {
-                let later: Vec<&str> = unsupported::keys(self.at).collect();
-                let keys: Vec<&str> = keys.iter().copied().filter(|key| !later.contains(key)).collect();
-                let message = format!("one of {} is missing", quoted(&keys));
+                let message = format!("one of {} is missing", quoted(keys));
                 self.faults.help(Code::ExactlyOne, self.place, message, help);
                 None
             }
@@ -165,18 +177,40 @@ pub(super) fn list<'n, T>(
     }
 }
 
+/// Says that a list is empty, if it is.
+pub(super) fn not_empty(node: &Node, help: &str, faults: &mut Diagnostics) {
+    let empty = match &node.kind {
+        Kind::Null => true,
+        Kind::List(items) => items.is_empty(),
+        _ => false,
+    };
+    if empty {
+        faults.help(Code::Range, &node.place, "this list must not be empty", help);
+    }
+}
+
+/// A list, nothing of it twice.
+pub(super) fn distinct<'n, T: PartialEq + Display>(
+    read: impl Fn(&'n Node, &mut Diagnostics) -> Option<T>,
+) -> impl Fn(&'n Node, &mut Diagnostics) -> Option<Vec<Spot<T>>> {
+    let read = list(spot(read));
+    move |node, faults| {
+        let mut items: Vec<Spot<T>> = Vec::new();
+        for one in read(node, faults)? {
+            if items.iter().any(|known| known.value == one.value) {
+                let message = format!("`{}` is listed twice", one.value);
+                faults.add(Code::DuplicateName, &one.place, message);
+            } else {
+                items.push(one);
+            }
+        }
+        Some(items)
+    }
+}
+
 /// A list of names, none of them twice.
 pub(super) fn names(node: &Node, faults: &mut Diagnostics) -> Option<Vec<Spot<Name>>> {
-    let mut names: Vec<Spot<Name>> = Vec::new();
-    for one in list(spot(name))(node, faults)? {
-        if names.iter().any(|known| known.value == one.value) {
-            let message = format!("`{}` is listed twice", one.value);
-            faults.add(Code::DuplicateName, &one.place, message);
-        } else {
-            names.push(one);
-        }
-    }
-    Some(names)
+    distinct(name)(node, faults)
 }
 
 /// Keeps the place of what `read` gives.

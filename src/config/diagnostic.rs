@@ -94,6 +94,7 @@ codes! {
     NowhereToSend = "E020", "A rule that acts and sends to no destination.";
     DoesNothing = "W001", "A rule that never does anything.";
     ActsTwice = "W002", "A rule that sends one adjustment to two destinations that act.";
+    NoHeartbeat = "W003", "A source without a heartbeat that a rule which takes capacity away listens to.";
 }
 
 impl Code {

@@ -51,6 +51,7 @@ pub(super) fn settings(root: &Node, directory: &Path, faults: &mut Diagnostics) 
     meaning::files(store.as_ref(), &destinations, root, fields.faults);
     let names = Names { sources: source_names, destinations: destination_names };
     let rules = meaning::rules(drafts, &names, &destinations, fields.faults);
+    meaning::heartbeats(&rules, root, fields.faults);
     fields.finish();
     Some(Settings {
         server: server?,

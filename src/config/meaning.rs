@@ -5,13 +5,13 @@ use std::path::{Component, Path, PathBuf};
 
 use super::decode::Spot;
 use super::diagnostic::{Code, Diagnostics, Place};
-use super::rules::Draft;
+use super::rules::{Draft, SendTo};
 use super::settings::{Destination, DestinationKind, File, Retention, Store};
 use super::slip::did_you_mean;
 use super::yaml::{Kind, Node};
 use crate::domain::duration::format;
 use crate::domain::name::Name;
-use crate::domain::rule::Rule;
+use crate::domain::rule::{Mode, Rule};
 use crate::domain::source::Source;
 
 /// What rules can speak of. A list that could not be read is `None`, and nothing is held against it.
@@ -96,7 +96,8 @@ pub(super) fn rules(
     unique(&drafts, faults);
     for draft in &drafts {
         known(&draft.sources, names.sources.as_deref(), "source", faults);
-        known(&draft.send_to, names.destinations.as_deref(), "destination", faults);
+        let send_to = draft.send_to.iter().flat_map(|send_to| &send_to.names);
+        known(send_to, names.destinations.as_deref(), "destination", faults);
         acts(draft, destinations, faults);
     }
     let sized = |draft: Draft| {
@@ -106,6 +107,31 @@ pub(super) fn rules(
         Some(rule)
     };
     drafts.into_iter().filter_map(sized).collect()
+}
+
+/// A source that nobody hears die must not be trusted when it says that all is well.
+pub(super) fn heartbeats(rules: &[Rule], root: &Node, faults: &mut Diagnostics) {
+    let Some(Kind::Map(sources)) = root.get("sources").map(|sources| &sources.kind) else { return };
+    let shrinking: Vec<&Rule> = rules.iter().filter(|rule| shrinks(rule)).collect();
+    for (source, _) in sources.iter().filter(|(_, source)| source.get("heartbeat").is_none()) {
+        let listens = |names: &Vec<Name>| names.iter().any(|name| name.as_str() == source.name);
+        let believes = shrinking.iter().find(|rule| rule.sources.as_ref().is_none_or(listens));
+        let Some(rule) = believes else { continue };
+        let message = format!(
+            "source `{}` has no `heartbeat`, and rule `{}` takes capacity away on its word",
+            source.name, rule.name
+        );
+        let help = "add `heartbeat: ['alertname = \"Watchdog\"']`, an alert that always fires: when Prometheus \
+                    dies, Alertmanager resolves everything, and without it that looks like calm";
+        faults.help(Code::NoHeartbeat, &source.place, message, help);
+    }
+}
+
+/// Whether a rule may really take capacity away.
+fn shrinks(rule: &Rule) -> bool {
+    let firing = rule.on_firing.as_ref().map(|firing| &firing.action);
+    let resolved = rule.on_resolved.as_ref().map(|resolved| &resolved.action);
+    rule.mode == Mode::Active && firing.into_iter().chain(resolved).any(|action| action.change.takes_away())
 }
 
 fn unique(drafts: &[Draft], faults: &mut Diagnostics) {
@@ -121,9 +147,14 @@ fn unique(drafts: &[Draft], faults: &mut Diagnostics) {
     }
 }
 
-fn known(names: &[Spot<Name>], known: Option<&[Name]>, what: &str, faults: &mut Diagnostics) {
+fn known<'d>(
+    names: impl IntoIterator<Item = &'d Spot<Name>>,
+    known: Option<&[Name]>,
+    what: &str,
+    faults: &mut Diagnostics,
+) {
     let Some(known) = known.filter(|known| !known.is_empty()) else { return };
-    for name in names.iter().filter(|name| !known.contains(&name.value)) {
+    for name in names.into_iter().filter(|name| !known.contains(&name.value)) {
         let message = format!("there is no {what} `{}`", name.value);
         let known: Vec<&str> = known.iter().map(Name::as_str).collect();
         let help = did_you_mean(name.value.as_str(), &known);
@@ -131,9 +162,9 @@ fn known(names: &[Spot<Name>], known: Option<&[Name]>, what: &str, faults: &mut 
     }
 }
 
-/// Whether a rule does something, somewhere, and only once.
+/// Whether a rule does something, somewhere, and only once. In shadow it does as if.
 fn acts(draft: &Draft, destinations: &BTreeMap<Name, Destination>, faults: &mut Diagnostics) {
-    if !draft.active {
+    if draft.mode == Mode::Disabled {
         return;
     }
     if !draft.has_action {
@@ -142,16 +173,17 @@ fn acts(draft: &Draft, destinations: &BTreeMap<Name, Destination>, faults: &mut 
         faults.help(Code::DoesNothing, &draft.place, "this rule does nothing", help);
         return;
     }
-    if draft.send_to.is_empty() && !draft.send_to_faulty {
+    let Some(SendTo { names, place, faulty }) = &draft.send_to else { return };
+    if names.is_empty() && !faulty {
         let help = "add `send_to: [NAME]` here or under `defaults:` at the top of the file";
-        faults.help(Code::NowhereToSend, &draft.send_to_place, "this rule sends its events nowhere", help);
+        faults.help(Code::NowhereToSend, place, "this rule sends its events nowhere", help);
     }
     let acting = |name: &&Spot<Name>| destinations.get(&name.value).is_some_and(Destination::acts);
-    let mut acting = draft.send_to.iter().filter(acting);
-    if let (Some(first), Some(second)) = (acting.next(), acting.next()) {
+    let mut acting = names.iter().filter(acting);
+    if let (Mode::Active, Some(first), Some(second)) = (draft.mode, acting.next(), acting.next()) {
         let message =
             format!("both `{}` and `{}` would carry out this rule's events", first.value, second.value);
         let help = "send to one that acts; a destination `file` beside it only keeps the events";
-        faults.help(Code::ActsTwice, &draft.send_to_place, message, help);
+        faults.help(Code::ActsTwice, place, message, help);
     }
 }

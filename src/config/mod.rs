@@ -13,6 +13,7 @@ pub mod diagnostic;
 mod document;
 mod file;
 mod layers;
+mod matchers;
 mod meaning;
 mod rules;
 mod scalar;

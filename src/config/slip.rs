@@ -9,14 +9,20 @@ pub(super) fn did_you_mean(text: &str, known: &[&str]) -> String {
     }
 }
 
-/// The one of `known` that `text` is most likely a slip of.
+/// The one of `known` that `text` is most likely a slip of. None where two are as near as each other:
+/// of `scale_up` it must not be said that `scale_in` was meant.
 pub(super) fn nearest<'k>(text: &str, known: impl Iterator<Item = &'k str>) -> Option<&'k str> {
     let typed: String = text.chars().take(128).collect();
-    known
+    let mut near: Vec<(usize, &str)> = known
         .map(|word| (strsim::damerau_levenshtein(&typed, word), word))
         .filter(|(distance, word)| *distance <= word.len().max(typed.len()) / 3)
-        .min()
-        .map(|(_, word)| word)
+        .collect();
+    near.sort_unstable();
+    near.dedup();
+    match near[..] {
+        [(first, _), (second, _), ..] if first == second => None,
+        _ => near.first().map(|(_, word)| *word),
+    }
 }
 
 #[cfg(test)]
@@ -30,5 +36,6 @@ mod tests {
         assert_eq!(did_you_mean("Late_Windwo", &known), "did you mean `late_window`?");
         assert_eq!(did_you_mean("priority", &known), "known here: listen, late_window, max_age");
         assert_eq!(did_you_mean("priority", &[]), "leave it out");
+        assert_eq!(did_you_mean("scale_up", &["scale_out", "scale_in"]), "known here: scale_out, scale_in");
     }
 }

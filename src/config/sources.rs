@@ -3,12 +3,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::decode::{Fields, entries};
+use super::decode::{Fields, entries, not_empty};
 use super::diagnostic::{Code, Diagnostics};
+use super::matchers::matchers;
 use super::scalar::{any_text, duration, time};
 use super::yaml::Node;
 use crate::domain::duration::format;
 use crate::domain::labels::Labels;
+use crate::domain::matcher::Matcher;
 use crate::domain::name::Name;
 use crate::domain::source::Source;
 
@@ -18,6 +20,7 @@ const OCCURRENCE_TTL: Duration = Duration::from_hours(24);
 pub(super) fn source(name: Name, node: &Node, faults: &mut Diagnostics) -> Option<Source> {
     let mut fields = Fields::of(node, "sources.*", faults)?;
     let labels = fields.get("labels", labels).unwrap_or_default();
+    let heartbeat = fields.get("heartbeat", heartbeat).unwrap_or_default();
     let late_window = fields.get("late_window", duration).unwrap_or(LATE_WINDOW);
     let occurrence_ttl = fields.get("occurrence_ttl", time).unwrap_or(OCCURRENCE_TTL);
     if occurrence_ttl <= late_window {
@@ -33,7 +36,22 @@ pub(super) fn source(name: Name, node: &Node, faults: &mut Diagnostics) -> Optio
         );
     }
     fields.finish();
-    Some(Source { name, labels: Arc::new(labels), late_window, occurrence_ttl, heartbeat: Vec::new() })
+    Some(Source { name, labels: Arc::new(labels), late_window, occurrence_ttl, heartbeat })
+}
+
+/// The matchers of one alert. Rules never see a heartbeat, so it must not be any alert.
+fn heartbeat(node: &Node, faults: &mut Diagnostics) -> Option<Vec<Matcher>> {
+    const ONE: &str =
+        "name the alert that always fires: `heartbeat: ['alertname = \"Watchdog\"']`, or leave it out";
+    not_empty(node, ONE, faults);
+    let matchers = matchers("Watchdog")(node, faults)?;
+    let anything = Labels::default();
+    if !matchers.is_empty() && matchers.iter().all(|matcher| matcher.holds(&anything)) {
+        let message =
+            "these matchers hold for an alert without any label too, and rules do not see a heartbeat";
+        faults.help(Code::Contradiction, &node.place, message, ONE);
+    }
+    Some(matchers)
 }
 
 fn labels(node: &Node, faults: &mut Diagnostics) -> Option<Labels> {

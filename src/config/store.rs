@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::decode::Fields;
 use super::diagnostic::{Code, Diagnostics};
-use super::scalar::{duration, text, word};
+use super::scalar::{duration, number, text, word};
 use super::settings::{Engine, Log, LogFormat, LogLevel, Retention, Store};
 use super::yaml::Node;
 use crate::domain::rate::PerMinute;
@@ -24,10 +24,14 @@ pub(super) fn store(node: &Node, faults: &mut Diagnostics) -> Option<Store> {
 
 /// A kept action is looked at a little after its time.
 const LEAST_DEFERRAL: Duration = Duration::from_secs(60);
+/// A thousand events a second. Who wants more wants no limit.
+const MOST_PER_MINUTE: i64 = 60_000;
 
 pub(super) fn engine(node: &Node, faults: &mut Diagnostics) -> Option<Engine> {
     let mut fields = Fields::of(node, "engine", faults)?;
     let max_deferral = fields.get("max_deferral", duration);
+    let [scale_out_per_minute, scale_in_per_minute] = ["scale_out_per_minute", "scale_in_per_minute"]
+        .map(|key| fields.get(key, number::<u32>(0..=MOST_PER_MINUTE)));
     if max_deferral.is_some_and(|given| given < LEAST_DEFERRAL) {
         let message =
             "`max_deferral` is below a minute: what comes due would be withdrawn instead of decided";
@@ -35,7 +39,8 @@ pub(super) fn engine(node: &Node, faults: &mut Diagnostics) -> Option<Engine> {
         fields.faults.help(Code::Range, place, message, "give it at least 1m; the default is 1h");
     }
     fields.finish();
-    Some(Engine { max_deferral: max_deferral?, per_minute: PerMinute { scale_out: 0, scale_in: 60 } })
+    let per_minute = PerMinute { scale_out: scale_out_per_minute?, scale_in: scale_in_per_minute? };
+    Some(Engine { max_deferral: max_deferral?, per_minute })
 }
 
 pub(super) fn retention(node: &Node, faults: &mut Diagnostics) -> Option<Retention> {

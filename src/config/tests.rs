@@ -3,9 +3,13 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use super::diagnostic::Code;
 use super::*;
+use crate::domain::control::Direction;
 use crate::domain::name::Name;
-use crate::domain::rule::Action;
+use crate::domain::rate::PerMinute;
+use crate::domain::rule::{Action, Aim, Limits, Mode};
+use crate::domain::target::Platform;
 
 /// Set to write the expected diagnostics anew.
 const BLESS: &str = "BLESS_DIAGNOSTICS";
@@ -74,9 +78,11 @@ fn good_configurations_have_no_fault() {
 #[test]
 fn the_example_is_the_default() {
     let example = load(Path::new("config/scalebridge.yaml"), []).unwrap_or_else(|faults| panic!("{faults}"));
-    assert_eq!(example.warnings.to_string(), "");
+    // Its heartbeat is commented out: who tries it by hand has no Prometheus that could be alive.
+    let warnings: Vec<Code> = example.warnings.iter().map(|warning| warning.code).collect();
+    assert_eq!(warnings, [Code::NoHeartbeat], "{}", example.warnings);
     let settings = example.settings;
-    assert_eq!(settings.rules.rules().len(), 3);
+    assert_eq!(settings.rules.rules().len(), 4);
     assert_eq!(settings.destinations[&name("journal")].kind, DestinationKind::File(File::Stdout));
 
     // Whatever the example says, it says what holds without it.
@@ -85,7 +91,7 @@ fn the_example_is_the_default() {
     let bare = bare.settings;
     assert_eq!((&settings.server, &settings.admin), (&bare.server, &bare.admin));
     assert_eq!((&settings.store, &settings.retention), (&bare.store, &bare.retention));
-    assert_eq!(settings.log, bare.log);
+    assert_eq!((settings.engine, settings.log), (bare.engine, bare.log));
     assert_eq!(settings.destinations, bare.destinations);
     let (written, unwritten) = (&settings.sources[&name("local")], &bare.sources[&name("local")]);
     assert_eq!(written.late_window, unwritten.late_window);
@@ -134,7 +140,14 @@ fn what_is_said_is_what_is_meant() {
         "7",
         "a key keeps its case and dots"
     );
-    assert_eq!(settings.sources[&name("prod-us")].late_window, seconds(360));
+    assert_eq!(settings.sources[&name("elsewhere")].late_window, seconds(360));
+    let heartbeats =
+        ["prod-eu", "prod-us", "elsewhere"].map(|source| &settings.sources[&name(source)].heartbeat);
+    assert_eq!(heartbeats.map(Vec::len), [2, 2, 0]);
+    assert_eq!(heartbeats[1][0].to_string(), r#"alertname="Watchdog""#);
+    let per_minute = PerMinute { scale_out: 60_000, scale_in: 0 };
+    let engine = Engine { max_deferral: seconds(1800), per_minute };
+    assert_eq!(settings.engine, engine, "the environment wins over the file");
 
     let queue = &settings.destinations[&name("queue")];
     assert!(matches!(&queue.kind, DestinationKind::Sqs(sqs) if sqs.fifo && sqs.max_message_bytes == 65_536));
@@ -145,7 +158,7 @@ fn what_is_said_is_what_is_meant() {
     assert_eq!(settings.destinations[&name("journal")].concurrency, 1);
 
     let rules: Vec<&str> = settings.rules.rules().iter().map(|rule| rule.name.as_str()).collect();
-    assert_eq!(rules, ["everything", "by-steps", "resting", "all"]);
+    assert_eq!(rules, ["everything", "by-steps", "resting", "on-trial", "freeze", "freeze-all", "all"]);
     let rule = settings.rules.rule(&name("everything")).unwrap();
     assert_eq!(rule.matchers.len(), 3);
     assert_eq!((rule.limits.min_capacity, rule.limits.max_capacity), (Some(2), Some(40)));
@@ -160,7 +173,29 @@ fn what_is_said_is_what_is_meant() {
     assert_eq!(rule.send_to, [name("scaler"), name("journal")]);
     let by_steps = settings.rules.rule(&name("by-steps")).unwrap();
     assert_eq!((by_steps.max_event_bytes, by_steps.expires_after), (65_536, seconds(1800)));
-    assert!(by_steps.sources.is_none());
+    assert!(settings.rules.rule(&name("all")).unwrap().sources.is_none());
+    assert_eq!(settings.rules.rule(&name("on-trial")).unwrap().mode, Mode::Shadow);
+}
+
+#[test]
+fn a_hold_has_nothing_of_what_belongs_to_events() {
+    let path = Path::new("tests/config/good/full.yaml");
+    let rules = load(path, environment(path)).unwrap_or_else(|faults| panic!("{faults}")).settings.rules;
+    let hold = |rule: &str| {
+        let rule = rules.rule(&name(rule)).unwrap();
+        assert!(rule.on_firing.is_none() && rule.on_resolved.is_none());
+        assert!(rule.send_to.is_empty() && rule.parameters.is_empty());
+        assert_eq!((rule.limits, rule.budget, rule.max_event_bytes), (Limits::default(), None, usize::MAX));
+        let Aim::Hold(hold) = &rule.target else { panic!("{rule:?}") };
+        hold.clone()
+    };
+    let freeze = hold("freeze");
+    assert_eq!(freeze.blocks, [Direction::ScaleIn]);
+    assert_eq!(freeze.covers.platform, Some(Platform::Eks));
+    assert!(freeze.covers.cluster.is_some() && freeze.covers.region.is_none());
+    let all = hold("freeze-all");
+    assert_eq!(all.blocks, Direction::ALL);
+    assert!(all.covers.is_empty());
 }
 
 /// What a hand or a template engine might put into a configuration.

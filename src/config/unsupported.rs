@@ -30,7 +30,6 @@ const LIST: &[Unsupported] = &[
     no("sources.*", "auth", Always, "leave it out, and let only Alertmanager reach the listener"),
     no("sources.*", "rules", Always, "leave it out, and name the sources in each rule: `sources: […]`"),
     no("sources.*", "targets", Always, "leave it out, and name the sources in each rule: `sources: […]`"),
-    no("sources.*", "heartbeat", Always, "leave it out"),
     no("delivery", "max_backlog", Always, "leave it out; the backlog has no bound yet"),
     no("destinations.*", "max_backlog", Always, "leave it out; the backlog has no bound yet"),
     no("destinations.*.sqs", "role_arn", Always, "leave it out, and let the process itself have the role (IRSA, Pod Identity, a profile)"),
@@ -39,11 +38,6 @@ const LIST: &[Unsupported] = &[
     no("destinations.*.lambda", "external_id", Always, "leave it out, and let the process itself have the role (IRSA, Pod Identity, a profile)"),
     no("destinations.*.lambda", "per_target_order", When(is_true), "leave it out; a FIFO queue keeps the order of each target"),
     no("destinations.*.lambda", "max_events", When(is_above_one), "leave it out; each call carries one event"),
-    no("engine", "scale_in_per_minute", Always, "leave it out; nothing bounds the rate yet"),
-    no("engine", "scale_out_per_minute", Always, "leave it out; nothing bounds the rate yet"),
-    no("rules.*", "mode", When(is_shadow), "say `mode: disabled`, or try the rule with a destination `file: { path: \"-\" }`"),
-    no("rules.defaults", "mode", When(is_shadow), "say `mode: disabled`, or try the rules with a destination `file: { path: \"-\" }`"),
-    no("rules.*.on_firing", "hold", Always, "leave the rule out, or say `mode: disabled` in the rules that are not to act"),
 ];
 
 const fn no(at: &'static str, key: &'static str, refused: Refused, help: &'static str) -> Unsupported {
@@ -79,7 +73,6 @@ impl Unsupported {
     /// Says so, at the key.
     pub fn report(&self, place: &Place, value: &Node, faults: &mut Diagnostics) {
         let shown = match (&self.refused, &value.kind) {
-            (When(_), Kind::Text(text)) => format!("{}: {text}", self.key),
             (When(_), Kind::Int(number)) => format!("{}: {number}", self.key),
             (When(_), Kind::Bool(flag)) => format!("{}: {flag}", self.key),
             _ => self.key.to_owned(),
@@ -99,8 +92,4 @@ fn is_true(node: &Node) -> bool {
 
 fn is_above_one(node: &Node) -> bool {
     matches!(node.kind, Kind::Int(2..))
-}
-
-fn is_shadow(node: &Node) -> bool {
-    matches!(&node.kind, Kind::Text(text) if text == "shadow")
 }

@@ -92,6 +92,20 @@ pub struct PartialTemplate {
     pub region: Option<Template>,
 }
 
+impl PartialTemplate {
+    /// Whether no field is given, so that every target agrees.
+    pub const fn is_empty(&self) -> bool {
+        let Self { platform, kind, name, account, cluster, namespace, region } = self;
+        platform.is_none()
+            && kind.is_none()
+            && name.is_none()
+            && account.is_none()
+            && cluster.is_none()
+            && namespace.is_none()
+            && region.is_none()
+    }
+}
+
 /// Templates of a target's fields.
 #[derive(Debug, Clone)]
 pub struct TargetTemplate {

@@ -42,10 +42,10 @@ fn every_fault_of_configuration_and_rules_is_told_at_once_with_its_place() {
 
 #[test]
 fn what_this_version_cannot_do_is_refused_and_not_passed_over() {
-    let rules = RULES.replace("    send_to:", "    mode: shadow\n    send_to:");
-    let (code, says) = refused(&Bridge::new(CONFIG, &rules));
+    let config = format!("{CONFIG}delivery: {{ max_backlog: 10 }}\n");
+    let (code, says) = refused(&Bridge::new(&config, RULES));
     assert_eq!(code, Some(2), "{says}");
-    assert!(says.contains("rules.yaml:13:5") && says.contains("shadow"), "{says}");
+    assert!(says.contains("`max_backlog` is not supported by this version"), "{says}");
 }
 
 #[test]

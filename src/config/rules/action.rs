@@ -27,7 +27,9 @@ pub(super) struct Surroundings<'a> {
 
 /// Of one episode; more would be an autoscaler's work.
 const MOST_EMISSIONS: i64 = 1000;
-const ACTIONS: &str = "write one action, for example `scale_out: { by: 1 }`";
+/// What `on_firing` can do.
+pub(super) const ACTIONS: [&str; 5] = ["scale_out", "scale_in", "set_capacity", "notify", "hold"];
+const ONE_ACTION: &str = "write one action, for example `scale_out: { by: 1 }`";
 
 pub(super) fn firing(
     node: &Node,
@@ -40,8 +42,8 @@ pub(super) fn firing(
     let while_firing = Repeat::WhileFiring { max_emissions: max_emissions.unwrap_or(Repeat::MAX_EMISSIONS) };
     let repeats = [("never", Repeat::Never), ("on_growth", Repeat::OnGrowth), ("while_firing", while_firing)];
     let repeat = fields.get("repeat", word(&repeats)).unwrap_or(Repeat::OnGrowth);
-    // `hold` is an action too, which the list of what is unsupported refuses.
-    let action = fields.one_of(&["scale_out", "scale_in", "set_capacity", "notify", "hold"], ACTIONS);
+    // A `hold` alone is read elsewhere; here it is one too many.
+    let action = fields.one_of(&ACTIONS, ONE_ACTION);
     let action = guarded(action, Phase::Firing, &mut fields, around);
     if let Some(action) = &action {
         by_the_clock(action, repeat, &mut fields);
@@ -78,7 +80,7 @@ pub(super) fn resolved(
     faults: &mut Diagnostics,
 ) -> Option<ResolvedAction> {
     let mut fields = Fields::of(node, "rules.*.on_resolved", faults)?;
-    let action = fields.one_of(&["scale_out", "scale_in", "set_capacity", "notify"], ACTIONS);
+    let action = fields.one_of(&["scale_out", "scale_in", "set_capacity", "notify"], ONE_ACTION);
     let action = guarded(action, Phase::Resolved, &mut fields, around);
     fields.finish();
     Some(ResolvedAction { action: action? })

@@ -26,7 +26,8 @@ pub(super) struct Defaults {
     pub stabilization_window: Option<Duration>,
 }
 
-pub(super) const MODES: [(&str, Mode); 2] = [("active", Mode::Active), ("disabled", Mode::Disabled)];
+pub(super) const MODES: [(&str, Mode); 3] =
+    [("active", Mode::Active), ("shadow", Mode::Shadow), ("disabled", Mode::Disabled)];
 
 pub(super) fn defaults(node: &Node, faults: &mut Diagnostics) -> Option<Defaults> {
     let mut fields = Fields::of(node, "rules.defaults", faults)?;

@@ -3,7 +3,9 @@
 mod action;
 mod amount;
 mod defaults;
+mod hold;
 mod rule;
+mod sends;
 mod target;
 
 use super::decode::{Fields, list};
@@ -12,7 +14,7 @@ use super::yaml::Node;
 use crate::domain::template::Templates;
 
 use defaults::Defaults;
-pub(super) use rule::Draft;
+pub(super) use rule::{Draft, SendTo};
 
 /// The rules of one file, in its order.
 pub(super) fn file(node: &Node, templates: &mut Templates, faults: &mut Diagnostics) -> Vec<Draft> {

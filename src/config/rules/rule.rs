@@ -2,19 +2,17 @@
 
 use std::time::Duration;
 
-use super::super::decode::{Fields, Spot, entries, list, names, spot, wrong_type};
-use super::super::diagnostic::{Code, Diagnostics, Place};
-use super::super::scalar::{flag, name, text, time, word};
-use super::super::yaml::{Kind, Node};
-use super::action::{self, Surroundings};
-use super::defaults::{Defaults, MODES, budget, limits};
-use super::target::{condition, target, template};
-use crate::domain::matcher::Matcher;
+use super::super::decode::{Fields, Spot, names, not_empty, spot};
+use super::super::diagnostic::{Diagnostics, Place};
+use super::super::matchers::matchers;
+use super::super::scalar::{flag, name, word};
+use super::super::yaml::Node;
+use super::defaults::{Defaults, MODES};
+use super::target::condition;
+use super::{hold, sends};
 use crate::domain::name::Name;
-use crate::domain::rule::{Mode, Rule};
+use crate::domain::rule::{Aim, Budget, FiringAction, HoldTemplate, Limits, Mode, ResolvedAction, Rule};
 use crate::domain::template::{Template, Templates};
-
-const EXPIRES_AFTER: Duration = Duration::from_hours(1);
 
 /// A rule before the pass of meaning, which knows sources and destinations. What could be read is here
 /// even where the rule as a whole is faulty.
@@ -23,16 +21,51 @@ pub(in crate::config) struct Draft {
     pub place: Place,
     pub name: Option<Spot<Name>>,
     pub sources: Vec<Spot<Name>>,
-    pub send_to: Vec<Spot<Name>>,
-    /// Where `send_to` or its absence is to be seen.
-    pub send_to_place: Place,
-    /// Whether `send_to` is there and could not be read.
-    pub send_to_faulty: bool,
-    /// Whether it has an action, and whether it may do it.
+    pub mode: Mode,
     pub has_action: bool,
-    pub active: bool,
+    /// None for a hold, which sends nothing.
+    pub send_to: Option<SendTo>,
     /// The rule, without its `max_event_bytes`.
     pub rule: Option<Rule>,
+}
+
+/// Where a rule sends its events.
+pub(in crate::config) struct SendTo {
+    pub names: Vec<Spot<Name>>,
+    /// Where `send_to` or its absence is to be seen.
+    pub place: Place,
+    /// Whether it is there and could not be read.
+    pub faulty: bool,
+}
+
+/// What a rule does, and with what: the part in which those that send events and those that hold differ.
+pub(super) struct Deed {
+    pub target: Aim,
+    pub on_firing: Option<FiringAction>,
+    pub on_resolved: Option<ResolvedAction>,
+    pub expires_after: Duration,
+    pub limits: Limits,
+    pub budget: Option<Budget>,
+    pub parameters: Vec<(String, Template)>,
+    pub send_to: Vec<Name>,
+}
+
+impl Deed {
+    pub const EXPIRES_AFTER: Duration = Duration::from_hours(1);
+
+    /// A hold, which has none of what belongs to events.
+    pub fn hold(hold: HoldTemplate) -> Self {
+        Self {
+            target: Aim::Hold(hold),
+            on_firing: None,
+            on_resolved: None,
+            expires_after: Self::EXPIRES_AFTER,
+            limits: Limits::default(),
+            budget: None,
+            parameters: Vec::new(),
+            send_to: Vec::new(),
+        }
+    }
 }
 
 pub(super) fn rule(
@@ -44,100 +77,47 @@ pub(super) fn rule(
     let mut fields = Fields::of(node, "rules.*", faults)?;
     let name = fields.need("name", "name: unschedulable-pods", spot(name));
     let sources = fields.get("sources", sources);
-    let matchers = fields.get("matchers", matchers);
+    let matchers = fields.get("matchers", matchers("KubePodUnschedulable"));
     let when = fields.get("when", |node, faults| condition(node, templates, faults));
-    let holds = node.get("on_firing").is_some_and(|action| action.get("hold").is_some());
-    let target =
-        fields.need("target", "target: { platform: eks, kind: nodegroup, name: workers }", |node, faults| {
-            target(node, templates, holds, faults)
-        });
-    let limits = limits(&mut fields, defaults.limits);
-    let mut around = Surroundings { templates: &mut *templates, defaults, limits };
-    let on_firing = fields.get("on_firing", |node, faults| action::firing(node, &mut around, faults));
-    let on_resolved = fields.get("on_resolved", |node, faults| action::resolved(node, &mut around, faults));
-    let expires_after = fields.get("expires_after", time).or(defaults.expires_after);
-    let budget = fields.get("budget", budget).or(defaults.budget);
-    let parameters = fields.get("parameters", |node, faults| parameters(node, templates, faults));
+    let (deed, send_to) = if hold::is_one(node) {
+        (hold::deed(&mut fields, templates), None)
+    } else {
+        let (deed, send_to) = sends::deed(&mut fields, defaults, templates);
+        (deed, Some(send_to))
+    };
     let mode = fields.get("mode", word(&MODES)).or(defaults.mode).unwrap_or(Mode::Active);
-    let own_send_to = fields.get("send_to", names);
     let continues = fields.get("continue", flag).unwrap_or(false);
-
     let has_action = fields.has("on_firing") || fields.has("on_resolved");
-    let unread = (fields.has("when") && when.is_none())
-        || (fields.has("on_firing") && on_firing.is_none())
-        || (fields.has("on_resolved") && on_resolved.is_none());
-    let send_to_faulty = fields.has("send_to") && own_send_to.is_none();
-    let send_to = own_send_to.or_else(|| defaults.send_to.clone()).unwrap_or_default();
-    let sources_given = sources.is_some();
-    let sources = sources.unwrap_or_default();
-    let (place, send_to_place) = (fields.place().clone(), fields.place_of("send_to").clone());
+    let when_unread = fields.has("when") && when.is_none();
+    let place = fields.place().clone();
     fields.finish();
 
-    let values = |names: &[Spot<Name>]| names.iter().map(|name| name.value.clone()).collect::<Vec<_>>();
+    let sources_of = |names: &Vec<Spot<Name>>| names.iter().map(|name| name.value.clone()).collect();
     let rule = || {
+        let deed = deed.filter(|_| !when_unread)?;
         Some(Rule {
             name: name.as_ref()?.value.clone(),
-            sources: sources_given.then(|| values(&sources)),
+            sources: sources.as_ref().map(sources_of),
             matchers: matchers.unwrap_or_default(),
             when,
-            target: crate::domain::rule::Aim::Target(target?),
-            on_firing,
-            on_resolved,
-            expires_after: expires_after.unwrap_or(EXPIRES_AFTER),
-            limits,
-            budget,
-            parameters: parameters.unwrap_or_default(),
+            target: deed.target,
+            on_firing: deed.on_firing,
+            on_resolved: deed.on_resolved,
+            expires_after: deed.expires_after,
+            limits: deed.limits,
+            budget: deed.budget,
+            parameters: deed.parameters,
             mode,
-            send_to: values(&send_to),
+            send_to: deed.send_to,
             max_event_bytes: usize::MAX,
             continues,
         })
     };
-    let rule = if unread { None } else { rule() };
-    // A hold sends nothing.
-    let active = mode == Mode::Active && !holds;
-    Some(Draft { place, name, sources, send_to, send_to_place, send_to_faulty, has_action, active, rule })
+    let rule = rule();
+    Some(Draft { place, name, sources: sources.unwrap_or_default(), mode, has_action, send_to, rule })
 }
 
 fn sources(node: &Node, faults: &mut Diagnostics) -> Option<Vec<Spot<Name>>> {
-    let sources = names(node, faults)?;
-    let nothing =
-        matches!(&node.kind, Kind::Null) || matches!(&node.kind, Kind::List(items) if items.is_empty());
-    if nothing {
-        let help = "name a source, or leave `sources` out for all of them";
-        faults.help(Code::Range, &node.place, "this list must not be empty", help);
-    }
-    Some(sources)
-}
-
-fn matchers(node: &Node, faults: &mut Diagnostics) -> Option<Vec<Matcher>> {
-    let one = |node: &Node, faults: &mut Diagnostics| {
-        if matches!(node.kind, Kind::Map(_)) {
-            let help = "write a matcher as text: `- alertname = KubePodUnschedulable`";
-            faults.help(Code::Type, &node.place, "expected text, found a map", help);
-            return None;
-        }
-        let text = text(node, faults)?;
-        Matcher::parse_list(text)
-            .map_err(|error| faults.add(Code::Matcher, &node.place, error.to_string()))
-            .ok()
-    };
-    match &node.kind {
-        Kind::Text(_) => wrong_type(node, "a list such as [alertname = KubePodUnschedulable]", faults),
-        _ => Some(list(one)(node, faults)?.into_iter().flatten().collect()),
-    }
-}
-
-fn parameters(
-    node: &Node,
-    templates: &mut Templates,
-    faults: &mut Diagnostics,
-) -> Option<Vec<(String, Template)>> {
-    let mut parameters = Vec::new();
-    for (key, value) in entries(node, faults)? {
-        if let Some(template) = template(value, templates, faults) {
-            parameters.push((key.name.clone(), template));
-        }
-    }
-    Some(parameters)
+    not_empty(node, "name a source, or leave `sources` out for all of them", faults);
+    names(node, faults)
 }
