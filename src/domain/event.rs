@@ -315,8 +315,22 @@ pub fn is_traceparent(text: &str) -> bool {
         if hex(trace, 32) && nonzero(trace) && hex(span, 16) && nonzero(span) && hex(flags, 2))
 }
 
-/// The bytes that an event of this target with these parameters has without any alert, at the most.
-pub fn fixed_bytes(target: &Target, parameters: &BTreeMap<String, String>) -> usize {
+/// Whether an event of this target with these parameters has at most `most` bytes without any alert; the
+/// bytes that it may have if not.
+pub fn fixed_bytes(target: &Target, parameters: &BTreeMap<String, String>, most: usize) -> Result<(), usize> {
+    // A character takes at most six bytes in JSON and three in a key, which stands there twice.
+    let Target { kind, name, account, cluster, namespace, region, .. } = target;
+    let optional = [account, cluster, namespace, region].map(|field| field.as_ref().map_or(0, String::len));
+    let texts = kind.len() + name.len() + optional.iter().sum::<usize>();
+    let more: usize = parameters.iter().map(|(name, value)| name.len() + value.len() + 1).sum();
+    if ENVELOPE_BYTES + ATTRIBUTE_BYTES_BESIDE_SUBJECT + 256 + 12 * texts + 6 * more <= most {
+        return Ok(());
+    }
+    let exact = exact_fixed_bytes(target, parameters);
+    if exact <= most { Ok(()) } else { Err(exact) }
+}
+
+fn exact_fixed_bytes(target: &Target, parameters: &BTreeMap<String, String>) -> usize {
     let key = target.key().as_str().len();
     ENVELOPE_BYTES
         + ATTRIBUTE_BYTES_BESIDE_SUBJECT
@@ -475,7 +489,9 @@ mod tests {
             reason: Some(worst),
         };
         event.cause = Cause::new(&event.cause.source, &envelope, None);
-        let room = fixed_bytes(&event.target, &event.parameters);
+        let room = exact_fixed_bytes(&event.target, &event.parameters);
+        assert_eq!(fixed_bytes(&event.target, &event.parameters, room), Ok(()));
+        assert_eq!(fixed_bytes(&event.target, &event.parameters, room - 1), Err(room));
         assert!(
             event.encode(room).len() + ATTRIBUTE_BYTES_BESIDE_SUBJECT + event.target.key().as_str().len()
                 <= room

@@ -163,12 +163,12 @@ impl RuleTable {
             let value = value.map_err(|error| format!("parameters.{name}: {error}"))?;
             parameters.insert(name.clone(), value);
         }
-        let fixed = subject.target().map_or(0, |target| fixed_bytes(target, &parameters));
-        if fixed > rule.max_event_bytes {
-            return Err(format!(
-                "its event would have {fixed} bytes without any alert; the destinations take {}",
-                rule.max_event_bytes
-            ));
+        if let Some(target) = subject.target() {
+            let most = rule.max_event_bytes;
+            let bytes = fixed_bytes(target, &parameters, most);
+            bytes.map_err(|bytes| {
+                format!("its event would have {bytes} bytes without any alert; the destinations take {most}")
+            })?;
         }
         let metric = self.metric(rule, scope)?;
         Ok(Taken { rule: at, key: subject.key(), subject, parameters, metric })

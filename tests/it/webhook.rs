@@ -295,7 +295,9 @@ async fn bytes_in_flight_are_reserved_before_they_are_read() {
 /// More alerts than one transaction holds; those of one target are decided together all the same.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_large_notification_is_decided_whole() {
-    let bridge = Bridge::start().await;
+    let config = format!("{CONFIG}engine: {{ scale_in_per_minute: 0 }}\n");
+    let mut bridge = Bridge::new(&config, RULES);
+    bridge.run().await;
     let alerts: Vec<Value> =
         (0..5000).map(|at| pending(&format!("group-{}", at % 1250), &format!("pod-{at}"))).collect();
     let answer = bridge.post(notification(&alerts)).await;

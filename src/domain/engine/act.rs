@@ -18,9 +18,9 @@ pub struct Outcome {
     detail: Option<String>,
     until: Option<Time>,
     about: Option<About>,
-    event: Option<Event>,
+    event: Option<Box<Event>>,
     /// What `mode: shadow` would have sent.
-    shadow: Option<Event>,
+    shadow: Option<Box<Event>>,
 }
 
 /// Which end of which episode, and what was asked for.
@@ -279,7 +279,7 @@ impl Act<'_, '_> {
             self.ledger.spent.retain(|free| *free > now);
             self.ledger.spent.push(now.after(budget.per));
         }
-        let event = Event {
+        let event = Box::new(Event {
             id: emit::event_id(&self.rule.name, self.key, phase, &episode.id, emission),
             action: action.change.action(),
             time: now,
@@ -295,7 +295,7 @@ impl Act<'_, '_> {
             alerts,
             cause: self.cause.clone(),
             parameters: episode.parameters.clone(),
-        };
+        });
         if self.rule.mode == Mode::Shadow {
             return Outcome { shadow: Some(event), ..Outcome::quiet(Verdict::Shadowed) };
         }
@@ -378,8 +378,8 @@ impl<'a> Book<'a> {
             action,
             detail,
             until,
-            event: event.map(Box::new),
-            shadow: shadow.map(Box::new),
+            event,
+            shadow,
             ..Decision::new(verdict, alerts)
         });
     }

@@ -60,8 +60,12 @@ impl Hash {
     fn finish(self) -> String {
         const HEX: &[u8; 16] = b"0123456789abcdef";
         let digest = self.0.finalize();
-        let digits = digest[..16].iter().flat_map(|byte| [byte >> 4, byte & 15]);
-        digits.map(|digit| HEX[usize::from(digit)] as char).collect()
+        let mut text = String::with_capacity(32);
+        for byte in &digest[..16] {
+            text.push(HEX[usize::from(byte >> 4)] as char);
+            text.push(HEX[usize::from(byte & 15)] as char);
+        }
+        text
     }
 }
 

@@ -45,6 +45,25 @@ pub struct Resolve {
     pub last_end: Option<Time>,
 }
 
+/// What happened to each rule at one target; there are few, and most often one.
+#[derive(Default)]
+struct Rules(Vec<(Name, Turn)>);
+
+impl Rules {
+    fn turn(&mut self, rule: &Name) -> &mut Turn {
+        let known = self.0.iter().position(|(name, _)| name == rule);
+        let at = known.unwrap_or_else(|| {
+            self.0.push((rule.clone(), Turn::default()));
+            self.0.len() - 1
+        });
+        &mut self.0[at].1
+    }
+
+    fn turns(&mut self) -> impl Iterator<Item = &mut Turn> {
+        self.0.iter_mut().map(|(_, turn)| turn)
+    }
+}
+
 /// Applies what a notification brings. All of it is seen before any episode is judged: a pod that
 /// takes the place of another in the same notification neither closes nor opens anything.
 pub fn apply(
@@ -55,9 +74,9 @@ pub fn apply(
     turns: Turns<'_>,
 ) -> Vec<Decision> {
     let now = desk.context.now;
-    let mut by_rule: BTreeMap<Name, Turn> = BTreeMap::new();
+    let mut by_rule = Rules::default();
     for firing in turns.firing {
-        let turn = by_rule.entry(firing.rule.clone()).or_default();
+        let turn = by_rule.turn(firing.rule);
         let rule_state = state.rules.entry(firing.rule.clone()).or_default();
         fire(now, input, rule_state, turn, firing);
     }
@@ -69,13 +88,13 @@ pub fn apply(
     for (rule, alert) in turns.outdated {
         let late = state.rules.get_mut(&rule).map(|rule| &mut rule.late);
         late.and_then(|late| late.take(&alert));
-        by_rule.entry(rule).or_default().outdated.push(alert);
+        by_rule.turn(&rule).outdated.push(alert);
     }
     let mut decisions = Vec::new();
     for resolve in turns.resolves {
         let mut applied = false;
         let mut was_open = false;
-        for turn in by_rule.values_mut() {
+        for turn in by_rule.turns() {
             if let Some(fresh) = take_back(turn, &resolve) {
                 was_open = true;
                 applied |= fresh;
@@ -84,7 +103,7 @@ pub fn apply(
         for (name, rule_state) in &mut state.rules {
             if rule_state.knows(&resolve.key) {
                 was_open = true;
-                let turn = by_rule.entry(name.clone()).or_default();
+                let turn = by_rule.turn(name);
                 applied |= end(rule_state, turn, &resolve);
             }
         }
@@ -100,7 +119,7 @@ pub fn apply(
             remember_end(state, Ended { alert, ends_at, was_open, until });
         }
     }
-    for turn in by_rule.values_mut() {
+    for turn in by_rule.turns() {
         turn.cause = Some(input.cause.clone());
         turn.truncated = input.truncated;
     }
@@ -110,19 +129,15 @@ pub fn apply(
 
 /// Settles all turns of a moment. Rules in which something opens come first, so that what they add is
 /// known to those that would take away; and what they open ends every wait for a calm.
-fn settle(
-    desk: &mut Desk<'_>,
-    key: &TargetKey,
-    state: &mut TargetState,
-    turns: BTreeMap<Name, Turn>,
-) -> Vec<Decision> {
+fn settle(desk: &mut Desk<'_>, key: &TargetKey, state: &mut TargetState, turns: Rules) -> Vec<Decision> {
+    let mut turns = turns.0;
+    turns.sort_by(|(a, _), (b, _)| a.cmp(b));
     if key.kind() != KeyKind::Target {
         let settled = turns.into_iter().map(|(name, turn)| aside::settle(desk, key, state, &name, turn));
         return settled.collect::<Vec<_>>().concat();
     }
     let opens = touched(desk, &turns, |turn| !turn.opened.is_empty());
     let expires = touched(desk, &turns, |turn| !turn.expired.is_empty());
-    let mut turns: Vec<_> = turns.into_iter().collect();
     // Of those in which something opens, those that could take away come last.
     turns.sort_by_key(|(name, turn)| {
         let firing = desk.rule(name).and_then(|rule| rule.on_firing.as_ref());
@@ -150,7 +165,7 @@ pub enum Touched {
     Own(Vec<Name>),
 }
 
-fn touched(desk: &Desk<'_>, turns: &BTreeMap<Name, Turn>, by: impl Fn(&Turn) -> bool) -> Touched {
+fn touched(desk: &Desk<'_>, turns: &[(Name, Turn)], by: impl Fn(&Turn) -> bool) -> Touched {
     let (shadow, others): (Vec<&Name>, Vec<&Name>) = turns
         .iter()
         .filter(|(_, turn)| by(turn))
@@ -276,7 +291,7 @@ pub fn remember_end(state: &mut TargetState, ended: Ended) {
 /// at what guards have stopped.
 pub fn expire(desk: &mut Desk<'_>, key: &TargetKey, state: &mut TargetState) -> Vec<Decision> {
     let now = desk.context.now;
-    let mut by_rule: BTreeMap<Name, Turn> = BTreeMap::new();
+    let mut by_rule = Rules::default();
     for (name, rule_state) in &mut state.rules {
         let mut turn = Turn::default();
         if let Some(episode) = &mut rule_state.episode {
@@ -289,7 +304,7 @@ pub fn expire(desk: &mut Desk<'_>, key: &TargetKey, state: &mut TargetState) -> 
             turn.cause = Some(cause);
         }
         if !turn.opened.is_empty() || !turn.expired.is_empty() {
-            by_rule.insert(name.clone(), turn);
+            *by_rule.turn(name) = turn;
         }
     }
     settle(desk, key, state, by_rule)
