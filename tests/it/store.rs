@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 use scalebridge::app::wall_clock;
-use scalebridge::bridge::Bridge;
+use scalebridge::bridge::{Bridge, PauseRequest};
 use scalebridge::config;
 use scalebridge::domain::engine::Policy;
 use scalebridge::domain::name::Name;
@@ -16,11 +16,14 @@ use scalebridge::domain::rate::PerMinute;
 use scalebridge::domain::summary::Summary;
 use scalebridge::domain::target::TargetKey;
 use scalebridge::domain::time::Time;
+use scalebridge::domain::verdict::Verdict;
 use scalebridge::store::{Memory, Settlement, Sqlite, Store};
 use scalebridge::telemetry::Metrics;
 use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
 
 use crate::support::bridge::{CONFIG, RULES};
+use crate::support::tools::eventually;
 
 fn journal() -> Name {
     Name::new("journal").expect("a name")
@@ -262,5 +265,80 @@ async fn concurrent_notifications_about_one_target_are_decided_one_after_the_oth
     assert!((1..=4).contains(&events), "each growth at most once: {events}");
     let handed: usize = deliver(&store).await.values().map(Vec::len).sum();
     assert_eq!(handed as u64, events);
+    store.close().await;
+}
+
+/// A scale-in that waits for five minutes of calm waits no longer than that after a restart, wherever the
+/// wall clock stands by then: a day back, where it was, or a day ahead.
+#[tokio::test]
+async fn what_waits_waits_no_longer_than_its_guard_whatever_the_wall_clock_did() {
+    const WINDOW: Duration = Duration::from_secs(300);
+    let dir = tempfile::tempdir().expect("a directory");
+    std::fs::write(dir.path().join("scalebridge.yaml"), CONFIG).expect("a file");
+    let rules = RULES.replace("stabilization_window: 0s", "stabilization_window: 5m");
+    std::fs::write(dir.path().join("rules.yaml"), rules).expect("a file");
+    let open = |wall: Time| {
+        let opened = Sqlite::open(&dir.path().join("bridge.db"), &[journal()], Arc::new(move || wall));
+        let settings =
+            config::load(&dir.path().join("scalebridge.yaml"), []).expect("a configuration").settings;
+        let store = Store::Sqlite(opened.expect("a store"));
+        let bridge =
+            Bridge::new(store.clone(), settings.rules, settings.sources, policy(3600), Metrics::new());
+        (store, bridge)
+    };
+    let begin = wall_clock();
+    let (store, first) = open(begin);
+    post(&first, &body(begin, &[(0, 0, true, 1)], false)).await;
+    let closed = post(&first, &body(begin, &[(0, 0, false, 1)], false)).await;
+    assert_eq!(closed.events, 0);
+    store.close().await;
+    for offset in [-86_400, 0, 86_400] {
+        let wall = Time::from_nanos(begin.as_nanos() + offset * 1_000_000_000);
+        let (store, bridge) = open(wall);
+        let now = store.now();
+        let due = store.next_due().borrow().expect("something waits");
+        assert!(due.since(now) <= WINDOW, "{:?} to go with the clock {offset} s away", due.since(now));
+        let before = store.backlog(&journal()).pending;
+        bridge.come_due().await.expect("decided");
+        let decided = store.backlog(&journal()).pending - before;
+        assert_eq!(decided, u64::from(offset > 0), "with the clock {offset} s away");
+        store.close().await;
+    }
+}
+
+/// Whoever waits for a pause is looked at when it ends, also in another life of the process.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pause_survives_a_restart_and_lets_go_when_it_is_ended() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let begin = wall_clock();
+    let store = sqlite(dir.path());
+    let request = PauseRequest {
+        rule: None,
+        target: None,
+        direction: None,
+        ends_after: None,
+        author: "ana".into(),
+        reason: "the database moves".into(),
+    };
+    let first = bridge(dir.path(), &store);
+    let pause = first.pause(request).await.expect("a pause");
+    let fired = post(&first, &body(begin, &[(0, 0, true, 1)], false)).await;
+    assert_eq!(fired.verdicts.get(&Verdict::Paused), Some(&1));
+    store.close().await;
+
+    let store = sqlite(dir.path());
+    let second = bridge(dir.path(), &store);
+    assert_eq!(second.pauses(), [pause.clone()]);
+    let stop = CancellationToken::new();
+    let running = tokio::spawn({
+        let (second, stop) = (second.clone(), stop.clone());
+        async move { second.run(&stop).await }
+    });
+    assert_eq!(second.resume(pause.id + 1, "ben").await.expect("an answer"), None);
+    assert_eq!(second.resume(pause.id, "ben").await.expect("an answer"), Some(pause));
+    eventually("the event", async || (store.backlog(&journal()).pending == 1).then_some(())).await;
+    stop.cancel();
+    running.await.expect("an end");
+    assert!(second.pauses().is_empty());
     store.close().await;
 }
