@@ -61,7 +61,7 @@ impl Outgoing {
     pub(super) fn read(claimed: Vec<Claimed>) -> (Vec<Self>, Vec<(EventSeq, header::Error)>) {
         let mut events = Vec::with_capacity(claimed.len());
         let mut unreadable = Vec::new();
-        for Claimed { seq, body, emitted_at, attempts } in claimed {
+        for Claimed { seq, body, emitted_at, attempts, .. } in claimed {
             match Header::read(&body) {
                 Ok(header) => events.push(Self { seq, body, header, emitted_at, attempts }),
                 Err(error) => unreadable.push((seq, error)),

@@ -223,11 +223,13 @@ pub enum Outcome {
     Retry,
     /// It was given up.
     Dead,
+    /// It was not sent, since what it would undo never arrived.
+    Withdrawn,
 }
 
 impl Outcome {
     /// All of them, in the order of the documentation.
-    pub const ALL: [Self; 3] = [Self::Delivered, Self::Retry, Self::Dead];
+    pub const ALL: [Self; 4] = [Self::Delivered, Self::Retry, Self::Dead, Self::Withdrawn];
 
     /// The word in metrics and logs.
     pub const fn as_str(self) -> &'static str {
@@ -235,6 +237,7 @@ impl Outcome {
             Self::Delivered => "delivered",
             Self::Retry => "retry",
             Self::Dead => "dead",
+            Self::Withdrawn => "withdrawn",
         }
     }
 }
@@ -242,7 +245,8 @@ impl Outcome {
 impl From<&Settlement> for Outcome {
     fn from(settlement: &Settlement) -> Self {
         match settlement {
-            Settlement::Delivered => Self::Delivered,
+            Settlement::Delivered | Settlement::Answered { .. } => Self::Delivered,
+            Settlement::Withdrawn { .. } => Self::Withdrawn,
             Settlement::Retry { .. } => Self::Retry,
             Settlement::Dead { .. } => Self::Dead,
         }

@@ -110,7 +110,9 @@ impl Memory {
                             lane.retry(seq, now.after(delay));
                             continue;
                         }
-                        Settlement::Delivered => lane.delivered(seq),
+                        Settlement::Delivered
+                        | Settlement::Answered { .. }
+                        | Settlement::Withdrawn { .. } => lane.delivered(seq),
                         Settlement::Dead { .. } => lane.dead(seq),
                     }
                     inner.shrinking.settled(seq.0, &outlet.name);
@@ -156,6 +158,8 @@ impl Memory {
                     body: handed.body.unwrap_or_else(|| inner.body(handed.seq).into()),
                     emitted_at: handed.emitted_at,
                     attempts: handed.attempts,
+                    last_error: None,
+                    undoes_nothing: false,
                 });
                 Ok(claimed.collect())
             })

@@ -137,6 +137,10 @@ pub struct Claimed {
     pub emitted_at: Time,
     /// How often it was tried before.
     pub attempts: u32,
+    /// What went wrong the last time, where it was tried before.
+    pub last_error: Option<Arc<str>>,
+    /// Whether it would undo what this destination never got: it is not to be sent, but withdrawn.
+    pub undoes_nothing: bool,
 }
 
 /// What became of a delivery that was handed out.
@@ -144,6 +148,16 @@ pub struct Claimed {
 pub enum Settlement {
     /// It arrived.
     Delivered,
+    /// It arrived, and this is what the destination answered, to be kept with the delivery.
+    Answered {
+        /// At most a few KiB of text.
+        answer: String,
+    },
+    /// It is not sent: what it would undo never arrived here. No dead letter.
+    Withdrawn {
+        /// Why.
+        reason: String,
+    },
     /// It is tried again after `delay`, unless it was cancelled on its way.
     Retry {
         /// How long to wait.

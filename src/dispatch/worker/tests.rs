@@ -163,7 +163,15 @@ impl Outbox for Bench {
             if first && !delivery.claimed && delivery.due <= Instant::now() && claimed.len() < max {
                 delivery.claimed = true;
                 let (body, emitted_at) = (Arc::clone(&delivery.body), delivery.emitted_at);
-                claimed.push(Claimed { seq, body, emitted_at, attempts: delivery.attempts });
+                let attempts = delivery.attempts;
+                claimed.push(Claimed {
+                    seq,
+                    body,
+                    emitted_at,
+                    attempts,
+                    last_error: None,
+                    undoes_nothing: false,
+                });
             }
         }
         Ok(claimed)

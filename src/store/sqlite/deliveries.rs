@@ -29,7 +29,9 @@ impl Writer {
                 continue;
             }
             let (due, dead, error) = match settlement {
-                Settlement::Delivered => (None, false, String::new()),
+                Settlement::Delivered | Settlement::Answered { .. } | Settlement::Withdrawn { .. } => {
+                    (None, false, String::new())
+                }
                 Settlement::Retry { delay, error } => (Some(now.after(delay)), false, error),
                 Settlement::Dead { error } => (None, true, error),
             };

@@ -211,7 +211,7 @@ impl Sqlite {
             if body.is_none() {
                 tracing::error!(event = seq.0, destination = %outlet.name, "an event to be delivered is missing from the store");
             }
-            Some(Claimed { seq, body: body?, emitted_at, attempts })
+            Some(Claimed { seq, body: body?, emitted_at, attempts, last_error: None, undoes_nothing: false })
         });
         Ok(claimed.collect())
     }
