@@ -102,7 +102,7 @@ impl World {
         let judge = |alert| Judged::new(&self.settings.rules, &self.source, Ok(alert));
         let input = Input {
             source: self.source.clone(),
-            cause: Cause::new(&self.source.name, &Envelope::default(), None),
+            cause: Arc::new(Cause::new(&self.source.name, &Envelope::default(), None)),
             truncated: false,
             alerts: alerts.into_iter().map(judge).collect(),
         };

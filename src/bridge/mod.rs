@@ -111,7 +111,7 @@ impl Bridge {
         self.0.metrics.alerts(&source.name, &judged);
         let whole = Input {
             source: source.clone(),
-            cause: Cause::new(&source.name, &envelope, traceparent),
+            cause: Arc::new(Cause::new(&source.name, &envelope, traceparent)),
             truncated: truncated_alerts > 0,
             alerts: judged,
         };

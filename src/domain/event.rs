@@ -59,7 +59,7 @@ pub struct Event {
     /// When firing all open occurrences, when resolved those that closed with this decision.
     pub alerts: Vec<EventAlert>,
     /// The notification that caused it.
-    pub cause: Cause,
+    pub cause: Arc<Cause>,
     /// The rule's parameters.
     pub parameters: BTreeMap<String, String>,
 }
@@ -417,14 +417,14 @@ mod tests {
             reason: "1 alert firing: KubePodUnschedulable".into(),
             episode: EpisodeRef { id: "e".repeat(32), opened_at: time, emission: 1 },
             alerts: (0..alerts).map(alert).collect(),
-            cause: Cause {
+            cause: Arc::new(Cause {
                 source: Name::new("prod-eu").unwrap(),
                 receiver: "scaling".into(),
                 group_key: "{}:{}".into(),
                 external_url: "http://am:9093".into(),
                 reason: Some("first notification".into()),
                 traceparent: None,
-            },
+            }),
             parameters: [("runbook".to_owned(), "https://runbooks/nodes".to_owned())].into(),
         }
     }
@@ -488,7 +488,7 @@ mod tests {
             external_url: worst.clone(),
             reason: Some(worst),
         };
-        event.cause = Cause::new(&event.cause.source, &envelope, None);
+        event.cause = Arc::new(Cause::new(&event.cause.source, &envelope, None));
         let room = exact_fixed_bytes(&event.target, &event.parameters);
         assert_eq!(fixed_bytes(&event.target, &event.parameters, room), Ok(()));
         assert_eq!(fixed_bytes(&event.target, &event.parameters, room - 1), Err(room));

@@ -128,7 +128,7 @@ pub struct Kept {
     /// The alerts that it is about.
     pub alerts: Vec<AlertKey>,
     /// The notification that it goes back to.
-    pub cause: Cause,
+    pub cause: Arc<Cause>,
 }
 
 /// From the first occurrence that opens to the last that resolves. Never without one that is open.
@@ -211,7 +211,7 @@ pub struct Late {
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub parameters: BTreeMap<String, String>,
     /// The notification that brought it.
-    pub cause: Cause,
+    pub cause: Arc<Cause>,
     /// The end that it began before.
     pub previous_end: Time,
     /// When it opens.

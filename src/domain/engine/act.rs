@@ -1,5 +1,7 @@
 //! Acting: what an episode asks for, and the event when nothing stands in its way.
 
+use std::sync::Arc;
+
 use super::desk::Desk;
 use super::emit;
 use super::guard::Stop;
@@ -96,7 +98,7 @@ pub struct Act<'a, 'd> {
     pub desk: &'a mut Desk<'d>,
     pub key: &'a TargetKey,
     pub rule: &'a Rule,
-    pub cause: Cause,
+    pub cause: Arc<Cause>,
     /// Whether the notification left out alerts.
     pub truncated: bool,
     /// Another rule that has an episode open that added capacity, if there is one.

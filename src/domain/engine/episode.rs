@@ -1,6 +1,7 @@
 //! Episodes: what a turn made of a rule's episode at a target, and what is done about it.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use super::act::{Act, Asked, Book, Ledger, Outcome};
 use super::desk::Desk;
@@ -33,7 +34,7 @@ pub struct Turn {
     /// Late firings that have lost their meaning.
     pub outdated: Vec<AlertKey>,
     /// The notification behind it; there is one whenever something opened or closed.
-    pub cause: Option<Cause>,
+    pub cause: Option<Arc<Cause>>,
     /// Whether that notification left out alerts.
     pub truncated: bool,
 }

@@ -17,7 +17,7 @@ pub struct Input {
     /// Who sent it.
     pub source: Arc<Source>,
     /// What it says about itself.
-    pub cause: Cause,
+    pub cause: Arc<Cause>,
     /// Whether `max_alerts` left out alerts.
     pub truncated: bool,
     /// Its alerts in the order of the body.

@@ -253,7 +253,7 @@ fn waiting(rule: &str, verdict: Verdict, closing: bool) -> TargetState {
         by_clock: false,
         stopped_by: Some(verdict),
         alerts: vec![alert("f1")],
-        cause,
+        cause: cause.into(),
     };
     let target = Target {
         platform: Platform::Eks,

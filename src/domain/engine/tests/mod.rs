@@ -226,7 +226,7 @@ impl World {
         let judged = alerts.into_iter().map(|alert| Judged::new(&self.rules, &self.source, Ok(alert)));
         let input = Input {
             source: self.source.clone(),
-            cause: Cause::new(&self.source.name, &Envelope::default(), None),
+            cause: Arc::new(Cause::new(&self.source.name, &Envelope::default(), None)),
             truncated,
             alerts: judged.collect(),
         };
