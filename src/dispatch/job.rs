@@ -142,7 +142,7 @@ impl<O: Outbox, D: Destination, V: Observer> Shared<O, D, V> {
             Ok(()) => Settlement::Delivered,
             Err(failure) => match failure.class {
                 Class::Permanent => Settlement::Dead { error: failure.kept() },
-                Class::Transient => Settlement::Retry {
+                Class::Transient | Class::Throttled | Class::Misconfigured => Settlement::Retry {
                     delay: self.options.backoff.delay(attempts.saturating_add(1), rng.f64()),
                     error: failure.kept(),
                 },

@@ -90,15 +90,9 @@ mod tests {
 
     use super::*;
     use crate::dispatch::Class;
-    use crate::dispatch::stub::{Reply, Stub, outgoing};
+    use crate::dispatch::stub::{Reply, Stub, lambda_client, outgoing};
 
     fn function(stub: &Stub, invocation_type: config::InvocationType) -> Lambda {
-        let config = aws_sdk_lambda::Config::builder()
-            .behavior_version_latest()
-            .region(aws_sdk_lambda::config::Region::new("eu-west-1"))
-            .credentials_provider(stub.credentials())
-            .retry_config(aws_sdk_lambda::config::retry::RetryConfig::disabled())
-            .endpoint_url(stub.url());
         let settings = config::Lambda {
             function: "scaler".into(),
             qualifier: Some("live".into()),
@@ -106,7 +100,7 @@ mod tests {
             region: None,
             endpoint_url: None,
         };
-        Lambda::new(Client::from_conf(config.build()), &settings)
+        Lambda::new(lambda_client(stub), &settings)
     }
 
     #[tokio::test]
@@ -150,7 +144,7 @@ mod tests {
 
         let stub = Stub::start(|_| Reply::error(429, "TooManyRequestsException")).await;
         let failure = function(&stub, config::InvocationType::Event).send(&[outgoing(1)]).await.unwrap_err();
-        assert_eq!(failure.class, Class::Transient);
+        assert_eq!(failure.class, Class::Throttled);
         assert!(failure.message.starts_with("TooManyRequestsException"), "{failure}");
         assert_eq!(stub.requests().len(), 1, "the SDK does not try again by itself");
 

@@ -117,8 +117,13 @@ pub struct Failure {
 /// What follows from a failure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Class {
-    /// It is tried again until it is too old.
+    /// It may pass by itself: it is tried again until it is too old.
     Transient,
+    /// Fewer calls at the same time would pass: the same, and fewer are made for a while.
+    Throttled,
+    /// Nothing passes until a person has mended something: the same, and the destination is left alone
+    /// between single tries.
+    Misconfigured,
     /// The same event can never pass: it becomes a dead letter at once.
     Permanent,
 }
@@ -137,7 +142,8 @@ impl Failure {
         Self::new(Class::Permanent, message)
     }
 
-    fn new(class: Class, message: impl Into<String>) -> Self {
+    /// A failure of this class.
+    pub fn new(class: Class, message: impl Into<String>) -> Self {
         let mut message = message.into();
         if let Some((end, _)) = message.char_indices().nth(Self::MAX_CHARS) {
             message.truncate(end);

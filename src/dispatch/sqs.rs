@@ -119,17 +119,11 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::dispatch::stub::{Reply, Stub, outgoing, outgoing_about};
+    use crate::dispatch::stub::{Reply, Stub, outgoing, outgoing_about, sqs_client};
 
     const QUEUE: &str = "https://sqs.eu-west-1.amazonaws.com/123456789012/scaling";
 
     fn queue(stub: &Stub, fifo: bool) -> Sqs {
-        let config = aws_sdk_sqs::Config::builder()
-            .behavior_version_latest()
-            .region(aws_sdk_sqs::config::Region::new("eu-west-1"))
-            .credentials_provider(stub.credentials())
-            .retry_config(aws_sdk_sqs::config::retry::RetryConfig::disabled())
-            .endpoint_url(stub.url());
         let settings = config::Sqs {
             queue_url: format!("{QUEUE}{}", if fifo { ".fifo" } else { "" }),
             fifo,
@@ -137,7 +131,7 @@ mod tests {
             endpoint_url: None,
             max_message_bytes: config::Sqs::MAX_MESSAGE_BYTES,
         };
-        Sqs::new(Client::from_conf(config.build()), &settings)
+        Sqs::new(sqs_client(stub), &settings)
     }
 
     /// An answer that takes the entries with these ids and refuses those.
@@ -212,7 +206,7 @@ mod tests {
     async fn a_call_that_fails_is_the_failure_of_all() {
         let stub = Stub::start(|_| Reply::error(400, "AWS.SimpleQueueService.NonExistentQueue")).await;
         let failure = queue(&stub, true).send(&[outgoing(0), outgoing(1)]).await.unwrap_err();
-        assert_eq!(failure.class, Class::Transient);
+        assert_eq!(failure.class, Class::Misconfigured);
         assert!(failure.message.starts_with("NonExistentQueue"), "{failure}");
         assert_eq!(stub.requests().len(), 1, "the SDK does not try again by itself");
     }

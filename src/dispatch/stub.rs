@@ -46,6 +46,28 @@ pub(super) struct Stub {
     requests: Arc<Mutex<Vec<Request>>>,
 }
 
+/// A client as destinations have it, whose AWS is the stub.
+pub(super) fn sqs_client(stub: &Stub) -> aws_sdk_sqs::Client {
+    let config = aws_sdk_sqs::Config::builder()
+        .behavior_version_latest()
+        .region(aws_sdk_sqs::config::Region::new("eu-west-1"))
+        .credentials_provider(stub.credentials())
+        .retry_config(aws_sdk_sqs::config::retry::RetryConfig::disabled())
+        .endpoint_url(stub.url());
+    aws_sdk_sqs::Client::from_conf(config.build())
+}
+
+/// The same for functions.
+pub(super) fn lambda_client(stub: &Stub) -> aws_sdk_lambda::Client {
+    let config = aws_sdk_lambda::Config::builder()
+        .behavior_version_latest()
+        .region(aws_sdk_lambda::config::Region::new("eu-west-1"))
+        .credentials_provider(stub.credentials())
+        .retry_config(aws_sdk_lambda::config::retry::RetryConfig::disabled())
+        .endpoint_url(stub.url());
+    aws_sdk_lambda::Client::from_conf(config.build())
+}
+
 #[derive(Debug, Clone)]
 pub(super) struct Request {
     pub(super) uri: String,
