@@ -8,7 +8,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Destination;
-use crate::dispatch::{Clients, Observed, Observer, Options, Outcome, Worker};
+use crate::dispatch::{Clients, Failure, Observed, Observer, Options, Outcome, Worker};
 use crate::domain::name::Name;
 use crate::store::Store;
 use crate::telemetry::Metrics;
@@ -81,7 +81,7 @@ impl Observer for Metrics {
         }
     }
 
-    fn on_reachable(&self, destination: &Name, reachable: bool) {
-        self.destination_up(destination, reachable);
+    fn on_reachable(&self, destination: &Name, failing: Option<&Failure>) {
+        self.destination_up(destination, failing.is_none());
     }
 }

@@ -51,7 +51,7 @@ impl Lambda {
             let status = output.status_code();
             return Err(Failure::transient(format!("lambda answered with {status} instead of {done}")));
         }
-        Ok(Ok(()))
+        Ok(Ok(None))
     }
 }
 
@@ -108,7 +108,7 @@ mod tests {
         let stub = Stub::start(|_| Reply::status(202)).await;
         let event = outgoing(7);
         let answers = function(&stub, config::InvocationType::Event).send(std::slice::from_ref(&event)).await;
-        assert_eq!(answers, Ok(vec![Ok(())]));
+        assert_eq!(answers, Ok(vec![Ok(None)]));
         let request = stub.only_request();
         assert_eq!(request.uri, "/2015-03-31/functions/scaler/invocations?Qualifier=live");
         assert_eq!(request.headers["x-amz-invocation-type"], "Event");
@@ -119,7 +119,7 @@ mod tests {
     async fn the_answer_is_waited_for_where_it_is_wanted() {
         let stub = Stub::start(|_| Reply::ok(json!({ "done": true }))).await;
         let answers = function(&stub, config::InvocationType::RequestResponse).send(&[outgoing(1)]).await;
-        assert_eq!(answers, Ok(vec![Ok(())]));
+        assert_eq!(answers, Ok(vec![Ok(None)]));
         assert_eq!(stub.only_request().headers["x-amz-invocation-type"], "RequestResponse");
     }
 

@@ -8,11 +8,14 @@
 //! - An event is not sent when it is older than its limits allow, however it got that old.
 //! - A failure's class is decided in one place, `aws.rs` for what AWS answers. What is not certain
 //!   never to pass is tried again until it is too old.
+//! - A destination that fails as a whole gets one real delivery at a time, with growing pauses, and no
+//!   message that is only a test.
 //! - Nothing here reads a random source or a wall clock of its own: chance comes from a seed, the age
 //!   of an event is told by the outbox, and pauses are tokio's.
 
 mod aws;
 mod batch;
+mod breaker;
 mod connect;
 pub mod file;
 mod health;
@@ -22,6 +25,7 @@ mod outbox;
 pub mod sqs;
 #[cfg(test)]
 mod stub;
+mod window;
 pub mod worker;
 
 use std::sync::Arc;
@@ -74,8 +78,9 @@ pub trait Destination: Send + Sync + 'static {
     fn send(&self, batch: &[Outgoing]) -> impl Future<Output = Result<Vec<Answer>, Failure>> + Send;
 }
 
-/// What became of one event of a call.
-pub type Answer = Result<(), Failure>;
+/// What became of one event of a call: it arrived, perhaps with something that the destination said of
+/// it and that is kept, or it did not.
+pub type Answer = Result<Option<String>, Failure>;
 
 /// How much one call takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -99,6 +104,8 @@ pub struct Outgoing {
     pub emitted_at: Time,
     /// How often it was tried before.
     pub attempts: u32,
+    /// What went wrong the last time.
+    pub last_error: Option<Arc<str>>,
 }
 
 /// Why an event, or a call, did not arrive.
@@ -202,9 +209,9 @@ pub trait Observer: Clone + Send + Sync + 'static {
     /// A delivery was settled.
     fn on_delivery(&self, destination: &Name, delivery: &Observed<'_>);
 
-    /// A destination went from working to failing as a whole, or back. Not called before the first
-    /// change; until then it counts as working.
-    fn on_reachable(&self, destination: &Name, reachable: bool);
+    /// A destination fails as a whole, for this reason, or works again. Not called before the first
+    /// failure; until then it counts as working.
+    fn on_reachable(&self, destination: &Name, failing: Option<&Failure>);
 }
 
 /// A delivery that was settled.

@@ -13,7 +13,7 @@ use aws_sdk_sqs::operation::send_message_batch::SendMessageBatchOutput;
 use aws_sdk_sqs::types::{MessageAttributeValue, SendMessageBatchRequestEntry};
 use sha2::{Digest, Sha256};
 
-use super::{Answer, Class, Destination, Failure, Limits, Outgoing, aws};
+use super::{Answer, Destination, Failure, Limits, Outgoing, aws};
 use crate::config;
 use crate::domain::header::ATTRIBUTE_TYPE;
 
@@ -42,15 +42,6 @@ impl Sqs {
     pub(super) fn client(&self) -> &Client {
         &self.client
     }
-
-    async fn call(&self, batch: &[Outgoing]) -> Result<Vec<Answer>, Failure> {
-        let entries: Result<_, BuildError> =
-            batch.iter().enumerate().map(|(at, event)| entry(at, event, self.fifo)).collect();
-        let entries = entries.map_err(|error| Failure::transient(error.to_string()))?;
-        let call = self.client.send_message_batch().queue_url(&self.queue_url).set_entries(Some(entries));
-        let output = call.send().await.map_err(|error| aws::failure(&error))?;
-        Ok(answers(batch.len(), &output))
-    }
 }
 
 impl Destination for Sqs {
@@ -64,19 +55,12 @@ impl Destination for Sqs {
     }
 
     async fn send(&self, batch: &[Outgoing]) -> Result<Vec<Answer>, Failure> {
-        match self.call(batch).await {
-            // One of them made SQS refuse them all. Alone, each gets its own answer.
-            Err(Failure { class: Class::Permanent, .. }) if batch.len() > 1 => {
-                let mut answers = Vec::with_capacity(batch.len());
-                for event in batch {
-                    answers.extend(
-                        self.call(std::slice::from_ref(event)).await.unwrap_or_else(|e| vec![Err(e)]),
-                    );
-                }
-                Ok(answers)
-            }
-            result => result,
-        }
+        let entries: Result<_, BuildError> =
+            batch.iter().enumerate().map(|(at, event)| entry(at, event, self.fifo)).collect();
+        let entries = entries.map_err(|error| Failure::transient(error.to_string()))?;
+        let call = self.client.send_message_batch().queue_url(&self.queue_url).set_entries(Some(entries));
+        let output = call.send().await.map_err(|error| aws::failure(&error))?;
+        Ok(answers(batch.len(), &output))
     }
 }
 
@@ -108,7 +92,7 @@ fn group(text: &str) -> String {
 /// One answer for each of `count` entries. One of which SQS says nothing may not have arrived.
 fn answers(count: usize, output: &SendMessageBatchOutput) -> Vec<Answer> {
     let mut said: HashMap<&str, Answer> = HashMap::with_capacity(count);
-    said.extend(output.successful().iter().map(|entry| (entry.id(), Ok(()))));
+    said.extend(output.successful().iter().map(|entry| (entry.id(), Ok(None))));
     said.extend(output.failed().iter().map(|entry| (entry.id(), Err(aws::entry_failure(entry)))));
     let silence = || Err(Failure::transient("the queue's answer does not mention the event"));
     (0..count).map(|at| said.remove(at.to_string().as_str()).unwrap_or_else(silence)).collect()
@@ -119,6 +103,7 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
+    use crate::dispatch::Class;
     use crate::dispatch::stub::{Reply, Stub, outgoing, outgoing_about, sqs_client};
 
     const QUEUE: &str = "https://sqs.eu-west-1.amazonaws.com/123456789012/scaling";
@@ -154,7 +139,7 @@ mod tests {
         let stub = Stub::start(|_| reply(&["0"], &[])).await;
         let event = outgoing(7);
         let answers = queue(&stub, true).send(std::slice::from_ref(&event)).await;
-        assert_eq!(answers, Ok(vec![Ok(())]));
+        assert_eq!(answers, Ok(vec![Ok(None)]));
         let request = stub.only_request();
         assert_eq!(request.headers["x-amz-target"], "AmazonSQS.SendMessageBatch");
         let expected = json!({
@@ -198,7 +183,8 @@ mod tests {
         let answers = queue(&stub, true).send(&batch).await.unwrap();
         let classes: Vec<_> =
             answers.into_iter().map(|answer| answer.map_err(|failure| failure.class)).collect();
-        let expected = [Ok(()), Err(Class::Permanent), Err(Class::Transient), Ok(()), Err(Class::Transient)];
+        let expected =
+            [Ok(None), Err(Class::Permanent), Err(Class::Transient), Ok(None), Err(Class::Transient)];
         assert_eq!(classes, expected, "4 was not mentioned");
     }
 
@@ -209,23 +195,6 @@ mod tests {
         assert_eq!(failure.class, Class::Misconfigured);
         assert!(failure.message.starts_with("NonExistentQueue"), "{failure}");
         assert_eq!(stub.requests().len(), 1, "the SDK does not try again by itself");
-    }
-
-    #[tokio::test]
-    async fn one_event_that_spoils_a_call_is_found_out() {
-        let stub = Stub::start(|request| {
-            let entries = request.json()["Entries"].as_array().unwrap().clone();
-            if entries.iter().any(|entry| entry["MessageBody"].as_str().unwrap().contains("workers-1\"")) {
-                Reply::error(400, "AWS.SimpleQueueService.BatchRequestTooLong")
-            } else {
-                reply(&["0"], &[])
-            }
-        })
-        .await;
-        let batch: Vec<_> = (0..3).map(outgoing).collect();
-        let answers = queue(&stub, true).send(&batch).await.unwrap();
-        assert_eq!(answers.iter().map(Result::is_ok).collect::<Vec<_>>(), [true, false, true]);
-        assert_eq!(answers[1].as_ref().unwrap_err().class, Class::Permanent);
     }
 
     #[test]
