@@ -114,6 +114,7 @@ mod tests {
             fifo,
             region: None,
             endpoint_url: None,
+            role: None,
             max_message_bytes: config::Sqs::MAX_MESSAGE_BYTES,
         };
         Sqs::new(sqs_client(stub), &settings)

@@ -129,6 +129,10 @@ impl Reply {
         Self { status: StatusCode::OK, headers: HeaderMap::new(), body: body.to_string() }
     }
 
+    pub(super) fn text(status: u16, body: &str) -> Self {
+        Self { body: body.to_owned(), ..Self::status(status) }
+    }
+
     pub(super) fn status(status: u16) -> Self {
         Self { status: StatusCode::from_u16(status).unwrap(), headers: HeaderMap::new(), body: String::new() }
     }
