@@ -14,7 +14,7 @@ use super::{Answer, Destination, Failure, Limits, Outgoing};
 use crate::config;
 
 /// One write and one sync take this much.
-const LIMITS: Limits = Limits { events: 1000, bytes: 4 * 1024 * 1024 };
+const LIMITS: Limits = Limits { events: 1000, bytes: 4 * 1024 * 1024, of_one: usize::MAX };
 
 /// A file or stdout.
 #[derive(Debug)]

@@ -109,13 +109,13 @@ impl<O: Outbox, D: Destination, V: Observer> Shared<O, D, V> {
         Report { ticket, heard }
     }
 
-    /// Sends what is not too old.
+    /// Sends what is neither too old nor too large.
     async fn send(&self, events: Vec<Outgoing>, rng: &mut fastrand::Rng) -> (Vec<Settled>, Heard) {
         let now = self.outbox.now();
         let mut settled = Vec::with_capacity(events.len());
         let mut batch = Vec::with_capacity(events.len());
         for event in events {
-            match self.too_old(&event, now) {
+            match self.too_old(&event, now).or_else(|| self.too_large(&event)) {
                 Some(reason) => settled.push(Settled::given_up(event.seq, Some(event.header), reason)),
                 None => batch.push(event),
             }
@@ -182,6 +182,12 @@ impl<O: Outbox, D: Destination, V: Observer> Shared<O, D, V> {
             Some(error) => format!("{reason}; the last error: {error}"),
             None => reason.to_string(),
         })
+    }
+
+    /// Why the event cannot be sent at all, if it cannot.
+    fn too_large(&self, event: &Outgoing) -> Option<String> {
+        let (bytes, most) = (self.destination.weigh(event), self.destination.limits().of_one);
+        (bytes > most).then(|| format!("too large: it has {bytes} bytes of {most}"))
     }
 
     fn settlement(&self, attempts: u32, answer: Answer, rng: &mut fastrand::Rng) -> Settlement {

@@ -89,7 +89,8 @@ impl Lambda {
 impl Destination for Lambda {
     fn limits(&self) -> Limits {
         // One byte is left for the bracket that no comma makes up for.
-        Limits { events: self.max_events, bytes: self.invocation_type.max_payload_bytes() - 1 }
+        let bytes = self.invocation_type.max_payload_bytes() - 1;
+        Limits { events: self.max_events, bytes, of_one: usize::MAX }
     }
 
     /// With the comma or bracket before it.

@@ -23,6 +23,7 @@ mod job;
 pub mod lambda;
 mod outbox;
 pub mod sqs;
+mod standing;
 #[cfg(test)]
 mod stub;
 mod window;
@@ -37,6 +38,7 @@ use crate::domain::time::Time;
 use crate::store::{self, Claimed, EventSeq, Settlement};
 
 pub use connect::{Clients, ConnectError};
+pub use standing::Standing;
 pub use worker::{Options, Worker};
 
 /// What a worker needs of the store.
@@ -89,6 +91,9 @@ pub struct Limits {
     pub events: usize,
     /// Bytes of all its events. A larger event travels alone.
     pub bytes: usize,
+    /// Bytes of one event. A larger one is given up without a call: it was cut to a limit that has
+    /// been lowered since.
+    pub of_one: usize,
 }
 
 /// An event on its way.

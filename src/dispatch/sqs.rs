@@ -17,8 +17,9 @@ use super::{Answer, Destination, Failure, Limits, Outgoing, aws};
 use crate::config;
 use crate::domain::header::ATTRIBUTE_TYPE;
 
-/// SQS' own: entries and bytes of one call.
-const LIMITS: Limits = Limits { events: 10, bytes: 1024 * 1024 };
+/// SQS' own: entries of one call, and their bytes.
+const MAX_ENTRIES: usize = 10;
+const MAX_CALL_BYTES: usize = 1024 * 1024;
 
 /// The longest message group id.
 const MAX_GROUP_CHARS: usize = 128;
@@ -29,13 +30,19 @@ pub struct Sqs {
     client: Client,
     queue_url: String,
     fifo: bool,
+    max_message_bytes: usize,
 }
 
 impl Sqs {
     /// The queue is always told by the configured URL, and reached at the client's endpoint: what an
     /// emulator or a private endpoint calls the queue is of no matter.
     pub fn new(client: Client, settings: &config::Sqs) -> Self {
-        Self { client, queue_url: settings.queue_url.clone(), fifo: settings.fifo }
+        Self {
+            client,
+            queue_url: settings.queue_url.clone(),
+            fifo: settings.fifo,
+            max_message_bytes: settings.max_message_bytes,
+        }
     }
 
     #[cfg(test)]
@@ -46,7 +53,7 @@ impl Sqs {
 
 impl Destination for Sqs {
     fn limits(&self) -> Limits {
-        LIMITS
+        Limits { events: MAX_ENTRIES, bytes: MAX_CALL_BYTES, of_one: self.max_message_bytes }
     }
 
     /// As SQS counts: the body, and of each attribute name, type and value.

@@ -73,7 +73,7 @@ impl Bench {
             concurrent: Mutex::default(),
             answer: Box::new(answer),
             latency: Duration::from_millis(10),
-            limits: Limits { events: 10, bytes: 100_000 },
+            limits: Limits { events: 10, bytes: 100_000, of_one: usize::MAX },
             outcomes: Mutex::default(),
             reachable: Mutex::default(),
         }))
@@ -110,15 +110,19 @@ impl Bench {
         self.emit(seq, &format!("target-{seq}"), "scale_out");
     }
 
-    fn start(&self, concurrency: usize) -> (CancellationToken, tokio::task::JoinHandle<()>) {
-        let options = Options {
+    fn options(&self, concurrency: usize) -> Options {
+        Options {
             name: Name::new("queue").unwrap(),
             concurrency,
             backoff: Backoff::new(seconds(1), seconds(60)).unwrap(),
             max_age: seconds(1800),
             scale_in_max_age: seconds(300),
             seed: 7,
-        };
+        }
+    }
+
+    fn start(&self, concurrency: usize) -> (CancellationToken, tokio::task::JoinHandle<()>) {
+        let options = self.options(concurrency);
         let stop = CancellationToken::new();
         let worker = Worker::new(options, self.clone(), self.clone(), self.clone());
         (stop.clone(), tokio::spawn(worker.run(stop)))
@@ -447,6 +451,18 @@ async fn what_got_too_old_elsewhere_is_a_dead_letter_without_a_call() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_is_larger_than_the_destination_takes_is_given_up_without_a_call() {
+    let bench = Bench::new(all_arrive).with(|inner| inner.limits.of_one = 500);
+    (0..3).for_each(|seq| bench.scale_out(seq));
+    bench.emit(3, &"t".repeat(500), "scale_out");
+    bench.run(1, seconds(1)).await;
+    let Some(Settlement::Dead { error }) = bench.history(3).pop() else { panic!("{:?}", bench.history(3)) };
+    assert!(error.starts_with("too large: it has ") && error.ends_with(" bytes of 500"), "{error}");
+    assert!((0..3).all(|seq| bench.history(seq) == [Settlement::Delivered]));
+    assert_eq!(bench.sends().into_iter().map(|sent| sent.seqs).collect::<Vec<_>>(), [[0, 1, 2]]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_would_undo_nothing_is_withdrawn_and_never_sent() {
     let bench = Bench::new(all_arrive);
     bench.emit(1, "a", "scale_in");
@@ -624,8 +640,8 @@ async fn a_drain_finishes_what_is_in_flight_and_starts_nothing_new() {
 
 #[tokio::test(start_paused = true)]
 async fn a_drain_sends_all_that_was_claimed_also_to_a_destination_that_fails() {
-    let bench = Bench::new(|_, _| Err(Failure::transient("connection refused")))
-        .with(|inner| inner.limits = Limits { events: 4, bytes: 1 });
+    let bench =
+        Bench::new(|_, _| Err(Failure::transient("connection refused"))).with(|inner| inner.limits.bytes = 1);
     (0..8).for_each(|seq| bench.scale_out(seq));
     let (stop, worker) = bench.start(2);
     tokio::time::sleep(Duration::from_millis(15)).await;
@@ -701,6 +717,68 @@ async fn a_call_that_panics_ends_the_worker_loudly() {
     bench.scale_out(1);
     let (_stop, worker) = bench.start(1);
     assert!(worker.await.unwrap_err().is_panic());
+}
+
+/// `per_target_order` of a function is what the outbox does: the next event of a target is not sent
+/// before the one before it was settled, and no two of them share a call.
+#[tokio::test]
+async fn a_function_gets_the_events_of_a_target_in_their_order_one_at_a_time() {
+    use crate::config::{InvocationType, Lambda as Settings};
+    use crate::dispatch::lambda::Lambda;
+    use crate::dispatch::stub::{Reply, Stub, lambda_client};
+
+    let calls = Arc::new(Mutex::new(0));
+    let stub = Stub::start(move |_| {
+        let mut calls = calls.lock().unwrap();
+        *calls += 1;
+        let fails = *calls == 1 || *calls == 4;
+        let reply = Reply::text(200, "{}");
+        if fails { reply.header("x-amz-function-error", "Unhandled") } else { reply }
+    })
+    .await;
+    let bench = Bench::new(all_arrive);
+    (0..12).for_each(|seq| bench.emit(seq, if seq < 6 { "workers" } else { "others" }, "scale_out"));
+    (12..30).for_each(|seq| bench.scale_out(seq));
+    let settings = Settings {
+        function: "scaler".into(),
+        qualifier: None,
+        invocation_type: InvocationType::RequestResponse,
+        max_events: 10,
+        region: None,
+        endpoint_url: None,
+        role: None,
+    };
+    let mut options = bench.options(8);
+    options.backoff = Backoff::new(Duration::from_millis(10), Duration::from_millis(20)).unwrap();
+    let stop = CancellationToken::new();
+    let function = Lambda::new(lambda_client(&stub), &settings);
+    let worker = tokio::spawn(Worker::new(options, bench.clone(), function, bench.clone()).run(stop.clone()));
+    let answered = Settlement::Answered { answer: "{}".into() };
+    tokio::time::timeout(seconds(30), async {
+        while !(0..30).all(|seq| bench.history(seq).last() == Some(&answered)) {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    })
+    .await
+    .unwrap();
+    stop.cancel();
+    worker.await.unwrap();
+
+    let mut sequences: BTreeMap<String, Vec<u64>> = BTreeMap::new();
+    for call in stub.requests() {
+        let events = call.json();
+        let events: Vec<_> = events.as_array().unwrap().iter().collect();
+        let subjects: BTreeSet<_> = events.iter().map(|event| event["subject"].as_str().unwrap()).collect();
+        assert_eq!(subjects.len(), events.len(), "a target twice in one call");
+        for event in events {
+            let sequence = event["sequence"].as_str().unwrap().parse().unwrap();
+            sequences.entry(event["subject"].as_str().unwrap().to_owned()).or_default().push(sequence);
+        }
+    }
+    for (subject, sequence) in &sequences {
+        assert!(sequence.is_sorted(), "{subject}: {sequence:?}");
+    }
+    assert!(sequences.values().map(Vec::len).sum::<usize>() > 30, "some were tried again");
 }
 
 #[tokio::test(start_paused = true)]
