@@ -229,15 +229,12 @@ impl<O: Outbox, D: Destination, V: Observer> Worker<O, D, V> {
         let error = failure.map(tracing::field::display);
         match (change, failure) {
             (Change::Fails | Change::StillFails, Some(failure)) => {
-                let mend = failure.class == Class::Misconfigured;
-                match self.told.replace(failure.class) {
-                    // Once, until it works again or turns out to be something else.
-                    told if told == Some(failure.class) => {}
-                    _ if mend => {
-                        tracing::error!(destination = %name, error, "the destination fails until somebody mends this; its deliveries wait")
-                    }
-                    _ => {
-                        tracing::warn!(destination = %name, error, "the destination fails; its deliveries wait")
+                // Once, until it works again or turns out to be something else.
+                if self.told.replace(failure.class) != Some(failure.class) {
+                    if failure.class == Class::Misconfigured {
+                        tracing::error!(destination = %name, error, "the destination fails until somebody mends this; its deliveries wait");
+                    } else {
+                        tracing::warn!(destination = %name, error, "the destination fails; its deliveries wait");
                     }
                 }
                 observer.on_reachable(name, Some(failure));
