@@ -32,8 +32,8 @@ const MAX_SESSION_CHARS: usize = 64;
 /// - Two time-outs: for connecting, and for the whole call from the first byte to the last. Between them
 ///   a connection that hangs cannot hold a call for longer than its destination says.
 /// - Connections are kept and used again, also by other destinations: those that agree in region,
-///   endpoint, role and time-out share one client. The pool is the SDK's default (HTTP/1.1 or 2 as TLS
-///   agrees on, idle for 90 seconds at most); the worker bounds how many there are.
+///   endpoint, role and time-out share one client. The pool is the SDK's default, which closes what is
+///   idle for 90 seconds; the workers bound how many there are.
 #[derive(Debug, Default)]
 pub struct Clients {
     environments: HashMap<Option<String>, SdkConfig>,

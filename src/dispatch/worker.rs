@@ -73,6 +73,25 @@ pub struct Worker<O, D, V> {
     found_all: Option<Instant>,
     /// What was told last of a destination that fails.
     told: Option<Class>,
+    stumbles: Seldom,
+    throttles: Seldom,
+}
+
+/// For what may happen at every call and is told once in a while.
+#[derive(Debug, Default)]
+struct Seldom(Option<Instant>);
+
+impl Seldom {
+    const EVERY: Duration = Duration::from_secs(60);
+
+    fn now(&mut self) -> bool {
+        let now = Instant::now();
+        let again = self.0.is_none_or(|last| now.duration_since(last) >= Self::EVERY);
+        if again {
+            self.0 = Some(now);
+        }
+        again
+    }
 }
 
 impl<O: Outbox, D: Destination, V: Observer> Worker<O, D, V> {
@@ -88,6 +107,8 @@ impl<O: Outbox, D: Destination, V: Observer> Worker<O, D, V> {
             store_failures: 0,
             found_all: None,
             told: None,
+            stumbles: Seldom::default(),
+            throttles: Seldom::default(),
         }
     }
 
@@ -244,14 +265,14 @@ impl<O: Outbox, D: Destination, V: Observer> Worker<O, D, V> {
                 tracing::info!(destination = %name, "the destination works again");
                 observer.on_reachable(name, None);
             }
-            (Change::Stumbles, _) => {
+            (Change::Stumbles, _) if self.stumbles.now() => {
                 tracing::warn!(destination = %name, error, "a call failed; its deliveries are tried again");
             }
-            (Change::Throttles, _) => {
+            (Change::Throttles, _) if self.throttles.now() => {
                 tracing::warn!(destination = %name, error, "the destination throttles; it gets fewer calls at the same time");
             }
             (Change::Recovered, _) => {
-                tracing::info!(destination = %name, "the destination throttles no more");
+                tracing::debug!(destination = %name, "the destination takes as many calls as are configured again");
             }
             _ => {}
         }

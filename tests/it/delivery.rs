@@ -268,6 +268,34 @@ async fn a_failure_does_not_show_the_event() {
     assert!(!log.contains("specversion"), "{log}");
 }
 
+/// Without credentials nothing is ever sent, and somebody has to hear of that.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bridge_without_credentials_says_so() {
+    let queue = sqs("https://sqs.eu-west-1.amazonaws.com/123456789012/scaling");
+    let config =
+        CONFIG.replace("journal: { file: { path: events.jsonl } }", &format!("journal: {{ {queue} }}"));
+    let mut bridge = Bridge::new(&config, RULES);
+    for (name, value) in [
+        ("AWS_EC2_METADATA_DISABLED", "true"),
+        ("AWS_CONFIG_FILE", "/dev/null"),
+        ("AWS_SHARED_CREDENTIALS_FILE", "/dev/null"),
+    ] {
+        bridge.env(name, value);
+    }
+    bridge.run().await;
+    bridge.post(notification(&[pending("a", "a")])).await;
+    let line = eventually("a failure", async || {
+        let (status, ready) = get(&bridge.url("/-/ready")).await.expect("an answer");
+        assert_eq!(status, 200);
+        ready.lines().nth(1).map(ToOwned::to_owned)
+    })
+    .await;
+    assert!(line.starts_with("destination journal fails until somebody mends it: "), "{line}");
+    assert!(line.contains("credential"), "{line}");
+    let told = bridge.log().lines().filter(|line| line.contains("until somebody mends this")).count();
+    assert_eq!(told, 1, "{}", bridge.log());
+}
+
 /// Any text that JSON can hold is delivered, and is the same when it is read back.
 #[tokio::test(flavor = "multi_thread")]
 async fn no_text_of_an_alert_can_poison_a_queue() {
