@@ -243,7 +243,7 @@ impl Metrics {
         }
     }
 
-    /// A delivery was tried: `delivered`, `retry` or `dead`.
+    /// A delivery was settled: `delivered`, `retry`, `dead` or `withdrawn`.
     pub fn delivery(&self, destination: &Name, result: &'static str) {
         self.deliveries.get_or_create(&DeliveryLabels { destination: destination.to_string(), result }).inc();
     }

@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::bridge::Bridge;
 use crate::config::{self, Retention, Settings};
+use crate::dispatch::Standing;
 use crate::domain::engine::Policy;
 use crate::domain::name::Name;
 use crate::domain::time::Time;
@@ -87,8 +88,9 @@ impl App {
             per_minute: engine.per_minute,
         };
         let bridge = Bridge::new(store.clone(), rules, sources, policy, self.metrics.clone());
+        let standing = Standing::default();
         let mut workers = tokio::select! {
-            started = Workers::start(&destinations, &store, &self.metrics) => started?,
+            started = Workers::start(&destinations, &store, &self.metrics, &standing) => started?,
             () = stop.cancelled() => {
                 store.close().await;
                 return Ok(());
@@ -100,7 +102,7 @@ impl App {
             async move { bridge.run(&background).await }
         });
         let pruning = tokio::spawn(prune(store.clone(), retention, background.clone()));
-        let set = running.set(Running { bridge, store: store.clone(), destinations: names });
+        let set = running.set(Running { bridge, store: store.clone(), destinations: names, standing });
         debug_assert!(set.is_ok(), "an app runs once");
         life.enter(Phase::Ready);
         tracing::info!(webhook = %webhook.address, admin = %operators.address, "scalebridge is ready");

@@ -8,7 +8,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Destination;
-use crate::dispatch::{Clients, Observed, Observer, Options, Outcome, Worker};
+use crate::dispatch::{Clients, Failure, Observed, Observer, Options, Outcome, Standing, Worker};
 use crate::domain::name::Name;
 use crate::store::Store;
 use crate::telemetry::Metrics;
@@ -28,6 +28,7 @@ impl Workers {
         destinations: &BTreeMap<Name, Destination>,
         store: &Store,
         metrics: &Metrics,
+        standing: &Standing,
     ) -> anyhow::Result<Self> {
         let stop = CancellationToken::new();
         let mut clients = Clients::default();
@@ -37,7 +38,8 @@ impl Workers {
             let options =
                 Options::new(settings, fastrand::u64(..)).with_context(|| format!("destination {name}"))?;
             metrics.destination_up(name, true);
-            workers.push(Worker::new(options, store.clone(), connected, metrics.clone()));
+            let watch = Watch { metrics: metrics.clone(), standing: standing.clone() };
+            workers.push(Worker::new(options, store.clone(), connected, watch));
         }
         let mut tasks = JoinSet::new();
         for worker in workers {
@@ -69,19 +71,27 @@ impl Workers {
     }
 }
 
-impl Observer for Metrics {
+/// Tells what workers do to those who are asked for it.
+#[derive(Clone)]
+struct Watch {
+    metrics: Metrics,
+    standing: Standing,
+}
+
+impl Observer for Watch {
     fn on_delivery(&self, destination: &Name, delivery: &Observed<'_>) {
-        self.delivery(destination, delivery.outcome.as_str());
+        self.metrics.delivery(destination, delivery.outcome.as_str());
         if let Some(took) = delivery.took {
-            self.call(destination, took);
+            self.metrics.call(destination, took);
         }
         let began = delivery.header.and_then(|header| header.oldest_starts_at);
         if let (Outcome::Delivered, Some(began)) = (delivery.outcome, began) {
-            self.alert_to_delivery(destination, delivery.at.since(began));
+            self.metrics.alert_to_delivery(destination, delivery.at.since(began));
         }
     }
 
-    fn on_reachable(&self, destination: &Name, reachable: bool) {
-        self.destination_up(destination, reachable);
+    fn on_reachable(&self, destination: &Name, failing: Option<&Failure>) {
+        self.metrics.destination_up(destination, failing.is_none());
+        self.standing.tell(destination, failing);
     }
 }

@@ -40,7 +40,7 @@ impl<'n, 'f> Fields<'n, 'f> {
     pub fn take(&mut self, key: &'static str) -> Option<&'n Node> {
         self.known.push(key);
         let (_, node) = self.entries.iter().find(|(known, _)| known.name == key)?;
-        unsupported::refuses(self.at, key, node).is_none().then_some(node)
+        unsupported::refuses(self.at, key).is_none().then_some(node)
     }
 
     /// Reads an optional key.
@@ -128,9 +128,9 @@ impl<'n, 'f> Fields<'n, 'f> {
     /// Says which keys are not known, and which are not supported.
     pub fn finish(self) {
         let Self { at, entries, known, faults, .. } = self;
-        for (key, value) in entries {
-            if let Some(line) = unsupported::refuses(at, &key.name, value) {
-                line.report(&key.place, value, faults);
+        for (key, _) in entries {
+            if let Some(line) = unsupported::refuses(at, &key.name) {
+                line.report(&key.place, faults);
             } else if !known.contains(&key.name.as_str()) {
                 let message = format!("there is no key `{}` here", key.name);
                 let later = nearest(&key.name.to_lowercase(), unsupported::keys(at));

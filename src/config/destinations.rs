@@ -7,7 +7,7 @@ use super::decode::Fields;
 use super::delivery;
 use super::diagnostic::{Code, Diagnostics};
 use super::scalar::{flag, number, owned, text, time, word};
-use super::settings::{Delivery, Destination, DestinationKind, File, InvocationType, Lambda, Sqs};
+use super::settings::{Delivery, Destination, DestinationKind, File, InvocationType, Lambda, Role, Sqs};
 use super::yaml::Node;
 use crate::domain::name::Name;
 
@@ -46,10 +46,11 @@ fn sqs(node: &Node, faults: &mut Diagnostics) -> Option<Sqs> {
     let region = fields.get("region", owned);
     let endpoint_url = fields.get("endpoint_url", endpoint);
     let max_message_bytes = fields.get("max_message_bytes", number(bytes)).unwrap_or(256 * 1024);
+    let role = role(&mut fields);
     fields.finish();
     let queue_url = queue_url?;
     let fifo = queue_url.ends_with(".fifo");
-    Some(Sqs { queue_url, fifo, region, endpoint_url, max_message_bytes })
+    Some(Sqs { queue_url, fifo, region, endpoint_url, role, max_message_bytes })
 }
 
 fn lambda(node: &Node, faults: &mut Diagnostics) -> Option<Lambda> {
@@ -60,11 +61,65 @@ fn lambda(node: &Node, faults: &mut Diagnostics) -> Option<Lambda> {
     let invocation_type = fields.get("invocation_type", word(&types)).unwrap_or(InvocationType::Event);
     let region = fields.get("region", owned);
     let endpoint_url = fields.get("endpoint_url", endpoint);
-    // Of these the list of what is unsupported leaves only the values that change nothing.
-    fields.get("per_target_order", flag);
-    fields.get("max_events", number::<u32>(1..=i64::MAX));
+    let role = role(&mut fields);
+    let max_events = fields.get("max_events", number(1..=Lambda::MAX_EVENTS as i64)).unwrap_or(1);
+    // The calls about one target follow each other in any case. What Lambda's own queue makes of them is
+    // another matter.
+    let ordered = fields.get("per_target_order", flag).unwrap_or(false);
+    if ordered && invocation_type == InvocationType::Event {
+        let message = "`per_target_order` holds for the calls, and with `invocation_type: event` Lambda queues \
+                       them and may run them in another order";
+        let help = "say `invocation_type: request_response`, where the next event of a target waits for the \
+                    function's answer to the one before";
+        fields.faults.help(Code::LooseOrder, fields.place_of("per_target_order"), message, help);
+    }
     fields.finish();
-    Some(Lambda { function: function?, qualifier, invocation_type, region, endpoint_url })
+    Some(Lambda { function: function?, qualifier, invocation_type, max_events, region, endpoint_url, role })
+}
+
+/// The role that is to be assumed, if one is given.
+fn role(fields: &mut Fields<'_, '_>) -> Option<Role> {
+    let arn = fields.get("role_arn", role_arn);
+    if !fields.has("role_arn") {
+        let help = "add `role_arn: arn:aws:iam::123456789012:role/scaling`, the role whose owner asks for it, or \
+                    leave it out";
+        fields.refuse(&["external_id"], "says nothing without `role_arn`", help);
+        return None;
+    }
+    let external_id = fields.get("external_id", external_id);
+    Some(Role { arn: arn?, external_id })
+}
+
+fn role_arn(node: &Node, faults: &mut Diagnostics) -> Option<String> {
+    let text = text(node, faults)?;
+    let parts: Vec<&str> = text.splitn(6, ':').collect();
+    let name = |name: &str| {
+        name.len() > 5 && name.starts_with("role/") && name.bytes().all(|b| b.is_ascii_graphic() && b != b':')
+    };
+    if let ["arn", partition, "iam", "", account, resource] = parts[..]
+        && partition.starts_with("aws")
+        && account.len() == 12
+        && account.bytes().all(|b| b.is_ascii_digit())
+        && name(resource)
+    {
+        return Some(text.to_owned());
+    }
+    let message = format!("`{text}` is not the ARN of a role");
+    let help = "copy it from IAM, for example `role_arn: arn:aws:iam::123456789012:role/scaling`";
+    faults.help(Code::Value, &node.place, message, help);
+    None
+}
+
+/// As STS wants it.
+fn external_id(node: &Node, faults: &mut Diagnostics) -> Option<String> {
+    let text = text(node, faults)?;
+    let allowed = |b: u8| b.is_ascii_alphanumeric() || b"+=,.@:/-_".contains(&b);
+    if (2..=1224).contains(&text.len()) && text.bytes().all(allowed) {
+        return Some(text.to_owned());
+    }
+    let help = "it has 2 to 1224 letters, digits and `+=,.@:/-_`, as the role's owner has set it";
+    faults.help(Code::Value, &node.place, "this is no external id", help);
+    None
 }
 
 fn file(node: &Node, faults: &mut Diagnostics) -> Option<File> {

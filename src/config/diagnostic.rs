@@ -95,6 +95,7 @@ codes! {
     DoesNothing = "W001", "A rule that never does anything.";
     ActsTwice = "W002", "A rule that sends one adjustment to two destinations that act.";
     NoHeartbeat = "W003", "A source without a heartbeat that a rule which takes capacity away listens to.";
+    LooseOrder = "W004", "An order of events that holds only for a part of their way.";
 }
 
 impl Code {

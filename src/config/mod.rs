@@ -32,7 +32,7 @@ use std::path::Path;
 pub use diagnostic::Diagnostics;
 pub use settings::{
     Admin, Delivery, Destination, DestinationKind, Engine, File, InvocationType, Lambda, Log, LogFormat,
-    LogLevel, Retention, Server, Settings, Sqs, Store,
+    LogLevel, Retention, Role, Server, Settings, Sqs, Store,
 };
 
 /// A configuration that can be used.

@@ -110,6 +110,8 @@ pub struct Sqs {
     pub region: Option<String>,
     /// Another endpoint than AWS' own.
     pub endpoint_url: Option<String>,
+    /// The role that calls it, where it is not the process' own.
+    pub role: Option<Role>,
     /// The most bytes that one message may have, from [`Sqs::MIN_MESSAGE_BYTES`] to
     /// [`Sqs::MAX_MESSAGE_BYTES`].
     pub max_message_bytes: usize,
@@ -124,10 +126,23 @@ pub struct Lambda {
     pub qualifier: Option<String>,
     /// Whether the answer is waited for.
     pub invocation_type: InvocationType,
+    /// Events of one call, from 1 to [`Lambda::MAX_EVENTS`]. Above 1 a call carries an array.
+    pub max_events: usize,
     /// The region, where it is not the environment's.
     pub region: Option<String>,
     /// Another endpoint than AWS' own.
     pub endpoint_url: Option<String>,
+    /// The role that calls it, where it is not the process' own.
+    pub role: Option<Role>,
+}
+
+/// A role that is assumed for a destination.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Role {
+    /// Its ARN.
+    pub arn: String,
+    /// What its owner asks for beside that.
+    pub external_id: Option<String>,
 }
 
 /// How a function is called.
@@ -221,16 +236,31 @@ impl Sqs {
     pub const MAX_MESSAGE_BYTES: usize = 1024 * 1024;
 }
 
+impl Lambda {
+    /// More events would hardly fit into one call.
+    pub const MAX_EVENTS: usize = 100;
+}
+
+impl InvocationType {
+    /// The most bytes that one call carries: Lambda's own limits, in powers of ten.
+    pub const fn max_payload_bytes(self) -> usize {
+        match self {
+            Self::Event => 1_000_000,
+            Self::RequestResponse => 6_000_000,
+        }
+    }
+}
+
 impl Destination {
     /// The most bytes that one event may have here.
     pub fn max_event_bytes(&self) -> usize {
         match &self.kind {
             DestinationKind::Sqs(sqs) => sqs.max_message_bytes,
-            // Lambda's own limits, which count in powers of ten.
-            DestinationKind::Lambda(lambda) => match lambda.invocation_type {
-                InvocationType::Event => 1_000_000,
-                InvocationType::RequestResponse => 6_000_000,
-            },
+            // In an array it stands between brackets.
+            DestinationKind::Lambda(lambda) => {
+                let brackets = if lambda.max_events > 1 { 2 } else { 0 };
+                lambda.invocation_type.max_payload_bytes() - brackets
+            }
             DestinationKind::File(_) => 1024 * 1024,
         }
     }

@@ -151,9 +151,15 @@ fn what_is_said_is_what_is_meant() {
 
     let queue = &settings.destinations[&name("queue")];
     assert!(matches!(&queue.kind, DestinationKind::Sqs(sqs) if sqs.fifo && sqs.max_message_bytes == 65_536));
+    let DestinationKind::Sqs(sqs) = &queue.kind else { panic!("{queue:?}") };
+    assert_eq!(sqs.role.as_ref().and_then(|role| role.external_id.as_deref()), Some("a/b:c=d,e.f@g_h-i+1"));
     assert_eq!((queue.delivery.max_age, queue.delivery.max_backoff), (seconds(7200), seconds(30)));
     let scaler = &settings.destinations[&name("scaler")];
-    assert_eq!((scaler.concurrency, scaler.max_event_bytes()), (8, 6_000_000));
+    assert_eq!((scaler.concurrency, scaler.max_event_bytes()), (8, 5_999_998), "between brackets");
+    let DestinationKind::Lambda(function) = &scaler.kind else { panic!("{scaler:?}") };
+    assert_eq!(function.max_events, 100);
+    let role = Role { arn: "arn:aws:iam::123456789012:role/scaling".into(), external_id: None };
+    assert_eq!(function.role, Some(role));
     assert_eq!(scaler.delivery.initial_backoff, seconds(10));
     assert_eq!(settings.destinations[&name("journal")].concurrency, 1);
 

@@ -3,55 +3,35 @@
 //! It is refused at start, never ignored: a rule that asks for a budget must not act without one. Whoever builds one of these deletes its line here and reads the key where it belongs.
 
 use super::diagnostic::{Code, Diagnostics, Place};
-use super::yaml::{Kind, Node};
 
-/// A key of a map, with the values of it that are refused.
+/// A key of a map that is refused.
 pub(super) struct Unsupported {
     /// The map, as [`super::decode::Fields::of`] was told.
     at: &'static str,
     key: &'static str,
-    refused: Refused,
     help: &'static str,
 }
 
-enum Refused {
-    Always,
-    /// Not these: the value is shown, and what is accepted has to be read by its decoder.
-    When(fn(&Node) -> bool),
-}
-use Refused::{Always, When};
-
 #[rustfmt::skip] // a table, one line each
 const LIST: &[Unsupported] = &[
-    no("server", "tls", Always, "leave it out, and end TLS in front of the bridge"),
-    no("admin", "tls", Always, "leave it out, and end TLS in front of the bridge"),
-    no("admin", "tokens", Always, "leave it out, and keep the listener on loopback"),
-    no("store", "postgres", Always, "keep the state in `sqlite: { path: … }`"),
-    no("sources.*", "auth", Always, "leave it out, and let only Alertmanager reach the listener"),
-    no("sources.*", "rules", Always, "leave it out, and name the sources in each rule: `sources: […]`"),
-    no("sources.*", "targets", Always, "leave it out, and name the sources in each rule: `sources: […]`"),
-    no("delivery", "max_backlog", Always, "leave it out; the backlog has no bound yet"),
-    no("destinations.*", "max_backlog", Always, "leave it out; the backlog has no bound yet"),
-    no("destinations.*.sqs", "role_arn", Always, "leave it out, and let the process itself have the role (IRSA, Pod Identity, a profile)"),
-    no("destinations.*.sqs", "external_id", Always, "leave it out, and let the process itself have the role (IRSA, Pod Identity, a profile)"),
-    no("destinations.*.lambda", "role_arn", Always, "leave it out, and let the process itself have the role (IRSA, Pod Identity, a profile)"),
-    no("destinations.*.lambda", "external_id", Always, "leave it out, and let the process itself have the role (IRSA, Pod Identity, a profile)"),
-    no("destinations.*.lambda", "per_target_order", When(is_true), "leave it out; a FIFO queue keeps the order of each target"),
-    no("destinations.*.lambda", "max_events", When(is_above_one), "leave it out; each call carries one event"),
+    no("server", "tls", "leave it out, and end TLS in front of the bridge"),
+    no("admin", "tls", "leave it out, and end TLS in front of the bridge"),
+    no("admin", "tokens", "leave it out, and keep the listener on loopback"),
+    no("store", "postgres", "keep the state in `sqlite: { path: … }`"),
+    no("sources.*", "auth", "leave it out, and let only Alertmanager reach the listener"),
+    no("sources.*", "rules", "leave it out, and name the sources in each rule: `sources: […]`"),
+    no("sources.*", "targets", "leave it out, and name the sources in each rule: `sources: […]`"),
+    no("delivery", "max_backlog", "leave it out; the backlog has no bound yet"),
+    no("destinations.*", "max_backlog", "leave it out; the backlog has no bound yet"),
 ];
 
-const fn no(at: &'static str, key: &'static str, refused: Refused, help: &'static str) -> Unsupported {
-    Unsupported { at, key, refused, help }
+const fn no(at: &'static str, key: &'static str, help: &'static str) -> Unsupported {
+    Unsupported { at, key, help }
 }
 
-/// The line that refuses `key: value` in the map `at`.
-pub(super) fn refuses(at: &str, key: &str, value: &Node) -> Option<&'static Unsupported> {
-    let line = LIST.iter().find(|line| line.at == at && line.key == key)?;
-    let refused = match line.refused {
-        Always => true,
-        When(refused) => refused(value),
-    };
-    refused.then_some(line)
+/// The line that refuses `key` in the map `at`.
+pub(super) fn refuses(at: &str, key: &str) -> Option<&'static Unsupported> {
+    LIST.iter().find(|line| line.at == at && line.key == key)
 }
 
 /// Whether the setting at this path, or one that it lies in, is listed, so that an environment variable
@@ -71,25 +51,8 @@ pub(super) fn keys(at: &str) -> impl Iterator<Item = &'static str> {
 
 impl Unsupported {
     /// Says so, at the key.
-    pub fn report(&self, place: &Place, value: &Node, faults: &mut Diagnostics) {
-        let shown = match (&self.refused, &value.kind) {
-            (When(_), Kind::Int(number)) => format!("{}: {number}", self.key),
-            (When(_), Kind::Bool(flag)) => format!("{}: {flag}", self.key),
-            _ => self.key.to_owned(),
-        };
-        faults.help(
-            Code::Unsupported,
-            place,
-            format!("`{shown}` is not supported by this version"),
-            self.help,
-        );
+    pub fn report(&self, place: &Place, faults: &mut Diagnostics) {
+        let message = format!("`{}` is not supported by this version", self.key);
+        faults.help(Code::Unsupported, place, message, self.help);
     }
-}
-
-fn is_true(node: &Node) -> bool {
-    node.kind == Kind::Bool(true)
-}
-
-fn is_above_one(node: &Node) -> bool {
-    matches!(node.kind, Kind::Int(2..))
 }

@@ -1,60 +1,221 @@
-//! AWS' errors into failures: the only place that knows which of them can never pass.
+//! AWS' errors into failures: the only place that knows what each of them means.
 //!
-//! The table is short on purpose. A delivery that is tried for nothing costs a call a minute until it
-//! is too old; one that is given up for nothing is capacity that nobody gets. A missing queue, a
-//! denied access, a key that was disabled: a person can mend all of that while the event waits.
+//! The list of what can never pass is short on purpose. A delivery that is tried for nothing costs a
+//! call a minute until it is too old; one that is given up for nothing is capacity that nobody gets. A
+//! missing queue, a denied access, a key that was disabled: a person can mend all of that while the
+//! event waits, and has to hear of it. What is not known is judged by its HTTP status, and is
+//! transient if that says nothing either.
 
 use std::error::Error;
 
-use aws_sdk_sqs::error::{ProvideErrorMetadata, SdkError};
+use aws_credential_types::provider::error::CredentialsError;
+use aws_sdk_sqs::config::http::HttpResponse;
+use aws_sdk_sqs::error::{ConnectorError, ProvideErrorMetadata, SdkError};
 use aws_sdk_sqs::types::BatchResultErrorEntry;
+use aws_sdk_sts::operation::assume_role::AssumeRoleError;
+use aws_sdk_sts::operation::assume_role_with_web_identity::AssumeRoleWithWebIdentityError;
 
 use super::{Class, Failure};
 
-/// Codes that say that this very event can never pass, whatever becomes of the destination.
-const NEVER_PASSES: [&str; 6] = [
+// Names are compared as [`name`] makes them: lower case, without namespace and `Exception`.
+
+/// This very event can never pass, whatever becomes of the destination.
+const PERMANENT: [&str; 7] = [
     // SQS: characters outside of XML's; longer than any call may be.
-    "InvalidMessageContents",
-    "BatchRequestTooLong",
+    "invalidmessagecontents",
+    "batchrequesttoolong",
     // Lambda: no JSON; larger than a payload may be, by the model's and by the wire's name.
-    "InvalidRequestContentException",
-    "RequestTooLargeException",
-    "RequestEntityTooLargeException",
-    "SerializedRequestEntityTooLargeException",
+    "invalidrequestcontent",
+    "requesttoolarge",
+    "requestentitytoolarge",
+    "serializedrequestentitytoolarge",
+    "unsupportedmediatype",
 ];
 
+/// Fewer calls would pass. So does everything that has `throttl` in its name.
+const THROTTLED: [&str; 7] = [
+    "toomanyrequests",
+    "provisionedthroughputexceeded",
+    "requestlimitexceeded",
+    "limitexceeded",
+    "bandwidthlimitexceeded",
+    "priorrequestnotcomplete",
+    "slowdown",
+];
+
+/// Nothing passes until a person has mended something. So does what a KMS key refuses.
+const MISCONFIGURED: [&str; 45] = [
+    // Who we are, and what we may do.
+    "accessdenied",
+    "accountproblem",
+    "authfailure",
+    "ec2accessdenied",
+    "expiredtoken",
+    "forbidden",
+    "incompletesignature",
+    "invalidaccess",
+    "invalidaccesskeyid",
+    "invalidclienttokenid",
+    "invalididentitytoken",
+    "invalidsecurity",
+    "invalidsignature",
+    "invalidtoken",
+    "idprejectedclaim",
+    "malformedpolicydocument",
+    "missingauthenticationtoken",
+    "notauthorized",
+    "optinrequired",
+    "packedpolicytoolarge",
+    "regiondisabled",
+    "requestexpired",
+    "requesttimetooskewed",
+    "signaturedoesnotmatch",
+    "subscriptionrequired",
+    "unauthorizedoperation",
+    "unrecognizedclient",
+    // What we call. Entries are right by construction, so where SQS refuses a parameter the queue is of
+    // another kind than its URL says.
+    "invalidaddress",
+    "invalidaction",
+    "invalidparametervalue",
+    "missingparameter",
+    "nonexistentqueue",
+    "nopublishedversion",
+    "queuedoesnotexist",
+    "resourcenotfound",
+    "unknownoperation",
+    "unsupportedoperation",
+    "validation",
+    "validationerror",
+    // A function that cannot run as it is.
+    "invalidruntime",
+    "invalidzipfile",
+    "modenotsupported",
+    "recursiveinvocation",
+    "codeartifactuserdeleted",
+    "codeartifactuserfailed",
+];
+
+/// The same: file systems and networks that the function names and does not get.
+const UNUSABLE: [&str; 4] =
+    ["efsmountfailure", "s3filesmountfailure", "invalidsecuritygroupid", "invalidsubnetid"];
+
 /// The failure of a whole call.
-pub(super) fn failure<E, R>(error: &SdkError<E, R>) -> Failure
+pub(super) fn failure<E>(error: &SdkError<E, HttpResponse>) -> Failure
 where
     E: ProvideErrorMetadata + Error + 'static,
-    R: std::fmt::Debug,
 {
+    let class = class_of_call(error);
     match error {
         SdkError::ServiceError(answer) => {
             let error = answer.err();
-            let code = error.code().unwrap_or("an answer without an error code");
-            let message = error.message().map_or_else(String::new, |message| format!(": {message}"));
-            Failure::new(class(code), format!("{}{message}", plain(code)))
+            let code = match error.code() {
+                Some(code) => plain(code).to_owned(),
+                None => format!("HTTP {} without an error code", answer.raw().status().as_u16()),
+            };
+            let message = error.message().map_or_else(String::new, |text| format!(": {}", harmless(text)));
+            Failure::new(class, format!("{code}{message}"))
         }
         // Nothing, or nothing that can be read, came back: the event may even have arrived.
-        _ => Failure::transient(chain(error)),
+        _ => Failure::new(class, chain(error)),
     }
 }
 
-/// The failure of one entry of a batch whose call succeeded.
+/// The failure of one entry of a batch whose call succeeded. What the sender is at fault for does not
+/// pass by itself: it is the destination's settings, where the code says so, and else this event.
 pub(super) fn entry_failure(entry: &BatchResultErrorEntry) -> Failure {
-    let class = if entry.sender_fault() { class(entry.code()) } else { Class::Transient };
-    let message = entry.message().map_or_else(String::new, |message| format!(": {message}"));
-    Failure::new(class, format!("{}{message}", plain(entry.code())))
+    let class = match class(entry.code(), 0) {
+        Class::Transient if entry.sender_fault() => Class::Permanent,
+        // Of one entry, a refused parameter is its own: others of the same kind have passed.
+        Class::Misconfigured if entry.sender_fault() && name(entry.code()) == "invalidparametervalue" => {
+            Class::Permanent
+        }
+        Class::Permanent if !entry.sender_fault() => Class::Transient,
+        class => class,
+    };
+    let message = entry.message().map_or_else(String::new, |text| format!(": {}", harmless(text)));
+    let code = if entry.code().is_empty() { "an entry failed" } else { plain(entry.code()) };
+    Failure::new(class, format!("{code}{message}"))
 }
 
-fn class(code: &str) -> Class {
-    if NEVER_PASSES.contains(&plain(code)) { Class::Permanent } else { Class::Transient }
+fn class_of_call<E>(error: &SdkError<E, HttpResponse>) -> Class
+where
+    E: ProvideErrorMetadata + Error + 'static,
+{
+    match error {
+        SdkError::ServiceError(answer) => {
+            class(answer.err().code().unwrap_or_default(), answer.raw().status().as_u16())
+        }
+        // A region, an endpoint or a parameter that makes no request.
+        SdkError::ConstructionFailure(_) => class_of_credentials(error).unwrap_or(Class::Misconfigured),
+        SdkError::DispatchFailure(failure) => {
+            let unusable = failure.as_connector_error().is_some_and(ConnectorError::is_user);
+            let otherwise = if unusable { Class::Misconfigured } else { Class::Transient };
+            class_of_credentials(error).unwrap_or(otherwise)
+        }
+        _ => Class::Transient,
+    }
 }
 
-/// A code without its namespace: `AWS.SimpleQueueService.BatchRequestTooLong`.
+/// What it means that credentials could not be had. None if that is not why the call failed.
+fn class_of_credentials<E>(error: &SdkError<E, HttpResponse>) -> Option<Class>
+where
+    E: Error + 'static,
+{
+    let mut credentials = None;
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        if let Some(refused) = error.downcast_ref::<SdkError<AssumeRoleError, HttpResponse>>() {
+            return Some(class_of_call(refused));
+        }
+        let web_identity = error.downcast_ref::<SdkError<AssumeRoleWithWebIdentityError, HttpResponse>>();
+        if let Some(refused) = web_identity {
+            return Some(class_of_call(refused));
+        }
+        if let Some(error) = error.downcast_ref::<CredentialsError>() {
+            credentials = Some(match error {
+                CredentialsError::CredentialsNotLoaded(_) | CredentialsError::InvalidConfiguration(_) => {
+                    Class::Misconfigured
+                }
+                _ => Class::Transient,
+            });
+        }
+        cause = error.source();
+    }
+    credentials
+}
+
+/// The class of an error code, and where that is unknown, of the HTTP status.
+fn class(code: &str, status: u16) -> Class {
+    let name = name(code);
+    let name = name.as_str();
+    let of_a_key = code.starts_with("KMS.") || name.starts_with("kms");
+    if name.contains("throttl") || THROTTLED.contains(&name) {
+        Class::Throttled
+    } else if PERMANENT.contains(&name) {
+        Class::Permanent
+    } else if of_a_key || MISCONFIGURED.contains(&name) || UNUSABLE.contains(&name) {
+        Class::Misconfigured
+    } else {
+        match status {
+            401 | 403 | 404 => Class::Misconfigured,
+            413 | 415 => Class::Permanent,
+            429 => Class::Throttled,
+            _ => Class::Transient,
+        }
+    }
+}
+
+/// A code in the one form in which codes are compared.
+fn name(code: &str) -> String {
+    let plain = plain(code);
+    plain.strip_suffix("Exception").unwrap_or(plain).to_ascii_lowercase()
+}
+
+/// A code without its namespace: `AWS.SimpleQueueService.BatchRequestTooLong`, `com.amazonaws.sqs#…`.
 fn plain(code: &str) -> &str {
-    code.rsplit(['.', '#']).next().unwrap_or(code)
+    let code = code.rsplit('#').next().unwrap_or(code);
+    code.strip_prefix("AWS.SimpleQueueService.").unwrap_or(code)
 }
 
 /// An error and its causes. Not their `Debug`, which has headers and bodies in it.
@@ -63,7 +224,7 @@ fn chain(error: &dyn Error) -> String {
     let mut cause = error.source();
     while let Some(error) = cause {
         let said = error.to_string();
-        let said = without_request(&said);
+        let said = harmless(&said);
         if !text.ends_with(said) {
             text.push_str(": ");
             text.push_str(said);
@@ -73,131 +234,13 @@ fn chain(error: &dyn Error) -> String {
     text
 }
 
-/// Some of the SDK's errors quote the request that they are about, with the event in it.
-fn without_request(said: &str) -> &str {
-    let end = ["Request {", "SdkBody {"].iter().filter_map(|quoted| said.find(quoted)).min();
-    end.map_or(said, |end| said[..end].trim_end_matches([' ', '`', ':', '(']))
+/// Some of the SDK's errors quote the request that they are about, with the event in it; some of AWS'
+/// quote what was signed, with the session's token in it.
+fn harmless(said: &str) -> &str {
+    const QUOTES: [&str; 4] = ["Request {", "SdkBody {", "The Canonical String", "Authorization header"];
+    let end = QUOTES.iter().filter_map(|quoted| said.find(quoted)).min();
+    end.map_or(said, |end| said[..end].trim_end_matches([' ', '\n', '`', ':', '(']))
 }
 
 #[cfg(test)]
-mod tests {
-    use aws_sdk_lambda::operation::invoke::InvokeError;
-    use aws_sdk_lambda::types::error as lambda;
-    use aws_sdk_sqs::error::{ConnectorError, ErrorMetadata};
-    use aws_sdk_sqs::operation::send_message_batch::SendMessageBatchError;
-    use aws_sdk_sqs::types::error as sqs;
-
-    use super::*;
-
-    fn meta(code: &str) -> ErrorMetadata {
-        ErrorMetadata::builder().code(code).message("said so").build()
-    }
-
-    #[test]
-    fn every_shape_of_a_failed_call_has_its_class() {
-        use Class::{Permanent, Transient};
-
-        let service = |error: SendMessageBatchError| SdkError::service_error(error, ());
-        let coded = |code: &str| service(SendMessageBatchError::generic(meta(code)));
-        let io = || std::io::Error::other("reset by peer");
-        let sqs_shapes: Vec<(SdkError<SendMessageBatchError, ()>, Class, &str)> = vec![
-            (
-                SdkError::construction_failure("no region"),
-                Transient,
-                "failed to construct request: no region",
-            ),
-            (SdkError::timeout_error("after 10s"), Transient, "request has timed out: after 10s"),
-            (
-                SdkError::dispatch_failure(ConnectorError::io(io().into())),
-                Transient,
-                "dispatch failure: io error: reset by peer",
-            ),
-            (
-                SdkError::dispatch_failure(ConnectorError::timeout("connect".into())),
-                Transient,
-                "dispatch failure: timeout: connect",
-            ),
-            (
-                SdkError::dispatch_failure(ConnectorError::user("bad uri".into())),
-                Transient,
-                "dispatch failure: user error: bad uri",
-            ),
-            (SdkError::response_error("cut off", ()), Transient, "response error: cut off"),
-            (coded("AWS.SimpleQueueService.NonExistentQueue"), Transient, "NonExistentQueue: said so"),
-            (coded("AccessDenied"), Transient, "AccessDenied: said so"),
-            (coded("ExpiredToken"), Transient, "ExpiredToken: said so"),
-            (coded("RequestThrottled"), Transient, "RequestThrottled: said so"),
-            (coded("InvalidParameterValue"), Transient, "InvalidParameterValue: said so"),
-            (coded("InternalFailure"), Transient, "InternalFailure: said so"),
-            (
-                service(SendMessageBatchError::unhandled("no JSON")),
-                Transient,
-                "an answer without an error code",
-            ),
-            (coded("AWS.SimpleQueueService.BatchRequestTooLong"), Permanent, "BatchRequestTooLong: said so"),
-            (
-                service(SendMessageBatchError::BatchRequestTooLong(
-                    sqs::BatchRequestTooLong::builder().meta(meta("BatchRequestTooLong")).build(),
-                )),
-                Permanent,
-                "BatchRequestTooLong: said so",
-            ),
-            (coded("InvalidMessageContents"), Permanent, "InvalidMessageContents: said so"),
-        ];
-        for (error, class, message) in sqs_shapes {
-            assert_eq!(failure(&error), Failure::new(class, message));
-        }
-
-        let coded = |code: &str| InvokeError::generic(meta(code));
-        let lambda_shapes = [
-            (coded("TooManyRequestsException"), Transient),
-            (coded("ResourceNotFoundException"), Transient),
-            (coded("AccessDeniedException"), Transient),
-            (coded("ResourceNotReadyException"), Transient),
-            (coded("ServiceException"), Transient),
-            (coded("InvalidParameterValueException"), Transient),
-            (coded("UnsupportedMediaTypeException"), Transient),
-            (coded("InvalidRequestContentException"), Permanent),
-            (coded("RequestEntityTooLargeException"), Permanent),
-            (coded("SerializedRequestEntityTooLargeException"), Permanent),
-            (
-                InvokeError::RequestTooLargeException(
-                    lambda::RequestTooLargeException::builder()
-                        .meta(meta("RequestTooLargeException"))
-                        .build(),
-                ),
-                Permanent,
-            ),
-        ];
-        for (error, class) in lambda_shapes {
-            let failure = failure(&SdkError::service_error(error, ()));
-            assert_eq!(failure.class, class, "{failure}");
-        }
-    }
-
-    #[test]
-    fn every_shape_of_a_failed_entry_has_its_class() {
-        let shapes = [
-            ("InvalidMessageContents", true, Class::Permanent),
-            ("AWS.SimpleQueueService.InvalidMessageContents", true, Class::Permanent),
-            ("InvalidMessageContents", false, Class::Transient),
-            ("InvalidParameterValue", true, Class::Transient),
-            ("AccessDenied", true, Class::Transient),
-            ("KmsThrottled", true, Class::Transient),
-            ("InternalError", false, Class::Transient),
-            ("", true, Class::Transient),
-        ];
-        for (code, sender_fault, class) in shapes {
-            let entry = BatchResultErrorEntry::builder().id("0").code(code).sender_fault(sender_fault);
-            let failure = entry_failure(&entry.message("said so").build().unwrap());
-            assert_eq!(failure.class, class, "{code} {sender_fault}");
-            assert!(failure.message.ends_with(": said so"), "{failure}");
-        }
-    }
-
-    #[test]
-    fn a_long_message_is_cut_to_whole_characters() {
-        let failure = Failure::transient("ü".repeat(5000));
-        assert_eq!(failure.message.chars().count(), Failure::MAX_CHARS);
-    }
-}
+mod tests;

@@ -38,7 +38,7 @@ mod tests {
         fn every_event_is_in_one_batch_in_order_and_no_batch_is_over_its_limits(
             weights in prop::collection::vec(0usize..40, 0..60), events in 1usize..12, bytes in 1usize..60,
         ) {
-            let limits = Limits { events, bytes };
+            let limits = Limits { events, bytes, of_one: usize::MAX };
             let weigh = |event: &Outgoing| weights[event.seq.0 as usize];
             let all = (0..weights.len()).map(|at| stub::outgoing(at as i64)).collect();
             let batches = split(all, limits, weigh);

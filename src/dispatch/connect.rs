@@ -4,24 +4,51 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use aws_config::retry::RetryConfig;
+use aws_config::sts::AssumeRoleProvider;
 use aws_config::timeout::TimeoutConfig;
 use aws_config::{BehaviorVersion, Region, SdkConfig};
+use aws_credential_types::provider::SharedCredentialsProvider;
 
 use super::{Connected, file, lambda, sqs};
-use crate::config::{Destination, DestinationKind};
+use crate::config::{Destination, DestinationKind, Role};
 use crate::domain::name::Name;
 
-/// How long a connection may take to come up. The rest of a call is the destination's `timeout`.
+/// How long a connection may take to come up, TLS included. The rest of a call is the destination's
+/// `timeout`.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// Builds destinations. What the environment says is looked up once for each region.
+/// The longest name of a session that STS takes.
+const MAX_SESSION_CHARS: usize = 64;
+
+/// Builds destinations. What is set of their clients:
 ///
-/// Credentials and endpoints come the SDK's usual ways, `AWS_ENDPOINT_URL_SQS` and its like included;
-/// a destination's own `region` and `endpoint_url` go before them. The SDK's retries are off: one that
-/// tries again by itself would send what is meanwhile too old, and hold its place in the worker.
+/// - Credentials and endpoints come the SDK's usual ways, `AWS_ENDPOINT_URL_SQS` and its like included,
+///   and are looked up once for each region; a destination's own `region` and `endpoint_url` go before
+///   them.
+/// - With a role, its credentials are from STS, in a session that is named after the destination (the
+///   first, where several share it). The SDK keeps them and gets new ones before they end.
+/// - The SDK's retries are off: one that tries again by itself would send what is meanwhile too old, and
+///   hold its place in the worker.
+/// - Two time-outs: for connecting, and for the whole call from the first byte to the last. Between them
+///   a connection that hangs cannot hold a call for longer than its destination says.
+/// - Connections are kept and used again, also by other destinations: those that agree in region,
+///   endpoint, role and time-out share one client. The pool is the SDK's default, which closes what is
+///   idle for 90 seconds; the workers bound how many there are.
 #[derive(Debug, Default)]
 pub struct Clients {
     environments: HashMap<Option<String>, SdkConfig>,
+    roles: HashMap<(Option<String>, Role), SdkConfig>,
+    sqs: HashMap<Key, aws_sdk_sqs::Client>,
+    lambda: HashMap<Key, aws_sdk_lambda::Client>,
+}
+
+/// What clients are shared by.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct Key {
+    region: Option<String>,
+    endpoint_url: Option<String>,
+    role: Option<Role>,
+    timeout: Duration,
 }
 
 /// Why a destination cannot be used. A queue or function that does not exist is not found out here.
@@ -36,29 +63,58 @@ impl Clients {
     /// Connects nothing yet: the first call does.
     pub async fn connect(&mut self, destination: &Destination) -> Result<Connected, ConnectError> {
         let Destination { name, timeout, .. } = destination;
+        let key = |region: &Option<String>, endpoint_url: &Option<String>, role: &Option<Role>| Key {
+            region: region.clone(),
+            endpoint_url: endpoint_url.clone(),
+            role: role.clone(),
+            timeout: *timeout,
+        };
         Ok(match &destination.kind {
             DestinationKind::Sqs(settings) => {
-                let environment = self.environment(name, settings.region.as_ref()).await?;
-                let mut config = aws_sdk_sqs::config::Builder::from(environment);
-                config.set_timeout_config(Some(timeouts(*timeout)));
-                if let Some(endpoint) = &settings.endpoint_url {
-                    config.set_endpoint_url(Some(endpoint.clone()));
+                let key = key(&settings.region, &settings.endpoint_url, &settings.role);
+                if !self.sqs.contains_key(&key) {
+                    let mut config = aws_sdk_sqs::config::Builder::from(&self.account(name, &key).await?);
+                    config.set_timeout_config(Some(timeouts(*timeout)));
+                    if let Some(endpoint) = &key.endpoint_url {
+                        config.set_endpoint_url(Some(endpoint.clone()));
+                    }
+                    self.sqs.insert(key.clone(), aws_sdk_sqs::Client::from_conf(config.build()));
                 }
-                let client = aws_sdk_sqs::Client::from_conf(config.build());
-                Connected::Sqs(sqs::Sqs::new(client, settings))
+                Connected::Sqs(sqs::Sqs::new(self.sqs[&key].clone(), settings))
             }
             DestinationKind::Lambda(settings) => {
-                let environment = self.environment(name, settings.region.as_ref()).await?;
-                let mut config = aws_sdk_lambda::config::Builder::from(environment);
-                config.set_timeout_config(Some(timeouts(*timeout)));
-                if let Some(endpoint) = &settings.endpoint_url {
-                    config.set_endpoint_url(Some(endpoint.clone()));
+                let key = key(&settings.region, &settings.endpoint_url, &settings.role);
+                if !self.lambda.contains_key(&key) {
+                    let mut config = aws_sdk_lambda::config::Builder::from(&self.account(name, &key).await?);
+                    config.set_timeout_config(Some(timeouts(*timeout)));
+                    if let Some(endpoint) = &key.endpoint_url {
+                        config.set_endpoint_url(Some(endpoint.clone()));
+                    }
+                    self.lambda.insert(key.clone(), aws_sdk_lambda::Client::from_conf(config.build()));
                 }
-                let client = aws_sdk_lambda::Client::from_conf(config.build());
-                Connected::Lambda(lambda::Lambda::new(client, settings))
+                Connected::Lambda(lambda::Lambda::new(self.lambda[&key].clone(), settings))
             }
             DestinationKind::File(settings) => Connected::File(file::File::new(settings)),
         })
+    }
+
+    /// The environment, in the role that the destination is called with.
+    async fn account(&mut self, name: &Name, key: &Key) -> Result<SdkConfig, ConnectError> {
+        let environment = self.environment(name, key.region.as_ref()).await?.clone();
+        let Some(role) = &key.role else { return Ok(environment) };
+        let of_role = (key.region.clone(), role.clone());
+        if !self.roles.contains_key(&of_role) {
+            let mut provider = AssumeRoleProvider::builder(&role.arn)
+                .session_name(session_name(name))
+                .configure(&environment);
+            if let Some(external_id) = &role.external_id {
+                provider = provider.external_id(external_id);
+            }
+            let provider = SharedCredentialsProvider::new(provider.build().await);
+            let account = environment.into_builder().credentials_provider(provider).build();
+            self.roles.insert(of_role.clone(), account);
+        }
+        Ok(self.roles[&of_role].clone())
     }
 
     async fn environment(
@@ -82,6 +138,13 @@ impl Clients {
     }
 }
 
+/// What CloudTrail calls what a destination does. Names have only characters that STS takes.
+fn session_name(name: &Name) -> String {
+    let mut session = format!("scalebridge-{name}");
+    session.truncate(MAX_SESSION_CHARS);
+    session
+}
+
 /// For one call. Without retries, the operation and its one attempt are the same.
 fn timeouts(timeout: Duration) -> TimeoutConfig {
     TimeoutConfig::builder().connect_timeout(CONNECT_TIMEOUT).operation_timeout(timeout).build()
@@ -89,20 +152,18 @@ fn timeouts(timeout: Duration) -> TimeoutConfig {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-    use crate::config::{Delivery, Sqs};
+    use serde_json::json;
 
-    fn queue(region: &str, endpoint_url: Option<&str>) -> Destination {
+    use super::*;
+    use crate::config::{Delivery, InvocationType, Lambda, Sqs};
+    use crate::dispatch::stub::{Reply, Request, Stub, outgoing};
+    use crate::dispatch::{Class, Destination as _};
+
+    fn destination(name: &str, kind: DestinationKind) -> Destination {
         let second = Duration::from_secs(1);
         Destination {
-            name: Name::new("queue").unwrap(),
-            kind: DestinationKind::Sqs(Sqs {
-                queue_url: "https://sqs.eu-west-1.amazonaws.com/123456789012/scaling".into(),
-                fifo: false,
-                region: Some(region.into()),
-                endpoint_url: endpoint_url.map(Into::into),
-                max_message_bytes: Sqs::MAX_MESSAGE_BYTES,
-            }),
+            name: Name::new(name).unwrap(),
+            kind,
             delivery: Delivery {
                 initial_backoff: second,
                 max_backoff: second,
@@ -114,10 +175,84 @@ mod tests {
         }
     }
 
+    fn queue(name: &str, region: &str, endpoint_url: Option<&str>, role: Option<Role>) -> Destination {
+        let sqs = Sqs {
+            queue_url: format!("https://sqs.eu-west-1.amazonaws.com/123456789012/{name}"),
+            fifo: false,
+            region: Some(region.into()),
+            endpoint_url: endpoint_url.map(Into::into),
+            role,
+            max_message_bytes: Sqs::MAX_MESSAGE_BYTES,
+        };
+        destination(name, DestinationKind::Sqs(sqs))
+    }
+
+    fn function(name: &str, endpoint_url: &str, role: Role) -> Destination {
+        let lambda = Lambda {
+            function: name.into(),
+            qualifier: None,
+            invocation_type: InvocationType::Event,
+            max_events: 1,
+            region: Some("eu-west-1".into()),
+            endpoint_url: Some(endpoint_url.into()),
+            role: Some(role),
+        };
+        destination(name, DestinationKind::Lambda(lambda))
+    }
+
+    fn role(external_id: Option<&str>) -> Role {
+        let arn = "arn:aws:iam::123456789012:role/scaling".into();
+        Role { arn, external_id: external_id.map(Into::into) }
+    }
+
+    /// Clients whose environment is the stub, STS included.
+    async fn clients(stub: &Stub) -> Clients {
+        let environment = aws_config::defaults(BehaviorVersion::latest())
+            .region(Region::new("eu-west-1"))
+            .credentials_provider(stub.credentials())
+            .retry_config(RetryConfig::disabled())
+            .endpoint_url(stub.url());
+        let environments = HashMap::from([(Some("eu-west-1".to_owned()), environment.load().await)]);
+        Clients { environments, ..Clients::default() }
+    }
+
+    /// Answers STS by this, and everything else as SQS and Lambda would.
+    async fn with_sts(sts: impl Fn() -> Reply + Clone + Send + Sync + 'static) -> Stub {
+        Stub::start(move |request| {
+            if assumes(request) {
+                sts()
+            } else if request.uri.contains("/functions/") {
+                Reply::status(202)
+            } else {
+                let taken = json!({ "Id": "0", "MessageId": "m", "MD5OfMessageBody": "x" });
+                Reply::ok(json!({ "Successful": [taken], "Failed": [] }))
+            }
+        })
+        .await
+    }
+
+    fn assumes(request: &Request) -> bool {
+        String::from_utf8_lossy(&request.body).contains("Action=AssumeRole")
+    }
+
+    fn session(expires: &str) -> Reply {
+        Reply::text(
+            200,
+            &format!(
+                "<AssumeRoleResponse xmlns=\"https://sts.amazonaws.com/doc/2011-06-15/\"><AssumeRoleResult>\
+             <AssumedRoleUser><Arn>arn:aws:sts::123456789012:assumed-role/scaling/s</Arn>\
+             <AssumedRoleId>A:s</AssumedRoleId></AssumedRoleUser><Credentials><AccessKeyId>OFTHEROLE</AccessKeyId>\
+             <SecretAccessKey>secret</SecretAccessKey><SessionToken>token</SessionToken>\
+             <Expiration>{expires}</Expiration></Credentials></AssumeRoleResult></AssumeRoleResponse>"
+            ),
+        )
+    }
+
     #[tokio::test]
     async fn a_client_has_its_destinations_region_and_time_and_no_retries() {
         let mut clients = Clients::default();
-        let (paris, dublin) = (queue("eu-west-3", None), queue("eu-west-1", Some("http://127.0.0.1:9")));
+        let paris = queue("a", "eu-west-3", None, None);
+        let dublin = queue("b", "eu-west-1", Some("http://127.0.0.1:9"), None);
         for (destination, region) in [(&paris, "eu-west-3"), (&dublin, "eu-west-1"), (&paris, "eu-west-3")] {
             let Connected::Sqs(sqs) = clients.connect(destination).await.unwrap() else { panic!() };
             let config = sqs.client().config();
@@ -128,5 +263,87 @@ mod tests {
             assert_eq!(timeouts.connect_timeout(), Some(CONNECT_TIMEOUT));
         }
         assert_eq!(clients.environments.len(), 2, "the environment is asked once for each region");
+    }
+    #[tokio::test]
+    async fn destinations_that_agree_share_a_client_and_a_session() {
+        let stub = with_sts(|| session("2099-01-01T00:00:00Z")).await;
+        let mut clients = clients(&stub).await;
+        let shared = role(Some("x-1"));
+        let (first, second) = (
+            queue("first", "eu-west-1", None, Some(shared.clone())),
+            queue("second", "eu-west-1", None, Some(shared.clone())),
+        );
+        let scaler = function("scaler", stub.url(), shared.clone());
+        let other = queue("other", "eu-west-1", None, Some(role(None)));
+        let own = queue("own", "eu-west-1", None, None);
+        for destination in [&first, &second, &scaler, &other, &own] {
+            let connected = clients.connect(destination).await.unwrap();
+            for event in [1, 2] {
+                assert_eq!(connected.send(&[outgoing(event)]).await, Ok(vec![Ok(None)]));
+            }
+        }
+        assert_eq!((clients.sqs.len(), clients.lambda.len(), clients.roles.len()), (3, 1, 2));
+
+        let requests = stub.requests();
+        let (asked, sent): (Vec<_>, Vec<_>) = requests.into_iter().partition(assumes);
+        let bodies: Vec<_> = asked.iter().map(|request| String::from_utf8_lossy(&request.body)).collect();
+        assert_eq!(bodies.len(), 2, "one session for the queues and the function, one without an id");
+        let arn = "RoleArn=arn%3Aaws%3Aiam%3A%3A123456789012%3Arole%2Fscaling";
+        assert!(bodies[0].contains(arn) && bodies[0].contains("RoleSessionName=scalebridge-first"));
+        assert!(bodies[0].contains("ExternalId=x-1") && !bodies[1].contains("ExternalId"), "{bodies:?}");
+        let signers: Vec<_> = sent
+            .iter()
+            .map(|request| {
+                request.headers["authorization"].to_str().unwrap().contains("Credential=OFTHEROLE/")
+            })
+            .collect();
+        assert_eq!(signers, [[true; 8].as_slice(), &[false; 2]].concat());
+        assert_eq!(sent[0].headers["x-amz-security-token"], "token");
+    }
+
+    #[tokio::test]
+    async fn a_session_that_ends_is_renewed() {
+        let soon = (jiff::Timestamp::now() + Duration::from_secs(5)).to_string();
+        let stub = with_sts(move || session(&soon)).await;
+        let mut clients = clients(&stub).await;
+        let connected = clients.connect(&queue("a", "eu-west-1", None, Some(role(None)))).await.unwrap();
+        for event in [1, 2] {
+            connected.send(&[outgoing(event)]).await.unwrap();
+        }
+        assert_eq!(stub.requests().into_iter().filter(assumes).count(), 2);
+    }
+
+    #[tokio::test]
+    async fn a_role_that_is_refused_is_a_misconfiguration_and_one_that_cannot_be_asked_for_is_not() {
+        let error = |status, code| {
+            let text = format!(
+                "<ErrorResponse><Error><Code>{code}</Code><Message>said so</Message></Error></ErrorResponse>"
+            );
+            Reply::text(status, &text)
+        };
+        let failure = async |reply: Reply| {
+            let stub = with_sts(move || reply.clone()).await;
+            let mut clients = clients(&stub).await;
+            let connected = clients.connect(&queue("a", "eu-west-1", None, Some(role(None)))).await.unwrap();
+            let failure = connected.send(&[outgoing(1)]).await.unwrap_err();
+            assert!(!stub.requests().iter().any(|request| !assumes(request)), "nothing is sent without it");
+            (failure.class, failure.message)
+        };
+        let (class, message) = failure(error(403, "AccessDenied")).await;
+        assert_eq!(class, Class::Misconfigured);
+        assert!(message.contains("AccessDenied") && message.contains("said so"), "{message}");
+        let (class, _) = failure(error(400, "ExpiredTokenException")).await;
+        assert_eq!(class, Class::Misconfigured);
+        let (class, _) = failure(error(400, "Throttling")).await;
+        assert_eq!(class, Class::Throttled);
+        let (class, message) = failure(error(503, "ServiceUnavailable")).await;
+        assert_eq!(class, Class::Transient, "{message}");
+    }
+
+    #[test]
+    fn a_session_is_named_after_its_destination() {
+        let name = |text: &str| session_name(&Name::new(text).unwrap());
+        assert_eq!(name("scaling-queue"), "scalebridge-scaling-queue");
+        assert_eq!(name(&"x".repeat(63)).len(), MAX_SESSION_CHARS);
     }
 }

@@ -14,7 +14,7 @@ use super::{Answer, Destination, Failure, Limits, Outgoing};
 use crate::config;
 
 /// One write and one sync take this much.
-const LIMITS: Limits = Limits { events: 1000, bytes: 4 * 1024 * 1024 };
+const LIMITS: Limits = Limits { events: 1000, bytes: 4 * 1024 * 1024, of_one: usize::MAX };
 
 /// A file or stdout.
 #[derive(Debug)]
@@ -52,7 +52,7 @@ impl Destination for File {
             }
         });
         match written.await {
-            Ok(Ok(())) => Ok(vec![Ok(()); batch.len()]),
+            Ok(Ok(())) => Ok(vec![Ok(None); batch.len()]),
             Ok(Err(error)) => Err(Failure::transient(error)),
             // The runtime is shutting down.
             Err(error) => Err(Failure::transient(error.to_string())),
@@ -154,8 +154,8 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("a/b/events.jsonl");
         let events = [outgoing(1), outgoing(2), outgoing(3)];
-        assert_eq!(at(&path).send(&events[..2]).await, Ok(vec![Ok(()), Ok(())]));
-        assert_eq!(at(&path).send(&events[2..]).await, Ok(vec![Ok(())]));
+        assert_eq!(at(&path).send(&events[..2]).await, Ok(vec![Ok(None), Ok(None)]));
+        assert_eq!(at(&path).send(&events[2..]).await, Ok(vec![Ok(None)]));
         let text = fs::read_to_string(&path).unwrap();
         let bodies: Vec<&str> = events.iter().map(|event| &*event.body).collect();
         assert_eq!(text.lines().collect::<Vec<_>>(), bodies);
@@ -205,6 +205,6 @@ mod tests {
 
     #[tokio::test]
     async fn a_device_is_written_without_a_sync() {
-        assert_eq!(at(Path::new("/dev/null")).send(&[outgoing(1)]).await, Ok(vec![Ok(())]));
+        assert_eq!(at(Path::new("/dev/null")).send(&[outgoing(1)]).await, Ok(vec![Ok(None)]));
     }
 }

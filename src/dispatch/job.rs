@@ -1,13 +1,13 @@
 //! What one task of a worker does: send a batch and settle it, whatever becomes of it.
 
-use std::fmt::Display;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::health::{Heard, Ticket};
 use super::{Answer, Class, Destination, Failure, Observed, Observer, Options, Outbox, Outcome, Outgoing};
-use crate::domain::header::{self, Header};
+use crate::domain::header::Header;
 use crate::domain::retry::{self, Backoff};
 use crate::domain::time::Time;
 use crate::store::{self, Claimed, EventSeq, Settlement};
@@ -28,25 +28,29 @@ pub(super) struct Shared<O, D, V> {
     pub(super) observer: V,
 }
 
+/// Why what would undo something is not sent.
+const NOTHING_TO_UNDO: &str = "what it would undo never arrived here";
+
 /// What one task does.
 #[derive(Debug)]
 pub(super) enum Job {
     /// Send these in one call.
     Send(Vec<Outgoing>),
-    /// These are no events: keep them as dead letters.
-    GiveUp(Vec<(EventSeq, header::Error)>),
+    /// These are not to be sent: write what becomes of them.
+    Settle(Vec<Settled>),
 }
 
 /// What a task found out about its destination.
 #[derive(Debug)]
 pub(super) struct Report {
-    pub(super) started: Instant,
-    /// Whether the call reached the destination; None if there was no call.
-    pub(super) reached: Option<Result<(), Failure>>,
+    /// The call's. None if no call was intended.
+    pub(super) ticket: Option<Ticket>,
+    pub(super) heard: Heard,
 }
 
 /// A delivery and what became of it.
-struct Settled {
+#[derive(Debug)]
+pub(super) struct Settled {
     seq: EventSeq,
     attempts: u32,
     header: Option<Header>,
@@ -57,92 +61,142 @@ struct Settled {
 }
 
 impl Outgoing {
-    /// Reads the header of every event; those without one come second.
-    pub(super) fn read(claimed: Vec<Claimed>) -> (Vec<Self>, Vec<(EventSeq, header::Error)>) {
+    /// Reads the header of every event. What is not to be sent comes second: what has none, and what
+    /// would undo what never arrived.
+    pub(super) fn read(claimed: Vec<Claimed>) -> (Vec<Self>, Vec<Settled>) {
         let mut events = Vec::with_capacity(claimed.len());
-        let mut unreadable = Vec::new();
-        for Claimed { seq, body, emitted_at, attempts, .. } in claimed {
+        let mut settled = Vec::new();
+        for Claimed { seq, body, emitted_at, attempts, last_error, undoes_nothing } in claimed {
             match Header::read(&body) {
-                Ok(header) => events.push(Self { seq, body, header, emitted_at, attempts }),
-                Err(error) => unreadable.push((seq, error)),
+                header if undoes_nothing => settled.push(Settled::withdrawn(seq, header.ok())),
+                Ok(header) => events.push(Self { seq, body, header, emitted_at, attempts, last_error }),
+                Err(error) => settled.push(Settled::given_up(seq, None, error.to_string())),
             }
         }
-        (events, unreadable)
+        (events, settled)
+    }
+}
+
+impl Heard {
+    /// Of a call that brought answers. One event of many that was throttled is enough to send less;
+    /// that a person has to mend something is believed when nothing passed.
+    fn of(answers: &[Answer]) -> Self {
+        let failures = || answers.iter().filter_map(|answer| answer.as_ref().err());
+        let first = |class| failures().find(|failure| failure.class == class).cloned();
+        let none_passed = answers.iter().all(Result::is_err);
+        let mend = || first(Class::Misconfigured).filter(|_| none_passed);
+        first(Class::Throttled).or_else(mend).map_or(Self::Reached, Self::Failed)
     }
 }
 
 impl<O: Outbox, D: Destination, V: Observer> Shared<O, D, V> {
-    pub(super) async fn run(self: Arc<Self>, job: Job, mut rng: fastrand::Rng) -> Report {
-        let started = Instant::now();
-        let (settled, reached) = match job {
-            Job::Send(events) => self.send(events, started, &mut rng).await,
-            Job::GiveUp(unreadable) => {
-                let give_up = |(seq, error)| Settled::given_up(seq, None, error);
-                (unreadable.into_iter().map(give_up).collect(), None)
-            }
+    pub(super) async fn run(
+        self: Arc<Self>,
+        job: Job,
+        ticket: Option<Ticket>,
+        mut rng: fastrand::Rng,
+    ) -> Report {
+        let (settled, heard) = match job {
+            Job::Send(events) => self.send(events, &mut rng).await,
+            Job::Settle(settled) => (settled, Heard::Nothing),
         };
         // By the time of the answer: the store may take long to settle.
         let at = self.outbox.now();
         if self.settle(&settled, &mut rng).await {
             // A call that failed as a whole is the worker's to tell, once for all of its like.
-            self.tell(&settled, at, !matches!(reached, Some(Err(_))));
+            self.tell(&settled, at, !matches!(heard, Heard::Failed(_)));
         }
-        Report { started, reached }
+        Report { ticket, heard }
     }
 
-    /// Sends what is not too old.
-    async fn send(
-        &self,
-        events: Vec<Outgoing>,
-        started: Instant,
-        rng: &mut fastrand::Rng,
-    ) -> (Vec<Settled>, Option<Result<(), Failure>>) {
+    /// Sends what is neither too old nor too large.
+    async fn send(&self, events: Vec<Outgoing>, rng: &mut fastrand::Rng) -> (Vec<Settled>, Heard) {
         let now = self.outbox.now();
         let mut settled = Vec::with_capacity(events.len());
         let mut batch = Vec::with_capacity(events.len());
         for event in events {
-            match self.too_old(&event, now) {
+            match self.too_old(&event, now).or_else(|| self.too_large(&event)) {
                 Some(reason) => settled.push(Settled::given_up(event.seq, Some(event.header), reason)),
                 None => batch.push(event),
             }
         }
         if batch.is_empty() {
-            return (settled, None);
+            return (settled, Heard::Nothing);
         }
-        let (answers, reached) = match self.destination.send(&batch).await {
-            Ok(answers) => (answers, Ok(())),
-            // It answered: it is this event that it does not want.
-            Err(failure) if failure.class == Class::Permanent => (vec![Err(failure); batch.len()], Ok(())),
-            Err(failure) => (vec![Err(failure.clone()); batch.len()], Err(failure)),
-        };
+        let started = Instant::now();
+        let (answers, heard) = self.call(&batch).await;
         let took = started.elapsed();
-        let silence = || Some(Err(Failure::transient("the destination did not answer for the event")));
-        let answers = answers.into_iter().map(Some).chain(std::iter::repeat_with(silence)).flatten();
         for (event, answer) in batch.into_iter().zip(answers) {
+            let reason = answer.as_ref().err().map_or_else(String::new, |failure| failure.message.clone());
             settled.push(Settled {
                 seq: event.seq,
                 attempts: event.attempts,
                 header: Some(event.header),
-                settlement: self.settlement(event.attempts, &answer, rng),
-                reason: answer.err().map_or_else(String::new, |failure| failure.message),
+                settlement: self.settlement(event.attempts, answer, rng),
+                reason,
                 took: Some(took),
             });
         }
-        (settled, Some(reached))
+        (settled, heard)
     }
 
-    fn too_old(&self, event: &Outgoing, now: Time) -> Option<retry::GivenUp> {
+    /// One answer for each event. Where one of them made the destination refuse the whole batch for
+    /// good, its halves are sent, and theirs, so that the others pass.
+    async fn call(&self, batch: &[Outgoing]) -> (Vec<Answer>, Heard) {
+        let mut answers: Vec<Answer> = Vec::with_capacity(batch.len());
+        let mut heard = Heard::Reached;
+        let mut parts = vec![batch];
+        while let Some(part) = parts.pop() {
+            match self.destination.send(part).await {
+                Ok(said) => {
+                    let silence = || Err(Failure::transient("the destination did not answer for the event"));
+                    let mut said = said;
+                    said.resize_with(part.len(), silence);
+                    if heard == Heard::Reached {
+                        heard = Heard::of(&said);
+                    }
+                    answers.append(&mut said);
+                }
+                Err(failure) if failure.class != Class::Permanent => {
+                    // It fails as a whole, so what is left of the batch is not tried on it.
+                    answers.resize(batch.len(), Err(failure.clone()));
+                    return (answers, Heard::Failed(failure));
+                }
+                Err(_) if part.len() > 1 => {
+                    let (first, second) = part.split_at(part.len() / 2);
+                    parts.extend([second, first]);
+                }
+                // It answered: it is this event that it does not want.
+                Err(failure) => answers.push(Err(failure)),
+            }
+        }
+        (answers, heard)
+    }
+
+    /// Why the event is not sent any more, if it is not.
+    fn too_old(&self, event: &Outgoing, now: Time) -> Option<String> {
         let Options { max_age, scale_in_max_age, .. } = self.options;
         let max_age = if event.header.takes_away() { scale_in_max_age.min(max_age) } else { max_age };
-        retry::give_up(now, event.emitted_at, event.header.expirytime, max_age)
+        let reason = retry::give_up(now, event.emitted_at, event.header.expirytime, max_age)?;
+        Some(match &event.last_error {
+            Some(error) => format!("{reason}; the last error: {error}"),
+            None => reason.to_string(),
+        })
     }
 
-    fn settlement(&self, attempts: u32, answer: &Answer, rng: &mut fastrand::Rng) -> Settlement {
+    /// Why the event cannot be sent at all, if it cannot.
+    fn too_large(&self, event: &Outgoing) -> Option<String> {
+        let (bytes, most) = (self.destination.weigh(event), self.destination.limits().of_one);
+        (bytes > most).then(|| format!("too large: it has {bytes} bytes of {most}"))
+    }
+
+    fn settlement(&self, attempts: u32, answer: Answer, rng: &mut fastrand::Rng) -> Settlement {
         match answer {
-            Ok(()) => Settlement::Delivered,
+            Ok(None) => Settlement::Delivered,
+            Ok(Some(answer)) => Settlement::Answered { answer },
             Err(failure) => match failure.class {
                 Class::Permanent => Settlement::Dead { error: failure.kept() },
-                Class::Transient => Settlement::Retry {
+                Class::Transient | Class::Throttled | Class::Misconfigured => Settlement::Retry {
                     delay: self.options.backoff.delay(attempts.saturating_add(1), rng.f64()),
                     error: failure.kept(),
                 },
@@ -208,9 +262,15 @@ fn summary<'a>(mut all: impl Iterator<Item = &'a Settled>) -> Option<(&'a str, &
 
 impl Settled {
     /// A delivery that is a dead letter without having been sent.
-    fn given_up(seq: EventSeq, header: Option<Header>, reason: impl Display) -> Self {
-        let reason = reason.to_string();
+    fn given_up(seq: EventSeq, header: Option<Header>, reason: String) -> Self {
         let settlement = Settlement::Dead { error: reason.clone() };
+        Self { seq, attempts: 0, header, settlement, reason, took: None }
+    }
+
+    /// A delivery that is over without having been sent.
+    fn withdrawn(seq: EventSeq, header: Option<Header>) -> Self {
+        let reason = NOTHING_TO_UNDO.to_owned();
+        let settlement = Settlement::Withdrawn { reason: reason.clone() };
         Self { seq, attempts: 0, header, settlement, reason, took: None }
     }
 }

@@ -1,15 +1,29 @@
-//! A Lambda function, by `Invoke`: the event is the payload, one call an event.
+//! A Lambda function, by `Invoke`.
 //!
-//! `event` is done when Lambda has taken the event into its own queue (202). `request_response` waits
-//! for the function: its `FunctionError` is a failure, though the call itself answers 200.
+//! Alone, the event is the payload. With `max_events` above 1 the payload is always an array of events,
+//! also of a single one, so that the function sees one shape.
+//!
+//! `event` is done when Lambda has taken the payload into its own queue (202); an array is one unit.
+//! `request_response` waits for the function: its `FunctionError` is a failure, though the call itself
+//! answers 200, and what it answers is kept with the delivery. Of an array it may say which events
+//! failed, as it would to a queue: `{"batchItemFailures":[{"itemIdentifier":"the event's id"}]}`.
+//!
+//! Two events about one target never share a call, and the second is sent after the first has been
+//! settled: the outbox hands out one event of a target at a time.
+
+use std::collections::HashSet;
 
 use aws_sdk_lambda::Client;
 use aws_sdk_lambda::operation::invoke::InvokeOutput;
 use aws_sdk_lambda::primitives::Blob;
 use aws_sdk_lambda::types::InvocationType;
+use serde::Deserialize;
 
 use super::{Answer, Destination, Failure, Limits, Outgoing, aws};
 use crate::config;
+
+/// Of what a function answers, this much is kept.
+const MAX_ANSWER_BYTES: usize = 4096;
 
 /// A function.
 #[derive(Debug)]
@@ -18,6 +32,7 @@ pub struct Lambda {
     function: String,
     qualifier: Option<String>,
     invocation_type: config::InvocationType,
+    max_events: usize,
 }
 
 impl Lambda {
@@ -28,10 +43,62 @@ impl Lambda {
             function: settings.function.clone(),
             qualifier: settings.qualifier.clone(),
             invocation_type: settings.invocation_type,
+            max_events: settings.max_events,
         }
     }
 
-    async fn invoke(&self, event: &Outgoing) -> Result<Answer, Failure> {
+    fn payload(&self, batch: &[Outgoing]) -> String {
+        match batch {
+            [event] if self.max_events == 1 => event.body.to_string(),
+            _ => {
+                let bodies: Vec<&str> = batch.iter().map(|event| &*event.body).collect();
+                format!("[{}]", bodies.join(","))
+            }
+        }
+    }
+
+    /// What a function that did not fail says of each event.
+    fn answers(&self, batch: &[Outgoing], output: &InvokeOutput) -> Vec<Answer> {
+        if self.invocation_type == config::InvocationType::Event {
+            return vec![Ok(None); batch.len()];
+        }
+        let payload = output.payload().map_or(&[] as &[u8], AsRef::as_ref);
+        let kept = kept(payload);
+        if self.max_events == 1 {
+            return vec![Ok(kept); batch.len()];
+        }
+        let failed = match failed(payload, batch) {
+            Ok(failed) => failed,
+            Err(why) => {
+                let failure = Failure::transient(format!("the function's answer {why}"));
+                return vec![Err(Failure { answer: start(payload), ..failure }); batch.len()];
+            }
+        };
+        let answer = |event: &Outgoing| {
+            if failed.contains(&event.header.id) {
+                let failure = Failure::transient("the function names the event in `batchItemFailures`");
+                Err(Failure { answer: start(payload), ..failure })
+            } else {
+                Ok(kept.clone())
+            }
+        };
+        batch.iter().map(answer).collect()
+    }
+}
+
+impl Destination for Lambda {
+    fn limits(&self) -> Limits {
+        // One byte is left for the bracket that no comma makes up for.
+        let bytes = self.invocation_type.max_payload_bytes() - 1;
+        Limits { events: self.max_events, bytes, of_one: usize::MAX }
+    }
+
+    /// With the comma or bracket before it.
+    fn weigh(&self, event: &Outgoing) -> usize {
+        event.body.len() + 1
+    }
+
+    async fn send(&self, batch: &[Outgoing]) -> Result<Vec<Answer>, Failure> {
         let (kind, done) = match self.invocation_type {
             config::InvocationType::Event => (InvocationType::Event, 202),
             config::InvocationType::RequestResponse => (InvocationType::RequestResponse, 200),
@@ -42,34 +109,16 @@ impl Lambda {
             .function_name(&self.function)
             .set_qualifier(self.qualifier.clone())
             .invocation_type(kind)
-            .payload(Blob::new(event.body.as_bytes()));
+            .payload(Blob::new(self.payload(batch)));
         let output = call.send().await.map_err(|error| aws::failure(&error))?;
         if let Some(failure) = function_error(&output) {
-            return Ok(Err(failure));
+            return Ok(vec![Err(failure); batch.len()]);
         }
         if output.status_code() != done {
             let status = output.status_code();
             return Err(Failure::transient(format!("lambda answered with {status} instead of {done}")));
         }
-        Ok(Ok(()))
-    }
-}
-
-impl Destination for Lambda {
-    fn limits(&self) -> Limits {
-        Limits { events: 1, bytes: usize::MAX }
-    }
-
-    fn weigh(&self, event: &Outgoing) -> usize {
-        event.body.len()
-    }
-
-    async fn send(&self, batch: &[Outgoing]) -> Result<Vec<Answer>, Failure> {
-        let mut answers = Vec::with_capacity(batch.len());
-        for event in batch {
-            answers.push(self.invoke(event).await?);
-        }
-        Ok(answers)
+        Ok(self.answers(batch, &output))
     }
 }
 
@@ -77,44 +126,97 @@ impl Destination for Lambda {
 fn function_error(output: &InvokeOutput) -> Option<Failure> {
     let kind = output.function_error()?;
     let payload = output.payload().map_or(&[] as &[u8], AsRef::as_ref);
+    let failure = Failure::transient(format!("the function failed ({kind})"));
+    Some(Failure { answer: start(payload), ..failure })
+}
+
+/// The beginning of an answer, to be told with a failure.
+fn start(payload: &[u8]) -> Option<String> {
     // Four bytes a character at most: a long answer is not read to its end.
     let start = &payload[..payload.len().min(4 * Failure::MAX_CHARS)];
-    let answer: String = String::from_utf8_lossy(start).chars().take(Failure::MAX_CHARS).collect();
-    let failure = Failure::transient(format!("the function failed ({kind})"));
-    Some(Failure { answer: Some(answer), ..failure })
+    Some(String::from_utf8_lossy(start).chars().take(Failure::MAX_CHARS).collect())
+}
+
+/// An answer as it is kept with the delivery: its beginning, in whole characters. None if it is empty.
+fn kept(payload: &[u8]) -> Option<String> {
+    let start = &payload[..payload.len().min(MAX_ANSWER_BYTES)];
+    // What is no text grows when it is made one, and a character that was cut is left out.
+    let text = match std::str::from_utf8(start) {
+        Ok(text) => text.to_owned(),
+        Err(error) if error.error_len().is_none() => {
+            String::from_utf8_lossy(&start[..error.valid_up_to()]).into_owned()
+        }
+        Err(_) => {
+            let mut text = String::from_utf8_lossy(start).into_owned();
+            text.truncate(text.floor_char_boundary(MAX_ANSWER_BYTES));
+            text
+        }
+    };
+    (!text.is_empty()).then_some(text)
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct BatchAnswer {
+    batch_item_failures: Option<Vec<ItemFailure>>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct ItemFailure {
+    item_identifier: String,
+}
+
+/// The ids of the events that a function names as failed, read as AWS reads them: nothing, null, an
+/// object without the list and an empty list are success; what cannot be read, or names what was not
+/// sent, fails the whole batch.
+fn failed(payload: &[u8], batch: &[Outgoing]) -> Result<HashSet<String>, &'static str> {
+    if payload.trim_ascii().is_empty() {
+        return Ok(HashSet::new());
+    }
+    let answer: Option<BatchAnswer> =
+        serde_json::from_slice(payload).map_err(|_| "is no list of `batchItemFailures`")?;
+    let failures = answer.and_then(|answer| answer.batch_item_failures).unwrap_or_default();
+    let ids: HashSet<String> = failures.into_iter().map(|failure| failure.item_identifier).collect();
+    if ids.iter().any(|id| batch.iter().all(|event| event.header.id != *id)) {
+        return Err("names an event in `batchItemFailures` that it was not sent");
+    }
+    Ok(ids)
 }
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use crate::config::InvocationType::{Event, RequestResponse};
+    use proptest::prelude::*;
+    use serde_json::{Value, json};
 
     use super::*;
     use crate::dispatch::Class;
-    use crate::dispatch::stub::{Reply, Stub, outgoing};
+    use crate::dispatch::stub::{Reply, Stub, lambda_client, outgoing};
 
-    fn function(stub: &Stub, invocation_type: config::InvocationType) -> Lambda {
-        let config = aws_sdk_lambda::Config::builder()
-            .behavior_version_latest()
-            .region(aws_sdk_lambda::config::Region::new("eu-west-1"))
-            .credentials_provider(stub.credentials())
-            .retry_config(aws_sdk_lambda::config::retry::RetryConfig::disabled())
-            .endpoint_url(stub.url());
+    fn function(stub: &Stub, invocation_type: config::InvocationType, max_events: usize) -> Lambda {
         let settings = config::Lambda {
             function: "scaler".into(),
             qualifier: Some("live".into()),
             invocation_type,
+            max_events,
             region: None,
             endpoint_url: None,
+            role: None,
         };
-        Lambda::new(Client::from_conf(config.build()), &settings)
+        Lambda::new(lambda_client(stub), &settings)
+    }
+
+    async fn answering(body: &'static str) -> Stub {
+        Stub::start(move |_| Reply::text(200, body)).await
     }
 
     #[tokio::test]
     async fn the_event_is_the_payload() {
         let stub = Stub::start(|_| Reply::status(202)).await;
         let event = outgoing(7);
-        let answers = function(&stub, config::InvocationType::Event).send(std::slice::from_ref(&event)).await;
-        assert_eq!(answers, Ok(vec![Ok(())]));
+        let answers = function(&stub, Event, 1).send(std::slice::from_ref(&event)).await;
+        assert_eq!(answers, Ok(vec![Ok(None)]));
         let request = stub.only_request();
         assert_eq!(request.uri, "/2015-03-31/functions/scaler/invocations?Qualifier=live");
         assert_eq!(request.headers["x-amz-invocation-type"], "Event");
@@ -122,40 +224,150 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_answer_is_waited_for_where_it_is_wanted() {
-        let stub = Stub::start(|_| Reply::ok(json!({ "done": true }))).await;
-        let answers = function(&stub, config::InvocationType::RequestResponse).send(&[outgoing(1)]).await;
-        assert_eq!(answers, Ok(vec![Ok(())]));
-        assert_eq!(stub.only_request().headers["x-amz-invocation-type"], "RequestResponse");
+    async fn several_events_are_an_array_and_so_is_one_of_them() {
+        let stub = Stub::start(|_| Reply::status(202)).await;
+        let events = [outgoing(1), outgoing(2)];
+        let scaler = function(&stub, Event, 10);
+        assert_eq!(scaler.send(&events).await, Ok(vec![Ok(None), Ok(None)]));
+        assert_eq!(scaler.send(&events[..1]).await, Ok(vec![Ok(None)]));
+        let parsed = events.map(|event| serde_json::from_str::<Value>(&event.body).unwrap());
+        let sent: Vec<Value> = stub.requests().iter().map(super::super::stub::Request::json).collect();
+        assert_eq!(sent, [json!(parsed), json!(parsed[..1])]);
     }
 
     #[tokio::test]
-    async fn a_function_that_failed_has_not_taken_the_event() {
+    async fn a_full_payload_is_within_the_limit() {
+        let stub = answering("").await;
+        for (kind, most) in [(Event, 1_000_000), (RequestResponse, 6_000_000)] {
+            let scaler = function(&stub, kind, 100);
+            let mut events: Vec<_> = (0..3).map(outgoing).collect();
+            let spare = scaler.limits().bytes - events.iter().map(|event| scaler.weigh(event)).sum::<usize>();
+            events[0].body = format!("{}{}", events[0].body, " ".repeat(spare)).into();
+            assert_eq!(scaler.payload(&events).len(), most);
+            assert!(scaler.weigh(&events[0]) <= scaler.limits().bytes);
+        }
+    }
+
+    #[tokio::test]
+    async fn what_the_function_answers_is_kept() {
+        let stub = answering(r#"{"done":true}"#).await;
+        let answers = function(&stub, RequestResponse, 1).send(&[outgoing(1)]).await;
+        assert_eq!(answers, Ok(vec![Ok(Some(r#"{"done":true}"#.into()))]));
+        assert_eq!(stub.only_request().headers["x-amz-invocation-type"], "RequestResponse");
+
+        let stub = answering("").await;
+        let answers = function(&stub, RequestResponse, 1).send(&[outgoing(1)]).await;
+        assert_eq!(answers, Ok(vec![Ok(None)]));
+
+        // Alone, it may say what it likes.
+        let stub = answering(r#"{"batchItemFailures":[{"itemIdentifier":"x"}]}"#).await;
+        let answers = function(&stub, RequestResponse, 1).send(&[outgoing(1)]).await;
+        assert!(matches!(answers.as_deref(), Ok([Ok(Some(_))])));
+    }
+
+    #[tokio::test]
+    async fn a_function_may_name_the_events_that_failed() {
+        let said = r#"{"batchItemFailures":[{"itemIdentifier":"00000000000000000000000000000002"}],"x":1}"#;
+        let stub = answering(said).await;
+        let events: Vec<_> = (1..=3).map(outgoing).collect();
+        let answers = function(&stub, RequestResponse, 10).send(&events).await.unwrap();
+        assert_eq!(answers[0], Ok(Some(said.into())));
+        assert_eq!(answers[2], answers[0]);
+        let failure = answers[1].as_ref().unwrap_err();
+        assert_eq!(failure.class, Class::Transient);
+        assert_eq!(failure.message, "the function names the event in `batchItemFailures`");
+    }
+
+    #[tokio::test]
+    async fn an_answer_is_read_as_aws_reads_it() {
+        let success = [
+            "",
+            " ",
+            "null",
+            "{}",
+            r#"{"done":1}"#,
+            r#"{"batchItemFailures":[]}"#,
+            r#"{"batchItemFailures":null}"#,
+        ];
+        let malformed = [
+            "{",
+            "\"ok\"",
+            "7",
+            r#"{"batchItemFailures":"all"}"#,
+            r#"{"batchItemFailures":["00000000000000000000000000000001"]}"#,
+            r#"{"batchItemFailures":[{"itemIdentifier":null}]}"#,
+            r#"{"batchItemFailures":[{"id":"00000000000000000000000000000001"}]}"#,
+        ];
+        let unknown = [
+            r#"{"batchItemFailures":[{"itemIdentifier":""}]}"#,
+            r#"{"batchItemFailures":[{"itemIdentifier":"00000000000000000000000000000001"},{"itemIdentifier":"9"}]}"#,
+        ];
+        let events = [outgoing(1), outgoing(2)];
+        for said in success {
+            assert_eq!(failed(said.as_bytes(), &events), Ok(HashSet::new()), "{said}");
+        }
+        for said in malformed {
+            let answers = function(&answering(said).await, RequestResponse, 10).send(&events).await.unwrap();
+            let failures: Vec<_> = answers.into_iter().map(Result::unwrap_err).collect();
+            assert!(failures.iter().all(|failure| failure.class == Class::Transient), "{said}");
+            assert_eq!(failures[1].message, "the function's answer is no list of `batchItemFailures`");
+            assert_eq!(failures[1].answer.as_deref(), Some(said));
+        }
+        for said in unknown {
+            let said = failed(said.as_bytes(), &events).unwrap_err();
+            assert_eq!(said, "names an event in `batchItemFailures` that it was not sent");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_function_that_failed_has_taken_no_event() {
         let long = "é".repeat(9000);
         let reply = Reply::ok(json!({ "errorMessage": long })).header("x-amz-function-error", "Unhandled");
         let stub = Stub::start(move |_| reply.clone()).await;
-        let answers = function(&stub, config::InvocationType::RequestResponse).send(&[outgoing(1)]).await;
-        let failure = answers.unwrap().remove(0).unwrap_err();
-        assert_eq!(failure.class, Class::Transient);
-        assert_eq!(failure.to_string(), "the function failed (Unhandled)", "the log does not quote it");
-        assert!(failure.kept().starts_with("the function failed (Unhandled): {\"errorMessage\":\"é"));
-        assert_eq!(failure.answer.unwrap().chars().count(), Failure::MAX_CHARS);
+        for max_events in [1, 10] {
+            let batch: Vec<_> = (0..max_events as i64).map(outgoing).collect();
+            let answers = function(&stub, RequestResponse, max_events).send(&batch).await.unwrap();
+            assert_eq!(answers.len(), batch.len());
+            for answer in answers {
+                let failure = answer.unwrap_err();
+                assert_eq!(failure.class, Class::Transient);
+                assert_eq!(
+                    failure.to_string(),
+                    "the function failed (Unhandled)",
+                    "the log does not quote it"
+                );
+                let begins = "the function failed (Unhandled): {\"errorMessage\":\"é";
+                assert!(failure.kept().starts_with(begins));
+                assert_eq!(failure.answer.unwrap().chars().count(), Failure::MAX_CHARS);
+            }
+        }
     }
 
     #[tokio::test]
     async fn another_status_and_an_error_are_failures_of_the_call() {
         let stub = Stub::start(|_| Reply::ok(json!({}))).await;
-        let failure = function(&stub, config::InvocationType::Event).send(&[outgoing(1)]).await.unwrap_err();
+        let failure = function(&stub, Event, 1).send(&[outgoing(1)]).await.unwrap_err();
         assert_eq!(failure, Failure::transient("lambda answered with 200 instead of 202"));
 
         let stub = Stub::start(|_| Reply::error(429, "TooManyRequestsException")).await;
-        let failure = function(&stub, config::InvocationType::Event).send(&[outgoing(1)]).await.unwrap_err();
-        assert_eq!(failure.class, Class::Transient);
+        let failure = function(&stub, Event, 1).send(&[outgoing(1)]).await.unwrap_err();
+        assert_eq!(failure.class, Class::Throttled);
         assert!(failure.message.starts_with("TooManyRequestsException"), "{failure}");
         assert_eq!(stub.requests().len(), 1, "the SDK does not try again by itself");
 
         let stub = Stub::start(|_| Reply::error(413, "RequestTooLargeException")).await;
-        let failure = function(&stub, config::InvocationType::Event).send(&[outgoing(1)]).await.unwrap_err();
+        let failure = function(&stub, Event, 1).send(&[outgoing(1)]).await.unwrap_err();
         assert_eq!(failure.class, Class::Permanent);
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_kept_is_short_and_whole(text in "\\PC{0,2000}", bytes in prop::collection::vec(any::<u8>(), 0..9000)) {
+            let long = text.repeat(1 + MAX_ANSWER_BYTES / text.len().max(1));
+            let of_text = kept(long.as_bytes()).unwrap_or_default();
+            prop_assert!(long.starts_with(&of_text));
+            prop_assert!(of_text.len() <= MAX_ANSWER_BYTES && of_text.len() + 4 > MAX_ANSWER_BYTES.min(long.len()));
+            prop_assert!(kept(&bytes).unwrap_or_default().len() <= MAX_ANSWER_BYTES);
+        }
     }
 }

@@ -8,11 +8,14 @@
 //! - An event is not sent when it is older than its limits allow, however it got that old.
 //! - A failure's class is decided in one place, `aws.rs` for what AWS answers. What is not certain
 //!   never to pass is tried again until it is too old.
+//! - A destination that fails as a whole gets one real delivery at a time, with growing pauses, and no
+//!   message that is only a test.
 //! - Nothing here reads a random source or a wall clock of its own: chance comes from a seed, the age
 //!   of an event is told by the outbox, and pauses are tokio's.
 
 mod aws;
 mod batch;
+mod breaker;
 mod connect;
 pub mod file;
 mod health;
@@ -20,8 +23,10 @@ mod job;
 pub mod lambda;
 mod outbox;
 pub mod sqs;
+mod standing;
 #[cfg(test)]
 mod stub;
+mod window;
 pub mod worker;
 
 use std::sync::Arc;
@@ -33,6 +38,7 @@ use crate::domain::time::Time;
 use crate::store::{self, Claimed, EventSeq, Settlement};
 
 pub use connect::{Clients, ConnectError};
+pub use standing::Standing;
 pub use worker::{Options, Worker};
 
 /// What a worker needs of the store.
@@ -74,8 +80,9 @@ pub trait Destination: Send + Sync + 'static {
     fn send(&self, batch: &[Outgoing]) -> impl Future<Output = Result<Vec<Answer>, Failure>> + Send;
 }
 
-/// What became of one event of a call.
-pub type Answer = Result<(), Failure>;
+/// What became of one event of a call: it arrived, perhaps with something that the destination said of
+/// it and that is kept, or it did not.
+pub type Answer = Result<Option<String>, Failure>;
 
 /// How much one call takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -84,6 +91,9 @@ pub struct Limits {
     pub events: usize,
     /// Bytes of all its events. A larger event travels alone.
     pub bytes: usize,
+    /// Bytes of one event. A larger one is given up without a call: it was cut to a limit that has
+    /// been lowered since.
+    pub of_one: usize,
 }
 
 /// An event on its way.
@@ -99,6 +109,8 @@ pub struct Outgoing {
     pub emitted_at: Time,
     /// How often it was tried before.
     pub attempts: u32,
+    /// What went wrong the last time.
+    pub last_error: Option<Arc<str>>,
 }
 
 /// Why an event, or a call, did not arrive.
@@ -117,8 +129,13 @@ pub struct Failure {
 /// What follows from a failure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Class {
-    /// It is tried again until it is too old.
+    /// It may pass by itself: it is tried again until it is too old.
     Transient,
+    /// Fewer calls at the same time would pass: the same, and fewer are made for a while.
+    Throttled,
+    /// Nothing passes until a person has mended something: the same, and the destination is left alone
+    /// between single tries.
+    Misconfigured,
     /// The same event can never pass: it becomes a dead letter at once.
     Permanent,
 }
@@ -137,7 +154,8 @@ impl Failure {
         Self::new(Class::Permanent, message)
     }
 
-    fn new(class: Class, message: impl Into<String>) -> Self {
+    /// A failure of this class.
+    pub fn new(class: Class, message: impl Into<String>) -> Self {
         let mut message = message.into();
         if let Some((end, _)) = message.char_indices().nth(Self::MAX_CHARS) {
             message.truncate(end);
@@ -196,9 +214,9 @@ pub trait Observer: Clone + Send + Sync + 'static {
     /// A delivery was settled.
     fn on_delivery(&self, destination: &Name, delivery: &Observed<'_>);
 
-    /// A destination went from working to failing as a whole, or back. Not called before the first
-    /// change; until then it counts as working.
-    fn on_reachable(&self, destination: &Name, reachable: bool);
+    /// A destination fails as a whole, for this reason, or works again. Not called before the first
+    /// failure; until then it counts as working.
+    fn on_reachable(&self, destination: &Name, failing: Option<&Failure>);
 }
 
 /// A delivery that was settled.

@@ -13,12 +13,13 @@ use aws_sdk_sqs::operation::send_message_batch::SendMessageBatchOutput;
 use aws_sdk_sqs::types::{MessageAttributeValue, SendMessageBatchRequestEntry};
 use sha2::{Digest, Sha256};
 
-use super::{Answer, Class, Destination, Failure, Limits, Outgoing, aws};
+use super::{Answer, Destination, Failure, Limits, Outgoing, aws};
 use crate::config;
 use crate::domain::header::ATTRIBUTE_TYPE;
 
-/// SQS' own: entries and bytes of one call.
-const LIMITS: Limits = Limits { events: 10, bytes: 1024 * 1024 };
+/// SQS' own: entries of one call, and their bytes.
+const MAX_ENTRIES: usize = 10;
+const MAX_CALL_BYTES: usize = 1024 * 1024;
 
 /// The longest message group id.
 const MAX_GROUP_CHARS: usize = 128;
@@ -29,33 +30,30 @@ pub struct Sqs {
     client: Client,
     queue_url: String,
     fifo: bool,
+    max_message_bytes: usize,
 }
 
 impl Sqs {
     /// The queue is always told by the configured URL, and reached at the client's endpoint: what an
     /// emulator or a private endpoint calls the queue is of no matter.
     pub fn new(client: Client, settings: &config::Sqs) -> Self {
-        Self { client, queue_url: settings.queue_url.clone(), fifo: settings.fifo }
+        Self {
+            client,
+            queue_url: settings.queue_url.clone(),
+            fifo: settings.fifo,
+            max_message_bytes: settings.max_message_bytes,
+        }
     }
 
     #[cfg(test)]
     pub(super) fn client(&self) -> &Client {
         &self.client
     }
-
-    async fn call(&self, batch: &[Outgoing]) -> Result<Vec<Answer>, Failure> {
-        let entries: Result<_, BuildError> =
-            batch.iter().enumerate().map(|(at, event)| entry(at, event, self.fifo)).collect();
-        let entries = entries.map_err(|error| Failure::transient(error.to_string()))?;
-        let call = self.client.send_message_batch().queue_url(&self.queue_url).set_entries(Some(entries));
-        let output = call.send().await.map_err(|error| aws::failure(&error))?;
-        Ok(answers(batch.len(), &output))
-    }
 }
 
 impl Destination for Sqs {
     fn limits(&self) -> Limits {
-        LIMITS
+        Limits { events: MAX_ENTRIES, bytes: MAX_CALL_BYTES, of_one: self.max_message_bytes }
     }
 
     /// As SQS counts: the body, and of each attribute name, type and value.
@@ -64,19 +62,12 @@ impl Destination for Sqs {
     }
 
     async fn send(&self, batch: &[Outgoing]) -> Result<Vec<Answer>, Failure> {
-        match self.call(batch).await {
-            // One of them made SQS refuse them all. Alone, each gets its own answer.
-            Err(Failure { class: Class::Permanent, .. }) if batch.len() > 1 => {
-                let mut answers = Vec::with_capacity(batch.len());
-                for event in batch {
-                    answers.extend(
-                        self.call(std::slice::from_ref(event)).await.unwrap_or_else(|e| vec![Err(e)]),
-                    );
-                }
-                Ok(answers)
-            }
-            result => result,
-        }
+        let entries: Result<_, BuildError> =
+            batch.iter().enumerate().map(|(at, event)| entry(at, event, self.fifo)).collect();
+        let entries = entries.map_err(|error| Failure::transient(error.to_string()))?;
+        let call = self.client.send_message_batch().queue_url(&self.queue_url).set_entries(Some(entries));
+        let output = call.send().await.map_err(|error| aws::failure(&error))?;
+        Ok(answers(batch.len(), &output))
     }
 }
 
@@ -108,7 +99,7 @@ fn group(text: &str) -> String {
 /// One answer for each of `count` entries. One of which SQS says nothing may not have arrived.
 fn answers(count: usize, output: &SendMessageBatchOutput) -> Vec<Answer> {
     let mut said: HashMap<&str, Answer> = HashMap::with_capacity(count);
-    said.extend(output.successful().iter().map(|entry| (entry.id(), Ok(()))));
+    said.extend(output.successful().iter().map(|entry| (entry.id(), Ok(None))));
     said.extend(output.failed().iter().map(|entry| (entry.id(), Err(aws::entry_failure(entry)))));
     let silence = || Err(Failure::transient("the queue's answer does not mention the event"));
     (0..count).map(|at| said.remove(at.to_string().as_str()).unwrap_or_else(silence)).collect()
@@ -119,25 +110,21 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::dispatch::stub::{Reply, Stub, outgoing, outgoing_about};
+    use crate::dispatch::Class;
+    use crate::dispatch::stub::{Reply, Stub, outgoing, outgoing_about, sqs_client};
 
     const QUEUE: &str = "https://sqs.eu-west-1.amazonaws.com/123456789012/scaling";
 
     fn queue(stub: &Stub, fifo: bool) -> Sqs {
-        let config = aws_sdk_sqs::Config::builder()
-            .behavior_version_latest()
-            .region(aws_sdk_sqs::config::Region::new("eu-west-1"))
-            .credentials_provider(stub.credentials())
-            .retry_config(aws_sdk_sqs::config::retry::RetryConfig::disabled())
-            .endpoint_url(stub.url());
         let settings = config::Sqs {
             queue_url: format!("{QUEUE}{}", if fifo { ".fifo" } else { "" }),
             fifo,
             region: None,
             endpoint_url: None,
+            role: None,
             max_message_bytes: config::Sqs::MAX_MESSAGE_BYTES,
         };
-        Sqs::new(Client::from_conf(config.build()), &settings)
+        Sqs::new(sqs_client(stub), &settings)
     }
 
     /// An answer that takes the entries with these ids and refuses those.
@@ -160,7 +147,7 @@ mod tests {
         let stub = Stub::start(|_| reply(&["0"], &[])).await;
         let event = outgoing(7);
         let answers = queue(&stub, true).send(std::slice::from_ref(&event)).await;
-        assert_eq!(answers, Ok(vec![Ok(())]));
+        assert_eq!(answers, Ok(vec![Ok(None)]));
         let request = stub.only_request();
         assert_eq!(request.headers["x-amz-target"], "AmazonSQS.SendMessageBatch");
         let expected = json!({
@@ -204,7 +191,8 @@ mod tests {
         let answers = queue(&stub, true).send(&batch).await.unwrap();
         let classes: Vec<_> =
             answers.into_iter().map(|answer| answer.map_err(|failure| failure.class)).collect();
-        let expected = [Ok(()), Err(Class::Permanent), Err(Class::Transient), Ok(()), Err(Class::Transient)];
+        let expected =
+            [Ok(None), Err(Class::Permanent), Err(Class::Transient), Ok(None), Err(Class::Transient)];
         assert_eq!(classes, expected, "4 was not mentioned");
     }
 
@@ -212,26 +200,9 @@ mod tests {
     async fn a_call_that_fails_is_the_failure_of_all() {
         let stub = Stub::start(|_| Reply::error(400, "AWS.SimpleQueueService.NonExistentQueue")).await;
         let failure = queue(&stub, true).send(&[outgoing(0), outgoing(1)]).await.unwrap_err();
-        assert_eq!(failure.class, Class::Transient);
+        assert_eq!(failure.class, Class::Misconfigured);
         assert!(failure.message.starts_with("NonExistentQueue"), "{failure}");
         assert_eq!(stub.requests().len(), 1, "the SDK does not try again by itself");
-    }
-
-    #[tokio::test]
-    async fn one_event_that_spoils_a_call_is_found_out() {
-        let stub = Stub::start(|request| {
-            let entries = request.json()["Entries"].as_array().unwrap().clone();
-            if entries.iter().any(|entry| entry["MessageBody"].as_str().unwrap().contains("workers-1\"")) {
-                Reply::error(400, "AWS.SimpleQueueService.BatchRequestTooLong")
-            } else {
-                reply(&["0"], &[])
-            }
-        })
-        .await;
-        let batch: Vec<_> = (0..3).map(outgoing).collect();
-        let answers = queue(&stub, true).send(&batch).await.unwrap();
-        assert_eq!(answers.iter().map(Result::is_ok).collect::<Vec<_>>(), [true, false, true]);
-        assert_eq!(answers[1].as_ref().unwrap_err().class, Class::Permanent);
     }
 
     #[test]

@@ -31,7 +31,7 @@ pub(super) fn outgoing_about(seq: i64, subject: &str) -> Outgoing {
     let body = event(seq, subject, "scale_out", expirytime);
     let header = Header::read(&body).unwrap();
     let emitted_at = Time::from_millis(0);
-    Outgoing { seq: EventSeq(seq), body: body.into(), header, emitted_at, attempts: 0 }
+    Outgoing { seq: EventSeq(seq), body: body.into(), header, emitted_at, attempts: 0, last_error: None }
 }
 
 /// An event about a target of its own.
@@ -44,6 +44,28 @@ pub(super) fn outgoing(seq: i64) -> Outgoing {
 pub(super) struct Stub {
     url: String,
     requests: Arc<Mutex<Vec<Request>>>,
+}
+
+/// A client as destinations have it, whose AWS is the stub.
+pub(super) fn sqs_client(stub: &Stub) -> aws_sdk_sqs::Client {
+    let config = aws_sdk_sqs::Config::builder()
+        .behavior_version_latest()
+        .region(aws_sdk_sqs::config::Region::new("eu-west-1"))
+        .credentials_provider(stub.credentials())
+        .retry_config(aws_sdk_sqs::config::retry::RetryConfig::disabled())
+        .endpoint_url(stub.url());
+    aws_sdk_sqs::Client::from_conf(config.build())
+}
+
+/// The same for functions.
+pub(super) fn lambda_client(stub: &Stub) -> aws_sdk_lambda::Client {
+    let config = aws_sdk_lambda::Config::builder()
+        .behavior_version_latest()
+        .region(aws_sdk_lambda::config::Region::new("eu-west-1"))
+        .credentials_provider(stub.credentials())
+        .retry_config(aws_sdk_lambda::config::retry::RetryConfig::disabled())
+        .endpoint_url(stub.url());
+    aws_sdk_lambda::Client::from_conf(config.build())
 }
 
 #[derive(Debug, Clone)]
@@ -105,6 +127,10 @@ impl Request {
 impl Reply {
     pub(super) fn ok(body: Value) -> Self {
         Self { status: StatusCode::OK, headers: HeaderMap::new(), body: body.to_string() }
+    }
+
+    pub(super) fn text(status: u16, body: &str) -> Self {
+        Self { body: body.to_owned(), ..Self::status(status) }
     }
 
     pub(super) fn status(status: u16) -> Self {

@@ -9,9 +9,9 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::health::{Change, Health};
+use super::health::{Change, Health, Heard, Ticket};
 use super::job::{Job, Report, STORE_BACKOFF, Shared};
-use super::{Destination, Failure, Observer, Outbox, Outgoing, batch};
+use super::{Class, Destination, Failure, Observer, Outbox, Outgoing, batch};
 use crate::config;
 use crate::domain::name::Name;
 use crate::domain::retry::{Backoff, BadLimits};
@@ -19,6 +19,11 @@ use crate::store;
 
 #[cfg(test)]
 mod tests;
+
+/// The least time between two looks for work while calls are on their way and the last look found all
+/// there was: what is written meanwhile shares a call. An idle worker looks at once, and so does one
+/// that had to leave something.
+const LINGER: Duration = Duration::from_millis(5);
 
 /// How a worker goes about it.
 #[derive(Debug, Clone)]
@@ -64,19 +69,46 @@ pub struct Worker<O, D, V> {
     /// Until when the store is left alone, and how often it failed in a row.
     store_pause: Option<Instant>,
     store_failures: u32,
+    /// When the last look for work was, if it found all there was.
+    found_all: Option<Instant>,
+    /// What was told last of a destination that fails.
+    told: Option<Class>,
+    stumbles: Seldom,
+    throttles: Seldom,
+}
+
+/// For what may happen at every call and is told once in a while.
+#[derive(Debug, Default)]
+struct Seldom(Option<Instant>);
+
+impl Seldom {
+    const EVERY: Duration = Duration::from_secs(60);
+
+    fn now(&mut self) -> bool {
+        let now = Instant::now();
+        let again = self.0.is_none_or(|last| now.duration_since(last) >= Self::EVERY);
+        if again {
+            self.0 = Some(now);
+        }
+        again
+    }
 }
 
 impl<O: Outbox, D: Destination, V: Observer> Worker<O, D, V> {
     /// A worker that does nothing yet.
     pub fn new(options: Options, outbox: O, destination: D, observer: V) -> Self {
         Self {
-            health: Health::new(options.backoff),
+            health: Health::new(options.backoff, options.concurrency),
             rng: fastrand::Rng::with_seed(options.seed),
             shared: Arc::new(Shared { options, outbox, destination, observer }),
             ready: VecDeque::new(),
             running: JoinSet::new(),
             store_pause: None,
             store_failures: 0,
+            found_all: None,
+            told: None,
+            stumbles: Seldom::default(),
+            throttles: Seldom::default(),
         }
     }
 
@@ -100,12 +132,13 @@ impl<O: Outbox, D: Destination, V: Observer> Worker<O, D, V> {
             let mut pause = self.pause().filter(|_| !stopping);
             if pause.is_none() {
                 self.start_ready(stopping);
-                let room = self.room(stopping);
-                if !stopping && room > 0 {
-                    let max = room.saturating_mul(shared.destination.limits().events);
+                let max = if stopping { 0 } else { self.wanted() };
+                pause = self.lingers(max);
+                if max > 0 && pause.is_none() {
                     match outbox.claim(name, max).await {
                         Ok(claimed) => {
                             self.store_works();
+                            self.found_all = (claimed.len() < max).then(Instant::now);
                             self.take(claimed);
                             self.start_ready(stopping);
                             listening = true;
@@ -133,61 +166,116 @@ impl<O: Outbox, D: Destination, V: Observer> Worker<O, D, V> {
         self.health.paused(now).max(self.store_pause.filter(|&until| until > now))
     }
 
-    /// Calls that may start now. While some are ready there is none after [`Self::start_ready`].
-    fn room(&self, stopping: bool) -> usize {
-        let concurrency = self.shared.options.concurrency;
-        let width = if stopping { concurrency } else { self.health.width(concurrency) };
-        width.saturating_sub(self.running.len())
+    /// Deliveries for which calls may start now: one for a probe. None while some wait for a call.
+    fn wanted(&self) -> usize {
+        let now = Instant::now();
+        if !self.ready.is_empty() {
+            0
+        } else if self.health.probes(now) {
+            self.health.room(self.running.len(), now)
+        } else {
+            let calls = self.health.room(self.running.len(), now);
+            calls.saturating_mul(self.shared.destination.limits().events)
+        }
+    }
+
+    /// Until when the next look waits for company.
+    fn lingers(&self, max: usize) -> Option<Instant> {
+        let until = self.found_all? + LINGER;
+        let shares = self.shared.destination.limits().events > 1 && !self.running.is_empty();
+        (max > 0 && shares && until > Instant::now()).then_some(until)
     }
 
     fn start_ready(&mut self, stopping: bool) {
-        for _ in 0..self.room(stopping) {
-            let Some(job) = self.ready.pop_front() else { return };
-            self.running.spawn(Arc::clone(&self.shared).run(job, self.rng.fork()));
+        while let Some(job) = self.ready.pop_front() {
+            let (job, ticket) = match job {
+                Job::Send(events) => match self.let_through(events, stopping) {
+                    Ok((events, ticket)) => (Job::Send(events), Some(ticket)),
+                    Err(events) => return self.ready.push_front(Job::Send(events)),
+                },
+                settle @ Job::Settle(_) => (settle, None),
+            };
+            self.running.spawn(Arc::clone(&self.shared).run(job, ticket, self.rng.fork()));
         }
+    }
+
+    /// A call that may start now, with these events or, if it is the probe, with the first of them.
+    /// One that drains does not ask: what was claimed has to be settled.
+    fn let_through(
+        &mut self,
+        mut events: Vec<Outgoing>,
+        stopping: bool,
+    ) -> Result<(Vec<Outgoing>, Ticket), Vec<Outgoing>> {
+        let (now, running) = (Instant::now(), self.running.len());
+        if stopping && running < self.shared.options.concurrency {
+            return Ok((events, self.health.start_regardless()));
+        }
+        let probes = self.health.probes(now);
+        let Some(ticket) = self.health.start(running, now) else { return Err(events) };
+        if probes && events.len() > 1 {
+            let rest = events.split_off(1);
+            self.ready.push_front(Job::Send(rest));
+        }
+        Ok((events, ticket))
     }
 
     /// Makes calls of what was claimed.
     fn take(&mut self, claimed: Vec<store::Claimed>) {
-        let (events, unreadable) = Outgoing::read(claimed);
+        let (events, settled) = Outgoing::read(claimed);
         let destination = &self.shared.destination;
         let batches = batch::split(events, destination.limits(), |event| destination.weigh(event));
         self.ready.extend(batches.into_iter().map(Job::Send));
-        if !unreadable.is_empty() {
-            self.ready.push_back(Job::GiveUp(unreadable));
+        if !settled.is_empty() {
+            self.ready.push_front(Job::Settle(settled));
         }
     }
 
     fn note(&mut self, done: Result<Report, tokio::task::JoinError>) {
-        let Report { started, reached } = match done {
+        let Report { ticket, heard } = match done {
             Ok(report) => report,
             Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
             Err(_) => return,
         };
-        match reached {
-            None => {}
-            Some(Ok(())) => {
-                let change = self.health.reached();
-                self.tell(change, None);
-            }
-            Some(Err(failure)) => {
-                let change = self.health.failed(started, Instant::now(), self.rng.f64());
-                self.tell(change, Some(&failure));
-            }
-        }
+        let Some(ticket) = ticket else { return };
+        let change = self.health.heard(ticket, &heard, Instant::now(), self.rng.f64());
+        let failure = match &heard {
+            Heard::Failed(failure) => Some(failure),
+            Heard::Nothing | Heard::Reached => None,
+        };
+        self.tell(change, failure);
     }
 
-    fn tell(&self, change: Change, failure: Option<&Failure>) {
-        let name = &self.shared.options.name;
-        match change {
-            Change::None => return,
-            Change::Works => tracing::info!(destination = %name, "the destination works again"),
-            Change::Fails => {
-                let error = failure.map(tracing::field::display);
-                tracing::warn!(destination = %name, error, "the destination fails; its deliveries wait");
+    fn tell(&mut self, change: Change, failure: Option<&Failure>) {
+        let (name, observer) = (&self.shared.options.name, &self.shared.observer);
+        let error = failure.map(tracing::field::display);
+        match (change, failure) {
+            (Change::Fails | Change::StillFails, Some(failure)) => {
+                // Once, until it works again or turns out to be something else.
+                if self.told.replace(failure.class) != Some(failure.class) {
+                    if failure.class == Class::Misconfigured {
+                        tracing::error!(destination = %name, error, "the destination fails until somebody mends this; its deliveries wait");
+                    } else {
+                        tracing::warn!(destination = %name, error, "the destination fails; its deliveries wait");
+                    }
+                }
+                observer.on_reachable(name, Some(failure));
             }
+            (Change::Works, _) => {
+                self.told = None;
+                tracing::info!(destination = %name, "the destination works again");
+                observer.on_reachable(name, None);
+            }
+            (Change::Stumbles, _) if self.stumbles.now() => {
+                tracing::warn!(destination = %name, error, "a call failed; its deliveries are tried again");
+            }
+            (Change::Throttles, _) if self.throttles.now() => {
+                tracing::warn!(destination = %name, error, "the destination throttles; it gets fewer calls at the same time");
+            }
+            (Change::Recovered, _) => {
+                tracing::debug!(destination = %name, "the destination takes as many calls as are configured again");
+            }
+            _ => {}
         }
-        self.shared.observer.on_reachable(name, change == Change::Works);
     }
 
     fn store_works(&mut self) {

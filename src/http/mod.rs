@@ -19,6 +19,7 @@ use tokio::sync::Semaphore;
 
 use crate::bridge::Bridge;
 use crate::config::Server;
+use crate::dispatch::Standing;
 use crate::store::Store;
 use crate::telemetry::Metrics;
 pub use admin::admin_routes;
@@ -76,6 +77,8 @@ pub struct Running {
     pub store: Store,
     /// The destinations, for the numbers of their outboxes.
     pub destinations: Vec<crate::domain::name::Name>,
+    /// Which of them fail.
+    pub standing: Standing,
 }
 
 /// How much the webhook takes at the same time.
@@ -116,9 +119,18 @@ async fn nothing_here(State(shared): State<Shared>, method: axum::http::Method) 
     refusal
 }
 
+/// A destination that fails makes the bridge no less ready: it takes notifications, and their events wait.
+/// But whoever looks is told.
 async fn ready(State(shared): State<Shared>) -> Response {
     match shared.life.phase() {
-        Phase::Ready => "scalebridge is ready\n".into_response(),
+        Phase::Ready => {
+            let failing = shared.running.get().map(|running| running.standing.lines()).unwrap_or_default();
+            let lines = failing.iter().map(|line| format!("{line}\n"));
+            std::iter::once("scalebridge is ready\n".to_owned())
+                .chain(lines)
+                .collect::<String>()
+                .into_response()
+        }
         Phase::Starting => Refusal::later("scalebridge is starting").into_response(),
         Phase::Stopping => Refusal::later("scalebridge is stopping").into_response(),
     }

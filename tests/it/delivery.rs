@@ -1,10 +1,12 @@
 //! What was accepted reaches its destinations, each by itself, on a local AWS.
 
+use std::sync::{Arc, Mutex};
+
 use serde_json::{Value, json};
 
 use crate::support::bridge::{Bridge, CONFIG, RULES, notification, pending, resolved};
 use crate::support::queue::{create_function, create_queue, environment, receive_all};
-use crate::support::tools::{LocalAws, REGION, eventually};
+use crate::support::tools::{LocalAws, REGION, eventually, get};
 
 const QUICK: &str = "initial_backoff: 50ms, max_backoff: 200ms";
 
@@ -81,6 +83,10 @@ async fn a_queue_that_is_created_later_gets_every_target_in_order() {
     .await;
     assert_eq!(bridge.metric("scalebridge_destination_up{destination=\"queue\"}").await, 0.0);
     assert_eq!(bridge.events().await.len(), 13, "a dead queue holds no other destination up");
+    let (status, ready) = get(&bridge.url("/-/ready")).await.expect("an answer");
+    let lines: Vec<&str> = ready.lines().collect();
+    assert_eq!((status, lines.len(), lines[0]), (200, 2, "scalebridge is ready"), "{ready}");
+    assert!(lines[1].starts_with("destination queue fails until somebody mends it: "), "{ready}");
 
     aws.sqs()
         .create_queue()
@@ -91,6 +97,8 @@ async fn a_queue_that_is_created_later_gets_every_target_in_order() {
         .expect("a queue");
     bridge.delivered_all("queue").await;
     assert_eq!(bridge.metric("scalebridge_destination_up{destination=\"queue\"}").await, 1.0);
+    let ready = get(&bridge.url("/-/ready")).await.expect("an answer");
+    assert_eq!(ready, (200, "scalebridge is ready\n".to_owned()));
     let received: Vec<Value> = receive_all(&aws, &url).await.iter().map(body).collect();
     assert_eq!(received.len(), 13);
     for group in ["a", "b", "c"] {
@@ -136,6 +144,92 @@ async fn a_function_that_fails_has_not_got_the_event() {
     assert_eq!(body(&handled[0])["data"]["target"]["name"], "a");
 }
 
+/// Several events a call: the function says which of them failed, and only those come again.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_function_that_names_what_failed_gets_only_that_again() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let aws = LocalAws::start(dir.path()).await;
+    let url = create_queue(&aws, "handled").await;
+    // Of each call it takes all but the first, if there is more than one.
+    let code = format!(
+        "import json, boto3\n\ndef handler(events, context):\n    \
+             failed = [{{'itemIdentifier': event['id']}} for event in events[1:]]\n    \
+             boto3.client('sqs').send_message(QueueUrl='{url}', MessageBody=json.dumps(events[0]))\n    \
+             return {{'batchItemFailures': failed}}\n"
+    );
+    create_function(&aws, dir.path(), "scaler", &code);
+    let lambda = format!(
+        "lambda: {{ function: scaler, invocation_type: request_response, per_target_order: true, \
+         max_events: 10, region: {REGION} }}"
+    );
+    let mut bridge = bridge(&aws, &[("function", lambda)]);
+    bridge.run().await;
+    let alerts: Vec<Value> = (0..6).map(|at| pending(&format!("group-{at}"), "a")).collect();
+    assert_eq!(bridge.post(notification(&alerts)).await.verdicts(), json!({ "emitted": 6 }));
+    bridge.delivered_all("function").await;
+    let mut handled: Vec<String> = receive_all(&aws, &url)
+        .await
+        .iter()
+        .map(|message| body(message)["data"]["target"]["name"].to_string())
+        .collect();
+    handled.sort();
+    assert_eq!(handled, (0..6).map(|at| format!("\"group-{at}\"")).collect::<Vec<_>>());
+    let retries = "scalebridge_deliveries_total{destination=\"function\",result=\"retry\"}";
+    assert!(bridge.metric(retries).await >= 5.0);
+}
+
+/// Passes on to the local AWS what is asked of STS, and keeps it. The address, and what was asked.
+async fn sts_before(aws: &LocalAws) -> (String, Arc<Mutex<Vec<String>>>) {
+    let asked: Arc<Mutex<Vec<String>>> = Arc::default();
+    let (kept, url) = (Arc::clone(&asked), aws.url());
+    let pass_on = move |headers: axum::http::HeaderMap, body: String| {
+        kept.lock().expect("no panic in here").push(body.clone());
+        let mut call = ureq::post(&format!("{url}/"));
+        for name in ["authorization", "content-type", "x-amz-date"] {
+            call = call.header(name, headers[name].to_str().expect("text"));
+        }
+        async move {
+            let call = move || {
+                let mut answer = call.send(body).expect("an answer");
+                (answer.status(), answer.body_mut().read_to_string().expect("text"))
+            };
+            tokio::task::spawn_blocking(call).await.expect("a call")
+        }
+    };
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let address = format!("http://{}", listener.local_addr().expect("its address"));
+    let router = axum::Router::new().fallback(pass_on);
+    tokio::spawn(async move { axum::serve(listener, router).await });
+    (address, asked)
+}
+
+/// A queue of another account: the bridge takes on its role.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_queue_is_reached_in_the_role_of_its_destination() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let aws = LocalAws::start(dir.path()).await;
+    let url = create_queue(&aws, "scaling").await;
+    let queue = format!(
+        "sqs: {{ queue_url: \"{url}\", region: {REGION}, \
+         role_arn: \"arn:aws:iam::000000000000:role/scaling\", external_id: x-1 }}"
+    );
+    let (sts, asked) = sts_before(&aws).await;
+    let mut bridge = bridge(&aws, &[("queue", queue)]);
+    bridge.env("AWS_ENDPOINT_URL_STS", &sts);
+    bridge.run().await;
+    for group in ["a", "b"] {
+        bridge.post(notification(&[pending(group, "a")])).await.verdicts();
+        bridge.delivered_all("queue").await;
+    }
+    assert_eq!(receive_all(&aws, &url).await.len(), 2);
+    let asked = asked.lock().expect("no panic in there").clone();
+    assert_eq!(asked.len(), 1, "the session is kept: {asked:?}");
+    for part in ["Action=AssumeRole", "role%2Fscaling", "ExternalId=x-1", "RoleSessionName=scalebridge-queue"]
+    {
+        assert!(asked[0].contains(part), "{part}: {asked:?}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn events_come_out_on_stdout_and_nothing_else_does() {
     let config = CONFIG.replace("file: { path: events.jsonl }", "file: { path: \"-\" }");
@@ -172,6 +266,34 @@ async fn a_failure_does_not_show_the_event() {
     .await;
     assert!(log.contains("failed to apply endpoint `no URL`"), "{log}");
     assert!(!log.contains("specversion"), "{log}");
+}
+
+/// Without credentials nothing is ever sent, and somebody has to hear of that.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bridge_without_credentials_says_so() {
+    let queue = sqs("https://sqs.eu-west-1.amazonaws.com/123456789012/scaling");
+    let config =
+        CONFIG.replace("journal: { file: { path: events.jsonl } }", &format!("journal: {{ {queue} }}"));
+    let mut bridge = Bridge::new(&config, RULES);
+    for (name, value) in [
+        ("AWS_EC2_METADATA_DISABLED", "true"),
+        ("AWS_CONFIG_FILE", "/dev/null"),
+        ("AWS_SHARED_CREDENTIALS_FILE", "/dev/null"),
+    ] {
+        bridge.env(name, value);
+    }
+    bridge.run().await;
+    bridge.post(notification(&[pending("a", "a")])).await;
+    let line = eventually("a failure", async || {
+        let (status, ready) = get(&bridge.url("/-/ready")).await.expect("an answer");
+        assert_eq!(status, 200);
+        ready.lines().nth(1).map(ToOwned::to_owned)
+    })
+    .await;
+    assert!(line.starts_with("destination journal fails until somebody mends it: "), "{line}");
+    assert!(line.contains("credential"), "{line}");
+    let told = bridge.log().lines().filter(|line| line.contains("until somebody mends this")).count();
+    assert_eq!(told, 1, "{}", bridge.log());
 }
 
 /// Any text that JSON can hold is delivered, and is the same when it is read back.

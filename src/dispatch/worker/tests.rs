@@ -30,7 +30,7 @@ struct Inner {
     latency: Duration,
     limits: Limits,
     outcomes: Mutex<Vec<(Outcome, Option<String>)>>,
-    reachable: Mutex<Vec<bool>>,
+    reachable: Mutex<Vec<Option<String>>>,
 }
 
 type Answering = dyn Fn(&[Outgoing], usize) -> Result<Vec<Answer>, Failure> + Send + Sync;
@@ -49,6 +49,7 @@ struct Delivery {
     attempts: u32,
     due: Instant,
     claimed: bool,
+    undoes_nothing: bool,
     /// What it was settled by, one after the other.
     history: Vec<Settlement>,
 }
@@ -72,7 +73,7 @@ impl Bench {
             concurrent: Mutex::default(),
             answer: Box::new(answer),
             latency: Duration::from_millis(10),
-            limits: Limits { events: 10, bytes: 100_000 },
+            limits: Limits { events: 10, bytes: 100_000, of_one: usize::MAX },
             outcomes: Mutex::default(),
             reachable: Mutex::default(),
         }))
@@ -97,6 +98,7 @@ impl Bench {
             attempts: 0,
             due: Instant::now(),
             claimed: false,
+            undoes_nothing: false,
             history: vec![],
         };
         self.0.deliveries.lock().unwrap().insert(EventSeq(seq), delivery);
@@ -108,15 +110,19 @@ impl Bench {
         self.emit(seq, &format!("target-{seq}"), "scale_out");
     }
 
-    fn start(&self, concurrency: usize) -> (CancellationToken, tokio::task::JoinHandle<()>) {
-        let options = Options {
+    fn options(&self, concurrency: usize) -> Options {
+        Options {
             name: Name::new("queue").unwrap(),
             concurrency,
             backoff: Backoff::new(seconds(1), seconds(60)).unwrap(),
             max_age: seconds(1800),
             scale_in_max_age: seconds(300),
             seed: 7,
-        };
+        }
+    }
+
+    fn start(&self, concurrency: usize) -> (CancellationToken, tokio::task::JoinHandle<()>) {
+        let options = self.options(concurrency);
         let stop = CancellationToken::new();
         let worker = Worker::new(options, self.clone(), self.clone(), self.clone());
         (stop.clone(), tokio::spawn(worker.run(stop)))
@@ -156,8 +162,7 @@ impl Outbox for Bench {
         let mut seen = BTreeSet::new();
         let mut claimed = vec![];
         for (&seq, delivery) in deliveries.iter_mut() {
-            let over =
-                matches!(delivery.history.last(), Some(Settlement::Delivered | Settlement::Dead { .. }));
+            let over = !matches!(delivery.history.last(), None | Some(Settlement::Retry { .. }));
             // The first of a target that is not over holds the others back, claimed or not.
             let first = !over && seen.insert(delivery.subject.clone());
             if first && !delivery.claimed && delivery.due <= Instant::now() && claimed.len() < max {
@@ -169,8 +174,11 @@ impl Outbox for Bench {
                     body,
                     emitted_at,
                     attempts,
-                    last_error: None,
-                    undoes_nothing: false,
+                    last_error: match delivery.history.last() {
+                        Some(Settlement::Retry { error, .. }) => Some(error.as_str().into()),
+                        _ => None,
+                    },
+                    undoes_nothing: delivery.undoes_nothing,
                 });
             }
         }
@@ -251,13 +259,13 @@ impl Observer for Bench {
         self.0.outcomes.lock().unwrap().push((delivery.outcome, id));
     }
 
-    fn on_reachable(&self, _: &Name, reachable: bool) {
-        self.0.reachable.lock().unwrap().push(reachable);
+    fn on_reachable(&self, _: &Name, failing: Option<&Failure>) {
+        self.0.reachable.lock().unwrap().push(failing.map(|failure| failure.message.clone()));
     }
 }
 
 fn all_arrive(batch: &[Outgoing], _: usize) -> Result<Vec<Answer>, Failure> {
-    Ok(vec![Ok(()); batch.len()])
+    Ok(vec![Ok(None); batch.len()])
 }
 
 fn is_one(event: &Outgoing) -> bool {
@@ -308,7 +316,7 @@ async fn an_entry_that_fails_is_tried_again_with_growing_pauses_and_does_not_sto
     let bench = Bench::new(|batch, call| {
         Ok(batch
             .iter()
-            .map(|event| if is_one(event) && call < 6 { Err(Failure::transient("busy")) } else { Ok(()) })
+            .map(|event| if is_one(event) && call < 6 { Err(Failure::transient("busy")) } else { Ok(None) })
             .collect())
     });
     (0..3).for_each(|seq| bench.scale_out(seq));
@@ -332,7 +340,7 @@ async fn an_entry_that_fails_is_tried_again_with_growing_pauses_and_does_not_sto
 
 #[tokio::test(start_paused = true)]
 async fn an_answer_that_is_missing_is_a_retry() {
-    let bench = Bench::new(|batch, call| Ok(vec![Ok(()); if call == 1 { 1 } else { batch.len() }]));
+    let bench = Bench::new(|batch, call| Ok(vec![Ok(None); if call == 1 { 1 } else { batch.len() }]));
     (0..2).for_each(|seq| bench.scale_out(seq));
     bench.run(1, seconds(10)).await;
     assert_eq!((bench.words(0), bench.words(1)), (vec!["delivered"], vec!["retry", "delivered"]));
@@ -343,7 +351,7 @@ async fn what_can_never_pass_is_a_dead_letter_at_once() {
     let bench = Bench::new(|batch, call| match call {
         1 => Ok(batch
             .iter()
-            .map(|event| if is_one(event) { Err(Failure::permanent("no such letter")) } else { Ok(()) })
+            .map(|event| if is_one(event) { Err(Failure::permanent("no such letter")) } else { Ok(None) })
             .collect()),
         _ => Err(Failure::permanent("too large")),
     });
@@ -363,15 +371,20 @@ async fn what_can_never_pass_is_a_dead_letter_at_once() {
 #[tokio::test(start_paused = true)]
 async fn a_destination_that_fails_as_a_whole_is_left_alone_and_comes_back() {
     let bench = Bench::new(|batch, call| {
-        if call <= 8 { Err(Failure::transient("connection refused")) } else { all_arrive(batch, call) }
+        if call <= 10 { Err(Failure::transient("connection refused")) } else { all_arrive(batch, call) }
     });
     (0..1000).for_each(|seq| bench.scale_out(seq));
     let (stop, worker) = bench.start(4);
     tokio::time::sleep(seconds(900)).await;
     let first: Vec<_> = bench.sends().iter().map(|sent| sent.at).collect();
     assert_eq!(first[..4], [Duration::ZERO; 4], "they ran together");
-    // Those four count as one failure, so what follows is one call after the second, third... failure.
-    for (failures, pair) in (2..).zip(first[4..9].windows(2)) {
+    assert_eq!(
+        first[4..6],
+        [Duration::from_millis(10); 2],
+        "after the first and second failure, not the third"
+    );
+    // What follows is one call after the second, third... pause.
+    for (failures, pair) in (2..).zip(first[6..11].windows(2)) {
         let pause = pair[1] - pair[0];
         let ceiling = seconds(1 << (failures - 1)) + Duration::from_millis(20);
         assert!(pause >= Duration::from_millis(10) && pause <= ceiling, "{pause:?} after {failures}");
@@ -381,7 +394,9 @@ async fn a_destination_that_fails_as_a_whole_is_left_alone_and_comes_back() {
     let touched = (0..1000).filter(|&seq| bench.words(seq).contains(&"retry")).count();
     assert!(touched <= 80, "{touched}: one dead destination does not churn its backlog");
     assert!((0..1000).all(|seq| bench.words(seq).last() == Some(&"delivered")));
-    assert_eq!(*bench.0.reachable.lock().unwrap(), [false, true]);
+    let told = bench.0.reachable.lock().unwrap().clone();
+    let refused = Some("connection refused".to_owned());
+    assert_eq!(told, [vec![refused; 5], vec![None]].concat(), "the opening, four probes, the end");
 }
 
 #[tokio::test(start_paused = true)]
@@ -394,7 +409,7 @@ async fn a_dead_destination_is_called_ever_more_rarely_however_much_waits_for_it
         (30..90).contains(&calls),
         "{calls} calls, with a pause of half a minute between them on average"
     );
-    assert_eq!(*bench.0.reachable.lock().unwrap(), [false]);
+    assert!(bench.0.reachable.lock().unwrap().iter().all(Option::is_some));
 }
 
 #[tokio::test(start_paused = true)]
@@ -410,14 +425,190 @@ async fn what_is_too_old_is_given_up_and_never_sent() {
         Some(Settlement::Dead { error }) => error,
         other => panic!("{other:?}"),
     };
-    assert_eq!(given_up(1), "expired: not delivered within 5m");
-    assert_eq!(given_up(2), "expired: not delivered within 30m");
-    assert_eq!(given_up(3), "expired: not delivered within 5m");
-    assert_eq!(given_up(4), "expired: its expirytime 2027-01-15T08:01:00Z has passed");
+    let last = "; the last error: connection refused";
+    assert_eq!(given_up(1), format!("expired: not delivered within 5m{last}"));
+    assert_eq!(given_up(2), format!("expired: not delivered within 30m{last}"));
+    assert_eq!(given_up(3), format!("expired: not delivered within 5m{last}"));
+    assert_eq!(given_up(4), format!("expired: its expirytime 2027-01-15T08:01:00Z has passed{last}"));
     let last = |seq| bench.sends().iter().filter(|sent| sent.seqs.contains(&seq)).map(|sent| sent.at).max();
     assert!(last(1) <= Some(seconds(300)) && last(3) <= Some(seconds(300)));
     assert!(last(2) <= Some(seconds(1800)) && last(2) > Some(seconds(300)));
     assert!(last(4) <= Some(seconds(60)));
+}
+
+/// The store was down for hours: what it hands out then is old and was never tried.
+#[tokio::test(start_paused = true)]
+async fn what_got_too_old_elsewhere_is_a_dead_letter_without_a_call() {
+    let bench = Bench::new(all_arrive);
+    (0..3).for_each(|seq| bench.scale_out(seq));
+    tokio::time::sleep(seconds(1801)).await;
+    bench.scale_out(3);
+    bench.run(2, seconds(1)).await;
+    let expired = Settlement::Dead { error: "expired: not delivered within 30m".into() };
+    assert!((0..3).all(|seq| bench.history(seq) == [expired.clone()]));
+    assert_eq!(bench.history(3), [Settlement::Delivered]);
+    assert_eq!(bench.sends().into_iter().map(|sent| sent.seqs).collect::<Vec<_>>(), [[3]]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_larger_than_the_destination_takes_is_given_up_without_a_call() {
+    let bench = Bench::new(all_arrive).with(|inner| inner.limits.of_one = 500);
+    (0..3).for_each(|seq| bench.scale_out(seq));
+    bench.emit(3, &"t".repeat(500), "scale_out");
+    bench.run(1, seconds(1)).await;
+    let Some(Settlement::Dead { error }) = bench.history(3).pop() else { panic!("{:?}", bench.history(3)) };
+    assert!(error.starts_with("too large: it has ") && error.ends_with(" bytes of 500"), "{error}");
+    assert!((0..3).all(|seq| bench.history(seq) == [Settlement::Delivered]));
+    assert_eq!(bench.sends().into_iter().map(|sent| sent.seqs).collect::<Vec<_>>(), [[0, 1, 2]]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_would_undo_nothing_is_withdrawn_and_never_sent() {
+    let bench = Bench::new(all_arrive);
+    bench.emit(1, "a", "scale_in");
+    bench.emit(2, "b", "scale_out");
+    bench.accept(3, "c", "{}");
+    for seq in [1, 3] {
+        bench.0.deliveries.lock().unwrap().get_mut(&EventSeq(seq)).unwrap().undoes_nothing = true;
+    }
+    bench.run(1, seconds(1)).await;
+    let withdrawn = Settlement::Withdrawn { reason: "what it would undo never arrived here".into() };
+    assert_eq!((bench.history(1), bench.history(3)), (vec![withdrawn.clone()], vec![withdrawn]));
+    assert_eq!(bench.sends().into_iter().map(|sent| sent.seqs).collect::<Vec<_>>(), [[2]]);
+    let outcomes = bench.0.outcomes.lock().unwrap();
+    let withdrawn = outcomes.iter().filter(|(outcome, _)| outcome.as_str() == "withdrawn").count();
+    assert_eq!(withdrawn, 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_the_destination_says_is_kept() {
+    let bench = Bench::new(|batch, _| {
+        Ok(batch.iter().map(|event| Ok(Some(format!("did {}", event.seq.0)))).collect())
+    });
+    bench.scale_out(7);
+    bench.run(1, seconds(1)).await;
+    assert_eq!(bench.history(7), [Settlement::Answered { answer: "did 7".into() }]);
+    assert_eq!(bench.0.outcomes.lock().unwrap()[0].0, Outcome::Delivered);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_probe_is_one_delivery_and_what_is_too_old_for_one_makes_room_for_the_next() {
+    let bench = Bench::new(|batch, call| {
+        if call <= 3 {
+            Err(Failure::new(Class::Misconfigured, "AccessDenied"))
+        } else {
+            all_arrive(batch, call)
+        }
+    });
+    (0..40).for_each(|seq| bench.scale_out(seq));
+    let soon = bench.now().after(Duration::from_millis(5));
+    (40..60).for_each(|seq| bench.accept(seq, &format!("t{seq}"), &stub::event(seq, "t", "notify", soon)));
+    bench.run(2, seconds(120)).await;
+    let sizes: Vec<_> = bench.sends().iter().map(|sent| sent.seqs.len()).collect();
+    assert_eq!(sizes[..4], [10, 10, 1, 1], "two ran together, two probes");
+    assert!((0..40).all(|seq| bench.words(seq).last() == Some(&"delivered")));
+    assert!((40..60).all(|seq| bench.words(seq) == ["dead"]));
+    assert_eq!(bench.0.reachable.lock().unwrap().len(), 3, "the opening, one probe, the end");
+}
+
+#[tokio::test(start_paused = true)]
+async fn entries_that_a_person_has_to_mend_open_it_when_none_passes() {
+    let denied = || Err(Failure::new(Class::Misconfigured, "KMS.DisabledException"));
+    let bench = Bench::new(move |batch, _| Ok(batch.iter().map(|_| denied()).collect()));
+    (0..1000).for_each(|seq| bench.scale_out(seq));
+    bench.run(4, seconds(600)).await;
+    assert!(bench.sends().len() < 50, "{} calls", bench.sends().len());
+    assert!(bench.sends()[4..].iter().all(|sent| sent.seqs.len() == 1));
+    assert_eq!(bench.0.reachable.lock().unwrap()[0].as_deref(), Some("KMS.DisabledException"));
+
+    let bench = Bench::new(move |batch, _| {
+        Ok(batch.iter().map(|event| if is_one(event) { denied() } else { Ok(None) }).collect())
+    });
+    (0..10).for_each(|seq| bench.scale_out(seq));
+    bench.run(1, Duration::from_millis(100)).await;
+    assert!(bench.0.reachable.lock().unwrap().is_empty(), "others passed");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_destination_that_throttles_gets_what_it_takes_and_is_not_called_dead() {
+    // It takes two calls at the same time.
+    let running = Arc::new(Mutex::new(0usize));
+    let bench = Bench::new({
+        let running = Arc::clone(&running);
+        move |batch, call| {
+            let mut running = running.lock().unwrap();
+            *running += 1;
+            // Every call of more than two in the same instant is throttled.
+            let throttled = *running > 2;
+            if throttled { Err(Failure::new(Class::Throttled, "SlowDown")) } else { all_arrive(batch, call) }
+        }
+    });
+    let reset = {
+        let running = Arc::clone(&running);
+        tokio::spawn(async move {
+            loop {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+                *running.lock().unwrap() = 0;
+            }
+        })
+    };
+    (0..2000).for_each(|seq| bench.scale_out(seq));
+    bench.run(8, seconds(120)).await;
+    reset.abort();
+    assert!((0..2000).all(|seq| bench.words(seq).last() == Some(&"delivered")));
+    assert!(bench.0.reachable.lock().unwrap().is_empty(), "a throttle is no failure");
+    let sends = bench.sends();
+    let retried: usize = (0..2000).map(|seq| bench.words(seq).len() - 1).sum();
+    assert!(retried < 1000, "{retried} deliveries were throttled, in {} calls", sends.len());
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_event_that_spoils_a_call_is_found_out_and_the_others_pass() {
+    let bench = Bench::new(|batch, call| {
+        if batch.iter().any(is_one) { Err(Failure::permanent("too large")) } else { all_arrive(batch, call) }
+    });
+    (0..10).for_each(|seq| bench.scale_out(seq));
+    bench.run(1, seconds(1)).await;
+    assert!((0..10).filter(|&seq| seq != 1).all(|seq| bench.history(seq) == [Settlement::Delivered]));
+    assert_eq!(bench.history(1), [Settlement::Dead { error: "too large".into() }]);
+    let sizes: Vec<_> = bench.sends().iter().map(|sent| sent.seqs.len()).collect();
+    assert_eq!(sizes, [10, 5, 2, 1, 1, 3, 5], "by halves");
+
+    let bench = Bench::new(|_, call| match call {
+        1 => Err(Failure::permanent("too large")),
+        _ => Err(Failure::transient("reset by peer")),
+    });
+    (0..4).for_each(|seq| bench.scale_out(seq));
+    bench.run(1, Duration::from_millis(15)).await;
+    assert_eq!(bench.sends().len(), 2, "what is left is not tried on a connection that is gone");
+    assert!((0..4).all(|seq| bench.words(seq) == ["retry"]));
+}
+
+/// The measure of the linger: calls for the same events, and what a lone one waits.
+#[tokio::test(start_paused = true)]
+async fn events_that_come_one_by_one_share_calls_while_others_are_on_their_way() {
+    let bench = Bench::new(all_arrive);
+    let (stop, worker) = bench.start(8);
+    for seq in 0..1000 {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        bench.scale_out(seq);
+    }
+    tokio::time::sleep(seconds(1)).await;
+    let calls = bench.sends().len();
+    assert!(calls < 300, "{calls} calls for 1000 events; without the linger there are 800");
+    let took: Vec<_> = bench
+        .sends()
+        .iter()
+        .flat_map(|sent| sent.seqs.iter().map(|seq| sent.at - Duration::from_millis(*seq as u64 + 1)))
+        .collect();
+    assert!(took.iter().all(|took| *took <= LINGER + Duration::from_millis(2)), "{:?}", took.iter().max());
+
+    let before = tokio::time::Instant::now() - bench.0.start;
+    bench.scale_out(1000);
+    tokio::time::sleep(seconds(1)).await;
+    assert_eq!(bench.sends().last().unwrap().at, before, "alone, it goes at once");
+    stop.cancel();
+    worker.await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]
@@ -449,8 +640,8 @@ async fn a_drain_finishes_what_is_in_flight_and_starts_nothing_new() {
 
 #[tokio::test(start_paused = true)]
 async fn a_drain_sends_all_that_was_claimed_also_to_a_destination_that_fails() {
-    let bench = Bench::new(|_, _| Err(Failure::transient("connection refused")))
-        .with(|inner| inner.limits = Limits { events: 4, bytes: 1 });
+    let bench =
+        Bench::new(|_, _| Err(Failure::transient("connection refused"))).with(|inner| inner.limits.bytes = 1);
     (0..8).for_each(|seq| bench.scale_out(seq));
     let (stop, worker) = bench.start(2);
     tokio::time::sleep(Duration::from_millis(15)).await;
@@ -528,6 +719,68 @@ async fn a_call_that_panics_ends_the_worker_loudly() {
     assert!(worker.await.unwrap_err().is_panic());
 }
 
+/// `per_target_order` of a function is what the outbox does: the next event of a target is not sent
+/// before the one before it was settled, and no two of them share a call.
+#[tokio::test]
+async fn a_function_gets_the_events_of_a_target_in_their_order_one_at_a_time() {
+    use crate::config::{InvocationType, Lambda as Settings};
+    use crate::dispatch::lambda::Lambda;
+    use crate::dispatch::stub::{Reply, Stub, lambda_client};
+
+    let calls = Arc::new(Mutex::new(0));
+    let stub = Stub::start(move |_| {
+        let mut calls = calls.lock().unwrap();
+        *calls += 1;
+        let fails = *calls == 1 || *calls == 4;
+        let reply = Reply::text(200, "{}");
+        if fails { reply.header("x-amz-function-error", "Unhandled") } else { reply }
+    })
+    .await;
+    let bench = Bench::new(all_arrive);
+    (0..12).for_each(|seq| bench.emit(seq, if seq < 6 { "workers" } else { "others" }, "scale_out"));
+    (12..30).for_each(|seq| bench.scale_out(seq));
+    let settings = Settings {
+        function: "scaler".into(),
+        qualifier: None,
+        invocation_type: InvocationType::RequestResponse,
+        max_events: 10,
+        region: None,
+        endpoint_url: None,
+        role: None,
+    };
+    let mut options = bench.options(8);
+    options.backoff = Backoff::new(Duration::from_millis(10), Duration::from_millis(20)).unwrap();
+    let stop = CancellationToken::new();
+    let function = Lambda::new(lambda_client(&stub), &settings);
+    let worker = tokio::spawn(Worker::new(options, bench.clone(), function, bench.clone()).run(stop.clone()));
+    let answered = Settlement::Answered { answer: "{}".into() };
+    tokio::time::timeout(seconds(30), async {
+        while !(0..30).all(|seq| bench.history(seq).last() == Some(&answered)) {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    })
+    .await
+    .unwrap();
+    stop.cancel();
+    worker.await.unwrap();
+
+    let mut sequences: BTreeMap<String, Vec<u64>> = BTreeMap::new();
+    for call in stub.requests() {
+        let events = call.json();
+        let events: Vec<_> = events.as_array().unwrap().iter().collect();
+        let subjects: BTreeSet<_> = events.iter().map(|event| event["subject"].as_str().unwrap()).collect();
+        assert_eq!(subjects.len(), events.len(), "a target twice in one call");
+        for event in events {
+            let sequence = event["sequence"].as_str().unwrap().parse().unwrap();
+            sequences.entry(event["subject"].as_str().unwrap().to_owned()).or_default().push(sequence);
+        }
+    }
+    for (subject, sequence) in &sequences {
+        assert!(sequence.is_sorted(), "{subject}: {sequence:?}");
+    }
+    assert!(sequences.values().map(Vec::len).sum::<usize>() > 30, "some were tried again");
+}
+
 #[tokio::test(start_paused = true)]
 async fn under_any_mix_of_failures_every_event_is_settled_once_and_in_order() {
     for seed in 0..20 {
@@ -540,7 +793,7 @@ async fn under_any_mix_of_failures_every_event_is_settled_once_and_in_order() {
             let mut answer = || match rng.u8(..10) {
                 0..2 => Err(Failure::transient("busy")),
                 2 => Err(Failure::permanent("never")),
-                _ => Ok(()),
+                _ => Ok(None),
             };
             Ok(batch.iter().map(|_| answer()).collect())
         });

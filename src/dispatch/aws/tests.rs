@@ -1,0 +1,306 @@
+//! Every failure that the SDK can tell of, each with its class.
+
+use aws_sdk_lambda::operation::invoke::InvokeError;
+use aws_sdk_sqs::config::http::HttpResponse;
+use aws_sdk_sqs::error::ErrorMetadata;
+use aws_sdk_sqs::operation::send_message_batch::SendMessageBatchError;
+
+use super::Class::{Misconfigured, Permanent, Throttled, Transient};
+use super::*;
+use crate::dispatch::stub::{Reply, Stub, sqs_client};
+
+fn response(status: u16) -> HttpResponse {
+    HttpResponse::new(status.try_into().unwrap(), aws_sdk_lambda::primitives::SdkBody::empty())
+}
+
+fn answered(code: &str, status: u16) -> SdkError<SendMessageBatchError, HttpResponse> {
+    let meta = ErrorMetadata::builder().code(code).message("said so").build();
+    SdkError::service_error(SendMessageBatchError::generic(meta), response(status))
+}
+
+#[test]
+fn every_shape_of_a_failed_call_has_its_class() {
+    let dispatch = SdkError::dispatch_failure;
+    let reset = || std::io::Error::from(std::io::ErrorKind::ConnectionReset);
+    let refused = CredentialsError::provider_error(SdkError::service_error(
+        AssumeRoleError::generic(ErrorMetadata::builder().code("AccessDenied").build()),
+        response(403),
+    ));
+    let expired = AssumeRoleWithWebIdentityError::ExpiredTokenException(
+        aws_sdk_sts::types::error::ExpiredTokenException::builder()
+            .meta(ErrorMetadata::builder().code("ExpiredTokenException").build())
+            .build(),
+    );
+    let expired = CredentialsError::provider_error(SdkError::service_error(expired, response(400)));
+    let busy = CredentialsError::provider_error(SdkError::<AssumeRoleError, _>::service_error(
+        AssumeRoleError::generic(ErrorMetadata::builder().code("ServiceUnavailable").build()),
+        response(503),
+    ));
+    let none = || CredentialsError::not_loaded("no providers in chain");
+    let other = |error: CredentialsError| dispatch(ConnectorError::other(error.into(), None));
+    let shapes: Vec<(SdkError<SendMessageBatchError, HttpResponse>, Class, &str)> = vec![
+        (
+            SdkError::construction_failure("no region"),
+            Misconfigured,
+            "failed to construct request: no region",
+        ),
+        (
+            SdkError::construction_failure(none()),
+            Misconfigured,
+            "failed to construct request: the credential provider was not enabled: no providers in chain",
+        ),
+        (
+            SdkError::construction_failure(CredentialsError::provider_timed_out(std::time::Duration::ZERO)),
+            Transient,
+            "failed to construct request: credentials provider timed out after 0 seconds",
+        ),
+        (SdkError::timeout_error("after 10s"), Transient, "request has timed out: after 10s"),
+        (
+            dispatch(ConnectorError::io(reset().into())),
+            Transient,
+            "dispatch failure: io error: connection reset",
+        ),
+        (
+            dispatch(ConnectorError::timeout("connect".into())),
+            Transient,
+            "dispatch failure: timeout: connect",
+        ),
+        (dispatch(ConnectorError::other("tls".into(), None)), Transient, "dispatch failure: other: tls"),
+        (
+            dispatch(ConnectorError::user("bad uri".into())),
+            Misconfigured,
+            "dispatch failure: user error: bad uri",
+        ),
+        (
+            other(none()),
+            Misconfigured,
+            "dispatch failure: other: the credential provider was not enabled: no providers in chain",
+        ),
+        (
+            other(CredentialsError::invalid_configuration("a loop")),
+            Misconfigured,
+            "dispatch failure: other: the credentials provider was not properly configured: a loop",
+        ),
+        (
+            other(CredentialsError::unhandled("no UTF-8")),
+            Transient,
+            "dispatch failure: other: unexpected credentials error: no UTF-8",
+        ),
+        (other(refused), Misconfigured, "AccessDenied"),
+        (other(expired), Misconfigured, "ExpiredTokenException"),
+        (other(busy), Transient, "ServiceUnavailable"),
+        (SdkError::response_error("cut off", response(200)), Transient, "response error: cut off"),
+        (
+            SdkError::service_error(SendMessageBatchError::unhandled("no JSON"), response(502)),
+            Transient,
+            "HTTP 502 without an error code",
+        ),
+        (
+            SdkError::service_error(SendMessageBatchError::unhandled("no JSON"), response(403)),
+            Misconfigured,
+            "HTTP 403 without an error code",
+        ),
+    ];
+    for (error, class, message) in shapes {
+        let failure = failure(&error);
+        assert_eq!(failure.class, class, "{failure}");
+        assert!(failure.message.contains(message), "{failure}");
+    }
+}
+
+/// As they come over the wire; the SDK models all but the last two.
+const SQS: [(&str, Class); 19] = [
+    ("AWS.SimpleQueueService.BatchEntryIdsNotDistinct", Transient),
+    ("AWS.SimpleQueueService.BatchRequestTooLong", Permanent),
+    ("AWS.SimpleQueueService.EmptyBatchRequest", Transient),
+    ("InvalidAddress", Misconfigured),
+    ("AWS.SimpleQueueService.InvalidBatchEntryId", Transient),
+    ("InvalidSecurity", Misconfigured),
+    ("KMS.AccessDeniedException", Misconfigured),
+    ("KMS.DisabledException", Misconfigured),
+    ("KMS.InvalidKeyUsageException", Misconfigured),
+    ("KMS.InvalidStateException", Misconfigured),
+    ("KMS.NotFoundException", Misconfigured),
+    ("KMS.OptInRequired", Misconfigured),
+    ("KMS.ThrottlingException", Throttled),
+    ("AWS.SimpleQueueService.NonExistentQueue", Misconfigured),
+    ("RequestThrottled", Throttled),
+    ("AWS.SimpleQueueService.TooManyEntriesInBatchRequest", Transient),
+    ("AWS.SimpleQueueService.UnsupportedOperation", Misconfigured),
+    // Of single messages, but where a proxy or an emulator says it of a call it means the same.
+    ("InvalidMessageContents", Permanent),
+    ("InvalidParameterValue", Misconfigured),
+];
+
+const LAMBDA: [(&str, Class); 41] = [
+    ("CodeArtifactUserDeletedException", Misconfigured),
+    ("CodeArtifactUserFailedException", Misconfigured),
+    ("CodeArtifactUserPendingException", Transient),
+    ("DurableExecutionAlreadyStartedException", Transient),
+    ("EC2AccessDeniedException", Misconfigured),
+    ("EC2ThrottledException", Throttled),
+    ("EC2UnexpectedException", Transient),
+    ("EFSIOException", Transient),
+    ("EFSMountConnectivityException", Transient),
+    ("EFSMountFailureException", Misconfigured),
+    ("EFSMountTimeoutException", Transient),
+    ("ENILimitReachedException", Transient),
+    ("ENINotReadyException", Transient),
+    ("InvalidParameterValueException", Misconfigured),
+    ("InvalidRequestContentException", Permanent),
+    ("InvalidRuntimeException", Misconfigured),
+    ("InvalidSecurityGroupIDException", Misconfigured),
+    ("InvalidSubnetIDException", Misconfigured),
+    ("InvalidZipFileException", Misconfigured),
+    ("KMSAccessDeniedException", Misconfigured),
+    ("KMSDisabledException", Misconfigured),
+    ("KMSInvalidStateException", Misconfigured),
+    ("KMSNotFoundException", Misconfigured),
+    ("ModeNotSupportedException", Misconfigured),
+    ("NoPublishedVersionException", Misconfigured),
+    ("RecursiveInvocationException", Misconfigured),
+    ("RequestTooLargeException", Permanent),
+    ("ResourceConflictException", Transient),
+    ("ResourceNotFoundException", Misconfigured),
+    ("ResourceNotReadyException", Transient),
+    ("S3FilesMountConnectivityException", Transient),
+    ("S3FilesMountFailureException", Misconfigured),
+    ("S3FilesMountTimeoutException", Transient),
+    ("SerializedRequestEntityTooLargeException", Permanent),
+    ("ServiceException", Transient),
+    ("ServiceQuotaExceededException", Transient),
+    ("SnapStartException", Transient),
+    ("SnapStartNotReadyException", Transient),
+    ("SnapStartRegenerationFailureException", Transient),
+    ("SnapStartTimeoutException", Transient),
+    ("SubnetIPAddressLimitReachedException", Transient),
+];
+
+/// No model has these. They are the same for every service.
+const UNMODELLED: [(&str, u16, Class); 44] = [
+    ("TooManyRequestsException", 429, Throttled),
+    ("UnsupportedMediaTypeException", 415, Permanent),
+    ("RequestEntityTooLargeException", 413, Permanent),
+    ("com.amazonaws.sqs#QueueDoesNotExist", 400, Misconfigured),
+    ("com.amazonaws.sqs#KmsDisabled", 400, Misconfigured),
+    ("com.amazonaws.sqs#KmsThrottled", 400, Throttled),
+    ("Throttling", 400, Throttled),
+    ("ThrottlingException", 400, Throttled),
+    ("ThrottledException", 400, Throttled),
+    ("RequestThrottledException", 400, Throttled),
+    ("ProvisionedThroughputExceededException", 400, Throttled),
+    ("RequestLimitExceeded", 503, Throttled),
+    ("LimitExceededException", 400, Throttled),
+    ("SlowDown", 503, Throttled),
+    ("AccessDenied", 403, Misconfigured),
+    ("AccessDeniedException", 403, Misconfigured),
+    ("AWS.SimpleQueueService.AccessDenied", 403, Misconfigured),
+    ("ExpiredToken", 403, Misconfigured),
+    ("ExpiredTokenException", 400, Misconfigured),
+    ("UnrecognizedClientException", 400, Misconfigured),
+    ("InvalidClientTokenId", 403, Misconfigured),
+    ("InvalidAccessKeyId", 403, Misconfigured),
+    ("InvalidSignatureException", 400, Misconfigured),
+    ("SignatureDoesNotMatch", 403, Misconfigured),
+    ("IncompleteSignature", 400, Misconfigured),
+    ("MissingAuthenticationTokenException", 400, Misconfigured),
+    ("OptInRequired", 403, Misconfigured),
+    ("RequestExpired", 400, Misconfigured),
+    ("UnknownOperationException", 400, Misconfigured),
+    ("ValidationException", 400, Misconfigured),
+    ("MissingParameter", 400, Misconfigured),
+    ("ServiceUnavailable", 503, Transient),
+    ("InternalError", 500, Transient),
+    ("InternalFailure", 500, Transient),
+    ("InternalServerError", 500, Transient),
+    ("RequestTimeout", 408, Transient),
+    ("RequestTimeoutException", 400, Transient),
+    // Unknown: the status tells.
+    ("SomethingNew", 400, Transient),
+    ("SomethingNew", 401, Misconfigured),
+    ("SomethingNew", 403, Misconfigured),
+    ("SomethingNew", 404, Misconfigured),
+    ("SomethingNew", 413, Permanent),
+    ("SomethingNew", 429, Throttled),
+    ("SomethingNew", 500, Transient),
+];
+
+#[test]
+fn every_code_has_its_class() {
+    let modelled = SQS.iter().chain(&LAMBDA).map(|&(code, class)| (code, 400, class));
+    for (code, status, class) in modelled.chain(UNMODELLED) {
+        let failure = failure(&answered(code, status));
+        assert_eq!(failure.class, class, "{code} {status}");
+        assert_eq!(failure.message, format!("{}: said so", plain(code)));
+    }
+    for name in PERMANENT.iter().chain(&THROTTLED).chain(&MISCONFIGURED).chain(&UNUSABLE) {
+        let lists = [&PERMANENT[..], &THROTTLED, &MISCONFIGURED, &UNUSABLE];
+        assert_eq!(lists.iter().filter(|list| list.contains(name)).count(), 1, "{name}");
+        assert_eq!(*name, super::name(name), "it would never be found");
+    }
+}
+
+/// What the tables call modelled is: the SDK's own reader of answers makes no unknown error of it.
+#[tokio::test]
+async fn the_tables_have_the_names_that_the_sdk_reads() {
+    for (code, class) in &SQS[..17] {
+        let header: &str = format!("{code};Sender").leak();
+        let stub = Stub::start(move |_| Reply::error(400, "x").header("x-amzn-query-error", header)).await;
+        let call = sqs_client(&stub).send_message_batch().queue_url("https://sqs/1/q");
+        let error = call.send().await.unwrap_err();
+        assert_eq!(failure(&error).class, *class, "{code}");
+        let unknown =
+            matches!(error.into_service_error(), error if format!("{error:?}").starts_with("Unhandled"));
+        assert!(!unknown, "{code} is not in the model");
+    }
+    let of_invoke = LAMBDA.iter().map(|(code, class)| (*code, *class));
+    let beside = UNMODELLED[..2].iter().map(|(code, _, class)| (*code, *class));
+    for (code, class) in of_invoke.chain(beside) {
+        let stub = Stub::start(move |_| Reply::error(400, code)).await;
+        let error = crate::dispatch::stub::lambda_client(&stub).invoke().function_name("f").send().await;
+        let error = error.unwrap_err();
+        assert_eq!(failure(&error).class, class, "{code}");
+        let error: InvokeError = error.into_service_error();
+        assert!(!format!("{error:?}").starts_with("Unhandled"), "{code} is not in the model");
+    }
+}
+
+#[test]
+fn every_shape_of_a_failed_entry_has_its_class() {
+    let shapes = [
+        ("InvalidMessageContents", true, Permanent),
+        ("AWS.SimpleQueueService.InvalidMessageContents", true, Permanent),
+        ("InvalidMessageContents", false, Transient),
+        ("InvalidParameterValue", true, Permanent),
+        ("SomethingNew", true, Permanent),
+        ("", true, Permanent),
+        ("AccessDenied", true, Misconfigured),
+        ("KMS.DisabledException", true, Misconfigured),
+        ("KMS.ThrottlingException", true, Throttled),
+        ("RequestThrottled", true, Throttled),
+        ("InternalError", false, Transient),
+        ("", false, Transient),
+    ];
+    for (code, sender_fault, class) in shapes {
+        let entry = BatchResultErrorEntry::builder().id("0").code(code).sender_fault(sender_fault);
+        let failure = entry_failure(&entry.message("said so").build().unwrap());
+        assert_eq!(failure.class, class, "{code} {sender_fault}");
+        assert!(failure.message.ends_with(": said so"), "{failure}");
+    }
+}
+
+#[test]
+fn what_was_signed_is_not_told() {
+    let said = "The request signature we calculated does not match. The Canonical String for this request \
+                should have been\n'POST\n/\nx-amz-security-token:FwoGZXIvYXdzE'";
+    let meta = ErrorMetadata::builder().code("SignatureDoesNotMatch").message(said).build();
+    let error = SdkError::service_error(SendMessageBatchError::generic(meta), response(403));
+    let expected = "SignatureDoesNotMatch: The request signature we calculated does not match.";
+    assert_eq!(failure(&error).message, expected);
+}
+
+#[test]
+fn a_long_message_is_cut_to_whole_characters() {
+    let failure = Failure::transient("ü".repeat(5000));
+    assert_eq!(failure.message.chars().count(), Failure::MAX_CHARS);
+}

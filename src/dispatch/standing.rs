@@ -1,0 +1,58 @@
+//! Which destinations fail, for whoever asks.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::{Class, Failure};
+use crate::domain::name::Name;
+
+/// Shared by the workers, which know, and whoever asks. Cheap to clone.
+#[derive(Debug, Clone, Default)]
+pub struct Standing(Arc<Mutex<BTreeMap<Name, Failure>>>);
+
+impl Standing {
+    /// A destination fails for this reason, or works.
+    pub fn tell(&self, destination: &Name, failing: Option<&Failure>) {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        match failing {
+            Some(failure) => all.insert(destination.clone(), failure.clone()),
+            None => all.remove(destination),
+        };
+    }
+
+    /// One line for each destination that fails, in the order of their names. It holds what the log
+    /// holds too: no body and no secret.
+    pub fn lines(&self) -> Vec<String> {
+        let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let line = |(name, failure): (&Name, &Failure)| {
+            let mend = if failure.class == Class::Misconfigured { " until somebody mends it" } else { "" };
+            let words: Vec<&str> =
+                failure.message.split(|c: char| c.is_control() || c.is_whitespace()).collect();
+            let why = words.iter().filter(|word| !word.is_empty()).copied().collect::<Vec<_>>().join(" ");
+            format!("destination {name} fails{mend}: {why}")
+        };
+        all.iter().map(line).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_fails_is_a_line_until_it_works() {
+        let standing = Standing::default();
+        let (queue, scaler) = (Name::new("queue").unwrap(), Name::new("scaler").unwrap());
+        assert!(standing.lines().is_empty());
+        standing.tell(&scaler, Some(&Failure::transient("reset\r\nby\u{7} peer")));
+        standing.tell(&queue, Some(&Failure::transient("timeout")));
+        standing.tell(&queue, Some(&Failure::new(Class::Misconfigured, "AccessDenied: no")));
+        let expected = [
+            "destination queue fails until somebody mends it: AccessDenied: no",
+            "destination scaler fails: reset by peer",
+        ];
+        assert_eq!(standing.lines(), expected);
+        standing.tell(&queue, None);
+        assert_eq!(standing.lines(), expected[1..]);
+    }
+}
