@@ -28,7 +28,7 @@ const LOCK_PAUSE: Duration = Duration::from_millis(20);
 const CACHE_KIB: i64 = 16 * 1024;
 
 /// What leads from one version of the schema to the next; `user_version` counts those done.
-const STEPS: [&str; 2] = [FIRST, CONTROLS_AND_SUPERSEDING];
+const STEPS: [&str; 3] = [FIRST, CONTROLS_AND_SUPERSEDING, OUTBOX];
 
 const FIRST: &str = "
 CREATE TABLE store (
@@ -120,12 +120,35 @@ WHERE (id > (SELECT coalesce(min(cursor), 0) FROM destinations)
        OR json_extract(body, '$.data.adjustment.allow_decrease') ELSE 0 END;
 ";
 
+/// What a delivery was beside sent. Of what was open before nobody knows which events it has sent: what
+/// undoes it is sent as before.
+const OUTBOX: &str = "
+ALTER TABLE targets ADD COLUMN fired BLOB;        -- see evidence.rs; NULL if that is not known
+ALTER TABLE events ADD COLUMN undoes BLOB;        -- what was fired, where this undoes it
+-- deliveries.state 4: arrived, and answered `error`; 5: withdrawn, for the reason `error`; 6: a dead letter
+-- that was discarded; 7: arrived after it was cancelled. due: when, of 3 and 6 the event after which nobody
+-- asks for the row any more, once that is known
+ALTER TABLE deliveries ADD COLUMN expiry INTEGER; -- the event's expirytime, if redriven with another one
+ALTER TABLE deliveries ADD COLUMN since INTEGER;  -- when it was redriven, if it was
+UPDATE deliveries SET due = 0 WHERE state = 3;
+DROP INDEX cancelled;
+CREATE INDEX exceptions ON deliveries (state, destination, event) WHERE state IN (1, 2, 3, 6);
+";
+
 /// `deliveries.state`: waits for another try.
 pub const RETRY: i64 = 1;
 /// `deliveries.state`: a dead letter.
 pub const DEAD: i64 = 2;
-/// `deliveries.state`: cancelled. Not needed any more once the cursor has passed it.
+/// `deliveries.state`: cancelled. Kept as evidence that it never arrived.
 pub const CANCELLED: i64 = 3;
+/// `deliveries.state`: arrived, with an answer.
+pub const ANSWERED: i64 = 4;
+/// `deliveries.state`: not sent, since there was nothing to undo.
+pub const WITHDRAWN: i64 = 5;
+/// `deliveries.state`: was a dead letter. Kept as evidence that it never arrived.
+pub const DISCARDED: i64 = 6;
+/// `deliveries.state`: arrived, though it was cancelled.
+pub const ARRIVED: i64 = 7;
 
 /// An opened database: the writer's connection, and what holds other processes off.
 pub struct Opened {
@@ -264,7 +287,7 @@ fn count_states(transaction: &Connection) -> rusqlite::Result<()> {
     deltas.write(transaction, &Tally::default())
 }
 
-fn unusable(path: &Path, error: &rusqlite::Error) -> Error {
+pub fn unusable(path: &Path, error: &rusqlite::Error) -> Error {
     let path = path.display();
     match error.sqlite_error_code() {
         Some(ErrorCode::NotADatabase) => Error::Unusable(format!(

@@ -40,6 +40,7 @@ fn event(target: &str, bytes: usize) -> Decide {
             destinations: [queue()].into(),
             adds: false,
             may_shrink: false,
+            part: None,
             body: "x".repeat(bytes),
         }],
         ..Changes::default()

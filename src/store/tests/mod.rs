@@ -202,6 +202,7 @@ impl Emission {
             destinations: self.to.into(),
             adds: self.kind == Kind::Out,
             may_shrink: self.kind == Kind::In,
+            part: None,
             body: body.to_string(),
         }
     }
