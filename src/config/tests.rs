@@ -152,7 +152,9 @@ fn what_is_said_is_what_is_meant() {
     let queue = &settings.destinations[&name("queue")];
     assert!(matches!(&queue.kind, DestinationKind::Sqs(sqs) if sqs.fifo && sqs.max_message_bytes == 65_536));
     assert_eq!((queue.delivery.max_age, queue.delivery.max_backoff), (seconds(7200), seconds(30)));
+    assert_eq!((settings.max_backlog, queue.max_backlog), (300_000, Some(50_000)), "of all, and of one");
     let scaler = &settings.destinations[&name("scaler")];
+    assert_eq!(scaler.max_backlog, None, "the bound of all is not one of each");
     assert_eq!((scaler.concurrency, scaler.max_event_bytes()), (8, 6_000_000));
     assert_eq!(scaler.delivery.initial_backoff, seconds(10));
     assert_eq!(settings.destinations[&name("journal")].concurrency, 1);

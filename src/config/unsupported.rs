@@ -30,8 +30,6 @@ const LIST: &[Unsupported] = &[
     no("sources.*", "auth", Always, "leave it out, and let only Alertmanager reach the listener"),
     no("sources.*", "rules", Always, "leave it out, and name the sources in each rule: `sources: […]`"),
     no("sources.*", "targets", Always, "leave it out, and name the sources in each rule: `sources: […]`"),
-    no("delivery", "max_backlog", Always, "leave it out; the backlog has no bound yet"),
-    no("destinations.*", "max_backlog", Always, "leave it out; the backlog has no bound yet"),
     no("destinations.*.sqs", "role_arn", Always, "leave it out, and let the process itself have the role (IRSA, Pod Identity, a profile)"),
     no("destinations.*.sqs", "external_id", Always, "leave it out, and let the process itself have the role (IRSA, Pod Identity, a profile)"),
     no("destinations.*.lambda", "role_arn", Always, "leave it out, and let the process itself have the role (IRSA, Pod Identity, a profile)"),

@@ -95,6 +95,7 @@ mod tests {
     fn queue(region: &str, endpoint_url: Option<&str>) -> Destination {
         let second = Duration::from_secs(1);
         Destination {
+            max_backlog: None,
             name: Name::new("queue").unwrap(),
             kind: DestinationKind::Sqs(Sqs {
                 queue_url: "https://sqs.eu-west-1.amazonaws.com/123456789012/scaling".into(),

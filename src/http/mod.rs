@@ -76,6 +76,8 @@ pub struct Running {
     pub store: Store,
     /// The destinations, for the numbers of their outboxes.
     pub destinations: Vec<crate::domain::name::Name>,
+    /// With as many deliveries undelivered nothing is taken in.
+    pub max_backlog: u64,
 }
 
 /// How much the webhook takes at the same time.

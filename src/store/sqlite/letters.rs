@@ -108,7 +108,7 @@ impl Writer {
             Err(error) => return Ok(Err(error)),
         };
         let mut update = self.connection.prepare_cached(
-            "UPDATE deliveries SET state = ?3, due = ?4, since = ?4, expiry = ?5 WHERE destination = ?1 AND event = ?2",
+            "UPDATE deliveries SET state = ?3, due = 0, since = ?4, expiry = ?5 WHERE destination = ?1 AND event = ?2",
         )?;
         update.execute(params![outlet.number, seq.0, schema::RETRY, now.as_nanos(), expiry])?;
         let Letter { attempts, target: group, undoes, .. } = letter;
@@ -121,7 +121,9 @@ impl Writer {
         }
         let staging = batch.lanes.entry(outlet.name.clone()).or_default();
         staging.dead -= 1;
-        staging.redriven.push(Waiting { seq, group, emitted_at: now, undoes, attempts, due: now });
+        // At once, wherever the clock stands after a restart.
+        let due = Time::from_nanos(0);
+        staging.redriven.push(Waiting { seq, group, emitted_at: now, undoes, attempts, due });
         Ok(Ok(()))
     }
 

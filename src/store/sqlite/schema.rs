@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use rusqlite::{Connection, ErrorCode, OpenFlags};
+use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension};
 
 use super::tally::Deltas;
 use crate::domain::state::TargetState;
@@ -24,6 +24,10 @@ const SQLITE_AT_LEAST: i32 = 3_051_000;
 /// How long a bridge waits for one that is ending, and how often it looks.
 const LOCK_PATIENCE: Duration = Duration::from_secs(1);
 const LOCK_PAUSE: Duration = Duration::from_millis(20);
+/// How long a statement waits for another connection: nobody but a backup or a person should have one.
+pub const BUSY: Duration = Duration::from_secs(2);
+/// The log's file is cut to this when it starts over.
+const LOG_BYTES: i64 = 16 << 20;
 /// Cache of a connection, in KiB.
 const CACHE_KIB: i64 = 16 * 1024;
 
@@ -178,6 +182,11 @@ pub fn open(path: &Path, now: Time) -> Result<Opened, Error> {
     }
     let mut writer = connect(path).map_err(|error| unusable(path, &error))?;
     let version = prepare(&writer).map_err(|error| unusable(path, &error))?;
+    if version > 0 {
+        look_over(&writer)
+            .map_err(|error| unusable(path, &error))?
+            .map_or(Ok(()), |found| Err(damaged(path, &found)))?;
+    }
     if version > STEPS.len() {
         return Err(Error::Unusable(format!(
             "the store {} was written by a newer scalebridge (schema {version}, this one knows {}); start \
@@ -225,13 +234,14 @@ pub fn connect(path: &Path) -> rusqlite::Result<Connection> {
         | OpenFlags::SQLITE_OPEN_NO_MUTEX
         | OpenFlags::SQLITE_OPEN_PRIVATE_CACHE;
     let connection = Connection::open_with_flags(path, flags)?;
-    connection.busy_timeout(Duration::from_secs(5))?;
+    connection.busy_timeout(BUSY)?;
     connection.set_prepared_statement_cache_capacity(64);
     connection.pragma_update(None, "synchronous", "FULL")?;
     connection.pragma_update(None, "temp_store", "MEMORY")?;
     connection.pragma_update(None, "cache_size", -CACHE_KIB)?;
     // Checkpoints have a connection of their own.
     connection.pragma_update(None, "wal_autocheckpoint", 0)?;
+    connection.pragma_update_and_check(None, "journal_size_limit", LOG_BYTES, |_| Ok(()))?;
     Ok(connection)
 }
 
@@ -287,15 +297,58 @@ fn count_states(transaction: &Connection) -> rusqlite::Result<()> {
     deltas.write(transaction, &Tally::default())
 }
 
+/// Finds damage without reading the whole file: small tables are checked from end to end, of large ones
+/// the way down to both ends; what else is read at start is read right after this.
+fn look_over(writer: &Connection) -> rusqlite::Result<Option<String>> {
+    for table in ["store", "routes", "destinations", "controls", "tally", "watching"] {
+        // The version is not checked yet, so one may be missing.
+        if !writer.table_exists(None, table)? {
+            continue;
+        }
+        let check = format!("PRAGMA quick_check('{table}')");
+        let found: String = writer.query_row(&check, [], |row| row.get(0))?;
+        if found != "ok" {
+            return Ok(Some(format!("{table}: {}", found.lines().last().unwrap_or_default())));
+        }
+    }
+    for table in ["targets", "records", "events"] {
+        for end in ["min", "max"] {
+            writer.query_row(&format!("SELECT {end}(id) FROM {table}"), [], |_| Ok(()))?;
+        }
+    }
+    for (table, order) in [
+        ("history", "target, at, record"),
+        ("deliveries", "destination, event"),
+        ("former_targets", "hash, id"),
+    ] {
+        let (up, down) = (order.to_owned(), order.replace(',', " DESC,") + " DESC");
+        for order in [up, down] {
+            let query = format!("SELECT 1 FROM {table} ORDER BY {order} LIMIT 1");
+            writer.query_row(&query, [], |_| Ok(())).optional()?;
+        }
+    }
+    Ok(None)
+}
+
+fn damaged(path: &Path, found: &str) -> Error {
+    let path = path.display();
+    Error::Unusable(format!(
+        "the store {path} is damaged ({found}); keep a copy, try `sqlite3 {path} .recover`, or move it \
+         away: a new store adds capacity again where alerts still fire, and takes none away for them"
+    ))
+}
+
+/// What an error at start means, and what to do about it.
 pub fn unusable(path: &Path, error: &rusqlite::Error) -> Error {
+    if error.sqlite_error_code() == Some(ErrorCode::DatabaseCorrupt) {
+        return damaged(path, &error.to_string());
+    }
     let path = path.display();
     match error.sqlite_error_code() {
         Some(ErrorCode::NotADatabase) => Error::Unusable(format!(
-            "{path} is not a scalebridge store: it is no SQLite database; give `store.sqlite.path` another name"
-        )),
-        Some(ErrorCode::DatabaseCorrupt) => Error::Unusable(format!(
-            "the store {path} is damaged ({error}); keep a copy, try `sqlite3 {path} .recover`, or move it \
-             away: a new store adds capacity again where alerts still fire, and takes none away for them"
+            "{path} is not a scalebridge store: it is no SQLite database; give `store.sqlite.path` another \
+             name. If it was one, its head is damaged: keep a copy, and restore a backup or move it away: a \
+             new store adds capacity again where alerts still fire, and takes none away for them"
         )),
         _ => Error::Unusable(format!("cannot open the store {path}: {error}")),
     }

@@ -65,6 +65,14 @@ async fn settle(store: &Sqlite, settled: Vec<(EventSeq, Settlement)>) {
     store.settle(&store.outlets()[&queue()].clone(), settled).await.unwrap();
 }
 
+impl Sqlite {
+    /// Sets a pragma of the writer's connection.
+    pub async fn pragma(&self, name: &'static str, value: i64) {
+        let set = |reply| Command::Pragma { name, value, reply };
+        self.ask(set).await.unwrap();
+    }
+}
+
 /// A writer without threads, on a disk that has room for so many pages.
 fn writer(dir: &Path, pages: i64) -> Writer {
     let opened = schema::open(&dir.join("bridge.db"), wall()()).unwrap();

@@ -29,14 +29,49 @@ use crate::store::{Decide, Error, EventSeq, Keys, LetterError, Place, Redrive, S
 
 /// What the writer is asked for. Every reply follows the commit.
 pub enum Command {
-    Transact { keys: Keys, decide: Decide, reply: Reply<()> },
-    Settle { outlet: Arc<Outlet>, settled: Vec<(EventSeq, Settlement)>, reply: Reply<()> },
-    Due { max: usize, reply: Reply<Vec<TargetKey>> },
-    Locate { keys: Keys, reply: Reply<BTreeMap<AlertKey, Vec<TargetKey>>> },
-    Number { hash: Fingerprint, reply: Reply<Option<i64>> },
-    Redrive { outlet: Arc<Outlet>, seq: EventSeq, redrive: Redrive, reply: Reply<Result<(), LetterError>> },
-    Discard { place: Place, reply: Reply<Result<(), LetterError>> },
-    Prune { decisions: Duration, delivered: Duration, reply: Reply<bool> },
+    Transact {
+        keys: Keys,
+        decide: Decide,
+        reply: Reply<()>,
+    },
+    Settle {
+        outlet: Arc<Outlet>,
+        settled: Vec<(EventSeq, Settlement)>,
+        reply: Reply<()>,
+    },
+    Due {
+        max: usize,
+        reply: Reply<Vec<TargetKey>>,
+    },
+    Locate {
+        keys: Keys,
+        reply: Reply<BTreeMap<AlertKey, Vec<TargetKey>>>,
+    },
+    Number {
+        hash: Fingerprint,
+        reply: Reply<Option<i64>>,
+    },
+    Redrive {
+        outlet: Arc<Outlet>,
+        seq: EventSeq,
+        redrive: Redrive,
+        reply: Reply<Result<(), LetterError>>,
+    },
+    Discard {
+        place: Place,
+        reply: Reply<Result<(), LetterError>>,
+    },
+    Prune {
+        decisions: Duration,
+        delivered: Duration,
+        reply: Reply<bool>,
+    },
+    #[cfg(test)]
+    Pragma {
+        name: &'static str,
+        value: i64,
+        reply: Reply<()>,
+    },
     Close,
 }
 
@@ -288,6 +323,13 @@ impl Writer {
                     drop(reply.send(found.map_err(|error| schema::unavailable(&error))));
                     continue;
                 }
+                #[cfg(test)]
+                Command::Pragma { name, value, reply } => {
+                    let set = self.connection.pragma_update_and_check(None, name, value, |_| Ok(()));
+                    let set = set.or_else(|_| self.connection.pragma_update(None, name, value));
+                    drop(reply.send(set.map_err(|error| schema::unavailable(&error))));
+                    continue;
+                }
                 Command::Number { hash, reply } => {
                     drop(reply.send(Ok(self.index.target(hash, &batch.staged))));
                     continue;
@@ -431,6 +473,9 @@ impl Writer {
         let next_due = self.index.next_due();
         self.due.send_if_modified(|due| std::mem::replace(due, next_due) != next_due);
         self.mind_the_log();
+        if batch.pruned_all {
+            checkpoint::give_back(&self.connection);
+        }
     }
 
     fn mind_the_log(&self) {
