@@ -6,7 +6,6 @@ mod controls;
 mod faults;
 mod letters;
 mod properties;
-mod size;
 mod supersede;
 mod tally;
 mod undo;
