@@ -70,7 +70,7 @@ impl RuleTable {
         let by_name = rules.iter().enumerate().map(|(at, rule)| (rule.name.clone(), at)).collect();
         let wanted = |rule: &Rule| {
             let mut named = rule.matchers.iter().filter(|matcher| matcher.label() == "alertname");
-            let names = named.find_map(|matcher| matcher.one_of())?;
+            let names = named.find_map(super::matcher::Matcher::one_of)?;
             Some(names.into_iter().map(str::to_owned).collect::<BTreeSet<String>>())
         };
         let wanted: Vec<Option<BTreeSet<String>>> = rules.iter().map(wanted).collect();
