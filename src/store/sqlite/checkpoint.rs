@@ -46,15 +46,17 @@ pub fn fold_rest(connection: &Connection, turn: &Turn) {
     }
 }
 
-/// Folds the rest and gives the log's room back, unless that would take long or somebody reads right now.
-pub fn give_back(connection: &Connection) {
+/// Folds the rest and gives the log's room back. False if more than a rest waits, which is the thread's to
+/// fold; then nothing is done.
+pub fn give_back(connection: &Connection) -> bool {
     if !waiting(connection).is_ok_and(|waiting| waiting <= REST) {
-        return;
+        return false;
     }
     let patience = |patience| connection.busy_timeout(patience);
     // One that reads is not waited for: the next round is early enough.
     told(patience(Duration::ZERO).and_then(|()| fold(connection, "TRUNCATE")));
     told(patience(super::schema::BUSY).map(|()| (0, 0)));
+    true
 }
 
 /// Folds everything and empties the log; when nobody writes any more.

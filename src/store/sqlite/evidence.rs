@@ -86,10 +86,15 @@ pub fn has_arrived(
     let mut exception = reader.prepare_cached(
         "SELECT 1 FROM deliveries WHERE destination = ?1 AND event = ?2 AND state IN (?3, ?4, ?5, ?6)",
     )?;
-    // The later ones are the likelier to have gone where the destination is.
-    for fired in fired.iter().rev() {
-        let Some(names) = route(reader, fired.route)? else { continue };
-        if !names.contains(destination) {
+    // Nearly always one and the same.
+    let mut known: Option<(i64, bool)> = None;
+    for fired in fired {
+        let given = match known {
+            Some((id, given)) if id == fired.route => given,
+            _ => route(reader, fired.route)?.is_some_and(|names| names.contains(destination)),
+        };
+        known = Some((fired.route, given));
+        if !given {
             continue;
         }
         let states = (schema::RETRY, schema::DEAD, schema::CANCELLED, schema::DISCARDED);

@@ -473,8 +473,9 @@ impl Writer {
         let next_due = self.index.next_due();
         self.due.send_if_modified(|due| std::mem::replace(due, next_due) != next_due);
         self.mind_the_log();
-        if batch.pruned_all {
-            checkpoint::give_back(&self.connection);
+        if batch.pruned_all && !checkpoint::give_back(&self.connection) {
+            // The next round finds a short rest.
+            drop(self.checkpoints.try_send(()).ok());
         }
     }
 
