@@ -65,7 +65,7 @@ impl Writer {
         for outlet in self.outlets.values() {
             batch.lanes.entry(outlet.name.clone()).or_default();
         }
-        let mut more = self.prune_records(before(decisions))? == PRUNE;
+        let mut more = self.prune_records(before(decisions))?;
         more |= self.prune_events(before(delivered))?;
         more |= self.prune_missed(batch)?;
         if !more {
@@ -179,18 +179,22 @@ impl Writer {
         serde_json::to_string(&names).unwrap_or_else(|_| "[]".to_owned())
     }
 
-    fn prune_records(&self, before: i64) -> rusqlite::Result<usize> {
+    /// Records, each with its lines in the histories of its targets, of which it may have many.
+    fn prune_records(&self, before: i64) -> rusqlite::Result<bool> {
         let mut old = self.connection.prepare_cached(OLD_RECORDS)?;
         let mut rows = old.query([PRUNE as i64])?;
         let mut count = 0;
         let mut last = None;
-        while let Some(row) = rows.next()? {
+        while count < PRUNE
+            && let Some(row) = rows.next()?
+        {
             let (id, at): (i64, i64) = (row.get(0)?, row.get(1)?);
             // Times rise with the numbers.
             if at >= before {
                 break;
             }
             for target in row.get_ref(2)?.as_blob()?.as_chunks::<8>().0 {
+                count += 1;
                 self.connection
                     .prepare_cached("DELETE FROM history WHERE target = ?1 AND at = ?2 AND record = ?3")?
                     .execute(params![i64::from_be_bytes(*target), at, id])?;
@@ -202,7 +206,7 @@ impl Writer {
         if let Some(last) = last {
             self.connection.execute("DELETE FROM records WHERE id <= ?1", [last])?;
         }
-        Ok(count)
+        Ok(count >= PRUNE)
     }
 }
 
