@@ -83,10 +83,6 @@ async fn the_file_is_back_within_twice_its_size_after_a_storm_and_no_step_of_it_
         steps += 1;
         assert!(steps < 20_000, "{} bytes, {before} before the storm", bytes(dir.path()));
     }
-    eprintln!(
-        "{before} bytes before, {storm} in the storm, {} after {steps} steps, the longest {longest:?}",
-        bytes(dir.path())
-    );
     assert!(longest < Duration::from_secs(2), "a step took {longest:?}");
     assert_eq!(store.backlog(&queue()).dead, 200);
     store.close().await;

@@ -475,15 +475,19 @@ impl Writer {
         self.mind_the_log();
         if batch.pruned_all && !checkpoint::give_back(&self.connection) {
             // The next round finds a short rest.
-            drop(self.checkpoints.try_send(()).ok());
+            self.wake_the_folder();
         }
+    }
+
+    /// Whoever holds the token is at it.
+    fn wake_the_folder(&self) {
+        let _held = self.checkpoints.try_send(());
     }
 
     fn mind_the_log(&self) {
         checkpoint::fold_rest(&self.connection, &self.turn);
         match checkpoint::waiting(&self.connection) {
-            // Whoever holds the token is at it.
-            Ok(waiting) if checkpoint::is_long(waiting) => drop(self.checkpoints.try_send(()).ok()),
+            Ok(waiting) if checkpoint::is_long(waiting) => self.wake_the_folder(),
             Ok(_) => {}
             Err(error) => tracing::warn!(%error, "cannot tell how long the store's log is"),
         }

@@ -224,7 +224,13 @@ async fn what_takes_capacity_away_is_only_redriven_by_force_and_may_be_supersede
 #[tokio::test]
 async fn what_is_no_event_is_not_redriven() {
     for house in House::both() {
-        house.emit("a", Kind::Note, "note", &["queue"]).await;
+        house
+            .write(&["a"], |_| {
+                let mut changes = event("a", Kind::Note, "note", &["queue"]).changes();
+                changes.events[0].body = r#"{"id":"note"}"#.into();
+                changes
+            })
+            .await;
         let claimed = house.takes("queue", "note").await;
         house.settle("queue", claimed.seq, dead()).await;
         let refused = house.store.redrive(&place(claimed.seq), force()).await;

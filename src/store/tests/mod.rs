@@ -196,12 +196,14 @@ impl Emission {
     }
 
     fn event(self) -> NewEvent {
+        let action = self.kind.action();
         let body = json!({
-            "id": self.id,
+            "specversion": "1.0", "id": self.id, "source": "/scalebridge/prod",
+            "type": format!("io.scalebridge.{action}.v1"), "subject": self.target.as_str(), "sequence": "7",
+            "expirytime": now().after(HOUR).to_millis_text(),
             "data": {
-                "rule": "nodes",
-                "alerts": [{ "fingerprint": "f1" }],
-                "notification": { "source": "prod" },
+                "rule": "nodes", "action": action, "episode": { "id": "e", "emission": 1 },
+                "alerts": [{ "fingerprint": "f1" }], "notification": { "source": "prod" },
             },
         });
         NewEvent {
@@ -227,21 +229,11 @@ impl Chapter {
     fn changes(self) -> Changes {
         let Self { emission, phase, episode } = self;
         let target = emission.target.clone();
-        let (action, state) = match (phase, emission.kind) {
-            (Phase::Firing, kind) => (kind.action(), open_episode(&episode)),
-            (Phase::Resolved, kind) => (kind.action(), remembering(target.as_str())),
+        let state = match phase {
+            Phase::Firing => open_episode(&episode),
+            Phase::Resolved => remembering(target.as_str()),
         };
-        let body = json!({
-            "specversion": "1.0", "id": emission.id, "source": "/scalebridge/prod",
-            "type": format!("io.scalebridge.{action}.v1"), "subject": target.as_str(), "sequence": "7",
-            "expirytime": now().after(HOUR).to_millis_text(),
-            "data": {
-                "rule": "nodes", "phase": phase, "action": action, "episode": { "id": episode, "emission": 1 },
-                "alerts": [{ "fingerprint": "f1" }], "notification": { "source": "prod" },
-            },
-        });
         let mut event = emission.event();
-        event.body = body.to_string();
         event.part = Some(Part { phase, episode });
         Changes { states: vec![(target, state)], events: vec![event], ..Changes::default() }
     }
