@@ -59,6 +59,7 @@ impl App {
     pub async fn run(self, stop: CancellationToken) -> anyhow::Result<()> {
         let Settings { server, admin, store, sources, destinations, rules, engine, retention, .. } =
             self.settings;
+        let max_backlog = self.settings.max_backlog;
         let life = Arc::new(Life::default());
         let running = Arc::new(OnceLock::new());
         let shared = Shared {
@@ -82,6 +83,9 @@ impl App {
             // Nothing was accepted yet.
             () = stop.cancelled() => return Ok(()),
         };
+        for (name, destination) in &destinations {
+            store.bound(name, destination.max_backlog)?;
+        }
         let policy = Policy {
             keep_ended: retention.closed,
             max_deferral: engine.max_deferral,
@@ -102,7 +106,8 @@ impl App {
             async move { bridge.run(&background).await }
         });
         let pruning = tokio::spawn(prune(store.clone(), retention, background.clone()));
-        let set = running.set(Running { bridge, store: store.clone(), destinations: names, standing });
+        let set =
+            running.set(Running { bridge, store: store.clone(), destinations: names, standing, max_backlog });
         debug_assert!(set.is_ok(), "an app runs once");
         life.enter(Phase::Ready);
         tracing::info!(webhook = %webhook.address, admin = %operators.address, "scalebridge is ready");

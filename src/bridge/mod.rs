@@ -23,7 +23,7 @@ use crate::domain::state::Cause;
 use crate::domain::summary::Summary;
 use crate::domain::table::RuleTable;
 use crate::domain::target::TargetKey;
-use crate::store::{self, Changes, Keys, NewEvent, Store, View};
+use crate::store::{self, Changes, Keys, NewEvent, Part, Store, View};
 use crate::telemetry::Metrics;
 pub use operate::PauseRequest;
 
@@ -252,6 +252,7 @@ fn changes(routes: &Routes, step: Step, record: Option<store::Record>, looked_at
             destinations: destinations.clone(),
             adds: event.adds(),
             may_shrink: event.may_shrink(),
+            part: Some(Part { phase: event.phase, episode: event.episode.id.clone() }),
             body: event.encode(*max_bytes),
         });
     }

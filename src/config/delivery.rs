@@ -2,17 +2,24 @@
 
 use super::decode::Fields;
 use super::diagnostic::{Code, Diagnostics};
-use super::scalar::time;
+use super::scalar::{number, time};
 use super::settings::Delivery;
 use super::yaml::Node;
 use crate::domain::duration::format;
 
 const KEYS: [&str; 4] = ["initial_backoff", "max_backoff", "max_age", "scale_in_max_age"];
 
-/// The section, in which the built-in defaults leave nothing out.
-pub(super) fn delivery(node: &Node, faults: &mut Diagnostics) -> Option<Delivery> {
+/// A number of undelivered deliveries. None at all would take nothing in.
+pub(super) fn backlog(node: &Node, faults: &mut Diagnostics) -> Option<u64> {
+    number(1..=i64::MAX)(node, faults)
+}
+
+/// The section, in which the built-in defaults leave nothing out: what holds for each destination, and for
+/// all of them together.
+pub(super) fn delivery(node: &Node, faults: &mut Diagnostics) -> Option<(Delivery, u64)> {
     let mut fields = Fields::of(node, "delivery", faults)?;
     let [initial_backoff, max_backoff, max_age, scale_in_max_age] = KEYS.map(|key| fields.get(key, time));
+    let max_backlog = fields.get("max_backlog", backlog);
     let read = || {
         Some(Delivery {
             initial_backoff: initial_backoff?,
@@ -26,7 +33,7 @@ pub(super) fn delivery(node: &Node, faults: &mut Diagnostics) -> Option<Delivery
         check(delivery, &mut fields);
     }
     fields.finish();
-    delivery
+    delivery.zip(max_backlog)
 }
 
 /// What a destination says for itself, over what holds for all.

@@ -32,11 +32,13 @@ pub(super) fn destination(
     let most = if fields.has("file") { 1 } else { 256 };
     let concurrency = fields.get("concurrency", number(1..=most));
     let timeout = fields.get("timeout", time).unwrap_or(TIMEOUT);
+    let max_backlog = fields.get("max_backlog", delivery::backlog);
     let delivery = delivery::over(common, &mut fields);
     fields.finish();
     let kind = kind?;
     let usual = if matches!(kind, DestinationKind::File(_)) { 1 } else { CONCURRENCY };
-    Some(Destination { name, kind, delivery, concurrency: concurrency.unwrap_or(usual), timeout })
+    let concurrency = concurrency.unwrap_or(usual);
+    Some(Destination { name, kind, delivery, max_backlog, concurrency, timeout })
 }
 
 fn sqs(node: &Node, faults: &mut Diagnostics) -> Option<Sqs> {

@@ -27,7 +27,8 @@ pub(super) fn settings(root: &Node, directory: &Path, faults: &mut Diagnostics) 
     let retention = fields.get("retention", store::retention);
     let log = fields.get("log", store::log);
     let engine = fields.get("engine", store::engine);
-    let common = fields.get("delivery", delivery).unwrap_or(UNBOUNDED);
+    let delivery = fields.get("delivery", delivery);
+    let common = delivery.map_or(UNBOUNDED, |(common, _)| common);
     let (source_names, sources) = section(&mut fields, "sources", sources::source);
     let (destination_names, destinations) = section(&mut fields, "destinations", |name, node, faults| {
         destinations::destination(name, node, common, faults)
@@ -59,6 +60,7 @@ pub(super) fn settings(root: &Node, directory: &Path, faults: &mut Diagnostics) 
         store: store?,
         sources,
         destinations,
+        max_backlog: delivery?.1,
         rules: RuleTable::new(rules, templates),
         engine: engine?,
         retention: retention?,

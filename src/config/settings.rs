@@ -27,6 +27,8 @@ pub struct Settings {
     pub sources: BTreeMap<Name, Source>,
     /// Where events go, at least one.
     pub destinations: BTreeMap<Name, Destination>,
+    /// With as many deliveries undelivered, over all destinations, nothing is taken in. Never zero.
+    pub max_backlog: u64,
     /// The rules, at least one; every name in them is one of `sources` or `destinations`.
     pub rules: RuleTable,
     /// What holds for all rules.
@@ -82,6 +84,8 @@ pub struct Destination {
     pub kind: DestinationKind,
     /// How a delivery is tried again and given up.
     pub delivery: Delivery,
+    /// With as many deliveries undelivered here, new ones are dead letters at once. Never zero.
+    pub max_backlog: Option<u64>,
     /// Calls at the same time, 1 to 256; 1 for a file.
     pub concurrency: usize,
     /// For one call, never zero.

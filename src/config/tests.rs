@@ -154,7 +154,9 @@ fn what_is_said_is_what_is_meant() {
     let DestinationKind::Sqs(sqs) = &queue.kind else { panic!("{queue:?}") };
     assert_eq!(sqs.role.as_ref().and_then(|role| role.external_id.as_deref()), Some("a/b:c=d,e.f@g_h-i+1"));
     assert_eq!((queue.delivery.max_age, queue.delivery.max_backoff), (seconds(7200), seconds(30)));
+    assert_eq!((settings.max_backlog, queue.max_backlog), (300_000, Some(50_000)), "of all, and of one");
     let scaler = &settings.destinations[&name("scaler")];
+    assert_eq!(scaler.max_backlog, None, "the bound of all is not one of each");
     assert_eq!((scaler.concurrency, scaler.max_event_bytes()), (8, 5_999_998), "between brackets");
     let DestinationKind::Lambda(function) = &scaler.kind else { panic!("{scaler:?}") };
     assert_eq!(function.max_events, 100);

@@ -21,8 +21,6 @@ const LIST: &[Unsupported] = &[
     no("sources.*", "auth", "leave it out, and let only Alertmanager reach the listener"),
     no("sources.*", "rules", "leave it out, and name the sources in each rule: `sources: […]`"),
     no("sources.*", "targets", "leave it out, and name the sources in each rule: `sources: […]`"),
-    no("delivery", "max_backlog", "leave it out; the backlog has no bound yet"),
-    no("destinations.*", "max_backlog", "leave it out; the backlog has no bound yet"),
 ];
 
 const fn no(at: &'static str, key: &'static str, help: &'static str) -> Unsupported {

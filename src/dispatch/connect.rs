@@ -162,6 +162,7 @@ mod tests {
     fn destination(name: &str, kind: DestinationKind) -> Destination {
         let second = Duration::from_secs(1);
         Destination {
+            max_backlog: None,
             name: Name::new(name).unwrap(),
             kind,
             delivery: Delivery {

@@ -78,6 +78,10 @@ async fn take(
         let text = "there is no source of this name; sources are named in the configuration";
         return Err(Refusal::new(StatusCode::NOT_FOUND, text));
     };
+    // Asked of memory, and before a byte of the body is read.
+    if running.store.undelivered() >= running.max_backlog {
+        return Err(Refusal::later("too many deliveries are undelivered (delivery.max_backlog)"));
+    }
     let _permit = shared.limits.requests.try_acquire();
     let _permit =
         _permit.map_err(|_| Refusal::later("too many requests in flight (server.max_in_flight)"))?;

@@ -79,6 +79,8 @@ pub struct Running {
     pub destinations: Vec<crate::domain::name::Name>,
     /// Which of them fail.
     pub standing: Standing,
+    /// With as many deliveries undelivered nothing is taken in.
+    pub max_backlog: u64,
 }
 
 /// How much the webhook takes at the same time.

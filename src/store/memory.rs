@@ -6,16 +6,21 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
-use super::lane::{Group, Lane, Position};
+use super::lane::{self, End, Group, Lane, Offered, Position, Waiting};
+use super::letters::{BACKLOG_FULL, Row};
 use super::outlets::{Outlet, Outlets};
 use super::shrinking::{Open, Shrinking};
-use super::{Changes, Claimed, Decide, Error, EventSeq, Keys, NewEvent, Settlement, Tally, View, WallClock};
+use super::{
+    Changes, Claimed, DeadLetter, Decide, Error, EventSeq, Keys, LetterError, NewEvent, Place, Redrive,
+    Settlement, Tally, View, WallClock, expiry, withdrawn,
+};
 use crate::domain::control::Controls;
 use crate::domain::engine::{States, Unsent};
 use crate::domain::name::Name;
 use crate::domain::state::{AlertKey, TargetState};
 use crate::domain::target::TargetKey;
 use crate::domain::time::Time;
+use crate::domain::verdict::Phase;
 
 /// A store in memory. Cheap to clone.
 #[derive(Clone)]
@@ -37,6 +42,13 @@ struct Inner {
     records: Vec<(Time, super::Record)>,
     events: Vec<(EventSeq, Time, NewEvent)>,
     shrinking: Shrinking<TargetKey>,
+    /// What went wrong the last time, of what was tried and is not settled.
+    errors: BTreeMap<Place, String>,
+    dead: BTreeMap<Place, Row>,
+    /// What was cancelled or discarded.
+    missed: BTreeSet<Place>,
+    /// What was redriven with another `expirytime`.
+    expiry: BTreeMap<Place, Time>,
 }
 
 impl Memory {
@@ -56,6 +68,10 @@ impl Memory {
             records: Vec::new(),
             events: Vec::new(),
             shrinking: Shrinking::default(),
+            errors: BTreeMap::new(),
+            dead: BTreeMap::new(),
+            missed: BTreeSet::new(),
+            expiry: BTreeMap::new(),
         };
         Self {
             inner: Arc::new(Mutex::new(inner)),
@@ -103,21 +119,9 @@ impl Memory {
     ) -> Result<(), Error> {
         let now = self.now();
         self.inner(|inner| {
-            outlet.lane(|lane| {
-                for (seq, settlement) in settled {
-                    match settlement {
-                        Settlement::Retry { delay, .. } => {
-                            lane.retry(seq, now.after(delay));
-                            continue;
-                        }
-                        Settlement::Delivered
-                        | Settlement::Answered { .. }
-                        | Settlement::Withdrawn { .. } => lane.delivered(seq),
-                        Settlement::Dead { .. } => lane.dead(seq),
-                    }
-                    inner.shrinking.settled(seq.0, &outlet.name);
-                }
-            });
+            for (seq, settlement) in settled {
+                inner.settle(now, outlet, seq, settlement);
+            }
         });
         outlet.wake();
         Ok(())
@@ -153,17 +157,56 @@ impl Memory {
             outlet.lane(|lane| {
                 inner.refill(&outlet.name, lane);
                 let handed = lane.claim(max, now).into_iter();
-                let claimed = handed.map(|handed| Claimed {
-                    seq: handed.seq,
-                    body: handed.body.unwrap_or_else(|| inner.body(handed.seq).into()),
-                    emitted_at: handed.emitted_at,
-                    attempts: handed.attempts,
-                    last_error: None,
-                    undoes_nothing: false,
+                let claimed = handed.map(|handed| {
+                    let place = Place { seq: handed.seq, destination: outlet.name.clone() };
+                    Claimed {
+                        seq: handed.seq,
+                        body: handed.body.unwrap_or_else(|| inner.as_sent(&place)),
+                        emitted_at: handed.emitted_at,
+                        attempts: handed.attempts,
+                        last_error: inner.errors.get(&place).map(|error| error.as_str().into()),
+                        undoes_nothing: handed.undoes && !inner.has_arrived(&place),
+                    }
                 });
                 Ok(claimed.collect())
             })
         })
+    }
+
+    pub(super) async fn dead_letters(
+        &self,
+        destination: Option<Name>,
+        after: Option<Place>,
+        max: usize,
+    ) -> Result<Vec<DeadLetter>, Error> {
+        Ok(self.inner(|inner| {
+            let wanted = |place: &Place| {
+                destination.as_ref().is_none_or(|wanted| *wanted == place.destination)
+                    && after.as_ref().is_none_or(|after| place > after)
+            };
+            let found = inner.dead.iter().filter(|(place, _)| wanted(place)).take(max);
+            found.map(|(_, row)| DeadLetter::from(row.clone())).collect()
+        }))
+    }
+
+    pub(super) async fn redrive(
+        &self,
+        outlet: &Arc<Outlet>,
+        seq: EventSeq,
+        redrive: Redrive,
+    ) -> Result<(), LetterError> {
+        let now = self.now();
+        self.inner(|inner| inner.redrive(now, outlet, seq, redrive))?;
+        outlet.wake();
+        Ok(())
+    }
+
+    pub(super) async fn discard(&self, place: &Place) -> Result<(), LetterError> {
+        self.inner(|inner| inner.dead.remove(place).map(|_| inner.missed.insert(place.clone())))
+            .ok_or(LetterError::NotDead)?;
+        let outlet = self.outlets.get(&place.destination);
+        outlet.into_iter().for_each(|outlet| outlet.lane(|lane| lane.discarded(1)));
+        Ok(())
     }
 
     pub(super) async fn history(
@@ -252,7 +295,18 @@ impl Inner {
                 return;
             }
             if event.destinations.contains(destination) {
-                lane.offer(*seq, self.group(&event.target, *seq), *at, event.body.as_str().into());
+                let offered = Offered {
+                    seq: *seq,
+                    group: self.group(&event.target, *seq),
+                    emitted_at: *at,
+                    undoes: undoes(event),
+                    body: event.body.as_str().into(),
+                };
+                let place = Place { seq: *seq, destination: destination.clone() };
+                match self.dead.contains_key(&place) || self.missed.contains(&place) {
+                    true => lane.offer_with_row(&offered),
+                    false => lane.offer(offered),
+                }
             } else {
                 lane.skip_to(*seq);
             }
@@ -265,14 +319,14 @@ impl Inner {
     }
 
     fn body(&self, seq: EventSeq) -> &str {
-        let at = self.events.partition_point(|(known, ..)| *known < seq);
-        &self.events[at].2.body
+        &self.event(seq).2.body
     }
 
     fn cancel(&mut self, seq: EventSeq, outlets: &Outlets) {
         let left = self.shrinking.get(seq.0).into_iter().flat_map(|open| &open.left);
         for outlet in left.filter_map(|name| outlets.get(name)) {
             outlet.lane(|lane| lane.cancel(seq));
+            self.missed.insert(Place { seq, destination: outlet.name.clone() });
         }
         self.shrinking.remove(seq.0);
     }
@@ -313,16 +367,139 @@ impl Inner {
             if event.adds {
                 unsent.remove(&event.target).into_iter().flatten().for_each(|seq| self.cancel(seq, outlets));
             }
-            let seq = EventSeq(self.events.len() as i64 + 1);
-            if event.may_shrink {
-                let (target, left) = (event.target.clone(), event.destinations.to_vec());
-                let group = self.group(&target, seq);
-                self.shrinking.add(seq.0, Open { target, group, left });
-            }
-            for outlet in event.destinations.iter().filter_map(|name| outlets.get(name)) {
-                outlet.lane(|lane| lane.given(1));
-            }
-            self.events.push((seq, now, event));
+            self.put_event(now, event, outlets);
         }
     }
+
+    fn put_event(&mut self, now: Time, event: NewEvent, outlets: &Outlets) {
+        let seq = EventSeq(self.events.len() as i64 + 1);
+        let mut left = Vec::new();
+        self.events.push((seq, now, event.clone()));
+        for outlet in event.destinations.iter().filter_map(|name| outlets.get(name)) {
+            let place = Place { seq, destination: outlet.name.clone() };
+            if undoes(&event) && self.fired(&place).next().is_none() {
+                self.withdraw(now, &place, withdrawn::NEVER_GIVEN);
+                outlet.lane(|lane| lane.given(1, 1, 0));
+                self.missed.insert(place);
+            } else if outlet.is_full(0) {
+                self.bury(now, &place, 0, BACKLOG_FULL.to_owned());
+                outlet.lane(|lane| lane.given(1, 1, 1));
+            } else {
+                outlet.lane(|lane| lane.given(1, 0, 0));
+                left.push(place.destination);
+            }
+        }
+        if event.may_shrink && !left.is_empty() {
+            let target = event.target;
+            let group = self.group(&target, seq);
+            self.shrinking.add(seq.0, Open { target, group, left });
+        }
+    }
+
+    fn settle(&mut self, now: Time, outlet: &Outlet, seq: EventSeq, settlement: Settlement) {
+        if !outlet.lane(|lane| lane.is_open(seq)) {
+            return;
+        }
+        let place = Place { seq, destination: outlet.name.clone() };
+        match settlement {
+            Settlement::Retry { delay, error } => {
+                self.errors.insert(place, error);
+                return outlet.lane(|lane| lane.retry(seq, now.after(delay)));
+            }
+            Settlement::Delivered | Settlement::Answered { .. } => {
+                self.missed.remove(&place);
+                outlet.lane(|lane| lane.delivered(seq));
+            }
+            Settlement::Withdrawn { reason } => {
+                self.withdraw(now, &place, &reason);
+                outlet.lane(|lane| lane.delivered(seq));
+            }
+            Settlement::Dead { error } => {
+                let attempts = outlet.lane(|lane| match lane.row(seq, End::Dead) {
+                    lane::Row::Put { attempts } => attempts,
+                    _ => 0,
+                });
+                self.bury(now, &place, attempts, error);
+                outlet.lane(|lane| lane.dead(seq));
+            }
+        }
+        self.errors.remove(&place);
+        self.shrinking.settled(seq.0, &outlet.name);
+    }
+
+    fn bury(&mut self, now: Time, place: &Place, attempts: u32, error: String) {
+        let (_, emitted_at, _) = self.event(place.seq);
+        let emitted_at = *emitted_at;
+        let (place, event) = (place.clone(), self.as_sent(place));
+        let row = Row { place: place.clone(), emitted_at, attempts, error, given_up_at: now, event };
+        self.dead.insert(place, row);
+    }
+
+    fn withdraw(&mut self, now: Time, place: &Place, reason: &str) {
+        let (_, _, event) = self.event(place.seq);
+        let body = withdrawn::record(now, &event.body, &place.destination, reason);
+        let targets = vec![event.target.clone()];
+        self.records.push((now, super::Record { targets, body }));
+    }
+
+    fn redrive(
+        &mut self,
+        now: Time,
+        outlet: &Outlet,
+        seq: EventSeq,
+        redrive: Redrive,
+    ) -> Result<(), LetterError> {
+        let place = Place { seq, destination: outlet.name.clone() };
+        let row = self.dead.get(&place).ok_or(LetterError::NotDead)?;
+        if let Some(expiry) = redrive.check(&row.event, now)? {
+            self.expiry.insert(place.clone(), expiry);
+        }
+        let Some(Row { attempts, error, .. }) = self.dead.remove(&place) else { return Ok(()) };
+        let (_, _, event) = self.event(seq);
+        let (target, shrinks, undoes) = (event.target.clone(), event.may_shrink, undoes(event));
+        let group = self.group(&target, seq);
+        if shrinks {
+            self.shrinking.add(seq.0, Open { target, group, left: vec![outlet.name.clone()] });
+        }
+        self.errors.insert(place, error);
+        outlet.lane(|lane| lane.redrive(Waiting { seq, group, emitted_at: now, undoes, attempts, due: now }));
+        Ok(())
+    }
+
+    /// The `on_firing` events of the same episode that a destination was given.
+    fn fired<'a>(&'a self, place: &'a Place) -> impl Iterator<Item = EventSeq> + 'a {
+        let (_, _, undoes) = self.event(place.seq);
+        let of_episode = move |event: &NewEvent| match (&event.part, &undoes.part) {
+            (Some(one), Some(other)) => {
+                one.phase == Phase::Firing && one.episode == other.episode && event.target == undoes.target
+            }
+            _ => false,
+        };
+        let given = self.events.iter().filter(move |(seq, _, event)| {
+            *seq < place.seq && of_episode(event) && event.destinations.contains(&place.destination)
+        });
+        given.map(|(seq, ..)| *seq)
+    }
+
+    /// Whether one of these has arrived there; all that were given have been settled by now.
+    fn has_arrived(&self, place: &Place) -> bool {
+        self.fired(place).any(|seq| {
+            let place = Place { seq, destination: place.destination.clone() };
+            !self.dead.contains_key(&place) && !self.missed.contains(&place)
+        })
+    }
+
+    fn event(&self, seq: EventSeq) -> &(EventSeq, Time, NewEvent) {
+        &self.events[self.events.partition_point(|(known, ..)| *known < seq)]
+    }
+
+    fn as_sent(&self, place: &Place) -> Arc<str> {
+        let body = self.body(place.seq);
+        let rewritten = self.expiry.get(place).and_then(|at| expiry::rewrite(body, *at).ok());
+        rewritten.map_or_else(|| body.into(), Into::into)
+    }
+}
+
+fn undoes(event: &NewEvent) -> bool {
+    event.part.as_ref().is_some_and(|part| part.phase == Phase::Resolved)
 }

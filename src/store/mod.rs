@@ -10,17 +10,28 @@
 //! now, and never two events about the same target at once, so a destination receives the events of a
 //! target in their order.
 //!
+//! What undoes follows what was done: an `on_resolved` event goes only to destinations at which an
+//! `on_firing` event of its episode arrived. The lane's order lets it wait for them. Evidence is, beside
+//! the state of each target, the list of the `on_firing` events of its open episodes, each with its route:
+//! routes tell who was given them, and rows who never got them. The list goes over to the event that
+//! undoes, and rows that say *never arrived* outlive their events until nobody can ask for them. So
+//! nothing is written when an event arrives, nothing is read where a destination has no such row, and
+//! what was pruned counts as arrived. See [`Claimed::undoes_nothing`].
+//!
 //! What may make capacity less is *unsent* as long as a destination has not settled it. A transaction
 //! about its target is told of it, and cancels it with an event that adds capacity.
 
 mod clock;
+mod expiry;
 mod lane;
+mod letters;
 mod memory;
 mod outlets;
 mod shrinking;
 mod sqlite;
 #[cfg(test)]
 mod tests;
+mod withdrawn;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -34,8 +45,9 @@ use crate::domain::name::Name;
 use crate::domain::state::{AlertKey, TargetState};
 use crate::domain::target::TargetKey;
 use crate::domain::time::Time;
-use crate::domain::verdict::Verdict;
+use crate::domain::verdict::{Phase, Verdict};
 
+pub use letters::{DeadLetter, LetterError, Place, Redrive};
 pub use memory::Memory;
 use outlets::Outlet;
 pub use sqlite::Sqlite;
@@ -118,8 +130,19 @@ pub struct NewEvent {
     pub adds: bool,
     /// Whether it may make capacity less.
     pub may_shrink: bool,
+    /// Which end of which episode it is about, where what undoes has to follow what was done.
+    pub part: Option<Part>,
     /// The event, encoded once.
     pub body: String,
+}
+
+/// One end of an episode.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Part {
+    /// Which end.
+    pub phase: Phase,
+    /// The episode's id.
+    pub episode: String,
 }
 
 /// The store's number of an event; it rises in the order of the commits.
@@ -133,7 +156,7 @@ pub struct Claimed {
     pub seq: EventSeq,
     /// The event, as it was encoded.
     pub body: Arc<str>,
-    /// When it was emitted.
+    /// When it was emitted; when it was redriven, if it was a dead letter since.
     pub emitted_at: Time,
     /// How often it was tried before.
     pub attempts: u32,
@@ -291,6 +314,68 @@ impl Store {
     pub async fn claim(&self, destination: &Name, max: usize) -> Result<Vec<Claimed>, Error> {
         let outlet = self.outlet(destination)?;
         each!(self, store => store.claim(outlet, max).await)
+    }
+
+    /// Bounds what a destination may have undelivered: with as many, what it is given is a dead letter at
+    /// once, and nobody else has to wait for it. `None` is no bound.
+    ///
+    /// # Errors
+    /// The store was not opened for the destination.
+    pub fn bound(&self, destination: &Name, most: Option<u64>) -> Result<(), Error> {
+        self.outlet(destination)?.bound(most);
+        Ok(())
+    }
+
+    /// Deliveries of all destinations that are neither settled nor given up. Costs nearly nothing.
+    pub fn undelivered(&self) -> u64 {
+        each!(self, store => store.outlets()).values().map(|outlet| outlet.lane(|lane| lane.left())).sum()
+    }
+
+    /// Up to `max` dead letters, of one destination or of all, also of those that are configured no more:
+    /// the oldest first, from behind `after` on. A page that is full may have others behind it.
+    ///
+    /// # Errors
+    /// If the store cannot be read.
+    pub async fn dead_letters(
+        &self,
+        destination: Option<&Name>,
+        after: Option<&Place>,
+        max: usize,
+    ) -> Result<Vec<DeadLetter>, Error> {
+        each!(self, store => store.dead_letters(destination.cloned(), after.cloned(), max).await)
+    }
+
+    /// One dead letter, if it is one.
+    ///
+    /// # Errors
+    /// If the store cannot be read.
+    pub async fn dead_letter(&self, place: &Place) -> Result<Option<DeadLetter>, Error> {
+        let before = Place { seq: EventSeq(place.seq.0.saturating_sub(1)), ..place.clone() };
+        let found = self.dead_letters(Some(&place.destination), Some(&before), 1).await?;
+        Ok(found.into_iter().find(|letter| letter.place == *place))
+    }
+
+    /// Sends a dead letter once more: the same event with its id and `sequence`. It takes its place by the
+    /// order of its target's events among those that this destination has not settled; what came later
+    /// and is settled by now stays before it, so consumers that look at `sequence` may ignore it. Its age
+    /// counts from now. When this returns `Ok`, it is on disk.
+    ///
+    /// # Errors
+    /// Nothing has changed; [`LetterError`] says why.
+    pub async fn redrive(&self, place: &Place, redrive: Redrive) -> Result<(), LetterError> {
+        let outlet = self
+            .outlet(&place.destination)
+            .map_err(|_| LetterError::NotConfigured(place.destination.clone()))?;
+        each!(self, store => store.redrive(outlet, place.seq, redrive).await)
+    }
+
+    /// Throws a dead letter away: it is not sent any more, and what would undo it is withdrawn. When this
+    /// returns `Ok`, it is on disk.
+    ///
+    /// # Errors
+    /// Nothing has changed; [`LetterError`] says why.
+    pub async fn discard(&self, place: &Place) -> Result<(), LetterError> {
+        each!(self, store => store.discard(place).await)
     }
 
     /// Says what became of deliveries. When this returns `Ok`, it is on disk.

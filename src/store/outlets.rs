@@ -1,6 +1,7 @@
 //! The lanes of all destinations, and how their workers are woken.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::Notify;
@@ -17,6 +18,8 @@ pub struct Outlet {
     pub name: Name,
     /// The store's number of it.
     pub number: i64,
+    /// The most deliveries that it may have undelivered.
+    most: AtomicU64,
     lane: Mutex<Lane>,
     woken: Notify,
 }
@@ -27,7 +30,19 @@ pub type Outlets = Arc<BTreeMap<Name, Arc<Outlet>>>;
 impl Outlet {
     /// An outlet with a lane.
     pub fn new(name: Name, number: i64, lane: Lane) -> Self {
-        Self { name, number, lane: Mutex::new(lane), woken: Notify::new() }
+        let most = AtomicU64::new(u64::MAX);
+        Self { name, number, most, lane: Mutex::new(lane), woken: Notify::new() }
+    }
+
+    /// Sets how many deliveries may be undelivered here.
+    pub fn bound(&self, most: Option<u64>) {
+        self.most.store(most.unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+
+    /// Whether there is no room for one more, with so many more that are about to be committed.
+    pub fn is_full(&self, more: u64) -> bool {
+        let most = self.most.load(Ordering::Relaxed);
+        most != u64::MAX && self.lane(|lane| lane.left()).saturating_add(more) >= most
     }
 
     /// Looks at the lane. Never held across IO.

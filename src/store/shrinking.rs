@@ -3,6 +3,7 @@
 //! Most targets have none, so a store that has none at all finds that out at once.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::hash::Hash;
 
 use super::lane::Group;
@@ -38,10 +39,17 @@ impl<T: Clone + Eq + Hash> Shrinking<T> {
         self.events.is_empty()
     }
 
-    /// Adds an event; events of a target come in their order.
+    /// Adds an event, or destinations of one that is known.
     pub fn add(&mut self, seq: i64, open: Open<T>) {
-        self.of_target.entry(open.target.clone()).or_default().push(seq);
-        self.events.insert(seq, open);
+        // Those of a target come in their order, but for what is redriven.
+        let seqs = self.of_target.entry(open.target.clone()).or_default();
+        if let Err(at) = seqs.binary_search(&seq) {
+            seqs.insert(at, seq);
+        }
+        match self.events.entry(seq) {
+            Entry::Vacant(entry) => drop(entry.insert(open)),
+            Entry::Occupied(mut entry) => entry.get_mut().left.extend(open.left),
+        }
     }
 
     /// Those of a target, in their order.
@@ -77,9 +85,6 @@ impl<T: Clone + Eq + Hash> Shrinking<T> {
 
     /// Takes over what a batch has added.
     pub fn merge(&mut self, added: Self) {
-        self.events.extend(added.events);
-        for (target, seqs) in added.of_target {
-            self.of_target.entry(target).or_default().extend(seqs);
-        }
+        added.events.into_iter().for_each(|(seq, open)| self.add(seq, open));
     }
 }

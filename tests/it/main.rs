@@ -9,6 +9,7 @@ mod guards;
 mod layers;
 mod serve;
 mod store;
+mod storm;
 mod support;
 mod survival;
 mod webhook;

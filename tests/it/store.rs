@@ -342,3 +342,69 @@ async fn a_pause_survives_a_restart_and_lets_go_when_it_is_ended() {
     assert!(second.pauses().is_empty());
     store.close().await;
 }
+
+/// Of an episode with two scale-outs, through the engine: whether its scale-in has anything to undo.
+async fn undoes_nothing(ends: [Settlement; 2]) -> bool {
+    let dir = tempfile::tempdir().expect("a directory");
+    let start = wall_clock();
+    let mut store = sqlite(dir.path());
+    for (pods, end) in (1..).zip(ends) {
+        let alerts: Vec<_> = (0..pods).map(|pod| (0, pod, true, 1)).collect();
+        assert_eq!(post(&bridge(dir.path(), &store), &body(start, &alerts, false)).await.events, 1);
+        let claimed = store.claim(&journal(), 10).await.expect("a claim");
+        store.settle(&journal(), vec![(claimed[0].seq, end)]).await.expect("settled");
+        store.close().await;
+        store = sqlite(dir.path());
+        while store.prune(Duration::ZERO, Duration::ZERO).await.expect("pruned") {}
+    }
+    let closed = body(start, &[(0, 0, false, 1), (0, 1, false, 1)], false);
+    assert_eq!(post(&bridge(dir.path(), &store), &closed).await.events, 1);
+    let claimed = store.claim(&journal(), 10).await.expect("a claim");
+    assert!(claimed[0].body.contains("scale_in"), "{}", claimed[0].body);
+    store.close().await;
+    claimed[0].undoes_nothing
+}
+
+#[tokio::test]
+async fn a_scale_in_follows_any_scale_out_of_its_episode_that_arrived() {
+    let dead = || Settlement::Dead { error: "refused".into() };
+    assert!(!undoes_nothing([Settlement::Delivered, Settlement::Delivered]).await);
+    assert!(!undoes_nothing([dead(), Settlement::Delivered]).await);
+    assert!(!undoes_nothing([Settlement::Delivered, dead()]).await);
+    assert!(undoes_nothing([dead(), dead()]).await);
+}
+
+/// What comes due while the store is locked is decided when it is free again.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_comes_due_while_the_store_is_locked_comes_by_itself_later() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let begin = wall_clock();
+    let store = sqlite(dir.path());
+    let first = bridge(dir.path(), &store);
+    let request = PauseRequest {
+        rule: None,
+        target: None,
+        direction: None,
+        ends_after: Some(Duration::from_millis(300)),
+        author: "ana".into(),
+        reason: "the database moves".into(),
+    };
+    first.pause(request).await.expect("a pause");
+    let fired = post(&first, &body(begin, &[(0, 0, true, 1)], false)).await;
+    assert_eq!(fired.verdicts.get(&Verdict::Paused), Some(&1));
+    let other = rusqlite::Connection::open(dir.path().join("bridge.db")).expect("a database");
+    other.execute_batch("BEGIN IMMEDIATE").expect("a lock");
+    let failed = async || first.come_due().await.is_err().then_some(());
+    eventually("a refusal", failed).await;
+    assert_eq!(store.backlog(&journal()).pending, 0);
+    let stop = CancellationToken::new();
+    let running = tokio::spawn({
+        let (first, stop) = (first.clone(), stop.clone());
+        async move { first.run(&stop).await }
+    });
+    other.execute_batch("ROLLBACK").expect("an end");
+    eventually("the event", async || (store.backlog(&journal()).pending == 1).then_some(())).await;
+    stop.cancel();
+    running.await.expect("an end");
+    store.close().await;
+}

@@ -340,3 +340,40 @@ async fn metrics_are_openmetrics_and_name_no_alert() {
     }
     assert!(!text.contains("web-0") && !text.contains("nodegroup"));
 }
+
+/// The journal is a directory for a while, so nothing can be delivered.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_backlog_at_its_limit_is_a_503_until_it_is_smaller() {
+    let mut bridge = Bridge::new(CONFIG, RULES);
+    bridge.env("SCALEBRIDGE__DELIVERY__MAX_BACKLOG", "2");
+    let journal = bridge.dir().join("events.jsonl");
+    std::fs::create_dir(&journal).expect("a directory");
+    bridge.run().await;
+    let post = |group: &str| bridge.post(notification(&[pending(group, "a")]));
+    for group in ["one", "two"] {
+        assert_eq!(post(group).await.verdicts(), json!({ "emitted": 1 }));
+    }
+    let refused = post("three").await;
+    assert_eq!(refused.status, 503, "{}", refused.body);
+    assert_eq!(refused.headers.get("retry-after").map(String::as_str), Some("1"));
+    assert!(refused.body.contains("delivery.max_backlog"), "{}", refused.body);
+    std::fs::remove_dir(&journal).expect("no directory any more");
+    eventually("room", async || (post("three").await.status == 200).then_some(())).await;
+    assert_eq!(bridge.events().await.len(), 3);
+}
+
+/// One that is full does not keep its neighbour from anything.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_destination_has_dead_letters_and_the_others_get_theirs() {
+    let full = "full: { file: { path: full }, max_backlog: 1 }";
+    let config = CONFIG.replace("destinations:\n", &format!("destinations:\n  {full}\n"));
+    let mut bridge = Bridge::new(&config, &RULES.replace("[journal]", "[journal, full]"));
+    std::fs::create_dir(bridge.dir().join("full")).expect("a directory");
+    bridge.run().await;
+    for group in ["one", "two", "three"] {
+        let answer = bridge.post(notification(&[pending(group, "a")])).await;
+        assert_eq!(answer.verdicts(), json!({ "emitted": 1 }));
+    }
+    assert_eq!(bridge.events().await.len(), 3);
+    assert_eq!(bridge.metric("scalebridge_dead_letters{destination=\"full\"}").await, 2.0);
+}

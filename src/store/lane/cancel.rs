@@ -23,7 +23,9 @@ impl Lane {
     /// One that is on its way may still arrive, but is not tried again; until it is settled its target
     /// waits. Called when a row or the cursor tells it to whoever opens the store next.
     pub fn cancel(&mut self, seq: EventSeq) {
+        self.missed += 1;
         if seq.0 > self.read_to {
+            self.left = self.left.saturating_sub(1);
             self.ahead.insert(seq.0, Ahead::Settled);
             return;
         }
@@ -48,7 +50,7 @@ impl Lane {
     }
 
     /// Whether the delivery is handed out. The first of a target is, unless it is ready or waits.
-    fn is_out(&self, seq: i64) -> bool {
+    pub(super) fn is_out(&self, seq: i64) -> bool {
         let first = self.group_of(seq).and_then(|group| self.groups.get(&group)?.front().copied());
         first == Some(seq)
             && self.is_open(EventSeq(seq))

@@ -9,6 +9,7 @@
 
 mod cancel;
 mod progress;
+mod redrive;
 #[cfg(test)]
 mod tests;
 
@@ -56,6 +57,13 @@ pub struct Lane {
     ready: BTreeSet<i64>,
     /// What is known of deliveries that the window has not reached.
     ahead: BTreeMap<i64, Ahead>,
+    /// How many deliveries that the window has not reached are settled, beside those in `ahead`: their rows
+    /// say which. Below zero while one is read before its commit is made known.
+    settled_ahead: i64,
+    /// Deliveries that are neither settled nor given up.
+    left: u64,
+    /// Rows of what was cancelled or discarded: with the dead letters, all that never arrived.
+    missed: u64,
     /// Targets of which nothing is handed out while a transaction looks at what was not sent yet.
     withheld: HashSet<Group>,
 }
@@ -64,6 +72,7 @@ pub struct Lane {
 struct Slot {
     group: Group,
     emitted_at: Time,
+    undoes: bool,
     /// `None` when settled, until the cursor passes it.
     body: Option<Arc<str>>,
 }
@@ -71,7 +80,9 @@ struct Slot {
 #[derive(Debug, Clone, Copy)]
 struct Retry {
     group: Group,
+    /// When it was emitted, or redriven.
     emitted_at: Time,
+    undoes: bool,
     attempts: u32,
     /// Until when, if its time has not come.
     waits: Option<Time>,
@@ -83,10 +94,48 @@ struct Retry {
 /// when the window comes to it.
 #[derive(Debug, Clone, Copy)]
 enum Ahead {
-    /// Given up or cancelled.
+    /// Cancelled.
     Settled,
-    /// Tried, or parked.
-    Retry { attempts: u32, due: Time },
+    /// Tried, parked or redriven.
+    Retry { emitted_at: Time, attempts: u32, due: Time },
+}
+
+/// An event for the window.
+#[derive(Debug, Clone)]
+pub struct Offered {
+    pub seq: EventSeq,
+    pub group: Group,
+    pub emitted_at: Time,
+    /// Whether it undoes what earlier events have done, so that it may find nothing to undo.
+    pub undoes: bool,
+    pub body: Arc<str>,
+}
+
+/// A delivery with a row, that is to be tried.
+#[derive(Debug, Clone, Copy)]
+pub struct Waiting {
+    pub seq: EventSeq,
+    pub group: Group,
+    /// When it was emitted, or redriven.
+    pub emitted_at: Time,
+    pub undoes: bool,
+    pub attempts: u32,
+    pub due: Time,
+}
+
+/// How a delivery ends, as far as a lane cares.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum End {
+    /// It arrived.
+    Arrived,
+    /// It arrived, and its answer is kept.
+    Answered,
+    /// It is not to be sent.
+    Withdrawn,
+    /// It is tried again.
+    Retry,
+    /// It is given up.
+    Dead,
 }
 
 /// What a lane hands out; a body that is not in memory has to be read.
@@ -95,6 +144,8 @@ pub struct Handed {
     pub seq: EventSeq,
     pub body: Option<Arc<str>>,
     pub emitted_at: Time,
+    /// Whether it undoes something.
+    pub undoes: bool,
     pub attempts: u32,
 }
 
@@ -105,10 +156,10 @@ pub enum Row {
     None,
     /// There was a row, and it is not needed any more.
     Delete,
-    /// A row with this many attempts.
-    Retry { attempts: u32 },
-    /// A row of a dead letter with this many attempts.
-    Dead { attempts: u32 },
+    /// A row that tells how it ended, with this many attempts.
+    Put { attempts: u32 },
+    /// The row says that it was cancelled, but it arrived.
+    Arrived { attempts: u32 },
 }
 
 impl Lane {
@@ -124,26 +175,39 @@ impl Lane {
             groups: HashMap::new(),
             ready: BTreeSet::new(),
             ahead: BTreeMap::new(),
+            settled_ahead: 0,
+            left: position.given - position.passed.min(position.given),
+            missed: 0,
             withheld: HashSet::new(),
         }
     }
 
     /// A delivery that waits for another try, read when the store is opened; to be called in the order
     /// of the events.
-    pub fn restore(&mut self, seq: EventSeq, group: Group, emitted_at: Time, attempts: u32, due: Time) {
+    pub fn restore(&mut self, waiting: Waiting) {
+        let Waiting { seq, group, emitted_at, undoes, attempts, due } = waiting;
         if seq.0 > self.read_to {
             // Earlier ones of its target may have no row.
-            self.ahead.insert(seq.0, Ahead::Retry { attempts, due });
+            self.ahead.insert(seq.0, Ahead::Retry { emitted_at, attempts, due });
         } else {
-            self.wait_for(seq.0, Retry { group, emitted_at, attempts, waits: Some(due), cancelled: false });
+            self.left += 1;
+            let waits = Some(due);
+            self.wait_for(seq.0, Retry { group, emitted_at, undoes, attempts, waits, cancelled: false });
         }
     }
 
-    /// A delivery with a row that says that it is settled, read when the store is opened.
-    pub fn restore_settled(&mut self, seq: EventSeq) {
-        if seq.0 > self.read_to {
-            self.ahead.insert(seq.0, Ahead::Settled);
-        }
+    /// A delivery that was cancelled, with a row above the cursor; read when the store is opened.
+    pub fn restore_cancelled(&mut self, seq: EventSeq) {
+        self.ahead.insert(seq.0, Ahead::Settled);
+        self.left = self.left.saturating_sub(1);
+    }
+
+    /// So many deliveries above the cursor have rows that say that they are settled, and so many at all
+    /// were cancelled or discarded; read when the store is opened.
+    pub fn restore_counts(&mut self, settled: u64, missed: u64) {
+        self.settled_ahead = i64::try_from(settled).unwrap_or(i64::MAX);
+        self.left = self.left.saturating_sub(settled);
+        self.missed = missed;
     }
 
     /// Puts what waits for another try at the end of its target's order.
@@ -153,9 +217,13 @@ impl Lane {
         self.retries.insert(seq, retry);
     }
 
-    /// Counts deliveries that were committed.
-    pub fn given(&mut self, count: u64) {
+    /// Counts deliveries that were committed; so many of them have rows that say that they are settled, and
+    /// so many of these are dead letters.
+    pub fn given(&mut self, count: u64, settled: u64, dead: u64) {
         self.position.given += count;
+        self.position.dead += dead;
+        self.left += count.saturating_sub(settled);
+        self.settled_ahead = self.settled_ahead.saturating_add_unsigned(settled);
     }
 
     /// How far the window reaches.
@@ -175,27 +243,46 @@ impl Lane {
     }
 
     /// Puts an event into the window. Events come in their order, each once.
-    pub fn offer(&mut self, seq: EventSeq, group: Group, emitted_at: Time, body: Arc<str>) {
+    pub fn offer(&mut self, offered: Offered) {
+        let Offered { seq, group, emitted_at, undoes, body } = offered;
         if seq.0 <= self.read_to {
             return;
         }
         self.read_to = seq.0;
         if let Some(known) = self.ahead.remove(&seq.0) {
-            self.window.insert(seq.0, Slot { group, emitted_at, body: None });
-            if let Ahead::Retry { attempts, due } = known {
-                let retry = Retry { group, emitted_at, attempts, waits: Some(due), cancelled: false };
-                self.wait_for(seq.0, retry);
-            }
-            self.advance();
-            return;
+            return self.put_known(seq.0, Slot { group, emitted_at, undoes, body: None }, known);
         }
         self.window_bytes += body.len();
-        self.window.insert(seq.0, Slot { group, emitted_at, body: Some(body) });
+        self.window.insert(seq.0, Slot { group, emitted_at, undoes, body: Some(body) });
         let queue = self.groups.entry(group).or_default();
         queue.push_back(seq.0);
         if queue.len() == 1 {
             self.ready.insert(seq.0);
         }
+    }
+
+    /// The same of an event whose delivery has a row.
+    pub fn offer_with_row(&mut self, offered: &Offered) {
+        let &Offered { seq, group, emitted_at, undoes, .. } = offered;
+        if seq.0 <= self.read_to {
+            return;
+        }
+        self.read_to = seq.0;
+        let known = self.ahead.remove(&seq.0);
+        // One that is redriven at this moment is put in its place when that is made known.
+        self.settled_ahead -= i64::from(known.is_none());
+        let known = known.unwrap_or(Ahead::Settled);
+        self.put_known(seq.0, Slot { group, emitted_at, undoes, body: None }, known);
+    }
+
+    fn put_known(&mut self, seq: i64, slot: Slot, known: Ahead) {
+        let Slot { group, undoes, .. } = slot;
+        self.window.insert(seq, slot);
+        if let Ahead::Retry { emitted_at, attempts, due } = known {
+            let waits = Some(due);
+            self.wait_for(seq, Retry { group, emitted_at, undoes, attempts, waits, cancelled: false });
+        }
+        self.advance();
     }
 
     /// Hands out up to `max` deliveries.
@@ -219,12 +306,16 @@ impl Lane {
                 continue;
             }
             // One with a row may still be in the window, until the cursor passes it.
-            let (body, emitted_at, attempts) = match (self.retries.get(&seq), self.window.get(&seq)) {
-                (Some(retry), _) => (None, retry.emitted_at, retry.attempts),
-                (None, Some(slot)) if slot.body.is_some() => (slot.body.clone(), slot.emitted_at, 0),
+            let seq = EventSeq(seq);
+            handed.push(match (self.retries.get(&seq.0), self.window.get(&seq.0)) {
+                (Some(&Retry { emitted_at, undoes, attempts, .. }), _) => {
+                    Handed { seq, body: None, emitted_at, undoes, attempts }
+                }
+                (None, Some(Slot { emitted_at, undoes, body: body @ Some(_), .. })) => {
+                    Handed { seq, body: body.clone(), emitted_at: *emitted_at, undoes: *undoes, attempts: 0 }
+                }
                 (None, _) => continue,
-            };
-            handed.push(Handed { seq: EventSeq(seq), body, emitted_at, attempts });
+            });
         }
         self.ready.extend(withheld);
         handed
@@ -251,18 +342,20 @@ impl Lane {
         }
     }
 
-    /// What the store has to write for a delivery that arrived, is to be tried again (`retry`), or was
-    /// given up (`dead`). Changes nothing: [`Lane::delivered`] and its sisters follow the commit.
-    pub fn row(&self, seq: EventSeq, retry: bool, dead: bool) -> Row {
+    /// What the store has to write for a delivery that ends so. Changes nothing: [`Lane::delivered`] and
+    /// its sisters follow the commit.
+    pub fn row(&self, seq: EventSeq, end: End) -> Row {
         let known = self.retries.get(&seq.0);
         let attempts = known.map_or(0, |retry| retry.attempts).saturating_add(1);
-        match (retry, dead) {
-            // The row that tells it stays, or there was never need of one.
-            (_, false) if self.is_cancelled(seq) => Row::None,
-            (true, _) => Row::Retry { attempts },
-            (false, true) => Row::Dead { attempts },
-            (false, false) if known.is_some() => Row::Delete,
-            (false, false) => Row::None,
+        match end {
+            End::Dead | End::Answered => Row::Put { attempts },
+            End::Arrived if self.is_cancelled(seq) => Row::Arrived { attempts },
+            // The row that tells it stays.
+            _ if self.is_cancelled(seq) => Row::None,
+            End::Retry => Row::Put { attempts },
+            End::Withdrawn => Row::Put { attempts: attempts - 1 },
+            End::Arrived if known.is_some() => Row::Delete,
+            End::Arrived => Row::None,
         }
     }
 
@@ -303,8 +396,8 @@ impl Lane {
             && let Some(body) = slot.body.take()
         {
             self.window_bytes -= body.len();
-            let (group, emitted_at) = (slot.group, slot.emitted_at);
-            let retry = Retry { group, emitted_at, attempts: 0, waits: None, cancelled: false };
+            let Slot { group, emitted_at, undoes, .. } = *slot;
+            let retry = Retry { group, emitted_at, undoes, attempts: 0, waits: None, cancelled: false };
             self.retries.insert(seq, retry);
         }
     }
@@ -317,6 +410,7 @@ impl Lane {
     fn finish(&mut self, seq: i64) {
         // What is settled twice would let the next of its target out twice.
         let Some(group) = self.group_of(seq).filter(|_| self.is_open(EventSeq(seq))) else { return };
+        self.left = self.left.saturating_sub(1);
         self.retries.remove(&seq);
         if let Some(slot) = self.window.get_mut(&seq) {
             self.window_bytes -= slot.body.take().map_or(0, |body| body.len());

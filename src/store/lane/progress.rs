@@ -28,9 +28,9 @@ impl Lane {
 
     /// Where the lane will stand when `settled` have been settled or got a row, `dead` of them given
     /// up, and `given` more deliveries have been committed: what is written in the same transaction.
-    pub fn position_after(&self, settled: &HashSet<i64>, dead: u64, given: u64) -> Position {
+    pub fn position_after(&self, settled: &HashSet<i64>, dead: i64, given: u64) -> Position {
         let mut after = self.position;
-        after.dead += dead;
+        after.dead = after.dead.saturating_add_signed(dead);
         after.given += given;
         for (seq, slot) in &self.window {
             if slot.body.is_some() && !settled.contains(seq) {
@@ -74,6 +74,21 @@ impl Lane {
         unsettled.map(|slot| slot.emitted_at).into_iter().chain(retried).min()
     }
 
+    /// Deliveries that are neither settled nor given up, without counting them.
+    pub fn left(&self) -> u64 {
+        self.left
+    }
+
+    /// Whether some of what this destination was given may never have arrived.
+    pub fn has_missed(&self) -> bool {
+        self.position.dead + self.missed > 0
+    }
+
+    /// So many rows of what was cancelled or discarded are no more.
+    pub fn forgot(&mut self, count: u64) {
+        self.missed = self.missed.saturating_sub(count);
+    }
+
     /// Counts by state.
     pub fn backlog(&self) -> Backlog {
         let settled_above = self.window.values().filter(|slot| slot.body.is_none()).count() as u64;
@@ -88,6 +103,7 @@ impl Lane {
             .chain(ahead)
             .partition(|attempts| *attempts == 0);
         let told = self.position.passed + settled_above + self.ahead.len() as u64;
+        let told = told.saturating_add_signed(self.settled_ahead);
         Backlog {
             pending: self.position.given.saturating_sub(told) + parked.len() as u64,
             retrying: retrying.len() as u64,

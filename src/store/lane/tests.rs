@@ -7,11 +7,19 @@ fn at(seconds: i64) -> Time {
     Time::from_millis(seconds * 1000)
 }
 
+fn offered(seq: i64, group: Group) -> Offered {
+    Offered { seq: EventSeq(seq), group, emitted_at: at(0), undoes: false, body: "{}".into() }
+}
+
+fn waiting(seq: i64, group: Group, attempts: u32, due: i64) -> Waiting {
+    Waiting { seq: EventSeq(seq), group, emitted_at: at(0), undoes: false, attempts, due: at(due) }
+}
+
 fn lane(groups: &[Group]) -> Lane {
     let mut lane = Lane::new(Position::default());
     for (index, group) in groups.iter().enumerate() {
-        lane.offer(EventSeq(index as i64 + 1), *group, at(0), "{}".into());
-        lane.given(1);
+        lane.offer(offered(index as i64 + 1, *group));
+        lane.given(1, 0, 0);
     }
     lane
 }
@@ -39,7 +47,7 @@ fn a_failed_delivery_holds_its_target_back_and_no_other() {
     assert_eq!(lane.next_due(), Some(at(5)));
     assert_eq!(lane.backlog(), Backlog { pending: 1, retrying: 1, dead: 0 });
     assert_eq!(claim(&mut lane, 5), [1]);
-    assert_eq!(lane.row(EventSeq(1), false, false), Row::Delete);
+    assert_eq!(lane.row(EventSeq(1), End::Arrived), Row::Delete);
     lane.delivered(EventSeq(1));
     assert_eq!(claim(&mut lane, 5), [2]);
 }
@@ -75,7 +83,7 @@ fn tries_are_counted_while_an_earlier_event_holds_the_cursor() {
     let mut lane = lane(&[7, 8]);
     claim(&mut lane, 0);
     for attempts in 1..4 {
-        assert_eq!(lane.row(EventSeq(2), true, false), Row::Retry { attempts });
+        assert_eq!(lane.row(EventSeq(2), End::Retry), Row::Put { attempts });
         lane.retry(EventSeq(2), at(0));
         let handed = lane.claim(10, at(0));
         assert_eq!((handed[0].seq.0, handed[0].attempts), (2, attempts));
@@ -98,7 +106,7 @@ fn what_waits_behind_a_failed_delivery_does_not_hold_the_cursor() {
     lane.delivered(EventSeq(1));
     let handed = lane.claim(10, at(5));
     assert_eq!((handed[0].seq.0, handed[0].attempts, handed.len()), (2, 0, 1));
-    assert_eq!(lane.row(EventSeq(2), false, false), Row::Delete);
+    assert_eq!(lane.row(EventSeq(2), End::Arrived), Row::Delete);
     lane.delivered(EventSeq(2));
     assert_eq!(claim(&mut lane, 5), [4]);
 }
@@ -108,7 +116,7 @@ fn a_target_that_fails_does_not_fill_the_window_for_others() {
     let mut lane = lane(&[7; WINDOW]);
     claim(&mut lane, 0);
     lane.retry(EventSeq(1), at(5));
-    lane.offer(EventSeq(WINDOW as i64 + 1), 7, at(0), "{}".into());
+    lane.offer(offered(WINDOW as i64 + 1, 7));
     assert!(!lane.has_room());
     lane.to_park(&HashSet::new()).into_iter().for_each(|seq| lane.parked(EventSeq(seq)));
     assert!(lane.has_room());
@@ -129,11 +137,11 @@ fn what_is_settled_twice_counts_once() {
 #[test]
 fn what_is_restored_comes_before_what_is_newer() {
     let mut lane = Lane::new(Position { cursor: 5, given: 6, passed: 5, dead: 0 });
-    lane.restore(EventSeq(3), 7, at(0), 2, at(10));
-    lane.offer(EventSeq(6), 7, at(0), "{}".into());
+    lane.restore(waiting(3, 7, 2, 10));
+    lane.offer(offered(6, 7));
     assert_eq!(claim(&mut lane, 9), [0i64; 0]);
     assert_eq!(claim(&mut lane, 10), [3]);
-    assert_eq!(lane.row(EventSeq(3), true, false), Row::Retry { attempts: 3 });
+    assert_eq!(lane.row(EventSeq(3), End::Retry), Row::Put { attempts: 3 });
     lane.delivered(EventSeq(3));
     assert_eq!(claim(&mut lane, 10), [6]);
 }
@@ -168,10 +176,11 @@ fn what_is_cancelled_on_its_way_may_arrive_and_is_not_tried_again() {
         claim(&mut lane, 0);
         lane.cancel(EventSeq(1));
         assert_eq!(claim(&mut lane, 0), [0i64; 0], "its target waits for it");
-        assert_eq!(lane.row(EventSeq(1), fails, false), Row::None);
         if fails {
+            assert_eq!(lane.row(EventSeq(1), End::Retry), Row::None);
             lane.retry(EventSeq(1), at(5));
         } else {
+            assert_eq!(lane.row(EventSeq(1), End::Arrived), Row::Arrived { attempts: 1 });
             lane.delivered(EventSeq(1));
         }
         assert_eq!(claim(&mut lane, 9), [2]);
@@ -193,7 +202,7 @@ fn what_is_cancelled_on_its_way_and_given_up_is_a_dead_letter() {
     let mut lane = lane(&[7, 7]);
     claim(&mut lane, 0);
     lane.cancel(EventSeq(1));
-    assert_eq!(lane.row(EventSeq(1), false, true), Row::Dead { attempts: 1 });
+    assert_eq!(lane.row(EventSeq(1), End::Dead), Row::Put { attempts: 1 });
     lane.dead(EventSeq(1));
     assert_eq!(claim(&mut lane, 0), [2]);
     assert_eq!(lane.backlog(), Backlog { pending: 1, retrying: 0, dead: 1 });
@@ -202,11 +211,11 @@ fn what_is_cancelled_on_its_way_and_given_up_is_a_dead_letter() {
 #[test]
 fn what_is_cancelled_before_the_window_reaches_it_is_passed_over() {
     let mut lane = lane(&[7]);
-    lane.given(2);
+    lane.given(2, 0, 0);
     lane.cancel(EventSeq(2));
     assert_eq!(lane.backlog(), Backlog { pending: 2, retrying: 0, dead: 0 });
-    lane.offer(EventSeq(2), 7, at(0), "{}".into());
-    lane.offer(EventSeq(3), 7, at(0), "{}".into());
+    lane.offer(offered(2, 7));
+    lane.offer(offered(3, 7));
     assert_eq!(claim(&mut lane, 0), [1]);
     lane.delivered(EventSeq(1));
     assert_eq!(claim(&mut lane, 0), [3]);
@@ -218,7 +227,7 @@ fn nothing_of_a_withheld_target_is_handed_out_until_it_is_released() {
     let mut lane = lane(&[7, 8]);
     lane.withhold(7);
     assert_eq!(claim(&mut lane, 0), [2]);
-    lane.offer(EventSeq(3), 7, at(0), "{}".into());
+    lane.offer(offered(3, 7));
     assert_eq!(claim(&mut lane, 0), [0i64; 0]);
     lane.release();
     assert_eq!(claim(&mut lane, 0), [1]);
@@ -228,11 +237,15 @@ fn nothing_of_a_withheld_target_is_handed_out_until_it_is_released() {
 #[test]
 fn what_is_restored_beyond_the_cursor_takes_its_place_in_its_targets_order() {
     let mut lane = Lane::new(Position { cursor: 0, given: 4, passed: 0, dead: 1 });
-    lane.restore(EventSeq(2), 7, at(0), 1, at(5));
-    lane.restore_settled(EventSeq(3));
+    lane.restore(waiting(2, 7, 1, 5));
+    lane.restore_counts(1, 0);
     assert_eq!(lane.backlog(), Backlog { pending: 2, retrying: 1, dead: 1 });
+    assert_eq!(lane.left(), 3);
     for seq in 1..=4 {
-        lane.offer(EventSeq(seq), 7, at(0), "{}".into());
+        match seq {
+            3 => lane.offer_with_row(&offered(3, 7)),
+            _ => lane.offer(offered(seq, 7)),
+        }
     }
     assert_eq!(claim(&mut lane, 9), [1], "it was not known to have arrived");
     lane.delivered(EventSeq(1));
@@ -240,4 +253,41 @@ fn what_is_restored_beyond_the_cursor_takes_its_place_in_its_targets_order() {
     lane.delivered(EventSeq(2));
     assert_eq!(claim(&mut lane, 9), [4]);
     assert_eq!(lane.backlog(), Backlog { pending: 1, retrying: 0, dead: 1 });
+}
+
+#[test]
+fn what_is_redriven_takes_its_place_among_what_is_left_of_its_target() {
+    let mut lane = lane(&[7, 7, 7, 8]);
+    claim(&mut lane, 0);
+    lane.dead(EventSeq(1));
+    lane.redrive(waiting(1, 7, 1, 0));
+    lane.redrive(waiting(1, 7, 1, 0));
+    assert_eq!(lane.backlog(), Backlog { pending: 3, retrying: 1, dead: 0 });
+    assert_eq!(claim(&mut lane, 0), [1], "2 had not been handed out yet");
+    lane.dead(EventSeq(1));
+    assert_eq!(claim(&mut lane, 0), [2]);
+    lane.redrive(waiting(1, 7, 2, 0));
+    assert_eq!(claim(&mut lane, 0), [0i64; 0], "2 is on its way");
+    lane.delivered(EventSeq(2));
+    assert_eq!(claim(&mut lane, 0), [1]);
+    lane.delivered(EventSeq(1));
+    assert_eq!(claim(&mut lane, 0), [3]);
+    assert_eq!(lane.left(), 2);
+}
+
+#[test]
+fn what_is_refused_at_once_is_passed_over_wherever_the_window_is() {
+    let mut lane = lane(&[7]);
+    lane.given(3, 2, 1);
+    assert_eq!((lane.left(), lane.backlog().pending), (2, 2));
+    lane.redrive(waiting(3, 7, 0, 0));
+    lane.offer_with_row(&offered(2, 7));
+    lane.offer_with_row(&offered(3, 7));
+    lane.offer(offered(4, 7));
+    assert_eq!((lane.left(), lane.backlog().pending), (3, 3));
+    for seq in [1, 3, 4] {
+        assert_eq!(claim(&mut lane, 0), [seq]);
+        lane.delivered(EventSeq(seq));
+    }
+    assert_eq!((lane.left(), lane.position().cursor, lane.position().passed), (0, 4, 4));
 }

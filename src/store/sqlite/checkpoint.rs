@@ -9,6 +9,7 @@ use std::fs::File;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::Receiver;
+use std::time::Duration;
 
 use rusqlite::Connection;
 
@@ -43,6 +44,19 @@ pub fn fold_rest(connection: &Connection, turn: &Turn) {
     if turn.swap(false, Ordering::AcqRel) {
         told(fold(connection, "PASSIVE"));
     }
+}
+
+/// Folds the rest and gives the log's room back. False if more than a rest waits, which is the thread's to
+/// fold; then nothing is done.
+pub fn give_back(connection: &Connection) -> bool {
+    if !waiting(connection).is_ok_and(|waiting| waiting <= REST) {
+        return false;
+    }
+    let patience = |patience| connection.busy_timeout(patience);
+    // One that reads is not waited for: the next round is early enough.
+    told(patience(Duration::ZERO).and_then(|()| fold(connection, "TRUNCATE")));
+    told(patience(super::schema::BUSY).map(|()| (0, 0)));
+    true
 }
 
 /// Folds everything and empties the log; when nobody writes any more.

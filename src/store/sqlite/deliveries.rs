@@ -2,16 +2,20 @@
 
 use std::collections::HashSet;
 
-use rusqlite::params;
+use rusqlite::{OptionalExtension, params};
 
-use super::writer::{Batch, Writer};
+use super::writer::{Batch, Settled, Writer};
 use super::{checkpoint, schema};
 use crate::domain::name::Name;
-use crate::store::lane::{Position, Row};
+use crate::domain::time::Time;
+use crate::store::lane::{End, Position, Row};
 use crate::store::outlets::Outlet;
-use crate::store::{EventSeq, Settlement};
+use crate::store::{EventSeq, Settlement, withdrawn};
 
-const PUT: &str = "INSERT OR REPLACE INTO deliveries VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
+/// What a redriven delivery has beside stays with it.
+pub(super) const PUT: &str = "
+    INSERT INTO deliveries (destination, event, state, attempts, due, error) VALUES (?1, ?2, ?3, ?4, ?5, ?6)
+    ON CONFLICT DO UPDATE SET state = ?3, attempts = ?4, due = ?5, error = ?6";
 const DELETE: &str = "DELETE FROM deliveries WHERE destination = ?1 AND event = ?2";
 
 impl Writer {
@@ -22,42 +26,63 @@ impl Writer {
         settled: Vec<(EventSeq, Settlement)>,
     ) -> rusqlite::Result<()> {
         let now = self.clock.now();
-        let staging = batch.lanes.entry(outlet.name.clone()).or_default();
         for (seq, settlement) in settled {
+            let staging = batch.lanes.entry(outlet.name.clone()).or_default();
             // Settled once is settled: a row of what was delivered would bring it back after a restart.
             if staging.settled.contains(&seq.0) || !outlet.lane(|lane| lane.is_open(seq)) {
                 continue;
             }
-            let (due, dead, error) = match settlement {
-                Settlement::Delivered | Settlement::Answered { .. } | Settlement::Withdrawn { .. } => {
-                    (None, false, String::new())
+            let mut due = now;
+            let (end, state, text) = match settlement {
+                Settlement::Delivered => (End::Arrived, schema::ARRIVED, String::new()),
+                Settlement::Answered { answer } => (End::Answered, schema::ANSWERED, answer),
+                Settlement::Withdrawn { reason } => (End::Withdrawn, schema::WITHDRAWN, reason),
+                Settlement::Retry { delay, error } => {
+                    due = now.after(delay);
+                    (End::Retry, schema::RETRY, error)
                 }
-                Settlement::Retry { delay, error } => (Some(now.after(delay)), false, error),
-                Settlement::Dead { error } => (None, true, error),
+                Settlement::Dead { error } => (End::Dead, schema::DEAD, error),
             };
-            let row = outlet.lane(|lane| lane.row(seq, due.is_some(), dead));
-            let put = |state: i64, attempts: u32| {
-                let due = due.unwrap_or(now).as_nanos();
-                let mut put = self.connection.prepare_cached(PUT)?;
-                put.execute(params![outlet.number, seq.0, state, attempts, due, error]).map(drop)
-            };
-            match row {
+            if end == End::Dead {
+                // The row of a dead letter tells enough.
+                staging.cancelled.remove(&seq.0);
+                staging.dead += 1;
+            }
+            staging.settled.insert(seq.0);
+            staging.apply.push(Settled { seq, end, due });
+            match outlet.lane(|lane| lane.row(seq, end)) {
                 Row::None => {}
-                Row::Retry { attempts } => put(schema::RETRY, attempts)?,
-                Row::Dead { attempts } => put(schema::DEAD, attempts)?,
+                Row::Put { attempts } | Row::Arrived { attempts } => {
+                    let mut put = self.connection.prepare_cached(PUT)?;
+                    put.execute(params![outlet.number, seq.0, state, attempts, due.as_nanos(), text])?;
+                }
                 Row::Delete => {
                     self.connection.prepare_cached(DELETE)?.execute(params![outlet.number, seq.0])?;
                 }
             }
-            if dead {
-                // The row of a dead letter tells enough.
-                staging.cancelled.remove(&seq.0);
+            if end == End::Withdrawn {
+                self.record_withdrawn(batch, now, seq, &outlet.name, &text)?;
             }
-            staging.settled.insert(seq.0);
-            staging.dead += u64::from(dead);
-            staging.apply.push((seq, due, dead));
         }
         Ok(())
+    }
+
+    /// Why the target did not scale here: a line in its history.
+    fn record_withdrawn(
+        &self,
+        batch: &mut Batch,
+        now: Time,
+        seq: EventSeq,
+        destination: &Name,
+        reason: &str,
+    ) -> rusqlite::Result<()> {
+        let mut event = self.connection.prepare_cached("SELECT target, body FROM events WHERE id = ?1")?;
+        let found = event.query_row([seq.0], |row| {
+            let record = withdrawn::record(now, row.get_ref(1)?.as_str()?, destination, reason);
+            Ok((row.get(0)?, record))
+        });
+        let Some((target, record)) = found.optional()? else { return Ok(()) };
+        self.put_record_about(batch, now, &[target], &record)
     }
 
     /// Where the lanes will stand when this batch is committed.
@@ -78,20 +103,12 @@ impl Writer {
             let after =
                 outlet.lane(|lane| lane.position_after(&staging.settled, staging.dead, staging.given));
             self.write_position(outlet, after)?;
+            // Evidence that it never arrived, also where the cursor tells that it is over.
             for &seq in &staging.cancelled {
-                self.write_cancelled(outlet, seq, after.cursor)?;
+                let state = if staging.has_arrived(seq) { schema::ARRIVED } else { schema::CANCELLED };
+                let mut put = self.connection.prepare_cached(PUT)?;
+                put.execute(params![outlet.number, seq, state, 0, 0, ""])?;
             }
-        }
-        Ok(())
-    }
-
-    /// A row for what is cancelled, unless the cursor tells it.
-    fn write_cancelled(&self, outlet: &Outlet, seq: i64, cursor: i64) -> rusqlite::Result<()> {
-        if seq > cursor {
-            let mut put = self.connection.prepare_cached(PUT)?;
-            put.execute(params![outlet.number, seq, schema::CANCELLED, 0, 0, ""])?;
-        } else {
-            self.connection.prepare_cached(DELETE)?.execute(params![outlet.number, seq])?;
         }
         Ok(())
     }
@@ -100,7 +117,8 @@ impl Writer {
     fn cancel_dormant(&self, destination: &Name, cancelled: &HashSet<i64>) -> rusqlite::Result<()> {
         for seq in cancelled {
             let mut put = self.connection.prepare_cached(
-                "INSERT OR REPLACE INTO deliveries SELECT id, ?2, ?3, 0, 0, '' FROM destinations WHERE name = ?1",
+                "INSERT OR REPLACE INTO deliveries (destination, event, state, attempts, due, error)
+                 SELECT id, ?2, ?3, 0, 0, '' FROM destinations WHERE name = ?1",
             )?;
             put.execute(params![destination.as_str(), seq, schema::CANCELLED])?;
         }

@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use siphasher::sip128::{Hasher128, SipHasher13};
 
+use super::evidence::AllFired;
 use super::watching::{self, Watching};
 use crate::domain::state::{AlertKey, TargetState};
 use crate::domain::target::TargetKey;
@@ -69,6 +70,7 @@ type Map<V> = HashMap<Fingerprint, V, BuildHasherDefault<Taken>>;
 pub struct Known {
     pub key: TargetKey,
     pub state: Arc<TargetState>,
+    pub fired: AllFired,
 }
 
 /// States kept at hand in each of two generations.

@@ -7,7 +7,9 @@
 
 mod checkpoint;
 mod deliveries;
+mod evidence;
 mod index;
+mod letters;
 mod prune;
 mod published;
 mod restore;
@@ -29,9 +31,12 @@ use std::time::Duration;
 use rusqlite::{Connection, OptionalExtension, params};
 use tokio::sync::{oneshot, watch};
 
-use super::lane::Handed;
+use super::lane::{Handed, Offered};
 use super::outlets::{Outlet, Outlets};
-use super::{Claimed, Decide, Error, EventSeq, Keys, Settlement, Tally, WallClock};
+use super::{
+    Claimed, DeadLetter, Decide, Error, EventSeq, Keys, LetterError, Place, Redrive, Settlement, Tally,
+    WallClock,
+};
 use crate::domain::control::Controls;
 use crate::domain::name::Name;
 use crate::domain::target::TargetKey;
@@ -66,9 +71,7 @@ impl Sqlite {
     /// [`Error::Unusable`], with what to do about it.
     pub fn open(path: &Path, destinations: &[Name], wall: WallClock) -> Result<Self, Error> {
         let opened = schema::open(path, wall())?;
-        let broken = |error: rusqlite::Error| {
-            Error::Unusable(format!("cannot read the store {}: {error}", path.display()))
-        };
+        let broken = |error: rusqlite::Error| schema::unusable(path, &error);
         let hashes = Fingerprints(opened.hash_key);
         let mut index = read_index(&opened.writer).map_err(broken)?;
         let outlets = Arc::new(read_outlets(&opened.writer, destinations).map_err(broken)?);
@@ -194,24 +197,34 @@ impl Sqlite {
             }
             handed.extend(outlet.lane(|lane| lane.claim(max - handed.len(), now)));
         }
-        let missing: Vec<i64> = handed.iter().filter(|one| one.body.is_none()).map(|one| one.seq.0).collect();
-        let mut bodies = if missing.is_empty() {
-            BTreeMap::new()
-        } else {
-            match self.read(move |reader| read_bodies(reader, &missing)).await {
-                Ok(bodies) => bodies,
+        let may_have_missed = outlet.lane(|lane| lane.has_missed());
+        let asked: Vec<Asked> = handed
+            .iter()
+            .map(|one| Asked {
+                seq: one.seq.0,
+                has_row: one.body.is_none(),
+                judge: one.undoes && may_have_missed,
+            })
+            .filter(|asked| asked.has_row || asked.judge)
+            .collect();
+        let mut told = BTreeMap::new();
+        if !asked.is_empty() {
+            let (name, number) = (outlet.name.clone(), outlet.number);
+            match self.read(move |reader| read_handed(reader, &name, number, &asked)).await {
+                Ok(found) => told = found,
                 Err(error) => {
                     outlet.lane(|lane| handed.iter().for_each(|one| lane.unclaim(one.seq)));
                     return Err(error);
                 }
             }
-        };
-        let claimed = handed.into_iter().filter_map(|Handed { seq, body, emitted_at, attempts }| {
-            let body = body.or_else(|| bodies.remove(&seq.0));
+        }
+        let claimed = handed.into_iter().filter_map(|Handed { seq, body, emitted_at, attempts, .. }| {
+            let Told { body: stored, last_error, undoes_nothing } = told.remove(&seq.0).unwrap_or_default();
+            let body = body.or(stored);
             if body.is_none() {
                 tracing::error!(event = seq.0, destination = %outlet.name, "an event to be delivered is missing from the store");
             }
-            Some(Claimed { seq, body: body?, emitted_at, attempts, last_error: None, undoes_nothing: false })
+            Some(Claimed { seq, body: body?, emitted_at, attempts, last_error, undoes_nothing })
         });
         Ok(claimed.collect())
     }
@@ -223,18 +236,18 @@ impl Sqlite {
         if after >= self.clock.last_event() {
             return Ok(());
         }
-        let name = outlet.name.clone();
-        let events = self.read(move |reader| read_events(reader, &name, after)).await?;
+        let (name, number) = (outlet.name.clone(), outlet.number);
+        let events = self.read(move |reader| read_events(reader, &name, number, after)).await?;
         let more = events.len() == REFILL;
         outlet.lane(|lane| {
-            for Read { seq, target, at, body, wanted } in events {
+            for Read { offered, wanted, has_row } in events {
                 if !lane.has_room() {
                     return;
                 }
-                if wanted {
-                    lane.offer(EventSeq(seq), target, at, body);
-                } else {
-                    lane.skip_to(EventSeq(seq));
+                match (wanted, has_row) {
+                    (false, _) => lane.skip_to(offered.seq),
+                    (true, true) => lane.offer_with_row(&offered),
+                    (true, false) => lane.offer(offered),
                 }
             }
         });
@@ -242,6 +255,31 @@ impl Sqlite {
             outlet.wake();
         }
         Ok(())
+    }
+
+    pub(super) async fn dead_letters(
+        &self,
+        destination: Option<Name>,
+        after: Option<Place>,
+        max: usize,
+    ) -> Result<Vec<DeadLetter>, Error> {
+        let rows = self.read(move |reader| letters::list(reader, destination.as_ref(), after.as_ref(), max));
+        Ok(rows.await?.into_iter().map(DeadLetter::from).collect())
+    }
+
+    pub(super) async fn redrive(
+        &self,
+        outlet: &Arc<Outlet>,
+        seq: EventSeq,
+        redrive: Redrive,
+    ) -> Result<(), LetterError> {
+        let outlet = outlet.clone();
+        self.ask(|reply| Command::Redrive { outlet, seq, redrive, reply }).await?
+    }
+
+    pub(super) async fn discard(&self, place: &Place) -> Result<(), LetterError> {
+        let place = place.clone();
+        self.ask(|reply| Command::Discard { place, reply }).await?
     }
 
     pub(super) async fn history(
@@ -292,46 +330,91 @@ impl Sqlite {
 }
 
 struct Read {
-    seq: i64,
-    target: i64,
-    at: Time,
-    body: Arc<str>,
+    offered: Offered,
     wanted: bool,
+    /// Whether a row says more of the delivery than the lane may know. What is cancelled at this moment is
+    /// cancelled in the lane when that is made known.
+    has_row: bool,
 }
 
-fn read_events(reader: &Connection, destination: &Name, after: i64) -> rusqlite::Result<Vec<Read>> {
+fn read_events(
+    reader: &Connection,
+    destination: &Name,
+    number: i64,
+    after: i64,
+) -> rusqlite::Result<Vec<Read>> {
     let mut routes = reader.prepare_cached("SELECT id, destinations FROM routes")?;
-    let routes = routes.query_map([], |row| Ok((row.get::<_, i64>(0)?, row.get::<_, String>(1)?)))?;
-    let wanted: Vec<i64> = routes
-        .filter_map(|route| match route {
-            Ok((id, list)) => {
-                let names: Vec<String> = serde_json::from_str(&list).unwrap_or_default();
-                names.iter().any(|name| name == destination.as_str()).then_some(Ok(id))
-            }
-            Err(error) => Some(Err(error)),
-        })
-        .collect::<Result<_, _>>()?;
+    let mut routes = routes.query([])?;
+    let mut wanted: Vec<i64> = Vec::new();
+    while let Some(route) = routes.next()? {
+        if evidence::names(route.get_ref(1)?.as_str()?).contains(destination) {
+            wanted.push(route.get(0)?);
+        }
+    }
     let mut events = reader.prepare_cached(
-        "SELECT id, target, route, at, body FROM events WHERE id > ?1 ORDER BY id LIMIT ?2",
+        "SELECT e.id, e.target, e.route, e.at, e.undoes IS NOT NULL, e.body, coalesce(d.state, ?4) <> ?4
+         FROM events e LEFT JOIN deliveries d ON d.destination = ?3 AND d.event = e.id
+         WHERE e.id > ?1 ORDER BY e.id LIMIT ?2",
     )?;
-    let rows = events.query_map(params![after, REFILL as i64], |row| {
+    let rows = events.query_map(params![after, REFILL as i64, number, schema::CANCELLED], |row| {
         Ok(Read {
-            seq: row.get(0)?,
-            target: row.get(1)?,
             wanted: wanted.contains(&row.get(2)?),
-            at: Time::from_nanos(row.get(3)?),
-            body: row.get_ref(4)?.as_str()?.into(),
+            has_row: row.get(6)?,
+            offered: Offered {
+                seq: EventSeq(row.get(0)?),
+                group: row.get(1)?,
+                emitted_at: Time::from_nanos(row.get(3)?),
+                undoes: row.get(4)?,
+                body: row.get_ref(5)?.as_str()?.into(),
+            },
         })
     })?;
     rows.collect()
 }
 
-fn read_bodies(reader: &Connection, seqs: &[i64]) -> rusqlite::Result<BTreeMap<i64, Arc<str>>> {
-    let mut event = reader.prepare_cached("SELECT body FROM events WHERE id = ?1")?;
-    let mut bodies = BTreeMap::new();
-    for &seq in seqs {
-        let body = event.query_row([seq], |row| Ok(Arc::from(row.get_ref(0)?.as_str()?))).optional()?;
-        bodies.extend(body.map(|body| (seq, body)));
+/// What has to be read of a delivery that is handed out.
+struct Asked {
+    seq: i64,
+    /// Its body is not in memory, and its row may tell more.
+    has_row: bool,
+    /// Whether it may have nothing to undo.
+    judge: bool,
+}
+
+#[derive(Default)]
+struct Told {
+    body: Option<Arc<str>>,
+    last_error: Option<Arc<str>>,
+    undoes_nothing: bool,
+}
+
+fn read_handed(
+    reader: &Connection,
+    destination: &Name,
+    number: i64,
+    asked: &[Asked],
+) -> rusqlite::Result<BTreeMap<i64, Told>> {
+    let mut event = reader.prepare_cached(
+        "SELECT e.body, d.state, d.error, d.expiry, e.undoes
+         FROM events e LEFT JOIN deliveries d ON d.destination = ?1 AND d.event = e.id WHERE e.id = ?2",
+    )?;
+    let mut found = BTreeMap::new();
+    for &Asked { seq, has_row, judge } in asked {
+        let told = event.query_row([number, seq], |row| {
+            let mut told = Told::default();
+            if has_row {
+                told.body = Some(letters::as_sent(row.get_ref(0)?.as_str()?, row.get(3)?));
+                let error = row.get_ref(2)?.as_str_or_null()?.unwrap_or_default();
+                told.last_error = Some(error).filter(|error| !error.is_empty()).map(Into::into);
+            }
+            let fired = row.get_ref(4)?.as_blob_or_null()?.filter(|_| judge).map(evidence::read);
+            Ok((told, fired))
+        });
+        let Some((mut told, fired)) = told.optional()? else { continue };
+        if let Some(fired) = fired {
+            told.undoes_nothing = !evidence::has_arrived(reader, destination, number, &fired)?;
+        }
+        found.insert(seq, told);
     }
-    Ok(bodies)
+    Ok(found)
 }

@@ -2,38 +2,52 @@
 
 use std::time::Duration;
 
-use rusqlite::params;
+use rusqlite::{OptionalExtension, params};
 
+use super::evidence;
 use super::writer::{Batch, Writer};
 use crate::domain::name::Name;
 
-/// Rows that one pruning removes, so that it never keeps others waiting.
+/// Rows that one pruning looks at, so that it never keeps others waiting.
 const PRUNE: usize = 500;
 /// Free pages that one pruning gives back to the file system.
 const GIVE_BACK: usize = 500;
 /// Freed pages are used again; what exceeds this part of the file is given back.
 const KEEP_FREE: i64 = 4;
 
-/// Times rise with the numbers, so the first row that is young enough ends the look: without that each
-/// pruning would read all that is kept, in the writer's turn.
-const OLD_EVENTS: &str = "
-    DELETE FROM events WHERE id IN (
-        SELECT id FROM events
-        WHERE id < coalesce((SELECT id FROM events WHERE at >= ?1 ORDER BY id LIMIT 1), 9223372036854775807)
-        AND id <= (SELECT min(cursor) FROM destinations
-            WHERE given > passed OR name IN (SELECT value FROM json_each(?3)))
-        AND id NOT IN (SELECT event FROM deliveries)
-        ORDER BY id LIMIT ?2)";
-/// Rows of cancelled deliveries that the cursor tells by now.
+/// Events behind a place that every destination has passed. One that is configured no more keeps what it
+/// was not given.
+const PASSED: &str = "
+    SELECT id, at FROM events WHERE id > ?1
+    AND id <= (SELECT min(cursor) FROM destinations
+        WHERE given > passed OR name IN (SELECT value FROM json_each(?2)))
+    ORDER BY id LIMIT ?3";
+/// Those of them that nobody waits for: dead letters stay, and what never arrived as long as nobody knows
+/// whether it is asked for.
+const DELIVERED: &str = "
+    DELETE FROM events WHERE id > ?1 AND id <= ?2 AND NOT EXISTS (
+        SELECT 1 FROM destinations d CROSS JOIN deliveries x ON x.destination = d.id AND x.event = events.id
+        WHERE x.state IN (1, 2) OR x.state IN (3, 6) AND x.due = 0)";
+/// What rows told of them.
 const TOLD: &str = "
     DELETE FROM deliveries WHERE (destination, event) IN (
-        SELECT x.destination, x.event FROM deliveries x
-        WHERE x.state = 3 AND x.event <= (SELECT cursor FROM destinations WHERE id = x.destination)
-        LIMIT ?1)";
-const OLD_RECORDS: &str = "
-    SELECT id, at, targets FROM records
-    WHERE id < coalesce((SELECT id FROM records WHERE at >= ?1 ORDER BY id LIMIT 1), 9223372036854775807)
-    ORDER BY id LIMIT ?2";
+        SELECT x.destination, x.event FROM destinations d CROSS JOIN deliveries x ON x.destination = d.id
+        WHERE x.event > ?1 AND x.event <= ?2 AND x.state IN (4, 5, 7)
+        AND NOT EXISTS (SELECT 1 FROM events WHERE id = x.event))";
+/// Rows of what never arrived, behind a place.
+const MISSED: &str = "
+    SELECT x.state, x.destination, x.event, x.due, d.cursor
+    FROM deliveries x INDEXED BY exceptions JOIN destinations d ON d.id = x.destination
+    WHERE x.state IN (3, 6) AND x.state IN (1, 2, 3, 6) AND (x.state, x.destination, x.event) > (?1, ?2, ?3)
+    ORDER BY x.state, x.destination, x.event LIMIT ?4";
+const OLD_RECORDS: &str = "SELECT id, at, targets FROM records ORDER BY id LIMIT ?1";
+
+/// How far a round has come. What has to stay is passed over once a round, and not at each step.
+#[derive(Debug, Default)]
+pub struct Sweep {
+    event: i64,
+    missed: (i64, i64, i64),
+}
 
 impl Writer {
     /// Removes some of what is past its retention. Says whether there may be more.
@@ -51,32 +65,113 @@ impl Writer {
         for outlet in self.outlets.values() {
             batch.lanes.entry(outlet.name.clone()).or_default();
         }
-        let records = self.prune_records(before(decisions))?;
-        let former = self.connection.execute(
-            "DELETE FROM former_targets WHERE (hash, id) IN
-             (SELECT hash, id FROM former_targets WHERE gone < ?1 LIMIT ?2)",
-            params![before(decisions), PRUNE as i64],
-        )?;
-        let told = self.connection.execute(TOLD, [PRUNE as i64])?;
-        // A destination that is configured no more keeps what it was not given.
-        let events = self
-            .connection
-            .execute(OLD_EVENTS, params![before(delivered), PRUNE as i64, self.destination_names()])?;
-        self.give_back()?;
-        Ok(records == PRUNE || former == PRUNE || told == PRUNE || events == PRUNE)
+        let mut more = self.prune_records(before(decisions))?;
+        more |= self.prune_events(before(delivered))?;
+        more |= self.prune_missed(batch)?;
+        if !more {
+            // Not in the order of time, so a look at all of them: once a round.
+            let former = self.connection.execute(
+                "DELETE FROM former_targets WHERE (hash, id) IN
+                 (SELECT hash, id FROM former_targets WHERE gone < ?1 LIMIT ?2)",
+                params![before(decisions), PRUNE as i64],
+            )?;
+            more = former == PRUNE;
+        }
+        more |= self.give_back()?;
+        batch.pruned_all = !more;
+        Ok(more)
     }
 
-    fn give_back(&self) -> rusqlite::Result<()> {
+    /// Events that arrived everywhere, and what rows tell of them.
+    fn prune_events(&mut self, before: i64) -> rusqlite::Result<bool> {
+        let from = self.sweep.event;
+        let mut upto = None;
+        let mut count = 0;
+        {
+            let mut passed = self.connection.prepare_cached(PASSED)?;
+            let mut rows = passed.query(params![from, self.destination_names(), PRUNE as i64])?;
+            while let Some(row) = rows.next()? {
+                // Times rise with the numbers.
+                if row.get::<_, i64>(1)? >= before {
+                    break;
+                }
+                upto = Some(row.get::<_, i64>(0)?);
+                count += 1;
+            }
+        }
+        if let Some(upto) = upto {
+            self.connection.prepare_cached(DELIVERED)?.execute([from, upto])?;
+            self.connection.prepare_cached(TOLD)?.execute([from, upto])?;
+        }
+        let more = count == PRUNE;
+        self.sweep.event = upto.filter(|_| more).unwrap_or_default();
+        Ok(more)
+    }
+
+    /// Rows that say that an event never arrived. They are asked for while the event's episode is open, and
+    /// by events that undo it. So when the episode is over, the row waits until all events that there are
+    /// by then are gone.
+    fn prune_missed(&mut self, batch: &mut Batch) -> rusqlite::Result<bool> {
+        let oldest: Option<i64> =
+            self.connection.query_row("SELECT min(id) FROM events", [], |row| row.get(0))?;
+        let (state, destination, event) = self.sweep.missed;
+        let mut missed = self.connection.prepare_cached(MISSED)?;
+        let mut rows = missed.query(params![state, destination, event, PRUNE as i64])?;
+        let mut count = 0;
+        while let Some(row) = rows.next()? {
+            let (state, destination, event) = (row.get(0)?, row.get(1)?, row.get(2)?);
+            let (last, cursor): (i64, i64) = (row.get(3)?, row.get(4)?);
+            self.sweep.missed = (state, destination, event);
+            count += 1;
+            if last == 0 {
+                if !self.is_asked_for(event)? {
+                    let mut mark = self.connection.prepare_cached(
+                        "UPDATE deliveries SET due = ?3 WHERE destination = ?1 AND event = ?2",
+                    )?;
+                    mark.execute([destination, event, batch.next.event - 1])?;
+                }
+            } else if event <= cursor && oldest.is_none_or(|oldest| oldest > last) {
+                let mut forget = self
+                    .connection
+                    .prepare_cached("DELETE FROM deliveries WHERE destination = ?1 AND event = ?2")?;
+                forget.execute([destination, event])?;
+                if let Some(outlet) = self.outlets.values().find(|outlet| outlet.number == destination) {
+                    batch.lanes.entry(outlet.name.clone()).or_default().forgotten += 1;
+                }
+            }
+        }
+        let more = count == PRUNE;
+        if !more {
+            self.sweep.missed = Default::default();
+        }
+        Ok(more)
+    }
+
+    /// Whether an event belongs to an episode that is open.
+    fn is_asked_for(&self, event: i64) -> rusqlite::Result<bool> {
+        let mut fired = self.connection.prepare_cached(
+            "SELECT t.fired FROM events e JOIN targets t ON t.id = e.target WHERE e.id = ?1",
+        )?;
+        let asked = fired.query_row([event], |row| {
+            let fired = row.get_ref(0)?.as_blob_or_null()?.unwrap_or_default();
+            Ok(evidence::read(fired).iter().any(|fired| fired.seq.0 == event))
+        });
+        Ok(asked.optional()?.unwrap_or(false))
+    }
+
+    /// Gives free pages back. Says whether there are more than may stay.
+    fn give_back(&self) -> rusqlite::Result<bool> {
         let number =
             |pragma: &str| self.connection.pragma_query_value(None, pragma, |row| row.get::<_, i64>(0));
-        if number("freelist_count")? * KEEP_FREE <= number("page_count")? {
-            return Ok(());
+        let too_many = || Ok(number("freelist_count")? * KEEP_FREE > number("page_count")?);
+        if !too_many()? {
+            return Ok(false);
         }
         let mut vacuum =
             self.connection.prepare_cached(&format!("PRAGMA incremental_vacuum({GIVE_BACK})"))?;
         let mut pages = vacuum.query([])?;
         while pages.next()?.is_some() {}
-        Ok(())
+        too_many()
     }
 
     fn destination_names(&self) -> String {
@@ -84,14 +179,22 @@ impl Writer {
         serde_json::to_string(&names).unwrap_or_else(|_| "[]".to_owned())
     }
 
-    fn prune_records(&self, before: i64) -> rusqlite::Result<usize> {
+    /// Records, each with its lines in the histories of its targets, of which it may have many.
+    fn prune_records(&self, before: i64) -> rusqlite::Result<bool> {
         let mut old = self.connection.prepare_cached(OLD_RECORDS)?;
-        let mut rows = old.query(params![before, PRUNE as i64])?;
+        let mut rows = old.query([PRUNE as i64])?;
         let mut count = 0;
         let mut last = None;
-        while let Some(row) = rows.next()? {
+        while count < PRUNE
+            && let Some(row) = rows.next()?
+        {
             let (id, at): (i64, i64) = (row.get(0)?, row.get(1)?);
+            // Times rise with the numbers.
+            if at >= before {
+                break;
+            }
             for target in row.get_ref(2)?.as_blob()?.as_chunks::<8>().0 {
+                count += 1;
                 self.connection
                     .prepare_cached("DELETE FROM history WHERE target = ?1 AND at = ?2 AND record = ?3")?
                     .execute(params![i64::from_be_bytes(*target), at, id])?;
@@ -99,10 +202,11 @@ impl Writer {
             count += 1;
             last = Some(id);
         }
+        drop(rows);
         if let Some(last) = last {
             self.connection.execute("DELETE FROM records WHERE id <= ?1", [last])?;
         }
-        Ok(count)
+        Ok(count >= PRUNE)
     }
 }
 
@@ -112,28 +216,30 @@ mod tests {
     use rusqlite::{Connection, StatementStatus};
 
     #[test]
-    fn what_is_young_is_not_read_to_find_what_is_old() {
+    fn a_step_reads_what_it_removes_and_not_all_that_is_kept() {
         let database = Connection::open_in_memory().unwrap();
         let many = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 5000)";
         database
             .execute_batch(&format!(
                 "CREATE TABLE events (id INTEGER PRIMARY KEY, at INTEGER);
-                 CREATE TABLE records (id INTEGER PRIMARY KEY, at INTEGER, targets BLOB);
-                 CREATE TABLE destinations (name TEXT, cursor INTEGER, given INTEGER, passed INTEGER);
-                 CREATE TABLE deliveries (event INTEGER);
-                 INSERT INTO destinations VALUES ('queue', 9000, 1, 0);
+                 CREATE TABLE destinations (id INTEGER PRIMARY KEY, name TEXT, cursor INTEGER, given INTEGER, passed INTEGER);
+                 CREATE TABLE deliveries (destination INTEGER, event INTEGER, state INTEGER, due INTEGER,
+                                          PRIMARY KEY (destination, event)) WITHOUT ROWID;
+                 INSERT INTO destinations VALUES (1, 'queue', 9000, 1, 0);
                  {many} INSERT INTO events SELECT i, i FROM n;
-                 {many} INSERT INTO records SELECT i, i, x'' FROM n;"
+                 {many} INSERT INTO deliveries SELECT 1, i, CASE i % 2 WHEN 0 THEN 4 ELSE 2 END, 0 FROM n;"
             ))
             .unwrap();
-        let mut old = database.prepare(OLD_RECORDS).unwrap();
-        let found: Vec<i64> =
-            old.query_map([10, 500], |row| row.get(0)).unwrap().map(Result::unwrap).collect();
-        assert_eq!(found, (1..10).collect::<Vec<_>>());
-        assert!(old.get_status(StatementStatus::VmStep) < 1000);
-        let mut delete = database.prepare(OLD_EVENTS).unwrap();
-        assert_eq!(delete.execute(params![10, 500, "[]"]).unwrap(), 9);
-        assert!(delete.get_status(StatementStatus::VmStep) < 1000);
-        assert_eq!(delete.execute(params![i64::MAX, 500, "[]"]).unwrap(), 500, "all are old");
+        let steps = |statement: &rusqlite::Statement<'_>| statement.get_status(StatementStatus::VmStep);
+        let mut passed = database.prepare(PASSED).unwrap();
+        let found = passed.query_map(params![100, "[]", 500], |row| row.get::<_, i64>(0)).unwrap();
+        assert_eq!(found.map(Result::unwrap).collect::<Vec<_>>(), (101..=600).collect::<Vec<_>>());
+        assert!(steps(&passed) < 10_000, "{}", steps(&passed));
+        let mut delivered = database.prepare(DELIVERED).unwrap();
+        assert_eq!(delivered.execute([100, 600]).unwrap(), 250, "every other one is a dead letter");
+        assert!(steps(&delivered) < 30_000, "{}", steps(&delivered));
+        let mut told = database.prepare(TOLD).unwrap();
+        assert_eq!(told.execute([100, 600]).unwrap(), 250);
+        assert!(steps(&told) < 30_000, "{}", steps(&told));
     }
 }

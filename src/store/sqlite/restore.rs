@@ -6,11 +6,10 @@ use std::sync::Arc;
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::index::{Fingerprint, Index};
-use super::schema;
 use crate::domain::name::Name;
 use crate::domain::time::Time;
 use crate::store::EventSeq;
-use crate::store::lane::{Lane, Position};
+use crate::store::lane::{Lane, Position, Waiting};
 use crate::store::outlets::Outlet;
 
 /// Which target has which number, which alert is known where, and what comes due when.
@@ -51,6 +50,23 @@ pub fn last_time(writer: &Connection) -> rusqlite::Result<Option<Time>> {
     Ok(last.map(Time::from_nanos))
 }
 
+/// What waits for another try.
+const WAITING: &str = "
+    SELECT d.event, e.target, coalesce(d.since, e.at), e.undoes IS NOT NULL, d.attempts, d.due
+    FROM deliveries d INDEXED BY exceptions JOIN events e ON e.id = d.event
+    WHERE d.state = 1 AND d.state IN (1, 2, 3, 6) AND d.destination = ?1 ORDER BY d.event";
+/// What was cancelled, and the cursor does not tell it.
+const CANCELLED: &str = "
+    SELECT event FROM deliveries INDEXED BY exceptions
+    WHERE state = 3 AND state IN (1, 2, 3, 6) AND destination = ?1 AND event > ?2 ORDER BY event";
+/// How much else has a row that tells that it is settled, where the cursor does not.
+const SETTLED: &str =
+    "SELECT count(*) FROM deliveries WHERE destination = ?1 AND event > ?2 AND state NOT IN (1, 3)";
+/// What was cancelled or discarded.
+const MISSED: &str = "
+    SELECT count(*) FROM deliveries INDEXED BY exceptions
+    WHERE state IN (3, 6) AND state IN (1, 2, 3, 6) AND destination = ?1 AND ?2 IS NOT NULL";
+
 /// Where each destination stands. One that is new is added.
 pub fn read_outlets(
     writer: &Connection,
@@ -82,20 +98,25 @@ pub fn read_outlets(
             },
         )?;
         let mut lane = Lane::new(position);
-        let mut waiting = writer.prepare(
-            "SELECT d.event, e.target, e.at, d.attempts, d.due, d.state
-             FROM deliveries d JOIN events e ON e.id = d.event
-             WHERE d.destination = ?1 AND (d.state = ?2 OR d.event > ?3) ORDER BY d.event",
-        )?;
-        let mut rows = waiting.query(params![number, schema::RETRY, position.cursor])?;
+        let mut rows = writer.prepare(WAITING)?;
+        let mut rows = rows.query([number])?;
         while let Some(row) = rows.next()? {
-            if row.get::<_, i64>(5)? != schema::RETRY {
-                lane.restore_settled(EventSeq(row.get(0)?));
-                continue;
-            }
-            let (at, due) = (Time::from_nanos(row.get(2)?), Time::from_nanos(row.get(4)?));
-            lane.restore(EventSeq(row.get(0)?), row.get(1)?, at, row.get(3)?, due);
+            lane.restore(Waiting {
+                seq: EventSeq(row.get(0)?),
+                group: row.get(1)?,
+                emitted_at: Time::from_nanos(row.get(2)?),
+                undoes: row.get(3)?,
+                attempts: row.get(4)?,
+                due: Time::from_nanos(row.get(5)?),
+            });
         }
+        let mut rows = writer.prepare(CANCELLED)?;
+        let mut rows = rows.query([number, position.cursor])?;
+        while let Some(row) = rows.next()? {
+            lane.restore_cancelled(EventSeq(row.get(0)?));
+        }
+        let count = |query: &str| writer.query_row(query, [number, position.cursor], |row| row.get(0));
+        lane.restore_counts(count(SETTLED)?, count(MISSED)?);
         let outlet = Outlet::new(name.clone(), number, lane);
         outlet.wake();
         outlets.insert(name.clone(), Arc::new(outlet));

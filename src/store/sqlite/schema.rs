@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use rusqlite::{Connection, ErrorCode, OpenFlags};
+use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension};
 
 use super::tally::Deltas;
 use crate::domain::state::TargetState;
@@ -24,11 +24,15 @@ const SQLITE_AT_LEAST: i32 = 3_051_000;
 /// How long a bridge waits for one that is ending, and how often it looks.
 const LOCK_PATIENCE: Duration = Duration::from_secs(1);
 const LOCK_PAUSE: Duration = Duration::from_millis(20);
+/// How long a statement waits for another connection: nobody but a backup or a person should have one.
+pub const BUSY: Duration = Duration::from_secs(2);
+/// The log's file is cut to this when it starts over.
+const LOG_BYTES: i64 = 16 << 20;
 /// Cache of a connection, in KiB.
 const CACHE_KIB: i64 = 16 * 1024;
 
 /// What leads from one version of the schema to the next; `user_version` counts those done.
-const STEPS: [&str; 2] = [FIRST, CONTROLS_AND_SUPERSEDING];
+const STEPS: [&str; 3] = [FIRST, CONTROLS_AND_SUPERSEDING, OUTBOX];
 
 const FIRST: &str = "
 CREATE TABLE store (
@@ -120,12 +124,35 @@ WHERE (id > (SELECT coalesce(min(cursor), 0) FROM destinations)
        OR json_extract(body, '$.data.adjustment.allow_decrease') ELSE 0 END;
 ";
 
+/// What a delivery was beside sent. Of what was open before nobody knows which events it has sent: what
+/// undoes it is sent as before.
+const OUTBOX: &str = "
+ALTER TABLE targets ADD COLUMN fired BLOB;        -- see evidence.rs; NULL if that is not known
+ALTER TABLE events ADD COLUMN undoes BLOB;        -- what was fired, where this undoes it
+-- deliveries.state 4: arrived, and answered `error`; 5: withdrawn, for the reason `error`; 6: a dead letter
+-- that was discarded; 7: arrived after it was cancelled. due: when, of 3 and 6 the event after which nobody
+-- asks for the row any more, once that is known
+ALTER TABLE deliveries ADD COLUMN expiry INTEGER; -- the event's expirytime, if redriven with another one
+ALTER TABLE deliveries ADD COLUMN since INTEGER;  -- when it was redriven, if it was
+UPDATE deliveries SET due = 0 WHERE state = 3;
+DROP INDEX cancelled;
+CREATE INDEX exceptions ON deliveries (state, destination, event) WHERE state IN (1, 2, 3, 6);
+";
+
 /// `deliveries.state`: waits for another try.
 pub const RETRY: i64 = 1;
 /// `deliveries.state`: a dead letter.
 pub const DEAD: i64 = 2;
-/// `deliveries.state`: cancelled. Not needed any more once the cursor has passed it.
+/// `deliveries.state`: cancelled. Kept as evidence that it never arrived.
 pub const CANCELLED: i64 = 3;
+/// `deliveries.state`: arrived, with an answer.
+pub const ANSWERED: i64 = 4;
+/// `deliveries.state`: not sent, since there was nothing to undo.
+pub const WITHDRAWN: i64 = 5;
+/// `deliveries.state`: was a dead letter. Kept as evidence that it never arrived.
+pub const DISCARDED: i64 = 6;
+/// `deliveries.state`: arrived, though it was cancelled.
+pub const ARRIVED: i64 = 7;
 
 /// An opened database: the writer's connection, and what holds other processes off.
 pub struct Opened {
@@ -155,6 +182,11 @@ pub fn open(path: &Path, now: Time) -> Result<Opened, Error> {
     }
     let mut writer = connect(path).map_err(|error| unusable(path, &error))?;
     let version = prepare(&writer).map_err(|error| unusable(path, &error))?;
+    if version > 0 {
+        look_over(&writer)
+            .map_err(|error| unusable(path, &error))?
+            .map_or(Ok(()), |found| Err(damaged(path, &found)))?;
+    }
     if version > STEPS.len() {
         return Err(Error::Unusable(format!(
             "the store {} was written by a newer scalebridge (schema {version}, this one knows {}); start \
@@ -202,13 +234,14 @@ pub fn connect(path: &Path) -> rusqlite::Result<Connection> {
         | OpenFlags::SQLITE_OPEN_NO_MUTEX
         | OpenFlags::SQLITE_OPEN_PRIVATE_CACHE;
     let connection = Connection::open_with_flags(path, flags)?;
-    connection.busy_timeout(Duration::from_secs(5))?;
+    connection.busy_timeout(BUSY)?;
     connection.set_prepared_statement_cache_capacity(64);
     connection.pragma_update(None, "synchronous", "FULL")?;
     connection.pragma_update(None, "temp_store", "MEMORY")?;
     connection.pragma_update(None, "cache_size", -CACHE_KIB)?;
     // Checkpoints have a connection of their own.
     connection.pragma_update(None, "wal_autocheckpoint", 0)?;
+    connection.pragma_update_and_check(None, "journal_size_limit", LOG_BYTES, |_| Ok(()))?;
     Ok(connection)
 }
 
@@ -264,15 +297,58 @@ fn count_states(transaction: &Connection) -> rusqlite::Result<()> {
     deltas.write(transaction, &Tally::default())
 }
 
-fn unusable(path: &Path, error: &rusqlite::Error) -> Error {
+/// Finds damage without reading the whole file: small tables are checked from end to end, of large ones
+/// the way down to both ends; what else is read at start is read right after this.
+fn look_over(writer: &Connection) -> rusqlite::Result<Option<String>> {
+    for table in ["store", "routes", "destinations", "controls", "tally", "watching"] {
+        // The version is not checked yet, so one may be missing.
+        if !writer.table_exists(None, table)? {
+            continue;
+        }
+        let check = format!("PRAGMA quick_check('{table}')");
+        let found: String = writer.query_row(&check, [], |row| row.get(0))?;
+        if found != "ok" {
+            return Ok(Some(format!("{table}: {}", found.lines().last().unwrap_or_default())));
+        }
+    }
+    for table in ["targets", "records", "events"] {
+        for end in ["min", "max"] {
+            writer.query_row(&format!("SELECT {end}(id) FROM {table}"), [], |_| Ok(()))?;
+        }
+    }
+    for (table, order) in [
+        ("history", "target, at, record"),
+        ("deliveries", "destination, event"),
+        ("former_targets", "hash, id"),
+    ] {
+        let (up, down) = (order.to_owned(), order.replace(',', " DESC,") + " DESC");
+        for order in [up, down] {
+            let query = format!("SELECT 1 FROM {table} ORDER BY {order} LIMIT 1");
+            writer.query_row(&query, [], |_| Ok(())).optional()?;
+        }
+    }
+    Ok(None)
+}
+
+fn damaged(path: &Path, found: &str) -> Error {
+    let path = path.display();
+    Error::Unusable(format!(
+        "the store {path} is damaged ({found}); keep a copy, try `sqlite3 {path} .recover`, or move it \
+         away: a new store adds capacity again where alerts still fire, and takes none away for them"
+    ))
+}
+
+/// What an error at start means, and what to do about it.
+pub fn unusable(path: &Path, error: &rusqlite::Error) -> Error {
+    if error.sqlite_error_code() == Some(ErrorCode::DatabaseCorrupt) {
+        return damaged(path, &error.to_string());
+    }
     let path = path.display();
     match error.sqlite_error_code() {
         Some(ErrorCode::NotADatabase) => Error::Unusable(format!(
-            "{path} is not a scalebridge store: it is no SQLite database; give `store.sqlite.path` another name"
-        )),
-        Some(ErrorCode::DatabaseCorrupt) => Error::Unusable(format!(
-            "the store {path} is damaged ({error}); keep a copy, try `sqlite3 {path} .recover`, or move it \
-             away: a new store adds capacity again where alerts still fire, and takes none away for them"
+            "{path} is not a scalebridge store: it is no SQLite database; give `store.sqlite.path` another \
+             name. If it was one, its head is damaged: keep a copy, and restore a backup or move it away: a \
+             new store adds capacity again where alerts still fire, and takes none away for them"
         )),
         _ => Error::Unusable(format!("cannot open the store {path}: {error}")),
     }

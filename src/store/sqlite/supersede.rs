@@ -12,7 +12,7 @@ use crate::domain::engine::{States, Unsent};
 use crate::domain::name::Name;
 use crate::domain::target::TargetKey;
 use crate::store::Keys;
-use crate::store::lane::Lane;
+use crate::store::lane::{End, Lane};
 use crate::store::shrinking::{Open, Shrinking};
 
 /// Each event with each destination that has not settled it, also those that are configured no more. The
@@ -32,7 +32,7 @@ const OPEN: &str = "
     WHERE x.state = ?1
     ORDER BY event";
 /// The key of a target by its number, also of one that was forgotten.
-const HASH: &str = "
+pub(super) const HASH: &str = "
     SELECT hash FROM targets WHERE id = ?1
     UNION ALL SELECT hash FROM former_targets WHERE id = ?1 LIMIT 1";
 
@@ -80,17 +80,14 @@ impl Superseding {
         lanes: &HashMap<Name, Staging>,
         cancelled: &HashSet<i64>,
     ) {
-        self.shrinking.merge(added);
-        if self.shrinking.is_empty() {
-            return;
-        }
-        for (name, staging) in lanes {
-            for (seq, due, _) in &staging.apply {
-                if due.is_none() {
-                    self.shrinking.settled(seq.0, name);
-                }
+        let none = self.shrinking.is_empty();
+        for (name, staging) in lanes.iter().filter(|_| !none) {
+            for one in staging.apply.iter().filter(|one| one.end != End::Retry) {
+                self.shrinking.settled(one.seq.0, name);
             }
         }
+        // What was given up and is redriven at once stands in both.
+        self.shrinking.merge(added);
         cancelled.iter().for_each(|seq| self.shrinking.remove(*seq));
     }
 }
@@ -121,6 +118,10 @@ impl Writer {
                     outlet.lane(|lane| lane.withhold(open.group));
                     self.superseding.withholding.insert(outlet.name.clone());
                 }
+                // What is redriven in this batch may be known twice.
+                if found.seqs.get(key).is_some_and(|seqs| seqs.contains(&seq)) {
+                    continue;
+                }
                 let Some(unsent) = self.read_unsent(key, seq)? else { continue };
                 found.events.entry(key.clone()).or_default().push(unsent);
                 found.seqs.entry(key.clone()).or_default().push(seq);
@@ -141,9 +142,9 @@ impl Writer {
 
     /// Cancels an event wherever it was not sent yet.
     pub(super) fn cancel(&self, batch: &mut Batch, seq: i64) {
-        let open = self.superseding.shrinking.get(seq).or_else(|| batch.shrinking.get(seq));
-        let left: Vec<Name> =
-            open.map(|open| still_left(batch, seq, open).into_iter().cloned().collect()).unwrap_or_default();
+        let known = [self.superseding.shrinking.get(seq), batch.shrinking.get(seq)];
+        let left = known.into_iter().flatten().flat_map(|open| still_left(batch, seq, open));
+        let left: Vec<Name> = left.cloned().collect();
         for name in left {
             batch.lanes.entry(name).or_default().cancelled.insert(seq);
         }

@@ -40,6 +40,7 @@ fn event(target: &str, bytes: usize) -> Decide {
             destinations: [queue()].into(),
             adds: false,
             may_shrink: false,
+            part: None,
             body: "x".repeat(bytes),
         }],
         ..Changes::default()
@@ -62,6 +63,14 @@ async fn claim(store: &Sqlite) -> Vec<Claimed> {
 
 async fn settle(store: &Sqlite, settled: Vec<(EventSeq, Settlement)>) {
     store.settle(&store.outlets()[&queue()].clone(), settled).await.unwrap();
+}
+
+impl Sqlite {
+    /// Sets a pragma of the writer's connection.
+    pub async fn pragma(&self, name: &'static str, value: i64) {
+        let set = |reply| Command::Pragma { name, value, reply };
+        self.ask(set).await.unwrap();
+    }
 }
 
 /// A writer without threads, on a disk that has room for so many pages.

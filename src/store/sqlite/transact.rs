@@ -1,21 +1,41 @@
 //! One transaction: what it sees, and writing what it decides.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use rusqlite::{OptionalExtension, params};
 
+use super::deliveries::PUT;
+use super::evidence::{self, Fired};
 use super::index::{Known, Staged};
 use super::published::write_controls;
-use super::watching;
 use super::writer::{Batch, Committed, Writer};
+use super::{schema, watching};
 use crate::domain::engine::States;
 use crate::domain::name::Name;
 use crate::domain::state::TargetState;
 use crate::domain::target::TargetKey;
 use crate::domain::time::Time;
+use crate::domain::verdict::Phase;
+use crate::store::lane::Offered;
+use crate::store::letters::BACKLOG_FULL;
 use crate::store::shrinking::Open;
-use crate::store::{Changes, Decide, EventSeq, Keys, NewEvent, Record, View};
+use crate::store::{Changes, Decide, EventSeq, Keys, NewEvent, Part, Record, View, withdrawn};
+
+/// What the events of a transaction will be known by.
+#[derive(Default)]
+struct Plan {
+    events: Vec<Planned>,
+    /// Those at the beginning of an episode, by their targets.
+    fired: HashMap<TargetKey, Vec<Fired>>,
+}
+
+struct Planned {
+    seq: i64,
+    route: i64,
+    /// What it undoes; `None` if it undoes nothing, or nobody knows.
+    undoes: Option<Vec<Fired>>,
+}
 
 impl Writer {
     /// Runs a decision and writes what it gives.
@@ -33,8 +53,9 @@ impl Writer {
         let view =
             View { now, created: self.created, states, controls: controls.clone(), unsent: unsent.events };
         let changes: Changes = decide(&view);
+        let plan = self.plan(batch, &changes.events)?;
         for (key, state) in changes.states {
-            self.put_state(batch, now, key, state)?;
+            self.put_state(batch, now, key, state, &plan.fired)?;
         }
         if let Some(changed) = changes.controls {
             write_controls(&self.connection, now, &changed)?;
@@ -51,13 +72,43 @@ impl Writer {
         if let Some(record) = &changes.record {
             self.put_record(batch, now, record)?;
         }
-        for event in changes.events {
+        for (event, planned) in changes.events.into_iter().zip(plan.events) {
             if event.adds {
                 named.remove(&event.target).into_iter().flatten().for_each(|seq| self.cancel(batch, seq));
             }
-            self.put_event(batch, now, event)?;
+            self.put_event(batch, now, event, planned)?;
         }
         Ok(())
+    }
+
+    /// What the events will be known by. Made before the states are written, since they remember it.
+    fn plan(&mut self, batch: &mut Batch, events: &[NewEvent]) -> rusqlite::Result<Plan> {
+        let mut plan = Plan::default();
+        for event in events {
+            let seq = batch.next.event;
+            batch.next.event += 1;
+            let route = self.route(batch, &event.destinations)?;
+            let mut undoes = None;
+            if let Some(Part { phase, episode }) = &event.part {
+                let episode = evidence::episode(episode);
+                let fired = plan.fired.entry(event.target.clone()).or_default();
+                match phase {
+                    Phase::Firing => fired.push(Fired { episode, seq: EventSeq(seq), route }),
+                    Phase::Resolved => {
+                        let id = self.index.target(self.hashes.target(&event.target), &batch.staged);
+                        let known = id.map_or(Ok(None), |id| self.load(id, batch))?;
+                        // Of a target without a state nothing is open, so it has nothing to undo.
+                        let before = known.map_or(Some(Vec::new()), |known| known.fired.clone());
+                        undoes = before.map(|before| {
+                            let all = before.iter().chain(&*fired);
+                            all.filter(|fired| fired.episode == episode).copied().collect()
+                        });
+                    }
+                }
+            }
+            plan.events.push(Planned { seq, route, undoes });
+        }
+        Ok(plan)
     }
 
     fn states(&mut self, keys: &Keys, batch: &Batch) -> rusqlite::Result<States> {
@@ -89,13 +140,15 @@ impl Writer {
         if let Some(known) = self.index.state(id, &batch.staged) {
             return Ok(known);
         }
-        let mut read = self.connection.prepare_cached("SELECT key, state FROM targets WHERE id = ?1")?;
+        let mut read =
+            self.connection.prepare_cached("SELECT key, state, fired FROM targets WHERE id = ?1")?;
         let found = read.query_row([id], |row| {
             let key = TargetKey::from_stored(row.get_ref(0)?.as_str()?);
             let state: TargetState = serde_json::from_str(row.get_ref(1)?.as_str()?).map_err(|error| {
                 rusqlite::Error::FromSqlConversionFailure(1, rusqlite::types::Type::Text, Box::new(error))
             })?;
-            Ok(Arc::new(Known { key, state: Arc::new(state) }))
+            let fired = row.get_ref(2)?.as_blob_or_null()?.map(evidence::read);
+            Ok(Arc::new(Known { key, state: Arc::new(state), fired }))
         });
         let found = found.optional()?;
         if let Some(known) = &found {
@@ -110,12 +163,16 @@ impl Writer {
         now: Time,
         key: TargetKey,
         state: TargetState,
+        fired: &HashMap<TargetKey, Vec<Fired>>,
     ) -> rusqlite::Result<()> {
         let hash = self.hashes.target(&key);
         let id = self.index.target(hash, &batch.staged);
         // At hand, since the decision has just seen it.
         let known = id.map_or(Ok(None), |id| self.load(id, batch))?;
-        let before = known.map_or_else(Arc::default, |known| known.state.clone());
+        let (before, known_fired) = known.map_or_else(
+            || (Arc::default(), Some(Vec::new())),
+            |known| (known.state.clone(), known.fired.clone()),
+        );
         if state.is_empty() {
             let Some(id) = id else { return Ok(()) };
             self.put_watching(batch, id, before.watches(), false)?;
@@ -137,11 +194,16 @@ impl Writer {
             }
         }
         let due = state.due().map(Time::as_nanos);
+        let new = fired.get(&key).map_or(&[][..], Vec::as_slice);
+        let fired = evidence::remember(&known_fired, new, &before, &state);
+        let fired_bytes = fired.as_ref().map(evidence::write);
         let id = match id {
             Some(id) => {
                 self.connection
-                    .prepare_cached("UPDATE targets SET due = ?2, alerts = ?3, state = ?4 WHERE id = ?1")?
-                    .execute(params![id, due, alerts, text])?;
+                    .prepare_cached(
+                        "UPDATE targets SET due = ?2, alerts = ?3, state = ?4, fired = ?5 WHERE id = ?1",
+                    )?
+                    .execute(params![id, due, alerts, text, fired_bytes])?;
                 id
             }
             None => {
@@ -149,15 +211,16 @@ impl Writer {
                 batch.next.target += 1;
                 self.connection
                     .prepare_cached(
-                        "INSERT INTO targets (id, hash, due, alerts, key, state) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+                        "INSERT INTO targets (id, hash, due, alerts, key, state, fired)
+                         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
                     )?
-                    .execute(params![id, hash.0, due, alerts, key.as_str(), text])?;
+                    .execute(params![id, hash.0, due, alerts, key.as_str(), text, fired_bytes])?;
                 id
             }
         };
         self.put_watching(batch, id, before.watches(), state.watches())?;
         batch.tally.put(&before, &state);
-        let known = Arc::new(Known { key: key.clone(), state: Arc::new(state) });
+        let known = Arc::new(Known { key: key.clone(), state: Arc::new(state), fired });
         batch.staged.put(&self.index, &self.hashes, id, &before, Some(known), &key);
         Ok(())
     }
@@ -174,48 +237,129 @@ impl Writer {
     }
 
     fn put_record(&mut self, batch: &mut Batch, now: Time, record: &Record) -> rusqlite::Result<()> {
-        let id = batch.next.record;
-        batch.next.record += 1;
-        let mut targets = Vec::with_capacity(record.targets.len() * 8);
+        let mut targets = Vec::with_capacity(record.targets.len());
         for key in &record.targets {
-            let target = self.number(key, batch, now)?;
-            targets.extend(target.to_be_bytes());
-            self.connection.prepare_cached("INSERT INTO history VALUES (?1, ?2, ?3)")?.execute(params![
-                target,
-                now.as_nanos(),
-                id
-            ])?;
+            targets.push(self.number(key, batch, now)?);
         }
-        self.connection.prepare_cached("INSERT INTO records VALUES (?1, ?2, ?3, ?4)")?.execute(params![
-            id,
-            now.as_nanos(),
-            targets,
-            record.body
-        ])?;
-        Ok(())
+        self.put_record_about(batch, now, &targets, &record.body)
     }
 
-    fn put_event(&mut self, batch: &mut Batch, now: Time, event: NewEvent) -> rusqlite::Result<()> {
-        let seq = batch.next.event;
-        batch.next.event += 1;
-        let route = self.route(batch, &event.destinations)?;
+    /// Writes a record about the targets of these numbers.
+    pub(super) fn put_record_about(
+        &self,
+        batch: &mut Batch,
+        now: Time,
+        targets: &[i64],
+        body: &str,
+    ) -> rusqlite::Result<()> {
+        let id = batch.next.record;
+        batch.next.record += 1;
+        for target in targets {
+            let mut put = self.connection.prepare_cached("INSERT INTO history VALUES (?1, ?2, ?3)")?;
+            put.execute(params![target, now.as_nanos(), id])?;
+        }
+        let targets: Vec<u8> = targets.iter().flat_map(|target| target.to_be_bytes()).collect();
+        let mut put = self.connection.prepare_cached("INSERT INTO records VALUES (?1, ?2, ?3, ?4)")?;
+        put.execute(params![id, now.as_nanos(), targets, body]).map(drop)
+    }
+
+    fn put_event(
+        &mut self,
+        batch: &mut Batch,
+        now: Time,
+        event: NewEvent,
+        planned: Planned,
+    ) -> rusqlite::Result<()> {
+        let Planned { seq, route, undoes } = planned;
         let target = self.number(&event.target, batch, now)?;
+        let undoes_bytes = undoes.as_ref().map(evidence::write);
         self.connection
             .prepare_cached(
-                "INSERT INTO events (id, target, route, at, body, shrinks) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+                "INSERT INTO events (id, target, route, at, body, shrinks, undoes)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
             )?
-            .execute(params![seq, target, route, now.as_nanos(), event.body, event.may_shrink])?;
-        if event.may_shrink {
-            let left = event.destinations.to_vec();
+            .execute(params![
+                seq,
+                target,
+                route,
+                now.as_nanos(),
+                event.body,
+                event.may_shrink,
+                undoes_bytes
+            ])?;
+        let mut left = Vec::with_capacity(event.destinations.len());
+        for name in event.destinations.iter() {
+            batch.lanes.entry(name.clone()).or_default().given += 1;
+            let refused =
+                if undoes.as_ref().map_or(Ok(false), |undoes| self.is_stranger(batch, name, undoes))? {
+                    let record = withdrawn::record(now, &event.body, name, withdrawn::NEVER_GIVEN);
+                    self.put_record_about(batch, now, &[target], &record)?;
+                    self.refuse(batch, now, seq, name, schema::WITHDRAWN, withdrawn::NEVER_GIVEN)?
+                } else if self.is_full(batch, name) {
+                    self.refuse(batch, now, seq, name, schema::DEAD, BACKLOG_FULL)?
+                } else {
+                    false
+                };
+            if !refused {
+                left.push(name.clone());
+            }
+        }
+        if event.may_shrink && !left.is_empty() {
             let open = Open { target: self.hashes.target(&event.target), group: target, left };
             batch.shrinking.add(seq, open);
         }
-        for destination in event.destinations.iter() {
-            batch.lanes.entry(destination.clone()).or_default().given += 1;
-        }
         let NewEvent { destinations, body, .. } = event;
-        batch.events.push(Committed { seq: EventSeq(seq), target, at: now, destinations, body: body.into() });
+        batch.events.push(Committed {
+            offered: Offered {
+                seq: EventSeq(seq),
+                group: target,
+                emitted_at: now,
+                undoes: undoes.is_some(),
+                body: body.into(),
+            },
+            destinations,
+        });
         Ok(())
+    }
+
+    /// Whether a destination was given none of these.
+    fn is_stranger(&mut self, batch: &Batch, name: &Name, undoes: &[Fired]) -> rusqlite::Result<bool> {
+        for fired in undoes {
+            if self.destinations_of(batch, fired.route)?.contains(name) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    fn is_full(&self, batch: &Batch, name: &Name) -> bool {
+        let staging = batch.lanes.get(name);
+        // The one that is asked about is counted as given already.
+        let more =
+            staging.map_or(0, |staging| staging.given.saturating_sub(1 + staging.refused.len() as u64));
+        self.outlets.get(name).is_some_and(|outlet| outlet.is_full(more))
+    }
+
+    /// Settles a delivery in the commit that makes it. False where nobody delivers.
+    fn refuse(
+        &self,
+        batch: &mut Batch,
+        now: Time,
+        seq: i64,
+        name: &Name,
+        state: i64,
+        reason: &str,
+    ) -> rusqlite::Result<bool> {
+        let Some(outlet) = self.outlets.get(name) else { return Ok(false) };
+        let mut put = self.connection.prepare_cached(PUT)?;
+        put.execute(params![outlet.number, seq, state, 0, now.as_nanos(), reason])?;
+        let staging = batch.lanes.entry(name.clone()).or_default();
+        staging.refused.insert(seq);
+        if state == schema::DEAD {
+            staging.refused_dead += 1;
+            staging.dead += 1;
+        }
+        Ok(true)
     }
 
     /// A target's number, also of one that this transaction forgets. One without a state gets a number too,
@@ -238,6 +382,17 @@ impl Writer {
             .prepare_cached("INSERT OR REPLACE INTO former_targets VALUES (?1, ?2, ?3)")?
             .execute(params![hash.0, id, now.as_nanos()])?;
         Ok(id)
+    }
+
+    /// The destinations of a route.
+    fn destinations_of(&mut self, batch: &Batch, id: i64) -> rusqlite::Result<Arc<[Name]>> {
+        let known = self.routes.iter().chain(batch.routes.iter().map(|(names, id)| (names, id)));
+        if let Some((names, _)) = known.into_iter().find(|(_, known)| **known == id) {
+            return Ok(names.clone());
+        }
+        let names = evidence::route(&self.connection, id)?.unwrap_or_else(|| [].into());
+        self.routes.insert(names.clone(), id);
+        Ok(names)
     }
 
     fn route(&mut self, batch: &mut Batch, destinations: &Arc<[Name]>) -> rusqlite::Result<i64> {

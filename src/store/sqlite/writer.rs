@@ -11,6 +11,7 @@ use tokio::sync::{oneshot, watch};
 
 use super::checkpoint::{self, Turn};
 use super::index::{Fingerprint, Fingerprints, Index, Staged};
+use super::prune::Sweep;
 use super::published::Published;
 use super::schema::{self, Opened};
 use super::supersede::Superseding;
@@ -21,18 +22,56 @@ use crate::domain::state::AlertKey;
 use crate::domain::target::TargetKey;
 use crate::domain::time::Time;
 use crate::store::clock::Clock;
+use crate::store::lane::{End, Lane, Offered, Waiting};
 use crate::store::outlets::{Outlet, Outlets};
 use crate::store::shrinking::Shrinking;
-use crate::store::{Decide, Error, EventSeq, Keys, Settlement, WallClock};
+use crate::store::{Decide, Error, EventSeq, Keys, LetterError, Place, Redrive, Settlement, WallClock};
 
 /// What the writer is asked for. Every reply follows the commit.
 pub enum Command {
-    Transact { keys: Keys, decide: Decide, reply: Reply<()> },
-    Settle { outlet: Arc<Outlet>, settled: Vec<(EventSeq, Settlement)>, reply: Reply<()> },
-    Due { max: usize, reply: Reply<Vec<TargetKey>> },
-    Locate { keys: Keys, reply: Reply<BTreeMap<AlertKey, Vec<TargetKey>>> },
-    Number { hash: Fingerprint, reply: Reply<Option<i64>> },
-    Prune { decisions: Duration, delivered: Duration, reply: Reply<bool> },
+    Transact {
+        keys: Keys,
+        decide: Decide,
+        reply: Reply<()>,
+    },
+    Settle {
+        outlet: Arc<Outlet>,
+        settled: Vec<(EventSeq, Settlement)>,
+        reply: Reply<()>,
+    },
+    Due {
+        max: usize,
+        reply: Reply<Vec<TargetKey>>,
+    },
+    Locate {
+        keys: Keys,
+        reply: Reply<BTreeMap<AlertKey, Vec<TargetKey>>>,
+    },
+    Number {
+        hash: Fingerprint,
+        reply: Reply<Option<i64>>,
+    },
+    Redrive {
+        outlet: Arc<Outlet>,
+        seq: EventSeq,
+        redrive: Redrive,
+        reply: Reply<Result<(), LetterError>>,
+    },
+    Discard {
+        place: Place,
+        reply: Reply<Result<(), LetterError>>,
+    },
+    Prune {
+        decisions: Duration,
+        delivered: Duration,
+        reply: Reply<bool>,
+    },
+    #[cfg(test)]
+    Pragma {
+        name: &'static str,
+        value: i64,
+        reply: Reply<()>,
+    },
     Close,
 }
 
@@ -77,6 +116,8 @@ pub struct Writer {
     turn: Turn,
     pub(super) routes: HashMap<Arc<[Name]>, i64>,
     pub(super) superseding: Superseding,
+    /// How far the present round of pruning has come.
+    pub(super) sweep: Sweep,
     next: Next,
     _lock: std::fs::File,
 }
@@ -114,6 +155,8 @@ pub(super) struct Batch {
     pub(super) shrinking: Shrinking<Fingerprint>,
     /// Events that this batch cancels.
     pub(super) cancelled: HashSet<i64>,
+    /// It has pruned, and nothing was left to prune.
+    pub(super) pruned_all: bool,
 }
 
 impl Batch {
@@ -128,25 +171,40 @@ impl Batch {
             routes: Vec::new(),
             shrinking: Shrinking::default(),
             cancelled: HashSet::new(),
+            pruned_all: false,
         }
     }
 }
 
 /// An event to be offered to lanes once it is committed.
 pub(super) struct Committed {
-    pub(super) seq: EventSeq,
-    pub(super) target: i64,
-    pub(super) at: Time,
+    pub(super) offered: Offered,
     pub(super) destinations: Arc<[Name]>,
-    pub(super) body: Arc<str>,
+}
+
+/// A delivery that was settled.
+pub(super) struct Settled {
+    pub(super) seq: EventSeq,
+    pub(super) end: End,
+    /// When it is tried again, if it is.
+    pub(super) due: Time,
 }
 
 #[derive(Default)]
 pub(super) struct Staging {
     pub(super) settled: HashSet<i64>,
-    pub(super) dead: u64,
+    /// By how much dead letters become more.
+    pub(super) dead: i64,
     pub(super) given: u64,
-    pub(super) apply: Vec<(EventSeq, Option<Time>, bool)>,
+    /// Settled in the commit that gives them, and how many of them are dead letters.
+    pub(super) refused: HashSet<i64>,
+    pub(super) refused_dead: u64,
+    pub(super) apply: Vec<Settled>,
+    /// Dead letters that are sent once more, and how many are thrown away.
+    pub(super) redriven: Vec<Waiting>,
+    pub(super) discarded: u64,
+    /// How many rows of what never arrived nobody asks for any more.
+    pub(super) forgotten: u64,
     /// Get a row in this batch, since an earlier one of their target has one.
     pub(super) parked: Vec<i64>,
     /// Are not to be sent any more.
@@ -157,7 +215,33 @@ impl Staging {
     /// Whether the delivery has arrived or was given up.
     pub(super) fn has_finished(&self, seq: i64) -> bool {
         self.settled.contains(&seq)
-            && self.apply.iter().any(|(other, due, _)| other.0 == seq && due.is_none())
+            && self.apply.iter().any(|one| one.seq.0 == seq && one.end != End::Retry)
+            && !self.redriven.iter().any(|one| one.seq.0 == seq)
+    }
+
+    /// Whether the delivery has arrived.
+    pub(super) fn has_arrived(&self, seq: i64) -> bool {
+        let arrived = |one: &Settled| matches!(one.end, End::Arrived | End::Answered);
+        self.settled.contains(&seq) && self.apply.iter().any(|one| one.seq.0 == seq && arrived(one))
+    }
+}
+
+impl Staging {
+    /// Tells a lane what is committed.
+    fn apply_to(&self, lane: &mut Lane) {
+        lane.given(self.given, self.refused.len() as u64, self.refused_dead);
+        self.parked.iter().for_each(|&seq| lane.parked(EventSeq(seq)));
+        for &Settled { seq, end, due } in &self.apply {
+            match end {
+                End::Retry => lane.retry(seq, due),
+                End::Dead => lane.dead(seq),
+                End::Arrived | End::Answered | End::Withdrawn => lane.delivered(seq),
+            }
+        }
+        self.redriven.iter().for_each(|&waiting| lane.redrive(waiting));
+        lane.discarded(self.discarded);
+        self.cancelled.iter().for_each(|&seq| lane.cancel(EventSeq(seq)));
+        lane.forgot(self.forgotten);
     }
 }
 
@@ -192,6 +276,7 @@ impl Writer {
             turn,
             routes: HashMap::new(),
             superseding,
+            sweep: Sweep::default(),
             next,
             _lock: lock,
         })
@@ -238,6 +323,13 @@ impl Writer {
                     drop(reply.send(found.map_err(|error| schema::unavailable(&error))));
                     continue;
                 }
+                #[cfg(test)]
+                Command::Pragma { name, value, reply } => {
+                    let set = self.connection.pragma_update_and_check(None, name, value, |_| Ok(()));
+                    let set = set.or_else(|_| self.connection.pragma_update(None, name, value));
+                    drop(reply.send(set.map_err(|error| schema::unavailable(&error))));
+                    continue;
+                }
                 Command::Number { hash, reply } => {
                     drop(reply.send(Ok(self.index.target(hash, &batch.staged))));
                     continue;
@@ -255,6 +347,26 @@ impl Writer {
                         continue;
                     }
                     self.begin(&mut begun).and_then(|()| self.settle(&mut batch, &outlet, settled))
+                }
+                Command::Redrive { outlet, seq, redrive, reply } => {
+                    let done = if failed.is_none() {
+                        self.begin(&mut begun).and_then(|()| self.redrive(&mut batch, &outlet, seq, redrive))
+                    } else {
+                        Ok(Ok(()))
+                    };
+                    let (done, result) = split(done);
+                    answers.push(Box::new(move |result| drop(reply.send(result.map(|()| done)))));
+                    result
+                }
+                Command::Discard { place, reply } => {
+                    let done = if failed.is_none() {
+                        self.begin(&mut begun).and_then(|()| self.discard(&mut batch, &place))
+                    } else {
+                        Ok(Ok(()))
+                    };
+                    let (done, result) = split(done);
+                    answers.push(Box::new(move |result| drop(reply.send(result.map(|()| done)))));
+                    result
                 }
                 Command::Prune { decisions, delivered, reply } => {
                     if failed.is_some() {
@@ -334,32 +446,22 @@ impl Writer {
         for outlet in self.outlets.values() {
             let staging = batch.lanes.get(&outlet.name);
             let wake = outlet.lane(|lane| {
-                lane.given(staging.map_or(0, |staging| staging.given));
-                staging
-                    .into_iter()
-                    .flat_map(|staging| &staging.parked)
-                    .for_each(|&seq| lane.parked(EventSeq(seq)));
-                for (seq, due, dead) in staging.into_iter().flat_map(|staging| &staging.apply) {
-                    match due {
-                        Some(due) => lane.retry(*seq, *due),
-                        None if *dead => lane.dead(*seq),
-                        None => lane.delivered(*seq),
-                    }
-                }
-                for &seq in staging.into_iter().flat_map(|staging| &staging.cancelled) {
-                    lane.cancel(EventSeq(seq));
+                if let Some(staging) = staging {
+                    staging.apply_to(lane);
                 }
                 if lane.read_to() < last_before {
                     return staging.is_some();
                 }
-                for Committed { seq, target, at, destinations, body } in &batch.events {
+                for Committed { offered, destinations } in &batch.events {
                     if !lane.has_room() {
                         return true;
                     }
-                    if destinations.contains(&outlet.name) {
-                        lane.offer(*seq, *target, *at, body.clone());
+                    if !destinations.contains(&outlet.name) {
+                        lane.skip_to(offered.seq);
+                    } else if staging.is_some_and(|staging| staging.refused.contains(&offered.seq.0)) {
+                        lane.offer_with_row(offered);
                     } else {
-                        lane.skip_to(*seq);
+                        lane.offer(offered.clone());
                     }
                 }
                 staging.is_some()
@@ -371,13 +473,21 @@ impl Writer {
         let next_due = self.index.next_due();
         self.due.send_if_modified(|due| std::mem::replace(due, next_due) != next_due);
         self.mind_the_log();
+        if batch.pruned_all && !checkpoint::give_back(&self.connection) {
+            // The next round finds a short rest.
+            self.wake_the_folder();
+        }
+    }
+
+    /// Whoever holds the token is at it.
+    fn wake_the_folder(&self) {
+        let _held = self.checkpoints.try_send(());
     }
 
     fn mind_the_log(&self) {
         checkpoint::fold_rest(&self.connection, &self.turn);
         match checkpoint::waiting(&self.connection) {
-            // Whoever holds the token is at it.
-            Ok(waiting) if checkpoint::is_long(waiting) => drop(self.checkpoints.try_send(()).ok()),
+            Ok(waiting) if checkpoint::is_long(waiting) => self.wake_the_folder(),
             Ok(_) => {}
             Err(error) => tracing::warn!(%error, "cannot tell how long the store's log is"),
         }
@@ -401,6 +511,14 @@ impl Writer {
             }
         }
         Ok(found)
+    }
+}
+
+/// What is answered if the batch is committed, and whether SQLite failed.
+fn split(done: rusqlite::Result<Result<(), LetterError>>) -> (Result<(), LetterError>, rusqlite::Result<()>) {
+    match done {
+        Ok(done) => (done, Ok(())),
+        Err(error) => (Ok(()), Err(error)),
     }
 }
 

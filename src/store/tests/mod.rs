@@ -1,10 +1,14 @@
 //! What both stores promise, and what SQLite keeps over a restart.
 
+mod backlog;
 mod batches;
 mod controls;
+mod faults;
+mod letters;
 mod properties;
 mod supersede;
 mod tally;
+mod undo;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,7 +16,10 @@ use std::time::Duration;
 use serde_json::json;
 use tempfile::TempDir;
 
-use super::{Changes, Claimed, EventSeq, Keys, Memory, NewEvent, Settlement, Sqlite, Store, View};
+use super::{
+    Changes, Claimed, EventSeq, Keys, LetterError, Memory, NewEvent, Part, Place, Redrive, Settlement,
+    Sqlite, Store, View,
+};
 use crate::domain::name::Name;
 use crate::domain::state::{
     AlertKey, Cause, Closing, Ended, Episode, Kept, Occurrence, RuleState, TargetState, Told,
@@ -20,7 +27,7 @@ use crate::domain::state::{
 use crate::domain::subject::Subject;
 use crate::domain::target::{Platform, Target, TargetKey};
 use crate::domain::time::Time;
-use crate::domain::verdict::Verdict;
+use crate::domain::verdict::{Phase, Verdict};
 
 /// A store and what it takes to open it again.
 struct House {
@@ -189,12 +196,14 @@ impl Emission {
     }
 
     fn event(self) -> NewEvent {
+        let action = self.kind.action();
         let body = json!({
-            "id": self.id,
+            "specversion": "1.0", "id": self.id, "source": "/scalebridge/prod",
+            "type": format!("io.scalebridge.{action}.v1"), "subject": self.target.as_str(), "sequence": "7",
+            "expirytime": now().after(HOUR).to_millis_text(),
             "data": {
-                "rule": "nodes",
-                "alerts": [{ "fingerprint": "f1" }],
-                "notification": { "source": "prod" },
+                "rule": "nodes", "action": action, "episode": { "id": "e", "emission": 1 },
+                "alerts": [{ "fingerprint": "f1" }], "notification": { "source": "prod" },
             },
         });
         NewEvent {
@@ -202,9 +211,114 @@ impl Emission {
             destinations: self.to.into(),
             adds: self.kind == Kind::Out,
             may_shrink: self.kind == Kind::In,
+            part: None,
             body: body.to_string(),
         }
     }
+}
+
+/// An event of an episode, as the bridge makes one, with the state that it leaves behind.
+#[derive(Clone)]
+struct Chapter {
+    emission: Emission,
+    phase: Phase,
+    episode: String,
+}
+
+impl Chapter {
+    fn changes(self) -> Changes {
+        let Self { emission, phase, episode } = self;
+        let target = emission.target.clone();
+        let state = match phase {
+            Phase::Firing => open_episode(&episode),
+            Phase::Resolved => remembering(target.as_str()),
+        };
+        let mut event = emission.event();
+        event.part = Some(Part { phase, episode });
+        Changes { states: vec![(target, state)], events: vec![event], ..Changes::default() }
+    }
+}
+
+impl Kind {
+    fn action(self) -> &'static str {
+        match self {
+            Self::Out => "scale_out",
+            Self::In => "scale_in",
+            Self::Note => "notify",
+        }
+    }
+}
+
+impl House {
+    /// A scale-out at the beginning of the episode `e` of a target.
+    async fn fire(&self, target: &str, id: &str, to: &[&str]) {
+        self.chapter(event(target, Kind::Out, id, to), Phase::Firing, "e").await;
+    }
+
+    /// The scale-in at its end.
+    async fn resolve(&self, target: &str, id: &str, to: &[&str]) {
+        self.chapter(event(target, Kind::In, id, to), Phase::Resolved, "e").await;
+    }
+
+    async fn chapter(&self, emission: Emission, phase: Phase, episode: &str) {
+        let target = emission.target.as_str().to_owned();
+        let chapter = Chapter { emission, phase, episode: episode.to_owned() };
+        self.write(&[&target], move |_| chapter.clone().changes()).await;
+    }
+
+    /// Claims one event, and expects this.
+    async fn takes(&self, destination: &str, id: &str) -> Claimed {
+        let mut claimed = self.store.claim(&name(destination), 100).await.unwrap();
+        let ids: Vec<String> = claimed.iter().map(id_of).collect();
+        assert_eq!(ids, [id], "sent to {destination}");
+        claimed.remove(0)
+    }
+
+    /// Claims one event, expects this, and settles it so.
+    async fn ends(&self, destination: &str, id: &str, settlement: Settlement) {
+        let claimed = self.takes(destination, id).await;
+        self.settle(destination, claimed.seq, settlement).await;
+    }
+
+    /// All decisions about a target.
+    async fn decisions(&self, target: &str) -> Vec<serde_json::Value> {
+        let (from, to) = (Time::from_nanos(0), Time::from_nanos(i64::MAX));
+        let records = self.store.history(&key(target), from, to).await.unwrap();
+        let decisions = records.iter().map(|record| {
+            let record: serde_json::Value = serde_json::from_str(record).unwrap();
+            record["decisions"][0].clone()
+        });
+        decisions.collect()
+    }
+
+    async fn prune(&self) {
+        while self.store.prune(Duration::ZERO, Duration::ZERO).await.unwrap() {}
+    }
+}
+
+const HOUR: Duration = Duration::from_secs(3600);
+
+fn now() -> Time {
+    clock()()
+}
+
+fn dead() -> Settlement {
+    Settlement::Dead { error: "refused".into() }
+}
+
+fn withdrawn() -> Settlement {
+    Settlement::Withdrawn { reason: "there is nothing to undo".into() }
+}
+
+/// A state with an open episode, and nothing else.
+fn open_episode(id: &str) -> TargetState {
+    let mut state = waiting("nodes", Verdict::Paused, false);
+    for rule in state.rules.values_mut() {
+        if let Some(episode) = &mut rule.episode {
+            (episode.id, episode.kept) = (id.to_owned(), None);
+        }
+    }
+    state
 }
 
 fn ids(view: &View) -> Vec<String> {

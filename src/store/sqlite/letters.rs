@@ -1,0 +1,156 @@
+//! Dead letters: listed by the reader, redriven and discarded by the writer.
+
+use std::sync::Arc;
+
+use rusqlite::{Connection, OptionalExtension, params};
+
+use super::index::Fingerprint;
+use super::writer::{Batch, Writer};
+use super::{schema, supersede};
+use crate::domain::name::Name;
+use crate::domain::time::Time;
+use crate::store::lane::Waiting;
+use crate::store::letters::Row;
+use crate::store::outlets::Outlet;
+use crate::store::shrinking::Open;
+use crate::store::{EventSeq, LetterError, Place, Redrive, expiry};
+
+const LIST: &str = "
+    SELECT d.event, d.attempts, d.error, d.due, d.expiry, e.at, e.body
+    FROM deliveries d INDEXED BY exceptions JOIN events e ON e.id = d.event
+    WHERE d.state = 2 AND d.state IN (1, 2, 3, 6) AND d.destination = ?1 AND d.event > ?2
+    ORDER BY d.event LIMIT ?3";
+const ONE: &str = "
+    SELECT d.attempts, d.expiry, e.target, e.shrinks, e.undoes IS NOT NULL, e.body
+    FROM deliveries d JOIN events e ON e.id = d.event
+    WHERE d.destination = ?1 AND d.event = ?2 AND d.state = 2";
+
+/// Up to `max` dead letters behind a place, in their order.
+pub fn list(
+    reader: &Connection,
+    destination: Option<&Name>,
+    after: Option<&Place>,
+    max: usize,
+) -> rusqlite::Result<Vec<Row>> {
+    let mut known = reader.prepare_cached("SELECT id, name FROM destinations")?;
+    let known = known.query_map([], |row| Ok((row.get::<_, i64>(0)?, row.get::<_, String>(1)?)))?;
+    let mut found = Vec::new();
+    for known in known {
+        let (number, name) = known?;
+        let Ok(name) = Name::new(&name) else { continue };
+        if destination.is_some_and(|wanted| *wanted != name) {
+            continue;
+        }
+        let behind = after.map_or(i64::MIN, |after| {
+            // Of the same event, those at later destinations are still to come.
+            if name > after.destination { after.seq.0.saturating_sub(1) } else { after.seq.0 }
+        });
+        let mut list = reader.prepare_cached(LIST)?;
+        let limit = i64::try_from(max).unwrap_or(i64::MAX);
+        let rows = list.query_map(params![number, behind, limit], |row| {
+            let body = row.get_ref(6)?.as_str()?;
+            Ok(Row {
+                place: Place { seq: EventSeq(row.get(0)?), destination: name.clone() },
+                attempts: row.get(1)?,
+                error: row.get(2)?,
+                given_up_at: Time::from_nanos(row.get(3)?),
+                emitted_at: Time::from_nanos(row.get(5)?),
+                event: as_sent(body, row.get(4)?),
+            })
+        })?;
+        found.extend(rows.collect::<Result<Vec<_>, _>>()?);
+    }
+    found.sort_by(|one, other| one.place.cmp(&other.place));
+    found.truncate(max);
+    Ok(found)
+}
+
+/// The event with the `expirytime` that it was redriven with, if it was.
+pub fn as_sent(body: &str, expiry: Option<i64>) -> Arc<str> {
+    let rewritten = expiry.and_then(|expiry| expiry::rewrite(body, Time::from_nanos(expiry)).ok());
+    rewritten.map_or_else(|| body.into(), Into::into)
+}
+
+/// A dead letter that is to be sent once more.
+struct Letter {
+    attempts: u32,
+    expiry: Option<i64>,
+    target: i64,
+    shrinks: bool,
+    undoes: bool,
+    event: Arc<str>,
+}
+
+impl Writer {
+    pub(super) fn redrive(
+        &mut self,
+        batch: &mut Batch,
+        outlet: &Outlet,
+        seq: EventSeq,
+        redrive: Redrive,
+    ) -> rusqlite::Result<Result<(), LetterError>> {
+        let now = self.clock.now();
+        let mut one = self.connection.prepare_cached(ONE)?;
+        let letter = one.query_row([outlet.number, seq.0], |row| {
+            let expiry = row.get(1)?;
+            Ok(Letter {
+                attempts: row.get(0)?,
+                expiry,
+                target: row.get(2)?,
+                shrinks: row.get(3)?,
+                undoes: row.get(4)?,
+                event: as_sent(row.get_ref(5)?.as_str()?, expiry),
+            })
+        });
+        let Some(letter) = letter.optional()? else { return Ok(Err(LetterError::NotDead)) };
+        let expiry = match redrive.check(&letter.event, now) {
+            Ok(expiry) => expiry.map(Time::as_nanos).or(letter.expiry),
+            Err(error) => return Ok(Err(error)),
+        };
+        let mut update = self.connection.prepare_cached(
+            "UPDATE deliveries SET state = ?3, due = 0, since = ?4, expiry = ?5 WHERE destination = ?1 AND event = ?2",
+        )?;
+        update.execute(params![outlet.number, seq.0, schema::RETRY, now.as_nanos(), expiry])?;
+        let Letter { attempts, target: group, undoes, .. } = letter;
+        if letter.shrinks {
+            let hash = self.connection.prepare_cached(supersede::HASH)?.query_row([group], |row| row.get(0));
+            if let Some(hash) = hash.optional()? {
+                let left = vec![outlet.name.clone()];
+                batch.shrinking.add(seq.0, Open { target: Fingerprint(hash), group, left });
+            }
+        }
+        let staging = batch.lanes.entry(outlet.name.clone()).or_default();
+        staging.dead -= 1;
+        // At once, wherever the clock stands after a restart.
+        let due = Time::from_nanos(0);
+        staging.redriven.push(Waiting { seq, group, emitted_at: now, undoes, attempts, due });
+        Ok(Ok(()))
+    }
+
+    pub(super) fn discard(
+        &self,
+        batch: &mut Batch,
+        place: &Place,
+    ) -> rusqlite::Result<Result<(), LetterError>> {
+        let name = place.destination.as_str();
+        // When nobody asks for it any more is not known yet.
+        let mut discard = self.connection.prepare_cached(
+            "UPDATE deliveries SET state = ?3, due = 0 WHERE event = ?2 AND state = ?4
+             AND destination = (SELECT id FROM destinations WHERE name = ?1)",
+        )?;
+        if discard.execute(params![name, place.seq.0, schema::DISCARDED, schema::DEAD])? == 0 {
+            return Ok(Err(LetterError::NotDead));
+        }
+        if self.outlets.contains_key(&place.destination) {
+            let staging = batch.lanes.entry(place.destination.clone()).or_default();
+            staging.dead -= 1;
+            staging.discarded += 1;
+        } else {
+            // Nobody delivers there, so nobody else writes how it stands.
+            let mut count =
+                self.connection.prepare_cached("UPDATE destinations SET dead = dead - 1 WHERE name = ?1")?;
+            count.execute([name])?;
+        }
+        Ok(Ok(()))
+    }
+}

@@ -1,0 +1,157 @@
+//! A store that cannot write says so, keeps nothing of it, and goes on by itself.
+
+use std::path::PathBuf;
+
+use super::*;
+use crate::store::Error;
+
+fn is_unavailable<T: std::fmt::Debug, E: Into<LetterError>>(result: Result<T, E>) {
+    match result.map_err(Into::into) {
+        Err(LetterError::Store(Error::Unavailable(_))) => {}
+        other => panic!("{:?}", other.map_err(|error| error.to_string())),
+    }
+}
+
+/// What every writer is told while the store cannot write.
+async fn nothing_is_written(house: &House, seq: EventSeq, letter: &Place) {
+    let keys = Keys { targets: vec![key("b")], alerts: Vec::new() };
+    let emission = event("b", Kind::Note, "lost", &["queue"]);
+    is_unavailable(house.store.transact(keys, move |_| (emission.clone().changes(), ())).await);
+    is_unavailable(house.store.settle(&name("queue"), vec![(seq, retry_after(0))]).await);
+    is_unavailable(house.store.redrive(letter, Redrive { force: true, ..Redrive::default() }).await);
+    is_unavailable(house.store.discard(letter).await);
+    is_unavailable(house.store.prune(Duration::ZERO, Duration::ZERO).await);
+    assert_eq!(house.backlog("queue"), (1, 0, 1));
+    // What only reads goes on.
+    house.sends("queue", &[]).await;
+    assert_eq!(house.store.dead_letters(None, None, 10).await.unwrap().len(), 1);
+}
+
+async fn one_on_its_way_and_a_dead_letter(house: &House) -> (EventSeq, Place) {
+    house.emit("d", Kind::Note, "dead", &["queue"]).await;
+    let letter = house.takes("queue", "dead").await;
+    house.settle("queue", letter.seq, dead()).await;
+    house.emit("a", Kind::Note, "a", &["queue"]).await;
+    let seq = house.takes("queue", "a").await.seq;
+    (seq, Place { seq: letter.seq, destination: name("queue") })
+}
+
+async fn all_goes_on(mut house: House, seq: EventSeq) {
+    house.settle("queue", seq, Settlement::Delivered).await;
+    house.emit("b", Kind::Note, "b", &["queue"]).await;
+    house.restart().await;
+    house.ends("queue", "b", Settlement::Delivered).await;
+    assert_eq!(house.backlog("queue"), (0, 0, 1));
+}
+
+#[tokio::test]
+async fn a_database_that_another_connection_has_locked_is_waited_for() {
+    let house = House::sqlite();
+    let (seq, letter) = one_on_its_way_and_a_dead_letter(&house).await;
+    let other = house.database();
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    nothing_is_written(&house, seq, &letter).await;
+    other.execute_batch("ROLLBACK").unwrap();
+    all_goes_on(house, seq).await;
+}
+
+#[tokio::test]
+async fn a_store_that_can_only_be_read_is_written_to_when_that_is_over() {
+    let house = House::sqlite();
+    let (seq, letter) = one_on_its_way_and_a_dead_letter(&house).await;
+    let readonly = |on: bool| {
+        let Store::Sqlite(store) = &house.store else { unreachable!("it is one") };
+        store.pragma("query_only", if on { 1 } else { 0 })
+    };
+    readonly(true).await;
+    nothing_is_written(&house, seq, &letter).await;
+    readonly(false).await;
+    all_goes_on(house, seq).await;
+}
+
+#[tokio::test]
+async fn a_disk_that_is_full_refuses_what_needs_room_and_takes_the_rest() {
+    let house = House::sqlite();
+    let (seq, _) = one_on_its_way_and_a_dead_letter(&house).await;
+    let Store::Sqlite(store) = &house.store else { unreachable!("it is one") };
+    store.pragma("max_page_count", 1).await;
+    let large = Settlement::Retry { delay: Duration::ZERO, error: "x".repeat(100_000) };
+    is_unavailable(house.store.settle(&name("queue"), vec![(seq, large)]).await);
+    let keys = Keys { targets: vec![key("b")], alerts: Vec::new() };
+    let mut changes = event("b", Kind::Note, "lost", &["queue"]).changes();
+    changes.events[0].body = "x".repeat(100_000);
+    let changes = std::sync::Mutex::new(Some(changes));
+    let decide = move |_: &View| (changes.lock().unwrap().take().unwrap_or_default(), ());
+    is_unavailable(house.store.transact(keys, decide).await);
+    assert_eq!(house.backlog("queue"), (1, 0, 1));
+    store.pragma("max_page_count", 1_000_000).await;
+    all_goes_on(house, seq).await;
+}
+
+/// A store with a few hundred targets and events, closed.
+async fn closed() -> (House, PathBuf, Vec<u8>) {
+    let house = House::sqlite();
+    for at in 0..300 {
+        house.fire(&format!("t{at}"), &at.to_string(), &["queue", "journal"]).await;
+    }
+    house.store.close().await;
+    let path = house.dir.path().join("bridge.db");
+    let bytes = std::fs::read(&path).unwrap();
+    (house, path, bytes)
+}
+
+fn refused(path: &std::path::Path) -> Option<String> {
+    let before = std::fs::read(path).unwrap();
+    let opened = Sqlite::open(path, &destinations(), clock());
+    let after = std::fs::read(path).unwrap();
+    match opened {
+        Ok(_) => None,
+        Err(error) => {
+            assert!(before == after, "it is left as it is: {error}");
+            Some(error.to_string())
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_file_whose_head_is_damaged_is_refused_and_left_as_it_is() {
+    let (_house, path, mut bytes) = closed().await;
+    bytes[..16].fill(0);
+    std::fs::write(&path, &bytes).unwrap();
+    let error = refused(&path).expect("a refusal");
+    assert!(error.contains("its head is damaged") && error.contains("keep a copy"), "{error}");
+}
+
+#[tokio::test]
+async fn a_file_that_was_cut_off_is_refused() {
+    let (_house, path, bytes) = closed().await;
+    std::fs::write(&path, &bytes[..bytes.len() / 2]).unwrap();
+    let error = refused(&path).expect("a refusal");
+    assert!(error.contains("is damaged") && error.contains(".recover"), "{error}");
+}
+
+/// Every page on which a start relies: the roots of all tables, and what is read of them.
+#[tokio::test]
+async fn a_page_that_is_damaged_is_found_at_the_start_if_the_start_relies_on_it() {
+    let (house, path, bytes) = closed().await;
+    let roots: Vec<(String, usize)> = {
+        let database = house.database();
+        let mut roots = database
+            .prepare(
+                "SELECT name, rootpage FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite%'",
+            )
+            .unwrap();
+        let roots = roots.query_map([], |row| Ok((row.get(0)?, row.get(1)?))).unwrap();
+        roots.map(Result::unwrap).collect()
+    };
+    assert_eq!(roots.len(), 12);
+    for (table, page) in roots {
+        let mut damaged = bytes.clone();
+        damaged[(page - 1) * 8192..][..8192].fill(0xA5);
+        std::fs::write(&path, &damaged).unwrap();
+        let error = refused(&path).unwrap_or_else(|| panic!("{table} is damaged, and nobody says so"));
+        assert!(error.contains("is damaged") && error.contains("keep a copy"), "{table}: {error}");
+    }
+    std::fs::write(&path, &bytes).unwrap();
+    assert_eq!(refused(&path), None);
+}

@@ -1,0 +1,89 @@
+//! After a storm of events the store's file is small again, and nobody had to wait for that.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use scalebridge::app::wall_clock;
+use scalebridge::domain::name::Name;
+use scalebridge::domain::target::TargetKey;
+use scalebridge::store::{Changes, Keys, NewEvent, Record, Settlement, Sqlite, Store};
+
+const EVENTS: usize = 60_000;
+const AT_ONCE: usize = 500;
+
+fn queue() -> Name {
+    Name::new("queue").expect("a name")
+}
+
+fn bytes(dir: &Path) -> u64 {
+    let size = |suffix: &str| {
+        let path = dir.join(format!("bridge.db{suffix}"));
+        std::fs::metadata(path).map_or(0, |file| file.len())
+    };
+    size("") + size("-wal")
+}
+
+/// Events of so many bytes with a record of the decisions, each about a target of its own.
+async fn write(store: &Store, name: &str, count: usize, bytes: usize) {
+    let name = name.to_owned();
+    let body = format!("{{\"x\":\"{}\"}}", "x".repeat(bytes));
+    let decide = move |_: &_| {
+        let targets: Vec<TargetKey> =
+            (0..count).map(|at| TargetKey::from_stored(&format!("{name}-{at}"))).collect();
+        let event = |target: &TargetKey| NewEvent {
+            target: target.clone(),
+            destinations: [queue()].into(),
+            adds: false,
+            may_shrink: false,
+            part: None,
+            body: body.clone(),
+        };
+        let events = targets.iter().map(event).collect();
+        let record = Some(Record { targets, body: body.clone() });
+        (Changes { record, events, ..Changes::default() }, ())
+    };
+    store.transact(Keys::default(), decide).await.expect("written");
+}
+
+async fn settle_all(store: &Store, settlement: Settlement) {
+    loop {
+        let claimed = store.claim(&queue(), AT_ONCE).await.expect("a claim");
+        if claimed.is_empty() {
+            return;
+        }
+        let settled = claimed.iter().map(|one| (one.seq, settlement.clone())).collect();
+        store.settle(&queue(), settled).await.expect("settled");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_file_is_back_within_twice_its_size_after_a_storm_and_no_step_of_it_is_long() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let opened = Sqlite::open(&dir.path().join("bridge.db"), &[queue()], Arc::new(wall_clock));
+    let store = Store::Sqlite(opened.expect("a store"));
+    // What was there before, and stays.
+    write(&store, "before", 200, 8000).await;
+    settle_all(&store, Settlement::Dead { error: "refused".into() }).await;
+    while store.prune(Duration::ZERO, Duration::ZERO).await.expect("pruned") {}
+    let before = bytes(dir.path());
+    for part in 0..EVENTS / AT_ONCE {
+        write(&store, &format!("storm-{part}"), AT_ONCE, 1000).await;
+        settle_all(&store, Settlement::Delivered).await;
+    }
+    let storm = bytes(dir.path());
+    assert!(storm > 10 * before, "{before} bytes before, {storm} in the storm");
+    let (mut steps, mut longest) = (0, Duration::ZERO);
+    // The log is folded by a thread of its own, so the end of pruning may come a moment before its end.
+    let mut more = true;
+    while more || bytes(dir.path()) > 2 * before {
+        let began = Instant::now();
+        more = store.prune(Duration::ZERO, Duration::ZERO).await.expect("pruned");
+        longest = longest.max(began.elapsed());
+        steps += 1;
+        assert!(steps < 20_000, "{} bytes, {before} before the storm", bytes(dir.path()));
+    }
+    assert!(longest < Duration::from_secs(2), "a step took {longest:?}");
+    assert_eq!(store.backlog(&queue()).dead, 200);
+    store.close().await;
+}
