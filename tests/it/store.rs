@@ -328,7 +328,7 @@ async fn a_pause_survives_a_restart_and_lets_go_when_it_is_ended() {
 
     let store = sqlite(dir.path());
     let second = bridge(dir.path(), &store);
-    assert_eq!(second.pauses(), [pause.clone()]);
+    assert_eq!(second.pauses(), std::slice::from_ref(&pause));
     let stop = CancellationToken::new();
     let running = tokio::spawn({
         let (second, stop) = (second.clone(), stop.clone());
