@@ -5,6 +5,7 @@
 mod delivery;
 mod documents;
 mod end_to_end;
+mod faults;
 mod guards;
 mod layers;
 mod serve;
