@@ -9,6 +9,7 @@ mod faults;
 mod guards;
 mod layers;
 mod serve;
+mod sigkill;
 mod store;
 mod support;
 mod survival;
