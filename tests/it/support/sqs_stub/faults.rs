@@ -27,12 +27,12 @@ const ROUND: [Fault; 16] = [
 pub struct Schedule {
     rng: fastrand::Rng,
     left: Option<Vec<Fault>>,
-    met: Vec<Fault>,
+    calls: usize,
 }
 
 impl Schedule {
     pub fn none() -> Self {
-        Self { rng: fastrand::Rng::with_seed(0), left: None, met: Vec::new() }
+        Self { rng: fastrand::Rng::with_seed(0), left: None, calls: 0 }
     }
 
     pub fn seeded(seed: u64) -> Self {
@@ -40,7 +40,7 @@ impl Schedule {
         let mut left = ROUND.to_vec();
         left.push(Fault::Silence);
         rng.shuffle(&mut left);
-        Self { rng, left: Some(left), met: Vec::new() }
+        Self { rng, left: Some(left), calls: 0 }
     }
 
     /// No more faults.
@@ -55,9 +55,8 @@ impl Schedule {
             left.extend(ROUND);
             self.rng.shuffle(left);
         }
-        let fault = left.pop().unwrap_or(Fault::None);
-        self.met.push(fault);
-        fault
+        self.calls += 1;
+        left.pop().unwrap_or(Fault::None)
     }
 
     /// Chance for the details of a call.
@@ -65,7 +64,8 @@ impl Schedule {
         self.rng.fork()
     }
 
-    pub fn met(&self) -> Vec<Fault> {
-        self.met.clone()
+    /// Whether the first round is over.
+    pub fn has_given_a_round(&self) -> bool {
+        self.calls > ROUND.len()
     }
 }

@@ -24,7 +24,7 @@ use super::tools::REGION;
 
 /// What becomes of a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Fault {
+enum Fault {
     /// It is taken and answered.
     None,
     /// The same, after a while.
@@ -121,9 +121,9 @@ impl SqsStub {
         self.shared.listens.send_replace(true);
     }
 
-    /// The faults that its calls have met so far.
-    pub fn met(&self) -> Vec<Fault> {
-        self.shared.schedule().met()
+    /// Whether its calls have met each fault by now.
+    pub fn has_met_every_fault(&self) -> bool {
+        self.shared.schedule().has_given_a_round()
     }
 
     /// Every message that it took, in the order of their coming, also those that it dropped since it had
