@@ -6,6 +6,7 @@ mod delivery;
 mod documents;
 mod end_to_end;
 mod faults;
+mod full_disk;
 mod guards;
 mod layers;
 mod serve;

@@ -64,6 +64,7 @@ impl Answer {
 pub struct Bridge {
     dir: TempDir,
     environment: Vec<(String, String)>,
+    run_by: Vec<String>,
     running: Option<Running>,
 }
 
@@ -79,7 +80,7 @@ impl Bridge {
         let dir = tempfile::tempdir().expect("a directory");
         fs::write(dir.path().join("scalebridge.yaml"), config).expect("a configuration");
         fs::write(dir.path().join("rules.yaml"), rules).expect("rules");
-        Self { dir, environment: Vec::new(), running: None }
+        Self { dir, environment: Vec::new(), run_by: Vec::new(), running: None }
     }
 
     /// One with [`CONFIG`] and [`RULES`] that runs.
@@ -107,6 +108,15 @@ impl Bridge {
         self.environment.push((name.to_owned(), value.to_owned()));
     }
 
+    /// Has it run by this program, which has to become it.
+    pub fn run_by(&mut self, program: &[&str]) {
+        self.run_by = program.iter().map(|&word| word.to_owned()).collect();
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.running().child.id()
+    }
+
     pub fn dir(&self) -> &Path {
         self.dir.path()
     }
@@ -121,8 +131,14 @@ impl Bridge {
 
     /// The command that would run it.
     pub fn command(&self) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_scalebridge"));
-        command.args(["serve", "--config", "scalebridge.yaml"]).current_dir(self.dir()).stdin(Stdio::null());
+        let program = env!("CARGO_BIN_EXE_scalebridge");
+        let mut words = self.run_by.iter().map(String::as_str).chain([program]);
+        let mut command = Command::new(words.next().unwrap_or(program));
+        command
+            .args(words)
+            .args(["serve", "--config", "scalebridge.yaml"])
+            .current_dir(self.dir())
+            .stdin(Stdio::null());
         for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("AWS_")) {
             command.env_remove(name);
         }
@@ -237,7 +253,7 @@ impl Bridge {
 
     /// SIGTERM.
     pub fn terminate(&self) {
-        let pid = self.running().child.id().to_string();
+        let pid = self.pid().to_string();
         let sent = Command::new("kill").args(["-TERM", &pid]).status().expect("kill");
         assert!(sent.success());
     }
