@@ -4,18 +4,25 @@ use std::fs;
 use std::io;
 use std::os::unix::fs::symlink;
 use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
 use crate::support::bridge::{Answer, Bridge, notification, pending, resolved};
 use crate::support::disk::Disk;
 use crate::support::ledger::{Expected, Ledger};
+use crate::support::load;
 use crate::support::queue::ACCOUNT;
 use crate::support::sqs_stub::{Kind, SqsStub};
 use crate::support::tools::{eventually, get};
 
 /// More than any disk here takes.
 const ENOUGH: usize = 3000;
+/// More than the store's log takes before it is folded, some 16 MiB.
+const MEBIBYTES: u32 = 64;
+const REFUSED: &str = "scalebridge_notifications_total{source=\"prod-eu\",code=\"503\"}";
 
 /// A bridge with its store and its journal in `data`, and what was accepted of it.
 struct Scene {
@@ -66,8 +73,7 @@ impl Scene {
             assert!(tries < ENOUGH, "the disk is never full");
         }
         assert!(matches!(get(&self.bridge.url("/-/healthy")).await, Ok((200, _))));
-        let refused = "scalebridge_notifications_total{source=\"prod-eu\",code=\"503\"}";
-        assert!(self.bridge.metric(refused).await >= 1.0);
+        assert!(self.bridge.metric(REFUSED).await >= 1.0);
     }
 
     /// Posts until it is accepted, without any help.
@@ -126,7 +132,7 @@ async fn a_full_disk_loses_nothing(scene: &mut Scene, fill: impl Fn(&Scene), fre
 #[tokio::test(flavor = "multi_thread")]
 async fn a_full_disk_refuses_and_then_goes_on() {
     let mut scene = Scene::new();
-    let disk = match Disk::mount(&scene.bridge.dir().join("data"), 4) {
+    let disk = match Disk::mount(&scene.bridge.dir().join("data"), MEBIBYTES) {
         Ok(disk) => disk,
         Err(error) => return eprintln!("no file system of its own: {error}"),
     };
@@ -145,6 +151,45 @@ async fn a_full_disk_refuses_and_then_goes_on() {
     let (queue, journal) = scene.delivered_all().await;
     scene.ledger.check("the queue", &queue);
     scene.ledger.check("the journal", &journal);
+}
+
+/// The same while many send and many events are on their way: whatever meets the full disk, a commit, a
+/// settlement or a line of the journal, is done again.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_disk_that_is_full_now_and_then_loses_nothing_under_load() {
+    let seed = std::env::var("DISK_SEED").map_or(5, |seed| seed.parse().expect("a seed"));
+    eprintln!("seed {seed}");
+    let mut rng = fastrand::Rng::with_seed(seed);
+    let mut scene = Scene::new();
+    let disk = match Disk::mount(&scene.bridge.dir().join("data"), MEBIBYTES) {
+        Ok(disk) => disk,
+        Err(error) => return eprintln!("no file system of its own: {error}"),
+    };
+    scene.bridge.run().await;
+    let answered = Arc::new(AtomicUsize::new(0));
+    let to = load::at(scene.bridge.url("/webhook/prod-eu"));
+    let sending = tokio::spawn(load::send(seed, 300, to, Arc::clone(&answered)));
+    let mut refusing = 0;
+    for _ in 0..8 {
+        // All of them, once there are no more.
+        let answers = || if sending.is_finished() { usize::MAX } else { answered.load(Ordering::Relaxed) };
+        let enough = answers().saturating_add(rng.usize(1..8));
+        eventually("more answers", async || (answers() >= enough).then_some(())).await;
+        let before = scene.bridge.metric(REFUSED).await;
+        disk.fill();
+        let enough = answers().saturating_add(20);
+        // Where the log was folded before, it has room of its own.
+        refusing += eventually("an effect", async || {
+            let refuses = scene.bridge.metric(REFUSED).await > before;
+            (refuses || answers() >= enough).then_some(u32::from(refuses))
+        })
+        .await;
+        tokio::time::sleep(Duration::from_millis(rng.u64(..20))).await;
+        disk.free();
+    }
+    assert!(refusing > 2, "it was full {refusing} times");
+    scene.ledger = sending.await.expect("the load");
+    scene.has_delivered_once().await;
 }
 
 /// No file may grow, which is another error than a full disk.

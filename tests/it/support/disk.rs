@@ -25,8 +25,11 @@ impl Disk {
     /// Leaves no space.
     pub fn fill(&self) {
         let mut filler = File::create(self.filler()).expect("a file");
-        let full = (0..).find_map(|_| filler.write_all(&[0; 4096]).err()).expect("an error");
-        assert_eq!(full.kind(), io::ErrorKind::StorageFull);
+        for step in [1 << 20, 4096] {
+            let zeros = vec![0; step];
+            let full = (0..).find_map(|_| filler.write_all(&zeros).err()).expect("an error");
+            assert_eq!(full.kind(), io::ErrorKind::StorageFull);
+        }
     }
 
     /// There is space again.
