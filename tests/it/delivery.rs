@@ -8,16 +8,9 @@ use crate::support::bridge::{Bridge, CONFIG, RULES, notification, pending, resol
 use crate::support::queue::{create_function, create_queue, environment, receive_all};
 use crate::support::tools::{LocalAws, REGION, eventually, get};
 
-const QUICK: &str = "initial_backoff: 50ms, max_backoff: 200ms";
-
-/// A bridge with these destinations in the local AWS; its rule sends to all of them.
+/// A bridge with these destinations in the local AWS.
 fn bridge(aws: &LocalAws, destinations: &[(&str, String)]) -> Bridge {
-    let lines: Vec<String> =
-        destinations.iter().map(|(name, kind)| format!("  {name}: {{ {kind}, {QUICK} }}")).collect();
-    let names: Vec<&str> = destinations.iter().map(|(name, _)| *name).collect();
-    let config = CONFIG.replace("  journal: { file: { path: events.jsonl } }", &lines.join("\n"));
-    let rules = RULES.replace("[journal]", &format!("[{}]", names.join(", ")));
-    let mut bridge = Bridge::new(&config, &rules);
+    let mut bridge = Bridge::sending_to(destinations);
     environment(aws).iter().for_each(|(name, value)| bridge.env(name, value));
     bridge
 }

@@ -2,12 +2,16 @@
 
 #![expect(clippy::expect_used, reason = "a test that cannot go on says why and fails")]
 
+mod characters;
 mod delivery;
 mod documents;
 mod end_to_end;
+mod faults;
+mod full_disk;
 mod guards;
 mod layers;
 mod serve;
+mod sigkill;
 mod store;
 mod storm;
 mod support;

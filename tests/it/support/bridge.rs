@@ -64,6 +64,7 @@ impl Answer {
 pub struct Bridge {
     dir: TempDir,
     environment: Vec<(String, String)>,
+    run_by: Vec<String>,
     running: Option<Running>,
 }
 
@@ -79,7 +80,7 @@ impl Bridge {
         let dir = tempfile::tempdir().expect("a directory");
         fs::write(dir.path().join("scalebridge.yaml"), config).expect("a configuration");
         fs::write(dir.path().join("rules.yaml"), rules).expect("rules");
-        Self { dir, environment: Vec::new(), running: None }
+        Self { dir, environment: Vec::new(), run_by: Vec::new(), running: None }
     }
 
     /// One with [`CONFIG`] and [`RULES`] that runs.
@@ -89,9 +90,31 @@ impl Bridge {
         bridge
     }
 
+    /// One with these destinations, not running yet. Its rule sends to all of them, and there is no limit to
+    /// what it takes away in a minute.
+    pub fn sending_to(destinations: &[(&str, String)]) -> Self {
+        const QUICK: &str = "initial_backoff: 50ms, max_backoff: 200ms";
+        let lines: Vec<String> =
+            destinations.iter().map(|(name, kind)| format!("  {name}: {{ {kind}, {QUICK} }}")).collect();
+        let names: Vec<&str> = destinations.iter().map(|(name, _)| *name).collect();
+        let config = CONFIG.replace("  journal: { file: { path: events.jsonl } }", &lines.join("\n"));
+        let config = config + "engine: { scale_in_per_minute: 0 }\n";
+        let rules = RULES.replace("[journal]", &format!("[{}]", names.join(", ")));
+        Self::new(&config, &rules)
+    }
+
     /// Sets a variable of its environment for the next run.
     pub fn env(&mut self, name: &str, value: &str) {
         self.environment.push((name.to_owned(), value.to_owned()));
+    }
+
+    /// Has it run by this program, which has to become it.
+    pub fn run_by(&mut self, program: &[&str]) {
+        self.run_by = program.iter().map(|&word| word.to_owned()).collect();
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.running().child.id()
     }
 
     pub fn dir(&self) -> &Path {
@@ -108,8 +131,14 @@ impl Bridge {
 
     /// The command that would run it.
     pub fn command(&self) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_scalebridge"));
-        command.args(["serve", "--config", "scalebridge.yaml"]).current_dir(self.dir()).stdin(Stdio::null());
+        let program = env!("CARGO_BIN_EXE_scalebridge");
+        let mut words = self.run_by.iter().map(String::as_str).chain([program]);
+        let mut command = Command::new(words.next().unwrap_or(program));
+        command
+            .args(words)
+            .args(["serve", "--config", "scalebridge.yaml"])
+            .current_dir(self.dir())
+            .stdin(Stdio::null());
         for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("AWS_")) {
             command.env_remove(name);
         }
@@ -119,12 +148,22 @@ impl Bridge {
 
     /// Starts it, and returns when it says that it is ready.
     pub async fn run(&mut self) {
+        self.launch();
+        self.ready().await;
+    }
+
+    /// Starts it.
+    pub fn launch(&mut self) {
         assert!(self.running.is_none(), "it runs already");
         let log = fs::File::create(self.log_file()).expect("a log");
         let out = fs::File::create(self.dir().join("stdout")).expect("a file");
         let child = self.command().stdout(out).stderr(log).spawn().expect("the bridge");
         // Held from here on, so that it ends with this value whatever comes.
         self.running = Some(Running { child, webhook: String::new(), admin: String::new() });
+    }
+
+    /// Returns when it says that it is ready.
+    pub async fn ready(&mut self) {
         let (webhook, admin) = eventually("the bridge to be ready", async || {
             let running = self.running.as_mut().expect("it was started");
             let ended = running.child.try_wait().expect("its status");
@@ -214,7 +253,7 @@ impl Bridge {
 
     /// SIGTERM.
     pub fn terminate(&self) {
-        let pid = self.running().child.id().to_string();
+        let pid = self.pid().to_string();
         let sent = Command::new("kill").args(["-TERM", &pid]).status().expect("kill");
         assert!(sent.success());
     }
@@ -246,6 +285,11 @@ impl Drop for Bridge {
 
 /// `POST`, on a thread, since the client blocks.
 pub async fn post(url: String, headers: &[(&str, &str)], body: Vec<u8>) -> Answer {
+    try_post(url, headers, body).await.expect("an answer")
+}
+
+/// The same, where nobody may answer.
+pub async fn try_post(url: String, headers: &[(&str, &str)], body: Vec<u8>) -> Result<Answer, ureq::Error> {
     let headers: Vec<(String, String)> =
         headers.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
     let call = tokio::task::spawn_blocking(move || {
@@ -258,13 +302,13 @@ pub async fn post(url: String, headers: &[(&str, &str)], body: Vec<u8>) -> Answe
         for (name, value) in &headers {
             request = request.header(name, value);
         }
-        let mut answer = request.send(&body[..]).expect("an answer");
+        let mut answer = request.send(&body[..])?;
         let text = |value: &ureq::http::HeaderValue| value.to_str().unwrap_or_default().to_owned();
-        Answer {
+        Ok(Answer {
             status: answer.status().as_u16(),
             headers: answer.headers().iter().map(|(name, value)| (name.to_string(), text(value))).collect(),
-            body: answer.body_mut().read_to_string().expect("a text"),
-        }
+            body: answer.body_mut().read_to_string()?,
+        })
     });
     call.await.expect("a call")
 }

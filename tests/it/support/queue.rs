@@ -6,15 +6,18 @@ use aws_sdk_sqs::types::{Message, MessageSystemAttributeName as System};
 
 use super::tools::{LocalAws, REGION};
 
+/// Nobody's account.
+pub const ACCOUNT: [(&str, &str); 4] = [
+    ("AWS_REGION", REGION),
+    ("AWS_ACCESS_KEY_ID", "test"),
+    ("AWS_SECRET_ACCESS_KEY", "test"),
+    ("AWS_EC2_METADATA_DISABLED", "true"),
+];
+
 /// The variables with which the SDK finds the local AWS and nothing else.
-pub fn environment(aws: &LocalAws) -> [(&'static str, String); 5] {
-    [
-        ("AWS_ENDPOINT_URL", aws.url()),
-        ("AWS_REGION", REGION.to_owned()),
-        ("AWS_ACCESS_KEY_ID", "test".to_owned()),
-        ("AWS_SECRET_ACCESS_KEY", "test".to_owned()),
-        ("AWS_EC2_METADATA_DISABLED", "true".to_owned()),
-    ]
+pub fn environment(aws: &LocalAws) -> Vec<(&'static str, String)> {
+    let account = ACCOUNT.iter().map(|&(name, value)| (name, value.to_owned()));
+    account.chain([("AWS_ENDPOINT_URL", aws.url())]).collect()
 }
 
 /// Creates a standard queue; its URL.

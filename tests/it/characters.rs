@@ -1,0 +1,91 @@
+//! No character that an alert can hold keeps an event from a queue, and each is read back as it was sent.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Value, json};
+
+use crate::support::bridge::{Bridge, notification, pending};
+use crate::support::queue::{create_queue, environment, receive_all};
+use crate::support::sqs_stub::{Kind, SqsStub};
+use crate::support::tools::{LocalAws, REGION};
+
+/// Each is an alert's; so few that no event is cut.
+const CHARACTERS: usize = 4096;
+
+/// The Basic Multilingual Plane, U+0000 and U+FFFF included, in parts, each with a character of another
+/// plane behind it. There are no surrogates among characters.
+fn parts() -> Vec<String> {
+    let all: Vec<char> = ('\u{0}'..='\u{FFFF}').collect();
+    assert_eq!(all.len(), 0x10000 - 0x800);
+    let part = |part: &[char]| part.iter().chain(&['\u{1F4A5}', '\u{10FFFF}']).collect::<String>();
+    all.chunks(CHARACTERS).map(part).collect()
+}
+
+/// A text in an annotation and in a label that is no part of the target.
+fn alert(name: &str, text: &str) -> Value {
+    let mut alert = pending(name, "a");
+    alert["annotations"]["summary"] = json!(text);
+    alert["labels"]["note"] = json!(text);
+    alert
+}
+
+/// The texts of events, by target.
+fn read_back(events: &[Value]) -> BTreeMap<String, String> {
+    let text = |value: &Value| value.as_str().expect("a text").to_owned();
+    let part = |event: &Value| {
+        let alert = &event["data"]["alerts"][0];
+        assert!(alert["annotations"]["summary"] == alert["labels"]["note"]);
+        (text(&event["data"]["target"]["name"]), text(&alert["labels"]["note"]))
+    };
+    events.iter().map(part).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_character_of_the_basic_plane_arrives_as_it_was() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let aws = LocalAws::start(dir.path()).await;
+    let url = create_queue(&aws, "scaling").await;
+    let strict = SqsStub::start(Kind::Fifo);
+    let mut bridge = Bridge::sending_to(&[
+        ("emulator", format!("sqs: {{ queue_url: \"{url}\", region: {REGION} }}")),
+        ("strict", strict.destination()),
+    ]);
+    environment(&aws).iter().for_each(|(name, value)| bridge.env(name, value));
+    bridge.run().await;
+    let mut sent = BTreeMap::new();
+    for (at, text) in parts().into_iter().enumerate() {
+        // serde_json writes as itself whatever JSON does not forbid; others write all of it as escapes.
+        let (raw, ascii) = (format!("raw-{at}"), format!("escaped-{at}"));
+        let bodies = [notification(&[alert(&raw, &text)]), escaped(&notification(&[alert(&ascii, &text)]))];
+        for body in bodies {
+            assert_eq!(bridge.post(body).await.verdicts(), json!({ "emitted": 1 }));
+        }
+        sent.extend([(raw, text.clone()), (ascii, text)]);
+    }
+    bridge.delivered_all("emulator").await;
+    bridge.delivered_all("strict").await;
+    strict.has_no_complaint();
+    let received = receive_all(&aws, &url).await;
+    let received: Vec<Value> = received
+        .iter()
+        .map(|message| serde_json::from_str(message.body().expect("a body")).expect("an event"))
+        .collect();
+    for (queue, events) in [("the emulator", received), ("the strict queue", strict.events())] {
+        assert_eq!(events.len(), sent.len(), "{queue}");
+        assert!(read_back(&events) == sent, "{queue} got something else");
+    }
+}
+
+/// The same JSON in ASCII: all else as `\uXXXX`, as some senders write it.
+fn escaped(json: &str) -> String {
+    let mut text = String::with_capacity(json.len() * 2);
+    for c in json.chars() {
+        if c.is_ascii() && !c.is_ascii_control() {
+            text.push(c);
+        } else {
+            let mut units = [0; 2];
+            c.encode_utf16(&mut units).iter().for_each(|unit| text.push_str(&format!("\\u{unit:04x}")));
+        }
+    }
+    text
+}

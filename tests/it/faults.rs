@@ -1,0 +1,127 @@
+//! Whatever a destination does to its calls, what was accepted arrives, in its order, and at the others
+//! as if nothing was.
+
+use std::collections::{BTreeSet, HashMap};
+use std::ops::Range;
+use std::sync::Arc;
+
+use serde_json::Value;
+
+use crate::support::bridge::Bridge;
+use crate::support::load;
+use crate::support::queue::ACCOUNT;
+use crate::support::sqs_stub::{Kind, Sent, SqsStub};
+use crate::support::tools::eventually;
+
+const NOTIFICATIONS: usize = 240;
+
+/// `FAULT_SEEDS=100..120` tries others.
+fn seeds() -> Range<u64> {
+    let given = std::env::var("FAULT_SEEDS").ok();
+    let given = given.as_deref().and_then(|text| text.split_once(".."));
+    given.map_or(1..4, |(from, to)| from.parse().expect("a seed")..to.parse().expect("a seed"))
+}
+
+fn journal() -> String {
+    "file: { path: events.jsonl }".to_owned()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_accepted_arrives_in_order_whatever_a_queue_does() {
+    for seed in seeds() {
+        eprintln!("seed {seed}");
+        faulty_queues(seed).await;
+    }
+}
+
+async fn faulty_queues(seed: u64) {
+    let faulty = [
+        ("fifo", SqsStub::faulty(Kind::Fifo, seed)),
+        ("standard", SqsStub::faulty(Kind::Standard, seed ^ 0xFF)),
+    ];
+    let steady = SqsStub::start(Kind::Standard);
+    let mut destinations: Vec<(&str, String)> =
+        faulty.iter().map(|(name, stub)| (*name, stub.destination() + ", timeout: 5s")).collect();
+    destinations.extend([("steady", steady.destination()), ("journal", journal())]);
+    let mut bridge = Bridge::sending_to(&destinations);
+    ACCOUNT.iter().for_each(|(name, value)| bridge.env(name, value));
+    bridge.run().await;
+    let url = bridge.url("/webhook/prod-eu");
+    let ledger = load::send(seed, NOTIFICATIONS, load::at(url), Arc::default()).await;
+    assert!(ledger.events() > NOTIFICATIONS / 2, "only {} events", ledger.events());
+
+    for (name, stub) in &faulty {
+        let all = format!("{name} to have met every fault");
+        eventually(&all, async || stub.has_met_every_fault().then_some(())).await;
+        stub.heal();
+    }
+    for (name, _) in &destinations {
+        bridge.delivered_all(name).await;
+    }
+    for (name, stub) in &faulty {
+        let sent = stub.sent();
+        let all: Vec<Value> = sent.iter().map(|sent| sent.event.clone()).collect();
+        let copies = ledger.check(name, &all);
+        only_lost_answers_repeat(name, &sent, &copies);
+        stub.has_no_complaint();
+    }
+    one_group_for_each_target(&faulty[0].1.sent());
+    assert!(ledger.check("the fifo queue", &faulty[0].1.events()).is_empty(), "it drops what comes twice");
+    assert!(ledger.check("steady", &steady.events()).is_empty(), "it got each event once");
+    assert!(ledger.check("journal", &bridge.journal()).is_empty(), "it got each event once");
+}
+
+/// An event is sent again after a try that was taken without the sender's knowing, and only then. A
+/// scale-in need not be: it may be superseded meanwhile.
+fn only_lost_answers_repeat(name: &str, sent: &[Sent], copies: &HashMap<String, usize>) {
+    let mut lost: HashMap<&str, usize> = HashMap::new();
+    let mut must_come_again = HashMap::new();
+    for sent in sent.iter().filter(|sent| sent.answer_lost) {
+        *lost.entry(&sent.id).or_default() += 1;
+        must_come_again.insert(&sent.id, sent.event["data"]["action"] != "scale_in");
+    }
+    for (id, count) in copies {
+        let lost = lost.get(id.as_str()).copied().unwrap_or(0);
+        assert!(*count <= lost + 1, "{name}: {id} came {count} times, {lost} answers were lost");
+    }
+    for (id, must) in must_come_again {
+        let again = copies.get(id).is_some_and(|count| *count == lost[id.as_str()] + 1);
+        assert!(again || !must, "{name}: {id} was not sent again though no answer said that it is there");
+    }
+}
+
+fn one_group_for_each_target(sent: &[Sent]) {
+    let target = |sent: &Sent| (sent.group.clone(), sent.event["subject"].to_string());
+    let pairs: BTreeSet<_> = sent.iter().map(target).collect();
+    let groups: BTreeSet<_> = pairs.iter().map(|(group, _)| group).collect();
+    let subjects: BTreeSet<_> = pairs.iter().map(|(_, subject)| subject).collect();
+    assert_eq!((groups.len(), subjects.len()), (pairs.len(), pairs.len()));
+}
+
+/// All that the others get, they get while one is dead; it gets the same when it lives again.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dead_queue_neither_slows_nor_repeats_another() {
+    let seed = 7;
+    let (dead, works) = (SqsStub::dead(Kind::Fifo), SqsStub::start(Kind::Standard));
+    let destinations = [("dead", dead.destination()), ("works", works.destination()), ("journal", journal())];
+    let mut bridge = Bridge::sending_to(&destinations);
+    ACCOUNT.iter().for_each(|(name, value)| bridge.env(name, value));
+    bridge.run().await;
+    let url = bridge.url("/webhook/prod-eu");
+    let ledger = load::send(seed, NOTIFICATIONS, load::at(url), Arc::default()).await;
+    bridge.delivered_all("works").await;
+    bridge.delivered_all("journal").await;
+    assert!(ledger.check("works", &works.events()).is_empty());
+    assert!(ledger.check("journal", &bridge.journal()).is_empty());
+    assert!(dead.sent().is_empty());
+    let up = "scalebridge_destination_up{destination=";
+    assert_eq!(bridge.metric(&format!("{up}\"dead\"}}")).await, 0.0);
+    assert_eq!(bridge.metric(&format!("{up}\"works\"}}")).await, 1.0);
+
+    dead.heal();
+    bridge.delivered_all("dead").await;
+    let sent: Vec<Value> = dead.sent().into_iter().map(|sent| sent.event).collect();
+    assert!(ledger.check("dead", &sent).is_empty());
+    dead.has_no_complaint();
+    assert_eq!(bridge.metric(&format!("{up}\"dead\"}}")).await, 1.0);
+}

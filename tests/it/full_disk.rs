@@ -1,0 +1,212 @@
+//! A disk that is full: 503 until there is space, and by itself all is well then.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::symlink;
+use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::support::bridge::{Answer, Bridge, notification, pending, resolved};
+use crate::support::disk::Disk;
+use crate::support::ledger::{Expected, Ledger};
+use crate::support::load;
+use crate::support::queue::ACCOUNT;
+use crate::support::sqs_stub::{Kind, SqsStub};
+use crate::support::tools::{eventually, get};
+
+/// More than any disk here takes.
+const ENOUGH: usize = 3000;
+/// More than the store's log takes before it is folded, some 16 MiB.
+const MEBIBYTES: u32 = 64;
+const REFUSED: &str = "scalebridge_notifications_total{source=\"prod-eu\",code=\"503\"}";
+
+/// A bridge with its store and its journal in `data`, and what was accepted of it.
+struct Scene {
+    bridge: Bridge,
+    queue: SqsStub,
+    ledger: Ledger,
+    posted: usize,
+}
+
+impl Scene {
+    fn new() -> Self {
+        let queue = SqsStub::start(Kind::Standard);
+        let journal = "file: { path: data/events.jsonl }".to_owned();
+        let mut bridge = Bridge::sending_to(&[("queue", queue.destination()), ("journal", journal)]);
+        ACCOUNT.iter().for_each(|(name, value)| bridge.env(name, value));
+        bridge.env("SCALEBRIDGE__STORE__SQLITE__PATH", "data/bridge.db");
+        fs::create_dir(bridge.dir().join("data")).expect("a directory");
+        Self { bridge, queue, ledger: Ledger::default(), posted: 0 }
+    }
+
+    /// Posts an alert about a target of its own, of some size.
+    async fn post(&mut self) -> Answer {
+        self.posted += 1;
+        let target = format!("group-{}", self.posted);
+        let mut alert = pending(&target, "a");
+        alert["annotations"]["description"] = json!("x".repeat(2000));
+        self.post_alert(&target, alert, "scale_out").await
+    }
+
+    async fn post_alert(&mut self, target: &str, alert: Value, action: &'static str) -> Answer {
+        let answer = self.bridge.post(notification(&[alert])).await;
+        match answer.status {
+            200 => {
+                assert_eq!(answer.json()["events"], 1, "{}", answer.body);
+                self.ledger.expect(target, Expected { action, alerts: 1 });
+            }
+            503 => assert_eq!(answer.headers["retry-after"], "1"),
+            other => panic!("{other}: {}", answer.body),
+        }
+        answer
+    }
+
+    /// Posts until it is refused, and sees that the bridge lives.
+    async fn post_until_it_is_full(&mut self) {
+        let mut tries = 0;
+        while self.post().await.status == 200 {
+            tries += 1;
+            assert!(tries < ENOUGH, "the disk is never full");
+        }
+        assert!(matches!(get(&self.bridge.url("/-/healthy")).await, Ok((200, _))));
+        assert!(self.bridge.metric(REFUSED).await >= 1.0);
+    }
+
+    /// Posts until it is accepted, without any help.
+    async fn goes_on_by_itself(&mut self) {
+        eventually("a 200", async || (self.post().await.status == 200).then_some(())).await;
+    }
+
+    async fn delivered_all(&self) -> (Vec<Value>, Vec<Value>) {
+        self.bridge.delivered_all("queue").await;
+        self.bridge.delivered_all("journal").await;
+        let text = fs::read_to_string(self.bridge.dir().join("data/events.jsonl")).expect("a journal");
+        let journal = text.lines().map(|line| serde_json::from_str(line).expect("an event a line"));
+        (self.queue.events(), journal.collect())
+    }
+
+    /// The process was there all the time: whatever it could not write, it has sent nothing twice.
+    async fn has_delivered_once(&self) {
+        let (queue, journal) = self.delivered_all().await;
+        assert!(self.ledger.check("the queue", &queue).is_empty(), "the queue got each event once");
+        assert!(self.ledger.check("the journal", &journal).is_empty(), "the journal got each event once");
+    }
+}
+
+/// What holds whenever `fill` leaves no space and `free` gives it back.
+async fn a_full_disk_loses_nothing(scene: &mut Scene, fill: impl Fn(&Scene), free: impl Fn(&Scene)) {
+    for _ in 0..5 {
+        assert_eq!(scene.post().await.status, 200);
+    }
+    for _ in 0..2 {
+        fill(scene);
+        scene.post_until_it_is_full().await;
+        free(scene);
+        scene.goes_on_by_itself().await;
+        scene.has_delivered_once().await;
+    }
+    // An alert whose notification was refused is not half known.
+    fill(scene);
+    scene.post_until_it_is_full().await;
+    let refused = pending("refused", "a");
+    let first = scene.post_alert("refused", refused.clone(), "scale_out").await;
+    free(scene);
+    if first.status != 200 {
+        eventually("a 200", async || {
+            let again = scene.post_alert("refused", refused.clone(), "scale_out").await;
+            (again.status == 200).then_some(())
+        })
+        .await;
+    }
+    let end = scene.post_alert("refused", resolved(&refused), "scale_in").await;
+    assert_eq!(end.status, 200);
+    scene.has_delivered_once().await;
+    scene.queue.has_no_complaint();
+}
+
+/// Where nothing can be mounted there is the other test.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_disk_refuses_and_then_goes_on() {
+    let mut scene = Scene::new();
+    let disk = match Disk::mount(&scene.bridge.dir().join("data"), MEBIBYTES) {
+        Ok(disk) => disk,
+        Err(error) => return eprintln!("no file system of its own: {error}"),
+    };
+    // The log is on the same disk: a line that cannot be written takes nothing down.
+    symlink("data/bridge.log", scene.bridge.dir().join("bridge.log")).expect("a link");
+    scene.bridge.run().await;
+    a_full_disk_loses_nothing(&mut scene, |_| disk.fill(), |_| disk.free()).await;
+
+    // It is killed while nothing fits.
+    disk.fill();
+    scene.post_until_it_is_full().await;
+    scene.bridge.kill();
+    disk.free();
+    scene.bridge.run().await;
+    scene.goes_on_by_itself().await;
+    let (queue, journal) = scene.delivered_all().await;
+    scene.ledger.check("the queue", &queue);
+    scene.ledger.check("the journal", &journal);
+}
+
+/// The same while many send and many events are on their way: whatever meets the full disk, a commit, a
+/// settlement or a line of the journal, is done again.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_disk_that_is_full_now_and_then_loses_nothing_under_load() {
+    let seed = std::env::var("DISK_SEED").map_or(5, |seed| seed.parse().expect("a seed"));
+    eprintln!("seed {seed}");
+    let mut rng = fastrand::Rng::with_seed(seed);
+    let mut scene = Scene::new();
+    let disk = match Disk::mount(&scene.bridge.dir().join("data"), MEBIBYTES) {
+        Ok(disk) => disk,
+        Err(error) => return eprintln!("no file system of its own: {error}"),
+    };
+    scene.bridge.run().await;
+    let answered = Arc::new(AtomicUsize::new(0));
+    let to = load::at(scene.bridge.url("/webhook/prod-eu"));
+    let sending = tokio::spawn(load::send(seed, 300, to, Arc::clone(&answered)));
+    let mut refusing = 0;
+    for _ in 0..8 {
+        // All of them, once there are no more.
+        let answers = || if sending.is_finished() { usize::MAX } else { answered.load(Ordering::Relaxed) };
+        let enough = answers().saturating_add(rng.usize(1..8));
+        eventually("more answers", async || (answers() >= enough).then_some(())).await;
+        let before = scene.bridge.metric(REFUSED).await;
+        disk.fill();
+        let enough = answers().saturating_add(20);
+        // Where the log was folded before, it has room of its own.
+        refusing += eventually("an effect", async || {
+            let refuses = scene.bridge.metric(REFUSED).await > before;
+            (refuses || answers() >= enough).then_some(u32::from(refuses))
+        })
+        .await;
+        tokio::time::sleep(Duration::from_millis(rng.u64(..20))).await;
+        disk.free();
+    }
+    assert!(refusing > 2, "it was full {refusing} times");
+    scene.ledger = sending.await.expect("the load");
+    scene.has_delivered_once().await;
+}
+
+/// No file may grow, which is another error than a full disk.
+#[tokio::test(flavor = "multi_thread")]
+async fn files_that_may_not_grow_are_a_full_disk() {
+    let mut scene = Scene::new();
+    // The signal would end the process before the error is seen.
+    scene.bridge.run_by(&["env", "--ignore-signal=XFSZ"]);
+    scene.bridge.run().await;
+    let limit = |scene: &Scene, bytes: &str| {
+        let (pid, size) = (scene.bridge.pid().to_string(), format!("--fsize={bytes}:"));
+        let set = Command::new("prlimit").args(["--pid", &pid, &size]).status();
+        assert!(set.is_ok_and(|status| status.success()), "prlimit");
+    };
+    let length = |scene: &Scene| -> io::Result<u64> {
+        Ok(fs::metadata(scene.bridge.dir().join("data/bridge.db-wal"))?.len())
+    };
+    let fill = |scene: &Scene| limit(scene, &length(scene).expect("a log").to_string());
+    a_full_disk_loses_nothing(&mut scene, fill, |scene| limit(scene, "unlimited")).await;
+}

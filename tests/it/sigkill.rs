@@ -1,0 +1,73 @@
+//! What has its 200 outlives any number of SIGKILLs, whenever they come.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use serde_json::Value;
+use tokio::sync::watch;
+
+use crate::support::bridge::Bridge;
+use crate::support::load;
+use crate::support::queue::ACCOUNT;
+use crate::support::sqs_stub::{Kind, SqsStub};
+use crate::support::tools::eventually;
+
+const KILLS: usize = 36;
+const NOTIFICATIONS: usize = 400;
+
+/// The kills are spread over the load by what was answered before; some come before the bridge is ready.
+#[tokio::test(flavor = "multi_thread")]
+async fn no_event_that_was_accepted_is_lost_in_a_storm_of_sigkills() {
+    let seed = std::env::var("KILL_SEED").map_or(11, |seed| seed.parse().expect("a seed"));
+    eprintln!("seed {seed}");
+    let mut rng = fastrand::Rng::with_seed(seed);
+    let fifo = SqsStub::faulty(Kind::Fifo, seed);
+    let standard = SqsStub::start(Kind::Standard);
+    let journal = "file: { path: events.jsonl }".to_owned();
+    let mut bridge = Bridge::sending_to(&[
+        ("fifo", fifo.destination()),
+        ("standard", standard.destination()),
+        ("journal", journal),
+    ]);
+    ACCOUNT.iter().for_each(|(name, value)| bridge.env(name, value));
+
+    // What began before the store was there would take nothing away.
+    bridge.run().await;
+    let (tell, to) = watch::channel(None);
+    let answered = Arc::new(AtomicUsize::new(0));
+    let sending = tokio::spawn(load::send(seed, NOTIFICATIONS, to, Arc::clone(&answered)));
+    for kill in 0..KILLS {
+        if kill > 0 {
+            bridge.launch();
+            if rng.u8(..6) == 0 {
+                tokio::time::sleep(Duration::from_millis(rng.u64(..80))).await;
+                bridge.kill();
+                continue;
+            }
+            bridge.ready().await;
+        }
+        tell.send_replace(Some(bridge.url("/webhook/prod-eu")));
+        let enough = kill * NOTIFICATIONS / (KILLS + 1) + rng.usize(1..8);
+        eventually("some answers", async || (answered.load(Ordering::Relaxed) >= enough).then_some(())).await;
+        tokio::time::sleep(Duration::from_micros(rng.u64(..20_000))).await;
+        tell.send_replace(None);
+        bridge.kill();
+    }
+    assert!(answered.load(Ordering::Relaxed) < NOTIFICATIONS, "the last kills came after the load");
+    fifo.heal();
+    bridge.run().await;
+    tell.send_replace(Some(bridge.url("/webhook/prod-eu")));
+    let ledger = sending.await.expect("the load");
+    for name in ["fifo", "standard", "journal"] {
+        bridge.delivered_all(name).await;
+    }
+
+    let all = |stub: &SqsStub| stub.sent().into_iter().map(|sent| sent.event).collect::<Vec<Value>>();
+    ledger.check("every try at the fifo queue", &all(&fifo));
+    assert!(ledger.check("the fifo queue", &fifo.events()).is_empty(), "ids tell what came twice");
+    ledger.check("the standard queue", &all(&standard));
+    ledger.check("the journal", &bridge.journal());
+    fifo.has_no_complaint();
+    standard.has_no_complaint();
+}

@@ -1,0 +1,96 @@
+//! What every destination has to get, and whether it has got it.
+
+use std::collections::{BTreeMap, HashMap};
+
+use serde_json::Value;
+
+/// An event that a decision has named.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Expected {
+    pub action: &'static str,
+    pub alerts: usize,
+}
+
+/// The events of each target, in the order in which they were caused.
+#[derive(Debug, Default)]
+pub struct Ledger {
+    targets: BTreeMap<String, Vec<Expected>>,
+}
+
+impl Ledger {
+    pub fn expect(&mut self, target: &str, event: Expected) {
+        self.targets.entry(target.to_owned()).or_default().push(event);
+    }
+
+    pub fn join(&mut self, other: Self) {
+        self.targets.extend(other.targets);
+    }
+
+    pub fn events(&self) -> usize {
+        self.targets.values().map(Vec::len).sum()
+    }
+
+    /// Checks what a destination got, in the order of its coming: nothing is missing, nothing is there
+    /// that no decision has named, every target's first copies are in their order, and what came again
+    /// is the same event. The ids that came more than once, and how often.
+    ///
+    /// Only a scale-in that was not sent yet when its target's next scale-out was decided may be missing:
+    /// it is superseded.
+    pub fn check(&self, destination: &str, got: &[Value]) -> HashMap<String, usize> {
+        let mut copies: HashMap<&str, (usize, &Value)> = HashMap::new();
+        let mut firsts: BTreeMap<&str, Vec<&Value>> = BTreeMap::new();
+        for event in got {
+            let id = event["id"].as_str().expect("an id");
+            let (count, first) = copies.entry(id).or_insert((0, event));
+            *count += 1;
+            assert_eq!(*first, event, "{destination}: two events with the id {id}");
+            if *count == 1 {
+                let target = event["data"]["target"]["name"].as_str().expect("a name");
+                firsts.entry(target).or_default().push(event);
+            }
+        }
+        for (target, expected) in &self.targets {
+            let came = firsts.remove(target.as_str()).unwrap_or_default();
+            let order: Vec<u64> = came.iter().map(|event| sequence(event)).collect();
+            assert!(order.is_sorted_by(|a, b| a < b), "{destination}: order of {target}: {order:?}");
+            let came: Vec<Expected> = came.iter().map(|event| Expected::read(event)).collect();
+            assert!(
+                is_all(expected, &came),
+                "{destination}: {target} has\n{came:?}\ninstead of\n{expected:?}"
+            );
+        }
+        assert!(firsts.is_empty(), "{destination}: nobody caused {firsts:?}");
+        let twice = copies.into_iter().filter(|(_, (count, _))| *count > 1);
+        twice.map(|(id, (count, _))| (id.to_owned(), count)).collect()
+    }
+}
+
+impl Expected {
+    fn read(event: &Value) -> Self {
+        let action = match event["data"]["action"].as_str() {
+            Some("scale_out") => "scale_out",
+            Some("scale_in") => "scale_in",
+            other => panic!("{other:?}"),
+        };
+        let alerts = event["data"]["alerts_total"].as_u64().and_then(|count| usize::try_from(count).ok());
+        Self { action, alerts: alerts.expect("a count") }
+    }
+}
+
+fn sequence(event: &Value) -> u64 {
+    event["sequence"].as_str().and_then(|text| text.parse().ok()).expect("a number")
+}
+
+/// Whether `came` is all of `expected`, but for scale-ins before a scale-out.
+fn is_all(expected: &[Expected], came: &[Expected]) -> bool {
+    match (expected, came) {
+        ([], []) => true,
+        ([next, rest @ ..], came) => {
+            let arrived = came.first() == Some(next) && is_all(rest, &came[1..]);
+            let superseded =
+                next.action == "scale_in" && rest.first().is_some_and(|next| next.action == "scale_out");
+            arrived || superseded && is_all(rest, came)
+        }
+        ([], _) => false,
+    }
+}

@@ -1,0 +1,160 @@
+//! A seeded load: alerts about many targets that come, grow, resolve and come back, and what each
+//! notification of them has to cause.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+use tokio::sync::watch;
+
+use super::bridge::{notification, pending, resolved, try_post};
+use super::ledger::{Expected, Ledger};
+
+/// How long a sender tries to get its 200.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Where the bridge listens, while it does.
+pub type Address = watch::Receiver<Option<String>>;
+
+/// Alerts about some targets.
+struct Load {
+    rng: fastrand::Rng,
+    targets: Vec<Target>,
+    ledger: Ledger,
+}
+
+struct Target {
+    name: String,
+    open: Vec<Value>,
+    /// The most alerts that were open at an event of this episode.
+    peak: usize,
+    pods: usize,
+}
+
+/// A notification, and the events that it causes.
+struct Step {
+    body: String,
+    events: u64,
+}
+
+/// Sends a load of so many notifications by several senders, each with targets of its own and one
+/// notification at a time, and goes on after each of them until it has its 200. What is to be delivered
+/// then. `answered` counts the 200s meanwhile.
+pub async fn send(seed: u64, notifications: usize, to: Address, answered: Arc<AtomicUsize>) -> Ledger {
+    const SENDERS: usize = 4;
+    let senders: Vec<_> = (0..SENDERS)
+        .map(|sender| {
+            let load = Load::new(seed, &format!("s{sender}"), 10);
+            tokio::spawn(load.send(notifications / SENDERS, to.clone(), Arc::clone(&answered)))
+        })
+        .collect();
+    let mut all = Ledger::default();
+    for sender in senders {
+        all.join(sender.await.expect("a sender"));
+    }
+    all
+}
+
+/// An address that does not change.
+pub fn at(url: String) -> Address {
+    watch::channel(Some(url)).1
+}
+
+impl Load {
+    fn new(seed: u64, name: &str, targets: usize) -> Self {
+        // Each sender its own chance.
+        let salt = name.bytes().fold(seed, |salt, byte| salt.wrapping_mul(31).wrapping_add(byte.into()));
+        let target = |at| Target { name: format!("{name}-{at}"), open: Vec::new(), peak: 0, pods: 0 };
+        Self {
+            rng: fastrand::Rng::with_seed(salt),
+            targets: (0..targets).map(target).collect(),
+            ledger: Ledger::default(),
+        }
+    }
+
+    async fn send(mut self, notifications: usize, mut to: Address, answered: Arc<AtomicUsize>) -> Ledger {
+        for _ in 0..notifications {
+            let step = self.next();
+            accepted(&step, &mut to).await;
+            answered.fetch_add(1, Ordering::Relaxed);
+            if self.rng.u8(..) < 20 {
+                // Alertmanager repeats its groups.
+                accepted(&Step { events: 0, ..step }, &mut to).await;
+            }
+        }
+        self.ledger
+    }
+
+    /// One notification about one to three targets.
+    fn next(&mut self) -> Step {
+        let mut chosen: Vec<usize> = (0..self.targets.len()).collect();
+        self.rng.shuffle(&mut chosen);
+        chosen.truncate(self.rng.usize(1..=3));
+        let mut alerts = Vec::new();
+        let mut events = 0;
+        for at in chosen {
+            let target = &mut self.targets[at];
+            let (of_target, caused) = target.change(&mut self.rng);
+            alerts.extend(of_target);
+            if let Some(expected) = caused {
+                events += 1;
+                self.ledger.expect(&target.name, expected);
+            }
+        }
+        Step { body: notification(&alerts), events }
+    }
+}
+
+impl Target {
+    /// Alerts about it, and the event that they cause.
+    fn change(&mut self, rng: &mut fastrand::Rng) -> (Vec<Value>, Option<Expected>) {
+        match rng.u8(..10) {
+            // All is well.
+            0..3 if !self.open.is_empty() => {
+                let ends: Vec<Value> = self.open.drain(..).map(|alert| resolved(&alert)).collect();
+                self.peak = 0;
+                let alerts = ends.len();
+                (ends, Some(Expected { action: "scale_in", alerts }))
+            }
+            // Some of it is.
+            3..5 if self.open.len() > 1 => {
+                let end = resolved(&self.open.remove(rng.usize(..self.open.len())));
+                (self.open.iter().cloned().chain([end]).collect(), None)
+            }
+            _ => {
+                for _ in 0..rng.usize(1..=2) {
+                    self.open.push(pending(&self.name, &format!("pod-{}", self.pods)));
+                    self.pods += 1;
+                }
+                let alerts = self.open.len();
+                let grew = alerts > self.peak;
+                self.peak = self.peak.max(alerts);
+                (self.open.clone(), grew.then_some(Expected { action: "scale_out", alerts }))
+            }
+        }
+    }
+}
+
+/// Posts until the answer is 200, as Alertmanager does.
+async fn accepted(step: &Step, to: &mut Address) {
+    let deadline = Instant::now() + PATIENCE;
+    let mut tries = 0;
+    loop {
+        let url = to.wait_for(Option::is_some).await.expect("a bridge").clone().expect("an address");
+        tries += 1;
+        match try_post(url, &[], step.body.clone().into_bytes()).await {
+            Ok(answer) if answer.status == 200 => {
+                let events = answer.json()["events"].as_u64().expect("a number");
+                // A try without an answer may have been accepted.
+                let expected = events == step.events || tries > 1 && events == 0;
+                assert!(expected, "{} events were due: {}: {}", step.events, answer.body, step.body);
+                return;
+            }
+            Ok(answer) => assert_eq!(answer.status, 503, "{}", answer.body),
+            Err(_) => {}
+        }
+        assert!(Instant::now() < deadline, "no 200 in {PATIENCE:?} and {tries} tries");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}

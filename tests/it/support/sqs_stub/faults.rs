@@ -1,0 +1,71 @@
+//! Which call meets which fault.
+
+use super::Fault;
+
+/// One round of the schedule: every fault, and some calls that go well.
+const ROUND: [Fault; 16] = [
+    Fault::Slow,
+    Fault::Error,
+    Fault::Throttled,
+    Fault::Partial,
+    Fault::Partial,
+    Fault::Unmentioned,
+    Fault::LostAnswer,
+    Fault::LostAnswer,
+    Fault::Garbage,
+    Fault::Reset,
+    Fault::Refused,
+    Fault::None,
+    Fault::None,
+    Fault::None,
+    Fault::None,
+    Fault::None,
+];
+
+/// Rounds of all faults, each in an order of its own, so that a test of some calls meets every one.
+/// A call that waits for its caller to give up takes long, so there is only one, in the first round.
+pub struct Schedule {
+    rng: fastrand::Rng,
+    left: Option<Vec<Fault>>,
+    calls: usize,
+}
+
+impl Schedule {
+    pub fn none() -> Self {
+        Self { rng: fastrand::Rng::with_seed(0), left: None, calls: 0 }
+    }
+
+    pub fn seeded(seed: u64) -> Self {
+        let mut rng = fastrand::Rng::with_seed(seed);
+        let mut left = ROUND.to_vec();
+        left.push(Fault::Silence);
+        rng.shuffle(&mut left);
+        Self { rng, left: Some(left), calls: 0 }
+    }
+
+    /// No more faults.
+    pub fn heal(&mut self) {
+        self.left = None;
+    }
+
+    /// The fate of the next call.
+    pub fn draw(&mut self) -> Fault {
+        let Some(left) = &mut self.left else { return Fault::None };
+        if left.is_empty() {
+            left.extend(ROUND);
+            self.rng.shuffle(left);
+        }
+        self.calls += 1;
+        left.pop().unwrap_or(Fault::None)
+    }
+
+    /// Chance for the details of a call.
+    pub fn chance(&mut self) -> fastrand::Rng {
+        self.rng.fork()
+    }
+
+    /// Whether the first round is over.
+    pub fn has_given_a_round(&self) -> bool {
+        self.calls > ROUND.len()
+    }
+}

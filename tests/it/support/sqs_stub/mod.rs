@@ -1,0 +1,266 @@
+//! An SQS queue on the wire that keeps every message it took and, until it is healed, breaks its calls
+//! by a seeded schedule.
+//!
+//! It is strict where the local AWS is not: what SQS would refuse is refused, and kept as a complaint.
+//! Its port is held all the time, so that nobody else gets it while connections are refused.
+
+mod faults;
+mod queue;
+mod wire;
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use serde_json::Value;
+use tokio::net::{TcpSocket, TcpStream};
+use tokio::sync::watch;
+
+use self::faults::Schedule;
+pub use self::queue::Sent;
+use self::queue::{Queue, Refusal};
+use self::wire::Connection;
+use super::tools::REGION;
+
+/// What becomes of a call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fault {
+    /// It is taken and answered.
+    None,
+    /// The same, after a while.
+    Slow,
+    /// An answer of some proxy; nothing is taken.
+    Error,
+    /// 503 with a code that says that this was too much; nothing is taken.
+    Throttled,
+    /// Some entries are not taken, which the answer says.
+    Partial,
+    /// All are taken, but the answer does not tell of some.
+    Unmentioned,
+    /// All are taken, and the connection is reset in the middle of the answer.
+    LostAnswer,
+    /// All are taken, and no answer comes until the caller gives up.
+    Silence,
+    /// All are taken, but the answer is none.
+    Garbage,
+    /// Reset before the body was read; nothing is taken.
+    Reset,
+    /// Reset, and for a while no connection is taken.
+    Refused,
+}
+
+/// Whether it keeps order and drops what comes twice.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    Standard,
+    Fifo,
+}
+
+/// A queue on the wire. It lives as long as the test's runtime.
+pub struct SqsStub {
+    shared: Arc<Shared>,
+    address: SocketAddr,
+    /// Bound, never listening: it keeps the port.
+    _port: TcpSocket,
+}
+
+struct Shared {
+    kind: Kind,
+    queue: Mutex<Queue>,
+    schedule: Mutex<Schedule>,
+    listens: watch::Sender<bool>,
+}
+
+impl SqsStub {
+    /// A queue that works.
+    pub fn start(kind: Kind) -> Self {
+        Self::begin(kind, Schedule::none(), true)
+    }
+
+    /// A queue that breaks its calls, each in a way that follows from the seed.
+    pub fn faulty(kind: Kind, seed: u64) -> Self {
+        Self::begin(kind, Schedule::seeded(seed), true)
+    }
+
+    /// A queue that cannot be reached.
+    pub fn dead(kind: Kind) -> Self {
+        Self::begin(kind, Schedule::none(), false)
+    }
+
+    fn begin(kind: Kind, schedule: Schedule, listens: bool) -> Self {
+        let port = socket((Ipv4Addr::LOCALHOST, 0).into());
+        let address = port.local_addr().expect("its address");
+        let shared = Arc::new(Shared {
+            kind,
+            queue: Mutex::new(Queue::new(kind == Kind::Fifo)),
+            schedule: Mutex::new(schedule),
+            listens: watch::Sender::new(listens),
+        });
+        tokio::spawn(listen(Arc::clone(&shared), address));
+        Self { shared, address, _port: port }
+    }
+
+    /// Its entry in a configuration.
+    pub fn destination(&self) -> String {
+        let (url, name) = (format!("http://{}", self.address), self.name());
+        format!(
+            "sqs: {{ queue_url: \"{url}/000000000000/{name}\", endpoint_url: \"{url}\", region: {REGION} }}"
+        )
+    }
+
+    fn name(&self) -> &'static str {
+        match self.shared.kind {
+            Kind::Standard => "scaling",
+            Kind::Fifo => "scaling.fifo",
+        }
+    }
+
+    /// From now on it works.
+    pub fn heal(&self) {
+        self.shared.schedule().heal();
+        self.shared.listens.send_replace(true);
+    }
+
+    /// Whether its calls have met each fault by now.
+    pub fn has_met_every_fault(&self) -> bool {
+        self.shared.schedule().has_given_a_round()
+    }
+
+    /// Every message that it took, in the order of their coming, also those that it dropped since it had
+    /// them.
+    pub fn sent(&self) -> Vec<Sent> {
+        self.shared.queue().sent()
+    }
+
+    /// The events of the messages that are in the queue.
+    pub fn events(&self) -> Vec<Value> {
+        self.sent().into_iter().filter(|sent| !sent.dropped).map(|sent| sent.event).collect()
+    }
+
+    /// Fails if it was sent what SQS refuses.
+    pub fn has_no_complaint(&self) {
+        let complaints = self.shared.queue().complaints();
+        assert!(complaints.is_empty(), "SQS would refuse: {complaints:#?}");
+    }
+}
+
+impl Shared {
+    fn queue(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().expect("no panic in here")
+    }
+
+    fn schedule(&self) -> MutexGuard<'_, Schedule> {
+        self.schedule.lock().expect("no panic in here")
+    }
+}
+
+fn socket(address: SocketAddr) -> TcpSocket {
+    let socket = TcpSocket::new_v4().expect("a socket");
+    socket.set_reuseport(true).expect("a shared port");
+    socket.bind(address).expect("a port");
+    socket
+}
+
+async fn listen(shared: Arc<Shared>, address: SocketAddr) {
+    let mut listens = shared.listens.subscribe();
+    loop {
+        listens.wait_for(|listens| *listens).await.expect("it lives with this task");
+        let listener = socket(address).listen(64).expect("a listener");
+        loop {
+            let stream = tokio::select! {
+                Ok((stream, _)) = listener.accept() => stream,
+                _ = listens.wait_for(|listens| !listens) => break,
+            };
+            tokio::spawn(serve(Arc::clone(&shared), stream));
+        }
+    }
+}
+
+/// One connection, until one side ends it.
+async fn serve(shared: Arc<Shared>, stream: TcpStream) {
+    let mut listens = shared.listens.subscribe();
+    let mut connection = Connection::new(stream);
+    loop {
+        let head = tokio::select! {
+            Ok(head) = connection.head() => head,
+            _ = listens.wait_for(|listens| !listens) => return connection.reset(),
+            else => return,
+        };
+        let fault = shared.schedule().draw();
+        if fault == Fault::Reset {
+            return connection.reset();
+        }
+        if fault == Fault::Refused {
+            refuse_for_a_while(&shared);
+            return connection.reset();
+        }
+        let Ok(body) = connection.body(&head).await else { return };
+        let answered = answer(&shared, connection, fault, &head.operation, &body).await;
+        let Some(still_open) = answered else { return };
+        connection = still_open;
+    }
+}
+
+/// Answers a call, or not. The connection, if it goes on.
+async fn answer(
+    shared: &Shared,
+    mut connection: Connection,
+    fault: Fault,
+    operation: &str,
+    body: &[u8],
+) -> Option<Connection> {
+    let mut chance = shared.schedule().chance();
+    match fault {
+        Fault::Error => {
+            let status = *chance.choice(&[500, 502, 503, 504, 403, 404]).expect("some");
+            let page = if chance.bool() { "<html>the proxy cannot</html>" } else { "" };
+            connection.answer(status, None, page).await.ok()?;
+            return Some(connection);
+        }
+        Fault::Throttled => {
+            let code = if chance.bool() { "ThrottlingException" } else { "RequestThrottled" };
+            connection.refuse(503, code).await.ok()?;
+            return Some(connection);
+        }
+        _ => {}
+    }
+    let taken = shared.queue().take(operation, body, fault, &mut chance);
+    let text = match taken {
+        Err(Refusal { code }) => {
+            connection.refuse(400, code).await.ok()?;
+            return Some(connection);
+        }
+        Ok(answer) => answer.to_string(),
+    };
+    match fault {
+        Fault::Slow => tokio::time::sleep(Duration::from_millis(chance.u64(20..200))).await,
+        Fault::LostAnswer => {
+            connection.half_an_answer(&text).await.ok()?;
+            tokio::time::sleep(Duration::from_millis(chance.u64(0..50))).await;
+            connection.reset();
+            return None;
+        }
+        Fault::Silence => {
+            connection.until_closed().await;
+            return None;
+        }
+        Fault::Garbage => {
+            let bodies = ["", "{}", "null", "<html>welcome</html>", "{\"Successful\":[{\"Id\":\"0\""];
+            connection.answer(200, None, chance.choice(&bodies).expect("some")).await.ok()?;
+            return Some(connection);
+        }
+        _ => {}
+    }
+    connection.answer(200, None, &text).await.ok()?;
+    Some(connection)
+}
+
+fn refuse_for_a_while(shared: &Arc<Shared>) {
+    let pause = Duration::from_millis(shared.schedule().chance().u64(50..300));
+    shared.listens.send_replace(false);
+    let shared = Arc::clone(shared);
+    tokio::spawn(async move {
+        tokio::time::sleep(pause).await;
+        shared.listens.send_replace(true);
+    });
+}

@@ -1,0 +1,199 @@
+//! What a queue takes and refuses.
+
+use std::collections::HashSet;
+
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::Fault;
+
+const MAX_ENTRIES: usize = 10;
+const MAX_BYTES: usize = 1024 * 1024;
+const MAX_ATTRIBUTES: usize = 10;
+const MAX_GROUP_CHARS: usize = 128;
+
+/// A message that was taken.
+#[derive(Debug, Clone)]
+pub struct Sent {
+    pub event: Value,
+    /// The id of the event.
+    pub id: String,
+    pub group: Option<String>,
+    /// The sender was not told that it was taken.
+    pub answer_lost: bool,
+    /// The queue had it, and is to deliver it once.
+    pub dropped: bool,
+}
+
+/// Why a whole call is refused.
+pub struct Refusal {
+    pub code: &'static str,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Call {
+    queue_url: String,
+    entries: Vec<Entry>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Entry {
+    id: String,
+    message_body: String,
+    message_group_id: Option<String>,
+    message_deduplication_id: Option<String>,
+    #[serde(default)]
+    message_attributes: std::collections::BTreeMap<String, Attribute>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Attribute {
+    data_type: String,
+    string_value: String,
+}
+
+pub struct Queue {
+    fifo: bool,
+    sent: Vec<Sent>,
+    /// Deduplication ids; no test is as long as SQS' five minutes.
+    known: HashSet<String>,
+    complaints: Vec<String>,
+}
+
+impl Queue {
+    pub fn new(fifo: bool) -> Self {
+        Self { fifo, sent: Vec::new(), known: HashSet::new(), complaints: Vec::new() }
+    }
+
+    pub fn sent(&self) -> Vec<Sent> {
+        self.sent.clone()
+    }
+
+    pub fn complaints(&self) -> Vec<String> {
+        self.complaints.clone()
+    }
+
+    /// A call of this operation: the answer to it.
+    pub fn take(
+        &mut self,
+        operation: &str,
+        body: &[u8],
+        fault: Fault,
+        chance: &mut fastrand::Rng,
+    ) -> Result<Value, Refusal> {
+        if operation != "AmazonSQS.SendMessageBatch" {
+            return self.refuse("InvalidAction", operation);
+        }
+        let call: Call = match serde_json::from_slice(body) {
+            Ok(call) => call,
+            Err(error) => return self.refuse("InvalidRequest", &error.to_string()),
+        };
+        self.check(&call)?;
+        // A fault of some entries has at least one of them.
+        let unlucky = chance.usize(..call.entries.len());
+        let (mut successful, mut failed) = (Vec::new(), Vec::new());
+        for (at, entry) in call.entries.into_iter().enumerate() {
+            let unlucky = at == unlucky || chance.bool();
+            let id = entry.id.clone();
+            if let Some((code, complaint)) = self.fault_of(&entry) {
+                self.complaints.push(complaint);
+                failed.push(json!({ "Id": id, "Code": code, "SenderFault": true, "Message": "refused" }));
+            } else if fault == Fault::Partial && unlucky {
+                // Whosever fault it is, it may pass.
+                let (code, theirs) = *chance
+                    .choice(&[("InternalError", false), ("RequestThrottled", true), ("AccessDenied", true)])
+                    .expect("some");
+                failed.push(json!({ "Id": id, "Code": code, "SenderFault": theirs, "Message": "later" }));
+            } else {
+                let unmentioned = fault == Fault::Unmentioned && unlucky;
+                let unanswered = matches!(fault, Fault::LostAnswer | Fault::Silence | Fault::Garbage);
+                self.keep(entry, unmentioned || unanswered);
+                if !unmentioned {
+                    successful.push(json!({ "Id": id, "MessageId": "m", "MD5OfMessageBody": "-" }));
+                }
+            }
+        }
+        Ok(json!({ "Successful": successful, "Failed": failed }))
+    }
+
+    fn refuse<T>(&mut self, code: &'static str, about: &str) -> Result<T, Refusal> {
+        self.complaints.push(format!("{code}: {about}"));
+        Err(Refusal { code })
+    }
+
+    fn check(&mut self, call: &Call) -> Result<(), Refusal> {
+        let ids: HashSet<&str> = call.entries.iter().map(|entry| entry.id.as_str()).collect();
+        let bytes: usize = call.entries.iter().map(Entry::bytes).sum();
+        if call.queue_url.ends_with(".fifo") != self.fifo {
+            return self.refuse("AWS.SimpleQueueService.NonExistentQueue", &call.queue_url);
+        }
+        match call.entries.len() {
+            0 => self.refuse("AWS.SimpleQueueService.EmptyBatchRequest", "no entry"),
+            more if more > MAX_ENTRIES => {
+                self.refuse("AWS.SimpleQueueService.TooManyEntriesInBatchRequest", &more.to_string())
+            }
+            more if ids.len() < more => {
+                self.refuse("AWS.SimpleQueueService.BatchEntryIdsNotDistinct", &format!("{ids:?}"))
+            }
+            _ if bytes > MAX_BYTES => {
+                self.refuse("AWS.SimpleQueueService.BatchRequestTooLong", &bytes.to_string())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Why this entry is refused.
+    fn fault_of(&self, entry: &Entry) -> Option<(&'static str, String)> {
+        let values = entry.message_attributes.values().map(|attribute| &attribute.string_value);
+        for text in values.clone().chain([&entry.message_body]) {
+            if let Some(odd) = text.chars().find(|c| !is_accepted(*c)) {
+                return Some(("InvalidMessageContents", format!("{odd:?} in {text}")));
+            }
+        }
+        let groups = entry.message_group_id.iter().chain(&entry.message_deduplication_id);
+        let good = |text: &String| {
+            (1..=MAX_GROUP_CHARS).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_graphic())
+        };
+        if let Some(bad) = groups.into_iter().find(|text| !good(text)) {
+            return Some(("InvalidParameterValue", format!("group or deduplication id {bad:?}")));
+        }
+        let has_both = entry.message_group_id.is_some() && entry.message_deduplication_id.is_some();
+        if self.fifo && !has_both {
+            return Some(("MissingParameter", "no group or no deduplication id".to_owned()));
+        }
+        let count = entry.message_attributes.len();
+        if count > MAX_ATTRIBUTES || values.clone().any(String::is_empty) {
+            return Some(("InvalidParameterValue", format!("{count} attributes, or an empty one")));
+        }
+        None
+    }
+
+    fn keep(&mut self, entry: Entry, answer_lost: bool) {
+        let event: Value = serde_json::from_str(&entry.message_body).expect("an event");
+        let id = event["id"].as_str().expect("an id").to_owned();
+        assert_eq!(entry.message_attributes["ce-id"].string_value, id);
+        let dropped = match &entry.message_deduplication_id {
+            Some(deduplication) if self.fifo => !self.known.insert(deduplication.clone()),
+            _ => false,
+        };
+        self.sent.push(Sent { event, id, group: entry.message_group_id, answer_lost, dropped });
+    }
+}
+
+impl Entry {
+    /// As SQS counts.
+    fn bytes(&self) -> usize {
+        let attribute = |(name, value): (&String, &Attribute)| {
+            name.len() + value.data_type.len() + value.string_value.len()
+        };
+        self.message_body.len() + self.message_attributes.iter().map(attribute).sum::<usize>()
+    }
+}
+
+/// XML's characters.
+fn is_accepted(c: char) -> bool {
+    matches!(c, '\t' | '\n' | '\r' | ' '..='\u{D7FF}' | '\u{E000}'..='\u{FFFD}' | '\u{10000}'..)
+}
