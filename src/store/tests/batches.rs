@@ -23,7 +23,7 @@ fn record(targets: &[&str]) -> Record {
 
 /// Asks for these in one commit.
 async fn together(house: &House, asked: Vec<(&'static str, Write)>) -> Vec<Result<(), Error>> {
-    let gate = Gate::new(&house.store, true);
+    let gate = Gate::new(&house.store, true).await;
     let tasks: Vec<_> = asked
         .into_iter()
         .map(|(target, mut changes)| {
@@ -178,7 +178,7 @@ async fn what_is_given_up_in_the_commit_that_cancels_it_is_a_dead_letter() {
     let mut house = House::sqlite();
     house.emit("a", Kind::In, "in", &["queue"]).await;
     let seqs = house.sends("queue", &["in"]).await;
-    let gate = Gate::new(&house.store, true);
+    let gate = Gate::new(&house.store, true).await;
     let store = house.store.clone();
     let emitted = tokio::spawn(async move {
         let keys = Keys { targets: vec![key("a")], alerts: Vec::new() };

@@ -99,7 +99,7 @@ async fn a_dead_letter_is_sent_once_more_and_no_more_often() {
 async fn two_that_redrive_at_once_redrive_once() {
     let house = House::sqlite();
     let place = house.bury("a", "out", Kind::Out).await;
-    let gate = Gate::new(&house.store, true);
+    let gate = Gate::new(&house.store, true).await;
     let redrive = || {
         let (store, place) = (house.store.clone(), place.clone());
         tokio::spawn(async move { store.redrive(&place, Redrive::default()).await })

@@ -134,18 +134,24 @@ impl House {
 struct Gate(Option<(tokio::task::JoinHandle<()>, std::sync::mpsc::Sender<()>)>);
 
 impl Gate {
-    fn new(store: &Store, closed: bool) -> Self {
+    async fn new(store: &Store, closed: bool) -> Self {
         let Store::Sqlite(_) = store else { return Self(None) };
+        if !closed {
+            return Self(None);
+        }
         let (opener, opened) = std::sync::mpsc::channel::<()>();
-        let store = store.clone();
-        let held = closed.then(|| {
-            tokio::spawn(async move {
-                let hold = move |_: &View| (Changes::default(), opened.recv().unwrap_or(()));
-                // It may be part of the batch, and share its fate.
-                drop(store.transact(Keys::default(), hold).await);
-            })
+        let (enters, entered) = tokio::sync::oneshot::channel::<()>();
+        let (store, mut enters) = (store.clone(), Some(enters));
+        let held = tokio::spawn(async move {
+            let hold = move |_: &View| {
+                drop(enters.take());
+                (Changes::default(), opened.recv().unwrap_or(()))
+            };
+            drop(store.transact(Keys::default(), hold).await);
         });
-        Self(held.map(|held| (held, opener)))
+        // Whatever is asked for from now on is not in the batch that holds it up.
+        drop(entered.await);
+        Self(Some((held, opener)))
     }
 
     async fn open(self) {

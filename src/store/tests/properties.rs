@@ -223,7 +223,7 @@ impl World {
 
     /// All in one commit: what is asked for while the writer is held up.
     async fn together(&mut self, acts: Vec<Act>) {
-        let gate = Gate::new(&self.house.store, acts.len() > 1);
+        let gate = Gate::new(&self.house.store, acts.len() > 1).await;
         let mut asked = Vec::new();
         let mut taken = BTreeSet::new();
         let mut seq = self.targets.len() as i64;
