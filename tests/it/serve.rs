@@ -42,10 +42,11 @@ fn every_fault_of_configuration_and_rules_is_told_at_once_with_its_place() {
 
 #[test]
 fn what_this_version_cannot_do_is_refused_and_not_passed_over() {
-    let config = format!("{CONFIG}delivery: {{ max_backlog: 10 }}\n");
+    let admin = "admin: { listen: \"127.0.0.1:0\"";
+    let config = CONFIG.replace(admin, &format!("{admin}, tls: {{}}"));
     let (code, says) = refused(&Bridge::new(&config, RULES));
     assert_eq!(code, Some(2), "{says}");
-    assert!(says.contains("`max_backlog` is not supported by this version"), "{says}");
+    assert!(says.contains("`tls` is not supported by this version"), "{says}");
 }
 
 #[test]
