@@ -3,12 +3,11 @@
 use std::fs;
 use std::io;
 use std::os::unix::fs::symlink;
-use std::process::Command;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use tokio::sync::watch;
 
 use crate::support::bridge::{Answer, Bridge, notification, pending, resolved};
 use crate::support::disk::Disk;
@@ -141,10 +140,13 @@ async fn a_full_disk_refuses_and_then_goes_on() {
     scene.bridge.run().await;
     a_full_disk_loses_nothing(&mut scene, |_| disk.fill(), |_| disk.free()).await;
 
-    // It is killed while nothing fits.
+    // It is killed while nothing fits, and its successor finds no space to begin in.
     disk.fill();
     scene.post_until_it_is_full().await;
     scene.bridge.kill();
+    let start = scene.bridge.command().stdout(Stdio::null()).stderr(Stdio::piped()).output().expect("an end");
+    let says = String::from_utf8_lossy(&start.stderr);
+    assert!(start.status.code() == Some(2) && says.contains("disk is full"), "{:?}: {says}", start.status);
     disk.free();
     scene.bridge.run().await;
     scene.goes_on_by_itself().await;
@@ -166,13 +168,13 @@ async fn a_disk_that_is_full_now_and_then_loses_nothing_under_load() {
         Err(error) => return eprintln!("no file system of its own: {error}"),
     };
     scene.bridge.run().await;
-    let answered = Arc::new(AtomicUsize::new(0));
+    let answered = watch::Sender::new(0);
     let to = load::at(scene.bridge.url("/webhook/prod-eu"));
-    let sending = tokio::spawn(load::send(seed, 300, to, Arc::clone(&answered)));
+    let sending = tokio::spawn(load::send(seed, 300, to, answered.clone()));
     let mut refusing = 0;
     for _ in 0..8 {
         // All of them, once there are no more.
-        let answers = || if sending.is_finished() { usize::MAX } else { answered.load(Ordering::Relaxed) };
+        let answers = || if sending.is_finished() { usize::MAX } else { *answered.borrow() };
         let enough = answers().saturating_add(rng.usize(1..8));
         eventually("more answers", async || (answers() >= enough).then_some(())).await;
         let before = scene.bridge.metric(REFUSED).await;

@@ -2,6 +2,7 @@
 
 #![expect(clippy::expect_used, reason = "a test that cannot go on says why and fails")]
 
+mod backlog;
 mod characters;
 mod delivery;
 mod documents;

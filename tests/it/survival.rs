@@ -55,7 +55,8 @@ async fn no_event_is_lost_in_a_row_of_sigkills() {
     }
     bridge.run().await;
     let mut events: BTreeMap<String, Value> = BTreeMap::new();
-    for event in bridge.events().await {
+    bridge.delivered_all("journal").await;
+    for event in bridge.journal_after_kills() {
         let id = event["id"].as_str().expect("an id").to_owned();
         if let Some(before) = events.insert(id, event.clone()) {
             assert_eq!(before, event);

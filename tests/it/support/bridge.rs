@@ -238,6 +238,18 @@ impl Bridge {
         text.lines().map(|line| serde_json::from_str(line).expect("one event a line")).collect()
     }
 
+    /// The same after kills. Each may have cut off a line, whose event then is there once more.
+    pub fn journal_after_kills(&self) -> Vec<Value> {
+        let text = fs::read_to_string(self.dir().join("events.jsonl")).unwrap_or_default();
+        let read = |line| serde_json::from_str::<Value>(line).map_err(|_| line);
+        let (whole, cut): (Vec<_>, Vec<_>) = text.lines().map(read).partition(Result::is_ok);
+        for cut in cut.into_iter().filter_map(Result::err) {
+            let comes_again = text.lines().any(|line| line.len() > cut.len() && line.starts_with(cut));
+            assert!(comes_again, "no event, nor the beginning of one: {cut}");
+        }
+        whole.into_iter().filter_map(Result::ok).collect()
+    }
+
     /// SIGKILL: it gets no chance to do anything.
     pub fn kill(&mut self) {
         let mut running = self.running.take().expect("the bridge does not run");

@@ -1,8 +1,6 @@
 //! A seeded load: alerts about many targets that come, grow, resolve and come back, and what each
 //! notification of them has to cause.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -40,13 +38,13 @@ struct Step {
 
 /// Sends a load of so many notifications by several senders, each with targets of its own and one
 /// notification at a time, and goes on after each of them until it has its 200. What is to be delivered
-/// then. `answered` counts the 200s meanwhile.
-pub async fn send(seed: u64, notifications: usize, to: Address, answered: Arc<AtomicUsize>) -> Ledger {
+/// then. `answered` tells how many 200s there were.
+pub async fn send(seed: u64, notifications: usize, to: Address, answered: watch::Sender<usize>) -> Ledger {
     const SENDERS: usize = 4;
     let senders: Vec<_> = (0..SENDERS)
         .map(|sender| {
             let load = Load::new(seed, &format!("s{sender}"), 10);
-            tokio::spawn(load.send(notifications / SENDERS, to.clone(), Arc::clone(&answered)))
+            tokio::spawn(load.send(notifications / SENDERS, to.clone(), answered.clone()))
         })
         .collect();
     let mut all = Ledger::default();
@@ -73,11 +71,11 @@ impl Load {
         }
     }
 
-    async fn send(mut self, notifications: usize, mut to: Address, answered: Arc<AtomicUsize>) -> Ledger {
+    async fn send(mut self, notifications: usize, mut to: Address, answered: watch::Sender<usize>) -> Ledger {
         for _ in 0..notifications {
             let step = self.next();
             accepted(&step, &mut to).await;
-            answered.fetch_add(1, Ordering::Relaxed);
+            answered.send_modify(|count| *count += 1);
             if self.rng.u8(..) < 20 {
                 // Alertmanager repeats its groups.
                 accepted(&Step { events: 0, ..step }, &mut to).await;

@@ -26,13 +26,14 @@ const ROUND: [Fault; 16] = [
 /// A call that waits for its caller to give up takes long, so there is only one, in the first round.
 pub struct Schedule {
     rng: fastrand::Rng,
+    round: Vec<Fault>,
     left: Option<Vec<Fault>>,
     calls: usize,
 }
 
 impl Schedule {
     pub fn none() -> Self {
-        Self { rng: fastrand::Rng::with_seed(0), left: None, calls: 0 }
+        Self { rng: fastrand::Rng::with_seed(0), round: Vec::new(), left: None, calls: 0 }
     }
 
     pub fn seeded(seed: u64) -> Self {
@@ -40,7 +41,12 @@ impl Schedule {
         let mut left = ROUND.to_vec();
         left.push(Fault::Silence);
         rng.shuffle(&mut left);
-        Self { rng, left: Some(left), calls: 0 }
+        Self { rng, round: ROUND.to_vec(), left: Some(left), calls: 0 }
+    }
+
+    /// Silence.
+    pub fn silent() -> Self {
+        Self { round: vec![Fault::Silence], left: Some(Vec::new()), ..Self::none() }
     }
 
     /// No more faults.
@@ -52,7 +58,7 @@ impl Schedule {
     pub fn draw(&mut self) -> Fault {
         let Some(left) = &mut self.left else { return Fault::None };
         if left.is_empty() {
-            left.extend(ROUND);
+            left.extend(&self.round);
             self.rng.shuffle(left);
         }
         self.calls += 1;
@@ -66,6 +72,6 @@ impl Schedule {
 
     /// Whether the first round is over.
     pub fn has_given_a_round(&self) -> bool {
-        self.calls > ROUND.len()
+        self.calls > self.round.len()
     }
 }

@@ -39,7 +39,7 @@ enum Fault {
     Unmentioned,
     /// All are taken, and the connection is reset in the middle of the answer.
     LostAnswer,
-    /// All are taken, and no answer comes until the caller gives up.
+    /// All are taken, and no answer comes until the caller gives up or the queue is healed.
     Silence,
     /// All are taken, but the answer is none.
     Garbage,
@@ -69,6 +69,7 @@ struct Shared {
     queue: Mutex<Queue>,
     schedule: Mutex<Schedule>,
     listens: watch::Sender<bool>,
+    healed: watch::Sender<bool>,
 }
 
 impl SqsStub {
@@ -80,6 +81,11 @@ impl SqsStub {
     /// A queue that breaks its calls, each in a way that follows from the seed.
     pub fn faulty(kind: Kind, seed: u64) -> Self {
         Self::begin(kind, Schedule::seeded(seed), true)
+    }
+
+    /// A queue that takes everything and never says so.
+    pub fn silent(kind: Kind) -> Self {
+        Self::begin(kind, Schedule::silent(), true)
     }
 
     /// A queue that cannot be reached.
@@ -95,6 +101,7 @@ impl SqsStub {
             queue: Mutex::new(Queue::new(kind == Kind::Fifo)),
             schedule: Mutex::new(schedule),
             listens: watch::Sender::new(listens),
+            healed: watch::Sender::new(false),
         });
         tokio::spawn(listen(Arc::clone(&shared), address));
         Self { shared, address, _port: port }
@@ -119,6 +126,7 @@ impl SqsStub {
     pub fn heal(&self) {
         self.shared.schedule().heal();
         self.shared.listens.send_replace(true);
+        self.shared.healed.send_replace(true);
     }
 
     /// Whether its calls have met each fault by now.
@@ -241,7 +249,11 @@ async fn answer(
             return None;
         }
         Fault::Silence => {
-            connection.until_closed().await;
+            let mut healed = shared.healed.subscribe();
+            tokio::select! {
+                () = connection.until_closed() => {}
+                _ = healed.wait_for(|healed| *healed) => {}
+            }
             return None;
         }
         Fault::Garbage => {

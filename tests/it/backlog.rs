@@ -1,0 +1,73 @@
+//! A backlog that is larger than what a destination's lane keeps in memory.
+
+use serde_json::Value;
+
+use crate::support::bridge::{Bridge, notification, pending};
+use crate::support::ledger::{Expected, Ledger};
+use crate::support::queue::ACCOUNT;
+use crate::support::sqs_stub::{Kind, SqsStub};
+use crate::support::tools::eventually;
+
+const TARGETS: usize = 440;
+/// Each adds an alert to every target, so that the events of one target lie far apart.
+const ROUNDS: usize = 10;
+/// Targets of one notification.
+const PART: usize = 110;
+
+async fn grow(bridge: &Bridge, round: usize, ledger: &mut Ledger) {
+    let targets: Vec<String> = (0..TARGETS).map(|at| format!("group-{at}")).collect();
+    for part in targets.chunks(PART) {
+        let pod = format!("pod-{round}");
+        let alerts: Vec<Value> = part.iter().map(|target| pending(target, &pod)).collect();
+        let answer = bridge.post(notification(&alerts)).await;
+        assert_eq!(answer.json()["events"], PART, "{}", answer.body);
+        for target in part {
+            ledger.expect(target, Expected { action: "scale_out", alerts: round + 1 });
+        }
+    }
+}
+
+/// Beyond the lane's end events come from the store.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_long_backlog_drains_whole_and_in_order() {
+    drains(2, false).await;
+}
+
+/// The lane is filled from the store, as far as it goes.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_long_backlog_that_was_left_behind_drains_whole_and_in_order() {
+    drains(3, true).await;
+}
+
+async fn drains(seed: u64, killed: bool) {
+    eprintln!("seed {seed}");
+    let (silent, works) = (SqsStub::silent(Kind::Fifo), SqsStub::faulty(Kind::Standard, seed));
+    let mut bridge = Bridge::sending_to(&[
+        ("silent", silent.destination()),
+        ("works", works.destination() + ", timeout: 3s"),
+    ]);
+    ACCOUNT.iter().for_each(|(name, value)| bridge.env(name, value));
+    bridge.run().await;
+    let mut ledger = Ledger::default();
+    for round in 0..ROUNDS {
+        grow(&bridge, round, &mut ledger).await;
+    }
+    if killed {
+        bridge.kill();
+        bridge.run().await;
+    }
+    eventually("every fault", async || works.has_met_every_fault().then_some(())).await;
+    works.heal();
+    bridge.delivered_all("works").await;
+    let pending = "scalebridge_outbox_deliveries{destination=\"silent\",state=\"pending\"}";
+    assert!(bridge.metric(pending).await > 4096.0, "it all fits into the lane");
+
+    silent.heal();
+    bridge.delivered_all("silent").await;
+    for (name, stub) in [("silent", &silent), ("works", &works)] {
+        let sent: Vec<Value> = stub.sent().into_iter().map(|sent| sent.event).collect();
+        ledger.check(name, &sent);
+        stub.has_no_complaint();
+    }
+    assert!(ledger.check("silent", &silent.events()).is_empty(), "ids tell what came twice");
+}
