@@ -212,6 +212,9 @@ pub struct Late {
     pub parameters: BTreeMap<String, String>,
     /// The notification that brought it.
     pub cause: Arc<Cause>,
+    /// Whether no notification that spoke of it was whole: it takes nothing away then.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub truncated: bool,
     /// The end that it began before.
     pub previous_end: Time,
     /// When it opens.

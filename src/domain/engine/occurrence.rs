@@ -204,14 +204,19 @@ fn fire(now: Time, input: &Input, state: &mut RuleState, turn: &mut Turn, firing
         return;
     }
     match last_end.filter(|end| fresh.starts_at <= *end) {
-        Some(_) if state.late.has(&key) => turn.quiet.push((key, Verdict::Duplicate)),
         Some(previous_end) => {
+            if let Some(late) = state.late.get_mut(&key) {
+                late.truncated &= input.truncated;
+                turn.quiet.push((key, Verdict::Duplicate));
+                return;
+            }
             let due = now.after(input.source.late_window);
             state.late.put(Late {
                 occurrence: fresh,
                 target: subject.clone(),
                 parameters: parameters.clone(),
                 cause: input.cause.clone(),
+                truncated: input.truncated,
                 previous_end,
                 due,
             });
@@ -299,9 +304,10 @@ pub fn expire(desk: &mut Desk<'_>, key: &TargetKey, state: &mut TargetState) -> 
             turn.expired.extend(expired.into_iter().map(|open| open.alert));
         }
         for late in rule_state.late.take_if(|late| late.due <= now) {
-            let Late { occurrence, target, parameters, cause, previous_end, .. } = late;
+            let Late { occurrence, target, parameters, cause, truncated, previous_end, .. } = late;
             turn.opened.put(Opened { occurrence, target, parameters, previous_end: Some(previous_end) });
             turn.cause = Some(cause);
+            turn.truncated |= truncated;
         }
         if !turn.opened.is_empty() || !turn.expired.is_empty() {
             *by_rule.turn(name) = turn;
