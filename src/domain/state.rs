@@ -271,6 +271,14 @@ impl Cause {
     }
 }
 
+impl Occurrence {
+    /// Whether a start of the same alert is that of another occurrence, so that this one has ended unheard.
+    /// Where Prometheus' clock is ahead of ours, its own start may lie after we heard of it.
+    pub fn is_over_by(&self, starts_at: Time) -> bool {
+        starts_at > self.heard_at && starts_at > self.starts_at
+    }
+}
+
 impl OfAlert for Occurrence {
     fn alert(&self) -> &AlertKey {
         &self.alert

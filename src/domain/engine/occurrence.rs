@@ -187,7 +187,7 @@ fn fire(now: Time, input: &Input, state: &mut RuleState, turn: &mut Turn, firing
         generator_url: alert.generator_url.clone(),
     };
     if let Some(open) = state.episode.as_mut().and_then(|episode| episode.open.get_mut(&key)) {
-        if fresh.starts_at <= open.heard_at {
+        if !open.is_over_by(fresh.starts_at) {
             // The first start stays: copies and restarts move it back and forth.
             let (starts_at, labels) = (open.starts_at, Arc::clone(&open.labels));
             *open = Occurrence { starts_at, labels, ..fresh };
@@ -239,7 +239,7 @@ fn fire(now: Time, input: &Input, state: &mut RuleState, turn: &mut Turn, firing
 fn hear(now: Time, input: &Input, state: &mut RuleState, key: &AlertKey, starts_at: Time) {
     let open = state.episode.as_mut().and_then(|episode| episode.open.get_mut(key));
     if let Some(open) = open.filter(|open| open.heard_at < now) {
-        if starts_at > open.heard_at {
+        if open.is_over_by(starts_at) {
             open.starts_at = starts_at;
         }
         open.heard_at = now;

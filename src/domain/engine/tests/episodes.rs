@@ -421,3 +421,10 @@ fn a_late_firing_of_a_cut_notification_takes_nothing_away() {
     assert_eq!(told(&world.post(90, vec![firing("a", 0)])), "duplicate×1", "a whole one says it too");
     assert_eq!(told(&world.wait(61 + 360)), "emitted×1 scale_in -3");
 }
+
+#[test]
+fn an_alert_that_starts_ahead_of_our_clock_is_the_same_when_it_is_heard_again() {
+    let mut world = Setup::default().world();
+    world.post(0, vec![firing("a", 30)]);
+    assert_eq!(told(&world.post(10, vec![firing("a", 30)])), "duplicate×1");
+}
