@@ -81,8 +81,10 @@ pub fn apply(
         fire(now, input, rule_state, turn, firing);
     }
     for (key, starts_at) in &turns.heard {
-        for rule_state in state.rules.values_mut() {
-            hear(now, input, rule_state, key, *starts_at);
+        for (name, rule_state) in &mut state.rules {
+            if hear(now, input, rule_state, key, *starts_at) {
+                by_rule.turn(name).renewed = true;
+            }
         }
     }
     for (rule, alert) in turns.outdated {
@@ -136,7 +138,7 @@ fn settle(desk: &mut Desk<'_>, key: &TargetKey, state: &mut TargetState, turns: 
         let settled = turns.into_iter().map(|(name, turn)| aside::settle(desk, key, state, &name, turn));
         return settled.collect::<Vec<_>>().concat();
     }
-    let opens = touched(desk, &turns, |turn| !turn.opened.is_empty());
+    let opens = touched(desk, &turns, |turn| turn.renewed || !turn.opened.is_empty());
     let expires = touched(desk, &turns, |turn| !turn.expired.is_empty());
     // Of those in which something opens, those that could take away come last.
     turns.sort_by_key(|(name, turn)| {
@@ -195,6 +197,7 @@ fn fire(now: Time, input: &Input, state: &mut RuleState, turn: &mut Turn, firing
         } else {
             // Its resolve never reached us. As many alerts are open as before.
             *open = fresh;
+            turn.renewed = true;
             turn.quiet.push((key, Verdict::NoAction));
         }
         return;
@@ -235,16 +238,17 @@ fn fire(now: Time, input: &Input, state: &mut RuleState, turn: &mut Turn, firing
     }
 }
 
-/// It fires, so it does not expire.
-fn hear(now: Time, input: &Input, state: &mut RuleState, key: &AlertKey, starts_at: Time) {
+/// It fires, so it does not expire. Whether it has begun anew.
+fn hear(now: Time, input: &Input, state: &mut RuleState, key: &AlertKey, starts_at: Time) -> bool {
     let open = state.episode.as_mut().and_then(|episode| episode.open.get_mut(key));
-    if let Some(open) = open.filter(|open| open.heard_at < now) {
-        if open.is_over_by(starts_at) {
-            open.starts_at = starts_at;
-        }
-        open.heard_at = now;
-        open.expires_at = now.after(input.source.occurrence_ttl);
+    let Some(open) = open.filter(|open| open.heard_at < now) else { return false };
+    let renewed = open.is_over_by(starts_at);
+    if renewed {
+        open.starts_at = starts_at;
     }
+    open.heard_at = now;
+    open.expires_at = now.after(input.source.occurrence_ttl);
+    renewed
 }
 
 /// An alert that opens and resolves in one notification does not open. Whether the end counts; `None`

@@ -402,3 +402,16 @@ fn what_is_outranked_by_an_episode_that_expires_is_withdrawn() {
     assert_eq!(told(&world.post(24 * 3600 - 60, vec![resolved("a", 24 * 3600 - 130, end)])), "outranked×1");
     assert_eq!(told(&world.wait(24 * 3600)), "expired×1, withdrawn×1");
 }
+
+#[test]
+fn a_new_occurrence_in_the_place_of_one_that_is_open_ends_the_calm() {
+    let mut world = beside(guarded(0, 0, 15), "tell", |rule| {
+        rule.on_firing = fires(Change::Notify, Duration::ZERO);
+    });
+    world.post(0, vec![firing("a", -10), slow(true, -10, 0)]);
+    assert_eq!(told(&world.post(60, vec![resolved("a", -10, 55)])), "stabilizing×1");
+    assert_eq!(told(&world.post(120, vec![slow(true, -10, 0)])), "duplicate×1");
+    // Its resolve got lost.
+    assert_eq!(told(&world.post(300, vec![slow(true, 290, 0)])), "no_action×1, withdrawn×1");
+    assert_eq!(told(&world.wait(60 + 900)), "");
+}
