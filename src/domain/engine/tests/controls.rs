@@ -462,3 +462,20 @@ fn a_rule_that_is_renamed_is_another_rule() {
     assert_eq!(told(&world.post(60, vec![firing("a", -10)])), "emitted×1 scale_out +2");
     assert_eq!(told(&world.post(120, vec![resolved("a", -10, 110)])), "no_action×1, emitted×1 scale_in -1");
 }
+
+#[test]
+fn a_heartbeat_that_begins_anew_was_silent_meanwhile() {
+    // Prometheus was dead, and back before Alertmanager told of it: only the new start tells.
+    let mut world = with_a_heartbeat(guarded(0, 0, 5));
+    world.post(0, vec![watchdog(true, -10, 0), firing("a", -10)]);
+    assert_eq!(told(&world.post(300, vec![resolved("a", -10, 290)])), "stabilizing×1");
+    assert_eq!(told(&world.post(500, vec![watchdog(true, 490, 0)])), "heartbeat×1");
+    let withdrawn = world.wait(501);
+    assert_eq!(told(&withdrawn), "withdrawn×1");
+    assert_eq!(withdrawn[0].detail.as_deref(), Some("the heartbeat of source prod ended meanwhile"));
+    // A copy of the same start is no news.
+    world.post(510, vec![firing("b", 505)]);
+    assert_eq!(told(&world.post(600, vec![resolved("b", 505, 595)])), "stabilizing×1");
+    assert_eq!(told(&world.post(700, vec![watchdog(true, 490, 0)])), "heartbeat×1");
+    assert_eq!(told(&world.wait(900)), "emitted×1 scale_in -1");
+}
