@@ -33,7 +33,7 @@ pub struct Turn {
     pub late: Vec<(AlertKey, Time)>,
     /// What changed nothing.
     pub quiet: Vec<(AlertKey, Verdict)>,
-    /// Late firings that have lost their meaning.
+    /// Firings that have lost their meaning.
     pub outdated: Vec<AlertKey>,
     /// The notification behind it; there is one whenever something opened or closed.
     pub cause: Option<Arc<Cause>>,

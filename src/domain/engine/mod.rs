@@ -32,7 +32,7 @@ use super::notification::{Alert, Status};
 use super::rate::{PerMinute, Rates};
 use super::state::{AlertKey, Ended, TargetState};
 use super::table::RuleTable;
-use super::target::TargetKey;
+use super::target::{KeyKind, TargetKey};
 use super::time::Time;
 use super::verdict::{Decision, Verdict};
 use desk::Desk;
@@ -174,7 +174,7 @@ pub fn notify(context: &Context<'_>, input: &Input, states: &States, rates: &mut
                         last_end,
                     });
                 }
-                work.is_heard(&key, alert);
+                work.is_heard(&key, alert, false);
             }
             Judged::Heartbeat(alert, beat) if alert.status == Status::Firing => {
                 let key = key_of(&input.source.name, &alert.fingerprint);
@@ -189,7 +189,7 @@ pub fn notify(context: &Context<'_>, input: &Input, states: &States, rates: &mut
                     metric: None,
                     last_end,
                 });
-                work.is_heard(&key, alert);
+                work.is_heard(&key, alert, true);
             }
             Judged::Resolved(_) | Judged::Heartbeat(..) => {}
         }
@@ -231,10 +231,16 @@ impl<'a> Routing<'a> {
         self.turns.entry(target.clone()).or_default().firing.push(firing);
     }
 
-    /// Also where no rule takes it any more: it fires, so it does not expire.
-    fn is_heard(&mut self, key: &AlertKey, alert: &Alert) {
+    /// Also where no rule takes it any more: it fires, so it does not expire. Only the heartbeat of a source
+    /// is never kept open by what is not its heartbeat any more.
+    fn is_heard(&mut self, key: &AlertKey, alert: &Alert, is_heartbeat: bool) {
         for target in self.states.known_at(key) {
-            self.turns.entry(target.clone()).or_default().heard.push((key.clone(), alert.starts_at));
+            let turns = self.turns.entry(target.clone()).or_default();
+            if !is_heartbeat && target.kind() == KeyKind::Heartbeat {
+                turns.outdated.push((Name::heartbeat(), key.clone()));
+            } else {
+                turns.heard.push((key.clone(), alert.starts_at));
+            }
         }
     }
 

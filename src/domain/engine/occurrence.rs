@@ -20,7 +20,8 @@ pub struct Turns<'a> {
     pub firing: Vec<Firing<'a>>,
     /// Alerts that fire and are known here, whichever rule takes them now, and when they began.
     pub heard: Vec<(AlertKey, Time)>,
-    /// Late firings of a rule that have lost their meaning: the alert fires anew, at another target.
+    /// Firings of a rule that have lost their meaning: a late one that fires anew at another target, one
+    /// that was a heartbeat and is none any more.
     pub outdated: Vec<(Name, AlertKey)>,
     pub resolves: Vec<Resolve>,
 }
@@ -88,8 +89,10 @@ pub fn apply(
         }
     }
     for (rule, alert) in turns.outdated {
-        let late = state.rules.get_mut(&rule).map(|rule| &mut rule.late);
-        late.and_then(|late| late.take(&alert));
+        if let Some(rule_state) = state.rules.get_mut(&rule) {
+            rule_state.late.take(&alert);
+            rule_state.episode.as_mut().and_then(|episode| episode.open.take(&alert));
+        }
         by_rule.turn(&rule).outdated.push(alert);
     }
     let mut decisions = Vec::new();

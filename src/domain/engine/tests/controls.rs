@@ -479,3 +479,14 @@ fn a_heartbeat_that_begins_anew_was_silent_meanwhile() {
     assert_eq!(told(&world.post(700, vec![watchdog(true, 490, 0)])), "heartbeat×1");
     assert_eq!(told(&world.wait(900)), "emitted×1 scale_in -1");
 }
+
+#[test]
+fn what_is_the_heartbeat_no_more_keeps_nothing_open() {
+    let mut world = with_a_heartbeat(Setup::default());
+    world.post(0, vec![watchdog(true, -10, 0), firing("a", -10)]);
+    let source = Arc::get_mut(&mut world.source).unwrap();
+    source.heartbeat = Matcher::parse_list("alertname = DeadMansSwitch").unwrap();
+    let told_of = world.post(60, vec![watchdog(true, -10, 0)]);
+    assert_eq!(told(&told_of), "unmatched×1, withdrawn×1");
+    assert_eq!(told(&world.post(90, vec![resolved("a", -10, 85)])), "held×1");
+}
