@@ -439,8 +439,9 @@ impl Episode {
 
     /// Notes an emission of a rule in this mode, of all that is open.
     pub fn tell(&mut self, mode: Mode) {
-        let Told { emissions, .. } = self.told(mode);
-        let told = Told { emissions: emissions.saturating_add(1), most_open: self.open_count() };
+        let Told { emissions, most_open } = self.told(mode);
+        let most_open = most_open.max(self.open_count());
+        let told = Told { emissions: emissions.saturating_add(1), most_open };
         match mode {
             Mode::Shadow => self.shadowed = told,
             Mode::Active | Mode::Disabled => {

@@ -415,3 +415,15 @@ fn a_new_occurrence_in_the_place_of_one_that_is_open_ends_the_calm() {
     assert_eq!(told(&world.post(300, vec![slow(true, 290, 0)])), "no_action×1, withdrawn×1");
     assert_eq!(told(&world.wait(60 + 900)), "");
 }
+
+#[test]
+fn growth_exceeds_every_earlier_emission_and_not_only_the_last() {
+    let mut world = while_firing(5);
+    world.post(0, vec![firing("a", -10), firing("b", -10)]);
+    world.post(60, vec![resolved("b", -10, 55)]);
+    assert_eq!(told(&world.wait(300)), "emitted×1 scale_out +2");
+    let mut rule = world.rules.rules()[0].clone();
+    rule.on_firing.as_mut().unwrap().repeat = Repeat::OnGrowth;
+    world.rules = RuleTable::new(vec![rule], known_templates());
+    assert_eq!(told(&world.post(400, vec![firing("c", 390)])), "no_action×1", "two were open before");
+}
