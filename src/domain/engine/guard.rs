@@ -147,8 +147,10 @@ pub fn outranked_by(desk: &Desk<'_>, state: &TargetState, own: &Name, fires: boo
         else {
             return false;
         };
+        // One that closes in this very notification is open no more.
+        let is_open = !episode.open.is_empty();
         let waits = episode.kept.is_some() && !(adds_too && change.takes_away());
-        change.adds() && (episode.emissions > 0 || waits)
+        is_open && change.adds() && (episode.emissions > 0 || waits)
     });
     outranking.next().map(|(name, _)| name.clone())
 }

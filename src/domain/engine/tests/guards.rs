@@ -427,3 +427,12 @@ fn growth_exceeds_every_earlier_emission_and_not_only_the_last() {
     world.rules = RuleTable::new(vec![rule], known_templates());
     assert_eq!(told(&world.post(400, vec![firing("c", 390)])), "no_action×1", "two were open before");
 }
+
+#[test]
+fn what_closes_in_the_same_notification_outranks_nothing() {
+    let mut world = beside(guarded(0, 0, 5), "slowness", |_| {});
+    world.post(0, vec![firing("a", -10), slow(true, -10, 0)]);
+    let closed = world.post(60, vec![resolved("a", -10, 55), slow(false, -10, 55)]);
+    assert_eq!(told(&closed), "stabilizing×1, no_action×1");
+    assert_eq!(told(&world.wait(360)), "emitted×1 scale_in -1");
+}
