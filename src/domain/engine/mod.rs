@@ -260,12 +260,15 @@ impl<'a> Routing<'a> {
                 }
             }
         }
+        // Ends of this notification that no target has applied.
+        let mut strays: BTreeMap<AlertKey, Time> = BTreeMap::new();
         for (alert, is_heartbeat) in resolved {
             let key = key_of(&self.input.source.name, &alert.fingerprint);
             // A resolved alert has its end, `notification` sees to that.
             let ends_at = alert.ends_at.unwrap_or(alert.starts_at);
             let ended = self.states.ended(&key);
-            let last_end = ended.map(|ended| ended.ends_at);
+            let stray = strays.get(&key).copied();
+            let last_end = ended.map(|ended| ended.ends_at).max(stray);
             let open = self.states.known_at(&key).chain(fires.get(&key).into_iter().flatten());
             let open = sorted(open.cloned().collect::<Vec<_>>());
             if !open.is_empty() {
@@ -284,6 +287,7 @@ impl<'a> Routing<'a> {
             };
             self.loose.add(None, verdict, None, key.clone());
             if !again {
+                strays.insert(key.clone(), ends_at);
                 let home = self.states.alerts.get(&key).and_then(|keys| keys.first()).cloned();
                 let source = self.input.source.name.as_str();
                 let stray = || TargetKey::of_stray_alert(source, &key.fingerprint);

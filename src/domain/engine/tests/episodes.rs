@@ -428,3 +428,10 @@ fn an_alert_that_starts_ahead_of_our_clock_is_the_same_when_it_is_heard_again() 
     world.post(0, vec![firing("a", 30)]);
     assert_eq!(told(&world.post(10, vec![firing("a", 30)])), "duplicate×1");
 }
+
+#[test]
+fn a_resolve_of_an_unknown_alert_that_comes_twice_in_one_notification_is_applied_once() {
+    let mut world = Setup::default().world();
+    let twice = world.post(60, vec![resolved("a", 0, 50), resolved("a", 0, 50), resolved("a", 0, 55)]);
+    assert_eq!(told(&twice), "no_evidence×2, duplicate×1");
+}
