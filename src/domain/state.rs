@@ -116,6 +116,9 @@ pub struct Kept {
     /// another episode is waited for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub due: Option<Time>,
+    /// Whether `due` is its turn among what the process's limits have stopped.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub in_line: bool,
     /// When it is withdrawn at the latest; only what takes capacity away has such a time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub give_up: Option<Time>,
@@ -474,7 +477,7 @@ impl Shadow {
 impl Kept {
     /// The turn that the process's limits gave it.
     pub fn turn(&self) -> Option<Time> {
-        self.due.filter(|_| self.stopped_by == Some(Verdict::OverBudget))
+        self.due.filter(|_| self.in_line)
     }
 
     /// Whether its time has come.

@@ -490,3 +490,20 @@ fn what_is_the_heartbeat_no_more_keeps_nothing_open() {
     assert_eq!(told(&told_of), "unmatched×1, withdrawn×1");
     assert_eq!(told(&world.post(90, vec![resolved("a", -10, 85)])), "held×1");
 }
+
+#[test]
+fn a_budget_that_frees_is_no_turn_in_the_line_of_others() {
+    let budget = Some(Budget { events: NonZeroU32::MIN, per: MINUTE });
+    let mut world = Setup { budget, ..Setup::default() }.world();
+    world.per_minute = PerMinute { scale_out: 0, scale_in: 1 };
+    world.post(-100, ["b", "c", "d"].iter().map(|group| pods_of(group, true, -110, 0)).collect());
+    world.post(0, vec![pods_of("a", true, -5, 0)]);
+    assert_eq!(told(&world.post(0, vec![pods_of("b", false, -110, -5)])), "emitted×1 scale_in -1");
+    let in_line = world.post(5, vec![pods_of("c", false, -110, 0)]);
+    assert_eq!((told(&in_line).as_str(), in_line[0].until), ("over_budget×1", Some(at(60))));
+    let spent = world.post(10, vec![pods_of("a", false, -5, 5)]);
+    assert_eq!(spent[0].until, Some(at(60)), "the rule's own budget, which frees at the time of that turn");
+    assert_eq!(told(&world.post(20, vec![pods_of("a", true, 15, 0)])), "over_budget×1, withdrawn×1");
+    let behind = world.post(30, vec![pods_of("d", false, -110, 25)]);
+    assert_eq!((told(&behind).as_str(), behind[0].until), ("over_budget×1", Some(at(120))));
+}
