@@ -126,7 +126,7 @@ impl Bridge {
         let keys = Keys { targets: input.target_keys(), alerts: input.alert_keys() };
         let step = move |context: &Context<'_>, states: &States, rates: &mut Rates| {
             let step = engine::notify(context, &input, states, rates);
-            let record = record::of_notification(context.now, &input, &step.decisions);
+            let record = record::of_notification(context.now, &input, states, &step.decisions);
             (step, record)
         };
         self.transact(keys, Vec::new(), step).await
