@@ -6,7 +6,8 @@
 use std::collections::{BTreeMap, HashMap};
 
 use crate::domain::engine::{Input, Judged};
-use crate::domain::target::TargetKey;
+use crate::domain::state::AlertKey;
+use crate::domain::target::{KeyKind, TargetKey};
 use crate::store::{self, Store};
 
 /// A notification of up to this many alerts is one transaction.
@@ -21,13 +22,21 @@ pub async fn split(store: &Store, input: Input) -> Result<Vec<Input>, store::Err
         return Ok(vec![input]);
     }
     let known = store.locate(input.alert_keys()).await?;
+    Ok(parts(input, &known))
+}
+
+/// The parts, if alerts are known where `known` says.
+fn parts(input: Input, known: &BTreeMap<AlertKey, Vec<TargetKey>>) -> Vec<Input> {
     let mut groups = Groups::default();
-    let sets_controls: Vec<bool> = input.alerts.iter().map(Judged::is_control).collect();
+    let mut sets_controls = Vec::with_capacity(input.alerts.len());
     for (at, judged) in input.alerts.iter().enumerate() {
         let key = judged.key(&input.source.name);
         let open = key.iter().filter_map(|key| known.get(key)).flatten();
         let own = key.iter().map(|key| TargetKey::of_stray_alert(key.source.as_str(), &key.fingerprint));
-        groups.add(at, judged.targets().chain(open).cloned().chain(own));
+        // A resolve is about what its alert is known at, a hold too.
+        let about = judged.targets().chain(open);
+        sets_controls.push(about.clone().any(|target| target.kind() != KeyKind::Target));
+        groups.add(at, about.cloned().chain(own));
     }
     let Input { source, cause, truncated, alerts } = input;
     let mut alerts: Vec<Option<Judged>> = alerts.into_iter().map(Some).collect();
@@ -45,7 +54,7 @@ pub async fn split(store: &Store, input: Input) -> Result<Vec<Input>, store::Err
             part.alerts.extend(group.into_iter().filter_map(|at| alerts[at].take()));
         }
     }
-    Ok(parts)
+    parts
 }
 
 /// Alerts that share a target, directly or by a third.
@@ -86,7 +95,16 @@ impl Groups {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+    use std::time::Duration;
+
     use super::*;
+    use crate::domain::name::Name;
+    use crate::domain::notification::{Alert, Envelope, Status};
+    use crate::domain::source::Source;
+    use crate::domain::state::Cause;
+    use crate::domain::target::PartialTarget;
+    use crate::domain::time::Time;
 
     #[test]
     fn alerts_that_share_a_target_stay_together() {
@@ -98,5 +116,48 @@ mod tests {
         groups.add(3, [target("c"), target("a")].into_iter());
         groups.add(4, std::iter::empty());
         assert_eq!(groups.into_groups().collect::<Vec<_>>(), [vec![0, 2, 3], vec![1], vec![4]]);
+    }
+
+    fn resolved(number: usize) -> Judged {
+        Judged::Resolved(Alert {
+            status: Status::Resolved,
+            labels: Arc::default(),
+            annotations: Arc::default(),
+            starts_at: Time::from_millis(0),
+            ends_at: Some(Time::from_millis(1)),
+            generator_url: String::new(),
+            fingerprint: format!("fp-{number}"),
+        })
+    }
+
+    /// As within one transaction: else what a hold held would be stopped by it and told so, and then freed.
+    #[test]
+    fn what_ends_a_hold_is_decided_before_what_it_holds_also_in_parts() {
+        let source = Source {
+            name: Name::new("prod").unwrap(),
+            labels: Arc::default(),
+            late_window: Duration::ZERO,
+            occurrence_ttl: Duration::ZERO,
+            heartbeat: Vec::new(),
+        };
+        let key = |number: usize| AlertKey {
+            source: source.name.clone(),
+            fingerprint: format!("fp-{number}").into(),
+        };
+        let hold = PartialTarget::default().key();
+        let target = |number: usize| TargetKey::from_stored(&format!("eks/nodegroup/-/-/-/-/{number}"));
+        let last = 2 * AT_ONCE;
+        let mut known: BTreeMap<_, _> = (0..last).map(|number| (key(number), vec![target(number)])).collect();
+        known.insert(key(last), vec![hold]);
+        let input = Input {
+            cause: Arc::new(Cause::new(&source.name, &Envelope::default(), None)),
+            source: Arc::new(source.clone()),
+            truncated: false,
+            alerts: (0..=last).map(resolved).collect(),
+        };
+        let parts = parts(input, &known);
+        let sizes: Vec<usize> = parts.iter().map(|part| part.alerts.len()).collect();
+        assert_eq!(sizes, [AT_ONCE, AT_ONCE, 1]);
+        assert_eq!(parts[0].alerts[0].key(&source.name), Some(key(last)));
     }
 }

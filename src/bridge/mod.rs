@@ -17,7 +17,7 @@ use crate::domain::engine::{self, Context, Input, Judged, Policy, States, Step};
 use crate::domain::event::is_traceparent;
 use crate::domain::name::Name;
 use crate::domain::notification::Notification;
-use crate::domain::rate::Rates;
+use crate::domain::rate::{Noted, Rates};
 use crate::domain::source::Source;
 use crate::domain::state::Cause;
 use crate::domain::summary::Summary;
@@ -126,7 +126,7 @@ impl Bridge {
         let keys = Keys { targets: input.target_keys(), alerts: input.alert_keys() };
         let step = move |context: &Context<'_>, states: &States, rates: &mut Rates| {
             let step = engine::notify(context, &input, states, rates);
-            let record = record::of_notification(context.now, &input, &step.decisions);
+            let record = record::of_notification(context.now, &input, states, &step.decisions);
             (step, record)
         };
         self.transact(keys, Vec::new(), step).await
@@ -140,15 +140,16 @@ impl Bridge {
         step: impl Fn(&Context<'_>, &States, &mut Rates) -> (Step, Option<store::Record>) + Send + 'static,
     ) -> Result<Summary, store::Error> {
         let deciding = self.0.deciding.clone();
-        // When it was decided, so that what was not written does not count against the limits.
-        let decided_at = Arc::new(Mutex::new(None));
-        let at = decided_at.clone();
+        // So that what was not written does not count against the limits.
+        let noted: Arc<Mutex<Option<Noted>>> = Arc::default();
+        let slot = noted.clone();
         let result = self.0.store.transact(keys, move |view| {
             let mut rates = lock(&deciding.rates);
-            if let Some(again) = lock(&at).replace(view.now) {
-                rates.take_back(again);
+            if let Some(before) = lock(&slot).take() {
+                rates.take_back(before);
             }
             let (step, record) = step(&deciding.context(view), &view.states, &mut rates);
+            *lock(&slot) = Some(rates.noted());
             let summary = Summary::of(&step.decisions);
             (changes(&deciding.routes, step, record, looked_at.clone()), summary)
         });
@@ -158,8 +159,8 @@ impl Bridge {
                 Ok(summary)
             }
             Err(error) => {
-                if let Some(at) = *lock(&decided_at) {
-                    lock(&self.0.deciding.rates).take_back(at);
+                if let Some(noted) = lock(&noted).take() {
+                    lock(&self.0.deciding.rates).take_back(noted);
                 }
                 Err(error)
             }

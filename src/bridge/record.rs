@@ -10,7 +10,7 @@ use crate::domain::engine::{Input, Judged, States};
 use crate::domain::labels::Labels;
 use crate::domain::name::Name;
 use crate::domain::notification::Status;
-use crate::domain::state::{AlertKey, Cause, Occurrence};
+use crate::domain::state::Cause;
 use crate::domain::target::TargetKey;
 use crate::domain::time::Time;
 use crate::domain::verdict::{Decision, Phase, Verdict};
@@ -64,9 +64,10 @@ struct Alert<'a> {
     labels: &'a Labels,
 }
 
-/// The record of a notification. `None` if nothing was decided.
-pub fn of_notification(now: Time, input: &Input, decisions: &[Decision]) -> Option<Record> {
-    let alerts = input.alerts.iter().filter_map(Judged::alert).map(|alert| {
+/// The record of a notification that came to targets in these states. `None` if nothing was decided.
+pub fn of_notification(now: Time, input: &Input, states: &States, decisions: &[Decision]) -> Option<Record> {
+    let mut alerts = waited(states, decisions.iter().filter(|decision| !decision.answers));
+    alerts.extend(input.alerts.iter().filter_map(Judged::alert).map(|alert| {
         let told = Alert {
             status: alert.status.as_str(),
             starts_at: alert.starts_at.to_string(),
@@ -74,27 +75,41 @@ pub fn of_notification(now: Time, input: &Input, decisions: &[Decision]) -> Opti
             labels: &alert.labels,
         };
         (alert.fingerprint.as_str(), told)
-    });
-    record(now, Some(&input.cause), input.truncated, alerts.collect(), decisions)
+    }));
+    record(now, Some(&input.cause), input.truncated, alerts, decisions)
 }
 
 /// The record of what came due at targets that were in these states. `None` if nothing was decided.
 pub fn of_what_came_due(now: Time, states: &States, decisions: &[Decision]) -> Option<Record> {
-    let about = |decision: &'_ Decision| {
+    record(now, None, false, waited(states, decisions), decisions)
+}
+
+/// The alerts of decisions about what waited or came due: as they were when it was asked for, so those of
+/// an episode that has closed are resolved.
+fn waited<'a>(
+    states: &'a States,
+    decisions: impl IntoIterator<Item = &'a Decision>,
+) -> BTreeMap<&'a str, Alert<'a>> {
+    let mut told = BTreeMap::new();
+    for decision in decisions {
         let state = decision.target.as_ref().and_then(|target| states.targets.get(target));
-        let known = move |alert: &AlertKey| state.and_then(|state| state.occurrence(alert));
-        decision.alerts.iter().filter_map(known).collect::<Vec<&Occurrence>>()
-    };
-    let alerts = decisions.iter().flat_map(about).map(|open| {
-        let told = Alert {
-            status: Status::Firing.as_str(),
-            starts_at: open.starts_at.to_string(),
-            ends_at: None,
-            labels: &open.labels,
+        let Some(state) = state else { continue };
+        let status = match decision.phase {
+            Some(Phase::Resolved) => Status::Resolved,
+            Some(Phase::Firing) | None => Status::Firing,
         };
-        (&*open.alert.fingerprint, told)
-    });
-    record(now, None, false, alerts.collect(), decisions)
+        for open in decision.alerts.iter().filter_map(|alert| state.occurrence(alert)) {
+            let ended = state.ended(&open.alert).filter(|_| status == Status::Resolved);
+            let alert = Alert {
+                status: status.as_str(),
+                starts_at: open.starts_at.to_string(),
+                ends_at: ended.map(|ended| ended.ends_at.to_string()),
+                labels: &open.labels,
+            };
+            told.insert(&*open.alert.fingerprint, alert);
+        }
+    }
+    told
 }
 
 #[expect(clippy::expect_used, reason = "all keys are strings, and memory is written to")]
@@ -138,5 +153,75 @@ fn line(decision: &Decision) -> Line<'_> {
         alerts: alerts.iter().map(|alert| &*alert.fingerprint).collect(),
         event: event.as_ref().map(|event| event.id.as_str()),
         shadow,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::domain::notification::Envelope;
+    use crate::domain::source::Source;
+    use crate::domain::state::{AlertKey, TargetState};
+
+    /// A target at which a scale-in waits, and the decision that withdraws or emits it.
+    fn waits() -> (States, Decision) {
+        let state: TargetState = serde_json::from_value(json!({
+            "rules": { "pods": { "closing": {
+                "episode": {
+                    "id": "e", "target": { "platform": "eks", "kind": "nodegroup", "name": "workers" },
+                    "opened_at": 0, "open": [], "emissions": 1, "most_open": 1,
+                },
+                "closed": [{
+                    "alert": { "source": "prod", "fingerprint": "f" }, "starts_at": 1_000_000_000_i64,
+                    "heard_at": 0, "expires_at": 0, "labels": { "pod": "a" }, "annotations": {},
+                }],
+                "kept": {
+                    "since": 0, "alerts": [],
+                    "cause": { "source": "prod", "receiver": "", "group_key": "", "external_url": "" },
+                },
+            } } },
+            "ended": [{
+                "alert": { "source": "prod", "fingerprint": "f" }, "ends_at": 2_000_000_000_i64,
+                "was_open": true, "until": 0,
+            }],
+        }))
+        .unwrap();
+        let key = TargetKey::from_stored("eks/nodegroup/-/-/-/-/workers");
+        let alert = AlertKey { source: Name::new("prod").unwrap(), fingerprint: "f".into() };
+        let mut states = States::default();
+        states.targets.insert(key.clone(), Arc::new(state));
+        let decision = Decision::new(Verdict::Withdrawn, vec![alert]);
+        (states, Decision { target: Some(key), answers: false, phase: Some(Phase::Resolved), ..decision })
+    }
+
+    fn alerts(record: Option<Record>) -> Value {
+        serde_json::from_str::<Value>(&record.unwrap().body).unwrap()["alerts"].take()
+    }
+
+    #[test]
+    fn an_alert_whose_scale_in_waited_is_told_as_resolved_whatever_ends_the_wait() {
+        let (states, decision) = waits();
+        let told = json!({ "f": {
+            "status": "resolved", "starts_at": "1970-01-01T00:00:01Z", "ends_at": "1970-01-01T00:00:02Z",
+            "labels": { "pod": "a" },
+        } });
+        let now = Time::from_millis(3000);
+        assert_eq!(alerts(of_what_came_due(now, &states, std::slice::from_ref(&decision))), told);
+        let name = Name::new("prod").unwrap();
+        let cause = Arc::new(Cause::new(&name, &Envelope::default(), None));
+        let source = Arc::new(Source {
+            name,
+            labels: Arc::default(),
+            late_window: Duration::ZERO,
+            occurrence_ttl: Duration::ZERO,
+            heartbeat: Vec::new(),
+        });
+        let input = Input { source, cause, truncated: false, alerts: Vec::new() };
+        assert_eq!(alerts(of_notification(now, &input, &states, &[decision])), told);
     }
 }

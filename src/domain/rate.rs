@@ -38,6 +38,22 @@ impl PerMinute {
 pub struct Rates {
     scale_out: Rate,
     scale_in: Rate,
+    /// What was done since [`Rates::noted`].
+    noted: Noted,
+}
+
+/// What a decision has done to the limits, in its order.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Noted(Vec<(Direction, Note)>);
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Note {
+    /// An event was emitted at this time.
+    Sent(Time),
+    /// This turn was given out.
+    Given(Time),
+    /// This turn was given back.
+    Returned(Time),
 }
 
 /// One direction's events.
@@ -62,6 +78,9 @@ impl Rates {
     ) -> Option<(Direction, Time)> {
         limited(limits, change).find_map(|(direction, most)| {
             let due = self.of(direction).stop(most, now, turn)?;
+            if turn != Some(due) {
+                self.note(direction, Note::Given(due));
+            }
             Some((direction, due))
         })
     }
@@ -69,9 +88,8 @@ impl Rates {
     /// Takes back a turn that nobody waits for any more.
     pub fn give_back(&mut self, turn: Time) {
         for direction in Direction::ALL {
-            let turns = &mut self.of(direction).turns;
-            if let Ok(at) = turns.binary_search(&turn) {
-                turns.remove(at);
+            if self.of(direction).remove_turn(turn) {
+                self.note(direction, Note::Returned(turn));
                 return;
             }
         }
@@ -81,14 +99,30 @@ impl Rates {
     pub fn emitted(&mut self, limits: PerMinute, change: &Change, now: Time) {
         for (direction, _) in limited(limits, change) {
             self.of(direction).sent.push_back(now);
+            self.note(direction, Note::Sent(now));
         }
     }
 
-    /// Takes back what was noted for this moment: nothing of it was written.
-    pub fn take_back(&mut self, at: Time) {
-        for direction in Direction::ALL {
-            self.of(direction).sent.retain(|sent| *sent != at);
+    /// What was done since this was asked for last: a decision, to be taken back if it is not written.
+    pub fn noted(&mut self) -> Noted {
+        std::mem::take(&mut self.noted)
+    }
+
+    /// Undoes a decision of which nothing was written. What it has stopped does not wait, so its turns are
+    /// free: else each attempt would move the end of the line away from whoever comes next.
+    pub fn take_back(&mut self, Noted(noted): Noted) {
+        for (direction, note) in noted.into_iter().rev() {
+            let rate = self.of(direction);
+            match note {
+                Note::Sent(at) => rate.remove_sent(at),
+                Note::Given(turn) => drop(rate.remove_turn(turn)),
+                Note::Returned(turn) => rate.insert_turn(turn),
+            }
         }
+    }
+
+    fn note(&mut self, direction: Direction, note: Note) {
+        self.noted.0.push((direction, note));
     }
 
     const fn of(&mut self, direction: Direction) -> &mut Rate {
@@ -124,10 +158,26 @@ impl Rate {
         let place = self.sent.len() + self.turns.len() - most;
         let before = self.sent.iter().chain(&self.turns).nth(place).copied().unwrap_or(now);
         let turn = before.after(MINUTE);
-        // Nearly always the last; not so where turns before it were given back.
+        self.insert_turn(turn);
+        Some(turn)
+    }
+
+    /// Nearly always as the last; not so where turns before it were given back.
+    fn insert_turn(&mut self, turn: Time) {
         let at = self.turns.partition_point(|known| *known <= turn);
         self.turns.insert(at, turn);
-        Some(turn)
+    }
+
+    /// Whether it was there.
+    fn remove_turn(&mut self, turn: Time) -> bool {
+        let at = self.turns.binary_search(&turn);
+        at.is_ok_and(|at| self.turns.remove(at).is_some())
+    }
+
+    fn remove_sent(&mut self, at: Time) {
+        if let Some(at) = self.sent.iter().rposition(|sent| *sent == at) {
+            self.sent.remove(at);
+        }
     }
 }
 
@@ -164,15 +214,39 @@ mod tests {
     }
 
     #[test]
+    fn what_was_not_written_leaves_neither_an_event_nor_a_turn() {
+        let (mut rates, limits) = (Rates::default(), PerMinute { scale_out: 0, scale_in: 1 });
+        let change = scale_in();
+        rates.emitted(limits, &change, at(0));
+        assert_eq!(rates.stop(limits, &change, at(1), None), Some((Direction::ScaleIn, at(60))));
+        rates.noted();
+        let before = rates.clone();
+        // A disk that is full for a while: who sent it comes again and again.
+        for second in 2..50 {
+            rates.give_back(at(60));
+            for turn in [60, 120, 180] {
+                let stop = rates.stop(limits, &change, at(second), None);
+                assert_eq!(stop, Some((Direction::ScaleIn, at(turn))));
+            }
+            rates.emitted(limits, &change, at(second));
+            let noted = rates.noted();
+            rates.take_back(noted);
+        }
+        assert_eq!(rates, before);
+    }
+
+    #[test]
     fn no_limit_is_no_limit_and_each_direction_has_its_own() {
         let (mut rates, limits) = (Rates::default(), PerMinute { scale_out: 1, scale_in: 0 });
         let to = Change::SetCapacity { to: 3, allow_decrease: true };
         rates.emitted(limits, &scale_in(), at(0));
         assert_eq!(rates.stop(limits, &scale_in(), at(0), None), None);
+        rates.noted();
         rates.emitted(limits, &to, at(0));
+        let emitted = rates.noted();
         assert_eq!(rates.stop(limits, &to, at(1), None), Some((Direction::ScaleOut, at(60))));
         rates.give_back(at(60));
-        rates.take_back(at(0));
+        rates.take_back(emitted);
         assert_eq!(rates.stop(limits, &to, at(1), None), None, "nothing of it was written, and nobody waits");
     }
 }

@@ -116,6 +116,9 @@ pub struct Kept {
     /// another episode is waited for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub due: Option<Time>,
+    /// Whether `due` is its turn among what the process's limits have stopped.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub in_line: bool,
     /// When it is withdrawn at the latest; only what takes capacity away has such a time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub give_up: Option<Time>,
@@ -212,6 +215,9 @@ pub struct Late {
     pub parameters: BTreeMap<String, String>,
     /// The notification that brought it.
     pub cause: Arc<Cause>,
+    /// Whether no notification that spoke of it was whole: it takes nothing away then.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub truncated: bool,
     /// The end that it began before.
     pub previous_end: Time,
     /// When it opens.
@@ -265,6 +271,14 @@ impl Cause {
             reason: envelope.reason.as_deref().map(cut),
             traceparent,
         }
+    }
+}
+
+impl Occurrence {
+    /// Whether a start of the same alert is that of another occurrence, so that this one has ended unheard.
+    /// Where Prometheus' clock is ahead of ours, its own start may lie after we heard of it.
+    pub fn is_over_by(&self, starts_at: Time) -> bool {
+        starts_at > self.heard_at && starts_at > self.starts_at
     }
 }
 
@@ -428,8 +442,9 @@ impl Episode {
 
     /// Notes an emission of a rule in this mode, of all that is open.
     pub fn tell(&mut self, mode: Mode) {
-        let Told { emissions, .. } = self.told(mode);
-        let told = Told { emissions: emissions.saturating_add(1), most_open: self.open_count() };
+        let Told { emissions, most_open } = self.told(mode);
+        let most_open = most_open.max(self.open_count());
+        let told = Told { emissions: emissions.saturating_add(1), most_open };
         match mode {
             Mode::Shadow => self.shadowed = told,
             Mode::Active | Mode::Disabled => {
@@ -462,7 +477,7 @@ impl Shadow {
 impl Kept {
     /// The turn that the process's limits gave it.
     pub fn turn(&self) -> Option<Time> {
-        self.due.filter(|_| self.stopped_by == Some(Verdict::OverBudget))
+        self.due.filter(|_| self.in_line)
     }
 
     /// Whether its time has come.

@@ -231,7 +231,7 @@ impl Act<'_, '_> {
 
     fn keep(&self, action: &Action, stop: &Stop, asked: &Asked<'_>) -> Kept {
         let kept = self.to_come(action, asked.since, stop.due, asked);
-        Kept { stopped_by: Some(stop.verdict), ..kept }
+        Kept { stopped_by: Some(stop.verdict), in_line: stop.in_line, ..kept }
     }
 
     fn to_come(&self, action: &Action, since: Time, due: Option<Time>, asked: &Asked<'_>) -> Kept {
@@ -239,7 +239,8 @@ impl Act<'_, '_> {
         let longest = action.stabilization_window.saturating_add(deferral);
         let give_up = action.change.takes_away().then(|| since.after(longest));
         let (alerts, cause) = (asked.alerts.to_vec(), self.cause.clone());
-        Kept { since, due, give_up, by_clock: asked.by_clock, stopped_by: None, alerts, cause }
+        let by_clock = asked.by_clock;
+        Kept { since, due, in_line: false, give_up, by_clock, stopped_by: None, alerts, cause }
     }
 
     /// Whether the rule, as it is now, acts again by our own clock after that many emissions.

@@ -6,7 +6,7 @@ use super::desk::Desk;
 use super::episode::{Turn, open};
 use crate::domain::control::Hold;
 use crate::domain::name::Name;
-use crate::domain::state::{AlertKey, TargetState};
+use crate::domain::state::{AlertKey, Episode, TargetState};
 use crate::domain::subject::Subject;
 use crate::domain::target::{KeyKind, TargetKey};
 use crate::domain::time::Time;
@@ -28,7 +28,7 @@ pub fn settle(
     let quiet = |verdict| Outcome::quiet(if is_heartbeat { Verdict::Heartbeat } else { verdict });
     let rule_state = state.rules.entry(name.clone()).or_default();
     let mut episode = rule_state.episode.take();
-    let Turn { opened, closed, expired, late, quiet: said, outdated, .. } = turn;
+    let Turn { opened, renewed, closed, expired, late, quiet: said, outdated, .. } = turn;
 
     for (alert, verdict) in said {
         book.answer(quiet(verdict), vec![alert]);
@@ -46,6 +46,9 @@ pub fn settle(
             begin(desk, name, key, &episode.target, now);
         }
         book.answer(quiet(Verdict::NoAction), alerts);
+    }
+    if let Some(episode) = episode.as_ref().filter(|_| renewed) {
+        begin_anew(desk, episode);
     }
     let over = episode.as_ref().is_some_and(|episode| episode.open.is_empty());
     if !closed.is_empty() {
@@ -70,6 +73,18 @@ fn begin(desk: &mut Desk<'_>, rule: &Name, key: &TargetKey, subject: &Subject, n
         }
         Subject::Heartbeat(source) => desk.controls_mut().open_heartbeat(source, now),
         Subject::Target(_) => {}
+    }
+}
+
+/// An alert of it has ended unheard and fires again. A heartbeat was silent then, unless another alert of it
+/// has been open all the time; a hold goes on.
+fn begin_anew(desk: &mut Desk<'_>, episode: &Episode) {
+    let Subject::Heartbeat(source) = &episode.target else { return };
+    let open_since = desk.controls().heartbeat(source).open_since;
+    if open_since.is_some_and(|since| episode.open.iter().all(|open| open.starts_at > since)) {
+        let now = desk.context.now;
+        desk.controls_mut().end_heartbeat(source, now);
+        desk.controls_mut().open_heartbeat(source, now);
     }
 }
 

@@ -10,7 +10,6 @@ use crate::domain::rate::Rates;
 use crate::domain::rule::{Mode, Rule};
 use crate::domain::state::Kept;
 use crate::domain::target::TargetKey;
-use crate::domain::verdict::Verdict;
 
 pub struct Desk<'a> {
     pub context: &'a Context<'a>,
@@ -60,7 +59,7 @@ impl<'a> Desk<'a> {
 
     /// Nobody waits any more for what was kept.
     pub fn let_go(&mut self, kept: &Kept) {
-        if let (Some(Verdict::OverBudget), Some(turn)) = (kept.stopped_by, kept.due) {
+        if let Some(turn) = kept.turn() {
             self.rates.give_back(turn);
         }
     }

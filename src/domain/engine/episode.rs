@@ -23,6 +23,8 @@ use crate::domain::verdict::{Decision, Phase, Verdict};
 pub struct Turn {
     /// Occurrences that open now; they are not in the episode yet.
     pub opened: ByAlert<Opened>,
+    /// Whether an open occurrence has ended unheard and another of the same alert has taken its place.
+    pub renewed: bool,
     /// Occurrences that resolved; they are not in the episode any more.
     pub closed: Vec<Occurrence>,
     /// Occurrences that expired; they are not in the episode any more.
@@ -31,7 +33,7 @@ pub struct Turn {
     pub late: Vec<(AlertKey, Time)>,
     /// What changed nothing.
     pub quiet: Vec<(AlertKey, Verdict)>,
-    /// Late firings that have lost their meaning.
+    /// Firings that have lost their meaning.
     pub outdated: Vec<AlertKey>,
     /// The notification behind it; there is one whenever something opened or closed.
     pub cause: Option<Arc<Cause>>,
@@ -70,7 +72,7 @@ pub fn settle(
     let rule_state = rules.entry(name.clone()).or_default();
     let RuleState { spent, shadow, closing, .. } = rule_state;
     let mut episode = rule_state.episode.take();
-    let Turn { opened, closed, expired, late, quiet, outdated, cause, truncated } = turn;
+    let Turn { opened, closed, expired, late, quiet, outdated, cause, truncated, .. } = turn;
     let left = closed.len() + expired.len();
     let most_open = episode.as_ref().map_or(0, |it| it.told(mode).most_open as usize);
     let had_grown = episode.as_ref().is_some_and(|it| it.open.len() + left > most_open);

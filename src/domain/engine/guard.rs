@@ -17,16 +17,23 @@ pub struct Stop {
     /// When it is looked at again, where that is known; else the end of what stands in its way is waited
     /// for.
     pub due: Option<Time>,
+    /// Whether that is its turn in the line of the process's limits.
+    pub in_line: bool,
     pub why: Option<String>,
 }
 
 impl Stop {
+    /// Until what stands in the way has ended.
+    fn of(verdict: Verdict) -> Self {
+        Self { verdict, due: None, in_line: false, why: None }
+    }
+
     fn until(verdict: Verdict, due: Time) -> Self {
-        Self { verdict, due: Some(due), why: None }
+        Self { due: Some(due), ..Self::of(verdict) }
     }
 
     pub fn into_outcome(self) -> Outcome {
-        let Self { verdict, due, why } = self;
+        let Self { verdict, due, why, .. } = self;
         match why {
             Some(why) => Outcome::stopped_because(verdict, due, why),
             None => Outcome::stopped(verdict, due),
@@ -76,7 +83,7 @@ impl Act<'_, '_> {
         let Context { now, policy: Policy { per_minute, .. }, .. } = *self.desk.context;
         let (direction, due) = self.desk.rates.stop(per_minute, change, now, turn)?;
         let why = Some(format!("this process has reached engine.{direction}_per_minute"));
-        Some(Stop { why, ..Stop::until(Verdict::OverBudget, due) })
+        Some(Stop { why, in_line: true, ..Stop::until(Verdict::OverBudget, due) })
     }
 }
 
@@ -92,7 +99,7 @@ fn obstacle(
     paused(desk, rule, key, change).or_else(|| held(desk, change, episode)).or_else(|| {
         let by = outranked.filter(|_| change.takes_away())?;
         let why = Some(format!("rule {by} has an episode open on the target that adds capacity"));
-        Some(Stop { verdict: Verdict::Outranked, due: None, why })
+        Some(Stop { why, ..Stop::of(Verdict::Outranked) })
     })
 }
 
@@ -103,7 +110,7 @@ fn paused(desk: &Desk<'_>, rule: &Rule, key: &TargetKey, change: &Change) -> Opt
     // It is free when the last of them is over.
     let due = covering.map(|pause| pause.until).fold(first.until, |a, b| Some(a?.max(b?)));
     let why = Some(format!("pause {} by {}: {}", first.id, first.author, first.reason));
-    Some(Stop { verdict: Verdict::Paused, due, why })
+    Some(Stop { due, why, ..Stop::of(Verdict::Paused) })
 }
 
 fn held(desk: &Desk<'_>, change: &Change, episode: &Episode) -> Option<Stop> {
@@ -122,7 +129,7 @@ fn held(desk: &Desk<'_>, change: &Change, episode: &Episode) -> Option<Stop> {
         change.takes_away().then(|| format!("the heartbeat of source {silent} is not open"))
     };
     let why = by_rule().or_else(by_source)?;
-    Some(Stop { verdict: Verdict::Held, due: None, why: Some(why) })
+    Some(Stop { why: Some(why), ..Stop::of(Verdict::Held) })
 }
 
 /// Since when what is asked for has been supported. What takes capacity away needs a calm that was watched:
@@ -147,8 +154,10 @@ pub fn outranked_by(desk: &Desk<'_>, state: &TargetState, own: &Name, fires: boo
         else {
             return false;
         };
+        // One that closes in this very notification is open no more.
+        let is_open = !episode.open.is_empty();
         let waits = episode.kept.is_some() && !(adds_too && change.takes_away());
-        change.adds() && (episode.emissions > 0 || waits)
+        is_open && change.adds() && (episode.emissions > 0 || waits)
     });
     outranking.next().map(|(name, _)| name.clone())
 }

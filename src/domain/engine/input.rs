@@ -9,7 +9,7 @@ use crate::domain::source::Source;
 use crate::domain::state::{AlertKey, Cause};
 use crate::domain::subject::Subject;
 use crate::domain::table::{Judgement, RuleTable};
-use crate::domain::target::{KeyKind, TargetKey};
+use crate::domain::target::TargetKey;
 
 /// One notification, each alert already judged by the rules.
 #[derive(Debug, Clone)]
@@ -84,18 +84,13 @@ impl Judged {
     }
 
     /// The keys of what it is about: the targets that rules send it to, a hold, a heartbeat.
-    pub fn targets(&self) -> impl Iterator<Item = &TargetKey> {
+    pub fn targets(&self) -> impl Iterator<Item = &TargetKey> + Clone {
         let (taken, beat) = match self {
             Self::Firing(_, judgement) => (judgement.taken.as_slice(), None),
             Self::Heartbeat(_, beat) => (&[][..], Some(&beat.key)),
             Self::Resolved(_) | Self::Invalid(_) => (&[][..], None),
         };
         taken.iter().map(|taken| &taken.key).chain(beat)
-    }
-
-    /// Whether it may change the controls, which decisions about targets look at.
-    pub fn is_control(&self) -> bool {
-        self.targets().any(|key| key.kind() != KeyKind::Target)
     }
 
     /// The alert, if it can be understood.

@@ -32,7 +32,7 @@ use super::notification::{Alert, Status};
 use super::rate::{PerMinute, Rates};
 use super::state::{AlertKey, Ended, TargetState};
 use super::table::RuleTable;
-use super::target::TargetKey;
+use super::target::{KeyKind, TargetKey};
 use super::time::Time;
 use super::verdict::{Decision, Verdict};
 use desk::Desk;
@@ -174,7 +174,7 @@ pub fn notify(context: &Context<'_>, input: &Input, states: &States, rates: &mut
                         last_end,
                     });
                 }
-                work.is_heard(&key, alert);
+                work.is_heard(&key, alert, false);
             }
             Judged::Heartbeat(alert, beat) if alert.status == Status::Firing => {
                 let key = key_of(&input.source.name, &alert.fingerprint);
@@ -189,7 +189,7 @@ pub fn notify(context: &Context<'_>, input: &Input, states: &States, rates: &mut
                     metric: None,
                     last_end,
                 });
-                work.is_heard(&key, alert);
+                work.is_heard(&key, alert, true);
             }
             Judged::Resolved(_) | Judged::Heartbeat(..) => {}
         }
@@ -231,10 +231,16 @@ impl<'a> Routing<'a> {
         self.turns.entry(target.clone()).or_default().firing.push(firing);
     }
 
-    /// Also where no rule takes it any more: it fires, so it does not expire.
-    fn is_heard(&mut self, key: &AlertKey, alert: &Alert) {
+    /// Also where no rule takes it any more: it fires, so it does not expire. Only the heartbeat of a source
+    /// is never kept open by what is not its heartbeat any more.
+    fn is_heard(&mut self, key: &AlertKey, alert: &Alert, is_heartbeat: bool) {
         for target in self.states.known_at(key) {
-            self.turns.entry(target.clone()).or_default().heard.push((key.clone(), alert.starts_at));
+            let turns = self.turns.entry(target.clone()).or_default();
+            if !is_heartbeat && target.kind() == KeyKind::Heartbeat {
+                turns.outdated.push((Name::heartbeat(), key.clone()));
+            } else {
+                turns.heard.push((key.clone(), alert.starts_at));
+            }
         }
     }
 
@@ -254,12 +260,15 @@ impl<'a> Routing<'a> {
                 }
             }
         }
+        // Ends of this notification that no target has applied.
+        let mut strays: BTreeMap<AlertKey, Time> = BTreeMap::new();
         for (alert, is_heartbeat) in resolved {
             let key = key_of(&self.input.source.name, &alert.fingerprint);
             // A resolved alert has its end, `notification` sees to that.
             let ends_at = alert.ends_at.unwrap_or(alert.starts_at);
             let ended = self.states.ended(&key);
-            let last_end = ended.map(|ended| ended.ends_at);
+            let stray = strays.get(&key).copied();
+            let last_end = ended.map(|ended| ended.ends_at).max(stray);
             let open = self.states.known_at(&key).chain(fires.get(&key).into_iter().flatten());
             let open = sorted(open.cloned().collect::<Vec<_>>());
             if !open.is_empty() {
@@ -278,6 +287,7 @@ impl<'a> Routing<'a> {
             };
             self.loose.add(None, verdict, None, key.clone());
             if !again {
+                strays.insert(key.clone(), ends_at);
                 let home = self.states.alerts.get(&key).and_then(|keys| keys.first()).cloned();
                 let source = self.input.source.name.as_str();
                 let stray = || TargetKey::of_stray_alert(source, &key.fingerprint);

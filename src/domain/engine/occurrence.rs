@@ -20,7 +20,8 @@ pub struct Turns<'a> {
     pub firing: Vec<Firing<'a>>,
     /// Alerts that fire and are known here, whichever rule takes them now, and when they began.
     pub heard: Vec<(AlertKey, Time)>,
-    /// Late firings of a rule that have lost their meaning: the alert fires anew, at another target.
+    /// Firings of a rule that have lost their meaning: a late one that fires anew at another target, one
+    /// that was a heartbeat and is none any more.
     pub outdated: Vec<(Name, AlertKey)>,
     pub resolves: Vec<Resolve>,
 }
@@ -81,13 +82,17 @@ pub fn apply(
         fire(now, input, rule_state, turn, firing);
     }
     for (key, starts_at) in &turns.heard {
-        for rule_state in state.rules.values_mut() {
-            hear(now, input, rule_state, key, *starts_at);
+        for (name, rule_state) in &mut state.rules {
+            if hear(now, input, rule_state, key, *starts_at) {
+                by_rule.turn(name).renewed = true;
+            }
         }
     }
     for (rule, alert) in turns.outdated {
-        let late = state.rules.get_mut(&rule).map(|rule| &mut rule.late);
-        late.and_then(|late| late.take(&alert));
+        if let Some(rule_state) = state.rules.get_mut(&rule) {
+            rule_state.late.take(&alert);
+            rule_state.episode.as_mut().and_then(|episode| episode.open.take(&alert));
+        }
         by_rule.turn(&rule).outdated.push(alert);
     }
     let mut decisions = Vec::new();
@@ -136,7 +141,7 @@ fn settle(desk: &mut Desk<'_>, key: &TargetKey, state: &mut TargetState, turns: 
         let settled = turns.into_iter().map(|(name, turn)| aside::settle(desk, key, state, &name, turn));
         return settled.collect::<Vec<_>>().concat();
     }
-    let opens = touched(desk, &turns, |turn| !turn.opened.is_empty());
+    let opens = touched(desk, &turns, |turn| turn.renewed || !turn.opened.is_empty());
     let expires = touched(desk, &turns, |turn| !turn.expired.is_empty());
     // Of those in which something opens, those that could take away come last.
     turns.sort_by_key(|(name, turn)| {
@@ -187,7 +192,7 @@ fn fire(now: Time, input: &Input, state: &mut RuleState, turn: &mut Turn, firing
         generator_url: alert.generator_url.clone(),
     };
     if let Some(open) = state.episode.as_mut().and_then(|episode| episode.open.get_mut(&key)) {
-        if fresh.starts_at <= open.heard_at {
+        if !open.is_over_by(fresh.starts_at) {
             // The first start stays: copies and restarts move it back and forth.
             let (starts_at, labels) = (open.starts_at, Arc::clone(&open.labels));
             *open = Occurrence { starts_at, labels, ..fresh };
@@ -195,6 +200,7 @@ fn fire(now: Time, input: &Input, state: &mut RuleState, turn: &mut Turn, firing
         } else {
             // Its resolve never reached us. As many alerts are open as before.
             *open = fresh;
+            turn.renewed = true;
             turn.quiet.push((key, Verdict::NoAction));
         }
         return;
@@ -204,14 +210,19 @@ fn fire(now: Time, input: &Input, state: &mut RuleState, turn: &mut Turn, firing
         return;
     }
     match last_end.filter(|end| fresh.starts_at <= *end) {
-        Some(_) if state.late.has(&key) => turn.quiet.push((key, Verdict::Duplicate)),
         Some(previous_end) => {
+            if let Some(late) = state.late.get_mut(&key) {
+                late.truncated &= input.truncated;
+                turn.quiet.push((key, Verdict::Duplicate));
+                return;
+            }
             let due = now.after(input.source.late_window);
             state.late.put(Late {
                 occurrence: fresh,
                 target: subject.clone(),
                 parameters: parameters.clone(),
                 cause: input.cause.clone(),
+                truncated: input.truncated,
                 previous_end,
                 due,
             });
@@ -230,16 +241,17 @@ fn fire(now: Time, input: &Input, state: &mut RuleState, turn: &mut Turn, firing
     }
 }
 
-/// It fires, so it does not expire.
-fn hear(now: Time, input: &Input, state: &mut RuleState, key: &AlertKey, starts_at: Time) {
+/// It fires, so it does not expire. Whether it has begun anew.
+fn hear(now: Time, input: &Input, state: &mut RuleState, key: &AlertKey, starts_at: Time) -> bool {
     let open = state.episode.as_mut().and_then(|episode| episode.open.get_mut(key));
-    if let Some(open) = open.filter(|open| open.heard_at < now) {
-        if starts_at > open.heard_at {
-            open.starts_at = starts_at;
-        }
-        open.heard_at = now;
-        open.expires_at = now.after(input.source.occurrence_ttl);
+    let Some(open) = open.filter(|open| open.heard_at < now) else { return false };
+    let renewed = open.is_over_by(starts_at);
+    if renewed {
+        open.starts_at = starts_at;
     }
+    open.heard_at = now;
+    open.expires_at = now.after(input.source.occurrence_ttl);
+    renewed
 }
 
 /// An alert that opens and resolves in one notification does not open. Whether the end counts; `None`
@@ -299,9 +311,10 @@ pub fn expire(desk: &mut Desk<'_>, key: &TargetKey, state: &mut TargetState) -> 
             turn.expired.extend(expired.into_iter().map(|open| open.alert));
         }
         for late in rule_state.late.take_if(|late| late.due <= now) {
-            let Late { occurrence, target, parameters, cause, previous_end, .. } = late;
+            let Late { occurrence, target, parameters, cause, truncated, previous_end, .. } = late;
             turn.opened.put(Opened { occurrence, target, parameters, previous_end: Some(previous_end) });
             turn.cause = Some(cause);
+            turn.truncated |= truncated;
         }
         if !turn.opened.is_empty() || !turn.expired.is_empty() {
             *by_rule.turn(name) = turn;

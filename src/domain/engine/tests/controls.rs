@@ -462,3 +462,48 @@ fn a_rule_that_is_renamed_is_another_rule() {
     assert_eq!(told(&world.post(60, vec![firing("a", -10)])), "emitted×1 scale_out +2");
     assert_eq!(told(&world.post(120, vec![resolved("a", -10, 110)])), "no_action×1, emitted×1 scale_in -1");
 }
+
+#[test]
+fn a_heartbeat_that_begins_anew_was_silent_meanwhile() {
+    // Prometheus was dead, and back before Alertmanager told of it: only the new start tells.
+    let mut world = with_a_heartbeat(guarded(0, 0, 5));
+    world.post(0, vec![watchdog(true, -10, 0), firing("a", -10)]);
+    assert_eq!(told(&world.post(300, vec![resolved("a", -10, 290)])), "stabilizing×1");
+    assert_eq!(told(&world.post(500, vec![watchdog(true, 490, 0)])), "heartbeat×1");
+    let withdrawn = world.wait(501);
+    assert_eq!(told(&withdrawn), "withdrawn×1");
+    assert_eq!(withdrawn[0].detail.as_deref(), Some("the heartbeat of source prod ended meanwhile"));
+    // A copy of the same start is no news.
+    world.post(510, vec![firing("b", 505)]);
+    assert_eq!(told(&world.post(600, vec![resolved("b", 505, 595)])), "stabilizing×1");
+    assert_eq!(told(&world.post(700, vec![watchdog(true, 490, 0)])), "heartbeat×1");
+    assert_eq!(told(&world.wait(900)), "emitted×1 scale_in -1");
+}
+
+#[test]
+fn what_is_the_heartbeat_no_more_keeps_nothing_open() {
+    let mut world = with_a_heartbeat(Setup::default());
+    world.post(0, vec![watchdog(true, -10, 0), firing("a", -10)]);
+    let source = Arc::get_mut(&mut world.source).unwrap();
+    source.heartbeat = Matcher::parse_list("alertname = DeadMansSwitch").unwrap();
+    let told_of = world.post(60, vec![watchdog(true, -10, 0)]);
+    assert_eq!(told(&told_of), "unmatched×1, withdrawn×1");
+    assert_eq!(told(&world.post(90, vec![resolved("a", -10, 85)])), "held×1");
+}
+
+#[test]
+fn a_budget_that_frees_is_no_turn_in_the_line_of_others() {
+    let budget = Some(Budget { events: NonZeroU32::MIN, per: MINUTE });
+    let mut world = Setup { budget, ..Setup::default() }.world();
+    world.per_minute = PerMinute { scale_out: 0, scale_in: 1 };
+    world.post(-100, ["b", "c", "d"].iter().map(|group| pods_of(group, true, -110, 0)).collect());
+    world.post(0, vec![pods_of("a", true, -5, 0)]);
+    assert_eq!(told(&world.post(0, vec![pods_of("b", false, -110, -5)])), "emitted×1 scale_in -1");
+    let in_line = world.post(5, vec![pods_of("c", false, -110, 0)]);
+    assert_eq!((told(&in_line).as_str(), in_line[0].until), ("over_budget×1", Some(at(60))));
+    let spent = world.post(10, vec![pods_of("a", false, -5, 5)]);
+    assert_eq!(spent[0].until, Some(at(60)), "the rule's own budget, which frees at the time of that turn");
+    assert_eq!(told(&world.post(20, vec![pods_of("a", true, 15, 0)])), "over_budget×1, withdrawn×1");
+    let behind = world.post(30, vec![pods_of("d", false, -110, 25)]);
+    assert_eq!((told(&behind).as_str(), behind[0].until), ("over_budget×1", Some(at(120))));
+}

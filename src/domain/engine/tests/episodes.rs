@@ -401,3 +401,37 @@ fn a_target_with_very_many_alerts_is_decided_in_one_go() {
     assert_eq!(told(&world.post(2, all(&|pod| firing(pod, 0)))), "duplicate×5000");
     assert_eq!(told(&world.post(60, all(&|pod| resolved(pod, 0, 50)))), "emitted×5000 scale_in -1");
 }
+
+#[test]
+fn a_late_firing_of_a_cut_notification_takes_nothing_away() {
+    let late = || {
+        let mut world = Setup {
+            on_firing: Some(FiringAction { action: at_once(Change::ScaleIn(by(3))), repeat: Repeat::Never }),
+            on_resolved: None,
+            ..Setup::default()
+        }
+        .world();
+        world.post(1, vec![firing("a", 0)]);
+        world.post(60, vec![resolved("a", 0, 55)]);
+        assert_eq!(told(&world.post_truncated(61, true, vec![firing("a", 0)])), "late×1");
+        world
+    };
+    assert_eq!(told(&late().wait(61 + 360)), "no_evidence×1");
+    let mut world = late();
+    assert_eq!(told(&world.post(90, vec![firing("a", 0)])), "duplicate×1", "a whole one says it too");
+    assert_eq!(told(&world.wait(61 + 360)), "emitted×1 scale_in -3");
+}
+
+#[test]
+fn an_alert_that_starts_ahead_of_our_clock_is_the_same_when_it_is_heard_again() {
+    let mut world = Setup::default().world();
+    world.post(0, vec![firing("a", 30)]);
+    assert_eq!(told(&world.post(10, vec![firing("a", 30)])), "duplicate×1");
+}
+
+#[test]
+fn a_resolve_of_an_unknown_alert_that_comes_twice_in_one_notification_is_applied_once() {
+    let mut world = Setup::default().world();
+    let twice = world.post(60, vec![resolved("a", 0, 50), resolved("a", 0, 50), resolved("a", 0, 55)]);
+    assert_eq!(told(&twice), "no_evidence×2, duplicate×1");
+}

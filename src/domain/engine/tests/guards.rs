@@ -402,3 +402,37 @@ fn what_is_outranked_by_an_episode_that_expires_is_withdrawn() {
     assert_eq!(told(&world.post(24 * 3600 - 60, vec![resolved("a", 24 * 3600 - 130, end)])), "outranked×1");
     assert_eq!(told(&world.wait(24 * 3600)), "expired×1, withdrawn×1");
 }
+
+#[test]
+fn a_new_occurrence_in_the_place_of_one_that_is_open_ends_the_calm() {
+    let mut world = beside(guarded(0, 0, 15), "tell", |rule| {
+        rule.on_firing = fires(Change::Notify, Duration::ZERO);
+    });
+    world.post(0, vec![firing("a", -10), slow(true, -10, 0)]);
+    assert_eq!(told(&world.post(60, vec![resolved("a", -10, 55)])), "stabilizing×1");
+    assert_eq!(told(&world.post(120, vec![slow(true, -10, 0)])), "duplicate×1");
+    // Its resolve got lost.
+    assert_eq!(told(&world.post(300, vec![slow(true, 290, 0)])), "no_action×1, withdrawn×1");
+    assert_eq!(told(&world.wait(60 + 900)), "");
+}
+
+#[test]
+fn growth_exceeds_every_earlier_emission_and_not_only_the_last() {
+    let mut world = while_firing(5);
+    world.post(0, vec![firing("a", -10), firing("b", -10)]);
+    world.post(60, vec![resolved("b", -10, 55)]);
+    assert_eq!(told(&world.wait(300)), "emitted×1 scale_out +2");
+    let mut rule = world.rules.rules()[0].clone();
+    rule.on_firing.as_mut().unwrap().repeat = Repeat::OnGrowth;
+    world.rules = RuleTable::new(vec![rule], known_templates());
+    assert_eq!(told(&world.post(400, vec![firing("c", 390)])), "no_action×1", "two were open before");
+}
+
+#[test]
+fn what_closes_in_the_same_notification_outranks_nothing() {
+    let mut world = beside(guarded(0, 0, 5), "slowness", |_| {});
+    world.post(0, vec![firing("a", -10), slow(true, -10, 0)]);
+    let closed = world.post(60, vec![resolved("a", -10, 55), slow(false, -10, 55)]);
+    assert_eq!(told(&closed), "stabilizing×1, no_action×1");
+    assert_eq!(told(&world.wait(360)), "emitted×1 scale_in -1");
+}
