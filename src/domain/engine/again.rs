@@ -94,7 +94,7 @@ fn again(desk: &mut Desk<'_>, key: &TargetKey, state: &mut TargetState, name: &N
         Some(episode) if kept.by_clock => episode.open.iter().map(|open| open.alert.clone()).collect(),
         _ => kept.alerts.clone(),
     };
-    let asked = Asked { since: kept.since, turn: kept.turn(), by_clock: kept.by_clock, alerts: &alerts };
+    let asked = Asked { since: kept.since, place: kept.place(), by_clock: kept.by_clock, alerts: &alerts };
     let mode = rule.map_or(Mode::Active, |rule| rule.mode);
     let outcome = match (episode, taken, &mut act, &lost) {
         (_, _, None, _) => withdrawn(RULE_GONE),
@@ -114,7 +114,7 @@ fn again(desk: &mut Desk<'_>, key: &TargetKey, state: &mut TargetState, name: &N
         (None, None, ..) => return Vec::new(),
     };
     let still_waits = rule_state.kept();
-    if still_waits.and_then(Kept::turn) != kept.turn() {
+    if still_waits.and_then(Kept::place) != kept.place() {
         desk.let_go(&kept);
     }
     // Of what is stopped as before nobody has to be told again.

@@ -3,7 +3,9 @@
 use super::act::{Act, Outcome, change_of};
 use super::desk::Desk;
 use super::{Context, Policy};
+use crate::domain::control::Direction;
 use crate::domain::name::Name;
+use crate::domain::rate::Place;
 use crate::domain::rule::{Action, Aim, Change, Mode, Rule};
 use crate::domain::state::{Episode, Kept, TargetState};
 use crate::domain::target::TargetKey;
@@ -17,15 +19,15 @@ pub struct Stop {
     /// When it is looked at again, where that is known; else the end of what stands in its way is waited
     /// for.
     pub due: Option<Time>,
-    /// Whether that is its turn in the line of the process's limits.
-    pub in_line: bool,
+    /// The direction that has no room, where a limit of the process stops it.
+    pub line: Option<Direction>,
     pub why: Option<String>,
 }
 
 impl Stop {
     /// Until what stands in the way has ended.
     fn of(verdict: Verdict) -> Self {
-        Self { verdict, due: None, in_line: false, why: None }
+        Self { verdict, due: None, line: None, why: None }
     }
 
     fn until(verdict: Verdict, due: Time) -> Self {
@@ -48,7 +50,7 @@ impl Act<'_, '_> {
         action: &Action,
         episode: &Episode,
         since: Time,
-        turn: Option<Time>,
+        place: Option<Place>,
     ) -> Option<Stop> {
         let (rule, now) = (self.rule, self.desk.context.now);
         let change = &action.change;
@@ -62,7 +64,7 @@ impl Act<'_, '_> {
         if let Some(until) = self.ledger.cooldowns.blocks(change, now) {
             return Some(Stop::until(Verdict::CoolingDown, until));
         }
-        self.over_budget().or_else(|| self.over_limit(change, turn))
+        self.over_budget().or_else(|| self.over_limit(change, place))
     }
 
     fn over_budget(&self) -> Option<Stop> {
@@ -76,14 +78,14 @@ impl Act<'_, '_> {
     }
 
     /// The process's own limits, which are for what is sent.
-    fn over_limit(&mut self, change: &Change, turn: Option<Time>) -> Option<Stop> {
+    fn over_limit(&mut self, change: &Change, place: Option<Place>) -> Option<Stop> {
         if self.rule.mode != Mode::Active {
             return None;
         }
         let Context { now, policy: Policy { per_minute, .. }, .. } = *self.desk.context;
-        let (direction, due) = self.desk.rates.stop(per_minute, change, now, turn)?;
-        let why = Some(format!("this process has reached engine.{direction}_per_minute"));
-        Some(Stop { why, in_line: true, ..Stop::until(Verdict::OverBudget, due) })
+        let Place { line, turn } = self.desk.rates.stop(per_minute, change, now, place)?;
+        let why = Some(format!("this process has reached engine.{line}_per_minute"));
+        Some(Stop { why, line: Some(line), ..Stop::until(Verdict::OverBudget, turn) })
     }
 }
 

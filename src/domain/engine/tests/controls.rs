@@ -507,3 +507,18 @@ fn a_budget_that_frees_is_no_turn_in_the_line_of_others() {
     let behind = world.post(30, vec![pods_of("d", false, -110, 25)]);
     assert_eq!((told(&behind).as_str(), behind[0].until), ("over_budget×1", Some(at(120))));
 }
+
+#[test]
+fn each_direction_has_a_line_of_its_own() {
+    let mut world = Setup::default().world();
+    let groups = ["v", "x", "y", "z"];
+    world.post(-100, groups.iter().map(|group| pods_of(group, true, -110, 0)).collect());
+    world.per_minute = PerMinute { scale_out: 1, scale_in: 1 };
+    world.post(0, vec![pods_of("a", true, -5, 0), pods_of("z", false, -110, -5)]);
+    let both = world.post(10, vec![pods_of("b", true, 5, 0), pods_of("y", false, -110, 5)]);
+    assert_eq!(both.iter().map(|it| it.until).collect::<Vec<_>>(), [Some(at(60)), Some(at(60))]);
+    assert_eq!(told(&world.post(20, vec![pods_of("y", true, 15, 0)])), "over_budget×1, withdrawn×1");
+    // The turn that is free is that of the scale-in.
+    assert_eq!(world.post(30, vec![pods_of("x", false, -110, 25)])[0].until, Some(at(60)));
+    assert_eq!(world.post(40, vec![pods_of("v", false, -110, 35)])[0].until, Some(at(120)));
+}
