@@ -74,13 +74,12 @@ fn again(desk: &mut Desk<'_>, key: &TargetKey, state: &mut TargetState, name: &N
     let Some(kept) = take_kept(rule_state) else { return Vec::new() };
     let RuleState { episode, closing, spent, shadow, .. } = rule_state;
     let taken = closing.take();
-    let sources = match (&*episode, &taken) {
-        (Some(episode), _) => &episode.sources[..],
-        (None, Some(closing)) => &closing.episode.sources[..],
-        (None, None) => &[],
+    let lost = match (&*episode, &taken) {
+        (Some(episode), _) => lost_support(desk, name, Phase::Firing, episode, &kept),
+        (None, Some(closing)) => lost_support(desk, name, Phase::Resolved, &closing.episode, &kept),
+        (None, None) => None,
     };
     let too_long = kept.give_up.is_some_and(|give_up| give_up <= desk.context.now);
-    let lost = lost_support(desk, &kept, sources);
     let lost = lost.or_else(|| too_long.then(|| KEPT_TOO_LONG.to_owned()));
     let mut act = rule.map(|rule| {
         let cause = kept.cause.clone();
