@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -33,9 +34,9 @@ pub struct Controls {
     /// The open holds of each rule with `hold`, by the key of their episode.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     holds: BTreeMap<Name, BTreeMap<TargetKey, Hold>>,
-    /// When a hold ended last because nobody spoke of it any more.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    hold_expired_at: Option<Time>,
+    /// The holds that have ended lately because nobody spoke of them any more.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    lapsed: BTreeMap<Name, BTreeMap<TargetKey, Lapsed>>,
     /// Each source's heartbeat, as far as one was ever heard.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     heartbeats: BTreeMap<Name, Heartbeat>,
@@ -74,6 +75,18 @@ pub struct Hold {
     /// Since when.
     pub since: Time,
 }
+
+/// A hold that nobody speaks of any more, so that nobody knows its end.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Lapsed {
+    /// The targets.
+    pub covers: PartialTarget,
+    /// When it was given up.
+    pub at: Time,
+}
+
+/// Whatever waits is looked at when a hold ends, so this is only to be remembered until that is done.
+const LAPSED_IS_KEPT: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Whether a source's Prometheus was heard to live.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -222,9 +235,10 @@ impl Controls {
         self.holds().filter(|(_, hold)| hold.covers.covers(target)).map(|(rule, _)| rule)
     }
 
-    /// When a hold ended last because nobody spoke of it any more.
-    pub fn hold_expired_at(&self) -> Option<Time> {
-        self.hold_expired_at
+    /// The rules of which a hold that covers a target has lapsed after `since`.
+    pub fn lapsed_since(&self, target: &Target, since: Time) -> impl Iterator<Item = &Name> {
+        let covers = move |lapsed: &Lapsed| lapsed.at > since && lapsed.covers.covers(target);
+        self.lapsed.iter().filter(move |(_, holds)| holds.values().any(covers)).map(|(rule, _)| rule)
     }
 
     /// An episode of a rule with `hold` has opened.
@@ -236,14 +250,25 @@ impl Controls {
     /// An episode of a rule with `hold` is over, at `expired` because nobody spoke of it any more.
     pub fn end_hold(&mut self, rule: &Name, key: &TargetKey, expired: Option<Time>) {
         let Some(holds) = self.holds.get_mut(rule) else { return };
-        if holds.remove(key).is_some() {
-            self.version += 1;
-            self.wakes += 1;
-            self.hold_expired_at = self.hold_expired_at.max(expired);
-        }
+        let ended = holds.remove(key);
         if holds.is_empty() {
             self.holds.remove(rule);
         }
+        let Some(hold) = ended else { return };
+        self.version += 1;
+        self.wakes += 1;
+        if let Some(at) = expired {
+            self.lapse(rule, key, Lapsed { covers: hold.covers, at });
+        }
+    }
+
+    /// Remembers a hold that has lapsed, and forgets those that need not be remembered any more.
+    fn lapse(&mut self, rule: &Name, key: &TargetKey, lapsed: Lapsed) {
+        self.lapsed.retain(|_, holds| {
+            holds.retain(|_, known| known.at.after(LAPSED_IS_KEPT) > lapsed.at);
+            !holds.is_empty()
+        });
+        self.lapsed.entry(rule.clone()).or_default().insert(key.clone(), lapsed);
     }
 
     /// A source's heartbeat; the default where none was ever heard.

@@ -42,6 +42,15 @@ pub struct Rates {
     noted: Noted,
 }
 
+/// A place among those that wait for one direction's limit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Place {
+    /// The direction that has no room.
+    pub line: Direction,
+    /// When what waits is looked at again.
+    pub turn: Time,
+}
+
 /// What a decision has done to the limits, in its order.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Noted(Vec<(Direction, Note)>);
@@ -66,32 +75,31 @@ struct Rate {
 }
 
 impl Rates {
-    /// Whether a change is stopped: which direction has no room, and at which turn it is looked at again.
-    /// `turn` is the one that this change was given before, so that it keeps its place among those that
-    /// wait.
+    /// Whether a change is stopped, and the place in a line that it gets. `place` is the one that it was
+    /// given before, so that it keeps it.
     pub fn stop(
         &mut self,
         limits: PerMinute,
         change: &Change,
         now: Time,
-        turn: Option<Time>,
-    ) -> Option<(Direction, Time)> {
-        limited(limits, change).find_map(|(direction, most)| {
-            let due = self.of(direction).stop(most, now, turn)?;
-            if turn != Some(due) {
-                self.note(direction, Note::Given(due));
+        place: Option<Place>,
+    ) -> Option<Place> {
+        // Whose turn has come in one line waits behind nobody in the other.
+        let has_come = place.is_some_and(|place| place.turn <= now);
+        limited(limits, change).find_map(|(line, most)| {
+            let own = place.filter(|place| place.line == line).map(|place| place.turn);
+            let turn = self.of(line).stop(most, now, own, has_come)?;
+            if own != Some(turn) {
+                self.note(line, Note::Given(turn));
             }
-            Some((direction, due))
+            Some(Place { line, turn })
         })
     }
 
-    /// Takes back a turn that nobody waits for any more.
-    pub fn give_back(&mut self, turn: Time) {
-        for direction in Direction::ALL {
-            if self.of(direction).remove_turn(turn) {
-                self.note(direction, Note::Returned(turn));
-                return;
-            }
+    /// Takes back a place at which nobody waits any more.
+    pub fn give_back(&mut self, Place { line, turn }: Place) {
+        if self.of(line).remove_turn(turn) {
+            self.note(line, Note::Returned(turn));
         }
     }
 
@@ -140,17 +148,19 @@ fn limited(limits: PerMinute, change: &Change) -> impl Iterator<Item = (Directio
 }
 
 impl Rate {
-    fn stop(&mut self, most: usize, now: Time, turn: Option<Time>) -> Option<Time> {
+    /// The turn at which it is looked at again, if there is no room for it: its `own` if that is still to
+    /// come.
+    fn stop(&mut self, most: usize, now: Time, own: Option<Time>, has_come: bool) -> Option<Time> {
         while self.sent.front().is_some_and(|sent| sent.after(MINUTE) <= now) {
             self.sent.pop_front();
         }
         while self.turns.front().is_some_and(|turn| *turn <= now) {
             self.turns.pop_front();
         }
-        if let Some(turn) = turn.filter(|turn| self.turns.binary_search(turn).is_ok()) {
+        if let Some(turn) = own.filter(|turn| self.turns.binary_search(turn).is_ok()) {
             return Some(turn);
         }
-        let ahead = if turn.is_some_and(|turn| turn <= now) { 0 } else { self.turns.len() };
+        let ahead = if has_come { 0 } else { self.turns.len() };
         if self.sent.len() + ahead < most {
             return None;
         }
@@ -191,6 +201,10 @@ mod tests {
         Time::from_millis(seconds * 1000)
     }
 
+    fn inwards(turn: i64) -> Option<Place> {
+        Some(Place { line: Direction::ScaleIn, turn: at(turn) })
+    }
+
     fn scale_in() -> Change {
         Change::ScaleIn(Amount::By(NonZeroU32::MIN))
     }
@@ -203,14 +217,15 @@ mod tests {
             assert_eq!(rates.stop(limits, &change, at(second), None), None);
             rates.emitted(limits, &change, at(second));
         }
-        let turns: Vec<i64> =
-            (0..5).map(|_| rates.stop(limits, &change, at(2), None).unwrap().1.as_millis() / 1000).collect();
+        let turns: Vec<i64> = (0..5)
+            .map(|_| rates.stop(limits, &change, at(2), None).unwrap().turn.as_millis() / 1000)
+            .collect();
         assert_eq!(turns, [60, 61, 120, 121, 180]);
         // Who asks again keeps the place.
-        assert_eq!(rates.stop(limits, &change, at(3), Some(at(61))), Some((Direction::ScaleIn, at(61))));
+        assert_eq!(rates.stop(limits, &change, at(3), inwards(61)), inwards(61));
         // At its turn there is room for it, and none for one that has just arrived.
-        assert_eq!(rates.stop(limits, &change, at(60), None), Some((Direction::ScaleIn, at(181))));
-        assert_eq!(rates.stop(limits, &change, at(60), Some(at(60))), None);
+        assert_eq!(rates.stop(limits, &change, at(60), None), inwards(181));
+        assert_eq!(rates.stop(limits, &change, at(60), inwards(60)), None);
     }
 
     #[test]
@@ -218,15 +233,15 @@ mod tests {
         let (mut rates, limits) = (Rates::default(), PerMinute { scale_out: 0, scale_in: 1 });
         let change = scale_in();
         rates.emitted(limits, &change, at(0));
-        assert_eq!(rates.stop(limits, &change, at(1), None), Some((Direction::ScaleIn, at(60))));
+        assert_eq!(rates.stop(limits, &change, at(1), None), inwards(60));
         rates.noted();
         let before = rates.clone();
         // A disk that is full for a while: who sent it comes again and again.
         for second in 2..50 {
-            rates.give_back(at(60));
+            rates.give_back(inwards(60).unwrap());
             for turn in [60, 120, 180] {
                 let stop = rates.stop(limits, &change, at(second), None);
-                assert_eq!(stop, Some((Direction::ScaleIn, at(turn))));
+                assert_eq!(stop, inwards(turn));
             }
             rates.emitted(limits, &change, at(second));
             let noted = rates.noted();
@@ -244,8 +259,11 @@ mod tests {
         rates.noted();
         rates.emitted(limits, &to, at(0));
         let emitted = rates.noted();
-        assert_eq!(rates.stop(limits, &to, at(1), None), Some((Direction::ScaleOut, at(60))));
-        rates.give_back(at(60));
+        assert_eq!(
+            rates.stop(limits, &to, at(1), None),
+            Some(Place { line: Direction::ScaleOut, turn: at(60) })
+        );
+        rates.give_back(Place { line: Direction::ScaleOut, turn: at(60) });
         rates.take_back(emitted);
         assert_eq!(rates.stop(limits, &to, at(1), None), None, "nothing of it was written, and nobody waits");
     }

@@ -11,10 +11,12 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::by_alert::{ByAlert, OfAlert};
+use super::control::Direction;
 use super::event::cut_escaped;
 use super::labels::Labels;
 use super::name::Name;
 use super::notification::Envelope;
+use super::rate::Place;
 use super::rule::{Action, Change, Mode};
 use super::subject::Subject;
 use super::time::Time;
@@ -116,9 +118,9 @@ pub struct Kept {
     /// another episode is waited for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub due: Option<Time>,
-    /// Whether `due` is its turn among what the process's limits have stopped.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub in_line: bool,
+    /// Where a limit of the process has stopped it: the direction that had no room. `due` is its turn then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub line: Option<Direction>,
     /// When it is withdrawn at the latest; only what takes capacity away has such a time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub give_up: Option<Time>,
@@ -475,9 +477,9 @@ impl Shadow {
 }
 
 impl Kept {
-    /// The turn that the process's limits gave it.
-    pub fn turn(&self) -> Option<Time> {
-        self.due.filter(|_| self.in_line)
+    /// The place that the process's limits gave it.
+    pub fn place(&self) -> Option<Place> {
+        self.line.zip(self.due).map(|(line, turn)| Place { line, turn })
     }
 
     /// Whether its time has come.

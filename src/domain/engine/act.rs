@@ -7,6 +7,7 @@ use super::emit;
 use super::guard::Stop;
 use crate::domain::event::{Event, EventAlert};
 use crate::domain::name::Name;
+use crate::domain::rate::Place;
 use crate::domain::rule::{Action, Change, FiringAction, Mode, Repeat, Rule};
 use crate::domain::state::{AlertKey, Cause, Cooldowns, Episode, Kept, Occurrence, Shadow};
 use crate::domain::target::TargetKey;
@@ -139,15 +140,16 @@ impl Act<'_, '_> {
         let older = episode.kept.take();
         let asked = older.as_ref().filter(|kept| !kept.by_clock);
         let since = asked.map_or(self.desk.context.now, |kept| kept.since);
-        let turn = older.as_ref().and_then(Kept::turn);
+        let place = older.as_ref().and_then(Kept::place);
         // Of a repetition that no guard has stopped yet nobody was told.
         if let Some(older) = older {
             let outcome = Outcome::because(Verdict::Withdrawn, "a newer one takes its place");
             book.note_if_any(about(outcome, episode), older.alerts);
         }
-        let fired = self.fire(episode, &Asked { since, turn, by_clock: false, alerts });
-        if let Some(turn) = turn.filter(|turn| episode.kept.as_ref().and_then(Kept::turn) != Some(*turn)) {
-            self.desk.rates.give_back(turn);
+        let fired = self.fire(episode, &Asked { since, place, by_clock: false, alerts });
+        if let Some(place) = place.filter(|place| episode.kept.as_ref().and_then(Kept::place) != Some(*place))
+        {
+            self.desk.rates.give_back(place);
         }
         fired
     }
@@ -166,7 +168,7 @@ impl Act<'_, '_> {
         }
         // An episode that repeats has been through its window.
         let calm_since = if asked.by_clock { episode.opened_at } else { asked.since };
-        if let Some(stop) = self.guard(&firing.action, episode, calm_since, asked.turn) {
+        if let Some(stop) = self.guard(&firing.action, episode, calm_since, asked.place) {
             episode.kept = Some(self.keep(&firing.action, &stop, asked));
             return stop.into_outcome();
         }
@@ -206,7 +208,7 @@ impl Act<'_, '_> {
         if let Some(outcome) = self.refuse(&resolved.action.change, episode) {
             return (outcome, None);
         }
-        if let Some(stop) = self.guard(&resolved.action, episode, asked.since, asked.turn) {
+        if let Some(stop) = self.guard(&resolved.action, episode, asked.since, asked.place) {
             let kept = self.keep(&resolved.action, &stop, asked);
             return (stop.into_outcome(), Some(kept));
         }
@@ -231,7 +233,7 @@ impl Act<'_, '_> {
 
     fn keep(&self, action: &Action, stop: &Stop, asked: &Asked<'_>) -> Kept {
         let kept = self.to_come(action, asked.since, stop.due, asked);
-        Kept { stopped_by: Some(stop.verdict), in_line: stop.in_line, ..kept }
+        Kept { stopped_by: Some(stop.verdict), line: stop.line, ..kept }
     }
 
     fn to_come(&self, action: &Action, since: Time, due: Option<Time>, asked: &Asked<'_>) -> Kept {
@@ -240,7 +242,7 @@ impl Act<'_, '_> {
         let give_up = action.change.takes_away().then(|| since.after(longest));
         let (alerts, cause) = (asked.alerts.to_vec(), self.cause.clone());
         let by_clock = asked.by_clock;
-        Kept { since, due, in_line: false, give_up, by_clock, stopped_by: None, alerts, cause }
+        Kept { since, due, line: None, give_up, by_clock, stopped_by: None, alerts, cause }
     }
 
     /// Whether the rule, as it is now, acts again by our own clock after that many emissions.
@@ -254,7 +256,7 @@ impl Act<'_, '_> {
         let Repeat::WhileFiring { max_emissions } = firing.repeat else { return None };
         let now = self.desk.context.now;
         let next = now.after(firing.action.cooldown);
-        let asked = Asked { since: next, turn: None, by_clock: true, alerts: &[] };
+        let asked = Asked { since: next, place: None, by_clock: true, alerts: &[] };
         let kept = || self.to_come(&firing.action, next, Some(next), &asked);
         (emission < max_emissions.get() && next > now).then(kept)
     }
@@ -311,8 +313,8 @@ impl Act<'_, '_> {
 /// What is asked for: by whom, and since when.
 pub struct Asked<'a> {
     pub since: Time,
-    /// The turn that it was given when the process's limits stopped it before.
-    pub turn: Option<Time>,
+    /// The place that it was given when the process's limits stopped it before.
+    pub place: Option<Place>,
     /// Whether `repeat: while_firing` asks.
     pub by_clock: bool,
     /// The alerts that it is about.

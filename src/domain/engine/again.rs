@@ -74,13 +74,12 @@ fn again(desk: &mut Desk<'_>, key: &TargetKey, state: &mut TargetState, name: &N
     let Some(kept) = take_kept(rule_state) else { return Vec::new() };
     let RuleState { episode, closing, spent, shadow, .. } = rule_state;
     let taken = closing.take();
-    let sources = match (&*episode, &taken) {
-        (Some(episode), _) => &episode.sources[..],
-        (None, Some(closing)) => &closing.episode.sources[..],
-        (None, None) => &[],
+    let lost = match (&*episode, &taken) {
+        (Some(episode), _) => lost_support(desk, name, Phase::Firing, episode, &kept),
+        (None, Some(closing)) => lost_support(desk, name, Phase::Resolved, &closing.episode, &kept),
+        (None, None) => None,
     };
     let too_long = kept.give_up.is_some_and(|give_up| give_up <= desk.context.now);
-    let lost = lost_support(desk, &kept, sources);
     let lost = lost.or_else(|| too_long.then(|| KEPT_TOO_LONG.to_owned()));
     let mut act = rule.map(|rule| {
         let cause = kept.cause.clone();
@@ -94,7 +93,7 @@ fn again(desk: &mut Desk<'_>, key: &TargetKey, state: &mut TargetState, name: &N
         Some(episode) if kept.by_clock => episode.open.iter().map(|open| open.alert.clone()).collect(),
         _ => kept.alerts.clone(),
     };
-    let asked = Asked { since: kept.since, turn: kept.turn(), by_clock: kept.by_clock, alerts: &alerts };
+    let asked = Asked { since: kept.since, place: kept.place(), by_clock: kept.by_clock, alerts: &alerts };
     let mode = rule.map_or(Mode::Active, |rule| rule.mode);
     let outcome = match (episode, taken, &mut act, &lost) {
         (_, _, None, _) => withdrawn(RULE_GONE),
@@ -114,7 +113,7 @@ fn again(desk: &mut Desk<'_>, key: &TargetKey, state: &mut TargetState, name: &N
         (None, None, ..) => return Vec::new(),
     };
     let still_waits = rule_state.kept();
-    if still_waits.and_then(Kept::turn) != kept.turn() {
+    if still_waits.and_then(Kept::place) != kept.place() {
         desk.let_go(&kept);
     }
     // Of what is stopped as before nobody has to be told again.

@@ -59,8 +59,8 @@ impl<'a> Desk<'a> {
 
     /// Nobody waits any more for what was kept.
     pub fn let_go(&mut self, kept: &Kept) {
-        if let Some(turn) = kept.turn() {
-            self.rates.give_back(turn);
+        if let Some(place) = kept.place() {
+            self.rates.give_back(place);
         }
     }
 

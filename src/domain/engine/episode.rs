@@ -120,7 +120,7 @@ pub fn settle(
         let outcome = match (episode.take_if(|_| over), &mut act) {
             (None, _) => Outcome::quiet(Verdict::StillOpen),
             (Some(episode), Some(act)) => {
-                let asked = Asked { since: now, turn: None, by_clock: false, alerts: &alerts };
+                let asked = Asked { since: now, place: None, by_clock: false, alerts: &alerts };
                 let (outcome, kept) = act.on_resolved(&episode, &closed, &asked);
                 let outcome = outcome.about(Phase::Resolved, &episode, rule);
                 *closing = kept.map(|kept| Box::new(Closing { episode, closed, kept }));

@@ -3,7 +3,9 @@
 use super::act::{Act, Outcome, change_of};
 use super::desk::Desk;
 use super::{Context, Policy};
+use crate::domain::control::Direction;
 use crate::domain::name::Name;
+use crate::domain::rate::Place;
 use crate::domain::rule::{Action, Aim, Change, Mode, Rule};
 use crate::domain::state::{Episode, Kept, TargetState};
 use crate::domain::target::TargetKey;
@@ -17,15 +19,15 @@ pub struct Stop {
     /// When it is looked at again, where that is known; else the end of what stands in its way is waited
     /// for.
     pub due: Option<Time>,
-    /// Whether that is its turn in the line of the process's limits.
-    pub in_line: bool,
+    /// The direction that has no room, where a limit of the process stops it.
+    pub line: Option<Direction>,
     pub why: Option<String>,
 }
 
 impl Stop {
     /// Until what stands in the way has ended.
     fn of(verdict: Verdict) -> Self {
-        Self { verdict, due: None, in_line: false, why: None }
+        Self { verdict, due: None, line: None, why: None }
     }
 
     fn until(verdict: Verdict, due: Time) -> Self {
@@ -48,7 +50,7 @@ impl Act<'_, '_> {
         action: &Action,
         episode: &Episode,
         since: Time,
-        turn: Option<Time>,
+        place: Option<Place>,
     ) -> Option<Stop> {
         let (rule, now) = (self.rule, self.desk.context.now);
         let change = &action.change;
@@ -62,7 +64,7 @@ impl Act<'_, '_> {
         if let Some(until) = self.ledger.cooldowns.blocks(change, now) {
             return Some(Stop::until(Verdict::CoolingDown, until));
         }
-        self.over_budget().or_else(|| self.over_limit(change, turn))
+        self.over_budget().or_else(|| self.over_limit(change, place))
     }
 
     fn over_budget(&self) -> Option<Stop> {
@@ -76,14 +78,14 @@ impl Act<'_, '_> {
     }
 
     /// The process's own limits, which are for what is sent.
-    fn over_limit(&mut self, change: &Change, turn: Option<Time>) -> Option<Stop> {
+    fn over_limit(&mut self, change: &Change, place: Option<Place>) -> Option<Stop> {
         if self.rule.mode != Mode::Active {
             return None;
         }
         let Context { now, policy: Policy { per_minute, .. }, .. } = *self.desk.context;
-        let (direction, due) = self.desk.rates.stop(per_minute, change, now, turn)?;
-        let why = Some(format!("this process has reached engine.{direction}_per_minute"));
-        Some(Stop { why, in_line: true, ..Stop::until(Verdict::OverBudget, due) })
+        let Place { line, turn } = self.desk.rates.stop(per_minute, change, now, place)?;
+        let why = Some(format!("this process has reached engine.{line}_per_minute"));
+        Some(Stop { why, line: Some(line), ..Stop::until(Verdict::OverBudget, turn) })
     }
 }
 
@@ -115,21 +117,24 @@ fn paused(desk: &Desk<'_>, rule: &Rule, key: &TargetKey, change: &Change) -> Opt
 
 fn held(desk: &Desk<'_>, change: &Change, episode: &Episode) -> Option<Stop> {
     let target = episode.target.target()?;
-    let holds = |name: &&Name| {
-        let rule = desk.rule(name).filter(|rule| rule.mode == Mode::Active);
-        rule.is_some_and(|rule| match &rule.target {
-            Aim::Hold(hold) => hold.blocks.iter().any(|direction| direction.is_of(change)),
-            Aim::Target(_) => false,
-        })
-    };
-    let by_rule = || desk.controls().holding(target).find(holds).map(|by| format!("held by rule {by}"));
+    let mut holding = desk.controls().holding(target);
+    let by_rule = holding.find(|rule| blocks(desk, rule, change)).map(|by| format!("held by rule {by}"));
     let by_source = || {
         let is_open = |source: &&Name| desk.controls().heartbeat(source).open_since.is_some();
         let silent = desk.with_heartbeat(&episode.sources).find(|source| !is_open(source))?;
         change.takes_away().then(|| format!("the heartbeat of source {silent} is not open"))
     };
-    let why = by_rule().or_else(by_source)?;
+    let why = by_rule.or_else(by_source)?;
     Some(Stop { why: Some(why), ..Stop::of(Verdict::Held) })
+}
+
+/// Whether a rule, as it is now, stops a change where it holds.
+fn blocks(desk: &Desk<'_>, rule: &Name, change: &Change) -> bool {
+    let rule = desk.rule(rule).filter(|rule| rule.mode == Mode::Active);
+    rule.is_some_and(|rule| match &rule.target {
+        Aim::Hold(hold) => hold.blocks.iter().any(|direction| direction.is_of(change)),
+        Aim::Target(_) => false,
+    })
 }
 
 /// Since when what is asked for has been supported. What takes capacity away needs a calm that was watched:
@@ -162,17 +167,25 @@ pub fn outranked_by(desk: &Desk<'_>, state: &TargetState, own: &Name, fires: boo
     outranking.next().map(|(name, _)| name.clone())
 }
 
-/// Why what is kept has lost its support by what became of the controls, if it has.
-pub fn lost_support(desk: &Desk<'_>, kept: &Kept, sources: &[Name]) -> Option<String> {
+/// Why what is kept for this end of an episode has lost its support by what became of the controls, if it
+/// has.
+pub fn lost_support(
+    desk: &Desk<'_>,
+    name: &Name,
+    phase: Phase,
+    episode: &Episode,
+    kept: &Kept,
+) -> Option<String> {
     // Only what takes capacity away has a time at which it is given up.
     kept.give_up?;
-    let broken = desk.controls().broken_since(desk.with_heartbeat(sources), kept.since);
+    let broken = desk.controls().broken_since(desk.with_heartbeat(&episode.sources), kept.since);
     if let Some(source) = broken {
         return Some(format!("the heartbeat of source {source} ended meanwhile"));
     }
-    let was_held = kept.stopped_by == Some(Verdict::Held);
-    let expired = desk.controls().hold_expired_at().is_some_and(|at| at > kept.since);
-    (was_held && expired).then(|| "the hold was not heard of any more".to_owned())
+    let (target, change) = (episode.target.target()?, change_of(desk.rule(name)?, phase)?);
+    let mut lapsed = desk.controls().lapsed_since(target, kept.since);
+    let hold = lapsed.find(|rule| blocks(desk, rule, change))?;
+    Some(format!("the hold of rule {hold} was not heard of any more"))
 }
 
 /// Whether what is kept has to be looked at now: its time has come, or what stood in its way is not what it
@@ -185,7 +198,7 @@ pub fn is_ripe(desk: &Desk<'_>, key: &TargetKey, state: &TargetState, name: &Nam
         (None, None) => return false,
     };
     let Some(kept) = rule_state.kept() else { return false };
-    if kept.is_due(desk.context.now) || lost_support(desk, kept, &episode.sources).is_some() {
+    if kept.is_due(desk.context.now) || lost_support(desk, name, phase, episode, kept).is_some() {
         return true;
     }
     if !matches!(kept.stopped_by, Some(Verdict::Paused | Verdict::Held | Verdict::Outranked)) {

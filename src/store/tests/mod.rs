@@ -369,7 +369,7 @@ fn waiting(rule: &str, verdict: Verdict, closing: bool) -> TargetState {
     let kept = Kept {
         since: Time::from_nanos(0),
         due: None,
-        in_line: false,
+        line: None,
         give_up: closing.then_some(far),
         by_clock: false,
         stopped_by: Some(verdict),

@@ -507,3 +507,49 @@ fn a_budget_that_frees_is_no_turn_in_the_line_of_others() {
     let behind = world.post(30, vec![pods_of("d", false, -110, 25)]);
     assert_eq!((told(&behind).as_str(), behind[0].until), ("over_budget×1", Some(at(120))));
 }
+
+#[test]
+fn each_direction_has_a_line_of_its_own() {
+    let mut world = Setup::default().world();
+    let groups = ["v", "x", "y", "z"];
+    world.post(-100, groups.iter().map(|group| pods_of(group, true, -110, 0)).collect());
+    world.per_minute = PerMinute { scale_out: 1, scale_in: 1 };
+    world.post(0, vec![pods_of("a", true, -5, 0), pods_of("z", false, -110, -5)]);
+    let both = world.post(10, vec![pods_of("b", true, 5, 0), pods_of("y", false, -110, 5)]);
+    assert_eq!(both.iter().map(|it| it.until).collect::<Vec<_>>(), [Some(at(60)), Some(at(60))]);
+    assert_eq!(told(&world.post(20, vec![pods_of("y", true, 15, 0)])), "over_budget×1, withdrawn×1");
+    // The turn that is free is that of the scale-in.
+    assert_eq!(world.post(30, vec![pods_of("x", false, -110, 25)])[0].until, Some(at(60)));
+    assert_eq!(world.post(40, vec![pods_of("v", false, -110, 35)])[0].until, Some(at(120)));
+}
+
+#[test]
+fn a_hold_that_expires_elsewhere_withdraws_nothing_here() {
+    let mut world =
+        with_a_hold(Setup::default(), Some("{{ labels.zone | default('any') }}"), &[Direction::ScaleIn]);
+    let in_zone = |zone: &str| {
+        let mut alert = deploy(true, -10, 0);
+        alert.fingerprint = format!("fp-deploy-{zone}");
+        Arc::make_mut(&mut alert.labels).set("zone", zone);
+        alert
+    };
+    world.post(0, vec![in_zone("elsewhere"), in_zone("prod-eu")]);
+    world.post(DAY - 200, vec![in_zone("prod-eu"), firing("a", DAY - 210)]);
+    assert_eq!(told(&world.post(DAY - 100, vec![resolved("a", DAY - 210, DAY - 110)])), "held×1");
+    assert_eq!(told(&world.wait(DAY)), "expired×1", "what holds it is heard of");
+    let mut end = in_zone("prod-eu");
+    (end.status, end.ends_at) = (Status::Resolved, Some(at(DAY + 50)));
+    assert_eq!(told(&world.post(DAY + 60, vec![end])), "no_action×1");
+    assert_eq!(told(&world.wait(DAY + 61)), "emitted×1 scale_in -1");
+}
+
+#[test]
+fn what_a_pause_stops_under_a_hold_does_not_outlive_the_hold_that_expires() {
+    let mut world = with_a_hold(Setup::default(), None, &[Direction::ScaleIn]);
+    world.post(0, vec![deploy(true, -10, 0)]);
+    world.post(DAY - 200, vec![firing("a", DAY - 210)]);
+    let id = pause(&mut world, DAY - 150, None, |_| {});
+    assert_eq!(told(&world.post(DAY - 100, vec![resolved("a", DAY - 210, DAY - 110)])), "paused×1");
+    assert_eq!(told(&world.wait(DAY)), "expired×1, withdrawn×1", "nobody knows whether the deploy is over");
+    assert_eq!(told(&pause_ends(&mut world, id, DAY + 60)), "");
+}
