@@ -103,12 +103,12 @@ impl Judged {
 }
 
 impl Input {
-    /// The alerts that [`States::alerts`] has to tell of, each once.
+    /// The alerts that [`States::alerts`](super::States::alerts) has to tell of, each once.
     pub fn alert_keys(&self) -> Vec<AlertKey> {
         sorted(self.alerts.iter().filter_map(|alert| alert.key(&self.source.name)).collect())
     }
 
-    /// The targets that [`States::targets`] has to tell of, beside those that know an alert; each once.
+    /// The targets that [`States::targets`](super::States::targets) has to tell of, beside those that know an alert; each once.
     pub fn target_keys(&self) -> Vec<TargetKey> {
         sorted(self.alerts.iter().flat_map(Judged::targets).cloned().collect())
     }
