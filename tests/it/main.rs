@@ -11,6 +11,7 @@ mod faults;
 mod full_disk;
 mod guards;
 mod layers;
+mod restart;
 mod serve;
 mod sigkill;
 mod store;

@@ -83,6 +83,11 @@ impl SqsStub {
         Self::begin(kind, Schedule::seeded(seed), true)
     }
 
+    /// The same, but whatever it takes, it says so.
+    pub fn honest(kind: Kind, seed: u64) -> Self {
+        Self::begin(kind, Schedule::honest(seed), true)
+    }
+
     /// A queue that takes everything and never says so.
     pub fn silent(kind: Kind) -> Self {
         Self::begin(kind, Schedule::silent(), true)

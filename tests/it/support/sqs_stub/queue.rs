@@ -108,10 +108,10 @@ impl Queue {
                     .expect("some");
                 failed.push(json!({ "Id": id, "Code": code, "SenderFault": theirs, "Message": "later" }));
             } else {
-                let unmentioned = fault == Fault::Unmentioned && unlucky;
-                let unanswered = matches!(fault, Fault::LostAnswer | Fault::Silence | Fault::Garbage);
-                self.keep(entry, unmentioned || unanswered);
-                if !unmentioned {
+                let told = if fault == Fault::Unmentioned { !unlucky } else { !fault.loses_answers() };
+                self.keep(entry, !told);
+                // Of a call without an answer nobody reads this.
+                if told {
                     successful.push(json!({ "Id": id, "MessageId": "m", "MD5OfMessageBody": "-" }));
                 }
             }
