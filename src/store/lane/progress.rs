@@ -21,7 +21,8 @@ impl Lane {
         }
     }
 
-    /// Where the lane stands.
+    /// Where the lane stands, for tests.
+    #[cfg(test)]
     pub fn position(&self) -> Position {
         self.position
     }
@@ -65,6 +66,14 @@ impl Lane {
             found.clear();
         }
         found
+    }
+
+    /// What holds the cursor back although something behind it is settled.
+    pub fn to_leave(&self) -> HashSet<i64> {
+        let settled = self.window.iter().rfind(|(_, slot)| slot.body.is_none());
+        let Some((&last, _)) = settled else { return HashSet::new() };
+        let before = self.window.range(..last).filter(|(_, slot)| slot.body.is_some());
+        before.map(|(seq, _)| *seq).collect()
     }
 
     /// When the oldest event was emitted that is not settled.

@@ -136,11 +136,24 @@ impl Writer {
 
     /// Writes where the lanes stand, when nothing else is to be written any more.
     pub(super) fn finish(&self) {
-        for outlet in self.outlets.values() {
-            if let Err(error) = self.write_position(outlet, outlet.lane(|lane| lane.position())) {
-                tracing::warn!(%error, destination = %outlet.name, "cannot write how far a destination is");
-            }
+        if let Err(error) = self.leave() {
+            tracing::warn!(%error, "cannot write how far the destinations are; what they have got may come again");
         }
         checkpoint::fold_all(&self.connection);
+    }
+
+    fn leave(&self) -> rusqlite::Result<()> {
+        self.connection.execute_batch("BEGIN IMMEDIATE")?;
+        let left = self.outlets.values().try_for_each(|outlet| {
+            // What holds the cursor back gets a row, or all that was delivered behind it would be sent again.
+            let left = outlet.lane(|lane| lane.to_leave());
+            for seq in &left {
+                let mut put = self.connection.prepare_cached(PUT)?;
+                put.execute(params![outlet.number, seq, schema::RETRY, 0, 0, ""])?;
+            }
+            self.write_position(outlet, outlet.lane(|lane| lane.position_after(&left, 0, 0)))
+        });
+        self.connection.execute_batch(if left.is_ok() { "COMMIT" } else { "ROLLBACK" })?;
+        left
     }
 }
