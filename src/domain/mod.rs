@@ -13,6 +13,7 @@ pub mod notification;
 pub mod rate;
 pub mod retry;
 pub mod rule;
+pub mod small_map;
 pub mod source;
 pub mod state;
 pub mod subject;

@@ -18,6 +18,7 @@ use super::name::Name;
 use super::notification::Envelope;
 use super::rate::Place;
 use super::rule::{Action, Change, Mode};
+use super::small_map::SmallMap;
 use super::subject::Subject;
 use super::time::Time;
 use super::verdict::Verdict;
@@ -44,8 +45,8 @@ pub struct TargetState {
     #[serde(default)]
     pub sequence: u64,
     /// Each rule's part, by the rule's name. A rule without an episode has none.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub rules: BTreeMap<Name, RuleState>,
+    #[serde(default, skip_serializing_if = "SmallMap::is_empty")]
+    pub rules: SmallMap<Name, RuleState>,
     /// Alerts that are over.
     #[serde(default, skip_serializing_if = "ByAlert::is_empty")]
     pub ended: ByAlert<Ended>,
@@ -66,7 +67,7 @@ pub struct Cooldowns {
     pub taken: Option<Time>,
 }
 
-/// What one rule has going on at one target. Small by itself: a map's node has room for eleven.
+/// What one rule has going on at one target.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct RuleState {
     /// The open episode.

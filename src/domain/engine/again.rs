@@ -25,7 +25,7 @@ pub fn withdraw_closings(
     why: &str,
 ) -> Vec<Decision> {
     let mut decisions = Vec::new();
-    for (name, rule_state) in &mut state.rules {
+    for (name, rule_state) in state.rules.iter_mut() {
         let touches = match touched {
             Touched::All => true,
             Touched::Own(names) => names.contains(name),

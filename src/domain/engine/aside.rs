@@ -26,7 +26,7 @@ pub fn settle(
     let mut book = Book::new(Some(name).filter(|_| !is_heartbeat), key);
     // Rules do not see a heartbeat, whatever becomes of it.
     let quiet = |verdict| Outcome::quiet(if is_heartbeat { Verdict::Heartbeat } else { verdict });
-    let rule_state = state.rules.entry(name.clone()).or_default();
+    let rule_state = state.rules.get_or_default(name);
     let mut episode = rule_state.episode.take();
     let Turn { opened, renewed, closed, expired, late, quiet: said, outdated, .. } = turn;
 

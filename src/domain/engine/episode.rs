@@ -69,7 +69,7 @@ pub fn settle(
     let outranked = outranked_by(desk, state, name, !turn.opened.is_empty());
     let mut book = Book::new(Some(name), key);
     let TargetState { sequence, rules, cooldowns, .. } = state;
-    let rule_state = rules.entry(name.clone()).or_default();
+    let rule_state = rules.get_or_default(name);
     let RuleState { spent, shadow, closing, .. } = rule_state;
     let mut episode = rule_state.episode.take();
     let Turn { opened, closed, expired, late, quiet, outdated, cause, truncated, .. } = turn;

@@ -55,8 +55,7 @@ impl Judged {
         match alert {
             Err(invalid) => Self::Invalid(invalid),
             Ok(mut alert) => {
-                let labels = Arc::make_mut(&mut alert.labels);
-                source.labels.iter().for_each(|(name, value)| labels.set(name, value));
+                Arc::make_mut(&mut alert.labels).lay_over(&source.labels);
                 if source.is_heartbeat(&alert.labels) {
                     let subject = Subject::Heartbeat(source.name.clone());
                     let key = subject.key();

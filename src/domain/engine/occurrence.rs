@@ -78,11 +78,11 @@ pub fn apply(
     let mut by_rule = Rules::default();
     for firing in turns.firing {
         let turn = by_rule.turn(firing.rule);
-        let rule_state = state.rules.entry(firing.rule.clone()).or_default();
+        let rule_state = state.rules.get_or_default(firing.rule);
         fire(now, input, rule_state, turn, firing);
     }
     for (key, starts_at) in &turns.heard {
-        for (name, rule_state) in &mut state.rules {
+        for (name, rule_state) in state.rules.iter_mut() {
             if hear(now, input, rule_state, key, *starts_at) {
                 by_rule.turn(name).renewed = true;
             }
@@ -105,7 +105,7 @@ pub fn apply(
                 applied |= fresh;
             }
         }
-        for (name, rule_state) in &mut state.rules {
+        for (name, rule_state) in state.rules.iter_mut() {
             if rule_state.knows(&resolve.key) {
                 was_open = true;
                 let turn = by_rule.turn(name);
@@ -304,7 +304,7 @@ pub fn remember_end(state: &mut TargetState, ended: Ended) {
 pub fn expire(desk: &mut Desk<'_>, key: &TargetKey, state: &mut TargetState) -> Vec<Decision> {
     let now = desk.context.now;
     let mut by_rule = Rules::default();
-    for (name, rule_state) in &mut state.rules {
+    for (name, rule_state) in state.rules.iter_mut() {
         let mut turn = Turn::default();
         if let Some(episode) = &mut rule_state.episode {
             let expired = episode.open.take_if(|open| open.expires_at <= now);

@@ -28,6 +28,8 @@ const LOCK_PAUSE: Duration = Duration::from_millis(20);
 pub const BUSY: Duration = Duration::from_secs(2);
 /// The log's file is cut to this when it starts over.
 const LOG_BYTES: i64 = 16 << 20;
+/// What SQLite calls `FULL`.
+const SYNCHRONOUS_FULL: i64 = 2;
 /// Cache of a connection, in KiB.
 const CACHE_KIB: i64 = 16 * 1024;
 
@@ -196,6 +198,12 @@ pub fn open(path: &Path, now: Time) -> Result<Opened, Error> {
         )));
     }
     let (created, hash_key) = migrate(&mut writer, version, now).map_err(|error| unusable(path, &error))?;
+    // Read back, since a pragma that is not understood is passed over.
+    let level = writer.pragma_query_value(None, "synchronous", |row| row.get::<_, i64>(0));
+    if level.map_err(|error| unusable(path, &error))? != SYNCHRONOUS_FULL {
+        return Err(Error::Unusable("this SQLite does not commit with synchronous=FULL".to_owned()));
+    }
+    tracing::info!(store = %path.display(), "opened the store, which commits with synchronous=FULL");
     Ok(Opened { writer, created, hash_key, file: Arc::new(file), lock })
 }
 

@@ -406,5 +406,5 @@ fn waiting(rule: &str, verdict: Verdict, closing: bool) -> TargetState {
         episode.kept = Some(kept);
         state.episode = Some(Box::new(episode));
     }
-    TargetState { rules: [(name(rule), state)].into(), ..TargetState::default() }
+    TargetState { rules: [(name(rule), state)].into_iter().collect(), ..TargetState::default() }
 }

@@ -1,0 +1,218 @@
+//! The bridge under measurement: the release binary as its own process, and what the kernel says of it.
+
+use std::fmt::Write as _;
+use std::io::{self, BufRead, BufReader, Write as _};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// How long anything may take before a run is given up.
+pub const PATIENCE: Duration = Duration::from_secs(120);
+
+/// What is set up in the bridge beside the defaults.
+#[derive(Debug, Clone, Copy)]
+pub struct Setup {
+    pub rules: usize,
+    pub destinations: usize,
+    /// `server.max_body_bytes`, where the defaults do not do.
+    pub max_body_bytes: Option<u64>,
+    /// `delivery.max_backlog`, where the defaults do not do.
+    pub max_backlog: Option<u64>,
+}
+
+impl Default for Setup {
+    fn default() -> Self {
+        Self { rules: 10, destinations: 1, max_body_bytes: None, max_backlog: None }
+    }
+}
+
+/// A bridge that is ready.
+pub struct Bridge {
+    process: Child,
+    folder: PathBuf,
+    pub webhook: SocketAddr,
+    /// From the start of the process to the first 200 of `/-/ready`.
+    pub ready_after: Duration,
+}
+
+impl Bridge {
+    /// Starts it in `folder`, with the store that is there or a new one, and waits until it is ready.
+    pub fn start(folder: &Path, setup: &Setup, aws: SocketAddr) -> io::Result<Self> {
+        std::fs::create_dir_all(folder)?;
+        let (webhook, admin) = (free_port()?, free_port()?);
+        std::fs::write(folder.join("scalebridge.yaml"), configuration(folder, setup, aws, webhook, admin))?;
+        std::fs::write(folder.join("rules.yaml"), rules(setup))?;
+        let log = std::fs::File::create(folder.join("log.txt"))?;
+        let begun = Instant::now();
+        let process = Command::new(env!("CARGO_BIN_EXE_scalebridge"))
+            .args(["serve", "--config"])
+            .arg(folder.join("scalebridge.yaml"))
+            .env("AWS_ACCESS_KEY_ID", "bench")
+            .env("AWS_SECRET_ACCESS_KEY", "bench")
+            .env("AWS_EC2_METADATA_DISABLED", "true")
+            .stdout(Stdio::null())
+            .stderr(log)
+            .spawn()?;
+        let mut bridge = Self { process, folder: folder.to_owned(), webhook, ready_after: Duration::ZERO };
+        while !matches!(get(webhook, "/-/ready"), Ok((200, _))) {
+            if bridge.process.try_wait()?.is_some() || begun.elapsed() > PATIENCE {
+                let log = std::fs::read_to_string(folder.join("log.txt"))?;
+                return Err(io::Error::other(format!("the bridge did not become ready:\n{log}")));
+            }
+            std::thread::sleep(Duration::from_micros(500));
+        }
+        bridge.ready_after = begun.elapsed();
+        Ok(bridge)
+    }
+
+    /// CPU time of all its threads so far, in microseconds.
+    pub fn cpu_us(&self) -> io::Result<u64> {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.process.id()))?;
+        // The name before the last parenthesis may have spaces. Ticks are a hundredth of a second.
+        let rest = stat.rsplit_once(')').map_or("", |(_, rest)| rest);
+        let ticks = rest.split_whitespace().skip(11).take(2).filter_map(|field| field.parse::<u64>().ok());
+        Ok(ticks.sum::<u64>() * 10_000)
+    }
+
+    fn status(&self, field: &str) -> io::Result<f64> {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.process.id()))?;
+        let line = status.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(':'));
+        let kib = line.and_then(|line| line.split_whitespace().next()?.parse::<f64>().ok());
+        Ok(kib.unwrap_or(f64::NAN) * 1024.0 / 1e6)
+    }
+
+    /// Resident memory now, in MB.
+    pub fn memory_mb(&self) -> io::Result<f64> {
+        self.status("VmRSS")
+    }
+
+    /// The most resident memory since the start or [`Self::forget_peak`], in MB.
+    pub fn peak_mb(&self) -> io::Result<f64> {
+        self.status("VmHWM")
+    }
+
+    /// Lets the peak count from now on.
+    pub fn forget_peak(&self) -> io::Result<()> {
+        std::fs::write(format!("/proc/{}/clear_refs", self.process.id()), "5")
+    }
+
+    /// Where its store is.
+    pub fn store(&self) -> PathBuf {
+        self.folder.join("scalebridge.db")
+    }
+
+    /// What it said of how its store commits.
+    pub fn says_full_synchronous(&self) -> io::Result<bool> {
+        Ok(std::fs::read_to_string(self.folder.join("log.txt"))?.contains("synchronous=FULL"))
+    }
+
+    /// Ends it as an operator does, and waits.
+    pub fn stop(mut self) -> io::Result<PathBuf> {
+        Command::new("kill").arg(self.process.id().to_string()).status()?;
+        self.process.wait()?;
+        Ok(self.store())
+    }
+}
+
+impl Drop for Bridge {
+    fn drop(&mut self) {
+        // After `stop` there is nothing left to kill.
+        drop(self.process.kill());
+        drop(self.process.wait());
+    }
+}
+
+fn free_port() -> io::Result<SocketAddr> {
+    TcpListener::bind("127.0.0.1:0")?.local_addr()
+}
+
+fn configuration(
+    folder: &Path,
+    setup: &Setup,
+    aws: SocketAddr,
+    webhook: SocketAddr,
+    admin: SocketAddr,
+) -> String {
+    let store = folder.join("scalebridge.db");
+    let body = setup.max_body_bytes.map_or(String::new(), |bytes| {
+        format!(", max_body_bytes: {bytes}, max_in_flight_bytes: {}", bytes * 2)
+    });
+    let backlog =
+        setup.max_backlog.map_or(String::new(), |max| format!("delivery: {{ max_backlog: {max} }}\n"));
+    let mut text = format!(
+        "server: {{ listen: \"{webhook}\"{body} }}
+admin: {{ listen: \"{admin}\" }}
+store: {{ sqlite: {{ path: \"{}\" }} }}
+log: {{ level: info }}
+{backlog}sources: {{ prod-eu: {{ labels: {{ cluster: prod-eu, region: eu-west-1 }} }} }}
+rules: [rules.yaml]
+destinations:
+",
+        store.display()
+    );
+    for queue in names(setup) {
+        // A String takes everything.
+        drop(writeln!(
+            text,
+            "  {queue}: {{ sqs: {{ queue_url: \"http://{aws}/123456789012/{queue}\", region: eu-west-1, \
+             endpoint_url: \"http://{aws}\" }} }}"
+        ));
+    }
+    text
+}
+
+fn names(setup: &Setup) -> impl Iterator<Item = String> {
+    (1..=setup.destinations).map(|queue| format!("queue-{queue}"))
+}
+
+/// So many rules; the last one takes the alerts.
+fn rules(setup: &Setup) -> String {
+    let queues = names(setup).collect::<Vec<_>>().join(", ");
+    let mut text = format!("defaults: {{ send_to: [{queues}] }}\nrules:\n");
+    for rule in (1..=setup.rules).rev() {
+        let alertname = if rule == 1 { "KubePodUnschedulable".to_owned() } else { format!("Other{rule}") };
+        drop(writeln!(
+            text,
+            "  - name: rule-{rule}
+    matchers: [alertname = {alertname}, 'severity =~ \"warning|critical\"']
+    target: {{ platform: eks, kind: nodegroup, name: '{{{{ labels.nodegroup }}}}', cluster: '{{{{ labels.cluster }}}}', region: '{{{{ labels.region }}}}' }}
+    on_firing: {{ scale_out: {{ by: 2 }}, cooldown: 3m }}
+    on_resolved: {{ scale_in: {{ by: 1 }}, stabilization_window: 15m, cooldown: 10m }}
+    limits: {{ min_capacity: 2, max_capacity: 40 }}"
+        ));
+    }
+    text
+}
+
+/// A small request: its status and its answer.
+pub fn ask(address: SocketAddr, method: &str, path: &str) -> io::Result<(u16, String)> {
+    let mut stream = TcpStream::connect(address)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    write!(
+        stream,
+        "{method} {path} HTTP/1.1\r\nhost: bench\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
+    )?;
+    let (mut head, mut length) = (String::new(), 0);
+    let mut reader = BufReader::new(stream);
+    while !head.ends_with("\r\n\r\n") {
+        let begun = head.len();
+        if reader.read_line(&mut head)? == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        if let Some((name, value)) = head[begun..].split_once(':')
+            && name.eq_ignore_ascii_case("content-length")
+        {
+            length = value.trim().parse().map_err(io::Error::other)?;
+        }
+    }
+    let mut body = vec![0; length];
+    io::Read::read_exact(&mut reader, &mut body)?;
+    let status = head.get(9..12).and_then(|code| code.parse().ok()).unwrap_or_default();
+    Ok((status, String::from_utf8_lossy(&body).into_owned()))
+}
+
+/// [`ask`] with `GET`.
+pub fn get(address: SocketAddr, path: &str) -> io::Result<(u16, String)> {
+    ask(address, "GET", path)
+}

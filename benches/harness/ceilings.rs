@@ -1,0 +1,156 @@
+//! What the parts could do alone on this machine, measured in the same run: decoding JSON, inserting rows
+//! durably, sending batches with the AWS SDK. The bridge cannot be faster than the slowest of them.
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+use std::hint::black_box;
+use std::io;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use aws_sdk_sqs::config::{BehaviorVersion, Credentials, Region};
+use aws_sdk_sqs::types::{MessageAttributeValue, SendMessageBatchRequestEntry};
+use serde::Deserialize;
+
+use super::load::Load;
+use super::results::Ceiling;
+use super::stub::Stub;
+
+/// How long each is measured.
+const TIME: Duration = Duration::from_secs(2);
+/// Calls of the SDK at the same time.
+const CALLS: usize = 16;
+
+/// All of them, beside what the bridge does: alerts acknowledged and delivered a second.
+pub fn all(folder: &Path, acknowledged: f64, delivered: f64) -> io::Result<Vec<Ceiling>> {
+    let ceiling = |part: &str, unit: &str, alone, bridge| Ceiling {
+        part: part.to_owned(),
+        unit: unit.to_owned(),
+        alone,
+        bridge,
+    };
+    Ok(vec![
+        ceiling("decoding JSON, bodies of 20, one thread", "alerts/s", decode(), acknowledged),
+        ceiling("durable inserts of 1 KiB, commits of 500", "rows/s", insert(folder)?, acknowledged),
+        ceiling("AWS SDK, batches of ten", "messages/s", send()?, delivered),
+    ])
+}
+
+/// How many a second, if `work` does so many at once.
+fn rate(at_once: u64, mut work: impl FnMut()) -> f64 {
+    let begun = Instant::now();
+    let mut done = 0;
+    while begun.elapsed() < TIME {
+        work();
+        done += at_once;
+    }
+    done as f64 / begun.elapsed().as_secs_f64()
+}
+
+#[derive(Deserialize)]
+struct Body<'a> {
+    #[serde(borrow)]
+    alerts: Vec<Alert<'a>>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+#[expect(dead_code, reason = "only decoded")]
+struct Alert<'a> {
+    #[serde(borrow)]
+    status: Cow<'a, str>,
+    #[serde(borrow)]
+    labels: HashMap<Cow<'a, str>, String>,
+    #[serde(borrow)]
+    annotations: HashMap<Cow<'a, str>, String>,
+    #[serde(borrow)]
+    starts_at: Cow<'a, str>,
+    #[serde(borrow)]
+    fingerprint: Cow<'a, str>,
+}
+
+fn decode() -> f64 {
+    let body = Load::example(20);
+    rate(20, || {
+        let read = serde_json::from_str::<Body<'_>>(black_box(&body));
+        assert_eq!(read.map_or(0, |body| body.alerts.len()), 20, "it decodes its own text");
+    })
+}
+
+fn insert(folder: &Path) -> io::Result<f64> {
+    let path = folder.join("ceiling.db");
+    let measure = || -> rusqlite::Result<f64> {
+        let mut store = rusqlite::Connection::open(&path)?;
+        store.pragma_update_and_check(None, "journal_mode", "WAL", |_| Ok(()))?;
+        store.pragma_update(None, "synchronous", "FULL")?;
+        store.execute_batch("CREATE TABLE rows (id INTEGER PRIMARY KEY, body TEXT NOT NULL)")?;
+        let body = "x".repeat(1024);
+        let begun = Instant::now();
+        let mut rows = 0;
+        while begun.elapsed() < TIME {
+            let commit = store.transaction()?;
+            {
+                let mut insert = commit.prepare_cached("INSERT INTO rows (body) VALUES (?1)")?;
+                for _ in 0..500 {
+                    insert.execute([&body])?;
+                }
+            }
+            commit.commit()?;
+            rows += 500;
+        }
+        Ok(f64::from(rows) / begun.elapsed().as_secs_f64())
+    };
+    let rate = measure().map_err(io::Error::other)?;
+    for end in ["", "-wal", "-shm"] {
+        // SQLite has removed those of them that it made when it closed.
+        drop(std::fs::remove_file(format!("{}{end}", path.display())));
+    }
+    Ok(rate)
+}
+
+fn send() -> io::Result<f64> {
+    let stub = Stub::start()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    runtime.block_on(async {
+        let url = format!("http://{}/123456789012/queue", stub.address);
+        let config = aws_sdk_sqs::Config::builder()
+            .behavior_version(BehaviorVersion::latest())
+            .region(Region::new("eu-west-1"))
+            .credentials_provider(Credentials::new("bench", "bench", None, None, "bench"))
+            .endpoint_url(format!("http://{}", stub.address))
+            .build();
+        let client = aws_sdk_sqs::Client::from_conf(config);
+        let begun = Instant::now();
+        let send = || {
+            let (client, url) = (client.clone(), url.clone());
+            tokio::spawn(async move {
+                let mut sent = 0;
+                while begun.elapsed() < TIME {
+                    let call = client.send_message_batch().queue_url(&url).set_entries(Some(entries()?));
+                    call.send().await.map_err(io::Error::other)?;
+                    sent += 10;
+                }
+                io::Result::Ok(sent)
+            })
+        };
+        let mut sent = 0;
+        for task in (0..CALLS).map(|_| send()).collect::<Vec<_>>() {
+            sent += task.await??;
+        }
+        Ok(f64::from(sent) / begun.elapsed().as_secs_f64())
+    })
+}
+
+/// Ten messages of the size and with the attributes of events.
+fn entries() -> io::Result<Vec<SendMessageBatchRequestEntry>> {
+    let body = "x".repeat(1200);
+    let entry = |id: usize| {
+        let mut entry = SendMessageBatchRequestEntry::builder().id(id.to_string()).message_body(&body);
+        for name in ["ce-id", "ce-type", "ce-source", "ce-subject", "rule"] {
+            let value = MessageAttributeValue::builder().data_type("String").string_value("0".repeat(32));
+            entry = entry.message_attributes(name, value.build().map_err(io::Error::other)?);
+        }
+        entry.build().map_err(io::Error::other)
+    };
+    (0..10).map(entry).collect()
+}

@@ -1,0 +1,196 @@
+//! The load: notifications as Alertmanager sends them, one after the other on each of some connections.
+//!
+//! A process of its own. What it has seen goes to stdout as JSON.
+
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::process::Command;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use serde::{Deserialize, Serialize};
+
+use super::stub::now_us;
+
+/// What to send.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Load {
+    pub bridge: SocketAddr,
+    pub alerts: u64,
+    /// Alerts in a body.
+    pub body: u64,
+    pub connections: u64,
+    /// The number of the first alert; alerts with the same number are the same alert.
+    pub first: u64,
+    /// Each body is about one of so many targets, in turn; 0: each alert is about a target of its own.
+    pub targets: u64,
+    /// Whether a body about a target is always the same one, as Alertmanager repeats a group.
+    pub repeats: bool,
+    /// Time between an answer and the next request, in microseconds.
+    pub pause_us: u64,
+}
+
+/// What came of it.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+pub struct Sent {
+    /// When the first request began and the last answer came, in microseconds since 1970.
+    pub first_us: u64,
+    pub last_us: u64,
+    /// Bodies that were put off with 503 and sent again.
+    pub put_off: u64,
+    /// Time to the 200, in microseconds.
+    pub median_us: u64,
+    pub p99_us: u64,
+    pub max_us: u64,
+}
+
+impl Load {
+    /// Bodies of 20 over 8 connections, each alert about a target of its own.
+    pub fn new(bridge: SocketAddr, alerts: u64) -> Self {
+        Self { bridge, alerts, body: 20, connections: 8, first: 0, targets: 0, repeats: false, pause_us: 0 }
+    }
+
+    /// Runs this very program with the argument `load`.
+    pub fn run(&self) -> io::Result<Sent> {
+        let load = serde_json::to_string(self)?;
+        let output = Command::new(std::env::current_exe()?).args(["load", &load]).output()?;
+        if !output.status.success() {
+            return Err(io::Error::other(String::from_utf8_lossy(&output.stderr).into_owned()));
+        }
+        Ok(serde_json::from_slice(&output.stdout)?)
+    }
+
+    /// In the process that sends.
+    pub fn send(&self) -> io::Result<Sent> {
+        let starts_at = jiff::Timestamp::now().to_string();
+        let (next, put_off) = (AtomicU64::new(0), AtomicU64::new(0));
+        let first_us = now_us();
+        let times = std::thread::scope(|scope| {
+            let send = || self.send_in_turn(&starts_at, &next, &put_off);
+            let threads: Vec<_> = (0..self.connections).map(|_| scope.spawn(send)).collect();
+            let join = |thread: std::thread::ScopedJoinHandle<'_, io::Result<Vec<u64>>>| {
+                thread.join().unwrap_or_else(|_| Err(io::Error::other("a sender ended with a panic")))
+            };
+            threads.into_iter().map(join).collect::<io::Result<Vec<_>>>()
+        })?;
+        let last_us = now_us();
+        let mut times = times.concat();
+        times.sort_unstable();
+        let at = |part: f64| times.get((times.len() as f64 * part) as usize).copied().unwrap_or_default();
+        Ok(Sent {
+            first_us,
+            last_us,
+            put_off: put_off.into_inner(),
+            median_us: at(0.5),
+            p99_us: at(0.99),
+            max_us: times.last().copied().unwrap_or_default(),
+        })
+    }
+
+    /// One connection's share.
+    fn send_in_turn(&self, starts_at: &str, next: &AtomicU64, put_off: &AtomicU64) -> io::Result<Vec<u64>> {
+        let stream = TcpStream::connect(self.bridge)?;
+        stream.set_nodelay(true)?;
+        let mut writer = stream.try_clone()?;
+        let mut reader = BufReader::new(stream);
+        let bodies = self.alerts.div_ceil(self.body);
+        let (mut times, mut request) = (Vec::new(), Vec::new());
+        let mut body = String::new();
+        loop {
+            let number = next.fetch_add(1, Ordering::Relaxed);
+            if number >= bodies {
+                return Ok(times);
+            }
+            self.write_body(&mut body, number, starts_at);
+            request.clear();
+            write!(
+                request,
+                "POST /webhook/prod-eu HTTP/1.1\r\nhost: bridge\r\nuser-agent: Alertmanager/0.28.1\r\n\
+                 content-type: application/json\r\ncontent-length: {}\r\n\r\n",
+                body.len()
+            )?;
+            request.extend_from_slice(body.as_bytes());
+            loop {
+                let begun = Instant::now();
+                writer.write_all(&request)?;
+                match read_answer(&mut reader)? {
+                    200 => {
+                        times.push(begun.elapsed().as_micros() as u64);
+                        break;
+                    }
+                    503 => {
+                        put_off.fetch_add(1, Ordering::Relaxed);
+                        std::thread::sleep(Duration::from_millis(20));
+                    }
+                    status => return Err(io::Error::other(format!("the bridge answered {status}"))),
+                }
+            }
+            if self.pause_us > 0 {
+                std::thread::sleep(Duration::from_micros(self.pause_us));
+            }
+        }
+    }
+
+    /// A body of so many alerts.
+    pub fn example(alerts: u64) -> String {
+        let bridge = SocketAddr::from(([127, 0, 0, 1], 0));
+        let load = Self { body: alerts, ..Self::new(bridge, alerts) };
+        let mut body = String::new();
+        load.write_body(&mut body, 0, "2026-11-22T16:55:15.05042Z");
+        body
+    }
+
+    fn write_body(&self, body: &mut String, number: u64, starts_at: &str) {
+        let target = number.checked_rem(self.targets);
+        let begin = match target {
+            Some(target) if self.repeats => target * self.body,
+            _ => number * self.body,
+        };
+        let end = (begin + self.body).min(begin + self.alerts);
+        body.clear();
+        body.push_str(r#"{"receiver":"scaling","status":"firing","alerts":["#);
+        for alert in begin..end {
+            let alert = self.first + alert;
+            if !body.ends_with('[') {
+                body.push(',');
+            }
+            push_alert(body, alert, target.unwrap_or(alert), starts_at);
+        }
+        body.push_str(
+            r#"],"groupLabels":{"alertname":"KubePodUnschedulable"},"commonLabels":{"alertname":"KubePodUnschedulable","severity":"warning"},"commonAnnotations":{},"externalURL":"http://alertmanager:9093","version":"4","groupKey":"{}/{severity=\"warning\"}:{alertname=\"KubePodUnschedulable\"}","truncatedAlerts":0}"#,
+        );
+    }
+}
+
+/// About 600 bytes, as an alert of kube-state-metrics has.
+fn push_alert(body: &mut String, alert: u64, target: u64, starts_at: &str) {
+    use std::fmt::Write as _;
+    // A String takes everything.
+    drop(write!(
+        body,
+        r#"{{"status":"firing","labels":{{"alertname":"KubePodUnschedulable","cluster":"prod-eu","namespace":"shop","nodegroup":"workers-{target}","pod":"web-7d4b9c6f8-{alert:07}","prometheus":"monitoring/k8s","region":"eu-west-1","severity":"warning"}},"annotations":{{"description":"Pod shop/web-7d4b9c6f8-{alert:07} has been unschedulable for more than five minutes.","summary":"Pod unschedulable.","value":"3"}},"startsAt":"{starts_at}","endsAt":"0001-01-01T00:00:00Z","generatorURL":"http://prometheus:9090/graph?g0.expr=kube_pod_status_unschedulable+%3E+0","fingerprint":"{alert:016x}"}}"#
+    ));
+}
+
+/// The status of the answer that comes next.
+fn read_answer(reader: &mut BufReader<TcpStream>) -> io::Result<u16> {
+    let (mut line, mut status, mut length) = (String::new(), 0, 0);
+    loop {
+        line.clear();
+        if reader.read_line(&mut line)? == 0 {
+            return Err(io::Error::other("the bridge closed the connection"));
+        }
+        if line == "\r\n" {
+            break;
+        }
+        if let Some(rest) = line.strip_prefix("HTTP/1.1 ") {
+            status = rest.get(..3).and_then(|code| code.parse().ok()).unwrap_or_default();
+        } else if let Some((name, value)) = line.split_once(':')
+            && name.eq_ignore_ascii_case("content-length")
+        {
+            length = value.trim().parse().map_err(io::Error::other)?;
+        }
+    }
+    io::copy(&mut reader.take(length), &mut io::sink())?;
+    Ok(status)
+}

@@ -1,0 +1,325 @@
+//! What is run, and which figure comes of it.
+
+use std::io::{self, Write};
+use std::net::SocketAddr;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use super::bridge::{self, Bridge, PATIENCE, Setup};
+use super::load::{Load, Sent};
+use super::results::{Better, Figure, Growth, Point, Results};
+use super::stub::{Stats, Stub};
+use super::{ceilings, check, machine};
+
+/// Alerts of the storm that the goals speak of.
+const STORM: u64 = 300_000;
+/// Alerts of each run that shows growth.
+const SAMPLE: u64 = 60_000;
+const MILLION: u64 = 1_000_000;
+
+/// What one run has measured.
+#[derive(Debug, Clone, Copy)]
+struct Measured {
+    sent: Sent,
+    acknowledged: f64,
+    delivered: f64,
+    /// Of the bridge, for each alert.
+    cpu_us: f64,
+    calls_per_thousand: f64,
+    peak_mb: f64,
+}
+
+/// A bridge and what it sends to.
+struct Run {
+    bridge: Bridge,
+    stub: Stub,
+    setup: Setup,
+}
+
+impl Run {
+    fn start(folder: &Path, setup: Setup) -> io::Result<Self> {
+        if folder.exists() {
+            std::fs::remove_dir_all(folder)?;
+        }
+        let stub = Stub::start()?;
+        let bridge = Bridge::start(folder, &setup, stub.address)?;
+        Ok(Self { bridge, stub, setup })
+    }
+
+    /// Sends a load of which so many events come, and waits until all of them have arrived.
+    fn carry(&self, load: &Load, events: u64) -> io::Result<Measured> {
+        let (before, cpu_before) = (stats(self.stub.address)?, self.bridge.cpu_us()?);
+        self.bridge.forget_peak()?;
+        let sent = load.run()?;
+        let messages = events * self.setup.destinations as u64;
+        let after = wait_for(self.stub.address, before.messages + messages)?;
+        let cpu = self.bridge.cpu_us()? - cpu_before;
+        let alerts = load.alerts as f64;
+        let seconds = |until: u64| until.saturating_sub(sent.first_us) as f64 / 1e6;
+        let last = if events == 0 { sent.last_us } else { after.last_us };
+        Ok(Measured {
+            sent,
+            acknowledged: alerts / seconds(sent.last_us),
+            delivered: alerts / seconds(last),
+            cpu_us: cpu as f64 / alerts,
+            calls_per_thousand: (after.calls - before.calls) as f64 * 1e3 / messages as f64,
+            peak_mb: self.bridge.peak_mb()?,
+        })
+    }
+
+    /// Ends it, and looks whether it has kept its promises: `decided` alerts, each with a target of its
+    /// own, from the first on, and as many events.
+    fn end(self, decided: u64) -> io::Result<()> {
+        let Self { bridge, stub, .. } = self;
+        promise(bridge.says_full_synchronous()?, "the store commits with synchronous=FULL")?;
+        let store = bridge.stop()?;
+        let (_, distinct) = bridge::get(stub.address, "/distinct")?;
+        promise(distinct == decided.to_string(), &format!("{distinct} of {decided} events arrived"))?;
+        let found = check::decided(&store, |target| vec![format!("{target:016x}")])?;
+        promise(found == decided, &format!("{found} of {decided} decisions can be queried"))
+    }
+}
+
+fn promise(holds: bool, what: &str) -> io::Result<()> {
+    if holds { Ok(()) } else { Err(io::Error::other(format!("a promise is broken: {what}"))) }
+}
+
+fn stats(stub: SocketAddr) -> io::Result<Stats> {
+    Ok(serde_json::from_str(&bridge::get(stub, "/stats")?.1)?)
+}
+
+fn wait_for(stub: SocketAddr, messages: u64) -> io::Result<Stats> {
+    let begun = Instant::now();
+    loop {
+        let stats = stats(stub)?;
+        if stats.messages >= messages {
+            return Ok(stats);
+        }
+        if begun.elapsed() > PATIENCE {
+            return Err(io::Error::other(format!("{} of {messages} messages arrived", stats.messages)));
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+fn figure(name: &str, unit: &str, better: Better, measured: f64, goals: (f64, f64)) -> Figure {
+    let (floor, aim) = goals;
+    Figure { name: name.to_owned(), unit: unit.to_owned(), better, measured, floor, aim }
+}
+
+fn say(text: &str) {
+    // Progress, for whoever waits.
+    drop(writeln!(io::stderr(), "{text}"));
+}
+
+/// Everything, or one of `storm`, `idle`, `large`, `coalesced`, `pending`, `million`, `growth`.
+pub fn run(only: Option<&str>) -> io::Result<Results> {
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("bench");
+    std::fs::create_dir_all(&folder)?;
+    let wanted = |name: &str| only.is_none_or(|only| only == name);
+    let mut results = Results {
+        machine: machine::describe(&folder)?,
+        figures: Vec::new(),
+        ceilings: Vec::new(),
+        growth: Vec::new(),
+    };
+    let figures = &mut results.figures;
+    if wanted("storm") {
+        let storm = storm(&folder.join("storm"), figures)?;
+        say("ceilings");
+        results.ceilings = ceilings::all(&folder, storm.acknowledged, storm.delivered)?;
+    }
+    if wanted("idle") {
+        idle(&folder.join("idle"), figures)?;
+    }
+    if wanted("large") {
+        large(&folder.join("large"), figures)?;
+    }
+    if wanted("coalesced") {
+        coalesced(&folder.join("coalesced"), figures)?;
+    }
+    if wanted("pending") {
+        pending(&folder.join("pending"), figures)?;
+    }
+    let mut episodes = Vec::new();
+    if wanted("million") {
+        episodes = million(&folder.join("million"), figures)?;
+    }
+    if wanted("growth") {
+        results.growth = growth(&folder)?;
+    }
+    if !episodes.is_empty() {
+        let (title, axis) = ("open episodes".to_owned(), "episodes open before".to_owned());
+        results.growth.push(Growth { title, axis, points: episodes });
+    }
+    std::fs::remove_dir_all(&folder)?;
+    Ok(results)
+}
+
+fn storm(folder: &Path, figures: &mut Vec<Figure>) -> io::Result<Measured> {
+    say("storm: 300,000 alerts, each its own target");
+    let run = Run::start(folder, Setup::default())?;
+    let idle = run.bridge.memory_mb()?;
+    let storm = run.carry(&Load::new(run.bridge.webhook, STORM), STORM)?;
+    run.end(STORM)?;
+    let Measured { sent, acknowledged, delivered, cpu_us, calls_per_thousand, peak_mb } = storm;
+    let ms = |us: u64| us as f64 / 1e3;
+    let (high, low) = (Better::Higher, Better::Lower);
+    figures.extend([
+        figure("alerts delivered", "1/s", high, delivered, (25e3, 40e3)),
+        figure("bridge CPU per alert", "µs", low, cpu_us, (40.0, 30.0)),
+        figure("alerts acknowledged", "1/s", high, acknowledged, (30e3, 50e3)),
+        figure("time to the 200, median", "ms", low, ms(sent.median_us), (5.0, 3.0)),
+        figure("time to the 200, p99", "ms", low, ms(sent.p99_us), (20.0, 10.0)),
+        figure("SQS calls per 1,000 events", "calls", low, calls_per_thousand, (120.0, 102.0)),
+        figure("peak memory", "MB", low, peak_mb, (128.0, 96.0)),
+        figure("idle memory", "MB", low, idle, (30.0, 20.0)),
+    ]);
+    Ok(storm)
+}
+
+fn idle(folder: &Path, figures: &mut Vec<Figure>) -> io::Result<()> {
+    say("idle: single alerts, one after the other");
+    let run = Run::start(folder, Setup::default())?;
+    let ready = run.bridge.ready_after.as_secs_f64() * 1e3;
+    let load = Load { body: 1, connections: 1, pause_us: 5_000, ..Load::new(run.bridge.webhook, 1_000) };
+    let sent = run.carry(&load, 1_000)?.sent;
+    run.end(1_000)?;
+    let ms = |us: u64| us as f64 / 1e3;
+    figures.extend([
+        figure(
+            "time to the 200 of a single alert, idle, median",
+            "ms",
+            Better::Lower,
+            ms(sent.median_us),
+            (2.0, 1.0),
+        ),
+        figure(
+            "time to the 200 of a single alert, idle, p99",
+            "ms",
+            Better::Lower,
+            ms(sent.p99_us),
+            (5.0, 3.0),
+        ),
+        figure("start to ready, empty store", "ms", Better::Lower, ready, (100.0, 50.0)),
+    ]);
+    Ok(())
+}
+
+fn large(folder: &Path, figures: &mut Vec<Figure>) -> io::Result<()> {
+    say("large: one body of 100,000 alerts");
+    let bytes = Load::example(100_000).len() as u64;
+    let setup = Setup { max_body_bytes: Some(bytes + bytes / 20), ..Setup::default() };
+    let run = Run::start(folder, setup)?;
+    let load = Load { body: 100_000, connections: 1, ..Load::new(run.bridge.webhook, 100_000) };
+    let measured = run.carry(&load, 100_000)?;
+    run.end(100_000)?;
+    let (seconds, times) = (measured.sent.max_us as f64 / 1e6, measured.peak_mb * 1e6 / bytes as f64);
+    figures.extend([
+        figure("one body of 100,000 alerts, time to the 200", "s", Better::Lower, seconds, (6.0, 3.0)),
+        figure("one body of 100,000 alerts, peak memory", "× body", Better::Lower, times, (8.0, 5.0)),
+    ]);
+    Ok(())
+}
+
+fn coalesced(folder: &Path, figures: &mut Vec<Figure>) -> io::Result<()> {
+    say("coalesced: each body's 20 alerts of one of 1,000 targets");
+    let run = Run::start(folder, Setup::default())?;
+    let load = Load { targets: 1_000, repeats: true, ..Load::new(run.bridge.webhook, MILLION) };
+    let measured = run.carry(&load, 1_000)?;
+    drop(run);
+    figures.push(figure(
+        "coalesced: alerts acknowledged",
+        "1/s",
+        Better::Higher,
+        measured.acknowledged,
+        (80e3, 150e3),
+    ));
+    Ok(())
+}
+
+fn pending(folder: &Path, figures: &mut Vec<Figure>) -> io::Result<()> {
+    say("pending: start with 1,000,000 pending deliveries");
+    let setup = Setup { max_backlog: Some(2 * MILLION), ..Setup::default() };
+    let run = Run::start(folder, setup)?;
+    bridge::ask(run.stub.address, "POST", "/refuse")?;
+    Load::new(run.bridge.webhook, MILLION).run()?;
+    let Run { bridge, stub, .. } = run;
+    bridge.stop()?;
+    let again = Bridge::start(folder, &setup, stub.address)?;
+    let ready = again.ready_after.as_secs_f64();
+    figures.push(figure(
+        "start to ready, 1,000,000 pending deliveries",
+        "s",
+        Better::Lower,
+        ready,
+        (5.0, 2.0),
+    ));
+    Ok(())
+}
+
+/// Gives throughput at 10³, 10⁵ and 10⁶ open episodes.
+fn million(folder: &Path, figures: &mut Vec<Figure>) -> io::Result<Vec<Point>> {
+    say("million: 1,000,000 open episodes");
+    let setup = Setup { max_backlog: Some(2 * MILLION), ..Setup::default() };
+    let run = Run::start(folder, setup)?;
+    let (mut points, mut open) = (Vec::new(), 0);
+    for episodes in [1_000, 100_000, MILLION] {
+        let fill = Load { first: open, ..Load::new(run.bridge.webhook, episodes - open) };
+        run.carry(&fill, fill.alerts)?;
+        let load = Load { first: episodes, ..Load::new(run.bridge.webhook, SAMPLE) };
+        points.push(point(episodes as f64, &run.carry(&load, SAMPLE)?));
+        open = episodes + SAMPLE;
+    }
+    let Run { bridge, stub, .. } = run;
+    bridge.stop()?;
+    let again = Bridge::start(folder, &setup, stub.address)?;
+    let ready = again.ready_after.as_secs_f64();
+    let run = Run { bridge: again, stub, setup };
+    let load = Load { first: open, ..Load::new(run.bridge.webhook, SAMPLE) };
+    run.carry(&load, SAMPLE)?;
+    let memory = run.bridge.peak_mb()?;
+    run.end(open + SAMPLE)?;
+    let part = points.last().map_or(f64::NAN, |last| last.delivered / points[0].delivered * 100.0);
+    figures.extend([
+        figure("1,000,000 open episodes, throughput against 1,000", "%", Better::Higher, part, (60.0, 80.0)),
+        figure("1,000,000 open episodes, restart to ready", "s", Better::Lower, ready, (15.0, 5.0)),
+        figure("1,000,000 open episodes, memory under load", "MB", Better::Lower, memory, (384.0, 256.0)),
+    ]);
+    Ok(points)
+}
+
+fn point(at: f64, measured: &Measured) -> Point {
+    let Measured { acknowledged, delivered, cpu_us, .. } = *measured;
+    Point { at, acknowledged, delivered, cpu_us }
+}
+
+/// How cost grows with one thing at a time.
+fn growth(folder: &Path) -> io::Result<Vec<Growth>> {
+    let grow = |title: &str, axis: &str, values: &[u64], with: &dyn Fn(u64) -> (Setup, Load)| {
+        let mut points = Vec::new();
+        for &value in values {
+            say(&format!("growth: {title}, {value}"));
+            let (setup, load) = with(value);
+            let run = Run::start(&folder.join("growth"), setup)?;
+            let load = Load { bridge: run.bridge.webhook, ..load };
+            points.push(point(value as f64, &run.carry(&load, load.alerts)?));
+        }
+        io::Result::Ok(Growth { title: title.to_owned(), axis: axis.to_owned(), points })
+    };
+    let usual = || Load::new(SocketAddr::from(([127, 0, 0, 1], 0)), SAMPLE);
+    Ok(vec![
+        grow("body size", "alerts in a body", &[1, 20, 500, 5_000], &|body| {
+            (Setup::default(), Load { body, ..usual() })
+        })?,
+        grow("connections", "connections", &[1, 8, 64], &|connections| {
+            (Setup::default(), Load { connections, ..usual() })
+        })?,
+        grow("rules", "rules", &[10, 100, 1_000], &|rules| {
+            (Setup { rules: rules as usize, ..Setup::default() }, usual())
+        })?,
+        grow("destinations", "destinations of an event", &[1, 2, 4], &|destinations| {
+            (Setup { destinations: destinations as usize, ..Setup::default() }, usual())
+        })?,
+    ])
+}

@@ -1,0 +1,196 @@
+//! A stand-in for SQS and Lambda on the wire: takes everything, counts it, and costs next to nothing.
+//!
+//! A process of its own, a thread for each connection. It understands what the AWS SDK sends
+//! (`SendMessage`, `SendMessageBatch`, `Invoke`), and three questions of the harness: `GET /stats`,
+//! `GET /distinct` and `POST /refuse`.
+
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use serde::{Deserialize, Serialize};
+
+/// What it has taken so far.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+pub struct Stats {
+    pub calls: u64,
+    pub messages: u64,
+    /// When the last message came, in microseconds since 1970.
+    pub last_us: u64,
+}
+
+/// Microseconds since 1970; the processes of a run share the machine's clock.
+pub fn now_us() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_micros() as u64)
+}
+
+#[derive(Default)]
+struct Taken {
+    calls: AtomicU64,
+    messages: AtomicU64,
+    last_us: AtomicU64,
+    refuses: AtomicBool,
+    /// The events' ids, cut to 64 bits.
+    ids: Mutex<Vec<u64>>,
+}
+
+/// Serves until it is killed. The address goes to stdout.
+pub fn serve() -> io::Result<()> {
+    let listener = TcpListener::bind("127.0.0.1:0")?;
+    writeln!(io::stdout(), "{}", listener.local_addr()?)?;
+    let taken: &'static Taken = Box::leak(Box::default());
+    loop {
+        let (stream, _) = listener.accept()?;
+        // One that breaks off is the other end's business.
+        std::thread::spawn(move || drop(answer_all(taken, stream)));
+    }
+}
+
+struct Request {
+    head: String,
+    body: Vec<u8>,
+}
+
+fn read_request(reader: &mut BufReader<TcpStream>, request: &mut Request) -> io::Result<bool> {
+    request.head.clear();
+    let mut length = 0;
+    loop {
+        let begun = request.head.len();
+        if reader.read_line(&mut request.head)? == 0 {
+            return Ok(false);
+        }
+        let line = &request.head[begun..];
+        if line == "\r\n" {
+            break;
+        }
+        if let Some((name, value)) = line.split_once(':')
+            && name.eq_ignore_ascii_case("content-length")
+        {
+            length = value.trim().parse().map_err(io::Error::other)?;
+        }
+    }
+    request.body.resize(length, 0);
+    reader.read_exact(&mut request.body)?;
+    Ok(true)
+}
+
+fn answer_all(taken: &Taken, stream: TcpStream) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    let mut writer = stream.try_clone()?;
+    let mut reader = BufReader::with_capacity(64 * 1024, stream);
+    let mut request = Request { head: String::new(), body: Vec::new() };
+    while read_request(&mut reader, &mut request)? {
+        let (status, body) = answer(taken, &request);
+        let length = body.len();
+        let head = format!("HTTP/1.1 {status}\r\ncontent-type: application/x-amz-json-1.0\r\n");
+        let answer = format!("{head}content-length: {length}\r\n\r\n{body}");
+        writer.write_all(answer.as_bytes())?;
+    }
+    Ok(())
+}
+
+fn answer(taken: &Taken, request: &Request) -> (&'static str, String) {
+    let head = &request.head;
+    if head.starts_with("GET /stats ") {
+        let load = |count: &AtomicU64| count.load(Ordering::Acquire);
+        let stats = Stats {
+            calls: load(&taken.calls),
+            messages: load(&taken.messages),
+            last_us: load(&taken.last_us),
+        };
+        return ("200 OK", serde_json::to_string(&stats).unwrap_or_default());
+    }
+    if head.starts_with("GET /distinct ") {
+        let mut ids = taken.ids.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        ids.sort_unstable();
+        ids.dedup();
+        return ("200 OK", ids.len().to_string());
+    }
+    if head.starts_with("POST /refuse ") {
+        taken.refuses.store(true, Ordering::Release);
+        return ("200 OK", String::new());
+    }
+    taken.calls.fetch_add(1, Ordering::AcqRel);
+    if taken.refuses.load(Ordering::Acquire) {
+        return ("503 Service Unavailable", String::new());
+    }
+    let ids = event_ids(&request.body);
+    taken.messages.fetch_add(ids.len() as u64, Ordering::AcqRel);
+    taken.last_us.store(now_us(), Ordering::Release);
+    taken.ids.lock().unwrap_or_else(PoisonError::into_inner).extend(ids);
+    if head.contains("/invocations ") {
+        return ("202 Accepted", String::new());
+    }
+    ("200 OK", sent(&request.body))
+}
+
+/// What follows `mark` up to the next quotation mark, each time that `mark` stands in `text`.
+fn after<'a>(text: &'a [u8], mark: &'a [u8]) -> impl Iterator<Item = &'a [u8]> {
+    memchr::memmem::find_iter(text, mark).map(move |at| {
+        let rest = &text[at + mark.len()..];
+        &rest[..memchr::memchr(b'"', rest).unwrap_or(rest.len())]
+    })
+}
+
+/// The ids of the events in a call, as their attributes say; of a function's payload, the event's own.
+fn event_ids(body: &[u8]) -> Vec<u64> {
+    let id = |hex: &[u8]| {
+        let hex = std::str::from_utf8(hex.get(..16)?).ok()?;
+        u64::from_str_radix(hex, 16).ok()
+    };
+    let attribute = memchr::memmem::find_iter(body, br#""ce-id":{"#);
+    let mut ids: Vec<u64> = attribute
+        .filter_map(|at| {
+            let rest = &body[at..];
+            id(after(rest, br#""StringValue":""#).next()?)
+        })
+        .collect();
+    if ids.is_empty() {
+        ids.extend(after(body, br#""specversion":"1.0","id":""#).filter_map(id));
+    }
+    ids
+}
+
+/// The answer to `SendMessageBatch` or `SendMessage`; both look at their own part of it.
+fn sent(body: &[u8]) -> String {
+    const MD5: &str = "00000000000000000000000000000000";
+    let mut text = String::from("{\"Successful\":[");
+    // Within the messages' own texts quotation marks are escaped, so this is an entry's.
+    for (at, id) in after(body, br#""Id":""#).enumerate() {
+        let id = std::str::from_utf8(id).unwrap_or_default();
+        let comma = if at == 0 { "" } else { "," };
+        text += &format!(r#"{comma}{{"Id":"{id}","MessageId":"m-{id}","MD5OfMessageBody":"{MD5}"}}"#);
+    }
+    text + &format!(r#"],"Failed":[],"MessageId":"m","MD5OfMessageBody":"{MD5}"}}"#)
+}
+
+/// The stub as its own process; it ends with this.
+pub struct Stub {
+    process: Child,
+    pub address: SocketAddr,
+}
+
+impl Stub {
+    /// Starts this very program with the argument `stub`.
+    pub fn start() -> io::Result<Self> {
+        let mut command = Command::new(std::env::current_exe()?);
+        let mut process = command.arg("stub").stdout(Stdio::piped()).spawn()?;
+        let mut line = String::new();
+        if let Some(out) = process.stdout.take() {
+            BufReader::new(out).read_line(&mut line)?;
+        }
+        let address = line.trim().parse().map_err(io::Error::other)?;
+        Ok(Self { process, address })
+    }
+}
+
+impl Drop for Stub {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        drop(self.process.kill());
+        drop(self.process.wait());
+    }
+}
