@@ -132,7 +132,9 @@ fn record(
         decisions: decisions.iter().map(line).collect(),
         alerts,
     };
-    let body = serde_json::to_string(&document).expect("all keys are strings and memory does not fail");
+    let mut body = Vec::with_capacity(512 + 1024 * document.alerts.len());
+    serde_json::to_writer(&mut body, &document).expect("all keys are strings and memory does not fail");
+    let body = String::from_utf8(body).expect("serde_json writes UTF-8");
     Some(Record { targets: targets.into_iter().cloned().collect(), body })
 }
 

@@ -1,4 +1,7 @@
-//! What one task of a worker does: send a batch and settle it, whatever becomes of it.
+//! What the tasks of a worker do: send a batch, and settle what was sent, whatever becomes of it.
+//!
+//! Calls do not wait for the store: what came back while the store was at work on the last settlement is
+//! settled together in the next.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -31,21 +34,34 @@ pub(super) struct Shared<O, D, V> {
 /// Why what would undo something is not sent.
 const NOTHING_TO_UNDO: &str = "what it would undo never arrived here";
 
-/// What one task does.
+/// What a task has done.
 #[derive(Debug)]
-pub(super) enum Job {
-    /// Send these in one call.
-    Send(Vec<Outgoing>),
-    /// These are not to be sent: write what becomes of them.
-    Settle(Vec<Settled>),
+pub(super) enum Done {
+    /// It made a call, or found that none was needed.
+    Sent { ticket: Ticket, heard: Heard, back: Back },
+    /// It settled what had come back.
+    Settled,
 }
 
-/// What a task found out about its destination.
+/// Deliveries whose end is known and not written yet: those of one call.
 #[derive(Debug)]
-pub(super) struct Report {
-    /// The call's. None if no call was intended.
-    pub(super) ticket: Option<Ticket>,
-    pub(super) heard: Heard,
+pub(super) struct Back {
+    settled: Vec<Settled>,
+    /// By the time of the answer: the store may take long to settle.
+    at: Time,
+    /// Whether the call failed as a whole, which is the worker's to tell, once for all of its like.
+    failed: bool,
+}
+
+impl Back {
+    /// What needed no call.
+    pub(super) const fn without_a_call(settled: Vec<Settled>, at: Time) -> Self {
+        Self { settled, at, failed: false }
+    }
+
+    pub(super) const fn len(&self) -> usize {
+        self.settled.len()
+    }
 }
 
 /// A delivery and what became of it.
@@ -90,23 +106,26 @@ impl Heard {
 }
 
 impl<O: Outbox, D: Destination, V: Observer> Shared<O, D, V> {
-    pub(super) async fn run(
+    /// One call.
+    pub(super) async fn call_with(
         self: Arc<Self>,
-        job: Job,
-        ticket: Option<Ticket>,
+        events: Vec<Outgoing>,
+        ticket: Ticket,
         mut rng: fastrand::Rng,
-    ) -> Report {
-        let (settled, heard) = match job {
-            Job::Send(events) => self.send(events, &mut rng).await,
-            Job::Settle(settled) => (settled, Heard::Nothing),
-        };
-        // By the time of the answer: the store may take long to settle.
-        let at = self.outbox.now();
+    ) -> Done {
+        let (settled, heard) = self.send(events, &mut rng).await;
+        let back = Back { settled, at: self.outbox.now(), failed: matches!(heard, Heard::Failed(_)) };
+        Done::Sent { ticket, heard, back }
+    }
+
+    /// Writes what has come back, all of it together.
+    pub(super) async fn settle_all(self: Arc<Self>, all: Vec<Back>, mut rng: fastrand::Rng) -> Done {
+        let settled = all.iter().flat_map(|back| &back.settled);
+        let settled: Vec<_> = settled.map(|one| (one.seq, one.settlement.clone())).collect();
         if self.settle(&settled, &mut rng).await {
-            // A call that failed as a whole is the worker's to tell, once for all of its like.
-            self.tell(&settled, at, !matches!(heard, Heard::Failed(_)));
+            all.iter().for_each(|back| self.tell(&back.settled, back.at, !back.failed));
         }
-        Report { ticket, heard }
+        Done::Settled
     }
 
     /// Sends what is neither too old nor too large.
@@ -206,12 +225,11 @@ impl<O: Outbox, D: Destination, V: Observer> Shared<O, D, V> {
 
     /// Tries until the store has it: what arrived and is not settled would be sent again. False if
     /// the store is closed.
-    async fn settle(&self, settled: &[Settled], rng: &mut fastrand::Rng) -> bool {
+    async fn settle(&self, settled: &[(EventSeq, Settlement)], rng: &mut fastrand::Rng) -> bool {
         let name = &self.options.name;
         let mut failures = 0u32;
         loop {
-            let settlements = settled.iter().map(|one| (one.seq, one.settlement.clone())).collect();
-            match self.outbox.settle(name, settlements).await {
+            match self.outbox.settle(name, settled.to_vec()).await {
                 Ok(()) if failures == 0 => return true,
                 Ok(()) => {
                     tracing::info!(destination = %name, "the store settles deliveries again");

@@ -5,24 +5,21 @@
 //! a second message (for SQS' five minutes). A standard queue gets the source as message group, which
 //! makes it a fair queue: one source in a storm does not hold up the others.
 
+mod call;
+
 use std::collections::HashMap;
 
 use aws_sdk_sqs::Client;
-use aws_sdk_sqs::error::BuildError;
 use aws_sdk_sqs::operation::send_message_batch::SendMessageBatchOutput;
-use aws_sdk_sqs::types::{MessageAttributeValue, SendMessageBatchRequestEntry};
-use sha2::{Digest, Sha256};
+use bytes::Bytes;
 
 use super::{Answer, Destination, Failure, Limits, Outgoing, aws};
 use crate::config;
-use crate::domain::header::ATTRIBUTE_TYPE;
+use call::Call;
 
 /// SQS' own: entries of one call, and their bytes.
 const MAX_ENTRIES: usize = 10;
 const MAX_CALL_BYTES: usize = 1024 * 1024;
-
-/// The longest message group id.
-const MAX_GROUP_CHARS: usize = 128;
 
 /// A queue.
 #[derive(Debug)]
@@ -62,38 +59,18 @@ impl Destination for Sqs {
     }
 
     async fn send(&self, batch: &[Outgoing]) -> Result<Vec<Answer>, Failure> {
-        let entries: Result<_, BuildError> =
-            batch.iter().enumerate().map(|(at, event)| entry(at, event, self.fifo)).collect();
-        let entries = entries.map_err(|error| Failure::transient(error.to_string()))?;
-        let call = self.client.send_message_batch().queue_url(&self.queue_url).set_entries(Some(entries));
+        let body = Call::new(&self.queue_url, batch, self.fifo).to_json();
+        let body = body.map_err(|error| Failure::transient(error.to_string()))?;
+        let (length, body) = (body.len().to_string(), Bytes::from(body));
+        // The SDK signs, sends and reads; what is sent is written here.
+        let call = self.client.send_message_batch().queue_url(&self.queue_url).customize();
+        let call = call.mutate_request(move |request| {
+            request.headers_mut().insert("content-length", length.clone());
+            *request.body_mut() = body.clone().into();
+        });
         let output = call.send().await.map_err(|error| aws::failure(&error))?;
         Ok(answers(batch.len(), &output))
     }
-}
-
-/// The entry of an event; its id in the call is its place.
-fn entry(at: usize, event: &Outgoing, fifo: bool) -> Result<SendMessageBatchRequestEntry, BuildError> {
-    let header = &event.header;
-    let mut entry = SendMessageBatchRequestEntry::builder().id(at.to_string()).message_body(&*event.body);
-    for (name, value) in header.attributes() {
-        let value = MessageAttributeValue::builder().data_type(ATTRIBUTE_TYPE).string_value(value).build()?;
-        entry = entry.message_attributes(name, value);
-    }
-    if fifo {
-        entry = entry.message_group_id(group(&header.subject)).message_deduplication_id(&header.id);
-    } else if !header.source_name().is_empty() {
-        entry = entry.message_group_id(group(header.source_name()));
-    }
-    entry.build()
-}
-
-/// A text as message group id: itself where SQS allows it, else its hash.
-fn group(text: &str) -> String {
-    let allowed = (1..=MAX_GROUP_CHARS).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_graphic());
-    if allowed {
-        return text.to_owned();
-    }
-    Sha256::digest(text.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// One answer for each of `count` entries. One of which SQS says nothing may not have arrived.
@@ -205,28 +182,18 @@ mod tests {
         assert_eq!(stub.requests().len(), 1, "the SDK does not try again by itself");
     }
 
-    #[test]
-    fn groups_are_what_sqs_allows() {
-        assert_eq!(group("eks/nodegroup/-/-/a%20b/-/w"), "eks/nodegroup/-/-/a%20b/-/w");
-        assert_eq!(group(&"x".repeat(128)).len(), 128);
-        let hashed = group(&"x".repeat(129));
-        assert_eq!((hashed.len(), hashed), (64, group(&"x".repeat(129))));
-        for odd in ["a b", "ü", "\u{7f}", ""] {
-            assert_eq!(group(odd).len(), 64, "{odd:?}");
-        }
-        assert_eq!(group(""), "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855");
-    }
-
     #[tokio::test]
     async fn an_event_weighs_what_sqs_counts() {
         let stub = Stub::start(|_| reply(&[], &[])).await;
         let event = outgoing_about(1, "t");
-        let entry = entry(0, &event, true).unwrap();
-        let attributes = entry.message_attributes().unwrap();
-        let counted: usize = attributes
+        let call = Call::new(QUEUE, std::slice::from_ref(&event), true).to_json().unwrap();
+        let call: Value = serde_json::from_slice(&call).unwrap();
+        let length = |value: &Value| value.as_str().unwrap().len();
+        let entry = &call["Entries"][0];
+        let attributes = entry["MessageAttributes"].as_object().unwrap();
+        let counted = attributes
             .iter()
-            .map(|(name, value)| name.len() + value.data_type().len() + value.string_value().unwrap().len())
-            .sum();
-        assert_eq!(queue(&stub, true).weigh(&event), entry.message_body().len() + counted);
+            .map(|(name, value)| name.len() + length(&value["DataType"]) + length(&value["StringValue"]));
+        assert_eq!(queue(&stub, true).weigh(&event), length(&entry["MessageBody"]) + counted.sum::<usize>());
     }
 }

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::health::{Change, Health, Heard, Ticket};
-use super::job::{Job, Report, STORE_BACKOFF, Shared};
+use super::job::{Back, Done, STORE_BACKOFF, Shared};
 use super::{Class, Destination, Failure, Observer, Outbox, Outgoing, batch};
 use crate::config;
 use crate::domain::name::Name;
@@ -24,6 +24,9 @@ mod tests;
 /// there was: what is written meanwhile shares a call. An idle worker looks at once, and so does one
 /// that had to leave something.
 const LINGER: Duration = Duration::from_millis(5);
+
+/// Nothing is claimed while the store has not settled so many times what all calls take at once.
+const BACK: usize = 4;
 
 /// How a worker goes about it.
 #[derive(Debug, Clone)]
@@ -63,9 +66,14 @@ pub struct Worker<O, D, V> {
     shared: Arc<Shared<O, D, V>>,
     health: Health,
     rng: fastrand::Rng,
-    /// Claimed, waiting for a free call.
-    ready: VecDeque<Job>,
-    running: JoinSet<Report>,
+    /// Claimed, waiting for a free call: each is one.
+    ready: VecDeque<Vec<Outgoing>>,
+    /// Calls, and at most one settlement.
+    running: JoinSet<Done>,
+    calls: usize,
+    settles: bool,
+    /// Came back, waiting for the settlement before it.
+    back: Vec<Back>,
     /// Until when the store is left alone, and how often it failed in a row.
     store_pause: Option<Instant>,
     store_failures: u32,
@@ -103,6 +111,9 @@ impl<O: Outbox, D: Destination, V: Observer> Worker<O, D, V> {
             shared: Arc::new(Shared { options, outbox, destination, observer }),
             ready: VecDeque::new(),
             running: JoinSet::new(),
+            calls: 0,
+            settles: false,
+            back: Vec::new(),
             store_pause: None,
             store_failures: 0,
             found_all: None,
@@ -148,6 +159,7 @@ impl<O: Outbox, D: Destination, V: Observer> Worker<O, D, V> {
                     }
                 }
             }
+            self.settle();
             if stopping && self.ready.is_empty() && self.running.is_empty() {
                 return;
             }
@@ -169,33 +181,42 @@ impl<O: Outbox, D: Destination, V: Observer> Worker<O, D, V> {
     /// Deliveries for which calls may start now: one for a probe. None while some wait for a call.
     fn wanted(&self) -> usize {
         let now = Instant::now();
-        if !self.ready.is_empty() {
+        let events = self.shared.destination.limits().events;
+        let most_back = self.shared.options.concurrency.saturating_mul(events).saturating_mul(BACK);
+        if !self.ready.is_empty() || self.back.iter().map(Back::len).sum::<usize>() >= most_back {
             0
         } else if self.health.probes(now) {
-            self.health.room(self.running.len(), now)
+            self.health.room(self.calls, now)
         } else {
-            let calls = self.health.room(self.running.len(), now);
-            calls.saturating_mul(self.shared.destination.limits().events)
+            self.health.room(self.calls, now).saturating_mul(events)
         }
     }
 
     /// Until when the next look waits for company.
     fn lingers(&self, max: usize) -> Option<Instant> {
         let until = self.found_all? + LINGER;
-        let shares = self.shared.destination.limits().events > 1 && !self.running.is_empty();
+        let shares = self.shared.destination.limits().events > 1 && self.calls > 0;
         (max > 0 && shares && until > Instant::now()).then_some(until)
     }
 
     fn start_ready(&mut self, stopping: bool) {
-        while let Some(job) = self.ready.pop_front() {
-            let (job, ticket) = match job {
-                Job::Send(events) => match self.let_through(events, stopping) {
-                    Ok((events, ticket)) => (Job::Send(events), Some(ticket)),
-                    Err(events) => return self.ready.push_front(Job::Send(events)),
-                },
-                settle @ Job::Settle(_) => (settle, None),
-            };
-            self.running.spawn(Arc::clone(&self.shared).run(job, ticket, self.rng.fork()));
+        while let Some(events) = self.ready.pop_front() {
+            match self.let_through(events, stopping) {
+                Ok((events, ticket)) => {
+                    self.calls += 1;
+                    self.running.spawn(Arc::clone(&self.shared).call_with(events, ticket, self.rng.fork()));
+                }
+                Err(events) => return self.ready.push_front(events),
+            }
+        }
+    }
+
+    /// Settles what has come back, one settlement after the other.
+    fn settle(&mut self) {
+        if !self.settles && !self.back.is_empty() {
+            self.settles = true;
+            let back = std::mem::take(&mut self.back);
+            self.running.spawn(Arc::clone(&self.shared).settle_all(back, self.rng.fork()));
         }
     }
 
@@ -206,7 +227,7 @@ impl<O: Outbox, D: Destination, V: Observer> Worker<O, D, V> {
         mut events: Vec<Outgoing>,
         stopping: bool,
     ) -> Result<(Vec<Outgoing>, Ticket), Vec<Outgoing>> {
-        let (now, running) = (Instant::now(), self.running.len());
+        let (now, running) = (Instant::now(), self.calls);
         if stopping && running < self.shared.options.concurrency {
             return Ok((events, self.health.start_regardless()));
         }
@@ -214,7 +235,7 @@ impl<O: Outbox, D: Destination, V: Observer> Worker<O, D, V> {
         let Some(ticket) = self.health.start(running, now) else { return Err(events) };
         if probes && events.len() > 1 {
             let rest = events.split_off(1);
-            self.ready.push_front(Job::Send(rest));
+            self.ready.push_front(rest);
         }
         Ok((events, ticket))
     }
@@ -224,19 +245,21 @@ impl<O: Outbox, D: Destination, V: Observer> Worker<O, D, V> {
         let (events, settled) = Outgoing::read(claimed);
         let destination = &self.shared.destination;
         let batches = batch::split(events, destination.limits(), |event| destination.weigh(event));
-        self.ready.extend(batches.into_iter().map(Job::Send));
+        self.ready.extend(batches);
         if !settled.is_empty() {
-            self.ready.push_front(Job::Settle(settled));
+            self.back.push(Back::without_a_call(settled, self.shared.outbox.now()));
         }
     }
 
-    fn note(&mut self, done: Result<Report, tokio::task::JoinError>) {
-        let Report { ticket, heard } = match done {
-            Ok(report) => report,
+    fn note(&mut self, done: Result<Done, tokio::task::JoinError>) {
+        let (ticket, heard, back) = match done {
+            Ok(Done::Sent { ticket, heard, back }) => (ticket, heard, back),
+            Ok(Done::Settled) => return self.settles = false,
             Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
             Err(_) => return,
         };
-        let Some(ticket) = ticket else { return };
+        self.calls -= 1;
+        self.back.push(back);
         let change = self.health.heard(ticket, &heard, Instant::now(), self.rng.f64());
         let failure = match &heard {
             Heard::Failed(failure) => Some(failure),

@@ -342,7 +342,7 @@ fn exact_fixed_bytes(target: &Target, parameters: &BTreeMap<String, String>) -> 
 /// JSON that any queue takes: see [`Escaping`].
 #[expect(clippy::expect_used, reason = "all keys are strings, and memory is written to")]
 fn to_json<T: Serialize>(value: &T) -> String {
-    let mut bytes = Vec::with_capacity(1024);
+    let mut bytes = Vec::with_capacity(2048);
     let mut serializer = serde_json::Serializer::with_formatter(&mut bytes, Escaping);
     // Writing to memory does not fail, and all keys are strings.
     value.serialize(&mut serializer).expect("all keys are strings and memory does not fail");

@@ -4,12 +4,13 @@
 //! unknown ones are let through. A fault of the whole body is an error; a fault inside one alert
 //! makes only that alert invalid, so that it does not take its neighbours with it.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::labels::Labels;
+use super::labels::{Labels, Text};
 use super::time::Time;
 
 /// An alert of more bytes than this is invalid.
@@ -104,12 +105,12 @@ pub enum Error {
     TooMany(usize),
 }
 
+/// `A` is what is made of an alert: what it says, or its text.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Body<'a> {
+struct Body<A> {
     version: String,
-    #[serde(borrow)]
-    alerts: Vec<&'a RawValue>,
+    alerts: Vec<A>,
     receiver: Option<String>,
     group_key: Option<String>,
     #[serde(rename = "externalURL")]
@@ -122,15 +123,16 @@ struct Body<'a> {
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct RawAlert {
-    status: String,
+struct RawAlert<'a> {
+    #[serde(borrow)]
+    status: Cow<'a, str>,
     labels: Labels,
     #[serde(default)]
     annotations: Option<Labels>,
-    #[serde(default)]
-    starts_at: Option<String>,
-    #[serde(default)]
-    ends_at: Option<String>,
+    #[serde(borrow, default)]
+    starts_at: Option<Text<'a>>,
+    #[serde(borrow, default)]
+    ends_at: Option<Text<'a>>,
     #[serde(default, rename = "generatorURL")]
     generator_url: Option<String>,
     #[serde(default)]
@@ -143,7 +145,17 @@ impl Notification {
     /// # Errors
     /// Says where: serde_json's line and column, or the field.
     pub fn parse(body: &[u8]) -> Result<Self, Error> {
-        let read: Body<'_> = serde_json::from_slice(body).map_err(|error| shape(body, &error))?;
+        // Nearly every body is right, and small enough that none of its alerts is too large.
+        if body.len() <= MAX_ALERT_BYTES
+            && let Ok(read) = serde_json::from_slice::<Body<RawAlert<'_>>>(body)
+        {
+            return Self::of(read, alert);
+        }
+        let read: Body<&RawValue> = serde_json::from_slice(body).map_err(|error| shape(body, &error))?;
+        Self::of(read, |raw| alert_of_text(raw.get()))
+    }
+
+    fn of<A>(read: Body<A>, alert: impl Fn(A) -> Result<Alert, InvalidAlert>) -> Result<Self, Error> {
         if read.version != "4" {
             return Err(Error::Version(read.version.chars().take(40).collect()));
         }
@@ -158,7 +170,7 @@ impl Notification {
                 reason: read.reason,
             },
             truncated_alerts: read.truncated_alerts.unwrap_or(0),
-            alerts: read.alerts.into_iter().map(|raw| alert(raw.get())).collect(),
+            alerts: read.alerts.into_iter().map(alert).collect(),
         })
     }
 }
@@ -178,13 +190,18 @@ fn shape(body: &[u8], error: &serde_json::Error) -> Error {
     }
 }
 
-fn alert(raw: &str) -> Result<Alert, InvalidAlert> {
+/// An alert by itself, so that what is wrong with it is found.
+fn alert_of_text(raw: &str) -> Result<Alert, InvalidAlert> {
     if raw.len() > MAX_ALERT_BYTES {
         let error = format!("it has {} bytes; at most {MAX_ALERT_BYTES} are taken", raw.len());
         return Err(InvalidAlert { error, fingerprint: None });
     }
-    let read: RawAlert = serde_json::from_str(raw)
+    let read = serde_json::from_str(raw)
         .map_err(|error| InvalidAlert { error: field_of(raw, &error), fingerprint: fingerprint_of(raw) })?;
+    alert(read)
+}
+
+fn alert(read: RawAlert<'_>) -> Result<Alert, InvalidAlert> {
     let fingerprint = read.fingerprint.unwrap_or_default();
     let invalid = |error: String| {
         let fingerprint = Some(fingerprint.chars().take(MAX_FINGERPRINT_BYTES).collect());
@@ -196,7 +213,7 @@ fn alert(raw: &str) -> Result<Alert, InvalidAlert> {
     if fingerprint.len() > MAX_FINGERPRINT_BYTES {
         return Err(invalid(format!("its fingerprint has more than {MAX_FINGERPRINT_BYTES} bytes")));
     }
-    let status = match read.status.as_str() {
+    let status = match &*read.status {
         "firing" => Status::Firing,
         "resolved" => Status::Resolved,
         other => {
@@ -208,11 +225,11 @@ fn alert(raw: &str) -> Result<Alert, InvalidAlert> {
         None => Err(invalid(format!("it has no {field}"))),
         Some(text) => Time::parse(text).map_err(|error| invalid(format!("{field}: {error}"))),
     };
-    let starts_at = time("startsAt", read.starts_at.as_deref())?;
+    let starts_at = time("startsAt", read.starts_at.as_ref().map(Text::as_str))?;
     let ends_at = match status {
         // The zero time, since nobody knows yet.
         Status::Firing => None,
-        Status::Resolved => Some(time("endsAt", read.ends_at.as_deref())?),
+        Status::Resolved => Some(time("endsAt", read.ends_at.as_ref().map(Text::as_str))?),
     };
     Ok(Alert {
         status,

@@ -73,7 +73,7 @@ pub struct Known {
     pub fired: AllFired,
 }
 
-/// States kept at hand in each of two generations.
+/// States of targets that were spoken of more than once are kept at hand, so many in each of two generations.
 const GENERATION: usize = 4096;
 
 /// The index of what is committed.
@@ -212,10 +212,11 @@ impl Index {
             self.watching.apply(change);
         }
         for (id, known) in staged.states {
-            self.old.remove(&id);
-            match known {
-                Some(known) => self.keep(id, known),
-                None => drop(self.young.remove(&id)),
+            // One that is new goes while it is still in the processor's cache: in a storm nearly all are
+            // new, and most are not spoken of again for a while.
+            let was_at_hand = self.old.remove(&id).or_else(|| self.young.remove(&id)).is_some();
+            if let Some(known) = known.filter(|_| was_at_hand) {
+                self.keep(id, known);
             }
         }
     }

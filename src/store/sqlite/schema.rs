@@ -30,8 +30,8 @@ pub const BUSY: Duration = Duration::from_secs(2);
 const LOG_BYTES: i64 = 16 << 20;
 /// What SQLite calls `FULL`.
 const SYNCHRONOUS_FULL: i64 = 2;
-/// Cache of a connection, in KiB.
-const CACHE_KIB: i64 = 16 * 1024;
+/// Cache of a connection, in KiB: what is read twice is the way down the trees, and the pages that grow.
+const CACHE_KIB: i64 = 4 * 1024;
 
 /// What leads from one version of the schema to the next; `user_version` counts those done.
 const STEPS: [&str; 3] = [FIRST, CONTROLS_AND_SUPERSEDING, OUTBOX];

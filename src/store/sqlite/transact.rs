@@ -3,7 +3,8 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use rusqlite::{OptionalExtension, params};
+use rusqlite::types::{ToSqlOutput, ValueRef};
+use rusqlite::{OptionalExtension, ToSql, params};
 
 use super::deliveries::PUT;
 use super::evidence::{self, Fired};
@@ -21,6 +22,15 @@ use crate::store::lane::Offered;
 use crate::store::letters::BACKLOG_FULL;
 use crate::store::shrinking::Open;
 use crate::store::{Changes, Decide, EventSeq, Keys, NewEvent, Part, Record, View, withdrawn};
+
+/// Bytes that are bound as text. SQLite takes them as they are; serde_json writes UTF-8.
+struct Utf8<'a>(&'a [u8]);
+
+impl ToSql for Utf8<'_> {
+    fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
+        Ok(ToSqlOutput::Borrowed(ValueRef::Text(self.0)))
+    }
+}
 
 /// What the events of a transaction will be known by.
 #[derive(Default)]
@@ -184,8 +194,11 @@ impl Writer {
             batch.staged.put(&self.index, &self.hashes, id, &before, None, &key);
             return Ok(());
         }
-        let text = serde_json::to_string(&state)
+        // As most states are: one allocation instead of one for each doubling.
+        let mut text = Vec::with_capacity(2048);
+        serde_json::to_writer(&mut text, &state)
             .map_err(|error| rusqlite::Error::ToSqlConversionFailure(Box::new(error)))?;
+        let text = Utf8(&text);
         let mut alerts: Vec<u8> = Vec::with_capacity(16);
         let mut listed = HashSet::new();
         for alert in state.alerts().map(|alert| self.hashes.alert(alert)) {
