@@ -5,44 +5,74 @@
 
 use std::borrow::Cow;
 use std::cmp::Ordering;
+use std::collections::BTreeMap;
 use std::fmt;
 
 use serde::de::{MapAccess, Visitor};
-use serde::ser::SerializeMap;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde_json::value::{RawValue, to_raw_value};
 
 /// Names and values in the order of the names, each name once.
 ///
 /// An absent label and an empty one are the same to Prometheus; [`Labels::get`] gives both as `""`.
-#[derive(Clone, PartialEq, Eq, Hash, Default)]
+///
+/// Each set is written three times (into the event, the state and the record), so it is encoded when it
+/// comes in, and copied from then on.
+#[derive(Clone)]
 pub struct Labels {
-    /// Each name and, right after it, its value.
-    text: String,
-    /// Where in `text` each name and each value ends.
-    ends: Vec<(usize, usize)>,
+    /// The set as JSON, in a form that any queue takes.
+    json: Box<RawValue>,
+    /// Each name and, right after it, its value, if they do not stand in `json` as they are.
+    plain: Option<Box<str>>,
+    /// Where in the text each name and each value ends.
+    ends: Box<[(u32, u32)]>,
 }
 
 impl Labels {
-    fn with_capacity(bytes: usize, pairs: usize) -> Self {
-        Self { text: String::with_capacity(bytes), ends: Vec::with_capacity(pairs) }
+    /// From pairs in the order of their names, each name once.
+    fn of(pairs: &[(Cow<'_, str>, Cow<'_, str>)]) -> Self {
+        let json = encode(pairs);
+        let plain_bytes: usize = pairs.iter().map(|(name, value)| name.len() + value.len()).sum();
+        // Beside the texts: brackets, and to each pair four quotation marks, a colon and a comma.
+        let as_they_are = json.get().len() + 1 == plain_bytes + 2 + 6 * pairs.len();
+        let plain = (!as_they_are && !pairs.is_empty()).then(|| {
+            let texts = pairs.iter().flat_map(|(name, value)| [&**name, &**value]);
+            texts.collect::<String>().into_boxed_str()
+        });
+        let mut labels = Self { json, plain, ends: Box::default() };
+        let (mut at, gap) = (labels.first(), labels.gap());
+        let ends = pairs.iter().map(|(name, value)| {
+            let name_end = at + name.len();
+            let value_end = name_end + gap + value.len();
+            at = value_end + gap;
+            // A body is bounded far below.
+            (u32::try_from(name_end).unwrap_or(u32::MAX), u32::try_from(value_end).unwrap_or(u32::MAX))
+        });
+        labels.ends = ends.collect();
+        labels
     }
 
-    /// Where the pair at this place begins.
-    fn begin(&self, at: usize) -> usize {
-        at.checked_sub(1).map_or(0, |before| self.ends[before].1)
+    fn text(&self) -> &str {
+        self.plain.as_deref().unwrap_or_else(|| self.json.get())
+    }
+
+    /// Where in the text the first name begins: in JSON after `{"`.
+    const fn first(&self) -> usize {
+        if self.plain.is_some() { 0 } else { 2 }
+    }
+
+    /// What stands between two texts: in JSON `":"` and `","`.
+    const fn gap(&self) -> usize {
+        if self.plain.is_some() { 0 } else { 3 }
     }
 
     fn pair(&self, at: usize) -> (&str, &str) {
-        let (name, value) = self.ends[at];
-        (&self.text[self.begin(at)..name], &self.text[name..value])
-    }
-
-    /// Puts a pair at the end; its name has to come after all others.
-    fn push(&mut self, name: &str, value: &str) {
-        self.text.push_str(name);
-        let end = self.text.len();
-        self.text.push_str(value);
-        self.ends.push((end, self.text.len()));
+        let (name_end, value_end) = self.ends[at];
+        let (name_end, value_end) = (name_end as usize, value_end as usize);
+        let begin =
+            at.checked_sub(1).map_or(self.first(), |before| self.ends[before].1 as usize + self.gap());
+        let text = self.text();
+        (&text[begin..name_end], &text[name_end + self.gap()..value_end])
     }
 
     /// The value, `""` where there is none.
@@ -56,9 +86,7 @@ impl Labels {
 
     /// Sets `name`, over what it was.
     pub fn set(&mut self, name: &str, value: &str) {
-        let mut one = Self::default();
-        one.push(name, value);
-        self.lay_over(&one);
+        self.lay_over(&Self::of(&[(name.into(), value.into())]));
     }
 
     /// Sets all that `other` names, over what was there.
@@ -70,8 +98,7 @@ impl Labels {
     }
 
     fn under(&self, other: &Self) -> Self {
-        let mut both =
-            Self::with_capacity(self.text.len() + other.text.len(), self.ends.len() + other.ends.len());
+        let mut both = Vec::with_capacity(self.ends.len() + other.ends.len());
         let (mut below, mut above) = (self.iter().peekable(), other.iter().peekable());
         loop {
             let order = match (below.peek(), above.peek()) {
@@ -82,9 +109,9 @@ impl Labels {
             };
             let below = if order.is_le() { below.next() } else { None };
             let above = if order.is_ge() { above.next() } else { None };
-            above.or(below).into_iter().for_each(|(name, value)| both.push(name, value));
+            both.extend(above.or(below).map(|(name, value)| (name.into(), value.into())));
         }
-        both
+        Self::of(&both)
     }
 
     /// All names and values in the order of the names.
@@ -93,14 +120,46 @@ impl Labels {
     }
 }
 
+/// The set as JSON. SQS refuses U+FFFE and U+FFFF, which JSON lets through, so they are escaped.
+#[expect(clippy::expect_used, reason = "all keys are strings, and memory is written to")]
+fn encode(pairs: &[(Cow<'_, str>, Cow<'_, str>)]) -> Box<RawValue> {
+    struct Pairs<'a>(&'a [(Cow<'a, str>, Cow<'a, str>)]);
+    impl Serialize for Pairs<'_> {
+        fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+            serializer.collect_map(self.0.iter().map(|(name, value)| (name, value)))
+        }
+    }
+    let json = to_raw_value(&Pairs(pairs)).expect("all keys are strings and memory does not fail");
+    // 0xEF is rare: it begins U+F000 to U+FFFF.
+    if !json.get().as_bytes().contains(&0xEF) {
+        return json;
+    }
+    let escaped = json.get().replace('\u{FFFE}', "\\ufffe").replace('\u{FFFF}', "\\uffff");
+    RawValue::from_string(escaped).expect("a character was replaced by its escape")
+}
+
+impl Default for Labels {
+    fn default() -> Self {
+        Self::of(&[])
+    }
+}
+
+impl PartialEq for Labels {
+    fn eq(&self, other: &Self) -> bool {
+        // A set has one form.
+        self.json.get() == other.json.get()
+    }
+}
+
+impl Eq for Labels {}
+
 impl<K: Into<String>, V: Into<String>> FromIterator<(K, V)> for Labels {
     /// Of a name that comes twice the last value stays.
     fn from_iter<I: IntoIterator<Item = (K, V)>>(pairs: I) -> Self {
-        let mut labels = Self::default();
-        for (name, value) in pairs {
-            labels.set(&name.into(), &value.into());
-        }
-        labels
+        let sorted: BTreeMap<String, String> =
+            pairs.into_iter().map(|(name, value)| (name.into(), value.into())).collect();
+        let pairs: Vec<_> = sorted.into_iter().map(|(name, value)| (name.into(), value.into())).collect();
+        Self::of(&pairs)
     }
 }
 
@@ -112,11 +171,7 @@ impl fmt::Debug for Labels {
 
 impl Serialize for Labels {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut map = serializer.serialize_map(Some(self.ends.len()))?;
-        for (name, value) in self.iter() {
-            map.serialize_entry(name, value)?;
-        }
-        map.end()
+        self.json.serialize(serializer)
     }
 }
 
@@ -153,10 +208,7 @@ impl<'de> Deserialize<'de> for Labels {
                     let name: String = twice[0].0.chars().take(80).collect();
                     return Err(serde::de::Error::custom(format!("`{name}` is given twice")));
                 }
-                let bytes = pairs.iter().map(|(name, value)| name.len() + value.len()).sum();
-                let mut labels = Labels::with_capacity(bytes, pairs.len());
-                pairs.iter().for_each(|(name, value)| labels.push(name, value));
-                Ok(labels)
+                Ok(Labels::of(&pairs))
             }
         }
         deserializer.deserialize_map(Pairs)
@@ -172,7 +224,7 @@ mod tests {
     use super::*;
 
     fn texts() -> impl Strategy<Value = BTreeMap<String, String>> {
-        prop::collection::btree_map("[a-c]{0,2}", "[a-c\"\\\\é]{0,3}", 0..6)
+        prop::collection::btree_map("[a-c]{0,2}", "[a-c\"\\\\é\u{fffe}]{0,3}", 0..6)
     }
 
     proptest! {
@@ -181,7 +233,7 @@ mod tests {
         fn labels_are_a_map(below in texts(), above in texts()) {
             let labels: Labels = below.clone().into_iter().collect();
             let json = serde_json::to_string(&below).unwrap();
-            prop_assert_eq!(&serde_json::to_string(&labels).unwrap(), &json);
+            prop_assert_eq!(&serde_json::to_string(&labels).unwrap(), &json.replace('\u{fffe}', "\\ufffe"));
             prop_assert_eq!(&serde_json::from_str::<Labels>(&json).unwrap(), &labels);
             let value = serde_json::from_str::<serde_json::Value>(&json).unwrap();
             prop_assert_eq!(&serde_json::from_value::<Labels>(value).unwrap(), &labels);
