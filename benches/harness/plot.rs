@@ -38,7 +38,12 @@ pub fn svg(results: &Results) -> String {
         "{} · {} · {} × {} · {}",
         machine.date, machine.commit, machine.cores, machine.processor, machine.kernel
     );
-    text(&mut page, (MARGIN, 32.0), "scalebridge, measured beside its goals", r#"font-size="20" font-weight="600""#);
+    text(
+        &mut page,
+        (MARGIN, 32.0),
+        "scalebridge, measured beside its goals",
+        r#"font-size="20" font-weight="600""#,
+    );
     text(&mut page, (MARGIN, 52.0), &place, &format!(r#"fill="{GREY}""#));
     goals(&mut page, HEAD);
     for (row, figure) in results.figures.iter().enumerate() {
@@ -88,7 +93,12 @@ fn bar(page: &mut String, y: f64, figure: &Figure) {
     };
     let middle = y + ROW / 2.0 + 4.0;
     text(page, (MARGIN, middle), name, "");
-    text(page, (BAR - 12.0, middle), &format!("{} {unit}", number(*measured)), r#"text-anchor="end" font-weight="600""#);
+    text(
+        page,
+        (BAR - 12.0, middle),
+        &format!("{} {unit}", number(*measured)),
+        r#"text-anchor="end" font-weight="600""#,
+    );
     let length = if measured.is_finite() { part(*measured).min(MOST) * AIM } else { 0.0 };
     put(
         page,
@@ -187,7 +197,10 @@ impl Area {
         let corners: Vec<String> =
             growth.points.iter().map(place).map(|(x, y)| format!("{x:.1},{y:.1}")).collect();
         let corners = corners.join(" ");
-        put(page, format_args!(r#"<polyline points="{corners}" fill="none" stroke="{colour}" stroke-width="2"/>"#));
+        put(
+            page,
+            format_args!(r#"<polyline points="{corners}" fill="none" stroke="{colour}" stroke-width="2"/>"#),
+        );
         for point in &growth.points {
             let ((x, y), shown) = (place(point), number(value(point)));
             put(

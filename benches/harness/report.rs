@@ -42,7 +42,8 @@ pub fn text(results: &Results) -> String {
         page += &table(&heads, results.ceilings.iter().map(ceiling).collect());
     }
     for growth in &results.growth {
-        let heads = [growth.axis.as_str(), "acknowledged/s", "delivered/s", "CPU µs/alert", "against the first"];
+        let heads =
+            [growth.axis.as_str(), "acknowledged/s", "delivered/s", "CPU µs/alert", "against the first"];
         page += &table(&heads, growth_rows(growth));
     }
     page

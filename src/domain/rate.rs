@@ -106,7 +106,7 @@ impl Rates {
     /// Notes an emission.
     pub fn emitted(&mut self, limits: PerMinute, change: &Change, now: Time) {
         for (direction, _) in limited(limits, change) {
-            self.of(direction).sent.push_back(now);
+            self.of(direction).insert_sent(now);
             self.note(direction, Note::Sent(now));
         }
     }
@@ -173,6 +173,12 @@ impl Rate {
     }
 
     /// Nearly always as the last; not so where turns before it were given back.
+    /// In order, also where decisions that were made beside each other come a little out of it.
+    fn insert_sent(&mut self, at: Time) {
+        let place = self.sent.partition_point(|known| *known <= at);
+        self.sent.insert(place, at);
+    }
+
     fn insert_turn(&mut self, turn: Time) {
         let at = self.turns.partition_point(|known| *known <= turn);
         self.turns.insert(at, turn);

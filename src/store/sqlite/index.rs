@@ -154,16 +154,12 @@ impl Index {
     }
 
     /// The state, if it is at hand. `Some(None)` says that the batch has removed it.
-    pub fn state(&mut self, id: i64, staged: &Staged) -> Option<Option<Arc<Known>>> {
+    pub fn state(&self, id: i64, staged: &Staged) -> Option<Option<Arc<Known>>> {
         if let Some(state) = staged.states.get(&id) {
             return Some(state.clone());
         }
-        if let Some(known) = self.young.get(&id) {
-            return Some(Some(known.clone()));
-        }
-        let known = self.old.remove(&id)?;
-        self.keep(id, known.clone());
-        Some(Some(known))
+        let known = self.young.get(&id).or_else(|| self.old.get(&id))?;
+        Some(Some(known.clone()))
     }
 
     /// Keeps a state at hand.
@@ -214,7 +210,7 @@ impl Index {
         for (id, known) in staged.states {
             // One that is new goes while it is still in the processor's cache: in a storm nearly all are
             // new, and most are not spoken of again for a while.
-            let was_at_hand = self.old.remove(&id).or_else(|| self.young.remove(&id)).is_some();
+            let was_at_hand = [self.old.remove(&id), self.young.remove(&id)].iter().any(Option::is_some);
             if let Some(known) = known.filter(|_| was_at_hand) {
                 self.keep(id, known);
             }

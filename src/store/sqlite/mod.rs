@@ -8,6 +8,7 @@
 mod checkpoint;
 mod deliveries;
 mod evidence;
+mod foresee;
 mod index;
 mod letters;
 mod prune;
@@ -25,7 +26,7 @@ mod writer;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError, mpsc};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, mpsc};
 use std::time::Duration;
 
 use rusqlite::{Connection, OptionalExtension, params};
@@ -41,10 +42,14 @@ use crate::domain::control::Controls;
 use crate::domain::name::Name;
 use crate::domain::target::TargetKey;
 use crate::domain::time::Time;
+use foresee::{Foreseen, Foresight, Present, SharedIndex};
 use index::Fingerprints;
 use published::Published;
 use restore::{last_time, read_index, read_outlets, read_watching};
 use writer::{Command, Links, SharedClock, Writer};
+
+/// A decision about more alerts than this is made on a thread that may block.
+const AT_ONCE: usize = 200;
 
 /// Events that are read at once to fill a lane's window.
 const REFILL: usize = 1000;
@@ -58,6 +63,9 @@ pub struct Sqlite {
     clock: Arc<SharedClock>,
     published: Arc<Published>,
     hashes: Fingerprints,
+    created: Time,
+    index: SharedIndex,
+    foresight: Arc<Foresight>,
     due: watch::Receiver<Option<Time>>,
     /// Closed after the connections: see [`schema::Opened`].
     _file: Arc<File>,
@@ -86,6 +94,7 @@ impl Sqlite {
         let reader = schema::connect(path).map_err(broken)?;
         let (file, turn) = (opened.file.clone(), checkpoint::Turn::default());
         let folding = (file.clone(), turn.clone());
+        let (index, foresight) = (Arc::new(RwLock::new(index)), Arc::<Foresight>::default());
         let links = Links {
             outlets: outlets.clone(),
             clock: clock.clone(),
@@ -93,8 +102,11 @@ impl Sqlite {
             due: due_sender,
             checkpoints,
             turn,
+            index: index.clone(),
+            foresight: foresight.clone(),
         };
-        let writer = Writer::new(opened, index, hashes, links).map_err(broken)?;
+        let created = opened.created;
+        let writer = Writer::new(opened, hashes, links).map_err(broken)?;
         let spawn = |name: &str, run: Box<dyn FnOnce() + Send>| {
             let thread = std::thread::Builder::new().name(name.to_owned()).spawn(run);
             thread.map_err(|error| Error::Unusable(format!("cannot start the thread {name}: {error}")))
@@ -113,6 +125,9 @@ impl Sqlite {
             clock,
             published,
             hashes,
+            created,
+            index,
+            foresight,
             due,
             _file: file,
             threads: Arc::new(Mutex::new(threads)),
@@ -136,8 +151,28 @@ impl Sqlite {
         answer.await.map_err(|_| Error::Closed)?
     }
 
+    /// Decides here what the writer would decide, if it can be done.
+    async fn foresee(
+        &self,
+        keys: Keys,
+        mut decide: Decide,
+    ) -> Result<(Keys, Decide, Option<Box<Foreseen>>), Error> {
+        let (index, foresight, hashes) = (self.index.clone(), self.foresight.clone(), self.hashes);
+        let present = Present { clock: self.clock.clone(), created: self.created, controls: self.controls() };
+        let is_large = keys.alerts.len() > AT_ONCE;
+        let foresee = move || {
+            let foreseen = foresee::foresee(&foresight, &index, hashes, present, &keys, &mut decide);
+            (keys, decide, foreseen.map(Box::new))
+        };
+        if is_large {
+            return tokio::task::spawn_blocking(foresee).await.map_err(|_| Error::Closed);
+        }
+        Ok(foresee())
+    }
+
     pub(super) async fn transact(&self, keys: Keys, decide: Decide) -> Result<(), Error> {
-        self.ask(|reply| Command::Transact { keys, decide, reply }).await
+        let (keys, decide, foreseen) = self.foresee(keys, decide).await?;
+        self.ask(|reply| Command::Transact { keys, decide, foreseen, reply }).await
     }
 
     pub(super) async fn settle(

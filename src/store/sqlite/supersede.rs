@@ -8,10 +8,9 @@ use rusqlite::{Connection, OptionalExtension};
 use super::index::Fingerprint;
 use super::schema;
 use super::writer::{Batch, Staging, Writer};
-use crate::domain::engine::{States, Unsent};
+use crate::domain::engine::Unsent;
 use crate::domain::name::Name;
 use crate::domain::target::TargetKey;
-use crate::store::Keys;
 use crate::store::lane::{End, Lane};
 use crate::store::shrinking::{Open, Shrinking};
 
@@ -95,17 +94,16 @@ impl Superseding {
 impl Writer {
     /// The events of the wanted targets that may make capacity less and were not sent yet everywhere.
     /// Until [`Writer::release`] no worker gets them.
-    pub(super) fn find_unsent(
+    pub(super) fn find_unsent<'k>(
         &mut self,
         batch: &Batch,
-        keys: &Keys,
-        states: &States,
+        wanted: impl Iterator<Item = &'k TargetKey>,
     ) -> rusqlite::Result<Found> {
         let mut found = Found::default();
         if self.superseding.shrinking.is_empty() && batch.shrinking.is_empty() {
             return Ok(found);
         }
-        let wanted: BTreeSet<&TargetKey> = keys.targets.iter().chain(states.targets.keys()).collect();
+        let wanted: BTreeSet<&TargetKey> = wanted.collect();
         for key in wanted {
             let hash = self.hashes.target(key);
             let both = [&self.superseding.shrinking, &batch.shrinking];

@@ -3,7 +3,6 @@
 use std::path::Path;
 use std::sync::atomic::Ordering;
 
-use super::index::Index;
 use super::*;
 use crate::domain::name::Name;
 use crate::store::{Changes, NewEvent};
@@ -85,8 +84,10 @@ fn writer(dir: &Path, pages: i64) -> Writer {
         due: watch::channel(None).0,
         checkpoints: mpsc::sync_channel(1).0,
         turn: checkpoint::Turn::default(),
+        index: Arc::default(),
+        foresight: Arc::default(),
     };
-    Writer::new(opened, Index::default(), hashes, links).unwrap()
+    Writer::new(opened, hashes, links).unwrap()
 }
 
 /// A disk that is full makes SQLite roll back by itself, in the middle of a batch.
@@ -96,7 +97,7 @@ fn a_batch_that_fails_keeps_nothing_of_what_came_behind_the_fault() {
     let mut writer = writer(dir.path(), 30);
     let ask = |decide: Decide| {
         let (reply, answer) = oneshot::channel();
-        (Command::Transact { keys: Keys::default(), decide, reply }, answer)
+        (Command::Transact { keys: Keys::default(), decide, foreseen: None, reply }, answer)
     };
     let (full, first) = ask(event("full", 1_000_000));
     let (behind, second) = ask(event("behind", 10));

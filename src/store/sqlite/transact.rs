@@ -1,6 +1,6 @@
 //! One transaction: what it sees, and writing what it decides.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use rusqlite::types::{ToSqlOutput, ValueRef};
@@ -8,11 +8,12 @@ use rusqlite::{OptionalExtension, ToSql, params};
 
 use super::deliveries::PUT;
 use super::evidence::{self, Fired};
+use super::foresee::{self, Foreseen, Seen};
 use super::index::{Known, Staged};
 use super::published::write_controls;
 use super::writer::{Batch, Committed, Writer};
 use super::{schema, watching};
-use crate::domain::engine::States;
+use crate::domain::control::Controls;
 use crate::domain::name::Name;
 use crate::domain::state::TargetState;
 use crate::domain::target::TargetKey;
@@ -30,6 +31,16 @@ impl ToSql for Utf8<'_> {
     fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
         Ok(ToSqlOutput::Borrowed(ValueRef::Text(self.0)))
     }
+}
+
+/// What a transaction writes.
+struct Decided {
+    now: Time,
+    changes: Changes,
+    /// The changed states, encoded.
+    texts: Vec<Vec<u8>>,
+    /// The numbers of the events that the decision was told of, by target.
+    named: BTreeMap<TargetKey, Vec<i64>>,
 }
 
 /// What the events of a transaction will be known by.
@@ -54,18 +65,14 @@ impl Writer {
         batch: &mut Batch,
         keys: &Keys,
         decide: &mut Decide,
+        foreseen: Option<Box<Foreseen>>,
     ) -> rusqlite::Result<()> {
-        let now = self.clock.now();
-        let states = self.states(keys, batch)?;
-        let unsent = self.find_unsent(batch, keys, &states)?;
         let controls = batch.controls.clone().unwrap_or_else(|| self.published.controls());
-        let mut named = unsent.seqs;
-        let view =
-            View { now, created: self.created, states, controls: controls.clone(), unsent: unsent.events };
-        let changes: Changes = decide(&view);
+        let Decided { now, changes, texts, mut named } =
+            self.decide(batch, keys, decide, foreseen, &controls)?;
         let plan = self.plan(batch, &changes.events)?;
-        for (key, state) in changes.states {
-            self.put_state(batch, now, key, state, &plan.fired)?;
+        for ((key, state), text) in changes.states.into_iter().zip(texts) {
+            self.put_state(batch, now, key, (state, text), &plan.fired)?;
         }
         if let Some(changed) = changes.controls {
             write_controls(&self.connection, now, &changed)?;
@@ -75,7 +82,7 @@ impl Writer {
             batch.controls = Some(changed);
         }
         for key in &changes.looked_at {
-            if let Some(id) = self.index.target(self.hashes.target(key), &batch.staged) {
+            if let Some(id) = self.index().target(self.hashes.target(key), &batch.staged) {
                 batch.staged.watch(watching::Change::LookedAt(id));
             }
         }
@@ -89,6 +96,58 @@ impl Writer {
             self.put_event(batch, now, event, planned)?;
         }
         Ok(())
+    }
+
+    /// What is decided: as it was foreseen, if all that was seen then is still so.
+    fn decide(
+        &mut self,
+        batch: &Batch,
+        keys: &Keys,
+        decide: &mut Decide,
+        foreseen: Option<Box<Foreseen>>,
+        controls: &Arc<Controls>,
+    ) -> rusqlite::Result<Decided> {
+        let seen = Seen::of(keys, self.hashes, &self.index(), &batch.staged);
+        if let Some(foreseen) = foreseen {
+            if self.still_holds(batch, keys, &foreseen, &seen, controls)? {
+                let Foreseen { now, changes, texts, .. } = *foreseen;
+                return Ok(Decided { now, changes, texts, named: BTreeMap::new() });
+            }
+            self.foresight.missed();
+        }
+        let now = self.clock.now();
+        let states = seen.states(keys, |id| self.load(id, batch))?;
+        let unsent = self.find_unsent(batch, keys.targets.iter().chain(states.targets.keys()))?;
+        let view =
+            View { now, created: self.created, states, controls: controls.clone(), unsent: unsent.events };
+        let changes = decide(&view);
+        let texts = changes.states.iter().map(|(_, state)| foresee::encode(state));
+        let texts = texts.collect::<serde_json::Result<_>>();
+        let texts = texts.map_err(|error| rusqlite::Error::ToSqlConversionFailure(Box::new(error)))?;
+        Ok(Decided { now, changes, texts, named: unsent.seqs })
+    }
+
+    fn still_holds(
+        &mut self,
+        batch: &Batch,
+        keys: &Keys,
+        foreseen: &Foreseen,
+        seen: &Seen,
+        controls: &Arc<Controls>,
+    ) -> rusqlite::Result<bool> {
+        let is_same = |(id, known): (&i64, &Arc<Known>)| {
+            let now = self.index().state(*id, &batch.staged).flatten();
+            now.is_some_and(|now| Arc::ptr_eq(&now, known))
+        };
+        if foreseen.seen != *seen
+            || !Arc::ptr_eq(&foreseen.controls, controls)
+            || !foreseen.known.iter().all(is_same)
+        {
+            return Ok(false);
+        }
+        let known = foreseen.known.values().map(|known| &known.key);
+        let unsent = self.find_unsent(batch, keys.targets.iter().chain(known))?;
+        Ok(unsent.events.is_empty())
     }
 
     /// What the events will be known by. Made before the states are written, since they remember it.
@@ -105,7 +164,7 @@ impl Writer {
                 match phase {
                     Phase::Firing => fired.push(Fired { episode, seq: EventSeq(seq), route }),
                     Phase::Resolved => {
-                        let id = self.index.target(self.hashes.target(&event.target), &batch.staged);
+                        let id = self.index().target(self.hashes.target(&event.target), &batch.staged);
                         let known = id.map_or(Ok(None), |id| self.load(id, batch))?;
                         // Of a target without a state nothing is open, so it has nothing to undo.
                         let before = known.map_or(Some(Vec::new()), |known| known.fired.clone());
@@ -121,33 +180,9 @@ impl Writer {
         Ok(plan)
     }
 
-    fn states(&mut self, keys: &Keys, batch: &Batch) -> rusqlite::Result<States> {
-        let mut states = States::default();
-        for alert in &keys.alerts {
-            let ids = self.index.alert_targets(self.hashes.alert(alert), &batch.staged);
-            for id in ids {
-                if let Some(known) = self.load(id, batch)? {
-                    states.alerts.entry(alert.clone()).or_default().push(known.key.clone());
-                    states.targets.insert(known.key.clone(), known.state.clone());
-                }
-            }
-        }
-        for key in &keys.targets {
-            let id = self.index.target(self.hashes.target(key), &batch.staged);
-            if let Some(id) = id
-                && !states.targets.contains_key(key)
-                && let Some(known) = self.load(id, batch)?
-            {
-                states.targets.insert(key.clone(), known.state.clone());
-            }
-        }
-        // The engine takes the first of an alert's targets where any would do.
-        states.alerts.values_mut().for_each(|targets| targets.sort_unstable());
-        Ok(states)
-    }
-
     pub(super) fn load(&mut self, id: i64, batch: &Batch) -> rusqlite::Result<Option<Arc<Known>>> {
-        if let Some(known) = self.index.state(id, &batch.staged) {
+        let at_hand = self.index().state(id, &batch.staged);
+        if let Some(known) = at_hand {
             return Ok(known);
         }
         let mut read =
@@ -162,7 +197,7 @@ impl Writer {
         });
         let found = found.optional()?;
         if let Some(known) = &found {
-            self.index.keep(id, known.clone());
+            self.index_mut().keep(id, known.clone());
         }
         Ok(found)
     }
@@ -172,11 +207,11 @@ impl Writer {
         batch: &mut Batch,
         now: Time,
         key: TargetKey,
-        state: TargetState,
+        (state, text): (TargetState, Vec<u8>),
         fired: &HashMap<TargetKey, Vec<Fired>>,
     ) -> rusqlite::Result<()> {
         let hash = self.hashes.target(&key);
-        let id = self.index.target(hash, &batch.staged);
+        let id = self.index().target(hash, &batch.staged);
         // At hand, since the decision has just seen it.
         let known = id.map_or(Ok(None), |id| self.load(id, batch))?;
         let (before, known_fired) = known.map_or_else(
@@ -191,13 +226,9 @@ impl Writer {
             self.connection
                 .prepare_cached("INSERT INTO former_targets VALUES (?1, ?2, ?3)")?
                 .execute(params![hash.0, id, now.as_nanos()])?;
-            batch.staged.put(&self.index, &self.hashes, id, &before, None, &key);
+            batch.staged.put(&self.index(), &self.hashes, id, &before, None, &key);
             return Ok(());
         }
-        // As most states are: one allocation instead of one for each doubling.
-        let mut text = Vec::with_capacity(2048);
-        serde_json::to_writer(&mut text, &state)
-            .map_err(|error| rusqlite::Error::ToSqlConversionFailure(Box::new(error)))?;
         let text = Utf8(&text);
         let mut alerts: Vec<u8> = Vec::with_capacity(16);
         let mut listed = HashSet::new();
@@ -234,7 +265,7 @@ impl Writer {
         self.put_watching(batch, id, before.watches(), state.watches())?;
         batch.tally.put(&before, &state);
         let known = Arc::new(Known { key: key.clone(), state: Arc::new(state), fired });
-        batch.staged.put(&self.index, &self.hashes, id, &before, Some(known), &key);
+        batch.staged.put(&self.index(), &self.hashes, id, &before, Some(known), &key);
         Ok(())
     }
 
@@ -379,8 +410,8 @@ impl Writer {
     /// so that what was decided about it is found.
     fn number(&self, key: &TargetKey, batch: &mut Batch, now: Time) -> rusqlite::Result<i64> {
         let hash = self.hashes.target(key);
-        let staged = self.index.target(hash, &batch.staged);
-        if let Some(id) = staged.or_else(|| self.index.target(hash, &Staged::default())) {
+        let staged = self.index().target(hash, &batch.staged);
+        if let Some(id) = staged.or_else(|| self.index().target(hash, &Staged::default())) {
             return Ok(id);
         }
         let mut last =

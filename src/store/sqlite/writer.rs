@@ -3,13 +3,14 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, RwLockReadGuard, RwLockWriteGuard};
 use std::time::{Duration, Instant};
 
 use rusqlite::Connection;
 use tokio::sync::{oneshot, watch};
 
 use super::checkpoint::{self, Turn};
+use super::foresee::{Foreseen, Foresight, SharedIndex};
 use super::index::{Fingerprint, Fingerprints, Index, Staged};
 use super::prune::Sweep;
 use super::published::Published;
@@ -32,6 +33,8 @@ pub enum Command {
     Transact {
         keys: Keys,
         decide: Decide,
+        /// What was decided already, beside the writer.
+        foreseen: Option<Box<Foreseen>>,
         reply: Reply<()>,
     },
     Settle {
@@ -106,7 +109,8 @@ impl SharedClock {
 pub struct Writer {
     pub(super) connection: Connection,
     pub(super) created: Time,
-    pub(super) index: Index,
+    pub(super) index: SharedIndex,
+    pub(super) foresight: Arc<Foresight>,
     pub(super) hashes: Fingerprints,
     pub(super) outlets: Outlets,
     pub(super) clock: Arc<SharedClock>,
@@ -132,6 +136,8 @@ pub struct Links {
     /// Wakes the thread that folds the log.
     pub checkpoints: SyncSender<()>,
     pub turn: Turn,
+    pub index: SharedIndex,
+    pub foresight: Arc<Foresight>,
 }
 
 /// The numbers that come next.
@@ -249,7 +255,7 @@ impl Staging {
 type Answer = Box<dyn FnOnce(Result<(), Error>)>;
 
 impl Writer {
-    pub fn new(opened: Opened, index: Index, hashes: Fingerprints, links: Links) -> rusqlite::Result<Self> {
+    pub fn new(opened: Opened, hashes: Fingerprints, links: Links) -> rusqlite::Result<Self> {
         let Opened { writer: connection, created, lock, .. } = opened;
         let number = |query: &str| connection.query_row(query, [], |row| row.get::<_, i64>(0));
         let newest = "SELECT max(coalesce((SELECT max(id) FROM events), 0), coalesce((SELECT max(cursor) FROM destinations), 0))";
@@ -260,13 +266,14 @@ impl Writer {
             record: number("SELECT coalesce(max(id), 0) FROM records")? + 1,
             event: last_event + 1,
         };
-        let Links { outlets, clock, published, due, checkpoints, turn } = links;
+        let Links { outlets, clock, published, due, checkpoints, turn, index, foresight } = links;
         let superseding = Superseding::read(&connection)?;
         clock.last_event.store(last_event, Ordering::Release);
         Ok(Self {
             connection,
             created,
             index,
+            foresight,
             hashes,
             outlets,
             clock,
@@ -280,6 +287,14 @@ impl Writer {
             next,
             _lock: lock,
         })
+    }
+
+    pub(super) fn index(&self) -> RwLockReadGuard<'_, Index> {
+        self.index.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn index_mut(&self) -> RwLockWriteGuard<'_, Index> {
+        self.index.write().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Works until it is told to close or nobody can ask any more.
@@ -331,15 +346,16 @@ impl Writer {
                     continue;
                 }
                 Command::Number { hash, reply } => {
-                    drop(reply.send(Ok(self.index.target(hash, &batch.staged))));
+                    drop(reply.send(Ok(self.index().target(hash, &batch.staged))));
                     continue;
                 }
-                Command::Transact { keys, mut decide, reply } => {
+                Command::Transact { keys, mut decide, foreseen, reply } => {
                     answers.push(Box::new(move |result| drop(reply.send(result))));
                     if failed.is_some() {
                         continue;
                     }
-                    self.begin(&mut begun).and_then(|()| self.transact(&mut batch, &keys, &mut decide))
+                    self.begin(&mut begun)
+                        .and_then(|()| self.transact(&mut batch, &keys, &mut decide, foreseen))
                 }
                 Command::Settle { outlet, settled, reply } => {
                     answers.push(Box::new(move |result| drop(reply.send(result))));
@@ -436,7 +452,7 @@ impl Writer {
         let last_before = self.next.event - 1;
         self.next = batch.next;
         self.routes.extend(batch.routes);
-        self.index.merge(batch.staged);
+        self.index_mut().merge(batch.staged);
         if let Some(controls) = batch.controls {
             self.published.set_controls(controls);
         }
@@ -470,7 +486,7 @@ impl Writer {
                 outlet.wake();
             }
         }
-        let next_due = self.index.next_due();
+        let next_due = self.index().next_due();
         self.due.send_if_modified(|due| std::mem::replace(due, next_due) != next_due);
         self.mind_the_log();
         if batch.pruned_all && !checkpoint::give_back(&self.connection) {
@@ -495,7 +511,8 @@ impl Writer {
 
     fn keys_due(&mut self, max: usize, batch: &Batch) -> rusqlite::Result<Vec<TargetKey>> {
         let mut keys = Vec::new();
-        for id in self.index.due(self.clock.now(), max) {
+        let due = self.index().due(self.clock.now(), max);
+        for id in due {
             keys.extend(self.load(id, batch)?.map(|known| known.key.clone()));
         }
         Ok(keys)
@@ -504,7 +521,8 @@ impl Writer {
     fn locate(&mut self, keys: &Keys, batch: &Batch) -> rusqlite::Result<BTreeMap<AlertKey, Vec<TargetKey>>> {
         let mut found: BTreeMap<AlertKey, Vec<TargetKey>> = BTreeMap::new();
         for alert in &keys.alerts {
-            for id in self.index.alert_targets(self.hashes.alert(alert), &batch.staged) {
+            let ids = self.index().alert_targets(self.hashes.alert(alert), &batch.staged);
+            for id in ids {
                 if let Some(known) = self.load(id, batch)? {
                     found.entry(alert.clone()).or_default().push(known.key.clone());
                 }
