@@ -1,70 +1,92 @@
 //! The results as one SVG: each figure as a bar beside its goals, and how cost grows.
 
-use std::fmt::Write as _;
+use std::fmt::{Arguments, Write as _};
 
-use super::report::number;
+use super::report::{clip, machine, number};
 use super::results::{Better, Figure, Growth, Point, Results};
 
-/// Sizes in pixels: the page, a bar's row, the head of a part, a panel.
-const WIDTH: f64 = 1080.0;
+/// Sizes in pixels: the page, its head, the head of a part, a bar's row, a panel.
+const WIDTH: f64 = 1100.0;
 const MARGIN: f64 = 24.0;
+const TOP: f64 = 90.0;
+const HEAD: f64 = 64.0;
 const ROW: f64 = 24.0;
-const HEAD: f64 = 56.0;
-const PANEL: (f64, f64) = (500.0, 300.0);
-/// Where bars begin, and where the aim stands; a bar ends at twice the aim.
-const BAR: f64 = 500.0;
-const AIM: f64 = 220.0;
+const PANEL: (f64, f64) = (510.0, 324.0);
+/// Inside a panel: what its scale and the names of its lines need.
+const SCALE: f64 = 46.0;
+const NAMES: f64 = 100.0;
+/// Where bars begin, and how far from there the aim is; a bar ends at `MOST` times the aim.
+const BAR: f64 = 590.0;
+const AIM: f64 = 200.0;
 const MOST: f64 = 2.0;
+/// Letters of a figure's name that fit beside its value.
+const LETTERS: usize = 64;
 
-/// Colours that those who see few can tell apart.
+/// Colours that also those tell apart who see fewer (Okabe and Ito).
 const BLUE: &str = "#0072b2";
+const SKY: &str = "#56b4e9";
 const GREEN: &str = "#009e73";
-const ORANGE: &str = "#e69f00";
 const RED: &str = "#d55e00";
+const INK: &str = "#222";
 const GREY: &str = "#666";
+
+const SMALL: &str = r##"fill="#666" font-size="11""##;
+const SMALL_MIDDLE: &str = r##"fill="#666" font-size="11" text-anchor="middle""##;
+const SMALL_END: &str = r##"fill="#666" font-size="11" text-anchor="end""##;
+const FLOOR: &str = r##"stroke="#222" stroke-width="1.2""##;
+const TITLE: &str = r#"font-size="16" font-weight="600""#;
 
 /// The whole picture.
 pub fn svg(results: &Results) -> String {
-    let panels = results.growth.len().div_ceil(2) as f64 * (PANEL.1 + MARGIN);
-    let bars = HEAD + ROW * results.figures.len() as f64;
-    let height = HEAD + bars + MARGIN + panels + MARGIN;
-    let mut page = format!(
-        r##"<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" font-family="system-ui, sans-serif" font-size="13" fill="#222">
-<rect width="{WIDTH}" height="{height}" fill="#fff"/>
-"##
-    );
-    let machine = &results.machine;
-    let place = format!(
-        "{} · {} · {} × {} · {}",
-        machine.date, machine.commit, machine.cores, machine.processor, machine.kernel
+    let growth = TOP + HEAD + ROW * results.figures.len() as f64 + 2.0 * MARGIN;
+    let panels = growth + MARGIN;
+    let height = panels + results.growth.len().div_ceil(2) as f64 * PANEL.1 + MARGIN / 2.0;
+    let mut page = String::new();
+    put(
+        &mut page,
+        format_args!(
+            r##"<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" role="img"
+ font-family="system-ui, 'Segoe UI', 'DejaVu Sans', sans-serif" font-size="13" fill="{INK}">
+<title>scalebridge, measured beside its goals</title>
+<rect width="{WIDTH}" height="{height}" fill="#fff"/>"##
+        ),
     );
     text(
         &mut page,
-        (MARGIN, 32.0),
+        (MARGIN, 36.0),
         "scalebridge, measured beside its goals",
-        r#"font-size="20" font-weight="600""#,
+        r#"font-size="21" font-weight="600""#,
     );
-    text(&mut page, (MARGIN, 52.0), &place, &format!(r#"fill="{GREY}""#));
-    goals(&mut page, HEAD);
+    for (row, words) in machine(results).iter().enumerate() {
+        text(&mut page, (MARGIN, 56.0 + 17.0 * row as f64), words, &format!(r#"fill="{GREY}""#));
+    }
+    goals(&mut page, TOP);
     for (row, figure) in results.figures.iter().enumerate() {
-        bar(&mut page, HEAD + HEAD + ROW * row as f64, figure);
+        bar(&mut page, TOP + HEAD + ROW * row as f64, figure);
+    }
+    if !results.growth.is_empty() {
+        text(&mut page, (MARGIN, growth), "How cost grows", TITLE);
     }
     for (at, growth) in results.growth.iter().enumerate() {
-        let x = MARGIN + (at % 2) as f64 * (PANEL.0 + MARGIN + 8.0);
-        let y = HEAD + bars + MARGIN + (at / 2) as f64 * (PANEL.1 + MARGIN);
-        panel(&mut page, (x, y), growth);
+        let x = MARGIN + (at % 2) as f64 * (WIDTH - 2.0 * MARGIN - PANEL.0);
+        panel(&mut page, (x, panels + (at / 2) as f64 * PANEL.1), growth);
     }
     page + "</svg>\n"
 }
 
 /// A String takes everything.
-fn put(page: &mut String, element: std::fmt::Arguments<'_>) {
+fn put(page: &mut String, element: Arguments<'_>) {
     let _ = page.write_fmt(element);
     page.push('\n');
 }
 
-fn text(page: &mut String, (x, y): (f64, f64), words: &str, how: &str) {
+fn escape(words: &str) -> String {
     let words = words.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
+    words.replace('"', "&quot;").replace('\'', "&apos;")
+}
+
+fn text(page: &mut String, (x, y): (f64, f64), words: &str, how: &str) {
+    let words = escape(words);
     put(page, format_args!(r#"<text x="{x:.1}" y="{y:.1}" {how}>{words}</text>"#));
 }
 
@@ -72,146 +94,259 @@ fn line(page: &mut String, (x1, y1): (f64, f64), (x2, y2): (f64, f64), how: &str
     put(page, format_args!(r#"<line x1="{x1:.1}" y1="{y1:.1}" x2="{x2:.1}" y2="{y2:.1}" {how}/>"#));
 }
 
+fn block(page: &mut String, (x, y): (f64, f64), (width, height): (f64, f64), how: &str) {
+    put(page, format_args!(r#"<rect x="{x:.1}" y="{y:.1}" width="{width:.1}" height="{height:.1}" {how}/>"#));
+}
+
+/// What stands above the bars.
 fn goals(page: &mut String, y: f64) {
-    let how = format!(r#"fill="{GREY}" font-size="11" text-anchor="middle""#);
-    text(page, (BAR + AIM, y + HEAD - 12.0), "aim", &how);
-    let how = format!(r#"fill="{GREY}" font-size="11""#);
-    text(page, (BAR, y + HEAD - 12.0), "longer is better; the thin mark is the floor", &how);
+    text(page, (MARGIN, y + 26.0), "Figures", TITLE);
+    let explained = "The longer the better: measured ÷ aim, or aim ÷ measured where less is better.";
+    text(page, (MARGIN, y + HEAD - 16.0), explained, SMALL);
+    let mut x = BAR;
+    for (colour, words) in [(BLUE, "aim reached"), (SKY, "only the floor"), (RED, "missed")] {
+        block(page, (x, y + 16.0), (11.0, 11.0), &format!(r#"fill="{colour}" rx="2""#));
+        text(page, (x + 16.0, y + 26.0), words, SMALL);
+        x += 108.0;
+    }
+    line(page, (x, y + 15.0), (x, y + 28.0), FLOOR);
+    text(page, (x + 7.0, y + 26.0), "floor", SMALL);
+    for (at, words) in [(0.0, "0"), (AIM, "aim"), (AIM * MOST, "2 × aim")] {
+        text(page, (BAR + at, y + HEAD - 5.0), words, SMALL_MIDDLE);
+    }
+}
+
+/// How far a value is on the way to the aim, and beyond; longer is better, whichever way that is.
+fn part(figure: &Figure, value: f64) -> f64 {
+    match figure.better {
+        Better::Higher => value / figure.aim,
+        Better::Lower => figure.aim / value,
+    }
 }
 
 fn bar(page: &mut String, y: f64, figure: &Figure) {
-    let Figure { name, unit, measured, floor, aim, better } = figure;
-    let part = |value: f64| match better {
-        Better::Higher => value / aim,
-        Better::Lower => aim / value,
-    };
+    let Figure { name, unit, measured, floor, aim, .. } = figure;
     let reached = figure.reached();
     let colour = match reached {
-        "aim" => GREEN,
-        "floor" => ORANGE,
+        "aim" => BLUE,
+        "floor" => SKY,
         _ => RED,
     };
-    let middle = y + ROW / 2.0 + 4.0;
-    text(page, (MARGIN, middle), name, "");
-    text(
-        page,
-        (BAR - 12.0, middle),
-        &format!("{} {unit}", number(*measured)),
-        r#"text-anchor="end" font-weight="600""#,
-    );
-    let length = if measured.is_finite() { part(*measured).min(MOST) * AIM } else { 0.0 };
+    let middle = y + ROW / 2.0 + 4.5;
+    text(page, (MARGIN, middle), &clip(name, LETTERS), "");
+    let value =
+        if measured.is_finite() { format!("{} {unit}", number(*measured)) } else { number(*measured) };
+    text(page, (BAR - 12.0, middle), &value, r#"text-anchor="end" font-weight="600""#);
+
+    let (above, thick) = (y + 4.0, ROW - 8.0);
+    block(page, (BAR, above), (AIM * MOST, thick), r##"fill="#f2f2f2""##);
+    let length = if measured.is_finite() { part(figure, *measured) } else { 0.0 };
+    let shown = AIM * length.clamp(0.0, MOST);
+    let goals = format!("{name}: {value} (floor {}, aim {})", number(*floor), number(*aim));
     put(
         page,
         format_args!(
-            r#"<rect x="{BAR}" y="{:.1}" width="{length:.1}" height="{}" fill="{colour}" rx="2"/>"#,
-            y + 4.0,
-            ROW - 8.0
+            r#"<rect x="{BAR}" y="{above:.1}" width="{shown:.1}" height="{thick}" fill="{colour}">
+<title>{}</title></rect>"#,
+            escape(&goals)
         ),
     );
-    for (goal, how) in [(*floor, "stroke-width=\"1\""), (*aim, "stroke-width=\"2\"")] {
-        let x = BAR + part(goal) * AIM;
-        line(page, (x, y + 2.0), (x, y + ROW - 2.0), &format!(r##"stroke="#222" {how}"##));
+    let at = part(figure, *floor);
+    if at.is_finite() {
+        let x = BAR + AIM * at.clamp(0.0, MOST);
+        // The light edge keeps the mark visible on a dark bar.
+        for how in [r##"stroke="#fff" stroke-width="3.5""##, FLOOR] {
+            line(page, (x, y + 2.0), (x, y + ROW - 2.0), how);
+        }
     }
-    let more = if part(*measured) > MOST { "… " } else { "" };
-    text(page, (BAR + AIM * MOST + 8.0, middle), &format!("{more}{reached}"), &format!(r#"fill="{colour}""#));
+    line(page, (BAR + AIM, y), (BAR + AIM, y + ROW), &format!(r#"stroke="{INK}" stroke-width="2""#));
+    let end = BAR + AIM * MOST;
+    if length > MOST {
+        // It would go on.
+        text(page, (end - 8.0, middle), "»", r##"fill="#fff" font-weight="700" text-anchor="middle""##);
+    }
+    let weight = if reached == "MISSED" { 700 } else { 400 };
+    text(page, (end + 12.0, middle), reached, &format!(r#"font-weight="{weight}""#));
 }
 
 /// Throughput above, cost below, over the same axis.
 fn panel(page: &mut String, (x, y): (f64, f64), growth: &Growth) {
-    text(page, (x, y + 14.0), &growth.title, r#"font-size="15" font-weight="600""#);
-    let rates = |point: &Point| point.acknowledged.max(point.delivered);
-    let area = Area { x: x + 56.0, y: y + 28.0, width: PANEL.0 - 150.0, height: 136.0 };
-    area.frame(page, growth, "alerts/s", rates);
-    area.series(page, growth, ("acknowledged", BLUE, -4.0), rates, |point| point.acknowledged);
-    area.series(page, growth, ("delivered", GREEN, 12.0), rates, |point| point.delivered);
-    let cost = |point: &Point| point.cpu_us;
-    let area = Area { y: y + 188.0, height: 72.0, ..area };
-    area.frame(page, growth, "CPU µs/alert", cost);
-    area.series(page, growth, ("CPU", RED, 4.0), cost, cost);
-    let how = format!(r#"fill="{GREY}" font-size="11" text-anchor="middle""#);
+    text(page, (x, y + 14.0), &growth.title, r#"font-size="14" font-weight="600""#);
+    let acknowledged = Line {
+        name: "acknowledged",
+        unit: "alerts/s",
+        colour: BLUE,
+        inside: BLUE,
+        value: |point| point.acknowledged,
+    };
+    // Hollow points: those of the other line show through where both are the same.
+    let delivered = Line {
+        name: "delivered",
+        unit: "alerts/s",
+        colour: GREEN,
+        inside: "#fff",
+        value: |point| point.delivered,
+    };
+    let cost =
+        Line { name: "CPU", unit: "µs an alert", colour: RED, inside: RED, value: |point| point.cpu_us };
+
+    let (left, width) = (x + SCALE, PANEL.0 - SCALE - NAMES);
+    let rates = [acknowledged, delivered];
+    let area = Area { growth, x: left, y: y + 46.0, width, height: 130.0, top: 1.0, step: 1.0 };
+    let area = area.scaled(&rates, 5.0);
+    area.frame(page, "alerts/s");
+    for line in &rates {
+        area.draw(page, line);
+    }
+    area.names(page, &rates);
+
+    let area = Area { y: y + 208.0, height: 66.0, ..area }.scaled(&[cost], 3.0);
+    area.frame(page, "CPU, µs an alert");
+    area.draw(page, &cost);
+    if let Some((point, (x, y))) = area.last(&cost) {
+        let words = format!("{} ({})", number(point.cpu_us), growth.times(point));
+        text(page, (x + 9.0, y + 4.0), &words, &format!(r#"fill="{RED}" font-size="11""#));
+    }
     for point in &growth.points {
-        text(page, (area.across(growth, point), area.y + area.height + 14.0), &short(point.at), &how);
+        text(page, (area.across(point), area.y + area.height + 16.0), &short(point.at), SMALL_MIDDLE);
     }
-    text(page, (area.x + area.width / 2.0, area.y + area.height + 30.0), &growth.axis, &how);
+    let middle = (left + width / 2.0, area.y + area.height + 32.0);
+    text(page, middle, &format!("{} (log scale)", growth.axis), SMALL_MIDDLE);
 }
 
-/// `20`, `5k`, `1M`.
+/// `20`, `2.5k`, `1M`.
 fn short(value: f64) -> String {
-    match value {
-        _ if value >= 1e6 => format!("{}M", value / 1e6),
-        _ if value >= 1e3 => format!("{}k", number(value / 1e3)),
-        _ => number(value),
-    }
+    let (value, suffix) = match value {
+        _ if value >= 1e6 => (value / 1e6, "M"),
+        _ if value >= 1e3 => (value / 1e3, "k"),
+        _ => (value, ""),
+    };
+    let digits = number(value);
+    let digits =
+        if digits.contains('.') { digits.trim_end_matches('0').trim_end_matches('.') } else { &digits };
+    format!("{digits}{suffix}")
 }
 
+/// One thing that is measured at every point.
 #[derive(Clone, Copy)]
-struct Area {
+struct Line {
+    name: &'static str,
+    unit: &'static str,
+    colour: &'static str,
+    /// The colour inside its points.
+    inside: &'static str,
+    value: fn(&Point) -> f64,
+}
+
+/// Where lines are drawn, and on which scale.
+#[derive(Clone, Copy)]
+struct Area<'a> {
+    growth: &'a Growth,
     x: f64,
     y: f64,
     width: f64,
     height: f64,
+    /// The value at the upper edge, and the values between two lines of the grid.
+    top: f64,
+    step: f64,
 }
 
-impl Area {
-    /// By the logarithm, since what grows is multiplied.
-    fn across(&self, growth: &Growth, point: &Point) -> f64 {
-        let all = || growth.points.iter().map(|point| point.at.ln());
+impl Area<'_> {
+    /// From 0 to a round number that is not less than any, in at most `most` steps.
+    fn scaled(self, lines: &[Line], most: f64) -> Self {
+        let values = lines.iter().flat_map(|line| self.growth.points.iter().map(line.value));
+        let highest = values.filter(|value| value.is_finite()).fold(0.0, f64::max);
+        if highest <= 0.0 {
+            return Self { top: 1.0, step: 1.0, ..self };
+        }
+        let least = highest / most;
+        let unit = 10f64.powf(least.log10().floor());
+        let step = [1.0, 2.0, 2.5, 5.0].map(|times| times * unit).into_iter().find(|step| *step >= least);
+        let step = step.unwrap_or(10.0 * unit);
+        Self { top: (highest / step).ceil() * step, step, ..self }
+    }
+
+    /// By the logarithm, since what grows is multiplied. It is a number of things: none is where one is.
+    fn across(&self, point: &Point) -> f64 {
+        let all = || self.growth.points.iter().map(|point| point.at.max(1.0).ln());
         let (least, most) = (all().fold(f64::INFINITY, f64::min), all().fold(f64::NEG_INFINITY, f64::max));
-        let part = if most > least { (point.at.ln() - least) / (most - least) } else { 0.5 };
+        let part = if most > least { (point.at.max(1.0).ln() - least) / (most - least) } else { 0.5 };
         self.x + part * self.width
     }
 
-    fn up(&self, most: f64, value: f64) -> f64 {
-        self.y + self.height * (1.0 - value / most)
+    fn up(&self, value: f64) -> f64 {
+        self.y + self.height * (1.0 - value / self.top)
     }
 
-    /// What stands at the top: a round number that is not less than any.
-    fn top(growth: &Growth, value: impl Fn(&Point) -> f64) -> f64 {
-        let most = growth.points.iter().map(value).fold(1.0, f64::max);
-        let unit = 10f64.powf(most.log10().floor());
-        [1.0, 2.0, 5.0, 10.0].map(|times| times * unit).into_iter().find(|top| *top >= most).unwrap_or(most)
+    /// Where a point is; nowhere if it was not measured.
+    fn place(&self, line: &Line, point: &Point) -> Option<(f64, f64)> {
+        let value = (line.value)(point);
+        value.is_finite().then(|| (self.across(point), self.up(value)))
     }
 
-    fn frame(&self, page: &mut String, growth: &Growth, unit: &str, value: impl Fn(&Point) -> f64) {
-        let top = Self::top(growth, value);
-        for part in [0.0, 0.5, 1.0] {
-            let y = self.up(1.0, part);
-            line(page, (self.x, y), (self.x + self.width, y), r##"stroke="#ddd""##);
-            let how = format!(r#"fill="{GREY}" font-size="11" text-anchor="end""#);
-            text(page, (self.x - 6.0, y + 4.0), &short(top * part), &how);
+    fn last(&self, line: &Line) -> Option<(&Point, (f64, f64))> {
+        self.growth.points.iter().rev().find_map(|point| Some((point, self.place(line, point)?)))
+    }
+
+    fn frame(&self, page: &mut String, unit: &str) {
+        text(page, (self.x - SCALE, self.y - 12.0), unit, SMALL);
+        for at in 0..=(self.top / self.step).round() as u32 {
+            let value = f64::from(at) * self.step;
+            let colour = if at == 0 { "#888" } else { "#e2e2e2" };
+            let y = self.up(value);
+            line(page, (self.x, y), (self.x + self.width, y), &format!(r#"stroke="{colour}""#));
+            text(page, (self.x - 8.0, y + 4.0), &short(value), SMALL_END);
         }
-        let how = format!(r#"fill="{GREY}" font-size="11""#);
-        text(page, (self.x + 4.0, self.y + 12.0), unit, &how);
+        for point in &self.growth.points {
+            let (x, y) = (self.across(point), self.y + self.height);
+            line(page, (x, y), (x, y + 4.0), r##"stroke="#888""##);
+        }
     }
 
-    fn series(
-        &self,
-        page: &mut String,
-        growth: &Growth,
-        (name, colour, beside): (&str, &str, f64),
-        scale: impl Fn(&Point) -> f64,
-        value: impl Fn(&Point) -> f64,
-    ) {
-        let top = Self::top(growth, scale);
-        let place = |point: &Point| (self.across(growth, point), self.up(top, value(point)));
-        let corners: Vec<String> =
-            growth.points.iter().map(place).map(|(x, y)| format!("{x:.1},{y:.1}")).collect();
-        let corners = corners.join(" ");
-        put(
-            page,
-            format_args!(r#"<polyline points="{corners}" fill="none" stroke="{colour}" stroke-width="2"/>"#),
-        );
-        for point in &growth.points {
-            let ((x, y), shown) = (place(point), number(value(point)));
+    fn draw(&self, page: &mut String, line: &Line) {
+        let Line { name, unit, colour, inside, value } = line;
+        let mut path = String::new();
+        // After a gap the line begins anew.
+        let mut pen = 'M';
+        for point in &self.growth.points {
+            pen = match self.place(line, point) {
+                Some((x, y)) => {
+                    let _ = write!(path, "{pen}{x:.1} {y:.1}");
+                    'L'
+                }
+                None => 'M',
+            };
+        }
+        put(page, format_args!(r#"<path d="{path}" fill="none" stroke="{colour}" stroke-width="2"/>"#));
+        for point in &self.growth.points {
+            let Some((x, y)) = self.place(line, point) else { continue };
+            let (at, axis, shown) = (number(point.at), escape(&self.growth.axis), number(value(point)));
             put(
                 page,
                 format_args!(
-                    r#"<circle cx="{x:.1}" cy="{y:.1}" r="3.5" fill="{colour}"><title>{name}: {shown}</title></circle>"#
+                    r#"<circle cx="{x:.1}" cy="{y:.1}" r="3.5" fill="{inside}"
+ stroke="{colour}" stroke-width="2">
+<title>{axis} {at}: {name} {shown} {unit}</title></circle>"#
                 ),
             );
         }
-        if let Some((x, y)) = growth.points.last().map(place) {
-            text(page, (x + 8.0, y + beside), name, &format!(r#"fill="{colour}" font-size="12""#));
+    }
+
+    /// Names at the ends of two lines, moved apart where they would touch.
+    fn names(&self, page: &mut String, lines: &[Line; 2]) {
+        const APART: f64 = 14.0;
+        let [first, second] = lines.each_ref().map(|line| self.last(line).map(|(_, place)| place));
+        let near = match (first, second) {
+            (Some((x1, y1)), Some((x2, y2))) if x1 == x2 => (APART - (y1 - y2).abs()).max(0.0) / 2.0,
+            _ => 0.0,
+        };
+        // Whichever ends higher keeps the upper place.
+        let is_above = first.map(|(_, y)| y) <= second.map(|(_, y)| y);
+        let moves = if is_above { [-near, near] } else { [near, -near] };
+        for ((line, place), by) in lines.iter().zip([first, second]).zip(moves) {
+            let Some((x, y)) = place else { continue };
+            let how = format!(r#"fill="{}" font-size="12""#, line.colour);
+            text(page, (x + 9.0, y + 4.0 + by), line.name, &how);
         }
     }
 }

@@ -1,8 +1,13 @@
-//! The results as a page of text, and as JSON.
+//! The results as a page of text and as JSON, and how a number is written.
 
 use std::fmt::Write as _;
 
-use super::results::{Better, Ceiling, Figure, Growth, Results};
+use super::results::{Better, Ceiling, Figure, Growth, Point, Results};
+
+/// Columns of the page.
+const WIDTH: usize = 110;
+/// Between two columns of a table.
+const GAP: &str = "  ";
 
 /// As JSON, for programs.
 pub fn json(results: &Results) -> serde_json::Result<String> {
@@ -32,36 +37,38 @@ impl Figure {
 
 /// As a page of text.
 pub fn text(results: &Results) -> String {
-    let mut page = machine(results);
+    let mut page = String::new();
+    for line in machine(results) {
+        page += &clip(&line, WIDTH);
+        page.push('\n');
+    }
     if !results.figures.is_empty() {
-        let heads = ["figure", "unit", "floor", "aim", "measured", ""];
-        page += &table(&heads, results.figures.iter().map(figure).collect());
+        let heads = ["figure", "unit", "floor", "aim", "measured", "reached"];
+        page += &table("Figures", "<<>>><", &heads, results.figures.iter().map(figure).collect());
     }
     if !results.ceilings.is_empty() {
-        let heads = ["what a part does alone", "unit", "alone", "bridge", "share"];
-        page += &table(&heads, results.ceilings.iter().map(ceiling).collect());
+        let heads = ["part", "unit", "alone", "bridge", "bridge/alone"];
+        let rows = results.ceilings.iter().map(ceiling).collect();
+        page += &table("What a part does alone, and the bridge", "<<>>>", &heads, rows);
     }
     for growth in &results.growth {
-        let heads =
-            [growth.axis.as_str(), "acknowledged/s", "delivered/s", "CPU µs/alert", "against the first"];
-        page += &table(&heads, growth_rows(growth));
+        let heads = [&growth.axis, "acknowledged/s", "delivered/s", "CPU µs/alert", "CPU to first"];
+        page += &table(&format!("Growth: {}", growth.title), ">>>>>", &heads, growth_rows(growth));
     }
     page
 }
 
-fn machine(results: &Results) -> String {
+/// Where it ran, in few lines.
+pub fn machine(results: &Results) -> [String; 2] {
     let machine = &results.machine;
-    format!(
-        "{} at {}\n{} × {}, {:.0} GiB, {}, {}, {} ms for 4 KiB with fdatasync\n",
-        machine.date,
-        machine.commit,
-        machine.cores,
-        machine.processor,
-        machine.memory_gib,
-        machine.kernel,
-        machine.filesystem,
-        number(machine.sync_ms),
-    )
+    let (memory, sync) = (number(machine.memory_gib), number(machine.sync_ms));
+    [
+        format!(
+            "{}, commit {}, {} × {}, {memory} GiB",
+            machine.date, machine.commit, machine.cores, machine.processor
+        ),
+        format!("{}, {}, {sync} ms for 4 KiB with fdatasync", machine.kernel, machine.filesystem),
+    ]
 }
 
 fn figure(figure: &Figure) -> Vec<String> {
@@ -72,61 +79,79 @@ fn figure(figure: &Figure) -> Vec<String> {
 
 fn ceiling(ceiling: &Ceiling) -> Vec<String> {
     let Ceiling { part, unit, alone, bridge } = ceiling;
-    let share = format!("{:.0} %", bridge / alone * 100.0);
+    let share = bridge / alone * 100.0;
+    let share = if share.is_finite() { format!("{} %", number(share)) } else { number(share) };
     vec![part.clone(), unit.clone(), number(*alone), number(*bridge), share]
 }
 
 fn growth_rows(growth: &Growth) -> Vec<Vec<String>> {
-    let first = growth.points.first().map_or(f64::NAN, |point| point.cpu_us);
-    let row = |point: &super::results::Point| {
-        let share = format!("{:.2} ×", point.cpu_us / first);
+    let row = |point: &Point| {
         let figures = [point.at, point.acknowledged, point.delivered, point.cpu_us];
-        figures.into_iter().map(number).chain([share]).collect()
+        figures.into_iter().map(number).chain([growth.times(point)]).collect()
     };
     growth.points.iter().map(row).collect()
 }
 
-/// Three digits that count; whole thousands apart.
+impl Growth {
+    /// The CPU of a point against that of the first.
+    pub fn times(&self, point: &Point) -> String {
+        let times = point.cpu_us / self.points.first().map_or(f64::NAN, |first| first.cpu_us);
+        if times.is_finite() { format!("× {times:.2}") } else { number(times) }
+    }
+}
+
+/// Three digits that count, but no whole one is lost; thousands apart from 10,000 on.
 pub fn number(value: f64) -> String {
     if !value.is_finite() {
         return "-".to_owned();
     }
-    let size = value.abs();
-    let decimals = match size {
-        _ if size >= 100.0 || value == value.trunc() => 0,
-        _ if size >= 10.0 => 1,
-        _ => 2,
-    };
+    // A goal of 40 is not 40.0.
+    let is_whole = value.fract() == 0.0;
+    let decimals = if is_whole { 0 } else { (2.0 - value.abs().log10().floor()).clamp(0.0, 9.0) as usize };
     let text = format!("{value:.decimals$}");
-    if size < 10_000.0 {
+    // By what is written, since 9,999.9 is written as 10,000.
+    let whole = text.find('.').unwrap_or(text.len());
+    let digits = text[..whole].trim_start_matches('-').len();
+    if digits < 5 {
         return text;
     }
-    let digits = text.len();
-    let apart = text.char_indices().flat_map(|(at, digit)| {
-        let comma = (at > 0 && (digits - at).is_multiple_of(3)).then_some(',');
-        comma.into_iter().chain([digit])
-    });
-    apart.collect()
+    let mut apart = text;
+    for at in (1..digits).filter(|at| at.is_multiple_of(3)) {
+        apart.insert(whole - at, ',');
+    }
+    apart
 }
 
-/// The first column stands left, the others right.
-fn table(heads: &[&str], rows: Vec<Vec<String>>) -> String {
+/// Not longer than `width`, and one sees where something is left out.
+pub fn clip(text: &str, width: usize) -> String {
+    if text.chars().count() <= width {
+        return text.to_owned();
+    }
+    text.chars().take(width.saturating_sub(1)).chain(['…']).collect()
+}
+
+/// `sides` has for each column `<` or `>`: where its cells stand. The first gives way where a page is full.
+fn table(title: &str, sides: &str, heads: &[&str], rows: Vec<Vec<String>>) -> String {
     let heads: Vec<String> = heads.iter().map(|&head| head.to_owned()).collect();
     let all = || std::iter::once(&heads).chain(&rows);
-    let width = |column: usize| all().map(|row| row[column].chars().count()).max().unwrap_or_default();
-    let widths: Vec<usize> = (0..heads.len()).map(width).collect();
-    let mut text = String::from("\n");
-    for row in all() {
-        let mut line = String::new();
-        for (column, (cell, width)) in row.iter().zip(&widths).enumerate() {
-            // A String takes everything.
-            let _ = match column {
-                0 => write!(line, "{cell:width$}"),
-                _ => write!(line, "  {cell:>width$}"),
-            };
-        }
-        text += line.trim_end();
-        text.push('\n');
+    let longest = |column: usize| all().map(|row| row[column].chars().count()).max().unwrap_or_default();
+    let mut widths: Vec<usize> = (0..heads.len()).map(longest).collect();
+    let others: usize = widths[1..].iter().map(|width| width + GAP.len()).sum();
+    widths[0] = widths[0].min(WIDTH.saturating_sub(others));
+    let rule: Vec<String> = widths.iter().map(|&width| "─".repeat(width)).collect();
+    let lines = [&heads, &rule].into_iter().chain(&rows).map(|row| line(row, sides, &widths));
+    format!("\n{}\n{}", clip(title, WIDTH), lines.collect::<String>())
+}
+
+fn line(row: &[String], sides: &str, widths: &[usize]) -> String {
+    let mut line = String::new();
+    for ((cell, side), &width) in row.iter().zip(sides.chars()).zip(widths) {
+        let cell = clip(cell, width);
+        // A String takes everything.
+        let _ = match side {
+            '<' => write!(line, "{cell:<width$}{GAP}"),
+            _ => write!(line, "{cell:>width$}{GAP}"),
+        };
     }
-    text
+    format!("{}\n", line.trim_end())
 }

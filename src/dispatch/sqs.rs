@@ -15,7 +15,6 @@ use bytes::Bytes;
 
 use super::{Answer, Destination, Failure, Limits, Outgoing, aws};
 use crate::config;
-use call::Call;
 
 /// SQS' own: entries of one call, and their bytes.
 const MAX_ENTRIES: usize = 10;
@@ -59,9 +58,8 @@ impl Destination for Sqs {
     }
 
     async fn send(&self, batch: &[Outgoing]) -> Result<Vec<Answer>, Failure> {
-        let body = Call::new(&self.queue_url, batch, self.fifo).to_json();
-        let body = body.map_err(|error| Failure::transient(error.to_string()))?;
-        let (length, body) = (body.len().to_string(), Bytes::from(body));
+        let body = Bytes::from(call::body(&self.queue_url, batch, self.fifo));
+        let length = body.len().to_string();
         // The SDK signs, sends and reads; what is sent is written here.
         let call = self.client.send_message_batch().queue_url(&self.queue_url).customize();
         let call = call.mutate_request(move |request| {
@@ -186,7 +184,7 @@ mod tests {
     async fn an_event_weighs_what_sqs_counts() {
         let stub = Stub::start(|_| reply(&[], &[])).await;
         let event = outgoing_about(1, "t");
-        let call = Call::new(QUEUE, std::slice::from_ref(&event), true).to_json().unwrap();
+        let call = call::body(QUEUE, std::slice::from_ref(&event), true);
         let call: Value = serde_json::from_slice(&call).unwrap();
         let length = |value: &Value| value.as_str().unwrap().len();
         let entry = &call["Entries"][0];

@@ -13,10 +13,10 @@ use std::time::Duration;
 
 use rusqlite::Connection;
 
-/// The thread is woken when this many pages of the log wait; 16 MiB.
-const WAKE: i64 = (16 << 20) / super::schema::PAGE_BYTES;
+/// The thread is woken when this many pages of the log wait; 4 MiB.
+const WAKE: i64 = (4 << 20) / super::schema::PAGE_BYTES;
 /// The writer folds what is left when it is no more than this many pages.
-const REST: i64 = 300;
+const REST: i64 = 200;
 /// A writer that is faster than the thread: then the rest is longer.
 const ROUNDS: usize = 10;
 
