@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::domain::engine::{self, Context, Input, Judged, Policy, States, Step};
 use crate::domain::event::is_traceparent;
+use crate::domain::header::Encoded;
 use crate::domain::name::Name;
 use crate::domain::notification::Notification;
 use crate::domain::rate::{Noted, Rates};
@@ -254,7 +255,7 @@ fn changes(routes: &Routes, step: Step, record: Option<store::Record>, looked_at
             adds: event.adds(),
             may_shrink: event.may_shrink(),
             part: Some(Part { phase: event.phase, episode: event.episode.id.clone() }),
-            body: event.encode(*max_bytes),
+            body: Encoded::new(event.encode(*max_bytes), event.header()),
         });
     }
     Changes { states: step.states, controls: step.controls.map(Arc::new), looked_at, record, events }

@@ -69,7 +69,7 @@ impl Back {
 pub(super) struct Settled {
     seq: EventSeq,
     attempts: u32,
-    header: Option<Header>,
+    header: Option<Arc<Header>>,
     settlement: Settlement,
     /// Why it was not delivered, as the log tells it.
     reason: String,
@@ -83,7 +83,7 @@ impl Outgoing {
         let mut events = Vec::with_capacity(claimed.len());
         let mut settled = Vec::new();
         for Claimed { seq, body, emitted_at, attempts, last_error, undoes_nothing } in claimed {
-            match Header::read(&body) {
+            match body.header() {
                 header if undoes_nothing => settled.push(Settled::withdrawn(seq, header.ok())),
                 Ok(header) => events.push(Self { seq, body, header, emitted_at, attempts, last_error }),
                 Err(error) => settled.push(Settled::given_up(seq, None, error.to_string())),
@@ -256,7 +256,7 @@ impl<O: Outbox, D: Destination, V: Observer> Shared<O, D, V> {
         let name = &self.options.name;
         for one in settled {
             let outcome = Outcome::from(&one.settlement);
-            let observed = Observed { outcome, took: one.took, at, header: one.header.as_ref() };
+            let observed = Observed { outcome, took: one.took, at, header: one.header.as_deref() };
             self.observer.on_delivery(name, &observed);
         }
         let dead = settled.iter().filter(|one| matches!(one.settlement, Settlement::Dead { .. }));
@@ -280,13 +280,13 @@ fn summary<'a>(mut all: impl Iterator<Item = &'a Settled>) -> Option<(&'a str, &
 
 impl Settled {
     /// A delivery that is a dead letter without having been sent.
-    fn given_up(seq: EventSeq, header: Option<Header>, reason: String) -> Self {
+    fn given_up(seq: EventSeq, header: Option<Arc<Header>>, reason: String) -> Self {
         let settlement = Settlement::Dead { error: reason.clone() };
         Self { seq, attempts: 0, header, settlement, reason, took: None }
     }
 
     /// A delivery that is over without having been sent.
-    fn withdrawn(seq: EventSeq, header: Option<Header>) -> Self {
+    fn withdrawn(seq: EventSeq, header: Option<Arc<Header>>) -> Self {
         let reason = NOTHING_TO_UNDO.to_owned();
         let settlement = Settlement::Withdrawn { reason: reason.clone() };
         Self { seq, attempts: 0, header, settlement, reason, took: None }

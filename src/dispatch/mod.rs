@@ -32,7 +32,7 @@ pub mod worker;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::domain::header::Header;
+use crate::domain::header::{Encoded, Header};
 use crate::domain::name::Name;
 use crate::domain::time::Time;
 use crate::store::{self, Claimed, EventSeq, Settlement};
@@ -102,9 +102,9 @@ pub struct Outgoing {
     /// The store's number of it.
     pub seq: EventSeq,
     /// The event as it was encoded.
-    pub body: Arc<str>,
+    pub body: Encoded,
     /// What delivery has to know of it.
-    pub header: Header,
+    pub header: Arc<Header>,
     /// When it was emitted.
     pub emitted_at: Time,
     /// How often it was tried before.

@@ -31,7 +31,14 @@ pub(super) fn outgoing_about(seq: i64, subject: &str) -> Outgoing {
     let body = event(seq, subject, "scale_out", expirytime);
     let header = Header::read(&body).unwrap();
     let emitted_at = Time::from_millis(0);
-    Outgoing { seq: EventSeq(seq), body: body.into(), header, emitted_at, attempts: 0, last_error: None }
+    Outgoing {
+        seq: EventSeq(seq),
+        body: body.into(),
+        header: header.into(),
+        emitted_at,
+        attempts: 0,
+        last_error: None,
+    }
 }
 
 /// An event about a target of its own.

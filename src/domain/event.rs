@@ -12,7 +12,7 @@ use serde::Serialize;
 use serde::ser::SerializeSeq;
 use serde_json::ser::{CompactFormatter, Formatter};
 
-use super::header::ATTRIBUTE_BYTES_BESIDE_SUBJECT;
+use super::header::{ATTRIBUTE_BYTES_BESIDE_SUBJECT, Header};
 use super::labels::Labels;
 use super::name::Name;
 use super::rule::Limits;
@@ -217,6 +217,35 @@ impl Event {
         self.action == "scale_in" || lowers
     }
 
+    /// What delivery has to know of it.
+    pub fn header(&self) -> Header {
+        Header {
+            id: self.id.clone(),
+            kind: self.kind(),
+            source: self.source(),
+            subject: self.target.key().as_str().to_owned(),
+            sequence: self.sequence,
+            expirytime: self.expirytime(),
+            traceparent: self.traceparent(),
+            rule: self.rule.to_string(),
+            action: self.action.to_owned(),
+            oldest_starts_at: self.alerts.iter().map(|alert| alert.starts_at).min(),
+        }
+    }
+
+    fn kind(&self) -> String {
+        format!("io.scalebridge.{}.v1", self.action)
+    }
+
+    fn source(&self) -> String {
+        format!("/scalebridge/{}", self.cause.source)
+    }
+
+    /// To the millisecond, as it is told.
+    fn expirytime(&self) -> Time {
+        Time::from_millis(self.time.after(self.expires_after).as_millis())
+    }
+
     /// The document, of at most `max_bytes` with what SQS' attributes take beside it. Alerts that do
     /// not fit are left out whole; `alerts_total` says how many there were.
     ///
@@ -245,14 +274,14 @@ impl Event {
         to_json(&Document {
             specversion: "1.0",
             id: &self.id,
-            source: format!("/scalebridge/{}", self.cause.source),
-            kind: format!("io.scalebridge.{}.v1", self.action),
+            source: self.source(),
+            kind: self.kind(),
             subject,
             time: self.time.to_millis_text(),
             datacontenttype: DATA_CONTENT_TYPE,
             dataschema: DATA_SCHEMA,
             sequence: self.sequence.to_string(),
-            expirytime: self.time.after(self.expires_after).to_millis_text(),
+            expirytime: self.expirytime().to_millis_text(),
             traceparent: self.traceparent(),
             data: Data {
                 rule: self.rule.as_str(),
@@ -431,6 +460,12 @@ mod tests {
 
     fn read(text: &str) -> serde_json::Value {
         serde_json::from_str(text).unwrap()
+    }
+
+    #[test]
+    fn the_header_is_what_delivery_would_read() {
+        let event = event(2, "pod web-0 unschedulable");
+        assert_eq!(event.header(), Header::read(&event.encode(262_144)).unwrap());
     }
 
     #[test]

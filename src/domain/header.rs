@@ -5,6 +5,9 @@
 //! long the event may still be sent, and leaves the rest unread.
 
 use std::borrow::Cow;
+use std::fmt;
+use std::ops::Deref;
+use std::sync::Arc;
 
 use serde::Deserialize;
 
@@ -33,6 +36,71 @@ pub struct Header {
     pub action: String,
     /// When the alert began that has been open the longest. None if the event has no alert.
     pub oldest_starts_at: Option<Time>,
+}
+
+/// An event as it is sent, to every destination and at every try. Cheap to clone.
+#[derive(Clone)]
+pub struct Encoded(Arc<Whole>);
+
+struct Whole {
+    text: String,
+    /// Where the event was made just now; of one that was stored it is read when it is asked for.
+    header: Option<Arc<Header>>,
+}
+
+impl Encoded {
+    /// An event that was made just now, with its header.
+    pub fn new(text: String, header: Header) -> Self {
+        Self(Arc::new(Whole { text, header: Some(Arc::new(header)) }))
+    }
+
+    /// What delivery has to know of it.
+    ///
+    /// # Errors
+    /// If the text is no event of ours.
+    pub fn header(&self) -> Result<Arc<Header>, Error> {
+        self.0.header.clone().map_or_else(|| Header::read(&self.0.text).map(Arc::new), Ok)
+    }
+}
+
+impl Deref for Encoded {
+    type Target = str;
+
+    fn deref(&self) -> &str {
+        &self.0.text
+    }
+}
+
+impl From<String> for Encoded {
+    fn from(text: String) -> Self {
+        Self(Arc::new(Whole { text, header: None }))
+    }
+}
+
+impl From<&str> for Encoded {
+    fn from(text: &str) -> Self {
+        text.to_owned().into()
+    }
+}
+
+impl PartialEq for Encoded {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.text == other.0.text
+    }
+}
+
+impl Eq for Encoded {}
+
+impl fmt::Display for Encoded {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self)
+    }
+}
+
+impl fmt::Debug for Encoded {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&self.0.text, f)
+    }
 }
 
 /// Why a text is no event of ours.

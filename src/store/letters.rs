@@ -1,11 +1,11 @@
 //! Dead letters: deliveries that were given up, kept until someone redrives or discards them.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Deserialize;
 
 use super::{Error, EventSeq, expiry};
+use crate::domain::header::Encoded;
 use crate::domain::header::Header;
 use crate::domain::name::Name;
 use crate::domain::time::Time;
@@ -44,7 +44,7 @@ pub struct DeadLetter {
     /// When.
     pub given_up_at: Time,
     /// The event as it would be sent.
-    pub event: Arc<str>,
+    pub event: Encoded,
 }
 
 /// How a dead letter is sent once more.
@@ -109,7 +109,7 @@ pub struct Row {
     pub attempts: u32,
     pub error: String,
     pub given_up_at: Time,
-    pub event: Arc<str>,
+    pub event: Encoded,
 }
 
 impl From<Row> for DeadLetter {

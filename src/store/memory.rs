@@ -16,6 +16,7 @@ use super::{
 };
 use crate::domain::control::Controls;
 use crate::domain::engine::{States, Unsent};
+use crate::domain::header::Encoded;
 use crate::domain::name::Name;
 use crate::domain::state::{AlertKey, TargetState};
 use crate::domain::target::TargetKey;
@@ -300,7 +301,7 @@ impl Inner {
                     group: self.group(&event.target, *seq),
                     emitted_at: *at,
                     undoes: undoes(event),
-                    body: event.body.as_str().into(),
+                    body: event.body.clone(),
                 };
                 let place = Place { seq: *seq, destination: destination.clone() };
                 match self.dead.contains_key(&place) || self.missed.contains(&place) {
@@ -493,7 +494,7 @@ impl Inner {
         &self.events[self.events.partition_point(|(known, ..)| *known < seq)]
     }
 
-    fn as_sent(&self, place: &Place) -> Arc<str> {
+    fn as_sent(&self, place: &Place) -> Encoded {
         let body = self.body(place.seq);
         let rewritten = self.expiry.get(place).and_then(|at| expiry::rewrite(body, *at).ok());
         rewritten.map_or_else(|| body.into(), Into::into)

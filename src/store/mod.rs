@@ -41,6 +41,7 @@ use tokio::sync::watch;
 
 use crate::domain::control::Controls;
 use crate::domain::engine::{States, Unsent};
+use crate::domain::header::Encoded;
 use crate::domain::name::Name;
 use crate::domain::state::{AlertKey, TargetState};
 use crate::domain::target::TargetKey;
@@ -133,7 +134,7 @@ pub struct NewEvent {
     /// Which end of which episode it is about, where what undoes has to follow what was done.
     pub part: Option<Part>,
     /// The event, encoded once.
-    pub body: String,
+    pub body: Encoded,
 }
 
 /// One end of an episode.
@@ -155,7 +156,7 @@ pub struct Claimed {
     /// Which event.
     pub seq: EventSeq,
     /// The event, as it was encoded.
-    pub body: Arc<str>,
+    pub body: Encoded,
     /// When it was emitted; when it was redriven, if it was a dead letter since.
     pub emitted_at: Time,
     /// How often it was tried before.

@@ -37,7 +37,7 @@ async fn write(store: &Store, name: &str, count: usize, bytes: usize) {
             adds: false,
             may_shrink: false,
             part: None,
-            body: body.clone(),
+            body: body.as_str().into(),
         };
         let events = targets.iter().map(event).collect();
         let record = Some(Record { targets, body: body.clone() });

@@ -7,6 +7,7 @@ use tokio::sync::Notify;
 
 use super::*;
 use crate::dispatch::{Answer, Limits, Observed, Outcome, stub};
+use crate::domain::header::Encoded;
 use crate::domain::time::Time;
 use crate::store::{Claimed, Error, EventSeq, Settlement};
 
@@ -43,7 +44,7 @@ struct Faults {
 
 #[derive(Clone)]
 struct Delivery {
-    body: Arc<str>,
+    body: Encoded,
     subject: String,
     emitted_at: Time,
     attempts: u32,
@@ -167,7 +168,7 @@ impl Outbox for Bench {
             let first = !over && seen.insert(delivery.subject.clone());
             if first && !delivery.claimed && delivery.due <= Instant::now() && claimed.len() < max {
                 delivery.claimed = true;
-                let (body, emitted_at) = (Arc::clone(&delivery.body), delivery.emitted_at);
+                let (body, emitted_at) = (delivery.body.clone(), delivery.emitted_at);
                 let attempts = delivery.attempts;
                 claimed.push(Claimed {
                     seq,

@@ -14,9 +14,9 @@ mod redrive;
 mod tests;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
-use std::sync::Arc;
 
 use super::EventSeq;
+use crate::domain::header::Encoded;
 use crate::domain::time::Time;
 
 /// Events in the window at the most; few in tests, so that they often reach beyond it.
@@ -74,7 +74,7 @@ struct Slot {
     emitted_at: Time,
     undoes: bool,
     /// `None` when settled, until the cursor passes it.
-    body: Option<Arc<str>>,
+    body: Option<Encoded>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -108,7 +108,7 @@ pub struct Offered {
     pub emitted_at: Time,
     /// Whether it undoes what earlier events have done, so that it may find nothing to undo.
     pub undoes: bool,
-    pub body: Arc<str>,
+    pub body: Encoded,
 }
 
 /// A delivery with a row, that is to be tried.
@@ -142,7 +142,7 @@ pub enum End {
 #[derive(Debug)]
 pub struct Handed {
     pub seq: EventSeq,
-    pub body: Option<Arc<str>>,
+    pub body: Option<Encoded>,
     pub emitted_at: Time,
     /// Whether it undoes something.
     pub undoes: bool,

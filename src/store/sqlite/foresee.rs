@@ -35,10 +35,9 @@ pub struct Foreseen {
 }
 
 /// Where the wanted targets and alerts are in the index, in the order in which they are wanted.
-#[derive(Debug, PartialEq, Eq)]
 pub struct Seen {
-    pub targets: Vec<(Fingerprint, Option<i64>)>,
-    alerts: Vec<Vec<i64>>,
+    targets: Vec<(Fingerprint, Option<i64>)>,
+    alerts: Vec<(Fingerprint, Vec<i64>)>,
 }
 
 impl Seen {
@@ -48,11 +47,20 @@ impl Seen {
             let hash = hashes.target(key);
             (hash, index.target(hash, staged))
         };
-        let alert = |key| index.alert_targets(hashes.alert(key), staged);
+        let alert = |key| {
+            let hash = hashes.alert(key);
+            (hash, index.alert_targets(hash, staged))
+        };
         Self {
             targets: keys.targets.iter().map(target).collect(),
             alerts: keys.alerts.iter().map(alert).collect(),
         }
+    }
+
+    /// Whether all of them are where they were.
+    pub fn is_still_so(&self, index: &Index, staged: &Staged) -> bool {
+        self.targets.iter().all(|(hash, id)| index.target(*hash, staged) == *id)
+            && self.alerts.iter().all(|(hash, ids)| index.alert_targets(*hash, staged) == *ids)
     }
 
     /// The states of what is known.
@@ -62,7 +70,7 @@ impl Seen {
         mut load: impl FnMut(i64) -> Result<Option<Arc<Known>>, E>,
     ) -> Result<States, E> {
         let mut states = States::default();
-        for (alert, ids) in keys.alerts.iter().zip(&self.alerts) {
+        for (alert, (_, ids)) in keys.alerts.iter().zip(&self.alerts) {
             for id in ids {
                 if let Some(known) = load(*id)? {
                     states.alerts.entry(alert.clone()).or_default().push(known.key.clone());

@@ -1,12 +1,11 @@
 //! Dead letters: listed by the reader, redriven and discarded by the writer.
 
-use std::sync::Arc;
-
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::index::Fingerprint;
 use super::writer::{Batch, Writer};
 use super::{schema, supersede};
+use crate::domain::header::Encoded;
 use crate::domain::name::Name;
 use crate::domain::time::Time;
 use crate::store::lane::Waiting;
@@ -66,7 +65,7 @@ pub fn list(
 }
 
 /// The event with the `expirytime` that it was redriven with, if it was.
-pub fn as_sent(body: &str, expiry: Option<i64>) -> Arc<str> {
+pub fn as_sent(body: &str, expiry: Option<i64>) -> Encoded {
     let rewritten = expiry.and_then(|expiry| expiry::rewrite(body, Time::from_nanos(expiry)).ok());
     rewritten.map_or_else(|| body.into(), Into::into)
 }
@@ -78,7 +77,7 @@ struct Letter {
     target: i64,
     shrinks: bool,
     undoes: bool,
-    event: Arc<str>,
+    event: Encoded,
 }
 
 impl Writer {

@@ -39,6 +39,7 @@ use super::{
     WallClock,
 };
 use crate::domain::control::Controls;
+use crate::domain::header::Encoded;
 use crate::domain::name::Name;
 use crate::domain::target::TargetKey;
 use crate::domain::time::Time;
@@ -418,7 +419,7 @@ struct Asked {
 
 #[derive(Default)]
 struct Told {
-    body: Option<Arc<str>>,
+    body: Option<Encoded>,
     last_error: Option<Arc<str>>,
     undoes_nothing: bool,
 }

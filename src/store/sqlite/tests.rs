@@ -40,7 +40,7 @@ fn event(target: &str, bytes: usize) -> Decide {
             adds: false,
             may_shrink: false,
             part: None,
-            body: "x".repeat(bytes),
+            body: "x".repeat(bytes).into(),
         }],
         ..Changes::default()
     })

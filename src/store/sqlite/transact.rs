@@ -107,15 +107,15 @@ impl Writer {
         foreseen: Option<Box<Foreseen>>,
         controls: &Arc<Controls>,
     ) -> rusqlite::Result<Decided> {
-        let seen = Seen::of(keys, self.hashes, &self.index(), &batch.staged);
         if let Some(foreseen) = foreseen {
-            if self.still_holds(batch, keys, &foreseen, &seen, controls)? {
+            if self.still_holds(batch, keys, &foreseen, controls)? {
                 let Foreseen { now, changes, texts, .. } = *foreseen;
                 return Ok(Decided { now, changes, texts, named: BTreeMap::new() });
             }
             self.foresight.missed();
         }
         let now = self.clock.now();
+        let seen = Seen::of(keys, self.hashes, &self.index(), &batch.staged);
         let states = seen.states(keys, |id| self.load(id, batch))?;
         let unsent = self.find_unsent(batch, keys.targets.iter().chain(states.targets.keys()))?;
         let view =
@@ -132,14 +132,13 @@ impl Writer {
         batch: &Batch,
         keys: &Keys,
         foreseen: &Foreseen,
-        seen: &Seen,
         controls: &Arc<Controls>,
     ) -> rusqlite::Result<bool> {
         let is_same = |(id, known): (&i64, &Arc<Known>)| {
             let now = self.index().state(*id, &batch.staged).flatten();
             now.is_some_and(|now| Arc::ptr_eq(&now, known))
         };
-        if foreseen.seen != *seen
+        if !foreseen.seen.is_still_so(&self.index(), &batch.staged)
             || !Arc::ptr_eq(&foreseen.controls, controls)
             || !foreseen.known.iter().all(is_same)
         {
@@ -327,7 +326,7 @@ impl Writer {
                 target,
                 route,
                 now.as_nanos(),
-                event.body,
+                &*event.body,
                 event.may_shrink,
                 undoes_bytes
             ])?;
@@ -359,7 +358,7 @@ impl Writer {
                 group: target,
                 emitted_at: now,
                 undoes: undoes.is_some(),
-                body: body.into(),
+                body,
             },
             destinations,
         });

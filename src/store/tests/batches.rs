@@ -244,7 +244,7 @@ async fn what_an_earlier_version_kept_is_counted_woken_and_superseded() {
     house
         .write(&["b"], |_| {
             let mut changes = event("b", Kind::Note, "in", &["queue"]).changes();
-            changes.events[0].body = body.to_owned();
+            changes.events[0].body = body.into();
             changes
         })
         .await;

@@ -79,7 +79,7 @@ async fn a_disk_that_is_full_refuses_what_needs_room_and_takes_the_rest() {
     is_unavailable(house.store.settle(&name("queue"), vec![(seq, large)]).await);
     let keys = Keys { targets: vec![key("b")], alerts: Vec::new() };
     let mut changes = event("b", Kind::Note, "lost", &["queue"]).changes();
-    changes.events[0].body = "x".repeat(100_000);
+    changes.events[0].body = "x".repeat(100_000).into();
     let changes = std::sync::Mutex::new(Some(changes));
     let decide = move |_: &View| (changes.lock().unwrap().take().unwrap_or_default(), ());
     is_unavailable(house.store.transact(keys, decide).await);

@@ -218,7 +218,7 @@ impl Emission {
             adds: self.kind == Kind::Out,
             may_shrink: self.kind == Kind::In,
             part: None,
-            body: body.to_string(),
+            body: body.to_string().into(),
         }
     }
 }
