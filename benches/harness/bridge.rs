@@ -45,7 +45,7 @@ impl Bridge {
         std::fs::write(folder.join("rules.yaml"), rules(setup))?;
         let log = std::fs::File::create(folder.join("log.txt"))?;
         let begun = Instant::now();
-        let process = Command::new(env!("CARGO_BIN_EXE_scalebridge"))
+        let process = Command::new(binary())
             .args(["serve", "--config"])
             .arg(folder.join("scalebridge.yaml"))
             .env("AWS_ACCESS_KEY_ID", "bench")
@@ -123,6 +123,12 @@ impl Drop for Bridge {
     }
 }
 
+/// The one that was built with this, or the one that `SCALEBRIDGE_BINARY` names, to compare two.
+fn binary() -> PathBuf {
+    let named = std::env::var_os("SCALEBRIDGE_BINARY").map(PathBuf::from);
+    named.unwrap_or_else(|| env!("CARGO_BIN_EXE_scalebridge").into())
+}
+
 fn free_port() -> io::Result<SocketAddr> {
     TcpListener::bind("127.0.0.1:0")?.local_addr()
 }
@@ -153,11 +159,11 @@ destinations:
     );
     for queue in names(setup) {
         // A String takes everything.
-        drop(writeln!(
+        let _ = writeln!(
             text,
             "  {queue}: {{ sqs: {{ queue_url: \"http://{aws}/123456789012/{queue}\", region: eu-west-1, \
              endpoint_url: \"http://{aws}\" }} }}"
-        ));
+        );
     }
     text
 }
@@ -172,7 +178,7 @@ fn rules(setup: &Setup) -> String {
     let mut text = format!("defaults: {{ send_to: [{queues}] }}\nrules:\n");
     for rule in (1..=setup.rules).rev() {
         let alertname = if rule == 1 { "KubePodUnschedulable".to_owned() } else { format!("Other{rule}") };
-        drop(writeln!(
+        let _ = writeln!(
             text,
             "  - name: rule-{rule}
     matchers: [alertname = {alertname}, 'severity =~ \"warning|critical\"']
@@ -180,7 +186,7 @@ fn rules(setup: &Setup) -> String {
     on_firing: {{ scale_out: {{ by: 2 }}, cooldown: 3m }}
     on_resolved: {{ scale_in: {{ by: 1 }}, stabilization_window: 15m, cooldown: 10m }}
     limits: {{ min_capacity: 2, max_capacity: 40 }}"
-        ));
+        );
     }
     text
 }

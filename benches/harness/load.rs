@@ -166,10 +166,10 @@ impl Load {
 fn push_alert(body: &mut String, alert: u64, target: u64, starts_at: &str) {
     use std::fmt::Write as _;
     // A String takes everything.
-    drop(write!(
+    let _ = write!(
         body,
         r#"{{"status":"firing","labels":{{"alertname":"KubePodUnschedulable","cluster":"prod-eu","namespace":"shop","nodegroup":"workers-{target}","pod":"web-7d4b9c6f8-{alert:07}","prometheus":"monitoring/k8s","region":"eu-west-1","severity":"warning"}},"annotations":{{"description":"Pod shop/web-7d4b9c6f8-{alert:07} has been unschedulable for more than five minutes.","summary":"Pod unschedulable.","value":"3"}},"startsAt":"{starts_at}","endsAt":"0001-01-01T00:00:00Z","generatorURL":"http://prometheus:9090/graph?g0.expr=kube_pod_status_unschedulable+%3E+0","fingerprint":"{alert:016x}"}}"#
-    ));
+    );
 }
 
 /// The status of the answer that comes next.

@@ -149,9 +149,15 @@ impl App {
 async fn open_store(settings: &config::Store, destinations: Vec<Name>) -> anyhow::Result<Store> {
     let config::Store::Sqlite { path } = settings;
     let path = path.clone();
-    let open = move || Sqlite::open(&path, &destinations, Arc::new(wall_clock));
-    let opened = tokio::task::spawn_blocking(open).await.context("open the store")?;
-    Ok(Store::Sqlite(opened?))
+    let (done, opened) = tokio::sync::oneshot::channel();
+    // A thread of its own, so that the threads that it starts are none of the runtime's.
+    let open = move || {
+        let opened = Sqlite::open(&path, &destinations, Arc::new(wall_clock));
+        // Nobody waits any more for one that opens while the process ends.
+        drop(done.send(opened));
+    };
+    std::thread::Builder::new().name("store-open".to_owned()).spawn(open).context("open the store")?;
+    Ok(Store::Sqlite(opened.await.context("open the store")??))
 }
 
 async fn prune(store: Store, retention: Retention, stop: CancellationToken) {

@@ -38,7 +38,8 @@ impl Serve {
         for warning in loaded.warnings.iter() {
             tracing::warn!("{warning}");
         }
-        let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        let mut runtime = tokio::runtime::Builder::new_multi_thread();
+        let runtime = match runtime.enable_all().on_thread_start(give_way).build() {
             Ok(runtime) => runtime,
             Err(error) => {
                 telemetry::say(format_args!("scalebridge: cannot start: {error}"));
@@ -60,6 +61,15 @@ impl Serve {
             }
         }
     }
+}
+
+/// By how much the runtime's threads stand back. Where processors are short, the store's writer has to go
+/// first: everybody waits for its commits, and it is started by the main thread, which does not stand back.
+const NICE: i32 = 5;
+
+fn give_way() {
+    // Threads have a priority each in Linux. Where it cannot be set, all stay equal.
+    let _equal = rustix::process::setpriority_process(None, NICE);
 }
 
 /// The environment as text. What is none of ours may hold any bytes; of ours they become a value, or a

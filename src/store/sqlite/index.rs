@@ -185,8 +185,9 @@ impl Index {
         self.due.first().map(|&(due, _)| due).into_iter().chain(self.watching.since()).min()
     }
 
-    /// Takes over what a batch has committed.
-    pub fn merge(&mut self, staged: Staged) {
+    /// Takes over what a batch has committed. Gives the states that need not be kept at hand.
+    pub fn merge(&mut self, staged: Staged) -> Vec<Arc<Known>> {
+        let mut rest = Vec::new();
         for (hash, id) in staged.targets {
             match id {
                 Some(id) => drop(self.targets.insert(hash, id)),
@@ -210,11 +211,14 @@ impl Index {
         for (id, known) in staged.states {
             // One that is new goes while it is still in the processor's cache: in a storm nearly all are
             // new, and most are not spoken of again for a while.
-            let was_at_hand = [self.old.remove(&id), self.young.remove(&id)].iter().any(Option::is_some);
-            if let Some(known) = known.filter(|_| was_at_hand) {
-                self.keep(id, known);
+            let before = [self.old.remove(&id), self.young.remove(&id)];
+            match known {
+                Some(known) if before.iter().any(Option::is_some) => self.keep(id, known),
+                known => rest.extend(known),
             }
+            rest.extend(before.into_iter().flatten());
         }
+        rest
     }
 }
 

@@ -173,7 +173,7 @@ impl Sqlite {
 
     pub(super) async fn transact(&self, keys: Keys, decide: Decide) -> Result<(), Error> {
         let (keys, decide, foreseen) = self.foresee(keys, decide).await?;
-        self.ask(|reply| Command::Transact { keys, decide, foreseen, reply }).await
+        self.ask(|reply| Command::Transact { keys, decide, foreseen, reply }).await.map(drop)
     }
 
     pub(super) async fn settle(

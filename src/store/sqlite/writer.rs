@@ -11,7 +11,7 @@ use tokio::sync::{oneshot, watch};
 
 use super::checkpoint::{self, Turn};
 use super::foresee::{Foreseen, Foresight, SharedIndex};
-use super::index::{Fingerprint, Fingerprints, Index, Staged};
+use super::index::{Fingerprint, Fingerprints, Index, Known, Staged};
 use super::prune::Sweep;
 use super::published::Published;
 use super::schema::{self, Opened};
@@ -35,7 +35,7 @@ pub enum Command {
         decide: Decide,
         /// What was decided already, beside the writer.
         foreseen: Option<Box<Foreseen>>,
-        reply: Reply<()>,
+        reply: Reply<Rest>,
     },
     Settle {
         outlet: Arc<Outlet>,
@@ -79,6 +79,14 @@ pub enum Command {
 }
 
 pub type Reply<R> = oneshot::Sender<Result<R, Error>>;
+
+/// What a transaction has left over: some thousand small pieces of memory. They are freed by whoever asked
+/// for it, since everybody waits for the writer.
+pub struct Rest {
+    _keys: Keys,
+    _decide: Decide,
+    _states: Vec<Arc<Known>>,
+}
 
 /// Commits hold about as many keys and settlements.
 const BATCH: usize = 1000;
@@ -252,7 +260,7 @@ impl Staging {
 }
 
 /// A reply that waits for the commit.
-type Answer = Box<dyn FnOnce(Result<(), Error>)>;
+type Answer = Box<dyn FnOnce(Result<(), Error>, &mut Vec<Arc<Known>>)>;
 
 impl Writer {
     pub fn new(opened: Opened, hashes: Fingerprints, links: Links) -> rusqlite::Result<Self> {
@@ -350,15 +358,20 @@ impl Writer {
                     continue;
                 }
                 Command::Transact { keys, mut decide, foreseen, reply } => {
-                    answers.push(Box::new(move |result| drop(reply.send(result))));
-                    if failed.is_some() {
-                        continue;
-                    }
-                    self.begin(&mut begun)
-                        .and_then(|()| self.transact(&mut batch, &keys, &mut decide, foreseen))
+                    let done = if failed.is_none() {
+                        self.begin(&mut begun)
+                            .and_then(|()| self.transact(&mut batch, &keys, &mut decide, foreseen))
+                    } else {
+                        Ok(())
+                    };
+                    answers.push(Box::new(move |result, states| {
+                        let rest = Rest { _keys: keys, _decide: decide, _states: std::mem::take(states) };
+                        drop(reply.send(result.map(|()| rest)));
+                    }));
+                    done
                 }
                 Command::Settle { outlet, settled, reply } => {
-                    answers.push(Box::new(move |result| drop(reply.send(result))));
+                    answers.push(Box::new(move |result, _| drop(reply.send(result))));
                     if failed.is_some() {
                         continue;
                     }
@@ -371,7 +384,7 @@ impl Writer {
                         Ok(Ok(()))
                     };
                     let (done, result) = split(done);
-                    answers.push(Box::new(move |result| drop(reply.send(result.map(|()| done)))));
+                    answers.push(Box::new(move |result, _| drop(reply.send(result.map(|()| done)))));
                     result
                 }
                 Command::Discard { place, reply } => {
@@ -381,18 +394,18 @@ impl Writer {
                         Ok(Ok(()))
                     };
                     let (done, result) = split(done);
-                    answers.push(Box::new(move |result| drop(reply.send(result.map(|()| done)))));
+                    answers.push(Box::new(move |result, _| drop(reply.send(result.map(|()| done)))));
                     result
                 }
                 Command::Prune { decisions, delivered, reply } => {
                     if failed.is_some() {
-                        answers.push(Box::new(move |result| drop(reply.send(result.map(|()| false)))));
+                        answers.push(Box::new(move |result, _| drop(reply.send(result.map(|()| false)))));
                         continue;
                     }
                     let pruned =
                         self.begin(&mut begun).and_then(|()| self.prune(&mut batch, decisions, delivered));
                     let more = *pruned.as_ref().unwrap_or(&false);
-                    answers.push(Box::new(move |result| drop(reply.send(result.map(|()| more)))));
+                    answers.push(Box::new(move |result, _| drop(reply.send(result.map(|()| more)))));
                     pruned.map(drop)
                 }
             };
@@ -407,22 +420,24 @@ impl Writer {
                 tracing::error!(%error, "the store cannot write");
                 Err(schema::unavailable(&error))
             }
-            (false, None) => Ok(()),
+            (false, None) => Ok(Vec::new()),
         };
         self.release();
-        answers.into_iter().for_each(|answer| answer(outcome.clone()));
+        let (outcome, mut states) = match outcome {
+            Ok(states) => (Ok(()), states),
+            Err(error) => (Err(error), Vec::new()),
+        };
+        answers.into_iter().for_each(|answer| answer(outcome.clone(), &mut states));
         open
     }
 
-    fn commit(&mut self, mut batch: Batch) -> Result<(), Error> {
+    /// Gives the states that need not be kept at hand.
+    fn commit(&mut self, mut batch: Batch) -> Result<Vec<Arc<Known>>, Error> {
         let written = self
             .write_positions(&mut batch)
             .and_then(|()| self.published.tally(|tally| batch.tally.write(&self.connection, tally)));
         match written.and_then(|()| self.connection.execute_batch("COMMIT")) {
-            Ok(()) => {
-                self.publish(batch);
-                Ok(())
-            }
+            Ok(()) => Ok(self.publish(batch)),
             Err(error) => Err(self.roll_back(&error)),
         }
     }
@@ -447,12 +462,12 @@ impl Writer {
         schema::unavailable(error)
     }
 
-    /// Makes a committed batch known.
-    fn publish(&mut self, batch: Batch) {
+    /// Makes a committed batch known. Gives the states that need not be kept at hand.
+    fn publish(&mut self, batch: Batch) -> Vec<Arc<Known>> {
         let last_before = self.next.event - 1;
         self.next = batch.next;
         self.routes.extend(batch.routes);
-        self.index_mut().merge(batch.staged);
+        let rest = self.index_mut().merge(batch.staged);
         if let Some(controls) = batch.controls {
             self.published.set_controls(controls);
         }
@@ -493,6 +508,7 @@ impl Writer {
             // The next round finds a short rest.
             self.wake_the_folder();
         }
+        rest
     }
 
     /// Whoever holds the token is at it.
