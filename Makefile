@@ -5,7 +5,7 @@
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 
 .DEFAULT_GOAL := help
-.PHONY: help build run demo test lint clean
+.PHONY: help build run demo test bench lint clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -30,6 +30,13 @@ test: ## all tests, with real Prometheus, Alertmanager and a local AWS
 	deploy/tools.sh
 	cargo test --locked --doc
 	cargo test --locked --lib --bins --tests
+
+# The product's binary is put aside: what cargo builds for benchmarks has features that only tests want.
+bench: build ## the whole bridge under load, measured beside its goals; ONLY=storm measures one part
+	@mkdir -p "$(TARGET)/bench"
+	cp "$(TARGET)/release/scalebridge" "$(TARGET)/bench/scalebridge"
+	SCALEBRIDGE_BINARY="$(abspath $(TARGET))/bench/scalebridge" \
+		cargo bench --locked --bench harness -- $(if $(ONLY),--only $(ONLY))
 
 lint: ## formatting, clippy, documentation, domain and configuration alone
 	cargo fmt --check

@@ -2,7 +2,8 @@
 //!
 //! `make bench` runs it: the release binary, a stand-in for SQS (`stub`) and the load (`load`) are processes
 //! of their own that share the machine. Figures, ceilings and growth come out as text, JSON and one SVG in
-//! `benches/results/`. `cargo bench --bench harness -- --only storm` measures a part and writes nothing.
+//! `benches/results/`. `make bench ONLY=storm` measures a part and writes nothing; the parts are `storm`,
+//! `idle`, `large`, `coalesced`, `pending`, `million` and `growth`.
 //!
 //! After each run every alert's decision is looked for in the store, every event in what the stub has taken,
 //! and the bridge has to have said that its store commits with `synchronous=FULL`.
@@ -28,13 +29,12 @@ fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let done = match words.as_slice() {
-        ["stub", ..] => stub::serve().map(|()| true),
-        ["load", load, ..] => send(load).map(|()| true),
+        ["stub", ..] => stub::serve(),
+        ["load", load, ..] => send(load),
         words => measure(words),
     };
     match done {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::FAILURE,
+        Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             drop(writeln!(io::stderr(), "{error}"));
             ExitCode::FAILURE
@@ -47,16 +47,17 @@ fn send(load: &str) -> io::Result<()> {
     writeln!(io::stdout(), "{}", serde_json::to_string(&load.send()?)?)
 }
 
-/// Whether no goal was missed.
-fn measure(words: &[&str]) -> io::Result<bool> {
+/// Fails if a promise is broken; a goal that is missed is told and is no failure, since a benchmark is no
+/// test.
+fn measure(words: &[&str]) -> io::Result<()> {
     let only = words.iter().position(|word| *word == "--only").and_then(|at| words.get(at + 1)).copied();
     let results = scenarios::run(only)?;
     let text = report::text(&results);
     writeln!(io::stdout(), "{text}")?;
-    if only.is_none() {
-        write(&results, &text)?;
+    for figure in report::missed(&results) {
+        writeln!(io::stderr(), "below its floor: {}", figure.name)?;
     }
-    Ok(report::missed(&results).is_empty())
+    if only.is_none() { write(&results, &text) } else { Ok(()) }
 }
 
 fn write(results: &Results, text: &str) -> io::Result<()> {

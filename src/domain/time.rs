@@ -63,22 +63,92 @@ impl Time {
 
     /// The same time cut to milliseconds, as events tell it: `2026-11-22T16:55:20.062Z`.
     pub fn to_millis_text(self) -> String {
-        let stamp = jiff::Timestamp::from_millisecond(self.as_millis()).unwrap_or_default();
-        format!("{stamp:.3}")
+        let Written { mut text, .. } = self.written();
+        text.truncate(MILLIS);
+        text.push('Z');
+        text
     }
+
+    /// All nine digits, without the `Z`. Each event has four times in it, so this is not left to general
+    /// formatting.
+    fn written(self) -> Written {
+        let (seconds, nanos) = (self.0.div_euclid(1_000_000_000), self.0.rem_euclid(1_000_000_000));
+        let (days, second) = (seconds.div_euclid(86_400), seconds.rem_euclid(86_400));
+        let (year, month, day) = date(days);
+        let mut text = String::with_capacity(NANOS + 1);
+        let mut put = |value: i64, digits: u32, after: &str| {
+            for place in (0..digits).rev() {
+                // A remainder by ten is a digit.
+                text.push(char::from(b'0' + (value / 10_i64.pow(place) % 10) as u8));
+            }
+            text.push_str(after);
+        };
+        put(year, 4, "-");
+        put(month, 2, "-");
+        put(day, 2, "T");
+        put(second / 3600, 2, ":");
+        put(second / 60 % 60, 2, ":");
+        put(second % 60, 2, ".");
+        put(nanos, 9, "");
+        Written { text, nanos }
+    }
+}
+
+/// Characters of a time up to its milliseconds, and to its nanoseconds.
+const MILLIS: usize = "2026-11-22T16:55:20.062".len();
+const NANOS: usize = MILLIS + 6;
+
+struct Written {
+    text: String,
+    nanos: i64,
+}
+
+/// Year, month and day, of so many days since 1970. Years are counted from the first of March, so that the
+/// day that only some of them have is their last.
+const fn date(days: i64) -> (i64, i64, i64) {
+    const DAYS_OF_400_YEARS: i64 = 146_097;
+    // The first of March of the year 0 was so many days before 1970.
+    let days = days + 719_468;
+    let (era, day) = (days.div_euclid(DAYS_OF_400_YEARS), days.rem_euclid(DAYS_OF_400_YEARS));
+    let year = (day - day / 1460 + day / 36_524 - day / 146_096) / 365;
+    let day = day - (365 * year + year / 4 - year / 100);
+    // Five months have 153 days, from March on and again from August on.
+    let month = (5 * day + 2) / 153;
+    let day = day - (153 * month + 2) / 5 + 1;
+    let (month, later) = if month < 10 { (month + 3, 0) } else { (month - 9, 1) };
+    (era * 400 + year + later, month, day)
 }
 
 impl fmt::Display for Time {
     /// RFC 3339 in UTC with as many digits as the time has.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let stamp = jiff::Timestamp::from_nanosecond(i128::from(self.0)).unwrap_or_default();
-        write!(f, "{stamp}")
+        let Written { mut text, nanos } = self.written();
+        if nanos == 0 {
+            text.truncate(MILLIS - ".062".len());
+        } else {
+            text.truncate(text.trim_end_matches('0').len());
+        }
+        f.write_str(&text)?;
+        f.write_str("Z")
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    proptest! {
+        #[test]
+        fn any_time_is_written_as_rfc_3339(nanos in any::<i64>(), coarse in prop::sample::select(vec![1, 1_000, 1_000_000, 1_000_000_000])) {
+            let nanos = nanos / coarse * coarse;
+            let stamp = jiff::Timestamp::from_nanosecond(i128::from(nanos)).unwrap();
+            prop_assert_eq!(Time::from_nanos(nanos).to_string(), stamp.to_string());
+            let millis = jiff::Timestamp::from_millisecond(nanos.div_euclid(1_000_000)).unwrap();
+            prop_assert_eq!(Time::from_nanos(nanos).to_millis_text(), format!("{millis:.3}"));
+        }
+    }
 
     #[test]
     fn alertmanagers_times_are_read_and_written_back() {
