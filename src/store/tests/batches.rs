@@ -27,11 +27,8 @@ async fn together(house: &House, asked: Vec<(&'static str, Write)>) -> Vec<Resul
     let tasks: Vec<_> = asked
         .into_iter()
         .map(|(target, mut changes)| {
-            let store = house.store.clone();
-            tokio::spawn(async move {
-                let keys = Keys { targets: vec![key(target)], alerts: Vec::new() };
-                store.transact(keys, move |view| (changes(view), ())).await
-            })
+            let (store, keys) = (house.store.clone(), house.keys(&[target]));
+            tokio::spawn(async move { store.transact(keys, move |view| (changes(view), ())).await })
         })
         .collect();
     gate.open().await;

@@ -4,6 +4,7 @@ mod backlog;
 mod batches;
 mod controls;
 mod faults;
+mod foresee;
 mod letters;
 mod properties;
 mod supersede;
@@ -33,6 +34,8 @@ use crate::domain::verdict::{Phase, Verdict};
 struct House {
     store: Store,
     dir: TempDir,
+    /// Whether an alert is asked for too, as every notification does: then SQLite decides beside its writer.
+    foresees: bool,
 }
 
 fn name(text: &str) -> Name {
@@ -58,16 +61,27 @@ fn sqlite(dir: &TempDir, destinations: &[Name]) -> Store {
 impl House {
     fn sqlite() -> Self {
         let dir = tempfile::tempdir().unwrap();
-        Self { store: sqlite(&dir, &destinations()), dir }
+        Self { store: sqlite(&dir, &destinations()), dir, foresees: false }
+    }
+
+    fn foreseeing() -> Self {
+        Self { foresees: true, ..Self::sqlite() }
     }
 
     fn memory() -> Self {
         let dir = tempfile::tempdir().unwrap();
-        Self { store: Store::Memory(Memory::new(&destinations(), clock())), dir }
+        Self { store: Store::Memory(Memory::new(&destinations(), clock())), dir, foresees: false }
     }
 
-    fn both() -> [Self; 2] {
-        [Self::sqlite(), Self::memory()]
+    /// Both stores, SQLite's in both of its ways.
+    fn both() -> [Self; 3] {
+        [Self::sqlite(), Self::foreseeing(), Self::memory()]
+    }
+
+    fn keys(&self, targets: &[&str]) -> Keys {
+        let nobody = AlertKey { source: name("prod"), fingerprint: "nobody".into() };
+        let alerts = if self.foresees { vec![nobody] } else { Vec::new() };
+        Keys { targets: targets.iter().map(|target| key(target)).collect(), alerts }
     }
 
     /// Opens the file again; a store in memory lives on.
@@ -93,7 +107,7 @@ impl House {
     }
 
     async fn write(&self, targets: &[&str], mut changes: impl FnMut(&View) -> Changes + Send + 'static) {
-        let keys = Keys { targets: targets.iter().map(|target| key(target)).collect(), alerts: Vec::new() };
+        let keys = self.keys(targets);
         self.store.transact(keys, move |view| (changes(view), ())).await.unwrap();
     }
 
@@ -101,7 +115,7 @@ impl House {
     /// transaction is told of.
     async fn emit(&self, target: &str, kind: Kind, id: &str, to: &[&str]) -> Vec<String> {
         let event = event(target, kind, id, to);
-        let keys = Keys { targets: vec![key(target)], alerts: Vec::new() };
+        let keys = self.keys(&[target]);
         let told = self.store.transact(keys, move |view| (event.clone().changes(), ids(view)));
         told.await.unwrap()
     }

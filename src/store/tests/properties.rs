@@ -234,8 +234,8 @@ impl World {
                     seq += 1;
                     let to: &[&str] = if both { &["queue", "journal"] } else { &["queue"] };
                     let emitted = event(&format!("t{target}"), kind, &seq.to_string(), to);
+                    let keys = self.house.keys(&[emitted.target.as_str()]);
                     let task = tokio::spawn(async move {
-                        let keys = Keys { targets: vec![emitted.target.clone()], alerts: Vec::new() };
                         store
                             .transact(keys, move |view| (emitted.clone().changes(), ids(view)))
                             .await
