@@ -17,7 +17,7 @@ pub trait OfAlert {
 }
 
 /// So many are a list.
-const FEW: usize = 16;
+const FEW: usize = 32;
 
 /// Things by their alerts, in the order of the alerts.
 #[derive(Debug, Clone)]

@@ -2,6 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
+use foldhash::fast::FixedState;
+
 use super::event::fixed_bytes;
 use super::name::Name;
 use super::notification::Alert;
@@ -17,13 +19,15 @@ use super::verdict::Verdict;
 pub const MAX_TARGET_FIELD: usize = 512;
 
 /// All rules in their order, with the templates that they are made of.
+///
+/// What its maps hold comes from the configuration, so nobody can make their hashes collide.
 #[derive(Debug)]
 pub struct RuleTable {
     rules: Vec<Rule>,
     templates: Templates,
-    by_name: HashMap<Name, usize>,
+    by_name: HashMap<Name, usize, FixedState>,
     /// Rules that ask for one of a few `alertname`s, among all that could take such an alert, in order.
-    by_alertname: HashMap<String, Vec<usize>>,
+    by_alertname: HashMap<String, Vec<usize>, FixedState>,
     /// Rules that do not.
     others: Vec<usize>,
 }
@@ -75,7 +79,7 @@ impl RuleTable {
         };
         let wanted: Vec<Option<BTreeSet<String>>> = rules.iter().map(wanted).collect();
         let names = wanted.iter().flatten().flatten();
-        let mut by_alertname: HashMap<String, Vec<usize>> =
+        let mut by_alertname: HashMap<String, Vec<usize>, FixedState> =
             names.map(|name| (name.clone(), Vec::new())).collect();
         let mut others = Vec::new();
         for (at, names) in wanted.iter().enumerate() {
