@@ -1,9 +1,9 @@
 //! What a run has measured, as it is written down.
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 /// Everything about one run.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize)]
 pub struct Results {
     pub machine: Machine,
     /// Beside their goals.
@@ -15,7 +15,7 @@ pub struct Results {
 }
 
 /// Where it ran.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize)]
 pub struct Machine {
     pub date: String,
     pub commit: String,
@@ -29,7 +29,7 @@ pub struct Machine {
 }
 
 /// One figure beside its goals.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize)]
 pub struct Figure {
     pub name: String,
     pub unit: String,
@@ -40,7 +40,7 @@ pub struct Figure {
 }
 
 /// Which way is better.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Better {
     Higher,
@@ -48,7 +48,7 @@ pub enum Better {
 }
 
 /// How near the bridge comes to what one of its parts could do alone.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize)]
 pub struct Ceiling {
     pub part: String,
     pub unit: String,
@@ -59,7 +59,7 @@ pub struct Ceiling {
 }
 
 /// How a cost grows with one thing.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize)]
 pub struct Growth {
     pub title: String,
     /// The thing that grows.
@@ -68,7 +68,7 @@ pub struct Growth {
 }
 
 /// One measurement of a growing thing.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize)]
 pub struct Point {
     pub at: f64,
     /// Alerts acknowledged a second.
