@@ -172,13 +172,13 @@ impl Rate {
         Some(turn)
     }
 
-    /// Nearly always as the last; not so where turns before it were given back.
     /// In order, also where decisions that were made beside each other come a little out of it.
     fn insert_sent(&mut self, at: Time) {
         let place = self.sent.partition_point(|known| *known <= at);
         self.sent.insert(place, at);
     }
 
+    /// Nearly always as the last; not so where turns before it were given back.
     fn insert_turn(&mut self, turn: Time) {
         let at = self.turns.partition_point(|known| *known <= turn);
         self.turns.insert(at, turn);
