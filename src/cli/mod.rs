@@ -1,6 +1,8 @@
 //! The command line: one file a verb. Data goes to stdout, all else to stderr.
 
+mod check;
 mod serve;
+mod shell;
 
 use std::process::ExitCode;
 
@@ -8,7 +10,7 @@ use clap::{Parser, Subcommand};
 
 /// Turns Prometheus alerts into scaling events that are delivered once, in order, and can be explained.
 #[derive(Debug, Parser)]
-#[command(name = "scalebridge", version, about, arg_required_else_help = true)]
+#[command(name = "scalebridge", version, about, arg_required_else_help = true, max_term_width = 100)]
 struct Cli {
     #[command(subcommand)]
     verb: Verb,
@@ -18,14 +20,16 @@ struct Cli {
 enum Verb {
     /// Run the bridge until SIGTERM or SIGINT
     Serve(serve::Serve),
+    Check(check::Check),
 }
 
 /// Runs the verb that the command line asks for.
 ///
-/// Exit codes: 0 fine, 1 it could not go on, 2 usage or unusable input.
+/// Exit codes: 0 fine, 1 it could not go on or found something, 2 usage or unusable input.
 pub fn run() -> ExitCode {
     // clap itself exits with 2 on bad usage and with 0 on --help.
     match Cli::parse().verb {
         Verb::Serve(serve) => serve.run(),
+        Verb::Check(check) => check.run(),
     }
 }

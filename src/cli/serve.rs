@@ -1,33 +1,30 @@
 //! `scalebridge serve`.
 
-use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Args;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
+use super::check::show;
+use super::shell::{Config, UNUSABLE, environment};
 use crate::app::App;
 use crate::config;
 use crate::store;
 use crate::telemetry;
 
-/// What could not be used; the same for bad flags.
-const UNUSABLE: u8 = 2;
-
 #[derive(Debug, Args)]
 pub struct Serve {
-    /// The configuration file
-    #[arg(long, value_name = "FILE", default_value = "config/scalebridge.yaml")]
-    config: PathBuf,
+    #[command(flatten)]
+    config: Config,
 }
 
 impl Serve {
     pub fn run(&self) -> ExitCode {
-        let loaded = match config::load(&self.config, environment()) {
+        let loaded = match config::load(&self.config.config, environment()) {
             Ok(loaded) => loaded,
             Err(diagnostics) => {
-                telemetry::say(diagnostics);
+                telemetry::say(show(&diagnostics).trim_end());
                 return ExitCode::from(UNUSABLE);
             }
         };
@@ -70,13 +67,6 @@ const NICE: i32 = 5;
 fn give_way() {
     // Threads have a priority each in Linux. Where it cannot be set, all stay equal.
     let _equal = rustix::process::setpriority_process(None, NICE);
-}
-
-/// The environment as text. What is none of ours may hold any bytes; of ours they become a value, or a
-/// name, that the configuration refuses.
-fn environment() -> impl Iterator<Item = (String, String)> {
-    let text = |text: std::ffi::OsString| text.to_string_lossy().into_owned();
-    std::env::vars_os().map(move |(name, value)| (text(name), text(value)))
 }
 
 /// A token that SIGTERM or SIGINT cancels. A second signal ends the process at once.

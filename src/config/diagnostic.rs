@@ -67,6 +67,16 @@ macro_rules! codes {
             pub const fn as_str(self) -> &'static str {
                 match self { $(Self::$name => $text),+ }
             }
+
+            /// In a sentence, which fault it is.
+            pub const fn about(self) -> &'static str {
+                match self { $(Self::$name => $about),+ }
+            }
+
+            /// Its page, in Markdown: what it means, an example, and the example mended.
+            pub const fn page(self) -> &'static str {
+                match self { $(Self::$name => include_str!(concat!("pages/", $text, ".md"))),+ }
+            }
         }
     };
 }
@@ -92,13 +102,31 @@ codes! {
     Template = "E018", "A template or a condition that cannot be read.";
     Steps = "E019", "Steps that make no sense.";
     NowhereToSend = "E020", "A rule that acts and sends to no destination.";
+    NoRoute = "E021", "An Alertmanager of which no route leads to this bridge.";
+    ResolvedUnsent = "E022", "A receiver that does not send what has resolved.";
+    AlertsCut = "E023", "A receiver that leaves alerts out.";
+    SlowTimeout = "E024", "A receiver whose `timeout` leaves no time for another try.";
+    RepeatTooLate = "E025", "A route that repeats itself after the bridge has forgotten its alerts.";
+    UnknownSource = "E026", "A receiver that sends to a source which is not configured.";
     DoesNothing = "W001", "A rule that never does anything.";
     ActsTwice = "W002", "A rule that sends one adjustment to two destinations that act.";
     NoHeartbeat = "W003", "A source without a heartbeat that a rule which takes capacity away listens to.";
     LooseOrder = "W004", "An order of events that holds only for a part of their way.";
+    Unreachable = "W005", "A rule that never sees an alert, since an earlier one takes them all.";
+    Unused = "W006", "A destination that no rule sends to.";
+    NeverResolves = "W007", "A template that asks for what its alerts never have.";
+    NeverMatches = "W008", "Matchers that cannot all hold.";
+    NoStabilization = "W009", "Capacity is taken away without waiting for calm.";
+    ShortCooldown = "W010", "A cooldown that is over before Alertmanager can tell what has changed.";
+    ShortLateWindow = "W011", "A `late_window` that is over before the other Alertmanager speaks.";
 }
 
 impl Code {
+    /// The code of a text such as `E012`, in either case.
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::ALL.iter().copied().find(|code| code.as_str().eq_ignore_ascii_case(text))
+    }
+
     /// How bad it is, which its first letter says.
     pub fn severity(self) -> Severity {
         if self.as_str().starts_with('W') { Severity::Warning } else { Severity::Error }

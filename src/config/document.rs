@@ -11,7 +11,7 @@ use super::meaning::{self, Names};
 use super::scalar::text;
 use super::settings::{Delivery, Settings};
 use super::yaml::Node;
-use super::{destinations, file, rules, server, sources, store};
+use super::{destinations, doubts, file, rules, server, sources, store};
 use crate::domain::duration::LONGEST;
 use crate::domain::name::Name;
 use crate::domain::table::RuleTable;
@@ -52,6 +52,9 @@ pub(super) fn settings(root: &Node, directory: &Path, faults: &mut Diagnostics) 
     meaning::files(store.as_ref(), &destinations, root, fields.faults);
     let names = Names { sources: source_names, destinations: destination_names };
     let rules = meaning::rules(drafts, &names, &destinations, fields.faults);
+    doubts::rules(&rules, &sources, fields.faults);
+    doubts::unused(&rules, root, fields.faults);
+    let rules = rules.into_iter().map(|(rule, ..)| rule).collect::<Vec<_>>();
     meaning::heartbeats(&rules, root, fields.faults);
     fields.finish();
     Some(Settings {

@@ -5,7 +5,7 @@ use std::path::{Component, Path, PathBuf};
 
 use super::decode::Spot;
 use super::diagnostic::{Code, Diagnostics, Place};
-use super::rules::{Draft, SendTo};
+use super::rules::{Draft, SendTo, Spots};
 use super::settings::{Destination, DestinationKind, File, Retention, Store};
 use super::slip::did_you_mean;
 use super::yaml::{Kind, Node};
@@ -86,13 +86,13 @@ pub(super) fn files(
     }
 }
 
-/// Judges the drafts and gives the rules that are whole.
+/// Judges the drafts and gives the rules that are whole, each with where its parts stand.
 pub(super) fn rules(
     drafts: Vec<Draft>,
     names: &Names,
     destinations: &BTreeMap<Name, Destination>,
     faults: &mut Diagnostics,
-) -> Vec<Rule> {
+) -> Vec<(Rule, Place, Spots)> {
     unique(&drafts, faults);
     for draft in &drafts {
         known(&draft.sources, names.sources.as_deref(), "source", faults);
@@ -104,7 +104,7 @@ pub(super) fn rules(
         let mut rule = draft.rule?;
         let limits = rule.send_to.iter().filter_map(|name| destinations.get(name));
         rule.max_event_bytes = limits.map(Destination::max_event_bytes).min().unwrap_or(usize::MAX);
-        Some(rule)
+        Some((rule, draft.place, draft.spots))
     };
     drafts.into_iter().filter_map(sized).collect()
 }

@@ -6,11 +6,13 @@
 //! other. None of them stops at a fault. `unsupported` lists what the design promises and this version
 //! refuses. The environment is an argument, never read here.
 
+mod alertmanager;
 mod decode;
 mod delivery;
 mod destinations;
 pub mod diagnostic;
 mod document;
+mod doubts;
 mod file;
 mod layers;
 mod matchers;
@@ -20,6 +22,7 @@ mod scalar;
 mod server;
 pub mod settings;
 mod slip;
+pub mod snippet;
 mod sources;
 mod store;
 #[cfg(test)]
@@ -62,4 +65,19 @@ pub fn load(
         Some(settings) if !faults.has_errors() => Ok(Loaded { settings, warnings: faults }),
         _ => Err(faults),
     }
+}
+
+/// [`load`], and what in the Alertmanager configuration at `alertmanager` would make a bridge with these
+/// settings blind: all of it in one run.
+///
+/// # Errors
+/// As for [`load`], and where the Alertmanager's configuration has a fault.
+pub fn load_with_sender(
+    path: &Path,
+    environment: impl IntoIterator<Item = (String, String)>,
+    alertmanager: &Path,
+) -> Result<Loaded, Diagnostics> {
+    let Loaded { settings, mut warnings } = load(path, environment)?;
+    alertmanager::lint(alertmanager, &settings, &mut warnings);
+    if warnings.has_errors() { Err(warnings) } else { Ok(Loaded { settings, warnings }) }
 }

@@ -1,5 +1,7 @@
 //! Configurations as files, each with what it is told: `tests/config`.
 
+mod pages;
+
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 

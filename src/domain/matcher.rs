@@ -109,13 +109,54 @@ impl Matcher {
 
     /// Whether an alert with these labels meets the condition.
     pub fn holds(&self, labels: &Labels) -> bool {
-        let value = labels.get(&self.name);
+        self.accepts(labels.get(&self.name))
+    }
+
+    /// Whether a label of this value meets the condition; the empty text is a label that is not there.
+    pub fn accepts(&self, value: &str) -> bool {
         match &self.test {
             Test::Equal(wanted) => value == wanted,
             Test::NotEqual(unwanted) => value != unwanted,
             Test::Matches(pattern) => pattern.matches(value),
             Test::NotMatches(pattern) => !pattern.matches(value),
         }
+    }
+}
+
+/// The values that `label` can have where all of `matchers` hold and the label is not set to `fixed` by
+/// somebody else; `None` if they are not a list. An empty list: the matchers contradict each other.
+pub fn values<'m>(label: &str, matchers: &'m [Matcher], fixed: Option<&'m str>) -> Option<Vec<&'m str>> {
+    let mut own = matchers.iter().filter(|matcher| matcher.name == label);
+    let listed = fixed.map(|value| vec![value]).or_else(|| own.clone().find_map(Matcher::one_of));
+    let listed = match listed {
+        Some(listed) => listed,
+        // What refuses every text that is there asks for a label that is not.
+        None if own.any(|matcher| matcher.wants_absence()) => vec![""],
+        None => return None,
+    };
+    let held = |value: &&str| matchers.iter().all(|matcher| matcher.name != label || matcher.accepts(value));
+    Some(listed.into_iter().filter(held).collect())
+}
+
+/// Whether `weaker` hold wherever all of `stronger` do, as far as that is plain to see: a matcher that stands
+/// in both, or one that accepts every value that the others leave.
+pub fn implies(stronger: &[Matcher], weaker: &[Matcher]) -> bool {
+    weaker.iter().all(|wanted| {
+        let same = |known: &Matcher| known.to_string() == wanted.to_string();
+        let leaves = || values(&wanted.name, stronger, None);
+        wanted.accepts_all()
+            || stronger.iter().any(same)
+            || leaves().is_some_and(|left| left.iter().all(|value| wanted.accepts(value)))
+    })
+}
+
+impl Matcher {
+    fn accepts_all(&self) -> bool {
+        matches!(&self.test, Test::Matches(pattern) if pattern.source == ".*")
+    }
+
+    fn wants_absence(&self) -> bool {
+        matches!(&self.test, Test::NotMatches(pattern) if matches!(pattern.source.as_str(), ".+" | "..*"))
     }
 }
 

@@ -81,6 +81,38 @@ const ROOTS: [&str; 4] = ["labels", "annotations", "source", "alert"];
 const ALERT_FIELDS: [&str; 5] = ["status", "fingerprint", "starts_at", "ends_at", "generator_url"];
 const SOURCE_FIELDS: [&str; 2] = ["name", "labels"];
 
+impl Template {
+    /// As it was written.
+    pub fn source(&self) -> &str {
+        &self.source
+    }
+
+    /// The names, such as `labels.zone`, without which it cannot be rendered. Where it asks whether something
+    /// is there, none is certain.
+    pub fn needs(&self) -> Vec<String> {
+        match &self.form {
+            Form::Constant => Vec::new(),
+            Form::Label(name) => vec![format!("labels.{name}")],
+            Form::Annotation(name) => vec![format!("annotations.{name}")],
+            Form::Compiled { .. }
+                if ["default", "{%", " if ", " or ", "defined"]
+                    .iter()
+                    .any(|word| self.source.contains(word)) =>
+            {
+                Vec::new()
+            }
+            Form::Compiled { names } => names.iter().cloned().collect(),
+        }
+    }
+}
+
+impl Condition {
+    /// As it was written.
+    pub fn source(&self) -> &str {
+        &self.shown
+    }
+}
+
 impl Templates {
     /// An empty set.
     pub fn new() -> Self {

@@ -14,7 +14,7 @@ use super::yaml::Node;
 use crate::domain::template::Templates;
 
 use defaults::Defaults;
-pub(super) use rule::{Draft, SendTo};
+pub(super) use rule::{Draft, SendTo, Spots};
 
 /// The rules of one file, in its order.
 pub(super) fn file(node: &Node, templates: &mut Templates, faults: &mut Diagnostics) -> Vec<Draft> {

@@ -25,8 +25,32 @@ pub(in crate::config) struct Draft {
     pub has_action: bool,
     /// None for a hold, which sends nothing.
     pub send_to: Option<SendTo>,
+    pub spots: Spots,
     /// The rule, without its `max_event_bytes`.
     pub rule: Option<Rule>,
+}
+
+/// Where the parts of a rule stand that the pass of meaning may have to point at; where one is not given, the
+/// part that it would stand in.
+pub(in crate::config) struct Spots {
+    pub matchers: Place,
+    pub target: Place,
+    /// Of `on_firing` and of `on_resolved`.
+    pub window: [Place; 2],
+}
+
+impl Spots {
+    fn of(rule: &Node) -> Self {
+        let at = |[outer, inner]: [&str; 2]| {
+            let outer = rule.get(outer).unwrap_or(rule);
+            outer.get(inner).unwrap_or(outer).place.clone()
+        };
+        Self {
+            matchers: at(["matchers", ""]),
+            target: at(["target", ""]),
+            window: ["on_firing", "on_resolved"].map(|phase| at([phase, "stabilization_window"])),
+        }
+    }
 }
 
 /// Where a rule sends its events.
@@ -114,7 +138,8 @@ pub(super) fn rule(
         })
     };
     let rule = rule();
-    Some(Draft { place, name, sources: sources.unwrap_or_default(), mode, has_action, send_to, rule })
+    let spots = Spots::of(node);
+    Some(Draft { place, name, sources: sources.unwrap_or_default(), mode, has_action, send_to, spots, rule })
 }
 
 fn sources(node: &Node, faults: &mut Diagnostics) -> Option<Vec<Spot<Name>>> {

@@ -1,0 +1,95 @@
+//! What all verbs share: where text goes, and how they end.
+
+use std::io::Write as _;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, ValueEnum};
+
+use crate::telemetry;
+
+/// A check or a test found something.
+pub const FOUND: u8 = 1;
+/// What could not be used; the same for bad flags.
+pub const UNUSABLE: u8 = 2;
+
+/// Which configuration.
+#[derive(Debug, Clone, Args)]
+pub struct Config {
+    /// The configuration file
+    #[arg(long, value_name = "FILE", default_value = "config/scalebridge.yaml")]
+    pub config: PathBuf,
+}
+
+/// The form of what is printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+pub enum Format {
+    /// For people
+    #[default]
+    Text,
+    /// For programs
+    Json,
+}
+
+/// `--format`.
+#[derive(Debug, Clone, Copy, Args)]
+pub struct Formatted {
+    /// For people, or for programs
+    #[arg(long, value_enum, default_value_t = Format::Text, hide_possible_values = false)]
+    pub format: Format,
+}
+
+/// The environment as text. What is none of ours may hold any bytes; of ours they become a value, or a
+/// name, that the configuration refuses.
+pub fn environment() -> impl Iterator<Item = (String, String)> {
+    let text = |text: std::ffi::OsString| text.to_string_lossy().into_owned();
+    std::env::vars_os().map(move |(name, value)| (text(name), text(value)))
+}
+
+/// Prints data. Who reads it may have heard enough, which is no failure.
+pub fn print(text: impl AsRef<str>) {
+    let mut out = std::io::stdout().lock();
+    let text = text.as_ref();
+    let end = if text.is_empty() || text.ends_with('\n') { "" } else { "\n" };
+    drop(
+        out.write_all(text.as_bytes())
+            .and_then(|()| out.write_all(end.as_bytes()))
+            .and_then(|()| out.flush()),
+    );
+}
+
+/// Prints a JSON document for programs.
+pub fn print_json(value: &impl serde::Serialize) {
+    match serde_json::to_string_pretty(value) {
+        Ok(text) => print(text),
+        Err(error) => telemetry::say(format_args!("scalebridge: {error}")),
+    }
+}
+
+/// Ends with what could not be used, and says why.
+pub fn unusable(why: impl std::fmt::Display) -> ExitCode {
+    telemetry::say(format_args!("scalebridge: {why}"));
+    ExitCode::from(UNUSABLE)
+}
+
+/// `1 error`, `2 errors`.
+pub fn count(number: usize, one: &str) -> String {
+    format!("{number} {one}{}", if number == 1 { "" } else { "s" })
+}
+
+/// Rows under their heads, in columns as wide as they have to be. The last column is not filled up.
+pub fn table(heads: &[&str], rows: &[Vec<String>]) -> String {
+    let width = |column: usize| {
+        let cells = rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count());
+        cells.chain([heads[column].len()]).max().unwrap_or_default()
+    };
+    let widths: Vec<usize> = (0..heads.len()).map(width).collect();
+    let line = |cells: Vec<&str>| {
+        let padded = cells.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}"));
+        padded.collect::<Vec<_>>().join("  ").trim_end().to_owned()
+    };
+    let rows = rows.iter().map(|row| line(row.iter().map(String::as_str).collect()));
+    let mut text = [line(heads.to_vec())].into_iter().chain(rows).collect::<Vec<_>>().join("\n");
+    text.push('\n');
+    text
+}

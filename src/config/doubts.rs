@@ -1,0 +1,179 @@
+//! What is odd about rules that can be used: they say something that never comes about, or take capacity away
+//! without the care that this asks for.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::diagnostic::{Code, Diagnostics, Place};
+use super::rules::Spots;
+use super::yaml::{Kind, Node};
+use crate::domain::matcher::{Matcher, implies, values};
+use crate::domain::name::Name;
+use crate::domain::rule::{Aim, Change, Mode, Rule};
+use crate::domain::source::Source;
+use crate::domain::template::Template;
+
+type Placed = (Rule, Place, Spots);
+
+/// Judges each rule, by itself and after those before it.
+pub(super) fn rules(rules: &[Placed], sources: &BTreeMap<Name, Source>, faults: &mut Diagnostics) {
+    for (at, (rule, place, spots)) in rules.iter().enumerate() {
+        let listening: Vec<&Source> = sources.values().filter(|source| listens(rule, &source.name)).collect();
+        if never_matches(rule, spots, &listening, faults) {
+            continue;
+        }
+        if let Some((earlier, earlier_place, _)) =
+            rules[..at].iter().find(|(earlier, ..)| takes_all_of(earlier, rule, sources))
+        {
+            let message =
+                format!("rule `{}` never sees an alert: rule `{}` takes them all", rule.name, earlier.name);
+            let help = format!(
+                "that one stands at {earlier_place} and matches at least as much: put the narrower rule first, or say \
+                 `continue: true` in the other"
+            );
+            faults.help(Code::Unreachable, place, message, help);
+        }
+        never_resolves(rule, spots, &listening, faults);
+        without_calm(rule, spots, faults);
+    }
+}
+
+/// Says which destinations no rule sends to.
+pub(super) fn unused(rules: &[Placed], root: &Node, faults: &mut Diagnostics) {
+    let used: BTreeSet<&str> = rules.iter().flat_map(|(rule, ..)| &rule.send_to).map(Name::as_str).collect();
+    let Some(Kind::Map(destinations)) = root.get("destinations").map(|node| &node.kind) else { return };
+    // Where a rule could not be read, nobody knows what it would have used.
+    if faults.has_errors() {
+        return;
+    }
+    for (key, _) in destinations.iter().filter(|(key, _)| !used.contains(key.name.as_str())) {
+        let message = format!("no rule sends to destination `{}`", key.name);
+        let help = "name it in a rule's `send_to`, or take it out";
+        faults.help(Code::Unused, &key.place, message, help);
+    }
+}
+
+fn listens(rule: &Rule, source: &Name) -> bool {
+    rule.sources.as_ref().is_none_or(|names| names.contains(source))
+}
+
+/// Whether `earlier` takes every alert that `rule` would match.
+fn takes_all_of(earlier: &Rule, rule: &Rule, sources: &BTreeMap<Name, Source>) -> bool {
+    let covered =
+        sources.keys().filter(|source| listens(rule, source)).all(|source| listens(earlier, source));
+    earlier.name != rule.name
+        && !earlier.continues
+        && earlier.when.is_none()
+        && covered
+        && implies(&rule.matchers, &earlier.matchers)
+}
+
+fn labels_of(matchers: &[Matcher]) -> BTreeSet<&str> {
+    matchers.iter().map(Matcher::label).collect()
+}
+
+/// What a source lays over a label of its alerts, where it does.
+fn fixed<'s>(source: &'s Source, label: &str) -> Option<&'s str> {
+    Some(source.labels.get(label)).filter(|value| !value.is_empty())
+}
+
+fn never_matches(rule: &Rule, spots: &Spots, listening: &[&Source], faults: &mut Diagnostics) -> bool {
+    let contradicted = labels_of(&rule.matchers).into_iter().find(|label| {
+        let none = |fixed| values(label, &rule.matchers, fixed).is_some_and(|left| left.is_empty());
+        if listening.is_empty() {
+            none(None)
+        } else {
+            listening.iter().all(|source| none(fixed(source, label)))
+        }
+    });
+    let Some(label) = contradicted else { return false };
+    let on: Vec<String> =
+        rule.matchers.iter().filter(|one| one.label() == label).map(ToString::to_string).collect();
+    let laid: Vec<String> = listening
+        .iter()
+        .filter_map(|source| Some(format!("{} = {:?}", source.name, fixed(source, label)?)))
+        .collect();
+    let mut message =
+        format!("rule `{}` never matches: no value of `{label}` meets {}", rule.name, on.join(" and "));
+    if !laid.is_empty() {
+        message += &format!("; its sources set that label themselves ({})", laid.join(", "));
+    }
+    faults.help(
+        Code::NeverMatches,
+        &spots.matchers,
+        message,
+        "leave one of them out, or list the values: `=~ \"a|b\"`",
+    );
+    true
+}
+
+fn never_resolves(rule: &Rule, spots: &Spots, listening: &[&Source], faults: &mut Diagnostics) {
+    for (what, template) in templates(rule) {
+        for need in template.needs() {
+            let absent = |source: &Source| match need.split_once('.') {
+                Some(("labels", label)) => values(label, &rule.matchers, fixed(source, label))
+                    .is_some_and(|left| left.iter().all(|value| value.is_empty())),
+                Some(("source", field)) => {
+                    field.strip_prefix("labels.").is_some_and(|label| fixed(source, label).is_none())
+                }
+                _ => false,
+            };
+            if listening.is_empty() || !listening.iter().all(|source| absent(source)) {
+                continue;
+            }
+            let message = format!(
+                "`{what}` of rule `{}` can never be rendered: no alert of it has `{need}`",
+                rule.name
+            );
+            let help = match need.starts_with("source.") {
+                true => "set that label in the source's `labels`, or ask for another one",
+                false => {
+                    "the rule's own matchers ask for alerts without that label: ask for another one, or change them"
+                }
+            };
+            faults.help(Code::NeverResolves, &spots.target, message, help);
+        }
+    }
+}
+
+/// A rule that takes capacity away the moment it hears of calm.
+fn without_calm(rule: &Rule, spots: &Spots, faults: &mut Diagnostics) {
+    let firing = rule.on_firing.as_ref().map(|firing| &firing.action);
+    let resolved = rule.on_resolved.as_ref().map(|resolved| &resolved.action);
+    for (action, place) in [firing, resolved].into_iter().zip(&spots.window) {
+        let Some(action) = action.filter(|_| rule.mode != Mode::Disabled) else { continue };
+        if matches!(action.change, Change::ScaleIn(_)) && action.stabilization_window.is_zero() {
+            let message = format!("rule `{}` takes capacity away without waiting for calm", rule.name);
+            let help = "give it a `stabilization_window`, for example 5m: an alert that flaps, or a Prometheus that \
+                        restarts, would take capacity away that is needed a moment later";
+            faults.help(Code::NoStabilization, place, message, help);
+        }
+    }
+}
+
+/// All templates of a rule, each with the key that it stands at.
+fn templates(rule: &Rule) -> Vec<(String, &Template)> {
+    let mut found = Vec::new();
+    match &rule.target {
+        Aim::Target(target) => {
+            found.extend([("kind", &target.kind), ("name", &target.name)].map(|(key, one)| (key, Some(one))));
+            found.extend([
+                ("account", target.account.as_ref()),
+                ("cluster", target.cluster.as_ref()),
+                ("namespace", target.namespace.as_ref()),
+                ("region", target.region.as_ref()),
+            ]);
+        }
+        Aim::Hold(hold) => found.extend([
+            ("kind", hold.covers.kind.as_ref()),
+            ("name", hold.covers.name.as_ref()),
+            ("account", hold.covers.account.as_ref()),
+            ("cluster", hold.covers.cluster.as_ref()),
+            ("namespace", hold.covers.namespace.as_ref()),
+            ("region", hold.covers.region.as_ref()),
+        ]),
+    }
+    let target = found.into_iter().filter_map(|(key, one)| Some((format!("target.{key}"), one?)));
+    let parameters = rule.parameters.iter().map(|(name, one)| (format!("parameters.{name}"), one));
+    let steps = rule.on_firing.as_ref().and_then(|firing| firing.action.change.steps());
+    target.chain(parameters).chain(steps.map(|steps| ("metric".to_owned(), &steps.metric))).collect()
+}

@@ -1,0 +1,100 @@
+//! A diagnostic with the line that it is about: what `check` prints for people.
+
+use std::fmt::Write as _;
+
+use super::diagnostic::{Diagnostic, Place};
+
+/// So much of a long line is shown.
+const WIDTH: usize = 120;
+/// So much of it stands before the caret where the line is cut.
+const BEFORE: usize = 60;
+
+/// The diagnostic, the line that it points at in `text` with a caret below it, and how to mend it. `text` is
+/// the file's, where there is one.
+pub fn render(diagnostic: &Diagnostic, text: Option<&str>) -> String {
+    let Diagnostic { code, place, message, help } = diagnostic;
+    let mut shown = format!("{place}: {}[{}]: {message}", code.severity(), code.as_str());
+    if let (Place::File { line, column, .. }, Some(text)) = (place, text)
+        && let Some(written) = text.lines().nth(*line as usize - 1)
+    {
+        pointed(&mut shown, *line, *column as usize, written);
+    }
+    if let Some(help) = help {
+        // Writing to memory does not fail.
+        let _written = write!(shown, "\n  help: {help}");
+    }
+    shown
+}
+
+fn pointed(shown: &mut String, line: u32, column: usize, written: &str) {
+    let visible = |c: char| if c.is_control() { ' ' } else { c };
+    let characters: Vec<char> = written.trim_end().chars().map(visible).collect();
+    let at = (column - 1).min(characters.len());
+    let start = if characters.len() <= WIDTH { 0 } else { at.saturating_sub(BEFORE) };
+    let end = characters.len().min(start + WIDTH);
+    let cut: String = characters[start..end].iter().collect();
+    let number = line.to_string();
+    let margin = " ".repeat(number.len());
+    let indent = " ".repeat(at - start);
+    let carets = "^".repeat(length(&characters[at..end]));
+    let _written = write!(shown, "\n {margin} |\n {number} | {cut}\n {margin} | {indent}{carets}");
+}
+
+/// How many characters the word has that begins here: a quoted text, or up to what ends a plain one.
+fn length(rest: &[char]) -> usize {
+    let quoted = rest.first().filter(|c| matches!(c, '"' | '\''));
+    let end = match quoted {
+        Some(quote) => rest[1..].iter().position(|c| c == quote).map_or(rest.len(), |at| at + 2),
+        None => rest
+            .iter()
+            .enumerate()
+            .position(|(at, c)| {
+                matches!(c, ',' | '}' | ']')
+                    || (*c == ':' && rest.get(at + 1).is_none_or(|next| *next == ' '))
+                    || (*c == '#' && at > 0)
+            })
+            .unwrap_or(rest.len()),
+    };
+    let word = rest[..end].iter().rposition(|c| !c.is_whitespace()).map_or(1, |last| last + 1);
+    word.max(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::config::diagnostic::Code;
+
+    fn shown(line: u32, column: u32, text: &str) -> String {
+        let place = Place::File { file: Path::new("a.yaml").into(), line, column };
+        let diagnostic = Diagnostic {
+            code: Code::UnknownKey,
+            place,
+            message: "it is odd".into(),
+            help: Some("mend it".into()),
+        };
+        render(&diagnostic, Some(text))
+    }
+
+    #[test]
+    fn the_word_at_fault_is_pointed_at() {
+        assert_eq!(
+            shown(2, 3, "server:\n  lisen: \"x\"\n"),
+            "a.yaml:2:3: error[E004]: it is odd\n   |\n 2 |   lisen: \"x\"\n   |   ^^^^^\n  help: mend it"
+        );
+        assert!(shown(1, 4, "a: \"b, c\" # d").contains("\n   |    ^^^^^^\n"));
+        assert!(shown(1, 4, "a: [b, c]").contains("\n   |    ^^"), "a list is pointed at where it begins");
+    }
+
+    #[test]
+    fn any_place_in_any_text_can_be_shown() {
+        let long = "é".repeat(5000);
+        for text in ["", "\n\n", "\t\u{1b}[31mx", long.as_str()] {
+            for (line, column) in [(1, 1), (2, 1), (1, 400), (7, u32::MAX), (1, 4999)] {
+                let shown = shown(line, column, text);
+                assert!(!shown.contains(['\u{1b}', '\t']) && shown.len() < 1000, "{shown}");
+            }
+        }
+    }
+}

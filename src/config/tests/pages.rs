@@ -1,0 +1,76 @@
+//! The pages of the codes: each shows its fault, and the same without it.
+
+use std::path::Path;
+
+use crate::config::diagnostic::Code;
+use crate::config::{Diagnostics, load, load_with_sender};
+
+/// What an example does not say itself.
+const BASE: [(&str, &str); 3] = [
+    ("sources", "sources:\n  prod-eu: { heartbeat: ['alertname = \"Watchdog\"'] }\n"),
+    (
+        "destinations",
+        "destinations:\n  scaling-queue: { sqs: { queue_url: \"https://sqs.eu-west-1.amazonaws.com/123456789012/scaling\" } }\n  \
+         nodegroup-scaler: { lambda: { function: nodegroup-scaler } }\n  journal: { file: { path: \"-\" } }\n",
+    ),
+    ("rules", "rules: [rules.yaml]\n"),
+];
+const RULES: &str = "rules:\n  - name: pods\n    matchers: [alertname = KubePodUnschedulable]\n    \
+    target: { platform: eks, kind: nodegroup, name: workers }\n    on_firing: { scale_out: { by: 1 } }\n    \
+    on_resolved: { scale_in: { by: 1 } }\n    send_to: [scaling-queue]\n";
+
+/// The blocks of a page: what kind of text it is, and the text.
+fn blocks(page: &str) -> Vec<(&str, &str)> {
+    let parts = page.split("```yaml ").skip(1);
+    parts.map(|part| part.split_once("```").unwrap().0.split_once('\n').unwrap()).collect()
+}
+
+/// The codes that an example is told of.
+fn told(directory: &Path, kind: &str, text: &str) -> Vec<Code> {
+    let of_config = if kind == "config" { text } else { "" };
+    let says = |key: &str| of_config.lines().any(|line| line.starts_with(&format!("{key}:")));
+    let base = BASE.iter().filter(|(key, _)| !says(key)).map(|(_, text)| *text);
+    let config = base.chain([of_config]).collect::<String>();
+    let write = |name: &str, text: &str| std::fs::write(directory.join(name), text).unwrap();
+    write("scalebridge.yaml", &config);
+    write("rules.yaml", if kind == "rules" { text } else { RULES });
+    write("alertmanager.yml", text);
+    let variables = text.lines().filter(|_| kind == "env").map(|line| {
+        let (name, value) = line.split_once(": ").unwrap();
+        (name.to_owned(), value.trim_matches('"').to_owned())
+    });
+    let path = directory.join("scalebridge.yaml");
+    let loaded = match kind {
+        "alertmanager" => load_with_sender(&path, [], &directory.join("alertmanager.yml")),
+        _ => load(&path, variables),
+    };
+    let faults: Diagnostics = loaded.map_or_else(|faults| faults, |loaded| loaded.warnings);
+    faults.iter().map(|fault| fault.code).collect()
+}
+
+#[test]
+fn each_page_shows_its_fault_and_how_it_is_mended() {
+    let directory = tempfile::tempdir().unwrap();
+    for &code in Code::ALL {
+        let page = code.page();
+        let title = page.lines().next().unwrap();
+        assert!(title.starts_with(&format!("# {}: ", code.as_str())), "{title}");
+        assert!(page.lines().all(|line| line.chars().count() <= 120), "{title}: lines fit a terminal");
+        let [(wrong_kind, wrong), (right_kind, right)] = blocks(page)[..] else {
+            panic!("{title}: two examples")
+        };
+        let found = told(directory.path(), wrong_kind, wrong);
+        assert!(found.contains(&code), "{title}: the example is told of {found:?}");
+        let found = told(directory.path(), right_kind, right);
+        assert!(!found.contains(&code), "{title}: the mended example is told of it too");
+        let errors =
+            found.iter().filter(|code| code.severity() == crate::config::diagnostic::Severity::Error);
+        assert_eq!(errors.count(), 0, "{title}: the mended example works, and not {found:?}");
+    }
+}
+
+#[test]
+fn a_code_is_found_by_its_text() {
+    assert_eq!(Code::parse("e012"), Some(Code::Unauthenticated));
+    assert_eq!(Code::parse("E999"), None);
+}
