@@ -18,7 +18,6 @@ use tokio_util::sync::CancellationToken;
 use crate::bridge::Bridge;
 use crate::config::{self, Retention, Settings};
 use crate::dispatch::Standing;
-use crate::domain::engine::Policy;
 use crate::domain::name::Name;
 use crate::domain::time::Time;
 use crate::http::{self, Life, Limits, Phase, Running, Shared};
@@ -57,8 +56,8 @@ impl App {
     /// # Errors
     /// A listener or the store cannot be used.
     pub async fn run(self, stop: CancellationToken) -> anyhow::Result<()> {
-        let Settings { server, admin, store, sources, destinations, rules, engine, retention, .. } =
-            self.settings;
+        let policy = self.settings.policy();
+        let Settings { server, admin, store, sources, destinations, rules, retention, .. } = self.settings;
         let max_backlog = self.settings.max_backlog;
         let life = Arc::new(Life::default());
         let running = Arc::new(OnceLock::new());
@@ -86,12 +85,7 @@ impl App {
         for (name, destination) in &destinations {
             store.bound(name, destination.max_backlog)?;
         }
-        let policy = Policy {
-            keep_ended: retention.closed,
-            max_deferral: engine.max_deferral,
-            per_minute: engine.per_minute,
-        };
-        let bridge = Bridge::new(store.clone(), rules, sources, policy, self.metrics.clone());
+        let bridge = Bridge::new(store.clone(), Arc::new(rules), sources, policy, self.metrics.clone());
         let standing = Standing::default();
         let mut workers = tokio::select! {
             started = Workers::start(&destinations, &store, &self.metrics, &standing) => started?,

@@ -4,8 +4,11 @@
 //! it. What comes due by the store's clock goes the same way.
 
 mod chunks;
+mod explain;
 mod operate;
 mod record;
+mod rehearsal;
+pub mod told;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -26,7 +29,9 @@ use crate::domain::table::RuleTable;
 use crate::domain::target::TargetKey;
 use crate::store::{self, Changes, Keys, NewEvent, Part, Store, View};
 use crate::telemetry::Metrics;
+pub use explain::{Explanation, MAX_ALERTS as MAX_EXPLAINED};
 pub use operate::PauseRequest;
+pub use rehearsal::{Rehearsal, RehearsalError};
 
 /// Targets that come due and are decided in one transaction.
 const DUE_AT_ONCE: usize = 100;
@@ -46,7 +51,7 @@ struct Inner {
 
 /// What every decision reads, beside the store's view.
 struct Deciding {
-    rules: RuleTable,
+    rules: Arc<RuleTable>,
     routes: Routes,
     policy: Policy,
     with_heartbeat: BTreeSet<Name>,
@@ -61,7 +66,7 @@ impl Bridge {
     /// A bridge over a store.
     pub fn new(
         store: Store,
-        rules: RuleTable,
+        rules: Arc<RuleTable>,
         sources: BTreeMap<Name, Source>,
         policy: Policy,
         metrics: Metrics,
@@ -78,8 +83,8 @@ impl Bridge {
     }
 
     /// A configured source.
-    pub fn source(&self, name: &str) -> Option<&Arc<Source>> {
-        self.0.sources.get(name)
+    pub fn source(&self, name: &str) -> Option<Arc<Source>> {
+        self.0.sources.get(name).cloned()
     }
 
     /// Decides a notification. When this returns `Ok`, every decision and every delivery that it

@@ -1,8 +1,14 @@
 //! The command line: one file a verb. Data goes to stdout, all else to stderr.
 
+mod body;
 mod check;
+mod client;
+mod decision;
+mod explain;
+mod replay;
 mod serve;
 mod shell;
+mod test;
 
 use std::process::ExitCode;
 
@@ -21,6 +27,9 @@ enum Verb {
     /// Run the bridge until SIGTERM or SIGINT
     Serve(serve::Serve),
     Check(check::Check),
+    Test(test::Test),
+    Explain(explain::Explain),
+    Replay(replay::Replay),
 }
 
 /// Runs the verb that the command line asks for.
@@ -31,5 +40,8 @@ pub fn run() -> ExitCode {
     match Cli::parse().verb {
         Verb::Serve(serve) => serve.run(),
         Verb::Check(check) => check.run(),
+        Verb::Test(test) => test.run(),
+        Verb::Explain(explain) => explain.run(),
+        Verb::Replay(replay) => replay.run(),
     }
 }

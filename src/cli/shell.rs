@@ -72,6 +72,12 @@ pub fn unusable(why: impl std::fmt::Display) -> ExitCode {
     ExitCode::from(UNUSABLE)
 }
 
+/// A runtime for what a rehearsal does, which never waits for anything outside.
+pub fn now() -> Option<tokio::runtime::Runtime> {
+    let built = tokio::runtime::Builder::new_current_thread().build();
+    built.map_err(|error| telemetry::say(format_args!("scalebridge: cannot start: {error}"))).ok()
+}
+
 /// `1 error`, `2 errors`.
 pub fn count(number: usize, one: &str) -> String {
     format!("{number} {one}{}", if number == 1 { "" } else { "s" })

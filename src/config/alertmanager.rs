@@ -17,7 +17,7 @@ use super::yaml::{Kind, Node};
 use super::{file, scalar};
 use crate::domain::duration::format;
 use crate::domain::name::Name;
-use crate::domain::rule::{Mode, Rule};
+use crate::domain::rule::{Change, Mode, Rule};
 use crate::domain::source::Source;
 
 /// Alertmanager's own defaults.
@@ -230,7 +230,11 @@ fn cooldowns(rule: &Rule, source: &Source, interval: Duration, place: &Place, fa
     let firing = rule.on_firing.as_ref().map(|firing| &firing.action);
     let resolved = rule.on_resolved.as_ref().map(|resolved| &resolved.action);
     for (phase, action) in [("on_firing", firing), ("on_resolved", resolved)] {
-        let Some(action) = action.filter(|action| action.cooldown < interval) else { continue };
+        let Some(action) =
+            action.filter(|action| action.cooldown < interval && !matches!(action.change, Change::Notify))
+        else {
+            continue;
+        };
         let message = format!(
             "the `cooldown` ({}) of `{phase}` in rule `{}` is over before source `{}` can tell what has changed (`group_interval` {})",
             format(action.cooldown),

@@ -185,6 +185,11 @@ impl Diagnostics {
         }
     }
 
+    /// Adds all of `others`.
+    pub fn append(&mut self, others: Self) {
+        others.0.into_iter().for_each(|one| self.push(one));
+    }
+
     /// All of them in order.
     pub fn iter(&self) -> std::slice::Iter<'_, Diagnostic> {
         self.0.iter()

@@ -71,6 +71,19 @@ pub(super) fn settings(root: &Node, directory: &Path, faults: &mut Diagnostics) 
     })
 }
 
+/// The rules of the files that `node` lists, by themselves: whatever source or destination they name is there.
+pub(super) fn rules_alone(node: &Node, directory: &Path, faults: &mut Diagnostics) -> RuleTable {
+    let mut templates = Templates::new();
+    let before = faults.len();
+    let drafts = rules_files(node, directory, &mut templates, faults).unwrap_or_default();
+    if drafts.is_empty() && faults.len() == before {
+        rules::none(&node.place, faults);
+    }
+    let names = Names { sources: None, destinations: None };
+    let rules = meaning::rules(drafts, &names, &BTreeMap::new(), faults);
+    RuleTable::new(rules.into_iter().map(|(rule, ..)| rule).collect(), templates)
+}
+
 /// Stands in for a faulty `delivery`, and contradicts nothing that a destination says.
 const UNBOUNDED: Delivery = Delivery {
     initial_backoff: Duration::ZERO,

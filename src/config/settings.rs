@@ -9,6 +9,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::domain::engine::Policy;
 use crate::domain::name::Name;
 use crate::domain::rate::PerMinute;
 use crate::domain::source::Source;
@@ -231,6 +232,17 @@ pub enum LogLevel {
     Debug,
     /// Everything.
     Trace,
+}
+
+impl Settings {
+    /// What holds for all rules, as the engine reads it.
+    pub fn policy(&self) -> Policy {
+        Policy {
+            keep_ended: self.retention.closed,
+            max_deferral: self.engine.max_deferral,
+            per_minute: self.engine.per_minute,
+        }
+    }
 }
 
 impl Sqs {

@@ -39,6 +39,17 @@ pub(super) fn source(name: Name, node: &Node, faults: &mut Diagnostics) -> Optio
     Some(Source { name, labels: Arc::new(labels), late_window, occurrence_ttl, heartbeat })
 }
 
+/// A source of which nothing is said.
+pub(super) fn plain(name: Name) -> Source {
+    Source {
+        name,
+        labels: Arc::default(),
+        late_window: LATE_WINDOW,
+        occurrence_ttl: OCCURRENCE_TTL,
+        heartbeat: Vec::new(),
+    }
+}
+
 /// The matchers of one alert. Rules never see a heartbeat, so it must not be any alert.
 fn heartbeat(node: &Node, faults: &mut Diagnostics) -> Option<Vec<Matcher>> {
     const ONE: &str =

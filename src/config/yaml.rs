@@ -51,6 +51,22 @@ impl Node {
     }
 }
 
+impl From<&Node> for serde_json::Value {
+    fn from(node: &Node) -> Self {
+        match &node.kind {
+            Kind::Null => Self::Null,
+            Kind::Bool(flag) => Self::from(*flag),
+            Kind::Int(number) => Self::from(*number),
+            Kind::Float(number) => Self::from(*number),
+            Kind::Text(text) => Self::from(text.as_str()),
+            Kind::List(items) => items.iter().map(Self::from).collect(),
+            Kind::Map(entries) => {
+                entries.iter().map(|(key, node)| (key.name.clone(), Self::from(node))).collect()
+            }
+        }
+    }
+}
+
 /// Reads the one document in `text`. Faults are added to `faults`; with a fault of syntax there is no
 /// tree.
 pub(super) fn parse(text: &str, origin: &Origin, faults: &mut Diagnostics) -> Option<Node> {

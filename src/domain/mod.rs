@@ -5,6 +5,7 @@ pub mod control;
 pub mod duration;
 pub mod engine;
 pub mod event;
+pub mod fingerprint;
 pub mod header;
 pub mod labels;
 pub mod matcher;

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use foldhash::fast::FixedState;
 
 use super::event::fixed_bytes;
+use super::matcher::Matcher;
 use super::name::Name;
 use super::notification::Alert;
 use super::rule::{Aim, Mode, PartialTemplate, Rule, TargetTemplate};
@@ -67,6 +68,25 @@ pub struct Refused {
     pub detail: Option<String>,
 }
 
+/// What one rule says of an alert: the first thing that makes it match or not.
+#[derive(Debug, Clone)]
+pub enum Look<'a> {
+    /// It does not listen to the alert's source.
+    OtherSource,
+    /// This matcher does not hold.
+    NoMatch(&'a Matcher),
+    /// Its matchers hold, its `when` does not.
+    ConditionFalse,
+    /// It takes the alert and cannot use it: a fault in `when` or in a template.
+    Invalid(String),
+    /// It takes the alert, and is disabled.
+    Disabled,
+    /// It takes the alert.
+    Takes(Taken),
+    /// This rule has taken the alert before, so it is not asked.
+    NotAsked(&'a Name),
+}
+
 impl RuleTable {
     /// `rules` in their order; `templates` is what their templates were made with. Names are unique,
     /// which `config` has checked.
@@ -74,7 +94,7 @@ impl RuleTable {
         let by_name = rules.iter().enumerate().map(|(at, rule)| (rule.name.clone(), at)).collect();
         let wanted = |rule: &Rule| {
             let mut named = rule.matchers.iter().filter(|matcher| matcher.label() == "alertname");
-            let names = named.find_map(super::matcher::Matcher::one_of)?;
+            let names = named.find_map(Matcher::one_of)?;
             Some(names.into_iter().map(str::to_owned).collect::<BTreeSet<String>>())
         };
         let wanted: Vec<Option<BTreeSet<String>>> = rules.iter().map(wanted).collect();
@@ -118,32 +138,19 @@ impl RuleTable {
         let alertname = alert.labels.get("alertname");
         let candidates = self.by_alertname.get(alertname).unwrap_or(&self.others);
         for (at, rule) in candidates.iter().map(|&at| (at, &self.rules[at])) {
-            let listens = rule.sources.as_ref().is_none_or(|sources| sources.contains(&source.name));
-            if !listens || !rule.matchers.iter().all(|matcher| matcher.holds(&alert.labels)) {
-                continue;
-            }
             let refuse = |verdict, detail| Refused { verdict, rule: Some(rule.name.clone()), detail };
-            match rule.when.as_ref().map(|when| self.templates.holds(when, &scope)) {
-                None | Some(Ok(true)) => {}
-                Some(Ok(false)) => {
+            match self.look(at, rule, &scope) {
+                Look::OtherSource | Look::NoMatch(_) | Look::NotAsked(_) => continue,
+                Look::ConditionFalse => {
                     condition_false.get_or_insert_with(|| refuse(Verdict::ConditionFalse, None));
                     continue;
                 }
-                Some(Err(error)) => {
-                    judgement.refused = Some(refuse(Verdict::Invalid, Some(format!("when: {error}"))));
+                Look::Invalid(error) => {
+                    judgement.refused = Some(refuse(Verdict::Invalid, Some(error)));
                     return judgement;
                 }
-            }
-            if rule.mode == Mode::Disabled {
-                judgement.refused = Some(refuse(Verdict::Disabled, None));
-            } else {
-                match self.take(at, rule, &scope) {
-                    Ok(taken) => judgement.taken.push(taken),
-                    Err(error) => {
-                        judgement.refused = Some(refuse(Verdict::Invalid, Some(error)));
-                        return judgement;
-                    }
-                }
+                Look::Disabled => judgement.refused = Some(refuse(Verdict::Disabled, None)),
+                Look::Takes(taken) => judgement.taken.push(taken),
             }
             if !rule.continues {
                 return judgement;
@@ -154,6 +161,45 @@ impl RuleTable {
             judgement.refused = Some(condition_false.unwrap_or_else(unmatched));
         }
         judgement
+    }
+
+    /// What every rule says of an alert that [`RuleTable::judge`] would judge, in their order.
+    pub fn looks(&self, source: &Source, alert: &Alert) -> Vec<(&Rule, Look<'_>)> {
+        let scope = Scope { source: &source.name, source_labels: &source.labels, alert };
+        let mut ended_by = None;
+        let look = |(at, rule): (usize, &Rule)| {
+            if let Some(by) = ended_by {
+                return Look::NotAsked(by);
+            }
+            let look = self.look(at, &self.rules[at], &scope);
+            let ends = match &look {
+                Look::Invalid(_) => true,
+                Look::Disabled | Look::Takes(_) => !rule.continues,
+                _ => false,
+            };
+            ended_by = Some(&self.rules[at].name).filter(|_| ends);
+            look
+        };
+        let looks: Vec<Look<'_>> = self.rules.iter().enumerate().map(look).collect();
+        self.rules.iter().zip(looks).collect()
+    }
+
+    fn look<'a>(&'a self, at: usize, rule: &'a Rule, scope: &Scope<'_>) -> Look<'a> {
+        if rule.sources.as_ref().is_some_and(|sources| !sources.contains(scope.source)) {
+            return Look::OtherSource;
+        }
+        if let Some(matcher) = rule.matchers.iter().find(|matcher| !matcher.holds(&scope.alert.labels)) {
+            return Look::NoMatch(matcher);
+        }
+        match rule.when.as_ref().map(|when| self.templates.holds(when, scope)) {
+            None | Some(Ok(true)) => {}
+            Some(Ok(false)) => return Look::ConditionFalse,
+            Some(Err(error)) => return Look::Invalid(format!("when: {error}")),
+        }
+        if rule.mode == Mode::Disabled {
+            return Look::Disabled;
+        }
+        self.take(at, rule, scope).map_or_else(Look::Invalid, Look::Takes)
     }
 
     fn take(&self, at: usize, rule: &Rule, scope: &Scope<'_>) -> Result<Taken, String> {

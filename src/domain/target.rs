@@ -3,13 +3,14 @@
 use std::fmt;
 use std::sync::Arc;
 
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::name::Name;
 
 /// Where a target lives; it tells a consumer which API to call.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Platform {
     /// An EKS node group.
@@ -44,7 +45,7 @@ impl Platform {
 }
 
 /// A target as events carry it. No field is empty; what is absent is `None`.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 pub struct Target {
     /// Where it lives.
     pub platform: Platform,
@@ -67,7 +68,7 @@ pub struct Target {
 }
 
 /// Some fields of a target, as a hold gives them: it covers every target that agrees in all of them.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 pub struct PartialTarget {
     /// Where it lives.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -199,6 +200,30 @@ impl TargetKey {
         }
     }
 
+    /// The fields of the target or hold that it names; `None` if it names something else.
+    pub fn fields(&self) -> Option<PartialTarget> {
+        let parts: Vec<&str> = self.0.strip_prefix(HOLD).unwrap_or(&self.0).split('/').collect();
+        let [platform, rest @ ..] = parts.as_slice() else { return None };
+        let [kind, account, region, cluster, namespace, name] = *<&[&str; 6]>::try_from(rest).ok()?;
+        let platform = match *platform {
+            "-" => None,
+            word => Some(Platform::ALL.into_iter().find(|platform| platform.as_str() == word)?),
+        };
+        let text = |part: &str| match part {
+            "-" => None,
+            part => Some(percent_decode_str(part).decode_utf8_lossy().into_owned()),
+        };
+        Some(PartialTarget {
+            platform,
+            kind: text(kind),
+            name: text(name),
+            account: text(account),
+            cluster: text(cluster),
+            namespace: text(namespace),
+            region: text(region),
+        })
+    }
+
     /// A key read back from the store.
     pub fn from_stored(text: &str) -> Self {
         Self(text.into())
@@ -251,6 +276,15 @@ mod tests {
         let keys: std::collections::BTreeSet<_> = odd.iter().map(Target::key).collect();
         assert_eq!(keys.len(), odd.len(), "{keys:?}");
         assert!(keys.iter().all(|key| key.as_str().matches('/').count() == 6));
+        for target in &odd {
+            let Some(fields) = target.key().fields() else { panic!("{target:?}") };
+            assert!(fields.covers(target) && fields.kind.is_some() && fields.name.is_some());
+            assert_eq!(
+                (fields.account, fields.namespace),
+                (target.account.clone(), target.namespace.clone())
+            );
+        }
+        assert_eq!(TargetKey::of_heartbeat(&Name::new("prod").unwrap()).fields(), None);
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::event::Event;
@@ -11,7 +12,7 @@ use super::target::TargetKey;
 use super::time::Time;
 
 /// The outcome of a decision.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Verdict {
     /// An event was written, to be delivered.
@@ -116,6 +117,26 @@ impl Verdict {
         }
     }
 
+    /// Whether it says that nothing has changed: an alert was heard, and nothing acts or waits for it.
+    pub const fn is_quiet(self) -> bool {
+        matches!(
+            self,
+            Self::Duplicate
+                | Self::StillOpen
+                | Self::NoAction
+                | Self::Stale
+                | Self::Unmatched
+                | Self::ConditionFalse
+                | Self::Heartbeat
+                | Self::Disabled
+        )
+    }
+
+    /// The verdict of a word.
+    pub fn parse(word: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|verdict| verdict.as_str() == word)
+    }
+
     /// The word in answers, records and metrics.
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -152,7 +173,7 @@ impl fmt::Display for Verdict {
 }
 
 /// Whether a decision is about the beginning or the end of an episode.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Phase {
     /// `on_firing`.

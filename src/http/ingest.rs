@@ -101,7 +101,7 @@ async fn take(
         Refusal::new(status, error.to_string())
     })?;
     let traceparent = headers.get("traceparent").and_then(|value| value.to_str().ok());
-    let summary = running.bridge.ingest(source, notification, traceparent).await.map_err(refuse)?;
+    let summary = running.bridge.ingest(&source, notification, traceparent).await.map_err(refuse)?;
     tracing::info!(
         source = %source.name,
         alerts = summary.alerts,

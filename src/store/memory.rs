@@ -11,8 +11,9 @@ use super::letters::{BACKLOG_FULL, Row};
 use super::outlets::{Outlet, Outlets};
 use super::shrinking::{Open, Shrinking};
 use super::{
-    Changes, Claimed, DeadLetter, Decide, Error, EventSeq, Keys, LetterError, NewEvent, Place, Redrive,
-    Settlement, Tally, View, WallClock, expiry, withdrawn,
+    Changes, Claimed, DeadLetter, Decide, Delivery, DeliveryState, Error, EventSeq, Keys, LetterError,
+    NewEvent, Place, Redrive, Settlement, StoredEvent, StoredRecord, StoredState, Tally, View, WallClock,
+    Wanted, expiry, look, withdrawn,
 };
 use crate::domain::control::Controls;
 use crate::domain::engine::{States, Unsent};
@@ -222,6 +223,55 @@ impl Memory {
                 .iter()
                 .filter(|(at, record)| *at >= from && *at <= to && record.targets.contains(target));
             about.map(|(_, record)| record.body.clone()).collect()
+        }))
+    }
+
+    pub(super) async fn records(&self, wanted: Wanted) -> Result<Vec<StoredRecord>, Error> {
+        let (low, high) = wanted.numbers();
+        Ok(self.inner(|inner| {
+            let about = inner.records.iter().zip(1..).filter(|((at, record), id)| {
+                (low..=high).contains(id)
+                    && (wanted.from..=wanted.to).contains(at)
+                    && wanted.target.as_ref().is_none_or(|target| record.targets.contains(target))
+            });
+            let mut found: Vec<_> =
+                about.map(|((_, record), id)| StoredRecord { id, body: record.body.clone() }).collect();
+            if wanted.newest_first {
+                found.reverse();
+            }
+            found.truncate(wanted.max);
+            found
+        }))
+    }
+
+    pub(super) async fn event(&self, id: &str) -> Result<Option<StoredEvent>, Error> {
+        let begin = look::beginning(id);
+        Ok(self.inner(|inner| {
+            let found = inner.events.iter().rev().find(|(_, _, event)| event.body.starts_with(&begin));
+            found.map(|(seq, emitted_at, event)| {
+                let deliveries = event.destinations.iter().filter_map(|destination| {
+                    let outlet = self.outlets.get(destination)?;
+                    Some(inner.delivery(*seq, outlet))
+                });
+                StoredEvent {
+                    emitted_at: *emitted_at,
+                    body: event.body.to_string(),
+                    deliveries: deliveries.collect(),
+                }
+            })
+        }))
+    }
+
+    pub(super) async fn states(&self, after: i64, max: usize) -> Result<Vec<StoredState>, Error> {
+        Ok(self.inner(|inner| {
+            let numbered = inner.states.iter().filter_map(|(key, state)| {
+                let id = *inner.numbers.get(key)?;
+                (id > after).then(|| StoredState { id, key: key.clone(), state: TargetState::clone(state) })
+            });
+            let mut found: Vec<_> = numbered.collect();
+            found.sort_by_key(|state| state.id);
+            found.truncate(max);
+            found
         }))
     }
 
@@ -488,6 +538,25 @@ impl Inner {
             let place = Place { seq, destination: place.destination.clone() };
             !self.dead.contains_key(&place) && !self.missed.contains(&place)
         })
+    }
+
+    /// What has become of an event at a destination. What a withdrawal was is told by the records alone.
+    fn delivery(&self, seq: EventSeq, outlet: &Outlet) -> Delivery {
+        let place = Place { seq, destination: outlet.name.clone() };
+        let retry = outlet.lane(|lane| lane.is_open(seq).then(|| lane.row(seq, End::Dead)));
+        let dead = self.dead.get(&place);
+        let (state, failed_attempts) = match (retry, dead) {
+            (_, Some(row)) => (DeliveryState::Dead, row.attempts),
+            (Some(lane::Row::Put { attempts }), None) if self.errors.contains_key(&place) => {
+                (DeliveryState::Retrying, attempts)
+            }
+            (Some(_), None) => (DeliveryState::Pending, 0),
+            (None, None) if self.missed.contains(&place) => (DeliveryState::Superseded, 0),
+            (None, None) if outlet.lane(|lane| lane.is_settled(seq)) => (DeliveryState::Delivered, 0),
+            (None, None) => (DeliveryState::Pending, 0),
+        };
+        let error = dead.map(|row| row.error.clone()).or_else(|| self.errors.get(&place).cloned());
+        Delivery { destination: place.destination, state, failed_attempts, error, answer: None, due: None }
     }
 
     fn event(&self, seq: EventSeq) -> &(EventSeq, Time, NewEvent) {

@@ -25,6 +25,7 @@ mod clock;
 mod expiry;
 mod lane;
 mod letters;
+mod look;
 mod memory;
 mod outlets;
 mod shrinking;
@@ -49,6 +50,7 @@ use crate::domain::time::Time;
 use crate::domain::verdict::{Phase, Verdict};
 
 pub use letters::{DeadLetter, LetterError, Place, Redrive};
+pub use look::{Delivery, DeliveryState, StoredEvent, StoredRecord, StoredState, Wanted};
 pub use memory::Memory;
 use outlets::Outlet;
 pub use sqlite::Sqlite;
@@ -416,6 +418,34 @@ impl Store {
     /// If the store cannot be read.
     pub async fn history(&self, target: &TargetKey, from: Time, to: Time) -> Result<Vec<String>, Error> {
         each!(self, store => store.history(target, from, to).await)
+    }
+
+    /// Records of decisions.
+    ///
+    /// # Errors
+    /// If the store cannot be read.
+    pub async fn records(&self, wanted: Wanted) -> Result<Vec<StoredRecord>, Error> {
+        each!(self, store => store.records(wanted).await)
+    }
+
+    /// An event by its id, with what has become of it at each destination. Of several with the same id it is
+    /// the newest.
+    ///
+    /// # Errors
+    /// If the store cannot be read.
+    pub async fn event(&self, id: &str) -> Result<Option<StoredEvent>, Error> {
+        if !look::is_id(id) {
+            return Ok(None);
+        }
+        each!(self, store => store.event(id).await)
+    }
+
+    /// Up to `max` states of targets behind the one of this number, in the order of their numbers.
+    ///
+    /// # Errors
+    /// If the store cannot be read.
+    pub async fn states(&self, after: i64, max: usize) -> Result<Vec<StoredState>, Error> {
+        each!(self, store => store.states(after, max).await)
     }
 
     /// Removes some of the records that are older than `decisions`, and of the events that are older

@@ -407,6 +407,11 @@ impl Lane {
         self.retries.contains_key(&seq.0) || self.window.get(&seq.0).is_some_and(|slot| slot.body.is_some())
     }
 
+    /// Whether this delivery is known to be settled for good.
+    pub fn is_settled(&self, seq: EventSeq) -> bool {
+        seq.0 <= self.read_to() && !self.is_open(seq)
+    }
+
     fn finish(&mut self, seq: i64) {
         // What is settled twice would let the next of its target out twice.
         let Some(group) = self.group_of(seq).filter(|_| self.is_open(EventSeq(seq))) else { return };

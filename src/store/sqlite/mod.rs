@@ -11,6 +11,7 @@ mod evidence;
 mod foresee;
 mod index;
 mod letters;
+mod look;
 mod prune;
 mod published;
 mod restore;
@@ -35,8 +36,8 @@ use tokio::sync::{oneshot, watch};
 use super::lane::{Handed, Offered};
 use super::outlets::{Outlet, Outlets};
 use super::{
-    Claimed, DeadLetter, Decide, Error, EventSeq, Keys, LetterError, Place, Redrive, Settlement, Tally,
-    WallClock,
+    Claimed, DeadLetter, Decide, DeliveryState, Error, EventSeq, Keys, LetterError, Place, Redrive,
+    Settlement, StoredEvent, StoredRecord, StoredState, Tally, WallClock, Wanted,
 };
 use crate::domain::control::Controls;
 use crate::domain::header::Encoded;
@@ -344,6 +345,46 @@ impl Sqlite {
             Ok(found)
         })
         .await
+    }
+
+    pub(super) async fn records(&self, wanted: Wanted) -> Result<Vec<StoredRecord>, Error> {
+        let target = match &wanted.target {
+            Some(target) => {
+                let hash = self.hashes.target(target);
+                Some((hash, self.ask(|reply| Command::Number { hash, reply }).await?))
+            }
+            None => None,
+        };
+        self.read(move |reader| look::records(reader, &wanted, target)).await
+    }
+
+    pub(super) async fn event(&self, id: &str) -> Result<Option<StoredEvent>, Error> {
+        let mut below = i64::MAX;
+        loop {
+            let id = id.to_owned();
+            let step = self.read(move |reader| look::find_event(reader, &id, below)).await?;
+            match step {
+                look::Step::Nowhere => return Ok(None),
+                look::Step::Below(number) => below = number,
+                look::Step::Found(found) => {
+                    let look::Found { seq, mut event, passed } = *found;
+                    for (delivery, _) in event.deliveries.iter_mut().zip(passed).filter(|(_, passed)| !passed)
+                    {
+                        let outlet = self.outlets.get(&delivery.destination);
+                        let settled = outlet.is_some_and(|outlet| outlet.lane(|lane| lane.is_settled(seq)));
+                        // The cursor comes after.
+                        if settled && delivery.state == DeliveryState::Pending {
+                            delivery.state = DeliveryState::Delivered;
+                        }
+                    }
+                    return Ok(Some(event));
+                }
+            }
+        }
+    }
+
+    pub(super) async fn states(&self, after: i64, max: usize) -> Result<Vec<StoredState>, Error> {
+        self.read(move |reader| look::states(reader, after, max)).await
     }
 
     /// Finishes what is queued, folds the log into the file and ends the threads.

@@ -1,0 +1,51 @@
+//! Captured notifications: bodies of Alertmanager's webhook, as files.
+
+use std::path::Path;
+
+use crate::config::Settings;
+use crate::domain::notification::{Notification, Status};
+use crate::domain::time::Time;
+
+/// A notification of a file, and its bytes.
+pub struct Body {
+    pub bytes: Vec<u8>,
+    pub notification: Notification,
+}
+
+/// Reads a file; `-` is standard input.
+pub fn read(path: &Path) -> Result<Body, String> {
+    let bytes = if path == Path::new("-") {
+        let mut bytes = Vec::new();
+        std::io::Read::read_to_end(&mut std::io::stdin().lock(), &mut bytes).map(|_| bytes)
+    } else {
+        std::fs::read(path)
+    };
+    let bytes = bytes.map_err(|error| format!("cannot read {}: {error}", path.display()))?;
+    let notification = Notification::parse(&bytes).map_err(|error| format!("{}: {error}", path.display()))?;
+    Ok(Body { bytes, notification })
+}
+
+/// The earliest start of an alert, and the latest of what has happened: about when it was sent.
+pub fn times(notification: &Notification) -> Option<(Time, Time)> {
+    let alerts = notification.alerts.iter().flatten();
+    let happened = alerts.clone().map(|alert| match alert.status {
+        Status::Firing => alert.starts_at,
+        Status::Resolved => alert.ends_at.unwrap_or(alert.starts_at),
+    });
+    alerts.map(|alert| alert.starts_at).min().zip(happened.max())
+}
+
+/// The source that is named, or the only one that there is.
+pub fn source(settings: &Settings, named: Option<&str>) -> Result<String, String> {
+    let known: Vec<&str> = settings.sources.keys().map(crate::domain::name::Name::as_str).collect();
+    match (named, known.as_slice()) {
+        (Some(named), known) if known.contains(&named) => Ok(named.to_owned()),
+        (Some(named), known) => {
+            Err(format!("there is no source `{named}`; the configuration has {}", known.join(", ")))
+        }
+        (None, [only]) => Ok((*only).to_owned()),
+        (None, known) => {
+            Err(format!("say from which source it comes: --source {}", known.join(" or --source ")))
+        }
+    }
+}

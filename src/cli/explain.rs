@@ -1,0 +1,138 @@
+//! `scalebridge explain`: a page of `check`, or what would be decided about a captured notification.
+
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use clap::Args;
+use serde_json::Value;
+
+use super::check::show;
+use super::client::Server;
+use super::shell::{Config, Format, Formatted, UNUSABLE, environment, now, print, print_json, unusable};
+use super::{body, decision};
+use crate::bridge::{Explanation, Rehearsal};
+use crate::config;
+use crate::config::diagnostic::Code;
+use crate::domain::time::Time;
+use crate::telemetry;
+
+/// Tells what would be decided about a captured notification and why, or what a code of `check` means
+///
+/// For each alert it shows each rule, and the first thing that made it match or not; then what would be
+/// decided, with the event. Nothing is written. Without --url the state is that of a bridge that has just been
+/// set up; with it, it is that of the running bridge.
+#[derive(Debug, Args)]
+pub struct Explain {
+    /// A body of Alertmanager's webhook as JSON (`-` is standard input), or a code such as E012
+    #[arg(value_name = "BODY.json|CODE")]
+    what: String,
+    #[command(flatten)]
+    config: Config,
+    /// The source that it comes from; needed if there are several
+    #[arg(long, value_name = "SOURCE")]
+    source: Option<String>,
+    /// Ask the running bridge whose admin listener this is
+    #[arg(long, value_name = "URL")]
+    url: Option<String>,
+    /// The file with the token for --url
+    #[arg(long, value_name = "FILE")]
+    token_file: Option<std::path::PathBuf>,
+    #[command(flatten)]
+    formatted: Formatted,
+}
+
+impl Explain {
+    pub fn run(&self) -> ExitCode {
+        let path = Path::new(&self.what);
+        if let Some(code) = Code::parse(&self.what).filter(|_| !path.exists()) {
+            print(code.page());
+            return ExitCode::SUCCESS;
+        }
+        let body = match body::read(path) {
+            Ok(body) => body,
+            Err(error) => return unusable(error),
+        };
+        let explained = match &self.url {
+            Some(url) => {
+                let server = Server { url: url.clone(), token_file: self.token_file.clone() };
+                let query = self.source.iter().map(|source| ("source", source.clone())).collect::<Vec<_>>();
+                match server.post("/api/v1/explain", &query, &body.bytes) {
+                    Ok(value) => {
+                        serde_json::from_value::<Explanation>(value).map_err(|error| error.to_string())
+                    }
+                    Err(error) => return error.end(),
+                }
+            }
+            None => {
+                let settings = match config::load(&self.config.config, environment()) {
+                    Ok(loaded) => loaded.settings,
+                    Err(faults) => {
+                        telemetry::say(show(&faults).trim_end());
+                        return ExitCode::from(UNUSABLE);
+                    }
+                };
+                let source = match body::source(&settings, self.source.as_deref()) {
+                    Ok(source) => source,
+                    Err(error) => return unusable(error),
+                };
+                let Some(runtime) = now() else { return ExitCode::FAILURE };
+                let (first, last) =
+                    body::times(&body.notification).unwrap_or((Time::from_nanos(0), Time::from_nanos(0)));
+                let policy = settings.policy();
+                let rules = Arc::new(settings.rules);
+                let mut rehearsal = Rehearsal::new(rules, settings.sources, policy, first);
+                let told = runtime.block_on(async {
+                    rehearsal.pass(last).await?;
+                    rehearsal.explain(&source, body.notification).await
+                });
+                told.map_err(|error| error.to_string())
+            }
+        };
+        match (explained, self.formatted.format) {
+            (Ok(explained), Format::Json) => print_json(&explained),
+            (Ok(explained), Format::Text) => print(text(&explained)),
+            (Err(error), _) => return unusable(error),
+        }
+        ExitCode::SUCCESS
+    }
+}
+
+fn text(explained: &Explanation) -> String {
+    let mut text = String::new();
+    for (at, alert) in explained.alerts.iter().enumerate() {
+        let labels: Vec<String> =
+            alert.labels.iter().map(|(name, value)| format!("{name}={value:?}")).collect();
+        let status = alert.status.as_deref().unwrap_or("unreadable");
+        text += &format!("alert {} of {}, {status}: {}\n", at + 1, explained.alerts.len(), labels.join(" "));
+        if let Some(why) = &alert.rules_are_not_asked {
+            text += &format!("  rules are not asked: {why}\n");
+        }
+        let width = alert.rules.iter().map(|rule| rule.rule.len()).max().unwrap_or_default();
+        for rule in &alert.rules {
+            let word = if rule.takes { "yes" } else { "no " };
+            text += &format!("  {word} {:width$}  {}\n", rule.rule, rule.because);
+            if let Some(target) = &rule.target {
+                let told = serde_json::to_string(target).unwrap_or_default();
+                text += &format!("      {:width$}  target {told}\n", "");
+            }
+            if !rule.parameters.is_empty() {
+                let told = serde_json::to_string(&rule.parameters).unwrap_or_default();
+                text += &format!("      {:width$}  parameters {told}\n", "");
+            }
+            if let Some(metric) = rule.metric {
+                text += &format!("      {:width$}  metric {metric}\n", "");
+            }
+        }
+        text.push('\n');
+    }
+    text += &format!("decided at {}:\n", explained.at);
+    for told in &explained.decisions {
+        text += &format!("  {}\n", decision::line(told));
+        if let Some(event @ Value::Object(_)) = told.get("event") {
+            let shown = serde_json::to_string_pretty(event).unwrap_or_default();
+            text += &format!("    {}\n", shown.replace('\n', "\n    "));
+        }
+    }
+    text
+}

@@ -1,0 +1,190 @@
+//! `scalebridge replay`: what other rules would have decided about what was captured.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use clap::Args;
+use serde::Serialize;
+use serde_json::Value;
+
+use super::check::show;
+use super::shell::{FOUND, Format, Formatted, UNUSABLE, environment, now, print, print_json, unusable};
+use super::{body, decision};
+use crate::bridge::{Rehearsal, RehearsalError};
+use crate::config::{self, Settings};
+use crate::domain::duration;
+use crate::domain::notification::Notification;
+use crate::domain::time::Time;
+use crate::telemetry;
+
+/// Decides captured notifications again, under new rules and under old ones
+///
+/// The notifications come in the order in which they are given, each at the time of the latest thing that it
+/// tells of. With --against what differs is marked with + and -, and the exit code is 1 if anything does.
+#[derive(Debug, Args)]
+pub struct Replay {
+    /// Bodies of Alertmanager's webhook as JSON, oldest first
+    #[arg(value_name = "BODY.json", required = true)]
+    bodies: Vec<PathBuf>,
+    /// The configuration with the new rules
+    #[arg(long, value_name = "NEW", default_value = "config/scalebridge.yaml")]
+    config: PathBuf,
+    /// The configuration with the old rules
+    #[arg(long, value_name = "OLD")]
+    against: Option<PathBuf>,
+    /// The source that they come from; needed if there are several
+    #[arg(long, value_name = "SOURCE")]
+    source: Option<String>,
+    /// Time that passes after the last one, so that what waits is decided
+    #[arg(long, value_name = "DURATION", default_value = "1h", value_parser = duration::parse)]
+    then: Duration,
+    #[command(flatten)]
+    formatted: Formatted,
+}
+
+/// What was decided at one moment.
+#[derive(Debug, Serialize)]
+struct Moment {
+    /// The notification's file; absent of what came due after the last one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    body: Option<String>,
+    at: String,
+    differs: bool,
+    /// Under the new rules.
+    decisions: Vec<Value>,
+    /// Under the old ones.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    against: Option<Vec<Value>>,
+}
+
+struct Captured {
+    name: String,
+    at: Time,
+    notification: Notification,
+}
+
+impl Replay {
+    pub fn run(&self) -> ExitCode {
+        let (captured, start) = match self.captured() {
+            Ok(captured) => captured,
+            Err(error) => return unusable(error),
+        };
+        let end = captured.last().map_or(start, |last| last.at).after(self.then);
+        let decide = |path: &Path| -> Result<Vec<Vec<Value>>, ExitCode> {
+            let settings = config::load(path, environment()).map_err(|faults| {
+                telemetry::say(show(&faults).trim_end());
+                ExitCode::from(UNUSABLE)
+            })?;
+            let settings = settings.settings;
+            let source = body::source(&settings, self.source.as_deref()).map_err(unusable)?;
+            let runtime = now().ok_or(ExitCode::FAILURE)?;
+            runtime.block_on(decide(settings, &source, start, &captured, end)).map_err(unusable)
+        };
+        let decided = decide(&self.config).and_then(|new| {
+            let old = self.against.as_deref().map(decide).transpose()?;
+            Ok((new, old))
+        });
+        let (new, mut old) = match decided {
+            Ok((new, old)) => (new, old.map(Vec::into_iter)),
+            Err(code) => return code,
+        };
+        let moments: Vec<Moment> = new
+            .into_iter()
+            .enumerate()
+            .map(|(at, decisions)| {
+                let against = old.as_mut().and_then(Iterator::next);
+                let differs = against
+                    .as_ref()
+                    .is_some_and(|old| !lines(old, &decisions).iter().all(|(mark, _)| *mark == ' '));
+                let one = captured.get(at);
+                let time = one.map_or(end, |one| one.at);
+                let body = one.map(|one| one.name.clone());
+                Moment { body, at: time.to_millis_text(), differs, decisions, against }
+            })
+            .collect();
+        let differs = moments.iter().any(|moment| moment.differs);
+        match self.formatted.format {
+            Format::Json => print_json(&moments),
+            Format::Text => print(text(&moments)),
+        }
+        if differs { ExitCode::from(FOUND) } else { ExitCode::SUCCESS }
+    }
+
+    /// The notifications with their times, and a time before all of them.
+    fn captured(&self) -> Result<(Vec<Captured>, Time), String> {
+        let mut captured: Vec<Captured> = Vec::new();
+        let mut start: Option<Time> = None;
+        for path in &self.bodies {
+            let notification = body::read(path)?.notification;
+            let previous = captured.last().map(|last| last.at);
+            let (first, last) = body::times(&notification)
+                .or(previous.map(|at| (at, at)))
+                .ok_or_else(|| format!("{}: no alert in it can be read", path.display()))?;
+            start = Some(start.map_or(first, |start| start.min(first)));
+            let at = previous.map_or(last, |previous| previous.max(last));
+            captured.push(Captured { name: path.display().to_string(), at, notification });
+        }
+        let before = |start: Time| Time::from_nanos(start.as_nanos().saturating_sub(1_000_000_000));
+        Ok((captured, before(start.unwrap_or(Time::from_nanos(0)))))
+    }
+}
+
+/// What is decided with each notification and since the one before, and what comes due after the last.
+async fn decide(
+    settings: Settings,
+    source: &str,
+    start: Time,
+    captured: &[Captured],
+    end: Time,
+) -> Result<Vec<Vec<Value>>, RehearsalError> {
+    let policy = settings.policy();
+    let mut rehearsal = Rehearsal::new(Arc::new(settings.rules), settings.sources, policy, start);
+    let mut decided = Vec::new();
+    for one in captured {
+        let mut decisions = rehearsal.pass(one.at).await?;
+        decisions.extend(rehearsal.notify(source, one.notification.clone()).await?);
+        decided.push(decisions);
+    }
+    decided.push(rehearsal.pass(end).await?);
+    Ok(decided)
+}
+
+/// The lines of both, those that are in both with a space, the others with `-` and `+`.
+fn lines(old: &[Value], new: &[Value]) -> Vec<(char, String)> {
+    let mut left: BTreeMap<String, usize> = BTreeMap::new();
+    for decision in old {
+        *left.entry(decision::line(decision)).or_default() += 1;
+    }
+    let mut lines: Vec<(char, String)> = Vec::new();
+    for decision in new {
+        let line = decision::line(decision);
+        let mark = match left.get_mut(&line) {
+            Some(count) if *count > 0 => {
+                *count -= 1;
+                ' '
+            }
+            _ => '+',
+        };
+        lines.push((mark, line));
+    }
+    let gone = left.into_iter().flat_map(|(line, count)| std::iter::repeat_n(('-', line), count));
+    gone.chain(lines).collect()
+}
+
+fn text(moments: &[Moment]) -> String {
+    let mut text = String::new();
+    for Moment { body, at, decisions, against, .. } in moments {
+        if body.is_none() && decisions.is_empty() && against.as_ref().is_none_or(Vec::is_empty) {
+            continue;
+        }
+        text += &format!("{at} {}\n", body.as_deref().unwrap_or("what came due after the last one"));
+        // Without old rules there is nothing to differ from.
+        for (mark, line) in lines(against.as_deref().unwrap_or(decisions), decisions) {
+            text += &format!("{mark} {line}\n");
+        }
+    }
+    text
+}

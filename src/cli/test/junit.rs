@@ -1,0 +1,73 @@
+//! JUnit's XML, as CI systems read it.
+
+use super::Outcome;
+
+/// One `testsuite` for each file of tests.
+pub fn write(outcomes: &[Outcome]) -> String {
+    let mut text = "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<testsuites>\n".to_owned();
+    let mut files: Vec<&str> = outcomes.iter().map(|outcome| outcome.file.as_str()).collect();
+    files.dedup();
+    for file in files {
+        let of_file: Vec<&Outcome> = outcomes.iter().filter(|outcome| outcome.file == file).collect();
+        let failed = of_file.iter().filter(|outcome| !outcome.failures.is_empty()).count();
+        let tests = of_file.len();
+        text +=
+            &format!("  <testsuite name=\"{}\" tests=\"{tests}\" failures=\"{failed}\">\n", escaped(file));
+        for outcome in of_file {
+            let (name, file) = (escaped(&outcome.name), escaped(file));
+            if outcome.failures.is_empty() {
+                text += &format!("    <testcase classname=\"{file}\" name=\"{name}\"/>\n");
+                continue;
+            }
+            text += &format!("    <testcase classname=\"{file}\" name=\"{name}\">\n");
+            for failure in &outcome.failures {
+                let (place, message) = (escaped(&failure.place), escaped(&failure.message));
+                text += &format!("      <failure message=\"{place}\">{message}</failure>\n");
+            }
+            text.push_str("    </testcase>\n");
+        }
+        text.push_str("  </testsuite>\n");
+    }
+    text.push_str("</testsuites>\n");
+    text
+}
+
+/// Text inside XML; what XML cannot hold at all becomes U+FFFD.
+fn escaped(text: &str) -> String {
+    let mut escaped = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '&' => escaped.push_str("&amp;"),
+            '<' => escaped.push_str("&lt;"),
+            '>' => escaped.push_str("&gt;"),
+            '"' => escaped.push_str("&quot;"),
+            '\t' | '\n' | '\r' | ' '..='\u{FFFD}' | '\u{10000}'.. => escaped.push(c),
+            _ => escaped.push('\u{FFFD}'),
+        }
+    }
+    escaped
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Told;
+    use super::*;
+
+    #[test]
+    fn any_name_and_message_stays_inside_its_element() {
+        let failure = Told { place: "a:1:1".into(), message: "<x> \u{1}".into() };
+        let failed = Outcome { file: "a&b.yaml".into(), name: "\"q\"".into(), failures: vec![failure] };
+        let passed = Outcome { failures: Vec::new(), ..failed.clone() };
+        insta::assert_snapshot!(write(&[failed, passed]), @r#"
+        <?xml version="1.0" encoding="UTF-8"?>
+        <testsuites>
+          <testsuite name="a&amp;b.yaml" tests="2" failures="1">
+            <testcase classname="a&amp;b.yaml" name="&quot;q&quot;">
+              <failure message="a:1:1">&lt;x&gt; �</failure>
+            </testcase>
+            <testcase classname="a&amp;b.yaml" name="&quot;q&quot;"/>
+          </testsuite>
+        </testsuites>
+        "#);
+    }
+}

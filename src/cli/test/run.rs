@@ -1,0 +1,149 @@
+//! Runs one test of rules on a virtual clock.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Value, json};
+
+use super::matching::{compare, faults};
+use crate::bridge::{Rehearsal, RehearsalError};
+use crate::config::cases::{Alert, Cases, Expected, Notify, Test};
+use crate::config::diagnostic::Place;
+use crate::domain::duration::format;
+use crate::domain::fingerprint;
+use crate::domain::name::Name;
+use crate::domain::notification::{Notification, Status};
+use crate::domain::time::Time;
+
+/// Alertmanager's `endsAt` of what fires.
+const NEVER: &str = "0001-01-01T00:00:00Z";
+
+/// What went wrong in a step.
+#[derive(Debug)]
+pub struct Failure {
+    /// Where the step stands.
+    pub place: Place,
+    /// For people, several lines.
+    pub message: String,
+}
+
+/// When each alert that fires began, so that a test need not say so each time.
+type Began = BTreeMap<(Name, String), Time>;
+
+/// Runs a test; the failures, the first of which usually explains the others.
+pub async fn run(cases: &Cases, test: &Test) -> Result<Vec<Failure>, RehearsalError> {
+    let mut rehearsal = Rehearsal::new(cases.rules.clone(), cases.sources.clone(), cases.policy, test.start);
+    let mut began = Began::new();
+    let mut failures = Vec::new();
+    for step in &test.steps {
+        let now = test.start.after(step.at);
+        let mut decided = rehearsal.pass(now).await?;
+        for notify in &step.notify {
+            let body = body(notify, now, &mut began);
+            // The body that Alertmanager would send, read as the webhook reads it.
+            match Notification::parse(body.to_string().as_bytes()) {
+                Ok(notification) => {
+                    decided.extend(rehearsal.notify(notify.source.as_str(), notification).await?)
+                }
+                Err(error) => {
+                    failures.push(Failure { place: step.place.clone(), message: error.to_string() })
+                }
+            }
+        }
+        if let Some(expected) = &step.expect
+            && let Some(message) = difference(expected, &decided)
+        {
+            let message = format!("at {}:\n{message}", format(step.at));
+            failures.push(Failure { place: step.place.clone(), message });
+        }
+    }
+    Ok(failures)
+}
+
+fn body(notify: &Notify, now: Time, began: &mut Began) -> Value {
+    let alerts: Vec<Value> = notify.alerts.iter().map(|one| alert(one, &notify.source, now, began)).collect();
+    let mut body = json!({
+        "version": "4",
+        "groupKey": "{}:{}",
+        "truncatedAlerts": notify.truncated,
+        "status": "firing",
+        "receiver": "test",
+        "externalURL": "http://alertmanager.test:9093",
+        "alerts": alerts,
+    });
+    for (key, text) in &notify.envelope {
+        body[*key] = text.as_str().into();
+    }
+    body
+}
+
+fn alert(alert: &Alert, source: &Name, now: Time, began: &mut Began) -> Value {
+    let labels = alert.labels.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+    let fingerprint = alert.fingerprint.clone().unwrap_or_else(|| fingerprint::of(labels));
+    let key = (source.clone(), fingerprint.clone());
+    let starts_at = alert.starts_at.or_else(|| began.get(&key).copied()).unwrap_or(now);
+    let ends_at = match alert.status {
+        Status::Firing => {
+            began.insert(key, starts_at);
+            alert.ends_at.map_or_else(|| NEVER.to_owned(), |at| at.to_string())
+        }
+        Status::Resolved => {
+            began.remove(&key);
+            alert.ends_at.unwrap_or(now).to_string()
+        }
+    };
+    json!({
+        "status": alert.status.as_str(),
+        "labels": alert.labels,
+        "annotations": alert.annotations,
+        "startsAt": starts_at.to_string(),
+        "endsAt": ends_at,
+        "generatorURL": alert.generator_url.as_deref().unwrap_or("http://prometheus.test:9090/graph"),
+        "fingerprint": fingerprint,
+    })
+}
+
+/// What differs, in words; `None` if nothing does.
+fn difference(expected: &[Expected], decided: &[Value]) -> Option<String> {
+    let wanted: Vec<Value> = expected.iter().map(|one| one.fields.clone()).collect();
+    let difference = compare(&wanted, decided);
+    if difference.is_none() {
+        return None;
+    }
+    let mut text = String::new();
+    let mut line = |indent: usize, words: String| text += &format!("{:indent$}{words}\n", "");
+    let mut told = Vec::new();
+    for (missing, nearest) in difference.missing {
+        line(2, format!("expected {}", expected[missing].fields));
+        match nearest {
+            Some(at) => {
+                told.push(at);
+                line(2, format!("but got  {}", brief(&decided[at])));
+                for fault in faults(&wanted[missing], &decided[at]) {
+                    line(4, format!("{}: expected {}, got {}", fault.path, fault.expected, fault.found));
+                }
+            }
+            None => line(2, "but nothing else was decided".to_owned()),
+        }
+    }
+    for at in difference.unexpected.into_iter().filter(|at| !told.contains(at)) {
+        line(2, format!("nobody expected {}", brief(&decided[at])));
+    }
+    Some(text.trim_end().to_owned())
+}
+
+/// A decision in one line: what a person would write into `expect`.
+pub fn brief(decision: &Value) -> String {
+    let mut parts = Vec::new();
+    for key in ["rule", "verdict", "action", "phase", "until", "detail"] {
+        if let Some(text) = decision.get(key).and_then(Value::as_str) {
+            parts.push(format!("{key}: {text}"));
+        }
+    }
+    if let Some(name) = decision.pointer("/target/name").and_then(Value::as_str) {
+        parts.push(format!("target: {{ name: {name} }}"));
+    }
+    if let Some(alerts) = decision.get("alerts").and_then(Value::as_array) {
+        parts.push(format!("alerts: {}", alerts.len()));
+    }
+    format!("{{ {} }}", parts.join(", "))
+}

@@ -1,0 +1,34 @@
+//! Alertmanager's fingerprint of an alert: a hash of its labels.
+
+/// The fingerprint of these labels, which come in the order of their names: 16 hex digits, FNV-1a of names and
+/// values, each followed by the byte 255, as `prometheus/common` makes it.
+pub fn of<'a>(labels: impl IntoIterator<Item = (&'a str, &'a str)>) -> String {
+    const OFFSET: u64 = 14_695_981_039_346_656_037;
+    const PRIME: u64 = 1_099_511_628_211;
+    let mut hash = OFFSET;
+    let mut add = |text: &str| {
+        for byte in text.bytes().chain([0xFF]) {
+            hash = (hash ^ u64::from(byte)).wrapping_mul(PRIME);
+        }
+    };
+    for (name, value) in labels {
+        add(name);
+        add(value);
+    }
+    format!("{hash:016x}")
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::domain::notification::Notification;
+
+    #[test]
+    fn it_is_the_one_that_alertmanager_sends() {
+        let body = include_bytes!("../../tests/fixtures/alertmanager/three-firing.json");
+        for alert in Notification::parse(body).unwrap().alerts {
+            let alert = alert.unwrap();
+            let labels: Vec<(&str, &str)> = alert.labels.iter().collect();
+            assert_eq!(super::of(labels), alert.fingerprint);
+        }
+    }
+}

@@ -1,0 +1,173 @@
+//! What people look at, read by the reading connection in short steps, so that nobody waits for it for long.
+
+use rusqlite::{Connection, OptionalExtension, params};
+
+use super::index::Fingerprint;
+use super::{evidence, schema};
+use crate::domain::target::TargetKey;
+use crate::domain::time::Time;
+use crate::store::look::beginning;
+use crate::store::{Delivery, DeliveryState, EventSeq, StoredEvent, StoredRecord, StoredState, Wanted};
+
+/// Events that are looked through in one step for one of them.
+pub const STEP: i64 = 20_000;
+/// Times of records that were written beside each other may differ from their order by no more than this.
+const DISORDER: std::time::Duration = std::time::Duration::from_secs(2);
+
+/// Records in the order of their numbers, or the other way round.
+pub fn records(
+    reader: &Connection,
+    wanted: &Wanted,
+    target: Option<(Fingerprint, Option<i64>)>,
+) -> rusqlite::Result<Vec<StoredRecord>> {
+    let (mut low, mut high) = wanted.numbers();
+    let max = i64::try_from(wanted.max).unwrap_or(i64::MAX);
+    let (from, to) = (wanted.from.as_nanos(), wanted.to.as_nanos());
+    let order = if wanted.newest_first { "DESC" } else { "ASC" };
+    let read = |row: &rusqlite::Row<'_>| Ok(StoredRecord { id: row.get(0)?, body: row.get(1)? });
+    let Some((hash, number)) = target else {
+        let disorder = i64::try_from(DISORDER.as_nanos()).unwrap_or(0);
+        if from != i64::MIN {
+            low = low.max(first_at(reader, from.saturating_sub(disorder))?);
+        }
+        if to != i64::MAX {
+            high = high.min(first_at(reader, to.saturating_add(disorder))?);
+        }
+        let mut records = reader.prepare_cached(&format!(
+            "SELECT id, body FROM records WHERE id BETWEEN ?1 AND ?2 AND at BETWEEN ?3 AND ?4
+             ORDER BY id {order} LIMIT ?5"
+        ))?;
+        return records.query_map(params![low, high, from, to, max], read)?.collect();
+    };
+    let mut former = reader.prepare_cached("SELECT id FROM former_targets WHERE hash = ?1")?;
+    let mut numbers = former.query_map([hash.0], |row| row.get(0))?.collect::<Result<Vec<i64>, _>>()?;
+    numbers.extend(number);
+    let mut records = reader.prepare_cached(&format!(
+        "SELECT r.id, r.body FROM history h JOIN records r ON r.id = h.record
+         WHERE h.target = ?6 AND h.at BETWEEN ?3 AND ?4 AND h.record BETWEEN ?1 AND ?2
+         ORDER BY h.record {order} LIMIT ?5"
+    ))?;
+    let mut found = Vec::new();
+    for number in numbers {
+        let rows = records.query_map(params![low, high, from, to, max, number], read)?;
+        found.extend(rows.collect::<Result<Vec<_>, _>>()?);
+    }
+    found.sort_by_key(|record| if wanted.newest_first { -record.id } else { record.id });
+    found.dedup();
+    found.truncate(wanted.max);
+    Ok(found)
+}
+
+/// The number of the first record that is not before a time, found by halves: numbers and times rise together.
+fn first_at(reader: &Connection, at: i64) -> rusqlite::Result<i64> {
+    let bounds = |order: &str| {
+        let query = format!("SELECT id FROM records ORDER BY id {order} LIMIT 1");
+        reader.query_row(&query, [], |row| row.get::<_, i64>(0)).optional()
+    };
+    let (Some(mut low), Some(last)) = (bounds("ASC")?, bounds("DESC")?) else { return Ok(i64::MAX) };
+    let mut high = last.saturating_add(1);
+    let mut next = reader.prepare_cached("SELECT id, at FROM records WHERE id >= ?1 ORDER BY id LIMIT 1")?;
+    while low < high {
+        let middle = low + (high - low) / 2;
+        let (id, time): (i64, i64) = next.query_row([middle], |row| Ok((row.get(0)?, row.get(1)?)))?;
+        if time < at {
+            low = id + 1;
+        } else {
+            high = middle;
+        }
+    }
+    Ok(low)
+}
+
+/// What one step of a search came to.
+pub enum Step {
+    /// It is this one.
+    Found(Box<Found>),
+    /// It is below this number, if anywhere.
+    Below(i64),
+    /// It is not there.
+    Nowhere,
+}
+
+/// An event, and where it was to go.
+pub struct Found {
+    pub seq: EventSeq,
+    pub event: StoredEvent,
+    /// Of each delivery, whether the destination's cursor tells that it is settled.
+    pub passed: Vec<bool>,
+}
+
+/// Looks for an event by its id among the [`STEP`] newest below a number. Ids have no index of their own: it
+/// would cost every event, and nearly all that is looked for is new.
+pub fn find_event(reader: &Connection, id: &str, below: i64) -> rusqlite::Result<Step> {
+    let mut newest =
+        reader.prepare_cached("SELECT id FROM events WHERE id < ?1 ORDER BY id DESC LIMIT 1 OFFSET ?2")?;
+    let lowest: Option<i64> = newest.query_row([below, STEP - 1], |row| row.get(0)).optional()?;
+    let begin = beginning(id);
+    let mut find = reader.prepare_cached(
+        "SELECT id, at, route, body FROM events
+         WHERE id >= ?1 AND id < ?2 AND substr(body, 1, ?3) = ?4 ORDER BY id DESC LIMIT 1",
+    )?;
+    let length = i64::try_from(begin.len()).unwrap_or(0);
+    let found = find.query_row(params![lowest.unwrap_or(i64::MIN), below, length, begin], |row| {
+        Ok((row.get(0)?, row.get(1)?, row.get::<_, i64>(2)?, row.get(3)?))
+    });
+    let Some((seq, at, route, body)) = found.optional()? else {
+        return Ok(lowest.map_or(Step::Nowhere, Step::Below));
+    };
+    let mut event = StoredEvent { emitted_at: Time::from_nanos(at), body, deliveries: Vec::new() };
+    let mut passed = Vec::new();
+    let names: String =
+        reader.query_row("SELECT destinations FROM routes WHERE id = ?1", [route], |row| row.get(0))?;
+    let mut delivery = reader.prepare_cached(
+        "SELECT n.cursor, d.state, d.attempts, d.due, d.error FROM destinations n
+         LEFT JOIN deliveries d ON d.destination = n.id AND d.event = ?2 WHERE n.name = ?1",
+    )?;
+    for name in evidence::names(&names).iter().cloned() {
+        let told = delivery.query_row(params![name.as_str(), seq], |row| {
+            let cursor: i64 = row.get(0)?;
+            let (state, attempts) = (row.get::<_, Option<i64>>(1)?, row.get::<_, Option<u32>>(2)?);
+            let (due, text) = (row.get::<_, Option<i64>>(3)?, row.get::<_, Option<String>>(4)?);
+            Ok((cursor >= seq, state, attempts.unwrap_or(0), due, text.filter(|text| !text.is_empty())))
+        });
+        let Some((behind, row, failed_attempts, due, text)) = told.optional()? else { continue };
+        let state = match row {
+            None if behind => DeliveryState::Delivered,
+            None => DeliveryState::Pending,
+            Some(schema::RETRY) => DeliveryState::Retrying,
+            Some(schema::DEAD) => DeliveryState::Dead,
+            Some(schema::CANCELLED) => DeliveryState::Superseded,
+            Some(schema::WITHDRAWN) => DeliveryState::Withdrawn,
+            Some(schema::DISCARDED) => DeliveryState::Discarded,
+            Some(_) => DeliveryState::Delivered,
+        };
+        let answered = row == Some(schema::ANSWERED);
+        passed.push(behind);
+        event.deliveries.push(Delivery {
+            destination: name,
+            state,
+            failed_attempts,
+            error: text.clone().filter(|_| !answered),
+            answer: text.filter(|_| answered),
+            due: due.map(Time::from_nanos).filter(|_| state == DeliveryState::Retrying),
+        });
+    }
+    Ok(Step::Found(Box::new(Found { seq: EventSeq(seq), event, passed })))
+}
+
+/// States of targets behind a number, in the order of their numbers. One that cannot be read is left out.
+pub fn states(reader: &Connection, after: i64, max: usize) -> rusqlite::Result<Vec<StoredState>> {
+    let mut states =
+        reader.prepare_cached("SELECT id, key, state FROM targets WHERE id > ?1 ORDER BY id LIMIT ?2")?;
+    let max = i64::try_from(max).unwrap_or(i64::MAX);
+    let mut rows = states.query([after, max])?;
+    let mut found = Vec::new();
+    while let Some(row) = rows.next()? {
+        let (id, key) = (row.get(0)?, TargetKey::from_stored(row.get_ref(1)?.as_str()?));
+        match serde_json::from_str(row.get_ref(2)?.as_str()?) {
+            Ok(state) => found.push(StoredState { id, key, state }),
+            Err(error) => tracing::error!(%error, %key, "a target's state cannot be read"),
+        }
+    }
+    Ok(found)
+}
