@@ -13,7 +13,7 @@ use crate::config::diagnostic::{Code, Diagnostic, Place, Severity};
 use crate::config::{self, Diagnostics, Loaded, snippet};
 use crate::telemetry;
 
-/// Finds every fault of configuration and rules in one run
+/// Find every fault of configuration and rules in one run
 ///
 /// Each finding has a place, what is wrong, how to mend it, and a code: `scalebridge explain CODE` shows its
 /// page. Environment variables that begin with SCALEBRIDGE__ are read as `serve` would.

@@ -17,7 +17,7 @@ use crate::config::diagnostic::Code;
 use crate::domain::time::Time;
 use crate::telemetry;
 
-/// Tells what would be decided about a captured notification and why, or what a code of `check` means
+/// Tell what would be decided about a captured notification and why, or what a code of `check` means
 ///
 /// For each alert it shows each rule, and the first thing that made it match or not; then what would be
 /// decided, with the event. Nothing is written. Without --url the state is that of a bridge that has just been

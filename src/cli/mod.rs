@@ -5,14 +5,18 @@ mod check;
 mod client;
 mod decision;
 mod explain;
+mod generated;
+mod iam;
 mod replay;
+mod schema;
+mod send;
 mod serve;
 mod shell;
 mod test;
 
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 
 /// Turns Prometheus alerts into scaling events that are delivered once, in order, and can be explained.
 #[derive(Debug, Parser)]
@@ -30,6 +34,11 @@ enum Verb {
     Test(test::Test),
     Explain(explain::Explain),
     Replay(replay::Replay),
+    Schema(schema::Schema),
+    IamPolicy(iam::IamPolicy),
+    Send(send::Send),
+    Completions(generated::Completions),
+    Man(generated::Man),
 }
 
 /// Runs the verb that the command line asks for.
@@ -43,5 +52,10 @@ pub fn run() -> ExitCode {
         Verb::Test(test) => test.run(),
         Verb::Explain(explain) => explain.run(),
         Verb::Replay(replay) => replay.run(),
+        Verb::Schema(schema) => schema.run(),
+        Verb::IamPolicy(policy) => policy.run(),
+        Verb::Send(send) => send.run(),
+        Verb::Completions(completions) => completions.run(Cli::command()),
+        Verb::Man(man) => man.run(Cli::command()),
     }
 }

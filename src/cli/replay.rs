@@ -20,7 +20,7 @@ use crate::domain::notification::Notification;
 use crate::domain::time::Time;
 use crate::telemetry;
 
-/// Decides captured notifications again, under new rules and under old ones
+/// Decide captured notifications again, under new rules and under old ones
 ///
 /// The notifications come in the order in which they are given, each at the time of the latest thing that it
 /// tells of. With --against what differs is marked with + and -, and the exit code is 1 if anything does.

@@ -128,6 +128,8 @@ impl<'n, 'f> Fields<'n, 'f> {
     /// Says which keys are not known, and which are not supported.
     pub fn finish(self) {
         let Self { at, entries, known, faults, .. } = self;
+        #[cfg(test)]
+        seen::note(at, &known);
         for (key, _) in entries {
             if let Some(line) = unsupported::refuses(at, &key.name) {
                 line.report(&key.place, faults);
@@ -240,5 +242,27 @@ pub(super) fn found(node: &Node) -> String {
         Kind::Text(text) => format!("the text `{}`", text.chars().take(60).collect::<String>()),
         Kind::List(_) => "a list".to_owned(),
         Kind::Map(_) => "a map".to_owned(),
+    }
+}
+
+/// Which keys the readers know, for the test that holds the published schemas to them.
+#[cfg(test)]
+pub(super) mod seen {
+    use std::cell::RefCell;
+    use std::collections::{BTreeMap, BTreeSet};
+
+    type Seen = BTreeMap<&'static str, BTreeSet<&'static str>>;
+
+    thread_local! {
+        static SEEN: RefCell<Seen> = const { RefCell::new(BTreeMap::new()) };
+    }
+
+    pub fn note(at: &'static str, known: &[&'static str]) {
+        SEEN.with_borrow_mut(|seen| seen.entry(at).or_default().extend(known));
+    }
+
+    /// All that was noted on this thread.
+    pub fn taken() -> Seen {
+        SEEN.take()
     }
 }

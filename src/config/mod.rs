@@ -20,6 +20,7 @@ mod matchers;
 mod meaning;
 mod rules;
 mod scalar;
+pub mod schema;
 mod server;
 pub mod settings;
 mod slip;

@@ -1,6 +1,7 @@
 //! Configurations as files, each with what it is told: `tests/config`.
 
 mod pages;
+mod schema;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;

@@ -3,14 +3,18 @@
 //! A field is never renamed or retyped within `v1`. An event is encoded once, when it is emitted, and
 //! travels as these bytes: every try and every destination sends the same document.
 
+mod document;
+
 use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use schemars::JsonSchema;
 use serde::Serialize;
-use serde::ser::SerializeSeq;
 use serde_json::ser::{CompactFormatter, Formatter};
+
+use document::{Alert, Alerts, Data, Document, Episode, Notification};
 
 use super::header::{ATTRIBUTE_BYTES_BESIDE_SUBJECT, Header};
 use super::labels::Labels;
@@ -65,7 +69,7 @@ pub struct Event {
 }
 
 /// A change in Auto Scaling's terms.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Adjustment {
     /// How `value` is meant.
     #[serde(rename = "type")]
@@ -80,7 +84,7 @@ pub struct Adjustment {
 }
 
 /// Auto Scaling's adjustment types.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
 pub enum AdjustmentType {
     /// `value` units more or less.
     ChangeInCapacity,
@@ -116,92 +120,12 @@ pub struct EventAlert {
     pub generator_url: String,
 }
 
-#[derive(Serialize)]
-struct Document<'a> {
-    specversion: &'static str,
-    id: &'a str,
-    source: String,
-    #[serde(rename = "type")]
-    kind: String,
-    subject: &'a str,
-    time: String,
-    datacontenttype: &'static str,
-    dataschema: &'static str,
-    sequence: String,
-    expirytime: String,
-    traceparent: String,
-    data: Data<'a>,
-}
-
-#[derive(Serialize)]
-struct Data<'a> {
-    rule: &'a str,
-    phase: Phase,
-    action: &'static str,
-    adjustment: Option<&'a Adjustment>,
-    target: &'a Target,
-    limits: Limits,
-    reason: &'a str,
-    episode: Episode<'a>,
-    alerts: Alerts<'a>,
-    alerts_total: usize,
-    notification: Notification<'a>,
-    parameters: &'a BTreeMap<String, String>,
-}
-
-#[derive(Serialize)]
-struct Episode<'a> {
-    id: &'a str,
-    opened_at: String,
-    emission: u32,
-}
-
-#[derive(Serialize)]
-struct Notification<'a> {
-    source: &'a str,
-    receiver: &'a str,
-    group_key: &'a str,
-    external_url: &'a str,
-    reason: Option<&'a str>,
-}
-
-/// The first `count` alerts of the event.
-struct Alerts<'a> {
-    event: &'a Event,
-    count: usize,
-}
-
-impl Serialize for Alerts<'_> {
-    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut list = serializer.serialize_seq(Some(self.count))?;
-        for alert in &self.event.alerts[..self.count] {
-            list.serialize_element(&Alert::new(alert, self.event.phase))?;
-        }
-        list.end()
-    }
-}
-
-#[derive(Serialize)]
-struct Alert<'a> {
-    fingerprint: &'a str,
-    status: Phase,
-    labels: &'a Labels,
-    annotations: &'a Labels,
-    starts_at: String,
-    generator_url: &'a str,
-}
-
-impl<'a> Alert<'a> {
-    fn new(alert: &'a EventAlert, status: Phase) -> Self {
-        Self {
-            fingerprint: &alert.fingerprint,
-            status,
-            labels: &alert.labels,
-            annotations: &alert.annotations,
-            starts_at: alert.starts_at.to_string(),
-            generator_url: &alert.generator_url,
-        }
-    }
+/// The JSON Schema of an event as consumers get it, draft 2020-12.
+pub fn schema() -> schemars::Schema {
+    schemars::generate::SchemaSettings::draft2020_12()
+        .for_serialize()
+        .into_generator()
+        .into_root_schema_for::<Document<'static>>()
 }
 
 impl Event {

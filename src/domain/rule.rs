@@ -285,7 +285,7 @@ impl Steps {
 }
 
 /// Bounds of a target's capacity.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, schemars::JsonSchema)]
 pub struct Limits {
     /// Not below.
     pub min_capacity: Option<u32>,

@@ -15,7 +15,7 @@ use super::shell::{FOUND, Format, Formatted, UNUSABLE, count, now, print, print_
 use crate::config::cases;
 use crate::telemetry;
 
-/// Runs unit tests of rules on a virtual clock
+/// Run unit tests of rules on a virtual clock
 ///
 /// A test is a list of steps: what arrives at which time, and what has to be decided. The engine is the one
 /// that `serve` runs; days pass in no time.

@@ -1,0 +1,58 @@
+//! `scalebridge completions` and `scalebridge man`: made of the same definitions as the flags.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Command};
+use clap_complete::Shell;
+
+use super::shell::{print, unusable};
+
+/// Print completions for a shell
+///
+/// For bash: `source <(scalebridge completions bash)`.
+#[derive(Debug, Args)]
+pub struct Completions {
+    /// bash, zsh or fish
+    #[arg(value_parser = ["bash", "zsh", "fish"])]
+    shell: String,
+}
+
+impl Completions {
+    pub fn run(&self, mut command: Command) -> ExitCode {
+        let shell = self.shell.parse().unwrap_or(Shell::Bash);
+        let mut text = Vec::new();
+        clap_complete::generate(shell, &mut command, "scalebridge", &mut text);
+        print(String::from_utf8_lossy(&text));
+        ExitCode::SUCCESS
+    }
+}
+
+/// Print the manual page, or write the pages of all verbs
+#[derive(Debug, Args)]
+pub struct Man {
+    /// Write scalebridge.1 and a page for each verb into this directory
+    #[arg(long, value_name = "DIR")]
+    directory: Option<PathBuf>,
+}
+
+impl Man {
+    pub fn run(&self, command: Command) -> ExitCode {
+        let Some(directory) = &self.directory else {
+            let mut page = Vec::new();
+            return match clap_mangen::Man::new(command).render(&mut page) {
+                Ok(()) => {
+                    print(String::from_utf8_lossy(&page));
+                    ExitCode::SUCCESS
+                }
+                Err(error) => unusable(error),
+            };
+        };
+        let written =
+            std::fs::create_dir_all(directory).and_then(|()| clap_mangen::generate_to(command, directory));
+        match written {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => unusable(format_args!("cannot write to {}: {error}", directory.display())),
+        }
+    }
+}

@@ -1,0 +1,131 @@
+//! `scalebridge iam-policy`: what the bridge needs to be allowed in AWS, and nothing more.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::process::ExitCode;
+
+use clap::Args;
+use serde_json::{Value, json};
+
+use super::check::show;
+use super::shell::{Config, UNUSABLE, environment, print_json, unusable};
+use crate::config::{self, Destination, DestinationKind, Lambda, Role};
+use crate::telemetry;
+
+/// Print the least IAM policy that a configuration needs
+///
+/// Of destinations with a `role_arn` the bridge itself only needs to assume the role: --role prints what that
+/// role needs. A queue that is encrypted with a key of your own needs kms:GenerateDataKey and kms:Decrypt on the
+/// key beside this.
+#[derive(Debug, Args)]
+pub struct IamPolicy {
+    #[command(flatten)]
+    config: Config,
+    /// The policy of this role, which a destination names
+    #[arg(long, value_name = "ARN")]
+    role: Option<String>,
+    /// The AWS account of functions that are given by name only. Default: any
+    #[arg(long, value_name = "ID", default_value = "*")]
+    account: String,
+    /// The region of functions that name none. Default: AWS_REGION, else any
+    #[arg(long, value_name = "REGION", env = "AWS_REGION", default_value = "*")]
+    region: String,
+}
+
+impl IamPolicy {
+    pub fn run(&self) -> ExitCode {
+        let settings = match config::load(&self.config.config, environment()) {
+            Ok(loaded) => loaded.settings,
+            Err(faults) => {
+                telemetry::say(show(&faults).trim_end());
+                return ExitCode::from(UNUSABLE);
+            }
+        };
+        // Of each principal, the actions with their resources; `None` is the bridge itself.
+        let mut needs: BTreeMap<Option<String>, BTreeMap<&str, BTreeSet<String>>> = BTreeMap::new();
+        let mut need = |who: Option<String>, action, resource| {
+            needs.entry(who).or_default().entry(action).or_default().insert(resource);
+        };
+        for destination in settings.destinations.values() {
+            let Some((role, action, resource)) = self.needed(destination) else { continue };
+            let role = role.map(|role| role.arn.clone());
+            if let Some(arn) = &role {
+                need(None, "sts:AssumeRole", arn.clone());
+            }
+            need(role, action, resource);
+        }
+        for role in needs.keys().flatten().filter(|_| self.role.is_none()) {
+            telemetry::say(format_args!("what {role} needs is printed by --role {role}"));
+        }
+        if self.role.is_some() && !needs.contains_key(&self.role) {
+            return unusable(format_args!(
+                "no destination has the role {}",
+                self.role.as_deref().unwrap_or_default()
+            ));
+        }
+        let statements = needs.remove(&self.role).unwrap_or_default();
+        if statements.is_empty() {
+            telemetry::say("this configuration calls nothing in AWS");
+        }
+        let statement = |(action, resources): (&str, BTreeSet<String>)| {
+            let id: String = action.chars().filter(char::is_ascii_alphanumeric).collect();
+            json!({ "Sid": id, "Effect": "Allow", "Action": action, "Resource": resources })
+        };
+        let statements: Vec<Value> = statements.into_iter().map(statement).collect();
+        print_json(&json!({ "Version": "2012-10-17", "Statement": statements }));
+        ExitCode::SUCCESS
+    }
+
+    fn needed<'d>(&self, destination: &'d Destination) -> Option<(Option<&'d Role>, &'static str, String)> {
+        match &destination.kind {
+            DestinationKind::Sqs(sqs) => {
+                // Host, account and queue, which `config` has checked.
+                let parts: Vec<&str> = sqs.queue_url.rsplit('/').collect();
+                let [queue, account, host, ..] = parts[..] else { return None };
+                let region =
+                    sqs.region.clone().or_else(|| region_of(host)).unwrap_or_else(|| self.region.clone());
+                let resource = format!("arn:{}:sqs:{region}:{account}:{queue}", partition(&region));
+                Some((sqs.role.as_ref(), "sqs:SendMessage", resource))
+            }
+            DestinationKind::Lambda(lambda) => {
+                Some((lambda.role.as_ref(), "lambda:InvokeFunction", self.function(lambda)))
+            }
+            DestinationKind::File(_) => None,
+        }
+    }
+
+    /// The ARN of what is called: with a qualifier, that alias or version only.
+    fn function(&self, lambda: &Lambda) -> String {
+        let region = lambda.region.as_deref().unwrap_or(&self.region);
+        let name = lambda.function.as_str();
+        let arn = if name.starts_with("arn:") {
+            name.to_owned()
+        } else {
+            // `123456789012:function:name`, `name:alias` and `name` are the other ways to say it.
+            let (account, name) = match name.split_once(":function:") {
+                Some((account, name)) => (account, name),
+                None => (self.account.as_str(), name),
+            };
+            format!("arn:{}:lambda:{region}:{account}:function:{name}", partition(region))
+        };
+        match &lambda.qualifier {
+            Some(qualifier) => format!("{arn}:{qualifier}"),
+            None => arn,
+        }
+    }
+}
+
+/// Of `sqs.eu-west-1.amazonaws.com`.
+fn region_of(host: &str) -> Option<String> {
+    let region = host.strip_prefix("sqs.")?.split(".amazonaws.com").next()?;
+    (!region.contains('.')).then(|| region.to_owned())
+}
+
+fn partition(region: &str) -> &'static str {
+    if region.starts_with("cn-") {
+        "aws-cn"
+    } else if region.starts_with("us-gov-") {
+        "aws-us-gov"
+    } else {
+        "aws"
+    }
+}

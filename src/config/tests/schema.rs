@@ -1,0 +1,132 @@
+//! The published schemas say what the readers take: the same keys, and no document that is fine is refused.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+
+use serde_json::Value;
+
+use crate::config::decode::seen;
+use crate::config::diagnostic::Diagnostics;
+use crate::config::{cases, file, load, schema};
+
+/// Each map that a reader reads, and the definition of it in the schema that has it.
+const MAPS: [(&str, fn() -> schemars::Schema, &str); 32] = [
+    ("", schema::config, ""),
+    ("server", schema::config, "Server"),
+    ("admin", schema::config, "Admin"),
+    ("store", schema::config, "Store"),
+    ("store.sqlite", schema::config, "Sqlite"),
+    ("sources.*", schema::config, "Source"),
+    ("destinations.*", schema::config, "Destination"),
+    ("destinations.*.sqs", schema::config, "Sqs"),
+    ("destinations.*.lambda", schema::config, "Lambda"),
+    ("destinations.*.file", schema::config, "File"),
+    ("delivery", schema::config, "Delivery"),
+    ("engine", schema::config, "Engine"),
+    ("retention", schema::config, "Retention"),
+    ("log", schema::config, "Log"),
+    ("rules", schema::rules, ""),
+    ("rules.defaults", schema::rules, "Defaults"),
+    ("rules.*", schema::rules, "Rule"),
+    ("rules.*.target", schema::rules, "Target"),
+    ("rules.*.on_firing", schema::rules, "OnFiring"),
+    ("rules.*.on_firing.hold", schema::rules, "Hold"),
+    ("rules.*.on_resolved", schema::rules, "OnResolved"),
+    ("rules.*.amount", schema::rules, "Amount"),
+    ("rules.*.step", schema::rules, "Step"),
+    ("rules.*.set_capacity", schema::rules, "SetCapacity"),
+    ("rules.*.notify", schema::rules, "Notify"),
+    ("rules.*.limits", schema::rules, "Limits"),
+    ("rules.*.budget", schema::rules, "Budget"),
+    ("tests", schema::tests, ""),
+    ("tests.*", schema::tests, "Test"),
+    ("tests.*.steps.*", schema::tests, "TestStep"),
+    ("tests.*.notify", schema::tests, "TestNotification"),
+    ("tests.*.alert", schema::tests, "TestAlert"),
+];
+
+fn document(path: &Path) -> Value {
+    let mut faults = Diagnostics::default();
+    let node = file::read(path, None, &mut faults);
+    assert!(faults.is_empty(), "{faults}");
+    Value::from(&node.unwrap())
+}
+
+fn properties(schema: &Value, definition: &str) -> BTreeSet<String> {
+    let pointer = if definition.is_empty() {
+        "/properties".to_owned()
+    } else {
+        format!("/$defs/{definition}/properties")
+    };
+    let found = schema.pointer(&pointer).and_then(Value::as_object);
+    // A map without any key has no properties.
+    found.map(|found| found.keys().cloned().collect()).unwrap_or_default()
+}
+
+#[test]
+fn the_schemas_have_the_keys_that_the_readers_know() {
+    seen::taken();
+    let all = tempfile::tempdir().unwrap();
+    let rules = all.path().join("all.rules.yaml");
+    // What the good configurations do not use.
+    let text = "defaults: { budget: { events: 1, per: 1h } }\nrules:\n  - name: a\n    target: { platform: eks, kind: k, \
+                name: n }\n    on_firing: { notify: {} }\n    send_to: [x]\n";
+    std::fs::write(&rules, text).unwrap();
+    let tests = "rules: [all.rules.yaml]\ntests:\n  - name: t\n    steps:\n      - at: 0s\n        notify: { source: s, \
+                 alerts: [{ status: firing, labels: {} }] }\n        expect: []\n";
+    std::fs::write(all.path().join("all.test.yaml"), tests).unwrap();
+    cases::read(&all.path().join("all.test.yaml")).unwrap();
+    let full = Path::new("tests/config/good/full.yaml");
+    load(full, super::environment(full)).unwrap();
+    let seen = seen::taken();
+    let described: BTreeMap<&str, BTreeSet<String>> = MAPS
+        .iter()
+        .map(|(at, schema, definition)| {
+            (*at, properties(&serde_json::to_value(schema()).unwrap(), definition))
+        })
+        .collect();
+    let known: BTreeMap<&str, BTreeSet<String>> = seen
+        .iter()
+        .filter(|(at, _)| **at != "tests.*.expect")
+        .map(|(at, known)| (*at, known.iter().map(|key| (*key).to_owned()).collect()))
+        .collect();
+    assert_eq!(described, known, "schemas on the left, readers on the right");
+}
+
+#[test]
+fn documents_that_are_fine_are_valid() {
+    let validators = [schema::config(), schema::rules(), schema::tests()]
+        .map(|schema| jsonschema::validator_for(&serde_json::to_value(schema).unwrap()).unwrap());
+    let [config, rules, tests] = &validators;
+    for (validator, path) in [
+        (config, "config/scalebridge.yaml"),
+        (config, "config/demo/scalebridge.yaml"),
+        (config, "tests/config/good/full.yaml"),
+        (config, "tests/config/good/least.yaml"),
+        (rules, "config/rules.yaml"),
+        (rules, "config/demo/rules.yaml"),
+        (rules, "tests/config/good/full.rules.yaml"),
+        (rules, "tests/config/good/least.rules.yaml"),
+        (tests, "config/rules.test.yaml"),
+    ] {
+        let document = document(Path::new(path));
+        let faults: Vec<String> = validator
+            .iter_errors(&document)
+            .map(|error| format!("{}: {error}", error.instance_path()))
+            .collect();
+        assert!(faults.is_empty(), "{path}: {faults:#?}");
+    }
+}
+
+#[test]
+fn what_a_schema_can_see_is_refused() {
+    let rules = jsonschema::validator_for(&serde_json::to_value(schema::rules()).unwrap()).unwrap();
+    for text in [
+        r#"{ "rules": [{ "name": "Not A Name" }] }"#,
+        r#"{ "rules": [{ "name": "a", "cooldwn": "5m" }] }"#,
+        r#"{ "rules": [{ "name": "a", "on_firing": { "cooldown": "5 minutes" } }] }"#,
+        r#"{ "rules": [{ "name": "a", "on_firing": { "scale_out": { "by": 0 } } }] }"#,
+    ] {
+        assert!(!rules.is_valid(&serde_json::from_str(text).unwrap()), "{text}");
+    }
+}
