@@ -85,7 +85,7 @@ impl App {
         for (name, destination) in &destinations {
             store.bound(name, destination.max_backlog)?;
         }
-        let bridge = Bridge::new(store.clone(), Arc::new(rules), sources, policy, self.metrics.clone());
+        let bridge = Bridge::new(store.clone(), rules, sources, policy, self.metrics.clone());
         let standing = Standing::default();
         let mut workers = tokio::select! {
             started = Workers::start(&destinations, &store, &self.metrics, &standing) => started?,

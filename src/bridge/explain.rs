@@ -7,12 +7,12 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{Bridge, lock, record, told};
+use super::{Bridge, Speaker, lock, record, told};
 use crate::domain::engine::{self, Input, Judged};
 use crate::domain::notification::{Alert, Notification, Status};
 use crate::domain::source::Source;
 use crate::domain::state::Cause;
-use crate::domain::table::Look;
+use crate::domain::table::{Look, RuleTable};
 use crate::domain::target::PartialTarget;
 use crate::store::{self, Changes, Keys};
 
@@ -83,14 +83,14 @@ impl Bridge {
     /// The store could not be asked.
     pub async fn explain(
         &self,
-        source: &Arc<Source>,
+        speaker: &Speaker,
         notification: Notification,
     ) -> Result<Explanation, store::Error> {
+        let Speaker { source, deciding } = speaker.clone();
         let Notification { envelope, truncated_alerts, alerts } = notification;
-        let deciding = self.0.deciding.clone();
         let judged: Vec<Judged> =
-            alerts.into_iter().map(|alert| Judged::new(&deciding.rules, source, alert)).collect();
-        let alerts = judged.iter().map(|judged| self.explain_alert(source, judged)).collect();
+            alerts.into_iter().map(|alert| Judged::new(&deciding.rules, &source, alert)).collect();
+        let alerts = judged.iter().map(|judged| explain_alert(&deciding.rules, &source, judged)).collect();
         let input = Input {
             source: source.clone(),
             cause: Arc::new(Cause::new(&source.name, &envelope, None)),
@@ -122,38 +122,38 @@ impl Bridge {
             decisions,
         })
     }
+}
 
-    fn explain_alert(&self, source: &Source, judged: &Judged) -> ExplainedAlert {
-        let told = |alert: &Alert| ExplainedAlert {
-            fingerprint: alert.fingerprint.clone(),
-            status: Some(alert.status.as_str().to_owned()),
-            labels: alert.labels.iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect(),
-            rules_are_not_asked: None,
+fn explain_alert(rules: &RuleTable, source: &Source, judged: &Judged) -> ExplainedAlert {
+    let told = |alert: &Alert| ExplainedAlert {
+        fingerprint: alert.fingerprint.clone(),
+        status: Some(alert.status.as_str().to_owned()),
+        labels: alert.labels.iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect(),
+        rules_are_not_asked: None,
+        rules: Vec::new(),
+    };
+    let not_asked = |alert: &Alert, why: &str| ExplainedAlert {
+        rules_are_not_asked: Some(why.to_owned()),
+        ..told(alert)
+    };
+    match judged {
+        Judged::Invalid(invalid) => ExplainedAlert {
+            fingerprint: invalid.fingerprint.clone().unwrap_or_default(),
+            status: None,
+            labels: BTreeMap::new(),
+            rules_are_not_asked: Some(format!("it is invalid: {}", invalid.error)),
             rules: Vec::new(),
-        };
-        let not_asked = |alert: &Alert, why: &str| ExplainedAlert {
-            rules_are_not_asked: Some(why.to_owned()),
-            ..told(alert)
-        };
-        match judged {
-            Judged::Invalid(invalid) => ExplainedAlert {
-                fingerprint: invalid.fingerprint.clone().unwrap_or_default(),
-                status: None,
-                labels: BTreeMap::new(),
-                rules_are_not_asked: Some(format!("it is invalid: {}", invalid.error)),
-                rules: Vec::new(),
-            },
-            Judged::Heartbeat(alert, _) => not_asked(alert, "it is the heartbeat of its source"),
-            Judged::Resolved(alert) => {
-                not_asked(alert, "it has resolved, which concerns the episodes that it is open in")
-            }
-            Judged::Firing(alert, _) => {
-                debug_assert_eq!(alert.status, Status::Firing);
-                let looks = self.0.deciding.rules.looks(source, alert);
-                let rules =
-                    looks.into_iter().map(|(rule, look)| explained(rule.name.as_str(), look, alert, source));
-                ExplainedAlert { rules: rules.collect(), ..told(alert) }
-            }
+        },
+        Judged::Heartbeat(alert, _) => not_asked(alert, "it is the heartbeat of its source"),
+        Judged::Resolved(alert) => {
+            not_asked(alert, "it has resolved, which concerns the episodes that it is open in")
+        }
+        Judged::Firing(alert, _) => {
+            debug_assert_eq!(alert.status, Status::Firing);
+            let looks = rules.looks(source, alert);
+            let rules =
+                looks.into_iter().map(|(rule, look)| explained(rule.name.as_str(), look, alert, source));
+            ExplainedAlert { rules: rules.collect(), ..told(alert) }
         }
     }
 }

@@ -11,9 +11,11 @@ mod rehearsal;
 pub mod told;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::domain::engine::{self, Context, Input, Judged, Policy, States, Step};
@@ -44,23 +46,51 @@ pub struct Bridge(Arc<Inner>);
 
 struct Inner {
     store: Store,
-    sources: BTreeMap<Name, Arc<Source>>,
-    deciding: Arc<Deciding>,
+    /// As it is now. Who decides takes hold of it once, so that a reload never splits a notification.
+    deciding: ArcSwap<Deciding>,
     metrics: Metrics,
+    /// Changes with each commit of decisions.
+    decided: watch::Sender<()>,
 }
 
 /// What every decision reads, beside the store's view.
 struct Deciding {
     rules: Arc<RuleTable>,
+    sources: BTreeMap<Name, Arc<Source>>,
     routes: Routes,
     policy: Policy,
     with_heartbeat: BTreeSet<Name>,
-    /// What this process has emitted lately. Locked for the time of one decision, never across IO.
-    rates: Mutex<Rates>,
+    /// What this process has emitted lately, whatever the rules were. Locked for the time of one decision,
+    /// never across IO.
+    rates: Arc<Mutex<Rates>>,
 }
 
 /// Where a rule's events go, and how large they may be.
 type Routes = HashMap<Name, (Arc<[Name]>, usize)>;
+
+/// A configured source, with the rules as they are when it speaks.
+#[derive(Clone)]
+pub struct Speaker {
+    source: Arc<Source>,
+    deciding: Arc<Deciding>,
+}
+
+impl Speaker {
+    /// The source.
+    pub fn source(&self) -> &Arc<Source> {
+        &self.source
+    }
+}
+
+/// The rules that were before a reload.
+pub struct Former(Weak<Deciding>);
+
+impl Former {
+    /// Whether somebody still decides by them.
+    pub fn is_in_use(&self) -> bool {
+        self.0.strong_count() > 0
+    }
+}
 
 impl Bridge {
     /// A bridge over a store.
@@ -71,20 +101,42 @@ impl Bridge {
         policy: Policy,
         metrics: Metrics,
     ) -> Self {
-        let route = |rule: &crate::domain::rule::Rule| {
-            (rule.name.clone(), (Arc::from(rule.send_to.as_slice()), rule.max_event_bytes))
-        };
-        let routes = rules.rules().iter().map(route).collect();
-        let beating = sources.values().filter(|source| !source.heartbeat.is_empty());
-        let with_heartbeat = beating.map(|source| source.name.clone()).collect();
-        let sources = sources.into_iter().map(|(name, source)| (name, Arc::new(source))).collect();
-        let deciding = Arc::new(Deciding { rules, routes, policy, with_heartbeat, rates: Mutex::default() });
-        Self(Arc::new(Inner { store, sources, deciding, metrics }))
+        let deciding = Deciding::new(rules, sources, policy, Arc::default());
+        let decided = watch::Sender::new(());
+        Self(Arc::new(Inner { store, deciding: ArcSwap::from_pointee(deciding), metrics, decided }))
     }
 
     /// A configured source.
-    pub fn source(&self, name: &str) -> Option<Arc<Source>> {
-        self.0.sources.get(name).cloned()
+    pub fn source(&self, name: &str) -> Option<Speaker> {
+        let deciding = self.0.deciding.load_full();
+        let source = deciding.sources.get(name)?.clone();
+        Some(Speaker { source, deciding })
+    }
+
+    /// Decides by these rules from now on. What is being decided goes on by the rules that were; all that
+    /// waits is looked at again.
+    ///
+    /// # Errors
+    /// The new rules hold, and the store could not write that what waits has to be looked at again.
+    pub async fn reload(
+        &self,
+        rules: Arc<RuleTable>,
+        sources: BTreeMap<Name, Source>,
+        policy: Policy,
+    ) -> (Former, Result<(), store::Error>) {
+        let rates = self.0.deciding.load().rates.clone();
+        let former = self.0.deciding.swap(Arc::new(Deciding::new(rules, sources, policy, rates)));
+        let looked_at = self.0.store.transact(Keys::default(), |view| {
+            let mut controls = (*view.controls).clone();
+            controls.wake();
+            (Changes { controls: Some(Arc::new(controls)), ..Changes::default() }, ())
+        });
+        (Former(Arc::downgrade(&former)), looked_at.await)
+    }
+
+    /// Completes each time when decisions were committed; who is late is told once.
+    pub fn decided(&self) -> watch::Receiver<()> {
+        self.0.decided.subscribe()
     }
 
     /// Decides a notification. When this returns `Ok`, every decision and every delivery that it
@@ -97,15 +149,16 @@ impl Bridge {
     /// been decided; when it is sent again, that part is a duplicate.
     pub async fn ingest(
         &self,
-        source: &Arc<Source>,
+        speaker: &Speaker,
         notification: Notification,
         traceparent: Option<&str>,
     ) -> Result<Summary, store::Error> {
+        let Speaker { source, deciding } = speaker;
         let Notification { envelope, truncated_alerts, alerts } = notification;
         let traceparent = traceparent.filter(|text| is_traceparent(text)).map(str::to_owned);
         let count = alerts.len();
         let judge = {
-            let (deciding, source) = (self.0.deciding.clone(), source.clone());
+            let (deciding, source) = (deciding.clone(), source.clone());
             let judge = move |alert| Judged::new(&deciding.rules, &source, alert);
             move || alerts.into_iter().map(judge).collect::<Vec<_>>()
         };
@@ -123,29 +176,30 @@ impl Bridge {
         };
         let mut summary = Summary { alerts: count, ..Summary::default() };
         for input in chunks::split(&self.0.store, whole).await? {
-            summary.add(self.decide(input).await?);
+            summary.add(self.decide(deciding, input).await?);
         }
         Ok(summary)
     }
 
-    async fn decide(&self, input: Input) -> Result<Summary, store::Error> {
+    async fn decide(&self, deciding: &Arc<Deciding>, input: Input) -> Result<Summary, store::Error> {
         let keys = Keys { targets: input.target_keys(), alerts: input.alert_keys() };
         let step = move |context: &Context<'_>, states: &States, rates: &mut Rates| {
             let step = engine::notify(context, &input, states, rates);
             let record = record::of_notification(context.now, &input, states, &step.decisions);
             (step, record)
         };
-        self.transact(keys, Vec::new(), step).await
+        self.transact(deciding.clone(), keys, Vec::new(), step).await
     }
 
     /// One transaction of the engine. `looked_at` are the targets at which it looks at all that waits.
     async fn transact(
         &self,
+        deciding: Arc<Deciding>,
         keys: Keys,
         looked_at: Vec<TargetKey>,
         step: impl Fn(&Context<'_>, &States, &mut Rates) -> (Step, Option<store::Record>) + Send + 'static,
     ) -> Result<Summary, store::Error> {
-        let deciding = self.0.deciding.clone();
+        let rates = deciding.rates.clone();
         // So that what was not written does not count against the limits.
         let noted: Arc<Mutex<Option<Noted>>> = Arc::default();
         let slot = noted.clone();
@@ -162,11 +216,12 @@ impl Bridge {
         match result.await {
             Ok(summary) => {
                 self.0.metrics.decisions(&summary);
+                self.0.decided.send_replace(());
                 Ok(summary)
             }
             Err(error) => {
                 if let Some(noted) = lock(&noted).take() {
-                    lock(&self.0.deciding.rates).take_back(noted);
+                    lock(&rates).take_back(noted);
                 }
                 Err(error)
             }
@@ -213,7 +268,7 @@ impl Bridge {
                 (step, record)
             };
             let wanted = Keys { targets: keys.clone(), alerts: Vec::new() };
-            self.transact(wanted, keys, step).await?;
+            self.transact(self.0.deciding.load_full(), wanted, keys, step).await?;
             if last {
                 return Ok(());
             }
@@ -235,6 +290,22 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Deciding {
+    fn new(
+        rules: Arc<RuleTable>,
+        sources: BTreeMap<Name, Source>,
+        policy: Policy,
+        rates: Arc<Mutex<Rates>>,
+    ) -> Self {
+        let route = |rule: &crate::domain::rule::Rule| {
+            (rule.name.clone(), (Arc::from(rule.send_to.as_slice()), rule.max_event_bytes))
+        };
+        let routes = rules.rules().iter().map(route).collect();
+        let beating = sources.values().filter(|source| !source.heartbeat.is_empty());
+        let with_heartbeat = beating.map(|source| source.name.clone()).collect();
+        let sources = sources.into_iter().map(|(name, source)| (name, Arc::new(source))).collect();
+        Self { rules, sources, routes, policy, with_heartbeat, rates }
+    }
+
     fn context<'a>(&'a self, view: &'a View) -> Context<'a> {
         Context {
             rules: &self.rules,

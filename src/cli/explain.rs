@@ -2,7 +2,6 @@
 
 use std::path::Path;
 use std::process::ExitCode;
-use std::sync::Arc;
 
 use clap::Args;
 use serde_json::Value;
@@ -80,7 +79,7 @@ impl Explain {
                 let (first, last) =
                     body::times(&body.notification).unwrap_or((Time::from_nanos(0), Time::from_nanos(0)));
                 let policy = settings.policy();
-                let rules = Arc::new(settings.rules);
+                let rules = settings.rules;
                 let mut rehearsal = Rehearsal::new(rules, settings.sources, policy, first);
                 let told = runtime.block_on(async {
                     rehearsal.pass(last).await?;

@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
@@ -141,7 +140,7 @@ async fn decide(
     end: Time,
 ) -> Result<Vec<Vec<Value>>, RehearsalError> {
     let policy = settings.policy();
-    let mut rehearsal = Rehearsal::new(Arc::new(settings.rules), settings.sources, policy, start);
+    let mut rehearsal = Rehearsal::new(settings.rules, settings.sources, policy, start);
     let mut decided = Vec::new();
     for one in captured {
         let mut decisions = rehearsal.pass(one.at).await?;

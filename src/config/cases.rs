@@ -188,7 +188,7 @@ fn cases(root: &Node, directory: &Path, faults: &mut Diagnostics) -> Option<Case
     };
     fields.finish();
     let (rules, sources, policy) = cases?;
-    Some(Cases { rules: Arc::new(rules), sources, policy, tests })
+    Some(Cases { rules, sources, policy, tests })
 }
 
 fn configured(
@@ -196,7 +196,7 @@ fn configured(
     directory: &Path,
     tests: &[Test],
     faults: &mut Diagnostics,
-) -> Option<(RuleTable, BTreeMap<Name, Source>, Policy)> {
+) -> Option<(Arc<RuleTable>, BTreeMap<Name, Source>, Policy)> {
     let path = text(node, faults)?;
     // The environment is none of a test's business.
     match load(&directory.join(path), []) {

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::decode::{Fields, Spot, entries, list, named, spot};
@@ -64,7 +65,7 @@ pub(super) fn settings(root: &Node, directory: &Path, faults: &mut Diagnostics) 
         sources,
         destinations,
         max_backlog: delivery?.1,
-        rules: RuleTable::new(rules, templates),
+        rules: Arc::new(RuleTable::new(rules, templates)),
         engine: engine?,
         retention: retention?,
         log: log?,
@@ -72,7 +73,7 @@ pub(super) fn settings(root: &Node, directory: &Path, faults: &mut Diagnostics) 
 }
 
 /// The rules of the files that `node` lists, by themselves: whatever source or destination they name is there.
-pub(super) fn rules_alone(node: &Node, directory: &Path, faults: &mut Diagnostics) -> RuleTable {
+pub(super) fn rules_alone(node: &Node, directory: &Path, faults: &mut Diagnostics) -> Arc<RuleTable> {
     let mut templates = Templates::new();
     let before = faults.len();
     let drafts = rules_files(node, directory, &mut templates, faults).unwrap_or_default();
@@ -81,7 +82,7 @@ pub(super) fn rules_alone(node: &Node, directory: &Path, faults: &mut Diagnostic
     }
     let names = Names { sources: None, destinations: None };
     let rules = meaning::rules(drafts, &names, &BTreeMap::new(), faults);
-    RuleTable::new(rules.into_iter().map(|(rule, ..)| rule).collect(), templates)
+    Arc::new(RuleTable::new(rules.into_iter().map(|(rule, ..)| rule).collect(), templates))
 }
 
 /// Stands in for a faulty `delivery`, and contradicts nothing that a destination says.

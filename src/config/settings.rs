@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::domain::engine::Policy;
@@ -31,7 +32,7 @@ pub struct Settings {
     /// With as many deliveries undelivered, over all destinations, nothing is taken in. Never zero.
     pub max_backlog: u64,
     /// The rules, at least one; every name in them is one of `sources` or `destinations`.
-    pub rules: RuleTable,
+    pub rules: Arc<RuleTable>,
     /// What holds for all rules.
     pub engine: Engine,
     /// What is kept for how long.

@@ -207,6 +207,12 @@ impl Controls {
         self.pauses.values().filter(move |pause| pause.is_on(now))
     }
 
+    /// Everything that waits has to be looked at again: the rules are others.
+    pub fn wake(&mut self) {
+        self.version += 1;
+        self.wakes += 1;
+    }
+
     /// Adds a pause, gives it its number and says which. Forgets those that are over.
     pub fn pause(&mut self, pause: Pause) -> u64 {
         self.version += 1;

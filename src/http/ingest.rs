@@ -74,7 +74,7 @@ async fn take(
         (Phase::Stopping, _) => return Err(Refusal::later("scalebridge is stopping")),
         _ => return Err(Refusal::later("scalebridge is starting")),
     };
-    let Some(source) = running.bridge.source(source) else {
+    let Some(speaker) = running.bridge.source(source) else {
         let text = "there is no source of this name; sources are named in the configuration";
         return Err(Refusal::new(StatusCode::NOT_FOUND, text));
     };
@@ -101,9 +101,9 @@ async fn take(
         Refusal::new(status, error.to_string())
     })?;
     let traceparent = headers.get("traceparent").and_then(|value| value.to_str().ok());
-    let summary = running.bridge.ingest(&source, notification, traceparent).await.map_err(refuse)?;
+    let summary = running.bridge.ingest(&speaker, notification, traceparent).await.map_err(refuse)?;
     tracing::info!(
-        source = %source.name,
+        source = %speaker.source().name,
         alerts = summary.alerts,
         events = summary.events,
         verdicts = %verdicts(&summary),

@@ -77,7 +77,7 @@ impl Memory {
         };
         Self {
             inner: Arc::new(Mutex::new(inner)),
-            outlets: Arc::new(destinations.iter().enumerate().map(outlet).collect()),
+            outlets: Outlets::new(destinations.iter().enumerate().map(outlet).collect()),
             clock,
             due: watch::Sender::new(None),
         }
@@ -105,7 +105,7 @@ impl Memory {
             let changes = decide(&View { now, created, states, controls, unsent });
             inner.apply(now, changes, seqs, &self.outlets);
         });
-        self.outlets.values().for_each(|outlet| outlet.wake());
+        self.outlets.all().values().for_each(|outlet| outlet.wake());
         let next = self.inner(|inner| {
             let woken = inner.woken.first().map(|_| now);
             inner.states.values().filter_map(|state| state.due()).chain(woken).min()
@@ -146,6 +146,24 @@ impl Memory {
 
     pub(super) fn next_due(&self) -> watch::Receiver<Option<Time>> {
         self.due.subscribe()
+    }
+
+    pub(super) async fn attach(&self, destination: Name) -> Result<(), Error> {
+        let newest = self.inner(|inner| inner.events.len() as i64);
+        let number = self.outlets.all().len() as i64;
+        let position = Position { cursor: newest, ..Position::default() };
+        self.outlets.attach(Arc::new(Outlet::new(destination, number, Lane::new(position))));
+        Ok(())
+    }
+
+    pub(super) async fn detach(&self, destination: Name) -> Result<(), Error> {
+        self.outlets.detach(&destination);
+        Ok(())
+    }
+
+    /// What a store in memory was given is known to those who gave it.
+    pub(super) async fn abandoned(&self) -> Result<Vec<Name>, Error> {
+        Ok(Vec::new())
     }
 
     /// Nothing is removed: a test's store is short-lived.
@@ -251,7 +269,7 @@ impl Memory {
             found.map(|(seq, emitted_at, event)| {
                 let deliveries = event.destinations.iter().filter_map(|destination| {
                     let outlet = self.outlets.get(destination)?;
-                    Some(inner.delivery(*seq, outlet))
+                    Some(inner.delivery(*seq, &outlet))
                 });
                 StoredEvent {
                     emitted_at: *emitted_at,

@@ -218,6 +218,9 @@ pub struct Tally {
     pub deferred: BTreeMap<Verdict, u64>,
 }
 
+/// Deliveries of a destination that is no more are given up so many at once.
+const RETIRED_AT_ONCE: usize = 1000;
+
 /// Why the store could not do it. Nothing of the call was written.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum Error {
@@ -301,7 +304,7 @@ impl Store {
         each!(self, store => store.tally())
     }
 
-    fn outlet(&self, destination: &Name) -> Result<&Arc<Outlet>, Error> {
+    fn outlet(&self, destination: &Name) -> Result<Arc<Outlet>, Error> {
         let outlets = each!(self, store => store.outlets());
         let unknown =
             || Error::Unusable(format!("the store was not opened for the destination {destination}"));
@@ -316,7 +319,7 @@ impl Store {
     /// If the store cannot be read; nothing stays handed out then.
     pub async fn claim(&self, destination: &Name, max: usize) -> Result<Vec<Claimed>, Error> {
         let outlet = self.outlet(destination)?;
-        each!(self, store => store.claim(outlet, max).await)
+        each!(self, store => store.claim(&outlet, max).await)
     }
 
     /// Bounds what a destination may have undelivered: with as many, what it is given is a dead letter at
@@ -331,7 +334,11 @@ impl Store {
 
     /// Deliveries of all destinations that are neither settled nor given up. Costs nearly nothing.
     pub fn undelivered(&self) -> u64 {
-        each!(self, store => store.outlets()).values().map(|outlet| outlet.lane(|lane| lane.left())).sum()
+        each!(self, store => store.outlets())
+            .all()
+            .values()
+            .map(|outlet| outlet.lane(|lane| lane.left()))
+            .sum()
     }
 
     /// Up to `max` dead letters, of one destination or of all, also of those that are configured no more:
@@ -369,7 +376,7 @@ impl Store {
         let outlet = self
             .outlet(&place.destination)
             .map_err(|_| LetterError::NotConfigured(place.destination.clone()))?;
-        each!(self, store => store.redrive(outlet, place.seq, redrive).await)
+        each!(self, store => store.redrive(&outlet, place.seq, redrive).await)
     }
 
     /// Throws a dead letter away: it is not sent any more, and what would undo it is withdrawn. When this
@@ -391,7 +398,7 @@ impl Store {
         settled: Vec<(EventSeq, Settlement)>,
     ) -> Result<(), Error> {
         let outlet = self.outlet(destination)?;
-        each!(self, store => store.settle(outlet, settled).await)
+        each!(self, store => store.settle(&outlet, settled).await)
     }
 
     /// Completes when something may be claimable; also when nothing is.
@@ -400,6 +407,68 @@ impl Store {
             Ok(outlet) => outlet.wait(self.now()).await,
             Err(_) => std::future::pending().await,
         }
+    }
+
+    /// Opens the store for one more destination. One that was there before goes on where it stood.
+    ///
+    /// # Errors
+    /// The store could not write.
+    pub async fn attach(&self, destination: &Name) -> Result<(), Error> {
+        each!(self, store => store.attach(destination.clone()).await)
+    }
+
+    /// What the destination's worker, which is no more, had claimed and not settled may be claimed again.
+    ///
+    /// # Errors
+    /// The store was not opened for the destination.
+    pub fn take_back(&self, destination: &Name) -> Result<(), Error> {
+        let outlet = self.outlet(destination)?;
+        outlet.lane(|lane| lane.take_back(false));
+        outlet.wake();
+        Ok(())
+    }
+
+    /// Destinations that the store was not opened for, and that have not got all that they were given.
+    ///
+    /// # Errors
+    /// If the store cannot be read.
+    pub async fn abandoned(&self) -> Result<Vec<Name>, Error> {
+        each!(self, store => store.abandoned().await)
+    }
+
+    /// Ends a destination that nobody delivers to any more: what it has not got becomes dead letters that say
+    /// why, and how many. Its worker has ended before.
+    ///
+    /// # Errors
+    /// The store could not do it; a part may be done, and it can be called again.
+    pub async fn retire(&self, destination: &Name, why: &str) -> Result<u64, Error> {
+        let outlet = self.outlet(destination)?;
+        let mut buried = 0;
+        let mut patience = 100_u32;
+        loop {
+            outlet.lane(|lane| lane.take_back(true));
+            let claimed = self.claim(destination, RETIRED_AT_ONCE).await?;
+            if claimed.is_empty() {
+                // A transaction may be looking at what is left.
+                patience = patience.saturating_sub(1);
+                if patience == 0 || outlet.lane(|lane| lane.left()) == 0 {
+                    break;
+                }
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+            buried += claimed.len() as u64;
+            let dead = |claimed: Claimed| match claimed.undoes_nothing {
+                true => (claimed.seq, Settlement::Withdrawn { reason: why.to_owned() }),
+                false => (claimed.seq, Settlement::Dead { error: why.to_owned() }),
+            };
+            self.settle(destination, claimed.into_iter().map(dead).collect()).await?;
+        }
+        let left = outlet.lane(|lane| lane.left());
+        if left > 0 {
+            tracing::warn!(%destination, left, "deliveries of a destination that is no more cannot be found");
+        }
+        each!(self, store => store.detach(destination.clone()).await)?;
+        Ok(buried)
     }
 
     /// How many deliveries of a destination are in which state.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use tokio::sync::Notify;
 
@@ -24,8 +24,40 @@ pub struct Outlet {
     woken: Notify,
 }
 
-/// The outlets by their names.
-pub type Outlets = Arc<BTreeMap<Name, Arc<Outlet>>>;
+/// The outlets by their names, as they are at the moment. Cheap to clone; all clones are the same.
+#[derive(Debug, Clone, Default)]
+pub struct Outlets(Arc<RwLock<Arc<ByName>>>);
+
+type ByName = BTreeMap<Name, Arc<Outlet>>;
+
+impl Outlets {
+    /// These outlets.
+    pub fn new(outlets: ByName) -> Self {
+        Self(Arc::new(RwLock::new(Arc::new(outlets))))
+    }
+
+    /// All of them.
+    pub fn all(&self) -> Arc<ByName> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The one of a destination.
+    pub fn get(&self, destination: &Name) -> Option<Arc<Outlet>> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).get(destination).cloned()
+    }
+
+    /// Adds one; the one that was there stays.
+    pub fn attach(&self, outlet: Arc<Outlet>) {
+        let mut all = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        Arc::make_mut(&mut all).entry(outlet.name.clone()).or_insert(outlet);
+    }
+
+    /// Takes one away.
+    pub fn detach(&self, destination: &Name) {
+        let mut all = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        Arc::make_mut(&mut all).remove(destination);
+    }
+}
 
 impl Outlet {
     /// An outlet with a lane.

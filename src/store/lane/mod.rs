@@ -330,6 +330,19 @@ impl Lane {
         }
     }
 
+    /// Nobody is on the way with anything any more: what was handed out and not settled may be handed out
+    /// again. With `at_once` nothing waits for its time either.
+    pub fn take_back(&mut self, at_once: bool) {
+        if at_once {
+            self.waiting.clear();
+            self.retries.values_mut().for_each(|retry| retry.waits = None);
+        }
+        let firsts = self.groups.values().filter_map(|queue| queue.front().copied());
+        let waits = |seq: &i64| self.retries.get(seq).is_some_and(|retry| retry.waits.is_some());
+        let out: Vec<i64> = firsts.filter(|seq| !waits(seq)).collect();
+        out.into_iter().for_each(|seq| self.unclaim(EventSeq(seq)));
+    }
+
     fn group_of(&self, seq: i64) -> Option<Group> {
         let slot = self.window.get(&seq).map(|slot| slot.group);
         slot.or_else(|| self.retries.get(&seq).map(|retry| retry.group))

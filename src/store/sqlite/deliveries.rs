@@ -102,7 +102,7 @@ impl Writer {
             staging.settled.extend(&staging.parked);
             let after =
                 outlet.lane(|lane| lane.position_after(&staging.settled, staging.dead, staging.given));
-            self.write_position(outlet, after)?;
+            self.write_position(&outlet, after)?;
             // Evidence that it never arrived, also where the cursor tells that it is over.
             for &seq in &staging.cancelled {
                 let state = if staging.has_arrived(seq) { schema::ARRIVED } else { schema::CANCELLED };
@@ -136,24 +136,27 @@ impl Writer {
 
     /// Writes where the lanes stand, when nothing else is to be written any more.
     pub(super) fn finish(&self) {
-        if let Err(error) = self.leave() {
+        if let Err(error) = self.leave_all() {
             tracing::warn!(%error, "cannot write how far the destinations are; what they have got may come again");
         }
         checkpoint::fold_all(&self.connection);
     }
 
-    fn leave(&self) -> rusqlite::Result<()> {
+    fn leave_all(&self) -> rusqlite::Result<()> {
         self.connection.execute_batch("BEGIN IMMEDIATE")?;
-        let left = self.outlets.values().try_for_each(|outlet| {
-            // What holds the cursor back gets a row, or all that was delivered behind it would be sent again.
-            let left = outlet.lane(|lane| lane.to_leave());
-            for seq in &left {
-                let mut put = self.connection.prepare_cached(PUT)?;
-                put.execute(params![outlet.number, seq, schema::RETRY, 0, 0, ""])?;
-            }
-            self.write_position(outlet, outlet.lane(|lane| lane.position_after(&left, 0, 0)))
-        });
+        let left = self.outlets.all().values().try_for_each(|outlet| self.leave(outlet));
         self.connection.execute_batch(if left.is_ok() { "COMMIT" } else { "ROLLBACK" })?;
         left
+    }
+
+    /// Writes where a lane stands.
+    pub(super) fn leave(&self, outlet: &Outlet) -> rusqlite::Result<()> {
+        // What holds the cursor back gets a row, or all that was delivered behind it would be sent again.
+        let left = outlet.lane(|lane| lane.to_leave());
+        for seq in &left {
+            let mut put = self.connection.prepare_cached(PUT)?;
+            put.execute(params![outlet.number, seq, schema::RETRY, 0, 0, ""])?;
+        }
+        self.write_position(outlet, outlet.lane(|lane| lane.position_after(&left, 0, 0)))
     }
 }

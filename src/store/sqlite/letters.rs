@@ -140,7 +140,7 @@ impl Writer {
         if discard.execute(params![name, place.seq.0, schema::DISCARDED, schema::DEAD])? == 0 {
             return Ok(Err(LetterError::NotDead));
         }
-        if self.outlets.contains_key(&place.destination) {
+        if self.outlets.get(&place.destination).is_some() {
             let staging = batch.lanes.entry(place.destination.clone()).or_default();
             staging.dead -= 1;
             staging.discarded += 1;

@@ -84,7 +84,7 @@ impl Sqlite {
         let broken = |error: rusqlite::Error| schema::unusable(path, &error);
         let hashes = Fingerprints(opened.hash_key);
         let mut index = read_index(&opened.writer).map_err(broken)?;
-        let outlets = Arc::new(read_outlets(&opened.writer, destinations).map_err(broken)?);
+        let outlets = Outlets::new(read_outlets(&opened.writer, destinations).map_err(broken)?);
         let clock = SharedClock::start(wall, last_time(&opened.writer).map_err(broken)?);
         let clock = Arc::new(clock);
         index.restore_watching(read_watching(&opened.writer).map_err(broken)?, clock.now());
@@ -207,6 +207,28 @@ impl Sqlite {
 
     pub(super) fn next_due(&self) -> watch::Receiver<Option<Time>> {
         self.due.clone()
+    }
+
+    pub(super) async fn attach(&self, destination: Name) -> Result<(), Error> {
+        self.ask(|reply| Command::Attach { destination, reply }).await
+    }
+
+    pub(super) async fn detach(&self, destination: Name) -> Result<(), Error> {
+        self.ask(|reply| Command::Detach { destination, reply }).await
+    }
+
+    pub(super) async fn abandoned(&self) -> Result<Vec<Name>, Error> {
+        let names = self.read(|reader| {
+            let mut names = reader.prepare_cached(
+                "SELECT name FROM destinations n WHERE given > passed
+                 OR EXISTS (SELECT 1 FROM deliveries d WHERE d.destination = n.id AND d.state = 1)",
+            )?;
+            names.query_map([], |row| row.get::<_, String>(0))?.collect::<Result<Vec<_>, _>>()
+        });
+        let names = names.await?;
+        let known = self.outlets.all();
+        let names = names.iter().filter_map(|name| Name::new(name).ok());
+        Ok(names.filter(|name| !known.contains_key(name)).collect())
     }
 
     pub(super) async fn prune(&self, decisions: Duration, delivered: Duration) -> Result<bool, Error> {

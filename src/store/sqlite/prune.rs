@@ -62,7 +62,7 @@ impl Writer {
             now.as_nanos().saturating_sub(i64::try_from(kept.as_nanos()).unwrap_or(i64::MAX))
         };
         // Positions of destinations that get no events move in memory only.
-        for outlet in self.outlets.values() {
+        for outlet in self.outlets.all().values() {
             batch.lanes.entry(outlet.name.clone()).or_default();
         }
         let mut more = self.prune_records(before(decisions))?;
@@ -135,7 +135,8 @@ impl Writer {
                     .connection
                     .prepare_cached("DELETE FROM deliveries WHERE destination = ?1 AND event = ?2")?;
                 forget.execute([destination, event])?;
-                if let Some(outlet) = self.outlets.values().find(|outlet| outlet.number == destination) {
+                if let Some(outlet) = self.outlets.all().values().find(|outlet| outlet.number == destination)
+                {
                     batch.lanes.entry(outlet.name.clone()).or_default().forgotten += 1;
                 }
             }
@@ -175,7 +176,8 @@ impl Writer {
     }
 
     fn destination_names(&self) -> String {
-        let names: Vec<&str> = self.outlets.keys().map(Name::as_str).collect();
+        let all = self.outlets.all();
+        let names: Vec<&str> = all.keys().map(Name::as_str).collect();
         serde_json::to_string(&names).unwrap_or_else(|_| "[]".to_owned())
     }
 

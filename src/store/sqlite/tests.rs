@@ -57,11 +57,11 @@ async fn write(store: &Sqlite, target: &str) {
 }
 
 async fn claim(store: &Sqlite) -> Vec<Claimed> {
-    store.claim(&store.outlets()[&queue()].clone(), 10).await.unwrap()
+    store.claim(&store.outlets().get(&queue()).unwrap(), 10).await.unwrap()
 }
 
 async fn settle(store: &Sqlite, settled: Vec<(EventSeq, Settlement)>) {
-    store.settle(&store.outlets()[&queue()].clone(), settled).await.unwrap();
+    store.settle(&store.outlets().get(&queue()).unwrap(), settled).await.unwrap();
 }
 
 impl Sqlite {
@@ -78,7 +78,7 @@ fn writer(dir: &Path, pages: i64) -> Writer {
     opened.writer.pragma_update_and_check(None, "max_page_count", pages, |_| Ok(())).unwrap();
     let hashes = Fingerprints(opened.hash_key);
     let links = Links {
-        outlets: Arc::new(read_outlets(&opened.writer, &[queue()]).unwrap()),
+        outlets: Outlets::new(read_outlets(&opened.writer, &[queue()]).unwrap()),
         clock: Arc::new(SharedClock::start(wall(), None)),
         published: Arc::new(Published::read(&opened.writer).unwrap()),
         due: watch::channel(None).0,
@@ -115,7 +115,7 @@ fn a_batch_that_fails_keeps_nothing_of_what_came_behind_the_fault() {
 async fn what_was_handed_out_is_given_back_when_the_store_cannot_be_read() {
     let dir = tempfile::tempdir().unwrap();
     let store = open(dir.path());
-    let outlet = store.outlets()[&queue()].clone();
+    let outlet = store.outlets().get(&queue()).unwrap();
     write(&store, "a").await;
     // The lane has one event ready, and believes that there are more behind.
     store.clock.last_event.fetch_add(1, Ordering::AcqRel);
@@ -143,7 +143,7 @@ async fn a_target_that_fails_does_not_bring_back_what_others_were_sent() {
 
     store = open(dir.path());
     assert!(claim(&store).await.is_empty(), "b and c were sent, a waits");
-    let backlog = store.outlets()[&queue()].backlog();
+    let backlog = store.outlets().get(&queue()).unwrap().backlog();
     assert_eq!((backlog.pending, backlog.retrying), (1, 1));
     settle(&store, vec![(EventSeq(1), Settlement::Delivered)]).await;
     let claimed = claim(&store).await;

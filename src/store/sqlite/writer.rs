@@ -14,6 +14,7 @@ use super::foresee::{Foreseen, Foresight, SharedIndex};
 use super::index::{Fingerprint, Fingerprints, Index, Known, Staged};
 use super::prune::Sweep;
 use super::published::Published;
+use super::restore::read_outlets;
 use super::schema::{self, Opened};
 use super::supersede::Superseding;
 use super::tally::Deltas;
@@ -64,6 +65,16 @@ pub enum Command {
         place: Place,
         reply: Reply<Result<(), LetterError>>,
     },
+    /// Opens an outlet for a destination, if it has none.
+    Attach {
+        destination: Name,
+        reply: Reply<()>,
+    },
+    /// Closes the outlet of a destination, which is sent nothing more.
+    Detach {
+        destination: Name,
+        reply: Reply<()>,
+    },
     Prune {
         decisions: Duration,
         delivered: Duration,
@@ -76,6 +87,12 @@ pub enum Command {
         reply: Reply<()>,
     },
     Close,
+}
+
+/// A change of the outlets.
+enum Move {
+    Attach(Name, Reply<()>),
+    Detach(Name, Reply<()>),
 }
 
 pub type Reply<R> = oneshot::Sender<Result<R, Error>>;
@@ -330,6 +347,7 @@ impl Writer {
         // After an error SQLite may have rolled back by itself: what came then would be committed alone.
         let mut failed: Option<rusqlite::Error> = None;
         let mut begun = false;
+        let mut moves = Vec::new();
         for command in commands {
             let result = match command {
                 Command::Close => {
@@ -355,6 +373,14 @@ impl Writer {
                 }
                 Command::Number { hash, reply } => {
                     drop(reply.send(Ok(self.index().target(hash, &batch.staged))));
+                    continue;
+                }
+                Command::Attach { destination, reply } => {
+                    moves.push(Move::Attach(destination, reply));
+                    continue;
+                }
+                Command::Detach { destination, reply } => {
+                    moves.push(Move::Detach(destination, reply));
                     continue;
                 }
                 Command::Transact { keys, mut decide, foreseen, reply } => {
@@ -428,7 +454,32 @@ impl Writer {
             Err(error) => (Err(error), Vec::new()),
         };
         answers.into_iter().for_each(|answer| answer(outcome.clone(), &mut states));
+        moves.into_iter().for_each(|one| self.move_outlet(one));
         open
+    }
+
+    /// Between two batches, so that all of a batch sees the same outlets.
+    fn move_outlet(&self, one: Move) {
+        let (done, reply) = match one {
+            Move::Attach(destination, reply) => (self.attach(&destination), reply),
+            Move::Detach(destination, reply) => (self.detach(&destination), reply),
+        };
+        drop(reply.send(done.map_err(|error| schema::unavailable(&error))));
+    }
+
+    fn attach(&self, destination: &Name) -> rusqlite::Result<()> {
+        if self.outlets.get(destination).is_none() {
+            let opened = read_outlets(&self.connection, std::slice::from_ref(destination))?;
+            opened.into_values().for_each(|outlet| self.outlets.attach(outlet));
+        }
+        Ok(())
+    }
+
+    fn detach(&self, destination: &Name) -> rusqlite::Result<()> {
+        let Some(outlet) = self.outlets.get(destination) else { return Ok(()) };
+        self.leave(&outlet)?;
+        self.outlets.detach(destination);
+        Ok(())
     }
 
     /// Gives the states that need not be kept at hand.
@@ -474,7 +525,7 @@ impl Writer {
         self.published.change_tally(|tally| batch.tally.apply(tally));
         self.superseding.merge(batch.shrinking, &batch.lanes, &batch.cancelled);
         self.clock.last_event.store(self.next.event - 1, Ordering::Release);
-        for outlet in self.outlets.values() {
+        for outlet in self.outlets.all().values() {
             let staging = batch.lanes.get(&outlet.name);
             let wake = outlet.lane(|lane| {
                 if let Some(staging) = staging {
