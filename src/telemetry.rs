@@ -260,6 +260,18 @@ impl Metrics {
         self.destination_up.get_or_create(&labels).set(i64::from(up));
     }
 
+    /// A destination is no more. What it has counted stays, as counters have to.
+    pub fn forget_destination(&self, destination: &Name) {
+        let destination = destination.to_string();
+        for state in ["pending", "retrying"] {
+            self.outbox.remove(&OutboxLabels { destination: destination.clone(), state });
+        }
+        let labels = DestinationLabels { destination };
+        self.oldest.remove(&labels);
+        self.dead_letters.remove(&labels);
+        self.destination_up.remove(&labels);
+    }
+
     /// An event arrived, this long after its oldest alert began.
     pub fn alert_to_delivery(&self, destination: &Name, took: Duration) {
         let labels = DestinationLabels { destination: destination.to_string() };

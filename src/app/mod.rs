@@ -4,25 +4,33 @@
 //! anything else happens, so a port that is taken is found at once; until the store is open they
 //! answer 503.
 
+mod reload;
+mod watch;
 mod workers;
 
+use std::collections::BTreeMap;
 use std::net::{SocketAddr, TcpListener};
-use std::sync::{Arc, OnceLock};
+use std::path::PathBuf;
+use std::sync::{Arc, OnceLock, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::Context as _;
+use arc_swap::ArcSwap;
 use axum_server::Handle;
+use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::bridge::Bridge;
-use crate::config::{self, Retention, Settings};
+use crate::config::{self, Loaded, Settings};
 use crate::dispatch::Standing;
 use crate::domain::name::Name;
 use crate::domain::time::Time;
-use crate::http::{self, Life, Limits, Phase, Running, Shared};
+use crate::http::{self, Configuration, Life, Limits, MOST_STREAMS, Phase, ReloadRequest, Running, Shared};
 use crate::store::{Sqlite, Store};
 use crate::telemetry::Metrics;
+use reload::Reloader;
+use watch::Files;
 use workers::Workers;
 
 /// Pause between two rounds of pruning.
@@ -32,8 +40,28 @@ const CLOSING: Duration = Duration::from_secs(2);
 
 /// A configured bridge, not started.
 pub struct App {
-    settings: Settings,
+    loaded: Loaded,
+    origin: Origin,
     metrics: Metrics,
+    reloads: (mpsc::Sender<ReloadRequest>, mpsc::Receiver<ReloadRequest>),
+}
+
+/// Where a configuration comes from, so that it can be read again.
+#[derive(Clone)]
+pub struct Origin {
+    /// The configuration file.
+    pub path: PathBuf,
+    /// The environment that is laid over it, as it was when the process started.
+    pub environment: Vec<(String, String)>,
+    /// All files that it was read from the last time.
+    pub files: Files,
+}
+
+impl Origin {
+    /// A file and an environment.
+    pub fn new(path: PathBuf, environment: Vec<(String, String)>) -> Self {
+        Self { path, environment, files: Files::default() }
+    }
 }
 
 /// The wall clock.
@@ -43,11 +71,17 @@ pub fn wall_clock() -> Time {
 }
 
 impl App {
-    /// An app of checked settings.
-    pub fn new(settings: Settings) -> Self {
+    /// An app of a checked configuration, which is read again from `origin`.
+    pub fn new(loaded: Loaded, origin: Origin) -> Self {
         let metrics = Metrics::new();
         metrics.config_loaded(SystemTime::now().duration_since(UNIX_EPOCH).ok());
-        Self { settings, metrics }
+        *origin.files.lock().unwrap_or_else(PoisonError::into_inner) = loaded.files.clone();
+        Self { loaded, origin, metrics, reloads: mpsc::channel(1) }
+    }
+
+    /// Where to ask for the configuration to be read again.
+    pub fn reloads(&self) -> mpsc::Sender<ReloadRequest> {
+        self.reloads.0.clone()
     }
 
     /// Runs until `stop` is cancelled, then drains: no new notification is taken, those in flight are
@@ -56,16 +90,18 @@ impl App {
     /// # Errors
     /// A listener or the store cannot be used.
     pub async fn run(self, stop: CancellationToken) -> anyhow::Result<()> {
-        let policy = self.settings.policy();
-        let Settings { server, admin, store, sources, destinations, rules, retention, .. } = self.settings;
-        let max_backlog = self.settings.max_backlog;
+        let Self { loaded, origin, metrics, reloads: (ask, mut asked) } = self;
+        let settings = Arc::new(loaded.settings);
+        let (server, admin) = (settings.server.clone(), settings.admin.clone());
         let life = Arc::new(Life::default());
         let running = Arc::new(OnceLock::new());
         let shared = Shared {
             life: life.clone(),
-            metrics: self.metrics.clone(),
+            metrics: metrics.clone(),
             running: running.clone(),
             limits: Limits::new(&server),
+            streams: Arc::new(Semaphore::new(MOST_STREAMS)),
+            reloads: ask.clone(),
         };
         let webhook = Listener::start(
             "server.listen",
@@ -76,19 +112,23 @@ impl App {
         let operators =
             Listener::start("admin.listen", admin.listen, http::admin_routes(shared), server.header_timeout)?;
 
-        let names: Vec<Name> = destinations.keys().cloned().collect();
+        let names: Vec<Name> = settings.destinations.keys().cloned().collect();
         let store = tokio::select! {
-            opened = open_store(&store, names.clone()) => opened?,
+            opened = open_store(&settings.store, names) => opened?,
             // Nothing was accepted yet.
             () = stop.cancelled() => return Ok(()),
         };
-        for (name, destination) in &destinations {
+        for (name, destination) in &settings.destinations {
             store.bound(name, destination.max_backlog)?;
         }
-        let bridge = Bridge::new(store.clone(), rules, sources, policy, self.metrics.clone());
+        let (rules, sources) = (settings.rules.clone(), settings.sources.clone());
+        let bridge = Bridge::new(store.clone(), rules, sources, settings.policy(), metrics.clone());
         let standing = Standing::default();
-        let mut workers = tokio::select! {
-            started = Workers::start(&destinations, &store, &self.metrics, &standing) => started?,
+        let mut workers = Workers::new(store.clone(), metrics.clone(), standing.clone());
+        tokio::select! {
+            prepared = workers.prepare(&settings.destinations) => {
+                prepared?.into_iter().for_each(|prepared| workers.start(prepared));
+            }
             () = stop.cancelled() => {
                 store.close().await;
                 return Ok(());
@@ -99,22 +139,56 @@ impl App {
             let (bridge, background) = (bridge.clone(), background.clone());
             async move { bridge.run(&background).await }
         });
-        let pruning = tokio::spawn(prune(store.clone(), retention, background.clone()));
-        let set =
-            running.set(Running { bridge, store: store.clone(), destinations: names, standing, max_backlog });
+        let current = Arc::new(ArcSwap::new(settings));
+        let loaded_at = wall_clock().to_millis_text();
+        let configuration = Configuration { loaded_at, refused: None, needs_restart: Vec::new() };
+        let configuration = Arc::new(ArcSwap::from_pointee(configuration));
+        let pruning = tokio::spawn(prune(store.clone(), current.clone(), background.clone()));
+        let mut reloader = Reloader {
+            origin,
+            settings: current.clone(),
+            configuration: configuration.clone(),
+            bridge: bridge.clone(),
+            store: store.clone(),
+            standing: standing.clone(),
+            metrics,
+            stop: background.clone(),
+            retiring: BTreeMap::new(),
+        };
+        for name in store.abandoned().await? {
+            store.attach(&name).await?;
+            reloader.retire(name, None);
+        }
+        tokio::spawn(watch::watch(reloader.origin.files.clone(), background.clone(), async move || {
+            let (reply, answer) = oneshot::channel();
+            if ask.send(reply).await.is_ok() {
+                drop(answer.await);
+            }
+        }));
+        let parts = Running { bridge, store: store.clone(), standing, settings: current, configuration };
+        let set = running.set(parts);
         debug_assert!(set.is_ok(), "an app runs once");
         life.enter(Phase::Ready);
         tracing::info!(webhook = %webhook.address, admin = %operators.address, "scalebridge is ready");
 
-        let ended = tokio::select! {
-            () = stop.cancelled() => Ok(()),
-            ended = webhook.ended() => ended.context("server.listen"),
-            ended = operators.ended() => ended.context("admin.listen"),
-            error = workers.broken() => Err(error),
-            // It only ends by itself when the store has.
-            _ = &mut clock => Err(anyhow::anyhow!("the store's writer has ended; see the log before this")),
+        let ended = loop {
+            tokio::select! {
+                () = stop.cancelled() => break Ok(()),
+                ended = webhook.ended() => break ended.context("server.listen"),
+                ended = operators.ended() => break ended.context("admin.listen"),
+                error = workers.broken() => break Err(error),
+                // It only ends by itself when the store has.
+                _ = &mut clock => {
+                    break Err(anyhow::anyhow!("the store's writer has ended; see the log before this"));
+                }
+                Some(reply) = asked.recv() => {
+                    // Nobody may wait for the answer any more.
+                    drop(reply.send(reloader.reload(&mut workers).await));
+                }
+            }
         };
         life.enter(Phase::Stopping);
+        asked.close();
         let deadline = Instant::now() + server.drain_timeout;
         // A sender or a destination that hangs does not get the store's time as well.
         let until = deadline.checked_sub(CLOSING.min(server.drain_timeout / 4)).unwrap_or(deadline);
@@ -154,8 +228,9 @@ async fn open_store(settings: &config::Store, destinations: Vec<Name>) -> anyhow
     Ok(Store::Sqlite(opened.await.context("open the store")??))
 }
 
-async fn prune(store: Store, retention: Retention, stop: CancellationToken) {
+async fn prune(store: Store, settings: Arc<ArcSwap<Settings>>, stop: CancellationToken) {
     loop {
+        let retention = settings.load().retention;
         let more = match store.prune(retention.decisions, retention.delivered).await {
             Ok(more) => more,
             Err(error) => {

@@ -8,53 +8,116 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Destination;
-use crate::dispatch::{Clients, Failure, Observed, Observer, Options, Outcome, Standing, Worker};
+use crate::dispatch::{
+    Clients, Connected, Failure, Observed, Observer, Options, Outcome, Standing, Worker as Delivering,
+};
 use crate::domain::name::Name;
 use crate::store::Store;
 use crate::telemetry::Metrics;
 
+type Worker = Delivering<Store, Connected, Watch>;
+
 /// The workers of all destinations.
 pub struct Workers {
-    tasks: JoinSet<()>,
+    tasks: JoinSet<(Name, bool)>,
+    running: BTreeMap<Name, Running>,
     stop: CancellationToken,
+    store: Store,
+    metrics: Metrics,
+    standing: Standing,
+}
+
+/// A worker that runs.
+struct Running {
+    settings: Destination,
+    stop: CancellationToken,
+    /// When it has ended.
+    done: CancellationToken,
+}
+
+/// A worker whose destination is connected, and that does nothing yet.
+pub struct Prepared {
+    settings: Destination,
+    worker: Worker,
 }
 
 impl Workers {
-    /// Connects and starts them.
+    /// None yet.
+    pub fn new(store: Store, metrics: Metrics, standing: Standing) -> Self {
+        let (tasks, running, stop) = (JoinSet::new(), BTreeMap::new(), CancellationToken::new());
+        Self { tasks, running, stop, store, metrics, standing }
+    }
+
+    /// Connects the destinations that no worker delivers to as they are now. Nothing changes yet.
     ///
     /// # Errors
     /// A destination cannot be used at all. One that is missing or out of reach is not found out here.
-    pub async fn start(
-        destinations: &BTreeMap<Name, Destination>,
-        store: &Store,
-        metrics: &Metrics,
-        standing: &Standing,
-    ) -> anyhow::Result<Self> {
-        let stop = CancellationToken::new();
+    pub async fn prepare(&self, destinations: &BTreeMap<Name, Destination>) -> anyhow::Result<Vec<Prepared>> {
         let mut clients = Clients::default();
-        let mut workers = Vec::new();
+        let mut prepared = Vec::new();
         for (name, settings) in destinations {
+            if self.running.get(name).is_some_and(|running| running.settings == *settings) {
+                continue;
+            }
             let connected = clients.connect(settings).await?;
             let options =
                 Options::new(settings, fastrand::u64(..)).with_context(|| format!("destination {name}"))?;
-            metrics.destination_up(name, true);
-            let watch = Watch { metrics: metrics.clone(), standing: standing.clone() };
-            workers.push(Worker::new(options, store.clone(), connected, watch));
+            let watch = Watch { metrics: self.metrics.clone(), standing: self.standing.clone() };
+            let worker = Worker::new(options, self.store.clone(), connected, watch);
+            prepared.push(Prepared { settings: settings.clone(), worker });
         }
-        let mut tasks = JoinSet::new();
-        for worker in workers {
-            tasks.spawn(worker.run(stop.clone()));
-        }
-        Ok(Self { tasks, stop })
+        Ok(prepared)
+    }
+
+    /// Starts a worker. The one that delivered there before finishes what is on its way first, so that the order
+    /// of a target's events holds.
+    pub fn start(&mut self, prepared: Prepared) {
+        let Prepared { settings, worker } = prepared;
+        let name = settings.name.clone();
+        let before = self.running.remove(&name).map(|before| {
+            before.stop.cancel();
+            before.done
+        });
+        let (stop, done) = (self.stop.child_token(), CancellationToken::new());
+        self.running.insert(name.clone(), Running { settings, stop: stop.clone(), done: done.clone() });
+        self.metrics.destination_up(&name, true);
+        self.standing.forget(&name);
+        let store = self.store.clone();
+        self.tasks.spawn(async move {
+            let _done = done.drop_guard();
+            if let Some(before) = before {
+                before.cancelled().await;
+                if let Err(error) = store.take_back(&name) {
+                    tracing::error!(%error, destination = %name, "cannot take back what was claimed");
+                }
+            }
+            worker.run(stop.clone()).await;
+            (name, stop.is_cancelled())
+        });
+    }
+
+    /// The destinations that are delivered to.
+    pub fn names(&self) -> Vec<Name> {
+        self.running.keys().cloned().collect()
+    }
+
+    /// Takes a destination's worker away. The first token tells it to end, the second says that it has.
+    pub fn take(&mut self, destination: &Name) -> Option<(CancellationToken, CancellationToken)> {
+        self.running.remove(destination).map(|running| (running.stop, running.done))
     }
 
     /// Completes when a worker ended without having been told so: a defect, after which the process
     /// had better start anew than deliver to some destinations only.
     pub async fn broken(&mut self) -> anyhow::Error {
-        match self.tasks.join_next().await {
-            Some(Err(error)) => anyhow::Error::new(error).context("a delivery worker failed"),
-            Some(Ok(())) => anyhow::anyhow!("a delivery worker ended by itself"),
-            None => std::future::pending().await,
+        loop {
+            match self.tasks.join_next().await {
+                Some(Ok((_, true))) => {}
+                Some(Ok((name, false))) => {
+                    return anyhow::anyhow!("the delivery worker of {name} ended by itself");
+                }
+                Some(Err(error)) => return anyhow::Error::new(error).context("a delivery worker failed"),
+                None => std::future::pending().await,
+            }
         }
     }
 
@@ -73,7 +136,7 @@ impl Workers {
 
 /// Tells what workers do to those who are asked for it.
 #[derive(Clone)]
-struct Watch {
+pub struct Watch {
     metrics: Metrics,
     standing: Standing,
 }

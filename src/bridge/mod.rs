@@ -5,6 +5,7 @@
 
 mod chunks;
 mod explain;
+mod journal;
 mod operate;
 mod record;
 mod rehearsal;
@@ -32,6 +33,7 @@ use crate::domain::target::TargetKey;
 use crate::store::{self, Changes, Keys, NewEvent, Part, Store, View};
 use crate::telemetry::Metrics;
 pub use explain::{Explanation, MAX_ALERTS as MAX_EXPLAINED};
+pub use journal::{Filter, Page, Position};
 pub use operate::PauseRequest;
 pub use rehearsal::{Rehearsal, RehearsalError};
 

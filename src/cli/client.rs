@@ -130,8 +130,11 @@ fn answer(
     }
     let told = value.ok();
     let field = |key: &str| told.as_ref().and_then(|told| told.get(key)).and_then(Value::as_str);
+    let errors = told.as_ref().and_then(|told| told.get("errors")).and_then(Value::as_array);
+    let errors: Vec<&str> = errors.into_iter().flatten().filter_map(Value::as_str).collect();
     let why = field("detail").or_else(|| field("title")).or_else(|| field("error")).unwrap_or_default();
-    Err(Refused::No(format!("{url} answers {}: {why}", status.as_u16())))
+    let errors: String = errors.iter().map(|error| format!("\n{error}")).collect();
+    Err(Refused::No(format!("{url} answers {}: {why}{errors}", status.as_u16())))
 }
 
 /// Sends a notification to a webhook: the status, and the answer's text.

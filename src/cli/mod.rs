@@ -1,5 +1,6 @@
 //! The command line: one file a verb. Data goes to stdout, all else to stderr.
 
+mod admin;
 mod body;
 mod check;
 mod client;
@@ -34,6 +35,14 @@ enum Verb {
     Test(test::Test),
     Explain(explain::Explain),
     Replay(replay::Replay),
+    Status(admin::Status),
+    Decisions(admin::Decisions),
+    Event(admin::Event),
+    Episodes(admin::Episodes),
+    DeadLetters(admin::DeadLetters),
+    Pause(admin::Pause),
+    Resume(admin::Resume),
+    Reload(admin::Reload),
     Schema(schema::Schema),
     IamPolicy(iam::IamPolicy),
     Send(send::Send),
@@ -52,6 +61,14 @@ pub fn run() -> ExitCode {
         Verb::Test(test) => test.run(),
         Verb::Explain(explain) => explain.run(),
         Verb::Replay(replay) => replay.run(),
+        Verb::Status(status) => status.run(),
+        Verb::Decisions(decisions) => decisions.run(),
+        Verb::Event(event) => event.run(),
+        Verb::Episodes(episodes) => episodes.run(),
+        Verb::DeadLetters(letters) => letters.run(),
+        Verb::Pause(pause) => pause.run(),
+        Verb::Resume(resume) => resume.run(),
+        Verb::Reload(reload) => reload.run(),
         Verb::Schema(schema) => schema.run(),
         Verb::IamPolicy(policy) => policy.run(),
         Verb::Send(send) => send.run(),

@@ -4,12 +4,14 @@ use std::process::ExitCode;
 
 use clap::Args;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use super::check::show;
 use super::shell::{Config, UNUSABLE, environment};
-use crate::app::App;
+use crate::app::{App, Origin};
 use crate::config;
+use crate::http::ReloadRequest;
 use crate::store;
 use crate::telemetry;
 
@@ -21,7 +23,9 @@ pub struct Serve {
 
 impl Serve {
     pub fn run(&self) -> ExitCode {
-        let loaded = match config::load(&self.config.config, environment()) {
+        let environment: Vec<_> = environment().collect();
+        let origin = Origin::new(self.config.config.clone(), environment.clone());
+        let loaded = match config::load(&self.config.config, environment) {
             Ok(loaded) => loaded,
             Err(diagnostics) => {
                 telemetry::say(show(&diagnostics).trim_end());
@@ -45,7 +49,9 @@ impl Serve {
         };
         let ended = runtime.block_on(async {
             let stop = stop_on_signal()?;
-            App::new(loaded.settings).run(stop).await
+            let app = App::new(loaded, origin);
+            reload_on_signal(app.reloads())?;
+            app.run(stop).await
         });
         // A task that hangs in a call to a destination does not keep the process.
         runtime.shutdown_background();
@@ -67,6 +73,21 @@ const NICE: i32 = 5;
 fn give_way() {
     // Threads have a priority each in Linux. Where it cannot be set, all stay equal.
     let _equal = rustix::process::setpriority_process(None, NICE);
+}
+
+/// SIGHUP asks for the configuration to be read again; what comes of it is logged.
+fn reload_on_signal(reloads: mpsc::Sender<ReloadRequest>) -> std::io::Result<()> {
+    let mut hangup = signal(SignalKind::hangup())?;
+    tokio::spawn(async move {
+        while hangup.recv().await.is_some() {
+            let (reply, answer) = oneshot::channel();
+            if reloads.send(reply).await.is_err() {
+                return;
+            }
+            drop(answer.await);
+        }
+    });
+    Ok(())
 }
 
 /// A token that SIGTERM or SIGINT cancels. A second signal ends the process at once.

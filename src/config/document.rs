@@ -1,7 +1,7 @@
 //! The layered tree and the rules files -> settings.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,7 +19,13 @@ use crate::domain::table::RuleTable;
 use crate::domain::template::Templates;
 
 /// Reads everything, faulty parts or not, and then judges what the parts mean together.
-pub(super) fn settings(root: &Node, directory: &Path, faults: &mut Diagnostics) -> Option<Settings> {
+///
+/// Gives the settings, and the rules files that they were read from.
+pub(super) fn settings(
+    root: &Node,
+    directory: &Path,
+    faults: &mut Diagnostics,
+) -> Option<(Settings, Vec<PathBuf>)> {
     let mut templates = Templates::new();
     let mut fields = Fields::of(root, "", faults)?;
     let server = fields.get("server", server::server);
@@ -36,7 +42,7 @@ pub(super) fn settings(root: &Node, directory: &Path, faults: &mut Diagnostics) 
     });
     let before = fields.faults.len();
     let drafts = fields.get("rules", |node, faults| rules_files(node, directory, &mut templates, faults));
-    let drafts = drafts.unwrap_or_default();
+    let (drafts, files) = drafts.unwrap_or_default();
 
     if drafts.is_empty() && fields.faults.len() == before {
         rules::none(fields.place_of("rules"), fields.faults);
@@ -58,7 +64,7 @@ pub(super) fn settings(root: &Node, directory: &Path, faults: &mut Diagnostics) 
     let rules = rules.into_iter().map(|(rule, ..)| rule).collect::<Vec<_>>();
     meaning::heartbeats(&rules, root, fields.faults);
     fields.finish();
-    Some(Settings {
+    let settings = Settings {
         server: server?,
         admin: admin?,
         store: store?,
@@ -69,14 +75,15 @@ pub(super) fn settings(root: &Node, directory: &Path, faults: &mut Diagnostics) 
         engine: engine?,
         retention: retention?,
         log: log?,
-    })
+    };
+    Some((settings, files))
 }
 
 /// The rules of the files that `node` lists, by themselves: whatever source or destination they name is there.
 pub(super) fn rules_alone(node: &Node, directory: &Path, faults: &mut Diagnostics) -> Arc<RuleTable> {
     let mut templates = Templates::new();
     let before = faults.len();
-    let drafts = rules_files(node, directory, &mut templates, faults).unwrap_or_default();
+    let (drafts, _) = rules_files(node, directory, &mut templates, faults).unwrap_or_default();
     if drafts.is_empty() && faults.len() == before {
         rules::none(&node.place, faults);
     }
@@ -117,16 +124,20 @@ fn rules_files(
     directory: &Path,
     templates: &mut Templates,
     faults: &mut Diagnostics,
-) -> Option<Vec<rules::Draft>> {
-    let mut drafts = Vec::new();
+) -> Option<(Vec<rules::Draft>, Vec<PathBuf>)> {
+    let (mut drafts, mut files) = (Vec::new(), Vec::new());
     let mut known: Vec<Spot<&str>> = Vec::new();
     for path in list(spot(text))(node, faults)? {
         if known.iter().any(|known| known.value == path.value) {
             faults.add(Code::DuplicateName, &path.place, format!("`{}` is listed twice", path.value));
-        } else if let Some(tree) = file::read(&directory.join(path.value), Some(&path.place), faults) {
-            drafts.extend(rules::file(&tree, templates, faults));
+        } else {
+            let file = directory.join(path.value);
+            if let Some(tree) = file::read(&file, Some(&path.place), faults) {
+                drafts.extend(rules::file(&tree, templates, faults));
+            }
+            files.push(file);
         }
         known.push(path);
     }
-    Some(drafts)
+    Some((drafts, files))
 }

@@ -32,7 +32,7 @@ mod tests;
 mod unsupported;
 mod yaml;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 pub use diagnostic::Diagnostics;
 pub use settings::{
@@ -47,6 +47,8 @@ pub struct Loaded {
     pub settings: Settings,
     /// What is odd about it.
     pub warnings: Diagnostics,
+    /// The files that it was read from.
+    pub files: Vec<PathBuf>,
 }
 
 /// Reads the configuration file at `path`, the rules files that it names (relative to its own directory)
@@ -64,7 +66,10 @@ pub fn load(
     let directory = path.parent().unwrap_or(Path::new(""));
     let settings = root.and_then(|root| document::settings(&root, directory, &mut faults));
     match settings {
-        Some(settings) if !faults.has_errors() => Ok(Loaded { settings, warnings: faults }),
+        Some((settings, rules)) if !faults.has_errors() => {
+            let files = std::iter::once(path.to_owned()).chain(rules).collect();
+            Ok(Loaded { settings, warnings: faults, files })
+        }
         _ => Err(faults),
     }
 }
@@ -79,7 +84,7 @@ pub fn load_with_sender(
     environment: impl IntoIterator<Item = (String, String)>,
     alertmanager: &Path,
 ) -> Result<Loaded, Diagnostics> {
-    let Loaded { settings, mut warnings } = load(path, environment)?;
+    let Loaded { settings, mut warnings, files } = load(path, environment)?;
     alertmanager::lint(alertmanager, &settings, &mut warnings);
-    if warnings.has_errors() { Err(warnings) } else { Ok(Loaded { settings, warnings }) }
+    if warnings.has_errors() { Err(warnings) } else { Ok(Loaded { settings, warnings, files }) }
 }

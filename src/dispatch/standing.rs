@@ -20,6 +20,17 @@ impl Standing {
         };
     }
 
+    /// Why one fails, if it does.
+    pub fn of(&self, destination: &Name) -> Option<String> {
+        let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        all.get(destination).map(|failure| failure.message.clone())
+    }
+
+    /// Nobody delivers there any more.
+    pub fn forget(&self, destination: &Name) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(destination);
+    }
+
     /// One line for each destination that fails, in the order of their names. It holds what the log
     /// holds too: no body and no secret.
     pub fn lines(&self) -> Vec<String> {

@@ -79,7 +79,7 @@ async fn take(
         return Err(Refusal::new(StatusCode::NOT_FOUND, text));
     };
     // Asked of memory, and before a byte of the body is read.
-    if running.store.undelivered() >= running.max_backlog {
+    if running.store.undelivered() >= running.settings.load().max_backlog {
         return Err(Refusal::later("too many deliveries are undelivered (delivery.max_backlog)"));
     }
     let _permit = shared.limits.requests.try_acquire();

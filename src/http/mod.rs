@@ -1,6 +1,7 @@
 //! The two listeners: Alertmanager's side and the operators' side.
 
 mod admin;
+pub mod api;
 mod body;
 mod error;
 mod ingest;
@@ -9,20 +10,25 @@ use std::net::TcpListener;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 
+use arc_swap::ArcSwap;
 use axum::Router;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum_server::Handle;
-use tokio::sync::Semaphore;
+use schemars::JsonSchema;
+use serde::Serialize;
+use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
 
 use crate::bridge::Bridge;
-use crate::config::Server;
+use crate::config::{Server, Settings};
 use crate::dispatch::Standing;
 use crate::store::Store;
 use crate::telemetry::Metrics;
 pub use admin::admin_routes;
+pub use api::Configuration;
 use error::Refusal;
 
 /// Whether the bridge can take a notification now.
@@ -38,17 +44,28 @@ pub enum Phase {
 
 /// Where the bridge is in its life; shared by handlers and `app`.
 #[derive(Debug, Default)]
-pub struct Life(AtomicU8);
+pub struct Life {
+    phase: AtomicU8,
+    stopping: CancellationToken,
+}
 
 impl Life {
     /// Enters a phase.
     pub fn enter(&self, phase: Phase) {
-        self.0.store(phase as u8, Ordering::Release);
+        self.phase.store(phase as u8, Ordering::Release);
+        if phase == Phase::Stopping {
+            self.stopping.cancel();
+        }
+    }
+
+    /// Completes when the bridge stops: what would not end by itself ends then.
+    pub async fn stopping(&self) {
+        self.stopping.cancelled().await;
     }
 
     /// The phase now.
     pub fn phase(&self) -> Phase {
-        match self.0.load(Ordering::Acquire) {
+        match self.phase.load(Ordering::Acquire) {
             0 => Phase::Starting,
             1 => Phase::Ready,
             _ => Phase::Stopping,
@@ -67,6 +84,36 @@ pub struct Shared {
     pub running: Arc<std::sync::OnceLock<Running>>,
     /// Of the webhook.
     pub limits: Limits,
+    /// Streams of decisions at the same time.
+    pub streams: Arc<Semaphore>,
+    /// Asks for the configuration to be read again.
+    pub reloads: mpsc::Sender<ReloadRequest>,
+}
+
+/// Somebody wants the configuration to be read again, and to know what came of it.
+pub type ReloadRequest = oneshot::Sender<Result<Reloaded, ReloadError>>;
+
+/// Streams of decisions at the same time.
+pub const MOST_STREAMS: usize = 64;
+
+/// What a reload came to.
+#[derive(Debug, Clone, Serialize, JsonSchema)]
+pub struct Reloaded {
+    /// What was taken over; empty if nothing had changed.
+    pub changed: Vec<String>,
+    /// What has changed in the files and needs a restart; what is in use is as before.
+    pub needs_restart: Vec<String>,
+    /// What is odd about the configuration, one finding each.
+    pub warnings: Vec<String>,
+}
+
+/// Why the configuration that was in use is still in use.
+#[derive(Debug, Clone)]
+pub enum ReloadError {
+    /// It has faults, one finding each.
+    Faulty(Vec<String>),
+    /// It could not be put into use now.
+    Failed(String),
 }
 
 /// What is there once the bridge runs.
@@ -75,12 +122,12 @@ pub struct Running {
     pub bridge: Bridge,
     /// Keeps.
     pub store: Store,
-    /// The destinations, for the numbers of their outboxes.
-    pub destinations: Vec<crate::domain::name::Name>,
-    /// Which of them fail.
+    /// Which destinations fail.
     pub standing: Standing,
-    /// With as many deliveries undelivered nothing is taken in.
-    pub max_backlog: u64,
+    /// What is configured, as it is now.
+    pub settings: Arc<ArcSwap<Settings>>,
+    /// How the configuration was read last.
+    pub configuration: Arc<ArcSwap<Configuration>>,
 }
 
 /// How much the webhook takes at the same time.

@@ -1,0 +1,250 @@
+//! Another configuration while the bridge runs: all of it or nothing.
+//!
+//! Everything that can fail comes first: the files are read and checked, new destinations connected, the store
+//! opened for them. Then the rules are exchanged, in one moment; who is deciding finishes by the old ones. Last
+//! go the destinations that are no more: nobody decides for them by then, their workers finish what is on its
+//! way, and what they have not got becomes dead letters.
+
+use std::collections::BTreeMap;
+use std::fmt::Debug;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use arc_swap::ArcSwap;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use super::workers::Workers;
+use super::{Origin, wall_clock};
+use crate::bridge::{Bridge, Former};
+use crate::config::{self, Settings};
+use crate::dispatch::Standing;
+use crate::domain::name::Name;
+use crate::http::{Configuration, ReloadError, Reloaded};
+use crate::store::Store;
+use crate::telemetry::Metrics;
+
+/// Who still decides by the old rules is waited for no longer than this.
+const FORMER: Duration = Duration::from_secs(60);
+/// How often it is looked whether somebody does.
+const LOOK: Duration = Duration::from_millis(20);
+/// A destination that comes back while it is being taken away is waited for.
+const RETIRING: Duration = Duration::from_secs(10);
+const RETRY: Duration = Duration::from_secs(5);
+
+/// What a reload changes.
+pub struct Reloader {
+    pub origin: Origin,
+    pub settings: Arc<ArcSwap<Settings>>,
+    pub configuration: Arc<ArcSwap<Configuration>>,
+    pub bridge: Bridge,
+    pub store: Store,
+    pub standing: Standing,
+    pub metrics: Metrics,
+    /// Ends what goes on beside the bridge.
+    pub stop: CancellationToken,
+    /// Destinations that are being taken away.
+    pub retiring: BTreeMap<Name, JoinHandle<()>>,
+}
+
+impl Reloader {
+    /// Reads the configuration again and puts it to use, or changes nothing and says why. Both are logged.
+    pub async fn reload(&mut self, workers: &mut Workers) -> Result<Reloaded, ReloadError> {
+        let reloaded = self.try_reload(workers).await;
+        match &reloaded {
+            Ok(reloaded) => {
+                let loaded_at = wall_clock().to_millis_text();
+                let needs_restart = reloaded.needs_restart.clone();
+                self.configuration.store(Arc::new(Configuration { loaded_at, refused: None, needs_restart }));
+                self.metrics.config_loaded(SystemTime::now().duration_since(UNIX_EPOCH).ok());
+                for warning in &reloaded.warnings {
+                    tracing::warn!("{warning}");
+                }
+                let (changed, restart) = (reloaded.changed.join("; "), reloaded.needs_restart.join(", "));
+                tracing::info!(changed, needs_restart = restart, "reloaded the configuration");
+            }
+            Err(error) => {
+                let why = match error {
+                    ReloadError::Faulty(findings) => findings.join("\n"),
+                    ReloadError::Failed(why) => why.clone(),
+                };
+                let before = self.configuration.load();
+                self.configuration
+                    .store(Arc::new(Configuration { refused: Some(why.clone()), ..(**before).clone() }));
+                self.metrics.config_loaded(None);
+                tracing::error!("the new configuration is refused, and the one before goes on:\n{why}");
+            }
+        }
+        reloaded
+    }
+
+    async fn try_reload(&mut self, workers: &mut Workers) -> Result<Reloaded, ReloadError> {
+        let failed = |why: String| ReloadError::Failed(why);
+        let origin = self.origin.clone();
+        let loading = tokio::task::spawn_blocking(move || config::load(&origin.path, origin.environment));
+        let loaded = loading.await.map_err(|error| failed(error.to_string()))?;
+        let loaded =
+            loaded.map_err(|faults| ReloadError::Faulty(faults.iter().map(ToString::to_string).collect()))?;
+        let before = self.settings.load_full();
+        let (settings, needs_restart) = merged(&before, loaded.settings);
+        self.retiring.retain(|_, task| !task.is_finished());
+        for name in settings.destinations.keys() {
+            if let Some(task) = self.retiring.get_mut(name)
+                && tokio::time::timeout(RETIRING, task).await.is_err()
+            {
+                return Err(failed(format!("destination {name} is still being taken away; try again later")));
+            }
+        }
+        let prepared =
+            workers.prepare(&settings.destinations).await.map_err(|error| failed(format!("{error:#}")))?;
+        for (name, destination) in &settings.destinations {
+            self.store.attach(name).await.map_err(|error| failed(error.to_string()))?;
+            self.store.bound(name, destination.max_backlog).map_err(|error| failed(error.to_string()))?;
+        }
+        let changed = changes(&before, &settings);
+        let settings = Arc::new(settings);
+        // Nothing fails any more from here on.
+        prepared.into_iter().for_each(|prepared| workers.start(prepared));
+        let (rules, sources) = (settings.rules.clone(), settings.sources.clone());
+        let (former, looked_at) = self.bridge.reload(rules, sources, settings.policy()).await;
+        if let Err(error) = looked_at {
+            tracing::warn!(%error, "what waits is looked at by the new rules only when its time comes");
+        }
+        self.settings.store(settings.clone());
+        *self.origin.files.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = loaded.files;
+        let gone = workers.names().into_iter().filter(|name| !settings.destinations.contains_key(name));
+        let gone: Vec<Name> = gone.collect();
+        let former = Arc::new(former);
+        for name in gone {
+            if let Some(worker) = workers.take(&name) {
+                self.retire(name, Some((worker, former.clone())));
+            }
+        }
+        let warnings = loaded.warnings.iter().map(ToString::to_string).collect();
+        Ok(Reloaded { changed, needs_restart, warnings })
+    }
+
+    /// Takes away what a destination has not got, beside everything else. After a restart it goes on.
+    pub fn retire(
+        &mut self,
+        name: Name,
+        worker: Option<((CancellationToken, CancellationToken), Arc<Former>)>,
+    ) {
+        let (store, stop, standing, metrics) =
+            (self.store.clone(), self.stop.clone(), self.standing.clone(), self.metrics.clone());
+        let retired = name.clone();
+        let task = tokio::spawn(async move {
+            let work = async {
+                if let Some(((end, ended), former)) = worker {
+                    let looks = FORMER.as_millis() / LOOK.as_millis();
+                    for _ in 0..looks {
+                        if !former.is_in_use() {
+                            break;
+                        }
+                        tokio::time::sleep(LOOK).await;
+                    }
+                    end.cancel();
+                    ended.cancelled().await;
+                }
+                bury(&store, &retired).await;
+                standing.forget(&retired);
+                metrics.forget_destination(&retired);
+            };
+            tokio::select! {
+                () = work => {}
+                () = stop.cancelled() => {}
+            }
+        });
+        self.retiring.insert(name, task);
+    }
+}
+
+async fn bury(store: &Store, name: &Name) {
+    let why =
+        "destination_removed: the destination is configured no more; configure it again to redrive this";
+    loop {
+        match store.retire(name, why).await {
+            Ok(count) => {
+                tracing::info!(destination = %name, dead_letters = count, "took a destination away");
+                return;
+            }
+            Err(error) => {
+                tracing::warn!(%error, destination = %name, "cannot take a destination away; it is tried again");
+                tokio::time::sleep(RETRY).await;
+            }
+        }
+    }
+}
+
+/// The new settings with what only a restart changes as it was, and the names of what has changed there.
+fn merged(before: &Settings, new: Settings) -> (Settings, Vec<String>) {
+    let mut needs_restart = Vec::new();
+    let mut note = |key: &str, changed: bool| {
+        if changed {
+            needs_restart.push(key.to_owned());
+        }
+    };
+    note("server", new.server != before.server);
+    note("admin", new.admin != before.admin);
+    note("store", new.store != before.store);
+    note("log", new.log != before.log);
+    let (server, admin, store) = (before.server.clone(), before.admin.clone(), before.store.clone());
+    (Settings { server, admin, store, log: before.log, ..new }, needs_restart)
+}
+
+/// What differs, in words.
+fn changes(before: &Settings, new: &Settings) -> Vec<String> {
+    let rules = |settings: &Settings| -> BTreeMap<Name, String> {
+        let rules = settings.rules.rules().iter();
+        rules.map(|rule| (rule.name.clone(), format!("{rule:?}"))).collect()
+    };
+    let texts = |things: &BTreeMap<Name, crate::domain::source::Source>| -> BTreeMap<Name, String> {
+        things.iter().map(|(name, thing)| (name.clone(), text(thing))).collect()
+    };
+    let destinations = |settings: &Settings| -> BTreeMap<Name, String> {
+        settings.destinations.iter().map(|(name, thing)| (name.clone(), text(thing))).collect()
+    };
+    let order = |settings: &Settings| -> Vec<Name> {
+        settings.rules.rules().iter().map(|rule| rule.name.clone()).collect()
+    };
+    let mut told = Vec::new();
+    let (old_rules, new_rules) = (rules(before), rules(new));
+    differences("rule", &old_rules, &new_rules, &mut told);
+    if old_rules.keys().eq(new_rules.keys()) && order(before) != order(new) {
+        told.push("order of the rules changed".to_owned());
+    }
+    differences("source", &texts(&before.sources), &texts(&new.sources), &mut told);
+    differences("destination", &destinations(before), &destinations(new), &mut told);
+    for (key, changed) in [
+        ("engine", before.engine != new.engine),
+        ("retention", before.retention != new.retention),
+        ("delivery.max_backlog", before.max_backlog != new.max_backlog),
+    ] {
+        if changed {
+            told.push(format!("{key} changed"));
+        }
+    }
+    told
+}
+
+fn text(thing: &impl Debug) -> String {
+    format!("{thing:?}")
+}
+
+fn differences(
+    what: &str,
+    before: &BTreeMap<Name, String>,
+    new: &BTreeMap<Name, String>,
+    told: &mut Vec<String>,
+) {
+    for (name, text) in new {
+        match before.get(name) {
+            None => told.push(format!("{what} {name} added")),
+            Some(old) if old != text => told.push(format!("{what} {name} changed")),
+            Some(_) => {}
+        }
+    }
+    for name in before.keys().filter(|name| !new.contains_key(*name)) {
+        told.push(format!("{what} {name} removed"));
+    }
+}

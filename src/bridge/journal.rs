@@ -1,0 +1,190 @@
+//! Reading decisions back: which there were, newest first, and what comes next.
+
+use std::ops::Bound;
+
+use super::Bridge;
+use super::told::{self, Told};
+use crate::domain::control::Pattern;
+use crate::domain::name::Name;
+use crate::domain::target::TargetKey;
+use crate::domain::time::Time;
+use crate::domain::verdict::Verdict;
+use crate::store::{self, StoredRecord, Wanted};
+
+/// Records that are read at once.
+const AT_ONCE: usize = 500;
+/// Records that are looked through for one page, so that a rare thing is not looked for in one go.
+const MOST_RECORDS: usize = 20_000;
+
+/// Which decisions are wanted; what is not given may be anything.
+#[derive(Debug, Clone, Default)]
+pub struct Filter {
+    /// Of this rule.
+    pub rule: Option<Name>,
+    /// About targets whose key this covers.
+    pub target: Option<Pattern>,
+    /// With one of these verdicts; any, if none is given.
+    pub verdicts: Vec<Verdict>,
+    /// About an alert with this fingerprint.
+    pub fingerprint: Option<String>,
+    /// Not before this time.
+    pub since: Option<Time>,
+    /// Not after it.
+    pub until: Option<Time>,
+}
+
+/// A decision's number: its record's and its own place there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Position {
+    /// The record.
+    pub record: i64,
+    /// The place in it.
+    pub place: usize,
+}
+
+impl Position {
+    /// Reads `12.3`, as [`Told::id`] has it.
+    pub fn parse(text: &str) -> Option<Self> {
+        let (record, place) = text.split_once('.')?;
+        Some(Self { record: record.parse().ok()?, place: place.parse().ok()? })
+    }
+}
+
+/// A page of decisions.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Page {
+    /// The decisions.
+    pub decisions: Vec<Told>,
+    /// Behind which the next page begins; `None` if there is none. A page may have no decisions and still have
+    /// others behind it.
+    pub next: Option<Position>,
+}
+
+impl Filter {
+    fn holds(&self, told: &Told) -> bool {
+        let key = || told.subject.as_deref().map(TargetKey::from_stored);
+        self.rule.as_ref().is_none_or(|rule| told.rule.as_deref() == Some(rule.as_str()))
+            && (self.verdicts.is_empty() || self.verdicts.contains(&told.verdict))
+            && self.target.as_ref().is_none_or(|pattern| key().is_some_and(|key| pattern.covers(&key)))
+            && self
+                .fingerprint
+                .as_ref()
+                .is_none_or(|wanted| told.alerts.iter().any(|alert| alert.fingerprint == *wanted))
+    }
+
+    /// Whether a record may hold such a decision, as far as its text shows it.
+    fn may_hold(&self, body: &str) -> bool {
+        let named = |text: &Option<String>| text.as_ref().is_none_or(|text| body.contains(text.as_str()));
+        self.rule.as_ref().is_none_or(|rule| body.contains(rule.as_str()))
+            && (self.verdicts.is_empty()
+                || self.verdicts.iter().any(|verdict| body.contains(verdict.as_str())))
+            && named(&self.fingerprint)
+    }
+
+    fn wanted(&self) -> Wanted {
+        let exact = self.target.as_ref().filter(|pattern| !pattern.as_str().contains('*'));
+        let all = Wanted::default();
+        Wanted {
+            target: exact.map(|pattern| TargetKey::from_stored(pattern.as_str())),
+            from: self.since.unwrap_or(all.from),
+            to: self.until.unwrap_or(all.to),
+            max: AT_ONCE,
+            ..all
+        }
+    }
+
+    /// The decisions of a record that are wanted, each with its position.
+    fn of(&self, record: &StoredRecord) -> Vec<(Position, Told)> {
+        if !self.may_hold(&record.body) {
+            return Vec::new();
+        }
+        match told::read(record.id, &record.body) {
+            Ok(decisions) => {
+                let placed = decisions.into_iter().enumerate();
+                let placed = placed.map(|(place, told)| (Position { record: record.id, place }, told));
+                placed.filter(|(_, told)| self.holds(told)).collect()
+            }
+            Err(error) => {
+                tracing::error!(%error, record = record.id, "a record of decisions cannot be read");
+                Vec::new()
+            }
+        }
+    }
+}
+
+impl Bridge {
+    /// Up to `max` decisions, the newest moment first, from behind `after` on.
+    ///
+    /// # Errors
+    /// The store could not be read.
+    pub async fn decisions(
+        &self,
+        filter: &Filter,
+        after: Option<Position>,
+        max: usize,
+    ) -> Result<Page, store::Error> {
+        let mut decisions = Vec::new();
+        let mut below = after.map_or(Bound::Unbounded, |after| Bound::Included(after.record));
+        let mut looked = 0;
+        loop {
+            let records = self.0.store.records(Wanted { below, ..filter.wanted() }).await?;
+            let full = records.len() == AT_ONCE;
+            looked += records.len();
+            let last = records.last().map(|record| record.id);
+            for record in &records {
+                for (position, told) in filter.of(record) {
+                    if after
+                        .is_some_and(|after| position.record == after.record && position.place <= after.place)
+                    {
+                        continue;
+                    }
+                    decisions.push(told);
+                    if decisions.len() == max {
+                        return Ok(Page { decisions, next: Some(position) });
+                    }
+                }
+            }
+            let Some(last) = last.filter(|_| full) else { return Ok(Page { decisions, next: None }) };
+            if looked >= MOST_RECORDS {
+                let next = Some(Position { record: last, place: usize::MAX });
+                return Ok(Page { decisions, next });
+            }
+            below = Bound::Excluded(last);
+        }
+    }
+
+    /// Up to a few hundred decisions that came behind `after`, oldest first, and behind which the next come.
+    ///
+    /// # Errors
+    /// The store could not be read.
+    pub async fn decisions_behind(
+        &self,
+        filter: &Filter,
+        after: Position,
+    ) -> Result<(Vec<Told>, Position), store::Error> {
+        let above = Bound::Included(after.record);
+        let wanted = Wanted { above, newest_first: false, ..filter.wanted() };
+        let records = self.0.store.records(wanted).await?;
+        let mut last = after;
+        let mut decisions = Vec::new();
+        for record in &records {
+            for (position, told) in filter.of(record).into_iter().filter(|(position, _)| *position > after) {
+                last = position;
+                decisions.push(told);
+            }
+            if record.id > last.record {
+                last = Position { record: record.id, place: usize::MAX };
+            }
+        }
+        Ok((decisions, last))
+    }
+
+    /// The position behind which what is decided from now on comes.
+    ///
+    /// # Errors
+    /// The store could not be read.
+    pub async fn newest_decision(&self) -> Result<Position, store::Error> {
+        let newest = self.0.store.records(Wanted { max: 1, ..Wanted::default() }).await?;
+        Ok(Position { record: newest.first().map_or(0, |record| record.id), place: usize::MAX })
+    }
+}

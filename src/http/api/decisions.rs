@@ -1,0 +1,197 @@
+//! Decisions: those that there were, those that come, and those that would.
+
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use axum::Json;
+use axum::body::Body;
+use axum::extract::State;
+use axum::http::HeaderMap;
+use axum::response::sse::{Event, KeepAlive, Sse};
+use futures_core::Stream;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use tokio::sync::mpsc;
+
+use super::ask::{Query, json_bytes, limit, name, pattern, running, time};
+use super::problem::Problem;
+use crate::bridge::told::Told;
+use crate::bridge::{Bridge, Explanation, Filter, MAX_EXPLAINED, Position};
+use crate::domain::notification::Notification;
+use crate::domain::time::Time;
+use crate::domain::verdict::Verdict;
+use crate::http::Shared;
+
+/// Decisions that are written to a stream before its reader has taken them.
+const AHEAD: usize = 64;
+/// A stream looks again after this, whether it was woken or not.
+const LOOK: Duration = Duration::from_secs(5);
+
+/// Which decisions.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Ask {
+    /// Of this rule.
+    rule: Option<String>,
+    /// About targets with this key; `*` is any text.
+    target: Option<String>,
+    /// With this verdict, or one of several with commas between them.
+    verdict: Option<String>,
+    /// About an alert with this fingerprint.
+    fingerprint: Option<String>,
+    /// Not before: RFC 3339, or a duration before now such as 90m.
+    since: Option<String>,
+    /// Not after: RFC 3339, or a duration before now.
+    until: Option<String>,
+    /// How many at most, 1 to 1000. Default 100.
+    limit: Option<usize>,
+    /// `next` of the page before.
+    cursor: Option<String>,
+}
+
+/// A page of decisions, the newest moment first.
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct Decisions {
+    /// The decisions.
+    decisions: Vec<Told>,
+    /// The cursor of the next page. A page may be empty and still have one: little is found where much was
+    /// looked through.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    next: Option<String>,
+}
+
+impl Ask {
+    fn filter(&self, now: Time) -> Result<Filter, Problem> {
+        let words = self.verdict.iter().flat_map(|words| words.split(',')).map(str::trim);
+        let verdicts = words.map(|word| {
+            let known = || Verdict::ALL.map(Verdict::as_str).join(", ");
+            Verdict::parse(word)
+                .ok_or_else(|| Problem::bad(format!("verdict: there is no `{word}`; known are {}", known())))
+        });
+        Ok(Filter {
+            rule: name("rule", self.rule.as_deref())?,
+            target: pattern(self.target.as_deref())?,
+            verdicts: verdicts.collect::<Result<_, _>>()?,
+            fingerprint: self.fingerprint.clone(),
+            since: time("since", self.since.as_deref(), now)?,
+            until: time("until", self.until.as_deref(), now)?,
+        })
+    }
+}
+
+pub async fn list(State(shared): State<Shared>, Query(ask): Query<Ask>) -> Result<Json<Decisions>, Problem> {
+    let running = running(&shared)?;
+    let filter = ask.filter(running.store.now())?;
+    let position = |text: &str| {
+        Position::parse(text).ok_or_else(|| Problem::bad("cursor: it is not the `next` of a page"))
+    };
+    let after = ask.cursor.as_deref().map(position).transpose()?;
+    let page = running.bridge.decisions(&filter, after, limit(ask.limit)?).await?;
+    let next = page.next.map(|next| format!("{}.{}", next.record, next.place));
+    Ok(Json(Decisions { decisions: page.decisions, next }))
+}
+
+/// Sends each decision from now on as an event whose id can be given back as `Last-Event-ID`.
+pub async fn stream(
+    State(shared): State<Shared>,
+    Query(ask): Query<Ask>,
+    headers: HeaderMap,
+) -> Result<Sse<impl Stream<Item = Result<Event, Infallible>>>, Problem> {
+    let running = running(&shared)?;
+    if ask.cursor.is_some() || ask.limit.is_some() || ask.until.is_some() {
+        return Err(Problem::bad("a stream has no cursor, limit or until"));
+    }
+    let permit = shared.streams.clone().try_acquire_owned();
+    let permit = permit.map_err(|_| Problem::later("there are too many streams already"))?;
+    let filter = ask.filter(running.store.now())?;
+    let seen = headers.get("last-event-id").and_then(|value| value.to_str().ok()).and_then(Position::parse);
+    // Registered before the look, so that nothing between the two is missed.
+    let mut decided = running.bridge.decided();
+    let mut after = match seen {
+        Some(seen) => seen,
+        None if filter.since.is_some() => Position { record: 0, place: 0 },
+        None => running.bridge.newest_decision().await?,
+    };
+    let (sender, receiver) = mpsc::channel(AHEAD);
+    let (bridge, life): (Bridge, _) = (running.bridge.clone(), shared.life.clone());
+    tokio::spawn(async move {
+        let _permit = permit;
+        loop {
+            let found = match bridge.decisions_behind(&filter, after).await {
+                Ok((found, last)) => {
+                    let more = last != after;
+                    after = last;
+                    (found, more)
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "cannot read decisions for a stream; it is tried again");
+                    (Vec::new(), false)
+                }
+            };
+            let (found, more) = found;
+            for told in found {
+                let data = serde_json::to_string(&told).unwrap_or_default();
+                let event = Event::default().id(told.id).event("decision").data(data);
+                if sender.send(event).await.is_err() {
+                    return;
+                }
+            }
+            if more {
+                continue;
+            }
+            tokio::select! {
+                () = sender.closed() => return,
+                () = life.stopping() => return,
+                changed = decided.changed() => if changed.is_err() { return },
+                () = tokio::time::sleep(LOOK) => {}
+            }
+        }
+    });
+    Ok(Sse::new(Events(receiver)).keep_alive(KeepAlive::default()))
+}
+
+struct Events(mpsc::Receiver<Event>);
+
+impl Stream for Events {
+    type Item = Result<Event, Infallible>;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        self.0.poll_recv(context).map(|event| event.map(Ok))
+    }
+}
+
+/// Which source a notification would come from.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct AskSource {
+    /// The source; needed if there are several.
+    source: Option<String>,
+}
+
+pub async fn explain(
+    State(shared): State<Shared>,
+    Query(ask): Query<AskSource>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Json<Explanation>, Problem> {
+    let running = running(&shared)?;
+    let settings = running.settings.load_full();
+    let names: Vec<&str> = settings.sources.keys().map(crate::domain::name::Name::as_str).collect();
+    let source = match (ask.source.as_deref(), names.as_slice()) {
+        (Some(source), _) => source,
+        (None, [only]) => only,
+        (None, names) => {
+            return Err(Problem::bad(format!("source: say which of {} it comes from", names.join(", "))));
+        }
+    };
+    let speaker = running.bridge.source(source);
+    let speaker = speaker.ok_or_else(|| Problem::missing(format!("there is no source `{source}`")))?;
+    let bytes = json_bytes(&headers, body, settings.server.max_body_bytes).await?;
+    let notification = Notification::parse(&bytes).map_err(|error| Problem::bad(error.to_string()))?;
+    if notification.alerts.len() > MAX_EXPLAINED {
+        return Err(Problem::bad(format!("at most {MAX_EXPLAINED} alerts are explained at once")));
+    }
+    Ok(Json(running.bridge.explain(&speaker, notification).await?))
+}

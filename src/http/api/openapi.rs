@@ -1,0 +1,134 @@
+//! The description of the API: OpenAPI 3.1, whose schemas are JSON Schema.
+
+use axum::http::Method;
+use schemars::SchemaGenerator;
+use schemars::generate::SchemaSettings;
+use serde_json::{Map, Value, json};
+
+use super::problem::Problem;
+use super::{Gives, Operation, operations};
+
+/// The document.
+pub fn document() -> Value {
+    let settings = SchemaSettings::draft2020_12().with(|settings| {
+        settings.definitions_path = "/components/schemas".into();
+        settings.meta_schema = None;
+    });
+    let mut generator = settings.for_serialize().into_generator();
+    let mut paths = Map::new();
+    for operation in operations() {
+        let path = format!("/api/v1{}", operation.path);
+        let method = operation.method.as_str().to_lowercase();
+        let described = described(&operation, &mut generator);
+        let entry = paths.entry(path).or_insert_with(|| json!({}));
+        entry[method] = described;
+    }
+    paths.insert("/-/reload".to_owned(), json!({ "post": reload(&mut generator) }));
+    let schemas: Map<String, Value> = generator.take_definitions(true).into_iter().collect();
+    json!({
+        "openapi": "3.1.0",
+        "info": {
+            "title": "scalebridge",
+            "version": env!("CARGO_PKG_VERSION"),
+            "summary": "What operators see and do",
+            "license": { "name": "Apache-2.0", "identifier": "Apache-2.0" },
+        },
+        "paths": paths,
+        "components": { "schemas": schemas },
+    })
+}
+
+fn described(operation: &Operation, generator: &mut SchemaGenerator) -> Value {
+    let mut parameters: Vec<Value> = path_parameters(operation.path)
+        .map(|name| json!({ "name": name, "in": "path", "required": true, "schema": { "type": "string" } }))
+        .collect();
+    if let Some(query) = operation.query {
+        parameters.extend(query_parameters(&plain(query, generator)));
+    }
+    let problem = problem(generator);
+    let (status, given) = match operation.gives {
+        Gives::Json(status, schema) => {
+            let schema = schema(generator);
+            (
+                status,
+                json!({ "description": "Done", "content": { "application/json": { "schema": schema } } }),
+            )
+        }
+        Gives::Stream(schema) => {
+            let schema = schema(generator);
+            let text = "Events of the type `decision`; the data of each is JSON, and its id can be given back as \
+                        Last-Event-ID";
+            (
+                200,
+                json!({ "description": text, "content": { "text/event-stream": { "itemSchema": schema, "schema": { "type": "string" } } } }),
+            )
+        }
+        Gives::Nothing => (204, json!({ "description": "Done" })),
+    };
+    let mut described = json!({
+        "operationId": operation.id,
+        "summary": operation.summary,
+        "responses": { status.to_string(): given, "default": problem },
+    });
+    if !parameters.is_empty() {
+        described["parameters"] = parameters.into();
+    }
+    if let Some(body) = operation.body {
+        let schema = body(generator);
+        described["requestBody"] =
+            json!({ "required": true, "content": { "application/json": { "schema": schema } } });
+    }
+    debug_assert!(operation.body.is_none() || operation.method == Method::POST);
+    described
+}
+
+fn reload(generator: &mut SchemaGenerator) -> Value {
+    let schema = generator.subschema_for::<crate::http::Reloaded>();
+    json!({
+        "operationId": "reload",
+        "summary": "Read the configuration again, all or nothing",
+        "responses": {
+            "200": { "description": "It is in use", "content": { "application/json": { "schema": schema } } },
+            "default": problem(generator),
+        },
+    })
+}
+
+fn problem(generator: &mut SchemaGenerator) -> Value {
+    let schema = generator.subschema_for::<Problem>();
+    json!({
+        "description": "It was not done (RFC 9457)",
+        "content": { "application/problem+json": { "schema": schema } },
+    })
+}
+
+/// `{id}` of a path.
+fn path_parameters(path: &str) -> impl Iterator<Item = &str> {
+    path.split('/').filter_map(|part| part.strip_prefix('{')?.strip_suffix('}'))
+}
+
+/// The schema of a query, itself and not a reference to it.
+fn plain(query: super::SchemaOf, generator: &mut SchemaGenerator) -> Value {
+    let reference = Value::from(query(generator));
+    let name =
+        reference["$ref"].as_str().and_then(|path| path.rsplit('/').next()).unwrap_or_default().to_owned();
+    // It is no part of any other document.
+    generator.definitions_mut().remove(&name).unwrap_or(reference)
+}
+
+fn query_parameters(schema: &Value) -> Vec<Value> {
+    let properties = schema["properties"].as_object().cloned().unwrap_or_default();
+    let parameter = |(name, mut schema): (String, Value)| {
+        let description = schema["description"].take();
+        // A query has no null: what may be absent is absent.
+        if let Some(kinds) = schema["type"].as_array() {
+            let kind = kinds.iter().find(|kind| **kind != "null").cloned().unwrap_or_default();
+            schema["type"] = kind;
+        }
+        if let Some(fields) = schema.as_object_mut() {
+            fields.retain(|_, value| !value.is_null());
+        }
+        json!({ "name": name, "in": "query", "description": description, "schema": schema })
+    };
+    properties.into_iter().map(parameter).collect()
+}

@@ -1,0 +1,317 @@
+//! How the bridge stands: status, rules, sources, destinations.
+
+use std::collections::BTreeMap;
+
+use axum::Json;
+use axum::extract::State;
+use schemars::JsonSchema;
+use serde::Serialize;
+
+use super::ask::running;
+use super::problem::Problem;
+use crate::config::{DestinationKind, File};
+use crate::domain::duration::format;
+use crate::domain::rule::{Action, Aim, Amount, Change, Mode, Repeat, Rule};
+use crate::http::{Phase, Shared};
+
+/// How the bridge stands.
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct Status {
+    /// The version of scalebridge.
+    version: &'static str,
+    /// `starting`, `ready` or `stopping`.
+    phase: &'static str,
+    /// The store's time, RFC 3339.
+    now: String,
+    /// How the configuration was read last.
+    configuration: Configuration,
+    /// How many rules there are.
+    rules: usize,
+    /// How many sources there are.
+    sources: usize,
+    /// How many destinations there are.
+    destinations: usize,
+    /// Destinations that fail, and why, one line each.
+    failing: Vec<String>,
+    /// Deliveries that are neither settled nor given up.
+    undelivered: u64,
+    /// Pauses that are not over.
+    pauses: usize,
+    /// Open episodes by rule.
+    open_episodes: BTreeMap<String, u64>,
+    /// What waits, by the verdict that stops it.
+    deferred: BTreeMap<&'static str, u64>,
+}
+
+/// How the configuration was read last.
+#[derive(Debug, Clone, Serialize, JsonSchema)]
+pub struct Configuration {
+    /// When the one that is in use was loaded, RFC 3339.
+    pub loaded_at: String,
+    /// What was wrong with the last one, if it was refused: the one before goes on.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub refused: Option<String>,
+    /// What was changed in the files and needs a restart.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub needs_restart: Vec<String>,
+}
+
+pub async fn status(State(shared): State<Shared>) -> Result<Json<Status>, Problem> {
+    let running = running(&shared)?;
+    let settings = running.settings.load();
+    let tally = running.store.tally();
+    let phase = match shared.life.phase() {
+        Phase::Starting => "starting",
+        Phase::Ready => "ready",
+        Phase::Stopping => "stopping",
+    };
+    Ok(Json(Status {
+        version: env!("CARGO_PKG_VERSION"),
+        phase,
+        now: running.store.now().to_millis_text(),
+        configuration: running.configuration.load().as_ref().clone(),
+        rules: settings.rules.rules().len(),
+        sources: settings.sources.len(),
+        destinations: settings.destinations.len(),
+        failing: running.standing.lines(),
+        undelivered: running.store.undelivered(),
+        pauses: running.bridge.pauses().len(),
+        open_episodes: tally.open_episodes.iter().map(|(rule, count)| (rule.to_string(), *count)).collect(),
+        deferred: tally.deferred.iter().map(|(verdict, count)| (verdict.as_str(), *count)).collect(),
+    }))
+}
+
+/// A rule of the table.
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct ApiRule {
+    /// Its name.
+    name: String,
+    /// `active`, `shadow` or `disabled`.
+    mode: &'static str,
+    /// The sources that it listens to; null is all.
+    sources: Option<Vec<String>>,
+    /// In Alertmanager's syntax; all must hold.
+    matchers: Vec<String>,
+    /// The expression that must hold too.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    when: Option<String>,
+    /// The templates of the target's fields; empty for a hold of all targets.
+    target: BTreeMap<&'static str, String>,
+    /// When an episode opens and grows.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    on_firing: Option<ApiAction>,
+    /// When an episode closes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    on_resolved: Option<ApiAction>,
+    /// The directions that it holds back, if it is a hold.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    holds: Vec<&'static str>,
+    /// Where its events go.
+    send_to: Vec<String>,
+    /// Whether later rules see its alerts too.
+    #[serde(rename = "continue")]
+    continues: bool,
+    /// How many of its episodes are open.
+    open_episodes: u64,
+}
+
+/// An action of a rule.
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct ApiAction {
+    /// `scale_out`, `scale_in`, `set_capacity` or `notify`.
+    action: &'static str,
+    /// By how much, for people.
+    amount: String,
+    /// How long an emission blocks later ones.
+    cooldown: String,
+    /// How long it has to stay supported first.
+    stabilization_window: String,
+    /// `never`, `on_growth` or `while_firing`; only when firing.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    repeat: Option<&'static str>,
+}
+
+pub async fn rules(State(shared): State<Shared>) -> Result<Json<Vec<ApiRule>>, Problem> {
+    let running = running(&shared)?;
+    let settings = running.settings.load();
+    let tally = running.store.tally();
+    let rule = |rule: &Rule| told(rule, tally.open_episodes.get(&rule.name).copied().unwrap_or(0));
+    Ok(Json(settings.rules.rules().iter().map(rule).collect()))
+}
+
+fn told(rule: &Rule, open_episodes: u64) -> ApiRule {
+    let (target, holds) = match &rule.target {
+        Aim::Target(target) => {
+            let optional = [
+                ("account", &target.account),
+                ("cluster", &target.cluster),
+                ("namespace", &target.namespace),
+                ("region", &target.region),
+            ];
+            let mut fields: BTreeMap<&'static str, String> = fields(&optional);
+            fields.insert("platform", target.platform.as_str().to_owned());
+            fields.insert("kind", target.kind.source().to_owned());
+            fields.insert("name", target.name.source().to_owned());
+            (fields, Vec::new())
+        }
+        Aim::Hold(hold) => {
+            let covers = &hold.covers;
+            let mut fields = fields(&[
+                ("kind", &covers.kind),
+                ("name", &covers.name),
+                ("account", &covers.account),
+                ("cluster", &covers.cluster),
+                ("namespace", &covers.namespace),
+                ("region", &covers.region),
+            ]);
+            fields.extend(covers.platform.map(|platform| ("platform", platform.as_str().to_owned())));
+            (fields, hold.blocks.iter().map(|direction| direction.as_str()).collect())
+        }
+    };
+    let repeat = |repeat| match repeat {
+        Repeat::Never => "never",
+        Repeat::OnGrowth => "on_growth",
+        Repeat::WhileFiring { .. } => "while_firing",
+    };
+    ApiRule {
+        name: rule.name.to_string(),
+        mode: match rule.mode {
+            Mode::Active => "active",
+            Mode::Shadow => "shadow",
+            Mode::Disabled => "disabled",
+        },
+        sources: rule.sources.as_ref().map(|names| names.iter().map(ToString::to_string).collect()),
+        matchers: rule.matchers.iter().map(ToString::to_string).collect(),
+        when: rule.when.as_ref().map(|when| when.source().to_owned()),
+        target,
+        on_firing: rule
+            .on_firing
+            .as_ref()
+            .map(|firing| ApiAction { repeat: Some(repeat(firing.repeat)), ..action(&firing.action) }),
+        on_resolved: rule.on_resolved.as_ref().map(|resolved| action(&resolved.action)),
+        holds,
+        send_to: rule.send_to.iter().map(ToString::to_string).collect(),
+        continues: rule.continues,
+        open_episodes,
+    }
+}
+
+fn fields(
+    given: &[(&'static str, &Option<crate::domain::template::Template>)],
+) -> BTreeMap<&'static str, String> {
+    let written = given.iter().filter_map(|(key, one)| Some((*key, one.as_ref()?.source().to_owned())));
+    written.collect()
+}
+
+fn action(action: &Action) -> ApiAction {
+    let amount = match &action.change {
+        Change::ScaleOut(amount) | Change::ScaleIn(amount) => match amount {
+            Amount::By(units) => units.to_string(),
+            Amount::ByPercent { percent, at_least: Some(units) } => format!("{percent} %, at least {units}"),
+            Amount::ByPercent { percent, at_least: None } => format!("{percent} %"),
+            Amount::Steps(steps) => format!("by steps of {}", steps.metric.source()),
+        },
+        Change::SetCapacity { to, allow_decrease: true } => format!("to {to}"),
+        Change::SetCapacity { to, allow_decrease: false } => format!("up to {to}"),
+        Change::Notify => "none".to_owned(),
+    };
+    ApiAction {
+        action: action.change.action(),
+        amount,
+        cooldown: format(action.cooldown),
+        stabilization_window: format(action.stabilization_window),
+        repeat: None,
+    }
+}
+
+/// A sender of notifications.
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct ApiSource {
+    /// Its name, the last part of its webhook's path.
+    name: String,
+    /// Laid over its alerts' labels.
+    labels: BTreeMap<String, String>,
+    /// The matchers of its heartbeat; empty if it has none.
+    heartbeat: Vec<String>,
+    /// Since when the heartbeat is open, RFC 3339; null if it is not. While it is not, a source with a heartbeat
+    /// takes nothing away.
+    heartbeat_open_since: Option<String>,
+    /// When the heartbeat ended last.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    heartbeat_ended_at: Option<String>,
+    /// How long a late firing waits for its resolve.
+    late_window: String,
+    /// How long an alert lives that nobody speaks of.
+    occurrence_ttl: String,
+}
+
+pub async fn sources(State(shared): State<Shared>) -> Result<Json<Vec<ApiSource>>, Problem> {
+    let running = running(&shared)?;
+    let settings = running.settings.load();
+    let controls = running.store.controls();
+    let sources = settings.sources.values().map(|source| {
+        let beat = controls.heartbeat(&source.name);
+        ApiSource {
+            name: source.name.to_string(),
+            labels: source.labels.iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect(),
+            heartbeat: source.heartbeat.iter().map(ToString::to_string).collect(),
+            heartbeat_open_since: beat.open_since.map(|at| at.to_millis_text()),
+            heartbeat_ended_at: beat.broke_at.map(|at| at.to_millis_text()),
+            late_window: format(source.late_window),
+            occurrence_ttl: format(source.occurrence_ttl),
+        }
+    });
+    Ok(Json(sources.collect()))
+}
+
+/// Where events go.
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct ApiDestination {
+    /// Its name.
+    name: String,
+    /// `sqs`, `lambda` or `file`.
+    kind: &'static str,
+    /// The queue's URL, the function, or the file.
+    address: String,
+    /// Why it fails, if it does.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    failing: Option<String>,
+    /// Deliveries that were not tried yet or are on their way.
+    pending: u64,
+    /// Deliveries that wait for another try.
+    retrying: u64,
+    /// Dead letters.
+    dead_letters: u64,
+    /// How old the oldest unsettled delivery is.
+    oldest_seconds: f64,
+}
+
+pub async fn destinations(State(shared): State<Shared>) -> Result<Json<Vec<ApiDestination>>, Problem> {
+    let running = running(&shared)?;
+    let settings = running.settings.load();
+    let now = running.store.now();
+    let destinations = settings.destinations.values().map(|destination| {
+        let (kind, address) = match &destination.kind {
+            DestinationKind::Sqs(sqs) => ("sqs", sqs.queue_url.clone()),
+            DestinationKind::Lambda(lambda) => {
+                let qualifier = lambda.qualifier.iter().map(|qualifier| format!(":{qualifier}"));
+                ("lambda", format!("{}{}", lambda.function, qualifier.collect::<String>()))
+            }
+            DestinationKind::File(File::Stdout) => ("file", "-".to_owned()),
+            DestinationKind::File(File::Path(path)) => ("file", path.display().to_string()),
+        };
+        let backlog = running.store.backlog(&destination.name);
+        let oldest = running.store.oldest(&destination.name);
+        ApiDestination {
+            name: destination.name.to_string(),
+            kind,
+            address,
+            failing: running.standing.of(&destination.name),
+            pending: backlog.pending,
+            retrying: backlog.retrying,
+            dead_letters: backlog.dead,
+            oldest_seconds: oldest.map_or(0.0, |at| now.since(at).as_secs_f64()),
+        }
+    });
+    Ok(Json(destinations.collect()))
+}

@@ -1,0 +1,248 @@
+//! Events with their deliveries, and episodes.
+
+use std::collections::BTreeMap;
+
+use axum::Json;
+use axum::extract::{Path, State};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::ask::{Query, limit, name, pattern, running};
+use super::problem::Problem;
+use crate::domain::state::{Episode, Kept, RuleState};
+use crate::domain::target::{KeyKind, PartialTarget};
+use crate::domain::time::Time;
+use crate::domain::verdict::Phase;
+use crate::http::Shared;
+use crate::store::{self, StoredState};
+
+/// An event, and what has become of it.
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct ApiEvent {
+    /// When it was emitted, RFC 3339.
+    emitted_at: String,
+    /// The event as it is sent.
+    event: Value,
+    /// One for each destination.
+    deliveries: Vec<ApiDelivery>,
+}
+
+/// What has become of an event at a destination.
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct ApiDelivery {
+    /// The destination.
+    destination: String,
+    /// `pending`, `retrying`, `delivered`, `dead`, `superseded`, `withdrawn` or `discarded`.
+    state: &'static str,
+    /// How often it was tried: what failed, and the one that arrived.
+    attempts: u32,
+    /// What went wrong the last time, or why it was not sent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<String>,
+    /// What the destination answered, where that is kept.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    answer: Option<String>,
+    /// When it is tried again, RFC 3339.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    next_attempt_at: Option<String>,
+}
+
+impl From<store::Delivery> for ApiDelivery {
+    fn from(delivery: store::Delivery) -> Self {
+        let store::Delivery { destination, state, failed_attempts, error, answer, due } = delivery;
+        // A row that tells of an answer has counted the attempt that arrived.
+        let arrived = state == store::DeliveryState::Delivered && answer.is_none();
+        Self {
+            destination: destination.to_string(),
+            state: state.as_str(),
+            attempts: failed_attempts + u32::from(arrived),
+            error,
+            answer,
+            next_attempt_at: due.map(Time::to_millis_text),
+        }
+    }
+}
+
+pub async fn event(State(shared): State<Shared>, Path(id): Path<String>) -> Result<Json<ApiEvent>, Problem> {
+    let running = running(&shared)?;
+    let found = running.store.event(&id).await?;
+    let found = found.ok_or_else(|| {
+        Problem::missing(
+            "there is no event with this id; `retention.delivered` says how long events are kept",
+        )
+    })?;
+    let unreadable = |_| Problem::refused("what is kept under this id is no JSON");
+    Ok(Json(ApiEvent {
+        emitted_at: found.emitted_at.to_millis_text(),
+        event: serde_json::from_str(&found.body).map_err(unreadable)?,
+        deliveries: found.deliveries.into_iter().map(ApiDelivery::from).collect(),
+    }))
+}
+
+/// Which episodes.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Ask {
+    /// Of this rule.
+    rule: Option<String>,
+    /// About targets with this key; `*` is any text.
+    target: Option<String>,
+    /// How many targets at most are looked at for one page, 1 to 1000. Default 100.
+    limit: Option<usize>,
+    /// `next` of the page before.
+    cursor: Option<i64>,
+}
+
+/// A page of episodes.
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct Episodes {
+    /// The episodes that are open, and those that have closed and of which something waits.
+    episodes: Vec<ApiEpisode>,
+    /// The cursor of the next page. A page may be empty and still have one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    next: Option<i64>,
+}
+
+/// An episode of a rule and a target.
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct ApiEpisode {
+    /// Its id.
+    id: String,
+    /// The rule; a source's heartbeat has the name `heartbeat`.
+    rule: String,
+    /// `target`, `hold` or `heartbeat`.
+    about: &'static str,
+    /// The target's key.
+    subject: String,
+    /// The target's fields, or those that a hold gives.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    target: Option<PartialTarget>,
+    /// `firing` while it is open, `resolved` when it has closed and its end waits.
+    phase: Phase,
+    /// When it opened, RFC 3339.
+    opened_at: String,
+    /// How many `on_firing` events it has emitted.
+    emissions: u32,
+    /// Whether something of it began before the store was created, so that it takes nothing away.
+    adopted: bool,
+    /// Whether the end of one of its alerts is not known, so that it takes nothing away.
+    expired: bool,
+    /// Its alerts: those that are open, or with which it closed.
+    alerts: Vec<ApiOccurrence>,
+    /// What waits, if something does.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    waits: Option<Waits>,
+}
+
+/// An alert of an episode.
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct ApiOccurrence {
+    /// Who sent it.
+    source: String,
+    /// Alertmanager's hash of its labels.
+    fingerprint: String,
+    /// When it began, by Prometheus.
+    starts_at: String,
+    /// When it was last heard.
+    heard_at: String,
+    /// Its labels, the source's laid over them.
+    labels: BTreeMap<String, String>,
+}
+
+/// An action that waits.
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct Waits {
+    /// The verdict that stops it; absent for a repetition whose time has not come.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    verdict: Option<&'static str>,
+    /// When it was asked for.
+    since: String,
+    /// When it is looked at again; absent if that depends on something else.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    until: Option<String>,
+    /// When it is withdrawn at the latest.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    give_up_at: Option<String>,
+}
+
+impl From<&Kept> for Waits {
+    fn from(kept: &Kept) -> Self {
+        Self {
+            verdict: kept.stopped_by.map(|verdict| verdict.as_str()),
+            since: kept.since.to_millis_text(),
+            until: kept.due.map(Time::to_millis_text),
+            give_up_at: kept.give_up.map(Time::to_millis_text),
+        }
+    }
+}
+
+pub async fn episodes(
+    State(shared): State<Shared>,
+    Query(ask): Query<Ask>,
+) -> Result<Json<Episodes>, Problem> {
+    let running = running(&shared)?;
+    let (rule, target, max) =
+        (name("rule", ask.rule.as_deref())?, pattern(ask.target.as_deref())?, limit(ask.limit)?);
+    let states = running.store.states(ask.cursor.unwrap_or(0), max).await?;
+    let next = states.last().map(|last| last.id).filter(|_| states.len() == max);
+    let mut episodes = Vec::new();
+    for state in
+        states.iter().filter(|state| target.as_ref().is_none_or(|pattern| pattern.covers(&state.key)))
+    {
+        let wanted =
+            state.state.rules.iter().filter(|(name, _)| rule.as_ref().is_none_or(|rule| rule == *name));
+        episodes.extend(wanted.flat_map(|(name, rule_state)| told(state, name.as_str(), rule_state)));
+    }
+    Ok(Json(Episodes { episodes, next }))
+}
+
+fn told(state: &StoredState, rule: &str, rule_state: &RuleState) -> Vec<ApiEpisode> {
+    let open = rule_state.episode.as_ref().map(|episode| {
+        let alerts = episode.open.iter().map(occurrence).collect();
+        one(state, rule, Phase::Firing, episode, alerts, episode.kept.as_ref())
+    });
+    let closing = rule_state.closing.as_ref().map(|closing| {
+        let alerts = closing.closed.iter().map(occurrence).collect();
+        one(state, rule, Phase::Resolved, &closing.episode, alerts, Some(&closing.kept))
+    });
+    open.into_iter().chain(closing).collect()
+}
+
+fn occurrence(open: &crate::domain::state::Occurrence) -> ApiOccurrence {
+    ApiOccurrence {
+        source: open.alert.source.to_string(),
+        fingerprint: open.alert.fingerprint.to_string(),
+        starts_at: open.starts_at.to_string(),
+        heard_at: open.heard_at.to_millis_text(),
+        labels: open.labels.iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect(),
+    }
+}
+
+fn one(
+    state: &StoredState,
+    rule: &str,
+    phase: Phase,
+    episode: &Episode,
+    alerts: Vec<ApiOccurrence>,
+    kept: Option<&Kept>,
+) -> ApiEpisode {
+    ApiEpisode {
+        id: episode.id.clone(),
+        rule: rule.to_owned(),
+        about: match state.key.kind() {
+            KeyKind::Heartbeat => "heartbeat",
+            KeyKind::Hold => "hold",
+            KeyKind::Target => "target",
+        },
+        subject: state.key.as_str().to_owned(),
+        target: state.key.fields(),
+        phase,
+        opened_at: episode.opened_at.to_millis_text(),
+        emissions: episode.emissions,
+        adopted: episode.adopted,
+        expired: episode.expired,
+        alerts,
+        waits: kept.map(Waits::from),
+    }
+}
