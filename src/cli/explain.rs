@@ -48,6 +48,10 @@ impl Explain {
             print(code.page());
             return ExitCode::SUCCESS;
         }
+        if is_like_a_code(&self.what) && !path.exists() {
+            let known: Vec<&str> = Code::ALL.iter().map(|code| code.as_str()).collect();
+            return unusable(format_args!("there is no code {}; known are {}", self.what, known.join(" ")));
+        }
         let body = match body::read(path) {
             Ok(body) => body,
             Err(error) => return unusable(error),
@@ -95,6 +99,11 @@ impl Explain {
         }
         ExitCode::SUCCESS
     }
+}
+
+fn is_like_a_code(text: &str) -> bool {
+    let digits = text.strip_prefix(['E', 'W', 'e', 'w']);
+    digits.is_some_and(|digits| !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit()))
 }
 
 fn text(explained: &Explanation) -> String {

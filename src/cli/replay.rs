@@ -11,6 +11,7 @@ use serde_json::Value;
 
 use super::check::show;
 use super::shell::{FOUND, Format, Formatted, UNUSABLE, environment, now, print, print_json, unusable};
+use super::test::{Fault, faults};
 use super::{body, decision};
 use crate::bridge::{Rehearsal, RehearsalError};
 use crate::config::{self, Settings};
@@ -151,25 +152,44 @@ async fn decide(
     Ok(decided)
 }
 
-/// The lines of both, those that are in both with a space, the others with `-` and `+`.
+/// The lines of both, those that are in both with a space, the others with `-` and `+`. Where only the event is
+/// another one, its fields that differ are named.
 fn lines(old: &[Value], new: &[Value]) -> Vec<(char, String)> {
-    let mut left: BTreeMap<String, usize> = BTreeMap::new();
-    for decision in old {
-        *left.entry(decision::line(decision)).or_default() += 1;
+    let mut left: BTreeMap<String, Vec<Value>> = BTreeMap::new();
+    for one in old.iter().rev() {
+        left.entry(decision::line(one)).or_default().push(decision::told(one));
     }
     let mut lines: Vec<(char, String)> = Vec::new();
-    for decision in new {
-        let line = decision::line(decision);
-        let mark = match left.get_mut(&line) {
-            Some(count) if *count > 0 => {
-                *count -= 1;
-                ' '
+    for one in new {
+        let (line, told) = (decision::line(one), decision::told(one));
+        let before = left.get_mut(&line);
+        let same = before.and_then(|before| {
+            let at =
+                before.iter().position(|before| *before == told).or_else(|| before.len().checked_sub(1))?;
+            Some(before.remove(at))
+        });
+        match same {
+            Some(before) if before == told => lines.push((' ', line)),
+            Some(before) => {
+                let both = faults(&before, &told).into_iter().chain(
+                    faults(&told, &before).into_iter().map(|fault| Fault {
+                        expected: fault.found,
+                        found: fault.expected,
+                        ..fault
+                    }),
+                );
+                let mut named: Vec<String> = both
+                    .map(|fault| format!("{} {} -> {}", fault.path, fault.expected, fault.found))
+                    .collect();
+                named.sort();
+                named.dedup();
+                lines.push(('-', line.clone()));
+                lines.push(('+', format!("{line}; in the event: {}", named.join(", "))));
             }
-            _ => '+',
-        };
-        lines.push((mark, line));
+            None => lines.push(('+', line)),
+        }
     }
-    let gone = left.into_iter().flat_map(|(line, count)| std::iter::repeat_n(('-', line), count));
+    let gone = left.into_iter().flat_map(|(line, rest)| std::iter::repeat_n(('-', line), rest.len()));
     gone.chain(lines).collect()
 }
 

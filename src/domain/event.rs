@@ -329,6 +329,22 @@ impl Formatter for Escaping {
     }
 }
 
+/// Holds an event, as it is encoded, to the published schema.
+#[cfg(test)]
+pub(super) fn assert_published(event: &Event) {
+    use std::sync::OnceLock;
+
+    static PUBLISHED: OnceLock<jsonschema::Validator> = OnceLock::new();
+    let published = PUBLISHED.get_or_init(|| {
+        let schema = serde_json::to_value(schema()).unwrap();
+        jsonschema::options().should_validate_formats(true).build(&schema).unwrap()
+    });
+    let text = event.encode(1 << 20);
+    let document = serde_json::from_str(&text).unwrap();
+    let faults: Vec<String> = published.iter_errors(&document).map(|fault| fault.to_string()).collect();
+    assert!(faults.is_empty(), "not as published: {faults:?}\n{text}");
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -53,6 +53,28 @@ async fn stdout_line(bridge: &Bridge) -> serde_json::Value {
     .await
 }
 
+/// Runs a verb of the README, against this bridge where it asks one.
+fn verb(words: &str, bridge: Option<&Bridge>) {
+    let mut command = words.to_owned();
+    let mut run = Command::new("sh");
+    run.current_dir(ROOT).stdin(Stdio::null());
+    if let Some(bridge) = bridge {
+        command = command.replace("127.0.0.1:9096", bridge.address());
+        run.env("SCALEBRIDGE_URL", bridge.admin_url());
+    }
+    // The files of `my/` are in the README itself.
+    let own = tempfile::tempdir().expect("a directory");
+    for name in ["scalebridge.yaml", "rules.yaml"] {
+        fs::write(own.path().join(name), file(&read("README.md"), name)).expect("a file");
+    }
+    let command = command.replace("my/", &format!("{}/", own.path().display()));
+    let program = env!("CARGO_BIN_EXE_scalebridge");
+    let done = run.args(["-c", &format!("{program} {command}")]).output().expect("a shell");
+    let said = String::from_utf8_lossy(&done.stderr);
+    assert!(done.status.success(), "{words}: {said}");
+    assert!(!done.stdout.is_empty(), "{words} says nothing; {said}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn every_command_of_the_readme_runs() {
     let readme = read("README.md");
@@ -82,6 +104,8 @@ async fn every_command_of_the_readme_runs() {
             aside(&mut own);
             own.run().await;
             bridge = Some(own);
+        } else if let Some(words) = command.strip_prefix("target/release/scalebridge ") {
+            verb(words, bridge.as_ref());
         } else if command.starts_with("curl ") {
             let bridge = bridge.as_ref().expect("a bridge that was started before");
             let answer = curl(command, bridge);
@@ -97,7 +121,11 @@ async fn every_command_of_the_readme_runs() {
         }
         ran.push(command.split(' ').next().unwrap_or_default().to_owned());
     }
-    assert_eq!(ran, ["make", "make", "make", "curl", "target/release/scalebridge", "curl", "make"]);
+    let verbs = ran.iter().filter(|word| *word == "target/release/scalebridge").count();
+    assert_eq!(verbs, 17, "all verbs");
+    ran.dedup();
+    let program = "target/release/scalebridge";
+    assert_eq!(ran, ["make", "curl", program, "curl", program, "make"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -4,6 +4,8 @@ mod junit;
 mod matching;
 pub mod run;
 
+pub use matching::{Fault, faults};
+
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -87,6 +89,7 @@ impl Test {
         let failed = outcomes.iter().filter(|outcome| !outcome.failures.is_empty()).count();
         match self.formatted.format {
             Format::Json => print_json(&outcomes),
+            Format::Text if outcomes.is_empty() => {}
             Format::Text => {
                 print(text(&outcomes));
                 print(format!("{} passed, {failed} failed", outcomes.len() - failed));

@@ -113,7 +113,7 @@ fn plain(query: super::SchemaOf, generator: &mut SchemaGenerator) -> Value {
     let name =
         reference["$ref"].as_str().and_then(|path| path.rsplit('/').next()).unwrap_or_default().to_owned();
     // It is no part of any other document.
-    generator.definitions_mut().remove(&name).unwrap_or(reference)
+    generator.definitions_mut().shift_remove(&name).unwrap_or(reference)
 }
 
 fn query_parameters(schema: &Value) -> Vec<Value> {

@@ -9,6 +9,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+use super::schema::is_published;
 use super::tools::{eventually, get};
 
 /// A source called `prod-eu`, the destination `journal` (a file) and free ports.
@@ -212,6 +213,58 @@ impl Bridge {
         get(&format!("http://{}{path}", self.running().admin)).await.expect("an answer")
     }
 
+    /// `http://127.0.0.1:PORT` of `admin.listen`.
+    pub fn admin_url(&self) -> String {
+        format!("http://{}", self.running().admin)
+    }
+
+    /// Asks the admin API: the status and the JSON of the answer, null if it is empty.
+    pub async fn api(&self, method: &str, path: &str, body: Option<Value>) -> (u16, Value) {
+        let (url, method) = (format!("{}{path}", self.admin_url()), method.to_owned());
+        let call = tokio::task::spawn_blocking(move || {
+            let agent: ureq::Agent = ureq::Agent::config_builder().http_status_as_error(false).build().into();
+            let request = ureq::http::Request::builder().method(method.as_str()).uri(url);
+            let mut answer = match body {
+                Some(body) => {
+                    let request = request.header("content-type", "application/json");
+                    agent.run(request.body(body.to_string()).expect("a request"))
+                }
+                None => agent.run(request.body(()).expect("a request")),
+            }
+            .expect("an answer");
+            let text = answer.body_mut().read_to_string().expect("text");
+            (answer.status().as_u16(), serde_json::from_str(&text).unwrap_or(Value::Null))
+        });
+        call.await.expect("a call")
+    }
+
+    /// The JSON of a GET that is answered with 200.
+    pub async fn look(&self, path: &str) -> Value {
+        let (status, answer) = self.api("GET", path, None).await;
+        assert_eq!(status, 200, "{path}: {answer}");
+        answer
+    }
+
+    /// Runs a verb against its admin listener: the exit code, stdout and stderr.
+    pub fn verb(&self, words: &[&str]) -> (Option<i32>, String, String) {
+        let done = Command::new(env!("CARGO_BIN_EXE_scalebridge"))
+            .args(words)
+            .env("SCALEBRIDGE_URL", self.admin_url())
+            .env("USER", "ops")
+            .current_dir(self.dir())
+            .output()
+            .expect("the program");
+        let text = |bytes| String::from_utf8(bytes).expect("UTF-8");
+        (done.status.code(), text(done.stdout), text(done.stderr))
+    }
+
+    /// Writes another configuration or other rules, at once.
+    pub fn write(&self, name: &str, text: &str) {
+        let aside = self.dir().join(format!(".{name}.new"));
+        fs::write(&aside, text).expect("a file");
+        fs::rename(aside, self.dir().join(name)).expect("renamed");
+    }
+
     /// Waits until nothing is left to deliver to a destination.
     pub async fn delivered_all(&self, destination: &str) {
         eventually("an empty outbox", async || {
@@ -235,7 +288,10 @@ impl Bridge {
     /// The events in the file `events.jsonl` by now.
     pub fn journal(&self) -> Vec<Value> {
         let text = fs::read_to_string(self.dir().join("events.jsonl")).unwrap_or_default();
-        text.lines().map(|line| serde_json::from_str(line).expect("one event a line")).collect()
+        let events: Vec<Value> =
+            text.lines().map(|line| serde_json::from_str(line).expect("one event a line")).collect();
+        events.iter().for_each(is_published);
+        events
     }
 
     /// The same after kills. Each may have cut off a line, whose event then is there once more.
@@ -247,7 +303,9 @@ impl Bridge {
             let comes_again = text.lines().any(|line| line.len() > cut.len() && line.starts_with(cut));
             assert!(comes_again, "no event, nor the beginning of one: {cut}");
         }
-        whole.into_iter().filter_map(Result::ok).collect()
+        let whole: Vec<Value> = whole.into_iter().filter_map(Result::ok).collect();
+        whole.iter().for_each(is_published);
+        whole
     }
 
     /// SIGKILL: it gets no chance to do anything.

@@ -5,5 +5,6 @@ pub mod disk;
 pub mod ledger;
 pub mod load;
 pub mod queue;
+pub mod schema;
 pub mod sqs_stub;
 pub mod tools;

@@ -4,6 +4,7 @@ use std::fs;
 
 use aws_sdk_sqs::types::{Message, MessageSystemAttributeName as System};
 
+use super::schema::is_published;
 use super::tools::{LocalAws, REGION};
 
 /// Nobody's account.
@@ -54,6 +55,8 @@ pub async fn receive_all(aws: &LocalAws, queue: &str) -> Vec<Message> {
                 .send()
                 .await
                 .expect("removed");
+            let body = message.body().unwrap_or_default();
+            is_published(&serde_json::from_str(body).expect("an event"));
             all.push(message);
         }
     }

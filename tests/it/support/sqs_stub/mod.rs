@@ -12,6 +12,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
+use super::schema::is_published;
 use serde_json::Value;
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::sync::watch;
@@ -147,7 +148,8 @@ impl SqsStub {
 
     /// The events of the messages that are in the queue.
     pub fn events(&self) -> Vec<Value> {
-        self.sent().into_iter().filter(|sent| !sent.dropped).map(|sent| sent.event).collect()
+        let sent = self.sent().into_iter().filter(|sent| !sent.dropped);
+        sent.map(|sent| sent.event).inspect(is_published).collect()
     }
 
     /// Fails if it was sent what SQS refuses.

@@ -1,0 +1,291 @@
+//! Another configuration while the bridge runs: all of it or nothing, and nobody who sends is refused.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use serde_json::{Value, json};
+
+use crate::support::bridge::{Bridge, CONFIG, RULES, notification, pending, resolved};
+use crate::support::tools::eventually;
+
+/// Rules that say which version of them has decided.
+fn version(number: usize) -> String {
+    RULES.replace(
+        "send_to: [journal]",
+        &format!("send_to: [journal]\n    parameters: {{ version: \"{number}\" }}"),
+    )
+}
+
+/// Two pods of two node groups, which make two events.
+fn two(sender: usize, count: usize) -> String {
+    let pod = |side: &str| pending(&format!("s{sender}-{count}-{side}"), "a");
+    notification(&[pod("left"), pod("right")])
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn under_load_no_notification_is_refused_lost_doubled_or_decided_by_two_versions_of_the_rules() {
+    const SENDERS: usize = 4;
+    let bridge = Arc::new({
+        let mut bridge = Bridge::new(CONFIG, &version(0));
+        bridge.run().await;
+        bridge
+    });
+    let stop = Arc::new(AtomicBool::new(false));
+    let senders: Vec<_> = (0..SENDERS)
+        .map(|sender| {
+            let (bridge, stop) = (bridge.clone(), stop.clone());
+            tokio::spawn(async move {
+                let mut count = 0;
+                while !stop.load(Ordering::Relaxed) {
+                    let answer = bridge.post(two(sender, count)).await;
+                    assert_eq!(answer.verdicts(), json!({ "emitted": 2 }));
+                    count += 1;
+                }
+                count
+            })
+        })
+        .collect();
+    for number in 1..=20 {
+        bridge.write("rules.yaml", &version(number));
+        // The destination changes as well, so that its worker is exchanged.
+        let timeout = format!("path: events.jsonl }}, timeout: {number}s");
+        bridge.write("scalebridge.yaml", &CONFIG.replace("path: events.jsonl }", &timeout));
+        let (status, answer) = bridge.api("POST", "/-/reload", None).await;
+        assert_eq!(status, 200, "{answer}");
+    }
+    stop.store(true, Ordering::Relaxed);
+    let mut sent = 0;
+    for sender in senders {
+        sent += sender.await.expect("a sender");
+    }
+    let events = bridge.events().await;
+    assert_eq!(events.len(), 2 * sent, "one event for each target, each once");
+    let mut versions: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for event in &events {
+        let name = event["data"]["target"]["name"].as_str().expect("a name");
+        let (notification, _) = name.rsplit_once('-').expect("a side");
+        let version = event["data"]["parameters"]["version"].as_str().expect("a version");
+        versions.entry(notification.to_owned()).or_default().push(version.to_owned());
+    }
+    assert!(versions.values().all(|sides| sides.len() == 2 && sides[0] == sides[1]), "{versions:?}");
+    let used: std::collections::BTreeSet<&String> = versions.values().flatten().collect();
+    assert!(used.len() > 3, "the load has met several versions, and not {used:?}");
+    assert_eq!(bridge.metric("scalebridge_config_last_reload_successful").await, 1.0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_faulty_configuration_is_told_and_the_one_before_goes_on() {
+    let bridge = Bridge::start().await;
+    bridge.write("rules.yaml", &RULES.replace("cooldown: 0s", "cooldwn: 0s"));
+    let (status, answer) = bridge.api("POST", "/-/reload", None).await;
+    assert_eq!(status, 422);
+    let findings = answer["errors"].as_array().expect("findings").iter().filter_map(Value::as_str);
+    let errors: Vec<&str> = findings.filter(|finding| finding.contains(": error[")).collect();
+    assert_eq!(errors.len(), 2, "all of them, not the first: {answer}");
+    let first = errors[0];
+    assert!(first.starts_with("rules.yaml:11:") && first.contains("did you mean `cooldown`?"), "{first}");
+    assert_eq!(bridge.metric("scalebridge_config_last_reload_successful").await, 0.0);
+    let refused = bridge.look("/api/v1/status").await["configuration"]["refused"].clone();
+    assert!(refused.as_str().is_some_and(|text| text.contains("E004")), "{refused}");
+    let answer = bridge.post(notification(&[pending("workers", "a")])).await;
+    assert_eq!(answer.verdicts(), json!({ "emitted": 1 }));
+    let (code, _, said) = bridge.verb(&["reload"]);
+    assert!(code == Some(1) && said.contains("did you mean `cooldown`?"), "{said}");
+
+    bridge.write("rules.yaml", RULES);
+    let (code, said, _) = bridge.verb(&["reload"]);
+    assert_eq!((code, said.lines().next()), (Some(0), Some("nothing has changed")));
+    assert_eq!(bridge.metric("scalebridge_config_last_reload_successful").await, 1.0);
+    assert_eq!(bridge.look("/api/v1/status").await["configuration"]["refused"], Value::Null);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_needs_a_restart_is_named_and_stays_as_it_was() {
+    let bridge = Bridge::start().await;
+    let changed = CONFIG
+        .replace(
+            "server: { listen: \"127.0.0.1:0\" }",
+            "server: { listen: \"127.0.0.1:1\", max_in_flight: 7 }",
+        )
+        .replace("path: bridge.db", "path: other.db")
+        .replace("log: { format: json }", "log: { format: json, level: debug }");
+    bridge.write("scalebridge.yaml", &(changed + "retention: { decisions: 1d }\n"));
+    let (status, answer) = bridge.api("POST", "/-/reload", None).await;
+    assert_eq!((status, &answer["needs_restart"]), (200, &json!(["server", "store", "log"])));
+    assert_eq!(answer["changed"], json!(["retention changed"]));
+    assert_eq!(
+        bridge.look("/api/v1/status").await["configuration"]["needs_restart"],
+        answer["needs_restart"]
+    );
+    assert_eq!(bridge.post(notification(&[pending("workers", "a")])).await.status, 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn new_sources_destinations_and_rules_work_at_once_and_open_episodes_keep_their_target() {
+    let bridge = Bridge::start().await;
+    let (old, other) = (pending("workers", "a"), pending("others", "b"));
+    bridge.post(notification(&[old.clone(), other.clone()])).await;
+    assert_eq!(bridge.post_to("/webhook/prod-us", &[], notification(&[])).await.status, 404);
+
+    let config = CONFIG
+        .replace("sources:\n", "sources:\n  prod-us: {}\n")
+        .replace("destinations:\n", "destinations:\n  second: { file: { path: second.jsonl } }\n");
+    bridge.write("scalebridge.yaml", &config);
+    let rules = RULES
+        .replace("name: \"{{ labels.nodegroup }}\"", "name: \"new-{{ labels.nodegroup }}\"")
+        .replace("cluster: \"{{ labels.cluster }}\"", "cluster: \"{{ labels.cluster | default('none') }}\"")
+        .replace("region: \"{{ labels.region }}\"", "region: eu-west-1")
+        .replace("[journal]", "[journal, second]")
+        .replace("{ by: 1 }", "{ by: 4 }");
+    bridge.write("rules.yaml", &rules);
+    let (code, said, _) = bridge.verb(&["reload"]);
+    assert_eq!(code, Some(0));
+    let changes = ["rule unschedulable-pods changed", "source prod-us added", "destination second added"];
+    assert_eq!(said.lines().take(3).collect::<Vec<_>>(), changes);
+
+    let fresh = pending("fresh", "c");
+    assert_eq!(
+        bridge.post_to("/webhook/prod-us", &[], notification(&[fresh])).await.verdicts(),
+        json!({ "emitted": 1 })
+    );
+    // The action is that of the new text, the target that of the episode; what was never given the fire is not
+    // given what undoes it.
+    bridge.post(notification(&[resolved(&old)])).await;
+    let events = bridge.events().await;
+    let last = events.last().expect("an event");
+    assert_eq!(last["data"]["target"]["name"], "workers");
+    assert_eq!(last["data"]["adjustment"]["value"], -4);
+    bridge.delivered_all("second").await;
+    let second = fs::read_to_string(bridge.dir().join("second.jsonl")).expect("the new file");
+    let names: Vec<Value> = second
+        .lines()
+        .map(|line| serde_json::from_str::<Value>(line).expect("an event")["data"]["target"]["name"].clone())
+        .collect();
+    assert_eq!(names, ["new-fresh"]);
+
+    // Episodes of a rule that is no more end without action.
+    bridge.write("rules.yaml", &rules.replace("unschedulable-pods", "renamed"));
+    assert_eq!(bridge.verb(&["reload"]).0, Some(0));
+    let before = bridge.events().await.len();
+    bridge.post(notification(&[resolved(&other)])).await;
+    assert_eq!(bridge.events().await.len(), before);
+}
+
+fn with_away() -> (String, String) {
+    let away = "destinations:\n  away: { file: { path: gone/away.jsonl }, initial_backoff: 50ms, max_backoff: 100ms }\n";
+    (CONFIG.replace("destinations:\n", away), RULES.replace("[journal]", "[journal, away]"))
+}
+
+async fn away_letters(bridge: &Bridge, count: usize) -> Vec<Value> {
+    eventually("dead letters", async || {
+        let found = bridge.look("/api/v1/dead-letters?destination=away").await;
+        let found = found["dead_letters"].as_array().expect("a list").clone();
+        (found.len() == count).then_some(found)
+    })
+    .await
+}
+
+/// Where the folder of its file should be there is a file, so it gets nothing.
+async fn one_that_gets_nothing() -> Bridge {
+    let (config, rules) = with_away();
+    let mut bridge = Bridge::new(&config, &rules);
+    fs::write(bridge.dir().join("gone"), "").expect("in the way");
+    bridge.run().await;
+    for pod in ["a", "b", "c"] {
+        assert_eq!(bridge.post(notification(&[pending("workers", pod)])).await.status, 200);
+    }
+    bridge.post(notification(&[pending("others", "d")])).await;
+    bridge
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_removed_destination_has_not_got_becomes_dead_letters_and_can_be_sent_when_it_is_back() {
+    let bridge = one_that_gets_nothing().await;
+    bridge.write("scalebridge.yaml", CONFIG);
+    bridge.write("rules.yaml", RULES);
+    let (code, said, _) = bridge.verb(&["reload"]);
+    assert_eq!(code, Some(0));
+    assert!(said.contains("destination away removed"), "{said}");
+    let letters = away_letters(&bridge, 4).await;
+    for letter in &letters {
+        let error = letter["error"].as_str().expect("why");
+        assert!(error.starts_with("destination_removed: "), "{error}");
+    }
+    let id = letters[0]["id"].as_str().expect("an id");
+    let (status, answer) =
+        bridge.api("POST", &format!("/api/v1/dead-letters/{id}/redrive"), Some(json!({}))).await;
+    assert_eq!(status, 409, "{answer}");
+    assert!(answer["detail"].as_str().is_some_and(|text| text.contains("not configured")), "{answer}");
+    let metrics = bridge.get_admin("/metrics").await.1;
+    assert!(!metrics.contains("destination_up{destination=\"away\"}"), "{metrics}");
+
+    fs::remove_file(bridge.dir().join("gone")).expect("out of the way");
+    let (config, rules) = with_away();
+    bridge.write("scalebridge.yaml", &config);
+    bridge.write("rules.yaml", &rules);
+    assert_eq!(bridge.verb(&["reload"]).0, Some(0));
+    let (code, said, _) = bridge.verb(&["dead-letters", "redrive", "--destination", "away"]);
+    assert_eq!((code, said.as_str()), (Some(0), "redrove 4; 0 stay\n"));
+    bridge.delivered_all("away").await;
+    let got = fs::read_to_string(bridge.dir().join("gone/away.jsonl")).expect("its file");
+    assert_eq!(got.lines().count(), 4);
+    assert_eq!(away_letters(&bridge, 0).await.len(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_destination_that_went_away_while_the_bridge_was_down_leaves_dead_letters_too() {
+    let mut bridge = one_that_gets_nothing().await;
+    bridge.kill();
+    bridge.write("scalebridge.yaml", CONFIG);
+    bridge.write("rules.yaml", RULES);
+    bridge.run().await;
+    away_letters(&bridge, 4).await;
+    bridge.kill();
+    bridge.run().await;
+    away_letters(&bridge, 4).await;
+}
+
+async fn reloads(bridge: &Bridge, count: usize) {
+    eventually("a reload", async || {
+        let log = bridge.log();
+        (log.matches("reloaded the configuration").count() >= count).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_signal_or_a_changed_file_is_enough_also_behind_the_links_of_a_config_map() {
+    let mut bridge = Bridge::new(CONFIG, RULES);
+    // As Kubernetes mounts a ConfigMap: the names point into `..data`, which points to a version.
+    let map = bridge.dir().join("map");
+    let version = |name: &str, text: &str| {
+        fs::create_dir_all(map.join(name)).expect("a folder");
+        fs::write(map.join(name).join("rules.yaml"), text).expect("rules");
+    };
+    version("..v1", RULES);
+    symlink("..v1", map.join("..data")).expect("a link");
+    symlink("..data/rules.yaml", map.join("rules.yaml")).expect("a link");
+    bridge.write("scalebridge.yaml", &CONFIG.replace("[rules.yaml]", "[map/rules.yaml]"));
+    bridge.run().await;
+
+    version("..v2", &RULES.replace("by: 2", "by: 5"));
+    symlink("..v2", map.join("..data_tmp")).expect("a link");
+    fs::rename(map.join("..data_tmp"), map.join("..data")).expect("exchanged");
+    reloads(&bridge, 1).await;
+    bridge.post(notification(&[pending("workers", "a")])).await;
+    assert_eq!(bridge.events().await[0]["data"]["adjustment"]["value"], 5);
+
+    let hangup = |pid: u32| {
+        let sent = std::process::Command::new("kill").args(["-HUP", &pid.to_string()]).status();
+        assert!(sent.expect("kill").success());
+    };
+    hangup(bridge.pid());
+    reloads(&bridge, 2).await;
+    // A file that is faulty is told once, and the bridge goes on.
+    version("..v2", "rules: [");
+    eventually("the refusal", async || bridge.log().contains("is refused").then_some(())).await;
+    assert_eq!(bridge.post(notification(&[pending("others", "a")])).await.status, 200);
+}

@@ -1,0 +1,46 @@
+//! What the verbs print, as people see it: `tests/cmd`. `TRYCMD=overwrite` accepts what they print now.
+
+use std::process::Command;
+
+#[test]
+fn verbs_print_what_they_printed() {
+    trycmd::TestCases::new().env("AWS_REGION", "").case("tests/cmd/*.trycmd");
+}
+
+fn scalebridge(words: &[&str]) -> (Option<i32>, String) {
+    let done = Command::new(env!("CARGO_BIN_EXE_scalebridge")).args(words).output().expect("the program");
+    (done.status.code(), String::from_utf8(done.stdout).expect("UTF-8"))
+}
+
+#[test]
+fn a_code_is_explained_by_its_page() {
+    let (code, page) = scalebridge(&["explain", "e012"]);
+    assert_eq!((code, page.as_str()), (Some(0), include_str!("../../src/config/pages/E012.md")));
+}
+
+#[test]
+fn completions_and_pages_are_made_for_every_verb() {
+    let (_, help) = scalebridge(&["--help"]);
+    let verbs: Vec<&str> = help
+        .lines()
+        .skip_while(|line| *line != "Commands:")
+        .skip(1)
+        .take_while(|line| !line.is_empty())
+        .filter(|line| !line.starts_with("   "))
+        .filter_map(|line| line.split_whitespace().next())
+        .collect();
+    assert!(verbs.len() > 15 && verbs.contains(&"dead-letters"), "{verbs:?}");
+    for shell in ["bash", "zsh", "fish"] {
+        let (code, script) = scalebridge(&["completions", shell]);
+        assert_eq!(code, Some(0));
+        for verb in &verbs {
+            assert!(script.contains(verb), "{shell}: {verb}");
+        }
+    }
+    let directory = tempfile::tempdir().expect("a directory");
+    let (code, _) = scalebridge(&["man", "--directory", directory.path().to_str().expect("UTF-8")]);
+    assert_eq!(code, Some(0));
+    for verb in verbs.iter().filter(|verb| **verb != "help") {
+        assert!(directory.path().join(format!("scalebridge-{verb}.1")).exists(), "{verb}");
+    }
+}
