@@ -78,8 +78,7 @@ struct Watch {
 impl Watch {
     /// Shows once, or until something fails.
     fn show(self, format: Format, show: impl Fn() -> Result<(), Refused>) -> ExitCode {
-        loop {
-            let Some(every) = self.watch else { break };
+        while let Some(every) = self.watch {
             if format == Format::Text {
                 // From the top of an empty screen.
                 print("\u{1b}[2J\u{1b}[H");

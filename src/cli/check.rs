@@ -90,7 +90,7 @@ impl Check {
         let (errors, warnings) = (of(Severity::Error), of(Severity::Warning));
         match self.formatted.format {
             Format::Json => {
-                print_json(&Report { errors, warnings, findings: found.iter().map(Finding::from).collect() })
+                print_json(&Report { errors, warnings, findings: found.iter().map(Finding::from).collect() });
             }
             Format::Text => {
                 print(show(&found));

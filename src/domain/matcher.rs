@@ -131,7 +131,7 @@ pub fn values<'m>(label: &str, matchers: &'m [Matcher], fixed: Option<&'m str>) 
     let listed = match listed {
         Some(listed) => listed,
         // What refuses every text that is there asks for a label that is not.
-        None if own.any(|matcher| matcher.wants_absence()) => vec![""],
+        None if own.any(Matcher::wants_absence) => vec![""],
         None => return None,
     };
     let held = |value: &&str| matchers.iter().all(|matcher| matcher.name != label || matcher.accepts(value));

@@ -42,10 +42,10 @@ pub async fn run(cases: &Cases, test: &Test) -> Result<Vec<Failure>, RehearsalEr
             // The body that Alertmanager would send, read as the webhook reads it.
             match Notification::parse(body.to_string().as_bytes()) {
                 Ok(notification) => {
-                    decided.extend(rehearsal.notify(notify.source.as_str(), notification).await?)
+                    decided.extend(rehearsal.notify(notify.source.as_str(), notification).await?);
                 }
                 Err(error) => {
-                    failures.push(Failure { place: step.place.clone(), message: error.to_string() })
+                    failures.push(Failure { place: step.place.clone(), message: error.to_string() });
                 }
             }
         }

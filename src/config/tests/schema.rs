@@ -9,8 +9,10 @@ use crate::config::decode::seen;
 use crate::config::diagnostic::Diagnostics;
 use crate::config::{cases, file, load, schema};
 
+type MakeSchema = fn() -> schemars::Schema;
+
 /// Each map that a reader reads, and the definition of it in the schema that has it.
-const MAPS: [(&str, fn() -> schemars::Schema, &str); 32] = [
+const MAPS: [(&str, MakeSchema, &str); 32] = [
     ("", schema::config, ""),
     ("server", schema::config, "Server"),
     ("admin", schema::config, "Admin"),

@@ -12,6 +12,7 @@ use super::problem::Problem;
 use crate::config::{DestinationKind, File};
 use crate::domain::duration::format;
 use crate::domain::rule::{Action, Aim, Amount, Change, Mode, Repeat, Rule};
+use crate::domain::time::Time;
 use crate::http::{Phase, Shared};
 
 /// How the bridge stands.
@@ -255,8 +256,8 @@ pub async fn sources(State(shared): State<Shared>) -> Result<Json<Vec<ApiSource>
             name: source.name.to_string(),
             labels: source.labels.iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect(),
             heartbeat: source.heartbeat.iter().map(ToString::to_string).collect(),
-            heartbeat_open_since: beat.open_since.map(|at| at.to_millis_text()),
-            heartbeat_ended_at: beat.broke_at.map(|at| at.to_millis_text()),
+            heartbeat_open_since: beat.open_since.map(Time::to_millis_text),
+            heartbeat_ended_at: beat.broke_at.map(Time::to_millis_text),
             late_window: format(source.late_window),
             occurrence_ttl: format(source.occurrence_ttl),
         }

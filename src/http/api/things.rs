@@ -13,7 +13,7 @@ use super::problem::Problem;
 use crate::domain::state::{Episode, Kept, RuleState};
 use crate::domain::target::{KeyKind, PartialTarget};
 use crate::domain::time::Time;
-use crate::domain::verdict::Phase;
+use crate::domain::verdict::{Phase, Verdict};
 use crate::http::Shared;
 use crate::store::{self, StoredState};
 
@@ -169,7 +169,7 @@ pub struct Waits {
 impl From<&Kept> for Waits {
     fn from(kept: &Kept) -> Self {
         Self {
-            verdict: kept.stopped_by.map(|verdict| verdict.as_str()),
+            verdict: kept.stopped_by.map(Verdict::as_str),
             since: kept.since.to_millis_text(),
             until: kept.due.map(Time::to_millis_text),
             give_up_at: kept.give_up.map(Time::to_millis_text),
