@@ -26,7 +26,9 @@ use crate::config::{self, Loaded, Settings};
 use crate::dispatch::Standing;
 use crate::domain::name::Name;
 use crate::domain::time::Time;
-use crate::http::{self, Configuration, Life, Limits, MOST_STREAMS, Phase, ReloadRequest, Running, Shared};
+use crate::http::{
+    self, Configuration, Life, Limits, MOST_STREAMS, Phase, ReloadError, ReloadRequest, Running, Shared,
+};
 use crate::store::{Sqlite, Store};
 use crate::telemetry::Metrics;
 use reload::Reloader;
@@ -100,6 +102,7 @@ impl App {
             metrics: metrics.clone(),
             running: running.clone(),
             limits: Limits::new(&server),
+            admin_on_loopback: admin.listen.ip().to_canonical().is_loopback(),
             streams: Arc::new(Semaphore::new(MOST_STREAMS)),
             reloads: ask.clone(),
         };
@@ -161,9 +164,11 @@ impl App {
         }
         tokio::spawn(watch::watch(reloader.origin.files.clone(), background.clone(), async move || {
             let (reply, answer) = oneshot::channel();
-            if ask.send(reply).await.is_ok() {
-                drop(answer.await);
+            if ask.send(reply).await.is_err() {
+                return true;
             }
+            // A fault stays one until the files change; what could not be done may be possible soon.
+            !matches!(answer.await, Ok(Err(ReloadError::Failed(_))))
         }));
         let parts = Running { bridge, store: store.clone(), standing, settings: current, configuration };
         let set = running.set(parts);

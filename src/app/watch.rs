@@ -13,6 +13,9 @@ use tokio_util::sync::CancellationToken;
 /// is.
 const EVERY: Duration = Duration::from_secs(1);
 
+/// How long it waits before it has it tried again.
+const AGAIN: Duration = Duration::from_secs(10);
+
 /// The files that a configuration was read from.
 pub type Files = Arc<Mutex<Vec<PathBuf>>>;
 
@@ -30,8 +33,9 @@ fn marks(files: &Files) -> Vec<(PathBuf, Mark)> {
     files.into_iter().map(mark).collect()
 }
 
-/// Calls `changed` each time when a file has changed and is at rest, until it is stopped.
-pub async fn watch(files: Files, stop: CancellationToken, changed: impl AsyncFn()) {
+/// Calls `changed` each time when a file has changed and is at rest, until it is stopped; again after a while
+/// where it says that it could not do it.
+pub async fn watch(files: Files, stop: CancellationToken, changed: impl AsyncFn() -> bool) {
     let look = async || {
         let files = files.clone();
         tokio::task::spawn_blocking(move || marks(&files)).await.unwrap_or_default()
@@ -48,7 +52,12 @@ pub async fn watch(files: Files, stop: CancellationToken, changed: impl AsyncFn(
         }
         tokio::time::sleep(EVERY / 4).await;
         if look().await == found {
-            changed().await;
+            while !changed().await {
+                tokio::select! {
+                    () = stop.cancelled() => return,
+                    () = tokio::time::sleep(AGAIN) => {}
+                }
+            }
             // The files may be others now; what was written meanwhile is seen the next time.
             let after = look().await;
             let same_files = after.iter().map(|(path, _)| path).eq(found.iter().map(|(path, _)| path));

@@ -9,12 +9,12 @@ use crate::domain::name::Name;
 use crate::domain::target::TargetKey;
 use crate::domain::time::Time;
 use crate::domain::verdict::Verdict;
-use crate::store::{self, StoredRecord, Wanted};
+use crate::store::{self, Records, StoredRecord, Wanted};
 
 /// Records that are read at once.
 const AT_ONCE: usize = 500;
-/// Records that are looked through for one page, so that a rare thing is not looked for in one go.
-const MOST_RECORDS: usize = 20_000;
+/// Bytes of records that are looked through for one page, so that a rare thing is not looked for in one go.
+const MOST_BYTES: usize = 64 << 20;
 
 /// Which decisions are wanted; what is not given may be anything.
 #[derive(Debug, Clone, Default)]
@@ -127,9 +127,8 @@ impl Bridge {
         let mut below = after.map_or(Bound::Unbounded, |after| Bound::Included(after.record));
         let mut looked = 0;
         loop {
-            let records = self.0.store.records(Wanted { below, ..filter.wanted() }).await?;
-            let full = records.len() == AT_ONCE;
-            looked += records.len();
+            let Records { records, more } = self.0.store.records(Wanted { below, ..filter.wanted() }).await?;
+            looked += records.iter().map(|record| record.body.len()).sum::<usize>();
             let last = records.last().map(|record| record.id);
             for record in &records {
                 for (position, told) in filter.of(record) {
@@ -144,8 +143,8 @@ impl Bridge {
                     }
                 }
             }
-            let Some(last) = last.filter(|_| full) else { return Ok(Page { decisions, next: None }) };
-            if looked >= MOST_RECORDS {
+            let Some(last) = last.filter(|_| more) else { return Ok(Page { decisions, next: None }) };
+            if looked >= MOST_BYTES {
                 let next = Some(Position { record: last, place: usize::MAX });
                 return Ok(Page { decisions, next });
             }
@@ -164,7 +163,7 @@ impl Bridge {
     ) -> Result<(Vec<Told>, Position), store::Error> {
         let above = Bound::Included(after.record);
         let wanted = Wanted { above, newest_first: false, ..filter.wanted() };
-        let records = self.0.store.records(wanted).await?;
+        let records = self.0.store.records(wanted).await?.records;
         let mut last = after;
         let mut decisions = Vec::new();
         for record in &records {
@@ -185,6 +184,6 @@ impl Bridge {
     /// The store could not be read.
     pub async fn newest_decision(&self) -> Result<Position, store::Error> {
         let newest = self.0.store.records(Wanted { max: 1, ..Wanted::default() }).await?;
-        Ok(Position { record: newest.first().map_or(0, |record| record.id), place: usize::MAX })
+        Ok(Position { record: newest.records.first().map_or(0, |record| record.id), place: usize::MAX })
     }
 }

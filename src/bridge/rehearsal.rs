@@ -140,7 +140,7 @@ impl Rehearsal {
         let above = Bound::Excluded(self.told);
         let wanted = Wanted { above, newest_first: false, max: usize::MAX, ..Wanted::default() };
         let mut decisions = Vec::new();
-        for record in self.store.records(wanted).await? {
+        for record in self.store.records(wanted).await?.records {
             self.told = record.id;
             for told in told::read(record.id, &record.body)? {
                 let event = match &told.event {

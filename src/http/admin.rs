@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
-use axum::extract::State;
+use axum::extract::{Request, State};
 use axum::http::{StatusCode, header};
+use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
@@ -31,7 +32,29 @@ pub fn admin_routes(shared: Shared) -> Router {
                 "not with this method; /openapi.json says with which",
             )
         })
+        .layer(axum::middleware::from_fn_with_state(shared.clone(), known_host))
         .with_state(shared)
+}
+
+/// Whoever can have a browser believe that a name of his is 127.0.0.1 can have it ask this listener in the name of
+/// whoever sits before it. On loopback nobody else is called by a name than `localhost`.
+async fn known_host(State(shared): State<Shared>, request: Request, next: Next) -> Response {
+    let host = request.headers().get(header::HOST).and_then(|host| host.to_str().ok());
+    if shared.admin_on_loopback && host.is_some_and(|host| !is_an_address(host)) {
+        let why = "this listener is on loopback, and is asked by its address or as localhost";
+        return Problem::new(StatusCode::MISDIRECTED_REQUEST, why).into_response();
+    }
+    next.run(request).await
+}
+
+/// `127.0.0.1:9097`, `[::1]`, `localhost:9097`.
+fn is_an_address(host: &str) -> bool {
+    let name = match host.rsplit_once(':') {
+        Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,
+        _ => host,
+    };
+    let inner = name.strip_prefix('[').and_then(|name| name.strip_suffix(']')).unwrap_or(name);
+    name.eq_ignore_ascii_case("localhost") || inner.parse::<std::net::IpAddr>().is_ok()
 }
 
 async fn metrics(State(shared): State<Shared>) -> Response {
@@ -63,6 +86,23 @@ async fn reload(State(shared): State<Shared>) -> Result<Json<Reloaded>, Problem>
         Err(ReloadError::Faulty(errors)) => {
             let detail = "the configuration has faults, and the one before goes on";
             Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, detail).with(errors))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_an_address;
+
+    #[test]
+    fn a_name_that_somebody_else_could_own_is_no_address() {
+        for host in ["127.0.0.1:9097", "127.0.0.1", "[::1]:9097", "[::1]", "localhost", "LOCALHOST:1"] {
+            assert!(is_an_address(host), "{host}");
+        }
+        for host in
+            ["evil.example:9097", "localhost.evil.example", "127.0.0.1.evil.example", "", "scalebridge:9097"]
+        {
+            assert!(!is_an_address(host), "{host}");
         }
     }
 }

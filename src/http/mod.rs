@@ -84,6 +84,8 @@ pub struct Shared {
     pub running: Arc<std::sync::OnceLock<Running>>,
     /// Of the webhook.
     pub limits: Limits,
+    /// Whether the operators' listener is on loopback.
+    pub admin_on_loopback: bool,
     /// Streams of decisions at the same time.
     pub streams: Arc<Semaphore>,
     /// Asks for the configuration to be read again.

@@ -22,7 +22,7 @@ pub struct Wanted {
     pub below: Bound<i64>,
     /// Whether the newest comes first.
     pub newest_first: bool,
-    /// At most so many.
+    /// At most so many, and fewer where they are long.
     pub max: usize,
 }
 
@@ -56,6 +56,18 @@ impl Wanted {
         (above, below)
     }
 }
+
+/// Records, and whether others like them come behind.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Records {
+    /// In the order that was asked for.
+    pub records: Vec<StoredRecord>,
+    /// Whether there may be more.
+    pub more: bool,
+}
+
+/// Records are read up to about so many bytes at once: one of a large notification has a megabyte.
+pub(super) const RECORD_BYTES: usize = 4 << 20;
 
 /// A record of decisions.
 #[derive(Debug, Clone, PartialEq, Eq)]

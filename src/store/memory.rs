@@ -12,8 +12,8 @@ use super::outlets::{Outlet, Outlets};
 use super::shrinking::{Open, Shrinking};
 use super::{
     Changes, Claimed, DeadLetter, Decide, Delivery, DeliveryState, Error, EventSeq, Keys, LetterError,
-    NewEvent, Place, Redrive, Settlement, StoredEvent, StoredRecord, StoredState, Tally, View, WallClock,
-    Wanted, expiry, look, withdrawn,
+    NewEvent, Place, Records, Redrive, Settlement, StoredEvent, StoredRecord, StoredState, Tally, View,
+    WallClock, Wanted, expiry, look, withdrawn,
 };
 use crate::domain::control::Controls;
 use crate::domain::engine::{States, Unsent};
@@ -149,9 +149,12 @@ impl Memory {
     }
 
     pub(super) async fn attach(&self, destination: Name) -> Result<(), Error> {
-        let newest = self.inner(|inner| inner.events.len() as i64);
+        let (newest, dead) = self.inner(|inner| {
+            let dead = inner.dead.keys().filter(|place| place.destination == destination).count();
+            (inner.events.len() as i64, dead as u64)
+        });
         let number = self.outlets.all().len() as i64;
-        let position = Position { cursor: newest, ..Position::default() };
+        let position = Position { cursor: newest, dead, ..Position::default() };
         self.outlets.attach(Arc::new(Outlet::new(destination, number, Lane::new(position))));
         Ok(())
     }
@@ -244,7 +247,7 @@ impl Memory {
         }))
     }
 
-    pub(super) async fn records(&self, wanted: Wanted) -> Result<Vec<StoredRecord>, Error> {
+    pub(super) async fn records(&self, wanted: Wanted) -> Result<Records, Error> {
         let (low, high) = wanted.numbers();
         Ok(self.inner(|inner| {
             let about = inner.records.iter().zip(1..).filter(|((at, record), id)| {
@@ -257,8 +260,9 @@ impl Memory {
             if wanted.newest_first {
                 found.reverse();
             }
+            let more = found.len() > wanted.max;
             found.truncate(wanted.max);
-            found
+            Records { records: found, more }
         }))
     }
 
@@ -566,7 +570,8 @@ impl Inner {
         let (state, failed_attempts) = match (retry, dead) {
             (_, Some(row)) => (DeliveryState::Dead, row.attempts),
             (Some(lane::Row::Put { attempts }), None) if self.errors.contains_key(&place) => {
-                (DeliveryState::Retrying, attempts)
+                // The one that is being told of is not there yet.
+                (DeliveryState::Retrying, attempts.saturating_sub(1))
             }
             (Some(_), None) => (DeliveryState::Pending, 0),
             (None, None) if self.missed.contains(&place) => (DeliveryState::Superseded, 0),

@@ -50,7 +50,7 @@ use crate::domain::time::Time;
 use crate::domain::verdict::{Phase, Verdict};
 
 pub use letters::{DeadLetter, LetterError, Place, Redrive};
-pub use look::{Delivery, DeliveryState, StoredEvent, StoredRecord, StoredState, Wanted};
+pub use look::{Delivery, DeliveryState, Records, StoredEvent, StoredRecord, StoredState, Wanted};
 pub use memory::Memory;
 use outlets::Outlet;
 pub use sqlite::Sqlite;
@@ -489,11 +489,11 @@ impl Store {
         each!(self, store => store.history(target, from, to).await)
     }
 
-    /// Records of decisions.
+    /// Records of decisions, as many as can be read at once.
     ///
     /// # Errors
     /// If the store cannot be read.
-    pub async fn records(&self, wanted: Wanted) -> Result<Vec<StoredRecord>, Error> {
+    pub async fn records(&self, wanted: Wanted) -> Result<Records, Error> {
         each!(self, store => store.records(wanted).await)
     }
 

@@ -6,8 +6,10 @@ use super::index::Fingerprint;
 use super::{evidence, schema};
 use crate::domain::target::TargetKey;
 use crate::domain::time::Time;
-use crate::store::look::beginning;
-use crate::store::{Delivery, DeliveryState, EventSeq, StoredEvent, StoredRecord, StoredState, Wanted};
+use crate::store::look::{RECORD_BYTES, beginning};
+use crate::store::{
+    Delivery, DeliveryState, EventSeq, Records, StoredEvent, StoredRecord, StoredState, Wanted,
+};
 
 /// Events that are looked through in one step for one of them.
 pub const STEP: i64 = 20_000;
@@ -19,12 +21,12 @@ pub fn records(
     reader: &Connection,
     wanted: &Wanted,
     target: Option<(Fingerprint, Option<i64>)>,
-) -> rusqlite::Result<Vec<StoredRecord>> {
+) -> rusqlite::Result<Records> {
     let (mut low, mut high) = wanted.numbers();
-    let max = i64::try_from(wanted.max).unwrap_or(i64::MAX);
     let (from, to) = (wanted.from.as_nanos(), wanted.to.as_nanos());
     let order = if wanted.newest_first { "DESC" } else { "ASC" };
-    let read = |row: &rusqlite::Row<'_>| Ok(StoredRecord { id: row.get(0)?, body: row.get(1)? });
+    // One more tells whether there are more.
+    let max = i64::try_from(wanted.max).unwrap_or(i64::MAX).saturating_add(1);
     let Some((hash, number)) = target else {
         let disorder = i64::try_from(DISORDER.as_nanos()).unwrap_or(0);
         if from != i64::MIN {
@@ -37,25 +39,47 @@ pub fn records(
             "SELECT id, body FROM records WHERE id BETWEEN ?1 AND ?2 AND at BETWEEN ?3 AND ?4
              ORDER BY id {order} LIMIT ?5"
         ))?;
-        return records.query_map(params![low, high, from, to, max], read)?.collect();
+        return bounded(records.query(params![low, high, from, to, max])?, wanted.max);
     };
     let mut former = reader.prepare_cached("SELECT id FROM former_targets WHERE hash = ?1")?;
     let mut numbers = former.query_map([hash.0], |row| row.get(0))?.collect::<Result<Vec<i64>, _>>()?;
     numbers.extend(number);
-    let mut records = reader.prepare_cached(&format!(
-        "SELECT r.id, r.body FROM history h JOIN records r ON r.id = h.record
-         WHERE h.target = ?6 AND h.at BETWEEN ?3 AND ?4 AND h.record BETWEEN ?1 AND ?2
-         ORDER BY h.record {order} LIMIT ?5"
+    let mut lines = reader.prepare_cached(&format!(
+        "SELECT record FROM history WHERE target = ?6 AND at BETWEEN ?3 AND ?4 AND record BETWEEN ?1 AND ?2
+         ORDER BY record {order} LIMIT ?5"
     ))?;
     let mut found = Vec::new();
     for number in numbers {
-        let rows = records.query_map(params![low, high, from, to, max, number], read)?;
+        let rows = lines.query_map(params![low, high, from, to, max, number], |row| row.get::<_, i64>(0))?;
         found.extend(rows.collect::<Result<Vec<_>, _>>()?);
     }
-    found.sort_by_key(|record| if wanted.newest_first { -record.id } else { record.id });
+    found.sort_by_key(|id| if wanted.newest_first { -id } else { *id });
     found.dedup();
-    found.truncate(wanted.max);
-    Ok(found)
+    let mut record = reader.prepare_cached("SELECT body FROM records WHERE id = ?1")?;
+    let (mut records, mut bytes) = (Vec::new(), 0);
+    for &id in &found {
+        if records.len() == wanted.max || bytes > RECORD_BYTES {
+            return Ok(Records { records, more: true });
+        }
+        // One may have been pruned meanwhile.
+        let Some(body) = record.query_row([id], |row| row.get::<_, String>(0)).optional()? else { continue };
+        bytes += body.len();
+        records.push(StoredRecord { id, body });
+    }
+    Ok(Records { records, more: false })
+}
+
+fn bounded(mut rows: rusqlite::Rows<'_>, max: usize) -> rusqlite::Result<Records> {
+    let (mut records, mut bytes) = (Vec::new(), 0);
+    while let Some(row) = rows.next()? {
+        if records.len() == max || bytes > RECORD_BYTES {
+            return Ok(Records { records, more: true });
+        }
+        let record = StoredRecord { id: row.get(0)?, body: row.get(1)? };
+        bytes += record.body.len();
+        records.push(record);
+    }
+    Ok(Records { records, more: false })
 }
 
 /// The number of the first record that is not before a time, found by halves: numbers and times rise together.
@@ -69,11 +93,11 @@ fn first_at(reader: &Connection, at: i64) -> rusqlite::Result<i64> {
     let mut next = reader.prepare_cached("SELECT id, at FROM records WHERE id >= ?1 ORDER BY id LIMIT 1")?;
     while low < high {
         let middle = low + (high - low) / 2;
-        let (id, time): (i64, i64) = next.query_row([middle], |row| Ok((row.get(0)?, row.get(1)?)))?;
-        if time < at {
-            low = id + 1;
-        } else {
-            high = middle;
+        let found = next.query_row([middle], |row| Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?)));
+        match found.optional()? {
+            Some((id, time)) if time < at => low = id + 1,
+            // What is pruned meanwhile is not behind it either.
+            _ => high = middle,
         }
     }
     Ok(low)

@@ -36,8 +36,8 @@ use tokio::sync::{oneshot, watch};
 use super::lane::{Handed, Offered};
 use super::outlets::{Outlet, Outlets};
 use super::{
-    Claimed, DeadLetter, Decide, DeliveryState, Error, EventSeq, Keys, LetterError, Place, Redrive,
-    Settlement, StoredEvent, StoredRecord, StoredState, Tally, WallClock, Wanted,
+    Claimed, DeadLetter, Decide, DeliveryState, Error, EventSeq, Keys, LetterError, Place, Records, Redrive,
+    Settlement, StoredEvent, StoredState, Tally, WallClock, Wanted,
 };
 use crate::domain::control::Controls;
 use crate::domain::header::Encoded;
@@ -369,7 +369,7 @@ impl Sqlite {
         .await
     }
 
-    pub(super) async fn records(&self, wanted: Wanted) -> Result<Vec<StoredRecord>, Error> {
+    pub(super) async fn records(&self, wanted: Wanted) -> Result<Records, Error> {
         let target = match &wanted.target {
             Some(target) => {
                 let hash = self.hashes.target(target);

@@ -6,6 +6,7 @@ mod controls;
 mod faults;
 mod foresee;
 mod letters;
+mod look;
 mod properties;
 mod supersede;
 mod tally;
