@@ -87,7 +87,11 @@ fn event(id: &str, target: &str) -> NewEvent {
 }
 
 async fn put(store: &Store, id: &str) {
-    let event = event(id, "a");
+    put_about(store, id, "a").await;
+}
+
+async fn put_about(store: &Store, id: &str, target: &str) {
+    let event = event(id, target);
     let decide = move |_: &View| (Changes { events: vec![event.clone()], ..Changes::default() }, ());
     store.transact(Keys::default(), decide).await.unwrap();
 }
@@ -161,8 +165,8 @@ async fn what_was_claimed_by_a_worker_that_is_no_more_is_handed_out_again_in_ord
     let id = "0123456789abcdef0123456789abcdef";
     for house in House::both() {
         let store = &house.store;
-        put(store, id).await;
-        put(store, id).await;
+        put_about(store, id, "a").await;
+        put_about(store, id, "b").await;
         let queue = name("queue");
         let first = store.claim(&queue, 10).await.unwrap();
         assert_eq!((first.len(), store.claim(&queue, 10).await.unwrap().len()), (2, 0));
