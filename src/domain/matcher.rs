@@ -440,4 +440,73 @@ mod tests {
         a double quote that is not closed, at character 5 of `a = "b`
         "#);
     }
+
+    /// Every way to set two labels to a few values.
+    fn worlds() -> Vec<Labels> {
+        let values = ["", "x", "y", "xy", "z"];
+        let both = values.iter().flat_map(|a| values.iter().map(move |b| (*a, *b)));
+        both.map(|(a, b)| [("a", a), ("b", b)].into_iter().filter(|(_, value)| !value.is_empty()).collect())
+            .collect()
+    }
+
+    fn some() -> impl proptest::strategy::Strategy<Value = Vec<Matcher>> {
+        const TEXTS: [&str; 14] = [
+            "a = x",
+            "a != x",
+            "a =~ \"x|y\"",
+            "a !~ \"x|y\"",
+            "a =~ \"x.*\"",
+            "a !~ \".+\"",
+            "a = \"\"",
+            "a =~ \".*\"",
+            "b = x",
+            "b != \"\"",
+            "b =~ \"x|z\"",
+            "b =~ \"(x|y)+\"",
+            "b !~ z",
+            "c = x",
+        ];
+        let one = proptest::sample::select(&TEXTS[..]);
+        let one =
+            proptest::strategy::Strategy::prop_map(one, |text| Matcher::parse_list(text).unwrap().remove(0));
+        proptest::collection::vec(one, 0..4)
+    }
+
+    fn hold(matchers: &[Matcher], labels: &Labels) -> bool {
+        matchers.iter().all(|matcher| matcher.holds(labels))
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn what_is_said_to_imply_or_to_contradict_does(stronger in some(), weaker in some()) {
+            for labels in worlds() {
+                if implies(&stronger, &weaker) && hold(&stronger, &labels) {
+                    proptest::prop_assert!(hold(&weaker, &labels), "{stronger:?} {weaker:?} {labels:?}");
+                }
+                for label in ["a", "b"] {
+                    if let Some(values) = values(label, &stronger, None).filter(|_| hold(&stronger, &labels)) {
+                        proptest::prop_assert!(values.contains(&labels.get(label)), "{stronger:?} {values:?}");
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_plain_to_see_is_seen() {
+        let list = |text: &str| Matcher::parse_list(text).unwrap();
+        for (stronger, weaker) in [
+            ("a = x, b = y", "a = x"),
+            ("a = x", "a =~ \"x|y\""),
+            ("a =~ \"x|y\"", "a != z"),
+            ("a = x", "a =~ \"x.*\", a != \"\""),
+            ("a =~ \"x.*\"", "b =~ \".*\""),
+        ] {
+            assert!(implies(&list(stronger), &list(weaker)), "{stronger} {weaker}");
+            assert!(!implies(&list(weaker), &list(stronger)), "{weaker} {stronger}");
+        }
+        assert_eq!(values("a", &list("a = x, a != x"), None), Some(vec![]));
+        assert_eq!(values("a", &list("a !~ \".+\""), None), Some(vec![""]));
+        assert_eq!(values("a", &list("a =~ \"x.*\""), Some("y")), Some(vec![]));
+    }
 }
