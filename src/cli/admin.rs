@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 
 use super::client::{Refused, Server};
 use super::decision;
-use super::shell::{Format, Formatted, print, print_json, table, unusable};
+use super::shell::{Format, Formatted, plain, print, print_json, table, unusable};
 use crate::domain::duration;
 
 type Pairs = Vec<(&'static str, String)>;
@@ -22,12 +22,12 @@ fn query<const N: usize>(given: [(&'static str, Option<String>); N]) -> Pairs {
 fn text(value: &Value, key: &str) -> String {
     match value.get(key) {
         None | Some(Value::Null) => "-".to_owned(),
-        Some(Value::String(text)) => text.clone(),
+        Some(Value::String(text)) => plain(text),
         Some(Value::Array(items)) => {
             let items =
                 items.iter().map(|item| item.as_str().map_or_else(|| item.to_string(), ToOwned::to_owned));
             let items: Vec<String> = items.collect();
-            if items.is_empty() { "-".to_owned() } else { items.join(" ") }
+            if items.is_empty() { "-".to_owned() } else { plain(&items.join(" ")) }
         }
         Some(other) => other.to_string(),
     }

@@ -95,7 +95,13 @@ impl Check {
             Format::Text => {
                 print(show(&found));
                 match fine {
-                    Some(what) if found.is_empty() => print(format!("{} is fine: {what}", path.display())),
+                    Some(what) if found.is_empty() => {
+                        let sender = self
+                            .alertmanager
+                            .iter()
+                            .map(|path| format!(", and {} reaches it", path.display()));
+                        print(format!("{} is fine: {what}{}", path.display(), sender.collect::<String>()));
+                    }
                     _ => print(format!(
                         "{}: {}, {}",
                         path.display(),

@@ -35,7 +35,7 @@ pub fn line(decision: &Value) -> String {
     if let Some(detail) = text(decision, "detail") {
         line += &format!(": {detail}");
     }
-    line
+    super::shell::plain(&line)
 }
 
 /// Fields of an event that say what it is about and not when it was made: where the same decision is made by

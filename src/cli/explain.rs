@@ -8,7 +8,9 @@ use serde_json::Value;
 
 use super::check::show;
 use super::client::Server;
-use super::shell::{Config, Format, Formatted, UNUSABLE, environment, now, print, print_json, unusable};
+use super::shell::{
+    Config, Format, Formatted, UNUSABLE, environment, now, plain, print, print_json, unusable,
+};
 use super::{body, decision};
 use crate::bridge::{Explanation, Rehearsal};
 use crate::config;
@@ -114,12 +116,12 @@ fn text(explained: &Explanation) -> String {
         let status = alert.status.as_deref().unwrap_or("unreadable");
         text += &format!("alert {} of {}, {status}: {}\n", at + 1, explained.alerts.len(), labels.join(" "));
         if let Some(why) = &alert.rules_are_not_asked {
-            text += &format!("  rules are not asked: {why}\n");
+            text += &format!("  rules are not asked: {}\n", plain(why));
         }
         let width = alert.rules.iter().map(|rule| rule.rule.len()).max().unwrap_or_default();
         for rule in &alert.rules {
             let word = if rule.takes { "yes" } else { "no " };
-            text += &format!("  {word} {:width$}  {}\n", rule.rule, rule.because);
+            text += &format!("  {word} {:width$}  {}\n", rule.rule, plain(&rule.because));
             if let Some(target) = &rule.target {
                 let told = serde_json::to_string(target).unwrap_or_default();
                 text += &format!("      {:width$}  target {told}\n", "");

@@ -78,6 +78,12 @@ pub fn now() -> Option<tokio::runtime::Runtime> {
     built.map_err(|error| telemetry::say(format_args!("scalebridge: cannot start: {error}"))).ok()
 }
 
+/// Text from elsewhere as a terminal may show it: what would move its cursor or colour it is written out.
+pub fn plain(text: &str) -> String {
+    let shown = |c: char| if c.is_control() { c.escape_default().to_string() } else { c.to_string() };
+    text.chars().map(shown).collect()
+}
+
 /// `1 error`, `2 errors`.
 pub fn count(number: usize, one: &str) -> String {
     format!("{number} {one}{}", if number == 1 { "" } else { "s" })
@@ -98,4 +104,15 @@ pub fn table(heads: &[&str], rows: &[Vec<String>]) -> String {
     let mut text = [line(heads.to_vec())].into_iter().chain(rows).collect::<Vec<_>>().join("\n");
     text.push('\n');
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn columns_are_as_wide_as_they_have_to_be_and_no_text_moves_the_cursor() {
+        let rows = [vec!["a".to_owned(), plain("\u{1b}[2J\nx")], vec!["longer".to_owned(), "y".to_owned()]];
+        assert_eq!(table(&["ID", "REASON"], &rows), "ID      REASON\na       \\u{1b}[2J\\nx\nlonger  y\n");
+    }
 }

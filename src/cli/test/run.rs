@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 
 use super::matching::{compare, faults};
 use crate::bridge::{Rehearsal, RehearsalError};
+use crate::cli::shell::plain;
 use crate::config::cases::{Alert, Cases, Expected, Notify, Test};
 use crate::config::diagnostic::Place;
 use crate::domain::duration::format;
@@ -145,5 +146,5 @@ pub fn brief(decision: &Value) -> String {
     if let Some(alerts) = decision.get("alerts").and_then(Value::as_array) {
         parts.push(format!("alerts: {}", alerts.len()));
     }
-    format!("{{ {} }}", parts.join(", "))
+    plain(&format!("{{ {} }}", parts.join(", ")))
 }

@@ -33,6 +33,18 @@ impl<T: DeserializeOwned> FromRequestParts<Shared> for Query<T> {
     }
 }
 
+/// The last part of a path that names one of many.
+pub struct Id(pub String);
+
+impl FromRequestParts<Shared> for Id {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &Shared) -> Result<Self, Problem> {
+        let read = axum::extract::Path::<String>::from_request_parts(parts, state).await;
+        read.map(|axum::extract::Path(id)| Self(id)).map_err(|error| Problem::bad(error.to_string()))
+    }
+}
+
 /// A JSON body in which every key is known.
 ///
 /// Its content type has to be JSON: a browser asks before it sends that to another origin, so no page that

@@ -1,13 +1,13 @@
 //! Dead letters: what was given up, to be sent once more or thrown away.
 
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::StatusCode;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::ask::{self, Query, limit, name, running};
+use super::ask::{self, Id, Query, limit, name, running};
 use super::problem::Problem;
 use crate::domain::duration;
 use crate::domain::header::Header;
@@ -116,7 +116,7 @@ pub async fn list(State(shared): State<Shared>, Query(ask): Query<Ask>) -> Resul
     Ok(Json(Letters { dead_letters: found.iter().map(told).collect(), next }))
 }
 
-pub async fn show(State(shared): State<Shared>, Path(id): Path<String>) -> Result<Json<ApiLetter>, Problem> {
+pub async fn show(State(shared): State<Shared>, Id(id): Id) -> Result<Json<ApiLetter>, Problem> {
     let running = running(&shared)?;
     let found = running.store.dead_letter(&place(&id)?).await?;
     let letter = found.ok_or_else(|| Problem::missing(LetterError::NotDead.to_string()))?;
@@ -151,7 +151,7 @@ impl HowToRedrive {
 
 pub async fn redrive(
     State(shared): State<Shared>,
-    Path(id): Path<String>,
+    Id(id): Id,
     ask::Json(how): ask::Json<HowToRedrive>,
 ) -> Result<StatusCode, Problem> {
     let running = running(&shared)?;
@@ -163,7 +163,7 @@ pub async fn redrive(
 
 pub async fn discard(
     State(shared): State<Shared>,
-    Path(id): Path<String>,
+    Id(id): Id,
     Query(who): Query<Who>,
 ) -> Result<StatusCode, Problem> {
     let running = running(&shared)?;

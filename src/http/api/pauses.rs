@@ -1,12 +1,12 @@
 //! Pauses: what people stop, and let go on.
 
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::StatusCode;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::ask::{self, Query, name, pattern, running};
+use super::ask::{self, Id, Query, name, pattern, running};
 use super::letters::Who;
 use super::problem::Problem;
 use crate::bridge::PauseRequest;
@@ -84,8 +84,10 @@ pub struct NewPause {
 
 fn said(key: &str, text: &str) -> Result<String, Problem> {
     let text = text.trim();
-    if text.is_empty() || text.chars().count() > MOST_CHARACTERS {
-        return Err(Problem::bad(format!("{key}: 1 to {MOST_CHARACTERS} characters are expected")));
+    if text.is_empty() || text.chars().count() > MOST_CHARACTERS || text.contains(char::is_control) {
+        let expected =
+            format!("{key}: 1 to {MOST_CHARACTERS} characters are expected, none of them a control");
+        return Err(Problem::bad(expected));
     }
     Ok(text.to_owned())
 }
@@ -126,10 +128,11 @@ pub async fn create(
 
 pub async fn end(
     State(shared): State<Shared>,
-    Path(id): Path<u64>,
+    Id(id): Id,
     Query(who): Query<Who>,
 ) -> Result<Json<ApiPause>, Problem> {
     let running = running(&shared)?;
+    let id: u64 = id.parse().map_err(|_| Problem::bad(format!("`{id}` is no number of a pause")))?;
     let ended = running.bridge.resume(id, who.author.as_deref().unwrap_or_default()).await?;
     let ended = ended.ok_or_else(|| Problem::missing(format!("there is no pause {id}; it may be over")))?;
     Ok(Json(ended.into()))

@@ -3,12 +3,12 @@
 use std::collections::BTreeMap;
 
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::ask::{Query, limit, name, pattern, running};
+use super::ask::{Id, Query, limit, name, pattern, running};
 use super::problem::Problem;
 use crate::domain::state::{Episode, Kept, RuleState};
 use crate::domain::target::{KeyKind, PartialTarget};
@@ -64,7 +64,7 @@ impl From<store::Delivery> for ApiDelivery {
     }
 }
 
-pub async fn event(State(shared): State<Shared>, Path(id): Path<String>) -> Result<Json<ApiEvent>, Problem> {
+pub async fn event(State(shared): State<Shared>, Id(id): Id) -> Result<Json<ApiEvent>, Problem> {
     let running = running(&shared)?;
     let found = running.store.event(&id).await?;
     let found = found.ok_or_else(|| {
