@@ -1,0 +1,111 @@
+//! Why it did or did not scale: `decisions`, `event`.
+
+use std::io::BufRead as _;
+use std::process::ExitCode;
+
+use clap::Args;
+use serde_json::Value;
+
+use super::{Pairs, pages, query, text};
+use crate::cli::client::{Refused, Server};
+use crate::cli::decision;
+use crate::cli::shell::{Format, Formatted, print, print_json};
+
+/// Show why it did or did not scale: the decisions of a running bridge, newest first
+#[derive(Debug, Args)]
+pub struct Decisions {
+    #[command(flatten)]
+    server: Server,
+    /// Of this rule
+    #[arg(long)]
+    rule: Option<String>,
+    /// About targets with this key, such as 'eks/nodegroup/*/workers'; `*` is any text
+    #[arg(long, value_name = "PATTERN")]
+    target: Option<String>,
+    /// With this verdict, or one of several with commas between them
+    #[arg(long)]
+    verdict: Option<String>,
+    /// About an alert with this fingerprint
+    #[arg(long)]
+    fingerprint: Option<String>,
+    /// Not before: RFC 3339, or how long ago, such as 90m
+    #[arg(long, value_name = "TIME")]
+    since: Option<String>,
+    /// Not after: RFC 3339, or how long ago
+    #[arg(long, value_name = "TIME", conflicts_with = "watch")]
+    until: Option<String>,
+    /// How many at most
+    #[arg(long, default_value_t = 50, conflicts_with = "watch")]
+    limit: usize,
+    /// Show each decision when it is made, until it is interrupted
+    #[arg(long)]
+    watch: bool,
+    #[command(flatten)]
+    formatted: Formatted,
+}
+
+impl Decisions {
+    pub fn run(&self) -> ExitCode {
+        let query = query([
+            ("rule", self.rule.clone()),
+            ("target", self.target.clone()),
+            ("verdict", self.verdict.clone()),
+            ("fingerprint", self.fingerprint.clone()),
+            ("since", self.since.clone()),
+            ("until", self.until.clone()),
+        ]);
+        if self.watch {
+            return self.follow(&query).map_or_else(Refused::end, |()| ExitCode::SUCCESS);
+        }
+        match pages(&self.server, "/api/v1/decisions", &query, "decisions", self.limit.max(1)) {
+            Ok(decisions) => {
+                match self.formatted.format {
+                    Format::Json => print_json(&decisions),
+                    Format::Text => {
+                        let lines = decisions.as_array().into_iter().flatten().map(line);
+                        print(lines.collect::<Vec<_>>().join("\n"));
+                    }
+                }
+                ExitCode::SUCCESS
+            }
+            Err(refused) => refused.end(),
+        }
+    }
+
+    fn follow(&self, query: &Pairs) -> Result<(), Refused> {
+        let lines = self.server.stream("/api/v1/decisions/stream", query)?.lines();
+        for event in lines {
+            let event = event.map_err(|error| Refused::No(format!("the stream has ended: {error}")))?;
+            let Some(data) = event.strip_prefix("data:").map(str::trim_start) else { continue };
+            match (self.formatted.format, serde_json::from_str::<Value>(data)) {
+                (Format::Json, _) => print(data),
+                (Format::Text, Ok(decision)) => print(line(&decision)),
+                (Format::Text, Err(_)) => {}
+            }
+        }
+        Err(Refused::No("the stream has ended: the bridge has stopped".to_owned()))
+    }
+}
+
+fn line(decision: &Value) -> String {
+    format!("{} {}", text(decision, "at"), decision::line(decision))
+}
+
+/// Show an event with its deliveries
+#[derive(Debug, Args)]
+pub struct Event {
+    #[command(flatten)]
+    server: Server,
+    /// The event's id
+    id: String,
+}
+
+impl Event {
+    pub fn run(&self) -> ExitCode {
+        let found = self.server.get(&format!("/api/v1/events/{}", self.id), &[]);
+        found.map_or_else(Refused::end, |event| {
+            print_json(&event);
+            ExitCode::SUCCESS
+        })
+    }
+}

@@ -1,0 +1,100 @@
+//! The verbs over the admin API: tables for people, the API's own JSON for programs.
+
+mod decisions;
+mod letters;
+mod pauses;
+mod standing;
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::Args;
+use serde_json::Value;
+
+use super::client::{Refused, Server};
+use super::shell::{Format, plain, print};
+use crate::domain::duration;
+pub use decisions::{Decisions, Event};
+pub use letters::DeadLetters;
+pub use pauses::{Pause, Resume};
+pub use standing::{Episodes, Reload, Status};
+
+type Pairs = Vec<(&'static str, String)>;
+
+/// The query that these flags make; what is not given is left out.
+fn query<const N: usize>(given: [(&'static str, Option<String>); N]) -> Pairs {
+    given.into_iter().filter_map(|(key, value)| Some((key, value?))).collect()
+}
+
+fn text(value: &Value, key: &str) -> String {
+    match value.get(key) {
+        None | Some(Value::Null) => "-".to_owned(),
+        Some(Value::String(text)) => plain(text),
+        Some(Value::Array(items)) => {
+            let items =
+                items.iter().map(|item| item.as_str().map_or_else(|| item.to_string(), ToOwned::to_owned));
+            let items: Vec<String> = items.collect();
+            if items.is_empty() { "-".to_owned() } else { plain(&items.join(" ")) }
+        }
+        Some(other) => other.to_string(),
+    }
+}
+
+fn rows(items: &Value, keys: &[&str]) -> Vec<Vec<String>> {
+    let items = items.as_array().map(Vec::as_slice).unwrap_or_default();
+    items.iter().map(|item| keys.iter().map(|key| text(item, key)).collect()).collect()
+}
+
+/// The items of all pages below `key`, up to `limit` of them.
+fn pages(server: &Server, path: &str, query: &Pairs, key: &str, limit: usize) -> Result<Value, Refused> {
+    let mut all = Vec::new();
+    let mut cursor: Option<String> = None;
+    loop {
+        let mut asked = query.clone();
+        asked.push(("limit", (limit - all.len()).clamp(1, 1000).to_string()));
+        asked.extend(cursor.take().map(|cursor| ("cursor", cursor)));
+        let mut page = server.get(path, &asked)?;
+        if let Some(Value::Array(items)) = page.get_mut(key).map(Value::take) {
+            all.extend(items);
+        }
+        match page.get("next") {
+            Some(Value::String(next)) if all.len() < limit => cursor = Some(next.clone()),
+            Some(Value::Number(next)) if all.len() < limit => cursor = Some(next.to_string()),
+            _ => {
+                all.truncate(limit);
+                return Ok(Value::Array(all));
+            }
+        }
+    }
+}
+
+/// Who does it, if nobody says so.
+fn author(given: Option<&String>) -> String {
+    let named = given.cloned().or_else(|| std::env::var("USER").ok()).filter(|name| !name.is_empty());
+    named.unwrap_or_else(|| "unknown".to_owned())
+}
+
+/// `--watch`: again and again.
+#[derive(Debug, Clone, Copy, Args)]
+struct Watch {
+    /// Show it again every so often, until it is interrupted
+    #[arg(long, value_name = "DURATION", num_args = 0..=1, default_missing_value = "2s", value_parser = duration::parse)]
+    watch: Option<Duration>,
+}
+
+impl Watch {
+    /// Shows once, or until something fails.
+    fn show(self, format: Format, show: impl Fn() -> Result<(), Refused>) -> ExitCode {
+        while let Some(every) = self.watch {
+            if format == Format::Text {
+                // From the top of an empty screen.
+                print("\u{1b}[2J\u{1b}[H");
+            }
+            if let Err(refused) = show() {
+                return refused.end();
+            }
+            std::thread::sleep(every.max(Duration::from_millis(100)));
+        }
+        show().map_or_else(Refused::end, |()| ExitCode::SUCCESS)
+    }
+}

@@ -1,0 +1,158 @@
+//! How a bridge stands: `status`, `episodes`, `reload`.
+
+use std::process::ExitCode;
+
+use clap::Args;
+use serde_json::{Value, json};
+
+use super::{Watch, pages, query, rows, text};
+use crate::cli::client::Server;
+use crate::cli::shell::{Format, Formatted, print, print_json, table};
+
+/// Show how a running bridge stands
+#[derive(Debug, Args)]
+pub struct Status {
+    #[command(flatten)]
+    server: Server,
+    #[command(flatten)]
+    watch: Watch,
+    #[command(flatten)]
+    formatted: Formatted,
+}
+
+impl Status {
+    pub fn run(&self) -> ExitCode {
+        let format = self.formatted.format;
+        self.watch.show(format, || {
+            let status = self.server.get("/api/v1/status", &[])?;
+            let destinations = self.server.get("/api/v1/destinations", &[])?;
+            let sources = self.server.get("/api/v1/sources", &[])?;
+            if format == Format::Json {
+                print_json(&json!({ "status": status, "destinations": destinations, "sources": sources }));
+                return Ok(());
+            }
+            let mut shown = format!(
+                "scalebridge {} is {}, with {} rules, {} sources, {} destinations; configuration of {}\n",
+                text(&status, "version"),
+                text(&status, "phase"),
+                status["rules"],
+                status["sources"],
+                status["destinations"],
+                text(&status["configuration"], "loaded_at"),
+            );
+            if let Some(refused) = status["configuration"]["refused"].as_str() {
+                shown += &format!(
+                    "The configuration on disk is REFUSED, and the one before goes on:\n{refused}\n"
+                );
+            }
+            if status["configuration"]["needs_restart"].is_array() {
+                shown += &format!(
+                    "A restart is needed for: {}\n",
+                    text(&status["configuration"], "needs_restart")
+                );
+            }
+            let counts = |key: &str| {
+                let counts = status[key].as_object().map(|map| map.iter()).into_iter().flatten();
+                let counts: Vec<String> = counts.map(|(name, count)| format!("{name} {count}")).collect();
+                if counts.is_empty() { "none".to_owned() } else { counts.join(", ") }
+            };
+            shown += &format!("pauses: {}\n", status["pauses"]);
+            shown += &format!("open episodes: {}\n", counts("open_episodes"));
+            shown += &format!("waiting: {}\n\n", counts("deferred"));
+            let keys = ["name", "kind", "pending", "retrying", "dead_letters", "oldest_seconds", "failing"];
+            let heads = ["DESTINATION", "KIND", "PENDING", "RETRYING", "DEAD", "OLDEST S", "FAILING"];
+            shown += &table(&heads, &rows(&destinations, &keys));
+            shown.push('\n');
+            let keys = ["name", "heartbeat", "heartbeat_open_since"];
+            shown += &table(&["SOURCE", "HEARTBEAT", "OPEN SINCE"], &rows(&sources, &keys));
+            print(shown);
+            Ok(())
+        })
+    }
+}
+
+/// Show the episodes that are open, and what waits
+#[derive(Debug, Args)]
+pub struct Episodes {
+    #[command(flatten)]
+    server: Server,
+    /// Of this rule
+    #[arg(long)]
+    rule: Option<String>,
+    /// About targets with this key; `*` is any text
+    #[arg(long, value_name = "PATTERN")]
+    target: Option<String>,
+    /// How many at most
+    #[arg(long, default_value_t = 1000)]
+    limit: usize,
+    #[command(flatten)]
+    watch: Watch,
+    #[command(flatten)]
+    formatted: Formatted,
+}
+
+impl Episodes {
+    pub fn run(&self) -> ExitCode {
+        let format = self.formatted.format;
+        let query = query([("rule", self.rule.clone()), ("target", self.target.clone())]);
+        self.watch.show(format, || {
+            let episodes = pages(&self.server, "/api/v1/episodes", &query, "episodes", self.limit.max(1))?;
+            if format == Format::Json {
+                print_json(&episodes);
+                return Ok(());
+            }
+            let row = |episode: &Value| {
+                let alerts = episode["alerts"].as_array().map_or(0, Vec::len);
+                let mut row =
+                    ["rule", "subject", "phase", "opened_at"].map(|key| text(episode, key)).to_vec();
+                row.push(alerts.to_string());
+                row.push(text(episode, "emissions"));
+                row.push(match &episode["waits"] {
+                    Value::Null => "-".to_owned(),
+                    waits => format!("{} until {}", text(waits, "verdict"), text(waits, "until")),
+                });
+                row
+            };
+            let rows: Vec<Vec<String>> = episodes.as_array().into_iter().flatten().map(row).collect();
+            print(table(&["RULE", "TARGET", "PHASE", "OPENED", "ALERTS", "EVENTS", "WAITS"], &rows));
+            Ok(())
+        })
+    }
+}
+
+/// Let a running bridge read its configuration again, all or nothing
+#[derive(Debug, Args)]
+pub struct Reload {
+    #[command(flatten)]
+    server: Server,
+    #[command(flatten)]
+    formatted: Formatted,
+}
+
+impl Reload {
+    pub fn run(&self) -> ExitCode {
+        match (self.server.post("/-/reload", &[], b""), self.formatted.format) {
+            (Ok(reloaded), Format::Json) => print_json(&reloaded),
+            (Ok(reloaded), Format::Text) => {
+                let lines = |key: &str| reloaded[key].as_array().cloned().unwrap_or_default();
+                let mut shown = String::new();
+                for changed in lines("changed") {
+                    shown += &format!("{}\n", changed.as_str().unwrap_or_default());
+                }
+                if shown.is_empty() {
+                    shown += "nothing has changed\n";
+                }
+                for key in lines("needs_restart") {
+                    shown +=
+                        &format!("{} has changed and needs a restart\n", key.as_str().unwrap_or_default());
+                }
+                for warning in lines("warnings") {
+                    shown += &format!("{}\n", warning.as_str().unwrap_or_default());
+                }
+                print(shown);
+            }
+            (Err(refused), _) => return refused.end(),
+        }
+        ExitCode::SUCCESS
+    }
+}
