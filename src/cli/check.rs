@@ -109,7 +109,8 @@ impl Check {
                         count(warnings, "warning")
                     )),
                 }
-                if let Some(first) = found.iter().next() {
+                let is_error = |one: &&Diagnostic| one.code.severity() == Severity::Error;
+                if let Some(first) = found.iter().find(is_error).or_else(|| found.iter().next()) {
                     telemetry::say(format_args!("`scalebridge explain {}` tells more", first.code.as_str()));
                 }
             }

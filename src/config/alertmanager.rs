@@ -16,6 +16,7 @@ use super::slip::did_you_mean;
 use super::yaml::{Kind, Node};
 use super::{file, scalar};
 use crate::domain::duration::format;
+use crate::domain::matcher::{Matcher, implies, values};
 use crate::domain::name::Name;
 use crate::domain::rule::{Change, Mode, Rule};
 use crate::domain::source::Source;
@@ -85,7 +86,87 @@ pub(super) fn lint(path: &Path, settings: &Settings, faults: &mut Diagnostics) {
             Some(receiver) => format!("add a route with `receiver: {receiver}`"),
         };
         faults.help(Code::NoRoute, &route.place, message, help);
+    } else {
+        unrouted(route, &ours, settings, faults);
     }
+}
+
+/// Says which alerts that somebody waits for are never brought here: those of rules, and heartbeats.
+fn unrouted(route: &Node, ours: &[Ours<'_>], settings: &Settings, faults: &mut Diagnostics) {
+    let served: BTreeSet<&str> = ours.iter().map(|our| our.source.as_str()).collect();
+    let comes = |source: &Source, wanted: &[Matcher]| {
+        // What the source lays over its alerts Alertmanager does not know.
+        let own = wanted.iter().filter(|matcher| source.labels.get(matcher.label()).is_empty());
+        let mut receivers = Vec::new();
+        reached_by(route, None, &own.cloned().collect::<Vec<_>>(), &mut receivers);
+        ours.iter().any(|our| our.source == source.name.as_str() && receivers.contains(&our.receiver))
+    };
+    let sources: Vec<&Source> =
+        settings.sources.values().filter(|source| served.contains(source.name.as_str())).collect();
+    for source in sources.iter().filter(|source| !source.heartbeat.is_empty()) {
+        if !comes(source, &source.heartbeat) {
+            let message = format!("no route leads the heartbeat of source `{}` to this bridge", source.name);
+            let help = "add a route for it: while it is not heard, this source takes nothing away";
+            faults.help(Code::Unrouted, &route.place, message, help);
+        }
+    }
+    for rule in settings.rules.rules().iter().filter(|rule| rule.mode != Mode::Disabled) {
+        let listens =
+            |source: &&&Source| rule.sources.as_ref().is_none_or(|names| names.contains(&source.name));
+        let mut listening = sources.iter().filter(listens).peekable();
+        if listening.peek().is_some() && !listening.any(|source| comes(source, &rule.matchers)) {
+            let message = format!("no route leads the alerts of rule `{}` to this bridge", rule.name);
+            let help = "add a route for them, or widen the one that leads here; an earlier route without \
+                        `continue: true` keeps alerts from those behind it";
+            faults.help(Code::Unrouted, &route.place, message, help);
+        }
+    }
+}
+
+/// The receivers that alerts which meet `wanted` may come to by this route; `above` is what it hands down.
+fn reached_by<'n>(route: &'n Node, above: Option<&'n str>, wanted: &[Matcher], receivers: &mut Vec<&'n str>) {
+    let receiver = text_of(route, "receiver").or(above);
+    let mut is_taken = false;
+    for child in items(route.get("routes")) {
+        let asked = matchers_of(child);
+        let all: Vec<Matcher> = wanted.iter().chain(asked.iter().flatten()).cloned().collect();
+        let excluded =
+            |matcher: &Matcher| values(matcher.label(), &all, None).is_some_and(|left| left.is_empty());
+        if all.iter().any(excluded) {
+            continue;
+        }
+        reached_by(child, receiver, wanted, receivers);
+        // One that every such alert meets keeps it from its parent, and from those behind it.
+        if asked.is_some_and(|asked| implies(wanted, &asked)) {
+            is_taken = true;
+            if child.get("continue").is_none_or(|node| node.kind != Kind::Bool(true)) {
+                break;
+            }
+        }
+    }
+    if !is_taken {
+        receivers.extend(receiver);
+    }
+}
+
+/// All that a route asks for, in the present form and in the two old ones; `None` if it cannot be read.
+fn matchers_of(route: &Node) -> Option<Vec<Matcher>> {
+    let mut found = Vec::new();
+    for item in items(route.get("matchers")) {
+        let Kind::Text(text) = &item.kind else { return None };
+        found.extend(Matcher::parse_list(text).ok()?);
+    }
+    for (key, operator) in [("match", "="), ("match_re", "=~")] {
+        let Some(Kind::Map(entries)) = route.get(key).map(|node| &node.kind) else { continue };
+        for (label, value) in entries {
+            let Kind::Text(value) = &value.kind else { return None };
+            let quoted = |text: &str| format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\""));
+            found.extend(
+                Matcher::parse_list(&format!("{}{operator}{}", quoted(&label.name), quoted(value))).ok()?,
+            );
+        }
+    }
+    Some(found)
 }
 
 fn items(node: Option<&Node>) -> &[Node] {

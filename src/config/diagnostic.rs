@@ -119,6 +119,7 @@ codes! {
     NoStabilization = "W009", "Capacity is taken away without waiting for calm.";
     ShortCooldown = "W010", "A cooldown that is over before Alertmanager can tell what has changed.";
     ShortLateWindow = "W011", "A `late_window` that is over before the other Alertmanager speaks.";
+    Unrouted = "W012", "Alerts of a rule, or a heartbeat, that no route leads to this bridge.";
 }
 
 impl Code {
