@@ -110,6 +110,7 @@ fn documents_that_are_fine_are_valid() {
         (rules, "tests/config/good/full.rules.yaml"),
         (rules, "tests/config/good/least.rules.yaml"),
         (tests, "config/rules.test.yaml"),
+        (tests, "config/demo/rules.test.yaml"),
     ] {
         let document = document(Path::new(path));
         let faults: Vec<String> = validator
