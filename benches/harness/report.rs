@@ -47,9 +47,9 @@ pub fn text(results: &Results) -> String {
         page += &table("Figures", "<<>>><", &heads, results.figures.iter().map(figure).collect());
     }
     if !results.ceilings.is_empty() {
-        let heads = ["part", "unit", "alone", "bridge", "bridge/alone"];
+        let heads = ["part", "unit", "alone", "of the goals' machine", "bridge", "bridge/alone"];
         let rows = results.ceilings.iter().map(ceiling).collect();
-        page += &table("What a part does alone, and the bridge", "<<>>>", &heads, rows);
+        page += &table("What a part does alone, and the bridge", "<<>>>>", &heads, rows);
     }
     for growth in &results.growth {
         let heads = [&growth.axis, "acknowledged/s", "delivered/s", "CPU µs/alert", "CPU to first"];
@@ -78,10 +78,11 @@ fn figure(figure: &Figure) -> Vec<String> {
 }
 
 fn ceiling(ceiling: &Ceiling) -> Vec<String> {
-    let Ceiling { part, unit, alone, bridge } = ceiling;
+    let Ceiling { part, unit, alone, where_goals_were_set, bridge } = ceiling;
     let share = bridge / alone * 100.0;
     let share = if share.is_finite() { format!("{} %", number(share)) } else { number(share) };
-    vec![part.clone(), unit.clone(), number(*alone), number(*bridge), share]
+    let machine = format!("{:.0} %", alone / where_goals_were_set * 100.0);
+    vec![part.clone(), unit.clone(), number(*alone), machine, number(*bridge), share]
 }
 
 fn growth_rows(growth: &Growth) -> Vec<Vec<String>> {

@@ -54,6 +54,8 @@ pub struct Ceiling {
     pub unit: String,
     /// What the part does alone.
     pub alone: f64,
+    /// What it did alone on the machine on which the goals were set: how much of that machine this one is.
+    pub where_goals_were_set: f64,
     /// What the bridge does, in the same unit.
     pub bridge: f64,
 }
