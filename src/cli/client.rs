@@ -10,8 +10,10 @@ use serde_json::Value;
 use super::shell::{FOUND, UNUSABLE};
 use crate::telemetry;
 
-/// For one request; a stream has none.
+/// For one request that looks at something; a stream has none.
 const TIMEOUT: Duration = Duration::from_secs(30);
+/// For one that does something, perhaps with some hundred thousand dead letters.
+const PATIENCE: Duration = Duration::from_secs(900);
 /// The most bytes of an answer that are read.
 const MOST_BYTES: u64 = 256 << 20;
 
@@ -59,7 +61,7 @@ impl Server {
 
     /// What the bridge answers to a POST.
     pub fn post(&self, path: &str, query: &[(&'static str, String)], body: &[u8]) -> Result<Value, Refused> {
-        let request = self.authorized(agent(Some(TIMEOUT)).post(self.address(path)?))?;
+        let request = self.authorized(agent(Some(PATIENCE)).post(self.address(path)?))?;
         let request = query.iter().fold(request, |request, (key, value)| request.query(key, value));
         answer(request.content_type("application/json").send(body), &self.url)
     }

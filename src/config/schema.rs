@@ -37,9 +37,10 @@ fn root<T: JsonSchema>() -> Schema {
 #[schemars(untagged)]
 enum Duration {
     Text(
-        #[schemars(regex(
-            pattern = "^(0|([0-9]+y)?([0-9]+w)?([0-9]+d)?([0-9]+h)?([0-9]+m)?([0-9]+s)?([0-9]+ms)?)$"
-        ))]
+        #[schemars(
+            length(min = 1),
+            regex(pattern = "^(0|([0-9]+y)?([0-9]+w)?([0-9]+d)?([0-9]+h)?([0-9]+m)?([0-9]+s)?([0-9]+ms)?)$")
+        )]
         String,
     ),
     Number(#[schemars(extend("const" = 0))] u32),
