@@ -412,13 +412,20 @@ impl Inner {
         outlets: &Outlets,
     ) {
         for (key, state) in changes.states {
-            for targets in self.alerts.values_mut() {
-                targets.remove(&key);
+            let before = self.states.get(&key).cloned();
+            for alert in before.iter().flat_map(|before| before.alerts()) {
+                if let Some(targets) = self.alerts.get_mut(alert) {
+                    targets.remove(&key);
+                }
             }
             for alert in state.alerts() {
                 self.alerts.entry(alert.clone()).or_default().insert(key.clone());
             }
-            self.alerts.retain(|_, targets| !targets.is_empty());
+            for alert in before.iter().flat_map(|before| before.alerts()) {
+                if self.alerts.get(alert).is_some_and(BTreeSet::is_empty) {
+                    self.alerts.remove(alert);
+                }
+            }
             let next = self.numbers.len() as i64 + 1;
             self.numbers.entry(key.clone()).or_insert(next);
             if state.is_empty() {
