@@ -36,22 +36,21 @@ fn marks(files: &Files) -> Vec<(PathBuf, Mark)> {
 /// Calls `changed` each time when a file has changed and is at rest, until it is stopped; again after a while
 /// where it says that it could not do it.
 pub async fn watch(files: Files, stop: CancellationToken, changed: impl AsyncFn() -> bool) {
-    let look = async || {
-        let files = files.clone();
-        tokio::task::spawn_blocking(move || marks(&files)).await.unwrap_or_default()
-    };
-    let mut known = look().await;
+    // Some microseconds for a handful of files that are always at hand: a thread that may block would cost more
+    // memory than the rest of an idle bridge's work.
+    let look = || marks(&files);
+    let mut known = look();
     loop {
         tokio::select! {
             () = stop.cancelled() => return,
             () = tokio::time::sleep(EVERY) => {}
         }
-        let found = look().await;
+        let found = look();
         if found == known {
             continue;
         }
         tokio::time::sleep(EVERY / 4).await;
-        if look().await == found {
+        if look() == found {
             while !changed().await {
                 tokio::select! {
                     () = stop.cancelled() => return,
@@ -59,7 +58,7 @@ pub async fn watch(files: Files, stop: CancellationToken, changed: impl AsyncFn(
                 }
             }
             // The files may be others now; what was written meanwhile is seen the next time.
-            let after = look().await;
+            let after = look();
             let same_files = after.iter().map(|(path, _)| path).eq(found.iter().map(|(path, _)| path));
             known = if same_files { found } else { after };
         }
