@@ -3,6 +3,7 @@
 //! The map of the house, in reading order. Imports run upwards in this list and never down; layers on
 //! the same line do not know each other.
 //!
+//! - `json`: writing JSON, fast.
 //! - [`domain`]: what alerts, rules, targets and events are, and the engine that decides. Pure.
 //! - [`config`], `store`: text to checked settings; what must survive.
 //! - `telemetry`: logs and metrics.
@@ -36,6 +37,7 @@ pub mod dispatch;
 pub mod domain;
 #[cfg(feature = "server")]
 pub mod http;
+mod json;
 #[cfg(feature = "server")]
 pub mod store;
 #[cfg(feature = "server")]

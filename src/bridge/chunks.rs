@@ -125,8 +125,8 @@ mod tests {
             annotations: Arc::default(),
             starts_at: Time::from_millis(0),
             ends_at: Some(Time::from_millis(1)),
-            generator_url: String::new(),
-            fingerprint: format!("fp-{number}"),
+            generator_url: "".into(),
+            fingerprint: format!("fp-{number}").into(),
         })
     }
 

@@ -126,7 +126,7 @@ impl Bridge {
 
 fn explain_alert(rules: &RuleTable, source: &Source, judged: &Judged) -> ExplainedAlert {
     let told = |alert: &Alert| ExplainedAlert {
-        fingerprint: alert.fingerprint.clone(),
+        fingerprint: alert.fingerprint.to_string(),
         status: Some(alert.status.as_str().to_owned()),
         labels: alert.labels.iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect(),
         rules_are_not_asked: None,

@@ -328,7 +328,7 @@ fn changes(routes: &Routes, step: Step, record: Option<store::Record>, looked_at
         // The engine only emits for rules of the table.
         let Some((destinations, max_bytes)) = routes.get(&event.rule) else { continue };
         events.push(NewEvent {
-            target: event.target.key(),
+            target: event.key.clone(),
             destinations: destinations.clone(),
             adds: event.adds(),
             may_shrink: event.may_shrink(),

@@ -12,13 +12,14 @@ use crate::domain::name::Name;
 use crate::domain::notification::Status;
 use crate::domain::state::Cause;
 use crate::domain::target::TargetKey;
-use crate::domain::time::Time;
+use crate::domain::time::{Millis, Time, written};
 use crate::domain::verdict::{Decision, Phase, Verdict};
+use crate::json;
 use crate::store::Record;
 
 #[derive(Serialize)]
 struct Document<'a> {
-    at: String,
+    at: Millis,
     /// Absent where the store's clock was the cause.
     #[serde(skip_serializing_if = "Option::is_none")]
     notification: Option<&'a Cause>,
@@ -46,7 +47,7 @@ struct Line<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     detail: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    until: Option<String>,
+    until: Option<Millis>,
     alerts: Vec<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     event: Option<&'a str>,
@@ -58,11 +59,15 @@ struct Line<'a> {
 #[derive(Serialize)]
 struct Alert<'a> {
     status: &'static str,
-    starts_at: String,
+    #[serde(serialize_with = "written")]
+    starts_at: Time,
     #[serde(skip_serializing_if = "Option::is_none")]
-    ends_at: Option<String>,
+    ends_at: Option<Shown>,
     labels: &'a Labels,
 }
+
+#[derive(Serialize)]
+struct Shown(#[serde(serialize_with = "written")] Time);
 
 /// The record of a notification that came to targets in these states. `None` if nothing was decided.
 pub fn of_notification(now: Time, input: &Input, states: &States, decisions: &[Decision]) -> Option<Record> {
@@ -70,11 +75,11 @@ pub fn of_notification(now: Time, input: &Input, states: &States, decisions: &[D
     alerts.extend(input.alerts.iter().filter_map(Judged::alert).map(|alert| {
         let told = Alert {
             status: alert.status.as_str(),
-            starts_at: alert.starts_at.to_string(),
-            ends_at: alert.ends_at.map(|at| at.to_string()),
+            starts_at: alert.starts_at,
+            ends_at: alert.ends_at.map(Shown),
             labels: &alert.labels,
         };
-        (alert.fingerprint.as_str(), told)
+        (&*alert.fingerprint, told)
     }));
     record(now, Some(&input.cause), input.truncated, alerts, decisions)
 }
@@ -102,8 +107,8 @@ fn waited<'a>(
             let ended = state.ended(&open.alert).filter(|_| status == Status::Resolved);
             let alert = Alert {
                 status: status.as_str(),
-                starts_at: open.starts_at.to_string(),
-                ends_at: ended.map(|ended| ended.ends_at.to_string()),
+                starts_at: open.starts_at,
+                ends_at: ended.map(|ended| Shown(ended.ends_at)),
                 labels: &open.labels,
             };
             told.insert(&*open.alert.fingerprint, alert);
@@ -112,7 +117,7 @@ fn waited<'a>(
     told
 }
 
-#[expect(clippy::expect_used, reason = "all keys are strings, and memory is written to")]
+#[expect(clippy::expect_used, reason = "all keys are strings")]
 fn record(
     now: Time,
     notification: Option<&Cause>,
@@ -126,15 +131,14 @@ fn record(
     let targets: BTreeSet<&TargetKey> =
         decisions.iter().filter_map(|decision| decision.target.as_ref()).collect();
     let document = Document {
-        at: now.to_millis_text(),
+        at: now.millis(),
         notification,
         truncated,
         decisions: decisions.iter().map(line).collect(),
         alerts,
     };
-    let mut body = Vec::with_capacity(512 + 1024 * document.alerts.len());
-    serde_json::to_writer(&mut body, &document).expect("all keys are strings and memory does not fail");
-    let body = String::from_utf8(body).expect("serde_json writes UTF-8");
+    let room = 512 + 1024 * document.alerts.len();
+    let body = json::to_string(&document, room).expect("all keys are strings");
     Some(Record { targets: targets.into_iter().cloned().collect(), body })
 }
 
@@ -151,9 +155,9 @@ fn line(decision: &Decision) -> Line<'_> {
         action: *action,
         verdict: *verdict,
         detail: detail.as_deref(),
-        until: until.map(Time::to_millis_text),
+        until: until.map(Time::millis),
         alerts: alerts.iter().map(|alert| &*alert.fingerprint).collect(),
-        event: event.as_ref().map(|event| event.id.as_str()),
+        event: event.as_ref().map(|event| &*event.id),
         shadow,
     }
 }

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use aws_config::retry::RetryConfig;
+use aws_config::stalled_stream_protection::StalledStreamProtectionConfig;
 use aws_config::sts::AssumeRoleProvider;
 use aws_config::timeout::TimeoutConfig;
 use aws_config::{BehaviorVersion, Region, SdkConfig};
@@ -30,7 +31,8 @@ const MAX_SESSION_CHARS: usize = 64;
 /// - The SDK's retries are off: one that tries again by itself would send what is meanwhile too old, and
 ///   hold its place in the worker.
 /// - Two time-outs: for connecting, and for the whole call from the first byte to the last. Between them
-///   a connection that hangs cannot hold a call for longer than its destination says.
+///   a connection that hangs cannot hold a call for longer than its destination says. So the SDK need not
+///   watch how fast a body flows, which costs a task and a timer for each call.
 /// - Connections are kept and used again, also by other destinations: those that agree in region,
 ///   endpoint, role and time-out share one client. The pool is the SDK's default, which closes what is
 ///   idle for 90 seconds; the workers bound how many there are.
@@ -124,8 +126,9 @@ impl Clients {
     ) -> Result<&SdkConfig, ConnectError> {
         let key = region.cloned();
         if !self.environments.contains_key(&key) {
-            let mut loader =
-                aws_config::defaults(BehaviorVersion::latest()).retry_config(RetryConfig::disabled());
+            let mut loader = aws_config::defaults(BehaviorVersion::latest())
+                .retry_config(RetryConfig::disabled())
+                .stalled_stream_protection(StalledStreamProtectionConfig::disabled());
             if let Some(region) = region {
                 loader = loader.region(Region::new(region.clone()));
             }

@@ -75,7 +75,7 @@ impl Lambda {
             }
         };
         let answer = |event: &Outgoing| {
-            if failed.contains(&event.header.id) {
+            if failed.contains(&*event.header.id) {
                 let failure = Failure::transient("the function names the event in `batchItemFailures`");
                 Err(Failure { answer: start(payload), ..failure })
             } else {
@@ -178,7 +178,7 @@ fn failed(payload: &[u8], batch: &[Outgoing]) -> Result<HashSet<String>, &'stati
         serde_json::from_slice(payload).map_err(|_| "is no list of `batchItemFailures`")?;
     let failures = answer.and_then(|answer| answer.batch_item_failures).unwrap_or_default();
     let ids: HashSet<String> = failures.into_iter().map(|failure| failure.item_identifier).collect();
-    if ids.iter().any(|id| batch.iter().all(|event| event.header.id != *id)) {
+    if ids.iter().any(|id| batch.iter().all(|event| *event.header.id != **id)) {
         return Err("names an event in `batchItemFailures` that it was not sent");
     }
     Ok(ids)

@@ -5,14 +5,14 @@
 
 mod document;
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::io;
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
 use schemars::JsonSchema;
 use serde::Serialize;
-use serde_json::ser::{CompactFormatter, Formatter};
 
 use document::{Alert, Alerts, Data, Document, Episode, Notification};
 
@@ -21,14 +21,17 @@ use super::labels::Labels;
 use super::name::Name;
 use super::rule::Limits;
 use super::state::Cause;
-use super::target::Target;
+use super::target::{Target, TargetKey};
 use super::time::Time;
 use super::verdict::Phase;
+use crate::json;
 
 /// `dataschema` of every event.
 pub const DATA_SCHEMA: &str = "urn:scalebridge:schema:event-data:v1";
 /// `datacontenttype` of every event.
 pub const DATA_CONTENT_TYPE: &str = "application/json";
+
+const SOURCE: &str = "/scalebridge/";
 
 /// What everything but the alerts, the parameters and the target can take, JSON's escapes included.
 pub const ENVELOPE_BYTES: usize = 2048 + 4 * super::state::MAX_CAUSE_BYTES;
@@ -37,7 +40,7 @@ pub const ENVELOPE_BYTES: usize = 2048 + 4 * super::state::MAX_CAUSE_BYTES;
 #[derive(Debug, Clone, PartialEq)]
 pub struct Event {
     /// 32 hex digits: a hash of what the event is about, so the same history gives the same id.
-    pub id: String,
+    pub id: Arc<str>,
     /// `scale_out`, `scale_in`, `set_capacity` or `notify`.
     pub action: &'static str,
     /// When it was emitted.
@@ -53,7 +56,9 @@ pub struct Event {
     /// The change, none for `notify`.
     pub adjustment: Option<Adjustment>,
     /// What it is about.
-    pub target: Target,
+    pub target: Arc<Target>,
+    /// The target's key.
+    pub key: TargetKey,
     /// Bounds for the consumer.
     pub limits: Limits,
     /// One line for people.
@@ -98,7 +103,7 @@ pub enum AdjustmentType {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EpisodeRef {
     /// 32 hex digits.
-    pub id: String,
+    pub id: Arc<str>,
     /// When it opened.
     pub opened_at: Time,
     /// Which event of this episode and phase, from 1.
@@ -117,7 +122,7 @@ pub struct EventAlert {
     /// When it began.
     pub starts_at: Time,
     /// The page of the expression.
-    pub generator_url: String,
+    pub generator_url: Arc<str>,
 }
 
 /// The JSON Schema of an event as consumers get it, draft 2020-12.
@@ -145,24 +150,24 @@ impl Event {
     pub fn header(&self) -> Header {
         Header {
             id: self.id.clone(),
-            kind: self.kind(),
-            source: self.source(),
-            subject: self.target.key().as_str().to_owned(),
+            kind: self.kind().into(),
+            source: format!("{SOURCE}{}", self.cause.source).into(),
+            subject: self.key.shared(),
             sequence: self.sequence,
             expirytime: self.expirytime(),
-            traceparent: self.traceparent(),
-            rule: self.rule.to_string(),
-            action: self.action.to_owned(),
+            traceparent: Traceparent(self).to_string().into(),
+            rule: self.rule.shared(),
+            action: self.action.into(),
             oldest_starts_at: self.alerts.iter().map(|alert| alert.starts_at).min(),
         }
     }
 
-    fn kind(&self) -> String {
-        format!("io.scalebridge.{}.v1", self.action)
-    }
-
-    fn source(&self) -> String {
-        format!("/scalebridge/{}", self.cause.source)
+    fn kind(&self) -> Cow<'static, str> {
+        match self.action {
+            "scale_out" => "io.scalebridge.scale_out.v1".into(),
+            "scale_in" => "io.scalebridge.scale_in.v1".into(),
+            action => format!("io.scalebridge.{action}.v1").into(),
+        }
     }
 
     /// To the millisecond, as it is told.
@@ -175,7 +180,7 @@ impl Event {
     ///
     /// What is not an alert is bounded where alerts come in (see [`fixed_bytes`]), so it fits.
     pub fn encode(&self, max_bytes: usize) -> String {
-        let subject = self.target.key();
+        let subject = &self.key;
         let room = max_bytes.saturating_sub(ATTRIBUTE_BYTES_BESIDE_SUBJECT + subject.as_str().len());
         let whole = self.document(subject.as_str(), self.alerts.len());
         if whole.len() <= room {
@@ -198,15 +203,15 @@ impl Event {
         to_json(&Document {
             specversion: "1.0",
             id: &self.id,
-            source: self.source(),
-            kind: self.kind(),
+            source: format_args!("{SOURCE}{}", self.cause.source),
+            kind: &self.kind(),
             subject,
-            time: self.time.to_millis_text(),
+            time: self.time.millis(),
             datacontenttype: DATA_CONTENT_TYPE,
             dataschema: DATA_SCHEMA,
-            sequence: self.sequence.to_string(),
-            expirytime: self.expirytime().to_millis_text(),
-            traceparent: self.traceparent(),
+            sequence: format_args!("{}", self.sequence),
+            expirytime: self.expirytime().millis(),
+            traceparent: format_args!("{}", Traceparent(self)),
             data: Data {
                 rule: self.rule.as_str(),
                 phase: self.phase,
@@ -217,7 +222,7 @@ impl Event {
                 reason: &self.reason,
                 episode: Episode {
                     id: &self.episode.id,
-                    opened_at: self.episode.opened_at.to_millis_text(),
+                    opened_at: self.episode.opened_at.millis(),
                     emission: self.episode.emission,
                 },
                 alerts: Alerts { event: self, count },
@@ -233,12 +238,23 @@ impl Event {
             },
         })
     }
+}
 
-    /// The request's, else one made from the id: the trace's id is then the event's.
-    fn traceparent(&self) -> String {
-        match &self.cause.traceparent {
-            Some(given) => given.clone(),
-            None => format!("00-{}-{}-00", self.id, &self.id[..16]),
+/// The request's, else one made from the id: the trace's id is then the event's.
+struct Traceparent<'a>(&'a Event);
+
+impl fmt::Display for Traceparent<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.0.cause.traceparent {
+            Some(given) => f.write_str(given),
+            None => {
+                let id = &self.0.id;
+                f.write_str("00-")?;
+                f.write_str(id)?;
+                f.write_str("-")?;
+                f.write_str(id.get(..16).unwrap_or_default())?;
+                f.write_str("-00")
+            }
         }
     }
 }
@@ -292,41 +308,10 @@ fn exact_fixed_bytes(target: &Target, parameters: &BTreeMap<String, String>) -> 
         + to_json(parameters).len()
 }
 
-/// JSON that any queue takes: see [`Escaping`].
-#[expect(clippy::expect_used, reason = "all keys are strings, and memory is written to")]
+/// JSON that any queue takes.
+#[expect(clippy::expect_used, reason = "all keys are strings")]
 fn to_json<T: Serialize>(value: &T) -> String {
-    let mut bytes = Vec::with_capacity(2048);
-    let mut serializer = serde_json::Serializer::with_formatter(&mut bytes, Escaping);
-    // Writing to memory does not fail, and all keys are strings.
-    value.serialize(&mut serializer).expect("all keys are strings and memory does not fail");
-    String::from_utf8(bytes).expect("serde_json writes UTF-8")
-}
-
-/// SQS refuses what XML's `Char` leaves out. serde_json escapes the control characters by itself;
-/// U+FFFE and U+FFFF are legal in JSON and have to be escaped for SQS. (Surrogates cannot occur.)
-struct Escaping;
-
-impl Formatter for Escaping {
-    fn write_string_fragment<W: ?Sized + io::Write>(
-        &mut self,
-        writer: &mut W,
-        fragment: &str,
-    ) -> io::Result<()> {
-        // 0xEF is rare: it begins U+F000 to U+FFFF.
-        if !fragment.as_bytes().contains(&0xEF) {
-            return CompactFormatter.write_string_fragment(writer, fragment);
-        }
-        for part in fragment.split_inclusive(['\u{FFFE}', '\u{FFFF}']) {
-            let (plain, escape): (_, &[u8]) = match part.char_indices().next_back() {
-                Some((at, '\u{FFFE}')) => (&part[..at], b"\\ufffe"),
-                Some((at, '\u{FFFF}')) => (&part[..at], b"\\uffff"),
-                _ => (part, b""),
-            };
-            writer.write_all(plain.as_bytes())?;
-            writer.write_all(escape)?;
-        }
-        Ok(())
-    }
+    json::for_sqs(json::to_string(value, 2048).expect("all keys are strings"))
 }
 
 /// Holds an event, as it is encoded, to the published schema.
@@ -359,6 +344,15 @@ mod tests {
             starts_at: Time::parse("2026-11-22T16:55:15.05042Z").unwrap(),
             generator_url: "http://prom:9090/graph".into(),
         };
+        let target = Target {
+            platform: Platform::Eks,
+            kind: "nodegroup".into(),
+            name: "workers".into(),
+            account: None,
+            cluster: Some("prod-eu".into()),
+            namespace: None,
+            region: Some("eu-west-1".into()),
+        };
         Event {
             id: "b3f0b3f0b3f0b3f0b3f0b3f0b3f0b3f0".into(),
             action: "scale_out",
@@ -373,18 +367,11 @@ mod tests {
                 min_magnitude: None,
                 allow_decrease: None,
             }),
-            target: Target {
-                platform: Platform::Eks,
-                kind: "nodegroup".into(),
-                name: "workers".into(),
-                account: None,
-                cluster: Some("prod-eu".into()),
-                namespace: None,
-                region: Some("eu-west-1".into()),
-            },
+            key: target.key(),
+            target: Arc::new(target),
             limits: Limits { min_capacity: Some(2), max_capacity: Some(40) },
             reason: "1 alert firing: KubePodUnschedulable".into(),
-            episode: EpisodeRef { id: "e".repeat(32), opened_at: time, emission: 1 },
+            episode: EpisodeRef { id: "e".repeat(32).into(), opened_at: time, emission: 1 },
             alerts: (0..alerts).map(alert).collect(),
             cause: Arc::new(Cause {
                 source: Name::new("prod-eu").unwrap(),
@@ -455,7 +442,8 @@ mod tests {
         let worst = "\u{1}\"\\ü".repeat(1000);
         let mut event = event(0, "");
         event.parameters = [("p".to_owned(), worst.clone())].into();
-        event.target.name = worst[..300].to_owned();
+        Arc::make_mut(&mut event.target).name = worst[..300].to_owned();
+        event.key = event.target.key();
         event.reason = cut_escaped(&worst, 400).to_owned();
         let envelope = super::super::notification::Envelope {
             receiver: worst.clone(),
@@ -467,10 +455,7 @@ mod tests {
         let room = exact_fixed_bytes(&event.target, &event.parameters);
         assert_eq!(fixed_bytes(&event.target, &event.parameters, room), Ok(()));
         assert_eq!(fixed_bytes(&event.target, &event.parameters, room - 1), Err(room));
-        assert!(
-            event.encode(room).len() + ATTRIBUTE_BYTES_BESIDE_SUBJECT + event.target.key().as_str().len()
-                <= room
-        );
+        assert!(event.encode(room).len() + ATTRIBUTE_BYTES_BESIDE_SUBJECT + event.key.as_str().len() <= room);
     }
 
     #[test]

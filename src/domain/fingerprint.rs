@@ -28,7 +28,7 @@ mod tests {
         for alert in Notification::parse(body).unwrap().alerts {
             let alert = alert.unwrap();
             let labels: Vec<(&str, &str)> = alert.labels.iter().collect();
-            assert_eq!(super::of(labels), alert.fingerprint);
+            assert_eq!(super::of(labels), *alert.fingerprint);
         }
     }
 }

@@ -17,23 +17,23 @@ use super::time::Time;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Header {
     /// The event's id.
-    pub id: String,
+    pub id: Arc<str>,
     /// `type`: `io.scalebridge.scale_out.v1`.
-    pub kind: String,
+    pub kind: Cow<'static, str>,
     /// `source`: `/scalebridge/prod-eu`.
-    pub source: String,
+    pub source: Arc<str>,
     /// `subject`: the target's key.
-    pub subject: String,
+    pub subject: Arc<str>,
     /// `sequence`: rises with every event about the target.
     pub sequence: u64,
     /// After this nobody acts on the event.
     pub expirytime: Time,
     /// W3C's trace context; empty if there is none.
-    pub traceparent: String,
+    pub traceparent: Arc<str>,
     /// `data.rule`.
-    pub rule: String,
+    pub rule: Arc<str>,
     /// `data.action`.
-    pub action: String,
+    pub action: Cow<'static, str>,
     /// When the alert began that has been open the longest. None if the event has no alert.
     pub oldest_starts_at: Option<Time>,
 }
@@ -163,20 +163,20 @@ impl Header {
             expirytime: Time::parse(&document.expirytime).map_err(|_| Error::ExpiryTime)?,
             // It is only measured, so an alert without a time does not keep the event from its way.
             oldest_starts_at: alerts.iter().filter_map(|alert| Time::parse(&alert.starts_at).ok()).min(),
-            id: document.id.into_owned(),
-            kind: document.kind.into_owned(),
-            source: document.source.into_owned(),
-            subject: document.subject.into_owned(),
-            traceparent: document.traceparent.into_owned(),
-            rule: document.data.rule.into_owned(),
-            action: document.data.action.into_owned(),
+            id: document.id.into(),
+            kind: document.kind.into_owned().into(),
+            source: document.source.into(),
+            subject: document.subject.into(),
+            traceparent: document.traceparent.into(),
+            rule: document.data.rule.into(),
+            action: document.data.action.into_owned().into(),
         })
     }
 
     /// Whether the event may take capacity away: the shorter age limit is for it. An action that
     /// this version does not know counts as one that does.
     pub fn takes_away(&self) -> bool {
-        !matches!(self.action.as_str(), "scale_out" | "notify")
+        !matches!(&*self.action, "scale_out" | "notify")
     }
 
     /// The name of the source: the last part of `/scalebridge/prod-eu`.
@@ -279,8 +279,8 @@ mod tests {
     fn attributes_are_few_never_empty_and_counted() {
         let mut header = Header::read(&event("scale_out", "[]")).unwrap();
         assert_eq!(header.attributes().count(), 8);
-        header.traceparent.clear();
-        header.rule.clear();
+        header.traceparent = "".into();
+        header.rule = "".into();
         let names: Vec<_> = header.attributes().map(|(name, _)| name).collect();
         assert_eq!(names, ["content-type", "ce-specversion", "ce-id", "ce-type", "ce-source", "ce-subject"]);
         let by_hand = 12 + 28 + 14 + 3 + 5 + 4 + 7 + 27 + 9 + 20 + 10 + 35 + 6 * 6;
@@ -290,10 +290,10 @@ mod tests {
     #[test]
     fn the_longest_attributes_are_within_the_bound() {
         let mut header = Header::read(&event("set_capacity", "[]")).unwrap();
-        header.id = "f".repeat(32);
-        header.source = format!("/scalebridge/{}", "s".repeat(63));
-        header.rule = "r".repeat(63);
-        header.traceparent = "0".repeat(55);
+        header.id = "f".repeat(32).into();
+        header.source = format!("/scalebridge/{}", "s".repeat(63)).into();
+        header.rule = "r".repeat(63).into();
+        header.traceparent = "0".repeat(55).into();
         let beside_subject = header.attribute_bytes() - header.subject.len();
         assert!(beside_subject <= ATTRIBUTE_BYTES_BESIDE_SUBJECT, "{beside_subject}");
     }

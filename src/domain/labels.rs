@@ -10,7 +10,8 @@ use std::fmt;
 
 use serde::de::{MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
-use serde_json::value::{RawValue, to_raw_value};
+
+use crate::json::{self, Raw};
 
 /// Names and values in the order of the names, each name once.
 ///
@@ -21,7 +22,7 @@ use serde_json::value::{RawValue, to_raw_value};
 #[derive(Clone)]
 pub struct Labels {
     /// The set as JSON, in a form that any queue takes.
-    json: Box<RawValue>,
+    json: Box<str>,
     /// Each name and, right after it, its value, if they do not stand in `json` as they are.
     plain: Option<Box<str>>,
     /// Where in the text each name and each value ends.
@@ -31,10 +32,11 @@ pub struct Labels {
 impl Labels {
     /// From pairs in the order of their names, each name once.
     fn of(pairs: &[(Cow<'_, str>, Cow<'_, str>)]) -> Self {
-        let json = encode(pairs);
         let plain_bytes: usize = pairs.iter().map(|(name, value)| name.len() + value.len()).sum();
-        // Beside the texts: brackets, and to each pair four quotation marks, a colon and a comma.
-        let as_they_are = json.get().len() + 1 == plain_bytes + 2 + 6 * pairs.len();
+        // Beside the texts: brackets, to each pair four quotation marks and a colon, and commas between them.
+        let plain_json = plain_bytes + 2 + 5 * pairs.len() + pairs.len().saturating_sub(1);
+        let json = encode(pairs, plain_json);
+        let as_they_are = json.len() == plain_json;
         let plain = (!as_they_are && !pairs.is_empty()).then(|| {
             let texts = pairs.iter().flat_map(|(name, value)| [&**name, &**value]);
             texts.collect::<String>().into_boxed_str()
@@ -53,7 +55,7 @@ impl Labels {
     }
 
     fn text(&self) -> &str {
-        self.plain.as_deref().unwrap_or_else(|| self.json.get())
+        self.plain.as_deref().unwrap_or_else(|| &self.json)
     }
 
     /// Where in the text the first name begins: in JSON after `{"`.
@@ -120,22 +122,21 @@ impl Labels {
     }
 }
 
-/// The set as JSON. SQS refuses U+FFFE and U+FFFF, which JSON lets through, so they are escaped.
-#[expect(clippy::expect_used, reason = "all keys are strings, and memory is written to")]
-fn encode(pairs: &[(Cow<'_, str>, Cow<'_, str>)]) -> Box<RawValue> {
-    struct Pairs<'a>(&'a [(Cow<'a, str>, Cow<'a, str>)]);
-    impl Serialize for Pairs<'_> {
-        fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-            serializer.collect_map(self.0.iter().map(|(name, value)| (name, value)))
+/// The set as JSON, with room for so many bytes. SQS refuses U+FFFE and U+FFFF, which JSON lets through, so they
+/// are escaped.
+fn encode(pairs: &[(Cow<'_, str>, Cow<'_, str>)], room: usize) -> Box<str> {
+    let mut json = Vec::with_capacity(room);
+    json.push(b'{');
+    for (at, (name, value)) in pairs.iter().enumerate() {
+        if at > 0 {
+            json.push(b',');
         }
+        json::push_text(&mut json, name);
+        json.push(b':');
+        json::push_text(&mut json, value);
     }
-    let json = to_raw_value(&Pairs(pairs)).expect("all keys are strings and memory does not fail");
-    // 0xEF is rare: it begins U+F000 to U+FFFF.
-    if !json.get().as_bytes().contains(&0xEF) {
-        return json;
-    }
-    let escaped = json.get().replace('\u{FFFE}', "\\ufffe").replace('\u{FFFF}', "\\uffff");
-    RawValue::from_string(escaped).expect("a character was replaced by its escape")
+    json.push(b'}');
+    json::for_sqs(json::text(json)).into_boxed_str()
 }
 
 impl Default for Labels {
@@ -147,7 +148,7 @@ impl Default for Labels {
 impl PartialEq for Labels {
     fn eq(&self, other: &Self) -> bool {
         // A set has one form.
-        self.json.get() == other.json.get()
+        self.json == other.json
     }
 }
 
@@ -171,7 +172,7 @@ impl fmt::Debug for Labels {
 
 impl Serialize for Labels {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        self.json.serialize(serializer)
+        Raw(&self.json).serialize(serializer)
     }
 }
 

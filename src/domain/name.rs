@@ -34,6 +34,11 @@ impl Name {
         Self("heartbeat".into())
     }
 
+    /// The name as text that is held on to.
+    pub fn shared(&self) -> Arc<str> {
+        self.0.clone()
+    }
+
     /// The name as text.
     pub fn as_str(&self) -> &str {
         &self.0

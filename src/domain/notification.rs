@@ -53,9 +53,9 @@ pub struct Alert {
     /// When it ended; always there in a resolved alert.
     pub ends_at: Option<Time>,
     /// The page of the expression that fired.
-    pub generator_url: String,
+    pub generator_url: Arc<str>,
     /// Alertmanager's hash of the labels: with the source, the alert's identity.
-    pub fingerprint: String,
+    pub fingerprint: Arc<str>,
 }
 
 /// An alert that could not be understood, with what was readable of it.
@@ -133,10 +133,10 @@ struct RawAlert<'a> {
     starts_at: Option<Text<'a>>,
     #[serde(borrow, default)]
     ends_at: Option<Text<'a>>,
-    #[serde(default, rename = "generatorURL")]
-    generator_url: Option<String>,
-    #[serde(default)]
-    fingerprint: Option<String>,
+    #[serde(borrow, default, rename = "generatorURL")]
+    generator_url: Option<Text<'a>>,
+    #[serde(borrow, default)]
+    fingerprint: Option<Text<'a>>,
 }
 
 impl Notification {
@@ -147,7 +147,8 @@ impl Notification {
     pub fn parse(body: &[u8]) -> Result<Self, Error> {
         // Nearly every body is right, and small enough that none of its alerts is too large.
         if body.len() <= MAX_ALERT_BYTES
-            && let Ok(read) = serde_json::from_slice::<Body<RawAlert<'_>>>(body)
+            && let Ok(body) = std::str::from_utf8(body)
+            && let Ok(read) = serde_json::from_str::<Body<RawAlert<'_>>>(body)
         {
             return Self::of(read, alert);
         }
@@ -202,7 +203,7 @@ fn alert_of_text(raw: &str) -> Result<Alert, InvalidAlert> {
 }
 
 fn alert(read: RawAlert<'_>) -> Result<Alert, InvalidAlert> {
-    let fingerprint = read.fingerprint.unwrap_or_default();
+    let fingerprint = read.fingerprint.as_ref().map_or("", Text::as_str);
     let invalid = |error: String| {
         let fingerprint = Some(fingerprint.chars().take(MAX_FINGERPRINT_BYTES).collect());
         InvalidAlert { error, fingerprint }
@@ -237,8 +238,8 @@ fn alert(read: RawAlert<'_>) -> Result<Alert, InvalidAlert> {
         annotations: Arc::new(read.annotations.unwrap_or_default()),
         starts_at,
         ends_at,
-        generator_url: read.generator_url.unwrap_or_default(),
-        fingerprint,
+        generator_url: read.generator_url.as_ref().map_or("", Text::as_str).into(),
+        fingerprint: fingerprint.into(),
     })
 }
 
@@ -321,7 +322,7 @@ mod tests {
         assert_eq!(alert.annotations.get("value"), "3");
         assert_eq!(alert.starts_at.to_string(), "2026-11-22T16:55:15.05044Z");
         assert_eq!(alert.ends_at.unwrap().to_string(), "2026-11-22T16:55:55.002409Z");
-        assert_eq!(alert.fingerprint, "8a27e5ec1094d7f3");
+        assert_eq!(&*alert.fingerprint, "8a27e5ec1094d7f3");
     }
 
     #[test]

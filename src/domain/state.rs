@@ -141,7 +141,7 @@ pub struct Kept {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Episode {
     /// Hash of rule, target and opening occurrences.
-    pub id: String,
+    pub id: Arc<str>,
     /// What it is about, as it was rendered when the episode opened.
     pub target: Subject,
     /// The store's time at which it opened.
@@ -202,7 +202,7 @@ pub struct Occurrence {
     pub annotations: Arc<Labels>,
     /// The page of the expression.
     #[serde(default)]
-    pub generator_url: String,
+    pub generator_url: Arc<str>,
 }
 
 /// A firing that began before the last known end of the same alert. It opens at `due`, unless its

@@ -1,5 +1,7 @@
 //! What an episode is about: a target, or one of the things that decisions about targets look at.
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize, Serializer};
 
 use super::name::Name;
@@ -10,7 +12,7 @@ use super::target::{PartialTarget, Platform, Target, TargetKey};
 #[serde(try_from = "Written")]
 pub enum Subject {
     /// A target, whose capacity changes.
-    Target(Target),
+    Target(Arc<Target>),
     /// The targets that a rule with `hold` holds.
     Hold(PartialTarget),
     /// The heartbeat of a source.
@@ -28,7 +30,7 @@ impl Subject {
     }
 
     /// The target, if it is one.
-    pub const fn target(&self) -> Option<&Target> {
+    pub const fn target(&self) -> Option<&Arc<Target>> {
         match self {
             Self::Target(target) => Some(target),
             Self::Hold(_) | Self::Heartbeat(_) => None,
@@ -76,7 +78,8 @@ impl TryFrom<Written> for Subject {
             (Some(covers), ..) => Ok(Self::Hold(covers)),
             (None, Some(source), _) => Ok(Self::Heartbeat(source)),
             (None, None, Some(((platform, kind), name))) => {
-                Ok(Self::Target(Target { platform, kind, name, account, cluster, namespace, region }))
+                let target = Target { platform, kind, name, account, cluster, namespace, region };
+                Ok(Self::Target(Arc::new(target)))
             }
             (None, None, None) => Err("a target without platform, kind or name"),
         }
@@ -106,7 +109,7 @@ mod tests {
         };
         let subjects = [
             (
-                Subject::Target(target),
+                Subject::Target(target.into()),
                 r#"{"platform":"eks","kind":"nodegroup","name":"workers","cluster":"prod-eu"}"#,
             ),
             (Subject::Hold(whole), r#"{"hold":{"platform":"eks","kind":"nodegroup","name":"workers"}}"#),

@@ -1,6 +1,7 @@
 //! The rule table: which rule takes an alert, and what it makes of it. Pure, before any state.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
 
 use foldhash::fast::FixedState;
 
@@ -204,7 +205,7 @@ impl RuleTable {
 
     fn take(&self, at: usize, rule: &Rule, scope: &Scope<'_>) -> Result<Taken, String> {
         let subject = match &rule.target {
-            Aim::Target(templates) => Subject::Target(self.target(templates, scope)?),
+            Aim::Target(templates) => Subject::Target(Arc::new(self.target(templates, scope)?)),
             Aim::Hold(hold) => Subject::Hold(self.partial(&hold.covers, scope)?),
         };
         let mut parameters = BTreeMap::new();

@@ -172,6 +172,11 @@ pub enum KeyKind {
 pub struct TargetKey(Arc<str>);
 
 impl TargetKey {
+    /// The key as text that is held on to.
+    pub fn shared(&self) -> Arc<str> {
+        self.0.clone()
+    }
+
     /// The key as text.
     pub fn as_str(&self) -> &str {
         &self.0

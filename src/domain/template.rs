@@ -282,10 +282,10 @@ impl Scope<'_> {
             },
             alert => minijinja::context! {
                 status => alert.status.as_str(),
-                fingerprint => alert.fingerprint.as_str(),
+                fingerprint => &*alert.fingerprint,
                 starts_at => alert.starts_at.to_string(),
                 ends_at => alert.ends_at.map(|at| at.to_string()),
-                generator_url => alert.generator_url.as_str(),
+                generator_url => &*alert.generator_url,
             },
         }
     }

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 
 /// Nanoseconds since 1970, UTC: from 1677 to 2262. Prometheus' and Alertmanager's clocks as well as
 /// the store's are told in it; the zero time `0001-01-01T00:00:00Z` of Go is outside and therefore
@@ -63,10 +63,12 @@ impl Time {
 
     /// The same time cut to milliseconds, as events tell it: `2026-11-22T16:55:20.062Z`.
     pub fn to_millis_text(self) -> String {
-        let Written { mut text, .. } = self.written();
-        text.truncate(MILLIS);
-        text.push('Z');
-        text
+        self.millis().to_string()
+    }
+
+    /// [`Self::to_millis_text`], where it is written to something.
+    pub const fn millis(self) -> Millis {
+        Millis(self)
     }
 
     /// All nine digits, without the `Z`. Each event has four times in it, so this is not left to general
@@ -75,21 +77,22 @@ impl Time {
         let (seconds, nanos) = (self.0.div_euclid(1_000_000_000), self.0.rem_euclid(1_000_000_000));
         let (days, second) = (seconds.div_euclid(86_400), seconds.rem_euclid(86_400));
         let (year, month, day) = date(days);
-        let mut text = String::with_capacity(NANOS + 1);
-        let mut put = |value: i64, digits: u32, after: &str| {
-            for place in (0..digits).rev() {
+        let mut text = *b"0000-00-00T00:00:00.000000000";
+        let mut put = |value: i64, from: usize, to: usize| {
+            let mut rest = value;
+            for at in (from..to).rev() {
                 // A remainder by ten is a digit.
-                text.push(char::from(b'0' + (value / 10_i64.pow(place) % 10) as u8));
+                text[at] = b'0' + (rest % 10) as u8;
+                rest /= 10;
             }
-            text.push_str(after);
         };
-        put(year, 4, "-");
-        put(month, 2, "-");
-        put(day, 2, "T");
-        put(second / 3600, 2, ":");
-        put(second / 60 % 60, 2, ":");
-        put(second % 60, 2, ".");
-        put(nanos, 9, "");
+        put(year, 0, 4);
+        put(month, 5, 7);
+        put(day, 8, 10);
+        put(second / 3600, 11, 13);
+        put(second / 60 % 60, 14, 16);
+        put(second % 60, 17, 19);
+        put(nanos, 20, NANOS);
         Written { text, nanos }
     }
 }
@@ -99,8 +102,37 @@ const MILLIS: usize = "2026-11-22T16:55:20.062".len();
 const NANOS: usize = MILLIS + 6;
 
 struct Written {
-    text: String,
+    text: [u8; NANOS],
     nanos: i64,
+}
+
+impl Written {
+    /// So many characters of it and the `Z`.
+    fn show(&self, length: usize, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(std::str::from_utf8(&self.text[..length]).map_err(|_| fmt::Error)?)?;
+        f.write_str("Z")
+    }
+}
+
+/// Writes a time as a text, as [`fmt::Display`] does; for `serialize_with`.
+pub fn written<S: Serializer>(time: &Time, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(time)
+}
+
+/// A time cut to milliseconds: `2026-11-22T16:55:20.062Z`.
+#[derive(Debug, Clone, Copy)]
+pub struct Millis(Time);
+
+impl fmt::Display for Millis {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.written().show(MILLIS, f)
+    }
+}
+
+impl Serialize for Millis {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
 }
 
 /// Year, month and day, of so many days since 1970. Years are counted from the first of March, so that the
@@ -122,14 +154,12 @@ const fn date(days: i64) -> (i64, i64, i64) {
 impl fmt::Display for Time {
     /// RFC 3339 in UTC with as many digits as the time has.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Written { mut text, nanos } = self.written();
-        if nanos == 0 {
-            text.truncate(MILLIS - ".062".len());
-        } else {
-            text.truncate(text.trim_end_matches('0').len());
-        }
-        f.write_str(&text)?;
-        f.write_str("Z")
+        let written = self.written();
+        let length = match written.nanos {
+            0 => MILLIS - ".062".len(),
+            _ => written.text.iter().rposition(|digit| *digit != b'0').map_or(NANOS, |last| last + 1),
+        };
+        written.show(length, f)
     }
 }
 

@@ -1,6 +1,7 @@
 //! What was decided, and why. One list of words for the answer, the store, metrics and logs.
 
 use std::fmt;
+use std::sync::Arc;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -205,7 +206,7 @@ pub struct Decision {
     /// Which end of the episode it is about, where it is about one.
     pub phase: Option<Phase>,
     /// The episode's id, where there is one.
-    pub episode: Option<String>,
+    pub episode: Option<Arc<str>>,
     /// The action that was asked for: `scale_out`, `scale_in`, `set_capacity` or `notify`.
     pub action: Option<&'static str>,
     /// The outcome.

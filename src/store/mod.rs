@@ -145,7 +145,7 @@ pub struct Part {
     /// Which end.
     pub phase: Phase,
     /// The episode's id.
-    pub episode: String,
+    pub episode: Arc<str>,
 }
 
 /// The store's number of an event; it rises in the order of the commits.

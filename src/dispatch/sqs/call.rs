@@ -5,11 +5,11 @@
 
 use std::borrow::Cow;
 
-use memchr::memchr2;
 use sha2::{Digest, Sha256};
 
 use crate::dispatch::Outgoing;
 use crate::domain::header::ATTRIBUTE_TYPE;
+use crate::json::push_text as text;
 
 /// The longest message group id.
 const MAX_GROUP_CHARS: usize = 128;
@@ -64,33 +64,6 @@ fn entry(json: &mut Vec<u8>, at: usize, event: &Outgoing, fifo: bool) {
     json.extend_from_slice(b"}}");
 }
 
-/// A text in quotation marks.
-fn text(json: &mut Vec<u8>, text: &str) {
-    json.push(b'"');
-    let mut rest = text.as_bytes();
-    // What stands in an event is JSON, so only these two need an escape there; and it is full of them.
-    while let Some(at) = memchr2(b'"', b'\\', rest) {
-        plain(json, &rest[..at]);
-        json.extend_from_slice(&[b'\\', rest[at]]);
-        rest = &rest[at + 1..];
-    }
-    plain(json, rest);
-    json.push(b'"');
-}
-
-/// A text without quotation mark and backslash.
-fn plain(json: &mut Vec<u8>, text: &[u8]) {
-    if text.iter().all(|byte| *byte >= b' ') {
-        return json.extend_from_slice(text);
-    }
-    for byte in text {
-        match byte {
-            0..b' ' => json.extend_from_slice(format!("\\u{byte:04x}").as_bytes()),
-            byte => json.push(*byte),
-        }
-    }
-}
-
 /// A text as message group id: itself where SQS allows it, else its hash.
 fn group(text: &str) -> Cow<'_, str> {
     let allowed = (1..=MAX_GROUP_CHARS).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_graphic());
@@ -102,18 +75,7 @@ fn group(text: &str) -> Cow<'_, str> {
 
 #[cfg(test)]
 mod tests {
-    use proptest::prelude::*;
-
     use super::*;
-
-    proptest! {
-        #[test]
-        fn any_text_is_written_so_that_it_is_read_back(written in any::<String>()) {
-            let mut json = Vec::new();
-            text(&mut json, &written);
-            prop_assert_eq!(serde_json::from_slice::<String>(&json).unwrap(), written);
-        }
-    }
 
     #[test]
     fn groups_are_what_sqs_allows() {

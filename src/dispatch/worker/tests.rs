@@ -260,7 +260,7 @@ impl Destination for Bench {
 
 impl Observer for Bench {
     fn on_delivery(&self, _: &Name, delivery: &Observed<'_>) {
-        let id = delivery.header.map(|header| header.id.clone());
+        let id = delivery.header.map(|header| header.id.to_string());
         self.0.outcomes.lock().unwrap().push((delivery.outcome, id));
     }
 

@@ -30,7 +30,7 @@ pub struct Outcome {
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct About {
     phase: Phase,
-    episode: String,
+    episode: Arc<str>,
     action: Option<&'static str>,
 }
 
@@ -274,6 +274,7 @@ impl Act<'_, '_> {
         let Some(target) = episode.target.target().cloned() else {
             return Outcome::because(Verdict::NoAction, "it is not about a target");
         };
+        debug_assert_eq!(target.key(), *self.key);
         let adjustment = match emit::adjustment(&action.change, &self.rule.limits, &metrics) {
             Ok(adjustment) => adjustment,
             Err(error) => return Outcome::because(Verdict::Invalid, &error),
@@ -294,6 +295,7 @@ impl Act<'_, '_> {
             phase,
             adjustment,
             target,
+            key: self.key.clone(),
             limits: self.rule.limits,
             reason: emit::reason(phase, &alerts),
             episode: emit::episode_ref(episode, emission),

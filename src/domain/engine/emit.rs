@@ -1,5 +1,7 @@
 //! What an event is made of.
 
+use std::sync::Arc;
+
 use sha2::{Digest, Sha256};
 
 use super::episode::Opened;
@@ -18,7 +20,7 @@ const NAME_BYTES: usize = 100;
 
 /// The id of the episode that these occurrences open: the same history gives the same id, also in a
 /// store that lost everything since.
-pub fn episode_id(rule: &Name, target: &TargetKey, opened: &ByAlert<Opened>) -> String {
+pub fn episode_id(rule: &Name, target: &TargetKey, opened: &ByAlert<Opened>) -> Arc<str> {
     let mut hash = Hash::new("episode", rule, target);
     // In the order of the alerts' keys, whatever the order of the notification.
     for opened in opened.iter() {
@@ -32,7 +34,7 @@ pub fn episode_id(rule: &Name, target: &TargetKey, opened: &ByAlert<Opened>) -> 
 }
 
 /// The id of an event. Phase and emission are in it, so a resolve never collides with its fire.
-pub fn event_id(rule: &Name, target: &TargetKey, phase: Phase, episode: &str, emission: u32) -> String {
+pub fn event_id(rule: &Name, target: &TargetKey, phase: Phase, episode: &str, emission: u32) -> Arc<str> {
     let mut hash = Hash::new("event", rule, target);
     hash.part(phase.as_str().as_bytes());
     hash.part(episode.as_bytes());
@@ -57,15 +59,15 @@ impl Hash {
         self.0.update(bytes);
     }
 
-    fn finish(self) -> String {
+    fn finish(self) -> Arc<str> {
         const HEX: &[u8; 16] = b"0123456789abcdef";
         let digest = self.0.finalize();
-        let mut text = String::with_capacity(32);
-        for byte in &digest[..16] {
-            text.push(HEX[usize::from(byte >> 4)] as char);
-            text.push(HEX[usize::from(byte & 15)] as char);
+        let mut text = [0; 32];
+        for (two, byte) in text.chunks_exact_mut(2).zip(&digest[..]) {
+            two.copy_from_slice(&[HEX[usize::from(byte >> 4)], HEX[usize::from(byte & 15)]]);
         }
-        text
+        // Digits are UTF-8.
+        std::str::from_utf8(&text).unwrap_or_default().into()
     }
 }
 

@@ -163,7 +163,7 @@ pub fn open<'a>(
     opened: ByAlert<Opened>,
 ) -> (&'a mut Episode, bool) {
     let is_new = episode.is_none();
-    let id = if is_new { emit::episode_id(rule, key, &opened) } else { String::new() };
+    let id = if is_new { emit::episode_id(rule, key, &opened) } else { Arc::default() };
     for Opened { occurrence, target, parameters, .. } in opened {
         let episode = episode.get_or_insert_with(|| {
             Box::new(Episode {

@@ -106,8 +106,8 @@ fn sorted<T: Ord>(mut list: Vec<T>) -> Vec<T> {
     list
 }
 
-fn key_of(source: &Name, fingerprint: &str) -> AlertKey {
-    AlertKey { source: source.clone(), fingerprint: fingerprint.into() }
+fn key_of(source: &Name, fingerprint: &Arc<str>) -> AlertKey {
+    AlertKey { source: source.clone(), fingerprint: fingerprint.clone() }
 }
 
 impl States {
@@ -152,7 +152,8 @@ pub fn notify(context: &Context<'_>, input: &Input, states: &States, rates: &mut
     for judged in &input.alerts {
         match judged {
             Judged::Invalid(invalid) => {
-                let key = key_of(&input.source.name, invalid.fingerprint.as_deref().unwrap_or_default());
+                let key =
+                    key_of(&input.source.name, &invalid.fingerprint.as_deref().unwrap_or_default().into());
                 work.loose.add(None, Verdict::Invalid, Some(&invalid.error), key);
             }
             Judged::Firing(alert, judgement) => {

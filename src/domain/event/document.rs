@@ -2,6 +2,7 @@
 //! says of it.
 
 use std::collections::BTreeMap;
+use std::fmt::Arguments;
 
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -11,6 +12,7 @@ use super::{Adjustment, Event, EventAlert};
 use crate::domain::labels::Labels;
 use crate::domain::rule::Limits;
 use crate::domain::target::Target;
+use crate::domain::time::{Millis, Time, written};
 use crate::domain::verdict::Phase;
 
 /// A scaling event: a CloudEvents 1.0 document in structured JSON. A field is never renamed or retyped within
@@ -26,17 +28,19 @@ pub(super) struct Document<'a> {
     pub id: &'a str,
     /// `/scalebridge/` and the source of the notification.
     #[schemars(regex(pattern = "^/scalebridge/[a-z0-9][a-z0-9_-]{0,62}$"))]
-    pub source: String,
+    #[schemars(with = "String")]
+    pub source: Arguments<'a>,
     /// The action, with the version of the format.
     #[serde(rename = "type")]
     #[schemars(regex(pattern = "^io\\.scalebridge\\.(scale_out|scale_in|set_capacity|notify)\\.v1$"))]
-    pub kind: String,
+    pub kind: &'a str,
     /// The target's key: platform/kind/account/region/cluster/namespace/name, `-` for what is absent, each part
     /// percent-encoded.
     pub subject: &'a str,
     /// When it was emitted, RFC 3339 with milliseconds.
     #[schemars(extend("format" = "date-time"))]
-    pub time: String,
+    #[schemars(with = "String")]
+    pub time: Millis,
     /// Always JSON.
     #[schemars(extend("const" = "application/json"))]
     pub datacontenttype: &'static str,
@@ -46,13 +50,16 @@ pub(super) struct Document<'a> {
     /// Rises strictly for each target, also over the loss of the store: an event with a lower one than the last
     /// that was carried out is out of date. Digits, since it may have more than a double can hold.
     #[schemars(regex(pattern = "^[0-9]+$"))]
-    pub sequence: String,
+    #[schemars(with = "String")]
+    pub sequence: Arguments<'a>,
     /// A consumer does not act on the event after this time.
     #[schemars(extend("format" = "date-time"))]
-    pub expirytime: String,
+    #[schemars(with = "String")]
+    pub expirytime: Millis,
     /// W3C's trace context: the notification's, or one made from the id.
     #[schemars(regex(pattern = "^00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$"))]
-    pub traceparent: String,
+    #[schemars(with = "String")]
+    pub traceparent: Arguments<'a>,
     /// What is to be done, and why.
     pub data: Data<'a>,
 }
@@ -99,7 +106,8 @@ pub(super) struct Episode<'a> {
     pub id: &'a str,
     /// When it opened.
     #[schemars(extend("format" = "date-time"))]
-    pub opened_at: String,
+    #[schemars(with = "String")]
+    pub opened_at: Millis,
     /// Which event of the episode and phase this is, from 1.
     pub emission: u32,
 }
@@ -152,7 +160,9 @@ pub(super) struct Alert<'a> {
     annotations: &'a Labels,
     /// When it began, by Prometheus' clock.
     #[schemars(extend("format" = "date-time"))]
-    starts_at: String,
+    #[schemars(with = "String")]
+    #[serde(serialize_with = "written")]
+    starts_at: Time,
     /// The page of the expression.
     generator_url: &'a str,
 }
@@ -164,7 +174,7 @@ impl<'a> Alert<'a> {
             status,
             labels: &alert.labels,
             annotations: &alert.annotations,
-            starts_at: alert.starts_at.to_string(),
+            starts_at: alert.starts_at,
             generator_url: &alert.generator_url,
         }
     }

@@ -228,7 +228,7 @@ fn one(
     kept: Option<&Kept>,
 ) -> ApiEpisode {
     ApiEpisode {
-        id: episode.id.clone(),
+        id: episode.id.to_string(),
         rule: rule.to_owned(),
         about: match state.key.kind() {
             KeyKind::Heartbeat => "heartbeat",

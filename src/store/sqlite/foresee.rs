@@ -9,12 +9,13 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
-use super::index::{Fingerprint, Fingerprints, Index, Known, Staged};
+use super::index::{Fingerprint, Fingerprints, Ids, Index, Known, Staged};
 use super::writer::SharedClock;
 use crate::domain::control::Controls;
 use crate::domain::engine::States;
 use crate::domain::state::TargetState;
 use crate::domain::time::Time;
+use crate::json;
 use crate::store::{Changes, Decide, Keys, View};
 
 /// The index: the writer changes it, others read it.
@@ -31,13 +32,13 @@ pub struct Foreseen {
     pub controls: Arc<Controls>,
     pub changes: Changes,
     /// The changed states, encoded.
-    pub texts: Vec<Vec<u8>>,
+    pub texts: Vec<String>,
 }
 
 /// Where the wanted targets and alerts are in the index, in the order in which they are wanted.
 pub struct Seen {
     targets: Vec<(Fingerprint, Option<i64>)>,
-    alerts: Vec<(Fingerprint, Vec<i64>)>,
+    alerts: Vec<(Fingerprint, Ids)>,
 }
 
 impl Seen {
@@ -152,9 +153,7 @@ pub fn foresee(
 struct NotAtHand;
 
 /// A state as it is kept.
-pub fn encode(state: &TargetState) -> serde_json::Result<Vec<u8>> {
+pub fn encode(state: &TargetState) -> serde_json::Result<String> {
     // As most states are: one allocation instead of one for each doubling.
-    let mut text = Vec::with_capacity(2048);
-    serde_json::to_writer(&mut text, state)?;
-    Ok(text)
+    json::to_string(state, 2048)
 }

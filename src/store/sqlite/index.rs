@@ -9,6 +9,7 @@ use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::Arc;
 
 use siphasher::sip128::{Hasher128, SipHasher13};
+use smallvec::SmallVec;
 
 use super::evidence::AllFired;
 use super::watching::{self, Watching};
@@ -18,7 +19,7 @@ use crate::domain::time::Time;
 
 /// A keyed hash of a target's key or an alert's identity. With 128 bits and a secret key nobody finds
 /// two that are equal.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Fingerprint(pub [u8; 16]);
 
 /// Makes fingerprints.
@@ -32,6 +33,14 @@ impl Fingerprints {
 
     pub fn alert(&self, key: &AlertKey) -> Fingerprint {
         self.of(&[b"a", key.source.as_str().as_bytes(), key.fingerprint.as_bytes()])
+    }
+
+    /// The alerts that a state knows, each once, in the order of their hashes.
+    pub fn alerts(&self, state: &TargetState) -> Vec<Fingerprint> {
+        let mut alerts: Vec<Fingerprint> = state.alerts().map(|alert| self.alert(alert)).collect();
+        alerts.sort_unstable();
+        alerts.dedup();
+        alerts
     }
 
     fn of(&self, parts: &[&[u8]]) -> Fingerprint {
@@ -62,7 +71,8 @@ impl Hasher for Taken {
     }
 }
 
-type Set = HashSet<Fingerprint, BuildHasherDefault<Taken>>;
+/// Targets; nearly always one.
+pub type Ids = SmallVec<[i64; 2]>;
 type Map<V> = HashMap<Fingerprint, V, BuildHasherDefault<Taken>>;
 
 /// A target as the writer knows it.
@@ -82,7 +92,7 @@ pub struct Index {
     targets: Map<i64>,
     /// The target that knows an alert. Few alerts are known to more than one; those are in `shared`.
     alerts: Map<i64>,
-    shared: Map<Vec<i64>>,
+    shared: Map<Ids>,
     due: BTreeSet<(Time, i64)>,
     watching: Watching,
     young: HashMap<i64, Arc<Known>>,
@@ -93,7 +103,7 @@ pub struct Index {
 #[derive(Default)]
 pub struct Staged {
     targets: Map<Option<i64>>,
-    alerts: Map<Vec<i64>>,
+    alerts: Map<Ids>,
     states: HashMap<i64, Option<Arc<Known>>>,
     /// What was committed before the batch, and what holds after it.
     due: HashMap<i64, (Option<Time>, Option<Time>)>,
@@ -131,18 +141,18 @@ impl Index {
         }
     }
 
-    pub fn alert_targets(&self, hash: Fingerprint, staged: &Staged) -> Vec<i64> {
+    pub fn alert_targets(&self, hash: Fingerprint, staged: &Staged) -> Ids {
         staged.alerts.get(&hash).cloned().unwrap_or_else(|| self.alert(hash))
     }
 
-    fn alert(&self, hash: Fingerprint) -> Vec<i64> {
+    fn alert(&self, hash: Fingerprint) -> Ids {
         match self.shared.get(&hash) {
             Some(ids) => ids.clone(),
             None => self.alerts.get(&hash).copied().into_iter().collect(),
         }
     }
 
-    fn set_alert(&mut self, hash: Fingerprint, ids: Vec<i64>) {
+    fn set_alert(&mut self, hash: Fingerprint, ids: Ids) {
         match ids[..] {
             [] | [_] => drop(self.shared.remove(&hash)),
             _ => drop(self.shared.insert(hash, ids.clone())),
@@ -228,25 +238,25 @@ impl Staged {
         self.watching.push(change);
     }
 
-    /// Notes a target's new state, `None` where it is forgotten. `before` is the state that this one
-    /// takes the place of.
+    /// Notes a target's new state and the alerts that it knows, `None` where it is forgotten. `before` is
+    /// the state that this one takes the place of.
     pub fn put(
         &mut self,
         index: &Index,
         hashes: &Fingerprints,
         id: i64,
+        hash: Fingerprint,
         before: &TargetState,
-        after: Option<Arc<Known>>,
-        key: &TargetKey,
+        after: Option<(Arc<Known>, Vec<Fingerprint>)>,
     ) {
-        self.targets.insert(hashes.target(key), after.as_ref().map(|_| id));
-        // A set, since a target may know as many alerts as a body holds.
-        let now_known: Set =
-            after.iter().flat_map(|known| known.state.alerts()).map(|alert| hashes.alert(alert)).collect();
+        self.targets.insert(hash, after.as_ref().map(|_| id));
+        let (after, now_known) = after.unzip();
+        let now_known = now_known.unwrap_or_default();
         for gone in before.alerts().map(|alert| hashes.alert(alert)) {
-            if !now_known.contains(&gone) {
+            // A target may know as many alerts as a body holds.
+            if now_known.binary_search(&gone).is_err() {
                 let mut ids = index.alert_targets(gone, self);
-                ids.retain(|&other| other != id);
+                ids.retain(|other| *other != id);
                 self.alerts.insert(gone, ids);
             }
         }

@@ -1,10 +1,9 @@
 //! One transaction: what it sees, and writing what it decides.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use rusqlite::types::{ToSqlOutput, ValueRef};
-use rusqlite::{OptionalExtension, ToSql, params};
+use rusqlite::{OptionalExtension, params};
 
 use super::deliveries::PUT;
 use super::evidence::{self, Fired};
@@ -24,21 +23,12 @@ use crate::store::letters::BACKLOG_FULL;
 use crate::store::shrinking::Open;
 use crate::store::{Changes, Decide, EventSeq, Keys, NewEvent, Part, Record, View, withdrawn};
 
-/// Bytes that are bound as text. SQLite takes them as they are; serde_json writes UTF-8.
-struct Utf8<'a>(&'a [u8]);
-
-impl ToSql for Utf8<'_> {
-    fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
-        Ok(ToSqlOutput::Borrowed(ValueRef::Text(self.0)))
-    }
-}
-
 /// What a transaction writes.
 struct Decided {
     now: Time,
     changes: Changes,
     /// The changed states, encoded.
-    texts: Vec<Vec<u8>>,
+    texts: Vec<String>,
     /// The numbers of the events that the decision was told of, by target.
     named: BTreeMap<TargetKey, Vec<i64>>,
 }
@@ -206,7 +196,7 @@ impl Writer {
         batch: &mut Batch,
         now: Time,
         key: TargetKey,
-        (state, text): (TargetState, Vec<u8>),
+        (state, text): (TargetState, String),
         fired: &HashMap<TargetKey, Vec<Fired>>,
     ) -> rusqlite::Result<()> {
         let hash = self.hashes.target(&key);
@@ -225,17 +215,11 @@ impl Writer {
             self.connection
                 .prepare_cached("INSERT INTO former_targets VALUES (?1, ?2, ?3)")?
                 .execute(params![hash.0, id, now.as_nanos()])?;
-            batch.staged.put(&self.index(), &self.hashes, id, &before, None, &key);
+            batch.staged.put(&self.index(), &self.hashes, id, hash, &before, None);
             return Ok(());
         }
-        let text = Utf8(&text);
-        let mut alerts: Vec<u8> = Vec::with_capacity(16);
-        let mut listed = HashSet::new();
-        for alert in state.alerts().map(|alert| self.hashes.alert(alert)) {
-            if listed.insert(alert) {
-                alerts.extend(alert.0);
-            }
-        }
+        let known_alerts = self.hashes.alerts(&state);
+        let alerts: Vec<u8> = known_alerts.iter().flat_map(|alert| alert.0).collect();
         let due = state.due().map(Time::as_nanos);
         let new = fired.get(&key).map_or(&[][..], Vec::as_slice);
         let fired = evidence::remember(&known_fired, new, &before, &state);
@@ -263,8 +247,8 @@ impl Writer {
         };
         self.put_watching(batch, id, before.watches(), state.watches())?;
         batch.tally.put(&before, &state);
-        let known = Arc::new(Known { key: key.clone(), state: Arc::new(state), fired });
-        batch.staged.put(&self.index(), &self.hashes, id, &before, Some(known), &key);
+        let known = Arc::new(Known { key, state: Arc::new(state), fired });
+        batch.staged.put(&self.index(), &self.hashes, id, hash, &before, Some((known, known_alerts)));
         Ok(())
     }
 

@@ -107,6 +107,8 @@ pub struct Rest {
 
 /// Commits hold about as many keys and settlements.
 const BATCH: usize = 1000;
+/// How long what nobody waits for stays uncommitted, so that it shares the commit of what comes in.
+const LINGER: Duration = Duration::from_millis(5);
 /// The store's clock and the number of the last event, read by many and set by the writer.
 pub struct SharedClock {
     wall: WallClock,
@@ -325,8 +327,15 @@ impl Writer {
     /// Works until it is told to close or nobody can ask any more.
     pub fn run(mut self, queue: &Receiver<Command>) {
         while let Ok(first) = queue.recv() {
+            let mut weight = first.weight();
             let mut commands = vec![first];
-            let mut weight = 0;
+            let until = Instant::now() + LINGER;
+            while weight < BATCH && commands.iter().all(Command::can_linger) {
+                let rest = until.saturating_duration_since(Instant::now());
+                let Ok(command) = queue.recv_timeout(rest) else { break };
+                weight += command.weight();
+                commands.push(command);
+            }
             while weight < BATCH {
                 let Ok(command) = queue.try_recv() else { break };
                 weight += command.weight();
@@ -608,6 +617,11 @@ fn split(done: rusqlite::Result<Result<(), LetterError>>) -> (Result<(), LetterE
 }
 
 impl Command {
+    /// Whether nobody waits for it: what was sent is sent, and only a crash would send it again.
+    const fn can_linger(&self) -> bool {
+        matches!(self, Self::Settle { .. })
+    }
+
     fn weight(&self) -> usize {
         match self {
             Self::Transact { keys, .. } => keys.targets.len() + keys.alerts.len(),

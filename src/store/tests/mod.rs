@@ -255,7 +255,7 @@ impl Chapter {
             Phase::Resolved => remembering(target.as_str()),
         };
         let mut event = emission.event();
-        event.part = Some(Part { phase, episode });
+        event.part = Some(Part { phase, episode: episode.into() });
         Changes { states: vec![(target, state)], events: vec![event], ..Changes::default() }
     }
 }
@@ -336,7 +336,7 @@ fn open_episode(id: &str) -> TargetState {
     let mut state = waiting("nodes", Verdict::Paused, false);
     for rule in state.rules.values_mut() {
         if let Some(episode) = &mut rule.episode {
-            (episode.id, episode.kept) = (id.to_owned(), None);
+            (episode.id, episode.kept) = (id.into(), None);
         }
     }
     state
@@ -402,7 +402,7 @@ fn waiting(rule: &str, verdict: Verdict, closing: bool) -> TargetState {
     };
     let mut episode = Episode {
         id: "e".into(),
-        target: Subject::Target(target),
+        target: Subject::Target(target.into()),
         opened_at: Time::from_nanos(0),
         open: std::iter::empty::<Occurrence>().collect(),
         emissions: 1,

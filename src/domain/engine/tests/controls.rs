@@ -383,7 +383,7 @@ fn a_scale_out_cancels_what_would_take_away_and_was_not_sent_yet() {
     let shrunk = world.post(60, vec![resolved("a", -10, 55)]);
     let event = events(&shrunk)[0].clone();
     let alerts = shrunk[0].alerts.clone();
-    let unsent = Unsent { id: event.id.clone(), rule: event.rule.clone(), alerts };
+    let unsent = Unsent { id: event.id.to_string(), rule: event.rule.clone(), alerts };
     world.unsent.insert(event.target.key(), vec![unsent]);
     let fired = world.post(90, vec![firing("b", 80)]);
     assert_eq!(told(&fired), "emitted×1 scale_out +2, superseded×1");
@@ -529,7 +529,7 @@ fn a_hold_that_expires_elsewhere_withdraws_nothing_here() {
         with_a_hold(Setup::default(), Some("{{ labels.zone | default('any') }}"), &[Direction::ScaleIn]);
     let in_zone = |zone: &str| {
         let mut alert = deploy(true, -10, 0);
-        alert.fingerprint = format!("fp-deploy-{zone}");
+        alert.fingerprint = format!("fp-deploy-{zone}").into();
         Arc::make_mut(&mut alert.labels).set("zone", zone);
         alert
     };

@@ -148,8 +148,8 @@ fn alert(status: Status, pod: &str, starts: i64, ends: Option<i64>) -> Alert {
         annotations: Arc::new([("value", "3")].into_iter().collect()),
         starts_at: at(starts),
         ends_at: ends.map(at),
-        generator_url: String::new(),
-        fingerprint: format!("fp-{pod}"),
+        generator_url: "".into(),
+        fingerprint: format!("fp-{pod}").into(),
     }
 }
 

@@ -180,7 +180,7 @@ fn sent(told: &[(Time, Decision)]) -> impl Iterator<Item = (Time, &Event)> {
 }
 
 fn ids(told: &[(Time, Decision)]) -> Vec<(Time, String)> {
-    sent(told).map(|(at, event)| (at, event.id.clone())).collect()
+    sent(told).map(|(at, event)| (at, event.id.to_string())).collect()
 }
 
 /// What is open: of each rule at each target, and which alerts.
@@ -274,7 +274,7 @@ proptest! {
                     added.insert(&event.episode.id);
                 }
                 (Phase::Resolved, _) => {
-                    prop_assert!(added.remove(event.episode.id.as_str()), "nothing to undo, or undone before");
+                    prop_assert!(added.remove(&*event.episode.id), "nothing to undo, or undone before");
                 }
             }
         }
