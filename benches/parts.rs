@@ -113,13 +113,22 @@ fn judge(criterion: &mut Criterion) {
 fn event(target: &str, alerts: &[Alert]) -> Event {
     let time = Time::parse("2026-11-22T16:55:20.062131Z").expect("a time");
     let shown = |alert: &Alert| EventAlert {
-        fingerprint: alert.fingerprint.as_str().into(),
+        fingerprint: alert.fingerprint.clone(),
         labels: alert.labels.clone(),
         annotations: alert.annotations.clone(),
         starts_at: alert.starts_at,
         generator_url: alert.generator_url.clone(),
     };
     let source = Name::new("prod-eu").expect("a name");
+    let target = Target {
+        platform: Platform::Eks,
+        kind: "nodegroup".into(),
+        name: target.into(),
+        account: None,
+        region: Some("eu-west-1".into()),
+        cluster: Some("prod-eu".into()),
+        namespace: None,
+    };
     Event {
         id: "b3f0b3f0b3f0b3f0b3f0b3f0b3f0b3f0".into(),
         action: "scale_out",
@@ -134,15 +143,8 @@ fn event(target: &str, alerts: &[Alert]) -> Event {
             min_magnitude: None,
             allow_decrease: None,
         }),
-        target: Target {
-            platform: Platform::Eks,
-            kind: "nodegroup".into(),
-            name: target.into(),
-            account: None,
-            region: Some("eu-west-1".into()),
-            cluster: Some("prod-eu".into()),
-            namespace: None,
-        },
+        key: target.key(),
+        target: Arc::new(target),
         limits: Default::default(),
         reason: "1 alert firing: KubePodUnschedulable".into(),
         episode: EpisodeRef { id: "80f0d427f82813c8994c35fef5d7232a".into(), opened_at: time, emission: 1 },

@@ -6,7 +6,7 @@
 mod process;
 
 use std::io::Write as _;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
@@ -243,17 +243,6 @@ impl Metrics {
         }
     }
 
-    /// A delivery was settled: `delivered`, `retry`, `dead` or `withdrawn`.
-    pub fn delivery(&self, destination: &Name, result: &'static str) {
-        self.deliveries.get_or_create(&DeliveryLabels { destination: destination.to_string(), result }).inc();
-    }
-
-    /// A delivery took part in a call of this length.
-    pub fn call(&self, destination: &Name, took: Duration) {
-        let labels = DestinationLabels { destination: destination.to_string() };
-        self.delivery_seconds.get_or_create(&labels).observe(took.as_secs_f64());
-    }
-
     /// A destination works, or fails as a whole.
     pub fn destination_up(&self, destination: &Name, up: bool) {
         let labels = DestinationLabels { destination: destination.to_string() };
@@ -272,10 +261,15 @@ impl Metrics {
         self.destination_up.remove(&labels);
     }
 
-    /// An event arrived, this long after its oldest alert began.
-    pub fn alert_to_delivery(&self, destination: &Name, took: Duration) {
-        let labels = DestinationLabels { destination: destination.to_string() };
-        self.alert_to_delivery_seconds.get_or_create(&labels).observe(took.as_secs_f64());
+    /// What counts the deliveries to one destination.
+    pub fn deliveries(&self, destination: &Name) -> Deliveries {
+        Deliveries {
+            metrics: self.clone(),
+            destination: destination.to_string(),
+            delivered: OnceLock::new(),
+            seconds: OnceLock::new(),
+            alert_to_delivery_seconds: OnceLock::new(),
+        }
     }
 
     /// How a destination's deliveries stand.
@@ -320,6 +314,49 @@ impl Metrics {
         let mut text = String::new();
         text::encode(&mut text, &self.registry)?;
         Ok(text)
+    }
+}
+
+/// Counts the deliveries to one destination. What is counted for every one is looked up once, when there is
+/// one.
+pub struct Deliveries {
+    metrics: Metrics,
+    destination: String,
+    delivered: OnceLock<Counter>,
+    seconds: OnceLock<Histogram>,
+    alert_to_delivery_seconds: OnceLock<Histogram>,
+}
+
+impl Deliveries {
+    fn counter(&self, result: &'static str) -> Counter {
+        let labels = DeliveryLabels { destination: self.destination.clone(), result };
+        self.metrics.deliveries.get_or_create_owned(&labels)
+    }
+
+    fn labels(&self) -> DestinationLabels {
+        DestinationLabels { destination: self.destination.clone() }
+    }
+
+    /// A delivery arrived.
+    pub fn delivered(&self) {
+        self.delivered.get_or_init(|| self.counter("delivered")).inc();
+    }
+
+    /// A delivery was settled without having arrived: `retry`, `dead` or `withdrawn`.
+    pub fn settled(&self, result: &'static str) {
+        self.counter(result).inc();
+    }
+
+    /// A delivery took part in a call of this length.
+    pub fn call(&self, took: Duration) {
+        let seconds = || self.metrics.delivery_seconds.get_or_create_owned(&self.labels());
+        self.seconds.get_or_init(seconds).observe(took.as_secs_f64());
+    }
+
+    /// An event arrived, this long after its oldest alert began.
+    pub fn alert_to_delivery(&self, took: Duration) {
+        let seconds = || self.metrics.alert_to_delivery_seconds.get_or_create_owned(&self.labels());
+        self.alert_to_delivery_seconds.get_or_init(seconds).observe(took.as_secs_f64());
     }
 }
 

@@ -13,7 +13,7 @@ use crate::dispatch::{
 };
 use crate::domain::name::Name;
 use crate::store::Store;
-use crate::telemetry::Metrics;
+use crate::telemetry::{Deliveries, Metrics};
 
 type Worker = Delivering<Store, Connected, Watch>;
 
@@ -62,7 +62,8 @@ impl Workers {
             let connected = clients.connect(settings).await?;
             let options =
                 Options::new(settings, fastrand::u64(..)).with_context(|| format!("destination {name}"))?;
-            let watch = Watch { metrics: self.metrics.clone(), standing: self.standing.clone() };
+            let (metrics, standing) = (self.metrics.clone(), self.standing.clone());
+            let watch = Watch { deliveries: metrics.deliveries(name), metrics, standing };
             let worker = Worker::new(options, self.store.clone(), connected, watch);
             prepared.push(Prepared { settings: settings.clone(), worker });
         }
@@ -135,21 +136,24 @@ impl Workers {
 }
 
 /// Tells what workers do to those who are asked for it.
-#[derive(Clone)]
 pub struct Watch {
+    deliveries: Deliveries,
     metrics: Metrics,
     standing: Standing,
 }
 
 impl Observer for Watch {
-    fn on_delivery(&self, destination: &Name, delivery: &Observed<'_>) {
-        self.metrics.delivery(destination, delivery.outcome.as_str());
+    fn on_delivery(&self, _: &Name, delivery: &Observed<'_>) {
+        match delivery.outcome {
+            Outcome::Delivered => self.deliveries.delivered(),
+            outcome => self.deliveries.settled(outcome.as_str()),
+        }
         if let Some(took) = delivery.took {
-            self.metrics.call(destination, took);
+            self.deliveries.call(took);
         }
         let began = delivery.header.and_then(|header| header.oldest_starts_at);
         if let (Outcome::Delivered, Some(began)) = (delivery.outcome, began) {
-            self.metrics.alert_to_delivery(destination, delivery.at.since(began));
+            self.deliveries.alert_to_delivery(delivery.at.since(began));
         }
     }
 

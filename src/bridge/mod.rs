@@ -16,6 +16,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use foldhash::fast::FixedState;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -68,7 +69,7 @@ struct Deciding {
 }
 
 /// Where a rule's events go, and how large they may be.
-type Routes = HashMap<Name, (Arc<[Name]>, usize)>;
+type Routes = HashMap<Name, (Arc<[Name]>, usize), FixedState>;
 
 /// A configured source, with the rules as they are when it speaks.
 #[derive(Clone)]

@@ -210,7 +210,7 @@ impl Destination for Connected {
 }
 
 /// Hears what workers do, for metrics. Its methods return at once.
-pub trait Observer: Clone + Send + Sync + 'static {
+pub trait Observer: Send + Sync + 'static {
     /// A delivery was settled.
     fn on_delivery(&self, destination: &Name, delivery: &Observed<'_>);
 

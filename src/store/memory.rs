@@ -1,6 +1,6 @@
 //! A store that keeps nothing on disk: for tests, with a clock that the test moves.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -8,6 +8,7 @@ use tokio::sync::watch;
 
 use super::lane::{self, End, Group, Lane, Offered, Position, Waiting};
 use super::letters::{BACKLOG_FULL, Row};
+use super::numbers::Set;
 use super::outlets::{Outlet, Outlets};
 use super::shrinking::{Open, Shrinking};
 use super::{
@@ -362,7 +363,7 @@ impl Inner {
         for (seq, at, event) in &self.events[behind..] {
             if !lane.has_room() {
                 // What waits behind one that fails leaves the room to others.
-                lane.to_park(&HashSet::new()).into_iter().for_each(|seq| lane.parked(EventSeq(seq)));
+                lane.to_park(&Set::default()).into_iter().for_each(|seq| lane.parked(EventSeq(seq)));
             }
             if !lane.has_room() {
                 return;

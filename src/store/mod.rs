@@ -27,6 +27,7 @@ mod lane;
 mod letters;
 mod look;
 mod memory;
+mod numbers;
 mod outlets;
 mod shrinking;
 mod sqlite;

@@ -7,12 +7,13 @@ use std::collections::hash_map::Entry;
 use std::hash::Hash;
 
 use super::lane::Group;
+use super::numbers::Map;
 use crate::domain::name::Name;
 
 /// The unsettled events that may make capacity less. `T` is what a store knows a target by.
 #[derive(Debug)]
 pub struct Shrinking<T> {
-    events: HashMap<i64, Open<T>>,
+    events: Map<i64, Open<T>>,
     of_target: HashMap<T, Vec<i64>>,
 }
 
@@ -29,7 +30,7 @@ pub struct Open<T> {
 
 impl<T> Default for Shrinking<T> {
     fn default() -> Self {
-        Self { events: HashMap::new(), of_target: HashMap::new() }
+        Self { events: Map::default(), of_target: HashMap::new() }
     }
 }
 

@@ -13,9 +13,10 @@ mod redrive;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use super::EventSeq;
+use super::numbers::{Map, Set};
 use crate::domain::header::Encoded;
 use crate::domain::time::Time;
 
@@ -50,10 +51,10 @@ pub struct Lane {
     window_bytes: usize,
     /// Deliveries that the cursor does not wait for, whether they wait, are ready or being sent: tried
     /// before, parked behind one that was, or cancelled on their way.
-    retries: HashMap<i64, Retry>,
+    retries: Map<i64, Retry>,
     waiting: BTreeSet<(Time, i64)>,
     /// Unsettled events of each target in their order; only the first may be sent.
-    groups: HashMap<Group, VecDeque<i64>>,
+    groups: Map<Group, VecDeque<i64>>,
     ready: BTreeSet<i64>,
     /// What is known of deliveries that the window has not reached.
     ahead: BTreeMap<i64, Ahead>,
@@ -65,7 +66,7 @@ pub struct Lane {
     /// Rows of what was cancelled or discarded: with the dead letters, all that never arrived.
     missed: u64,
     /// Targets of which nothing is handed out while a transaction looks at what was not sent yet.
-    withheld: HashSet<Group>,
+    withheld: Set<Group>,
 }
 
 #[derive(Debug)]
@@ -170,15 +171,15 @@ impl Lane {
             read_to: position.cursor,
             window: BTreeMap::new(),
             window_bytes: 0,
-            retries: HashMap::new(),
+            retries: Map::default(),
             waiting: BTreeSet::new(),
-            groups: HashMap::new(),
+            groups: Map::default(),
             ready: BTreeSet::new(),
             ahead: BTreeMap::new(),
             settled_ahead: 0,
             left: position.given - position.passed.min(position.given),
             missed: 0,
-            withheld: HashSet::new(),
+            withheld: Set::default(),
         }
     }
 

@@ -1,10 +1,10 @@
 //! How far a lane is, and what keeps its cursor back.
 
-use std::collections::HashSet;
 
 use super::{Ahead, Lane, Position, Slot};
 use crate::domain::time::Time;
 use crate::store::Backlog;
+use crate::store::numbers::Set;
 
 impl Lane {
     /// Moves the cursor over everything that is settled or has a row.
@@ -29,7 +29,7 @@ impl Lane {
 
     /// Where the lane will stand when `settled` have been settled or got a row, `dead` of them given
     /// up, and `given` more deliveries have been committed: what is written in the same transaction.
-    pub fn position_after(&self, settled: &HashSet<i64>, dead: i64, given: u64) -> Position {
+    pub fn position_after(&self, settled: &Set<i64>, dead: i64, given: u64) -> Position {
         let mut after = self.position;
         after.dead = after.dead.saturating_add_signed(dead);
         after.given += given;
@@ -47,7 +47,7 @@ impl Lane {
     /// Deliveries that hold the cursor back and cannot be sent, since an earlier one of their target is
     /// tried again; `settled` are about to be settled. They want rows, or one target that fails would
     /// fill the window for all, and after a restart what was delivered behind them would be sent again.
-    pub fn to_park(&self, settled: &HashSet<i64>) -> Vec<i64> {
+    pub fn to_park(&self, settled: &Set<i64>) -> Vec<i64> {
         let mut found = Vec::new();
         for (seq, slot) in &self.window {
             if slot.body.is_none() || settled.contains(seq) {
@@ -69,9 +69,9 @@ impl Lane {
     }
 
     /// What holds the cursor back although something behind it is settled.
-    pub fn to_leave(&self) -> HashSet<i64> {
+    pub fn to_leave(&self) -> Set<i64> {
         let settled = self.window.iter().rfind(|(_, slot)| slot.body.is_none());
-        let Some((&last, _)) = settled else { return HashSet::new() };
+        let Some((&last, _)) = settled else { return Set::default() };
         let before = self.window.range(..last).filter(|(_, slot)| slot.body.is_some());
         before.map(|(seq, _)| *seq).collect()
     }

@@ -65,7 +65,7 @@ fn a_dead_letter_releases_its_target() {
 fn the_cursor_stops_before_the_first_that_is_neither_settled_nor_a_row() {
     let mut lane = lane(&[1, 2, 3, 4]);
     claim(&mut lane, 0);
-    let foreseen = lane.position_after(&HashSet::from([1, 3]), 0, 0);
+    let foreseen = lane.position_after(&Set::from_iter([1, 3]), 0, 0);
     lane.delivered(EventSeq(3));
     assert_eq!(lane.position().cursor, 0);
     lane.delivered(EventSeq(1));
@@ -95,8 +95,8 @@ fn what_waits_behind_a_failed_delivery_does_not_hold_the_cursor() {
     let mut lane = lane(&[7, 7, 8, 7, 9]);
     claim(&mut lane, 0);
     lane.retry(EventSeq(1), at(5));
-    assert_eq!(lane.to_park(&HashSet::new()), [0i64; 0], "nothing was delivered behind it");
-    assert_eq!(lane.to_park(&HashSet::from([3])), [2, 4]);
+    assert_eq!(lane.to_park(&Set::default()), [0i64; 0], "nothing was delivered behind it");
+    assert_eq!(lane.to_park(&Set::from_iter([3])), [2, 4]);
     lane.parked(EventSeq(2));
     lane.parked(EventSeq(4));
     lane.delivered(EventSeq(3));
@@ -118,7 +118,7 @@ fn a_target_that_fails_does_not_fill_the_window_for_others() {
     lane.retry(EventSeq(1), at(5));
     lane.offer(offered(WINDOW as i64 + 1, 7));
     assert!(!lane.has_room());
-    lane.to_park(&HashSet::new()).into_iter().for_each(|seq| lane.parked(EventSeq(seq)));
+    lane.to_park(&Set::default()).into_iter().for_each(|seq| lane.parked(EventSeq(seq)));
     assert!(lane.has_room());
 }
 

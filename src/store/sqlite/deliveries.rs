@@ -1,6 +1,5 @@
 //! What the writer keeps of deliveries: rows for the exceptions, and how far each destination is.
 
-use std::collections::HashSet;
 
 use rusqlite::{OptionalExtension, params};
 
@@ -9,6 +8,7 @@ use super::{checkpoint, schema};
 use crate::domain::name::Name;
 use crate::domain::time::Time;
 use crate::store::lane::{End, Position, Row};
+use crate::store::numbers::Set;
 use crate::store::outlets::Outlet;
 use crate::store::{EventSeq, Settlement, withdrawn};
 
@@ -114,7 +114,7 @@ impl Writer {
     }
 
     /// Cancels deliveries of a destination that is configured no more, in case it comes back.
-    fn cancel_dormant(&self, destination: &Name, cancelled: &HashSet<i64>) -> rusqlite::Result<()> {
+    fn cancel_dormant(&self, destination: &Name, cancelled: &Set<i64>) -> rusqlite::Result<()> {
         for seq in cancelled {
             let mut put = self.connection.prepare_cached(
                 "INSERT OR REPLACE INTO deliveries (destination, event, state, attempts, due, error)

@@ -5,7 +5,6 @@
 //! whether all that the decision has seen is still so; where it is not, it decides again by itself. Which
 //! of the two it was makes no difference to what is decided, since a decision can be run again.
 
-use std::collections::HashMap;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
@@ -16,6 +15,7 @@ use crate::domain::engine::States;
 use crate::domain::state::TargetState;
 use crate::domain::time::Time;
 use crate::json;
+use crate::store::numbers::Map;
 use crate::store::{Changes, Decide, Keys, View};
 
 /// The index: the writer changes it, others read it.
@@ -28,7 +28,7 @@ const AFTER_A_MISS: u32 = 16;
 pub struct Foreseen {
     pub now: Time,
     pub seen: Seen,
-    pub known: HashMap<i64, Arc<Known>>,
+    pub known: Map<i64, Arc<Known>>,
     pub controls: Arc<Controls>,
     pub changes: Changes,
     /// The changed states, encoded.
@@ -130,7 +130,7 @@ pub fn foresee(
         return None;
     }
     let staged = Staged::default();
-    let mut known = HashMap::new();
+    let mut known = Map::default();
     let (seen, states) = {
         let index = index.read().unwrap_or_else(PoisonError::into_inner);
         let seen = Seen::of(keys, hashes, &index, &staged);

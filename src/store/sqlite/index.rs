@@ -4,7 +4,7 @@
 //! A batch writes to a [`Staged`] that is merged after its commit and dropped when it fails, so the
 //! index never knows more than the file.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap};
 use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::Arc;
 
@@ -16,6 +16,7 @@ use super::watching::{self, Watching};
 use crate::domain::state::{AlertKey, TargetState};
 use crate::domain::target::TargetKey;
 use crate::domain::time::Time;
+use crate::store::numbers;
 
 /// A keyed hash of a target's key or an alert's identity. With 128 bits and a secret key nobody finds
 /// two that are equal.
@@ -73,7 +74,7 @@ impl Hasher for Taken {
 
 /// Targets; nearly always one.
 pub type Ids = SmallVec<[i64; 2]>;
-type Map<V> = HashMap<Fingerprint, V, BuildHasherDefault<Taken>>;
+pub type Map<V> = HashMap<Fingerprint, V, BuildHasherDefault<Taken>>;
 
 /// A target as the writer knows it.
 #[derive(Debug)]
@@ -95,8 +96,8 @@ pub struct Index {
     shared: Map<Ids>,
     due: BTreeSet<(Time, i64)>,
     watching: Watching,
-    young: HashMap<i64, Arc<Known>>,
-    old: HashMap<i64, Arc<Known>>,
+    young: numbers::Map<i64, Arc<Known>>,
+    old: numbers::Map<i64, Arc<Known>>,
 }
 
 /// What a batch has changed and not committed yet.
@@ -104,9 +105,9 @@ pub struct Index {
 pub struct Staged {
     targets: Map<Option<i64>>,
     alerts: Map<Ids>,
-    states: HashMap<i64, Option<Arc<Known>>>,
+    states: numbers::Map<i64, Option<Arc<Known>>>,
     /// What was committed before the batch, and what holds after it.
-    due: HashMap<i64, (Option<Time>, Option<Time>)>,
+    due: numbers::Map<i64, (Option<Time>, Option<Time>)>,
     watching: Vec<watching::Change>,
 }
 
@@ -184,7 +185,7 @@ impl Index {
     pub fn due(&self, now: Time, max: usize) -> Vec<i64> {
         let due = self.due.iter().take_while(|(due, _)| *due <= now);
         let mut found: Vec<i64> = due.take(max).map(|&(_, id)| id).collect();
-        let timely: HashSet<i64> = found.iter().copied().collect();
+        let timely: numbers::Set<i64> = found.iter().copied().collect();
         let woken = self.watching.woken().filter(|id| !timely.contains(id));
         found.extend(woken.take(max - timely.len()));
         found

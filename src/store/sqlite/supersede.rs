@@ -1,7 +1,7 @@
 //! Events that may make capacity less and were not sent yet: a transaction is told of them, and cancels
 //! them when it adds capacity.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 
 use rusqlite::{Connection, OptionalExtension};
 
@@ -12,6 +12,7 @@ use crate::domain::engine::Unsent;
 use crate::domain::name::Name;
 use crate::domain::target::TargetKey;
 use crate::store::lane::{End, Lane};
+use crate::store::numbers::{Map, Set};
 use crate::store::shrinking::{Open, Shrinking};
 
 /// Each event with each destination that has not settled it, also those that are configured no more. The
@@ -76,8 +77,8 @@ impl Superseding {
     pub fn merge(
         &mut self,
         added: Shrinking<Fingerprint>,
-        lanes: &HashMap<Name, Staging>,
-        cancelled: &HashSet<i64>,
+        lanes: &Map<Name, Staging>,
+        cancelled: &Set<i64>,
     ) {
         let none = self.shrinking.is_empty();
         for (name, staging) in lanes.iter().filter(|_| !none) {

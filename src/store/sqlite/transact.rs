@@ -1,6 +1,6 @@
 //! One transaction: what it sees, and writing what it decides.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use rusqlite::{OptionalExtension, params};
@@ -8,7 +8,7 @@ use rusqlite::{OptionalExtension, params};
 use super::deliveries::PUT;
 use super::evidence::{self, Fired};
 use super::foresee::{self, Foreseen, Seen};
-use super::index::{Known, Staged};
+use super::index::{self, Known, Staged};
 use super::published::write_controls;
 use super::writer::{Batch, Committed, Writer};
 use super::{schema, watching};
@@ -38,7 +38,7 @@ struct Decided {
 struct Plan {
     events: Vec<Planned>,
     /// Those at the beginning of an episode, by their targets.
-    fired: HashMap<TargetKey, Vec<Fired>>,
+    fired: index::Map<Vec<Fired>>,
 }
 
 struct Planned {
@@ -149,11 +149,12 @@ impl Writer {
             let mut undoes = None;
             if let Some(Part { phase, episode }) = &event.part {
                 let episode = evidence::episode(episode);
-                let fired = plan.fired.entry(event.target.clone()).or_default();
+                let target = self.hashes.target(&event.target);
+                let fired = plan.fired.entry(target).or_default();
                 match phase {
                     Phase::Firing => fired.push(Fired { episode, seq: EventSeq(seq), route }),
                     Phase::Resolved => {
-                        let id = self.index().target(self.hashes.target(&event.target), &batch.staged);
+                        let id = self.index().target(target, &batch.staged);
                         let known = id.map_or(Ok(None), |id| self.load(id, batch))?;
                         // Of a target without a state nothing is open, so it has nothing to undo.
                         let before = known.map_or(Some(Vec::new()), |known| known.fired.clone());
@@ -197,7 +198,7 @@ impl Writer {
         now: Time,
         key: TargetKey,
         (state, text): (TargetState, String),
-        fired: &HashMap<TargetKey, Vec<Fired>>,
+        fired: &index::Map<Vec<Fired>>,
     ) -> rusqlite::Result<()> {
         let hash = self.hashes.target(&key);
         let id = self.index().target(hash, &batch.staged);
@@ -221,7 +222,7 @@ impl Writer {
         let known_alerts = self.hashes.alerts(&state);
         let alerts: Vec<u8> = known_alerts.iter().flat_map(|alert| alert.0).collect();
         let due = state.due().map(Time::as_nanos);
-        let new = fired.get(&key).map_or(&[][..], Vec::as_slice);
+        let new = fired.get(&hash).map_or(&[][..], Vec::as_slice);
         let fired = evidence::remember(&known_fired, new, &before, &state);
         let fired_bytes = fired.as_ref().map(evidence::write);
         let id = match id {

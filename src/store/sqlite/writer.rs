@@ -1,6 +1,6 @@
 //! The one thread that writes.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender};
 use std::sync::{Arc, Mutex, PoisonError, RwLockReadGuard, RwLockWriteGuard};
@@ -25,6 +25,7 @@ use crate::domain::target::TargetKey;
 use crate::domain::time::Time;
 use crate::store::clock::Clock;
 use crate::store::lane::{End, Lane, Offered, Waiting};
+use crate::store::numbers::{Map, Set};
 use crate::store::outlets::{Outlet, Outlets};
 use crate::store::shrinking::Shrinking;
 use crate::store::{Decide, Error, EventSeq, Keys, LetterError, Place, Redrive, Settlement, WallClock};
@@ -145,7 +146,7 @@ pub struct Writer {
     due: watch::Sender<Option<Time>>,
     checkpoints: SyncSender<()>,
     turn: Turn,
-    pub(super) routes: HashMap<Arc<[Name]>, i64>,
+    pub(super) routes: Map<Arc<[Name]>, i64>,
     pub(super) superseding: Superseding,
     /// How far the present round of pruning has come.
     pub(super) sweep: Sweep,
@@ -182,12 +183,12 @@ pub(super) struct Batch {
     pub(super) tally: Deltas,
     pub(super) next: Next,
     pub(super) events: Vec<Committed>,
-    pub(super) lanes: HashMap<Name, Staging>,
+    pub(super) lanes: Map<Name, Staging>,
     pub(super) routes: Vec<(Arc<[Name]>, i64)>,
     /// Events that may make capacity less, written in this batch.
     pub(super) shrinking: Shrinking<Fingerprint>,
     /// Events that this batch cancels.
-    pub(super) cancelled: HashSet<i64>,
+    pub(super) cancelled: Set<i64>,
     /// It has pruned, and nothing was left to prune.
     pub(super) pruned_all: bool,
 }
@@ -200,10 +201,10 @@ impl Batch {
             tally: Deltas::default(),
             next,
             events: Vec::new(),
-            lanes: HashMap::new(),
+            lanes: Map::default(),
             routes: Vec::new(),
             shrinking: Shrinking::default(),
-            cancelled: HashSet::new(),
+            cancelled: Set::default(),
             pruned_all: false,
         }
     }
@@ -225,12 +226,12 @@ pub(super) struct Settled {
 
 #[derive(Default)]
 pub(super) struct Staging {
-    pub(super) settled: HashSet<i64>,
+    pub(super) settled: Set<i64>,
     /// By how much dead letters become more.
     pub(super) dead: i64,
     pub(super) given: u64,
     /// Settled in the commit that gives them, and how many of them are dead letters.
-    pub(super) refused: HashSet<i64>,
+    pub(super) refused: Set<i64>,
     pub(super) refused_dead: u64,
     pub(super) apply: Vec<Settled>,
     /// Dead letters that are sent once more, and how many are thrown away.
@@ -241,7 +242,7 @@ pub(super) struct Staging {
     /// Get a row in this batch, since an earlier one of their target has one.
     pub(super) parked: Vec<i64>,
     /// Are not to be sent any more.
-    pub(super) cancelled: HashSet<i64>,
+    pub(super) cancelled: Set<i64>,
 }
 
 impl Staging {
@@ -308,7 +309,7 @@ impl Writer {
             due,
             checkpoints,
             turn,
-            routes: HashMap::new(),
+            routes: Map::default(),
             superseding,
             sweep: Sweep::default(),
             next,
