@@ -22,7 +22,7 @@ use crate::json::{self, Raw};
 #[derive(Clone)]
 pub struct Labels {
     /// The set as JSON, in a form that any queue takes.
-    json: Box<str>,
+    json: String,
     /// Each name and, right after it, its value, if they do not stand in `json` as they are.
     plain: Option<Box<str>>,
     /// Where in the text each name and each value ends.
@@ -124,8 +124,9 @@ impl Labels {
 
 /// The set as JSON, with room for so many bytes. SQS refuses U+FFFE and U+FFFF, which JSON lets through, so they
 /// are escaped.
-fn encode(pairs: &[(Cow<'_, str>, Cow<'_, str>)], room: usize) -> Box<str> {
-    let mut json = Vec::with_capacity(room);
+fn encode(pairs: &[(Cow<'_, str>, Cow<'_, str>)], room: usize) -> String {
+    // The last texts are written eight bytes at a time.
+    let mut json = Vec::with_capacity(room + 8);
     json.push(b'{');
     for (at, (name, value)) in pairs.iter().enumerate() {
         if at > 0 {
@@ -136,7 +137,7 @@ fn encode(pairs: &[(Cow<'_, str>, Cow<'_, str>)], room: usize) -> Box<str> {
         json::push_text(&mut json, value);
     }
     json.push(b'}');
-    json::for_sqs(json::text(json)).into_boxed_str()
+    json::for_sqs(json::text(json))
 }
 
 impl Default for Labels {

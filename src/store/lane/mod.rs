@@ -21,7 +21,7 @@ use crate::domain::header::Encoded;
 use crate::domain::time::Time;
 
 /// Events in the window at the most; few in tests, so that they often reach beyond it.
-const WINDOW: usize = if cfg!(test) { 16 } else { 4096 };
+const WINDOW: usize = if cfg!(test) { 16 } else { 16_384 };
 /// Bytes of events in the window at the most, beside one event.
 const WINDOW_BYTES: usize = 16 << 20;
 

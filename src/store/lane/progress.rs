@@ -1,6 +1,5 @@
 //! How far a lane is, and what keeps its cursor back.
 
-
 use super::{Ahead, Lane, Position, Slot};
 use crate::domain::time::Time;
 use crate::store::Backlog;

@@ -1,6 +1,5 @@
 //! What the writer keeps of deliveries: rows for the exceptions, and how far each destination is.
 
-
 use rusqlite::{OptionalExtension, params};
 
 use super::writer::{Batch, Settled, Writer};

@@ -74,12 +74,7 @@ impl Superseding {
     }
 
     /// Takes over what a batch has committed.
-    pub fn merge(
-        &mut self,
-        added: Shrinking<Fingerprint>,
-        lanes: &Map<Name, Staging>,
-        cancelled: &Set<i64>,
-    ) {
+    pub fn merge(&mut self, added: Shrinking<Fingerprint>, lanes: &Map<Name, Staging>, cancelled: &Set<i64>) {
         let none = self.shrinking.is_empty();
         for (name, staging) in lanes.iter().filter(|_| !none) {
             for one in staging.apply.iter().filter(|one| one.end != End::Retry) {
