@@ -150,7 +150,7 @@ impl Event {
     pub fn header(&self) -> Header {
         Header {
             id: self.id.clone(),
-            kind: self.kind().into(),
+            kind: self.kind(),
             source: format!("{SOURCE}{}", self.cause.source).into(),
             subject: self.key.shared(),
             sequence: self.sequence,
