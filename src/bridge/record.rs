@@ -12,7 +12,7 @@ use crate::domain::name::Name;
 use crate::domain::notification::Status;
 use crate::domain::state::Cause;
 use crate::domain::target::TargetKey;
-use crate::domain::time::{Millis, Time, written};
+use crate::domain::time::{Millis, Shown, Time};
 use crate::domain::verdict::{Decision, Phase, Verdict};
 use crate::json;
 use crate::store::Record;
@@ -59,15 +59,11 @@ struct Line<'a> {
 #[derive(Serialize)]
 struct Alert<'a> {
     status: &'static str,
-    #[serde(serialize_with = "written")]
-    starts_at: Time,
+    starts_at: Shown,
     #[serde(skip_serializing_if = "Option::is_none")]
     ends_at: Option<Shown>,
     labels: &'a Labels,
 }
-
-#[derive(Serialize)]
-struct Shown(#[serde(serialize_with = "written")] Time);
 
 /// The record of a notification that came to targets in these states. `None` if nothing was decided.
 pub fn of_notification(now: Time, input: &Input, states: &States, decisions: &[Decision]) -> Option<Record> {
@@ -75,7 +71,7 @@ pub fn of_notification(now: Time, input: &Input, states: &States, decisions: &[D
     alerts.extend(input.alerts.iter().filter_map(Judged::alert).map(|alert| {
         let told = Alert {
             status: alert.status.as_str(),
-            starts_at: alert.starts_at,
+            starts_at: Shown(alert.starts_at),
             ends_at: alert.ends_at.map(Shown),
             labels: &alert.labels,
         };
@@ -107,7 +103,7 @@ fn waited<'a>(
             let ended = state.ended(&open.alert).filter(|_| status == Status::Resolved);
             let alert = Alert {
                 status: status.as_str(),
-                starts_at: open.starts_at,
+                starts_at: Shown(open.starts_at),
                 ends_at: ended.map(|ended| Shown(ended.ends_at)),
                 labels: &open.labels,
             };

@@ -114,9 +114,14 @@ impl Written {
     }
 }
 
-/// Writes a time as a text, as [`fmt::Display`] does; for `serialize_with`.
-pub fn written<S: Serializer>(time: &Time, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.collect_str(time)
+/// A time that is serialized as it is displayed, with as many digits as it has.
+#[derive(Debug, Clone, Copy)]
+pub struct Shown(pub Time);
+
+impl Serialize for Shown {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(&self.0)
+    }
 }
 
 /// A time cut to milliseconds: `2026-11-22T16:55:20.062Z`.

@@ -12,7 +12,7 @@ use super::{Adjustment, Event, EventAlert};
 use crate::domain::labels::Labels;
 use crate::domain::rule::Limits;
 use crate::domain::target::Target;
-use crate::domain::time::{Millis, Time, written};
+use crate::domain::time::{Millis, Shown};
 use crate::domain::verdict::Phase;
 
 /// A scaling event: a CloudEvents 1.0 document in structured JSON. A field is never renamed or retyped within
@@ -161,8 +161,7 @@ pub(super) struct Alert<'a> {
     /// When it began, by Prometheus' clock.
     #[schemars(extend("format" = "date-time"))]
     #[schemars(with = "String")]
-    #[serde(serialize_with = "written")]
-    starts_at: Time,
+    starts_at: Shown,
     /// The page of the expression.
     generator_url: &'a str,
 }
@@ -174,7 +173,7 @@ impl<'a> Alert<'a> {
             status,
             labels: &alert.labels,
             annotations: &alert.annotations,
-            starts_at: alert.starts_at,
+            starts_at: Shown(alert.starts_at),
             generator_url: &alert.generator_url,
         }
     }
