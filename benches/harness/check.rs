@@ -3,6 +3,7 @@
 use std::io;
 use std::path::Path;
 
+use rusqlite::types::{FromSqlError, ValueRef};
 use rusqlite::{Connection, OpenFlags};
 
 /// Looks for each alert's decision the way that a question about its target finds it: by the target's
@@ -21,7 +22,7 @@ pub fn decided(store: &Path, fingerprints: impl Fn(u64) -> Vec<String>) -> io::R
             let Some(target) = key.rsplit('-').next().and_then(|number| number.parse().ok()) else {
                 continue;
             };
-            let records = history.query_map([id], |row| row.get::<_, String>(0))?;
+            let records = history.query_map([id], |row| text(row.get_ref(0)?))?;
             let records = records.collect::<Result<Vec<_>, _>>()?;
             let is_told = |fingerprint: &String| records.iter().any(|record| record.contains(fingerprint));
             found += fingerprints(target).iter().filter(|one| is_told(one)).count() as u64;
@@ -29,4 +30,12 @@ pub fn decided(store: &Path, fingerprints: impl Fn(u64) -> Vec<String>) -> io::R
         Ok(found)
     };
     found().map_err(io::Error::other)
+}
+
+/// A record's text, which is kept packed if it is long.
+fn text(value: ValueRef<'_>) -> rusqlite::Result<String> {
+    let ValueRef::Blob(packed) = value else { return Ok(value.as_str()?.to_owned()) };
+    let text = lz4_flex::block::decompress_size_prepended(packed)
+        .map_err(|error| FromSqlError::Other(error.into()))?;
+    String::from_utf8(text).map_err(|error| FromSqlError::Other(error.into()).into())
 }

@@ -2,6 +2,7 @@
 
 use rusqlite::{OptionalExtension, params};
 
+use super::bodies::Bodies;
 use super::writer::{Batch, Settled, Writer};
 use super::{checkpoint, schema};
 use crate::domain::name::Name;
@@ -77,11 +78,16 @@ impl Writer {
     ) -> rusqlite::Result<()> {
         let mut event = self.connection.prepare_cached("SELECT target, body FROM events WHERE id = ?1")?;
         let found = event.query_row([seq.0], |row| {
-            let record = withdrawn::record(now, row.get_ref(1)?.as_str()?, destination, reason);
+            let record = withdrawn::record(
+                now,
+                Bodies::new(&self.connection).read(seq.0, row.get_ref(1)?)?,
+                destination,
+                reason,
+            );
             Ok((row.get(0)?, record))
         });
         let Some((target, record)) = found.optional()? else { return Ok(()) };
-        self.put_record_about(batch, now, &[target], &record)
+        self.put_record_about(batch, now, &[target], record)
     }
 
     /// Where the lanes will stand when this batch is committed.

@@ -8,7 +8,9 @@
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
+use super::bodies::{self, Group};
 use super::index::{Fingerprint, Fingerprints, Ids, Index, Known, Staged};
+use super::pack::{self, Kept};
 use super::writer::SharedClock;
 use crate::domain::control::Controls;
 use crate::domain::engine::States;
@@ -31,8 +33,28 @@ pub struct Foreseen {
     pub known: Map<i64, Arc<Known>>,
     pub controls: Arc<Controls>,
     pub changes: Changes,
-    /// The changed states, encoded.
-    pub texts: Vec<String>,
+    pub texts: Texts,
+}
+
+/// What a decision changes, as it is kept.
+pub struct Texts {
+    /// Of each state.
+    pub states: Vec<Kept>,
+    /// Of the record, if that is packed.
+    pub record: Option<Vec<u8>>,
+    /// Of the events.
+    pub events: Vec<Group>,
+}
+
+impl Texts {
+    pub fn of(changes: &Changes) -> serde_json::Result<Self> {
+        let states = changes.states.iter().map(|(_, state)| encode(state).map(Kept::of));
+        Ok(Self {
+            states: states.collect::<Result<_, _>>()?,
+            record: changes.record.as_ref().and_then(|record| pack::pack(record.body.as_bytes())),
+            events: bodies::group(&changes.events),
+        })
+    }
 }
 
 /// Where the wanted targets and alerts are in the index, in the order in which they are wanted.
@@ -146,14 +168,13 @@ pub fn foresee(
     let now = clock.now();
     let view = View { now, created, states, controls: controls.clone(), unsent: Default::default() };
     let changes = decide(&view);
-    let texts = changes.states.iter().map(|(_, state)| encode(state)).collect::<serde_json::Result<_>>();
-    Some(Foreseen { now, seen, known, controls, changes, texts: texts.ok()? })
+    let texts = Texts::of(&changes).ok()?;
+    Some(Foreseen { now, seen, known, controls, changes, texts })
 }
 
 struct NotAtHand;
 
-/// A state as it is kept.
-pub fn encode(state: &TargetState) -> serde_json::Result<String> {
+fn encode(state: &TargetState) -> serde_json::Result<String> {
     // As most states are: one allocation instead of one for each doubling.
     json::to_string(state, 2048)
 }

@@ -2,6 +2,7 @@
 
 use rusqlite::{Connection, OptionalExtension, params};
 
+use super::bodies::Bodies;
 use super::index::Fingerprint;
 use super::writer::{Batch, Writer};
 use super::{schema, supersede};
@@ -46,15 +47,16 @@ pub fn list(
         });
         let mut list = reader.prepare_cached(LIST)?;
         let limit = i64::try_from(max).unwrap_or(i64::MAX);
+        let mut bodies = Bodies::new(reader);
         let rows = list.query_map(params![number, behind, limit], |row| {
-            let body = row.get_ref(6)?.as_str()?;
+            let seq = row.get(0)?;
             Ok(Row {
-                place: Place { seq: EventSeq(row.get(0)?), destination: name.clone() },
+                place: Place { seq: EventSeq(seq), destination: name.clone() },
                 attempts: row.get(1)?,
                 error: row.get(2)?,
                 given_up_at: Time::from_nanos(row.get(3)?),
                 emitted_at: Time::from_nanos(row.get(5)?),
-                event: as_sent(body, row.get(4)?),
+                event: as_sent(bodies.read(seq, row.get_ref(6)?)?, row.get(4)?),
             })
         })?;
         found.extend(rows.collect::<Result<Vec<_>, _>>()?);
@@ -98,7 +100,7 @@ impl Writer {
                 target: row.get(2)?,
                 shrinks: row.get(3)?,
                 undoes: row.get(4)?,
-                event: as_sent(row.get_ref(5)?.as_str()?, expiry),
+                event: as_sent(Bodies::new(&self.connection).read(seq.0, row.get_ref(5)?)?, expiry),
             })
         });
         let Some(letter) = letter.optional()? else { return Ok(Err(LetterError::NotDead)) };

@@ -3,7 +3,7 @@
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::index::Fingerprint;
-use super::{evidence, schema};
+use super::{bodies, evidence, pack, schema};
 use crate::domain::target::TargetKey;
 use crate::domain::time::Time;
 use crate::store::look::{RECORD_BYTES, beginning};
@@ -62,7 +62,8 @@ pub fn records(
             return Ok(Records { records, more: true });
         }
         // One may have been pruned meanwhile.
-        let Some(body) = record.query_row([id], |row| row.get::<_, String>(0)).optional()? else { continue };
+        let body = record.query_row([id], |row| Ok(pack::text(row.get_ref(0)?)?.into_owned()));
+        let Some(body) = body.optional()? else { continue };
         bytes += body.len();
         records.push(StoredRecord { id, body });
     }
@@ -75,7 +76,8 @@ fn bounded(mut rows: rusqlite::Rows<'_>, max: usize) -> rusqlite::Result<Records
         if records.len() == max || bytes > RECORD_BYTES {
             return Ok(Records { records, more: true });
         }
-        let record = StoredRecord { id: row.get(0)?, body: row.get(1)? };
+        let body = pack::text(row.get_ref(1)?)?.into_owned();
+        let record = StoredRecord { id: row.get(0)?, body };
         bytes += record.body.len();
         records.push(record);
     }
@@ -128,17 +130,21 @@ pub fn find_event(reader: &Connection, id: &str, below: i64) -> rusqlite::Result
         reader.prepare_cached("SELECT id FROM events WHERE id < ?1 ORDER BY id DESC LIMIT 1 OFFSET ?2")?;
     let lowest: Option<i64> = newest.query_row([below, STEP - 1], |row| row.get(0)).optional()?;
     let begin = beginning(id);
+    let from = lowest.unwrap_or(i64::MIN);
     let mut find = reader.prepare_cached(
-        "SELECT id, at, route, body FROM events
+        "SELECT id, body FROM events
          WHERE id >= ?1 AND id < ?2 AND substr(body, 1, ?3) = ?4 ORDER BY id DESC LIMIT 1",
     )?;
     let length = i64::try_from(begin.len()).unwrap_or(0);
-    let found = find.query_row(params![lowest.unwrap_or(i64::MIN), below, length, begin], |row| {
-        Ok((row.get(0)?, row.get(1)?, row.get::<_, i64>(2)?, row.get(3)?))
-    });
-    let Some((seq, at, route, body)) = found.optional()? else {
+    let alone = find.query_row(params![from, below, length, begin], |row| Ok((row.get(0)?, row.get(1)?)));
+    let together = bodies::find(reader, from, below, &begin)?;
+    let Some((seq, body)) = alone.optional()?.into_iter().chain(together).max_by_key(|(seq, _)| *seq) else {
         return Ok(lowest.map_or(Step::Nowhere, Step::Below));
     };
+    let mut event = reader.prepare_cached("SELECT at, route FROM events WHERE id = ?1")?;
+    let event = event.query_row([seq], |row| Ok((row.get(0)?, row.get::<_, i64>(1)?)));
+    // It may have been pruned meanwhile.
+    let Some((at, route)) = event.optional()? else { return Ok(Step::Nowhere) };
     let mut event = StoredEvent { emitted_at: Time::from_nanos(at), body, deliveries: Vec::new() };
     let mut passed = Vec::new();
     let names: String =
@@ -188,7 +194,7 @@ pub fn states(reader: &Connection, after: i64, max: usize) -> rusqlite::Result<V
     let mut found = Vec::new();
     while let Some(row) = rows.next()? {
         let (id, key) = (row.get(0)?, TargetKey::from_stored(row.get_ref(1)?.as_str()?));
-        match serde_json::from_str(row.get_ref(2)?.as_str()?) {
+        match serde_json::from_str(&pack::text(row.get_ref(2)?)?) {
             Ok(state) => found.push(StoredState { id, key, state }),
             Err(error) => tracing::error!(%error, %key, "a target's state cannot be read"),
         }

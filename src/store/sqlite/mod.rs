@@ -5,6 +5,7 @@
 //! the index in memory (which target has which number, which alert is known where), so that a target
 //! never heard of costs no query.
 
+mod bodies;
 mod checkpoint;
 mod deliveries;
 mod evidence;
@@ -12,6 +13,7 @@ mod foresee;
 mod index;
 mod letters;
 mod look;
+mod pack;
 mod prune;
 mod published;
 mod restore;
@@ -44,6 +46,7 @@ use crate::domain::header::Encoded;
 use crate::domain::name::Name;
 use crate::domain::target::TargetKey;
 use crate::domain::time::Time;
+use bodies::Bodies;
 use foresee::{Foreseen, Foresight, Present, SharedIndex};
 use index::Fingerprints;
 use published::Published;
@@ -360,8 +363,9 @@ impl Sqlite {
                  WHERE h.target = ?1 AND h.at BETWEEN ?2 AND ?3 ORDER BY h.at, h.record",
             )?;
             for id in ids {
-                let rows =
-                    history.query_map(params![id, from.as_nanos(), to.as_nanos()], |row| row.get(0))?;
+                let rows = history.query_map(params![id, from.as_nanos(), to.as_nanos()], |row| {
+                    Ok(pack::text(row.get_ref(0)?)?.into_owned())
+                })?;
                 found.extend(rows.collect::<Result<Vec<String>, _>>()?);
             }
             Ok(found)
@@ -455,16 +459,18 @@ fn read_events(
          FROM events e LEFT JOIN deliveries d ON d.destination = ?3 AND d.event = e.id
          WHERE e.id > ?1 ORDER BY e.id LIMIT ?2",
     )?;
+    let mut bodies = Bodies::new(reader);
     let rows = events.query_map(params![after, REFILL as i64, number, schema::CANCELLED], |row| {
+        let seq = row.get(0)?;
         Ok(Read {
             wanted: wanted.contains(&row.get(2)?),
             has_row: row.get(6)?,
             offered: Offered {
-                seq: EventSeq(row.get(0)?),
+                seq: EventSeq(seq),
                 group: row.get(1)?,
                 emitted_at: Time::from_nanos(row.get(3)?),
                 undoes: row.get(4)?,
-                body: row.get_ref(5)?.as_str()?.into(),
+                body: bodies.read(seq, row.get_ref(5)?)?.into(),
             },
         })
     })?;
@@ -498,11 +504,12 @@ fn read_handed(
          FROM events e LEFT JOIN deliveries d ON d.destination = ?1 AND d.event = e.id WHERE e.id = ?2",
     )?;
     let mut found = BTreeMap::new();
+    let mut bodies = Bodies::new(reader);
     for &Asked { seq, has_row, judge } in asked {
         let told = event.query_row([number, seq], |row| {
             let mut told = Told::default();
             if has_row {
-                told.body = Some(letters::as_sent(row.get_ref(0)?.as_str()?, row.get(3)?));
+                told.body = Some(letters::as_sent(bodies.read(seq, row.get_ref(0)?)?, row.get(3)?));
                 let error = row.get_ref(2)?.as_str_or_null()?.unwrap_or_default();
                 told.last_error = Some(error).filter(|error| !error.is_empty()).map(Into::into);
             }

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use rusqlite::{OptionalExtension, params};
 
-use super::evidence;
 use super::writer::{Batch, Writer};
+use super::{bodies, evidence};
 use crate::domain::name::Name;
 
 /// Rows that one pruning looks at, so that it never keeps others waiting.
@@ -101,6 +101,7 @@ impl Writer {
         }
         if let Some(upto) = upto {
             self.connection.prepare_cached(DELIVERED)?.execute([from, upto])?;
+            bodies::prune(&self.connection, from, upto)?;
             self.connection.prepare_cached(TOLD)?.execute([from, upto])?;
         }
         let more = count == PRUNE;

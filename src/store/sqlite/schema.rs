@@ -34,7 +34,7 @@ const SYNCHRONOUS_FULL: i64 = 2;
 const CACHE_KIB: i64 = 4 * 1024;
 
 /// What leads from one version of the schema to the next; `user_version` counts those done.
-const STEPS: [&str; 3] = [FIRST, CONTROLS_AND_SUPERSEDING, OUTBOX];
+const STEPS: [&str; 4] = [FIRST, CONTROLS_AND_SUPERSEDING, OUTBOX, TEXTS];
 
 const FIRST: &str = "
 CREATE TABLE store (
@@ -139,6 +139,16 @@ ALTER TABLE deliveries ADD COLUMN since INTEGER;  -- when it was redriven, if it
 UPDATE deliveries SET due = 0 WHERE state = 3;
 DROP INDEX cancelled;
 CREATE INDEX exceptions ON deliveries (state, destination, event) WHERE state IN (1, 2, 3, 6);
+";
+
+/// What was written before stays as it is. From here on `targets.state` and `records.body` may be packed
+/// (`pack.rs`), and `events.body` is empty where the text is here (`bodies.rs`).
+const TEXTS: &str = "
+CREATE TABLE texts (           -- of some events that were decided together
+    first INTEGER PRIMARY KEY, -- the number of the first one
+    last INTEGER NOT NULL,     -- and of the last one; all between are meant
+    packed BLOB NOT NULL       -- each text behind its length; kept until no event is left
+);
 ";
 
 /// `deliveries.state`: waits for another try.
@@ -319,9 +329,12 @@ fn look_over(writer: &Connection) -> rusqlite::Result<Option<String>> {
             return Ok(Some(format!("{table}: {}", found.lines().last().unwrap_or_default())));
         }
     }
-    for table in ["targets", "records", "events"] {
+    for (table, id) in [("targets", "id"), ("records", "id"), ("events", "id"), ("texts", "first")] {
+        if !writer.table_exists(None, table)? {
+            continue;
+        }
         for end in ["min", "max"] {
-            writer.query_row(&format!("SELECT {end}(id) FROM {table}"), [], |_| Ok(()))?;
+            writer.query_row(&format!("SELECT {end}({id}) FROM {table}"), [], |_| Ok(()))?;
         }
     }
     for (table, order) in [

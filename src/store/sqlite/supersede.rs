@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use rusqlite::{Connection, OptionalExtension};
 
+use super::bodies::Bodies;
 use super::index::Fingerprint;
 use super::schema;
 use super::writer::{Batch, Staging, Writer};
@@ -127,7 +128,11 @@ impl Writer {
     /// Reads an event back; `None` if it is none of ours, so that nothing is known of it.
     fn read_unsent(&self, target: &TargetKey, seq: i64) -> rusqlite::Result<Option<Unsent>> {
         let mut body = self.connection.prepare_cached("SELECT body FROM events WHERE id = ?1")?;
-        let read = body.query_row([seq], |row| Ok(Unsent::read(row.get_ref(0)?.as_str()?))).optional()?;
+        let read = body
+            .query_row([seq], |row| {
+                Ok(Unsent::read(Bodies::new(&self.connection).read(seq, row.get_ref(0)?)?))
+            })
+            .optional()?;
         let told = |error| {
             tracing::warn!(event = seq, %target, %error, "an event that was not sent yet cannot be read; it is not superseded");
         };

@@ -32,6 +32,9 @@ fn event(target: &str, bytes: usize) -> Decide {
         .collect(),
         ..Default::default()
     };
+    // Of which packing makes nothing less.
+    let mut random = fastrand::Rng::with_seed(1);
+    let noise: String = std::iter::repeat_with(|| random.alphanumeric()).take(bytes).collect();
     Box::new(move |_| Changes {
         states: vec![(target.clone(), state.clone())],
         events: vec![NewEvent {
@@ -40,7 +43,7 @@ fn event(target: &str, bytes: usize) -> Decide {
             adds: false,
             may_shrink: false,
             part: None,
-            body: "x".repeat(bytes).into(),
+            body: noise.as_str().into(),
         }],
         ..Changes::default()
     })

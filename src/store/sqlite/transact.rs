@@ -3,12 +3,14 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use rusqlite::{OptionalExtension, params};
+use rusqlite::{OptionalExtension, ToSql, params};
 
+use super::bodies::{self, Group};
 use super::deliveries::PUT;
 use super::evidence::{self, Fired};
-use super::foresee::{self, Foreseen, Seen};
+use super::foresee::{Foreseen, Seen, Texts};
 use super::index::{self, Known, Staged};
+use super::pack::{self, Kept};
 use super::published::write_controls;
 use super::writer::{Batch, Committed, Writer};
 use super::{schema, watching};
@@ -27,8 +29,7 @@ use crate::store::{Changes, Decide, EventSeq, Keys, NewEvent, Part, Record, View
 struct Decided {
     now: Time,
     changes: Changes,
-    /// The changed states, encoded.
-    texts: Vec<String>,
+    texts: Texts,
     /// The numbers of the events that the decision was told of, by target.
     named: BTreeMap<TargetKey, Vec<i64>>,
 }
@@ -61,7 +62,7 @@ impl Writer {
         let Decided { now, changes, texts, mut named } =
             self.decide(batch, keys, decide, foreseen, &controls)?;
         let plan = self.plan(batch, &changes.events)?;
-        for ((key, state), text) in changes.states.into_iter().zip(texts) {
+        for ((key, state), text) in changes.states.into_iter().zip(texts.states) {
             self.put_state(batch, now, key, (state, text), &plan.fired)?;
         }
         if let Some(changed) = changes.controls {
@@ -77,13 +78,14 @@ impl Writer {
             }
         }
         if let Some(record) = &changes.record {
-            self.put_record(batch, now, record)?;
+            self.put_record(batch, now, record, texts.record.as_deref())?;
         }
-        for (event, planned) in changes.events.into_iter().zip(plan.events) {
+        let in_its_row = self.put_texts(&plan.events, &texts.events)?;
+        for ((event, planned), in_its_row) in changes.events.into_iter().zip(plan.events).zip(in_its_row) {
             if event.adds {
                 named.remove(&event.target).into_iter().flatten().for_each(|seq| self.cancel(batch, seq));
             }
-            self.put_event(batch, now, event, planned)?;
+            self.put_event(batch, now, event, planned, in_its_row)?;
         }
         Ok(())
     }
@@ -111,8 +113,7 @@ impl Writer {
         let view =
             View { now, created: self.created, states, controls: controls.clone(), unsent: unsent.events };
         let changes = decide(&view);
-        let texts = changes.states.iter().map(|(_, state)| foresee::encode(state));
-        let texts = texts.collect::<serde_json::Result<_>>();
+        let texts = Texts::of(&changes);
         let texts = texts.map_err(|error| rusqlite::Error::ToSqlConversionFailure(Box::new(error)))?;
         Ok(Decided { now, changes, texts, named: unsent.seqs })
     }
@@ -179,9 +180,10 @@ impl Writer {
             self.connection.prepare_cached("SELECT key, state, fired FROM targets WHERE id = ?1")?;
         let found = read.query_row([id], |row| {
             let key = TargetKey::from_stored(row.get_ref(0)?.as_str()?);
-            let state: TargetState = serde_json::from_str(row.get_ref(1)?.as_str()?).map_err(|error| {
-                rusqlite::Error::FromSqlConversionFailure(1, rusqlite::types::Type::Text, Box::new(error))
-            })?;
+            let state: TargetState =
+                serde_json::from_str(&pack::text(row.get_ref(1)?)?).map_err(|error| {
+                    rusqlite::Error::FromSqlConversionFailure(1, rusqlite::types::Type::Text, Box::new(error))
+                })?;
             let fired = row.get_ref(2)?.as_blob_or_null()?.map(evidence::read);
             Ok(Arc::new(Known { key, state: Arc::new(state), fired }))
         });
@@ -197,7 +199,7 @@ impl Writer {
         batch: &mut Batch,
         now: Time,
         key: TargetKey,
-        (state, text): (TargetState, String),
+        (state, text): (TargetState, Kept),
         fired: &index::Map<Vec<Fired>>,
     ) -> rusqlite::Result<()> {
         let hash = self.hashes.target(&key);
@@ -264,12 +266,21 @@ impl Writer {
         Ok(())
     }
 
-    fn put_record(&mut self, batch: &mut Batch, now: Time, record: &Record) -> rusqlite::Result<()> {
+    fn put_record(
+        &mut self,
+        batch: &mut Batch,
+        now: Time,
+        record: &Record,
+        packed: Option<&[u8]>,
+    ) -> rusqlite::Result<()> {
         let mut targets = Vec::with_capacity(record.targets.len());
         for key in &record.targets {
             targets.push(self.number(key, batch, now)?);
         }
-        self.put_record_about(batch, now, &targets, &record.body)
+        match packed {
+            Some(packed) => self.put_record_about(batch, now, &targets, packed),
+            None => self.put_record_about(batch, now, &targets, record.body.as_str()),
+        }
     }
 
     /// Writes a record about the targets of these numbers.
@@ -278,7 +289,7 @@ impl Writer {
         batch: &mut Batch,
         now: Time,
         targets: &[i64],
-        body: &str,
+        body: impl ToSql,
     ) -> rusqlite::Result<()> {
         let id = batch.next.record;
         batch.next.record += 1;
@@ -291,12 +302,26 @@ impl Writer {
         put.execute(params![id, now.as_nanos(), targets, body]).map(drop)
     }
 
+    /// Writes the texts that are kept together. Gives of each event whether its text belongs in its own row.
+    fn put_texts(&self, events: &[Planned], groups: &[Group]) -> rusqlite::Result<Vec<bool>> {
+        let mut in_its_row = Vec::with_capacity(events.len());
+        for Group { events: count, packed } in groups {
+            let group = events.get(in_its_row.len()..in_its_row.len() + count).unwrap_or_default();
+            if let (Some(packed), [first, ..], [.., last]) = (packed, group, group) {
+                bodies::write(&self.connection, first.seq, last.seq, packed)?;
+            }
+            in_its_row.resize(in_its_row.len() + count, packed.is_none());
+        }
+        Ok(in_its_row)
+    }
+
     fn put_event(
         &mut self,
         batch: &mut Batch,
         now: Time,
         event: NewEvent,
         planned: Planned,
+        in_its_row: bool,
     ) -> rusqlite::Result<()> {
         let Planned { seq, route, undoes } = planned;
         let target = self.number(&event.target, batch, now)?;
@@ -311,7 +336,7 @@ impl Writer {
                 target,
                 route,
                 now.as_nanos(),
-                &*event.body,
+                if in_its_row { &event.body } else { "" },
                 event.may_shrink,
                 undoes_bytes
             ])?;
@@ -321,7 +346,7 @@ impl Writer {
             let refused =
                 if undoes.as_ref().map_or(Ok(false), |undoes| self.is_stranger(batch, name, undoes))? {
                     let record = withdrawn::record(now, &event.body, name, withdrawn::NEVER_GIVEN);
-                    self.put_record_about(batch, now, &[target], &record)?;
+                    self.put_record_about(batch, now, &[target], record)?;
                     self.refuse(batch, now, seq, name, schema::WITHDRAWN, withdrawn::NEVER_GIVEN)?
                 } else if self.is_full(batch, name) {
                     self.refuse(batch, now, seq, name, schema::DEAD, BACKLOG_FULL)?

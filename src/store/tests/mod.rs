@@ -10,6 +10,7 @@ mod look;
 mod properties;
 mod supersede;
 mod tally;
+mod texts;
 mod undo;
 
 use std::sync::Arc;
@@ -218,6 +219,8 @@ impl Emission {
 
     fn event(self) -> NewEvent {
         let action = self.kind.action();
+        // Every other one is long enough to be packed.
+        let is_long = self.id.bytes().map(u32::from).sum::<u32>() % 2 == 0;
         let body = json!({
             "specversion": "1.0", "id": self.id, "source": "/scalebridge/prod",
             "type": format!("io.scalebridge.{action}.v1"), "subject": self.target.as_str(), "sequence": "7",
@@ -225,6 +228,7 @@ impl Emission {
             "data": {
                 "rule": "nodes", "action": action, "episode": { "id": "e", "emission": 1 },
                 "alerts": [{ "fingerprint": "f1" }], "notification": { "source": "prod" },
+                "parameters": { "why": if is_long { "pods wait ".repeat(300) } else { "they wait".to_owned() } },
             },
         });
         NewEvent {

@@ -1,0 +1,178 @@
+//! The texts of events. Those of one transaction are packed together, since they are much alike: the row of
+//! such an event has an empty text, and the text itself is in `texts`, with those beside it.
+
+use std::ops::Range;
+
+use rusqlite::types::{FromSqlError, ValueRef};
+use rusqlite::{Connection, OptionalExtension, params};
+
+use super::pack;
+use crate::store::NewEvent;
+
+/// So many texts are packed together at most: who reads one unpacks them all.
+pub const TOGETHER: usize = 64;
+/// And no more once they have so many bytes.
+const BYTES: usize = 64 << 10;
+/// Bytes of a text's length in front of it, little-endian.
+const LENGTH: usize = size_of::<u32>();
+
+/// Events that follow each other and are kept together.
+pub struct Group {
+    pub events: usize,
+    /// Their texts; `None` if each is kept in its own row.
+    pub packed: Option<Vec<u8>>,
+}
+
+/// Groups the events of a transaction, in their order.
+pub fn group(events: &[NewEvent]) -> Vec<Group> {
+    let mut groups = Vec::new();
+    let mut begin = 0;
+    let mut texts = Vec::new();
+    for (index, event) in events.iter().enumerate() {
+        let text: &str = &event.body;
+        let Ok(length) = u32::try_from(text.len()) else {
+            // No event is that long; one that were would be kept as it is.
+            groups.extend([close(index - begin, &mut texts), Group { events: 1, packed: None }]);
+            begin = index + 1;
+            continue;
+        };
+        texts.extend(length.to_le_bytes());
+        texts.extend(text.as_bytes());
+        let count = index + 1 - begin;
+        if count == TOGETHER || texts.len() >= BYTES {
+            groups.push(close(count, &mut texts));
+            begin = index + 1;
+        }
+    }
+    groups.push(close(events.len() - begin, &mut texts));
+    groups
+}
+
+fn close(events: usize, texts: &mut Vec<u8>) -> Group {
+    let packed = pack::pack(texts);
+    texts.clear();
+    Group { events, packed }
+}
+
+/// Keeps the texts of events that have these numbers in a row.
+pub fn write(connection: &Connection, first: i64, last: i64, packed: &[u8]) -> rusqlite::Result<()> {
+    connection
+        .prepare_cached("INSERT INTO texts VALUES (?1, ?2, ?3)")?
+        .execute(params![first, last, packed])?;
+    Ok(())
+}
+
+/// Removes texts of which no event is left, where events from behind one number up to another were removed.
+pub fn prune(connection: &Connection, from: i64, upto: i64) -> rusqlite::Result<()> {
+    let together = i64::try_from(TOGETHER).unwrap_or(i64::MAX);
+    connection
+        .prepare_cached(
+            "DELETE FROM texts WHERE first > ?1 AND first <= ?2
+             AND NOT EXISTS (SELECT 1 FROM events WHERE id >= first AND id <= last)",
+        )?
+        .execute([from.saturating_sub(together), upto])?;
+    Ok(())
+}
+
+/// Reads texts of events; fast where they follow each other.
+pub struct Bodies<'c> {
+    connection: &'c Connection,
+    texts: Texts,
+}
+
+impl<'c> Bodies<'c> {
+    pub fn new(connection: &'c Connection) -> Self {
+        Self { connection, texts: Texts::default() }
+    }
+
+    /// An event's text, from its number and what its row has of it.
+    pub fn read<'a>(&'a mut self, seq: i64, body: ValueRef<'a>) -> rusqlite::Result<&'a str> {
+        let body = body.as_str()?;
+        if !body.is_empty() {
+            return Ok(body);
+        }
+        if !self.texts.has(seq) {
+            let mut around = self.connection.prepare_cached(
+                "SELECT first, packed FROM texts WHERE first <= ?1 ORDER BY first DESC LIMIT 1",
+            )?;
+            let read = |row: &rusqlite::Row<'_>| Texts::read(row.get(0)?, row.get_ref(1)?);
+            self.texts = around.query_row([seq], read).optional()?.unwrap_or_default();
+        }
+        Ok(self.texts.get(seq))
+    }
+}
+
+/// Looks among texts that are kept together for the last one that begins so, of an event that is still there
+/// and has a number from the first up to, and not with, the second.
+pub fn find(
+    connection: &Connection,
+    from: i64,
+    below: i64,
+    begin: &str,
+) -> rusqlite::Result<Option<(i64, String)>> {
+    let together = i64::try_from(TOGETHER).unwrap_or(i64::MAX);
+    let mut groups = connection.prepare_cached(
+        "SELECT first, packed FROM texts WHERE first > ?1 AND first < ?2 ORDER BY first DESC",
+    )?;
+    let mut event = connection.prepare_cached("SELECT 1 FROM events WHERE id = ?1 AND body = ''")?;
+    let mut groups = groups.query(params![from.saturating_sub(together), below])?;
+    while let Some(row) = groups.next()? {
+        let texts = Texts::read(row.get(0)?, row.get_ref(1)?)?;
+        for (seq, text) in texts.starting_with(begin) {
+            if (from..below).contains(&seq) && event.exists([seq])? {
+                return Ok(Some((seq, text.to_owned())));
+            }
+        }
+    }
+    Ok(None)
+}
+
+/// Texts that were packed together.
+#[derive(Default)]
+struct Texts {
+    first: i64,
+    ranges: Vec<Range<usize>>,
+    all: String,
+}
+
+impl Texts {
+    /// From a row of `texts`.
+    fn read(first: i64, packed: ValueRef<'_>) -> rusqlite::Result<Self> {
+        let damaged = || FromSqlError::Other(format!("the texts from event {first} on are damaged").into());
+        let bytes = pack::unpack(packed.as_blob()?)?;
+        let (mut all, mut ranges) = (String::with_capacity(bytes.len()), Vec::new());
+        let mut rest = bytes.as_slice();
+        while let Some((length, behind)) = rest.split_first_chunk::<LENGTH>() {
+            let length = usize::try_from(u32::from_le_bytes(*length)).map_err(|_| damaged())?;
+            let (text, behind) = behind.split_at_checked(length).ok_or_else(damaged)?;
+            let begin = all.len();
+            all.push_str(std::str::from_utf8(text).map_err(|_| damaged())?);
+            ranges.push(begin..all.len());
+            rest = behind;
+        }
+        if rest.is_empty() { Ok(Self { first, ranges, all }) } else { Err(damaged().into()) }
+    }
+
+    fn place(&self, seq: i64) -> Option<Range<usize>> {
+        let place = usize::try_from(seq.checked_sub(self.first)?).ok()?;
+        self.ranges.get(place).cloned()
+    }
+
+    fn has(&self, seq: i64) -> bool {
+        self.place(seq).is_some()
+    }
+
+    /// An event's text; empty if it is not among them.
+    fn get(&self, seq: i64) -> &str {
+        self.place(seq).and_then(|place| self.all.get(place)).unwrap_or_default()
+    }
+
+    /// Numbers and texts of those that begin so, the last one first.
+    fn starting_with<'a>(&'a self, begin: &'a str) -> impl Iterator<Item = (i64, &'a str)> {
+        let text = |place: usize| self.all.get(self.ranges.get(place)?.clone());
+        let number = |place: usize| self.first.checked_add(i64::try_from(place).ok()?);
+        let known =
+            (0..self.ranges.len()).rev().filter_map(move |place| Some((number(place)?, text(place)?)));
+        known.filter(move |(_, text)| text.starts_with(begin))
+    }
+}

@@ -1,0 +1,128 @@
+//! However texts are kept, what was written is what is read.
+
+use super::*;
+use crate::store::{Record, Wanted};
+
+const EVENTS: usize = 150;
+
+fn id(number: usize) -> String {
+    format!("{number:032x}")
+}
+
+/// As many events as one notification may give, of all lengths, and a long record and a long state.
+fn changes() -> Changes {
+    let targets: Vec<String> = (0..EVENTS).map(|number| format!("workers-{number}")).collect();
+    let events = targets.iter().enumerate().map(|(number, target)| {
+        let mut event = event(target, Kind::Out, &id(number), &["queue", "journal"]).event();
+        if number % 50 == 7 {
+            let long = event.body.replace("they wait", &"they wait ".repeat(20_000));
+            event.body = long.replace("pods wait", "none of them can be placed").into();
+        }
+        event
+    });
+    let decisions: Vec<_> = targets.iter().map(|target| json!({ "target": target })).collect();
+    let pods = (0..200)
+        .flat_map(|number| remembering(&format!("pod-{number}")).ended.iter().cloned().collect::<Vec<_>>());
+    let state = TargetState { ended: pods.collect(), ..remembering("workers-0") };
+    Changes {
+        states: vec![(key("workers-0"), state)],
+        record: Some(Record {
+            targets: targets.iter().map(|target| key(target)).collect(),
+            body: json!({ "decisions": decisions }).to_string(),
+        }),
+        events: events.collect(),
+        ..Changes::default()
+    }
+}
+
+/// Claims and settles all that there is, until nothing is left. What was handed out, in its order.
+async fn drain(house: &House, destination: &str, settle: impl Fn(&Claimed) -> Settlement) -> Vec<Claimed> {
+    let mut all = Vec::new();
+    loop {
+        let claimed = house.store.claim(&name(destination), 100).await.unwrap();
+        if claimed.is_empty() {
+            return all;
+        }
+        let settled = claimed.iter().map(|one| (one.seq, settle(one))).collect();
+        house.store.settle(&name(destination), settled).await.unwrap();
+        all.extend(claimed);
+    }
+}
+
+fn are_as_written(claimed: &[Claimed]) {
+    let written = changes().events;
+    assert_eq!(claimed.len(), written.len());
+    for (claimed, written) in claimed.iter().zip(&written) {
+        assert_eq!(claimed.body, written.body, "event {}", claimed.seq.0);
+    }
+}
+
+#[tokio::test]
+async fn texts_of_many_events_survive_a_restart_and_are_found_by_all_who_ask() {
+    for mut house in House::both() {
+        house.write(&["workers-0"], |_| changes()).await;
+        house.restart().await;
+        are_as_written(&drain(&house, "queue", |_| Settlement::Delivered).await);
+        // Each is tried once more, so that its text is read by itself; every other one is given up then.
+        let tried = drain(&house, "journal", |claimed| match (claimed.attempts, claimed.seq.0 % 2) {
+            (0, _) => Settlement::Retry { delay: Duration::ZERO, error: "throttled".into() },
+            (_, 0) => Settlement::Delivered,
+            _ => Settlement::Dead { error: "refused".into() },
+        });
+        let (first, mut again): (Vec<_>, Vec<_>) = tried.await.into_iter().partition(|one| one.attempts == 0);
+        again.sort_by_key(|one| one.seq);
+        are_as_written(&first);
+        are_as_written(&again);
+        let written = changes().events;
+        let letters = house.store.dead_letters(Some(&name("journal")), None, 1000).await.unwrap();
+        assert_eq!(letters.len(), EVENTS / 2);
+        for (letter, written) in letters.iter().zip(written.iter().step_by(2)) {
+            assert_eq!(letter.event, written.body);
+        }
+        for (number, written) in written.iter().enumerate() {
+            let found = house.store.event(&id(number)).await.unwrap();
+            assert_eq!(found.unwrap_or_else(|| panic!("event {number} is there")).body, *written.body);
+        }
+        assert_eq!(house.store.event(&id(EVENTS)).await.unwrap(), None);
+
+        let record = changes().record.unwrap().body;
+        let (from, to) = (Time::from_nanos(0), Time::from_nanos(i64::MAX));
+        assert_eq!(house.store.history(&key("workers-149"), from, to).await.unwrap(), [record.clone()]);
+        for target in [None, Some(key("workers-3"))] {
+            let wanted = Wanted { target, max: 10, ..Wanted::default() };
+            assert_eq!(house.store.records(wanted).await.unwrap().records[0].body, record);
+        }
+        let states = house.store.states(0, 10).await.unwrap();
+        assert_eq!(states[0].state, changes().states[0].1);
+        let read = |view: &View| (Changes::default(), view.states.targets.get(&key("workers-0")).cloned());
+        let read = house.store.transact(house.keys(&["workers-0"]), read).await.unwrap();
+        assert_eq!(read.as_deref(), Some(&changes().states[0].1));
+    }
+}
+
+#[tokio::test]
+async fn texts_go_with_the_last_of_their_events() {
+    for mut house in [House::sqlite(), House::foreseeing()] {
+        house.write(&["workers-0"], |_| changes()).await;
+        assert!(house.count("texts") >= 3, "they are kept together");
+        assert_eq!(house.count("events WHERE body <> ''"), 0);
+        drain(&house, "queue", |_| Settlement::Delivered).await;
+        drain(&house, "journal", |claimed| match &claimed.body {
+            body if *body == changes().events[90].body => Settlement::Dead { error: "refused".into() },
+            _ => Settlement::Delivered,
+        })
+        .await;
+        house.prune().await;
+        assert_eq!((house.count("events"), house.count("texts")), (1, 1), "one is a dead letter");
+        house.restart().await;
+        let letter = house.store.dead_letters(None, None, 10).await.unwrap().remove(0);
+        assert_eq!(letter.event, changes().events[90].body);
+        assert_eq!(house.store.event(&id(89)).await.unwrap(), None, "its text is there, and it is not");
+        assert!(house.store.event(&id(90)).await.unwrap().is_some());
+        house.store.discard(&letter.place).await.unwrap();
+        // What never arrived is evidence, as long as anything was not settled that was there by then.
+        house.prune().await;
+        house.prune().await;
+        assert_eq!((house.count("events"), house.count("texts")), (0, 0));
+    }
+}
