@@ -139,7 +139,7 @@ impl Texts {
     /// From a row of `texts`.
     fn read(first: i64, packed: ValueRef<'_>) -> rusqlite::Result<Self> {
         let damaged = || FromSqlError::Other(format!("the texts from event {first} on are damaged").into());
-        let bytes = pack::unpack(packed.as_blob()?)?;
+        let bytes = pack::unpack(packed.as_blob()?, b"")?;
         let (mut all, mut ranges) = (String::with_capacity(bytes.len()), Vec::new());
         let mut rest = bytes.as_slice();
         while let Some((length, behind)) = rest.split_first_chunk::<LENGTH>() {

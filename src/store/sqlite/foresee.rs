@@ -10,7 +10,8 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use super::bodies::{self, Group};
 use super::index::{Fingerprint, Fingerprints, Ids, Index, Known, Staged};
-use super::pack::{self, Kept};
+use super::pack;
+use super::samples::{KeptState, Samples};
 use super::writer::SharedClock;
 use crate::domain::control::Controls;
 use crate::domain::engine::States;
@@ -39,7 +40,7 @@ pub struct Foreseen {
 /// What a decision changes, as it is kept.
 pub struct Texts {
     /// Of each state.
-    pub states: Vec<Kept>,
+    pub states: Vec<KeptState>,
     /// Of the record, if that is packed.
     pub record: Option<Vec<u8>>,
     /// Of the events.
@@ -47,8 +48,9 @@ pub struct Texts {
 }
 
 impl Texts {
-    pub fn of(changes: &Changes) -> serde_json::Result<Self> {
-        let states = changes.states.iter().map(|(_, state)| encode(state).map(Kept::of));
+    pub fn of(changes: &Changes, samples: &Samples) -> serde_json::Result<Self> {
+        let states =
+            changes.states.iter().map(|(_, state)| encode(state).map(|text| samples.keep(state, text)));
         Ok(Self {
             states: states.collect::<Result<_, _>>()?,
             record: changes.record.as_ref().and_then(|record| pack::pack(record.body.as_bytes())),
@@ -136,6 +138,7 @@ pub struct Present {
     pub clock: Arc<SharedClock>,
     pub created: Time,
     pub controls: Arc<Controls>,
+    pub samples: Arc<Samples>,
 }
 
 /// Decides on what was committed last; `None` where that is not all in memory.
@@ -163,12 +166,12 @@ pub fn foresee(
         });
         (seen, states.ok()?)
     };
-    let Present { clock, created, controls } = present;
+    let Present { clock, created, controls, samples } = present;
     // After the look, so that it is not before anything that was seen.
     let now = clock.now();
     let view = View { now, created, states, controls: controls.clone(), unsent: Default::default() };
     let changes = decide(&view);
-    let texts = Texts::of(&changes).ok()?;
+    let texts = Texts::of(&changes, &samples).ok()?;
     Some(Foreseen { now, seen, known, controls, changes, texts })
 }
 

@@ -3,7 +3,7 @@
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::index::Fingerprint;
-use super::{bodies, evidence, pack, schema};
+use super::{bodies, evidence, pack, samples, schema};
 use crate::domain::target::TargetKey;
 use crate::domain::time::Time;
 use crate::store::look::{RECORD_BYTES, beginning};
@@ -187,14 +187,16 @@ pub fn find_event(reader: &Connection, id: &str, below: i64) -> rusqlite::Result
 
 /// States of targets behind a number, in the order of their numbers. One that cannot be read is left out.
 pub fn states(reader: &Connection, after: i64, max: usize) -> rusqlite::Result<Vec<StoredState>> {
-    let mut states =
-        reader.prepare_cached("SELECT id, key, state FROM targets WHERE id > ?1 ORDER BY id LIMIT ?2")?;
+    let mut states = reader.prepare_cached(
+        "SELECT t.id, t.key, t.state, s.text FROM targets t LEFT JOIN samples s ON s.id = t.sample
+         WHERE t.id > ?1 ORDER BY t.id LIMIT ?2",
+    )?;
     let max = i64::try_from(max).unwrap_or(i64::MAX);
     let mut rows = states.query([after, max])?;
     let mut found = Vec::new();
     while let Some(row) = rows.next()? {
         let (id, key) = (row.get(0)?, TargetKey::from_stored(row.get_ref(1)?.as_str()?));
-        match serde_json::from_str(&pack::text(row.get_ref(2)?)?) {
+        match serde_json::from_str(&samples::text(row.get_ref(2)?, row.get_ref(3)?)?) {
             Ok(state) => found.push(StoredState { id, key, state }),
             Err(error) => tracing::error!(%error, %key, "a target's state cannot be read"),
         }

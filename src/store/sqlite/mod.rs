@@ -17,6 +17,7 @@ mod pack;
 mod prune;
 mod published;
 mod restore;
+mod samples;
 mod schema;
 mod supersede;
 mod tally;
@@ -163,7 +164,12 @@ impl Sqlite {
         mut decide: Decide,
     ) -> Result<(Keys, Decide, Option<Box<Foreseen>>), Error> {
         let (index, foresight, hashes) = (self.index.clone(), self.foresight.clone(), self.hashes);
-        let present = Present { clock: self.clock.clone(), created: self.created, controls: self.controls() };
+        let present = Present {
+            clock: self.clock.clone(),
+            created: self.created,
+            controls: self.controls(),
+            samples: self.published.samples(),
+        };
         let is_large = keys.alerts.len() > AT_ONCE;
         let foresee = move || {
             let foreseen = foresee::foresee(&foresight, &index, hashes, present, &keys, &mut decide);

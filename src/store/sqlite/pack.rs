@@ -10,7 +10,7 @@ use rusqlite::ToSql;
 use rusqlite::types::{FromSqlError, FromSqlResult, ToSqlOutput, ValueRef};
 
 /// Shorter ones stay as they are: there is little in them to be found twice, and people can read them.
-const AT_LEAST: usize = 2048;
+pub const AT_LEAST: usize = 2048;
 /// A block of LZ4 tells no more than this of each of its bytes. What claims more is damaged.
 const AT_MOST_TIMES: usize = 255;
 
@@ -47,15 +47,17 @@ pub fn pack(bytes: &[u8]) -> Option<Vec<u8>> {
     (packed.len() < bytes.len() / 4 * 3).then_some(packed)
 }
 
+/// What was packed, with the text that it was packed with.
+///
 /// # Errors
 /// If these are no packed bytes.
-pub fn unpack(packed: &[u8]) -> FromSqlResult<Vec<u8>> {
+pub fn unpack(packed: &[u8], like: &[u8]) -> FromSqlResult<Vec<u8>> {
     let broken = |error: lz4_flex::block::DecompressError| FromSqlError::Other(Box::new(error));
     let (bytes, block) = lz4_flex::block::uncompressed_size(packed).map_err(broken)?;
     if bytes > block.len().saturating_mul(AT_MOST_TIMES) {
         return Err(FromSqlError::Other("a packed text claims to be longer than it can be".into()));
     }
-    lz4_flex::block::decompress(block, bytes).map_err(broken)
+    lz4_flex::block::decompress_with_dict(block, bytes, like).map_err(broken)
 }
 
 /// The text in a column that holds both.
@@ -63,9 +65,17 @@ pub fn unpack(packed: &[u8]) -> FromSqlResult<Vec<u8>> {
 /// # Errors
 /// If it is none, or damaged.
 pub fn text(value: ValueRef<'_>) -> FromSqlResult<Cow<'_, str>> {
+    text_like(value, None)
+}
+
+/// The text in a column that holds both, where a packed one may have been packed with another.
+///
+/// # Errors
+/// If it is none, or damaged, or was packed with something else.
+pub fn text_like<'a>(value: ValueRef<'a>, like: Option<&str>) -> FromSqlResult<Cow<'a, str>> {
     match value {
         ValueRef::Blob(packed) => {
-            let text = String::from_utf8(unpack(packed)?);
+            let text = String::from_utf8(unpack(packed, like.unwrap_or_default().as_bytes())?);
             text.map(Cow::Owned).map_err(|error| FromSqlError::Other(Box::new(error)))
         }
         value => value.as_str().map(Cow::Borrowed),
@@ -105,7 +115,7 @@ mod tests {
             packed[at] = to;
             packed.truncate(cut.index(packed.len()) + 1);
             // Whatever comes out is no longer than the bytes can tell.
-            if let Ok(read) = unpack(&packed) {
+            if let Ok(read) = unpack(&packed, b"") {
                 prop_assert!(read.len() <= packed.len() * AT_MOST_TIMES);
             }
         }
@@ -125,9 +135,9 @@ mod tests {
 
     #[test]
     fn a_length_that_cannot_be_true_takes_no_memory() {
-        let told = unpack(&[0xff, 0xff, 0xff, 0xff, 0x10, 0x61]).unwrap_err();
+        let told = unpack(&[0xff, 0xff, 0xff, 0xff, 0x10, 0x61], b"").unwrap_err();
         assert!(told.to_string().contains("longer than it can be"), "{told}");
-        unpack(&[1, 2]).unwrap_err();
-        unpack(&[]).unwrap_err();
+        unpack(&[1, 2], b"").unwrap_err();
+        unpack(&[], b"").unwrap_err();
     }
 }

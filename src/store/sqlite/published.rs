@@ -4,23 +4,29 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use rusqlite::{Connection, OptionalExtension, params};
 
+use super::samples::Samples;
 use super::tally;
 use crate::domain::control::Controls;
 use crate::domain::time::Time;
 use crate::store::Tally;
 
-/// The committed controls and counts. Set by the writer alone, after each commit.
+/// The committed controls, counts and samples. Set by the writer alone, after each commit.
 #[derive(Debug)]
 pub struct Published {
     controls: RwLock<Arc<Controls>>,
     tally: RwLock<Tally>,
+    samples: RwLock<Arc<Samples>>,
 }
 
 impl Published {
     /// Reads them when the store is opened.
     pub fn read(connection: &Connection) -> rusqlite::Result<Self> {
         let controls = read_controls(connection)?;
-        Ok(Self { controls: RwLock::new(Arc::new(controls)), tally: RwLock::new(tally::read(connection)?) })
+        Ok(Self {
+            controls: RwLock::new(Arc::new(controls)),
+            tally: RwLock::new(tally::read(connection)?),
+            samples: RwLock::new(Arc::new(Samples::read(connection)?)),
+        })
     }
 
     pub fn controls(&self) -> Arc<Controls> {
@@ -29,6 +35,14 @@ impl Published {
 
     pub fn set_controls(&self, controls: Arc<Controls>) {
         *self.controls.write().unwrap_or_else(PoisonError::into_inner) = controls;
+    }
+
+    pub fn samples(&self) -> Arc<Samples> {
+        self.samples.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub fn set_samples(&self, samples: Arc<Samples>) {
+        *self.samples.write().unwrap_or_else(PoisonError::into_inner) = samples;
     }
 
     /// Looks at the counts.

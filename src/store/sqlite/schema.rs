@@ -142,13 +142,19 @@ CREATE INDEX exceptions ON deliveries (state, destination, event) WHERE state IN
 ";
 
 /// What was written before stays as it is. From here on `targets.state` and `records.body` may be packed
-/// (`pack.rs`), and `events.body` is empty where the text is here (`bodies.rs`).
+/// (`pack.rs`, `samples.rs`), and `events.body` is empty where the text is in `texts` (`bodies.rs`).
 const TEXTS: &str = "
 CREATE TABLE texts (           -- of some events that were decided together
     first INTEGER PRIMARY KEY, -- the number of the first one
     last INTEGER NOT NULL,     -- and of the last one; all between are meant
     packed BLOB NOT NULL       -- each text behind its length; kept until no event is left
 );
+CREATE TABLE samples (         -- states that others are packed with; none goes
+    id INTEGER PRIMARY KEY,
+    rule TEXT NOT NULL,
+    text TEXT NOT NULL
+);
+ALTER TABLE targets ADD COLUMN sample INTEGER;    -- what the state is packed with, beside itself
 ";
 
 /// `deliveries.state`: waits for another try.
@@ -318,7 +324,7 @@ fn count_states(transaction: &Connection) -> rusqlite::Result<()> {
 /// Finds damage without reading the whole file: small tables are checked from end to end, of large ones
 /// the way down to both ends; what else is read at start is read right after this.
 fn look_over(writer: &Connection) -> rusqlite::Result<Option<String>> {
-    for table in ["store", "routes", "destinations", "controls", "tally", "watching"] {
+    for table in ["store", "routes", "destinations", "controls", "tally", "watching", "samples"] {
         // The version is not checked yet, so one may be missing.
         if !writer.table_exists(None, table)? {
             continue;

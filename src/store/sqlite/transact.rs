@@ -10,8 +10,8 @@ use super::deliveries::PUT;
 use super::evidence::{self, Fired};
 use super::foresee::{Foreseen, Seen, Texts};
 use super::index::{self, Known, Staged};
-use super::pack::{self, Kept};
 use super::published::write_controls;
+use super::samples::{self, KeptState, Samples};
 use super::writer::{Batch, Committed, Writer};
 use super::{schema, watching};
 use crate::domain::control::Controls;
@@ -113,7 +113,7 @@ impl Writer {
         let view =
             View { now, created: self.created, states, controls: controls.clone(), unsent: unsent.events };
         let changes = decide(&view);
-        let texts = Texts::of(&changes);
+        let texts = Texts::of(&changes, &self.samples(batch));
         let texts = texts.map_err(|error| rusqlite::Error::ToSqlConversionFailure(Box::new(error)))?;
         Ok(Decided { now, changes, texts, named: unsent.seqs })
     }
@@ -176,12 +176,14 @@ impl Writer {
         if let Some(known) = at_hand {
             return Ok(known);
         }
-        let mut read =
-            self.connection.prepare_cached("SELECT key, state, fired FROM targets WHERE id = ?1")?;
+        let mut read = self.connection.prepare_cached(
+            "SELECT t.key, t.state, t.fired, s.text
+             FROM targets t LEFT JOIN samples s ON s.id = t.sample WHERE t.id = ?1",
+        )?;
         let found = read.query_row([id], |row| {
             let key = TargetKey::from_stored(row.get_ref(0)?.as_str()?);
-            let state: TargetState =
-                serde_json::from_str(&pack::text(row.get_ref(1)?)?).map_err(|error| {
+            let state: TargetState = serde_json::from_str(&samples::text(row.get_ref(1)?, row.get_ref(3)?)?)
+                .map_err(|error| {
                     rusqlite::Error::FromSqlConversionFailure(1, rusqlite::types::Type::Text, Box::new(error))
                 })?;
             let fired = row.get_ref(2)?.as_blob_or_null()?.map(evidence::read);
@@ -199,7 +201,7 @@ impl Writer {
         batch: &mut Batch,
         now: Time,
         key: TargetKey,
-        (state, text): (TargetState, Kept),
+        (state, kept): (TargetState, KeptState),
         fired: &index::Map<Vec<Fired>>,
     ) -> rusqlite::Result<()> {
         let hash = self.hashes.target(&key);
@@ -221,6 +223,11 @@ impl Writer {
             batch.staged.put(&self.index(), &self.hashes, id, hash, &before, None);
             return Ok(());
         }
+        if kept.is_wanted()
+            && let Some(samples) = self.samples(batch).take(&self.connection, &kept)?
+        {
+            batch.samples = Some(Arc::new(samples));
+        }
         let known_alerts = self.hashes.alerts(&state);
         let alerts: Vec<u8> = known_alerts.iter().flat_map(|alert| alert.0).collect();
         let due = state.due().map(Time::as_nanos);
@@ -231,9 +238,9 @@ impl Writer {
             Some(id) => {
                 self.connection
                     .prepare_cached(
-                        "UPDATE targets SET due = ?2, alerts = ?3, state = ?4, fired = ?5 WHERE id = ?1",
+                        "UPDATE targets SET due = ?2, alerts = ?3, state = ?4, fired = ?5, sample = ?6 WHERE id = ?1",
                     )?
-                    .execute(params![id, due, alerts, text, fired_bytes])?;
+                    .execute(params![id, due, alerts, kept.text, fired_bytes, kept.sample])?;
                 id
             }
             None => {
@@ -241,10 +248,19 @@ impl Writer {
                 batch.next.target += 1;
                 self.connection
                     .prepare_cached(
-                        "INSERT INTO targets (id, hash, due, alerts, key, state, fired)
-                         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+                        "INSERT INTO targets (id, hash, due, alerts, key, state, fired, sample)
+                         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
                     )?
-                    .execute(params![id, hash.0, due, alerts, key.as_str(), text, fired_bytes])?;
+                    .execute(params![
+                        id,
+                        hash.0,
+                        due,
+                        alerts,
+                        key.as_str(),
+                        kept.text,
+                        fired_bytes,
+                        kept.sample
+                    ])?;
                 id
             }
         };
@@ -253,6 +269,10 @@ impl Writer {
         let known = Arc::new(Known { key, state: Arc::new(state), fired });
         batch.staged.put(&self.index(), &self.hashes, id, hash, &before, Some((known, known_alerts)));
         Ok(())
+    }
+
+    fn samples(&self, batch: &Batch) -> Arc<Samples> {
+        batch.samples.clone().unwrap_or_else(|| self.published.samples())
     }
 
     fn put_watching(&self, batch: &mut Batch, id: i64, before: bool, after: bool) -> rusqlite::Result<()> {

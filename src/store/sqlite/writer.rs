@@ -15,6 +15,7 @@ use super::index::{Fingerprint, Fingerprints, Index, Known, Staged};
 use super::prune::Sweep;
 use super::published::Published;
 use super::restore::read_outlets;
+use super::samples::Samples;
 use super::schema::{self, Opened};
 use super::supersede::Superseding;
 use super::tally::Deltas;
@@ -180,6 +181,7 @@ pub(super) struct Next {
 pub(super) struct Batch {
     pub(super) staged: Staged,
     pub(super) controls: Option<Arc<Controls>>,
+    pub(super) samples: Option<Arc<Samples>>,
     pub(super) tally: Deltas,
     pub(super) next: Next,
     pub(super) events: Vec<Committed>,
@@ -198,6 +200,7 @@ impl Batch {
         Self {
             staged: Staged::default(),
             controls: None,
+            samples: None,
             tally: Deltas::default(),
             next,
             events: Vec::new(),
@@ -531,6 +534,9 @@ impl Writer {
         let rest = self.index_mut().merge(batch.staged);
         if let Some(controls) = batch.controls {
             self.published.set_controls(controls);
+        }
+        if let Some(samples) = batch.samples {
+            self.published.set_samples(samples);
         }
         self.published.change_tally(|tally| batch.tally.apply(tally));
         self.superseding.merge(batch.shrinking, &batch.lanes, &batch.cancelled);

@@ -251,7 +251,7 @@ async fn what_an_earlier_version_kept_is_counted_woken_and_superseded() {
     house
         .database()
         .execute_batch(
-            "DROP TABLE texts; DROP TABLE controls; DROP TABLE watching; DROP TABLE tally; DROP INDEX shrinking;
+            "DROP TABLE texts; DROP TABLE samples; ALTER TABLE targets DROP COLUMN sample; DROP TABLE controls; DROP TABLE watching; DROP TABLE tally; DROP INDEX shrinking;
              DROP INDEX exceptions; ALTER TABLE events DROP COLUMN shrinks;
              ALTER TABLE events DROP COLUMN undoes; ALTER TABLE targets DROP COLUMN fired;
              ALTER TABLE deliveries DROP COLUMN expiry; ALTER TABLE deliveries DROP COLUMN since;

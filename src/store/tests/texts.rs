@@ -1,6 +1,7 @@
 //! However texts are kept, what was written is what is read.
 
 use super::*;
+use crate::domain::labels::Labels;
 use crate::store::{Record, Wanted};
 
 const EVENTS: usize = 150;
@@ -125,4 +126,113 @@ async fn texts_go_with_the_last_of_their_events() {
         house.prune().await;
         assert_eq!((house.count("events"), house.count("texts")), (0, 0));
     }
+}
+
+const NO_ROOM: &str = "Pods wait for more than five minutes, since no node has room for them.";
+const NO_ADDRESS: &str = "Pods wait for more than five minutes, since their subnets have no addresses left.";
+
+/// An open episode of a rule, as large as they mostly are, of which little is the target's own.
+fn like(rule: &str, target: usize, about: &str) -> TargetState {
+    let mut state = waiting(rule, Verdict::Paused, false);
+    let annotations: Labels = [("summary", format!("{target}: {about}"))].into_iter().collect();
+    for episode in state.rules.values_mut().filter_map(|rule| rule.episode.as_mut()) {
+        let occurrence = Occurrence {
+            alert: alert(&target.to_string()),
+            starts_at: now(),
+            heard_at: now(),
+            expires_at: now().after(HOUR),
+            metric: None,
+            labels: Arc::default(),
+            annotations: Arc::new(annotations.clone()),
+            generator_url: format!("http://prometheus:9090/graph?g0.expr=up+%3D%3D+{target}").into(),
+        };
+        episode.open = std::iter::once(occurrence).collect();
+    }
+    state
+}
+
+async fn put_like(house: &House, rule: &'static str, targets: std::ops::Range<usize>, about: &str) {
+    for target in targets {
+        let text = format!("{rule}-{target}");
+        let changed = key(&text);
+        let state = like(rule, target, about);
+        house
+            .write(&[&text], move |_| Changes {
+                states: vec![(changed.clone(), state.clone())],
+                ..Changes::default()
+            })
+            .await;
+    }
+}
+
+async fn are_kept(house: &House, rule: &str, targets: std::ops::Range<usize>, about: &str) {
+    for target in targets {
+        let changed = key(&format!("{rule}-{target}"));
+        let keys = house.keys(&[changed.as_str()]);
+        let read = move |view: &View| (Changes::default(), view.states.targets.get(&changed).cloned());
+        let read = house.store.transact(keys, read).await.unwrap();
+        assert_eq!(read.as_deref(), Some(&like(rule, target, about)), "{rule}-{target}");
+    }
+}
+
+#[tokio::test]
+async fn states_of_a_rule_are_kept_as_what_is_their_own() {
+    for mut house in [House::sqlite(), House::foreseeing()] {
+        let average =
+            "(SELECT avg(length(state)) AS bytes FROM targets WHERE sample IS NOT NULL) WHERE bytes < 200";
+        put_like(&house, "nodes", 0..10, NO_ROOM).await;
+        put_like(&house, "pods", 0..10, NO_ADDRESS).await;
+        assert_eq!((house.count("samples"), house.count("targets WHERE sample IS NULL")), (2, 2));
+        assert_eq!(house.count(average), 1);
+        house.restart().await;
+        are_kept(&house, "nodes", 0..10, NO_ROOM).await;
+        assert_eq!(house.store.states(0, 100).await.unwrap().len(), 20);
+        // Samples are found again, and not made again.
+        put_like(&house, "nodes", 5..20, NO_ROOM).await;
+        assert_eq!(house.count("samples"), 2);
+        // A state that changes into another kind is not read with the sample of what it was.
+        house
+            .write(&["nodes-7"], |_| Changes {
+                states: vec![(key("nodes-7"), remembering("nodes-7"))],
+                ..Changes::default()
+            })
+            .await;
+        house.restart().await;
+        are_kept(&house, "nodes", 8..20, NO_ROOM).await;
+        are_kept(&house, "pods", 0..10, NO_ADDRESS).await;
+        let states = house.store.states(0, 100).await.unwrap();
+        assert!(
+            states.iter().any(|state| state.key == key("nodes-7") && state.state == remembering("nodes-7"))
+        );
+    }
+}
+
+/// Texts of which a sample makes nothing less.
+#[tokio::test]
+async fn a_rule_whose_alerts_have_become_others_gets_another_sample() {
+    let mut house = House::foreseeing();
+    // Longer than what is the same in all states, and nothing in it twice.
+    let mut random = fastrand::Rng::with_seed(1);
+    let others: String = std::iter::repeat_with(|| random.alphanumeric()).take(1000).collect();
+    let others = others.as_str();
+    put_like(&house, "nodes", 0..2, NO_ROOM).await;
+    put_like(&house, "nodes", 2..70, others).await;
+    house.restart().await;
+    put_like(&house, "nodes", 70..200, others).await;
+    assert_eq!(house.count("samples"), 2);
+    are_kept(&house, "nodes", 0..2, NO_ROOM).await;
+    are_kept(&house, "nodes", 2..200, others).await;
+}
+
+#[tokio::test]
+async fn a_state_whose_sample_is_lost_is_no_state_and_nothing_is_decided_without_it() {
+    let mut house = House::sqlite();
+    put_like(&house, "nodes", 0..2, NO_ROOM).await;
+    house.store.close().await;
+    house.database().execute_batch("DELETE FROM samples").unwrap();
+    house.restart().await;
+    let decided = house.store.transact(house.keys(&["nodes-1"]), |_| (Changes::default(), ())).await;
+    let told = decided.unwrap_err().to_string();
+    assert!(told.contains("its sample is damaged"), "{told}");
+    are_kept(&house, "nodes", 0..1, NO_ROOM).await;
 }
