@@ -1,9 +1,9 @@
 //! The embedded store: one SQLite file, one writer, no setup.
 //!
 //! All writing goes through one thread, which commits together what has queued up. It lingers, for some
-//! milliseconds, only with what nobody waits for: settlements that came alone. WAL with `synchronous=FULL`: when a commit returns, it is on disk. The thread has
-//! the index in memory (which target has which number, which alert is known where), so that a target
-//! never heard of costs no query.
+//! milliseconds, only with what nobody waits for: settlements that came alone. WAL with
+//! `synchronous=FULL`: when a commit returns, it is on disk. The thread has the index in memory (which
+//! target has which number, which alert is known where), so that a target never heard of costs no query.
 
 mod bodies;
 mod checkpoint;
