@@ -119,17 +119,42 @@ impl Seen {
 
 /// Whether it is worth while to decide beside the writer.
 #[derive(Default)]
-pub struct Foresight(AtomicU32);
+pub struct Foresight {
+    /// So many decisions are left to the writer.
+    blind: AtomicU32,
+    /// So many are being made beside it.
+    under_way: AtomicU32,
+}
 
 impl Foresight {
     /// A decision was made in vain: others are at the same targets.
     pub fn missed(&self) {
-        self.0.store(AFTER_A_MISS, Ordering::Relaxed);
+        self.blind.store(AFTER_A_MISS, Ordering::Relaxed);
+    }
+
+    /// Whether some are being made now.
+    pub fn is_busy(&self) -> bool {
+        self.under_way.load(Ordering::Relaxed) > 0
+    }
+
+    /// Counts one that is being made, until it is dropped.
+    pub fn begin(&self) -> UnderWay<'_> {
+        self.under_way.fetch_add(1, Ordering::Relaxed);
+        UnderWay(&self.under_way)
     }
 
     fn is_clear(&self) -> bool {
         let less = |left: u32| left.checked_sub(1);
-        self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less).is_err()
+        self.blind.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less).is_err()
+    }
+}
+
+/// A decision that is being made.
+pub struct UnderWay<'a>(&'a AtomicU32);
+
+impl Drop for UnderWay<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

@@ -1,9 +1,10 @@
 //! The embedded store: one SQLite file, one writer, no setup.
 //!
-//! All writing goes through one thread, which commits together what has queued up. It lingers, for some
-//! milliseconds, only with what nobody waits for: settlements that came alone. WAL with
-//! `synchronous=FULL`: when a commit returns, it is on disk. The thread has the index in memory (which
-//! target has which number, which alert is known where), so that a target never heard of costs no query.
+//! All writing goes through one thread, which commits together what has queued up. It waits no longer than
+//! half a millisecond for decisions that are being made, and some milliseconds where it has nothing but
+//! settlements, for which nobody waits. WAL with `synchronous=FULL`: when a commit returns, it is on disk.
+//! The thread has the index in memory (which target has which number, which alert is known where), so that a
+//! target never heard of costs no query.
 
 mod bodies;
 mod checkpoint;
@@ -172,6 +173,7 @@ impl Sqlite {
         };
         let is_large = keys.alerts.len() > AT_ONCE;
         let foresee = move || {
+            let _under_way = foresight.begin();
             let foreseen = foresee::foresee(&foresight, &index, hashes, present, &keys, &mut decide);
             (keys, decide, foreseen.map(Box::new))
         };

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicI64, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender};
 use std::sync::{Arc, Mutex, PoisonError, RwLockReadGuard, RwLockWriteGuard};
 use std::time::{Duration, Instant};
 
@@ -111,6 +111,9 @@ pub struct Rest {
 const BATCH: usize = 1000;
 /// How long what nobody waits for stays uncommitted, so that it shares the commit of what comes in.
 const LINGER: Duration = Duration::from_millis(5);
+/// How long a commit waits for decisions that are being made: the pages that every commit writes are written
+/// less often then.
+const MOMENT: Duration = Duration::from_micros(500);
 /// The store's clock and the number of the last event, read by many and set by the writer.
 pub struct SharedClock {
     wall: WallClock,
@@ -331,25 +334,36 @@ impl Writer {
     /// Works until it is told to close or nobody can ask any more.
     pub fn run(mut self, queue: &Receiver<Command>) {
         while let Ok(first) = queue.recv() {
-            let mut weight = first.weight();
-            let mut commands = vec![first];
-            let until = Instant::now() + LINGER;
-            while weight < BATCH && commands.iter().all(Command::can_linger) {
-                let rest = until.saturating_duration_since(Instant::now());
-                let Ok(command) = queue.recv_timeout(rest) else { break };
-                weight += command.weight();
-                commands.push(command);
-            }
-            while weight < BATCH {
-                let Ok(command) = queue.try_recv() else { break };
-                weight += command.weight();
-                commands.push(command);
-            }
+            let commands = self.gather(first, queue);
             if !self.work(commands) {
                 break;
             }
         }
         self.finish();
+    }
+
+    /// What is written in one commit: what has queued up, and what comes in a moment.
+    fn gather(&self, first: Command, queue: &Receiver<Command>) -> Vec<Command> {
+        let begun = Instant::now();
+        let mut weight = first.weight();
+        let mut commands = vec![first];
+        let mut is_urgent = !commands[0].can_linger();
+        while weight < BATCH {
+            let patience = match is_urgent {
+                false => LINGER,
+                true if self.foresight.is_busy() => MOMENT,
+                true => Duration::ZERO,
+            };
+            let next = queue.try_recv().or_else(|_| {
+                let rest = patience.saturating_sub(begun.elapsed());
+                if rest.is_zero() { Err(RecvTimeoutError::Timeout) } else { queue.recv_timeout(rest) }
+            });
+            let Ok(command) = next else { break };
+            is_urgent |= !command.can_linger();
+            weight += command.weight();
+            commands.push(command);
+        }
+        commands
     }
 
     /// One batch. False when it was told to close.
