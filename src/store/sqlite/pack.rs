@@ -47,6 +47,12 @@ pub fn pack(bytes: &[u8]) -> Option<Vec<u8>> {
     (packed.len() < bytes.len() / 4 * 3).then_some(packed)
 }
 
+/// Packs a text that is much like another, which unpacking needs too; if that makes it less than half.
+pub fn pack_like(text: &str, like: &str) -> Option<Vec<u8>> {
+    let packed = lz4_flex::block::compress_prepend_size_with_dict(text.as_bytes(), like.as_bytes());
+    (packed.len() < text.len() / 2).then_some(packed)
+}
+
 /// What was packed, with the text that it was packed with.
 ///
 /// # Errors
@@ -100,6 +106,24 @@ mod tests {
         fn what_is_kept_is_read_back(part in "\\PC{0,400}", times in 0_usize..40) {
             let text = part.repeat(times);
             prop_assert_eq!(read(&Kept::of(text.clone())), text);
+        }
+
+        /// The texts have parts in common, or not, in any place.
+        #[test]
+        fn what_is_packed_with_another_text_is_read_back_with_it(
+            parts in prop::collection::vec("\\PC{0,60}", 1..6),
+            text in prop::collection::vec(any::<prop::sample::Index>(), 0..40),
+            like in prop::collection::vec(any::<prop::sample::Index>(), 0..40),
+            own in "\\PC{0,60}",
+        ) {
+            let of = |places: &[prop::sample::Index]| -> String {
+                places.iter().map(|place| place.get(&parts).as_str()).collect()
+            };
+            let (text, like) = (of(&text) + &own, of(&like));
+            if let Some(packed) = pack_like(&text, &like) {
+                let read = text_like(ValueRef::Blob(&packed), Some(&like)).unwrap();
+                prop_assert_eq!(read, text);
+            }
         }
 
         #[test]

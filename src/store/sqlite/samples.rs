@@ -89,13 +89,11 @@ impl Samples {
             return KeptState { text: Kept::of(text), sample: None, wanted: None };
         };
         let sample = self.rules.get(rule);
-        if let Some(sample) = sample {
-            let packed =
-                lz4_flex::block::compress_prepend_size_with_dict(text.as_bytes(), sample.text.as_bytes());
-            if packed.len() < text.len() / 2 {
-                sample.misses.store(0, Ordering::Relaxed);
-                return KeptState { text: Kept::Packed(packed), sample: Some(sample.id), wanted: None };
-            }
+        if let Some(sample) = sample
+            && let Some(packed) = pack::pack_like(&text, &sample.text)
+        {
+            sample.misses.store(0, Ordering::Relaxed);
+            return KeptState { text: Kept::Packed(packed), sample: Some(sample.id), wanted: None };
         }
         let is_wanted = self.last < AT_MOST
             && sample.is_none_or(|sample| sample.misses.fetch_add(1, Ordering::Relaxed) >= MISSES);
