@@ -14,7 +14,7 @@ pub const TOGETHER: usize = 64;
 /// And no more once they have so many bytes.
 const BYTES: usize = 64 << 10;
 /// Bytes of a text's length in front of it, little-endian.
-const LENGTH: usize = size_of::<u32>();
+const LENGTH: usize = size_of::<u64>();
 
 /// Events that follow each other and are kept together.
 pub struct Group {
@@ -29,15 +29,8 @@ pub fn group(events: &[NewEvent]) -> Vec<Group> {
     let mut begin = 0;
     let mut texts = Vec::new();
     for (index, event) in events.iter().enumerate() {
-        let text: &str = &event.body;
-        let Ok(length) = u32::try_from(text.len()) else {
-            // No event is that long; one that were would be kept as it is.
-            groups.extend([close(index - begin, &mut texts), Group { events: 1, packed: None }]);
-            begin = index + 1;
-            continue;
-        };
-        texts.extend(length.to_le_bytes());
-        texts.extend(text.as_bytes());
+        texts.extend((event.body.len() as u64).to_le_bytes());
+        texts.extend(event.body.as_bytes());
         let count = index + 1 - begin;
         if count == TOGETHER || texts.len() >= BYTES {
             groups.push(close(count, &mut texts));
@@ -143,7 +136,7 @@ impl Texts {
         let (mut all, mut ranges) = (String::with_capacity(bytes.len()), Vec::new());
         let mut rest = bytes.as_slice();
         while let Some((length, behind)) = rest.split_first_chunk::<LENGTH>() {
-            let length = usize::try_from(u32::from_le_bytes(*length)).map_err(|_| damaged())?;
+            let length = usize::try_from(u64::from_le_bytes(*length)).map_err(|_| damaged())?;
             let (text, behind) = behind.split_at_checked(length).ok_or_else(damaged)?;
             let begin = all.len();
             all.push_str(std::str::from_utf8(text).map_err(|_| damaged())?);

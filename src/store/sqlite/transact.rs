@@ -328,6 +328,11 @@ impl Writer {
         for Group { events: count, packed } in groups {
             let group = events.get(in_its_row.len()..in_its_row.len() + count).unwrap_or_default();
             if let (Some(packed), [first, ..], [.., last]) = (packed, group, group) {
+                debug_assert_eq!(
+                    Ok(last.seq - first.seq + 1),
+                    i64::try_from(*count),
+                    "they follow each other"
+                );
                 bodies::write(&self.connection, first.seq, last.seq, packed)?;
             }
             in_its_row.resize(in_its_row.len() + count, packed.is_none());
