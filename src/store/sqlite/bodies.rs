@@ -78,7 +78,8 @@ impl<'c> Bodies<'c> {
         Self { connection, texts: Texts::default() }
     }
 
-    /// An event's text, from its number and what its row has of it.
+    /// An event's text, from its number and what its row has of it. Empty if it is lost: then it is no event,
+    /// and whoever delivers says so, instead of holding up those behind it.
     pub fn read<'a>(&'a mut self, seq: i64, body: ValueRef<'a>) -> rusqlite::Result<&'a str> {
         let body = body.as_str()?;
         if !body.is_empty() {
@@ -88,8 +89,12 @@ impl<'c> Bodies<'c> {
             let mut around = self.connection.prepare_cached(
                 "SELECT first, packed FROM texts WHERE first <= ?1 ORDER BY first DESC LIMIT 1",
             )?;
-            let read = |row: &rusqlite::Row<'_>| Texts::read(row.get(0)?, row.get_ref(1)?);
-            self.texts = around.query_row([seq], read).optional()?.unwrap_or_default();
+            let read = |row: &rusqlite::Row<'_>| Ok(Texts::read(row.get(0)?, row.get_ref(1)?));
+            let read = around.query_row([seq], read).optional()?.unwrap_or_else(|| Ok(Texts::default()));
+            self.texts = read.unwrap_or_else(|error| {
+                tracing::error!(%error, event = seq, "the text of an event is damaged");
+                Texts::default()
+            });
         }
         Ok(self.texts.get(seq))
     }
@@ -110,7 +115,8 @@ pub fn find(
     let mut event = connection.prepare_cached("SELECT 1 FROM events WHERE id = ?1 AND body = ''")?;
     let mut groups = groups.query(params![from.saturating_sub(together), below])?;
     while let Some(row) = groups.next()? {
-        let texts = Texts::read(row.get(0)?, row.get_ref(1)?)?;
+        // One that is damaged is told of when it is delivered.
+        let Ok(texts) = Texts::read(row.get(0)?, row.get_ref(1)?) else { continue };
         for (seq, text) in texts.starting_with(begin) {
             if (from..below).contains(&seq) && event.exists([seq])? {
                 return Ok(Some((seq, text.to_owned())));

@@ -196,9 +196,13 @@ pub fn states(reader: &Connection, after: i64, max: usize) -> rusqlite::Result<V
     let mut found = Vec::new();
     while let Some(row) = rows.next()? {
         let (id, key) = (row.get(0)?, TargetKey::from_stored(row.get_ref(1)?.as_str()?));
-        match serde_json::from_str(&samples::text(row.get_ref(2)?, row.get_ref(3)?)?) {
+        let state = match samples::text(row.get_ref(2)?, row.get_ref(3)?) {
+            Ok(text) => serde_json::from_str(&text).map_err(|error| error.to_string()),
+            Err(error) => Err(error.to_string()),
+        };
+        match state {
             Ok(state) => found.push(StoredState { id, key, state }),
-            Err(error) => tracing::error!(%error, %key, "a target's state cannot be read"),
+            Err(error) => tracing::error!(error, %key, "a target's state cannot be read"),
         }
     }
     Ok(found)

@@ -134,6 +134,31 @@ async fn texts_go_with_the_last_of_their_events() {
 const NO_ROOM: &str = "Pods wait for more than five minutes, since no node has room for them.";
 const NO_ADDRESS: &str = "Pods wait for more than five minutes, since their subnets have no addresses left.";
 
+#[tokio::test]
+async fn texts_that_are_damaged_hold_up_nobody_else() {
+    for damage in ["x'ff'", "x'ffffffff00'", "packed || x'00'", "zeroblob(100)", "substr(packed, 1, 50)"] {
+        let mut house = House::sqlite();
+        house.write(&["workers-0"], |_| changes()).await;
+        house.store.close().await;
+        let damaged = format!("UPDATE texts SET packed = {damage} WHERE first = 1");
+        assert_eq!(house.database().execute(&damaged, []).unwrap(), 1);
+        let lost: usize =
+            house.count("events WHERE id <= (SELECT last FROM texts WHERE first = 1)").try_into().unwrap();
+        house.restart().await;
+        let claimed = drain(&house, "queue", |_| Settlement::Delivered).await;
+        assert_eq!(claimed.len(), EVENTS);
+        for (number, (claimed, written)) in claimed.iter().zip(changes().events).enumerate() {
+            if number < lost {
+                claimed.body.header().unwrap_err();
+            } else {
+                assert_eq!(claimed.body, written.body, "event {number}");
+            }
+        }
+        assert_eq!(house.store.event(&id(0)).await.unwrap(), None);
+        assert!(house.store.event(&id(EVENTS - 1)).await.unwrap().is_some());
+    }
+}
+
 /// An open episode of a rule, as large as they mostly are, of which little is the target's own.
 fn like(rule: &str, target: usize, about: &str) -> TargetState {
     let mut state = waiting(rule, Verdict::Paused, false);
@@ -238,4 +263,5 @@ async fn a_state_whose_sample_is_lost_is_no_state_and_nothing_is_decided_without
     let told = decided.unwrap_err().to_string();
     assert!(told.contains("its sample is damaged"), "{told}");
     are_kept(&house, "nodes", 0..1, NO_ROOM).await;
+    assert_eq!(house.store.states(0, 10).await.unwrap().len(), 1, "the other one is told");
 }
