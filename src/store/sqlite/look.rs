@@ -1,5 +1,8 @@
 //! What people look at, read by the reading connection in short steps, so that nobody waits for it for long.
 
+use std::borrow::Cow;
+
+use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::index::Fingerprint;
@@ -62,8 +65,8 @@ pub fn records(
             return Ok(Records { records, more: true });
         }
         // One may have been pruned meanwhile.
-        let body = record.query_row([id], |row| Ok(pack::text(row.get_ref(0)?)?.into_owned()));
-        let Some(body) = body.optional()? else { continue };
+        let body = record.query_row([id], |row| Ok(record_text(id, row.get_ref(0)?))).optional()?;
+        let Some(body) = body.flatten() else { continue };
         bytes += body.len();
         records.push(StoredRecord { id, body });
     }
@@ -76,12 +79,18 @@ fn bounded(mut rows: rusqlite::Rows<'_>, max: usize) -> rusqlite::Result<Records
         if records.len() == max || bytes > RECORD_BYTES {
             return Ok(Records { records, more: true });
         }
-        let body = pack::text(row.get_ref(1)?)?.into_owned();
-        let record = StoredRecord { id: row.get(0)?, body };
-        bytes += record.body.len();
-        records.push(record);
+        let id = row.get(0)?;
+        let Some(body) = record_text(id, row.get_ref(1)?) else { continue };
+        bytes += body.len();
+        records.push(StoredRecord { id, body });
     }
     Ok(Records { records, more: false })
+}
+
+/// The text of a record. One that is damaged is told of, and left out: the others are still an answer.
+pub fn record_text(id: i64, body: ValueRef<'_>) -> Option<String> {
+    let told = |error| tracing::error!(%error, record = id, "a record of decisions is damaged, and left out");
+    pack::text(body).map_err(told).ok().map(Cow::into_owned)
 }
 
 /// The number of the first record that is not before a time, found by halves: numbers and times rise together.

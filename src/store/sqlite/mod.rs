@@ -367,14 +367,14 @@ impl Sqlite {
             ids.extend(id);
             let mut found = Vec::new();
             let mut history = reader.prepare_cached(
-                "SELECT r.body FROM history h JOIN records r ON r.id = h.record
+                "SELECT r.id, r.body FROM history h JOIN records r ON r.id = h.record
                  WHERE h.target = ?1 AND h.at BETWEEN ?2 AND ?3 ORDER BY h.at, h.record",
             )?;
             for id in ids {
                 let rows = history.query_map(params![id, from.as_nanos(), to.as_nanos()], |row| {
-                    Ok(pack::text(row.get_ref(0)?)?.into_owned())
+                    Ok(look::record_text(row.get(0)?, row.get_ref(1)?))
                 })?;
-                found.extend(rows.collect::<Result<Vec<String>, _>>()?);
+                found.extend(rows.collect::<Result<Vec<_>, _>>()?.into_iter().flatten());
             }
             Ok(found)
         })
