@@ -8,6 +8,7 @@
 
 mod bodies;
 mod checkpoint;
+mod command;
 mod deliveries;
 mod evidence;
 mod foresee;
@@ -49,11 +50,12 @@ use crate::domain::name::Name;
 use crate::domain::target::TargetKey;
 use crate::domain::time::Time;
 use bodies::Bodies;
+use command::Command;
 use foresee::{Foreseen, Foresight, Present, SharedIndex};
 use index::Fingerprints;
 use published::Published;
 use restore::{last_time, read_index, read_outlets, read_watching};
-use writer::{Command, Links, SharedClock, Writer};
+use writer::{Links, SharedClock, Writer};
 
 /// A decision about more alerts than this is made on a thread that may block.
 const AT_ONCE: usize = 200;

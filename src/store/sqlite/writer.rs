@@ -7,10 +7,11 @@ use std::sync::{Arc, Mutex, PoisonError, RwLockReadGuard, RwLockWriteGuard};
 use std::time::{Duration, Instant};
 
 use rusqlite::Connection;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::watch;
 
 use super::checkpoint::{self, Turn};
-use super::foresee::{Foreseen, Foresight, SharedIndex};
+use super::command::{Command, Reply, Rest};
+use super::foresee::{Foresight, SharedIndex};
 use super::index::{Fingerprint, Fingerprints, Index, Known, Staged};
 use super::prune::Sweep;
 use super::published::Published;
@@ -27,84 +28,14 @@ use crate::domain::time::Time;
 use crate::store::clock::Clock;
 use crate::store::lane::{End, Lane, Offered, Waiting};
 use crate::store::numbers::{Map, Set};
-use crate::store::outlets::{Outlet, Outlets};
+use crate::store::outlets::Outlets;
 use crate::store::shrinking::Shrinking;
-use crate::store::{Decide, Error, EventSeq, Keys, LetterError, Place, Redrive, Settlement, WallClock};
-
-/// What the writer is asked for. Every reply follows the commit.
-pub enum Command {
-    Transact {
-        keys: Keys,
-        decide: Decide,
-        /// What was decided already, beside the writer.
-        foreseen: Option<Box<Foreseen>>,
-        reply: Reply<Rest>,
-    },
-    Settle {
-        outlet: Arc<Outlet>,
-        settled: Vec<(EventSeq, Settlement)>,
-        reply: Reply<()>,
-    },
-    Due {
-        max: usize,
-        reply: Reply<Vec<TargetKey>>,
-    },
-    Locate {
-        keys: Keys,
-        reply: Reply<BTreeMap<AlertKey, Vec<TargetKey>>>,
-    },
-    Number {
-        hash: Fingerprint,
-        reply: Reply<Option<i64>>,
-    },
-    Redrive {
-        outlet: Arc<Outlet>,
-        seq: EventSeq,
-        redrive: Redrive,
-        reply: Reply<Result<(), LetterError>>,
-    },
-    Discard {
-        place: Place,
-        reply: Reply<Result<(), LetterError>>,
-    },
-    /// Opens an outlet for a destination, if it has none.
-    Attach {
-        destination: Name,
-        reply: Reply<()>,
-    },
-    /// Closes the outlet of a destination, which is sent nothing more.
-    Detach {
-        destination: Name,
-        reply: Reply<()>,
-    },
-    Prune {
-        decisions: Duration,
-        delivered: Duration,
-        reply: Reply<bool>,
-    },
-    #[cfg(test)]
-    Pragma {
-        name: &'static str,
-        value: i64,
-        reply: Reply<()>,
-    },
-    Close,
-}
+use crate::store::{Error, EventSeq, Keys, LetterError, WallClock};
 
 /// A change of the outlets.
 enum Move {
     Attach(Name, Reply<()>),
     Detach(Name, Reply<()>),
-}
-
-pub type Reply<R> = oneshot::Sender<Result<R, Error>>;
-
-/// What a transaction has left over: some thousand small pieces of memory. They are freed by whoever asked
-/// for it, since everybody waits for the writer.
-pub struct Rest {
-    _keys: Keys,
-    _decide: Decide,
-    _states: Vec<Arc<Known>>,
 }
 
 /// Commits hold about as many keys and settlements.
@@ -418,7 +349,7 @@ impl Writer {
                         Ok(())
                     };
                     answers.push(Box::new(move |result, states| {
-                        let rest = Rest { _keys: keys, _decide: decide, _states: std::mem::take(states) };
+                        let rest = Rest::new(keys, decide, std::mem::take(states));
                         drop(reply.send(result.map(|()| rest)));
                     }));
                     done
@@ -634,20 +565,5 @@ fn split(done: rusqlite::Result<Result<(), LetterError>>) -> (Result<(), LetterE
     match done {
         Ok(done) => (done, Ok(())),
         Err(error) => (Ok(()), Err(error)),
-    }
-}
-
-impl Command {
-    /// Whether nobody waits for it: what was sent is sent, and only a crash would send it again.
-    const fn can_linger(&self) -> bool {
-        matches!(self, Self::Settle { .. })
-    }
-
-    fn weight(&self) -> usize {
-        match self {
-            Self::Transact { keys, .. } => keys.targets.len() + keys.alerts.len(),
-            Self::Settle { settled, .. } => settled.len(),
-            _ => 1,
-        }
     }
 }
