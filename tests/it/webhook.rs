@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use crate::support::bridge::{Bridge, CONFIG, RULES, captured, notification, pending, resolved};
+use crate::support::bridge::{Answer, Bridge, CONFIG, RULES, captured, notification, pending, resolved};
 use crate::support::tools::{eventually, get};
 
 #[tokio::test(flavor = "multi_thread")]
@@ -213,6 +213,24 @@ async fn a_body_over_the_limit_is_refused_whether_it_says_so_or_not() {
 }
 
 /// 503 for what may pass: Alertmanager comes again, as it does not after a 4xx.
+/// Sends the beginnings of bodies of so many bytes until there is no room for another notification. Its answer,
+/// and what keeps the room.
+async fn crowd_out(bridge: &Bridge, bytes: usize) -> (Answer, Vec<TcpStream>) {
+    let mut slow = Vec::new();
+    let refused = eventually("a refusal", async || {
+        // One of them may come just when the notification below is in its place, and be refused itself: so
+        // there is another one each time.
+        let mut stream = TcpStream::connect(bridge.address()).await.expect("a connection");
+        let head =
+            format!("POST /webhook/prod-eu HTTP/1.1\r\nhost: bridge\r\ncontent-length: {bytes}\r\n\r\n{{");
+        stream.write_all(head.as_bytes()).await.expect("a head");
+        slow.push(stream);
+        let answer = bridge.post(captured("one-firing")).await;
+        (answer.status != 200).then_some(answer)
+    });
+    (refused.await, slow)
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn too_much_at_the_same_time_is_refused_for_a_moment() {
     let config = CONFIG.replace(
@@ -221,18 +239,7 @@ async fn too_much_at_the_same_time_is_refused_for_a_moment() {
     );
     let mut bridge = Bridge::new(&config, RULES);
     bridge.run().await;
-    let mut slow = Vec::new();
-    let refused = eventually("a refusal", async || {
-        // One of them may come just when the post below is in its place, and is refused itself: so there is
-        // another one each time.
-        let mut stream = TcpStream::connect(bridge.address()).await.expect("a connection");
-        let head = "POST /webhook/prod-eu HTTP/1.1\r\nhost: bridge\r\ncontent-length: 100\r\n\r\n{";
-        stream.write_all(head.as_bytes()).await.expect("a head");
-        slow.push(stream);
-        let answer = bridge.post(captured("one-firing")).await;
-        (answer.status != 200).then_some(answer)
-    })
-    .await;
+    let (refused, slow) = crowd_out(&bridge, 100).await;
     assert_eq!((refused.status, refused.headers["retry-after"].as_str()), (503, "1"));
     assert!(refused.body.contains("max_in_flight"), "{}", refused.body);
     drop(slow);
@@ -275,17 +282,10 @@ async fn bytes_in_flight_are_reserved_before_they_are_read() {
     );
     let mut bridge = Bridge::new(&config, RULES);
     bridge.run().await;
-    let mut stream = TcpStream::connect(bridge.address()).await.expect("a connection");
-    let head = "POST /webhook/prod-eu HTTP/1.1\r\nhost: bridge\r\ncontent-length: 99900\r\n\r\n";
-    stream.write_all(head.as_bytes()).await.expect("a head");
-    let refused = eventually("a refusal", async || {
-        let answer = bridge.post(captured("one-firing")).await;
-        (answer.status != 200).then_some(answer)
-    })
-    .await;
+    let (refused, slow) = crowd_out(&bridge, 99_900).await;
     assert_eq!(refused.status, 503);
     assert!(refused.body.contains("max_in_flight_bytes"), "{}", refused.body);
-    drop(stream);
+    drop(slow);
     eventually("room again", async || {
         (bridge.post(captured("one-firing")).await.status == 200).then_some(())
     })
