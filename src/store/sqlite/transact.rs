@@ -47,6 +47,8 @@ struct Planned {
     route: i64,
     /// What it undoes; `None` if it undoes nothing, or nobody knows.
     undoes: Option<Vec<Fired>>,
+    /// Whether its text is kept with those of others.
+    is_packed: bool,
 }
 
 impl Writer {
@@ -61,7 +63,7 @@ impl Writer {
         let controls = batch.controls.clone().unwrap_or_else(|| self.published.controls());
         let Decided { now, changes, texts, mut named } =
             self.decide(batch, keys, decide, foreseen, &controls)?;
-        let plan = self.plan(batch, &changes.events)?;
+        let mut plan = self.plan(batch, &changes.events)?;
         for ((key, state), text) in changes.states.into_iter().zip(texts.states) {
             self.put_state(batch, now, key, (state, text), &plan.fired)?;
         }
@@ -80,12 +82,12 @@ impl Writer {
         if let Some(record) = &changes.record {
             self.put_record(batch, now, record, texts.record.as_deref())?;
         }
-        let in_its_row = self.put_texts(&plan.events, &texts.events)?;
-        for ((event, planned), in_its_row) in changes.events.into_iter().zip(plan.events).zip(in_its_row) {
+        self.put_texts(&mut plan.events, &texts.events)?;
+        for (event, planned) in changes.events.into_iter().zip(plan.events) {
             if event.adds {
                 named.remove(&event.target).into_iter().flatten().for_each(|seq| self.cancel(batch, seq));
             }
-            self.put_event(batch, now, event, planned, in_its_row)?;
+            self.put_event(batch, now, event, planned)?;
         }
         Ok(())
     }
@@ -166,7 +168,7 @@ impl Writer {
                     }
                 }
             }
-            plan.events.push(Planned { seq, route, undoes });
+            plan.events.push(Planned { seq, route, undoes, is_packed: false });
         }
         Ok(plan)
     }
@@ -322,22 +324,17 @@ impl Writer {
         put.execute(params![id, now.as_nanos(), targets, body]).map(drop)
     }
 
-    /// Writes the texts that are kept together. Gives of each event whether its text belongs in its own row.
-    fn put_texts(&self, events: &[Planned], groups: &[Group]) -> rusqlite::Result<Vec<bool>> {
-        let mut in_its_row = Vec::with_capacity(events.len());
+    /// Writes the texts that are kept together.
+    fn put_texts(&self, events: &mut [Planned], groups: &[Group]) -> rusqlite::Result<()> {
+        let mut events = events.iter_mut();
         for Group { events: count, packed } in groups {
-            let group = events.get(in_its_row.len()..in_its_row.len() + count).unwrap_or_default();
-            if let (Some(packed), [first, ..], [.., last]) = (packed, group, group) {
-                debug_assert_eq!(
-                    Ok(last.seq - first.seq + 1),
-                    i64::try_from(*count),
-                    "they follow each other"
-                );
+            let mut group: Vec<_> = events.by_ref().take(*count).collect();
+            if let (Some(packed), [first, ..], [.., last]) = (packed, &*group, &*group) {
                 bodies::write(&self.connection, first.seq, last.seq, packed)?;
+                group.iter_mut().for_each(|event| event.is_packed = true);
             }
-            in_its_row.resize(in_its_row.len() + count, packed.is_none());
         }
-        Ok(in_its_row)
+        Ok(())
     }
 
     fn put_event(
@@ -346,9 +343,8 @@ impl Writer {
         now: Time,
         event: NewEvent,
         planned: Planned,
-        in_its_row: bool,
     ) -> rusqlite::Result<()> {
-        let Planned { seq, route, undoes } = planned;
+        let Planned { seq, route, undoes, is_packed } = planned;
         let target = self.number(&event.target, batch, now)?;
         let undoes_bytes = undoes.as_ref().map(evidence::write);
         self.connection
@@ -361,7 +357,7 @@ impl Writer {
                 target,
                 route,
                 now.as_nanos(),
-                if in_its_row { &event.body } else { "" },
+                if is_packed { "" } else { &event.body },
                 event.may_shrink,
                 undoes_bytes
             ])?;

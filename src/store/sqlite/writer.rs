@@ -45,6 +45,7 @@ const LINGER: Duration = Duration::from_millis(5);
 /// How long a commit waits for decisions that are being made: the pages that every commit writes are written
 /// less often then.
 const MOMENT: Duration = Duration::from_micros(500);
+
 /// The store's clock and the number of the last event, read by many and set by the writer.
 pub struct SharedClock {
     wall: WallClock,
