@@ -302,3 +302,24 @@ async fn a_state_whose_sample_is_lost_is_no_state_and_nothing_is_decided_without
     are_kept(&house, "nodes", 0..1, NO_ROOM).await;
     assert_eq!(house.store.states(0, 10).await.unwrap().len(), 1, "the other one is told");
 }
+
+#[tokio::test]
+async fn samples_are_few_however_many_rules_come_and_go() {
+    for mut house in [House::sqlite(), House::foreseeing()] {
+        let states = |_: &View| {
+            let state =
+                |number: usize| (key(&format!("{number}")), like(&format!("rule-{number}"), number, NO_ROOM));
+            Changes { states: (0..300).map(state).collect(), ..Changes::default() }
+        };
+        for _ in 0..2 {
+            house.write(&[], states).await;
+        }
+        assert_eq!(house.count("samples"), 256);
+        house.restart().await;
+        let states = house.store.states(0, 300).await.unwrap();
+        assert_eq!(states.len(), 300);
+        for (number, stored) in states.iter().enumerate() {
+            assert_eq!(stored.state, like(&format!("rule-{number}"), number, NO_ROOM));
+        }
+    }
+}
