@@ -158,3 +158,15 @@ async fn a_page_that_is_damaged_is_found_at_the_start_if_the_start_relies_on_it(
     std::fs::write(&path, &bytes).unwrap();
     assert_eq!(refused(&path), None);
 }
+
+#[tokio::test]
+async fn a_store_of_a_newer_version_is_refused_and_stays_as_it_is() {
+    let (house, path, _) = closed().await;
+    house.database().execute_batch("PRAGMA user_version = 99").unwrap();
+    let error = refused(&path).unwrap();
+    assert!(error.contains("was written by a newer scalebridge (schema 99"), "{error}");
+    assert!(error.contains("start that version, or give this one a store of its own"), "{error}");
+    let version = house.database().pragma_query_value(None, "user_version", |row| row.get::<_, i64>(0));
+    assert_eq!(version.unwrap(), 99);
+    assert_eq!(house.count("events"), 300);
+}
