@@ -97,8 +97,11 @@ impl Reloader {
         }
         let prepared =
             workers.prepare(&settings.destinations).await.map_err(|error| failed(format!("{error:#}")))?;
-        for (name, destination) in &settings.destinations {
+        for name in settings.destinations.keys() {
             self.store.attach(name).await.map_err(|error| failed(error.to_string()))?;
+        }
+        // All of them are attached, so this fails for none, or before it has changed anything.
+        for (name, destination) in &settings.destinations {
             self.store.bound(name, destination.max_backlog).map_err(|error| failed(error.to_string()))?;
         }
         let changed = changes(&before, &settings);

@@ -3,11 +3,12 @@
 //! By looking, not by being told: what Kubernetes does to a ConfigMap is to exchange a symbolic link two
 //! directories above, of which a file is not told. Links are followed, so another file behind one is seen.
 
-use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
+
+use crate::config::Seen;
 
 /// How often it looks. What has changed is read when it is as it was the last time, so that nothing half written
 /// is.
@@ -16,35 +17,33 @@ const EVERY: Duration = Duration::from_secs(1);
 /// How long it waits before it has it tried again.
 const AGAIN: Duration = Duration::from_secs(10);
 
-/// The files that a configuration was read from.
-pub type Files = Arc<Mutex<Vec<PathBuf>>>;
+/// The files that the configuration in use was read from, as they were then: what is written while they are read,
+/// or before anybody looks, is a change too.
+pub type Files = Arc<Mutex<Vec<Seen>>>;
 
-/// Of a file: device, number, length, and when it was written. `None` if it is not there.
-type Mark = Option<(u64, u64, u64, i64, i64)>;
-
-fn marks(files: &Files) -> Vec<(PathBuf, Mark)> {
-    use std::os::unix::fs::MetadataExt as _;
-    let files = files.lock().unwrap_or_else(PoisonError::into_inner).clone();
-    let mark = |path: PathBuf| {
-        let found = std::fs::metadata(&path).ok();
-        let mark = found.map(|file| (file.dev(), file.ino(), file.len(), file.mtime(), file.mtime_nsec()));
-        (path, mark)
-    };
-    files.into_iter().map(mark).collect()
+fn read_from(files: &Files) -> Vec<Seen> {
+    files.lock().unwrap_or_else(PoisonError::into_inner).clone()
 }
 
 /// Calls `changed` each time when a file has changed and is at rest, until it is stopped; again after a while
 /// where it says that it could not do it.
 pub async fn watch(files: Files, stop: CancellationToken, changed: impl AsyncFn() -> bool) {
-    // Some microseconds for a handful of files that are always at hand: a thread that may block would cost more
-    // memory than the rest of an idle bridge's work.
-    let look = || marks(&files);
-    let mut known = look();
+    let mut read = read_from(&files);
+    // As they were the last time that it was told of a change.
+    let mut known = read.clone();
     loop {
         tokio::select! {
             () = stop.cancelled() => return,
             () = tokio::time::sleep(EVERY) => {}
         }
+        let read_now = read_from(&files);
+        if read_now != read {
+            known.clone_from(&read_now);
+            read = read_now;
+        }
+        // Some microseconds for a handful of files that are always at hand: a thread that may block would cost more
+        // memory than the rest of an idle bridge's work.
+        let look = || known.iter().map(Seen::again).collect::<Vec<_>>();
         let found = look();
         if found == known {
             continue;
@@ -57,10 +56,72 @@ pub async fn watch(files: Files, stop: CancellationToken, changed: impl AsyncFn(
                     () = tokio::time::sleep(AGAIN) => {}
                 }
             }
-            // The files may be others now; what was written meanwhile is seen the next time.
-            let after = look();
-            let same_files = after.iter().map(|(path, _)| path).eq(found.iter().map(|(path, _)| path));
-            known = if same_files { found } else { after };
+            // What was refused is not read again until it changes.
+            known = found;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::*;
+
+    /// Watches `files`, of which `changed` makes what it does, for a minute. How often it was told.
+    async fn told(files: &Files, changed: impl Fn(usize)) -> usize {
+        let (told, stop) = (AtomicUsize::new(0), CancellationToken::new());
+        let watching = watch(files.clone(), stop.clone(), async || {
+            changed(told.fetch_add(1, Ordering::Relaxed));
+            true
+        });
+        tokio::select! {
+            () = watching => {}
+            () = tokio::time::sleep(Duration::from_secs(60)) => {}
+        }
+        told.into_inner()
+    }
+
+    fn file() -> (tempfile::TempDir, std::path::PathBuf, Files) {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("rules.yaml");
+        std::fs::write(&path, "as it was read").unwrap();
+        let files = Files::new(Mutex::new(vec![Seen::look(path.clone())]));
+        (folder, path, files)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nothing_is_told_of_files_that_stay() {
+        let (_folder, _, files) = file();
+        assert_eq!(told(&files, |_| {}).await, 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_change_before_the_first_look_is_told_once_also_where_it_is_refused() {
+        let (_folder, path, files) = file();
+        std::fs::write(&path, "written while the store was opened").unwrap();
+        assert_eq!(told(&files, |_| {}).await, 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_somebody_else_has_read_meanwhile_is_not_told() {
+        let (_folder, path, files) = file();
+        std::fs::write(&path, "read on a signal").unwrap();
+        *files.lock().unwrap() = read_from(&files).iter().map(Seen::again).collect();
+        assert_eq!(told(&files, |_| {}).await, 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_change_behind_the_back_of_a_reload_is_told_too() {
+        let (_folder, path, files) = file();
+        std::fs::write(&path, "the first change").unwrap();
+        let reload = |time| {
+            let read = read_from(&files).iter().map(Seen::again).collect();
+            if time == 0 {
+                std::fs::write(&path, "the second, after the first was read").unwrap();
+            }
+            *files.lock().unwrap() = read;
+        };
+        assert_eq!(told(&files, reload).await, 2);
     }
 }

@@ -1,13 +1,14 @@
 //! The layered tree and the rules files -> settings.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::decode::{Fields, Spot, entries, list, named, spot};
 use super::delivery::delivery;
 use super::diagnostic::{Code, Diagnostics};
+use super::file::Seen;
 use super::meaning::{self, Names};
 use super::scalar::text;
 use super::settings::{Delivery, Settings};
@@ -25,7 +26,7 @@ pub(super) fn settings(
     root: &Node,
     directory: &Path,
     faults: &mut Diagnostics,
-) -> Option<(Settings, Vec<PathBuf>)> {
+) -> Option<(Settings, Vec<Seen>)> {
     let mut templates = Templates::new();
     let mut fields = Fields::of(root, "", faults)?;
     let server = fields.get("server", server::server);
@@ -124,7 +125,7 @@ fn rules_files(
     directory: &Path,
     templates: &mut Templates,
     faults: &mut Diagnostics,
-) -> Option<(Vec<rules::Draft>, Vec<PathBuf>)> {
+) -> Option<(Vec<rules::Draft>, Vec<Seen>)> {
     let (mut drafts, mut files) = (Vec::new(), Vec::new());
     let mut known: Vec<Spot<&str>> = Vec::new();
     for path in list(spot(text))(node, faults)? {
@@ -132,10 +133,11 @@ fn rules_files(
             faults.add(Code::DuplicateName, &path.place, format!("`{}` is listed twice", path.value));
         } else {
             let file = directory.join(path.value);
+            let seen = Seen::look(file.clone());
             if let Some(tree) = file::read(&file, Some(&path.place), faults) {
                 drafts.extend(rules::file(&tree, templates, faults));
             }
-            files.push(file);
+            files.push(seen);
         }
         known.push(path);
     }

@@ -32,9 +32,10 @@ mod tests;
 mod unsupported;
 mod yaml;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 pub use diagnostic::Diagnostics;
+pub use file::Seen;
 pub use settings::{
     Admin, Delivery, Destination, DestinationKind, Engine, File, InvocationType, Lambda, Log, LogFormat,
     LogLevel, Retention, Role, Server, Settings, Sqs, Store,
@@ -47,8 +48,8 @@ pub struct Loaded {
     pub settings: Settings,
     /// What is odd about it.
     pub warnings: Diagnostics,
-    /// The files that it was read from.
-    pub files: Vec<PathBuf>,
+    /// The files that it was read from. One that has changed since is another one by now.
+    pub files: Vec<Seen>,
 }
 
 /// Reads the configuration file at `path`, the rules files that it names (relative to its own directory)
@@ -61,13 +62,14 @@ pub fn load(
     environment: impl IntoIterator<Item = (String, String)>,
 ) -> Result<Loaded, Diagnostics> {
     let mut faults = Diagnostics::default();
+    let seen = Seen::look(path.to_owned());
     let file = file::read(path, None, &mut faults);
     let root = layers::lay(file.as_ref(), environment, &mut faults);
     let directory = path.parent().unwrap_or(Path::new(""));
     let settings = root.and_then(|root| document::settings(&root, directory, &mut faults));
     match settings {
         Some((settings, rules)) if !faults.has_errors() => {
-            let files = std::iter::once(path.to_owned()).chain(rules).collect();
+            let files = std::iter::once(seen).chain(rules).collect();
             Ok(Loaded { settings, warnings: faults, files })
         }
         _ => Err(faults),
