@@ -9,6 +9,7 @@ use crate::domain::name::Name;
 use crate::domain::target::TargetKey;
 use crate::domain::time::Time;
 use crate::domain::verdict::Verdict;
+use crate::json;
 use crate::store::{self, Records, StoredRecord, Wanted};
 
 /// Records that are read at once.
@@ -74,11 +75,15 @@ impl Filter {
 
     /// Whether a record may hold such a decision, as far as its text shows it.
     fn may_hold(&self, body: &str) -> bool {
-        let named = |text: &Option<String>| text.as_ref().is_none_or(|text| body.contains(text.as_str()));
-        self.rule.as_ref().is_none_or(|rule| body.contains(rule.as_str()))
-            && (self.verdicts.is_empty()
-                || self.verdicts.iter().any(|verdict| body.contains(verdict.as_str())))
-            && named(&self.fingerprint)
+        let names = |text: &str| {
+            // As it stands there, escapes and quotation marks included.
+            let mut json = Vec::new();
+            json::push_text(&mut json, text);
+            body.contains(&json::text(json))
+        };
+        self.rule.as_ref().is_none_or(|rule| names(rule.as_str()))
+            && (self.verdicts.is_empty() || self.verdicts.iter().any(|verdict| names(verdict.as_str())))
+            && self.fingerprint.as_ref().is_none_or(|fingerprint| names(fingerprint))
     }
 
     fn wanted(&self) -> Wanted {
@@ -185,5 +190,31 @@ impl Bridge {
     pub async fn newest_decision(&self) -> Result<Position, store::Error> {
         let newest = self.0.store.records(Wanted { max: 1, ..Wanted::default() }).await?;
         Ok(Position { record: newest.records.first().map_or(0, |record| record.id), place: usize::MAX })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_decision_is_found_by_a_fingerprint_of_any_characters() {
+        for fingerprint in ["8a27e5ec1094d7f3", r#"a "quoted" one"#, "back\\slash", "tab\t", "ü\u{fffe}"] {
+            let decision = json!({ "rule": "pods", "verdict": "emitted", "alerts": [fingerprint] });
+            let body = json!({ "at": "2026-11-22T16:55:20.062Z", "decisions": [decision] }).to_string();
+            let record = StoredRecord { id: 1, body };
+            let of = |fingerprint: &str| {
+                let filter = Filter {
+                    rule: Some(Name::new("pods").unwrap()),
+                    verdicts: vec![Verdict::Emitted],
+                    fingerprint: Some(fingerprint.to_owned()),
+                    ..Filter::default()
+                };
+                filter.of(&record).len()
+            };
+            assert_eq!((of(fingerprint), of("another")), (1, 0), "{fingerprint:?}");
+        }
     }
 }
