@@ -21,26 +21,47 @@ const TIME: Duration = Duration::from_secs(2);
 /// Calls of the SDK at the same time.
 const CALLS: usize = 16;
 
-/// All of them, beside what the bridge does: alerts acknowledged and delivered a second.
-pub fn all(folder: &Path, acknowledged: f64, delivered: f64) -> io::Result<Vec<Ceiling>> {
-    let ceiling = |part: &str, unit: &str, alone, where_goals_were_set, bridge| Ceiling {
-        part: part.to_owned(),
-        unit: unit.to_owned(),
-        alone,
-        where_goals_were_set,
-        bridge,
-    };
-    Ok(vec![
-        ceiling("decoding JSON, bodies of 20, one thread", "alerts/s", decode(), 790_000.0, acknowledged),
-        ceiling(
-            "durable inserts of 1 KiB, commits of 500",
-            "rows/s",
-            insert(folder)?,
-            125_000.0,
-            acknowledged,
-        ),
-        ceiling("AWS SDK, batches of ten", "messages/s", send()?, 159_000.0, delivered),
-    ])
+/// What each part does alone, in its own unit a second.
+#[derive(Clone, Copy)]
+pub struct Alone {
+    decoded: f64,
+    inserted: f64,
+    sent: f64,
+}
+
+impl Alone {
+    /// All parts, one after the other.
+    pub fn measure(folder: &Path) -> io::Result<Self> {
+        Ok(Self { decoded: decode(), inserted: insert(folder)?, sent: send()? })
+    }
+
+    /// Of two measurements, before and after something: a machine that others share is not always as fast.
+    pub fn mean(self, other: Self) -> Self {
+        Self {
+            decoded: f64::midpoint(self.decoded, other.decoded),
+            inserted: f64::midpoint(self.inserted, other.inserted),
+            sent: f64::midpoint(self.sent, other.sent),
+        }
+    }
+
+    /// Beside what the bridge does: alerts acknowledged and delivered a second.
+    pub fn beside(self, acknowledged: f64, delivered: f64) -> Vec<Ceiling> {
+        let ceiling = |part: &str, unit: &str, only_computes, alone, where_goals_were_set, bridge| Ceiling {
+            part: part.to_owned(),
+            unit: unit.to_owned(),
+            only_computes,
+            alone,
+            where_goals_were_set,
+            bridge,
+        };
+        let decoding = "decoding JSON, bodies of 20, one thread";
+        let inserting = "durable inserts of 1 KiB, commits of 500";
+        vec![
+            ceiling(decoding, "alerts/s", true, self.decoded, 790_000.0, acknowledged),
+            ceiling(inserting, "rows/s", false, self.inserted, 125_000.0, acknowledged),
+            ceiling("AWS SDK, batches of ten", "messages/s", true, self.sent, 159_000.0, delivered),
+        ]
+    }
 }
 
 /// How many a second, if `work` does so many at once.

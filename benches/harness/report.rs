@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::results::{Better, Ceiling, Figure, Growth, Point, Results};
+use super::results::{Better, Ceiling, Figure, Growth, Point, ProcessorTime, Results};
 
 /// Columns of the page.
 const WIDTH: usize = 110;
@@ -51,6 +51,14 @@ pub fn text(results: &Results) -> String {
         let rows = results.ceilings.iter().map(ceiling).collect();
         page += &table("What a part does alone, and the bridge", "<<>>>>", &heads, rows);
     }
+    if let Some(ProcessorTime { here_us, share, there_us }) = results.processor_time {
+        let (here, there) = (number(here_us), number(there_us));
+        page += &format!(
+            "\nCPU per alert on the goals' machine: {here} µs here × {:.0} % = {there} µs. The share is that of the\n\
+             part, of those that wait for no disk, in which this machine comes nearest to that one.\n",
+            share * 100.0
+        );
+    }
     for growth in &results.growth {
         let heads = [&growth.axis, "acknowledged/s", "delivered/s", "CPU µs/alert", "CPU to first"];
         page += &table(&format!("Growth: {}", growth.title), ">>>>>", &heads, growth_rows(growth));
@@ -78,10 +86,10 @@ fn figure(figure: &Figure) -> Vec<String> {
 }
 
 fn ceiling(ceiling: &Ceiling) -> Vec<String> {
-    let Ceiling { part, unit, alone, where_goals_were_set, bridge } = ceiling;
+    let Ceiling { part, unit, alone, bridge, .. } = ceiling;
     let share = bridge / alone * 100.0;
     let share = if share.is_finite() { format!("{} %", number(share)) } else { number(share) };
-    let machine = format!("{:.0} %", alone / where_goals_were_set * 100.0);
+    let machine = format!("{:.0} %", ceiling.of_the_goals_machine() * 100.0);
     vec![part.clone(), unit.clone(), number(*alone), machine, number(*bridge), share]
 }
 

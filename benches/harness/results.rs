@@ -12,6 +12,29 @@ pub struct Results {
     pub ceilings: Vec<Ceiling>,
     /// How cost grows.
     pub growth: Vec<Growth>,
+    /// Where the ceilings were measured.
+    pub processor_time: Option<ProcessorTime>,
+}
+
+/// What an alert would cost on the machine on which the goals were set.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub struct ProcessorTime {
+    /// Measured here, in microseconds.
+    pub here_us: f64,
+    /// How much of that machine's processor this one is, as a share of 1.
+    pub share: f64,
+    /// The product, in microseconds.
+    pub there_us: f64,
+}
+
+impl ProcessorTime {
+    /// By the part in which this machine comes nearest to that one, so that nothing is made to look better.
+    pub fn of(here_us: f64, ceilings: &[Ceiling]) -> Option<Self> {
+        let shares =
+            ceilings.iter().filter(|ceiling| ceiling.only_computes).map(Ceiling::of_the_goals_machine);
+        let share = shares.reduce(f64::max)?;
+        Some(Self { here_us, share, there_us: here_us * share })
+    }
 }
 
 /// Where it ran.
@@ -52,12 +75,21 @@ pub enum Better {
 pub struct Ceiling {
     pub part: String,
     pub unit: String,
+    /// Whether it waits for no disk, so that it tells how fast the processor is.
+    pub only_computes: bool,
     /// What the part does alone.
     pub alone: f64,
     /// What it did alone on the machine on which the goals were set: how much of that machine this one is.
     pub where_goals_were_set: f64,
     /// What the bridge does, in the same unit.
     pub bridge: f64,
+}
+
+impl Ceiling {
+    /// How much of the machine on which the goals were set this one is, as a share of 1.
+    pub fn of_the_goals_machine(&self) -> f64 {
+        self.alone / self.where_goals_were_set
+    }
 }
 
 /// How a cost grows with one thing.

@@ -6,10 +6,11 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use super::bridge::{self, Bridge, PATIENCE, Setup};
+use super::ceilings::Alone;
 use super::load::{Load, Sent};
-use super::results::{Better, Figure, Growth, Point, Results};
+use super::results::{Better, Figure, Growth, Point, ProcessorTime, Results};
 use super::stub::{Stats, Stub};
-use super::{ceilings, check, machine};
+use super::{check, machine};
 
 /// Alerts of the storm that the goals speak of.
 const STORM: u64 = 300_000;
@@ -122,12 +123,19 @@ pub fn run(only: Option<&str>) -> io::Result<Results> {
         figures: Vec::new(),
         ceilings: Vec::new(),
         growth: Vec::new(),
+        processor_time: None,
     };
     let figures = &mut results.figures;
     if wanted("storm") {
+        let measure = || {
+            say("ceilings");
+            Alone::measure(&folder)
+        };
+        let before = measure()?;
         let storm = storm(&folder.join("storm"), figures)?;
-        say("ceilings");
-        results.ceilings = ceilings::all(&folder, storm.acknowledged, storm.delivered)?;
+        let alone = before.mean(measure()?);
+        results.ceilings = alone.beside(storm.acknowledged, storm.delivered);
+        results.processor_time = ProcessorTime::of(storm.cpu_us, &results.ceilings);
     }
     if wanted("idle") {
         idle(&folder.join("idle"), figures)?;
