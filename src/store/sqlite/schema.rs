@@ -175,8 +175,6 @@ pub const ARRIVED: i64 = 7;
 /// An opened database: the writer's connection, and what holds other processes off.
 pub struct Opened {
     pub writer: Connection,
-    /// Whether it was created just now.
-    pub is_new: bool,
     pub created: Time,
     pub hash_key: [u8; 16],
     /// For syncing. Closing any handle of the file drops the locks of all connections in this process,
@@ -222,7 +220,7 @@ pub fn open(path: &Path, now: Time) -> Result<Opened, Error> {
         return Err(Error::Unusable("this SQLite does not commit with synchronous=FULL".to_owned()));
     }
     tracing::info!(store = %path.display(), "opened the store, which commits with synchronous=FULL");
-    Ok(Opened { writer, is_new: version == 0, created, hash_key, file: Arc::new(file), lock })
+    Ok(Opened { writer, created, hash_key, file: Arc::new(file), lock })
 }
 
 /// Two bridges on one file would not see each other's state, so the second one does not start.

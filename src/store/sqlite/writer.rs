@@ -222,19 +222,17 @@ type Answer = Box<dyn FnOnce(Result<(), Error>, &mut Vec<Arc<Known>>)>;
 
 impl Writer {
     pub fn new(opened: Opened, hashes: Fingerprints, links: Links) -> rusqlite::Result<Self> {
-        let Opened { writer: connection, is_new, created, lock, .. } = opened;
+        let Opened { writer: connection, created, lock, .. } = opened;
         let number = |query: &str| connection.query_row(query, [], |row| row.get::<_, i64>(0));
         let newest = "SELECT max(coalesce((SELECT max(id) FROM events), 0), coalesce((SELECT max(cursor) FROM destinations), 0))";
         let targets = "SELECT max(coalesce((SELECT max(id) FROM targets), 0), coalesce((SELECT max(id) FROM former_targets), 0))";
         let last_event = number(newest)?;
-        let Links { outlets, clock, published, due, checkpoints, turn, index, foresight } = links;
-        let last_record = match number("SELECT coalesce(max(id), 0) FROM records")? {
-            // All that there were are pruned. Whoever reads on behind the last one that he has seen must not miss
-            // what comes: there never were more than microseconds since the store was created.
-            0 if !is_new => i64::try_from(clock.now().since(created).as_micros()).unwrap_or(i64::MAX / 2),
-            last => last,
+        let next = Next {
+            target: number(targets)? + 1,
+            record: number("SELECT coalesce(max(id), 0) FROM records")? + 1,
+            event: last_event + 1,
         };
-        let next = Next { target: number(targets)? + 1, record: last_record + 1, event: last_event + 1 };
+        let Links { outlets, clock, published, due, checkpoints, turn, index, foresight } = links;
         let superseding = Superseding::read(&connection)?;
         clock.last_event.store(last_event, Ordering::Release);
         Ok(Self {
