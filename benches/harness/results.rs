@@ -12,7 +12,7 @@ pub struct Results {
     pub ceilings: Vec<Ceiling>,
     /// How cost grows.
     pub growth: Vec<Growth>,
-    /// Where the ceilings were measured.
+    /// `None` where no ceilings were measured.
     pub processor_time: Option<ProcessorTime>,
 }
 

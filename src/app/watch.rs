@@ -106,9 +106,12 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn what_somebody_else_has_read_meanwhile_is_not_told() {
         let (_folder, path, files) = file();
-        std::fs::write(&path, "read on a signal").unwrap();
-        *files.lock().unwrap() = read_from(&files).iter().map(Seen::again).collect();
-        assert_eq!(told(&files, |_| {}).await, 0);
+        let signal = async {
+            tokio::time::sleep(EVERY * 5 / 2).await;
+            std::fs::write(&path, "read on a signal").unwrap();
+            *files.lock().unwrap() = vec![Seen::look(path.clone())];
+        };
+        assert_eq!(tokio::join!(told(&files, |_| {}), signal).0, 0);
     }
 
     #[tokio::test(start_paused = true)]
