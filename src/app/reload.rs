@@ -100,7 +100,7 @@ impl Reloader {
         for name in settings.destinations.keys() {
             self.store.attach(name).await.map_err(|error| failed(error.to_string()))?;
         }
-        // All of them are attached, so this fails for none, or before it has changed anything.
+        // Only once all are attached: what can fail comes before what changes anything.
         for (name, destination) in &settings.destinations {
             self.store.bound(name, destination.max_backlog).map_err(|error| failed(error.to_string()))?;
         }

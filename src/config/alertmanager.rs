@@ -45,7 +45,7 @@ struct Handed<'n> {
 /// Adds what is wrong with the Alertmanager configuration at `path`, as far as it concerns a bridge with these
 /// settings.
 pub(super) fn lint(path: &Path, settings: &Settings, faults: &mut Diagnostics) {
-    let Some(root) = file::read(path, None, faults) else { return };
+    let Some((root, _)) = file::read(path, None, faults) else { return };
     let (Some(route), Some(receivers)) = (root.get("route"), root.get("receivers")) else {
         let help = "give `--alertmanager` the file that Alertmanager is started with: it has `route` and `receivers`";
         faults.help(Code::Missing, &root.place, "this is no Alertmanager configuration", help);

@@ -127,7 +127,7 @@ pub struct Expected {
 pub fn read(path: &Path) -> Result<Cases, Diagnostics> {
     let mut faults = Diagnostics::default();
     let cases = file::read(path, None, &mut faults)
-        .and_then(|root| cases(&root, path.parent().unwrap_or(Path::new("")), &mut faults));
+        .and_then(|(root, _)| cases(&root, path.parent().unwrap_or(Path::new("")), &mut faults));
     match cases {
         Some(cases) if !faults.has_errors() => Ok(cases),
         _ => Err(faults),

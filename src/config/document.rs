@@ -8,9 +8,9 @@ use std::time::Duration;
 use super::decode::{Fields, Spot, entries, list, named, spot};
 use super::delivery::delivery;
 use super::diagnostic::{Code, Diagnostics};
-use super::file::Seen;
 use super::meaning::{self, Names};
 use super::scalar::text;
+use super::seen::Seen;
 use super::settings::{Delivery, Settings};
 use super::yaml::Node;
 use super::{destinations, doubts, file, rules, server, sources, store};
@@ -133,11 +133,10 @@ fn rules_files(
             faults.add(Code::DuplicateName, &path.place, format!("`{}` is listed twice", path.value));
         } else {
             let file = directory.join(path.value);
-            let seen = Seen::look(file.clone());
-            if let Some(tree) = file::read(&file, Some(&path.place), faults) {
+            if let Some((tree, seen)) = file::read(&file, Some(&path.place), faults) {
                 drafts.extend(rules::file(&tree, templates, faults));
+                files.push(seen);
             }
-            files.push(seen);
         }
         known.push(path);
     }

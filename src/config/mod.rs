@@ -21,6 +21,7 @@ mod meaning;
 mod rules;
 mod scalar;
 pub mod schema;
+mod seen;
 mod server;
 pub mod settings;
 mod slip;
@@ -35,7 +36,7 @@ mod yaml;
 use std::path::Path;
 
 pub use diagnostic::Diagnostics;
-pub use file::Seen;
+pub use seen::Seen;
 pub use settings::{
     Admin, Delivery, Destination, DestinationKind, Engine, File, InvocationType, Lambda, Log, LogFormat,
     LogLevel, Retention, Role, Server, Settings, Sqs, Store,
@@ -48,7 +49,7 @@ pub struct Loaded {
     pub settings: Settings,
     /// What is odd about it.
     pub warnings: Diagnostics,
-    /// The files that it was read from. One that has changed since is another one by now.
+    /// The files that it was read from, each as it was right before.
     pub files: Vec<Seen>,
 }
 
@@ -62,14 +63,13 @@ pub fn load(
     environment: impl IntoIterator<Item = (String, String)>,
 ) -> Result<Loaded, Diagnostics> {
     let mut faults = Diagnostics::default();
-    let seen = Seen::look(path.to_owned());
-    let file = file::read(path, None, &mut faults);
+    let (file, seen) = file::read(path, None, &mut faults).unzip();
     let root = layers::lay(file.as_ref(), environment, &mut faults);
     let directory = path.parent().unwrap_or(Path::new(""));
     let settings = root.and_then(|root| document::settings(&root, directory, &mut faults));
     match settings {
         Some((settings, rules)) if !faults.has_errors() => {
-            let files = std::iter::once(seen).chain(rules).collect();
+            let files = seen.into_iter().chain(rules).collect();
             Ok(Loaded { settings, warnings: faults, files })
         }
         _ => Err(faults),

@@ -51,7 +51,7 @@ fn document(path: &Path) -> Value {
     let mut faults = Diagnostics::default();
     let node = file::read(path, None, &mut faults);
     assert!(faults.is_empty(), "{faults}");
-    Value::from(&node.unwrap())
+    Value::from(&node.unwrap().0)
 }
 
 fn properties(schema: &Value, definition: &str) -> BTreeSet<String> {

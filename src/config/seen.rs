@@ -1,0 +1,69 @@
+//! What a file was when it was looked at, to tell whether it is another one by now.
+
+use std::fs::Metadata;
+use std::path::PathBuf;
+use std::time::SystemTime;
+
+/// A file, as it was when it was looked at.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Seen {
+    path: PathBuf,
+    mark: Option<Mark>,
+}
+
+/// Device, number, length, and when it was written. Links are followed, so another file behind one is seen.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Mark {
+    inode: (u64, u64),
+    bytes: u64,
+    written: Option<SystemTime>,
+}
+
+impl Seen {
+    /// The file as it is now, or that it is not there.
+    pub fn look(path: PathBuf) -> Self {
+        let mark = std::fs::metadata(&path).ok().map(|file| Mark {
+            inode: inode(&file),
+            bytes: file.len(),
+            written: file.modified().ok(),
+        });
+        Self { path, mark }
+    }
+
+    /// The same file as it is now.
+    pub fn again(&self) -> Self {
+        Self::look(self.path.clone())
+    }
+}
+
+#[cfg(unix)]
+fn inode(file: &Metadata) -> (u64, u64) {
+    use std::os::unix::fs::MetadataExt as _;
+    (file.dev(), file.ino())
+}
+
+#[cfg(not(unix))]
+const fn inode(_: &Metadata) -> (u64, u64) {
+    (0, 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    #[test]
+    fn a_configuration_knows_its_files_as_they_were_when_it_was_read() {
+        let (folder, examples) =
+            (tempfile::tempdir().unwrap(), Path::new(env!("CARGO_MANIFEST_DIR")).join("config"));
+        for name in ["scalebridge.yaml", "rules.yaml"] {
+            std::fs::copy(examples.join(name), folder.path().join(name)).unwrap();
+        }
+        let files = crate::config::load(&folder.path().join("scalebridge.yaml"), []).unwrap().files;
+        let stay = || files.iter().map(|file| file.again() == *file).collect::<Vec<_>>();
+        assert_eq!(stay(), [true, true]);
+        std::fs::write(folder.path().join("rules.yaml"), "rules: []").unwrap();
+        assert_eq!(stay(), [true, false]);
+        std::fs::remove_file(folder.path().join("scalebridge.yaml")).unwrap();
+        assert_eq!(stay(), [false, false]);
+    }
+}
