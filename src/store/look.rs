@@ -72,7 +72,7 @@ pub(super) const RECORD_BYTES: usize = 4 << 20;
 /// A record of decisions.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoredRecord {
-    /// Its number.
+    /// Its number. They rise, and none comes again.
     pub id: i64,
     /// JSON, as it was written.
     pub body: String,

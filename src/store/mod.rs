@@ -518,8 +518,9 @@ impl Store {
         each!(self, store => store.states(after, max).await)
     }
 
-    /// Removes some of the records that are older than `decisions`, and of the events that are older
-    /// than `delivered` and settled everywhere. Says whether there may be more.
+    /// Removes some of the records that are older than `decisions`, but never the newest one, which knows how
+    /// far numbers and time have come; and of the events that are older than `delivered` and settled everywhere.
+    /// Says whether there may be more.
     ///
     /// # Errors
     /// Nothing was removed.

@@ -199,6 +199,7 @@ async fn what_is_past_its_retention_is_pruned_and_what_is_not_settled_stays() {
     let store = sqlite(dir.path());
     let bridge = bridge(dir.path(), &store);
     post(&bridge, &body(start, &[(0, 0, true, 0), (1, 0, true, 0), (2, 0, true, 0)], false)).await;
+    post(&bridge, &body(start, &[(3, 0, true, 0)], false)).await;
     let claimed = store.claim(&journal(), 10).await.expect("a claim");
     let dead = Settlement::Dead { error: "too old".into() };
     let settled = vec![(claimed[0].seq, Settlement::Delivered), (claimed[1].seq, dead)];
@@ -212,12 +213,12 @@ async fn what_is_past_its_retention_is_pruned_and_what_is_not_settled_stays() {
     let database = rusqlite::Connection::open(dir.path().join("bridge.db")).expect("a database");
     assert_eq!(
         events(&database, "SELECT count(*) FROM events"),
-        2,
-        "a dead letter, and one that is on its way"
+        3,
+        "a dead letter, and two that are on their way"
     );
-    assert_eq!(events(&database, "SELECT count(*) FROM records"), 0);
-    assert_eq!(events(&database, "SELECT count(*) FROM history"), 0);
-    assert_eq!(events(&database, "SELECT count(*) FROM targets"), 3, "open episodes are no history");
+    assert_eq!(events(&database, "SELECT count(*) FROM records"), 1, "the newest decisions stay");
+    assert_eq!(events(&database, "SELECT count(*) FROM history"), 1, "of the first one nothing is left");
+    assert_eq!(events(&database, "SELECT count(*) FROM targets"), 4, "open episodes are no history");
 }
 
 #[tokio::test]

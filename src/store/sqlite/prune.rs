@@ -40,7 +40,9 @@ const MISSED: &str = "
     FROM deliveries x INDEXED BY exceptions JOIN destinations d ON d.id = x.destination
     WHERE x.state IN (3, 6) AND x.state IN (1, 2, 3, 6) AND (x.state, x.destination, x.event) > (?1, ?2, ?3)
     ORDER BY x.state, x.destination, x.event LIMIT ?4";
-const OLD_RECORDS: &str = "SELECT id, at, targets FROM records ORDER BY id LIMIT ?1";
+/// The newest one stays, however old it is: it knows how far numbers and time have come, also after a restart.
+const OLD_RECORDS: &str = "
+    SELECT id, at, targets FROM records WHERE id < (SELECT max(id) FROM records) ORDER BY id LIMIT ?1";
 
 /// How far a round has come. What has to stay is passed over once a round, and not at each step.
 #[derive(Debug, Default)]

@@ -47,6 +47,25 @@ async fn records_are_found_by_number_target_and_order_and_it_is_told_if_there_ar
     }
 }
 
+/// Who follows decisions asks for those behind the last one that he has seen, also over a restart.
+#[tokio::test]
+async fn a_records_number_never_comes_again_also_when_all_before_it_are_past_their_retention() {
+    let mut house = House::sqlite();
+    let mut last = 0;
+    for round in 0..3 {
+        for body in ["1", "2", "3"] {
+            record(&house.store, "a", body).await;
+        }
+        let wanted = Wanted { above: Bound::Excluded(last), ..Wanted::default() };
+        let found = ids(&house.store.records(wanted).await.unwrap());
+        assert_eq!(found.len(), 3, "round {round}: {found:?} behind {last}");
+        last = found[0];
+        house.prune().await;
+        assert_eq!((house.count("records"), house.count("history")), (1, 1), "the newest one stays");
+        house.restart().await;
+    }
+}
+
 /// One of a large notification has a megabyte; a page of them must not take all memory.
 #[tokio::test]
 async fn long_records_come_in_small_pages() {
