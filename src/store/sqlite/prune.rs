@@ -40,6 +40,12 @@ const MISSED: &str = "
     FROM deliveries x INDEXED BY exceptions JOIN destinations d ON d.id = x.destination
     WHERE x.state IN (3, 6) AND x.state IN (1, 2, 3, 6) AND (x.state, x.destination, x.event) > (?1, ?2, ?3)
     ORDER BY x.state, x.destination, x.event LIMIT ?4";
+/// Numbers that targets had. The largest one stays, so that none comes again: the newest record and events that
+/// nobody has taken yet may know a target by it.
+const FORMER: &str = "
+    DELETE FROM former_targets WHERE (hash, id) IN
+        (SELECT hash, id FROM former_targets
+         WHERE gone < ?1 AND id < (SELECT max(id) FROM former_targets) LIMIT ?2)";
 /// The newest one stays, however old it is: it knows how far numbers and time have come, also after a restart.
 const OLD_RECORDS: &str = "
     SELECT id, at, targets FROM records WHERE id < (SELECT max(id) FROM records) ORDER BY id LIMIT ?1";
@@ -72,11 +78,7 @@ impl Writer {
         more |= self.prune_missed(batch)?;
         if !more {
             // Not in the order of time, so a look at all of them: once a round.
-            let former = self.connection.execute(
-                "DELETE FROM former_targets WHERE (hash, id) IN
-                 (SELECT hash, id FROM former_targets WHERE gone < ?1 LIMIT ?2)",
-                params![before(decisions), PRUNE as i64],
-            )?;
+            let former = self.connection.execute(FORMER, params![before(decisions), PRUNE as i64])?;
             more = former == PRUNE;
         }
         more |= self.give_back()?;

@@ -66,6 +66,24 @@ async fn a_records_number_never_comes_again_also_when_all_before_it_are_past_the
     }
 }
 
+/// A record that outlives its target must not tell of another one.
+#[tokio::test]
+async fn a_targets_number_never_comes_again_also_when_all_are_forgotten() {
+    let mut house = House::sqlite();
+    for target in ["a", "b", "c"] {
+        record(&house.store, target, target).await;
+        house.prune().await;
+        assert_eq!((house.count("records"), house.count("former_targets")), (1, 1));
+        house.restart().await;
+    }
+    for (target, found) in [("c", vec!["again", "c"]), ("a", vec!["again"]), ("d", vec!["again"])] {
+        record(&house.store, target, "again").await;
+        let of_it = Wanted { target: Some(key(target)), ..Wanted::default() };
+        let records = house.store.records(of_it).await.unwrap().records;
+        assert_eq!(records.iter().map(|record| &*record.body).collect::<Vec<_>>(), found, "{target}");
+    }
+}
+
 /// One of a large notification has a megabyte; a page of them must not take all memory.
 #[tokio::test]
 async fn long_records_come_in_small_pages() {
