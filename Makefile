@@ -5,13 +5,16 @@
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 
 .DEFAULT_GOAL := help
-.PHONY: help build run demo test bench lint clean
+.PHONY: help build release run demo test bench lint clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-build: ## the release binary
+build: ## a release binary, to try things with
 	cargo build --release --locked
+
+release: ## the binary to deploy: one that was built by what another did under load
+	deploy/release.sh
 
 run: build ## the bridge alone: events come out on stdout, no cloud, a new store each time
 	@rm -rf "$(TARGET)/run"
@@ -31,11 +34,8 @@ test: ## all tests, with real Prometheus, Alertmanager and a local AWS
 	cargo test --locked --doc
 	cargo test --locked --lib --bins --tests
 
-# The product's binary is put aside: what cargo builds for benchmarks has features that only tests want.
-bench: build ## the whole bridge under load, measured beside its goals; ONLY=storm measures one part
-	@mkdir -p "$(TARGET)/bench"
-	cp "$(TARGET)/release/scalebridge" "$(TARGET)/bench/scalebridge"
-	SCALEBRIDGE_BINARY="$(abspath $(TARGET))/bench/scalebridge" \
+bench: release ## the whole bridge under load, measured beside its goals; ONLY=storm measures one part
+	SCALEBRIDGE_BINARY="$(abspath $(TARGET))/deploy/scalebridge" \
 		cargo bench --locked --bench harness -- $(if $(ONLY),--only $(ONLY))
 
 lint: ## formatting, clippy, documentation, domain and configuration alone

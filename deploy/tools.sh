@@ -4,6 +4,10 @@
 #   bin/prometheus bin/promtool bin/alertmanager bin/amtool
 #   venv/          a Python with the packages of deploy/demo/requirements.txt
 #
+# and with the argument `llvm`, for deploy/release.sh, this instead:
+#
+#   bin/llvm-profdata
+#
 # It does nothing when all of it is there. Debian's packages are unpacked, not installed:
 # installing them would start services on ports 9090 and 9093. Only the templates and pages that
 # Debian's programs look for in /usr/share/prometheus go there.
@@ -46,6 +50,10 @@ is() { "$1" --version 2>&1 | grep -q "^$2, version"; }
 have_servers() {
   is "$tools/bin/prometheus" prometheus && is "$tools/bin/promtool" promtool &&
     is "$tools/bin/alertmanager" alertmanager && is "$tools/bin/amtool" amtool
+}
+
+forget_servers() {
+  rm -rf "$tools"/bin/{prometheus,promtool,alertmanager,amtool} "$tools/share"
 }
 
 # Links the programs on PATH; Debian calls Alertmanager's prometheus-alertmanager.
@@ -116,6 +124,36 @@ make_venv() {
   cp "$requirements" "$tools/venv/installed.txt"
 }
 
+# --- LLVM --------------------------------------------------------------------------------
+
+# The first LLVM whose llvm-profdata reads what this rustc writes (version 10 of raw profiles).
+llvm=19
+
+# Rust's own is the right one, but its component is seldom there; Debian's has its version in its name.
+find_profdata() {
+  local path
+  for path in "$(rustc --print target-libdir)/../bin/llvm-profdata" "$(type -P llvm-profdata-$llvm)" \
+    "$(type -P llvm-profdata)"; do
+    [ -x "$path" ] && reads_profiles "$path" && ln -sf "$path" "$tools/bin/llvm-profdata" && return
+  done
+  return 1
+}
+
+reads_profiles() {
+  local version
+  version=$("$1" merge --version 2>/dev/null | sed -n 's/.*LLVM version \([0-9]*\).*/\1/p')
+  [ "${version:-0}" -ge $llvm ]
+}
+
+have_profdata() {
+  local missing="llvm-profdata of LLVM $llvm or newer ('rustup component add llvm-tools')"
+  find_profdata && return
+  say "installing Debian's llvm-$llvm"
+  install() { as_root apt-get install -y -qq --no-install-recommends "llvm-$llvm" >/dev/null; }
+  with_package_lists install
+  find_profdata || fail "there is no $missing"
+}
+
 # -----------------------------------------------------------------------------------------
 
 # The README's way to try a bridge, which a test goes.
@@ -129,7 +167,11 @@ have_curl() {
 
 exec 9>"$tools/lock"
 flock 9 # two that start at once: the second waits and finds all done
-have_servers || { rm -rf "$tools"/bin/* "$tools/share" && link_servers; } || unpack_servers
+if [ "${1:-}" = llvm ]; then
+  have_profdata
+  exit
+fi
+have_servers || { forget_servers && link_servers; } || unpack_servers
 place_templates
 have_servers || fail "the programs in $tools/bin do not start on this machine"
 venv_is_current || make_venv
