@@ -3,22 +3,25 @@
 # more by what was seen (profile-guided optimization). What it saves is in ARCHITECTURE, "Where the time goes".
 #
 #   LEARN="storm idle"   parts of the benchmark's harness that it learns from, see benches/harness
-#   PROFILE=release      cargo's profile; `dev` tries the way without its price
+#   PROFILE=release      cargo's profile, or `dev`, which tries the way without its price
 #
 # Cargo's variables hold, RUSTFLAGS too. Nothing is learnt again while the code stays as it is.
 set -euo pipefail
 
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
-read -ra parts <<<"${LEARN:-storm coalesced large idle}"
+read -ra parts <<<"${LEARN:-storm coalesced large idle pending million}"
 profile=${PROFILE:-release}
 mkdir -p "${CARGO_TARGET_DIR:-target}/deploy"
 target=$(cd "${CARGO_TARGET_DIR:-target}" && pwd)
 seen="$target/deploy/seen"
 host=$(rustc -vV | sed -n 's/^host: //p')
-folder=$profile
-[ "$profile" != dev ] || folder=debug
-
 say() { echo "release: $*" >&2; }
+
+case $profile in
+  release) folder=release ;;
+  dev) folder=debug ;;
+  *) say "PROFILE is release or dev, and not '$profile'" && exit 2 ;;
+esac
 
 # build STAGE FLAG: the bridge in a folder of its own. With a target that is named, cargo keeps the flag from
 # build scripts and macros, which would leave profiles of themselves.
