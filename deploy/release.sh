@@ -15,6 +15,7 @@ mkdir -p "${CARGO_TARGET_DIR:-target}/deploy"
 target=$(cd "${CARGO_TARGET_DIR:-target}" && pwd)
 seen="$target/deploy/seen"
 host=$(rustc -vV | sed -n 's/^host: //p')
+
 say() { echo "release: $*" >&2; }
 
 case $profile in

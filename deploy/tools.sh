@@ -6,9 +6,9 @@
 #
 # and with the argument `llvm`, for deploy/release.sh, this instead:
 #
-#   bin/llvm-profdata
+#   bin/llvm-profdata, a link to that of Rust's llvm-tools, or of Debian's LLVM, which is installed
 #
-# It does nothing when all of it is there. Debian's packages are unpacked, not installed:
+# It does nothing when all of it is there. Debian's servers are unpacked, not installed:
 # installing them would start services on ports 9090 and 9093. Only the templates and pages that
 # Debian's programs look for in /usr/share/prometheus go there.
 set -euo pipefail
