@@ -66,6 +66,22 @@ async fn a_records_number_never_comes_again_also_when_all_before_it_are_past_the
     }
 }
 
+/// The wall clock may stand anywhere after a restart.
+#[tokio::test]
+async fn time_goes_on_where_it_was_also_when_all_is_past_its_retention() {
+    let house = House::sqlite();
+    record(&house.store, "a", "1").await;
+    house.prune().await;
+    let before = house.store.now();
+    house.store.close().await;
+    let a_day_back: crate::store::WallClock =
+        Arc::new(|| Time::from_nanos(now().as_nanos() - 24 * 3_600_000_000_000));
+    let store = Sqlite::open(&house.dir.path().join("bridge.db"), &destinations(), a_day_back).unwrap();
+    let after = Store::Sqlite(store).now();
+    // The last decision's time is what is known: pruning took a moment since.
+    assert!(after.after(Duration::from_secs(60)) > before, "{after:?}, and before the restart {before:?}");
+}
+
 /// A record that outlives its target must not tell of another one.
 #[tokio::test]
 async fn a_targets_number_never_comes_again_also_when_all_are_forgotten() {
