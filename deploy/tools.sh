@@ -7,6 +7,7 @@
 # and with the argument `llvm`, for deploy/release.sh, this instead:
 #
 #   bin/llvm-profdata, a link to that of Rust's llvm-tools, or of Debian's LLVM, which is installed
+#   bin/llvm-bolt, a link to that of the machine's LLVM, or of Debian's
 #
 # It does nothing when all of it is there. Debian's servers are unpacked, not installed:
 # installing them would start services on ports 9090 and 9093. Only the templates and pages that
@@ -129,20 +130,30 @@ make_venv() {
 # The first LLVM whose llvm-profdata reads what this rustc writes (version 10 of raw profiles).
 llvm=19
 
-# Rust's own is the right one, but its component is seldom there; Debian's has its version in its name.
-find_profdata() {
-  local path
-  for path in "$(rustc --print target-libdir)/../bin/llvm-profdata" "$(type -P llvm-profdata-$llvm)" \
-    "$(type -P llvm-profdata)"; do
-    [ -x "$path" ] && reads_profiles "$path" && ln -sf "$path" "$tools/bin/llvm-profdata" && return
+# find_llvm PROGRAM DIRECTORY...: links the first PROGRAM that is new enough, of those in a DIRECTORY and on PATH.
+find_llvm() {
+  local program=$1 path
+  shift
+  for path in "${@/%//$program}" "$(type -P "$program-$llvm")" "$(type -P "$program")"; do
+    [ -x "$path" ] && is_new_enough "$path" && ln -sf "$(readlink -f "$path")" "$tools/bin/$program" && return
   done
   return 1
 }
 
-reads_profiles() {
+is_new_enough() {
   local version
-  version=$("$1" merge --version 2>/dev/null | sed -n 's/.*LLVM version \([0-9]*\).*/\1/p')
+  version=$("$1" --version 2>/dev/null | sed -n 's/.*LLVM version \([0-9]*\).*/\1/p')
   [ "${version:-0}" -ge $llvm ]
+}
+
+# Rust's own is the right one, but its component is seldom there; Debian's has its version in its name.
+find_profdata() { find_llvm llvm-profdata "$(rustc --print target-libdir)/../bin"; }
+
+# It has to find merge-fdata and what it puts into a program that counts where it was built to find them.
+find_bolt() {
+  local root
+  find_llvm llvm-bolt && root=$(dirname "$(readlink -f "$tools/bin/llvm-bolt")")/.. &&
+    [ -x "$root/bin/merge-fdata" ] && [ -e "$root/lib/libbolt_rt_instr.a" ]
 }
 
 have_profdata() {
@@ -152,6 +163,17 @@ have_profdata() {
   install() { as_root apt-get install -y -qq --no-install-recommends "llvm-$llvm" >/dev/null; }
   with_package_lists install
   find_profdata || fail "there is no $missing"
+}
+
+have_bolt() {
+  local missing="llvm-bolt of LLVM $llvm or newer, with its libraries"
+  find_bolt && return
+  say "installing Debian's bolt-$llvm"
+  install() {
+    as_root apt-get install -y -qq --no-install-recommends "bolt-$llvm" "libbolt-$llvm-dev" >/dev/null
+  }
+  with_package_lists install
+  find_bolt || fail "there is no $missing"
 }
 
 # -----------------------------------------------------------------------------------------
@@ -169,6 +191,7 @@ exec 9>"$tools/lock"
 flock 9 # two that start at once: the second waits and finds all done
 if [ "${1:-}" = llvm ]; then
   have_profdata
+  have_bolt
   exit
 fi
 have_servers || { forget_servers && link_servers; } || unpack_servers

@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 
 use scalebridge::domain::verdict::Verdict;
 
-use crate::support::bridge::Bridge;
+use crate::support::bridge::{Bridge, program};
 use crate::support::tools::{eventually, tool};
 
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
@@ -68,8 +68,7 @@ fn verb(words: &str, bridge: Option<&Bridge>) {
         fs::write(own.path().join(name), file(&read("README.md"), name)).expect("a file");
     }
     let command = command.replace("my/", &format!("{}/", own.path().display()));
-    let program = env!("CARGO_BIN_EXE_scalebridge");
-    let done = run.args(["-c", &format!("{program} {command}")]).output().expect("a shell");
+    let done = run.args(["-c", &format!("{} {command}", program().display())]).output().expect("a shell");
     let said = String::from_utf8_lossy(&done.stderr);
     assert!(done.status.success(), "{words}: {said}");
     assert!(!done.stdout.is_empty(), "{words} says nothing; {said}");

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
-use crate::support::bridge::{Bridge, CONFIG, RULES, notification, now, pending, resolved};
+use crate::support::bridge::{Bridge, CONFIG, RULES, notification, now, pending, program, resolved};
 use crate::support::tools::eventually;
 
 fn other() -> Value {
@@ -294,7 +294,7 @@ async fn what_would_be_decided_is_told_and_nothing_of_it_is_done() {
 #[tokio::test(flavor = "multi_thread")]
 async fn decisions_are_told_when_they_are_made_and_a_reader_that_was_cut_off_misses_none() {
     let bridge = busy().await;
-    let mut child = Command::new(env!("CARGO_BIN_EXE_scalebridge"))
+    let mut child = Command::new(program())
         .args([
             "decisions",
             "--watch",

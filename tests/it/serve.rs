@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use crate::support::bridge::{Bridge, CONFIG, RULES, captured};
+use crate::support::bridge::{Bridge, CONFIG, RULES, captured, program};
 use crate::support::tools::{free_port, get};
 
 /// Exit code and stderr of a bridge that does not start.
@@ -104,7 +104,7 @@ fn a_file_that_another_writes_is_refused() {
 #[test]
 fn usage_is_told_and_ends_with_2() {
     let run = |arguments: &[&str]| {
-        let command = Command::new(env!("CARGO_BIN_EXE_scalebridge")).args(arguments).output();
+        let command = Command::new(program()).args(arguments).output();
         command.expect("an end")
     };
     assert_eq!(run(&["--version"]).status.code(), Some(0));

@@ -2,13 +2,16 @@
 
 use std::process::Command;
 
+use crate::support::bridge::program;
+
 #[test]
 fn verbs_print_what_they_printed() {
-    trycmd::TestCases::new().env("AWS_REGION", "").case("tests/cmd/*.trycmd");
+    let cases = trycmd::TestCases::new();
+    cases.register_bin("scalebridge", program()).env("AWS_REGION", "").case("tests/cmd/*.trycmd");
 }
 
 fn scalebridge(words: &[&str]) -> (Option<i32>, String) {
-    let done = Command::new(env!("CARGO_BIN_EXE_scalebridge")).args(words).output().expect("the program");
+    let done = Command::new(program()).args(words).output().expect("the program");
     (done.status.code(), String::from_utf8(done.stdout).expect("UTF-8"))
 }
 

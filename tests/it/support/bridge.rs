@@ -1,6 +1,8 @@
 //! The real binary as a child of a test, with a configuration and a directory of its own.
 
 use std::collections::BTreeMap;
+use std::env;
+use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -40,6 +42,16 @@ rules:
     on_resolved: { scale_in: { by: 1 }, stabilization_window: 0s, cooldown: 0s }
     send_to: [journal]
 "#;
+
+/// The program under test: cargo's, or the one that `SCALEBRIDGE_BINARY` names, which is how the binary to deploy
+/// is tested.
+pub fn program() -> PathBuf {
+    let Some(named) = env::var_os("SCALEBRIDGE_BINARY") else {
+        return env!("CARGO_BIN_EXE_scalebridge").into();
+    };
+    // Bridges run in directories of their own.
+    fs::canonicalize(&named).unwrap_or_else(|error| panic!("SCALEBRIDGE_BINARY={}: {error}", named.display()))
+}
 
 /// An answer of the webhook.
 #[derive(Debug)]
@@ -132,15 +144,15 @@ impl Bridge {
 
     /// The command that would run it.
     pub fn command(&self) -> Command {
-        let program = env!("CARGO_BIN_EXE_scalebridge");
-        let mut words = self.run_by.iter().map(String::as_str).chain([program]);
-        let mut command = Command::new(words.next().unwrap_or(program));
+        let program = program();
+        let mut words = self.run_by.iter().map(OsStr::new).chain([program.as_os_str()]);
+        let mut command = Command::new(words.next().unwrap_or(program.as_os_str()));
         command
             .args(words)
             .args(["serve", "--config", "scalebridge.yaml"])
             .current_dir(self.dir())
             .stdin(Stdio::null());
-        for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("AWS_")) {
+        for (name, _) in env::vars().filter(|(name, _)| name.starts_with("AWS_")) {
             command.env_remove(name);
         }
         command.envs(self.environment.iter().map(|(name, value)| (name, value)));
@@ -247,7 +259,7 @@ impl Bridge {
 
     /// Runs a verb against its admin listener: the exit code, stdout and stderr.
     pub fn verb(&self, words: &[&str]) -> (Option<i32>, String, String) {
-        let done = Command::new(env!("CARGO_BIN_EXE_scalebridge"))
+        let done = Command::new(program())
             .args(words)
             .env("SCALEBRIDGE_URL", self.admin_url())
             .env("USER", "ops")
