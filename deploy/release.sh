@@ -57,7 +57,7 @@ learn() {
 bolt() {
   "$bolt" "$@" >"$deploy/bolt.log" 2>&1 || {
     tail -n 20 "$deploy/bolt.log" >&2
-    say "llvm-bolt failed, see above and $deploy/bolt.log"
+    say "llvm-bolt failed, see above and $deploy/bolt.log; $(built learnt) is the binary without this step"
     exit 1
   }
 }
