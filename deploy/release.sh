@@ -89,7 +89,7 @@ if [ ! -e "$order" ]; then
   bolt "$(built learnt)" -o "$deploy/ordering" -instrument \
     --instrumentation-file="$seen/order" --instrumentation-file-append-pid
   learn "$deploy/ordering"
-  "$(dirname "$bolt")/merge-fdata" "$seen"/order.*.fdata >"$order.new" 2>"$deploy/bolt.log"
+  "$(dirname "$bolt")/merge-fdata" "$seen"/order.*.fdata >"$order.new"
   mv "$order.new" "$order"
 fi
 
