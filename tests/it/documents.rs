@@ -90,6 +90,7 @@ async fn every_command_of_the_readme_runs() {
             // CI learns less, and builds faster.
             let cheaper = "env PROFILE=dev LEARN=idle make release";
             assert!(ci.contains(cheaper), ".ci/run does not run `{command}`");
+            assert!(ci.contains("/deploy/scalebridge\" make test"), ".ci/run does not test what it made");
         } else if command == "make bench" {
             // All of it takes minutes; `make release`, which goes before it, runs a part of the same.
             assert!(makefile.contains("\nbench: release ") && makefile.contains("--bench harness"));
