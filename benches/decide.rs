@@ -113,6 +113,7 @@ impl World {
             created: Time::from_millis(0),
             policy: Policy {
                 keep_ended: Duration::from_secs(3600),
+                keep_lapsed: Duration::from_secs(7 * 24 * 3600),
                 max_deferral: Duration::from_secs(3600),
                 per_minute: PerMinute { scale_out: 0, scale_in: 60 },
             },

@@ -157,6 +157,7 @@ fn cases(root: &Node, directory: &Path, faults: &mut Diagnostics) -> Option<Case
     });
     let policy = Policy {
         keep_ended: Duration::from_hours(1),
+        keep_lapsed: Duration::from_hours(7 * 24),
         max_deferral: Duration::from_hours(1),
         per_minute: PerMinute { scale_out: 0, scale_in: 60 },
     };

@@ -240,6 +240,8 @@ impl Settings {
     pub fn policy(&self) -> Policy {
         Policy {
             keep_ended: self.retention.closed,
+            // While the decisions of the one can be read, the events of the other have ids of their own.
+            keep_lapsed: self.retention.decisions.max(self.retention.closed),
             max_deferral: self.engine.max_deferral,
             per_minute: self.engine.per_minute,
         }

@@ -86,6 +86,19 @@ pub struct RuleState {
     /// What the events that the rule only would have sent block, in `mode: shadow`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub shadow: Option<Box<Shadow>>,
+    /// The latest episode of which an alert expired. Its alerts may be heard again as they were, with no end
+    /// between, and what they open then is another episode.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lapsed: Option<Box<Lapsed>>,
+}
+
+/// An episode that ended without the ends of all its alerts.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Lapsed {
+    /// Its id.
+    pub episode: Arc<str>,
+    /// Until when this has to be remembered.
+    pub until: Time,
 }
 
 /// What a rule in `mode: shadow` blocks for itself, and for nobody else.
@@ -316,6 +329,7 @@ impl TargetState {
         self.rules.retain(|_, rule| {
             rule.spent.retain(|free| *free > now);
             rule.shadow.take_if(|shadow| !shadow.prune(now));
+            rule.lapsed.take_if(|lapsed| lapsed.until <= now);
             !rule.is_empty()
         });
     }
@@ -329,7 +343,8 @@ impl TargetState {
             let kept = kept.flat_map(|kept| kept.due.into_iter().chain(kept.give_up));
             let late = rule.late.iter().map(|late| late.due);
             let shadow = rule.shadow.iter().flat_map(|shadow| shadow.ends());
-            expiry.chain(late).chain(kept).chain(rule.spent.iter().copied()).chain(shadow)
+            let lapsed = rule.lapsed.iter().map(|lapsed| lapsed.until);
+            expiry.chain(late).chain(kept).chain(rule.spent.iter().copied()).chain(shadow).chain(lapsed)
         });
         let ended = self.ended.iter().map(|ended| ended.until);
         rules.chain(ended).chain(self.cooldowns.added).chain(self.cooldowns.taken).min()
@@ -497,6 +512,7 @@ impl RuleState {
             && self.closing.is_none()
             && self.spent.is_empty()
             && self.shadow.is_none()
+            && self.lapsed.is_none()
     }
 
     /// The action that a guard has stopped; there is one at the most.

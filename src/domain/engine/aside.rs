@@ -41,7 +41,7 @@ pub fn settle(
     book.note_if_any(Outcome::quiet(Verdict::Expired), expired);
     if !opened.is_empty() {
         let alerts: Vec<AlertKey> = opened.iter().map(|opened| opened.occurrence.alert.clone()).collect();
-        let (episode, is_new) = open(desk.context, key, &mut episode, name, opened);
+        let (episode, is_new) = open(desk.context, key, &mut episode, name, opened, None);
         if is_new {
             begin(desk, name, key, &episode.target, now);
         }

@@ -9,7 +9,7 @@ use crate::domain::by_alert::ByAlert;
 use crate::domain::event::{Adjustment, AdjustmentType, EpisodeRef, EventAlert, cut_escaped};
 use crate::domain::name::Name;
 use crate::domain::rule::{Amount, Change, Limits};
-use crate::domain::state::{Episode, Occurrence};
+use crate::domain::state::{Episode, Lapsed, Occurrence};
 use crate::domain::target::TargetKey;
 use crate::domain::verdict::Phase;
 
@@ -19,8 +19,13 @@ const NAMES_IN_REASON: usize = 3;
 const NAME_BYTES: usize = 100;
 
 /// The id of the episode that these occurrences open: the same history gives the same id, also in a
-/// store that lost everything since.
-pub fn episode_id(rule: &Name, target: &TargetKey, opened: &ByAlert<Opened>) -> Arc<str> {
+/// store that lost everything since. After an episode that `lapsed` it is never the id of that.
+pub fn episode_id(
+    rule: &Name,
+    target: &TargetKey,
+    opened: &ByAlert<Opened>,
+    lapsed: Option<&Lapsed>,
+) -> Arc<str> {
     let mut hash = Hash::new("episode", rule, target);
     // In the order of the alerts' keys, whatever the order of the notification.
     for opened in opened.iter() {
@@ -29,6 +34,9 @@ pub fn episode_id(rule: &Name, target: &TargetKey, opened: &ByAlert<Opened>) -> 
         hash.part(alert.fingerprint.as_bytes());
         hash.part(&starts_at.as_nanos().to_be_bytes());
         hash.part(&opened.previous_end.map_or([0; 8], |end| end.as_nanos().to_be_bytes()));
+    }
+    if let Some(lapsed) = lapsed {
+        hash.part(lapsed.episode.as_bytes());
     }
     hash.finish()
 }

@@ -11,7 +11,7 @@ use crate::domain::by_alert::{ByAlert, OfAlert};
 use crate::domain::name::Name;
 use crate::domain::rule::Mode;
 use crate::domain::state::{
-    AlertKey, Cause, Closing, Episode, Occurrence, RuleState, Shadow, TargetState, Told,
+    AlertKey, Cause, Closing, Episode, Lapsed, Occurrence, RuleState, Shadow, TargetState, Told,
 };
 use crate::domain::subject::Subject;
 use crate::domain::target::TargetKey;
@@ -63,14 +63,14 @@ pub fn settle(
     name: &Name,
     turn: Turn,
 ) -> Vec<Decision> {
-    let now = desk.context.now;
+    let Context { now, policy, .. } = *desk.context;
     let rule = desk.rule(name);
     let mode = rule.map_or(Mode::Active, |rule| rule.mode);
     let outranked = outranked_by(desk, state, name, !turn.opened.is_empty());
     let mut book = Book::new(Some(name), key);
     let TargetState { sequence, rules, cooldowns, .. } = state;
     let rule_state = rules.get_or_default(name);
-    let RuleState { spent, shadow, closing, .. } = rule_state;
+    let RuleState { spent, shadow, closing, lapsed, .. } = rule_state;
     let mut episode = rule_state.episode.take();
     let Turn { opened, closed, expired, late, quiet, outdated, cause, truncated, .. } = turn;
     let left = closed.len() + expired.len();
@@ -101,7 +101,8 @@ pub fn settle(
         let alerts: Vec<AlertKey> = opened.iter().map(|opened| opened.occurrence.alert.clone()).collect();
         let outcome = match &mut act {
             Some(act) => {
-                let (episode, is_new) = open(act.desk.context, key, &mut episode, name, opened);
+                let (episode, is_new) =
+                    open(act.desk.context, key, &mut episode, name, opened, lapsed.as_deref());
                 let outcome = act.on_firing(episode, is_new, had_grown, &alerts, &mut book);
                 outcome.about(Phase::Firing, episode, rule)
             }
@@ -110,6 +111,10 @@ pub fn settle(
         book.answer(outcome, alerts);
     }
     let over = episode.as_ref().is_some_and(|episode| episode.open.is_empty());
+    if let Some(Episode { id, .. }) = episode.as_deref().filter(|episode| over && episode.expired) {
+        let until = now.after(policy.keep_lapsed);
+        *lapsed = Some(Box::new(Lapsed { episode: id.clone(), until }));
+    }
     let dropped = episode.as_mut().filter(|_| over).and_then(|episode| episode.kept.take());
     if let (Some(kept), Some(episode)) = (&dropped, &episode) {
         let outcome = Outcome::because(Verdict::Withdrawn, "its episode is over");
@@ -161,9 +166,10 @@ pub fn open<'a>(
     episode: &'a mut Option<Box<Episode>>,
     rule: &Name,
     opened: ByAlert<Opened>,
+    lapsed: Option<&Lapsed>,
 ) -> (&'a mut Episode, bool) {
     let is_new = episode.is_none();
-    let id = if is_new { emit::episode_id(rule, key, &opened) } else { Arc::default() };
+    let id = if is_new { emit::episode_id(rule, key, &opened, lapsed) } else { Arc::default() };
     for Opened { occurrence, target, parameters, .. } in opened {
         let episode = episode.get_or_insert_with(|| {
             Box::new(Episode {

@@ -63,6 +63,8 @@ pub struct Context<'a> {
 pub struct Policy {
     /// The end of an alert is remembered.
     pub keep_ended: Duration,
+    /// That an episode ended because an alert of it expired is remembered.
+    pub keep_lapsed: Duration,
     /// Guards may keep what takes capacity away, beside its own stabilization window.
     pub max_deferral: Duration,
     /// What one process may emit.

@@ -192,7 +192,27 @@ fn what_nobody_speaks_of_expires_and_takes_nothing_away() {
     world.post(0, vec![firing("a", 0)]);
     assert_eq!(told(&world.wait(24 * 3600 - 1)), "");
     assert_eq!(told(&world.wait(24 * 3600)), "expired×1");
+    assert_eq!(told(&world.wait(8 * 24 * 3600 - 1)), "");
+    assert!(!world.states.is_empty(), "what it opens when it is heard again is another episode");
+    world.wait(8 * 24 * 3600);
     assert!(world.states.is_empty());
+}
+
+#[test]
+fn what_is_heard_again_after_it_expired_is_an_event_of_its_own() {
+    let mut world = Setup::default().world();
+    let mut ids = BTreeSet::new();
+    // With the same start each time, since nobody has heard of an end. Others open and end between.
+    for round in 0..3 {
+        let begin = round * 49 * 3600;
+        let decisions = world.post(begin, vec![firing("a", 0)]);
+        assert_eq!(told(&decisions), "emitted×1 scale_out +2");
+        ids.insert(events(&decisions)[0].id.clone());
+        assert_eq!(told(&world.wait(begin + 24 * 3600)), "expired×1");
+        world.post(begin + 25 * 3600, vec![firing("b", begin + 25 * 3600)]);
+        world.post(begin + 26 * 3600, vec![resolved("b", begin + 25 * 3600, begin + 26 * 3600)]);
+    }
+    assert_eq!(ids.len(), 3);
 }
 
 #[test]

@@ -28,6 +28,7 @@ mod properties;
 const MINUTE: Duration = Duration::from_secs(60);
 const POLICY: Policy = Policy {
     keep_ended: Duration::from_secs(60 * 60),
+    keep_lapsed: Duration::from_secs(7 * 24 * 60 * 60),
     max_deferral: Duration::from_secs(60 * 60),
     per_minute: PerMinute { scale_out: 0, scale_in: 0 },
 };

@@ -344,7 +344,7 @@ proptest! {
         let pauses: Vec<u64> = world.controls.pauses(world.now).map(|pause| pause.id).collect();
         pauses.into_iter().for_each(|pause| drop(world.controls.resume(pause)));
         world.look(world.now);
-        world.pass(world.now.after(Duration::from_secs(3 * 24 * 3600)));
+        world.pass(world.now.after(POLICY.keep_lapsed + Duration::from_secs(3 * 24 * 3600)));
         let waiting: Vec<Verdict> = world.states.values().flat_map(|state| state.deferred()).collect();
         prop_assert!(waiting.is_empty() && open(&world).is_empty(), "{waiting:?}");
         prop_assert!(world.states.is_empty(), "{:?}", world.states);
@@ -426,5 +426,26 @@ proptest! {
         let ((alone, alone_open), (both, both_open)) = (tell(false), tell(true));
         prop_assert_eq!(alone, both);
         prop_assert_eq!(alone_open, both_open);
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 256, ..ProptestConfig::default() })]
+
+    /// Alerts that go on firing are not heard of for longer than they live, so that their episodes end without
+    /// their end and begin again with the same start.
+    #[test]
+    fn ids_never_repeat_where_alerts_expire_and_are_heard_again(life in group_life(), copies in any::<bool>()) {
+        let mut world = world(&[]);
+        Arc::get_mut(&mut world.source).unwrap().occurrence_ttl = 4 * MINUTE;
+        let mut told = Vec::new();
+        for (seconds, alerts) in notifications(&life, copies) {
+            told.extend(world.pass(at(seconds)));
+            told.extend(world.arrives(at(seconds), false, alerts).into_iter().map(|it| (at(seconds), it)));
+        }
+        let mut ids = BTreeSet::new();
+        for (at, event) in sent(&told) {
+            prop_assert!(ids.insert(&event.id), "{} of {} at {at} is there already", event.action, event.rule);
+        }
     }
 }
