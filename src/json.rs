@@ -1,4 +1,5 @@
-//! Writing JSON, to memory and compact: the same texts that serde_json writes, for less time.
+//! Writing JSON, to memory and compact: the same texts that serde_json writes, for less time. (And [`Object`], by
+//! which JSON from outside is read.)
 //!
 //! What the bridge does for an alert is to a good part writing JSON (the event, the state, the record, and the
 //! event once more as a text inside the call to SQS). serde_json asks for each byte whether it has to be escaped
@@ -9,6 +10,10 @@ use std::fmt::{self, Write as _};
 use serde::Serialize;
 use serde::ser::{self, Error as _};
 use serde_json::{Error, Result};
+
+mod object;
+
+pub use object::Object;
 
 /// The type's name by which serde_json hands its [`serde_json::value::RawValue`] to any serializer.
 const RAW: &str = "$serde_json::private::RawValue";

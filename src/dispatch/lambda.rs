@@ -21,6 +21,7 @@ use serde::Deserialize;
 
 use super::{Answer, Destination, Failure, Limits, Outgoing, aws};
 use crate::config;
+use crate::json::Object;
 
 /// Of what a function answers, this much is kept.
 const MAX_ANSWER_BYTES: usize = 4096;
@@ -158,7 +159,7 @@ fn kept(payload: &[u8]) -> Option<String> {
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct BatchAnswer {
-    batch_item_failures: Option<Vec<ItemFailure>>,
+    batch_item_failures: Option<Vec<Object<ItemFailure>>>,
 }
 
 #[derive(Deserialize)]
@@ -174,10 +175,10 @@ fn failed(payload: &[u8], batch: &[Outgoing]) -> Result<HashSet<String>, &'stati
     if payload.trim_ascii().is_empty() {
         return Ok(HashSet::new());
     }
-    let answer: Option<BatchAnswer> =
+    let answer: Option<Object<BatchAnswer>> =
         serde_json::from_slice(payload).map_err(|_| "is no list of `batchItemFailures`")?;
-    let failures = answer.and_then(|answer| answer.batch_item_failures).unwrap_or_default();
-    let ids: HashSet<String> = failures.into_iter().map(|failure| failure.item_identifier).collect();
+    let failures = answer.and_then(|Object(answer)| answer.batch_item_failures).unwrap_or_default();
+    let ids: HashSet<String> = failures.into_iter().map(|Object(failure)| failure.item_identifier).collect();
     if ids.iter().any(|id| batch.iter().all(|event| *event.header.id != **id)) {
         return Err("names an event in `batchItemFailures` that it was not sent");
     }
@@ -293,6 +294,9 @@ mod tests {
             "{",
             "\"ok\"",
             "7",
+            "[null]",
+            r#"[["00000000000000000000000000000001"]]"#,
+            r#"{"batchItemFailures":[["00000000000000000000000000000001"]]}"#,
             r#"{"batchItemFailures":"all"}"#,
             r#"{"batchItemFailures":["00000000000000000000000000000001"]}"#,
             r#"{"batchItemFailures":[{"itemIdentifier":null}]}"#,

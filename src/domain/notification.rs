@@ -12,6 +12,7 @@ use serde_json::value::RawValue;
 
 use super::labels::{Labels, Text};
 use super::time::Time;
+use crate::json::Object;
 
 /// An alert of more bytes than this is invalid.
 pub const MAX_ALERT_BYTES: usize = 128 * 1024;
@@ -148,11 +149,12 @@ impl Notification {
         // Nearly every body is right, and small enough that none of its alerts is too large.
         if body.len() <= MAX_ALERT_BYTES
             && let Ok(body) = std::str::from_utf8(body)
-            && let Ok(read) = serde_json::from_str::<Body<RawAlert<'_>>>(body)
+            && let Ok(Object(read)) = serde_json::from_str::<Object<Body<Object<RawAlert<'_>>>>>(body)
         {
-            return Self::of(read, alert);
+            return Self::of(read, |Object(read)| alert(read));
         }
-        let read: Body<&RawValue> = serde_json::from_slice(body).map_err(|error| shape(body, &error))?;
+        let read = serde_json::from_slice::<Object<Body<&RawValue>>>(body);
+        let Object(read) = read.map_err(|error| shape(body, &error))?;
         Self::of(read, |raw| alert_of_text(raw.get()))
     }
 
@@ -183,8 +185,8 @@ fn shape(body: &[u8], error: &serde_json::Error) -> Error {
     struct OnlyVersion {
         version: serde_json::Value,
     }
-    match serde_json::from_slice::<OnlyVersion>(body) {
-        Ok(OnlyVersion { version: serde_json::Value::String(version) }) if version != "4" => {
+    match serde_json::from_slice::<Object<OnlyVersion>>(body) {
+        Ok(Object(OnlyVersion { version: serde_json::Value::String(version) })) if version != "4" => {
             Error::Version(version.chars().take(40).collect())
         }
         _ => Error::Shape(error.to_string()),
@@ -197,7 +199,7 @@ fn alert_of_text(raw: &str) -> Result<Alert, InvalidAlert> {
         let error = format!("it has {} bytes; at most {MAX_ALERT_BYTES} are taken", raw.len());
         return Err(InvalidAlert { error, fingerprint: None });
     }
-    let read = serde_json::from_str(raw)
+    let Object(read) = serde_json::from_str(raw)
         .map_err(|error| InvalidAlert { error: field_of(raw, &error), fingerprint: fingerprint_of(raw) })?;
     alert(read)
 }
@@ -335,7 +337,9 @@ mod tests {
         assert!(refused(r#"{"alerts":[]}"#).contains("missing field `version`"));
         assert!(refused(r#"{"version":"3","alerts":[]}"#).contains("version \"3\""));
         assert!(refused(r#"{"version":"5"}"#).contains("version \"5\""));
-        assert!(refused("[]").contains("not an Alertmanager notification"));
+        for text in ["[]", "null", "7", r#"["4",[],null,null,null,null,null]"#] {
+            assert!(refused(text).contains("expected a JSON object"), "{text}");
+        }
     }
 
     #[test]
@@ -364,6 +368,16 @@ mod tests {
         );
         let long = "x".repeat(MAX_ALERT_BYTES);
         assert!(fault(&format!(r#""status":"{long}""#)).contains("bytes"));
+    }
+
+    #[test]
+    fn an_alert_is_an_object_whatever_an_array_says() {
+        let time = "2026-11-22T16:55:15Z";
+        for alert in [r#""firing""#, "null", &format!(r#"["firing",{{}},{{}},"{time}","{time}","","f"]"#)] {
+            let body = format!(r#"{{"version":"4","alerts":[{alert}]}}"#);
+            let read = Notification::parse(body.as_bytes()).unwrap().alerts.remove(0);
+            assert!(read.unwrap_err().error.contains("expected a JSON object"), "{alert}");
+        }
     }
 
     #[test]

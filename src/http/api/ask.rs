@@ -12,6 +12,7 @@ use crate::domain::duration;
 use crate::domain::name::Name;
 use crate::domain::time::Time;
 use crate::http::{Running, Shared};
+use crate::json::Object;
 
 /// The most bytes of a body of the API, other than a notification.
 const MOST_BYTES: usize = 64 * 1024;
@@ -58,7 +59,8 @@ impl<T: DeserializeOwned> FromRequest<Shared> for Json<T> {
         let (parts, body) = request.into_parts();
         let bytes = json_bytes(&parts.headers, body, MOST_BYTES).await?;
         let read = serde_json::from_slice(&bytes);
-        read.map(Self).map_err(|error| Problem::bad(format!("the body cannot be read: {error}")))
+        read.map(|Object(read)| Self(read))
+            .map_err(|error| Problem::bad(format!("the body cannot be read: {error}")))
     }
 }
 
