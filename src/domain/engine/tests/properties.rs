@@ -71,6 +71,17 @@ fn rule(kind: &str, alertname: &str) -> Rule {
     }
 }
 
+/// All rules but those that are left out; what acts is in this mode.
+fn table(without: &BTreeSet<usize>, mode: Mode) -> RuleTable {
+    let rules =
+        RULES.iter().enumerate().filter(|(number, _)| !without.contains(number)).map(|(_, rule)| *rule);
+    let rules = rules.map(|(kind, alertname)| {
+        let rule = rule(kind, alertname);
+        if rule.mode == Mode::Active { Rule { mode, ..rule } } else { rule }
+    });
+    RuleTable::new(rules.collect(), known_templates())
+}
+
 /// The world of all rules but those that are left out.
 fn world(without: &[&str]) -> World {
     let mut world = Setup::default().world();
@@ -93,6 +104,8 @@ enum Act {
     Resume,
     /// Nothing arrives.
     Wait,
+    /// Another configuration: without these rules, and the rest in this mode.
+    Reload { without: BTreeSet<usize>, mode: Mode },
 }
 
 fn history() -> impl Strategy<Value = Vec<(i64, Act)>> {
@@ -114,6 +127,20 @@ fn history() -> impl Strategy<Value = Vec<(i64, Act)>> {
     let begin = Act::Post { alerts: vec![(14, true, 1)], truncated: false };
     prop::collection::vec((lapse, act), 1..50).prop_map(move |mut history| {
         history.insert(0, (0, begin.clone()));
+        history
+    })
+}
+
+/// A history in which the rules change, and what nobody speaks of expires and is forgotten within it.
+fn changing_history() -> impl Strategy<Value = Vec<(i64, Act)>> {
+    let mode = prop_oneof![4 => Just(Mode::Active), 1 => Just(Mode::Shadow), 1 => Just(Mode::Disabled)];
+    let without = prop::collection::btree_set(0..RULES.len(), 0..3);
+    let reload = (without, mode).prop_map(|(without, mode)| Act::Reload { without, mode });
+    let reloads = prop::collection::vec((any::<prop::sample::Index>(), 0..30_000_i64, reload), 1..6);
+    (history(), reloads).prop_map(|(mut history, reloads)| {
+        for (at, lapse, reload) in reloads {
+            history.insert(at.index(history.len()) + 1, (lapse, reload));
+        }
         history
     })
 }
@@ -165,6 +192,7 @@ fn advance(world: &mut World, step: &(i64, Act), copies: usize) -> Vec<(Time, De
             oldest.and_then(|id| world.controls.resume(id));
         }
         Act::Wait => {}
+        Act::Reload { without, mode } => world.rules = table(without, *mode),
     }
     decided.extend(world.look(now));
     told.extend(decided.into_iter().map(|decision| (now, decision)));
@@ -446,6 +474,56 @@ proptest! {
         let mut ids = BTreeSet::new();
         for (at, event) in sent(&told) {
             prop_assert!(ids.insert(&event.id), "{} of {} at {at} is there already", event.action, event.rule);
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 160, ..ProptestConfig::default() })]
+
+    /// Whatever the rules become while episodes are open: ids never repeat, nothing is undone that was not done
+    /// or twice, every alert is answered, and nothing is left when all is over.
+    #[test]
+    fn reloads_break_no_promise(history in changing_history()) {
+        let mut world = world(&[]);
+        Arc::get_mut(&mut world.source).unwrap().occurrence_ttl = 30 * MINUTE;
+        let mut told = Vec::new();
+        for step in &history {
+            let decided = advance(&mut world, step, 1);
+            prop_assert!(world.due().is_none_or(|due| due > world.now));
+            let Act::Post { alerts, .. } = &step.1 else { told.extend(decided); continue };
+            for (number, ..) in alerts {
+                let fingerprint = format!("fp-{number}");
+                let answers = |(at, decision): &(Time, Decision)| {
+                    *at == world.now && decision.answers && decision.alerts.iter().any(|alert| *alert.fingerprint == *fingerprint)
+                };
+                prop_assert!(decided.iter().any(answers), "alert {number} got no answer");
+            }
+            told.extend(decided);
+        }
+        let pauses: Vec<u64> = world.controls.pauses(world.now).map(|pause| pause.id).collect();
+        pauses.into_iter().for_each(|pause| drop(world.controls.resume(pause)));
+        told.extend(world.look(world.now).into_iter().map(|decision| (world.now, decision)));
+        let end = world.now.after(POLICY.keep_lapsed + Duration::from_secs(3 * 24 * 3600));
+        told.extend(world.pass(end));
+        prop_assert!(world.states.is_empty(), "{:?}", world.states);
+        let mut ids = BTreeSet::new();
+        let mut added: BTreeSet<&str> = BTreeSet::new();
+        let mut last: BTreeMap<TargetKey, u64> = BTreeMap::new();
+        for (at, event) in sent(&told) {
+            prop_assert!(ids.insert(&event.id), "{} of {} at {at} is there already", event.action, event.rule);
+            let before = last.insert(event.target.key(), event.sequence);
+            prop_assert!(before.is_none_or(|before| event.sequence > before));
+            match (event.phase, event.rule.as_str()) {
+                (Phase::Firing, "idle") => prop_assert!(takes_away(event)),
+                (Phase::Firing, _) => {
+                    prop_assert!(!takes_away(event));
+                    added.insert(&event.episode.id);
+                }
+                (Phase::Resolved, _) => {
+                    prop_assert!(added.remove(&*event.episode.id), "nothing to undo, or undone before");
+                }
+            }
         }
     }
 }
