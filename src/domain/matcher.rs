@@ -166,8 +166,10 @@ impl Pattern {
         let form = if source.split('|').all(plain) {
             Form::Words(source.split('|').map(str::to_owned).collect())
         } else {
-            let anchored = format!("^(?s:{source})$");
-            let regex = regex::RegexBuilder::new(&anchored).size_limit(REGEX_BYTES).build()?;
+            let compiled = |text: &str| regex::RegexBuilder::new(text).size_limit(REGEX_BYTES).build();
+            // By itself first: `a)|(b` is one between our parentheses only, and half of it without an anchor.
+            compiled(source)?;
+            let regex = compiled(&format!("^(?s:{source})$"))?;
             Form::Expression { begin: begin_of(source).to_owned(), regex }
         };
         Ok(Self { source: source.to_owned(), form })
@@ -424,10 +426,20 @@ mod tests {
     #[test]
     fn faults_say_where_and_how_to_mend() {
         let fault = |text: &str| Matcher::parse_list(text).unwrap_err().to_string();
-        let faults =
-            ["", "alertname", "alertname == X", "= X", "a = ", "a = b c", "a = 'b'", "a =~ \"(\"", "a = \"b"]
-                .map(fault)
-                .join("\n");
+        let faults = [
+            "",
+            "alertname",
+            "alertname == X",
+            "= X",
+            "a = ",
+            "a = b c",
+            "a = 'b'",
+            "a =~ \"(\"",
+            "a =~ \"x)|(y\"",
+            "a = \"b",
+        ]
+        .map(fault)
+        .join("\n");
         insta::assert_snapshot!(faults, @r#"
         expected a matcher such as alertname = "Disk", at character 1 of ``
         expected one of =, !=, =~ and !~, at character 10 of `alertname`
@@ -437,6 +449,7 @@ mod tests {
         expected `,` or the end; put a value with special characters in double quotes, at character 7 of `a = b c`
         expected a value; only double quotes quote, at character 5 of `a = 'b'`
         `(` is not a regular expression: unclosed group, at character 6 of `a =~ "("`
+        `x)|(y` is not a regular expression: unopened group, at character 6 of `a =~ "x)|(y"`
         a double quote that is not closed, at character 5 of `a = "b`
         "#);
     }
