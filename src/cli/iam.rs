@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use super::check::show;
 use super::shell::{Config, UNUSABLE, environment, print_json, unusable};
+use crate::config::called::Function;
 use crate::config::{self, Destination, DestinationKind, Lambda, Role};
 use crate::telemetry;
 
@@ -80,10 +81,9 @@ impl IamPolicy {
             DestinationKind::Sqs(sqs) => {
                 // Host, account and queue, which `config` has checked.
                 let parts: Vec<&str> = sqs.queue_url.rsplit('/').collect();
-                let [queue, account, host, ..] = parts[..] else { return None };
-                let region =
-                    sqs.region.clone().or_else(|| region_of(host)).unwrap_or_else(|| self.region.clone());
-                let resource = format!("arn:{}:sqs:{region}:{account}:{queue}", partition(&region));
+                let [queue, account, ..] = parts[..] else { return None };
+                let region = sqs.region.as_deref().unwrap_or(&self.region);
+                let resource = format!("arn:{}:sqs:{region}:{account}:{queue}", partition(region));
                 Some((sqs.role.as_ref(), "sqs:SendMessage", resource))
             }
             DestinationKind::Lambda(lambda) => {
@@ -95,29 +95,17 @@ impl IamPolicy {
 
     /// The ARN of what is called: with a qualifier, that alias or version only.
     fn function(&self, lambda: &Lambda) -> String {
-        let region = lambda.region.as_deref().unwrap_or(&self.region);
-        let name = lambda.function.as_str();
-        let arn = if name.starts_with("arn:") {
-            name.to_owned()
-        } else {
-            // `123456789012:function:name`, `name:alias` and `name` are the other ways to say it.
-            let (account, name) = match name.split_once(":function:") {
-                Some((account, name)) => (account, name),
-                None => (self.account.as_str(), name),
-            };
-            format!("arn:{}:lambda:{region}:{account}:function:{name}", partition(region))
-        };
-        match &lambda.qualifier {
+        // Which `config` has checked.
+        let Some(said) = Function::parse(&lambda.function) else { return lambda.function.clone() };
+        let region = said.region.or(lambda.region.as_deref()).unwrap_or(&self.region);
+        let account = said.account.unwrap_or(&self.account);
+        let partition = said.partition.unwrap_or_else(|| partition(region));
+        let arn = format!("arn:{partition}:lambda:{region}:{account}:function:{}", said.name);
+        match said.qualifier.or(lambda.qualifier.as_deref()) {
             Some(qualifier) => format!("{arn}:{qualifier}"),
             None => arn,
         }
     }
-}
-
-/// Of `sqs.eu-west-1.amazonaws.com`.
-fn region_of(host: &str) -> Option<String> {
-    let region = host.strip_prefix("sqs.")?.split(".amazonaws.com").next()?;
-    (!region.contains('.')).then(|| region.to_owned())
 }
 
 fn partition(region: &str) -> &'static str {

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::called::{Function, is_qualifier, queue_region};
 use super::decode::Fields;
 use super::delivery;
 use super::diagnostic::{Code, Diagnostics};
@@ -51,6 +52,7 @@ fn sqs(node: &Node, faults: &mut Diagnostics) -> Option<Sqs> {
     let role = role(&mut fields);
     fields.finish();
     let queue_url = queue_url?;
+    let region = located(node, region, queue_region(&queue_url), "queue_url", faults);
     let fifo = queue_url.ends_with(".fifo");
     Some(Sqs { queue_url, fifo, region, endpoint_url, role, max_message_bytes })
 }
@@ -58,8 +60,8 @@ fn sqs(node: &Node, faults: &mut Diagnostics) -> Option<Sqs> {
 fn lambda(node: &Node, faults: &mut Diagnostics) -> Option<Lambda> {
     let types = [("event", InvocationType::Event), ("request_response", InvocationType::RequestResponse)];
     let mut fields = Fields::of(node, "destinations.*.lambda", faults)?;
-    let function = fields.need("function", "function: nodegroup-scaler", owned);
-    let qualifier = fields.get("qualifier", owned);
+    let function = fields.need("function", FUNCTION, function);
+    let qualifier = fields.get("qualifier", qualifier);
     let invocation_type = fields.get("invocation_type", word(&types)).unwrap_or(InvocationType::Event);
     let region = fields.get("region", owned);
     let endpoint_url = fields.get("endpoint_url", endpoint);
@@ -76,7 +78,38 @@ fn lambda(node: &Node, faults: &mut Diagnostics) -> Option<Lambda> {
         fields.faults.help(Code::LooseOrder, fields.place_of("per_target_order"), message, help);
     }
     fields.finish();
-    Some(Lambda { function: function?, qualifier, invocation_type, max_events, region, endpoint_url, role })
+    let function = function?;
+    let said = Function::parse(&function);
+    let region = located(node, region, said.and_then(|said| said.region), "function", faults);
+    let of_function = said.and_then(|said| said.qualifier);
+    if let (Some(qualifier), Some(other)) =
+        (&qualifier, of_function.filter(|other| Some(*other) != qualifier.as_deref()))
+    {
+        let message = format!("`qualifier` is {qualifier}, and `function` ends in {other}");
+        let place = &node.get("qualifier").unwrap_or(node).place;
+        faults.help(Code::Contradiction, place, message, "keep one of them");
+    }
+    Some(Lambda { function, qualifier, invocation_type, max_events, region, endpoint_url, role })
+}
+
+/// The region that a destination says, or else the one that the name of what it calls says. Where an endpoint is
+/// given, that is what is called, and the name says nothing.
+fn located(
+    node: &Node,
+    region: Option<String>,
+    of_name: Option<&str>,
+    name: &str,
+    faults: &mut Diagnostics,
+) -> Option<String> {
+    if let (Some(region), Some(other)) = (&region, of_name)
+        && region != other
+        && node.get("endpoint_url").is_none()
+    {
+        let message = format!("`region` is {region}, and `{name}` is in {other}");
+        let help = format!("leave `region` out: `{name}` says it");
+        faults.help(Code::Contradiction, &node.get("region").unwrap_or(node).place, message, help);
+    }
+    region.or_else(|| of_name.map(str::to_owned))
 }
 
 /// The role that is to be assumed, if one is given.
@@ -149,6 +182,29 @@ fn queue_url(node: &Node, faults: &mut Diagnostics) -> Option<String> {
     let message = format!("`{text}` is not the URL of a queue");
     let help = format!("copy it from SQS: scheme, host, account and queue, for example `{QUEUE_URL}`");
     faults.help(Code::Value, &node.place, message, help);
+    None
+}
+
+const FUNCTION: &str = "function: nodegroup-scaler";
+
+fn function(node: &Node, faults: &mut Diagnostics) -> Option<String> {
+    let text = text(node, faults)?;
+    if Function::parse(text).is_some() {
+        return Some(text.to_owned());
+    }
+    let message = format!("`{text}` is not the name of a function");
+    let help = format!("write its name, its ARN or ACCOUNT:function:NAME, for example `{FUNCTION}`");
+    faults.help(Code::Value, &node.place, message, help);
+    None
+}
+
+fn qualifier(node: &Node, faults: &mut Diagnostics) -> Option<String> {
+    let text = text(node, faults)?;
+    if is_qualifier(text) {
+        return Some(text.to_owned());
+    }
+    let message = format!("`{text}` is no version and no alias of a function");
+    faults.help(Code::Value, &node.place, message, "for example `qualifier: live`, or leave it out");
     None
 }
 

@@ -7,6 +7,7 @@
 //! refuses. The environment is an argument, never read here.
 
 mod alertmanager;
+pub mod called;
 pub mod cases;
 mod decode;
 mod delivery;

@@ -176,7 +176,7 @@ struct Destination {
 struct Sqs {
     /// The queue's URL; one that ends in .fifo keeps the order of a target's events.
     queue_url: String,
-    /// Default: the SDK's.
+    /// Default: the one that the queue's URL names, else the SDK's.
     region: Option<String>,
     /// Default: AWS' own.
     endpoint_url: Option<String>,
@@ -204,7 +204,7 @@ struct Lambda {
     /// Events of one call. Default 1.
     #[schemars(range(min = 1, max = 100))]
     max_events: Option<u32>,
-    /// Default: the SDK's.
+    /// Default: the one of the function's ARN, else the SDK's.
     region: Option<String>,
     /// Default: AWS' own.
     endpoint_url: Option<String>,

@@ -112,7 +112,7 @@ pub struct Sqs {
     pub queue_url: String,
     /// Whether it is a FIFO queue: the URL ends in `.fifo`.
     pub fifo: bool,
-    /// The region, where it is not the environment's.
+    /// The region that is given or that its URL names; else the environment's.
     pub region: Option<String>,
     /// Another endpoint than AWS' own.
     pub endpoint_url: Option<String>,
@@ -134,7 +134,7 @@ pub struct Lambda {
     pub invocation_type: InvocationType,
     /// Events of one call, from 1 to [`Lambda::MAX_EVENTS`]. Above 1 a call carries an array.
     pub max_events: usize,
-    /// The region, where it is not the environment's.
+    /// The region that is given or that its ARN names; else the environment's.
     pub region: Option<String>,
     /// Another endpoint than AWS' own.
     pub endpoint_url: Option<String>,

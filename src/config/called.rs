@@ -1,0 +1,122 @@
+//! What is called in AWS, by the names that AWS gives it: a queue's URL, a function's name or ARN.
+
+/// The region of a queue whose URL is AWS' own, `https://sqs.REGION.amazonaws.com/ACCOUNT/QUEUE`.
+pub fn queue_region(url: &str) -> Option<&str> {
+    let host = url.strip_prefix("https://")?.split('/').next()?;
+    let rest = host.strip_prefix("sqs.")?;
+    let region = rest.strip_suffix(".amazonaws.com").or_else(|| rest.strip_suffix(".amazonaws.com.cn"))?;
+    (!region.contains('.')).then_some(region)
+}
+
+/// What a function is called by: `scaler`, `scaler:live`, `123456789012:function:scaler`, or
+/// `arn:aws:lambda:REGION:ACCOUNT:function:scaler`, both also with `:live` behind them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Function<'t> {
+    /// `aws`, `aws-cn`, `aws-us-gov`; only an ARN has one.
+    pub partition: Option<&'t str>,
+    /// Only an ARN has one.
+    pub region: Option<&'t str>,
+    /// Twelve digits.
+    pub account: Option<&'t str>,
+    /// The name alone.
+    pub name: &'t str,
+    /// A version, an alias, or `$LATEST`.
+    pub qualifier: Option<&'t str>,
+}
+
+impl<'t> Function<'t> {
+    /// Reads one; `None` if Lambda would not.
+    pub fn parse(text: &'t str) -> Option<Self> {
+        let parts: Vec<&str> = text.split(':').collect();
+        let (of_arn, rest) = match parts[..] {
+            ["arn", partition, "lambda", region, ref rest @ ..] => (Some((partition, region)), rest),
+            ref rest => (None, rest),
+        };
+        let (account, rest) = match *rest {
+            [account, "function", ref rest @ ..] => (Some(account), rest),
+            ref rest => (None, rest),
+        };
+        let (name, qualifier) = match *rest {
+            [name] => (name, None),
+            [name, qualifier] => (name, Some(qualifier)),
+            _ => return None,
+        };
+        let read = Self {
+            partition: of_arn.map(|(partition, _)| partition),
+            region: of_arn.map(|(_, region)| region),
+            account,
+            name,
+            qualifier,
+        };
+        let word = |word: &str, most: usize| {
+            (1..=most).contains(&word.len())
+                && word.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_".contains(&b))
+        };
+        let fits = word(name, 64)
+            && qualifier.is_none_or(is_qualifier)
+            && account
+                .is_none_or(|account| account.len() == 12 && account.bytes().all(|b| b.is_ascii_digit()))
+            && read.region.is_none_or(|region| word(region, 64) && account.is_some())
+            && read.partition.is_none_or(|partition| partition.starts_with("aws") && word(partition, 64));
+        fits.then_some(read)
+    }
+}
+
+/// Whether this is a version, an alias, or `$LATEST`.
+pub fn is_qualifier(text: &str) -> bool {
+    let plain = |b: u8| b.is_ascii_alphanumeric() || b"-_".contains(&b);
+    text == "$LATEST" || ((1..=128).contains(&text.len()) && text.bytes().all(plain))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_url_of_a_queue_says_its_region() {
+        let region = |host: &str| queue_region(&format!("https://{host}/123456789012/q")).map(str::to_owned);
+        assert_eq!(region("sqs.eu-west-1.amazonaws.com").as_deref(), Some("eu-west-1"));
+        assert_eq!(region("sqs.cn-north-1.amazonaws.com.cn").as_deref(), Some("cn-north-1"));
+        for other in ["sqs.a.b.amazonaws.com", "queue.amazonaws.com", "sqs.eu-west-1.localhost:4566", "sqs.x"]
+        {
+            assert_eq!(region(other), None, "{other}");
+        }
+        assert_eq!(queue_region("http://127.0.0.1:9324/123456789012/q"), None);
+    }
+
+    #[test]
+    fn a_function_is_read_in_each_form_that_lambda_takes() {
+        let bare = Function { partition: None, region: None, account: None, name: "f-1_x", qualifier: None };
+        let (account, qualifier) = (Some("123456789012"), Some("live"));
+        let arn = Function { partition: Some("aws"), region: Some("eu-west-1"), account, ..bare };
+        for (text, read) in [
+            ("f-1_x", bare),
+            ("f-1_x:live", Function { qualifier, ..bare }),
+            ("f-1_x:$LATEST", Function { qualifier: Some("$LATEST"), ..bare }),
+            ("123456789012:function:f-1_x", Function { account, ..bare }),
+            ("123456789012:function:f-1_x:live", Function { account, qualifier, ..bare }),
+            ("arn:aws:lambda:eu-west-1:123456789012:function:f-1_x", arn),
+            ("arn:aws:lambda:eu-west-1:123456789012:function:f-1_x:live", Function { qualifier, ..arn }),
+        ] {
+            assert_eq!(Function::parse(text), Some(read), "{text}");
+        }
+        let long = "f".repeat(65);
+        for text in [
+            "",
+            "a b",
+            "f:",
+            ":f",
+            "f:a:b",
+            "f:a b",
+            "1:function:f",
+            "arn:aws:lambda:eu-west-1:function:f",
+            "arn:aws:lambda:eu-west-1:123456789012:function:f:a:b",
+            "arn:aws:lambda:eu-west-1:123456789012:layer:f",
+            "arn:aws:sqs:eu-west-1:123456789012:f",
+            "https://f.lambda-url.eu-west-1.on.aws/",
+            &long,
+        ] {
+            assert_eq!(Function::parse(text), None, "{text}");
+        }
+    }
+}
