@@ -5,9 +5,10 @@
 
 mod process;
 
+use std::collections::BTreeSet;
 use std::io::Write as _;
 use std::sync::atomic::AtomicU64;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use prometheus_client::encoding::{EncodeLabelSet, text};
@@ -103,6 +104,8 @@ pub struct Metrics {
     dead_letters: Family<DestinationLabels, Gauge>,
     destination_up: Family<DestinationLabels, Gauge>,
     open_episodes: Family<RuleLabels, Gauge>,
+    /// The rules that `open_episodes` shows.
+    rules: Arc<Mutex<BTreeSet<Name>>>,
     deferred: Family<VerdictLabels, Gauge>,
     paused: Gauge,
     config_successful: Gauge,
@@ -139,6 +142,7 @@ impl Metrics {
             dead_letters: Family::default(),
             destination_up: Family::default(),
             open_episodes: Family::default(),
+            rules: Arc::default(),
             deferred: Family::default(),
             paused: Gauge::default(),
             config_successful: Gauge::default(),
@@ -284,13 +288,23 @@ impl Metrics {
         self.dead_letters.get_or_create(&labels).set(i64::try_from(backlog.dead).unwrap_or(i64::MAX));
     }
 
-    /// What is open, what waits, and how many pauses are in force. What is not named is none.
-    pub fn standing(&self, tally: &Tally, pauses: usize) {
+    /// What is open, of each of these rules and of those that are no more, what waits, and how many pauses
+    /// are in force.
+    pub fn standing<'r>(&self, rules: impl Iterator<Item = &'r Name>, tally: &'r Tally, pauses: usize) {
         let count = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
-        self.open_episodes.clear();
-        for (rule, open) in &tally.open_episodes {
-            self.open_episodes.get_or_create(&RuleLabels { rule: rule.to_string() }).set(count(*open));
+        let labels = |rule: &Name| RuleLabels { rule: rule.to_string() };
+        // Two may ask at once, and neither must see a rule vanish that is there.
+        let mut shown = self.rules.lock().unwrap_or_else(PoisonError::into_inner);
+        let now: BTreeSet<Name> = rules.chain(tally.open_episodes.keys()).cloned().collect();
+        for rule in &now {
+            let open = tally.open_episodes.get(rule).copied().unwrap_or_default();
+            self.open_episodes.get_or_create(&labels(rule)).set(count(open));
         }
+        for gone in shown.difference(&now) {
+            self.open_episodes.remove(&labels(gone));
+        }
+        *shown = now;
+        drop(shown);
         for verdict in Verdict::ALL.into_iter().filter(|verdict| verdict.waits()) {
             let waiting = tally.deferred.get(&verdict).copied().unwrap_or_default();
             self.deferred.get_or_create(&VerdictLabels { verdict: verdict.as_str() }).set(count(waiting));

@@ -60,8 +60,11 @@ fn is_an_address(host: &str) -> bool {
 async fn metrics(State(shared): State<Shared>) -> Response {
     if let Some(running) = shared.running.get() {
         let now = running.store.now();
-        shared.metrics.standing(&running.store.tally(), running.bridge.pauses().len());
-        for destination in running.settings.load().destinations.keys() {
+        let settings = running.settings.load();
+        let rules = settings.rules.rules().iter().map(|rule| &rule.name);
+        let tally = running.store.tally();
+        shared.metrics.standing(rules, &tally, running.bridge.pauses().len());
+        for destination in settings.destinations.keys() {
             let oldest = running.store.oldest(destination).map_or(Duration::ZERO, |at| now.since(at));
             shared.metrics.backlog(destination, running.store.backlog(destination), oldest);
         }

@@ -172,6 +172,12 @@ async fn new_sources_destinations_and_rules_work_at_once_and_open_episodes_keep_
     let before = bridge.events().await.len();
     bridge.post(notification(&[resolved(&other)])).await;
     assert_eq!(bridge.events().await.len(), before);
+    // Each rule that is there is shown, also with none, and each that has something open.
+    let (_, metrics) = bridge.get_admin("/metrics").await;
+    let mut shown: Vec<&str> =
+        metrics.lines().filter_map(|line| line.strip_prefix("scalebridge_open_episodes")).collect();
+    shown.sort_unstable();
+    assert_eq!(shown, ["{rule=\"renamed\"} 0", "{rule=\"unschedulable-pods\"} 1"]);
 }
 
 fn with_away() -> (String, String) {
