@@ -12,6 +12,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use arc_swap::ArcSwap;
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::workers::Workers;
@@ -28,7 +29,7 @@ use crate::telemetry::Metrics;
 const FORMER: Duration = Duration::from_secs(60);
 /// How often it is looked whether somebody does.
 const LOOK: Duration = Duration::from_millis(20);
-/// A destination that comes back while it is being taken away is waited for.
+/// Destinations that come back while they are being taken away are waited for, all of them this long.
 const RETIRING: Duration = Duration::from_secs(10);
 const RETRY: Duration = Duration::from_secs(5);
 
@@ -88,9 +89,10 @@ impl Reloader {
         let before = self.settings.load_full();
         let (settings, needs_restart) = merged(&before, loaded.settings);
         self.retiring.retain(|_, task| !task.is_finished());
+        let patience = Instant::now() + RETIRING;
         for name in settings.destinations.keys() {
             if let Some(task) = self.retiring.get_mut(name)
-                && tokio::time::timeout(RETIRING, task).await.is_err()
+                && tokio::time::timeout_at(patience, task).await.is_err()
             {
                 return Err(failed(format!("destination {name} is still being taken away; try again later")));
             }
