@@ -348,7 +348,7 @@ fn pods_of(group: &str, fires: bool, starts: i64, ends: i64) -> Alert {
 #[test]
 fn the_process_takes_away_only_so_much_a_minute_and_the_rest_waits_in_line() {
     let mut world = Setup::default().world();
-    world.per_minute = PerMinute { scale_out: 0, scale_in: 2 };
+    world.policy.per_minute = PerMinute { scale_out: 0, scale_in: 2 };
     let groups = ["a", "b", "c", "d", "e"];
     world.post(0, groups.iter().map(|group| pods_of(group, true, -10, 0)).collect());
     let closed = world.post(60, groups.iter().map(|group| pods_of(group, false, -10, 55)).collect());
@@ -367,7 +367,7 @@ fn the_process_takes_away_only_so_much_a_minute_and_the_rest_waits_in_line() {
 #[test]
 fn a_turn_that_nobody_waits_for_any_more_is_free_for_the_next() {
     let mut world = Setup::default().world();
-    world.per_minute = PerMinute { scale_out: 0, scale_in: 1 };
+    world.policy.per_minute = PerMinute { scale_out: 0, scale_in: 1 };
     world.post(0, ["a", "b", "c"].iter().map(|group| pods_of(group, true, -10, 0)).collect());
     let closed = world.post(60, ["a", "b"].iter().map(|group| pods_of(group, false, -10, 55)).collect());
     assert_eq!(told(&closed), "emitted×1 scale_in -1, over_budget×1");
@@ -495,7 +495,7 @@ fn what_is_the_heartbeat_no_more_keeps_nothing_open() {
 fn a_budget_that_frees_is_no_turn_in_the_line_of_others() {
     let budget = Some(Budget { events: NonZeroU32::MIN, per: MINUTE });
     let mut world = Setup { budget, ..Setup::default() }.world();
-    world.per_minute = PerMinute { scale_out: 0, scale_in: 1 };
+    world.policy.per_minute = PerMinute { scale_out: 0, scale_in: 1 };
     world.post(-100, ["b", "c", "d"].iter().map(|group| pods_of(group, true, -110, 0)).collect());
     world.post(0, vec![pods_of("a", true, -5, 0)]);
     assert_eq!(told(&world.post(0, vec![pods_of("b", false, -110, -5)])), "emitted×1 scale_in -1");
@@ -513,7 +513,7 @@ fn each_direction_has_a_line_of_its_own() {
     let mut world = Setup::default().world();
     let groups = ["v", "x", "y", "z"];
     world.post(-100, groups.iter().map(|group| pods_of(group, true, -110, 0)).collect());
-    world.per_minute = PerMinute { scale_out: 1, scale_in: 1 };
+    world.policy.per_minute = PerMinute { scale_out: 1, scale_in: 1 };
     world.post(0, vec![pods_of("a", true, -5, 0), pods_of("z", false, -110, -5)]);
     let both = world.post(10, vec![pods_of("b", true, 5, 0), pods_of("y", false, -110, 5)]);
     assert_eq!(both.iter().map(|it| it.until).collect::<Vec<_>>(), [Some(at(60)), Some(at(60))]);

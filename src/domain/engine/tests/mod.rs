@@ -53,7 +53,7 @@ struct World {
     states: BTreeMap<TargetKey, Arc<TargetState>>,
     controls: Controls,
     rates: Rates,
-    per_minute: PerMinute,
+    policy: Policy,
     unsent: BTreeMap<TargetKey, Vec<Unsent>>,
     now: Time,
     created: Time,
@@ -127,7 +127,7 @@ impl Setup {
             states: BTreeMap::new(),
             controls: Controls::default(),
             rates: Rates::default(),
-            per_minute: PerMinute::default(),
+            policy: POLICY,
             unsent: BTreeMap::new(),
             now: at(0),
             created: at(-3600),
@@ -182,12 +182,11 @@ impl World {
             .filter(|it| !it.heartbeat.is_empty())
             .map(|it| it.name.clone())
             .collect();
-        let policy = Policy { per_minute: self.per_minute, ..POLICY };
         let context = Context {
             rules: &self.rules,
             now: self.now,
             created: self.created,
-            policy,
+            policy: self.policy,
             controls: &self.controls,
             with_heartbeat: &with_heartbeat,
             unsent: &self.unsent,
