@@ -33,6 +33,8 @@ pub(super) struct Shared<O, D, V> {
 
 /// Why what would undo something is not sent.
 const NOTHING_TO_UNDO: &str = "what it would undo never arrived here";
+/// Why what was superseded while it waited for its call is not sent.
+const SUPERSEDED: &str = "capacity was added before it was sent";
 
 /// What a task has done.
 #[derive(Debug)]
@@ -84,7 +86,9 @@ impl Outgoing {
         let mut settled = Vec::new();
         for Claimed { seq, body, emitted_at, attempts, last_error, undoes_nothing } in claimed {
             match body.header() {
-                header if undoes_nothing => settled.push(Settled::withdrawn(seq, header.ok())),
+                header if undoes_nothing => {
+                    settled.push(Settled::withdrawn(seq, header.ok(), NOTHING_TO_UNDO));
+                }
                 Ok(header) => events.push(Self { seq, body, header, emitted_at, attempts, last_error }),
                 Err(error) => settled.push(Settled::given_up(seq, None, error.to_string())),
             }
@@ -128,12 +132,17 @@ impl<O: Outbox, D: Destination, V: Observer> Shared<O, D, V> {
         Done::Settled
     }
 
-    /// Sends what is neither too old nor too large.
+    /// Sends what is neither superseded nor too old nor too large. It may have waited long for its call: a
+    /// destination that fails gets none.
     async fn send(&self, events: Vec<Outgoing>, rng: &mut fastrand::Rng) -> (Vec<Settled>, Heard) {
         let now = self.outbox.now();
         let mut settled = Vec::with_capacity(events.len());
         let mut batch = Vec::with_capacity(events.len());
         for event in events {
+            if event.header.takes_away() && self.outbox.is_cancelled(&self.options.name, event.seq) {
+                settled.push(Settled::withdrawn(event.seq, Some(event.header), SUPERSEDED));
+                continue;
+            }
             match self.too_old(&event, now).or_else(|| self.too_large(&event)) {
                 Some(reason) => settled.push(Settled::given_up(event.seq, Some(event.header), reason)),
                 None => batch.push(event),
@@ -286,8 +295,8 @@ impl Settled {
     }
 
     /// A delivery that is over without having been sent.
-    fn withdrawn(seq: EventSeq, header: Option<Arc<Header>>) -> Self {
-        let reason = NOTHING_TO_UNDO.to_owned();
+    fn withdrawn(seq: EventSeq, header: Option<Arc<Header>>, reason: &str) -> Self {
+        let reason = reason.to_owned();
         let settlement = Settlement::Withdrawn { reason: reason.clone() };
         Self { seq, attempts: 0, header, settlement, reason, took: None }
     }

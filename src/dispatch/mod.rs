@@ -58,6 +58,9 @@ pub trait Outbox: Clone + Send + Sync + 'static {
         settled: Vec<(EventSeq, Settlement)>,
     ) -> impl Future<Output = Result<(), store::Error>> + Send;
 
+    /// Whether a delivery that is claimed is not to be sent any more, since capacity is added meanwhile.
+    fn is_cancelled(&self, destination: &Name, seq: EventSeq) -> bool;
+
     /// Completes when something may have become claimable since the call (not since the first poll),
     /// and now and then without a reason.
     fn wait(&self, destination: &Name) -> impl Future<Output = ()> + Send;
@@ -241,7 +244,7 @@ pub enum Outcome {
     Retry,
     /// It was given up.
     Dead,
-    /// It was not sent, since what it would undo never arrived.
+    /// It was not sent, since what it would undo never arrived, or since capacity is added meanwhile.
     Withdrawn,
 }
 

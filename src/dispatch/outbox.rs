@@ -14,6 +14,10 @@ impl Outbox for Store {
         Self::settle(self, destination, settled).await
     }
 
+    fn is_cancelled(&self, destination: &Name, seq: EventSeq) -> bool {
+        Self::is_cancelled(self, destination, seq)
+    }
+
     async fn wait(&self, destination: &Name) {
         Self::wait(self, destination).await;
     }

@@ -194,8 +194,8 @@ fn begin_of(source: &str) -> &str {
         return "";
     }
     let end = source.find(|c| !is_plain(c)).unwrap_or(source.len());
-    // What may be repeated no times does not have to be there.
-    let optional = source[end..].starts_with(['?', '*', '{']);
+    // What may be repeated no times does not have to be there, `a+*` included.
+    let optional = source[end..].starts_with(['?', '*', '+', '{']);
     &source[..end.saturating_sub(usize::from(optional))]
 }
 
@@ -380,6 +380,7 @@ mod tests {
         assert!(!holds("severity =~ warn", &[("severity", "warning")]));
         assert!(!holds("severity =~ \"a|b\"", &[("severity", "ab")]));
         assert!(holds("text =~ \"a.b\"", &[("text", "a\nb")]));
+        assert!(holds("text =~ \"a+*b\"", &[("text", "b")]), "what is repeated may be optional as a whole");
         assert!(holds(r#"host =~ "web-\d+\.shop""#, &[("host", "web-12.shop")]));
     }
 

@@ -492,7 +492,10 @@ impl Inner {
                 outlet.lane(|lane| lane.delivered(seq));
             }
             Settlement::Withdrawn { reason } => {
-                self.withdraw(now, &place, &reason);
+                // What was cancelled has its line already.
+                if !outlet.lane(|lane| lane.is_cancelled(seq)) {
+                    self.withdraw(now, &place, &reason);
+                }
                 outlet.lane(|lane| lane.delivered(seq));
             }
             Settlement::Dead { error } => {

@@ -323,6 +323,11 @@ impl Store {
         each!(self, store => store.claim(&outlet, max).await)
     }
 
+    /// Whether a delivery that is handed out was cancelled meanwhile: it need not be sent any more.
+    pub fn is_cancelled(&self, destination: &Name, seq: EventSeq) -> bool {
+        self.outlet(destination).is_ok_and(|outlet| outlet.lane(|lane| lane.is_cancelled(seq)))
+    }
+
     /// Bounds what a destination may have undelivered: with as many, what it is given is a dead letter at
     /// once, and nobody else has to wait for it. `None` is no bound.
     ///

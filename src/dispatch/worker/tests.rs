@@ -55,6 +55,7 @@ struct Delivery {
     due: Instant,
     claimed: bool,
     undoes_nothing: bool,
+    cancelled: bool,
     /// What it was settled by, one after the other.
     history: Vec<Settlement>,
 }
@@ -104,6 +105,7 @@ impl Bench {
             due: Instant::now(),
             claimed: false,
             undoes_nothing: false,
+            cancelled: false,
             history: vec![],
         };
         self.0.deliveries.lock().unwrap().insert(EventSeq(seq), delivery);
@@ -206,6 +208,10 @@ impl Outbox for Bench {
         }
         self.0.changed.notify_waiters();
         Ok(())
+    }
+
+    fn is_cancelled(&self, _: &Name, seq: EventSeq) -> bool {
+        self.0.deliveries.lock().unwrap()[&seq].cancelled
     }
 
     fn wait(&self, _: &Name) -> impl Future<Output = ()> + Send {

@@ -50,7 +50,8 @@ impl Writer {
             }
             staging.settled.insert(seq.0);
             staging.apply.push(Settled { seq, end, due });
-            match outlet.lane(|lane| lane.row(seq, end)) {
+            let row = outlet.lane(|lane| lane.row(seq, end));
+            match row {
                 Row::None => {}
                 Row::Put { attempts } | Row::Arrived { attempts } => {
                     let mut put = self.connection.prepare_cached(PUT)?;
@@ -60,7 +61,8 @@ impl Writer {
                     self.connection.prepare_cached(DELETE)?.execute(params![outlet.number, seq.0])?;
                 }
             }
-            if end == End::Withdrawn {
+            // What was cancelled has its line already.
+            if end == End::Withdrawn && row != Row::None {
                 self.record_withdrawn(batch, now, seq, &outlet.name, &text)?;
             }
         }

@@ -1,6 +1,7 @@
 //! What adds capacity cancels what would take it away and was not sent yet.
 
 use super::*;
+use crate::store::look::Wanted;
 
 const BOTH: [&str; 2] = ["queue", "journal"];
 
@@ -69,6 +70,23 @@ async fn what_is_on_its_way_is_not_tried_again_when_it_fails() {
         assert_eq!(house.emit("a", Kind::Out, "out", &["queue"]).await, ["in"]);
         house.sends("queue", &[]).await;
         house.settle("queue", seqs[0], retry_after(0)).await;
+        house.restart().await;
+        assert_eq!(house.backlog("queue"), (1, 0, 0));
+        house.sends("queue", &["out"]).await;
+    }
+}
+
+#[tokio::test]
+async fn what_waits_for_its_call_is_known_to_be_cancelled_and_has_one_line_of_history() {
+    for mut house in House::both() {
+        house.emit("a", Kind::In, "in", &BOTH).await;
+        let seqs = house.sends("queue", &["in"]).await;
+        assert!(!house.store.is_cancelled(&name("queue"), seqs[0]));
+        house.emit("a", Kind::Out, "out", &BOTH).await;
+        assert!(house.store.is_cancelled(&name("queue"), seqs[0]));
+        let before = house.store.records(Wanted::default()).await.unwrap().records.len();
+        house.settle("queue", seqs[0], Settlement::Withdrawn { reason: "too late".into() }).await;
+        assert_eq!(house.store.records(Wanted::default()).await.unwrap().records.len(), before);
         house.restart().await;
         assert_eq!(house.backlog("queue"), (1, 0, 0));
         house.sends("queue", &["out"]).await;

@@ -114,6 +114,37 @@ async fn what_would_undo_nothing_is_withdrawn_and_never_sent() {
     assert_eq!(withdrawn, 2);
 }
 
+/// Six events are claimed for one call, and each needs its own. The destination fails, and while nothing is sent
+/// to it capacity is added for the targets of two that wait.
+#[tokio::test(start_paused = true)]
+async fn what_is_superseded_while_it_waits_for_its_call_is_not_sent() {
+    let bench = Bench::new(|batch, call| {
+        if call <= 3 { Err(Failure::transient("connection refused")) } else { all_arrive(batch, call) }
+    });
+    let bench = bench.with(|inner| inner.limits = Limits { events: 6, bytes: 1, of_one: usize::MAX });
+    (1..=6).for_each(|seq| bench.emit(seq, &format!("target-{seq}"), "scale_in"));
+    let (stop, worker) = bench.start(1);
+    // A call takes 10 ms: the third is on its way.
+    tokio::time::sleep(Duration::from_millis(25)).await;
+    assert_eq!(bench.sends().len(), 3);
+    for seq in [4, 6] {
+        let mut deliveries = bench.0.deliveries.lock().unwrap();
+        let delivery = deliveries.get_mut(&EventSeq(seq)).unwrap();
+        assert!(delivery.claimed && delivery.history.is_empty(), "it waits for its call");
+        delivery.cancelled = true;
+    }
+    tokio::time::sleep(seconds(60)).await;
+    stop.cancel();
+    worker.await.unwrap();
+    let withdrawn = Settlement::Withdrawn { reason: "capacity was added before it was sent".into() };
+    assert_eq!((bench.history(4), bench.history(6)), (vec![withdrawn.clone()], vec![withdrawn]));
+    assert!([1, 2, 3, 5].iter().all(|&seq| bench.words(seq).last() == Some(&"delivered")));
+    let mut sent: Vec<i64> = bench.sends().into_iter().flat_map(|sent| sent.seqs).collect();
+    sent.sort_unstable();
+    assert_eq!(sent, [1, 1, 2, 2, 3, 3, 5]);
+    bench.nothing_is_left_claimed();
+}
+
 #[tokio::test(start_paused = true)]
 async fn what_the_destination_says_is_kept() {
     let bench = Bench::new(|batch, _| {
