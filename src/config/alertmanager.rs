@@ -283,11 +283,14 @@ fn times_of(our: &Ours<'_>, handed: &Handed<'_>, settings: &Settings, faults: &m
         faults.help(Code::SlowTimeout, place, message, help);
     }
     let (repeat, repeat_at) = handed.repeat_interval;
-    if repeat >= source.occurrence_ttl {
+    // A group is looked at once in a `group_interval`: that much later it may be.
+    if repeat.saturating_add(interval) >= source.occurrence_ttl {
         let message = format!(
-            "a route to receiver `{}` repeats every {}, and source `{}` forgets an alert after {}",
+            "a route to receiver `{}` repeats every {}, up to a `group_interval` ({}) later, and source `{}` forgets \
+             an alert after {}",
             our.receiver,
             format(repeat),
+            format(interval),
             source.name,
             format(source.occurrence_ttl)
         );
