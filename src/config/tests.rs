@@ -189,6 +189,39 @@ fn what_is_said_is_what_is_meant() {
 }
 
 #[test]
+fn what_is_called_says_its_region_where_nobody_else_does() {
+    let directory = tempfile::tempdir().unwrap();
+    let region = |destination: &str| {
+        let path = directory.path().join("scalebridge.yaml");
+        let rules = std::fs::canonicalize("tests/config/bad/ok.rules.yaml").unwrap();
+        let config = format!(
+            "sources: {{ local: {{}} }}\nrules: [{}]\ndestinations:\n  journal: {{ file: {{ path: '-' }} }}\n  it: {destination}\n",
+            rules.display()
+        );
+        std::fs::write(&path, config).unwrap();
+        let settings = load(&path, []).unwrap_or_else(|faults| panic!("{faults}")).settings;
+        match settings.destinations[&name("it")].kind.clone() {
+            DestinationKind::Sqs(sqs) => sqs.region,
+            DestinationKind::Lambda(lambda) => lambda.region,
+            DestinationKind::File(_) => None,
+        }
+    };
+    let queue = "queue_url: 'https://sqs.eu-west-1.amazonaws.com/123456789012/q'";
+    let arn = "function: 'arn:aws:lambda:eu-west-3:123456789012:function:scaler:live'";
+    let local = "queue_url: 'http://127.0.0.1:4566/123456789012/q'";
+    for (destination, expected) in [
+        (format!("{{ sqs: {{ {queue} }} }}"), Some("eu-west-1")),
+        (format!("{{ sqs: {{ {queue}, region: eu-west-1 }} }}"), Some("eu-west-1")),
+        (format!("{{ sqs: {{ {queue}, region: x, endpoint_url: 'http://127.0.0.1:1' }} }}"), Some("x")),
+        (format!("{{ sqs: {{ {local} }} }}"), None),
+        (format!("{{ lambda: {{ {arn}, qualifier: live }} }}"), Some("eu-west-3")),
+        ("{ lambda: { function: scaler } }".to_owned(), None),
+    ] {
+        assert_eq!(region(&destination).as_deref(), expected, "{destination}");
+    }
+}
+
+#[test]
 fn a_hold_has_nothing_of_what_belongs_to_events() {
     let path = Path::new("tests/config/good/full.yaml");
     let rules = load(path, environment(path)).unwrap_or_else(|faults| panic!("{faults}")).settings.rules;
