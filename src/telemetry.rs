@@ -415,3 +415,33 @@ pub fn say(text: impl std::fmt::Display) {
     // What cannot be said cannot be complained about either.
     drop(writeln!(Stderr, "{text}"));
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As two Prometheus do.
+    #[test]
+    fn who_asks_while_another_asks_sees_every_rule() {
+        let metrics = Metrics::new();
+        let rules: Vec<Name> = ["idle", "pods"].into_iter().filter_map(|name| Name::new(name).ok()).collect();
+        let tally = Tally { open_episodes: [(rules[1].clone(), 3)].into(), ..Tally::default() };
+        let ask = || {
+            metrics.standing(rules.iter(), &tally, 0);
+            metrics.encode().unwrap()
+        };
+        ask();
+        std::thread::scope(|scope| {
+            for _ in 0..2 {
+                scope.spawn(|| {
+                    for _ in 0..2000 {
+                        let text = ask();
+                        for series in ["{rule=\"idle\"} 0\n", "{rule=\"pods\"} 3\n"] {
+                            assert!(text.contains(&format!("scalebridge_open_episodes{series}")), "{text}");
+                        }
+                    }
+                });
+            }
+        });
+    }
+}

@@ -48,24 +48,25 @@ impl<'t> Function<'t> {
             name,
             qualifier,
         };
-        let word = |word: &str, most: usize| {
-            (1..=most).contains(&word.len())
-                && word.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_".contains(&b))
-        };
-        let fits = word(name, 64)
+        let fits = is_word(name, 64)
             && qualifier.is_none_or(is_qualifier)
             && account
                 .is_none_or(|account| account.len() == 12 && account.bytes().all(|b| b.is_ascii_digit()))
-            && read.region.is_none_or(|region| word(region, 64) && account.is_some())
-            && read.partition.is_none_or(|partition| partition.starts_with("aws") && word(partition, 64));
+            && read.region.is_none_or(|region| is_word(region, 64) && account.is_some())
+            && read.partition.is_none_or(|partition| partition.starts_with("aws") && is_word(partition, 64));
         fits.then_some(read)
     }
 }
 
 /// Whether this is a version, an alias, or `$LATEST`.
 pub fn is_qualifier(text: &str) -> bool {
+    text == "$LATEST" || is_word(text, 128)
+}
+
+/// Letters, digits, `-` and `_`: at least one, and `most` at the most.
+fn is_word(text: &str, most: usize) -> bool {
     let plain = |b: u8| b.is_ascii_alphanumeric() || b"-_".contains(&b);
-    text == "$LATEST" || ((1..=128).contains(&text.len()) && text.bytes().all(plain))
+    (1..=most).contains(&text.len()) && text.bytes().all(plain)
 }
 
 #[cfg(test)]

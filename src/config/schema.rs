@@ -262,7 +262,7 @@ struct Engine {
 #[derive(JsonSchema)]
 #[schemars(deny_unknown_fields)]
 struct Retention {
-    /// Decisions. Default 7d.
+    /// Decisions, and that an episode expired. Default 7d.
     decisions: Option<Duration>,
     /// Events that have arrived everywhere. Default 24h.
     delivered: Option<Duration>,

@@ -152,6 +152,9 @@ fn what_is_said_is_what_is_meant() {
     let engine = Engine { max_deferral: seconds(1800), per_minute };
     assert_eq!(settings.engine, engine, "the environment wins over the file");
 
+    let policy = settings.policy();
+    assert_eq!((policy.keep_ended, policy.keep_lapsed), (seconds(600), seconds(24 * 3600)));
+
     let queue = &settings.destinations[&name("queue")];
     assert!(matches!(&queue.kind, DestinationKind::Sqs(sqs) if sqs.fifo && sqs.max_message_bytes == 65_536));
     let DestinationKind::Sqs(sqs) = &queue.kind else { panic!("{queue:?}") };

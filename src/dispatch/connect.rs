@@ -24,8 +24,8 @@ const MAX_SESSION_CHARS: usize = 64;
 /// Builds destinations. What is set of their clients:
 ///
 /// - Credentials and endpoints come the SDK's usual ways, `AWS_ENDPOINT_URL_SQS` and its like included,
-///   and are looked up once for each region; a destination's own `region` and `endpoint_url` go before
-///   them.
+///   and are looked up once for each region; a destination's own `region` (or that of its URL or ARN) and
+///   `endpoint_url` go before them.
 /// - With a role, its credentials are from STS, in a session that is named after the destination (the
 ///   first, where several share it). The SDK keeps them and gets new ones before they end.
 /// - The SDK's retries are off: one that tries again by itself would send what is meanwhile too old, and

@@ -105,6 +105,12 @@ async fn a_question_that_cannot_be_understood_is_told_what_is_wrong_with_it() {
         status == 400 && answer["detail"].as_str().is_some_and(|text| text.contains("reason")),
         "{answer}"
     );
+    let (status, answer) =
+        bridge.api("POST", "/api/v1/pauses", Some(json!([null, null, "scale_in", null, "a", "b"]))).await;
+    assert!(
+        status == 400 && answer["detail"].as_str().is_some_and(|text| text.contains("a JSON object")),
+        "{answer}"
+    );
     let unknown = json!({ "rule": "nobody", "author": "a", "reason": "b" });
     assert_eq!(bridge.api("POST", "/api/v1/pauses", Some(unknown)).await.0, 404);
     // A page in somebody's browser can send this to loopback, but not say that it is JSON.

@@ -225,6 +225,57 @@ fn takes_away(event: &Event) -> bool {
     event.action == "scale_in"
 }
 
+/// Every pause is ended and nothing arrives any more, until all that is remembered is forgotten.
+fn silence(world: &mut World) -> Vec<(Time, Decision)> {
+    let pauses: Vec<u64> = world.controls.pauses(world.now).map(|pause| pause.id).collect();
+    pauses.into_iter().for_each(|pause| drop(world.controls.resume(pause)));
+    let now = world.now;
+    let mut told: Vec<_> = world.look(now).into_iter().map(|decision| (now, decision)).collect();
+    told.extend(world.pass(now.after(POLICY.keep_lapsed + Duration::from_secs(3 * 24 * 3600))));
+    told
+}
+
+/// Of all that was told at `now`, something answers for each alert.
+fn each_is_answered(
+    alerts: &[(usize, bool, i64)],
+    now: Time,
+    told: &[(Time, Decision)],
+) -> Result<(), TestCaseError> {
+    for (number, ..) in alerts {
+        let fingerprint = format!("fp-{number}");
+        let answers = |(at, decision): &(Time, Decision)| {
+            let about = |alert: &AlertKey| *alert.fingerprint == *fingerprint;
+            *at == now && decision.answers && decision.alerts.iter().any(about)
+        };
+        prop_assert!(told.iter().any(answers), "alert {number} got no answer");
+    }
+    Ok(())
+}
+
+/// Nothing takes capacity away but the end of an episode that added some, once, and a firing rule that
+/// asks for it. Ids never repeat, and `sequence` rises for each target.
+fn each_has_its_reason(told: &[(Time, Decision)]) -> Result<(), TestCaseError> {
+    let mut added: BTreeSet<&str> = BTreeSet::new();
+    let mut ids = BTreeSet::new();
+    let mut last: BTreeMap<TargetKey, u64> = BTreeMap::new();
+    for (at, event) in sent(told) {
+        prop_assert!(ids.insert(&event.id), "{} of {} at {at} is there already", event.action, event.rule);
+        let before = last.insert(event.target.key(), event.sequence);
+        prop_assert!(before.is_none_or(|before| event.sequence > before));
+        match (event.phase, event.rule.as_str()) {
+            (Phase::Firing, "idle") => prop_assert!(takes_away(event)),
+            (Phase::Firing, _) => {
+                prop_assert!(!takes_away(event));
+                added.insert(&event.episode.id);
+            }
+            (Phase::Resolved, _) => {
+                prop_assert!(added.remove(&*event.episode.id), "nothing to undo, or undone before");
+            }
+        }
+    }
+    Ok(())
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 160, ..ProptestConfig::default() })]
 
@@ -283,29 +334,10 @@ proptest! {
         }
     }
 
-    /// Nothing takes capacity away but the end of an episode that added some, once, and a firing rule that
-    /// asks for it. Ids never repeat, and `sequence` rises for each target.
     #[test]
     fn every_event_has_its_reason_and_is_one_of_its_kind(history in history()) {
         let told = run(&mut world(&[]), &history, 1);
-        let mut added: BTreeSet<&str> = BTreeSet::new();
-        let mut ids = BTreeSet::new();
-        let mut last: BTreeMap<TargetKey, u64> = BTreeMap::new();
-        for (_, event) in sent(&told) {
-            prop_assert!(ids.insert(&event.id));
-            let before = last.insert(event.target.key(), event.sequence);
-            prop_assert!(before.is_none_or(|before| event.sequence > before));
-            match (event.phase, event.rule.as_str()) {
-                (Phase::Firing, "idle") => prop_assert!(takes_away(event)),
-                (Phase::Firing, _) => {
-                    prop_assert!(!takes_away(event));
-                    added.insert(&event.episode.id);
-                }
-                (Phase::Resolved, _) => {
-                    prop_assert!(added.remove(&*event.episode.id), "nothing to undo, or undone before");
-                }
-            }
-        }
+        each_has_its_reason(&told)?;
     }
 
     /// A target shrinks only after a calm that was watched; while no other rule has an episode open that
@@ -369,10 +401,7 @@ proptest! {
             advance(&mut world, step, 1);
             prop_assert!(world.due().is_none_or(|due| due > world.now));
         }
-        let pauses: Vec<u64> = world.controls.pauses(world.now).map(|pause| pause.id).collect();
-        pauses.into_iter().for_each(|pause| drop(world.controls.resume(pause)));
-        world.look(world.now);
-        world.pass(world.now.after(POLICY.keep_lapsed + Duration::from_secs(3 * 24 * 3600)));
+        silence(&mut world);
         let waiting: Vec<Verdict> = world.states.values().flat_map(|state| state.deferred()).collect();
         prop_assert!(waiting.is_empty() && open(&world).is_empty(), "{waiting:?}");
         prop_assert!(world.states.is_empty(), "{:?}", world.states);
@@ -385,13 +414,7 @@ proptest! {
             let now = world.now.after(Duration::from_millis(step.0.unsigned_abs()));
             let Act::Post { alerts, .. } = &step.1 else { continue };
             let told = advance(&mut world, step, 1);
-            for (number, ..) in alerts {
-                let fingerprint = format!("fp-{number}");
-                let answers = |(at, decision): &(Time, Decision)| {
-                    *at == now && decision.answers && decision.alerts.iter().any(|alert| *alert.fingerprint == *fingerprint)
-                };
-                prop_assert!(told.iter().any(answers), "alert {number} got no answer");
-            }
+            each_is_answered(alerts, now, &told)?;
         }
     }
 }
@@ -473,18 +496,15 @@ proptest! {
             told.extend(world.pass(at(seconds)));
             told.extend(world.arrives(at(seconds), false, alerts).into_iter().map(|it| (at(seconds), it)));
         }
-        let mut ids = BTreeSet::new();
-        for (at, event) in sent(&told) {
-            prop_assert!(ids.insert(&event.id), "{} of {} at {at} is there already", event.action, event.rule);
-        }
+        each_has_its_reason(&told)?;
     }
 }
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: 160, ..ProptestConfig::default() })]
 
-    /// Whatever the rules become while episodes are open: ids never repeat, nothing is undone that was not done
-    /// or twice, every alert is answered, and nothing is left when all is over.
+    /// Whatever the rules become while episodes are open: every event has its reason, every alert is answered,
+    /// and nothing is left when all is over.
     #[test]
     fn reloads_break_no_promise(history in changing_history()) {
         let mut world = world(&[]);
@@ -493,39 +513,13 @@ proptest! {
         for step in &history {
             let decided = advance(&mut world, step, 1);
             prop_assert!(world.due().is_none_or(|due| due > world.now));
-            let Act::Post { alerts, .. } = &step.1 else { told.extend(decided); continue };
-            for (number, ..) in alerts {
-                let fingerprint = format!("fp-{number}");
-                let answers = |(at, decision): &(Time, Decision)| {
-                    *at == world.now && decision.answers && decision.alerts.iter().any(|alert| *alert.fingerprint == *fingerprint)
-                };
-                prop_assert!(decided.iter().any(answers), "alert {number} got no answer");
+            if let Act::Post { alerts, .. } = &step.1 {
+                each_is_answered(alerts, world.now, &decided)?;
             }
             told.extend(decided);
         }
-        let pauses: Vec<u64> = world.controls.pauses(world.now).map(|pause| pause.id).collect();
-        pauses.into_iter().for_each(|pause| drop(world.controls.resume(pause)));
-        told.extend(world.look(world.now).into_iter().map(|decision| (world.now, decision)));
-        let end = world.now.after(POLICY.keep_lapsed + Duration::from_secs(3 * 24 * 3600));
-        told.extend(world.pass(end));
+        told.extend(silence(&mut world));
         prop_assert!(world.states.is_empty(), "{:?}", world.states);
-        let mut ids = BTreeSet::new();
-        let mut added: BTreeSet<&str> = BTreeSet::new();
-        let mut last: BTreeMap<TargetKey, u64> = BTreeMap::new();
-        for (at, event) in sent(&told) {
-            prop_assert!(ids.insert(&event.id), "{} of {} at {at} is there already", event.action, event.rule);
-            let before = last.insert(event.target.key(), event.sequence);
-            prop_assert!(before.is_none_or(|before| event.sequence > before));
-            match (event.phase, event.rule.as_str()) {
-                (Phase::Firing, "idle") => prop_assert!(takes_away(event)),
-                (Phase::Firing, _) => {
-                    prop_assert!(!takes_away(event));
-                    added.insert(&event.episode.id);
-                }
-                (Phase::Resolved, _) => {
-                    prop_assert!(added.remove(&*event.episode.id), "nothing to undo, or undone before");
-                }
-            }
-        }
+        each_has_its_reason(&told)?;
     }
 }
