@@ -15,11 +15,13 @@ use std::time::Duration;
 use criterion::{BatchSize, BenchmarkGroup, BenchmarkId, Criterion, Throughput, measurement::WallTime};
 use scalebridge::config::{self, Settings};
 use scalebridge::domain::control::Controls;
-use scalebridge::domain::engine::{Context, Input, Judged, Policy, States, Step, notify};
+use scalebridge::domain::engine::{
+    Context, EvaluatedAlert, Input, Policy, States, Step, process_notification,
+};
 use scalebridge::domain::notification::{Alert, Envelope, Notification};
 use scalebridge::domain::rate::{PerMinute, Rates};
 use scalebridge::domain::source::Source;
-use scalebridge::domain::state::Cause;
+use scalebridge::domain::state::Trigger;
 use scalebridge::domain::time::Time;
 
 const BODY: usize = 20;
@@ -99,10 +101,10 @@ impl World {
     }
 
     fn decide(&self, alerts: Vec<Alert>, states: &States) -> Step {
-        let judge = |alert| Judged::new(&self.settings.rules, &self.source, Ok(alert));
+        let judge = |alert| EvaluatedAlert::new(&self.settings.rules, &self.source, Ok(alert));
         let input = Input {
             source: self.source.clone(),
-            cause: Arc::new(Cause::new(&self.source.name, &Envelope::default(), None)),
+            trigger: Arc::new(Trigger::new(&self.source.name, &Envelope::default(), None)),
             truncated: false,
             alerts: alerts.into_iter().map(judge).collect(),
         };
@@ -112,16 +114,16 @@ impl World {
             now,
             created: Time::from_millis(0),
             policy: Policy {
-                keep_ended: Duration::from_secs(3600),
-                keep_lapsed: Duration::from_secs(7 * 24 * 3600),
+                last_resolve_retention: Duration::from_secs(3600),
+                expired_episode_retention: Duration::from_secs(7 * 24 * 3600),
                 max_deferral: Duration::from_secs(3600),
                 per_minute: PerMinute { scale_out: 0, scale_in: 60 },
             },
             controls: &self.controls,
             with_heartbeat: &BTreeSet::new(),
-            unsent: &BTreeMap::new(),
+            undelivered_decreases: &BTreeMap::new(),
         };
-        notify(&context, &input, states, &mut Rates::default())
+        process_notification(&context, &input, states, &mut Rates::default())
     }
 
     /// What is known after a step.

@@ -13,12 +13,12 @@ use std::time::{Duration, Instant};
 
 use criterion::{BenchmarkId, Criterion, Throughput};
 use scalebridge::config::{self, Settings};
-use scalebridge::domain::engine::Judged;
+use scalebridge::domain::engine::EvaluatedAlert;
 use scalebridge::domain::event::{Adjustment, AdjustmentType, EpisodeRef, Event, EventAlert};
 use scalebridge::domain::name::Name;
 use scalebridge::domain::notification::{Alert, Envelope, Notification};
 use scalebridge::domain::source::Source;
-use scalebridge::domain::state::{Cause, TargetState};
+use scalebridge::domain::state::{TargetState, Trigger};
 use scalebridge::domain::target::{Platform, Target, TargetKey};
 use scalebridge::domain::time::Time;
 use scalebridge::domain::verdict::Phase;
@@ -104,7 +104,7 @@ fn judge(criterion: &mut Criterion) {
         let alert = alerts(1).remove(0);
         group.throughput(Throughput::Elements(1));
         group.bench_function(BenchmarkId::from_parameter(what), |bencher| {
-            bencher.iter(|| Judged::new(&settings.rules, &source, Ok(black_box(alert.clone()))));
+            bencher.iter(|| EvaluatedAlert::new(&settings.rules, &source, Ok(black_box(alert.clone()))));
         });
     }
     group.finish();
@@ -149,7 +149,7 @@ fn event(target: &str, alerts: &[Alert]) -> Event {
         reason: "1 alert firing: KubePodUnschedulable".into(),
         episode: EpisodeRef { id: "80f0d427f82813c8994c35fef5d7232a".into(), opened_at: time, emission: 1 },
         alerts: alerts.iter().map(shown).collect(),
-        cause: Arc::new(Cause::new(&source, &Envelope::default(), None)),
+        trigger: Arc::new(Trigger::new(&source, &Envelope::default(), None)),
         parameters: Default::default(),
     }
 }

@@ -20,7 +20,7 @@ use prometheus_client::registry::Registry;
 use tracing_subscriber::EnvFilter;
 
 use crate::config::{Log, LogFormat};
-use crate::domain::engine::Judged;
+use crate::domain::engine::EvaluatedAlert;
 use crate::domain::name::Name;
 use crate::domain::notification::Status;
 use crate::domain::summary::Summary;
@@ -221,7 +221,7 @@ impl Metrics {
     }
 
     /// Alerts arrived.
-    pub fn alerts(&self, source: &Name, alerts: &[Judged]) {
+    pub fn alerts(&self, source: &Name, alerts: &[EvaluatedAlert]) {
         let mut counts = [("firing", 0_u64), ("resolved", 0), ("invalid", 0)];
         for alert in alerts {
             let at = match alert.alert().map(|alert| alert.status) {
@@ -305,7 +305,7 @@ impl Metrics {
         }
         *shown = now;
         drop(shown);
-        for verdict in Verdict::ALL.into_iter().filter(|verdict| verdict.waits()) {
+        for verdict in Verdict::ALL.into_iter().filter(|verdict| verdict.is_deferred()) {
             let waiting = tally.deferred.get(&verdict).copied().unwrap_or_default();
             self.deferred.get_or_create(&VerdictLabels { verdict: verdict.as_str() }).set(count(waiting));
         }

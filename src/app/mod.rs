@@ -143,7 +143,7 @@ impl App {
             async move { bridge.run(&background).await }
         });
         let current = Arc::new(ArcSwap::new(settings));
-        let loaded_at = wall_clock().to_millis_text();
+        let loaded_at = wall_clock().to_millis_string();
         let configuration = Configuration { loaded_at, refused: None, needs_restart: Vec::new() };
         let configuration = Arc::new(ArcSwap::from_pointee(configuration));
         let pruning = tokio::spawn(prune(store.clone(), current.clone(), background.clone()));

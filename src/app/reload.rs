@@ -54,7 +54,7 @@ impl Reloader {
         let reloaded = self.try_reload(workers).await;
         match &reloaded {
             Ok(reloaded) => {
-                let loaded_at = wall_clock().to_millis_text();
+                let loaded_at = wall_clock().to_millis_string();
                 let needs_restart = reloaded.needs_restart.clone();
                 self.configuration.store(Arc::new(Configuration { loaded_at, refused: None, needs_restart }));
                 self.metrics.config_loaded(SystemTime::now().duration_since(UNIX_EPOCH).ok());

@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use crate::domain::engine::{Input, Judged};
+use crate::domain::engine::{EvaluatedAlert, Input};
 use crate::domain::state::AlertKey;
 use crate::domain::target::{KeyKind, TargetKey};
 use crate::store::{self, Store};
@@ -32,14 +32,14 @@ fn parts(input: Input, known: &BTreeMap<AlertKey, Vec<TargetKey>>) -> Vec<Input>
     for (at, judged) in input.alerts.iter().enumerate() {
         let key = judged.key(&input.source.name);
         let open = key.iter().filter_map(|key| known.get(key)).flatten();
-        let own = key.iter().map(|key| TargetKey::of_stray_alert(key.source.as_str(), &key.fingerprint));
+        let own = key.iter().map(|key| TargetKey::for_stray_alert(key.source.as_str(), &key.fingerprint));
         // A resolve is about what its alert is known at, a hold too.
         let about = judged.targets().chain(open);
         sets_controls.push(about.clone().any(|target| target.kind() != KeyKind::Target));
         groups.add(at, about.cloned().chain(own));
     }
-    let Input { source, cause, truncated, alerts } = input;
-    let mut alerts: Vec<Option<Judged>> = alerts.into_iter().map(Some).collect();
+    let Input { source, trigger: cause, truncated, alerts } = input;
+    let mut alerts: Vec<Option<EvaluatedAlert>> = alerts.into_iter().map(Some).collect();
     let mut parts: Vec<Input> = Vec::new();
     let mut groups: Vec<_> = groups.into_groups().collect();
     // What decisions about targets look at comes first, as it does within a part.
@@ -48,7 +48,7 @@ fn parts(input: Input, known: &BTreeMap<AlertKey, Vec<TargetKey>>) -> Vec<Input>
         let fits = parts.last().is_some_and(|part| part.alerts.len() + group.len() <= AT_ONCE);
         if !fits {
             let (source, cause) = (source.clone(), cause.clone());
-            parts.push(Input { source, cause, truncated, alerts: Vec::new() });
+            parts.push(Input { source, trigger: cause, truncated, alerts: Vec::new() });
         }
         if let Some(part) = parts.last_mut() {
             part.alerts.extend(group.into_iter().filter_map(|at| alerts[at].take()));
@@ -102,7 +102,7 @@ mod tests {
     use crate::domain::name::Name;
     use crate::domain::notification::{Alert, Envelope, Status};
     use crate::domain::source::Source;
-    use crate::domain::state::Cause;
+    use crate::domain::state::Trigger;
     use crate::domain::target::PartialTarget;
     use crate::domain::time::Time;
 
@@ -118,8 +118,8 @@ mod tests {
         assert_eq!(groups.into_groups().collect::<Vec<_>>(), [vec![0, 2, 3], vec![1], vec![4]]);
     }
 
-    fn resolved(number: usize) -> Judged {
-        Judged::Resolved(Alert {
+    fn resolved(number: usize) -> EvaluatedAlert {
+        EvaluatedAlert::Resolved(Alert {
             status: Status::Resolved,
             labels: Arc::default(),
             annotations: Arc::default(),
@@ -150,7 +150,7 @@ mod tests {
         let mut known: BTreeMap<_, _> = (0..last).map(|number| (key(number), vec![target(number)])).collect();
         known.insert(key(last), vec![hold]);
         let input = Input {
-            cause: Arc::new(Cause::new(&source.name, &Envelope::default(), None)),
+            trigger: Arc::new(Trigger::new(&source.name, &Envelope::default(), None)),
             source: Arc::new(source.clone()),
             truncated: false,
             alerts: (0..=last).map(resolved).collect(),

@@ -8,11 +8,11 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::{Bridge, Speaker, lock, record, told};
-use crate::domain::engine::{self, Input, Judged};
+use crate::domain::engine::{self, EvaluatedAlert, Input};
 use crate::domain::notification::{Alert, Notification, Status};
 use crate::domain::source::Source;
-use crate::domain::state::Cause;
-use crate::domain::table::{Look, RuleTable};
+use crate::domain::state::Trigger;
+use crate::domain::table::{MatchResult, RuleTable};
 use crate::domain::target::PartialTarget;
 use crate::store::{self, Changes, Keys};
 
@@ -88,19 +88,20 @@ impl Bridge {
     ) -> Result<Explanation, store::Error> {
         let Speaker { source, deciding } = speaker.clone();
         let Notification { envelope, truncated_alerts, alerts } = notification;
-        let judged: Vec<Judged> =
-            alerts.into_iter().map(|alert| Judged::new(&deciding.rules, &source, alert)).collect();
+        let judged: Vec<EvaluatedAlert> =
+            alerts.into_iter().map(|alert| EvaluatedAlert::new(&deciding.rules, &source, alert)).collect();
         let alerts = judged.iter().map(|judged| explain_alert(&deciding.rules, &source, judged)).collect();
         let input = Input {
             source: source.clone(),
-            cause: Arc::new(Cause::new(&source.name, &envelope, None)),
+            trigger: Arc::new(Trigger::new(&source.name, &envelope, None)),
             truncated: truncated_alerts > 0,
             alerts: judged,
         };
         let keys = Keys { targets: input.target_keys(), alerts: input.alert_keys() };
         let decided = self.0.store.transact(keys, move |view| {
             let mut rates = lock(&deciding.rates).clone();
-            let step = engine::notify(&deciding.context(view), &input, &view.states, &mut rates);
+            let step =
+                engine::process_notification(&deciding.context(view), &input, &view.states, &mut rates);
             let record = record::of_notification(view.now, &input, &view.states, &step.decisions);
             let event = |decision: &crate::domain::verdict::Decision| {
                 let event = decision.event.as_deref()?;
@@ -113,7 +114,7 @@ impl Bridge {
         let (now, record, events) = decided.await?;
         let told = record.and_then(|record| told::read(0, &record.body).ok()).unwrap_or_default();
         let decisions = told.into_iter().zip(events).map(|(told, event)| told.with_event(event)).collect();
-        let at = now.to_millis_text();
+        let at = now.to_millis_string();
         Ok(Explanation {
             source: source.name.to_string(),
             at,
@@ -124,7 +125,7 @@ impl Bridge {
     }
 }
 
-fn explain_alert(rules: &RuleTable, source: &Source, judged: &Judged) -> ExplainedAlert {
+fn explain_alert(rules: &RuleTable, source: &Source, judged: &EvaluatedAlert) -> ExplainedAlert {
     let told = |alert: &Alert| ExplainedAlert {
         fingerprint: alert.fingerprint.to_string(),
         status: Some(alert.status.as_str().to_owned()),
@@ -137,20 +138,20 @@ fn explain_alert(rules: &RuleTable, source: &Source, judged: &Judged) -> Explain
         ..told(alert)
     };
     match judged {
-        Judged::Invalid(invalid) => ExplainedAlert {
+        EvaluatedAlert::Invalid(invalid) => ExplainedAlert {
             fingerprint: invalid.fingerprint.clone().unwrap_or_default(),
             status: None,
             labels: BTreeMap::new(),
             rules_are_not_asked: Some(format!("it is invalid: {}", invalid.error)),
             rules: Vec::new(),
         },
-        Judged::Heartbeat(alert, _) => not_asked(alert, "it is the heartbeat of its source"),
-        Judged::Resolved(alert) => {
+        EvaluatedAlert::Heartbeat(alert, _) => not_asked(alert, "it is the heartbeat of its source"),
+        EvaluatedAlert::Resolved(alert) => {
             not_asked(alert, "it has resolved, which concerns the episodes that it is open in")
         }
-        Judged::Firing(alert, _) => {
+        EvaluatedAlert::Firing(alert, _) => {
             debug_assert_eq!(alert.status, Status::Firing);
-            let looks = rules.looks(source, alert);
+            let looks = rules.trace(source, alert);
             let rules =
                 looks.into_iter().map(|(rule, look)| explained(rule.name.as_str(), look, alert, source));
             ExplainedAlert { rules: rules.collect(), ..told(alert) }
@@ -158,21 +159,23 @@ fn explain_alert(rules: &RuleTable, source: &Source, judged: &Judged) -> Explain
     }
 }
 
-fn explained(rule: &str, look: Look<'_>, alert: &Alert, source: &Source) -> ExplainedRule {
+fn explained(rule: &str, look: MatchResult<'_>, alert: &Alert, source: &Source) -> ExplainedRule {
     let (outcome, because) = match &look {
-        Look::OtherSource => ("other_source", format!("it does not listen to source {}", source.name)),
-        Look::NoMatch(matcher) => {
+        MatchResult::OtherSource => ("other_source", format!("it does not listen to source {}", source.name)),
+        MatchResult::NoMatch(matcher) => {
             let because = match alert.labels.get(matcher.label()) {
                 "" => format!("{matcher} does not hold: the alert has no {}", matcher.label()),
                 value => format!("{matcher} does not hold: it is {value:?}"),
             };
             ("no_match", because)
         }
-        Look::ConditionFalse => ("condition_false", "its matchers hold, its `when` does not".to_owned()),
-        Look::Invalid(error) => ("invalid", error.clone()),
-        Look::Disabled => ("disabled", "its matchers hold, and it is disabled".to_owned()),
-        Look::Takes(_) => ("takes", "its sources, its matchers and its `when` hold".to_owned()),
-        Look::NotAsked(by) => ("not_asked", format!("rule {by} has taken the alert")),
+        MatchResult::ConditionFalse => {
+            ("condition_false", "its matchers hold, its `when` does not".to_owned())
+        }
+        MatchResult::Invalid(error) => ("invalid", error.clone()),
+        MatchResult::Disabled => ("disabled", "its matchers hold, and it is disabled".to_owned()),
+        MatchResult::Matched(_) => ("takes", "its sources, its matchers and its `when` hold".to_owned()),
+        MatchResult::Skipped(by) => ("not_asked", format!("rule {by} has taken the alert")),
     };
     let mut told = ExplainedRule {
         rule: rule.to_owned(),
@@ -183,7 +186,7 @@ fn explained(rule: &str, look: Look<'_>, alert: &Alert, source: &Source) -> Expl
         parameters: BTreeMap::new(),
         metric: None,
     };
-    if let Look::Takes(taken) = look {
+    if let MatchResult::Matched(taken) = look {
         told.takes = true;
         told.target = taken.key.fields();
         told.parameters = taken.parameters;

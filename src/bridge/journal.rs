@@ -4,7 +4,7 @@ use std::ops::Bound;
 
 use super::Bridge;
 use super::told::{self, Told};
-use crate::domain::control::Pattern;
+use crate::domain::control::TargetPattern;
 use crate::domain::name::Name;
 use crate::domain::target::TargetKey;
 use crate::domain::time::Time;
@@ -23,7 +23,7 @@ pub struct Filter {
     /// Of this rule.
     pub rule: Option<Name>,
     /// About targets whose key this covers.
-    pub target: Option<Pattern>,
+    pub target: Option<TargetPattern>,
     /// With one of these verdicts; any, if none is given.
     pub verdicts: Vec<Verdict>,
     /// About an alert with this fingerprint.

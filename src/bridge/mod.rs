@@ -20,14 +20,14 @@ use foldhash::fast::FixedState;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::domain::engine::{self, Context, Input, Judged, Policy, States, Step};
+use crate::domain::engine::{self, Context, EvaluatedAlert, Input, Policy, States, Step};
 use crate::domain::event::is_traceparent;
-use crate::domain::header::Encoded;
+use crate::domain::header::EncodedEvent;
 use crate::domain::name::Name;
 use crate::domain::notification::Notification;
-use crate::domain::rate::{Noted, Rates};
+use crate::domain::rate::{RateDelta, Rates};
 use crate::domain::source::Source;
-use crate::domain::state::Cause;
+use crate::domain::state::Trigger;
 use crate::domain::summary::Summary;
 use crate::domain::table::RuleTable;
 use crate::domain::target::TargetKey;
@@ -131,7 +131,7 @@ impl Bridge {
         let former = self.0.deciding.swap(Arc::new(Deciding::new(rules, sources, policy, rates)));
         let looked_at = self.0.store.transact(Keys::default(), |view| {
             let mut controls = (*view.controls).clone();
-            controls.wake();
+            controls.bump_generation();
             (Changes { controls: Some(Arc::new(controls)), ..Changes::default() }, ())
         });
         (Former(Arc::downgrade(&former)), looked_at.await)
@@ -162,7 +162,7 @@ impl Bridge {
         let count = alerts.len();
         let judge = {
             let (deciding, source) = (deciding.clone(), source.clone());
-            let judge = move |alert| Judged::new(&deciding.rules, &source, alert);
+            let judge = move |alert| EvaluatedAlert::new(&deciding.rules, &source, alert);
             move || alerts.into_iter().map(judge).collect::<Vec<_>>()
         };
         let judged = if count > chunks::AT_ONCE {
@@ -173,7 +173,7 @@ impl Bridge {
         self.0.metrics.alerts(&source.name, &judged);
         let whole = Input {
             source: source.clone(),
-            cause: Arc::new(Cause::new(&source.name, &envelope, traceparent)),
+            trigger: Arc::new(Trigger::new(&source.name, &envelope, traceparent)),
             truncated: truncated_alerts > 0,
             alerts: judged,
         };
@@ -187,7 +187,7 @@ impl Bridge {
     async fn decide(&self, deciding: &Arc<Deciding>, input: Input) -> Result<Summary, store::Error> {
         let keys = Keys { targets: input.target_keys(), alerts: input.alert_keys() };
         let step = move |context: &Context<'_>, states: &States, rates: &mut Rates| {
-            let step = engine::notify(context, &input, states, rates);
+            let step = engine::process_notification(context, &input, states, rates);
             let record = record::of_notification(context.now, &input, states, &step.decisions);
             (step, record)
         };
@@ -204,16 +204,16 @@ impl Bridge {
     ) -> Result<Summary, store::Error> {
         let rates = deciding.rates.clone();
         // So that what was not written does not count against the limits.
-        let noted: Arc<Mutex<Option<Noted>>> = Arc::default();
+        let noted: Arc<Mutex<Option<RateDelta>>> = Arc::default();
         let slot = noted.clone();
         let result = self.0.store.transact(keys, move |view| {
             let mut rates = lock(&deciding.rates);
             if let Some(before) = lock(&slot).take() {
-                rates.take_back(before);
+                rates.rollback(before);
             }
             let (step, record) = step(&deciding.context(view), &view.states, &mut rates);
-            *lock(&slot) = Some(rates.noted());
-            let summary = Summary::of(&step.decisions);
+            *lock(&slot) = Some(rates.take_delta());
+            let summary = Summary::from_decisions(&step.decisions);
             (changes(&deciding.routes, step, record, looked_at.clone()), summary)
         });
         match result.await {
@@ -224,7 +224,7 @@ impl Bridge {
             }
             Err(error) => {
                 if let Some(noted) = lock(&noted).take() {
-                    lock(&rates).take_back(noted);
+                    lock(&rates).rollback(noted);
                 }
                 Err(error)
             }
@@ -266,7 +266,7 @@ impl Bridge {
             }
             let targets = keys.clone();
             let step = move |context: &Context<'_>, states: &States, rates: &mut Rates| {
-                let step = engine::come_due(context, &targets, states, rates);
+                let step = engine::process_due(context, &targets, states, rates);
                 let record = record::of_what_came_due(context.now, states, &step.decisions);
                 (step, record)
             };
@@ -317,7 +317,7 @@ impl Deciding {
             policy: self.policy,
             controls: &view.controls,
             with_heartbeat: &self.with_heartbeat,
-            unsent: &view.unsent,
+            undelivered_decreases: &view.unsent,
         }
     }
 }
@@ -331,10 +331,10 @@ fn changes(routes: &Routes, step: Step, record: Option<store::Record>, looked_at
         events.push(NewEvent {
             target: event.key.clone(),
             destinations: destinations.clone(),
-            adds: event.adds(),
-            may_shrink: event.may_shrink(),
+            adds: event.increases_capacity(),
+            may_shrink: event.may_decrease_capacity(),
             part: Some(Part { phase: event.phase, episode: event.episode.id.clone() }),
-            body: Encoded::new(event.encode(*max_bytes), event.header()),
+            body: EncodedEvent::new(event.encode(*max_bytes), event.header()),
         });
     }
     Changes { states: step.states, controls: step.controls.map(Arc::new), looked_at, record, events }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::Bridge;
-use crate::domain::control::{Direction, Pattern, Pause};
+use crate::domain::control::{Direction, Pause, TargetPattern};
 use crate::domain::name::Name;
 use crate::domain::time::Time;
 use crate::store::{self, Changes, Keys, Record};
@@ -17,7 +17,7 @@ pub struct PauseRequest {
     /// Actions of this rule only.
     pub rule: Option<Name>,
     /// Actions about targets whose key this covers only.
-    pub target: Option<Pattern>,
+    pub target: Option<TargetPattern>,
     /// Actions in this direction only.
     pub direction: Option<Direction>,
     /// After this it ends by itself.
@@ -93,7 +93,7 @@ fn record(
     resumed: Option<&Pause>,
     author: Option<&str>,
 ) -> Option<Record> {
-    let act = Act { at: now.to_millis_text(), paused, resumed, author };
+    let act = Act { at: now.to_millis_string(), paused, resumed, author };
     let body = serde_json::to_string(&act).ok()?;
     Some(Record { targets: Vec::new(), body })
 }

@@ -6,13 +6,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::Serialize;
 use serde_json::value::RawValue;
 
-use crate::domain::engine::{Input, Judged, States};
+use crate::domain::engine::{EvaluatedAlert, Input, States};
 use crate::domain::labels::Labels;
 use crate::domain::name::Name;
 use crate::domain::notification::Status;
-use crate::domain::state::Cause;
+use crate::domain::state::Trigger;
 use crate::domain::target::TargetKey;
-use crate::domain::time::{Millis, Shown, Time};
+use crate::domain::time::{DisplayTime, Millis, Time};
 use crate::domain::verdict::{Decision, Phase, Verdict};
 use crate::json;
 use crate::store::Record;
@@ -22,7 +22,7 @@ struct Document<'a> {
     at: Millis,
     /// Absent where the store's clock was the cause.
     #[serde(skip_serializing_if = "Option::is_none")]
-    notification: Option<&'a Cause>,
+    notification: Option<&'a Trigger>,
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     truncated: bool,
     decisions: Vec<Line<'a>>,
@@ -59,25 +59,25 @@ struct Line<'a> {
 #[derive(Serialize)]
 struct Alert<'a> {
     status: &'static str,
-    starts_at: Shown,
+    starts_at: DisplayTime,
     #[serde(skip_serializing_if = "Option::is_none")]
-    ends_at: Option<Shown>,
+    ends_at: Option<DisplayTime>,
     labels: &'a Labels,
 }
 
 /// The record of a notification that came to targets in these states. `None` if nothing was decided.
 pub fn of_notification(now: Time, input: &Input, states: &States, decisions: &[Decision]) -> Option<Record> {
-    let mut alerts = waited(states, decisions.iter().filter(|decision| !decision.answers));
-    alerts.extend(input.alerts.iter().filter_map(Judged::alert).map(|alert| {
+    let mut alerts = waited(states, decisions.iter().filter(|decision| !decision.is_reply));
+    alerts.extend(input.alerts.iter().filter_map(EvaluatedAlert::alert).map(|alert| {
         let told = Alert {
             status: alert.status.as_str(),
-            starts_at: Shown(alert.starts_at),
-            ends_at: alert.ends_at.map(Shown),
+            starts_at: DisplayTime(alert.starts_at),
+            ends_at: alert.ends_at.map(DisplayTime),
             labels: &alert.labels,
         };
         (&*alert.fingerprint, told)
     }));
-    record(now, Some(&input.cause), input.truncated, alerts, decisions)
+    record(now, Some(&input.trigger), input.truncated, alerts, decisions)
 }
 
 /// The record of what came due at targets that were in these states. `None` if nothing was decided.
@@ -100,11 +100,11 @@ fn waited<'a>(
             Some(Phase::Firing) | None => Status::Firing,
         };
         for open in decision.alerts.iter().filter_map(|alert| state.occurrence(alert)) {
-            let ended = state.ended(&open.alert).filter(|_| status == Status::Resolved);
+            let ended = state.last_resolve(&open.alert).filter(|_| status == Status::Resolved);
             let alert = Alert {
                 status: status.as_str(),
-                starts_at: Shown(open.starts_at),
-                ends_at: ended.map(|ended| Shown(ended.ends_at)),
+                starts_at: DisplayTime(open.starts_at),
+                ends_at: ended.map(|ended| DisplayTime(ended.ends_at)),
                 labels: &open.labels,
             };
             told.insert(&*open.alert.fingerprint, alert);
@@ -116,7 +116,7 @@ fn waited<'a>(
 #[expect(clippy::expect_used, reason = "all keys are strings")]
 fn record(
     now: Time,
-    notification: Option<&Cause>,
+    notification: Option<&Trigger>,
     truncated: bool,
     alerts: BTreeMap<&str, Alert<'_>>,
     decisions: &[Decision],
@@ -198,7 +198,7 @@ mod tests {
         let mut states = States::default();
         states.targets.insert(key.clone(), Arc::new(state));
         let decision = Decision::new(Verdict::Withdrawn, vec![alert]);
-        (states, Decision { target: Some(key), answers: false, phase: Some(Phase::Resolved), ..decision })
+        (states, Decision { target: Some(key), is_reply: false, phase: Some(Phase::Resolved), ..decision })
     }
 
     fn alerts(record: Option<Record>) -> Value {
@@ -215,7 +215,7 @@ mod tests {
         let now = Time::from_millis(3000);
         assert_eq!(alerts(of_what_came_due(now, &states, std::slice::from_ref(&decision))), told);
         let name = Name::new("prod").unwrap();
-        let cause = Arc::new(Cause::new(&name, &Envelope::default(), None));
+        let cause = Arc::new(Trigger::new(&name, &Envelope::default(), None));
         let source = Arc::new(Source {
             name,
             labels: Arc::default(),
@@ -223,7 +223,7 @@ mod tests {
             occurrence_ttl: Duration::ZERO,
             heartbeat: Vec::new(),
         });
-        let input = Input { source, cause, truncated: false, alerts: Vec::new() };
+        let input = Input { source, trigger: cause, truncated: false, alerts: Vec::new() };
         assert_eq!(alerts(of_notification(now, &input, &states, &[decision])), told);
     }
 }

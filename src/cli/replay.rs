@@ -102,7 +102,7 @@ impl Replay {
                 let one = captured.get(at);
                 let time = one.map_or(end, |one| one.at);
                 let body = one.map(|one| one.name.clone());
-                Moment { body, at: time.to_millis_text(), differs, decisions, against }
+                Moment { body, at: time.to_millis_string(), differs, decisions, against }
             })
             .collect();
         let differs = moments.iter().any(|moment| moment.differs);

@@ -67,7 +67,7 @@ impl Send {
             "externalURL": "http://scalebridge-send",
             "alerts": [{
                 "status": status, "labels": labels, "annotations": annotations, "startsAt": now, "endsAt": ends_at,
-                "generatorURL": "", "fingerprint": fingerprint::of(pairs),
+                "generatorURL": "", "fingerprint": fingerprint::from_labels(pairs),
             }],
         });
         match client::notify(&self.url, token.as_deref().map(str::trim), body.to_string().as_bytes()) {

@@ -16,7 +16,7 @@ use super::slip::did_you_mean;
 use super::yaml::{Kind, Node};
 use super::{file, scalar};
 use crate::domain::duration::format;
-use crate::domain::matcher::{Matcher, implies, values};
+use crate::domain::matcher::{Matcher, implies, possible_values};
 use crate::domain::name::Name;
 use crate::domain::rule::{Change, Mode, Rule};
 use crate::domain::source::Source;
@@ -130,8 +130,9 @@ fn reached_by<'n>(route: &'n Node, above: Option<&'n str>, wanted: &[Matcher], r
     for child in items(route.get("routes")) {
         let asked = matchers_of(child);
         let all: Vec<Matcher> = wanted.iter().chain(asked.iter().flatten()).cloned().collect();
-        let excluded =
-            |matcher: &Matcher| values(matcher.label(), &all, None).is_some_and(|left| left.is_empty());
+        let excluded = |matcher: &Matcher| {
+            possible_values(matcher.label(), &all, None).is_some_and(|left| left.is_empty())
+        };
         if all.iter().any(excluded) {
             continue;
         }

@@ -156,8 +156,8 @@ fn cases(root: &Node, directory: &Path, faults: &mut Diagnostics) -> Option<Case
         )
     });
     let policy = Policy {
-        keep_ended: Duration::from_hours(1),
-        keep_lapsed: Duration::from_hours(7 * 24),
+        last_resolve_retention: Duration::from_hours(1),
+        expired_episode_retention: Duration::from_hours(7 * 24),
         max_deferral: Duration::from_hours(1),
         per_minute: PerMinute { scale_out: 0, scale_in: 60 },
     };
@@ -336,7 +336,7 @@ fn expected(node: &Node, start: Time, faults: &mut Diagnostics) -> Option<Expect
     fields.finish();
     let mut value = Value::from(node);
     if let (Some(until), Value::Object(object)) = (until, &mut value) {
-        object.insert("until".to_owned(), until.to_millis_text().into());
+        object.insert("until".to_owned(), until.to_millis_string().into());
     }
     Some(Expected { place: node.place.clone(), fields: value })
 }

@@ -14,7 +14,7 @@ use super::seen::Seen;
 use super::settings::{Delivery, Settings};
 use super::yaml::Node;
 use super::{destinations, doubts, file, rules, server, sources, store};
-use crate::domain::duration::LONGEST;
+use crate::domain::duration::MAX_DURATION;
 use crate::domain::name::Name;
 use crate::domain::table::RuleTable;
 use crate::domain::template::Templates;
@@ -96,9 +96,9 @@ pub(super) fn rules_alone(node: &Node, directory: &Path, faults: &mut Diagnostic
 /// Stands in for a faulty `delivery`, and contradicts nothing that a destination says.
 const UNBOUNDED: Delivery = Delivery {
     initial_backoff: Duration::ZERO,
-    max_backoff: LONGEST,
-    max_age: LONGEST,
-    scale_in_max_age: LONGEST,
+    max_backoff: MAX_DURATION,
+    max_age: MAX_DURATION,
+    scale_in_max_age: MAX_DURATION,
 };
 
 /// A map of named things: all names, if they could be read, and the things that are whole.

@@ -6,9 +6,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::diagnostic::{Code, Diagnostics, Place};
 use super::rules::Spots;
 use super::yaml::{Kind, Node};
-use crate::domain::matcher::{Matcher, implies, values};
+use crate::domain::matcher::{Matcher, implies, possible_values};
 use crate::domain::name::Name;
-use crate::domain::rule::{Aim, Change, Mode, Rule};
+use crate::domain::rule::{Change, Mode, Rule, RuleTarget};
 use crate::domain::source::Source;
 use crate::domain::template::Template;
 
@@ -78,7 +78,7 @@ fn fixed<'s>(source: &'s Source, label: &str) -> Option<&'s str> {
 
 fn never_matches(rule: &Rule, spots: &Spots, listening: &[&Source], faults: &mut Diagnostics) -> bool {
     let contradicted = labels_of(&rule.matchers).into_iter().find(|label| {
-        let none = |fixed| values(label, &rule.matchers, fixed).is_some_and(|left| left.is_empty());
+        let none = |fixed| possible_values(label, &rule.matchers, fixed).is_some_and(|left| left.is_empty());
         if listening.is_empty() {
             none(None)
         } else {
@@ -108,9 +108,9 @@ fn never_matches(rule: &Rule, spots: &Spots, listening: &[&Source], faults: &mut
 
 fn never_resolves(rule: &Rule, spots: &Spots, listening: &[&Source], faults: &mut Diagnostics) {
     for (what, template) in templates(rule) {
-        for need in template.needs() {
+        for need in template.required_names() {
             let absent = |source: &Source| match need.split_once('.') {
-                Some(("labels", label)) => values(label, &rule.matchers, fixed(source, label))
+                Some(("labels", label)) => possible_values(label, &rule.matchers, fixed(source, label))
                     .is_some_and(|left| left.iter().all(|value| value.is_empty())),
                 Some(("source", field)) => {
                     field.strip_prefix("labels.").is_some_and(|label| fixed(source, label).is_none())
@@ -154,7 +154,7 @@ fn without_calm(rule: &Rule, spots: &Spots, faults: &mut Diagnostics) {
 fn templates(rule: &Rule) -> Vec<(String, &Template)> {
     let mut found = Vec::new();
     match &rule.target {
-        Aim::Target(target) => {
+        RuleTarget::Target(target) => {
             found.extend([("kind", &target.kind), ("name", &target.name)].map(|(key, one)| (key, Some(one))));
             found.extend([
                 ("account", target.account.as_ref()),
@@ -163,7 +163,7 @@ fn templates(rule: &Rule) -> Vec<(String, &Template)> {
                 ("region", target.region.as_ref()),
             ]);
         }
-        Aim::Hold(hold) => found.extend([
+        RuleTarget::Hold(hold) => found.extend([
             ("kind", hold.covers.kind.as_ref()),
             ("name", hold.covers.name.as_ref()),
             ("account", hold.covers.account.as_ref()),

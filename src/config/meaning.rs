@@ -131,7 +131,8 @@ pub(super) fn heartbeats(rules: &[Rule], root: &Node, faults: &mut Diagnostics) 
 fn shrinks(rule: &Rule) -> bool {
     let firing = rule.on_firing.as_ref().map(|firing| &firing.action);
     let resolved = rule.on_resolved.as_ref().map(|resolved| &resolved.action);
-    rule.mode == Mode::Active && firing.into_iter().chain(resolved).any(|action| action.change.takes_away())
+    rule.mode == Mode::Active
+        && firing.into_iter().chain(resolved).any(|action| action.change.decreases_capacity())
 }
 
 fn unique(drafts: &[Draft], faults: &mut Diagnostics) {

@@ -239,9 +239,9 @@ impl Settings {
     /// What holds for all rules, as the engine reads it.
     pub fn policy(&self) -> Policy {
         Policy {
-            keep_ended: self.retention.closed,
+            last_resolve_retention: self.retention.closed,
             // While the decisions of the one can be read, the events of the other have ids of their own.
-            keep_lapsed: self.retention.decisions.max(self.retention.closed),
+            expired_episode_retention: self.retention.decisions.max(self.retention.closed),
             max_deferral: self.engine.max_deferral,
             per_minute: self.engine.per_minute,
         }

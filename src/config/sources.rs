@@ -57,7 +57,7 @@ fn heartbeat(node: &Node, faults: &mut Diagnostics) -> Option<Vec<Matcher>> {
     not_empty(node, ONE, faults);
     let matchers = matchers("Watchdog")(node, faults)?;
     let anything = Labels::default();
-    if !matchers.is_empty() && matchers.iter().all(|matcher| matcher.holds(&anything)) {
+    if !matchers.is_empty() && matchers.iter().all(|matcher| matcher.matches(&anything)) {
         let message =
             "these matchers hold for an alert without any label too, and rules do not see a heartbeat";
         faults.help(Code::Contradiction, &node.place, message, ONE);

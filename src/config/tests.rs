@@ -11,7 +11,7 @@ use super::*;
 use crate::domain::control::Direction;
 use crate::domain::name::Name;
 use crate::domain::rate::PerMinute;
-use crate::domain::rule::{Action, Aim, Limits, Mode};
+use crate::domain::rule::{Action, Limits, Mode, RuleTarget};
 use crate::domain::target::Platform;
 
 /// Set to write the expected diagnostics anew.
@@ -153,7 +153,10 @@ fn what_is_said_is_what_is_meant() {
     assert_eq!(settings.engine, engine, "the environment wins over the file");
 
     let policy = settings.policy();
-    assert_eq!((policy.keep_ended, policy.keep_lapsed), (seconds(600), seconds(24 * 3600)));
+    assert_eq!(
+        (policy.last_resolve_retention, policy.expired_episode_retention),
+        (seconds(600), seconds(24 * 3600))
+    );
 
     let queue = &settings.destinations[&name("queue")];
     assert!(matches!(&queue.kind, DestinationKind::Sqs(sqs) if sqs.fifo && sqs.max_message_bytes == 65_536));
@@ -233,7 +236,7 @@ fn a_hold_has_nothing_of_what_belongs_to_events() {
         assert!(rule.on_firing.is_none() && rule.on_resolved.is_none());
         assert!(rule.send_to.is_empty() && rule.parameters.is_empty());
         assert_eq!((rule.limits, rule.budget, rule.max_event_bytes), (Limits::default(), None, usize::MAX));
-        let Aim::Hold(hold) = &rule.target else { panic!("{rule:?}") };
+        let RuleTarget::Hold(hold) = &rule.target else { panic!("{rule:?}") };
         hold.clone()
     };
     let freeze = hold("freeze");

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use super::health::{Heard, Ticket};
 use super::{Answer, Class, Destination, Failure, Observed, Observer, Options, Outbox, Outcome, Outgoing};
-use crate::domain::header::Header;
+use crate::domain::header::EventHeader;
 use crate::domain::retry::{self, Backoff};
 use crate::domain::time::Time;
 use crate::store::{self, Claimed, EventSeq, Settlement};
@@ -71,7 +71,7 @@ impl Back {
 pub(super) struct Settled {
     seq: EventSeq,
     attempts: u32,
-    header: Option<Arc<Header>>,
+    header: Option<Arc<EventHeader>>,
     settlement: Settlement,
     /// Why it was not delivered, as the log tells it.
     reason: String,
@@ -139,7 +139,7 @@ impl<O: Outbox, D: Destination, V: Observer> Shared<O, D, V> {
         let mut settled = Vec::with_capacity(events.len());
         let mut batch = Vec::with_capacity(events.len());
         for event in events {
-            if event.header.takes_away() && self.outbox.is_cancelled(&self.options.name, event.seq) {
+            if event.header.decreases_capacity() && self.outbox.is_cancelled(&self.options.name, event.seq) {
                 settled.push(Settled::withdrawn(event.seq, Some(event.header), SUPERSEDED));
                 continue;
             }
@@ -204,8 +204,8 @@ impl<O: Outbox, D: Destination, V: Observer> Shared<O, D, V> {
     /// Why the event is not sent any more, if it is not.
     fn too_old(&self, event: &Outgoing, now: Time) -> Option<String> {
         let Options { max_age, scale_in_max_age, .. } = self.options;
-        let max_age = if event.header.takes_away() { scale_in_max_age.min(max_age) } else { max_age };
-        let reason = retry::give_up(now, event.emitted_at, event.header.expirytime, max_age)?;
+        let max_age = if event.header.decreases_capacity() { scale_in_max_age.min(max_age) } else { max_age };
+        let reason = retry::expiry_reason(now, event.emitted_at, event.header.expirytime, max_age)?;
         Some(match &event.last_error {
             Some(error) => format!("{reason}; the last error: {error}"),
             None => reason.to_string(),
@@ -289,13 +289,13 @@ fn summary<'a>(mut all: impl Iterator<Item = &'a Settled>) -> Option<(&'a str, &
 
 impl Settled {
     /// A delivery that is a dead letter without having been sent.
-    fn given_up(seq: EventSeq, header: Option<Arc<Header>>, reason: String) -> Self {
+    fn given_up(seq: EventSeq, header: Option<Arc<EventHeader>>, reason: String) -> Self {
         let settlement = Settlement::Dead { error: reason.clone() };
         Self { seq, attempts: 0, header, settlement, reason, took: None }
     }
 
     /// A delivery that is over without having been sent.
-    fn withdrawn(seq: EventSeq, header: Option<Arc<Header>>, reason: &str) -> Self {
+    fn withdrawn(seq: EventSeq, header: Option<Arc<EventHeader>>, reason: &str) -> Self {
         let reason = reason.to_owned();
         let settlement = Settlement::Withdrawn { reason: reason.clone() };
         Self { seq, attempts: 0, header, settlement, reason, took: None }

@@ -32,7 +32,7 @@ pub mod worker;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::domain::header::{Encoded, Header};
+use crate::domain::header::{EncodedEvent, EventHeader};
 use crate::domain::name::Name;
 use crate::domain::time::Time;
 use crate::store::{self, Claimed, EventSeq, Settlement};
@@ -105,9 +105,9 @@ pub struct Outgoing {
     /// The store's number of it.
     pub seq: EventSeq,
     /// The event as it was encoded.
-    pub body: Encoded,
+    pub body: EncodedEvent,
     /// What delivery has to know of it.
-    pub header: Arc<Header>,
+    pub header: Arc<EventHeader>,
     /// When it was emitted.
     pub emitted_at: Time,
     /// How often it was tried before.
@@ -232,7 +232,7 @@ pub struct Observed<'a> {
     /// When the answer came, by the store's time.
     pub at: Time,
     /// The event. None if it could not be read.
-    pub header: Option<&'a Header>,
+    pub header: Option<&'a EventHeader>,
 }
 
 /// How a delivery was settled.

@@ -10,7 +10,7 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri};
 use serde_json::{Value, json};
 
 use super::Outgoing;
-use crate::domain::header::Header;
+use crate::domain::header::EventHeader;
 use crate::domain::time::Time;
 use crate::store::EventSeq;
 
@@ -19,7 +19,7 @@ pub(super) fn event(seq: i64, subject: &str, action: &str, expirytime: Time) -> 
     json!({
         "specversion": "1.0", "id": format!("{seq:032}"), "source": "/scalebridge/prod-eu",
         "type": format!("io.scalebridge.{action}.v1"), "subject": subject,
-        "sequence": (1000 + seq).to_string(), "expirytime": expirytime.to_millis_text(),
+        "sequence": (1000 + seq).to_string(), "expirytime": expirytime.to_millis_string(),
         "traceparent": "00-0000000000000000000000000000000a-000000000000000b-00",
         "data": { "rule": "pods", "action": action, "alerts": [{ "starts_at": "2026-11-22T16:50:00Z" }] },
     })
@@ -29,7 +29,7 @@ pub(super) fn event(seq: i64, subject: &str, action: &str, expirytime: Time) -> 
 pub(super) fn outgoing_about(seq: i64, subject: &str) -> Outgoing {
     let expirytime = Time::from_millis(4_000_000_000_000);
     let body = event(seq, subject, "scale_out", expirytime);
-    let header = Header::read(&body).unwrap();
+    let header = EventHeader::read(&body).unwrap();
     let emitted_at = Time::from_millis(0);
     Outgoing {
         seq: EventSeq(seq),

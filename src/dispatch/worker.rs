@@ -14,7 +14,7 @@ use super::job::{Back, Done, STORE_BACKOFF, Shared};
 use super::{Class, Destination, Failure, Observer, Outbox, Outgoing, batch};
 use crate::config;
 use crate::domain::name::Name;
-use crate::domain::retry::{Backoff, BadLimits};
+use crate::domain::retry::{Backoff, BackoffError};
 use crate::store;
 
 #[cfg(test)]
@@ -47,7 +47,7 @@ pub struct Options {
 
 impl Options {
     /// A destination's options. Checked settings have no bad limits.
-    pub fn new(settings: &config::Destination, seed: u64) -> Result<Self, BadLimits> {
+    pub fn new(settings: &config::Destination, seed: u64) -> Result<Self, BackoffError> {
         let delivery = settings.delivery;
         Ok(Self {
             name: settings.name.clone(),

@@ -25,7 +25,8 @@ pub struct Controls {
     /// Rises with every change after which something that waits has to be looked at again: it may be
     /// free, or have lost its support.
     #[serde(default)]
-    pub wakes: u64,
+    #[serde(rename = "wakes")]
+    pub generation: u64,
     /// The number that the next pause gets.
     #[serde(default)]
     next_pause: u64,
@@ -37,7 +38,8 @@ pub struct Controls {
     holds: BTreeMap<Name, BTreeMap<TargetKey, Hold>>,
     /// The holds that have ended lately because nobody spoke of them any more.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    lapsed: BTreeMap<Name, BTreeMap<TargetKey, Lapsed>>,
+    #[serde(rename = "lapsed")]
+    expired_holds: BTreeMap<Name, BTreeMap<TargetKey, ExpiredHold>>,
     /// Each source's heartbeat, as far as one was ever heard.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     heartbeats: BTreeMap<Name, Heartbeat>,
@@ -53,7 +55,7 @@ pub struct Pause {
     pub rule: Option<Name>,
     /// Actions about targets whose key this covers only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub target: Option<Pattern>,
+    pub target: Option<TargetPattern>,
     /// Actions in this direction only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub direction: Option<Direction>,
@@ -79,7 +81,7 @@ pub struct Hold {
 
 /// A hold that nobody speaks of any more, so that nobody knows its end.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Lapsed {
+pub struct ExpiredHold {
     /// The targets.
     pub covers: PartialTarget,
     /// When it was given up.
@@ -87,7 +89,7 @@ pub struct Lapsed {
 }
 
 /// Whatever waits is looked at when a hold ends, so this is only to be remembered until that is done.
-const LAPSED_IS_KEPT: Duration = Duration::from_secs(24 * 60 * 60);
+const EXPIRED_HOLD_RETENTION: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Whether a source's Prometheus was heard to live.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -97,7 +99,8 @@ pub struct Heartbeat {
     pub open_since: Option<Time>,
     /// When it ended last.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub broke_at: Option<Time>,
+    #[serde(rename = "broke_at")]
+    pub lost_at: Option<Time>,
 }
 
 /// A direction in which capacity changes. A `set_capacity` goes in both.
@@ -123,10 +126,10 @@ impl Direction {
     }
 
     /// Whether a change goes this way.
-    pub const fn is_of(self, change: &Change) -> bool {
+    pub const fn applies_to(self, change: &Change) -> bool {
         match self {
-            Self::ScaleOut => change.adds(),
-            Self::ScaleIn => change.takes_away(),
+            Self::ScaleOut => change.increases_capacity(),
+            Self::ScaleIn => change.decreases_capacity(),
         }
     }
 }
@@ -141,9 +144,9 @@ impl fmt::Display for Direction {
 /// also `/`, and all else is itself.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
-pub struct Pattern(String);
+pub struct TargetPattern(String);
 
-impl Pattern {
+impl TargetPattern {
     /// The most bytes of a pattern.
     pub const MAX_BYTES: usize = 4096;
 
@@ -181,7 +184,7 @@ impl Pattern {
     }
 }
 
-impl fmt::Display for Pattern {
+impl fmt::Display for TargetPattern {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
     }
@@ -190,14 +193,14 @@ impl fmt::Display for Pattern {
 impl Pause {
     /// Whether it stops this change now.
     pub fn covers(&self, rule: &Name, key: &TargetKey, change: &Change, now: Time) -> bool {
-        self.is_on(now)
+        self.is_active(now)
             && self.rule.as_ref().is_none_or(|own| own == rule)
-            && self.direction.is_none_or(|direction| direction.is_of(change))
+            && self.direction.is_none_or(|direction| direction.applies_to(change))
             && self.target.as_ref().is_none_or(|pattern| pattern.covers(key))
     }
 
     /// Whether it is not over.
-    pub fn is_on(&self, now: Time) -> bool {
+    pub fn is_active(&self, now: Time) -> bool {
         self.until.is_none_or(|until| until > now)
     }
 }
@@ -205,13 +208,13 @@ impl Pause {
 impl Controls {
     /// The pauses that are not over, oldest first.
     pub fn pauses(&self, now: Time) -> impl Iterator<Item = &Pause> {
-        self.pauses.values().filter(move |pause| pause.is_on(now))
+        self.pauses.values().filter(move |pause| pause.is_active(now))
     }
 
     /// Everything that waits has to be looked at again: the rules are others.
-    pub fn wake(&mut self) {
+    pub fn bump_generation(&mut self) {
         self.version += 1;
-        self.wakes += 1;
+        self.generation += 1;
     }
 
     /// Adds a pause, gives it its number and says which. Forgets those that are over.
@@ -219,7 +222,7 @@ impl Controls {
         self.version += 1;
         self.next_pause += 1;
         let id = self.next_pause;
-        self.pauses.retain(|_, known| known.is_on(pause.since));
+        self.pauses.retain(|_, known| known.is_active(pause.since));
         self.pauses.insert(id, Pause { id, ..pause });
         id
     }
@@ -228,7 +231,7 @@ impl Controls {
     pub fn resume(&mut self, id: u64) -> Option<Pause> {
         let pause = self.pauses.remove(&id)?;
         self.version += 1;
-        self.wakes += 1;
+        self.generation += 1;
         Some(pause)
     }
 
@@ -238,14 +241,15 @@ impl Controls {
     }
 
     /// The rules whose open holds cover a target.
-    pub fn holding(&self, target: &Target) -> impl Iterator<Item = &Name> {
+    pub fn rules_holding(&self, target: &Target) -> impl Iterator<Item = &Name> {
         self.holds().filter(|(_, hold)| hold.covers.covers(target)).map(|(rule, _)| rule)
     }
 
     /// The rules of which a hold that covers a target has lapsed after `since`.
-    pub fn lapsed_since(&self, target: &Target, since: Time) -> impl Iterator<Item = &Name> {
-        let covers = move |lapsed: &Lapsed| lapsed.at > since && lapsed.covers.covers(target);
-        self.lapsed.iter().filter(move |(_, holds)| holds.values().any(covers)).map(|(rule, _)| rule)
+    pub fn rules_with_expired_hold(&self, target: &Target, since: Time) -> impl Iterator<Item = &Name> {
+        let covers =
+            move |expired_hold: &ExpiredHold| expired_hold.at > since && expired_hold.covers.covers(target);
+        self.expired_holds.iter().filter(move |(_, holds)| holds.values().any(covers)).map(|(rule, _)| rule)
     }
 
     /// An episode of a rule with `hold` has opened.
@@ -263,19 +267,19 @@ impl Controls {
         }
         let Some(hold) = ended else { return };
         self.version += 1;
-        self.wakes += 1;
+        self.generation += 1;
         if let Some(at) = expired {
-            self.lapse(rule, key, Lapsed { covers: hold.covers, at });
+            self.record_expired_hold(rule, key, ExpiredHold { covers: hold.covers, at });
         }
     }
 
     /// Remembers a hold that has lapsed, and forgets those that need not be remembered any more.
-    fn lapse(&mut self, rule: &Name, key: &TargetKey, lapsed: Lapsed) {
-        self.lapsed.retain(|_, holds| {
-            holds.retain(|_, known| known.at.after(LAPSED_IS_KEPT) > lapsed.at);
+    fn record_expired_hold(&mut self, rule: &Name, key: &TargetKey, expired_hold: ExpiredHold) {
+        self.expired_holds.retain(|_, holds| {
+            holds.retain(|_, known| known.at.after(EXPIRED_HOLD_RETENTION) > expired_hold.at);
             !holds.is_empty()
         });
-        self.lapsed.entry(rule.clone()).or_default().insert(key.clone(), lapsed);
+        self.expired_holds.entry(rule.clone()).or_default().insert(key.clone(), expired_hold);
     }
 
     /// A source's heartbeat; the default where none was ever heard.
@@ -289,7 +293,7 @@ impl Controls {
         if heartbeat.open_since.is_none() {
             heartbeat.open_since = Some(now);
             self.version += 1;
-            self.wakes += 1;
+            self.generation += 1;
         }
     }
 
@@ -297,19 +301,19 @@ impl Controls {
     pub fn end_heartbeat(&mut self, source: &Name, now: Time) {
         let Some(heartbeat) = self.heartbeats.get_mut(source) else { return };
         if heartbeat.open_since.take().is_some() {
-            heartbeat.broke_at = Some(now);
+            heartbeat.lost_at = Some(now);
             self.version += 1;
-            self.wakes += 1;
+            self.generation += 1;
         }
     }
 
     /// The sources whose heartbeat has ended after `since`, of these.
-    pub fn broken_since<'a>(
+    pub fn heartbeat_lost_since<'a>(
         &self,
         mut sources: impl Iterator<Item = &'a Name>,
         since: Time,
     ) -> Option<&'a Name> {
-        sources.find(|source| self.heartbeat(source).broke_at.is_some_and(|at| at > since))
+        sources.find(|source| self.heartbeat(source).lost_at.is_some_and(|at| at > since))
     }
 }
 
@@ -320,7 +324,7 @@ mod tests {
     #[test]
     fn a_star_is_any_number_of_characters() {
         let key = TargetKey::from_stored("eks/nodegroup/-/eu-west-1/prod-eu/-/workers");
-        let covers = |pattern: &str| Pattern::new(pattern).unwrap().covers(&key);
+        let covers = |pattern: &str| TargetPattern::new(pattern).unwrap().covers(&key);
         for pattern in
             ["*", "eks/*", "*/workers", "eks/*/prod-eu/*", key.as_str(), "**", "*-*-*", "*workers*"]
         {

@@ -16,7 +16,7 @@ const UNITS: [(&str, u64); 7] = [
 ];
 
 /// The longest duration that is accepted, a hundred years: sums with a time cannot overflow.
-pub const LONGEST: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
+pub const MAX_DURATION: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
 
 /// Why a text is no duration.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -64,7 +64,7 @@ pub fn parse(text: &str) -> Result<Duration, Error> {
         millis = number
             .checked_mul(UNITS[at].1)
             .and_then(|part| millis.checked_add(part))
-            .filter(|&sum| sum <= LONGEST.as_millis() as u64)
+            .filter(|&sum| sum <= MAX_DURATION.as_millis() as u64)
             .ok_or_else(|| Error::TooLong(text.chars().take(40).collect()))?;
         rest = &rest[digits + letters..];
     }

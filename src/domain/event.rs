@@ -3,7 +3,7 @@
 //! A field is never renamed or retyped within `v1`. An event is encoded once, when it is emitted, and
 //! travels as these bytes: every try and every destination sends the same document.
 
-mod document;
+mod cloud_event;
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -14,13 +14,13 @@ use std::time::Duration;
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use document::{Alert, Alerts, Data, Document, Episode, Notification};
+use cloud_event::{Alert, Alerts, CloudEvent, Episode, EventData, Notification};
 
-use super::header::{ATTRIBUTE_BYTES_BESIDE_SUBJECT, Header};
+use super::header::{EventHeader, MAX_ATTRIBUTE_BYTES_BESIDE_SUBJECT};
 use super::labels::Labels;
 use super::name::Name;
 use super::rule::Limits;
-use super::state::Cause;
+use super::state::Trigger;
 use super::target::{Target, TargetKey};
 use super::time::Time;
 use super::verdict::Phase;
@@ -31,10 +31,10 @@ pub const DATA_SCHEMA: &str = "urn:scalebridge:schema:event-data:v1";
 /// `datacontenttype` of every event.
 pub const DATA_CONTENT_TYPE: &str = "application/json";
 
-const SOURCE: &str = "/scalebridge/";
+const SOURCE_PREFIX: &str = "/scalebridge/";
 
 /// What everything but the alerts, the parameters and the target can take, JSON's escapes included.
-pub const ENVELOPE_BYTES: usize = 2048 + 4 * super::state::MAX_CAUSE_BYTES;
+pub const MAX_ENVELOPE_BYTES: usize = 2048 + 4 * super::state::MAX_TRIGGER_FIELD_BYTES;
 
 /// One event, before it is encoded.
 #[derive(Debug, Clone, PartialEq)]
@@ -68,7 +68,7 @@ pub struct Event {
     /// When firing all open occurrences, when resolved those that closed with this decision.
     pub alerts: Vec<EventAlert>,
     /// The notification that caused it.
-    pub cause: Arc<Cause>,
+    pub trigger: Arc<Trigger>,
     /// The rule's parameters.
     pub parameters: BTreeMap<String, String>,
 }
@@ -130,28 +130,28 @@ pub fn schema() -> schemars::Schema {
     schemars::generate::SchemaSettings::draft2020_12()
         .for_serialize()
         .into_generator()
-        .into_root_schema_for::<Document<'static>>()
+        .into_root_schema_for::<CloudEvent<'static>>()
 }
 
 impl Event {
     /// Whether capacity may become more by it.
-    pub fn adds(&self) -> bool {
+    pub fn increases_capacity(&self) -> bool {
         matches!(self.action, "scale_out" | "set_capacity")
     }
 
     /// Whether capacity may become less by it.
-    pub fn may_shrink(&self) -> bool {
+    pub fn may_decrease_capacity(&self) -> bool {
         let lowers =
             self.adjustment.as_ref().is_some_and(|adjustment| adjustment.allow_decrease == Some(true));
         self.action == "scale_in" || lowers
     }
 
     /// What delivery has to know of it.
-    pub fn header(&self) -> Header {
-        Header {
+    pub fn header(&self) -> EventHeader {
+        EventHeader {
             id: self.id.clone(),
             kind: self.kind(),
-            source: format!("{SOURCE}{}", self.cause.source).into(),
+            source: format!("{SOURCE_PREFIX}{}", self.trigger.source).into(),
             subject: self.key.shared(),
             sequence: self.sequence,
             expirytime: self.expirytime(),
@@ -181,12 +181,12 @@ impl Event {
     /// What is not an alert is bounded where alerts come in (see [`fixed_bytes`]), so it fits.
     pub fn encode(&self, max_bytes: usize) -> String {
         let subject = &self.key;
-        let room = max_bytes.saturating_sub(ATTRIBUTE_BYTES_BESIDE_SUBJECT + subject.as_str().len());
-        let whole = self.document(subject.as_str(), self.alerts.len());
+        let room = max_bytes.saturating_sub(MAX_ATTRIBUTE_BYTES_BESIDE_SUBJECT + subject.as_str().len());
+        let whole = self.encode_with_alerts(subject.as_str(), self.alerts.len());
         if whole.len() <= room {
             return whole;
         }
-        let mut length = self.document(subject.as_str(), 0).len();
+        let mut length = self.encode_with_alerts(subject.as_str(), 0).len();
         let mut count = 0;
         for alert in &self.alerts {
             // One more for the comma.
@@ -196,14 +196,14 @@ impl Event {
             }
             count += 1;
         }
-        self.document(subject.as_str(), count)
+        self.encode_with_alerts(subject.as_str(), count)
     }
 
-    fn document(&self, subject: &str, count: usize) -> String {
-        to_json(&Document {
+    fn encode_with_alerts(&self, subject: &str, count: usize) -> String {
+        to_json(&CloudEvent {
             specversion: "1.0",
             id: &self.id,
-            source: format_args!("{SOURCE}{}", self.cause.source),
+            source: format_args!("{SOURCE_PREFIX}{}", self.trigger.source),
             kind: &self.kind(),
             subject,
             time: self.time.millis(),
@@ -212,7 +212,7 @@ impl Event {
             sequence: format_args!("{}", self.sequence),
             expirytime: self.expirytime().millis(),
             traceparent: format_args!("{}", Traceparent(self)),
-            data: Data {
+            data: EventData {
                 rule: self.rule.as_str(),
                 phase: self.phase,
                 action: self.action,
@@ -228,11 +228,11 @@ impl Event {
                 alerts: Alerts { event: self, count },
                 alerts_total: self.alerts.len(),
                 notification: Notification {
-                    source: self.cause.source.as_str(),
-                    receiver: &self.cause.receiver,
-                    group_key: &self.cause.group_key,
-                    external_url: &self.cause.external_url,
-                    reason: self.cause.reason.as_deref(),
+                    source: self.trigger.source.as_str(),
+                    receiver: &self.trigger.receiver,
+                    group_key: &self.trigger.group_key,
+                    external_url: &self.trigger.external_url,
+                    reason: self.trigger.reason.as_deref(),
                 },
                 parameters: &self.parameters,
             },
@@ -245,7 +245,7 @@ struct Traceparent<'a>(&'a Event);
 
 impl fmt::Display for Traceparent<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.0.cause.traceparent {
+        match &self.0.trigger.traceparent {
             Some(given) => f.write_str(given),
             None => {
                 let id = &self.0.id;
@@ -260,7 +260,7 @@ impl fmt::Display for Traceparent<'_> {
 }
 
 /// `text` up to the last character with which it takes at most `max` bytes inside a JSON string.
-pub fn cut_escaped(text: &str, max: usize) -> &str {
+pub fn truncate_escaped(text: &str, max: usize) -> &str {
     let mut taken = 0;
     let end = text.char_indices().find(|&(_, c)| {
         taken += match c {
@@ -286,23 +286,27 @@ pub fn is_traceparent(text: &str) -> bool {
 
 /// Whether an event of this target with these parameters has at most `most` bytes without any alert; the
 /// bytes that it may have if not.
-pub fn fixed_bytes(target: &Target, parameters: &BTreeMap<String, String>, most: usize) -> Result<(), usize> {
+pub fn check_fixed_bytes(
+    target: &Target,
+    parameters: &BTreeMap<String, String>,
+    max_bytes: usize,
+) -> Result<(), usize> {
     // A character takes at most six bytes in JSON and three in a key, which stands there twice.
     let Target { kind, name, account, cluster, namespace, region, .. } = target;
     let optional = [account, cluster, namespace, region].map(|field| field.as_ref().map_or(0, String::len));
     let texts = kind.len() + name.len() + optional.iter().sum::<usize>();
     let more: usize = parameters.iter().map(|(name, value)| name.len() + value.len() + 1).sum();
-    if ENVELOPE_BYTES + ATTRIBUTE_BYTES_BESIDE_SUBJECT + 256 + 12 * texts + 6 * more <= most {
+    if MAX_ENVELOPE_BYTES + MAX_ATTRIBUTE_BYTES_BESIDE_SUBJECT + 256 + 12 * texts + 6 * more <= max_bytes {
         return Ok(());
     }
     let exact = exact_fixed_bytes(target, parameters);
-    if exact <= most { Ok(()) } else { Err(exact) }
+    if exact <= max_bytes { Ok(()) } else { Err(exact) }
 }
 
 fn exact_fixed_bytes(target: &Target, parameters: &BTreeMap<String, String>) -> usize {
     let key = target.key().as_str().len();
-    ENVELOPE_BYTES
-        + ATTRIBUTE_BYTES_BESIDE_SUBJECT
+    MAX_ENVELOPE_BYTES
+        + MAX_ATTRIBUTE_BYTES_BESIDE_SUBJECT
         + 2 * key
         + to_json(target).len()
         + to_json(parameters).len()
@@ -316,7 +320,7 @@ fn to_json<T: Serialize>(value: &T) -> String {
 
 /// Holds an event, as it is encoded, to the published schema.
 #[cfg(test)]
-pub(super) fn assert_published(event: &Event) {
+pub(super) fn assert_matches_schema(event: &Event) {
     use std::sync::OnceLock;
 
     static PUBLISHED: OnceLock<jsonschema::Validator> = OnceLock::new();
@@ -326,8 +330,8 @@ pub(super) fn assert_published(event: &Event) {
     });
     let text = event.encode(1 << 20);
     let document = serde_json::from_str(&text).unwrap();
-    let faults: Vec<String> = published.iter_errors(&document).map(|fault| fault.to_string()).collect();
-    assert!(faults.is_empty(), "not as published: {faults:?}\n{text}");
+    let errors: Vec<String> = published.iter_errors(&document).map(|error| error.to_string()).collect();
+    assert!(errors.is_empty(), "not as published: {errors:?}\n{text}");
 }
 
 #[cfg(test)]
@@ -373,7 +377,7 @@ mod tests {
             reason: "1 alert firing: KubePodUnschedulable".into(),
             episode: EpisodeRef { id: "e".repeat(32).into(), opened_at: time, emission: 1 },
             alerts: (0..alerts).map(alert).collect(),
-            cause: Arc::new(Cause {
+            trigger: Arc::new(Trigger {
                 source: Name::new("prod-eu").unwrap(),
                 receiver: "scaling".into(),
                 group_key: "{}:{}".into(),
@@ -392,7 +396,7 @@ mod tests {
     #[test]
     fn the_header_is_what_delivery_would_read() {
         let event = event(2, "pod web-0 unschedulable");
-        assert_eq!(event.header(), Header::read(&event.encode(262_144)).unwrap());
+        assert_eq!(event.header(), EventHeader::read(&event.encode(262_144)).unwrap());
     }
 
     #[test]
@@ -416,12 +420,12 @@ mod tests {
             let text = event.encode(limit);
             let document = read(&text);
             let kept = document["data"]["alerts"].as_array().unwrap().len();
-            assert!(text.len() + ATTRIBUTE_BYTES_BESIDE_SUBJECT <= limit, "{limit}: {}", text.len());
+            assert!(text.len() + MAX_ATTRIBUTE_BYTES_BESIDE_SUBJECT <= limit, "{limit}: {}", text.len());
             assert_eq!(document["data"]["alerts_total"], 40, "{limit}");
             assert!(kept < 40, "{limit}");
             let one_more = whole / 40 + 20;
             assert!(
-                limit - text.len() <= ATTRIBUTE_BYTES_BESIDE_SUBJECT + 100 + one_more,
+                limit - text.len() <= MAX_ATTRIBUTE_BYTES_BESIDE_SUBJECT + 100 + one_more,
                 "{limit}: as many as fit, {kept}"
             );
         }
@@ -444,18 +448,20 @@ mod tests {
         event.parameters = [("p".to_owned(), worst.clone())].into();
         Arc::make_mut(&mut event.target).name = worst[..300].to_owned();
         event.key = event.target.key();
-        event.reason = cut_escaped(&worst, 400).to_owned();
+        event.reason = truncate_escaped(&worst, 400).to_owned();
         let envelope = super::super::notification::Envelope {
             receiver: worst.clone(),
             group_key: worst.clone(),
             external_url: worst.clone(),
             reason: Some(worst),
         };
-        event.cause = Arc::new(Cause::new(&event.cause.source, &envelope, None));
+        event.trigger = Arc::new(Trigger::new(&event.trigger.source, &envelope, None));
         let room = exact_fixed_bytes(&event.target, &event.parameters);
-        assert_eq!(fixed_bytes(&event.target, &event.parameters, room), Ok(()));
-        assert_eq!(fixed_bytes(&event.target, &event.parameters, room - 1), Err(room));
-        assert!(event.encode(room).len() + ATTRIBUTE_BYTES_BESIDE_SUBJECT + event.key.as_str().len() <= room);
+        assert_eq!(check_fixed_bytes(&event.target, &event.parameters, room), Ok(()));
+        assert_eq!(check_fixed_bytes(&event.target, &event.parameters, room - 1), Err(room));
+        assert!(
+            event.encode(room).len() + MAX_ATTRIBUTE_BYTES_BESIDE_SUBJECT + event.key.as_str().len() <= room
+        );
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 /// The fingerprint of these labels, which come in the order of their names: 16 hex digits, FNV-1a of names and
 /// values, each followed by the byte 255, as `prometheus/common` makes it.
-pub fn of<'a>(labels: impl IntoIterator<Item = (&'a str, &'a str)>) -> String {
+pub fn from_labels<'a>(labels: impl IntoIterator<Item = (&'a str, &'a str)>) -> String {
     const OFFSET: u64 = 14_695_981_039_346_656_037;
     const PRIME: u64 = 1_099_511_628_211;
     let mut hash = OFFSET;
@@ -28,7 +28,7 @@ mod tests {
         for alert in Notification::parse(body).unwrap().alerts {
             let alert = alert.unwrap();
             let labels: Vec<(&str, &str)> = alert.labels.iter().collect();
-            assert_eq!(super::of(labels), *alert.fingerprint);
+            assert_eq!(super::from_labels(labels), *alert.fingerprint);
         }
     }
 }

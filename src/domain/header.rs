@@ -15,7 +15,7 @@ use super::time::Time;
 
 /// The parts of an encoded event that delivery looks at.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Header {
+pub struct EventHeader {
     /// The event's id.
     pub id: Arc<str>,
     /// `type`: `io.scalebridge.scale_out.v1`.
@@ -40,30 +40,30 @@ pub struct Header {
 
 /// An event as it is sent, to every destination and at every try. Cheap to clone.
 #[derive(Clone)]
-pub struct Encoded(Arc<Whole>);
+pub struct EncodedEvent(Arc<Inner>);
 
-struct Whole {
+struct Inner {
     text: String,
     /// Where the event was made just now; of one that was stored it is read when it is asked for.
-    header: Option<Arc<Header>>,
+    header: Option<Arc<EventHeader>>,
 }
 
-impl Encoded {
+impl EncodedEvent {
     /// An event that was made just now, with its header.
-    pub fn new(text: String, header: Header) -> Self {
-        Self(Arc::new(Whole { text, header: Some(Arc::new(header)) }))
+    pub fn new(text: String, header: EventHeader) -> Self {
+        Self(Arc::new(Inner { text, header: Some(Arc::new(header)) }))
     }
 
     /// What delivery has to know of it.
     ///
     /// # Errors
     /// If the text is no event of ours.
-    pub fn header(&self) -> Result<Arc<Header>, Error> {
-        self.0.header.clone().map_or_else(|| Header::read(&self.0.text).map(Arc::new), Ok)
+    pub fn header(&self) -> Result<Arc<EventHeader>, Error> {
+        self.0.header.clone().map_or_else(|| EventHeader::read(&self.0.text).map(Arc::new), Ok)
     }
 }
 
-impl Deref for Encoded {
+impl Deref for EncodedEvent {
     type Target = str;
 
     fn deref(&self) -> &str {
@@ -71,33 +71,33 @@ impl Deref for Encoded {
     }
 }
 
-impl From<String> for Encoded {
+impl From<String> for EncodedEvent {
     fn from(text: String) -> Self {
-        Self(Arc::new(Whole { text, header: None }))
+        Self(Arc::new(Inner { text, header: None }))
     }
 }
 
-impl From<&str> for Encoded {
+impl From<&str> for EncodedEvent {
     fn from(text: &str) -> Self {
         text.to_owned().into()
     }
 }
 
-impl PartialEq for Encoded {
+impl PartialEq for EncodedEvent {
     fn eq(&self, other: &Self) -> bool {
         self.0.text == other.0.text
     }
 }
 
-impl Eq for Encoded {}
+impl Eq for EncodedEvent {}
 
-impl fmt::Display for Encoded {
+impl fmt::Display for EncodedEvent {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self)
     }
 }
 
-impl fmt::Debug for Encoded {
+impl fmt::Debug for EncodedEvent {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Debug::fmt(&self.0.text, f)
     }
@@ -118,7 +118,7 @@ pub enum Error {
 }
 
 #[derive(Deserialize)]
-struct Document<'a> {
+struct RawEvent<'a> {
     #[serde(borrow)]
     id: Cow<'a, str>,
     #[serde(borrow, rename = "type")]
@@ -134,29 +134,29 @@ struct Document<'a> {
     #[serde(borrow, default)]
     traceparent: Cow<'a, str>,
     #[serde(borrow)]
-    data: Data<'a>,
+    data: RawData<'a>,
 }
 
 #[derive(Deserialize)]
-struct Data<'a> {
+struct RawData<'a> {
     #[serde(borrow)]
     rule: Cow<'a, str>,
     #[serde(borrow)]
     action: Cow<'a, str>,
     #[serde(borrow, default)]
-    alerts: Vec<Alert<'a>>,
+    alerts: Vec<RawAlert<'a>>,
 }
 
 #[derive(Deserialize)]
-struct Alert<'a> {
+struct RawAlert<'a> {
     #[serde(borrow, default)]
     starts_at: Cow<'a, str>,
 }
 
-impl Header {
+impl EventHeader {
     /// Reads the header of an encoded event.
     pub fn read(event: &str) -> Result<Self, Error> {
-        let document: Document<'_> = serde_json::from_str(event)?;
+        let document: RawEvent<'_> = serde_json::from_str(event)?;
         let alerts = &document.data.alerts;
         Ok(Self {
             sequence: document.sequence.parse().map_err(|_| Error::Sequence)?,
@@ -175,7 +175,7 @@ impl Header {
 
     /// Whether the event may take capacity away: the shorter age limit is for it. An action that
     /// this version does not know counts as one that does.
-    pub fn takes_away(&self) -> bool {
+    pub fn decreases_capacity(&self) -> bool {
         !matches!(&*self.action, "scale_out" | "notify")
     }
 
@@ -211,7 +211,7 @@ pub const ATTRIBUTE_TYPE: &str = "String";
 
 /// [`Header::attribute_bytes`] is never more than this and the length of the subject, for any event
 /// that the bridge makes: ids have 32 digits, names at most 63 characters, a trace context 55.
-pub const ATTRIBUTE_BYTES_BESIDE_SUBJECT: usize = 512;
+pub const MAX_ATTRIBUTE_BYTES_BESIDE_SUBJECT: usize = 512;
 
 #[cfg(test)]
 mod tests {
@@ -233,8 +233,8 @@ mod tests {
     fn every_part_is_read() {
         let alerts = r#"[{"labels":{"a":"\"\u00e4"},"starts_at":"2026-11-22T16:55:20Z"},
             {"starts_at":"2026-11-22T16:50:00Z"},{"starts_at":"?"},{}]"#;
-        let header = Header::read(&event("scale_out", alerts)).unwrap();
-        let expected = Header {
+        let header = EventHeader::read(&event("scale_out", alerts)).unwrap();
+        let expected = EventHeader {
             id: "b3f0".into(),
             kind: "io.scalebridge.scale_out.v1".into(),
             source: "/scalebridge/prod-eu".into(),
@@ -251,8 +251,8 @@ mod tests {
     }
 
     #[test]
-    fn what_may_take_away_is_known_and_so_is_what_is_unknown() {
-        let takes_away = |action| Header::read(&event(action, "[]")).unwrap().takes_away();
+    fn an_unknown_action_counts_as_a_decrease() {
+        let takes_away = |action| EventHeader::read(&event(action, "[]")).unwrap().decreases_capacity();
         assert!(!takes_away("scale_out"));
         assert!(!takes_away("notify"));
         assert!(takes_away("scale_in"));
@@ -270,14 +270,14 @@ mod tests {
             ("\"data\":{", "\"data\":[{", "invalid type"),
         ];
         for (from, to, said) in broken {
-            let error = Header::read(&good.replace(from, to)).unwrap_err().to_string();
+            let error = EventHeader::read(&good.replace(from, to)).unwrap_err().to_string();
             assert!(error.contains(said), "{error}");
         }
     }
 
     #[test]
     fn attributes_are_few_never_empty_and_counted() {
-        let mut header = Header::read(&event("scale_out", "[]")).unwrap();
+        let mut header = EventHeader::read(&event("scale_out", "[]")).unwrap();
         assert_eq!(header.attributes().count(), 8);
         header.traceparent = "".into();
         header.rule = "".into();
@@ -289,24 +289,24 @@ mod tests {
 
     #[test]
     fn the_longest_attributes_are_within_the_bound() {
-        let mut header = Header::read(&event("set_capacity", "[]")).unwrap();
+        let mut header = EventHeader::read(&event("set_capacity", "[]")).unwrap();
         header.id = "f".repeat(32).into();
         header.source = format!("/scalebridge/{}", "s".repeat(63)).into();
         header.rule = "r".repeat(63).into();
         header.traceparent = "0".repeat(55).into();
         let beside_subject = header.attribute_bytes() - header.subject.len();
-        assert!(beside_subject <= ATTRIBUTE_BYTES_BESIDE_SUBJECT, "{beside_subject}");
+        assert!(beside_subject <= MAX_ATTRIBUTE_BYTES_BESIDE_SUBJECT, "{beside_subject}");
     }
 
     proptest! {
         #[test]
         fn any_text_and_any_damage_is_an_answer_not_a_panic(text in ".{0,200}", at in 0usize..500, with in any::<char>()) {
-            let _ = Header::read(&text);
+            let _ = EventHeader::read(&text);
             let mut damaged: Vec<char> = event("scale_in", r#"[{"starts_at":"2026-11-22T16:55:20Z"}]"#).chars().collect();
             if at < damaged.len() {
                 damaged[at] = with;
             }
-            let _ = Header::read(&damaged.into_iter().collect::<String>());
+            let _ = EventHeader::read(&damaged.into_iter().collect::<String>());
         }
     }
 }

@@ -31,7 +31,7 @@ pub struct Labels {
 
 impl Labels {
     /// From pairs in the order of their names, each name once.
-    fn of(pairs: &[(Cow<'_, str>, Cow<'_, str>)]) -> Self {
+    fn from_sorted_pairs(pairs: &[(Cow<'_, str>, Cow<'_, str>)]) -> Self {
         let plain_bytes: usize = pairs.iter().map(|(name, value)| name.len() + value.len()).sum();
         // Beside the texts: brackets, to each pair four quotation marks and a colon, and commas between them.
         let plain_json = plain_bytes + 2 + 5 * pairs.len() + pairs.len().saturating_sub(1);
@@ -42,7 +42,7 @@ impl Labels {
             texts.collect::<String>().into_boxed_str()
         });
         let mut labels = Self { json, plain, ends: Box::default() };
-        let (mut at, gap) = (labels.first(), labels.gap());
+        let (mut at, gap) = (labels.first_offset(), labels.separator_len());
         let ends = pairs.iter().map(|(name, value)| {
             let name_end = at + name.len();
             let value_end = name_end + gap + value.len();
@@ -59,22 +59,23 @@ impl Labels {
     }
 
     /// Where in the text the first name begins: in JSON after `{"`.
-    const fn first(&self) -> usize {
+    const fn first_offset(&self) -> usize {
         if self.plain.is_some() { 0 } else { 2 }
     }
 
     /// What stands between two texts: in JSON `":"` and `","`.
-    const fn gap(&self) -> usize {
+    const fn separator_len(&self) -> usize {
         if self.plain.is_some() { 0 } else { 3 }
     }
 
     fn pair(&self, at: usize) -> (&str, &str) {
         let (name_end, value_end) = self.ends[at];
         let (name_end, value_end) = (name_end as usize, value_end as usize);
-        let begin =
-            at.checked_sub(1).map_or(self.first(), |before| self.ends[before].1 as usize + self.gap());
+        let begin = at
+            .checked_sub(1)
+            .map_or(self.first_offset(), |before| self.ends[before].1 as usize + self.separator_len());
         let text = self.text();
-        (&text[begin..name_end], &text[name_end + self.gap()..value_end])
+        (&text[begin..name_end], &text[name_end + self.separator_len()..value_end])
     }
 
     /// The value, `""` where there is none.
@@ -88,18 +89,18 @@ impl Labels {
 
     /// Sets `name`, over what it was.
     pub fn set(&mut self, name: &str, value: &str) {
-        self.lay_over(&Self::of(&[(name.into(), value.into())]));
+        self.overlay(&Self::from_sorted_pairs(&[(name.into(), value.into())]));
     }
 
     /// Sets all that `other` names, over what was there.
-    pub fn lay_over(&mut self, other: &Self) {
+    pub fn overlay(&mut self, other: &Self) {
         // An empty value looks like none.
         if !other.iter().all(|(name, value)| !value.is_empty() && self.get(name) == value) {
-            *self = self.under(other);
+            *self = self.merged_with(other);
         }
     }
 
-    fn under(&self, other: &Self) -> Self {
+    fn merged_with(&self, other: &Self) -> Self {
         let mut both = Vec::with_capacity(self.ends.len() + other.ends.len());
         let (mut below, mut above) = (self.iter().peekable(), other.iter().peekable());
         loop {
@@ -113,7 +114,7 @@ impl Labels {
             let above = if order.is_ge() { above.next() } else { None };
             both.extend(above.or(below).map(|(name, value)| (name.into(), value.into())));
         }
-        Self::of(&both)
+        Self::from_sorted_pairs(&both)
     }
 
     /// All names and values in the order of the names.
@@ -142,7 +143,7 @@ fn encode(pairs: &[(Cow<'_, str>, Cow<'_, str>)], room: usize) -> String {
 
 impl Default for Labels {
     fn default() -> Self {
-        Self::of(&[])
+        Self::from_sorted_pairs(&[])
     }
 }
 
@@ -161,7 +162,7 @@ impl<K: Into<String>, V: Into<String>> FromIterator<(K, V)> for Labels {
         let sorted: BTreeMap<String, String> =
             pairs.into_iter().map(|(name, value)| (name.into(), value.into())).collect();
         let pairs: Vec<_> = sorted.into_iter().map(|(name, value)| (name.into(), value.into())).collect();
-        Self::of(&pairs)
+        Self::from_sorted_pairs(&pairs)
     }
 }
 
@@ -210,7 +211,7 @@ impl<'de> Deserialize<'de> for Labels {
                     let name: String = twice[0].0.chars().take(80).collect();
                     return Err(serde::de::Error::custom(format!("`{name}` is given twice")));
                 }
-                Ok(Labels::of(&pairs))
+                Ok(Labels::from_sorted_pairs(&pairs))
             }
         }
         deserializer.deserialize_map(Pairs)
@@ -243,7 +244,7 @@ mod tests {
                 prop_assert_eq!(labels.get(name), below.get(name).map_or("", String::as_str));
             }
             let mut both = labels;
-            both.lay_over(&above.clone().into_iter().collect());
+            both.overlay(&above.clone().into_iter().collect());
             let mut expected = below;
             expected.extend(above);
             prop_assert_eq!(both, expected.into_iter().collect());

@@ -34,7 +34,7 @@ enum Form {
     /// `warning|critical`.
     Words(Vec<String>),
     /// All else, with the word that every match begins with.
-    Expression { begin: String, regex: Regex },
+    Expression { prefix: String, regex: Regex },
 }
 
 /// One condition on one label.
@@ -57,30 +57,30 @@ pub struct Error {
 }
 
 /// A compiled regular expression takes at most this much memory.
-const REGEX_BYTES: usize = 1 << 20;
+const MAX_REGEX_BYTES: usize = 1 << 20;
 
 impl Matcher {
     /// Reads one text, which may hold several matchers: `alertname = Disk, severity != info`.
     pub fn parse_list(text: &str) -> Result<Vec<Self>, Error> {
         let mut reader = Reader { text, at: 0 };
-        let braced = reader.take("{");
+        let braced = reader.consume("{");
         let mut matchers = Vec::new();
         loop {
             reader.skip_space();
-            if reader.at_end() || (braced && reader.rest().starts_with('}')) {
+            if reader.is_at_end() || (braced && reader.rest().starts_with('}')) {
                 break;
             }
             matchers.push(reader.matcher()?);
             reader.skip_space();
-            if !reader.take(",") {
+            if !reader.consume(",") {
                 break;
             }
         }
-        if braced && !reader.take("}") {
+        if braced && !reader.consume("}") {
             return Err(reader.error("expected `,` or `}`"));
         }
         reader.skip_space();
-        if !reader.at_end() {
+        if !reader.is_at_end() {
             return Err(
                 reader.error("expected `,` or the end; put a value with special characters in double quotes")
             );
@@ -108,12 +108,12 @@ impl Matcher {
     }
 
     /// Whether an alert with these labels meets the condition.
-    pub fn holds(&self, labels: &Labels) -> bool {
-        self.accepts(labels.get(&self.name))
+    pub fn matches(&self, labels: &Labels) -> bool {
+        self.matches_value(labels.get(&self.name))
     }
 
     /// Whether a label of this value meets the condition; the empty text is a label that is not there.
-    pub fn accepts(&self, value: &str) -> bool {
+    pub fn matches_value(&self, value: &str) -> bool {
         match &self.test {
             Test::Equal(wanted) => value == wanted,
             Test::NotEqual(unwanted) => value != unwanted,
@@ -125,16 +125,21 @@ impl Matcher {
 
 /// The values that `label` can have where all of `matchers` hold and the label is not set to `fixed` by
 /// somebody else; `None` if they are not a list. An empty list: the matchers contradict each other.
-pub fn values<'m>(label: &str, matchers: &'m [Matcher], fixed: Option<&'m str>) -> Option<Vec<&'m str>> {
+pub fn possible_values<'m>(
+    label: &str,
+    matchers: &'m [Matcher],
+    fixed: Option<&'m str>,
+) -> Option<Vec<&'m str>> {
     let mut own = matchers.iter().filter(|matcher| matcher.name == label);
     let listed = fixed.map(|value| vec![value]).or_else(|| own.clone().find_map(Matcher::one_of));
     let listed = match listed {
         Some(listed) => listed,
         // What refuses every text that is there asks for a label that is not.
-        None if own.any(Matcher::wants_absence) => vec![""],
+        None if own.any(Matcher::requires_absence) => vec![""],
         None => return None,
     };
-    let held = |value: &&str| matchers.iter().all(|matcher| matcher.name != label || matcher.accepts(value));
+    let held =
+        |value: &&str| matchers.iter().all(|matcher| matcher.name != label || matcher.matches_value(value));
     Some(listed.into_iter().filter(held).collect())
 }
 
@@ -143,34 +148,34 @@ pub fn values<'m>(label: &str, matchers: &'m [Matcher], fixed: Option<&'m str>) 
 pub fn implies(stronger: &[Matcher], weaker: &[Matcher]) -> bool {
     weaker.iter().all(|wanted| {
         let same = |known: &Matcher| known.to_string() == wanted.to_string();
-        let leaves = || values(&wanted.name, stronger, None);
-        wanted.accepts_all()
+        let leaves = || possible_values(&wanted.name, stronger, None);
+        wanted.matches_all()
             || stronger.iter().any(same)
-            || leaves().is_some_and(|left| left.iter().all(|value| wanted.accepts(value)))
+            || leaves().is_some_and(|left| left.iter().all(|value| wanted.matches_value(value)))
     })
 }
 
 impl Matcher {
-    fn accepts_all(&self) -> bool {
+    fn matches_all(&self) -> bool {
         matches!(&self.test, Test::Matches(pattern) if pattern.source == ".*")
     }
 
-    fn wants_absence(&self) -> bool {
+    fn requires_absence(&self) -> bool {
         matches!(&self.test, Test::NotMatches(pattern) if matches!(pattern.source.as_str(), ".+" | "..*"))
     }
 }
 
 impl Pattern {
     fn new(source: &str) -> Result<Self, regex::Error> {
-        let plain = |word: &str| word.chars().all(is_plain);
+        let plain = |word: &str| word.chars().all(is_literal);
         let form = if source.split('|').all(plain) {
             Form::Words(source.split('|').map(str::to_owned).collect())
         } else {
-            let compiled = |text: &str| regex::RegexBuilder::new(text).size_limit(REGEX_BYTES).build();
+            let compiled = |text: &str| regex::RegexBuilder::new(text).size_limit(MAX_REGEX_BYTES).build();
             // By itself first: `a)|(b` is one between our parentheses only, and half of it without an anchor.
             compiled(source)?;
             let regex = compiled(&format!("^(?s:{source})$"))?;
-            Form::Expression { begin: begin_of(source).to_owned(), regex }
+            Form::Expression { prefix: literal_prefix(source).to_owned(), regex }
         };
         Ok(Self { source: source.to_owned(), form })
     }
@@ -178,22 +183,22 @@ impl Pattern {
     fn matches(&self, value: &str) -> bool {
         match &self.form {
             Form::Words(words) => words.iter().any(|word| word == value),
-            Form::Expression { begin, regex } => value.starts_with(begin) && regex.is_match(value),
+            Form::Expression { prefix, regex } => value.starts_with(prefix) && regex.is_match(value),
         }
     }
 }
 
 /// Whether a character is itself in a regular expression.
-fn is_plain(c: char) -> bool {
+fn is_literal(c: char) -> bool {
     c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '/' | ':' | ' ')
 }
 
 /// What every match of a regular expression begins with, as far as that is plain to see.
-fn begin_of(source: &str) -> &str {
+fn literal_prefix(source: &str) -> &str {
     if source.contains('|') {
         return "";
     }
-    let end = source.find(|c| !is_plain(c)).unwrap_or(source.len());
+    let end = source.find(|c| !is_literal(c)).unwrap_or(source.len());
     // What may be repeated no times does not have to be there, `a+*` included.
     let optional = source[end..].starts_with(['?', '*', '+', '{']);
     &source[..end.saturating_sub(usize::from(optional))]
@@ -202,11 +207,11 @@ fn begin_of(source: &str) -> &str {
 impl fmt::Display for Matcher {
     /// As Alertmanager prints it: `severity=~"warning|critical"`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let bare = !self.name.is_empty() && !self.name.chars().any(reserved);
+        let bare = !self.name.is_empty() && !self.name.chars().any(is_reserved);
         if bare {
             f.write_str(&self.name)?;
         } else {
-            quoted(f, &self.name)?;
+            write_quoted(f, &self.name)?;
         }
         let (operator, value) = match &self.test {
             Test::Equal(value) => ("=", value),
@@ -215,15 +220,15 @@ impl fmt::Display for Matcher {
             Test::NotMatches(pattern) => ("!~", &pattern.source),
         };
         f.write_str(operator)?;
-        quoted(f, value)
+        write_quoted(f, value)
     }
 }
 
-fn quoted(f: &mut fmt::Formatter<'_>, text: &str) -> fmt::Result {
+fn write_quoted(f: &mut fmt::Formatter<'_>, text: &str) -> fmt::Result {
     write!(f, "\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n"))
 }
 
-fn reserved(c: char) -> bool {
+fn is_reserved(c: char) -> bool {
     c.is_whitespace() || matches!(c, '{' | '}' | '!' | '=' | '~' | ',' | '\\' | '"' | '\'' | '`')
 }
 
@@ -237,7 +242,7 @@ impl<'a> Reader<'a> {
         &self.text[self.at..]
     }
 
-    fn at_end(&self) -> bool {
+    fn is_at_end(&self) -> bool {
         self.at == self.text.len()
     }
 
@@ -246,7 +251,7 @@ impl<'a> Reader<'a> {
     }
 
     /// Skips white space, then `token` if it comes next.
-    fn take(&mut self, token: &str) -> bool {
+    fn consume(&mut self, token: &str) -> bool {
         self.skip_space();
         let found = self.rest().starts_with(token);
         if found {
@@ -270,7 +275,7 @@ impl<'a> Reader<'a> {
         }
         self.skip_space();
         let operator_at = self.at;
-        let operator = ["=~", "!~", "!=", "="].into_iter().find(|operator| self.take(operator));
+        let operator = ["=~", "!~", "!=", "="].into_iter().find(|operator| self.consume(operator));
         let Some(operator) = operator else {
             return Err(self.error("expected one of =, !=, =~ and !~"));
         };
@@ -287,7 +292,10 @@ impl<'a> Reader<'a> {
                 let pattern = Pattern::new(&value).map_err(|error| {
                     self.at = value_at;
                     self.skip_space();
-                    self.error(format!("`{value}` is not a regular expression: {}", regex_fault(&error)))
+                    self.error(format!(
+                        "`{value}` is not a regular expression: {}",
+                        regex_error_message(&error)
+                    ))
                 })?;
                 if operator == "=~" { Test::Matches(pattern) } else { Test::NotMatches(pattern) }
             }
@@ -302,7 +310,7 @@ impl<'a> Reader<'a> {
             return self.quoted_word();
         }
         let rest = self.rest();
-        let end = rest.find(reserved).unwrap_or(rest.len());
+        let end = rest.find(is_reserved).unwrap_or(rest.len());
         if end == 0 {
             let hint = match rest.chars().next() {
                 None => format!("expected {what}; write \"\" for the empty string"),
@@ -342,7 +350,7 @@ impl<'a> Reader<'a> {
 }
 
 /// The last line of a regex error says what is wrong; those before draw a picture.
-fn regex_fault(error: &regex::Error) -> String {
+fn regex_error_message(error: &regex::Error) -> String {
     match error {
         regex::Error::CompiledTooBig(_) => "it is too large when compiled".to_owned(),
         other => {
@@ -359,7 +367,7 @@ mod tests {
 
     fn holds(matcher: &str, labels: &[(&str, &str)]) -> bool {
         let labels: Labels = labels.iter().copied().collect();
-        Matcher::parse_list(matcher).unwrap().iter().all(|one| one.holds(&labels))
+        Matcher::parse_list(matcher).unwrap().iter().all(|one| one.matches(&labels))
     }
 
     #[test]
@@ -425,9 +433,9 @@ mod tests {
     }
 
     #[test]
-    fn faults_say_where_and_how_to_mend() {
+    fn errors_say_where_and_how_to_fix() {
         let fault = |text: &str| Matcher::parse_list(text).unwrap_err().to_string();
-        let faults = [
+        let errors = [
             "",
             "alertname",
             "alertname == X",
@@ -441,7 +449,7 @@ mod tests {
         ]
         .map(fault)
         .join("\n");
-        insta::assert_snapshot!(faults, @r#"
+        insta::assert_snapshot!(errors, @r#"
         expected a matcher such as alertname = "Disk", at character 1 of ``
         expected one of =, !=, =~ and !~, at character 10 of `alertname`
         `==` is no operator here: use =, at character 11 of `alertname == X`
@@ -486,19 +494,19 @@ mod tests {
         proptest::collection::vec(one, 0..4)
     }
 
-    fn hold(matchers: &[Matcher], labels: &Labels) -> bool {
-        matchers.iter().all(|matcher| matcher.holds(labels))
+    fn all_match(matchers: &[Matcher], labels: &Labels) -> bool {
+        matchers.iter().all(|matcher| matcher.matches(labels))
     }
 
     proptest::proptest! {
         #[test]
         fn what_is_said_to_imply_or_to_contradict_does(stronger in some(), weaker in some()) {
             for labels in worlds() {
-                if implies(&stronger, &weaker) && hold(&stronger, &labels) {
-                    proptest::prop_assert!(hold(&weaker, &labels), "{stronger:?} {weaker:?} {labels:?}");
+                if implies(&stronger, &weaker) && all_match(&stronger, &labels) {
+                    proptest::prop_assert!(all_match(&weaker, &labels), "{stronger:?} {weaker:?} {labels:?}");
                 }
                 for label in ["a", "b"] {
-                    if let Some(values) = values(label, &stronger, None).filter(|_| hold(&stronger, &labels)) {
+                    if let Some(values) = possible_values(label, &stronger, None).filter(|_| all_match(&stronger, &labels)) {
                         proptest::prop_assert!(values.contains(&labels.get(label)), "{stronger:?} {values:?}");
                     }
                 }
@@ -519,8 +527,8 @@ mod tests {
             assert!(implies(&list(stronger), &list(weaker)), "{stronger} {weaker}");
             assert!(!implies(&list(weaker), &list(stronger)), "{weaker} {stronger}");
         }
-        assert_eq!(values("a", &list("a = x, a != x"), None), Some(vec![]));
-        assert_eq!(values("a", &list("a !~ \".+\""), None), Some(vec![""]));
-        assert_eq!(values("a", &list("a =~ \"x.*\""), Some("y")), Some(vec![]));
+        assert_eq!(possible_values("a", &list("a = x, a != x"), None), Some(vec![]));
+        assert_eq!(possible_values("a", &list("a !~ \".+\""), None), Some(vec![""]));
+        assert_eq!(possible_values("a", &list("a =~ \"x.*\""), Some("y")), Some(vec![]));
     }
 }

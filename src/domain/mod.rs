@@ -1,9 +1,10 @@
 //! What scalebridge knows about alerts and capacity. Pure: no clock, no chance, no files, no tokio.
 
-pub mod by_alert;
+pub mod alert_map;
 pub mod control;
 pub mod duration;
 pub mod engine;
+pub mod episode_scope;
 pub mod event;
 pub mod fingerprint;
 pub mod header;
@@ -17,11 +18,10 @@ pub mod rule;
 pub mod small_map;
 pub mod source;
 pub mod state;
-pub mod subject;
 pub mod summary;
 pub mod table;
 pub mod target;
 pub mod template;
 pub mod time;
-pub mod unsent;
+pub mod undelivered_decreases;
 pub mod verdict;

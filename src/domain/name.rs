@@ -15,22 +15,22 @@ pub struct Name(Arc<str>);
 /// Why a text is no [`Name`].
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("`{0}` is not a name: use 1 to 63 of a-z, 0-9, `_` and `-`, the first a letter or digit")]
-pub struct NotAName(String);
+pub struct NameError(String);
 
 impl Name {
     /// Checks `text` against `[a-z0-9][a-z0-9_-]{0,62}`.
-    pub fn new(text: &str) -> Result<Self, NotAName> {
+    pub fn new(text: &str) -> Result<Self, NameError> {
         let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
         let bytes = text.as_bytes();
         let fits = (1..=63).contains(&bytes.len())
             && plain(bytes[0])
             && bytes.iter().all(|&b| plain(b) || b == b'_' || b == b'-');
-        if fits { Ok(Self(text.into())) } else { Err(NotAName(text.chars().take(80).collect())) }
+        if fits { Ok(Self(text.into())) } else { Err(NameError(text.chars().take(80).collect())) }
     }
 
     /// The name under which a source's heartbeat has its episode. A rule may be called so too: the two are
     /// never about the same key.
-    pub fn heartbeat() -> Self {
+    pub fn for_heartbeat() -> Self {
         Self("heartbeat".into())
     }
 
@@ -46,9 +46,9 @@ impl Name {
 }
 
 impl TryFrom<String> for Name {
-    type Error = NotAName;
+    type Error = NameError;
 
-    fn try_from(text: String) -> Result<Self, NotAName> {
+    fn try_from(text: String) -> Result<Self, NameError> {
         Self::new(&text)
     }
 }

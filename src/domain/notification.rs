@@ -151,14 +151,14 @@ impl Notification {
             && let Ok(body) = std::str::from_utf8(body)
             && let Ok(Object(read)) = serde_json::from_str::<Object<Body<Object<RawAlert<'_>>>>>(body)
         {
-            return Self::of(read, |Object(read)| alert(read));
+            return Self::from_body(read, |Object(read)| alert_from_raw(read));
         }
         let read = serde_json::from_slice::<Object<Body<&RawValue>>>(body);
-        let Object(read) = read.map_err(|error| shape(body, &error))?;
-        Self::of(read, |raw| alert_of_text(raw.get()))
+        let Object(read) = read.map_err(|error| shape_error(body, &error))?;
+        Self::from_body(read, |raw| parse_alert(raw.get()))
     }
 
-    fn of<A>(read: Body<A>, alert: impl Fn(A) -> Result<Alert, InvalidAlert>) -> Result<Self, Error> {
+    fn from_body<A>(read: Body<A>, alert: impl Fn(A) -> Result<Alert, InvalidAlert>) -> Result<Self, Error> {
         if read.version != "4" {
             return Err(Error::Version(read.version.chars().take(40).collect()));
         }
@@ -180,7 +180,7 @@ impl Notification {
 
 /// A version that is absent is told as such; everything else in serde_json's words, which name the
 /// field, the line and the column.
-fn shape(body: &[u8], error: &serde_json::Error) -> Error {
+fn shape_error(body: &[u8], error: &serde_json::Error) -> Error {
     #[derive(Deserialize)]
     struct OnlyVersion {
         version: serde_json::Value,
@@ -194,17 +194,19 @@ fn shape(body: &[u8], error: &serde_json::Error) -> Error {
 }
 
 /// An alert by itself, so that what is wrong with it is found.
-fn alert_of_text(raw: &str) -> Result<Alert, InvalidAlert> {
+fn parse_alert(raw: &str) -> Result<Alert, InvalidAlert> {
     if raw.len() > MAX_ALERT_BYTES {
         let error = format!("it has {} bytes; at most {MAX_ALERT_BYTES} are taken", raw.len());
         return Err(InvalidAlert { error, fingerprint: None });
     }
-    let Object(read) = serde_json::from_str(raw)
-        .map_err(|error| InvalidAlert { error: field_of(raw, &error), fingerprint: fingerprint_of(raw) })?;
-    alert(read)
+    let Object(read) = serde_json::from_str(raw).map_err(|error| InvalidAlert {
+        error: error_with_field(raw, &error),
+        fingerprint: find_fingerprint(raw),
+    })?;
+    alert_from_raw(read)
 }
 
-fn alert(read: RawAlert<'_>) -> Result<Alert, InvalidAlert> {
+fn alert_from_raw(read: RawAlert<'_>) -> Result<Alert, InvalidAlert> {
     let fingerprint = read.fingerprint.as_ref().map_or("", Text::as_str);
     let invalid = |error: String| {
         let fingerprint = Some(fingerprint.chars().take(MAX_FINGERPRINT_BYTES).collect());
@@ -246,7 +248,7 @@ fn alert(read: RawAlert<'_>) -> Result<Alert, InvalidAlert> {
 }
 
 /// serde_json names the type it met, but not the field; its column leads to it.
-fn field_of(raw: &str, error: &serde_json::Error) -> String {
+fn error_with_field(raw: &str, error: &serde_json::Error) -> String {
     const FIELDS: [&str; 7] =
         ["status", "labels", "annotations", "startsAt", "endsAt", "generatorURL", "fingerprint"];
     let line_start =
@@ -263,7 +265,7 @@ fn field_of(raw: &str, error: &serde_json::Error) -> String {
     }
 }
 
-fn fingerprint_of(raw: &str) -> Option<String> {
+fn find_fingerprint(raw: &str) -> Option<String> {
     let value: serde_json::Value = serde_json::from_str(raw).ok()?;
     Some(value.get("fingerprint")?.as_str()?.chars().take(MAX_FINGERPRINT_BYTES).collect())
 }
@@ -287,7 +289,7 @@ mod tests {
         Notification::parse(body.as_bytes()).unwrap().alerts.remove(0)
     }
 
-    fn fault(members: &str) -> String {
+    fn error_of(members: &str) -> String {
         one(members).unwrap_err().error
     }
 
@@ -346,28 +348,28 @@ mod tests {
     fn a_fault_of_one_alert_says_what_and_where() {
         assert!(one("").is_ok());
         assert!(
-            fault(r#""status":"pending","labels":{},"startsAt":"2026-11-22T16:55:15Z","fingerprint":"f""#)
+            error_of(r#""status":"pending","labels":{},"startsAt":"2026-11-22T16:55:15Z","fingerprint":"f""#)
                 .contains("`pending`")
         );
-        assert!(fault(r#""status":"firing","labels":{"a":1},"fingerprint":"f""#).starts_with("labels: "));
+        assert!(error_of(r#""status":"firing","labels":{"a":1},"fingerprint":"f""#).starts_with("labels: "));
         assert!(
-            fault(r#""status":"firing","labels":{"a":"1","a":"2"},"fingerprint":"f""#)
+            error_of(r#""status":"firing","labels":{"a":"1","a":"2"},"fingerprint":"f""#)
                 .contains("`a` is given twice")
         );
         assert!(
-            fault(r#""status":"firing","labels":{},"startsAt":"2026-11-22T16:55:15Z""#)
+            error_of(r#""status":"firing","labels":{},"startsAt":"2026-11-22T16:55:15Z""#)
                 .contains("no fingerprint")
         );
         assert!(
-            fault(r#""status":"firing","labels":{},"startsAt":"soon","fingerprint":"f""#)
+            error_of(r#""status":"firing","labels":{},"startsAt":"soon","fingerprint":"f""#)
                 .contains("startsAt: `soon`")
         );
         assert!(
-            fault(r#""status":"resolved","labels":{},"startsAt":"2026-11-22T16:55:15Z","endsAt":"0001-01-01T00:00:00Z","fingerprint":"f""#)
+            error_of(r#""status":"resolved","labels":{},"startsAt":"2026-11-22T16:55:15Z","endsAt":"0001-01-01T00:00:00Z","fingerprint":"f""#)
                 .contains("endsAt")
         );
         let long = "x".repeat(MAX_ALERT_BYTES);
-        assert!(fault(&format!(r#""status":"{long}""#)).contains("bytes"));
+        assert!(error_of(&format!(r#""status":"{long}""#)).contains("bytes"));
     }
 
     #[test]

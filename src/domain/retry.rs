@@ -19,7 +19,7 @@ pub struct Backoff {
 
 /// Why two durations are no [`Backoff`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum BadLimits {
+pub enum BackoffError {
     /// It would try again without a pause.
     #[error("the initial back-off is zero")]
     Zero,
@@ -30,11 +30,11 @@ pub enum BadLimits {
 
 impl Backoff {
     /// Checks that `0 < initial <= max`.
-    pub const fn new(initial: Duration, max: Duration) -> Result<Self, BadLimits> {
+    pub const fn new(initial: Duration, max: Duration) -> Result<Self, BackoffError> {
         if initial.is_zero() {
-            Err(BadLimits::Zero)
+            Err(BackoffError::Zero)
         } else if initial.as_nanos() > max.as_nanos() {
-            Err(BadLimits::Order)
+            Err(BackoffError::Order)
         } else {
             Ok(Self { initial, max })
         }
@@ -42,8 +42,8 @@ impl Backoff {
 
     /// The pause after `attempts` attempts that failed; `chance` is from 0 up to, without, 1.
     /// No attempt counts as one.
-    pub fn delay(&self, attempts: u32, chance: f64) -> Duration {
-        self.ceiling(attempts).mul_f64(if chance >= 0.0 { chance.min(1.0) } else { 0.0 })
+    pub fn delay(&self, attempts: u32, jitter: f64) -> Duration {
+        self.ceiling(attempts).mul_f64(if jitter >= 0.0 { jitter.min(1.0) } else { 0.0 })
     }
 
     /// The longest pause after `attempts` attempts that failed.
@@ -56,7 +56,7 @@ impl Backoff {
 
 /// Why a delivery is not sent any more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum GivenUp {
+pub enum ExpiryReason {
     /// It is older than its limit.
     Age {
         /// The limit.
@@ -69,7 +69,7 @@ pub enum GivenUp {
     },
 }
 
-impl fmt::Display for GivenUp {
+impl fmt::Display for ExpiryReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Age { limit } => {
@@ -82,11 +82,16 @@ impl fmt::Display for GivenUp {
 
 /// Whether a delivery is too old to be sent, and why: `expirytime` has passed, or it was emitted
 /// longer ago than `max_age`.
-pub fn give_up(now: Time, emitted_at: Time, expirytime: Time, max_age: Duration) -> Option<GivenUp> {
+pub fn expiry_reason(
+    now: Time,
+    emitted_at: Time,
+    expirytime: Time,
+    max_age: Duration,
+) -> Option<ExpiryReason> {
     if now > expirytime {
-        Some(GivenUp::ExpiryTime { at: expirytime })
+        Some(ExpiryReason::ExpiryTime { at: expirytime })
     } else if now.since(emitted_at) > max_age {
-        Some(GivenUp::Age { limit: max_age })
+        Some(ExpiryReason::Age { limit: max_age })
     } else {
         None
     }
@@ -104,8 +109,8 @@ mod tests {
 
     #[test]
     fn limits_are_checked() {
-        assert_eq!(Backoff::new(Duration::ZERO, seconds(1)), Err(BadLimits::Zero));
-        assert_eq!(Backoff::new(seconds(2), seconds(1)), Err(BadLimits::Order));
+        assert_eq!(Backoff::new(Duration::ZERO, seconds(1)), Err(BackoffError::Zero));
+        assert_eq!(Backoff::new(seconds(2), seconds(1)), Err(BackoffError::Order));
         assert!(Backoff::new(seconds(1), seconds(1)).is_ok());
     }
 
@@ -118,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn chance_that_is_none_is_no_pause() {
+    fn jitter_that_is_not_a_number_is_no_pause() {
         let backoff = Backoff::new(seconds(1), seconds(60)).unwrap();
         assert_eq!(backoff.delay(1, f64::NAN), Duration::ZERO);
         assert_eq!(backoff.delay(1, -1.0), Duration::ZERO);
@@ -128,40 +133,44 @@ mod tests {
     proptest! {
         #[test]
         fn a_pause_is_within_its_ceiling_and_the_ceiling_within_the_limits(
-            initial in 1u64..u64::MAX, more in 0u64..u64::MAX, attempts: u32, chance in 0.0..1.0f64,
+            initial in 1u64..u64::MAX, more in 0u64..u64::MAX, attempts: u32, jitter in 0.0..1.0f64,
         ) {
             let (initial, max) = (Duration::from_nanos(initial), Duration::from_nanos(initial.saturating_add(more)));
             let backoff = Backoff::new(initial, max).unwrap();
-            prop_assert!(backoff.delay(attempts, chance) <= backoff.ceiling(attempts));
+            prop_assert!(backoff.delay(attempts, jitter) <= backoff.ceiling(attempts));
             prop_assert!((initial..=max).contains(&backoff.ceiling(attempts)));
             prop_assert!(backoff.ceiling(attempts) <= backoff.ceiling(attempts.saturating_add(1)));
         }
 
         #[test]
-        fn more_chance_is_a_longer_pause(attempts in 0u32..40, a in 0.0..1.0f64, b in 0.0..1.0f64) {
+        fn more_jitter_is_a_longer_pause(attempts in 0u32..40, a in 0.0..1.0f64, b in 0.0..1.0f64) {
             let backoff = Backoff::new(Duration::from_millis(500), seconds(60)).unwrap();
             prop_assert!(backoff.delay(attempts, a.min(b)) <= backoff.delay(attempts, a.max(b)));
         }
 
         #[test]
-        fn what_was_given_up_is_not_taken_back(emitted: i32, expiry: i32, age in 0u32..100_000, now: i32, later: u32) {
+        fn an_expired_delivery_stays_expired(emitted: i32, expiry: i32, age in 0u32..100_000, now: i32, later: u32) {
             let at = |second: i64| Time::from_millis(second * 1000);
             let (emitted, expiry) = (at(emitted.into()), at(expiry.into()));
-            let given_up = |now| give_up(now, emitted, expiry, seconds(age.into())).is_some();
+            let given_up = |now| expiry_reason(now, emitted, expiry, seconds(age.into())).is_some();
             prop_assert!(!given_up(at(now.into())) || given_up(at(i64::from(now) + i64::from(later))));
         }
     }
 
     #[test]
-    fn a_delivery_is_given_up_when_it_is_too_old_and_not_before() {
+    fn a_delivery_expires_when_it_is_too_old_and_not_before() {
         let at = |second: i64| Time::from_millis(second * 1000);
         let expiry = at(3600);
-        assert_eq!(give_up(at(300), at(0), expiry, seconds(300)), None);
-        let aged = give_up(at(301), at(0), expiry, seconds(300)).unwrap();
+        assert_eq!(expiry_reason(at(300), at(0), expiry, seconds(300)), None);
+        let aged = expiry_reason(at(301), at(0), expiry, seconds(300)).unwrap();
         assert_eq!(aged.to_string(), "expired: not delivered within 5m");
-        assert_eq!(give_up(at(3600), at(0), expiry, seconds(7200)), None);
-        let passed = give_up(at(3601), at(0), expiry, seconds(7200)).unwrap();
+        assert_eq!(expiry_reason(at(3600), at(0), expiry, seconds(7200)), None);
+        let passed = expiry_reason(at(3601), at(0), expiry, seconds(7200)).unwrap();
         assert_eq!(passed.to_string(), "expired: its expirytime 1970-01-01T01:00:00Z has passed");
-        assert_eq!(give_up(at(-5), at(0), expiry, seconds(1)), None, "the clock stood elsewhere before");
+        assert_eq!(
+            expiry_reason(at(-5), at(0), expiry, seconds(1)),
+            None,
+            "the clock stood elsewhere before"
+        );
     }
 }

@@ -23,7 +23,7 @@ pub struct Rule {
     /// Must hold too, if there is one.
     pub when: Option<Condition>,
     /// What it is about.
-    pub target: Aim,
+    pub target: RuleTarget,
     /// When an episode opens or grows.
     pub on_firing: Option<FiringAction>,
     /// When an episode closes.
@@ -57,7 +57,7 @@ pub struct Budget {
 
 /// What a rule is about, and with that what kind of rule it is.
 #[derive(Debug, Clone)]
-pub enum Aim {
+pub enum RuleTarget {
     /// It changes a target's capacity.
     Target(TargetTemplate),
     /// It holds targets while its alerts fire, and sends nothing.
@@ -149,12 +149,12 @@ pub struct Action {
 
 impl Action {
     /// The cooldown where none is given.
-    pub const COOLDOWN: Duration = Duration::from_secs(5 * 60);
+    pub const DEFAULT_COOLDOWN: Duration = Duration::from_secs(5 * 60);
 
     /// The stabilization window where none is given: five minutes for what takes capacity away, none for
     /// the rest.
-    pub const fn default_window(change: &Change) -> Duration {
-        if change.takes_away() { Duration::from_secs(5 * 60) } else { Duration::ZERO }
+    pub const fn default_stabilization_window(change: &Change) -> Duration {
+        if change.decreases_capacity() { Duration::from_secs(5 * 60) } else { Duration::ZERO }
     }
 }
 
@@ -191,7 +191,7 @@ pub enum Repeat {
 
 impl Repeat {
     /// `max_emissions` where none is given.
-    pub const MAX_EMISSIONS: NonZeroU32 = NonZeroU32::new(5).unwrap();
+    pub const DEFAULT_MAX_EMISSIONS: NonZeroU32 = NonZeroU32::new(5).unwrap();
 }
 
 /// A change of capacity.
@@ -271,7 +271,7 @@ impl Steps {
     }
 
     /// The step that serves `metric`; `None` below the lowest and for what is no finite number.
-    pub fn at(&self, metric: f64) -> Option<Step> {
+    pub fn step_for(&self, metric: f64) -> Option<Step> {
         if !metric.is_finite() {
             return None;
         }
@@ -295,7 +295,7 @@ pub struct Limits {
 
 impl Limits {
     /// `capacity` held inside the bounds.
-    pub fn hold(&self, capacity: u32) -> u32 {
+    pub fn clamp(&self, capacity: u32) -> u32 {
         let raised = capacity.max(self.min_capacity.unwrap_or(0));
         raised.min(self.max_capacity.unwrap_or(u32::MAX))
     }
@@ -313,17 +313,17 @@ impl Change {
     }
 
     /// Whether capacity could become less by it. A `set_capacity` counts in both directions.
-    pub const fn takes_away(&self) -> bool {
+    pub const fn decreases_capacity(&self) -> bool {
         matches!(self, Self::ScaleIn(_) | Self::SetCapacity { .. })
     }
 
     /// Whether whoever carries it out may make capacity less.
-    pub const fn may_shrink(&self) -> bool {
+    pub const fn may_decrease_capacity(&self) -> bool {
         matches!(self, Self::ScaleIn(_) | Self::SetCapacity { allow_decrease: true, .. })
     }
 
     /// Whether capacity could become more by it.
-    pub const fn adds(&self) -> bool {
+    pub const fn increases_capacity(&self) -> bool {
         matches!(self, Self::ScaleOut(_) | Self::SetCapacity { .. })
     }
 

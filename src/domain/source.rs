@@ -28,6 +28,6 @@ pub struct Source {
 impl Source {
     /// Whether an alert is this source's heartbeat.
     pub fn is_heartbeat(&self, labels: &Labels) -> bool {
-        !self.heartbeat.is_empty() && self.heartbeat.iter().all(|matcher| matcher.holds(labels))
+        !self.heartbeat.is_empty() && self.heartbeat.iter().all(|matcher| matcher.matches(labels))
     }
 }

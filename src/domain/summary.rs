@@ -23,10 +23,10 @@ pub struct Summary {
 
 impl Summary {
     /// Counts decisions.
-    pub fn of(decisions: &[Decision]) -> Self {
+    pub fn from_decisions(decisions: &[Decision]) -> Self {
         let mut summary = Self::default();
         for decision in decisions {
-            if decision.answers {
+            if decision.is_reply {
                 *summary.verdicts.entry(decision.verdict).or_default() += decision.alerts.len() as u64;
             }
             *summary.decisions.entry((decision.rule.clone(), decision.verdict)).or_default() += 1;

@@ -5,20 +5,20 @@ use std::sync::Arc;
 
 use foldhash::fast::FixedState;
 
-use super::event::fixed_bytes;
+use super::episode_scope::EpisodeScope;
+use super::event::check_fixed_bytes;
 use super::matcher::Matcher;
 use super::name::Name;
 use super::notification::Alert;
-use super::rule::{Aim, Mode, PartialTemplate, Rule, TargetTemplate};
+use super::rule::{Mode, PartialTemplate, Rule, RuleTarget, TargetTemplate};
 use super::source::Source;
-use super::subject::Subject;
 use super::target::{PartialTarget, Target, TargetKey};
 use super::template::{Scope, Template, Templates};
 use super::verdict::Verdict;
 
 /// A rendered field of a target has at most this many bytes. Names in AWS and Kubernetes have at most
 /// 255; an ARN fits too.
-pub const MAX_TARGET_FIELD: usize = 512;
+pub const MAX_TARGET_FIELD_BYTES: usize = 512;
 
 /// All rules in their order, with the templates that they are made of.
 ///
@@ -36,20 +36,20 @@ pub struct RuleTable {
 
 /// What the table made of one firing alert.
 #[derive(Debug, Clone, PartialEq, Default)]
-pub struct Judgement {
+pub struct Evaluation {
     /// The rules that took it and can use it.
-    pub taken: Vec<Taken>,
+    pub matches: Vec<RuleMatch>,
     /// What else is to be said: nothing took it, or what took it cannot use it.
-    pub refused: Option<Refused>,
+    pub not_matched: Option<NotMatched>,
 }
 
 /// A rule took an alert.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Taken {
+pub struct RuleMatch {
     /// The rule's place in [`RuleTable::rules`].
-    pub rule: usize,
+    pub rule_index: usize,
     /// What it is about: the rendered target, or what is held.
-    pub subject: Subject,
+    pub scope: EpisodeScope,
     /// Its key.
     pub key: TargetKey,
     /// The rendered parameters.
@@ -60,7 +60,7 @@ pub struct Taken {
 
 /// Why an alert comes to no target.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Refused {
+pub struct NotMatched {
     /// `unmatched`, `condition_false`, `disabled` or `invalid`.
     pub verdict: Verdict,
     /// The rule that says so, if it was one.
@@ -71,7 +71,7 @@ pub struct Refused {
 
 /// What one rule says of an alert: the first thing that makes it match or not.
 #[derive(Debug, Clone)]
-pub enum Look<'a> {
+pub enum MatchResult<'a> {
     /// It does not listen to the alert's source.
     OtherSource,
     /// This matcher does not hold.
@@ -83,9 +83,9 @@ pub enum Look<'a> {
     /// It takes the alert, and is disabled.
     Disabled,
     /// It takes the alert.
-    Takes(Taken),
+    Matched(RuleMatch),
     /// This rule has taken the alert before, so it is not asked.
-    NotAsked(&'a Name),
+    Skipped(&'a Name),
 }
 
 impl RuleTable {
@@ -132,81 +132,81 @@ impl RuleTable {
     /// Judges one firing alert, the source's labels already laid over its own: the first rule whose
     /// sources, matchers and `when` hold takes it, later ones too where it says `continue`. A fault in
     /// `when` or a template makes it invalid and ends the look.
-    pub fn judge(&self, source: &Source, alert: &Alert) -> Judgement {
+    pub fn evaluate_alert(&self, source: &Source, alert: &Alert) -> Evaluation {
         let scope = Scope { source: &source.name, source_labels: &source.labels, alert };
-        let mut judgement = Judgement::default();
+        let mut evaluation = Evaluation::default();
         let mut condition_false = None;
         let alertname = alert.labels.get("alertname");
         let candidates = self.by_alertname.get(alertname).unwrap_or(&self.others);
         for (at, rule) in candidates.iter().map(|&at| (at, &self.rules[at])) {
-            let refuse = |verdict, detail| Refused { verdict, rule: Some(rule.name.clone()), detail };
-            match self.look(at, rule, &scope) {
-                Look::OtherSource | Look::NoMatch(_) | Look::NotAsked(_) => continue,
-                Look::ConditionFalse => {
+            let refuse = |verdict, detail| NotMatched { verdict, rule: Some(rule.name.clone()), detail };
+            match self.evaluate(at, rule, &scope) {
+                MatchResult::OtherSource | MatchResult::NoMatch(_) | MatchResult::Skipped(_) => continue,
+                MatchResult::ConditionFalse => {
                     condition_false.get_or_insert_with(|| refuse(Verdict::ConditionFalse, None));
                     continue;
                 }
-                Look::Invalid(error) => {
-                    judgement.refused = Some(refuse(Verdict::Invalid, Some(error)));
-                    return judgement;
+                MatchResult::Invalid(error) => {
+                    evaluation.not_matched = Some(refuse(Verdict::Invalid, Some(error)));
+                    return evaluation;
                 }
-                Look::Disabled => judgement.refused = Some(refuse(Verdict::Disabled, None)),
-                Look::Takes(taken) => judgement.taken.push(taken),
+                MatchResult::Disabled => evaluation.not_matched = Some(refuse(Verdict::Disabled, None)),
+                MatchResult::Matched(matched) => evaluation.matches.push(matched),
             }
             if !rule.continues {
-                return judgement;
+                return evaluation;
             }
         }
-        if judgement.taken.is_empty() && judgement.refused.is_none() {
-            let unmatched = || Refused { verdict: Verdict::Unmatched, rule: None, detail: None };
-            judgement.refused = Some(condition_false.unwrap_or_else(unmatched));
+        if evaluation.matches.is_empty() && evaluation.not_matched.is_none() {
+            let unmatched = || NotMatched { verdict: Verdict::Unmatched, rule: None, detail: None };
+            evaluation.not_matched = Some(condition_false.unwrap_or_else(unmatched));
         }
-        judgement
+        evaluation
     }
 
     /// What every rule says of an alert that [`RuleTable::judge`] would judge, in their order.
-    pub fn looks(&self, source: &Source, alert: &Alert) -> Vec<(&Rule, Look<'_>)> {
+    pub fn trace(&self, source: &Source, alert: &Alert) -> Vec<(&Rule, MatchResult<'_>)> {
         let scope = Scope { source: &source.name, source_labels: &source.labels, alert };
         let mut ended_by = None;
-        let look = |(at, rule): (usize, &Rule)| {
+        let result = |(at, rule): (usize, &Rule)| {
             if let Some(by) = ended_by {
-                return Look::NotAsked(by);
+                return MatchResult::Skipped(by);
             }
-            let look = self.look(at, &self.rules[at], &scope);
-            let ends = match &look {
-                Look::Invalid(_) => true,
-                Look::Disabled | Look::Takes(_) => !rule.continues,
+            let result = self.evaluate(at, &self.rules[at], &scope);
+            let ends = match &result {
+                MatchResult::Invalid(_) => true,
+                MatchResult::Disabled | MatchResult::Matched(_) => !rule.continues,
                 _ => false,
             };
             ended_by = Some(&self.rules[at].name).filter(|_| ends);
-            look
+            result
         };
-        let looks: Vec<Look<'_>> = self.rules.iter().enumerate().map(look).collect();
-        self.rules.iter().zip(looks).collect()
+        let results: Vec<MatchResult<'_>> = self.rules.iter().enumerate().map(result).collect();
+        self.rules.iter().zip(results).collect()
     }
 
-    fn look<'a>(&'a self, at: usize, rule: &'a Rule, scope: &Scope<'_>) -> Look<'a> {
+    fn evaluate<'a>(&'a self, at: usize, rule: &'a Rule, scope: &Scope<'_>) -> MatchResult<'a> {
         if rule.sources.as_ref().is_some_and(|sources| !sources.contains(scope.source)) {
-            return Look::OtherSource;
+            return MatchResult::OtherSource;
         }
-        if let Some(matcher) = rule.matchers.iter().find(|matcher| !matcher.holds(&scope.alert.labels)) {
-            return Look::NoMatch(matcher);
+        if let Some(matcher) = rule.matchers.iter().find(|matcher| !matcher.matches(&scope.alert.labels)) {
+            return MatchResult::NoMatch(matcher);
         }
-        match rule.when.as_ref().map(|when| self.templates.holds(when, scope)) {
+        match rule.when.as_ref().map(|when| self.templates.is_true(when, scope)) {
             None | Some(Ok(true)) => {}
-            Some(Ok(false)) => return Look::ConditionFalse,
-            Some(Err(error)) => return Look::Invalid(format!("when: {error}")),
+            Some(Ok(false)) => return MatchResult::ConditionFalse,
+            Some(Err(error)) => return MatchResult::Invalid(format!("when: {error}")),
         }
         if rule.mode == Mode::Disabled {
-            return Look::Disabled;
+            return MatchResult::Disabled;
         }
-        self.take(at, rule, scope).map_or_else(Look::Invalid, Look::Takes)
+        self.render_match(at, rule, scope).map_or_else(MatchResult::Invalid, MatchResult::Matched)
     }
 
-    fn take(&self, at: usize, rule: &Rule, scope: &Scope<'_>) -> Result<Taken, String> {
-        let subject = match &rule.target {
-            Aim::Target(templates) => Subject::Target(Arc::new(self.target(templates, scope)?)),
-            Aim::Hold(hold) => Subject::Hold(self.partial(&hold.covers, scope)?),
+    fn render_match(&self, at: usize, rule: &Rule, scope: &Scope<'_>) -> Result<RuleMatch, String> {
+        let episode_scope = match &rule.target {
+            RuleTarget::Target(templates) => EpisodeScope::Target(Arc::new(self.target(templates, scope)?)),
+            RuleTarget::Hold(hold) => EpisodeScope::Hold(self.partial(&hold.covers, scope)?),
         };
         let mut parameters = BTreeMap::new();
         for (name, template) in &rule.parameters {
@@ -214,15 +214,17 @@ impl RuleTable {
             let value = value.map_err(|error| format!("parameters.{name}: {error}"))?;
             parameters.insert(name.clone(), value);
         }
-        if let Some(target) = subject.target() {
-            let most = rule.max_event_bytes;
-            let bytes = fixed_bytes(target, &parameters, most);
+        if let Some(target) = episode_scope.target() {
+            let max_bytes = rule.max_event_bytes;
+            let bytes = check_fixed_bytes(target, &parameters, max_bytes);
             bytes.map_err(|bytes| {
-                format!("its event would have {bytes} bytes without any alert; the destinations take {most}")
+                format!(
+                    "its event would have {bytes} bytes without any alert; the destinations take {max_bytes}"
+                )
             })?;
         }
         let metric = self.metric(rule, scope)?;
-        Ok(Taken { rule: at, key: subject.key(), subject, parameters, metric })
+        Ok(RuleMatch { rule_index: at, key: episode_scope.key(), scope: episode_scope, parameters, metric })
     }
 
     /// A field of a target: never empty, and not too long.
@@ -232,8 +234,11 @@ impl RuleTable {
         if text.is_empty() {
             return Err(format!("target.{name} is empty"));
         }
-        if text.len() > MAX_TARGET_FIELD {
-            return Err(format!("target.{name} has {} bytes, more than {MAX_TARGET_FIELD}", text.len()));
+        if text.len() > MAX_TARGET_FIELD_BYTES {
+            return Err(format!(
+                "target.{name} has {} bytes, more than {MAX_TARGET_FIELD_BYTES}",
+                text.len()
+            ));
         }
         Ok(text)
     }
@@ -282,7 +287,7 @@ impl RuleTable {
         let text = self.templates.render(&steps.metric, scope).map_err(|error| format!("metric: {error}"))?;
         let shown = || text.chars().take(40).collect::<String>();
         match text.trim().parse::<f64>() {
-            Ok(metric) if steps.at(metric).is_some() => Ok(Some(metric)),
+            Ok(metric) if steps.step_for(metric).is_some() => Ok(Some(metric)),
             Ok(metric) if metric.is_finite() => {
                 Err(format!("metric: {metric} is below the lowest step, {}", steps.lowest()))
             }

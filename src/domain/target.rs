@@ -94,7 +94,7 @@ pub struct PartialTarget {
 }
 
 /// What a [`TargetKey`] leaves as it is: RFC 3986's unreserved characters.
-const KEPT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+const KEY_ENCODE_SET: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
 impl Target {
     /// `platform/kind/account/region/cluster/namespace/name`, each part percent-encoded, `-` for
@@ -121,7 +121,7 @@ fn push_parts(key: &mut String, parts: &[Option<&String>]) {
         match part.map(String::as_str) {
             None => key.push('-'),
             Some("-") => key.push_str("%2D"),
-            Some(text) => key.extend(utf8_percent_encode(text, KEPT)),
+            Some(text) => key.extend(utf8_percent_encode(text, KEY_ENCODE_SET)),
         }
     }
 }
@@ -143,7 +143,7 @@ impl PartialTarget {
     /// platform included. No [`Platform`] is called `hold`, so it never meets a target's key.
     pub fn key(&self) -> TargetKey {
         let mut key = String::with_capacity(64);
-        key.push_str(HOLD);
+        key.push_str(HOLD_PREFIX);
         key.push_str(self.platform.map_or("-", Platform::as_str));
         let parts = [&self.kind, &self.account, &self.region, &self.cluster, &self.namespace, &self.name];
         push_parts(&mut key, &parts.map(Option::as_ref));
@@ -151,8 +151,8 @@ impl PartialTarget {
     }
 }
 
-const HOLD: &str = "hold/";
-const HEARTBEAT: &str = "heartbeat/";
+const HOLD_PREFIX: &str = "hold/";
+const HEARTBEAT_PREFIX: &str = "heartbeat/";
 
 /// What a [`TargetKey`] stands for, in the order in which things of one moment are decided: what every
 /// decision about a target looks at comes first.
@@ -184,21 +184,21 @@ impl TargetKey {
 
     /// The key under which the end of an alert is remembered that was never open on any target.
     /// No [`Platform`] is called `alert`, so it never meets a target's key.
-    pub fn of_stray_alert(source: &str, fingerprint: &str) -> Self {
-        let fingerprint = utf8_percent_encode(fingerprint, KEPT);
+    pub fn for_stray_alert(source: &str, fingerprint: &str) -> Self {
+        let fingerprint = utf8_percent_encode(fingerprint, KEY_ENCODE_SET);
         Self(format!("alert/{source}/{fingerprint}").into())
     }
 
     /// The key under which a source's heartbeat is kept. No [`Platform`] is called `heartbeat`.
-    pub fn of_heartbeat(source: &Name) -> Self {
-        Self(format!("{HEARTBEAT}{source}").into())
+    pub fn for_heartbeat(source: &Name) -> Self {
+        Self(format!("{HEARTBEAT_PREFIX}{source}").into())
     }
 
     /// What it stands for.
     pub fn kind(&self) -> KeyKind {
-        if self.0.starts_with(HOLD) {
+        if self.0.starts_with(HOLD_PREFIX) {
             KeyKind::Hold
-        } else if self.0.starts_with(HEARTBEAT) {
+        } else if self.0.starts_with(HEARTBEAT_PREFIX) {
             KeyKind::Heartbeat
         } else {
             KeyKind::Target
@@ -207,7 +207,7 @@ impl TargetKey {
 
     /// The fields of the target or hold that it names; `None` if it names something else.
     pub fn fields(&self) -> Option<PartialTarget> {
-        let parts: Vec<&str> = self.0.strip_prefix(HOLD).unwrap_or(&self.0).split('/').collect();
+        let parts: Vec<&str> = self.0.strip_prefix(HOLD_PREFIX).unwrap_or(&self.0).split('/').collect();
         let [platform, rest @ ..] = parts.as_slice() else { return None };
         let [kind, account, region, cluster, namespace, name] = *<&[&str; 6]>::try_from(rest).ok()?;
         let platform = match *platform {
@@ -289,7 +289,7 @@ mod tests {
                 (target.account.clone(), target.namespace.clone())
             );
         }
-        assert_eq!(TargetKey::of_heartbeat(&Name::new("prod").unwrap()).fields(), None);
+        assert_eq!(TargetKey::for_heartbeat(&Name::new("prod").unwrap()).fields(), None);
     }
 
     #[test]

@@ -16,9 +16,9 @@ use super::name::Name;
 use super::notification::Alert;
 
 /// Steps that one rendering may take.
-const FUEL: u64 = 20_000;
+const MAX_RENDER_FUEL: u64 = 20_000;
 /// Bytes that one rendering may give.
-pub const MAX_RENDERED: usize = 64 * 1024;
+pub const MAX_RENDERED_BYTES: usize = 64 * 1024;
 
 /// What a template did not like about an alert, or a reader about a template.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -89,7 +89,7 @@ impl Template {
 
     /// The names, such as `labels.zone`, without which it cannot be rendered. Where it asks whether something
     /// is there, none is certain.
-    pub fn needs(&self) -> Vec<String> {
+    pub fn required_names(&self) -> Vec<String> {
         match &self.form {
             Form::Constant => Vec::new(),
             Form::Label(name) => vec![format!("labels.{name}")],
@@ -118,7 +118,7 @@ impl Templates {
     pub fn new() -> Self {
         let mut environment = Environment::new();
         environment.set_undefined_behavior(UndefinedBehavior::Strict);
-        environment.set_fuel(Some(FUEL));
+        environment.set_fuel(Some(MAX_RENDER_FUEL));
         // Templates are named by their own text, so a name may look like a file's.
         environment.set_auto_escape_callback(|_| AutoEscape::None);
         environment.add_filter("float", float);
@@ -215,8 +215,8 @@ impl Templates {
                 String::from_utf8(bounded.0).map_err(|error| Error(error.to_string()))?
             }
         };
-        if text.len() > MAX_RENDERED {
-            return Err(Error(format!("`{}` gives more than {MAX_RENDERED} bytes", template.source)));
+        if text.len() > MAX_RENDERED_BYTES {
+            return Err(Error(format!("`{}` gives more than {MAX_RENDERED_BYTES} bytes", template.source)));
         }
         Ok(text)
     }
@@ -225,7 +225,7 @@ impl Templates {
     ///
     /// # Errors
     /// As for [`Templates::render`], and a result that is neither true nor false.
-    pub fn holds(&self, condition: &Condition, scope: &Scope<'_>) -> Result<bool, Error> {
+    pub fn is_true(&self, condition: &Condition, scope: &Scope<'_>) -> Result<bool, Error> {
         let text = self.render(&condition.template, scope);
         text.map(|text| text == "1").map_err(|Error(text)| Error(format!("`{}`: {text}", condition.shown)))
     }
@@ -319,7 +319,7 @@ struct Bounded(Vec<u8>);
 
 impl std::io::Write for Bounded {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        if self.0.len() + bytes.len() > MAX_RENDERED {
+        if self.0.len() + bytes.len() > MAX_RENDERED_BYTES {
             return Err(std::io::ErrorKind::FileTooLarge.into());
         }
         self.0.extend_from_slice(bytes);
@@ -345,8 +345,8 @@ fn runtime(error: &minijinja::Error, names: &BTreeSet<String>, scope: &Scope<'_>
                 Error(format!("the alert has no {}", missing.join(", no ")))
             }
         }
-        ErrorKind::OutOfFuel => Error(format!("it takes more than {FUEL} steps")),
-        ErrorKind::WriteFailure => Error(format!("it gives more than {MAX_RENDERED} bytes")),
+        ErrorKind::OutOfFuel => Error(format!("it takes more than {MAX_RENDER_FUEL} steps")),
+        ErrorKind::WriteFailure => Error(format!("it gives more than {MAX_RENDERED_BYTES} bytes")),
         _ => syntax(error),
     }
 }
@@ -382,7 +382,7 @@ mod tests {
         let condition = templates.condition(source).map_err(|error| format!("refused: {error}"))?;
         let (name, labels) = (Name::new("prod-eu").unwrap(), Arc::default());
         let scope = Scope { source: &name, source_labels: &labels, alert: &alert() };
-        templates.holds(&condition, &scope).map_err(|error| error.to_string())
+        templates.is_true(&condition, &scope).map_err(|error| error.to_string())
     }
 
     #[test]

@@ -15,7 +15,7 @@ pub struct Time(i64);
 /// Why a text is no [`Time`].
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("`{0}` is not a time: RFC 3339 between 1678 and 2262 is expected")]
-pub struct NotATime(String);
+pub struct ParseTimeError(String);
 
 impl Time {
     /// Nanoseconds since 1970.
@@ -29,8 +29,8 @@ impl Time {
     }
 
     /// Reads RFC 3339 with any offset.
-    pub fn parse(text: &str) -> Result<Self, NotATime> {
-        let not = || NotATime(text.chars().take(40).collect());
+    pub fn parse(text: &str) -> Result<Self, ParseTimeError> {
+        let not = || ParseTimeError(text.chars().take(40).collect());
         let stamp: jiff::Timestamp = text.parse().map_err(|_| not())?;
         i64::try_from(stamp.as_nanosecond()).map(Self).map_err(|_| not())
     }
@@ -62,7 +62,7 @@ impl Time {
     }
 
     /// The same time cut to milliseconds, as events tell it: `2026-11-22T16:55:20.062Z`.
-    pub fn to_millis_text(self) -> String {
+    pub fn to_millis_string(self) -> String {
         self.millis().to_string()
     }
 
@@ -73,10 +73,10 @@ impl Time {
 
     /// All nine digits, without the `Z`. Each event has four times in it, so this is not left to general
     /// formatting.
-    fn written(self) -> Written {
+    fn to_rfc3339(self) -> Rfc3339Text {
         let (seconds, nanos) = (self.0.div_euclid(1_000_000_000), self.0.rem_euclid(1_000_000_000));
         let (days, second) = (seconds.div_euclid(86_400), seconds.rem_euclid(86_400));
-        let (year, month, day) = date(days);
+        let (year, month, day) = civil_from_days(days);
         let mut text = *b"0000-00-00T00:00:00.000000000";
         let mut put = |value: i64, from: usize, to: usize| {
             let mut rest = value;
@@ -92,23 +92,23 @@ impl Time {
         put(second / 3600, 11, 13);
         put(second / 60 % 60, 14, 16);
         put(second % 60, 17, 19);
-        put(nanos, 20, NANOS);
-        Written { text, nanos }
+        put(nanos, 20, NANOS_LEN);
+        Rfc3339Text { text, nanos }
     }
 }
 
 /// Characters of a time up to its milliseconds, and to its nanoseconds.
-const MILLIS: usize = "2026-11-22T16:55:20.062".len();
-const NANOS: usize = MILLIS + 6;
+const MILLIS_LEN: usize = "2026-11-22T16:55:20.062".len();
+const NANOS_LEN: usize = MILLIS_LEN + 6;
 
-struct Written {
-    text: [u8; NANOS],
+struct Rfc3339Text {
+    text: [u8; NANOS_LEN],
     nanos: i64,
 }
 
-impl Written {
+impl Rfc3339Text {
     /// So many characters of it and the `Z`.
-    fn show(&self, length: usize, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    fn write_to(&self, length: usize, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(std::str::from_utf8(&self.text[..length]).map_err(|_| fmt::Error)?)?;
         f.write_str("Z")
     }
@@ -116,9 +116,9 @@ impl Written {
 
 /// A time that is serialized as it is displayed, with as many digits as it has.
 #[derive(Debug, Clone, Copy)]
-pub struct Shown(pub Time);
+pub struct DisplayTime(pub Time);
 
-impl Serialize for Shown {
+impl Serialize for DisplayTime {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(&self.0)
     }
@@ -130,7 +130,7 @@ pub struct Millis(Time);
 
 impl fmt::Display for Millis {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.written().show(MILLIS, f)
+        self.0.to_rfc3339().write_to(MILLIS_LEN, f)
     }
 }
 
@@ -142,7 +142,7 @@ impl Serialize for Millis {
 
 /// Year, month and day, of so many days since 1970. Years are counted from the first of March, so that the
 /// day that only some of them have is their last.
-const fn date(days: i64) -> (i64, i64, i64) {
+const fn civil_from_days(days: i64) -> (i64, i64, i64) {
     const DAYS_OF_400_YEARS: i64 = 146_097;
     // The first of March of the year 0 was so many days before 1970.
     let days = days + 719_468;
@@ -159,12 +159,12 @@ const fn date(days: i64) -> (i64, i64, i64) {
 impl fmt::Display for Time {
     /// RFC 3339 in UTC with as many digits as the time has.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let written = self.written();
-        let length = match written.nanos {
-            0 => MILLIS - ".062".len(),
-            _ => written.text.iter().rposition(|digit| *digit != b'0').map_or(NANOS, |last| last + 1),
+        let rfc3339 = self.to_rfc3339();
+        let length = match rfc3339.nanos {
+            0 => MILLIS_LEN - ".062".len(),
+            _ => rfc3339.text.iter().rposition(|digit| *digit != b'0').map_or(NANOS_LEN, |last| last + 1),
         };
-        written.show(length, f)
+        rfc3339.write_to(length, f)
     }
 }
 
@@ -181,7 +181,7 @@ mod tests {
             let stamp = jiff::Timestamp::from_nanosecond(i128::from(nanos)).unwrap();
             prop_assert_eq!(Time::from_nanos(nanos).to_string(), stamp.to_string());
             let millis = jiff::Timestamp::from_millisecond(nanos.div_euclid(1_000_000)).unwrap();
-            prop_assert_eq!(Time::from_nanos(nanos).to_millis_text(), format!("{millis:.3}"));
+            prop_assert_eq!(Time::from_nanos(nanos).to_millis_string(), format!("{millis:.3}"));
         }
     }
 
@@ -189,7 +189,7 @@ mod tests {
     fn alertmanagers_times_are_read_and_written_back() {
         let text = "2026-11-22T16:55:15.05042Z";
         assert_eq!(Time::parse(text).unwrap().to_string(), text);
-        assert_eq!(Time::parse(text).unwrap().to_millis_text(), "2026-11-22T16:55:15.050Z");
+        assert_eq!(Time::parse(text).unwrap().to_millis_string(), "2026-11-22T16:55:15.050Z");
         assert_eq!(Time::parse("2026-11-22T17:55:15+01:00"), Time::parse("2026-11-22T16:55:15Z"));
     }
 

@@ -91,7 +91,7 @@ impl Verdict {
     ];
 
     /// Whether what gets it is kept and looked at again.
-    pub const fn waits(self) -> bool {
+    pub const fn is_deferred(self) -> bool {
         match self {
             Self::Late
             | Self::Paused
@@ -202,7 +202,7 @@ pub struct Decision {
     pub target: Option<TargetKey>,
     /// Whether it answers what a notification says of these alerts; else it is about what waited, or came
     /// due.
-    pub answers: bool,
+    pub is_reply: bool,
     /// Which end of the episode it is about, where it is about one.
     pub phase: Option<Phase>,
     /// The episode's id, where there is one.
@@ -229,7 +229,7 @@ impl Decision {
         Self {
             rule: None,
             target: None,
-            answers: true,
+            is_reply: true,
             phase: None,
             episode: None,
             action: None,

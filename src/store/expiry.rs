@@ -22,7 +22,7 @@ pub fn rewrite(event: &str, expirytime: Time) -> Result<String, serde_json::Erro
     // It was borrowed from the text, so it lies in it.
     let start = old.as_ptr().addr() - event.as_ptr().addr();
     let end = start + old.len();
-    Ok(format!("{}\"{}\"{}", &event[..start], expirytime.to_millis_text(), &event[end..]))
+    Ok(format!("{}\"{}\"{}", &event[..start], expirytime.to_millis_string(), &event[end..]))
 }
 
 #[cfg(test)]

@@ -5,8 +5,8 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use super::{Error, EventSeq, expiry};
-use crate::domain::header::Encoded;
-use crate::domain::header::Header;
+use crate::domain::header::EncodedEvent;
+use crate::domain::header::EventHeader;
 use crate::domain::name::Name;
 use crate::domain::time::Time;
 
@@ -44,7 +44,7 @@ pub struct DeadLetter {
     /// When.
     pub given_up_at: Time,
     /// The event as it would be sent.
-    pub event: Encoded,
+    pub event: EncodedEvent,
 }
 
 /// How a dead letter is sent once more.
@@ -109,7 +109,7 @@ pub struct Row {
     pub attempts: u32,
     pub error: String,
     pub given_up_at: Time,
-    pub event: Encoded,
+    pub event: EncodedEvent,
 }
 
 impl From<Row> for DeadLetter {
@@ -124,8 +124,8 @@ impl From<Row> for DeadLetter {
 impl Redrive {
     /// Checks that an event may be sent once more, and gives its `expirytime` if it gets another one.
     pub fn check(&self, event: &str, now: Time) -> Result<Option<Time>, LetterError> {
-        let header = Header::read(event).map_err(|error| LetterError::Unreadable(error.to_string()))?;
-        if header.takes_away() && !self.force {
+        let header = EventHeader::read(event).map_err(|error| LetterError::Unreadable(error.to_string()))?;
+        if header.decreases_capacity() && !self.force {
             return Err(LetterError::TakesAway);
         }
         match self.valid_for {

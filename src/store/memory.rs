@@ -17,8 +17,8 @@ use super::{
     WallClock, Wanted, expiry, look, withdrawn,
 };
 use crate::domain::control::Controls;
-use crate::domain::engine::{States, Unsent};
-use crate::domain::header::Encoded;
+use crate::domain::engine::{States, UndeliveredDecrease};
+use crate::domain::header::EncodedEvent;
 use crate::domain::name::Name;
 use crate::domain::state::{AlertKey, TargetState};
 use crate::domain::target::TargetKey;
@@ -312,7 +312,7 @@ impl Memory {
                 for rule in state.open_episodes() {
                     *tally.open_episodes.entry(rule.clone()).or_default() += 1;
                 }
-                for verdict in state.deferred() {
+                for verdict in state.deferred_verdicts() {
                     *tally.deferred.entry(verdict).or_default() += 1;
                 }
             }
@@ -345,12 +345,12 @@ impl Inner {
         &self,
         keys: &Keys,
         states: &States,
-    ) -> (BTreeMap<TargetKey, Vec<EventSeq>>, BTreeMap<TargetKey, Vec<Unsent>>) {
+    ) -> (BTreeMap<TargetKey, Vec<EventSeq>>, BTreeMap<TargetKey, Vec<UndeliveredDecrease>>) {
         let (mut seqs, mut events) = (BTreeMap::<_, Vec<_>>::new(), BTreeMap::<_, Vec<_>>::new());
         let wanted: BTreeSet<&TargetKey> = keys.targets.iter().chain(states.targets.keys()).collect();
         for key in wanted {
             for (seq, _) in self.shrinking.of(key) {
-                let Ok(unsent) = Unsent::read(self.body(EventSeq(seq))) else { continue };
+                let Ok(unsent) = UndeliveredDecrease::read(self.body(EventSeq(seq))) else { continue };
                 seqs.entry(key.clone()).or_default().push(EventSeq(seq));
                 events.entry(key.clone()).or_default().push(unsent);
             }
@@ -436,12 +436,12 @@ impl Inner {
             }
         }
         if let Some(controls) = changes.controls {
-            if controls.wakes > self.controls.wakes {
+            if controls.generation > self.controls.generation {
                 self.woken = self.states.keys().cloned().collect();
             }
             self.controls = controls;
         }
-        let watches = |key: &TargetKey| self.states.get(key).is_some_and(|state| state.watches());
+        let watches = |key: &TargetKey| self.states.get(key).is_some_and(|state| state.depends_on_controls());
         self.woken.retain(|key| !changes.looked_at.contains(key) && watches(key));
         self.records.extend(changes.record.map(|record| (now, record)));
         for event in changes.events {
@@ -597,7 +597,7 @@ impl Inner {
         &self.events[self.events.partition_point(|(known, ..)| *known < seq)]
     }
 
-    fn as_sent(&self, place: &Place) -> Encoded {
+    fn as_sent(&self, place: &Place) -> EncodedEvent {
         let body = self.body(place.seq);
         let rewritten = self.expiry.get(place).and_then(|at| expiry::rewrite(body, *at).ok());
         rewritten.map_or_else(|| body.into(), Into::into)

@@ -42,8 +42,8 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 use crate::domain::control::Controls;
-use crate::domain::engine::{States, Unsent};
-use crate::domain::header::Encoded;
+use crate::domain::engine::{States, UndeliveredDecrease};
+use crate::domain::header::EncodedEvent;
 use crate::domain::name::Name;
 use crate::domain::state::{AlertKey, TargetState};
 use crate::domain::target::TargetKey;
@@ -93,7 +93,7 @@ pub struct View {
     pub controls: Arc<Controls>,
     /// For each wanted target, the events that may make its capacity less and that some destination has
     /// not been sent yet. Until the transaction is over no worker takes them.
-    pub unsent: BTreeMap<TargetKey, Vec<Unsent>>,
+    pub unsent: BTreeMap<TargetKey, Vec<UndeliveredDecrease>>,
 }
 
 /// What a transaction writes, all or nothing.
@@ -137,7 +137,7 @@ pub struct NewEvent {
     /// Which end of which episode it is about, where what undoes has to follow what was done.
     pub part: Option<Part>,
     /// The event, encoded once.
-    pub body: Encoded,
+    pub body: EncodedEvent,
 }
 
 /// One end of an episode.
@@ -159,7 +159,7 @@ pub struct Claimed {
     /// Which event.
     pub seq: EventSeq,
     /// The event, as it was encoded.
-    pub body: Encoded,
+    pub body: EncodedEvent,
     /// When it was emitted; when it was redriven, if it was a dead letter since.
     pub emitted_at: Time,
     /// How often it was tried before.

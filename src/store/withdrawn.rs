@@ -84,6 +84,6 @@ pub fn record(now: Time, event: &str, destination: &Name, reason: &str) -> Strin
         event: &id,
         destination: destination.as_str(),
     };
-    let document = Document { at: now.to_millis_text(), decisions: [line] };
+    let document = Document { at: now.to_millis_string(), decisions: [line] };
     serde_json::to_string(&document).expect("all keys are strings and memory does not fail")
 }

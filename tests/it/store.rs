@@ -36,8 +36,8 @@ fn sqlite(dir: &Path) -> Store {
 
 fn policy(keep_ended: u64) -> Policy {
     Policy {
-        keep_ended: Duration::from_secs(keep_ended),
-        keep_lapsed: Duration::from_secs(keep_ended),
+        last_resolve_retention: Duration::from_secs(keep_ended),
+        expired_episode_retention: Duration::from_secs(keep_ended),
         max_deferral: Duration::from_secs(3600),
         per_minute: PerMinute::default(),
     }

@@ -79,7 +79,7 @@ fn body(notify: &Notify, now: Time, began: &mut Began) -> Value {
 
 fn alert(alert: &Alert, source: &Name, now: Time, began: &mut Began) -> Value {
     let labels = alert.labels.iter().map(|(name, value)| (name.as_str(), value.as_str()));
-    let fingerprint = alert.fingerprint.clone().unwrap_or_else(|| fingerprint::of(labels));
+    let fingerprint = alert.fingerprint.clone().unwrap_or_else(|| fingerprint::from_labels(labels));
     let key = (source.clone(), fingerprint.clone());
     let starts_at = alert.starts_at.or_else(|| began.get(&key).copied()).unwrap_or(now);
     let ends_at = match alert.status {

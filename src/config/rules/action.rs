@@ -39,7 +39,8 @@ pub(super) fn firing(
     let mut fields = Fields::of(node, "rules.*.on_firing", faults)?;
     let max_emissions =
         fields.get("max_emissions", number::<u32>(1..=MOST_EMISSIONS)).and_then(NonZeroU32::new);
-    let while_firing = Repeat::WhileFiring { max_emissions: max_emissions.unwrap_or(Repeat::MAX_EMISSIONS) };
+    let while_firing =
+        Repeat::WhileFiring { max_emissions: max_emissions.unwrap_or(Repeat::DEFAULT_MAX_EMISSIONS) };
     let repeats = [("never", Repeat::Never), ("on_growth", Repeat::OnGrowth), ("while_firing", while_firing)];
     let repeat = fields.get("repeat", word(&repeats)).unwrap_or(Repeat::OnGrowth);
     // A `hold` alone is read elsewhere; here it is one too many.
@@ -102,9 +103,10 @@ fn guarded(
         "set_capacity" => set_capacity(node, around.limits, fields.faults),
         _ => notify(node, fields.faults),
     }?;
-    let common = around.defaults.stabilization_window.filter(|_| change.takes_away());
-    let stabilization_window = window.or(common).unwrap_or_else(|| Action::default_window(&change));
-    Some(Action { change, cooldown: cooldown.unwrap_or(Action::COOLDOWN), stabilization_window })
+    let common = around.defaults.stabilization_window.filter(|_| change.decreases_capacity());
+    let stabilization_window =
+        window.or(common).unwrap_or_else(|| Action::default_stabilization_window(&change));
+    Some(Action { change, cooldown: cooldown.unwrap_or(Action::DEFAULT_COOLDOWN), stabilization_window })
 }
 
 fn set_capacity(node: &Node, limits: Limits, faults: &mut Diagnostics) -> Option<Change> {
@@ -112,7 +114,7 @@ fn set_capacity(node: &Node, limits: Limits, faults: &mut Diagnostics) -> Option
     let to = fields.need("to", "to: 4", number::<u32>(0..=i64::from(u32::MAX)));
     let allow_decrease = fields.get("allow_decrease", flag).unwrap_or(false);
     if let Some(to) = to
-        && limits.hold(to) != to
+        && limits.clamp(to) != to
     {
         let message = format!("`to: {to}` lies outside the rule's `limits`");
         let place = fields.place_of("to");

@@ -11,7 +11,9 @@ use super::defaults::{Defaults, MODES};
 use super::target::condition;
 use super::{hold, sends};
 use crate::domain::name::Name;
-use crate::domain::rule::{Aim, Budget, FiringAction, HoldTemplate, Limits, Mode, ResolvedAction, Rule};
+use crate::domain::rule::{
+    Budget, FiringAction, HoldTemplate, Limits, Mode, ResolvedAction, Rule, RuleTarget,
+};
 use crate::domain::template::{Template, Templates};
 
 /// A rule before the pass of meaning, which knows sources and destinations. What could be read is here
@@ -64,7 +66,7 @@ pub(in crate::config) struct SendTo {
 
 /// What a rule does, and with what: the part in which those that send events and those that hold differ.
 pub(super) struct Deed {
-    pub target: Aim,
+    pub target: RuleTarget,
     pub on_firing: Option<FiringAction>,
     pub on_resolved: Option<ResolvedAction>,
     pub expires_after: Duration,
@@ -80,7 +82,7 @@ impl Deed {
     /// A hold, which has none of what belongs to events.
     pub fn hold(hold: HoldTemplate) -> Self {
         Self {
-            target: Aim::Hold(hold),
+            target: RuleTarget::Hold(hold),
             on_firing: None,
             on_resolved: None,
             expires_after: Self::EXPIRES_AFTER,

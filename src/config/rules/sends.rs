@@ -8,7 +8,7 @@ use super::action::{self, Surroundings};
 use super::defaults::{Defaults, budget, limits};
 use super::rule::{Deed, SendTo};
 use super::target::{target, template};
-use crate::domain::rule::Aim;
+use crate::domain::rule::RuleTarget;
 use crate::domain::template::{Template, Templates};
 
 /// Reads what such a rule has beside what all rules have.
@@ -31,7 +31,7 @@ pub(super) fn deed(
     let unread = (fields.has("on_firing") && on_firing.is_none())
         || (fields.has("on_resolved") && on_resolved.is_none());
     let deed = target.filter(|_| !unread).map(|target| Deed {
-        target: Aim::Target(target),
+        target: RuleTarget::Target(target),
         on_firing,
         on_resolved,
         expires_after: expires_after.unwrap_or(Deed::EXPIRES_AFTER),

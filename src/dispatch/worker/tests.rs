@@ -11,7 +11,7 @@ use tokio::sync::Notify;
 
 use super::*;
 use crate::dispatch::{Answer, Limits, Observed, Outcome, stub};
-use crate::domain::header::Encoded;
+use crate::domain::header::EncodedEvent;
 use crate::domain::time::Time;
 use crate::store::{Claimed, Error, EventSeq, Settlement};
 
@@ -48,7 +48,7 @@ struct Faults {
 
 #[derive(Clone)]
 struct Delivery {
-    body: Encoded,
+    body: EncodedEvent,
     subject: String,
     emitted_at: Time,
     attempts: u32,

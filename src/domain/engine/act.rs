@@ -2,14 +2,14 @@
 
 use std::sync::Arc;
 
-use super::desk::Desk;
 use super::emit;
-use super::guard::Stop;
+use super::guard::Blocked;
+use super::step::StepContext;
 use crate::domain::event::{Event, EventAlert};
 use crate::domain::name::Name;
-use crate::domain::rate::Place;
+use crate::domain::rate::Slot;
 use crate::domain::rule::{Action, Change, FiringAction, Mode, Repeat, Rule};
-use crate::domain::state::{AlertKey, Cause, Cooldowns, Episode, Kept, Occurrence, Shadow};
+use crate::domain::state::{AlertKey, Cooldowns, Deferred, Episode, Occurrence, Shadow, Trigger};
 use crate::domain::target::TargetKey;
 use crate::domain::time::Time;
 use crate::domain::verdict::{Decision, Phase, Verdict};
@@ -20,7 +20,7 @@ pub struct Outcome {
     verdict: Option<Verdict>,
     detail: Option<String>,
     until: Option<Time>,
-    about: Option<About>,
+    context: Option<EpisodeContext>,
     event: Option<Box<Event>>,
     /// What `mode: shadow` would have sent.
     shadow: Option<Box<Event>>,
@@ -28,39 +28,39 @@ pub struct Outcome {
 
 /// Which end of which episode, and what was asked for.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct About {
+struct EpisodeContext {
     phase: Phase,
     episode: Arc<str>,
     action: Option<&'static str>,
 }
 
 impl Outcome {
-    pub fn quiet(verdict: Verdict) -> Self {
+    pub fn new(verdict: Verdict) -> Self {
         Self { verdict: Some(verdict), ..Self::default() }
     }
 
-    pub fn because(verdict: Verdict, detail: &str) -> Self {
-        Self { detail: Some(detail.to_owned()), ..Self::quiet(verdict) }
+    pub fn with_detail(verdict: Verdict, detail: &str) -> Self {
+        Self { detail: Some(detail.to_owned()), ..Self::new(verdict) }
     }
 
-    pub fn stopped(verdict: Verdict, until: Option<Time>) -> Self {
-        Self { until, ..Self::quiet(verdict) }
+    pub fn blocked(verdict: Verdict, until: Option<Time>) -> Self {
+        Self { until, ..Self::new(verdict) }
     }
 
-    pub fn stopped_because(verdict: Verdict, until: Option<Time>, detail: String) -> Self {
-        Self { detail: Some(detail), ..Self::stopped(verdict, until) }
+    pub fn blocked_with_detail(verdict: Verdict, until: Option<Time>, detail: String) -> Self {
+        Self { detail: Some(detail), ..Self::blocked(verdict, until) }
     }
 
     /// Says what it is about.
-    pub fn about(self, phase: Phase, episode: &Episode, rule: Option<&Rule>) -> Self {
+    pub fn for_episode(self, phase: Phase, episode: &Episode, rule: Option<&Rule>) -> Self {
         let change = rule.and_then(|rule| change_of(rule, phase));
-        let about = About { phase, episode: episode.id.clone(), action: change.map(Change::action) };
-        Self { about: Some(about), ..self }
+        let about = EpisodeContext { phase, episode: episode.id.clone(), action: change.map(Change::action) };
+        Self { context: Some(about), ..self }
     }
 
     /// Whether it is what was said of `kept` already.
-    pub fn is_said_of(&self, kept: &Kept) -> bool {
-        self.verdict.is_some() && self.verdict == kept.stopped_by && self.until == kept.due
+    pub fn is_unchanged_from(&self, deferred: &Deferred) -> bool {
+        self.verdict.is_some() && self.verdict == deferred.blocked_by && self.until == deferred.recheck_at
     }
 }
 
@@ -74,40 +74,44 @@ pub fn change_of(rule: &Rule, phase: Phase) -> Option<&Change> {
 }
 
 /// What earlier emissions block: of all active rules about the target, or of one rule in `mode: shadow`.
-pub struct Ledger<'a> {
+pub struct EmissionState<'a> {
     pub sequence: &'a mut u64,
     pub cooldowns: &'a mut Cooldowns,
     /// See [`crate::domain::state::RuleState::spent`].
-    pub spent: &'a mut Vec<Time>,
+    pub budget_expiries: &'a mut Vec<Time>,
 }
 
-impl<'a> Ledger<'a> {
+impl<'a> EmissionState<'a> {
     /// That of a rule's mode. What is made for a shadow is forgotten again when it stays empty.
-    pub fn of(mode: Mode, own: Self, shadow: &'a mut Option<Box<Shadow>>) -> Self {
+    pub fn for_mode(mode: Mode, own: Self, shadow: &'a mut Option<Box<Shadow>>) -> Self {
         match mode {
             Mode::Active | Mode::Disabled => own,
             Mode::Shadow => {
                 let shadow = &mut **shadow.get_or_insert_default();
-                Self { sequence: own.sequence, cooldowns: &mut shadow.cooldowns, spent: &mut shadow.spent }
+                Self {
+                    sequence: own.sequence,
+                    cooldowns: &mut shadow.cooldowns,
+                    budget_expiries: &mut shadow.budget_expiries,
+                }
             }
         }
     }
 }
 
 /// One chance of a rule to act on a target.
-pub struct Act<'a, 'd> {
-    pub desk: &'a mut Desk<'d>,
+pub struct ActionAttempt<'a, 'd> {
+    pub step: &'a mut StepContext<'d>,
     pub key: &'a TargetKey,
     pub rule: &'a Rule,
-    pub cause: Arc<Cause>,
+    pub trigger: Arc<Trigger>,
     /// Whether the notification left out alerts.
     pub truncated: bool,
     /// Another rule that has an episode open that added capacity, if there is one.
     pub outranked: Option<Name>,
-    pub ledger: Ledger<'a>,
+    pub emission_state: EmissionState<'a>,
 }
 
-impl Act<'_, '_> {
+impl ActionAttempt<'_, '_> {
     /// Something opened in this episode: `alerts`, which are in it already. `had_grown` tells whether
     /// what is kept was still supported before.
     pub fn on_firing(
@@ -116,69 +120,72 @@ impl Act<'_, '_> {
         is_new: bool,
         had_grown: bool,
         alerts: &[AlertKey],
-        book: &mut Book<'_>,
+        log: &mut DecisionLog<'_>,
     ) -> Outcome {
         let Some(firing) = &self.rule.on_firing else {
-            return Outcome::quiet(Verdict::NoAction);
+            return Outcome::new(Verdict::NoAction);
         };
         let acts = is_new || firing.repeat == Repeat::OnGrowth;
         if !acts || !episode.has_grown(self.rule.mode) {
-            return Outcome::quiet(Verdict::NoAction);
+            return Outcome::new(Verdict::NoAction);
         }
-        let about =
-            |outcome: Outcome, episode: &Episode| outcome.about(Phase::Firing, episode, Some(self.rule));
+        let about = |outcome: Outcome, episode: &Episode| {
+            outcome.for_episode(Phase::Firing, episode, Some(self.rule))
+        };
         // What had lost its support does not come back by what opens now; that waits for itself.
-        if let Some(older) = episode.kept.take_if(|kept| !kept.by_clock && !had_grown) {
-            self.desk.let_go(&older);
-            let outcome = Outcome::because(Verdict::Withdrawn, SHRANK);
-            book.note_if_any(about(outcome, episode), older.alerts);
+        if let Some(older) = episode.deferred.take_if(|deferred| !deferred.is_repeat && !had_grown) {
+            self.step.release_slot(&older);
+            let outcome = Outcome::with_detail(Verdict::Withdrawn, NO_LONGER_GROWN);
+            log.record_if_any(about(outcome, episode), older.alerts);
         }
-        if let Some(outcome) = self.refuse(&firing.action.change, episode) {
+        if let Some(outcome) = self.check_evidence(&firing.action.change, episode) {
             return outcome;
         }
         // The newest takes the place of what is kept. Its wait goes on: the need for it never ended.
-        let older = episode.kept.take();
-        let asked = older.as_ref().filter(|kept| !kept.by_clock);
-        let since = asked.map_or(self.desk.context.now, |kept| kept.since);
-        let place = older.as_ref().and_then(Kept::place);
+        let older = episode.deferred.take();
+        let request = older.as_ref().filter(|deferred| !deferred.is_repeat);
+        let requested_at = request.map_or(self.step.context.now, |deferred| deferred.requested_at);
+        let slot = older.as_ref().and_then(Deferred::slot);
         // Of a repetition that no guard has stopped yet nobody was told.
         if let Some(older) = older {
-            let outcome = Outcome::because(Verdict::Withdrawn, "a newer one takes its place");
-            book.note_if_any(about(outcome, episode), older.alerts);
+            let outcome = Outcome::with_detail(Verdict::Withdrawn, "a newer one takes its place");
+            log.record_if_any(about(outcome, episode), older.alerts);
         }
-        let fired = self.fire(episode, &Asked { since, place, by_clock: false, alerts });
-        if let Some(place) = place.filter(|place| episode.kept.as_ref().and_then(Kept::place) != Some(*place))
+        let fired =
+            self.emit_or_defer(episode, &ActionRequest { requested_at, slot, is_repeat: false, alerts });
+        if let Some(slot) =
+            slot.filter(|slot| episode.deferred.as_ref().and_then(Deferred::slot) != Some(*slot))
         {
-            self.desk.rates.give_back(place);
+            self.step.rates.release(slot);
         }
         fired
     }
 
     /// The `on_firing` action: emitted, or kept in the episode by a guard.
-    pub fn fire(&mut self, episode: &mut Episode, asked: &Asked<'_>) -> Outcome {
+    pub fn emit_or_defer(&mut self, episode: &mut Episode, request: &ActionRequest<'_>) -> Outcome {
         let rule = self.rule;
         if rule.mode == Mode::Disabled {
-            return Outcome::quiet(Verdict::Disabled);
+            return Outcome::new(Verdict::Disabled);
         }
         let Some(firing) = &rule.on_firing else {
-            return Outcome::because(Verdict::Withdrawn, "the rule has no on_firing any more");
+            return Outcome::with_detail(Verdict::Withdrawn, "the rule has no on_firing any more");
         };
-        if let Some(outcome) = self.refuse(&firing.action.change, episode) {
+        if let Some(outcome) = self.check_evidence(&firing.action.change, episode) {
             return outcome;
         }
         // An episode that repeats has been through its window.
-        let calm_since = if asked.by_clock { episode.opened_at } else { asked.since };
-        if let Some(stop) = self.guard(&firing.action, episode, calm_since, asked.place) {
-            episode.kept = Some(self.keep(&firing.action, &stop, asked));
-            return stop.into_outcome();
+        let stable_since = if request.is_repeat { episode.opened_at } else { request.requested_at };
+        if let Some(blocked) = self.blocked_by_guard(&firing.action, episode, stable_since, request.slot) {
+            episode.deferred = Some(self.defer(&firing.action, &blocked, request));
+            return blocked.into_outcome();
         }
-        let shown: Vec<EventAlert> = episode.open.iter().map(emit::alert).collect();
+        let shown: Vec<EventAlert> = episode.open.iter().map(emit::event_alert).collect();
         let metrics = episode.open.iter().filter_map(|open| open.metric).collect();
-        let emission = episode.told(rule.mode).emissions.saturating_add(1);
+        let emission = episode.emission_stats(rule.mode).emissions.saturating_add(1);
         let outcome = self.emit(Phase::Firing, &firing.action, episode, emission, shown, metrics);
         if matches!(outcome.verdict, Some(Verdict::Emitted | Verdict::Shadowed)) {
-            episode.tell(rule.mode);
-            episode.kept = self.repeat(firing, emission);
+            episode.record_emission(rule.mode);
+            episode.deferred = self.schedule_repeat(firing, emission);
         }
         outcome
     }
@@ -189,76 +196,97 @@ impl Act<'_, '_> {
         &mut self,
         episode: &Episode,
         closed: &[Occurrence],
-        asked: &Asked<'_>,
-    ) -> (Outcome, Option<Kept>) {
+        request: &ActionRequest<'_>,
+    ) -> (Outcome, Option<Deferred>) {
         let rule = self.rule;
         if rule.mode == Mode::Disabled {
-            return (Outcome::quiet(Verdict::Disabled), None);
+            return (Outcome::new(Verdict::Disabled), None);
         }
         let Some(resolved) = &rule.on_resolved else {
-            return (Outcome::quiet(Verdict::NoAction), None);
+            return (Outcome::new(Verdict::NoAction), None);
         };
-        if episode.told(rule.mode).emissions == 0 {
+        if episode.emission_stats(rule.mode).emissions == 0 {
             let detail = "this episode has emitted nothing to undo";
-            return (Outcome::because(Verdict::NoEvidence, detail), None);
+            return (Outcome::with_detail(Verdict::NoEvidence, detail), None);
         }
         if self.truncated {
-            return (Outcome::because(Verdict::NoEvidence, TRUNCATED), None);
+            return (Outcome::with_detail(Verdict::NoEvidence, TRUNCATED), None);
         }
-        if let Some(outcome) = self.refuse(&resolved.action.change, episode) {
+        if let Some(outcome) = self.check_evidence(&resolved.action.change, episode) {
             return (outcome, None);
         }
-        if let Some(stop) = self.guard(&resolved.action, episode, asked.since, asked.place) {
-            let kept = self.keep(&resolved.action, &stop, asked);
-            return (stop.into_outcome(), Some(kept));
+        if let Some(blocked) =
+            self.blocked_by_guard(&resolved.action, episode, request.requested_at, request.slot)
+        {
+            let deferred = self.defer(&resolved.action, &blocked, request);
+            return (blocked.into_outcome(), Some(deferred));
         }
-        let shown = closed.iter().map(emit::alert).collect();
+        let shown = closed.iter().map(emit::event_alert).collect();
         (self.emit(Phase::Resolved, &resolved.action, episode, 1, shown, Vec::new()), None)
     }
 
     /// Capacity is only taken away on positive evidence.
-    fn refuse(&self, change: &Change, episode: &Episode) -> Option<Outcome> {
-        if !change.takes_away() {
+    fn check_evidence(&self, change: &Change, episode: &Episode) -> Option<Outcome> {
+        if !change.decreases_capacity() {
             None
         } else if self.truncated {
-            Some(Outcome::because(Verdict::NoEvidence, TRUNCATED))
+            Some(Outcome::with_detail(Verdict::NoEvidence, TRUNCATED))
         } else if episode.adopted {
-            Some(Outcome::because(Verdict::NoEvidence, "it began before this store was created"))
+            Some(Outcome::with_detail(Verdict::NoEvidence, "it began before this store was created"))
         } else if episode.expired {
-            Some(Outcome::because(Verdict::NoEvidence, "an alert of it was not heard of any more"))
+            Some(Outcome::with_detail(Verdict::NoEvidence, "an alert of it was not heard of any more"))
         } else {
             None
         }
     }
 
-    fn keep(&self, action: &Action, stop: &Stop, asked: &Asked<'_>) -> Kept {
-        let kept = self.to_come(action, asked.since, stop.due, asked);
-        Kept { stopped_by: Some(stop.verdict), line: stop.line, ..kept }
+    fn defer(&self, action: &Action, blocked: &Blocked, request: &ActionRequest<'_>) -> Deferred {
+        let deferred = self.schedule(action, request.requested_at, blocked.recheck_at, request);
+        Deferred {
+            blocked_by: Some(blocked.verdict),
+            limited_direction: blocked.limited_direction,
+            ..deferred
+        }
     }
 
-    fn to_come(&self, action: &Action, since: Time, due: Option<Time>, asked: &Asked<'_>) -> Kept {
-        let deferral = self.desk.context.policy.max_deferral;
+    fn schedule(
+        &self,
+        action: &Action,
+        requested_at: Time,
+        recheck_at: Option<Time>,
+        request: &ActionRequest<'_>,
+    ) -> Deferred {
+        let deferral = self.step.context.policy.max_deferral;
         let longest = action.stabilization_window.saturating_add(deferral);
-        let give_up = action.change.takes_away().then(|| since.after(longest));
-        let (alerts, cause) = (asked.alerts.to_vec(), self.cause.clone());
-        let by_clock = asked.by_clock;
-        Kept { since, due, line: None, give_up, by_clock, stopped_by: None, alerts, cause }
+        let deadline = action.change.decreases_capacity().then(|| requested_at.after(longest));
+        let (alerts, trigger) = (request.alerts.to_vec(), self.trigger.clone());
+        let is_repeat = request.is_repeat;
+        Deferred {
+            requested_at,
+            recheck_at,
+            limited_direction: None,
+            deadline,
+            is_repeat,
+            blocked_by: None,
+            alerts,
+            trigger,
+        }
     }
 
     /// Whether the rule, as it is now, acts again by our own clock after that many emissions.
-    pub fn repeats(&self, emissions: u32) -> bool {
+    pub fn has_repeats_left(&self, emissions: u32) -> bool {
         let repeat = self.rule.on_firing.as_ref().map(|firing| firing.repeat);
         matches!(repeat, Some(Repeat::WhileFiring { max_emissions }) if emissions < max_emissions.get())
     }
 
     /// What `repeat: while_firing` does after an emission: the same again after the cooldown.
-    fn repeat(&self, firing: &FiringAction, emission: u32) -> Option<Kept> {
+    fn schedule_repeat(&self, firing: &FiringAction, emission: u32) -> Option<Deferred> {
         let Repeat::WhileFiring { max_emissions } = firing.repeat else { return None };
-        let now = self.desk.context.now;
+        let now = self.step.context.now;
         let next = now.after(firing.action.cooldown);
-        let asked = Asked { since: next, place: None, by_clock: true, alerts: &[] };
-        let kept = || self.to_come(&firing.action, next, Some(next), &asked);
-        (emission < max_emissions.get() && next > now).then(kept)
+        let request = ActionRequest { requested_at: next, slot: None, is_repeat: true, alerts: &[] };
+        let deferred = || self.schedule(&firing.action, next, Some(next), &request);
+        (emission < max_emissions.get() && next > now).then(deferred)
     }
 
     fn emit(
@@ -270,20 +298,20 @@ impl Act<'_, '_> {
         alerts: Vec<EventAlert>,
         metrics: Vec<f64>,
     ) -> Outcome {
-        let now = self.desk.context.now;
-        let Some(target) = episode.target.target().cloned() else {
-            return Outcome::because(Verdict::NoAction, "it is not about a target");
+        let now = self.step.context.now;
+        let Some(target) = episode.scope.target().cloned() else {
+            return Outcome::with_detail(Verdict::NoAction, "it is not about a target");
         };
         debug_assert_eq!(target.key(), *self.key);
         let adjustment = match emit::adjustment(&action.change, &self.rule.limits, &metrics) {
             Ok(adjustment) => adjustment,
-            Err(error) => return Outcome::because(Verdict::Invalid, &error),
+            Err(error) => return Outcome::with_detail(Verdict::Invalid, &error),
         };
-        let sequence = now.as_micros().max(self.ledger.sequence.saturating_add(1));
-        self.ledger.cooldowns.emitted(action, now);
+        let sequence = now.as_micros().max(self.emission_state.sequence.saturating_add(1));
+        self.emission_state.cooldowns.record_emission(action, now);
         if let Some(budget) = self.rule.budget {
-            self.ledger.spent.retain(|free| *free > now);
-            self.ledger.spent.push(now.after(budget.per));
+            self.emission_state.budget_expiries.retain(|free| *free > now);
+            self.emission_state.budget_expiries.push(now.after(budget.per));
         }
         let event = Box::new(Event {
             id: emit::event_id(&self.rule.name, self.key, phase, &episode.id, emission),
@@ -300,73 +328,73 @@ impl Act<'_, '_> {
             reason: emit::reason(phase, &alerts),
             episode: emit::episode_ref(episode, emission),
             alerts,
-            cause: self.cause.clone(),
+            trigger: self.trigger.clone(),
             parameters: episode.parameters.clone(),
         });
         if self.rule.mode == Mode::Shadow {
-            return Outcome { shadow: Some(event), ..Outcome::quiet(Verdict::Shadowed) };
+            return Outcome { shadow: Some(event), ..Outcome::new(Verdict::Shadowed) };
         }
-        *self.ledger.sequence = sequence;
-        self.desk.rates.emitted(self.desk.context.policy.per_minute, &action.change, now);
-        Outcome { event: Some(event), ..Outcome::quiet(Verdict::Emitted) }
+        *self.emission_state.sequence = sequence;
+        self.step.rates.record_emission(self.step.context.policy.per_minute, &action.change, now);
+        Outcome { event: Some(event), ..Outcome::new(Verdict::Emitted) }
     }
 }
 
 /// What is asked for: by whom, and since when.
-pub struct Asked<'a> {
-    pub since: Time,
+pub struct ActionRequest<'a> {
+    pub requested_at: Time,
     /// The place that it was given when the process's limits stopped it before.
-    pub place: Option<Place>,
+    pub slot: Option<Slot>,
     /// Whether `repeat: while_firing` asks.
-    pub by_clock: bool,
+    pub is_repeat: bool,
     /// The alerts that it is about.
     pub alerts: &'a [AlertKey],
 }
 
 const TRUNCATED: &str = "the notification left out alerts (max_alerts)";
 /// Growth that was over before a guard let it pass.
-pub const SHRANK: &str = "it shrank again meanwhile";
+pub const NO_LONGER_GROWN: &str = "it shrank again meanwhile";
 
 /// The decisions of one rule at one target; alerts with the same outcome stand together.
-pub struct Book<'a> {
+pub struct DecisionLog<'a> {
     rule: Option<&'a Name>,
     target: &'a TargetKey,
     pub decisions: Vec<Decision>,
 }
 
-impl<'a> Book<'a> {
+impl<'a> DecisionLog<'a> {
     pub fn new(rule: Option<&'a Name>, target: &'a TargetKey) -> Self {
         Self { rule, target, decisions: Vec::new() }
     }
 
     /// What a notification says of these alerts, answered.
-    pub fn answer(&mut self, outcome: Outcome, alerts: Vec<AlertKey>) {
+    pub fn reply(&mut self, outcome: Outcome, alerts: Vec<AlertKey>) {
         self.add(outcome, alerts, true);
     }
 
     /// What became of something that waited, or came due.
-    pub fn note(&mut self, outcome: Outcome, alerts: Vec<AlertKey>) {
+    pub fn record(&mut self, outcome: Outcome, alerts: Vec<AlertKey>) {
         self.add(outcome, alerts, false);
     }
 
     /// The same, unless it is about nothing.
-    pub fn note_if_any(&mut self, outcome: Outcome, alerts: Vec<AlertKey>) {
+    pub fn record_if_any(&mut self, outcome: Outcome, alerts: Vec<AlertKey>) {
         if !alerts.is_empty() {
-            self.note(outcome, alerts);
+            self.record(outcome, alerts);
         }
     }
 
-    fn add(&mut self, outcome: Outcome, alerts: Vec<AlertKey>, answers: bool) {
-        let Outcome { verdict, detail, until, about, event, shadow } = outcome;
+    fn add(&mut self, outcome: Outcome, alerts: Vec<AlertKey>, is_reply: bool) {
+        let Outcome { verdict, detail, until, context: about, event, shadow } = outcome;
         let Some(verdict) = verdict else { return };
         let (phase, episode, action) = match about {
-            Some(About { phase, episode, action }) => (Some(phase), Some(episode), action),
+            Some(EpisodeContext { phase, episode, action }) => (Some(phase), Some(episode), action),
             None => (None, None, None),
         };
         let acts = event.is_some() || shadow.is_some();
         let same = |known: &&mut Decision| {
             !acts
-                && (known.verdict, known.answers, known.until) == (verdict, answers, until)
+                && (known.verdict, known.is_reply, known.until) == (verdict, is_reply, until)
                 && (known.phase, known.action) == (phase, action)
                 && (&known.detail, &known.episode) == (&detail, &episode)
                 && known.event.is_none()
@@ -379,7 +407,7 @@ impl<'a> Book<'a> {
         self.decisions.push(Decision {
             rule: self.rule.cloned(),
             target: Some(self.target.clone()),
-            answers,
+            is_reply,
             phase,
             episode,
             action,

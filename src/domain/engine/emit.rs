@@ -5,26 +5,26 @@ use std::sync::Arc;
 use sha2::{Digest, Sha256};
 
 use super::episode::Opened;
-use crate::domain::by_alert::ByAlert;
-use crate::domain::event::{Adjustment, AdjustmentType, EpisodeRef, EventAlert, cut_escaped};
+use crate::domain::alert_map::AlertMap;
+use crate::domain::event::{Adjustment, AdjustmentType, EpisodeRef, EventAlert, truncate_escaped};
 use crate::domain::name::Name;
 use crate::domain::rule::{Amount, Change, Limits};
-use crate::domain::state::{Episode, Lapsed, Occurrence};
+use crate::domain::state::{Episode, ExpiredEpisode, Occurrence};
 use crate::domain::target::TargetKey;
 use crate::domain::verdict::Phase;
 
 /// Names in a reason; the rest is counted.
-const NAMES_IN_REASON: usize = 3;
+const MAX_NAMES_IN_REASON: usize = 3;
 /// Bytes of one name in a reason.
-const NAME_BYTES: usize = 100;
+const MAX_NAME_IN_REASON_BYTES: usize = 100;
 
 /// The id of the episode that these occurrences open: the same history gives the same id, also in a
 /// store that lost everything since. After an episode that `lapsed` it is never the id of that.
 pub fn episode_id(
     rule: &Name,
     target: &TargetKey,
-    opened: &ByAlert<Opened>,
-    lapsed: Option<&Lapsed>,
+    opened: &AlertMap<Opened>,
+    expired_episode: Option<&ExpiredEpisode>,
 ) -> Arc<str> {
     let mut hash = Hash::new("episode", rule, target);
     // In the order of the alerts' keys, whatever the order of the notification.
@@ -35,8 +35,8 @@ pub fn episode_id(
         hash.part(&starts_at.as_nanos().to_be_bytes());
         hash.part(&opened.previous_end.map_or([0; 8], |end| end.as_nanos().to_be_bytes()));
     }
-    if let Some(lapsed) = lapsed {
-        hash.part(lapsed.episode.as_bytes());
+    if let Some(expired_episode) = expired_episode {
+        hash.part(expired_episode.episode.as_bytes());
     }
     hash.finish()
 }
@@ -87,7 +87,7 @@ pub fn adjustment(change: &Change, limits: &Limits, metrics: &[f64]) -> Result<O
         Change::SetCapacity { to, allow_decrease } => {
             return Ok(Some(Adjustment {
                 kind: AdjustmentType::ExactCapacity,
-                value: i64::from(limits.hold(*to)),
+                value: i64::from(limits.clamp(*to)),
                 min_magnitude: None,
                 allow_decrease: Some(*allow_decrease),
             }));
@@ -105,7 +105,7 @@ pub fn adjustment(change: &Change, limits: &Limits, metrics: &[f64]) -> Result<O
             let highest = metrics.iter().copied().reduce(f64::max);
             let highest =
                 highest.ok_or("no open alert has a metric; the rule's steps are newer than they are")?;
-            let step = steps.at(highest);
+            let step = steps.step_for(highest);
             let step =
                 step.ok_or_else(|| format!("metric {highest} is below the lowest step, {}", steps.lowest()))?;
             (AdjustmentType::ChangeInCapacity, step.by.get(), None)
@@ -116,7 +116,7 @@ pub fn adjustment(change: &Change, limits: &Limits, metrics: &[f64]) -> Result<O
 }
 
 /// An occurrence as events show it.
-pub fn alert(occurrence: &Occurrence) -> EventAlert {
+pub fn event_alert(occurrence: &Occurrence) -> EventAlert {
     EventAlert {
         fingerprint: occurrence.alert.fingerprint.clone(),
         labels: occurrence.labels.clone(),
@@ -139,12 +139,12 @@ pub fn reason(phase: Phase, alerts: &[EventAlert]) -> String {
     names.retain(|name| !name.is_empty());
     let count = alerts.len();
     let mut text = format!("{count} {} {}", if count == 1 { "alert" } else { "alerts" }, phase.as_str());
-    for (at, name) in names.iter().take(NAMES_IN_REASON).enumerate() {
+    for (at, name) in names.iter().take(MAX_NAMES_IN_REASON).enumerate() {
         text += if at == 0 { ": " } else { ", " };
-        text += cut_escaped(name, NAME_BYTES);
+        text += truncate_escaped(name, MAX_NAME_IN_REASON_BYTES);
     }
-    if names.len() > NAMES_IN_REASON {
-        text += &format!(" and {} more", names.len() - NAMES_IN_REASON);
+    if names.len() > MAX_NAMES_IN_REASON {
+        text += &format!(" and {} more", names.len() - MAX_NAMES_IN_REASON);
     }
     text
 }

@@ -3,26 +3,27 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::act::{Act, Asked, Book, Ledger, Outcome};
-use super::desk::Desk;
+use super::act::{ActionAttempt, ActionRequest, DecisionLog, EmissionState, Outcome};
 use super::guard::outranked_by;
+use super::step::StepContext;
 use super::{Context, emit};
-use crate::domain::by_alert::{ByAlert, OfAlert};
+use crate::domain::alert_map::{AlertMap, HasAlertKey};
+use crate::domain::episode_scope::EpisodeScope;
 use crate::domain::name::Name;
 use crate::domain::rule::Mode;
 use crate::domain::state::{
-    AlertKey, Cause, Closing, Episode, Lapsed, Occurrence, RuleState, Shadow, TargetState, Told,
+    AlertKey, EmissionStats, Episode, ExpiredEpisode, Occurrence, PendingClose, RuleState, Shadow,
+    TargetState, Trigger,
 };
-use crate::domain::subject::Subject;
 use crate::domain::target::TargetKey;
 use crate::domain::time::Time;
 use crate::domain::verdict::{Decision, Phase, Verdict};
 
 /// What happened to one rule at one target at one moment.
 #[derive(Default)]
-pub struct Turn {
+pub struct RuleDelta {
     /// Occurrences that open now; they are not in the episode yet.
-    pub opened: ByAlert<Opened>,
+    pub opened: AlertMap<Opened>,
     /// Whether an open occurrence has ended unheard and another of the same alert has taken its place.
     pub renewed: bool,
     /// Occurrences that resolved; they are not in the episode any more.
@@ -32,11 +33,11 @@ pub struct Turn {
     /// Firings that wait, and until when.
     pub late: Vec<(AlertKey, Time)>,
     /// What changed nothing.
-    pub quiet: Vec<(AlertKey, Verdict)>,
+    pub unchanged: Vec<(AlertKey, Verdict)>,
     /// Firings that have lost their meaning.
     pub outdated: Vec<AlertKey>,
     /// The notification behind it; there is one whenever something opened or closed.
-    pub cause: Option<Arc<Cause>>,
+    pub trigger: Option<Arc<Trigger>>,
     /// Whether that notification left out alerts.
     pub truncated: bool,
 }
@@ -44,116 +45,122 @@ pub struct Turn {
 /// An occurrence that opens.
 pub struct Opened {
     pub occurrence: Occurrence,
-    pub target: Subject,
+    pub scope: EpisodeScope,
     pub parameters: BTreeMap<String, String>,
     pub previous_end: Option<Time>,
 }
 
-impl OfAlert for Opened {
+impl HasAlertKey for Opened {
     fn alert(&self) -> &AlertKey {
         &self.occurrence.alert
     }
 }
 
 /// Judges the episode after a turn, acts, and writes down what was decided.
-pub fn settle(
-    desk: &mut Desk<'_>,
+pub fn evaluate_episode(
+    step: &mut StepContext<'_>,
     key: &TargetKey,
     state: &mut TargetState,
     name: &Name,
-    turn: Turn,
+    delta: RuleDelta,
 ) -> Vec<Decision> {
-    let Context { now, policy, .. } = *desk.context;
-    let rule = desk.rule(name);
+    let Context { now, policy, .. } = *step.context;
+    let rule = step.rule(name);
     let mode = rule.map_or(Mode::Active, |rule| rule.mode);
-    let outranked = outranked_by(desk, state, name, !turn.opened.is_empty());
-    let mut book = Book::new(Some(name), key);
+    let outranked = outranked_by(step, state, name, !delta.opened.is_empty());
+    let mut log = DecisionLog::new(Some(name), key);
     let TargetState { sequence, rules, cooldowns, .. } = state;
     let rule_state = rules.get_or_default(name);
-    let RuleState { spent, shadow, closing, lapsed, .. } = rule_state;
+    let RuleState { budget_expiries, shadow, pending_close, expired_episode, .. } = rule_state;
     let mut episode = rule_state.episode.take();
-    let Turn { opened, closed, expired, late, quiet, outdated, cause, truncated, .. } = turn;
+    let RuleDelta { opened, closed, expired, late, unchanged, outdated, trigger, truncated, .. } = delta;
     let left = closed.len() + expired.len();
-    let most_open = episode.as_ref().map_or(0, |it| it.told(mode).most_open as usize);
+    let most_open = episode.as_ref().map_or(0, |it| it.emission_stats(mode).most_open as usize);
     let had_grown = episode.as_ref().is_some_and(|it| it.open.len() + left > most_open);
 
-    for (alert, verdict) in quiet {
-        book.answer(Outcome::quiet(verdict), vec![alert]);
+    for (alert, verdict) in unchanged {
+        log.reply(Outcome::new(verdict), vec![alert]);
     }
     for (alert, due) in late {
-        book.answer(Outcome::stopped(Verdict::Late, Some(due)), vec![alert]);
+        log.reply(Outcome::blocked(Verdict::Late, Some(due)), vec![alert]);
     }
-    book.note_if_any(Outcome::quiet(Verdict::Withdrawn), outdated);
+    log.record_if_any(Outcome::new(Verdict::Withdrawn), outdated);
     if !expired.is_empty() {
         if let Some(episode) = &mut episode {
             episode.expired = true;
         }
-        book.note(Outcome::quiet(Verdict::Expired), expired);
+        log.record(Outcome::new(Verdict::Expired), expired);
     }
-    let mut act = match (rule, cause) {
-        (Some(rule), Some(cause)) => {
-            let ledger = Ledger::of(mode, Ledger { sequence, cooldowns, spent }, shadow);
-            Some(Act { desk: &mut *desk, key, rule, cause, truncated, outranked, ledger })
+    let mut attempt = match (rule, trigger) {
+        (Some(rule), Some(trigger)) => {
+            let emission_state =
+                EmissionState::for_mode(mode, EmissionState { sequence, cooldowns, budget_expiries }, shadow);
+            Some(ActionAttempt { step: &mut *step, key, rule, trigger, truncated, outranked, emission_state })
         }
         _ => None,
     };
     if !opened.is_empty() {
         let alerts: Vec<AlertKey> = opened.iter().map(|opened| opened.occurrence.alert.clone()).collect();
-        let outcome = match &mut act {
-            Some(act) => {
+        let outcome = match &mut attempt {
+            Some(attempt) => {
                 let (episode, is_new) =
-                    open(act.desk.context, key, &mut episode, name, opened, lapsed.as_deref());
-                let outcome = act.on_firing(episode, is_new, had_grown, &alerts, &mut book);
-                outcome.about(Phase::Firing, episode, rule)
+                    open(attempt.step.context, key, &mut episode, name, opened, expired_episode.as_deref());
+                let outcome = attempt.on_firing(episode, is_new, had_grown, &alerts, &mut log);
+                outcome.for_episode(Phase::Firing, episode, rule)
             }
-            None => Outcome::because(Verdict::Withdrawn, RULE_GONE),
+            None => Outcome::with_detail(Verdict::Withdrawn, RULE_GONE),
         };
-        book.answer(outcome, alerts);
+        log.reply(outcome, alerts);
     }
-    let over = episode.as_ref().is_some_and(|episode| episode.open.is_empty());
-    if let Some(Episode { id, .. }) = episode.as_deref().filter(|episode| over && episode.expired) {
-        let until = now.after(policy.keep_lapsed);
-        *lapsed = Some(Box::new(Lapsed { episode: id.clone(), until }));
+    let is_over = episode.as_ref().is_some_and(|episode| episode.open.is_empty());
+    if let Some(Episode { id, .. }) = episode.as_deref().filter(|episode| is_over && episode.expired) {
+        let until = now.after(policy.expired_episode_retention);
+        *expired_episode = Some(Box::new(ExpiredEpisode { episode: id.clone(), until }));
     }
-    let dropped = episode.as_mut().filter(|_| over).and_then(|episode| episode.kept.take());
-    if let (Some(kept), Some(episode)) = (&dropped, &episode) {
-        let outcome = Outcome::because(Verdict::Withdrawn, "its episode is over");
-        book.note_if_any(outcome.about(Phase::Firing, episode, rule), kept.alerts.clone());
+    let dropped = episode.as_mut().filter(|_| is_over).and_then(|episode| episode.deferred.take());
+    if let (Some(deferred), Some(episode)) = (&dropped, &episode) {
+        let outcome = Outcome::with_detail(Verdict::Withdrawn, "its episode is over");
+        log.record_if_any(outcome.for_episode(Phase::Firing, episode, rule), deferred.alerts.clone());
     }
     if !closed.is_empty() {
         let alerts: Vec<AlertKey> = closed.iter().map(|closed| closed.alert.clone()).collect();
-        let outcome = match (episode.take_if(|_| over), &mut act) {
-            (None, _) => Outcome::quiet(Verdict::StillOpen),
-            (Some(episode), Some(act)) => {
-                let asked = Asked { since: now, place: None, by_clock: false, alerts: &alerts };
-                let (outcome, kept) = act.on_resolved(&episode, &closed, &asked);
-                let outcome = outcome.about(Phase::Resolved, &episode, rule);
-                *closing = kept.map(|kept| Box::new(Closing { episode, closed, kept }));
+        let outcome = match (episode.take_if(|_| is_over), &mut attempt) {
+            (None, _) => Outcome::new(Verdict::StillOpen),
+            (Some(episode), Some(attempt)) => {
+                let request =
+                    ActionRequest { requested_at: now, slot: None, is_repeat: false, alerts: &alerts };
+                let (outcome, deferred) = attempt.on_resolved(&episode, &closed, &request);
+                let outcome = outcome.for_episode(Phase::Resolved, &episode, rule);
+                *pending_close =
+                    deferred.map(|deferred| Box::new(PendingClose { episode, closed, deferred }));
                 outcome
             }
-            (Some(_), None) => Outcome::because(Verdict::NoAction, RULE_GONE),
+            (Some(_), None) => Outcome::with_detail(Verdict::NoAction, RULE_GONE),
         };
-        book.answer(outcome, alerts);
+        log.reply(outcome, alerts);
     }
-    let mut decisions = book.decisions;
-    if let Some(kept) = dropped {
-        desk.let_go(&kept);
+    let mut decisions = log.decisions;
+    if let Some(deferred) = dropped {
+        step.release_slot(&deferred);
     }
-    rule_state.episode = episode.filter(|_| !over);
-    tidy(state, name);
-    decisions.extend(supersede(desk, key, &decisions));
+    rule_state.episode = episode.filter(|_| !is_over);
+    remove_if_empty(state, name);
+    decisions.extend(supersede(step, key, &decisions));
     decisions
 }
 
 /// What adds capacity cancels what would take it away and was not sent yet.
-pub fn supersede(desk: &mut Desk<'_>, key: &TargetKey, decisions: &[Decision]) -> Vec<Decision> {
-    let adds = decisions.iter().filter_map(|decision| decision.event.as_ref()).any(|event| event.adds());
-    let cancelled = if adds { desk.supersede(key) } else { Vec::new() };
-    let superseded = cancelled.into_iter().map(|unsent| {
-        let why = format!("event {} was not sent yet, and capacity is added now", unsent.id);
-        let mut book = Book::new(Some(&unsent.rule), key);
-        book.note(Outcome::because(Verdict::Superseded, &why), unsent.alerts.clone());
-        book.decisions
+pub fn supersede(step: &mut StepContext<'_>, key: &TargetKey, decisions: &[Decision]) -> Vec<Decision> {
+    let adds = decisions
+        .iter()
+        .filter_map(|decision| decision.event.as_ref())
+        .any(|event| event.increases_capacity());
+    let cancelled = if adds { step.supersede(key) } else { Vec::new() };
+    let superseded = cancelled.into_iter().map(|decrease| {
+        let why = format!("event {} was not sent yet, and capacity is added now", decrease.id);
+        let mut log = DecisionLog::new(Some(&decrease.rule), key);
+        log.record(Outcome::with_detail(Verdict::Superseded, &why), decrease.alerts.clone());
+        log.decisions
     });
     superseded.collect::<Vec<_>>().concat()
 }
@@ -165,25 +172,25 @@ pub fn open<'a>(
     key: &TargetKey,
     episode: &'a mut Option<Box<Episode>>,
     rule: &Name,
-    opened: ByAlert<Opened>,
-    lapsed: Option<&Lapsed>,
+    opened: AlertMap<Opened>,
+    expired_episode: Option<&ExpiredEpisode>,
 ) -> (&'a mut Episode, bool) {
     let is_new = episode.is_none();
-    let id = if is_new { emit::episode_id(rule, key, &opened, lapsed) } else { Arc::default() };
-    for Opened { occurrence, target, parameters, .. } in opened {
+    let id = if is_new { emit::episode_id(rule, key, &opened, expired_episode) } else { Arc::default() };
+    for Opened { occurrence, scope: target, parameters, .. } in opened {
         let episode = episode.get_or_insert_with(|| {
             Box::new(Episode {
                 id: id.clone(),
-                target,
+                scope: target,
                 opened_at: context.now,
-                open: ByAlert::default(),
+                open: AlertMap::default(),
                 emissions: 0,
                 most_open: 0,
-                shadowed: Told::default(),
+                shadowed: EmissionStats::default(),
                 sources: Vec::new(),
                 adopted: false,
                 expired: false,
-                kept: None,
+                deferred: None,
                 parameters: BTreeMap::new(),
             })
         });
@@ -192,7 +199,7 @@ pub fn open<'a>(
             episode.sources.insert(at, occurrence.alert.source.clone());
         }
         episode.parameters = parameters;
-        episode.open.put(occurrence);
+        episode.open.insert(occurrence);
     }
     // `opened` is never empty here, so there is an episode now.
     let episode = episode.get_or_insert_with(|| unreachable!("something opened"));
@@ -202,7 +209,7 @@ pub fn open<'a>(
 pub const RULE_GONE: &str = "the rule is gone";
 
 /// Forgets what a rule has here and is empty.
-pub fn tidy(state: &mut TargetState, name: &Name) {
+pub fn remove_if_empty(state: &mut TargetState, name: &Name) {
     let Some(rule_state) = state.rules.get_mut(name) else { return };
     rule_state.shadow.take_if(|shadow| **shadow == Shadow::default());
     if rule_state.is_empty() {

@@ -7,7 +7,7 @@ use axum::http::{HeaderMap, StatusCode, header};
 use serde::de::DeserializeOwned;
 
 use super::problem::Problem;
-use crate::domain::control::Pattern;
+use crate::domain::control::TargetPattern;
 use crate::domain::duration;
 use crate::domain::name::Name;
 use crate::domain::time::Time;
@@ -89,9 +89,10 @@ pub fn name(key: &str, text: Option<&str>) -> Result<Option<Name>, Problem> {
 }
 
 /// A pattern over keys of targets, if one is given.
-pub fn pattern(text: Option<&str>) -> Result<Option<Pattern>, Problem> {
+pub fn pattern(text: Option<&str>) -> Result<Option<TargetPattern>, Problem> {
     let read = |text| {
-        Pattern::new(text).ok_or_else(|| Problem::bad("target: a pattern of 1 to 4096 bytes is expected"))
+        TargetPattern::new(text)
+            .ok_or_else(|| Problem::bad("target: a pattern of 1 to 4096 bytes is expected"))
     };
     text.map(read).transpose()
 }

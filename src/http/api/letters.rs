@@ -10,7 +10,7 @@ use serde_json::Value;
 use super::ask::{self, Id, Query, limit, name, running};
 use super::problem::Problem;
 use crate::domain::duration;
-use crate::domain::header::Header;
+use crate::domain::header::EventHeader;
 use crate::domain::name::Name;
 use crate::http::{Running, Shared};
 use crate::store::{DeadLetter, EventSeq, LetterError, Place, Redrive};
@@ -88,7 +88,7 @@ fn place(text: &str) -> Result<Place, Problem> {
 }
 
 fn told(letter: &DeadLetter) -> ApiLetter {
-    let header = Header::read(&letter.event).ok();
+    let header = EventHeader::read(&letter.event).ok();
     ApiLetter {
         id: id(&letter.place),
         destination: letter.place.destination.to_string(),
@@ -96,10 +96,10 @@ fn told(letter: &DeadLetter) -> ApiLetter {
         rule: letter.rule.clone(),
         subject: letter.target.clone(),
         action: letter.action.clone(),
-        takes_away: header.as_ref().is_some_and(Header::takes_away),
-        emitted_at: letter.emitted_at.to_millis_text(),
-        expires_at: header.map(|header| header.expirytime.to_millis_text()),
-        given_up_at: letter.given_up_at.to_millis_text(),
+        takes_away: header.as_ref().is_some_and(EventHeader::decreases_capacity),
+        emitted_at: letter.emitted_at.to_millis_string(),
+        expires_at: header.map(|header| header.expirytime.to_millis_string()),
+        given_up_at: letter.given_up_at.to_millis_string(),
         attempts: letter.attempts,
         error: letter.error.clone(),
         event: None,

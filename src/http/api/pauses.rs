@@ -52,8 +52,8 @@ impl From<Pause> for ApiPause {
             rule: pause.rule.as_ref().map(ToString::to_string),
             target: pause.target.as_ref().map(ToString::to_string),
             direction: pause.direction.map(Direction::as_str),
-            since: pause.since.to_millis_text(),
-            until: pause.until.map(Time::to_millis_text),
+            since: pause.since.to_millis_string(),
+            until: pause.until.map(Time::to_millis_string),
             author: pause.author,
             reason: pause.reason,
         }

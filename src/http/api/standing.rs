@@ -11,7 +11,7 @@ use super::ask::running;
 use super::problem::Problem;
 use crate::config::{DestinationKind, File};
 use crate::domain::duration::format;
-use crate::domain::rule::{Action, Aim, Amount, Change, Mode, Repeat, Rule};
+use crate::domain::rule::{Action, Amount, Change, Mode, Repeat, Rule, RuleTarget};
 use crate::domain::time::Time;
 use crate::http::{Phase, Shared};
 
@@ -69,7 +69,7 @@ pub async fn status(State(shared): State<Shared>) -> Result<Json<Status>, Proble
     Ok(Json(Status {
         version: env!("CARGO_PKG_VERSION"),
         phase,
-        now: running.store.now().to_millis_text(),
+        now: running.store.now().to_millis_string(),
         configuration: running.configuration.load().as_ref().clone(),
         rules: settings.rules.rules().len(),
         sources: settings.sources.len(),
@@ -142,7 +142,7 @@ pub async fn rules(State(shared): State<Shared>) -> Result<Json<Vec<ApiRule>>, P
 
 fn told(rule: &Rule, open_episodes: u64) -> ApiRule {
     let (target, holds) = match &rule.target {
-        Aim::Target(target) => {
+        RuleTarget::Target(target) => {
             let optional = [
                 ("account", &target.account),
                 ("cluster", &target.cluster),
@@ -155,7 +155,7 @@ fn told(rule: &Rule, open_episodes: u64) -> ApiRule {
             fields.insert("name", target.name.source().to_owned());
             (fields, Vec::new())
         }
-        Aim::Hold(hold) => {
+        RuleTarget::Hold(hold) => {
             let covers = &hold.covers;
             let mut fields = fields(&[
                 ("kind", &covers.kind),
@@ -256,8 +256,8 @@ pub async fn sources(State(shared): State<Shared>) -> Result<Json<Vec<ApiSource>
             name: source.name.to_string(),
             labels: source.labels.iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect(),
             heartbeat: source.heartbeat.iter().map(ToString::to_string).collect(),
-            heartbeat_open_since: beat.open_since.map(Time::to_millis_text),
-            heartbeat_ended_at: beat.broke_at.map(Time::to_millis_text),
+            heartbeat_open_since: beat.open_since.map(Time::to_millis_string),
+            heartbeat_ended_at: beat.lost_at.map(Time::to_millis_string),
             late_window: format(source.late_window),
             occurrence_ttl: format(source.occurrence_ttl),
         }

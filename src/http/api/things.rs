@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use super::ask::{Id, Query, limit, name, pattern, running};
 use super::problem::Problem;
-use crate::domain::state::{Episode, Kept, RuleState};
+use crate::domain::state::{Deferred, Episode, RuleState};
 use crate::domain::target::{KeyKind, PartialTarget};
 use crate::domain::time::Time;
 use crate::domain::verdict::{Phase, Verdict};
@@ -59,7 +59,7 @@ impl From<store::Delivery> for ApiDelivery {
             attempts: failed_attempts + u32::from(arrived),
             error,
             answer,
-            next_attempt_at: due.map(Time::to_millis_text),
+            next_attempt_at: due.map(Time::to_millis_string),
         }
     }
 }
@@ -74,7 +74,7 @@ pub async fn event(State(shared): State<Shared>, Id(id): Id) -> Result<Json<ApiE
     })?;
     let unreadable = |_| Problem::refused("what is kept under this id is no JSON");
     Ok(Json(ApiEvent {
-        emitted_at: found.emitted_at.to_millis_text(),
+        emitted_at: found.emitted_at.to_millis_string(),
         event: serde_json::from_str(&found.body).map_err(unreadable)?,
         deliveries: found.deliveries.into_iter().map(ApiDelivery::from).collect(),
     }))
@@ -166,13 +166,13 @@ pub struct Waits {
     give_up_at: Option<String>,
 }
 
-impl From<&Kept> for Waits {
-    fn from(kept: &Kept) -> Self {
+impl From<&Deferred> for Waits {
+    fn from(kept: &Deferred) -> Self {
         Self {
-            verdict: kept.stopped_by.map(Verdict::as_str),
-            since: kept.since.to_millis_text(),
-            until: kept.due.map(Time::to_millis_text),
-            give_up_at: kept.give_up.map(Time::to_millis_text),
+            verdict: kept.blocked_by.map(Verdict::as_str),
+            since: kept.requested_at.to_millis_string(),
+            until: kept.recheck_at.map(Time::to_millis_string),
+            give_up_at: kept.deadline.map(Time::to_millis_string),
         }
     }
 }
@@ -200,11 +200,11 @@ pub async fn episodes(
 fn told(state: &StoredState, rule: &str, rule_state: &RuleState) -> Vec<ApiEpisode> {
     let open = rule_state.episode.as_ref().map(|episode| {
         let alerts = episode.open.iter().map(occurrence).collect();
-        one(state, rule, Phase::Firing, episode, alerts, episode.kept.as_ref())
+        one(state, rule, Phase::Firing, episode, alerts, episode.deferred.as_ref())
     });
-    let closing = rule_state.closing.as_ref().map(|closing| {
+    let closing = rule_state.pending_close.as_ref().map(|closing| {
         let alerts = closing.closed.iter().map(occurrence).collect();
-        one(state, rule, Phase::Resolved, &closing.episode, alerts, Some(&closing.kept))
+        one(state, rule, Phase::Resolved, &closing.episode, alerts, Some(&closing.deferred))
     });
     open.into_iter().chain(closing).collect()
 }
@@ -214,7 +214,7 @@ fn occurrence(open: &crate::domain::state::Occurrence) -> ApiOccurrence {
         source: open.alert.source.to_string(),
         fingerprint: open.alert.fingerprint.to_string(),
         starts_at: open.starts_at.to_string(),
-        heard_at: open.heard_at.to_millis_text(),
+        heard_at: open.heard_at.to_millis_string(),
         labels: open.labels.iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect(),
     }
 }
@@ -225,7 +225,7 @@ fn one(
     phase: Phase,
     episode: &Episode,
     alerts: Vec<ApiOccurrence>,
-    kept: Option<&Kept>,
+    kept: Option<&Deferred>,
 ) -> ApiEpisode {
     ApiEpisode {
         id: episode.id.to_string(),
@@ -238,7 +238,7 @@ fn one(
         subject: state.key.as_str().to_owned(),
         target: state.key.fields(),
         phase,
-        opened_at: episode.opened_at.to_millis_text(),
+        opened_at: episode.opened_at.to_millis_string(),
         emissions: episode.emissions,
         adopted: episode.adopted,
         expired: episode.expired,

@@ -17,7 +17,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use super::EventSeq;
 use super::numbers::{Map, Set};
-use crate::domain::header::Encoded;
+use crate::domain::header::EncodedEvent;
 use crate::domain::time::Time;
 
 /// Events in the window at the most; few in tests, so that they often reach beyond it.
@@ -75,7 +75,7 @@ struct Slot {
     emitted_at: Time,
     undoes: bool,
     /// `None` when settled, until the cursor passes it.
-    body: Option<Encoded>,
+    body: Option<EncodedEvent>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -109,7 +109,7 @@ pub struct Offered {
     pub emitted_at: Time,
     /// Whether it undoes what earlier events have done, so that it may find nothing to undo.
     pub undoes: bool,
-    pub body: Encoded,
+    pub body: EncodedEvent,
 }
 
 /// A delivery with a row, that is to be tried.
@@ -143,7 +143,7 @@ pub enum End {
 #[derive(Debug)]
 pub struct Handed {
     pub seq: EventSeq,
-    pub body: Option<Encoded>,
+    pub body: Option<EncodedEvent>,
     pub emitted_at: Time,
     /// Whether it undoes something.
     pub undoes: bool,

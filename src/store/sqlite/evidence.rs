@@ -71,8 +71,9 @@ pub fn remember(known: &AllFired, now: &[Fired], before: &TargetState, after: &T
 
 fn episodes(state: &TargetState) -> impl Iterator<Item = u64> {
     let rules = state.rules.values();
-    let open =
-        rules.flat_map(|rule| rule.episode.iter().chain(rule.closing.iter().map(|closing| &closing.episode)));
+    let open = rules.flat_map(|rule| {
+        rule.episode.iter().chain(rule.pending_close.iter().map(|closing| &closing.episode))
+    });
     open.map(|known| episode(&known.id))
 }
 

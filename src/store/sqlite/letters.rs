@@ -6,7 +6,7 @@ use super::bodies::Bodies;
 use super::index::Fingerprint;
 use super::writer::{Batch, Writer};
 use super::{schema, supersede};
-use crate::domain::header::Encoded;
+use crate::domain::header::EncodedEvent;
 use crate::domain::name::Name;
 use crate::domain::time::Time;
 use crate::store::lane::Waiting;
@@ -67,7 +67,7 @@ pub fn list(
 }
 
 /// The event with the `expirytime` that it was redriven with, if it was.
-pub fn as_sent(body: &str, expiry: Option<i64>) -> Encoded {
+pub fn as_sent(body: &str, expiry: Option<i64>) -> EncodedEvent {
     let rewritten = expiry.and_then(|expiry| expiry::rewrite(body, Time::from_nanos(expiry)).ok());
     rewritten.map_or_else(|| body.into(), Into::into)
 }
@@ -79,7 +79,7 @@ struct Letter {
     target: i64,
     shrinks: bool,
     undoes: bool,
-    event: Encoded,
+    event: EncodedEvent,
 }
 
 impl Writer {

@@ -45,7 +45,7 @@ use super::{
     Settlement, StoredEvent, StoredState, Tally, WallClock, Wanted,
 };
 use crate::domain::control::Controls;
-use crate::domain::header::Encoded;
+use crate::domain::header::EncodedEvent;
 use crate::domain::name::Name;
 use crate::domain::target::TargetKey;
 use crate::domain::time::Time;
@@ -498,7 +498,7 @@ struct Asked {
 
 #[derive(Default)]
 struct Told {
-    body: Option<Encoded>,
+    body: Option<EncodedEvent>,
     last_error: Option<Arc<str>>,
     undoes_nothing: bool,
 }

@@ -314,7 +314,7 @@ fn count_states(transaction: &Connection) -> rusqlite::Result<()> {
             }
         };
         deltas.put(&TargetState::default(), &state);
-        if state.watches() {
+        if state.depends_on_controls() {
             transaction.execute("INSERT INTO watching VALUES (?1)", [id])?;
         }
     }

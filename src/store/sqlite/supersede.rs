@@ -9,7 +9,7 @@ use super::bodies::Bodies;
 use super::index::Fingerprint;
 use super::schema;
 use super::writer::{Batch, Staging, Writer};
-use crate::domain::engine::Unsent;
+use crate::domain::engine::UndeliveredDecrease;
 use crate::domain::name::Name;
 use crate::domain::target::TargetKey;
 use crate::store::lane::{End, Lane};
@@ -49,7 +49,7 @@ pub struct Superseding {
 /// What a transaction is told, and the numbers of the events.
 #[derive(Debug, Default)]
 pub struct Found {
-    pub events: BTreeMap<TargetKey, Vec<Unsent>>,
+    pub events: BTreeMap<TargetKey, Vec<UndeliveredDecrease>>,
     pub seqs: BTreeMap<TargetKey, Vec<i64>>,
 }
 
@@ -126,11 +126,11 @@ impl Writer {
     }
 
     /// Reads an event back; `None` if it is none of ours, so that nothing is known of it.
-    fn read_unsent(&self, target: &TargetKey, seq: i64) -> rusqlite::Result<Option<Unsent>> {
+    fn read_unsent(&self, target: &TargetKey, seq: i64) -> rusqlite::Result<Option<UndeliveredDecrease>> {
         let mut body = self.connection.prepare_cached("SELECT body FROM events WHERE id = ?1")?;
         let read = body
             .query_row([seq], |row| {
-                Ok(Unsent::read(Bodies::new(&self.connection).read(seq, row.get_ref(0)?)?))
+                Ok(UndeliveredDecrease::read(Bodies::new(&self.connection).read(seq, row.get_ref(0)?)?))
             })
             .optional()?;
         let told = |error| {

@@ -29,9 +29,9 @@ impl Deltas {
             add(&mut self.open, before.open_episodes().cloned(), -1);
             add(&mut self.open, after.open_episodes().cloned(), 1);
         }
-        if !before.deferred().eq(after.deferred()) {
-            add(&mut self.deferred, before.deferred(), -1);
-            add(&mut self.deferred, after.deferred(), 1);
+        if !before.deferred_verdicts().eq(after.deferred_verdicts()) {
+            add(&mut self.deferred, before.deferred_verdicts(), -1);
+            add(&mut self.deferred, after.deferred_verdicts(), 1);
         }
     }
 

@@ -23,7 +23,7 @@ fn open(dir: &Path) -> Sqlite {
 fn event(target: &str, bytes: usize) -> Decide {
     let target = TargetKey::from_stored(target);
     let state = crate::domain::state::TargetState {
-        ended: std::iter::once(crate::domain::state::Ended {
+        last_resolves: std::iter::once(crate::domain::state::LastResolve {
             alert: crate::domain::state::AlertKey { source: queue(), fingerprint: target.as_str().into() },
             ends_at: Time::from_nanos(0),
             was_open: true,

@@ -69,7 +69,7 @@ impl Writer {
         }
         if let Some(changed) = changes.controls {
             write_controls(&self.connection, now, &changed)?;
-            if changed.wakes > controls.wakes {
+            if changed.generation > controls.generation {
                 batch.staged.watch(watching::Change::Wake(now));
             }
             batch.controls = Some(changed);
@@ -216,7 +216,7 @@ impl Writer {
         );
         if state.is_empty() {
             let Some(id) = id else { return Ok(()) };
-            self.put_watching(batch, id, before.watches(), false)?;
+            self.put_watching(batch, id, before.depends_on_controls(), false)?;
             batch.tally.put(&before, &TargetState::default());
             self.connection.prepare_cached("DELETE FROM targets WHERE id = ?1")?.execute([id])?;
             self.connection
@@ -266,7 +266,7 @@ impl Writer {
                 id
             }
         };
-        self.put_watching(batch, id, before.watches(), state.watches())?;
+        self.put_watching(batch, id, before.depends_on_controls(), state.depends_on_controls())?;
         batch.tally.put(&before, &state);
         let known = Arc::new(Known { key, state: Arc::new(state), fired });
         batch.staged.put(&self.index(), &self.hashes, id, hash, &before, Some((known, known_alerts)));

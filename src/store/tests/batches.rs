@@ -101,7 +101,7 @@ async fn a_batch_that_fails_keeps_the_controls_the_counts_and_who_was_woken() {
             (
                 "c",
                 Box::new(|view| {
-                    assert_eq!(view.controls.wakes, 1, "the earlier one of the batch is seen");
+                    assert_eq!(view.controls.generation, 1, "the earlier one of the batch is seen");
                     Changes { record: Some(record(&["c"])), ..Changes::default() }
                 }),
             ),
@@ -115,7 +115,7 @@ async fn a_batch_that_fails_keeps_the_controls_the_counts_and_who_was_woken() {
     assert_eq!(due(&house).await, [""; 0]);
     house
         .write(&[], |view| {
-            assert_eq!(view.controls.wakes, 0);
+            assert_eq!(view.controls.generation, 0);
             Changes::default()
         })
         .await;

@@ -133,10 +133,10 @@ async fn those_whose_time_has_come_are_due_before_those_that_were_woken() {
     for house in House::both() {
         put(&house, "a", waiting("nodes", Verdict::Paused, false)).await;
         let mut late = remembering("b");
-        late.cooldowns.added = Some(Time::from_nanos(1));
+        late.cooldowns.after_increase = Some(Time::from_nanos(1));
         put(&house, "b", late).await;
         let mut both = waiting("nodes", Verdict::Paused, false);
-        both.cooldowns.added = Some(Time::from_nanos(2));
+        both.cooldowns.after_increase = Some(Time::from_nanos(2));
         put(&house, "c", both).await;
         change(&house, true).await;
         assert_eq!(due(&house).await, ["b", "c", "a"]);

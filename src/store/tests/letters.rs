@@ -188,7 +188,7 @@ async fn what_is_stale_stays_a_dead_letter_and_the_caller_is_told() {
                 let event = &mut changes.events[0];
                 event.body = event
                     .body
-                    .replace(&now().after(HOUR).to_millis_text(), "2026-11-22T16:00:00.000Z")
+                    .replace(&now().after(HOUR).to_millis_string(), "2026-11-22T16:00:00.000Z")
                     .into();
                 changes
             })

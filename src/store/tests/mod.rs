@@ -23,11 +23,12 @@ use super::{
     Changes, Claimed, EventSeq, Keys, LetterError, Memory, NewEvent, Part, Place, Redrive, Settlement,
     Sqlite, Store, View,
 };
+use crate::domain::episode_scope::EpisodeScope;
 use crate::domain::name::Name;
 use crate::domain::state::{
-    AlertKey, Cause, Closing, Ended, Episode, Kept, Occurrence, RuleState, TargetState, Told,
+    AlertKey, Deferred, EmissionStats, Episode, LastResolve, Occurrence, PendingClose, RuleState,
+    TargetState, Trigger,
 };
-use crate::domain::subject::Subject;
 use crate::domain::target::{Platform, Target, TargetKey};
 use crate::domain::time::Time;
 use crate::domain::verdict::{Phase, Verdict};
@@ -224,7 +225,7 @@ impl Emission {
         let body = json!({
             "specversion": "1.0", "id": self.id, "source": "/scalebridge/prod",
             "type": format!("io.scalebridge.{action}.v1"), "subject": self.target.as_str(), "sequence": "7",
-            "expirytime": now().after(HOUR).to_millis_text(),
+            "expirytime": now().after(HOUR).to_millis_string(),
             "data": {
                 "rule": "nodes", "action": action, "episode": { "id": "e", "emission": 1 },
                 "alerts": [{ "fingerprint": "f1" }], "notification": { "source": "prod" },
@@ -340,7 +341,7 @@ fn open_episode(id: &str) -> TargetState {
     let mut state = waiting("nodes", Verdict::Paused, false);
     for rule in state.rules.values_mut() {
         if let Some(episode) = &mut rule.episode {
-            (episode.id, episode.kept) = (id.into(), None);
+            (episode.id, episode.deferred) = (id.into(), None);
         }
     }
     state
@@ -365,18 +366,18 @@ fn alert(text: &str) -> AlertKey {
 
 /// A state in which an alert's end is remembered, and nothing else.
 fn remembering(text: &str) -> TargetState {
-    let ended = Ended {
+    let ended = LastResolve {
         alert: alert(text),
         ends_at: Time::from_nanos(0),
         was_open: true,
         until: Time::from_nanos(i64::MAX),
     };
-    TargetState { ended: std::iter::once(ended).collect(), ..TargetState::default() }
+    TargetState { last_resolves: std::iter::once(ended).collect(), ..TargetState::default() }
 }
 
 /// A state in which something waits: what takes capacity away watches, as does what is paused.
 fn waiting(rule: &str, verdict: Verdict, closing: bool) -> TargetState {
-    let cause = Cause {
+    let cause = Trigger {
         source: name("prod"),
         receiver: String::new(),
         group_key: String::new(),
@@ -385,15 +386,15 @@ fn waiting(rule: &str, verdict: Verdict, closing: bool) -> TargetState {
         traceparent: None,
     };
     let far = Time::from_nanos(i64::MAX);
-    let kept = Kept {
-        since: Time::from_nanos(0),
-        due: None,
-        line: None,
-        give_up: closing.then_some(far),
-        by_clock: false,
-        stopped_by: Some(verdict),
+    let kept = Deferred {
+        requested_at: Time::from_nanos(0),
+        recheck_at: None,
+        limited_direction: None,
+        deadline: closing.then_some(far),
+        is_repeat: false,
+        blocked_by: Some(verdict),
         alerts: vec![alert("f1")],
-        cause: cause.into(),
+        trigger: cause.into(),
     };
     let target = Target {
         platform: Platform::Eks,
@@ -406,23 +407,24 @@ fn waiting(rule: &str, verdict: Verdict, closing: bool) -> TargetState {
     };
     let mut episode = Episode {
         id: "e".into(),
-        target: Subject::Target(target.into()),
+        scope: EpisodeScope::Target(target.into()),
         opened_at: Time::from_nanos(0),
         open: std::iter::empty::<Occurrence>().collect(),
         emissions: 1,
         most_open: 1,
-        shadowed: Told::default(),
+        shadowed: EmissionStats::default(),
         sources: [name("prod")].into(),
         adopted: false,
         expired: false,
-        kept: None,
+        deferred: None,
         parameters: [].into(),
     };
     let mut state = RuleState::default();
     if closing {
-        state.closing = Some(Box::new(Closing { episode: Box::new(episode), closed: Vec::new(), kept }));
+        state.pending_close =
+            Some(Box::new(PendingClose { episode: Box::new(episode), closed: Vec::new(), deferred: kept }));
     } else {
-        episode.kept = Some(kept);
+        episode.deferred = Some(kept);
         state.episode = Some(Box::new(episode));
     }
     TargetState { rules: [(name(rule), state)].into_iter().collect(), ..TargetState::default() }

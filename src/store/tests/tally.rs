@@ -11,7 +11,7 @@ fn counted<'a>(states: impl IntoIterator<Item = &'a TargetState>) -> Tally {
         for rule in state.open_episodes() {
             *tally.open_episodes.entry(rule.clone()).or_default() += 1;
         }
-        for verdict in state.deferred() {
+        for verdict in state.deferred_verdicts() {
             *tally.deferred.entry(verdict).or_default() += 1;
         }
     }

@@ -22,9 +22,10 @@ fn changes() -> Changes {
         event
     });
     let decisions: Vec<_> = targets.iter().map(|target| json!({ "target": target })).collect();
-    let pods = (0..200)
-        .flat_map(|number| remembering(&format!("pod-{number}")).ended.iter().cloned().collect::<Vec<_>>());
-    let state = TargetState { ended: pods.collect(), ..remembering("workers-0") };
+    let pods = (0..200).flat_map(|number| {
+        remembering(&format!("pod-{number}")).last_resolves.iter().cloned().collect::<Vec<_>>()
+    });
+    let state = TargetState { last_resolves: pods.collect(), ..remembering("workers-0") };
     Changes {
         states: vec![(key("workers-0"), state)],
         record: Some(Record {

@@ -2,7 +2,7 @@
 //! what stops nobody: rules in `mode: shadow`.
 
 use super::*;
-use crate::domain::control::{Direction, Pattern, Pause};
+use crate::domain::control::{Direction, Pause, TargetPattern};
 use crate::domain::rule::{HoldTemplate, PartialTemplate};
 
 const HOUR: i64 = 3600;
@@ -25,26 +25,26 @@ fn pause(world: &mut World, since: i64, until: Option<i64>, narrow: impl FnOnce(
 }
 
 #[test]
-fn a_pause_over_a_weekend_keeps_the_scale_out_and_withdraws_the_scale_in() {
+fn a_pause_over_a_weekend_defers_the_scale_out_and_withdraws_the_scale_in() {
     let mut world = with_a_second_rule(guarded(5, 10, 5));
     world.post(0, vec![firing("a", -10)]);
     let friday = pause(&mut world, 60, None, |_| {});
     let grown = world.post(10 * 60, vec![slow(true, 590, 0)]);
-    assert_eq!(told(&grown), "paused×1");
+    assert_eq!(summary(&grown), "paused×1");
     assert_eq!(grown[0].detail.as_deref(), Some("pause 1 by ana: the database moves"));
     let mut others = firing("x", HOUR);
     others.labels = Arc::new([("alertname", "Pending"), ("nodegroup", "others")].into_iter().collect());
-    assert_eq!(told(&world.post(HOUR + 10, vec![others.clone()])), "paused×1");
+    assert_eq!(summary(&world.post(HOUR + 10, vec![others.clone()])), "paused×1");
     // Whatever is heard again meanwhile changes nothing.
     assert_eq!(
-        told(&world.post(5 * HOUR, vec![slow(true, 590, 0), firing("a", -10)])),
+        summary(&world.post(5 * HOUR, vec![slow(true, 590, 0), firing("a", -10)])),
         "duplicate×1, duplicate×1"
     );
     // One of the two groups is well again on Saturday; nobody resumes within max_deferral.
     let quiet = world.post(20 * HOUR, vec![firing("a", -10), slow(true, 590, 0)]);
-    assert_eq!(told(&quiet), "duplicate×1, duplicate×1");
+    assert_eq!(summary(&quiet), "duplicate×1, duplicate×1");
     let ended = pause_ends(&mut world, friday, 23 * HOUR);
-    assert_eq!(told(&ended), "emitted×1 scale_out +2, emitted×1 scale_out +2");
+    assert_eq!(summary(&ended), "emitted×1 scale_out +2, emitted×1 scale_out +2");
 }
 
 /// Ends a pause and looks at everything again, as the store asks for.
@@ -58,10 +58,10 @@ fn what_would_take_away_does_not_outlive_a_long_pause() {
     let mut world = guarded(0, 0, 5).world();
     world.post(0, vec![firing("a", -10)]);
     let id = pause(&mut world, 60, None, |_| {});
-    assert_eq!(told(&world.post(120, vec![resolved("a", -10, 110)])), "paused×1");
-    assert_eq!(told(&world.wait(120 + 300 + HOUR - 1)), "");
-    assert_eq!(told(&world.wait(120 + 300 + HOUR)), "withdrawn×1");
-    assert_eq!(told(&pause_ends(&mut world, id, 3 * HOUR)), "");
+    assert_eq!(summary(&world.post(120, vec![resolved("a", -10, 110)])), "paused×1");
+    assert_eq!(summary(&world.wait(120 + 300 + HOUR - 1)), "");
+    assert_eq!(summary(&world.wait(120 + 300 + HOUR)), "withdrawn×1");
+    assert_eq!(summary(&pause_ends(&mut world, id, 3 * HOUR)), "");
 }
 
 #[test]
@@ -69,10 +69,10 @@ fn a_pause_that_ends_by_itself_lets_go_at_that_time() {
     let mut world = Setup::default().world();
     pause(&mut world, 0, Some(1800), |_| {});
     let stopped = world.post(10, vec![firing("a", 5)]);
-    assert_eq!((told(&stopped).as_str(), stopped[0].until), ("paused×1", Some(at(1800))));
+    assert_eq!((summary(&stopped).as_str(), stopped[0].until), ("paused×1", Some(at(1800))));
     assert_eq!(world.next_due(), Some(1800));
-    assert_eq!(told(&world.wait(1799)), "");
-    assert_eq!(told(&world.wait(1800)), "emitted×1 scale_out +2");
+    assert_eq!(summary(&world.wait(1799)), "");
+    assert_eq!(summary(&world.wait(1800)), "emitted×1 scale_out +2");
 }
 
 #[test]
@@ -83,9 +83,9 @@ fn of_two_pauses_the_longer_one_counts_and_a_longer_one_that_is_set_later_prolon
     assert_eq!(world.post(10, vec![firing("a", 5)])[0].until, Some(at(1200)));
     let endless = pause(&mut world, 20, None, |_| {});
     let prolonged = world.wait(1200);
-    assert_eq!((told(&prolonged).as_str(), prolonged[0].until), ("paused×1", None));
+    assert_eq!((summary(&prolonged).as_str(), prolonged[0].until), ("paused×1", None));
     world.controls.resume(longer);
-    assert_eq!(told(&pause_ends(&mut world, endless, 1300)), "emitted×1 scale_out +2");
+    assert_eq!(summary(&pause_ends(&mut world, endless, 1300)), "emitted×1 scale_out +2");
 }
 
 #[test]
@@ -93,15 +93,15 @@ fn a_pause_covers_only_its_rule_target_and_direction() {
     let stopped = |narrow: fn(&mut Pause)| {
         let mut world = Setup::default().world();
         pause(&mut world, 0, None, narrow);
-        let fired = told(&world.post(10, vec![firing("a", 5)]));
-        (fired, told(&world.post(20, vec![resolved("a", 5, 15)])))
+        let fired = summary(&world.post(10, vec![firing("a", 5)]));
+        (fired, summary(&world.post(20, vec![resolved("a", 5, 15)])))
     };
     let out = |verdict: &str| if verdict == "emitted" { "emitted×1 scale_out +2" } else { "paused×1" };
     for (narrow, fires) in [
         ((|pause| pause.rule = Some(name("pods"))) as fn(&mut Pause), "paused"),
         (|pause| pause.rule = Some(name("other")), "emitted"),
-        (|pause| pause.target = Pattern::new("eks/*/workers"), "paused"),
-        (|pause| pause.target = Pattern::new("ecs/*"), "emitted"),
+        (|pause| pause.target = TargetPattern::new("eks/*/workers"), "paused"),
+        (|pause| pause.target = TargetPattern::new("ecs/*"), "emitted"),
         (|pause| pause.direction = Some(Direction::ScaleOut), "paused"),
         (|pause| pause.direction = Some(Direction::ScaleIn), "emitted"),
     ] {
@@ -127,7 +127,7 @@ fn with_a_hold(setup: Setup, cluster: Option<&str>, blocks: &[Direction]) -> Wor
     let freeze = Rule {
         name: name("freeze"),
         matchers: Matcher::parse_list("alertname = Deploy").unwrap(),
-        target: Aim::Hold(HoldTemplate {
+        target: RuleTarget::Hold(HoldTemplate {
             covers: PartialTemplate { cluster, ..PartialTemplate::default() },
             blocks: blocks.to_vec(),
         }),
@@ -152,27 +152,27 @@ fn deploy(fires: bool, starts: i64, ends: i64) -> Alert {
 fn a_hold_stops_a_scale_in_until_it_ends() {
     let mut world = with_a_hold(Setup::default(), Some("{{ labels.cluster }}"), &[Direction::ScaleIn]);
     world.post(0, vec![firing("a", -10)]);
-    assert_eq!(told(&world.post(10, vec![deploy(true, 5, 0)])), "no_action×1");
+    assert_eq!(summary(&world.post(10, vec![deploy(true, 5, 0)])), "no_action×1");
     let held = world.post(60, vec![resolved("a", -10, 55)]);
-    assert_eq!(told(&held), "held×1");
+    assert_eq!(summary(&held), "held×1");
     assert_eq!(held[0].detail.as_deref(), Some("held by rule freeze"));
-    assert_eq!(told(&world.post(120, vec![deploy(true, 5, 0)])), "duplicate×1");
-    assert_eq!(told(&world.wait(600)), "", "nobody is told again of what is held as before");
-    assert_eq!(told(&world.post(700, vec![deploy(false, 5, 690)])), "no_action×1");
-    assert_eq!(told(&world.wait(701)), "emitted×1 scale_in -1");
+    assert_eq!(summary(&world.post(120, vec![deploy(true, 5, 0)])), "duplicate×1");
+    assert_eq!(summary(&world.wait(600)), "", "nobody is told again of what is held as before");
+    assert_eq!(summary(&world.post(700, vec![deploy(false, 5, 690)])), "no_action×1");
+    assert_eq!(summary(&world.wait(701)), "emitted×1 scale_in -1");
 }
 
 #[test]
 fn a_hold_lets_pass_what_it_does_not_block_or_cover() {
     let mut world = with_a_hold(Setup::default(), Some("{{ labels.cluster }}"), &[Direction::ScaleIn]);
     world.post(0, vec![deploy(true, -10, 0)]);
-    assert_eq!(told(&world.post(10, vec![firing("a", 5)])), "emitted×1 scale_out +2");
+    assert_eq!(summary(&world.post(10, vec![firing("a", 5)])), "emitted×1 scale_out +2");
     let mut world = with_a_hold(Setup::default(), Some("elsewhere"), &Direction::ALL);
     world.post(0, vec![deploy(true, -10, 0)]);
-    assert_eq!(told(&world.post(10, vec![firing("a", 5)])), "emitted×1 scale_out +2");
+    assert_eq!(summary(&world.post(10, vec![firing("a", 5)])), "emitted×1 scale_out +2");
     let mut world = with_a_hold(Setup::default(), None, &Direction::ALL);
     world.post(0, vec![deploy(true, -10, 0)]);
-    assert_eq!(told(&world.post(10, vec![firing("a", 5)])), "held×1", "all targets");
+    assert_eq!(summary(&world.post(10, vec![firing("a", 5)])), "held×1", "all targets");
 }
 
 #[test]
@@ -180,41 +180,41 @@ fn a_hold_and_what_it_holds_may_come_in_one_notification() {
     let mut world = with_a_hold(Setup::default(), None, &[Direction::ScaleIn]);
     world.post(0, vec![firing("a", -10)]);
     let both = world.post(60, vec![resolved("a", -10, 55), deploy(true, 50, 0)]);
-    assert_eq!(told(&both), "no_action×1, held×1");
+    assert_eq!(summary(&both), "no_action×1, held×1");
     let again = world.post(120, vec![firing("b", 115), deploy(false, 50, 110)]);
-    assert_eq!(told(&again), "no_action×1, emitted×1 scale_out +2, withdrawn×1");
+    assert_eq!(summary(&again), "no_action×1, emitted×1 scale_out +2, withdrawn×1");
 }
 
 #[test]
 fn a_hold_nobody_speaks_of_any_more_ends_without_any_action() {
     let mut world = with_a_hold(guarded(0, 0, 0), None, &Direction::ALL);
     world.post(0, vec![deploy(true, -10, 0), firing("a", -10)]);
-    assert_eq!(told(&world.post(DAY - 100, vec![firing("a", -10)])), "duplicate×1");
+    assert_eq!(summary(&world.post(DAY - 100, vec![firing("a", -10)])), "duplicate×1");
     let mut other = firing("x", DAY - 95);
     other.labels = Arc::new([("alertname", "Pending"), ("nodegroup", "others")].into_iter().collect());
-    assert_eq!(told(&world.post(DAY - 90, vec![other])), "held×1");
+    assert_eq!(summary(&world.post(DAY - 90, vec![other])), "held×1");
     // What adds capacity goes on: that is no evidence that anything is well.
-    assert_eq!(told(&world.wait(DAY)), "expired×1, emitted×1 scale_out +2, emitted×1 scale_out +2");
+    assert_eq!(summary(&world.wait(DAY)), "expired×1, emitted×1 scale_out +2, emitted×1 scale_out +2");
     let mut world = with_a_hold(guarded(0, 0, 0), None, &[Direction::ScaleIn]);
     world.post(0, vec![deploy(true, -10, 0)]);
     world.post(DAY - 200, vec![firing("a", DAY - 210)]);
-    assert_eq!(told(&world.post(DAY - 100, vec![resolved("a", DAY - 210, DAY - 110)])), "held×1");
-    assert_eq!(told(&world.wait(DAY)), "expired×1, withdrawn×1");
+    assert_eq!(summary(&world.post(DAY - 100, vec![resolved("a", DAY - 210, DAY - 110)])), "held×1");
+    assert_eq!(summary(&world.wait(DAY)), "expired×1, withdrawn×1");
 }
 
 #[test]
 fn a_hold_whose_rule_is_gone_or_a_shadow_holds_nothing() {
     let mut world = with_a_hold(Setup::default(), None, &[Direction::ScaleIn]);
     world.post(0, vec![deploy(true, -10, 0), firing("a", -10)]);
-    assert_eq!(told(&world.post(60, vec![resolved("a", -10, 55)])), "held×1");
+    assert_eq!(summary(&world.post(60, vec![resolved("a", -10, 55)])), "held×1");
     world.rules = Setup::default().table(Templates::new());
-    assert_eq!(told(&world.wait(61)), "emitted×1 scale_in -1");
+    assert_eq!(summary(&world.wait(61)), "emitted×1 scale_in -1");
     let mut world = with_a_hold(Setup::default(), None, &Direction::ALL);
     let mut rules = world.rules.rules().to_vec();
     rules[1].mode = Mode::Shadow;
     world.rules = RuleTable::new(rules, known_templates());
     world.post(0, vec![deploy(true, -10, 0)]);
-    assert_eq!(told(&world.post(10, vec![firing("a", 5)])), "emitted×1 scale_out +2");
+    assert_eq!(summary(&world.post(10, vec![firing("a", 5)])), "emitted×1 scale_out +2");
 }
 
 fn watchdog(fires: bool, starts: i64, ends: i64) -> Alert {
@@ -234,19 +234,19 @@ fn with_a_heartbeat(setup: Setup) -> World {
 fn prometheus_dies_and_alertmanager_resolves_everything() {
     // In any order, together or one after the other: nothing is taken away.
     let mut world = with_a_heartbeat(guarded(0, 0, 5));
-    assert_eq!(told(&world.post(0, vec![watchdog(true, -10, 0)])), "heartbeat×1");
+    assert_eq!(summary(&world.post(0, vec![watchdog(true, -10, 0)])), "heartbeat×1");
     world.post(10, vec![firing("a", -10)]);
-    assert_eq!(told(&world.post(300, vec![resolved("a", -10, 290)])), "stabilizing×1");
-    assert_eq!(told(&world.post(310, vec![watchdog(false, -10, 290)])), "heartbeat×1");
+    assert_eq!(summary(&world.post(300, vec![resolved("a", -10, 290)])), "stabilizing×1");
+    assert_eq!(summary(&world.post(310, vec![watchdog(false, -10, 290)])), "heartbeat×1");
     let withdrawn = world.wait(311);
-    assert_eq!(told(&withdrawn), "withdrawn×1");
+    assert_eq!(summary(&withdrawn), "withdrawn×1");
     assert_eq!(withdrawn[0].detail.as_deref(), Some("the heartbeat of source prod ended meanwhile"));
-    assert_eq!(told(&world.wait(2 * HOUR)), "");
+    assert_eq!(summary(&world.wait(2 * HOUR)), "");
 
     let mut world = with_a_heartbeat(guarded(0, 0, 5));
     world.post(0, vec![watchdog(true, -10, 0), firing("a", -10)]);
     let all = world.post(300, vec![resolved("a", -10, 290), watchdog(false, -10, 290)]);
-    assert_eq!(told(&all), "heartbeat×1, held×1");
+    assert_eq!(summary(&all), "heartbeat×1, held×1");
     assert_eq!(all[1].detail.as_deref(), Some("the heartbeat of source prod is not open"));
 }
 
@@ -255,19 +255,19 @@ fn after_a_silence_a_scale_in_waits_for_a_calm_that_was_watched() {
     let mut world = with_a_heartbeat(guarded(0, 0, 5));
     world.post(0, vec![watchdog(true, -10, 0), firing("a", -10)]);
     world.post(300, vec![watchdog(false, -10, 290)]);
-    assert_eq!(told(&world.post(310, vec![resolved("a", -10, 290)])), "held×1");
+    assert_eq!(summary(&world.post(310, vec![resolved("a", -10, 290)])), "held×1");
     // Prometheus is back after twenty minutes, and its alerts need some to fire again.
-    assert_eq!(told(&world.post(1500, vec![watchdog(true, 1490, 0)])), "heartbeat×1");
+    assert_eq!(summary(&world.post(1500, vec![watchdog(true, 1490, 0)])), "heartbeat×1");
     let watched = world.wait(1501);
-    assert_eq!((told(&watched).as_str(), watched[0].until), ("stabilizing×1", Some(at(1800))));
+    assert_eq!((summary(&watched).as_str(), watched[0].until), ("stabilizing×1", Some(at(1800))));
     let mut again = World {
         states: world.states.clone(),
         controls: world.controls.clone(),
         ..with_a_heartbeat(guarded(0, 0, 5))
     };
-    assert_eq!(told(&world.wait(1800)), "emitted×1 scale_in -1", "it was true");
+    assert_eq!(summary(&world.wait(1800)), "emitted×1 scale_in -1", "it was true");
     assert_eq!(
-        told(&again.post(1700, vec![firing("a", 1650)])),
+        summary(&again.post(1700, vec![firing("a", 1650)])),
         "emitted×1 scale_out +2, withdrawn×1",
         "it was not"
     );
@@ -276,25 +276,25 @@ fn after_a_silence_a_scale_in_waits_for_a_calm_that_was_watched() {
 #[test]
 fn without_a_heartbeat_that_was_ever_heard_nothing_is_taken_away() {
     let mut world = with_a_heartbeat(Setup::default());
-    assert_eq!(told(&world.post(0, vec![firing("a", -10)])), "emitted×1 scale_out +2");
-    assert_eq!(told(&world.post(60, vec![resolved("a", -10, 55)])), "held×1");
+    assert_eq!(summary(&world.post(0, vec![firing("a", -10)])), "emitted×1 scale_out +2");
+    assert_eq!(summary(&world.post(60, vec![resolved("a", -10, 55)])), "held×1");
     assert_eq!(
-        told(&world.post(90, vec![watchdog(false, -10, 85)])),
+        summary(&world.post(90, vec![watchdog(false, -10, 85)])),
         "heartbeat×1",
         "its end is no heartbeat"
     );
-    assert_eq!(told(&world.wait(91)), "");
+    assert_eq!(summary(&world.wait(91)), "");
     world.post(120, vec![watchdog(true, 110, 0)]);
-    assert_eq!(told(&world.wait(121)), "emitted×1 scale_in -1");
+    assert_eq!(summary(&world.wait(121)), "emitted×1 scale_in -1");
 }
 
 #[test]
 fn a_heartbeat_that_is_not_heard_of_any_more_is_not_open() {
     let mut world = with_a_heartbeat(Setup::default());
     world.post(0, vec![watchdog(true, -10, 0)]);
-    assert_eq!(told(&world.wait(DAY)), "expired×1");
+    assert_eq!(summary(&world.wait(DAY)), "expired×1");
     world.post(DAY + 10, vec![firing("a", DAY + 5)]);
-    assert_eq!(told(&world.post(DAY + 60, vec![resolved("a", DAY + 5, DAY + 55)])), "held×1");
+    assert_eq!(summary(&world.post(DAY + 60, vec![resolved("a", DAY + 5, DAY + 55)])), "held×1");
 }
 
 #[test]
@@ -304,16 +304,16 @@ fn a_shadow_says_what_it_would_have_sent_and_touches_nobody() {
     let trial = Rule { name: name("trial"), mode: Mode::Shadow, continues: true, ..pods.clone() };
     world.rules = RuleTable::new(vec![trial, pods], known_templates());
     let opened = world.post(0, vec![firing("a", -10)]);
-    assert_eq!(told(&opened), "emitted×1 scale_out +2, shadowed×1 scale_out +2");
+    assert_eq!(summary(&opened), "emitted×1 scale_out +2, shadowed×1 scale_out +2");
     let (sent, would) = (opened[0].event.as_deref().unwrap(), opened[1].shadow.as_deref().unwrap());
     assert!(opened[1].event.is_none(), "nothing is sent for it");
     assert_eq!((&sent.target, &sent.adjustment), (&would.target, &would.adjustment));
     // Its own cooldown stops it, and the other's does not; both go their way to the end.
     let grown = world.post(60, vec![firing("a", -10), firing("b", 50)]);
-    assert_eq!(told(&grown), "duplicate×1, cooling_down×1, duplicate×1, cooling_down×1");
-    assert_eq!(told(&world.wait(300)), "emitted×1 scale_out +2, shadowed×1 scale_out +2");
+    assert_eq!(summary(&grown), "duplicate×1, cooling_down×1, duplicate×1, cooling_down×1");
+    assert_eq!(summary(&world.wait(300)), "emitted×1 scale_out +2, shadowed×1 scale_out +2");
     let closed = world.post(700, vec![resolved("a", -10, 690), resolved("b", 50, 690)]);
-    assert_eq!(told(&closed), "emitted×2 scale_in -1, shadowed×2 scale_in -1");
+    assert_eq!(summary(&closed), "emitted×2 scale_in -1, shadowed×2 scale_in -1");
 }
 
 #[test]
@@ -323,20 +323,24 @@ fn a_shadow_outranks_nobody_and_its_openings_withdraw_nothing() {
     rules[1].mode = Mode::Shadow;
     world.rules = RuleTable::new(rules, known_templates());
     world.post(0, vec![firing("a", -10)]);
-    assert_eq!(told(&world.post(60, vec![resolved("a", -10, 55)])), "stabilizing×1");
-    assert_eq!(told(&world.post(120, vec![slow(true, 110, 0)])), "shadowed×1 scale_out +2");
-    assert_eq!(told(&world.wait(360)), "emitted×1 scale_in -1");
+    assert_eq!(summary(&world.post(60, vec![resolved("a", -10, 55)])), "stabilizing×1");
+    assert_eq!(summary(&world.post(120, vec![slow(true, 110, 0)])), "shadowed×1 scale_out +2");
+    assert_eq!(summary(&world.wait(360)), "emitted×1 scale_in -1");
 }
 
 #[test]
 fn what_a_rule_did_as_a_shadow_does_not_count_when_it_acts() {
     let mut world = Setup { mode: Mode::Shadow, ..guarded(0, 0, 0) }.world();
-    assert_eq!(told(&world.post(0, vec![firing("a", -10)])), "shadowed×1 scale_out +2");
+    assert_eq!(summary(&world.post(0, vec![firing("a", -10)])), "shadowed×1 scale_out +2");
     world.rules = guarded(0, 0, 0).table(Templates::new());
-    assert_eq!(told(&world.post(60, vec![resolved("a", -10, 55)])), "no_evidence×1", "it has added nothing");
-    assert_eq!(told(&world.post(90, vec![firing("b", 80)])), "emitted×1 scale_out +2");
+    assert_eq!(
+        summary(&world.post(60, vec![resolved("a", -10, 55)])),
+        "no_evidence×1",
+        "it has added nothing"
+    );
+    assert_eq!(summary(&world.post(90, vec![firing("b", 80)])), "emitted×1 scale_out +2");
     world.rules = Setup { mode: Mode::Shadow, ..guarded(0, 0, 0) }.table(Templates::new());
-    assert_eq!(told(&world.post(120, vec![resolved("b", 80, 110)])), "no_evidence×1");
+    assert_eq!(summary(&world.post(120, vec![resolved("b", 80, 110)])), "no_evidence×1");
 }
 
 fn pods_of(group: &str, fires: bool, starts: i64, ends: i64) -> Alert {
@@ -346,34 +350,37 @@ fn pods_of(group: &str, fires: bool, starts: i64, ends: i64) -> Alert {
 }
 
 #[test]
-fn the_process_takes_away_only_so_much_a_minute_and_the_rest_waits_in_line() {
+fn the_process_scales_in_only_so_much_a_minute_and_the_rest_waits_for_slots() {
     let mut world = Setup::default().world();
     world.policy.per_minute = PerMinute { scale_out: 0, scale_in: 2 };
     let groups = ["a", "b", "c", "d", "e"];
     world.post(0, groups.iter().map(|group| pods_of(group, true, -10, 0)).collect());
     let closed = world.post(60, groups.iter().map(|group| pods_of(group, false, -10, 55)).collect());
     assert_eq!(
-        told(&closed),
+        summary(&closed),
         "emitted×1 scale_in -1, emitted×1 scale_in -1, over_budget×1, over_budget×1, over_budget×1"
     );
     let waits: Vec<_> = closed[2..].iter().map(|decision| decision.until).collect();
     assert_eq!(waits, [Some(at(120)), Some(at(120)), Some(at(180))]);
     assert_eq!(closed[2].detail.as_deref(), Some("this process has reached engine.scale_in_per_minute"));
-    assert_eq!(told(&world.wait(120)), "emitted×1 scale_in -1, emitted×1 scale_in -1");
-    assert_eq!(told(&world.wait(179)), "");
-    assert_eq!(told(&world.wait(180)), "emitted×1 scale_in -1");
+    assert_eq!(summary(&world.wait(120)), "emitted×1 scale_in -1, emitted×1 scale_in -1");
+    assert_eq!(summary(&world.wait(179)), "");
+    assert_eq!(summary(&world.wait(180)), "emitted×1 scale_in -1");
 }
 
 #[test]
-fn a_turn_that_nobody_waits_for_any_more_is_free_for_the_next() {
+fn a_slot_that_nobody_waits_for_any_more_is_free_for_the_next() {
     let mut world = Setup::default().world();
     world.policy.per_minute = PerMinute { scale_out: 0, scale_in: 1 };
     world.post(0, ["a", "b", "c"].iter().map(|group| pods_of(group, true, -10, 0)).collect());
     let closed = world.post(60, ["a", "b"].iter().map(|group| pods_of(group, false, -10, 55)).collect());
-    assert_eq!(told(&closed), "emitted×1 scale_in -1, over_budget×1");
-    assert_eq!(told(&world.post(70, vec![pods_of("b", true, 65, 0)])), "emitted×1 scale_out +2, withdrawn×1");
+    assert_eq!(summary(&closed), "emitted×1 scale_in -1, over_budget×1");
+    assert_eq!(
+        summary(&world.post(70, vec![pods_of("b", true, 65, 0)])),
+        "emitted×1 scale_out +2, withdrawn×1"
+    );
     let next = world.post(80, vec![pods_of("c", false, -10, 75)]);
-    assert_eq!((told(&next).as_str(), next[0].until), ("over_budget×1", Some(at(120))));
+    assert_eq!((summary(&next).as_str(), next[0].until), ("over_budget×1", Some(at(120))));
 }
 
 #[test]
@@ -383,17 +390,17 @@ fn a_scale_out_cancels_what_would_take_away_and_was_not_sent_yet() {
     let shrunk = world.post(60, vec![resolved("a", -10, 55)]);
     let event = events(&shrunk)[0].clone();
     let alerts = shrunk[0].alerts.clone();
-    let unsent = Unsent { id: event.id.to_string(), rule: event.rule.clone(), alerts };
-    world.unsent.insert(event.target.key(), vec![unsent]);
+    let decrease = UndeliveredDecrease { id: event.id.to_string(), rule: event.rule.clone(), alerts };
+    world.undelivered_decreases.insert(event.target.key(), vec![decrease]);
     let fired = world.post(90, vec![firing("b", 80)]);
-    assert_eq!(told(&fired), "emitted×1 scale_out +2, superseded×1");
+    assert_eq!(summary(&fired), "emitted×1 scale_out +2, superseded×1");
     assert_eq!(
         fired[1].detail,
         Some(format!("event {} was not sent yet, and capacity is added now", event.id))
     );
-    assert!(!fired[1].answers, "the notification is about another alert");
-    world.unsent.clear();
-    assert_eq!(told(&world.post(120, vec![firing("b", 80)])), "duplicate×1");
+    assert!(!fired[1].is_reply, "the notification is about another alert");
+    world.undelivered_decreases.clear();
+    assert_eq!(summary(&world.post(120, vec![firing("b", 80)])), "duplicate×1");
 }
 
 #[test]
@@ -401,21 +408,21 @@ fn forty_pods_make_one_event_and_the_fortieth_resolve_one_scale_in() {
     let mut world = guarded(5, 10, 15).world();
     let pods: Vec<String> = (1..=40).map(|pod| format!("web-{pod}")).collect();
     let opened = world.post(0, pods.iter().map(|pod| firing(pod, -10)).collect());
-    assert_eq!(told(&opened), "emitted×40 scale_out +2");
+    assert_eq!(summary(&opened), "emitted×40 scale_out +2");
     let most = world.post(600, pods[..39].iter().map(|pod| resolved(pod, -10, 590)).collect());
-    assert_eq!(told(&most), "still_open×39");
-    assert_eq!(told(&world.post(900, vec![resolved(&pods[39], -10, 890)])), "stabilizing×1");
-    assert_eq!(told(&world.wait(900 + 900)), "emitted×1 scale_in -1");
+    assert_eq!(summary(&most), "still_open×39");
+    assert_eq!(summary(&world.post(900, vec![resolved(&pods[39], -10, 890)])), "stabilizing×1");
+    assert_eq!(summary(&world.wait(900 + 900)), "emitted×1 scale_in -1");
 }
 
 #[test]
 fn a_pending_pod_that_is_recreated_every_three_minutes_is_one_need() {
     let mut world = guarded(5, 10, 15).world();
-    assert_eq!(told(&world.post(0, vec![firing("pod-0", -10)])), "emitted×1 scale_out +2");
+    assert_eq!(summary(&world.post(0, vec![firing("pod-0", -10)])), "emitted×1 scale_out +2");
     for round in 1..20 {
         let (before, now) = (format!("pod-{}", round - 1), format!("pod-{round}"));
         let (start, end) = (180 * round, 180 * round - 5);
-        let due = world.pass(at(start));
+        let due = world.run_until(at(start));
         assert!(due.iter().all(|(_, decision)| decision.verdict != Verdict::Withdrawn), "{due:?}");
         // The old one resolves a moment before the new one is reported, or together with it.
         let decisions = if round % 2 == 0 {
@@ -426,11 +433,11 @@ fn a_pending_pod_that_is_recreated_every_three_minutes_is_one_need() {
             first
         };
         let shrinks = events(&decisions).iter().filter(|event| event.action == "scale_in").count();
-        assert_eq!(shrinks, 0, "{}", told(&decisions));
+        assert_eq!(shrinks, 0, "{}", summary(&decisions));
     }
-    world.pass(at(4000));
-    assert_eq!(told(&world.post(4000, vec![resolved("pod-19", 3420, 3990)])), "stabilizing×1");
-    assert_eq!(told(&world.wait(4900)), "emitted×1 scale_in -1");
+    world.run_until(at(4000));
+    assert_eq!(summary(&world.post(4000, vec![resolved("pod-19", 3420, 3990)])), "stabilizing×1");
+    assert_eq!(summary(&world.wait(4900)), "emitted×1 scale_in -1");
 }
 
 #[test]
@@ -439,16 +446,16 @@ fn an_episode_keeps_its_target_when_the_rules_template_changes() {
     world.post(0, vec![firing("a", -10)]);
     let mut rule = world.rules.rules()[0].clone();
     let mut templates = known_templates();
-    let Aim::Target(target) = &mut rule.target else { panic!("it is about a target") };
+    let RuleTarget::Target(target) = &mut rule.target else { panic!("it is about a target") };
     target.name = templates.template("moved").unwrap();
     world.rules = RuleTable::new(vec![rule], templates);
-    assert_eq!(told(&world.post(60, vec![firing("a", -10)])), "duplicate×1");
+    assert_eq!(summary(&world.post(60, vec![firing("a", -10)])), "duplicate×1");
     let joined = world.post(90, vec![firing("a", -10), firing("b", 80)]);
-    assert_eq!(told(&joined), "emitted×1 scale_out +2, duplicate×1");
+    assert_eq!(summary(&joined), "emitted×1 scale_out +2, duplicate×1");
     assert_eq!(events(&joined)[0].target.name, "moved");
     let closed = world.post(120, vec![resolved("a", -10, 110)]);
     assert_eq!(
-        (told(&closed).as_str(), &*events(&closed)[0].target.name),
+        (summary(&closed).as_str(), &*events(&closed)[0].target.name),
         ("emitted×1 scale_in -1", "workers")
     );
 }
@@ -459,25 +466,28 @@ fn a_rule_that_is_renamed_is_another_rule() {
     world.post(0, vec![firing("a", -10)]);
     let renamed = Rule { name: name("renamed"), ..world.rules.rules()[0].clone() };
     world.rules = RuleTable::new(vec![renamed], known_templates());
-    assert_eq!(told(&world.post(60, vec![firing("a", -10)])), "emitted×1 scale_out +2");
-    assert_eq!(told(&world.post(120, vec![resolved("a", -10, 110)])), "no_action×1, emitted×1 scale_in -1");
+    assert_eq!(summary(&world.post(60, vec![firing("a", -10)])), "emitted×1 scale_out +2");
+    assert_eq!(
+        summary(&world.post(120, vec![resolved("a", -10, 110)])),
+        "no_action×1, emitted×1 scale_in -1"
+    );
 }
 
 #[test]
-fn a_heartbeat_that_begins_anew_was_silent_meanwhile() {
+fn a_heartbeat_that_restarts_was_silent_meanwhile() {
     // Prometheus was dead, and back before Alertmanager told of it: only the new start tells.
     let mut world = with_a_heartbeat(guarded(0, 0, 5));
     world.post(0, vec![watchdog(true, -10, 0), firing("a", -10)]);
-    assert_eq!(told(&world.post(300, vec![resolved("a", -10, 290)])), "stabilizing×1");
-    assert_eq!(told(&world.post(500, vec![watchdog(true, 490, 0)])), "heartbeat×1");
+    assert_eq!(summary(&world.post(300, vec![resolved("a", -10, 290)])), "stabilizing×1");
+    assert_eq!(summary(&world.post(500, vec![watchdog(true, 490, 0)])), "heartbeat×1");
     let withdrawn = world.wait(501);
-    assert_eq!(told(&withdrawn), "withdrawn×1");
+    assert_eq!(summary(&withdrawn), "withdrawn×1");
     assert_eq!(withdrawn[0].detail.as_deref(), Some("the heartbeat of source prod ended meanwhile"));
     // A copy of the same start is no news.
     world.post(510, vec![firing("b", 505)]);
-    assert_eq!(told(&world.post(600, vec![resolved("b", 505, 595)])), "stabilizing×1");
-    assert_eq!(told(&world.post(700, vec![watchdog(true, 490, 0)])), "heartbeat×1");
-    assert_eq!(told(&world.wait(900)), "emitted×1 scale_in -1");
+    assert_eq!(summary(&world.post(600, vec![resolved("b", 505, 595)])), "stabilizing×1");
+    assert_eq!(summary(&world.post(700, vec![watchdog(true, 490, 0)])), "heartbeat×1");
+    assert_eq!(summary(&world.wait(900)), "emitted×1 scale_in -1");
 }
 
 #[test]
@@ -486,30 +496,30 @@ fn what_is_the_heartbeat_no_more_keeps_nothing_open() {
     world.post(0, vec![watchdog(true, -10, 0), firing("a", -10)]);
     let source = Arc::get_mut(&mut world.source).unwrap();
     source.heartbeat = Matcher::parse_list("alertname = DeadMansSwitch").unwrap();
-    let told_of = world.post(60, vec![watchdog(true, -10, 0)]);
-    assert_eq!(told(&told_of), "unmatched×1, withdrawn×1");
-    assert_eq!(told(&world.post(90, vec![resolved("a", -10, 85)])), "held×1");
+    let decisions = world.post(60, vec![watchdog(true, -10, 0)]);
+    assert_eq!(summary(&decisions), "unmatched×1, withdrawn×1");
+    assert_eq!(summary(&world.post(90, vec![resolved("a", -10, 85)])), "held×1");
 }
 
 #[test]
-fn a_budget_that_frees_is_no_turn_in_the_line_of_others() {
+fn a_budget_that_frees_is_no_slot_of_the_rate_limit() {
     let budget = Some(Budget { events: NonZeroU32::MIN, per: MINUTE });
     let mut world = Setup { budget, ..Setup::default() }.world();
     world.policy.per_minute = PerMinute { scale_out: 0, scale_in: 1 };
     world.post(-100, ["b", "c", "d"].iter().map(|group| pods_of(group, true, -110, 0)).collect());
     world.post(0, vec![pods_of("a", true, -5, 0)]);
-    assert_eq!(told(&world.post(0, vec![pods_of("b", false, -110, -5)])), "emitted×1 scale_in -1");
+    assert_eq!(summary(&world.post(0, vec![pods_of("b", false, -110, -5)])), "emitted×1 scale_in -1");
     let in_line = world.post(5, vec![pods_of("c", false, -110, 0)]);
-    assert_eq!((told(&in_line).as_str(), in_line[0].until), ("over_budget×1", Some(at(60))));
+    assert_eq!((summary(&in_line).as_str(), in_line[0].until), ("over_budget×1", Some(at(60))));
     let spent = world.post(10, vec![pods_of("a", false, -5, 5)]);
     assert_eq!(spent[0].until, Some(at(60)), "the rule's own budget, which frees at the time of that turn");
-    assert_eq!(told(&world.post(20, vec![pods_of("a", true, 15, 0)])), "over_budget×1, withdrawn×1");
+    assert_eq!(summary(&world.post(20, vec![pods_of("a", true, 15, 0)])), "over_budget×1, withdrawn×1");
     let behind = world.post(30, vec![pods_of("d", false, -110, 25)]);
-    assert_eq!((told(&behind).as_str(), behind[0].until), ("over_budget×1", Some(at(120))));
+    assert_eq!((summary(&behind).as_str(), behind[0].until), ("over_budget×1", Some(at(120))));
 }
 
 #[test]
-fn each_direction_has_a_line_of_its_own() {
+fn each_direction_has_slots_of_its_own() {
     let mut world = Setup::default().world();
     let groups = ["v", "x", "y", "z"];
     world.post(-100, groups.iter().map(|group| pods_of(group, true, -110, 0)).collect());
@@ -517,7 +527,7 @@ fn each_direction_has_a_line_of_its_own() {
     world.post(0, vec![pods_of("a", true, -5, 0), pods_of("z", false, -110, -5)]);
     let both = world.post(10, vec![pods_of("b", true, 5, 0), pods_of("y", false, -110, 5)]);
     assert_eq!(both.iter().map(|it| it.until).collect::<Vec<_>>(), [Some(at(60)), Some(at(60))]);
-    assert_eq!(told(&world.post(20, vec![pods_of("y", true, 15, 0)])), "over_budget×1, withdrawn×1");
+    assert_eq!(summary(&world.post(20, vec![pods_of("y", true, 15, 0)])), "over_budget×1, withdrawn×1");
     // The turn that is free is that of the scale-in.
     assert_eq!(world.post(30, vec![pods_of("x", false, -110, 25)])[0].until, Some(at(60)));
     assert_eq!(world.post(40, vec![pods_of("v", false, -110, 35)])[0].until, Some(at(120)));
@@ -535,12 +545,12 @@ fn a_hold_that_expires_elsewhere_withdraws_nothing_here() {
     };
     world.post(0, vec![in_zone("elsewhere"), in_zone("prod-eu")]);
     world.post(DAY - 200, vec![in_zone("prod-eu"), firing("a", DAY - 210)]);
-    assert_eq!(told(&world.post(DAY - 100, vec![resolved("a", DAY - 210, DAY - 110)])), "held×1");
-    assert_eq!(told(&world.wait(DAY)), "expired×1", "what holds it is heard of");
+    assert_eq!(summary(&world.post(DAY - 100, vec![resolved("a", DAY - 210, DAY - 110)])), "held×1");
+    assert_eq!(summary(&world.wait(DAY)), "expired×1", "what holds it is heard of");
     let mut end = in_zone("prod-eu");
     (end.status, end.ends_at) = (Status::Resolved, Some(at(DAY + 50)));
-    assert_eq!(told(&world.post(DAY + 60, vec![end])), "no_action×1");
-    assert_eq!(told(&world.wait(DAY + 61)), "emitted×1 scale_in -1");
+    assert_eq!(summary(&world.post(DAY + 60, vec![end])), "no_action×1");
+    assert_eq!(summary(&world.wait(DAY + 61)), "emitted×1 scale_in -1");
 }
 
 #[test]
@@ -549,7 +559,11 @@ fn what_a_pause_stops_under_a_hold_does_not_outlive_the_hold_that_expires() {
     world.post(0, vec![deploy(true, -10, 0)]);
     world.post(DAY - 200, vec![firing("a", DAY - 210)]);
     let id = pause(&mut world, DAY - 150, None, |_| {});
-    assert_eq!(told(&world.post(DAY - 100, vec![resolved("a", DAY - 210, DAY - 110)])), "paused×1");
-    assert_eq!(told(&world.wait(DAY)), "expired×1, withdrawn×1", "nobody knows whether the deploy is over");
-    assert_eq!(told(&pause_ends(&mut world, id, DAY + 60)), "");
+    assert_eq!(summary(&world.post(DAY - 100, vec![resolved("a", DAY - 210, DAY - 110)])), "paused×1");
+    assert_eq!(
+        summary(&world.wait(DAY)),
+        "expired×1, withdrawn×1",
+        "nobody knows whether the deploy is over"
+    );
+    assert_eq!(summary(&pause_ends(&mut world, id, DAY + 60)), "");
 }

@@ -7,13 +7,13 @@ fn three_pods_make_one_event_and_the_repeat_makes_none() {
     let mut world = Setup::default().world();
     let group = || vec![firing("a", 0), firing("b", 0), firing("c", 0)];
     let first = world.post(1, group());
-    assert_eq!(told(&first), "emitted×3 scale_out +2");
+    assert_eq!(summary(&first), "emitted×3 scale_out +2");
     let event = events(&first)[0];
     assert_eq!(event.target.key().as_str(), "eks/nodegroup/-/-/prod-eu/-/workers");
     assert_eq!(event.reason, "3 alerts firing: Pending");
     assert_eq!(event.parameters["zone"], "any");
     assert_eq!((event.alerts.len(), event.episode.emission, event.phase), (3, 1, Phase::Firing));
-    assert_eq!(told(&world.post(300, group())), "duplicate×3");
+    assert_eq!(summary(&world.post(300, group())), "duplicate×3");
 }
 
 #[test]
@@ -21,13 +21,13 @@ fn growth_acts_again_and_a_replaced_pod_does_not() {
     let mut world = Setup::default().world();
     world.post(1, vec![firing("a", 0), firing("b", 0)]);
     let grown = world.post(60, vec![firing("a", 0), firing("b", 0), firing("c", 50)]);
-    assert_eq!(told(&grown), "duplicate×2, emitted×1 scale_out +2");
+    assert_eq!(summary(&grown), "duplicate×2, emitted×1 scale_out +2");
     assert_eq!(events(&grown)[0].episode.emission, 2);
     let replaced =
         world.post(120, vec![resolved("a", 0, 110), firing("b", 0), firing("c", 50), firing("d", 115)]);
-    assert_eq!(told(&replaced), "duplicate×2, no_action×1, still_open×1");
+    assert_eq!(summary(&replaced), "duplicate×2, no_action×1, still_open×1");
     let again = world.post(180, vec![firing("b", 0), firing("c", 50), firing("d", 115), firing("e", 170)]);
-    assert_eq!(told(&again), "duplicate×3, emitted×1 scale_out +2");
+    assert_eq!(summary(&again), "duplicate×3, emitted×1 scale_out +2");
 }
 
 #[test]
@@ -35,7 +35,7 @@ fn a_group_whose_only_pod_is_replaced_goes_on() {
     let mut world = Setup::default().world();
     world.post(1, vec![firing("a", 0)]);
     let replaced = world.post(60, vec![resolved("a", 0, 50), firing("b", 55)]);
-    assert_eq!(told(&replaced), "no_action×1, still_open×1");
+    assert_eq!(summary(&replaced), "no_action×1, still_open×1");
 }
 
 #[test]
@@ -43,15 +43,15 @@ fn the_last_resolve_takes_capacity_away_once() {
     let mut world = Setup::default().world();
     world.post(1, vec![firing("a", 0), firing("b", 0)]);
     assert_eq!(
-        told(&world.post(60, vec![resolved("a", 0, 55), firing("b", 0)])),
+        summary(&world.post(60, vec![resolved("a", 0, 55), firing("b", 0)])),
         "duplicate×1, still_open×1"
     );
     let closed = world.post(120, vec![resolved("b", 0, 110)]);
-    assert_eq!(told(&closed), "emitted×1 scale_in -1");
+    assert_eq!(summary(&closed), "emitted×1 scale_in -1");
     assert_eq!(events(&closed)[0].reason, "1 alert resolved: Pending");
-    assert_eq!(told(&world.post(121, vec![resolved("b", 0, 110)])), "duplicate×1");
+    assert_eq!(summary(&world.post(121, vec![resolved("b", 0, 110)])), "duplicate×1");
     assert_eq!(
-        told(&world.post(122, vec![resolved("b", 0, 112)])),
+        summary(&world.post(122, vec![resolved("b", 0, 112)])),
         "duplicate×1",
         "a twin's own idea of the end"
     );
@@ -60,33 +60,33 @@ fn the_last_resolve_takes_capacity_away_once() {
 #[test]
 fn a_resolve_of_what_never_fired_here_takes_nothing_away() {
     let mut world = Setup::default().world();
-    assert_eq!(told(&world.post(1, vec![resolved("a", -100, 0)])), "no_evidence×1");
-    assert_eq!(told(&world.post(2, vec![resolved("a", -100, 0)])), "duplicate×1");
-    assert_eq!(told(&world.post(3, vec![resolved("a", -100, 2)])), "no_evidence×1");
+    assert_eq!(summary(&world.post(1, vec![resolved("a", -100, 0)])), "no_evidence×1");
+    assert_eq!(summary(&world.post(2, vec![resolved("a", -100, 0)])), "duplicate×1");
+    assert_eq!(summary(&world.post(3, vec![resolved("a", -100, 2)])), "no_evidence×1");
 }
 
 #[test]
 fn a_resolve_older_than_what_is_open_is_stale() {
     let mut world = Setup::default().world();
     world.post(1, vec![firing("a", 0)]);
-    assert_eq!(told(&world.post(2, vec![resolved("a", -100, -50)])), "stale×1");
-    assert_eq!(told(&world.post(60, vec![resolved("a", 0, 55)])), "emitted×1 scale_in -1");
+    assert_eq!(summary(&world.post(2, vec![resolved("a", -100, -50)])), "stale×1");
+    assert_eq!(summary(&world.post(60, vec![resolved("a", 0, 55)])), "emitted×1 scale_in -1");
 }
 
 #[test]
 fn an_alert_that_is_missing_has_not_resolved() {
     let mut world = Setup::default().world();
     world.post(1, vec![firing("a", 0), firing("b", 0)]);
-    assert_eq!(told(&world.post(60, vec![firing("a", 0)])), "duplicate×1");
-    assert_eq!(told(&world.post(90, vec![resolved("a", 0, 80)])), "still_open×1");
+    assert_eq!(summary(&world.post(60, vec![firing("a", 0)])), "duplicate×1");
+    assert_eq!(summary(&world.post(90, vec![resolved("a", 0, 80)])), "still_open×1");
 }
 
 #[test]
 fn a_truncated_notification_may_add_but_takes_nothing_away() {
     let mut world = Setup::default().world();
-    assert_eq!(told(&world.post_truncated(1, true, vec![firing("a", 0)])), "emitted×1 scale_out +2");
-    assert_eq!(told(&world.post_truncated(60, true, vec![resolved("a", 0, 55)])), "no_evidence×1");
-    assert_eq!(told(&world.post(61, vec![resolved("a", 0, 55)])), "duplicate×1");
+    assert_eq!(summary(&world.post_truncated(1, true, vec![firing("a", 0)])), "emitted×1 scale_out +2");
+    assert_eq!(summary(&world.post_truncated(60, true, vec![resolved("a", 0, 55)])), "no_evidence×1");
+    assert_eq!(summary(&world.post(61, vec![resolved("a", 0, 55)])), "duplicate×1");
 }
 
 #[test]
@@ -94,12 +94,15 @@ fn an_alert_from_before_this_store_adds_and_takes_nothing_away() {
     let mut world = Setup::default().world();
     world.created = at(0);
     let adopted = world.post(10, vec![firing("a", -600)]);
-    assert_eq!(told(&adopted), "emitted×1 scale_out +2");
+    assert_eq!(summary(&adopted), "emitted×1 scale_out +2");
     assert_eq!(
-        told(&world.post(20, vec![firing("a", -600), firing("b", 15)])),
+        summary(&world.post(20, vec![firing("a", -600), firing("b", 15)])),
         "duplicate×1, emitted×1 scale_out +2"
     );
-    assert_eq!(told(&world.post(60, vec![resolved("a", -600, 50), resolved("b", 15, 50)])), "no_evidence×2");
+    assert_eq!(
+        summary(&world.post(60, vec![resolved("a", -600, 50), resolved("b", 15, 50)])),
+        "no_evidence×2"
+    );
 }
 
 #[test]
@@ -149,11 +152,11 @@ fn a_twins_late_copy_waits_and_its_resolve_withdraws_it() {
     world.post(1, vec![firing("a", 0)]);
     world.post(60, vec![resolved("a", 0, 55)]);
     let late = world.post(61, vec![firing("a", 0)]);
-    assert_eq!(told(&late), "late×1");
+    assert_eq!(summary(&late), "late×1");
     assert_eq!(late[0].until, Some(at(61 + 360)));
-    assert_eq!(told(&world.post(62, vec![firing("a", 0)])), "duplicate×1");
-    assert_eq!(told(&world.post(90, vec![resolved("a", 0, 55)])), "withdrawn×1");
-    assert_eq!(told(&world.wait(61 + 360)), "");
+    assert_eq!(summary(&world.post(62, vec![firing("a", 0)])), "duplicate×1");
+    assert_eq!(summary(&world.post(90, vec![resolved("a", 0, 55)])), "withdrawn×1");
+    assert_eq!(summary(&world.wait(61 + 360)), "");
 }
 
 #[test]
@@ -162,10 +165,10 @@ fn a_late_firing_that_nobody_resolves_opens_when_its_window_is_over() {
     world.post(1, vec![firing("a", 0)]);
     world.post(60, vec![resolved("a", 0, 55)]);
     world.post(70, vec![firing("a", 0)]);
-    assert_eq!(told(&world.wait(70 + 359)), "");
+    assert_eq!(summary(&world.wait(70 + 359)), "");
     let opened = world.wait(70 + 360);
-    assert_eq!(told(&opened), "emitted×1 scale_out +2");
-    assert_eq!(told(&world.post(500, vec![firing("a", 0)])), "duplicate×1");
+    assert_eq!(summary(&opened), "emitted×1 scale_out +2");
+    assert_eq!(summary(&world.post(500, vec![firing("a", 0)])), "duplicate×1");
 }
 
 #[test]
@@ -173,26 +176,26 @@ fn an_alert_that_fires_anew_after_its_end_is_not_late() {
     let mut world = Setup::default().world();
     world.post(1, vec![firing("a", 0)]);
     world.post(60, vec![resolved("a", 0, 55)]);
-    assert_eq!(told(&world.post(70, vec![firing("a", 56)])), "emitted×1 scale_out +2");
+    assert_eq!(summary(&world.post(70, vec![firing("a", 56)])), "emitted×1 scale_out +2");
 }
 
 #[test]
 fn starts_that_move_back_and_forth_are_the_same_occurrence() {
     let mut world = Setup::default().world();
     world.post(10, vec![firing("a", 5)]);
-    assert_eq!(told(&world.post(20, vec![firing("a", 8)])), "duplicate×1");
-    assert_eq!(told(&world.post(30, vec![firing("a", 5)])), "duplicate×1");
-    assert_eq!(told(&world.post(40, vec![firing("a", 35)])), "no_action×1", "its resolve got lost");
-    assert_eq!(told(&world.post(60, vec![resolved("a", 35, 55)])), "emitted×1 scale_in -1");
+    assert_eq!(summary(&world.post(20, vec![firing("a", 8)])), "duplicate×1");
+    assert_eq!(summary(&world.post(30, vec![firing("a", 5)])), "duplicate×1");
+    assert_eq!(summary(&world.post(40, vec![firing("a", 35)])), "no_action×1", "its resolve got lost");
+    assert_eq!(summary(&world.post(60, vec![resolved("a", 35, 55)])), "emitted×1 scale_in -1");
 }
 
 #[test]
 fn what_nobody_speaks_of_expires_and_takes_nothing_away() {
     let mut world = Setup::default().world();
     world.post(0, vec![firing("a", 0)]);
-    assert_eq!(told(&world.wait(24 * 3600 - 1)), "");
-    assert_eq!(told(&world.wait(24 * 3600)), "expired×1");
-    assert_eq!(told(&world.wait(8 * 24 * 3600 - 1)), "");
+    assert_eq!(summary(&world.wait(24 * 3600 - 1)), "");
+    assert_eq!(summary(&world.wait(24 * 3600)), "expired×1");
+    assert_eq!(summary(&world.wait(8 * 24 * 3600 - 1)), "");
     assert!(!world.states.is_empty(), "what it opens when it is heard again is another episode");
     world.wait(8 * 24 * 3600);
     assert!(world.states.is_empty());
@@ -206,9 +209,9 @@ fn what_is_heard_again_after_it_expired_is_an_event_of_its_own() {
     for round in 0..3 {
         let begin = round * 49 * 3600;
         let decisions = world.post(begin, vec![firing("a", 0)]);
-        assert_eq!(told(&decisions), "emitted×1 scale_out +2");
+        assert_eq!(summary(&decisions), "emitted×1 scale_out +2");
         ids.insert(events(&decisions)[0].id.clone());
-        assert_eq!(told(&world.wait(begin + 24 * 3600)), "expired×1");
+        assert_eq!(summary(&world.wait(begin + 24 * 3600)), "expired×1");
         world.post(begin + 25 * 3600, vec![firing("b", begin + 25 * 3600)]);
         world.post(begin + 26 * 3600, vec![resolved("b", begin + 25 * 3600, begin + 26 * 3600)]);
     }
@@ -220,8 +223,8 @@ fn an_episode_of_which_one_alert_expired_takes_nothing_away() {
     let mut world = Setup::default().world();
     world.post(0, vec![firing("a", 0), firing("b", 0)]);
     world.post(3600, vec![firing("b", 0)]);
-    assert_eq!(told(&world.wait(24 * 3600)), "expired×1");
-    assert_eq!(told(&world.post(24 * 3600 + 60, vec![resolved("b", 0, 24 * 3600)])), "no_evidence×1");
+    assert_eq!(summary(&world.wait(24 * 3600)), "expired×1");
+    assert_eq!(summary(&world.post(24 * 3600 + 60, vec![resolved("b", 0, 24 * 3600)])), "no_evidence×1");
 }
 
 #[test]
@@ -241,7 +244,7 @@ fn a_resolve_goes_to_what_is_open_whatever_the_rules_say_by_now() {
     world.post(1, vec![firing("a", 0)]);
     let mut other = resolved("a", 0, 50);
     other.labels = Arc::new([("alertname", "Renamed")].into_iter().collect());
-    assert_eq!(told(&world.post(60, vec![other])), "emitted×1 scale_in -1");
+    assert_eq!(summary(&world.post(60, vec![other])), "emitted×1 scale_in -1");
 }
 
 #[test]
@@ -249,17 +252,17 @@ fn an_episode_of_a_rule_that_is_gone_ends_without_action() {
     let mut world = Setup::default().world();
     world.post(1, vec![firing("a", 0)]);
     world.rules = RuleTable::new(Vec::new(), Templates::new());
-    assert_eq!(told(&world.post(60, vec![resolved("a", 0, 50)])), "no_action×1");
+    assert_eq!(summary(&world.post(60, vec![resolved("a", 0, 50)])), "no_action×1");
 }
 
 #[test]
 fn a_disabled_rule_takes_its_alerts_and_says_so() {
     let mut world = Setup { mode: Mode::Disabled, ..Setup::default() }.world();
-    assert_eq!(told(&world.post(1, vec![firing("a", 0)])), "disabled×1");
+    assert_eq!(summary(&world.post(1, vec![firing("a", 0)])), "disabled×1");
     let mut world = Setup::default().world();
     world.post(1, vec![firing("a", 0)]);
     world.rules = Setup { mode: Mode::Disabled, ..Setup::default() }.table(Templates::new());
-    assert_eq!(told(&world.post(60, vec![resolved("a", 0, 50)])), "disabled×1");
+    assert_eq!(summary(&world.post(60, vec![resolved("a", 0, 50)])), "disabled×1");
 }
 
 #[test]
@@ -268,7 +271,7 @@ fn an_alert_without_the_label_of_its_target_is_invalid_and_its_neighbours_are_no
     let mut lost = firing("a", 0);
     lost.labels = Arc::new([("alertname", "Pending")].into_iter().collect());
     let decisions = world.post(1, vec![lost, firing("b", 0)]);
-    assert_eq!(told(&decisions), "invalid×1, emitted×1 scale_out +2");
+    assert_eq!(summary(&decisions), "invalid×1, emitted×1 scale_out +2");
     assert_eq!(decisions[0].detail.as_deref(), Some("target.name: the alert has no label `nodegroup`"));
 }
 
@@ -276,31 +279,31 @@ fn an_alert_without_the_label_of_its_target_is_invalid_and_its_neighbours_are_no
 fn the_same_alert_twice_in_one_notification_counts_once() {
     let mut world = Setup::default().world();
     let decisions = world.post(1, vec![firing("a", 0), firing("a", 0)]);
-    assert_eq!(told(&decisions), "duplicate×1, emitted×1 scale_out +2");
+    assert_eq!(summary(&decisions), "duplicate×1, emitted×1 scale_out +2");
     assert_eq!(events(&decisions)[0].alerts.len(), 1);
 }
 
 #[test]
 fn a_scale_in_on_firing_wants_a_whole_notification() {
     let idle = || Setup {
-        on_firing: Some(FiringAction { action: at_once(Change::ScaleIn(by(3))), repeat: Repeat::Never }),
+        on_firing: Some(FiringAction { action: unguarded(Change::ScaleIn(by(3))), repeat: Repeat::Never }),
         on_resolved: None,
         ..Setup::default()
     };
-    assert_eq!(told(&idle().world().post(1, vec![firing("a", 0)])), "emitted×1 scale_in -3");
-    assert_eq!(told(&idle().world().post_truncated(1, true, vec![firing("a", 0)])), "no_evidence×1");
+    assert_eq!(summary(&idle().world().post(1, vec![firing("a", 0)])), "emitted×1 scale_in -3");
+    assert_eq!(summary(&idle().world().post_truncated(1, true, vec![firing("a", 0)])), "no_evidence×1");
 }
 
 #[test]
 fn repeat_never_acts_once_an_episode() {
     let change = Change::ScaleOut(by(2));
     let mut world = Setup {
-        on_firing: Some(FiringAction { action: at_once(change), repeat: Repeat::Never }),
+        on_firing: Some(FiringAction { action: unguarded(change), repeat: Repeat::Never }),
         ..Setup::default()
     }
     .world();
     world.post(1, vec![firing("a", 0)]);
-    assert_eq!(told(&world.post(2, vec![firing("a", 0), firing("b", 0)])), "duplicate×1, no_action×1");
+    assert_eq!(summary(&world.post(2, vec![firing("a", 0), firing("b", 0)])), "duplicate×1, no_action×1");
 }
 
 #[test]
@@ -310,7 +313,7 @@ fn steps_go_by_the_highest_metric_among_the_open() {
     let one = |from: f64, by: u32| RuleStep { from, by: NonZeroU32::new(by).unwrap() };
     let steps = Steps::new(metric, vec![one(0.0, 1), one(10.0, 3)]).unwrap();
     let change = Change::ScaleOut(Amount::Steps(steps));
-    let on_firing = Some(FiringAction { action: at_once(change), repeat: Repeat::OnGrowth });
+    let on_firing = Some(FiringAction { action: unguarded(change), repeat: Repeat::OnGrowth });
     let mut world = Setup::default().world();
     world.rules = Setup { on_firing, ..Setup::default() }.table(templates);
     let with = |pod: &str, value: &str| {
@@ -318,21 +321,21 @@ fn steps_go_by_the_highest_metric_among_the_open() {
         alert.annotations = Arc::new([("value", value)].into_iter().collect());
         alert
     };
-    assert_eq!(told(&world.post(1, vec![with("a", "12"), with("b", "5")])), "emitted×2 scale_out +3");
+    assert_eq!(summary(&world.post(1, vec![with("a", "12"), with("b", "5")])), "emitted×2 scale_out +3");
     assert_eq!(
-        told(&world.post(2, vec![with("a", "2"), with("b", "5"), with("c", "9.9")])),
+        summary(&world.post(2, vec![with("a", "2"), with("b", "5"), with("c", "9.9")])),
         "duplicate×2, emitted×1 scale_out +1",
         "annotations are the latest"
     );
     let odd = world.post(3, vec![with("d", "NaN"), with("e", "-1"), with("f", "many")]);
-    assert_eq!(told(&odd), "invalid×1, invalid×1, invalid×1");
+    assert_eq!(summary(&odd), "invalid×1, invalid×1, invalid×1");
 }
 
 #[test]
 fn adjustments_speak_auto_scalings_terms() {
     let changed = |change: Change| {
         let limits = Limits { min_capacity: Some(2), max_capacity: Some(40) };
-        let on_firing = Some(FiringAction { action: at_once(change), repeat: Repeat::Never });
+        let on_firing = Some(FiringAction { action: unguarded(change), repeat: Repeat::Never });
         let decisions = Setup { on_firing, limits, ..Setup::default() }.world().post(1, vec![firing("a", 0)]);
         events(&decisions)[0].adjustment.clone()
     };
@@ -365,15 +368,15 @@ fn a_new_occurrence_after_a_late_one_is_about_one_target() {
     };
     world.post(1, vec![on("workers", 0)]);
     world.post(60, vec![resolved("a", 0, 55)]);
-    assert_eq!(told(&world.post(61, vec![on("workers", 0)])), "late×1");
+    assert_eq!(summary(&world.post(61, vec![on("workers", 0)])), "late×1");
     // Its target is rendered from something that changed.
     let anew = world.post(70, vec![on("others", 65)]);
     let decision = anew.iter().find(|decision| decision.event.is_some()).unwrap();
     assert_eq!(decision.target.as_ref(), Some(&decision.event.as_ref().unwrap().target.key()));
     assert_eq!(decision.target.as_ref().unwrap().as_str(), "eks/nodegroup/-/-/prod-eu/-/others");
-    assert_eq!(told(&anew), "emitted×1 scale_out +2, withdrawn×1");
-    assert_eq!(told(&world.wait(500)), "", "what was late does not open beside it");
-    assert_eq!(told(&world.post(600, vec![resolved("a", 65, 590)])), "emitted×1 scale_in -1");
+    assert_eq!(summary(&anew), "emitted×1 scale_out +2, withdrawn×1");
+    assert_eq!(summary(&world.wait(500)), "", "what was late does not open beside it");
+    assert_eq!(summary(&world.post(600, vec![resolved("a", 65, 590)])), "emitted×1 scale_in -1");
 }
 
 #[test]
@@ -382,9 +385,12 @@ fn an_alert_that_fires_is_heard_also_when_its_rule_does_not_take_it() {
     world.post(0, vec![firing("a", 0)]);
     let mut renamed = firing("a", 0);
     Arc::make_mut(&mut renamed.labels).set("alertname", "Renamed");
-    assert_eq!(told(&world.post(20 * 3600, vec![renamed])), "unmatched×1");
-    assert_eq!(told(&world.wait(30 * 3600)), "");
-    assert_eq!(told(&world.post(31 * 3600, vec![resolved("a", 0, 31 * 3600 - 5)])), "emitted×1 scale_in -1");
+    assert_eq!(summary(&world.post(20 * 3600, vec![renamed])), "unmatched×1");
+    assert_eq!(summary(&world.wait(30 * 3600)), "");
+    assert_eq!(
+        summary(&world.post(31 * 3600, vec![resolved("a", 0, 31 * 3600 - 5)])),
+        "emitted×1 scale_in -1"
+    );
 }
 
 #[test]
@@ -392,7 +398,7 @@ fn an_alert_that_resolves_twice_in_one_notification_has_two_answers() {
     let mut world = Setup::default().world();
     world.post(1, vec![firing("a", 0)]);
     let twice = world.post(60, vec![resolved("a", 0, 50), resolved("a", 0, 55)]);
-    assert_eq!(told(&twice), "duplicate×1, emitted×1 scale_in -1");
+    assert_eq!(summary(&twice), "duplicate×1, emitted×1 scale_in -1");
 }
 
 #[test]
@@ -403,10 +409,10 @@ fn an_alert_that_fires_and_resolves_in_one_notification_is_not_left_open() {
         if swapped {
             both.reverse();
         }
-        assert_eq!(told(&world.post(60, both.clone())), "withdrawn×2");
-        let again = told(&world.post(61, both));
+        assert_eq!(summary(&world.post(60, both.clone())), "withdrawn×2");
+        let again = summary(&world.post(61, both));
         assert!(again == "late×1, withdrawn×1" || again == "withdrawn×1, late×1", "{again}");
-        assert_eq!(told(&world.wait(60 + 3600 * 2)), "");
+        assert_eq!(summary(&world.wait(60 + 3600 * 2)), "");
         assert!(world.states.is_empty());
     }
 }
@@ -417,41 +423,44 @@ fn a_target_with_very_many_alerts_is_decided_in_one_go() {
     const PODS: i64 = 5_000;
     let mut world = Setup::default().world();
     let all = |make: &dyn Fn(&str) -> Alert| (0..PODS).map(|pod| make(&pod.to_string())).collect::<Vec<_>>();
-    assert_eq!(told(&world.post(1, all(&|pod| firing(pod, 0)))), "emitted×5000 scale_out +2");
-    assert_eq!(told(&world.post(2, all(&|pod| firing(pod, 0)))), "duplicate×5000");
-    assert_eq!(told(&world.post(60, all(&|pod| resolved(pod, 0, 50)))), "emitted×5000 scale_in -1");
+    assert_eq!(summary(&world.post(1, all(&|pod| firing(pod, 0)))), "emitted×5000 scale_out +2");
+    assert_eq!(summary(&world.post(2, all(&|pod| firing(pod, 0)))), "duplicate×5000");
+    assert_eq!(summary(&world.post(60, all(&|pod| resolved(pod, 0, 50)))), "emitted×5000 scale_in -1");
 }
 
 #[test]
 fn a_late_firing_of_a_cut_notification_takes_nothing_away() {
     let late = || {
         let mut world = Setup {
-            on_firing: Some(FiringAction { action: at_once(Change::ScaleIn(by(3))), repeat: Repeat::Never }),
+            on_firing: Some(FiringAction {
+                action: unguarded(Change::ScaleIn(by(3))),
+                repeat: Repeat::Never,
+            }),
             on_resolved: None,
             ..Setup::default()
         }
         .world();
         world.post(1, vec![firing("a", 0)]);
         world.post(60, vec![resolved("a", 0, 55)]);
-        assert_eq!(told(&world.post_truncated(61, true, vec![firing("a", 0)])), "late×1");
+        assert_eq!(summary(&world.post_truncated(61, true, vec![firing("a", 0)])), "late×1");
         world
     };
-    assert_eq!(told(&late().wait(61 + 360)), "no_evidence×1");
+    assert_eq!(summary(&late().wait(61 + 360)), "no_evidence×1");
     let mut world = late();
-    assert_eq!(told(&world.post(90, vec![firing("a", 0)])), "duplicate×1", "a whole one says it too");
-    assert_eq!(told(&world.wait(61 + 360)), "emitted×1 scale_in -3");
+    assert_eq!(summary(&world.post(90, vec![firing("a", 0)])), "duplicate×1", "a whole one says it too");
+    assert_eq!(summary(&world.wait(61 + 360)), "emitted×1 scale_in -3");
 }
 
 #[test]
 fn an_alert_that_starts_ahead_of_our_clock_is_the_same_when_it_is_heard_again() {
     let mut world = Setup::default().world();
     world.post(0, vec![firing("a", 30)]);
-    assert_eq!(told(&world.post(10, vec![firing("a", 30)])), "duplicate×1");
+    assert_eq!(summary(&world.post(10, vec![firing("a", 30)])), "duplicate×1");
 }
 
 #[test]
 fn a_resolve_of_an_unknown_alert_that_comes_twice_in_one_notification_is_applied_once() {
     let mut world = Setup::default().world();
     let twice = world.post(60, vec![resolved("a", 0, 50), resolved("a", 0, 50), resolved("a", 0, 55)]);
-    assert_eq!(told(&twice), "no_evidence×2, duplicate×1");
+    assert_eq!(summary(&twice), "no_evidence×2, duplicate×1");
 }

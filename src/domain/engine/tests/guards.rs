@@ -7,14 +7,14 @@ fn a_scale_in_waits_for_its_calm_and_comes_by_itself() {
     let mut world = guarded(0, 0, 15).world();
     world.post(0, vec![firing("a", 0)]);
     let closed = world.post(60, vec![resolved("a", 0, 55)]);
-    assert_eq!(told(&closed), "stabilizing×1");
+    assert_eq!(summary(&closed), "stabilizing×1");
     assert_eq!(closed[0].until, Some(at(60 + 900)));
-    assert_eq!(told(&world.post(100, vec![resolved("a", 0, 55)])), "duplicate×1");
-    assert_eq!(told(&world.wait(60 + 899)), "");
+    assert_eq!(summary(&world.post(100, vec![resolved("a", 0, 55)])), "duplicate×1");
+    assert_eq!(summary(&world.wait(60 + 899)), "");
     let emitted = world.wait(60 + 900);
-    assert_eq!(told(&emitted), "emitted×1 scale_in -1");
+    assert_eq!(summary(&emitted), "emitted×1 scale_in -1");
     assert_eq!(events(&emitted)[0].reason, "1 alert resolved: Pending");
-    assert_eq!(told(&world.wait(60 + 7200)), "");
+    assert_eq!(summary(&world.wait(60 + 7200)), "");
 }
 
 #[test]
@@ -23,10 +23,10 @@ fn a_fire_within_the_stabilization_window_withdraws_the_scale_in() {
     world.post(0, vec![firing("a", 0)]);
     world.post(60, vec![resolved("a", 0, 55)]);
     let fired = world.post(300, vec![firing("b", 290)]);
-    assert_eq!(told(&fired), "emitted×1 scale_out +2, withdrawn×1");
-    assert_eq!(told(&world.wait(3000)), "");
-    assert_eq!(told(&world.post(3060, vec![resolved("b", 290, 3050)])), "stabilizing×1");
-    assert_eq!(told(&world.wait(3060 + 900)), "emitted×1 scale_in -1");
+    assert_eq!(summary(&fired), "emitted×1 scale_out +2, withdrawn×1");
+    assert_eq!(summary(&world.wait(3000)), "");
+    assert_eq!(summary(&world.post(3060, vec![resolved("b", 290, 3050)])), "stabilizing×1");
+    assert_eq!(summary(&world.wait(3060 + 900)), "emitted×1 scale_in -1");
 }
 
 #[test]
@@ -34,23 +34,23 @@ fn a_scale_out_during_a_scale_ins_cooldown_goes_at_once_and_a_scale_in_during_a_
     let mut world = guarded(10, 10, 0).world();
     world.post(0, vec![firing("a", 0)]);
     let closed = world.post(60, vec![resolved("a", 0, 55)]);
-    assert_eq!(told(&closed), "cooling_down×1");
+    assert_eq!(summary(&closed), "cooling_down×1");
     assert_eq!(closed[0].until, Some(at(600)));
-    assert_eq!(told(&world.wait(600)), "emitted×1 scale_in -1");
-    assert_eq!(told(&world.post(660, vec![firing("b", 650)])), "emitted×1 scale_out +2");
+    assert_eq!(summary(&world.wait(600)), "emitted×1 scale_in -1");
+    assert_eq!(summary(&world.post(660, vec![firing("b", 650)])), "emitted×1 scale_out +2");
 }
 
 #[test]
-fn growth_within_a_cooldown_is_kept_and_decided_when_it_is_over() {
+fn growth_within_a_cooldown_is_deferred_and_decided_when_it_is_over() {
     let mut world = guarded(5, 0, 0).world();
     world.post(0, vec![firing("a", 0)]);
     let grown = world.post(60, vec![firing("a", 0), firing("b", 55)]);
-    assert_eq!(told(&grown), "duplicate×1, cooling_down×1");
+    assert_eq!(summary(&grown), "duplicate×1, cooling_down×1");
     let more = world.post(120, vec![firing("a", 0), firing("b", 55), firing("c", 115)]);
-    assert_eq!(told(&more), "duplicate×2, withdrawn×1, cooling_down×1");
-    assert_eq!(told(&world.wait(299)), "");
+    assert_eq!(summary(&more), "duplicate×2, withdrawn×1, cooling_down×1");
+    assert_eq!(summary(&world.wait(299)), "");
     let emitted = world.wait(300);
-    assert_eq!(told(&emitted), "emitted×1 scale_out +2");
+    assert_eq!(summary(&emitted), "emitted×1 scale_out +2");
     assert_eq!(events(&emitted)[0].alerts.len(), 3, "all that are open by then");
     assert_eq!(events(&emitted)[0].episode.emission, 2);
 }
@@ -61,17 +61,17 @@ fn growth_that_is_over_when_its_cooldown_ends_is_withdrawn() {
     world.post(0, vec![firing("a", 0)]);
     world.post(60, vec![firing("a", 0), firing("b", 55)]);
     world.post(120, vec![firing("a", 0), resolved("b", 55, 110)]);
-    assert_eq!(told(&world.wait(300)), "withdrawn×1");
+    assert_eq!(summary(&world.wait(300)), "withdrawn×1");
 }
 
 #[test]
-fn growth_that_is_kept_is_withdrawn_when_its_episode_closes() {
+fn growth_that_is_deferred_is_withdrawn_when_its_episode_closes() {
     let mut world = guarded(5, 0, 0).world();
     world.post(0, vec![firing("a", 0)]);
     world.post(60, vec![firing("a", 0), firing("b", 55)]);
     let closed = world.post(120, vec![resolved("a", 0, 110), resolved("b", 55, 110)]);
-    assert_eq!(told(&closed), "withdrawn×1, cooling_down×2");
-    assert_eq!(told(&world.wait(300)), "emitted×2 scale_in -1");
+    assert_eq!(summary(&closed), "withdrawn×1, cooling_down×2");
+    assert_eq!(summary(&world.wait(300)), "emitted×2 scale_in -1");
 }
 
 #[test]
@@ -87,12 +87,12 @@ fn a_scale_in_of_an_alert_that_fires_waits_until_it_has_fired_for_its_window() {
         ..Setup::default()
     };
     let mut world = setup().world();
-    assert_eq!(told(&world.post(0, vec![firing("idle", 0)])), "stabilizing×1");
-    assert_eq!(told(&world.wait(600)), "emitted×1 scale_in -1");
+    assert_eq!(summary(&world.post(0, vec![firing("idle", 0)])), "stabilizing×1");
+    assert_eq!(summary(&world.wait(600)), "emitted×1 scale_in -1");
     let mut world = setup().world();
     world.post(0, vec![firing("idle", 0)]);
-    assert_eq!(told(&world.post(300, vec![resolved("idle", 0, 290)])), "withdrawn×1, no_action×1");
-    assert_eq!(told(&world.wait(600)), "");
+    assert_eq!(summary(&world.post(300, vec![resolved("idle", 0, 290)])), "withdrawn×1, no_action×1");
+    assert_eq!(summary(&world.wait(600)), "");
 }
 
 #[test]
@@ -106,22 +106,22 @@ fn growth_does_not_prolong_the_wait_of_what_it_joins() {
     let mut world = Setup { on_firing, ..Setup::default() }.world();
     world.post(0, vec![firing("a", 0)]);
     let joined = world.post(60, vec![firing("a", 0), firing("b", 50)]);
-    assert_eq!(told(&joined), "duplicate×1, withdrawn×1, stabilizing×1");
-    assert_eq!(told(&world.wait(120)), "emitted×1 scale_out +2");
+    assert_eq!(summary(&joined), "duplicate×1, withdrawn×1, stabilizing×1");
+    assert_eq!(summary(&world.wait(120)), "emitted×1 scale_out +2");
 }
 
 #[test]
-fn what_is_kept_follows_the_rule_as_it_is_when_it_comes_due() {
+fn what_is_deferred_follows_the_rule_as_it_is_when_it_comes_due() {
     let mut world = guarded(0, 0, 15).world();
     world.post(0, vec![firing("a", 0)]);
     world.post(60, vec![resolved("a", 0, 55)]);
     world.rules = RuleTable::new(Vec::new(), Templates::new());
-    assert_eq!(told(&world.wait(60 + 900)), "withdrawn×1");
+    assert_eq!(summary(&world.wait(60 + 900)), "withdrawn×1");
     let mut world = guarded(0, 0, 15).world();
     world.post(0, vec![firing("a", 0)]);
     world.post(60, vec![resolved("a", 0, 55)]);
     world.rules = Setup { mode: Mode::Disabled, ..guarded(0, 0, 15) }.table(Templates::new());
-    assert_eq!(told(&world.wait(60 + 900)), "disabled×1");
+    assert_eq!(summary(&world.wait(60 + 900)), "disabled×1");
 }
 
 #[test]
@@ -129,10 +129,10 @@ fn a_cooldown_outlives_the_episode_that_began_it() {
     let mut world = guarded(600, 0, 0).world();
     world.post(0, vec![firing("a", 0)]);
     world.post(60, vec![resolved("a", 0, 55)]);
-    assert_eq!(told(&world.wait(4000)), "withdrawn×1", "it was kept for too long");
+    assert_eq!(summary(&world.wait(4000)), "withdrawn×1", "it was kept for too long");
     let again = world.post(5000, vec![firing("a", 4990)]);
-    assert_eq!(told(&again), "cooling_down×1");
-    assert_eq!(told(&world.wait(36_000)), "emitted×1 scale_out +2");
+    assert_eq!(summary(&again), "cooling_down×1");
+    assert_eq!(summary(&world.wait(36_000)), "emitted×1 scale_out +2");
 }
 
 #[test]
@@ -141,23 +141,23 @@ fn a_target_under_an_open_scale_out_episode_never_shrinks() {
     world.post(0, vec![firing("a", 0)]);
     world.post(10, vec![slow(true, 5, 0)]);
     let closed = world.post(60, vec![resolved("a", 0, 55)]);
-    assert_eq!(told(&closed), "outranked×1");
+    assert_eq!(summary(&closed), "outranked×1");
     assert_eq!(closed[0].until, None);
-    assert_eq!(told(&world.wait(600)), "");
+    assert_eq!(summary(&world.wait(600)), "");
     let ended = world.post(660, vec![slow(false, 5, 650)]);
-    assert_eq!(told(&ended), "no_action×1, emitted×1 scale_in -1");
+    assert_eq!(summary(&ended), "no_action×1, emitted×1 scale_in -1");
     assert_eq!(ended[1].rule, Some(name("pods")));
 }
 
 #[test]
-fn a_scale_in_that_is_kept_for_too_long_is_withdrawn() {
+fn a_scale_in_that_is_deferred_for_too_long_is_withdrawn() {
     let mut world = with_a_second_rule(guarded(0, 0, 15));
     world.post(0, vec![firing("a", 0)]);
     world.post(10, vec![slow(true, 5, 0)]);
-    assert_eq!(told(&world.post(60, vec![resolved("a", 0, 55)])), "outranked×1");
-    assert_eq!(told(&world.wait(60 + 900 + 3599)), "");
+    assert_eq!(summary(&world.post(60, vec![resolved("a", 0, 55)])), "outranked×1");
+    assert_eq!(summary(&world.wait(60 + 900 + 3599)), "");
     let given_up = world.wait(60 + 900 + 3600);
-    assert_eq!(told(&given_up), "withdrawn×1");
+    assert_eq!(summary(&given_up), "withdrawn×1");
     assert_eq!(given_up[0].detail.as_deref(), Some("it was kept for longer than engine.max_deferral"));
 }
 
@@ -170,7 +170,7 @@ fn growth_of_another_rule_withdraws_what_it_outranked() {
     let mut other = slow(true, 90, 0);
     other.fingerprint = "fp-slow-2".into();
     assert_eq!(
-        told(&world.post(100, vec![slow(true, 5, 0), other])),
+        summary(&world.post(100, vec![slow(true, 5, 0), other])),
         "duplicate×1, emitted×1 scale_out +2, withdrawn×1"
     );
 }
@@ -181,8 +181,8 @@ fn when_two_rules_come_due_together_the_scale_out_goes_first() {
     world.post(0, vec![firing("a", 0)]);
     // Both wait for the cooldown of the first scale-out: one to take away, one to add.
     let both = world.post(60, vec![resolved("a", 0, 55), slow(true, 58, 0)]);
-    assert_eq!(told(&both), "cooling_down×1, outranked×1, withdrawn×1");
-    assert_eq!(told(&world.wait(300)), "emitted×1 scale_out +2");
+    assert_eq!(summary(&both), "cooling_down×1, outranked×1, withdrawn×1");
+    assert_eq!(summary(&world.wait(300)), "emitted×1 scale_out +2");
 }
 
 #[test]
@@ -192,15 +192,15 @@ fn a_budget_bounds_the_events_about_a_target_and_frees_itself() {
     world.post(0, vec![firing("a", 0)]);
     world.post(600, vec![firing("a", 0), firing("b", 590)]);
     let third = world.post(1200, vec![firing("a", 0), firing("b", 590), firing("c", 1190)]);
-    assert_eq!(told(&third), "duplicate×2, over_budget×1");
+    assert_eq!(summary(&third), "duplicate×2, over_budget×1");
     assert_eq!(third[1].until, Some(at(3600)));
-    assert_eq!(told(&world.wait(3599)), "");
-    assert_eq!(told(&world.wait(3600)), "emitted×1 scale_out +2");
+    assert_eq!(summary(&world.wait(3599)), "");
+    assert_eq!(summary(&world.wait(3600)), "emitted×1 scale_out +2");
     let fourth =
         world.post(3700, vec![resolved("a", 0, 3690), resolved("b", 590, 3690), resolved("c", 1190, 3690)]);
-    assert_eq!(told(&fourth), "over_budget×3");
+    assert_eq!(summary(&fourth), "over_budget×3");
     assert_eq!(fourth[0].until, Some(at(600 + 3600)));
-    assert_eq!(told(&world.wait(4200)), "emitted×3 scale_in -1");
+    assert_eq!(summary(&world.wait(4200)), "emitted×3 scale_in -1");
 }
 
 #[test]
@@ -210,7 +210,7 @@ fn a_budget_is_each_targets_own() {
     let mut other = firing("b", 0);
     other.labels = Arc::new([("alertname", "Pending"), ("nodegroup", "others")].into_iter().collect());
     assert_eq!(
-        told(&world.post(0, vec![firing("a", 0), other])),
+        summary(&world.post(0, vec![firing("a", 0), other])),
         "emitted×1 scale_out +2, emitted×1 scale_out +2"
     );
 }
@@ -229,15 +229,15 @@ fn while_firing(max_emissions: u32) -> World {
 #[test]
 fn while_firing_acts_once_for_each_cooldown_by_its_own_clock() {
     let mut world = while_firing(3);
-    assert_eq!(told(&world.post(0, vec![firing("a", 0)])), "emitted×1 scale_out +2");
+    assert_eq!(summary(&world.post(0, vec![firing("a", 0)])), "emitted×1 scale_out +2");
     let joined = world.post(60, vec![firing("a", 0), firing("b", 50)]);
-    assert_eq!(told(&joined), "duplicate×1, no_action×1", "notifications never trigger it");
-    assert_eq!(told(&world.wait(299)), "");
+    assert_eq!(summary(&joined), "duplicate×1, no_action×1", "notifications never trigger it");
+    assert_eq!(summary(&world.wait(299)), "");
     let second = world.wait(300);
-    assert_eq!(told(&second), "emitted×2 scale_out +2");
+    assert_eq!(summary(&second), "emitted×2 scale_out +2");
     assert_eq!(events(&second)[0].episode.emission, 2);
-    assert_eq!(told(&world.wait(600)), "emitted×2 scale_out +2");
-    assert_eq!(told(&world.wait(6000)), "", "no more than max_emissions");
+    assert_eq!(summary(&world.wait(600)), "emitted×2 scale_out +2");
+    assert_eq!(summary(&world.wait(6000)), "", "no more than max_emissions");
 }
 
 #[test]
@@ -245,17 +245,17 @@ fn while_firing_ends_with_its_episode() {
     let mut world = while_firing(5);
     world.post(0, vec![firing("a", 0)]);
     let closed = world.post(60, vec![resolved("a", 0, 50)]);
-    assert_eq!(told(&closed), "cooling_down×1");
-    assert_eq!(told(&world.wait(300)), "emitted×1 scale_in -1");
-    assert_eq!(told(&world.wait(6000)), "");
+    assert_eq!(summary(&closed), "cooling_down×1");
+    assert_eq!(summary(&world.wait(300)), "emitted×1 scale_in -1");
+    assert_eq!(summary(&world.wait(6000)), "");
 }
 
 #[test]
 fn a_silenced_alert_that_never_resolves_stops_acting_and_expires() {
     let mut world = while_firing(2);
     world.post(0, vec![firing("a", 0)]);
-    assert_eq!(told(&world.wait(300)), "emitted×1 scale_out +2");
-    assert_eq!(told(&world.wait(24 * 3600)), "expired×1");
+    assert_eq!(summary(&world.wait(300)), "emitted×1 scale_out +2");
+    assert_eq!(summary(&world.wait(24 * 3600)), "expired×1");
 }
 
 /// `setup` and a second rule, named `second`, for `alertname = Slow`, made of the first by `change`.
@@ -282,11 +282,11 @@ fn two_rules_that_wait_to_set_a_capacity_do_not_block_each_other() {
     let setup = Setup { on_firing: fires(to(4), 5 * MINUTE), on_resolved: None, ..Setup::default() };
     let mut world = beside(setup, "latency", |rule| rule.on_firing = fires(to(6), 5 * MINUTE));
     world.post(0, vec![firing("a", 0)]);
-    assert_eq!(told(&world.post(60, vec![slow(true, 55, 0)])), "stabilizing×1");
-    assert_eq!(told(&world.wait(300)), "emitted×1 set_capacity +4");
-    assert_eq!(told(&world.wait(360)), "outranked×1");
+    assert_eq!(summary(&world.post(60, vec![slow(true, 55, 0)])), "stabilizing×1");
+    assert_eq!(summary(&world.wait(300)), "emitted×1 set_capacity +4");
+    assert_eq!(summary(&world.wait(360)), "outranked×1");
     let closed = world.post(600, vec![resolved("a", 0, 590)]);
-    assert_eq!(told(&closed), "no_action×1, emitted×1 set_capacity +6");
+    assert_eq!(summary(&closed), "no_action×1, emitted×1 set_capacity +6");
 }
 
 #[test]
@@ -295,7 +295,7 @@ fn of_what_opens_together_the_scale_out_goes_first_whatever_the_names() {
         rule.on_firing = fires(Change::ScaleIn(by(1)), Duration::ZERO);
     });
     let both = world.post(0, vec![slow(true, 0, 0), firing("a", 0)]);
-    assert_eq!(told(&both), "emitted×1 scale_out +2, outranked×1");
+    assert_eq!(summary(&both), "emitted×1 scale_out +2, outranked×1");
 }
 
 #[test]
@@ -303,13 +303,13 @@ fn growth_that_was_over_meanwhile_waits_for_a_window_of_its_own() {
     let on_firing = fires(Change::ScaleIn(by(1)), 10 * MINUTE);
     let mut world = Setup { on_firing, on_resolved: None, ..Setup::default() }.world();
     world.post(0, vec![firing("a", 0)]);
-    assert_eq!(told(&world.wait(600)), "emitted×1 scale_in -1");
-    assert_eq!(told(&world.post(1000, vec![firing("b", 990)])), "stabilizing×1");
+    assert_eq!(summary(&world.wait(600)), "emitted×1 scale_in -1");
+    assert_eq!(summary(&world.post(1000, vec![firing("b", 990)])), "stabilizing×1");
     world.post(1100, vec![resolved("b", 990, 1090)]);
     let grown = world.post(1590, vec![firing("c", 1580)]);
-    assert_eq!(told(&grown), "withdrawn×1, stabilizing×1");
-    assert_eq!(told(&world.wait(1600)), "");
-    assert_eq!(told(&world.wait(2190)), "emitted×1 scale_in -1");
+    assert_eq!(summary(&grown), "withdrawn×1, stabilizing×1");
+    assert_eq!(summary(&world.wait(1600)), "");
+    assert_eq!(summary(&world.wait(2190)), "emitted×1 scale_in -1");
 }
 
 #[test]
@@ -321,8 +321,8 @@ fn growth_that_a_cut_notification_brings_back_takes_nothing_away() {
     world.post(1000, vec![firing("b", 990)]);
     world.post(1100, vec![resolved("b", 990, 1090)]);
     let grown = world.post_truncated(1590, true, vec![firing("c", 1580)]);
-    assert_eq!(told(&grown), "withdrawn×1, no_evidence×1");
-    assert_eq!(told(&world.wait(1600)), "");
+    assert_eq!(summary(&grown), "withdrawn×1, no_evidence×1");
+    assert_eq!(summary(&world.wait(1600)), "");
 }
 
 #[test]
@@ -333,7 +333,7 @@ fn a_pod_that_takes_the_place_of_another_does_not_prolong_the_wait() {
     world.wait(120);
     world.post(200, vec![firing("b", 190)]);
     world.post(300, vec![resolved("b", 190, 290), firing("c", 290)]);
-    assert_eq!(told(&world.wait(320)), "emitted×1 scale_out +2");
+    assert_eq!(summary(&world.wait(320)), "emitted×1 scale_out +2");
 }
 
 #[test]
@@ -341,13 +341,13 @@ fn what_waits_for_another_rule_goes_on_when_that_rule_may_not_act() {
     let mut world = beside(Setup::default(), "latency", |rule| {
         rule.on_firing = fires(to(6), 10 * MINUTE);
     });
-    assert_eq!(told(&world.post(10, vec![slow(true, 5, 0)])), "stabilizing×1");
+    assert_eq!(summary(&world.post(10, vec![slow(true, 5, 0)])), "stabilizing×1");
     let mut adopted = slow(true, -7200, 0);
     adopted.fingerprint = "fp-slow-2".into();
-    assert_eq!(told(&world.post(20, vec![adopted])), "no_evidence×1");
+    assert_eq!(summary(&world.post(20, vec![adopted])), "no_evidence×1");
     world.post(30, vec![firing("a", 25)]);
-    assert_eq!(told(&world.post(60, vec![resolved("a", 25, 55)])), "outranked×1");
-    assert_eq!(told(&world.wait(610)), "no_evidence×1, emitted×1 scale_in -1");
+    assert_eq!(summary(&world.post(60, vec![resolved("a", 25, 55)])), "outranked×1");
+    assert_eq!(summary(&world.wait(610)), "no_evidence×1, emitted×1 scale_in -1");
 }
 
 #[test]
@@ -360,14 +360,14 @@ fn a_repetition_needs_a_rule_that_still_repeats() {
         world.rules = RuleTable::new(vec![rule], known_templates());
         world
     };
-    assert_eq!(told(&with(Repeat::Never).wait(300)), "withdrawn×1");
+    assert_eq!(summary(&with(Repeat::Never).wait(300)), "withdrawn×1");
     let fewer = Repeat::WhileFiring { max_emissions: NonZeroU32::MIN };
-    assert_eq!(told(&with(fewer).wait(300)), "withdrawn×1");
+    assert_eq!(summary(&with(fewer).wait(300)), "withdrawn×1");
     let mut world = with(Repeat::OnGrowth);
     let grown = world.post(60, vec![firing("b", 50)]);
-    assert_eq!(told(&grown), "cooling_down×1", "nobody was told of the repetition");
+    assert_eq!(summary(&grown), "cooling_down×1", "nobody was told of the repetition");
     assert_eq!(grown[0].until, Some(at(300)));
-    assert_eq!(told(&world.wait(300)), "emitted×1 scale_out +2");
+    assert_eq!(summary(&world.wait(300)), "emitted×1 scale_out +2");
 }
 
 #[test]
@@ -376,9 +376,9 @@ fn a_repetition_waits_for_its_cooldown_and_no_second_window() {
     let mut rule = world.rules.rules()[0].clone();
     rule.on_firing.as_mut().unwrap().action.stabilization_window = 2 * MINUTE;
     world.rules = RuleTable::new(vec![rule], known_templates());
-    assert_eq!(told(&world.post(0, vec![firing("a", 0)])), "stabilizing×1");
-    assert_eq!(told(&world.wait(120)), "emitted×1 scale_out +2");
-    assert_eq!(told(&world.wait(420)), "emitted×1 scale_out +2");
+    assert_eq!(summary(&world.post(0, vec![firing("a", 0)])), "stabilizing×1");
+    assert_eq!(summary(&world.wait(120)), "emitted×1 scale_out +2");
+    assert_eq!(summary(&world.wait(420)), "emitted×1 scale_out +2");
 }
 
 #[test]
@@ -389,8 +389,8 @@ fn a_repetition_that_a_guard_has_stopped_is_withdrawn_with_its_episode() {
     (rule.budget, rule.on_resolved) = (budget, None);
     world.rules = RuleTable::new(vec![rule], known_templates());
     world.post(0, vec![firing("a", 0)]);
-    assert_eq!(told(&world.wait(300)), "over_budget×1");
-    assert_eq!(told(&world.post(400, vec![resolved("a", 0, 390)])), "withdrawn×1, no_action×1");
+    assert_eq!(summary(&world.wait(300)), "over_budget×1");
+    assert_eq!(summary(&world.post(400, vec![resolved("a", 0, 390)])), "withdrawn×1, no_action×1");
 }
 
 #[test]
@@ -399,8 +399,11 @@ fn what_is_outranked_by_an_episode_that_expires_is_withdrawn() {
     world.post(0, vec![slow(true, -5, 0)]);
     world.post(24 * 3600 - 120, vec![firing("a", 24 * 3600 - 130)]);
     let end = 24 * 3600 - 70;
-    assert_eq!(told(&world.post(24 * 3600 - 60, vec![resolved("a", 24 * 3600 - 130, end)])), "outranked×1");
-    assert_eq!(told(&world.wait(24 * 3600)), "expired×1, withdrawn×1");
+    assert_eq!(
+        summary(&world.post(24 * 3600 - 60, vec![resolved("a", 24 * 3600 - 130, end)])),
+        "outranked×1"
+    );
+    assert_eq!(summary(&world.wait(24 * 3600)), "expired×1, withdrawn×1");
 }
 
 #[test]
@@ -409,11 +412,11 @@ fn a_new_occurrence_in_the_place_of_one_that_is_open_ends_the_calm() {
         rule.on_firing = fires(Change::Notify, Duration::ZERO);
     });
     world.post(0, vec![firing("a", -10), slow(true, -10, 0)]);
-    assert_eq!(told(&world.post(60, vec![resolved("a", -10, 55)])), "stabilizing×1");
-    assert_eq!(told(&world.post(120, vec![slow(true, -10, 0)])), "duplicate×1");
+    assert_eq!(summary(&world.post(60, vec![resolved("a", -10, 55)])), "stabilizing×1");
+    assert_eq!(summary(&world.post(120, vec![slow(true, -10, 0)])), "duplicate×1");
     // Its resolve got lost.
-    assert_eq!(told(&world.post(300, vec![slow(true, 290, 0)])), "no_action×1, withdrawn×1");
-    assert_eq!(told(&world.wait(60 + 900)), "");
+    assert_eq!(summary(&world.post(300, vec![slow(true, 290, 0)])), "no_action×1, withdrawn×1");
+    assert_eq!(summary(&world.wait(60 + 900)), "");
 }
 
 #[test]
@@ -421,11 +424,11 @@ fn growth_exceeds_every_earlier_emission_and_not_only_the_last() {
     let mut world = while_firing(5);
     world.post(0, vec![firing("a", -10), firing("b", -10)]);
     world.post(60, vec![resolved("b", -10, 55)]);
-    assert_eq!(told(&world.wait(300)), "emitted×1 scale_out +2");
+    assert_eq!(summary(&world.wait(300)), "emitted×1 scale_out +2");
     let mut rule = world.rules.rules()[0].clone();
     rule.on_firing.as_mut().unwrap().repeat = Repeat::OnGrowth;
     world.rules = RuleTable::new(vec![rule], known_templates());
-    assert_eq!(told(&world.post(400, vec![firing("c", 390)])), "no_action×1", "two were open before");
+    assert_eq!(summary(&world.post(400, vec![firing("c", 390)])), "no_action×1", "two were open before");
 }
 
 #[test]
@@ -433,6 +436,6 @@ fn what_closes_in_the_same_notification_outranks_nothing() {
     let mut world = beside(guarded(0, 0, 5), "slowness", |_| {});
     world.post(0, vec![firing("a", -10), slow(true, -10, 0)]);
     let closed = world.post(60, vec![resolved("a", -10, 55), slow(false, -10, 55)]);
-    assert_eq!(told(&closed), "stabilizing×1, no_action×1");
-    assert_eq!(told(&world.wait(360)), "emitted×1 scale_in -1");
+    assert_eq!(summary(&closed), "stabilizing×1, no_action×1");
+    assert_eq!(summary(&world.wait(360)), "emitted×1 scale_in -1");
 }

@@ -6,16 +6,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::*;
-use crate::domain::event::assert_published;
+use crate::domain::event::assert_matches_schema;
 use crate::domain::event::{AdjustmentType, Event};
 use crate::domain::matcher::Matcher;
 use crate::domain::notification::Envelope;
 use crate::domain::rule::{
-    Action, Aim, Amount, Budget, Change, FiringAction, Limits, Mode, Repeat, ResolvedAction, Rule,
+    Action, Amount, Budget, Change, FiringAction, Limits, Mode, Repeat, ResolvedAction, Rule, RuleTarget,
     Step as RuleStep, Steps, TargetTemplate,
 };
 use crate::domain::source::Source;
-use crate::domain::state::Cause;
+use crate::domain::state::Trigger;
 use crate::domain::target::Platform;
 use crate::domain::template::Templates;
 use crate::domain::verdict::Phase;
@@ -27,8 +27,8 @@ mod properties;
 
 const MINUTE: Duration = Duration::from_secs(60);
 const POLICY: Policy = Policy {
-    keep_ended: Duration::from_secs(60 * 60),
-    keep_lapsed: Duration::from_secs(7 * 24 * 60 * 60),
+    last_resolve_retention: Duration::from_secs(60 * 60),
+    expired_episode_retention: Duration::from_secs(7 * 24 * 60 * 60),
     max_deferral: Duration::from_secs(60 * 60),
     per_minute: PerMinute { scale_out: 0, scale_in: 0 },
 };
@@ -42,7 +42,7 @@ fn by(units: u32) -> Amount {
 }
 
 /// An action that no guard stops.
-fn at_once(change: Change) -> Action {
+fn unguarded(change: Change) -> Action {
     Action { change, cooldown: Duration::ZERO, stabilization_window: Duration::ZERO }
 }
 
@@ -54,7 +54,7 @@ struct World {
     controls: Controls,
     rates: Rates,
     policy: Policy,
-    unsent: BTreeMap<TargetKey, Vec<Unsent>>,
+    undelivered_decreases: BTreeMap<TargetKey, Vec<UndeliveredDecrease>>,
     now: Time,
     created: Time,
 }
@@ -71,10 +71,10 @@ impl Default for Setup {
     fn default() -> Self {
         Self {
             on_firing: Some(FiringAction {
-                action: at_once(Change::ScaleOut(by(2))),
+                action: unguarded(Change::ScaleOut(by(2))),
                 repeat: Repeat::OnGrowth,
             }),
-            on_resolved: Some(ResolvedAction { action: at_once(Change::ScaleIn(by(1))) }),
+            on_resolved: Some(ResolvedAction { action: unguarded(Change::ScaleIn(by(1))) }),
             mode: Mode::Active,
             limits: Limits::default(),
             budget: None,
@@ -91,7 +91,7 @@ impl Setup {
             sources: None,
             matchers: Matcher::parse_list("alertname = Pending").unwrap(),
             when: None,
-            target: Aim::Target(TargetTemplate {
+            target: RuleTarget::Target(TargetTemplate {
                 platform: Platform::Eks,
                 kind: template("nodegroup"),
                 name: template("{{ labels.nodegroup }}"),
@@ -128,7 +128,7 @@ impl Setup {
             controls: Controls::default(),
             rates: Rates::default(),
             policy: POLICY,
-            unsent: BTreeMap::new(),
+            undelivered_decreases: BTreeMap::new(),
             now: at(0),
             created: at(-3600),
         }
@@ -189,7 +189,7 @@ impl World {
             policy: self.policy,
             controls: &self.controls,
             with_heartbeat: &with_heartbeat,
-            unsent: &self.unsent,
+            undelivered_decreases: &self.undelivered_decreases,
         };
         let states = self.view();
         let (mut rates, mut rates_again) = (self.rates.clone(), self.rates.clone());
@@ -197,7 +197,7 @@ impl World {
         assert_eq!(decided, step(&context, &states, &mut rates_again), "the same input decides the same");
         assert_eq!(rates, rates_again);
         self.rates = rates;
-        self.take(decided)
+        self.apply(decided)
     }
 
     /// All states, and where each alert is known.
@@ -218,40 +218,41 @@ impl World {
     }
 
     fn post_truncated(&mut self, seconds: i64, truncated: bool, alerts: Vec<Alert>) -> Vec<Decision> {
-        self.arrives(at(seconds), truncated, alerts)
+        self.deliver(at(seconds), truncated, alerts)
     }
 
     /// A notification arrives.
-    fn arrives(&mut self, now: Time, truncated: bool, alerts: Vec<Alert>) -> Vec<Decision> {
+    fn deliver(&mut self, now: Time, truncated: bool, alerts: Vec<Alert>) -> Vec<Decision> {
         self.now = now;
-        let judged = alerts.into_iter().map(|alert| Judged::new(&self.rules, &self.source, Ok(alert)));
+        let evaluated =
+            alerts.into_iter().map(|alert| EvaluatedAlert::new(&self.rules, &self.source, Ok(alert)));
         let input = Input {
             source: self.source.clone(),
-            cause: Arc::new(Cause::new(&self.source.name, &Envelope::default(), None)),
+            trigger: Arc::new(Trigger::new(&self.source.name, &Envelope::default(), None)),
             truncated,
-            alerts: judged.collect(),
+            alerts: evaluated.collect(),
         };
-        self.step(|context, states, rates| notify(context, &input, states, rates))
+        self.step(|context, states, rates| process_notification(context, &input, states, rates))
     }
 
     /// The clock reaches `seconds` after the beginning.
     fn wait(&mut self, seconds: i64) -> Vec<Decision> {
-        self.look(at(seconds))
+        self.recheck(at(seconds))
     }
 
     /// Looks at all that is due or waits, as after a change of the controls or a restart.
-    fn look(&mut self, now: Time) -> Vec<Decision> {
+    fn recheck(&mut self, now: Time) -> Vec<Decision> {
         self.now = now;
         let keys: Vec<TargetKey> = self.states.keys().cloned().collect();
-        self.step(|context, states, rates| come_due(context, &keys, states, rates))
+        self.step(|context, states, rates| process_due(context, &keys, states, rates))
     }
 
     /// Time passes, and whatever comes due is decided at its time. All decisions with their times.
-    fn pass(&mut self, until: Time) -> Vec<(Time, Decision)> {
+    fn run_until(&mut self, until: Time) -> Vec<(Time, Decision)> {
         let mut told = Vec::new();
         while let Some(due) = self.due().filter(|due| *due <= until) {
             let due = due.max(self.now);
-            told.extend(self.look(due).into_iter().map(|decision| (due, decision)));
+            told.extend(self.recheck(due).into_iter().map(|decision| (due, decision)));
         }
         told
     }
@@ -267,7 +268,7 @@ impl World {
         Some((due.as_millis() - at(0).as_millis()).div_euclid(1000))
     }
 
-    fn take(&mut self, step: Step) -> Vec<Decision> {
+    fn apply(&mut self, step: Step) -> Vec<Decision> {
         if let Some(controls) = step.controls {
             let text = serde_json::to_string(&controls).unwrap();
             let read: Controls = serde_json::from_str(&text).unwrap();
@@ -289,13 +290,13 @@ impl World {
             .iter()
             .filter_map(|decision| decision.event.as_deref().or(decision.shadow.as_deref()));
         // A column of thousands of alerts is as published as its first ones.
-        events.filter(|event| event.alerts.len() < 50).for_each(assert_published);
+        events.filter(|event| event.alerts.len() < 50).for_each(assert_matches_schema);
         step.decisions
     }
 }
 
 /// `emitted×3 scale_out +2`, one line a decision.
-fn told(decisions: &[Decision]) -> String {
+fn summary(decisions: &[Decision]) -> String {
     let line = |decision: &Decision| {
         let event = decision.event.as_deref().or(decision.shadow.as_deref()).map(|event| {
             let value = event.adjustment.as_ref().map(|adjustment| adjustment.value);

@@ -4,7 +4,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::domain::control::{Direction, Pattern, Pause};
+use crate::domain::control::{Direction, Pause, TargetPattern};
 use crate::domain::event::Event;
 use crate::domain::rule::{HoldTemplate, PartialTemplate};
 
@@ -49,7 +49,7 @@ fn rule(kind: &str, alertname: &str) -> Rule {
             budget: Some(BUDGET),
             ..base
         },
-        "latency" => Rule { on_firing: fires(at_once(Change::ScaleOut(by(1)))), ..base },
+        "latency" => Rule { on_firing: fires(unguarded(Change::ScaleOut(by(1)))), ..base },
         "idle" => Rule { on_firing: fires(inwards), ..base },
         "renewed" => Rule {
             on_firing: Some(FiringAction {
@@ -61,7 +61,7 @@ fn rule(kind: &str, alertname: &str) -> Rule {
             ..base
         },
         _ => Rule {
-            target: Aim::Hold(HoldTemplate {
+            target: RuleTarget::Hold(HoldTemplate {
                 covers: PartialTemplate::default(),
                 blocks: vec![Direction::ScaleIn],
             }),
@@ -95,7 +95,7 @@ fn world(without: &[&str]) -> World {
 
 /// What happens, each this many milliseconds after what came before.
 #[derive(Debug, Clone)]
-enum Act {
+enum HistoryStep {
     /// A notification: which alerts, whether each fires, and how many seconds ago that began or ended.
     Post { alerts: Vec<(usize, bool, i64)>, truncated: bool },
     /// An operator pauses a part, for this many seconds or until further notice.
@@ -108,7 +108,7 @@ enum Act {
     Reload { without: BTreeSet<usize>, mode: Mode },
 }
 
-fn history() -> impl Strategy<Value = Vec<(i64, Act)>> {
+fn history() -> impl Strategy<Value = Vec<(i64, HistoryStep)>> {
     let alert = (0..ALERTS.len(), prop::bool::weighted(0.6), 0..400_i64);
     // As Alertmanager sends them, a notification speaks of an alert once.
     let alerts = prop::collection::vec(alert, 1..6).prop_map(|mut alerts| {
@@ -117,14 +117,14 @@ fn history() -> impl Strategy<Value = Vec<(i64, Act)>> {
         alerts
     });
     let act = prop_oneof![
-        12 => (alerts, prop::bool::weighted(0.1)).prop_map(|(alerts, truncated)| Act::Post { alerts, truncated }),
-        1 => (0..6_u8, prop::option::of(1..3000_u16)).prop_map(|(part, seconds)| Act::Pause { part, seconds }),
-        2 => Just(Act::Resume),
-        2 => Just(Act::Wait),
+        12 => (alerts, prop::bool::weighted(0.1)).prop_map(|(alerts, truncated)| HistoryStep::Post { alerts, truncated }),
+        1 => (0..6_u8, prop::option::of(1..3000_u16)).prop_map(|(part, seconds)| HistoryStep::Pause { part, seconds }),
+        2 => Just(HistoryStep::Resume),
+        2 => Just(HistoryStep::Wait),
     ];
     let lapse = prop_oneof![0..30_000_i64, 0..1_200_000_i64];
     // Whoever watches is nearly always heard first, or hardly anything would ever be taken away.
-    let begin = Act::Post { alerts: vec![(14, true, 1)], truncated: false };
+    let begin = HistoryStep::Post { alerts: vec![(14, true, 1)], truncated: false };
     prop::collection::vec((lapse, act), 1..50).prop_map(move |mut history| {
         history.insert(0, (0, begin.clone()));
         history
@@ -132,10 +132,10 @@ fn history() -> impl Strategy<Value = Vec<(i64, Act)>> {
 }
 
 /// A history in which the rules change, and what nobody speaks of expires and is forgotten within it.
-fn changing_history() -> impl Strategy<Value = Vec<(i64, Act)>> {
+fn changing_history() -> impl Strategy<Value = Vec<(i64, HistoryStep)>> {
     let mode = prop_oneof![4 => Just(Mode::Active), 1 => Just(Mode::Shadow), 1 => Just(Mode::Disabled)];
     let without = prop::collection::btree_set(0..RULES.len(), 0..3);
-    let reload = (without, mode).prop_map(|(without, mode)| Act::Reload { without, mode });
+    let reload = (without, mode).prop_map(|(without, mode)| HistoryStep::Reload { without, mode });
     let reloads = prop::collection::vec((any::<prop::sample::Index>(), 0..30_000_i64, reload), 1..6);
     (history(), reloads).prop_map(|(mut history, reloads)| {
         for (at, lapse, reload) in reloads {
@@ -164,51 +164,51 @@ fn set_pause(world: &mut World, now: Time, part: u8, seconds: Option<u16>) {
     let all = Pause { id: 0, rule: None, target: None, direction: None, since: now, until, author, reason };
     world.controls.pause(match part {
         0 => Pause { rule: Some(name("pods")), ..all },
-        1 => Pause { target: Pattern::new("*/others"), ..all },
+        1 => Pause { target: TargetPattern::new("*/others"), ..all },
         2 => Pause { direction: Some(Direction::ScaleIn), ..all },
         3 => Pause { direction: Some(Direction::ScaleOut), ..all },
-        4 => Pause { rule: Some(name("latency")), target: Pattern::new("eks/*"), ..all },
+        4 => Pause { rule: Some(name("latency")), target: TargetPattern::new("eks/*"), ..all },
         _ => all,
     });
 }
 
 /// One step of a history, its notification `copies` times: all decisions with their times. Whatever comes
 /// due on the way is decided at its time; what a change of the controls frees, at once.
-fn advance(world: &mut World, step: &(i64, Act), copies: usize) -> Vec<(Time, Decision)> {
+fn advance(world: &mut World, step: &(i64, HistoryStep), copies: usize) -> Vec<(Time, Decision)> {
     let now = world.now.after(Duration::from_millis(step.0.unsigned_abs()));
-    let mut told = world.pass(now);
+    let mut decisions = world.run_until(now);
     let mut decided = Vec::new();
     match &step.1 {
-        Act::Post { alerts, truncated } => {
+        HistoryStep::Post { alerts, truncated } => {
             for _ in 0..copies {
                 let alerts = alerts.iter().map(|(at, fires, ago)| alert_of(*at, *fires, earlier(now, *ago)));
-                decided.extend(world.arrives(now, *truncated, alerts.collect()));
-                decided.extend(world.look(now));
+                decided.extend(world.deliver(now, *truncated, alerts.collect()));
+                decided.extend(world.recheck(now));
             }
         }
-        Act::Pause { part, seconds } => set_pause(world, now, *part, *seconds),
-        Act::Resume => {
+        HistoryStep::Pause { part, seconds } => set_pause(world, now, *part, *seconds),
+        HistoryStep::Resume => {
             let oldest = world.controls.pauses(now).next().map(|pause| pause.id);
             oldest.and_then(|id| world.controls.resume(id));
         }
-        Act::Wait => {}
-        Act::Reload { without, mode } => world.rules = table(without, *mode),
+        HistoryStep::Wait => {}
+        HistoryStep::Reload { without, mode } => world.rules = table(without, *mode),
     }
-    decided.extend(world.look(now));
-    told.extend(decided.into_iter().map(|decision| (now, decision)));
-    told
+    decided.extend(world.recheck(now));
+    decisions.extend(decided.into_iter().map(|decision| (now, decision)));
+    decisions
 }
 
-fn run(world: &mut World, history: &[(i64, Act)], copies: usize) -> Vec<(Time, Decision)> {
+fn run(world: &mut World, history: &[(i64, HistoryStep)], copies: usize) -> Vec<(Time, Decision)> {
     history.iter().flat_map(|step| advance(world, step, copies)).collect()
 }
 
-fn sent(told: &[(Time, Decision)]) -> impl Iterator<Item = (Time, &Event)> {
-    told.iter().filter_map(|(at, decision)| decision.event.as_deref().map(|event| (*at, event)))
+fn sent(decisions: &[(Time, Decision)]) -> impl Iterator<Item = (Time, &Event)> {
+    decisions.iter().filter_map(|(at, decision)| decision.event.as_deref().map(|event| (*at, event)))
 }
 
-fn ids(told: &[(Time, Decision)]) -> Vec<(Time, String)> {
-    sent(told).map(|(at, event)| (at, event.id.to_string())).collect()
+fn ids(decisions: &[(Time, Decision)]) -> Vec<(Time, String)> {
+    sent(decisions).map(|(at, event)| (at, event.id.to_string())).collect()
 }
 
 /// What is open: of each rule at each target, and which alerts.
@@ -221,7 +221,7 @@ fn open(world: &World) -> BTreeSet<(TargetKey, Name, AlertKey)> {
     open.collect()
 }
 
-fn takes_away(event: &Event) -> bool {
+fn decreases_capacity(event: &Event) -> bool {
     event.action == "scale_in"
 }
 
@@ -230,42 +230,44 @@ fn silence(world: &mut World) -> Vec<(Time, Decision)> {
     let pauses: Vec<u64> = world.controls.pauses(world.now).map(|pause| pause.id).collect();
     pauses.into_iter().for_each(|pause| drop(world.controls.resume(pause)));
     let now = world.now;
-    let mut told: Vec<_> = world.look(now).into_iter().map(|decision| (now, decision)).collect();
-    told.extend(world.pass(now.after(POLICY.keep_lapsed + Duration::from_secs(3 * 24 * 3600))));
-    told
+    let mut decisions: Vec<_> = world.recheck(now).into_iter().map(|decision| (now, decision)).collect();
+    decisions.extend(
+        world.run_until(now.after(POLICY.expired_episode_retention + Duration::from_secs(3 * 24 * 3600))),
+    );
+    decisions
 }
 
 /// Of all that was told at `now`, something answers for each alert.
 fn each_is_answered(
     alerts: &[(usize, bool, i64)],
     now: Time,
-    told: &[(Time, Decision)],
+    decisions: &[(Time, Decision)],
 ) -> Result<(), TestCaseError> {
     for (number, ..) in alerts {
         let fingerprint = format!("fp-{number}");
         let answers = |(at, decision): &(Time, Decision)| {
             let about = |alert: &AlertKey| *alert.fingerprint == *fingerprint;
-            *at == now && decision.answers && decision.alerts.iter().any(about)
+            *at == now && decision.is_reply && decision.alerts.iter().any(about)
         };
-        prop_assert!(told.iter().any(answers), "alert {number} got no answer");
+        prop_assert!(decisions.iter().any(answers), "alert {number} got no answer");
     }
     Ok(())
 }
 
 /// Nothing takes capacity away but the end of an episode that added some, once, and a firing rule that
 /// asks for it. Ids never repeat, and `sequence` rises for each target.
-fn each_has_its_reason(told: &[(Time, Decision)]) -> Result<(), TestCaseError> {
+fn each_has_its_reason(decisions: &[(Time, Decision)]) -> Result<(), TestCaseError> {
     let mut added: BTreeSet<&str> = BTreeSet::new();
     let mut ids = BTreeSet::new();
     let mut last: BTreeMap<TargetKey, u64> = BTreeMap::new();
-    for (at, event) in sent(told) {
+    for (at, event) in sent(decisions) {
         prop_assert!(ids.insert(&event.id), "{} of {} at {at} is there already", event.action, event.rule);
         let before = last.insert(event.target.key(), event.sequence);
         prop_assert!(before.is_none_or(|before| event.sequence > before));
         match (event.phase, event.rule.as_str()) {
-            (Phase::Firing, "idle") => prop_assert!(takes_away(event)),
+            (Phase::Firing, "idle") => prop_assert!(decreases_capacity(event)),
             (Phase::Firing, _) => {
-                prop_assert!(!takes_away(event));
+                prop_assert!(!decreases_capacity(event));
                 added.insert(&event.episode.id);
             }
             (Phase::Resolved, _) => {
@@ -289,17 +291,17 @@ proptest! {
     /// controls are what was written and read back, see `World::take`.
     #[test]
     fn a_restart_after_any_step_changes_nothing(history in history(), restarts in prop::collection::vec(any::<bool>(), 60)) {
-        let mut told = Vec::new();
+        let mut decisions = Vec::new();
         let mut world = world(&[]);
         for (step, restart) in history.iter().zip(restarts) {
-            told.extend(advance(&mut world, step, 1));
+            decisions.extend(advance(&mut world, step, 1));
             if restart {
                 world.rates = Rates::default();
-                let again = world.look(world.now);
+                let again = world.recheck(world.now);
                 prop_assert!(again.is_empty(), "{:?}", again);
             }
         }
-        prop_assert_eq!(told, run(&mut super::properties::world(&[]), &history, 1));
+        prop_assert_eq!(decisions, run(&mut super::properties::world(&[]), &history, 1));
     }
 
     #[test]
@@ -310,11 +312,11 @@ proptest! {
 
     #[test]
     fn cooldowns_and_budgets_hold_to_the_millisecond(history in history()) {
-        let told = run(&mut world(&[]), &history, 1);
+        let decisions = run(&mut world(&[]), &history, 1);
         let mut free: BTreeMap<(TargetKey, bool), Time> = BTreeMap::new();
         let mut spent: BTreeMap<(TargetKey, Name), Vec<Time>> = BTreeMap::new();
-        for (at, event) in sent(&told) {
-            let (key, takes) = (event.target.key(), takes_away(event));
+        for (at, event) in sent(&decisions) {
+            let (key, takes) = (event.target.key(), decreases_capacity(event));
             for direction in [false, true].into_iter().filter(|takes_too| !takes_too || takes) {
                 let free = free.get(&(key.clone(), direction));
                 prop_assert!(free.is_none_or(|free| at >= *free), "{} at {at}, free at {free:?}", event.reason);
@@ -336,8 +338,8 @@ proptest! {
 
     #[test]
     fn every_event_has_its_reason_and_is_one_of_its_kind(history in history()) {
-        let told = run(&mut world(&[]), &history, 1);
-        each_has_its_reason(&told)?;
+        let decisions = run(&mut world(&[]), &history, 1);
+        each_has_its_reason(&decisions)?;
     }
 
     /// A target shrinks only after a calm that was watched; while no other rule has an episode open that
@@ -350,12 +352,12 @@ proptest! {
         let mut watched_since = None;
         for step in &history {
             let before = open(&world);
-            let told = advance(&mut world, step, 1);
+            let decisions = advance(&mut world, step, 1);
             let after = open(&world);
             let is_open = |of: &BTreeSet<(TargetKey, Name, AlertKey)>, rule: &str| of.iter().any(|(_, name, _)| name.as_str() == rule);
-            for (at, event) in sent(&told) {
+            for (at, event) in sent(&decisions) {
                 let key = event.target.key();
-                if takes_away(event) {
+                if decreases_capacity(event) {
                     prop_assert!(!is_open(&before, "freeze") || !is_open(&after, "freeze"), "held");
                     let calm = at.since(opened.get(&key).copied().unwrap_or(Time::from_nanos(0)));
                     // What opened in this very step is decided before what comes due in it, and not here.
@@ -371,9 +373,9 @@ proptest! {
                     added.insert((key.clone(), event.rule.to_string()));
                 }
             }
-            for (at, decision) in &told {
+            for (at, decision) in &decisions {
                 if let (Some(key), Some(Phase::Firing), Some(rule)) = (&decision.target, decision.phase, &decision.rule)
-                    && decision.answers && rule.as_str() != "trial"
+                    && decision.is_reply && rule.as_str() != "trial"
                 {
                     opened.insert(key.clone(), *at);
                 }
@@ -384,8 +386,8 @@ proptest! {
             added.retain(|(key, rule)| after.iter().any(|(target, name, _)| target == key && name.as_str() == rule));
             let now = world.now;
             let pauses: Vec<Pause> = world.controls.pauses(now).cloned().collect();
-            for (_, event) in sent(&told).filter(|(at, _)| *at == now) {
-                let change = if takes_away(event) { Change::ScaleIn(by(1)) } else { Change::ScaleOut(by(1)) };
+            for (_, event) in sent(&decisions).filter(|(at, _)| *at == now) {
+                let change = if decreases_capacity(event) { Change::ScaleIn(by(1)) } else { Change::ScaleOut(by(1)) };
                 let covers = |pause: &Pause| pause.since < now && pause.covers(&event.rule, &event.target.key(), &change, now);
                 prop_assert!(!pauses.iter().any(covers), "paused");
             }
@@ -395,14 +397,14 @@ proptest! {
     /// What is kept is decided at its time or replaced: nothing is ever late, and when all is over and
     /// nothing is heard any more, nothing waits.
     #[test]
-    fn nothing_is_kept_beyond_its_time(history in history()) {
+    fn nothing_is_deferred_beyond_its_time(history in history()) {
         let mut world = world(&[]);
         for step in &history {
             advance(&mut world, step, 1);
             prop_assert!(world.due().is_none_or(|due| due > world.now));
         }
         silence(&mut world);
-        let waiting: Vec<Verdict> = world.states.values().flat_map(|state| state.deferred()).collect();
+        let waiting: Vec<Verdict> = world.states.values().flat_map(|state| state.deferred_verdicts()).collect();
         prop_assert!(waiting.is_empty() && open(&world).is_empty(), "{waiting:?}");
         prop_assert!(world.states.is_empty(), "{:?}", world.states);
     }
@@ -412,9 +414,9 @@ proptest! {
         let mut world = world(&[]);
         for step in &history {
             let now = world.now.after(Duration::from_millis(step.0.unsigned_abs()));
-            let Act::Post { alerts, .. } = &step.1 else { continue };
-            let told = advance(&mut world, step, 1);
-            each_is_answered(alerts, now, &told)?;
+            let HistoryStep::Post { alerts, .. } = &step.1 else { continue };
+            let decisions = advance(&mut world, step, 1);
+            each_is_answered(alerts, now, &decisions)?;
         }
     }
 }
@@ -465,16 +467,16 @@ proptest! {
         let tell = |copies: bool| {
             let mut world = world(&[]);
             // An end is in the id of what follows it, and with copies it is remembered from a later time on.
-            world.policy.keep_ended = Duration::from_secs(24 * 3600);
-            world.arrives(at(0), false, vec![alert_of(14, true, at(0))]);
-            let mut told = Vec::new();
+            world.policy.last_resolve_retention = Duration::from_secs(24 * 3600);
+            world.deliver(at(0), false, vec![alert_of(14, true, at(0))]);
+            let mut decisions = Vec::new();
             for (seconds, alerts) in notifications(&life, copies) {
-                told.extend(world.pass(at(seconds)));
-                told.extend(world.arrives(at(seconds), false, alerts).into_iter().map(|it| (at(seconds), it)));
+                decisions.extend(world.run_until(at(seconds)));
+                decisions.extend(world.deliver(at(seconds), false, alerts).into_iter().map(|it| (at(seconds), it)));
             }
             let end = notifications(&life, true).last().map_or(0, |(at, _)| *at);
-            told.extend(world.pass(at(end + 361)));
-            (ids(&told), open(&world))
+            decisions.extend(world.run_until(at(end + 361)));
+            (ids(&decisions), open(&world))
         };
         let ((alone, alone_open), (both, both_open)) = (tell(false), tell(true));
         prop_assert_eq!(alone, both);
@@ -491,12 +493,12 @@ proptest! {
     fn ids_never_repeat_where_alerts_expire_and_are_heard_again(life in group_life(), copies in any::<bool>()) {
         let mut world = world(&[]);
         Arc::get_mut(&mut world.source).unwrap().occurrence_ttl = 4 * MINUTE;
-        let mut told = Vec::new();
+        let mut decisions = Vec::new();
         for (seconds, alerts) in notifications(&life, copies) {
-            told.extend(world.pass(at(seconds)));
-            told.extend(world.arrives(at(seconds), false, alerts).into_iter().map(|it| (at(seconds), it)));
+            decisions.extend(world.run_until(at(seconds)));
+            decisions.extend(world.deliver(at(seconds), false, alerts).into_iter().map(|it| (at(seconds), it)));
         }
-        each_has_its_reason(&told)?;
+        each_has_its_reason(&decisions)?;
     }
 }
 
@@ -509,17 +511,17 @@ proptest! {
     fn reloads_break_no_promise(history in changing_history()) {
         let mut world = world(&[]);
         Arc::get_mut(&mut world.source).unwrap().occurrence_ttl = 30 * MINUTE;
-        let mut told = Vec::new();
+        let mut decisions = Vec::new();
         for step in &history {
             let decided = advance(&mut world, step, 1);
             prop_assert!(world.due().is_none_or(|due| due > world.now));
-            if let Act::Post { alerts, .. } = &step.1 {
+            if let HistoryStep::Post { alerts, .. } = &step.1 {
                 each_is_answered(alerts, world.now, &decided)?;
             }
-            told.extend(decided);
+            decisions.extend(decided);
         }
-        told.extend(silence(&mut world));
+        decisions.extend(silence(&mut world));
         prop_assert!(world.states.is_empty(), "{:?}", world.states);
-        each_has_its_reason(&told)?;
+        each_has_its_reason(&decisions)?;
     }
 }

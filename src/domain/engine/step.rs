@@ -3,15 +3,15 @@
 use std::borrow::Cow;
 use std::collections::BTreeSet;
 
-use super::{Context, Unsent};
+use super::{Context, UndeliveredDecrease};
 use crate::domain::control::Controls;
 use crate::domain::name::Name;
 use crate::domain::rate::Rates;
 use crate::domain::rule::{Mode, Rule};
-use crate::domain::state::Kept;
+use crate::domain::state::Deferred;
 use crate::domain::target::TargetKey;
 
-pub struct Desk<'a> {
+pub struct StepContext<'a> {
     pub context: &'a Context<'a>,
     controls: Cow<'a, Controls>,
     pub rates: &'a mut Rates,
@@ -19,7 +19,7 @@ pub struct Desk<'a> {
     superseded: BTreeSet<&'a str>,
 }
 
-impl<'a> Desk<'a> {
+impl<'a> StepContext<'a> {
     pub fn new(context: &'a Context<'a>, rates: &'a mut Rates) -> Self {
         Self { context, controls: Cow::Borrowed(context.controls), rates, superseded: BTreeSet::new() }
     }
@@ -34,7 +34,7 @@ impl<'a> Desk<'a> {
     }
 
     /// The controls, if this step has changed them.
-    pub fn changed(self) -> Option<Controls> {
+    pub fn changed_controls(self) -> Option<Controls> {
         let version = self.context.controls.version;
         match self.controls {
             Cow::Owned(controls) if controls.version != version => Some(controls),
@@ -58,15 +58,15 @@ impl<'a> Desk<'a> {
     }
 
     /// Nobody waits any more for what was kept.
-    pub fn let_go(&mut self, kept: &Kept) {
-        if let Some(place) = kept.place() {
-            self.rates.give_back(place);
+    pub fn release_slot(&mut self, deferred: &Deferred) {
+        if let Some(slot) = deferred.slot() {
+            self.rates.release(slot);
         }
     }
 
     /// What an event that adds capacity cancels about a target, each once.
-    pub fn supersede(&mut self, key: &TargetKey) -> Vec<&'a Unsent> {
-        let unsent = self.context.unsent.get(key).into_iter().flatten();
-        unsent.filter(|unsent| self.superseded.insert(&unsent.id)).collect()
+    pub fn supersede(&mut self, key: &TargetKey) -> Vec<&'a UndeliveredDecrease> {
+        let undelivered = self.context.undelivered_decreases.get(key).into_iter().flatten();
+        undelivered.filter(|undelivered| self.superseded.insert(&undelivered.id)).collect()
     }
 }

@@ -3,42 +3,42 @@
 
 use serde::Deserialize;
 
-use super::engine::Unsent;
+use super::engine::UndeliveredDecrease;
 use super::name::Name;
 use super::state::AlertKey;
 
 #[derive(Deserialize)]
-struct Document {
+struct RawEvent {
     #[serde(default)]
     id: String,
-    data: Data,
+    data: RawData,
 }
 
 #[derive(Deserialize)]
-struct Data {
+struct RawData {
     rule: Name,
     #[serde(default)]
-    alerts: Vec<Alert>,
-    notification: Option<Notification>,
+    alerts: Vec<RawAlert>,
+    notification: Option<RawNotification>,
 }
 
 #[derive(Deserialize)]
-struct Alert {
+struct RawAlert {
     fingerprint: String,
 }
 
 #[derive(Deserialize)]
-struct Notification {
+struct RawNotification {
     source: Name,
 }
 
-impl Unsent {
+impl UndeliveredDecrease {
     /// Reads an encoded event. Of one that was cut to its size the alerts that were left out are missing.
     ///
     /// # Errors
     /// It is no event of ours: not JSON, or without a rule.
     pub fn read(body: &str) -> Result<Self, serde_json::Error> {
-        let Document { id, data: Data { rule, alerts, notification } } = serde_json::from_str(body)?;
+        let RawEvent { id, data: RawData { rule, alerts, notification } } = serde_json::from_str(body)?;
         let source = notification.map(|notification| notification.source);
         let alerts = alerts.into_iter().filter_map(|alert| {
             Some(AlertKey { source: source.clone()?, fingerprint: alert.fingerprint.into() })
@@ -52,19 +52,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_published_event_tells_its_rule_and_its_alerts() {
-        let unsent = Unsent::read(include_str!("../../tests/fixtures/event.json")).unwrap();
-        assert_eq!(unsent.id.len(), 32);
-        assert_eq!(unsent.rule.as_str(), "unschedulable-pods");
-        let alerts: Vec<String> = unsent.alerts.iter().map(|alert| format!("{alert:?}")).collect();
+    fn the_published_event_gives_its_rule_and_its_alerts() {
+        let decrease = UndeliveredDecrease::read(include_str!("../../tests/fixtures/event.json")).unwrap();
+        assert_eq!(decrease.id.len(), 32);
+        assert_eq!(decrease.rule.as_str(), "unschedulable-pods");
+        let alerts: Vec<String> = decrease.alerts.iter().map(|alert| format!("{alert:?}")).collect();
         assert_eq!(alerts, ["prod-eu/0000000000000000"]);
     }
 
     #[test]
     fn what_is_missing_is_left_out_and_what_is_no_event_is_refused() {
-        let unsent = Unsent::read(r#"{"data":{"rule":"nodes","alerts":[{"fingerprint":"a"}]}}"#).unwrap();
-        assert_eq!((unsent.id.as_str(), unsent.alerts.len()), ("", 0));
-        assert!(Unsent::read("xxxx").is_err());
-        assert!(Unsent::read(r#"{"data":{}}"#).is_err());
+        let decrease =
+            UndeliveredDecrease::read(r#"{"data":{"rule":"nodes","alerts":[{"fingerprint":"a"}]}}"#).unwrap();
+        assert_eq!((decrease.id.as_str(), decrease.alerts.len()), ("", 0));
+        assert!(UndeliveredDecrease::read("xxxx").is_err());
+        assert!(UndeliveredDecrease::read(r#"{"data":{}}"#).is_err());
     }
 }

@@ -11,36 +11,36 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use super::state::AlertKey;
 
 /// What a [`ByAlert`] keeps.
-pub trait OfAlert {
+pub trait HasAlertKey {
     /// The alert that it is about.
     fn alert(&self) -> &AlertKey;
 }
 
 /// So many are a list.
-const FEW: usize = 32;
+const MAX_LIST_LEN: usize = 32;
 
 /// Things by their alerts, in the order of the alerts.
 #[derive(Debug, Clone)]
-pub struct ByAlert<T>(Kept<T>);
+pub struct AlertMap<T>(Repr<T>);
 
 #[derive(Debug, Clone)]
-enum Kept<T> {
-    Few(Vec<T>),
-    Many(BTreeMap<AlertKey, Box<T>>),
+enum Repr<T> {
+    List(Vec<T>),
+    Tree(BTreeMap<AlertKey, Box<T>>),
 }
 
-impl<T> Default for ByAlert<T> {
+impl<T> Default for AlertMap<T> {
     fn default() -> Self {
-        Self(Kept::Few(Vec::new()))
+        Self(Repr::List(Vec::new()))
     }
 }
 
-impl<T> ByAlert<T> {
+impl<T> AlertMap<T> {
     /// How many there are.
     pub fn len(&self) -> usize {
         match &self.0 {
-            Kept::Few(list) => list.len(),
-            Kept::Many(tree) => tree.len(),
+            Repr::List(list) => list.len(),
+            Repr::Tree(tree) => tree.len(),
         }
     }
 
@@ -52,46 +52,46 @@ impl<T> ByAlert<T> {
     /// All, by alert.
     pub fn iter(&self) -> impl Iterator<Item = &T> {
         let (few, many) = match &self.0 {
-            Kept::Few(list) => (list.as_slice(), None),
-            Kept::Many(tree) => (&[][..], Some(tree.values())),
+            Repr::List(list) => (list.as_slice(), None),
+            Repr::Tree(tree) => (&[][..], Some(tree.values())),
         };
         few.iter().chain(many.into_iter().flatten().map(|item| &**item))
     }
 }
 
 /// Where an alert is in a list, or would be.
-fn find<T: OfAlert>(list: &[T], alert: &AlertKey) -> Result<usize, usize> {
+fn find<T: HasAlertKey>(list: &[T], alert: &AlertKey) -> Result<usize, usize> {
     list.binary_search_by(|item| item.alert().cmp(alert))
 }
 
-impl<T: OfAlert> ByAlert<T> {
+impl<T: HasAlertKey> AlertMap<T> {
     /// What is kept for an alert.
     pub fn get(&self, alert: &AlertKey) -> Option<&T> {
         match &self.0 {
-            Kept::Few(list) => find(list, alert).ok().map(|at| &list[at]),
-            Kept::Many(tree) => tree.get(alert).map(|item| &**item),
+            Repr::List(list) => find(list, alert).ok().map(|at| &list[at]),
+            Repr::Tree(tree) => tree.get(alert).map(|item| &**item),
         }
     }
 
     /// What is kept for an alert, to change it.
     pub fn get_mut(&mut self, alert: &AlertKey) -> Option<&mut T> {
         match &mut self.0 {
-            Kept::Few(list) => find(list, alert).ok().map(|at| &mut list[at]),
-            Kept::Many(tree) => tree.get_mut(alert).map(|item| &mut **item),
+            Repr::List(list) => find(list, alert).ok().map(|at| &mut list[at]),
+            Repr::Tree(tree) => tree.get_mut(alert).map(|item| &mut **item),
         }
     }
 
     /// Whether anything is kept for an alert.
-    pub fn has(&self, alert: &AlertKey) -> bool {
+    pub fn contains(&self, alert: &AlertKey) -> bool {
         self.get(alert).is_some()
     }
 
     /// Keeps it, in the place of what was kept for its alert.
-    pub fn put(&mut self, item: T) {
+    pub fn insert(&mut self, item: T) {
         match &mut self.0 {
-            Kept::Few(list) => match find(list, item.alert()) {
+            Repr::List(list) => match find(list, item.alert()) {
                 Ok(at) => list[at] = item,
-                Err(at) if list.len() < FEW => {
+                Err(at) if list.len() < MAX_LIST_LEN => {
                     if list.is_empty() {
                         list.reserve_exact(1);
                     }
@@ -99,65 +99,65 @@ impl<T: OfAlert> ByAlert<T> {
                 }
                 Err(_) => {
                     let all = std::mem::take(list).into_iter().chain([item]);
-                    self.0 = Kept::Many(all.map(|item| (item.alert().clone(), Box::new(item))).collect());
+                    self.0 = Repr::Tree(all.map(|item| (item.alert().clone(), Box::new(item))).collect());
                 }
             },
-            Kept::Many(tree) => drop(tree.insert(item.alert().clone(), Box::new(item))),
+            Repr::Tree(tree) => drop(tree.insert(item.alert().clone(), Box::new(item))),
         }
     }
 
     /// Takes out what is kept for an alert.
-    pub fn take(&mut self, alert: &AlertKey) -> Option<T> {
+    pub fn remove(&mut self, alert: &AlertKey) -> Option<T> {
         match &mut self.0 {
-            Kept::Few(list) => find(list, alert).ok().map(|at| list.remove(at)),
-            Kept::Many(tree) => tree.remove(alert).map(|item| *item),
+            Repr::List(list) => find(list, alert).ok().map(|at| list.remove(at)),
+            Repr::Tree(tree) => tree.remove(alert).map(|item| *item),
         }
     }
 
     /// Takes out all for which `leaves` holds.
-    pub fn take_if(&mut self, mut leaves: impl FnMut(&T) -> bool) -> Vec<T> {
+    pub fn extract_if(&mut self, mut leaves: impl FnMut(&T) -> bool) -> Vec<T> {
         match &mut self.0 {
-            Kept::Few(list) => list.extract_if(.., |item| leaves(item)).collect(),
-            Kept::Many(tree) => tree.extract_if(.., |_, item| leaves(item)).map(|(_, item)| *item).collect(),
+            Repr::List(list) => list.extract_if(.., |item| leaves(item)).collect(),
+            Repr::Tree(tree) => tree.extract_if(.., |_, item| leaves(item)).map(|(_, item)| *item).collect(),
         }
     }
 }
 
 /// Whatever each of them is kept in.
-impl<T: PartialEq> PartialEq for ByAlert<T> {
+impl<T: PartialEq> PartialEq for AlertMap<T> {
     fn eq(&self, other: &Self) -> bool {
         self.len() == other.len() && self.iter().eq(other.iter())
     }
 }
 
-impl<T: OfAlert> FromIterator<T> for ByAlert<T> {
+impl<T: HasAlertKey> FromIterator<T> for AlertMap<T> {
     fn from_iter<I: IntoIterator<Item = T>>(items: I) -> Self {
         let mut all = Self::default();
-        items.into_iter().for_each(|item| all.put(item));
+        items.into_iter().for_each(|item| all.insert(item));
         all
     }
 }
 
-impl<T> IntoIterator for ByAlert<T> {
+impl<T> IntoIterator for AlertMap<T> {
     type Item = T;
     type IntoIter = std::vec::IntoIter<T>;
 
     fn into_iter(self) -> Self::IntoIter {
         let list = match self.0 {
-            Kept::Few(list) => list,
-            Kept::Many(tree) => tree.into_values().map(|item| *item).collect(),
+            Repr::List(list) => list,
+            Repr::Tree(tree) => tree.into_values().map(|item| *item).collect(),
         };
         list.into_iter()
     }
 }
 
-impl<T: Serialize> Serialize for ByAlert<T> {
+impl<T: Serialize> Serialize for AlertMap<T> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_seq(self.iter())
     }
 }
 
-impl<'de, T: OfAlert + Deserialize<'de>> Deserialize<'de> for ByAlert<T> {
+impl<'de, T: HasAlertKey + Deserialize<'de>> Deserialize<'de> for AlertMap<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         Ok(Vec::<T>::deserialize(deserializer)?.into_iter().collect())
     }
@@ -168,7 +168,7 @@ mod tests {
     use super::*;
     use crate::domain::name::Name;
 
-    impl OfAlert for AlertKey {
+    impl HasAlertKey for AlertKey {
         fn alert(&self) -> &AlertKey {
             self
         }
@@ -179,15 +179,15 @@ mod tests {
     }
 
     #[test]
-    fn few_and_many_are_the_same_to_whoever_asks() {
-        let mut many: ByAlert<AlertKey> = (0..100).rev().map(key).collect();
+    fn a_list_and_a_tree_behave_the_same() {
+        let mut many: AlertMap<AlertKey> = (0..100).rev().map(key).collect();
         assert!((0..100).all(|number| many.get(&key(number)) == Some(&key(number))));
         assert_eq!(many.iter().cloned().collect::<Vec<_>>(), (0..100).map(key).collect::<Vec<_>>());
-        let gone = many.take_if(|alert| *alert >= key(3));
+        let gone = many.extract_if(|alert| *alert >= key(3));
         assert_eq!(gone.len(), 97);
-        let few: ByAlert<AlertKey> = [2, 0, 1].map(key).into_iter().collect();
+        let few: AlertMap<AlertKey> = [2, 0, 1].map(key).into_iter().collect();
         assert_eq!(few, many, "one was many, and the other never was");
-        assert_eq!(many.take(&key(1)), Some(key(1)));
+        assert_eq!(many.remove(&key(1)), Some(key(1)));
         assert_ne!(few, many);
         assert_eq!(few.into_iter().collect::<Vec<_>>(), [0, 1, 2].map(key));
     }

@@ -9,8 +9,8 @@ use super::target::{PartialTarget, Platform, Target, TargetKey};
 
 /// What an episode is about.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(try_from = "Written")]
-pub enum Subject {
+#[serde(try_from = "RawEpisodeScope")]
+pub enum EpisodeScope {
     /// A target, whose capacity changes.
     Target(Arc<Target>),
     /// The targets that a rule with `hold` holds.
@@ -19,13 +19,13 @@ pub enum Subject {
     Heartbeat(Name),
 }
 
-impl Subject {
+impl EpisodeScope {
     /// The key under which its state is kept.
     pub fn key(&self) -> TargetKey {
         match self {
             Self::Target(target) => target.key(),
             Self::Hold(covers) => covers.key(),
-            Self::Heartbeat(source) => TargetKey::of_heartbeat(source),
+            Self::Heartbeat(source) => TargetKey::for_heartbeat(source),
         }
     }
 
@@ -39,7 +39,7 @@ impl Subject {
 }
 
 /// A target is written as it stands in events, the others under a word of their own.
-impl Serialize for Subject {
+impl Serialize for EpisodeScope {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         #[derive(Serialize)]
         #[serde(rename_all = "snake_case")]
@@ -57,7 +57,7 @@ impl Serialize for Subject {
 
 /// All that may be written; which of the three it is, is told by what is there.
 #[derive(Deserialize)]
-struct Written {
+struct RawEpisodeScope {
     platform: Option<Platform>,
     kind: Option<String>,
     name: Option<String>,
@@ -69,11 +69,12 @@ struct Written {
     heartbeat: Option<Name>,
 }
 
-impl TryFrom<Written> for Subject {
+impl TryFrom<RawEpisodeScope> for EpisodeScope {
     type Error = &'static str;
 
-    fn try_from(written: Written) -> Result<Self, Self::Error> {
-        let Written { platform, kind, name, account, cluster, namespace, region, hold, heartbeat } = written;
+    fn try_from(raw: RawEpisodeScope) -> Result<Self, Self::Error> {
+        let RawEpisodeScope { platform, kind, name, account, cluster, namespace, region, hold, heartbeat } =
+            raw;
         match (hold, heartbeat, platform.zip(kind).zip(name)) {
             (Some(covers), ..) => Ok(Self::Hold(covers)),
             (None, Some(source), _) => Ok(Self::Heartbeat(source)),
@@ -107,18 +108,18 @@ mod tests {
             name: Some(target.name.clone()),
             ..PartialTarget::default()
         };
-        let subjects = [
+        let scopes = [
             (
-                Subject::Target(target.into()),
+                EpisodeScope::Target(target.into()),
                 r#"{"platform":"eks","kind":"nodegroup","name":"workers","cluster":"prod-eu"}"#,
             ),
-            (Subject::Hold(whole), r#"{"hold":{"platform":"eks","kind":"nodegroup","name":"workers"}}"#),
-            (Subject::Hold(PartialTarget::default()), r#"{"hold":{}}"#),
-            (Subject::Heartbeat(Name::new("prod-eu").unwrap()), r#"{"heartbeat":"prod-eu"}"#),
+            (EpisodeScope::Hold(whole), r#"{"hold":{"platform":"eks","kind":"nodegroup","name":"workers"}}"#),
+            (EpisodeScope::Hold(PartialTarget::default()), r#"{"hold":{}}"#),
+            (EpisodeScope::Heartbeat(Name::new("prod-eu").unwrap()), r#"{"heartbeat":"prod-eu"}"#),
         ];
-        for (subject, text) in subjects {
-            assert_eq!(serde_json::to_string(&subject).unwrap(), text);
-            assert_eq!(serde_json::from_str::<Subject>(text).unwrap(), subject);
+        for (scope, text) in scopes {
+            assert_eq!(serde_json::to_string(&scope).unwrap(), text);
+            assert_eq!(serde_json::from_str::<EpisodeScope>(text).unwrap(), scope);
         }
     }
 }

@@ -12,14 +12,14 @@ use super::{Adjustment, Event, EventAlert};
 use crate::domain::labels::Labels;
 use crate::domain::rule::Limits;
 use crate::domain::target::Target;
-use crate::domain::time::{Millis, Shown};
+use crate::domain::time::{DisplayTime, Millis};
 use crate::domain::verdict::Phase;
 
 /// A scaling event: a CloudEvents 1.0 document in structured JSON. A field is never renamed or retyped within
 /// v1; new ones may come.
 #[derive(Serialize, JsonSchema)]
 #[schemars(title = "scalebridge event", rename = "Event", extend("$id" = "urn:scalebridge:schema:event:v1"))]
-pub(super) struct Document<'a> {
+pub(super) struct CloudEvent<'a> {
     /// The version of CloudEvents.
     #[schemars(extend("const" = "1.0"))]
     pub specversion: &'static str,
@@ -61,13 +61,13 @@ pub(super) struct Document<'a> {
     #[schemars(with = "String")]
     pub traceparent: Arguments<'a>,
     /// What is to be done, and why.
-    pub data: Data<'a>,
+    pub data: EventData<'a>,
 }
 
 /// What is to be done, and why.
 #[derive(Serialize, JsonSchema)]
 #[schemars(rename = "EventData")]
-pub(super) struct Data<'a> {
+pub(super) struct EventData<'a> {
     /// The rule that emitted it.
     pub rule: &'a str,
     /// Which end of the episode.
@@ -161,7 +161,7 @@ pub(super) struct Alert<'a> {
     /// When it began, by Prometheus' clock.
     #[schemars(extend("format" = "date-time"))]
     #[schemars(with = "String")]
-    starts_at: Shown,
+    starts_at: DisplayTime,
     /// The page of the expression.
     generator_url: &'a str,
 }
@@ -173,7 +173,7 @@ impl<'a> Alert<'a> {
             status,
             labels: &alert.labels,
             annotations: &alert.annotations,
-            starts_at: Shown(alert.starts_at),
+            starts_at: DisplayTime(alert.starts_at),
             generator_url: &alert.generator_url,
         }
     }

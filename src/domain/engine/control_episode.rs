@@ -1,0 +1,105 @@
+//! Holds and heartbeats: episodes about no target. They open and close as all others do, and what they do
+//! is to set the controls.
+
+use super::act::{DecisionLog, Outcome};
+use super::episode::{RuleDelta, open};
+use super::step::StepContext;
+use crate::domain::control::Hold;
+use crate::domain::episode_scope::EpisodeScope;
+use crate::domain::name::Name;
+use crate::domain::state::{AlertKey, Episode, TargetState};
+use crate::domain::target::{KeyKind, TargetKey};
+use crate::domain::time::Time;
+use crate::domain::verdict::{Decision, Verdict};
+
+/// Judges a hold's or a heartbeat's episode after a turn, sets the controls, and writes down what was
+/// decided.
+pub fn evaluate_episode(
+    step: &mut StepContext<'_>,
+    key: &TargetKey,
+    state: &mut TargetState,
+    name: &Name,
+    delta: RuleDelta,
+) -> Vec<Decision> {
+    let now = step.context.now;
+    let is_heartbeat = key.kind() == KeyKind::Heartbeat;
+    let mut log = DecisionLog::new(Some(name).filter(|_| !is_heartbeat), key);
+    // Rules do not see a heartbeat, whatever becomes of it.
+    let quiet = |verdict| Outcome::new(if is_heartbeat { Verdict::Heartbeat } else { verdict });
+    let rule_state = state.rules.get_or_default(name);
+    let mut episode = rule_state.episode.take();
+    let RuleDelta { opened, renewed, closed, expired, late, unchanged: said, outdated, .. } = delta;
+
+    for (alert, verdict) in said {
+        log.reply(quiet(verdict), vec![alert]);
+    }
+    for (alert, due) in late {
+        log.reply(Outcome::blocked(Verdict::Late, Some(due)), vec![alert]);
+    }
+    log.record_if_any(Outcome::new(Verdict::Withdrawn), outdated);
+    let has_expired = !expired.is_empty();
+    log.record_if_any(Outcome::new(Verdict::Expired), expired);
+    if !opened.is_empty() {
+        let alerts: Vec<AlertKey> = opened.iter().map(|opened| opened.occurrence.alert.clone()).collect();
+        let (episode, is_new) = open(step.context, key, &mut episode, name, opened, None);
+        if is_new {
+            begin(step, name, key, &episode.scope, now);
+        }
+        log.reply(quiet(Verdict::NoAction), alerts);
+    }
+    if let Some(episode) = episode.as_ref().filter(|_| renewed) {
+        restart(step, episode);
+    }
+    let is_over = episode.as_ref().is_some_and(|episode| episode.open.is_empty());
+    if !closed.is_empty() {
+        let alerts = closed.iter().map(|closed| closed.alert.clone()).collect();
+        log.reply(quiet(if is_over { Verdict::NoAction } else { Verdict::StillOpen }), alerts);
+    }
+    if let Some(episode) = episode.take_if(|_| is_over) {
+        end(step, name, key, &episode.scope, now, has_expired);
+    }
+    rule_state.episode = episode;
+    if rule_state.is_empty() {
+        state.rules.remove(name);
+    }
+    log.decisions
+}
+
+fn begin(step: &mut StepContext<'_>, rule: &Name, key: &TargetKey, scope: &EpisodeScope, now: Time) {
+    match scope {
+        EpisodeScope::Hold(covers) => {
+            let hold = Hold { covers: covers.clone(), since: now };
+            step.controls_mut().open_hold(rule, key, hold);
+        }
+        EpisodeScope::Heartbeat(source) => step.controls_mut().open_heartbeat(source, now),
+        EpisodeScope::Target(_) => {}
+    }
+}
+
+/// An alert of it has ended unheard and fires again. A heartbeat was silent then, unless another alert of it
+/// has been open all the time; a hold goes on.
+fn restart(step: &mut StepContext<'_>, episode: &Episode) {
+    let EpisodeScope::Heartbeat(source) = &episode.scope else { return };
+    let open_since = step.controls().heartbeat(source).open_since;
+    if open_since.is_some_and(|since| episode.open.iter().all(|open| open.starts_at > since)) {
+        let now = step.context.now;
+        step.controls_mut().end_heartbeat(source, now);
+        step.controls_mut().open_heartbeat(source, now);
+    }
+}
+
+/// `lapsed` says that the last of it was not heard of any more, so that nobody knows its end.
+fn end(
+    step: &mut StepContext<'_>,
+    rule: &Name,
+    key: &TargetKey,
+    scope: &EpisodeScope,
+    now: Time,
+    has_expired: bool,
+) {
+    match scope {
+        EpisodeScope::Hold(_) => step.controls_mut().end_hold(rule, key, has_expired.then_some(now)),
+        EpisodeScope::Heartbeat(source) => step.controls_mut().end_heartbeat(source, now),
+        EpisodeScope::Target(_) => {}
+    }
+}
