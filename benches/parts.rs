@@ -183,7 +183,14 @@ async fn append(store: &Store, from: usize, count: usize, alert: &[Alert]) {
         let made = events.iter().map(|event| {
             let body = event.encode(1 << 18).into();
             let (target, destinations) = (event.target.key(), queue.clone());
-            NewEvent { target, destinations, adds: true, may_shrink: false, part: None, body }
+            NewEvent {
+                target,
+                destinations,
+                increases_capacity: true,
+                may_decrease_capacity: false,
+                episode_phase: None,
+                body,
+            }
         });
         let state = |event: &Event| -> (TargetKey, TargetState) {
             (event.target.key(), TargetState { sequence: event.sequence, ..TargetState::default() })

@@ -122,7 +122,7 @@ impl App {
             () = stop.cancelled() => return Ok(()),
         };
         for (name, destination) in &settings.destinations {
-            store.bound(name, destination.max_backlog)?;
+            store.set_max_backlog(name, destination.max_backlog)?;
         }
         let (rules, sources) = (settings.rules.clone(), settings.sources.clone());
         let bridge = Bridge::new(store.clone(), rules, sources, settings.policy(), metrics.clone());
@@ -158,8 +158,8 @@ impl App {
             stop: background.clone(),
             retiring: BTreeMap::new(),
         };
-        for name in store.abandoned().await? {
-            store.attach(&name).await?;
+        for name in store.orphaned_destinations().await? {
+            store.add_destination(&name).await?;
             reloader.retire(name, None);
         }
         tokio::spawn(watch::watch(reloader.origin.files.clone(), background.clone(), async move || {

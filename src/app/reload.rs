@@ -100,11 +100,13 @@ impl Reloader {
         let prepared =
             workers.prepare(&settings.destinations).await.map_err(|error| failed(format!("{error:#}")))?;
         for name in settings.destinations.keys() {
-            self.store.attach(name).await.map_err(|error| failed(error.to_string()))?;
+            self.store.add_destination(name).await.map_err(|error| failed(error.to_string()))?;
         }
         // Only once all are attached: what can fail comes before what changes anything.
         for (name, destination) in &settings.destinations {
-            self.store.bound(name, destination.max_backlog).map_err(|error| failed(error.to_string()))?;
+            self.store
+                .set_max_backlog(name, destination.max_backlog)
+                .map_err(|error| failed(error.to_string()))?;
         }
         let changed = changes(&before, &settings);
         let settings = Arc::new(settings);
@@ -168,7 +170,7 @@ async fn bury(store: &Store, name: &Name) {
     let why =
         "destination_removed: the destination is configured no more; configure it again to redrive this";
     loop {
-        match store.retire(name, why).await {
+        match store.drain_to_dead_letters(name, why).await {
             Ok(count) => {
                 tracing::info!(destination = %name, dead_letters = count, "took a destination away");
                 return;

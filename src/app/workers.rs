@@ -88,7 +88,7 @@ impl Workers {
             let _done = done.drop_guard();
             if let Some(before) = before {
                 before.cancelled().await;
-                if let Err(error) = store.take_back(&name) {
+                if let Err(error) = store.release_claims(&name) {
                     tracing::error!(%error, destination = %name, "cannot take back what was claimed");
                 }
             }

@@ -10,7 +10,7 @@ use crate::domain::target::TargetKey;
 use crate::domain::time::Time;
 use crate::domain::verdict::Verdict;
 use crate::json;
-use crate::store::{self, Records, StoredRecord, Wanted};
+use crate::store::{self, RecordQuery, Records, StoredRecord};
 
 /// Records that are read at once.
 const AT_ONCE: usize = 500;
@@ -86,10 +86,10 @@ impl Filter {
             && self.fingerprint.as_ref().is_none_or(|fingerprint| names(fingerprint))
     }
 
-    fn wanted(&self) -> Wanted {
+    fn wanted(&self) -> RecordQuery {
         let exact = self.target.as_ref().filter(|pattern| !pattern.as_str().contains('*'));
-        let all = Wanted::default();
-        Wanted {
+        let all = RecordQuery::default();
+        RecordQuery {
             target: exact.map(|pattern| TargetKey::from_stored(pattern.as_str())),
             from: self.since.unwrap_or(all.from),
             to: self.until.unwrap_or(all.to),
@@ -132,7 +132,8 @@ impl Bridge {
         let mut below = after.map_or(Bound::Unbounded, |after| Bound::Included(after.record));
         let mut looked = 0;
         loop {
-            let Records { records, more } = self.0.store.records(Wanted { below, ..filter.wanted() }).await?;
+            let Records { records, has_more: more } =
+                self.0.store.records(RecordQuery { below, ..filter.wanted() }).await?;
             looked += records.iter().map(|record| record.body.len()).sum::<usize>();
             let last = records.last().map(|record| record.id);
             for record in &records {
@@ -167,7 +168,7 @@ impl Bridge {
         after: Position,
     ) -> Result<(Vec<Told>, Position), store::Error> {
         let above = Bound::Included(after.record);
-        let wanted = Wanted { above, newest_first: false, ..filter.wanted() };
+        let wanted = RecordQuery { above, newest_first: false, ..filter.wanted() };
         let records = self.0.store.records(wanted).await?.records;
         let mut last = after;
         let mut decisions = Vec::new();
@@ -188,7 +189,7 @@ impl Bridge {
     /// # Errors
     /// The store could not be read.
     pub async fn newest_decision(&self) -> Result<Position, store::Error> {
-        let newest = self.0.store.records(Wanted { max: 1, ..Wanted::default() }).await?;
+        let newest = self.0.store.records(RecordQuery { max: 1, ..RecordQuery::default() }).await?;
         Ok(Position { record: newest.records.first().map_or(0, |record| record.id), place: usize::MAX })
     }
 }

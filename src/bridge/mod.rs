@@ -31,7 +31,7 @@ use crate::domain::state::Trigger;
 use crate::domain::summary::Summary;
 use crate::domain::table::RuleTable;
 use crate::domain::target::TargetKey;
-use crate::store::{self, Changes, Keys, NewEvent, Part, Store, View};
+use crate::store::{self, Changes, EpisodePhase, Keys, NewEvent, Store, View};
 use crate::telemetry::Metrics;
 pub use explain::{Explanation, MAX_ALERTS as MAX_EXPLAINED};
 pub use journal::{Filter, Page, Position};
@@ -317,7 +317,7 @@ impl Deciding {
             policy: self.policy,
             controls: &view.controls,
             with_heartbeat: &self.with_heartbeat,
-            undelivered_decreases: &view.unsent,
+            undelivered_decreases: &view.undelivered_decreases,
         }
     }
 }
@@ -331,11 +331,17 @@ fn changes(routes: &Routes, step: Step, record: Option<store::Record>, looked_at
         events.push(NewEvent {
             target: event.key.clone(),
             destinations: destinations.clone(),
-            adds: event.increases_capacity(),
-            may_shrink: event.may_decrease_capacity(),
-            part: Some(Part { phase: event.phase, episode: event.episode.id.clone() }),
+            increases_capacity: event.increases_capacity(),
+            may_decrease_capacity: event.may_decrease_capacity(),
+            episode_phase: Some(EpisodePhase { phase: event.phase, episode: event.episode.id.clone() }),
             body: EncodedEvent::new(event.encode(*max_bytes), event.header()),
         });
     }
-    Changes { states: step.states, controls: step.controls.map(Arc::new), looked_at, record, events }
+    Changes {
+        states: step.states,
+        controls: step.controls.map(Arc::new),
+        rechecked: looked_at,
+        record,
+        events,
+    }
 }

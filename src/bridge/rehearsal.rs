@@ -15,7 +15,7 @@ use crate::domain::notification::Notification;
 use crate::domain::source::Source;
 use crate::domain::table::RuleTable;
 use crate::domain::time::Time;
-use crate::store::{self, Memory, Settlement, Store, Wanted};
+use crate::store::{self, Memory, RecordQuery, Settlement, Store};
 use crate::telemetry::Metrics;
 
 /// Moments that are looked at on the way to a later one, at most: a rule acts once a second at the most often.
@@ -127,7 +127,10 @@ impl Rehearsal {
                 let settle = |claimed: store::Claimed| {
                     let withdrawn =
                         || Settlement::Withdrawn { reason: "what it would undo never arrived".to_owned() };
-                    (claimed.seq, if claimed.undoes_nothing { withdrawn() } else { Settlement::Delivered })
+                    (
+                        claimed.seq,
+                        if claimed.nothing_to_compensate { withdrawn() } else { Settlement::Delivered },
+                    )
                 };
                 self.store.settle(destination, claimed.into_iter().map(settle).collect()).await?;
             }
@@ -138,7 +141,7 @@ impl Rehearsal {
     /// What was decided since this was asked last.
     async fn since(&mut self) -> Result<Vec<Value>, RehearsalError> {
         let above = Bound::Excluded(self.told);
-        let wanted = Wanted { above, newest_first: false, max: usize::MAX, ..Wanted::default() };
+        let wanted = RecordQuery { above, newest_first: false, max: usize::MAX, ..RecordQuery::default() };
         let mut decisions = Vec::new();
         for record in self.store.records(wanted).await?.records {
             self.told = record.id;

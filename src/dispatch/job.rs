@@ -84,7 +84,9 @@ impl Outgoing {
     pub(super) fn read(claimed: Vec<Claimed>) -> (Vec<Self>, Vec<Settled>) {
         let mut events = Vec::with_capacity(claimed.len());
         let mut settled = Vec::new();
-        for Claimed { seq, body, emitted_at, attempts, last_error, undoes_nothing } in claimed {
+        for Claimed { seq, body, emitted_at, attempts, last_error, nothing_to_compensate: undoes_nothing } in
+            claimed
+        {
             match body.header() {
                 header if undoes_nothing => {
                     settled.push(Settled::withdrawn(seq, header.ok(), NOTHING_TO_UNDO));

@@ -65,7 +65,8 @@ async fn metrics(State(shared): State<Shared>) -> Response {
         let tally = running.store.tally();
         shared.metrics.standing(rules, &tally, running.bridge.pauses().len());
         for destination in settings.destinations.keys() {
-            let oldest = running.store.oldest(destination).map_or(Duration::ZERO, |at| now.since(at));
+            let oldest =
+                running.store.oldest_unsettled(destination).map_or(Duration::ZERO, |at| now.since(at));
             shared.metrics.backlog(destination, running.store.backlog(destination), oldest);
         }
     }

@@ -22,10 +22,10 @@ impl Clock {
     pub fn read(&mut self, wall: Time, monotonic: Duration) -> Time {
         let passed = monotonic.saturating_sub(self.monotonic);
         self.monotonic = self.monotonic.max(monotonic);
-        let undrawn = self.now.after(passed);
-        let most = i64::try_from(passed.as_nanos() / 100).unwrap_or(i64::MAX);
-        let away = wall.as_nanos().saturating_sub(undrawn.as_nanos());
-        self.now = Time::from_nanos(undrawn.as_nanos().saturating_add(away.clamp(-most, most)));
+        let unslewed = self.now.after(passed);
+        let max_slew = i64::try_from(passed.as_nanos() / 100).unwrap_or(i64::MAX);
+        let offset = wall.as_nanos().saturating_sub(unslewed.as_nanos());
+        self.now = Time::from_nanos(unslewed.as_nanos().saturating_add(offset.clamp(-max_slew, max_slew)));
         self.now
     }
 }

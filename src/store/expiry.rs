@@ -6,7 +6,7 @@ use serde_json::value::RawValue;
 use crate::domain::time::Time;
 
 #[derive(Deserialize)]
-struct Document<'a> {
+struct EventExpiry<'a> {
     #[serde(borrow)]
     expirytime: &'a RawValue,
 }
@@ -17,8 +17,8 @@ struct Document<'a> {
 /// # Errors
 /// It is no JSON object with one `expirytime`.
 pub fn rewrite(event: &str, expirytime: Time) -> Result<String, serde_json::Error> {
-    let document: Document<'_> = serde_json::from_str(event)?;
-    let old = document.expirytime.get();
+    let parsed: EventExpiry<'_> = serde_json::from_str(event)?;
+    let old = parsed.expirytime.get();
     // It was borrowed from the text, so it lies in it.
     let start = old.as_ptr().addr() - event.as_ptr().addr();
     let end = start + old.len();

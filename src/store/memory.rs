@@ -6,15 +6,15 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
-use super::lane::{self, End, Group, Lane, Offered, Position, Waiting};
-use super::letters::{BACKLOG_FULL, Row};
-use super::numbers::Set;
-use super::outlets::{Outlet, Outlets};
-use super::shrinking::{Open, Shrinking};
+use super::dead_letters::{BACKLOG_FULL, DeadLetterRow};
+use super::fast_map::Set;
+use super::lane::{self, Group, Lane, NewDelivery, Outcome, PendingRetry, Position};
+use super::lanes::{LaneHandle, LaneHandles};
+use super::undelivered_decreases::{TrackedDecrease, UndeliveredDecreases};
 use super::{
-    Changes, Claimed, DeadLetter, Decide, Delivery, DeliveryState, Error, EventSeq, Keys, LetterError,
-    NewEvent, Place, Records, Redrive, Settlement, StoredEvent, StoredRecord, StoredState, Tally, View,
-    WallClock, Wanted, expiry, look, withdrawn,
+    Changes, Claimed, DeadLetter, DeadLetterError, DecideFn, Delivery, DeliveryId, DeliveryState, Error,
+    EventSeq, Keys, NewEvent, RecordQuery, Records, Redrive, Settlement, StoredEvent, StoredRecord,
+    StoredState, Tally, View, WallClock, expiry, query, withdrawn,
 };
 use crate::domain::control::Controls;
 use crate::domain::engine::{States, UndeliveredDecrease};
@@ -29,7 +29,7 @@ use crate::domain::verdict::Phase;
 #[derive(Clone)]
 pub struct Memory {
     inner: Arc<Mutex<Inner>>,
-    outlets: Outlets,
+    lanes: LaneHandles,
     clock: WallClock,
     due: watch::Sender<Option<Time>>,
 }
@@ -38,53 +38,53 @@ struct Inner {
     created: Time,
     controls: Arc<Controls>,
     /// Targets that watch the controls and were not looked at since they changed.
-    woken: BTreeSet<TargetKey>,
-    numbers: BTreeMap<TargetKey, i64>,
+    recheck_queue: BTreeSet<TargetKey>,
+    target_ids: BTreeMap<TargetKey, i64>,
     states: BTreeMap<TargetKey, Arc<TargetState>>,
     alerts: BTreeMap<AlertKey, BTreeSet<TargetKey>>,
     records: Vec<(Time, super::Record)>,
     events: Vec<(EventSeq, Time, NewEvent)>,
-    shrinking: Shrinking<TargetKey>,
+    tracked_decreases: UndeliveredDecreases<TargetKey>,
     /// What went wrong the last time, of what was tried and is not settled.
-    errors: BTreeMap<Place, String>,
-    dead: BTreeMap<Place, Row>,
+    errors: BTreeMap<DeliveryId, String>,
+    dead: BTreeMap<DeliveryId, DeadLetterRow>,
     /// What was cancelled or discarded.
-    missed: BTreeSet<Place>,
+    never_delivered: BTreeSet<DeliveryId>,
     /// What was redriven with another `expirytime`.
-    expiry: BTreeMap<Place, Time>,
+    expiry: BTreeMap<DeliveryId, Time>,
 }
 
 impl Memory {
     /// An empty store, created at the clock's time.
     pub fn new(destinations: &[Name], clock: WallClock) -> Self {
-        let outlet = |(number, name): (usize, &Name)| {
-            let outlet = Outlet::new(name.clone(), number as i64, Lane::new(Position::default()));
-            (name.clone(), Arc::new(outlet))
+        let handle = |(id, name): (usize, &Name)| {
+            let handle = LaneHandle::new(name.clone(), id as i64, Lane::new(Position::default()));
+            (name.clone(), Arc::new(handle))
         };
         let inner = Inner {
             created: clock(),
             controls: Arc::default(),
-            woken: BTreeSet::new(),
-            numbers: BTreeMap::new(),
+            recheck_queue: BTreeSet::new(),
+            target_ids: BTreeMap::new(),
             states: BTreeMap::new(),
             alerts: BTreeMap::new(),
             records: Vec::new(),
             events: Vec::new(),
-            shrinking: Shrinking::default(),
+            tracked_decreases: UndeliveredDecreases::default(),
             errors: BTreeMap::new(),
             dead: BTreeMap::new(),
-            missed: BTreeSet::new(),
+            never_delivered: BTreeSet::new(),
             expiry: BTreeMap::new(),
         };
         Self {
             inner: Arc::new(Mutex::new(inner)),
-            outlets: Outlets::new(destinations.iter().enumerate().map(outlet).collect()),
+            lanes: LaneHandles::new(destinations.iter().enumerate().map(handle).collect()),
             clock,
             due: watch::Sender::new(None),
         }
     }
 
-    fn inner<R>(&self, look: impl FnOnce(&mut Inner) -> R) -> R {
+    fn with_inner<R>(&self, look: impl FnOnce(&mut Inner) -> R) -> R {
         look(&mut self.inner.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
@@ -92,24 +92,24 @@ impl Memory {
         (self.clock)()
     }
 
-    pub(super) fn outlets(&self) -> &Outlets {
-        &self.outlets
+    pub(super) fn lanes(&self) -> &LaneHandles {
+        &self.lanes
     }
 
-    pub(super) async fn transact(&self, keys: Keys, mut decide: Decide) -> Result<(), Error> {
+    pub(super) async fn transact(&self, keys: Keys, mut decide: DecideFn) -> Result<(), Error> {
         let now = self.now();
         // Claims and settlements wait for the same lock, so nothing that the view names is sent meanwhile.
-        self.inner(|inner| {
+        self.with_inner(|inner| {
             let states = inner.states(&keys);
-            let (seqs, unsent) = inner.unsent(&keys, &states);
+            let (seqs, undelivered_decreases) = inner.undelivered_decreases(&keys, &states);
             let (created, controls) = (inner.created, inner.controls.clone());
-            let changes = decide(&View { now, created, states, controls, unsent });
-            inner.apply(now, changes, seqs, &self.outlets);
+            let changes = decide(&View { now, created, states, controls, undelivered_decreases });
+            inner.apply(now, changes, seqs, &self.lanes);
         });
-        self.outlets.all().values().for_each(|outlet| outlet.wake());
-        let next = self.inner(|inner| {
-            let woken = inner.woken.first().map(|_| now);
-            inner.states.values().filter_map(|state| state.due()).chain(woken).min()
+        self.lanes.all().values().for_each(|handle| handle.wake());
+        let next = self.with_inner(|inner| {
+            let to_recheck = inner.recheck_queue.first().map(|_| now);
+            inner.states.values().filter_map(|state| state.due()).chain(to_recheck).min()
         });
         self.due.send_replace(next);
         Ok(())
@@ -117,56 +117,56 @@ impl Memory {
 
     pub(super) async fn settle(
         &self,
-        outlet: &Arc<Outlet>,
+        handle: &Arc<LaneHandle>,
         settled: Vec<(EventSeq, Settlement)>,
     ) -> Result<(), Error> {
         let now = self.now();
-        self.inner(|inner| {
+        self.with_inner(|inner| {
             for (seq, settlement) in settled {
-                inner.settle(now, outlet, seq, settlement);
+                inner.settle(now, handle, seq, settlement);
             }
         });
-        outlet.wake();
+        handle.wake();
         Ok(())
     }
 
     pub(super) async fn due(&self, max: usize) -> Result<Vec<TargetKey>, Error> {
         let now = self.now();
-        Ok(self.inner(|inner| {
+        Ok(self.with_inner(|inner| {
             let due = inner.states.iter().filter_map(|(key, state)| Some((state.due()?, key)));
             let timely: BTreeSet<_> = due.filter(|(due, _)| *due <= now).collect();
             let known: BTreeSet<_> = timely.iter().map(|(_, key)| *key).collect();
-            let woken = inner.woken.iter().filter(|key| !known.contains(key));
-            timely.iter().map(|(_, key)| *key).chain(woken).take(max).cloned().collect()
+            let to_recheck = inner.recheck_queue.iter().filter(|key| !known.contains(key));
+            timely.iter().map(|(_, key)| *key).chain(to_recheck).take(max).cloned().collect()
         }))
     }
 
     pub(super) async fn locate(&self, keys: Keys) -> Result<BTreeMap<AlertKey, Vec<TargetKey>>, Error> {
-        Ok(self.inner(|inner| inner.states(&keys).alerts))
+        Ok(self.with_inner(|inner| inner.states(&keys).alerts))
     }
 
     pub(super) fn next_due(&self) -> watch::Receiver<Option<Time>> {
         self.due.subscribe()
     }
 
-    pub(super) async fn attach(&self, destination: Name) -> Result<(), Error> {
-        let (newest, dead) = self.inner(|inner| {
-            let dead = inner.dead.keys().filter(|place| place.destination == destination).count();
+    pub(super) async fn add_destination(&self, destination: Name) -> Result<(), Error> {
+        let (newest, dead) = self.with_inner(|inner| {
+            let dead = inner.dead.keys().filter(|delivery_id| delivery_id.destination == destination).count();
             (inner.events.len() as i64, dead as u64)
         });
-        let number = self.outlets.all().len() as i64;
+        let id = self.lanes.all().len() as i64;
         let position = Position { cursor: newest, dead, ..Position::default() };
-        self.outlets.attach(Arc::new(Outlet::new(destination, number, Lane::new(position))));
+        self.lanes.add(Arc::new(LaneHandle::new(destination, id, Lane::new(position))));
         Ok(())
     }
 
-    pub(super) async fn detach(&self, destination: Name) -> Result<(), Error> {
-        self.outlets.detach(&destination);
+    pub(super) async fn remove_destination(&self, destination: Name) -> Result<(), Error> {
+        self.lanes.remove(&destination);
         Ok(())
     }
 
     /// What a store in memory was given is known to those who gave it.
-    pub(super) async fn abandoned(&self) -> Result<Vec<Name>, Error> {
+    pub(super) async fn orphaned_destinations(&self) -> Result<Vec<Name>, Error> {
         Ok(Vec::new())
     }
 
@@ -175,21 +175,21 @@ impl Memory {
         Ok(false)
     }
 
-    pub(super) async fn claim(&self, outlet: &Arc<Outlet>, max: usize) -> Result<Vec<Claimed>, Error> {
+    pub(super) async fn claim(&self, handle: &Arc<LaneHandle>, max: usize) -> Result<Vec<Claimed>, Error> {
         let now = self.now();
-        self.inner(|inner| {
-            outlet.lane(|lane| {
-                inner.refill(&outlet.name, lane);
-                let handed = lane.claim(max, now).into_iter();
-                let claimed = handed.map(|handed| {
-                    let place = Place { seq: handed.seq, destination: outlet.name.clone() };
+        self.with_inner(|inner| {
+            handle.with_lane(|lane| {
+                inner.refill(&handle.name, lane);
+                let claim = lane.claim(max, now).into_iter();
+                let claimed = claim.map(|claim| {
+                    let delivery_id = DeliveryId { seq: claim.seq, destination: handle.name.clone() };
                     Claimed {
-                        seq: handed.seq,
-                        body: handed.body.unwrap_or_else(|| inner.as_sent(&place)),
-                        emitted_at: handed.emitted_at,
-                        attempts: handed.attempts,
-                        last_error: inner.errors.get(&place).map(|error| error.as_str().into()),
-                        undoes_nothing: handed.undoes && !inner.has_arrived(&place),
+                        seq: claim.seq,
+                        body: claim.body.unwrap_or_else(|| inner.as_sent(&delivery_id)),
+                        emitted_at: claim.emitted_at,
+                        attempts: claim.attempts,
+                        last_error: inner.errors.get(&delivery_id).map(|error| error.as_str().into()),
+                        nothing_to_compensate: claim.compensates && !inner.has_arrived(&delivery_id),
                     }
                 });
                 Ok(claimed.collect())
@@ -200,36 +200,38 @@ impl Memory {
     pub(super) async fn dead_letters(
         &self,
         destination: Option<Name>,
-        after: Option<Place>,
+        after: Option<DeliveryId>,
         max: usize,
     ) -> Result<Vec<DeadLetter>, Error> {
-        Ok(self.inner(|inner| {
-            let wanted = |place: &Place| {
-                destination.as_ref().is_none_or(|wanted| *wanted == place.destination)
-                    && after.as_ref().is_none_or(|after| place > after)
+        Ok(self.with_inner(|inner| {
+            let wanted = |delivery_id: &DeliveryId| {
+                destination.as_ref().is_none_or(|wanted| *wanted == delivery_id.destination)
+                    && after.as_ref().is_none_or(|after| delivery_id > after)
             };
-            let found = inner.dead.iter().filter(|(place, _)| wanted(place)).take(max);
+            let found = inner.dead.iter().filter(|(delivery_id, _)| wanted(delivery_id)).take(max);
             found.map(|(_, row)| DeadLetter::from(row.clone())).collect()
         }))
     }
 
     pub(super) async fn redrive(
         &self,
-        outlet: &Arc<Outlet>,
+        handle: &Arc<LaneHandle>,
         seq: EventSeq,
         redrive: Redrive,
-    ) -> Result<(), LetterError> {
+    ) -> Result<(), DeadLetterError> {
         let now = self.now();
-        self.inner(|inner| inner.redrive(now, outlet, seq, redrive))?;
-        outlet.wake();
+        self.with_inner(|inner| inner.redrive(now, handle, seq, redrive))?;
+        handle.wake();
         Ok(())
     }
 
-    pub(super) async fn discard(&self, place: &Place) -> Result<(), LetterError> {
-        self.inner(|inner| inner.dead.remove(place).map(|_| inner.missed.insert(place.clone())))
-            .ok_or(LetterError::NotDead)?;
-        let outlet = self.outlets.get(&place.destination);
-        outlet.into_iter().for_each(|outlet| outlet.lane(|lane| lane.discarded(1)));
+    pub(super) async fn discard(&self, delivery_id: &DeliveryId) -> Result<(), DeadLetterError> {
+        self.with_inner(|inner| {
+            inner.dead.remove(delivery_id).map(|_| inner.never_delivered.insert(delivery_id.clone()))
+        })
+        .ok_or(DeadLetterError::NotDead)?;
+        let handle = self.lanes.get(&delivery_id.destination);
+        handle.into_iter().for_each(|handle| handle.with_lane(|lane| lane.mark_discarded(1)));
         Ok(())
     }
 
@@ -239,7 +241,7 @@ impl Memory {
         from: Time,
         to: Time,
     ) -> Result<Vec<String>, Error> {
-        Ok(self.inner(|inner| {
+        Ok(self.with_inner(|inner| {
             let about = inner
                 .records
                 .iter()
@@ -248,9 +250,9 @@ impl Memory {
         }))
     }
 
-    pub(super) async fn records(&self, wanted: Wanted) -> Result<Records, Error> {
-        let (low, high) = wanted.numbers();
-        Ok(self.inner(|inner| {
+    pub(super) async fn records(&self, wanted: RecordQuery) -> Result<Records, Error> {
+        let (low, high) = wanted.id_range();
+        Ok(self.with_inner(|inner| {
             let about = inner.records.iter().zip(1..).filter(|((at, record), id)| {
                 (low..=high).contains(id)
                     && (wanted.from..=wanted.to).contains(at)
@@ -263,18 +265,18 @@ impl Memory {
             }
             let more = found.len() > wanted.max;
             found.truncate(wanted.max);
-            Records { records: found, more }
+            Records { records: found, has_more: more }
         }))
     }
 
     pub(super) async fn event(&self, id: &str) -> Result<Option<StoredEvent>, Error> {
-        let begin = look::beginning(id);
-        Ok(self.inner(|inner| {
+        let begin = query::id_prefix(id);
+        Ok(self.with_inner(|inner| {
             let found = inner.events.iter().rev().find(|(_, _, event)| event.body.starts_with(&begin));
             found.map(|(seq, emitted_at, event)| {
                 let deliveries = event.destinations.iter().filter_map(|destination| {
-                    let outlet = self.outlets.get(destination)?;
-                    Some(inner.delivery(*seq, &outlet))
+                    let handle = self.lanes.get(destination)?;
+                    Some(inner.delivery(*seq, &handle))
                 });
                 StoredEvent {
                     emitted_at: *emitted_at,
@@ -286,9 +288,9 @@ impl Memory {
     }
 
     pub(super) async fn states(&self, after: i64, max: usize) -> Result<Vec<StoredState>, Error> {
-        Ok(self.inner(|inner| {
+        Ok(self.with_inner(|inner| {
             let numbered = inner.states.iter().filter_map(|(key, state)| {
-                let id = *inner.numbers.get(key)?;
+                let id = *inner.target_ids.get(key)?;
                 (id > after).then(|| StoredState { id, key: key.clone(), state: TargetState::clone(state) })
             });
             let mut found: Vec<_> = numbered.collect();
@@ -301,12 +303,12 @@ impl Memory {
     pub(super) async fn close(&self) {}
 
     pub(super) fn controls(&self) -> Arc<Controls> {
-        self.inner(|inner| inner.controls.clone())
+        self.with_inner(|inner| inner.controls.clone())
     }
 
     /// Counted anew each time: a test's store is small.
     pub(super) fn tally(&self) -> Tally {
-        self.inner(|inner| {
+        self.with_inner(|inner| {
             let mut tally = Tally::default();
             for state in inner.states.values() {
                 for rule in state.open_episodes() {
@@ -341,7 +343,7 @@ impl Inner {
 
     /// For each wanted target the events that may make its capacity less and were not sent yet, with
     /// their numbers.
-    fn unsent(
+    fn undelivered_decreases(
         &self,
         keys: &Keys,
         states: &States,
@@ -349,37 +351,41 @@ impl Inner {
         let (mut seqs, mut events) = (BTreeMap::<_, Vec<_>>::new(), BTreeMap::<_, Vec<_>>::new());
         let wanted: BTreeSet<&TargetKey> = keys.targets.iter().chain(states.targets.keys()).collect();
         for key in wanted {
-            for (seq, _) in self.shrinking.of(key) {
-                let Ok(unsent) = UndeliveredDecrease::read(self.body(EventSeq(seq))) else { continue };
+            for (seq, _) in self.tracked_decreases.for_target(key) {
+                let Ok(undelivered_decreases) = UndeliveredDecrease::read(self.body(EventSeq(seq))) else {
+                    continue;
+                };
                 seqs.entry(key.clone()).or_default().push(EventSeq(seq));
-                events.entry(key.clone()).or_default().push(unsent);
+                events.entry(key.clone()).or_default().push(undelivered_decreases);
             }
         }
         (seqs, events)
     }
 
     fn refill(&self, destination: &Name, lane: &mut Lane) {
-        let behind = self.events.partition_point(|(seq, ..)| seq.0 <= lane.read_to());
+        let behind = self.events.partition_point(|(seq, ..)| seq.0 <= lane.high_watermark());
         for (seq, at, event) in &self.events[behind..] {
             if !lane.has_room() {
                 // What waits behind one that fails leaves the room to others.
-                lane.to_park(&Set::default()).into_iter().for_each(|seq| lane.parked(EventSeq(seq)));
+                lane.blocked_by_retry(&Set::default())
+                    .into_iter()
+                    .for_each(|seq| lane.mark_parked(EventSeq(seq)));
             }
             if !lane.has_room() {
                 return;
             }
             if event.destinations.contains(destination) {
-                let offered = Offered {
+                let delivery = NewDelivery {
                     seq: *seq,
                     group: self.group(&event.target, *seq),
                     emitted_at: *at,
-                    undoes: undoes(event),
+                    compensates: compensates(event),
                     body: event.body.clone(),
                 };
-                let place = Place { seq: *seq, destination: destination.clone() };
-                match self.dead.contains_key(&place) || self.missed.contains(&place) {
-                    true => lane.offer_with_row(&offered),
-                    false => lane.offer(offered),
+                let delivery_id = DeliveryId { seq: *seq, destination: destination.clone() };
+                match self.dead.contains_key(&delivery_id) || self.never_delivered.contains(&delivery_id) {
+                    true => lane.push_known(&delivery),
+                    false => lane.push(delivery),
                 }
             } else {
                 lane.skip_to(*seq);
@@ -389,28 +395,29 @@ impl Inner {
 
     /// An event without a state of its target is in an order of its own.
     fn group(&self, target: &TargetKey, seq: EventSeq) -> Group {
-        self.numbers.get(target).copied().unwrap_or(-seq.0)
+        self.target_ids.get(target).copied().unwrap_or(-seq.0)
     }
 
     fn body(&self, seq: EventSeq) -> &str {
         &self.event(seq).2.body
     }
 
-    fn cancel(&mut self, seq: EventSeq, outlets: &Outlets) {
-        let left = self.shrinking.get(seq.0).into_iter().flat_map(|open| &open.left);
-        for outlet in left.filter_map(|name| outlets.get(name)) {
-            outlet.lane(|lane| lane.cancel(seq));
-            self.missed.insert(Place { seq, destination: outlet.name.clone() });
+    fn cancel(&mut self, seq: EventSeq, lanes: &LaneHandles) {
+        let pending_destinations =
+            self.tracked_decreases.get(seq.0).into_iter().flat_map(|decrease| &decrease.pending_destinations);
+        for handle in pending_destinations.filter_map(|name| lanes.get(name)) {
+            handle.with_lane(|lane| lane.cancel(seq));
+            self.never_delivered.insert(DeliveryId { seq, destination: handle.name.clone() });
         }
-        self.shrinking.remove(seq.0);
+        self.tracked_decreases.remove(seq.0);
     }
 
     fn apply(
         &mut self,
         now: Time,
         changes: Changes,
-        mut unsent: BTreeMap<TargetKey, Vec<EventSeq>>,
-        outlets: &Outlets,
+        mut undelivered_decreases: BTreeMap<TargetKey, Vec<EventSeq>>,
+        lanes: &LaneHandles,
     ) {
         for (key, state) in changes.states {
             let before = self.states.get(&key).cloned();
@@ -427,8 +434,8 @@ impl Inner {
                     self.alerts.remove(alert);
                 }
             }
-            let next = self.numbers.len() as i64 + 1;
-            self.numbers.entry(key.clone()).or_insert(next);
+            let next = self.target_ids.len() as i64 + 1;
+            self.target_ids.entry(key.clone()).or_insert(next);
             if state.is_empty() {
                 self.states.remove(&key);
             } else {
@@ -437,91 +444,102 @@ impl Inner {
         }
         if let Some(controls) = changes.controls {
             if controls.generation > self.controls.generation {
-                self.woken = self.states.keys().cloned().collect();
+                self.recheck_queue = self.states.keys().cloned().collect();
             }
             self.controls = controls;
         }
         let watches = |key: &TargetKey| self.states.get(key).is_some_and(|state| state.depends_on_controls());
-        self.woken.retain(|key| !changes.looked_at.contains(key) && watches(key));
+        self.recheck_queue.retain(|key| !changes.rechecked.contains(key) && watches(key));
         self.records.extend(changes.record.map(|record| (now, record)));
         for event in changes.events {
-            if event.adds {
-                unsent.remove(&event.target).into_iter().flatten().for_each(|seq| self.cancel(seq, outlets));
+            if event.increases_capacity {
+                undelivered_decreases
+                    .remove(&event.target)
+                    .into_iter()
+                    .flatten()
+                    .for_each(|seq| self.cancel(seq, lanes));
             }
-            self.put_event(now, event, outlets);
+            self.put_event(now, event, lanes);
         }
     }
 
-    fn put_event(&mut self, now: Time, event: NewEvent, outlets: &Outlets) {
+    fn put_event(&mut self, now: Time, event: NewEvent, lanes: &LaneHandles) {
         let seq = EventSeq(self.events.len() as i64 + 1);
-        let mut left = Vec::new();
+        let mut pending_destinations = Vec::new();
         self.events.push((seq, now, event.clone()));
-        for outlet in event.destinations.iter().filter_map(|name| outlets.get(name)) {
-            let place = Place { seq, destination: outlet.name.clone() };
-            if undoes(&event) && self.fired(&place).next().is_none() {
-                self.withdraw(now, &place, withdrawn::NEVER_GIVEN);
-                outlet.lane(|lane| lane.given(1, 1, 0));
-                self.missed.insert(place);
-            } else if outlet.is_full(0) {
-                self.bury(now, &place, 0, BACKLOG_FULL.to_owned());
-                outlet.lane(|lane| lane.given(1, 1, 1));
+        for handle in event.destinations.iter().filter_map(|name| lanes.get(name)) {
+            let delivery_id = DeliveryId { seq, destination: handle.name.clone() };
+            if compensates(&event) && self.firing_events(&delivery_id).next().is_none() {
+                self.withdraw(now, &delivery_id, withdrawn::NEVER_ROUTED);
+                handle.with_lane(|lane| lane.add_enqueued(1, 1, 0));
+                self.never_delivered.insert(delivery_id);
+            } else if handle.is_full(0) {
+                self.put_dead_letter(now, &delivery_id, 0, BACKLOG_FULL.to_owned());
+                handle.with_lane(|lane| lane.add_enqueued(1, 1, 1));
             } else {
-                outlet.lane(|lane| lane.given(1, 0, 0));
-                left.push(place.destination);
+                handle.with_lane(|lane| lane.add_enqueued(1, 0, 0));
+                pending_destinations.push(delivery_id.destination);
             }
         }
-        if event.may_shrink && !left.is_empty() {
+        if event.may_decrease_capacity && !pending_destinations.is_empty() {
             let target = event.target;
             let group = self.group(&target, seq);
-            self.shrinking.add(seq.0, Open { target, group, left });
+            self.tracked_decreases.add(seq.0, TrackedDecrease { target, group, pending_destinations });
         }
     }
 
-    fn settle(&mut self, now: Time, outlet: &Outlet, seq: EventSeq, settlement: Settlement) {
-        if !outlet.lane(|lane| lane.is_open(seq)) {
+    fn settle(&mut self, now: Time, handle: &LaneHandle, seq: EventSeq, settlement: Settlement) {
+        if !handle.with_lane(|lane| lane.is_unsettled(seq)) {
             return;
         }
-        let place = Place { seq, destination: outlet.name.clone() };
+        let delivery_id = DeliveryId { seq, destination: handle.name.clone() };
         match settlement {
             Settlement::Retry { delay, error } => {
-                self.errors.insert(place, error);
-                return outlet.lane(|lane| lane.retry(seq, now.after(delay)));
+                self.errors.insert(delivery_id, error);
+                return handle.with_lane(|lane| lane.schedule_retry(seq, now.after(delay)));
             }
             Settlement::Delivered | Settlement::Answered { .. } => {
-                self.missed.remove(&place);
-                outlet.lane(|lane| lane.delivered(seq));
+                self.never_delivered.remove(&delivery_id);
+                handle.with_lane(|lane| lane.mark_delivered(seq));
             }
             Settlement::Withdrawn { reason } => {
                 // What was cancelled has its line already.
-                if !outlet.lane(|lane| lane.is_cancelled(seq)) {
-                    self.withdraw(now, &place, &reason);
+                if !handle.with_lane(|lane| lane.is_cancelled(seq)) {
+                    self.withdraw(now, &delivery_id, &reason);
                 }
-                outlet.lane(|lane| lane.delivered(seq));
+                handle.with_lane(|lane| lane.mark_delivered(seq));
             }
             Settlement::Dead { error } => {
-                let attempts = outlet.lane(|lane| match lane.row(seq, End::Dead) {
-                    lane::Row::Put { attempts } => attempts,
+                let attempts = handle.with_lane(|lane| match lane.row_change(seq, Outcome::Dead) {
+                    lane::RowChange::Put { attempts } => attempts,
                     _ => 0,
                 });
-                self.bury(now, &place, attempts, error);
-                outlet.lane(|lane| lane.dead(seq));
+                self.put_dead_letter(now, &delivery_id, attempts, error);
+                handle.with_lane(|lane| lane.mark_dead(seq));
             }
         }
-        self.errors.remove(&place);
-        self.shrinking.settled(seq.0, &outlet.name);
+        self.errors.remove(&delivery_id);
+        self.tracked_decreases.mark_settled(seq.0, &handle.name);
     }
 
-    fn bury(&mut self, now: Time, place: &Place, attempts: u32, error: String) {
-        let (_, emitted_at, _) = self.event(place.seq);
+    fn put_dead_letter(&mut self, now: Time, delivery_id: &DeliveryId, attempts: u32, error: String) {
+        let (_, emitted_at, _) = self.event(delivery_id.seq);
         let emitted_at = *emitted_at;
-        let (place, event) = (place.clone(), self.as_sent(place));
-        let row = Row { place: place.clone(), emitted_at, attempts, error, given_up_at: now, event };
-        self.dead.insert(place, row);
+        let (delivery_id, event) = (delivery_id.clone(), self.as_sent(delivery_id));
+        let row = DeadLetterRow {
+            delivery_id: delivery_id.clone(),
+            emitted_at,
+            attempts,
+            error,
+            given_up_at: now,
+            event,
+        };
+        self.dead.insert(delivery_id, row);
     }
 
-    fn withdraw(&mut self, now: Time, place: &Place, reason: &str) {
-        let (_, _, event) = self.event(place.seq);
-        let body = withdrawn::record(now, &event.body, &place.destination, reason);
+    fn withdraw(&mut self, now: Time, delivery_id: &DeliveryId, reason: &str) {
+        let (_, _, event) = self.event(delivery_id.seq);
+        let body = withdrawn::withdrawal_record(now, &event.body, &delivery_id.destination, reason);
         let targets = vec![event.target.clone()];
         self.records.push((now, super::Record { targets, body }));
     }
@@ -529,81 +547,108 @@ impl Inner {
     fn redrive(
         &mut self,
         now: Time,
-        outlet: &Outlet,
+        handle: &LaneHandle,
         seq: EventSeq,
         redrive: Redrive,
-    ) -> Result<(), LetterError> {
-        let place = Place { seq, destination: outlet.name.clone() };
-        let row = self.dead.get(&place).ok_or(LetterError::NotDead)?;
+    ) -> Result<(), DeadLetterError> {
+        let delivery_id = DeliveryId { seq, destination: handle.name.clone() };
+        let row = self.dead.get(&delivery_id).ok_or(DeadLetterError::NotDead)?;
         if let Some(expiry) = redrive.check(&row.event, now)? {
-            self.expiry.insert(place.clone(), expiry);
+            self.expiry.insert(delivery_id.clone(), expiry);
         }
-        let Some(Row { attempts, error, .. }) = self.dead.remove(&place) else { return Ok(()) };
+        let Some(DeadLetterRow { attempts, error, .. }) = self.dead.remove(&delivery_id) else {
+            return Ok(());
+        };
         let (_, _, event) = self.event(seq);
-        let (target, shrinks, undoes) = (event.target.clone(), event.may_shrink, undoes(event));
+        let (target, may_decrease, compensation) =
+            (event.target.clone(), event.may_decrease_capacity, compensates(event));
         let group = self.group(&target, seq);
-        if shrinks {
-            self.shrinking.add(seq.0, Open { target, group, left: vec![outlet.name.clone()] });
+        if may_decrease {
+            self.tracked_decreases.add(
+                seq.0,
+                TrackedDecrease { target, group, pending_destinations: vec![handle.name.clone()] },
+            );
         }
-        self.errors.insert(place, error);
-        outlet.lane(|lane| lane.redrive(Waiting { seq, group, emitted_at: now, undoes, attempts, due: now }));
+        self.errors.insert(delivery_id, error);
+        handle.with_lane(|lane| {
+            lane.redrive(PendingRetry {
+                seq,
+                group,
+                emitted_at: now,
+                compensates: compensation,
+                attempts,
+                due: now,
+            })
+        });
         Ok(())
     }
 
     /// The `on_firing` events of the same episode that a destination was given.
-    fn fired<'a>(&'a self, place: &'a Place) -> impl Iterator<Item = EventSeq> + 'a {
-        let (_, _, undoes) = self.event(place.seq);
-        let of_episode = move |event: &NewEvent| match (&event.part, &undoes.part) {
+    fn firing_events<'a>(&'a self, delivery_id: &'a DeliveryId) -> impl Iterator<Item = EventSeq> + 'a {
+        let (_, _, compensation) = self.event(delivery_id.seq);
+        let of_episode = move |event: &NewEvent| match (&event.episode_phase, &compensation.episode_phase) {
             (Some(one), Some(other)) => {
-                one.phase == Phase::Firing && one.episode == other.episode && event.target == undoes.target
+                one.phase == Phase::Firing
+                    && one.episode == other.episode
+                    && event.target == compensation.target
             }
             _ => false,
         };
         let given = self.events.iter().filter(move |(seq, _, event)| {
-            *seq < place.seq && of_episode(event) && event.destinations.contains(&place.destination)
+            *seq < delivery_id.seq
+                && of_episode(event)
+                && event.destinations.contains(&delivery_id.destination)
         });
         given.map(|(seq, ..)| *seq)
     }
 
     /// Whether one of these has arrived there; all that were given have been settled by now.
-    fn has_arrived(&self, place: &Place) -> bool {
-        self.fired(place).any(|seq| {
-            let place = Place { seq, destination: place.destination.clone() };
-            !self.dead.contains_key(&place) && !self.missed.contains(&place)
+    fn has_arrived(&self, delivery_id: &DeliveryId) -> bool {
+        self.firing_events(delivery_id).any(|seq| {
+            let delivery_id = DeliveryId { seq, destination: delivery_id.destination.clone() };
+            !self.dead.contains_key(&delivery_id) && !self.never_delivered.contains(&delivery_id)
         })
     }
 
     /// What has become of an event at a destination. What a withdrawal was is told by the records alone.
-    fn delivery(&self, seq: EventSeq, outlet: &Outlet) -> Delivery {
-        let place = Place { seq, destination: outlet.name.clone() };
-        let retry = outlet.lane(|lane| lane.is_open(seq).then(|| lane.row(seq, End::Dead)));
-        let dead = self.dead.get(&place);
+    fn delivery(&self, seq: EventSeq, handle: &LaneHandle) -> Delivery {
+        let delivery_id = DeliveryId { seq, destination: handle.name.clone() };
+        let retry =
+            handle.with_lane(|lane| lane.is_unsettled(seq).then(|| lane.row_change(seq, Outcome::Dead)));
+        let dead = self.dead.get(&delivery_id);
         let (state, failed_attempts) = match (retry, dead) {
             (_, Some(row)) => (DeliveryState::Dead, row.attempts),
-            (Some(lane::Row::Put { attempts }), None) if self.errors.contains_key(&place) => {
+            (Some(lane::RowChange::Put { attempts }), None) if self.errors.contains_key(&delivery_id) => {
                 // The one that is being told of is not there yet.
                 (DeliveryState::Retrying, attempts.saturating_sub(1))
             }
             (Some(_), None) => (DeliveryState::Pending, 0),
-            (None, None) if self.missed.contains(&place) => (DeliveryState::Superseded, 0),
-            (None, None) if outlet.lane(|lane| lane.is_settled(seq)) => (DeliveryState::Delivered, 0),
+            (None, None) if self.never_delivered.contains(&delivery_id) => (DeliveryState::Superseded, 0),
+            (None, None) if handle.with_lane(|lane| lane.is_settled(seq)) => (DeliveryState::Delivered, 0),
             (None, None) => (DeliveryState::Pending, 0),
         };
-        let error = dead.map(|row| row.error.clone()).or_else(|| self.errors.get(&place).cloned());
-        Delivery { destination: place.destination, state, failed_attempts, error, answer: None, due: None }
+        let error = dead.map(|row| row.error.clone()).or_else(|| self.errors.get(&delivery_id).cloned());
+        Delivery {
+            destination: delivery_id.destination,
+            state,
+            failed_attempts,
+            error,
+            answer: None,
+            due: None,
+        }
     }
 
     fn event(&self, seq: EventSeq) -> &(EventSeq, Time, NewEvent) {
         &self.events[self.events.partition_point(|(known, ..)| *known < seq)]
     }
 
-    fn as_sent(&self, place: &Place) -> EncodedEvent {
-        let body = self.body(place.seq);
-        let rewritten = self.expiry.get(place).and_then(|at| expiry::rewrite(body, *at).ok());
+    fn as_sent(&self, delivery_id: &DeliveryId) -> EncodedEvent {
+        let body = self.body(delivery_id.seq);
+        let rewritten = self.expiry.get(delivery_id).and_then(|at| expiry::rewrite(body, *at).ok());
         rewritten.map_or_else(|| body.into(), Into::into)
     }
 }
 
-fn undoes(event: &NewEvent) -> bool {
-    event.part.as_ref().is_some_and(|part| part.phase == Phase::Resolved)
+fn compensates(event: &NewEvent) -> bool {
+    event.episode_phase.as_ref().is_some_and(|part| part.phase == Phase::Resolved)
 }

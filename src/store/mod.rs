@@ -22,17 +22,17 @@
 //! about its target is told of it, and cancels it with an event that adds capacity.
 
 mod clock;
+mod dead_letters;
 mod expiry;
+mod fast_map;
 mod lane;
-mod letters;
-mod look;
+mod lanes;
 mod memory;
-mod numbers;
-mod outlets;
-mod shrinking;
+mod query;
 mod sqlite;
 #[cfg(test)]
 mod tests;
+mod undelivered_decreases;
 mod withdrawn;
 
 use std::collections::BTreeMap;
@@ -50,17 +50,17 @@ use crate::domain::target::TargetKey;
 use crate::domain::time::Time;
 use crate::domain::verdict::{Phase, Verdict};
 
-pub use letters::{DeadLetter, LetterError, Place, Redrive};
-pub use look::{Delivery, DeliveryState, Records, StoredEvent, StoredRecord, StoredState, Wanted};
+pub use dead_letters::{DeadLetter, DeadLetterError, DeliveryId, Redrive};
+use lanes::LaneHandle;
 pub use memory::Memory;
-use outlets::Outlet;
+pub use query::{Delivery, DeliveryState, RecordQuery, Records, StoredEvent, StoredRecord, StoredState};
 pub use sqlite::Sqlite;
 
 /// Reads the wall clock. Handed in, so that nothing below reads one by itself.
 pub type WallClock = Arc<dyn Fn() -> Time + Send + Sync>;
 
 /// The decision of a transaction. Pure, and able to run again.
-pub type Decide = Box<dyn FnMut(&View) -> Changes + Send>;
+pub type DecideFn = Box<dyn FnMut(&View) -> Changes + Send>;
 
 /// A store; cheap to clone.
 #[derive(Clone)]
@@ -93,7 +93,7 @@ pub struct View {
     pub controls: Arc<Controls>,
     /// For each wanted target, the events that may make its capacity less and that some destination has
     /// not been sent yet. Until the transaction is over no worker takes them.
-    pub unsent: BTreeMap<TargetKey, Vec<UndeliveredDecrease>>,
+    pub undelivered_decreases: BTreeMap<TargetKey, Vec<UndeliveredDecrease>>,
 }
 
 /// What a transaction writes, all or nothing.
@@ -106,7 +106,7 @@ pub struct Changes {
     pub controls: Option<Arc<Controls>>,
     /// Targets at which all that waits has been looked at, so that they are not due for the sake of the
     /// controls any more.
-    pub looked_at: Vec<TargetKey>,
+    pub rechecked: Vec<TargetKey>,
     /// What was decided.
     pub record: Option<Record>,
     /// What is to be sent.
@@ -131,18 +131,18 @@ pub struct NewEvent {
     pub destinations: Arc<[Name]>,
     /// Whether it adds capacity. Such an event cancels what [`View::unsent`] names of its target, wherever
     /// it was not sent yet; what is on its way is not tried again.
-    pub adds: bool,
+    pub increases_capacity: bool,
     /// Whether it may make capacity less.
-    pub may_shrink: bool,
+    pub may_decrease_capacity: bool,
     /// Which end of which episode it is about, where what undoes has to follow what was done.
-    pub part: Option<Part>,
+    pub episode_phase: Option<EpisodePhase>,
     /// The event, encoded once.
     pub body: EncodedEvent,
 }
 
 /// One end of an episode.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Part {
+pub struct EpisodePhase {
     /// Which end.
     pub phase: Phase,
     /// The episode's id.
@@ -167,7 +167,7 @@ pub struct Claimed {
     /// What went wrong the last time, where it was tried before.
     pub last_error: Option<Arc<str>>,
     /// Whether it would undo what this destination never got: it is not to be sent, but withdrawn.
-    pub undoes_nothing: bool,
+    pub nothing_to_compensate: bool,
 }
 
 /// What became of a delivery that was handed out.
@@ -220,7 +220,7 @@ pub struct Tally {
 }
 
 /// Deliveries of a destination that is no more are given up so many at once.
-const RETIRED_AT_ONCE: usize = 1000;
+const MAX_DRAIN_BATCH_SIZE: usize = 1000;
 
 /// Why the store could not do it. Nothing of the call was written.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -236,7 +236,7 @@ pub enum Error {
     Closed,
 }
 
-macro_rules! each {
+macro_rules! delegate {
     ($store:expr, $inner:ident => $call:expr) => {
         match $store {
             Store::Sqlite($inner) => $call,
@@ -258,12 +258,12 @@ impl Store {
     ) -> Result<R, Error> {
         let result = Arc::new(Mutex::new(None));
         let slot = result.clone();
-        let decide: Decide = Box::new(move |view| {
+        let decide: DecideFn = Box::new(move |view| {
             let (changes, result) = decide(view);
             *slot.lock().unwrap_or_else(PoisonError::into_inner) = Some(result);
             changes
         });
-        each!(self, store => store.transact(keys, decide).await)?;
+        delegate!(self, store => store.transact(keys, decide).await)?;
         let decided = result.lock().unwrap_or_else(PoisonError::into_inner).take();
         decided.ok_or(Error::Closed)
     }
@@ -274,7 +274,7 @@ impl Store {
     /// If the store cannot be read.
     pub async fn locate(&self, alerts: Vec<AlertKey>) -> Result<BTreeMap<AlertKey, Vec<TargetKey>>, Error> {
         let keys = Keys { alerts, targets: Vec::new() };
-        each!(self, store => store.locate(keys).await)
+        delegate!(self, store => store.locate(keys).await)
     }
 
     /// Up to `max` targets that have to be looked at: their time has come, or the controls have changed.
@@ -282,34 +282,34 @@ impl Store {
     /// # Errors
     /// If the store cannot be read.
     pub async fn due(&self, max: usize) -> Result<Vec<TargetKey>, Error> {
-        each!(self, store => store.due(max).await)
+        delegate!(self, store => store.due(max).await)
     }
 
     /// When the next target has to be looked at, as it changes.
     pub fn next_due(&self) -> watch::Receiver<Option<Time>> {
-        each!(self, store => store.next_due())
+        delegate!(self, store => store.next_due())
     }
 
     /// The store's time.
     pub fn now(&self) -> Time {
-        each!(self, store => store.now())
+        delegate!(self, store => store.now())
     }
 
     /// The controls as they are on disk.
     pub fn controls(&self) -> Arc<Controls> {
-        each!(self, store => store.controls())
+        delegate!(self, store => store.controls())
     }
 
     /// What is open and what waits.
     pub fn tally(&self) -> Tally {
-        each!(self, store => store.tally())
+        delegate!(self, store => store.tally())
     }
 
-    fn outlet(&self, destination: &Name) -> Result<Arc<Outlet>, Error> {
-        let outlets = each!(self, store => store.outlets());
+    fn lane_handle(&self, destination: &Name) -> Result<Arc<LaneHandle>, Error> {
+        let lanes = delegate!(self, store => store.lanes());
         let unknown =
             || Error::Unusable(format!("the store was not opened for the destination {destination}"));
-        outlets.get(destination).ok_or_else(unknown)
+        lanes.get(destination).ok_or_else(unknown)
     }
 
     /// Hands out up to `max` deliveries that may be sent now, at most one for each target, and none of a
@@ -319,13 +319,13 @@ impl Store {
     /// # Errors
     /// If the store cannot be read; nothing stays handed out then.
     pub async fn claim(&self, destination: &Name, max: usize) -> Result<Vec<Claimed>, Error> {
-        let outlet = self.outlet(destination)?;
-        each!(self, store => store.claim(&outlet, max).await)
+        let handle = self.lane_handle(destination)?;
+        delegate!(self, store => store.claim(&handle, max).await)
     }
 
     /// Whether a delivery that is handed out was cancelled meanwhile: it need not be sent any more.
     pub fn is_cancelled(&self, destination: &Name, seq: EventSeq) -> bool {
-        self.outlet(destination).is_ok_and(|outlet| outlet.lane(|lane| lane.is_cancelled(seq)))
+        self.lane_handle(destination).is_ok_and(|handle| handle.with_lane(|lane| lane.is_cancelled(seq)))
     }
 
     /// Bounds what a destination may have undelivered: with as many, what it is given is a dead letter at
@@ -333,17 +333,17 @@ impl Store {
     ///
     /// # Errors
     /// The store was not opened for the destination.
-    pub fn bound(&self, destination: &Name, most: Option<u64>) -> Result<(), Error> {
-        self.outlet(destination)?.bound(most);
+    pub fn set_max_backlog(&self, destination: &Name, max_backlog: Option<u64>) -> Result<(), Error> {
+        self.lane_handle(destination)?.set_max_backlog(max_backlog);
         Ok(())
     }
 
     /// Deliveries of all destinations that are neither settled nor given up. Costs nearly nothing.
     pub fn undelivered(&self) -> u64 {
-        each!(self, store => store.outlets())
+        delegate!(self, store => store.lanes())
             .all()
             .values()
-            .map(|outlet| outlet.lane(|lane| lane.left()))
+            .map(|handle| handle.with_lane(|lane| lane.undelivered()))
             .sum()
     }
 
@@ -355,20 +355,20 @@ impl Store {
     pub async fn dead_letters(
         &self,
         destination: Option<&Name>,
-        after: Option<&Place>,
+        after: Option<&DeliveryId>,
         max: usize,
     ) -> Result<Vec<DeadLetter>, Error> {
-        each!(self, store => store.dead_letters(destination.cloned(), after.cloned(), max).await)
+        delegate!(self, store => store.dead_letters(destination.cloned(), after.cloned(), max).await)
     }
 
     /// One dead letter, if it is one.
     ///
     /// # Errors
     /// If the store cannot be read.
-    pub async fn dead_letter(&self, place: &Place) -> Result<Option<DeadLetter>, Error> {
-        let before = Place { seq: EventSeq(place.seq.0.saturating_sub(1)), ..place.clone() };
-        let found = self.dead_letters(Some(&place.destination), Some(&before), 1).await?;
-        Ok(found.into_iter().find(|letter| letter.place == *place))
+    pub async fn dead_letter(&self, delivery_id: &DeliveryId) -> Result<Option<DeadLetter>, Error> {
+        let before = DeliveryId { seq: EventSeq(delivery_id.seq.0.saturating_sub(1)), ..delivery_id.clone() };
+        let found = self.dead_letters(Some(&delivery_id.destination), Some(&before), 1).await?;
+        Ok(found.into_iter().find(|dead_letter| dead_letter.delivery_id == *delivery_id))
     }
 
     /// Sends a dead letter once more: the same event with its id and `sequence`. It takes its place by the
@@ -378,11 +378,11 @@ impl Store {
     ///
     /// # Errors
     /// Nothing has changed; [`LetterError`] says why.
-    pub async fn redrive(&self, place: &Place, redrive: Redrive) -> Result<(), LetterError> {
-        let outlet = self
-            .outlet(&place.destination)
-            .map_err(|_| LetterError::NotConfigured(place.destination.clone()))?;
-        each!(self, store => store.redrive(&outlet, place.seq, redrive).await)
+    pub async fn redrive(&self, delivery_id: &DeliveryId, redrive: Redrive) -> Result<(), DeadLetterError> {
+        let handle = self
+            .lane_handle(&delivery_id.destination)
+            .map_err(|_| DeadLetterError::NotConfigured(delivery_id.destination.clone()))?;
+        delegate!(self, store => store.redrive(&handle, delivery_id.seq, redrive).await)
     }
 
     /// Throws a dead letter away: it is not sent any more, and what would undo it is withdrawn. When this
@@ -390,8 +390,8 @@ impl Store {
     ///
     /// # Errors
     /// Nothing has changed; [`LetterError`] says why.
-    pub async fn discard(&self, place: &Place) -> Result<(), LetterError> {
-        each!(self, store => store.discard(place).await)
+    pub async fn discard(&self, delivery_id: &DeliveryId) -> Result<(), DeadLetterError> {
+        delegate!(self, store => store.discard(delivery_id).await)
     }
 
     /// Says what became of deliveries. When this returns `Ok`, it is on disk.
@@ -403,14 +403,14 @@ impl Store {
         destination: &Name,
         settled: Vec<(EventSeq, Settlement)>,
     ) -> Result<(), Error> {
-        let outlet = self.outlet(destination)?;
-        each!(self, store => store.settle(&outlet, settled).await)
+        let handle = self.lane_handle(destination)?;
+        delegate!(self, store => store.settle(&handle, settled).await)
     }
 
     /// Completes when something may be claimable; also when nothing is.
     pub async fn wait(&self, destination: &Name) {
-        match self.outlet(destination) {
-            Ok(outlet) => outlet.wait(self.now()).await,
+        match self.lane_handle(destination) {
+            Ok(handle) => handle.wait(self.now()).await,
             Err(_) => std::future::pending().await,
         }
     }
@@ -419,18 +419,18 @@ impl Store {
     ///
     /// # Errors
     /// The store could not write.
-    pub async fn attach(&self, destination: &Name) -> Result<(), Error> {
-        each!(self, store => store.attach(destination.clone()).await)
+    pub async fn add_destination(&self, destination: &Name) -> Result<(), Error> {
+        delegate!(self, store => store.add_destination(destination.clone()).await)
     }
 
     /// What the destination's worker, which is no more, had claimed and not settled may be claimed again.
     ///
     /// # Errors
     /// The store was not opened for the destination.
-    pub fn take_back(&self, destination: &Name) -> Result<(), Error> {
-        let outlet = self.outlet(destination)?;
-        outlet.lane(|lane| lane.take_back(false));
-        outlet.wake();
+    pub fn release_claims(&self, destination: &Name) -> Result<(), Error> {
+        let handle = self.lane_handle(destination)?;
+        handle.with_lane(|lane| lane.release_claims(false));
+        handle.wake();
         Ok(())
     }
 
@@ -438,8 +438,8 @@ impl Store {
     ///
     /// # Errors
     /// If the store cannot be read.
-    pub async fn abandoned(&self) -> Result<Vec<Name>, Error> {
-        each!(self, store => store.abandoned().await)
+    pub async fn orphaned_destinations(&self) -> Result<Vec<Name>, Error> {
+        delegate!(self, store => store.orphaned_destinations().await)
     }
 
     /// Ends a destination that nobody delivers to any more: what it has not got becomes dead letters that say
@@ -447,44 +447,44 @@ impl Store {
     ///
     /// # Errors
     /// The store could not do it; a part may be done, and it can be called again.
-    pub async fn retire(&self, destination: &Name, why: &str) -> Result<u64, Error> {
-        let outlet = self.outlet(destination)?;
-        let mut buried = 0;
-        let mut patience = 100_u32;
+    pub async fn drain_to_dead_letters(&self, destination: &Name, reason: &str) -> Result<u64, Error> {
+        let handle = self.lane_handle(destination)?;
+        let mut drained = 0;
+        let mut polls_left = 100_u32;
         loop {
-            outlet.lane(|lane| lane.take_back(true));
-            let claimed = self.claim(destination, RETIRED_AT_ONCE).await?;
+            handle.with_lane(|lane| lane.release_claims(true));
+            let claimed = self.claim(destination, MAX_DRAIN_BATCH_SIZE).await?;
             if claimed.is_empty() {
                 // A transaction may be looking at what is left.
-                patience = patience.saturating_sub(1);
-                if patience == 0 || outlet.lane(|lane| lane.left()) == 0 {
+                polls_left = polls_left.saturating_sub(1);
+                if polls_left == 0 || handle.with_lane(|lane| lane.undelivered()) == 0 {
                     break;
                 }
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
-            buried += claimed.len() as u64;
-            let dead = |claimed: Claimed| match claimed.undoes_nothing {
-                true => (claimed.seq, Settlement::Withdrawn { reason: why.to_owned() }),
-                false => (claimed.seq, Settlement::Dead { error: why.to_owned() }),
+            drained += claimed.len() as u64;
+            let dead = |claimed: Claimed| match claimed.nothing_to_compensate {
+                true => (claimed.seq, Settlement::Withdrawn { reason: reason.to_owned() }),
+                false => (claimed.seq, Settlement::Dead { error: reason.to_owned() }),
             };
             self.settle(destination, claimed.into_iter().map(dead).collect()).await?;
         }
-        let left = outlet.lane(|lane| lane.left());
-        if left > 0 {
-            tracing::warn!(%destination, left, "deliveries of a destination that is no more cannot be found");
+        let undelivered = handle.with_lane(|lane| lane.undelivered());
+        if undelivered > 0 {
+            tracing::warn!(%destination, undelivered, "deliveries of a destination that is no more cannot be found");
         }
-        each!(self, store => store.detach(destination.clone()).await)?;
-        Ok(buried)
+        delegate!(self, store => store.remove_destination(destination.clone()).await)?;
+        Ok(drained)
     }
 
     /// How many deliveries of a destination are in which state.
     pub fn backlog(&self, destination: &Name) -> Backlog {
-        self.outlet(destination).map(|outlet| outlet.backlog()).unwrap_or_default()
+        self.lane_handle(destination).map(|handle| handle.backlog()).unwrap_or_default()
     }
 
     /// When the oldest event was emitted that this destination has not settled.
-    pub fn oldest(&self, destination: &Name) -> Option<Time> {
-        self.outlet(destination).ok().and_then(|outlet| outlet.lane(|lane| lane.oldest()))
+    pub fn oldest_unsettled(&self, destination: &Name) -> Option<Time> {
+        self.lane_handle(destination).ok().and_then(|handle| handle.with_lane(|lane| lane.oldest_unsettled()))
     }
 
     /// What was decided about a target in `from..=to`, oldest first: the records' JSON.
@@ -492,15 +492,15 @@ impl Store {
     /// # Errors
     /// If the store cannot be read.
     pub async fn history(&self, target: &TargetKey, from: Time, to: Time) -> Result<Vec<String>, Error> {
-        each!(self, store => store.history(target, from, to).await)
+        delegate!(self, store => store.history(target, from, to).await)
     }
 
     /// Records of decisions, as many as can be read at once.
     ///
     /// # Errors
     /// If the store cannot be read.
-    pub async fn records(&self, wanted: Wanted) -> Result<Records, Error> {
-        each!(self, store => store.records(wanted).await)
+    pub async fn records(&self, query: RecordQuery) -> Result<Records, Error> {
+        delegate!(self, store => store.records(query).await)
     }
 
     /// An event by its id, with what has become of it at each destination. Of several with the same id it is
@@ -509,10 +509,10 @@ impl Store {
     /// # Errors
     /// If the store cannot be read.
     pub async fn event(&self, id: &str) -> Result<Option<StoredEvent>, Error> {
-        if !look::is_id(id) {
+        if !query::is_event_id(id) {
             return Ok(None);
         }
-        each!(self, store => store.event(id).await)
+        delegate!(self, store => store.event(id).await)
     }
 
     /// Up to `max` states of targets behind the one of this number, in the order of their numbers.
@@ -520,7 +520,7 @@ impl Store {
     /// # Errors
     /// If the store cannot be read.
     pub async fn states(&self, after: i64, max: usize) -> Result<Vec<StoredState>, Error> {
-        each!(self, store => store.states(after, max).await)
+        delegate!(self, store => store.states(after, max).await)
     }
 
     /// Removes some of the records that are older than `decisions`, but never the newest one, which knows how
@@ -530,11 +530,11 @@ impl Store {
     /// # Errors
     /// Nothing was removed.
     pub async fn prune(&self, decisions: Duration, delivered: Duration) -> Result<bool, Error> {
-        each!(self, store => store.prune(decisions, delivered).await)
+        delegate!(self, store => store.prune(decisions, delivered).await)
     }
 
     /// Writes what is queued and closes.
     pub async fn close(&self) {
-        each!(self, store => store.close().await);
+        delegate!(self, store => store.close().await);
     }
 }

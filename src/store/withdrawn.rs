@@ -7,18 +7,18 @@ use crate::domain::time::Time;
 use crate::domain::verdict::{Phase, Verdict};
 
 /// Why a destination is not sent what undoes something.
-pub const NEVER_GIVEN: &str =
+pub const NEVER_ROUTED: &str =
     "no on_firing event of this episode was meant for this destination, so there is nothing to undo";
 
 #[derive(Serialize)]
-struct Document<'a> {
+struct DecisionRecord<'a> {
     at: String,
-    decisions: [Line<'a>; 1],
+    decisions: [DecisionEntry<'a>; 1],
 }
 
 /// As the lines of other decisions, with the destination that it is about.
 #[derive(Serialize)]
-struct Line<'a> {
+struct DecisionEntry<'a> {
     rule: &'a str,
     #[serde(skip_serializing_if = "str::is_empty")]
     target: &'a str,
@@ -70,9 +70,9 @@ struct Alert {
 
 /// The record, JSON: an event is not sent to a destination, for this reason.
 #[expect(clippy::expect_used, reason = "all keys are strings, and memory is written to")]
-pub fn record(now: Time, event: &str, destination: &Name, reason: &str) -> String {
+pub fn withdrawal_record(now: Time, event: &str, destination: &Name, reason: &str) -> String {
     let Event { id, subject, data } = serde_json::from_str(event).unwrap_or_default();
-    let line = Line {
+    let entry = DecisionEntry {
         rule: &data.rule,
         target: &subject,
         phase: Phase::Resolved,
@@ -84,6 +84,6 @@ pub fn record(now: Time, event: &str, destination: &Name, reason: &str) -> Strin
         event: &id,
         destination: destination.as_str(),
     };
-    let document = Document { at: now.to_millis_string(), decisions: [line] };
-    serde_json::to_string(&document).expect("all keys are strings and memory does not fail")
+    let record = DecisionRecord { at: now.to_millis_string(), decisions: [entry] };
+    serde_json::to_string(&record).expect("all keys are strings and memory does not fail")
 }

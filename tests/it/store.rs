@@ -364,7 +364,7 @@ async fn undoes_nothing(ends: [Settlement; 2]) -> bool {
     let claimed = store.claim(&journal(), 10).await.expect("a claim");
     assert!(claimed[0].body.contains("scale_in"), "{}", claimed[0].body);
     store.close().await;
-    claimed[0].undoes_nothing
+    claimed[0].nothing_to_compensate
 }
 
 #[tokio::test]

@@ -34,9 +34,9 @@ async fn write(store: &Store, name: &str, count: usize, bytes: usize) {
         let event = |target: &TargetKey| NewEvent {
             target: target.clone(),
             destinations: [queue()].into(),
-            adds: false,
-            may_shrink: false,
-            part: None,
+            increases_capacity: false,
+            may_decrease_capacity: false,
+            episode_phase: None,
             body: body.as_str().into(),
         };
         let events = targets.iter().map(event).collect();

@@ -185,7 +185,7 @@ impl Outbox for Bench {
                         Some(Settlement::Retry { error, .. }) => Some(error.as_str().into()),
                         _ => None,
                     },
-                    undoes_nothing: delivery.undoes_nothing,
+                    nothing_to_compensate: delivery.undoes_nothing,
                 });
             }
         }

@@ -13,7 +13,7 @@ use crate::domain::duration;
 use crate::domain::header::EventHeader;
 use crate::domain::name::Name;
 use crate::http::{Running, Shared};
-use crate::store::{DeadLetter, EventSeq, LetterError, Place, Redrive};
+use crate::store::{DeadLetter, DeadLetterError, DeliveryId, EventSeq, Redrive};
 
 /// Dead letters that are read at once while many are redriven or discarded.
 const AT_ONCE: usize = 500;
@@ -73,25 +73,25 @@ pub struct ApiLetter {
     event: Option<Value>,
 }
 
-fn id(place: &Place) -> String {
+fn id(place: &DeliveryId) -> String {
     format!("{}-{}", place.seq.0, place.destination)
 }
 
-fn place(text: &str) -> Result<Place, Problem> {
+fn place(text: &str) -> Result<DeliveryId, Problem> {
     let parts = text
         .split_once('-')
         .and_then(|(seq, destination)| Some((seq.parse().ok()?, Name::new(destination).ok()?)));
     let (seq, destination) = parts.ok_or_else(|| {
         Problem::bad(format!("`{text}` is no id of a dead letter: it looks like 17-scaling-queue"))
     })?;
-    Ok(Place { seq: EventSeq(seq), destination })
+    Ok(DeliveryId { seq: EventSeq(seq), destination })
 }
 
 fn told(letter: &DeadLetter) -> ApiLetter {
     let header = EventHeader::read(&letter.event).ok();
     ApiLetter {
-        id: id(&letter.place),
-        destination: letter.place.destination.to_string(),
+        id: id(&letter.delivery_id),
+        destination: letter.delivery_id.destination.to_string(),
         event_id: letter.id.clone(),
         rule: letter.rule.clone(),
         subject: letter.target.clone(),
@@ -112,14 +112,14 @@ pub async fn list(State(shared): State<Shared>, Query(ask): Query<Ask>) -> Resul
     let destination = name("destination", ask.destination.as_deref())?;
     let after = ask.cursor.as_deref().map(place).transpose()?;
     let found = running.store.dead_letters(destination.as_ref(), after.as_ref(), max).await?;
-    let next = found.last().map(|last| id(&last.place)).filter(|_| found.len() == max);
+    let next = found.last().map(|last| id(&last.delivery_id)).filter(|_| found.len() == max);
     Ok(Json(Letters { dead_letters: found.iter().map(told).collect(), next }))
 }
 
 pub async fn show(State(shared): State<Shared>, Id(id): Id) -> Result<Json<ApiLetter>, Problem> {
     let running = running(&shared)?;
     let found = running.store.dead_letter(&place(&id)?).await?;
-    let letter = found.ok_or_else(|| Problem::missing(LetterError::NotDead.to_string()))?;
+    let letter = found.ok_or_else(|| Problem::missing(DeadLetterError::NotDead.to_string()))?;
     let event = serde_json::from_str(&letter.event).unwrap_or_else(|_| Value::from(&*letter.event));
     Ok(Json(ApiLetter { event: Some(event), ..told(&letter) }))
 }
@@ -184,10 +184,10 @@ pub struct Who {
     pub author: Option<String>,
 }
 
-fn refused(error: LetterError) -> Problem {
+fn refused(error: DeadLetterError) -> Problem {
     match error {
-        LetterError::Store(error) => error.into(),
-        LetterError::NotDead => Problem::missing(LetterError::NotDead.to_string()),
+        DeadLetterError::Store(error) => error.into(),
+        DeadLetterError::NotDead => Problem::missing(DeadLetterError::NotDead.to_string()),
         other => Problem::refused(other.to_string()),
     }
 }
@@ -300,21 +300,21 @@ async fn with_each(running: &Running, which: &Those, act: Act) -> Result<Done, P
             && letter.given_up_at <= before.min(started)
     };
     let mut done = Done::default();
-    let mut after: Option<Place> = None;
+    let mut after: Option<DeliveryId> = None;
     loop {
         let page = running.store.dead_letters(destination.as_ref(), after.as_ref(), AT_ONCE).await?;
         for letter in page.iter().filter(|letter| meant(letter)) {
             let acted = match act {
-                Act::Redrive(redrive) => running.store.redrive(&letter.place, redrive).await,
-                Act::Discard => running.store.discard(&letter.place).await,
+                Act::Redrive(redrive) => running.store.redrive(&letter.delivery_id, redrive).await,
+                Act::Discard => running.store.discard(&letter.delivery_id).await,
             };
             match acted {
                 Ok(()) => done.done += 1,
-                Err(LetterError::Store(error)) => return Err(error.into()),
+                Err(DeadLetterError::Store(error)) => return Err(error.into()),
                 Err(error) => {
                     done.stay_total += 1;
                     if done.stay.len() < 100 {
-                        done.stay.push(Stays { id: id(&letter.place), reason: error.to_string() });
+                        done.stay.push(Stays { id: id(&letter.delivery_id), reason: error.to_string() });
                     }
                 }
             }
@@ -322,7 +322,7 @@ async fn with_each(running: &Running, which: &Those, act: Act) -> Result<Done, P
         if page.len() < AT_ONCE {
             return Ok(done);
         }
-        after = page.last().map(|last| last.place.clone());
+        after = page.last().map(|last| last.delivery_id.clone());
     }
 }
 
@@ -333,7 +333,7 @@ mod tests {
     #[test]
     fn an_id_is_read_back_whatever_the_name() {
         for destination in ["queue", "a-b-c", "7-7"] {
-            let one = Place { seq: EventSeq(17), destination: Name::new(destination).unwrap() };
+            let one = DeliveryId { seq: EventSeq(17), destination: Name::new(destination).unwrap() };
             assert_eq!(place(&id(&one)), Ok(one));
         }
         for text in ["", "17", "x-queue", "17-Not A Name"] {

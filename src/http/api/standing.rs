@@ -302,7 +302,7 @@ pub async fn destinations(State(shared): State<Shared>) -> Result<Json<Vec<ApiDe
             DestinationKind::File(File::Path(path)) => ("file", path.display().to_string()),
         };
         let backlog = running.store.backlog(&destination.name);
-        let oldest = running.store.oldest(&destination.name);
+        let oldest = running.store.oldest_unsettled(&destination.name);
         ApiDestination {
             name: destination.name.to_string(),
             kind,

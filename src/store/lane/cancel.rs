@@ -1,6 +1,6 @@
 //! Deliveries that are not to be sent any more, and how workers are kept from them meanwhile.
 
-use super::{Ahead, Group, Lane};
+use super::{BeyondWindow, Group, Lane};
 use crate::store::EventSeq;
 
 impl Lane {
@@ -23,14 +23,14 @@ impl Lane {
     /// One that is on its way may still arrive, but is not tried again; until it is settled its target
     /// waits. Called when a row or the cursor tells it to whoever opens the store next.
     pub fn cancel(&mut self, seq: EventSeq) {
-        self.missed += 1;
-        if seq.0 > self.read_to {
-            self.left = self.left.saturating_sub(1);
-            self.ahead.insert(seq.0, Ahead::Settled);
+        self.never_delivered += 1;
+        if seq.0 > self.high_watermark {
+            self.undelivered = self.undelivered.saturating_sub(1);
+            self.beyond_window.insert(seq.0, BeyondWindow::Settled);
             return;
         }
-        if self.is_out(seq.0) {
-            self.give_row(seq.0);
+        if self.is_claimed(seq.0) {
+            self.move_to_retries(seq.0);
             if let Some(retry) = self.retries.get_mut(&seq.0) {
                 retry.cancelled = true;
             }
@@ -38,8 +38,8 @@ impl Lane {
             return;
         }
         self.ready.remove(&seq.0);
-        if let Some(due) = self.retries.get(&seq.0).and_then(|retry| retry.waits) {
-            self.waiting.remove(&(due, seq.0));
+        if let Some(due) = self.retries.get(&seq.0).and_then(|retry| retry.due) {
+            self.retry_schedule.remove(&(due, seq.0));
         }
         self.finish(seq.0);
     }
@@ -50,11 +50,11 @@ impl Lane {
     }
 
     /// Whether the delivery is handed out. The first of a target is, unless it is ready or waits.
-    pub(super) fn is_out(&self, seq: i64) -> bool {
+    pub(super) fn is_claimed(&self, seq: i64) -> bool {
         let first = self.group_of(seq).and_then(|group| self.groups.get(&group)?.front().copied());
         first == Some(seq)
-            && self.is_open(EventSeq(seq))
+            && self.is_unsettled(EventSeq(seq))
             && !self.ready.contains(&seq)
-            && self.retries.get(&seq).is_none_or(|retry| retry.waits.is_none())
+            && self.retries.get(&seq).is_none_or(|retry| retry.due.is_none())
     }
 }

@@ -6,25 +6,25 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 
-use super::foresee::Foreseen;
-use super::index::{Fingerprint, Known};
+use super::index::{CachedTarget, Fingerprint};
+use super::optimistic::Speculation;
 use crate::domain::name::Name;
 use crate::domain::state::AlertKey;
 use crate::domain::target::TargetKey;
-use crate::store::outlets::Outlet;
-use crate::store::{Decide, Error, EventSeq, Keys, LetterError, Place, Redrive, Settlement};
+use crate::store::lanes::LaneHandle;
+use crate::store::{DeadLetterError, DecideFn, DeliveryId, Error, EventSeq, Keys, Redrive, Settlement};
 
 /// What the writer is asked for. Every reply follows the commit.
 pub enum Command {
     Transact {
         keys: Keys,
-        decide: Decide,
+        decide: DecideFn,
         /// What was decided already, beside the writer.
-        foreseen: Option<Box<Foreseen>>,
-        reply: Reply<Rest>,
+        speculation: Option<Box<Speculation>>,
+        reply: Reply<DropOnCaller>,
     },
     Settle {
-        outlet: Arc<Outlet>,
+        handle: Arc<LaneHandle>,
         settled: Vec<(EventSeq, Settlement)>,
         reply: Reply<()>,
     },
@@ -36,27 +36,27 @@ pub enum Command {
         keys: Keys,
         reply: Reply<BTreeMap<AlertKey, Vec<TargetKey>>>,
     },
-    Number {
+    TargetId {
         hash: Fingerprint,
         reply: Reply<Option<i64>>,
     },
     Redrive {
-        outlet: Arc<Outlet>,
+        handle: Arc<LaneHandle>,
         seq: EventSeq,
         redrive: Redrive,
-        reply: Reply<Result<(), LetterError>>,
+        reply: Reply<Result<(), DeadLetterError>>,
     },
     Discard {
-        place: Place,
-        reply: Reply<Result<(), LetterError>>,
+        delivery_id: DeliveryId,
+        reply: Reply<Result<(), DeadLetterError>>,
     },
     /// Opens an outlet for a destination, if it has none.
-    Attach {
+    AddDestination {
         destination: Name,
         reply: Reply<()>,
     },
     /// Closes the outlet of a destination, which is sent nothing more.
-    Detach {
+    RemoveDestination {
         destination: Name,
         reply: Reply<()>,
     },
@@ -93,14 +93,14 @@ pub type Reply<R> = oneshot::Sender<Result<R, Error>>;
 
 /// What a transaction has left over: some thousand small pieces of memory. They are freed by whoever asked
 /// for it, since everybody waits for the writer.
-pub struct Rest {
+pub struct DropOnCaller {
     _keys: Keys,
-    _decide: Decide,
-    _states: Vec<Arc<Known>>,
+    _decide: DecideFn,
+    _states: Vec<Arc<CachedTarget>>,
 }
 
-impl Rest {
-    pub fn new(keys: Keys, decide: Decide, states: Vec<Arc<Known>>) -> Self {
+impl DropOnCaller {
+    pub fn new(keys: Keys, decide: DecideFn, states: Vec<Arc<CachedTarget>>) -> Self {
         Self { _keys: keys, _decide: decide, _states: states }
     }
 }

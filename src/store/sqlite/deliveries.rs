@@ -2,68 +2,68 @@
 
 use rusqlite::{OptionalExtension, params};
 
-use super::bodies::Bodies;
-use super::writer::{Batch, Settled, Writer};
+use super::event_blocks::BodyReader;
+use super::writer::{SettledDelivery, WriteBatch, Writer};
 use super::{checkpoint, schema};
 use crate::domain::name::Name;
 use crate::domain::time::Time;
-use crate::store::lane::{End, Position, Row};
-use crate::store::numbers::Set;
-use crate::store::outlets::Outlet;
+use crate::store::fast_map::Set;
+use crate::store::lane::{Outcome, Position, RowChange};
+use crate::store::lanes::LaneHandle;
 use crate::store::{EventSeq, Settlement, withdrawn};
 
 /// What a redriven delivery has beside stays with it.
-pub(super) const PUT: &str = "
+pub(super) const UPSERT_DELIVERY: &str = "
     INSERT INTO deliveries (destination, event, state, attempts, due, error) VALUES (?1, ?2, ?3, ?4, ?5, ?6)
     ON CONFLICT DO UPDATE SET state = ?3, attempts = ?4, due = ?5, error = ?6";
-const DELETE: &str = "DELETE FROM deliveries WHERE destination = ?1 AND event = ?2";
+const DELETE_DELIVERY: &str = "DELETE FROM deliveries WHERE destination = ?1 AND event = ?2";
 
 impl Writer {
     pub(super) fn settle(
         &mut self,
-        batch: &mut Batch,
-        outlet: &Outlet,
+        batch: &mut WriteBatch,
+        handle: &LaneHandle,
         settled: Vec<(EventSeq, Settlement)>,
     ) -> rusqlite::Result<()> {
         let now = self.clock.now();
         for (seq, settlement) in settled {
-            let staging = batch.lanes.entry(outlet.name.clone()).or_default();
+            let lane_changes = batch.lanes.entry(handle.name.clone()).or_default();
             // Settled once is settled: a row of what was delivered would bring it back after a restart.
-            if staging.settled.contains(&seq.0) || !outlet.lane(|lane| lane.is_open(seq)) {
+            if lane_changes.settled.contains(&seq.0) || !handle.with_lane(|lane| lane.is_unsettled(seq)) {
                 continue;
             }
             let mut due = now;
-            let (end, state, text) = match settlement {
-                Settlement::Delivered => (End::Arrived, schema::ARRIVED, String::new()),
-                Settlement::Answered { answer } => (End::Answered, schema::ANSWERED, answer),
-                Settlement::Withdrawn { reason } => (End::Withdrawn, schema::WITHDRAWN, reason),
+            let (outcome, state, text) = match settlement {
+                Settlement::Delivered => (Outcome::Delivered, schema::ARRIVED, String::new()),
+                Settlement::Answered { answer } => (Outcome::Answered, schema::ANSWERED, answer),
+                Settlement::Withdrawn { reason } => (Outcome::Withdrawn, schema::WITHDRAWN, reason),
                 Settlement::Retry { delay, error } => {
                     due = now.after(delay);
-                    (End::Retry, schema::RETRY, error)
+                    (Outcome::Retry, schema::RETRY, error)
                 }
-                Settlement::Dead { error } => (End::Dead, schema::DEAD, error),
+                Settlement::Dead { error } => (Outcome::Dead, schema::DEAD, error),
             };
-            if end == End::Dead {
+            if outcome == Outcome::Dead {
                 // The row of a dead letter tells enough.
-                staging.cancelled.remove(&seq.0);
-                staging.dead += 1;
+                lane_changes.cancelled.remove(&seq.0);
+                lane_changes.dead_delta += 1;
             }
-            staging.settled.insert(seq.0);
-            staging.apply.push(Settled { seq, end, due });
-            let row = outlet.lane(|lane| lane.row(seq, end));
+            lane_changes.settled.insert(seq.0);
+            lane_changes.settlements.push(SettledDelivery { seq, outcome, due });
+            let row = handle.with_lane(|lane| lane.row_change(seq, outcome));
             match row {
-                Row::None => {}
-                Row::Put { attempts } | Row::Arrived { attempts } => {
-                    let mut put = self.connection.prepare_cached(PUT)?;
-                    put.execute(params![outlet.number, seq.0, state, attempts, due.as_nanos(), text])?;
+                RowChange::None => {}
+                RowChange::Put { attempts } | RowChange::Delivered { attempts } => {
+                    let mut put = self.connection.prepare_cached(UPSERT_DELIVERY)?;
+                    put.execute(params![handle.id, seq.0, state, attempts, due.as_nanos(), text])?;
                 }
-                Row::Delete => {
-                    self.connection.prepare_cached(DELETE)?.execute(params![outlet.number, seq.0])?;
+                RowChange::Delete => {
+                    self.connection.prepare_cached(DELETE_DELIVERY)?.execute(params![handle.id, seq.0])?;
                 }
             }
             // What was cancelled has its line already.
-            if end == End::Withdrawn && row != Row::None {
-                self.record_withdrawn(batch, now, seq, &outlet.name, &text)?;
+            if outcome == Outcome::Withdrawn && row != RowChange::None {
+                self.record_withdrawn(batch, now, seq, &handle.name, &text)?;
             }
         }
         Ok(())
@@ -72,7 +72,7 @@ impl Writer {
     /// Why the target did not scale here: a line in its history.
     fn record_withdrawn(
         &self,
-        batch: &mut Batch,
+        batch: &mut WriteBatch,
         now: Time,
         seq: EventSeq,
         destination: &Name,
@@ -80,9 +80,9 @@ impl Writer {
     ) -> rusqlite::Result<()> {
         let mut event = self.connection.prepare_cached("SELECT target, body FROM events WHERE id = ?1")?;
         let found = event.query_row([seq.0], |row| {
-            let record = withdrawn::record(
+            let record = withdrawn::withdrawal_record(
                 now,
-                Bodies::new(&self.connection).read(seq.0, row.get_ref(1)?)?,
+                BodyReader::new(&self.connection).read(seq.0, row.get_ref(1)?)?,
                 destination,
                 reason,
             );
@@ -93,35 +93,41 @@ impl Writer {
     }
 
     /// Where the lanes will stand when this batch is committed.
-    pub(super) fn write_positions(&self, batch: &mut Batch) -> rusqlite::Result<()> {
-        for (name, staging) in &mut batch.lanes {
-            let Some(outlet) = self.outlets.get(name) else {
-                self.cancel_dormant(name, &staging.cancelled)?;
+    pub(super) fn write_positions(&self, batch: &mut WriteBatch) -> rusqlite::Result<()> {
+        for (name, lane_changes) in &mut batch.lanes {
+            let Some(handle) = self.lanes.get(name) else {
+                self.cancel_for_removed_destination(name, &lane_changes.cancelled)?;
                 continue;
             };
-            staging.settled.extend(&staging.cancelled);
-            staging.parked = outlet.lane(|lane| lane.to_park(&staging.settled));
+            lane_changes.settled.extend(&lane_changes.cancelled);
+            lane_changes.blocked_by_retry =
+                handle.with_lane(|lane| lane.blocked_by_retry(&lane_changes.settled));
             // Nothing but the one before them keeps them waiting.
-            for seq in &staging.parked {
-                let mut put = self.connection.prepare_cached(PUT)?;
-                put.execute(params![outlet.number, seq, schema::RETRY, 0, 0, ""])?;
+            for seq in &lane_changes.blocked_by_retry {
+                let mut put = self.connection.prepare_cached(UPSERT_DELIVERY)?;
+                put.execute(params![handle.id, seq, schema::RETRY, 0, 0, ""])?;
             }
-            staging.settled.extend(&staging.parked);
-            let after =
-                outlet.lane(|lane| lane.position_after(&staging.settled, staging.dead, staging.given));
-            self.write_position(&outlet, after)?;
+            lane_changes.settled.extend(&lane_changes.blocked_by_retry);
+            let after = handle.with_lane(|lane| {
+                lane.position_after(&lane_changes.settled, lane_changes.dead_delta, lane_changes.enqueued)
+            });
+            self.write_position(&handle, after)?;
             // Evidence that it never arrived, also where the cursor tells that it is over.
-            for &seq in &staging.cancelled {
-                let state = if staging.has_arrived(seq) { schema::ARRIVED } else { schema::CANCELLED };
-                let mut put = self.connection.prepare_cached(PUT)?;
-                put.execute(params![outlet.number, seq, state, 0, 0, ""])?;
+            for &seq in &lane_changes.cancelled {
+                let state = if lane_changes.has_arrived(seq) { schema::ARRIVED } else { schema::CANCELLED };
+                let mut put = self.connection.prepare_cached(UPSERT_DELIVERY)?;
+                put.execute(params![handle.id, seq, state, 0, 0, ""])?;
             }
         }
         Ok(())
     }
 
     /// Cancels deliveries of a destination that is configured no more, in case it comes back.
-    fn cancel_dormant(&self, destination: &Name, cancelled: &Set<i64>) -> rusqlite::Result<()> {
+    fn cancel_for_removed_destination(
+        &self,
+        destination: &Name,
+        cancelled: &Set<i64>,
+    ) -> rusqlite::Result<()> {
         for seq in cancelled {
             let mut put = self.connection.prepare_cached(
                 "INSERT OR REPLACE INTO deliveries (destination, event, state, attempts, due, error)
@@ -132,38 +138,39 @@ impl Writer {
         Ok(())
     }
 
-    fn write_position(&self, outlet: &Outlet, position: Position) -> rusqlite::Result<()> {
+    fn write_position(&self, handle: &LaneHandle, position: Position) -> rusqlite::Result<()> {
         let mut update = self.connection.prepare_cached(
             "UPDATE destinations SET cursor = ?2, given = ?3, passed = ?4, dead = ?5 WHERE id = ?1",
         )?;
-        let (given, passed, dead) = (position.given as i64, position.passed as i64, position.dead as i64);
-        update.execute(params![outlet.number, position.cursor, given, passed, dead])?;
+        let (given, passed, dead) =
+            (position.enqueued as i64, position.settled_below_cursor as i64, position.dead as i64);
+        update.execute(params![handle.id, position.cursor, given, passed, dead])?;
         Ok(())
     }
 
     /// Writes where the lanes stand, when nothing else is to be written any more.
     pub(super) fn finish(&self) {
-        if let Err(error) = self.leave_all() {
+        if let Err(error) = self.persist_positions() {
             tracing::warn!(%error, "cannot write how far the destinations are; what they have got may come again");
         }
-        checkpoint::fold_all(&self.connection);
+        checkpoint::checkpoint_all(&self.connection);
     }
 
-    fn leave_all(&self) -> rusqlite::Result<()> {
+    fn persist_positions(&self) -> rusqlite::Result<()> {
         self.connection.execute_batch("BEGIN IMMEDIATE")?;
-        let left = self.outlets.all().values().try_for_each(|outlet| self.leave(outlet));
+        let left = self.lanes.all().values().try_for_each(|handle| self.persist_position(handle));
         self.connection.execute_batch(if left.is_ok() { "COMMIT" } else { "ROLLBACK" })?;
         left
     }
 
     /// Writes where a lane stands.
-    pub(super) fn leave(&self, outlet: &Outlet) -> rusqlite::Result<()> {
+    pub(super) fn persist_position(&self, handle: &LaneHandle) -> rusqlite::Result<()> {
         // What holds the cursor back gets a row, or all that was delivered behind it would be sent again.
-        let left = outlet.lane(|lane| lane.to_leave());
+        let left = handle.with_lane(|lane| lane.unsettled());
         for seq in &left {
-            let mut put = self.connection.prepare_cached(PUT)?;
-            put.execute(params![outlet.number, seq, schema::RETRY, 0, 0, ""])?;
+            let mut put = self.connection.prepare_cached(UPSERT_DELIVERY)?;
+            put.execute(params![handle.id, seq, schema::RETRY, 0, 0, ""])?;
         }
-        self.write_position(outlet, outlet.lane(|lane| lane.position_after(&left, 0, 0)))
+        self.write_position(handle, handle.with_lane(|lane| lane.position_after(&left, 0, 0)))
     }
 }

@@ -11,12 +11,12 @@ use std::sync::Arc;
 use siphasher::sip128::{Hasher128, SipHasher13};
 use smallvec::SmallVec;
 
-use super::evidence::AllFired;
-use super::watching::{self, Watching};
+use super::compensation::FiringEvents;
+use super::recheck_queue::{self, RecheckQueue};
 use crate::domain::state::{AlertKey, TargetState};
 use crate::domain::target::TargetKey;
 use crate::domain::time::Time;
-use crate::store::numbers;
+use crate::store::fast_map;
 
 /// A keyed hash of a target's key or an alert's identity. With 128 bits and a secret key nobody finds
 /// two that are equal.
@@ -29,11 +29,11 @@ pub struct Fingerprints(pub [u8; 16]);
 
 impl Fingerprints {
     pub fn target(&self, key: &TargetKey) -> Fingerprint {
-        self.of(&[b"t", key.as_str().as_bytes()])
+        self.hash_parts(&[b"t", key.as_str().as_bytes()])
     }
 
     pub fn alert(&self, key: &AlertKey) -> Fingerprint {
-        self.of(&[b"a", key.source.as_str().as_bytes(), key.fingerprint.as_bytes()])
+        self.hash_parts(&[b"a", key.source.as_str().as_bytes(), key.fingerprint.as_bytes()])
     }
 
     /// The alerts that a state knows, each once, in the order of their hashes.
@@ -44,7 +44,7 @@ impl Fingerprints {
         alerts
     }
 
-    fn of(&self, parts: &[&[u8]]) -> Fingerprint {
+    fn hash_parts(&self, parts: &[&[u8]]) -> Fingerprint {
         let mut hasher = SipHasher13::new_with_key(&self.0);
         for part in parts {
             hasher.write(part);
@@ -56,9 +56,9 @@ impl Fingerprints {
 
 /// Fingerprints are hashes already.
 #[derive(Default)]
-pub struct Taken(u64);
+pub struct IdentityHasher(u64);
 
-impl Hasher for Taken {
+impl Hasher for IdentityHasher {
     fn write(&mut self, bytes: &[u8]) {
         for (at, byte) in bytes.iter().take(8).enumerate() {
             self.0 ^= u64::from(*byte) << (8 * at);
@@ -74,18 +74,18 @@ impl Hasher for Taken {
 
 /// Targets; nearly always one.
 pub type Ids = SmallVec<[i64; 2]>;
-pub type Map<V> = HashMap<Fingerprint, V, BuildHasherDefault<Taken>>;
+pub type Map<V> = HashMap<Fingerprint, V, BuildHasherDefault<IdentityHasher>>;
 
 /// A target as the writer knows it.
 #[derive(Debug)]
-pub struct Known {
+pub struct CachedTarget {
     pub key: TargetKey,
     pub state: Arc<TargetState>,
-    pub fired: AllFired,
+    pub firing: FiringEvents,
 }
 
 /// States of targets that were spoken of more than once are kept at hand, so many in each of two generations.
-const GENERATION: usize = 4096;
+const MAX_HOT_TARGETS: usize = 4096;
 
 /// The index of what is committed.
 #[derive(Default)]
@@ -95,26 +95,26 @@ pub struct Index {
     alerts: Map<i64>,
     shared: Map<Ids>,
     due: BTreeSet<(Time, i64)>,
-    watching: Watching,
-    young: numbers::Map<i64, Arc<Known>>,
-    old: numbers::Map<i64, Arc<Known>>,
+    recheck_queue: RecheckQueue,
+    hot: fast_map::Map<i64, Arc<CachedTarget>>,
+    cold: fast_map::Map<i64, Arc<CachedTarget>>,
 }
 
 /// What a batch has changed and not committed yet.
 #[derive(Default)]
-pub struct Staged {
+pub struct IndexOverlay {
     targets: Map<Option<i64>>,
     alerts: Map<Ids>,
-    states: numbers::Map<i64, Option<Arc<Known>>>,
+    states: fast_map::Map<i64, Option<Arc<CachedTarget>>>,
     /// What was committed before the batch, and what holds after it.
-    due: numbers::Map<i64, (Option<Time>, Option<Time>)>,
-    watching: Vec<watching::Change>,
+    due: fast_map::Map<i64, (Option<Time>, Option<Time>)>,
+    recheck_changes: Vec<recheck_queue::RecheckChange>,
 }
 
 impl Index {
     /// The targets that watch, read when the store is opened.
-    pub fn restore_watching(&mut self, all: BTreeSet<i64>, now: Time) {
-        self.watching = Watching::restore(all, now);
+    pub fn restore_recheck_queue(&mut self, all: BTreeSet<i64>, now: Time) {
+        self.recheck_queue = RecheckQueue::restore(all, now);
     }
 
     /// Adds a target that is read when the store is opened.
@@ -135,15 +135,15 @@ impl Index {
         self.alerts.reserve(targets);
     }
 
-    pub fn target(&self, hash: Fingerprint, staged: &Staged) -> Option<i64> {
-        match staged.targets.get(&hash) {
+    pub fn target(&self, hash: Fingerprint, overlay: &IndexOverlay) -> Option<i64> {
+        match overlay.targets.get(&hash) {
             Some(id) => *id,
             None => self.targets.get(&hash).copied(),
         }
     }
 
-    pub fn alert_targets(&self, hash: Fingerprint, staged: &Staged) -> Ids {
-        staged.alerts.get(&hash).cloned().unwrap_or_else(|| self.alert(hash))
+    pub fn alert_targets(&self, hash: Fingerprint, overlay: &IndexOverlay) -> Ids {
+        overlay.alerts.get(&hash).cloned().unwrap_or_else(|| self.alert(hash))
     }
 
     fn alert(&self, hash: Fingerprint) -> Ids {
@@ -165,50 +165,50 @@ impl Index {
     }
 
     /// The state, if it is at hand. `Some(None)` says that the batch has removed it.
-    pub fn state(&self, id: i64, staged: &Staged) -> Option<Option<Arc<Known>>> {
-        if let Some(state) = staged.states.get(&id) {
+    pub fn state(&self, id: i64, overlay: &IndexOverlay) -> Option<Option<Arc<CachedTarget>>> {
+        if let Some(state) = overlay.states.get(&id) {
             return Some(state.clone());
         }
-        let known = self.young.get(&id).or_else(|| self.old.get(&id))?;
+        let known = self.hot.get(&id).or_else(|| self.cold.get(&id))?;
         Some(Some(known.clone()))
     }
 
     /// Keeps a state at hand.
-    pub fn keep(&mut self, id: i64, known: Arc<Known>) {
-        if self.young.len() >= GENERATION {
-            self.old = std::mem::take(&mut self.young);
+    pub fn cache(&mut self, id: i64, known: Arc<CachedTarget>) {
+        if self.hot.len() >= MAX_HOT_TARGETS {
+            self.cold = std::mem::take(&mut self.hot);
         }
-        self.young.insert(id, known);
+        self.hot.insert(id, known);
     }
 
     /// Up to `max` targets that are due: those whose time has come, then those that were woken.
     pub fn due(&self, now: Time, max: usize) -> Vec<i64> {
         let due = self.due.iter().take_while(|(due, _)| *due <= now);
         let mut found: Vec<i64> = due.take(max).map(|&(_, id)| id).collect();
-        let timely: numbers::Set<i64> = found.iter().copied().collect();
-        let woken = self.watching.woken().filter(|id| !timely.contains(id));
-        found.extend(woken.take(max - timely.len()));
+        let timely: fast_map::Set<i64> = found.iter().copied().collect();
+        let pending = self.recheck_queue.pending().filter(|id| !timely.contains(id));
+        found.extend(pending.take(max - timely.len()));
         found
     }
 
     /// When the next target is due; since when, if one was woken.
     pub fn next_due(&self) -> Option<Time> {
-        self.due.first().map(|&(due, _)| due).into_iter().chain(self.watching.since()).min()
+        self.due.first().map(|&(due, _)| due).into_iter().chain(self.recheck_queue.since()).min()
     }
 
     /// Takes over what a batch has committed. Gives the states that need not be kept at hand.
-    pub fn merge(&mut self, staged: Staged) -> Vec<Arc<Known>> {
+    pub fn merge(&mut self, overlay: IndexOverlay) -> Vec<Arc<CachedTarget>> {
         let mut rest = Vec::new();
-        for (hash, id) in staged.targets {
+        for (hash, id) in overlay.targets {
             match id {
                 Some(id) => drop(self.targets.insert(hash, id)),
                 None => drop(self.targets.remove(&hash)),
             }
         }
-        for (hash, ids) in staged.alerts {
+        for (hash, ids) in overlay.alerts {
             self.set_alert(hash, ids);
         }
-        for (id, (before, after)) in staged.due {
+        for (id, (before, after)) in overlay.due {
             if before != after {
                 if let Some(before) = before {
                     self.due.remove(&(before, id));
@@ -216,15 +216,15 @@ impl Index {
                 self.due.extend(after.map(|after| (after, id)));
             }
         }
-        for change in staged.watching {
-            self.watching.apply(change);
+        for change in overlay.recheck_changes {
+            self.recheck_queue.apply(change);
         }
-        for (id, known) in staged.states {
+        for (id, known) in overlay.states {
             // One that is new goes while it is still in the processor's cache: in a storm nearly all are
             // new, and most are not spoken of again for a while.
-            let before = [self.old.remove(&id), self.young.remove(&id)];
+            let before = [self.cold.remove(&id), self.hot.remove(&id)];
             match known {
-                Some(known) if before.iter().any(Option::is_some) => self.keep(id, known),
+                Some(known) if before.iter().any(Option::is_some) => self.cache(id, known),
                 known => rest.extend(known),
             }
             rest.extend(before.into_iter().flatten());
@@ -233,10 +233,10 @@ impl Index {
     }
 }
 
-impl Staged {
+impl IndexOverlay {
     /// Notes what a transaction does to the targets that watch.
-    pub fn watch(&mut self, change: watching::Change) {
-        self.watching.push(change);
+    pub fn push_recheck_change(&mut self, change: recheck_queue::RecheckChange) {
+        self.recheck_changes.push(change);
     }
 
     /// Notes a target's new state and the alerts that it knows, `None` where it is forgotten. `before` is
@@ -248,7 +248,7 @@ impl Staged {
         id: i64,
         hash: Fingerprint,
         before: &TargetState,
-        after: Option<(Arc<Known>, Vec<Fingerprint>)>,
+        after: Option<(Arc<CachedTarget>, Vec<Fingerprint>)>,
     ) {
         self.targets.insert(hash, after.as_ref().map(|_| id));
         let (after, now_known) = after.unzip();

@@ -6,27 +6,27 @@
 //! The thread has the index in memory (which target has which number, which alert is known where), so that a
 //! target never heard of costs no query.
 
-mod bodies;
 mod checkpoint;
 mod command;
+mod committed;
+mod compensation;
+mod compression;
+mod dead_letters;
 mod deliveries;
-mod evidence;
-mod foresee;
+mod dictionaries;
+mod event_blocks;
 mod index;
-mod letters;
-mod look;
-mod pack;
+mod optimistic;
 mod prune;
-mod published;
+mod query;
+mod recheck_queue;
 mod restore;
-mod samples;
 mod schema;
-mod supersede;
 mod tally;
 #[cfg(test)]
 mod tests;
 mod transact;
-mod watching;
+mod undelivered_decreases;
 mod writer;
 
 use std::collections::BTreeMap;
@@ -38,43 +38,43 @@ use std::time::Duration;
 use rusqlite::{Connection, OptionalExtension, params};
 use tokio::sync::{oneshot, watch};
 
-use super::lane::{Handed, Offered};
-use super::outlets::{Outlet, Outlets};
+use super::lane::{Claim, NewDelivery};
+use super::lanes::{LaneHandle, LaneHandles};
 use super::{
-    Claimed, DeadLetter, Decide, DeliveryState, Error, EventSeq, Keys, LetterError, Place, Records, Redrive,
-    Settlement, StoredEvent, StoredState, Tally, WallClock, Wanted,
+    Claimed, DeadLetter, DeadLetterError, DecideFn, DeliveryId, DeliveryState, Error, EventSeq, Keys,
+    RecordQuery, Records, Redrive, Settlement, StoredEvent, StoredState, Tally, WallClock,
 };
 use crate::domain::control::Controls;
 use crate::domain::header::EncodedEvent;
 use crate::domain::name::Name;
 use crate::domain::target::TargetKey;
 use crate::domain::time::Time;
-use bodies::Bodies;
 use command::Command;
-use foresee::{Foreseen, Foresight, Present, SharedIndex};
+use committed::CommittedView;
+use event_blocks::BodyReader;
 use index::Fingerprints;
-use published::Published;
-use restore::{last_time, read_index, read_outlets, read_watching};
-use writer::{Links, SharedClock, Writer};
+use optimistic::{SharedIndex, Snapshot, Speculation, SpeculationGate};
+use restore::{last_time, read_index, read_lanes, read_recheck_queue};
+use writer::{SharedClock, Writer, WriterDeps};
 
 /// A decision about more alerts than this is made on a thread that may block.
-const AT_ONCE: usize = 200;
+const MAX_INLINE_ALERTS: usize = 200;
 
 /// Events that are read at once to fill a lane's window.
-const REFILL: usize = 1000;
+const MAX_REFILL_EVENTS: usize = 1000;
 
 /// An opened SQLite store. Cheap to clone.
 #[derive(Clone)]
 pub struct Sqlite {
     commands: mpsc::Sender<Command>,
     reader: Arc<Mutex<Connection>>,
-    outlets: Outlets,
+    lanes: LaneHandles,
     clock: Arc<SharedClock>,
-    published: Arc<Published>,
+    committed: Arc<CommittedView>,
     hashes: Fingerprints,
     created: Time,
     index: SharedIndex,
-    foresight: Arc<Foresight>,
+    gate: Arc<SpeculationGate>,
     due: watch::Receiver<Option<Time>>,
     /// Closed after the connections: see [`schema::Opened`].
     _file: Arc<File>,
@@ -91,31 +91,31 @@ impl Sqlite {
         let broken = |error: rusqlite::Error| schema::unusable(path, &error);
         let hashes = Fingerprints(opened.hash_key);
         let mut index = read_index(&opened.writer).map_err(broken)?;
-        let outlets = Outlets::new(read_outlets(&opened.writer, destinations).map_err(broken)?);
+        let lanes = LaneHandles::new(read_lanes(&opened.writer, destinations).map_err(broken)?);
         let clock = SharedClock::start(wall, last_time(&opened.writer).map_err(broken)?);
         let clock = Arc::new(clock);
-        index.restore_watching(read_watching(&opened.writer).map_err(broken)?, clock.now());
-        let published = Arc::new(Published::read(&opened.writer).map_err(broken)?);
+        index.restore_recheck_queue(read_recheck_queue(&opened.writer).map_err(broken)?, clock.now());
+        let committed = Arc::new(CommittedView::read(&opened.writer).map_err(broken)?);
         let (due_sender, due) = watch::channel(index.next_due());
         let (commands, queue) = mpsc::channel();
         let (checkpoints, wanted) = mpsc::sync_channel(1);
         let checkpointer = schema::connect(path).map_err(broken)?;
         let reader = schema::connect(path).map_err(broken)?;
-        let (file, turn) = (opened.file.clone(), checkpoint::Turn::default());
-        let folding = (file.clone(), turn.clone());
-        let (index, foresight) = (Arc::new(RwLock::new(index)), Arc::<Foresight>::default());
-        let links = Links {
-            outlets: outlets.clone(),
+        let (file, hand_over) = (opened.file.clone(), checkpoint::HandOver::default());
+        let checkpoint_files = (file.clone(), hand_over.clone());
+        let (index, gate) = (Arc::new(RwLock::new(index)), Arc::<SpeculationGate>::default());
+        let deps = WriterDeps {
+            lanes: lanes.clone(),
             clock: clock.clone(),
-            published: published.clone(),
+            committed: committed.clone(),
             due: due_sender,
             checkpoints,
-            turn,
+            hand_over,
             index: index.clone(),
-            foresight: foresight.clone(),
+            gate: gate.clone(),
         };
         let created = opened.created;
-        let writer = Writer::new(opened, hashes, links).map_err(broken)?;
+        let writer = Writer::new(opened, hashes, deps).map_err(broken)?;
         let spawn = |name: &str, run: Box<dyn FnOnce() + Send>| {
             let thread = std::thread::Builder::new().name(name.to_owned()).spawn(run);
             thread.map_err(|error| Error::Unusable(format!("cannot start the thread {name}: {error}")))
@@ -124,19 +124,21 @@ impl Sqlite {
             spawn("store-writer", Box::new(move || writer.run(&queue)))?,
             spawn(
                 "store-checkpoint",
-                Box::new(move || checkpoint::run(&checkpointer, &folding.0, &wanted, &folding.1)),
+                Box::new(move || {
+                    checkpoint::run(&checkpointer, &checkpoint_files.0, &wanted, &checkpoint_files.1)
+                }),
             )?,
         ];
         Ok(Self {
             commands,
             reader: Arc::new(Mutex::new(reader)),
-            outlets,
+            lanes,
             clock,
-            published,
+            committed,
             hashes,
             created,
             index,
-            foresight,
+            gate,
             due,
             _file: file,
             threads: Arc::new(Mutex::new(threads)),
@@ -147,8 +149,8 @@ impl Sqlite {
         self.clock.now()
     }
 
-    pub(super) fn outlets(&self) -> &Outlets {
-        &self.outlets
+    pub(super) fn lanes(&self) -> &LaneHandles {
+        &self.lanes
     }
 
     async fn ask<R>(
@@ -161,42 +163,43 @@ impl Sqlite {
     }
 
     /// Decides here what the writer would decide, if it can be done.
-    async fn foresee(
+    async fn decide_optimistically(
         &self,
         keys: Keys,
-        mut decide: Decide,
-    ) -> Result<(Keys, Decide, Option<Box<Foreseen>>), Error> {
-        let (index, foresight, hashes) = (self.index.clone(), self.foresight.clone(), self.hashes);
-        let present = Present {
+        mut decide: DecideFn,
+    ) -> Result<(Keys, DecideFn, Option<Box<Speculation>>), Error> {
+        let (index, gate, hashes) = (self.index.clone(), self.gate.clone(), self.hashes);
+        let snapshot = Snapshot {
             clock: self.clock.clone(),
             created: self.created,
             controls: self.controls(),
-            samples: self.published.samples(),
+            dictionaries: self.committed.dictionaries(),
         };
-        let is_large = keys.alerts.len() > AT_ONCE;
-        let foresee = move || {
-            let _under_way = foresight.begin();
-            let foreseen = foresee::foresee(&foresight, &index, hashes, present, &keys, &mut decide);
-            (keys, decide, foreseen.map(Box::new))
+        let is_large = keys.alerts.len() > MAX_INLINE_ALERTS;
+        let decide_here = move || {
+            let _in_flight = gate.begin();
+            let speculation =
+                optimistic::decide_optimistically(&gate, &index, hashes, snapshot, &keys, &mut decide);
+            (keys, decide, speculation.map(Box::new))
         };
         if is_large {
-            return tokio::task::spawn_blocking(foresee).await.map_err(|_| Error::Closed);
+            return tokio::task::spawn_blocking(decide_here).await.map_err(|_| Error::Closed);
         }
-        Ok(foresee())
+        Ok(decide_here())
     }
 
-    pub(super) async fn transact(&self, keys: Keys, decide: Decide) -> Result<(), Error> {
-        let (keys, decide, foreseen) = self.foresee(keys, decide).await?;
-        self.ask(|reply| Command::Transact { keys, decide, foreseen, reply }).await.map(drop)
+    pub(super) async fn transact(&self, keys: Keys, decide: DecideFn) -> Result<(), Error> {
+        let (keys, decide, speculation) = self.decide_optimistically(keys, decide).await?;
+        self.ask(|reply| Command::Transact { keys, decide, speculation, reply }).await.map(drop)
     }
 
     pub(super) async fn settle(
         &self,
-        outlet: &Arc<Outlet>,
+        handle: &Arc<LaneHandle>,
         settled: Vec<(EventSeq, Settlement)>,
     ) -> Result<(), Error> {
-        let outlet = outlet.clone();
-        self.ask(|reply| Command::Settle { outlet, settled, reply }).await
+        let handle = handle.clone();
+        self.ask(|reply| Command::Settle { handle, settled, reply }).await
     }
 
     pub(super) async fn due(&self, max: usize) -> Result<Vec<TargetKey>, Error> {
@@ -211,26 +214,26 @@ impl Sqlite {
     }
 
     pub(super) fn controls(&self) -> Arc<Controls> {
-        self.published.controls()
+        self.committed.controls()
     }
 
     pub(super) fn tally(&self) -> Tally {
-        self.published.tally(Tally::clone)
+        self.committed.tally(Tally::clone)
     }
 
     pub(super) fn next_due(&self) -> watch::Receiver<Option<Time>> {
         self.due.clone()
     }
 
-    pub(super) async fn attach(&self, destination: Name) -> Result<(), Error> {
-        self.ask(|reply| Command::Attach { destination, reply }).await
+    pub(super) async fn add_destination(&self, destination: Name) -> Result<(), Error> {
+        self.ask(|reply| Command::AddDestination { destination, reply }).await
     }
 
-    pub(super) async fn detach(&self, destination: Name) -> Result<(), Error> {
-        self.ask(|reply| Command::Detach { destination, reply }).await
+    pub(super) async fn remove_destination(&self, destination: Name) -> Result<(), Error> {
+        self.ask(|reply| Command::RemoveDestination { destination, reply }).await
     }
 
-    pub(super) async fn abandoned(&self) -> Result<Vec<Name>, Error> {
+    pub(super) async fn orphaned_destinations(&self) -> Result<Vec<Name>, Error> {
         let names = self.read(|reader| {
             let mut names = reader.prepare_cached(
                 "SELECT name FROM destinations n WHERE given > passed
@@ -239,7 +242,7 @@ impl Sqlite {
             names.query_map([], |row| row.get::<_, String>(0))?.collect::<Result<Vec<_>, _>>()
         });
         let names = names.await?;
-        let known = self.outlets.all();
+        let known = self.lanes.all();
         let names = names.iter().filter_map(|name| Name::new(name).ok());
         Ok(names.filter(|name| !known.contains_key(name)).collect())
     }
@@ -259,72 +262,72 @@ impl Sqlite {
         task.await.map_err(|_| Error::Closed)?.map_err(|error| schema::unavailable(&error))
     }
 
-    pub(super) async fn claim(&self, outlet: &Arc<Outlet>, max: usize) -> Result<Vec<Claimed>, Error> {
+    pub(super) async fn claim(&self, handle: &Arc<LaneHandle>, max: usize) -> Result<Vec<Claimed>, Error> {
         let now = self.now();
-        let mut handed = outlet.lane(|lane| lane.claim(max, now));
-        if handed.len() < max && outlet.lane(|lane| lane.has_room()) {
-            if let Err(error) = self.refill(outlet).await {
-                outlet.lane(|lane| handed.iter().for_each(|one| lane.unclaim(one.seq)));
+        let mut claims = handle.with_lane(|lane| lane.claim(max, now));
+        if claims.len() < max && handle.with_lane(|lane| lane.has_room()) {
+            if let Err(error) = self.refill(handle).await {
+                handle.with_lane(|lane| claims.iter().for_each(|one| lane.unclaim(one.seq)));
                 return Err(error);
             }
-            handed.extend(outlet.lane(|lane| lane.claim(max - handed.len(), now)));
+            claims.extend(handle.with_lane(|lane| lane.claim(max - claims.len(), now)));
         }
-        let may_have_missed = outlet.lane(|lane| lane.has_missed());
-        let asked: Vec<Asked> = handed
+        let may_have_missed = handle.with_lane(|lane| lane.has_never_delivered());
+        let lookups: Vec<ClaimLookup> = claims
             .iter()
-            .map(|one| Asked {
+            .map(|one| ClaimLookup {
                 seq: one.seq.0,
                 has_row: one.body.is_none(),
-                judge: one.undoes && may_have_missed,
+                check_compensation: one.compensates && may_have_missed,
             })
-            .filter(|asked| asked.has_row || asked.judge)
+            .filter(|lookups| lookups.has_row || lookups.check_compensation)
             .collect();
-        let mut told = BTreeMap::new();
-        if !asked.is_empty() {
-            let (name, number) = (outlet.name.clone(), outlet.number);
-            match self.read(move |reader| read_handed(reader, &name, number, &asked)).await {
-                Ok(found) => told = found,
+        let mut details = BTreeMap::new();
+        if !lookups.is_empty() {
+            let (name, number) = (handle.name.clone(), handle.id);
+            match self.read(move |reader| read_claims(reader, &name, number, &lookups)).await {
+                Ok(found) => details = found,
                 Err(error) => {
-                    outlet.lane(|lane| handed.iter().for_each(|one| lane.unclaim(one.seq)));
+                    handle.with_lane(|lane| claims.iter().for_each(|one| lane.unclaim(one.seq)));
                     return Err(error);
                 }
             }
         }
-        let claimed = handed.into_iter().filter_map(|Handed { seq, body, emitted_at, attempts, .. }| {
-            let Told { body: stored, last_error, undoes_nothing } = told.remove(&seq.0).unwrap_or_default();
+        let claimed = claims.into_iter().filter_map(|Claim { seq, body, emitted_at, attempts, .. }| {
+            let ClaimDetails { body: stored, last_error, nothing_to_compensate } = details.remove(&seq.0).unwrap_or_default();
             let body = body.or(stored);
             if body.is_none() {
-                tracing::error!(event = seq.0, destination = %outlet.name, "an event to be delivered is missing from the store");
+                tracing::error!(event = seq.0, destination = %handle.name, "an event to be delivered is missing from the store");
             }
-            Some(Claimed { seq, body: body?, emitted_at, attempts, last_error, undoes_nothing })
+            Some(Claimed { seq, body: body?, emitted_at, attempts, last_error, nothing_to_compensate })
         });
         Ok(claimed.collect())
     }
 
     /// Reads events behind the window into it. What is committed meanwhile is offered by the writer
     /// only to a lane that has caught up, and a lane takes no event twice.
-    async fn refill(&self, outlet: &Arc<Outlet>) -> Result<(), Error> {
-        let after = outlet.lane(|lane| lane.read_to());
+    async fn refill(&self, handle: &Arc<LaneHandle>) -> Result<(), Error> {
+        let after = handle.with_lane(|lane| lane.high_watermark());
         if after >= self.clock.last_event() {
             return Ok(());
         }
-        let (name, number) = (outlet.name.clone(), outlet.number);
+        let (name, number) = (handle.name.clone(), handle.id);
         let events = self.read(move |reader| read_events(reader, &name, number, after)).await?;
-        let more = events.len() == REFILL;
-        outlet.lane(|lane| {
-            for Read { offered, wanted, has_row } in events {
+        let more = events.len() == MAX_REFILL_EVENTS;
+        handle.with_lane(|lane| {
+            for RefillEvent { delivery, is_wanted: wanted, has_row } in events {
                 if !lane.has_room() {
                     return;
                 }
                 match (wanted, has_row) {
-                    (false, _) => lane.skip_to(offered.seq),
-                    (true, true) => lane.offer_with_row(&offered),
-                    (true, false) => lane.offer(offered),
+                    (false, _) => lane.skip_to(delivery.seq),
+                    (true, true) => lane.push_known(&delivery),
+                    (true, false) => lane.push(delivery),
                 }
             }
         });
         if more {
-            outlet.wake();
+            handle.wake();
         }
         Ok(())
     }
@@ -332,26 +335,27 @@ impl Sqlite {
     pub(super) async fn dead_letters(
         &self,
         destination: Option<Name>,
-        after: Option<Place>,
+        after: Option<DeliveryId>,
         max: usize,
     ) -> Result<Vec<DeadLetter>, Error> {
-        let rows = self.read(move |reader| letters::list(reader, destination.as_ref(), after.as_ref(), max));
+        let rows =
+            self.read(move |reader| dead_letters::list(reader, destination.as_ref(), after.as_ref(), max));
         Ok(rows.await?.into_iter().map(DeadLetter::from).collect())
     }
 
     pub(super) async fn redrive(
         &self,
-        outlet: &Arc<Outlet>,
+        handle: &Arc<LaneHandle>,
         seq: EventSeq,
         redrive: Redrive,
-    ) -> Result<(), LetterError> {
-        let outlet = outlet.clone();
-        self.ask(|reply| Command::Redrive { outlet, seq, redrive, reply }).await?
+    ) -> Result<(), DeadLetterError> {
+        let handle = handle.clone();
+        self.ask(|reply| Command::Redrive { handle, seq, redrive, reply }).await?
     }
 
-    pub(super) async fn discard(&self, place: &Place) -> Result<(), LetterError> {
-        let place = place.clone();
-        self.ask(|reply| Command::Discard { place, reply }).await?
+    pub(super) async fn discard(&self, delivery_id: &DeliveryId) -> Result<(), DeadLetterError> {
+        let delivery_id = delivery_id.clone();
+        self.ask(|reply| Command::Discard { delivery_id, reply }).await?
     }
 
     pub(super) async fn history(
@@ -361,7 +365,7 @@ impl Sqlite {
         to: Time,
     ) -> Result<Vec<String>, Error> {
         let hash = self.hashes.target(target);
-        let id = self.ask(|reply| Command::Number { hash, reply }).await?;
+        let id = self.ask(|reply| Command::TargetId { hash, reply }).await?;
         self.read(move |reader| {
             let mut former =
                 reader.prepare_cached("SELECT id FROM former_targets WHERE hash = ?1 ORDER BY id")?;
@@ -374,7 +378,7 @@ impl Sqlite {
             )?;
             for id in ids {
                 let rows = history.query_map(params![id, from.as_nanos(), to.as_nanos()], |row| {
-                    Ok(look::record_text(row.get(0)?, row.get_ref(1)?))
+                    Ok(query::record_text(row.get(0)?, row.get_ref(1)?))
                 })?;
                 found.extend(rows.collect::<Result<Vec<_>, _>>()?.into_iter().flatten());
             }
@@ -383,31 +387,36 @@ impl Sqlite {
         .await
     }
 
-    pub(super) async fn records(&self, wanted: Wanted) -> Result<Records, Error> {
+    pub(super) async fn records(&self, wanted: RecordQuery) -> Result<Records, Error> {
         let target = match &wanted.target {
             Some(target) => {
                 let hash = self.hashes.target(target);
-                Some((hash, self.ask(|reply| Command::Number { hash, reply }).await?))
+                Some((hash, self.ask(|reply| Command::TargetId { hash, reply }).await?))
             }
             None => None,
         };
-        self.read(move |reader| look::records(reader, &wanted, target)).await
+        self.read(move |reader| query::records(reader, &wanted, target)).await
     }
 
     pub(super) async fn event(&self, id: &str) -> Result<Option<StoredEvent>, Error> {
         let mut below = i64::MAX;
         loop {
             let id = id.to_owned();
-            let step = self.read(move |reader| look::find_event(reader, &id, below)).await?;
+            let step = self.read(move |reader| query::find_event(reader, &id, below)).await?;
             match step {
-                look::Step::Nowhere => return Ok(None),
-                look::Step::Below(number) => below = number,
-                look::Step::Found(found) => {
-                    let look::Found { seq, mut event, passed } = *found;
-                    for (delivery, _) in event.deliveries.iter_mut().zip(passed).filter(|(_, passed)| !passed)
+                query::ScanStep::NotFound => return Ok(None),
+                query::ScanStep::Below(number) => below = number,
+                query::ScanStep::Found(found) => {
+                    let query::FoundEvent { seq, mut event, below_cursor } = *found;
+                    for (delivery, _) in event
+                        .deliveries
+                        .iter_mut()
+                        .zip(below_cursor)
+                        .filter(|(_, below_cursor)| !below_cursor)
                     {
-                        let outlet = self.outlets.get(&delivery.destination);
-                        let settled = outlet.is_some_and(|outlet| outlet.lane(|lane| lane.is_settled(seq)));
+                        let handle = self.lanes.get(&delivery.destination);
+                        let settled =
+                            handle.is_some_and(|handle| handle.with_lane(|lane| lane.is_settled(seq)));
                         // The cursor comes after.
                         if settled && delivery.state == DeliveryState::Pending {
                             delivery.state = DeliveryState::Delivered;
@@ -420,7 +429,7 @@ impl Sqlite {
     }
 
     pub(super) async fn states(&self, after: i64, max: usize) -> Result<Vec<StoredState>, Error> {
-        self.read(move |reader| look::states(reader, after, max)).await
+        self.read(move |reader| query::states(reader, after, max)).await
     }
 
     /// Finishes what is queued, folds the log into the file and ends the threads.
@@ -442,9 +451,9 @@ impl Sqlite {
     }
 }
 
-struct Read {
-    offered: Offered,
-    wanted: bool,
+struct RefillEvent {
+    delivery: NewDelivery,
+    is_wanted: bool,
     /// Whether a row says more of the delivery than the lane may know. What is cancelled at this moment is
     /// cancelled in the lane when that is made known.
     has_row: bool,
@@ -455,12 +464,12 @@ fn read_events(
     destination: &Name,
     number: i64,
     after: i64,
-) -> rusqlite::Result<Vec<Read>> {
+) -> rusqlite::Result<Vec<RefillEvent>> {
     let mut routes = reader.prepare_cached("SELECT id, destinations FROM routes")?;
     let mut routes = routes.query([])?;
     let mut wanted: Vec<i64> = Vec::new();
     while let Some(route) = routes.next()? {
-        if evidence::names(route.get_ref(1)?.as_str()?).contains(destination) {
+        if compensation::parse_destinations(route.get_ref(1)?.as_str()?).contains(destination) {
             wanted.push(route.get(0)?);
         }
     }
@@ -469,68 +478,69 @@ fn read_events(
          FROM events e LEFT JOIN deliveries d ON d.destination = ?3 AND d.event = e.id
          WHERE e.id > ?1 ORDER BY e.id LIMIT ?2",
     )?;
-    let mut bodies = Bodies::new(reader);
-    let rows = events.query_map(params![after, REFILL as i64, number, schema::CANCELLED], |row| {
-        let seq = row.get(0)?;
-        Ok(Read {
-            wanted: wanted.contains(&row.get(2)?),
-            has_row: row.get(6)?,
-            offered: Offered {
-                seq: EventSeq(seq),
-                group: row.get(1)?,
-                emitted_at: Time::from_nanos(row.get(3)?),
-                undoes: row.get(4)?,
-                body: bodies.read(seq, row.get_ref(5)?)?.into(),
-            },
-        })
-    })?;
+    let mut bodies = BodyReader::new(reader);
+    let rows =
+        events.query_map(params![after, MAX_REFILL_EVENTS as i64, number, schema::CANCELLED], |row| {
+            let seq = row.get(0)?;
+            Ok(RefillEvent {
+                is_wanted: wanted.contains(&row.get(2)?),
+                has_row: row.get(6)?,
+                delivery: NewDelivery {
+                    seq: EventSeq(seq),
+                    group: row.get(1)?,
+                    emitted_at: Time::from_nanos(row.get(3)?),
+                    compensates: row.get(4)?,
+                    body: bodies.read(seq, row.get_ref(5)?)?.into(),
+                },
+            })
+        })?;
     rows.collect()
 }
 
 /// What has to be read of a delivery that is handed out.
-struct Asked {
+struct ClaimLookup {
     seq: i64,
     /// Its body is not in memory, and its row may tell more.
     has_row: bool,
     /// Whether it may have nothing to undo.
-    judge: bool,
+    check_compensation: bool,
 }
 
 #[derive(Default)]
-struct Told {
+struct ClaimDetails {
     body: Option<EncodedEvent>,
     last_error: Option<Arc<str>>,
-    undoes_nothing: bool,
+    nothing_to_compensate: bool,
 }
 
-fn read_handed(
+fn read_claims(
     reader: &Connection,
     destination: &Name,
     number: i64,
-    asked: &[Asked],
-) -> rusqlite::Result<BTreeMap<i64, Told>> {
+    lookups: &[ClaimLookup],
+) -> rusqlite::Result<BTreeMap<i64, ClaimDetails>> {
     let mut event = reader.prepare_cached(
         "SELECT e.body, d.state, d.error, d.expiry, e.undoes
          FROM events e LEFT JOIN deliveries d ON d.destination = ?1 AND d.event = e.id WHERE e.id = ?2",
     )?;
     let mut found = BTreeMap::new();
-    let mut bodies = Bodies::new(reader);
-    for &Asked { seq, has_row, judge } in asked {
-        let told = event.query_row([number, seq], |row| {
-            let mut told = Told::default();
+    let mut bodies = BodyReader::new(reader);
+    for &ClaimLookup { seq, has_row, check_compensation: judge } in lookups {
+        let details = event.query_row([number, seq], |row| {
+            let mut details = ClaimDetails::default();
             if has_row {
-                told.body = Some(letters::as_sent(bodies.read(seq, row.get_ref(0)?)?, row.get(3)?));
+                details.body = Some(dead_letters::as_sent(bodies.read(seq, row.get_ref(0)?)?, row.get(3)?));
                 let error = row.get_ref(2)?.as_str_or_null()?.unwrap_or_default();
-                told.last_error = Some(error).filter(|error| !error.is_empty()).map(Into::into);
+                details.last_error = Some(error).filter(|error| !error.is_empty()).map(Into::into);
             }
-            let fired = row.get_ref(4)?.as_blob_or_null()?.filter(|_| judge).map(evidence::read);
-            Ok((told, fired))
+            let firing = row.get_ref(4)?.as_blob_or_null()?.filter(|_| judge).map(compensation::decode);
+            Ok((details, firing))
         });
-        let Some((mut told, fired)) = told.optional()? else { continue };
-        if let Some(fired) = fired {
-            told.undoes_nothing = !evidence::has_arrived(reader, destination, number, &fired)?;
+        let Some((mut details, firing)) = details.optional()? else { continue };
+        if let Some(firing) = firing {
+            details.nothing_to_compensate = !compensation::has_arrived(reader, destination, number, &firing)?;
         }
-        found.insert(seq, told);
+        found.insert(seq, details);
     }
     Ok(found)
 }

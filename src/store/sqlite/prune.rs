@@ -4,45 +4,45 @@ use std::time::Duration;
 
 use rusqlite::{OptionalExtension, params};
 
-use super::writer::{Batch, Writer};
-use super::{bodies, evidence};
+use super::writer::{WriteBatch, Writer};
+use super::{compensation, event_blocks};
 use crate::domain::name::Name;
 
 /// Rows that one pruning looks at, so that it never keeps others waiting.
-const PRUNE: usize = 500;
+const MAX_PRUNE_ROWS: usize = 500;
 /// Free pages that one pruning gives back to the file system.
-const GIVE_BACK: usize = 500;
+const MAX_VACUUM_PAGES: usize = 500;
 /// Freed pages are used again; what exceeds this part of the file is given back.
-const KEEP_FREE: i64 = 4;
+const FREE_PAGES_DIVISOR: i64 = 4;
 
 /// Events behind a place that every destination has passed. One that is configured no more keeps what it
 /// was not given.
-const PASSED: &str = "
+const EVENTS_BELOW_CURSORS: &str = "
     SELECT id, at FROM events WHERE id > ?1
     AND id <= (SELECT min(cursor) FROM destinations
         WHERE given > passed OR name IN (SELECT value FROM json_each(?2)))
     ORDER BY id LIMIT ?3";
 /// Those of them that nobody waits for: dead letters stay, and what never arrived as long as nobody knows
 /// whether it is asked for.
-const DELIVERED: &str = "
+const DELETE_DELIVERED_EVENTS: &str = "
     DELETE FROM events WHERE id > ?1 AND id <= ?2 AND NOT EXISTS (
         SELECT 1 FROM destinations d CROSS JOIN deliveries x ON x.destination = d.id AND x.event = events.id
         WHERE x.state IN (1, 2) OR x.state IN (3, 6) AND x.due = 0)";
 /// What rows told of them.
-const TOLD: &str = "
+const SETTLED_ROWS: &str = "
     DELETE FROM deliveries WHERE (destination, event) IN (
         SELECT x.destination, x.event FROM destinations d CROSS JOIN deliveries x ON x.destination = d.id
         WHERE x.event > ?1 AND x.event <= ?2 AND x.state IN (4, 5, 7)
         AND NOT EXISTS (SELECT 1 FROM events WHERE id = x.event))";
 /// Rows of what never arrived, behind a place.
-const MISSED: &str = "
+const NEVER_DELIVERED: &str = "
     SELECT x.state, x.destination, x.event, x.due, d.cursor
     FROM deliveries x INDEXED BY exceptions JOIN destinations d ON d.id = x.destination
     WHERE x.state IN (3, 6) AND x.state IN (1, 2, 3, 6) AND (x.state, x.destination, x.event) > (?1, ?2, ?3)
     ORDER BY x.state, x.destination, x.event LIMIT ?4";
 /// Numbers that targets had. The largest one stays, so that none comes again: the newest record and events that
 /// nobody has taken yet may know a target by it.
-const FORMER: &str = "
+const RETIRED_TARGET_IDS: &str = "
     DELETE FROM former_targets WHERE (hash, id) IN
         (SELECT hash, id FROM former_targets
          WHERE gone < ?1 AND id < (SELECT max(id) FROM former_targets) LIMIT ?2)";
@@ -52,48 +52,51 @@ const OLD_RECORDS: &str = "
 
 /// How far a round has come. What has to stay is passed over once a round, and not at each step.
 #[derive(Debug, Default)]
-pub struct Sweep {
+pub struct PruneCursor {
     event: i64,
-    missed: (i64, i64, i64),
+    never_delivered: (i64, i64, i64),
 }
 
 impl Writer {
     /// Removes some of what is past its retention. Says whether there may be more.
     pub(super) fn prune(
         &mut self,
-        batch: &mut Batch,
+        batch: &mut WriteBatch,
         decisions: Duration,
         delivered: Duration,
     ) -> rusqlite::Result<bool> {
         let now = self.clock.now();
-        let before = |kept: Duration| {
-            now.as_nanos().saturating_sub(i64::try_from(kept.as_nanos()).unwrap_or(i64::MAX))
+        let before = |retention: Duration| {
+            now.as_nanos().saturating_sub(i64::try_from(retention.as_nanos()).unwrap_or(i64::MAX))
         };
         // Positions of destinations that get no events move in memory only.
-        for outlet in self.outlets.all().values() {
-            batch.lanes.entry(outlet.name.clone()).or_default();
+        for handle in self.lanes.all().values() {
+            batch.lanes.entry(handle.name.clone()).or_default();
         }
         let mut more = self.prune_records(before(decisions))?;
         more |= self.prune_events(before(delivered))?;
-        more |= self.prune_missed(batch)?;
+        more |= self.prune_never_delivered(batch)?;
         if !more {
             // Not in the order of time, so a look at all of them: once a round.
-            let former = self.connection.execute(FORMER, params![before(decisions), PRUNE as i64])?;
-            more = former == PRUNE;
+            let former = self
+                .connection
+                .execute(RETIRED_TARGET_IDS, params![before(decisions), MAX_PRUNE_ROWS as i64])?;
+            more = former == MAX_PRUNE_ROWS;
         }
-        more |= self.give_back()?;
+        more |= self.release_pages()?;
         batch.pruned_all = !more;
         Ok(more)
     }
 
     /// Events that arrived everywhere, and what rows tell of them.
     fn prune_events(&mut self, before: i64) -> rusqlite::Result<bool> {
-        let from = self.sweep.event;
+        let from = self.prune_cursor.event;
         let mut upto = None;
         let mut count = 0;
         {
-            let mut passed = self.connection.prepare_cached(PASSED)?;
-            let mut rows = passed.query(params![from, self.destination_names(), PRUNE as i64])?;
+            let mut below_cursors = self.connection.prepare_cached(EVENTS_BELOW_CURSORS)?;
+            let mut rows =
+                below_cursors.query(params![from, self.destination_names(), MAX_PRUNE_ROWS as i64])?;
             while let Some(row) = rows.next()? {
                 // Times rise with the numbers.
                 if row.get::<_, i64>(1)? >= before {
@@ -104,32 +107,32 @@ impl Writer {
             }
         }
         if let Some(upto) = upto {
-            self.connection.prepare_cached(DELIVERED)?.execute([from, upto])?;
-            bodies::prune(&self.connection, from, upto)?;
-            self.connection.prepare_cached(TOLD)?.execute([from, upto])?;
+            self.connection.prepare_cached(DELETE_DELIVERED_EVENTS)?.execute([from, upto])?;
+            event_blocks::prune(&self.connection, from, upto)?;
+            self.connection.prepare_cached(SETTLED_ROWS)?.execute([from, upto])?;
         }
-        let more = count == PRUNE;
-        self.sweep.event = upto.filter(|_| more).unwrap_or_default();
+        let more = count == MAX_PRUNE_ROWS;
+        self.prune_cursor.event = upto.filter(|_| more).unwrap_or_default();
         Ok(more)
     }
 
     /// Rows that say that an event never arrived. They are asked for while the event's episode is open, and
     /// by events that undo it. So when the episode is over, the row waits until all events that there are
     /// by then are gone.
-    fn prune_missed(&mut self, batch: &mut Batch) -> rusqlite::Result<bool> {
+    fn prune_never_delivered(&mut self, batch: &mut WriteBatch) -> rusqlite::Result<bool> {
         let oldest: Option<i64> =
             self.connection.query_row("SELECT min(id) FROM events", [], |row| row.get(0))?;
-        let (state, destination, event) = self.sweep.missed;
-        let mut missed = self.connection.prepare_cached(MISSED)?;
-        let mut rows = missed.query(params![state, destination, event, PRUNE as i64])?;
+        let (state, destination, event) = self.prune_cursor.never_delivered;
+        let mut never_delivered = self.connection.prepare_cached(NEVER_DELIVERED)?;
+        let mut rows = never_delivered.query(params![state, destination, event, MAX_PRUNE_ROWS as i64])?;
         let mut count = 0;
         while let Some(row) = rows.next()? {
             let (state, destination, event) = (row.get(0)?, row.get(1)?, row.get(2)?);
             let (last, cursor): (i64, i64) = (row.get(3)?, row.get(4)?);
-            self.sweep.missed = (state, destination, event);
+            self.prune_cursor.never_delivered = (state, destination, event);
             count += 1;
             if last == 0 {
-                if !self.is_asked_for(event)? {
+                if !self.is_referenced(event)? {
                     let mut mark = self.connection.prepare_cached(
                         "UPDATE deliveries SET due = ?3 WHERE destination = ?1 AND event = ?2",
                     )?;
@@ -140,48 +143,47 @@ impl Writer {
                     .connection
                     .prepare_cached("DELETE FROM deliveries WHERE destination = ?1 AND event = ?2")?;
                 forget.execute([destination, event])?;
-                if let Some(outlet) = self.outlets.all().values().find(|outlet| outlet.number == destination)
-                {
-                    batch.lanes.entry(outlet.name.clone()).or_default().forgotten += 1;
+                if let Some(handle) = self.lanes.all().values().find(|handle| handle.id == destination) {
+                    batch.lanes.entry(handle.name.clone()).or_default().pruned_rows += 1;
                 }
             }
         }
-        let more = count == PRUNE;
+        let more = count == MAX_PRUNE_ROWS;
         if !more {
-            self.sweep.missed = Default::default();
+            self.prune_cursor.never_delivered = Default::default();
         }
         Ok(more)
     }
 
     /// Whether an event belongs to an episode that is open.
-    fn is_asked_for(&self, event: i64) -> rusqlite::Result<bool> {
-        let mut fired = self.connection.prepare_cached(
+    fn is_referenced(&self, event: i64) -> rusqlite::Result<bool> {
+        let mut firing = self.connection.prepare_cached(
             "SELECT t.fired FROM events e JOIN targets t ON t.id = e.target WHERE e.id = ?1",
         )?;
-        let asked = fired.query_row([event], |row| {
-            let fired = row.get_ref(0)?.as_blob_or_null()?.unwrap_or_default();
-            Ok(evidence::read(fired).iter().any(|fired| fired.seq.0 == event))
+        let asked = firing.query_row([event], |row| {
+            let firing = row.get_ref(0)?.as_blob_or_null()?.unwrap_or_default();
+            Ok(compensation::decode(firing).iter().any(|firing| firing.seq.0 == event))
         });
         Ok(asked.optional()?.unwrap_or(false))
     }
 
     /// Gives free pages back. Says whether there are more than may stay.
-    fn give_back(&self) -> rusqlite::Result<bool> {
+    fn release_pages(&self) -> rusqlite::Result<bool> {
         let number =
             |pragma: &str| self.connection.pragma_query_value(None, pragma, |row| row.get::<_, i64>(0));
-        let too_many = || Ok(number("freelist_count")? * KEEP_FREE > number("page_count")?);
+        let too_many = || Ok(number("freelist_count")? * FREE_PAGES_DIVISOR > number("page_count")?);
         if !too_many()? {
             return Ok(false);
         }
         let mut vacuum =
-            self.connection.prepare_cached(&format!("PRAGMA incremental_vacuum({GIVE_BACK})"))?;
+            self.connection.prepare_cached(&format!("PRAGMA incremental_vacuum({MAX_VACUUM_PAGES})"))?;
         let mut pages = vacuum.query([])?;
         while pages.next()?.is_some() {}
         too_many()
     }
 
     fn destination_names(&self) -> String {
-        let all = self.outlets.all();
+        let all = self.lanes.all();
         let names: Vec<&str> = all.keys().map(Name::as_str).collect();
         serde_json::to_string(&names).unwrap_or_else(|_| "[]".to_owned())
     }
@@ -189,10 +191,10 @@ impl Writer {
     /// Records, each with its lines in the histories of its targets, of which it may have many.
     fn prune_records(&self, before: i64) -> rusqlite::Result<bool> {
         let mut old = self.connection.prepare_cached(OLD_RECORDS)?;
-        let mut rows = old.query([PRUNE as i64])?;
+        let mut rows = old.query([MAX_PRUNE_ROWS as i64])?;
         let mut count = 0;
         let mut last = None;
-        while count < PRUNE
+        while count < MAX_PRUNE_ROWS
             && let Some(row) = rows.next()?
         {
             let (id, at): (i64, i64) = (row.get(0)?, row.get(1)?);
@@ -213,7 +215,7 @@ impl Writer {
         if let Some(last) = last {
             self.connection.execute("DELETE FROM records WHERE id <= ?1", [last])?;
         }
-        Ok(count >= PRUNE)
+        Ok(count >= MAX_PRUNE_ROWS)
     }
 }
 
@@ -223,7 +225,7 @@ mod tests {
     use rusqlite::{Connection, StatementStatus};
 
     #[test]
-    fn a_step_reads_what_it_removes_and_not_all_that_is_kept() {
+    fn a_step_reads_what_it_removes_and_not_all_that_is_stored() {
         let database = Connection::open_in_memory().unwrap();
         let many = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 5000)";
         database
@@ -238,15 +240,15 @@ mod tests {
             ))
             .unwrap();
         let steps = |statement: &rusqlite::Statement<'_>| statement.get_status(StatementStatus::VmStep);
-        let mut passed = database.prepare(PASSED).unwrap();
-        let found = passed.query_map(params![100, "[]", 500], |row| row.get::<_, i64>(0)).unwrap();
+        let mut below_cursors = database.prepare(EVENTS_BELOW_CURSORS).unwrap();
+        let found = below_cursors.query_map(params![100, "[]", 500], |row| row.get::<_, i64>(0)).unwrap();
         assert_eq!(found.map(Result::unwrap).collect::<Vec<_>>(), (101..=600).collect::<Vec<_>>());
-        assert!(steps(&passed) < 10_000, "{}", steps(&passed));
-        let mut delivered = database.prepare(DELIVERED).unwrap();
+        assert!(steps(&below_cursors) < 10_000, "{}", steps(&below_cursors));
+        let mut delivered = database.prepare(DELETE_DELIVERED_EVENTS).unwrap();
         assert_eq!(delivered.execute([100, 600]).unwrap(), 250, "every other one is a dead letter");
         assert!(steps(&delivered) < 30_000, "{}", steps(&delivered));
-        let mut told = database.prepare(TOLD).unwrap();
-        assert_eq!(told.execute([100, 600]).unwrap(), 250);
-        assert!(steps(&told) < 30_000, "{}", steps(&told));
+        let mut settled_rows = database.prepare(SETTLED_ROWS).unwrap();
+        assert_eq!(settled_rows.execute([100, 600]).unwrap(), 250);
+        assert!(steps(&settled_rows) < 30_000, "{}", steps(&settled_rows));
     }
 }

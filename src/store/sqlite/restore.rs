@@ -9,8 +9,8 @@ use super::index::{Fingerprint, Index};
 use crate::domain::name::Name;
 use crate::domain::time::Time;
 use crate::store::EventSeq;
-use crate::store::lane::{Lane, Position, Waiting};
-use crate::store::outlets::Outlet;
+use crate::store::lane::{Lane, PendingRetry, Position};
+use crate::store::lanes::LaneHandle;
 
 /// Which target has which number, which alert is known where, and what comes due when.
 pub fn read_index(writer: &Connection) -> rusqlite::Result<Index> {
@@ -34,7 +34,7 @@ pub fn read_index(writer: &Connection) -> rusqlite::Result<Index> {
 }
 
 /// The targets that watch the controls.
-pub fn read_watching(writer: &Connection) -> rusqlite::Result<BTreeSet<i64>> {
+pub fn read_recheck_queue(writer: &Connection) -> rusqlite::Result<BTreeSet<i64>> {
     let mut targets =
         writer.prepare("SELECT target FROM watching WHERE target IN (SELECT id FROM targets)")?;
     targets.query_map([], |row| row.get(0))?.collect()
@@ -51,33 +51,33 @@ pub fn last_time(writer: &Connection) -> rusqlite::Result<Option<Time>> {
 }
 
 /// What waits for another try.
-const WAITING: &str = "
+const PENDING_RETRIES: &str = "
     SELECT d.event, e.target, coalesce(d.since, e.at), e.undoes IS NOT NULL, d.attempts, d.due
     FROM deliveries d INDEXED BY exceptions JOIN events e ON e.id = d.event
     WHERE d.state = 1 AND d.state IN (1, 2, 3, 6) AND d.destination = ?1 ORDER BY d.event";
 /// What was cancelled, and the cursor does not tell it.
-const CANCELLED: &str = "
+const CANCELLED_DELIVERIES: &str = "
     SELECT event FROM deliveries INDEXED BY exceptions
     WHERE state = 3 AND state IN (1, 2, 3, 6) AND destination = ?1 AND event > ?2 ORDER BY event";
 /// How much else has a row that tells that it is settled, where the cursor does not.
-const SETTLED: &str =
+const COUNT_SETTLED: &str =
     "SELECT count(*) FROM deliveries WHERE destination = ?1 AND event > ?2 AND state NOT IN (1, 3)";
 /// What was cancelled or discarded.
-const MISSED: &str = "
+const COUNT_NEVER_DELIVERED: &str = "
     SELECT count(*) FROM deliveries INDEXED BY exceptions
     WHERE state IN (3, 6) AND state IN (1, 2, 3, 6) AND destination = ?1 AND ?2 IS NOT NULL";
 
 /// Where each destination stands. One that is new is added.
-pub fn read_outlets(
+pub fn read_lanes(
     writer: &Connection,
     destinations: &[Name],
-) -> rusqlite::Result<BTreeMap<Name, Arc<Outlet>>> {
+) -> rusqlite::Result<BTreeMap<Name, Arc<LaneHandle>>> {
     let newest: i64 = writer.query_row(
         "SELECT max(coalesce((SELECT max(id) FROM events), 0), coalesce((SELECT max(cursor) FROM destinations), 0))",
         [],
         |row| row.get(0),
     )?;
-    let mut outlets = BTreeMap::new();
+    let mut lanes = BTreeMap::new();
     for name in destinations {
         // A destination that is new was given nothing before.
         writer.execute(
@@ -90,36 +90,36 @@ pub fn read_outlets(
             |row| {
                 let position = Position {
                     cursor: row.get(1)?,
-                    given: row.get(2)?,
-                    passed: row.get(3)?,
+                    enqueued: row.get(2)?,
+                    settled_below_cursor: row.get(3)?,
                     dead: row.get(4)?,
                 };
                 Ok((row.get(0)?, position))
             },
         )?;
         let mut lane = Lane::new(position);
-        let mut rows = writer.prepare(WAITING)?;
+        let mut rows = writer.prepare(PENDING_RETRIES)?;
         let mut rows = rows.query([number])?;
         while let Some(row) = rows.next()? {
-            lane.restore(Waiting {
+            lane.restore(PendingRetry {
                 seq: EventSeq(row.get(0)?),
                 group: row.get(1)?,
                 emitted_at: Time::from_nanos(row.get(2)?),
-                undoes: row.get(3)?,
+                compensates: row.get(3)?,
                 attempts: row.get(4)?,
                 due: Time::from_nanos(row.get(5)?),
             });
         }
-        let mut rows = writer.prepare(CANCELLED)?;
+        let mut rows = writer.prepare(CANCELLED_DELIVERIES)?;
         let mut rows = rows.query([number, position.cursor])?;
         while let Some(row) = rows.next()? {
             lane.restore_cancelled(EventSeq(row.get(0)?));
         }
         let count = |query: &str| writer.query_row(query, [number, position.cursor], |row| row.get(0));
-        lane.restore_counts(count(SETTLED)?, count(MISSED)?);
-        let outlet = Outlet::new(name.clone(), number, lane);
-        outlet.wake();
-        outlets.insert(name.clone(), Arc::new(outlet));
+        lane.restore_counts(count(COUNT_SETTLED)?, count(COUNT_NEVER_DELIVERED)?);
+        let handle = LaneHandle::new(name.clone(), number, lane);
+        handle.wake();
+        lanes.insert(name.clone(), Arc::new(handle));
     }
-    Ok(outlets)
+    Ok(lanes)
 }

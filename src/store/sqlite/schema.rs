@@ -20,23 +20,23 @@ use crate::store::{Error, Tally};
 /// A page of the file. Larger ones cost less CPU under load and more bytes for a lone commit.
 pub const PAGE_BYTES: i64 = 8192;
 /// `wal_checkpoint(NOOP)` is known from this version on; older ones would quietly do another.
-const SQLITE_AT_LEAST: i32 = 3_051_000;
+const MIN_SQLITE_VERSION: i32 = 3_051_000;
 /// How long a bridge waits for one that is ending, and how often it looks.
-const LOCK_PATIENCE: Duration = Duration::from_secs(1);
-const LOCK_PAUSE: Duration = Duration::from_millis(20);
+const LOCK_TIMEOUT: Duration = Duration::from_secs(1);
+const LOCK_RETRY_DELAY: Duration = Duration::from_millis(20);
 /// How long a statement waits for another connection: nobody but a backup or a person should have one.
-pub const BUSY: Duration = Duration::from_secs(2);
+pub const BUSY_TIMEOUT: Duration = Duration::from_secs(2);
 /// The log's file is cut to this when it starts over.
-const LOG_BYTES: i64 = 16 << 20;
+const JOURNAL_SIZE_LIMIT_BYTES: i64 = 16 << 20;
 /// What SQLite calls `FULL`.
 const SYNCHRONOUS_FULL: i64 = 2;
 /// Cache of a connection, in KiB: what is read twice is the way down the trees, and the pages that grow.
 const CACHE_KIB: i64 = 4 * 1024;
 
 /// What leads from one version of the schema to the next; `user_version` counts those done.
-const STEPS: [&str; 4] = [FIRST, CONTROLS_AND_SUPERSEDING, OUTBOX, TEXTS];
+const MIGRATIONS: [&str; 4] = [INITIAL_SCHEMA, CONTROLS_AND_UNDELIVERED_DECREASES, OUTBOX, COMPRESSION];
 
-const FIRST: &str = "
+const INITIAL_SCHEMA: &str = "
 CREATE TABLE store (
     id INTEGER PRIMARY KEY CHECK (id = 1),
     created INTEGER NOT NULL,  -- all times are nanoseconds since 1970
@@ -100,7 +100,7 @@ CREATE TABLE deliveries (      -- the exceptions
 
 /// States stay as they are: which of them watch is a table of its own, so that writing one that does not
 /// costs nothing more.
-const CONTROLS_AND_SUPERSEDING: &str = "
+const CONTROLS_AND_UNDELIVERED_DECREASES: &str = "
 CREATE TABLE controls (        -- what holds for all targets
     id INTEGER PRIMARY KEY CHECK (id = 1),
     at INTEGER NOT NULL,       -- when it was written
@@ -143,7 +143,7 @@ CREATE INDEX exceptions ON deliveries (state, destination, event) WHERE state IN
 
 /// What was written before stays as it is. From here on `targets.state` and `records.body` may be packed
 /// (`pack.rs`, `samples.rs`), and `events.body` is empty where the text is in `texts` (`bodies.rs`).
-const TEXTS: &str = "
+const COMPRESSION: &str = "
 CREATE TABLE texts (           -- of some events that were decided together
     first INTEGER PRIMARY KEY, -- the number of the first one
     last INTEGER NOT NULL,     -- and of the last one; all between are meant
@@ -173,7 +173,7 @@ pub const DISCARDED: i64 = 6;
 pub const ARRIVED: i64 = 7;
 
 /// An opened database: the writer's connection, and what holds other processes off.
-pub struct Opened {
+pub struct Database {
     pub writer: Connection,
     pub created: Time,
     pub hash_key: [u8; 16],
@@ -185,7 +185,7 @@ pub struct Opened {
 }
 
 /// Opens a database, creates it if there is none, and brings its schema up to date.
-pub fn open(path: &Path, now: Time) -> Result<Opened, Error> {
+pub fn open(path: &Path, now: Time) -> Result<Database, Error> {
     if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
         std::fs::create_dir_all(folder).map_err(|error| {
             Error::Unusable(format!("cannot create the folder {} of the store: {error}", folder.display()))
@@ -195,22 +195,22 @@ pub fn open(path: &Path, now: Time) -> Result<Opened, Error> {
     let file = File::options().create(true).truncate(false).read(true).write(true).open(path);
     let file =
         file.map_err(|error| Error::Unusable(format!("cannot open the store {}: {error}", path.display())))?;
-    if rusqlite::version_number() < SQLITE_AT_LEAST {
+    if rusqlite::version_number() < MIN_SQLITE_VERSION {
         return Err(Error::Unusable(format!("SQLite {} is too old; 3.51 is needed", rusqlite::version())));
     }
     let mut writer = connect(path).map_err(|error| unusable(path, &error))?;
     let version = prepare(&writer).map_err(|error| unusable(path, &error))?;
     if version > 0 {
-        look_over(&writer)
+        check_integrity(&writer)
             .map_err(|error| unusable(path, &error))?
             .map_or(Ok(()), |found| Err(damaged(path, &found)))?;
     }
-    if version > STEPS.len() {
+    if version > MIGRATIONS.len() {
         return Err(Error::Unusable(format!(
             "the store {} was written by a newer scalebridge (schema {version}, this one knows {}); start \
              that version, or give this one a store of its own",
             path.display(),
-            STEPS.len()
+            MIGRATIONS.len()
         )));
     }
     let (created, hash_key) = migrate(&mut writer, version, now).map_err(|error| unusable(path, &error))?;
@@ -220,7 +220,7 @@ pub fn open(path: &Path, now: Time) -> Result<Opened, Error> {
         return Err(Error::Unusable("this SQLite does not commit with synchronous=FULL".to_owned()));
     }
     tracing::info!(store = %path.display(), "opened the store, which commits with synchronous=FULL");
-    Ok(Opened { writer, created, hash_key, file: Arc::new(file), lock })
+    Ok(Database { writer, created, hash_key, file: Arc::new(file), lock })
 }
 
 /// Two bridges on one file would not see each other's state, so the second one does not start.
@@ -235,12 +235,12 @@ fn lock(path: &Path) -> Result<File, Error> {
             name.display()
         ))
     })?;
-    let deadline = Instant::now() + LOCK_PATIENCE;
+    let deadline = Instant::now() + LOCK_TIMEOUT;
     loop {
         match file.try_lock() {
             Ok(()) => return Ok(file),
             // One that is just ending, or a child of one that has not become another program yet.
-            Err(_) if Instant::now() < deadline => std::thread::sleep(LOCK_PAUSE),
+            Err(_) if Instant::now() < deadline => std::thread::sleep(LOCK_RETRY_DELAY),
             Err(error) => {
                 return Err(Error::Unusable(format!(
                     "another scalebridge uses the store {} ({error}); stop it, or give this one a store of its own",
@@ -258,14 +258,14 @@ pub fn connect(path: &Path) -> rusqlite::Result<Connection> {
         | OpenFlags::SQLITE_OPEN_NO_MUTEX
         | OpenFlags::SQLITE_OPEN_PRIVATE_CACHE;
     let connection = Connection::open_with_flags(path, flags)?;
-    connection.busy_timeout(BUSY)?;
+    connection.busy_timeout(BUSY_TIMEOUT)?;
     connection.set_prepared_statement_cache_capacity(64);
     connection.pragma_update(None, "synchronous", "FULL")?;
     connection.pragma_update(None, "temp_store", "MEMORY")?;
     connection.pragma_update(None, "cache_size", -CACHE_KIB)?;
     // Checkpoints have a connection of their own.
     connection.pragma_update(None, "wal_autocheckpoint", 0)?;
-    connection.pragma_update_and_check(None, "journal_size_limit", LOG_BYTES, |_| Ok(()))?;
+    connection.pragma_update_and_check(None, "journal_size_limit", JOURNAL_SIZE_LIMIT_BYTES, |_| Ok(()))?;
     Ok(connection)
 }
 
@@ -282,13 +282,13 @@ fn prepare(writer: &Connection) -> rusqlite::Result<usize> {
 
 fn migrate(writer: &mut Connection, version: usize, now: Time) -> rusqlite::Result<(Time, [u8; 16])> {
     let transaction = writer.transaction()?;
-    for step in &STEPS[version..] {
+    for step in &MIGRATIONS[version..] {
         transaction.execute_batch(step)?;
     }
     if version == 1 {
         count_states(&transaction)?;
     }
-    transaction.pragma_update(None, "user_version", STEPS.len())?;
+    transaction.pragma_update(None, "user_version", MIGRATIONS.len())?;
     if version == 0 {
         transaction.execute("INSERT INTO store VALUES (1, ?1, randomblob(16))", [now.as_nanos()])?;
     }
@@ -323,7 +323,7 @@ fn count_states(transaction: &Connection) -> rusqlite::Result<()> {
 
 /// Finds damage without reading the whole file: small tables are checked from end to end, of large ones
 /// the way down to both ends; what else is read at start is read right after this.
-fn look_over(writer: &Connection) -> rusqlite::Result<Option<String>> {
+fn check_integrity(writer: &Connection) -> rusqlite::Result<Option<String>> {
     for table in ["store", "routes", "destinations", "controls", "tally", "watching", "samples"] {
         // The version is not checked yet, so one may be missing.
         if !writer.table_exists(None, table)? {

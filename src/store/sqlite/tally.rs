@@ -10,9 +10,9 @@ use crate::domain::verdict::Verdict;
 use crate::store::Tally;
 
 /// `tally.kind`: open episodes of a rule.
-const OPEN: i64 = 1;
+const KIND_OPEN_EPISODES: i64 = 1;
 /// `tally.kind`: what waits, by its verdict.
-const DEFERRED: i64 = 2;
+const KIND_DEFERRED: i64 = 2;
 
 /// By how much a batch changes the counts.
 #[derive(Debug, Default)]
@@ -46,9 +46,9 @@ impl Deltas {
             }
         };
         changed(&before.open_episodes, &self.open)
-            .try_for_each(|(rule, count)| put(OPEN, rule.as_str(), count))?;
+            .try_for_each(|(rule, count)| put(KIND_OPEN_EPISODES, rule.as_str(), count))?;
         changed(&before.deferred, &self.deferred)
-            .try_for_each(|(verdict, count)| put(DEFERRED, verdict.as_str(), count))
+            .try_for_each(|(verdict, count)| put(KIND_DEFERRED, verdict.as_str(), count))
     }
 
     /// Changes the counts in memory.
@@ -90,8 +90,8 @@ pub fn read(connection: &Connection) -> rusqlite::Result<Tally> {
     while let Some(row) = rows.next()? {
         let (name, count) = (row.get_ref(1)?.as_str()?, row.get(2)?);
         match row.get(0)? {
-            OPEN => tally.open_episodes.extend(Name::new(name).ok().map(|rule| (rule, count))),
-            DEFERRED => {
+            KIND_OPEN_EPISODES => tally.open_episodes.extend(Name::new(name).ok().map(|rule| (rule, count))),
+            KIND_DEFERRED => {
                 let verdict = Verdict::ALL.into_iter().find(|verdict| verdict.as_str() == name);
                 tally.deferred.extend(verdict.map(|verdict| (verdict, count)));
             }

@@ -20,7 +20,7 @@ fn open(dir: &Path) -> Sqlite {
 }
 
 /// Writes one event of so many bytes about a target, and nothing else.
-fn event(target: &str, bytes: usize) -> Decide {
+fn event(target: &str, bytes: usize) -> DecideFn {
     let target = TargetKey::from_stored(target);
     let state = crate::domain::state::TargetState {
         last_resolves: std::iter::once(crate::domain::state::LastResolve {
@@ -40,9 +40,9 @@ fn event(target: &str, bytes: usize) -> Decide {
         events: vec![NewEvent {
             target: target.clone(),
             destinations: [queue()].into(),
-            adds: false,
-            may_shrink: false,
-            part: None,
+            increases_capacity: false,
+            may_decrease_capacity: false,
+            episode_phase: None,
             body: noise.as_str().into(),
         }],
         ..Changes::default()
@@ -60,11 +60,11 @@ async fn write(store: &Sqlite, target: &str) {
 }
 
 async fn claim(store: &Sqlite) -> Vec<Claimed> {
-    store.claim(&store.outlets().get(&queue()).unwrap(), 10).await.unwrap()
+    store.claim(&store.lanes().get(&queue()).unwrap(), 10).await.unwrap()
 }
 
 async fn settle(store: &Sqlite, settled: Vec<(EventSeq, Settlement)>) {
-    store.settle(&store.outlets().get(&queue()).unwrap(), settled).await.unwrap();
+    store.settle(&store.lanes().get(&queue()).unwrap(), settled).await.unwrap();
 }
 
 impl Sqlite {
@@ -80,17 +80,17 @@ fn writer(dir: &Path, pages: i64) -> Writer {
     let opened = schema::open(&dir.join("bridge.db"), wall()()).unwrap();
     opened.writer.pragma_update_and_check(None, "max_page_count", pages, |_| Ok(())).unwrap();
     let hashes = Fingerprints(opened.hash_key);
-    let links = Links {
-        outlets: Outlets::new(read_outlets(&opened.writer, &[queue()]).unwrap()),
+    let deps = WriterDeps {
+        lanes: LaneHandles::new(read_lanes(&opened.writer, &[queue()]).unwrap()),
         clock: Arc::new(SharedClock::start(wall(), None)),
-        published: Arc::new(Published::read(&opened.writer).unwrap()),
+        committed: Arc::new(CommittedView::read(&opened.writer).unwrap()),
         due: watch::channel(None).0,
         checkpoints: mpsc::sync_channel(1).0,
-        turn: checkpoint::Turn::default(),
+        hand_over: checkpoint::HandOver::default(),
         index: Arc::default(),
-        foresight: Arc::default(),
+        gate: Arc::default(),
     };
-    Writer::new(opened, hashes, links).unwrap()
+    Writer::new(opened, hashes, deps).unwrap()
 }
 
 /// A disk that is full makes SQLite roll back by itself, in the middle of a batch.
@@ -98,33 +98,33 @@ fn writer(dir: &Path, pages: i64) -> Writer {
 fn a_batch_that_fails_keeps_nothing_of_what_came_behind_the_fault() {
     let dir = tempfile::tempdir().unwrap();
     let mut writer = writer(dir.path(), 30);
-    let ask = |decide: Decide| {
+    let ask = |decide: DecideFn| {
         let (reply, answer) = oneshot::channel();
-        (Command::Transact { keys: Keys::default(), decide, foreseen: None, reply }, answer)
+        (Command::Transact { keys: Keys::default(), decide, speculation: None, reply }, answer)
     };
     let (full, first) = ask(event("full", 1_000_000));
     let (behind, second) = ask(event("behind", 10));
-    writer.work(vec![full, behind]);
+    writer.process_batch(vec![full, behind]);
     assert!(first.blocking_recv().unwrap().is_err());
     assert!(second.blocking_recv().unwrap().is_err());
     assert_eq!((count(dir.path(), "targets"), count(dir.path(), "events")), (0, 0));
     let (later, third) = ask(event("later", 10));
-    writer.work(vec![later]);
+    writer.process_batch(vec![later]);
     assert!(third.blocking_recv().unwrap().is_ok());
     assert_eq!((count(dir.path(), "targets"), count(dir.path(), "events")), (1, 1));
 }
 
 #[tokio::test]
-async fn what_was_handed_out_is_given_back_when_the_store_cannot_be_read() {
+async fn claims_are_released_when_the_store_cannot_be_read() {
     let dir = tempfile::tempdir().unwrap();
     let store = open(dir.path());
-    let outlet = store.outlets().get(&queue()).unwrap();
+    let handle = store.lanes().get(&queue()).unwrap();
     write(&store, "a").await;
     // The lane has one event ready, and believes that there are more behind.
     store.clock.last_event.fetch_add(1, Ordering::AcqRel);
     let database = Connection::open(dir.path().join("bridge.db")).unwrap();
     database.execute_batch("ALTER TABLE routes RENAME TO hidden").unwrap();
-    assert!(store.claim(&outlet, 10).await.is_err());
+    assert!(store.claim(&handle, 10).await.is_err());
     database.execute_batch("ALTER TABLE hidden RENAME TO routes").unwrap();
     assert_eq!(claim(&store).await.len(), 1);
     store.close().await;
@@ -146,7 +146,7 @@ async fn a_target_that_fails_does_not_bring_back_what_others_were_sent() {
 
     store = open(dir.path());
     assert!(claim(&store).await.is_empty(), "b and c were sent, a waits");
-    let backlog = store.outlets().get(&queue()).unwrap().backlog();
+    let backlog = store.lanes().get(&queue()).unwrap().backlog();
     assert_eq!((backlog.pending, backlog.retrying), (1, 1));
     settle(&store, vec![(EventSeq(1), Settlement::Delivered)]).await;
     let claimed = claim(&store).await;

@@ -5,87 +5,91 @@ use std::sync::Arc;
 
 use rusqlite::{OptionalExtension, ToSql, params};
 
-use super::bodies::{self, Group};
-use super::deliveries::PUT;
-use super::evidence::{self, Fired};
-use super::foresee::{Foreseen, Seen, Texts};
-use super::index::{self, Known, Staged};
-use super::published::write_controls;
-use super::samples::{self, KeptState, Samples};
-use super::writer::{Batch, Committed, Writer};
-use super::{schema, watching};
+use super::committed::write_controls;
+use super::compensation::{self, FiringEventRef};
+use super::deliveries::UPSERT_DELIVERY;
+use super::dictionaries::{self, Dictionaries, EncodedState};
+use super::event_blocks::{self, EncodedBlock};
+use super::index::{self, CachedTarget, IndexOverlay};
+use super::optimistic::{EncodedChanges, ReadSet, Speculation};
+use super::writer::{CommittedEvent, WriteBatch, Writer};
+use super::{recheck_queue, schema};
 use crate::domain::control::Controls;
 use crate::domain::name::Name;
 use crate::domain::state::TargetState;
 use crate::domain::target::TargetKey;
 use crate::domain::time::Time;
 use crate::domain::verdict::Phase;
-use crate::store::lane::Offered;
-use crate::store::letters::BACKLOG_FULL;
-use crate::store::shrinking::Open;
-use crate::store::{Changes, Decide, EventSeq, Keys, NewEvent, Part, Record, View, withdrawn};
+use crate::store::dead_letters::BACKLOG_FULL;
+use crate::store::lane::NewDelivery;
+use crate::store::undelivered_decreases::TrackedDecrease;
+use crate::store::{Changes, DecideFn, EpisodePhase, EventSeq, Keys, NewEvent, Record, View, withdrawn};
 
 /// What a transaction writes.
-struct Decided {
+struct Decision {
     now: Time,
     changes: Changes,
-    texts: Texts,
+    encoded: EncodedChanges,
     /// The numbers of the events that the decision was told of, by target.
-    named: BTreeMap<TargetKey, Vec<i64>>,
+    undelivered_seqs: BTreeMap<TargetKey, Vec<i64>>,
 }
 
 /// What the events of a transaction will be known by.
 #[derive(Default)]
 struct Plan {
-    events: Vec<Planned>,
+    events: Vec<PlannedEvent>,
     /// Those at the beginning of an episode, by their targets.
-    fired: index::Map<Vec<Fired>>,
+    firing: index::Map<Vec<FiringEventRef>>,
 }
 
-struct Planned {
+struct PlannedEvent {
     seq: i64,
     route: i64,
     /// What it undoes; `None` if it undoes nothing, or nobody knows.
-    undoes: Option<Vec<Fired>>,
+    compensates: Option<Vec<FiringEventRef>>,
     /// Whether its text is kept with those of others.
-    is_packed: bool,
+    is_in_block: bool,
 }
 
 impl Writer {
     /// Runs a decision and writes what it gives.
     pub(super) fn transact(
         &mut self,
-        batch: &mut Batch,
+        batch: &mut WriteBatch,
         keys: &Keys,
-        decide: &mut Decide,
-        foreseen: Option<Box<Foreseen>>,
+        decide: &mut DecideFn,
+        speculation: Option<Box<Speculation>>,
     ) -> rusqlite::Result<()> {
-        let controls = batch.controls.clone().unwrap_or_else(|| self.published.controls());
-        let Decided { now, changes, texts, mut named } =
-            self.decide(batch, keys, decide, foreseen, &controls)?;
+        let controls = batch.controls.clone().unwrap_or_else(|| self.committed.controls());
+        let Decision { now, changes, encoded, mut undelivered_seqs } =
+            self.decide(batch, keys, decide, speculation, &controls)?;
         let mut plan = self.plan(batch, &changes.events)?;
-        for ((key, state), text) in changes.states.into_iter().zip(texts.states) {
-            self.put_state(batch, now, key, (state, text), &plan.fired)?;
+        for ((key, state), text) in changes.states.into_iter().zip(encoded.states) {
+            self.put_state(batch, now, key, (state, text), &plan.firing)?;
         }
         if let Some(changed) = changes.controls {
             write_controls(&self.connection, now, &changed)?;
             if changed.generation > controls.generation {
-                batch.staged.watch(watching::Change::Wake(now));
+                batch.overlay.push_recheck_change(recheck_queue::RecheckChange::ControlsChanged(now));
             }
             batch.controls = Some(changed);
         }
-        for key in &changes.looked_at {
-            if let Some(id) = self.index().target(self.hashes.target(key), &batch.staged) {
-                batch.staged.watch(watching::Change::LookedAt(id));
+        for key in &changes.rechecked {
+            if let Some(id) = self.index().target(self.hashes.target(key), &batch.overlay) {
+                batch.overlay.push_recheck_change(recheck_queue::RecheckChange::Rechecked(id));
             }
         }
         if let Some(record) = &changes.record {
-            self.put_record(batch, now, record, texts.record.as_deref())?;
+            self.put_record(batch, now, record, encoded.record.as_deref())?;
         }
-        self.put_texts(&mut plan.events, &texts.events)?;
+        self.put_event_blocks(&mut plan.events, &encoded.event_blocks)?;
         for (event, planned) in changes.events.into_iter().zip(plan.events) {
-            if event.adds {
-                named.remove(&event.target).into_iter().flatten().for_each(|seq| self.cancel(batch, seq));
+            if event.increases_capacity {
+                undelivered_seqs
+                    .remove(&event.target)
+                    .into_iter()
+                    .flatten()
+                    .for_each(|seq| self.cancel(batch, seq));
             }
             self.put_event(batch, now, event, planned)?;
         }
@@ -95,87 +99,97 @@ impl Writer {
     /// What is decided: as it was foreseen, if all that was seen then is still so.
     fn decide(
         &mut self,
-        batch: &Batch,
+        batch: &WriteBatch,
         keys: &Keys,
-        decide: &mut Decide,
-        foreseen: Option<Box<Foreseen>>,
+        decide: &mut DecideFn,
+        speculation: Option<Box<Speculation>>,
         controls: &Arc<Controls>,
-    ) -> rusqlite::Result<Decided> {
-        if let Some(foreseen) = foreseen {
-            if self.still_holds(batch, keys, &foreseen, controls)? {
-                let Foreseen { now, changes, texts, .. } = *foreseen;
-                return Ok(Decided { now, changes, texts, named: BTreeMap::new() });
+    ) -> rusqlite::Result<Decision> {
+        if let Some(speculation) = speculation {
+            if self.validate(batch, keys, &speculation, controls)? {
+                let Speculation { now, changes, encoded, .. } = *speculation;
+                return Ok(Decision { now, changes, encoded, undelivered_seqs: BTreeMap::new() });
             }
-            self.foresight.missed();
+            self.gate.conflicted();
         }
         let now = self.clock.now();
-        let seen = Seen::of(keys, self.hashes, &self.index(), &batch.staged);
-        let states = seen.states(keys, |id| self.load(id, batch))?;
-        let unsent = self.find_unsent(batch, keys.targets.iter().chain(states.targets.keys()))?;
-        let view =
-            View { now, created: self.created, states, controls: controls.clone(), unsent: unsent.events };
+        let read_set = ReadSet::for_keys(keys, self.hashes, &self.index(), &batch.overlay);
+        let states = read_set.states(keys, |id| self.load(id, batch))?;
+        let undelivered =
+            self.find_undelivered_decreases(batch, keys.targets.iter().chain(states.targets.keys()))?;
+        let view = View {
+            now,
+            created: self.created,
+            states,
+            controls: controls.clone(),
+            undelivered_decreases: undelivered.events,
+        };
         let changes = decide(&view);
-        let texts = Texts::of(&changes, &self.samples(batch));
-        let texts = texts.map_err(|error| rusqlite::Error::ToSqlConversionFailure(Box::new(error)))?;
-        Ok(Decided { now, changes, texts, named: unsent.seqs })
+        let encoded = EncodedChanges::from_changes(&changes, &self.dictionaries(batch));
+        let encoded = encoded.map_err(|error| rusqlite::Error::ToSqlConversionFailure(Box::new(error)))?;
+        Ok(Decision { now, changes, encoded, undelivered_seqs: undelivered.seqs })
     }
 
-    fn still_holds(
+    fn validate(
         &mut self,
-        batch: &Batch,
+        batch: &WriteBatch,
         keys: &Keys,
-        foreseen: &Foreseen,
+        speculation: &Speculation,
         controls: &Arc<Controls>,
     ) -> rusqlite::Result<bool> {
-        let is_same = |(id, known): (&i64, &Arc<Known>)| {
-            let now = self.index().state(*id, &batch.staged).flatten();
+        let is_same = |(id, known): (&i64, &Arc<CachedTarget>)| {
+            let now = self.index().state(*id, &batch.overlay).flatten();
             now.is_some_and(|now| Arc::ptr_eq(&now, known))
         };
-        if !foreseen.seen.is_still_so(&self.index(), &batch.staged)
-            || !Arc::ptr_eq(&foreseen.controls, controls)
-            || !foreseen.known.iter().all(is_same)
+        if !speculation.read_set.is_unchanged(&self.index(), &batch.overlay)
+            || !Arc::ptr_eq(&speculation.controls, controls)
+            || !speculation.targets.iter().all(is_same)
         {
             return Ok(false);
         }
-        let known = foreseen.known.values().map(|known| &known.key);
-        let unsent = self.find_unsent(batch, keys.targets.iter().chain(known))?;
-        Ok(unsent.events.is_empty())
+        let known = speculation.targets.values().map(|known| &known.key);
+        let undelivered = self.find_undelivered_decreases(batch, keys.targets.iter().chain(known))?;
+        Ok(undelivered.events.is_empty())
     }
 
     /// What the events will be known by. Made before the states are written, since they remember it.
-    fn plan(&mut self, batch: &mut Batch, events: &[NewEvent]) -> rusqlite::Result<Plan> {
+    fn plan(&mut self, batch: &mut WriteBatch, events: &[NewEvent]) -> rusqlite::Result<Plan> {
         let mut plan = Plan::default();
         for event in events {
             let seq = batch.next.event;
             batch.next.event += 1;
-            let route = self.route(batch, &event.destinations)?;
-            let mut undoes = None;
-            if let Some(Part { phase, episode }) = &event.part {
-                let episode = evidence::episode(episode);
+            let route = self.route_id(batch, &event.destinations)?;
+            let mut compensates = None;
+            if let Some(EpisodePhase { phase, episode }) = &event.episode_phase {
+                let episode = compensation::hash_episode(episode);
                 let target = self.hashes.target(&event.target);
-                let fired = plan.fired.entry(target).or_default();
+                let firing = plan.firing.entry(target).or_default();
                 match phase {
-                    Phase::Firing => fired.push(Fired { episode, seq: EventSeq(seq), route }),
+                    Phase::Firing => firing.push(FiringEventRef { episode, seq: EventSeq(seq), route }),
                     Phase::Resolved => {
-                        let id = self.index().target(target, &batch.staged);
+                        let id = self.index().target(target, &batch.overlay);
                         let known = id.map_or(Ok(None), |id| self.load(id, batch))?;
                         // Of a target without a state nothing is open, so it has nothing to undo.
-                        let before = known.map_or(Some(Vec::new()), |known| known.fired.clone());
-                        undoes = before.map(|before| {
-                            let all = before.iter().chain(&*fired);
-                            all.filter(|fired| fired.episode == episode).copied().collect()
+                        let before = known.map_or(Some(Vec::new()), |known| known.firing.clone());
+                        compensates = before.map(|before| {
+                            let all = before.iter().chain(&*firing);
+                            all.filter(|firing| firing.episode == episode).copied().collect()
                         });
                     }
                 }
             }
-            plan.events.push(Planned { seq, route, undoes, is_packed: false });
+            plan.events.push(PlannedEvent { seq, route, compensates, is_in_block: false });
         }
         Ok(plan)
     }
 
-    pub(super) fn load(&mut self, id: i64, batch: &Batch) -> rusqlite::Result<Option<Arc<Known>>> {
-        let at_hand = self.index().state(id, &batch.staged);
-        if let Some(known) = at_hand {
+    pub(super) fn load(
+        &mut self,
+        id: i64,
+        batch: &WriteBatch,
+    ) -> rusqlite::Result<Option<Arc<CachedTarget>>> {
+        let cached = self.index().state(id, &batch.overlay);
+        if let Some(known) = cached {
             return Ok(known);
         }
         let mut read = self.connection.prepare_cached(
@@ -184,65 +198,70 @@ impl Writer {
         )?;
         let found = read.query_row([id], |row| {
             let key = TargetKey::from_stored(row.get_ref(0)?.as_str()?);
-            let state: TargetState = serde_json::from_str(&samples::text(row.get_ref(1)?, row.get_ref(3)?)?)
-                .map_err(|error| {
-                    rusqlite::Error::FromSqlConversionFailure(1, rusqlite::types::Type::Text, Box::new(error))
-                })?;
-            let fired = row.get_ref(2)?.as_blob_or_null()?.map(evidence::read);
-            Ok(Arc::new(Known { key, state: Arc::new(state), fired }))
+            let state: TargetState =
+                serde_json::from_str(&dictionaries::decode_state(row.get_ref(1)?, row.get_ref(3)?)?)
+                    .map_err(|error| {
+                        rusqlite::Error::FromSqlConversionFailure(
+                            1,
+                            rusqlite::types::Type::Text,
+                            Box::new(error),
+                        )
+                    })?;
+            let firing = row.get_ref(2)?.as_blob_or_null()?.map(compensation::decode);
+            Ok(Arc::new(CachedTarget { key, state: Arc::new(state), firing }))
         });
         let found = found.optional()?;
         if let Some(known) = &found {
-            self.index_mut().keep(id, known.clone());
+            self.index_mut().cache(id, known.clone());
         }
         Ok(found)
     }
 
     fn put_state(
         &mut self,
-        batch: &mut Batch,
+        batch: &mut WriteBatch,
         now: Time,
         key: TargetKey,
-        (state, kept): (TargetState, KeptState),
-        fired: &index::Map<Vec<Fired>>,
+        (state, encoded): (TargetState, EncodedState),
+        firing: &index::Map<Vec<FiringEventRef>>,
     ) -> rusqlite::Result<()> {
         let hash = self.hashes.target(&key);
-        let id = self.index().target(hash, &batch.staged);
+        let id = self.index().target(hash, &batch.overlay);
         // At hand, since the decision has just seen it.
         let known = id.map_or(Ok(None), |id| self.load(id, batch))?;
-        let (before, known_fired) = known.map_or_else(
+        let (before, known_firing) = known.map_or_else(
             || (Arc::default(), Some(Vec::new())),
-            |known| (known.state.clone(), known.fired.clone()),
+            |known| (known.state.clone(), known.firing.clone()),
         );
         if state.is_empty() {
             let Some(id) = id else { return Ok(()) };
-            self.put_watching(batch, id, before.depends_on_controls(), false)?;
+            self.update_recheck_queue(batch, id, before.depends_on_controls(), false)?;
             batch.tally.put(&before, &TargetState::default());
             self.connection.prepare_cached("DELETE FROM targets WHERE id = ?1")?.execute([id])?;
             self.connection
                 .prepare_cached("INSERT INTO former_targets VALUES (?1, ?2, ?3)")?
                 .execute(params![hash.0, id, now.as_nanos()])?;
-            batch.staged.put(&self.index(), &self.hashes, id, hash, &before, None);
+            batch.overlay.put(&self.index(), &self.hashes, id, hash, &before, None);
             return Ok(());
         }
-        if kept.is_wanted()
-            && let Some(samples) = self.samples(batch).take(&self.connection, &kept)?
+        if encoded.is_candidate()
+            && let Some(dictionaries) = self.dictionaries(batch).add_candidate(&self.connection, &encoded)?
         {
-            batch.samples = Some(Arc::new(samples));
+            batch.dictionaries = Some(Arc::new(dictionaries));
         }
         let known_alerts = self.hashes.alerts(&state);
         let alerts: Vec<u8> = known_alerts.iter().flat_map(|alert| alert.0).collect();
         let due = state.due().map(Time::as_nanos);
-        let new = fired.get(&hash).map_or(&[][..], Vec::as_slice);
-        let fired = evidence::remember(&known_fired, new, &before, &state);
-        let fired_bytes = fired.as_ref().map(evidence::write);
+        let new = firing.get(&hash).map_or(&[][..], Vec::as_slice);
+        let firing = compensation::merge(&known_firing, new, &before, &state);
+        let firing_bytes = firing.as_ref().map(compensation::encode);
         let id = match id {
             Some(id) => {
                 self.connection
                     .prepare_cached(
                         "UPDATE targets SET due = ?2, alerts = ?3, state = ?4, fired = ?5, sample = ?6 WHERE id = ?1",
                     )?
-                    .execute(params![id, due, alerts, kept.text, fired_bytes, kept.sample])?;
+                    .execute(params![id, due, alerts, encoded.text, firing_bytes, encoded.dictionary])?;
                 id
             }
             None => {
@@ -259,48 +278,56 @@ impl Writer {
                         due,
                         alerts,
                         key.as_str(),
-                        kept.text,
-                        fired_bytes,
-                        kept.sample
+                        encoded.text,
+                        firing_bytes,
+                        encoded.dictionary
                     ])?;
                 id
             }
         };
-        self.put_watching(batch, id, before.depends_on_controls(), state.depends_on_controls())?;
+        self.update_recheck_queue(batch, id, before.depends_on_controls(), state.depends_on_controls())?;
         batch.tally.put(&before, &state);
-        let known = Arc::new(Known { key, state: Arc::new(state), fired });
-        batch.staged.put(&self.index(), &self.hashes, id, hash, &before, Some((known, known_alerts)));
+        let known = Arc::new(CachedTarget { key, state: Arc::new(state), firing });
+        batch.overlay.put(&self.index(), &self.hashes, id, hash, &before, Some((known, known_alerts)));
         Ok(())
     }
 
-    fn samples(&self, batch: &Batch) -> Arc<Samples> {
-        batch.samples.clone().unwrap_or_else(|| self.published.samples())
+    fn dictionaries(&self, batch: &WriteBatch) -> Arc<Dictionaries> {
+        batch.dictionaries.clone().unwrap_or_else(|| self.committed.dictionaries())
     }
 
-    fn put_watching(&self, batch: &mut Batch, id: i64, before: bool, after: bool) -> rusqlite::Result<()> {
+    fn update_recheck_queue(
+        &self,
+        batch: &mut WriteBatch,
+        id: i64,
+        before: bool,
+        after: bool,
+    ) -> rusqlite::Result<()> {
         let (change, statement) = match (before, after) {
-            (false, true) => (watching::Change::Begins(id), "INSERT INTO watching VALUES (?1)"),
-            (true, false) => (watching::Change::Ends(id), "DELETE FROM watching WHERE target = ?1"),
+            (false, true) => (recheck_queue::RecheckChange::Add(id), "INSERT INTO watching VALUES (?1)"),
+            (true, false) => {
+                (recheck_queue::RecheckChange::Remove(id), "DELETE FROM watching WHERE target = ?1")
+            }
             _ => return Ok(()),
         };
         self.connection.prepare_cached(statement)?.execute([id])?;
-        batch.staged.watch(change);
+        batch.overlay.push_recheck_change(change);
         Ok(())
     }
 
     fn put_record(
         &mut self,
-        batch: &mut Batch,
+        batch: &mut WriteBatch,
         now: Time,
         record: &Record,
-        packed: Option<&[u8]>,
+        compressed: Option<&[u8]>,
     ) -> rusqlite::Result<()> {
         let mut targets = Vec::with_capacity(record.targets.len());
         for key in &record.targets {
-            targets.push(self.number(key, batch, now)?);
+            targets.push(self.target_id(key, batch, now)?);
         }
-        match packed {
-            Some(packed) => self.put_record_about(batch, now, &targets, packed),
+        match compressed {
+            Some(compressed) => self.put_record_about(batch, now, &targets, compressed),
             None => self.put_record_about(batch, now, &targets, record.body.as_str()),
         }
     }
@@ -308,7 +335,7 @@ impl Writer {
     /// Writes a record about the targets of these numbers.
     pub(super) fn put_record_about(
         &self,
-        batch: &mut Batch,
+        batch: &mut WriteBatch,
         now: Time,
         targets: &[i64],
         body: impl ToSql,
@@ -325,13 +352,13 @@ impl Writer {
     }
 
     /// Writes the texts that are kept together.
-    fn put_texts(&self, events: &mut [Planned], groups: &[Group]) -> rusqlite::Result<()> {
+    fn put_event_blocks(&self, events: &mut [PlannedEvent], groups: &[EncodedBlock]) -> rusqlite::Result<()> {
         let mut events = events.iter_mut();
-        for Group { events: count, packed } in groups {
+        for EncodedBlock { event_count: count, compressed } in groups {
             let mut group: Vec<_> = events.by_ref().take(*count).collect();
-            if let (Some(packed), [first, ..], [.., last]) = (packed, &*group, &*group) {
-                bodies::write(&self.connection, first.seq, last.seq, packed)?;
-                group.iter_mut().for_each(|event| event.is_packed = true);
+            if let (Some(compressed), [first, ..], [.., last]) = (compressed, &*group, &*group) {
+                event_blocks::write(&self.connection, first.seq, last.seq, compressed)?;
+                group.iter_mut().for_each(|event| event.is_in_block = true);
             }
         }
         Ok(())
@@ -339,14 +366,14 @@ impl Writer {
 
     fn put_event(
         &mut self,
-        batch: &mut Batch,
+        batch: &mut WriteBatch,
         now: Time,
         event: NewEvent,
-        planned: Planned,
+        planned: PlannedEvent,
     ) -> rusqlite::Result<()> {
-        let Planned { seq, route, undoes, is_packed } = planned;
-        let target = self.number(&event.target, batch, now)?;
-        let undoes_bytes = undoes.as_ref().map(evidence::write);
+        let PlannedEvent { seq, route, compensates, is_in_block } = planned;
+        let target = self.target_id(&event.target, batch, now)?;
+        let compensates_bytes = compensates.as_ref().map(compensation::encode);
         self.connection
             .prepare_cached(
                 "INSERT INTO events (id, target, route, at, body, shrinks, undoes)
@@ -357,38 +384,44 @@ impl Writer {
                 target,
                 route,
                 now.as_nanos(),
-                if is_packed { "" } else { &event.body },
-                event.may_shrink,
-                undoes_bytes
+                if is_in_block { "" } else { &event.body },
+                event.may_decrease_capacity,
+                compensates_bytes
             ])?;
         let mut left = Vec::with_capacity(event.destinations.len());
         for name in event.destinations.iter() {
-            batch.lanes.entry(name.clone()).or_default().given += 1;
-            let refused =
-                if undoes.as_ref().map_or(Ok(false), |undoes| self.is_stranger(batch, name, undoes))? {
-                    let record = withdrawn::record(now, &event.body, name, withdrawn::NEVER_GIVEN);
-                    self.put_record_about(batch, now, &[target], record)?;
-                    self.refuse(batch, now, seq, name, schema::WITHDRAWN, withdrawn::NEVER_GIVEN)?
-                } else if self.is_full(batch, name) {
-                    self.refuse(batch, now, seq, name, schema::DEAD, BACKLOG_FULL)?
-                } else {
-                    false
-                };
-            if !refused {
+            batch.lanes.entry(name.clone()).or_default().enqueued += 1;
+            let settled_on_insert = if compensates
+                .as_ref()
+                .map_or(Ok(false), |compensates| self.was_never_routed_to(batch, name, compensates))?
+            {
+                let record = withdrawn::withdrawal_record(now, &event.body, name, withdrawn::NEVER_ROUTED);
+                self.put_record_about(batch, now, &[target], record)?;
+                self.settle_on_insert(batch, now, seq, name, schema::WITHDRAWN, withdrawn::NEVER_ROUTED)?
+            } else if self.is_full(batch, name) {
+                self.settle_on_insert(batch, now, seq, name, schema::DEAD, BACKLOG_FULL)?
+            } else {
+                false
+            };
+            if !settled_on_insert {
                 left.push(name.clone());
             }
         }
-        if event.may_shrink && !left.is_empty() {
-            let open = Open { target: self.hashes.target(&event.target), group: target, left };
-            batch.shrinking.add(seq, open);
+        if event.may_decrease_capacity && !left.is_empty() {
+            let open = TrackedDecrease {
+                target: self.hashes.target(&event.target),
+                group: target,
+                pending_destinations: left,
+            };
+            batch.undelivered_decreases.add(seq, open);
         }
         let NewEvent { destinations, body, .. } = event;
-        batch.events.push(Committed {
-            offered: Offered {
+        batch.events.push(CommittedEvent {
+            delivery: NewDelivery {
                 seq: EventSeq(seq),
                 group: target,
                 emitted_at: now,
-                undoes: undoes.is_some(),
+                compensates: compensates.is_some(),
                 body,
             },
             destinations,
@@ -397,51 +430,57 @@ impl Writer {
     }
 
     /// Whether a destination was given none of these.
-    fn is_stranger(&mut self, batch: &Batch, name: &Name, undoes: &[Fired]) -> rusqlite::Result<bool> {
-        for fired in undoes {
-            if self.destinations_of(batch, fired.route)?.contains(name) {
+    fn was_never_routed_to(
+        &mut self,
+        batch: &WriteBatch,
+        name: &Name,
+        compensates: &[FiringEventRef],
+    ) -> rusqlite::Result<bool> {
+        for firing in compensates {
+            if self.route_destinations(batch, firing.route)?.contains(name) {
                 return Ok(false);
             }
         }
         Ok(true)
     }
 
-    fn is_full(&self, batch: &Batch, name: &Name) -> bool {
-        let staging = batch.lanes.get(name);
+    fn is_full(&self, batch: &WriteBatch, name: &Name) -> bool {
+        let lane_changes = batch.lanes.get(name);
         // The one that is asked about is counted as given already.
-        let more =
-            staging.map_or(0, |staging| staging.given.saturating_sub(1 + staging.refused.len() as u64));
-        self.outlets.get(name).is_some_and(|outlet| outlet.is_full(more))
+        let more = lane_changes.map_or(0, |lane_changes| {
+            lane_changes.enqueued.saturating_sub(1 + lane_changes.settled_on_insert.len() as u64)
+        });
+        self.lanes.get(name).is_some_and(|handle| handle.is_full(more))
     }
 
     /// Settles a delivery in the commit that makes it. False where nobody delivers.
-    fn refuse(
+    fn settle_on_insert(
         &self,
-        batch: &mut Batch,
+        batch: &mut WriteBatch,
         now: Time,
         seq: i64,
         name: &Name,
         state: i64,
         reason: &str,
     ) -> rusqlite::Result<bool> {
-        let Some(outlet) = self.outlets.get(name) else { return Ok(false) };
-        let mut put = self.connection.prepare_cached(PUT)?;
-        put.execute(params![outlet.number, seq, state, 0, now.as_nanos(), reason])?;
-        let staging = batch.lanes.entry(name.clone()).or_default();
-        staging.refused.insert(seq);
+        let Some(handle) = self.lanes.get(name) else { return Ok(false) };
+        let mut put = self.connection.prepare_cached(UPSERT_DELIVERY)?;
+        put.execute(params![handle.id, seq, state, 0, now.as_nanos(), reason])?;
+        let lane_changes = batch.lanes.entry(name.clone()).or_default();
+        lane_changes.settled_on_insert.insert(seq);
         if state == schema::DEAD {
-            staging.refused_dead += 1;
-            staging.dead += 1;
+            lane_changes.dead_on_insert += 1;
+            lane_changes.dead_delta += 1;
         }
         Ok(true)
     }
 
     /// A target's number, also of one that this transaction forgets. One without a state gets a number too,
     /// so that what was decided about it is found.
-    fn number(&self, key: &TargetKey, batch: &mut Batch, now: Time) -> rusqlite::Result<i64> {
+    fn target_id(&self, key: &TargetKey, batch: &mut WriteBatch, now: Time) -> rusqlite::Result<i64> {
         let hash = self.hashes.target(key);
-        let staged = self.index().target(hash, &batch.staged);
-        if let Some(id) = staged.or_else(|| self.index().target(hash, &Staged::default())) {
+        let staged = self.index().target(hash, &batch.overlay);
+        if let Some(id) = staged.or_else(|| self.index().target(hash, &IndexOverlay::default())) {
             return Ok(id);
         }
         let mut last =
@@ -459,17 +498,17 @@ impl Writer {
     }
 
     /// The destinations of a route.
-    fn destinations_of(&mut self, batch: &Batch, id: i64) -> rusqlite::Result<Arc<[Name]>> {
+    fn route_destinations(&mut self, batch: &WriteBatch, id: i64) -> rusqlite::Result<Arc<[Name]>> {
         let known = self.routes.iter().chain(batch.routes.iter().map(|(names, id)| (names, id)));
         if let Some((names, _)) = known.into_iter().find(|(_, known)| **known == id) {
             return Ok(names.clone());
         }
-        let names = evidence::route(&self.connection, id)?.unwrap_or_else(|| [].into());
+        let names = compensation::route_destinations(&self.connection, id)?.unwrap_or_else(|| [].into());
         self.routes.insert(names.clone(), id);
         Ok(names)
     }
 
-    fn route(&mut self, batch: &mut Batch, destinations: &Arc<[Name]>) -> rusqlite::Result<i64> {
+    fn route_id(&mut self, batch: &mut WriteBatch, destinations: &Arc<[Name]>) -> rusqlite::Result<i64> {
         let staged = batch.routes.iter().find(|(known, _)| known == destinations);
         if let Some(&id) = self.routes.get(destinations).or(staged.map(|(_, id)| id)) {
             return Ok(id);

@@ -4,37 +4,40 @@ use super::*;
 
 #[tokio::test]
 async fn what_a_full_destination_is_given_is_a_dead_letter_at_once_and_others_get_it() {
-    for mut house in House::both() {
-        house.store.bound(&name("queue"), Some(3)).unwrap();
+    for mut harness in StoreHarness::both() {
+        harness.store.set_max_backlog(&name("queue"), Some(3)).unwrap();
         for at in 0..5 {
-            house.fire(&format!("t{at}"), &at.to_string(), &["queue", "journal"]).await;
+            harness.emit_firing(&format!("t{at}"), &at.to_string(), &["queue", "journal"]).await;
         }
-        assert_eq!((house.backlog("queue"), house.backlog("journal")), ((3, 0, 2), (5, 0, 0)));
-        assert_eq!(house.store.undelivered(), 8);
-        house.restart().await;
-        assert_eq!((house.backlog("queue"), house.store.undelivered()), ((3, 0, 2), 8));
-        let letters = house.store.dead_letters(None, None, 10).await.unwrap();
-        let told: Vec<(&str, u32)> =
-            letters.iter().map(|letter| (letter.id.as_str(), letter.attempts)).collect();
-        assert_eq!(told, [("3", 0), ("4", 0)]);
-        assert!(letters.iter().all(|letter| letter.error.starts_with("backlog_full")), "{letters:?}");
-        let seqs = house.sends("queue", &["0", "1", "2"]).await;
-        house.sends("journal", &["0", "1", "2", "3", "4"]).await;
-        house.settle("queue", seqs[0], Settlement::Delivered).await;
-        house.store.bound(&name("queue"), Some(3)).unwrap();
-        house.fire("t5", "5", &["queue"]).await;
-        house.sends("queue", &["5"]).await;
-        house.store.redrive(&letters[0].place, Redrive::default()).await.unwrap();
-        house.sends("queue", &["3"]).await;
-        assert_eq!(house.backlog("queue"), (4, 0, 1));
+        assert_eq!((harness.backlog("queue"), harness.backlog("journal")), ((3, 0, 2), (5, 0, 0)));
+        assert_eq!(harness.store.undelivered(), 8);
+        harness.restart().await;
+        assert_eq!((harness.backlog("queue"), harness.store.undelivered()), ((3, 0, 2), 8));
+        let dead_letters = harness.store.dead_letters(None, None, 10).await.unwrap();
+        let actual: Vec<(&str, u32)> =
+            dead_letters.iter().map(|dead_letter| (dead_letter.id.as_str(), dead_letter.attempts)).collect();
+        assert_eq!(actual, [("3", 0), ("4", 0)]);
+        assert!(
+            dead_letters.iter().all(|dead_letter| dead_letter.error.starts_with("backlog_full")),
+            "{dead_letters:?}"
+        );
+        let seqs = harness.claim_expecting("queue", &["0", "1", "2"]).await;
+        harness.claim_expecting("journal", &["0", "1", "2", "3", "4"]).await;
+        harness.settle("queue", seqs[0], Settlement::Delivered).await;
+        harness.store.set_max_backlog(&name("queue"), Some(3)).unwrap();
+        harness.emit_firing("t5", "5", &["queue"]).await;
+        harness.claim_expecting("queue", &["5"]).await;
+        harness.store.redrive(&dead_letters[0].delivery_id, Redrive::default()).await.unwrap();
+        harness.claim_expecting("queue", &["3"]).await;
+        assert_eq!(harness.backlog("queue"), (4, 0, 1));
     }
 }
 
 #[tokio::test]
-async fn a_bound_holds_within_one_commit_and_beyond_the_window() {
-    for mut house in House::both() {
-        house.store.bound(&name("queue"), Some(30)).unwrap();
-        house
+async fn max_backlog_holds_within_one_commit_and_beyond_the_window() {
+    for mut harness in StoreHarness::both() {
+        harness.store.set_max_backlog(&name("queue"), Some(30)).unwrap();
+        harness
             .write(&["a"], |_| {
                 let mut changes = event("a", Kind::Note, "0", &["queue"]).changes();
                 changes
@@ -43,47 +46,47 @@ async fn a_bound_holds_within_one_commit_and_beyond_the_window() {
                 changes
             })
             .await;
-        assert_eq!(house.backlog("queue"), (30, 0, 20));
-        house.restart().await;
-        assert_eq!((house.backlog("queue"), house.store.undelivered()), ((30, 0, 20), 30));
+        assert_eq!(harness.backlog("queue"), (30, 0, 20));
+        harness.restart().await;
+        assert_eq!((harness.backlog("queue"), harness.store.undelivered()), ((30, 0, 20), 30));
         for at in 0..30 {
-            house.ends("queue", &at.to_string(), Settlement::Delivered).await;
+            harness.claim_and_settle("queue", &at.to_string(), Settlement::Delivered).await;
         }
-        house.sends("queue", &[]).await;
-        assert_eq!((house.backlog("queue"), house.store.undelivered()), ((0, 0, 20), 0));
+        harness.claim_expecting("queue", &[]).await;
+        assert_eq!((harness.backlog("queue"), harness.store.undelivered()), ((0, 0, 20), 0));
     }
 }
 
 #[tokio::test]
-async fn what_never_got_in_is_not_undone() {
-    for mut house in House::both() {
-        house.fire("a", "out-a", &["queue"]).await;
-        house.store.bound(&name("queue"), Some(1)).unwrap();
-        house.fire("b", "out-b", &["queue"]).await;
-        house.store.bound(&name("queue"), None).unwrap();
-        house.restart().await;
-        house.resolve("b", "in-b", &["queue"]).await;
-        let claimed = house.store.claim(&name("queue"), 10).await.unwrap();
-        let told: Vec<_> = claimed.iter().map(|one| (id_of(one), one.undoes_nothing)).collect();
-        assert_eq!(told, [("out-a".to_owned(), false), ("in-b".to_owned(), true)]);
+async fn what_a_full_destination_refused_is_not_compensated() {
+    for mut harness in StoreHarness::both() {
+        harness.emit_firing("a", "out-a", &["queue"]).await;
+        harness.store.set_max_backlog(&name("queue"), Some(1)).unwrap();
+        harness.emit_firing("b", "out-b", &["queue"]).await;
+        harness.store.set_max_backlog(&name("queue"), None).unwrap();
+        harness.restart().await;
+        harness.emit_resolved("b", "in-b", &["queue"]).await;
+        let claimed = harness.store.claim(&name("queue"), 10).await.unwrap();
+        let actual: Vec<_> = claimed.iter().map(|one| (id_of(one), one.nothing_to_compensate)).collect();
+        assert_eq!(actual, [("out-a".to_owned(), false), ("in-b".to_owned(), true)]);
     }
 }
 
 #[tokio::test]
-async fn what_is_left_is_counted_whatever_becomes_of_it() {
-    for mut house in House::both() {
+async fn what_is_undelivered_is_counted_whatever_becomes_of_it() {
+    for mut harness in StoreHarness::both() {
         for (target, kind) in [("a", Kind::Note), ("b", Kind::In), ("c", Kind::Note), ("d", Kind::Note)] {
-            house.emit(target, kind, target, &["queue"]).await;
+            harness.emit(target, kind, target, &["queue"]).await;
         }
-        let seqs = house.sends("queue", &["a", "b", "c", "d"]).await;
-        house.settle("queue", seqs[0], Settlement::Delivered).await;
-        house.settle("queue", seqs[1], retry_after(0)).await;
-        house.settle("queue", seqs[2], dead()).await;
-        assert_eq!(house.store.undelivered(), 2);
-        house.emit("b", Kind::Out, "out", &["queue"]).await;
-        assert_eq!(house.store.undelivered(), 2, "one was cancelled, one is new");
-        house.restart().await;
-        let (pending, retrying, _) = house.backlog("queue");
-        assert_eq!(house.store.undelivered(), pending + retrying);
+        let seqs = harness.claim_expecting("queue", &["a", "b", "c", "d"]).await;
+        harness.settle("queue", seqs[0], Settlement::Delivered).await;
+        harness.settle("queue", seqs[1], retry_after(0)).await;
+        harness.settle("queue", seqs[2], dead()).await;
+        assert_eq!(harness.store.undelivered(), 2);
+        harness.emit("b", Kind::Out, "out", &["queue"]).await;
+        assert_eq!(harness.store.undelivered(), 2, "one was cancelled, one is new");
+        harness.restart().await;
+        let (pending, retrying, _) = harness.backlog("queue");
+        assert_eq!(harness.store.undelivered(), pending + retrying);
     }
 }

@@ -6,7 +6,7 @@ use super::*;
 use crate::domain::control::{Controls, Heartbeat, Pause};
 
 /// The same controls with one thing more; waking or not.
-pub(super) fn changed(controls: &Controls, wakes: bool) -> Arc<Controls> {
+pub(super) fn changed(controls: &Controls, bumps_generation: bool) -> Arc<Controls> {
     let mut controls = controls.clone();
     let pause = Pause {
         id: 0,
@@ -19,24 +19,24 @@ pub(super) fn changed(controls: &Controls, wakes: bool) -> Arc<Controls> {
         reason: "a try".into(),
     };
     let id = controls.pause(pause);
-    if wakes {
+    if bumps_generation {
         controls.resume(id);
     }
     Arc::new(controls)
 }
 
-pub(super) async fn change(house: &House, wakes: bool) {
-    house
+pub(super) async fn change_controls(harness: &StoreHarness, bumps_generation: bool) {
+    harness
         .write(&[], move |view| Changes {
-            controls: Some(changed(&view.controls, wakes)),
+            controls: Some(changed(&view.controls, bumps_generation)),
             ..Changes::default()
         })
         .await;
 }
 
-pub(super) async fn put(house: &House, target: &str, state: TargetState) {
+pub(super) async fn put(harness: &StoreHarness, target: &str, state: TargetState) {
     let key = key(target);
-    house
+    harness
         .write(&[target], move |_| Changes {
             states: vec![(key.clone(), state.clone())],
             ..Changes::default()
@@ -44,118 +44,118 @@ pub(super) async fn put(house: &House, target: &str, state: TargetState) {
         .await;
 }
 
-pub(super) async fn look_at(house: &House, target: &str) {
+pub(super) async fn recheck(harness: &StoreHarness, target: &str) {
     let key = key(target);
-    house.write(&[target], move |_| Changes { looked_at: vec![key.clone()], ..Changes::default() }).await;
+    harness.write(&[target], move |_| Changes { rechecked: vec![key.clone()], ..Changes::default() }).await;
 }
 
-pub(super) async fn due(house: &House) -> Vec<String> {
-    let due = house.store.due(10).await.unwrap();
+pub(super) async fn due(harness: &StoreHarness) -> Vec<String> {
+    let due = harness.store.due(10).await.unwrap();
     due.iter().map(|key| key.as_str().to_owned()).collect()
 }
 
-pub(super) fn is_due_now(house: &House) -> bool {
-    house.store.next_due().borrow().is_some_and(|due| due <= house.store.now())
+pub(super) fn is_due_now(harness: &StoreHarness) -> bool {
+    harness.store.next_due().borrow().is_some_and(|due| due <= harness.store.now())
 }
 
 #[tokio::test]
-async fn controls_are_seen_by_whoever_comes_next_also_after_a_restart() {
-    for mut house in House::both() {
-        assert_eq!(*house.store.controls(), Controls::default());
-        change(&house, false).await;
-        house.restart().await;
-        assert_eq!(house.store.controls().version, 1);
-        house
+async fn controls_are_seen_by_the_next_transaction_also_after_a_restart() {
+    for mut harness in StoreHarness::both() {
+        assert_eq!(*harness.store.controls(), Controls::default());
+        change_controls(&harness, false).await;
+        harness.restart().await;
+        assert_eq!(harness.store.controls().version, 1);
+        harness
             .write(&[], |view| {
                 assert_eq!(view.controls.pauses(view.now).count(), 1);
                 Changes::default()
             })
             .await;
-        change(&house, false).await;
-        assert_eq!(house.store.controls().version, 2);
-        assert_eq!(house.store.controls().heartbeat(&name("prod")), Heartbeat::default());
+        change_controls(&harness, false).await;
+        assert_eq!(harness.store.controls().version, 2);
+        assert_eq!(harness.store.controls().heartbeat(&name("prod")), Heartbeat::default());
     }
 }
 
 #[tokio::test]
-async fn a_change_that_frees_something_wakes_all_that_watch_and_no_other() {
-    for house in House::both() {
-        put(&house, "a", waiting("nodes", Verdict::Paused, false)).await;
-        put(&house, "b", waiting("nodes", Verdict::CoolingDown, false)).await;
-        put(&house, "c", waiting("nodes", Verdict::Stabilizing, true)).await;
-        change(&house, false).await;
-        assert_eq!(due(&house).await, [""; 0]);
-        assert!(!is_due_now(&house));
-        change(&house, true).await;
-        assert_eq!(due(&house).await, ["a", "c"]);
-        assert!(is_due_now(&house));
-        assert_eq!(house.store.due(1).await.unwrap().len(), 1);
+async fn a_change_that_frees_something_rechecks_all_that_depend_on_controls_and_no_other() {
+    for harness in StoreHarness::both() {
+        put(&harness, "a", deferred_state("nodes", Verdict::Paused, false)).await;
+        put(&harness, "b", deferred_state("nodes", Verdict::CoolingDown, false)).await;
+        put(&harness, "c", deferred_state("nodes", Verdict::Stabilizing, true)).await;
+        change_controls(&harness, false).await;
+        assert_eq!(due(&harness).await, [""; 0]);
+        assert!(!is_due_now(&harness));
+        change_controls(&harness, true).await;
+        assert_eq!(due(&harness).await, ["a", "c"]);
+        assert!(is_due_now(&harness));
+        assert_eq!(harness.store.due(1).await.unwrap().len(), 1);
     }
 }
 
 #[tokio::test]
-async fn what_was_looked_at_or_watches_no_more_is_off_the_list() {
-    for house in House::both() {
+async fn what_was_rechecked_or_depends_on_controls_no_more_is_off_the_queue() {
+    for harness in StoreHarness::both() {
         for target in ["a", "b", "c"] {
-            put(&house, target, waiting("nodes", Verdict::Paused, false)).await;
+            put(&harness, target, deferred_state("nodes", Verdict::Paused, false)).await;
         }
-        change(&house, true).await;
-        look_at(&house, "a").await;
-        put(&house, "b", remembering("b")).await;
-        put(&house, "b", waiting("nodes", Verdict::Paused, false)).await;
-        assert_eq!(due(&house).await, ["c"], "b began to watch under the new controls");
-        put(&house, "c", TargetState::default()).await;
-        assert_eq!(due(&house).await, [""; 0]);
-        assert!(!is_due_now(&house));
-        change(&house, true).await;
-        assert_eq!(due(&house).await, ["a", "b"]);
+        change_controls(&harness, true).await;
+        recheck(&harness, "a").await;
+        put(&harness, "b", state_with_last_resolve("b")).await;
+        put(&harness, "b", deferred_state("nodes", Verdict::Paused, false)).await;
+        assert_eq!(due(&harness).await, ["c"], "b began to watch under the new controls");
+        put(&harness, "c", TargetState::default()).await;
+        assert_eq!(due(&harness).await, [""; 0]);
+        assert!(!is_due_now(&harness));
+        change_controls(&harness, true).await;
+        assert_eq!(due(&harness).await, ["a", "b"]);
     }
 }
 
 #[tokio::test]
-async fn one_transaction_may_change_the_controls_and_look_at_a_target_under_them() {
-    for house in House::both() {
-        put(&house, "a", waiting("nodes", Verdict::Paused, false)).await;
-        house
+async fn one_transaction_may_change_the_controls_and_recheck_a_target_under_them() {
+    for harness in StoreHarness::both() {
+        put(&harness, "a", deferred_state("nodes", Verdict::Paused, false)).await;
+        harness
             .write(&["a"], |view| Changes {
-                states: vec![(key("b"), waiting("nodes", Verdict::Held, false))],
+                states: vec![(key("b"), deferred_state("nodes", Verdict::Held, false))],
                 controls: Some(changed(&view.controls, true)),
-                looked_at: vec![key("a")],
+                rechecked: vec![key("a")],
                 ..Changes::default()
             })
             .await;
-        assert_eq!(due(&house).await, ["b"]);
+        assert_eq!(due(&harness).await, ["b"]);
     }
 }
 
 #[tokio::test]
-async fn those_whose_time_has_come_are_due_before_those_that_were_woken() {
-    for house in House::both() {
-        put(&house, "a", waiting("nodes", Verdict::Paused, false)).await;
-        let mut late = remembering("b");
+async fn those_whose_time_has_come_are_due_before_those_in_the_recheck_queue() {
+    for harness in StoreHarness::both() {
+        put(&harness, "a", deferred_state("nodes", Verdict::Paused, false)).await;
+        let mut late = state_with_last_resolve("b");
         late.cooldowns.after_increase = Some(Time::from_nanos(1));
-        put(&house, "b", late).await;
-        let mut both = waiting("nodes", Verdict::Paused, false);
+        put(&harness, "b", late).await;
+        let mut both = deferred_state("nodes", Verdict::Paused, false);
         both.cooldowns.after_increase = Some(Time::from_nanos(2));
-        put(&house, "c", both).await;
-        change(&house, true).await;
-        assert_eq!(due(&house).await, ["b", "c", "a"]);
-        assert_eq!(*house.store.next_due().borrow(), Some(Time::from_nanos(1)));
+        put(&harness, "c", both).await;
+        change_controls(&harness, true).await;
+        assert_eq!(due(&harness).await, ["b", "c", "a"]);
+        assert_eq!(*harness.store.next_due().borrow(), Some(Time::from_nanos(1)));
     }
 }
 
 #[tokio::test]
-async fn all_that_watch_are_due_once_after_a_restart() {
-    let mut house = House::sqlite();
-    put(&house, "a", waiting("nodes", Verdict::Paused, false)).await;
-    put(&house, "b", remembering("b")).await;
-    put(&house, "c", waiting("nodes", Verdict::Paused, false)).await;
-    put(&house, "c", TargetState::default()).await;
-    house.restart().await;
-    assert!(is_due_now(&house));
-    assert_eq!(due(&house).await, ["a"]);
-    look_at(&house, "a").await;
-    assert_eq!(due(&house).await, [""; 0]);
-    house.restart().await;
-    assert_eq!(due(&house).await, ["a"]);
+async fn all_that_depend_on_controls_are_due_once_after_a_restart() {
+    let mut harness = StoreHarness::sqlite();
+    put(&harness, "a", deferred_state("nodes", Verdict::Paused, false)).await;
+    put(&harness, "b", state_with_last_resolve("b")).await;
+    put(&harness, "c", deferred_state("nodes", Verdict::Paused, false)).await;
+    put(&harness, "c", TargetState::default()).await;
+    harness.restart().await;
+    assert!(is_due_now(&harness));
+    assert_eq!(due(&harness).await, ["a"]);
+    recheck(&harness, "a").await;
+    assert_eq!(due(&harness).await, [""; 0]);
+    harness.restart().await;
+    assert_eq!(due(&harness).await, ["a"]);
 }

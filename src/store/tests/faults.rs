@@ -5,78 +5,80 @@ use std::path::PathBuf;
 use super::*;
 use crate::store::Error;
 
-fn is_unavailable<T: std::fmt::Debug, E: Into<LetterError>>(result: Result<T, E>) {
+fn assert_unavailable<T: std::fmt::Debug, E: Into<DeadLetterError>>(result: Result<T, E>) {
     match result.map_err(Into::into) {
-        Err(LetterError::Store(Error::Unavailable(_))) => {}
+        Err(DeadLetterError::Store(Error::Unavailable(_))) => {}
         other => panic!("{:?}", other.map_err(|error| error.to_string())),
     }
 }
 
 /// What every writer is told while the store cannot write.
-async fn nothing_is_written(house: &House, seq: EventSeq, letter: &Place) {
+async fn assert_nothing_is_written(harness: &StoreHarness, seq: EventSeq, dead_letter: &DeliveryId) {
     let keys = Keys { targets: vec![key("b")], alerts: Vec::new() };
     let emission = event("b", Kind::Note, "lost", &["queue"]);
-    is_unavailable(house.store.transact(keys, move |_| (emission.clone().changes(), ())).await);
-    is_unavailable(house.store.settle(&name("queue"), vec![(seq, retry_after(0))]).await);
-    is_unavailable(house.store.redrive(letter, Redrive { force: true, ..Redrive::default() }).await);
-    is_unavailable(house.store.discard(letter).await);
-    is_unavailable(house.store.prune(Duration::ZERO, Duration::ZERO).await);
-    assert_eq!(house.backlog("queue"), (1, 0, 1));
+    assert_unavailable(harness.store.transact(keys, move |_| (emission.clone().changes(), ())).await);
+    assert_unavailable(harness.store.settle(&name("queue"), vec![(seq, retry_after(0))]).await);
+    assert_unavailable(
+        harness.store.redrive(dead_letter, Redrive { force: true, ..Redrive::default() }).await,
+    );
+    assert_unavailable(harness.store.discard(dead_letter).await);
+    assert_unavailable(harness.store.prune(Duration::ZERO, Duration::ZERO).await);
+    assert_eq!(harness.backlog("queue"), (1, 0, 1));
     // What only reads goes on.
-    house.sends("queue", &[]).await;
-    assert_eq!(house.store.dead_letters(None, None, 10).await.unwrap().len(), 1);
+    harness.claim_expecting("queue", &[]).await;
+    assert_eq!(harness.store.dead_letters(None, None, 10).await.unwrap().len(), 1);
 }
 
-async fn one_on_its_way_and_a_dead_letter(house: &House) -> (EventSeq, Place) {
-    house.emit("d", Kind::Note, "dead", &["queue"]).await;
-    let letter = house.takes("queue", "dead").await;
-    house.settle("queue", letter.seq, dead()).await;
-    house.emit("a", Kind::Note, "a", &["queue"]).await;
-    let seq = house.takes("queue", "a").await.seq;
-    (seq, Place { seq: letter.seq, destination: name("queue") })
+async fn one_on_its_way_and_a_dead_letter(harness: &StoreHarness) -> (EventSeq, DeliveryId) {
+    harness.emit("d", Kind::Note, "dead", &["queue"]).await;
+    let dead_letter = harness.claim_one("queue", "dead").await;
+    harness.settle("queue", dead_letter.seq, dead()).await;
+    harness.emit("a", Kind::Note, "a", &["queue"]).await;
+    let seq = harness.claim_one("queue", "a").await.seq;
+    (seq, DeliveryId { seq: dead_letter.seq, destination: name("queue") })
 }
 
-async fn all_goes_on(mut house: House, seq: EventSeq) {
-    house.settle("queue", seq, Settlement::Delivered).await;
-    house.emit("b", Kind::Note, "b", &["queue"]).await;
-    house.restart().await;
-    house.ends("queue", "b", Settlement::Delivered).await;
-    assert_eq!(house.backlog("queue"), (0, 0, 1));
+async fn assert_writes_again(mut harness: StoreHarness, seq: EventSeq) {
+    harness.settle("queue", seq, Settlement::Delivered).await;
+    harness.emit("b", Kind::Note, "b", &["queue"]).await;
+    harness.restart().await;
+    harness.claim_and_settle("queue", "b", Settlement::Delivered).await;
+    assert_eq!(harness.backlog("queue"), (0, 0, 1));
 }
 
 #[tokio::test]
 async fn a_database_that_another_connection_has_locked_is_waited_for() {
-    let house = House::sqlite();
-    let (seq, letter) = one_on_its_way_and_a_dead_letter(&house).await;
-    let other = house.database();
+    let harness = StoreHarness::sqlite();
+    let (seq, dead_letter) = one_on_its_way_and_a_dead_letter(&harness).await;
+    let other = harness.database();
     other.execute_batch("BEGIN IMMEDIATE").unwrap();
-    nothing_is_written(&house, seq, &letter).await;
+    assert_nothing_is_written(&harness, seq, &dead_letter).await;
     other.execute_batch("ROLLBACK").unwrap();
-    all_goes_on(house, seq).await;
+    assert_writes_again(harness, seq).await;
 }
 
 #[tokio::test]
 async fn a_store_that_can_only_be_read_is_written_to_when_that_is_over() {
-    let house = House::sqlite();
-    let (seq, letter) = one_on_its_way_and_a_dead_letter(&house).await;
+    let harness = StoreHarness::sqlite();
+    let (seq, dead_letter) = one_on_its_way_and_a_dead_letter(&harness).await;
     let readonly = |on: bool| {
-        let Store::Sqlite(store) = &house.store else { unreachable!("it is one") };
+        let Store::Sqlite(store) = &harness.store else { unreachable!("it is one") };
         store.pragma("query_only", if on { 1 } else { 0 })
     };
     readonly(true).await;
-    nothing_is_written(&house, seq, &letter).await;
+    assert_nothing_is_written(&harness, seq, &dead_letter).await;
     readonly(false).await;
-    all_goes_on(house, seq).await;
+    assert_writes_again(harness, seq).await;
 }
 
 #[tokio::test]
 async fn a_disk_that_is_full_refuses_what_needs_room_and_takes_the_rest() {
-    let house = House::sqlite();
-    let (seq, _) = one_on_its_way_and_a_dead_letter(&house).await;
-    let Store::Sqlite(store) = &house.store else { unreachable!("it is one") };
+    let harness = StoreHarness::sqlite();
+    let (seq, _) = one_on_its_way_and_a_dead_letter(&harness).await;
+    let Store::Sqlite(store) = &harness.store else { unreachable!("it is one") };
     store.pragma("max_page_count", 1).await;
     let large = Settlement::Retry { delay: Duration::ZERO, error: "x".repeat(100_000) };
-    is_unavailable(house.store.settle(&name("queue"), vec![(seq, large)]).await);
+    assert_unavailable(harness.store.settle(&name("queue"), vec![(seq, large)]).await);
     let keys = Keys { targets: vec![key("b")], alerts: Vec::new() };
     let mut changes = event("b", Kind::Note, "lost", &["queue"]).changes();
     // Of which packing makes nothing less.
@@ -85,25 +87,25 @@ async fn a_disk_that_is_full_refuses_what_needs_room_and_takes_the_rest() {
     changes.events[0].body = noise.into();
     let changes = std::sync::Mutex::new(Some(changes));
     let decide = move |_: &View| (changes.lock().unwrap().take().unwrap_or_default(), ());
-    is_unavailable(house.store.transact(keys, decide).await);
-    assert_eq!(house.backlog("queue"), (1, 0, 1));
+    assert_unavailable(harness.store.transact(keys, decide).await);
+    assert_eq!(harness.backlog("queue"), (1, 0, 1));
     store.pragma("max_page_count", 1_000_000).await;
-    all_goes_on(house, seq).await;
+    assert_writes_again(harness, seq).await;
 }
 
 /// A store with a few hundred targets and events, closed.
-async fn closed() -> (House, PathBuf, Vec<u8>) {
-    let house = House::sqlite();
+async fn closed_store() -> (StoreHarness, PathBuf, Vec<u8>) {
+    let harness = StoreHarness::sqlite();
     for at in 0..300 {
-        house.fire(&format!("t{at}"), &at.to_string(), &["queue", "journal"]).await;
+        harness.emit_firing(&format!("t{at}"), &at.to_string(), &["queue", "journal"]).await;
     }
-    house.store.close().await;
-    let path = house.dir.path().join("bridge.db");
+    harness.store.close().await;
+    let path = harness.dir.path().join("bridge.db");
     let bytes = std::fs::read(&path).unwrap();
-    (house, path, bytes)
+    (harness, path, bytes)
 }
 
-fn refused(path: &std::path::Path) -> Option<String> {
+fn open_error(path: &std::path::Path) -> Option<String> {
     let before = std::fs::read(path).unwrap();
     let opened = Sqlite::open(path, &destinations(), clock());
     let after = std::fs::read(path).unwrap();
@@ -118,27 +120,27 @@ fn refused(path: &std::path::Path) -> Option<String> {
 
 #[tokio::test]
 async fn a_file_whose_head_is_damaged_is_refused_and_left_as_it_is() {
-    let (_house, path, mut bytes) = closed().await;
+    let (_house, path, mut bytes) = closed_store().await;
     bytes[..16].fill(0);
     std::fs::write(&path, &bytes).unwrap();
-    let error = refused(&path).expect("a refusal");
+    let error = open_error(&path).expect("a refusal");
     assert!(error.contains("its head is damaged") && error.contains("keep a copy"), "{error}");
 }
 
 #[tokio::test]
 async fn a_file_that_was_cut_off_is_refused() {
-    let (_house, path, bytes) = closed().await;
+    let (_house, path, bytes) = closed_store().await;
     std::fs::write(&path, &bytes[..bytes.len() / 2]).unwrap();
-    let error = refused(&path).expect("a refusal");
+    let error = open_error(&path).expect("a refusal");
     assert!(error.contains("is damaged") && error.contains(".recover"), "{error}");
 }
 
 /// Every page on which a start relies: the roots of all tables, and what is read of them.
 #[tokio::test]
 async fn a_page_that_is_damaged_is_found_at_the_start_if_the_start_relies_on_it() {
-    let (house, path, bytes) = closed().await;
+    let (harness, path, bytes) = closed_store().await;
     let roots: Vec<(String, usize)> = {
-        let database = house.database();
+        let database = harness.database();
         let mut roots = database
             .prepare(
                 "SELECT name, rootpage FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite%'",
@@ -152,21 +154,21 @@ async fn a_page_that_is_damaged_is_found_at_the_start_if_the_start_relies_on_it(
         let mut damaged = bytes.clone();
         damaged[(page - 1) * 8192..][..8192].fill(0xA5);
         std::fs::write(&path, &damaged).unwrap();
-        let error = refused(&path).unwrap_or_else(|| panic!("{table} is damaged, and nobody says so"));
+        let error = open_error(&path).unwrap_or_else(|| panic!("{table} is damaged, and nobody says so"));
         assert!(error.contains("is damaged") && error.contains("keep a copy"), "{table}: {error}");
     }
     std::fs::write(&path, &bytes).unwrap();
-    assert_eq!(refused(&path), None);
+    assert_eq!(open_error(&path), None);
 }
 
 #[tokio::test]
 async fn a_store_of_a_newer_version_is_refused_and_stays_as_it_is() {
-    let (house, path, _) = closed().await;
-    house.database().execute_batch("PRAGMA user_version = 99").unwrap();
-    let error = refused(&path).unwrap();
+    let (harness, path, _) = closed_store().await;
+    harness.database().execute_batch("PRAGMA user_version = 99").unwrap();
+    let error = open_error(&path).unwrap();
     assert!(error.contains("was written by a newer scalebridge (schema 99"), "{error}");
     assert!(error.contains("start that version, or give this one a store of its own"), "{error}");
-    let version = house.database().pragma_query_value(None, "user_version", |row| row.get::<_, i64>(0));
+    let version = harness.database().pragma_query_value(None, "user_version", |row| row.get::<_, i64>(0));
     assert_eq!(version.unwrap(), 99);
-    assert_eq!(house.count("events"), 300);
+    assert_eq!(harness.count("events"), 300);
 }

@@ -2,16 +2,16 @@
 
 mod backlog;
 mod batches;
+mod compensation;
+mod compression;
 mod controls;
+mod dead_letters;
 mod faults;
-mod foresee;
-mod letters;
-mod look;
+mod optimistic;
 mod properties;
-mod supersede;
+mod query;
 mod tally;
-mod texts;
-mod undo;
+mod undelivered_decreases;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,8 +20,8 @@ use serde_json::json;
 use tempfile::TempDir;
 
 use super::{
-    Changes, Claimed, EventSeq, Keys, LetterError, Memory, NewEvent, Part, Place, Redrive, Settlement,
-    Sqlite, Store, View,
+    Changes, Claimed, DeadLetterError, DeliveryId, EpisodePhase, EventSeq, Keys, Memory, NewEvent, Redrive,
+    Settlement, Sqlite, Store, View,
 };
 use crate::domain::episode_scope::EpisodeScope;
 use crate::domain::name::Name;
@@ -34,11 +34,11 @@ use crate::domain::time::Time;
 use crate::domain::verdict::{Phase, Verdict};
 
 /// A store and what it takes to open it again.
-struct House {
+struct StoreHarness {
     store: Store,
     dir: TempDir,
     /// Whether an alert is asked for too, as every notification does: then SQLite decides beside its writer.
-    foresees: bool,
+    decides_optimistically: bool,
 }
 
 fn name(text: &str) -> Name {
@@ -61,29 +61,33 @@ fn sqlite(dir: &TempDir, destinations: &[Name]) -> Store {
     Store::Sqlite(Sqlite::open(&dir.path().join("bridge.db"), destinations, clock()).unwrap())
 }
 
-impl House {
+impl StoreHarness {
     fn sqlite() -> Self {
         let dir = tempfile::tempdir().unwrap();
-        Self { store: sqlite(&dir, &destinations()), dir, foresees: false }
+        Self { store: sqlite(&dir, &destinations()), dir, decides_optimistically: false }
     }
 
-    fn foreseeing() -> Self {
-        Self { foresees: true, ..Self::sqlite() }
+    fn optimistic() -> Self {
+        Self { decides_optimistically: true, ..Self::sqlite() }
     }
 
     fn memory() -> Self {
         let dir = tempfile::tempdir().unwrap();
-        Self { store: Store::Memory(Memory::new(&destinations(), clock())), dir, foresees: false }
+        Self {
+            store: Store::Memory(Memory::new(&destinations(), clock())),
+            dir,
+            decides_optimistically: false,
+        }
     }
 
     /// Both stores, SQLite's in both of its ways.
     fn both() -> [Self; 3] {
-        [Self::sqlite(), Self::foreseeing(), Self::memory()]
+        [Self::sqlite(), Self::optimistic(), Self::memory()]
     }
 
     fn keys(&self, targets: &[&str]) -> Keys {
         let nobody = AlertKey { source: name("prod"), fingerprint: "nobody".into() };
-        let alerts = if self.foresees { vec![nobody] } else { Vec::new() };
+        let alerts = if self.decides_optimistically { vec![nobody] } else { Vec::new() };
         Keys { targets: targets.iter().map(|target| key(target)).collect(), alerts }
     }
 
@@ -119,8 +123,8 @@ impl House {
     async fn emit(&self, target: &str, kind: Kind, id: &str, to: &[&str]) -> Vec<String> {
         let event = event(target, kind, id, to);
         let keys = self.keys(&[target]);
-        let told = self.store.transact(keys, move |view| (event.clone().changes(), ids(view)));
-        told.await.unwrap()
+        let named_ids = self.store.transact(keys, move |view| (event.clone().changes(), ids(view)));
+        named_ids.await.unwrap()
     }
 
     /// The ids that are handed out now.
@@ -130,7 +134,7 @@ impl House {
     }
 
     /// Claims, and expects these.
-    async fn sends(&self, destination: &str, expected: &[&str]) -> Vec<EventSeq> {
+    async fn claim_expecting(&self, destination: &str, expected: &[&str]) -> Vec<EventSeq> {
         let claimed = self.claim(destination).await;
         let ids: Vec<&str> = claimed.iter().map(|(_, id)| id.as_str()).collect();
         assert_eq!(ids, expected, "sent to {destination}");
@@ -212,7 +216,7 @@ fn event(target: &str, kind: Kind, id: &str, to: &[&str]) -> Emission {
 impl Emission {
     fn changes(self) -> Changes {
         Changes {
-            states: vec![(self.target.clone(), remembering(self.target.as_str()))],
+            states: vec![(self.target.clone(), state_with_last_resolve(self.target.as_str()))],
             events: vec![self.event()],
             ..Changes::default()
         }
@@ -235,9 +239,9 @@ impl Emission {
         NewEvent {
             target: self.target,
             destinations: self.to.into(),
-            adds: self.kind == Kind::Out,
-            may_shrink: self.kind == Kind::In,
-            part: None,
+            increases_capacity: self.kind == Kind::Out,
+            may_decrease_capacity: self.kind == Kind::In,
+            episode_phase: None,
             body: body.to_string().into(),
         }
     }
@@ -245,22 +249,22 @@ impl Emission {
 
 /// An event of an episode, as the bridge makes one, with the state that it leaves behind.
 #[derive(Clone)]
-struct Chapter {
+struct EpisodeEvent {
     emission: Emission,
     phase: Phase,
     episode: String,
 }
 
-impl Chapter {
+impl EpisodeEvent {
     fn changes(self) -> Changes {
         let Self { emission, phase, episode } = self;
         let target = emission.target.clone();
         let state = match phase {
             Phase::Firing => open_episode(&episode),
-            Phase::Resolved => remembering(target.as_str()),
+            Phase::Resolved => state_with_last_resolve(target.as_str()),
         };
         let mut event = emission.event();
-        event.part = Some(Part { phase, episode: episode.into() });
+        event.episode_phase = Some(EpisodePhase { phase, episode: episode.into() });
         Changes { states: vec![(target, state)], events: vec![event], ..Changes::default() }
     }
 }
@@ -275,25 +279,25 @@ impl Kind {
     }
 }
 
-impl House {
+impl StoreHarness {
     /// A scale-out at the beginning of the episode `e` of a target.
-    async fn fire(&self, target: &str, id: &str, to: &[&str]) {
-        self.chapter(event(target, Kind::Out, id, to), Phase::Firing, "e").await;
+    async fn emit_firing(&self, target: &str, id: &str, to: &[&str]) {
+        self.emit_episode_event(event(target, Kind::Out, id, to), Phase::Firing, "e").await;
     }
 
     /// The scale-in at its end.
-    async fn resolve(&self, target: &str, id: &str, to: &[&str]) {
-        self.chapter(event(target, Kind::In, id, to), Phase::Resolved, "e").await;
+    async fn emit_resolved(&self, target: &str, id: &str, to: &[&str]) {
+        self.emit_episode_event(event(target, Kind::In, id, to), Phase::Resolved, "e").await;
     }
 
-    async fn chapter(&self, emission: Emission, phase: Phase, episode: &str) {
+    async fn emit_episode_event(&self, emission: Emission, phase: Phase, episode: &str) {
         let target = emission.target.as_str().to_owned();
-        let chapter = Chapter { emission, phase, episode: episode.to_owned() };
-        self.write(&[&target], move |_| chapter.clone().changes()).await;
+        let episode_event = EpisodeEvent { emission, phase, episode: episode.to_owned() };
+        self.write(&[&target], move |_| episode_event.clone().changes()).await;
     }
 
     /// Claims one event, and expects this.
-    async fn takes(&self, destination: &str, id: &str) -> Claimed {
+    async fn claim_one(&self, destination: &str, id: &str) -> Claimed {
         let mut claimed = self.store.claim(&name(destination), 100).await.unwrap();
         let ids: Vec<String> = claimed.iter().map(id_of).collect();
         assert_eq!(ids, [id], "sent to {destination}");
@@ -301,8 +305,8 @@ impl House {
     }
 
     /// Claims one event, expects this, and settles it so.
-    async fn ends(&self, destination: &str, id: &str, settlement: Settlement) {
-        let claimed = self.takes(destination, id).await;
+    async fn claim_and_settle(&self, destination: &str, id: &str, settlement: Settlement) {
+        let claimed = self.claim_one(destination, id).await;
         self.settle(destination, claimed.seq, settlement).await;
     }
 
@@ -338,7 +342,7 @@ fn withdrawn() -> Settlement {
 
 /// A state with an open episode, and nothing else.
 fn open_episode(id: &str) -> TargetState {
-    let mut state = waiting("nodes", Verdict::Paused, false);
+    let mut state = deferred_state("nodes", Verdict::Paused, false);
     for rule in state.rules.values_mut() {
         if let Some(episode) = &mut rule.episode {
             (episode.id, episode.deferred) = (id.into(), None);
@@ -348,7 +352,7 @@ fn open_episode(id: &str) -> TargetState {
 }
 
 fn ids(view: &View) -> Vec<String> {
-    view.unsent.values().flatten().map(|unsent| unsent.id.clone()).collect()
+    view.undelivered_decreases.values().flatten().map(|unsent| unsent.id.clone()).collect()
 }
 
 fn id_of(claimed: &Claimed) -> String {
@@ -365,7 +369,7 @@ fn alert(text: &str) -> AlertKey {
 }
 
 /// A state in which an alert's end is remembered, and nothing else.
-fn remembering(text: &str) -> TargetState {
+fn state_with_last_resolve(text: &str) -> TargetState {
     let ended = LastResolve {
         alert: alert(text),
         ends_at: Time::from_nanos(0),
@@ -376,7 +380,7 @@ fn remembering(text: &str) -> TargetState {
 }
 
 /// A state in which something waits: what takes capacity away watches, as does what is paused.
-fn waiting(rule: &str, verdict: Verdict, closing: bool) -> TargetState {
+fn deferred_state(rule: &str, verdict: Verdict, closing: bool) -> TargetState {
     let cause = Trigger {
         source: name("prod"),
         receiver: String::new(),
@@ -386,7 +390,7 @@ fn waiting(rule: &str, verdict: Verdict, closing: bool) -> TargetState {
         traceparent: None,
     };
     let far = Time::from_nanos(i64::MAX);
-    let kept = Deferred {
+    let deferred = Deferred {
         requested_at: Time::from_nanos(0),
         recheck_at: None,
         limited_direction: None,
@@ -422,9 +426,9 @@ fn waiting(rule: &str, verdict: Verdict, closing: bool) -> TargetState {
     let mut state = RuleState::default();
     if closing {
         state.pending_close =
-            Some(Box::new(PendingClose { episode: Box::new(episode), closed: Vec::new(), deferred: kept }));
+            Some(Box::new(PendingClose { episode: Box::new(episode), closed: Vec::new(), deferred }));
     } else {
-        episode.deferred = Some(kept);
+        episode.deferred = Some(deferred);
         state.episode = Some(Box::new(episode));
     }
     TargetState { rules: [(name(rule), state)].into_iter().collect(), ..TargetState::default() }

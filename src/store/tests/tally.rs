@@ -24,7 +24,7 @@ fn states() -> impl Strategy<Value = TargetState> {
     prop::collection::vec(part, 0..3).prop_map(|parts| {
         let mut state = TargetState::default();
         for (rule, verdict, closing) in parts {
-            state.rules.extend(waiting(rule, verdict, closing).rules);
+            state.rules.extend(deferred_state(rule, verdict, closing).rules);
         }
         state
     })
@@ -40,7 +40,7 @@ proptest! {
     ) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
-            let mut house = House::sqlite();
+            let mut harness = StoreHarness::sqlite();
             let mut known = vec![TargetState::default(); 4];
             for (states, restart) in writes {
                 for (at, state) in &states {
@@ -48,11 +48,11 @@ proptest! {
                 }
                 let states: Vec<_> =
                     states.into_iter().map(|(at, state)| (key(&format!("t{at}")), state)).collect();
-                house.write(&[], move |_| Changes { states: states.clone(), ..Changes::default() }).await;
+                harness.write(&[], move |_| Changes { states: states.clone(), ..Changes::default() }).await;
                 if restart {
-                    house.restart().await;
+                    harness.restart().await;
                 }
-                prop_assert_eq!(house.store.tally(), counted(&known));
+                prop_assert_eq!(harness.store.tally(), counted(&known));
             }
             Ok(())
         })?;
@@ -61,11 +61,11 @@ proptest! {
 
 #[tokio::test]
 async fn a_store_in_memory_counts_too() {
-    let house = House::memory();
-    let state = waiting("nodes", Verdict::Paused, false);
+    let harness = StoreHarness::memory();
+    let state = deferred_state("nodes", Verdict::Paused, false);
     let written = state.clone();
-    house
+    harness
         .write(&[], move |_| Changes { states: vec![(key("a"), written.clone())], ..Changes::default() })
         .await;
-    assert_eq!(house.store.tally(), counted([&state]));
+    assert_eq!(harness.store.tally(), counted([&state]));
 }

@@ -5,20 +5,20 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use rusqlite::{Connection, OptionalExtension};
 
-use super::bodies::Bodies;
+use super::event_blocks::BodyReader;
 use super::index::Fingerprint;
 use super::schema;
-use super::writer::{Batch, Staging, Writer};
+use super::writer::{LaneChanges, WriteBatch, Writer};
 use crate::domain::engine::UndeliveredDecrease;
 use crate::domain::name::Name;
 use crate::domain::target::TargetKey;
-use crate::store::lane::{End, Lane};
-use crate::store::numbers::{Map, Set};
-use crate::store::shrinking::{Open, Shrinking};
+use crate::store::fast_map::{Map, Set};
+use crate::store::lane::{Lane, Outcome};
+use crate::store::undelivered_decreases::{TrackedDecrease, UndeliveredDecreases};
 
 /// Each event with each destination that has not settled it, also those that are configured no more. The
 /// events behind the first cursor are found by their index, those before it by their rows.
-const OPEN: &str = "
+const UNDELIVERED_DECREASES: &str = "
     SELECT e.id AS event, e.target, d.name FROM events e INDEXED BY shrinking
     JOIN routes r ON r.id = e.route JOIN json_each(r.destinations) n
     JOIN destinations d ON d.name = n.value
@@ -33,31 +33,31 @@ const OPEN: &str = "
     WHERE x.state = ?1
     ORDER BY event";
 /// The key of a target by its number, also of one that was forgotten.
-pub(super) const HASH: &str = "
+pub(super) const TARGET_HASH: &str = "
     SELECT hash FROM targets WHERE id = ?1
     UNION ALL SELECT hash FROM former_targets WHERE id = ?1 LIMIT 1";
 
 /// What is known of them. Targets go by their keys' hashes, since a target that is forgotten and comes
 /// back has another number.
 #[derive(Debug, Default)]
-pub struct Superseding {
-    shrinking: Shrinking<Fingerprint>,
+pub struct DecreaseTracker {
+    undelivered_decreases: UndeliveredDecreases<Fingerprint>,
     /// Destinations whose lanes withhold something until the batch is over.
     withholding: BTreeSet<Name>,
 }
 
 /// What a transaction is told, and the numbers of the events.
 #[derive(Debug, Default)]
-pub struct Found {
+pub struct FoundDecreases {
     pub events: BTreeMap<TargetKey, Vec<UndeliveredDecrease>>,
     pub seqs: BTreeMap<TargetKey, Vec<i64>>,
 }
 
-impl Superseding {
+impl DecreaseTracker {
     /// Finds out which there are, when the store is opened.
     pub fn read(connection: &Connection) -> rusqlite::Result<Self> {
-        let mut shrinking = Shrinking::default();
-        let mut found = connection.prepare(OPEN)?;
+        let mut undelivered_decreases = UndeliveredDecreases::default();
+        let mut found = connection.prepare(UNDELIVERED_DECREASES)?;
         let mut rows = found.query([schema::RETRY])?;
         let mut events: BTreeMap<i64, (i64, Vec<Name>)> = BTreeMap::new();
         while let Some(row) = rows.next()? {
@@ -65,60 +65,69 @@ impl Superseding {
             left.extend(Name::new(row.get_ref(2)?.as_str()?));
         }
         for (seq, (group, left)) in events {
-            let hash = connection.prepare_cached(HASH)?.query_row([group], |row| row.get(0)).optional()?;
+            let hash =
+                connection.prepare_cached(TARGET_HASH)?.query_row([group], |row| row.get(0)).optional()?;
             // What was decided about a target forgotten so long ago is past its retention.
             if let Some(hash) = hash {
-                shrinking.add(seq, Open { target: Fingerprint(hash), group, left });
+                undelivered_decreases.add(
+                    seq,
+                    TrackedDecrease { target: Fingerprint(hash), group, pending_destinations: left },
+                );
             }
         }
-        Ok(Self { shrinking, withholding: BTreeSet::new() })
+        Ok(Self { undelivered_decreases, withholding: BTreeSet::new() })
     }
 
     /// Takes over what a batch has committed.
-    pub fn merge(&mut self, added: Shrinking<Fingerprint>, lanes: &Map<Name, Staging>, cancelled: &Set<i64>) {
-        let none = self.shrinking.is_empty();
-        for (name, staging) in lanes.iter().filter(|_| !none) {
-            for one in staging.apply.iter().filter(|one| one.end != End::Retry) {
-                self.shrinking.settled(one.seq.0, name);
+    pub fn merge(
+        &mut self,
+        added: UndeliveredDecreases<Fingerprint>,
+        lanes: &Map<Name, LaneChanges>,
+        cancelled: &Set<i64>,
+    ) {
+        let none = self.undelivered_decreases.is_empty();
+        for (name, lane_changes) in lanes.iter().filter(|_| !none) {
+            for one in lane_changes.settlements.iter().filter(|one| one.outcome != Outcome::Retry) {
+                self.undelivered_decreases.mark_settled(one.seq.0, name);
             }
         }
         // What was given up and is redriven at once stands in both.
-        self.shrinking.merge(added);
-        cancelled.iter().for_each(|seq| self.shrinking.remove(*seq));
+        self.undelivered_decreases.merge(added);
+        cancelled.iter().for_each(|seq| self.undelivered_decreases.remove(*seq));
     }
 }
 
 impl Writer {
     /// The events of the wanted targets that may make capacity less and were not sent yet everywhere.
     /// Until [`Writer::release`] no worker gets them.
-    pub(super) fn find_unsent<'k>(
+    pub(super) fn find_undelivered_decreases<'k>(
         &mut self,
-        batch: &Batch,
+        batch: &WriteBatch,
         wanted: impl Iterator<Item = &'k TargetKey>,
-    ) -> rusqlite::Result<Found> {
-        let mut found = Found::default();
-        if self.superseding.shrinking.is_empty() && batch.shrinking.is_empty() {
+    ) -> rusqlite::Result<FoundDecreases> {
+        let mut found = FoundDecreases::default();
+        if self.decrease_tracker.undelivered_decreases.is_empty() && batch.undelivered_decreases.is_empty() {
             return Ok(found);
         }
         let wanted: BTreeSet<&TargetKey> = wanted.collect();
         for key in wanted {
             let hash = self.hashes.target(key);
-            let both = [&self.superseding.shrinking, &batch.shrinking];
-            for (seq, open) in both.into_iter().flat_map(|known| known.of(&hash)) {
-                let left = still_left(batch, seq, open);
+            let both = [&self.decrease_tracker.undelivered_decreases, &batch.undelivered_decreases];
+            for (seq, open) in both.into_iter().flat_map(|known| known.for_target(&hash)) {
+                let left = undelivered_destinations(batch, seq, open);
                 if left.is_empty() {
                     continue;
                 }
-                for outlet in left.into_iter().filter_map(|name| self.outlets.get(name)) {
-                    outlet.lane(|lane| lane.withhold(open.group));
-                    self.superseding.withholding.insert(outlet.name.clone());
+                for handle in left.into_iter().filter_map(|name| self.lanes.get(name)) {
+                    handle.with_lane(|lane| lane.withhold(open.group));
+                    self.decrease_tracker.withholding.insert(handle.name.clone());
                 }
                 // What is redriven in this batch may be known twice.
                 if found.seqs.get(key).is_some_and(|seqs| seqs.contains(&seq)) {
                     continue;
                 }
-                let Some(unsent) = self.read_unsent(key, seq)? else { continue };
-                found.events.entry(key.clone()).or_default().push(unsent);
+                let Some(decrease) = self.read_undelivered_decrease(key, seq)? else { continue };
+                found.events.entry(key.clone()).or_default().push(decrease);
                 found.seqs.entry(key.clone()).or_default().push(seq);
             }
         }
@@ -126,11 +135,15 @@ impl Writer {
     }
 
     /// Reads an event back; `None` if it is none of ours, so that nothing is known of it.
-    fn read_unsent(&self, target: &TargetKey, seq: i64) -> rusqlite::Result<Option<UndeliveredDecrease>> {
+    fn read_undelivered_decrease(
+        &self,
+        target: &TargetKey,
+        seq: i64,
+    ) -> rusqlite::Result<Option<UndeliveredDecrease>> {
         let mut body = self.connection.prepare_cached("SELECT body FROM events WHERE id = ?1")?;
         let read = body
             .query_row([seq], |row| {
-                Ok(UndeliveredDecrease::read(Bodies::new(&self.connection).read(seq, row.get_ref(0)?)?))
+                Ok(UndeliveredDecrease::read(BodyReader::new(&self.connection).read(seq, row.get_ref(0)?)?))
             })
             .optional()?;
         let told = |error| {
@@ -140,9 +153,10 @@ impl Writer {
     }
 
     /// Cancels an event wherever it was not sent yet.
-    pub(super) fn cancel(&self, batch: &mut Batch, seq: i64) {
-        let known = [self.superseding.shrinking.get(seq), batch.shrinking.get(seq)];
-        let left = known.into_iter().flatten().flat_map(|open| still_left(batch, seq, open));
+    pub(super) fn cancel(&self, batch: &mut WriteBatch, seq: i64) {
+        let known =
+            [self.decrease_tracker.undelivered_decreases.get(seq), batch.undelivered_decreases.get(seq)];
+        let left = known.into_iter().flatten().flat_map(|open| undelivered_destinations(batch, seq, open));
         let left: Vec<Name> = left.cloned().collect();
         for name in left {
             batch.lanes.entry(name).or_default().cancelled.insert(seq);
@@ -152,20 +166,25 @@ impl Writer {
 
     /// The batch is over: workers may have what was withheld from them.
     pub(super) fn release(&mut self) {
-        for name in std::mem::take(&mut self.superseding.withholding) {
-            if let Some(outlet) = self.outlets.get(&name) {
-                outlet.lane(Lane::release);
-                outlet.wake();
+        for name in std::mem::take(&mut self.decrease_tracker.withholding) {
+            if let Some(handle) = self.lanes.get(&name) {
+                handle.with_lane(Lane::release);
+                handle.wake();
             }
         }
     }
 }
 
 /// The destinations that have not settled an event, as far as the batch has come.
-fn still_left<'a>(batch: &Batch, seq: i64, open: &'a Open<Fingerprint>) -> Vec<&'a Name> {
+fn undelivered_destinations<'a>(
+    batch: &WriteBatch,
+    seq: i64,
+    open: &'a TrackedDecrease<Fingerprint>,
+) -> Vec<&'a Name> {
     if batch.cancelled.contains(&seq) {
         return Vec::new();
     }
-    let finished = |name: &Name| batch.lanes.get(name).is_some_and(|staging| staging.has_finished(seq));
-    open.left.iter().filter(|name| !finished(name)).collect()
+    let finished =
+        |name: &Name| batch.lanes.get(name).is_some_and(|lane_changes| lane_changes.has_finished(seq));
+    open.pending_destinations.iter().filter(|name| !finished(name)).collect()
 }

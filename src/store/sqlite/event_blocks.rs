@@ -6,25 +6,25 @@ use std::ops::Range;
 use rusqlite::types::{FromSqlError, ValueRef};
 use rusqlite::{Connection, OptionalExtension, params};
 
-use super::pack;
+use super::compression;
 use crate::store::NewEvent;
 
 /// So many texts are packed together at most: who reads one unpacks them all.
-pub const TOGETHER: usize = 64;
+pub const MAX_BLOCK_EVENTS: usize = 64;
 /// And no more once they have so many bytes.
-const BYTES: usize = 64 << 10;
+const MAX_BLOCK_BYTES: usize = 64 << 10;
 /// Bytes of a text's length in front of it, little-endian.
-const LENGTH: usize = size_of::<u64>();
+const LENGTH_PREFIX_BYTES: usize = size_of::<u64>();
 
 /// Events that follow each other and are kept together.
-pub struct Group {
-    pub events: usize,
+pub struct EncodedBlock {
+    pub event_count: usize,
     /// Their texts; `None` if each is kept in its own row.
-    pub packed: Option<Vec<u8>>,
+    pub compressed: Option<Vec<u8>>,
 }
 
 /// Groups the events of a transaction, in their order.
-pub fn group(events: &[NewEvent]) -> Vec<Group> {
+pub fn encode_blocks(events: &[NewEvent]) -> Vec<EncodedBlock> {
     let mut groups = Vec::new();
     let mut begin = 0;
     let mut texts = Vec::new();
@@ -32,50 +32,50 @@ pub fn group(events: &[NewEvent]) -> Vec<Group> {
         texts.extend((event.body.len() as u64).to_le_bytes());
         texts.extend(event.body.as_bytes());
         let count = index + 1 - begin;
-        if count == TOGETHER || texts.len() >= BYTES {
-            groups.push(close(count, &mut texts));
+        if count == MAX_BLOCK_EVENTS || texts.len() >= MAX_BLOCK_BYTES {
+            groups.push(finish_block(count, &mut texts));
             begin = index + 1;
         }
     }
-    groups.push(close(events.len() - begin, &mut texts));
+    groups.push(finish_block(events.len() - begin, &mut texts));
     groups
 }
 
-fn close(events: usize, texts: &mut Vec<u8>) -> Group {
-    let packed = pack::pack(texts);
+fn finish_block(events: usize, texts: &mut Vec<u8>) -> EncodedBlock {
+    let compressed = compression::compress(texts);
     texts.clear();
-    Group { events, packed }
+    EncodedBlock { event_count: events, compressed }
 }
 
 /// Keeps the texts of events that have these numbers in a row.
-pub fn write(connection: &Connection, first: i64, last: i64, packed: &[u8]) -> rusqlite::Result<()> {
+pub fn write(connection: &Connection, first: i64, last: i64, compressed: &[u8]) -> rusqlite::Result<()> {
     connection
         .prepare_cached("INSERT INTO texts VALUES (?1, ?2, ?3)")?
-        .execute(params![first, last, packed])?;
+        .execute(params![first, last, compressed])?;
     Ok(())
 }
 
 /// Removes texts of which no event is left, where events from behind one number up to another were removed.
 pub fn prune(connection: &Connection, from: i64, upto: i64) -> rusqlite::Result<()> {
-    let together = i64::try_from(TOGETHER).unwrap_or(i64::MAX);
+    let max_events = i64::try_from(MAX_BLOCK_EVENTS).unwrap_or(i64::MAX);
     connection
         .prepare_cached(
             "DELETE FROM texts WHERE first > ?1 AND first <= ?2
              AND NOT EXISTS (SELECT 1 FROM events WHERE id >= first AND id <= last)",
         )?
-        .execute([from.saturating_sub(together), upto])?;
+        .execute([from.saturating_sub(max_events), upto])?;
     Ok(())
 }
 
 /// Reads texts of events; fast where they follow each other.
-pub struct Bodies<'c> {
+pub struct BodyReader<'c> {
     connection: &'c Connection,
-    texts: Texts,
+    block: EventBlock,
 }
 
-impl<'c> Bodies<'c> {
+impl<'c> BodyReader<'c> {
     pub fn new(connection: &'c Connection) -> Self {
-        Self { connection, texts: Texts::default() }
+        Self { connection, block: EventBlock::default() }
     }
 
     /// An event's text, from its number and what its row has of it. Empty if it is lost: then it is no event,
@@ -85,38 +85,38 @@ impl<'c> Bodies<'c> {
         if !body.is_empty() {
             return Ok(body);
         }
-        if !self.texts.has(seq) {
+        if !self.block.contains(seq) {
             let mut around = self.connection.prepare_cached(
                 "SELECT first, packed FROM texts WHERE first <= ?1 ORDER BY first DESC LIMIT 1",
             )?;
-            let read = |row: &rusqlite::Row<'_>| Ok(Texts::read(row.get(0)?, row.get_ref(1)?));
-            let read = around.query_row([seq], read).optional()?.unwrap_or_else(|| Ok(Texts::default()));
-            self.texts = read.unwrap_or_else(|error| {
+            let read = |row: &rusqlite::Row<'_>| Ok(EventBlock::read(row.get(0)?, row.get_ref(1)?));
+            let read = around.query_row([seq], read).optional()?.unwrap_or_else(|| Ok(EventBlock::default()));
+            self.block = read.unwrap_or_else(|error| {
                 tracing::error!(%error, event = seq, "the text of an event is damaged");
-                Texts::default()
+                EventBlock::default()
             });
         }
-        Ok(self.texts.get(seq))
+        Ok(self.block.get(seq))
     }
 }
 
 /// Looks among texts that are kept together for the last one that begins so, of an event that is still there
 /// and has a number from the first up to, and not with, the second.
-pub fn find(
+pub fn find_by_prefix(
     connection: &Connection,
     from: i64,
     below: i64,
     begin: &str,
 ) -> rusqlite::Result<Option<(i64, String)>> {
-    let together = i64::try_from(TOGETHER).unwrap_or(i64::MAX);
+    let max_events = i64::try_from(MAX_BLOCK_EVENTS).unwrap_or(i64::MAX);
     let mut groups = connection.prepare_cached(
         "SELECT first, packed FROM texts WHERE first > ?1 AND first < ?2 ORDER BY first DESC",
     )?;
     let mut event = connection.prepare_cached("SELECT 1 FROM events WHERE id = ?1 AND body = ''")?;
-    let mut groups = groups.query(params![from.saturating_sub(together), below])?;
+    let mut groups = groups.query(params![from.saturating_sub(max_events), below])?;
     while let Some(row) = groups.next()? {
         // One that is damaged is told of when it is delivered.
-        let Ok(texts) = Texts::read(row.get(0)?, row.get_ref(1)?) else { continue };
+        let Ok(texts) = EventBlock::read(row.get(0)?, row.get_ref(1)?) else { continue };
         for (seq, text) in texts.starting_with(begin) {
             if (from..below).contains(&seq) && event.exists([seq])? {
                 return Ok(Some((seq, text.to_owned())));
@@ -126,22 +126,22 @@ pub fn find(
     Ok(None)
 }
 
-/// Texts that were packed together.
+/// EventBlock that were packed together.
 #[derive(Default)]
-struct Texts {
+struct EventBlock {
     first: i64,
     ranges: Vec<Range<usize>>,
-    all: String,
+    text: String,
 }
 
-impl Texts {
+impl EventBlock {
     /// From a row of `texts`.
-    fn read(first: i64, packed: ValueRef<'_>) -> rusqlite::Result<Self> {
+    fn read(first: i64, compressed: ValueRef<'_>) -> rusqlite::Result<Self> {
         let damaged = || FromSqlError::Other(format!("the texts from event {first} on are damaged").into());
-        let bytes = pack::unpack(packed.as_blob()?, b"")?;
+        let bytes = compression::decompress(compressed.as_blob()?, b"")?;
         let (mut all, mut ranges) = (String::with_capacity(bytes.len()), Vec::new());
         let mut rest = bytes.as_slice();
-        while let Some((length, behind)) = rest.split_first_chunk::<LENGTH>() {
+        while let Some((length, behind)) = rest.split_first_chunk::<LENGTH_PREFIX_BYTES>() {
             let length = usize::try_from(u64::from_le_bytes(*length)).map_err(|_| damaged())?;
             let (text, behind) = behind.split_at_checked(length).ok_or_else(damaged)?;
             let begin = all.len();
@@ -149,26 +149,26 @@ impl Texts {
             ranges.push(begin..all.len());
             rest = behind;
         }
-        if rest.is_empty() { Ok(Self { first, ranges, all }) } else { Err(damaged().into()) }
+        if rest.is_empty() { Ok(Self { first, ranges, text: all }) } else { Err(damaged().into()) }
     }
 
-    fn place(&self, seq: i64) -> Option<Range<usize>> {
+    fn range(&self, seq: i64) -> Option<Range<usize>> {
         let place = usize::try_from(seq.checked_sub(self.first)?).ok()?;
         self.ranges.get(place).cloned()
     }
 
-    fn has(&self, seq: i64) -> bool {
-        self.place(seq).is_some()
+    fn contains(&self, seq: i64) -> bool {
+        self.range(seq).is_some()
     }
 
     /// An event's text; empty if it is not among them.
     fn get(&self, seq: i64) -> &str {
-        self.place(seq).and_then(|place| self.all.get(place)).unwrap_or_default()
+        self.range(seq).and_then(|place| self.text.get(place)).unwrap_or_default()
     }
 
     /// Numbers and texts of those that begin so, the last one first.
     fn starting_with<'a>(&'a self, begin: &'a str) -> impl Iterator<Item = (i64, &'a str)> {
-        let text = |place: usize| self.all.get(self.ranges.get(place)?.clone());
+        let text = |place: usize| self.text.get(self.ranges.get(place)?.clone());
         let number = |place: usize| self.first.checked_add(i64::try_from(place).ok()?);
         let known =
             (0..self.ranges.len()).rev().filter_map(move |place| Some((number(place)?, text(place)?)));

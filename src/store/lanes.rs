@@ -13,91 +13,92 @@ use crate::domain::time::Time;
 
 /// One destination's lane, shared between its worker and the store.
 #[derive(Debug)]
-pub struct Outlet {
+pub struct LaneHandle {
     /// The destination.
     pub name: Name,
     /// The store's number of it.
-    pub number: i64,
+    pub id: i64,
     /// The most deliveries that it may have undelivered.
-    most: AtomicU64,
+    max_backlog: AtomicU64,
     lane: Mutex<Lane>,
-    woken: Notify,
+    wakeup: Notify,
 }
 
 /// The outlets by their names, as they are at the moment. Cheap to clone; all clones are the same.
 #[derive(Debug, Clone, Default)]
-pub struct Outlets(Arc<RwLock<Arc<ByName>>>);
+pub struct LaneHandles(Arc<RwLock<Arc<LanesByName>>>);
 
-type ByName = BTreeMap<Name, Arc<Outlet>>;
+type LanesByName = BTreeMap<Name, Arc<LaneHandle>>;
 
-impl Outlets {
+impl LaneHandles {
     /// These outlets.
-    pub fn new(outlets: ByName) -> Self {
-        Self(Arc::new(RwLock::new(Arc::new(outlets))))
+    pub fn new(lanes: LanesByName) -> Self {
+        Self(Arc::new(RwLock::new(Arc::new(lanes))))
     }
 
     /// All of them.
-    pub fn all(&self) -> Arc<ByName> {
+    pub fn all(&self) -> Arc<LanesByName> {
         self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// The one of a destination.
-    pub fn get(&self, destination: &Name) -> Option<Arc<Outlet>> {
+    pub fn get(&self, destination: &Name) -> Option<Arc<LaneHandle>> {
         self.0.read().unwrap_or_else(PoisonError::into_inner).get(destination).cloned()
     }
 
     /// Adds one; the one that was there stays.
-    pub fn attach(&self, outlet: Arc<Outlet>) {
+    pub fn add(&self, handle: Arc<LaneHandle>) {
         let mut all = self.0.write().unwrap_or_else(PoisonError::into_inner);
-        Arc::make_mut(&mut all).entry(outlet.name.clone()).or_insert(outlet);
+        Arc::make_mut(&mut all).entry(handle.name.clone()).or_insert(handle);
     }
 
     /// Takes one away.
-    pub fn detach(&self, destination: &Name) {
+    pub fn remove(&self, destination: &Name) {
         let mut all = self.0.write().unwrap_or_else(PoisonError::into_inner);
         Arc::make_mut(&mut all).remove(destination);
     }
 }
 
-impl Outlet {
+impl LaneHandle {
     /// An outlet with a lane.
-    pub fn new(name: Name, number: i64, lane: Lane) -> Self {
-        let most = AtomicU64::new(u64::MAX);
-        Self { name, number, most, lane: Mutex::new(lane), woken: Notify::new() }
+    pub fn new(name: Name, id: i64, lane: Lane) -> Self {
+        let max_backlog = AtomicU64::new(u64::MAX);
+        Self { name, id, max_backlog, lane: Mutex::new(lane), wakeup: Notify::new() }
     }
 
     /// Sets how many deliveries may be undelivered here.
-    pub fn bound(&self, most: Option<u64>) {
-        self.most.store(most.unwrap_or(u64::MAX), Ordering::Relaxed);
+    pub fn set_max_backlog(&self, max_backlog: Option<u64>) {
+        self.max_backlog.store(max_backlog.unwrap_or(u64::MAX), Ordering::Relaxed);
     }
 
     /// Whether there is no room for one more, with so many more that are about to be committed.
     pub fn is_full(&self, more: u64) -> bool {
-        let most = self.most.load(Ordering::Relaxed);
-        most != u64::MAX && self.lane(|lane| lane.left()).saturating_add(more) >= most
+        let max_backlog = self.max_backlog.load(Ordering::Relaxed);
+        max_backlog != u64::MAX
+            && self.with_lane(|lane| lane.undelivered()).saturating_add(more) >= max_backlog
     }
 
     /// Looks at the lane. Never held across IO.
-    pub fn lane<R>(&self, look: impl FnOnce(&mut Lane) -> R) -> R {
+    pub fn with_lane<R>(&self, look: impl FnOnce(&mut Lane) -> R) -> R {
         look(&mut self.lane.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Says that something may be claimable. Kept for a worker that is not waiting yet.
     pub fn wake(&self) {
-        self.woken.notify_one();
+        self.wakeup.notify_one();
     }
 
     /// Completes when something may be claimable: after [`Outlet::wake`], or when a delivery that waits
     /// is due. `now` is the store's time.
     pub async fn wait(&self, now: Time) {
-        let woken = self.woken.notified();
-        match self.lane(|lane| lane.next_due()) {
-            None => woken.await,
+        let notified = self.wakeup.notified();
+        match self.with_lane(|lane| lane.next_due()) {
+            None => notified.await,
             Some(due) => {
                 // A lapse of nothing would spin where the clocks differ by less than a tick.
                 let lapse = due.since(now).max(std::time::Duration::from_millis(1));
                 tokio::select! {
-                    () = woken => {}
+                    () = notified => {}
                     () = tokio::time::sleep(lapse) => {}
                 }
             }
@@ -106,6 +107,6 @@ impl Outlet {
 
     /// Counts by state.
     pub fn backlog(&self) -> Backlog {
-        self.lane(|lane| lane.backlog())
+        self.with_lane(|lane| lane.backlog())
     }
 }

@@ -9,7 +9,7 @@ use crate::domain::time::Time;
 
 /// Which records of decisions are wanted, the newest first or the oldest first.
 #[derive(Debug, Clone)]
-pub struct Wanted {
+pub struct RecordQuery {
     /// About this target only.
     pub target: Option<TargetKey>,
     /// Not before this time.
@@ -26,7 +26,7 @@ pub struct Wanted {
     pub max: usize,
 }
 
-impl Default for Wanted {
+impl Default for RecordQuery {
     fn default() -> Self {
         Self {
             target: None,
@@ -40,9 +40,9 @@ impl Default for Wanted {
     }
 }
 
-impl Wanted {
+impl RecordQuery {
     /// The numbers that are wanted, both ends included.
-    pub(super) fn numbers(&self) -> (i64, i64) {
+    pub(super) fn id_range(&self) -> (i64, i64) {
         let above = match self.above {
             Bound::Unbounded => i64::MIN,
             Bound::Included(number) => number,
@@ -63,11 +63,11 @@ pub struct Records {
     /// In the order that was asked for.
     pub records: Vec<StoredRecord>,
     /// Whether there may be more.
-    pub more: bool,
+    pub has_more: bool,
 }
 
 /// Records are read up to about so many bytes at once: one of a large notification has a megabyte.
-pub(super) const RECORD_BYTES: usize = 4 << 20;
+pub(super) const MAX_RECORD_PAGE_BYTES: usize = 4 << 20;
 
 /// A record of decisions.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -152,11 +152,11 @@ pub struct StoredState {
 }
 
 /// What every event begins with, up to the end of its id.
-pub(super) fn beginning(id: &str) -> String {
+pub(super) fn id_prefix(id: &str) -> String {
     format!("{{\"specversion\":\"1.0\",\"id\":\"{id}\"")
 }
 
 /// Whether a text may be an event's id: 32 hex digits.
-pub(super) fn is_id(id: &str) -> bool {
+pub(super) fn is_event_id(id: &str) -> bool {
     id.len() == 32 && id.bytes().all(|b| b.is_ascii_hexdigit())
 }

@@ -16,7 +16,7 @@ use crate::store::EventSeq;
 
 /// An `on_firing` event of an open episode.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Fired {
+pub struct FiringEventRef {
     /// A hash of the episode's id.
     pub episode: u64,
     pub seq: EventSeq,
@@ -24,13 +24,13 @@ pub struct Fired {
 }
 
 /// Those of a target; `None` where they are not known, since the episodes are older than the list.
-pub type AllFired = Option<Vec<Fired>>;
+pub type FiringEvents = Option<Vec<FiringEventRef>>;
 
 /// Bytes of one event in a row.
-const ONE: usize = 24;
+const ENTRY_BYTES: usize = 24;
 
 /// Which episode it is.
-pub fn episode(id: &str) -> u64 {
+pub fn hash_episode(id: &str) -> u64 {
     use std::hash::Hasher;
     let mut hasher = siphasher::sip::SipHasher13::new();
     hasher.write(id.as_bytes());
@@ -38,33 +38,38 @@ pub fn episode(id: &str) -> u64 {
 }
 
 /// As a row has it.
-pub fn write<'a>(fired: impl IntoIterator<Item = &'a Fired>) -> Vec<u8> {
-    let bytes = |fired: &Fired| {
-        let parts = [fired.episode.to_be_bytes(), fired.seq.0.to_be_bytes(), fired.route.to_be_bytes()];
+pub fn encode<'a>(firing: impl IntoIterator<Item = &'a FiringEventRef>) -> Vec<u8> {
+    let bytes = |firing: &FiringEventRef| {
+        let parts = [firing.episode.to_be_bytes(), firing.seq.0.to_be_bytes(), firing.route.to_be_bytes()];
         parts.concat()
     };
-    fired.into_iter().flat_map(bytes).collect()
+    firing.into_iter().flat_map(bytes).collect()
 }
 
 /// From a row.
-pub fn read(bytes: &[u8]) -> Vec<Fired> {
+pub fn decode(bytes: &[u8]) -> Vec<FiringEventRef> {
     let number = |bytes: &[u8]| bytes.iter().fold(0_u64, |number, &byte| number << 8 | u64::from(byte));
-    let one = |bytes: &[u8; ONE]| Fired {
+    let one = |bytes: &[u8; ENTRY_BYTES]| FiringEventRef {
         episode: number(&bytes[..8]),
         seq: EventSeq(number(&bytes[8..16]).cast_signed()),
         route: number(&bytes[16..]).cast_signed(),
     };
-    bytes.as_chunks::<ONE>().0.iter().map(one).collect()
+    bytes.as_chunks::<ENTRY_BYTES>().0.iter().map(one).collect()
 }
 
 /// What is to be remembered beside a target's new state.
-pub fn remember(known: &AllFired, now: &[Fired], before: &TargetState, after: &TargetState) -> AllFired {
+pub fn merge(
+    known: &FiringEvents,
+    now: &[FiringEventRef],
+    before: &TargetState,
+    after: &TargetState,
+) -> FiringEvents {
     let open: Vec<u64> = episodes(after).collect();
     match known {
         None if episodes(before).next().is_some() && !open.is_empty() => None,
         known => {
             let all = known.iter().flatten().chain(now);
-            Some(all.filter(|fired| open.contains(&fired.episode)).copied().collect())
+            Some(all.filter(|firing| open.contains(&firing.episode)).copied().collect())
         }
     }
 }
@@ -74,7 +79,7 @@ fn episodes(state: &TargetState) -> impl Iterator<Item = u64> {
     let open = rules.flat_map(|rule| {
         rule.episode.iter().chain(rule.pending_close.iter().map(|closing| &closing.episode))
     });
-    open.map(|known| episode(&known.id))
+    open.map(|known| hash_episode(&known.id))
 }
 
 /// Whether one of these has arrived at a destination. One that is tried again has not.
@@ -82,24 +87,24 @@ pub fn has_arrived(
     reader: &Connection,
     destination: &Name,
     number: i64,
-    fired: &[Fired],
+    firing: &[FiringEventRef],
 ) -> rusqlite::Result<bool> {
     let mut exception = reader.prepare_cached(
         "SELECT 1 FROM deliveries WHERE destination = ?1 AND event = ?2 AND state IN (?3, ?4, ?5, ?6)",
     )?;
     // Nearly always one and the same.
     let mut known: Option<(i64, bool)> = None;
-    for fired in fired {
-        let given = match known {
-            Some((id, given)) if id == fired.route => given,
-            _ => route(reader, fired.route)?.is_some_and(|names| names.contains(destination)),
+    for firing in firing {
+        let is_routed = match known {
+            Some((id, is_routed)) if id == firing.route => is_routed,
+            _ => route_destinations(reader, firing.route)?.is_some_and(|names| names.contains(destination)),
         };
-        known = Some((fired.route, given));
-        if !given {
+        known = Some((firing.route, is_routed));
+        if !is_routed {
             continue;
         }
         let states = (schema::RETRY, schema::DEAD, schema::CANCELLED, schema::DISCARDED);
-        let row = params![number, fired.seq.0, states.0, states.1, states.2, states.3];
+        let row = params![number, firing.seq.0, states.0, states.1, states.2, states.3];
         if !exception.exists(row)? {
             return Ok(true);
         }
@@ -108,14 +113,14 @@ pub fn has_arrived(
 }
 
 /// The destinations of a route.
-pub fn route(reader: &Connection, id: i64) -> rusqlite::Result<Option<Arc<[Name]>>> {
+pub fn route_destinations(reader: &Connection, id: i64) -> rusqlite::Result<Option<Arc<[Name]>>> {
     let mut route = reader.prepare_cached("SELECT destinations FROM routes WHERE id = ?1")?;
-    let list = route.query_row([id], |row| Ok(names(row.get_ref(0)?.as_str()?))).optional()?;
+    let list = route.query_row([id], |row| Ok(parse_destinations(row.get_ref(0)?.as_str()?))).optional()?;
     Ok(list)
 }
 
 /// The names in a route's list.
-pub fn names(list: &str) -> Arc<[Name]> {
+pub fn parse_destinations(list: &str) -> Arc<[Name]> {
     let names: Vec<String> = serde_json::from_str(list).unwrap_or_default();
     names.iter().filter_map(|name| Name::new(name).ok()).collect()
 }
@@ -126,11 +131,11 @@ mod tests {
 
     #[test]
     fn what_is_written_is_read() {
-        let fired = [
-            Fired { episode: u64::MAX, seq: EventSeq(1), route: i64::MAX },
-            Fired { episode: episode("e"), seq: EventSeq(1 << 40), route: 2 },
+        let firing = [
+            FiringEventRef { episode: u64::MAX, seq: EventSeq(1), route: i64::MAX },
+            FiringEventRef { episode: hash_episode("e"), seq: EventSeq(1 << 40), route: 2 },
         ];
-        assert_eq!(read(&write(&fired)), fired);
-        assert_eq!(read(&[]), []);
+        assert_eq!(decode(&encode(&firing)), firing);
+        assert_eq!(decode(&[]), []);
     }
 }

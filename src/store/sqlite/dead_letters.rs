@@ -2,25 +2,25 @@
 
 use rusqlite::{Connection, OptionalExtension, params};
 
-use super::bodies::Bodies;
+use super::event_blocks::BodyReader;
 use super::index::Fingerprint;
-use super::writer::{Batch, Writer};
-use super::{schema, supersede};
+use super::writer::{WriteBatch, Writer};
+use super::{schema, undelivered_decreases};
 use crate::domain::header::EncodedEvent;
 use crate::domain::name::Name;
 use crate::domain::time::Time;
-use crate::store::lane::Waiting;
-use crate::store::letters::Row;
-use crate::store::outlets::Outlet;
-use crate::store::shrinking::Open;
-use crate::store::{EventSeq, LetterError, Place, Redrive, expiry};
+use crate::store::dead_letters::DeadLetterRow;
+use crate::store::lane::PendingRetry;
+use crate::store::lanes::LaneHandle;
+use crate::store::undelivered_decreases::TrackedDecrease;
+use crate::store::{DeadLetterError, DeliveryId, EventSeq, Redrive, expiry};
 
-const LIST: &str = "
+const SELECT_PAGE: &str = "
     SELECT d.event, d.attempts, d.error, d.due, d.expiry, e.at, e.body
     FROM deliveries d INDEXED BY exceptions JOIN events e ON e.id = d.event
     WHERE d.state = 2 AND d.state IN (1, 2, 3, 6) AND d.destination = ?1 AND d.event > ?2
     ORDER BY d.event LIMIT ?3";
-const ONE: &str = "
+const SELECT_ONE: &str = "
     SELECT d.attempts, d.expiry, e.target, e.shrinks, e.undoes IS NOT NULL, e.body
     FROM deliveries d JOIN events e ON e.id = d.event
     WHERE d.destination = ?1 AND d.event = ?2 AND d.state = 2";
@@ -29,9 +29,9 @@ const ONE: &str = "
 pub fn list(
     reader: &Connection,
     destination: Option<&Name>,
-    after: Option<&Place>,
+    after: Option<&DeliveryId>,
     max: usize,
-) -> rusqlite::Result<Vec<Row>> {
+) -> rusqlite::Result<Vec<DeadLetterRow>> {
     let mut known = reader.prepare_cached("SELECT id, name FROM destinations")?;
     let known = known.query_map([], |row| Ok((row.get::<_, i64>(0)?, row.get::<_, String>(1)?)))?;
     let mut found = Vec::new();
@@ -45,13 +45,13 @@ pub fn list(
             // Of the same event, those at later destinations are still to come.
             if name > after.destination { after.seq.0.saturating_sub(1) } else { after.seq.0 }
         });
-        let mut list = reader.prepare_cached(LIST)?;
+        let mut list = reader.prepare_cached(SELECT_PAGE)?;
         let limit = i64::try_from(max).unwrap_or(i64::MAX);
-        let mut bodies = Bodies::new(reader);
+        let mut bodies = BodyReader::new(reader);
         let rows = list.query_map(params![number, behind, limit], |row| {
             let seq = row.get(0)?;
-            Ok(Row {
-                place: Place { seq: EventSeq(seq), destination: name.clone() },
+            Ok(DeadLetterRow {
+                delivery_id: DeliveryId { seq: EventSeq(seq), destination: name.clone() },
                 attempts: row.get(1)?,
                 error: row.get(2)?,
                 given_up_at: Time::from_nanos(row.get(3)?),
@@ -61,7 +61,7 @@ pub fn list(
         })?;
         found.extend(rows.collect::<Result<Vec<_>, _>>()?);
     }
-    found.sort_by(|one, other| one.place.cmp(&other.place));
+    found.sort_by(|one, other| one.delivery_id.cmp(&other.delivery_id));
     found.truncate(max);
     Ok(found)
 }
@@ -73,37 +73,37 @@ pub fn as_sent(body: &str, expiry: Option<i64>) -> EncodedEvent {
 }
 
 /// A dead letter that is to be sent once more.
-struct Letter {
+struct RedriveRow {
     attempts: u32,
     expiry: Option<i64>,
     target: i64,
-    shrinks: bool,
-    undoes: bool,
+    may_decrease_capacity: bool,
+    compensates: bool,
     event: EncodedEvent,
 }
 
 impl Writer {
     pub(super) fn redrive(
         &mut self,
-        batch: &mut Batch,
-        outlet: &Outlet,
+        batch: &mut WriteBatch,
+        handle: &LaneHandle,
         seq: EventSeq,
         redrive: Redrive,
-    ) -> rusqlite::Result<Result<(), LetterError>> {
+    ) -> rusqlite::Result<Result<(), DeadLetterError>> {
         let now = self.clock.now();
-        let mut one = self.connection.prepare_cached(ONE)?;
-        let letter = one.query_row([outlet.number, seq.0], |row| {
+        let mut one = self.connection.prepare_cached(SELECT_ONE)?;
+        let letter = one.query_row([handle.id, seq.0], |row| {
             let expiry = row.get(1)?;
-            Ok(Letter {
+            Ok(RedriveRow {
                 attempts: row.get(0)?,
                 expiry,
                 target: row.get(2)?,
-                shrinks: row.get(3)?,
-                undoes: row.get(4)?,
-                event: as_sent(Bodies::new(&self.connection).read(seq.0, row.get_ref(5)?)?, expiry),
+                may_decrease_capacity: row.get(3)?,
+                compensates: row.get(4)?,
+                event: as_sent(BodyReader::new(&self.connection).read(seq.0, row.get_ref(5)?)?, expiry),
             })
         });
-        let Some(letter) = letter.optional()? else { return Ok(Err(LetterError::NotDead)) };
+        let Some(letter) = letter.optional()? else { return Ok(Err(DeadLetterError::NotDead)) };
         let expiry = match redrive.check(&letter.event, now) {
             Ok(expiry) => expiry.map(Time::as_nanos).or(letter.expiry),
             Err(error) => return Ok(Err(error)),
@@ -111,41 +111,47 @@ impl Writer {
         let mut update = self.connection.prepare_cached(
             "UPDATE deliveries SET state = ?3, due = 0, since = ?4, expiry = ?5 WHERE destination = ?1 AND event = ?2",
         )?;
-        update.execute(params![outlet.number, seq.0, schema::RETRY, now.as_nanos(), expiry])?;
-        let Letter { attempts, target: group, undoes, .. } = letter;
-        if letter.shrinks {
-            let hash = self.connection.prepare_cached(supersede::HASH)?.query_row([group], |row| row.get(0));
+        update.execute(params![handle.id, seq.0, schema::RETRY, now.as_nanos(), expiry])?;
+        let RedriveRow { attempts, target: group, compensates, .. } = letter;
+        if letter.may_decrease_capacity {
+            let hash = self
+                .connection
+                .prepare_cached(undelivered_decreases::TARGET_HASH)?
+                .query_row([group], |row| row.get(0));
             if let Some(hash) = hash.optional()? {
-                let left = vec![outlet.name.clone()];
-                batch.shrinking.add(seq.0, Open { target: Fingerprint(hash), group, left });
+                let left = vec![handle.name.clone()];
+                batch.undelivered_decreases.add(
+                    seq.0,
+                    TrackedDecrease { target: Fingerprint(hash), group, pending_destinations: left },
+                );
             }
         }
-        let staging = batch.lanes.entry(outlet.name.clone()).or_default();
-        staging.dead -= 1;
+        let lane_changes = batch.lanes.entry(handle.name.clone()).or_default();
+        lane_changes.dead_delta -= 1;
         // At once, wherever the clock stands after a restart.
         let due = Time::from_nanos(0);
-        staging.redriven.push(Waiting { seq, group, emitted_at: now, undoes, attempts, due });
+        lane_changes.redriven.push(PendingRetry { seq, group, emitted_at: now, compensates, attempts, due });
         Ok(Ok(()))
     }
 
     pub(super) fn discard(
         &self,
-        batch: &mut Batch,
-        place: &Place,
-    ) -> rusqlite::Result<Result<(), LetterError>> {
-        let name = place.destination.as_str();
+        batch: &mut WriteBatch,
+        delivery_id: &DeliveryId,
+    ) -> rusqlite::Result<Result<(), DeadLetterError>> {
+        let name = delivery_id.destination.as_str();
         // When nobody asks for it any more is not known yet.
         let mut discard = self.connection.prepare_cached(
             "UPDATE deliveries SET state = ?3, due = 0 WHERE event = ?2 AND state = ?4
              AND destination = (SELECT id FROM destinations WHERE name = ?1)",
         )?;
-        if discard.execute(params![name, place.seq.0, schema::DISCARDED, schema::DEAD])? == 0 {
-            return Ok(Err(LetterError::NotDead));
+        if discard.execute(params![name, delivery_id.seq.0, schema::DISCARDED, schema::DEAD])? == 0 {
+            return Ok(Err(DeadLetterError::NotDead));
         }
-        if self.outlets.get(&place.destination).is_some() {
-            let staging = batch.lanes.entry(place.destination.clone()).or_default();
-            staging.dead -= 1;
-            staging.discarded += 1;
+        if self.lanes.get(&delivery_id.destination).is_some() {
+            let lane_changes = batch.lanes.entry(delivery_id.destination.clone()).or_default();
+            lane_changes.dead_delta -= 1;
+            lane_changes.discarded += 1;
         } else {
             // Nobody delivers there, so nobody else writes how it stands.
             let mut count =

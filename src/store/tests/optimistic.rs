@@ -14,19 +14,19 @@ fn counted(view: &View, target: &str) -> Changes {
     Changes { states: vec![(key(target), state)], ..Changes::default() }
 }
 
-async fn count(house: &House, target: &'static str) -> u64 {
+async fn count(harness: &StoreHarness, target: &'static str) -> u64 {
     let read = move |view: &View| {
         let state = view.states.targets.get(&key(target));
         (Changes::default(), state.map_or(0, |state| state.sequence))
     };
-    house.store.transact(house.keys(&[target]), read).await.unwrap()
+    harness.store.transact(harness.keys(&[target]), read).await.unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn no_transaction_loses_what_another_does_at_the_same_time() {
-    for house in House::both() {
+    for harness in StoreHarness::both() {
         let count_one = |_| {
-            let (store, keys) = (house.store.clone(), house.keys(&["a"]));
+            let (store, keys) = (harness.store.clone(), harness.keys(&["a"]));
             tokio::spawn(async move {
                 for _ in 0..25 {
                     let keys = Keys { targets: keys.targets.clone(), alerts: keys.alerts.clone() };
@@ -37,18 +37,18 @@ async fn no_transaction_loses_what_another_does_at_the_same_time() {
         for task in (0..16).map(count_one).collect::<Vec<_>>() {
             task.await.unwrap();
         }
-        assert_eq!(count(&house, "a").await, 400);
+        assert_eq!(count(&harness, "a").await, 400);
     }
 }
 
 /// They are asked for while the writer is busy, so what is decided beside it has seen none of the others.
 #[tokio::test]
 async fn what_another_has_changed_meanwhile_is_decided_again() {
-    let house = House::foreseeing();
-    house.write(&["a"], |view| counted(view, "a")).await;
-    let gate = Gate::new(&house.store, true).await;
-    let (raised, seen) = (house.store.clone(), house.store.clone());
-    let (raise, look) = (house.keys(&["b"]), house.keys(&["b"]));
+    let harness = StoreHarness::optimistic();
+    harness.write(&["a"], |view| counted(view, "a")).await;
+    let gate = Gate::new(&harness.store, true).await;
+    let (raised, seen) = (harness.store.clone(), harness.store.clone());
+    let (raise, look) = (harness.keys(&["b"]), harness.keys(&["b"]));
     let raised = tokio::spawn(async move {
         let controls = changed(&Controls::default(), false);
         let decide = move |_: &View| (Changes { controls: Some(controls.clone()), ..Changes::default() }, ());
@@ -56,7 +56,7 @@ async fn what_another_has_changed_meanwhile_is_decided_again() {
     });
     let grown: Vec<_> = (0..3)
         .map(|_| {
-            let (store, keys) = (house.store.clone(), house.keys(&["a"]));
+            let (store, keys) = (harness.store.clone(), harness.keys(&["a"]));
             tokio::spawn(async move {
                 store.transact(keys, |view| (counted(view, "a"), ())).await.unwrap();
             })
@@ -72,5 +72,5 @@ async fn what_another_has_changed_meanwhile_is_decided_again() {
     for task in grown {
         task.await.unwrap();
     }
-    assert_eq!(count(&house, "a").await, 4);
+    assert_eq!(count(&harness, "a").await, 4);
 }

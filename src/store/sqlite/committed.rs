@@ -4,7 +4,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use rusqlite::{Connection, OptionalExtension, params};
 
-use super::samples::Samples;
+use super::dictionaries::Dictionaries;
 use super::tally;
 use crate::domain::control::Controls;
 use crate::domain::time::Time;
@@ -12,20 +12,20 @@ use crate::store::Tally;
 
 /// The committed controls, counts and samples. Set by the writer alone, after each commit.
 #[derive(Debug)]
-pub struct Published {
+pub struct CommittedView {
     controls: RwLock<Arc<Controls>>,
     tally: RwLock<Tally>,
-    samples: RwLock<Arc<Samples>>,
+    dictionaries: RwLock<Arc<Dictionaries>>,
 }
 
-impl Published {
+impl CommittedView {
     /// Reads them when the store is opened.
     pub fn read(connection: &Connection) -> rusqlite::Result<Self> {
         let controls = read_controls(connection)?;
         Ok(Self {
             controls: RwLock::new(Arc::new(controls)),
             tally: RwLock::new(tally::read(connection)?),
-            samples: RwLock::new(Arc::new(Samples::read(connection)?)),
+            dictionaries: RwLock::new(Arc::new(Dictionaries::read(connection)?)),
         })
     }
 
@@ -37,12 +37,12 @@ impl Published {
         *self.controls.write().unwrap_or_else(PoisonError::into_inner) = controls;
     }
 
-    pub fn samples(&self) -> Arc<Samples> {
-        self.samples.read().unwrap_or_else(PoisonError::into_inner).clone()
+    pub fn dictionaries(&self) -> Arc<Dictionaries> {
+        self.dictionaries.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    pub fn set_samples(&self, samples: Arc<Samples>) {
-        *self.samples.write().unwrap_or_else(PoisonError::into_inner) = samples;
+    pub fn set_dictionaries(&self, dictionaries: Arc<Dictionaries>) {
+        *self.dictionaries.write().unwrap_or_else(PoisonError::into_inner) = dictionaries;
     }
 
     /// Looks at the counts.

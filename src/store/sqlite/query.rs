@@ -6,32 +6,32 @@ use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::index::Fingerprint;
-use super::{bodies, evidence, pack, samples, schema};
+use super::{compensation, compression, dictionaries, event_blocks, schema};
 use crate::domain::target::TargetKey;
 use crate::domain::time::Time;
-use crate::store::look::{RECORD_BYTES, beginning};
+use crate::store::query::{MAX_RECORD_PAGE_BYTES, id_prefix};
 use crate::store::{
-    Delivery, DeliveryState, EventSeq, Records, StoredEvent, StoredRecord, StoredState, Wanted,
+    Delivery, DeliveryState, EventSeq, RecordQuery, Records, StoredEvent, StoredRecord, StoredState,
 };
 
 /// Events that are looked through in one step for one of them.
-pub const STEP: i64 = 20_000;
+pub const MAX_SCAN_EVENTS: i64 = 20_000;
 /// Times of records that were written beside each other may differ from their order by no more than this.
-const DISORDER: std::time::Duration = std::time::Duration::from_secs(2);
+const MAX_TIME_DISORDER: std::time::Duration = std::time::Duration::from_secs(2);
 
 /// Records in the order of their numbers, or the other way round.
 pub fn records(
     reader: &Connection,
-    wanted: &Wanted,
+    query: &RecordQuery,
     target: Option<(Fingerprint, Option<i64>)>,
 ) -> rusqlite::Result<Records> {
-    let (mut low, mut high) = wanted.numbers();
-    let (from, to) = (wanted.from.as_nanos(), wanted.to.as_nanos());
-    let order = if wanted.newest_first { "DESC" } else { "ASC" };
+    let (mut low, mut high) = query.id_range();
+    let (from, to) = (query.from.as_nanos(), query.to.as_nanos());
+    let order = if query.newest_first { "DESC" } else { "ASC" };
     // One more tells whether there are more.
-    let max = i64::try_from(wanted.max).unwrap_or(i64::MAX).saturating_add(1);
+    let max = i64::try_from(query.max).unwrap_or(i64::MAX).saturating_add(1);
     let Some((hash, number)) = target else {
-        let disorder = i64::try_from(DISORDER.as_nanos()).unwrap_or(0);
+        let disorder = i64::try_from(MAX_TIME_DISORDER.as_nanos()).unwrap_or(0);
         if from != i64::MIN {
             low = low.max(first_at(reader, from.saturating_sub(disorder))?);
         }
@@ -42,7 +42,7 @@ pub fn records(
             "SELECT id, body FROM records WHERE id BETWEEN ?1 AND ?2 AND at BETWEEN ?3 AND ?4
              ORDER BY id {order} LIMIT ?5"
         ))?;
-        return bounded(records.query(params![low, high, from, to, max])?, wanted.max);
+        return bounded(records.query(params![low, high, from, to, max])?, query.max);
     };
     let mut former = reader.prepare_cached("SELECT id FROM former_targets WHERE hash = ?1")?;
     let mut numbers = former.query_map([hash.0], |row| row.get(0))?.collect::<Result<Vec<i64>, _>>()?;
@@ -56,13 +56,13 @@ pub fn records(
         let rows = lines.query_map(params![low, high, from, to, max, number], |row| row.get::<_, i64>(0))?;
         found.extend(rows.collect::<Result<Vec<_>, _>>()?);
     }
-    found.sort_by_key(|id| if wanted.newest_first { -id } else { *id });
+    found.sort_by_key(|id| if query.newest_first { -id } else { *id });
     found.dedup();
     let mut record = reader.prepare_cached("SELECT body FROM records WHERE id = ?1")?;
     let (mut records, mut bytes) = (Vec::new(), 0);
     for &id in &found {
-        if records.len() == wanted.max || bytes > RECORD_BYTES {
-            return Ok(Records { records, more: true });
+        if records.len() == query.max || bytes > MAX_RECORD_PAGE_BYTES {
+            return Ok(Records { records, has_more: true });
         }
         // One may have been pruned meanwhile.
         let body = record.query_row([id], |row| Ok(record_text(id, row.get_ref(0)?))).optional()?;
@@ -70,27 +70,27 @@ pub fn records(
         bytes += body.len();
         records.push(StoredRecord { id, body });
     }
-    Ok(Records { records, more: false })
+    Ok(Records { records, has_more: false })
 }
 
 fn bounded(mut rows: rusqlite::Rows<'_>, max: usize) -> rusqlite::Result<Records> {
     let (mut records, mut bytes) = (Vec::new(), 0);
     while let Some(row) = rows.next()? {
-        if records.len() == max || bytes > RECORD_BYTES {
-            return Ok(Records { records, more: true });
+        if records.len() == max || bytes > MAX_RECORD_PAGE_BYTES {
+            return Ok(Records { records, has_more: true });
         }
         let id = row.get(0)?;
         let Some(body) = record_text(id, row.get_ref(1)?) else { continue };
         bytes += body.len();
         records.push(StoredRecord { id, body });
     }
-    Ok(Records { records, more: false })
+    Ok(Records { records, has_more: false })
 }
 
 /// The text of a record. One that is damaged is told of, and left out: the others are still an answer.
 pub fn record_text(id: i64, body: ValueRef<'_>) -> Option<String> {
     let told = |error| tracing::error!(%error, record = id, "a record of decisions is damaged, and left out");
-    pack::text(body).map_err(told).ok().map(Cow::into_owned)
+    compression::decode(body).map_err(told).ok().map(Cow::into_owned)
 }
 
 /// The number of the first record that is not before a time, found by halves: numbers and times rise together.
@@ -115,63 +115,63 @@ fn first_at(reader: &Connection, at: i64) -> rusqlite::Result<i64> {
 }
 
 /// What one step of a search came to.
-pub enum Step {
+pub enum ScanStep {
     /// It is this one.
-    Found(Box<Found>),
+    Found(Box<FoundEvent>),
     /// It is below this number, if anywhere.
     Below(i64),
     /// It is not there.
-    Nowhere,
+    NotFound,
 }
 
 /// An event, and where it was to go.
-pub struct Found {
+pub struct FoundEvent {
     pub seq: EventSeq,
     pub event: StoredEvent,
     /// Of each delivery, whether the destination's cursor tells that it is settled.
-    pub passed: Vec<bool>,
+    pub below_cursor: Vec<bool>,
 }
 
 /// Looks for an event by its id among the [`STEP`] newest below a number. Ids have no index of their own: it
 /// would cost every event, and nearly all that is looked for is new.
-pub fn find_event(reader: &Connection, id: &str, below: i64) -> rusqlite::Result<Step> {
+pub fn find_event(reader: &Connection, id: &str, below: i64) -> rusqlite::Result<ScanStep> {
     let mut newest =
         reader.prepare_cached("SELECT id FROM events WHERE id < ?1 ORDER BY id DESC LIMIT 1 OFFSET ?2")?;
-    let lowest: Option<i64> = newest.query_row([below, STEP - 1], |row| row.get(0)).optional()?;
-    let begin = beginning(id);
+    let lowest: Option<i64> = newest.query_row([below, MAX_SCAN_EVENTS - 1], |row| row.get(0)).optional()?;
+    let prefix = id_prefix(id);
     let from = lowest.unwrap_or(i64::MIN);
     let mut find = reader.prepare_cached(
         "SELECT id, body FROM events
          WHERE id >= ?1 AND id < ?2 AND substr(body, 1, ?3) = ?4 ORDER BY id DESC LIMIT 1",
     )?;
-    let length = i64::try_from(begin.len()).unwrap_or(0);
-    let alone = find.query_row(params![from, below, length, begin], |row| Ok((row.get(0)?, row.get(1)?)));
-    let together = bodies::find(reader, from, below, &begin)?;
-    let Some((seq, body)) = alone.optional()?.into_iter().chain(together).max_by_key(|(seq, _)| *seq) else {
-        return Ok(lowest.map_or(Step::Nowhere, Step::Below));
+    let length = i64::try_from(prefix.len()).unwrap_or(0);
+    let in_row = find.query_row(params![from, below, length, prefix], |row| Ok((row.get(0)?, row.get(1)?)));
+    let in_block = event_blocks::find_by_prefix(reader, from, below, &prefix)?;
+    let Some((seq, body)) = in_row.optional()?.into_iter().chain(in_block).max_by_key(|(seq, _)| *seq) else {
+        return Ok(lowest.map_or(ScanStep::NotFound, ScanStep::Below));
     };
     let mut event = reader.prepare_cached("SELECT at, route FROM events WHERE id = ?1")?;
     let event = event.query_row([seq], |row| Ok((row.get(0)?, row.get::<_, i64>(1)?)));
     // It may have been pruned meanwhile.
-    let Some((at, route)) = event.optional()? else { return Ok(Step::Nowhere) };
+    let Some((at, route)) = event.optional()? else { return Ok(ScanStep::NotFound) };
     let mut event = StoredEvent { emitted_at: Time::from_nanos(at), body, deliveries: Vec::new() };
-    let mut passed = Vec::new();
+    let mut below_cursor = Vec::new();
     let names: String =
         reader.query_row("SELECT destinations FROM routes WHERE id = ?1", [route], |row| row.get(0))?;
     let mut delivery = reader.prepare_cached(
         "SELECT n.cursor, d.state, d.attempts, d.due, d.error FROM destinations n
          LEFT JOIN deliveries d ON d.destination = n.id AND d.event = ?2 WHERE n.name = ?1",
     )?;
-    for name in evidence::names(&names).iter().cloned() {
+    for name in compensation::parse_destinations(&names).iter().cloned() {
         let told = delivery.query_row(params![name.as_str(), seq], |row| {
             let cursor: i64 = row.get(0)?;
             let (state, attempts) = (row.get::<_, Option<i64>>(1)?, row.get::<_, Option<u32>>(2)?);
             let (due, text) = (row.get::<_, Option<i64>>(3)?, row.get::<_, Option<String>>(4)?);
             Ok((cursor >= seq, state, attempts.unwrap_or(0), due, text.filter(|text| !text.is_empty())))
         });
-        let Some((behind, row, failed_attempts, due, text)) = told.optional()? else { continue };
+        let Some((is_below_cursor, row, failed_attempts, due, text)) = told.optional()? else { continue };
         let state = match row {
-            None if behind => DeliveryState::Delivered,
+            None if is_below_cursor => DeliveryState::Delivered,
             None => DeliveryState::Pending,
             Some(schema::RETRY) => DeliveryState::Retrying,
             Some(schema::DEAD) => DeliveryState::Dead,
@@ -181,7 +181,7 @@ pub fn find_event(reader: &Connection, id: &str, below: i64) -> rusqlite::Result
             Some(_) => DeliveryState::Delivered,
         };
         let answered = row == Some(schema::ANSWERED);
-        passed.push(behind);
+        below_cursor.push(is_below_cursor);
         event.deliveries.push(Delivery {
             destination: name,
             state,
@@ -191,7 +191,7 @@ pub fn find_event(reader: &Connection, id: &str, below: i64) -> rusqlite::Result
             due: due.map(Time::from_nanos).filter(|_| state == DeliveryState::Retrying),
         });
     }
-    Ok(Step::Found(Box::new(Found { seq: EventSeq(seq), event, passed })))
+    Ok(ScanStep::Found(Box::new(FoundEvent { seq: EventSeq(seq), event, below_cursor })))
 }
 
 /// States of targets behind a number, in the order of their numbers. One that cannot be read is left out.
@@ -205,7 +205,7 @@ pub fn states(reader: &Connection, after: i64, max: usize) -> rusqlite::Result<V
     let mut found = Vec::new();
     while let Some(row) = rows.next()? {
         let (id, key) = (row.get(0)?, TargetKey::from_stored(row.get_ref(1)?.as_str()?));
-        let state = match samples::text(row.get_ref(2)?, row.get_ref(3)?) {
+        let state = match dictionaries::decode_state(row.get_ref(2)?, row.get_ref(3)?) {
             Ok(text) => serde_json::from_str(&text).map_err(|error| error.to_string()),
             Err(error) => Err(error.to_string()),
         };

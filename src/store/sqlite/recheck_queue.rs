@@ -7,9 +7,9 @@ use crate::domain::time::Time;
 
 /// What is committed.
 #[derive(Debug, Default)]
-pub struct Watching {
+pub struct RecheckQueue {
     all: BTreeSet<i64>,
-    woken: BTreeSet<i64>,
+    pending: BTreeSet<i64>,
     /// When they were woken last.
     since: Option<Time>,
 }
@@ -17,46 +17,46 @@ pub struct Watching {
 /// What a transaction does to them. A batch keeps these in their order, so that a target that was looked
 /// at before the controls changed is woken, and one that began to watch after it is not.
 #[derive(Debug, Clone, Copy)]
-pub enum Change {
+pub enum RecheckChange {
     /// A target begins to watch.
-    Begins(i64),
+    Add(i64),
     /// A target does not watch any more.
-    Ends(i64),
+    Remove(i64),
     /// The controls have changed.
-    Wake(Time),
+    ControlsChanged(Time),
     /// A target has been looked at.
-    LookedAt(i64),
+    Rechecked(i64),
 }
 
-impl Watching {
+impl RecheckQueue {
     /// All that watch are woken when the store is opened: nobody knows what has changed meanwhile.
     pub fn restore(all: BTreeSet<i64>, now: Time) -> Self {
-        Self { woken: all.clone(), all, since: Some(now) }
+        Self { pending: all.clone(), all, since: Some(now) }
     }
 
     /// Takes over what a transaction has done.
-    pub fn apply(&mut self, change: Change) {
+    pub fn apply(&mut self, change: RecheckChange) {
         match change {
-            Change::Begins(target) => drop(self.all.insert(target)),
-            Change::Ends(target) => {
+            RecheckChange::Add(target) => drop(self.all.insert(target)),
+            RecheckChange::Remove(target) => {
                 self.all.remove(&target);
-                self.woken.remove(&target);
+                self.pending.remove(&target);
             }
-            Change::Wake(now) => {
-                self.woken.clone_from(&self.all);
+            RecheckChange::ControlsChanged(now) => {
+                self.pending.clone_from(&self.all);
                 self.since = Some(now);
             }
-            Change::LookedAt(target) => drop(self.woken.remove(&target)),
+            RecheckChange::Rechecked(target) => drop(self.pending.remove(&target)),
         }
     }
 
     /// The targets that were woken and not looked at since.
-    pub fn woken(&self) -> impl Iterator<Item = i64> {
-        self.woken.iter().copied()
+    pub fn pending(&self) -> impl Iterator<Item = i64> {
+        self.pending.iter().copied()
     }
 
     /// Since when one is woken, if one is.
     pub fn since(&self) -> Option<Time> {
-        self.since.filter(|_| !self.woken.is_empty())
+        self.since.filter(|_| !self.pending.is_empty())
     }
 }

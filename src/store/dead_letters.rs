@@ -15,7 +15,7 @@ pub const BACKLOG_FULL: &str = "backlog_full: as many deliveries as its max_back
 
 /// Which delivery. Dead letters are listed in this order.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Place {
+pub struct DeliveryId {
     /// The event.
     pub seq: EventSeq,
     /// Where it was to go.
@@ -26,7 +26,7 @@ pub struct Place {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DeadLetter {
     /// Which one.
-    pub place: Place,
+    pub delivery_id: DeliveryId,
     /// The event's id; empty where the event cannot be read, as are the next three.
     pub id: String,
     /// Its rule.
@@ -58,7 +58,7 @@ pub struct Redrive {
 
 /// Why a dead letter stays what it is.
 #[derive(Debug, Clone, thiserror::Error)]
-pub enum LetterError {
+pub enum DeadLetterError {
     /// The store could not do it.
     #[error(transparent)]
     Store(#[from] Error),
@@ -76,7 +76,7 @@ pub enum LetterError {
     },
     /// What it would take away may be needed by now.
     #[error("it takes capacity away, and is only redriven when that is forced")]
-    TakesAway,
+    DecreasesCapacity,
     /// It was given up for that, and would be again.
     #[error("{0}")]
     Unreadable(String),
@@ -84,17 +84,17 @@ pub enum LetterError {
 
 /// The parts of an event that a list shows; of what is no event they are empty.
 #[derive(Debug, Default, Deserialize)]
-struct Shown {
+struct EventSummary {
     #[serde(default)]
     id: String,
     #[serde(default)]
     subject: String,
     #[serde(default)]
-    data: ShownData,
+    data: EventSummaryData,
 }
 
 #[derive(Debug, Default, Deserialize)]
-struct ShownData {
+struct EventSummaryData {
     #[serde(default)]
     rule: String,
     #[serde(default)]
@@ -103,8 +103,8 @@ struct ShownData {
 
 /// A row of a dead letter.
 #[derive(Debug, Clone)]
-pub struct Row {
-    pub place: Place,
+pub struct DeadLetterRow {
+    pub delivery_id: DeliveryId,
     pub emitted_at: Time,
     pub attempts: u32,
     pub error: String,
@@ -112,28 +112,40 @@ pub struct Row {
     pub event: EncodedEvent,
 }
 
-impl From<Row> for DeadLetter {
-    fn from(row: Row) -> Self {
-        let Row { place, emitted_at, attempts, error, given_up_at, event } = row;
-        let Shown { id, subject, data } = serde_json::from_str(&event).unwrap_or_default();
-        let ShownData { rule, action } = data;
-        Self { place, id, rule, target: subject, action, emitted_at, attempts, error, given_up_at, event }
+impl From<DeadLetterRow> for DeadLetter {
+    fn from(row: DeadLetterRow) -> Self {
+        let DeadLetterRow { delivery_id, emitted_at, attempts, error, given_up_at, event } = row;
+        let EventSummary { id, subject, data } = serde_json::from_str(&event).unwrap_or_default();
+        let EventSummaryData { rule, action } = data;
+        Self {
+            delivery_id,
+            id,
+            rule,
+            target: subject,
+            action,
+            emitted_at,
+            attempts,
+            error,
+            given_up_at,
+            event,
+        }
     }
 }
 
 impl Redrive {
     /// Checks that an event may be sent once more, and gives its `expirytime` if it gets another one.
-    pub fn check(&self, event: &str, now: Time) -> Result<Option<Time>, LetterError> {
-        let header = EventHeader::read(event).map_err(|error| LetterError::Unreadable(error.to_string()))?;
+    pub fn check(&self, event: &str, now: Time) -> Result<Option<Time>, DeadLetterError> {
+        let header =
+            EventHeader::read(event).map_err(|error| DeadLetterError::Unreadable(error.to_string()))?;
         if header.decreases_capacity() && !self.force {
-            return Err(LetterError::TakesAway);
+            return Err(DeadLetterError::DecreasesCapacity);
         }
         match self.valid_for {
-            None if now > header.expirytime => Err(LetterError::Expired { at: header.expirytime }),
+            None if now > header.expirytime => Err(DeadLetterError::Expired { at: header.expirytime }),
             None => Ok(None),
             Some(valid_for) => {
                 let until = now.after(valid_for);
-                let unreadable = |error: serde_json::Error| LetterError::Unreadable(error.to_string());
+                let unreadable = |error: serde_json::Error| DeadLetterError::Unreadable(error.to_string());
                 expiry::rewrite(event, until).map_err(unreadable)?;
                 Ok(Some(until))
             }

@@ -8,73 +8,75 @@
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
-use super::bodies::{self, Group};
-use super::index::{Fingerprint, Fingerprints, Ids, Index, Known, Staged};
-use super::pack;
-use super::samples::{KeptState, Samples};
+use super::compression;
+use super::dictionaries::{Dictionaries, EncodedState};
+use super::event_blocks::{self, EncodedBlock};
+use super::index::{CachedTarget, Fingerprint, Fingerprints, Ids, Index, IndexOverlay};
 use super::writer::SharedClock;
 use crate::domain::control::Controls;
 use crate::domain::engine::States;
 use crate::domain::state::TargetState;
 use crate::domain::time::Time;
 use crate::json;
-use crate::store::numbers::Map;
-use crate::store::{Changes, Decide, Keys, View};
+use crate::store::fast_map::Map;
+use crate::store::{Changes, DecideFn, Keys, View};
 
 /// The index: the writer changes it, others read it.
 pub type SharedIndex = Arc<RwLock<Index>>;
 
 /// So many decisions are left to the writer after one that was made in vain.
-const AFTER_A_MISS: u32 = 16;
+const SKIPS_AFTER_CONFLICT: u32 = 16;
 
 /// A decision, and all that it has seen.
-pub struct Foreseen {
+pub struct Speculation {
     pub now: Time,
-    pub seen: Seen,
-    pub known: Map<i64, Arc<Known>>,
+    pub read_set: ReadSet,
+    pub targets: Map<i64, Arc<CachedTarget>>,
     pub controls: Arc<Controls>,
     pub changes: Changes,
-    pub texts: Texts,
+    pub encoded: EncodedChanges,
 }
 
 /// What a decision changes, as it is kept.
-pub struct Texts {
+pub struct EncodedChanges {
     /// Of each state.
-    pub states: Vec<KeptState>,
+    pub states: Vec<EncodedState>,
     /// Of the record, if that is packed.
     pub record: Option<Vec<u8>>,
     /// Of the events.
-    pub events: Vec<Group>,
+    pub event_blocks: Vec<EncodedBlock>,
 }
 
-impl Texts {
-    pub fn of(changes: &Changes, samples: &Samples) -> serde_json::Result<Self> {
-        let states =
-            changes.states.iter().map(|(_, state)| encode(state).map(|text| samples.keep(state, text)));
+impl EncodedChanges {
+    pub fn from_changes(changes: &Changes, dictionaries: &Dictionaries) -> serde_json::Result<Self> {
+        let states = changes
+            .states
+            .iter()
+            .map(|(_, state)| encode(state).map(|text| dictionaries.encode(state, text)));
         Ok(Self {
             states: states.collect::<Result<_, _>>()?,
-            record: changes.record.as_ref().and_then(|record| pack::pack(record.body.as_bytes())),
-            events: bodies::group(&changes.events),
+            record: changes.record.as_ref().and_then(|record| compression::compress(record.body.as_bytes())),
+            event_blocks: event_blocks::encode_blocks(&changes.events),
         })
     }
 }
 
 /// Where the wanted targets and alerts are in the index, in the order in which they are wanted.
-pub struct Seen {
+pub struct ReadSet {
     targets: Vec<(Fingerprint, Option<i64>)>,
     alerts: Vec<(Fingerprint, Ids)>,
 }
 
-impl Seen {
+impl ReadSet {
     /// Looks all of them up.
-    pub fn of(keys: &Keys, hashes: Fingerprints, index: &Index, staged: &Staged) -> Self {
+    pub fn for_keys(keys: &Keys, hashes: Fingerprints, index: &Index, overlay: &IndexOverlay) -> Self {
         let target = |key| {
             let hash = hashes.target(key);
-            (hash, index.target(hash, staged))
+            (hash, index.target(hash, overlay))
         };
         let alert = |key| {
             let hash = hashes.alert(key);
-            (hash, index.alert_targets(hash, staged))
+            (hash, index.alert_targets(hash, overlay))
         };
         Self {
             targets: keys.targets.iter().map(target).collect(),
@@ -83,16 +85,16 @@ impl Seen {
     }
 
     /// Whether all of them are where they were.
-    pub fn is_still_so(&self, index: &Index, staged: &Staged) -> bool {
-        self.targets.iter().all(|(hash, id)| index.target(*hash, staged) == *id)
-            && self.alerts.iter().all(|(hash, ids)| index.alert_targets(*hash, staged) == *ids)
+    pub fn is_unchanged(&self, index: &Index, overlay: &IndexOverlay) -> bool {
+        self.targets.iter().all(|(hash, id)| index.target(*hash, overlay) == *id)
+            && self.alerts.iter().all(|(hash, ids)| index.alert_targets(*hash, overlay) == *ids)
     }
 
     /// The states of what is known.
     pub fn states<E>(
         &self,
         keys: &Keys,
-        mut load: impl FnMut(i64) -> Result<Option<Arc<Known>>, E>,
+        mut load: impl FnMut(i64) -> Result<Option<Arc<CachedTarget>>, E>,
     ) -> Result<States, E> {
         let mut states = States::default();
         for (alert, (_, ids)) in keys.alerts.iter().zip(&self.alerts) {
@@ -119,88 +121,89 @@ impl Seen {
 
 /// Whether it is worth while to decide beside the writer.
 #[derive(Default)]
-pub struct Foresight {
+pub struct SpeculationGate {
     /// So many decisions are left to the writer.
-    blind: AtomicU32,
+    skips_left: AtomicU32,
     /// So many are being made beside it.
-    under_way: AtomicU32,
+    in_flight: AtomicU32,
 }
 
-impl Foresight {
+impl SpeculationGate {
     /// A decision was made in vain: others are at the same targets.
-    pub fn missed(&self) {
-        self.blind.store(AFTER_A_MISS, Ordering::Relaxed);
+    pub fn conflicted(&self) {
+        self.skips_left.store(SKIPS_AFTER_CONFLICT, Ordering::Relaxed);
     }
 
     /// Whether some are being made now.
-    pub fn is_busy(&self) -> bool {
-        self.under_way.load(Ordering::Relaxed) > 0
+    pub fn any_in_flight(&self) -> bool {
+        self.in_flight.load(Ordering::Relaxed) > 0
     }
 
     /// Counts one that is being made, until it is dropped.
-    pub fn begin(&self) -> UnderWay<'_> {
-        self.under_way.fetch_add(1, Ordering::Relaxed);
-        UnderWay(&self.under_way)
+    pub fn begin(&self) -> InFlightGuard<'_> {
+        self.in_flight.fetch_add(1, Ordering::Relaxed);
+        InFlightGuard(&self.in_flight)
     }
 
-    fn is_clear(&self) -> bool {
+    fn try_enter(&self) -> bool {
         let less = |left: u32| left.checked_sub(1);
-        self.blind.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less).is_err()
+        self.skips_left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less).is_err()
     }
 }
 
 /// A decision that is being made.
-pub struct UnderWay<'a>(&'a AtomicU32);
+pub struct InFlightGuard<'a>(&'a AtomicU32);
 
-impl Drop for UnderWay<'_> {
+impl Drop for InFlightGuard<'_> {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
 /// What a decision reads beside the states.
-pub struct Present {
+pub struct Snapshot {
     pub clock: Arc<SharedClock>,
     pub created: Time,
     pub controls: Arc<Controls>,
-    pub samples: Arc<Samples>,
+    pub dictionaries: Arc<Dictionaries>,
 }
 
 /// Decides on what was committed last; `None` where that is not all in memory.
-pub fn foresee(
-    foresight: &Foresight,
+pub fn decide_optimistically(
+    gate: &SpeculationGate,
     index: &SharedIndex,
     hashes: Fingerprints,
-    present: Present,
+    snapshot: Snapshot,
     keys: &Keys,
-    decide: &mut Decide,
-) -> Option<Foreseen> {
+    decide: &mut DecideFn,
+) -> Option<Speculation> {
     // What comes due has no alerts. It is not urgent.
-    if keys.alerts.is_empty() || !foresight.is_clear() {
+    if keys.alerts.is_empty() || !gate.try_enter() {
         return None;
     }
-    let staged = Staged::default();
+    let overlay = IndexOverlay::default();
     let mut known = Map::default();
-    let (seen, states) = {
+    let (read_set, states) = {
         let index = index.read().unwrap_or_else(PoisonError::into_inner);
-        let seen = Seen::of(keys, hashes, &index, &staged);
-        let states = seen.states(keys, |id| {
-            let found = index.state(id, &staged).flatten().ok_or(NotAtHand)?;
+        let read_set = ReadSet::for_keys(keys, hashes, &index, &overlay);
+        let states = read_set.states(keys, |id| {
+            let found = index.state(id, &overlay).flatten().ok_or(CacheMiss)?;
             known.insert(id, found.clone());
-            Ok::<_, NotAtHand>(Some(found))
+            Ok::<_, CacheMiss>(Some(found))
         });
-        (seen, states.ok()?)
+        (read_set, states.ok()?)
     };
-    let Present { clock, created, controls, samples } = present;
+    let Snapshot { clock, created, controls, dictionaries } = snapshot;
     // After the look, so that it is not before anything that was seen.
     let now = clock.now();
-    let view = View { now, created, states, controls: controls.clone(), unsent: Default::default() };
+    let view =
+        View { now, created, states, controls: controls.clone(), undelivered_decreases: Default::default() };
     let changes = decide(&view);
-    let texts = Texts::of(&changes, &samples).ok()?;
-    Some(Foreseen { now, seen, known, controls, changes, texts })
+    let encoded = EncodedChanges::from_changes(&changes, &dictionaries).ok()?;
+    Some(Speculation { now, read_set, targets: known, controls, changes, encoded })
 }
 
-struct NotAtHand;
+struct CacheMiss;
 
 fn encode(state: &TargetState) -> serde_json::Result<String> {
     // As most states are: one allocation instead of one for each doubling.

@@ -1,0 +1,283 @@
+//! Dead letters are listed, sent once more and thrown away.
+
+use super::*;
+
+fn delivery_id(seq: EventSeq) -> DeliveryId {
+    DeliveryId { seq, destination: name("queue") }
+}
+
+impl StoreHarness {
+    /// An event about a target that was given up.
+    async fn create_dead_letter(&self, target: &str, id: &str, kind: Kind) -> DeliveryId {
+        self.emit_episode_event(event(target, kind, id, &["queue"]), Phase::Firing, "e").await;
+        let claimed = self.claim_one("queue", id).await;
+        self.settle("queue", claimed.seq, dead()).await;
+        delivery_id(claimed.seq)
+    }
+
+    async fn dead_letter_ids(&self) -> Vec<String> {
+        let dead_letters = self.store.dead_letters(None, None, 100).await.unwrap();
+        dead_letters.into_iter().map(|letter| letter.id).collect()
+    }
+}
+
+fn force() -> Redrive {
+    Redrive { force: true, ..Redrive::default() }
+}
+
+#[tokio::test]
+async fn all_that_is_known_of_a_dead_letter_is_shown() {
+    for mut harness in StoreHarness::both() {
+        harness.emit_firing("a", "out", &["queue"]).await;
+        let claimed = harness.claim_one("queue", "out").await;
+        harness.settle("queue", claimed.seq, retry_after(0)).await;
+        harness.claim_and_settle("queue", "out", dead()).await;
+        harness.restart().await;
+        let letter =
+            harness.store.dead_letter(&delivery_id(claimed.seq)).await.unwrap().expect("a dead letter");
+        assert_eq!(
+            (letter.id.as_str(), letter.rule.as_str(), letter.target.as_str(), letter.action.as_str()),
+            ("out", "nodes", "a", "scale_out")
+        );
+        assert_eq!((letter.attempts, letter.error.as_str()), (2, "refused"));
+        assert_eq!(letter.event, claimed.body);
+        assert!(letter.given_up_at >= letter.emitted_at);
+        let other = DeliveryId { seq: EventSeq(claimed.seq.0 + 1), ..letter.delivery_id };
+        assert_eq!(harness.store.dead_letter(&other).await.unwrap(), None);
+    }
+}
+
+#[tokio::test]
+async fn dead_letters_are_listed_in_pages_the_newest_last() {
+    for harness in StoreHarness::both() {
+        for at in 0..5 {
+            let id = at.to_string();
+            harness.emit("a", Kind::Note, &id, &["queue", "journal"]).await;
+            for destination in ["queue", "journal"] {
+                harness.claim_and_settle(destination, &id, dead()).await;
+            }
+        }
+        for destination in [None, Some(name("journal"))] {
+            let (mut pages, mut after) = (Vec::new(), None);
+            loop {
+                let page = harness.store.dead_letters(destination.as_ref(), after.as_ref(), 3).await.unwrap();
+                let Some(last) = page.last() else { break };
+                after = Some(last.delivery_id.clone());
+                pages.extend(
+                    page.into_iter()
+                        .map(|letter| format!("{} {}", letter.id, letter.delivery_id.destination)),
+                );
+            }
+            let all = (0..5).flat_map(|at| [format!("{at} journal"), format!("{at} queue")]);
+            let expected: Vec<String> =
+                all.filter(|one| destination.is_none() || one.ends_with("journal")).collect();
+            assert_eq!(pages, expected);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_dead_letter_is_sent_once_more_and_no_more_often() {
+    for mut harness in StoreHarness::both() {
+        let delivery_id = harness.create_dead_letter("a", "out", Kind::Out).await;
+        harness.restart().await;
+        harness.store.redrive(&delivery_id, Redrive::default()).await.unwrap();
+        let again = harness.store.redrive(&delivery_id, Redrive::default()).await;
+        assert!(matches!(again, Err(DeadLetterError::NotDead)), "{again:?}");
+        assert_eq!(harness.backlog("queue"), (0, 1, 0));
+        assert_eq!(harness.dead_letter_ids().await, [""; 0]);
+        harness.restart().await;
+        assert_eq!(harness.backlog("queue"), (0, 1, 0));
+        let claimed = harness.claim_one("queue", "out").await;
+        assert_eq!((claimed.attempts, claimed.last_error.as_deref()), (1, Some("refused")));
+        harness.settle("queue", claimed.seq, Settlement::Delivered).await;
+        harness.restart().await;
+        harness.claim_expecting("queue", &[]).await;
+        assert_eq!(harness.backlog("queue"), (0, 0, 0));
+    }
+}
+
+#[tokio::test]
+async fn two_that_redrive_at_once_redrive_once() {
+    let harness = StoreHarness::sqlite();
+    let delivery_id = harness.create_dead_letter("a", "out", Kind::Out).await;
+    let gate = Gate::new(&harness.store, true).await;
+    let redrive = || {
+        let (store, delivery_id) = (harness.store.clone(), delivery_id.clone());
+        tokio::spawn(async move { store.redrive(&delivery_id, Redrive::default()).await })
+    };
+    let both = [redrive(), redrive()];
+    gate.open().await;
+    let mut done = Vec::new();
+    for one in both {
+        done.push(one.await.unwrap().is_ok());
+    }
+    assert_eq!(done, [true, false]);
+    assert_eq!(harness.backlog("queue"), (0, 1, 0));
+    harness.claim_one("queue", "out").await;
+}
+
+#[tokio::test]
+async fn what_is_redriven_takes_its_place_before_what_came_later_and_is_left() {
+    for mut harness in StoreHarness::both() {
+        let first = harness.create_dead_letter("a", "1", Kind::Note).await;
+        let third = {
+            harness.emit("a", Kind::Note, "2", &["queue"]).await;
+            harness.claim_and_settle("queue", "2", Settlement::Delivered).await;
+            harness.create_dead_letter("a", "3", Kind::Note).await
+        };
+        harness.emit("a", Kind::Note, "4", &["queue"]).await;
+        harness.emit("a", Kind::Note, "5", &["queue"]).await;
+        let out = harness.claim_one("queue", "4").await;
+        for delivery_id in [&third, &first] {
+            harness.store.redrive(delivery_id, Redrive::default()).await.unwrap();
+        }
+        harness.claim_expecting("queue", &[]).await;
+        harness.settle("queue", out.seq, Settlement::Delivered).await;
+        harness.restart().await;
+        for id in ["1", "3", "5"] {
+            harness.claim_and_settle("queue", id, Settlement::Delivered).await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_expirytime_is_only_rewritten_when_that_is_asked_for_and_nothing_else_is() {
+    for mut harness in StoreHarness::both() {
+        let delivery_id = harness.create_dead_letter("a", "out", Kind::Out).await;
+        let before = harness.store.dead_letter(&delivery_id).await.unwrap().unwrap().event;
+        let valid_for = Some(2 * HOUR);
+        harness.store.redrive(&delivery_id, Redrive { valid_for, force: false }).await.unwrap();
+        harness.restart().await;
+        let claimed = harness.claim_one("queue", "out").await;
+        let expiry = |event: &str| {
+            let event: serde_json::Value = serde_json::from_str(event).unwrap();
+            event["expirytime"].as_str().unwrap().to_owned()
+        };
+        let (old, new) = (expiry(&before), expiry(&claimed.body));
+        let valid_until = Time::parse(&new).unwrap();
+        assert!(valid_until >= now().after(2 * HOUR) && valid_until < now().after(3 * HOUR), "{new}");
+        assert_eq!(claimed.body.replace(&new, &old), *before);
+        harness.settle("queue", claimed.seq, dead()).await;
+        let letter = harness.store.dead_letter(&delivery_id).await.unwrap().unwrap();
+        assert_eq!(expiry(&letter.event), new, "a second redrive goes on from it");
+        harness.store.redrive(&delivery_id, Redrive::default()).await.unwrap();
+        assert_eq!(expiry(&harness.claim_one("queue", "out").await.body), new);
+    }
+}
+
+#[tokio::test]
+async fn another_destination_keeps_the_event_as_it_was() {
+    for harness in StoreHarness::both() {
+        harness.emit_firing("a", "out", &["queue", "journal"]).await;
+        let claimed = harness.claim_one("queue", "out").await;
+        harness.settle("queue", claimed.seq, dead()).await;
+        let valid_for = Some(2 * HOUR);
+        harness.store.redrive(&delivery_id(claimed.seq), Redrive { valid_for, force: false }).await.unwrap();
+        assert_ne!(harness.claim_one("queue", "out").await.body, claimed.body);
+        assert_eq!(harness.claim_one("journal", "out").await.body, claimed.body);
+    }
+}
+
+#[tokio::test]
+async fn an_expired_event_stays_a_dead_letter_and_the_redrive_is_rejected() {
+    for harness in StoreHarness::both() {
+        harness
+            .write(&["a"], |_| {
+                let emission = event("a", Kind::Out, "out", &["queue"]);
+                let episode_event = EpisodeEvent { emission, phase: Phase::Firing, episode: "e".into() };
+                let mut changes = episode_event.changes();
+                let event = &mut changes.events[0];
+                event.body = event
+                    .body
+                    .replace(&now().after(HOUR).to_millis_string(), "2026-11-22T16:00:00.000Z")
+                    .into();
+                changes
+            })
+            .await;
+        let claimed = harness.claim_one("queue", "out").await;
+        harness.settle("queue", claimed.seq, dead()).await;
+        let delivery_id = delivery_id(claimed.seq);
+        let refused = harness.store.redrive(&delivery_id, Redrive::default()).await;
+        assert!(matches!(refused, Err(DeadLetterError::Expired { .. })), "{refused:?}");
+        assert_eq!(harness.backlog("queue"), (0, 0, 1));
+        harness.store.redrive(&delivery_id, Redrive { valid_for: Some(HOUR), force: false }).await.unwrap();
+        assert_eq!(harness.backlog("queue"), (0, 1, 0));
+    }
+}
+
+#[tokio::test]
+async fn a_decrease_is_only_redriven_by_force_and_may_be_superseded_again() {
+    for mut harness in StoreHarness::both() {
+        let delivery_id = harness.create_dead_letter("a", "in", Kind::In).await;
+        let refused = harness.store.redrive(&delivery_id, Redrive::default()).await;
+        assert!(matches!(refused, Err(DeadLetterError::DecreasesCapacity)), "{refused:?}");
+        assert_eq!(harness.emit("a", Kind::Note, "note-1", &["queue"]).await, [""; 0]);
+        harness.claim_and_settle("queue", "note-1", Settlement::Delivered).await;
+        harness.store.redrive(&delivery_id, force()).await.unwrap();
+        assert_eq!(harness.emit("a", Kind::Note, "note-2", &["queue"]).await, ["in"]);
+        harness.restart().await;
+        assert_eq!(harness.emit("a", Kind::Out, "out", &["queue"]).await, ["in"]);
+        for id in ["note-2", "out"] {
+            harness.claim_and_settle("queue", id, Settlement::Delivered).await;
+        }
+        assert_eq!(harness.backlog("queue"), (0, 0, 0));
+    }
+}
+
+#[tokio::test]
+async fn what_is_no_event_is_not_redriven() {
+    for harness in StoreHarness::both() {
+        harness
+            .write(&["a"], |_| {
+                let mut changes = event("a", Kind::Note, "note", &["queue"]).changes();
+                changes.events[0].body = r#"{"id":"note"}"#.into();
+                changes
+            })
+            .await;
+        let claimed = harness.claim_one("queue", "note").await;
+        harness.settle("queue", claimed.seq, dead()).await;
+        let refused = harness.store.redrive(&delivery_id(claimed.seq), force()).await;
+        assert!(matches!(refused, Err(DeadLetterError::Unreadable(_))), "{refused:?}");
+        assert_eq!(harness.dead_letter_ids().await, ["note"]);
+    }
+}
+
+#[tokio::test]
+async fn what_is_discarded_is_gone_for_good() {
+    for mut harness in StoreHarness::both() {
+        let delivery_id = harness.create_dead_letter("a", "out", Kind::Out).await;
+        harness.restart().await;
+        harness.store.discard(&delivery_id).await.unwrap();
+        let again = harness.store.discard(&delivery_id).await;
+        assert!(matches!(again, Err(DeadLetterError::NotDead)), "{again:?}");
+        let redriven = harness.store.redrive(&delivery_id, force()).await;
+        assert!(matches!(redriven, Err(DeadLetterError::NotDead)), "{redriven:?}");
+        harness.restart().await;
+        assert_eq!((harness.dead_letter_ids().await.len(), harness.backlog("queue")), (0, (0, 0, 0)));
+        harness.claim_expecting("queue", &[]).await;
+    }
+}
+
+#[tokio::test]
+async fn dead_letters_of_a_destination_that_is_gone_are_listed_and_discarded() {
+    let mut harness = StoreHarness::sqlite();
+    let delivery_id = harness.create_dead_letter("a", "out", Kind::Out).await;
+    harness.restart_for(&[name("journal")]).await;
+    assert_eq!(harness.dead_letter_ids().await, ["out"]);
+    let redriven = harness.store.redrive(&delivery_id, force()).await;
+    assert!(matches!(redriven, Err(DeadLetterError::NotConfigured(_))), "{redriven:?}");
+    harness.store.discard(&delivery_id).await.unwrap();
+    harness.restart().await;
+    assert_eq!(harness.backlog("queue"), (0, 0, 0));
+}
+
+#[tokio::test]
+async fn what_is_redriven_is_as_old_as_its_redrive() {
+    for harness in StoreHarness::both() {
+        let delivery_id = harness.create_dead_letter("a", "out", Kind::Out).await;
+        let letter = harness.store.dead_letter(&delivery_id).await.unwrap().unwrap();
+        harness.store.redrive(&delivery_id, Redrive::default()).await.unwrap();
+        assert!(harness.claim_one("queue", "out").await.emitted_at >= letter.given_up_at);
+    }
+}
