@@ -16,7 +16,7 @@ mod object;
 pub use object::Object;
 
 /// The type's name by which serde_json hands its [`serde_json::value::RawValue`] to any serializer.
-const RAW: &str = "$serde_json::private::RawValue";
+const RAW_VALUE_TOKEN: &str = "$serde_json::private::RawValue";
 
 const ONES: u64 = 0x0101_0101_0101_0101;
 const HIGH: u64 = 0x8080_8080_8080_8080;
@@ -29,13 +29,13 @@ const HIGH: u64 = 0x8080_8080_8080_8080;
 pub fn to_string<T: Serialize + ?Sized>(value: &T, capacity: usize) -> Result<String> {
     let mut json = Vec::with_capacity(capacity);
     value.serialize(Writer { json: &mut json, raw: false })?;
-    Ok(text(json))
+    Ok(into_string(json))
 }
 
 /// What was written here, as a text.
-pub fn text(json: Vec<u8>) -> String {
+pub fn into_string(json: Vec<u8>) -> String {
     // Texts are UTF-8, and what is put between their characters is ASCII.
-    String::from_utf8(json).unwrap_or_else(|no| String::from_utf8_lossy(no.as_bytes()).into_owned())
+    String::from_utf8(json).unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned())
 }
 
 /// The same JSON in characters that any queue takes: SQS refuses what XML's `Char` leaves out. The control
@@ -54,14 +54,14 @@ pub struct Raw<'a>(pub &'a str);
 
 impl Serialize for Raw<'_> {
     fn serialize<S: ser::Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
-        let mut raw = serializer.serialize_struct(RAW, 1)?;
-        ser::SerializeStruct::serialize_field(&mut raw, RAW, self.0)?;
+        let mut raw = serializer.serialize_struct(RAW_VALUE_TOKEN, 1)?;
+        ser::SerializeStruct::serialize_field(&mut raw, RAW_VALUE_TOKEN, self.0)?;
         ser::SerializeStruct::end(raw)
     }
 }
 
 /// Appends a text with its quotation marks.
-pub fn push_text(json: &mut Vec<u8>, text: &str) {
+pub fn push_string(json: &mut Vec<u8>, text: &str) {
     json.push(b'"');
     push_escaped(json, text.as_bytes());
     json.push(b'"');
@@ -131,9 +131,9 @@ fn push_escape(json: &mut Vec<u8>, byte: u8) {
 }
 
 /// What [`fmt::Display`] writes, as the inside of a string.
-struct Inside<'a>(&'a mut Vec<u8>);
+struct EscapingWriter<'a>(&'a mut Vec<u8>);
 
-impl fmt::Write for Inside<'_> {
+impl fmt::Write for EscapingWriter<'_> {
     fn write_str(&mut self, text: &str) -> fmt::Result {
         push_escaped(self.0, text.as_bytes());
         Ok(())
@@ -147,15 +147,15 @@ struct Writer<'a> {
 }
 
 impl<'a> Writer<'a> {
-    fn open(self, begin: &str, end: &'static str) -> Parts<'a> {
+    fn open(self, begin: &str, end: &'static str) -> Compound<'a> {
         self.json.extend_from_slice(begin.as_bytes());
-        Parts { json: self.json, first: true, end }
+        Compound { json: self.json, first: true, end }
     }
 
     /// `{"variant":` and what the variant holds.
-    fn variant(self, variant: &str, begin: &str, end: &'static str) -> Parts<'a> {
+    fn variant(self, variant: &str, begin: &str, end: &'static str) -> Compound<'a> {
         self.json.push(b'{');
-        push_text(self.json, variant);
+        push_string(self.json, variant);
         self.json.push(b':');
         self.open(begin, end)
     }
@@ -166,14 +166,14 @@ impl<'a> Writer<'a> {
 }
 
 /// A list or a map that is being written.
-struct Parts<'a> {
+struct Compound<'a> {
     json: &'a mut Vec<u8>,
     first: bool,
     /// What closes it.
     end: &'static str,
 }
 
-impl Parts<'_> {
+impl Compound<'_> {
     fn comma(&mut self) {
         if !std::mem::take(&mut self.first) {
             self.json.push(b',');
@@ -199,8 +199,8 @@ impl Parts<'_> {
 }
 
 /// A struct, or the one that is no struct: JSON that is written already.
-enum Fields<'a> {
-    Struct(Parts<'a>),
+enum StructSerializer<'a> {
+    Struct(Compound<'a>),
     Raw(&'a mut Vec<u8>),
 }
 
@@ -216,13 +216,13 @@ macro_rules! integers {
 impl<'a> ser::Serializer for Writer<'a> {
     type Ok = ();
     type Error = Error;
-    type SerializeSeq = Parts<'a>;
-    type SerializeTuple = Parts<'a>;
-    type SerializeTupleStruct = Parts<'a>;
-    type SerializeTupleVariant = Parts<'a>;
-    type SerializeMap = Parts<'a>;
-    type SerializeStruct = Fields<'a>;
-    type SerializeStructVariant = Parts<'a>;
+    type SerializeSeq = Compound<'a>;
+    type SerializeTuple = Compound<'a>;
+    type SerializeTupleStruct = Compound<'a>;
+    type SerializeTupleVariant = Compound<'a>;
+    type SerializeMap = Compound<'a>;
+    type SerializeStruct = StructSerializer<'a>;
+    type SerializeStructVariant = Compound<'a>;
 
     integers! {
         serialize_i8: i8, serialize_i16: i16, serialize_i32: i32, serialize_i64: i64,
@@ -250,7 +250,7 @@ impl<'a> ser::Serializer for Writer<'a> {
         if self.raw {
             self.plain(text);
         } else {
-            push_text(self.json, text);
+            push_string(self.json, text);
         }
         Ok(())
     }
@@ -261,7 +261,7 @@ impl<'a> ser::Serializer for Writer<'a> {
 
     fn collect_str<T: fmt::Display + ?Sized>(self, value: &T) -> Result<()> {
         self.json.push(b'"');
-        write!(Inside(self.json), "{value}").map_err(Error::custom)?;
+        write!(EscapingWriter(self.json), "{value}").map_err(Error::custom)?;
         self.json.push(b'"');
         Ok(())
     }
@@ -298,21 +298,21 @@ impl<'a> ser::Serializer for Writer<'a> {
         variant: &'static str,
         value: &T,
     ) -> Result<()> {
-        let mut parts = self.variant(variant, "", "}");
-        parts.value(value)?;
-        parts.close();
+        let mut compound = self.variant(variant, "", "}");
+        compound.value(value)?;
+        compound.close();
         Ok(())
     }
 
-    fn serialize_seq(self, _: Option<usize>) -> Result<Parts<'a>> {
+    fn serialize_seq(self, _: Option<usize>) -> Result<Compound<'a>> {
         Ok(self.open("[", "]"))
     }
 
-    fn serialize_tuple(self, _: usize) -> Result<Parts<'a>> {
+    fn serialize_tuple(self, _: usize) -> Result<Compound<'a>> {
         Ok(self.open("[", "]"))
     }
 
-    fn serialize_tuple_struct(self, _: &'static str, _: usize) -> Result<Parts<'a>> {
+    fn serialize_tuple_struct(self, _: &'static str, _: usize) -> Result<Compound<'a>> {
         Ok(self.open("[", "]"))
     }
 
@@ -322,16 +322,20 @@ impl<'a> ser::Serializer for Writer<'a> {
         _: u32,
         variant: &'static str,
         _: usize,
-    ) -> Result<Parts<'a>> {
+    ) -> Result<Compound<'a>> {
         Ok(self.variant(variant, "[", "]}"))
     }
 
-    fn serialize_map(self, _: Option<usize>) -> Result<Parts<'a>> {
+    fn serialize_map(self, _: Option<usize>) -> Result<Compound<'a>> {
         Ok(self.open("{", "}"))
     }
 
-    fn serialize_struct(self, name: &'static str, _: usize) -> Result<Fields<'a>> {
-        Ok(if name == RAW { Fields::Raw(self.json) } else { Fields::Struct(self.open("{", "}")) })
+    fn serialize_struct(self, name: &'static str, _: usize) -> Result<StructSerializer<'a>> {
+        Ok(if name == RAW_VALUE_TOKEN {
+            StructSerializer::Raw(self.json)
+        } else {
+            StructSerializer::Struct(self.open("{", "}"))
+        })
     }
 
     fn serialize_struct_variant(
@@ -340,7 +344,7 @@ impl<'a> ser::Serializer for Writer<'a> {
         _: u32,
         variant: &'static str,
         _: usize,
-    ) -> Result<Parts<'a>> {
+    ) -> Result<Compound<'a>> {
         Ok(self.variant(variant, "{", "}}"))
     }
 }
@@ -348,7 +352,7 @@ impl<'a> ser::Serializer for Writer<'a> {
 /// Serde has four traits for lists.
 macro_rules! lists {
     ($($list:ident::$method:ident),*) => {
-        $(impl ser::$list for Parts<'_> {
+        $(impl ser::$list for Compound<'_> {
             type Ok = ();
             type Error = Error;
 
@@ -372,7 +376,7 @@ lists!(
     SerializeTupleVariant::serialize_field
 );
 
-impl ser::SerializeMap for Parts<'_> {
+impl ser::SerializeMap for Compound<'_> {
     type Ok = ();
     type Error = Error;
 
@@ -398,26 +402,26 @@ impl ser::SerializeMap for Parts<'_> {
     }
 }
 
-impl ser::SerializeStruct for Fields<'_> {
+impl ser::SerializeStruct for StructSerializer<'_> {
     type Ok = ();
     type Error = Error;
 
     fn serialize_field<T: Serialize + ?Sized>(&mut self, key: &'static str, value: &T) -> Result<()> {
         match self {
-            Self::Struct(parts) => parts.field(key, value),
+            Self::Struct(compound) => compound.field(key, value),
             Self::Raw(json) => value.serialize(Writer { json, raw: true }),
         }
     }
 
     fn end(self) -> Result<()> {
-        if let Self::Struct(parts) = self {
-            parts.close();
+        if let Self::Struct(compound) = self {
+            compound.close();
         }
         Ok(())
     }
 }
 
-impl ser::SerializeStructVariant for Parts<'_> {
+impl ser::SerializeStructVariant for Compound<'_> {
     type Ok = ();
     type Error = Error;
 
@@ -521,14 +525,14 @@ mod tests {
         ) {
             let text = format!("{}{text}", "x".repeat(before));
             let mut json = b"before".to_vec();
-            push_text(&mut json, &text);
+            push_string(&mut json, &text);
             let expected = format!("before{}", serde_json::to_string(&text).unwrap());
             prop_assert_eq!(String::from_utf8(json).unwrap(), expected);
         }
     }
 
     #[test]
-    fn what_is_no_text_is_no_key() {
+    fn a_key_that_is_not_a_string_is_an_error() {
         assert!(to_string(&BTreeMap::from([(Some(1), 2)]), 0).is_err());
         assert!(to_string(&BTreeMap::from([(vec!["a"], 2)]), 0).is_err());
         assert_eq!(to_string(&json!({ "a": {} }), 0).unwrap(), r#"{"a":{}}"#);

@@ -86,7 +86,7 @@ struct BuildLabels {
     version: &'static str,
 }
 
-type Seconds = Gauge<f64, AtomicU64>;
+type SecondsGauge = Gauge<f64, AtomicU64>;
 
 /// All metrics. Cheap to clone.
 #[derive(Clone)]
@@ -100,7 +100,7 @@ pub struct Metrics {
     delivery_seconds: Family<DestinationLabels, Histogram>,
     alert_to_delivery_seconds: Family<DestinationLabels, Histogram>,
     outbox: Family<OutboxLabels, Gauge>,
-    oldest: Family<DestinationLabels, Seconds>,
+    outbox_oldest_seconds: Family<DestinationLabels, SecondsGauge>,
     dead_letters: Family<DestinationLabels, Gauge>,
     destination_up: Family<DestinationLabels, Gauge>,
     open_episodes: Family<RuleLabels, Gauge>,
@@ -109,7 +109,7 @@ pub struct Metrics {
     deferred: Family<VerdictLabels, Gauge>,
     paused: Gauge,
     config_successful: Gauge,
-    config_success_time: Seconds,
+    config_success_time: SecondsGauge,
 }
 
 impl Default for Metrics {
@@ -138,7 +138,7 @@ impl Metrics {
             delivery_seconds: Family::new_with_constructor(fast),
             alert_to_delivery_seconds: Family::new_with_constructor(slow),
             outbox: Family::default(),
-            oldest: Family::default(),
+            outbox_oldest_seconds: Family::default(),
             dead_letters: Family::default(),
             destination_up: Family::default(),
             open_episodes: Family::default(),
@@ -185,7 +185,7 @@ impl Metrics {
         own.register(
             "outbox_oldest_seconds",
             "Age of the oldest delivery that is not settled",
-            metrics.oldest.clone(),
+            metrics.outbox_oldest_seconds.clone(),
         );
         own.register("dead_letters", "Deliveries that were given up", metrics.dead_letters.clone());
         own.register(
@@ -216,12 +216,12 @@ impl Metrics {
     }
 
     /// A webhook request was answered. `source` is empty where none is configured under that name.
-    pub fn notification(&self, source: &str, code: u16) {
+    pub fn record_notification(&self, source: &str, code: u16) {
         self.notifications.get_or_create(&NotificationLabels { source: source.to_owned(), code }).inc();
     }
 
     /// Alerts arrived.
-    pub fn alerts(&self, source: &Name, alerts: &[EvaluatedAlert]) {
+    pub fn record_alerts(&self, source: &Name, alerts: &[EvaluatedAlert]) {
         let mut counts = [("firing", 0_u64), ("resolved", 0), ("invalid", 0)];
         for alert in alerts {
             let at = match alert.alert().map(|alert| alert.status) {
@@ -237,7 +237,7 @@ impl Metrics {
     }
 
     /// Decisions were committed.
-    pub fn decisions(&self, summary: &Summary) {
+    pub fn record_decisions(&self, summary: &Summary) {
         for ((rule, verdict), count) in &summary.decisions {
             let rule = rule.as_ref().map(ToString::to_string).unwrap_or_default();
             self.decisions.get_or_create(&DecisionLabels { rule, verdict: verdict.as_str() }).inc_by(*count);
@@ -248,49 +248,54 @@ impl Metrics {
     }
 
     /// A destination works, or fails as a whole.
-    pub fn destination_up(&self, destination: &Name, up: bool) {
+    pub fn set_destination_up(&self, destination: &Name, up: bool) {
         let labels = DestinationLabels { destination: destination.to_string() };
         self.destination_up.get_or_create(&labels).set(i64::from(up));
     }
 
     /// A destination is no more. What it has counted stays, as counters have to.
-    pub fn forget_destination(&self, destination: &Name) {
+    pub fn remove_destination(&self, destination: &Name) {
         let destination = destination.to_string();
         for state in ["pending", "retrying"] {
             self.outbox.remove(&OutboxLabels { destination: destination.clone(), state });
         }
         let labels = DestinationLabels { destination };
-        self.oldest.remove(&labels);
+        self.outbox_oldest_seconds.remove(&labels);
         self.dead_letters.remove(&labels);
         self.destination_up.remove(&labels);
     }
 
     /// What counts the deliveries to one destination.
-    pub fn deliveries(&self, destination: &Name) -> Deliveries {
-        Deliveries {
+    pub fn delivery_metrics(&self, destination: &Name) -> DeliveryMetrics {
+        DeliveryMetrics {
             metrics: self.clone(),
             destination: destination.to_string(),
             delivered: OnceLock::new(),
-            seconds: OnceLock::new(),
+            call_seconds: OnceLock::new(),
             alert_to_delivery_seconds: OnceLock::new(),
         }
     }
 
     /// How a destination's deliveries stand.
-    pub fn backlog(&self, destination: &Name, backlog: Backlog, oldest: Duration) {
+    pub fn set_backlog(&self, destination: &Name, backlog: Backlog, oldest: Duration) {
         let destination = destination.to_string();
         for (state, count) in [("pending", backlog.pending), ("retrying", backlog.retrying)] {
             let labels = OutboxLabels { destination: destination.clone(), state };
             self.outbox.get_or_create(&labels).set(i64::try_from(count).unwrap_or(i64::MAX));
         }
         let labels = DestinationLabels { destination };
-        self.oldest.get_or_create(&labels).set(oldest.as_secs_f64());
+        self.outbox_oldest_seconds.get_or_create(&labels).set(oldest.as_secs_f64());
         self.dead_letters.get_or_create(&labels).set(i64::try_from(backlog.dead).unwrap_or(i64::MAX));
     }
 
     /// What is open, of each of these rules and of those that are no more, what waits, and how many pauses
     /// are in force.
-    pub fn standing<'r>(&self, rules: impl Iterator<Item = &'r Name>, tally: &'r Tally, pauses: usize) {
+    pub fn set_state_gauges<'r>(
+        &self,
+        rules: impl Iterator<Item = &'r Name>,
+        tally: &'r Tally,
+        pauses: usize,
+    ) {
         let count = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
         let labels = |rule: &Name| RuleLabels { rule: rule.to_string() };
         // Two may ask at once, and neither must see a rule vanish that is there.
@@ -313,7 +318,7 @@ impl Metrics {
     }
 
     /// The configuration was loaded, `at` this time since 1970, or refused.
-    pub fn config_loaded(&self, at: Option<Duration>) {
+    pub fn record_config_load(&self, at: Option<Duration>) {
         self.config_successful.set(i64::from(at.is_some()));
         if let Some(at) = at {
             self.config_success_time.set(at.as_secs_f64());
@@ -333,15 +338,15 @@ impl Metrics {
 
 /// Counts the deliveries to one destination. What is counted for every one is looked up once, when there is
 /// one.
-pub struct Deliveries {
+pub struct DeliveryMetrics {
     metrics: Metrics,
     destination: String,
     delivered: OnceLock<Counter>,
-    seconds: OnceLock<Histogram>,
+    call_seconds: OnceLock<Histogram>,
     alert_to_delivery_seconds: OnceLock<Histogram>,
 }
 
-impl Deliveries {
+impl DeliveryMetrics {
     fn counter(&self, result: &'static str) -> Counter {
         let labels = DeliveryLabels { destination: self.destination.clone(), result };
         self.metrics.deliveries.get_or_create_owned(&labels)
@@ -352,25 +357,25 @@ impl Deliveries {
     }
 
     /// A delivery arrived.
-    pub fn delivered(&self) {
+    pub fn record_delivered(&self) {
         self.delivered.get_or_init(|| self.counter("delivered")).inc();
     }
 
     /// A delivery was settled without having arrived: `retry`, `dead` or `withdrawn`.
-    pub fn settled(&self, result: &'static str) {
+    pub fn record_undelivered(&self, result: &'static str) {
         self.counter(result).inc();
     }
 
     /// A delivery took part in a call of this length.
-    pub fn call(&self, took: Duration) {
+    pub fn observe_call(&self, duration: Duration) {
         let seconds = || self.metrics.delivery_seconds.get_or_create_owned(&self.labels());
-        self.seconds.get_or_init(seconds).observe(took.as_secs_f64());
+        self.call_seconds.get_or_init(seconds).observe(duration.as_secs_f64());
     }
 
     /// An event arrived, this long after its oldest alert began.
-    pub fn alert_to_delivery(&self, took: Duration) {
+    pub fn observe_alert_to_delivery(&self, duration: Duration) {
         let seconds = || self.metrics.alert_to_delivery_seconds.get_or_create_owned(&self.labels());
-        self.alert_to_delivery_seconds.get_or_init(seconds).observe(took.as_secs_f64());
+        self.alert_to_delivery_seconds.get_or_init(seconds).observe(duration.as_secs_f64());
     }
 }
 
@@ -411,7 +416,7 @@ impl std::io::Write for Stderr {
 }
 
 /// Says something on stderr where there is no log, under the same terms.
-pub fn say(text: impl std::fmt::Display) {
+pub fn print_to_stderr(text: impl std::fmt::Display) {
     // What cannot be said cannot be complained about either.
     drop(writeln!(Stderr, "{text}"));
 }
@@ -422,12 +427,12 @@ mod tests {
 
     /// As two Prometheus do.
     #[test]
-    fn who_asks_while_another_asks_sees_every_rule() {
+    fn concurrent_scrapes_see_every_rule() {
         let metrics = Metrics::new();
         let rules: Vec<Name> = ["idle", "pods"].into_iter().filter_map(|name| Name::new(name).ok()).collect();
         let tally = Tally { open_episodes: [(rules[1].clone(), 3)].into(), ..Tally::default() };
         let ask = || {
-            metrics.standing(rules.iter(), &tally, 0);
+            metrics.set_state_gauges(rules.iter(), &tally, 0);
             metrics.encode().unwrap()
         };
         ask();

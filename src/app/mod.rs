@@ -23,7 +23,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::bridge::Bridge;
 use crate::config::{self, Loaded, Settings};
-use crate::dispatch::Standing;
+use crate::dispatch::DestinationStatuses;
 use crate::domain::name::Name;
 use crate::domain::time::Time;
 use crate::http::{
@@ -76,7 +76,7 @@ impl App {
     /// An app of a checked configuration, which is read again from `origin`.
     pub fn new(loaded: Loaded, origin: Origin) -> Self {
         let metrics = Metrics::new();
-        metrics.config_loaded(SystemTime::now().duration_since(UNIX_EPOCH).ok());
+        metrics.record_config_load(SystemTime::now().duration_since(UNIX_EPOCH).ok());
         *origin.files.lock().unwrap_or_else(PoisonError::into_inner) = loaded.files.clone();
         Self { loaded, origin, metrics, reloads: mpsc::channel(1) }
     }
@@ -126,7 +126,7 @@ impl App {
         }
         let (rules, sources) = (settings.rules.clone(), settings.sources.clone());
         let bridge = Bridge::new(store.clone(), rules, sources, settings.policy(), metrics.clone());
-        let standing = Standing::default();
+        let standing = DestinationStatuses::default();
         let mut workers = Workers::new(store.clone(), metrics.clone(), standing.clone());
         tokio::select! {
             prepared = workers.prepare(&settings.destinations) => {

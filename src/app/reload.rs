@@ -19,7 +19,7 @@ use super::workers::Workers;
 use super::{Origin, wall_clock};
 use crate::bridge::{Bridge, Former};
 use crate::config::{self, Settings};
-use crate::dispatch::Standing;
+use crate::dispatch::DestinationStatuses;
 use crate::domain::name::Name;
 use crate::http::{Configuration, ReloadError, Reloaded};
 use crate::store::Store;
@@ -40,7 +40,7 @@ pub struct Reloader {
     pub configuration: Arc<ArcSwap<Configuration>>,
     pub bridge: Bridge,
     pub store: Store,
-    pub standing: Standing,
+    pub standing: DestinationStatuses,
     pub metrics: Metrics,
     /// Ends what goes on beside the bridge.
     pub stop: CancellationToken,
@@ -57,7 +57,7 @@ impl Reloader {
                 let loaded_at = wall_clock().to_millis_string();
                 let needs_restart = reloaded.needs_restart.clone();
                 self.configuration.store(Arc::new(Configuration { loaded_at, refused: None, needs_restart }));
-                self.metrics.config_loaded(SystemTime::now().duration_since(UNIX_EPOCH).ok());
+                self.metrics.record_config_load(SystemTime::now().duration_since(UNIX_EPOCH).ok());
                 for warning in &reloaded.warnings {
                     tracing::warn!("{warning}");
                 }
@@ -72,7 +72,7 @@ impl Reloader {
                 let before = self.configuration.load();
                 self.configuration
                     .store(Arc::new(Configuration { refused: Some(why.clone()), ..(**before).clone() }));
-                self.metrics.config_loaded(None);
+                self.metrics.record_config_load(None);
                 tracing::error!("the new configuration is refused, and the one before goes on:\n{why}");
             }
         }
@@ -154,8 +154,8 @@ impl Reloader {
                     ended.cancelled().await;
                 }
                 bury(&store, &retired).await;
-                standing.forget(&retired);
-                metrics.forget_destination(&retired);
+                standing.remove(&retired);
+                metrics.remove_destination(&retired);
             };
             tokio::select! {
                 () = work => {}

@@ -9,13 +9,14 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::Destination;
 use crate::dispatch::{
-    Clients, Connected, Failure, Observed, Observer, Options, Outcome, Standing, Worker as Delivering,
+    Clients, ConnectedDestination, DeliveryReport, DestinationStatuses, Failure, Observer, Options, Outcome,
+    Worker as Delivering,
 };
 use crate::domain::name::Name;
 use crate::store::Store;
-use crate::telemetry::{Deliveries, Metrics};
+use crate::telemetry::{DeliveryMetrics, Metrics};
 
-type Worker = Delivering<Store, Connected, Watch>;
+type Worker = Delivering<Store, ConnectedDestination, Watch>;
 
 /// The workers of all destinations.
 pub struct Workers {
@@ -24,7 +25,7 @@ pub struct Workers {
     stop: CancellationToken,
     store: Store,
     metrics: Metrics,
-    standing: Standing,
+    standing: DestinationStatuses,
 }
 
 /// A worker that runs.
@@ -43,7 +44,7 @@ pub struct Prepared {
 
 impl Workers {
     /// None yet.
-    pub fn new(store: Store, metrics: Metrics, standing: Standing) -> Self {
+    pub fn new(store: Store, metrics: Metrics, standing: DestinationStatuses) -> Self {
         let (tasks, running, stop) = (JoinSet::new(), BTreeMap::new(), CancellationToken::new());
         Self { tasks, running, stop, store, metrics, standing }
     }
@@ -63,7 +64,7 @@ impl Workers {
             let options =
                 Options::new(settings, fastrand::u64(..)).with_context(|| format!("destination {name}"))?;
             let (metrics, standing) = (self.metrics.clone(), self.standing.clone());
-            let watch = Watch { deliveries: metrics.deliveries(name), metrics, standing };
+            let watch = Watch { deliveries: metrics.delivery_metrics(name), metrics, standing };
             let worker = Worker::new(options, self.store.clone(), connected, watch);
             prepared.push(Prepared { settings: settings.clone(), worker });
         }
@@ -81,8 +82,8 @@ impl Workers {
         });
         let (stop, done) = (self.stop.child_token(), CancellationToken::new());
         self.running.insert(name.clone(), Running { settings, stop: stop.clone(), done: done.clone() });
-        self.metrics.destination_up(&name, true);
-        self.standing.forget(&name);
+        self.metrics.set_destination_up(&name, true);
+        self.standing.remove(&name);
         let store = self.store.clone();
         self.tasks.spawn(async move {
             let _done = done.drop_guard();
@@ -137,28 +138,28 @@ impl Workers {
 
 /// Tells what workers do to those who are asked for it.
 pub struct Watch {
-    deliveries: Deliveries,
+    deliveries: DeliveryMetrics,
     metrics: Metrics,
-    standing: Standing,
+    standing: DestinationStatuses,
 }
 
 impl Observer for Watch {
-    fn on_delivery(&self, _: &Name, delivery: &Observed<'_>) {
+    fn on_delivery(&self, _: &Name, delivery: &DeliveryReport<'_>) {
         match delivery.outcome {
-            Outcome::Delivered => self.deliveries.delivered(),
-            outcome => self.deliveries.settled(outcome.as_str()),
+            Outcome::Delivered => self.deliveries.record_delivered(),
+            outcome => self.deliveries.record_undelivered(outcome.as_str()),
         }
-        if let Some(took) = delivery.took {
-            self.deliveries.call(took);
+        if let Some(took) = delivery.call_duration {
+            self.deliveries.observe_call(took);
         }
         let began = delivery.header.and_then(|header| header.oldest_starts_at);
         if let (Outcome::Delivered, Some(began)) = (delivery.outcome, began) {
-            self.deliveries.alert_to_delivery(delivery.at.since(began));
+            self.deliveries.observe_alert_to_delivery(delivery.completed_at.since(began));
         }
     }
 
-    fn on_reachable(&self, destination: &Name, failing: Option<&Failure>) {
-        self.metrics.destination_up(destination, failing.is_none());
-        self.standing.tell(destination, failing);
+    fn on_health_change(&self, destination: &Name, failing: Option<&Failure>) {
+        self.metrics.set_destination_up(destination, failing.is_none());
+        self.standing.set(destination, failing);
     }
 }

@@ -78,8 +78,8 @@ impl Filter {
         let names = |text: &str| {
             // As it stands there, escapes and quotation marks included.
             let mut json = Vec::new();
-            json::push_text(&mut json, text);
-            body.contains(&json::text(json))
+            json::push_string(&mut json, text);
+            body.contains(&json::into_string(json))
         };
         self.rule.as_ref().is_none_or(|rule| names(rule.as_str()))
             && (self.verdicts.is_empty() || self.verdicts.iter().any(|verdict| names(verdict.as_str())))

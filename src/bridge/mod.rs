@@ -170,7 +170,7 @@ impl Bridge {
         } else {
             judge()
         };
-        self.0.metrics.alerts(&source.name, &judged);
+        self.0.metrics.record_alerts(&source.name, &judged);
         let whole = Input {
             source: source.clone(),
             trigger: Arc::new(Trigger::new(&source.name, &envelope, traceparent)),
@@ -218,7 +218,7 @@ impl Bridge {
         });
         match result.await {
             Ok(summary) => {
-                self.0.metrics.decisions(&summary);
+                self.0.metrics.record_decisions(&summary);
                 self.0.decided.send_replace(());
                 Ok(summary)
             }

@@ -111,7 +111,10 @@ impl Check {
                 }
                 let is_error = |one: &&Diagnostic| one.code.severity() == Severity::Error;
                 if let Some(first) = found.iter().find(is_error).or_else(|| found.iter().next()) {
-                    telemetry::say(format_args!("`scalebridge explain {}` tells more", first.code.as_str()));
+                    telemetry::print_to_stderr(format_args!(
+                        "`scalebridge explain {}` tells more",
+                        first.code.as_str()
+                    ));
                 }
             }
         }

@@ -44,7 +44,7 @@ impl Refused {
             Self::Unusable(why) => (UNUSABLE, why),
             Self::No(why) => (FOUND, why),
         };
-        telemetry::say(format_args!("scalebridge: {why}"));
+        telemetry::print_to_stderr(format_args!("scalebridge: {why}"));
         ExitCode::from(code)
     }
 }

@@ -73,7 +73,7 @@ impl Explain {
                 let settings = match config::load(&self.config.config, environment()) {
                     Ok(loaded) => loaded.settings,
                     Err(faults) => {
-                        telemetry::say(show(&faults).trim_end());
+                        telemetry::print_to_stderr(show(&faults).trim_end());
                         return ExitCode::from(UNUSABLE);
                     }
                 };

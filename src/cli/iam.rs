@@ -37,7 +37,7 @@ impl IamPolicy {
         let settings = match config::load(&self.config.config, environment()) {
             Ok(loaded) => loaded.settings,
             Err(faults) => {
-                telemetry::say(show(&faults).trim_end());
+                telemetry::print_to_stderr(show(&faults).trim_end());
                 return ExitCode::from(UNUSABLE);
             }
         };
@@ -55,7 +55,7 @@ impl IamPolicy {
             need(role, action, resource);
         }
         for role in needs.keys().flatten().filter(|_| self.role.is_none()) {
-            telemetry::say(format_args!("what {role} needs is printed by --role {role}"));
+            telemetry::print_to_stderr(format_args!("what {role} needs is printed by --role {role}"));
         }
         if self.role.is_some() && !needs.contains_key(&self.role) {
             return unusable(format_args!(
@@ -65,7 +65,7 @@ impl IamPolicy {
         }
         let statements = needs.remove(&self.role).unwrap_or_default();
         if statements.is_empty() {
-            telemetry::say("this configuration calls nothing in AWS");
+            telemetry::print_to_stderr("this configuration calls nothing in AWS");
         }
         let statement = |(action, resources): (&str, BTreeSet<String>)| {
             let id: String = action.chars().filter(char::is_ascii_alphanumeric).collect();

@@ -75,7 +75,7 @@ impl Replay {
         let end = captured.last().map_or(start, |last| last.at).after(self.then);
         let decide = |path: &Path| -> Result<Vec<Vec<Value>>, ExitCode> {
             let settings = config::load(path, environment()).map_err(|faults| {
-                telemetry::say(show(&faults).trim_end());
+                telemetry::print_to_stderr(show(&faults).trim_end());
                 ExitCode::from(UNUSABLE)
             })?;
             let settings = settings.settings;

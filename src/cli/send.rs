@@ -76,7 +76,11 @@ impl Send {
                 ExitCode::SUCCESS
             }
             Ok((status, answer)) => {
-                telemetry::say(format_args!("scalebridge: {} answers {status}: {}", self.url, answer.trim()));
+                telemetry::print_to_stderr(format_args!(
+                    "scalebridge: {} answers {status}: {}",
+                    self.url,
+                    answer.trim()
+                ));
                 ExitCode::from(FOUND)
             }
             Err(refused) => refused.end(),

@@ -28,12 +28,12 @@ impl Serve {
         let loaded = match config::load(&self.config.config, environment) {
             Ok(loaded) => loaded,
             Err(diagnostics) => {
-                telemetry::say(show(&diagnostics).trim_end());
+                telemetry::print_to_stderr(show(&diagnostics).trim_end());
                 return ExitCode::from(UNUSABLE);
             }
         };
         if let Err(error) = telemetry::start_logging(&loaded.settings.log) {
-            telemetry::say(format_args!("scalebridge: {error:#}"));
+            telemetry::print_to_stderr(format_args!("scalebridge: {error:#}"));
             return ExitCode::FAILURE;
         }
         for warning in loaded.warnings.iter() {
@@ -43,7 +43,7 @@ impl Serve {
         let runtime = match runtime.enable_all().on_thread_start(give_way).build() {
             Ok(runtime) => runtime,
             Err(error) => {
-                telemetry::say(format_args!("scalebridge: cannot start: {error}"));
+                telemetry::print_to_stderr(format_args!("scalebridge: cannot start: {error}"));
                 return ExitCode::FAILURE;
             }
         };
@@ -58,7 +58,7 @@ impl Serve {
         match ended {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => {
-                telemetry::say(format_args!("scalebridge: {error:#}"));
+                telemetry::print_to_stderr(format_args!("scalebridge: {error:#}"));
                 let unusable = matches!(error.downcast_ref(), Some(store::Error::Unusable(_)));
                 if unusable { ExitCode::from(UNUSABLE) } else { ExitCode::FAILURE }
             }

@@ -62,20 +62,20 @@ pub fn print(text: impl AsRef<str>) {
 pub fn print_json(value: &impl serde::Serialize) {
     match serde_json::to_string_pretty(value) {
         Ok(text) => print(text),
-        Err(error) => telemetry::say(format_args!("scalebridge: {error}")),
+        Err(error) => telemetry::print_to_stderr(format_args!("scalebridge: {error}")),
     }
 }
 
 /// Ends with what could not be used, and says why.
 pub fn unusable(why: impl std::fmt::Display) -> ExitCode {
-    telemetry::say(format_args!("scalebridge: {why}"));
+    telemetry::print_to_stderr(format_args!("scalebridge: {why}"));
     ExitCode::from(UNUSABLE)
 }
 
 /// A runtime for what a rehearsal does, which never waits for anything outside.
 pub fn now() -> Option<tokio::runtime::Runtime> {
     let built = tokio::runtime::Builder::new_current_thread().build();
-    built.map_err(|error| telemetry::say(format_args!("scalebridge: cannot start: {error}"))).ok()
+    built.map_err(|error| telemetry::print_to_stderr(format_args!("scalebridge: cannot start: {error}"))).ok()
 }
 
 /// Text from elsewhere as a terminal may show it: what would move its cursor or colour it is written out.

@@ -20,7 +20,7 @@ use super::{Class, Failure};
 // Names are compared as [`name`] makes them: lower case, without namespace and `Exception`.
 
 /// This very event can never pass, whatever becomes of the destination.
-const PERMANENT: [&str; 7] = [
+const PERMANENT_CODES: [&str; 7] = [
     // SQS: characters outside of XML's; longer than any call may be.
     "invalidmessagecontents",
     "batchrequesttoolong",
@@ -33,7 +33,7 @@ const PERMANENT: [&str; 7] = [
 ];
 
 /// Fewer calls would pass. So does everything that has `throttl` in its name.
-const THROTTLED: [&str; 7] = [
+const THROTTLED_CODES: [&str; 7] = [
     "toomanyrequests",
     "provisionedthroughputexceeded",
     "requestlimitexceeded",
@@ -44,7 +44,7 @@ const THROTTLED: [&str; 7] = [
 ];
 
 /// Nothing passes until a person has mended something. So does what a KMS key refuses.
-const MISCONFIGURED: [&str; 45] = [
+const MISCONFIGURED_CODES: [&str; 45] = [
     // Who we are, and what we may do.
     "accessdenied",
     "accountproblem",
@@ -97,7 +97,7 @@ const MISCONFIGURED: [&str; 45] = [
 ];
 
 /// The same: file systems and networks that the function names and does not get.
-const UNUSABLE: [&str; 4] =
+const UNUSABLE_RESOURCE_CODES: [&str; 4] =
     ["efsmountfailure", "s3filesmountfailure", "invalidsecuritygroupid", "invalidsubnetid"];
 
 /// The failure of a whole call.
@@ -105,60 +105,62 @@ pub(super) fn failure<E>(error: &SdkError<E, HttpResponse>) -> Failure
 where
     E: ProvideErrorMetadata + Error + 'static,
 {
-    let class = class_of_call(error);
+    let class = classify_call(error);
     match error {
         SdkError::ServiceError(answer) => {
             let error = answer.err();
             let code = match error.code() {
-                Some(code) => plain(code).to_owned(),
+                Some(code) => strip_namespace(code).to_owned(),
                 None => format!("HTTP {} without an error code", answer.raw().status().as_u16()),
             };
-            let message = error.message().map_or_else(String::new, |text| format!(": {}", harmless(text)));
+            let message = error.message().map_or_else(String::new, |text| format!(": {}", redact(text)));
             Failure::new(class, format!("{code}{message}"))
         }
         // Nothing, or nothing that can be read, came back: the event may even have arrived.
-        _ => Failure::new(class, chain(error)),
+        _ => Failure::new(class, error_chain(error)),
     }
 }
 
 /// The failure of one entry of a batch whose call succeeded. What the sender is at fault for does not
 /// pass by itself: it is the destination's settings, where the code says so, and else this event.
 pub(super) fn entry_failure(entry: &BatchResultErrorEntry) -> Failure {
-    let class = match class(entry.code(), 0) {
+    let class = match classify_code(entry.code(), 0) {
         Class::Transient if entry.sender_fault() => Class::Permanent,
         // Of one entry, a refused parameter is its own: others of the same kind have passed.
-        Class::Misconfigured if entry.sender_fault() && name(entry.code()) == "invalidparametervalue" => {
+        Class::Misconfigured
+            if entry.sender_fault() && normalize_code(entry.code()) == "invalidparametervalue" =>
+        {
             Class::Permanent
         }
         Class::Permanent if !entry.sender_fault() => Class::Transient,
         class => class,
     };
-    let message = entry.message().map_or_else(String::new, |text| format!(": {}", harmless(text)));
-    let code = if entry.code().is_empty() { "an entry failed" } else { plain(entry.code()) };
+    let message = entry.message().map_or_else(String::new, |text| format!(": {}", redact(text)));
+    let code = if entry.code().is_empty() { "an entry failed" } else { strip_namespace(entry.code()) };
     Failure::new(class, format!("{code}{message}"))
 }
 
-fn class_of_call<E>(error: &SdkError<E, HttpResponse>) -> Class
+fn classify_call<E>(error: &SdkError<E, HttpResponse>) -> Class
 where
     E: ProvideErrorMetadata + Error + 'static,
 {
     match error {
         SdkError::ServiceError(answer) => {
-            class(answer.err().code().unwrap_or_default(), answer.raw().status().as_u16())
+            classify_code(answer.err().code().unwrap_or_default(), answer.raw().status().as_u16())
         }
         // A region, an endpoint or a parameter that makes no request.
-        SdkError::ConstructionFailure(_) => class_of_credentials(error).unwrap_or(Class::Misconfigured),
+        SdkError::ConstructionFailure(_) => classify_credentials(error).unwrap_or(Class::Misconfigured),
         SdkError::DispatchFailure(failure) => {
             let unusable = failure.as_connector_error().is_some_and(ConnectorError::is_user);
             let otherwise = if unusable { Class::Misconfigured } else { Class::Transient };
-            class_of_credentials(error).unwrap_or(otherwise)
+            classify_credentials(error).unwrap_or(otherwise)
         }
         _ => Class::Transient,
     }
 }
 
 /// What it means that credentials could not be had. None if that is not why the call failed.
-fn class_of_credentials<E>(error: &SdkError<E, HttpResponse>) -> Option<Class>
+fn classify_credentials<E>(error: &SdkError<E, HttpResponse>) -> Option<Class>
 where
     E: Error + 'static,
 {
@@ -166,11 +168,11 @@ where
     let mut cause = error.source();
     while let Some(error) = cause {
         if let Some(refused) = error.downcast_ref::<SdkError<AssumeRoleError, HttpResponse>>() {
-            return Some(class_of_call(refused));
+            return Some(classify_call(refused));
         }
         let web_identity = error.downcast_ref::<SdkError<AssumeRoleWithWebIdentityError, HttpResponse>>();
         if let Some(refused) = web_identity {
-            return Some(class_of_call(refused));
+            return Some(classify_call(refused));
         }
         if let Some(error) = error.downcast_ref::<CredentialsError>() {
             credentials = Some(match error {
@@ -186,15 +188,15 @@ where
 }
 
 /// The class of an error code, and where that is unknown, of the HTTP status.
-fn class(code: &str, status: u16) -> Class {
-    let name = name(code);
+fn classify_code(code: &str, status: u16) -> Class {
+    let name = normalize_code(code);
     let name = name.as_str();
-    let of_a_key = code.starts_with("KMS.") || name.starts_with("kms");
-    if name.contains("throttl") || THROTTLED.contains(&name) {
+    let is_kms = code.starts_with("KMS.") || name.starts_with("kms");
+    if name.contains("throttl") || THROTTLED_CODES.contains(&name) {
         Class::Throttled
-    } else if PERMANENT.contains(&name) {
+    } else if PERMANENT_CODES.contains(&name) {
         Class::Permanent
-    } else if of_a_key || MISCONFIGURED.contains(&name) || UNUSABLE.contains(&name) {
+    } else if is_kms || MISCONFIGURED_CODES.contains(&name) || UNUSABLE_RESOURCE_CODES.contains(&name) {
         Class::Misconfigured
     } else {
         match status {
@@ -207,27 +209,27 @@ fn class(code: &str, status: u16) -> Class {
 }
 
 /// A code in the one form in which codes are compared.
-fn name(code: &str) -> String {
-    let plain = plain(code);
+fn normalize_code(code: &str) -> String {
+    let plain = strip_namespace(code);
     plain.strip_suffix("Exception").unwrap_or(plain).to_ascii_lowercase()
 }
 
 /// A code without its namespace: `AWS.SimpleQueueService.BatchRequestTooLong`, `com.amazonaws.sqs#…`.
-fn plain(code: &str) -> &str {
+fn strip_namespace(code: &str) -> &str {
     let code = code.rsplit('#').next().unwrap_or(code);
     code.strip_prefix("AWS.SimpleQueueService.").unwrap_or(code)
 }
 
 /// An error and its causes. Not their `Debug`, which has headers and bodies in it.
-fn chain(error: &dyn Error) -> String {
+fn error_chain(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {
-        let said = error.to_string();
-        let said = harmless(&said);
-        if !text.ends_with(said) {
+        let message = error.to_string();
+        let message = redact(&message);
+        if !text.ends_with(message) {
             text.push_str(": ");
-            text.push_str(said);
+            text.push_str(message);
         }
         cause = error.source();
     }
@@ -236,10 +238,10 @@ fn chain(error: &dyn Error) -> String {
 
 /// Some of the SDK's errors quote the request that they are about, with the event in it; some of AWS'
 /// quote what was signed, with the session's token in it.
-fn harmless(said: &str) -> &str {
+fn redact(message: &str) -> &str {
     const QUOTES: [&str; 4] = ["Request {", "SdkBody {", "The Canonical String", "Authorization header"];
-    let end = QUOTES.iter().filter_map(|quoted| said.find(quoted)).min();
-    end.map_or(said, |end| said[..end].trim_end_matches([' ', '\n', '`', ':', '(']))
+    let end = QUOTES.iter().filter_map(|quoted| message.find(quoted)).min();
+    end.map_or(message, |end| message[..end].trim_end_matches([' ', '\n', '`', ':', '(']))
 }
 
 #[cfg(test)]

@@ -1,14 +1,14 @@
 //! Events into calls: never more than a call takes, by count and by bytes.
 
-use super::{Limits, Outgoing};
+use super::{Limits, OutgoingEvent};
 
 /// Splits events, in their order, into batches that are each within `limits` and not empty.
 pub(super) fn split(
-    events: Vec<Outgoing>,
+    events: Vec<OutgoingEvent>,
     limits: Limits,
-    weigh: impl Fn(&Outgoing) -> usize,
-) -> Vec<Vec<Outgoing>> {
-    let mut batches: Vec<Vec<Outgoing>> = Vec::new();
+    weigh: impl Fn(&OutgoingEvent) -> usize,
+) -> Vec<Vec<OutgoingEvent>> {
+    let mut batches: Vec<Vec<OutgoingEvent>> = Vec::new();
     let mut bytes = 0usize;
     for event in events {
         let weight = weigh(&event);
@@ -38,8 +38,8 @@ mod tests {
         fn every_event_is_in_one_batch_in_order_and_no_batch_is_over_its_limits(
             weights in prop::collection::vec(0usize..40, 0..60), events in 1usize..12, bytes in 1usize..60,
         ) {
-            let limits = Limits { events, bytes, of_one: usize::MAX };
-            let weigh = |event: &Outgoing| weights[event.seq.0 as usize];
+            let limits = Limits { events, bytes, max_event_bytes: usize::MAX };
+            let weigh = |event: &OutgoingEvent| weights[event.seq.0 as usize];
             let all = (0..weights.len()).map(|at| stub::outgoing(at as i64)).collect();
             let batches = split(all, limits, weigh);
             let order: Vec<i64> = batches.iter().flatten().map(|event| event.seq.0).collect();

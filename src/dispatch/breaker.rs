@@ -11,7 +11,7 @@ use super::{Class, Failure};
 use crate::domain::retry::Backoff;
 
 /// Failures in a row that open it. One lost connection among many calls is no dead destination.
-const TOLERATED: u32 = 3;
+const FAILURE_THRESHOLD: u32 = 3;
 
 /// Lets calls through or not.
 #[derive(Debug)]
@@ -38,12 +38,12 @@ pub(super) struct Ticket(Option<u64>);
 
 impl Ticket {
     /// For a call that is made whatever the breaker says, and that tells it nothing.
-    pub(super) const REGARDLESS: Self = Self(None);
+    pub(super) const FORCED: Self = Self(None);
 }
 
 /// Which calls may start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Allowed {
+pub(super) enum Admission {
     /// Any.
     All,
     /// One, the probe.
@@ -56,7 +56,7 @@ pub(super) enum Allowed {
 
 /// What a call changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Change {
+pub(super) enum Transition {
     None,
     Opened,
     /// The probe failed.
@@ -69,75 +69,81 @@ impl Breaker {
         Self { backoff, state: State::Closed { failures: 0 }, generation: 0 }
     }
 
-    pub(super) fn allowed(&self, now: Instant) -> Allowed {
+    pub(super) fn admission(&self, now: Instant) -> Admission {
         match self.state {
-            State::Closed { .. } => Allowed::All,
-            State::Open { until, .. } if until > now => Allowed::Later(until),
-            State::Open { .. } => Allowed::Probe,
-            State::HalfOpen { .. } => Allowed::AfterProbe,
+            State::Closed { .. } => Admission::All,
+            State::Open { until, .. } if until > now => Admission::Later(until),
+            State::Open { .. } => Admission::Probe,
+            State::HalfOpen { .. } => Admission::AfterProbe,
         }
     }
 
     /// A call starts, if it may.
     pub(super) fn start(&mut self, now: Instant) -> Option<Ticket> {
-        match self.allowed(now) {
-            Allowed::All => {}
-            Allowed::Probe => {
+        match self.admission(now) {
+            Admission::All => {}
+            Admission::Probe => {
                 let State::Open { times, .. } = self.state else { return None };
                 self.enter(State::HalfOpen { times });
             }
-            Allowed::Later(_) | Allowed::AfterProbe => return None,
+            Admission::Later(_) | Admission::AfterProbe => return None,
         }
         Some(Ticket(Some(self.generation)))
     }
 
     /// The destination took something, or refused it for what it was.
-    pub(super) fn reached(&mut self, ticket: Ticket) -> Change {
+    pub(super) fn on_reached(&mut self, ticket: Ticket) -> Transition {
         match self.state {
-            _ if self.is_old(ticket) => Change::None,
+            _ if self.is_old(ticket) => Transition::None,
             State::HalfOpen { .. } => {
                 self.enter(State::Closed { failures: 0 });
-                Change::Closed
+                Transition::Closed
             }
             // Not a change that makes other calls' answers old.
             _ => {
                 self.state = State::Closed { failures: 0 };
-                Change::None
+                Transition::None
             }
         }
     }
 
     /// The call failed as a whole. What a person has to mend opens it at once.
-    pub(super) fn failed(&mut self, ticket: Ticket, failure: &Failure, now: Instant, chance: f64) -> Change {
+    pub(super) fn on_failure(
+        &mut self,
+        ticket: Ticket,
+        failure: &Failure,
+        now: Instant,
+        chance: f64,
+    ) -> Transition {
         match self.state {
-            _ if self.is_old(ticket) => Change::None,
+            _ if self.is_old(ticket) => Transition::None,
             State::Closed { failures }
-                if failures + 1 < TOLERATED && failure.class != Class::Misconfigured =>
+                if failures + 1 < FAILURE_THRESHOLD && failure.class != Class::Misconfigured =>
             {
                 self.state = State::Closed { failures: failures + 1 };
-                Change::None
+                Transition::None
             }
             State::Closed { .. } => {
                 self.open(1, now, chance);
-                Change::Opened
+                Transition::Opened
             }
             State::HalfOpen { times } | State::Open { times, .. } => {
                 self.open(times.saturating_add(1), now, chance);
-                Change::StaysOpen
+                Transition::StaysOpen
             }
         }
     }
 
     /// The call was throttled: no reason to open. A probe has proved nothing, and the next one follows
     /// after a pause of the same length.
-    pub(super) fn throttled(&mut self, ticket: Ticket, now: Instant, chance: f64) {
+    pub(super) fn on_throttle(&mut self, ticket: Ticket, now: Instant, chance: f64) {
         if let (State::HalfOpen { times }, false) = (self.state, self.is_old(ticket)) {
             self.open(times, now, chance);
         }
     }
 
     /// There was no call: what it should have carried was not to be sent any more.
-    pub(super) fn unused(&mut self, ticket: Ticket, now: Instant) {
+    pub(super) fn on_skipped(&mut self, ticket: Ticket, now: Instant) {
         if let (State::HalfOpen { times }, false) = (self.state, self.is_old(ticket)) {
             self.enter(State::Open { until: now, times });
         }
@@ -186,27 +192,27 @@ mod tests {
         let (mut breaker, now) = (breaker(), Instant::now());
         for failures in [1, 2, 1, 2] {
             let ticket = breaker.start(now).unwrap();
-            assert_eq!(breaker.failed(ticket, &reset(), now, 0.5), Change::None);
+            assert_eq!(breaker.on_failure(ticket, &reset(), now, 0.5), Transition::None);
             assert_eq!(breaker.state, State::Closed { failures });
             if failures == 2 {
                 let ticket = breaker.start(now).unwrap();
-                assert_eq!(breaker.reached(ticket), Change::None);
+                assert_eq!(breaker.on_reached(ticket), Transition::None);
             }
         }
         for _ in 0..2 {
             let ticket = breaker.start(now).unwrap();
-            breaker.failed(ticket, &reset(), now, 0.5);
+            breaker.on_failure(ticket, &reset(), now, 0.5);
         }
         let ticket = breaker.start(now).unwrap();
-        assert_eq!(breaker.failed(ticket, &reset(), now, 0.5), Change::Opened);
-        assert_eq!(breaker.allowed(now), Allowed::Later(now + seconds(2)));
+        assert_eq!(breaker.on_failure(ticket, &reset(), now, 0.5), Transition::Opened);
+        assert_eq!(breaker.admission(now), Admission::Later(now + seconds(2)));
     }
 
     #[test]
-    fn what_a_person_has_to_mend_opens_it_at_once() {
+    fn a_misconfiguration_opens_it_at_once() {
         let (mut breaker, now) = (breaker(), Instant::now());
         let ticket = breaker.start(now).unwrap();
-        assert_eq!(breaker.failed(ticket, &denied(), now, 0.5), Change::Opened);
+        assert_eq!(breaker.on_failure(ticket, &denied(), now, 0.5), Transition::Opened);
     }
 
     #[test]
@@ -214,40 +220,40 @@ mod tests {
         let (mut breaker, start) = (breaker(), Instant::now());
         let before = breaker.start(start).unwrap();
         let ticket = breaker.start(start).unwrap();
-        breaker.failed(ticket, &denied(), start, 0.5);
+        breaker.on_failure(ticket, &denied(), start, 0.5);
         assert_eq!(breaker.start(start + seconds(1)), None);
         // Calls that began before are old news, whatever they say.
-        assert_eq!(breaker.reached(before), Change::None);
-        assert_eq!(breaker.failed(before, &reset(), start + seconds(1), 0.5), Change::None);
+        assert_eq!(breaker.on_reached(before), Transition::None);
+        assert_eq!(breaker.on_failure(before, &reset(), start + seconds(1), 0.5), Transition::None);
 
         let now = start + seconds(2);
-        assert_eq!(breaker.allowed(now), Allowed::Probe);
+        assert_eq!(breaker.admission(now), Admission::Probe);
         let probe = breaker.start(now).unwrap();
-        assert_eq!((breaker.allowed(now), breaker.start(now)), (Allowed::AfterProbe, None));
-        assert_eq!(breaker.reached(before), Change::None);
-        assert_eq!(breaker.failed(probe, &reset(), now, 0.5), Change::StaysOpen);
-        assert_eq!(breaker.allowed(now), Allowed::Later(now + seconds(4)), "the pause grows");
+        assert_eq!((breaker.admission(now), breaker.start(now)), (Admission::AfterProbe, None));
+        assert_eq!(breaker.on_reached(before), Transition::None);
+        assert_eq!(breaker.on_failure(probe, &reset(), now, 0.5), Transition::StaysOpen);
+        assert_eq!(breaker.admission(now), Admission::Later(now + seconds(4)), "the pause grows");
 
         let now = now + seconds(4);
         let probe = breaker.start(now).unwrap();
-        assert_eq!(breaker.reached(probe), Change::Closed);
-        assert_eq!(breaker.allowed(now), Allowed::All);
+        assert_eq!(breaker.on_reached(probe), Transition::Closed);
+        assert_eq!(breaker.admission(now), Admission::All);
         let ticket = breaker.start(now).unwrap();
-        breaker.failed(ticket, &denied(), now, 0.5);
-        assert_eq!(breaker.allowed(now), Allowed::Later(now + seconds(2)), "it begins anew");
+        breaker.on_failure(ticket, &denied(), now, 0.5);
+        assert_eq!(breaker.admission(now), Admission::Later(now + seconds(2)), "it begins anew");
     }
 
     #[test]
     fn a_probe_that_was_not_used_or_throttled_decides_nothing() {
         let (mut breaker, now) = (breaker(), Instant::now());
         let ticket = breaker.start(now).unwrap();
-        breaker.failed(ticket, &denied(), now, 0.0);
+        breaker.on_failure(ticket, &denied(), now, 0.0);
         let probe = breaker.start(now).unwrap();
-        breaker.unused(probe, now);
-        assert_eq!(breaker.allowed(now), Allowed::Probe);
+        breaker.on_skipped(probe, now);
+        assert_eq!(breaker.admission(now), Admission::Probe);
         let probe = breaker.start(now).unwrap();
-        breaker.throttled(probe, now, 0.5);
-        assert_eq!(breaker.allowed(now), Allowed::Later(now + seconds(2)), "no longer than before");
+        breaker.on_throttle(probe, now, 0.5);
+        assert_eq!(breaker.admission(now), Admission::Later(now + seconds(2)), "no longer than before");
     }
 
     #[test]
@@ -255,9 +261,9 @@ mod tests {
         let (mut breaker, now) = (breaker(), Instant::now());
         for _ in 0..100 {
             let ticket = breaker.start(now).unwrap();
-            breaker.throttled(ticket, now, 0.5);
+            breaker.on_throttle(ticket, now, 0.5);
         }
-        assert_eq!(breaker.allowed(now), Allowed::All);
+        assert_eq!(breaker.admission(now), Admission::All);
     }
 
     /// What can happen to it; the number picks one of the calls that are on their way.
@@ -268,8 +274,8 @@ mod tests {
         Reached(usize),
         Failed(usize, bool),
         Throttled(usize),
-        Unused(usize),
-        Regardless,
+        Skipped(usize),
+        Forced,
     }
 
     fn steps() -> impl Strategy<Value = Vec<Step>> {
@@ -277,10 +283,10 @@ mod tests {
             4 => Just(Step::Start),
             2 => (0u64..100).prop_map(Step::Pass),
             2 => any::<usize>().prop_map(Step::Reached),
-            4 => any::<(usize, bool)>().prop_map(|(at, mend)| Step::Failed(at, mend)),
+            4 => any::<(usize, bool)>().prop_map(|(at, misconfigured)| Step::Failed(at, misconfigured)),
             1 => any::<usize>().prop_map(Step::Throttled),
-            1 => any::<usize>().prop_map(Step::Unused),
-            1 => Just(Step::Regardless),
+            1 => any::<usize>().prop_map(Step::Skipped),
+            1 => Just(Step::Forced),
         ];
         prop::collection::vec(step, 0..200)
     }
@@ -302,33 +308,33 @@ mod tests {
                         }
                     },
                     Step::Pass(time) => now += seconds(time),
-                    Step::Regardless => {
-                        prop_assert_eq!(breaker.reached(Ticket::REGARDLESS), Change::None);
-                        prop_assert_eq!(breaker.failed(Ticket::REGARDLESS, &denied(), now, chance), Change::None);
+                    Step::Forced => {
+                        prop_assert_eq!(breaker.on_reached(Ticket::FORCED), Transition::None);
+                        prop_assert_eq!(breaker.on_failure(Ticket::FORCED, &denied(), now, chance), Transition::None);
                         prop_assert_eq!(breaker.state, before);
                     }
                     _ if calls.is_empty() => {}
                     Step::Reached(at) => {
                         let ticket = calls.swap_remove(at % calls.len());
-                        let closed = breaker.reached(ticket) == Change::Closed;
+                        let closed = breaker.on_reached(ticket) == Transition::Closed;
                         prop_assert_eq!(closed, matches!(before, State::HalfOpen { .. }) && ticket.0 == Some(breaker.generation - 1));
                     }
-                    Step::Failed(at, mend) => {
+                    Step::Failed(at, misconfigured) => {
                         let ticket = calls.swap_remove(at % calls.len());
-                        breaker.failed(ticket, &if mend { denied() } else { reset() }, now, chance);
+                        breaker.on_failure(ticket, &if misconfigured { denied() } else { reset() }, now, chance);
                     }
                     Step::Throttled(at) => {
                         let ticket = calls.swap_remove(at % calls.len());
-                        breaker.throttled(ticket, now, chance);
+                        breaker.on_throttle(ticket, now, chance);
                         let closed = |state| matches!(state, State::Closed { .. });
                         prop_assert_eq!(closed(before), closed(breaker.state));
                     }
-                    Step::Unused(at) => breaker.unused(calls.swap_remove(at % calls.len()), now),
+                    Step::Skipped(at) => breaker.on_skipped(calls.swap_remove(at % calls.len()), now),
                 }
                 // The one that can change a breaker that is not closed.
                 let live = calls.iter().filter(|ticket| !breaker.is_old(**ticket)).count();
                 match breaker.state {
-                    State::Closed { failures } => prop_assert!(failures < TOLERATED),
+                    State::Closed { failures } => prop_assert!(failures < FAILURE_THRESHOLD),
                     State::Open { until, .. } => {
                         prop_assert_eq!(live, 0);
                         prop_assert!(until <= now + seconds(60));
@@ -338,7 +344,7 @@ mod tests {
             }
             // Nothing is stuck: with every call back and the longest pause over, one may start.
             for ticket in calls {
-                breaker.unused(ticket, now);
+                breaker.on_skipped(ticket, now);
             }
             prop_assert!(breaker.start(now + seconds(60)).is_some());
         }

@@ -10,7 +10,7 @@ use aws_config::timeout::TimeoutConfig;
 use aws_config::{BehaviorVersion, Region, SdkConfig};
 use aws_credential_types::provider::SharedCredentialsProvider;
 
-use super::{Connected, file, lambda, sqs};
+use super::{ConnectedDestination, file, lambda, sqs};
 use crate::config::{Destination, DestinationKind, Role};
 use crate::domain::name::Name;
 
@@ -38,8 +38,8 @@ const MAX_SESSION_CHARS: usize = 64;
 ///   idle for 90 seconds; the workers bound how many there are.
 #[derive(Debug, Default)]
 pub struct Clients {
-    environments: HashMap<Option<String>, SdkConfig>,
-    roles: HashMap<(Option<String>, Role), SdkConfig>,
+    base_configs: HashMap<Option<String>, SdkConfig>,
+    role_configs: HashMap<(Option<String>, Role), SdkConfig>,
     sqs: HashMap<Key, aws_sdk_sqs::Client>,
     lambda: HashMap<Key, aws_sdk_lambda::Client>,
 }
@@ -63,7 +63,7 @@ pub enum ConnectError {
 
 impl Clients {
     /// Connects nothing yet: the first call does.
-    pub async fn connect(&mut self, destination: &Destination) -> Result<Connected, ConnectError> {
+    pub async fn connect(&mut self, destination: &Destination) -> Result<ConnectedDestination, ConnectError> {
         let Destination { name, timeout, .. } = destination;
         let key = |region: &Option<String>, endpoint_url: &Option<String>, role: &Option<Role>| Key {
             region: region.clone(),
@@ -75,37 +75,38 @@ impl Clients {
             DestinationKind::Sqs(settings) => {
                 let key = key(&settings.region, &settings.endpoint_url, &settings.role);
                 if !self.sqs.contains_key(&key) {
-                    let mut config = aws_sdk_sqs::config::Builder::from(&self.account(name, &key).await?);
+                    let mut config = aws_sdk_sqs::config::Builder::from(&self.config_for(name, &key).await?);
                     config.set_timeout_config(Some(timeouts(*timeout)));
                     if let Some(endpoint) = &key.endpoint_url {
                         config.set_endpoint_url(Some(endpoint.clone()));
                     }
                     self.sqs.insert(key.clone(), aws_sdk_sqs::Client::from_conf(config.build()));
                 }
-                Connected::Sqs(sqs::Sqs::new(self.sqs[&key].clone(), settings))
+                ConnectedDestination::Sqs(sqs::Sqs::new(self.sqs[&key].clone(), settings))
             }
             DestinationKind::Lambda(settings) => {
                 let key = key(&settings.region, &settings.endpoint_url, &settings.role);
                 if !self.lambda.contains_key(&key) {
-                    let mut config = aws_sdk_lambda::config::Builder::from(&self.account(name, &key).await?);
+                    let mut config =
+                        aws_sdk_lambda::config::Builder::from(&self.config_for(name, &key).await?);
                     config.set_timeout_config(Some(timeouts(*timeout)));
                     if let Some(endpoint) = &key.endpoint_url {
                         config.set_endpoint_url(Some(endpoint.clone()));
                     }
                     self.lambda.insert(key.clone(), aws_sdk_lambda::Client::from_conf(config.build()));
                 }
-                Connected::Lambda(lambda::Lambda::new(self.lambda[&key].clone(), settings))
+                ConnectedDestination::Lambda(lambda::Lambda::new(self.lambda[&key].clone(), settings))
             }
-            DestinationKind::File(settings) => Connected::File(file::File::new(settings)),
+            DestinationKind::File(settings) => ConnectedDestination::File(file::File::new(settings)),
         })
     }
 
     /// The environment, in the role that the destination is called with.
-    async fn account(&mut self, name: &Name, key: &Key) -> Result<SdkConfig, ConnectError> {
-        let environment = self.environment(name, key.region.as_ref()).await?.clone();
+    async fn config_for(&mut self, name: &Name, key: &Key) -> Result<SdkConfig, ConnectError> {
+        let environment = self.base_config(name, key.region.as_ref()).await?.clone();
         let Some(role) = &key.role else { return Ok(environment) };
-        let of_role = (key.region.clone(), role.clone());
-        if !self.roles.contains_key(&of_role) {
+        let role_key = (key.region.clone(), role.clone());
+        if !self.role_configs.contains_key(&role_key) {
             let mut provider = AssumeRoleProvider::builder(&role.arn)
                 .session_name(session_name(name))
                 .configure(&environment);
@@ -113,28 +114,28 @@ impl Clients {
                 provider = provider.external_id(external_id);
             }
             let provider = SharedCredentialsProvider::new(provider.build().await);
-            let account = environment.into_builder().credentials_provider(provider).build();
-            self.roles.insert(of_role.clone(), account);
+            let role_config = environment.into_builder().credentials_provider(provider).build();
+            self.role_configs.insert(role_key.clone(), role_config);
         }
-        Ok(self.roles[&of_role].clone())
+        Ok(self.role_configs[&role_key].clone())
     }
 
-    async fn environment(
+    async fn base_config(
         &mut self,
         name: &Name,
         region: Option<&String>,
     ) -> Result<&SdkConfig, ConnectError> {
         let key = region.cloned();
-        if !self.environments.contains_key(&key) {
+        if !self.base_configs.contains_key(&key) {
             let mut loader = aws_config::defaults(BehaviorVersion::latest())
                 .retry_config(RetryConfig::disabled())
                 .stalled_stream_protection(StalledStreamProtectionConfig::disabled());
             if let Some(region) = region {
                 loader = loader.region(Region::new(region.clone()));
             }
-            self.environments.insert(key.clone(), loader.load().await);
+            self.base_configs.insert(key.clone(), loader.load().await);
         }
-        self.environments
+        self.base_configs
             .get(&key)
             .filter(|environment| environment.region().is_some())
             .ok_or_else(|| ConnectError::NoRegion(name.clone()))
@@ -217,13 +218,13 @@ mod tests {
             .retry_config(RetryConfig::disabled())
             .endpoint_url(stub.url());
         let environments = HashMap::from([(Some("eu-west-1".to_owned()), environment.load().await)]);
-        Clients { environments, ..Clients::default() }
+        Clients { base_configs: environments, ..Clients::default() }
     }
 
     /// Answers STS by this, and everything else as SQS and Lambda would.
     async fn with_sts(sts: impl Fn() -> Reply + Clone + Send + Sync + 'static) -> Stub {
         Stub::start(move |request| {
-            if assumes(request) {
+            if is_assume_role(request) {
                 sts()
             } else if request.uri.contains("/functions/") {
                 Reply::status(202)
@@ -235,7 +236,7 @@ mod tests {
         .await
     }
 
-    fn assumes(request: &Request) -> bool {
+    fn is_assume_role(request: &Request) -> bool {
         String::from_utf8_lossy(&request.body).contains("Action=AssumeRole")
     }
 
@@ -258,7 +259,9 @@ mod tests {
         let paris = queue("a", "eu-west-3", None, None);
         let dublin = queue("b", "eu-west-1", Some("http://127.0.0.1:9"), None);
         for (destination, region) in [(&paris, "eu-west-3"), (&dublin, "eu-west-1"), (&paris, "eu-west-3")] {
-            let Connected::Sqs(sqs) = clients.connect(destination).await.unwrap() else { panic!() };
+            let ConnectedDestination::Sqs(sqs) = clients.connect(destination).await.unwrap() else {
+                panic!()
+            };
             let config = sqs.client().config();
             assert_eq!(config.region().map(AsRef::as_ref), Some(region));
             assert_eq!(config.retry_config().map(RetryConfig::max_attempts), Some(1));
@@ -266,7 +269,7 @@ mod tests {
             assert_eq!(timeouts.operation_timeout(), Some(Duration::from_secs(7)));
             assert_eq!(timeouts.connect_timeout(), Some(CONNECT_TIMEOUT));
         }
-        assert_eq!(clients.environments.len(), 2, "the environment is asked once for each region");
+        assert_eq!(clients.base_configs.len(), 2, "the environment is asked once for each region");
     }
     #[tokio::test]
     async fn destinations_that_agree_share_a_client_and_a_session() {
@@ -286,11 +289,12 @@ mod tests {
                 assert_eq!(connected.send(&[outgoing(event)]).await, Ok(vec![Ok(None)]));
             }
         }
-        assert_eq!((clients.sqs.len(), clients.lambda.len(), clients.roles.len()), (3, 1, 2));
+        assert_eq!((clients.sqs.len(), clients.lambda.len(), clients.role_configs.len()), (3, 1, 2));
 
         let requests = stub.requests();
-        let (asked, sent): (Vec<_>, Vec<_>) = requests.into_iter().partition(assumes);
-        let bodies: Vec<_> = asked.iter().map(|request| String::from_utf8_lossy(&request.body)).collect();
+        let (sts_requests, sent): (Vec<_>, Vec<_>) = requests.into_iter().partition(is_assume_role);
+        let bodies: Vec<_> =
+            sts_requests.iter().map(|request| String::from_utf8_lossy(&request.body)).collect();
         assert_eq!(bodies.len(), 2, "one session for the queues and the function, one without an id");
         let arn = "RoleArn=arn%3Aaws%3Aiam%3A%3A123456789012%3Arole%2Fscaling";
         assert!(bodies[0].contains(arn) && bodies[0].contains("RoleSessionName=scalebridge-first"));
@@ -314,7 +318,7 @@ mod tests {
         for event in [1, 2] {
             connected.send(&[outgoing(event)]).await.unwrap();
         }
-        assert_eq!(stub.requests().into_iter().filter(assumes).count(), 2);
+        assert_eq!(stub.requests().into_iter().filter(is_assume_role).count(), 2);
     }
 
     #[tokio::test]
@@ -330,7 +334,10 @@ mod tests {
             let mut clients = clients(&stub).await;
             let connected = clients.connect(&queue("a", "eu-west-1", None, Some(role(None)))).await.unwrap();
             let failure = connected.send(&[outgoing(1)]).await.unwrap_err();
-            assert!(!stub.requests().iter().any(|request| !assumes(request)), "nothing is sent without it");
+            assert!(
+                !stub.requests().iter().any(|request| !is_assume_role(request)),
+                "nothing is sent without it"
+            );
             (failure.class, failure.message)
         };
         let (class, message) = failure(error(403, "AccessDenied")).await;

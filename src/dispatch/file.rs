@@ -10,22 +10,22 @@ use std::io::{self, Write};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-use super::{Answer, Destination, Failure, Limits, Outgoing};
+use super::{Answer, Destination, Failure, Limits, OutgoingEvent};
 use crate::config;
 
 /// One write and one sync take this much.
-const LIMITS: Limits = Limits { events: 1000, bytes: 4 * 1024 * 1024, of_one: usize::MAX };
+const LIMITS: Limits = Limits { events: 1000, bytes: 4 * 1024 * 1024, max_event_bytes: usize::MAX };
 
 /// A file or stdout.
 #[derive(Debug)]
 pub struct File {
-    place: config::File,
+    output: config::File,
 }
 
 impl File {
     /// Nothing is opened yet.
     pub fn new(settings: &config::File) -> Self {
-        Self { place: settings.clone() }
+        Self { output: settings.clone() }
     }
 }
 
@@ -34,18 +34,18 @@ impl Destination for File {
         LIMITS
     }
 
-    fn weigh(&self, event: &Outgoing) -> usize {
+    fn event_bytes(&self, event: &OutgoingEvent) -> usize {
         event.body.len() + 1
     }
 
-    async fn send(&self, batch: &[Outgoing]) -> Result<Vec<Answer>, Failure> {
-        let mut lines = String::with_capacity(batch.iter().map(|event| self.weigh(event)).sum());
+    async fn send(&self, batch: &[OutgoingEvent]) -> Result<Vec<Answer>, Failure> {
+        let mut lines = String::with_capacity(batch.iter().map(|event| self.event_bytes(event)).sum());
         for event in batch {
             lines.push_str(&event.body);
             lines.push('\n');
         }
-        let place = self.place.clone();
-        let written = tokio::task::spawn_blocking(move || match place {
+        let output = self.output.clone();
+        let written = tokio::task::spawn_blocking(move || match output {
             config::File::Stdout => print(&lines).map_err(|error| format!("stdout: {error}")),
             config::File::Path(path) => {
                 append(&path, &lines).map_err(|error| format!("{}: {error}", path.display()))
@@ -68,7 +68,7 @@ fn print(lines: &str) -> io::Result<()> {
 
 /// All lines are at the end of the file and on disk, or it failed and none is there.
 fn append(path: &Path, lines: &str) -> io::Result<()> {
-    let Some(mut file) = Regular::open(path)? else {
+    let Some(mut file) = RegularFile::open(path)? else {
         // A device or a pipe has no length to go back to, and nothing to sync.
         let mut file = fs::OpenOptions::new().write(true).open(path)?;
         file.write_all(lines.as_bytes())?;
@@ -76,24 +76,24 @@ fn append(path: &Path, lines: &str) -> io::Result<()> {
     };
     let written = file.write(lines);
     if written.is_err() {
-        file.undo();
+        file.rollback();
     }
     written
 }
 
 /// A regular file, open at its end.
-struct Regular {
+struct RegularFile {
     file: fs::File,
     /// Its length when it was opened.
     length: u64,
     /// Where it was created, until that is on disk as well.
-    created_in: Option<PathBuf>,
+    unsynced_directory: Option<PathBuf>,
 }
 
-impl Regular {
+impl RegularFile {
     /// Creates the file and its directory where they are missing. None if it is no regular file.
     fn open(path: &Path) -> io::Result<Option<Self>> {
-        let created_in = match fs::metadata(path) {
+        let unsynced_directory = match fs::metadata(path) {
             Ok(found) if !found.is_file() => return Ok(None),
             Ok(_) => None,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
@@ -107,24 +107,24 @@ impl Regular {
         // Reading is for the last byte.
         let file = fs::OpenOptions::new().read(true).append(true).create(true).open(path)?;
         let length = file.metadata()?.len();
-        Ok(Some(Self { file, length, created_in }))
+        Ok(Some(Self { file, length, unsynced_directory }))
     }
 
     fn write(&mut self, lines: &str) -> io::Result<()> {
         // What a crash cut off in the middle of a line stays a line of its own.
-        if self.ends_within_a_line()? {
+        if self.has_partial_last_line()? {
             self.file.write_all(format!("\n{lines}").as_bytes())?;
         } else {
             self.file.write_all(lines.as_bytes())?;
         }
         self.file.sync_data()?;
-        match &self.created_in {
+        match &self.unsynced_directory {
             Some(directory) => fs::File::open(directory)?.sync_all(),
             None => Ok(()),
         }
     }
 
-    fn ends_within_a_line(&self) -> io::Result<bool> {
+    fn has_partial_last_line(&self) -> io::Result<bool> {
         let Some(last) = self.length.checked_sub(1) else { return Ok(false) };
         let mut byte = [0];
         self.file.read_exact_at(&mut byte, last)?;
@@ -133,7 +133,7 @@ impl Regular {
 
     /// Takes back what was written of a batch that failed; it comes again. Where that fails too the
     /// cut line stays, and the next batch begins on a new one.
-    fn undo(&self) {
+    fn rollback(&self) {
         if let Err(error) = self.file.set_len(self.length) {
             tracing::debug!(%error, "what was written of a failed batch could not be taken back");
         }
@@ -145,7 +145,7 @@ mod tests {
     use super::*;
     use crate::dispatch::stub::outgoing;
 
-    fn at(path: &Path) -> File {
+    fn file_at(path: &Path) -> File {
         File::new(&config::File::Path(path.to_owned()))
     }
 
@@ -154,8 +154,8 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("a/b/events.jsonl");
         let events = [outgoing(1), outgoing(2), outgoing(3)];
-        assert_eq!(at(&path).send(&events[..2]).await, Ok(vec![Ok(None), Ok(None)]));
-        assert_eq!(at(&path).send(&events[2..]).await, Ok(vec![Ok(None)]));
+        assert_eq!(file_at(&path).send(&events[..2]).await, Ok(vec![Ok(None), Ok(None)]));
+        assert_eq!(file_at(&path).send(&events[2..]).await, Ok(vec![Ok(None)]));
         let text = fs::read_to_string(&path).unwrap();
         let bodies: Vec<&str> = events.iter().map(|event| &*event.body).collect();
         assert_eq!(text.lines().collect::<Vec<_>>(), bodies);
@@ -168,7 +168,7 @@ mod tests {
         let path = directory.path().join("events.jsonl");
         fs::write(&path, "{\"cut").unwrap();
         let event = outgoing(1);
-        at(&path).send(std::slice::from_ref(&event)).await.unwrap();
+        file_at(&path).send(std::slice::from_ref(&event)).await.unwrap();
         assert_eq!(fs::read_to_string(&path).unwrap(), format!("{{\"cut\n{}\n", event.body));
     }
 
@@ -176,7 +176,7 @@ mod tests {
     async fn a_file_that_was_moved_away_is_made_anew() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("events.jsonl");
-        let file = at(&path);
+        let file = file_at(&path);
         file.send(&[outgoing(1)]).await.unwrap();
         fs::rename(&path, directory.path().join("events.1")).unwrap();
         file.send(&[outgoing(2)]).await.unwrap();
@@ -184,27 +184,27 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_place_that_cannot_be_written_is_a_failure_that_names_it() {
-        let failure = at(Path::new("/dev/full")).send(&[outgoing(1)]).await.unwrap_err();
+    async fn an_output_that_cannot_be_written_is_a_failure_that_names_it() {
+        let failure = file_at(Path::new("/dev/full")).send(&[outgoing(1)]).await.unwrap_err();
         assert!(failure.message.starts_with("/dev/full: "), "{failure}");
         let directory = tempfile::tempdir().unwrap();
-        let failure = at(directory.path()).send(&[outgoing(1)]).await.unwrap_err();
+        let failure = file_at(directory.path()).send(&[outgoing(1)]).await.unwrap_err();
         assert!(failure.message.contains("directory"), "{failure}");
     }
 
     #[test]
-    fn what_was_written_of_a_failed_batch_is_taken_back() {
+    fn a_failed_batch_is_rolled_back() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("events.jsonl");
         fs::write(&path, "before\n").unwrap();
-        let mut file = Regular::open(&path).unwrap().unwrap();
+        let mut file = RegularFile::open(&path).unwrap().unwrap();
         file.write("half").unwrap();
-        file.undo();
+        file.rollback();
         assert_eq!(fs::read_to_string(&path).unwrap(), "before\n");
     }
 
     #[tokio::test]
     async fn a_device_is_written_without_a_sync() {
-        assert_eq!(at(Path::new("/dev/null")).send(&[outgoing(1)]).await, Ok(vec![Ok(None)]));
+        assert_eq!(file_at(Path::new("/dev/null")).send(&[outgoing(1)]).await, Ok(vec![Ok(None)]));
     }
 }

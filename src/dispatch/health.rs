@@ -6,8 +6,8 @@
 
 use tokio::time::Instant;
 
-use super::breaker::{self, Allowed, Breaker};
-use super::window::{self, Mark, Window};
+use super::breaker::{self, Admission, Breaker};
+use super::concurrency::{self, AdaptiveConcurrency, Epoch};
 use super::{Class, Failure};
 use crate::domain::retry::Backoff;
 
@@ -16,24 +16,24 @@ use crate::domain::retry::Backoff;
 pub(super) struct Health {
     backoff: Backoff,
     breaker: Breaker,
-    window: Window,
+    concurrency: AdaptiveConcurrency,
     /// Throttles in a row at one call at a time, and until when nothing starts because of them.
-    exhausted: u32,
-    rest: Option<Instant>,
+    throttles_at_minimum: u32,
+    throttled_until: Option<Instant>,
 }
 
 /// Stands for a call that was let through.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Ticket {
-    call: breaker::Ticket,
-    mark: Mark,
+    breaker_ticket: breaker::Ticket,
+    epoch: Epoch,
 }
 
 /// What a call found out about its destination.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Heard {
+pub(super) enum CallOutcome {
     /// There was no call.
-    Nothing,
+    Skipped,
     /// It took something, or refused it for what it was.
     Reached,
     /// The call failed as a whole, or the destination throttles.
@@ -42,107 +42,119 @@ pub(super) enum Heard {
 
 /// What changed for the destination as a whole.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Change {
+pub(super) enum HealthChange {
     None,
     /// A call failed; others are still made.
-    Stumbles,
+    CallFailed,
     /// It fails; what is for it waits.
-    Fails,
+    Down,
     /// It still does.
-    StillFails,
+    StillDown,
     /// It works again.
-    Works,
+    Up,
     /// It throttles; fewer calls are made at the same time.
-    Throttles,
+    Throttled,
     /// It takes all calls again.
-    Recovered,
+    Unthrottled,
 }
 
 impl Health {
     pub(super) fn new(backoff: Backoff, concurrency: usize) -> Self {
-        let (breaker, window) = (Breaker::new(backoff), Window::new(concurrency));
-        Self { backoff, breaker, window, exhausted: 0, rest: None }
+        let (breaker, window) = (Breaker::new(backoff), AdaptiveConcurrency::new(concurrency));
+        Self { backoff, breaker, concurrency: window, throttles_at_minimum: 0, throttled_until: None }
     }
 
     /// Until when no call starts, if that is after `now`.
-    pub(super) fn paused(&self, now: Instant) -> Option<Instant> {
-        let rest = self.rest.filter(|&until| until > now);
-        match self.breaker.allowed(now) {
-            Allowed::Later(until) => rest.max(Some(until)),
-            _ => rest,
+    pub(super) fn paused_until(&self, now: Instant) -> Option<Instant> {
+        let throttled_until = self.throttled_until.filter(|&until| until > now);
+        match self.breaker.admission(now) {
+            Admission::Later(until) => throttled_until.max(Some(until)),
+            _ => throttled_until,
         }
     }
 
     /// How many calls may start now beside those that run.
-    pub(super) fn room(&self, running: usize, now: Instant) -> usize {
-        match self.breaker.allowed(now) {
-            _ if self.paused(now).is_some() => 0,
-            Allowed::All => self.window.width().saturating_sub(running),
-            Allowed::Probe => usize::from(running < self.window.most()),
-            Allowed::Later(_) | Allowed::AfterProbe => 0,
+    pub(super) fn available_calls(&self, running: usize, now: Instant) -> usize {
+        match self.breaker.admission(now) {
+            _ if self.paused_until(now).is_some() => 0,
+            Admission::All => self.concurrency.limit().saturating_sub(running),
+            Admission::Probe => usize::from(running < self.concurrency.max_limit()),
+            Admission::Later(_) | Admission::AfterProbe => 0,
         }
     }
 
     /// Whether the next call is a probe: it carries one delivery.
-    pub(super) fn probes(&self, now: Instant) -> bool {
-        self.breaker.allowed(now) == Allowed::Probe
+    pub(super) fn is_probe_next(&self, now: Instant) -> bool {
+        self.breaker.admission(now) == Admission::Probe
     }
 
     /// A call starts, if one may.
     pub(super) fn start(&mut self, running: usize, now: Instant) -> Option<Ticket> {
-        if self.room(running, now) == 0 {
+        if self.available_calls(running, now) == 0 {
             return None;
         }
-        Some(Ticket { call: self.breaker.start(now)?, mark: self.window.mark() })
+        Some(Ticket { breaker_ticket: self.breaker.start(now)?, epoch: self.concurrency.epoch() })
     }
 
     /// A call that starts whatever was heard before, and tells nothing.
-    pub(super) const fn start_regardless(&self) -> Ticket {
-        Ticket { call: breaker::Ticket::REGARDLESS, mark: self.window.mark() }
+    pub(super) const fn start_forced(&self) -> Ticket {
+        Ticket { breaker_ticket: breaker::Ticket::FORCED, epoch: self.concurrency.epoch() }
     }
 
     /// A call is back.
-    pub(super) fn heard(&mut self, ticket: Ticket, heard: &Heard, now: Instant, chance: f64) -> Change {
-        match heard {
-            Heard::Nothing => {
-                self.breaker.unused(ticket.call, now);
-                Change::None
+    pub(super) fn record(
+        &mut self,
+        ticket: Ticket,
+        outcome: &CallOutcome,
+        now: Instant,
+        chance: f64,
+    ) -> HealthChange {
+        match outcome {
+            CallOutcome::Skipped => {
+                self.breaker.on_skipped(ticket.breaker_ticket, now);
+                HealthChange::None
             }
-            Heard::Reached => self.reached(ticket),
-            Heard::Failed(failure) if failure.class == Class::Throttled => {
-                self.throttled(ticket, now, chance)
+            CallOutcome::Reached => self.on_reached(ticket),
+            CallOutcome::Failed(failure) if failure.class == Class::Throttled => {
+                self.on_throttle(ticket, now, chance)
             }
-            Heard::Failed(failure) => match self.breaker.failed(ticket.call, failure, now, chance) {
-                breaker::Change::Opened => Change::Fails,
-                breaker::Change::StaysOpen => Change::StillFails,
-                _ if self.breaker.allowed(now) == Allowed::All => Change::Stumbles,
-                _ => Change::None,
-            },
+            CallOutcome::Failed(failure) => {
+                match self.breaker.on_failure(ticket.breaker_ticket, failure, now, chance) {
+                    breaker::Transition::Opened => HealthChange::Down,
+                    breaker::Transition::StaysOpen => HealthChange::StillDown,
+                    _ if self.breaker.admission(now) == Admission::All => HealthChange::CallFailed,
+                    _ => HealthChange::None,
+                }
+            }
         }
     }
 
-    fn reached(&mut self, ticket: Ticket) -> Change {
-        self.exhausted = 0;
-        self.rest = None;
-        let width = self.window.passed(ticket.mark);
-        match (self.breaker.reached(ticket.call), width) {
-            (breaker::Change::Closed, _) => Change::Works,
-            (_, window::Change::Full) => Change::Recovered,
-            _ => Change::None,
+    fn on_reached(&mut self, ticket: Ticket) -> HealthChange {
+        self.throttles_at_minimum = 0;
+        self.throttled_until = None;
+        let width = self.concurrency.on_success(ticket.epoch);
+        match (self.breaker.on_reached(ticket.breaker_ticket), width) {
+            (breaker::Transition::Closed, _) => HealthChange::Up,
+            (_, concurrency::LimitChange::Restored) => HealthChange::Unthrottled,
+            _ => HealthChange::None,
         }
     }
 
-    fn throttled(&mut self, ticket: Ticket, now: Instant, chance: f64) -> Change {
-        self.breaker.throttled(ticket.call, now, chance);
-        match self.window.throttled(ticket.mark) {
-            window::Change::Narrowed => Change::Throttles,
-            window::Change::Exhausted => {
-                self.exhausted = self.exhausted.saturating_add(1);
-                self.rest = Some(now + self.backoff.delay(self.exhausted, chance));
+    fn on_throttle(&mut self, ticket: Ticket, now: Instant, chance: f64) -> HealthChange {
+        self.breaker.on_throttle(ticket.breaker_ticket, now, chance);
+        match self.concurrency.on_throttle(ticket.epoch) {
+            concurrency::LimitChange::Reduced => HealthChange::Throttled,
+            concurrency::LimitChange::AtMinimum => {
+                self.throttles_at_minimum = self.throttles_at_minimum.saturating_add(1);
+                self.throttled_until = Some(now + self.backoff.delay(self.throttles_at_minimum, chance));
                 // One call at a time may be all that is configured.
-                if self.exhausted == 1 && self.window.most() == 1 { Change::Throttles } else { Change::None }
+                if self.throttles_at_minimum == 1 && self.concurrency.max_limit() == 1 {
+                    HealthChange::Throttled
+                } else {
+                    HealthChange::None
+                }
             }
-            _ => Change::None,
+            _ => HealthChange::None,
         }
     }
 }
@@ -161,69 +173,69 @@ mod tests {
         Health::new(Backoff::new(seconds(4), seconds(60)).unwrap(), concurrency)
     }
 
-    fn failed(class: Class) -> Heard {
-        Heard::Failed(Failure::new(class, "no"))
+    fn failed(class: Class) -> CallOutcome {
+        CallOutcome::Failed(Failure::new(class, "no"))
     }
 
     #[test]
     fn calls_that_ran_together_open_it_once() {
         let (mut health, now) = (health(8), Instant::now());
         let tickets: Vec<_> = (0..8).map(|running| health.start(running, now).unwrap()).collect();
-        assert_eq!(health.room(8, now), 0);
-        let heard = failed(Class::Transient);
+        assert_eq!(health.available_calls(8, now), 0);
+        let outcome = failed(Class::Transient);
         let changes: Vec<_> =
-            tickets.into_iter().map(|ticket| health.heard(ticket, &heard, now, 0.5)).collect();
-        use Change::{Fails, None, Stumbles};
-        assert_eq!(changes, [Stumbles, Stumbles, Fails, None, None, None, None, None]);
-        assert_eq!(health.paused(now), Some(now + seconds(2)));
+            tickets.into_iter().map(|ticket| health.record(ticket, &outcome, now, 0.5)).collect();
+        use HealthChange::{CallFailed, Down, None};
+        assert_eq!(changes, [CallFailed, CallFailed, Down, None, None, None, None, None]);
+        assert_eq!(health.paused_until(now), Some(now + seconds(2)));
 
         let later = now + seconds(2);
         assert_eq!(
-            (health.paused(later), health.room(3, later), health.probes(later)),
+            (health.paused_until(later), health.available_calls(3, later), health.is_probe_next(later)),
             (Option::None, 1, true)
         );
-        assert_eq!(health.room(8, later), 0, "calls that hang keep their places");
+        assert_eq!(health.available_calls(8, later), 0, "calls that hang keep their places");
         let probe = health.start(0, later).unwrap();
-        assert_eq!((health.room(1, later), health.probes(later)), (0, false));
-        assert_eq!(health.heard(probe, &Heard::Reached, later, 0.5), Change::Works);
-        assert_eq!(health.room(0, later), 8);
+        assert_eq!((health.available_calls(1, later), health.is_probe_next(later)), (0, false));
+        assert_eq!(health.record(probe, &CallOutcome::Reached, later, 0.5), HealthChange::Up);
+        assert_eq!(health.available_calls(0, later), 8);
     }
 
     #[test]
-    fn a_throttle_makes_fewer_calls_and_a_rest_only_when_there_is_no_less() {
+    fn a_throttle_reduces_concurrency_and_pauses_only_at_the_minimum() {
         let (mut health, now) = (health(4), Instant::now());
         let throttled = failed(Class::Throttled);
         let throttle = |health: &mut Health, now| {
             let ticket = health.start(0, now).unwrap();
-            (health.heard(ticket, &throttled, now, 0.5), health.paused(now))
+            (health.record(ticket, &throttled, now, 0.5), health.paused_until(now))
         };
-        assert_eq!(throttle(&mut health, now), (Change::Throttles, None));
-        assert_eq!(health.room(0, now), 2);
-        assert_eq!(throttle(&mut health, now), (Change::None, None));
-        assert_eq!(throttle(&mut health, now), (Change::None, Some(now + seconds(2))));
+        assert_eq!(throttle(&mut health, now), (HealthChange::Throttled, None));
+        assert_eq!(health.available_calls(0, now), 2);
+        assert_eq!(throttle(&mut health, now), (HealthChange::None, None));
+        assert_eq!(throttle(&mut health, now), (HealthChange::None, Some(now + seconds(2))));
         let now = now + seconds(2);
-        assert_eq!(throttle(&mut health, now), (Change::None, Some(now + seconds(4))));
+        assert_eq!(throttle(&mut health, now), (HealthChange::None, Some(now + seconds(4))));
         let now = now + seconds(4);
-        assert!(!health.probes(now), "the breaker has nothing to do with it");
+        assert!(!health.is_probe_next(now), "the breaker has nothing to do with it");
         let ticket = health.start(0, now).unwrap();
-        assert_eq!(health.heard(ticket, &Heard::Reached, now, 0.5), Change::None);
-        assert_eq!(health.room(0, now), 2);
+        assert_eq!(health.record(ticket, &CallOutcome::Reached, now, 0.5), HealthChange::None);
+        assert_eq!(health.available_calls(0, now), 2);
         let changes: Vec<_> = (0..5)
             .map(|_| {
                 let ticket = health.start(0, now).unwrap();
-                health.heard(ticket, &Heard::Reached, now, 0.5)
+                health.record(ticket, &CallOutcome::Reached, now, 0.5)
             })
             .collect();
-        assert_eq!(changes.iter().position(|change| *change == Change::Recovered), Some(4));
+        assert_eq!(changes.iter().position(|change| *change == HealthChange::Unthrottled), Some(4));
     }
 
     #[test]
-    fn a_drain_is_not_asked_and_tells_nothing() {
+    fn a_drain_bypasses_the_breaker_and_records_nothing() {
         let (mut health, now) = (health(2), Instant::now());
         let ticket = health.start(0, now).unwrap();
-        assert_eq!(health.heard(ticket, &failed(Class::Misconfigured), now, 0.5), Change::Fails);
-        let ticket = health.start_regardless();
-        assert_eq!(health.heard(ticket, &Heard::Reached, now, 0.5), Change::None);
-        assert_eq!(health.paused(now), Some(now + seconds(2)));
+        assert_eq!(health.record(ticket, &failed(Class::Misconfigured), now, 0.5), HealthChange::Down);
+        let ticket = health.start_forced();
+        assert_eq!(health.record(ticket, &CallOutcome::Reached, now, 0.5), HealthChange::None);
+        assert_eq!(health.paused_until(now), Some(now + seconds(2)));
     }
 }

@@ -19,7 +19,7 @@ use aws_sdk_lambda::primitives::Blob;
 use aws_sdk_lambda::types::InvocationType;
 use serde::Deserialize;
 
-use super::{Answer, Destination, Failure, Limits, Outgoing, aws};
+use super::{Answer, Destination, Failure, Limits, OutgoingEvent, aws};
 use crate::config;
 use crate::json::Object;
 
@@ -48,7 +48,7 @@ impl Lambda {
         }
     }
 
-    fn payload(&self, batch: &[Outgoing]) -> String {
+    fn payload(&self, batch: &[OutgoingEvent]) -> String {
         match batch {
             [event] if self.max_events == 1 => event.body.to_string(),
             _ => {
@@ -59,28 +59,28 @@ impl Lambda {
     }
 
     /// What a function that did not fail says of each event.
-    fn answers(&self, batch: &[Outgoing], output: &InvokeOutput) -> Vec<Answer> {
+    fn answers(&self, batch: &[OutgoingEvent], output: &InvokeOutput) -> Vec<Answer> {
         if self.invocation_type == config::InvocationType::Event {
             return vec![Ok(None); batch.len()];
         }
         let payload = output.payload().map_or(&[] as &[u8], AsRef::as_ref);
-        let kept = kept(payload);
+        let stored = stored_answer(payload);
         if self.max_events == 1 {
-            return vec![Ok(kept); batch.len()];
+            return vec![Ok(stored); batch.len()];
         }
-        let failed = match failed(payload, batch) {
-            Ok(failed) => failed,
+        let failed_ids = match parse_failed_ids(payload, batch) {
+            Ok(failed_ids) => failed_ids,
             Err(why) => {
                 let failure = Failure::transient(format!("the function's answer {why}"));
-                return vec![Err(Failure { answer: start(payload), ..failure }); batch.len()];
+                return vec![Err(Failure { answer: answer_excerpt(payload), ..failure }); batch.len()];
             }
         };
-        let answer = |event: &Outgoing| {
-            if failed.contains(&*event.header.id) {
+        let answer = |event: &OutgoingEvent| {
+            if failed_ids.contains(&*event.header.id) {
                 let failure = Failure::transient("the function names the event in `batchItemFailures`");
-                Err(Failure { answer: start(payload), ..failure })
+                Err(Failure { answer: answer_excerpt(payload), ..failure })
             } else {
-                Ok(kept.clone())
+                Ok(stored.clone())
             }
         };
         batch.iter().map(answer).collect()
@@ -91,16 +91,16 @@ impl Destination for Lambda {
     fn limits(&self) -> Limits {
         // One byte is left for the bracket that no comma makes up for.
         let bytes = self.invocation_type.max_payload_bytes() - 1;
-        Limits { events: self.max_events, bytes, of_one: usize::MAX }
+        Limits { events: self.max_events, bytes, max_event_bytes: usize::MAX }
     }
 
     /// With the comma or bracket before it.
-    fn weigh(&self, event: &Outgoing) -> usize {
+    fn event_bytes(&self, event: &OutgoingEvent) -> usize {
         event.body.len() + 1
     }
 
-    async fn send(&self, batch: &[Outgoing]) -> Result<Vec<Answer>, Failure> {
-        let (kind, done) = match self.invocation_type {
+    async fn send(&self, batch: &[OutgoingEvent]) -> Result<Vec<Answer>, Failure> {
+        let (kind, expected_status) = match self.invocation_type {
             config::InvocationType::Event => (InvocationType::Event, 202),
             config::InvocationType::RequestResponse => (InvocationType::RequestResponse, 200),
         };
@@ -115,9 +115,11 @@ impl Destination for Lambda {
         if let Some(failure) = function_error(&output) {
             return Ok(vec![Err(failure); batch.len()]);
         }
-        if output.status_code() != done {
+        if output.status_code() != expected_status {
             let status = output.status_code();
-            return Err(Failure::transient(format!("lambda answered with {status} instead of {done}")));
+            return Err(Failure::transient(format!(
+                "lambda answered with {status} instead of {expected_status}"
+            )));
         }
         Ok(self.answers(batch, &output))
     }
@@ -128,18 +130,18 @@ fn function_error(output: &InvokeOutput) -> Option<Failure> {
     let kind = output.function_error()?;
     let payload = output.payload().map_or(&[] as &[u8], AsRef::as_ref);
     let failure = Failure::transient(format!("the function failed ({kind})"));
-    Some(Failure { answer: start(payload), ..failure })
+    Some(Failure { answer: answer_excerpt(payload), ..failure })
 }
 
 /// The beginning of an answer, to be told with a failure.
-fn start(payload: &[u8]) -> Option<String> {
+fn answer_excerpt(payload: &[u8]) -> Option<String> {
     // Four bytes a character at most: a long answer is not read to its end.
     let start = &payload[..payload.len().min(4 * Failure::MAX_CHARS)];
     Some(String::from_utf8_lossy(start).chars().take(Failure::MAX_CHARS).collect())
 }
 
 /// An answer as it is kept with the delivery: its beginning, in whole characters. None if it is empty.
-fn kept(payload: &[u8]) -> Option<String> {
+fn stored_answer(payload: &[u8]) -> Option<String> {
     let start = &payload[..payload.len().min(MAX_ANSWER_BYTES)];
     // What is no text grows when it is made one, and a character that was cut is left out.
     let text = match std::str::from_utf8(start) {
@@ -158,24 +160,24 @@ fn kept(payload: &[u8]) -> Option<String> {
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct BatchAnswer {
-    batch_item_failures: Option<Vec<Object<ItemFailure>>>,
+struct PartialBatchResponse {
+    batch_item_failures: Option<Vec<Object<BatchItemFailure>>>,
 }
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct ItemFailure {
+struct BatchItemFailure {
     item_identifier: String,
 }
 
 /// The ids of the events that a function names as failed, read as AWS reads them: nothing, null, an
 /// object without the list and an empty list are success; what cannot be read, or names what was not
 /// sent, fails the whole batch.
-fn failed(payload: &[u8], batch: &[Outgoing]) -> Result<HashSet<String>, &'static str> {
+fn parse_failed_ids(payload: &[u8], batch: &[OutgoingEvent]) -> Result<HashSet<String>, &'static str> {
     if payload.trim_ascii().is_empty() {
         return Ok(HashSet::new());
     }
-    let answer: Option<Object<BatchAnswer>> =
+    let answer: Option<Object<PartialBatchResponse>> =
         serde_json::from_slice(payload).map_err(|_| "is no list of `batchItemFailures`")?;
     let failures = answer.and_then(|Object(answer)| answer.batch_item_failures).unwrap_or_default();
     let ids: HashSet<String> = failures.into_iter().map(|Object(failure)| failure.item_identifier).collect();
@@ -242,15 +244,16 @@ mod tests {
         for (kind, most) in [(Event, 1_000_000), (RequestResponse, 6_000_000)] {
             let scaler = function(&stub, kind, 100);
             let mut events: Vec<_> = (0..3).map(outgoing).collect();
-            let spare = scaler.limits().bytes - events.iter().map(|event| scaler.weigh(event)).sum::<usize>();
+            let spare =
+                scaler.limits().bytes - events.iter().map(|event| scaler.event_bytes(event)).sum::<usize>();
             events[0].body = format!("{}{}", events[0].body, " ".repeat(spare)).into();
             assert_eq!(scaler.payload(&events).len(), most);
-            assert!(scaler.weigh(&events[0]) <= scaler.limits().bytes);
+            assert!(scaler.event_bytes(&events[0]) <= scaler.limits().bytes);
         }
     }
 
     #[tokio::test]
-    async fn what_the_function_answers_is_kept() {
+    async fn the_answer_of_the_function_is_stored() {
         let stub = answering(r#"{"done":true}"#).await;
         let answers = function(&stub, RequestResponse, 1).send(&[outgoing(1)]).await;
         assert_eq!(answers, Ok(vec![Ok(Some(r#"{"done":true}"#.into()))]));
@@ -268,11 +271,11 @@ mod tests {
 
     #[tokio::test]
     async fn a_function_may_name_the_events_that_failed() {
-        let said = r#"{"batchItemFailures":[{"itemIdentifier":"00000000000000000000000000000002"}],"x":1}"#;
-        let stub = answering(said).await;
+        let answer = r#"{"batchItemFailures":[{"itemIdentifier":"00000000000000000000000000000002"}],"x":1}"#;
+        let stub = answering(answer).await;
         let events: Vec<_> = (1..=3).map(outgoing).collect();
         let answers = function(&stub, RequestResponse, 10).send(&events).await.unwrap();
-        assert_eq!(answers[0], Ok(Some(said.into())));
+        assert_eq!(answers[0], Ok(Some(answer.into())));
         assert_eq!(answers[2], answers[0]);
         let failure = answers[1].as_ref().unwrap_err();
         assert_eq!(failure.class, Class::Transient);
@@ -307,19 +310,20 @@ mod tests {
             r#"{"batchItemFailures":[{"itemIdentifier":"00000000000000000000000000000001"},{"itemIdentifier":"9"}]}"#,
         ];
         let events = [outgoing(1), outgoing(2)];
-        for said in success {
-            assert_eq!(failed(said.as_bytes(), &events), Ok(HashSet::new()), "{said}");
+        for answer in success {
+            assert_eq!(parse_failed_ids(answer.as_bytes(), &events), Ok(HashSet::new()), "{answer}");
         }
-        for said in malformed {
-            let answers = function(&answering(said).await, RequestResponse, 10).send(&events).await.unwrap();
+        for answer in malformed {
+            let answers =
+                function(&answering(answer).await, RequestResponse, 10).send(&events).await.unwrap();
             let failures: Vec<_> = answers.into_iter().map(Result::unwrap_err).collect();
-            assert!(failures.iter().all(|failure| failure.class == Class::Transient), "{said}");
+            assert!(failures.iter().all(|failure| failure.class == Class::Transient), "{answer}");
             assert_eq!(failures[1].message, "the function's answer is no list of `batchItemFailures`");
-            assert_eq!(failures[1].answer.as_deref(), Some(said));
+            assert_eq!(failures[1].answer.as_deref(), Some(answer));
         }
-        for said in unknown {
-            let said = failed(said.as_bytes(), &events).unwrap_err();
-            assert_eq!(said, "names an event in `batchItemFailures` that it was not sent");
+        for answer in unknown {
+            let answer = parse_failed_ids(answer.as_bytes(), &events).unwrap_err();
+            assert_eq!(answer, "names an event in `batchItemFailures` that it was not sent");
         }
     }
 
@@ -341,7 +345,7 @@ mod tests {
                     "the log does not quote it"
                 );
                 let begins = "the function failed (Unhandled): {\"errorMessage\":\"é";
-                assert!(failure.kept().starts_with(begins));
+                assert!(failure.stored_error().starts_with(begins));
                 assert_eq!(failure.answer.unwrap().chars().count(), Failure::MAX_CHARS);
             }
         }
@@ -366,12 +370,12 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_kept_is_short_and_whole(text in "\\PC{0,2000}", bytes in prop::collection::vec(any::<u8>(), 0..9000)) {
+        fn the_stored_answer_is_short_and_whole(text in "\\PC{0,2000}", bytes in prop::collection::vec(any::<u8>(), 0..9000)) {
             let long = text.repeat(1 + MAX_ANSWER_BYTES / text.len().max(1));
-            let of_text = kept(long.as_bytes()).unwrap_or_default();
+            let of_text = stored_answer(long.as_bytes()).unwrap_or_default();
             prop_assert!(long.starts_with(&of_text));
             prop_assert!(of_text.len() <= MAX_ANSWER_BYTES && of_text.len() + 4 > MAX_ANSWER_BYTES.min(long.len()));
-            prop_assert!(kept(&bytes).unwrap_or_default().len() <= MAX_ANSWER_BYTES);
+            prop_assert!(stored_answer(&bytes).unwrap_or_default().len() <= MAX_ANSWER_BYTES);
         }
     }
 }

@@ -16,17 +16,17 @@
 mod aws;
 mod batch;
 mod breaker;
+mod concurrency;
 mod connect;
 pub mod file;
 mod health;
-mod job;
 pub mod lambda;
 mod outbox;
+mod send;
 pub mod sqs;
-mod standing;
+mod status;
 #[cfg(test)]
 mod stub;
-mod window;
 pub mod worker;
 
 use std::sync::Arc;
@@ -38,7 +38,7 @@ use crate::domain::time::Time;
 use crate::store::{self, Claimed, EventSeq, Settlement};
 
 pub use connect::{Clients, ConnectError};
-pub use standing::Standing;
+pub use status::DestinationStatuses;
 pub use worker::{Options, Worker};
 
 /// What a worker needs of the store.
@@ -75,12 +75,12 @@ pub trait Destination: Send + Sync + 'static {
     fn limits(&self) -> Limits;
 
     /// The bytes of an event as [`Limits::bytes`] counts them.
-    fn weigh(&self, event: &Outgoing) -> usize;
+    fn event_bytes(&self, event: &OutgoingEvent) -> usize;
 
     /// Sends a batch within [`Destination::limits`], never empty, no two events about one target.
     /// One answer for each event, in their order; or the failure of the whole call, which then is
     /// every event's.
-    fn send(&self, batch: &[Outgoing]) -> impl Future<Output = Result<Vec<Answer>, Failure>> + Send;
+    fn send(&self, batch: &[OutgoingEvent]) -> impl Future<Output = Result<Vec<Answer>, Failure>> + Send;
 }
 
 /// What became of one event of a call: it arrived, perhaps with something that the destination said of
@@ -96,12 +96,12 @@ pub struct Limits {
     pub bytes: usize,
     /// Bytes of one event. A larger one is given up without a call: it was cut to a limit that has
     /// been lowered since.
-    pub of_one: usize,
+    pub max_event_bytes: usize,
 }
 
 /// An event on its way.
 #[derive(Debug, Clone)]
-pub struct Outgoing {
+pub struct OutgoingEvent {
     /// The store's number of it.
     pub seq: EventSeq,
     /// The event as it was encoded.
@@ -167,7 +167,7 @@ impl Failure {
     }
 
     /// What is kept with the delivery.
-    fn kept(&self) -> String {
+    fn stored_error(&self) -> String {
         match &self.answer {
             Some(answer) => format!("{}: {answer}", self.message),
             None => self.message.clone(),
@@ -177,7 +177,7 @@ impl Failure {
 
 /// A destination of the configuration, connected.
 #[derive(Debug)]
-pub enum Connected {
+pub enum ConnectedDestination {
     /// An SQS queue.
     Sqs(sqs::Sqs),
     /// A Lambda function.
@@ -186,7 +186,7 @@ pub enum Connected {
     File(file::File),
 }
 
-impl Destination for Connected {
+impl Destination for ConnectedDestination {
     fn limits(&self) -> Limits {
         match self {
             Self::Sqs(sqs) => sqs.limits(),
@@ -195,15 +195,15 @@ impl Destination for Connected {
         }
     }
 
-    fn weigh(&self, event: &Outgoing) -> usize {
+    fn event_bytes(&self, event: &OutgoingEvent) -> usize {
         match self {
-            Self::Sqs(sqs) => sqs.weigh(event),
-            Self::Lambda(lambda) => lambda.weigh(event),
-            Self::File(file) => file.weigh(event),
+            Self::Sqs(sqs) => sqs.event_bytes(event),
+            Self::Lambda(lambda) => lambda.event_bytes(event),
+            Self::File(file) => file.event_bytes(event),
         }
     }
 
-    async fn send(&self, batch: &[Outgoing]) -> Result<Vec<Answer>, Failure> {
+    async fn send(&self, batch: &[OutgoingEvent]) -> Result<Vec<Answer>, Failure> {
         match self {
             Self::Sqs(sqs) => sqs.send(batch).await,
             Self::Lambda(lambda) => lambda.send(batch).await,
@@ -215,22 +215,22 @@ impl Destination for Connected {
 /// Hears what workers do, for metrics. Its methods return at once.
 pub trait Observer: Send + Sync + 'static {
     /// A delivery was settled.
-    fn on_delivery(&self, destination: &Name, delivery: &Observed<'_>);
+    fn on_delivery(&self, destination: &Name, delivery: &DeliveryReport<'_>);
 
     /// A destination fails as a whole, for this reason, or works again. Not called before the first
     /// failure; until then it counts as working.
-    fn on_reachable(&self, destination: &Name, failing: Option<&Failure>);
+    fn on_health_change(&self, destination: &Name, failing: Option<&Failure>);
 }
 
 /// A delivery that was settled.
 #[derive(Debug, Clone, Copy)]
-pub struct Observed<'a> {
+pub struct DeliveryReport<'a> {
     /// How.
     pub outcome: Outcome,
     /// How long the call took. None if it was given up without one.
-    pub took: Option<Duration>,
+    pub call_duration: Option<Duration>,
     /// When the answer came, by the store's time.
-    pub at: Time,
+    pub completed_at: Time,
     /// The event. None if it could not be read.
     pub header: Option<&'a EventHeader>,
 }

@@ -13,7 +13,7 @@ use aws_sdk_sqs::Client;
 use aws_sdk_sqs::operation::send_message_batch::SendMessageBatchOutput;
 use bytes::Bytes;
 
-use super::{Answer, Destination, Failure, Limits, Outgoing, aws};
+use super::{Answer, Destination, Failure, Limits, OutgoingEvent, aws};
 use crate::config;
 
 /// SQS' own: entries of one call, and their bytes.
@@ -49,15 +49,15 @@ impl Sqs {
 
 impl Destination for Sqs {
     fn limits(&self) -> Limits {
-        Limits { events: MAX_ENTRIES, bytes: MAX_CALL_BYTES, of_one: self.max_message_bytes }
+        Limits { events: MAX_ENTRIES, bytes: MAX_CALL_BYTES, max_event_bytes: self.max_message_bytes }
     }
 
     /// As SQS counts: the body, and of each attribute name, type and value.
-    fn weigh(&self, event: &Outgoing) -> usize {
+    fn event_bytes(&self, event: &OutgoingEvent) -> usize {
         event.body.len() + event.header.attribute_bytes()
     }
 
-    async fn send(&self, batch: &[Outgoing]) -> Result<Vec<Answer>, Failure> {
+    async fn send(&self, batch: &[OutgoingEvent]) -> Result<Vec<Answer>, Failure> {
         let body = Bytes::from(call::body(&self.queue_url, batch, self.fifo));
         let length = body.len().to_string();
         // The SDK signs, sends and reads; what is sent is written here.
@@ -73,11 +73,13 @@ impl Destination for Sqs {
 
 /// One answer for each of `count` entries. One of which SQS says nothing may not have arrived.
 fn answers(count: usize, output: &SendMessageBatchOutput) -> Vec<Answer> {
-    let mut said: HashMap<&str, Answer> = HashMap::with_capacity(count);
-    said.extend(output.successful().iter().map(|entry| (entry.id(), Ok(None))));
-    said.extend(output.failed().iter().map(|entry| (entry.id(), Err(aws::entry_failure(entry)))));
-    let silence = || Err(Failure::transient("the queue's answer does not mention the event"));
-    (0..count).map(|at| said.remove(at.to_string().as_str()).unwrap_or_else(silence)).collect()
+    let mut answers_by_id: HashMap<&str, Answer> = HashMap::with_capacity(count);
+    answers_by_id.extend(output.successful().iter().map(|entry| (entry.id(), Ok(None))));
+    answers_by_id.extend(output.failed().iter().map(|entry| (entry.id(), Err(aws::entry_failure(entry)))));
+    let missing_answer = || Err(Failure::transient("the queue's answer does not mention the event"));
+    (0..count)
+        .map(|at| answers_by_id.remove(at.to_string().as_str()).unwrap_or_else(missing_answer))
+        .collect()
 }
 
 #[cfg(test)]
@@ -181,7 +183,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_event_weighs_what_sqs_counts() {
+    async fn event_bytes_are_what_sqs_counts() {
         let stub = Stub::start(|_| reply(&[], &[])).await;
         let event = outgoing_about(1, "t");
         let call = call::body(QUEUE, std::slice::from_ref(&event), true);
@@ -192,6 +194,9 @@ mod tests {
         let counted = attributes
             .iter()
             .map(|(name, value)| name.len() + length(&value["DataType"]) + length(&value["StringValue"]));
-        assert_eq!(queue(&stub, true).weigh(&event), length(&entry["MessageBody"]) + counted.sum::<usize>());
+        assert_eq!(
+            queue(&stub, true).event_bytes(&event),
+            length(&entry["MessageBody"]) + counted.sum::<usize>()
+        );
     }
 }

@@ -9,7 +9,7 @@ use axum::body::Bytes;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri};
 use serde_json::{Value, json};
 
-use super::Outgoing;
+use super::OutgoingEvent;
 use crate::domain::header::EventHeader;
 use crate::domain::time::Time;
 use crate::store::EventSeq;
@@ -26,12 +26,12 @@ pub(super) fn event(seq: i64, subject: &str, action: &str, expirytime: Time) -> 
     .to_string()
 }
 
-pub(super) fn outgoing_about(seq: i64, subject: &str) -> Outgoing {
+pub(super) fn outgoing_about(seq: i64, subject: &str) -> OutgoingEvent {
     let expirytime = Time::from_millis(4_000_000_000_000);
     let body = event(seq, subject, "scale_out", expirytime);
     let header = EventHeader::read(&body).unwrap();
     let emitted_at = Time::from_millis(0);
-    Outgoing {
+    OutgoingEvent {
         seq: EventSeq(seq),
         body: body.into(),
         header: header.into(),
@@ -42,7 +42,7 @@ pub(super) fn outgoing_about(seq: i64, subject: &str) -> Outgoing {
 }
 
 /// An event about a target of its own.
-pub(super) fn outgoing(seq: i64) -> Outgoing {
+pub(super) fn outgoing(seq: i64) -> OutgoingEvent {
     outgoing_about(seq, &format!("eks/nodegroup/-/-/prod-eu/-/workers-{seq}"))
 }
 
@@ -92,11 +92,11 @@ pub(super) struct Reply {
 impl Stub {
     pub(super) async fn start(answer: impl Fn(&Request) -> Reply + Clone + Send + Sync + 'static) -> Self {
         let requests: Arc<Mutex<Vec<Request>>> = Arc::default();
-        let kept = Arc::clone(&requests);
+        let recorded = Arc::clone(&requests);
         let handle = async move |uri: Uri, headers: HeaderMap, body: Bytes| {
             let request = Request { uri: uri.to_string(), headers, body };
             let reply = answer(&request);
-            kept.lock().unwrap().push(request);
+            recorded.lock().unwrap().push(request);
             (reply.status, reply.headers, reply.body)
         };
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();

@@ -9,9 +9,9 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::health::{Change, Health, Heard, Ticket};
-use super::job::{Back, Done, STORE_BACKOFF, Shared};
-use super::{Class, Destination, Failure, Observer, Outbox, Outgoing, batch};
+use super::health::{CallOutcome, Health, HealthChange, Ticket};
+use super::send::{CompletedCall, STORE_BACKOFF, Shared, TaskResult};
+use super::{Class, Destination, Failure, Observer, Outbox, OutgoingEvent, batch};
 use crate::config;
 use crate::domain::name::Name;
 use crate::domain::retry::{Backoff, BackoffError};
@@ -26,7 +26,7 @@ mod tests;
 const LINGER: Duration = Duration::from_millis(5);
 
 /// Nothing is claimed while the store has not settled so many times what all calls take at once.
-const BACK: usize = 4;
+const MAX_UNSETTLED_ROUNDS: usize = 4;
 
 /// How a worker goes about it.
 #[derive(Debug, Clone)]
@@ -67,38 +67,38 @@ pub struct Worker<O, D, V> {
     health: Health,
     rng: fastrand::Rng,
     /// Claimed, waiting for a free call: each is one.
-    ready: VecDeque<Vec<Outgoing>>,
+    ready: VecDeque<Vec<OutgoingEvent>>,
     /// Calls, and at most one settlement.
-    running: JoinSet<Done>,
-    calls: usize,
-    settles: bool,
+    running: JoinSet<TaskResult>,
+    calls_in_flight: usize,
+    is_settling: bool,
     /// Came back, waiting for the settlement before it.
-    back: Vec<Back>,
+    completed: Vec<CompletedCall>,
     /// Until when the store is left alone, and how often it failed in a row.
-    store_pause: Option<Instant>,
+    store_paused_until: Option<Instant>,
     store_failures: u32,
     /// When the last look for work was, if it found all there was.
-    found_all: Option<Instant>,
+    found_all_at: Option<Instant>,
     /// What was told last of a destination that fails.
-    told: Option<Class>,
-    stumbles: Seldom,
-    throttles: Seldom,
+    reported_class: Option<Class>,
+    call_failure_log: LogThrottle,
+    throttle_log: LogThrottle,
 }
 
 /// For what may happen at every call and is told once in a while.
 #[derive(Debug, Default)]
-struct Seldom(Option<Instant>);
+struct LogThrottle(Option<Instant>);
 
-impl Seldom {
-    const EVERY: Duration = Duration::from_secs(60);
+impl LogThrottle {
+    const INTERVAL: Duration = Duration::from_secs(60);
 
-    fn now(&mut self) -> bool {
+    fn should_log(&mut self) -> bool {
         let now = Instant::now();
-        let again = self.0.is_none_or(|last| now.duration_since(last) >= Self::EVERY);
-        if again {
+        let is_due = self.0.is_none_or(|last| now.duration_since(last) >= Self::INTERVAL);
+        if is_due {
             self.0 = Some(now);
         }
-        again
+        is_due
     }
 }
 
@@ -111,15 +111,15 @@ impl<O: Outbox, D: Destination, V: Observer> Worker<O, D, V> {
             shared: Arc::new(Shared { options, outbox, destination, observer }),
             ready: VecDeque::new(),
             running: JoinSet::new(),
-            calls: 0,
-            settles: false,
-            back: Vec::new(),
-            store_pause: None,
+            calls_in_flight: 0,
+            is_settling: false,
+            completed: Vec::new(),
+            store_paused_until: None,
             store_failures: 0,
-            found_all: None,
-            told: None,
-            stumbles: Seldom::default(),
-            throttles: Seldom::default(),
+            found_all_at: None,
+            reported_class: None,
+            call_failure_log: LogThrottle::default(),
+            throttle_log: LogThrottle::default(),
         }
     }
 
@@ -140,17 +140,17 @@ impl<O: Outbox, D: Destination, V: Observer> Worker<O, D, V> {
             let mut woken = pin!(outbox.wait(name));
             let mut listening = false;
             // Told once a round: a pause that ends meanwhile ends the wait below.
-            let mut pause = self.pause().filter(|_| !stopping);
+            let mut pause = self.paused_until().filter(|_| !stopping);
             if pause.is_none() {
                 self.start_ready(stopping);
-                let max = if stopping { 0 } else { self.wanted() };
-                pause = self.lingers(max);
+                let max = if stopping { 0 } else { self.claim_limit() };
+                pause = self.linger_until(max);
                 if max > 0 && pause.is_none() {
                     match outbox.claim(name, max).await {
                         Ok(claimed) => {
-                            self.store_works();
-                            self.found_all = (claimed.len() < max).then(Instant::now);
-                            self.take(claimed);
+                            self.store_recovered();
+                            self.found_all_at = (claimed.len() < max).then(Instant::now);
+                            self.enqueue(claimed);
                             self.start_ready(stopping);
                             listening = true;
                         }
@@ -165,7 +165,7 @@ impl<O: Outbox, D: Destination, V: Observer> Worker<O, D, V> {
             }
             tokio::select! {
                 () = stop.cancelled(), if !stopping => {}
-                Some(done) = self.running.join_next() => self.note(done),
+                Some(done) = self.running.join_next() => self.on_task_done(done),
                 () = &mut woken, if listening => {}
                 () = tokio::time::sleep_until(pause.unwrap_or_else(Instant::now)), if pause.is_some() => {}
             }
@@ -173,37 +173,40 @@ impl<O: Outbox, D: Destination, V: Observer> Worker<O, D, V> {
     }
 
     /// Until when nothing is claimed or sent. One that drains does not wait for that.
-    fn pause(&self) -> Option<Instant> {
+    fn paused_until(&self) -> Option<Instant> {
         let now = Instant::now();
-        self.health.paused(now).max(self.store_pause.filter(|&until| until > now))
+        self.health.paused_until(now).max(self.store_paused_until.filter(|&until| until > now))
     }
 
     /// Deliveries for which calls may start now: one for a probe. None while some wait for a call.
-    fn wanted(&self) -> usize {
+    fn claim_limit(&self) -> usize {
         let now = Instant::now();
         let events = self.shared.destination.limits().events;
-        let most_back = self.shared.options.concurrency.saturating_mul(events).saturating_mul(BACK);
-        if !self.ready.is_empty() || self.back.iter().map(Back::len).sum::<usize>() >= most_back {
+        let max_unsettled =
+            self.shared.options.concurrency.saturating_mul(events).saturating_mul(MAX_UNSETTLED_ROUNDS);
+        if !self.ready.is_empty()
+            || self.completed.iter().map(CompletedCall::len).sum::<usize>() >= max_unsettled
+        {
             0
-        } else if self.health.probes(now) {
-            self.health.room(self.calls, now)
+        } else if self.health.is_probe_next(now) {
+            self.health.available_calls(self.calls_in_flight, now)
         } else {
-            self.health.room(self.calls, now).saturating_mul(events)
+            self.health.available_calls(self.calls_in_flight, now).saturating_mul(events)
         }
     }
 
     /// Until when the next look waits for company.
-    fn lingers(&self, max: usize) -> Option<Instant> {
-        let until = self.found_all? + LINGER;
-        let shares = self.shared.destination.limits().events > 1 && self.calls > 0;
-        (max > 0 && shares && until > Instant::now()).then_some(until)
+    fn linger_until(&self, max: usize) -> Option<Instant> {
+        let until = self.found_all_at? + LINGER;
+        let can_share_call = self.shared.destination.limits().events > 1 && self.calls_in_flight > 0;
+        (max > 0 && can_share_call && until > Instant::now()).then_some(until)
     }
 
     fn start_ready(&mut self, stopping: bool) {
         while let Some(events) = self.ready.pop_front() {
-            match self.let_through(events, stopping) {
+            match self.try_start(events, stopping) {
                 Ok((events, ticket)) => {
-                    self.calls += 1;
+                    self.calls_in_flight += 1;
                     self.running.spawn(Arc::clone(&self.shared).call_with(events, ticket, self.rng.fork()));
                 }
                 Err(events) => return self.ready.push_front(events),
@@ -213,27 +216,27 @@ impl<O: Outbox, D: Destination, V: Observer> Worker<O, D, V> {
 
     /// Settles what has come back, one settlement after the other.
     fn settle(&mut self) {
-        if !self.settles && !self.back.is_empty() {
-            self.settles = true;
-            let back = std::mem::take(&mut self.back);
-            self.running.spawn(Arc::clone(&self.shared).settle_all(back, self.rng.fork()));
+        if !self.is_settling && !self.completed.is_empty() {
+            self.is_settling = true;
+            let completed = std::mem::take(&mut self.completed);
+            self.running.spawn(Arc::clone(&self.shared).settle_all(completed, self.rng.fork()));
         }
     }
 
     /// A call that may start now, with these events or, if it is the probe, with the first of them.
     /// One that drains does not ask: what was claimed has to be settled.
-    fn let_through(
+    fn try_start(
         &mut self,
-        mut events: Vec<Outgoing>,
+        mut events: Vec<OutgoingEvent>,
         stopping: bool,
-    ) -> Result<(Vec<Outgoing>, Ticket), Vec<Outgoing>> {
-        let (now, running) = (Instant::now(), self.calls);
+    ) -> Result<(Vec<OutgoingEvent>, Ticket), Vec<OutgoingEvent>> {
+        let (now, running) = (Instant::now(), self.calls_in_flight);
         if stopping && running < self.shared.options.concurrency {
-            return Ok((events, self.health.start_regardless()));
+            return Ok((events, self.health.start_forced()));
         }
-        let probes = self.health.probes(now);
+        let is_probe = self.health.is_probe_next(now);
         let Some(ticket) = self.health.start(running, now) else { return Err(events) };
-        if probes && events.len() > 1 {
+        if is_probe && events.len() > 1 {
             let rest = events.split_off(1);
             self.ready.push_front(rest);
         }
@@ -241,72 +244,72 @@ impl<O: Outbox, D: Destination, V: Observer> Worker<O, D, V> {
     }
 
     /// Makes calls of what was claimed.
-    fn take(&mut self, claimed: Vec<store::Claimed>) {
-        let (events, settled) = Outgoing::read(claimed);
+    fn enqueue(&mut self, claimed: Vec<store::Claimed>) {
+        let (events, settled) = OutgoingEvent::from_claimed(claimed);
         let destination = &self.shared.destination;
-        let batches = batch::split(events, destination.limits(), |event| destination.weigh(event));
+        let batches = batch::split(events, destination.limits(), |event| destination.event_bytes(event));
         self.ready.extend(batches);
         if !settled.is_empty() {
-            self.back.push(Back::without_a_call(settled, self.shared.outbox.now()));
+            self.completed.push(CompletedCall::skipped(settled, self.shared.outbox.now()));
         }
     }
 
-    fn note(&mut self, done: Result<Done, tokio::task::JoinError>) {
-        let (ticket, heard, back) = match done {
-            Ok(Done::Sent { ticket, heard, back }) => (ticket, heard, back),
-            Ok(Done::Settled) => return self.settles = false,
+    fn on_task_done(&mut self, done: Result<TaskResult, tokio::task::JoinError>) {
+        let (ticket, call_outcome, completed) = match done {
+            Ok(TaskResult::Sent { ticket, call_outcome, completed }) => (ticket, call_outcome, completed),
+            Ok(TaskResult::Settled) => return self.is_settling = false,
             Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
             Err(_) => return,
         };
-        self.calls -= 1;
-        self.back.push(back);
-        let change = self.health.heard(ticket, &heard, Instant::now(), self.rng.f64());
-        let failure = match &heard {
-            Heard::Failed(failure) => Some(failure),
-            Heard::Nothing | Heard::Reached => None,
+        self.calls_in_flight -= 1;
+        self.completed.push(completed);
+        let change = self.health.record(ticket, &call_outcome, Instant::now(), self.rng.f64());
+        let failure = match &call_outcome {
+            CallOutcome::Failed(failure) => Some(failure),
+            CallOutcome::Skipped | CallOutcome::Reached => None,
         };
-        self.tell(change, failure);
+        self.report(change, failure);
     }
 
-    fn tell(&mut self, change: Change, failure: Option<&Failure>) {
+    fn report(&mut self, change: HealthChange, failure: Option<&Failure>) {
         let (name, observer) = (&self.shared.options.name, &self.shared.observer);
         let error = failure.map(tracing::field::display);
         match (change, failure) {
-            (Change::Fails | Change::StillFails, Some(failure)) => {
+            (HealthChange::Down | HealthChange::StillDown, Some(failure)) => {
                 // Once, until it works again or turns out to be something else.
-                if self.told.replace(failure.class) != Some(failure.class) {
+                if self.reported_class.replace(failure.class) != Some(failure.class) {
                     if failure.class == Class::Misconfigured {
                         tracing::error!(destination = %name, error, "the destination fails until somebody mends this; its deliveries wait");
                     } else {
                         tracing::warn!(destination = %name, error, "the destination fails; its deliveries wait");
                     }
                 }
-                observer.on_reachable(name, Some(failure));
+                observer.on_health_change(name, Some(failure));
             }
-            (Change::Works, _) => {
-                self.told = None;
+            (HealthChange::Up, _) => {
+                self.reported_class = None;
                 tracing::info!(destination = %name, "the destination works again");
-                observer.on_reachable(name, None);
+                observer.on_health_change(name, None);
             }
-            (Change::Stumbles, _) if self.stumbles.now() => {
+            (HealthChange::CallFailed, _) if self.call_failure_log.should_log() => {
                 tracing::warn!(destination = %name, error, "a call failed; its deliveries are tried again");
             }
-            (Change::Throttles, _) if self.throttles.now() => {
+            (HealthChange::Throttled, _) if self.throttle_log.should_log() => {
                 tracing::warn!(destination = %name, error, "the destination throttles; it gets fewer calls at the same time");
             }
-            (Change::Recovered, _) => {
+            (HealthChange::Unthrottled, _) => {
                 tracing::debug!(destination = %name, "the destination takes as many calls as are configured again");
             }
             _ => {}
         }
     }
 
-    fn store_works(&mut self) {
+    fn store_recovered(&mut self) {
         if self.store_failures > 0 {
             tracing::info!(destination = %self.shared.options.name, "the store hands out deliveries again");
         }
         self.store_failures = 0;
-        self.store_pause = None;
+        self.store_paused_until = None;
     }
 
     /// Until when the store is left alone.
@@ -316,6 +319,6 @@ impl<O: Outbox, D: Destination, V: Observer> Worker<O, D, V> {
         }
         self.store_failures = self.store_failures.saturating_add(1);
         let pause = STORE_BACKOFF.delay(self.store_failures, self.rng.f64());
-        *self.store_pause.insert(Instant::now() + pause)
+        *self.store_paused_until.insert(Instant::now() + pause)
     }
 }

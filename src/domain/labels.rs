@@ -133,12 +133,12 @@ fn encode(pairs: &[(Cow<'_, str>, Cow<'_, str>)], room: usize) -> String {
         if at > 0 {
             json.push(b',');
         }
-        json::push_text(&mut json, name);
+        json::push_string(&mut json, name);
         json.push(b':');
-        json::push_text(&mut json, value);
+        json::push_string(&mut json, value);
     }
     json.push(b'}');
-    json::for_sqs(json::text(json))
+    json::for_sqs(json::into_string(json))
 }
 
 impl Default for Labels {

@@ -63,11 +63,11 @@ async fn metrics(State(shared): State<Shared>) -> Response {
         let settings = running.settings.load();
         let rules = settings.rules.rules().iter().map(|rule| &rule.name);
         let tally = running.store.tally();
-        shared.metrics.standing(rules, &tally, running.bridge.pauses().len());
+        shared.metrics.set_state_gauges(rules, &tally, running.bridge.pauses().len());
         for destination in settings.destinations.keys() {
             let oldest =
                 running.store.oldest_unsettled(destination).map_or(Duration::ZERO, |at| now.since(at));
-            shared.metrics.backlog(destination, running.store.backlog(destination), oldest);
+            shared.metrics.set_backlog(destination, running.store.backlog(destination), oldest);
         }
     }
     match shared.metrics.encode() {

@@ -47,7 +47,7 @@ pub async fn webhook(
     let answer = take(&shared, &source, &headers, &mut body).await;
     let code = answer.as_ref().map_or_else(Refusal::status, |_| StatusCode::OK);
     // Only names from the configuration become labels.
-    shared.metrics.notification(if known { &source } else { "" }, code.as_u16());
+    shared.metrics.record_notification(if known { &source } else { "" }, code.as_u16());
     match answer {
         Ok(answer) => Json(answer).into_response(),
         Err(refusal) => {

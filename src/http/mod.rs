@@ -24,7 +24,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::bridge::Bridge;
 use crate::config::{Server, Settings};
-use crate::dispatch::Standing;
+use crate::dispatch::DestinationStatuses;
 use crate::store::Store;
 use crate::telemetry::Metrics;
 pub use admin::admin_routes;
@@ -125,7 +125,7 @@ pub struct Running {
     /// Keeps.
     pub store: Store,
     /// Which destinations fail.
-    pub standing: Standing,
+    pub standing: DestinationStatuses,
     /// What is configured, as it is now.
     pub settings: Arc<ArcSwap<Settings>>,
     /// How the configuration was read last.
@@ -165,7 +165,7 @@ pub fn server_routes(shared: Shared) -> Router {
 async fn nothing_here(State(shared): State<Shared>, method: axum::http::Method) -> Refusal {
     let code = StatusCode::NOT_FOUND;
     let refusal = Refusal::new(code, "there is nothing here; the webhook is POST /webhook/{source}");
-    shared.metrics.notification("", code.as_u16());
+    shared.metrics.record_notification("", code.as_u16());
     tracing::warn!(%method, code = code.as_u16(), "refused a request to a path that does not exist");
     refusal
 }
@@ -175,7 +175,8 @@ async fn nothing_here(State(shared): State<Shared>, method: axum::http::Method) 
 async fn ready(State(shared): State<Shared>) -> Response {
     match shared.life.phase() {
         Phase::Ready => {
-            let failing = shared.running.get().map(|running| running.standing.lines()).unwrap_or_default();
+            let failing =
+                shared.running.get().map(|running| running.standing.failure_lines()).unwrap_or_default();
             let lines = failing.iter().map(|line| format!("{line}\n"));
             std::iter::once("scalebridge is ready\n".to_owned())
                 .chain(lines)

@@ -8,18 +8,18 @@ use prometheus_client::metrics::gauge::ConstGauge;
 /// This process, as `/proc` knows it.
 #[derive(Debug)]
 pub struct Process {
-    started: Option<f64>,
+    start_time_seconds: Option<f64>,
 }
 
 impl Process {
     /// This process. Its start is read once.
     pub fn new() -> Self {
-        Self { started: started() }
+        Self { start_time_seconds: start_time_seconds() }
     }
 }
 
 /// Seconds since 1970.
-fn started() -> Option<f64> {
+fn start_time_seconds() -> Option<f64> {
     let boot = procfs::boot_time_secs().ok()?;
     let ticks = procfs::process::Process::myself().ok()?.stat().ok()?.starttime;
     Some(boot as f64 + ticks as f64 / procfs::ticks_per_second() as f64)
@@ -42,7 +42,7 @@ impl Collector for Process {
         gauge("process_virtual_memory_bytes", "Virtual memory", memory)?;
         let threads = stat.as_ref().map(|stat| stat.num_threads as f64);
         gauge("process_threads", "Threads", threads)?;
-        gauge("process_start_time_seconds", "Start of the process since 1970", self.started)?;
+        gauge("process_start_time_seconds", "Start of the process since 1970", self.start_time_seconds)?;
         let open = process.as_ref().and_then(|process| process.fd_count().ok()).map(|count| count as f64);
         gauge("process_open_fds", "Open file descriptors", open)?;
         let most = process.and_then(|process| process.limits().ok()).map(|limits| {

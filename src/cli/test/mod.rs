@@ -60,7 +60,7 @@ impl Test {
             let cases = match cases::read(file) {
                 Ok(cases) => cases,
                 Err(faults) => {
-                    telemetry::say(show(&faults).trim_end());
+                    telemetry::print_to_stderr(show(&faults).trim_end());
                     faulty = true;
                     continue;
                 }

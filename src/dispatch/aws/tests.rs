@@ -109,7 +109,7 @@ fn every_shape_of_a_failed_call_has_its_class() {
 }
 
 /// As they come over the wire; the SDK models all but the last two.
-const SQS: [(&str, Class); 19] = [
+const SQS_CODES: [(&str, Class); 19] = [
     ("AWS.SimpleQueueService.BatchEntryIdsNotDistinct", Transient),
     ("AWS.SimpleQueueService.BatchRequestTooLong", Permanent),
     ("AWS.SimpleQueueService.EmptyBatchRequest", Transient),
@@ -132,7 +132,7 @@ const SQS: [(&str, Class); 19] = [
     ("InvalidParameterValue", Misconfigured),
 ];
 
-const LAMBDA: [(&str, Class); 41] = [
+const LAMBDA_CODES: [(&str, Class); 41] = [
     ("CodeArtifactUserDeletedException", Misconfigured),
     ("CodeArtifactUserFailedException", Misconfigured),
     ("CodeArtifactUserPendingException", Transient),
@@ -177,7 +177,7 @@ const LAMBDA: [(&str, Class); 41] = [
 ];
 
 /// No model has these. They are the same for every service.
-const UNMODELLED: [(&str, u16, Class); 44] = [
+const UNMODELLED_CODES: [(&str, u16, Class); 44] = [
     ("TooManyRequestsException", 429, Throttled),
     ("UnsupportedMediaTypeException", 415, Permanent),
     ("RequestEntityTooLargeException", 413, Permanent),
@@ -227,23 +227,28 @@ const UNMODELLED: [(&str, u16, Class); 44] = [
 
 #[test]
 fn every_code_has_its_class() {
-    let modelled = SQS.iter().chain(&LAMBDA).map(|&(code, class)| (code, 400, class));
-    for (code, status, class) in modelled.chain(UNMODELLED) {
+    let modelled = SQS_CODES.iter().chain(&LAMBDA_CODES).map(|&(code, class)| (code, 400, class));
+    for (code, status, class) in modelled.chain(UNMODELLED_CODES) {
         let failure = failure(&answered(code, status));
         assert_eq!(failure.class, class, "{code} {status}");
-        assert_eq!(failure.message, format!("{}: said so", plain(code)));
+        assert_eq!(failure.message, format!("{}: said so", strip_namespace(code)));
     }
-    for name in PERMANENT.iter().chain(&THROTTLED).chain(&MISCONFIGURED).chain(&UNUSABLE) {
-        let lists = [&PERMANENT[..], &THROTTLED, &MISCONFIGURED, &UNUSABLE];
+    for name in PERMANENT_CODES
+        .iter()
+        .chain(&THROTTLED_CODES)
+        .chain(&MISCONFIGURED_CODES)
+        .chain(&UNUSABLE_RESOURCE_CODES)
+    {
+        let lists = [&PERMANENT_CODES[..], &THROTTLED_CODES, &MISCONFIGURED_CODES, &UNUSABLE_RESOURCE_CODES];
         assert_eq!(lists.iter().filter(|list| list.contains(name)).count(), 1, "{name}");
-        assert_eq!(*name, super::name(name), "it would never be found");
+        assert_eq!(*name, super::normalize_code(name), "it would never be found");
     }
 }
 
 /// What the tables call modelled is: the SDK's own reader of answers makes no unknown error of it.
 #[tokio::test]
 async fn the_tables_have_the_names_that_the_sdk_reads() {
-    for (code, class) in &SQS[..17] {
+    for (code, class) in &SQS_CODES[..17] {
         let header: &str = format!("{code};Sender").leak();
         let stub = Stub::start(move |_| Reply::error(400, "x").header("x-amzn-query-error", header)).await;
         let call = sqs_client(&stub).send_message_batch().queue_url("https://sqs/1/q");
@@ -253,8 +258,8 @@ async fn the_tables_have_the_names_that_the_sdk_reads() {
             matches!(error.into_service_error(), error if format!("{error:?}").starts_with("Unhandled"));
         assert!(!unknown, "{code} is not in the model");
     }
-    let of_invoke = LAMBDA.iter().map(|(code, class)| (*code, *class));
-    let beside = UNMODELLED[..2].iter().map(|(code, _, class)| (*code, *class));
+    let of_invoke = LAMBDA_CODES.iter().map(|(code, class)| (*code, *class));
+    let beside = UNMODELLED_CODES[..2].iter().map(|(code, _, class)| (*code, *class));
     for (code, class) in of_invoke.chain(beside) {
         let stub = Stub::start(move |_| Reply::error(400, code)).await;
         let error = crate::dispatch::stub::lambda_client(&stub).invoke().function_name("f").send().await;
@@ -290,10 +295,10 @@ fn every_shape_of_a_failed_entry_has_its_class() {
 }
 
 #[test]
-fn what_was_signed_is_not_told() {
-    let said = "The request signature we calculated does not match. The Canonical String for this request \
+fn what_was_signed_is_redacted() {
+    let message = "The request signature we calculated does not match. The Canonical String for this request \
                 should have been\n'POST\n/\nx-amz-security-token:FwoGZXIvYXdzE'";
-    let meta = ErrorMetadata::builder().code("SignatureDoesNotMatch").message(said).build();
+    let meta = ErrorMetadata::builder().code("SignatureDoesNotMatch").message(message).build();
     let error = SdkError::service_error(SendMessageBatchError::generic(meta), response(403));
     let expected = "SignatureDoesNotMatch: The request signature we calculated does not match.";
     assert_eq!(failure(&error).message, expected);

@@ -7,19 +7,19 @@ use std::borrow::Cow;
 
 use sha2::{Digest, Sha256};
 
-use crate::dispatch::Outgoing;
+use crate::dispatch::OutgoingEvent;
 use crate::domain::header::ATTRIBUTE_TYPE;
-use crate::json::push_text as text;
+use crate::json::push_string as text;
 
 /// The longest message group id.
 const MAX_GROUP_CHARS: usize = 128;
 /// What a message takes beside its event, about; so that the text is written in one piece of memory.
-const BESIDE_EVENT: usize = 1024;
+const ENTRY_OVERHEAD_BYTES: usize = 1024;
 
 /// The text of a call that sends these events, at most ten. An entry's id is its place in the call.
-pub fn body(queue_url: &str, batch: &[Outgoing], fifo: bool) -> Vec<u8> {
+pub fn body(queue_url: &str, batch: &[OutgoingEvent], fifo: bool) -> Vec<u8> {
     // Every quotation mark of an event takes one byte more.
-    let bytes = |event: &Outgoing| event.body.len() / 4 * 5 + BESIDE_EVENT;
+    let bytes = |event: &OutgoingEvent| event.body.len() / 4 * 5 + ENTRY_OVERHEAD_BYTES;
     let mut json = Vec::with_capacity(batch.iter().map(bytes).sum());
     json.extend_from_slice(br#"{"QueueUrl":"#);
     text(&mut json, queue_url);
@@ -28,13 +28,13 @@ pub fn body(queue_url: &str, batch: &[Outgoing], fifo: bool) -> Vec<u8> {
         if at > 0 {
             json.push(b',');
         }
-        entry(&mut json, at, event, fifo);
+        push_entry(&mut json, at, event, fifo);
     }
     json.extend_from_slice(b"]}");
     json
 }
 
-fn entry(json: &mut Vec<u8>, at: usize, event: &Outgoing, fifo: bool) {
+fn push_entry(json: &mut Vec<u8>, at: usize, event: &OutgoingEvent, fifo: bool) {
     let header = &event.header;
     json.extend_from_slice(br#"{"Id":"#);
     text(json, &at.to_string());
@@ -42,12 +42,12 @@ fn entry(json: &mut Vec<u8>, at: usize, event: &Outgoing, fifo: bool) {
     text(json, &event.body);
     if fifo {
         json.extend_from_slice(br#","MessageGroupId":"#);
-        text(json, &group(&header.subject));
+        text(json, &message_group_id(&header.subject));
         json.extend_from_slice(br#","MessageDeduplicationId":"#);
         text(json, &header.id);
     } else if !header.source_name().is_empty() {
         json.extend_from_slice(br#","MessageGroupId":"#);
-        text(json, &group(header.source_name()));
+        text(json, &message_group_id(header.source_name()));
     }
     json.extend_from_slice(br#","MessageAttributes":{"#);
     for (at, (name, value)) in header.attributes().enumerate() {
@@ -65,7 +65,7 @@ fn entry(json: &mut Vec<u8>, at: usize, event: &Outgoing, fifo: bool) {
 }
 
 /// A text as message group id: itself where SQS allows it, else its hash.
-fn group(text: &str) -> Cow<'_, str> {
+fn message_group_id(text: &str) -> Cow<'_, str> {
     let allowed = (1..=MAX_GROUP_CHARS).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_graphic());
     if allowed {
         return text.into();
@@ -78,15 +78,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn groups_are_what_sqs_allows() {
-        assert_eq!(group("eks/nodegroup/-/-/a%20b/-/w"), "eks/nodegroup/-/-/a%20b/-/w");
-        assert_eq!(group(&"x".repeat(128)).len(), 128);
+    fn message_group_ids_are_what_sqs_allows() {
+        assert_eq!(message_group_id("eks/nodegroup/-/-/a%20b/-/w"), "eks/nodegroup/-/-/a%20b/-/w");
+        assert_eq!(message_group_id(&"x".repeat(128)).len(), 128);
         let long = "x".repeat(129);
-        let hashed = group(&long);
-        assert_eq!((hashed.len(), &hashed), (64, &group(&long)));
+        let hashed = message_group_id(&long);
+        assert_eq!((hashed.len(), &hashed), (64, &message_group_id(&long)));
         for odd in ["a b", "ü", "\u{7f}", ""] {
-            assert_eq!(group(odd).len(), 64, "{odd:?}");
+            assert_eq!(message_group_id(odd).len(), 64, "{odd:?}");
         }
-        assert_eq!(group(""), "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855");
+        assert_eq!(message_group_id(""), "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855");
     }
 }

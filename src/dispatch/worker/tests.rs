@@ -10,7 +10,7 @@ use std::sync::Mutex;
 use tokio::sync::Notify;
 
 use super::*;
-use crate::dispatch::{Answer, Limits, Observed, Outcome, stub};
+use crate::dispatch::{Answer, DeliveryReport, Limits, Outcome, stub};
 use crate::domain::header::EncodedEvent;
 use crate::domain::time::Time;
 use crate::store::{Claimed, Error, EventSeq, Settlement};
@@ -21,7 +21,7 @@ const fn seconds(count: u64) -> Duration {
 
 /// What the test and the parts share.
 #[derive(Clone)]
-struct Bench(Arc<Inner>);
+struct WorkerHarness(Arc<Inner>);
 
 struct Inner {
     start: Instant,
@@ -31,14 +31,14 @@ struct Inner {
     faults: Mutex<Faults>,
     sends: Mutex<Vec<Sent>>,
     concurrent: Mutex<(usize, usize)>,
-    answer: Box<Answering>,
+    answer: Box<AnswerFn>,
     latency: Duration,
     limits: Limits,
     outcomes: Mutex<Vec<(Outcome, Option<String>)>>,
-    reachable: Mutex<Vec<Option<String>>>,
+    health_changes: Mutex<Vec<Option<String>>>,
 }
 
-type Answering = dyn Fn(&[Outgoing], usize) -> Result<Vec<Answer>, Failure> + Send + Sync;
+type AnswerFn = dyn Fn(&[OutgoingEvent], usize) -> Result<Vec<Answer>, Failure> + Send + Sync;
 
 #[derive(Default)]
 struct Faults {
@@ -54,7 +54,7 @@ struct Delivery {
     attempts: u32,
     due: Instant,
     claimed: bool,
-    undoes_nothing: bool,
+    nothing_to_compensate: bool,
     cancelled: bool,
     /// What it was settled by, one after the other.
     history: Vec<Settlement>,
@@ -66,9 +66,9 @@ struct Sent {
     seqs: Vec<i64>,
 }
 
-impl Bench {
+impl WorkerHarness {
     fn new(
-        answer: impl Fn(&[Outgoing], usize) -> Result<Vec<Answer>, Failure> + Send + Sync + 'static,
+        answer: impl Fn(&[OutgoingEvent], usize) -> Result<Vec<Answer>, Failure> + Send + Sync + 'static,
     ) -> Self {
         Self(Arc::new(Inner {
             start: Instant::now(),
@@ -79,9 +79,9 @@ impl Bench {
             concurrent: Mutex::default(),
             answer: Box::new(answer),
             latency: Duration::from_millis(10),
-            limits: Limits { events: 10, bytes: 100_000, of_one: usize::MAX },
+            limits: Limits { events: 10, bytes: 100_000, max_event_bytes: usize::MAX },
             outcomes: Mutex::default(),
-            reachable: Mutex::default(),
+            health_changes: Mutex::default(),
         }))
     }
 
@@ -104,7 +104,7 @@ impl Bench {
             attempts: 0,
             due: Instant::now(),
             claimed: false,
-            undoes_nothing: false,
+            nothing_to_compensate: false,
             cancelled: false,
             history: vec![],
         };
@@ -147,7 +147,7 @@ impl Bench {
         self.0.deliveries.lock().unwrap()[&EventSeq(seq)].history.clone()
     }
 
-    fn words(&self, seq: i64) -> Vec<&'static str> {
+    fn outcomes(&self, seq: i64) -> Vec<&'static str> {
         self.history(seq).iter().map(|settlement| Outcome::from(settlement).as_str()).collect()
     }
 
@@ -155,12 +155,12 @@ impl Bench {
         self.0.sends.lock().unwrap().clone()
     }
 
-    fn nothing_is_left_claimed(&self) {
+    fn assert_none_claimed(&self) {
         assert!(self.0.deliveries.lock().unwrap().values().all(|delivery| !delivery.claimed));
     }
 }
 
-impl Outbox for Bench {
+impl Outbox for WorkerHarness {
     async fn claim(&self, _: &Name, max: usize) -> Result<Vec<Claimed>, Error> {
         if let Some(fault) = self.0.faults.lock().unwrap().claims.pop() {
             return Err(fault);
@@ -185,7 +185,7 @@ impl Outbox for Bench {
                         Some(Settlement::Retry { error, .. }) => Some(error.as_str().into()),
                         _ => None,
                     },
-                    nothing_to_compensate: delivery.undoes_nothing,
+                    nothing_to_compensate: delivery.nothing_to_compensate,
                 });
             }
         }
@@ -235,16 +235,16 @@ impl Outbox for Bench {
     }
 }
 
-impl Destination for Bench {
+impl Destination for WorkerHarness {
     fn limits(&self) -> Limits {
         self.0.limits
     }
 
-    fn weigh(&self, event: &Outgoing) -> usize {
+    fn event_bytes(&self, event: &OutgoingEvent) -> usize {
         event.body.len()
     }
 
-    async fn send(&self, batch: &[Outgoing]) -> Result<Vec<Answer>, Failure> {
+    async fn send(&self, batch: &[OutgoingEvent]) -> Result<Vec<Answer>, Failure> {
         let subjects: BTreeSet<_> = batch.iter().map(|event| &event.header.subject).collect();
         assert_eq!(subjects.len(), batch.len(), "a target twice in one batch");
         let call = {
@@ -264,21 +264,21 @@ impl Destination for Bench {
     }
 }
 
-impl Observer for Bench {
-    fn on_delivery(&self, _: &Name, delivery: &Observed<'_>) {
+impl Observer for WorkerHarness {
+    fn on_delivery(&self, _: &Name, delivery: &DeliveryReport<'_>) {
         let id = delivery.header.map(|header| header.id.to_string());
         self.0.outcomes.lock().unwrap().push((delivery.outcome, id));
     }
 
-    fn on_reachable(&self, _: &Name, failing: Option<&Failure>) {
-        self.0.reachable.lock().unwrap().push(failing.map(|failure| failure.message.clone()));
+    fn on_health_change(&self, _: &Name, failing: Option<&Failure>) {
+        self.0.health_changes.lock().unwrap().push(failing.map(|failure| failure.message.clone()));
     }
 }
 
-fn all_arrive(batch: &[Outgoing], _: usize) -> Result<Vec<Answer>, Failure> {
+fn all_arrive(batch: &[OutgoingEvent], _: usize) -> Result<Vec<Answer>, Failure> {
     Ok(vec![Ok(None); batch.len()])
 }
 
-fn is_one(event: &Outgoing) -> bool {
+fn is_one(event: &OutgoingEvent) -> bool {
     event.seq == EventSeq(1)
 }

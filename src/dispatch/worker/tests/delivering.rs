@@ -4,56 +4,56 @@ use super::*;
 
 #[tokio::test(start_paused = true)]
 async fn what_waits_and_what_comes_later_is_delivered_in_batches() {
-    let bench = Bench::new(all_arrive);
-    (0..25).for_each(|seq| bench.scale_out(seq));
-    let (stop, worker) = bench.start(2);
+    let harness = WorkerHarness::new(all_arrive);
+    (0..25).for_each(|seq| harness.scale_out(seq));
+    let (stop, worker) = harness.start(2);
     tokio::time::sleep(seconds(1)).await;
-    bench.scale_out(25);
+    harness.scale_out(25);
     tokio::time::sleep(seconds(1)).await;
     stop.cancel();
     worker.await.unwrap();
-    let sizes: Vec<_> = bench.sends().iter().map(|sent| sent.seqs.len()).collect();
+    let sizes: Vec<_> = harness.sends().iter().map(|sent| sent.seqs.len()).collect();
     assert_eq!(sizes, [10, 10, 5, 1]);
-    assert!((0..=25).all(|seq| bench.history(seq) == [Settlement::Delivered]));
-    assert_eq!(bench.0.concurrent.lock().unwrap().1, 2, "as many calls at once as allowed");
-    assert_eq!(bench.0.outcomes.lock().unwrap().len(), 26);
-    assert!(bench.0.reachable.lock().unwrap().is_empty());
+    assert!((0..=25).all(|seq| harness.history(seq) == [Settlement::Delivered]));
+    assert_eq!(harness.0.concurrent.lock().unwrap().1, 2, "as many calls at once as allowed");
+    assert_eq!(harness.0.outcomes.lock().unwrap().len(), 26);
+    assert!(harness.0.health_changes.lock().unwrap().is_empty());
 }
 
 #[tokio::test(start_paused = true)]
 async fn events_about_one_target_go_one_after_the_other() {
-    let bench = Bench::new(|batch, call| {
+    let harness = WorkerHarness::new(|batch, call| {
         if call == 1 { Ok(vec![Err(Failure::transient("busy"))]) } else { all_arrive(batch, call) }
     });
-    (0..5).for_each(|seq| bench.emit(seq, "workers", "scale_out"));
-    bench.run(8, seconds(60)).await;
-    let order: Vec<i64> = bench.sends().into_iter().flat_map(|sent| sent.seqs).collect();
+    (0..5).for_each(|seq| harness.emit(seq, "workers", "scale_out"));
+    harness.run(8, seconds(60)).await;
+    let order: Vec<i64> = harness.sends().into_iter().flat_map(|sent| sent.seqs).collect();
     assert_eq!(order, [0, 0, 1, 2, 3, 4]);
 }
 
 #[tokio::test(start_paused = true)]
 async fn batches_that_are_too_heavy_for_the_free_calls_wait_for_one() {
-    let bench = Bench::new(all_arrive).with(|inner| inner.limits.bytes = 1000);
-    (0..9).for_each(|seq| bench.scale_out(seq));
-    bench.run(2, seconds(5)).await;
-    assert!(bench.sends().iter().all(|sent| sent.seqs.len() <= 2));
-    assert!((0..9).all(|seq| bench.history(seq) == [Settlement::Delivered]));
-    assert_eq!(bench.0.concurrent.lock().unwrap().1, 2);
+    let harness = WorkerHarness::new(all_arrive).with(|inner| inner.limits.bytes = 1000);
+    (0..9).for_each(|seq| harness.scale_out(seq));
+    harness.run(2, seconds(5)).await;
+    assert!(harness.sends().iter().all(|sent| sent.seqs.len() <= 2));
+    assert!((0..9).all(|seq| harness.history(seq) == [Settlement::Delivered]));
+    assert_eq!(harness.0.concurrent.lock().unwrap().1, 2);
 }
 
 #[tokio::test(start_paused = true)]
 async fn an_entry_that_fails_is_tried_again_with_growing_pauses_and_does_not_stop_the_others() {
-    let bench = Bench::new(|batch, call| {
+    let harness = WorkerHarness::new(|batch, call| {
         Ok(batch
             .iter()
             .map(|event| if is_one(event) && call < 6 { Err(Failure::transient("busy")) } else { Ok(None) })
             .collect())
     });
-    (0..3).for_each(|seq| bench.scale_out(seq));
-    bench.run(1, seconds(120)).await;
-    assert_eq!((bench.words(0), bench.words(2)), (vec!["delivered"], vec!["delivered"]));
-    assert_eq!(bench.words(1), ["retry", "retry", "retry", "retry", "retry", "delivered"]);
-    let delays: Vec<_> = bench
+    (0..3).for_each(|seq| harness.scale_out(seq));
+    harness.run(1, seconds(120)).await;
+    assert_eq!((harness.outcomes(0), harness.outcomes(2)), (vec!["delivered"], vec!["delivered"]));
+    assert_eq!(harness.outcomes(1), ["retry", "retry", "retry", "retry", "retry", "delivered"]);
+    let delays: Vec<_> = harness
         .history(1)
         .iter()
         .filter_map(|settlement| match settlement {
@@ -65,35 +65,36 @@ async fn an_entry_that_fails_is_tried_again_with_growing_pauses_and_does_not_sto
         assert!(*delay <= seconds(1 << attempt), "{delays:?}");
         assert_eq!(error, "busy");
     }
-    assert!(bench.0.reachable.lock().unwrap().is_empty(), "the destination as a whole works");
+    assert!(harness.0.health_changes.lock().unwrap().is_empty(), "the destination as a whole works");
 }
 
 #[tokio::test(start_paused = true)]
 async fn an_answer_that_is_missing_is_a_retry() {
-    let bench = Bench::new(|batch, call| Ok(vec![Ok(None); if call == 1 { 1 } else { batch.len() }]));
-    (0..2).for_each(|seq| bench.scale_out(seq));
-    bench.run(1, seconds(10)).await;
-    assert_eq!((bench.words(0), bench.words(1)), (vec!["delivered"], vec!["retry", "delivered"]));
+    let harness =
+        WorkerHarness::new(|batch, call| Ok(vec![Ok(None); if call == 1 { 1 } else { batch.len() }]));
+    (0..2).for_each(|seq| harness.scale_out(seq));
+    harness.run(1, seconds(10)).await;
+    assert_eq!((harness.outcomes(0), harness.outcomes(1)), (vec!["delivered"], vec!["retry", "delivered"]));
 }
 
 #[tokio::test(start_paused = true)]
 async fn what_can_never_pass_is_a_dead_letter_at_once() {
-    let bench = Bench::new(|batch, call| match call {
+    let harness = WorkerHarness::new(|batch, call| match call {
         1 => Ok(batch
             .iter()
             .map(|event| if is_one(event) { Err(Failure::permanent("no such letter")) } else { Ok(None) })
             .collect()),
         _ => Err(Failure::permanent("too large")),
     });
-    (0..2).for_each(|seq| bench.scale_out(seq));
-    let (stop, worker) = bench.start(1);
+    (0..2).for_each(|seq| harness.scale_out(seq));
+    let (stop, worker) = harness.start(1);
     tokio::time::sleep(seconds(1)).await;
-    bench.scale_out(2);
+    harness.scale_out(2);
     tokio::time::sleep(seconds(1)).await;
     stop.cancel();
     worker.await.unwrap();
-    assert_eq!(bench.history(0), [Settlement::Delivered]);
-    assert_eq!(bench.history(1), [Settlement::Dead { error: "no such letter".into() }]);
-    assert_eq!(bench.history(2), [Settlement::Dead { error: "too large".into() }]);
-    assert!(bench.0.reachable.lock().unwrap().is_empty(), "it answered");
+    assert_eq!(harness.history(0), [Settlement::Delivered]);
+    assert_eq!(harness.history(1), [Settlement::Dead { error: "no such letter".into() }]);
+    assert_eq!(harness.history(2), [Settlement::Dead { error: "too large".into() }]);
+    assert!(harness.0.health_changes.lock().unwrap().is_empty(), "it answered");
 }

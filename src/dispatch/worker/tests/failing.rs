@@ -4,13 +4,13 @@ use super::*;
 
 #[tokio::test(start_paused = true)]
 async fn a_destination_that_fails_as_a_whole_is_left_alone_and_comes_back() {
-    let bench = Bench::new(|batch, call| {
+    let harness = WorkerHarness::new(|batch, call| {
         if call <= 10 { Err(Failure::transient("connection refused")) } else { all_arrive(batch, call) }
     });
-    (0..1000).for_each(|seq| bench.scale_out(seq));
-    let (stop, worker) = bench.start(4);
+    (0..1000).for_each(|seq| harness.scale_out(seq));
+    let (stop, worker) = harness.start(4);
     tokio::time::sleep(seconds(900)).await;
-    let first: Vec<_> = bench.sends().iter().map(|sent| sent.at).collect();
+    let first: Vec<_> = harness.sends().iter().map(|sent| sent.at).collect();
     assert_eq!(first[..4], [Duration::ZERO; 4], "they ran together");
     assert_eq!(
         first[4..6],
@@ -25,37 +25,37 @@ async fn a_destination_that_fails_as_a_whole_is_left_alone_and_comes_back() {
     }
     stop.cancel();
     worker.await.unwrap();
-    let touched = (0..1000).filter(|&seq| bench.words(seq).contains(&"retry")).count();
+    let touched = (0..1000).filter(|&seq| harness.outcomes(seq).contains(&"retry")).count();
     assert!(touched <= 80, "{touched}: one dead destination does not churn its backlog");
-    assert!((0..1000).all(|seq| bench.words(seq).last() == Some(&"delivered")));
-    let told = bench.0.reachable.lock().unwrap().clone();
+    assert!((0..1000).all(|seq| harness.outcomes(seq).last() == Some(&"delivered")));
+    let reported = harness.0.health_changes.lock().unwrap().clone();
     let refused = Some("connection refused".to_owned());
-    assert_eq!(told, [vec![refused; 5], vec![None]].concat(), "the opening, four probes, the end");
+    assert_eq!(reported, [vec![refused; 5], vec![None]].concat(), "the opening, four probes, the end");
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_dead_destination_is_called_ever_more_rarely_however_much_waits_for_it() {
-    let bench = Bench::new(|_, _| Err(Failure::transient("connection refused")));
-    (0..10_000).for_each(|seq| bench.scale_out(seq));
-    bench.run(8, seconds(1200)).await;
-    let calls = bench.sends().len();
+    let harness = WorkerHarness::new(|_, _| Err(Failure::transient("connection refused")));
+    (0..10_000).for_each(|seq| harness.scale_out(seq));
+    harness.run(8, seconds(1200)).await;
+    let calls = harness.sends().len();
     assert!(
         (30..90).contains(&calls),
         "{calls} calls, with a pause of half a minute between them on average"
     );
-    assert!(bench.0.reachable.lock().unwrap().iter().all(Option::is_some));
+    assert!(harness.0.health_changes.lock().unwrap().iter().all(Option::is_some));
 }
 
 #[tokio::test(start_paused = true)]
 async fn what_is_too_old_is_given_up_and_never_sent() {
-    let bench = Bench::new(|_, _| Err(Failure::transient("connection refused")));
-    bench.emit(1, "a", "scale_in");
-    bench.emit(2, "b", "scale_out");
-    bench.emit(3, "c", "set_capacity");
-    let soon = bench.now().after(seconds(60));
-    bench.accept(4, "d", &stub::event(4, "d", "notify", soon));
-    bench.run(1, seconds(2400)).await;
-    let given_up = |seq| match bench.history(seq).pop() {
+    let harness = WorkerHarness::new(|_, _| Err(Failure::transient("connection refused")));
+    harness.emit(1, "a", "scale_in");
+    harness.emit(2, "b", "scale_out");
+    harness.emit(3, "c", "set_capacity");
+    let soon = harness.now().after(seconds(60));
+    harness.accept(4, "d", &stub::event(4, "d", "notify", soon));
+    harness.run(1, seconds(2400)).await;
+    let given_up = |seq| match harness.history(seq).pop() {
         Some(Settlement::Dead { error }) => error,
         other => panic!("{other:?}"),
     };
@@ -64,7 +64,7 @@ async fn what_is_too_old_is_given_up_and_never_sent() {
     assert_eq!(given_up(2), format!("expired: not delivered within 30m{last}"));
     assert_eq!(given_up(3), format!("expired: not delivered within 5m{last}"));
     assert_eq!(given_up(4), format!("expired: its expirytime 2027-01-15T08:01:00Z has passed{last}"));
-    let last = |seq| bench.sends().iter().filter(|sent| sent.seqs.contains(&seq)).map(|sent| sent.at).max();
+    let last = |seq| harness.sends().iter().filter(|sent| sent.seqs.contains(&seq)).map(|sent| sent.at).max();
     assert!(last(1) <= Some(seconds(300)) && last(3) <= Some(seconds(300)));
     assert!(last(2) <= Some(seconds(1800)) && last(2) > Some(seconds(300)));
     assert!(last(4) <= Some(seconds(60)));
@@ -73,43 +73,45 @@ async fn what_is_too_old_is_given_up_and_never_sent() {
 /// The store was down for hours: what it hands out then is old and was never tried.
 #[tokio::test(start_paused = true)]
 async fn what_got_too_old_elsewhere_is_a_dead_letter_without_a_call() {
-    let bench = Bench::new(all_arrive);
-    (0..3).for_each(|seq| bench.scale_out(seq));
+    let harness = WorkerHarness::new(all_arrive);
+    (0..3).for_each(|seq| harness.scale_out(seq));
     tokio::time::sleep(seconds(1801)).await;
-    bench.scale_out(3);
-    bench.run(2, seconds(1)).await;
+    harness.scale_out(3);
+    harness.run(2, seconds(1)).await;
     let expired = Settlement::Dead { error: "expired: not delivered within 30m".into() };
-    assert!((0..3).all(|seq| bench.history(seq) == [expired.clone()]));
-    assert_eq!(bench.history(3), [Settlement::Delivered]);
-    assert_eq!(bench.sends().into_iter().map(|sent| sent.seqs).collect::<Vec<_>>(), [[3]]);
+    assert!((0..3).all(|seq| harness.history(seq) == [expired.clone()]));
+    assert_eq!(harness.history(3), [Settlement::Delivered]);
+    assert_eq!(harness.sends().into_iter().map(|sent| sent.seqs).collect::<Vec<_>>(), [[3]]);
 }
 
 #[tokio::test(start_paused = true)]
 async fn what_is_larger_than_the_destination_takes_is_given_up_without_a_call() {
-    let bench = Bench::new(all_arrive).with(|inner| inner.limits.of_one = 500);
-    (0..3).for_each(|seq| bench.scale_out(seq));
-    bench.emit(3, &"t".repeat(500), "scale_out");
-    bench.run(1, seconds(1)).await;
-    let Some(Settlement::Dead { error }) = bench.history(3).pop() else { panic!("{:?}", bench.history(3)) };
+    let harness = WorkerHarness::new(all_arrive).with(|inner| inner.limits.max_event_bytes = 500);
+    (0..3).for_each(|seq| harness.scale_out(seq));
+    harness.emit(3, &"t".repeat(500), "scale_out");
+    harness.run(1, seconds(1)).await;
+    let Some(Settlement::Dead { error }) = harness.history(3).pop() else {
+        panic!("{:?}", harness.history(3))
+    };
     assert!(error.starts_with("too large: it has ") && error.ends_with(" bytes of 500"), "{error}");
-    assert!((0..3).all(|seq| bench.history(seq) == [Settlement::Delivered]));
-    assert_eq!(bench.sends().into_iter().map(|sent| sent.seqs).collect::<Vec<_>>(), [[0, 1, 2]]);
+    assert!((0..3).all(|seq| harness.history(seq) == [Settlement::Delivered]));
+    assert_eq!(harness.sends().into_iter().map(|sent| sent.seqs).collect::<Vec<_>>(), [[0, 1, 2]]);
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_would_undo_nothing_is_withdrawn_and_never_sent() {
-    let bench = Bench::new(all_arrive);
-    bench.emit(1, "a", "scale_in");
-    bench.emit(2, "b", "scale_out");
-    bench.accept(3, "c", "{}");
+async fn what_has_nothing_to_compensate_is_withdrawn_and_never_sent() {
+    let harness = WorkerHarness::new(all_arrive);
+    harness.emit(1, "a", "scale_in");
+    harness.emit(2, "b", "scale_out");
+    harness.accept(3, "c", "{}");
     for seq in [1, 3] {
-        bench.0.deliveries.lock().unwrap().get_mut(&EventSeq(seq)).unwrap().undoes_nothing = true;
+        harness.0.deliveries.lock().unwrap().get_mut(&EventSeq(seq)).unwrap().nothing_to_compensate = true;
     }
-    bench.run(1, seconds(1)).await;
+    harness.run(1, seconds(1)).await;
     let withdrawn = Settlement::Withdrawn { reason: "what it would undo never arrived here".into() };
-    assert_eq!((bench.history(1), bench.history(3)), (vec![withdrawn.clone()], vec![withdrawn]));
-    assert_eq!(bench.sends().into_iter().map(|sent| sent.seqs).collect::<Vec<_>>(), [[2]]);
-    let outcomes = bench.0.outcomes.lock().unwrap();
+    assert_eq!((harness.history(1), harness.history(3)), (vec![withdrawn.clone()], vec![withdrawn]));
+    assert_eq!(harness.sends().into_iter().map(|sent| sent.seqs).collect::<Vec<_>>(), [[2]]);
+    let outcomes = harness.0.outcomes.lock().unwrap();
     let withdrawn = outcomes.iter().filter(|(outcome, _)| outcome.as_str() == "withdrawn").count();
     assert_eq!(withdrawn, 2);
 }
@@ -118,17 +120,18 @@ async fn what_would_undo_nothing_is_withdrawn_and_never_sent() {
 /// to it capacity is added for the targets of two that wait.
 #[tokio::test(start_paused = true)]
 async fn what_is_superseded_while_it_waits_for_its_call_is_not_sent() {
-    let bench = Bench::new(|batch, call| {
+    let harness = WorkerHarness::new(|batch, call| {
         if call <= 3 { Err(Failure::transient("connection refused")) } else { all_arrive(batch, call) }
     });
-    let bench = bench.with(|inner| inner.limits = Limits { events: 6, bytes: 1, of_one: usize::MAX });
-    (1..=6).for_each(|seq| bench.emit(seq, &format!("target-{seq}"), "scale_in"));
-    let (stop, worker) = bench.start(1);
+    let harness =
+        harness.with(|inner| inner.limits = Limits { events: 6, bytes: 1, max_event_bytes: usize::MAX });
+    (1..=6).for_each(|seq| harness.emit(seq, &format!("target-{seq}"), "scale_in"));
+    let (stop, worker) = harness.start(1);
     // A call takes 10 ms: the third is on its way.
     tokio::time::sleep(Duration::from_millis(25)).await;
-    assert_eq!(bench.sends().len(), 3);
+    assert_eq!(harness.sends().len(), 3);
     for seq in [4, 6] {
-        let mut deliveries = bench.0.deliveries.lock().unwrap();
+        let mut deliveries = harness.0.deliveries.lock().unwrap();
         let delivery = deliveries.get_mut(&EventSeq(seq)).unwrap();
         assert!(delivery.claimed && delivery.history.is_empty(), "it waits for its call");
         delivery.cancelled = true;
@@ -137,68 +140,68 @@ async fn what_is_superseded_while_it_waits_for_its_call_is_not_sent() {
     stop.cancel();
     worker.await.unwrap();
     let withdrawn = Settlement::Withdrawn { reason: "capacity was added before it was sent".into() };
-    assert_eq!((bench.history(4), bench.history(6)), (vec![withdrawn.clone()], vec![withdrawn]));
-    assert!([1, 2, 3, 5].iter().all(|&seq| bench.words(seq).last() == Some(&"delivered")));
-    let mut sent: Vec<i64> = bench.sends().into_iter().flat_map(|sent| sent.seqs).collect();
+    assert_eq!((harness.history(4), harness.history(6)), (vec![withdrawn.clone()], vec![withdrawn]));
+    assert!([1, 2, 3, 5].iter().all(|&seq| harness.outcomes(seq).last() == Some(&"delivered")));
+    let mut sent: Vec<i64> = harness.sends().into_iter().flat_map(|sent| sent.seqs).collect();
     sent.sort_unstable();
     assert_eq!(sent, [1, 1, 2, 2, 3, 3, 5]);
-    bench.nothing_is_left_claimed();
+    harness.assert_none_claimed();
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_the_destination_says_is_kept() {
-    let bench = Bench::new(|batch, _| {
+async fn the_answer_of_the_destination_is_stored() {
+    let harness = WorkerHarness::new(|batch, _| {
         Ok(batch.iter().map(|event| Ok(Some(format!("did {}", event.seq.0)))).collect())
     });
-    bench.scale_out(7);
-    bench.run(1, seconds(1)).await;
-    assert_eq!(bench.history(7), [Settlement::Answered { answer: "did 7".into() }]);
-    assert_eq!(bench.0.outcomes.lock().unwrap()[0].0, Outcome::Delivered);
+    harness.scale_out(7);
+    harness.run(1, seconds(1)).await;
+    assert_eq!(harness.history(7), [Settlement::Answered { answer: "did 7".into() }]);
+    assert_eq!(harness.0.outcomes.lock().unwrap()[0].0, Outcome::Delivered);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_probe_is_one_delivery_and_what_is_too_old_for_one_makes_room_for_the_next() {
-    let bench = Bench::new(|batch, call| {
+    let harness = WorkerHarness::new(|batch, call| {
         if call <= 3 {
             Err(Failure::new(Class::Misconfigured, "AccessDenied"))
         } else {
             all_arrive(batch, call)
         }
     });
-    (0..40).for_each(|seq| bench.scale_out(seq));
-    let soon = bench.now().after(Duration::from_millis(5));
-    (40..60).for_each(|seq| bench.accept(seq, &format!("t{seq}"), &stub::event(seq, "t", "notify", soon)));
-    bench.run(2, seconds(120)).await;
-    let sizes: Vec<_> = bench.sends().iter().map(|sent| sent.seqs.len()).collect();
+    (0..40).for_each(|seq| harness.scale_out(seq));
+    let soon = harness.now().after(Duration::from_millis(5));
+    (40..60).for_each(|seq| harness.accept(seq, &format!("t{seq}"), &stub::event(seq, "t", "notify", soon)));
+    harness.run(2, seconds(120)).await;
+    let sizes: Vec<_> = harness.sends().iter().map(|sent| sent.seqs.len()).collect();
     assert_eq!(sizes[..4], [10, 10, 1, 1], "two ran together, two probes");
-    assert!((0..40).all(|seq| bench.words(seq).last() == Some(&"delivered")));
-    assert!((40..60).all(|seq| bench.words(seq) == ["dead"]));
-    assert_eq!(bench.0.reachable.lock().unwrap().len(), 3, "the opening, one probe, the end");
+    assert!((0..40).all(|seq| harness.outcomes(seq).last() == Some(&"delivered")));
+    assert!((40..60).all(|seq| harness.outcomes(seq) == ["dead"]));
+    assert_eq!(harness.0.health_changes.lock().unwrap().len(), 3, "the opening, one probe, the end");
 }
 
 #[tokio::test(start_paused = true)]
-async fn entries_that_a_person_has_to_mend_open_it_when_none_passes() {
+async fn misconfigured_entries_open_it_when_none_passes() {
     let denied = || Err(Failure::new(Class::Misconfigured, "KMS.DisabledException"));
-    let bench = Bench::new(move |batch, _| Ok(batch.iter().map(|_| denied()).collect()));
-    (0..1000).for_each(|seq| bench.scale_out(seq));
-    bench.run(4, seconds(600)).await;
-    assert!(bench.sends().len() < 50, "{} calls", bench.sends().len());
-    assert!(bench.sends()[4..].iter().all(|sent| sent.seqs.len() == 1));
-    assert_eq!(bench.0.reachable.lock().unwrap()[0].as_deref(), Some("KMS.DisabledException"));
+    let harness = WorkerHarness::new(move |batch, _| Ok(batch.iter().map(|_| denied()).collect()));
+    (0..1000).for_each(|seq| harness.scale_out(seq));
+    harness.run(4, seconds(600)).await;
+    assert!(harness.sends().len() < 50, "{} calls", harness.sends().len());
+    assert!(harness.sends()[4..].iter().all(|sent| sent.seqs.len() == 1));
+    assert_eq!(harness.0.health_changes.lock().unwrap()[0].as_deref(), Some("KMS.DisabledException"));
 
-    let bench = Bench::new(move |batch, _| {
+    let harness = WorkerHarness::new(move |batch, _| {
         Ok(batch.iter().map(|event| if is_one(event) { denied() } else { Ok(None) }).collect())
     });
-    (0..10).for_each(|seq| bench.scale_out(seq));
-    bench.run(1, Duration::from_millis(100)).await;
-    assert!(bench.0.reachable.lock().unwrap().is_empty(), "others passed");
+    (0..10).for_each(|seq| harness.scale_out(seq));
+    harness.run(1, Duration::from_millis(100)).await;
+    assert!(harness.0.health_changes.lock().unwrap().is_empty(), "others passed");
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_destination_that_throttles_gets_what_it_takes_and_is_not_called_dead() {
     // It takes two calls at the same time.
     let running = Arc::new(Mutex::new(0usize));
-    let bench = Bench::new({
+    let harness = WorkerHarness::new({
         let running = Arc::clone(&running);
         move |batch, call| {
             let mut running = running.lock().unwrap();
@@ -217,74 +220,78 @@ async fn a_destination_that_throttles_gets_what_it_takes_and_is_not_called_dead(
             }
         })
     };
-    (0..2000).for_each(|seq| bench.scale_out(seq));
-    bench.run(8, seconds(120)).await;
+    (0..2000).for_each(|seq| harness.scale_out(seq));
+    harness.run(8, seconds(120)).await;
     reset.abort();
-    assert!((0..2000).all(|seq| bench.words(seq).last() == Some(&"delivered")));
-    assert!(bench.0.reachable.lock().unwrap().is_empty(), "a throttle is no failure");
-    let sends = bench.sends();
-    let retried: usize = (0..2000).map(|seq| bench.words(seq).len() - 1).sum();
+    assert!((0..2000).all(|seq| harness.outcomes(seq).last() == Some(&"delivered")));
+    assert!(harness.0.health_changes.lock().unwrap().is_empty(), "a throttle is no failure");
+    let sends = harness.sends();
+    let retried: usize = (0..2000).map(|seq| harness.outcomes(seq).len() - 1).sum();
     assert!(retried < 1000, "{retried} deliveries were throttled, in {} calls", sends.len());
 }
 
 #[tokio::test(start_paused = true)]
 async fn one_event_that_spoils_a_call_is_found_out_and_the_others_pass() {
-    let bench = Bench::new(|batch, call| {
+    let harness = WorkerHarness::new(|batch, call| {
         if batch.iter().any(is_one) { Err(Failure::permanent("too large")) } else { all_arrive(batch, call) }
     });
-    (0..10).for_each(|seq| bench.scale_out(seq));
-    bench.run(1, seconds(1)).await;
-    assert!((0..10).filter(|&seq| seq != 1).all(|seq| bench.history(seq) == [Settlement::Delivered]));
-    assert_eq!(bench.history(1), [Settlement::Dead { error: "too large".into() }]);
-    let sizes: Vec<_> = bench.sends().iter().map(|sent| sent.seqs.len()).collect();
+    (0..10).for_each(|seq| harness.scale_out(seq));
+    harness.run(1, seconds(1)).await;
+    assert!((0..10).filter(|&seq| seq != 1).all(|seq| harness.history(seq) == [Settlement::Delivered]));
+    assert_eq!(harness.history(1), [Settlement::Dead { error: "too large".into() }]);
+    let sizes: Vec<_> = harness.sends().iter().map(|sent| sent.seqs.len()).collect();
     assert_eq!(sizes, [10, 5, 2, 1, 1, 3, 5], "by halves");
 
-    let bench = Bench::new(|_, call| match call {
+    let harness = WorkerHarness::new(|_, call| match call {
         1 => Err(Failure::permanent("too large")),
         _ => Err(Failure::transient("reset by peer")),
     });
-    (0..4).for_each(|seq| bench.scale_out(seq));
-    bench.run(1, Duration::from_millis(15)).await;
-    assert_eq!(bench.sends().len(), 2, "what is left is not tried on a connection that is gone");
-    assert!((0..4).all(|seq| bench.words(seq) == ["retry"]));
+    (0..4).for_each(|seq| harness.scale_out(seq));
+    harness.run(1, Duration::from_millis(15)).await;
+    assert_eq!(harness.sends().len(), 2, "what is left is not tried on a connection that is gone");
+    assert!((0..4).all(|seq| harness.outcomes(seq) == ["retry"]));
 }
 
 /// The measure of the linger: calls for the same events, and what a lone one waits.
 #[tokio::test(start_paused = true)]
 async fn events_that_come_one_by_one_share_calls_while_others_are_on_their_way() {
-    let bench = Bench::new(all_arrive);
-    let (stop, worker) = bench.start(8);
+    let harness = WorkerHarness::new(all_arrive);
+    let (stop, worker) = harness.start(8);
     for seq in 0..1000 {
         tokio::time::sleep(Duration::from_millis(1)).await;
-        bench.scale_out(seq);
+        harness.scale_out(seq);
     }
     tokio::time::sleep(seconds(1)).await;
-    let calls = bench.sends().len();
+    let calls = harness.sends().len();
     assert!(calls < 300, "{calls} calls for 1000 events; without the linger there are 800");
-    let took: Vec<_> = bench
+    let waited: Vec<_> = harness
         .sends()
         .iter()
         .flat_map(|sent| sent.seqs.iter().map(|seq| sent.at - Duration::from_millis(*seq as u64 + 1)))
         .collect();
-    assert!(took.iter().all(|took| *took <= LINGER + Duration::from_millis(2)), "{:?}", took.iter().max());
+    assert!(
+        waited.iter().all(|waited| *waited <= LINGER + Duration::from_millis(2)),
+        "{:?}",
+        waited.iter().max()
+    );
 
-    let before = tokio::time::Instant::now() - bench.0.start;
-    bench.scale_out(1000);
+    let before = tokio::time::Instant::now() - harness.0.start;
+    harness.scale_out(1000);
     tokio::time::sleep(seconds(1)).await;
-    assert_eq!(bench.sends().last().unwrap().at, before, "alone, it goes at once");
+    assert_eq!(harness.sends().last().unwrap().at, before, "alone, it goes at once");
     stop.cancel();
     worker.await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]
 async fn what_is_no_event_is_a_dead_letter_that_says_why() {
-    let bench = Bench::new(all_arrive);
-    bench.accept(1, "a", "{}");
-    bench.scale_out(2);
-    bench.run(1, seconds(1)).await;
+    let harness = WorkerHarness::new(all_arrive);
+    harness.accept(1, "a", "{}");
+    harness.scale_out(2);
+    harness.run(1, seconds(1)).await;
     let expected = "the event cannot be read: missing field `id` at line 1 column 2";
-    assert_eq!(bench.history(1), [Settlement::Dead { error: expected.into() }]);
-    assert_eq!(bench.history(2), [Settlement::Delivered]);
-    let outcomes = bench.0.outcomes.lock().unwrap();
+    assert_eq!(harness.history(1), [Settlement::Dead { error: expected.into() }]);
+    assert_eq!(harness.history(2), [Settlement::Delivered]);
+    let outcomes = harness.0.outcomes.lock().unwrap();
     assert!(outcomes.contains(&(Outcome::Dead, None)), "{outcomes:?}");
 }

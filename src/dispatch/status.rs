@@ -8,11 +8,11 @@ use crate::domain::name::Name;
 
 /// Shared by the workers, which know, and whoever asks. Cheap to clone.
 #[derive(Debug, Clone, Default)]
-pub struct Standing(Arc<Mutex<BTreeMap<Name, Failure>>>);
+pub struct DestinationStatuses(Arc<Mutex<BTreeMap<Name, Failure>>>);
 
-impl Standing {
+impl DestinationStatuses {
     /// A destination fails for this reason, or works.
-    pub fn tell(&self, destination: &Name, failing: Option<&Failure>) {
+    pub fn set(&self, destination: &Name, failing: Option<&Failure>) {
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         match failing {
             Some(failure) => all.insert(destination.clone(), failure.clone()),
@@ -21,26 +21,27 @@ impl Standing {
     }
 
     /// Why one fails, if it does.
-    pub fn of(&self, destination: &Name) -> Option<String> {
+    pub fn failure_of(&self, destination: &Name) -> Option<String> {
         let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         all.get(destination).map(|failure| failure.message.clone())
     }
 
     /// Nobody delivers there any more.
-    pub fn forget(&self, destination: &Name) {
+    pub fn remove(&self, destination: &Name) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(destination);
     }
 
     /// One line for each destination that fails, in the order of their names. It holds what the log
     /// holds too: no body and no secret.
-    pub fn lines(&self) -> Vec<String> {
+    pub fn failure_lines(&self) -> Vec<String> {
         let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let line = |(name, failure): (&Name, &Failure)| {
-            let mend = if failure.class == Class::Misconfigured { " until somebody mends it" } else { "" };
+            let action_required =
+                if failure.class == Class::Misconfigured { " until somebody mends it" } else { "" };
             let words: Vec<&str> =
                 failure.message.split(|c: char| c.is_control() || c.is_whitespace()).collect();
             let why = words.iter().filter(|word| !word.is_empty()).copied().collect::<Vec<_>>().join(" ");
-            format!("destination {name} fails{mend}: {why}")
+            format!("destination {name} fails{action_required}: {why}")
         };
         all.iter().map(line).collect()
     }
@@ -52,18 +53,18 @@ mod tests {
 
     #[test]
     fn what_fails_is_a_line_until_it_works() {
-        let standing = Standing::default();
+        let statuses = DestinationStatuses::default();
         let (queue, scaler) = (Name::new("queue").unwrap(), Name::new("scaler").unwrap());
-        assert!(standing.lines().is_empty());
-        standing.tell(&scaler, Some(&Failure::transient("reset\r\nby\u{7} peer")));
-        standing.tell(&queue, Some(&Failure::transient("timeout")));
-        standing.tell(&queue, Some(&Failure::new(Class::Misconfigured, "AccessDenied: no")));
+        assert!(statuses.failure_lines().is_empty());
+        statuses.set(&scaler, Some(&Failure::transient("reset\r\nby\u{7} peer")));
+        statuses.set(&queue, Some(&Failure::transient("timeout")));
+        statuses.set(&queue, Some(&Failure::new(Class::Misconfigured, "AccessDenied: no")));
         let expected = [
             "destination queue fails until somebody mends it: AccessDenied: no",
             "destination scaler fails: reset by peer",
         ];
-        assert_eq!(standing.lines(), expected);
-        standing.tell(&queue, None);
-        assert_eq!(standing.lines(), expected[1..]);
+        assert_eq!(statuses.failure_lines(), expected);
+        statuses.set(&queue, None);
+        assert_eq!(statuses.failure_lines(), expected[1..]);
     }
 }

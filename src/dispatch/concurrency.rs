@@ -1,0 +1,151 @@
+//! How many calls run at the same time: fewer where the destination throttles, one after the other as
+//! many as are configured where it does not. Additive increase, multiplicative decrease, as TCP does.
+//! Pure.
+
+/// Between 1 and the configured number of calls.
+#[derive(Debug)]
+pub(super) struct AdaptiveConcurrency {
+    max_limit: usize,
+    limit: usize,
+    /// Calls that passed since the width last changed.
+    successes: usize,
+    /// Counts the decreases: calls that ran together are throttled together, and count once.
+    epoch: u64,
+}
+
+/// The width under which a call was started.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Epoch(u64);
+
+/// What a call changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum LimitChange {
+    None,
+    /// No longer all calls are allowed.
+    Reduced,
+    /// Already only one call is allowed, and that is too much.
+    AtMinimum,
+    /// All calls are allowed again.
+    Restored,
+}
+
+impl AdaptiveConcurrency {
+    /// As wide as it gets.
+    pub(super) fn new(most: usize) -> Self {
+        let most = most.max(1);
+        Self { max_limit: most, limit: most, successes: 0, epoch: 0 }
+    }
+
+    pub(super) const fn limit(&self) -> usize {
+        self.limit
+    }
+
+    /// As wide as it gets.
+    pub(super) const fn max_limit(&self) -> usize {
+        self.max_limit
+    }
+
+    pub(super) const fn epoch(&self) -> Epoch {
+        Epoch(self.epoch)
+    }
+
+    /// A call was not throttled. As many as run together make room for one more.
+    pub(super) fn on_success(&mut self, epoch: Epoch) -> LimitChange {
+        if self.limit == self.max_limit || epoch != self.epoch() {
+            return LimitChange::None;
+        }
+        self.successes += 1;
+        if self.successes >= self.limit {
+            self.limit += 1;
+            self.successes = 0;
+        }
+        if self.limit == self.max_limit { LimitChange::Restored } else { LimitChange::None }
+    }
+
+    /// A call was throttled.
+    pub(super) fn on_throttle(&mut self, epoch: Epoch) -> LimitChange {
+        if epoch != self.epoch() {
+            return LimitChange::None;
+        }
+        let before = self.limit;
+        self.limit = (before / 2).max(1);
+        self.successes = 0;
+        self.epoch += 1;
+        match before {
+            1 => LimitChange::AtMinimum,
+            _ if before == self.max_limit => LimitChange::Reduced,
+            _ => LimitChange::None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn calls_that_ran_together_halve_it_once() {
+        let mut concurrency = AdaptiveConcurrency::new(8);
+        let epoch = concurrency.epoch();
+        assert_eq!(concurrency.on_throttle(epoch), LimitChange::Reduced);
+        assert_eq!((concurrency.on_throttle(epoch), concurrency.limit()), (LimitChange::None, 4));
+        let mut widths = vec![];
+        loop {
+            let change = concurrency.on_throttle(concurrency.epoch());
+            widths.push(concurrency.limit());
+            if change == LimitChange::AtMinimum {
+                break;
+            }
+        }
+        assert_eq!(widths, [2, 1, 1]);
+    }
+
+    #[test]
+    fn it_grows_by_one_for_each_round_of_calls() {
+        let mut concurrency = AdaptiveConcurrency::new(4);
+        concurrency.on_throttle(concurrency.epoch());
+        let changes: Vec<_> =
+            (0..6).map(|_| (concurrency.on_success(concurrency.epoch()), concurrency.limit())).collect();
+        let (none, full) = (LimitChange::None, LimitChange::Restored);
+        assert_eq!(changes, [(none, 2), (none, 3), (none, 3), (none, 3), (full, 4), (none, 4)]);
+    }
+
+    #[test]
+    fn a_single_call_has_no_less() {
+        let mut concurrency = AdaptiveConcurrency::new(1);
+        assert_eq!(
+            (concurrency.on_throttle(concurrency.epoch()), concurrency.limit()),
+            (LimitChange::AtMinimum, 1)
+        );
+        assert_eq!(AdaptiveConcurrency::new(0).limit(), 1);
+    }
+
+    proptest! {
+        #[test]
+        fn it_stays_within_its_bounds_and_comes_back(most in 1usize..300, calls in prop::collection::vec(any::<(bool, bool)>(), 0..300)) {
+            let mut concurrency = AdaptiveConcurrency::new(most);
+            let mut old = concurrency.epoch();
+            for (throttled, late) in calls {
+                let (before, now) = (concurrency.limit(), concurrency.epoch());
+                let epoch = if late { old } else { now };
+                let change = if throttled { concurrency.on_throttle(epoch) } else { concurrency.on_success(epoch) };
+                prop_assert!((1..=most).contains(&concurrency.limit()));
+                if throttled {
+                    prop_assert!(concurrency.limit() <= before);
+                    prop_assert!(concurrency.limit() >= before / 2);
+                } else {
+                    prop_assert!((before..=before + 1).contains(&concurrency.limit()));
+                }
+                prop_assert!(epoch == now || concurrency.limit() == before, "old news change nothing");
+                prop_assert_eq!(change == LimitChange::Restored, before < most && concurrency.limit() == most);
+                old = now;
+            }
+            for _ in 0..most * most {
+                concurrency.on_success(concurrency.epoch());
+            }
+            prop_assert_eq!(concurrency.limit(), most);
+        }
+    }
+}
