@@ -27,18 +27,19 @@ use crate::dispatch::DestinationStatuses;
 use crate::domain::name::Name;
 use crate::domain::time::Time;
 use crate::http::{
-    self, Configuration, Life, Limits, MOST_STREAMS, Phase, ReloadError, ReloadRequest, Running, Shared,
+    self, ConfigurationStatus, HttpState, Lifecycle, LifecyclePhase, Limits, MAX_STREAMS, ReloadError,
+    ReloadRequest, Services,
 };
 use crate::store::{Sqlite, Store};
 use crate::telemetry::Metrics;
 use reload::Reloader;
-use watch::Files;
+use watch::FileStamps;
 use workers::Workers;
 
 /// Pause between two rounds of pruning.
-const PRUNE_EVERY: Duration = Duration::from_secs(60);
+const PRUNE_INTERVAL: Duration = Duration::from_secs(60);
 /// Of `drain_timeout`, what is left at most for closing the store after requests and deliveries.
-const CLOSING: Duration = Duration::from_secs(2);
+const STORE_CLOSE_RESERVE: Duration = Duration::from_secs(2);
 
 /// A configured bridge, not started.
 pub struct App {
@@ -56,13 +57,13 @@ pub struct Origin {
     /// The environment that is laid over it, as it was when the process started.
     pub environment: Vec<(String, String)>,
     /// All files that it was read from the last time.
-    pub files: Files,
+    pub files: FileStamps,
 }
 
 impl Origin {
     /// A file and an environment.
     pub fn new(path: PathBuf, environment: Vec<(String, String)>) -> Self {
-        Self { path, environment, files: Files::default() }
+        Self { path, environment, files: FileStamps::default() }
     }
 }
 
@@ -92,19 +93,19 @@ impl App {
     /// # Errors
     /// A listener or the store cannot be used.
     pub async fn run(self, stop: CancellationToken) -> anyhow::Result<()> {
-        let Self { loaded, origin, metrics, reloads: (ask, mut asked) } = self;
+        let Self { loaded, origin, metrics, reloads: (reload_sender, mut reload_requests) } = self;
         let settings = Arc::new(loaded.settings);
         let (server, admin) = (settings.server.clone(), settings.admin.clone());
-        let life = Arc::new(Life::default());
-        let running = Arc::new(OnceLock::new());
-        let shared = Shared {
-            life: life.clone(),
+        let lifecycle = Arc::new(Lifecycle::default());
+        let services = Arc::new(OnceLock::new());
+        let shared = HttpState {
+            lifecycle: lifecycle.clone(),
             metrics: metrics.clone(),
-            running: running.clone(),
+            services: services.clone(),
             limits: Limits::new(&server),
             admin_on_loopback: admin.listen.ip().to_canonical().is_loopback(),
-            streams: Arc::new(Semaphore::new(MOST_STREAMS)),
-            reloads: ask.clone(),
+            streams: Arc::new(Semaphore::new(MAX_STREAMS)),
+            reloads: reload_sender.clone(),
         };
         let webhook = Listener::start(
             "server.listen",
@@ -126,8 +127,8 @@ impl App {
         }
         let (rules, sources) = (settings.rules.clone(), settings.sources.clone());
         let bridge = Bridge::new(store.clone(), rules, sources, settings.policy(), metrics.clone());
-        let standing = DestinationStatuses::default();
-        let mut workers = Workers::new(store.clone(), metrics.clone(), standing.clone());
+        let statuses = DestinationStatuses::default();
+        let mut workers = Workers::new(store.clone(), metrics.clone(), statuses.clone());
         tokio::select! {
             prepared = workers.prepare(&settings.destinations) => {
                 prepared?.into_iter().for_each(|prepared| workers.start(prepared));
@@ -138,13 +139,13 @@ impl App {
             }
         };
         let background = CancellationToken::new();
-        let mut clock = tokio::spawn({
+        let mut due_task = tokio::spawn({
             let (bridge, background) = (bridge.clone(), background.clone());
             async move { bridge.run(&background).await }
         });
         let current = Arc::new(ArcSwap::new(settings));
         let loaded_at = wall_clock().to_millis_string();
-        let configuration = Configuration { loaded_at, refused: None, needs_restart: Vec::new() };
+        let configuration = ConfigurationStatus { loaded_at, last_error: None, needs_restart: Vec::new() };
         let configuration = Arc::new(ArcSwap::from_pointee(configuration));
         let pruning = tokio::spawn(prune(store.clone(), current.clone(), background.clone()));
         let mut reloader = Reloader {
@@ -153,27 +154,27 @@ impl App {
             configuration: configuration.clone(),
             bridge: bridge.clone(),
             store: store.clone(),
-            standing: standing.clone(),
+            statuses: statuses.clone(),
             metrics,
             stop: background.clone(),
-            retiring: BTreeMap::new(),
+            removing: BTreeMap::new(),
         };
         for name in store.orphaned_destinations().await? {
             store.add_destination(&name).await?;
-            reloader.retire(name, None);
+            reloader.remove_destination(name, None);
         }
         tokio::spawn(watch::watch(reloader.origin.files.clone(), background.clone(), async move || {
             let (reply, answer) = oneshot::channel();
-            if ask.send(reply).await.is_err() {
+            if reload_sender.send(reply).await.is_err() {
                 return true;
             }
             // A fault stays one until the files change; what could not be done may be possible soon.
             !matches!(answer.await, Ok(Err(ReloadError::Failed(_))))
         }));
-        let parts = Running { bridge, store: store.clone(), standing, settings: current, configuration };
-        let set = running.set(parts);
+        let parts = Services { bridge, store: store.clone(), statuses, settings: current, configuration };
+        let set = services.set(parts);
         debug_assert!(set.is_ok(), "an app runs once");
-        life.enter(Phase::Ready);
+        lifecycle.enter(LifecyclePhase::Ready);
         tracing::info!(webhook = %webhook.address, admin = %operators.address, "scalebridge is ready");
 
         let ended = loop {
@@ -181,30 +182,31 @@ impl App {
                 () = stop.cancelled() => break Ok(()),
                 ended = webhook.ended() => break ended.context("server.listen"),
                 ended = operators.ended() => break ended.context("admin.listen"),
-                error = workers.broken() => break Err(error),
+                error = workers.wait_for_failure() => break Err(error),
                 // It only ends by itself when the store has.
-                _ = &mut clock => {
+                _ = &mut due_task => {
                     break Err(anyhow::anyhow!("the store's writer has ended; see the log before this"));
                 }
-                Some(reply) = asked.recv() => {
+                Some(reply) = reload_requests.recv() => {
                     // Nobody may wait for the answer any more.
                     drop(reply.send(reloader.reload(&mut workers).await));
                 }
             }
         };
-        life.enter(Phase::Stopping);
-        asked.close();
+        lifecycle.enter(LifecyclePhase::Stopping);
+        reload_requests.close();
         let deadline = Instant::now() + server.drain_timeout;
         // A sender or a destination that hangs does not get the store's time as well.
-        let until = deadline.checked_sub(CLOSING.min(server.drain_timeout / 4)).unwrap_or(deadline);
+        let until =
+            deadline.checked_sub(STORE_CLOSE_RESERVE.min(server.drain_timeout / 4)).unwrap_or(deadline);
         tracing::info!(within = ?server.drain_timeout, "stopping: finishing what is in flight");
         background.cancel();
         // Beside each other: what requests in flight still cause stays in the store.
         tokio::join!(webhook.stop(until), workers.stop(until));
         operators.stop(until).await;
         let background = async {
-            if !clock.is_finished() {
-                drop(clock.await);
+            if !due_task.is_finished() {
+                drop(due_task.await);
             }
             drop(pruning.await);
         };
@@ -244,7 +246,7 @@ async fn prune(store: Store, settings: Arc<ArcSwap<Settings>>, stop: Cancellatio
             }
         };
         // Between two rounds others get their turn.
-        let pause = if more { Duration::from_millis(20) } else { PRUNE_EVERY };
+        let pause = if more { Duration::from_millis(20) } else { PRUNE_INTERVAL };
         tokio::select! {
             () = stop.cancelled() => return,
             () = tokio::time::sleep(pause) => {}

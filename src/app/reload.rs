@@ -17,46 +17,50 @@ use tokio_util::sync::CancellationToken;
 
 use super::workers::Workers;
 use super::{Origin, wall_clock};
-use crate::bridge::{Bridge, Former};
+use crate::bridge::{Bridge, RetiredRules};
 use crate::config::{self, Settings};
 use crate::dispatch::DestinationStatuses;
 use crate::domain::name::Name;
-use crate::http::{Configuration, ReloadError, Reloaded};
+use crate::http::{ConfigurationStatus, ReloadError, ReloadReport};
 use crate::store::Store;
 use crate::telemetry::Metrics;
 
 /// Who still decides by the old rules is waited for no longer than this.
-const FORMER: Duration = Duration::from_secs(60);
+const RETIRED_RULES_TIMEOUT: Duration = Duration::from_secs(60);
 /// How often it is looked whether somebody does.
-const LOOK: Duration = Duration::from_millis(20);
+const POLL_INTERVAL: Duration = Duration::from_millis(20);
 /// Destinations that come back while they are being taken away are waited for, all of them this long.
-const RETIRING: Duration = Duration::from_secs(10);
-const RETRY: Duration = Duration::from_secs(5);
+const REMOVAL_TIMEOUT: Duration = Duration::from_secs(10);
+const STORE_RETRY_DELAY: Duration = Duration::from_secs(5);
 
 /// What a reload changes.
 pub struct Reloader {
     pub origin: Origin,
     pub settings: Arc<ArcSwap<Settings>>,
-    pub configuration: Arc<ArcSwap<Configuration>>,
+    pub configuration: Arc<ArcSwap<ConfigurationStatus>>,
     pub bridge: Bridge,
     pub store: Store,
-    pub standing: DestinationStatuses,
+    pub statuses: DestinationStatuses,
     pub metrics: Metrics,
     /// Ends what goes on beside the bridge.
     pub stop: CancellationToken,
     /// Destinations that are being taken away.
-    pub retiring: BTreeMap<Name, JoinHandle<()>>,
+    pub removing: BTreeMap<Name, JoinHandle<()>>,
 }
 
 impl Reloader {
     /// Reads the configuration again and puts it to use, or changes nothing and says why. Both are logged.
-    pub async fn reload(&mut self, workers: &mut Workers) -> Result<Reloaded, ReloadError> {
+    pub async fn reload(&mut self, workers: &mut Workers) -> Result<ReloadReport, ReloadError> {
         let reloaded = self.try_reload(workers).await;
         match &reloaded {
             Ok(reloaded) => {
                 let loaded_at = wall_clock().to_millis_string();
                 let needs_restart = reloaded.needs_restart.clone();
-                self.configuration.store(Arc::new(Configuration { loaded_at, refused: None, needs_restart }));
+                self.configuration.store(Arc::new(ConfigurationStatus {
+                    loaded_at,
+                    last_error: None,
+                    needs_restart,
+                }));
                 self.metrics.record_config_load(SystemTime::now().duration_since(UNIX_EPOCH).ok());
                 for warning in &reloaded.warnings {
                     tracing::warn!("{warning}");
@@ -66,12 +70,14 @@ impl Reloader {
             }
             Err(error) => {
                 let why = match error {
-                    ReloadError::Faulty(findings) => findings.join("\n"),
+                    ReloadError::Invalid(findings) => findings.join("\n"),
                     ReloadError::Failed(why) => why.clone(),
                 };
                 let before = self.configuration.load();
-                self.configuration
-                    .store(Arc::new(Configuration { refused: Some(why.clone()), ..(**before).clone() }));
+                self.configuration.store(Arc::new(ConfigurationStatus {
+                    last_error: Some(why.clone()),
+                    ..(**before).clone()
+                }));
                 self.metrics.record_config_load(None);
                 tracing::error!("the new configuration is refused, and the one before goes on:\n{why}");
             }
@@ -79,20 +85,20 @@ impl Reloader {
         reloaded
     }
 
-    async fn try_reload(&mut self, workers: &mut Workers) -> Result<Reloaded, ReloadError> {
+    async fn try_reload(&mut self, workers: &mut Workers) -> Result<ReloadReport, ReloadError> {
         let failed = |why: String| ReloadError::Failed(why);
         let origin = self.origin.clone();
         let loading = tokio::task::spawn_blocking(move || config::load(&origin.path, origin.environment));
         let loaded = loading.await.map_err(|error| failed(error.to_string()))?;
-        let loaded =
-            loaded.map_err(|faults| ReloadError::Faulty(faults.iter().map(ToString::to_string).collect()))?;
+        let loaded = loaded
+            .map_err(|faults| ReloadError::Invalid(faults.iter().map(ToString::to_string).collect()))?;
         let before = self.settings.load_full();
-        let (settings, needs_restart) = merged(&before, loaded.settings);
-        self.retiring.retain(|_, task| !task.is_finished());
-        let patience = Instant::now() + RETIRING;
+        let (settings, needs_restart) = merge_settings(&before, loaded.settings);
+        self.removing.retain(|_, task| !task.is_finished());
+        let deadline = Instant::now() + REMOVAL_TIMEOUT;
         for name in settings.destinations.keys() {
-            if let Some(task) = self.retiring.get_mut(name)
-                && tokio::time::timeout_at(patience, task).await.is_err()
+            if let Some(task) = self.removing.get_mut(name)
+                && tokio::time::timeout_at(deadline, task).await.is_err()
             {
                 return Err(failed(format!("destination {name} is still being taken away; try again later")));
             }
@@ -108,53 +114,53 @@ impl Reloader {
                 .set_max_backlog(name, destination.max_backlog)
                 .map_err(|error| failed(error.to_string()))?;
         }
-        let changed = changes(&before, &settings);
+        let changed = describe_changes(&before, &settings);
         let settings = Arc::new(settings);
         // Nothing fails any more from here on.
         prepared.into_iter().for_each(|prepared| workers.start(prepared));
         let (rules, sources) = (settings.rules.clone(), settings.sources.clone());
-        let (former, looked_at) = self.bridge.reload(rules, sources, settings.policy()).await;
-        if let Err(error) = looked_at {
+        let (retired_rules, rechecks) = self.bridge.reload(rules, sources, settings.policy()).await;
+        if let Err(error) = rechecks {
             tracing::warn!(%error, "what waits is looked at by the new rules only when its time comes");
         }
         self.settings.store(settings.clone());
         *self.origin.files.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = loaded.files;
         let gone = workers.names().into_iter().filter(|name| !settings.destinations.contains_key(name));
         let gone: Vec<Name> = gone.collect();
-        let former = Arc::new(former);
+        let retired_rules = Arc::new(retired_rules);
         for name in gone {
-            if let Some(worker) = workers.take(&name) {
-                self.retire(name, Some((worker, former.clone())));
+            if let Some(worker) = workers.remove(&name) {
+                self.remove_destination(name, Some((worker, retired_rules.clone())));
             }
         }
         let warnings = loaded.warnings.iter().map(ToString::to_string).collect();
-        Ok(Reloaded { changed, needs_restart, warnings })
+        Ok(ReloadReport { changed, needs_restart, warnings })
     }
 
     /// Takes away what a destination has not got, beside everything else. After a restart it goes on.
-    pub fn retire(
+    pub fn remove_destination(
         &mut self,
         name: Name,
-        worker: Option<((CancellationToken, CancellationToken), Arc<Former>)>,
+        worker: Option<((CancellationToken, CancellationToken), Arc<RetiredRules>)>,
     ) {
-        let (store, stop, standing, metrics) =
-            (self.store.clone(), self.stop.clone(), self.standing.clone(), self.metrics.clone());
+        let (store, stop, statuses, metrics) =
+            (self.store.clone(), self.stop.clone(), self.statuses.clone(), self.metrics.clone());
         let retired = name.clone();
         let task = tokio::spawn(async move {
             let work = async {
-                if let Some(((end, ended), former)) = worker {
-                    let looks = FORMER.as_millis() / LOOK.as_millis();
-                    for _ in 0..looks {
-                        if !former.is_in_use() {
+                if let Some(((end, ended), retired_rules)) = worker {
+                    let polls = RETIRED_RULES_TIMEOUT.as_millis() / POLL_INTERVAL.as_millis();
+                    for _ in 0..polls {
+                        if !retired_rules.is_in_use() {
                             break;
                         }
-                        tokio::time::sleep(LOOK).await;
+                        tokio::time::sleep(POLL_INTERVAL).await;
                     }
                     end.cancel();
                     ended.cancelled().await;
                 }
-                bury(&store, &retired).await;
-                standing.remove(&retired);
+                drain_to_dead_letters(&store, &retired).await;
+                statuses.remove(&retired);
                 metrics.remove_destination(&retired);
             };
             tokio::select! {
@@ -162,11 +168,11 @@ impl Reloader {
                 () = stop.cancelled() => {}
             }
         });
-        self.retiring.insert(name, task);
+        self.removing.insert(name, task);
     }
 }
 
-async fn bury(store: &Store, name: &Name) {
+async fn drain_to_dead_letters(store: &Store, name: &Name) {
     let why =
         "destination_removed: the destination is configured no more; configure it again to redrive this";
     loop {
@@ -177,14 +183,14 @@ async fn bury(store: &Store, name: &Name) {
             }
             Err(error) => {
                 tracing::warn!(%error, destination = %name, "cannot take a destination away; it is tried again");
-                tokio::time::sleep(RETRY).await;
+                tokio::time::sleep(STORE_RETRY_DELAY).await;
             }
         }
     }
 }
 
 /// The new settings with what only a restart changes as it was, and the names of what has changed there.
-fn merged(before: &Settings, new: Settings) -> (Settings, Vec<String>) {
+fn merge_settings(before: &Settings, new: Settings) -> (Settings, Vec<String>) {
     let mut needs_restart = Vec::new();
     let mut note = |key: &str, changed: bool| {
         if changed {
@@ -200,58 +206,58 @@ fn merged(before: &Settings, new: Settings) -> (Settings, Vec<String>) {
 }
 
 /// What differs, in words.
-fn changes(before: &Settings, new: &Settings) -> Vec<String> {
+fn describe_changes(before: &Settings, new: &Settings) -> Vec<String> {
     let rules = |settings: &Settings| -> BTreeMap<Name, String> {
         let rules = settings.rules.rules().iter();
         rules.map(|rule| (rule.name.clone(), format!("{rule:?}"))).collect()
     };
     let texts = |things: &BTreeMap<Name, crate::domain::source::Source>| -> BTreeMap<Name, String> {
-        things.iter().map(|(name, thing)| (name.clone(), text(thing))).collect()
+        things.iter().map(|(name, thing)| (name.clone(), debug_text(thing))).collect()
     };
     let destinations = |settings: &Settings| -> BTreeMap<Name, String> {
-        settings.destinations.iter().map(|(name, thing)| (name.clone(), text(thing))).collect()
+        settings.destinations.iter().map(|(name, thing)| (name.clone(), debug_text(thing))).collect()
     };
     let order = |settings: &Settings| -> Vec<Name> {
         settings.rules.rules().iter().map(|rule| rule.name.clone()).collect()
     };
-    let mut told = Vec::new();
+    let mut lines = Vec::new();
     let (old_rules, new_rules) = (rules(before), rules(new));
-    differences("rule", &old_rules, &new_rules, &mut told);
+    push_differences("rule", &old_rules, &new_rules, &mut lines);
     if old_rules.keys().eq(new_rules.keys()) && order(before) != order(new) {
-        told.push("order of the rules changed".to_owned());
+        lines.push("order of the rules changed".to_owned());
     }
-    differences("source", &texts(&before.sources), &texts(&new.sources), &mut told);
-    differences("destination", &destinations(before), &destinations(new), &mut told);
+    push_differences("source", &texts(&before.sources), &texts(&new.sources), &mut lines);
+    push_differences("destination", &destinations(before), &destinations(new), &mut lines);
     for (key, changed) in [
         ("engine", before.engine != new.engine),
         ("retention", before.retention != new.retention),
         ("delivery.max_backlog", before.max_backlog != new.max_backlog),
     ] {
         if changed {
-            told.push(format!("{key} changed"));
+            lines.push(format!("{key} changed"));
         }
     }
-    told
+    lines
 }
 
-fn text(thing: &impl Debug) -> String {
+fn debug_text(thing: &impl Debug) -> String {
     format!("{thing:?}")
 }
 
-fn differences(
+fn push_differences(
     what: &str,
     before: &BTreeMap<Name, String>,
     new: &BTreeMap<Name, String>,
-    told: &mut Vec<String>,
+    lines: &mut Vec<String>,
 ) {
     for (name, text) in new {
         match before.get(name) {
-            None => told.push(format!("{what} {name} added")),
-            Some(old) if old != text => told.push(format!("{what} {name} changed")),
+            None => lines.push(format!("{what} {name} added")),
+            Some(old) if old != text => lines.push(format!("{what} {name} changed")),
             Some(_) => {}
         }
     }
     for name in before.keys().filter(|name| !new.contains_key(*name)) {
-        told.push(format!("{what} {name} removed"));
+        lines.push(format!("{what} {name} removed"));
     }
 }

@@ -12,31 +12,31 @@ use crate::config::Seen;
 
 /// How often it looks. What has changed is read when it is as it was the last time, so that nothing half written
 /// is.
-const EVERY: Duration = Duration::from_secs(1);
+const POLL_INTERVAL: Duration = Duration::from_secs(1);
 
 /// How long it waits before it has it tried again.
-const AGAIN: Duration = Duration::from_secs(10);
+const RETRY_INTERVAL: Duration = Duration::from_secs(10);
 
 /// The files that the configuration in use was read from, as they were then: what is written while they are read,
 /// or before anybody looks, is a change too.
-pub type Files = Arc<Mutex<Vec<Seen>>>;
+pub type FileStamps = Arc<Mutex<Vec<Seen>>>;
 
-fn read_from(files: &Files) -> Vec<Seen> {
+fn current_stamps(files: &FileStamps) -> Vec<Seen> {
     files.lock().unwrap_or_else(PoisonError::into_inner).clone()
 }
 
 /// Calls `changed` each time when a file has changed and is at rest, until it is stopped; again after a while
 /// where it says that it could not do it.
-pub async fn watch(files: Files, stop: CancellationToken, changed: impl AsyncFn() -> bool) {
-    let mut read = read_from(&files);
+pub async fn watch(files: FileStamps, stop: CancellationToken, changed: impl AsyncFn() -> bool) {
+    let mut read = current_stamps(&files);
     // As they were the last time that it was told of a change.
     let mut known = read.clone();
     loop {
         tokio::select! {
             () = stop.cancelled() => return,
-            () = tokio::time::sleep(EVERY) => {}
+            () = tokio::time::sleep(POLL_INTERVAL) => {}
         }
-        let read_now = read_from(&files);
+        let read_now = current_stamps(&files);
         if read_now != read {
             known.clone_from(&read_now);
             read = read_now;
@@ -48,12 +48,12 @@ pub async fn watch(files: Files, stop: CancellationToken, changed: impl AsyncFn(
         if found == known {
             continue;
         }
-        tokio::time::sleep(EVERY / 4).await;
+        tokio::time::sleep(POLL_INTERVAL / 4).await;
         if look() == found {
             while !changed().await {
                 tokio::select! {
                     () = stop.cancelled() => return,
-                    () = tokio::time::sleep(AGAIN) => {}
+                    () = tokio::time::sleep(RETRY_INTERVAL) => {}
                 }
             }
             // What was refused is not read again until it changes.
@@ -69,62 +69,62 @@ mod tests {
     use super::*;
 
     /// Watches `files`, of which `changed` makes what it does, for a minute. How often it was told.
-    async fn told(files: &Files, changed: impl Fn(usize)) -> usize {
-        let (told, stop) = (AtomicUsize::new(0), CancellationToken::new());
+    async fn count_reports(files: &FileStamps, changed: impl Fn(usize)) -> usize {
+        let (reports, stop) = (AtomicUsize::new(0), CancellationToken::new());
         let watching = watch(files.clone(), stop.clone(), async || {
-            changed(told.fetch_add(1, Ordering::Relaxed));
+            changed(reports.fetch_add(1, Ordering::Relaxed));
             true
         });
         tokio::select! {
             () = watching => {}
             () = tokio::time::sleep(Duration::from_secs(60)) => {}
         }
-        told.into_inner()
+        reports.into_inner()
     }
 
-    fn file() -> (tempfile::TempDir, std::path::PathBuf, Files) {
+    fn file() -> (tempfile::TempDir, std::path::PathBuf, FileStamps) {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("rules.yaml");
         std::fs::write(&path, "as it was read").unwrap();
-        let files = Files::new(Mutex::new(vec![Seen::look(path.clone())]));
+        let files = FileStamps::new(Mutex::new(vec![Seen::look(path.clone())]));
         (folder, path, files)
     }
 
     #[tokio::test(start_paused = true)]
-    async fn nothing_is_told_of_files_that_stay() {
+    async fn nothing_is_reported_of_files_that_stay() {
         let (_folder, _, files) = file();
-        assert_eq!(told(&files, |_| {}).await, 0);
+        assert_eq!(count_reports(&files, |_| {}).await, 0);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_change_before_the_first_look_is_told_once_also_where_it_is_refused() {
+    async fn a_change_before_the_first_poll_is_reported_once_also_where_it_is_rejected() {
         let (_folder, path, files) = file();
         std::fs::write(&path, "written while the store was opened").unwrap();
-        assert_eq!(told(&files, |_| {}).await, 1);
+        assert_eq!(count_reports(&files, |_| {}).await, 1);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_somebody_else_has_read_meanwhile_is_not_told() {
+    async fn a_change_that_was_read_by_a_reload_meanwhile_is_not_reported() {
         let (_folder, path, files) = file();
         let signal = async {
-            tokio::time::sleep(EVERY * 5 / 2).await;
+            tokio::time::sleep(POLL_INTERVAL * 5 / 2).await;
             std::fs::write(&path, "read on a signal").unwrap();
             *files.lock().unwrap() = vec![Seen::look(path.clone())];
         };
-        assert_eq!(tokio::join!(told(&files, |_| {}), signal).0, 0);
+        assert_eq!(tokio::join!(count_reports(&files, |_| {}), signal).0, 0);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_change_behind_the_back_of_a_reload_is_told_too() {
+    async fn a_change_during_a_reload_is_reported_too() {
         let (_folder, path, files) = file();
         std::fs::write(&path, "the first change").unwrap();
         let reload = |time| {
-            let read = read_from(&files).iter().map(Seen::again).collect();
+            let read = current_stamps(&files).iter().map(Seen::again).collect();
             if time == 0 {
                 std::fs::write(&path, "the second, after the first was read").unwrap();
             }
             *files.lock().unwrap() = read;
         };
-        assert_eq!(told(&files, reload).await, 2);
+        assert_eq!(count_reports(&files, reload).await, 2);
     }
 }

@@ -10,26 +10,26 @@ use tokio_util::sync::CancellationToken;
 use crate::config::Destination;
 use crate::dispatch::{
     Clients, ConnectedDestination, DeliveryReport, DestinationStatuses, Failure, Observer, Options, Outcome,
-    Worker as Delivering,
+    Worker as DeliveryWorker,
 };
 use crate::domain::name::Name;
 use crate::store::Store;
 use crate::telemetry::{DeliveryMetrics, Metrics};
 
-type Worker = Delivering<Store, ConnectedDestination, Watch>;
+type Worker = DeliveryWorker<Store, ConnectedDestination, WorkerObserver>;
 
 /// The workers of all destinations.
 pub struct Workers {
     tasks: JoinSet<(Name, bool)>,
-    running: BTreeMap<Name, Running>,
+    running: BTreeMap<Name, RunningWorker>,
     stop: CancellationToken,
     store: Store,
     metrics: Metrics,
-    standing: DestinationStatuses,
+    statuses: DestinationStatuses,
 }
 
 /// A worker that runs.
-struct Running {
+struct RunningWorker {
     settings: Destination,
     stop: CancellationToken,
     /// When it has ended.
@@ -37,23 +37,26 @@ struct Running {
 }
 
 /// A worker whose destination is connected, and that does nothing yet.
-pub struct Prepared {
+pub struct PreparedWorker {
     settings: Destination,
     worker: Worker,
 }
 
 impl Workers {
     /// None yet.
-    pub fn new(store: Store, metrics: Metrics, standing: DestinationStatuses) -> Self {
+    pub fn new(store: Store, metrics: Metrics, statuses: DestinationStatuses) -> Self {
         let (tasks, running, stop) = (JoinSet::new(), BTreeMap::new(), CancellationToken::new());
-        Self { tasks, running, stop, store, metrics, standing }
+        Self { tasks, running, stop, store, metrics, statuses }
     }
 
     /// Connects the destinations that no worker delivers to as they are now. Nothing changes yet.
     ///
     /// # Errors
     /// A destination cannot be used at all. One that is missing or out of reach is not found out here.
-    pub async fn prepare(&self, destinations: &BTreeMap<Name, Destination>) -> anyhow::Result<Vec<Prepared>> {
+    pub async fn prepare(
+        &self,
+        destinations: &BTreeMap<Name, Destination>,
+    ) -> anyhow::Result<Vec<PreparedWorker>> {
         let mut clients = Clients::default();
         let mut prepared = Vec::new();
         for (name, settings) in destinations {
@@ -63,27 +66,27 @@ impl Workers {
             let connected = clients.connect(settings).await?;
             let options =
                 Options::new(settings, fastrand::u64(..)).with_context(|| format!("destination {name}"))?;
-            let (metrics, standing) = (self.metrics.clone(), self.standing.clone());
-            let watch = Watch { deliveries: metrics.delivery_metrics(name), metrics, standing };
-            let worker = Worker::new(options, self.store.clone(), connected, watch);
-            prepared.push(Prepared { settings: settings.clone(), worker });
+            let (metrics, statuses) = (self.metrics.clone(), self.statuses.clone());
+            let observer = WorkerObserver { deliveries: metrics.delivery_metrics(name), metrics, statuses };
+            let worker = Worker::new(options, self.store.clone(), connected, observer);
+            prepared.push(PreparedWorker { settings: settings.clone(), worker });
         }
         Ok(prepared)
     }
 
     /// Starts a worker. The one that delivered there before finishes what is on its way first, so that the order
     /// of a target's events holds.
-    pub fn start(&mut self, prepared: Prepared) {
-        let Prepared { settings, worker } = prepared;
+    pub fn start(&mut self, prepared: PreparedWorker) {
+        let PreparedWorker { settings, worker } = prepared;
         let name = settings.name.clone();
         let before = self.running.remove(&name).map(|before| {
             before.stop.cancel();
             before.done
         });
         let (stop, done) = (self.stop.child_token(), CancellationToken::new());
-        self.running.insert(name.clone(), Running { settings, stop: stop.clone(), done: done.clone() });
+        self.running.insert(name.clone(), RunningWorker { settings, stop: stop.clone(), done: done.clone() });
         self.metrics.set_destination_up(&name, true);
-        self.standing.remove(&name);
+        self.statuses.remove(&name);
         let store = self.store.clone();
         self.tasks.spawn(async move {
             let _done = done.drop_guard();
@@ -104,13 +107,13 @@ impl Workers {
     }
 
     /// Takes a destination's worker away. The first token tells it to end, the second says that it has.
-    pub fn take(&mut self, destination: &Name) -> Option<(CancellationToken, CancellationToken)> {
+    pub fn remove(&mut self, destination: &Name) -> Option<(CancellationToken, CancellationToken)> {
         self.running.remove(destination).map(|running| (running.stop, running.done))
     }
 
     /// Completes when a worker ended without having been told so: a defect, after which the process
     /// had better start anew than deliver to some destinations only.
-    pub async fn broken(&mut self) -> anyhow::Error {
+    pub async fn wait_for_failure(&mut self) -> anyhow::Error {
         loop {
             match self.tasks.join_next().await {
                 Some(Ok((_, true))) => {}
@@ -137,13 +140,13 @@ impl Workers {
 }
 
 /// Tells what workers do to those who are asked for it.
-pub struct Watch {
+pub struct WorkerObserver {
     deliveries: DeliveryMetrics,
     metrics: Metrics,
-    standing: DestinationStatuses,
+    statuses: DestinationStatuses,
 }
 
-impl Observer for Watch {
+impl Observer for WorkerObserver {
     fn on_delivery(&self, _: &Name, delivery: &DeliveryReport<'_>) {
         match delivery.outcome {
             Outcome::Delivered => self.deliveries.record_delivered(),
@@ -160,6 +163,6 @@ impl Observer for Watch {
 
     fn on_health_change(&self, destination: &Name, failing: Option<&Failure>) {
         self.metrics.set_destination_up(destination, failing.is_none());
-        self.standing.set(destination, failing);
+        self.statuses.set(destination, failing);
     }
 }

@@ -7,7 +7,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{Bridge, Speaker, lock, record, told};
+use super::{Bridge, SourceHandle, decision_view, lock, record};
 use crate::domain::engine::{self, EvaluatedAlert, Input};
 use crate::domain::notification::{Alert, Notification, Status};
 use crate::domain::source::Source;
@@ -47,7 +47,7 @@ pub struct ExplainedAlert {
     pub labels: BTreeMap<String, String>,
     /// Why rules are not asked, where they are not: it is invalid, a heartbeat, or has resolved.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub rules_are_not_asked: Option<String>,
+    pub skipped_reason: Option<String>,
     /// Each rule in the order of the table.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub rules: Vec<ExplainedRule>,
@@ -59,11 +59,11 @@ pub struct ExplainedRule {
     /// The rule.
     pub rule: String,
     /// Whether it takes the alert.
-    pub takes: bool,
+    pub matched: bool,
     /// `takes`, `other_source`, `no_match`, `condition_false`, `invalid`, `disabled` or `not_asked`.
     pub outcome: String,
     /// The first thing that decided it, for people.
-    pub because: String,
+    pub reason: String,
     /// The rendered target, or what is held.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub target: Option<PartialTarget>,
@@ -83,36 +83,38 @@ impl Bridge {
     /// The store could not be asked.
     pub async fn explain(
         &self,
-        speaker: &Speaker,
+        handle: &SourceHandle,
         notification: Notification,
     ) -> Result<Explanation, store::Error> {
-        let Speaker { source, deciding } = speaker.clone();
+        let SourceHandle { source, snapshot } = handle.clone();
         let Notification { envelope, truncated_alerts, alerts } = notification;
-        let judged: Vec<EvaluatedAlert> =
-            alerts.into_iter().map(|alert| EvaluatedAlert::new(&deciding.rules, &source, alert)).collect();
-        let alerts = judged.iter().map(|judged| explain_alert(&deciding.rules, &source, judged)).collect();
+        let evaluated: Vec<EvaluatedAlert> =
+            alerts.into_iter().map(|alert| EvaluatedAlert::new(&snapshot.rules, &source, alert)).collect();
+        let alerts =
+            evaluated.iter().map(|evaluated| explain_alert(&snapshot.rules, &source, evaluated)).collect();
         let input = Input {
             source: source.clone(),
             trigger: Arc::new(Trigger::new(&source.name, &envelope, None)),
             truncated: truncated_alerts > 0,
-            alerts: judged,
+            alerts: evaluated,
         };
         let keys = Keys { targets: input.target_keys(), alerts: input.alert_keys() };
         let decided = self.0.store.transact(keys, move |view| {
-            let mut rates = lock(&deciding.rates).clone();
+            let mut rates = lock(&snapshot.rates).clone();
             let step =
-                engine::process_notification(&deciding.context(view), &input, &view.states, &mut rates);
-            let record = record::of_notification(view.now, &input, &view.states, &step.decisions);
+                engine::process_notification(&snapshot.context(view), &input, &view.states, &mut rates);
+            let record = record::for_notification(view.now, &input, &view.states, &step.decisions);
             let event = |decision: &crate::domain::verdict::Decision| {
                 let event = decision.event.as_deref()?;
-                let most = deciding.routes.get(&event.rule).map_or(usize::MAX, |(_, most)| *most);
-                serde_json::from_str(&event.encode(most)).ok()
+                let max_bytes =
+                    snapshot.routes.get(&event.rule).map_or(usize::MAX, |(_, max_bytes)| *max_bytes);
+                serde_json::from_str(&event.encode(max_bytes)).ok()
             };
             let events: Vec<Option<Value>> = step.decisions.iter().map(event).collect();
             (Changes::default(), (view.now, record, events))
         });
         let (now, record, events) = decided.await?;
-        let told = record.and_then(|record| told::read(0, &record.body).ok()).unwrap_or_default();
+        let told = record.and_then(|record| decision_view::read(0, &record.body).ok()).unwrap_or_default();
         let decisions = told.into_iter().zip(events).map(|(told, event)| told.with_event(event)).collect();
         let at = now.to_millis_string();
         Ok(Explanation {
@@ -125,24 +127,22 @@ impl Bridge {
     }
 }
 
-fn explain_alert(rules: &RuleTable, source: &Source, judged: &EvaluatedAlert) -> ExplainedAlert {
+fn explain_alert(rules: &RuleTable, source: &Source, evaluated: &EvaluatedAlert) -> ExplainedAlert {
     let told = |alert: &Alert| ExplainedAlert {
         fingerprint: alert.fingerprint.to_string(),
         status: Some(alert.status.as_str().to_owned()),
         labels: alert.labels.iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect(),
-        rules_are_not_asked: None,
+        skipped_reason: None,
         rules: Vec::new(),
     };
-    let not_asked = |alert: &Alert, why: &str| ExplainedAlert {
-        rules_are_not_asked: Some(why.to_owned()),
-        ..told(alert)
-    };
-    match judged {
+    let not_asked =
+        |alert: &Alert, why: &str| ExplainedAlert { skipped_reason: Some(why.to_owned()), ..told(alert) };
+    match evaluated {
         EvaluatedAlert::Invalid(invalid) => ExplainedAlert {
             fingerprint: invalid.fingerprint.clone().unwrap_or_default(),
             status: None,
             labels: BTreeMap::new(),
-            rules_are_not_asked: Some(format!("it is invalid: {}", invalid.error)),
+            skipped_reason: Some(format!("it is invalid: {}", invalid.error)),
             rules: Vec::new(),
         },
         EvaluatedAlert::Heartbeat(alert, _) => not_asked(alert, "it is the heartbeat of its source"),
@@ -151,16 +151,17 @@ fn explain_alert(rules: &RuleTable, source: &Source, judged: &EvaluatedAlert) ->
         }
         EvaluatedAlert::Firing(alert, _) => {
             debug_assert_eq!(alert.status, Status::Firing);
-            let looks = rules.trace(source, alert);
-            let rules =
-                looks.into_iter().map(|(rule, look)| explained(rule.name.as_str(), look, alert, source));
+            let trace = rules.trace(source, alert);
+            let rules = trace
+                .into_iter()
+                .map(|(rule, result)| explain_rule(rule.name.as_str(), result, alert, source));
             ExplainedAlert { rules: rules.collect(), ..told(alert) }
         }
     }
 }
 
-fn explained(rule: &str, look: MatchResult<'_>, alert: &Alert, source: &Source) -> ExplainedRule {
-    let (outcome, because) = match &look {
+fn explain_rule(rule: &str, result: MatchResult<'_>, alert: &Alert, source: &Source) -> ExplainedRule {
+    let (outcome, because) = match &result {
         MatchResult::OtherSource => ("other_source", format!("it does not listen to source {}", source.name)),
         MatchResult::NoMatch(matcher) => {
             let because = match alert.labels.get(matcher.label()) {
@@ -179,18 +180,18 @@ fn explained(rule: &str, look: MatchResult<'_>, alert: &Alert, source: &Source) 
     };
     let mut told = ExplainedRule {
         rule: rule.to_owned(),
-        takes: false,
+        matched: false,
         outcome: outcome.to_owned(),
-        because,
+        reason: because,
         target: None,
         parameters: BTreeMap::new(),
         metric: None,
     };
-    if let MatchResult::Matched(taken) = look {
-        told.takes = true;
-        told.target = taken.key.fields();
-        told.parameters = taken.parameters;
-        told.metric = taken.metric;
+    if let MatchResult::Matched(rule_match) = result {
+        told.matched = true;
+        told.target = rule_match.key.fields();
+        told.parameters = rule_match.parameters;
+        told.metric = rule_match.metric;
     }
     told
 }

@@ -3,13 +3,13 @@
 //! Rules are matched and templates rendered before the transaction; only the engine's step is inside
 //! it. What comes due by the store's clock goes the same way.
 
-mod chunks;
+mod decision_query;
+pub mod decision_view;
 mod explain;
-mod journal;
-mod operate;
+mod pauses;
 mod record;
-mod rehearsal;
-pub mod told;
+mod simulator;
+mod split;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -33,15 +33,15 @@ use crate::domain::table::RuleTable;
 use crate::domain::target::TargetKey;
 use crate::store::{self, Changes, EpisodePhase, Keys, NewEvent, Store, View};
 use crate::telemetry::Metrics;
+pub use decision_query::{Filter, Page, Position};
 pub use explain::{Explanation, MAX_ALERTS as MAX_EXPLAINED};
-pub use journal::{Filter, Page, Position};
-pub use operate::PauseRequest;
-pub use rehearsal::{Rehearsal, RehearsalError};
+pub use pauses::PauseRequest;
+pub use simulator::{Simulator, SimulatorError};
 
 /// Targets that come due and are decided in one transaction.
-const DUE_AT_ONCE: usize = 100;
+const MAX_DUE_PER_TRANSACTION: usize = 100;
 /// Pause after a store that could not do it.
-const PAUSE: Duration = Duration::from_secs(1);
+const STORE_RETRY_DELAY: Duration = Duration::from_secs(1);
 
 /// Decides what arrives and what comes due. Cheap to clone.
 #[derive(Clone)]
@@ -50,14 +50,14 @@ pub struct Bridge(Arc<Inner>);
 struct Inner {
     store: Store,
     /// As it is now. Who decides takes hold of it once, so that a reload never splits a notification.
-    deciding: ArcSwap<Deciding>,
+    snapshot: ArcSwap<RuleSnapshot>,
     metrics: Metrics,
     /// Changes with each commit of decisions.
-    decided: watch::Sender<()>,
+    commits: watch::Sender<()>,
 }
 
 /// What every decision reads, beside the store's view.
-struct Deciding {
+struct RuleSnapshot {
     rules: Arc<RuleTable>,
     sources: BTreeMap<Name, Arc<Source>>,
     routes: Routes,
@@ -73,12 +73,12 @@ type Routes = HashMap<Name, (Arc<[Name]>, usize), FixedState>;
 
 /// A configured source, with the rules as they are when it speaks.
 #[derive(Clone)]
-pub struct Speaker {
+pub struct SourceHandle {
     source: Arc<Source>,
-    deciding: Arc<Deciding>,
+    snapshot: Arc<RuleSnapshot>,
 }
 
-impl Speaker {
+impl SourceHandle {
     /// The source.
     pub fn source(&self) -> &Arc<Source> {
         &self.source
@@ -86,9 +86,9 @@ impl Speaker {
 }
 
 /// The rules that were before a reload.
-pub struct Former(Weak<Deciding>);
+pub struct RetiredRules(Weak<RuleSnapshot>);
 
-impl Former {
+impl RetiredRules {
     /// Whether somebody still decides by them.
     pub fn is_in_use(&self) -> bool {
         self.0.strong_count() > 0
@@ -104,16 +104,16 @@ impl Bridge {
         policy: Policy,
         metrics: Metrics,
     ) -> Self {
-        let deciding = Deciding::new(rules, sources, policy, Arc::default());
-        let decided = watch::Sender::new(());
-        Self(Arc::new(Inner { store, deciding: ArcSwap::from_pointee(deciding), metrics, decided }))
+        let snapshot = RuleSnapshot::new(rules, sources, policy, Arc::default());
+        let commits = watch::Sender::new(());
+        Self(Arc::new(Inner { store, snapshot: ArcSwap::from_pointee(snapshot), metrics, commits }))
     }
 
     /// A configured source.
-    pub fn source(&self, name: &str) -> Option<Speaker> {
-        let deciding = self.0.deciding.load_full();
-        let source = deciding.sources.get(name)?.clone();
-        Some(Speaker { source, deciding })
+    pub fn source(&self, name: &str) -> Option<SourceHandle> {
+        let snapshot = self.0.snapshot.load_full();
+        let source = snapshot.sources.get(name)?.clone();
+        Some(SourceHandle { source, snapshot })
     }
 
     /// Decides by these rules from now on. What is being decided goes on by the rules that were; all that
@@ -126,20 +126,20 @@ impl Bridge {
         rules: Arc<RuleTable>,
         sources: BTreeMap<Name, Source>,
         policy: Policy,
-    ) -> (Former, Result<(), store::Error>) {
-        let rates = self.0.deciding.load().rates.clone();
-        let former = self.0.deciding.swap(Arc::new(Deciding::new(rules, sources, policy, rates)));
-        let looked_at = self.0.store.transact(Keys::default(), |view| {
+    ) -> (RetiredRules, Result<(), store::Error>) {
+        let rates = self.0.snapshot.load().rates.clone();
+        let retired_rules = self.0.snapshot.swap(Arc::new(RuleSnapshot::new(rules, sources, policy, rates)));
+        let rechecked = self.0.store.transact(Keys::default(), |view| {
             let mut controls = (*view.controls).clone();
             controls.bump_generation();
             (Changes { controls: Some(Arc::new(controls)), ..Changes::default() }, ())
         });
-        (Former(Arc::downgrade(&former)), looked_at.await)
+        (RetiredRules(Arc::downgrade(&retired_rules)), rechecked.await)
     }
 
     /// Completes each time when decisions were committed; who is late is told once.
-    pub fn decided(&self) -> watch::Receiver<()> {
-        self.0.decided.subscribe()
+    pub fn subscribe_commits(&self) -> watch::Receiver<()> {
+        self.0.commits.subscribe()
     }
 
     /// Decides a notification. When this returns `Ok`, every decision and every delivery that it
@@ -152,79 +152,79 @@ impl Bridge {
     /// been decided; when it is sent again, that part is a duplicate.
     pub async fn ingest(
         &self,
-        speaker: &Speaker,
+        handle: &SourceHandle,
         notification: Notification,
         traceparent: Option<&str>,
     ) -> Result<Summary, store::Error> {
-        let Speaker { source, deciding } = speaker;
+        let SourceHandle { source, snapshot } = handle;
         let Notification { envelope, truncated_alerts, alerts } = notification;
         let traceparent = traceparent.filter(|text| is_traceparent(text)).map(str::to_owned);
         let count = alerts.len();
         let judge = {
-            let (deciding, source) = (deciding.clone(), source.clone());
-            let judge = move |alert| EvaluatedAlert::new(&deciding.rules, &source, alert);
+            let (snapshot, source) = (snapshot.clone(), source.clone());
+            let judge = move |alert| EvaluatedAlert::new(&snapshot.rules, &source, alert);
             move || alerts.into_iter().map(judge).collect::<Vec<_>>()
         };
-        let judged = if count > chunks::AT_ONCE {
+        let evaluated = if count > split::MAX_ALERTS_PER_TRANSACTION {
             tokio::task::spawn_blocking(judge).await.map_err(|_| store::Error::Closed)?
         } else {
             judge()
         };
-        self.0.metrics.record_alerts(&source.name, &judged);
+        self.0.metrics.record_alerts(&source.name, &evaluated);
         let whole = Input {
             source: source.clone(),
             trigger: Arc::new(Trigger::new(&source.name, &envelope, traceparent)),
             truncated: truncated_alerts > 0,
-            alerts: judged,
+            alerts: evaluated,
         };
         let mut summary = Summary { alerts: count, ..Summary::default() };
-        for input in chunks::split(&self.0.store, whole).await? {
-            summary.add(self.decide(deciding, input).await?);
+        for input in split::split(&self.0.store, whole).await? {
+            summary.add(self.decide(snapshot, input).await?);
         }
         Ok(summary)
     }
 
-    async fn decide(&self, deciding: &Arc<Deciding>, input: Input) -> Result<Summary, store::Error> {
+    async fn decide(&self, snapshot: &Arc<RuleSnapshot>, input: Input) -> Result<Summary, store::Error> {
         let keys = Keys { targets: input.target_keys(), alerts: input.alert_keys() };
         let step = move |context: &Context<'_>, states: &States, rates: &mut Rates| {
             let step = engine::process_notification(context, &input, states, rates);
-            let record = record::of_notification(context.now, &input, states, &step.decisions);
+            let record = record::for_notification(context.now, &input, states, &step.decisions);
             (step, record)
         };
-        self.transact(deciding.clone(), keys, Vec::new(), step).await
+        self.transact(snapshot.clone(), keys, Vec::new(), step).await
     }
 
     /// One transaction of the engine. `looked_at` are the targets at which it looks at all that waits.
     async fn transact(
         &self,
-        deciding: Arc<Deciding>,
+        snapshot: Arc<RuleSnapshot>,
         keys: Keys,
-        looked_at: Vec<TargetKey>,
+        rechecked: Vec<TargetKey>,
         step: impl Fn(&Context<'_>, &States, &mut Rates) -> (Step, Option<store::Record>) + Send + 'static,
     ) -> Result<Summary, store::Error> {
-        let rates = deciding.rates.clone();
+        let rates = snapshot.rates.clone();
         // So that what was not written does not count against the limits.
-        let noted: Arc<Mutex<Option<RateDelta>>> = Arc::default();
-        let slot = noted.clone();
+        let delta: Arc<Mutex<Option<RateDelta>>> = Arc::default();
+        let slot = delta.clone();
         let result = self.0.store.transact(keys, move |view| {
-            let mut rates = lock(&deciding.rates);
+            let mut rates = lock(&snapshot.rates);
             if let Some(before) = lock(&slot).take() {
                 rates.rollback(before);
             }
-            let (step, record) = step(&deciding.context(view), &view.states, &mut rates);
+            let (step, record) = step(&snapshot.context(view), &view.states, &mut rates);
             *lock(&slot) = Some(rates.take_delta());
             let summary = Summary::from_decisions(&step.decisions);
-            (changes(&deciding.routes, step, record, looked_at.clone()), summary)
+            (changes(&snapshot.routes, step, record, rechecked.clone()), summary)
         });
         match result.await {
             Ok(summary) => {
                 self.0.metrics.record_decisions(&summary);
-                self.0.decided.send_replace(());
+                self.0.commits.send_replace(());
                 Ok(summary)
             }
             Err(error) => {
-                if let Some(noted) = lock(&noted).take() {
-                    lock(&rates).rollback(noted);
+                if let Some(delta) = lock(&delta).take() {
+                    lock(&rates).rollback(delta);
                 }
                 Err(error)
             }
@@ -236,16 +236,16 @@ impl Bridge {
         let mut next = self.0.store.next_due();
         while !stop.is_cancelled() {
             let due = *next.borrow_and_update();
-            let lapse = due.map(|due| due.since(self.0.store.now()));
+            let delay = due.map(|due| due.since(self.0.store.now()));
             tokio::select! {
                 () = stop.cancelled() => return,
                 changed = next.changed() => if changed.is_err() { return },
-                () = sleep(lapse) => {
-                    if let Err(error) = self.come_due().await {
+                () = sleep(delay) => {
+                    if let Err(error) = self.process_due().await {
                         tracing::error!(%error, "cannot decide what has come due; it is tried again");
                         tokio::select! {
                             () = stop.cancelled() => return,
-                            () = tokio::time::sleep(PAUSE) => {}
+                            () = tokio::time::sleep(STORE_RETRY_DELAY) => {}
                         }
                     }
                 }
@@ -257,21 +257,21 @@ impl Bridge {
     ///
     /// # Errors
     /// The store could not read or write.
-    pub async fn come_due(&self) -> Result<(), store::Error> {
+    pub async fn process_due(&self) -> Result<(), store::Error> {
         loop {
-            let keys = self.0.store.due(DUE_AT_ONCE).await?;
-            let last = keys.len() < DUE_AT_ONCE;
+            let keys = self.0.store.due(MAX_DUE_PER_TRANSACTION).await?;
+            let last = keys.len() < MAX_DUE_PER_TRANSACTION;
             if keys.is_empty() {
                 return Ok(());
             }
             let targets = keys.clone();
             let step = move |context: &Context<'_>, states: &States, rates: &mut Rates| {
                 let step = engine::process_due(context, &targets, states, rates);
-                let record = record::of_what_came_due(context.now, states, &step.decisions);
+                let record = record::for_due(context.now, states, &step.decisions);
                 (step, record)
             };
             let wanted = Keys { targets: keys.clone(), alerts: Vec::new() };
-            self.transact(self.0.deciding.load_full(), wanted, keys, step).await?;
+            self.transact(self.0.snapshot.load_full(), wanted, keys, step).await?;
             if last {
                 return Ok(());
             }
@@ -280,10 +280,10 @@ impl Bridge {
 }
 
 /// Never, if there is nothing to wait for.
-async fn sleep(lapse: Option<Duration>) {
-    match lapse {
+async fn sleep(delay: Option<Duration>) {
+    match delay {
         // A little more than nothing, so that clocks that differ by less than a tick do not spin.
-        Some(lapse) => tokio::time::sleep(lapse.max(Duration::from_millis(1))).await,
+        Some(delay) => tokio::time::sleep(delay.max(Duration::from_millis(1))).await,
         None => std::future::pending().await,
     }
 }
@@ -292,7 +292,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-impl Deciding {
+impl RuleSnapshot {
     fn new(
         rules: Arc<RuleTable>,
         sources: BTreeMap<Name, Source>,
@@ -323,7 +323,7 @@ impl Deciding {
 }
 
 /// What a step means for the store.
-fn changes(routes: &Routes, step: Step, record: Option<store::Record>, looked_at: Vec<TargetKey>) -> Changes {
+fn changes(routes: &Routes, step: Step, record: Option<store::Record>, rechecked: Vec<TargetKey>) -> Changes {
     let mut events = Vec::new();
     for event in step.decisions.iter().filter_map(|decision| decision.event.as_deref()) {
         // The engine only emits for rules of the table.
@@ -337,11 +337,5 @@ fn changes(routes: &Routes, step: Step, record: Option<store::Record>, looked_at
             body: EncodedEvent::new(event.encode(*max_bytes), event.header()),
         });
     }
-    Changes {
-        states: step.states,
-        controls: step.controls.map(Arc::new),
-        rechecked: looked_at,
-        record,
-        events,
-    }
+    Changes { states: step.states, controls: step.controls.map(Arc::new), rechecked, record, events }
 }

@@ -18,21 +18,21 @@ use crate::json;
 use crate::store::Record;
 
 #[derive(Serialize)]
-struct Document<'a> {
+struct DecisionRecord<'a> {
     at: Millis,
     /// Absent where the store's clock was the cause.
     #[serde(skip_serializing_if = "Option::is_none")]
     notification: Option<&'a Trigger>,
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     truncated: bool,
-    decisions: Vec<Line<'a>>,
+    decisions: Vec<DecisionEntry<'a>>,
     /// The alerts of the notification, or those that waited, by their fingerprints.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    alerts: BTreeMap<&'a str, Alert<'a>>,
+    alerts: BTreeMap<&'a str, RecordedAlert<'a>>,
 }
 
 #[derive(Serialize)]
-struct Line<'a> {
+struct DecisionEntry<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     rule: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -57,7 +57,7 @@ struct Line<'a> {
 }
 
 #[derive(Serialize)]
-struct Alert<'a> {
+struct RecordedAlert<'a> {
     status: &'static str,
     starts_at: DisplayTime,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -66,32 +66,32 @@ struct Alert<'a> {
 }
 
 /// The record of a notification that came to targets in these states. `None` if nothing was decided.
-pub fn of_notification(now: Time, input: &Input, states: &States, decisions: &[Decision]) -> Option<Record> {
-    let mut alerts = waited(states, decisions.iter().filter(|decision| !decision.is_reply));
+pub fn for_notification(now: Time, input: &Input, states: &States, decisions: &[Decision]) -> Option<Record> {
+    let mut alerts = deferred_alerts(states, decisions.iter().filter(|decision| !decision.is_reply));
     alerts.extend(input.alerts.iter().filter_map(EvaluatedAlert::alert).map(|alert| {
-        let told = Alert {
+        let recorded = RecordedAlert {
             status: alert.status.as_str(),
             starts_at: DisplayTime(alert.starts_at),
             ends_at: alert.ends_at.map(DisplayTime),
             labels: &alert.labels,
         };
-        (&*alert.fingerprint, told)
+        (&*alert.fingerprint, recorded)
     }));
     record(now, Some(&input.trigger), input.truncated, alerts, decisions)
 }
 
 /// The record of what came due at targets that were in these states. `None` if nothing was decided.
-pub fn of_what_came_due(now: Time, states: &States, decisions: &[Decision]) -> Option<Record> {
-    record(now, None, false, waited(states, decisions), decisions)
+pub fn for_due(now: Time, states: &States, decisions: &[Decision]) -> Option<Record> {
+    record(now, None, false, deferred_alerts(states, decisions), decisions)
 }
 
 /// The alerts of decisions about what waited or came due: as they were when it was asked for, so those of
 /// an episode that has closed are resolved.
-fn waited<'a>(
+fn deferred_alerts<'a>(
     states: &'a States,
     decisions: impl IntoIterator<Item = &'a Decision>,
-) -> BTreeMap<&'a str, Alert<'a>> {
-    let mut told = BTreeMap::new();
+) -> BTreeMap<&'a str, RecordedAlert<'a>> {
+    let mut recorded = BTreeMap::new();
     for decision in decisions {
         let state = decision.target.as_ref().and_then(|target| states.targets.get(target));
         let Some(state) = state else { continue };
@@ -101,16 +101,16 @@ fn waited<'a>(
         };
         for open in decision.alerts.iter().filter_map(|alert| state.occurrence(alert)) {
             let ended = state.last_resolve(&open.alert).filter(|_| status == Status::Resolved);
-            let alert = Alert {
+            let alert = RecordedAlert {
                 status: status.as_str(),
                 starts_at: DisplayTime(open.starts_at),
                 ends_at: ended.map(|ended| DisplayTime(ended.ends_at)),
                 labels: &open.labels,
             };
-            told.insert(&*open.alert.fingerprint, alert);
+            recorded.insert(&*open.alert.fingerprint, alert);
         }
     }
-    told
+    recorded
 }
 
 #[expect(clippy::expect_used, reason = "all keys are strings")]
@@ -118,7 +118,7 @@ fn record(
     now: Time,
     notification: Option<&Trigger>,
     truncated: bool,
-    alerts: BTreeMap<&str, Alert<'_>>,
+    alerts: BTreeMap<&str, RecordedAlert<'_>>,
     decisions: &[Decision],
 ) -> Option<Record> {
     if decisions.is_empty() {
@@ -126,11 +126,11 @@ fn record(
     }
     let targets: BTreeSet<&TargetKey> =
         decisions.iter().filter_map(|decision| decision.target.as_ref()).collect();
-    let document = Document {
+    let document = DecisionRecord {
         at: now.millis(),
         notification,
         truncated,
-        decisions: decisions.iter().map(line).collect(),
+        decisions: decisions.iter().map(entry).collect(),
         alerts,
     };
     let room = 512 + 1024 * document.alerts.len();
@@ -138,12 +138,12 @@ fn record(
     Some(Record { targets: targets.into_iter().cloned().collect(), body })
 }
 
-fn line(decision: &Decision) -> Line<'_> {
+fn entry(decision: &Decision) -> DecisionEntry<'_> {
     let Decision {
         rule, target, phase, episode, action, verdict, detail, until, alerts, event, shadow, ..
     } = decision;
     let shadow = shadow.as_ref().and_then(|shadow| RawValue::from_string(shadow.encode(usize::MAX)).ok());
-    Line {
+    DecisionEntry {
         rule: rule.as_ref().map(Name::as_str),
         target: target.as_ref().map(TargetKey::as_str),
         phase: *phase,
@@ -171,7 +171,7 @@ mod tests {
     use crate::domain::state::{AlertKey, TargetState};
 
     /// A target at which a scale-in waits, and the decision that withdraws or emits it.
-    fn waits() -> (States, Decision) {
+    fn deferred_scale_in() -> (States, Decision) {
         let state: TargetState = serde_json::from_value(json!({
             "rules": { "pods": { "closing": {
                 "episode": {
@@ -206,14 +206,14 @@ mod tests {
     }
 
     #[test]
-    fn an_alert_whose_scale_in_waited_is_told_as_resolved_whatever_ends_the_wait() {
-        let (states, decision) = waits();
-        let told = json!({ "f": {
+    fn an_alert_whose_scale_in_was_deferred_is_recorded_as_resolved_whatever_ends_the_deferral() {
+        let (states, decision) = deferred_scale_in();
+        let recorded = json!({ "f": {
             "status": "resolved", "starts_at": "1970-01-01T00:00:01Z", "ends_at": "1970-01-01T00:00:02Z",
             "labels": { "pod": "a" },
         } });
         let now = Time::from_millis(3000);
-        assert_eq!(alerts(of_what_came_due(now, &states, std::slice::from_ref(&decision))), told);
+        assert_eq!(alerts(for_due(now, &states, std::slice::from_ref(&decision))), recorded);
         let name = Name::new("prod").unwrap();
         let cause = Arc::new(Trigger::new(&name, &Envelope::default(), None));
         let source = Arc::new(Source {
@@ -224,6 +224,6 @@ mod tests {
             heartbeat: Vec::new(),
         });
         let input = Input { source, trigger: cause, truncated: false, alerts: Vec::new() };
-        assert_eq!(alerts(of_notification(now, &input, &states, &[decision])), told);
+        assert_eq!(alerts(for_notification(now, &input, &states, &[decision])), recorded);
     }
 }

@@ -12,7 +12,7 @@ use super::shell::{
     Config, Format, Formatted, UNUSABLE, environment, now, plain, print, print_json, unusable,
 };
 use super::{body, decision};
-use crate::bridge::{Explanation, Rehearsal};
+use crate::bridge::{Explanation, Simulator};
 use crate::config;
 use crate::config::diagnostic::Code;
 use crate::domain::time::Time;
@@ -86,9 +86,9 @@ impl Explain {
                     body::times(&body.notification).unwrap_or((Time::from_nanos(0), Time::from_nanos(0)));
                 let policy = settings.policy();
                 let rules = settings.rules;
-                let mut rehearsal = Rehearsal::new(rules, settings.sources, policy, first);
+                let mut rehearsal = Simulator::new(rules, settings.sources, policy, first);
                 let told = runtime.block_on(async {
-                    rehearsal.pass(last).await?;
+                    rehearsal.advance_to(last).await?;
                     rehearsal.explain(&source, body.notification).await
                 });
                 told.map_err(|error| error.to_string())
@@ -115,13 +115,13 @@ fn text(explained: &Explanation) -> String {
             alert.labels.iter().map(|(name, value)| format!("{name}={value:?}")).collect();
         let status = alert.status.as_deref().unwrap_or("unreadable");
         text += &format!("alert {} of {}, {status}: {}\n", at + 1, explained.alerts.len(), labels.join(" "));
-        if let Some(why) = &alert.rules_are_not_asked {
+        if let Some(why) = &alert.skipped_reason {
             text += &format!("  rules are not asked: {}\n", plain(why));
         }
         let width = alert.rules.iter().map(|rule| rule.rule.len()).max().unwrap_or_default();
         for rule in &alert.rules {
-            let word = if rule.takes { "yes" } else { "no " };
-            text += &format!("  {word} {:width$}  {}\n", rule.rule, plain(&rule.because));
+            let word = if rule.matched { "yes" } else { "no " };
+            text += &format!("  {word} {:width$}  {}\n", rule.rule, plain(&rule.reason));
             if let Some(target) = &rule.target {
                 let told = serde_json::to_string(target).unwrap_or_default();
                 text += &format!("      {:width$}  target {told}\n", "");

@@ -13,7 +13,7 @@ use super::check::show;
 use super::shell::{FOUND, Format, Formatted, UNUSABLE, environment, now, print, print_json, unusable};
 use super::test::{Fault, faults};
 use super::{body, decision};
-use crate::bridge::{Rehearsal, RehearsalError};
+use crate::bridge::{Simulator, SimulatorError};
 use crate::config::{self, Settings};
 use crate::domain::duration;
 use crate::domain::notification::Notification;
@@ -139,16 +139,16 @@ async fn decide(
     start: Time,
     captured: &[Captured],
     end: Time,
-) -> Result<Vec<Vec<Value>>, RehearsalError> {
+) -> Result<Vec<Vec<Value>>, SimulatorError> {
     let policy = settings.policy();
-    let mut rehearsal = Rehearsal::new(settings.rules, settings.sources, policy, start);
+    let mut rehearsal = Simulator::new(settings.rules, settings.sources, policy, start);
     let mut decided = Vec::new();
     for one in captured {
-        let mut decisions = rehearsal.pass(one.at).await?;
+        let mut decisions = rehearsal.advance_to(one.at).await?;
         decisions.extend(rehearsal.notify(source, one.notification.clone()).await?);
         decided.push(decisions);
     }
-    decided.push(rehearsal.pass(end).await?);
+    decided.push(rehearsal.advance_to(end).await?);
     Ok(decided)
 }
 

@@ -11,18 +11,18 @@ use axum::{Json, Router};
 use tokio::sync::oneshot;
 
 use super::api::{self, Problem};
-use super::{ReloadError, Reloaded, Shared};
+use super::{HttpState, ReloadError, ReloadReport};
 use crate::telemetry;
 
 /// The routes of `admin.listen`.
-pub fn admin_routes(shared: Shared) -> Router {
+pub fn admin_routes(shared: HttpState) -> Router {
     Router::new()
         .route("/metrics", get(metrics))
         .route("/openapi.json", get(|| async { Json(api::document()) }))
         .route("/-/reload", post(reload))
         .nest("/api/v1", api::routes())
         .fallback(|| async {
-            Problem::missing(
+            Problem::not_found(
                 "there is nothing here; metrics are at /metrics, /openapi.json describes the rest",
             )
         })
@@ -32,15 +32,15 @@ pub fn admin_routes(shared: Shared) -> Router {
                 "not with this method; /openapi.json says with which",
             )
         })
-        .layer(axum::middleware::from_fn_with_state(shared.clone(), known_host))
+        .layer(axum::middleware::from_fn_with_state(shared.clone(), require_loopback_host))
         .with_state(shared)
 }
 
 /// Whoever can have a browser believe that a name of his is 127.0.0.1 can have it ask this listener in the name of
 /// whoever sits before it. On loopback nobody else is called by a name than `localhost`.
-async fn known_host(State(shared): State<Shared>, request: Request, next: Next) -> Response {
+async fn require_loopback_host(State(shared): State<HttpState>, request: Request, next: Next) -> Response {
     let host = request.headers().get(header::HOST).and_then(|host| host.to_str().ok());
-    if shared.admin_on_loopback && host.is_some_and(|host| !is_an_address(host)) {
+    if shared.admin_on_loopback && host.is_some_and(|host| !is_ip_or_localhost(host)) {
         let why = "this listener is on loopback, and is asked by its address or as localhost";
         return Problem::new(StatusCode::MISDIRECTED_REQUEST, why).into_response();
     }
@@ -48,7 +48,7 @@ async fn known_host(State(shared): State<Shared>, request: Request, next: Next) 
 }
 
 /// `127.0.0.1:9097`, `[::1]`, `localhost:9097`.
-fn is_an_address(host: &str) -> bool {
+fn is_ip_or_localhost(host: &str) -> bool {
     let name = match host.rsplit_once(':') {
         Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,
         _ => host,
@@ -57,17 +57,17 @@ fn is_an_address(host: &str) -> bool {
     name.eq_ignore_ascii_case("localhost") || inner.parse::<std::net::IpAddr>().is_ok()
 }
 
-async fn metrics(State(shared): State<Shared>) -> Response {
-    if let Some(running) = shared.running.get() {
-        let now = running.store.now();
-        let settings = running.settings.load();
+async fn metrics(State(shared): State<HttpState>) -> Response {
+    if let Some(services) = shared.services.get() {
+        let now = services.store.now();
+        let settings = services.settings.load();
         let rules = settings.rules.rules().iter().map(|rule| &rule.name);
-        let tally = running.store.tally();
-        shared.metrics.set_state_gauges(rules, &tally, running.bridge.pauses().len());
+        let tally = services.store.tally();
+        shared.metrics.set_state_gauges(rules, &tally, services.bridge.pauses().len());
         for destination in settings.destinations.keys() {
             let oldest =
-                running.store.oldest_unsettled(destination).map_or(Duration::ZERO, |at| now.since(at));
-            shared.metrics.set_backlog(destination, running.store.backlog(destination), oldest);
+                services.store.oldest_unsettled(destination).map_or(Duration::ZERO, |at| now.since(at));
+            shared.metrics.set_backlog(destination, services.store.backlog(destination), oldest);
         }
     }
     match shared.metrics.encode() {
@@ -80,33 +80,33 @@ async fn metrics(State(shared): State<Shared>) -> Response {
 }
 
 /// Reads the configuration again and says what came of it. What is refused changes nothing.
-async fn reload(State(shared): State<Shared>) -> Result<Json<Reloaded>, Problem> {
+async fn reload(State(shared): State<HttpState>) -> Result<Json<ReloadReport>, Problem> {
     let (reply, answer) = oneshot::channel();
-    let gone = || Problem::later("scalebridge is starting or stopping");
+    let gone = || Problem::unavailable("scalebridge is starting or stopping");
     shared.reloads.send(reply).await.map_err(|_| gone())?;
     match answer.await.map_err(|_| gone())? {
         Ok(reloaded) => Ok(Json(reloaded)),
-        Err(ReloadError::Failed(why)) => Err(Problem::later(why)),
-        Err(ReloadError::Faulty(errors)) => {
+        Err(ReloadError::Failed(why)) => Err(Problem::unavailable(why)),
+        Err(ReloadError::Invalid(errors)) => {
             let detail = "the configuration has faults, and the one before goes on";
-            Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, detail).with(errors))
+            Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, detail).with_errors(errors))
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::is_an_address;
+    use super::is_ip_or_localhost;
 
     #[test]
-    fn a_name_that_somebody_else_could_own_is_no_address() {
+    fn a_host_name_that_somebody_else_could_own_is_not_accepted() {
         for host in ["127.0.0.1:9097", "127.0.0.1", "[::1]:9097", "[::1]", "localhost", "LOCALHOST:1"] {
-            assert!(is_an_address(host), "{host}");
+            assert!(is_ip_or_localhost(host), "{host}");
         }
         for host in
             ["evil.example:9097", "localhost.evil.example", "127.0.0.1.evil.example", "", "scalebridge:9097"]
         {
-            assert!(!is_an_address(host), "{host}");
+            assert!(!is_ip_or_localhost(host), "{host}");
         }
     }
 }

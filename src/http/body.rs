@@ -10,15 +10,15 @@ use http_body_util::{BodyExt, LengthLimitError, Limited};
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::Limits;
-use super::error::Refusal;
+use super::error::Rejection;
 
 /// A refused body is read up to this many times `max_body_bytes`.
-const DISCARD_BODIES: usize = 4;
+const MAX_DISCARDED_BODIES: usize = 4;
 /// And for this long.
-const DISCARD_TIME: Duration = Duration::from_secs(5);
+const DISCARD_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A body and the bytes that are reserved for it, until it is dropped.
-pub struct Received {
+pub struct ReceivedBody {
     /// Decoded.
     pub bytes: Bytes,
     _reserved: OwnedSemaphorePermit,
@@ -35,49 +35,54 @@ enum Encoding {
 /// # Errors
 /// 413 too large, 415 an encoding other than gzip, 400 broken gzip, 503 too much at the same time or
 /// too slow.
-pub async fn receive(limits: &Limits, headers: &HeaderMap, body: &mut Body) -> Result<Received, Refusal> {
+pub async fn receive(
+    limits: &Limits,
+    headers: &HeaderMap,
+    body: &mut Body,
+) -> Result<ReceivedBody, Rejection> {
     let encoding = encoding(headers)?;
-    let most = limits.server.max_body_bytes;
+    let max_bytes = limits.server.max_body_bytes;
     let too_large = || {
-        let text = format!("the body has more than {most} bytes (server.max_body_bytes)");
-        Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, text)
+        let text = format!("the body has more than {max_bytes} bytes (server.max_body_bytes)");
+        Rejection::new(StatusCode::PAYLOAD_TOO_LARGE, text)
     };
     let length =
         headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
-    if length.is_some_and(|length| length > most) {
+    if length.is_some_and(|length| length > max_bytes) {
         return Err(too_large());
     }
     // How much it will be is known for a plain body with its length only.
-    let reserve = length.filter(|_| encoding == Encoding::Identity).unwrap_or(most);
+    let reserve = length.filter(|_| encoding == Encoding::Identity).unwrap_or(max_bytes);
     let reserve = u32::try_from(reserve).unwrap_or(u32::MAX);
     let reserved = limits.bytes.clone().try_acquire_many_owned(reserve);
-    let reserved =
-        reserved.map_err(|_| Refusal::later("too many bytes in flight (server.max_in_flight_bytes)"))?;
-    let read = tokio::time::timeout(limits.server.body_timeout, Limited::new(&mut *body, most).collect());
+    let reserved = reserved
+        .map_err(|_| Rejection::unavailable("too many bytes in flight (server.max_in_flight_bytes)"))?;
+    let read =
+        tokio::time::timeout(limits.server.body_timeout, Limited::new(&mut *body, max_bytes).collect());
     let bytes = match read.await {
         Ok(Ok(read)) => read.to_bytes(),
         Ok(Err(error)) if error.downcast_ref::<LengthLimitError>().is_some() => return Err(too_large()),
-        Ok(Err(error)) => return Err(Refusal::later(format!("the body broke off: {error}"))),
+        Ok(Err(error)) => return Err(Rejection::unavailable(format!("the body broke off: {error}"))),
         Err(_) => {
             // Its time is over: nobody waits for the rest of it.
             *body = Body::empty();
-            return Err(Refusal::later("the body took longer than server.body_timeout"));
+            return Err(Rejection::unavailable("the body took longer than server.body_timeout"));
         }
     };
     let bytes = match encoding {
         Encoding::Identity => bytes,
         Encoding::Gzip => {
-            let decoded = tokio::task::spawn_blocking(move || gunzip(&bytes, most)).await;
-            decoded.map_err(|_| Refusal::later("decoding was interrupted"))??
+            let decoded = tokio::task::spawn_blocking(move || gunzip(&bytes, max_bytes)).await;
+            decoded.map_err(|_| Rejection::unavailable("decoding was interrupted"))??
         }
     };
-    Ok(Received { bytes, _reserved: reserved })
+    Ok(ReceivedBody { bytes, _reserved: reserved })
 }
 
 /// Reads what is left of a body that was refused and forgets it, within bounds: a sender that is cut off
 /// while it sends sees a broken connection instead of the answer.
 pub async fn discard(limits: &Limits, body: &mut Body) {
-    let mut left = limits.server.max_body_bytes.saturating_mul(DISCARD_BODIES);
+    let mut left = limits.server.max_body_bytes.saturating_mul(MAX_DISCARDED_BODIES);
     let read = async {
         while let Some(Ok(frame)) = body.frame().await
             && left > 0
@@ -86,10 +91,10 @@ pub async fn discard(limits: &Limits, body: &mut Body) {
         }
     };
     // What does not come in time is cut off after all.
-    drop(tokio::time::timeout(limits.server.body_timeout.min(DISCARD_TIME), read).await);
+    drop(tokio::time::timeout(limits.server.body_timeout.min(DISCARD_TIMEOUT), read).await);
 }
 
-fn encoding(headers: &HeaderMap) -> Result<Encoding, Refusal> {
+fn encoding(headers: &HeaderMap) -> Result<Encoding, Rejection> {
     let mut encodings = headers.get_all(header::CONTENT_ENCODING).iter();
     let value = match (encodings.next(), encodings.next()) {
         (None, _) => return Ok(Encoding::Identity),
@@ -101,20 +106,20 @@ fn encoding(headers: &HeaderMap) -> Result<Encoding, Refusal> {
         "gzip" | "x-gzip" => Ok(Encoding::Gzip),
         other => {
             let text = format!("content-encoding `{other}` is not understood; send gzip or none");
-            Err(Refusal::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, text))
+            Err(Rejection::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, text))
         }
     }
 }
 
-fn gunzip(bytes: &[u8], most: usize) -> Result<Bytes, Refusal> {
+fn gunzip(bytes: &[u8], max_bytes: usize) -> Result<Bytes, Rejection> {
     let mut decoded = Vec::new();
-    let mut decoder = flate2::read::MultiGzDecoder::new(bytes).take(most as u64 + 1);
+    let mut decoder = flate2::read::MultiGzDecoder::new(bytes).take(max_bytes as u64 + 1);
     if let Err(error) = decoder.read_to_end(&mut decoded) {
-        return Err(Refusal::new(StatusCode::BAD_REQUEST, format!("the body is not gzip: {error}")));
+        return Err(Rejection::new(StatusCode::BAD_REQUEST, format!("the body is not gzip: {error}")));
     }
-    if decoded.len() > most {
-        let text = format!("the body has more than {most} bytes when decoded (server.max_body_bytes)");
-        return Err(Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, text));
+    if decoded.len() > max_bytes {
+        let text = format!("the body has more than {max_bytes} bytes when decoded (server.max_body_bytes)");
+        return Err(Rejection::new(StatusCode::PAYLOAD_TOO_LARGE, text));
     }
     Ok(decoded.into())
 }

@@ -8,7 +8,7 @@ use serde::Serialize;
 /// An answer that is not 200. Alertmanager gives up on any 4xx, 429 included, and tries again on a 5xx;
 /// so a 4xx is for what can never be accepted, and everything that may pass is a 503.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Refusal {
+pub struct Rejection {
     status: StatusCode,
     message: String,
 }
@@ -18,14 +18,14 @@ struct Body<'a> {
     error: &'a str,
 }
 
-impl Refusal {
+impl Rejection {
     /// A refusal that holds for good.
     pub fn new(status: StatusCode, message: impl Into<String>) -> Self {
         Self { status, message: message.into() }
     }
 
     /// A refusal that may pass: 503 with `Retry-After: 1`.
-    pub fn later(message: impl Into<String>) -> Self {
+    pub fn unavailable(message: impl Into<String>) -> Self {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, message)
     }
 
@@ -40,7 +40,7 @@ impl Refusal {
     }
 }
 
-impl IntoResponse for Refusal {
+impl IntoResponse for Rejection {
     fn into_response(self) -> Response {
         let mut response = (self.status, Json(Body { error: &self.message })).into_response();
         if self.status == StatusCode::SERVICE_UNAVAILABLE {

@@ -10,24 +10,24 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
-use super::error::Refusal;
-use super::{Phase, Shared, body};
+use super::error::Rejection;
+use super::{HttpState, LifecyclePhase, body};
 use crate::domain::notification::{self, Notification};
 use crate::domain::summary::Summary;
 use crate::store;
 
 /// A body of more bytes than this is decoded on a thread that may block.
-const LARGE: usize = 256 * 1024;
+const MAX_INLINE_PARSE_BYTES: usize = 256 * 1024;
 
 /// `{"alerts":3,"events":1,"verdicts":{"emitted":3}}`.
 #[derive(Serialize)]
-struct Answer {
+struct WebhookResponse {
     alerts: usize,
     events: u64,
     verdicts: BTreeMap<&'static str, u64>,
 }
 
-impl From<Summary> for Answer {
+impl From<Summary> for WebhookResponse {
     fn from(summary: Summary) -> Self {
         let verdicts = summary.verdicts.into_iter().map(|(verdict, count)| (verdict.as_str(), count));
         Self { alerts: summary.alerts, events: summary.events, verdicts: verdicts.collect() }
@@ -36,60 +36,60 @@ impl From<Summary> for Answer {
 
 /// Takes a notification. The 200 follows the commit.
 pub async fn webhook(
-    State(shared): State<Shared>,
+    State(shared): State<HttpState>,
     source: Result<Path<String>, PathRejection>,
     headers: HeaderMap,
     mut body: Body,
 ) -> Response {
     // What is no text is no name of a source either.
     let source = source.map_or_else(|_| String::new(), |Path(source)| source);
-    let known = shared.running.get().is_some_and(|running| running.bridge.source(&source).is_some());
-    let answer = take(&shared, &source, &headers, &mut body).await;
-    let code = answer.as_ref().map_or_else(Refusal::status, |_| StatusCode::OK);
+    let known = shared.services.get().is_some_and(|services| services.bridge.source(&source).is_some());
+    let result = accept(&shared, &source, &headers, &mut body).await;
+    let code = result.as_ref().map_or_else(Rejection::status, |_| StatusCode::OK);
     // Only names from the configuration become labels.
     shared.metrics.record_notification(if known { &source } else { "" }, code.as_u16());
-    match answer {
-        Ok(answer) => Json(answer).into_response(),
-        Err(refusal) => {
+    match result {
+        Ok(result) => Json(result).into_response(),
+        Err(rejection) => {
             tracing::warn!(
                 source = if known { source.as_str() } else { "?" },
                 code = code.as_u16(),
-                reason = refusal.message(),
+                reason = rejection.message(),
                 "refused a notification"
             );
             body::discard(&shared.limits, &mut body).await;
-            refusal.into_response()
+            rejection.into_response()
         }
     }
 }
 
-async fn take(
-    shared: &Shared,
+async fn accept(
+    shared: &HttpState,
     source: &str,
     headers: &HeaderMap,
     body: &mut Body,
-) -> Result<Answer, Refusal> {
-    let running = match (shared.life.phase(), shared.running.get()) {
-        (Phase::Ready, Some(running)) => running,
-        (Phase::Stopping, _) => return Err(Refusal::later("scalebridge is stopping")),
-        _ => return Err(Refusal::later("scalebridge is starting")),
+) -> Result<WebhookResponse, Rejection> {
+    let services = match (shared.lifecycle.phase(), shared.services.get()) {
+        (LifecyclePhase::Ready, Some(services)) => services,
+        (LifecyclePhase::Stopping, _) => return Err(Rejection::unavailable("scalebridge is stopping")),
+        _ => return Err(Rejection::unavailable("scalebridge is starting")),
     };
-    let Some(speaker) = running.bridge.source(source) else {
+    let Some(handle) = services.bridge.source(source) else {
         let text = "there is no source of this name; sources are named in the configuration";
-        return Err(Refusal::new(StatusCode::NOT_FOUND, text));
+        return Err(Rejection::new(StatusCode::NOT_FOUND, text));
     };
     // Asked of memory, and before a byte of the body is read.
-    if running.store.undelivered() >= running.settings.load().max_backlog {
-        return Err(Refusal::later("too many deliveries are undelivered (delivery.max_backlog)"));
+    if services.store.undelivered() >= services.settings.load().max_backlog {
+        return Err(Rejection::unavailable("too many deliveries are undelivered (delivery.max_backlog)"));
     }
     let _permit = shared.limits.requests.try_acquire();
     let _permit =
-        _permit.map_err(|_| Refusal::later("too many requests in flight (server.max_in_flight)"))?;
+        _permit.map_err(|_| Rejection::unavailable("too many requests in flight (server.max_in_flight)"))?;
     let received = body::receive(&shared.limits, headers, body).await?;
-    let parsed = if received.bytes.len() > LARGE {
+    let parsed = if received.bytes.len() > MAX_INLINE_PARSE_BYTES {
         let bytes = received.bytes.clone();
         let parsing = tokio::task::spawn_blocking(move || Notification::parse(&bytes));
-        parsing.await.map_err(|_| Refusal::later("reading the body was interrupted"))?
+        parsing.await.map_err(|_| Rejection::unavailable("reading the body was interrupted"))?
     } else {
         Notification::parse(&received.bytes)
     };
@@ -98,12 +98,13 @@ async fn take(
             notification::Error::TooMany(_) => StatusCode::PAYLOAD_TOO_LARGE,
             _ => StatusCode::BAD_REQUEST,
         };
-        Refusal::new(status, error.to_string())
+        Rejection::new(status, error.to_string())
     })?;
     let traceparent = headers.get("traceparent").and_then(|value| value.to_str().ok());
-    let summary = running.bridge.ingest(&speaker, notification, traceparent).await.map_err(refuse)?;
+    let summary =
+        services.bridge.ingest(&handle, notification, traceparent).await.map_err(store_unavailable)?;
     tracing::info!(
-        source = %speaker.source().name,
+        source = %handle.source().name,
         alerts = summary.alerts,
         events = summary.events,
         verdicts = %verdicts(&summary),
@@ -118,7 +119,7 @@ fn verdicts(summary: &Summary) -> String {
     list.join(" ")
 }
 
-fn refuse(error: store::Error) -> Refusal {
+fn store_unavailable(error: store::Error) -> Rejection {
     tracing::error!(%error, "cannot keep a notification");
-    Refusal::later("the store cannot keep it now; send it again")
+    Rejection::unavailable("the store cannot keep it now; send it again")
 }

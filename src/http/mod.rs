@@ -28,12 +28,12 @@ use crate::dispatch::DestinationStatuses;
 use crate::store::Store;
 use crate::telemetry::Metrics;
 pub use admin::admin_routes;
-pub use api::Configuration;
-use error::Refusal;
+pub use api::ConfigurationStatus;
+use error::Rejection;
 
 /// Whether the bridge can take a notification now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Phase {
+pub enum LifecyclePhase {
     /// The store is not open yet, or workers do not run yet.
     Starting = 0,
     /// It can.
@@ -44,16 +44,16 @@ pub enum Phase {
 
 /// Where the bridge is in its life; shared by handlers and `app`.
 #[derive(Debug, Default)]
-pub struct Life {
+pub struct Lifecycle {
     phase: AtomicU8,
     stopping: CancellationToken,
 }
 
-impl Life {
+impl Lifecycle {
     /// Enters a phase.
-    pub fn enter(&self, phase: Phase) {
+    pub fn enter(&self, phase: LifecyclePhase) {
         self.phase.store(phase as u8, Ordering::Release);
-        if phase == Phase::Stopping {
+        if phase == LifecyclePhase::Stopping {
             self.stopping.cancel();
         }
     }
@@ -64,24 +64,24 @@ impl Life {
     }
 
     /// The phase now.
-    pub fn phase(&self) -> Phase {
+    pub fn phase(&self) -> LifecyclePhase {
         match self.phase.load(Ordering::Acquire) {
-            0 => Phase::Starting,
-            1 => Phase::Ready,
-            _ => Phase::Stopping,
+            0 => LifecyclePhase::Starting,
+            1 => LifecyclePhase::Ready,
+            _ => LifecyclePhase::Stopping,
         }
     }
 }
 
 /// What the handlers of both listeners share.
 #[derive(Clone)]
-pub struct Shared {
+pub struct HttpState {
     /// Where the bridge is in its life.
-    pub life: Arc<Life>,
+    pub lifecycle: Arc<Lifecycle>,
     /// All metrics.
     pub metrics: Metrics,
     /// There once the store is open.
-    pub running: Arc<std::sync::OnceLock<Running>>,
+    pub services: Arc<std::sync::OnceLock<Services>>,
     /// Of the webhook.
     pub limits: Limits,
     /// Whether the operators' listener is on loopback.
@@ -93,14 +93,14 @@ pub struct Shared {
 }
 
 /// Somebody wants the configuration to be read again, and to know what came of it.
-pub type ReloadRequest = oneshot::Sender<Result<Reloaded, ReloadError>>;
+pub type ReloadRequest = oneshot::Sender<Result<ReloadReport, ReloadError>>;
 
 /// Streams of decisions at the same time.
-pub const MOST_STREAMS: usize = 64;
+pub const MAX_STREAMS: usize = 64;
 
 /// What a reload came to.
 #[derive(Debug, Clone, Serialize, JsonSchema)]
-pub struct Reloaded {
+pub struct ReloadReport {
     /// What was taken over; empty if nothing had changed.
     pub changed: Vec<String>,
     /// What has changed in the files and needs a restart; what is in use is as before.
@@ -113,23 +113,23 @@ pub struct Reloaded {
 #[derive(Debug, Clone)]
 pub enum ReloadError {
     /// It has faults, one finding each.
-    Faulty(Vec<String>),
+    Invalid(Vec<String>),
     /// It could not be put into use now.
     Failed(String),
 }
 
 /// What is there once the bridge runs.
-pub struct Running {
+pub struct Services {
     /// Decides.
     pub bridge: Bridge,
     /// Keeps.
     pub store: Store,
     /// Which destinations fail.
-    pub standing: DestinationStatuses,
+    pub statuses: DestinationStatuses,
     /// What is configured, as it is now.
     pub settings: Arc<ArcSwap<Settings>>,
     /// How the configuration was read last.
-    pub configuration: Arc<ArcSwap<Configuration>>,
+    pub configuration: Arc<ArcSwap<ConfigurationStatus>>,
 }
 
 /// How much the webhook takes at the same time.
@@ -152,39 +152,39 @@ impl Limits {
 }
 
 /// The routes of `server.listen`.
-pub fn server_routes(shared: Shared) -> Router {
+pub fn server_routes(shared: HttpState) -> Router {
     Router::new()
         .route("/webhook/{source}", axum::routing::post(ingest::webhook))
         .route("/-/healthy", get(|| async { "scalebridge is alive\n" }))
         .route("/-/ready", get(ready))
-        .fallback(nothing_here)
+        .fallback(not_found)
         .with_state(shared)
 }
 
 /// A wrong path in Alertmanager's configuration is a 404 like an unknown source: counted and logged.
-async fn nothing_here(State(shared): State<Shared>, method: axum::http::Method) -> Refusal {
+async fn not_found(State(shared): State<HttpState>, method: axum::http::Method) -> Rejection {
     let code = StatusCode::NOT_FOUND;
-    let refusal = Refusal::new(code, "there is nothing here; the webhook is POST /webhook/{source}");
+    let rejection = Rejection::new(code, "there is nothing here; the webhook is POST /webhook/{source}");
     shared.metrics.record_notification("", code.as_u16());
     tracing::warn!(%method, code = code.as_u16(), "refused a request to a path that does not exist");
-    refusal
+    rejection
 }
 
 /// A destination that fails makes the bridge no less ready: it takes notifications, and their events wait.
 /// But whoever looks is told.
-async fn ready(State(shared): State<Shared>) -> Response {
-    match shared.life.phase() {
-        Phase::Ready => {
+async fn ready(State(shared): State<HttpState>) -> Response {
+    match shared.lifecycle.phase() {
+        LifecyclePhase::Ready => {
             let failing =
-                shared.running.get().map(|running| running.standing.failure_lines()).unwrap_or_default();
+                shared.services.get().map(|services| services.statuses.failure_lines()).unwrap_or_default();
             let lines = failing.iter().map(|line| format!("{line}\n"));
             std::iter::once("scalebridge is ready\n".to_owned())
                 .chain(lines)
                 .collect::<String>()
                 .into_response()
         }
-        Phase::Starting => Refusal::later("scalebridge is starting").into_response(),
-        Phase::Stopping => Refusal::later("scalebridge is stopping").into_response(),
+        LifecyclePhase::Starting => Rejection::unavailable("scalebridge is starting").into_response(),
+        LifecyclePhase::Stopping => Rejection::unavailable("scalebridge is stopping").into_response(),
     }
 }
 

@@ -234,7 +234,7 @@ async fn the_history_of_a_target_outlives_its_state() {
     let start = wall_clock();
     post(&bridge, &body(start, &[(0, 0, true, 1)], false)).await;
     post(&bridge, &body(start, &[(0, 0, false, 1)], false)).await;
-    bridge.come_due().await.expect("decided");
+    bridge.process_due().await.expect("decided");
     post(&bridge, &body(start, &[(0, 1, true, 60)], false)).await;
     let key = TargetKey::from_stored("eks/nodegroup/-/eu-west-1/prod-eu/-/group-0");
     let (from, to) = (Time::from_nanos(0), Time::from_nanos(i64::MAX));
@@ -301,7 +301,7 @@ async fn what_waits_waits_no_longer_than_its_guard_whatever_the_wall_clock_did()
         let due = store.next_due().borrow().expect("something waits");
         assert!(due.since(now) <= WINDOW, "{:?} to go with the clock {offset} s away", due.since(now));
         let before = store.backlog(&journal()).pending;
-        bridge.come_due().await.expect("decided");
+        bridge.process_due().await.expect("decided");
         let decided = store.backlog(&journal()).pending - before;
         assert_eq!(decided, u64::from(offset > 0), "with the clock {offset} s away");
         store.close().await;
@@ -396,7 +396,7 @@ async fn what_comes_due_while_the_store_is_locked_comes_by_itself_later() {
     assert_eq!(fired.verdicts.get(&Verdict::Paused), Some(&1));
     let other = rusqlite::Connection::open(dir.path().join("bridge.db")).expect("a database");
     other.execute_batch("BEGIN IMMEDIATE").expect("a lock");
-    let failed = async || first.come_due().await.is_err().then_some(());
+    let failed = async || first.process_due().await.is_err().then_some(());
     eventually("a refusal", failed).await;
     assert_eq!(store.backlog(&journal()).pending, 0);
     let stop = CancellationToken::new();

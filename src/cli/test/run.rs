@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde_json::{Value, json};
 
 use super::matching::{compare, faults};
-use crate::bridge::{Rehearsal, RehearsalError};
+use crate::bridge::{Simulator, SimulatorError};
 use crate::cli::shell::plain;
 use crate::config::cases::{Alert, Cases, Expected, Notify, Test};
 use crate::config::diagnostic::Place;
@@ -31,13 +31,13 @@ pub struct Failure {
 type Began = BTreeMap<(Name, String), Time>;
 
 /// Runs a test; the failures, the first of which usually explains the others.
-pub async fn run(cases: &Cases, test: &Test) -> Result<Vec<Failure>, RehearsalError> {
-    let mut rehearsal = Rehearsal::new(cases.rules.clone(), cases.sources.clone(), cases.policy, test.start);
+pub async fn run(cases: &Cases, test: &Test) -> Result<Vec<Failure>, SimulatorError> {
+    let mut rehearsal = Simulator::new(cases.rules.clone(), cases.sources.clone(), cases.policy, test.start);
     let mut began = Began::new();
     let mut failures = Vec::new();
     for step in &test.steps {
         let now = test.start.after(step.at);
-        let mut decided = rehearsal.pass(now).await?;
+        let mut decided = rehearsal.advance_to(now).await?;
         for notify in &step.notify {
             let body = body(notify, now, &mut began);
             // The body that Alertmanager would send, read as the webhook reads it.

@@ -15,24 +15,24 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
-use super::ask::{Query, json_bytes, limit, name, pattern, running, time};
+use super::extract::{Query, json_bytes, page_size, parse_name, parse_pattern, parse_time, services};
 use super::problem::Problem;
-use crate::bridge::told::Told;
+use crate::bridge::decision_view::DecisionView;
 use crate::bridge::{Bridge, Explanation, Filter, MAX_EXPLAINED, Position};
 use crate::domain::notification::Notification;
 use crate::domain::time::Time;
 use crate::domain::verdict::Verdict;
-use crate::http::Shared;
+use crate::http::HttpState;
 
 /// Decisions that are written to a stream before its reader has taken them.
-const AHEAD: usize = 64;
+const STREAM_BUFFER_EVENTS: usize = 64;
 /// A stream looks again after this, whether it was woken or not.
-const LOOK: Duration = Duration::from_secs(5);
+const POLL_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Which decisions.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct Ask {
+pub struct ListDecisionsParams {
     /// Of this rule.
     rule: Option<String>,
     /// About targets with this key; `*` is any text.
@@ -53,73 +53,78 @@ pub struct Ask {
 
 /// A page of decisions, the newest moment first.
 #[derive(Debug, Serialize, JsonSchema)]
-pub struct Decisions {
+pub struct DecisionPage {
     /// The decisions.
-    decisions: Vec<Told>,
+    decisions: Vec<DecisionView>,
     /// The cursor of the next page. A page may be empty and still have one: little is found where much was
     /// looked through.
     #[serde(skip_serializing_if = "Option::is_none")]
     next: Option<String>,
 }
 
-impl Ask {
+impl ListDecisionsParams {
     fn filter(&self, now: Time) -> Result<Filter, Problem> {
         let words = self.verdict.iter().flat_map(|words| words.split(',')).map(str::trim);
         let verdicts = words.map(|word| {
             let known = || Verdict::ALL.map(Verdict::as_str).join(", ");
-            Verdict::parse(word)
-                .ok_or_else(|| Problem::bad(format!("verdict: there is no `{word}`; known are {}", known())))
+            Verdict::parse(word).ok_or_else(|| {
+                Problem::bad_request(format!("verdict: there is no `{word}`; known are {}", known()))
+            })
         });
         Ok(Filter {
-            rule: name("rule", self.rule.as_deref())?,
-            target: pattern(self.target.as_deref())?,
+            rule: parse_name("rule", self.rule.as_deref())?,
+            target: parse_pattern(self.target.as_deref())?,
             verdicts: verdicts.collect::<Result<_, _>>()?,
             fingerprint: self.fingerprint.clone(),
-            since: time("since", self.since.as_deref(), now)?,
-            until: time("until", self.until.as_deref(), now)?,
+            since: parse_time("since", self.since.as_deref(), now)?,
+            until: parse_time("until", self.until.as_deref(), now)?,
         })
     }
 }
 
-pub async fn list(State(shared): State<Shared>, Query(ask): Query<Ask>) -> Result<Json<Decisions>, Problem> {
-    let running = running(&shared)?;
-    let filter = ask.filter(running.store.now())?;
+pub async fn list(
+    State(shared): State<HttpState>,
+    Query(params): Query<ListDecisionsParams>,
+) -> Result<Json<DecisionPage>, Problem> {
+    let services = services(&shared)?;
+    let filter = params.filter(services.store.now())?;
     let position = |text: &str| {
-        Position::parse(text).ok_or_else(|| Problem::bad("cursor: it is not the `next` of a page"))
+        Position::parse(text).ok_or_else(|| Problem::bad_request("cursor: it is not the `next` of a page"))
     };
-    let after = ask.cursor.as_deref().map(position).transpose()?;
-    let page = running.bridge.decisions(&filter, after, limit(ask.limit)?).await?;
-    let next = page.next.map(|next| format!("{}.{}", next.record, next.place));
-    Ok(Json(Decisions { decisions: page.decisions, next }))
+    let after = params.cursor.as_deref().map(position).transpose()?;
+    let page = services.bridge.decisions(&filter, after, page_size(params.limit)?).await?;
+    let next = page.next.map(|next| format!("{}.{}", next.record, next.index));
+    Ok(Json(DecisionPage { decisions: page.decisions, next }))
 }
 
 /// Sends each decision from now on as an event whose id can be given back as `Last-Event-ID`.
 pub async fn stream(
-    State(shared): State<Shared>,
-    Query(ask): Query<Ask>,
+    State(shared): State<HttpState>,
+    Query(params): Query<ListDecisionsParams>,
     headers: HeaderMap,
 ) -> Result<Sse<impl Stream<Item = Result<Event, Infallible>>>, Problem> {
-    let running = running(&shared)?;
-    if ask.cursor.is_some() || ask.limit.is_some() || ask.until.is_some() {
-        return Err(Problem::bad("a stream has no cursor, limit or until"));
+    let services = services(&shared)?;
+    if params.cursor.is_some() || params.limit.is_some() || params.until.is_some() {
+        return Err(Problem::bad_request("a stream has no cursor, limit or until"));
     }
     let permit = shared.streams.clone().try_acquire_owned();
-    let permit = permit.map_err(|_| Problem::later("there are too many streams already"))?;
-    let filter = ask.filter(running.store.now())?;
-    let seen = headers.get("last-event-id").and_then(|value| value.to_str().ok()).and_then(Position::parse);
+    let permit = permit.map_err(|_| Problem::unavailable("there are too many streams already"))?;
+    let filter = params.filter(services.store.now())?;
+    let last_event_id =
+        headers.get("last-event-id").and_then(|value| value.to_str().ok()).and_then(Position::parse);
     // Registered before the look, so that nothing between the two is missed.
-    let mut decided = running.bridge.decided();
-    let mut after = match seen {
-        Some(seen) => seen,
-        None if filter.since.is_some() => Position { record: 0, place: 0 },
-        None => running.bridge.newest_decision().await?,
+    let mut commits = services.bridge.subscribe_commits();
+    let mut after = match last_event_id {
+        Some(last_event_id) => last_event_id,
+        None if filter.since.is_some() => Position { record: 0, index: 0 },
+        None => services.bridge.newest_position().await?,
     };
-    let (sender, receiver) = mpsc::channel(AHEAD);
-    let (bridge, life): (Bridge, _) = (running.bridge.clone(), shared.life.clone());
+    let (sender, receiver) = mpsc::channel(STREAM_BUFFER_EVENTS);
+    let (bridge, lifecycle): (Bridge, _) = (services.bridge.clone(), shared.lifecycle.clone());
     tokio::spawn(async move {
         let _permit = permit;
         loop {
-            let found = match bridge.decisions_behind(&filter, after).await {
+            let found = match bridge.decisions_after(&filter, after).await {
                 Ok((found, last)) => {
                     let more = last != after;
                     after = last;
@@ -131,9 +136,9 @@ pub async fn stream(
                 }
             };
             let (found, more) = found;
-            for told in found {
-                let data = serde_json::to_string(&told).unwrap_or_default();
-                let event = Event::default().id(told.id).event("decision").data(data);
+            for decision in found {
+                let data = serde_json::to_string(&decision).unwrap_or_default();
+                let event = Event::default().id(decision.id).event("decision").data(data);
                 if sender.send(event).await.is_err() {
                     return;
                 }
@@ -143,18 +148,18 @@ pub async fn stream(
             }
             tokio::select! {
                 () = sender.closed() => return,
-                () = life.stopping() => return,
-                changed = decided.changed() => if changed.is_err() { return },
-                () = tokio::time::sleep(LOOK) => {}
+                () = lifecycle.stopping() => return,
+                changed = commits.changed() => if changed.is_err() { return },
+                () = tokio::time::sleep(POLL_INTERVAL) => {}
             }
         }
     });
-    Ok(Sse::new(Events(receiver)).keep_alive(KeepAlive::default()))
+    Ok(Sse::new(EventStream(receiver)).keep_alive(KeepAlive::default()))
 }
 
-struct Events(mpsc::Receiver<Event>);
+struct EventStream(mpsc::Receiver<Event>);
 
-impl Stream for Events {
+impl Stream for EventStream {
     type Item = Result<Event, Infallible>;
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
@@ -165,33 +170,37 @@ impl Stream for Events {
 /// Which source a notification would come from.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct AskSource {
+pub struct ExplainParams {
     /// The source; needed if there are several.
     source: Option<String>,
 }
 
 pub async fn explain(
-    State(shared): State<Shared>,
-    Query(ask): Query<AskSource>,
+    State(shared): State<HttpState>,
+    Query(params): Query<ExplainParams>,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Json<Explanation>, Problem> {
-    let running = running(&shared)?;
-    let settings = running.settings.load_full();
+    let services = services(&shared)?;
+    let settings = services.settings.load_full();
     let names: Vec<&str> = settings.sources.keys().map(crate::domain::name::Name::as_str).collect();
-    let source = match (ask.source.as_deref(), names.as_slice()) {
+    let source = match (params.source.as_deref(), names.as_slice()) {
         (Some(source), _) => source,
         (None, [only]) => only,
         (None, names) => {
-            return Err(Problem::bad(format!("source: say which of {} it comes from", names.join(", "))));
+            return Err(Problem::bad_request(format!(
+                "source: say which of {} it comes from",
+                names.join(", ")
+            )));
         }
     };
-    let speaker = running.bridge.source(source);
-    let speaker = speaker.ok_or_else(|| Problem::missing(format!("there is no source `{source}`")))?;
+    let handle = services.bridge.source(source);
+    let handle = handle.ok_or_else(|| Problem::not_found(format!("there is no source `{source}`")))?;
     let bytes = json_bytes(&headers, body, settings.server.max_body_bytes).await?;
-    let notification = Notification::parse(&bytes).map_err(|error| Problem::bad(error.to_string()))?;
+    let notification =
+        Notification::parse(&bytes).map_err(|error| Problem::bad_request(error.to_string()))?;
     if notification.alerts.len() > MAX_EXPLAINED {
-        return Err(Problem::bad(format!("at most {MAX_EXPLAINED} alerts are explained at once")));
+        return Err(Problem::bad_request(format!("at most {MAX_EXPLAINED} alerts are explained at once")));
     }
-    Ok(Json(running.bridge.explain(&speaker, notification).await?))
+    Ok(Json(services.bridge.explain(&handle, notification).await?))
 }

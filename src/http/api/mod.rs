@@ -3,40 +3,40 @@
 //! One table says of each operation where it is, what it takes and gives, and who handles it: the routes and
 //! the description both come from it.
 
-mod ask;
+mod dead_letters;
 mod decisions;
-mod letters;
+mod episodes;
+mod extract;
+mod inventory;
 mod openapi;
 mod pauses;
 mod problem;
-mod standing;
-mod things;
 
 use axum::Router;
 use axum::http::Method;
 use axum::routing::{MethodRouter, delete, get, post};
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 
-use super::Shared;
+use super::HttpState;
+pub use inventory::ConfigurationStatus;
 pub use openapi::document;
 pub use problem::Problem;
-pub use standing::Configuration;
 
 /// Makes the schema of a type.
-type SchemaOf = fn(&mut SchemaGenerator) -> Schema;
+type SchemaFn = fn(&mut SchemaGenerator) -> Schema;
 
-fn of<T: JsonSchema>(generator: &mut SchemaGenerator) -> Schema {
+fn schema_of<T: JsonSchema>(generator: &mut SchemaGenerator) -> Schema {
     generator.subschema_for::<T>()
 }
 
 /// What an operation gives.
-enum Gives {
+enum ResponseBody {
     /// JSON.
-    Json(u16, SchemaOf),
+    Json(u16, SchemaFn),
     /// Server-sent events whose data is JSON.
-    Stream(SchemaOf),
+    Stream(SchemaFn),
     /// Nothing.
-    Nothing,
+    Empty,
 }
 
 /// An operation of the API.
@@ -47,10 +47,10 @@ struct Operation {
     /// The operation's name for generated clients.
     id: &'static str,
     summary: &'static str,
-    query: Option<SchemaOf>,
-    body: Option<SchemaOf>,
-    gives: Gives,
-    handler: MethodRouter<Shared>,
+    query: Option<SchemaFn>,
+    body: Option<SchemaFn>,
+    response: ResponseBody,
+    handler: MethodRouter<HttpState>,
 }
 
 impl Operation {
@@ -59,18 +59,18 @@ impl Operation {
         path: &'static str,
         id: &'static str,
         summary: &'static str,
-        gives: Gives,
-        handler: MethodRouter<Shared>,
+        response: ResponseBody,
+        handler: MethodRouter<HttpState>,
     ) -> Self {
-        Self { method, path, id, summary, query: None, body: None, gives, handler }
+        Self { method, path, id, summary, query: None, body: None, response, handler }
     }
 
     fn query<T: JsonSchema>(self) -> Self {
-        Self { query: Some(of::<T>), ..self }
+        Self { query: Some(schema_of::<T>), ..self }
     }
 
     fn body<T: JsonSchema>(self) -> Self {
-        Self { body: Some(of::<T>), ..self }
+        Self { body: Some(schema_of::<T>), ..self }
     }
 }
 
@@ -86,15 +86,17 @@ struct NotificationBody {
 }
 
 fn operations() -> Vec<Operation> {
-    use Gives::{Json, Nothing, Stream};
-    use decisions::{AskSource, Decisions};
-    use letters::{ApiLetter, DiscardThose, Done, HowToRedrive, Letters, RedriveThose, Who};
-    use pauses::{ApiPause, NewPause};
-    use standing::{ApiDestination, ApiRule, ApiSource, Status};
-    use things::{ApiEvent, Episodes};
+    use ResponseBody::{Empty, Json, Stream};
+    use dead_letters::{
+        Actor, BulkDiscard, BulkRedrive, BulkResult, DeadLetterPage, DeadLetterView, RedriveOptions,
+    };
+    use decisions::{DecisionPage, ExplainParams};
+    use episodes::{EpisodePage, EventView};
+    use inventory::{DestinationView, RuleView, SourceView, Status};
+    use pauses::{NewPause, PauseView};
 
     use crate::bridge::Explanation;
-    use crate::bridge::told::Told;
+    use crate::bridge::decision_view::DecisionView;
 
     let op = Operation::new;
     vec![
@@ -103,137 +105,137 @@ fn operations() -> Vec<Operation> {
             "/status",
             "getStatus",
             "How the bridge stands",
-            Json(200, of::<Status>),
-            get(standing::status),
+            Json(200, schema_of::<Status>),
+            get(inventory::status),
         ),
         op(
             Method::GET,
             "/rules",
             "listRules",
             "The rules in their order",
-            Json(200, of::<Vec<ApiRule>>),
-            get(standing::rules),
+            Json(200, schema_of::<Vec<RuleView>>),
+            get(inventory::rules),
         ),
         op(
             Method::GET,
             "/sources",
             "listSources",
             "Who may send",
-            Json(200, of::<Vec<ApiSource>>),
-            get(standing::sources),
+            Json(200, schema_of::<Vec<SourceView>>),
+            get(inventory::sources),
         ),
         op(
             Method::GET,
             "/destinations",
             "listDestinations",
             "Where events go, and what waits there",
-            Json(200, of::<Vec<ApiDestination>>),
-            get(standing::destinations),
+            Json(200, schema_of::<Vec<DestinationView>>),
+            get(inventory::destinations),
         ),
         op(
             Method::GET,
             "/decisions",
             "listDecisions",
             "Why it did or did not scale: decisions, newest first",
-            Json(200, of::<Decisions>),
+            Json(200, schema_of::<DecisionPage>),
             get(decisions::list),
         )
-        .query::<decisions::Ask>(),
+        .query::<decisions::ListDecisionsParams>(),
         op(
             Method::GET,
             "/decisions/stream",
             "streamDecisions",
             "Decisions as they are made, as server-sent events",
-            Stream(of::<Told>),
+            Stream(schema_of::<DecisionView>),
             get(decisions::stream),
         )
-        .query::<decisions::Ask>(),
+        .query::<decisions::ListDecisionsParams>(),
         op(
             Method::POST,
             "/explain",
             "explain",
             "What would be decided about a notification now; nothing is written",
-            Json(200, of::<Explanation>),
+            Json(200, schema_of::<Explanation>),
             post(decisions::explain),
         )
-        .query::<AskSource>()
+        .query::<ExplainParams>()
         .body::<NotificationBody>(),
         op(
             Method::GET,
             "/events/{id}",
             "getEvent",
             "An event with its deliveries",
-            Json(200, of::<ApiEvent>),
-            get(things::event),
+            Json(200, schema_of::<EventView>),
+            get(episodes::event),
         ),
         op(
             Method::GET,
             "/episodes",
             "listEpisodes",
             "What is open, and what waits",
-            Json(200, of::<Episodes>),
-            get(things::episodes),
+            Json(200, schema_of::<EpisodePage>),
+            get(episodes::episodes),
         )
-        .query::<things::Ask>(),
+        .query::<episodes::ListEpisodesParams>(),
         op(
             Method::GET,
             "/dead-letters",
             "listDeadLetters",
             "Deliveries that were given up, oldest first",
-            Json(200, of::<Letters>),
-            get(letters::list),
+            Json(200, schema_of::<DeadLetterPage>),
+            get(dead_letters::list),
         )
-        .query::<letters::Ask>(),
+        .query::<dead_letters::ListDeadLettersParams>(),
         op(
             Method::POST,
             "/dead-letters/redrive",
             "redriveDeadLetters",
             "Send many once more",
-            Json(200, of::<Done>),
-            post(letters::redrive_those),
+            Json(200, schema_of::<BulkResult>),
+            post(dead_letters::redrive_selected),
         )
-        .body::<RedriveThose>(),
+        .body::<BulkRedrive>(),
         op(
             Method::POST,
             "/dead-letters/discard",
             "discardDeadLetters",
             "Throw many away",
-            Json(200, of::<Done>),
-            post(letters::discard_those),
+            Json(200, schema_of::<BulkResult>),
+            post(dead_letters::discard_selected),
         )
-        .body::<DiscardThose>(),
+        .body::<BulkDiscard>(),
         op(
             Method::GET,
             "/dead-letters/{id}",
             "getDeadLetter",
             "One with its event",
-            Json(200, of::<ApiLetter>),
-            get(letters::show),
+            Json(200, schema_of::<DeadLetterView>),
+            get(dead_letters::show),
         ),
         op(
             Method::DELETE,
             "/dead-letters/{id}",
             "discardDeadLetter",
             "Throw one away",
-            Nothing,
-            delete(letters::discard),
+            Empty,
+            delete(dead_letters::discard),
         )
-        .query::<Who>(),
+        .query::<Actor>(),
         op(
             Method::POST,
             "/dead-letters/{id}/redrive",
             "redriveDeadLetter",
             "Send one once more",
-            Nothing,
-            post(letters::redrive),
+            Empty,
+            post(dead_letters::redrive),
         )
-        .body::<HowToRedrive>(),
+        .body::<RedriveOptions>(),
         op(
             Method::GET,
             "/pauses",
             "listPauses",
             "What people have stopped",
-            Json(200, of::<Vec<ApiPause>>),
+            Json(200, schema_of::<Vec<PauseView>>),
             get(pauses::list),
         ),
         op(
@@ -241,7 +243,7 @@ fn operations() -> Vec<Operation> {
             "/pauses",
             "createPause",
             "Stop actions",
-            Json(201, of::<ApiPause>),
+            Json(201, schema_of::<PauseView>),
             post(pauses::create),
         )
         .body::<NewPause>(),
@@ -250,15 +252,15 @@ fn operations() -> Vec<Operation> {
             "/pauses/{id}",
             "endPause",
             "Let them go on",
-            Json(200, of::<ApiPause>),
+            Json(200, schema_of::<PauseView>),
             delete(pauses::end),
         )
-        .query::<Who>(),
+        .query::<Actor>(),
     ]
 }
 
 /// The routes below `/api/v1`.
-pub fn routes() -> Router<Shared> {
+pub fn routes() -> Router<HttpState> {
     operations()
         .into_iter()
         .fold(Router::new(), |router, operation| router.route(operation.path, operation.handler))

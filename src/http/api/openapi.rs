@@ -6,7 +6,7 @@ use schemars::generate::SchemaSettings;
 use serde_json::{Map, Value, json};
 
 use super::problem::Problem;
-use super::{Gives, Operation, operations};
+use super::{Operation, ResponseBody, operations};
 
 /// The document.
 pub fn document() -> Value {
@@ -19,7 +19,7 @@ pub fn document() -> Value {
     for operation in operations() {
         let path = format!("/api/v1{}", operation.path);
         let method = operation.method.as_str().to_lowercase();
-        let described = described(&operation, &mut generator);
+        let described = operation_object(&operation, &mut generator);
         let entry = paths.entry(path).or_insert_with(|| json!({}));
         entry[method] = described;
     }
@@ -38,23 +38,23 @@ pub fn document() -> Value {
     })
 }
 
-fn described(operation: &Operation, generator: &mut SchemaGenerator) -> Value {
+fn operation_object(operation: &Operation, generator: &mut SchemaGenerator) -> Value {
     let mut parameters: Vec<Value> = path_parameters(operation.path)
         .map(|name| json!({ "name": name, "in": "path", "required": true, "schema": { "type": "string" } }))
         .collect();
     if let Some(query) = operation.query {
-        parameters.extend(query_parameters(&plain(query, generator)));
+        parameters.extend(query_parameters(&inline_schema(query, generator)));
     }
     let problem = problem(generator);
-    let (status, given) = match operation.gives {
-        Gives::Json(status, schema) => {
+    let (status, given) = match operation.response {
+        ResponseBody::Json(status, schema) => {
             let schema = schema(generator);
             (
                 status,
                 json!({ "description": "Done", "content": { "application/json": { "schema": schema } } }),
             )
         }
-        Gives::Stream(schema) => {
+        ResponseBody::Stream(schema) => {
             let schema = schema(generator);
             let text = "Events of the type `decision`; the data of each is JSON, and its id can be given back as \
                         Last-Event-ID";
@@ -63,7 +63,7 @@ fn described(operation: &Operation, generator: &mut SchemaGenerator) -> Value {
                 json!({ "description": text, "content": { "text/event-stream": { "itemSchema": schema, "schema": { "type": "string" } } } }),
             )
         }
-        Gives::Nothing => (204, json!({ "description": "Done" })),
+        ResponseBody::Empty => (204, json!({ "description": "Done" })),
     };
     let mut described = json!({
         "operationId": operation.id,
@@ -83,7 +83,7 @@ fn described(operation: &Operation, generator: &mut SchemaGenerator) -> Value {
 }
 
 fn reload(generator: &mut SchemaGenerator) -> Value {
-    let schema = generator.subschema_for::<crate::http::Reloaded>();
+    let schema = generator.subschema_for::<crate::http::ReloadReport>();
     json!({
         "operationId": "reload",
         "summary": "Read the configuration again, all or nothing",
@@ -108,7 +108,7 @@ fn path_parameters(path: &str) -> impl Iterator<Item = &str> {
 }
 
 /// The schema of a query, itself and not a reference to it.
-fn plain(query: super::SchemaOf, generator: &mut SchemaGenerator) -> Value {
+fn inline_schema(query: super::SchemaFn, generator: &mut SchemaGenerator) -> Value {
     let reference = Value::from(query(generator));
     let name =
         reference["$ref"].as_str().and_then(|path| path.rsplit('/').next()).unwrap_or_default().to_owned();

@@ -6,23 +6,23 @@ use axum::http::StatusCode;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::ask::{self, Id, Query, name, pattern, running};
-use super::letters::Who;
+use super::dead_letters::Actor;
+use super::extract::{self, Id, Query, parse_name, parse_pattern, services};
 use super::problem::Problem;
 use crate::bridge::PauseRequest;
 use crate::domain::control::{Direction, Pause};
 use crate::domain::duration;
 use crate::domain::time::Time;
-use crate::http::Shared;
+use crate::http::HttpState;
 
 /// Every decision reads all of them.
-const MOST: usize = 1000;
+const MAX_PAUSES: usize = 1000;
 /// Of an author and of a reason.
-const MOST_CHARACTERS: usize = 500;
+const MAX_TEXT_CHARS: usize = 500;
 
 /// A pause.
 #[derive(Debug, Serialize, JsonSchema)]
-pub struct ApiPause {
+pub struct PauseView {
     /// The number by which it is ended.
     id: u64,
     /// Actions of this rule only.
@@ -45,7 +45,7 @@ pub struct ApiPause {
     reason: String,
 }
 
-impl From<Pause> for ApiPause {
+impl From<Pause> for PauseView {
     fn from(pause: Pause) -> Self {
         Self {
             id: pause.id,
@@ -60,8 +60,8 @@ impl From<Pause> for ApiPause {
     }
 }
 
-pub async fn list(State(shared): State<Shared>) -> Result<Json<Vec<ApiPause>>, Problem> {
-    Ok(Json(running(&shared)?.bridge.pauses().into_iter().map(ApiPause::from).collect()))
+pub async fn list(State(shared): State<HttpState>) -> Result<Json<Vec<PauseView>>, Problem> {
+    Ok(Json(services(&shared)?.bridge.pauses().into_iter().map(PauseView::from).collect()))
 }
 
 /// What is to be paused. What is not given covers all: without rule, target and direction everything stops.
@@ -82,58 +82,59 @@ pub struct NewPause {
     reason: String,
 }
 
-fn said(key: &str, text: &str) -> Result<String, Problem> {
+fn parse_text(key: &str, text: &str) -> Result<String, Problem> {
     let text = text.trim();
-    if text.is_empty() || text.chars().count() > MOST_CHARACTERS || text.contains(char::is_control) {
+    if text.is_empty() || text.chars().count() > MAX_TEXT_CHARS || text.contains(char::is_control) {
         let expected =
-            format!("{key}: 1 to {MOST_CHARACTERS} characters are expected, none of them a control");
-        return Err(Problem::bad(expected));
+            format!("{key}: 1 to {MAX_TEXT_CHARS} characters are expected, none of them a control");
+        return Err(Problem::bad_request(expected));
     }
     Ok(text.to_owned())
 }
 
 pub async fn create(
-    State(shared): State<Shared>,
-    ask::Json(new): ask::Json<NewPause>,
-) -> Result<(StatusCode, Json<ApiPause>), Problem> {
-    let running = running(&shared)?;
-    let rule = name("rule", new.rule.as_deref())?;
-    let settings = running.settings.load();
+    State(shared): State<HttpState>,
+    extract::Json(new): extract::Json<NewPause>,
+) -> Result<(StatusCode, Json<PauseView>), Problem> {
+    let services = services(&shared)?;
+    let rule = parse_name("rule", new.rule.as_deref())?;
+    let settings = services.settings.load();
     if let Some(rule) = rule.as_ref().filter(|rule| settings.rules.rule(rule).is_none()) {
         let known: Vec<&str> = settings.rules.rules().iter().map(|rule| rule.name.as_str()).collect();
-        return Err(Problem::missing(format!("there is no rule `{rule}`; there are {}", known.join(", "))));
+        return Err(Problem::not_found(format!("there is no rule `{rule}`; there are {}", known.join(", "))));
     }
-    let read =
-        |text: &str| duration::parse(text).map_err(|error| Problem::bad(format!("ends_after: {error}")));
+    let read = |text: &str| {
+        duration::parse(text).map_err(|error| Problem::bad_request(format!("ends_after: {error}")))
+    };
     let ends_after = new.ends_after.as_deref().map(read).transpose()?;
     if ends_after.is_some_and(|after| after.is_zero()) {
-        return Err(Problem::bad("ends_after: it has to be above zero"));
+        return Err(Problem::bad_request("ends_after: it has to be above zero"));
     }
-    if running.bridge.pauses().len() >= MOST {
-        return Err(Problem::refused(format!(
-            "there are {MOST} pauses; end some, or take one that covers more"
+    if services.bridge.pauses().len() >= MAX_PAUSES {
+        return Err(Problem::conflict(format!(
+            "there are {MAX_PAUSES} pauses; end some, or take one that covers more"
         )));
     }
     let request = PauseRequest {
         rule,
-        target: pattern(new.target.as_deref())?,
+        target: parse_pattern(new.target.as_deref())?,
         direction: new.direction,
         ends_after,
-        author: said("author", &new.author)?,
-        reason: said("reason", &new.reason)?,
+        author: parse_text("author", &new.author)?,
+        reason: parse_text("reason", &new.reason)?,
     };
-    let pause = running.bridge.pause(request).await?;
+    let pause = services.bridge.pause(request).await?;
     Ok((StatusCode::CREATED, Json(pause.into())))
 }
 
 pub async fn end(
-    State(shared): State<Shared>,
+    State(shared): State<HttpState>,
     Id(id): Id,
-    Query(who): Query<Who>,
-) -> Result<Json<ApiPause>, Problem> {
-    let running = running(&shared)?;
-    let id: u64 = id.parse().map_err(|_| Problem::bad(format!("`{id}` is no number of a pause")))?;
-    let ended = running.bridge.resume(id, who.author.as_deref().unwrap_or_default()).await?;
-    let ended = ended.ok_or_else(|| Problem::missing(format!("there is no pause {id}; it may be over")))?;
+    Query(actor): Query<Actor>,
+) -> Result<Json<PauseView>, Problem> {
+    let services = services(&shared)?;
+    let id: u64 = id.parse().map_err(|_| Problem::bad_request(format!("`{id}` is no number of a pause")))?;
+    let ended = services.bridge.resume(id, actor.author.as_deref().unwrap_or_default()).await?;
+    let ended = ended.ok_or_else(|| Problem::not_found(format!("there is no pause {id}; it may be over")))?;
     Ok(Json(ended.into()))
 }

@@ -38,27 +38,27 @@ impl Problem {
     }
 
     /// With a line for each of several things that are wrong.
-    pub fn with(self, errors: Vec<String>) -> Self {
+    pub fn with_errors(self, errors: Vec<String>) -> Self {
         Self { errors, ..self }
     }
 
     /// The request cannot be understood.
-    pub fn bad(detail: impl Into<String>) -> Self {
+    pub fn bad_request(detail: impl Into<String>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, detail)
     }
 
     /// What is asked for does not exist.
-    pub fn missing(detail: impl Into<String>) -> Self {
+    pub fn not_found(detail: impl Into<String>) -> Self {
         Self::new(StatusCode::NOT_FOUND, detail)
     }
 
     /// It can be understood, and not be done.
-    pub fn refused(detail: impl Into<String>) -> Self {
+    pub fn conflict(detail: impl Into<String>) -> Self {
         Self::new(StatusCode::CONFLICT, detail)
     }
 
     /// It may pass.
-    pub fn later(detail: impl Into<String>) -> Self {
+    pub fn unavailable(detail: impl Into<String>) -> Self {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, detail)
     }
 }
@@ -66,7 +66,7 @@ impl Problem {
 impl From<store::Error> for Problem {
     fn from(error: store::Error) -> Self {
         tracing::error!(%error, "the store cannot answer an operator");
-        Self::later("the store cannot do it now; its log says why")
+        Self::unavailable("the store cannot do it now; its log says why")
     }
 }
 

@@ -12,7 +12,7 @@ use crate::domain::verdict::{Phase, Verdict};
 /// One decision: what was made of some alerts of one rule and one target, at one moment, and why.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[schemars(rename = "Decision")]
-pub struct Told {
+pub struct DecisionView {
     /// Its number: decisions of one moment share what is before the dot.
     pub id: String,
     /// When it was decided, RFC 3339.
@@ -53,10 +53,10 @@ pub struct Told {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub destination: Option<String>,
     /// The alerts that it is about.
-    pub alerts: Vec<ToldAlert>,
+    pub alerts: Vec<AlertView>,
     /// The notification that caused it; absent where the bridge's clock or an operator did.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub notification: Option<ToldCause>,
+    pub notification: Option<NotificationView>,
     /// Whether the notification left alerts out.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub truncated: bool,
@@ -65,7 +65,7 @@ pub struct Told {
 /// An alert that a decision is about.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[schemars(rename = "DecidedAlert")]
-pub struct ToldAlert {
+pub struct AlertView {
     /// Alertmanager's hash of its labels; empty where it could not be read.
     pub fingerprint: String,
     /// `firing` or `resolved`.
@@ -85,7 +85,7 @@ pub struct ToldAlert {
 /// The notification that a decision goes back to.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[schemars(rename = "Notification")]
-pub struct ToldCause {
+pub struct NotificationView {
     /// The source.
     pub source: String,
     /// The receiver in Alertmanager's configuration.
@@ -101,20 +101,20 @@ pub struct ToldCause {
 
 /// What a record says, as far as decisions go.
 #[derive(Deserialize)]
-struct Document {
+struct DecisionRecord {
     at: String,
     #[serde(default)]
-    notification: Option<ToldCause>,
+    notification: Option<NotificationView>,
     #[serde(default)]
     truncated: bool,
     #[serde(default)]
-    decisions: Vec<Line>,
+    decisions: Vec<DecisionEntry>,
     #[serde(default)]
-    alerts: BTreeMap<String, Alert>,
+    alerts: BTreeMap<String, RecordedAlert>,
 }
 
 #[derive(Deserialize)]
-struct Line {
+struct DecisionEntry {
     rule: Option<String>,
     target: Option<String>,
     phase: Option<Phase>,
@@ -131,7 +131,7 @@ struct Line {
 }
 
 #[derive(Deserialize)]
-struct Alert {
+struct RecordedAlert {
     status: String,
     starts_at: String,
     ends_at: Option<String>,
@@ -143,20 +143,20 @@ struct Alert {
 ///
 /// # Errors
 /// It is no record.
-pub fn read(id: i64, body: &str) -> serde_json::Result<Vec<Told>> {
-    let Document { at, notification, truncated, decisions, alerts } = serde_json::from_str(body)?;
-    let told = |fingerprint: String| match alerts.get(&fingerprint) {
-        Some(Alert { status, starts_at, ends_at, labels }) => ToldAlert {
+pub fn read(id: i64, body: &str) -> serde_json::Result<Vec<DecisionView>> {
+    let DecisionRecord { at, notification, truncated, decisions, alerts } = serde_json::from_str(body)?;
+    let alert_view = |fingerprint: String| match alerts.get(&fingerprint) {
+        Some(RecordedAlert { status, starts_at, ends_at, labels }) => AlertView {
             fingerprint,
             status: Some(status.clone()),
             starts_at: Some(starts_at.clone()),
             ends_at: ends_at.clone(),
             labels: labels.clone(),
         },
-        None => ToldAlert { fingerprint, ..ToldAlert::default() },
+        None => AlertView { fingerprint, ..AlertView::default() },
     };
-    let decisions = decisions.into_iter().enumerate().map(|(at_line, line)| Told {
-        id: format!("{id}.{at_line}"),
+    let decisions = decisions.into_iter().enumerate().map(|(index, line)| DecisionView {
+        id: format!("{id}.{index}"),
         at: at.clone(),
         rule: line.rule,
         verdict: line.verdict,
@@ -170,14 +170,14 @@ pub fn read(id: i64, body: &str) -> serde_json::Result<Vec<Told>> {
         event: line.event,
         shadow: line.shadow,
         destination: line.destination,
-        alerts: line.alerts.into_iter().map(told).collect(),
+        alerts: line.alerts.into_iter().map(alert_view).collect(),
         notification: notification.clone(),
         truncated,
     });
     Ok(decisions.collect())
 }
 
-impl Told {
+impl DecisionView {
     /// The decision with `event`, the whole of it, in the place of the event's id. What only would have been
     /// sent stands there too.
     pub fn with_event(self, event: Option<Value>) -> Value {

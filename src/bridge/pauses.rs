@@ -30,7 +30,7 @@ pub struct PauseRequest {
 
 /// What is kept of it beside the decisions.
 #[derive(Serialize)]
-struct Act<'a> {
+struct PauseRecord<'a> {
     at: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     paused: Option<&'a Pause>,
@@ -93,7 +93,7 @@ fn record(
     resumed: Option<&Pause>,
     author: Option<&str>,
 ) -> Option<Record> {
-    let act = Act { at: now.to_millis_string(), paused, resumed, author };
-    let body = serde_json::to_string(&act).ok()?;
+    let entry = PauseRecord { at: now.to_millis_string(), paused, resumed, author };
+    let body = serde_json::to_string(&entry).ok()?;
     Some(Record { targets: Vec::new(), body })
 }

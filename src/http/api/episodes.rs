@@ -8,29 +8,29 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::ask::{Id, Query, limit, name, pattern, running};
+use super::extract::{Id, Query, page_size, parse_name, parse_pattern, services};
 use super::problem::Problem;
 use crate::domain::state::{Deferred, Episode, RuleState};
 use crate::domain::target::{KeyKind, PartialTarget};
 use crate::domain::time::Time;
 use crate::domain::verdict::{Phase, Verdict};
-use crate::http::Shared;
+use crate::http::HttpState;
 use crate::store::{self, StoredState};
 
 /// An event, and what has become of it.
 #[derive(Debug, Serialize, JsonSchema)]
-pub struct ApiEvent {
+pub struct EventView {
     /// When it was emitted, RFC 3339.
     emitted_at: String,
     /// The event as it is sent.
     event: Value,
     /// One for each destination.
-    deliveries: Vec<ApiDelivery>,
+    deliveries: Vec<DeliveryView>,
 }
 
 /// What has become of an event at a destination.
 #[derive(Debug, Serialize, JsonSchema)]
-pub struct ApiDelivery {
+pub struct DeliveryView {
     /// The destination.
     destination: String,
     /// `pending`, `retrying`, `delivered`, `dead`, `superseded`, `withdrawn` or `discarded`.
@@ -48,7 +48,7 @@ pub struct ApiDelivery {
     next_attempt_at: Option<String>,
 }
 
-impl From<store::Delivery> for ApiDelivery {
+impl From<store::Delivery> for DeliveryView {
     fn from(delivery: store::Delivery) -> Self {
         let store::Delivery { destination, state, failed_attempts, error, answer, due } = delivery;
         // A row that tells of an answer has counted the attempt that arrived.
@@ -64,26 +64,26 @@ impl From<store::Delivery> for ApiDelivery {
     }
 }
 
-pub async fn event(State(shared): State<Shared>, Id(id): Id) -> Result<Json<ApiEvent>, Problem> {
-    let running = running(&shared)?;
-    let found = running.store.event(&id).await?;
+pub async fn event(State(shared): State<HttpState>, Id(id): Id) -> Result<Json<EventView>, Problem> {
+    let services = services(&shared)?;
+    let found = services.store.event(&id).await?;
     let found = found.ok_or_else(|| {
-        Problem::missing(
+        Problem::not_found(
             "there is no event with this id; `retention.delivered` says how long events are kept",
         )
     })?;
-    let unreadable = |_| Problem::refused("what is kept under this id is no JSON");
-    Ok(Json(ApiEvent {
+    let unreadable = |_| Problem::conflict("what is kept under this id is no JSON");
+    Ok(Json(EventView {
         emitted_at: found.emitted_at.to_millis_string(),
         event: serde_json::from_str(&found.body).map_err(unreadable)?,
-        deliveries: found.deliveries.into_iter().map(ApiDelivery::from).collect(),
+        deliveries: found.deliveries.into_iter().map(DeliveryView::from).collect(),
     }))
 }
 
 /// Which episodes.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct Ask {
+pub struct ListEpisodesParams {
     /// Of this rule.
     rule: Option<String>,
     /// About targets with this key; `*` is any text.
@@ -96,9 +96,9 @@ pub struct Ask {
 
 /// A page of episodes.
 #[derive(Debug, Serialize, JsonSchema)]
-pub struct Episodes {
+pub struct EpisodePage {
     /// The episodes that are open, and those that have closed and of which something waits.
-    episodes: Vec<ApiEpisode>,
+    episodes: Vec<EpisodeView>,
     /// The cursor of the next page. A page may be empty and still have one.
     #[serde(skip_serializing_if = "Option::is_none")]
     next: Option<i64>,
@@ -106,13 +106,13 @@ pub struct Episodes {
 
 /// An episode of a rule and a target.
 #[derive(Debug, Serialize, JsonSchema)]
-pub struct ApiEpisode {
+pub struct EpisodeView {
     /// Its id.
     id: String,
     /// The rule; a source's heartbeat has the name `heartbeat`.
     rule: String,
     /// `target`, `hold` or `heartbeat`.
-    about: &'static str,
+    scope: &'static str,
     /// The target's key.
     subject: String,
     /// The target's fields, or those that a hold gives.
@@ -129,15 +129,15 @@ pub struct ApiEpisode {
     /// Whether the end of one of its alerts is not known, so that it takes nothing away.
     expired: bool,
     /// Its alerts: those that are open, or with which it closed.
-    alerts: Vec<ApiOccurrence>,
+    alerts: Vec<OccurrenceView>,
     /// What waits, if something does.
     #[serde(skip_serializing_if = "Option::is_none")]
-    waits: Option<Waits>,
+    deferred: Option<DeferredView>,
 }
 
 /// An alert of an episode.
 #[derive(Debug, Serialize, JsonSchema)]
-pub struct ApiOccurrence {
+pub struct OccurrenceView {
     /// Who sent it.
     source: String,
     /// Alertmanager's hash of its labels.
@@ -152,7 +152,7 @@ pub struct ApiOccurrence {
 
 /// An action that waits.
 #[derive(Debug, Serialize, JsonSchema)]
-pub struct Waits {
+pub struct DeferredView {
     /// The verdict that stops it; absent for a repetition whose time has not come.
     #[serde(skip_serializing_if = "Option::is_none")]
     verdict: Option<&'static str>,
@@ -163,28 +163,31 @@ pub struct Waits {
     until: Option<String>,
     /// When it is withdrawn at the latest.
     #[serde(skip_serializing_if = "Option::is_none")]
-    give_up_at: Option<String>,
+    deadline: Option<String>,
 }
 
-impl From<&Deferred> for Waits {
-    fn from(kept: &Deferred) -> Self {
+impl From<&Deferred> for DeferredView {
+    fn from(deferred: &Deferred) -> Self {
         Self {
-            verdict: kept.blocked_by.map(Verdict::as_str),
-            since: kept.requested_at.to_millis_string(),
-            until: kept.recheck_at.map(Time::to_millis_string),
-            give_up_at: kept.deadline.map(Time::to_millis_string),
+            verdict: deferred.blocked_by.map(Verdict::as_str),
+            since: deferred.requested_at.to_millis_string(),
+            until: deferred.recheck_at.map(Time::to_millis_string),
+            deadline: deferred.deadline.map(Time::to_millis_string),
         }
     }
 }
 
 pub async fn episodes(
-    State(shared): State<Shared>,
-    Query(ask): Query<Ask>,
-) -> Result<Json<Episodes>, Problem> {
-    let running = running(&shared)?;
-    let (rule, target, max) =
-        (name("rule", ask.rule.as_deref())?, pattern(ask.target.as_deref())?, limit(ask.limit)?);
-    let states = running.store.states(ask.cursor.unwrap_or(0), max).await?;
+    State(shared): State<HttpState>,
+    Query(params): Query<ListEpisodesParams>,
+) -> Result<Json<EpisodePage>, Problem> {
+    let services = services(&shared)?;
+    let (rule, target, max) = (
+        parse_name("rule", params.rule.as_deref())?,
+        parse_pattern(params.target.as_deref())?,
+        page_size(params.limit)?,
+    );
+    let states = services.store.states(params.cursor.unwrap_or(0), max).await?;
     let next = states.last().map(|last| last.id).filter(|_| states.len() == max);
     let mut episodes = Vec::new();
     for state in
@@ -192,25 +195,26 @@ pub async fn episodes(
     {
         let wanted =
             state.state.rules.iter().filter(|(name, _)| rule.as_ref().is_none_or(|rule| rule == *name));
-        episodes.extend(wanted.flat_map(|(name, rule_state)| told(state, name.as_str(), rule_state)));
+        episodes
+            .extend(wanted.flat_map(|(name, rule_state)| episode_views(state, name.as_str(), rule_state)));
     }
-    Ok(Json(Episodes { episodes, next }))
+    Ok(Json(EpisodePage { episodes, next }))
 }
 
-fn told(state: &StoredState, rule: &str, rule_state: &RuleState) -> Vec<ApiEpisode> {
+fn episode_views(state: &StoredState, rule: &str, rule_state: &RuleState) -> Vec<EpisodeView> {
     let open = rule_state.episode.as_ref().map(|episode| {
-        let alerts = episode.open.iter().map(occurrence).collect();
-        one(state, rule, Phase::Firing, episode, alerts, episode.deferred.as_ref())
+        let alerts = episode.open.iter().map(occurrence_view).collect();
+        episode_view(state, rule, Phase::Firing, episode, alerts, episode.deferred.as_ref())
     });
     let closing = rule_state.pending_close.as_ref().map(|closing| {
-        let alerts = closing.closed.iter().map(occurrence).collect();
-        one(state, rule, Phase::Resolved, &closing.episode, alerts, Some(&closing.deferred))
+        let alerts = closing.closed.iter().map(occurrence_view).collect();
+        episode_view(state, rule, Phase::Resolved, &closing.episode, alerts, Some(&closing.deferred))
     });
     open.into_iter().chain(closing).collect()
 }
 
-fn occurrence(open: &crate::domain::state::Occurrence) -> ApiOccurrence {
-    ApiOccurrence {
+fn occurrence_view(open: &crate::domain::state::Occurrence) -> OccurrenceView {
+    OccurrenceView {
         source: open.alert.source.to_string(),
         fingerprint: open.alert.fingerprint.to_string(),
         starts_at: open.starts_at.to_string(),
@@ -219,18 +223,18 @@ fn occurrence(open: &crate::domain::state::Occurrence) -> ApiOccurrence {
     }
 }
 
-fn one(
+fn episode_view(
     state: &StoredState,
     rule: &str,
     phase: Phase,
     episode: &Episode,
-    alerts: Vec<ApiOccurrence>,
-    kept: Option<&Deferred>,
-) -> ApiEpisode {
-    ApiEpisode {
+    alerts: Vec<OccurrenceView>,
+    deferred: Option<&Deferred>,
+) -> EpisodeView {
+    EpisodeView {
         id: episode.id.to_string(),
         rule: rule.to_owned(),
-        about: match state.key.kind() {
+        scope: match state.key.kind() {
             KeyKind::Heartbeat => "heartbeat",
             KeyKind::Hold => "hold",
             KeyKind::Target => "target",
@@ -243,6 +247,6 @@ fn one(
         adopted: episode.adopted,
         expired: episode.expired,
         alerts,
-        waits: kept.map(Waits::from),
+        deferred: deferred.map(DeferredView::from),
     }
 }

@@ -11,30 +11,30 @@ use crate::domain::target::{KeyKind, TargetKey};
 use crate::store::{self, Store};
 
 /// A notification of up to this many alerts is one transaction.
-pub const AT_ONCE: usize = 1000;
+pub const MAX_ALERTS_PER_TRANSACTION: usize = 1000;
 
 /// The notification as it is, or in parts of about [`AT_ONCE`] alerts.
 ///
 /// # Errors
 /// The store could not say where alerts are open.
 pub async fn split(store: &Store, input: Input) -> Result<Vec<Input>, store::Error> {
-    if input.alerts.len() <= AT_ONCE {
+    if input.alerts.len() <= MAX_ALERTS_PER_TRANSACTION {
         return Ok(vec![input]);
     }
     let known = store.locate(input.alert_keys()).await?;
-    Ok(parts(input, &known))
+    Ok(partition(input, &known))
 }
 
 /// The parts, if alerts are known where `known` says.
-fn parts(input: Input, known: &BTreeMap<AlertKey, Vec<TargetKey>>) -> Vec<Input> {
-    let mut groups = Groups::default();
+fn partition(input: Input, known: &BTreeMap<AlertKey, Vec<TargetKey>>) -> Vec<Input> {
+    let mut groups = DisjointSets::default();
     let mut sets_controls = Vec::with_capacity(input.alerts.len());
-    for (at, judged) in input.alerts.iter().enumerate() {
-        let key = judged.key(&input.source.name);
+    for (at, evaluated) in input.alerts.iter().enumerate() {
+        let key = evaluated.key(&input.source.name);
         let open = key.iter().filter_map(|key| known.get(key)).flatten();
         let own = key.iter().map(|key| TargetKey::for_stray_alert(key.source.as_str(), &key.fingerprint));
         // A resolve is about what its alert is known at, a hold too.
-        let about = judged.targets().chain(open);
+        let about = evaluated.targets().chain(open);
         sets_controls.push(about.clone().any(|target| target.kind() != KeyKind::Target));
         groups.add(at, about.cloned().chain(own));
     }
@@ -45,7 +45,8 @@ fn parts(input: Input, known: &BTreeMap<AlertKey, Vec<TargetKey>>) -> Vec<Input>
     // What decisions about targets look at comes first, as it does within a part.
     groups.sort_by_key(|group| !group.iter().any(|&at| sets_controls[at]));
     for group in groups {
-        let fits = parts.last().is_some_and(|part| part.alerts.len() + group.len() <= AT_ONCE);
+        let fits =
+            parts.last().is_some_and(|part| part.alerts.len() + group.len() <= MAX_ALERTS_PER_TRANSACTION);
         if !fits {
             let (source, cause) = (source.clone(), cause.clone());
             parts.push(Input { source, trigger: cause, truncated, alerts: Vec::new() });
@@ -59,12 +60,12 @@ fn parts(input: Input, known: &BTreeMap<AlertKey, Vec<TargetKey>>) -> Vec<Input>
 
 /// Alerts that share a target, directly or by a third.
 #[derive(Default)]
-struct Groups {
+struct DisjointSets {
     parents: Vec<usize>,
     by_target: HashMap<TargetKey, usize>,
 }
 
-impl Groups {
+impl DisjointSets {
     fn add(&mut self, alert: usize, targets: impl Iterator<Item = TargetKey>) {
         debug_assert_eq!(alert, self.parents.len(), "alerts come in their order");
         self.parents.push(alert);
@@ -109,7 +110,7 @@ mod tests {
     #[test]
     fn alerts_that_share_a_target_stay_together() {
         let target = |name: &str| TargetKey::from_stored(name);
-        let mut groups = Groups::default();
+        let mut groups = DisjointSets::default();
         groups.add(0, [target("a")].into_iter());
         groups.add(1, [target("b")].into_iter());
         groups.add(2, [target("c")].into_iter());
@@ -146,7 +147,7 @@ mod tests {
         };
         let hold = PartialTarget::default().key();
         let target = |number: usize| TargetKey::from_stored(&format!("eks/nodegroup/-/-/-/-/{number}"));
-        let last = 2 * AT_ONCE;
+        let last = 2 * MAX_ALERTS_PER_TRANSACTION;
         let mut known: BTreeMap<_, _> = (0..last).map(|number| (key(number), vec![target(number)])).collect();
         known.insert(key(last), vec![hold]);
         let input = Input {
@@ -155,9 +156,9 @@ mod tests {
             truncated: false,
             alerts: (0..=last).map(resolved).collect(),
         };
-        let parts = parts(input, &known);
+        let parts = partition(input, &known);
         let sizes: Vec<usize> = parts.iter().map(|part| part.alerts.len()).collect();
-        assert_eq!(sizes, [AT_ONCE, AT_ONCE, 1]);
+        assert_eq!(sizes, [MAX_ALERTS_PER_TRANSACTION, MAX_ALERTS_PER_TRANSACTION, 1]);
         assert_eq!(parts[0].alerts[0].key(&source.name), Some(key(last)));
     }
 }

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 
 use serde_json::Value;
 
-use super::{Bridge, Explanation, told};
+use super::{Bridge, Explanation, decision_view};
 use crate::domain::engine::Policy;
 use crate::domain::name::Name;
 use crate::domain::notification::Notification;
@@ -19,38 +19,38 @@ use crate::store::{self, Memory, RecordQuery, Settlement, Store};
 use crate::telemetry::Metrics;
 
 /// Moments that are looked at on the way to a later one, at most: a rule acts once a second at the most often.
-const MOST_MOMENTS: usize = 200_000;
+const MAX_STEPS: usize = 200_000;
 /// What is delivered at once.
-const AT_ONCE: usize = 1000;
+const MAX_CLAIMED: usize = 1000;
 
 /// A rehearsal.
-pub struct Rehearsal {
+pub struct Simulator {
     bridge: Bridge,
     store: Store,
     clock: Arc<AtomicI64>,
     destinations: BTreeSet<Name>,
     /// The number of the last record that was told.
-    told: i64,
+    last_record: i64,
 }
 
 /// Why a rehearsal cannot go on.
 #[derive(Debug, thiserror::Error)]
-pub enum RehearsalError {
+pub enum SimulatorError {
     /// The store in memory could not do it.
     #[error(transparent)]
     Store(#[from] store::Error),
     /// There is no such source.
     #[error("there is no source `{0}`")]
-    NoSource(String),
+    UnknownSource(String),
     /// More moments than anybody waits for.
     #[error("more comes due on the way to that time than is looked at; take smaller steps")]
-    TooMuch,
+    TooManySteps,
     /// A record that was just written cannot be read.
     #[error("a decision cannot be read: {0}")]
     Unreadable(#[from] serde_json::Error),
 }
 
-impl Rehearsal {
+impl Simulator {
     /// A bridge of these rules and sources that starts at a time, and never heard of anything.
     pub fn new(rules: Arc<RuleTable>, sources: BTreeMap<Name, Source>, policy: Policy, start: Time) -> Self {
         let clock = Arc::new(AtomicI64::new(start.as_nanos()));
@@ -61,7 +61,7 @@ impl Rehearsal {
         let read = Arc::new(move || Time::from_nanos(reading.load(Ordering::Relaxed)));
         let store = Store::Memory(Memory::new(&names, read));
         let bridge = Bridge::new(store.clone(), rules, sources, policy, Metrics::new());
-        Self { bridge, store, clock, destinations, told: 0 }
+        Self { bridge, store, clock, destinations, last_record: 0 }
     }
 
     /// The time that it is.
@@ -73,18 +73,18 @@ impl Rehearsal {
     ///
     /// # Errors
     /// [`RehearsalError`].
-    pub async fn pass(&mut self, at: Time) -> Result<Vec<Value>, RehearsalError> {
-        for _ in 0..MOST_MOMENTS {
+    pub async fn advance_to(&mut self, at: Time) -> Result<Vec<Value>, SimulatorError> {
+        for _ in 0..MAX_STEPS {
             let due = *self.store.next_due().borrow();
             let Some(due) = due.filter(|due| *due <= at) else {
                 self.clock.fetch_max(at.as_nanos(), Ordering::Relaxed);
-                return self.since().await;
+                return self.new_decisions().await;
             };
             self.clock.fetch_max(due.as_nanos(), Ordering::Relaxed);
-            self.bridge.come_due().await?;
+            self.bridge.process_due().await?;
             self.deliver().await?;
         }
-        Err(RehearsalError::TooMuch)
+        Err(SimulatorError::TooManySteps)
     }
 
     /// Takes a notification now, and decides what comes due by it. Gives what was decided, each decision with its whole event.
@@ -95,12 +95,13 @@ impl Rehearsal {
         &mut self,
         source: &str,
         notification: Notification,
-    ) -> Result<Vec<Value>, RehearsalError> {
-        let found = self.bridge.source(source).ok_or_else(|| RehearsalError::NoSource(source.to_owned()))?;
-        self.bridge.ingest(&found, notification, None).await?;
+    ) -> Result<Vec<Value>, SimulatorError> {
+        let handle =
+            self.bridge.source(source).ok_or_else(|| SimulatorError::UnknownSource(source.to_owned()))?;
+        self.bridge.ingest(&handle, notification, None).await?;
         self.deliver().await?;
         // What it has freed is due at once.
-        self.pass(self.now()).await
+        self.advance_to(self.now()).await
     }
 
     /// What would be decided now. Nothing changes.
@@ -111,16 +112,17 @@ impl Rehearsal {
         &self,
         source: &str,
         notification: Notification,
-    ) -> Result<Explanation, RehearsalError> {
-        let found = self.bridge.source(source).ok_or_else(|| RehearsalError::NoSource(source.to_owned()))?;
-        Ok(self.bridge.explain(&found, notification).await?)
+    ) -> Result<Explanation, SimulatorError> {
+        let handle =
+            self.bridge.source(source).ok_or_else(|| SimulatorError::UnknownSource(source.to_owned()))?;
+        Ok(self.bridge.explain(&handle, notification).await?)
     }
 
     /// Everything arrives.
-    async fn deliver(&self) -> Result<(), RehearsalError> {
+    async fn deliver(&self) -> Result<(), SimulatorError> {
         for destination in &self.destinations {
             loop {
-                let claimed = self.store.claim(destination, AT_ONCE).await?;
+                let claimed = self.store.claim(destination, MAX_CLAIMED).await?;
                 if claimed.is_empty() {
                     break;
                 }
@@ -139,19 +141,19 @@ impl Rehearsal {
     }
 
     /// What was decided since this was asked last.
-    async fn since(&mut self) -> Result<Vec<Value>, RehearsalError> {
-        let above = Bound::Excluded(self.told);
+    async fn new_decisions(&mut self) -> Result<Vec<Value>, SimulatorError> {
+        let above = Bound::Excluded(self.last_record);
         let wanted = RecordQuery { above, newest_first: false, max: usize::MAX, ..RecordQuery::default() };
         let mut decisions = Vec::new();
         for record in self.store.records(wanted).await?.records {
-            self.told = record.id;
-            for told in told::read(record.id, &record.body)? {
-                let event = match &told.event {
+            self.last_record = record.id;
+            for decision in decision_view::read(record.id, &record.body)? {
+                let event = match &decision.event {
                     Some(id) => self.store.event(id).await?,
                     None => None,
                 };
                 let event = event.and_then(|event| serde_json::from_str(&event.body).ok());
-                decisions.push(told.with_event(event));
+                decisions.push(decision.with_event(event));
             }
         }
         Ok(decisions)

@@ -3,7 +3,7 @@
 use std::ops::Bound;
 
 use super::Bridge;
-use super::told::{self, Told};
+use super::decision_view::{self, DecisionView};
 use crate::domain::control::TargetPattern;
 use crate::domain::name::Name;
 use crate::domain::target::TargetKey;
@@ -13,9 +13,9 @@ use crate::json;
 use crate::store::{self, RecordQuery, Records, StoredRecord};
 
 /// Records that are read at once.
-const AT_ONCE: usize = 500;
+const MAX_RECORDS_PER_READ: usize = 500;
 /// Bytes of records that are looked through for one page, so that a rare thing is not looked for in one go.
-const MOST_BYTES: usize = 64 << 20;
+const MAX_SCAN_BYTES: usize = 64 << 20;
 
 /// Which decisions are wanted; what is not given may be anything.
 #[derive(Debug, Clone, Default)]
@@ -40,14 +40,14 @@ pub struct Position {
     /// The record.
     pub record: i64,
     /// The place in it.
-    pub place: usize,
+    pub index: usize,
 }
 
 impl Position {
     /// Reads `12.3`, as [`Told::id`] has it.
     pub fn parse(text: &str) -> Option<Self> {
-        let (record, place) = text.split_once('.')?;
-        Some(Self { record: record.parse().ok()?, place: place.parse().ok()? })
+        let (record, index) = text.split_once('.')?;
+        Some(Self { record: record.parse().ok()?, index: index.parse().ok()? })
     }
 }
 
@@ -55,26 +55,26 @@ impl Position {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Page {
     /// The decisions.
-    pub decisions: Vec<Told>,
+    pub decisions: Vec<DecisionView>,
     /// Behind which the next page begins; `None` if there is none. A page may have no decisions and still have
     /// others behind it.
     pub next: Option<Position>,
 }
 
 impl Filter {
-    fn holds(&self, told: &Told) -> bool {
-        let key = || told.subject.as_deref().map(TargetKey::from_stored);
-        self.rule.as_ref().is_none_or(|rule| told.rule.as_deref() == Some(rule.as_str()))
-            && (self.verdicts.is_empty() || self.verdicts.contains(&told.verdict))
+    fn matches(&self, decision: &DecisionView) -> bool {
+        let key = || decision.subject.as_deref().map(TargetKey::from_stored);
+        self.rule.as_ref().is_none_or(|rule| decision.rule.as_deref() == Some(rule.as_str()))
+            && (self.verdicts.is_empty() || self.verdicts.contains(&decision.verdict))
             && self.target.as_ref().is_none_or(|pattern| key().is_some_and(|key| pattern.covers(&key)))
             && self
                 .fingerprint
                 .as_ref()
-                .is_none_or(|wanted| told.alerts.iter().any(|alert| alert.fingerprint == *wanted))
+                .is_none_or(|wanted| decision.alerts.iter().any(|alert| alert.fingerprint == *wanted))
     }
 
     /// Whether a record may hold such a decision, as far as its text shows it.
-    fn may_hold(&self, body: &str) -> bool {
+    fn may_match(&self, body: &str) -> bool {
         let names = |text: &str| {
             // As it stands there, escapes and quotation marks included.
             let mut json = Vec::new();
@@ -86,28 +86,29 @@ impl Filter {
             && self.fingerprint.as_ref().is_none_or(|fingerprint| names(fingerprint))
     }
 
-    fn wanted(&self) -> RecordQuery {
+    fn record_query(&self) -> RecordQuery {
         let exact = self.target.as_ref().filter(|pattern| !pattern.as_str().contains('*'));
         let all = RecordQuery::default();
         RecordQuery {
             target: exact.map(|pattern| TargetKey::from_stored(pattern.as_str())),
             from: self.since.unwrap_or(all.from),
             to: self.until.unwrap_or(all.to),
-            max: AT_ONCE,
+            max: MAX_RECORDS_PER_READ,
             ..all
         }
     }
 
     /// The decisions of a record that are wanted, each with its position.
-    fn of(&self, record: &StoredRecord) -> Vec<(Position, Told)> {
-        if !self.may_hold(&record.body) {
+    fn select(&self, record: &StoredRecord) -> Vec<(Position, DecisionView)> {
+        if !self.may_match(&record.body) {
             return Vec::new();
         }
-        match told::read(record.id, &record.body) {
+        match decision_view::read(record.id, &record.body) {
             Ok(decisions) => {
                 let placed = decisions.into_iter().enumerate();
-                let placed = placed.map(|(place, told)| (Position { record: record.id, place }, told));
-                placed.filter(|(_, told)| self.holds(told)).collect()
+                let placed =
+                    placed.map(|(index, decision)| (Position { record: record.id, index }, decision));
+                placed.filter(|(_, decision)| self.matches(decision)).collect()
             }
             Err(error) => {
                 tracing::error!(%error, record = record.id, "a record of decisions cannot be read");
@@ -130,28 +131,28 @@ impl Bridge {
     ) -> Result<Page, store::Error> {
         let mut decisions = Vec::new();
         let mut below = after.map_or(Bound::Unbounded, |after| Bound::Included(after.record));
-        let mut looked = 0;
+        let mut scanned_bytes = 0;
         loop {
             let Records { records, has_more: more } =
-                self.0.store.records(RecordQuery { below, ..filter.wanted() }).await?;
-            looked += records.iter().map(|record| record.body.len()).sum::<usize>();
+                self.0.store.records(RecordQuery { below, ..filter.record_query() }).await?;
+            scanned_bytes += records.iter().map(|record| record.body.len()).sum::<usize>();
             let last = records.last().map(|record| record.id);
             for record in &records {
-                for (position, told) in filter.of(record) {
+                for (position, decision) in filter.select(record) {
                     if after
-                        .is_some_and(|after| position.record == after.record && position.place <= after.place)
+                        .is_some_and(|after| position.record == after.record && position.index <= after.index)
                     {
                         continue;
                     }
-                    decisions.push(told);
+                    decisions.push(decision);
                     if decisions.len() == max {
                         return Ok(Page { decisions, next: Some(position) });
                     }
                 }
             }
             let Some(last) = last.filter(|_| more) else { return Ok(Page { decisions, next: None }) };
-            if looked >= MOST_BYTES {
-                let next = Some(Position { record: last, place: usize::MAX });
+            if scanned_bytes >= MAX_SCAN_BYTES {
+                let next = Some(Position { record: last, index: usize::MAX });
                 return Ok(Page { decisions, next });
             }
             below = Bound::Excluded(last);
@@ -162,23 +163,25 @@ impl Bridge {
     ///
     /// # Errors
     /// The store could not be read.
-    pub async fn decisions_behind(
+    pub async fn decisions_after(
         &self,
         filter: &Filter,
         after: Position,
-    ) -> Result<(Vec<Told>, Position), store::Error> {
+    ) -> Result<(Vec<DecisionView>, Position), store::Error> {
         let above = Bound::Included(after.record);
-        let wanted = RecordQuery { above, newest_first: false, ..filter.wanted() };
+        let wanted = RecordQuery { above, newest_first: false, ..filter.record_query() };
         let records = self.0.store.records(wanted).await?.records;
         let mut last = after;
         let mut decisions = Vec::new();
         for record in &records {
-            for (position, told) in filter.of(record).into_iter().filter(|(position, _)| *position > after) {
+            for (position, decision) in
+                filter.select(record).into_iter().filter(|(position, _)| *position > after)
+            {
                 last = position;
-                decisions.push(told);
+                decisions.push(decision);
             }
             if record.id > last.record {
-                last = Position { record: record.id, place: usize::MAX };
+                last = Position { record: record.id, index: usize::MAX };
             }
         }
         Ok((decisions, last))
@@ -188,9 +191,9 @@ impl Bridge {
     ///
     /// # Errors
     /// The store could not be read.
-    pub async fn newest_decision(&self) -> Result<Position, store::Error> {
+    pub async fn newest_position(&self) -> Result<Position, store::Error> {
         let newest = self.0.store.records(RecordQuery { max: 1, ..RecordQuery::default() }).await?;
-        Ok(Position { record: newest.records.first().map_or(0, |record| record.id), place: usize::MAX })
+        Ok(Position { record: newest.records.first().map_or(0, |record| record.id), index: usize::MAX })
     }
 }
 
@@ -213,7 +216,7 @@ mod tests {
                     fingerprint: Some(fingerprint.to_owned()),
                     ..Filter::default()
                 };
-                filter.of(&record).len()
+                filter.select(&record).len()
             };
             assert_eq!((of(fingerprint), of("another")), (1, 0), "{fingerprint:?}");
         }

@@ -7,13 +7,13 @@ use axum::extract::State;
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::ask::running;
+use super::extract::services;
 use super::problem::Problem;
 use crate::config::{DestinationKind, File};
 use crate::domain::duration::format;
 use crate::domain::rule::{Action, Amount, Change, Mode, Repeat, Rule, RuleTarget};
 use crate::domain::time::Time;
-use crate::http::{Phase, Shared};
+use crate::http::{HttpState, LifecyclePhase};
 
 /// How the bridge stands.
 #[derive(Debug, Serialize, JsonSchema)]
@@ -25,7 +25,7 @@ pub struct Status {
     /// The store's time, RFC 3339.
     now: String,
     /// How the configuration was read last.
-    configuration: Configuration,
+    configuration: ConfigurationStatus,
     /// How many rules there are.
     rules: usize,
     /// How many sources there are.
@@ -46,37 +46,37 @@ pub struct Status {
 
 /// How the configuration was read last.
 #[derive(Debug, Clone, Serialize, JsonSchema)]
-pub struct Configuration {
+pub struct ConfigurationStatus {
     /// When the one that is in use was loaded, RFC 3339.
     pub loaded_at: String,
     /// What was wrong with the last one, if it was refused: the one before goes on.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub refused: Option<String>,
+    pub last_error: Option<String>,
     /// What was changed in the files and needs a restart.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub needs_restart: Vec<String>,
 }
 
-pub async fn status(State(shared): State<Shared>) -> Result<Json<Status>, Problem> {
-    let running = running(&shared)?;
-    let settings = running.settings.load();
-    let tally = running.store.tally();
-    let phase = match shared.life.phase() {
-        Phase::Starting => "starting",
-        Phase::Ready => "ready",
-        Phase::Stopping => "stopping",
+pub async fn status(State(shared): State<HttpState>) -> Result<Json<Status>, Problem> {
+    let services = services(&shared)?;
+    let settings = services.settings.load();
+    let tally = services.store.tally();
+    let phase = match shared.lifecycle.phase() {
+        LifecyclePhase::Starting => "starting",
+        LifecyclePhase::Ready => "ready",
+        LifecyclePhase::Stopping => "stopping",
     };
     Ok(Json(Status {
         version: env!("CARGO_PKG_VERSION"),
         phase,
-        now: running.store.now().to_millis_string(),
-        configuration: running.configuration.load().as_ref().clone(),
+        now: services.store.now().to_millis_string(),
+        configuration: services.configuration.load().as_ref().clone(),
         rules: settings.rules.rules().len(),
         sources: settings.sources.len(),
         destinations: settings.destinations.len(),
-        failing: running.standing.failure_lines(),
-        undelivered: running.store.undelivered(),
-        pauses: running.bridge.pauses().len(),
+        failing: services.statuses.failure_lines(),
+        undelivered: services.store.undelivered(),
+        pauses: services.bridge.pauses().len(),
         open_episodes: tally.open_episodes.iter().map(|(rule, count)| (rule.to_string(), *count)).collect(),
         deferred: tally.deferred.iter().map(|(verdict, count)| (verdict.as_str(), *count)).collect(),
     }))
@@ -84,7 +84,7 @@ pub async fn status(State(shared): State<Shared>) -> Result<Json<Status>, Proble
 
 /// A rule of the table.
 #[derive(Debug, Serialize, JsonSchema)]
-pub struct ApiRule {
+pub struct RuleView {
     /// Its name.
     name: String,
     /// `active`, `shadow` or `disabled`.
@@ -100,10 +100,10 @@ pub struct ApiRule {
     target: BTreeMap<&'static str, String>,
     /// When an episode opens and grows.
     #[serde(skip_serializing_if = "Option::is_none")]
-    on_firing: Option<ApiAction>,
+    on_firing: Option<ActionView>,
     /// When an episode closes.
     #[serde(skip_serializing_if = "Option::is_none")]
-    on_resolved: Option<ApiAction>,
+    on_resolved: Option<ActionView>,
     /// The directions that it holds back, if it is a hold.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     holds: Vec<&'static str>,
@@ -118,7 +118,7 @@ pub struct ApiRule {
 
 /// An action of a rule.
 #[derive(Debug, Serialize, JsonSchema)]
-pub struct ApiAction {
+pub struct ActionView {
     /// `scale_out`, `scale_in`, `set_capacity` or `notify`.
     action: &'static str,
     /// By how much, for people.
@@ -132,15 +132,15 @@ pub struct ApiAction {
     repeat: Option<&'static str>,
 }
 
-pub async fn rules(State(shared): State<Shared>) -> Result<Json<Vec<ApiRule>>, Problem> {
-    let running = running(&shared)?;
-    let settings = running.settings.load();
-    let tally = running.store.tally();
-    let rule = |rule: &Rule| told(rule, tally.open_episodes.get(&rule.name).copied().unwrap_or(0));
+pub async fn rules(State(shared): State<HttpState>) -> Result<Json<Vec<RuleView>>, Problem> {
+    let services = services(&shared)?;
+    let settings = services.settings.load();
+    let tally = services.store.tally();
+    let rule = |rule: &Rule| rule_view(rule, tally.open_episodes.get(&rule.name).copied().unwrap_or(0));
     Ok(Json(settings.rules.rules().iter().map(rule).collect()))
 }
 
-fn told(rule: &Rule, open_episodes: u64) -> ApiRule {
+fn rule_view(rule: &Rule, open_episodes: u64) -> RuleView {
     let (target, holds) = match &rule.target {
         RuleTarget::Target(target) => {
             let optional = [
@@ -174,7 +174,7 @@ fn told(rule: &Rule, open_episodes: u64) -> ApiRule {
         Repeat::OnGrowth => "on_growth",
         Repeat::WhileFiring { .. } => "while_firing",
     };
-    ApiRule {
+    RuleView {
         name: rule.name.to_string(),
         mode: match rule.mode {
             Mode::Active => "active",
@@ -188,8 +188,8 @@ fn told(rule: &Rule, open_episodes: u64) -> ApiRule {
         on_firing: rule
             .on_firing
             .as_ref()
-            .map(|firing| ApiAction { repeat: Some(repeat(firing.repeat)), ..action(&firing.action) }),
-        on_resolved: rule.on_resolved.as_ref().map(|resolved| action(&resolved.action)),
+            .map(|firing| ActionView { repeat: Some(repeat(firing.repeat)), ..action_view(&firing.action) }),
+        on_resolved: rule.on_resolved.as_ref().map(|resolved| action_view(&resolved.action)),
         holds,
         send_to: rule.send_to.iter().map(ToString::to_string).collect(),
         continues: rule.continues,
@@ -204,7 +204,7 @@ fn fields(
     written.collect()
 }
 
-fn action(action: &Action) -> ApiAction {
+fn action_view(action: &Action) -> ActionView {
     let amount = match &action.change {
         Change::ScaleOut(amount) | Change::ScaleIn(amount) => match amount {
             Amount::By(units) => units.to_string(),
@@ -216,7 +216,7 @@ fn action(action: &Action) -> ApiAction {
         Change::SetCapacity { to, allow_decrease: false } => format!("up to {to}"),
         Change::Notify => "none".to_owned(),
     };
-    ApiAction {
+    ActionView {
         action: action.change.action(),
         amount,
         cooldown: format(action.cooldown),
@@ -227,7 +227,7 @@ fn action(action: &Action) -> ApiAction {
 
 /// A sender of notifications.
 #[derive(Debug, Serialize, JsonSchema)]
-pub struct ApiSource {
+pub struct SourceView {
     /// Its name, the last part of its webhook's path.
     name: String,
     /// Laid over its alerts' labels.
@@ -246,18 +246,18 @@ pub struct ApiSource {
     occurrence_ttl: String,
 }
 
-pub async fn sources(State(shared): State<Shared>) -> Result<Json<Vec<ApiSource>>, Problem> {
-    let running = running(&shared)?;
-    let settings = running.settings.load();
-    let controls = running.store.controls();
+pub async fn sources(State(shared): State<HttpState>) -> Result<Json<Vec<SourceView>>, Problem> {
+    let services = services(&shared)?;
+    let settings = services.settings.load();
+    let controls = services.store.controls();
     let sources = settings.sources.values().map(|source| {
-        let beat = controls.heartbeat(&source.name);
-        ApiSource {
+        let heartbeat = controls.heartbeat(&source.name);
+        SourceView {
             name: source.name.to_string(),
             labels: source.labels.iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect(),
             heartbeat: source.heartbeat.iter().map(ToString::to_string).collect(),
-            heartbeat_open_since: beat.open_since.map(Time::to_millis_string),
-            heartbeat_ended_at: beat.lost_at.map(Time::to_millis_string),
+            heartbeat_open_since: heartbeat.open_since.map(Time::to_millis_string),
+            heartbeat_ended_at: heartbeat.lost_at.map(Time::to_millis_string),
             late_window: format(source.late_window),
             occurrence_ttl: format(source.occurrence_ttl),
         }
@@ -267,7 +267,7 @@ pub async fn sources(State(shared): State<Shared>) -> Result<Json<Vec<ApiSource>
 
 /// Where events go.
 #[derive(Debug, Serialize, JsonSchema)]
-pub struct ApiDestination {
+pub struct DestinationView {
     /// Its name.
     name: String,
     /// `sqs`, `lambda` or `file`.
@@ -287,10 +287,10 @@ pub struct ApiDestination {
     oldest_seconds: f64,
 }
 
-pub async fn destinations(State(shared): State<Shared>) -> Result<Json<Vec<ApiDestination>>, Problem> {
-    let running = running(&shared)?;
-    let settings = running.settings.load();
-    let now = running.store.now();
+pub async fn destinations(State(shared): State<HttpState>) -> Result<Json<Vec<DestinationView>>, Problem> {
+    let services = services(&shared)?;
+    let settings = services.settings.load();
+    let now = services.store.now();
     let destinations = settings.destinations.values().map(|destination| {
         let (kind, address) = match &destination.kind {
             DestinationKind::Sqs(sqs) => ("sqs", sqs.queue_url.clone()),
@@ -301,13 +301,13 @@ pub async fn destinations(State(shared): State<Shared>) -> Result<Json<Vec<ApiDe
             DestinationKind::File(File::Stdout) => ("file", "-".to_owned()),
             DestinationKind::File(File::Path(path)) => ("file", path.display().to_string()),
         };
-        let backlog = running.store.backlog(&destination.name);
-        let oldest = running.store.oldest_unsettled(&destination.name);
-        ApiDestination {
+        let backlog = services.store.backlog(&destination.name);
+        let oldest = services.store.oldest_unsettled(&destination.name);
+        DestinationView {
             name: destination.name.to_string(),
             kind,
             address,
-            failing: running.standing.failure_of(&destination.name),
+            failing: services.statuses.failure_of(&destination.name),
             pending: backlog.pending,
             retrying: backlog.retrying,
             dead_letters: backlog.dead,
