@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-use crate::config::Seen;
+use crate::config::FileStamp;
 
 /// How often it looks. What has changed is read when it is as it was the last time, so that nothing half written
 /// is.
@@ -19,9 +19,9 @@ const RETRY_INTERVAL: Duration = Duration::from_secs(10);
 
 /// The files that the configuration in use was read from, as they were then: what is written while they are read,
 /// or before anybody looks, is a change too.
-pub type FileStamps = Arc<Mutex<Vec<Seen>>>;
+pub type FileStamps = Arc<Mutex<Vec<FileStamp>>>;
 
-fn current_stamps(files: &FileStamps) -> Vec<Seen> {
+fn current_stamps(files: &FileStamps) -> Vec<FileStamp> {
     files.lock().unwrap_or_else(PoisonError::into_inner).clone()
 }
 
@@ -43,7 +43,7 @@ pub async fn watch(files: FileStamps, stop: CancellationToken, changed: impl Asy
         }
         // Some microseconds for a handful of files that are always at hand: a thread that may block would cost more
         // memory than the rest of an idle bridge's work.
-        let look = || known.iter().map(Seen::again).collect::<Vec<_>>();
+        let look = || known.iter().map(FileStamp::refresh).collect::<Vec<_>>();
         let found = look();
         if found == known {
             continue;
@@ -86,7 +86,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("rules.yaml");
         std::fs::write(&path, "as it was read").unwrap();
-        let files = FileStamps::new(Mutex::new(vec![Seen::look(path.clone())]));
+        let files = FileStamps::new(Mutex::new(vec![FileStamp::read(path.clone())]));
         (folder, path, files)
     }
 
@@ -109,7 +109,7 @@ mod tests {
         let signal = async {
             tokio::time::sleep(POLL_INTERVAL * 5 / 2).await;
             std::fs::write(&path, "read on a signal").unwrap();
-            *files.lock().unwrap() = vec![Seen::look(path.clone())];
+            *files.lock().unwrap() = vec![FileStamp::read(path.clone())];
         };
         assert_eq!(tokio::join!(count_reports(&files, |_| {}), signal).0, 0);
     }
@@ -119,7 +119,7 @@ mod tests {
         let (_folder, path, files) = file();
         std::fs::write(&path, "the first change").unwrap();
         let reload = |time| {
-            let read = current_stamps(&files).iter().map(Seen::again).collect();
+            let read = current_stamps(&files).iter().map(FileStamp::refresh).collect();
             if time == 0 {
                 std::fs::write(&path, "the second, after the first was read").unwrap();
             }

@@ -8,8 +8,10 @@ use std::sync::Arc;
 use clap::Args;
 use serde::Serialize;
 
-use super::shell::{Config, FOUND, Format, Formatted, UNUSABLE, count, environment, print, print_json};
-use crate::config::diagnostic::{Code, Diagnostic, Place, Severity};
+use super::output::{
+    ConfigArgs, EXIT_FAILED, EXIT_USAGE, Format, OutputArgs, environment, pluralize, print, print_json,
+};
+use crate::config::diagnostic::{Code, Diagnostic, Location, Severity};
 use crate::config::{self, Diagnostics, Loaded, snippet};
 use crate::telemetry;
 
@@ -20,15 +22,15 @@ use crate::telemetry;
 #[derive(Debug, Args)]
 pub struct Check {
     #[command(flatten)]
-    config: Config,
+    config: ConfigArgs,
     /// Also find what in this Alertmanager configuration would make the bridge blind
     #[arg(long, value_name = "FILE")]
     alertmanager: Option<PathBuf>,
     /// End with 1 for warnings too
-    #[arg(long)]
-    fatal_warnings: bool,
+    #[arg(long, alias = "fatal-warnings")]
+    deny_warnings: bool,
     #[command(flatten)]
-    formatted: Formatted,
+    output: OutputArgs,
 }
 
 /// What `--format json` prints.
@@ -58,12 +60,12 @@ struct Finding<'a> {
 
 impl<'a> From<&'a Diagnostic> for Finding<'a> {
     fn from(diagnostic: &'a Diagnostic) -> Self {
-        let Diagnostic { code, place, message, help } = diagnostic;
-        let (file, line, column, variable) = match place {
-            Place::Whole(file) => (Some(&**file), None, None, None),
-            Place::File { file, line, column } => (Some(&**file), Some(*line), Some(*column), None),
-            Place::Env(name) => (None, None, None, Some(&**name)),
-            Place::Default => (None, None, None, None),
+        let Diagnostic { code, location, message, help } = diagnostic;
+        let (file, line, column, variable) = match location {
+            Location::WholeFile(file) => (Some(&**file), None, None, None),
+            Location::File { file, line, column } => (Some(&**file), Some(*line), Some(*column), None),
+            Location::Env(name) => (None, None, None, Some(&**name)),
+            Location::Default => (None, None, None, None),
         };
         let severity = code.severity().to_string();
         Self { code: code.as_str(), severity, file, line, column, variable, message, help: help.as_deref() }
@@ -74,26 +76,26 @@ impl Check {
     pub fn run(&self) -> ExitCode {
         let path = &self.config.config;
         let loaded = match &self.alertmanager {
-            Some(sender) => config::load_with_sender(path, environment(), sender),
+            Some(sender) => config::load_with_alertmanager(path, environment(), sender),
             None => config::load(path, environment()),
         };
         let fine = loaded.as_ref().ok().map(|Loaded { settings, .. }| {
             format!(
                 "{}, {} and {}",
-                count(settings.rules.rules().len(), "rule"),
-                count(settings.sources.len(), "source"),
-                count(settings.destinations.len(), "destination")
+                pluralize(settings.rules.rules().len(), "rule"),
+                pluralize(settings.sources.len(), "source"),
+                pluralize(settings.destinations.len(), "destination")
             )
         });
-        let found = loaded.map_or_else(|faults| faults, |loaded| loaded.warnings);
+        let found = loaded.map_or_else(|diagnostics| diagnostics, |loaded| loaded.warnings);
         let of = |severity| found.iter().filter(|one| one.code.severity() == severity).count();
         let (errors, warnings) = (of(Severity::Error), of(Severity::Warning));
-        match self.formatted.format {
+        match self.output.format {
             Format::Json => {
                 print_json(&Report { errors, warnings, findings: found.iter().map(Finding::from).collect() });
             }
             Format::Text => {
-                print(show(&found));
+                print(render_diagnostics(&found));
                 match fine {
                     Some(what) if found.is_empty() => {
                         let sender = self
@@ -105,8 +107,8 @@ impl Check {
                     _ => print(format!(
                         "{}: {}, {}",
                         path.display(),
-                        count(errors, "error"),
-                        count(warnings, "warning")
+                        pluralize(errors, "error"),
+                        pluralize(warnings, "warning")
                     )),
                 }
                 let is_error = |one: &&Diagnostic| one.code.severity() == Severity::Error;
@@ -118,11 +120,11 @@ impl Check {
                 }
             }
         }
-        let given = |place: &Place| matches!(place, Place::Whole(file) if file.as_ref() == path || self.alertmanager.as_deref() == Some(file));
-        if found.iter().any(|one| one.code == Code::Unreadable && given(&one.place)) {
-            ExitCode::from(UNUSABLE)
-        } else if errors > 0 || (self.fatal_warnings && warnings > 0) {
-            ExitCode::from(FOUND)
+        let given = |location: &Location| matches!(location, Location::WholeFile(file) if file.as_ref() == path || self.alertmanager.as_deref() == Some(file));
+        if found.iter().any(|one| one.code == Code::Unreadable && given(&one.location)) {
+            ExitCode::from(EXIT_USAGE)
+        } else if errors > 0 || (self.deny_warnings && warnings > 0) {
+            ExitCode::from(EXIT_FAILED)
         } else {
             ExitCode::SUCCESS
         }
@@ -130,11 +132,11 @@ impl Check {
 }
 
 /// All findings with the lines that they are about.
-pub fn show(found: &Diagnostics) -> String {
+pub fn render_diagnostics(found: &Diagnostics) -> String {
     let mut texts: BTreeMap<Arc<Path>, Option<String>> = BTreeMap::new();
     let shown = found.iter().map(|one| {
-        let text = match &one.place {
-            Place::File { file, .. } => {
+        let text = match &one.location {
+            Location::File { file, .. } => {
                 let read =
                     || std::fs::read(file).ok().map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
                 texts.entry(file.clone()).or_insert_with(read).as_deref()

@@ -18,7 +18,7 @@ fn amount(adjustment: &Value) -> Option<String> {
 
 /// `emitted unschedulable-pods scale_out eks/nodegroup/-/-/-/-/workers, 3 alerts`, and when it is looked at
 /// again and why.
-pub fn line(decision: &Value) -> String {
+pub fn summary_line(decision: &Value) -> String {
     let mut words: Vec<String> = ["verdict", "rule", "action"]
         .into_iter()
         .filter_map(|key| text(decision, key).map(ToOwned::to_owned))
@@ -27,7 +27,7 @@ pub fn line(decision: &Value) -> String {
     words.extend(text(decision, "subject").map(ToOwned::to_owned));
     let mut line = words.join(" ");
     if let Some(alerts) = decision.get("alerts").and_then(Value::as_array) {
-        line += &format!(", {}", super::shell::count(alerts.len(), "alert"));
+        line += &format!(", {}", super::output::pluralize(alerts.len(), "alert"));
     }
     if let Some(until) = text(decision, "until") {
         line += &format!(", until {until}");
@@ -35,12 +35,12 @@ pub fn line(decision: &Value) -> String {
     if let Some(detail) = text(decision, "detail") {
         line += &format!(": {detail}");
     }
-    super::shell::plain(&line)
+    super::output::escape_control_chars(&line)
 }
 
 /// Fields of an event that say what it is about and not when it was made: where the same decision is made by
 /// other rules, these tell what is different for whoever gets it.
-pub fn told(decision: &Value) -> Value {
+pub fn comparable_fields(decision: &Value) -> Value {
     let mut data = decision.pointer("/event/data").cloned().unwrap_or_default();
     if let Some(fields) = data.as_object_mut() {
         fields.shift_remove("episode");

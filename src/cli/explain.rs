@@ -6,12 +6,13 @@ use std::process::ExitCode;
 use clap::Args;
 use serde_json::Value;
 
-use super::check::show;
+use super::check::render_diagnostics;
 use super::client::Server;
-use super::shell::{
-    Config, Format, Formatted, UNUSABLE, environment, now, plain, print, print_json, unusable,
+use super::output::{
+    ConfigArgs, EXIT_USAGE, Format, OutputArgs, current_thread_runtime, environment, escape_control_chars,
+    print, print_json, usage_error,
 };
-use super::{body, decision};
+use super::{capture, decision};
 use crate::bridge::{Explanation, Simulator};
 use crate::config;
 use crate::config::diagnostic::Code;
@@ -29,7 +30,7 @@ pub struct Explain {
     #[arg(value_name = "BODY.json|CODE")]
     what: String,
     #[command(flatten)]
-    config: Config,
+    config: ConfigArgs,
     /// The source that it comes from; needed if there are several
     #[arg(long, value_name = "SOURCE")]
     source: Option<String>,
@@ -40,7 +41,7 @@ pub struct Explain {
     #[arg(long, value_name = "FILE")]
     token_file: Option<std::path::PathBuf>,
     #[command(flatten)]
-    formatted: Formatted,
+    output: OutputArgs,
 }
 
 impl Explain {
@@ -52,11 +53,15 @@ impl Explain {
         }
         if is_like_a_code(&self.what) && !path.exists() {
             let known: Vec<&str> = Code::ALL.iter().map(|code| code.as_str()).collect();
-            return unusable(format_args!("there is no code {}; known are {}", self.what, known.join(" ")));
+            return usage_error(format_args!(
+                "there is no code {}; known are {}",
+                self.what,
+                known.join(" ")
+            ));
         }
-        let body = match body::read(path) {
+        let body = match capture::read(path) {
             Ok(body) => body,
-            Err(error) => return unusable(error),
+            Err(error) => return usage_error(error),
         };
         let explained = match &self.url {
             Some(url) => {
@@ -66,38 +71,38 @@ impl Explain {
                     Ok(value) => {
                         serde_json::from_value::<Explanation>(value).map_err(|error| error.to_string())
                     }
-                    Err(error) => return error.end(),
+                    Err(error) => return error.report(),
                 }
             }
             None => {
                 let settings = match config::load(&self.config.config, environment()) {
                     Ok(loaded) => loaded.settings,
-                    Err(faults) => {
-                        telemetry::print_to_stderr(show(&faults).trim_end());
-                        return ExitCode::from(UNUSABLE);
+                    Err(diagnostics) => {
+                        telemetry::print_to_stderr(render_diagnostics(&diagnostics).trim_end());
+                        return ExitCode::from(EXIT_USAGE);
                     }
                 };
-                let source = match body::source(&settings, self.source.as_deref()) {
-                    Ok(source) => source,
-                    Err(error) => return unusable(error),
+                let select_source = match capture::select_source(&settings, self.source.as_deref()) {
+                    Ok(select_source) => select_source,
+                    Err(error) => return usage_error(error),
                 };
-                let Some(runtime) = now() else { return ExitCode::FAILURE };
-                let (first, last) =
-                    body::times(&body.notification).unwrap_or((Time::from_nanos(0), Time::from_nanos(0)));
+                let Some(runtime) = current_thread_runtime() else { return ExitCode::FAILURE };
+                let (first, last) = capture::time_range(&body.notification)
+                    .unwrap_or((Time::from_nanos(0), Time::from_nanos(0)));
                 let policy = settings.policy();
                 let rules = settings.rules;
-                let mut rehearsal = Simulator::new(rules, settings.sources, policy, first);
+                let mut simulator = Simulator::new(rules, settings.sources, policy, first);
                 let told = runtime.block_on(async {
-                    rehearsal.advance_to(last).await?;
-                    rehearsal.explain(&source, body.notification).await
+                    simulator.advance_to(last).await?;
+                    simulator.explain(&select_source, body.notification).await
                 });
                 told.map_err(|error| error.to_string())
             }
         };
-        match (explained, self.formatted.format) {
+        match (explained, self.output.format) {
             (Ok(explained), Format::Json) => print_json(&explained),
             (Ok(explained), Format::Text) => print(text(&explained)),
-            (Err(error), _) => return unusable(error),
+            (Err(error), _) => return usage_error(error),
         }
         ExitCode::SUCCESS
     }
@@ -116,12 +121,12 @@ fn text(explained: &Explanation) -> String {
         let status = alert.status.as_deref().unwrap_or("unreadable");
         text += &format!("alert {} of {}, {status}: {}\n", at + 1, explained.alerts.len(), labels.join(" "));
         if let Some(why) = &alert.skipped_reason {
-            text += &format!("  rules are not asked: {}\n", plain(why));
+            text += &format!("  rules are not asked: {}\n", escape_control_chars(why));
         }
         let width = alert.rules.iter().map(|rule| rule.rule.len()).max().unwrap_or_default();
         for rule in &alert.rules {
             let word = if rule.matched { "yes" } else { "no " };
-            text += &format!("  {word} {:width$}  {}\n", rule.rule, plain(&rule.reason));
+            text += &format!("  {word} {:width$}  {}\n", rule.rule, escape_control_chars(&rule.reason));
             if let Some(target) = &rule.target {
                 let told = serde_json::to_string(target).unwrap_or_default();
                 text += &format!("      {:width$}  target {told}\n", "");
@@ -138,7 +143,7 @@ fn text(explained: &Explanation) -> String {
     }
     text += &format!("decided at {}:\n", explained.at);
     for told in &explained.decisions {
-        text += &format!("  {}\n", decision::line(told));
+        text += &format!("  {}\n", decision::summary_line(told));
         if let Some(event @ Value::Object(_)) = told.get("event") {
             let shown = serde_json::to_string_pretty(event).unwrap_or_default();
             text += &format!("    {}\n", shown.replace('\n', "\n    "));

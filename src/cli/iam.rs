@@ -6,9 +6,9 @@ use std::process::ExitCode;
 use clap::Args;
 use serde_json::{Value, json};
 
-use super::check::show;
-use super::shell::{Config, UNUSABLE, environment, print_json, unusable};
-use crate::config::called::Function;
+use super::check::render_diagnostics;
+use super::output::{ConfigArgs, EXIT_USAGE, environment, print_json, usage_error};
+use crate::config::aws_names::FunctionName;
 use crate::config::{self, Destination, DestinationKind, Lambda, Role};
 use crate::telemetry;
 
@@ -20,7 +20,7 @@ use crate::telemetry;
 #[derive(Debug, Args)]
 pub struct IamPolicy {
     #[command(flatten)]
-    config: Config,
+    config: ConfigArgs,
     /// The policy of this role, which a destination names
     #[arg(long, value_name = "ARN")]
     role: Option<String>,
@@ -36,34 +36,34 @@ impl IamPolicy {
     pub fn run(&self) -> ExitCode {
         let settings = match config::load(&self.config.config, environment()) {
             Ok(loaded) => loaded.settings,
-            Err(faults) => {
-                telemetry::print_to_stderr(show(&faults).trim_end());
-                return ExitCode::from(UNUSABLE);
+            Err(diagnostics) => {
+                telemetry::print_to_stderr(render_diagnostics(&diagnostics).trim_end());
+                return ExitCode::from(EXIT_USAGE);
             }
         };
         // Of each principal, the actions with their resources; `None` is the bridge itself.
-        let mut needs: BTreeMap<Option<String>, BTreeMap<&str, BTreeSet<String>>> = BTreeMap::new();
-        let mut need = |who: Option<String>, action, resource| {
-            needs.entry(who).or_default().entry(action).or_default().insert(resource);
+        let mut permissions: BTreeMap<Option<String>, BTreeMap<&str, BTreeSet<String>>> = BTreeMap::new();
+        let mut need = |principal: Option<String>, action, resource| {
+            permissions.entry(principal).or_default().entry(action).or_default().insert(resource);
         };
         for destination in settings.destinations.values() {
-            let Some((role, action, resource)) = self.needed(destination) else { continue };
+            let Some((role, action, resource)) = self.required_permission(destination) else { continue };
             let role = role.map(|role| role.arn.clone());
             if let Some(arn) = &role {
                 need(None, "sts:AssumeRole", arn.clone());
             }
             need(role, action, resource);
         }
-        for role in needs.keys().flatten().filter(|_| self.role.is_none()) {
+        for role in permissions.keys().flatten().filter(|_| self.role.is_none()) {
             telemetry::print_to_stderr(format_args!("what {role} needs is printed by --role {role}"));
         }
-        if self.role.is_some() && !needs.contains_key(&self.role) {
-            return unusable(format_args!(
+        if self.role.is_some() && !permissions.contains_key(&self.role) {
+            return usage_error(format_args!(
                 "no destination has the role {}",
                 self.role.as_deref().unwrap_or_default()
             ));
         }
-        let statements = needs.remove(&self.role).unwrap_or_default();
+        let statements = permissions.remove(&self.role).unwrap_or_default();
         if statements.is_empty() {
             telemetry::print_to_stderr("this configuration calls nothing in AWS");
         }
@@ -76,7 +76,10 @@ impl IamPolicy {
         ExitCode::SUCCESS
     }
 
-    fn needed<'d>(&self, destination: &'d Destination) -> Option<(Option<&'d Role>, &'static str, String)> {
+    fn required_permission<'d>(
+        &self,
+        destination: &'d Destination,
+    ) -> Option<(Option<&'d Role>, &'static str, String)> {
         match &destination.kind {
             DestinationKind::Sqs(sqs) => {
                 // Host, account and queue, which `config` has checked.
@@ -87,21 +90,21 @@ impl IamPolicy {
                 Some((sqs.role.as_ref(), "sqs:SendMessage", resource))
             }
             DestinationKind::Lambda(lambda) => {
-                Some((lambda.role.as_ref(), "lambda:InvokeFunction", self.function(lambda)))
+                Some((lambda.role.as_ref(), "lambda:InvokeFunction", self.function_arn(lambda)))
             }
             DestinationKind::File(_) => None,
         }
     }
 
     /// The ARN of what is called: with a qualifier, that alias or version only.
-    fn function(&self, lambda: &Lambda) -> String {
+    fn function_arn(&self, lambda: &Lambda) -> String {
         // Which `config` has checked.
-        let Some(said) = Function::parse(&lambda.function) else { return lambda.function.clone() };
-        let region = said.region.or(lambda.region.as_deref()).unwrap_or(&self.region);
-        let account = said.account.unwrap_or(&self.account);
-        let partition = said.partition.unwrap_or_else(|| partition(region));
-        let arn = format!("arn:{partition}:lambda:{region}:{account}:function:{}", said.name);
-        match said.qualifier.or(lambda.qualifier.as_deref()) {
+        let Some(parsed) = FunctionName::parse(&lambda.function) else { return lambda.function.clone() };
+        let region = parsed.region.or(lambda.region.as_deref()).unwrap_or(&self.region);
+        let account = parsed.account.unwrap_or(&self.account);
+        let partition = parsed.partition.unwrap_or_else(|| partition(region));
+        let arn = format!("arn:{partition}:lambda:{region}:{account}:function:{}", parsed.name);
+        match parsed.qualifier.or(lambda.qualifier.as_deref()) {
             Some(qualifier) => format!("{arn}:{qualifier}"),
             None => arn,
         }

@@ -1,18 +1,18 @@
 //! The command line: one file a verb. Data goes to stdout, all else to stderr.
 
 mod admin;
-mod body;
+mod capture;
 mod check;
 mod client;
+mod completions;
 mod decision;
 mod explain;
-mod generated;
 mod iam;
+mod output;
 mod replay;
 mod schema;
 mod send;
 mod serve;
-mod shell;
 mod test;
 
 use std::process::ExitCode;
@@ -46,8 +46,8 @@ enum Verb {
     Schema(schema::Schema),
     IamPolicy(iam::IamPolicy),
     Send(send::Send),
-    Completions(generated::Completions),
-    Man(generated::Man),
+    Completions(completions::Completions),
+    Man(completions::Man),
 }
 
 /// Runs the verb that the command line asks for.
@@ -65,7 +65,7 @@ pub fn run() -> ExitCode {
         Verb::Decisions(decisions) => decisions.run(),
         Verb::Event(event) => event.run(),
         Verb::Episodes(episodes) => episodes.run(),
-        Verb::DeadLetters(letters) => letters.run(),
+        Verb::DeadLetters(dead_letters) => dead_letters.run(),
         Verb::Pause(pause) => pause.run(),
         Verb::Resume(resume) => resume.run(),
         Verb::Reload(reload) => reload.run(),

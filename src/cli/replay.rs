@@ -9,10 +9,13 @@ use clap::Args;
 use serde::Serialize;
 use serde_json::Value;
 
-use super::check::show;
-use super::shell::{FOUND, Format, Formatted, UNUSABLE, environment, now, print, print_json, unusable};
-use super::test::{Fault, faults};
-use super::{body, decision};
+use super::check::render_diagnostics;
+use super::output::{
+    EXIT_FAILED, EXIT_USAGE, Format, OutputArgs, current_thread_runtime, environment, print, print_json,
+    usage_error,
+};
+use super::test::{FieldMismatch, mismatches};
+use super::{capture, decision};
 use crate::bridge::{Simulator, SimulatorError};
 use crate::config::{self, Settings};
 use crate::domain::duration;
@@ -39,10 +42,10 @@ pub struct Replay {
     #[arg(long, value_name = "SOURCE")]
     source: Option<String>,
     /// Time that passes after the last one, so that what waits is decided
-    #[arg(long, value_name = "DURATION", default_value = "1h", value_parser = duration::parse)]
-    then: Duration,
+    #[arg(long, alias = "then", value_name = "DURATION", default_value = "1h", value_parser = duration::parse)]
+    advance: Duration,
     #[command(flatten)]
-    formatted: Formatted,
+    output: OutputArgs,
 }
 
 /// What was decided at one moment.
@@ -60,7 +63,7 @@ struct Moment {
     against: Option<Vec<Value>>,
 }
 
-struct Captured {
+struct CapturedNotification {
     name: String,
     at: Time,
     notification: Notification,
@@ -68,20 +71,20 @@ struct Captured {
 
 impl Replay {
     pub fn run(&self) -> ExitCode {
-        let (captured, start) = match self.captured() {
+        let (captured, start) = match self.read_captured() {
             Ok(captured) => captured,
-            Err(error) => return unusable(error),
+            Err(error) => return usage_error(error),
         };
-        let end = captured.last().map_or(start, |last| last.at).after(self.then);
+        let end = captured.last().map_or(start, |last| last.at).after(self.advance);
         let decide = |path: &Path| -> Result<Vec<Vec<Value>>, ExitCode> {
-            let settings = config::load(path, environment()).map_err(|faults| {
-                telemetry::print_to_stderr(show(&faults).trim_end());
-                ExitCode::from(UNUSABLE)
+            let settings = config::load(path, environment()).map_err(|diagnostics| {
+                telemetry::print_to_stderr(render_diagnostics(&diagnostics).trim_end());
+                ExitCode::from(EXIT_USAGE)
             })?;
             let settings = settings.settings;
-            let source = body::source(&settings, self.source.as_deref()).map_err(unusable)?;
-            let runtime = now().ok_or(ExitCode::FAILURE)?;
-            runtime.block_on(decide(settings, &source, start, &captured, end)).map_err(unusable)
+            let source = capture::select_source(&settings, self.source.as_deref()).map_err(usage_error)?;
+            let runtime = current_thread_runtime().ok_or(ExitCode::FAILURE)?;
+            runtime.block_on(decide(settings, &source, start, &captured, end)).map_err(usage_error)
         };
         let decided = decide(&self.config).and_then(|new| {
             let old = self.against.as_deref().map(decide).transpose()?;
@@ -98,7 +101,7 @@ impl Replay {
                 let against = old.as_mut().and_then(Iterator::next);
                 let differs = against
                     .as_ref()
-                    .is_some_and(|old| !lines(old, &decisions).iter().all(|(mark, _)| *mark == ' '));
+                    .is_some_and(|old| !diff_lines(old, &decisions).iter().all(|(mark, _)| *mark == ' '));
                 let one = captured.get(at);
                 let time = one.map_or(end, |one| one.at);
                 let body = one.map(|one| one.name.clone());
@@ -106,26 +109,26 @@ impl Replay {
             })
             .collect();
         let differs = moments.iter().any(|moment| moment.differs);
-        match self.formatted.format {
+        match self.output.format {
             Format::Json => print_json(&moments),
             Format::Text => print(text(&moments)),
         }
-        if differs { ExitCode::from(FOUND) } else { ExitCode::SUCCESS }
+        if differs { ExitCode::from(EXIT_FAILED) } else { ExitCode::SUCCESS }
     }
 
     /// The notifications with their times, and a time before all of them.
-    fn captured(&self) -> Result<(Vec<Captured>, Time), String> {
-        let mut captured: Vec<Captured> = Vec::new();
+    fn read_captured(&self) -> Result<(Vec<CapturedNotification>, Time), String> {
+        let mut captured: Vec<CapturedNotification> = Vec::new();
         let mut start: Option<Time> = None;
         for path in &self.bodies {
-            let notification = body::read(path)?.notification;
+            let notification = capture::read(path)?.notification;
             let previous = captured.last().map(|last| last.at);
-            let (first, last) = body::times(&notification)
+            let (first, last) = capture::time_range(&notification)
                 .or(previous.map(|at| (at, at)))
                 .ok_or_else(|| format!("{}: no alert in it can be read", path.display()))?;
             start = Some(start.map_or(first, |start| start.min(first)));
             let at = previous.map_or(last, |previous| previous.max(last));
-            captured.push(Captured { name: path.display().to_string(), at, notification });
+            captured.push(CapturedNotification { name: path.display().to_string(), at, notification });
         }
         let before = |start: Time| Time::from_nanos(start.as_nanos().saturating_sub(1_000_000_000));
         Ok((captured, before(start.unwrap_or(Time::from_nanos(0)))))
@@ -137,42 +140,42 @@ async fn decide(
     settings: Settings,
     source: &str,
     start: Time,
-    captured: &[Captured],
+    captured: &[CapturedNotification],
     end: Time,
 ) -> Result<Vec<Vec<Value>>, SimulatorError> {
     let policy = settings.policy();
-    let mut rehearsal = Simulator::new(settings.rules, settings.sources, policy, start);
+    let mut simulator = Simulator::new(settings.rules, settings.sources, policy, start);
     let mut decided = Vec::new();
     for one in captured {
-        let mut decisions = rehearsal.advance_to(one.at).await?;
-        decisions.extend(rehearsal.notify(source, one.notification.clone()).await?);
+        let mut decisions = simulator.advance_to(one.at).await?;
+        decisions.extend(simulator.notify(source, one.notification.clone()).await?);
         decided.push(decisions);
     }
-    decided.push(rehearsal.advance_to(end).await?);
+    decided.push(simulator.advance_to(end).await?);
     Ok(decided)
 }
 
 /// The lines of both, those that are in both with a space, the others with `-` and `+`. Where only the event is
 /// another one, its fields that differ are named.
-fn lines(old: &[Value], new: &[Value]) -> Vec<(char, String)> {
+fn diff_lines(old: &[Value], new: &[Value]) -> Vec<(char, String)> {
     let mut left: BTreeMap<String, Vec<Value>> = BTreeMap::new();
     for one in old.iter().rev() {
-        left.entry(decision::line(one)).or_default().push(decision::told(one));
+        left.entry(decision::summary_line(one)).or_default().push(decision::comparable_fields(one));
     }
     let mut lines: Vec<(char, String)> = Vec::new();
     for one in new {
-        let (line, told) = (decision::line(one), decision::told(one));
+        let (line, fields) = (decision::summary_line(one), decision::comparable_fields(one));
         let before = left.get_mut(&line);
         let same = before.and_then(|before| {
             let at =
-                before.iter().position(|before| *before == told).or_else(|| before.len().checked_sub(1))?;
+                before.iter().position(|before| *before == fields).or_else(|| before.len().checked_sub(1))?;
             Some(before.remove(at))
         });
         match same {
-            Some(before) if before == told => lines.push((' ', line)),
+            Some(before) if before == fields => lines.push((' ', line)),
             Some(before) => {
-                let both = faults(&before, &told).into_iter().chain(
-                    faults(&told, &before).into_iter().map(|fault| Fault {
+                let both = mismatches(&before, &fields).into_iter().chain(
+                    mismatches(&fields, &before).into_iter().map(|fault| FieldMismatch {
                         expected: fault.found,
                         found: fault.expected,
                         ..fault
@@ -201,7 +204,7 @@ fn text(moments: &[Moment]) -> String {
         }
         text += &format!("{at} {}\n", body.as_deref().unwrap_or("what came due after the last one"));
         // Without old rules there is nothing to differ from.
-        for (mark, line) in lines(against.as_deref().unwrap_or(decisions), decisions) {
+        for (mark, line) in diff_lines(against.as_deref().unwrap_or(decisions), decisions) {
             text += &format!("{mark} {line}\n");
         }
     }

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use clap::{Args, ValueEnum};
 
-use super::shell::print_json;
+use super::output::print_json;
 use crate::config;
 use crate::domain::event;
 
@@ -15,11 +15,11 @@ use crate::domain::event;
 pub struct Schema {
     /// Of which document
     #[arg(value_enum)]
-    document: Document,
+    document: SchemaKind,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
-enum Document {
+enum SchemaKind {
     /// The configuration
     Config,
     /// A file of rules
@@ -33,10 +33,10 @@ enum Document {
 impl Schema {
     pub fn run(&self) -> ExitCode {
         print_json(&match self.document {
-            Document::Config => config::schema::config(),
-            Document::Rules => config::schema::rules(),
-            Document::Tests => config::schema::tests(),
-            Document::Event => event::schema(),
+            SchemaKind::Config => config::schema::config(),
+            SchemaKind::Rules => config::schema::rules(),
+            SchemaKind::Tests => config::schema::tests(),
+            SchemaKind::Event => event::schema(),
         });
         ExitCode::SUCCESS
     }

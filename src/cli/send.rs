@@ -8,7 +8,7 @@ use clap::Args;
 use serde_json::json;
 
 use super::client;
-use super::shell::{FOUND, print, unusable};
+use super::output::{EXIT_FAILED, print, usage_error};
 use crate::app::wall_clock;
 use crate::domain::fingerprint;
 use crate::telemetry;
@@ -28,17 +28,17 @@ pub struct Send {
     #[arg(long)]
     resolved: bool,
     /// An annotation of the alert
-    #[arg(long = "annotation", value_name = "NAME=VALUE", value_parser = pair)]
+    #[arg(long = "annotation", value_name = "NAME=VALUE", value_parser = parse_pair)]
     annotations: Vec<(String, String)>,
     /// A file with the source's bearer token
     #[arg(long, value_name = "FILE")]
     token_file: Option<PathBuf>,
     /// Labels of the alert, alertname among them
-    #[arg(value_name = "LABEL=VALUE", required = true, value_parser = pair)]
+    #[arg(value_name = "LABEL=VALUE", required = true, value_parser = parse_pair)]
     labels: Vec<(String, String)>,
 }
 
-fn pair(text: &str) -> Result<(String, String), String> {
+fn parse_pair(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
         Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
         _ => Err("write NAME=VALUE".to_owned()),
@@ -51,11 +51,11 @@ impl Send {
             (self.labels.iter().cloned().collect(), self.annotations.iter().cloned().collect());
         let token = match self.token_file.as_ref().map(std::fs::read_to_string).transpose() {
             Ok(token) => token,
-            Err(error) => return unusable(format_args!("cannot read the token: {error}")),
+            Err(error) => return usage_error(format_args!("cannot read the token: {error}")),
         };
         if !self.url.starts_with("http://") {
             let why = "is no http:// address of a webhook, for example http://127.0.0.1:9096/webhook/local";
-            return unusable(format_args!("--url {} {why}", self.url));
+            return usage_error(format_args!("--url {} {why}", self.url));
         }
         let now = wall_clock().to_string();
         let status = if self.resolved { "resolved" } else { "firing" };
@@ -70,7 +70,11 @@ impl Send {
                 "generatorURL": "", "fingerprint": fingerprint::from_labels(pairs),
             }],
         });
-        match client::notify(&self.url, token.as_deref().map(str::trim), body.to_string().as_bytes()) {
+        match client::send_notification(
+            &self.url,
+            token.as_deref().map(str::trim),
+            body.to_string().as_bytes(),
+        ) {
             Ok((200, answer)) => {
                 print(answer);
                 ExitCode::SUCCESS
@@ -81,9 +85,9 @@ impl Send {
                     self.url,
                     answer.trim()
                 ));
-                ExitCode::from(FOUND)
+                ExitCode::from(EXIT_FAILED)
             }
-            Err(refused) => refused.end(),
+            Err(error) => error.report(),
         }
     }
 }

@@ -7,8 +7,8 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
-use super::check::show;
-use super::shell::{Config, UNUSABLE, environment};
+use super::check::render_diagnostics;
+use super::output::{ConfigArgs, EXIT_USAGE, environment};
 use crate::app::{App, Origin};
 use crate::config;
 use crate::http::ReloadRequest;
@@ -18,7 +18,7 @@ use crate::telemetry;
 #[derive(Debug, Args)]
 pub struct Serve {
     #[command(flatten)]
-    config: Config,
+    config: ConfigArgs,
 }
 
 impl Serve {
@@ -28,8 +28,8 @@ impl Serve {
         let loaded = match config::load(&self.config.config, environment) {
             Ok(loaded) => loaded,
             Err(diagnostics) => {
-                telemetry::print_to_stderr(show(&diagnostics).trim_end());
-                return ExitCode::from(UNUSABLE);
+                telemetry::print_to_stderr(render_diagnostics(&diagnostics).trim_end());
+                return ExitCode::from(EXIT_USAGE);
             }
         };
         if let Err(error) = telemetry::start_logging(&loaded.settings.log) {
@@ -40,7 +40,7 @@ impl Serve {
             tracing::warn!("{warning}");
         }
         let mut runtime = tokio::runtime::Builder::new_multi_thread();
-        let runtime = match runtime.enable_all().on_thread_start(give_way).build() {
+        let runtime = match runtime.enable_all().on_thread_start(lower_thread_priority).build() {
             Ok(runtime) => runtime,
             Err(error) => {
                 telemetry::print_to_stderr(format_args!("scalebridge: cannot start: {error}"));
@@ -60,7 +60,7 @@ impl Serve {
             Err(error) => {
                 telemetry::print_to_stderr(format_args!("scalebridge: {error:#}"));
                 let unusable = matches!(error.downcast_ref(), Some(store::Error::Unusable(_)));
-                if unusable { ExitCode::from(UNUSABLE) } else { ExitCode::FAILURE }
+                if unusable { ExitCode::from(EXIT_USAGE) } else { ExitCode::FAILURE }
             }
         }
     }
@@ -70,7 +70,7 @@ impl Serve {
 /// first: everybody waits for its commits, and it is started by the main thread, which does not stand back.
 const NICE: i32 = 5;
 
-fn give_way() {
+fn lower_thread_priority() {
     // Threads have a priority each in Linux. Where it cannot be set, all stay equal.
     let _equal = rustix::process::setpriority_process(None, NICE);
 }

@@ -10,9 +10,9 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::decode::{entries, wrong_type};
-use super::diagnostic::{Code, Diagnostics, Place};
+use super::diagnostic::{Code, Diagnostics, Location};
 use super::settings::Settings;
-use super::slip::did_you_mean;
+use super::suggest::did_you_mean;
 use super::yaml::{Kind, Node};
 use super::{file, scalar};
 use crate::domain::duration::format;
@@ -22,46 +22,54 @@ use crate::domain::rule::{Change, Mode, Rule};
 use crate::domain::source::Source;
 
 /// Alertmanager's own defaults.
-const GROUP_INTERVAL: Duration = Duration::from_mins(5);
-const REPEAT_INTERVAL: Duration = Duration::from_hours(4);
+const DEFAULT_GROUP_INTERVAL: Duration = Duration::from_mins(5);
+const DEFAULT_REPEAT_INTERVAL: Duration = Duration::from_hours(4);
 /// Routes that are walked; a tree that is deeper or wider is no configuration.
-const MOST_ROUTES: usize = 100_000;
+const MAX_ROUTES: usize = 100_000;
 
 /// A webhook of a receiver that sends here.
-struct Ours<'n> {
+struct BridgeWebhook<'n> {
     receiver: &'n str,
     source: String,
-    timeout: Option<(Duration, &'n Place)>,
+    timeout: Option<(Duration, &'n Location)>,
 }
 
 /// What a route hands down.
 #[derive(Clone, Copy)]
-struct Handed<'n> {
+struct RouteSettings<'n> {
     receiver: Option<&'n str>,
-    group_interval: (Duration, &'n Place),
-    repeat_interval: (Duration, &'n Place),
+    group_interval: (Duration, &'n Location),
+    repeat_interval: (Duration, &'n Location),
 }
 
 /// Adds what is wrong with the Alertmanager configuration at `path`, as far as it concerns a bridge with these
 /// settings.
-pub(super) fn lint(path: &Path, settings: &Settings, faults: &mut Diagnostics) {
-    let Some((root, _)) = file::read(path, None, faults) else { return };
+pub(super) fn lint(path: &Path, settings: &Settings, diagnostics: &mut Diagnostics) {
+    let Some((root, _)) = file::read(path, None, diagnostics) else { return };
     let (Some(route), Some(receivers)) = (root.get("route"), root.get("receivers")) else {
         let help = "give `--alertmanager` the file that Alertmanager is started with: it has `route` and `receivers`";
-        faults.help(Code::Missing, &root.place, "this is no Alertmanager configuration", help);
+        diagnostics.add_with_help(
+            Code::Missing,
+            &root.location,
+            "this is no Alertmanager configuration",
+            help,
+        );
         return;
     };
-    let ours = receivers_of_ours(receivers, settings, faults);
-    let times = (GROUP_INTERVAL, &route.place);
-    let top =
-        Handed { receiver: None, group_interval: times, repeat_interval: (REPEAT_INTERVAL, &route.place) };
+    let ours = bridge_webhooks(receivers, settings, diagnostics);
+    let times = (DEFAULT_GROUP_INTERVAL, &route.location);
+    let top = RouteSettings {
+        receiver: None,
+        group_interval: times,
+        repeat_interval: (DEFAULT_REPEAT_INTERVAL, &route.location),
+    };
     let mut routes = Vec::new();
-    walk(route, top, &mut routes, faults);
+    collect_routes(route, top, &mut routes, diagnostics);
     let mut reached = BTreeSet::new();
-    for handed in &routes {
-        for our in ours.iter().filter(|our| Some(our.receiver) == handed.receiver) {
+    for route_settings in &routes {
+        for our in ours.iter().filter(|our| Some(our.receiver) == route_settings.receiver) {
             reached.insert(our.source.as_str());
-            times_of(our, handed, settings, faults);
+            check_timing(our, route_settings, settings, diagnostics);
         }
     }
     let known: Vec<&Name> = settings.sources.keys().collect();
@@ -85,20 +93,25 @@ pub(super) fn lint(path: &Path, settings: &Settings, faults: &mut Diagnostics) {
             ),
             Some(receiver) => format!("add a route with `receiver: {receiver}`"),
         };
-        faults.help(Code::NoRoute, &route.place, message, help);
+        diagnostics.add_with_help(Code::NoRoute, &route.location, message, help);
     } else {
-        unrouted(route, &ours, settings, faults);
+        check_unrouted(route, &ours, settings, diagnostics);
     }
 }
 
 /// Says which alerts that somebody waits for are never brought here: those of rules, and heartbeats.
-fn unrouted(route: &Node, ours: &[Ours<'_>], settings: &Settings, faults: &mut Diagnostics) {
+fn check_unrouted(
+    route: &Node,
+    ours: &[BridgeWebhook<'_>],
+    settings: &Settings,
+    diagnostics: &mut Diagnostics,
+) {
     let served: BTreeSet<&str> = ours.iter().map(|our| our.source.as_str()).collect();
     let comes = |source: &Source, wanted: &[Matcher]| {
         // What the source lays over its alerts Alertmanager does not know.
         let own = wanted.iter().filter(|matcher| source.labels.get(matcher.label()).is_empty());
         let mut receivers = Vec::new();
-        reached_by(route, None, &own.cloned().collect::<Vec<_>>(), &mut receivers);
+        collect_receivers(route, None, &own.cloned().collect::<Vec<_>>(), &mut receivers);
         ours.iter().any(|our| our.source == source.name.as_str() && receivers.contains(&our.receiver))
     };
     let sources: Vec<&Source> =
@@ -107,7 +120,7 @@ fn unrouted(route: &Node, ours: &[Ours<'_>], settings: &Settings, faults: &mut D
         if !comes(source, &source.heartbeat) {
             let message = format!("no route leads the heartbeat of source `{}` to this bridge", source.name);
             let help = "add a route for it: while it is not heard, this source takes nothing away";
-            faults.help(Code::Unrouted, &route.place, message, help);
+            diagnostics.add_with_help(Code::Unrouted, &route.location, message, help);
         }
     }
     for rule in settings.rules.rules().iter().filter(|rule| rule.mode != Mode::Disabled) {
@@ -118,14 +131,19 @@ fn unrouted(route: &Node, ours: &[Ours<'_>], settings: &Settings, faults: &mut D
             let message = format!("no route leads the alerts of rule `{}` to this bridge", rule.name);
             let help = "add a route for them, or widen the one that leads here; an earlier route without \
                         `continue: true` keeps alerts from those behind it";
-            faults.help(Code::Unrouted, &route.place, message, help);
+            diagnostics.add_with_help(Code::Unrouted, &route.location, message, help);
         }
     }
 }
 
 /// The receivers that alerts which meet `wanted` may come to by this route; `above` is what it hands down.
-fn reached_by<'n>(route: &'n Node, above: Option<&'n str>, wanted: &[Matcher], receivers: &mut Vec<&'n str>) {
-    let receiver = text_of(route, "receiver").or(above);
+fn collect_receivers<'n>(
+    route: &'n Node,
+    inherited: Option<&'n str>,
+    wanted: &[Matcher],
+    receivers: &mut Vec<&'n str>,
+) {
+    let receiver = text_of(route, "receiver").or(inherited);
     let mut is_taken = false;
     for child in items(route.get("routes")) {
         let asked = matchers_of(child);
@@ -136,7 +154,7 @@ fn reached_by<'n>(route: &'n Node, above: Option<&'n str>, wanted: &[Matcher], r
         if all.iter().any(excluded) {
             continue;
         }
-        reached_by(child, receiver, wanted, receivers);
+        collect_receivers(child, receiver, wanted, receivers);
         // One that every such alert meets keeps it from its parent, and from those behind it.
         if asked.is_some_and(|asked| implies(wanted, &asked)) {
             is_taken = true;
@@ -185,7 +203,7 @@ fn text_of<'n>(node: &'n Node, key: &str) -> Option<&'n str> {
 }
 
 /// Of `http://bridge:9096/webhook/prod-eu?x=y` it is `prod-eu`.
-fn source_of(url: &str) -> Option<&str> {
+fn source_from_url(url: &str) -> Option<&str> {
     let (_, rest) = url.split_once("://")?;
     let (_, path) = rest.split_once('/')?;
     let path = path.split(['?', '#']).next()?.trim_end_matches('/');
@@ -194,83 +212,99 @@ fn source_of(url: &str) -> Option<&str> {
     (ours && !source.is_empty()).then_some(source)
 }
 
-fn receivers_of_ours<'n>(
+fn bridge_webhooks<'n>(
     receivers: &'n Node,
     settings: &Settings,
-    faults: &mut Diagnostics,
-) -> Vec<Ours<'n>> {
+    diagnostics: &mut Diagnostics,
+) -> Vec<BridgeWebhook<'n>> {
     let mut ours = Vec::new();
     if !matches!(receivers.kind, Kind::List(_)) {
-        return wrong_type(receivers, "a list of receivers", faults).unwrap_or_default();
+        return wrong_type(receivers, "a list of receivers", diagnostics).unwrap_or_default();
     }
     for receiver in items(Some(receivers)) {
         let Some(name) = text_of(receiver, "name") else { continue };
         for webhook in items(receiver.get("webhook_configs")) {
             let Some((url, source)) =
-                webhook.get("url").and_then(|url| Some((url, source_of(text_of(webhook, "url")?)?)))
+                webhook.get("url").and_then(|url| Some((url, source_from_url(text_of(webhook, "url")?)?)))
             else {
                 continue;
             };
             if settings.sources.keys().any(|known| known.as_str() == source) {
-                webhook_of(name, webhook, faults);
-                let timeout =
-                    webhook.get("timeout").and_then(|node| Some((time(node, faults)?, &node.place)));
-                ours.push(Ours { receiver: name, source: source.to_owned(), timeout });
+                check_webhook(name, webhook, diagnostics);
+                let timeout = webhook
+                    .get("timeout")
+                    .and_then(|node| Some((duration(node, diagnostics)?, &node.location)));
+                ours.push(BridgeWebhook { receiver: name, source: source.to_owned(), timeout });
             } else {
                 let known: Vec<&str> = settings.sources.keys().map(Name::as_str).collect();
                 let message =
                     format!("receiver `{name}` sends to source `{source}`, which this bridge does not have");
-                faults.help(Code::UnknownSource, &url.place, message, did_you_mean(source, &known));
+                diagnostics.add_with_help(
+                    Code::UnknownSource,
+                    &url.location,
+                    message,
+                    did_you_mean(source, &known),
+                );
             }
         }
     }
     ours
 }
 
-fn webhook_of(name: &str, webhook: &Node, faults: &mut Diagnostics) {
+fn check_webhook(name: &str, webhook: &Node, diagnostics: &mut Diagnostics) {
     if let Some(node) = webhook.get("send_resolved").filter(|node| node.kind == Kind::Bool(false)) {
         let message = format!("receiver `{name}` does not send what has resolved");
         let help =
             "say `send_resolved: true`: without it no episode ever ends, and nothing is ever scaled in";
-        faults.help(Code::ResolvedUnsent, &node.place, message, help);
+        diagnostics.add_with_help(Code::ResolvedUnsent, &node.location, message, help);
     }
     let some = |node: &&Node| !matches!(node.kind, Kind::Int(0) | Kind::Null);
     if let Some(node) = webhook.get("max_alerts").filter(some) {
         let message = format!("receiver `{name}` leaves alerts out of large groups");
         let help = "take `max_alerts` out (0 is no bound): what is left out is never scaled for, and a truncated \
                     notification never takes capacity away";
-        faults.help(Code::AlertsCut, &node.place, message, help);
+        diagnostics.add_with_help(Code::TruncatedAlerts, &node.location, message, help);
     }
 }
 
 /// A duration; what cannot be read is Alertmanager's own to complain about.
-fn time(node: &Node, faults: &mut Diagnostics) -> Option<Duration> {
-    scalar::duration(node, faults)
+fn duration(node: &Node, diagnostics: &mut Diagnostics) -> Option<Duration> {
+    scalar::duration(node, diagnostics)
 }
 
-fn walk<'n>(route: &'n Node, above: Handed<'n>, routes: &mut Vec<Handed<'n>>, faults: &mut Diagnostics) {
-    if routes.len() >= MOST_ROUTES || entries(route, faults).is_none() {
+fn collect_routes<'n>(
+    route: &'n Node,
+    inherited: RouteSettings<'n>,
+    routes: &mut Vec<RouteSettings<'n>>,
+    diagnostics: &mut Diagnostics,
+) {
+    if routes.len() >= MAX_ROUTES || entries(route, diagnostics).is_none() {
         return;
     }
-    let mut own = |key: &str, above: (Duration, &'n Place)| {
+    let mut own = |key: &str, inherited: (Duration, &'n Location)| {
         let node = route.get(key);
-        node.and_then(|node| Some((time(node, faults)?, &node.place))).unwrap_or(above)
+        node.and_then(|node| Some((duration(node, diagnostics)?, &node.location))).unwrap_or(inherited)
     };
-    let handed = Handed {
-        group_interval: own("group_interval", above.group_interval),
-        repeat_interval: own("repeat_interval", above.repeat_interval),
-        receiver: text_of(route, "receiver").or(above.receiver),
+    let route_settings = RouteSettings {
+        group_interval: own("group_interval", inherited.group_interval),
+        repeat_interval: own("repeat_interval", inherited.repeat_interval),
+        receiver: text_of(route, "receiver").or(inherited.receiver),
     };
-    routes.push(handed);
+    routes.push(route_settings);
     for child in items(route.get("routes")) {
-        walk(child, handed, routes, faults);
+        collect_routes(child, route_settings, routes, diagnostics);
     }
 }
 
-fn times_of(our: &Ours<'_>, handed: &Handed<'_>, settings: &Settings, faults: &mut Diagnostics) {
+fn check_timing(
+    our: &BridgeWebhook<'_>,
+    route_settings: &RouteSettings<'_>,
+    settings: &Settings,
+    diagnostics: &mut Diagnostics,
+) {
     let Some(source) = settings.sources.get(our.source.as_str()) else { return };
-    let (interval, interval_at) = handed.group_interval;
-    if let Some((timeout, place)) =
+    let (interval, interval_at) = route_settings.group_interval;
+    if let Some((timeout, location)) =
         our.timeout.filter(|(timeout, _)| !timeout.is_zero() && *timeout >= interval)
     {
         let message = format!(
@@ -281,9 +315,9 @@ fn times_of(our: &Ours<'_>, handed: &Handed<'_>, settings: &Settings, faults: &m
         );
         let help = "take a shorter `timeout`, for example 10s: a notification that is not answered is tried again only \
                     within its group_interval";
-        faults.help(Code::SlowTimeout, place, message, help);
+        diagnostics.add_with_help(Code::LongTimeout, location, message, help);
     }
-    let (repeat, repeat_at) = handed.repeat_interval;
+    let (repeat, repeat_at) = route_settings.repeat_interval;
     // A group is looked at once in a `group_interval`: that much later it may be.
     if repeat.saturating_add(interval) >= source.occurrence_ttl {
         let message = format!(
@@ -297,7 +331,7 @@ fn times_of(our: &Ours<'_>, handed: &Handed<'_>, settings: &Settings, faults: &m
         );
         let help = "take a shorter `repeat_interval`, or a longer `occurrence_ttl`: else an alert expires while it \
                     still fires, and its end takes nothing away";
-        faults.help(Code::RepeatTooLate, repeat_at, message, help);
+        diagnostics.add_with_help(Code::LongRepeatInterval, repeat_at, message, help);
     }
     if interval >= source.late_window {
         let message = format!(
@@ -308,16 +342,22 @@ fn times_of(our: &Ours<'_>, handed: &Handed<'_>, settings: &Settings, faults: &m
             source.name
         );
         let help = "raise `late_window` above it: the other member of an Alertmanager cluster may speak that much later";
-        faults.help(Code::ShortLateWindow, interval_at, message, help);
+        diagnostics.add_with_help(Code::ShortLateWindow, interval_at, message, help);
     }
     for rule in settings.rules.rules().iter().filter(|rule| rule.mode != Mode::Disabled) {
         if rule.sources.as_ref().is_none_or(|names| names.contains(&source.name)) {
-            cooldowns(rule, source, interval, interval_at, faults);
+            check_cooldowns(rule, source, interval, interval_at, diagnostics);
         }
     }
 }
 
-fn cooldowns(rule: &Rule, source: &Source, interval: Duration, place: &Place, faults: &mut Diagnostics) {
+fn check_cooldowns(
+    rule: &Rule,
+    source: &Source,
+    interval: Duration,
+    location: &Location,
+    diagnostics: &mut Diagnostics,
+) {
     let firing = rule.on_firing.as_ref().map(|firing| &firing.action);
     let resolved = rule.on_resolved.as_ref().map(|resolved| &resolved.action);
     for (phase, action) in [("on_firing", firing), ("on_resolved", resolved)] {
@@ -335,6 +375,6 @@ fn cooldowns(rule: &Rule, source: &Source, interval: Duration, place: &Place, fa
         );
         let help = "raise the rule's `cooldown`, or take a shorter `group_interval`: until then the bridge decides on \
                     what it heard before its last action";
-        faults.help(Code::ShortCooldown, place, message, help);
+        diagnostics.add_with_help(Code::ShortCooldown, location, message, help);
     }
 }

@@ -5,42 +5,42 @@
 
 use std::fmt::Display;
 
-use super::diagnostic::{Code, Diagnostics, Place};
+use super::diagnostic::{Code, Diagnostics, Location};
 use super::scalar::name;
-use super::slip::{did_you_mean, nearest};
+use super::suggest::{did_you_mean, nearest};
 use super::unsupported;
 use super::yaml::{Key, Kind, Node};
 use crate::domain::name::Name;
 
 /// A value that is looked at again in the pass of meaning.
 #[derive(Debug, Clone)]
-pub(super) struct Spot<T> {
+pub(super) struct Spanned<T> {
     pub value: T,
-    pub place: Place,
+    pub location: Location,
 }
 
 /// A map that is being read, key by key.
 pub(super) struct Fields<'n, 'f> {
-    at: &'static str,
-    place: &'n Place,
+    path: &'static str,
+    location: &'n Location,
     entries: &'n [(Key, Node)],
     known: Vec<&'static str>,
-    pub faults: &'f mut Diagnostics,
+    pub diagnostics: &'f mut Diagnostics,
 }
 
 impl<'n, 'f> Fields<'n, 'f> {
     /// `at` is the map's name in [`unsupported`]'s list. A map of which all keys are commented out is
     /// empty to YAML, and so it is here.
-    pub fn of(node: &'n Node, at: &'static str, faults: &'f mut Diagnostics) -> Option<Self> {
-        let entries = entries(node, faults)?;
-        Some(Self { at, place: &node.place, entries, known: Vec::new(), faults })
+    pub fn from_node(node: &'n Node, path: &'static str, diagnostics: &'f mut Diagnostics) -> Option<Self> {
+        let entries = entries(node, diagnostics)?;
+        Some(Self { path, location: &node.location, entries, known: Vec::new(), diagnostics })
     }
 
     /// The value of `key`, which is known from now on. What this version refuses is not given out.
-    pub fn take(&mut self, key: &'static str) -> Option<&'n Node> {
+    pub fn lookup(&mut self, key: &'static str) -> Option<&'n Node> {
         self.known.push(key);
         let (_, node) = self.entries.iter().find(|(known, _)| known.name == key)?;
-        unsupported::refuses(self.at, key).is_none().then_some(node)
+        unsupported::find(self.path, key).is_none().then_some(node)
     }
 
     /// Reads an optional key.
@@ -49,12 +49,12 @@ impl<'n, 'f> Fields<'n, 'f> {
         key: &'static str,
         read: impl FnOnce(&'n Node, &mut Diagnostics) -> Option<T>,
     ) -> Option<T> {
-        let node = self.take(key)?;
-        read(node, self.faults)
+        let node = self.lookup(key)?;
+        read(node, self.diagnostics)
     }
 
     /// Reads a key that has to be there.
-    pub fn need<T>(
+    pub fn get_required<T>(
         &mut self,
         key: &'static str,
         example: &str,
@@ -69,17 +69,17 @@ impl<'n, 'f> Fields<'n, 'f> {
     pub fn require(&mut self, key: &str, example: &str) {
         if !self.has(key) {
             let message = format!("`{key}` is missing");
-            self.faults.help(Code::Missing, self.place, message, format!("add `{example}`"));
+            self.diagnostics.add_with_help(Code::Missing, self.location, message, format!("add `{example}`"));
         }
     }
 
     /// Says of those of `keys` that are there that they do not belong here, and reads none.
-    pub fn refuse(&mut self, keys: &[&'static str], why: &str, help: &str) {
+    pub fn reject(&mut self, keys: &[&'static str], why: &str, help: &str) {
         for key in keys {
             self.known.push(key);
             if self.has(key) {
                 let message = format!("`{key}` {why}");
-                self.faults.help(Code::Contradiction, self.key_place(key), message, help);
+                self.diagnostics.add_with_help(Code::Contradiction, self.key_location(key), message, help);
             }
         }
     }
@@ -89,18 +89,23 @@ impl<'n, 'f> Fields<'n, 'f> {
         let mut found = None;
         let given: Vec<&str> = keys.iter().copied().filter(|key| self.has(key)).collect();
         for key in keys {
-            found = found.or(self.take(key).map(|node| (*key, node)));
+            found = found.or(self.lookup(key).map(|node| (*key, node)));
         }
         match given[..] {
             [_] => found,
             [] => {
                 let message = format!("one of {} is missing", quoted(keys));
-                self.faults.help(Code::ExactlyOne, self.place, message, help);
+                self.diagnostics.add_with_help(Code::ExactlyOne, self.location, message, help);
                 None
             }
             [_, second, ..] => {
                 let message = format!("{} exclude each other", quoted(&given));
-                self.faults.help(Code::ExactlyOne, self.key_place(second), message, "keep one of them");
+                self.diagnostics.add_with_help(
+                    Code::ExactlyOne,
+                    self.key_location(second),
+                    message,
+                    "keep one of them",
+                );
                 None
             }
         }
@@ -112,57 +117,66 @@ impl<'n, 'f> Fields<'n, 'f> {
     }
 
     /// Where the value of `key` stands, or the map if it does not have it.
-    pub fn place_of(&self, key: &str) -> &'n Place {
-        self.entries.iter().find(|(known, _)| known.name == key).map_or(self.place, |(_, node)| &node.place)
+    pub fn location_of(&self, key: &str) -> &'n Location {
+        self.entries
+            .iter()
+            .find(|(known, _)| known.name == key)
+            .map_or(self.location, |(_, node)| &node.location)
     }
 
-    fn key_place(&self, key: &str) -> &'n Place {
-        self.entries.iter().find(|(known, _)| known.name == key).map_or(self.place, |(key, _)| &key.place)
+    fn key_location(&self, key: &str) -> &'n Location {
+        self.entries
+            .iter()
+            .find(|(known, _)| known.name == key)
+            .map_or(self.location, |(key, _)| &key.location)
     }
 
     /// Where the map stands.
-    pub fn place(&self) -> &'n Place {
-        self.place
+    pub fn location(&self) -> &'n Location {
+        self.location
     }
 
     /// Says which keys are not known, and which are not supported.
     pub fn finish(self) {
-        let Self { at, entries, known, faults, .. } = self;
+        let Self { path, entries, known, diagnostics, .. } = self;
         #[cfg(test)]
-        seen::note(at, &known);
+        seen::note(path, &known);
         for (key, _) in entries {
-            if let Some(line) = unsupported::refuses(at, &key.name) {
-                line.report(&key.place, faults);
+            if let Some(line) = unsupported::find(path, &key.name) {
+                line.report(&key.location, diagnostics);
             } else if !known.contains(&key.name.as_str()) {
                 let message = format!("there is no key `{}` here", key.name);
-                let later = nearest(&key.name.to_lowercase(), unsupported::keys(at));
+                let later = nearest(&key.name.to_lowercase(), unsupported::keys(path));
                 let help = match later.filter(|later| !known.contains(later)) {
                     Some(later) => format!("did you mean `{later}`?"),
                     None => did_you_mean(&key.name, &known),
                 };
-                faults.help(Code::UnknownKey, &key.place, message, help);
+                diagnostics.add_with_help(Code::UnknownKey, &key.location, message, help);
             }
         }
     }
 }
 
 /// The entries of a map whose keys are the user's own.
-pub(super) fn entries<'n>(node: &'n Node, faults: &mut Diagnostics) -> Option<&'n [(Key, Node)]> {
+pub(super) fn entries<'n>(node: &'n Node, diagnostics: &mut Diagnostics) -> Option<&'n [(Key, Node)]> {
     match &node.kind {
         Kind::Map(entries) => Some(entries),
         Kind::Null => Some(&[]),
-        _ => wrong_type(node, "a map", faults),
+        _ => wrong_type(node, "a map", diagnostics),
     }
 }
 
 /// The entries of a map whose keys are names.
-pub(super) fn named<'n>(node: &'n Node, faults: &mut Diagnostics) -> Vec<(Spot<Name>, &'n Node)> {
-    let entries = entries(node, faults).unwrap_or_default();
+pub(super) fn named_entries<'n>(
+    node: &'n Node,
+    diagnostics: &mut Diagnostics,
+) -> Vec<(Spanned<Name>, &'n Node)> {
+    let entries = entries(node, diagnostics).unwrap_or_default();
     let mut named = Vec::with_capacity(entries.len());
     for (key, value) in entries {
         match Name::new(&key.name) {
-            Ok(name) => named.push((Spot { value: name, place: key.place.clone() }, value)),
-            Err(error) => faults.add(Code::Value, &key.place, error.to_string()),
+            Ok(name) => named.push((Spanned { value: name, location: key.location.clone() }, value)),
+            Err(error) => diagnostics.add(Code::Value, &key.location, error.to_string()),
         }
     }
     named
@@ -172,36 +186,36 @@ pub(super) fn named<'n>(node: &'n Node, faults: &mut Diagnostics) -> Vec<(Spot<N
 pub(super) fn list<'n, T>(
     read: impl Fn(&'n Node, &mut Diagnostics) -> Option<T>,
 ) -> impl Fn(&'n Node, &mut Diagnostics) -> Option<Vec<T>> {
-    move |node, faults| match &node.kind {
-        Kind::List(items) => Some(items.iter().filter_map(|item| read(item, faults)).collect()),
+    move |node, diagnostics| match &node.kind {
+        Kind::List(items) => Some(items.iter().filter_map(|item| read(item, diagnostics)).collect()),
         Kind::Null => Some(Vec::new()),
-        _ => wrong_type(node, "a list", faults),
+        _ => wrong_type(node, "a list", diagnostics),
     }
 }
 
 /// Says that a list is empty, if it is.
-pub(super) fn not_empty(node: &Node, help: &str, faults: &mut Diagnostics) {
+pub(super) fn check_not_empty(node: &Node, help: &str, diagnostics: &mut Diagnostics) {
     let empty = match &node.kind {
         Kind::Null => true,
         Kind::List(items) => items.is_empty(),
         _ => false,
     };
     if empty {
-        faults.help(Code::Range, &node.place, "this list must not be empty", help);
+        diagnostics.add_with_help(Code::Range, &node.location, "this list must not be empty", help);
     }
 }
 
 /// A list, nothing of it twice.
 pub(super) fn distinct<'n, T: PartialEq + Display>(
     read: impl Fn(&'n Node, &mut Diagnostics) -> Option<T>,
-) -> impl Fn(&'n Node, &mut Diagnostics) -> Option<Vec<Spot<T>>> {
-    let read = list(spot(read));
-    move |node, faults| {
-        let mut items: Vec<Spot<T>> = Vec::new();
-        for one in read(node, faults)? {
+) -> impl Fn(&'n Node, &mut Diagnostics) -> Option<Vec<Spanned<T>>> {
+    let read = list(spanned(read));
+    move |node, diagnostics| {
+        let mut items: Vec<Spanned<T>> = Vec::new();
+        for one in read(node, diagnostics)? {
             if items.iter().any(|known| known.value == one.value) {
                 let message = format!("`{}` is listed twice", one.value);
-                faults.add(Code::DuplicateName, &one.place, message);
+                diagnostics.add(Code::DuplicateName, &one.location, message);
             } else {
                 items.push(one);
             }
@@ -211,20 +225,22 @@ pub(super) fn distinct<'n, T: PartialEq + Display>(
 }
 
 /// A list of names, none of them twice.
-pub(super) fn names(node: &Node, faults: &mut Diagnostics) -> Option<Vec<Spot<Name>>> {
-    distinct(name)(node, faults)
+pub(super) fn names(node: &Node, diagnostics: &mut Diagnostics) -> Option<Vec<Spanned<Name>>> {
+    distinct(name)(node, diagnostics)
 }
 
 /// Keeps the place of what `read` gives.
-pub(super) fn spot<'n, T>(
+pub(super) fn spanned<'n, T>(
     read: impl Fn(&'n Node, &mut Diagnostics) -> Option<T>,
-) -> impl Fn(&'n Node, &mut Diagnostics) -> Option<Spot<T>> {
-    move |node, faults| read(node, faults).map(|value| Spot { value, place: node.place.clone() })
+) -> impl Fn(&'n Node, &mut Diagnostics) -> Option<Spanned<T>> {
+    move |node, diagnostics| {
+        read(node, diagnostics).map(|value| Spanned { value, location: node.location.clone() })
+    }
 }
 
 /// Says that `node` is something else than `expected`.
-pub(super) fn wrong_type<T>(node: &Node, expected: &str, faults: &mut Diagnostics) -> Option<T> {
-    faults.add(Code::Type, &node.place, format!("expected {expected}, found {}", found(node)));
+pub(super) fn wrong_type<T>(node: &Node, expected: &str, diagnostics: &mut Diagnostics) -> Option<T> {
+    diagnostics.add(Code::Type, &node.location, format!("expected {expected}, found {}", describe(node)));
     None
 }
 
@@ -233,7 +249,7 @@ fn quoted(words: &[&str]) -> String {
 }
 
 /// What `node` is, in words.
-pub(super) fn found(node: &Node) -> String {
+pub(super) fn describe(node: &Node) -> String {
     match &node.kind {
         Kind::Null => "nothing".to_owned(),
         Kind::Bool(flag) => flag.to_string(),
@@ -257,8 +273,8 @@ pub(super) mod seen {
         static SEEN: RefCell<Seen> = const { RefCell::new(BTreeMap::new()) };
     }
 
-    pub fn note(at: &'static str, known: &[&'static str]) {
-        SEEN.with_borrow_mut(|seen| seen.entry(at).or_default().extend(known));
+    pub fn note(path: &'static str, known: &[&'static str]) {
+        SEEN.with_borrow_mut(|seen| seen.entry(path).or_default().extend(known));
     }
 
     /// All that was noted on this thread.

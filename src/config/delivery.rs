@@ -2,7 +2,7 @@
 
 use super::decode::Fields;
 use super::diagnostic::{Code, Diagnostics};
-use super::scalar::{number, time};
+use super::scalar::{number, positive_duration};
 use super::settings::Delivery;
 use super::yaml::Node;
 use crate::domain::duration::format;
@@ -10,15 +10,16 @@ use crate::domain::duration::format;
 const KEYS: [&str; 4] = ["initial_backoff", "max_backoff", "max_age", "scale_in_max_age"];
 
 /// A number of undelivered deliveries. None at all would take nothing in.
-pub(super) fn backlog(node: &Node, faults: &mut Diagnostics) -> Option<u64> {
-    number(1..=i64::MAX)(node, faults)
+pub(super) fn backlog(node: &Node, diagnostics: &mut Diagnostics) -> Option<u64> {
+    number(1..=i64::MAX)(node, diagnostics)
 }
 
 /// The section, in which the built-in defaults leave nothing out: what holds for each destination, and for
 /// all of them together.
-pub(super) fn delivery(node: &Node, faults: &mut Diagnostics) -> Option<(Delivery, u64)> {
-    let mut fields = Fields::of(node, "delivery", faults)?;
-    let [initial_backoff, max_backoff, max_age, scale_in_max_age] = KEYS.map(|key| fields.get(key, time));
+pub(super) fn delivery(node: &Node, diagnostics: &mut Diagnostics) -> Option<(Delivery, u64)> {
+    let mut fields = Fields::from_node(node, "delivery", diagnostics)?;
+    let [initial_backoff, max_backoff, max_age, scale_in_max_age] =
+        KEYS.map(|key| fields.get(key, positive_duration));
     let max_backlog = fields.get("max_backlog", backlog);
     let read = || {
         Some(Delivery {
@@ -37,8 +38,9 @@ pub(super) fn delivery(node: &Node, faults: &mut Diagnostics) -> Option<(Deliver
 }
 
 /// What a destination says for itself, over what holds for all.
-pub(super) fn over(common: Delivery, fields: &mut Fields<'_, '_>) -> Delivery {
-    let [initial_backoff, max_backoff, max_age, scale_in_max_age] = KEYS.map(|key| fields.get(key, time));
+pub(super) fn with_overrides(common: Delivery, fields: &mut Fields<'_, '_>) -> Delivery {
+    let [initial_backoff, max_backoff, max_age, scale_in_max_age] =
+        KEYS.map(|key| fields.get(key, positive_duration));
     let own = Delivery {
         initial_backoff: initial_backoff.unwrap_or(common.initial_backoff),
         max_backoff: max_backoff.unwrap_or(common.max_backoff),
@@ -54,11 +56,11 @@ pub(super) fn over(common: Delivery, fields: &mut Fields<'_, '_>) -> Delivery {
 fn check(delivery: &Delivery, fields: &mut Fields<'_, '_>) {
     let Delivery { initial_backoff: first, max_backoff: most, .. } = *delivery;
     if first > most {
-        let place =
-            fields.place_of(if fields.has("initial_backoff") { "initial_backoff" } else { "max_backoff" });
+        let location =
+            fields.location_of(if fields.has("initial_backoff") { "initial_backoff" } else { "max_backoff" });
         let message =
             format!("`initial_backoff` ({}) is above `max_backoff` ({})", format(first), format(most));
         let help = "back-off grows from the one to the other: lower the first or raise the second";
-        fields.faults.help(Code::Contradiction, place, message, help);
+        fields.diagnostics.add_with_help(Code::Contradiction, location, message, help);
     }
 }

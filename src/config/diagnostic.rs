@@ -7,9 +7,9 @@ use std::sync::Arc;
 
 /// Where a value was written.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Place {
+pub enum Location {
     /// A file as a whole, where there is no line to speak of.
-    Whole(Arc<Path>),
+    WholeFile(Arc<Path>),
     /// In a file.
     File {
         /// Its path, as it was given.
@@ -25,10 +25,10 @@ pub enum Place {
     Default,
 }
 
-impl fmt::Display for Place {
+impl fmt::Display for Location {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Whole(file) => write!(f, "{}", file.display()),
+            Self::WholeFile(file) => write!(f, "{}", file.display()),
             Self::File { file, line, column } => write!(f, "{}:{line}:{column}", file.display()),
             Self::Env(name) => write!(f, "${name}"),
             Self::Default => f.write_str("built-in defaults"),
@@ -69,7 +69,7 @@ macro_rules! codes {
             }
 
             /// In a sentence, which fault it is.
-            pub const fn about(self) -> &'static str {
+            pub const fn description(self) -> &'static str {
                 match self { $(Self::$name => $about),+ }
             }
 
@@ -101,20 +101,20 @@ codes! {
     Matcher = "E017", "A matcher that cannot be read.";
     Template = "E018", "A template or a condition that cannot be read.";
     Steps = "E019", "Steps that make no sense.";
-    NowhereToSend = "E020", "A rule that acts and sends to no destination.";
+    NoDestination = "E020", "A rule that acts and sends to no destination.";
     NoRoute = "E021", "An Alertmanager of which no route leads to this bridge.";
     ResolvedUnsent = "E022", "A receiver that does not send what has resolved.";
-    AlertsCut = "E023", "A receiver that leaves alerts out.";
-    SlowTimeout = "E024", "A receiver whose `timeout` leaves no time for another try.";
-    RepeatTooLate = "E025", "A route that repeats itself after the bridge has forgotten its alerts.";
+    TruncatedAlerts = "E023", "A receiver that leaves alerts out.";
+    LongTimeout = "E024", "A receiver whose `timeout` leaves no time for another try.";
+    LongRepeatInterval = "E025", "A route that repeats itself after the bridge has forgotten its alerts.";
     UnknownSource = "E026", "A receiver that sends to a source which is not configured.";
     DoesNothing = "W001", "A rule that never does anything.";
-    ActsTwice = "W002", "A rule that sends one adjustment to two destinations that act.";
+    DuplicateActing = "W002", "A rule that sends one adjustment to two destinations that act.";
     NoHeartbeat = "W003", "A source without a heartbeat that a rule which takes capacity away listens to.";
-    LooseOrder = "W004", "An order of events that holds only for a part of their way.";
+    OrderNotGuaranteed = "W004", "An order of events that holds only for a part of their way.";
     Unreachable = "W005", "A rule that never sees an alert, since an earlier one takes them all.";
     Unused = "W006", "A destination that no rule sends to.";
-    NeverResolves = "W007", "A template that asks for what its alerts never have.";
+    NeverRenders = "W007", "A template that asks for what its alerts never have.";
     NeverMatches = "W008", "Matchers that cannot all hold.";
     NoStabilization = "W009", "Capacity is taken away without waiting for calm.";
     ShortCooldown = "W010", "A cooldown that is over before Alertmanager can tell what has changed.";
@@ -140,7 +140,7 @@ pub struct Diagnostic {
     /// Which fault it is.
     pub code: Code,
     /// Where.
-    pub place: Place,
+    pub location: Location,
     /// What is wrong.
     pub message: String,
     /// How to mend it.
@@ -149,8 +149,8 @@ pub struct Diagnostic {
 
 impl fmt::Display for Diagnostic {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { code, place, message, help } = self;
-        write!(f, "{place}: {}[{}]: {message}", code.severity(), code.as_str())?;
+        let Self { code, location, message, help } = self;
+        write!(f, "{location}: {}[{}]: {message}", code.severity(), code.as_str())?;
         help.as_ref().map_or(Ok(()), |help| write!(f, "\n  help: {help}"))
     }
 }
@@ -161,14 +161,20 @@ pub struct Diagnostics(Vec<Diagnostic>);
 
 impl Diagnostics {
     /// Adds a fault that needs no help.
-    pub fn add(&mut self, code: Code, place: &Place, message: impl Into<String>) {
-        self.push(Diagnostic { code, place: place.clone(), message: message.into(), help: None });
+    pub fn add(&mut self, code: Code, location: &Location, message: impl Into<String>) {
+        self.push(Diagnostic { code, location: location.clone(), message: message.into(), help: None });
     }
 
     /// Adds a fault and how to mend it.
-    pub fn help(&mut self, code: Code, place: &Place, message: impl Into<String>, help: impl Into<String>) {
+    pub fn add_with_help(
+        &mut self,
+        code: Code,
+        location: &Location,
+        message: impl Into<String>,
+        help: impl Into<String>,
+    ) {
         let help = Some(help.into());
-        self.push(Diagnostic { code, place: place.clone(), message: message.into(), help });
+        self.push(Diagnostic { code, location: location.clone(), message: message.into(), help });
     }
 
     /// Adds `diagnostic` behind those of the same place. The very same one twice is kept once: what
@@ -179,8 +185,9 @@ impl Diagnostics {
             let shown = |c: char| if c.is_control() { c.escape_default().to_string() } else { c.to_string() };
             diagnostic.message = diagnostic.message.chars().map(shown).collect();
         }
-        let at = self.0.partition_point(|known| known.place.cmp(&diagnostic.place) != Ordering::Greater);
-        let same = self.0[..at].iter().rev().take_while(|known| known.place == diagnostic.place);
+        let at =
+            self.0.partition_point(|known| known.location.cmp(&diagnostic.location) != Ordering::Greater);
+        let same = self.0[..at].iter().rev().take_while(|known| known.location == diagnostic.location);
         if !same.into_iter().any(|known| *known == diagnostic) {
             self.0.insert(at, diagnostic);
         }
@@ -241,18 +248,18 @@ mod tests {
     }
 
     #[test]
-    fn faults_stand_in_the_order_of_their_places_and_once() {
-        let at = |line| Place::File { file: Path::new("a.yaml").into(), line, column: 3 };
-        let mut faults = Diagnostics::default();
-        faults.add(Code::DoesNothing, &at(10), "last");
-        faults.help(Code::UnknownKey, &at(2), "first", "mend it");
-        faults.add(Code::Missing, &at(10), "behind the last\u{1b}\n");
-        faults.add(Code::DoesNothing, &at(10), "last");
+    fn diagnostics_are_sorted_by_location_and_listed_once() {
+        let at = |line| Location::File { file: Path::new("a.yaml").into(), line, column: 3 };
+        let mut diagnostics = Diagnostics::default();
+        diagnostics.add(Code::DoesNothing, &at(10), "last");
+        diagnostics.add_with_help(Code::UnknownKey, &at(2), "first", "mend it");
+        diagnostics.add(Code::Missing, &at(10), "behind the last\u{1b}\n");
+        diagnostics.add(Code::DoesNothing, &at(10), "last");
         assert_eq!(
-            faults.to_string(),
+            diagnostics.to_string(),
             "a.yaml:2:3: error[E004]: first\n  help: mend it\n\
              a.yaml:10:3: warning[W001]: last\na.yaml:10:3: error[E005]: behind the last\\u{1b}\\n"
         );
-        assert!(faults.has_errors());
+        assert!(diagnostics.has_errors());
     }
 }

@@ -3,36 +3,40 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use super::diagnostic::{Code, Diagnostics, Place};
-use super::seen::Seen;
+use super::diagnostic::{Code, Diagnostics, Location};
+use super::file_stamp::FileStamp;
 use super::yaml::{self, Node, Origin};
 
 /// Reads a file: its tree, and what the file was right before. `named_at` is where another file names it.
-pub(super) fn read(path: &Path, named_at: Option<&Place>, faults: &mut Diagnostics) -> Option<(Node, Seen)> {
+pub(super) fn read(
+    path: &Path,
+    named_at: Option<&Location>,
+    diagnostics: &mut Diagnostics,
+) -> Option<(Node, FileStamp)> {
     let file: Arc<Path> = path.into();
     // What is written while it is read is a change then.
-    let seen = Seen::look(path.to_owned());
+    let stamp = FileStamp::read(path.to_owned());
     let bytes = match std::fs::read(path) {
         Ok(bytes) => bytes,
         Err(error) => {
-            let place = named_at.cloned().unwrap_or(Place::Whole(file));
-            faults.add(Code::Unreadable, &place, format!("cannot read {}: {error}", path.display()));
+            let location = named_at.cloned().unwrap_or(Location::WholeFile(file));
+            diagnostics.add(Code::Unreadable, &location, format!("cannot read {}: {error}", path.display()));
             return None;
         }
     };
     match String::from_utf8(bytes) {
-        Ok(text) => yaml::parse(&text, &Origin::File(file), faults).map(|tree| (tree, seen)),
+        Ok(text) => yaml::parse(&text, &Origin::File(file), diagnostics).map(|tree| (tree, stamp)),
         Err(error) => {
-            let (line, column) = end_of(&error.as_bytes()[..error.utf8_error().valid_up_to()]);
-            let place = Place::File { file, line, column };
-            faults.help(Code::Syntax, &place, "this is not UTF-8", "save the file as UTF-8");
+            let (line, column) = end_position(&error.as_bytes()[..error.utf8_error().valid_up_to()]);
+            let location = Location::File { file, line, column };
+            diagnostics.add_with_help(Code::Syntax, &location, "this is not UTF-8", "save the file as UTF-8");
             None
         }
     }
 }
 
 /// Line and column behind `text`.
-fn end_of(text: &[u8]) -> (u32, u32) {
+fn end_position(text: &[u8]) -> (u32, u32) {
     let text = String::from_utf8_lossy(text);
     let count = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
     let last = text.rsplit('\n').next().unwrap_or_default();

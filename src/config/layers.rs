@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use config::{ConfigError, Map, Source, Value, ValueKind};
 
 use super::decode;
-use super::diagnostic::{Code, Diagnostics, Place};
+use super::diagnostic::{Code, Diagnostics, Location};
 use super::unsupported;
 use super::yaml::{self, Key, Kind, Node, Origin};
 
@@ -16,25 +16,27 @@ const PREFIX: &str = "SCALEBRIDGE";
 const SEPARATOR: &str = "__";
 
 /// Lays the three over each other. Without a `file` only the environment is looked at for faults.
-pub(super) fn lay(
+pub(super) fn merge(
     file: Option<&Node>,
     environment: impl IntoIterator<Item = (String, String)>,
-    faults: &mut Diagnostics,
+    diagnostics: &mut Diagnostics,
 ) -> Option<Node> {
-    let defaults = yaml::parse(include_str!("defaults.yaml"), &Origin::Defaults, faults)?;
-    let variables = Variables::of(environment, &defaults, faults);
+    let defaults = yaml::parse(include_str!("defaults.yaml"), &Origin::Defaults, diagnostics)?;
+    let variables = Variables::from_environment(environment, &defaults, diagnostics);
     let file = file?;
-    decode::entries(file, faults)?;
+    decode::entries(file, diagnostics)?;
     let environment = config::Environment::with_prefix(PREFIX).separator(SEPARATOR);
     let merged = config::Config::builder()
-        .add_source(Layer::of(&defaults, None))
-        .add_source(Layer::of(file, Some(&defaults)))
+        .add_source(Layer::from_node(&defaults, None))
+        .add_source(Layer::from_node(file, Some(&defaults)))
         .add_source(environment.source(Some(variables.values())))
         .build();
     match merged {
-        Ok(merged) => Some(variables.placed("", &merged.cache, Some(file), Some(&defaults), faults)),
+        Ok(merged) => {
+            Some(variables.with_locations("", &merged.cache, Some(file), Some(&defaults), diagnostics))
+        }
         Err(error) => {
-            faults.add(Code::Value, &file.place, format!("the layers do not fit together: {error}"));
+            diagnostics.add(Code::Value, &file.location, format!("the layers do not fit together: {error}"));
             None
         }
     }
@@ -46,7 +48,7 @@ struct Layer(Map<String, Value>);
 
 impl Layer {
     /// `below` is the layer that this one lies over.
-    fn of(node: &Node, below: Option<&Node>) -> Self {
+    fn from_node(node: &Node, below: Option<&Node>) -> Self {
         let Kind::Map(entries) = &node.kind else { return Self(Map::new()) };
         // `config` reads a key at the top as a path. Those that are none of ours stay out of its hands,
         // and are found in the file's own tree.
@@ -96,13 +98,13 @@ impl Source for Layer {
 struct Variables(BTreeMap<String, (String, String)>);
 
 impl Variables {
-    fn of(
+    fn from_environment(
         environment: impl IntoIterator<Item = (String, String)>,
         defaults: &Node,
-        faults: &mut Diagnostics,
+        diagnostics: &mut Diagnostics,
     ) -> Self {
         let mut reachable = Vec::new();
-        scalars("", defaults, &mut reachable);
+        collect_scalar_paths("", defaults, &mut reachable);
         let mut variables = BTreeMap::new();
         for (name, value) in environment {
             let upper = name.to_uppercase();
@@ -110,11 +112,13 @@ impl Variables {
                 continue;
             };
             let path = rest.to_lowercase().replace(SEPARATOR, ".");
-            if name == variable(&path) && (reachable.contains(&path) || unsupported::covers(&path)) {
+            if name == variable_name(&path)
+                && (reachable.contains(&path) || unsupported::is_unsupported_path(&path))
+            {
                 variables.insert(path, (name, value));
             } else {
-                let known: Vec<String> = reachable.iter().map(|path| variable(path)).collect();
-                unknown(&name, &known, faults);
+                let known: Vec<String> = reachable.iter().map(|path| variable_name(path)).collect();
+                report_unknown_variable(&name, &known, diagnostics);
             }
         }
         Self(variables)
@@ -126,25 +130,27 @@ impl Variables {
     }
 
     /// `merged` with the places of its layers.
-    fn placed(
+    fn with_locations(
         &self,
         path: &str,
         merged: &Value,
         file: Option<&Node>,
         default: Option<&Node>,
-        faults: &mut Diagnostics,
+        diagnostics: &mut Diagnostics,
     ) -> Node {
         let ValueKind::Table(table) = &merged.kind else {
             let own = file.or(default).cloned();
-            return self.text(path).or(own).unwrap_or(Node { place: Place::Default, kind: Kind::Null });
+            return self.text(path).or(own).unwrap_or(Node { location: Location::Default, kind: Kind::Null });
         };
         // The environment may have laid a table over what was none, and must not hide that.
-        let written = file.and_then(|file| decode::entries(file, faults)).unwrap_or_default();
+        let written = file.and_then(|file| decode::entries(file, diagnostics)).unwrap_or_default();
         let mut entries = Vec::with_capacity(table.len());
         for (key, node) in written {
             let below = default.and_then(|default| default.get(&key.name));
             let node = match table.get(&key.name) {
-                Some(value) => self.placed(&join(path, &key.name), value, Some(node), below, faults),
+                Some(value) => {
+                    self.with_locations(&join(path, &key.name), value, Some(node), below, diagnostics)
+                }
                 None => node.clone(),
             };
             entries.push((key.clone(), node));
@@ -154,34 +160,35 @@ impl Variables {
         unwritten.sort_by_key(|(name, _)| *name);
         for (name, value) in unwritten {
             let below = default.and_then(|default| default.get(name));
-            let node = self.placed(&join(path, name), value, None, below, faults);
-            entries.push((Key { name: name.clone(), place: node.place.clone() }, node));
+            let node = self.with_locations(&join(path, name), value, None, below, diagnostics);
+            entries.push((Key { name: name.clone(), location: node.location.clone() }, node));
         }
-        let place = file.map_or_else(|| self.place_of_table(path, default), |file| file.place.clone());
-        Node { place, kind: Kind::Map(entries) }
+        let location =
+            file.map_or_else(|| self.location_of_table(path, default), |file| file.location.clone());
+        Node { location, kind: Kind::Map(entries) }
     }
 
     fn text(&self, path: &str) -> Option<Node> {
         let (name, value) = self.0.get(path)?;
-        Some(Node { place: Place::Env(name.as_str().into()), kind: Kind::Text(value.clone()) })
+        Some(Node { location: Location::Env(name.as_str().into()), kind: Kind::Text(value.clone()) })
     }
 
     /// Of a table that the file does not have.
-    fn place_of_table(&self, path: &str, default: Option<&Node>) -> Place {
+    fn location_of_table(&self, path: &str, default: Option<&Node>) -> Location {
         let inside = |known: &&String| known.strip_prefix(path).is_some_and(|rest| rest.starts_with('.'));
         match self.0.iter().find(|(known, _)| default.is_none() && inside(known)) {
-            Some((_, (name, _))) => Place::Env(name.as_str().into()),
-            None => Place::Default,
+            Some((_, (name, _))) => Location::Env(name.as_str().into()),
+            None => Location::Default,
         }
     }
 }
 
 /// The paths of all scalars.
-fn scalars(path: &str, node: &Node, paths: &mut Vec<String>) {
+fn collect_scalar_paths(path: &str, node: &Node, paths: &mut Vec<String>) {
     match &node.kind {
         Kind::Map(entries) => {
             for (key, node) in entries {
-                scalars(&join(path, &key.name), node, paths);
+                collect_scalar_paths(&join(path, &key.name), node, paths);
             }
         }
         _ => paths.push(path.to_owned()),
@@ -192,19 +199,19 @@ fn join(path: &str, key: &str) -> String {
     if path.is_empty() { key.to_owned() } else { format!("{path}.{key}") }
 }
 
-fn variable(path: &str) -> String {
+fn variable_name(path: &str) -> String {
     format!("{PREFIX}{SEPARATOR}{}", path.replace('.', SEPARATOR).to_uppercase())
 }
 
-fn unknown(name: &str, known: &[String], faults: &mut Diagnostics) {
-    let place = Place::Env(name.into());
+fn report_unknown_variable(name: &str, known: &[String], diagnostics: &mut Diagnostics) {
+    let location = Location::Env(name.into());
     let message = "this environment variable reaches no setting";
-    let near = super::slip::nearest(&name.to_uppercase(), known.iter().map(String::as_str));
+    let near = super::suggest::nearest(&name.to_uppercase(), known.iter().map(String::as_str));
     let help = match near {
         Some(near) => format!("did you mean `{near}`?"),
         None => "the environment reaches single values of server, admin, store, delivery, engine, retention \
                  and log; the rest belongs in the file"
             .to_owned(),
     };
-    faults.help(Code::Environment, &place, message, help);
+    diagnostics.add_with_help(Code::Environment, &location, message, help);
 }

@@ -8,21 +8,23 @@ use crate::domain::matcher::Matcher;
 
 /// Reads a list of matchers, which may be empty. `example` is the alert that a help names.
 pub(super) fn matchers(example: &str) -> impl Fn(&Node, &mut Diagnostics) -> Option<Vec<Matcher>> {
-    move |node, faults| {
-        let one = |node: &Node, faults: &mut Diagnostics| {
+    move |node, diagnostics| {
+        let one = |node: &Node, diagnostics: &mut Diagnostics| {
             if matches!(node.kind, Kind::Map(_)) {
                 let help = format!("write a matcher as text: `- alertname = {example}`");
-                faults.help(Code::Type, &node.place, "expected text, found a map", help);
+                diagnostics.add_with_help(Code::Type, &node.location, "expected text, found a map", help);
                 return None;
             }
-            let text = text(node, faults)?;
+            let text = text(node, diagnostics)?;
             Matcher::parse_list(text)
-                .map_err(|error| faults.add(Code::Matcher, &node.place, error.to_string()))
+                .map_err(|error| diagnostics.add(Code::Matcher, &node.location, error.to_string()))
                 .ok()
         };
         match &node.kind {
-            Kind::Text(_) => wrong_type(node, &format!("a list such as [alertname = {example}]"), faults),
-            _ => Some(list(one)(node, faults)?.into_iter().flatten().collect()),
+            Kind::Text(_) => {
+                wrong_type(node, &format!("a list such as [alertname = {example}]"), diagnostics)
+            }
+            _ => Some(list(one)(node, diagnostics)?.into_iter().flatten().collect()),
         }
     }
 }

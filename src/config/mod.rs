@@ -7,28 +7,28 @@
 //! refuses. The environment is an argument, never read here.
 
 mod alertmanager;
-pub mod called;
-pub mod cases;
+mod assemble;
+pub mod aws_names;
 mod decode;
 mod delivery;
 mod destinations;
 pub mod diagnostic;
-mod document;
-mod doubts;
 mod file;
+mod file_stamp;
 mod layers;
+mod lints;
 mod matchers;
-mod meaning;
 mod rules;
 mod scalar;
 pub mod schema;
-mod seen;
+mod semantics;
 mod server;
 pub mod settings;
-mod slip;
 pub mod snippet;
 mod sources;
 mod store;
+mod suggest;
+pub mod test_file;
 #[cfg(test)]
 mod tests;
 mod unsupported;
@@ -37,7 +37,7 @@ mod yaml;
 use std::path::Path;
 
 pub use diagnostic::Diagnostics;
-pub use seen::Seen;
+pub use file_stamp::FileStamp;
 pub use settings::{
     Admin, Delivery, Destination, DestinationKind, Engine, File, InvocationType, Lambda, Log, LogFormat,
     LogLevel, Retention, Role, Server, Settings, Sqs, Store,
@@ -51,7 +51,7 @@ pub struct Loaded {
     /// What is odd about it.
     pub warnings: Diagnostics,
     /// The files that it was read from, each as it was right before.
-    pub files: Vec<Seen>,
+    pub files: Vec<FileStamp>,
 }
 
 /// Reads the configuration file at `path`, the rules files that it names (relative to its own directory)
@@ -63,17 +63,17 @@ pub fn load(
     path: &Path,
     environment: impl IntoIterator<Item = (String, String)>,
 ) -> Result<Loaded, Diagnostics> {
-    let mut faults = Diagnostics::default();
-    let (file, seen) = file::read(path, None, &mut faults).unzip();
-    let root = layers::lay(file.as_ref(), environment, &mut faults);
+    let mut diagnostics = Diagnostics::default();
+    let (file, stamp) = file::read(path, None, &mut diagnostics).unzip();
+    let root = layers::merge(file.as_ref(), environment, &mut diagnostics);
     let directory = path.parent().unwrap_or(Path::new(""));
-    let settings = root.and_then(|root| document::settings(&root, directory, &mut faults));
+    let settings = root.and_then(|root| assemble::settings(&root, directory, &mut diagnostics));
     match settings {
-        Some((settings, rules)) if !faults.has_errors() => {
-            let files = seen.into_iter().chain(rules).collect();
-            Ok(Loaded { settings, warnings: faults, files })
+        Some((settings, rules)) if !diagnostics.has_errors() => {
+            let files = stamp.into_iter().chain(rules).collect();
+            Ok(Loaded { settings, warnings: diagnostics, files })
         }
-        _ => Err(faults),
+        _ => Err(diagnostics),
     }
 }
 
@@ -82,7 +82,7 @@ pub fn load(
 ///
 /// # Errors
 /// As for [`load`], and where the Alertmanager's configuration has a fault.
-pub fn load_with_sender(
+pub fn load_with_alertmanager(
     path: &Path,
     environment: impl IntoIterator<Item = (String, String)>,
     alertmanager: &Path,

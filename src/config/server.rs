@@ -2,28 +2,28 @@
 
 use std::net::SocketAddr;
 
-use super::decode::{Fields, Spot, spot};
-use super::diagnostic::{Code, Diagnostics, Place};
-use super::scalar::{address, flag, number, time};
+use super::decode::{Fields, Spanned, spanned};
+use super::diagnostic::{Code, Diagnostics, Location};
+use super::scalar::{address, flag, number, positive_duration};
 use super::settings::{Admin, Server};
 use super::yaml::Node;
 
-pub(super) fn server(node: &Node, faults: &mut Diagnostics) -> Option<Server> {
-    let mut fields = Fields::of(node, "server", faults)?;
+pub(super) fn server(node: &Node, diagnostics: &mut Diagnostics) -> Option<Server> {
+    let mut fields = Fields::from_node(node, "server", diagnostics)?;
     let listen = listen(&mut fields);
     let max_body_bytes = fields.get("max_body_bytes", number::<usize>(1..=i64::MAX));
     let max_in_flight = fields.get("max_in_flight", number(1..=1_000_000));
     let max_in_flight_bytes = fields.get("max_in_flight_bytes", number(1..=i64::MAX));
-    let header_timeout = fields.get("header_timeout", time);
-    let body_timeout = fields.get("body_timeout", time);
-    let drain_timeout = fields.get("drain_timeout", time);
+    let header_timeout = fields.get("header_timeout", positive_duration);
+    let body_timeout = fields.get("body_timeout", positive_duration);
+    let drain_timeout = fields.get("drain_timeout", positive_duration);
     if let (Some(body), Some(all)) = (max_body_bytes, max_in_flight_bytes)
         && body > all
     {
         let message = format!("`max_body_bytes` ({body}) is above `max_in_flight_bytes` ({all})");
         let help = "a body of that size could never be read: raise `max_in_flight_bytes` or lower this";
-        let place = fields.place_of("max_body_bytes");
-        fields.faults.help(Code::Contradiction, place, message, help);
+        let location = fields.location_of("max_body_bytes");
+        fields.diagnostics.add_with_help(Code::Contradiction, location, message, help);
     }
     fields.finish();
     Some(Server {
@@ -37,36 +37,46 @@ pub(super) fn server(node: &Node, faults: &mut Diagnostics) -> Option<Server> {
     })
 }
 
-pub(super) fn admin(node: &Node, faults: &mut Diagnostics) -> Option<Admin> {
-    let mut fields = Fields::of(node, "admin", faults)?;
+pub(super) fn admin(node: &Node, diagnostics: &mut Diagnostics) -> Option<Admin> {
+    let mut fields = Fields::from_node(node, "admin", diagnostics)?;
     let listen = listen(&mut fields);
     fields.finish();
     Some(Admin { listen: listen?.value })
 }
 
 /// Both listeners cannot have one address. Port 0 takes a free one each time.
-pub(super) fn apart(server: &Server, admin: &Admin, node: &Node, faults: &mut Diagnostics) {
+pub(super) fn check_distinct_listeners(
+    server: &Server,
+    admin: &Admin,
+    node: &Node,
+    diagnostics: &mut Diagnostics,
+) {
     if server.listen == admin.listen && server.listen.port() != 0 {
         let written =
             ["admin", "server"].map(|section| node.get(section).and_then(|section| section.get("listen")));
         let listen =
-            written.into_iter().flatten().find(|listen| listen.place != Place::Default).unwrap_or(node);
+            written.into_iter().flatten().find(|listen| listen.location != Location::Default).unwrap_or(node);
         let message = format!("`server.listen` and `admin.listen` are both {}", admin.listen);
-        faults.help(Code::Contradiction, &listen.place, message, "give each listener a port of its own");
+        diagnostics.add_with_help(
+            Code::Contradiction,
+            &listen.location,
+            message,
+            "give each listener a port of its own",
+        );
     }
 }
 
 /// A listener that others can reach has to know who they are, or be told that nobody asks.
-fn listen(fields: &mut Fields<'_, '_>) -> Option<Spot<SocketAddr>> {
+fn listen(fields: &mut Fields<'_, '_>) -> Option<Spanned<SocketAddr>> {
     let allowed = fields.get("allow_unauthenticated", flag);
-    let listen = fields.get("listen", spot(address))?;
+    let listen = fields.get("listen", spanned(address))?;
     let loopback = listen.value.ip().to_canonical().is_loopback();
     if !loopback && allowed == Some(false) {
         let message =
             format!("{} is not loopback, and nobody who calls there has to say who they are", listen.value);
         let help = "listen on 127.0.0.1, or say `allow_unauthenticated: true` beside `listen` if something in \
                     front checks who calls";
-        fields.faults.help(Code::Unauthenticated, &listen.place, message, help);
+        fields.diagnostics.add_with_help(Code::Unauthenticated, &listen.location, message, help);
     }
     Some(listen)
 }

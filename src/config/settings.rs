@@ -285,7 +285,7 @@ impl Destination {
     }
 
     /// Whether someone changes capacity when an event arrives here. A file only keeps it.
-    pub fn acts(&self) -> bool {
+    pub fn is_acting(&self) -> bool {
         !matches!(self.kind, DestinationKind::File(_))
     }
 }

@@ -2,22 +2,22 @@
 
 use std::fmt::Write as _;
 
-use super::diagnostic::{Diagnostic, Place};
+use super::diagnostic::{Diagnostic, Location};
 
 /// So much of a long line is shown.
-const WIDTH: usize = 120;
+const MAX_LINE_CHARS: usize = 120;
 /// So much of it stands before the caret where the line is cut.
-const BEFORE: usize = 60;
+const LEADING_CHARS: usize = 60;
 
 /// The diagnostic, the line that it points at in `text` with a caret below it, and how to mend it. `text` is
 /// the file's, where there is one.
 pub fn render(diagnostic: &Diagnostic, text: Option<&str>) -> String {
-    let Diagnostic { code, place, message, help } = diagnostic;
-    let mut shown = format!("{place}: {}[{}]: {message}", code.severity(), code.as_str());
-    if let (Place::File { line, column, .. }, Some(text)) = (place, text)
+    let Diagnostic { code, location, message, help } = diagnostic;
+    let mut shown = format!("{location}: {}[{}]: {message}", code.severity(), code.as_str());
+    if let (Location::File { line, column, .. }, Some(text)) = (location, text)
         && let Some(written) = text.lines().nth(*line as usize - 1)
     {
-        pointed(&mut shown, *line, *column as usize, written);
+        push_excerpt(&mut shown, *line, *column as usize, written);
     }
     if let Some(help) = help {
         // Writing to memory does not fail.
@@ -26,22 +26,22 @@ pub fn render(diagnostic: &Diagnostic, text: Option<&str>) -> String {
     shown
 }
 
-fn pointed(shown: &mut String, line: u32, column: usize, written: &str) {
+fn push_excerpt(shown: &mut String, line: u32, column: usize, written: &str) {
     let visible = |c: char| if c.is_control() { ' ' } else { c };
     let characters: Vec<char> = written.trim_end().chars().map(visible).collect();
     let at = (column - 1).min(characters.len());
-    let start = if characters.len() <= WIDTH { 0 } else { at.saturating_sub(BEFORE) };
-    let end = characters.len().min(start + WIDTH);
+    let start = if characters.len() <= MAX_LINE_CHARS { 0 } else { at.saturating_sub(LEADING_CHARS) };
+    let end = characters.len().min(start + MAX_LINE_CHARS);
     let cut: String = characters[start..end].iter().collect();
     let number = line.to_string();
     let margin = " ".repeat(number.len());
     let indent = " ".repeat(at - start);
-    let carets = "^".repeat(length(&characters[at..end]));
+    let carets = "^".repeat(token_chars(&characters[at..end]));
     let _written = write!(shown, "\n {margin} |\n {number} | {cut}\n {margin} | {indent}{carets}");
 }
 
 /// How many characters the word has that begins here: a quoted text, or up to what ends a plain one.
-fn length(rest: &[char]) -> usize {
+fn token_chars(rest: &[char]) -> usize {
     let quoted = rest.first().filter(|c| matches!(c, '"' | '\''));
     let end = match quoted {
         Some(quote) => rest[1..].iter().position(|c| c == quote).map_or(rest.len(), |at| at + 2),
@@ -67,10 +67,10 @@ mod tests {
     use crate::config::diagnostic::Code;
 
     fn shown(line: u32, column: u32, text: &str) -> String {
-        let place = Place::File { file: Path::new("a.yaml").into(), line, column };
+        let location = Location::File { file: Path::new("a.yaml").into(), line, column };
         let diagnostic = Diagnostic {
             code: Code::UnknownKey,
-            place,
+            location,
             message: "it is odd".into(),
             help: Some("mend it".into()),
         };
@@ -88,7 +88,7 @@ mod tests {
     }
 
     #[test]
-    fn any_place_in_any_text_can_be_shown() {
+    fn any_location_in_any_text_can_be_shown() {
         let long = "é".repeat(5000);
         for text in ["", "\n\n", "\t\u{1b}[31mx", long.as_str()] {
             for (line, column) in [(1, 1), (2, 1), (1, 400), (7, u32::MAX), (1, 4999)] {

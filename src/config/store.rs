@@ -5,16 +5,16 @@ use std::time::Duration;
 
 use super::decode::Fields;
 use super::diagnostic::{Code, Diagnostics};
-use super::scalar::{duration, number, text, word};
+use super::scalar::{duration, keyword, number, text};
 use super::settings::{Engine, Log, LogFormat, LogLevel, Retention, Store};
 use super::yaml::Node;
 use crate::domain::rate::PerMinute;
 
-pub(super) fn store(node: &Node, faults: &mut Diagnostics) -> Option<Store> {
-    let mut fields = Fields::of(node, "store", faults)?;
-    let store = fields.get("sqlite", |node, faults| {
-        let mut fields = Fields::of(node, "store.sqlite", faults)?;
-        let path = fields.need("path", "path: data/scalebridge.db", text);
+pub(super) fn store(node: &Node, diagnostics: &mut Diagnostics) -> Option<Store> {
+    let mut fields = Fields::from_node(node, "store", diagnostics)?;
+    let store = fields.get("sqlite", |node, diagnostics| {
+        let mut fields = Fields::from_node(node, "store.sqlite", diagnostics)?;
+        let path = fields.get_required("path", "path: data/scalebridge.db", text);
         fields.finish();
         Some(Store::Sqlite { path: PathBuf::from(path?) })
     });
@@ -23,28 +23,33 @@ pub(super) fn store(node: &Node, faults: &mut Diagnostics) -> Option<Store> {
 }
 
 /// A kept action is looked at a little after its time.
-const LEAST_DEFERRAL: Duration = Duration::from_secs(60);
+const MIN_DEFERRAL: Duration = Duration::from_secs(60);
 /// A thousand events a second. Who wants more wants no limit.
-const MOST_PER_MINUTE: i64 = 60_000;
+const MAX_EVENTS_PER_MINUTE: i64 = 60_000;
 
-pub(super) fn engine(node: &Node, faults: &mut Diagnostics) -> Option<Engine> {
-    let mut fields = Fields::of(node, "engine", faults)?;
+pub(super) fn engine(node: &Node, diagnostics: &mut Diagnostics) -> Option<Engine> {
+    let mut fields = Fields::from_node(node, "engine", diagnostics)?;
     let max_deferral = fields.get("max_deferral", duration);
     let [scale_out_per_minute, scale_in_per_minute] = ["scale_out_per_minute", "scale_in_per_minute"]
-        .map(|key| fields.get(key, number::<u32>(0..=MOST_PER_MINUTE)));
-    if max_deferral.is_some_and(|given| given < LEAST_DEFERRAL) {
+        .map(|key| fields.get(key, number::<u32>(0..=MAX_EVENTS_PER_MINUTE)));
+    if max_deferral.is_some_and(|given| given < MIN_DEFERRAL) {
         let message =
             "`max_deferral` is below a minute: what comes due would be withdrawn instead of decided";
-        let place = fields.place_of("max_deferral");
-        fields.faults.help(Code::Range, place, message, "give it at least 1m; the default is 1h");
+        let location = fields.location_of("max_deferral");
+        fields.diagnostics.add_with_help(
+            Code::Range,
+            location,
+            message,
+            "give it at least 1m; the default is 1h",
+        );
     }
     fields.finish();
     let per_minute = PerMinute { scale_out: scale_out_per_minute?, scale_in: scale_in_per_minute? };
     Some(Engine { max_deferral: max_deferral?, per_minute })
 }
 
-pub(super) fn retention(node: &Node, faults: &mut Diagnostics) -> Option<Retention> {
-    let mut fields = Fields::of(node, "retention", faults)?;
+pub(super) fn retention(node: &Node, diagnostics: &mut Diagnostics) -> Option<Retention> {
+    let mut fields = Fields::from_node(node, "retention", diagnostics)?;
     let decisions = fields.get("decisions", duration);
     let delivered = fields.get("delivered", duration);
     let closed = fields.get("closed", duration);
@@ -52,11 +57,11 @@ pub(super) fn retention(node: &Node, faults: &mut Diagnostics) -> Option<Retenti
     Some(Retention { decisions: decisions?, delivered: delivered?, closed: closed? })
 }
 
-pub(super) fn log(node: &Node, faults: &mut Diagnostics) -> Option<Log> {
+pub(super) fn log(node: &Node, diagnostics: &mut Diagnostics) -> Option<Log> {
     let levels = [LogLevel::Error, LogLevel::Warn, LogLevel::Info, LogLevel::Debug, LogLevel::Trace];
-    let mut fields = Fields::of(node, "log", faults)?;
-    let format = fields.get("format", word(&[("text", LogFormat::Text), ("json", LogFormat::Json)]));
-    let level = fields.get("level", word(&levels.map(|level| (level.as_str(), level))));
+    let mut fields = Fields::from_node(node, "log", diagnostics)?;
+    let format = fields.get("format", keyword(&[("text", LogFormat::Text), ("json", LogFormat::Json)]));
+    let level = fields.get("level", keyword(&levels.map(|level| (level.as_str(), level))));
     fields.finish();
     Some(Log { format: format?, level: level? })
 }

@@ -46,20 +46,20 @@ fn name(text: &str) -> Name {
 }
 
 #[test]
-fn each_bad_configuration_is_told_everything_that_is_wrong_with_it() {
+fn each_bad_configuration_reports_every_error() {
     let mut wrong = Vec::new();
     for path in configurations("tests/config/bad") {
-        let told = match check(&path) {
+        let rendered = match check(&path) {
             Ok(loaded) => format!("loaded, with these warnings:\n{}\n", loaded.warnings),
-            Err(faults) => format!("{faults}\n"),
+            Err(diagnostics) => format!("{diagnostics}\n"),
         };
         let expected = path.with_extension("diagnostics");
         if std::env::var_os(BLESS).is_some() {
-            std::fs::write(&expected, &told).unwrap();
+            std::fs::write(&expected, &rendered).unwrap();
         }
-        if std::fs::read_to_string(&expected).unwrap_or_default() != told {
+        if std::fs::read_to_string(&expected).unwrap_or_default() != rendered {
             wrong.push(format!(
-                "{} should be told what is in {}, not:\n{told}",
+                "{} should be told what is in {}, not:\n{rendered}",
                 path.display(),
                 expected.display()
             ));
@@ -69,18 +69,19 @@ fn each_bad_configuration_is_told_everything_that_is_wrong_with_it() {
 }
 
 #[test]
-fn good_configurations_have_no_fault() {
+fn good_configurations_have_no_diagnostics() {
     for path in configurations("tests/config/good") {
         match check(&path) {
             Ok(loaded) => assert_eq!(loaded.warnings.to_string(), "", "{}", path.display()),
-            Err(faults) => panic!("{faults}"),
+            Err(diagnostics) => panic!("{diagnostics}"),
         }
     }
 }
 
 #[test]
 fn the_example_is_the_default() {
-    let example = load(Path::new("config/scalebridge.yaml"), []).unwrap_or_else(|faults| panic!("{faults}"));
+    let example =
+        load(Path::new("config/scalebridge.yaml"), []).unwrap_or_else(|diagnostics| panic!("{diagnostics}"));
     // Its heartbeat is commented out: who tries it by hand has no Prometheus that could be alive.
     let warnings: Vec<Code> = example.warnings.iter().map(|warning| warning.code).collect();
     assert_eq!(warnings, [Code::NoHeartbeat], "{}", example.warnings);
@@ -89,8 +90,8 @@ fn the_example_is_the_default() {
     assert_eq!(settings.destinations[&name("journal")].kind, DestinationKind::File(File::Stdout));
 
     // Whatever the example says, it says what holds without it.
-    let bare =
-        load(Path::new("tests/config/good/least.yaml"), []).unwrap_or_else(|faults| panic!("{faults}"));
+    let bare = load(Path::new("tests/config/good/least.yaml"), [])
+        .unwrap_or_else(|diagnostics| panic!("{diagnostics}"));
     let bare = bare.settings;
     assert_eq!((&settings.server, &settings.admin), (&bare.server, &bare.admin));
     assert_eq!((&settings.store, &settings.retention), (&bare.store, &bare.retention));
@@ -104,9 +105,9 @@ fn the_example_is_the_default() {
 #[test]
 fn a_file_that_is_not_there_does_not_hide_the_environment() {
     let environment = [("SCALEBRIDGE__SERVER__LISEN".to_owned(), "x".to_owned())];
-    let faults = load(Path::new("nowhere/c.yaml"), environment).unwrap_err();
+    let diagnostics = load(Path::new("nowhere/c.yaml"), environment).unwrap_err();
     assert_eq!(
-        faults.to_string(),
+        diagnostics.to_string(),
         "nowhere/c.yaml: error[E001]: cannot read nowhere/c.yaml: No such file or directory (os error 2)\n\
          $SCALEBRIDGE__SERVER__LISEN: error[E011]: this environment variable reaches no setting\n  \
          help: did you mean `SCALEBRIDGE__SERVER__LISTEN`?"
@@ -121,7 +122,8 @@ fn a_rule_that_says_nothing_of_guards_has_them() {
     std::fs::write(directory.path().join("least.yaml"), include_str!("../../tests/config/good/least.yaml"))
         .unwrap();
     std::fs::write(directory.path().join("least.rules.yaml"), text).unwrap();
-    let loaded = load(&directory.path().join("least.yaml"), []).unwrap_or_else(|faults| panic!("{faults}"));
+    let loaded =
+        load(&directory.path().join("least.yaml"), []).unwrap_or_else(|diagnostics| panic!("{diagnostics}"));
     let rule = loaded.settings.rules.rule(&name("a")).unwrap();
     let guards = |action: &Action| (action.cooldown.as_secs(), action.stabilization_window.as_secs());
     assert_eq!(guards(&rule.on_firing.as_ref().unwrap().action), (300, 0));
@@ -131,7 +133,8 @@ fn a_rule_that_says_nothing_of_guards_has_them() {
 #[test]
 fn what_is_said_is_what_is_meant() {
     let path = Path::new("tests/config/good/full.yaml");
-    let settings = load(path, environment(path)).unwrap_or_else(|faults| panic!("{faults}")).settings;
+    let settings =
+        load(path, environment(path)).unwrap_or_else(|diagnostics| panic!("{diagnostics}")).settings;
     let seconds = Duration::from_secs;
 
     assert_eq!(settings.server.max_in_flight, 12, "the environment wins over the file");
@@ -205,7 +208,7 @@ fn what_is_called_says_its_region_where_nobody_else_does() {
             rules.display()
         );
         std::fs::write(&path, config).unwrap();
-        let settings = load(&path, []).unwrap_or_else(|faults| panic!("{faults}")).settings;
+        let settings = load(&path, []).unwrap_or_else(|diagnostics| panic!("{diagnostics}")).settings;
         match settings.destinations[&name("it")].kind.clone() {
             DestinationKind::Sqs(sqs) => sqs.region,
             DestinationKind::Lambda(lambda) => lambda.region,
@@ -230,7 +233,8 @@ fn what_is_called_says_its_region_where_nobody_else_does() {
 #[test]
 fn a_hold_has_nothing_of_what_belongs_to_events() {
     let path = Path::new("tests/config/good/full.yaml");
-    let rules = load(path, environment(path)).unwrap_or_else(|faults| panic!("{faults}")).settings.rules;
+    let rules =
+        load(path, environment(path)).unwrap_or_else(|diagnostics| panic!("{diagnostics}")).settings.rules;
     let hold = |rule: &str| {
         let rule = rules.rule(&name(rule)).unwrap();
         assert!(rule.on_firing.is_none() && rule.on_resolved.is_none());
@@ -275,7 +279,7 @@ fn never_panics(config: &[u8], rules: &[u8]) {
     std::fs::write(directory.path().join("least.rules.yaml"), "rules: []\n").unwrap();
     match load(&directory.path().join("full.yaml"), []) {
         Ok(loaded) => assert!(!loaded.warnings.has_errors()),
-        Err(faults) => assert!(faults.has_errors() && !faults.to_string().is_empty()),
+        Err(diagnostics) => assert!(diagnostics.has_errors() && !diagnostics.to_string().is_empty()),
     }
 }
 

@@ -9,14 +9,16 @@ use std::path::Path;
 use std::sync::Arc;
 
 use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
-use serde_saphyr::{DuplicateKeyPolicy, Location, MessageFormatter, Spanned, UserMessageFormatter};
+use serde_saphyr::{
+    DuplicateKeyPolicy, Location as YamlLocation, MessageFormatter, Spanned, UserMessageFormatter,
+};
 
-use super::diagnostic::{Code, Diagnostics, Place};
+use super::diagnostic::{Code, Diagnostics, Location};
 
 /// A value and where it stands.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Node {
-    pub place: Place,
+    pub location: Location,
     pub kind: Kind,
 }
 
@@ -38,7 +40,7 @@ pub(super) enum Kind {
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Key {
     pub name: String,
-    pub place: Place,
+    pub location: Location,
 }
 
 impl Node {
@@ -69,7 +71,7 @@ impl From<&Node> for serde_json::Value {
 
 /// Reads the one document in `text`. Faults are added to `faults`; with a fault of syntax there is no
 /// tree.
-pub(super) fn parse(text: &str, origin: &Origin, faults: &mut Diagnostics) -> Option<Node> {
+pub(super) fn parse(text: &str, origin: &Origin, diagnostics: &mut Diagnostics) -> Option<Node> {
     let mut options = serde_saphyr::Options::default();
     // Repeated keys are found below, all of them.
     options.duplicate_keys = DuplicateKeyPolicy::PassThrough;
@@ -81,14 +83,14 @@ pub(super) fn parse(text: &str, origin: &Origin, faults: &mut Diagnostics) -> Op
     options.reject_unsupported_tags = true;
     options.with_snippet = false;
     match serde_saphyr::from_str_with_options::<Spanned<Raw>>(text, options) {
-        Ok(raw) => Some(origin.node(raw, faults)),
+        Ok(raw) => Some(origin.node(raw, diagnostics)),
         Err(serde_saphyr::Error::Eof { .. }) => {
-            Some(Node { place: origin.place(Location::UNKNOWN), kind: Kind::Null })
+            Some(Node { location: origin.location(YamlLocation::UNKNOWN), kind: Kind::Null })
         }
         Err(error) => {
-            let place = origin.place(error.location().unwrap_or(Location::UNKNOWN));
+            let location = origin.location(error.location().unwrap_or(YamlLocation::UNKNOWN));
             let message = UserMessageFormatter.format_message(error.without_snippet()).into_owned();
-            faults.add(Code::Syntax, &place, format!("this is not YAML that can be used: {message}"));
+            diagnostics.add(Code::Syntax, &location, format!("this is not YAML that can be used: {message}"));
             None
         }
     }
@@ -101,45 +103,47 @@ pub(super) enum Origin {
 }
 
 impl Origin {
-    fn place(&self, location: Location) -> Place {
+    fn location(&self, location: YamlLocation) -> Location {
         let number = |number: u64| u32::try_from(number).unwrap_or(u32::MAX).max(1);
         match self {
             Self::File(file) => {
                 let (line, column) = (number(location.line()), number(location.column()));
-                Place::File { file: file.clone(), line, column }
+                Location::File { file: file.clone(), line, column }
             }
-            Self::Defaults => Place::Default,
+            Self::Defaults => Location::Default,
         }
     }
 
     /// Depth is bounded by the reader's budget.
-    fn node(&self, raw: Spanned<Raw>, faults: &mut Diagnostics) -> Node {
+    fn node(&self, raw: Spanned<Raw>, diagnostics: &mut Diagnostics) -> Node {
         let kind = match raw.value {
             Raw::Scalar(kind) => kind,
-            Raw::List(items) => Kind::List(items.into_iter().map(|item| self.node(item, faults)).collect()),
-            Raw::Map(entries) => Kind::Map(self.entries(entries, faults)),
+            Raw::List(items) => {
+                Kind::List(items.into_iter().map(|item| self.node(item, diagnostics)).collect())
+            }
+            Raw::Map(entries) => Kind::Map(self.entries(entries, diagnostics)),
         };
-        Node { place: self.place(raw.referenced), kind }
+        Node { location: self.location(raw.referenced), kind }
     }
 
     fn entries(
         &self,
         raw: Vec<(Spanned<String>, Spanned<Raw>)>,
-        faults: &mut Diagnostics,
+        diagnostics: &mut Diagnostics,
     ) -> Vec<(Key, Node)> {
         let mut known = std::collections::HashMap::new();
         let mut entries: Vec<(Key, Node)> = Vec::with_capacity(raw.len());
         for (key, value) in raw {
-            let key = Key { name: key.value, place: self.place(key.referenced) };
-            let value = self.node(value, faults);
+            let key = Key { name: key.value, location: self.location(key.referenced) };
+            let value = self.node(value, diagnostics);
             match known.get(&key.name) {
                 None => {
-                    known.insert(key.name.clone(), key.place.clone());
+                    known.insert(key.name.clone(), key.location.clone());
                     entries.push((key, value));
                 }
-                Some(first) => faults.help(
+                Some(first) => diagnostics.add_with_help(
                     Code::DuplicateKey,
-                    &key.place,
+                    &key.location,
                     format!("`{}` is given twice", key.name),
                     format!("it stands at {first} already; keep one of them"),
                 ),
@@ -226,14 +230,14 @@ mod tests {
     use super::*;
 
     fn read(text: &str) -> (Option<Node>, String) {
-        let mut faults = Diagnostics::default();
-        let node = parse(text, &Origin::File(Path::new("c.yaml").into()), &mut faults);
-        (node, faults.to_string())
+        let mut diagnostics = Diagnostics::default();
+        let node = parse(text, &Origin::File(Path::new("c.yaml").into()), &mut diagnostics);
+        (node, diagnostics.to_string())
     }
 
     fn kind_of(scalar: &str) -> Kind {
-        let (node, faults) = read(&format!("a: {scalar}\n"));
-        assert_eq!(faults, "");
+        let (node, diagnostics) = read(&format!("a: {scalar}\n"));
+        assert_eq!(diagnostics, "");
         node.unwrap().get("a").unwrap().kind.clone()
     }
 
@@ -261,24 +265,24 @@ mod tests {
     }
 
     #[test]
-    fn everything_has_its_place() {
+    fn everything_has_its_location() {
         let (node, _) = read("server:\n  listen: x\nrules:\n  - a\n  - k.D: [1,\n      2]\n");
         let node = node.unwrap();
         let Kind::List(rules) = &node.get("rules").unwrap().kind else { panic!("{node:?}") };
-        assert_eq!(node.get("server").unwrap().get("listen").unwrap().place.to_string(), "c.yaml:2:11");
-        assert_eq!(rules[0].place.to_string(), "c.yaml:4:5");
+        assert_eq!(node.get("server").unwrap().get("listen").unwrap().location.to_string(), "c.yaml:2:11");
+        assert_eq!(rules[0].location.to_string(), "c.yaml:4:5");
         let Kind::Map(entries) = &rules[1].kind else { panic!("{node:?}") };
-        assert_eq!((&*entries[0].0.name, entries[0].0.place.to_string()), ("k.D", "c.yaml:5:5".into()));
+        assert_eq!((&*entries[0].0.name, entries[0].0.location.to_string()), ("k.D", "c.yaml:5:5".into()));
         let Kind::List(numbers) = &entries[0].1.kind else { panic!("{node:?}") };
-        assert_eq!(numbers[1].place.to_string(), "c.yaml:6:7");
+        assert_eq!(numbers[1].location.to_string(), "c.yaml:6:7");
     }
 
     #[test]
-    fn every_repeated_key_is_a_fault() {
-        let (node, faults) = read("a: 1\nb: {c: 1, c: 2}\na: 3\n");
+    fn every_repeated_key_is_an_error() {
+        let (node, diagnostics) = read("a: 1\nb: {c: 1, c: 2}\na: 3\n");
         assert_eq!(node.unwrap().get("a").unwrap().kind, Kind::Int(1));
         assert_eq!(
-            faults,
+            diagnostics,
             "c.yaml:2:11: error[E003]: `c` is given twice\n  help: it stands at c.yaml:2:5 already; keep one of them\n\
              c.yaml:3:1: error[E003]: `a` is given twice\n  help: it stands at c.yaml:1:1 already; keep one of them"
         );
@@ -293,15 +297,15 @@ mod tests {
 
     #[test]
     fn files_of_other_editors_are_read() {
-        let (node, faults) = read("\u{feff}a: 1\r\nb:\r\n  - ä: 2\r\n");
-        assert_eq!(faults, "");
+        let (node, diagnostics) = read("\u{feff}a: 1\r\nb:\r\n  - ä: 2\r\n");
+        assert_eq!(diagnostics, "");
         assert_eq!(node.unwrap().get("a").unwrap().kind, Kind::Int(1));
     }
 
     #[test]
     fn aliases_and_merges_are_unfolded() {
-        let (node, faults) = read("base: &b {x: 1, y: 2}\nmore:\n  <<: *b\n  y: 3\n");
-        assert_eq!(faults, "");
+        let (node, diagnostics) = read("base: &b {x: 1, y: 2}\nmore:\n  <<: *b\n  y: 3\n");
+        assert_eq!(diagnostics, "");
         let node = node.unwrap();
         let more = node.get("more").unwrap();
         assert_eq!(more.get("x").unwrap().kind, Kind::Int(1));
@@ -309,7 +313,7 @@ mod tests {
     }
 
     #[test]
-    fn bad_syntax_has_a_place() {
+    fn bad_syntax_has_a_location() {
         let tagged = "a: !x 1\n";
         for text in [
             "a: [1, 2\n",
@@ -320,10 +324,10 @@ mod tests {
             "? [x]\n: 1\n",
             tagged,
         ] {
-            let (node, faults) = read(text);
+            let (node, diagnostics) = read(text);
             assert!(node.is_none(), "{text}: {node:?}");
-            assert!(faults.starts_with("c.yaml:"), "{text}: {faults}");
-            assert!(faults.contains("error[E002]"), "{text}: {faults}");
+            assert!(diagnostics.starts_with("c.yaml:"), "{text}: {diagnostics}");
+            assert!(diagnostics.contains("error[E002]"), "{text}: {diagnostics}");
         }
     }
 

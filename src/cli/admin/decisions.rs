@@ -6,10 +6,10 @@ use std::process::ExitCode;
 use clap::Args;
 use serde_json::Value;
 
-use super::{Pairs, pages, query, text};
-use crate::cli::client::{Refused, Server};
+use super::{QueryParams, fetch_pages, query_params, text};
+use crate::cli::client::{ClientError, Server};
 use crate::cli::decision;
-use crate::cli::shell::{Format, Formatted, print, print_json};
+use crate::cli::output::{Format, OutputArgs, print, print_json};
 
 /// Show why it did or did not scale: the decisions of a running bridge, newest first
 #[derive(Debug, Args)]
@@ -41,12 +41,12 @@ pub struct Decisions {
     #[arg(long)]
     watch: bool,
     #[command(flatten)]
-    formatted: Formatted,
+    output: OutputArgs,
 }
 
 impl Decisions {
     pub fn run(&self) -> ExitCode {
-        let query = query([
+        let query = query_params([
             ("rule", self.rule.clone()),
             ("target", self.target.clone()),
             ("verdict", self.verdict.clone()),
@@ -55,11 +55,11 @@ impl Decisions {
             ("until", self.until.clone()),
         ]);
         if self.watch {
-            return self.follow(&query).map_or_else(Refused::end, |()| ExitCode::SUCCESS);
+            return self.follow(&query).map_or_else(ClientError::report, |()| ExitCode::SUCCESS);
         }
-        match pages(&self.server, "/api/v1/decisions", &query, "decisions", self.limit.max(1)) {
+        match fetch_pages(&self.server, "/api/v1/decisions", &query, "decisions", self.limit.max(1)) {
             Ok(decisions) => {
-                match self.formatted.format {
+                match self.output.format {
                     Format::Json => print_json(&decisions),
                     Format::Text => {
                         let lines = decisions.as_array().into_iter().flatten().map(line);
@@ -68,27 +68,28 @@ impl Decisions {
                 }
                 ExitCode::SUCCESS
             }
-            Err(refused) => refused.end(),
+            Err(error) => error.report(),
         }
     }
 
-    fn follow(&self, query: &Pairs) -> Result<(), Refused> {
+    fn follow(&self, query: &QueryParams) -> Result<(), ClientError> {
         let lines = self.server.stream("/api/v1/decisions/stream", query)?.lines();
         for event in lines {
-            let event = event.map_err(|error| Refused::No(format!("the stream has ended: {error}")))?;
+            let event = event
+                .map_err(|error| ClientError::RequestFailed(format!("the stream has ended: {error}")))?;
             let Some(data) = event.strip_prefix("data:").map(str::trim_start) else { continue };
-            match (self.formatted.format, serde_json::from_str::<Value>(data)) {
+            match (self.output.format, serde_json::from_str::<Value>(data)) {
                 (Format::Json, _) => print(data),
                 (Format::Text, Ok(decision)) => print(line(&decision)),
                 (Format::Text, Err(_)) => {}
             }
         }
-        Err(Refused::No("the stream has ended: the bridge has stopped".to_owned()))
+        Err(ClientError::RequestFailed("the stream has ended: the bridge has stopped".to_owned()))
     }
 }
 
 fn line(decision: &Value) -> String {
-    format!("{} {}", text(decision, "at"), decision::line(decision))
+    format!("{} {}", text(decision, "at"), decision::summary_line(decision))
 }
 
 /// Show an event with its deliveries
@@ -103,7 +104,7 @@ pub struct Event {
 impl Event {
     pub fn run(&self) -> ExitCode {
         let found = self.server.get(&format!("/api/v1/events/{}", self.id), &[]);
-        found.map_or_else(Refused::end, |event| {
+        found.map_or_else(ClientError::report, |event| {
             print_json(&event);
             ExitCode::SUCCESS
         })

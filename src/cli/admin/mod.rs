@@ -1,9 +1,9 @@
 //! The verbs over the admin API: tables for people, the API's own JSON for programs.
 
+mod dead_letters;
 mod decisions;
-mod letters;
 mod pauses;
-mod standing;
+mod status;
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -11,30 +11,30 @@ use std::time::Duration;
 use clap::Args;
 use serde_json::Value;
 
-use super::client::{Refused, Server};
-use super::shell::{Format, plain, print};
+use super::client::{ClientError, Server};
+use super::output::{Format, escape_control_chars, print};
 use crate::domain::duration;
+pub use dead_letters::DeadLetters;
 pub use decisions::{Decisions, Event};
-pub use letters::DeadLetters;
 pub use pauses::{Pause, Resume};
-pub use standing::{Episodes, Reload, Status};
+pub use status::{Episodes, Reload, Status};
 
-type Pairs = Vec<(&'static str, String)>;
+type QueryParams = Vec<(&'static str, String)>;
 
 /// The query that these flags make; what is not given is left out.
-fn query<const N: usize>(given: [(&'static str, Option<String>); N]) -> Pairs {
+fn query_params<const N: usize>(given: [(&'static str, Option<String>); N]) -> QueryParams {
     given.into_iter().filter_map(|(key, value)| Some((key, value?))).collect()
 }
 
 fn text(value: &Value, key: &str) -> String {
     match value.get(key) {
         None | Some(Value::Null) => "-".to_owned(),
-        Some(Value::String(text)) => plain(text),
+        Some(Value::String(text)) => escape_control_chars(text),
         Some(Value::Array(items)) => {
             let items =
                 items.iter().map(|item| item.as_str().map_or_else(|| item.to_string(), ToOwned::to_owned));
             let items: Vec<String> = items.collect();
-            if items.is_empty() { "-".to_owned() } else { plain(&items.join(" ")) }
+            if items.is_empty() { "-".to_owned() } else { escape_control_chars(&items.join(" ")) }
         }
         Some(other) => other.to_string(),
     }
@@ -46,14 +46,20 @@ fn rows(items: &Value, keys: &[&str]) -> Vec<Vec<String>> {
 }
 
 /// The items of all pages below `key`, up to `limit` of them.
-fn pages(server: &Server, path: &str, query: &Pairs, key: &str, limit: usize) -> Result<Value, Refused> {
+fn fetch_pages(
+    server: &Server,
+    path: &str,
+    query: &QueryParams,
+    key: &str,
+    limit: usize,
+) -> Result<Value, ClientError> {
     let mut all = Vec::new();
     let mut cursor: Option<String> = None;
     loop {
-        let mut asked = query.clone();
-        asked.push(("limit", (limit - all.len()).clamp(1, 1000).to_string()));
-        asked.extend(cursor.take().map(|cursor| ("cursor", cursor)));
-        let mut page = server.get(path, &asked)?;
+        let mut page_query = query.clone();
+        page_query.push(("limit", (limit - all.len()).clamp(1, 1000).to_string()));
+        page_query.extend(cursor.take().map(|cursor| ("cursor", cursor)));
+        let mut page = server.get(path, &page_query)?;
         if let Some(Value::Array(items)) = page.get_mut(key).map(Value::take) {
             all.extend(items);
         }
@@ -84,17 +90,17 @@ struct Watch {
 
 impl Watch {
     /// Shows once, or until something fails.
-    fn show(self, format: Format, show: impl Fn() -> Result<(), Refused>) -> ExitCode {
+    fn show(self, format: Format, show: impl Fn() -> Result<(), ClientError>) -> ExitCode {
         while let Some(every) = self.watch {
             if format == Format::Text {
                 // From the top of an empty screen.
                 print("\u{1b}[2J\u{1b}[H");
             }
-            if let Err(refused) = show() {
-                return refused.end();
+            if let Err(error) = show() {
+                return error.report();
             }
             std::thread::sleep(every.max(Duration::from_millis(100)));
         }
-        show().map_or_else(Refused::end, |()| ExitCode::SUCCESS)
+        show().map_or_else(ClientError::report, |()| ExitCode::SUCCESS)
     }
 }

@@ -6,8 +6,8 @@ use clap::Args;
 use serde_json::{Map, Value, json};
 
 use super::{author, rows};
-use crate::cli::client::{Refused, Server};
-use crate::cli::shell::{Format, Formatted, print, print_json, table, unusable};
+use crate::cli::client::{ClientError, Server};
+use crate::cli::output::{Format, OutputArgs, print, print_json, table, usage_error};
 
 /// Stop actions of a running bridge: all of them, or those of a rule, about a target, in a direction
 ///
@@ -39,18 +39,18 @@ pub struct Pause {
     #[arg(long)]
     author: Option<String>,
     #[command(flatten)]
-    formatted: Formatted,
+    output: OutputArgs,
 }
 
-const PAUSE: [&str; 8] = ["id", "rule", "target", "direction", "since", "until", "author", "reason"];
-const PAUSE_HEADS: [&str; 8] = ["ID", "RULE", "TARGET", "DIRECTION", "SINCE", "UNTIL", "AUTHOR", "REASON"];
+const PAUSE_KEYS: [&str; 8] = ["id", "rule", "target", "direction", "since", "until", "author", "reason"];
+const PAUSE_HEADERS: [&str; 8] = ["ID", "RULE", "TARGET", "DIRECTION", "SINCE", "UNTIL", "AUTHOR", "REASON"];
 
 impl Pause {
     pub fn run(&self) -> ExitCode {
         let some = self.rule.is_some() || self.target.is_some() || self.direction.is_some();
         let shown = if some || self.all {
             let Some(reason) = &self.reason else {
-                return unusable("say why: --reason 'node image is being exchanged'");
+                return usage_error("say why: --reason 'node image is being exchanged'");
             };
             let given = [
                 ("rule", &self.rule),
@@ -67,14 +67,14 @@ impl Pause {
             let body = Value::Object(body).to_string();
             self.server.post("/api/v1/pauses", &[], body.as_bytes()).map(|pause| json!([pause]))
         } else if self.reason.is_some() || self.ends_after.is_some() {
-            return unusable("say what to pause: --all, --rule, --target or --direction");
+            return usage_error("say what to pause: --all, --rule, --target or --direction");
         } else {
             self.server.get("/api/v1/pauses", &[])
         };
-        match (shown, self.formatted.format) {
+        match (shown, self.output.format) {
             (Ok(pauses), Format::Json) => print_json(&pauses),
-            (Ok(pauses), Format::Text) => print(table(&PAUSE_HEADS, &rows(&pauses, &PAUSE))),
-            (Err(refused), _) => return refused.end(),
+            (Ok(pauses), Format::Text) => print(table(&PAUSE_HEADERS, &rows(&pauses, &PAUSE_KEYS))),
+            (Err(error), _) => return error.report(),
         }
         ExitCode::SUCCESS
     }
@@ -106,11 +106,11 @@ impl Resume {
                 .map(|pauses| rows(&pauses, &["id"]).into_iter().flatten().collect()),
         };
         let end = |id: &String| {
-            let who = vec![("author", author(self.author.as_ref()))];
-            let ended = self.server.delete(&format!("/api/v1/pauses/{id}"), &who);
+            let author_query = vec![("author", author(self.author.as_ref()))];
+            let ended = self.server.delete(&format!("/api/v1/pauses/{id}"), &author_query);
             ended.map(|_| print(format!("pause {id} has ended")))
         };
         let ended = ids.and_then(|ids| ids.iter().try_for_each(end));
-        ended.map_or_else(Refused::end, |()| ExitCode::SUCCESS)
+        ended.map_or_else(ClientError::report, |()| ExitCode::SUCCESS)
     }
 }

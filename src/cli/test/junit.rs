@@ -3,7 +3,7 @@
 use super::Outcome;
 
 /// One `testsuite` for each file of tests.
-pub fn write(outcomes: &[Outcome]) -> String {
+pub fn to_xml(outcomes: &[Outcome]) -> String {
     let mut text = "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<testsuites>\n".to_owned();
     let mut files: Vec<&str> = outcomes.iter().map(|outcome| outcome.file.as_str()).collect();
     files.dedup();
@@ -21,8 +21,8 @@ pub fn write(outcomes: &[Outcome]) -> String {
             }
             text += &format!("    <testcase classname=\"{file}\" name=\"{name}\">\n");
             for failure in &outcome.failures {
-                let (place, message) = (escaped(&failure.place), escaped(&failure.message));
-                text += &format!("      <failure message=\"{place}\">{message}</failure>\n");
+                let (location, message) = (escaped(&failure.location), escaped(&failure.message));
+                text += &format!("      <failure message=\"{location}\">{message}</failure>\n");
             }
             text.push_str("    </testcase>\n");
         }
@@ -50,15 +50,15 @@ fn escaped(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::Told;
+    use super::super::FailureReport;
     use super::*;
 
     #[test]
     fn any_name_and_message_stays_inside_its_element() {
-        let failure = Told { place: "a:1:1".into(), message: "<x> \u{1}".into() };
+        let failure = FailureReport { location: "a:1:1".into(), message: "<x> \u{1}".into() };
         let failed = Outcome { file: "a&b.yaml".into(), name: "\"q\"".into(), failures: vec![failure] };
         let passed = Outcome { failures: Vec::new(), ..failed.clone() };
-        insta::assert_snapshot!(write(&[failed, passed]), @r#"
+        insta::assert_snapshot!(to_xml(&[failed, passed]), @r#"
         <?xml version="1.0" encoding="UTF-8"?>
         <testsuites>
           <testsuite name="a&amp;b.yaml" tests="2" failures="1">

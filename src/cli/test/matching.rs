@@ -18,7 +18,7 @@ pub struct Difference {
 
 impl Difference {
     /// Whether there is none.
-    pub fn is_none(&self) -> bool {
+    pub fn is_empty(&self) -> bool {
         self.missing.is_empty() && self.unexpected.is_empty()
     }
 }
@@ -32,11 +32,11 @@ fn verdict_of(value: &Value) -> Option<Verdict> {
 pub fn compare(expected: &[Value], decided: &[Value]) -> Difference {
     let meets: Vec<Vec<usize>> = expected
         .iter()
-        .map(|wanted| (0..decided.len()).filter(|&at| faults(wanted, &decided[at]).is_empty()).collect())
+        .map(|wanted| (0..decided.len()).filter(|&at| mismatches(wanted, &decided[at]).is_empty()).collect())
         .collect();
     let mut taken_by: Vec<Option<usize>> = vec![None; decided.len()];
     for wanted in 0..expected.len() {
-        place(wanted, &meets, &mut taken_by, &mut vec![false; decided.len()]);
+        assign(wanted, &meets, &mut taken_by, &mut vec![false; decided.len()]);
     }
     let met: BTreeSet<usize> = taken_by.iter().flatten().copied().collect();
     let named: BTreeSet<Verdict> = expected.iter().filter_map(verdict_of).collect();
@@ -54,12 +54,12 @@ pub fn compare(expected: &[Value], decided: &[Value]) -> Difference {
 }
 
 /// Finds a decision for an expectation, and another one for whoever has it if need be: a maximum matching.
-fn place(wanted: usize, meets: &[Vec<usize>], taken_by: &mut [Option<usize>], tried: &mut [bool]) -> bool {
+fn assign(wanted: usize, meets: &[Vec<usize>], taken_by: &mut [Option<usize>], tried: &mut [bool]) -> bool {
     for &at in &meets[wanted] {
         if std::mem::replace(&mut tried[at], true) {
             continue;
         }
-        let is_free = taken_by[at].is_none_or(|other| place(other, meets, taken_by, tried));
+        let is_free = taken_by[at].is_none_or(|other| assign(other, meets, taken_by, tried));
         if is_free {
             taken_by[at] = Some(wanted);
             return true;
@@ -75,12 +75,12 @@ fn distance(wanted: &Value, decided: &Value) -> usize {
         "verdict" => 10,
         _ => 1,
     };
-    faults(wanted, decided).iter().map(|fault| weight(&fault.path)).sum()
+    mismatches(wanted, decided).iter().map(|mismatch| weight(&mismatch.path)).sum()
 }
 
 /// One field that is not as it was expected.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Fault {
+pub struct FieldMismatch {
     /// `target.name`.
     pub path: String,
     /// JSON.
@@ -90,24 +90,24 @@ pub struct Fault {
 }
 
 /// The fields of `wanted` that are not so in `found`. What `wanted` does not name may be anything.
-pub fn faults(wanted: &Value, found: &Value) -> Vec<Fault> {
-    let mut faults = Vec::new();
-    compare_at("", wanted, Some(found), &mut faults);
-    faults
+pub fn mismatches(wanted: &Value, found: &Value) -> Vec<FieldMismatch> {
+    let mut mismatches = Vec::new();
+    compare_at("", wanted, Some(found), &mut mismatches);
+    mismatches
 }
 
-fn compare_at(path: &str, wanted: &Value, found: Option<&Value>, faults: &mut Vec<Fault>) {
+fn compare_at(path: &str, wanted: &Value, found: Option<&Value>, mismatches: &mut Vec<FieldMismatch>) {
     let same = match (wanted, found) {
         (Value::Object(fields), Some(found @ Value::Object(_))) => {
             for (key, wanted) in fields {
                 let path = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
-                compare_at(&path, wanted, found.get(key), faults);
+                compare_at(&path, wanted, found.get(key), mismatches);
             }
             return;
         }
         (Value::Array(items), Some(Value::Array(others))) if items.len() == others.len() => {
             for (at, (wanted, found)) in items.iter().zip(others).enumerate() {
-                compare_at(&format!("{path}[{at}]"), wanted, Some(found), faults);
+                compare_at(&format!("{path}[{at}]"), wanted, Some(found), mismatches);
             }
             return;
         }
@@ -125,7 +125,7 @@ fn compare_at(path: &str, wanted: &Value, found: Option<&Value>, faults: &mut Ve
     };
     if !same {
         let found = found.map_or_else(|| "nothing".to_owned(), ToString::to_string);
-        faults.push(Fault { path: path.to_owned(), expected: wanted.to_string(), found });
+        mismatches.push(FieldMismatch { path: path.to_owned(), expected: wanted.to_string(), found });
     }
 }
 
@@ -143,7 +143,7 @@ mod tests {
         ];
         // The first fits both, the second one only the first.
         let expected = [json!({ "rule": "a" }), json!({ "target": { "name": "x" } })];
-        assert!(compare(&expected, &decided).is_none());
+        assert!(compare(&expected, &decided).is_empty());
         let twice = [json!({ "target": { "name": "x" } }), json!({ "target": { "name": "x" } })];
         let difference = compare(&twice, &decided);
         assert_eq!(difference, Difference { missing: vec![(1, Some(1))], unexpected: vec![1] });
@@ -152,8 +152,8 @@ mod tests {
     #[test]
     fn what_is_quiet_counts_where_it_is_named() {
         let decided = [json!({ "verdict": "duplicate" }), json!({ "verdict": "still_open" })];
-        assert!(compare(&[], &decided).is_none());
-        assert!(compare(&[json!({ "verdict": "duplicate" })], &decided).is_none());
+        assert!(compare(&[], &decided).is_empty());
+        assert!(compare(&[json!({ "verdict": "duplicate" })], &decided).is_empty());
         let both = [decided[0].clone(), decided[0].clone()];
         assert_eq!(compare(&[json!({ "verdict": "duplicate" })], &both).unexpected, [1]);
         assert_eq!(compare(&[], &[json!({ "verdict": "cooling_down" })]).unexpected, [0]);
@@ -172,10 +172,10 @@ mod tests {
             json!({ "event": { "data": { "adjustment": { "value": 2.0 } } } }),
             json!({ "until": null }),
         ] {
-            assert_eq!(faults(&wanted, &found), []);
+            assert_eq!(mismatches(&wanted, &found), []);
         }
-        let fault = &faults(&json!({ "event": { "data": { "rule": "x" } } }), &found)[0];
-        assert_eq!((fault.path.as_str(), fault.found.as_str()), ("event.data.rule", "nothing"));
-        assert_eq!(faults(&json!({ "alerts": ["f"] }), &found).len(), 1);
+        let mismatch = &mismatches(&json!({ "event": { "data": { "rule": "x" } } }), &found)[0];
+        assert_eq!((mismatch.path.as_str(), mismatch.found.as_str()), ("event.data.rule", "nothing"));
+        assert_eq!(mismatches(&json!({ "alerts": ["f"] }), &found).len(), 1);
     }
 }

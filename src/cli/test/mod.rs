@@ -4,7 +4,7 @@ mod junit;
 mod matching;
 pub mod run;
 
-pub use matching::{Fault, faults};
+pub use matching::{FieldMismatch, mismatches};
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -12,9 +12,12 @@ use std::process::ExitCode;
 use clap::Args;
 use serde::Serialize;
 
-use super::check::show;
-use super::shell::{FOUND, Format, Formatted, UNUSABLE, count, now, print, print_json, unusable};
-use crate::config::cases;
+use super::check::render_diagnostics;
+use super::output::{
+    EXIT_FAILED, EXIT_USAGE, Format, OutputArgs, current_thread_runtime, pluralize, print, print_json,
+    usage_error,
+};
+use crate::config::test_file;
 use crate::telemetry;
 
 /// Run unit tests of rules on a virtual clock
@@ -27,13 +30,13 @@ pub struct Test {
     #[arg(value_name = "FILE", required = true)]
     files: Vec<PathBuf>,
     /// Only tests whose name contains this
-    #[arg(long, value_name = "TEXT")]
-    only: Option<String>,
+    #[arg(long, alias = "only", value_name = "TEXT")]
+    filter: Option<String>,
     /// Also write the outcome as JUnit's XML
     #[arg(long, value_name = "FILE")]
     junit: Option<PathBuf>,
     #[command(flatten)]
-    formatted: Formatted,
+    output: OutputArgs,
 }
 
 /// What became of a test.
@@ -42,37 +45,44 @@ struct Outcome {
     file: String,
     name: String,
     /// None of a test that passed.
-    failures: Vec<Told>,
+    failures: Vec<FailureReport>,
 }
 
 #[derive(Debug, Clone, Serialize)]
-struct Told {
-    place: String,
+struct FailureReport {
+    #[serde(rename = "place")]
+    location: String,
     message: String,
 }
 
 impl Test {
     pub fn run(&self) -> ExitCode {
-        let Some(runtime) = now() else { return ExitCode::FAILURE };
+        let Some(runtime) = current_thread_runtime() else { return ExitCode::FAILURE };
         let mut outcomes = Vec::new();
-        let mut faulty = false;
+        let mut has_invalid_file = false;
         for file in &self.files {
-            let cases = match cases::read(file) {
-                Ok(cases) => cases,
+            let test_file = match test_file::read(file) {
+                Ok(test_file) => test_file,
                 Err(faults) => {
-                    telemetry::print_to_stderr(show(&faults).trim_end());
-                    faulty = true;
+                    telemetry::print_to_stderr(render_diagnostics(&faults).trim_end());
+                    has_invalid_file = true;
                     continue;
                 }
             };
-            let wanted = |name: &str| self.only.as_deref().is_none_or(|only| name.contains(only));
-            for test in cases.tests.iter().filter(|test| wanted(&test.name)) {
-                let failures = match runtime.block_on(run::run(&cases, test)) {
+            let wanted = |name: &str| self.filter.as_deref().is_none_or(|only| name.contains(only));
+            for test in test_file.tests.iter().filter(|test| wanted(&test.name)) {
+                let failures = match runtime.block_on(run::run(&test_file, test)) {
                     Ok(failures) => failures
                         .into_iter()
-                        .map(|failure| Told { place: failure.place.to_string(), message: failure.message })
+                        .map(|failure| FailureReport {
+                            location: failure.location.to_string(),
+                            message: failure.message,
+                        })
                         .collect(),
-                    Err(error) => vec![Told { place: test.place.to_string(), message: error.to_string() }],
+                    Err(error) => vec![FailureReport {
+                        location: test.location.to_string(),
+                        message: error.to_string(),
+                    }],
                 };
                 outcomes.push(Outcome {
                     file: file.display().to_string(),
@@ -82,12 +92,12 @@ impl Test {
             }
         }
         if let Some(path) = &self.junit
-            && let Err(error) = std::fs::write(path, junit::write(&outcomes))
+            && let Err(error) = std::fs::write(path, junit::to_xml(&outcomes))
         {
-            return unusable(format_args!("cannot write {}: {error}", path.display()));
+            return usage_error(format_args!("cannot write {}: {error}", path.display()));
         }
         let failed = outcomes.iter().filter(|outcome| !outcome.failures.is_empty()).count();
-        match self.formatted.format {
+        match self.output.format {
             Format::Json => print_json(&outcomes),
             Format::Text if outcomes.is_empty() => {}
             Format::Text => {
@@ -95,12 +105,12 @@ impl Test {
                 print(format!("{} passed, {failed} failed", outcomes.len() - failed));
             }
         }
-        if faulty {
-            ExitCode::from(UNUSABLE)
+        if has_invalid_file {
+            ExitCode::from(EXIT_USAGE)
         } else if outcomes.is_empty() {
-            unusable(format_args!("no test of {} was run", count(self.files.len(), "file")))
+            usage_error(format_args!("no test of {} was run", pluralize(self.files.len(), "file")))
         } else if failed > 0 {
-            ExitCode::from(FOUND)
+            ExitCode::from(EXIT_FAILED)
         } else {
             ExitCode::SUCCESS
         }
@@ -112,8 +122,8 @@ fn text(outcomes: &[Outcome]) -> String {
     for Outcome { file, name, failures } in outcomes {
         let word = if failures.is_empty() { "ok  " } else { "FAIL" };
         text += &format!("{word} {file}: {name}\n");
-        for Told { place, message } in failures {
-            text += &format!("  {place}: {}\n", message.replace('\n', "\n  "));
+        for FailureReport { location, message } in failures {
+            text += &format!("  {location}: {}\n", message.replace('\n', "\n  "));
         }
     }
     text

@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
-use super::matching::{compare, faults};
+use super::matching::{compare, mismatches};
 use crate::bridge::{Simulator, SimulatorError};
-use crate::cli::shell::plain;
-use crate::config::cases::{Alert, Cases, Expected, Notify, Test};
-use crate::config::diagnostic::Place;
+use crate::cli::output::escape_control_chars;
+use crate::config::diagnostic::Location;
+use crate::config::test_file::{Expected, Test, TestAlert, TestFile, TestNotification};
 use crate::domain::duration::format;
 use crate::domain::fingerprint;
 use crate::domain::name::Name;
@@ -16,52 +16,54 @@ use crate::domain::notification::{Notification, Status};
 use crate::domain::time::Time;
 
 /// Alertmanager's `endsAt` of what fires.
-const NEVER: &str = "0001-01-01T00:00:00Z";
+const ZERO_TIME: &str = "0001-01-01T00:00:00Z";
 
 /// What went wrong in a step.
 #[derive(Debug)]
 pub struct Failure {
     /// Where the step stands.
-    pub place: Place,
+    pub location: Location,
     /// For people, several lines.
     pub message: String,
 }
 
 /// When each alert that fires began, so that a test need not say so each time.
-type Began = BTreeMap<(Name, String), Time>;
+type StartTimes = BTreeMap<(Name, String), Time>;
 
 /// Runs a test; the failures, the first of which usually explains the others.
-pub async fn run(cases: &Cases, test: &Test) -> Result<Vec<Failure>, SimulatorError> {
-    let mut rehearsal = Simulator::new(cases.rules.clone(), cases.sources.clone(), cases.policy, test.start);
-    let mut began = Began::new();
+pub async fn run(test_file: &TestFile, test: &Test) -> Result<Vec<Failure>, SimulatorError> {
+    let mut simulator =
+        Simulator::new(test_file.rules.clone(), test_file.sources.clone(), test_file.policy, test.start);
+    let mut start_times = StartTimes::new();
     let mut failures = Vec::new();
     for step in &test.steps {
         let now = test.start.after(step.at);
-        let mut decided = rehearsal.advance_to(now).await?;
+        let mut decided = simulator.advance_to(now).await?;
         for notify in &step.notify {
-            let body = body(notify, now, &mut began);
+            let body = body(notify, now, &mut start_times);
             // The body that Alertmanager would send, read as the webhook reads it.
             match Notification::parse(body.to_string().as_bytes()) {
                 Ok(notification) => {
-                    decided.extend(rehearsal.notify(notify.source.as_str(), notification).await?);
+                    decided.extend(simulator.notify(notify.source.as_str(), notification).await?);
                 }
                 Err(error) => {
-                    failures.push(Failure { place: step.place.clone(), message: error.to_string() });
+                    failures.push(Failure { location: step.location.clone(), message: error.to_string() });
                 }
             }
         }
         if let Some(expected) = &step.expect
-            && let Some(message) = difference(expected, &decided)
+            && let Some(message) = describe_difference(expected, &decided)
         {
             let message = format!("at {}:\n{message}", format(step.at));
-            failures.push(Failure { place: step.place.clone(), message });
+            failures.push(Failure { location: step.location.clone(), message });
         }
     }
     Ok(failures)
 }
 
-fn body(notify: &Notify, now: Time, began: &mut Began) -> Value {
-    let alerts: Vec<Value> = notify.alerts.iter().map(|one| alert(one, &notify.source, now, began)).collect();
+fn body(notify: &TestNotification, now: Time, start_times: &mut StartTimes) -> Value {
+    let alerts: Vec<Value> =
+        notify.alerts.iter().map(|one| alert(one, &notify.source, now, start_times)).collect();
     let mut body = json!({
         "version": "4",
         "groupKey": "{}:{}",
@@ -77,18 +79,18 @@ fn body(notify: &Notify, now: Time, began: &mut Began) -> Value {
     body
 }
 
-fn alert(alert: &Alert, source: &Name, now: Time, began: &mut Began) -> Value {
+fn alert(alert: &TestAlert, source: &Name, now: Time, start_times: &mut StartTimes) -> Value {
     let labels = alert.labels.iter().map(|(name, value)| (name.as_str(), value.as_str()));
     let fingerprint = alert.fingerprint.clone().unwrap_or_else(|| fingerprint::from_labels(labels));
     let key = (source.clone(), fingerprint.clone());
-    let starts_at = alert.starts_at.or_else(|| began.get(&key).copied()).unwrap_or(now);
+    let starts_at = alert.starts_at.or_else(|| start_times.get(&key).copied()).unwrap_or(now);
     let ends_at = match alert.status {
         Status::Firing => {
-            began.insert(key, starts_at);
-            alert.ends_at.map_or_else(|| NEVER.to_owned(), |at| at.to_string())
+            start_times.insert(key, starts_at);
+            alert.ends_at.map_or_else(|| ZERO_TIME.to_owned(), |at| at.to_string())
         }
         Status::Resolved => {
-            began.remove(&key);
+            start_times.remove(&key);
             alert.ends_at.unwrap_or(now).to_string()
         }
     };
@@ -104,29 +106,32 @@ fn alert(alert: &Alert, source: &Name, now: Time, began: &mut Began) -> Value {
 }
 
 /// What differs, in words; `None` if nothing does.
-fn difference(expected: &[Expected], decided: &[Value]) -> Option<String> {
+fn describe_difference(expected: &[Expected], decided: &[Value]) -> Option<String> {
     let wanted: Vec<Value> = expected.iter().map(|one| one.fields.clone()).collect();
     let difference = compare(&wanted, decided);
-    if difference.is_none() {
+    if difference.is_empty() {
         return None;
     }
     let mut text = String::new();
     let mut line = |indent: usize, words: String| text += &format!("{:indent$}{words}\n", "");
-    let mut told = Vec::new();
+    let mut reported = Vec::new();
     for (missing, nearest) in difference.missing {
         line(2, format!("expected {}", expected[missing].fields));
         match nearest {
             Some(at) => {
-                told.push(at);
+                reported.push(at);
                 line(2, format!("but got  {}", brief(&decided[at])));
-                for fault in faults(&wanted[missing], &decided[at]) {
-                    line(4, format!("{}: expected {}, got {}", fault.path, fault.expected, fault.found));
+                for mismatch in mismatches(&wanted[missing], &decided[at]) {
+                    line(
+                        4,
+                        format!("{}: expected {}, got {}", mismatch.path, mismatch.expected, mismatch.found),
+                    );
                 }
             }
             None => line(2, "but nothing else was decided".to_owned()),
         }
     }
-    for at in difference.unexpected.into_iter().filter(|at| !told.contains(at)) {
+    for at in difference.unexpected.into_iter().filter(|at| !reported.contains(at)) {
         line(2, format!("nobody expected {}", brief(&decided[at])));
     }
     Some(text.trim_end().to_owned())
@@ -146,5 +151,5 @@ pub fn brief(decision: &Value) -> String {
     if let Some(alerts) = decision.get("alerts").and_then(Value::as_array) {
         parts.push(format!("alerts: {}", alerts.len()));
     }
-    plain(&format!("{{ {} }}", parts.join(", ")))
+    escape_control_chars(&format!("{{ {} }}", parts.join(", ")))
 }

@@ -4,7 +4,7 @@ use std::num::NonZeroU32;
 
 use super::super::decode::Fields;
 use super::super::diagnostic::{Code, Diagnostics};
-use super::super::scalar::{duration, flag, number, word};
+use super::super::scalar::{duration, flag, keyword, number};
 use super::super::yaml::Node;
 use super::amount::amount;
 use super::defaults::Defaults;
@@ -19,54 +19,59 @@ pub(super) enum Phase {
 }
 
 /// What the actions of a rule are read with.
-pub(super) struct Surroundings<'a> {
+pub(super) struct ActionContext<'a> {
     pub templates: &'a mut Templates,
     pub defaults: &'a Defaults,
     pub limits: Limits,
 }
 
 /// Of one episode; more would be an autoscaler's work.
-const MOST_EMISSIONS: i64 = 1000;
+const MAX_EMISSIONS_PER_EPISODE: i64 = 1000;
 /// What `on_firing` can do.
 pub(super) const ACTIONS: [&str; 5] = ["scale_out", "scale_in", "set_capacity", "notify", "hold"];
 const ONE_ACTION: &str = "write one action, for example `scale_out: { by: 1 }`";
 
 pub(super) fn firing(
     node: &Node,
-    around: &mut Surroundings<'_>,
-    faults: &mut Diagnostics,
+    context: &mut ActionContext<'_>,
+    diagnostics: &mut Diagnostics,
 ) -> Option<FiringAction> {
-    let mut fields = Fields::of(node, "rules.*.on_firing", faults)?;
+    let mut fields = Fields::from_node(node, "rules.*.on_firing", diagnostics)?;
     let max_emissions =
-        fields.get("max_emissions", number::<u32>(1..=MOST_EMISSIONS)).and_then(NonZeroU32::new);
+        fields.get("max_emissions", number::<u32>(1..=MAX_EMISSIONS_PER_EPISODE)).and_then(NonZeroU32::new);
     let while_firing =
         Repeat::WhileFiring { max_emissions: max_emissions.unwrap_or(Repeat::DEFAULT_MAX_EMISSIONS) };
     let repeats = [("never", Repeat::Never), ("on_growth", Repeat::OnGrowth), ("while_firing", while_firing)];
-    let repeat = fields.get("repeat", word(&repeats)).unwrap_or(Repeat::OnGrowth);
+    let repeat = fields.get("repeat", keyword(&repeats)).unwrap_or(Repeat::OnGrowth);
     // A `hold` alone is read elsewhere; here it is one too many.
     let action = fields.one_of(&ACTIONS, ONE_ACTION);
-    let action = guarded(action, Phase::Firing, &mut fields, around);
+    let action = action_with_guards(action, Phase::Firing, &mut fields, context);
     if let Some(action) = &action {
-        by_the_clock(action, repeat, &mut fields);
+        check_repeat(action, repeat, &mut fields);
     }
     fields.finish();
     Some(FiringAction { action: action?, repeat })
 }
 
 /// `while_firing` acts once for each cooldown, and `max_emissions` belongs to it.
-fn by_the_clock(action: &Action, repeat: Repeat, fields: &mut Fields<'_, '_>) {
+fn check_repeat(action: &Action, repeat: Repeat, fields: &mut Fields<'_, '_>) {
     match repeat {
         Repeat::WhileFiring { .. } if action.cooldown.is_zero() => {
             let message = "`repeat: while_firing` acts once for each cooldown, and this `cooldown` is none";
-            let place = fields.place_of("repeat");
-            fields.faults.help(Code::Contradiction, place, message, "give it a `cooldown`, for example 5m");
+            let location = fields.location_of("repeat");
+            fields.diagnostics.add_with_help(
+                Code::Contradiction,
+                location,
+                message,
+                "give it a `cooldown`, for example 5m",
+            );
         }
         Repeat::Never | Repeat::OnGrowth if fields.has("max_emissions") => {
             let message = "`max_emissions` is there without `repeat: while_firing`, which it belongs to";
-            let place = fields.place_of("max_emissions");
-            fields.faults.help(
+            let location = fields.location_of("max_emissions");
+            fields.diagnostics.add_with_help(
                 Code::Contradiction,
-                place,
+                location,
                 message,
                 "leave it out, or say `repeat: while_firing`",
             );
@@ -77,54 +82,61 @@ fn by_the_clock(action: &Action, repeat: Repeat, fields: &mut Fields<'_, '_>) {
 
 pub(super) fn resolved(
     node: &Node,
-    around: &mut Surroundings<'_>,
-    faults: &mut Diagnostics,
+    context: &mut ActionContext<'_>,
+    diagnostics: &mut Diagnostics,
 ) -> Option<ResolvedAction> {
-    let mut fields = Fields::of(node, "rules.*.on_resolved", faults)?;
+    let mut fields = Fields::from_node(node, "rules.*.on_resolved", diagnostics)?;
     let action = fields.one_of(&["scale_out", "scale_in", "set_capacity", "notify"], ONE_ACTION);
-    let action = guarded(action, Phase::Resolved, &mut fields, around);
+    let action = action_with_guards(action, Phase::Resolved, &mut fields, context);
     fields.finish();
     Some(ResolvedAction { action: action? })
 }
 
-fn guarded(
+fn action_with_guards(
     action: Option<(&'static str, &Node)>,
     phase: Phase,
     fields: &mut Fields<'_, '_>,
-    around: &mut Surroundings<'_>,
+    context: &mut ActionContext<'_>,
 ) -> Option<Action> {
     // Both are read first, so that a fault in one hides none in the other.
-    let cooldown = fields.get("cooldown", duration).or(around.defaults.cooldown);
+    let cooldown = fields.get("cooldown", duration).or(context.defaults.cooldown);
     let window = fields.get("stabilization_window", duration);
     let (name, node) = action?;
     let change = match name {
-        "scale_out" => amount(node, false, phase, around.templates, fields.faults).map(Change::ScaleOut),
-        "scale_in" => amount(node, true, phase, around.templates, fields.faults).map(Change::ScaleIn),
-        "set_capacity" => set_capacity(node, around.limits, fields.faults),
-        _ => notify(node, fields.faults),
+        "scale_out" => {
+            amount(node, false, phase, context.templates, fields.diagnostics).map(Change::ScaleOut)
+        }
+        "scale_in" => amount(node, true, phase, context.templates, fields.diagnostics).map(Change::ScaleIn),
+        "set_capacity" => set_capacity(node, context.limits, fields.diagnostics),
+        _ => notify(node, fields.diagnostics),
     }?;
-    let common = around.defaults.stabilization_window.filter(|_| change.decreases_capacity());
+    let common = context.defaults.stabilization_window.filter(|_| change.decreases_capacity());
     let stabilization_window =
         window.or(common).unwrap_or_else(|| Action::default_stabilization_window(&change));
     Some(Action { change, cooldown: cooldown.unwrap_or(Action::DEFAULT_COOLDOWN), stabilization_window })
 }
 
-fn set_capacity(node: &Node, limits: Limits, faults: &mut Diagnostics) -> Option<Change> {
-    let mut fields = Fields::of(node, "rules.*.set_capacity", faults)?;
-    let to = fields.need("to", "to: 4", number::<u32>(0..=i64::from(u32::MAX)));
+fn set_capacity(node: &Node, limits: Limits, diagnostics: &mut Diagnostics) -> Option<Change> {
+    let mut fields = Fields::from_node(node, "rules.*.set_capacity", diagnostics)?;
+    let to = fields.get_required("to", "to: 4", number::<u32>(0..=i64::from(u32::MAX)));
     let allow_decrease = fields.get("allow_decrease", flag).unwrap_or(false);
     if let Some(to) = to
         && limits.clamp(to) != to
     {
         let message = format!("`to: {to}` lies outside the rule's `limits`");
-        let place = fields.place_of("to");
-        fields.faults.help(Code::Contradiction, place, message, "move it inside, or widen the limits");
+        let location = fields.location_of("to");
+        fields.diagnostics.add_with_help(
+            Code::Contradiction,
+            location,
+            message,
+            "move it inside, or widen the limits",
+        );
     }
     fields.finish();
     Some(Change::SetCapacity { to: to?, allow_decrease })
 }
 
-fn notify(node: &Node, faults: &mut Diagnostics) -> Option<Change> {
-    Fields::of(node, "rules.*.notify", faults)?.finish();
+fn notify(node: &Node, diagnostics: &mut Diagnostics) -> Option<Change> {
+    Fields::from_node(node, "rules.*.notify", diagnostics)?.finish();
     Some(Change::Notify)
 }

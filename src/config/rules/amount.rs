@@ -19,42 +19,47 @@ pub(super) fn amount(
     scale_in: bool,
     phase: Phase,
     templates: &mut Templates,
-    faults: &mut Diagnostics,
+    diagnostics: &mut Diagnostics,
 ) -> Option<Amount> {
-    let mut fields = Fields::of(node, "rules.*.amount", faults)?;
+    let mut fields = Fields::from_node(node, "rules.*.amount", diagnostics)?;
     let form = fields.one_of(&["by", "by_percent", "steps"], FORMS);
     let at_least = fields.get("at_least", units);
-    let metric = fields.get("metric", |node, faults| template(node, templates, faults));
+    let metric = fields.get("metric", |node, diagnostics| template(node, templates, diagnostics));
     for (key, beside) in [("at_least", "by_percent"), ("metric", "steps")] {
         if fields.has(key) && !fields.has(beside) {
             let message = format!("`{key}` stands only beside `{beside}`");
-            let place = fields.place_of(key);
-            fields.faults.help(Code::Contradiction, place, message, FORMS);
+            let location = fields.location_of(key);
+            fields.diagnostics.add_with_help(Code::Contradiction, location, message, FORMS);
         }
     }
     let amount = match form {
-        Some(("by", node)) => units(node, fields.faults).map(Amount::By),
+        Some(("by", node)) => units(node, fields.diagnostics).map(Amount::By),
         Some(("by_percent", node)) => {
-            let most = if scale_in { 100 } else { i64::from(u32::MAX) };
-            let percent = number::<u32>(1..=most)(node, fields.faults).and_then(NonZeroU32::new);
+            let max_percent = if scale_in { 100 } else { i64::from(u32::MAX) };
+            let percent = number::<u32>(1..=max_percent)(node, fields.diagnostics).and_then(NonZeroU32::new);
             percent.map(|percent| Amount::ByPercent { percent, at_least })
         }
         Some((_, node)) => {
-            let steps = list(step)(node, fields.faults);
+            let steps = list(step)(node, fields.diagnostics);
             if phase == Phase::Resolved {
                 let help =
                     "when the last alert has resolved there is no metric to read: write `by` or `by_percent`";
                 let message = "`steps` cannot stand in `on_resolved`";
-                fields.faults.help(Code::Steps, &node.place, message, help);
+                fields.diagnostics.add_with_help(Code::Steps, &node.location, message, help);
             }
             if !fields.has("metric") {
                 let help = "add `metric: \"{{ annotations.value }}\"`, the number that chooses the step";
-                fields.faults.help(Code::Missing, fields.place(), "`metric` is missing", help);
+                fields.diagnostics.add_with_help(
+                    Code::Missing,
+                    fields.location(),
+                    "`metric` is missing",
+                    help,
+                );
             }
-            let fault = |error| fields.faults.add(Code::Steps, &node.place, format!("{error}"));
+            let report = |error| fields.diagnostics.add(Code::Steps, &node.location, format!("{error}"));
             metric
                 .zip(steps)
-                .and_then(|(metric, steps)| Steps::new(metric, steps).map_err(fault).ok())
+                .and_then(|(metric, steps)| Steps::new(metric, steps).map_err(report).ok())
                 .map(Amount::Steps)
         }
         None => None,
@@ -63,14 +68,14 @@ pub(super) fn amount(
     amount
 }
 
-fn units(node: &Node, faults: &mut Diagnostics) -> Option<NonZeroU32> {
-    number::<u32>(1..=i64::from(u32::MAX))(node, faults).and_then(NonZeroU32::new)
+fn units(node: &Node, diagnostics: &mut Diagnostics) -> Option<NonZeroU32> {
+    number::<u32>(1..=i64::from(u32::MAX))(node, diagnostics).and_then(NonZeroU32::new)
 }
 
-fn step(node: &Node, faults: &mut Diagnostics) -> Option<Step> {
-    let mut fields = Fields::of(node, "rules.*.step", faults)?;
-    let from = fields.need("from", "from: 0", float);
-    let by = fields.need("by", "by: 1", units);
+fn step(node: &Node, diagnostics: &mut Diagnostics) -> Option<Step> {
+    let mut fields = Fields::from_node(node, "rules.*.step", diagnostics)?;
+    let from = fields.get_required("from", "from: 0", float);
+    let by = fields.get_required("by", "by: 1", units);
     fields.finish();
     Some(Step { from: from?, by: by? })
 }

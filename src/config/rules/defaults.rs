@@ -3,20 +3,20 @@
 use std::num::NonZeroU32;
 use std::time::Duration;
 
-use super::super::decode::{Fields, Spot, names};
+use super::super::decode::{Fields, Spanned, names};
 use super::super::diagnostic::{Code, Diagnostics};
-use super::super::scalar::{duration, number, time, word};
+use super::super::scalar::{duration, keyword, number, positive_duration};
 use super::super::yaml::Node;
 use crate::domain::name::Name;
 use crate::domain::rule::{Budget, Limits, Mode};
 
 /// More would make the state of a target large: the time of each event is kept.
-const MOST_EVENTS: i64 = 1000;
+const MAX_BUDGET_EVENTS: i64 = 1000;
 
 /// `defaults:` at the top of a rules file. What a rule says itself holds before it.
 #[derive(Default)]
 pub(super) struct Defaults {
-    pub send_to: Option<Vec<Spot<Name>>>,
+    pub send_to: Option<Vec<Spanned<Name>>>,
     pub expires_after: Option<Duration>,
     pub limits: Limits,
     pub mode: Option<Mode>,
@@ -29,13 +29,13 @@ pub(super) struct Defaults {
 pub(super) const MODES: [(&str, Mode); 3] =
     [("active", Mode::Active), ("shadow", Mode::Shadow), ("disabled", Mode::Disabled)];
 
-pub(super) fn defaults(node: &Node, faults: &mut Diagnostics) -> Option<Defaults> {
-    let mut fields = Fields::of(node, "rules.defaults", faults)?;
+pub(super) fn defaults(node: &Node, diagnostics: &mut Diagnostics) -> Option<Defaults> {
+    let mut fields = Fields::from_node(node, "rules.defaults", diagnostics)?;
     let defaults = Defaults {
         send_to: fields.get("send_to", names),
-        expires_after: fields.get("expires_after", time),
+        expires_after: fields.get("expires_after", positive_duration),
         limits: limits(&mut fields, Limits::default()),
-        mode: fields.get("mode", word(&MODES)),
+        mode: fields.get("mode", keyword(&MODES)),
         budget: fields.get("budget", budget),
         cooldown: fields.get("cooldown", duration),
         stabilization_window: fields.get("stabilization_window", duration),
@@ -45,18 +45,18 @@ pub(super) fn defaults(node: &Node, faults: &mut Diagnostics) -> Option<Defaults
 }
 
 /// `budget: { events: 20, per: 1h }`.
-pub(super) fn budget(node: &Node, faults: &mut Diagnostics) -> Option<Budget> {
-    let mut fields = Fields::of(node, "rules.*.budget", faults)?;
-    let events = fields.need("events", "events: 20", number::<u32>(1..=MOST_EVENTS));
-    let per = fields.need("per", "per: 1h", time);
+pub(super) fn budget(node: &Node, diagnostics: &mut Diagnostics) -> Option<Budget> {
+    let mut fields = Fields::from_node(node, "rules.*.budget", diagnostics)?;
+    let events = fields.get_required("events", "events: 20", number::<u32>(1..=MAX_BUDGET_EVENTS));
+    let per = fields.get_required("per", "per: 1h", positive_duration);
     fields.finish();
     Some(Budget { events: NonZeroU32::new(events?)?, per: per? })
 }
 
 /// `limits`, key by key over those of `common`: who gives a rule a maximum keeps the common minimum.
 pub(super) fn limits(fields: &mut Fields<'_, '_>, common: Limits) -> Limits {
-    let read = |node: &Node, faults: &mut Diagnostics| {
-        let mut fields = Fields::of(node, "rules.*.limits", faults)?;
+    let read = |node: &Node, diagnostics: &mut Diagnostics| {
+        let mut fields = Fields::from_node(node, "rules.*.limits", diagnostics)?;
         let [min_capacity, max_capacity] = ["min_capacity", "max_capacity"]
             .map(|key| fields.get(key, number::<u32>(0..=i64::from(u32::MAX))));
         fields.finish();
@@ -70,7 +70,7 @@ pub(super) fn limits(fields: &mut Fields<'_, '_>, common: Limits) -> Limits {
         && own != Limits::default()
     {
         let message = format!("`min_capacity` ({min}) is above `max_capacity` ({max})");
-        fields.faults.add(Code::Contradiction, fields.place_of("limits"), message);
+        fields.diagnostics.add(Code::Contradiction, fields.location_of("limits"), message);
     }
     Limits { min_capacity, max_capacity }
 }

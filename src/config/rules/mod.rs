@@ -3,9 +3,9 @@
 mod action;
 mod amount;
 mod defaults;
+mod event_rule;
 mod hold;
 mod rule;
-mod sends;
 mod target;
 
 use super::decode::{Fields, list};
@@ -14,13 +14,13 @@ use super::yaml::Node;
 use crate::domain::template::Templates;
 
 use defaults::Defaults;
-pub(super) use rule::{Draft, SendTo, Spots};
+pub(super) use rule::{Draft, RuleSpans, SendTo};
 
 /// The rules of one file, in its order.
-pub(super) fn file(node: &Node, templates: &mut Templates, faults: &mut Diagnostics) -> Vec<Draft> {
-    let Some(mut fields) = Fields::of(node, "rules", faults) else { return Vec::new() };
+pub(super) fn file(node: &Node, templates: &mut Templates, diagnostics: &mut Diagnostics) -> Vec<Draft> {
+    let Some(mut fields) = Fields::from_node(node, "rules", diagnostics) else { return Vec::new() };
     let defaults = fields.get("defaults", defaults::defaults).unwrap_or_default();
-    let drafts = fields.get("rules", |node, faults| rules(node, &defaults, templates, faults));
+    let drafts = fields.get("rules", |node, diagnostics| rules(node, &defaults, templates, diagnostics));
     fields.finish();
     drafts.unwrap_or_default()
 }
@@ -29,17 +29,17 @@ fn rules(
     node: &Node,
     defaults: &Defaults,
     templates: &mut Templates,
-    faults: &mut Diagnostics,
+    diagnostics: &mut Diagnostics,
 ) -> Option<Vec<Draft>> {
     // By hand: the templates are written to by each of them.
-    let nodes = list(|node, _| Some(node))(node, faults)?;
-    Some(nodes.into_iter().filter_map(|node| rule::rule(node, defaults, templates, faults)).collect())
+    let nodes = list(|node, _| Some(node))(node, diagnostics)?;
+    Some(nodes.into_iter().filter_map(|node| rule::rule(node, defaults, templates, diagnostics)).collect())
 }
 
 /// What a configuration without a rule is told.
-pub(super) fn none(place: &super::diagnostic::Place, faults: &mut Diagnostics) {
+pub(super) fn report_no_rules(location: &super::diagnostic::Location, diagnostics: &mut Diagnostics) {
     let help = "name a rules file: `rules: [rules.yaml]`, and put a rule there: `rules: [{ name: pods, matchers: \
                 [alertname = KubePodUnschedulable], target: { platform: eks, kind: nodegroup, name: workers }, \
                 on_firing: { scale_out: { by: 1 } }, send_to: [journal] }]`";
-    faults.help(Code::Empty, place, "there is no rule", help);
+    diagnostics.add_with_help(Code::Empty, location, "there is no rule", help);
 }

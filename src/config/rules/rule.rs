@@ -2,14 +2,14 @@
 
 use std::time::Duration;
 
-use super::super::decode::{Fields, Spot, names, not_empty, spot};
-use super::super::diagnostic::{Diagnostics, Place};
+use super::super::decode::{Fields, Spanned, check_not_empty, names, spanned};
+use super::super::diagnostic::{Diagnostics, Location};
 use super::super::matchers::matchers;
-use super::super::scalar::{flag, name, word};
+use super::super::scalar::{flag, keyword, name};
 use super::super::yaml::Node;
 use super::defaults::{Defaults, MODES};
 use super::target::condition;
-use super::{hold, sends};
+use super::{event_rule, hold};
 use crate::domain::name::Name;
 use crate::domain::rule::{
     Budget, FiringAction, HoldTemplate, Limits, Mode, ResolvedAction, Rule, RuleTarget,
@@ -20,32 +20,32 @@ use crate::domain::template::{Template, Templates};
 /// even where the rule as a whole is faulty.
 pub(in crate::config) struct Draft {
     /// Where the rule stands.
-    pub place: Place,
-    pub name: Option<Spot<Name>>,
-    pub sources: Vec<Spot<Name>>,
+    pub location: Location,
+    pub name: Option<Spanned<Name>>,
+    pub sources: Vec<Spanned<Name>>,
     pub mode: Mode,
     pub has_action: bool,
     /// None for a hold, which sends nothing.
     pub send_to: Option<SendTo>,
-    pub spots: Spots,
+    pub spans: RuleSpans,
     /// The rule, without its `max_event_bytes`.
     pub rule: Option<Rule>,
 }
 
 /// Where the parts of a rule stand that the pass of meaning may have to point at; where one is not given, the
 /// part that it would stand in.
-pub(in crate::config) struct Spots {
-    pub matchers: Place,
-    pub target: Place,
+pub(in crate::config) struct RuleSpans {
+    pub matchers: Location,
+    pub target: Location,
     /// Of `on_firing` and of `on_resolved`.
-    pub window: [Place; 2],
+    pub window: [Location; 2],
 }
 
-impl Spots {
-    fn of(rule: &Node) -> Self {
+impl RuleSpans {
+    fn from_node(rule: &Node) -> Self {
         let at = |[outer, inner]: [&str; 2]| {
             let outer = rule.get(outer).unwrap_or(rule);
-            outer.get(inner).unwrap_or(outer).place.clone()
+            outer.get(inner).unwrap_or(outer).location.clone()
         };
         Self {
             matchers: at(["matchers", ""]),
@@ -57,15 +57,15 @@ impl Spots {
 
 /// Where a rule sends its events.
 pub(in crate::config) struct SendTo {
-    pub names: Vec<Spot<Name>>,
+    pub names: Vec<Spanned<Name>>,
     /// Where `send_to` or its absence is to be seen.
-    pub place: Place,
+    pub location: Location,
     /// Whether it is there and could not be read.
-    pub faulty: bool,
+    pub is_invalid: bool,
 }
 
 /// What a rule does, and with what: the part in which those that send events and those that hold differ.
-pub(super) struct Deed {
+pub(super) struct RuleBody {
     pub target: RuleTarget,
     pub on_firing: Option<FiringAction>,
     pub on_resolved: Option<ResolvedAction>,
@@ -76,16 +76,16 @@ pub(super) struct Deed {
     pub send_to: Vec<Name>,
 }
 
-impl Deed {
-    pub const EXPIRES_AFTER: Duration = Duration::from_hours(1);
+impl RuleBody {
+    pub const DEFAULT_EXPIRES_AFTER: Duration = Duration::from_hours(1);
 
     /// A hold, which has none of what belongs to events.
-    pub fn hold(hold: HoldTemplate) -> Self {
+    pub fn for_hold(hold: HoldTemplate) -> Self {
         Self {
             target: RuleTarget::Hold(hold),
             on_firing: None,
             on_resolved: None,
-            expires_after: Self::EXPIRES_AFTER,
+            expires_after: Self::DEFAULT_EXPIRES_AFTER,
             limits: Limits::default(),
             budget: None,
             parameters: Vec::new(),
@@ -98,53 +98,62 @@ pub(super) fn rule(
     node: &Node,
     defaults: &Defaults,
     templates: &mut Templates,
-    faults: &mut Diagnostics,
+    diagnostics: &mut Diagnostics,
 ) -> Option<Draft> {
-    let mut fields = Fields::of(node, "rules.*", faults)?;
-    let name = fields.need("name", "name: unschedulable-pods", spot(name));
+    let mut fields = Fields::from_node(node, "rules.*", diagnostics)?;
+    let name = fields.get_required("name", "name: unschedulable-pods", spanned(name));
     let sources = fields.get("sources", sources);
     let matchers = fields.get("matchers", matchers("KubePodUnschedulable"));
-    let when = fields.get("when", |node, faults| condition(node, templates, faults));
-    let (deed, send_to) = if hold::is_one(node) {
-        (hold::deed(&mut fields, templates), None)
+    let when = fields.get("when", |node, diagnostics| condition(node, templates, diagnostics));
+    let (body, send_to) = if hold::is_hold(node) {
+        (hold::body(&mut fields, templates), None)
     } else {
-        let (deed, send_to) = sends::deed(&mut fields, defaults, templates);
-        (deed, Some(send_to))
+        let (body, send_to) = event_rule::body(&mut fields, defaults, templates);
+        (body, Some(send_to))
     };
-    let mode = fields.get("mode", word(&MODES)).or(defaults.mode).unwrap_or(Mode::Active);
+    let mode = fields.get("mode", keyword(&MODES)).or(defaults.mode).unwrap_or(Mode::Active);
     let continues = fields.get("continue", flag).unwrap_or(false);
     let has_action = fields.has("on_firing") || fields.has("on_resolved");
     let when_unread = fields.has("when") && when.is_none();
-    let place = fields.place().clone();
+    let location = fields.location().clone();
     fields.finish();
 
-    let sources_of = |names: &Vec<Spot<Name>>| names.iter().map(|name| name.value.clone()).collect();
+    let sources_of = |names: &Vec<Spanned<Name>>| names.iter().map(|name| name.value.clone()).collect();
     let rule = || {
-        let deed = deed.filter(|_| !when_unread)?;
+        let body = body.filter(|_| !when_unread)?;
         Some(Rule {
             name: name.as_ref()?.value.clone(),
             sources: sources.as_ref().map(sources_of),
             matchers: matchers.unwrap_or_default(),
             when,
-            target: deed.target,
-            on_firing: deed.on_firing,
-            on_resolved: deed.on_resolved,
-            expires_after: deed.expires_after,
-            limits: deed.limits,
-            budget: deed.budget,
-            parameters: deed.parameters,
+            target: body.target,
+            on_firing: body.on_firing,
+            on_resolved: body.on_resolved,
+            expires_after: body.expires_after,
+            limits: body.limits,
+            budget: body.budget,
+            parameters: body.parameters,
             mode,
-            send_to: deed.send_to,
+            send_to: body.send_to,
             max_event_bytes: usize::MAX,
             continues,
         })
     };
     let rule = rule();
-    let spots = Spots::of(node);
-    Some(Draft { place, name, sources: sources.unwrap_or_default(), mode, has_action, send_to, spots, rule })
+    let spans = RuleSpans::from_node(node);
+    Some(Draft {
+        location,
+        name,
+        sources: sources.unwrap_or_default(),
+        mode,
+        has_action,
+        send_to,
+        spans,
+        rule,
+    })
 }
 
-fn sources(node: &Node, faults: &mut Diagnostics) -> Option<Vec<Spot<Name>>> {
-    not_empty(node, "name a source, or leave `sources` out for all of them", faults);
-    names(node, faults)
+fn sources(node: &Node, diagnostics: &mut Diagnostics) -> Option<Vec<Spanned<Name>>> {
+    check_not_empty(node, "name a source, or leave `sources` out for all of them", diagnostics);
+    names(node, diagnostics)
 }

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use crate::config::diagnostic::Code;
-use crate::config::{Diagnostics, load, load_with_sender};
+use crate::config::{Diagnostics, load, load_with_alertmanager};
 
 /// What an example does not say itself.
 const BASE: [(&str, &str); 3] = [
@@ -26,7 +26,7 @@ fn blocks(page: &str) -> Vec<(&str, &str)> {
 }
 
 /// The codes that an example is told of.
-fn told(directory: &Path, kind: &str, text: &str) -> Vec<Code> {
+fn diagnose(directory: &Path, kind: &str, text: &str) -> Vec<Code> {
     let of_config = if kind == "config" { text } else { "" };
     let says = |key: &str| of_config.lines().any(|line| line.starts_with(&format!("{key}:")));
     let base = BASE.iter().filter(|(key, _)| !says(key)).map(|(_, text)| *text);
@@ -41,15 +41,15 @@ fn told(directory: &Path, kind: &str, text: &str) -> Vec<Code> {
     });
     let path = directory.join("scalebridge.yaml");
     let loaded = match kind {
-        "alertmanager" => load_with_sender(&path, [], &directory.join("alertmanager.yml")),
+        "alertmanager" => load_with_alertmanager(&path, [], &directory.join("alertmanager.yml")),
         _ => load(&path, variables),
     };
-    let faults: Diagnostics = loaded.map_or_else(|faults| faults, |loaded| loaded.warnings);
-    faults.iter().map(|fault| fault.code).collect()
+    let diagnostics: Diagnostics = loaded.map_or_else(|diagnostics| diagnostics, |loaded| loaded.warnings);
+    diagnostics.iter().map(|diagnostic| diagnostic.code).collect()
 }
 
 #[test]
-fn each_page_shows_its_fault_and_how_it_is_mended() {
+fn each_page_shows_its_error_and_the_fix() {
     let directory = tempfile::tempdir().unwrap();
     for &code in Code::ALL {
         let page = code.page();
@@ -59,9 +59,9 @@ fn each_page_shows_its_fault_and_how_it_is_mended() {
         let [(wrong_kind, wrong), (right_kind, right)] = blocks(page)[..] else {
             panic!("{title}: two examples")
         };
-        let found = told(directory.path(), wrong_kind, wrong);
+        let found = diagnose(directory.path(), wrong_kind, wrong);
         assert!(found.contains(&code), "{title}: the example is told of {found:?}");
-        let found = told(directory.path(), right_kind, right);
+        let found = diagnose(directory.path(), right_kind, right);
         assert!(!found.contains(&code), "{title}: the mended example is told of it too");
         let errors =
             found.iter().filter(|code| code.severity() == crate::config::diagnostic::Severity::Error);

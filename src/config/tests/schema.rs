@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use crate::config::decode::seen;
 use crate::config::diagnostic::Diagnostics;
-use crate::config::{cases, file, load, schema};
+use crate::config::{file, load, schema, test_file};
 
 type MakeSchema = fn() -> schemars::Schema;
 
@@ -48,9 +48,9 @@ const MAPS: [(&str, MakeSchema, &str); 32] = [
 ];
 
 fn document(path: &Path) -> Value {
-    let mut faults = Diagnostics::default();
-    let node = file::read(path, None, &mut faults);
-    assert!(faults.is_empty(), "{faults}");
+    let mut diagnostics = Diagnostics::default();
+    let node = file::read(path, None, &mut diagnostics);
+    assert!(diagnostics.is_empty(), "{diagnostics}");
     Value::from(&node.unwrap().0)
 }
 
@@ -77,7 +77,7 @@ fn the_schemas_have_the_keys_that_the_readers_know() {
     let tests = "rules: [all.rules.yaml]\ntests:\n  - name: t\n    steps:\n      - at: 0s\n        notify: { source: s, \
                  alerts: [{ status: firing, labels: {} }] }\n        expect: []\n";
     std::fs::write(all.path().join("all.test.yaml"), tests).unwrap();
-    cases::read(&all.path().join("all.test.yaml")).unwrap();
+    test_file::read(&all.path().join("all.test.yaml")).unwrap();
     let full = Path::new("tests/config/good/full.yaml");
     load(full, super::environment(full)).unwrap();
     let seen = seen::taken();
@@ -113,11 +113,11 @@ fn documents_that_are_fine_are_valid() {
         (tests, "config/demo/rules.test.yaml"),
     ] {
         let document = document(Path::new(path));
-        let faults: Vec<String> = validator
+        let diagnostics: Vec<String> = validator
             .iter_errors(&document)
             .map(|error| format!("{}: {error}", error.instance_path()))
             .collect();
-        assert!(faults.is_empty(), "{path}: {faults:#?}");
+        assert!(diagnostics.is_empty(), "{path}: {diagnostics:#?}");
     }
 }
 

@@ -11,7 +11,7 @@ pub fn queue_region(url: &str) -> Option<&str> {
 /// What a function is called by: `scaler`, `scaler:live`, `123456789012:function:scaler`, or
 /// `arn:aws:lambda:REGION:ACCOUNT:function:scaler`, both also with `:live` behind them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Function<'t> {
+pub struct FunctionName<'t> {
     /// `aws`, `aws-cn`, `aws-us-gov`; only an ARN has one.
     pub partition: Option<&'t str>,
     /// Only an ARN has one.
@@ -24,7 +24,7 @@ pub struct Function<'t> {
     pub qualifier: Option<&'t str>,
 }
 
-impl<'t> Function<'t> {
+impl<'t> FunctionName<'t> {
     /// Reads one; `None` if Lambda would not.
     pub fn parse(text: &'t str) -> Option<Self> {
         let parts: Vec<&str> = text.split(':').collect();
@@ -64,9 +64,9 @@ pub fn is_qualifier(text: &str) -> bool {
 }
 
 /// Letters, digits, `-` and `_`: at least one, and `most` at the most.
-fn is_word(text: &str, most: usize) -> bool {
+fn is_word(text: &str, max_chars: usize) -> bool {
     let plain = |b: u8| b.is_ascii_alphanumeric() || b"-_".contains(&b);
-    (1..=most).contains(&text.len()) && text.bytes().all(plain)
+    (1..=max_chars).contains(&text.len()) && text.bytes().all(plain)
 }
 
 #[cfg(test)]
@@ -87,19 +87,20 @@ mod tests {
 
     #[test]
     fn a_function_is_read_in_each_form_that_lambda_takes() {
-        let bare = Function { partition: None, region: None, account: None, name: "f-1_x", qualifier: None };
+        let bare =
+            FunctionName { partition: None, region: None, account: None, name: "f-1_x", qualifier: None };
         let (account, qualifier) = (Some("123456789012"), Some("live"));
-        let arn = Function { partition: Some("aws"), region: Some("eu-west-1"), account, ..bare };
+        let arn = FunctionName { partition: Some("aws"), region: Some("eu-west-1"), account, ..bare };
         for (text, read) in [
             ("f-1_x", bare),
-            ("f-1_x:live", Function { qualifier, ..bare }),
-            ("f-1_x:$LATEST", Function { qualifier: Some("$LATEST"), ..bare }),
-            ("123456789012:function:f-1_x", Function { account, ..bare }),
-            ("123456789012:function:f-1_x:live", Function { account, qualifier, ..bare }),
+            ("f-1_x:live", FunctionName { qualifier, ..bare }),
+            ("f-1_x:$LATEST", FunctionName { qualifier: Some("$LATEST"), ..bare }),
+            ("123456789012:function:f-1_x", FunctionName { account, ..bare }),
+            ("123456789012:function:f-1_x:live", FunctionName { account, qualifier, ..bare }),
             ("arn:aws:lambda:eu-west-1:123456789012:function:f-1_x", arn),
-            ("arn:aws:lambda:eu-west-1:123456789012:function:f-1_x:live", Function { qualifier, ..arn }),
+            ("arn:aws:lambda:eu-west-1:123456789012:function:f-1_x:live", FunctionName { qualifier, ..arn }),
         ] {
-            assert_eq!(Function::parse(text), Some(read), "{text}");
+            assert_eq!(FunctionName::parse(text), Some(read), "{text}");
         }
         let long = "f".repeat(65);
         for text in [
@@ -117,7 +118,7 @@ mod tests {
             "https://f.lambda-url.eu-west-1.on.aws/",
             &long,
         ] {
-            assert_eq!(Function::parse(text), None, "{text}");
+            assert_eq!(FunctionName::parse(text), None, "{text}");
         }
     }
 }

@@ -9,13 +9,13 @@ use clap::{Args, ValueEnum};
 use crate::telemetry;
 
 /// A check or a test found something.
-pub const FOUND: u8 = 1;
+pub const EXIT_FAILED: u8 = 1;
 /// What could not be used; the same for bad flags.
-pub const UNUSABLE: u8 = 2;
+pub const EXIT_USAGE: u8 = 2;
 
 /// Which configuration.
 #[derive(Debug, Clone, Args)]
-pub struct Config {
+pub struct ConfigArgs {
     /// The configuration file
     #[arg(long, value_name = "FILE", default_value = "config/scalebridge.yaml")]
     pub config: PathBuf,
@@ -33,7 +33,7 @@ pub enum Format {
 
 /// `--format`.
 #[derive(Debug, Clone, Copy, Args)]
-pub struct Formatted {
+pub struct OutputArgs {
     /// For people, or for programs
     #[arg(long, value_enum, default_value_t = Format::Text, hide_possible_values = false)]
     pub format: Format,
@@ -67,25 +67,25 @@ pub fn print_json(value: &impl serde::Serialize) {
 }
 
 /// Ends with what could not be used, and says why.
-pub fn unusable(why: impl std::fmt::Display) -> ExitCode {
+pub fn usage_error(why: impl std::fmt::Display) -> ExitCode {
     telemetry::print_to_stderr(format_args!("scalebridge: {why}"));
-    ExitCode::from(UNUSABLE)
+    ExitCode::from(EXIT_USAGE)
 }
 
 /// A runtime for what a rehearsal does, which never waits for anything outside.
-pub fn now() -> Option<tokio::runtime::Runtime> {
+pub fn current_thread_runtime() -> Option<tokio::runtime::Runtime> {
     let built = tokio::runtime::Builder::new_current_thread().build();
     built.map_err(|error| telemetry::print_to_stderr(format_args!("scalebridge: cannot start: {error}"))).ok()
 }
 
 /// Text from elsewhere as a terminal may show it: what would move its cursor or colour it is written out.
-pub fn plain(text: &str) -> String {
+pub fn escape_control_chars(text: &str) -> String {
     let shown = |c: char| if c.is_control() { c.escape_default().to_string() } else { c.to_string() };
     text.chars().map(shown).collect()
 }
 
 /// `1 error`, `2 errors`.
-pub fn count(number: usize, one: &str) -> String {
+pub fn pluralize(number: usize, one: &str) -> String {
     format!("{number} {one}{}", if number == 1 { "" } else { "s" })
 }
 
@@ -112,7 +112,10 @@ mod tests {
 
     #[test]
     fn columns_are_as_wide_as_they_have_to_be_and_no_text_moves_the_cursor() {
-        let rows = [vec!["a".to_owned(), plain("\u{1b}[2J\nx")], vec!["longer".to_owned(), "y".to_owned()]];
+        let rows = [
+            vec!["a".to_owned(), escape_control_chars("\u{1b}[2J\nx")],
+            vec!["longer".to_owned(), "y".to_owned()],
+        ];
         assert_eq!(table(&["ID", "REASON"], &rows), "ID      REASON\na       \\u{1b}[2J\\nx\nlonger  y\n");
     }
 }

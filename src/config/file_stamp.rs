@@ -6,33 +6,33 @@ use std::time::SystemTime;
 
 /// A file, as it was when it was looked at.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Seen {
+pub struct FileStamp {
     path: PathBuf,
-    mark: Option<Mark>,
+    version: Option<FileVersion>,
 }
 
 /// Device, number, length, and when it was written. Links are followed, so another file behind one is seen.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Mark {
+struct FileVersion {
     inode: (u64, u64),
     bytes: u64,
-    written: Option<SystemTime>,
+    modified_at: Option<SystemTime>,
 }
 
-impl Seen {
+impl FileStamp {
     /// The file as it is now, or that it is not there.
-    pub fn look(path: PathBuf) -> Self {
-        let mark = std::fs::metadata(&path).ok().map(|file| Mark {
+    pub fn read(path: PathBuf) -> Self {
+        let mark = std::fs::metadata(&path).ok().map(|file| FileVersion {
             inode: inode(&file),
             bytes: file.len(),
-            written: file.modified().ok(),
+            modified_at: file.modified().ok(),
         });
-        Self { path, mark }
+        Self { path, version: mark }
     }
 
     /// The same file as it is now.
-    pub fn again(&self) -> Self {
-        Self::look(self.path.clone())
+    pub fn refresh(&self) -> Self {
+        Self::read(self.path.clone())
     }
 }
 
@@ -59,7 +59,7 @@ mod tests {
             std::fs::copy(examples.join(name), folder.path().join(name)).unwrap();
         }
         let files = crate::config::load(&folder.path().join("scalebridge.yaml"), []).unwrap().files;
-        let stay = || files.iter().map(|file| file.again() == *file).collect::<Vec<_>>();
+        let stay = || files.iter().map(|file| file.refresh() == *file).collect::<Vec<_>>();
         assert_eq!(stay(), [true, true]);
         std::fs::write(folder.path().join("rules.yaml"), "rules: []").unwrap();
         assert_eq!(stay(), [true, false]);

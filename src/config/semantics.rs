@@ -3,11 +3,11 @@
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Component, Path, PathBuf};
 
-use super::decode::Spot;
-use super::diagnostic::{Code, Diagnostics, Place};
-use super::rules::{Draft, SendTo, Spots};
+use super::decode::Spanned;
+use super::diagnostic::{Code, Diagnostics, Location};
+use super::rules::{Draft, RuleSpans, SendTo};
 use super::settings::{Destination, DestinationKind, File, Retention, Store};
-use super::slip::did_you_mean;
+use super::suggest::did_you_mean;
 use super::yaml::{Kind, Node};
 use crate::domain::duration::format;
 use crate::domain::name::Name;
@@ -15,13 +15,19 @@ use crate::domain::rule::{Mode, Rule};
 use crate::domain::source::Source;
 
 /// What rules can speak of. A list that could not be read is `None`, and nothing is held against it.
-pub(super) struct Names {
+pub(super) struct KnownNames {
     pub sources: Option<Vec<Name>>,
     pub destinations: Option<Vec<Name>>,
 }
 
 /// Says that a section is needed which is absent or empty.
-pub(super) fn section(root: &Node, key: &str, what: &str, example: &str, faults: &mut Diagnostics) {
+pub(super) fn check_section(
+    root: &Node,
+    key: &str,
+    what: &str,
+    example: &str,
+    diagnostics: &mut Diagnostics,
+) {
     let node = root.get(key);
     let empty = match node.map(|node| &node.kind) {
         None | Some(Kind::Null) => true,
@@ -29,23 +35,28 @@ pub(super) fn section(root: &Node, key: &str, what: &str, example: &str, faults:
         Some(_) => false,
     };
     if empty {
-        let place = &node.unwrap_or(root).place;
-        faults.help(Code::Empty, place, format!("there is no {what}"), format!("add one: `{example}`"));
+        let location = &node.unwrap_or(root).location;
+        diagnostics.add_with_help(
+            Code::Empty,
+            location,
+            format!("there is no {what}"),
+            format!("add one: `{example}`"),
+        );
     }
 }
 
 /// What is closed has to be remembered for as long as a late copy of it may come.
-pub(super) fn retention<'s>(
+pub(super) fn check_retention<'s>(
     retention: &Retention,
     sources: impl Iterator<Item = &'s Source>,
     root: &Node,
-    faults: &mut Diagnostics,
+    diagnostics: &mut Diagnostics,
 ) {
     for source in sources.filter(|source| source.late_window > retention.closed) {
         let closed = root.get("retention").and_then(|retention| retention.get("closed"));
-        let closed = closed.map(|closed| &closed.place).filter(|place| **place != Place::Default);
+        let closed = closed.map(|closed| &closed.location).filter(|location| **location != Location::Default);
         let late = root.get("sources").and_then(|sources| sources.get(source.name.as_str()));
-        let late = late.map(|source| &source.get("late_window").unwrap_or(source).place);
+        let late = late.map(|source| &source.get("late_window").unwrap_or(source).location);
         let message = format!(
             "`retention.closed` ({}) is below the `late_window` ({}) of source `{}`",
             format(retention.closed),
@@ -53,16 +64,21 @@ pub(super) fn retention<'s>(
             source.name
         );
         let help = "a closed alert would be forgotten before its late copy comes: raise `retention.closed`";
-        faults.help(Code::Contradiction, closed.or(late).unwrap_or(&root.place), message, help);
+        diagnostics.add_with_help(
+            Code::Contradiction,
+            closed.or(late).unwrap_or(&root.location),
+            message,
+            help,
+        );
     }
 }
 
 /// A file has one writer: a second one would take back lines of the first, or ruin the store.
-pub(super) fn files(
+pub(super) fn check_files(
     store: Option<&Store>,
     destinations: &BTreeMap<Name, Destination>,
     root: &Node,
-    faults: &mut Diagnostics,
+    diagnostics: &mut Diagnostics,
 ) {
     // As they are written, without the `./`: links are not followed.
     let plain =
@@ -79,112 +95,117 @@ pub(super) fn files(
         let DestinationKind::File(File::Path(path)) = &destination.kind else { continue };
         if let Some(owner) = taken.insert(plain(path), format!("destination `{name}`")) {
             let written = ["destinations", name.as_str(), "file", "path"];
-            let place = written.iter().try_fold(root, |node, key| node.get(key)).unwrap_or(root);
+            let location = written.iter().try_fold(root, |node, key| node.get(key)).unwrap_or(root);
             let message = format!("`{}` is written by {owner} already", path.display());
-            faults.help(Code::Contradiction, &place.place, message, "give it a file of its own");
+            diagnostics.add_with_help(
+                Code::Contradiction,
+                &location.location,
+                message,
+                "give it a file of its own",
+            );
         }
     }
 }
 
 /// Judges the drafts and gives the rules that are whole, each with where its parts stand.
-pub(super) fn rules(
+pub(super) fn check_rules(
     drafts: Vec<Draft>,
-    names: &Names,
+    names: &KnownNames,
     destinations: &BTreeMap<Name, Destination>,
-    faults: &mut Diagnostics,
-) -> Vec<(Rule, Place, Spots)> {
-    unique(&drafts, faults);
+    diagnostics: &mut Diagnostics,
+) -> Vec<(Rule, Location, RuleSpans)> {
+    check_unique_names(&drafts, diagnostics);
     for draft in &drafts {
-        known(&draft.sources, names.sources.as_deref(), "source", faults);
+        check_known_names(&draft.sources, names.sources.as_deref(), "source", diagnostics);
         let send_to = draft.send_to.iter().flat_map(|send_to| &send_to.names);
-        known(send_to, names.destinations.as_deref(), "destination", faults);
-        acts(draft, destinations, faults);
+        check_known_names(send_to, names.destinations.as_deref(), "destination", diagnostics);
+        check_actions(draft, destinations, diagnostics);
     }
     let sized = |draft: Draft| {
         let mut rule = draft.rule?;
         let limits = rule.send_to.iter().filter_map(|name| destinations.get(name));
         rule.max_event_bytes = limits.map(Destination::max_event_bytes).min().unwrap_or(usize::MAX);
-        Some((rule, draft.place, draft.spots))
+        Some((rule, draft.location, draft.spans))
     };
     drafts.into_iter().filter_map(sized).collect()
 }
 
 /// A source that nobody hears die must not be trusted when it says that all is well.
-pub(super) fn heartbeats(rules: &[Rule], root: &Node, faults: &mut Diagnostics) {
+pub(super) fn check_heartbeats(rules: &[Rule], root: &Node, diagnostics: &mut Diagnostics) {
     let Some(Kind::Map(sources)) = root.get("sources").map(|sources| &sources.kind) else { return };
-    let shrinking: Vec<&Rule> = rules.iter().filter(|rule| shrinks(rule)).collect();
+    let decreasing: Vec<&Rule> = rules.iter().filter(|rule| may_decrease_capacity(rule)).collect();
     for (source, _) in sources.iter().filter(|(_, source)| source.get("heartbeat").is_none()) {
         let listens = |names: &Vec<Name>| names.iter().any(|name| name.as_str() == source.name);
-        let believes = shrinking.iter().find(|rule| rule.sources.as_ref().is_none_or(listens));
-        let Some(rule) = believes else { continue };
+        let listener = decreasing.iter().find(|rule| rule.sources.as_ref().is_none_or(listens));
+        let Some(rule) = listener else { continue };
         let message = format!(
             "source `{}` has no `heartbeat`, and rule `{}` takes capacity away on its word",
             source.name, rule.name
         );
         let help = "add `heartbeat: ['alertname = \"Watchdog\"']`, an alert that always fires: when Prometheus \
                     dies, Alertmanager resolves everything, and without it that looks like calm";
-        faults.help(Code::NoHeartbeat, &source.place, message, help);
+        diagnostics.add_with_help(Code::NoHeartbeat, &source.location, message, help);
     }
 }
 
 /// Whether a rule may really take capacity away.
-fn shrinks(rule: &Rule) -> bool {
+fn may_decrease_capacity(rule: &Rule) -> bool {
     let firing = rule.on_firing.as_ref().map(|firing| &firing.action);
     let resolved = rule.on_resolved.as_ref().map(|resolved| &resolved.action);
     rule.mode == Mode::Active
         && firing.into_iter().chain(resolved).any(|action| action.change.decreases_capacity())
 }
 
-fn unique(drafts: &[Draft], faults: &mut Diagnostics) {
-    let mut first: HashMap<&Name, &Place> = HashMap::new();
+fn check_unique_names(drafts: &[Draft], diagnostics: &mut Diagnostics) {
+    let mut first: HashMap<&Name, &Location> = HashMap::new();
     for name in drafts.iter().filter_map(|draft| draft.name.as_ref()) {
         if let Some(first) = first.get(&name.value) {
             let message = format!("there are two rules `{}`", name.value);
             let help = format!("the other stands at {first}; a name is a rule's identity, give each its own");
-            faults.help(Code::DuplicateName, &name.place, message, help);
+            diagnostics.add_with_help(Code::DuplicateName, &name.location, message, help);
         } else {
-            first.insert(&name.value, &name.place);
+            first.insert(&name.value, &name.location);
         }
     }
 }
 
-fn known<'d>(
-    names: impl IntoIterator<Item = &'d Spot<Name>>,
+fn check_known_names<'d>(
+    names: impl IntoIterator<Item = &'d Spanned<Name>>,
     known: Option<&[Name]>,
     what: &str,
-    faults: &mut Diagnostics,
+    diagnostics: &mut Diagnostics,
 ) {
     let Some(known) = known.filter(|known| !known.is_empty()) else { return };
     for name in names.into_iter().filter(|name| !known.contains(&name.value)) {
         let message = format!("there is no {what} `{}`", name.value);
         let known: Vec<&str> = known.iter().map(Name::as_str).collect();
         let help = did_you_mean(name.value.as_str(), &known);
-        faults.help(Code::UnknownName, &name.place, message, help);
+        diagnostics.add_with_help(Code::UnknownName, &name.location, message, help);
     }
 }
 
 /// Whether a rule does something, somewhere, and only once. In shadow it does as if.
-fn acts(draft: &Draft, destinations: &BTreeMap<Name, Destination>, faults: &mut Diagnostics) {
+fn check_actions(draft: &Draft, destinations: &BTreeMap<Name, Destination>, diagnostics: &mut Diagnostics) {
     if draft.mode == Mode::Disabled {
         return;
     }
     if !draft.has_action {
         let help = "add `on_firing` or `on_resolved`, or say `mode: disabled` if it is to take its alerts and do \
                     nothing";
-        faults.help(Code::DoesNothing, &draft.place, "this rule does nothing", help);
+        diagnostics.add_with_help(Code::DoesNothing, &draft.location, "this rule does nothing", help);
         return;
     }
-    let Some(SendTo { names, place, faulty }) = &draft.send_to else { return };
+    let Some(SendTo { names, location, is_invalid: faulty }) = &draft.send_to else { return };
     if names.is_empty() && !faulty {
         let help = "add `send_to: [NAME]` here or under `defaults:` at the top of the file";
-        faults.help(Code::NowhereToSend, place, "this rule sends its events nowhere", help);
+        diagnostics.add_with_help(Code::NoDestination, location, "this rule sends its events nowhere", help);
     }
-    let acting = |name: &&Spot<Name>| destinations.get(&name.value).is_some_and(Destination::acts);
+    let acting = |name: &&Spanned<Name>| destinations.get(&name.value).is_some_and(Destination::is_acting);
     let mut acting = names.iter().filter(acting);
     if let (Mode::Active, Some(first), Some(second)) = (draft.mode, acting.next(), acting.next()) {
         let message =
             format!("both `{}` and `{}` would carry out this rule's events", first.value, second.value);
         let help = "send to one that acts; a destination `file` beside it only keeps the events";
-        faults.help(Code::ActsTwice, place, message, help);
+        diagnostics.add_with_help(Code::DuplicateActing, location, message, help);
     }
 }

@@ -3,8 +3,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::diagnostic::{Code, Diagnostics, Place};
-use super::rules::Spots;
+use super::diagnostic::{Code, Diagnostics, Location};
+use super::rules::RuleSpans;
 use super::yaml::{Kind, Node};
 use crate::domain::matcher::{Matcher, implies, possible_values};
 use crate::domain::name::Name;
@@ -12,17 +12,21 @@ use crate::domain::rule::{Change, Mode, Rule, RuleTarget};
 use crate::domain::source::Source;
 use crate::domain::template::Template;
 
-type Placed = (Rule, Place, Spots);
+type LocatedRule = (Rule, Location, RuleSpans);
 
 /// Judges each rule, by itself and after those before it.
-pub(super) fn rules(rules: &[Placed], sources: &BTreeMap<Name, Source>, faults: &mut Diagnostics) {
-    for (at, (rule, place, spots)) in rules.iter().enumerate() {
+pub(super) fn lint_rules(
+    rules: &[LocatedRule],
+    sources: &BTreeMap<Name, Source>,
+    diagnostics: &mut Diagnostics,
+) {
+    for (at, (rule, location, spans)) in rules.iter().enumerate() {
         let listening: Vec<&Source> = sources.values().filter(|source| listens(rule, &source.name)).collect();
-        if never_matches(rule, spots, &listening, faults) {
+        if lint_never_matches(rule, spans, &listening, diagnostics) {
             continue;
         }
         if let Some((earlier, earlier_place, _)) =
-            rules[..at].iter().find(|(earlier, ..)| takes_all_of(earlier, rule, sources))
+            rules[..at].iter().find(|(earlier, ..)| matches_all_of(earlier, rule, sources))
         {
             let message =
                 format!("rule `{}` never sees an alert: rule `{}` takes them all", rule.name, earlier.name);
@@ -30,25 +34,25 @@ pub(super) fn rules(rules: &[Placed], sources: &BTreeMap<Name, Source>, faults: 
                 "that one stands at {earlier_place} and matches at least as much: put the narrower rule first, or say \
                  `continue: true` in the other"
             );
-            faults.help(Code::Unreachable, place, message, help);
+            diagnostics.add_with_help(Code::Unreachable, location, message, help);
         }
-        never_resolves(rule, spots, &listening, faults);
-        without_calm(rule, spots, faults);
+        lint_templates(rule, spans, &listening, diagnostics);
+        lint_stabilization(rule, spans, diagnostics);
     }
 }
 
 /// Says which destinations no rule sends to.
-pub(super) fn unused(rules: &[Placed], root: &Node, faults: &mut Diagnostics) {
+pub(super) fn lint_unused_destinations(rules: &[LocatedRule], root: &Node, diagnostics: &mut Diagnostics) {
     let used: BTreeSet<&str> = rules.iter().flat_map(|(rule, ..)| &rule.send_to).map(Name::as_str).collect();
     let Some(Kind::Map(destinations)) = root.get("destinations").map(|node| &node.kind) else { return };
     // Where a rule could not be read, nobody knows what it would have used.
-    if faults.has_errors() {
+    if diagnostics.has_errors() {
         return;
     }
     for (key, _) in destinations.iter().filter(|(key, _)| !used.contains(key.name.as_str())) {
         let message = format!("no rule sends to destination `{}`", key.name);
         let help = "name it in a rule's `send_to`, or take it out";
-        faults.help(Code::Unused, &key.place, message, help);
+        diagnostics.add_with_help(Code::Unused, &key.location, message, help);
     }
 }
 
@@ -57,7 +61,7 @@ fn listens(rule: &Rule, source: &Name) -> bool {
 }
 
 /// Whether `earlier` takes every alert that `rule` would match.
-fn takes_all_of(earlier: &Rule, rule: &Rule, sources: &BTreeMap<Name, Source>) -> bool {
+fn matches_all_of(earlier: &Rule, rule: &Rule, sources: &BTreeMap<Name, Source>) -> bool {
     let covered =
         sources.keys().filter(|source| listens(rule, source)).all(|source| listens(earlier, source));
     earlier.name != rule.name
@@ -72,17 +76,22 @@ fn labels_of(matchers: &[Matcher]) -> BTreeSet<&str> {
 }
 
 /// What a source lays over a label of its alerts, where it does.
-fn fixed<'s>(source: &'s Source, label: &str) -> Option<&'s str> {
+fn fixed_label<'s>(source: &'s Source, label: &str) -> Option<&'s str> {
     Some(source.labels.get(label)).filter(|value| !value.is_empty())
 }
 
-fn never_matches(rule: &Rule, spots: &Spots, listening: &[&Source], faults: &mut Diagnostics) -> bool {
+fn lint_never_matches(
+    rule: &Rule,
+    spans: &RuleSpans,
+    listening: &[&Source],
+    diagnostics: &mut Diagnostics,
+) -> bool {
     let contradicted = labels_of(&rule.matchers).into_iter().find(|label| {
         let none = |fixed| possible_values(label, &rule.matchers, fixed).is_some_and(|left| left.is_empty());
         if listening.is_empty() {
             none(None)
         } else {
-            listening.iter().all(|source| none(fixed(source, label)))
+            listening.iter().all(|source| none(fixed_label(source, label)))
         }
     });
     let Some(label) = contradicted else { return false };
@@ -90,30 +99,30 @@ fn never_matches(rule: &Rule, spots: &Spots, listening: &[&Source], faults: &mut
         rule.matchers.iter().filter(|one| one.label() == label).map(ToString::to_string).collect();
     let laid: Vec<String> = listening
         .iter()
-        .filter_map(|source| Some(format!("{} = {:?}", source.name, fixed(source, label)?)))
+        .filter_map(|source| Some(format!("{} = {:?}", source.name, fixed_label(source, label)?)))
         .collect();
     let mut message =
         format!("rule `{}` never matches: no value of `{label}` meets {}", rule.name, on.join(" and "));
     if !laid.is_empty() {
         message += &format!("; its sources set that label themselves ({})", laid.join(", "));
     }
-    faults.help(
+    diagnostics.add_with_help(
         Code::NeverMatches,
-        &spots.matchers,
+        &spans.matchers,
         message,
         "leave one of them out, or list the values: `=~ \"a|b\"`",
     );
     true
 }
 
-fn never_resolves(rule: &Rule, spots: &Spots, listening: &[&Source], faults: &mut Diagnostics) {
+fn lint_templates(rule: &Rule, spans: &RuleSpans, listening: &[&Source], diagnostics: &mut Diagnostics) {
     for (what, template) in templates(rule) {
         for need in template.required_names() {
             let absent = |source: &Source| match need.split_once('.') {
-                Some(("labels", label)) => possible_values(label, &rule.matchers, fixed(source, label))
+                Some(("labels", label)) => possible_values(label, &rule.matchers, fixed_label(source, label))
                     .is_some_and(|left| left.iter().all(|value| value.is_empty())),
                 Some(("source", field)) => {
-                    field.strip_prefix("labels.").is_some_and(|label| fixed(source, label).is_none())
+                    field.strip_prefix("labels.").is_some_and(|label| fixed_label(source, label).is_none())
                 }
                 _ => false,
             };
@@ -130,22 +139,22 @@ fn never_resolves(rule: &Rule, spots: &Spots, listening: &[&Source], faults: &mu
                     "the rule's own matchers ask for alerts without that label: ask for another one, or change them"
                 }
             };
-            faults.help(Code::NeverResolves, &spots.target, message, help);
+            diagnostics.add_with_help(Code::NeverRenders, &spans.target, message, help);
         }
     }
 }
 
 /// A rule that takes capacity away the moment it hears of calm.
-fn without_calm(rule: &Rule, spots: &Spots, faults: &mut Diagnostics) {
+fn lint_stabilization(rule: &Rule, spans: &RuleSpans, diagnostics: &mut Diagnostics) {
     let firing = rule.on_firing.as_ref().map(|firing| &firing.action);
     let resolved = rule.on_resolved.as_ref().map(|resolved| &resolved.action);
-    for (action, place) in [firing, resolved].into_iter().zip(&spots.window) {
+    for (action, location) in [firing, resolved].into_iter().zip(&spans.window) {
         let Some(action) = action.filter(|_| rule.mode != Mode::Disabled) else { continue };
         if matches!(action.change, Change::ScaleIn(_)) && action.stabilization_window.is_zero() {
             let message = format!("rule `{}` takes capacity away without waiting for calm", rule.name);
             let help = "give it a `stabilization_window`, for example 5m: an alert that flaps, or a Prometheus that \
                         restarts, would take capacity away that is needed a moment later";
-            faults.help(Code::NoStabilization, place, message, help);
+            diagnostics.add_with_help(Code::NoStabilization, location, message, help);
         }
     }
 }

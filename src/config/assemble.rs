@@ -5,15 +5,15 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::decode::{Fields, Spot, entries, list, named, spot};
+use super::decode::{Fields, Spanned, entries, list, named_entries, spanned};
 use super::delivery::delivery;
 use super::diagnostic::{Code, Diagnostics};
-use super::meaning::{self, Names};
+use super::file_stamp::FileStamp;
 use super::scalar::text;
-use super::seen::Seen;
+use super::semantics::{self, KnownNames};
 use super::settings::{Delivery, Settings};
 use super::yaml::Node;
-use super::{destinations, doubts, file, rules, server, sources, store};
+use super::{destinations, file, lints, rules, server, sources, store};
 use crate::domain::duration::MAX_DURATION;
 use crate::domain::name::Name;
 use crate::domain::table::RuleTable;
@@ -25,10 +25,10 @@ use crate::domain::template::Templates;
 pub(super) fn settings(
     root: &Node,
     directory: &Path,
-    faults: &mut Diagnostics,
-) -> Option<(Settings, Vec<Seen>)> {
+    diagnostics: &mut Diagnostics,
+) -> Option<(Settings, Vec<FileStamp>)> {
     let mut templates = Templates::new();
-    let mut fields = Fields::of(root, "", faults)?;
+    let mut fields = Fields::from_node(root, "", diagnostics)?;
     let server = fields.get("server", server::server);
     let admin = fields.get("admin", server::admin);
     let store = fields.get("store", store::store);
@@ -36,34 +36,36 @@ pub(super) fn settings(
     let log = fields.get("log", store::log);
     let engine = fields.get("engine", store::engine);
     let delivery = fields.get("delivery", delivery);
-    let common = delivery.map_or(UNBOUNDED, |(common, _)| common);
+    let common = delivery.map_or(UNBOUNDED_DELIVERY, |(common, _)| common);
     let (source_names, sources) = section(&mut fields, "sources", sources::source);
-    let (destination_names, destinations) = section(&mut fields, "destinations", |name, node, faults| {
-        destinations::destination(name, node, common, faults)
-    });
-    let before = fields.faults.len();
-    let drafts = fields.get("rules", |node, faults| rules_files(node, directory, &mut templates, faults));
+    let (destination_names, destinations) =
+        section(&mut fields, "destinations", |name, node, diagnostics| {
+            destinations::destination(name, node, common, diagnostics)
+        });
+    let before = fields.diagnostics.len();
+    let drafts = fields
+        .get("rules", |node, diagnostics| read_rules_files(node, directory, &mut templates, diagnostics));
     let (drafts, files) = drafts.unwrap_or_default();
 
-    if drafts.is_empty() && fields.faults.len() == before {
-        rules::none(fields.place_of("rules"), fields.faults);
+    if drafts.is_empty() && fields.diagnostics.len() == before {
+        rules::report_no_rules(fields.location_of("rules"), fields.diagnostics);
     }
-    meaning::section(root, "sources", "source", "sources: { local: {} }", fields.faults);
+    semantics::check_section(root, "sources", "source", "sources: { local: {} }", fields.diagnostics);
     let journal = "destinations: { journal: { file: { path: \"-\" } } }";
-    meaning::section(root, "destinations", "destination", journal, fields.faults);
+    semantics::check_section(root, "destinations", "destination", journal, fields.diagnostics);
     if let (Some(server), Some(admin)) = (&server, &admin) {
-        server::apart(server, admin, root, fields.faults);
+        server::check_distinct_listeners(server, admin, root, fields.diagnostics);
     }
     if let Some(retention) = &retention {
-        meaning::retention(retention, sources.values(), root, fields.faults);
+        semantics::check_retention(retention, sources.values(), root, fields.diagnostics);
     }
-    meaning::files(store.as_ref(), &destinations, root, fields.faults);
-    let names = Names { sources: source_names, destinations: destination_names };
-    let rules = meaning::rules(drafts, &names, &destinations, fields.faults);
-    doubts::rules(&rules, &sources, fields.faults);
-    doubts::unused(&rules, root, fields.faults);
+    semantics::check_files(store.as_ref(), &destinations, root, fields.diagnostics);
+    let names = KnownNames { sources: source_names, destinations: destination_names };
+    let rules = semantics::check_rules(drafts, &names, &destinations, fields.diagnostics);
+    lints::lint_rules(&rules, &sources, fields.diagnostics);
+    lints::lint_unused_destinations(&rules, root, fields.diagnostics);
     let rules = rules.into_iter().map(|(rule, ..)| rule).collect::<Vec<_>>();
-    meaning::heartbeats(&rules, root, fields.faults);
+    semantics::check_heartbeats(&rules, root, fields.diagnostics);
     fields.finish();
     let settings = Settings {
         server: server?,
@@ -81,20 +83,24 @@ pub(super) fn settings(
 }
 
 /// The rules of the files that `node` lists, by themselves: whatever source or destination they name is there.
-pub(super) fn rules_alone(node: &Node, directory: &Path, faults: &mut Diagnostics) -> Arc<RuleTable> {
+pub(super) fn standalone_rules(
+    node: &Node,
+    directory: &Path,
+    diagnostics: &mut Diagnostics,
+) -> Arc<RuleTable> {
     let mut templates = Templates::new();
-    let before = faults.len();
-    let (drafts, _) = rules_files(node, directory, &mut templates, faults).unwrap_or_default();
-    if drafts.is_empty() && faults.len() == before {
-        rules::none(&node.place, faults);
+    let before = diagnostics.len();
+    let (drafts, _) = read_rules_files(node, directory, &mut templates, diagnostics).unwrap_or_default();
+    if drafts.is_empty() && diagnostics.len() == before {
+        rules::report_no_rules(&node.location, diagnostics);
     }
-    let names = Names { sources: None, destinations: None };
-    let rules = meaning::rules(drafts, &names, &BTreeMap::new(), faults);
+    let names = KnownNames { sources: None, destinations: None };
+    let rules = semantics::check_rules(drafts, &names, &BTreeMap::new(), diagnostics);
     Arc::new(RuleTable::new(rules.into_iter().map(|(rule, ..)| rule).collect(), templates))
 }
 
 /// Stands in for a faulty `delivery`, and contradicts nothing that a destination says.
-const UNBOUNDED: Delivery = Delivery {
+const UNBOUNDED_DELIVERY: Delivery = Delivery {
     initial_backoff: Duration::ZERO,
     max_backoff: MAX_DURATION,
     max_age: MAX_DURATION,
@@ -107,12 +113,14 @@ fn section<T>(
     key: &'static str,
     read: impl Fn(Name, &Node, &mut Diagnostics) -> Option<T>,
 ) -> (Option<Vec<Name>>, BTreeMap<Name, T>) {
-    let named = fields.get(key, |node, faults| {
+    let named = fields.get(key, |node, diagnostics| {
         // Of an empty section it is said that it is empty, and not of each rule that it names nobody.
-        entries(node, faults).filter(|entries| !entries.is_empty()).map(|_| named(node, faults))
+        entries(node, diagnostics)
+            .filter(|entries| !entries.is_empty())
+            .map(|_| named_entries(node, diagnostics))
     });
     let things = named.iter().flatten().filter_map(|(name, node)| {
-        let thing = read(name.value.clone(), node, fields.faults)?;
+        let thing = read(name.value.clone(), node, fields.diagnostics)?;
         Some((name.value.clone(), thing))
     });
     let things = things.collect();
@@ -120,22 +128,22 @@ fn section<T>(
 }
 
 /// The rules of all files that can be read.
-fn rules_files(
+fn read_rules_files(
     node: &Node,
     directory: &Path,
     templates: &mut Templates,
-    faults: &mut Diagnostics,
-) -> Option<(Vec<rules::Draft>, Vec<Seen>)> {
+    diagnostics: &mut Diagnostics,
+) -> Option<(Vec<rules::Draft>, Vec<FileStamp>)> {
     let (mut drafts, mut files) = (Vec::new(), Vec::new());
-    let mut known: Vec<Spot<&str>> = Vec::new();
-    for path in list(spot(text))(node, faults)? {
+    let mut known: Vec<Spanned<&str>> = Vec::new();
+    for path in list(spanned(text))(node, diagnostics)? {
         if known.iter().any(|known| known.value == path.value) {
-            faults.add(Code::DuplicateName, &path.place, format!("`{}` is listed twice", path.value));
+            diagnostics.add(Code::DuplicateName, &path.location, format!("`{}` is listed twice", path.value));
         } else {
             let file = directory.join(path.value);
-            if let Some((tree, seen)) = file::read(&file, Some(&path.place), faults) {
-                drafts.extend(rules::file(&tree, templates, faults));
-                files.push(seen);
+            if let Some((tree, stamp)) = file::read(&file, Some(&path.location), diagnostics) {
+                drafts.extend(rules::file(&tree, templates, diagnostics));
+                files.push(stamp);
             }
         }
         known.push(path);

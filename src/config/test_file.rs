@@ -7,11 +7,11 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::decode::{Fields, entries, list, named};
-use super::diagnostic::{Code, Diagnostics, Place};
-use super::scalar::{any_text, duration, number, owned, text, word};
+use super::decode::{Fields, entries, list, named_entries};
+use super::diagnostic::{Code, Diagnostics, Location};
+use super::scalar::{any_text, duration, keyword, number, owned_text, text};
 use super::yaml::{Kind, Node};
-use super::{document, file, load, scalar, sources};
+use super::{assemble, file, load, scalar, sources};
 use crate::domain::engine::Policy;
 use crate::domain::name::Name;
 use crate::domain::notification::Status;
@@ -21,9 +21,9 @@ use crate::domain::table::RuleTable;
 use crate::domain::time::Time;
 
 /// The time at which a test starts, unless it says another.
-pub const START: &str = "2026-01-01T00:00:00Z";
+pub const DEFAULT_START_TIME: &str = "2026-01-01T00:00:00Z";
 /// What an expectation can speak of: the fields of a decision.
-const FIELDS: [&str; 14] = [
+const DECISION_FIELDS: [&str; 14] = [
     "rule",
     "verdict",
     "action",
@@ -42,7 +42,7 @@ const FIELDS: [&str; 14] = [
 
 /// A file of tests with what they test.
 #[derive(Debug)]
-pub struct Cases {
+pub struct TestFile {
     /// The rules.
     pub rules: Arc<RuleTable>,
     /// The sources: those of the configuration, or all that the tests and the rules name.
@@ -59,29 +59,29 @@ pub struct Test {
     /// What it says that it proves.
     pub name: String,
     /// Where it stands.
-    pub place: Place,
+    pub location: Location,
     /// The time at which it starts.
     pub start: Time,
     /// What happens, in the order of time.
-    pub steps: Vec<Step>,
+    pub steps: Vec<TestStep>,
 }
 
 /// One moment of a test.
 #[derive(Debug)]
-pub struct Step {
+pub struct TestStep {
     /// After the start.
     pub at: Duration,
     /// Where it stands.
-    pub place: Place,
+    pub location: Location,
     /// What arrives then.
-    pub notify: Vec<Notify>,
+    pub notify: Vec<TestNotification>,
     /// What has to be decided since the step before; `None` where nobody looks.
     pub expect: Option<Vec<Expected>>,
 }
 
 /// A notification.
 #[derive(Debug)]
-pub struct Notify {
+pub struct TestNotification {
     /// Who sends it.
     pub source: Name,
     /// How many alerts it leaves out.
@@ -89,12 +89,12 @@ pub struct Notify {
     /// What it says about the whole group.
     pub envelope: BTreeMap<&'static str, String>,
     /// Its alerts.
-    pub alerts: Vec<Alert>,
+    pub alerts: Vec<TestAlert>,
 }
 
 /// An alert; what is not given is made up by who runs the test.
 #[derive(Debug)]
-pub struct Alert {
+pub struct TestAlert {
     /// Whether it fires.
     pub status: Status,
     /// Its labels.
@@ -115,7 +115,7 @@ pub struct Alert {
 #[derive(Debug, Clone)]
 pub struct Expected {
     /// Where it stands.
-    pub place: Place,
+    pub location: Location,
     /// The fields that are given.
     pub fields: Value,
 }
@@ -124,34 +124,34 @@ pub struct Expected {
 ///
 /// # Errors
 /// Every fault of all of them at once.
-pub fn read(path: &Path) -> Result<Cases, Diagnostics> {
-    let mut faults = Diagnostics::default();
-    let cases = file::read(path, None, &mut faults)
-        .and_then(|(root, _)| cases(&root, path.parent().unwrap_or(Path::new("")), &mut faults));
-    match cases {
-        Some(cases) if !faults.has_errors() => Ok(cases),
-        _ => Err(faults),
+pub fn read(path: &Path) -> Result<TestFile, Diagnostics> {
+    let mut diagnostics = Diagnostics::default();
+    let test_file = file::read(path, None, &mut diagnostics)
+        .and_then(|(root, _)| test_file(&root, path.parent().unwrap_or(Path::new("")), &mut diagnostics));
+    match test_file {
+        Some(test_file) if !diagnostics.has_errors() => Ok(test_file),
+        _ => Err(diagnostics),
     }
 }
 
 const RULES_OR_CONFIG: &str =
     "name what is tested: `rules: [rules.yaml]`, or `config: scalebridge.yaml` with its sources";
 
-fn cases(root: &Node, directory: &Path, faults: &mut Diagnostics) -> Option<Cases> {
-    let mut fields = Fields::of(root, "tests", faults)?;
+fn test_file(root: &Node, directory: &Path, diagnostics: &mut Diagnostics) -> Option<TestFile> {
+    let mut fields = Fields::from_node(root, "tests", diagnostics)?;
     let tested = fields.one_of(&["rules", "config"], RULES_OR_CONFIG);
     let tests = fields.get("tests", list(test)).unwrap_or_default();
     if tests.is_empty() {
         let help = "add one: `tests: [{ name: …, steps: [{ at: 0s, notify: …, expect: [] }] }]`";
-        let place = fields.place_of("tests");
-        fields.faults.help(Code::Empty, place, "there is no test", help);
+        let location = fields.location_of("tests");
+        fields.diagnostics.add_with_help(Code::Empty, location, "there is no test", help);
     }
-    let own = fields.get("sources", |node, faults| {
-        let named = named(node, faults);
+    let own = fields.get("sources", |node, diagnostics| {
+        let named = named_entries(node, diagnostics);
         Some(
             named
                 .into_iter()
-                .filter_map(|(name, node)| sources::source(name.value, node, faults))
+                .filter_map(|(name, node)| sources::source(name.value, node, diagnostics))
                 .collect::<Vec<_>>(),
         )
     });
@@ -161,9 +161,9 @@ fn cases(root: &Node, directory: &Path, faults: &mut Diagnostics) -> Option<Case
         max_deferral: Duration::from_hours(1),
         per_minute: PerMinute { scale_out: 0, scale_in: 60 },
     };
-    let cases = match tested {
+    let test_file = match tested {
         Some(("rules", node)) => {
-            let rules = document::rules_alone(node, directory, fields.faults);
+            let rules = assemble::standalone_rules(node, directory, fields.diagnostics);
             let mut sources: BTreeMap<Name, Source> =
                 own.into_iter().flatten().map(|source| (source.name.clone(), source)).collect();
             let spoken_of = tests.iter().flat_map(|test| &test.steps).flat_map(|step| &step.notify);
@@ -172,33 +172,38 @@ fn cases(root: &Node, directory: &Path, faults: &mut Diagnostics) -> Option<Case
                 .chain(rules.rules().iter().flat_map(|rule| rule.sources.iter().flatten()))
                 .collect();
             for name in named {
-                let plain = || sources::plain(name.clone());
+                let plain = || sources::default_source(name.clone());
                 sources.entry(name.clone()).or_insert_with(plain);
             }
             Some((rules, sources, policy))
         }
         Some((_, node)) => {
             if fields.has("sources") {
-                let place = fields.place_of("sources");
+                let location = fields.location_of("sources");
                 let message = "`sources` stand in the configuration that is tested";
-                fields.faults.help(Code::Contradiction, place, message, "leave them out here");
+                fields.diagnostics.add_with_help(
+                    Code::Contradiction,
+                    location,
+                    message,
+                    "leave them out here",
+                );
             }
-            configured(node, directory, &tests, fields.faults)
+            load_tested_config(node, directory, &tests, fields.diagnostics)
         }
         None => None,
     };
     fields.finish();
-    let (rules, sources, policy) = cases?;
-    Some(Cases { rules, sources, policy, tests })
+    let (rules, sources, policy) = test_file?;
+    Some(TestFile { rules, sources, policy, tests })
 }
 
-fn configured(
+fn load_tested_config(
     node: &Node,
     directory: &Path,
     tests: &[Test],
-    faults: &mut Diagnostics,
+    diagnostics: &mut Diagnostics,
 ) -> Option<(Arc<RuleTable>, BTreeMap<Name, Source>, Policy)> {
-    let path = text(node, faults)?;
+    let path = text(node, diagnostics)?;
     // The environment is none of a test's business.
     match load(&directory.join(path), []) {
         Ok(loaded) => {
@@ -207,54 +212,61 @@ fn configured(
             for step in tests.iter().flat_map(|test| &test.steps) {
                 for notify in step.notify.iter().filter(|one| !settings.sources.contains_key(&one.source)) {
                     let message = format!("there is no source `{}`", notify.source);
-                    let help = super::slip::did_you_mean(notify.source.as_str(), &known);
-                    faults.help(Code::UnknownName, &step.place, message, help);
+                    let help = super::suggest::did_you_mean(notify.source.as_str(), &known);
+                    diagnostics.add_with_help(Code::UnknownName, &step.location, message, help);
                 }
             }
             let policy = settings.policy();
             Some((settings.rules, settings.sources, policy))
         }
         Err(found) => {
-            faults.append(found);
+            diagnostics.append(found);
             None
         }
     }
 }
 
-fn test(node: &Node, faults: &mut Diagnostics) -> Option<Test> {
-    let mut fields = Fields::of(node, "tests.*", faults)?;
-    let name = fields.need("name", "name: three pods make one event", owned);
-    let start = fields.get("start", moment).or_else(|| Time::parse(START).ok())?;
-    let steps = fields.need(
+fn test(node: &Node, diagnostics: &mut Diagnostics) -> Option<Test> {
+    let mut fields = Fields::from_node(node, "tests.*", diagnostics)?;
+    let name = fields.get_required("name", "name: three pods make one event", owned_text);
+    let start = fields.get("start", timestamp).or_else(|| Time::parse(DEFAULT_START_TIME).ok())?;
+    let steps = fields.get_required(
         "steps",
         "steps: [{ at: 0s, expect: [] }]",
-        list(|node, faults| step(node, start, faults)),
+        list(|node, diagnostics| step(node, start, diagnostics)),
     );
-    let place = fields.place().clone();
+    let location = fields.location().clone();
     fields.finish();
     let steps = steps?;
     for pair in steps.windows(2).filter(|pair| pair[1].at < pair[0].at) {
         let help = "put the steps in the order of their times";
-        faults.help(Code::Contradiction, &pair[1].place, "this step is before the one above it", help);
+        diagnostics.add_with_help(
+            Code::Contradiction,
+            &pair[1].location,
+            "this step is before the one above it",
+            help,
+        );
     }
-    Some(Test { name: name?, place, start, steps })
+    Some(Test { name: name?, location, start, steps })
 }
 
-fn moment(node: &Node, faults: &mut Diagnostics) -> Option<Time> {
-    let text = text(node, faults)?;
-    Time::parse(text).map_err(|error| faults.add(Code::Value, &node.place, error.to_string())).ok()
+fn timestamp(node: &Node, diagnostics: &mut Diagnostics) -> Option<Time> {
+    let text = text(node, diagnostics)?;
+    Time::parse(text).map_err(|error| diagnostics.add(Code::Value, &node.location, error.to_string())).ok()
 }
 
 /// RFC 3339, or a duration after the start, or before it with a minus.
-fn when(start: Time) -> impl Fn(&Node, &mut Diagnostics) -> Option<Time> {
-    move |node, faults| {
-        let text = any_text(node, faults)?;
+fn relative_time(start: Time) -> impl Fn(&Node, &mut Diagnostics) -> Option<Time> {
+    move |node, diagnostics| {
+        let text = any_text(node, diagnostics)?;
         if text.contains('T') {
-            return moment(node, faults);
+            return timestamp(node, diagnostics);
         }
         let (back, rest) = text.strip_prefix('-').map_or((false, text), |rest| (true, rest));
-        let length =
-            scalar::duration(&Node { place: node.place.clone(), kind: Kind::Text(rest.to_owned()) }, faults)?;
+        let length = scalar::duration(
+            &Node { location: node.location.clone(), kind: Kind::Text(rest.to_owned()) },
+            diagnostics,
+        )?;
         let nanos = i64::try_from(length.as_nanos()).unwrap_or(i64::MAX);
         let nanos = if back {
             start.as_nanos().saturating_sub(nanos)
@@ -265,46 +277,48 @@ fn when(start: Time) -> impl Fn(&Node, &mut Diagnostics) -> Option<Time> {
     }
 }
 
-fn step(node: &Node, start: Time, faults: &mut Diagnostics) -> Option<Step> {
-    let mut fields = Fields::of(node, "tests.*.steps.*", faults)?;
-    let at = fields.need("at", "at: 0s", duration);
-    let notify = fields.get("notify", |node, faults| match node.kind {
-        Kind::List(_) => list(|node, faults| notify(node, start, faults))(node, faults),
-        _ => notify(node, start, faults).map(|one| vec![one]),
+fn step(node: &Node, start: Time, diagnostics: &mut Diagnostics) -> Option<TestStep> {
+    let mut fields = Fields::from_node(node, "tests.*.steps.*", diagnostics)?;
+    let at = fields.get_required("at", "at: 0s", duration);
+    let notify = fields.get("notify", |node, diagnostics| match node.kind {
+        Kind::List(_) => list(|node, diagnostics| notify(node, start, diagnostics))(node, diagnostics),
+        _ => notify(node, start, diagnostics).map(|one| vec![one]),
     });
-    let expect =
-        fields.get("expect", |node, faults| list(|node, faults| expected(node, start, faults))(node, faults));
-    let place = fields.place().clone();
+    let expect = fields.get("expect", |node, diagnostics| {
+        list(|node, diagnostics| expected(node, start, diagnostics))(node, diagnostics)
+    });
+    let location = fields.location().clone();
     fields.finish();
-    Some(Step { at: at?, place, notify: notify.unwrap_or_default(), expect })
+    Some(TestStep { at: at?, location, notify: notify.unwrap_or_default(), expect })
 }
 
-fn notify(node: &Node, start: Time, faults: &mut Diagnostics) -> Option<Notify> {
-    let mut fields = Fields::of(node, "tests.*.notify", faults)?;
-    let source = fields.need("source", "source: prod-eu", scalar::name);
+fn notify(node: &Node, start: Time, diagnostics: &mut Diagnostics) -> Option<TestNotification> {
+    let mut fields = Fields::from_node(node, "tests.*.notify", diagnostics)?;
+    let source = fields.get_required("source", "source: prod-eu", scalar::name);
     let truncated = fields.get("truncatedAlerts", number::<u64>(0..=i64::from(u32::MAX))).unwrap_or(0);
     let envelope = ["receiver", "groupKey", "externalURL", "notification_reason"];
-    let envelope = envelope.map(|key| (key, fields.get(key, owned)));
-    let alerts = fields.need("alerts", "alerts: [{ status: firing, labels: { alertname: Disk } }]", {
-        list(|node, faults| alert(node, start, faults))
-    });
+    let envelope = envelope.map(|key| (key, fields.get(key, owned_text)));
+    let alerts =
+        fields.get_required("alerts", "alerts: [{ status: firing, labels: { alertname: Disk } }]", {
+            list(|node, diagnostics| alert(node, start, diagnostics))
+        });
     fields.finish();
     let envelope = envelope.into_iter().filter_map(|(key, text)| Some((key, text?))).collect();
-    Some(Notify { source: source?, truncated, envelope, alerts: alerts? })
+    Some(TestNotification { source: source?, truncated, envelope, alerts: alerts? })
 }
 
-fn alert(node: &Node, start: Time, faults: &mut Diagnostics) -> Option<Alert> {
-    let mut fields = Fields::of(node, "tests.*.alert", faults)?;
+fn alert(node: &Node, start: Time, diagnostics: &mut Diagnostics) -> Option<TestAlert> {
+    let mut fields = Fields::from_node(node, "tests.*.alert", diagnostics)?;
     let words = [("firing", Status::Firing), ("resolved", Status::Resolved)];
-    let status = fields.need("status", "status: firing", word(&words));
-    let labels = fields.need("labels", "labels: { alertname: Disk }", texts);
-    let annotations = fields.get("annotations", texts).unwrap_or_default();
-    let starts_at = fields.get("startsAt", when(start));
-    let ends_at = fields.get("endsAt", when(start));
-    let fingerprint = fields.get("fingerprint", owned);
-    let generator_url = fields.get("generatorURL", owned);
+    let status = fields.get_required("status", "status: firing", keyword(&words));
+    let labels = fields.get_required("labels", "labels: { alertname: Disk }", string_map);
+    let annotations = fields.get("annotations", string_map).unwrap_or_default();
+    let starts_at = fields.get("startsAt", relative_time(start));
+    let ends_at = fields.get("endsAt", relative_time(start));
+    let fingerprint = fields.get("fingerprint", owned_text);
+    let generator_url = fields.get("generatorURL", owned_text);
     fields.finish();
-    Some(Alert {
+    Some(TestAlert {
         status: status?,
         labels: labels?,
         annotations,
@@ -315,28 +329,28 @@ fn alert(node: &Node, start: Time, faults: &mut Diagnostics) -> Option<Alert> {
     })
 }
 
-fn texts(node: &Node, faults: &mut Diagnostics) -> Option<BTreeMap<String, String>> {
+fn string_map(node: &Node, diagnostics: &mut Diagnostics) -> Option<BTreeMap<String, String>> {
     let mut texts = BTreeMap::new();
-    for (key, value) in entries(node, faults)? {
-        if let Some(text) = any_text(value, faults) {
+    for (key, value) in entries(node, diagnostics)? {
+        if let Some(text) = any_text(value, diagnostics) {
             texts.insert(key.name.clone(), text.to_owned());
         }
     }
     Some(texts)
 }
 
-fn expected(node: &Node, start: Time, faults: &mut Diagnostics) -> Option<Expected> {
-    let mut fields = Fields::of(node, "tests.*.expect", faults)?;
-    for key in FIELDS {
-        fields.take(key);
+fn expected(node: &Node, start: Time, diagnostics: &mut Diagnostics) -> Option<Expected> {
+    let mut fields = Fields::from_node(node, "tests.*.expect", diagnostics)?;
+    for key in DECISION_FIELDS {
+        fields.lookup(key);
     }
     let verdicts = crate::domain::verdict::Verdict::ALL.map(|verdict| (verdict.as_str(), verdict));
-    fields.get("verdict", word(&verdicts));
-    let until = fields.get("until", when(start));
+    fields.get("verdict", keyword(&verdicts));
+    let until = fields.get("until", relative_time(start));
     fields.finish();
     let mut value = Value::from(node);
     if let (Some(until), Value::Object(object)) = (until, &mut value) {
         object.insert("until".to_owned(), until.to_millis_string().into());
     }
-    Some(Expected { place: node.place.clone(), fields: value })
+    Some(Expected { location: node.location.clone(), fields: value })
 }

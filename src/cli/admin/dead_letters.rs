@@ -5,19 +5,19 @@ use std::process::ExitCode;
 use clap::{Args, Subcommand};
 use serde_json::{Map, Value, json};
 
-use super::{author, pages, query, rows, text};
-use crate::cli::client::{Refused, Server};
-use crate::cli::shell::{Format, Formatted, print, print_json, table};
+use super::{author, fetch_pages, query_params, rows, text};
+use crate::cli::client::{ClientError, Server};
+use crate::cli::output::{Format, OutputArgs, print, print_json, table};
 
 /// Show, redrive or discard deliveries that were given up
 #[derive(Debug, Args)]
 pub struct DeadLetters {
     #[command(subcommand)]
-    act: Act,
+    command: DeadLetterCommand,
 }
 
 #[derive(Debug, Subcommand)]
-enum Act {
+enum DeadLetterCommand {
     /// List them, the oldest event first
     List {
         #[command(flatten)]
@@ -29,7 +29,7 @@ enum Act {
         #[arg(long, default_value_t = 100)]
         limit: usize,
         #[command(flatten)]
-        formatted: Formatted,
+        output: OutputArgs,
     },
     /// Show one with its event
     Show {
@@ -43,7 +43,7 @@ enum Act {
         #[command(flatten)]
         server: Server,
         #[command(flatten)]
-        which: Which,
+        selector: DeadLetterSelector,
         /// Consumers may act on them for so long from now. Without it one that has expired stays where it is
         #[arg(long, value_name = "DURATION")]
         valid_for: Option<String>,
@@ -54,28 +54,28 @@ enum Act {
         #[arg(long)]
         author: Option<String>,
         #[command(flatten)]
-        formatted: Formatted,
+        output: OutputArgs,
     },
     /// Throw them away
     Discard {
         #[command(flatten)]
         server: Server,
         #[command(flatten)]
-        which: Which,
+        selector: DeadLetterSelector,
         /// Who does it, for the log. Default: $USER
         #[arg(long)]
         author: Option<String>,
         #[command(flatten)]
-        formatted: Formatted,
+        output: OutputArgs,
     },
 }
 
 /// Which dead letters: one by its id, or all that these flags describe.
 #[derive(Debug, Args)]
 #[group(required = true, multiple = true)]
-struct Which {
+struct DeadLetterSelector {
     /// One, as `list` shows it
-    #[arg(conflicts_with_all = ["destination", "rule", "action", "given_up_before", "all"])]
+    #[arg(conflicts_with_all = ["destination", "rule", "action", "dead_before", "all"])]
     id: Option<String>,
     /// All of this destination
     #[arg(long)]
@@ -87,20 +87,20 @@ struct Which {
     #[arg(long)]
     action: Option<String>,
     /// All that were given up before: RFC 3339, or how long ago
-    #[arg(long, value_name = "TIME")]
-    given_up_before: Option<String>,
+    #[arg(long, alias = "given-up-before", value_name = "TIME")]
+    dead_before: Option<String>,
     /// Every one
-    #[arg(long, conflicts_with_all = ["destination", "rule", "action", "given_up_before"])]
+    #[arg(long, conflicts_with_all = ["destination", "rule", "action", "dead_before"])]
     all: bool,
 }
 
-impl Which {
+impl DeadLetterSelector {
     fn filter(&self) -> Value {
         let keys = [
             ("destination", &self.destination),
             ("rule", &self.rule),
             ("action", &self.action),
-            ("given_up_before", &self.given_up_before),
+            ("given_up_before", &self.dead_before),
         ];
         let mut filter: Map<String, Value> = keys
             .into_iter()
@@ -115,46 +115,48 @@ impl Which {
 
 impl DeadLetters {
     pub fn run(&self) -> ExitCode {
-        let done = match &self.act {
-            Act::List { server, destination, limit, formatted } => {
-                list(server, destination.clone(), *limit, *formatted)
+        let result = match &self.command {
+            DeadLetterCommand::List { server, destination, limit, output } => {
+                list(server, destination.clone(), *limit, *output)
             }
-            Act::Show { server, id } => {
+            DeadLetterCommand::Show { server, id } => {
                 server.get(&format!("/api/v1/dead-letters/{id}"), &[]).map(|one| print_json(&one))
             }
-            Act::Redrive { server, which, valid_for, force, author: by, formatted } => {
-                let how = json!({ "valid_for": valid_for, "force": force, "author": author(by.as_ref()) });
-                match &which.id {
+            DeadLetterCommand::Redrive { server, selector, valid_for, force, author: by, output } => {
+                let options =
+                    json!({ "valid_for": valid_for, "force": force, "author": author(by.as_ref()) });
+                match &selector.id {
                     Some(id) => {
-                        let done = server.post(
+                        let result = server.post(
                             &format!("/api/v1/dead-letters/{id}/redrive"),
                             &[],
-                            how.to_string().as_bytes(),
+                            options.to_string().as_bytes(),
                         );
-                        done.map(|_| print(format!("redrove {id}")))
+                        result.map(|_| print(format!("redrove {id}")))
                     }
                     None => {
-                        let body = json!({ "which": which.filter(), "how": how });
-                        let done =
+                        let body = json!({ "which": selector.filter(), "how": options });
+                        let result =
                             server.post("/api/v1/dead-letters/redrive", &[], body.to_string().as_bytes());
-                        done.map(|done| tell("redrove", &done, *formatted))
+                        result.map(|result| print_bulk_result("redrove", &result, *output))
                     }
                 }
             }
-            Act::Discard { server, which, author: by, formatted } => match &which.id {
+            DeadLetterCommand::Discard { server, selector, author: by, output } => match &selector.id {
                 Some(id) => {
-                    let who = vec![("author", author(by.as_ref()))];
-                    let done = server.delete(&format!("/api/v1/dead-letters/{id}"), &who);
-                    done.map(|_| print(format!("discarded {id}")))
+                    let author_query = vec![("author", author(by.as_ref()))];
+                    let result = server.delete(&format!("/api/v1/dead-letters/{id}"), &author_query);
+                    result.map(|_| print(format!("discarded {id}")))
                 }
                 None => {
-                    let body = json!({ "which": which.filter(), "author": author(by.as_ref()) });
-                    let done = server.post("/api/v1/dead-letters/discard", &[], body.to_string().as_bytes());
-                    done.map(|done| tell("discarded", &done, *formatted))
+                    let body = json!({ "which": selector.filter(), "author": author(by.as_ref()) });
+                    let result =
+                        server.post("/api/v1/dead-letters/discard", &[], body.to_string().as_bytes());
+                    result.map(|result| print_bulk_result("discarded", &result, *output))
                 }
             },
         };
-        done.map_or_else(Refused::end, |()| ExitCode::SUCCESS)
+        result.map_or_else(ClientError::report, |()| ExitCode::SUCCESS)
     }
 }
 
@@ -162,30 +164,30 @@ fn list(
     server: &Server,
     destination: Option<String>,
     limit: usize,
-    formatted: Formatted,
-) -> Result<(), Refused> {
-    let query = query([("destination", destination)]);
-    let letters = pages(server, "/api/v1/dead-letters", &query, "dead_letters", limit.max(1))?;
-    match formatted.format {
-        Format::Json => print_json(&letters),
+    output: OutputArgs,
+) -> Result<(), ClientError> {
+    let query = query_params([("destination", destination)]);
+    let dead_letters = fetch_pages(server, "/api/v1/dead-letters", &query, "dead_letters", limit.max(1))?;
+    match output.format {
+        Format::Json => print_json(&dead_letters),
         Format::Text => {
             let keys = ["id", "rule", "action", "subject", "given_up_at", "attempts", "error"];
             print(table(
                 &["ID", "RULE", "ACTION", "TARGET", "GIVEN UP", "TRIED", "ERROR"],
-                &rows(&letters, &keys),
+                &rows(&dead_letters, &keys),
             ));
         }
     }
     Ok(())
 }
 
-fn tell(word: &str, done: &Value, formatted: Formatted) {
-    if formatted.format == Format::Json {
-        return print_json(done);
+fn print_bulk_result(word: &str, result: &Value, output: OutputArgs) {
+    if output.format == Format::Json {
+        return print_json(result);
     }
-    let mut shown = format!("{word} {}; {} stay\n", done["done"], done["stay_total"]);
-    for stays in done["stay"].as_array().into_iter().flatten() {
-        shown += &format!("  {}: {}\n", text(stays, "id"), text(stays, "reason"));
+    let mut shown = format!("{word} {}; {} stay\n", result["done"], result["stay_total"]);
+    for failure in result["stay"].as_array().into_iter().flatten() {
+        shown += &format!("  {}: {}\n", text(failure, "id"), text(failure, "reason"));
     }
     print(shown);
 }

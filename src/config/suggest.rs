@@ -30,7 +30,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_slip_is_near_and_another_word_is_not() {
+    fn a_typo_is_near_and_another_word_is_not() {
         let known = ["listen", "late_window", "max_age"];
         assert_eq!(did_you_mean("lisen", &known), "did you mean `listen`?");
         assert_eq!(did_you_mean("Late_Windwo", &known), "did you mean `late_window`?");

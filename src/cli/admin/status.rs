@@ -5,9 +5,9 @@ use std::process::ExitCode;
 use clap::Args;
 use serde_json::{Value, json};
 
-use super::{Watch, pages, query, rows, text};
+use super::{Watch, fetch_pages, query_params, rows, text};
 use crate::cli::client::Server;
-use crate::cli::shell::{Format, Formatted, print, print_json, table};
+use crate::cli::output::{Format, OutputArgs, print, print_json, table};
 
 /// Show how a running bridge stands
 #[derive(Debug, Args)]
@@ -17,12 +17,12 @@ pub struct Status {
     #[command(flatten)]
     watch: Watch,
     #[command(flatten)]
-    formatted: Formatted,
+    output: OutputArgs,
 }
 
 impl Status {
     pub fn run(&self) -> ExitCode {
-        let format = self.formatted.format;
+        let format = self.output.format;
         self.watch.show(format, || {
             let status = self.server.get("/api/v1/status", &[])?;
             let destinations = self.server.get("/api/v1/destinations", &[])?;
@@ -40,10 +40,9 @@ impl Status {
                 status["destinations"],
                 text(&status["configuration"], "loaded_at"),
             );
-            if let Some(refused) = status["configuration"]["refused"].as_str() {
-                shown += &format!(
-                    "The configuration on disk is REFUSED, and the one before goes on:\n{refused}\n"
-                );
+            if let Some(error) = status["configuration"]["refused"].as_str() {
+                shown +=
+                    &format!("The configuration on disk is REFUSED, and the one before goes on:\n{error}\n");
             }
             if status["configuration"]["needs_restart"].is_array() {
                 shown += &format!(
@@ -88,15 +87,16 @@ pub struct Episodes {
     #[command(flatten)]
     watch: Watch,
     #[command(flatten)]
-    formatted: Formatted,
+    output: OutputArgs,
 }
 
 impl Episodes {
     pub fn run(&self) -> ExitCode {
-        let format = self.formatted.format;
-        let query = query([("rule", self.rule.clone()), ("target", self.target.clone())]);
+        let format = self.output.format;
+        let query = query_params([("rule", self.rule.clone()), ("target", self.target.clone())]);
         self.watch.show(format, || {
-            let episodes = pages(&self.server, "/api/v1/episodes", &query, "episodes", self.limit.max(1))?;
+            let episodes =
+                fetch_pages(&self.server, "/api/v1/episodes", &query, "episodes", self.limit.max(1))?;
             if format == Format::Json {
                 print_json(&episodes);
                 return Ok(());
@@ -109,7 +109,7 @@ impl Episodes {
                 row.push(text(episode, "emissions"));
                 row.push(match &episode["waits"] {
                     Value::Null => "-".to_owned(),
-                    waits => format!("{} until {}", text(waits, "verdict"), text(waits, "until")),
+                    deferred => format!("{} until {}", text(deferred, "verdict"), text(deferred, "until")),
                 });
                 row
             };
@@ -126,12 +126,12 @@ pub struct Reload {
     #[command(flatten)]
     server: Server,
     #[command(flatten)]
-    formatted: Formatted,
+    output: OutputArgs,
 }
 
 impl Reload {
     pub fn run(&self) -> ExitCode {
-        match (self.server.post("/-/reload", &[], b""), self.formatted.format) {
+        match (self.server.post("/-/reload", &[], b""), self.output.format) {
             (Ok(reloaded), Format::Json) => print_json(&reloaded),
             (Ok(reloaded), Format::Text) => {
                 let lines = |key: &str| reloaded[key].as_array().cloned().unwrap_or_default();
@@ -151,7 +151,7 @@ impl Reload {
                 }
                 print(shown);
             }
-            (Err(refused), _) => return refused.end(),
+            (Err(error), _) => return error.report(),
         }
         ExitCode::SUCCESS
     }

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use clap::{Args, Command};
 use clap_complete::Shell;
 
-use super::shell::{print, unusable};
+use super::output::{print, usage_error};
 
 /// Print completions for a shell
 ///
@@ -45,14 +45,14 @@ impl Man {
                     print(String::from_utf8_lossy(&page));
                     ExitCode::SUCCESS
                 }
-                Err(error) => unusable(error),
+                Err(error) => usage_error(error),
             };
         };
         let written =
             std::fs::create_dir_all(directory).and_then(|()| clap_mangen::generate_to(command, directory));
         match written {
             Ok(()) => ExitCode::SUCCESS,
-            Err(error) => unusable(format_args!("cannot write to {}: {error}", directory.display())),
+            Err(error) => usage_error(format_args!("cannot write to {}: {error}", directory.display())),
         }
     }
 }
