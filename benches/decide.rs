@@ -24,7 +24,7 @@ use scalebridge::domain::source::Source;
 use scalebridge::domain::state::Trigger;
 use scalebridge::domain::time::Time;
 
-const BODY: usize = 20;
+const ALERTS_PER_BODY: usize = 20;
 
 const CONFIG: &str = "
 sources: { prod-eu: { labels: { cluster: prod-eu, region: eu-west-1 } } }
@@ -38,18 +38,18 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// How the rules tell their alerts apart.
 #[derive(Clone, Copy)]
-enum By {
+enum MatchBy {
     Name,
     Expression,
 }
 
 /// So many rules; the last one takes the alerts.
-fn settings(rules: usize, by: By) -> Settings {
+fn settings(rules: usize, by: MatchBy) -> Settings {
     let mut text = "defaults: { send_to: [journal] }\nrules:\n".to_owned();
     for rule in (0..rules).rev() {
         let matcher = match by {
-            By::Name => format!("alertname = Pending{rule}"),
-            By::Expression => format!("alertname =~ \"Pending{rule}(Again)?\""),
+            MatchBy::Name => format!("alertname = Pending{rule}"),
+            MatchBy::Expression => format!("alertname =~ \"Pending{rule}(Again)?\""),
         };
         write!(
             text,
@@ -67,7 +67,7 @@ fn settings(rules: usize, by: By) -> Settings {
     std::fs::write(folder.path().join("scalebridge.yaml"), CONFIG).expect("write the configuration");
     std::fs::write(folder.path().join("rules.yaml"), text).expect("write the rules");
     let loaded = config::load(&folder.path().join("scalebridge.yaml"), []);
-    loaded.unwrap_or_else(|faults| panic!("{faults}")).settings
+    loaded.unwrap_or_else(|diagnostics| panic!("{diagnostics}")).settings
 }
 
 /// A body in which each alert is about a target of its own, or all about one.
@@ -80,7 +80,7 @@ fn alerts(one_target: bool) -> Vec<Alert> {
             "generatorURL":"http://prometheus:9090/graph?g0.expr=up","fingerprint":"a657fb4d85b{alert:05x}"}}"#
         )
     };
-    let list = (0..BODY).map(one).collect::<Vec<_>>().join(",");
+    let list = (0..ALERTS_PER_BODY).map(one).collect::<Vec<_>>().join(",");
     let body = format!(r#"{{"version":"4","groupKey":"{{}}:{{}}","receiver":"scaling","alerts":[{list}]}}"#);
     let read = Notification::parse(body.as_bytes()).expect("a notification");
     read.alerts.into_iter().map(|alert| alert.expect("an alert")).collect()
@@ -94,7 +94,7 @@ struct World {
 }
 
 impl World {
-    fn new(rules: usize, by: By) -> Self {
+    fn new(rules: usize, by: MatchBy) -> Self {
         let settings = settings(rules, by);
         let source = Arc::new(settings.sources.values().next().expect("a source").clone());
         Self { settings, source, controls: Controls::default() }
@@ -127,7 +127,7 @@ impl World {
     }
 
     /// What is known after a step.
-    fn known(&self, alerts: &[Alert]) -> States {
+    fn states_after(&self, alerts: &[Alert]) -> States {
         let step = self.decide(alerts.to_vec(), &States::default());
         let mut states = States::default();
         for (key, state) in step.states {
@@ -147,7 +147,7 @@ fn measure(
     alerts: &[Alert],
     states: &States,
 ) {
-    group.throughput(Throughput::Elements(BODY as u64));
+    group.throughput(Throughput::Elements(ALERTS_PER_BODY as u64));
     group.bench_function(id, |bencher| {
         bencher.iter_batched(
             || alerts.to_vec(),
@@ -162,16 +162,16 @@ fn main() {
     let (apart, together) = (alerts(false), alerts(true));
 
     let mut group = criterion.benchmark_group("decide");
-    let ten = World::new(10, By::Name);
+    let ten = World::new(10, MatchBy::Name);
     let id = |what: &str| BenchmarkId::from_parameter(what);
     measure(&mut group, id("20 new targets"), &ten, &apart, &States::default());
     measure(&mut group, id("20 alerts of a new target"), &ten, &together, &States::default());
-    measure(&mut group, id("20 targets, repeated"), &ten, &apart, &ten.known(&apart));
-    measure(&mut group, id("20 alerts of a target, repeated"), &ten, &together, &ten.known(&together));
+    measure(&mut group, id("20 targets, repeated"), &ten, &apart, &ten.states_after(&apart));
+    measure(&mut group, id("20 alerts of a target, repeated"), &ten, &together, &ten.states_after(&together));
     group.finish();
 
     let mut group = criterion.benchmark_group("rules");
-    for (what, by) in [("by alertname", By::Name), ("by expression", By::Expression)] {
+    for (what, by) in [("by alertname", MatchBy::Name), ("by expression", MatchBy::Expression)] {
         for rules in [10, 100, 1000] {
             let world = World::new(rules, by);
             measure(&mut group, BenchmarkId::new(what, rules), &world, &apart, &States::default());

@@ -83,11 +83,11 @@ rules: [rules.yaml]
     std::fs::write(folder.path().join("scalebridge.yaml"), configuration).expect("write the configuration");
     std::fs::write(folder.path().join("rules.yaml"), rules).expect("write the rules");
     let loaded = config::load(&folder.path().join("scalebridge.yaml"), []);
-    loaded.unwrap_or_else(|faults| panic!("{faults}")).settings
+    loaded.unwrap_or_else(|diagnostics| panic!("{diagnostics}")).settings
 }
 
 /// Matching alone, and with what a rule renders of the alert it takes.
-fn judge(criterion: &mut Criterion) {
+fn evaluate(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("judge");
     let templates = "target: { platform: eks, kind: nodegroup, name: '{{ labels.nodegroup }}', cluster: '{{ labels.cluster }}', region: '{{ labels.region }}' }";
     for (what, last) in [
@@ -223,7 +223,8 @@ fn store(criterion: &mut Criterion) {
                     bencher.iter_custom(|times| {
                         let mut took = Duration::ZERO;
                         for _ in 0..times {
-                            let spent = runtime.block_on(live(&store, &queue, from, count, &alert));
+                            let spent =
+                                runtime.block_on(append_claim_settle(&store, &queue, from, count, &alert));
                             took += spent[["append", "claim", "settle"]
                                 .iter()
                                 .position(|one| *one == step)
@@ -241,7 +242,13 @@ fn store(criterion: &mut Criterion) {
 }
 
 /// Appends, claims and settles so many events, and says how long each took.
-async fn live(store: &Store, queue: &Name, from: usize, count: usize, alert: &[Alert]) -> [Duration; 3] {
+async fn append_claim_settle(
+    store: &Store,
+    queue: &Name,
+    from: usize,
+    count: usize,
+    alert: &[Alert],
+) -> [Duration; 3] {
     let begun = Instant::now();
     append(store, from, count, alert).await;
     let appended = Instant::now();
@@ -258,7 +265,7 @@ async fn live(store: &Store, queue: &Name, from: usize, count: usize, alert: &[A
 fn main() {
     let mut criterion = Criterion::default().configure_from_args();
     decode(&mut criterion);
-    judge(&mut criterion);
+    evaluate(&mut criterion);
     encode(&mut criterion);
     store(&mut criterion);
     criterion.final_summary();

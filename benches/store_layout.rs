@@ -23,13 +23,13 @@ use std::{env, thread};
 
 use rusqlite::{Connection, Result};
 
-const ALERTS: i64 = 20;
-const STATE: usize = 450;
-const EVENT: usize = 1126;
-const DECISION: usize = 150;
+const ALERTS_PER_NOTIFICATION: i64 = 20;
+const STATE_BYTES: usize = 450;
+const EVENT_BYTES: usize = 1126;
+const DECISION_BYTES: usize = 150;
 const MIB: u64 = 1 << 20;
 /// Pages of the log that the writer may be asked to copy between two commits.
-const TAIL: i64 = 150;
+const MAX_TAIL_PAGES: i64 = 150;
 
 #[derive(Clone, Copy, PartialEq, Debug)]
 enum Layout {
@@ -205,7 +205,7 @@ impl Bench<'_> {
     fn run(&self, setup: &Setup, (file, conn): (&File, &Connection), load: Load) -> Result<Outcome> {
         let path = self.dir.join("run.db");
         let (events, commit, target) = load;
-        let shared = Shared { file, waiting: 0.into(), tail: false.into(), done: false.into() };
+        let shared = Shared { file, uncheckpointed_bytes: 0.into(), tail: false.into(), done: false.into() };
         thread::scope(|scope| {
             let thread = scope.spawn(|| checkpointer(&path, setup, &shared));
             let (disk, busy, start) = (disk_bytes(), cpu(), Instant::now());
@@ -217,7 +217,7 @@ impl Bench<'_> {
                 if !matches!(setup.checkpoint, Inline(_)) {
                     // NOOP copies nothing and answers how much there would be to copy.
                     let pages = checkpoint(conn, "NOOP")?;
-                    shared.waiting.store(pages as u64 * u64::from(setup.page), SeqCst);
+                    shared.uncheckpointed_bytes.store(pages as u64 * u64::from(setup.page), SeqCst);
                 }
                 if shared.tail.load(SeqCst) {
                     checkpoint(conn, "PASSIVE")?;
@@ -325,7 +325,7 @@ impl Batch<'_> {
     fn write_lean(&self, conn: &Connection, layout: Layout) -> Result<()> {
         let count = self.targets.len() as i64;
         // A commit smaller than a notification is one of that size.
-        let alerts = ALERTS.min(count);
+        let alerts = ALERTS_PER_NOTIFICATION.min(count);
         let hash = |n| (u128::from(mix(n)) << 64 | u128::from(mix(!n))).to_be_bytes();
         let mut state = conn.prepare_cached("REPLACE INTO targets VALUES (?, ?, NULL, ?, ?, ?)")?;
         let mut notification = conn.prepare_cached("INSERT INTO notifications VALUES (?1, ?1, ?2)")?;
@@ -335,12 +335,12 @@ impl Batch<'_> {
             let hashed = (mix(target) >> 1) as i64;
             let id = if layout == Layout::RandomIds { hashed } else { target };
             let indexed = if layout == Layout::HashedIndex { hashed } else { id };
-            let document = self.document(at, STATE).as_bytes();
+            let document = self.document(at, STATE_BYTES).as_bytes();
             state.execute((id, hash(target), hash(!target), key(target), document))?;
             decided.execute((indexed, at - row % alerts))?;
-            event.execute((at, id, self.document(at, EVENT).as_bytes()))?;
+            event.execute((at, id, self.document(at, EVENT_BYTES).as_bytes()))?;
             if row % alerts == 0 {
-                notification.execute((at, self.document(at, alerts as usize * DECISION).as_bytes()))?;
+                notification.execute((at, self.document(at, alerts as usize * DECISION_BYTES).as_bytes()))?;
             }
         }
         let mut cursor = conn.prepare_cached("REPLACE INTO cursors VALUES (1, ?, ?)")?;
@@ -360,10 +360,11 @@ impl Batch<'_> {
         let mut delivery = conn.prepare_cached("INSERT INTO deliveries VALUES (?, 1, 0, ?)")?;
         for (at, &target) in (self.first..).zip(&self.targets) {
             let (id, key) = (id(at), key(target));
-            let opened: i64 = episode.query_row((&key, at, self.document(at, STATE)), |row| row.get(0))?;
+            let opened: i64 =
+                episode.query_row((&key, at, self.document(at, STATE_BYTES)), |row| row.get(0))?;
             occurrence.execute((format!("{:016x}", mix(target)), opened, at))?;
-            decision.execute((&key, at, self.document(at, DECISION)))?;
-            document.execute((&id, &key, at, self.document(at, EVENT)))?;
+            decision.execute((&key, at, self.document(at, DECISION_BYTES)))?;
+            document.execute((&id, &key, at, self.document(at, EVENT_BYTES)))?;
             delivery.execute((&id, at))?;
         }
         let mut settle =
@@ -422,7 +423,7 @@ struct Shared<'a> {
     /// has on it, SQLite's too: this one is older than the connections and outlives them.
     file: &'a File,
     /// Bytes in the log that are not in the database yet.
-    waiting: AtomicU64,
+    uncheckpointed_bytes: AtomicU64,
     /// The writer is asked to copy what little is left.
     tail: AtomicBool,
     done: AtomicBool,
@@ -435,7 +436,7 @@ fn checkpointer(path: &Path, setup: &Setup, shared: &Shared<'_>) -> Result<Durat
     };
     let conn = open(path, setup)?;
     while !shared.done.load(SeqCst) {
-        if shared.waiting.load(SeqCst) < bytes || shared.tail.load(SeqCst) {
+        if shared.uncheckpointed_bytes.load(SeqCst) < bytes || shared.tail.load(SeqCst) {
             thread::sleep(Duration::from_millis(2));
             continue;
         }
@@ -445,14 +446,14 @@ fn checkpointer(path: &Path, setup: &Setup, shared: &Shared<'_>) -> Result<Durat
             // of the waiting to the writer; so each round syncs what it copied.
             for _ in 0..8 {
                 shared.file.sync_data().expect("sync the database");
-                if checkpoint(&conn, "NOOP")? <= TAIL {
+                if checkpoint(&conn, "NOOP")? <= MAX_TAIL_PAGES {
                     break;
                 }
                 checkpoint(&conn, "PASSIVE")?;
             }
             shared.tail.store(true, SeqCst);
         }
-        shared.waiting.store(0, SeqCst);
+        shared.uncheckpointed_bytes.store(0, SeqCst);
     }
     Ok(cpu())
 }

@@ -8,7 +8,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 /// How long anything may take before a run is given up.
-pub const PATIENCE: Duration = Duration::from_secs(120);
+pub const RUN_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// What is set up in the bridge beside the defaults.
 #[derive(Debug, Clone, Copy)]
@@ -56,7 +56,7 @@ impl Bridge {
             .spawn()?;
         let mut bridge = Self { process, folder: folder.to_owned(), webhook, ready_after: Duration::ZERO };
         while !matches!(get(webhook, "/-/ready"), Ok((200, _))) {
-            if bridge.process.try_wait()?.is_some() || begun.elapsed() > PATIENCE {
+            if bridge.process.try_wait()?.is_some() || begun.elapsed() > RUN_TIMEOUT {
                 let log = std::fs::read_to_string(folder.join("log.txt"))?;
                 return Err(io::Error::other(format!("the bridge did not become ready:\n{log}")));
             }
@@ -75,7 +75,7 @@ impl Bridge {
         Ok(ticks.sum::<u64>() * 10_000)
     }
 
-    fn status(&self, field: &str) -> io::Result<f64> {
+    fn status_mb(&self, field: &str) -> io::Result<f64> {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.process.id()))?;
         let line = status.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(':'));
         let kib = line.and_then(|line| line.split_whitespace().next()?.parse::<f64>().ok());
@@ -84,16 +84,16 @@ impl Bridge {
 
     /// Resident memory now, in MB.
     pub fn memory_mb(&self) -> io::Result<f64> {
-        self.status("VmRSS")
+        self.status_mb("VmRSS")
     }
 
     /// The most resident memory since the start or [`Self::forget_peak`], in MB.
     pub fn peak_mb(&self) -> io::Result<f64> {
-        self.status("VmHWM")
+        self.status_mb("VmHWM")
     }
 
     /// Lets the peak count from now on.
-    pub fn forget_peak(&self) -> io::Result<()> {
+    pub fn reset_peak(&self) -> io::Result<()> {
         std::fs::write(format!("/proc/{}/clear_refs", self.process.id()), "5")
     }
 
@@ -103,7 +103,7 @@ impl Bridge {
     }
 
     /// What it said of how its store commits.
-    pub fn says_full_synchronous(&self) -> io::Result<bool> {
+    pub fn has_full_synchronous(&self) -> io::Result<bool> {
         Ok(std::fs::read_to_string(self.folder.join("log.txt"))?.contains("synchronous=FULL"))
     }
 
@@ -157,7 +157,7 @@ destinations:
 ",
         store.display()
     );
-    for queue in names(setup) {
+    for queue in queue_names(setup) {
         // A String takes everything.
         let _ = writeln!(
             text,
@@ -168,13 +168,13 @@ destinations:
     text
 }
 
-fn names(setup: &Setup) -> impl Iterator<Item = String> {
+fn queue_names(setup: &Setup) -> impl Iterator<Item = String> {
     (1..=setup.destinations).map(|queue| format!("queue-{queue}"))
 }
 
 /// So many rules; the last one takes the alerts.
 fn rules(setup: &Setup) -> String {
-    let queues = names(setup).collect::<Vec<_>>().join(", ");
+    let queues = queue_names(setup).collect::<Vec<_>>().join(", ");
     let mut text = format!("defaults: {{ send_to: [{queues}] }}\nrules:\n");
     for rule in (1..=setup.rules).rev() {
         let alertname = if rule == 1 { "KubePodUnschedulable".to_owned() } else { format!("Other{rule}") };
@@ -192,9 +192,9 @@ fn rules(setup: &Setup) -> String {
 }
 
 /// A small request: its status and its answer.
-pub fn ask(address: SocketAddr, method: &str, path: &str) -> io::Result<(u16, String)> {
+pub fn request(address: SocketAddr, method: &str, path: &str) -> io::Result<(u16, String)> {
     let mut stream = TcpStream::connect(address)?;
-    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.set_read_timeout(Some(RUN_TIMEOUT))?;
     write!(
         stream,
         "{method} {path} HTTP/1.1\r\nhost: bench\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
@@ -220,5 +220,5 @@ pub fn ask(address: SocketAddr, method: &str, path: &str) -> io::Result<(u16, St
 
 /// [`ask`] with `GET`.
 pub fn get(address: SocketAddr, path: &str) -> io::Result<(u16, String)> {
-    ask(address, "GET", path)
+    request(address, "GET", path)
 }

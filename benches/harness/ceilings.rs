@@ -17,19 +17,19 @@ use super::results::Ceiling;
 use super::stub::Stub;
 
 /// How long each is measured.
-const TIME: Duration = Duration::from_secs(2);
+const MEASURE_DURATION: Duration = Duration::from_secs(2);
 /// Calls of the SDK at the same time.
-const CALLS: usize = 16;
+const MAX_CONCURRENT_CALLS: usize = 16;
 
 /// What each part does alone, in its own unit a second.
 #[derive(Clone, Copy)]
-pub struct Alone {
+pub struct ComponentRates {
     decoded: f64,
     inserted: f64,
     sent: f64,
 }
 
-impl Alone {
+impl ComponentRates {
     /// All parts, one after the other.
     pub fn measure(folder: &Path) -> io::Result<Self> {
         Ok(Self { decoded: decode(), inserted: insert(folder)?, sent: send()? })
@@ -45,13 +45,13 @@ impl Alone {
     }
 
     /// Beside what the bridge does: alerts acknowledged and delivered a second.
-    pub fn beside(self, acknowledged: f64, delivered: f64) -> Vec<Ceiling> {
+    pub fn compare(self, acknowledged: f64, delivered: f64) -> Vec<Ceiling> {
         let ceiling = |part: &str, unit: &str, only_computes, alone, where_goals_were_set, bridge| Ceiling {
             part: part.to_owned(),
             unit: unit.to_owned(),
-            only_computes,
+            is_cpu_bound: only_computes,
             alone,
-            where_goals_were_set,
+            reference: where_goals_were_set,
             bridge,
         };
         let decoding = "decoding JSON, bodies of 20, one thread";
@@ -65,12 +65,12 @@ impl Alone {
 }
 
 /// How many a second, if `work` does so many at once.
-fn rate(at_once: u64, mut work: impl FnMut()) -> f64 {
+fn rate(batch_size: u64, mut work: impl FnMut()) -> f64 {
     let begun = Instant::now();
     let mut done = 0;
-    while begun.elapsed() < TIME {
+    while begun.elapsed() < MEASURE_DURATION {
         work();
-        done += at_once;
+        done += batch_size;
     }
     done as f64 / begun.elapsed().as_secs_f64()
 }
@@ -115,7 +115,7 @@ fn insert(folder: &Path) -> io::Result<f64> {
         let body = "x".repeat(1024);
         let begun = Instant::now();
         let mut rows = 0;
-        while begun.elapsed() < TIME {
+        while begun.elapsed() < MEASURE_DURATION {
             let commit = store.transaction()?;
             {
                 let mut insert = commit.prepare_cached("INSERT INTO rows (body) VALUES (?1)")?;
@@ -153,7 +153,7 @@ fn send() -> io::Result<f64> {
             let (client, url) = (client.clone(), url.clone());
             tokio::spawn(async move {
                 let mut sent = 0;
-                while begun.elapsed() < TIME {
+                while begun.elapsed() < MEASURE_DURATION {
                     let call = client.send_message_batch().queue_url(&url).set_entries(Some(entries()?));
                     call.send().await.map_err(io::Error::other)?;
                     sent += 10;
@@ -162,7 +162,7 @@ fn send() -> io::Result<f64> {
             })
         };
         let mut sent = 0;
-        for task in (0..CALLS).map(|_| send()).collect::<Vec<_>>() {
+        for task in (0..MAX_CONCURRENT_CALLS).map(|_| send()).collect::<Vec<_>>() {
             sent += task.await??;
         }
         Ok(f64::from(sent) / begun.elapsed().as_secs_f64())

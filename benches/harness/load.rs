@@ -18,7 +18,7 @@ pub struct Load {
     pub bridge: SocketAddr,
     pub alerts: u64,
     /// Alerts in a body.
-    pub body: u64,
+    pub alerts_per_body: u64,
     pub connections: u64,
     /// The number of the first alert; alerts with the same number are the same alert.
     pub first: u64,
@@ -37,7 +37,7 @@ pub struct Sent {
     pub first_us: u64,
     pub last_us: u64,
     /// Bodies that were put off with 503 and sent again.
-    pub put_off: u64,
+    pub retried: u64,
     /// Time to the 200, in microseconds.
     pub median_us: u64,
     pub p99_us: u64,
@@ -47,7 +47,16 @@ pub struct Sent {
 impl Load {
     /// Bodies of 20 over 8 connections, each alert about a target of its own.
     pub fn new(bridge: SocketAddr, alerts: u64) -> Self {
-        Self { bridge, alerts, body: 20, connections: 8, first: 0, targets: 0, repeats: false, pause_us: 0 }
+        Self {
+            bridge,
+            alerts,
+            alerts_per_body: 20,
+            connections: 8,
+            first: 0,
+            targets: 0,
+            repeats: false,
+            pause_us: 0,
+        }
     }
 
     /// Runs this very program with the argument `load`.
@@ -63,10 +72,10 @@ impl Load {
     /// In the process that sends.
     pub fn send(&self) -> io::Result<Sent> {
         let starts_at = jiff::Timestamp::now().to_string();
-        let (next, put_off) = (AtomicU64::new(0), AtomicU64::new(0));
+        let (next, retried) = (AtomicU64::new(0), AtomicU64::new(0));
         let first_us = now_us();
         let times = std::thread::scope(|scope| {
-            let send = || self.send_in_turn(&starts_at, &next, &put_off);
+            let send = || self.send_on_connection(&starts_at, &next, &retried);
             let threads: Vec<_> = (0..self.connections).map(|_| scope.spawn(send)).collect();
             let join = |thread: std::thread::ScopedJoinHandle<'_, io::Result<Vec<u64>>>| {
                 thread.join().unwrap_or_else(|_| Err(io::Error::other("a sender ended with a panic")))
@@ -80,7 +89,7 @@ impl Load {
         Ok(Sent {
             first_us,
             last_us,
-            put_off: put_off.into_inner(),
+            retried: retried.into_inner(),
             median_us: at(0.5),
             p99_us: at(0.99),
             max_us: times.last().copied().unwrap_or_default(),
@@ -88,12 +97,17 @@ impl Load {
     }
 
     /// One connection's share.
-    fn send_in_turn(&self, starts_at: &str, next: &AtomicU64, put_off: &AtomicU64) -> io::Result<Vec<u64>> {
+    fn send_on_connection(
+        &self,
+        starts_at: &str,
+        next: &AtomicU64,
+        retried: &AtomicU64,
+    ) -> io::Result<Vec<u64>> {
         let stream = TcpStream::connect(self.bridge)?;
         stream.set_nodelay(true)?;
         let mut writer = stream.try_clone()?;
         let mut reader = BufReader::new(stream);
-        let bodies = self.alerts.div_ceil(self.body);
+        let bodies = self.alerts.div_ceil(self.alerts_per_body);
         let (mut times, mut request) = (Vec::new(), Vec::new());
         let mut body = String::new();
         loop {
@@ -119,7 +133,7 @@ impl Load {
                         break;
                     }
                     503 => {
-                        put_off.fetch_add(1, Ordering::Relaxed);
+                        retried.fetch_add(1, Ordering::Relaxed);
                         std::thread::sleep(Duration::from_millis(20));
                     }
                     status => return Err(io::Error::other(format!("the bridge answered {status}"))),
@@ -134,7 +148,7 @@ impl Load {
     /// A body of so many alerts.
     pub fn example(alerts: u64) -> String {
         let bridge = SocketAddr::from(([127, 0, 0, 1], 0));
-        let load = Self { body: alerts, ..Self::new(bridge, alerts) };
+        let load = Self { alerts_per_body: alerts, ..Self::new(bridge, alerts) };
         let mut body = String::new();
         load.write_body(&mut body, 0, "2026-11-22T16:55:15.05042Z");
         body
@@ -143,10 +157,10 @@ impl Load {
     fn write_body(&self, body: &mut String, number: u64, starts_at: &str) {
         let target = number.checked_rem(self.targets);
         let begin = match target {
-            Some(target) if self.repeats => target * self.body,
-            _ => number * self.body,
+            Some(target) if self.repeats => target * self.alerts_per_body,
+            _ => number * self.alerts_per_body,
         };
-        let end = (begin + self.body).min(begin + self.alerts);
+        let end = (begin + self.alerts_per_body).min(begin + self.alerts);
         body.clear();
         body.push_str(r#"{"receiver":"scaling","status":"firing","alerts":["#);
         for alert in begin..end {

@@ -13,14 +13,14 @@ const HEAD: f64 = 64.0;
 const ROW: f64 = 24.0;
 const PANEL: (f64, f64) = (510.0, 324.0);
 /// Inside a panel: what its scale and the names of its lines need.
-const SCALE: f64 = 46.0;
-const NAMES: f64 = 100.0;
+const SCALE_WIDTH: f64 = 46.0;
+const NAMES_WIDTH: f64 = 100.0;
 /// Where bars begin, and how far from there the aim is; a bar ends at `MOST` times the aim.
-const BAR: f64 = 590.0;
-const AIM: f64 = 200.0;
-const MOST: f64 = 2.0;
+const BARS_X: f64 = 590.0;
+const AIM_WIDTH: f64 = 200.0;
+const MAX_AIM_RATIO: f64 = 2.0;
 /// Letters of a figure's name that fit beside its value.
-const LETTERS: usize = 64;
+const MAX_NAME_CHARS: usize = 64;
 
 /// Colours that also those tell apart who see fewer (Okabe and Ito).
 const BLUE: &str = "#0072b2";
@@ -94,7 +94,7 @@ fn line(page: &mut String, (x1, y1): (f64, f64), (x2, y2): (f64, f64), how: &str
     put(page, format_args!(r#"<line x1="{x1:.1}" y1="{y1:.1}" x2="{x2:.1}" y2="{y2:.1}" {how}/>"#));
 }
 
-fn block(page: &mut String, (x, y): (f64, f64), (width, height): (f64, f64), how: &str) {
+fn rect(page: &mut String, (x, y): (f64, f64), (width, height): (f64, f64), how: &str) {
     put(page, format_args!(r#"<rect x="{x:.1}" y="{y:.1}" width="{width:.1}" height="{height:.1}" {how}/>"#));
 }
 
@@ -103,21 +103,21 @@ fn goals(page: &mut String, y: f64) {
     text(page, (MARGIN, y + 26.0), "Figures", TITLE);
     let explained = "The longer the better: measured ÷ aim, or aim ÷ measured where less is better.";
     text(page, (MARGIN, y + HEAD - 16.0), explained, SMALL);
-    let mut x = BAR;
+    let mut x = BARS_X;
     for (colour, words) in [(BLUE, "aim reached"), (SKY, "only the floor"), (RED, "missed")] {
-        block(page, (x, y + 16.0), (11.0, 11.0), &format!(r#"fill="{colour}" rx="2""#));
+        rect(page, (x, y + 16.0), (11.0, 11.0), &format!(r#"fill="{colour}" rx="2""#));
         text(page, (x + 16.0, y + 26.0), words, SMALL);
         x += 108.0;
     }
     line(page, (x, y + 15.0), (x, y + 28.0), FLOOR);
     text(page, (x + 7.0, y + 26.0), "floor", SMALL);
-    for (at, words) in [(0.0, "0"), (AIM, "aim"), (AIM * MOST, "2 × aim")] {
-        text(page, (BAR + at, y + HEAD - 5.0), words, SMALL_MIDDLE);
+    for (at, words) in [(0.0, "0"), (AIM_WIDTH, "aim"), (AIM_WIDTH * MAX_AIM_RATIO, "2 × aim")] {
+        text(page, (BARS_X + at, y + HEAD - 5.0), words, SMALL_MIDDLE);
     }
 }
 
 /// How far a value is on the way to the aim, and beyond; longer is better, whichever way that is.
-fn part(figure: &Figure, value: f64) -> f64 {
+fn aim_ratio(figure: &Figure, value: f64) -> f64 {
     match figure.better {
         Better::Higher => value / figure.aim,
         Better::Lower => figure.aim / value,
@@ -133,35 +133,40 @@ fn bar(page: &mut String, y: f64, figure: &Figure) {
         _ => RED,
     };
     let middle = y + ROW / 2.0 + 4.5;
-    text(page, (MARGIN, middle), &clip(name, LETTERS), "");
+    text(page, (MARGIN, middle), &clip(name, MAX_NAME_CHARS), "");
     let value =
         if measured.is_finite() { format!("{} {unit}", number(*measured)) } else { number(*measured) };
-    text(page, (BAR - 12.0, middle), &value, r#"text-anchor="end" font-weight="600""#);
+    text(page, (BARS_X - 12.0, middle), &value, r#"text-anchor="end" font-weight="600""#);
 
     let (above, thick) = (y + 4.0, ROW - 8.0);
-    block(page, (BAR, above), (AIM * MOST, thick), r##"fill="#f2f2f2""##);
-    let length = if measured.is_finite() { part(figure, *measured) } else { 0.0 };
-    let shown = AIM * length.clamp(0.0, MOST);
+    rect(page, (BARS_X, above), (AIM_WIDTH * MAX_AIM_RATIO, thick), r##"fill="#f2f2f2""##);
+    let length = if measured.is_finite() { aim_ratio(figure, *measured) } else { 0.0 };
+    let shown = AIM_WIDTH * length.clamp(0.0, MAX_AIM_RATIO);
     let goals = format!("{name}: {value} (floor {}, aim {})", number(*floor), number(*aim));
     put(
         page,
         format_args!(
-            r#"<rect x="{BAR}" y="{above:.1}" width="{shown:.1}" height="{thick}" fill="{colour}">
+            r#"<rect x="{BARS_X}" y="{above:.1}" width="{shown:.1}" height="{thick}" fill="{colour}">
 <title>{}</title></rect>"#,
             escape(&goals)
         ),
     );
-    let at = part(figure, *floor);
+    let at = aim_ratio(figure, *floor);
     if at.is_finite() {
-        let x = BAR + AIM * at.clamp(0.0, MOST);
+        let x = BARS_X + AIM_WIDTH * at.clamp(0.0, MAX_AIM_RATIO);
         // The light edge keeps the mark visible on a dark bar.
         for how in [r##"stroke="#fff" stroke-width="3.5""##, FLOOR] {
             line(page, (x, y + 2.0), (x, y + ROW - 2.0), how);
         }
     }
-    line(page, (BAR + AIM, y), (BAR + AIM, y + ROW), &format!(r#"stroke="{INK}" stroke-width="2""#));
-    let end = BAR + AIM * MOST;
-    if length > MOST {
+    line(
+        page,
+        (BARS_X + AIM_WIDTH, y),
+        (BARS_X + AIM_WIDTH, y + ROW),
+        &format!(r#"stroke="{INK}" stroke-width="2""#),
+    );
+    let end = BARS_X + AIM_WIDTH * MAX_AIM_RATIO;
+    if length > MAX_AIM_RATIO {
         // It would go on.
         text(page, (end - 8.0, middle), "»", r##"fill="#fff" font-weight="700" text-anchor="middle""##);
     }
@@ -190,7 +195,7 @@ fn panel(page: &mut String, (x, y): (f64, f64), growth: &Growth) {
     let cost =
         Line { name: "CPU", unit: "µs an alert", colour: RED, inside: RED, value: |point| point.cpu_us };
 
-    let (left, width) = (x + SCALE, PANEL.0 - SCALE - NAMES);
+    let (left, width) = (x + SCALE_WIDTH, PANEL.0 - SCALE_WIDTH - NAMES_WIDTH);
     let rates = [acknowledged, delivered];
     let area = Area { growth, x: left, y: y + 46.0, width, height: 130.0, top: 1.0, step: 1.0 };
     let area = area.scaled(&rates, 5.0);
@@ -204,11 +209,11 @@ fn panel(page: &mut String, (x, y): (f64, f64), growth: &Growth) {
     area.frame(page, "CPU, µs an alert");
     area.draw(page, &cost);
     if let Some((point, (x, y))) = area.last(&cost) {
-        let words = format!("{} ({})", number(point.cpu_us), growth.times(point));
+        let words = format!("{} ({})", number(point.cpu_us), growth.cpu_ratio(point));
         text(page, (x + 9.0, y + 4.0), &words, &format!(r#"fill="{RED}" font-size="11""#));
     }
     for point in &growth.points {
-        text(page, (area.across(point), area.y + area.height + 16.0), &short(point.at), SMALL_MIDDLE);
+        text(page, (area.x_of(point), area.y + area.height + 16.0), &short(point.at), SMALL_MIDDLE);
     }
     let middle = (left + width / 2.0, area.y + area.height + 32.0);
     text(page, middle, &format!("{} (log scale)", growth.axis), SMALL_MIDDLE);
@@ -267,38 +272,38 @@ impl Area<'_> {
     }
 
     /// By the logarithm, since what grows is multiplied. It is a number of things: none is where one is.
-    fn across(&self, point: &Point) -> f64 {
+    fn x_of(&self, point: &Point) -> f64 {
         let all = || self.growth.points.iter().map(|point| point.at.max(1.0).ln());
         let (least, most) = (all().fold(f64::INFINITY, f64::min), all().fold(f64::NEG_INFINITY, f64::max));
         let part = if most > least { (point.at.max(1.0).ln() - least) / (most - least) } else { 0.5 };
         self.x + part * self.width
     }
 
-    fn up(&self, value: f64) -> f64 {
+    fn y_of(&self, value: f64) -> f64 {
         self.y + self.height * (1.0 - value / self.top)
     }
 
     /// Where a point is; nowhere if it was not measured.
-    fn place(&self, line: &Line, point: &Point) -> Option<(f64, f64)> {
+    fn position(&self, line: &Line, point: &Point) -> Option<(f64, f64)> {
         let value = (line.value)(point);
-        value.is_finite().then(|| (self.across(point), self.up(value)))
+        value.is_finite().then(|| (self.x_of(point), self.y_of(value)))
     }
 
     fn last(&self, line: &Line) -> Option<(&Point, (f64, f64))> {
-        self.growth.points.iter().rev().find_map(|point| Some((point, self.place(line, point)?)))
+        self.growth.points.iter().rev().find_map(|point| Some((point, self.position(line, point)?)))
     }
 
     fn frame(&self, page: &mut String, unit: &str) {
-        text(page, (self.x - SCALE, self.y - 12.0), unit, SMALL);
+        text(page, (self.x - SCALE_WIDTH, self.y - 12.0), unit, SMALL);
         for at in 0..=(self.top / self.step).round() as u32 {
             let value = f64::from(at) * self.step;
             let colour = if at == 0 { "#888" } else { "#e2e2e2" };
-            let y = self.up(value);
+            let y = self.y_of(value);
             line(page, (self.x, y), (self.x + self.width, y), &format!(r#"stroke="{colour}""#));
             text(page, (self.x - 8.0, y + 4.0), &short(value), SMALL_END);
         }
         for point in &self.growth.points {
-            let (x, y) = (self.across(point), self.y + self.height);
+            let (x, y) = (self.x_of(point), self.y + self.height);
             line(page, (x, y), (x, y + 4.0), r##"stroke="#888""##);
         }
     }
@@ -309,7 +314,7 @@ impl Area<'_> {
         // After a gap the line begins anew.
         let mut pen = 'M';
         for point in &self.growth.points {
-            pen = match self.place(line, point) {
+            pen = match self.position(line, point) {
                 Some((x, y)) => {
                     let _ = write!(path, "{pen}{x:.1} {y:.1}");
                     'L'
@@ -319,7 +324,7 @@ impl Area<'_> {
         }
         put(page, format_args!(r#"<path d="{path}" fill="none" stroke="{colour}" stroke-width="2"/>"#));
         for point in &self.growth.points {
-            let Some((x, y)) = self.place(line, point) else { continue };
+            let Some((x, y)) = self.position(line, point) else { continue };
             let (at, axis, shown) = (number(point.at), escape(&self.growth.axis), number(value(point)));
             put(
                 page,

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::results::{Better, Ceiling, Figure, Growth, Point, ProcessorTime, Results};
+use super::results::{Better, Ceiling, CpuTime, Figure, Growth, Point, Results};
 
 /// Columns of the page.
 const WIDTH: usize = 110;
@@ -51,7 +51,9 @@ pub fn text(results: &Results) -> String {
         let rows = results.ceilings.iter().map(ceiling).collect();
         page += &table("What a part does alone, and the bridge", "<<>>>>", &heads, rows);
     }
-    if let Some(ProcessorTime { here_us, share, there_us }) = results.processor_time {
+    if let Some(CpuTime { measured_us: here_us, relative_speed: share, reference_us: there_us }) =
+        results.cpu_time
+    {
         let (here, there) = (number(here_us), number(there_us));
         page += &format!(
             "\nCPU per alert on the goals' machine: {here} µs here × {:.0} % = {there} µs. The share is that of the\n\
@@ -89,21 +91,21 @@ fn ceiling(ceiling: &Ceiling) -> Vec<String> {
     let Ceiling { part, unit, alone, bridge, .. } = ceiling;
     let share = bridge / alone * 100.0;
     let share = if share.is_finite() { format!("{} %", number(share)) } else { number(share) };
-    let machine = format!("{:.0} %", ceiling.of_the_goals_machine() * 100.0);
+    let machine = format!("{:.0} %", ceiling.relative_speed() * 100.0);
     vec![part.clone(), unit.clone(), number(*alone), machine, number(*bridge), share]
 }
 
 fn growth_rows(growth: &Growth) -> Vec<Vec<String>> {
     let row = |point: &Point| {
         let figures = [point.at, point.acknowledged, point.delivered, point.cpu_us];
-        figures.into_iter().map(number).chain([growth.times(point)]).collect()
+        figures.into_iter().map(number).chain([growth.cpu_ratio(point)]).collect()
     };
     growth.points.iter().map(row).collect()
 }
 
 impl Growth {
     /// The CPU of a point against that of the first.
-    pub fn times(&self, point: &Point) -> String {
+    pub fn cpu_ratio(&self, point: &Point) -> String {
         let times = point.cpu_us / self.points.first().map_or(f64::NAN, |first| first.cpu_us);
         if times.is_finite() { format!("× {times:.2}") } else { number(times) }
     }

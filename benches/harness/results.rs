@@ -13,27 +13,30 @@ pub struct Results {
     /// How cost grows.
     pub growth: Vec<Growth>,
     /// `None` where no ceilings were measured.
-    pub processor_time: Option<ProcessorTime>,
+    #[serde(rename = "processor_time")]
+    pub cpu_time: Option<CpuTime>,
 }
 
 /// What an alert would cost on the machine on which the goals were set.
 #[derive(Debug, Clone, Copy, Serialize)]
-pub struct ProcessorTime {
+pub struct CpuTime {
     /// Measured here, in microseconds.
-    pub here_us: f64,
+    #[serde(rename = "here_us")]
+    pub measured_us: f64,
     /// How much of that machine's processor this one is, as a share of 1.
-    pub share: f64,
+    #[serde(rename = "share")]
+    pub relative_speed: f64,
     /// The product, in microseconds.
-    pub there_us: f64,
+    #[serde(rename = "there_us")]
+    pub reference_us: f64,
 }
 
-impl ProcessorTime {
+impl CpuTime {
     /// By the part in which this machine comes nearest to that one, so that nothing is made to look better.
-    pub fn of(here_us: f64, ceilings: &[Ceiling]) -> Option<Self> {
-        let shares =
-            ceilings.iter().filter(|ceiling| ceiling.only_computes).map(Ceiling::of_the_goals_machine);
+    pub fn from_ceilings(here_us: f64, ceilings: &[Ceiling]) -> Option<Self> {
+        let shares = ceilings.iter().filter(|ceiling| ceiling.is_cpu_bound).map(Ceiling::relative_speed);
         let share = shares.reduce(f64::max)?;
-        Some(Self { here_us, share, there_us: here_us * share })
+        Some(Self { measured_us: here_us, relative_speed: share, reference_us: here_us * share })
     }
 }
 
@@ -76,19 +79,21 @@ pub struct Ceiling {
     pub part: String,
     pub unit: String,
     /// Whether it waits for no disk, so that it tells how fast the processor is.
-    pub only_computes: bool,
+    #[serde(rename = "only_computes")]
+    pub is_cpu_bound: bool,
     /// What the part does alone.
     pub alone: f64,
     /// What it did alone on the machine on which the goals were set: how much of that machine this one is.
-    pub where_goals_were_set: f64,
+    #[serde(rename = "where_goals_were_set")]
+    pub reference: f64,
     /// What the bridge does, in the same unit.
     pub bridge: f64,
 }
 
 impl Ceiling {
     /// How much of the machine on which the goals were set this one is, as a share of 1.
-    pub fn of_the_goals_machine(&self) -> f64 {
-        self.alone / self.where_goals_were_set
+    pub fn relative_speed(&self) -> f64 {
+        self.alone / self.reference
     }
 }
 

@@ -5,17 +5,17 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use super::bridge::{self, Bridge, PATIENCE, Setup};
-use super::ceilings::Alone;
+use super::bridge::{self, Bridge, RUN_TIMEOUT, Setup};
+use super::ceilings::ComponentRates;
 use super::load::{Load, Sent};
-use super::results::{Better, Figure, Growth, Point, ProcessorTime, Results};
+use super::results::{Better, CpuTime, Figure, Growth, Point, Results};
 use super::stub::{Stats, Stub};
 use super::{check, machine};
 
 /// Alerts of the storm that the goals speak of.
-const STORM: u64 = 300_000;
+const STORM_ALERTS: u64 = 300_000;
 /// Alerts of each run that shows growth.
-const SAMPLE: u64 = 60_000;
+const SAMPLE_ALERTS: u64 = 60_000;
 const MILLION: u64 = 1_000_000;
 
 /// What one run has measured.
@@ -48,9 +48,9 @@ impl Run {
     }
 
     /// Sends a load of which so many events come, and waits until all of them have arrived.
-    fn carry(&self, load: &Load, events: u64) -> io::Result<Measured> {
+    fn run_load(&self, load: &Load, events: u64) -> io::Result<Measured> {
         let (before, cpu_before) = (stats(self.stub.address)?, self.bridge.cpu_us()?);
-        self.bridge.forget_peak()?;
+        self.bridge.reset_peak()?;
         let sent = load.run()?;
         let messages = events * self.setup.destinations as u64;
         let after = wait_for(self.stub.address, before.messages + messages)?;
@@ -70,18 +70,18 @@ impl Run {
 
     /// Ends it, and looks whether it has kept its promises: `decided` alerts, each with a target of its
     /// own, from the first on, and as many events.
-    fn end(self, decided: u64) -> io::Result<()> {
+    fn stop_and_verify(self, decided: u64) -> io::Result<()> {
         let Self { bridge, stub, .. } = self;
-        promise(bridge.says_full_synchronous()?, "the store commits with synchronous=FULL")?;
+        ensure(bridge.has_full_synchronous()?, "the store commits with synchronous=FULL")?;
         let store = bridge.stop()?;
         let (_, distinct) = bridge::get(stub.address, "/distinct")?;
-        promise(distinct == decided.to_string(), &format!("{distinct} of {decided} events arrived"))?;
-        let found = check::decided(&store, |target| vec![format!("{target:016x}")])?;
-        promise(found == decided, &format!("{found} of {decided} decisions can be queried"))
+        ensure(distinct == decided.to_string(), &format!("{distinct} of {decided} events arrived"))?;
+        let found = check::count_decisions(&store, |target| vec![format!("{target:016x}")])?;
+        ensure(found == decided, &format!("{found} of {decided} decisions can be queried"))
     }
 }
 
-fn promise(holds: bool, what: &str) -> io::Result<()> {
+fn ensure(holds: bool, what: &str) -> io::Result<()> {
     if holds { Ok(()) } else { Err(io::Error::other(format!("a promise is broken: {what}"))) }
 }
 
@@ -96,7 +96,7 @@ fn wait_for(stub: SocketAddr, messages: u64) -> io::Result<Stats> {
         if stats.messages >= messages {
             return Ok(stats);
         }
-        if begun.elapsed() > PATIENCE {
+        if begun.elapsed() > RUN_TIMEOUT {
             return Err(io::Error::other(format!("{} of {messages} messages arrived", stats.messages)));
         }
         std::thread::sleep(Duration::from_millis(50));
@@ -108,7 +108,7 @@ fn figure(name: &str, unit: &str, better: Better, measured: f64, goals: (f64, f6
     Figure { name: name.to_owned(), unit: unit.to_owned(), better, measured, floor, aim }
 }
 
-fn say(text: &str) {
+fn log_progress(text: &str) {
     // Progress, for whoever waits.
     drop(writeln!(io::stderr(), "{text}"));
 }
@@ -123,19 +123,19 @@ pub fn run(only: Option<&str>) -> io::Result<Results> {
         figures: Vec::new(),
         ceilings: Vec::new(),
         growth: Vec::new(),
-        processor_time: None,
+        cpu_time: None,
     };
     let figures = &mut results.figures;
     if wanted("storm") {
         let measure = || {
-            say("ceilings");
-            Alone::measure(&folder)
+            log_progress("ceilings");
+            ComponentRates::measure(&folder)
         };
         let before = measure()?;
         let storm = storm(&folder.join("storm"), figures)?;
         let alone = before.mean(measure()?);
-        results.ceilings = alone.beside(storm.acknowledged, storm.delivered);
-        results.processor_time = ProcessorTime::of(storm.cpu_us, &results.ceilings);
+        results.ceilings = alone.compare(storm.acknowledged, storm.delivered);
+        results.cpu_time = CpuTime::from_ceilings(storm.cpu_us, &results.ceilings);
     }
     if wanted("idle") {
         idle(&folder.join("idle"), figures)?;
@@ -165,11 +165,11 @@ pub fn run(only: Option<&str>) -> io::Result<Results> {
 }
 
 fn storm(folder: &Path, figures: &mut Vec<Figure>) -> io::Result<Measured> {
-    say("storm: 300,000 alerts, each its own target");
+    log_progress("storm: 300,000 alerts, each its own target");
     let run = Run::start(folder, Setup::default())?;
     let idle = run.bridge.memory_mb()?;
-    let storm = run.carry(&Load::new(run.bridge.webhook, STORM), STORM)?;
-    run.end(STORM)?;
+    let storm = run.run_load(&Load::new(run.bridge.webhook, STORM_ALERTS), STORM_ALERTS)?;
+    run.stop_and_verify(STORM_ALERTS)?;
     let Measured { sent, acknowledged, delivered, cpu_us, calls_per_thousand, peak_mb } = storm;
     let ms = |us: u64| us as f64 / 1e3;
     let (high, low) = (Better::Higher, Better::Lower);
@@ -187,12 +187,13 @@ fn storm(folder: &Path, figures: &mut Vec<Figure>) -> io::Result<Measured> {
 }
 
 fn idle(folder: &Path, figures: &mut Vec<Figure>) -> io::Result<()> {
-    say("idle: single alerts, one after the other");
+    log_progress("idle: single alerts, one after the other");
     let run = Run::start(folder, Setup::default())?;
     let ready = run.bridge.ready_after.as_secs_f64() * 1e3;
-    let load = Load { body: 1, connections: 1, pause_us: 5_000, ..Load::new(run.bridge.webhook, 1_000) };
-    let sent = run.carry(&load, 1_000)?.sent;
-    run.end(1_000)?;
+    let load =
+        Load { alerts_per_body: 1, connections: 1, pause_us: 5_000, ..Load::new(run.bridge.webhook, 1_000) };
+    let sent = run.run_load(&load, 1_000)?.sent;
+    run.stop_and_verify(1_000)?;
     let ms = |us: u64| us as f64 / 1e3;
     figures.extend([
         figure(
@@ -215,13 +216,13 @@ fn idle(folder: &Path, figures: &mut Vec<Figure>) -> io::Result<()> {
 }
 
 fn large(folder: &Path, figures: &mut Vec<Figure>) -> io::Result<()> {
-    say("large: one body of 100,000 alerts");
+    log_progress("large: one body of 100,000 alerts");
     let bytes = Load::example(100_000).len() as u64;
     let setup = Setup { max_body_bytes: Some(bytes + bytes / 20), ..Setup::default() };
     let run = Run::start(folder, setup)?;
-    let load = Load { body: 100_000, connections: 1, ..Load::new(run.bridge.webhook, 100_000) };
-    let measured = run.carry(&load, 100_000)?;
-    run.end(100_000)?;
+    let load = Load { alerts_per_body: 100_000, connections: 1, ..Load::new(run.bridge.webhook, 100_000) };
+    let measured = run.run_load(&load, 100_000)?;
+    run.stop_and_verify(100_000)?;
     let (seconds, times) = (measured.sent.max_us as f64 / 1e6, measured.peak_mb * 1e6 / bytes as f64);
     figures.extend([
         figure("one body of 100,000 alerts, time to the 200", "s", Better::Lower, seconds, (6.0, 3.0)),
@@ -231,10 +232,10 @@ fn large(folder: &Path, figures: &mut Vec<Figure>) -> io::Result<()> {
 }
 
 fn coalesced(folder: &Path, figures: &mut Vec<Figure>) -> io::Result<()> {
-    say("coalesced: each body's 20 alerts of one of 1,000 targets");
+    log_progress("coalesced: each body's 20 alerts of one of 1,000 targets");
     let run = Run::start(folder, Setup::default())?;
     let load = Load { targets: 1_000, repeats: true, ..Load::new(run.bridge.webhook, MILLION) };
-    let measured = run.carry(&load, 1_000)?;
+    let measured = run.run_load(&load, 1_000)?;
     drop(run);
     figures.push(figure(
         "coalesced: alerts acknowledged",
@@ -247,10 +248,10 @@ fn coalesced(folder: &Path, figures: &mut Vec<Figure>) -> io::Result<()> {
 }
 
 fn pending(folder: &Path, figures: &mut Vec<Figure>) -> io::Result<()> {
-    say("pending: start with 1,000,000 pending deliveries");
+    log_progress("pending: start with 1,000,000 pending deliveries");
     let setup = Setup { max_backlog: Some(2 * MILLION), ..Setup::default() };
     let run = Run::start(folder, setup)?;
-    bridge::ask(run.stub.address, "POST", "/refuse")?;
+    bridge::request(run.stub.address, "POST", "/refuse")?;
     Load::new(run.bridge.webhook, MILLION).run()?;
     let Run { bridge, stub, .. } = run;
     bridge.stop()?;
@@ -268,26 +269,26 @@ fn pending(folder: &Path, figures: &mut Vec<Figure>) -> io::Result<()> {
 
 /// Gives throughput at 10³, 10⁵ and 10⁶ open episodes.
 fn million(folder: &Path, figures: &mut Vec<Figure>) -> io::Result<Vec<Point>> {
-    say("million: 1,000,000 open episodes");
+    log_progress("million: 1,000,000 open episodes");
     let setup = Setup { max_backlog: Some(2 * MILLION), ..Setup::default() };
     let run = Run::start(folder, setup)?;
     let (mut points, mut open) = (Vec::new(), 0);
     for episodes in [1_000, 100_000, MILLION] {
         let fill = Load { first: open, ..Load::new(run.bridge.webhook, episodes - open) };
-        run.carry(&fill, fill.alerts)?;
-        let load = Load { first: episodes, ..Load::new(run.bridge.webhook, SAMPLE) };
-        points.push(point(episodes as f64, &run.carry(&load, SAMPLE)?));
-        open = episodes + SAMPLE;
+        run.run_load(&fill, fill.alerts)?;
+        let load = Load { first: episodes, ..Load::new(run.bridge.webhook, SAMPLE_ALERTS) };
+        points.push(point(episodes as f64, &run.run_load(&load, SAMPLE_ALERTS)?));
+        open = episodes + SAMPLE_ALERTS;
     }
     let Run { bridge, stub, .. } = run;
     bridge.stop()?;
     let again = Bridge::start(folder, &setup, stub.address)?;
     let ready = again.ready_after.as_secs_f64();
     let run = Run { bridge: again, stub, setup };
-    let load = Load { first: open, ..Load::new(run.bridge.webhook, SAMPLE) };
-    run.carry(&load, SAMPLE)?;
+    let load = Load { first: open, ..Load::new(run.bridge.webhook, SAMPLE_ALERTS) };
+    run.run_load(&load, SAMPLE_ALERTS)?;
     let memory = run.bridge.peak_mb()?;
-    run.end(open + SAMPLE)?;
+    run.stop_and_verify(open + SAMPLE_ALERTS)?;
     let part = points.last().map_or(f64::NAN, |last| last.delivered / points[0].delivered * 100.0);
     figures.extend([
         figure("1,000,000 open episodes, throughput against 1,000", "%", Better::Higher, part, (60.0, 80.0)),
@@ -307,18 +308,18 @@ fn growth(folder: &Path) -> io::Result<Vec<Growth>> {
     let grow = |title: &str, axis: &str, values: &[u64], with: &dyn Fn(u64) -> (Setup, Load)| {
         let mut points = Vec::new();
         for &value in values {
-            say(&format!("growth: {title}, {value}"));
+            log_progress(&format!("growth: {title}, {value}"));
             let (setup, load) = with(value);
             let run = Run::start(&folder.join("growth"), setup)?;
             let load = Load { bridge: run.bridge.webhook, ..load };
-            points.push(point(value as f64, &run.carry(&load, load.alerts)?));
+            points.push(point(value as f64, &run.run_load(&load, load.alerts)?));
         }
         io::Result::Ok(Growth { title: title.to_owned(), axis: axis.to_owned(), points })
     };
-    let usual = || Load::new(SocketAddr::from(([127, 0, 0, 1], 0)), SAMPLE);
+    let usual = || Load::new(SocketAddr::from(([127, 0, 0, 1], 0)), SAMPLE_ALERTS);
     Ok(vec![
         grow("body size", "alerts in a body", &[1, 20, 500, 5_000], &|body| {
-            (Setup::default(), Load { body, ..usual() })
+            (Setup::default(), Load { alerts_per_body: body, ..usual() })
         })?,
         grow("connections", "connections", &[1, 8, 64], &|connections| {
             (Setup::default(), Load { connections, ..usual() })

@@ -28,11 +28,11 @@ pub fn now_us() -> u64 {
 }
 
 #[derive(Default)]
-struct Taken {
+struct Counters {
     calls: AtomicU64,
     messages: AtomicU64,
     last_us: AtomicU64,
-    refuses: AtomicBool,
+    refusing: AtomicBool,
     /// The events' ids, cut to 64 bits.
     ids: Mutex<Vec<u64>>,
 }
@@ -41,11 +41,11 @@ struct Taken {
 pub fn serve() -> io::Result<()> {
     let listener = TcpListener::bind("127.0.0.1:0")?;
     writeln!(io::stdout(), "{}", listener.local_addr()?)?;
-    let taken: &'static Taken = Box::leak(Box::default());
+    let counters: &'static Counters = Box::leak(Box::default());
     loop {
         let (stream, _) = listener.accept()?;
         // One that breaks off is the other end's business.
-        std::thread::spawn(move || drop(answer_all(taken, stream)));
+        std::thread::spawn(move || drop(serve_connection(counters, stream)));
     }
 }
 
@@ -77,13 +77,13 @@ fn read_request(reader: &mut BufReader<TcpStream>, request: &mut Request) -> io:
     Ok(true)
 }
 
-fn answer_all(taken: &Taken, stream: TcpStream) -> io::Result<()> {
+fn serve_connection(counters: &Counters, stream: TcpStream) -> io::Result<()> {
     stream.set_nodelay(true)?;
     let mut writer = stream.try_clone()?;
     let mut reader = BufReader::with_capacity(64 * 1024, stream);
     let mut request = Request { head: String::new(), body: Vec::new() };
     while read_request(&mut reader, &mut request)? {
-        let (status, body) = answer(taken, &request);
+        let (status, body) = answer(counters, &request);
         let length = body.len();
         let head = format!("HTTP/1.1 {status}\r\ncontent-type: application/x-amz-json-1.0\r\n");
         let answer = format!("{head}content-length: {length}\r\n\r\n{body}");
@@ -92,43 +92,43 @@ fn answer_all(taken: &Taken, stream: TcpStream) -> io::Result<()> {
     Ok(())
 }
 
-fn answer(taken: &Taken, request: &Request) -> (&'static str, String) {
+fn answer(counters: &Counters, request: &Request) -> (&'static str, String) {
     let head = &request.head;
     if head.starts_with("GET /stats ") {
         let load = |count: &AtomicU64| count.load(Ordering::Acquire);
         let stats = Stats {
-            calls: load(&taken.calls),
-            messages: load(&taken.messages),
-            last_us: load(&taken.last_us),
+            calls: load(&counters.calls),
+            messages: load(&counters.messages),
+            last_us: load(&counters.last_us),
         };
         return ("200 OK", serde_json::to_string(&stats).unwrap_or_default());
     }
     if head.starts_with("GET /distinct ") {
-        let mut ids = taken.ids.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let mut ids = counters.ids.lock().unwrap_or_else(PoisonError::into_inner).clone();
         ids.sort_unstable();
         ids.dedup();
         return ("200 OK", ids.len().to_string());
     }
     if head.starts_with("POST /refuse ") {
-        taken.refuses.store(true, Ordering::Release);
+        counters.refusing.store(true, Ordering::Release);
         return ("200 OK", String::new());
     }
-    taken.calls.fetch_add(1, Ordering::AcqRel);
-    if taken.refuses.load(Ordering::Acquire) {
+    counters.calls.fetch_add(1, Ordering::AcqRel);
+    if counters.refusing.load(Ordering::Acquire) {
         return ("503 Service Unavailable", String::new());
     }
     let ids = event_ids(&request.body);
-    taken.messages.fetch_add(ids.len() as u64, Ordering::AcqRel);
-    taken.last_us.store(now_us(), Ordering::Release);
-    taken.ids.lock().unwrap_or_else(PoisonError::into_inner).extend(ids);
+    counters.messages.fetch_add(ids.len() as u64, Ordering::AcqRel);
+    counters.last_us.store(now_us(), Ordering::Release);
+    counters.ids.lock().unwrap_or_else(PoisonError::into_inner).extend(ids);
     if head.contains("/invocations ") {
         return ("202 Accepted", String::new());
     }
-    ("200 OK", sent(&request.body))
+    ("200 OK", send_response(&request.body))
 }
 
 /// What follows `mark` up to the next quotation mark, each time that `mark` stands in `text`.
-fn after<'a>(text: &'a [u8], mark: &'a [u8]) -> impl Iterator<Item = &'a [u8]> {
+fn values_after<'a>(text: &'a [u8], mark: &'a [u8]) -> impl Iterator<Item = &'a [u8]> {
     memchr::memmem::find_iter(text, mark).map(move |at| {
         let rest = &text[at + mark.len()..];
         &rest[..memchr::memchr(b'"', rest).unwrap_or(rest.len())]
@@ -145,21 +145,21 @@ fn event_ids(body: &[u8]) -> Vec<u64> {
     let mut ids: Vec<u64> = attribute
         .filter_map(|at| {
             let rest = &body[at..];
-            id(after(rest, br#""StringValue":""#).next()?)
+            id(values_after(rest, br#""StringValue":""#).next()?)
         })
         .collect();
     if ids.is_empty() {
-        ids.extend(after(body, br#""specversion":"1.0","id":""#).filter_map(id));
+        ids.extend(values_after(body, br#""specversion":"1.0","id":""#).filter_map(id));
     }
     ids
 }
 
 /// The answer to `SendMessageBatch` or `SendMessage`; both look at their own part of it.
-fn sent(body: &[u8]) -> String {
+fn send_response(body: &[u8]) -> String {
     const MD5: &str = "00000000000000000000000000000000";
     let mut text = String::from("{\"Successful\":[");
     // Within the messages' own texts quotation marks are escaped, so this is an entry's.
-    for (at, id) in after(body, br#""Id":""#).enumerate() {
+    for (at, id) in values_after(body, br#""Id":""#).enumerate() {
         let id = std::str::from_utf8(id).unwrap_or_default();
         let comma = if at == 0 { "" } else { "," };
         text += &format!(r#"{comma}{{"Id":"{id}","MessageId":"m-{id}","MD5OfMessageBody":"{MD5}"}}"#);

@@ -2,9 +2,9 @@
 
 use serde_json::Value;
 
-use crate::support::bridge::{Bridge, notification, pending};
+use crate::support::bridge::{Bridge, notification, pending_pod};
 use crate::support::ledger::{Expected, Ledger};
-use crate::support::queue::ACCOUNT;
+use crate::support::queue::TEST_AWS_ENV;
 use crate::support::sqs_stub::{Kind, SqsStub};
 use crate::support::tools::eventually;
 
@@ -12,15 +12,15 @@ const TARGETS: usize = 440;
 /// Each adds an alert to every target, so that the events of one target lie far apart.
 const ROUNDS: usize = 10;
 /// Targets of one notification.
-const PART: usize = 110;
+const TARGETS_PER_NOTIFICATION: usize = 110;
 
 async fn grow(bridge: &Bridge, round: usize, ledger: &mut Ledger) {
     let targets: Vec<String> = (0..TARGETS).map(|at| format!("group-{at}")).collect();
-    for part in targets.chunks(PART) {
+    for part in targets.chunks(TARGETS_PER_NOTIFICATION) {
         let pod = format!("pod-{round}");
-        let alerts: Vec<Value> = part.iter().map(|target| pending(target, &pod)).collect();
+        let alerts: Vec<Value> = part.iter().map(|target| pending_pod(target, &pod)).collect();
         let answer = bridge.post(notification(&alerts)).await;
-        assert_eq!(answer.json()["events"], PART, "{}", answer.body);
+        assert_eq!(answer.json()["events"], TARGETS_PER_NOTIFICATION, "{}", answer.body);
         for target in part {
             ledger.expect(target, Expected { action: "scale_out", alerts: round + 1 });
         }
@@ -30,23 +30,23 @@ async fn grow(bridge: &Bridge, round: usize, ledger: &mut Ledger) {
 /// Beyond the lane's end events come from the store.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_long_backlog_drains_whole_and_in_order() {
-    drains(2, false).await;
+    drain_backlog(2, false).await;
 }
 
 /// The lane is filled from the store, as far as it goes.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_long_backlog_that_was_left_behind_drains_whole_and_in_order() {
-    drains(3, true).await;
+    drain_backlog(3, true).await;
 }
 
-async fn drains(seed: u64, killed: bool) {
+async fn drain_backlog(seed: u64, killed: bool) {
     eprintln!("seed {seed}");
     let (silent, works) = (SqsStub::silent(Kind::Fifo), SqsStub::faulty(Kind::Standard, seed));
-    let mut bridge = Bridge::sending_to(&[
+    let mut bridge = Bridge::with_destinations(&[
         ("silent", silent.destination()),
         ("works", works.destination() + ", timeout: 3s"),
     ]);
-    ACCOUNT.iter().for_each(|(name, value)| bridge.env(name, value));
+    TEST_AWS_ENV.iter().for_each(|(name, value)| bridge.env(name, value));
     bridge.run().await;
     let mut ledger = Ledger::default();
     for round in 0..ROUNDS {
@@ -58,16 +58,16 @@ async fn drains(seed: u64, killed: bool) {
     }
     eventually("every fault", async || works.has_met_every_fault().then_some(())).await;
     works.heal();
-    bridge.delivered_all("works").await;
+    bridge.wait_delivered("works").await;
     let pending = "scalebridge_outbox_deliveries{destination=\"silent\",state=\"pending\"}";
     assert!(bridge.metric(pending).await > 4096.0, "it all fits into the lane");
 
     silent.heal();
-    bridge.delivered_all("silent").await;
+    bridge.wait_delivered("silent").await;
     for (name, stub) in [("silent", &silent), ("works", &works)] {
         let sent: Vec<Value> = stub.sent().into_iter().map(|sent| sent.event).collect();
         ledger.check(name, &sent);
-        stub.has_no_complaint();
+        stub.assert_no_violations();
     }
     assert!(ledger.check("silent", &silent.events()).is_empty(), "ids tell what came twice");
 }

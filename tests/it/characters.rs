@@ -4,13 +4,13 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
-use crate::support::bridge::{Bridge, notification, pending};
+use crate::support::bridge::{Bridge, notification, pending_pod};
 use crate::support::queue::{create_queue, environment, receive_all};
 use crate::support::sqs_stub::{Kind, SqsStub};
 use crate::support::tools::{LocalAws, REGION};
 
 /// Each is an alert's; so few that no event is cut.
-const CHARACTERS: usize = 4096;
+const CHARS_PER_ALERT: usize = 4096;
 
 /// The Basic Multilingual Plane, U+0000 and U+FFFF included, in parts, each with a character of another
 /// plane behind it. There are no surrogates among characters.
@@ -18,12 +18,12 @@ fn parts() -> Vec<String> {
     let all: Vec<char> = ('\u{0}'..='\u{FFFF}').collect();
     assert_eq!(all.len(), 0x10000 - 0x800);
     let part = |part: &[char]| part.iter().chain(&['\u{1F4A5}', '\u{10FFFF}']).collect::<String>();
-    all.chunks(CHARACTERS).map(part).collect()
+    all.chunks(CHARS_PER_ALERT).map(part).collect()
 }
 
 /// A text in an annotation and in a label that is no part of the target.
 fn alert(name: &str, text: &str) -> Value {
-    let mut alert = pending(name, "a");
+    let mut alert = pending_pod(name, "a");
     alert["annotations"]["summary"] = json!(text);
     alert["labels"]["note"] = json!(text);
     alert
@@ -46,7 +46,7 @@ async fn every_character_of_the_basic_plane_arrives_as_it_was() {
     let aws = LocalAws::start(dir.path()).await;
     let url = create_queue(&aws, "scaling").await;
     let strict = SqsStub::start(Kind::Fifo);
-    let mut bridge = Bridge::sending_to(&[
+    let mut bridge = Bridge::with_destinations(&[
         ("emulator", format!("sqs: {{ queue_url: \"{url}\", region: {REGION} }}")),
         ("strict", strict.destination()),
     ]);
@@ -62,9 +62,9 @@ async fn every_character_of_the_basic_plane_arrives_as_it_was() {
         }
         sent.extend([(raw, text.clone()), (ascii, text)]);
     }
-    bridge.delivered_all("emulator").await;
-    bridge.delivered_all("strict").await;
-    strict.has_no_complaint();
+    bridge.wait_delivered("emulator").await;
+    bridge.wait_delivered("strict").await;
+    strict.assert_no_violations();
     let received = receive_all(&aws, &url).await;
     let received: Vec<Value> = received
         .iter()

@@ -4,13 +4,13 @@ use std::sync::{Arc, Mutex};
 
 use serde_json::{Value, json};
 
-use crate::support::bridge::{Bridge, CONFIG, RULES, notification, pending, resolved};
+use crate::support::bridge::{Bridge, CONFIG, RULES, notification, pending_pod, resolved};
 use crate::support::queue::{create_function, create_queue, environment, receive_all};
 use crate::support::tools::{LocalAws, REGION, eventually, get};
 
 /// A bridge with these destinations in the local AWS.
 fn bridge(aws: &LocalAws, destinations: &[(&str, String)]) -> Bridge {
-    let mut bridge = Bridge::sending_to(destinations);
+    let mut bridge = Bridge::with_destinations(destinations);
     environment(aws).iter().for_each(|(name, value)| bridge.env(name, value));
     bridge
 }
@@ -36,10 +36,10 @@ async fn every_event_is_in_a_standard_queue_once() {
     let mut bridge = bridge(&aws, &[("queue", sqs(&url))]);
     bridge.run().await;
     for part in 0..5 {
-        let alerts: Vec<Value> = (0..9).map(|at| pending(&format!("group-{part}-{at}"), "a")).collect();
+        let alerts: Vec<Value> = (0..9).map(|at| pending_pod(&format!("group-{part}-{at}"), "a")).collect();
         assert_eq!(bridge.post(notification(&alerts)).await.verdicts(), json!({ "emitted": 9 }));
     }
-    bridge.delivered_all("queue").await;
+    bridge.wait_delivered("queue").await;
     let received = receive_all(&aws, &url).await;
     let mut names: Vec<String> =
         received.iter().map(|message| body(message)["data"]["target"]["name"].to_string()).collect();
@@ -60,7 +60,7 @@ async fn a_queue_that_is_created_later_gets_every_target_in_order() {
     let mut bridge = bridge(&aws, &[("queue", sqs(&url)), ("journal", journal())]);
     bridge.run().await;
     let pods = |group: &str, count: usize| {
-        (0..count).map(|at| pending(group, &format!("pod-{at}"))).collect::<Vec<Value>>()
+        (0..count).map(|at| pending_pod(group, &format!("pod-{at}"))).collect::<Vec<Value>>()
     };
     for count in 1..=4 {
         for group in ["a", "b", "c"] {
@@ -88,7 +88,7 @@ async fn a_queue_that_is_created_later_gets_every_target_in_order() {
         .send()
         .await
         .expect("a queue");
-    bridge.delivered_all("queue").await;
+    bridge.wait_delivered("queue").await;
     assert_eq!(bridge.metric("scalebridge_destination_up{destination=\"queue\"}").await, 1.0);
     let ready = get(&bridge.url("/-/ready")).await.expect("an answer");
     assert_eq!(ready, (200, "scalebridge is ready\n".to_owned()));
@@ -96,14 +96,14 @@ async fn a_queue_that_is_created_later_gets_every_target_in_order() {
     assert_eq!(received.len(), 13);
     for group in ["a", "b", "c"] {
         let of_group = received.iter().filter(|event| event["data"]["target"]["name"] == group);
-        let told: Vec<(u64, u64)> = of_group
+        let found: Vec<(u64, u64)> = of_group
             .map(|event| {
                 let sequence = event["sequence"].as_str().and_then(|text| text.parse().ok());
                 (sequence.expect("a number"), event["data"]["alerts_total"].as_u64().expect("a number"))
             })
             .collect();
-        assert!(told.is_sorted(), "{group}: {told:?}");
-        assert_eq!(told.len(), if group == "a" { 5 } else { 4 });
+        assert!(found.is_sorted(), "{group}: {found:?}");
+        assert_eq!(found.len(), if group == "a" { 5 } else { 4 });
     }
 }
 
@@ -123,7 +123,7 @@ async fn a_function_that_fails_has_not_got_the_event() {
         format!("lambda: {{ function: scaler, invocation_type: request_response, region: {REGION} }}");
     let mut bridge = bridge(&aws, &[("function", lambda)]);
     bridge.run().await;
-    assert_eq!(bridge.post(notification(&[pending("a", "a")])).await.verdicts(), json!({ "emitted": 1 }));
+    assert_eq!(bridge.post(notification(&[pending_pod("a", "a")])).await.verdicts(), json!({ "emitted": 1 }));
     eventually("a retry", async || {
         let series = "scalebridge_deliveries_total{destination=\"function\",result=\"retry\"}";
         (bridge.metric(series).await >= 1.0).then_some(())
@@ -131,7 +131,7 @@ async fn a_function_that_fails_has_not_got_the_event() {
     .await;
 
     assert_eq!(create_queue(&aws, "handled").await, url);
-    bridge.delivered_all("function").await;
+    bridge.wait_delivered("function").await;
     let handled = receive_all(&aws, &url).await;
     assert_eq!(handled.len(), 1);
     assert_eq!(body(&handled[0])["data"]["target"]["name"], "a");
@@ -157,9 +157,9 @@ async fn a_function_that_names_what_failed_gets_only_that_again() {
     );
     let mut bridge = bridge(&aws, &[("function", lambda)]);
     bridge.run().await;
-    let alerts: Vec<Value> = (0..6).map(|at| pending(&format!("group-{at}"), "a")).collect();
+    let alerts: Vec<Value> = (0..6).map(|at| pending_pod(&format!("group-{at}"), "a")).collect();
     assert_eq!(bridge.post(notification(&alerts)).await.verdicts(), json!({ "emitted": 6 }));
-    bridge.delivered_all("function").await;
+    bridge.wait_delivered("function").await;
     let mut handled: Vec<String> = receive_all(&aws, &url)
         .await
         .iter()
@@ -172,11 +172,11 @@ async fn a_function_that_names_what_failed_gets_only_that_again() {
 }
 
 /// Passes on to the local AWS what is asked of STS, and keeps it. The address, and what was asked.
-async fn sts_before(aws: &LocalAws) -> (String, Arc<Mutex<Vec<String>>>) {
-    let asked: Arc<Mutex<Vec<String>>> = Arc::default();
-    let (kept, url) = (Arc::clone(&asked), aws.url());
+async fn sts_proxy(aws: &LocalAws) -> (String, Arc<Mutex<Vec<String>>>) {
+    let requests: Arc<Mutex<Vec<String>>> = Arc::default();
+    let (recorded, url) = (Arc::clone(&requests), aws.url());
     let pass_on = move |headers: axum::http::HeaderMap, body: String| {
-        kept.lock().expect("no panic in here").push(body.clone());
+        recorded.lock().expect("no panic in here").push(body.clone());
         let mut call = ureq::post(&format!("{url}/"));
         for name in ["authorization", "content-type", "x-amz-date"] {
             call = call.header(name, headers[name].to_str().expect("text"));
@@ -193,7 +193,7 @@ async fn sts_before(aws: &LocalAws) -> (String, Arc<Mutex<Vec<String>>>) {
     let address = format!("http://{}", listener.local_addr().expect("its address"));
     let router = axum::Router::new().fallback(pass_on);
     tokio::spawn(async move { axum::serve(listener, router).await });
-    (address, asked)
+    (address, requests)
 }
 
 /// A queue of another account: the bridge takes on its role.
@@ -206,20 +206,20 @@ async fn a_queue_is_reached_in_the_role_of_its_destination() {
         "sqs: {{ queue_url: \"{url}\", region: {REGION}, \
          role_arn: \"arn:aws:iam::000000000000:role/scaling\", external_id: x-1 }}"
     );
-    let (sts, asked) = sts_before(&aws).await;
+    let (sts, requests) = sts_proxy(&aws).await;
     let mut bridge = bridge(&aws, &[("queue", queue)]);
     bridge.env("AWS_ENDPOINT_URL_STS", &sts);
     bridge.run().await;
     for group in ["a", "b"] {
-        bridge.post(notification(&[pending(group, "a")])).await.verdicts();
-        bridge.delivered_all("queue").await;
+        bridge.post(notification(&[pending_pod(group, "a")])).await.verdicts();
+        bridge.wait_delivered("queue").await;
     }
     assert_eq!(receive_all(&aws, &url).await.len(), 2);
-    let asked = asked.lock().expect("no panic in there").clone();
-    assert_eq!(asked.len(), 1, "the session is kept: {asked:?}");
+    let requests = requests.lock().expect("no panic in there").clone();
+    assert_eq!(requests.len(), 1, "the session is kept: {requests:?}");
     for part in ["Action=AssumeRole", "role%2Fscaling", "ExternalId=x-1", "RoleSessionName=scalebridge-queue"]
     {
-        assert!(asked[0].contains(part), "{part}: {asked:?}");
+        assert!(requests[0].contains(part), "{part}: {requests:?}");
     }
 }
 
@@ -228,9 +228,9 @@ async fn events_come_out_on_stdout_and_nothing_else_does() {
     let config = CONFIG.replace("file: { path: events.jsonl }", "file: { path: \"-\" }");
     let mut bridge = Bridge::new(&config, RULES);
     bridge.run().await;
-    let alerts: Vec<Value> = (0..3).map(|at| pending(&format!("group-{at}"), "a")).collect();
+    let alerts: Vec<Value> = (0..3).map(|at| pending_pod(&format!("group-{at}"), "a")).collect();
     bridge.post(notification(&alerts)).await;
-    bridge.delivered_all("journal").await;
+    bridge.wait_delivered("journal").await;
     assert!(bridge.stop().await.success());
     let text = std::fs::read_to_string(bridge.dir().join("stdout")).expect("what it wrote");
     let events: Vec<Value> =
@@ -251,7 +251,7 @@ async fn a_failure_does_not_show_the_event() {
         bridge.env(name, value);
     }
     bridge.run().await;
-    bridge.post(notification(&[pending("a", "a")])).await;
+    bridge.post(notification(&[pending_pod("a", "a")])).await;
     let log = eventually("a failure", async || {
         let log = bridge.log();
         log.contains("the destination fails").then_some(log)
@@ -276,7 +276,7 @@ async fn a_bridge_without_credentials_says_so() {
         bridge.env(name, value);
     }
     bridge.run().await;
-    bridge.post(notification(&[pending("a", "a")])).await;
+    bridge.post(notification(&[pending_pod("a", "a")])).await;
     let line = eventually("a failure", async || {
         let (status, ready) = get(&bridge.url("/-/ready")).await.expect("an answer");
         assert_eq!(status, 200);
@@ -285,8 +285,8 @@ async fn a_bridge_without_credentials_says_so() {
     .await;
     assert!(line.starts_with("destination journal fails until somebody mends it: "), "{line}");
     assert!(line.contains("credential"), "{line}");
-    let told = bridge.log().lines().filter(|line| line.contains("until somebody mends this")).count();
-    assert_eq!(told, 1, "{}", bridge.log());
+    let found = bridge.log().lines().filter(|line| line.contains("until somebody mends this")).count();
+    assert_eq!(found, 1, "{}", bridge.log());
 }
 
 /// Any text that JSON can hold is delivered, and is the same when it is read back.
@@ -299,11 +299,11 @@ async fn no_text_of_an_alert_can_poison_a_queue() {
     bridge.run().await;
     let odd: String =
         ('\u{0}'..'\u{3000}').chain(['\u{FFFD}', '\u{FFFE}', '\u{FFFF}', '\u{1F4A5}']).collect();
-    let mut alert = pending("a", "a");
+    let mut alert = pending_pod("a", "a");
     alert["annotations"]["summary"] = json!(odd);
     alert["labels"]["nodegroup"] = json!("näme/with \u{7}\u{FFFF} odd % characters");
     assert_eq!(bridge.post(notification(&[alert])).await.verdicts(), json!({ "emitted": 1 }));
-    bridge.delivered_all("queue").await;
+    bridge.wait_delivered("queue").await;
     let received = receive_all(&aws, &url).await;
     let accepted = |c: char| matches!(c, '\t' | '\n' | '\r' | ' '..='\u{FFFD}' | '\u{10000}'..);
     assert!(received[0].body().expect("a body").chars().all(accepted), "what SQS would refuse");

@@ -63,14 +63,14 @@ async fn an_alert_and_its_end_change_capacity() {
     let mut bridge = Bridge::new(&bridge_config(&queue_url), RULES);
     queue::environment(&aws).iter().for_each(|(name, value)| bridge.env(name, value));
     bridge.run().await;
-    let alertmanager = tools::alertmanager(dir, &alertmanager_config(&bridge)).await;
+    let alertmanager = tools::start_alertmanager(dir, &alertmanager_config(&bridge)).await;
     let exporter = Exporter::start().await;
-    exporter.show(unschedulable(0));
+    exporter.set_metrics(unschedulable(0));
     let _prometheus =
-        tools::prometheus(dir, &prometheus_config(exporter.address(), &alertmanager), ALERTS).await;
+        tools::start_prometheus(dir, &prometheus_config(exporter.address(), &alertmanager), ALERTS).await;
 
     // Three pods find no node: one message, and two more instances.
-    exporter.show(unschedulable(1));
+    exporter.set_metrics(unschedulable(1));
     let fired = receive(&aws, &queue_url).await;
     let alerts = alerts_of(&alertmanager).await;
     let event = body(&fired);
@@ -95,12 +95,12 @@ async fn an_alert_and_its_end_change_capacity() {
     assert_eq!(capacity_after(&aws, &event), 4);
 
     // Alertmanager repeats the group: nothing follows.
-    let heard = bridge.metric(NOTIFICATIONS).await;
-    eventually("two repeats", async || (bridge.metric(NOTIFICATIONS).await >= heard + 2.0).then_some(()))
+    let before = bridge.metric(NOTIFICATIONS).await;
+    eventually("two repeats", async || (bridge.metric(NOTIFICATIONS).await >= before + 2.0).then_some(()))
         .await;
 
     // They find one: one more message, and one instance less.
-    exporter.show(unschedulable(0));
+    exporter.set_metrics(unschedulable(0));
     let resolved = receive(&aws, &queue_url).await;
     let end = body(&resolved);
     check_envelope(&resolved, &end, "scale_in");

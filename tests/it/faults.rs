@@ -9,7 +9,7 @@ use tokio::sync::watch;
 
 use crate::support::bridge::Bridge;
 use crate::support::load;
-use crate::support::queue::ACCOUNT;
+use crate::support::queue::TEST_AWS_ENV;
 use crate::support::sqs_stub::{Kind, Sent, SqsStub};
 use crate::support::tools::eventually;
 
@@ -43,11 +43,11 @@ async fn faulty_queues(seed: u64) {
     let mut destinations: Vec<(&str, String)> =
         faulty.iter().map(|(name, stub)| (*name, stub.destination() + ", timeout: 5s")).collect();
     destinations.extend([("steady", steady.destination()), ("journal", journal())]);
-    let mut bridge = Bridge::sending_to(&destinations);
-    ACCOUNT.iter().for_each(|(name, value)| bridge.env(name, value));
+    let mut bridge = Bridge::with_destinations(&destinations);
+    TEST_AWS_ENV.iter().for_each(|(name, value)| bridge.env(name, value));
     bridge.run().await;
     let url = bridge.url("/webhook/prod-eu");
-    let ledger = load::send(seed, NOTIFICATIONS, load::at(url), watch::Sender::new(0)).await;
+    let ledger = load::send(seed, NOTIFICATIONS, load::constant_address(url), watch::Sender::new(0)).await;
     assert!(ledger.events() > NOTIFICATIONS / 2, "only {} events", ledger.events());
 
     for (name, stub) in &faulty {
@@ -56,17 +56,17 @@ async fn faulty_queues(seed: u64) {
         stub.heal();
     }
     for (name, _) in &destinations {
-        bridge.delivered_all(name).await;
+        bridge.wait_delivered(name).await;
     }
     for (name, stub) in &faulty {
         let sent = stub.sent();
         let all: Vec<Value> = sent.iter().map(|sent| sent.event.clone()).collect();
         let copies = ledger.check(name, &all);
-        only_lost_answers_repeat(name, &sent, &copies);
-        a_target_never_goes_back(name, &sent);
-        stub.has_no_complaint();
+        assert_only_lost_answers_repeat(name, &sent, &copies);
+        assert_targets_in_order(name, &sent);
+        stub.assert_no_violations();
     }
-    one_group_for_each_target(&faulty[0].1.sent());
+    assert_one_group_per_target(&faulty[0].1.sent());
     assert!(ledger.check("the fifo queue", &faulty[0].1.events()).is_empty(), "it drops what comes twice");
     assert!(ledger.check("steady", &steady.events()).is_empty(), "it got each event once");
     assert!(ledger.check("journal", &bridge.journal()).is_empty(), "it got each event once");
@@ -74,7 +74,7 @@ async fn faulty_queues(seed: u64) {
 
 /// An event is sent again after a try that was taken without the sender's knowing, and only then. A
 /// scale-in need not be: it may be superseded meanwhile.
-fn only_lost_answers_repeat(name: &str, sent: &[Sent], copies: &HashMap<String, usize>) {
+fn assert_only_lost_answers_repeat(name: &str, sent: &[Sent], copies: &HashMap<String, usize>) {
     let mut lost: HashMap<&str, usize> = HashMap::new();
     let mut must_come_again = HashMap::new();
     for sent in sent.iter().filter(|sent| sent.answer_lost) {
@@ -93,7 +93,7 @@ fn only_lost_answers_repeat(name: &str, sent: &[Sent], copies: &HashMap<String, 
 
 /// What is sent again comes before anything later about its target, so order does not hang on the queue's
 /// dropping it.
-fn a_target_never_goes_back(name: &str, sent: &[Sent]) {
+fn assert_targets_in_order(name: &str, sent: &[Sent]) {
     let mut last: HashMap<String, u64> = HashMap::new();
     for sent in sent {
         let sequence = sent.event["sequence"].as_str().and_then(|text| text.parse().ok()).expect("a number");
@@ -102,7 +102,7 @@ fn a_target_never_goes_back(name: &str, sent: &[Sent]) {
     }
 }
 
-fn one_group_for_each_target(sent: &[Sent]) {
+fn assert_one_group_per_target(sent: &[Sent]) {
     let target = |sent: &Sent| (sent.group.clone(), sent.event["subject"].to_string());
     let pairs: BTreeSet<_> = sent.iter().map(target).collect();
     let groups: BTreeSet<_> = pairs.iter().map(|(group, _)| group).collect();
@@ -114,15 +114,15 @@ fn one_group_for_each_target(sent: &[Sent]) {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_dead_queue_neither_slows_nor_repeats_another() {
     let seed = 7;
-    let (dead, works) = (SqsStub::dead(Kind::Fifo), SqsStub::start(Kind::Standard));
+    let (dead, works) = (SqsStub::unreachable(Kind::Fifo), SqsStub::start(Kind::Standard));
     let destinations = [("dead", dead.destination()), ("works", works.destination()), ("journal", journal())];
-    let mut bridge = Bridge::sending_to(&destinations);
-    ACCOUNT.iter().for_each(|(name, value)| bridge.env(name, value));
+    let mut bridge = Bridge::with_destinations(&destinations);
+    TEST_AWS_ENV.iter().for_each(|(name, value)| bridge.env(name, value));
     bridge.run().await;
     let url = bridge.url("/webhook/prod-eu");
-    let ledger = load::send(seed, NOTIFICATIONS, load::at(url), watch::Sender::new(0)).await;
-    bridge.delivered_all("works").await;
-    bridge.delivered_all("journal").await;
+    let ledger = load::send(seed, NOTIFICATIONS, load::constant_address(url), watch::Sender::new(0)).await;
+    bridge.wait_delivered("works").await;
+    bridge.wait_delivered("journal").await;
     assert!(ledger.check("works", &works.events()).is_empty());
     assert!(ledger.check("journal", &bridge.journal()).is_empty());
     assert!(dead.sent().is_empty());
@@ -131,9 +131,9 @@ async fn a_dead_queue_neither_slows_nor_repeats_another() {
     assert_eq!(bridge.metric(&format!("{up}\"works\"}}")).await, 1.0);
 
     dead.heal();
-    bridge.delivered_all("dead").await;
+    bridge.wait_delivered("dead").await;
     let sent: Vec<Value> = dead.sent().into_iter().map(|sent| sent.event).collect();
     assert!(ledger.check("dead", &sent).is_empty());
-    dead.has_no_complaint();
+    dead.assert_no_violations();
     assert_eq!(bridge.metric(&format!("{up}\"dead\"}}")).await, 1.0);
 }

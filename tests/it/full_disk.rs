@@ -9,34 +9,34 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
-use crate::support::bridge::{Answer, Bridge, notification, pending, resolved};
+use crate::support::bridge::{Answer, Bridge, notification, pending_pod, resolved};
 use crate::support::disk::Disk;
 use crate::support::ledger::{Expected, Ledger};
 use crate::support::load;
-use crate::support::queue::ACCOUNT;
+use crate::support::queue::TEST_AWS_ENV;
 use crate::support::sqs_stub::{Kind, SqsStub};
 use crate::support::tools::{eventually, get};
 
 /// More than any disk here takes.
-const ENOUGH: usize = 3000;
+const MAX_POSTS: usize = 3000;
 /// More than the store's log takes before it is folded, some 16 MiB.
-const MEBIBYTES: u32 = 64;
-const REFUSED: &str = "scalebridge_notifications_total{source=\"prod-eu\",code=\"503\"}";
+const DISK_MIB: u32 = 64;
+const REFUSED_SERIES: &str = "scalebridge_notifications_total{source=\"prod-eu\",code=\"503\"}";
 
 /// A bridge with its store and its journal in `data`, and what was accepted of it.
-struct Scene {
+struct Harness {
     bridge: Bridge,
     queue: SqsStub,
     ledger: Ledger,
     posted: usize,
 }
 
-impl Scene {
+impl Harness {
     fn new() -> Self {
         let queue = SqsStub::start(Kind::Standard);
         let journal = "file: { path: data/events.jsonl }".to_owned();
-        let mut bridge = Bridge::sending_to(&[("queue", queue.destination()), ("journal", journal)]);
-        ACCOUNT.iter().for_each(|(name, value)| bridge.env(name, value));
+        let mut bridge = Bridge::with_destinations(&[("queue", queue.destination()), ("journal", journal)]);
+        TEST_AWS_ENV.iter().for_each(|(name, value)| bridge.env(name, value));
         bridge.env("SCALEBRIDGE__STORE__SQLITE__PATH", "data/bridge.db");
         fs::create_dir(bridge.dir().join("data")).expect("a directory");
         Self { bridge, queue, ledger: Ledger::default(), posted: 0 }
@@ -46,7 +46,7 @@ impl Scene {
     async fn post(&mut self) -> Answer {
         self.posted += 1;
         let target = format!("group-{}", self.posted);
-        let mut alert = pending(&target, "a");
+        let mut alert = pending_pod(&target, "a");
         alert["annotations"]["description"] = json!("x".repeat(2000));
         self.post_alert(&target, alert, "scale_out").await
     }
@@ -65,94 +65,99 @@ impl Scene {
     }
 
     /// Posts until it is refused, and sees that the bridge lives.
-    async fn post_until_it_is_full(&mut self) {
+    async fn post_until_full(&mut self) {
         let mut tries = 0;
         while self.post().await.status == 200 {
             tries += 1;
-            assert!(tries < ENOUGH, "the disk is never full");
+            assert!(tries < MAX_POSTS, "the disk is never full");
         }
         assert!(matches!(get(&self.bridge.url("/-/healthy")).await, Ok((200, _))));
-        assert!(self.bridge.metric(REFUSED).await >= 1.0);
+        assert!(self.bridge.metric(REFUSED_SERIES).await >= 1.0);
     }
 
     /// Posts until it is accepted, without any help.
-    async fn goes_on_by_itself(&mut self) {
+    async fn post_until_accepted(&mut self) {
         eventually("a 200", async || (self.post().await.status == 200).then_some(())).await;
     }
 
-    async fn delivered_all(&self) -> (Vec<Value>, Vec<Value>) {
-        self.bridge.delivered_all("queue").await;
-        self.bridge.delivered_all("journal").await;
+    async fn wait_delivered(&self) -> (Vec<Value>, Vec<Value>) {
+        self.bridge.wait_delivered("queue").await;
+        self.bridge.wait_delivered("journal").await;
         let text = fs::read_to_string(self.bridge.dir().join("data/events.jsonl")).expect("a journal");
         let journal = text.lines().map(|line| serde_json::from_str(line).expect("an event a line"));
         (self.queue.events(), journal.collect())
     }
 
     /// The process was there all the time: whatever it could not write, it has sent nothing twice.
-    async fn has_delivered_once(&self) {
-        let (queue, journal) = self.delivered_all().await;
+    async fn assert_delivered_once(&self) {
+        let (queue, journal) = self.wait_delivered().await;
         assert!(self.ledger.check("the queue", &queue).is_empty(), "the queue got each event once");
         assert!(self.ledger.check("the journal", &journal).is_empty(), "the journal got each event once");
     }
 }
 
 /// What holds whenever `fill` leaves no space and `free` gives it back.
-async fn a_full_disk_loses_nothing(scene: &mut Scene, fill: impl Fn(&Scene), free: impl Fn(&Scene)) {
+async fn assert_full_disk_loses_nothing(
+    harness: &mut Harness,
+    fill: impl Fn(&Harness),
+    free: impl Fn(&Harness),
+) {
     for _ in 0..5 {
-        assert_eq!(scene.post().await.status, 200);
+        assert_eq!(harness.post().await.status, 200);
     }
     for _ in 0..2 {
-        fill(scene);
-        scene.post_until_it_is_full().await;
-        free(scene);
-        scene.goes_on_by_itself().await;
-        scene.has_delivered_once().await;
+        fill(harness);
+        harness.post_until_full().await;
+        free(harness);
+        harness.post_until_accepted().await;
+        harness.assert_delivered_once().await;
     }
     // An alert whose notification was refused is not half known.
-    fill(scene);
-    scene.post_until_it_is_full().await;
-    let refused = pending("refused", "a");
-    let first = scene.post_alert("refused", refused.clone(), "scale_out").await;
-    free(scene);
+    fill(harness);
+    harness.post_until_full().await;
+    let refused = pending_pod("refused", "a");
+    let first = harness.post_alert("refused", refused.clone(), "scale_out").await;
+    free(harness);
     if first.status != 200 {
         eventually("a 200", async || {
-            let again = scene.post_alert("refused", refused.clone(), "scale_out").await;
+            let again = harness.post_alert("refused", refused.clone(), "scale_out").await;
             (again.status == 200).then_some(())
         })
         .await;
     }
-    let end = scene.post_alert("refused", resolved(&refused), "scale_in").await;
+    let end = harness.post_alert("refused", resolved(&refused), "scale_in").await;
     assert_eq!(end.status, 200);
-    scene.has_delivered_once().await;
-    scene.queue.has_no_complaint();
+    harness.assert_delivered_once().await;
+    harness.queue.assert_no_violations();
 }
 
 /// Where nothing can be mounted there is the other test.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_full_disk_refuses_and_then_goes_on() {
-    let mut scene = Scene::new();
-    let disk = match Disk::mount(&scene.bridge.dir().join("data"), MEBIBYTES) {
+    let mut harness = Harness::new();
+    let disk = match Disk::mount(&harness.bridge.dir().join("data"), DISK_MIB) {
         Ok(disk) => disk,
         Err(error) => return eprintln!("no file system of its own: {error}"),
     };
     // The log is on the same disk: a line that cannot be written takes nothing down.
-    symlink("data/bridge.log", scene.bridge.dir().join("bridge.log")).expect("a link");
-    scene.bridge.run().await;
-    a_full_disk_loses_nothing(&mut scene, |_| disk.fill(), |_| disk.free()).await;
+    symlink("data/bridge.log", harness.bridge.dir().join("bridge.log")).expect("a link");
+    harness.bridge.run().await;
+    assert_full_disk_loses_nothing(&mut harness, |_| disk.fill(), |_| disk.free()).await;
 
     // It is killed while nothing fits, and its successor finds no space to begin in.
     disk.fill();
-    scene.post_until_it_is_full().await;
-    scene.bridge.kill();
-    let start = scene.bridge.command().stdout(Stdio::null()).stderr(Stdio::piped()).output().expect("an end");
+    harness.post_until_full().await;
+    harness.bridge.kill();
+    let start =
+        harness.bridge.command().stdout(Stdio::null()).stderr(Stdio::piped()).output().expect("an end");
     let says = String::from_utf8_lossy(&start.stderr);
     assert!(start.status.code() == Some(2) && says.contains("disk is full"), "{:?}: {says}", start.status);
     disk.free();
-    scene.bridge.run().await;
-    scene.goes_on_by_itself().await;
-    let (queue, journal) = scene.delivered_all().await;
-    scene.ledger.check("the queue", &queue);
-    scene.ledger.check("the journal", &journal);
+    harness.bridge.run().await;
+    harness.post_until_accepted().await;
+    let (queue, journal) = harness.wait_delivered().await;
+    harness.ledger.check("the queue", &queue);
+    harness.ledger.check("the journal", &journal);
 }
 
 /// The same while many send and many events are on their way: whatever meets the full disk, a commit, a
@@ -162,14 +167,14 @@ async fn a_disk_that_is_full_now_and_then_loses_nothing_under_load() {
     let seed = std::env::var("DISK_SEED").map_or(5, |seed| seed.parse().expect("a seed"));
     eprintln!("seed {seed}");
     let mut rng = fastrand::Rng::with_seed(seed);
-    let mut scene = Scene::new();
-    let disk = match Disk::mount(&scene.bridge.dir().join("data"), MEBIBYTES) {
+    let mut harness = Harness::new();
+    let disk = match Disk::mount(&harness.bridge.dir().join("data"), DISK_MIB) {
         Ok(disk) => disk,
         Err(error) => return eprintln!("no file system of its own: {error}"),
     };
-    scene.bridge.run().await;
+    harness.bridge.run().await;
     let answered = watch::Sender::new(0);
-    let to = load::at(scene.bridge.url("/webhook/prod-eu"));
+    let to = load::constant_address(harness.bridge.url("/webhook/prod-eu"));
     let sending = tokio::spawn(load::send(seed, 300, to, answered.clone()));
     let mut refusing = 0;
     for _ in 0..8 {
@@ -177,12 +182,12 @@ async fn a_disk_that_is_full_now_and_then_loses_nothing_under_load() {
         let answers = || if sending.is_finished() { usize::MAX } else { *answered.borrow() };
         let enough = answers().saturating_add(rng.usize(1..8));
         eventually("more answers", async || (answers() >= enough).then_some(())).await;
-        let before = scene.bridge.metric(REFUSED).await;
+        let before = harness.bridge.metric(REFUSED_SERIES).await;
         disk.fill();
         let enough = answers().saturating_add(20);
         // Where the log was folded before, it has room of its own: at first it is short and has none.
         refusing += eventually("an effect", async || {
-            let refuses = scene.bridge.metric(REFUSED).await > before;
+            let refuses = harness.bridge.metric(REFUSED_SERIES).await > before;
             (refuses || answers() >= enough).then_some(u32::from(refuses))
         })
         .await;
@@ -190,25 +195,25 @@ async fn a_disk_that_is_full_now_and_then_loses_nothing_under_load() {
         disk.free();
     }
     assert!(refusing > 0, "it was never full");
-    scene.ledger = sending.await.expect("the load");
-    scene.has_delivered_once().await;
+    harness.ledger = sending.await.expect("the load");
+    harness.assert_delivered_once().await;
 }
 
 /// No file may grow, which is another error than a full disk.
 #[tokio::test(flavor = "multi_thread")]
 async fn files_that_may_not_grow_are_a_full_disk() {
-    let mut scene = Scene::new();
+    let mut harness = Harness::new();
     // The signal would end the process before the error is seen.
-    scene.bridge.run_by(&["env", "--ignore-signal=XFSZ"]);
-    scene.bridge.run().await;
-    let limit = |scene: &Scene, bytes: &str| {
-        let (pid, size) = (scene.bridge.pid().to_string(), format!("--fsize={bytes}:"));
+    harness.bridge.wrap_with(&["env", "--ignore-signal=XFSZ"]);
+    harness.bridge.run().await;
+    let limit = |harness: &Harness, bytes: &str| {
+        let (pid, size) = (harness.bridge.pid().to_string(), format!("--fsize={bytes}:"));
         let set = Command::new("prlimit").args(["--pid", &pid, &size]).status();
         assert!(set.is_ok_and(|status| status.success()), "prlimit");
     };
-    let length = |scene: &Scene| -> io::Result<u64> {
-        Ok(fs::metadata(scene.bridge.dir().join("data/bridge.db-wal"))?.len())
+    let length = |harness: &Harness| -> io::Result<u64> {
+        Ok(fs::metadata(harness.bridge.dir().join("data/bridge.db-wal"))?.len())
     };
-    let fill = |scene: &Scene| limit(scene, &length(scene).expect("a log").to_string());
-    a_full_disk_loses_nothing(&mut scene, fill, |scene| limit(scene, "unlimited")).await;
+    let fill = |harness: &Harness| limit(harness, &length(harness).expect("a log").to_string());
+    assert_full_disk_loses_nothing(&mut harness, fill, |harness| limit(harness, "unlimited")).await;
 }

@@ -2,14 +2,14 @@
 
 use serde_json::{Value, json};
 
-use crate::support::bridge::{Bridge, CONFIG, RULES, notification, now, pending, resolved};
+use crate::support::bridge::{Bridge, CONFIG, RULES, notification, now, pending_pod, resolved};
 use crate::support::queue::{create_queue, environment, receive_all};
 use crate::support::tools::{LocalAws, REGION, eventually};
 
-const WATCHED: &str =
+const SOURCE_WITH_HEARTBEAT: &str =
     "labels: { cluster: prod-eu, region: eu-west-1 }, heartbeat: ['alertname = \"Watchdog\"']";
 
-fn freeze() -> String {
+fn rules_with_hold() -> String {
     format!(
         "{RULES}
   - name: freeze
@@ -33,7 +33,7 @@ fn actions(events: &[Value]) -> Vec<&str> {
 }
 
 /// Waits for this many events in the journal. One whose settlement a kill has cut off is there twice.
-async fn arrived(bridge: &Bridge, count: usize) -> Vec<Value> {
+async fn wait_for_events(bridge: &Bridge, count: usize) -> Vec<Value> {
     eventually("the event", async || {
         let mut events: Vec<Value> = Vec::new();
         for event in bridge.journal() {
@@ -46,7 +46,7 @@ async fn arrived(bridge: &Bridge, count: usize) -> Vec<Value> {
     .await
 }
 
-async fn waiting(bridge: &Bridge, verdict: &str) -> f64 {
+async fn deferred_count(bridge: &Bridge, verdict: &str) -> f64 {
     bridge.metric(&format!("scalebridge_deferred_decisions{{verdict=\"{verdict}\"}}")).await
 }
 
@@ -55,54 +55,54 @@ async fn a_scale_in_that_waits_for_its_calm_survives_a_kill_and_comes_by_itself(
     let rules = RULES.replace("stabilization_window: 0s", "stabilization_window: 2s");
     let mut bridge = Bridge::new(CONFIG, &rules);
     bridge.run().await;
-    let pod = pending("workers", "a");
+    let pod = pending_pod("workers", "a");
     bridge.post(notification(std::slice::from_ref(&pod))).await;
     assert_eq!(bridge.metric("scalebridge_open_episodes{rule=\"unschedulable-pods\"}").await, 1.0);
     let closed = bridge.post(notification(&[resolved(&pod)])).await;
     assert_eq!(closed.verdicts(), json!({ "stabilizing": 1 }));
     bridge.kill();
     bridge.run().await;
-    assert_eq!(waiting(&bridge, "stabilizing").await, 1.0);
-    let events = arrived(&bridge, 2).await;
+    assert_eq!(deferred_count(&bridge, "stabilizing").await, 1.0);
+    let events = wait_for_events(&bridge, 2).await;
     assert_eq!(actions(&events), ["scale_out", "scale_in"]);
-    assert_eq!((waiting(&bridge, "stabilizing").await, events.len()), (0.0, 2));
+    assert_eq!((deferred_count(&bridge, "stabilizing").await, events.len()), (0.0, 2));
     assert_eq!(bridge.metric("scalebridge_open_episodes{rule=\"unschedulable-pods\"}").await, 0.0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_a_hold_has_stopped_goes_on_by_itself_when_it_ends() {
-    let mut bridge = Bridge::new(CONFIG, &freeze());
+async fn actions_blocked_by_a_hold_run_when_it_ends() {
+    let mut bridge = Bridge::new(CONFIG, &rules_with_hold());
     bridge.run().await;
-    let (pod, deploy) = (pending("workers", "a"), alert("DeployInProgress"));
+    let (pod, deploy) = (pending_pod("workers", "a"), alert("DeployInProgress"));
     assert_eq!(
         bridge.post(notification(&[deploy.clone(), pod.clone()])).await.verdicts(),
         json!({ "no_action": 1, "emitted": 1 })
     );
     assert_eq!(bridge.post(notification(&[resolved(&pod)])).await.verdicts(), json!({ "held": 1 }));
-    assert_eq!(waiting(&bridge, "held").await, 1.0);
+    assert_eq!(deferred_count(&bridge, "held").await, 1.0);
     bridge.kill();
     bridge.run().await;
-    assert_eq!(waiting(&bridge, "held").await, 1.0, "a restart ends no hold");
+    assert_eq!(deferred_count(&bridge, "held").await, 1.0, "a restart ends no hold");
     bridge.post(notification(&[resolved(&deploy)])).await;
-    assert_eq!(actions(&arrived(&bridge, 2).await), ["scale_out", "scale_in"]);
-    assert_eq!(waiting(&bridge, "held").await, 0.0);
+    assert_eq!(actions(&wait_for_events(&bridge, 2).await), ["scale_out", "scale_in"]);
+    assert_eq!(deferred_count(&bridge, "held").await, 0.0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nothing_is_taken_away_while_nobody_watches() {
-    let config = CONFIG.replace("labels: { cluster: prod-eu, region: eu-west-1 }", WATCHED);
+async fn nothing_is_scaled_in_while_the_heartbeat_is_missing() {
+    let config = CONFIG.replace("labels: { cluster: prod-eu, region: eu-west-1 }", SOURCE_WITH_HEARTBEAT);
     let mut bridge = Bridge::new(&config, RULES);
     bridge.run().await;
-    let (pod, watchdog) = (pending("workers", "a"), alert("Watchdog"));
+    let (pod, watchdog) = (pending_pod("workers", "a"), alert("Watchdog"));
     bridge.post(notification(std::slice::from_ref(&pod))).await;
     assert_eq!(bridge.post(notification(&[resolved(&pod)])).await.verdicts(), json!({ "held": 1 }));
     assert_eq!(
         bridge.post(notification(std::slice::from_ref(&watchdog))).await.verdicts(),
         json!({ "heartbeat": 1 })
     );
-    assert_eq!(actions(&arrived(&bridge, 2).await), ["scale_out", "scale_in"]);
+    assert_eq!(actions(&wait_for_events(&bridge, 2).await), ["scale_out", "scale_in"]);
     // And now Prometheus dies, and Alertmanager resolves everything.
-    let pod = pending("workers", "b");
+    let pod = pending_pod("workers", "b");
     bridge.post(notification(std::slice::from_ref(&pod))).await;
     let all = bridge.post(notification(&[resolved(&pod), resolved(&watchdog)])).await;
     assert_eq!(all.verdicts(), json!({ "heartbeat": 1, "held": 1 }));
@@ -114,7 +114,7 @@ async fn a_rule_in_shadow_says_and_sends_nothing() {
     let rules = RULES.replace("    matchers:", "    mode: shadow\n    matchers:");
     let mut bridge = Bridge::new(CONFIG, &rules);
     bridge.run().await;
-    let pod = pending("workers", "a");
+    let pod = pending_pod("workers", "a");
     let fired = bridge.post(notification(std::slice::from_ref(&pod))).await;
     assert_eq!(fired.json(), json!({ "alerts": 1, "events": 0, "verdicts": { "shadowed": 1 } }));
     let closed = bridge.post(notification(&[resolved(&pod)])).await;
@@ -123,15 +123,15 @@ async fn a_rule_in_shadow_says_and_sends_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_process_takes_away_only_so_much_a_minute() {
+async fn the_process_limits_scale_ins_per_minute() {
     let config = format!("{CONFIG}engine: {{ scale_in_per_minute: 2 }}\n");
     let mut bridge = Bridge::new(&config, RULES);
     bridge.run().await;
-    let pods: Vec<Value> = ["a", "b", "c"].iter().map(|group| pending(group, "1")).collect();
+    let pods: Vec<Value> = ["a", "b", "c"].iter().map(|group| pending_pod(group, "1")).collect();
     bridge.post(notification(&pods)).await;
     let ends: Vec<Value> = pods.iter().map(resolved).collect();
     assert_eq!(bridge.post(notification(&ends)).await.verdicts(), json!({ "emitted": 2, "over_budget": 1 }));
-    assert_eq!(waiting(&bridge, "over_budget").await, 1.0);
+    assert_eq!(deferred_count(&bridge, "over_budget").await, 1.0);
 }
 
 /// The queue does not exist yet, so nothing was sent when capacity is short again.
@@ -147,10 +147,10 @@ async fn a_scale_in_that_was_not_sent_is_superseded_by_the_next_scale_out() {
     let mut bridge = Bridge::new(&config, RULES);
     environment(&aws).iter().for_each(|(name, value)| bridge.env(name, value));
     bridge.run().await;
-    let pod = pending("workers", "a");
+    let pod = pending_pod("workers", "a");
     bridge.post(notification(std::slice::from_ref(&pod))).await;
     assert_eq!(bridge.post(notification(&[resolved(&pod)])).await.verdicts(), json!({ "emitted": 1 }));
-    let again = bridge.post(notification(&[pending("workers", "b")])).await;
+    let again = bridge.post(notification(&[pending_pod("workers", "b")])).await;
     assert_eq!(again.json(), json!({ "alerts": 1, "events": 1, "verdicts": { "emitted": 1 } }));
     let superseded = "scalebridge_decisions_total{rule=\"unschedulable-pods\",verdict=\"superseded\"}";
     assert_eq!(bridge.metric(superseded).await, 1.0);
@@ -158,7 +158,7 @@ async fn a_scale_in_that_was_not_sent_is_superseded_by_the_next_scale_out() {
     bridge.kill();
     bridge.run().await;
     create_queue(&aws, "scaling").await;
-    bridge.delivered_all("journal").await;
+    bridge.wait_delivered("journal").await;
     let received = receive_all(&aws, &url).await;
     let events: Vec<Value> = received
         .iter()

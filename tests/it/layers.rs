@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 /// Each layer with its floor. A file may use what lies below its own floor, and its own layer; layers
 /// beside each other do not know each other.
-const FLOORS: [(&str, u8); 10] = [
+const LAYERS: [(&str, u8); 10] = [
     ("json", 0),
     ("domain", 1),
     ("config", 2),
@@ -38,8 +38,8 @@ fn all_sources() -> Vec<(String, String)> {
     found.iter().map(|path| (name(path), fs::read_to_string(path).expect("a source"))).collect()
 }
 
-fn floor(layer: &str) -> Option<u8> {
-    FLOORS.iter().find(|(name, _)| *name == layer).map(|(_, floor)| *floor)
+fn level(layer: &str) -> Option<u8> {
+    LAYERS.iter().find(|(name, _)| *name == layer).map(|(_, level)| *level)
 }
 
 fn layer(file: &str) -> &str {
@@ -47,7 +47,7 @@ fn layer(file: &str) -> &str {
 }
 
 /// What a line names of this crate: `config` of `use crate::config::{…}`, also inside an expression.
-fn named(line: &str) -> impl Iterator<Item = &str> {
+fn named_layers(line: &str) -> impl Iterator<Item = &str> {
     let code = line.split("//").next().unwrap_or_default();
     code.split("crate::").skip(1).map(|rest| {
         let end = rest.find(|c: char| !c.is_ascii_alphanumeric() && c != '_').unwrap_or(rest.len());
@@ -57,31 +57,31 @@ fn named(line: &str) -> impl Iterator<Item = &str> {
 
 #[test]
 fn imports_run_one_way() {
-    let mut faults = Vec::new();
+    let mut violations = Vec::new();
     for (file, text) in all_sources() {
-        let Some(own) = floor(layer(&file)) else { continue };
+        let Some(own) = level(layer(&file)) else { continue };
         for (at, line) in text.lines().enumerate() {
-            for other in named(line).filter(|other| *other != layer(&file)) {
+            for other in named_layers(line).filter(|other| *other != layer(&file)) {
                 // `use crate::{a, b}` would hide from this test.
-                let Some(floor) = floor(other) else {
-                    faults.push(format!("{file}:{}: name the module after crate:: ({line})", at + 1));
+                let Some(level) = level(other) else {
+                    violations.push(format!("{file}:{}: name the module after crate:: ({line})", at + 1));
                     continue;
                 };
-                if floor >= own {
-                    faults.push(format!("{file}:{}: {} must not know {other}", at + 1, layer(&file)));
+                if level >= own {
+                    violations.push(format!("{file}:{}: {} must not know {other}", at + 1, layer(&file)));
                 }
             }
         }
     }
-    assert!(faults.is_empty(), "imports run from cli down to json:\n{}", faults.join("\n"));
+    assert!(violations.is_empty(), "imports run from cli down to json:\n{}", violations.join("\n"));
 }
 
 #[test]
-fn every_module_is_on_a_floor() {
+fn every_module_belongs_to_a_layer() {
     for (file, _) in all_sources() {
         let layer = layer(&file);
         assert!(
-            floor(layer).is_some() || ["lib", "main"].contains(&layer),
+            level(layer).is_some() || ["lib", "main"].contains(&layer),
             "{file}: on which floor is {layer}?"
         );
     }

@@ -2,16 +2,17 @@
 
 #![expect(clippy::expect_used, reason = "a test that cannot go on says why and fails")]
 
+mod admin_api;
 mod backlog;
 mod characters;
+mod cli;
 mod delivery;
-mod documents;
+mod docs;
 mod end_to_end;
 mod faults;
 mod full_disk;
 mod guards;
 mod layers;
-mod operate;
 mod reload;
 mod restart;
 mod serve;
@@ -20,5 +21,4 @@ mod store;
 mod storm;
 mod support;
 mod survival;
-mod verbs;
 mod webhook;

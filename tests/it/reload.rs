@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde_json::{Value, json};
 
-use crate::support::bridge::{Bridge, CONFIG, RULES, notification, pending, resolved};
+use crate::support::bridge::{Bridge, CONFIG, RULES, notification, pending_pod, resolved};
 use crate::support::tools::eventually;
 
 /// Rules that say which version of them has decided.
@@ -20,8 +20,8 @@ fn version(number: usize) -> String {
 }
 
 /// Two pods of two node groups, which make two events.
-fn two(sender: usize, count: usize) -> String {
-    let pod = |side: &str| pending(&format!("s{sender}-{count}-{side}"), "a");
+fn two_pods(sender: usize, count: usize) -> String {
+    let pod = |side: &str| pending_pod(&format!("s{sender}-{count}-{side}"), "a");
     notification(&[pod("left"), pod("right")])
 }
 
@@ -40,7 +40,7 @@ async fn under_load_no_notification_is_refused_lost_doubled_or_decided_by_two_ve
             tokio::spawn(async move {
                 let mut count = 0;
                 while !stop.load(Ordering::Relaxed) {
-                    let answer = bridge.post(two(sender, count)).await;
+                    let answer = bridge.post(two_pods(sender, count)).await;
                     assert_eq!(answer.verdicts(), json!({ "emitted": 2 }));
                     count += 1;
                 }
@@ -77,7 +77,7 @@ async fn under_load_no_notification_is_refused_lost_doubled_or_decided_by_two_ve
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_faulty_configuration_is_told_and_the_one_before_goes_on() {
+async fn an_invalid_configuration_is_rejected_and_the_running_one_stays_active() {
     let bridge = Bridge::start().await;
     bridge.write("rules.yaml", &RULES.replace("cooldown: 0s", "cooldwn: 0s"));
     let (status, answer) = bridge.api("POST", "/-/reload", None).await;
@@ -88,18 +88,18 @@ async fn a_faulty_configuration_is_told_and_the_one_before_goes_on() {
     let first = errors[0];
     assert!(first.starts_with("rules.yaml:11:") && first.contains("did you mean `cooldown`?"), "{first}");
     assert_eq!(bridge.metric("scalebridge_config_last_reload_successful").await, 0.0);
-    let refused = bridge.look("/api/v1/status").await["configuration"]["refused"].clone();
+    let refused = bridge.get_json("/api/v1/status").await["configuration"]["refused"].clone();
     assert!(refused.as_str().is_some_and(|text| text.contains("E004")), "{refused}");
-    let answer = bridge.post(notification(&[pending("workers", "a")])).await;
+    let answer = bridge.post(notification(&[pending_pod("workers", "a")])).await;
     assert_eq!(answer.verdicts(), json!({ "emitted": 1 }));
-    let (code, _, said) = bridge.verb(&["reload"]);
+    let (code, _, said) = bridge.cli(&["reload"]);
     assert!(code == Some(1) && said.contains("did you mean `cooldown`?"), "{said}");
 
     bridge.write("rules.yaml", RULES);
-    let (code, said, _) = bridge.verb(&["reload"]);
+    let (code, said, _) = bridge.cli(&["reload"]);
     assert_eq!((code, said.lines().next()), (Some(0), Some("nothing has changed")));
     assert_eq!(bridge.metric("scalebridge_config_last_reload_successful").await, 1.0);
-    assert_eq!(bridge.look("/api/v1/status").await["configuration"]["refused"], Value::Null);
+    assert_eq!(bridge.get_json("/api/v1/status").await["configuration"]["refused"], Value::Null);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -117,16 +117,16 @@ async fn what_needs_a_restart_is_named_and_stays_as_it_was() {
     assert_eq!((status, &answer["needs_restart"]), (200, &json!(["server", "store", "log"])));
     assert_eq!(answer["changed"], json!(["retention changed"]));
     assert_eq!(
-        bridge.look("/api/v1/status").await["configuration"]["needs_restart"],
+        bridge.get_json("/api/v1/status").await["configuration"]["needs_restart"],
         answer["needs_restart"]
     );
-    assert_eq!(bridge.post(notification(&[pending("workers", "a")])).await.status, 200);
+    assert_eq!(bridge.post(notification(&[pending_pod("workers", "a")])).await.status, 200);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn new_sources_destinations_and_rules_work_at_once_and_open_episodes_keep_their_target() {
     let bridge = Bridge::start().await;
-    let (old, other) = (pending("workers", "a"), pending("others", "b"));
+    let (old, other) = (pending_pod("workers", "a"), pending_pod("others", "b"));
     bridge.post(notification(&[old.clone(), other.clone()])).await;
     assert_eq!(bridge.post_to("/webhook/prod-us", &[], notification(&[])).await.status, 404);
 
@@ -141,12 +141,12 @@ async fn new_sources_destinations_and_rules_work_at_once_and_open_episodes_keep_
         .replace("[journal]", "[journal, second]")
         .replace("{ by: 1 }", "{ by: 4 }");
     bridge.write("rules.yaml", &rules);
-    let (code, said, _) = bridge.verb(&["reload"]);
+    let (code, said, _) = bridge.cli(&["reload"]);
     assert_eq!(code, Some(0));
     let changes = ["rule unschedulable-pods changed", "source prod-us added", "destination second added"];
     assert_eq!(said.lines().take(3).collect::<Vec<_>>(), changes);
 
-    let fresh = pending("fresh", "c");
+    let fresh = pending_pod("fresh", "c");
     assert_eq!(
         bridge.post_to("/webhook/prod-us", &[], notification(&[fresh])).await.verdicts(),
         json!({ "emitted": 1 })
@@ -158,7 +158,7 @@ async fn new_sources_destinations_and_rules_work_at_once_and_open_episodes_keep_
     let last = events.last().expect("an event");
     assert_eq!(last["data"]["target"]["name"], "workers");
     assert_eq!(last["data"]["adjustment"]["value"], -4);
-    bridge.delivered_all("second").await;
+    bridge.wait_delivered("second").await;
     let second = fs::read_to_string(bridge.dir().join("second.jsonl")).expect("the new file");
     let names: Vec<Value> = second
         .lines()
@@ -168,7 +168,7 @@ async fn new_sources_destinations_and_rules_work_at_once_and_open_episodes_keep_
 
     // Episodes of a rule that is no more end without action.
     bridge.write("rules.yaml", &rules.replace("unschedulable-pods", "renamed"));
-    assert_eq!(bridge.verb(&["reload"]).0, Some(0));
+    assert_eq!(bridge.cli(&["reload"]).0, Some(0));
     let before = bridge.events().await.len();
     bridge.post(notification(&[resolved(&other)])).await;
     assert_eq!(bridge.events().await.len(), before);
@@ -185,9 +185,9 @@ fn with_away() -> (String, String) {
     (CONFIG.replace("destinations:\n", away), RULES.replace("[journal]", "[journal, away]"))
 }
 
-async fn away_letters(bridge: &Bridge, count: usize) -> Vec<Value> {
+async fn away_dead_letters(bridge: &Bridge, count: usize) -> Vec<Value> {
     eventually("dead letters", async || {
-        let found = bridge.look("/api/v1/dead-letters?destination=away").await;
+        let found = bridge.get_json("/api/v1/dead-letters?destination=away").await;
         let found = found["dead_letters"].as_array().expect("a list").clone();
         (found.len() == count).then_some(found)
     })
@@ -195,32 +195,33 @@ async fn away_letters(bridge: &Bridge, count: usize) -> Vec<Value> {
 }
 
 /// Where the folder of its file should be there is a file, so it gets nothing.
-async fn one_that_gets_nothing() -> Bridge {
+async fn bridge_with_failing_destination() -> Bridge {
     let (config, rules) = with_away();
     let mut bridge = Bridge::new(&config, &rules);
     fs::write(bridge.dir().join("gone"), "").expect("in the way");
     bridge.run().await;
     for pod in ["a", "b", "c"] {
-        assert_eq!(bridge.post(notification(&[pending("workers", pod)])).await.status, 200);
+        assert_eq!(bridge.post(notification(&[pending_pod("workers", pod)])).await.status, 200);
     }
-    bridge.post(notification(&[pending("others", "d")])).await;
+    bridge.post(notification(&[pending_pod("others", "d")])).await;
     bridge
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_a_removed_destination_has_not_got_becomes_dead_letters_and_can_be_sent_when_it_is_back() {
-    let bridge = one_that_gets_nothing().await;
+async fn undelivered_events_of_a_removed_destination_become_dead_letters_and_can_be_redriven_when_it_is_back()
+{
+    let bridge = bridge_with_failing_destination().await;
     bridge.write("scalebridge.yaml", CONFIG);
     bridge.write("rules.yaml", RULES);
-    let (code, said, _) = bridge.verb(&["reload"]);
+    let (code, said, _) = bridge.cli(&["reload"]);
     assert_eq!(code, Some(0));
     assert!(said.contains("destination away removed"), "{said}");
-    let letters = away_letters(&bridge, 4).await;
-    for letter in &letters {
-        let error = letter["error"].as_str().expect("why");
+    let dead_letters = away_dead_letters(&bridge, 4).await;
+    for dead_letter in &dead_letters {
+        let error = dead_letter["error"].as_str().expect("why");
         assert!(error.starts_with("destination_removed: "), "{error}");
     }
-    let id = letters[0]["id"].as_str().expect("an id");
+    let id = dead_letters[0]["id"].as_str().expect("an id");
     let (status, answer) =
         bridge.api("POST", &format!("/api/v1/dead-letters/{id}/redrive"), Some(json!({}))).await;
     assert_eq!(status, 409, "{answer}");
@@ -232,29 +233,29 @@ async fn what_a_removed_destination_has_not_got_becomes_dead_letters_and_can_be_
     let (config, rules) = with_away();
     bridge.write("scalebridge.yaml", &config);
     bridge.write("rules.yaml", &rules);
-    assert_eq!(bridge.verb(&["reload"]).0, Some(0));
-    let (code, said, _) = bridge.verb(&["dead-letters", "redrive", "--destination", "away"]);
+    assert_eq!(bridge.cli(&["reload"]).0, Some(0));
+    let (code, said, _) = bridge.cli(&["dead-letters", "redrive", "--destination", "away"]);
     assert_eq!((code, said.as_str()), (Some(0), "redrove 4; 0 stay\n"));
-    bridge.delivered_all("away").await;
+    bridge.wait_delivered("away").await;
     let got = fs::read_to_string(bridge.dir().join("gone/away.jsonl")).expect("its file");
     assert_eq!(got.lines().count(), 4);
-    assert_eq!(away_letters(&bridge, 0).await.len(), 0);
+    assert_eq!(away_dead_letters(&bridge, 0).await.len(), 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_destination_that_went_away_while_the_bridge_was_down_leaves_dead_letters_too() {
-    let mut bridge = one_that_gets_nothing().await;
+    let mut bridge = bridge_with_failing_destination().await;
     bridge.kill();
     bridge.write("scalebridge.yaml", CONFIG);
     bridge.write("rules.yaml", RULES);
     bridge.run().await;
-    away_letters(&bridge, 4).await;
+    away_dead_letters(&bridge, 4).await;
     bridge.kill();
     bridge.run().await;
-    away_letters(&bridge, 4).await;
+    away_dead_letters(&bridge, 4).await;
 }
 
-async fn reloads(bridge: &Bridge, count: usize) {
+async fn wait_for_reloads(bridge: &Bridge, count: usize) {
     eventually("a reload", async || {
         let log = bridge.log();
         (log.matches("reloaded the configuration").count() >= count).then_some(())
@@ -280,8 +281,8 @@ async fn a_signal_or_a_changed_file_is_enough_also_behind_the_links_of_a_config_
     version("..v2", &RULES.replace("by: 2", "by: 5"));
     symlink("..v2", map.join("..data_tmp")).expect("a link");
     fs::rename(map.join("..data_tmp"), map.join("..data")).expect("exchanged");
-    reloads(&bridge, 1).await;
-    bridge.post(notification(&[pending("workers", "a")])).await;
+    wait_for_reloads(&bridge, 1).await;
+    bridge.post(notification(&[pending_pod("workers", "a")])).await;
     assert_eq!(bridge.events().await[0]["data"]["adjustment"]["value"], 5);
 
     let hangup = |pid: u32| {
@@ -289,9 +290,9 @@ async fn a_signal_or_a_changed_file_is_enough_also_behind_the_links_of_a_config_
         assert!(sent.expect("kill").success());
     };
     hangup(bridge.pid());
-    reloads(&bridge, 2).await;
+    wait_for_reloads(&bridge, 2).await;
     // A file that is faulty is told once, and the bridge goes on.
     version("..v2", "rules: [");
     eventually("the refusal", async || bridge.log().contains("is refused").then_some(())).await;
-    assert_eq!(bridge.post(notification(&[pending("others", "a")])).await.status, 200);
+    assert_eq!(bridge.post(notification(&[pending_pod("others", "a")])).await.status, 200);
 }

@@ -4,7 +4,7 @@ use tokio::sync::watch;
 
 use crate::support::bridge::Bridge;
 use crate::support::load;
-use crate::support::queue::ACCOUNT;
+use crate::support::queue::TEST_AWS_ENV;
 use crate::support::sqs_stub::{Kind, SqsStub};
 
 const RESTARTS: usize = 12;
@@ -18,36 +18,36 @@ async fn no_event_comes_twice_because_of_a_restart() {
     eprintln!("seed {seed}");
     let mut rng = fastrand::Rng::with_seed(seed);
     let queues = [
-        ("fifo", SqsStub::honest(Kind::Fifo, seed)),
-        ("standard", SqsStub::honest(Kind::Standard, seed ^ 0xFF)),
+        ("fifo", SqsStub::without_lost_answers(Kind::Fifo, seed)),
+        ("standard", SqsStub::without_lost_answers(Kind::Standard, seed ^ 0xFF)),
     ];
     let mut destinations: Vec<(&str, String)> =
         queues.iter().map(|(name, stub)| (*name, stub.destination())).collect();
     destinations.push(("journal", "file: { path: events.jsonl }".to_owned()));
-    let mut bridge = Bridge::sending_to(&destinations);
-    ACCOUNT.iter().for_each(|(name, value)| bridge.env(name, value));
+    let mut bridge = Bridge::with_destinations(&destinations);
+    TEST_AWS_ENV.iter().for_each(|(name, value)| bridge.env(name, value));
     bridge.run().await;
-    let (tell, to) = watch::channel(Some(bridge.url("/webhook/prod-eu")));
+    let (address, to) = watch::channel(Some(bridge.url("/webhook/prod-eu")));
     let (answered, mut answers) = watch::channel(0);
     let sending = tokio::spawn(load::send(seed, NOTIFICATIONS, to, answered));
     for restart in 1..=RESTARTS {
         let enough = restart * NOTIFICATIONS / (RESTARTS + 1) + rng.usize(..8);
         answers.wait_for(|count| *count >= enough).await.expect("senders that go on");
-        tell.send_replace(None);
+        address.send_replace(None);
         assert!(bridge.stop().await.success());
         bridge.run().await;
-        tell.send_replace(Some(bridge.url("/webhook/prod-eu")));
+        address.send_replace(Some(bridge.url("/webhook/prod-eu")));
     }
     let ledger = sending.await.expect("the load");
     queues.iter().for_each(|(_, stub)| stub.heal());
     for (name, _) in &destinations {
-        bridge.delivered_all(name).await;
+        bridge.wait_delivered(name).await;
     }
     for (name, stub) in &queues {
         let sent: Vec<_> = stub.sent().into_iter().map(|sent| sent.event).collect();
         let twice = ledger.check(name, &sent);
         assert!(twice.is_empty(), "{name}: {twice:?}");
-        stub.has_no_complaint();
+        stub.assert_no_violations();
     }
     let twice = ledger.check("journal", &bridge.journal());
     assert!(twice.is_empty(), "the journal: {twice:?}");

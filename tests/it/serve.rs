@@ -13,20 +13,20 @@ use crate::support::bridge::{Bridge, CONFIG, RULES, captured, program};
 use crate::support::tools::{free_port, get};
 
 /// Exit code and stderr of a bridge that does not start.
-fn refused(bridge: &Bridge) -> (Option<i32>, String) {
+fn failed_start(bridge: &Bridge) -> (Option<i32>, String) {
     let ended = bridge.command().stdout(Stdio::piped()).stderr(Stdio::piped()).output().expect("an end");
     assert!(ended.stdout.is_empty(), "data goes to stdout, and there is none");
     (ended.status.code(), String::from_utf8_lossy(&ended.stderr).into_owned())
 }
 
 #[test]
-fn every_fault_of_configuration_and_rules_is_told_at_once_with_its_place() {
+fn every_error_in_configuration_and_rules_is_reported_in_one_run_with_its_location() {
     let config =
         CONFIG.replace("log: { format: json }", "log: { format: xml }\nretention: { decisions: 7 days }");
     let rules = RULES.replace("alertname = KubePodsPending", "alertname == KubePodsPending");
     let mut bridge = Bridge::new(&config, &rules.replace("send_to: [journal]", "send_to: [jurnal]"));
     bridge.env("SCALEBRIDGE__SERVER__LISTN", "127.0.0.1:1");
-    let (code, says) = refused(&bridge);
+    let (code, says) = failed_start(&bridge);
     assert_eq!(code, Some(2), "{says}");
     for expected in [
         "scalebridge.yaml:10:16",
@@ -44,14 +44,14 @@ fn every_fault_of_configuration_and_rules_is_told_at_once_with_its_place() {
 fn what_this_version_cannot_do_is_refused_and_not_passed_over() {
     let admin = "admin: { listen: \"127.0.0.1:0\"";
     let config = CONFIG.replace(admin, &format!("{admin}, tls: {{}}"));
-    let (code, says) = refused(&Bridge::new(&config, RULES));
+    let (code, says) = failed_start(&Bridge::new(&config, RULES));
     assert_eq!(code, Some(2), "{says}");
     assert!(says.contains("`tls` is not supported by this version"), "{says}");
 }
 
 #[test]
 fn a_listener_beyond_loopback_without_credentials_is_refused() {
-    for (place, config) in [
+    for (location, config) in [
         (
             "scalebridge.yaml:2:19",
             CONFIG.replace("server: { listen: \"127.0.0.1:0\" }", "server: { listen: \"0.0.0.0:0\" }"),
@@ -61,9 +61,9 @@ fn a_listener_beyond_loopback_without_credentials_is_refused() {
             CONFIG.replace("admin: { listen: \"127.0.0.1:0\" }", "admin: { listen: \"[::]:0\" }"),
         ),
     ] {
-        let (code, says) = refused(&Bridge::new(&config, RULES));
+        let (code, says) = failed_start(&Bridge::new(&config, RULES));
         assert_eq!(code, Some(2), "{says}");
-        assert!(says.contains("allow_unauthenticated") && says.contains(place), "{says}");
+        assert!(says.contains("allow_unauthenticated") && says.contains(location), "{says}");
     }
 }
 
@@ -76,11 +76,11 @@ async fn a_listener_beyond_loopback_can_be_allowed() {
 }
 
 #[test]
-fn a_port_that_is_taken_is_told() {
+fn a_port_in_use_is_reported() {
     let taken = TcpListener::bind("127.0.0.1:0").expect("a port");
     let mut bridge = Bridge::new(CONFIG, RULES);
     bridge.env("SCALEBRIDGE__SERVER__LISTEN", &taken.local_addr().expect("its address").to_string());
-    let (code, says) = refused(&bridge);
+    let (code, says) = failed_start(&bridge);
     assert_eq!(code, Some(1), "{says}");
     assert!(says.contains("server.listen") && says.contains("another process"), "{says}");
 }
@@ -90,19 +90,19 @@ fn a_port_that_is_taken_is_told() {
 fn a_file_that_another_writes_is_refused() {
     let journal = "  journal: { file: { path: events.jsonl } }";
     let twice = format!("{journal}\n  second: {{ file: {{ path: ./events.jsonl }} }}");
-    for (place, lines) in [
+    for (location, lines) in [
         ("scalebridge.yaml:8:28", journal.replace("events.jsonl", "./bridge.db")),
         ("scalebridge.yaml:8:28", journal.replace("events.jsonl", "bridge.db-wal")),
         ("scalebridge.yaml:9:27", twice),
     ] {
-        let (code, says) = refused(&Bridge::new(&CONFIG.replace(journal, &lines), RULES));
+        let (code, says) = failed_start(&Bridge::new(&CONFIG.replace(journal, &lines), RULES));
         assert_eq!(code, Some(2), "{says}");
-        assert!(says.contains(place) && says.contains("a file of its own"), "{says}");
+        assert!(says.contains(location) && says.contains("a file of its own"), "{says}");
     }
 }
 
 #[test]
-fn usage_is_told_and_ends_with_2() {
+fn a_usage_error_is_reported_and_exits_with_2() {
     let run = |arguments: &[&str]| {
         let command = Command::new(program()).args(arguments).output();
         command.expect("an end")

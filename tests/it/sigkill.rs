@@ -7,7 +7,7 @@ use tokio::sync::watch;
 
 use crate::support::bridge::Bridge;
 use crate::support::load;
-use crate::support::queue::ACCOUNT;
+use crate::support::queue::TEST_AWS_ENV;
 use crate::support::sqs_stub::{Kind, SqsStub};
 
 const KILLS: usize = 36;
@@ -22,16 +22,16 @@ async fn no_event_that_was_accepted_is_lost_in_a_storm_of_sigkills() {
     let fifo = SqsStub::faulty(Kind::Fifo, seed);
     let standard = SqsStub::start(Kind::Standard);
     let journal = "file: { path: events.jsonl }".to_owned();
-    let mut bridge = Bridge::sending_to(&[
+    let mut bridge = Bridge::with_destinations(&[
         ("fifo", fifo.destination()),
         ("standard", standard.destination()),
         ("journal", journal),
     ]);
-    ACCOUNT.iter().for_each(|(name, value)| bridge.env(name, value));
+    TEST_AWS_ENV.iter().for_each(|(name, value)| bridge.env(name, value));
 
     // What began before the store was there would take nothing away.
     bridge.run().await;
-    let (tell, to) = watch::channel(None);
+    let (address, to) = watch::channel(None);
     let (answered, mut answers) = watch::channel(0);
     let sending = tokio::spawn(load::send(seed, NOTIFICATIONS, to, answered));
     for kill in 0..KILLS {
@@ -42,9 +42,9 @@ async fn no_event_that_was_accepted_is_lost_in_a_storm_of_sigkills() {
                 bridge.kill();
                 continue;
             }
-            bridge.ready().await;
+            bridge.wait_ready().await;
         }
-        tell.send_replace(Some(bridge.url("/webhook/prod-eu")));
+        address.send_replace(Some(bridge.url("/webhook/prod-eu")));
         let enough = kill * NOTIFICATIONS / (KILLS + 1) + rng.usize(1..8);
         answers.wait_for(|count| *count >= enough).await.expect("senders that go on");
         // Half of them come on the heels of a 200.
@@ -52,15 +52,15 @@ async fn no_event_that_was_accepted_is_lost_in_a_storm_of_sigkills() {
             tokio::time::sleep(Duration::from_micros(rng.u64(..20_000))).await;
         }
         bridge.kill();
-        tell.send_replace(None);
+        address.send_replace(None);
     }
     assert!(*answers.borrow() < NOTIFICATIONS, "the last kills came after the load");
     fifo.heal();
     bridge.run().await;
-    tell.send_replace(Some(bridge.url("/webhook/prod-eu")));
+    address.send_replace(Some(bridge.url("/webhook/prod-eu")));
     let ledger = sending.await.expect("the load");
     for name in ["fifo", "standard", "journal"] {
-        bridge.delivered_all(name).await;
+        bridge.wait_delivered(name).await;
     }
 
     let all = |stub: &SqsStub| stub.sent().into_iter().map(|sent| sent.event).collect::<Vec<Value>>();
@@ -68,6 +68,6 @@ async fn no_event_that_was_accepted_is_lost_in_a_storm_of_sigkills() {
     assert!(ledger.check("the fifo queue", &fifo.events()).is_empty(), "ids tell what came twice");
     ledger.check("the standard queue", &all(&standard));
     ledger.check("the journal", &bridge.journal_after_kills());
-    fifo.has_no_complaint();
-    standard.has_no_complaint();
+    fifo.assert_no_violations();
+    standard.assert_no_violations();
 }

@@ -78,18 +78,18 @@ async fn deliver(store: &Store) -> BTreeMap<String, Vec<String>> {
 
 /// What a sender does; times are seconds after a day in the past or, for what is not adopted, ahead.
 #[derive(Debug, Clone)]
-enum Act {
+enum Operation {
     Post { alerts: Vec<(u8, u8, bool, i64)>, truncated: bool },
     Restart,
     Deliver,
 }
 
-fn acts() -> impl Strategy<Value = Vec<Act>> {
+fn operations() -> impl Strategy<Value = Vec<Operation>> {
     let alert = (0..3_u8, 0..4_u8, any::<bool>(), -50..50_i64);
     let post = (prop::collection::vec(alert, 1..6), prop::bool::weighted(0.1))
-        .prop_map(|(alerts, truncated)| Act::Post { alerts, truncated });
-    let act = prop_oneof![8 => post, 1 => Just(Act::Restart), 1 => Just(Act::Deliver)];
-    prop::collection::vec(act, 1..25)
+        .prop_map(|(alerts, truncated)| Operation::Post { alerts, truncated });
+    let operation = prop_oneof![8 => post, 1 => Just(Operation::Restart), 1 => Just(Operation::Deliver)];
+    prop::collection::vec(operation, 1..25)
 }
 
 fn body(start: Time, alerts: &[(u8, u8, bool, i64)], truncated: bool) -> Value {
@@ -113,7 +113,7 @@ proptest! {
 
     /// SQLite, restarted now and then, decides and hands out what a store in memory does.
     #[test]
-    fn both_stores_decide_and_deliver_alike(acts in acts()) {
+    fn both_stores_decide_and_deliver_alike(operations in operations()) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
         runtime.block_on(async {
             let dir = tempfile::tempdir().expect("a directory");
@@ -122,14 +122,14 @@ proptest! {
             let in_memory = bridge(dir.path(), &memory);
             let mut file = sqlite(dir.path());
             let mut in_file = bridge(dir.path(), &file);
-            for act in acts {
-                match act {
-                    Act::Post { alerts, truncated } => {
+            for operation in operations {
+                match operation {
+                    Operation::Post { alerts, truncated } => {
                         let body = body(start, &alerts, truncated);
                         prop_assert_eq!(post(&in_memory, &body).await, post(&in_file, &body).await);
                     }
-                    Act::Deliver => prop_assert_eq!(deliver(&memory).await, deliver(&file).await),
-                    Act::Restart => {
+                    Operation::Deliver => prop_assert_eq!(deliver(&memory).await, deliver(&file).await),
+                    Operation::Restart => {
                         file.close().await;
                         file = sqlite(dir.path());
                         in_file = bridge(dir.path(), &file);
@@ -184,8 +184,8 @@ async fn a_delivery_that_failed_comes_again_with_its_count_also_after_a_restart(
     let backlog = store.backlog(&journal());
     assert_eq!((backlog.pending, backlog.retrying, backlog.dead), (1, 1, 1));
     let again = store.claim(&journal(), 10).await.expect("a claim");
-    let told: Vec<_> = again.iter().map(|one| (one.seq, one.attempts)).collect();
-    assert_eq!(told, [(claimed[0].seq, 1), (claimed[2].seq, 0)]);
+    let attempts: Vec<_> = again.iter().map(|one| (one.seq, one.attempts)).collect();
+    assert_eq!(attempts, [(claimed[0].seq, 1), (claimed[2].seq, 0)]);
     assert_eq!(again[0].body, claimed[0].body);
     let settled = again.iter().map(|one| (one.seq, Settlement::Delivered)).collect();
     store.settle(&journal(), settled).await.expect("settled");
@@ -265,15 +265,15 @@ async fn concurrent_notifications_about_one_target_are_decided_one_after_the_oth
     }
     let events: u64 = tasks.join_all().await.into_iter().sum();
     assert!((1..=4).contains(&events), "each growth at most once: {events}");
-    let handed: usize = deliver(&store).await.values().map(Vec::len).sum();
-    assert_eq!(handed as u64, events);
+    let delivered: usize = deliver(&store).await.values().map(Vec::len).sum();
+    assert_eq!(delivered as u64, events);
     store.close().await;
 }
 
 /// A scale-in that waits for five minutes of calm waits no longer than that after a restart, wherever the
 /// wall clock stands by then: a day back, where it was, or ten minutes ahead.
 #[tokio::test]
-async fn what_waits_waits_no_longer_than_its_guard_whatever_the_wall_clock_did() {
+async fn a_deferred_action_waits_no_longer_than_its_guard_whatever_the_wall_clock_did() {
     const WINDOW: Duration = Duration::from_secs(300);
     let dir = tempfile::tempdir().expect("a directory");
     std::fs::write(dir.path().join("scalebridge.yaml"), CONFIG).expect("a file");
@@ -310,7 +310,7 @@ async fn what_waits_waits_no_longer_than_its_guard_whatever_the_wall_clock_did()
 
 /// Whoever waits for a pause is looked at when it ends, also in another life of the process.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_pause_survives_a_restart_and_lets_go_when_it_is_ended() {
+async fn a_pause_survives_a_restart_and_deferred_actions_run_when_it_ends() {
     let dir = tempfile::tempdir().expect("a directory");
     let begin = wall_clock();
     let store = sqlite(dir.path());
@@ -346,7 +346,7 @@ async fn a_pause_survives_a_restart_and_lets_go_when_it_is_ended() {
 }
 
 /// Of an episode with two scale-outs, through the engine: whether its scale-in has anything to undo.
-async fn undoes_nothing(ends: [Settlement; 2]) -> bool {
+async fn nothing_to_compensate(ends: [Settlement; 2]) -> bool {
     let dir = tempfile::tempdir().expect("a directory");
     let start = wall_clock();
     let mut store = sqlite(dir.path());
@@ -370,15 +370,15 @@ async fn undoes_nothing(ends: [Settlement; 2]) -> bool {
 #[tokio::test]
 async fn a_scale_in_follows_any_scale_out_of_its_episode_that_arrived() {
     let dead = || Settlement::Dead { error: "refused".into() };
-    assert!(!undoes_nothing([Settlement::Delivered, Settlement::Delivered]).await);
-    assert!(!undoes_nothing([dead(), Settlement::Delivered]).await);
-    assert!(!undoes_nothing([Settlement::Delivered, dead()]).await);
-    assert!(undoes_nothing([dead(), dead()]).await);
+    assert!(!nothing_to_compensate([Settlement::Delivered, Settlement::Delivered]).await);
+    assert!(!nothing_to_compensate([dead(), Settlement::Delivered]).await);
+    assert!(!nothing_to_compensate([Settlement::Delivered, dead()]).await);
+    assert!(nothing_to_compensate([dead(), dead()]).await);
 }
 
 /// What comes due while the store is locked is decided when it is free again.
 #[tokio::test(flavor = "multi_thread")]
-async fn what_comes_due_while_the_store_is_locked_comes_by_itself_later() {
+async fn targets_due_while_the_store_is_locked_are_processed_later() {
     let dir = tempfile::tempdir().expect("a directory");
     let begin = wall_clock();
     let store = sqlite(dir.path());

@@ -10,7 +10,7 @@ use scalebridge::domain::target::TargetKey;
 use scalebridge::store::{Changes, Keys, NewEvent, Record, Settlement, Sqlite, Store};
 
 const EVENTS: usize = 60_000;
-const AT_ONCE: usize = 500;
+const EVENTS_PER_COMMIT: usize = 500;
 
 fn queue() -> Name {
     Name::new("queue").expect("a name")
@@ -48,7 +48,7 @@ async fn write(store: &Store, name: &str, count: usize, bytes: usize) {
 
 async fn settle_all(store: &Store, settlement: Settlement) {
     loop {
-        let claimed = store.claim(&queue(), AT_ONCE).await.expect("a claim");
+        let claimed = store.claim(&queue(), EVENTS_PER_COMMIT).await.expect("a claim");
         if claimed.is_empty() {
             return;
         }
@@ -67,8 +67,8 @@ async fn the_file_is_back_within_twice_its_size_after_a_storm_and_no_step_of_it_
     settle_all(&store, Settlement::Dead { error: "refused".into() }).await;
     while store.prune(Duration::ZERO, Duration::ZERO).await.expect("pruned") {}
     let before = bytes(dir.path());
-    for part in 0..EVENTS / AT_ONCE {
-        write(&store, &format!("storm-{part}"), AT_ONCE, 1000).await;
+    for part in 0..EVENTS / EVENTS_PER_COMMIT {
+        write(&store, &format!("storm-{part}"), EVENTS_PER_COMMIT, 1000).await;
         settle_all(&store, Settlement::Delivered).await;
     }
     let storm = bytes(dir.path());

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use crate::support::bridge::{Bridge, CONFIG, RULES, captured, notification, pending, resolved};
+use crate::support::bridge::{Bridge, CONFIG, RULES, captured, notification, pending_pod, resolved};
 use crate::support::queue;
 use crate::support::tools::{LocalAws, REGION, eventually, get};
 
@@ -31,7 +31,7 @@ async fn an_event_whose_200_was_followed_by_a_sigkill_is_delivered_once_after_th
     bridge.run().await;
     assert_eq!(bridge.post(captured("three-firing")).await.verdicts(), json!({ "duplicate": 3 }));
     assert_eq!(queue::create_queue(&aws, "scaling").await, queue_url);
-    bridge.delivered_all("queue").await;
+    bridge.wait_delivered("queue").await;
     let received = queue::receive_all(&aws, &queue_url).await;
     assert_eq!(received.len(), 1, "{received:?}");
     let event: Value = serde_json::from_str(received[0].body().expect("a body")).expect("an event");
@@ -47,7 +47,7 @@ async fn no_event_is_lost_in_a_row_of_sigkills() {
     for round in 0..8 {
         bridge.run().await;
         for group in 0..=round {
-            let body = notification(&[pending(&format!("group-{round}-{group}"), "a")]);
+            let body = notification(&[pending_pod(&format!("group-{round}-{group}"), "a")]);
             assert_eq!(bridge.post(body).await.verdicts(), json!({ "emitted": 1 }));
             accepted += 1;
         }
@@ -55,7 +55,7 @@ async fn no_event_is_lost_in_a_row_of_sigkills() {
     }
     bridge.run().await;
     let mut events: BTreeMap<String, Value> = BTreeMap::new();
-    bridge.delivered_all("journal").await;
+    bridge.wait_delivered("journal").await;
     for event in bridge.journal_after_kills() {
         let id = event["id"].as_str().expect("an id").to_owned();
         if let Some(before) = events.insert(id, event.clone()) {
@@ -68,7 +68,7 @@ async fn no_event_is_lost_in_a_row_of_sigkills() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_episode_outlives_the_process() {
     let mut bridge = Bridge::start().await;
-    let (a, b) = (pending("workers", "a"), pending("workers", "b"));
+    let (a, b) = (pending_pod("workers", "a"), pending_pod("workers", "b"));
     bridge.post(notification(&[a.clone(), b.clone()])).await;
     bridge.kill();
     bridge.run().await;
@@ -95,7 +95,7 @@ async fn a_scale_in_that_waits_for_its_calm_outlives_the_process() {
     let rules = RULES.replace("stabilization_window: 0s", "stabilization_window: 2s");
     let mut bridge = Bridge::new(CONFIG, &rules);
     bridge.run().await;
-    let a = pending("workers", "a");
+    let a = pending_pod("workers", "a");
     bridge.post(notification(std::slice::from_ref(&a))).await;
     let closed = bridge.post(notification(&[resolved(&a)])).await;
     assert_eq!(closed.verdicts(), json!({ "stabilizing": 1 }));
@@ -136,7 +136,7 @@ async fn sigterm_finishes_what_is_in_flight_and_takes_nothing_more() {
     stream.read_to_string(&mut answer).await.expect("an answer");
     assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
     assert!(answer.contains("{\"emitted\":3}"), "{answer}");
-    assert!(bridge.ended().await.success());
+    assert!(bridge.wait_exit().await.success());
     bridge.run().await;
     assert_eq!(bridge.events().await.len(), 1);
 }

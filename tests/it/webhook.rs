@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use crate::support::bridge::{Answer, Bridge, CONFIG, RULES, captured, notification, pending, resolved};
+use crate::support::bridge::{Answer, Bridge, CONFIG, RULES, captured, notification, pending_pod, resolved};
 use crate::support::tools::{eventually, get};
 
 #[tokio::test(flavor = "multi_thread")]
@@ -54,7 +54,7 @@ async fn every_captured_notification_is_decided() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_end_of_an_incident_is_one_event_more() {
     let bridge = Bridge::start().await;
-    let (a, b) = (pending("workers", "a"), pending("workers", "b"));
+    let (a, b) = (pending_pod("workers", "a"), pending_pod("workers", "b"));
     bridge.post(notification(&[a.clone(), b.clone()])).await;
     let first = bridge.post(notification(&[resolved(&a), b.clone()])).await;
     assert_eq!(first.verdicts(), json!({ "still_open": 1, "duplicate": 1 }));
@@ -70,7 +70,7 @@ async fn the_end_of_an_incident_is_one_event_more() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_source_cannot_speak_for_another_cluster() {
     let bridge = Bridge::start().await;
-    let mut alert = pending("workers", "a");
+    let mut alert = pending_pod("workers", "a");
     alert["labels"]["cluster"] = json!("somebody-elses");
     bridge.post(notification(&[alert])).await;
     let events = bridge.events().await;
@@ -83,7 +83,7 @@ async fn a_traceparent_travels_and_another_header_of_that_name_does_not() {
     let bridge = Bridge::start().await;
     let given = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
     let post = async |traceparent: &str, group: &str| {
-        let body = notification(&[pending(group, "a")]);
+        let body = notification(&[pending_pod(group, "a")]);
         bridge.post_to("/webhook/prod-eu", &[("traceparent", traceparent)], body).await
     };
     post(given, "workers").await;
@@ -125,7 +125,7 @@ async fn a_body_that_is_no_notification_is_refused_and_says_where() {
 async fn the_neighbours_of_a_bad_alert_are_decided() {
     let bridge = Bridge::start().await;
     let bad = |name: &str, change: &dyn Fn(&mut Value)| {
-        let mut alert = pending(name, "bad");
+        let mut alert = pending_pod(name, "bad");
         change(&mut alert);
         alert
     };
@@ -140,8 +140,8 @@ async fn the_neighbours_of_a_bad_alert_are_decided() {
         bad("target", &|alert| alert["labels"]["nodegroup"] = json!("")),
         json!("not even an object"),
         json!(null),
-        pending("good", "a"),
-        pending("good", "b"),
+        pending_pod("good", "a"),
+        pending_pod("good", "b"),
     ];
     let answer = bridge.post(notification(&alerts)).await;
     assert_eq!(
@@ -299,7 +299,7 @@ async fn a_large_notification_is_decided_whole() {
     let mut bridge = Bridge::new(&config, RULES);
     bridge.run().await;
     let alerts: Vec<Value> =
-        (0..5000).map(|at| pending(&format!("group-{}", at % 1250), &format!("pod-{at}"))).collect();
+        (0..5000).map(|at| pending_pod(&format!("group-{}", at % 1250), &format!("pod-{at}"))).collect();
     let answer = bridge.post(notification(&alerts)).await;
     assert_eq!(answer.json(), json!({ "alerts": 5000, "events": 1250, "verdicts": { "emitted": 5000 } }));
     let events = bridge.events().await;
@@ -349,7 +349,7 @@ async fn a_backlog_at_its_limit_is_a_503_until_it_is_smaller() {
     let journal = bridge.dir().join("events.jsonl");
     std::fs::create_dir(&journal).expect("a directory");
     bridge.run().await;
-    let post = |group: &str| bridge.post(notification(&[pending(group, "a")]));
+    let post = |group: &str| bridge.post(notification(&[pending_pod(group, "a")]));
     for group in ["one", "two"] {
         assert_eq!(post(group).await.verdicts(), json!({ "emitted": 1 }));
     }
@@ -371,7 +371,7 @@ async fn a_full_destination_has_dead_letters_and_the_others_get_theirs() {
     std::fs::create_dir(bridge.dir().join("full")).expect("a directory");
     bridge.run().await;
     for group in ["one", "two", "three"] {
-        let answer = bridge.post(notification(&[pending(group, "a")])).await;
+        let answer = bridge.post(notification(&[pending_pod(group, "a")])).await;
         assert_eq!(answer.verdicts(), json!({ "emitted": 1 }));
     }
     assert_eq!(bridge.events().await.len(), 3);

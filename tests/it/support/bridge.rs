@@ -11,7 +11,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use super::schema::is_published;
+use super::schema::assert_valid_event;
 use super::tools::{eventually, get};
 
 /// A source called `prod-eu`, the destination `journal` (a file) and free ports.
@@ -77,7 +77,7 @@ impl Answer {
 pub struct Bridge {
     dir: TempDir,
     environment: Vec<(String, String)>,
-    run_by: Vec<String>,
+    wrapper: Vec<String>,
     running: Option<Running>,
 }
 
@@ -93,7 +93,7 @@ impl Bridge {
         let dir = tempfile::tempdir().expect("a directory");
         fs::write(dir.path().join("scalebridge.yaml"), config).expect("a configuration");
         fs::write(dir.path().join("rules.yaml"), rules).expect("rules");
-        Self { dir, environment: Vec::new(), run_by: Vec::new(), running: None }
+        Self { dir, environment: Vec::new(), wrapper: Vec::new(), running: None }
     }
 
     /// One with [`CONFIG`] and [`RULES`] that runs.
@@ -105,7 +105,7 @@ impl Bridge {
 
     /// One with these destinations, not running yet. Its rule sends to all of them, and there is no limit to
     /// what it takes away in a minute.
-    pub fn sending_to(destinations: &[(&str, String)]) -> Self {
+    pub fn with_destinations(destinations: &[(&str, String)]) -> Self {
         const QUICK: &str = "initial_backoff: 50ms, max_backoff: 200ms";
         let lines: Vec<String> =
             destinations.iter().map(|(name, kind)| format!("  {name}: {{ {kind}, {QUICK} }}")).collect();
@@ -122,8 +122,8 @@ impl Bridge {
     }
 
     /// Has it run by this program, which has to become it.
-    pub fn run_by(&mut self, program: &[&str]) {
-        self.run_by = program.iter().map(|&word| word.to_owned()).collect();
+    pub fn wrap_with(&mut self, program: &[&str]) {
+        self.wrapper = program.iter().map(|&word| word.to_owned()).collect();
     }
 
     pub fn pid(&self) -> u32 {
@@ -145,7 +145,7 @@ impl Bridge {
     /// The command that would run it.
     pub fn command(&self) -> Command {
         let program = program();
-        let mut words = self.run_by.iter().map(OsStr::new).chain([program.as_os_str()]);
+        let mut words = self.wrapper.iter().map(OsStr::new).chain([program.as_os_str()]);
         let mut command = Command::new(words.next().unwrap_or(program.as_os_str()));
         command
             .args(words)
@@ -162,7 +162,7 @@ impl Bridge {
     /// Starts it, and returns when it says that it is ready.
     pub async fn run(&mut self) {
         self.launch();
-        self.ready().await;
+        self.wait_ready().await;
     }
 
     /// Starts it.
@@ -176,7 +176,7 @@ impl Bridge {
     }
 
     /// Returns when it says that it is ready.
-    pub async fn ready(&mut self) {
+    pub async fn wait_ready(&mut self) {
         let (webhook, admin) = eventually("the bridge to be ready", async || {
             let running = self.running.as_mut().expect("it was started");
             let ended = running.child.try_wait().expect("its status");
@@ -251,14 +251,14 @@ impl Bridge {
     }
 
     /// The JSON of a GET that is answered with 200.
-    pub async fn look(&self, path: &str) -> Value {
+    pub async fn get_json(&self, path: &str) -> Value {
         let (status, answer) = self.api("GET", path, None).await;
         assert_eq!(status, 200, "{path}: {answer}");
         answer
     }
 
     /// Runs a verb against its admin listener: the exit code, stdout and stderr.
-    pub fn verb(&self, words: &[&str]) -> (Option<i32>, String, String) {
+    pub fn cli(&self, words: &[&str]) -> (Option<i32>, String, String) {
         let done = Command::new(program())
             .args(words)
             .env("SCALEBRIDGE_URL", self.admin_url())
@@ -272,13 +272,13 @@ impl Bridge {
 
     /// Writes another configuration or other rules, at once.
     pub fn write(&self, name: &str, text: &str) {
-        let aside = self.dir().join(format!(".{name}.new"));
-        fs::write(&aside, text).expect("a file");
-        fs::rename(aside, self.dir().join(name)).expect("renamed");
+        let temporary = self.dir().join(format!(".{name}.new"));
+        fs::write(&temporary, text).expect("a file");
+        fs::rename(temporary, self.dir().join(name)).expect("renamed");
     }
 
     /// Waits until nothing is left to deliver to a destination.
-    pub async fn delivered_all(&self, destination: &str) {
+    pub async fn wait_delivered(&self, destination: &str) {
         eventually("an empty outbox", async || {
             let count = async |state: &str| {
                 let series = format!(
@@ -293,7 +293,7 @@ impl Bridge {
 
     /// The events in the file `events.jsonl`, once nothing is left to deliver.
     pub async fn events(&self) -> Vec<Value> {
-        self.delivered_all("journal").await;
+        self.wait_delivered("journal").await;
         self.journal()
     }
 
@@ -302,7 +302,7 @@ impl Bridge {
         let text = fs::read_to_string(self.dir().join("events.jsonl")).unwrap_or_default();
         let events: Vec<Value> =
             text.lines().map(|line| serde_json::from_str(line).expect("one event a line")).collect();
-        events.iter().for_each(is_published);
+        events.iter().for_each(assert_valid_event);
         events
     }
 
@@ -316,7 +316,7 @@ impl Bridge {
             assert!(comes_again, "no event, nor the beginning of one: {cut}");
         }
         let whole: Vec<Value> = whole.into_iter().filter_map(Result::ok).collect();
-        whole.iter().for_each(is_published);
+        whole.iter().for_each(assert_valid_event);
         whole
     }
 
@@ -330,7 +330,7 @@ impl Bridge {
     /// SIGTERM, and how it ends.
     pub async fn stop(&mut self) -> ExitStatus {
         self.terminate();
-        self.ended().await
+        self.wait_exit().await
     }
 
     /// SIGTERM.
@@ -341,7 +341,7 @@ impl Bridge {
     }
 
     /// How it ends, when it does.
-    pub async fn ended(&mut self) -> ExitStatus {
+    pub async fn wait_exit(&mut self) -> ExitStatus {
         let running = self.running.as_mut().expect("the bridge does not run");
         let status =
             eventually("the bridge to end", async || running.child.try_wait().expect("its status")).await;
@@ -412,7 +412,7 @@ pub fn notification(alerts: &[Value]) -> String {
 }
 
 /// A pod of a node group that waits since just now.
-pub fn pending(nodegroup: &str, pod: &str) -> Value {
+pub fn pending_pod(nodegroup: &str, pod: &str) -> Value {
     json!({
         "status": "firing",
         "labels": { "alertname": "KubePodsPending", "nodegroup": nodegroup, "pod": pod },

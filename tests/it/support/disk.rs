@@ -7,7 +7,7 @@ use std::process::Command;
 
 /// A small file system of its own, mounted in the test's directory.
 pub struct Disk {
-    at: PathBuf,
+    mount_point: PathBuf,
 }
 
 impl Disk {
@@ -17,7 +17,7 @@ impl Disk {
         let size = format!("size={mebibytes}m");
         let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", &size, "tmpfs"]).arg(at).output()?;
         if mounted.status.success() {
-            return Ok(Self { at: at.to_owned() });
+            return Ok(Self { mount_point: at.to_owned() });
         }
         Err(io::Error::other(String::from_utf8_lossy(&mounted.stderr).into_owned()))
     }
@@ -38,13 +38,13 @@ impl Disk {
     }
 
     fn filler(&self) -> PathBuf {
-        self.at.join("filler")
+        self.mount_point.join("filler")
     }
 }
 
 impl Drop for Disk {
     fn drop(&mut self) {
         // Lazily: the bridge may outlive it by a moment.
-        let _ = Command::new("umount").arg("-l").arg(&self.at).status();
+        let _ = Command::new("umount").arg("-l").arg(&self.mount_point).status();
     }
 }

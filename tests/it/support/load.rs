@@ -6,11 +6,11 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 use tokio::sync::watch;
 
-use super::bridge::{notification, pending, resolved, try_post};
+use super::bridge::{notification, pending_pod, resolved, try_post};
 use super::ledger::{Expected, Ledger};
 
 /// How long a sender tries to get its 200.
-const PATIENCE: Duration = Duration::from_secs(60);
+const ACCEPT_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Where the bridge listens, while it does.
 pub type Address = watch::Receiver<Option<String>>;
@@ -55,7 +55,7 @@ pub async fn send(seed: u64, notifications: usize, to: Address, answered: watch:
 }
 
 /// An address that does not change.
-pub fn at(url: String) -> Address {
+pub fn constant_address(url: String) -> Address {
     watch::channel(Some(url)).1
 }
 
@@ -74,11 +74,11 @@ impl Load {
     async fn send(mut self, notifications: usize, mut to: Address, answered: watch::Sender<usize>) -> Ledger {
         for _ in 0..notifications {
             let step = self.next();
-            accepted(&step, &mut to).await;
+            post_until_accepted(&step, &mut to).await;
             answered.send_modify(|count| *count += 1);
             if self.rng.u8(..) < 20 {
                 // Alertmanager repeats its groups.
-                accepted(&Step { events: 0, ..step }, &mut to).await;
+                post_until_accepted(&Step { events: 0, ..step }, &mut to).await;
             }
         }
         self.ledger
@@ -122,7 +122,7 @@ impl Target {
             }
             _ => {
                 for _ in 0..rng.usize(1..=2) {
-                    self.open.push(pending(&self.name, &format!("pod-{}", self.pods)));
+                    self.open.push(pending_pod(&self.name, &format!("pod-{}", self.pods)));
                     self.pods += 1;
                 }
                 let alerts = self.open.len();
@@ -135,8 +135,8 @@ impl Target {
 }
 
 /// Posts until the answer is 200, as Alertmanager does.
-async fn accepted(step: &Step, to: &mut Address) {
-    let deadline = Instant::now() + PATIENCE;
+async fn post_until_accepted(step: &Step, to: &mut Address) {
+    let deadline = Instant::now() + ACCEPT_TIMEOUT;
     let mut tries = 0;
     loop {
         let url = to.wait_for(Option::is_some).await.expect("a bridge").clone().expect("an address");
@@ -152,7 +152,7 @@ async fn accepted(step: &Step, to: &mut Address) {
             Ok(answer) => assert_eq!(answer.status, 503, "{}", answer.body),
             Err(_) => {}
         }
-        assert!(Instant::now() < deadline, "no 200 in {PATIENCE:?} and {tries} tries");
+        assert!(Instant::now() < deadline, "no 200 in {ACCEPT_TIMEOUT:?} and {tries} tries");
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
 }

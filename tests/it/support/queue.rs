@@ -4,11 +4,11 @@ use std::fs;
 
 use aws_sdk_sqs::types::{Message, MessageSystemAttributeName as System};
 
-use super::schema::is_published;
+use super::schema::assert_valid_event;
 use super::tools::{LocalAws, REGION};
 
 /// Nobody's account.
-pub const ACCOUNT: [(&str, &str); 4] = [
+pub const TEST_AWS_ENV: [(&str, &str); 4] = [
     ("AWS_REGION", REGION),
     ("AWS_ACCESS_KEY_ID", "test"),
     ("AWS_SECRET_ACCESS_KEY", "test"),
@@ -17,7 +17,7 @@ pub const ACCOUNT: [(&str, &str); 4] = [
 
 /// The variables with which the SDK finds the local AWS and nothing else.
 pub fn environment(aws: &LocalAws) -> Vec<(&'static str, String)> {
-    let account = ACCOUNT.iter().map(|&(name, value)| (name, value.to_owned()));
+    let account = TEST_AWS_ENV.iter().map(|&(name, value)| (name, value.to_owned()));
     account.chain([("AWS_ENDPOINT_URL", aws.url())]).collect()
 }
 
@@ -56,7 +56,7 @@ pub async fn receive_all(aws: &LocalAws, queue: &str) -> Vec<Message> {
                 .await
                 .expect("removed");
             let body = message.body().unwrap_or_default();
-            is_published(&serde_json::from_str(body).expect("an event"));
+            assert_valid_event(&serde_json::from_str(body).expect("an event"));
             all.push(message);
         }
     }

@@ -19,23 +19,23 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
 /// How long a test waits for what must happen.
-const PATIENCE: Duration = Duration::from_secs(30);
+const WAIT_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long a child has from SIGTERM to SIGKILL.
-const GRACE: Duration = Duration::from_secs(10);
+const TERM_GRACE_PERIOD: Duration = Duration::from_secs(10);
 /// Lines of a child's log that a failed test shows.
-const LINES_SHOWN: usize = 40;
+const MAX_LOG_LINES: usize = 40;
 
 /// The region of the local AWS.
 pub const REGION: &str = "eu-west-1";
 
 /// What `look` finds as soon as it finds something; the test fails if it never does.
 pub async fn eventually<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + WAIT_TIMEOUT;
     loop {
         if let Some(found) = look().await {
             return found;
         }
-        assert!(Instant::now() < deadline, "waited {PATIENCE:?} in vain for {what}");
+        assert!(Instant::now() < deadline, "waited {WAIT_TIMEOUT:?} in vain for {what}");
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
 }
@@ -87,7 +87,7 @@ impl Server {
                 .spawn()
                 .unwrap_or_else(|error| panic!("start {name}: {error}"));
             let mut server = Self { name, port, child, log };
-            if server.becomes_ready(ready).await {
+            if server.wait_ready(ready).await {
                 return server;
             }
         }
@@ -104,18 +104,18 @@ impl Server {
         format!("127.0.0.1:{}", self.port)
     }
 
-    async fn becomes_ready(&mut self, path: &str) -> bool {
+    async fn wait_ready(&mut self, path: &str) -> bool {
         let url = self.url() + path;
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + WAIT_TIMEOUT;
         loop {
             if matches!(get(&url).await, Ok((200, _))) {
                 return true;
             }
             if let Some(status) = self.child.try_wait().expect("its status") {
-                eprintln!("{} ended with {status}:\n{}", self.name, end_of(&self.log));
+                eprintln!("{} ended with {status}:\n{}", self.name, log_tail(&self.log));
                 return false;
             }
-            assert!(Instant::now() < deadline, "{} is not ready after {PATIENCE:?}", self.name);
+            assert!(Instant::now() < deadline, "{} is not ready after {WAIT_TIMEOUT:?}", self.name);
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     }
@@ -125,7 +125,7 @@ impl Drop for Server {
     fn drop(&mut self) {
         stop(&mut self.child);
         if thread::panicking() {
-            eprintln!("--- the end of {}'s log ---\n{}", self.name, end_of(&self.log));
+            eprintln!("--- the end of {}'s log ---\n{}", self.name, log_tail(&self.log));
         }
     }
 }
@@ -134,7 +134,7 @@ impl Drop for Server {
 fn stop(child: &mut Child) {
     // The standard library knows only SIGKILL.
     let _ = Command::new("sh").arg("-c").arg(format!("kill -TERM {}", child.id())).status();
-    let deadline = Instant::now() + GRACE;
+    let deadline = Instant::now() + TERM_GRACE_PERIOD;
     while matches!(child.try_wait(), Ok(None)) && Instant::now() < deadline {
         thread::sleep(Duration::from_millis(10));
     }
@@ -142,11 +142,11 @@ fn stop(child: &mut Child) {
     let _ = child.wait();
 }
 
-fn end_of(log: &Path) -> String {
+fn log_tail(log: &Path) -> String {
     let text = fs::read(log).unwrap_or_default();
     let text = String::from_utf8_lossy(&text);
     let lines: Vec<&str> = text.lines().collect();
-    lines[lines.len().saturating_sub(LINES_SHOWN)..].join("\n")
+    lines[lines.len().saturating_sub(MAX_LOG_LINES)..].join("\n")
 }
 
 /// The environment of children: no trace of anybody's AWS account, no proxy, no configuration of a
@@ -237,7 +237,7 @@ impl LocalAws {
 }
 
 /// Starts Alertmanager, alone, with this configuration.
-pub async fn alertmanager(dir: &Path, config: &str) -> Server {
+pub async fn start_alertmanager(dir: &Path, config: &str) -> Server {
     let file = dir.join("alertmanager.yml");
     fs::write(&file, config).expect("its configuration");
     Server::start("alertmanager", dir, "/-/ready", |port| {
@@ -254,7 +254,7 @@ pub async fn alertmanager(dir: &Path, config: &str) -> Server {
 
 /// Starts Prometheus with this configuration and these rules, which the configuration finds as
 /// `rules.yml`.
-pub async fn prometheus(dir: &Path, config: &str, rules: &str) -> Server {
+pub async fn start_prometheus(dir: &Path, config: &str, rules: &str) -> Server {
     let file = dir.join("prometheus.yml");
     fs::write(&file, config).expect("its configuration");
     fs::write(dir.join("rules.yml"), rules).expect("its rules");
@@ -298,7 +298,7 @@ impl Exporter {
     }
 
     /// What is served from now on, in Prometheus' text format.
-    pub fn show(&self, metrics: impl Into<String>) {
+    pub fn set_metrics(&self, metrics: impl Into<String>) {
         *self.metrics.lock().expect("no panic in here") = metrics.into();
     }
 }

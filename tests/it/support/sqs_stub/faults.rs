@@ -34,58 +34,58 @@ impl Fault {
 pub struct Schedule {
     rng: fastrand::Rng,
     round: Vec<Fault>,
-    left: Option<Vec<Fault>>,
+    remaining: Option<Vec<Fault>>,
     calls: usize,
 }
 
 impl Schedule {
     pub fn none() -> Self {
-        Self { rng: fastrand::Rng::with_seed(0), round: Vec::new(), left: None, calls: 0 }
+        Self { rng: fastrand::Rng::with_seed(0), round: Vec::new(), remaining: None, calls: 0 }
     }
 
     pub fn seeded(seed: u64) -> Self {
         let mut rng = fastrand::Rng::with_seed(seed);
-        let mut left = ROUND.to_vec();
-        left.push(Fault::Silence);
-        rng.shuffle(&mut left);
-        Self { rng, round: ROUND.to_vec(), left: Some(left), calls: 0 }
+        let mut remaining = ROUND.to_vec();
+        remaining.push(Fault::Silence);
+        rng.shuffle(&mut remaining);
+        Self { rng, round: ROUND.to_vec(), remaining: Some(remaining), calls: 0 }
     }
 
     /// Only those that leave no doubt about what was taken.
-    pub fn honest(seed: u64) -> Self {
+    pub fn without_lost_answers(seed: u64) -> Self {
         let rng = fastrand::Rng::with_seed(seed);
         let round = ROUND.into_iter().filter(|fault| !fault.loses_answers()).collect();
-        Self { rng, round, left: Some(Vec::new()), calls: 0 }
+        Self { rng, round, remaining: Some(Vec::new()), calls: 0 }
     }
 
     /// Silence.
     pub fn silent() -> Self {
-        Self { round: vec![Fault::Silence], left: Some(Vec::new()), ..Self::none() }
+        Self { round: vec![Fault::Silence], remaining: Some(Vec::new()), ..Self::none() }
     }
 
     /// No more faults.
     pub fn heal(&mut self) {
-        self.left = None;
+        self.remaining = None;
     }
 
     /// The fate of the next call.
-    pub fn draw(&mut self) -> Fault {
-        let Some(left) = &mut self.left else { return Fault::None };
-        if left.is_empty() {
-            left.extend(&self.round);
-            self.rng.shuffle(left);
+    pub fn next_fault(&mut self) -> Fault {
+        let Some(remaining) = &mut self.remaining else { return Fault::None };
+        if remaining.is_empty() {
+            remaining.extend(&self.round);
+            self.rng.shuffle(remaining);
         }
         self.calls += 1;
-        left.pop().unwrap_or(Fault::None)
+        remaining.pop().unwrap_or(Fault::None)
     }
 
     /// Chance for the details of a call.
-    pub fn chance(&mut self) -> fastrand::Rng {
+    pub fn fork_rng(&mut self) -> fastrand::Rng {
         self.rng.fork()
     }
 
     /// Whether the first round is over.
-    pub fn has_given_a_round(&self) -> bool {
+    pub fn has_finished_round(&self) -> bool {
         self.calls > self.round.len()
     }
 }

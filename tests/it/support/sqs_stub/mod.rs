@@ -12,14 +12,14 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
-use super::schema::is_published;
+use super::schema::assert_valid_event;
 use serde_json::Value;
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::sync::watch;
 
 use self::faults::Schedule;
 pub use self::queue::Sent;
-use self::queue::{Queue, Refusal};
+use self::queue::{CallError, Queue};
 use self::wire::Connection;
 use super::tools::REGION;
 
@@ -69,44 +69,44 @@ struct Shared {
     kind: Kind,
     queue: Mutex<Queue>,
     schedule: Mutex<Schedule>,
-    listens: watch::Sender<bool>,
+    listening: watch::Sender<bool>,
     healed: watch::Sender<bool>,
 }
 
 impl SqsStub {
     /// A queue that works.
     pub fn start(kind: Kind) -> Self {
-        Self::begin(kind, Schedule::none(), true)
+        Self::with_schedule(kind, Schedule::none(), true)
     }
 
     /// A queue that breaks its calls, each in a way that follows from the seed.
     pub fn faulty(kind: Kind, seed: u64) -> Self {
-        Self::begin(kind, Schedule::seeded(seed), true)
+        Self::with_schedule(kind, Schedule::seeded(seed), true)
     }
 
     /// The same, but whatever it takes, it says so.
-    pub fn honest(kind: Kind, seed: u64) -> Self {
-        Self::begin(kind, Schedule::honest(seed), true)
+    pub fn without_lost_answers(kind: Kind, seed: u64) -> Self {
+        Self::with_schedule(kind, Schedule::without_lost_answers(seed), true)
     }
 
     /// A queue that takes everything and never says so.
     pub fn silent(kind: Kind) -> Self {
-        Self::begin(kind, Schedule::silent(), true)
+        Self::with_schedule(kind, Schedule::silent(), true)
     }
 
     /// A queue that cannot be reached.
-    pub fn dead(kind: Kind) -> Self {
-        Self::begin(kind, Schedule::none(), false)
+    pub fn unreachable(kind: Kind) -> Self {
+        Self::with_schedule(kind, Schedule::none(), false)
     }
 
-    fn begin(kind: Kind, schedule: Schedule, listens: bool) -> Self {
+    fn with_schedule(kind: Kind, schedule: Schedule, listening: bool) -> Self {
         let port = socket((Ipv4Addr::LOCALHOST, 0).into());
         let address = port.local_addr().expect("its address");
         let shared = Arc::new(Shared {
             kind,
             queue: Mutex::new(Queue::new(kind == Kind::Fifo)),
             schedule: Mutex::new(schedule),
-            listens: watch::Sender::new(listens),
+            listening: watch::Sender::new(listening),
             healed: watch::Sender::new(false),
         });
         tokio::spawn(listen(Arc::clone(&shared), address));
@@ -131,13 +131,13 @@ impl SqsStub {
     /// From now on it works.
     pub fn heal(&self) {
         self.shared.schedule().heal();
-        self.shared.listens.send_replace(true);
+        self.shared.listening.send_replace(true);
         self.shared.healed.send_replace(true);
     }
 
     /// Whether its calls have met each fault by now.
     pub fn has_met_every_fault(&self) -> bool {
-        self.shared.schedule().has_given_a_round()
+        self.shared.schedule().has_finished_round()
     }
 
     /// Every message that it took, in the order of their coming, also those that it dropped since it had
@@ -149,13 +149,13 @@ impl SqsStub {
     /// The events of the messages that are in the queue.
     pub fn events(&self) -> Vec<Value> {
         let sent = self.sent().into_iter().filter(|sent| !sent.dropped);
-        sent.map(|sent| sent.event).inspect(is_published).collect()
+        sent.map(|sent| sent.event).inspect(assert_valid_event).collect()
     }
 
     /// Fails if it was sent what SQS refuses.
-    pub fn has_no_complaint(&self) {
-        let complaints = self.shared.queue().complaints();
-        assert!(complaints.is_empty(), "SQS would refuse: {complaints:#?}");
+    pub fn assert_no_violations(&self) {
+        let violations = self.shared.queue().violations();
+        assert!(violations.is_empty(), "SQS would refuse: {violations:#?}");
     }
 }
 
@@ -177,14 +177,14 @@ fn socket(address: SocketAddr) -> TcpSocket {
 }
 
 async fn listen(shared: Arc<Shared>, address: SocketAddr) {
-    let mut listens = shared.listens.subscribe();
+    let mut listening = shared.listening.subscribe();
     loop {
-        listens.wait_for(|listens| *listens).await.expect("it lives with this task");
+        listening.wait_for(|listening| *listening).await.expect("it lives with this task");
         let listener = socket(address).listen(64).expect("a listener");
         loop {
             let stream = tokio::select! {
                 Ok((stream, _)) = listener.accept() => stream,
-                _ = listens.wait_for(|listens| !listens) => break,
+                _ = listening.wait_for(|listening| !listening) => break,
             };
             tokio::spawn(serve(Arc::clone(&shared), stream));
         }
@@ -193,20 +193,20 @@ async fn listen(shared: Arc<Shared>, address: SocketAddr) {
 
 /// One connection, until one side ends it.
 async fn serve(shared: Arc<Shared>, stream: TcpStream) {
-    let mut listens = shared.listens.subscribe();
+    let mut listening = shared.listening.subscribe();
     let mut connection = Connection::new(stream);
     loop {
         let head = tokio::select! {
             Ok(head) = connection.head() => head,
-            _ = listens.wait_for(|listens| !listens) => return connection.reset(),
+            _ = listening.wait_for(|listening| !listening) => return connection.reset(),
             else => return,
         };
-        let fault = shared.schedule().draw();
+        let fault = shared.schedule().next_fault();
         if fault == Fault::Reset {
             return connection.reset();
         }
         if fault == Fault::Refused {
-            refuse_for_a_while(&shared);
+            refuse_connections(&shared);
             return connection.reset();
         }
         let Ok(body) = connection.body(&head).await else { return };
@@ -224,48 +224,48 @@ async fn answer(
     operation: &str,
     body: &[u8],
 ) -> Option<Connection> {
-    let mut chance = shared.schedule().chance();
+    let mut rng = shared.schedule().fork_rng();
     match fault {
         Fault::Error => {
-            let status = *chance.choice(&[500, 502, 503, 504, 403, 404]).expect("some");
-            let page = if chance.bool() { "<html>the proxy cannot</html>" } else { "" };
+            let status = *rng.choice(&[500, 502, 503, 504, 403, 404]).expect("some");
+            let page = if rng.bool() { "<html>the proxy cannot</html>" } else { "" };
             connection.answer(status, None, page).await.ok()?;
             return Some(connection);
         }
         Fault::Throttled => {
-            let code = if chance.bool() { "ThrottlingException" } else { "RequestThrottled" };
-            connection.refuse(503, code).await.ok()?;
+            let code = if rng.bool() { "ThrottlingException" } else { "RequestThrottled" };
+            connection.answer_error(503, code).await.ok()?;
             return Some(connection);
         }
         _ => {}
     }
-    let taken = shared.queue().take(operation, body, fault, &mut chance);
+    let taken = shared.queue().handle(operation, body, fault, &mut rng);
     let text = match taken {
-        Err(Refusal { code }) => {
-            connection.refuse(400, code).await.ok()?;
+        Err(CallError { code }) => {
+            connection.answer_error(400, code).await.ok()?;
             return Some(connection);
         }
         Ok(answer) => answer.to_string(),
     };
     match fault {
-        Fault::Slow => tokio::time::sleep(Duration::from_millis(chance.u64(20..200))).await,
+        Fault::Slow => tokio::time::sleep(Duration::from_millis(rng.u64(20..200))).await,
         Fault::LostAnswer => {
-            connection.half_an_answer(&text).await.ok()?;
-            tokio::time::sleep(Duration::from_millis(chance.u64(0..50))).await;
+            connection.answer_half(&text).await.ok()?;
+            tokio::time::sleep(Duration::from_millis(rng.u64(0..50))).await;
             connection.reset();
             return None;
         }
         Fault::Silence => {
             let mut healed = shared.healed.subscribe();
             tokio::select! {
-                () = connection.until_closed() => {}
+                () = connection.wait_closed() => {}
                 _ = healed.wait_for(|healed| *healed) => {}
             }
             return None;
         }
         Fault::Garbage => {
             let bodies = ["", "{}", "null", "<html>welcome</html>", "{\"Successful\":[{\"Id\":\"0\""];
-            connection.answer(200, None, chance.choice(&bodies).expect("some")).await.ok()?;
+            connection.answer(200, None, rng.choice(&bodies).expect("some")).await.ok()?;
             return Some(connection);
         }
         _ => {}
@@ -274,12 +274,12 @@ async fn answer(
     Some(connection)
 }
 
-fn refuse_for_a_while(shared: &Arc<Shared>) {
-    let pause = Duration::from_millis(shared.schedule().chance().u64(50..300));
-    shared.listens.send_replace(false);
+fn refuse_connections(shared: &Arc<Shared>) {
+    let pause = Duration::from_millis(shared.schedule().fork_rng().u64(50..300));
+    shared.listening.send_replace(false);
     let shared = Arc::clone(shared);
     tokio::spawn(async move {
         tokio::time::sleep(pause).await;
-        shared.listens.send_replace(true);
+        shared.listening.send_replace(true);
     });
 }

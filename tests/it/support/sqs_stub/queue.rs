@@ -26,7 +26,7 @@ pub struct Sent {
 }
 
 /// Why a whole call is refused.
-pub struct Refusal {
+pub struct CallError {
     pub code: &'static str,
 }
 
@@ -59,59 +59,61 @@ pub struct Queue {
     fifo: bool,
     sent: Vec<Sent>,
     /// Deduplication ids; no test is as long as SQS' five minutes.
-    known: HashSet<String>,
-    complaints: Vec<String>,
+    deduplication_ids: HashSet<String>,
+    violations: Vec<String>,
 }
 
 impl Queue {
     pub fn new(fifo: bool) -> Self {
-        Self { fifo, sent: Vec::new(), known: HashSet::new(), complaints: Vec::new() }
+        Self { fifo, sent: Vec::new(), deduplication_ids: HashSet::new(), violations: Vec::new() }
     }
 
     pub fn sent(&self) -> Vec<Sent> {
         self.sent.clone()
     }
 
-    pub fn complaints(&self) -> Vec<String> {
-        self.complaints.clone()
+    pub fn violations(&self) -> Vec<String> {
+        self.violations.clone()
     }
 
     /// A call of this operation: the answer to it.
-    pub fn take(
+    pub fn handle(
         &mut self,
         operation: &str,
         body: &[u8],
         fault: Fault,
-        chance: &mut fastrand::Rng,
-    ) -> Result<Value, Refusal> {
+        rng: &mut fastrand::Rng,
+    ) -> Result<Value, CallError> {
         if operation != "AmazonSQS.SendMessageBatch" {
-            return self.refuse("InvalidAction", operation);
+            return self.reject("InvalidAction", operation);
         }
         let call: Call = match serde_json::from_slice(body) {
             Ok(call) => call,
-            Err(error) => return self.refuse("InvalidRequest", &error.to_string()),
+            Err(error) => return self.reject("InvalidRequest", &error.to_string()),
         };
         self.check(&call)?;
         // A fault of some entries has at least one of them.
-        let unlucky = chance.usize(..call.entries.len());
+        let unlucky = rng.usize(..call.entries.len());
         let (mut successful, mut failed) = (Vec::new(), Vec::new());
         for (at, entry) in call.entries.into_iter().enumerate() {
-            let unlucky = at == unlucky || chance.bool();
+            let unlucky = at == unlucky || rng.bool();
             let id = entry.id.clone();
-            if let Some((code, complaint)) = self.fault_of(&entry) {
-                self.complaints.push(complaint);
+            if let Some((code, violation)) = self.entry_error(&entry) {
+                self.violations.push(violation);
                 failed.push(json!({ "Id": id, "Code": code, "SenderFault": true, "Message": "refused" }));
             } else if fault == Fault::Partial && unlucky {
                 // Whosever fault it is, it may pass.
-                let (code, theirs) = *chance
+                let (code, sender_fault) = *rng
                     .choice(&[("InternalError", false), ("RequestThrottled", true), ("AccessDenied", true)])
                     .expect("some");
-                failed.push(json!({ "Id": id, "Code": code, "SenderFault": theirs, "Message": "later" }));
+                failed
+                    .push(json!({ "Id": id, "Code": code, "SenderFault": sender_fault, "Message": "later" }));
             } else {
-                let told = if fault == Fault::Unmentioned { !unlucky } else { !fault.loses_answers() };
-                self.keep(entry, !told);
+                let acknowledged =
+                    if fault == Fault::Unmentioned { !unlucky } else { !fault.loses_answers() };
+                self.record(entry, !acknowledged);
                 // Of a call without an answer nobody reads this.
-                if told {
+                if acknowledged {
                     successful.push(json!({ "Id": id, "MessageId": "m", "MD5OfMessageBody": "-" }));
                 }
             }
@@ -119,34 +121,34 @@ impl Queue {
         Ok(json!({ "Successful": successful, "Failed": failed }))
     }
 
-    fn refuse<T>(&mut self, code: &'static str, about: &str) -> Result<T, Refusal> {
-        self.complaints.push(format!("{code}: {about}"));
-        Err(Refusal { code })
+    fn reject<T>(&mut self, code: &'static str, about: &str) -> Result<T, CallError> {
+        self.violations.push(format!("{code}: {about}"));
+        Err(CallError { code })
     }
 
-    fn check(&mut self, call: &Call) -> Result<(), Refusal> {
+    fn check(&mut self, call: &Call) -> Result<(), CallError> {
         let ids: HashSet<&str> = call.entries.iter().map(|entry| entry.id.as_str()).collect();
         let bytes: usize = call.entries.iter().map(Entry::bytes).sum();
         if call.queue_url.ends_with(".fifo") != self.fifo {
-            return self.refuse("AWS.SimpleQueueService.NonExistentQueue", &call.queue_url);
+            return self.reject("AWS.SimpleQueueService.NonExistentQueue", &call.queue_url);
         }
         match call.entries.len() {
-            0 => self.refuse("AWS.SimpleQueueService.EmptyBatchRequest", "no entry"),
+            0 => self.reject("AWS.SimpleQueueService.EmptyBatchRequest", "no entry"),
             more if more > MAX_ENTRIES => {
-                self.refuse("AWS.SimpleQueueService.TooManyEntriesInBatchRequest", &more.to_string())
+                self.reject("AWS.SimpleQueueService.TooManyEntriesInBatchRequest", &more.to_string())
             }
             more if ids.len() < more => {
-                self.refuse("AWS.SimpleQueueService.BatchEntryIdsNotDistinct", &format!("{ids:?}"))
+                self.reject("AWS.SimpleQueueService.BatchEntryIdsNotDistinct", &format!("{ids:?}"))
             }
             _ if bytes > MAX_BYTES => {
-                self.refuse("AWS.SimpleQueueService.BatchRequestTooLong", &bytes.to_string())
+                self.reject("AWS.SimpleQueueService.BatchRequestTooLong", &bytes.to_string())
             }
             _ => Ok(()),
         }
     }
 
     /// Why this entry is refused.
-    fn fault_of(&self, entry: &Entry) -> Option<(&'static str, String)> {
+    fn entry_error(&self, entry: &Entry) -> Option<(&'static str, String)> {
         let values = entry.message_attributes.values().map(|attribute| &attribute.string_value);
         for text in values.clone().chain([&entry.message_body]) {
             if let Some(odd) = text.chars().find(|c| !is_accepted(*c)) {
@@ -171,12 +173,12 @@ impl Queue {
         None
     }
 
-    fn keep(&mut self, entry: Entry, answer_lost: bool) {
+    fn record(&mut self, entry: Entry, answer_lost: bool) {
         let event: Value = serde_json::from_str(&entry.message_body).expect("an event");
         let id = event["id"].as_str().expect("an id").to_owned();
         assert_eq!(entry.message_attributes["ce-id"].string_value, id);
         let dropped = match &entry.message_deduplication_id {
-            Some(deduplication) if self.fifo => !self.known.insert(deduplication.clone()),
+            Some(deduplication) if self.fifo => !self.deduplication_ids.insert(deduplication.clone()),
             _ => false,
         };
         self.sent.push(Sent { event, id, group: entry.message_group_id, answer_lost, dropped });

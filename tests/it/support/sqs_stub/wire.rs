@@ -15,23 +15,23 @@ pub struct Head {
 pub struct Connection {
     stream: TcpStream,
     /// What was read and not used.
-    read: Vec<u8>,
+    buffer: Vec<u8>,
 }
 
 impl Connection {
     pub fn new(stream: TcpStream) -> Self {
-        Self { stream, read: Vec::new() }
+        Self { stream, buffer: Vec::new() }
     }
 
     /// The next request's head; an error if there is none.
     pub async fn head(&mut self) -> io::Result<Head> {
         let end = loop {
-            if let Some(at) = self.read.windows(4).position(|four| four == b"\r\n\r\n") {
+            if let Some(at) = self.buffer.windows(4).position(|four| four == b"\r\n\r\n") {
                 break at + 4;
             }
             self.read_more().await?;
         };
-        let text: Vec<u8> = self.read.drain(..end).collect();
+        let text: Vec<u8> = self.buffer.drain(..end).collect();
         let text = String::from_utf8_lossy(&text).into_owned();
         let value = |wanted: &str| {
             let mut lines = text.lines().filter_map(|line| line.split_once(':'));
@@ -44,14 +44,14 @@ impl Connection {
     }
 
     pub async fn body(&mut self, head: &Head) -> io::Result<Vec<u8>> {
-        while self.read.len() < head.length {
+        while self.buffer.len() < head.length {
             self.read_more().await?;
         }
-        Ok(self.read.drain(..head.length).collect())
+        Ok(self.buffer.drain(..head.length).collect())
     }
 
     async fn read_more(&mut self) -> io::Result<()> {
-        match self.stream.read_buf(&mut self.read).await? {
+        match self.stream.read_buf(&mut self.buffer).await? {
             0 => Err(io::ErrorKind::UnexpectedEof.into()),
             _ => Ok(()),
         }
@@ -62,19 +62,19 @@ impl Connection {
     }
 
     /// An error with a code, as the service gives it.
-    pub async fn refuse(&mut self, status: u16, code: &str) -> io::Result<()> {
+    pub async fn answer_error(&mut self, status: u16, code: &str) -> io::Result<()> {
         let body = format!("{{\"__type\":\"{code}\",\"message\":\"refused\"}}");
         self.answer(status, Some(code), &body).await
     }
 
     /// The head and the first half of the body.
-    pub async fn half_an_answer(&mut self, body: &str) -> io::Result<()> {
+    pub async fn answer_half(&mut self, body: &str) -> io::Result<()> {
         let all = http(200, None, body);
         self.stream.write_all(&all.as_bytes()[..all.len() - body.len() / 2]).await
     }
 
     /// Returns when the other side hangs up.
-    pub async fn until_closed(&mut self) {
+    pub async fn wait_closed(&mut self) {
         while self.read_more().await.is_ok() {}
     }
 

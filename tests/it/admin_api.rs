@@ -9,10 +9,10 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
-use crate::support::bridge::{Bridge, CONFIG, RULES, notification, now, pending, program, resolved};
+use crate::support::bridge::{Bridge, CONFIG, RULES, notification, now, pending_pod, program, resolved};
 use crate::support::tools::eventually;
 
-fn other() -> Value {
+fn unmatched_alert() -> Value {
     json!({
         "status": "firing", "labels": { "alertname": "Other" }, "annotations": {}, "startsAt": now(),
         "endsAt": "0001-01-01T00:00:00Z", "generatorURL": "", "fingerprint": "other",
@@ -20,10 +20,10 @@ fn other() -> Value {
 }
 
 /// A bridge that has decided eight things about three alerts.
-async fn busy() -> Bridge {
+async fn busy_bridge() -> Bridge {
     let bridge = Bridge::start().await;
-    let (a, b) = (pending("workers", "a"), pending("others", "b"));
-    bridge.post(notification(&[a.clone(), b.clone(), other()])).await;
+    let (a, b) = (pending_pod("workers", "a"), pending_pod("others", "b"));
+    bridge.post(notification(&[a.clone(), b.clone(), unmatched_alert()])).await;
     bridge.post(notification(std::slice::from_ref(&a))).await;
     bridge.post(notification(&[resolved(&a)])).await;
     bridge.post(notification(&[json!({ "status": "burning" })])).await;
@@ -31,7 +31,7 @@ async fn busy() -> Bridge {
 }
 
 async fn decisions(bridge: &Bridge, query: &str) -> Vec<Value> {
-    let found = bridge.look(&format!("/api/v1/decisions{query}")).await;
+    let found = bridge.get_json(&format!("/api/v1/decisions{query}")).await;
     found["decisions"].as_array().expect("a list").clone()
 }
 
@@ -41,7 +41,7 @@ fn verdicts(decisions: &[Value]) -> Vec<&str> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_alert_has_an_answer_that_can_be_found() {
-    let bridge = busy().await;
+    let bridge = busy_bridge().await;
     let all = decisions(&bridge, "").await;
     assert_eq!(verdicts(&all), ["invalid", "emitted", "duplicate", "unmatched", "emitted", "emitted"]);
     let found = async |query: &str| {
@@ -68,20 +68,20 @@ async fn every_alert_has_an_answer_that_can_be_found() {
     let mut paged = Vec::new();
     let mut cursor = String::new();
     loop {
-        let page = bridge.look(&format!("/api/v1/decisions?limit=1{cursor}")).await;
+        let page = bridge.get_json(&format!("/api/v1/decisions?limit=1{cursor}")).await;
         paged.extend(page["decisions"].as_array().expect("a list").clone());
         let Some(next) = page["next"].as_str() else { break };
         cursor = format!("&cursor={next}");
     }
     assert_eq!(paged, all);
-    let (code, shown, _) = bridge.verb(&["decisions", "--verdict", "duplicate", "--limit", "5"]);
+    let (code, shown, _) = bridge.cli(&["decisions", "--verdict", "duplicate", "--limit", "5"]);
     assert_eq!(code, Some(0));
     let line = " duplicate unschedulable-pods eks/nodegroup/-/eu-west-1/prod-eu/-/workers, 1 alert\n";
     assert!(shown.ends_with(line), "{shown}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_question_that_cannot_be_understood_is_told_what_is_wrong_with_it() {
+async fn an_invalid_request_gets_an_error_that_says_what_is_wrong() {
     let bridge = Bridge::start().await;
     for (path, part) in [
         ("/api/v1/decisions?rul=x", "unknown field `rul`"),
@@ -119,13 +119,13 @@ async fn a_question_that_cannot_be_understood_is_told_what_is_wrong_with_it() {
     let body = r#"{"author":"a","reason":"b"}"#;
     let sent = tokio::task::spawn_blocking(move || simple.post(url).content_type("text/plain").send(body));
     assert_eq!(sent.await.expect("a call").expect("an answer").status(), 415);
-    assert_eq!(bridge.look("/api/v1/pauses").await, json!([]));
+    assert_eq!(bridge.get_json("/api/v1/pauses").await, json!([]));
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_pause_stops_what_it_covers_at_once_survives_a_kill_and_what_waited_goes_on_when_it_ends() {
+async fn a_pause_blocks_at_once_survives_a_kill_and_deferred_actions_run_when_it_ends() {
     let mut bridge = Bridge::start().await;
-    let (code, shown, _) = bridge.verb(&[
+    let (code, shown, _) = bridge.cli(&[
         "pause",
         "--direction",
         "scale_in",
@@ -142,37 +142,37 @@ async fn a_pause_stops_what_it_covers_at_once_survives_a_kill_and_what_waited_go
             .is_some_and(|row| row.starts_with("1 ") && row.ends_with("ops     image exchange")),
         "{shown}"
     );
-    let (a, b) = (pending("workers", "a"), pending("others", "b"));
+    let (a, b) = (pending_pod("workers", "a"), pending_pod("others", "b"));
     bridge.post(notification(&[a.clone(), b.clone()])).await;
     let both = bridge.post(notification(&[resolved(&a), resolved(&b)])).await;
     assert_eq!(both.verdicts(), json!({ "emitted": 1, "paused": 1 }));
     bridge.kill();
     bridge.run().await;
-    let waiting = bridge.look("/api/v1/episodes?rule=unschedulable-pods").await["episodes"].clone();
+    let waiting = bridge.get_json("/api/v1/episodes?rule=unschedulable-pods").await["episodes"].clone();
     assert_eq!(waiting[0]["waits"]["verdict"], "paused");
     assert_eq!(
         (&waiting[0]["phase"], &waiting[0]["target"]["name"]),
         (&json!("resolved"), &json!("workers"))
     );
-    let (code, shown, _) = bridge.verb(&["resume", "1"]);
+    let (code, shown, _) = bridge.cli(&["resume", "1"]);
     assert_eq!((code, shown.as_str()), (Some(0), "pause 1 has ended\n"));
     eventually("what waited", async || {
         let last = bridge.journal().into_iter().rfind(|event| event["data"]["target"]["name"] == "workers");
         last.filter(|event| event["data"]["action"] == "scale_in")
     })
     .await;
-    let (code, _, said) = bridge.verb(&["resume", "1"]);
+    let (code, _, said) = bridge.cli(&["resume", "1"]);
     assert!(code == Some(1) && said.contains("there is no pause 1"), "{said}");
 
     // By itself too.
-    assert_eq!(bridge.verb(&["pause", "--all", "--for", "1s", "--reason", "a moment"]).0, Some(0));
-    let answer = bridge.post(notification(&[pending("fresh", "c")])).await;
+    assert_eq!(bridge.cli(&["pause", "--all", "--for", "1s", "--reason", "a moment"]).0, Some(0));
+    let answer = bridge.post(notification(&[pending_pod("fresh", "c")])).await;
     assert_eq!(answer.verdicts(), json!({ "paused": 1 }));
     eventually("its end", async || {
         bridge.journal().iter().any(|event| event["data"]["target"]["name"] == "fresh").then_some(())
     })
     .await;
-    assert_eq!(bridge.look("/api/v1/pauses").await, json!([]));
+    assert_eq!(bridge.get_json("/api/v1/pauses").await, json!([]));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -184,7 +184,7 @@ async fn an_event_is_shown_with_what_became_of_it_everywhere() {
     let mut bridge = Bridge::new(&config, &RULES.replace("[journal]", "[journal, broken]"));
     fs::write(bridge.dir().join("taken"), "").expect("in the way");
     bridge.run().await;
-    let a = pending("workers", "a");
+    let a = pending_pod("workers", "a");
     bridge.post(notification(std::slice::from_ref(&a))).await;
     let id = decisions(&bridge, "?verdict=emitted").await[0]["event"].as_str().expect("an id").to_owned();
     let of = |event: &Value, name: &str| {
@@ -192,7 +192,7 @@ async fn an_event_is_shown_with_what_became_of_it_everywhere() {
         deliveries.into_iter().find(|delivery| delivery["destination"] == name).expect("one").clone()
     };
     let shown = eventually("the delivery", async || {
-        let shown = bridge.look(&format!("/api/v1/events/{id}")).await;
+        let shown = bridge.get_json(&format!("/api/v1/events/{id}")).await;
         (of(&shown, "journal")["state"] == "delivered" && of(&shown, "broken")["state"] == "dead")
             .then_some(shown)
     })
@@ -200,21 +200,21 @@ async fn an_event_is_shown_with_what_became_of_it_everywhere() {
     assert_eq!((&shown["event"]["id"], &of(&shown, "journal")["attempts"]), (&json!(id), &json!(1)));
     let broken = of(&shown, "broken");
     assert!(broken["error"].as_str().is_some_and(|error| error.contains("taken")), "{broken}");
-    let (code, text, _) = bridge.verb(&["event", &id]);
+    let (code, text, _) = bridge.cli(&["event", &id]);
     assert!(code == Some(0) && text.contains("\"delivered\""), "{text}");
 
     // What undoes what never arrived there is not sent, and no dead letter.
     bridge.post(notification(&[resolved(&a)])).await;
-    let (code, listed, _) = bridge.verb(&["dead-letters", "list"]);
+    let (code, listed, _) = bridge.cli(&["dead-letters", "list"]);
     assert_eq!((code, listed.lines().count()), (Some(0), 2), "{listed}");
-    let letter =
+    let dead_letter =
         listed.lines().nth(1).and_then(|row| row.split_whitespace().next()).expect("an id").to_owned();
-    assert_eq!(letter, "1-broken");
-    let (code, one, _) = bridge.verb(&["dead-letters", "show", &letter]);
+    assert_eq!(dead_letter, "1-broken");
+    let (code, one, _) = bridge.cli(&["dead-letters", "show", &dead_letter]);
     let one: Value = serde_json::from_str(&one).expect("JSON");
     assert_eq!((code, &one["event"]["id"], &one["takes_away"]), (Some(0), &json!(id), &json!(false)));
     fs::remove_file(bridge.dir().join("taken")).expect("out of the way");
-    let (code, said, _) = bridge.verb(&["dead-letters", "redrive", &letter, "--valid-for", "15m"]);
+    let (code, said, _) = bridge.cli(&["dead-letters", "redrive", &dead_letter, "--valid-for", "15m"]);
     assert_eq!((code, said.as_str()), (Some(0), "redrove 1-broken\n"));
     let arrived = eventually("the redriven", async || {
         let text = fs::read_to_string(bridge.dir().join("taken/x.jsonl")).ok()?;
@@ -222,12 +222,12 @@ async fn an_event_is_shown_with_what_became_of_it_everywhere() {
     })
     .await;
     assert_eq!(arrived["id"], json!(id));
-    let (code, _, said) = bridge.verb(&["dead-letters", "redrive", &letter]);
+    let (code, _, said) = bridge.cli(&["dead-letters", "redrive", &dead_letter]);
     assert!(code == Some(1) && said.contains("no such dead letter"), "{said}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn many_dead_letters_are_thrown_away_or_sent_once_more_and_what_takes_capacity_away_only_by_force() {
+async fn many_dead_letters_are_discarded_or_redriven_and_decreases_only_by_force() {
     let config = CONFIG.replace(
         "file: { path: events.jsonl }",
         "file: { path: taken/x.jsonl }, initial_backoff: 50ms, max_backoff: 60ms, max_age: 500ms, scale_in_max_age: 500ms",
@@ -236,58 +236,59 @@ async fn many_dead_letters_are_thrown_away_or_sent_once_more_and_what_takes_capa
     let mut bridge = Bridge::new(&config, &rules);
     fs::write(bridge.dir().join("taken"), "").expect("in the way");
     bridge.run().await;
-    let pods: Vec<Value> = (0..5).map(|at| pending(&format!("g{at}"), "a")).collect();
+    let pods: Vec<Value> = (0..5).map(|at| pending_pod(&format!("g{at}"), "a")).collect();
     assert_eq!(bridge.post(notification(&pods)).await.verdicts(), json!({ "emitted": 5 }));
     eventually("dead letters", async || {
-        let found = bridge.look("/api/v1/dead-letters").await;
+        let found = bridge.get_json("/api/v1/dead-letters").await;
         (found["dead_letters"].as_array().map(Vec::len) == Some(5)).then_some(())
     })
     .await;
-    let page = bridge.look("/api/v1/dead-letters?limit=2").await;
+    let page = bridge.get_json("/api/v1/dead-letters?limit=2").await;
     let next = page["next"].as_str().expect("another page").to_owned();
-    let rest = bridge.look(&format!("/api/v1/dead-letters?limit=1000&cursor={next}")).await;
+    let rest = bridge.get_json(&format!("/api/v1/dead-letters?limit=1000&cursor={next}")).await;
     assert_eq!(rest["dead_letters"].as_array().map(Vec::len), Some(3));
 
-    let (code, said, _) = bridge.verb(&["dead-letters", "redrive", "--all"]);
+    let (code, said, _) = bridge.cli(&["dead-letters", "redrive", "--all"]);
     let head = "redrove 0; 5 stay\n";
     assert!(code == Some(0) && said.starts_with(head) && said.contains("takes capacity away"), "{said}");
-    let (code, said, _) = bridge.verb(&["dead-letters", "discard", "1-journal"]);
+    let (code, said, _) = bridge.cli(&["dead-letters", "discard", "1-journal"]);
     assert_eq!((code, said.as_str()), (Some(0), "discarded 1-journal\n"));
-    let (_, said, _) = bridge.verb(&["dead-letters", "discard", "--action", "scale_out"]);
+    let (_, said, _) = bridge.cli(&["dead-letters", "discard", "--action", "scale_out"]);
     assert_eq!(said, "discarded 0; 0 stay\n");
     fs::remove_file(bridge.dir().join("taken")).expect("out of the way");
     let words = ["dead-letters", "redrive", "--rule", "unschedulable-pods", "--force", "--format", "json"];
-    let done: Value = serde_json::from_str(&bridge.verb(&words).1).expect("JSON");
+    let done: Value = serde_json::from_str(&bridge.cli(&words).1).expect("JSON");
     assert_eq!((&done["done"], &done["stay_total"]), (&json!(4), &json!(0)));
-    bridge.delivered_all("journal").await;
+    bridge.wait_delivered("journal").await;
     let got = fs::read_to_string(bridge.dir().join("taken/x.jsonl")).expect("its file");
     assert_eq!(got.lines().count(), 4, "what was thrown away is not sent");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_would_be_decided_is_told_and_nothing_of_it_is_done() {
+async fn explain_reports_what_would_be_decided_and_changes_nothing() {
     let bridge = Bridge::start().await;
-    let a = pending("workers", "a");
+    let a = pending_pod("workers", "a");
     bridge.post(notification(std::slice::from_ref(&a))).await;
     let before = (decisions(&bridge, "").await, bridge.events().await);
-    let body = notification(&[a.clone(), pending("workers", "b"), other()]);
+    let body = notification(&[a.clone(), pending_pod("workers", "b"), unmatched_alert()]);
     fs::write(bridge.dir().join("body.json"), &body).expect("a file");
-    let (status, told) =
+    let (status, reported) =
         bridge.api("POST", "/api/v1/explain", Some(serde_json::from_str(&body).expect("JSON"))).await;
-    assert_eq!(status, 200, "{told}");
-    let verdicts: BTreeSet<&str> = told["decisions"]
+    assert_eq!(status, 200, "{reported}");
+    let verdicts: BTreeSet<&str> = reported["decisions"]
         .as_array()
         .expect("a list")
         .iter()
         .filter_map(|one| one["verdict"].as_str())
         .collect();
     assert_eq!(verdicts, ["duplicate", "emitted", "unmatched"].into());
-    let emitted = told["decisions"].as_array().into_iter().flatten().find(|one| one["verdict"] == "emitted");
+    let emitted =
+        reported["decisions"].as_array().into_iter().flatten().find(|one| one["verdict"] == "emitted");
     assert_eq!(emitted.expect("one")["event"]["data"]["episode"]["emission"], 2, "by the state as it is");
-    let rule = &told["alerts"][2]["rules"][0];
+    let rule = &reported["alerts"][2]["rules"][0];
     assert_eq!(rule["because"], r#"alertname="KubePodsPending" does not hold: it is "Other""#);
     let (code, shown, _) =
-        bridge.verb(&["explain", "body.json", "--url", &bridge.admin_url(), "--source", "prod-eu"]);
+        bridge.cli(&["explain", "body.json", "--url", &bridge.admin_url(), "--source", "prod-eu"]);
     assert!(code == Some(0) && shown.contains("duplicate unschedulable-pods"), "{shown}");
     assert_eq!((decisions(&bridge, "").await, bridge.events().await), before);
     // And when it comes, it is decided so.
@@ -298,8 +299,8 @@ async fn what_would_be_decided_is_told_and_nothing_of_it_is_done() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn decisions_are_told_when_they_are_made_and_a_reader_that_was_cut_off_misses_none() {
-    let bridge = busy().await;
+async fn decisions_are_streamed_when_made_and_a_reader_that_reconnects_misses_none() {
+    let bridge = busy_bridge().await;
     let mut child = Command::new(program())
         .args([
             "decisions",
@@ -315,13 +316,13 @@ async fn decisions_are_told_when_they_are_made_and_a_reader_that_was_cut_off_mis
         .spawn()
         .expect("the verb");
     let lines = BufReader::new(child.stdout.take().expect("its output")).lines();
-    let (told, telling) = std::sync::mpsc::channel();
-    std::thread::spawn(move || lines.map_while(Result::ok).for_each(|line| drop(told.send(line))));
+    let (reported, reports) = std::sync::mpsc::channel();
+    std::thread::spawn(move || lines.map_while(Result::ok).for_each(|line| drop(reported.send(line))));
     // What came before it has connected is not told.
     let fresh = eventually("a decision", async || {
         let name = format!("fresh-{}", fastrand::u32(..));
-        bridge.post(notification(&[pending(&name, "a")])).await;
-        serde_json::from_str::<Value>(&telling.try_recv().ok()?).ok()
+        bridge.post(notification(&[pending_pod(&name, "a")])).await;
+        serde_json::from_str::<Value>(&reports.try_recv().ok()?).ok()
     })
     .await;
     assert!(fresh["target"]["name"].as_str().is_some_and(|name| name.starts_with("fresh-")), "{fresh}");
@@ -342,11 +343,11 @@ async fn decisions_are_told_when_they_are_made_and_a_reader_that_was_cut_off_mis
     let host = admin.strip_prefix("http://").expect("an address");
     let mut stream = TcpStream::connect(host).await.expect("a connection");
     let seen = seen.as_str().expect("an id");
-    let ask =
+    let request =
         format!("GET /api/v1/decisions/stream HTTP/1.1\r\nHost: {host}\r\nLast-Event-ID: {seen}\r\n\r\n");
-    stream.write_all(ask.as_bytes()).await.expect("sent");
+    stream.write_all(request.as_bytes()).await.expect("sent");
     let mut got = String::new();
-    let told = eventually("the rest", async || {
+    let reported = eventually("the rest", async || {
         let mut part = [0; 4096];
         let count = stream.read(&mut part).await.expect("more");
         got.push_str(&String::from_utf8_lossy(&part[..count]));
@@ -355,14 +356,14 @@ async fn decisions_are_told_when_they_are_made_and_a_reader_that_was_cut_off_mis
         (ids.len() >= behind.len()).then_some(ids)
     })
     .await;
-    assert_eq!(told.iter().collect::<Vec<_>>(), behind);
+    assert_eq!(reported.iter().collect::<Vec<_>>(), behind);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn how_the_bridge_stands_is_told_to_people_and_programs() {
-    let bridge = busy().await;
-    bridge.delivered_all("journal").await;
-    let (code, shown, _) = bridge.verb(&["status"]);
+async fn the_status_of_the_bridge_is_shown_to_people_and_programs() {
+    let bridge = busy_bridge().await;
+    bridge.wait_delivered("journal").await;
+    let (code, shown, _) = bridge.cli(&["status"]);
     assert_eq!(code, Some(0));
     let shown = shown.lines().skip(1).collect::<Vec<_>>().join("\n");
     insta::assert_snapshot!(shown, @r"
@@ -376,15 +377,15 @@ async fn how_the_bridge_stands_is_told_to_people_and_programs() {
     SOURCE   HEARTBEAT  OPEN SINCE
     prod-eu  -          -
     ");
-    let rules = bridge.look("/api/v1/rules").await;
+    let rules = bridge.get_json("/api/v1/rules").await;
     assert_eq!(rules[0]["matchers"], json!(["alertname=\"KubePodsPending\""]));
     assert_eq!((&rules[0]["on_firing"]["amount"], &rules[0]["open_episodes"]), (&json!("2"), &json!(1)));
-    let sources = bridge.look("/api/v1/sources").await;
+    let sources = bridge.get_json("/api/v1/sources").await;
     assert_eq!(sources[0]["labels"]["region"], "eu-west-1");
-    let (code, shown, _) = bridge.verb(&["episodes"]);
+    let (code, shown, _) = bridge.cli(&["episodes"]);
     assert!(code == Some(0) && shown.lines().count() == 2 && shown.contains("/others"), "{shown}");
-    assert_eq!(bridge.verb(&["status", "--url", "http://127.0.0.1:1"]).0, Some(1));
-    let open = bridge.look("/api/v1/episodes?limit=1").await;
+    assert_eq!(bridge.cli(&["status", "--url", "http://127.0.0.1:1"]).0, Some(1));
+    let open = bridge.get_json("/api/v1/episodes?limit=1").await;
     assert!(open["next"].is_number(), "{open}");
 }
 
@@ -393,7 +394,7 @@ async fn how_the_bridge_stands_is_told_to_people_and_programs() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_description_of_the_api_is_the_published_one_and_true() {
     let bridge = Bridge::start().await;
-    let document = bridge.look("/openapi.json").await;
+    let document = bridge.get_json("/openapi.json").await;
     let shown = serde_json::to_string_pretty(&document).expect("JSON");
     insta::with_settings!({ snapshot_path => "../snapshots", prepend_module_to_snapshot => false }, {
         insta::assert_snapshot!("openapi.json", shown);
@@ -406,13 +407,13 @@ async fn the_description_of_the_api_is_the_published_one_and_true() {
             assert_ne!(status, 405, "{method} {path}");
         }
         if methods.get("get").is_some() && !path.ends_with("stream") && !path.contains('{') {
-            let answer = bridge.look(path).await;
+            let answer = bridge.get_json(path).await;
             let schema = &methods["get"]["responses"]["200"]["content"]["application/json"]["schema"];
             let mut whole = schema.clone();
             whole["components"] = document["components"].clone();
             let validator = jsonschema::validator_for(&whole).expect("a schema");
-            let faults: Vec<String> = validator.iter_errors(&answer).map(|fault| fault.to_string()).collect();
-            assert!(faults.is_empty(), "{path}: {faults:?} {answer}");
+            let errors: Vec<String> = validator.iter_errors(&answer).map(|error| error.to_string()).collect();
+            assert!(errors.is_empty(), "{path}: {errors:?} {answer}");
         }
     }
 }

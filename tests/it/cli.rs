@@ -5,7 +5,7 @@ use std::process::Command;
 use crate::support::bridge::program;
 
 #[test]
-fn verbs_print_what_they_printed() {
+fn commands_print_what_they_printed() {
     let cases = trycmd::TestCases::new();
     cases.register_bin("scalebridge", program()).env("AWS_REGION", "").case("tests/cmd/*.trycmd");
 }
@@ -22,9 +22,9 @@ fn a_code_is_explained_by_its_page() {
 }
 
 #[test]
-fn completions_and_pages_are_made_for_every_verb() {
+fn completions_and_man_pages_are_generated_for_every_command() {
     let (_, help) = scalebridge(&["--help"]);
-    let verbs: Vec<&str> = help
+    let commands: Vec<&str> = help
         .lines()
         .skip_while(|line| *line != "Commands:")
         .skip(1)
@@ -32,18 +32,18 @@ fn completions_and_pages_are_made_for_every_verb() {
         .filter(|line| !line.starts_with("   "))
         .filter_map(|line| line.split_whitespace().next())
         .collect();
-    assert!(verbs.len() > 15 && verbs.contains(&"dead-letters"), "{verbs:?}");
+    assert!(commands.len() > 15 && commands.contains(&"dead-letters"), "{commands:?}");
     for shell in ["bash", "zsh", "fish"] {
         let (code, script) = scalebridge(&["completions", shell]);
         assert_eq!(code, Some(0));
-        for verb in &verbs {
-            assert!(script.contains(verb), "{shell}: {verb}");
+        for command in &commands {
+            assert!(script.contains(command), "{shell}: {command}");
         }
     }
     let directory = tempfile::tempdir().expect("a directory");
     let (code, _) = scalebridge(&["man", "--directory", directory.path().to_str().expect("UTF-8")]);
     assert_eq!(code, Some(0));
-    for verb in verbs.iter().filter(|verb| **verb != "help") {
-        assert!(directory.path().join(format!("scalebridge-{verb}.1")).exists(), "{verb}");
+    for command in commands.iter().filter(|command| **command != "help") {
+        assert!(directory.path().join(format!("scalebridge-{command}.1")).exists(), "{command}");
     }
 }

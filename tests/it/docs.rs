@@ -22,14 +22,14 @@ fn blocks(text: &str, language: &str) -> Vec<String> {
 }
 
 /// The block whose first line is `# my/NAME`.
-fn file(text: &str, name: &str) -> String {
+fn yaml_block(text: &str, name: &str) -> String {
     let wanted = format!("# my/{name}\n");
     let found = blocks(text, "yaml").into_iter().find(|block| block.starts_with(&wanted));
     found.unwrap_or_else(|| panic!("README shows no {name}"))
 }
 
 /// Free ports, a store of its own and a log that can be read, beside what the files say.
-fn aside(bridge: &mut Bridge) {
+fn isolate(bridge: &mut Bridge) {
     bridge.env("SCALEBRIDGE__SERVER__LISTEN", "127.0.0.1:0");
     bridge.env("SCALEBRIDGE__ADMIN__LISTEN", "127.0.0.1:0");
     bridge.env("SCALEBRIDGE__STORE__SQLITE__PATH", "bridge.db");
@@ -54,7 +54,7 @@ async fn stdout_line(bridge: &Bridge) -> serde_json::Value {
 }
 
 /// Runs a verb of the README, against this bridge where it asks one.
-fn verb(words: &str, bridge: Option<&Bridge>) {
+fn run_command(words: &str, bridge: Option<&Bridge>) {
     let mut command = words.to_owned();
     let mut run = Command::new("sh");
     run.current_dir(ROOT).stdin(Stdio::null());
@@ -65,7 +65,7 @@ fn verb(words: &str, bridge: Option<&Bridge>) {
     // The files of `my/` are in the README itself.
     let own = tempfile::tempdir().expect("a directory");
     for name in ["scalebridge.yaml", "rules.yaml"] {
-        fs::write(own.path().join(name), file(&read("README.md"), name)).expect("a file");
+        fs::write(own.path().join(name), yaml_block(&read("README.md"), name)).expect("a file");
     }
     let command = command.replace("my/", &format!("{}/", own.path().display()));
     let done = run.args(["-c", &format!("{} {command}", program().display())]).output().expect("a shell");
@@ -100,16 +100,17 @@ async fn every_command_of_the_readme_runs() {
                 makefile.contains("$(TARGET)/release/scalebridge serve --config config/scalebridge.yaml")
             );
             let mut default = Bridge::new(&read("config/scalebridge.yaml"), &read("config/rules.yaml"));
-            aside(&mut default);
+            isolate(&mut default);
             default.run().await;
             bridge = Some(default);
         } else if command == "target/release/scalebridge serve --config my/scalebridge.yaml" {
-            let mut own = Bridge::new(&file(&readme, "scalebridge.yaml"), &file(&readme, "rules.yaml"));
-            aside(&mut own);
+            let mut own =
+                Bridge::new(&yaml_block(&readme, "scalebridge.yaml"), &yaml_block(&readme, "rules.yaml"));
+            isolate(&mut own);
             own.run().await;
             bridge = Some(own);
         } else if let Some(words) = command.strip_prefix("target/release/scalebridge ") {
-            verb(words, bridge.as_ref());
+            run_command(words, bridge.as_ref());
         } else if command.starts_with("curl ") {
             let bridge = bridge.as_ref().expect("a bridge that was started before");
             let answer = curl(command, bridge);
@@ -125,8 +126,8 @@ async fn every_command_of_the_readme_runs() {
         }
         ran.push(command.split(' ').next().unwrap_or_default().to_owned());
     }
-    let verbs = ran.iter().filter(|word| *word == "target/release/scalebridge").count();
-    assert_eq!(verbs, 17, "all verbs");
+    let commands = ran.iter().filter(|word| *word == "target/release/scalebridge").count();
+    assert_eq!(commands, 17, "all verbs");
     ran.dedup();
     let program = "target/release/scalebridge";
     assert_eq!(ran, ["make", "curl", program, "curl", program, "make"]);
@@ -135,8 +136,8 @@ async fn every_command_of_the_readme_runs() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_alert_without_its_label_is_invalid_as_the_readme_says() {
     let readme = read("README.md");
-    let mut own = Bridge::new(&file(&readme, "scalebridge.yaml"), &file(&readme, "rules.yaml"));
-    aside(&mut own);
+    let mut own = Bridge::new(&yaml_block(&readme, "scalebridge.yaml"), &yaml_block(&readme, "rules.yaml"));
+    isolate(&mut own);
     own.run().await;
     let command = blocks(&readme, "bash").into_iter().find(|block| block.contains("/webhook/staging"));
     let command = command.expect("the second curl");
@@ -149,7 +150,7 @@ async fn the_alert_without_its_label_is_invalid_as_the_readme_says() {
 fn alertmanager_takes_the_configuration_that_the_readme_shows() {
     let dir = tempfile::tempdir().expect("a directory");
     let path = dir.path().join("alertmanager.yml");
-    fs::write(&path, file(&read("README.md"), "alertmanager.yml")).expect("a file");
+    fs::write(&path, yaml_block(&read("README.md"), "alertmanager.yml")).expect("a file");
     let done = tool("bin/amtool").arg("check-config").arg(&path).output().expect("amtool");
     assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
 }
