@@ -87,7 +87,7 @@ impl Bridge {
         self.status_mb("VmRSS")
     }
 
-    /// The most resident memory since the start or [`Self::forget_peak`], in MB.
+    /// The most resident memory since the start or [`Self::reset_peak`], in MB.
     pub fn peak_mb(&self) -> io::Result<f64> {
         self.status_mb("VmHWM")
     }

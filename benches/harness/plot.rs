@@ -15,7 +15,7 @@ const PANEL: (f64, f64) = (510.0, 324.0);
 /// Inside a panel: what its scale and the names of its lines need.
 const SCALE_WIDTH: f64 = 46.0;
 const NAMES_WIDTH: f64 = 100.0;
-/// Where bars begin, and how far from there the aim is; a bar ends at `MOST` times the aim.
+/// Where bars begin, and how far from there the aim is; a bar ends at `MAX_AIM_RATIO` times the aim.
 const BARS_X: f64 = 590.0;
 const AIM_WIDTH: f64 = 200.0;
 const MAX_AIM_RATIO: f64 = 2.0;

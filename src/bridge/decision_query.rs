@@ -44,7 +44,7 @@ pub struct Position {
 }
 
 impl Position {
-    /// Reads `12.3`, as [`Told::id`] has it.
+    /// Reads `12.3`, as [`DecisionView::id`] has it.
     pub fn parse(text: &str) -> Option<Self> {
         let (record, index) = text.split_once('.')?;
         Some(Self { record: record.parse().ok()?, index: index.parse().ok()? })

@@ -72,7 +72,7 @@ impl Simulator {
     /// Lets time pass up to `at`, and decides what comes due on the way. Each decision has its whole event.
     ///
     /// # Errors
-    /// [`RehearsalError`].
+    /// [`SimulatorError`].
     pub async fn advance_to(&mut self, at: Time) -> Result<Vec<Value>, SimulatorError> {
         for _ in 0..MAX_STEPS {
             let due = *self.store.next_due().borrow();
@@ -90,7 +90,7 @@ impl Simulator {
     /// Takes a notification now, and decides what comes due by it. Gives what was decided, each decision with its whole event.
     ///
     /// # Errors
-    /// [`RehearsalError`].
+    /// [`SimulatorError`].
     pub async fn notify(
         &mut self,
         source: &str,
@@ -107,7 +107,7 @@ impl Simulator {
     /// What would be decided now. Nothing changes.
     ///
     /// # Errors
-    /// [`RehearsalError`].
+    /// [`SimulatorError`].
     pub async fn explain(
         &self,
         source: &str,

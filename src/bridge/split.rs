@@ -13,7 +13,7 @@ use crate::store::{self, Store};
 /// A notification of up to this many alerts is one transaction.
 pub const MAX_ALERTS_PER_TRANSACTION: usize = 1000;
 
-/// The notification as it is, or in parts of about [`AT_ONCE`] alerts.
+/// The notification as it is, or in parts of about [`MAX_ALERTS_PER_TRANSACTION`] alerts.
 ///
 /// # Errors
 /// The store could not say where alerts are open.

@@ -6,7 +6,7 @@ use super::diagnostic::{Code, Diagnostics, Location};
 
 /// A key of a map that is refused.
 pub(super) struct Unsupported {
-    /// The map, as [`super::decode::Fields::of`] was told.
+    /// The map, as [`super::decode::Fields::from_node`] was told.
     path: &'static str,
     key: &'static str,
     help: &'static str,

@@ -1,5 +1,5 @@
 //! What a destination's calls have shown, and what follows for the next ones: whether any may start
-//! ([`Breaker`]), how many at the same time ([`Window`]), and a rest where one at a time is too much.
+//! ([`Breaker`]), how many at the same time ([`AdaptiveConcurrency`]), and a rest where one at a time is too much.
 //!
 //! One dead destination must not burn through its whole backlog, and one that throttles must not be
 //! hammered. Pure: instants and chance are arguments.

@@ -10,7 +10,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::state::AlertKey;
 
-/// What a [`ByAlert`] keeps.
+/// What a [`AlertMap`] keeps.
 pub trait HasAlertKey {
     /// The alert that it is about.
     fn alert(&self) -> &AlertKey;

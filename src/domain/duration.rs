@@ -27,7 +27,7 @@ pub enum Error {
     /// A unit twice, or a small unit before a large one.
     #[error("`{0}` is not a duration: each unit stands once, from large to small (1h30m, not 30m1h)")]
     Order(String),
-    /// More than [`LONGEST`].
+    /// More than [`MAX_DURATION`].
     #[error("`{0}` is longer than 100 years")]
     TooLong(String),
 }

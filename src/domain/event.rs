@@ -178,7 +178,7 @@ impl Event {
     /// The document, of at most `max_bytes` with what SQS' attributes take beside it. Alerts that do
     /// not fit are left out whole; `alerts_total` says how many there were.
     ///
-    /// What is not an alert is bounded where alerts come in (see [`fixed_bytes`]), so it fits.
+    /// What is not an alert is bounded where alerts come in (see [`check_fixed_bytes`]), so it fits.
     pub fn encode(&self, max_bytes: usize) -> String {
         let subject = &self.key;
         let room = max_bytes.saturating_sub(MAX_ATTRIBUTE_BYTES_BESIDE_SUBJECT + subject.as_str().len());

@@ -209,7 +209,7 @@ impl EventHeader {
 /// The type of every message attribute.
 pub const ATTRIBUTE_TYPE: &str = "String";
 
-/// [`Header::attribute_bytes`] is never more than this and the length of the subject, for any event
+/// [`EventHeader::attribute_bytes`] is never more than this and the length of the subject, for any event
 /// that the bridge makes: ids have 32 digits, names at most 63 characters, a trace context 55.
 pub const MAX_ATTRIBUTE_BYTES_BESIDE_SUBJECT: usize = 512;
 

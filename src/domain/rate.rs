@@ -38,7 +38,7 @@ impl PerMinute {
 pub struct Rates {
     scale_out: Rate,
     scale_in: Rate,
-    /// What was done since [`Rates::noted`].
+    /// What was done since [`Rates::take_delta`].
     delta: RateDelta,
 }
 

@@ -113,7 +113,7 @@ pub struct Shadow {
     /// As [`TargetState::cooldowns`].
     #[serde(default, skip_serializing_if = "Cooldowns::is_empty")]
     pub cooldowns: Cooldowns,
-    /// As [`RuleState::spent`].
+    /// As [`RuleState::budget_expiries`].
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[serde(rename = "spent")]
     pub budget_expiries: Vec<Time>,
@@ -296,7 +296,7 @@ pub struct Trigger {
 pub const MAX_TRIGGER_FIELD_BYTES: usize = 1024;
 
 impl Trigger {
-    /// From a notification's envelope, each text cut to [`MAX_CAUSE_BYTES`].
+    /// From a notification's envelope, each text cut to [`MAX_TRIGGER_FIELD_BYTES`].
     pub fn new(source: &Name, envelope: &Envelope, traceparent: Option<String>) -> Self {
         let cut = |text: &str| truncate_escaped(text, MAX_TRIGGER_FIELD_BYTES).to_owned();
         Self {

@@ -164,7 +164,7 @@ impl RuleTable {
         evaluation
     }
 
-    /// What every rule says of an alert that [`RuleTable::judge`] would judge, in their order.
+    /// What every rule says of an alert that [`RuleTable::evaluate_alert`] would judge, in their order.
     pub fn trace(&self, source: &Source, alert: &Alert) -> Vec<(&Rule, MatchResult<'_>)> {
         let scope = Scope { source: &source.name, source_labels: &source.labels, alert };
         let mut ended_by = None;

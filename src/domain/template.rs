@@ -196,7 +196,7 @@ impl Templates {
     ///
     /// # Errors
     /// A label or annotation that the alert does not have, a filter that fails, a result of more
-    /// than [`MAX_RENDERED`] bytes.
+    /// than [`MAX_RENDERED_BYTES`] bytes.
     pub fn render(&self, template: &Template, scope: &Scope<'_>) -> Result<String, Error> {
         let field = |what: &str, labels: &Labels, name: &str| match labels.get(name) {
             "" => Err(Error(format!("the alert has no {what} `{name}`"))),
@@ -314,7 +314,7 @@ impl Object for Labels {
     }
 }
 
-/// Stops a rendering that grows past [`MAX_RENDERED`], instead of letting it take the memory.
+/// Stops a rendering that grows past [`MAX_RENDERED_BYTES`], instead of letting it take the memory.
 struct Bounded(Vec<u8>);
 
 impl std::io::Write for Bounded {

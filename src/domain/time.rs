@@ -66,7 +66,7 @@ impl Time {
         self.millis().to_string()
     }
 
-    /// [`Self::to_millis_text`], where it is written to something.
+    /// [`Self::to_millis_string`], where it is written to something.
     pub const fn millis(self) -> Millis {
         Millis(self)
     }

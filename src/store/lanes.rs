@@ -88,7 +88,7 @@ impl LaneHandle {
         self.wakeup.notify_one();
     }
 
-    /// Completes when something may be claimable: after [`Outlet::wake`], or when a delivery that waits
+    /// Completes when something may be claimable: after [`LaneHandle::wake`], or when a delivery that waits
     /// is due. `now` is the store's time.
     pub async fn wait(&self, now: Time) {
         let notified = self.wakeup.notified();

@@ -16,7 +16,7 @@
 //! routes tell who was given them, and rows who never got them. The list goes over to the event that
 //! undoes, and rows that say *never arrived* outlive their events until nobody can ask for them. So
 //! nothing is written when an event arrives, nothing is read where a destination has no such row, and
-//! what was pruned counts as arrived. See [`Claimed::undoes_nothing`].
+//! what was pruned counts as arrived. See [`Claimed::nothing_to_compensate`].
 //!
 //! What may make capacity less is *unsent* as long as a destination has not settled it. A transaction
 //! about its target is told of it, and cancels it with an event that adds capacity.
@@ -101,7 +101,7 @@ pub struct View {
 pub struct Changes {
     /// New states. An empty one is forgotten.
     pub states: Vec<(TargetKey, TargetState)>,
-    /// New controls. Where [`Controls::wakes`] has risen, every target that [`TargetState::watches`] is
+    /// New controls. Where [`Controls::generation`] has risen, every target that [`TargetState::depends_on_controls`] is
     /// due at once.
     pub controls: Option<Arc<Controls>>,
     /// Targets at which all that waits has been looked at, so that they are not due for the sake of the
@@ -129,7 +129,7 @@ pub struct NewEvent {
     pub target: TargetKey,
     /// Where it goes; not empty.
     pub destinations: Arc<[Name]>,
-    /// Whether it adds capacity. Such an event cancels what [`View::unsent`] names of its target, wherever
+    /// Whether it adds capacity. Such an event cancels what [`View::undelivered_decreases`] names of its target, wherever
     /// it was not sent yet; what is on its way is not tried again.
     pub increases_capacity: bool,
     /// Whether it may make capacity less.
@@ -377,7 +377,7 @@ impl Store {
     /// counts from now. When this returns `Ok`, it is on disk.
     ///
     /// # Errors
-    /// Nothing has changed; [`LetterError`] says why.
+    /// Nothing has changed; [`DeadLetterError`] says why.
     pub async fn redrive(&self, delivery_id: &DeliveryId, redrive: Redrive) -> Result<(), DeadLetterError> {
         let handle = self
             .lane_handle(&delivery_id.destination)
@@ -389,7 +389,7 @@ impl Store {
     /// returns `Ok`, it is on disk.
     ///
     /// # Errors
-    /// Nothing has changed; [`LetterError`] says why.
+    /// Nothing has changed; [`DeadLetterError`] says why.
     pub async fn discard(&self, delivery_id: &DeliveryId) -> Result<(), DeadLetterError> {
         delegate!(self, store => store.discard(delivery_id).await)
     }

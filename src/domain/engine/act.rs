@@ -77,7 +77,7 @@ pub fn change_of(rule: &Rule, phase: Phase) -> Option<&Change> {
 pub struct EmissionState<'a> {
     pub sequence: &'a mut u64,
     pub cooldowns: &'a mut Cooldowns,
-    /// See [`crate::domain::state::RuleState::spent`].
+    /// See [`crate::domain::state::RuleState::budget_expiries`].
     pub budget_expiries: &'a mut Vec<Time>,
 }
 

@@ -1,7 +1,7 @@
 //! The engine: a pure state machine.
 //!
 //! `(states, controls, what arrived or came due, now) -> (new states, new controls, decisions)`. It never
-//! reads a clock, never waits, and can be run again. [`notify`] takes one notification, [`come_due`] what
+//! reads a clock, never waits, and can be run again. [`process_notification`] takes one notification, [`process_due`] what
 //! its own clock, or a change of the controls, asks to look at again. `serve` and tests use these same two
 //! functions.
 //!

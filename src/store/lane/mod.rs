@@ -366,7 +366,7 @@ impl Lane {
         }
     }
 
-    /// What the store has to write for a delivery that ends so. Changes nothing: [`Lane::delivered`] and
+    /// What the store has to write for a delivery that ends so. Changes nothing: [`Lane::mark_delivered`] and
     /// its sisters follow the commit.
     pub fn row_change(&self, seq: EventSeq, outcome: Outcome) -> RowChange {
         let known = self.retries.get(&seq.0);

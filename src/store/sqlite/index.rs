@@ -1,7 +1,7 @@
 //! What the writer knows without asking SQLite: which target has which number, which alert is known
 //! where, what comes due when, and the states that were used last.
 //!
-//! A batch writes to a [`Staged`] that is merged after its commit and dropped when it fails, so the
+//! A batch writes to a [`IndexOverlay`] that is merged after its commit and dropped when it fails, so the
 //! index never knows more than the file.
 
 use std::collections::{BTreeSet, HashMap};

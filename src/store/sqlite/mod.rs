@@ -76,7 +76,7 @@ pub struct Sqlite {
     index: SharedIndex,
     gate: Arc<SpeculationGate>,
     due: watch::Receiver<Option<Time>>,
-    /// Closed after the connections: see [`schema::Opened`].
+    /// Closed after the connections: see [`schema::Database`].
     _file: Arc<File>,
     threads: Arc<Mutex<Vec<std::thread::JoinHandle<()>>>>,
 }

@@ -132,7 +132,7 @@ pub struct FoundEvent {
     pub below_cursor: Vec<bool>,
 }
 
-/// Looks for an event by its id among the [`STEP`] newest below a number. Ids have no index of their own: it
+/// Looks for an event by its id among the [`MAX_SCAN_EVENTS`] newest below a number. Ids have no index of their own: it
 /// would cost every event, and nearly all that is looked for is new.
 pub fn find_event(reader: &Connection, id: &str, below: i64) -> rusqlite::Result<ScanStep> {
     let mut newest =

@@ -3,7 +3,7 @@
 //! The layout is the winner of `benches/store_layout.rs`: at most three narrow rows an event (the
 //! target's state, the event, one entry of the target's history), numbers that rise instead of hashes
 //! as keys, so that what is new lands at the end of each tree, and no index that the hot path has to
-//! keep unique. The schema's version is `user_version`; each step of [`STEPS`] leads to the next.
+//! keep unique. The schema's version is `user_version`; each step of [`MIGRATIONS`] leads to the next.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};

@@ -52,7 +52,7 @@ pub async fn get(url: &str) -> io::Result<(u16, String)> {
     Ok((status.ok_or(io::ErrorKind::InvalidData)?, body.to_owned()))
 }
 
-/// A port that is free now. Another process can take it first: see [`Server::start`].
+/// A port that is free now. Another process can take it first: see [`Server::answer`].
 pub fn free_port() -> u16 {
     let holder = PortHolder::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
     holder.local_addr().expect("its address").port()

@@ -288,7 +288,7 @@ proptest! {
     }
 
     /// To look at everything again at any moment, as after a restart, decides nothing: every state and all
-    /// controls are what was written and read back, see `World::take`.
+    /// controls are what was written and read back, see `World::apply`.
     #[test]
     fn a_restart_after_any_step_changes_nothing(history in history(), restarts in prop::collection::vec(any::<bool>(), 60)) {
         let mut decisions = Vec::new();
