@@ -38,11 +38,16 @@ bench: release ## the whole bridge under load, measured beside its goals; ONLY=s
 	SCALEBRIDGE_BINARY="$(abspath $(TARGET))/deploy/scalebridge" \
 		cargo bench --locked --bench harness -- $(if $(ONLY),--only $(ONLY))
 
-lint: ## formatting, clippy, documentation, domain and configuration alone
+lint: ## all checks that run no test: format, clippy, rustdoc, dependencies, scripts
+	deploy/tools.sh lint
 	cargo fmt --check
+	"$(TARGET)/tools/bin/shellcheck" --severity=warning .ci/run deploy/*.sh
+	"$(TARGET)/tools/bin/cargo-machete"
+	"$(TARGET)/tools/bin/cargo-deny" --locked --all-features check --hide-inclusion-graph licenses bans sources
+	cargo check --locked --lib --no-default-features
 	cargo clippy --locked --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps
-	cargo check --locked --lib --no-default-features
+	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --document-private-items
 
 clean: ## removes all that the above have made
 	cargo clean
