@@ -4,6 +4,9 @@
 
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 
+# Where insta notes each snapshot file that a test reads.
+SNAPSHOTS := $(abspath $(TARGET))/snapshots.txt
+
 .DEFAULT_GOAL := help
 .PHONY: help build release run demo test bench lint clean
 
@@ -32,17 +35,24 @@ demo: build ## an alert's whole way, Prometheus to capacity; KEEP=1 leaves it ru
 test: ## all tests, with real Prometheus, Alertmanager and a local AWS
 	deploy/tools.sh
 	cargo test --locked --doc
-	cargo test --locked --lib --bins --tests
+	@rm -f "$(SNAPSHOTS)"
+	INSTA_SNAPSHOT_REFERENCES_FILE="$(SNAPSHOTS)" cargo test --locked --lib --bins --tests
+	@.ci/unreferenced-snapshots "$(SNAPSHOTS)"
 
 bench: release ## the whole bridge under load, measured beside its goals; ONLY=storm measures one part
 	SCALEBRIDGE_BINARY="$(abspath $(TARGET))/deploy/scalebridge" \
 		cargo bench --locked --bench harness -- $(if $(ONLY),--only $(ONLY))
 
-lint: ## formatting, clippy, documentation, domain and configuration alone
+lint: ## all checks that run no test: format, clippy, rustdoc, dependencies, scripts
+	deploy/tools.sh lint
 	cargo fmt --check
+	"$(TARGET)/tools/bin/shellcheck" --severity=warning .ci/run .ci/unreferenced-snapshots deploy/*.sh
+	"$(TARGET)/tools/bin/cargo-machete"
+	"$(TARGET)/tools/bin/cargo-deny" --locked --all-features check --hide-inclusion-graph licenses bans sources
+	cargo check --locked --lib --no-default-features
 	cargo clippy --locked --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps
-	cargo check --locked --lib --no-default-features
+	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --document-private-items
 
 clean: ## removes all that the above have made
 	cargo clean

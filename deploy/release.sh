@@ -1,12 +1,19 @@
 #!/usr/bin/env bash
-# Builds the binary to deploy, target/deploy/scalebridge: once to see under load which code is hot, once more by
-# what was seen (profile-guided optimization), and then once more under load, to see in what order its parts run
-# and to lay them out so (llvm-bolt). What it saves is in ARCHITECTURE, "Where the time goes".
+# Builds the binary to deploy, target/deploy/scalebridge, with profile-guided optimization (PGO) and BOLT:
 #
-#   LEARN="storm idle"   parts of the benchmark's harness that it learns from, see benches/harness
-#   PROFILE=release      cargo's profile, or `dev`, which tries the way without its price
+#   1. build an instrumented binary, run the benchmark's load on it, merge the profile
+#   2. build with that profile
+#   3. instrument the result with llvm-bolt, run the load again, reorder functions and blocks by what ran
 #
-# Cargo's variables hold, RUSTFLAGS and CFLAGS too. Nothing is learnt again while the code stays as it is.
+# docs/adr/0004-pgo-and-bolt.md has the figures.
+#
+#   LEARN="storm idle"   parts of the benchmark to run as the load, see benches/harness
+#   PROFILE=release      cargo's profile; `dev` tries all steps without the time that optimizing takes
+#
+# `deploy/release.sh smoke` runs the same steps on a small program of its own, in a minute, and installs nothing in
+# target/deploy. It shows that the tools are there and work together, not that the bridge survives them.
+#
+# Cargo's variables hold, RUSTFLAGS and CFLAGS too. A profile is taken again only when the code has changed.
 set -euo pipefail
 
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -15,6 +22,8 @@ profile=${PROFILE:-release}
 mkdir -p "${CARGO_TARGET_DIR:-target}/deploy"
 target=$(cd "${CARGO_TARGET_DIR:-target}" && pwd)
 deploy="$target/deploy"
+package=$PWD
+program=scalebridge
 host=$(rustc -vV | sed -n 's/^host: //p')
 
 say() { echo "release: $*" >&2; }
@@ -22,42 +31,72 @@ say() { echo "release: $*" >&2; }
 case $profile in
   release) folder=release ;;
   dev) folder=debug ;;
-  *) say "PROFILE is release or dev, and not '$profile'" && exit 2 ;;
+  *) say "PROFILE is 'release' or 'dev', not '$profile'" && exit 2 ;;
 esac
 
-# build STAGE FLAG...: the bridge in a folder of its own. With a target that is named, cargo keeps the flags from
-# build scripts and macros, which would leave profiles of themselves.
+# make_smoke: a package of one file, with the release profile of the bridge.
+make_smoke() {
+  deploy="$target/deploy/smoke"
+  package="$deploy/package"
+  program=smoke
+  parts=(smoke)
+  rm -rf "$deploy"
+  mkdir -p "$package/src"
+  {
+    printf '[package]\nname = "smoke"\nedition = "2024"\n\n[workspace]\n\n'
+    awk '/^\[/ { wanted = $0 == "[profile.release]" } wanted' Cargo.toml
+  } >"$package/Cargo.toml"
+  cat >"$package/src/main.rs" <<'RUST'
+fn main() {
+    let words = (0..200_000_u64).map(|n| format!("{:x}", n.wrapping_mul(0x9E37_79B9_7F4A_7C15)));
+    println!("{}", words.filter(|word| word.len() < 16).count());
+}
+RUST
+  cargo generate-lockfile --quiet --offline --manifest-path "$package/Cargo.toml"
+}
+
+case ${1:-} in
+  '') ;;
+  smoke) make_smoke ;;
+  *) say "the argument is 'smoke' or none, not '$1'" && exit 2 ;;
+esac
+
+# build STAGE FLAG...: the program in a folder of its own. With `--target`, cargo keeps the flags from build scripts
+# and macros, which would write profiles of themselves.
 build() {
   local flags stage=$1
   shift
   read -ra flags <<<"${RUSTFLAGS:-}"
   flags+=("$@")
-  # Not RUSTFLAGS itself: a path may have a space in it. gcc leaves functions in one piece: llvm-bolt cuts them.
+  # Not RUSTFLAGS itself: a path may have a space in it. gcc must not split functions: llvm-bolt does.
   CARGO_ENCODED_RUSTFLAGS=$(IFS=$'\037' && printf '%s' "${flags[*]}") CARGO_TARGET_DIR="$deploy/$stage" \
     CFLAGS="${CFLAGS:-} -fno-reorder-blocks-and-partition" \
-    cargo build --locked --profile "$profile" --target "$host" --bin scalebridge
+    cargo build --locked --profile "$profile" --target "$host" --manifest-path "$package/Cargo.toml" --bin $program
 }
 
-built() { echo "$deploy/$1/$host/$folder/scalebridge"; }
+built() { echo "$deploy/$1/$host/$folder/$program"; }
 
-# A name that is another when the binary is, or what it learns from.
+# A name that changes with the binary and with the load.
 name_of() { printf '%s' "${parts[*]}" | cat - "$1" | sha256sum | cut -c1-16; }
 
-# learn BINARY: puts one that counts under the load of the harness.
-learn() {
+# run_load BINARY: runs the load on an instrumented binary, which writes its profile when it ends.
+run_load() {
   local part
   for part in "${parts[@]}"; do
-    say "learning from $part"
-    SCALEBRIDGE_BINARY="$1" cargo bench --locked --profile "$profile" --bench harness -- --only "$part" >&2
+    say "running the load: $part"
+    if [ $program = smoke ]; then
+      "$1" >"$deploy/output"
+    else
+      SCALEBRIDGE_BINARY="$1" cargo bench --locked --profile "$profile" --bench harness -- --only "$part" >&2
+    fi
   done
 }
 
-# bolt ARGUMENT...: llvm-bolt, which says much, and only if it fails what matters. By its own place, since it
-# looks for its libraries from there.
+# bolt ARGUMENT...: llvm-bolt, silent unless it fails. By its real path: it looks for its libraries beside it.
 bolt() {
   "$bolt" "$@" >"$deploy/bolt.log" 2>&1 || {
     tail -n 20 "$deploy/bolt.log" >&2
-    say "llvm-bolt failed, see above and $deploy/bolt.log; $(built learnt) is the binary without this step"
+    say "llvm-bolt failed, see above and $deploy/bolt.log; $(built optimized) is the binary without this step"
     exit 1
   }
 }
@@ -65,36 +104,39 @@ bolt() {
 deploy/tools.sh llvm
 bolt=$(readlink -f "$target/tools/bin/llvm-bolt")
 
-say "building a bridge that counts"
-seen="$deploy/seen"
-build counting "-Cprofile-generate=$seen"
-# Cargo does not see that a profile has changed, but that it has another name.
-learnt="$deploy/$(name_of "$(built counting)").profdata"
-if [ ! -e "$learnt" ]; then
-  rm -rf "$seen" "$deploy"/*.profdata
-  learn "$(built counting)"
-  "$target/tools/bin/llvm-profdata" merge -o "$learnt.new" "$seen"/*.profraw || {
-    say "this llvm-profdata does not read what rustc writes: 'rustup component add llvm-tools' brings one that does"
+say "building an instrumented binary"
+raw="$deploy/raw"
+build instrumented "-Cprofile-generate=$raw"
+# Cargo rebuilds when the path of a profile changes, not when its content does, so the name has a hash.
+merged="$deploy/$(name_of "$(built instrumented)").profdata"
+if [ ! -e "$merged" ]; then
+  rm -rf "$raw" "$deploy"/*.profdata
+  run_load "$(built instrumented)"
+  "$target/tools/bin/llvm-profdata" merge -o "$merged.new" "$raw"/*.profraw || {
+    say "this llvm-profdata cannot read what rustc writes: 'rustup component add llvm-tools' installs one that can"
     exit 1
   }
-  mv "$learnt.new" "$learnt"
+  mv "$merged.new" "$merged"
 fi
 
-say "building by what was learnt"
-# llvm-bolt moves code, and has to know what points to it.
-build learnt "-Cprofile-use=$learnt" -Clink-arg=-Wl,--emit-relocs
-order="$deploy/$(name_of "$(built learnt)").fdata"
+say "building with the profile"
+# llvm-bolt moves code and needs the relocations.
+build optimized "-Cprofile-use=$merged" -Clink-arg=-Wl,--emit-relocs
+order="$deploy/$(name_of "$(built optimized)").fdata"
 if [ ! -e "$order" ]; then
-  rm -rf "$seen" "$deploy"/*.fdata && mkdir "$seen"
-  bolt "$(built learnt)" -o "$deploy/ordering" -instrument \
-    --instrumentation-file="$seen/order" --instrumentation-file-append-pid
-  learn "$deploy/ordering"
-  "$(dirname "$bolt")/merge-fdata" "$seen"/order.*.fdata >"$order.new"
+  rm -rf "$raw" "$deploy"/*.fdata && mkdir "$raw"
+  bolt "$(built optimized)" -o "$deploy/ordering" -instrument \
+    --instrumentation-file="$raw/order" --instrumentation-file-append-pid
+  run_load "$deploy/ordering"
+  "$(dirname "$bolt")/merge-fdata" "$raw"/order.*.fdata >"$order.new"
   mv "$order.new" "$order"
 fi
 
-say "laying it out"
-bolt "$(built learnt)" -o "$deploy/scalebridge.new" -data="$order" \
+say "reordering the code"
+bolt "$(built optimized)" -o "$deploy/$program.new" -data="$order" \
   -reorder-blocks=ext-tsp -reorder-functions=cdsort -split-functions -split-all-cold
-mv "$deploy/scalebridge.new" "$deploy/scalebridge"
-say "$deploy/scalebridge"
+mv "$deploy/$program.new" "$deploy/$program"
+if [ $program = smoke ]; then
+  "$deploy/smoke" | cmp - "$deploy/output" || { say "the result prints something else than before" && exit 1; }
+fi
+say "$deploy/$program"

