@@ -22,7 +22,7 @@ use scalebridge::domain::state::{TargetState, Trigger};
 use scalebridge::domain::target::{Platform, Target, TargetKey};
 use scalebridge::domain::time::Time;
 use scalebridge::domain::verdict::Phase;
-use scalebridge::store::{Changes, Keys, Memory, NewEvent, Settlement, Sqlite, Store};
+use scalebridge::testing::{Changes, Keys, Memory, NewEvent, Settlement, Sqlite, Store};
 use tokio::runtime::Runtime;
 
 // As the bridge itself has it.

@@ -13,7 +13,7 @@ use serde_json::{Error, Result};
 
 mod object;
 
-pub use object::Object;
+pub(crate) use object::Object;
 
 /// The type's name by which serde_json hands its [`serde_json::value::RawValue`] to any serializer.
 const RAW_VALUE_TOKEN: &str = "$serde_json::private::RawValue";
@@ -26,21 +26,21 @@ const HIGH: u64 = 0x8080_8080_8080_8080;
 /// # Errors
 ///
 /// What the value's own `Serialize` says; keys that are no texts.
-pub fn to_string<T: Serialize + ?Sized>(value: &T, capacity: usize) -> Result<String> {
+pub(crate) fn to_string<T: Serialize + ?Sized>(value: &T, capacity: usize) -> Result<String> {
     let mut json = Vec::with_capacity(capacity);
     value.serialize(Writer { json: &mut json, raw: false })?;
     Ok(into_string(json))
 }
 
 /// What was written here, as a text.
-pub fn into_string(json: Vec<u8>) -> String {
+pub(crate) fn into_string(json: Vec<u8>) -> String {
     // Texts are UTF-8, and what is put between their characters is ASCII.
     String::from_utf8(json).unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned())
 }
 
 /// The same JSON in characters that any queue takes: SQS refuses what XML's `Char` leaves out. The control
 /// characters JSON has escaped anyway; U+FFFE and U+FFFF are legal in JSON. (Surrogates cannot occur.)
-pub fn for_sqs(json: String) -> String {
+pub(crate) fn for_sqs(json: String) -> String {
     // 0xEF is rare: it begins U+F000 to U+FFFF. Such characters stand in strings only.
     if !json.as_bytes().contains(&0xEF) {
         return json;
@@ -50,7 +50,7 @@ pub fn for_sqs(json: String) -> String {
 
 /// JSON that is written already, for any serializer of serde_json's kind: as serde_json's own `RawValue`, and
 /// without reading it once more.
-pub struct Raw<'a>(pub &'a str);
+pub(crate) struct Raw<'a>(pub &'a str);
 
 impl Serialize for Raw<'_> {
     fn serialize<S: ser::Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
@@ -61,7 +61,7 @@ impl Serialize for Raw<'_> {
 }
 
 /// Appends a text with its quotation marks.
-pub fn push_string(json: &mut Vec<u8>, text: &str) {
+pub(crate) fn push_string(json: &mut Vec<u8>, text: &str) {
     json.push(b'"');
     push_escaped(json, text.as_bytes());
     json.push(b'"');

@@ -26,19 +26,32 @@
 //! 4. Every alert gets a verdict, and every verdict is kept.
 
 #[cfg(feature = "server")]
-pub mod app;
+mod app;
 #[cfg(feature = "server")]
-pub mod bridge;
+mod bridge;
 #[cfg(feature = "server")]
-pub mod cli;
+mod cli;
 pub mod config;
 #[cfg(feature = "server")]
-pub mod dispatch;
+mod dispatch;
 pub mod domain;
 #[cfg(feature = "server")]
-pub mod http;
+mod http;
 mod json;
 #[cfg(feature = "server")]
-pub mod store;
+mod store;
 #[cfg(feature = "server")]
-pub mod telemetry;
+mod telemetry;
+
+#[cfg(feature = "server")]
+pub use cli::run;
+
+/// What integration tests and benchmarks use of the rest. Not an interface: it changes with them.
+#[cfg(feature = "server")]
+#[doc(hidden)]
+pub mod testing {
+    pub use crate::app::wall_clock;
+    pub use crate::bridge::{Bridge, PauseRequest};
+    pub use crate::store::{Changes, Keys, Memory, NewEvent, Record, Settlement, Sqlite, Store};
+    pub use crate::telemetry::Metrics;
+}

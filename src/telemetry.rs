@@ -8,9 +8,10 @@ mod process;
 use std::collections::BTreeSet;
 use std::io::Write as _;
 use std::sync::atomic::AtomicU64;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use prometheus_client::encoding::{EncodeLabelSet, text};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -28,7 +29,7 @@ use crate::domain::verdict::Verdict;
 use crate::store::{Backlog, Tally};
 
 /// The content type of [`Metrics::encode`].
-pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+pub(crate) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct NotificationLabels {
@@ -299,7 +300,7 @@ impl Metrics {
         let count = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
         let labels = |rule: &Name| RuleLabels { rule: rule.to_string() };
         // Two may ask at once, and neither must see a rule vanish that is there.
-        let mut shown = self.rules.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut shown = self.rules.lock();
         let now: BTreeSet<Name> = rules.chain(tally.open_episodes.keys()).cloned().collect();
         for rule in &now {
             let open = tally.open_episodes.get(rule).copied().unwrap_or_default();
@@ -383,7 +384,7 @@ impl DeliveryMetrics {
 ///
 /// # Errors
 /// If logging was started before.
-pub fn start_logging(log: &Log) -> anyhow::Result<()> {
+pub(crate) fn start_logging(log: &Log) -> anyhow::Result<()> {
     // The SDK's own lines are of use when it is the SDK that is looked into.
     let filter =
         EnvFilter::try_new(format!("{0},aws_config=warn,aws_smithy_runtime=warn,hyper=warn", log.level))?;
@@ -416,7 +417,7 @@ impl std::io::Write for Stderr {
 }
 
 /// Says something on stderr where there is no log, under the same terms.
-pub fn print_to_stderr(text: impl std::fmt::Display) {
+pub(crate) fn print_to_stderr(text: impl std::fmt::Display) {
     // What cannot be said cannot be complained about either.
     drop(writeln!(Stderr, "{text}"));
 }

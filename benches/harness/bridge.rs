@@ -8,11 +8,11 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 /// How long anything may take before a run is given up.
-pub const RUN_TIMEOUT: Duration = Duration::from_secs(120);
+pub(crate) const RUN_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// What is set up in the bridge beside the defaults.
 #[derive(Debug, Clone, Copy)]
-pub struct Setup {
+pub(crate) struct Setup {
     pub rules: usize,
     pub destinations: usize,
     /// `server.max_body_bytes`, where the defaults do not do.
@@ -28,7 +28,7 @@ impl Default for Setup {
 }
 
 /// A bridge that is ready.
-pub struct Bridge {
+pub(crate) struct Bridge {
     process: Child,
     folder: PathBuf,
     pub webhook: SocketAddr,
@@ -38,7 +38,7 @@ pub struct Bridge {
 
 impl Bridge {
     /// Starts it in `folder`, with the store that is there or a new one, and waits until it is ready.
-    pub fn start(folder: &Path, setup: &Setup, aws: SocketAddr) -> io::Result<Self> {
+    pub(crate) fn start(folder: &Path, setup: &Setup, aws: SocketAddr) -> io::Result<Self> {
         std::fs::create_dir_all(folder)?;
         let (webhook, admin) = (free_port()?, free_port()?);
         std::fs::write(folder.join("scalebridge.yaml"), configuration(folder, setup, aws, webhook, admin))?;
@@ -67,7 +67,7 @@ impl Bridge {
     }
 
     /// CPU time of all its threads so far, in microseconds.
-    pub fn cpu_us(&self) -> io::Result<u64> {
+    pub(crate) fn cpu_us(&self) -> io::Result<u64> {
         let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.process.id()))?;
         // The name before the last parenthesis may have spaces. Ticks are a hundredth of a second.
         let rest = stat.rsplit_once(')').map_or("", |(_, rest)| rest);
@@ -83,32 +83,32 @@ impl Bridge {
     }
 
     /// Resident memory now, in MB.
-    pub fn memory_mb(&self) -> io::Result<f64> {
+    pub(crate) fn memory_mb(&self) -> io::Result<f64> {
         self.status_mb("VmRSS")
     }
 
     /// The most resident memory since the start or [`Self::reset_peak`], in MB.
-    pub fn peak_mb(&self) -> io::Result<f64> {
+    pub(crate) fn peak_mb(&self) -> io::Result<f64> {
         self.status_mb("VmHWM")
     }
 
     /// Lets the peak count from now on.
-    pub fn reset_peak(&self) -> io::Result<()> {
+    pub(crate) fn reset_peak(&self) -> io::Result<()> {
         std::fs::write(format!("/proc/{}/clear_refs", self.process.id()), "5")
     }
 
     /// Where its store is.
-    pub fn store(&self) -> PathBuf {
+    pub(crate) fn store(&self) -> PathBuf {
         self.folder.join("scalebridge.db")
     }
 
     /// What it said of how its store commits.
-    pub fn has_full_synchronous(&self) -> io::Result<bool> {
+    pub(crate) fn has_full_synchronous(&self) -> io::Result<bool> {
         Ok(std::fs::read_to_string(self.folder.join("log.txt"))?.contains("synchronous=FULL"))
     }
 
     /// Ends it as an operator does, and waits.
-    pub fn stop(mut self) -> io::Result<PathBuf> {
+    pub(crate) fn stop(mut self) -> io::Result<PathBuf> {
         Command::new("kill").arg(self.process.id().to_string()).status()?;
         self.process.wait()?;
         Ok(self.store())
@@ -192,7 +192,7 @@ fn rules(setup: &Setup) -> String {
 }
 
 /// A small request: its status and its answer.
-pub fn request(address: SocketAddr, method: &str, path: &str) -> io::Result<(u16, String)> {
+pub(crate) fn request(address: SocketAddr, method: &str, path: &str) -> io::Result<(u16, String)> {
     let mut stream = TcpStream::connect(address)?;
     stream.set_read_timeout(Some(RUN_TIMEOUT))?;
     write!(
@@ -219,6 +219,6 @@ pub fn request(address: SocketAddr, method: &str, path: &str) -> io::Result<(u16
 }
 
 /// [`ask`] with `GET`.
-pub fn get(address: SocketAddr, path: &str) -> io::Result<(u16, String)> {
+pub(crate) fn get(address: SocketAddr, path: &str) -> io::Result<(u16, String)> {
     request(address, "GET", path)
 }

@@ -23,7 +23,7 @@ const MAX_CONCURRENT_CALLS: usize = 16;
 
 /// What each part does alone, in its own unit a second.
 #[derive(Clone, Copy)]
-pub struct ComponentRates {
+pub(crate) struct ComponentRates {
     decoded: f64,
     inserted: f64,
     sent: f64,
@@ -31,12 +31,12 @@ pub struct ComponentRates {
 
 impl ComponentRates {
     /// All parts, one after the other.
-    pub fn measure(folder: &Path) -> io::Result<Self> {
+    pub(crate) fn measure(folder: &Path) -> io::Result<Self> {
         Ok(Self { decoded: decode(), inserted: insert(folder)?, sent: send()? })
     }
 
     /// Of two measurements, before and after something: a machine that others share is not always as fast.
-    pub fn mean(self, other: Self) -> Self {
+    pub(crate) fn mean(self, other: Self) -> Self {
         Self {
             decoded: f64::midpoint(self.decoded, other.decoded),
             inserted: f64::midpoint(self.inserted, other.inserted),
@@ -45,7 +45,7 @@ impl ComponentRates {
     }
 
     /// Beside what the bridge does: alerts acknowledged and delivered a second.
-    pub fn compare(self, acknowledged: f64, delivered: f64) -> Vec<Ceiling> {
+    pub(crate) fn compare(self, acknowledged: f64, delivered: f64) -> Vec<Ceiling> {
         let ceiling = |part: &str, unit: &str, only_computes, alone, where_goals_were_set, bridge| Ceiling {
             part: part.to_owned(),
             unit: unit.to_owned(),

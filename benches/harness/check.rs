@@ -8,7 +8,7 @@ use rusqlite::{Connection, OpenFlags};
 
 /// Looks for each alert's decision the way that a question about its target finds it: by the target's
 /// number in `history`. `fingerprint` tells an alert's from the target's name. Gives how many were found.
-pub fn count_decisions(store: &Path, fingerprints: impl Fn(u64) -> Vec<String>) -> io::Result<u64> {
+pub(crate) fn count_decisions(store: &Path, fingerprints: impl Fn(u64) -> Vec<String>) -> io::Result<u64> {
     let found = || -> rusqlite::Result<u64> {
         let flags = OpenFlags::SQLITE_OPEN_READ_ONLY;
         let store = Connection::open_with_flags(store, flags)?;

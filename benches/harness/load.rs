@@ -14,7 +14,7 @@ use super::stub::now_us;
 
 /// What to send.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Load {
+pub(crate) struct Load {
     pub bridge: SocketAddr,
     pub alerts: u64,
     /// Alerts in a body.
@@ -32,7 +32,7 @@ pub struct Load {
 
 /// What came of it.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
-pub struct Sent {
+pub(crate) struct Sent {
     /// When the first request began and the last answer came, in microseconds since 1970.
     pub first_us: u64,
     pub last_us: u64,
@@ -46,7 +46,7 @@ pub struct Sent {
 
 impl Load {
     /// Bodies of 20 over 8 connections, each alert about a target of its own.
-    pub fn new(bridge: SocketAddr, alerts: u64) -> Self {
+    pub(crate) fn new(bridge: SocketAddr, alerts: u64) -> Self {
         Self {
             bridge,
             alerts,
@@ -60,7 +60,7 @@ impl Load {
     }
 
     /// Runs this very program with the argument `load`.
-    pub fn run(&self) -> io::Result<Sent> {
+    pub(crate) fn run(&self) -> io::Result<Sent> {
         let load = serde_json::to_string(self)?;
         let output = Command::new(std::env::current_exe()?).args(["load", &load]).output()?;
         if !output.status.success() {
@@ -70,7 +70,7 @@ impl Load {
     }
 
     /// In the process that sends.
-    pub fn send(&self) -> io::Result<Sent> {
+    pub(crate) fn send(&self) -> io::Result<Sent> {
         let starts_at = jiff::Timestamp::now().to_string();
         let (next, retried) = (AtomicU64::new(0), AtomicU64::new(0));
         let first_us = now_us();
@@ -146,7 +146,7 @@ impl Load {
     }
 
     /// A body of so many alerts.
-    pub fn example(alerts: u64) -> String {
+    pub(crate) fn example(alerts: u64) -> String {
         let bridge = SocketAddr::from(([127, 0, 0, 1], 0));
         let load = Self { alerts_per_body: alerts, ..Self::new(bridge, alerts) };
         let mut body = String::new();

@@ -8,7 +8,7 @@ use std::time::Instant;
 use super::results::Machine;
 
 /// Describes it; `folder` is where the stores are.
-pub fn describe(folder: &Path) -> io::Result<Machine> {
+pub(crate) fn describe(folder: &Path) -> io::Result<Machine> {
     let field = |file: &str, name: &str| {
         let text = std::fs::read_to_string(file).unwrap_or_default();
         let line = text.lines().find(|line| line.starts_with(name)).unwrap_or_default().to_owned();

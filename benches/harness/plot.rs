@@ -37,7 +37,7 @@ const FLOOR: &str = r##"stroke="#222" stroke-width="1.2""##;
 const TITLE: &str = r#"font-size="16" font-weight="600""#;
 
 /// The whole picture.
-pub fn svg(results: &Results) -> String {
+pub(crate) fn svg(results: &Results) -> String {
     let growth = TOP + HEAD + ROW * results.figures.len() as f64 + 2.0 * MARGIN;
     let panels = growth + MARGIN;
     let height = panels + results.growth.len().div_ceil(2) as f64 * PANEL.1 + MARGIN / 2.0;

@@ -10,18 +10,18 @@ const WIDTH: usize = 110;
 const GAP: &str = "  ";
 
 /// As JSON, for programs.
-pub fn json(results: &Results) -> serde_json::Result<String> {
+pub(crate) fn json(results: &Results) -> serde_json::Result<String> {
     serde_json::to_string_pretty(results)
 }
 
 /// Figures that do not reach their floor.
-pub fn missed(results: &Results) -> Vec<&Figure> {
+pub(crate) fn missed(results: &Results) -> Vec<&Figure> {
     results.figures.iter().filter(|figure| figure.reached() == "MISSED").collect()
 }
 
 impl Figure {
     /// `aim`, `floor` or `MISSED`; `-` where nothing was measured.
-    pub fn reached(&self) -> &'static str {
+    pub(crate) fn reached(&self) -> &'static str {
         let is_at = |goal: f64| match self.better {
             Better::Higher => self.measured >= goal,
             Better::Lower => self.measured <= goal,
@@ -36,7 +36,7 @@ impl Figure {
 }
 
 /// As a page of text.
-pub fn text(results: &Results) -> String {
+pub(crate) fn text(results: &Results) -> String {
     let mut page = String::new();
     for line in machine(results) {
         page += &clip(&line, WIDTH);
@@ -69,7 +69,7 @@ pub fn text(results: &Results) -> String {
 }
 
 /// Where it ran, in few lines.
-pub fn machine(results: &Results) -> [String; 2] {
+pub(crate) fn machine(results: &Results) -> [String; 2] {
     let machine = &results.machine;
     let (memory, sync) = (number(machine.memory_gib), number(machine.sync_ms));
     [
@@ -105,14 +105,14 @@ fn growth_rows(growth: &Growth) -> Vec<Vec<String>> {
 
 impl Growth {
     /// The CPU of a point against that of the first.
-    pub fn cpu_ratio(&self, point: &Point) -> String {
+    pub(crate) fn cpu_ratio(&self, point: &Point) -> String {
         let times = point.cpu_us / self.points.first().map_or(f64::NAN, |first| first.cpu_us);
         if times.is_finite() { format!("× {times:.2}") } else { number(times) }
     }
 }
 
 /// Three digits that count, but no whole one is lost; thousands apart from 10,000 on.
-pub fn number(value: f64) -> String {
+pub(crate) fn number(value: f64) -> String {
     if !value.is_finite() {
         return "-".to_owned();
     }
@@ -134,7 +134,7 @@ pub fn number(value: f64) -> String {
 }
 
 /// Not longer than `width`, and one sees where something is left out.
-pub fn clip(text: &str, width: usize) -> String {
+pub(crate) fn clip(text: &str, width: usize) -> String {
     if text.chars().count() <= width {
         return text.to_owned();
     }

@@ -4,7 +4,7 @@ use serde::Serialize;
 
 /// Everything about one run.
 #[derive(Debug, Serialize)]
-pub struct Results {
+pub(crate) struct Results {
     pub machine: Machine,
     /// Beside their goals.
     pub figures: Vec<Figure>,
@@ -19,7 +19,7 @@ pub struct Results {
 
 /// What an alert would cost on the machine on which the goals were set.
 #[derive(Debug, Clone, Copy, Serialize)]
-pub struct CpuTime {
+pub(crate) struct CpuTime {
     /// Measured here, in microseconds.
     #[serde(rename = "here_us")]
     pub measured_us: f64,
@@ -33,7 +33,7 @@ pub struct CpuTime {
 
 impl CpuTime {
     /// By the part in which this machine comes nearest to that one, so that nothing is made to look better.
-    pub fn from_ceilings(here_us: f64, ceilings: &[Ceiling]) -> Option<Self> {
+    pub(crate) fn from_ceilings(here_us: f64, ceilings: &[Ceiling]) -> Option<Self> {
         let shares = ceilings.iter().filter(|ceiling| ceiling.is_cpu_bound).map(Ceiling::relative_speed);
         let share = shares.reduce(f64::max)?;
         Some(Self { measured_us: here_us, relative_speed: share, reference_us: here_us * share })
@@ -42,7 +42,7 @@ impl CpuTime {
 
 /// Where it ran.
 #[derive(Debug, Serialize)]
-pub struct Machine {
+pub(crate) struct Machine {
     pub date: String,
     pub commit: String,
     pub processor: String,
@@ -56,7 +56,7 @@ pub struct Machine {
 
 /// One figure beside its goals.
 #[derive(Debug, Serialize)]
-pub struct Figure {
+pub(crate) struct Figure {
     pub name: String,
     pub unit: String,
     pub better: Better,
@@ -68,14 +68,14 @@ pub struct Figure {
 /// Which way is better.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Better {
+pub(crate) enum Better {
     Higher,
     Lower,
 }
 
 /// How near the bridge comes to what one of its parts could do alone.
 #[derive(Debug, Serialize)]
-pub struct Ceiling {
+pub(crate) struct Ceiling {
     pub part: String,
     pub unit: String,
     /// Whether it waits for no disk, so that it tells how fast the processor is.
@@ -92,14 +92,14 @@ pub struct Ceiling {
 
 impl Ceiling {
     /// How much of the machine on which the goals were set this one is, as a share of 1.
-    pub fn relative_speed(&self) -> f64 {
+    pub(crate) fn relative_speed(&self) -> f64 {
         self.alone / self.reference
     }
 }
 
 /// How a cost grows with one thing.
 #[derive(Debug, Serialize)]
-pub struct Growth {
+pub(crate) struct Growth {
     pub title: String,
     /// The thing that grows.
     pub axis: String,
@@ -108,7 +108,7 @@ pub struct Growth {
 
 /// One measurement of a growing thing.
 #[derive(Debug, Serialize)]
-pub struct Point {
+pub(crate) struct Point {
     pub at: f64,
     /// Alerts acknowledged a second.
     pub acknowledged: f64,

@@ -114,7 +114,7 @@ fn log_progress(text: &str) {
 }
 
 /// Everything, or one of `storm`, `idle`, `large`, `coalesced`, `pending`, `million`, `growth`.
-pub fn run(only: Option<&str>) -> io::Result<Results> {
+pub(crate) fn run(only: Option<&str>) -> io::Result<Results> {
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("bench");
     std::fs::create_dir_all(&folder)?;
     let wanted = |name: &str| only.is_none_or(|only| only == name);

@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 
 /// What it has taken so far.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
-pub struct Stats {
+pub(crate) struct Stats {
     pub calls: u64,
     pub messages: u64,
     /// When the last message came, in microseconds since 1970.
@@ -23,7 +23,7 @@ pub struct Stats {
 }
 
 /// Microseconds since 1970; the processes of a run share the machine's clock.
-pub fn now_us() -> u64 {
+pub(crate) fn now_us() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_micros() as u64)
 }
 
@@ -38,7 +38,7 @@ struct Counters {
 }
 
 /// Serves until it is killed. The address goes to stdout.
-pub fn serve() -> io::Result<()> {
+pub(crate) fn serve() -> io::Result<()> {
     let listener = TcpListener::bind("127.0.0.1:0")?;
     writeln!(io::stdout(), "{}", listener.local_addr()?)?;
     let counters: &'static Counters = Box::leak(Box::default());
@@ -168,14 +168,14 @@ fn send_response(body: &[u8]) -> String {
 }
 
 /// The stub as its own process; it ends with this.
-pub struct Stub {
+pub(crate) struct Stub {
     process: Child,
     pub address: SocketAddr,
 }
 
 impl Stub {
     /// Starts this very program with the argument `stub`.
-    pub fn start() -> io::Result<Self> {
+    pub(crate) fn start() -> io::Result<Self> {
         let mut command = Command::new(std::env::current_exe()?);
         let mut process = command.arg("stub").stdout(Stdio::piped()).spawn()?;
         let mut line = String::new();

@@ -11,7 +11,7 @@ mod workers;
 use std::collections::BTreeMap;
 use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
-use std::sync::{Arc, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::Context as _;
@@ -42,7 +42,7 @@ const PRUNE_INTERVAL: Duration = Duration::from_secs(60);
 const STORE_CLOSE_RESERVE: Duration = Duration::from_secs(2);
 
 /// A configured bridge, not started.
-pub struct App {
+pub(crate) struct App {
     loaded: Loaded,
     origin: Origin,
     metrics: Metrics,
@@ -51,7 +51,7 @@ pub struct App {
 
 /// Where a configuration comes from, so that it can be read again.
 #[derive(Clone)]
-pub struct Origin {
+pub(crate) struct Origin {
     /// The configuration file.
     pub path: PathBuf,
     /// The environment that is laid over it, as it was when the process started.
@@ -62,7 +62,7 @@ pub struct Origin {
 
 impl Origin {
     /// A file and an environment.
-    pub fn new(path: PathBuf, environment: Vec<(String, String)>) -> Self {
+    pub(crate) fn new(path: PathBuf, environment: Vec<(String, String)>) -> Self {
         Self { path, environment, files: FileStamps::default() }
     }
 }
@@ -75,15 +75,15 @@ pub fn wall_clock() -> Time {
 
 impl App {
     /// An app of a checked configuration, which is read again from `origin`.
-    pub fn new(loaded: Loaded, origin: Origin) -> Self {
+    pub(crate) fn new(loaded: Loaded, origin: Origin) -> Self {
         let metrics = Metrics::new();
         metrics.record_config_load(SystemTime::now().duration_since(UNIX_EPOCH).ok());
-        *origin.files.lock().unwrap_or_else(PoisonError::into_inner) = loaded.files.clone();
+        *origin.files.lock() = loaded.files.clone();
         Self { loaded, origin, metrics, reloads: mpsc::channel(1) }
     }
 
     /// Where to ask for the configuration to be read again.
-    pub fn reloads(&self) -> mpsc::Sender<ReloadRequest> {
+    pub(crate) fn reloads(&self) -> mpsc::Sender<ReloadRequest> {
         self.reloads.0.clone()
     }
 
@@ -92,7 +92,7 @@ impl App {
     ///
     /// # Errors
     /// A listener or the store cannot be used.
-    pub async fn run(self, stop: CancellationToken) -> anyhow::Result<()> {
+    pub(crate) async fn run(self, stop: CancellationToken) -> anyhow::Result<()> {
         let Self { loaded, origin, metrics, reloads: (reload_sender, mut reload_requests) } = self;
         let settings = Arc::new(loaded.settings);
         let (server, admin) = (settings.server.clone(), settings.admin.clone());
@@ -258,7 +258,7 @@ async fn prune(store: Store, settings: Arc<ArcSwap<Settings>>, stop: Cancellatio
 struct Listener {
     address: SocketAddr,
     handle: Handle<SocketAddr>,
-    task: std::sync::Mutex<Option<JoinHandle<std::io::Result<()>>>>,
+    task: parking_lot::Mutex<Option<JoinHandle<std::io::Result<()>>>>,
     done: CancellationToken,
 }
 
@@ -282,13 +282,13 @@ impl Listener {
                 ended
             }
         });
-        Ok(Self { address, handle, task: std::sync::Mutex::new(Some(task)), done })
+        Ok(Self { address, handle, task: parking_lot::Mutex::new(Some(task)), done })
     }
 
     /// Completes when it serves no more without having been told so.
     async fn ended(&self) -> anyhow::Result<()> {
         self.done.cancelled().await;
-        let task = self.task.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
+        let task = self.task.lock().take();
         match task {
             Some(task) => Ok(task.await??),
             None => Ok(()),

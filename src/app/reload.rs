@@ -34,7 +34,7 @@ const REMOVAL_TIMEOUT: Duration = Duration::from_secs(10);
 const STORE_RETRY_DELAY: Duration = Duration::from_secs(5);
 
 /// What a reload changes.
-pub struct Reloader {
+pub(super) struct Reloader {
     pub origin: Origin,
     pub settings: Arc<ArcSwap<Settings>>,
     pub configuration: Arc<ArcSwap<ConfigurationStatus>>,
@@ -50,7 +50,7 @@ pub struct Reloader {
 
 impl Reloader {
     /// Reads the configuration again and puts it to use, or changes nothing and says why. Both are logged.
-    pub async fn reload(&mut self, workers: &mut Workers) -> Result<ReloadReport, ReloadError> {
+    pub(super) async fn reload(&mut self, workers: &mut Workers) -> Result<ReloadReport, ReloadError> {
         let reloaded = self.try_reload(workers).await;
         match &reloaded {
             Ok(reloaded) => {
@@ -124,7 +124,7 @@ impl Reloader {
             tracing::warn!(%error, "what waits is looked at by the new rules only when its time comes");
         }
         self.settings.store(settings.clone());
-        *self.origin.files.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = loaded.files;
+        *self.origin.files.lock() = loaded.files;
         let gone = workers.names().into_iter().filter(|name| !settings.destinations.contains_key(name));
         let gone: Vec<Name> = gone.collect();
         let retired_rules = Arc::new(retired_rules);
@@ -138,7 +138,7 @@ impl Reloader {
     }
 
     /// Takes away what a destination has not got, beside everything else. After a restart it goes on.
-    pub fn remove_destination(
+    pub(super) fn remove_destination(
         &mut self,
         name: Name,
         worker: Option<((CancellationToken, CancellationToken), Arc<RetiredRules>)>,

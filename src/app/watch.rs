@@ -3,9 +3,10 @@
 //! By looking, not by being told: what Kubernetes does to a ConfigMap is to exchange a symbolic link two
 //! directories above, of which a file is not told. Links are followed, so another file behind one is seen.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::FileStamp;
@@ -19,15 +20,15 @@ const RETRY_INTERVAL: Duration = Duration::from_secs(10);
 
 /// The files that the configuration in use was read from, as they were then: what is written while they are read,
 /// or before anybody looks, is a change too.
-pub type FileStamps = Arc<Mutex<Vec<FileStamp>>>;
+pub(super) type FileStamps = Arc<Mutex<Vec<FileStamp>>>;
 
 fn current_stamps(files: &FileStamps) -> Vec<FileStamp> {
-    files.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    files.lock().clone()
 }
 
 /// Calls `changed` each time when a file has changed and is at rest, until it is stopped; again after a while
 /// where it says that it could not do it.
-pub async fn watch(files: FileStamps, stop: CancellationToken, changed: impl AsyncFn() -> bool) {
+pub(super) async fn watch(files: FileStamps, stop: CancellationToken, changed: impl AsyncFn() -> bool) {
     let mut read = current_stamps(&files);
     // As they were the last time that it was told of a change.
     let mut known = read.clone();
@@ -109,7 +110,7 @@ mod tests {
         let signal = async {
             tokio::time::sleep(POLL_INTERVAL * 5 / 2).await;
             std::fs::write(&path, "read on a signal").unwrap();
-            *files.lock().unwrap() = vec![FileStamp::read(path.clone())];
+            *files.lock() = vec![FileStamp::read(path.clone())];
         };
         assert_eq!(tokio::join!(count_reports(&files, |_| {}), signal).0, 0);
     }
@@ -123,7 +124,7 @@ mod tests {
             if time == 0 {
                 std::fs::write(&path, "the second, after the first was read").unwrap();
             }
-            *files.lock().unwrap() = read;
+            *files.lock() = read;
         };
         assert_eq!(count_reports(&files, reload).await, 2);
     }

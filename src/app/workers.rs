@@ -19,7 +19,7 @@ use crate::telemetry::{DeliveryMetrics, Metrics};
 type Worker = DeliveryWorker<Store, ConnectedDestination, WorkerObserver>;
 
 /// The workers of all destinations.
-pub struct Workers {
+pub(super) struct Workers {
     tasks: JoinSet<(Name, bool)>,
     running: BTreeMap<Name, RunningWorker>,
     stop: CancellationToken,
@@ -37,14 +37,14 @@ struct RunningWorker {
 }
 
 /// A worker whose destination is connected, and that does nothing yet.
-pub struct PreparedWorker {
+pub(super) struct PreparedWorker {
     settings: Destination,
     worker: Worker,
 }
 
 impl Workers {
     /// None yet.
-    pub fn new(store: Store, metrics: Metrics, statuses: DestinationStatuses) -> Self {
+    pub(super) fn new(store: Store, metrics: Metrics, statuses: DestinationStatuses) -> Self {
         let (tasks, running, stop) = (JoinSet::new(), BTreeMap::new(), CancellationToken::new());
         Self { tasks, running, stop, store, metrics, statuses }
     }
@@ -53,7 +53,7 @@ impl Workers {
     ///
     /// # Errors
     /// A destination cannot be used at all. One that is missing or out of reach is not found out here.
-    pub async fn prepare(
+    pub(super) async fn prepare(
         &self,
         destinations: &BTreeMap<Name, Destination>,
     ) -> anyhow::Result<Vec<PreparedWorker>> {
@@ -76,7 +76,7 @@ impl Workers {
 
     /// Starts a worker. The one that delivered there before finishes what is on its way first, so that the order
     /// of a target's events holds.
-    pub fn start(&mut self, prepared: PreparedWorker) {
+    pub(super) fn start(&mut self, prepared: PreparedWorker) {
         let PreparedWorker { settings, worker } = prepared;
         let name = settings.name.clone();
         let before = self.running.remove(&name).map(|before| {
@@ -102,18 +102,18 @@ impl Workers {
     }
 
     /// The destinations that are delivered to.
-    pub fn names(&self) -> Vec<Name> {
+    pub(super) fn names(&self) -> Vec<Name> {
         self.running.keys().cloned().collect()
     }
 
     /// Takes a destination's worker away. The first token tells it to end, the second says that it has.
-    pub fn remove(&mut self, destination: &Name) -> Option<(CancellationToken, CancellationToken)> {
+    pub(super) fn remove(&mut self, destination: &Name) -> Option<(CancellationToken, CancellationToken)> {
         self.running.remove(destination).map(|running| (running.stop, running.done))
     }
 
     /// Completes when a worker ended without having been told so: a defect, after which the process
     /// had better start anew than deliver to some destinations only.
-    pub async fn wait_for_failure(&mut self) -> anyhow::Error {
+    pub(super) async fn wait_for_failure(&mut self) -> anyhow::Error {
         loop {
             match self.tasks.join_next().await {
                 Some(Ok((_, true))) => {}
@@ -128,7 +128,7 @@ impl Workers {
 
     /// Stops claiming and waits for what is on its way. What is not back by then is sent again after
     /// the next start.
-    pub async fn stop(mut self, deadline: Instant) {
+    pub(super) async fn stop(mut self, deadline: Instant) {
         self.stop.cancel();
         let all = async { while self.tasks.join_next().await.is_some() {} };
         if tokio::time::timeout_at(deadline.into(), all).await.is_err() {
@@ -140,7 +140,7 @@ impl Workers {
 }
 
 /// Tells what workers do to those who are asked for it.
-pub struct WorkerObserver {
+pub(super) struct WorkerObserver {
     deliveries: DeliveryMetrics,
     metrics: Metrics,
     statuses: DestinationStatuses,

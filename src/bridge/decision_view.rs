@@ -143,7 +143,7 @@ struct RecordedAlert {
 ///
 /// # Errors
 /// It is no record.
-pub fn read(id: i64, body: &str) -> serde_json::Result<Vec<DecisionView>> {
+pub(crate) fn read(id: i64, body: &str) -> serde_json::Result<Vec<DecisionView>> {
     let DecisionRecord { at, notification, truncated, decisions, alerts } = serde_json::from_str(body)?;
     let alert_view = |fingerprint: String| match alerts.get(&fingerprint) {
         Some(RecordedAlert { status, starts_at, ends_at, labels }) => AlertView {

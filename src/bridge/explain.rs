@@ -7,7 +7,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{Bridge, SourceHandle, decision_view, lock, record};
+use super::{Bridge, SourceHandle, decision_view, record};
 use crate::domain::engine::{self, EvaluatedAlert, Input};
 use crate::domain::notification::{Alert, Notification, Status};
 use crate::domain::source::Source;
@@ -17,7 +17,7 @@ use crate::domain::target::PartialTarget;
 use crate::store::{self, Changes, Keys};
 
 /// More alerts than this are not explained at once.
-pub const MAX_ALERTS: usize = 1000;
+pub(crate) const MAX_ALERTS: usize = 1000;
 
 /// What would be decided about a notification.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -100,7 +100,7 @@ impl Bridge {
         };
         let keys = Keys { targets: input.target_keys(), alerts: input.alert_keys() };
         let decided = self.0.store.transact(keys, move |view| {
-            let mut rates = lock(&snapshot.rates).clone();
+            let mut rates = snapshot.rates.lock().clone();
             let step =
                 engine::process_notification(&snapshot.context(view), &input, &view.states, &mut rates);
             let record = record::for_notification(view.now, &input, &view.states, &step.decisions);

@@ -4,7 +4,7 @@
 //! it. What comes due by the store's clock goes the same way.
 
 mod decision_query;
-pub mod decision_view;
+pub(crate) mod decision_view;
 mod explain;
 mod pauses;
 mod record;
@@ -12,11 +12,12 @@ mod simulator;
 mod split;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use foldhash::fast::FixedState;
+use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -33,10 +34,10 @@ use crate::domain::table::RuleTable;
 use crate::domain::target::TargetKey;
 use crate::store::{self, Changes, EpisodePhase, Keys, NewEvent, Store, View};
 use crate::telemetry::Metrics;
-pub use decision_query::{Filter, Page, Position};
-pub use explain::{Explanation, MAX_ALERTS as MAX_EXPLAINED};
+pub(crate) use decision_query::{Filter, Position};
+pub(crate) use explain::{Explanation, MAX_ALERTS as MAX_EXPLAINED};
 pub use pauses::PauseRequest;
-pub use simulator::{Simulator, SimulatorError};
+pub(crate) use simulator::{Simulator, SimulatorError};
 
 /// Targets that come due and are decided in one transaction.
 const MAX_DUE_PER_TRANSACTION: usize = 100;
@@ -207,12 +208,12 @@ impl Bridge {
         let delta: Arc<Mutex<Option<RateDelta>>> = Arc::default();
         let slot = delta.clone();
         let result = self.0.store.transact(keys, move |view| {
-            let mut rates = lock(&snapshot.rates);
-            if let Some(before) = lock(&slot).take() {
+            let mut rates = snapshot.rates.lock();
+            if let Some(before) = slot.lock().take() {
                 rates.rollback(before);
             }
             let (step, record) = step(&snapshot.context(view), &view.states, &mut rates);
-            *lock(&slot) = Some(rates.take_delta());
+            *slot.lock() = Some(rates.take_delta());
             let summary = Summary::from_decisions(&step.decisions);
             (changes(&snapshot.routes, step, record, rechecked.clone()), summary)
         });
@@ -223,8 +224,8 @@ impl Bridge {
                 Ok(summary)
             }
             Err(error) => {
-                if let Some(delta) = lock(&delta).take() {
-                    lock(&rates).rollback(delta);
+                if let Some(delta) = delta.lock().take() {
+                    rates.lock().rollback(delta);
                 }
                 Err(error)
             }
@@ -286,10 +287,6 @@ async fn sleep(delay: Option<Duration>) {
         Some(delay) => tokio::time::sleep(delay.max(Duration::from_millis(1))).await,
         None => std::future::pending().await,
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl RuleSnapshot {

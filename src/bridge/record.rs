@@ -66,7 +66,12 @@ struct RecordedAlert<'a> {
 }
 
 /// The record of a notification that came to targets in these states. `None` if nothing was decided.
-pub fn for_notification(now: Time, input: &Input, states: &States, decisions: &[Decision]) -> Option<Record> {
+pub(super) fn for_notification(
+    now: Time,
+    input: &Input,
+    states: &States,
+    decisions: &[Decision],
+) -> Option<Record> {
     let mut alerts = deferred_alerts(states, decisions.iter().filter(|decision| !decision.is_reply));
     alerts.extend(input.alerts.iter().filter_map(EvaluatedAlert::alert).map(|alert| {
         let recorded = RecordedAlert {
@@ -81,7 +86,7 @@ pub fn for_notification(now: Time, input: &Input, states: &States, decisions: &[
 }
 
 /// The record of what came due at targets that were in these states. `None` if nothing was decided.
-pub fn for_due(now: Time, states: &States, decisions: &[Decision]) -> Option<Record> {
+pub(super) fn for_due(now: Time, states: &States, decisions: &[Decision]) -> Option<Record> {
     record(now, None, false, deferred_alerts(states, decisions), decisions)
 }
 

@@ -24,7 +24,7 @@ const MAX_STEPS: usize = 200_000;
 const MAX_CLAIMED: usize = 1000;
 
 /// A rehearsal.
-pub struct Simulator {
+pub(crate) struct Simulator {
     bridge: Bridge,
     store: Store,
     clock: Arc<AtomicI64>,
@@ -35,7 +35,7 @@ pub struct Simulator {
 
 /// Why a rehearsal cannot go on.
 #[derive(Debug, thiserror::Error)]
-pub enum SimulatorError {
+pub(crate) enum SimulatorError {
     /// The store in memory could not do it.
     #[error(transparent)]
     Store(#[from] store::Error),
@@ -52,7 +52,12 @@ pub enum SimulatorError {
 
 impl Simulator {
     /// A bridge of these rules and sources that starts at a time, and never heard of anything.
-    pub fn new(rules: Arc<RuleTable>, sources: BTreeMap<Name, Source>, policy: Policy, start: Time) -> Self {
+    pub(crate) fn new(
+        rules: Arc<RuleTable>,
+        sources: BTreeMap<Name, Source>,
+        policy: Policy,
+        start: Time,
+    ) -> Self {
         let clock = Arc::new(AtomicI64::new(start.as_nanos()));
         let destinations: BTreeSet<Name> =
             rules.rules().iter().flat_map(|rule| &rule.send_to).cloned().collect();
@@ -65,7 +70,7 @@ impl Simulator {
     }
 
     /// The time that it is.
-    pub fn now(&self) -> Time {
+    pub(crate) fn now(&self) -> Time {
         self.store.now()
     }
 
@@ -73,7 +78,7 @@ impl Simulator {
     ///
     /// # Errors
     /// [`SimulatorError`].
-    pub async fn advance_to(&mut self, at: Time) -> Result<Vec<Value>, SimulatorError> {
+    pub(crate) async fn advance_to(&mut self, at: Time) -> Result<Vec<Value>, SimulatorError> {
         for _ in 0..MAX_STEPS {
             let due = *self.store.next_due().borrow();
             let Some(due) = due.filter(|due| *due <= at) else {
@@ -91,7 +96,7 @@ impl Simulator {
     ///
     /// # Errors
     /// [`SimulatorError`].
-    pub async fn notify(
+    pub(crate) async fn notify(
         &mut self,
         source: &str,
         notification: Notification,
@@ -108,7 +113,7 @@ impl Simulator {
     ///
     /// # Errors
     /// [`SimulatorError`].
-    pub async fn explain(
+    pub(crate) async fn explain(
         &self,
         source: &str,
         notification: Notification,

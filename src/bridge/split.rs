@@ -11,13 +11,13 @@ use crate::domain::target::{KeyKind, TargetKey};
 use crate::store::{self, Store};
 
 /// A notification of up to this many alerts is one transaction.
-pub const MAX_ALERTS_PER_TRANSACTION: usize = 1000;
+pub(super) const MAX_ALERTS_PER_TRANSACTION: usize = 1000;
 
 /// The notification as it is, or in parts of about [`MAX_ALERTS_PER_TRANSACTION`] alerts.
 ///
 /// # Errors
 /// The store could not say where alerts are open.
-pub async fn split(store: &Store, input: Input) -> Result<Vec<Input>, store::Error> {
+pub(super) async fn split(store: &Store, input: Input) -> Result<Vec<Input>, store::Error> {
     if input.alerts.len() <= MAX_ALERTS_PER_TRANSACTION {
         return Ok(vec![input]);
     }

@@ -7,13 +7,13 @@ use crate::domain::notification::{Notification, Status};
 use crate::domain::time::Time;
 
 /// A notification of a file, and its bytes.
-pub struct Capture {
+pub(super) struct Capture {
     pub bytes: Vec<u8>,
     pub notification: Notification,
 }
 
 /// Reads a file; `-` is standard input.
-pub fn read(path: &Path) -> Result<Capture, String> {
+pub(super) fn read(path: &Path) -> Result<Capture, String> {
     let bytes = if path == Path::new("-") {
         let mut bytes = Vec::new();
         std::io::Read::read_to_end(&mut std::io::stdin().lock(), &mut bytes).map(|_| bytes)
@@ -26,7 +26,7 @@ pub fn read(path: &Path) -> Result<Capture, String> {
 }
 
 /// The earliest start of an alert, and the latest of what has happened: about when it was sent.
-pub fn time_range(notification: &Notification) -> Option<(Time, Time)> {
+pub(super) fn time_range(notification: &Notification) -> Option<(Time, Time)> {
     let alerts = notification.alerts.iter().flatten();
     let happened = alerts.clone().map(|alert| match alert.status {
         Status::Firing => alert.starts_at,
@@ -36,7 +36,7 @@ pub fn time_range(notification: &Notification) -> Option<(Time, Time)> {
 }
 
 /// The source that is named, or the only one that there is.
-pub fn select_source(settings: &Settings, named: Option<&str>) -> Result<String, String> {
+pub(super) fn select_source(settings: &Settings, named: Option<&str>) -> Result<String, String> {
     let known: Vec<&str> = settings.sources.keys().map(crate::domain::name::Name::as_str).collect();
     match (named, known.as_slice()) {
         (Some(named), known) if known.contains(&named) => Ok(named.to_owned()),

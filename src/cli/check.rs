@@ -20,7 +20,7 @@ use crate::telemetry;
 /// Each finding has a place, what is wrong, how to mend it, and a code: `scalebridge explain CODE` shows its
 /// page. Environment variables that begin with SCALEBRIDGE__ are read as `serve` would.
 #[derive(Debug, Args)]
-pub struct Check {
+pub(super) struct Check {
     #[command(flatten)]
     config: ConfigArgs,
     /// Also find what in this Alertmanager configuration would make the bridge blind
@@ -73,7 +73,7 @@ impl<'a> From<&'a Diagnostic> for Finding<'a> {
 }
 
 impl Check {
-    pub fn run(&self) -> ExitCode {
+    pub(super) fn run(&self) -> ExitCode {
         let path = &self.config.config;
         let loaded = match &self.alertmanager {
             Some(sender) => config::load_with_alertmanager(path, environment(), sender),
@@ -132,7 +132,7 @@ impl Check {
 }
 
 /// All findings with the lines that they are about.
-pub fn render_diagnostics(found: &Diagnostics) -> String {
+pub(super) fn render_diagnostics(found: &Diagnostics) -> String {
     let mut texts: BTreeMap<Arc<Path>, Option<String>> = BTreeMap::new();
     let shown = found.iter().map(|one| {
         let text = match &one.location {

@@ -19,7 +19,7 @@ const MAX_RESPONSE_BYTES: u64 = 256 << 20;
 
 /// Which bridge, and with which credentials.
 #[derive(Debug, Clone, Args)]
-pub struct Server {
+pub(super) struct Server {
     /// The bridge's admin listener
     #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:9097", env = "SCALEBRIDGE_URL")]
     pub url: String,
@@ -30,7 +30,7 @@ pub struct Server {
 
 /// Why there is no answer.
 #[derive(Debug)]
-pub enum ClientError {
+pub(super) enum ClientError {
     /// It was not asked: the flags cannot be used.
     InvalidArguments(String),
     /// It does not answer, or says no.
@@ -39,7 +39,7 @@ pub enum ClientError {
 
 impl ClientError {
     /// Says why on stderr and gives the exit code.
-    pub fn report(self) -> ExitCode {
+    pub(super) fn report(self) -> ExitCode {
         let (code, why) = match self {
             Self::InvalidArguments(why) => (EXIT_USAGE, why),
             Self::RequestFailed(why) => (EXIT_FAILED, why),
@@ -51,7 +51,7 @@ impl ClientError {
 
 impl Server {
     /// What the bridge answers to a GET.
-    pub fn get(&self, path: &str, query: &[(&'static str, String)]) -> Result<Value, ClientError> {
+    pub(super) fn get(&self, path: &str, query: &[(&'static str, String)]) -> Result<Value, ClientError> {
         let request = self.authorized(agent(Some(REQUEST_TIMEOUT)).get(self.request_url(path)?))?;
         read_response(
             query.iter().fold(request, |request, (key, value)| request.query(key, value)).call(),
@@ -60,7 +60,7 @@ impl Server {
     }
 
     /// What the bridge answers to a POST.
-    pub fn post(
+    pub(super) fn post(
         &self,
         path: &str,
         query: &[(&'static str, String)],
@@ -72,7 +72,7 @@ impl Server {
     }
 
     /// What the bridge answers to a DELETE.
-    pub fn delete(&self, path: &str, query: &[(&'static str, String)]) -> Result<Value, ClientError> {
+    pub(super) fn delete(&self, path: &str, query: &[(&'static str, String)]) -> Result<Value, ClientError> {
         let request = self.authorized(agent(Some(REQUEST_TIMEOUT)).delete(self.request_url(path)?))?;
         read_response(
             query.iter().fold(request, |request, (key, value)| request.query(key, value)).call(),
@@ -81,7 +81,7 @@ impl Server {
     }
 
     /// A stream of lines that does not end by itself.
-    pub fn stream(
+    pub(super) fn stream(
         &self,
         path: &str,
         query: &[(&'static str, String)],
@@ -155,7 +155,11 @@ fn read_response(
 }
 
 /// Sends a notification to a webhook: the status, and the answer's text.
-pub fn send_notification(url: &str, token: Option<&str>, body: &[u8]) -> Result<(u16, String), ClientError> {
+pub(super) fn send_notification(
+    url: &str,
+    token: Option<&str>,
+    body: &[u8],
+) -> Result<(u16, String), ClientError> {
     let mut request = agent(Some(REQUEST_TIMEOUT)).post(url).content_type("application/json");
     if let Some(token) = token {
         request = request.header("authorization", format!("Bearer {token}"));

@@ -12,14 +12,14 @@ use super::output::{print, usage_error};
 ///
 /// For bash: `source <(scalebridge completions bash)`.
 #[derive(Debug, Args)]
-pub struct Completions {
+pub(super) struct Completions {
     /// bash, zsh or fish
     #[arg(value_parser = ["bash", "zsh", "fish"])]
     shell: String,
 }
 
 impl Completions {
-    pub fn run(&self, mut command: Command) -> ExitCode {
+    pub(super) fn run(&self, mut command: Command) -> ExitCode {
         let shell = self.shell.parse().unwrap_or(Shell::Bash);
         let mut text = Vec::new();
         clap_complete::generate(shell, &mut command, "scalebridge", &mut text);
@@ -30,14 +30,14 @@ impl Completions {
 
 /// Print the manual page, or write the pages of all verbs
 #[derive(Debug, Args)]
-pub struct Man {
+pub(super) struct Man {
     /// Write scalebridge.1 and a page for each verb into this directory
     #[arg(long, value_name = "DIR")]
     directory: Option<PathBuf>,
 }
 
 impl Man {
-    pub fn run(&self, command: Command) -> ExitCode {
+    pub(super) fn run(&self, command: Command) -> ExitCode {
         let Some(directory) = &self.directory else {
             let mut page = Vec::new();
             return match clap_mangen::Man::new(command).render(&mut page) {

@@ -18,7 +18,7 @@ fn amount(adjustment: &Value) -> Option<String> {
 
 /// `emitted unschedulable-pods scale_out eks/nodegroup/-/-/-/-/workers, 3 alerts`, and when it is looked at
 /// again and why.
-pub fn summary_line(decision: &Value) -> String {
+pub(super) fn summary_line(decision: &Value) -> String {
     let mut words: Vec<String> = ["verdict", "rule", "action"]
         .into_iter()
         .filter_map(|key| text(decision, key).map(ToOwned::to_owned))
@@ -40,7 +40,7 @@ pub fn summary_line(decision: &Value) -> String {
 
 /// Fields of an event that say what it is about and not when it was made: where the same decision is made by
 /// other rules, these tell what is different for whoever gets it.
-pub fn comparable_fields(decision: &Value) -> Value {
+pub(super) fn comparable_fields(decision: &Value) -> Value {
     let mut data = decision.pointer("/event/data").cloned().unwrap_or_default();
     if let Some(fields) = data.as_object_mut() {
         fields.shift_remove("episode");

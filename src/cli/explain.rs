@@ -25,7 +25,7 @@ use crate::telemetry;
 /// decided, with the event. Nothing is written. Without --url the state is that of a bridge that has just been
 /// set up; with it, it is that of the running bridge.
 #[derive(Debug, Args)]
-pub struct Explain {
+pub(super) struct Explain {
     /// A body of Alertmanager's webhook as JSON (`-` is standard input), or a code such as E012
     #[arg(value_name = "BODY.json|CODE")]
     what: String,
@@ -45,7 +45,7 @@ pub struct Explain {
 }
 
 impl Explain {
-    pub fn run(&self) -> ExitCode {
+    pub(super) fn run(&self) -> ExitCode {
         let path = Path::new(&self.what);
         if let Some(code) = Code::parse(&self.what).filter(|_| !path.exists()) {
             print(code.page());

@@ -18,7 +18,7 @@ use crate::telemetry;
 /// role needs. A queue that is encrypted with a key of your own needs kms:GenerateDataKey and kms:Decrypt on the
 /// key beside this.
 #[derive(Debug, Args)]
-pub struct IamPolicy {
+pub(super) struct IamPolicy {
     #[command(flatten)]
     config: ConfigArgs,
     /// The policy of this role, which a destination names
@@ -33,7 +33,7 @@ pub struct IamPolicy {
 }
 
 impl IamPolicy {
-    pub fn run(&self) -> ExitCode {
+    pub(super) fn run(&self) -> ExitCode {
         let settings = match config::load(&self.config.config, environment()) {
             Ok(loaded) => loaded.settings,
             Err(diagnostics) => {

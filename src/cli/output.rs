@@ -9,13 +9,13 @@ use clap::{Args, ValueEnum};
 use crate::telemetry;
 
 /// A check or a test found something.
-pub const EXIT_FAILED: u8 = 1;
+pub(super) const EXIT_FAILED: u8 = 1;
 /// What could not be used; the same for bad flags.
-pub const EXIT_USAGE: u8 = 2;
+pub(super) const EXIT_USAGE: u8 = 2;
 
 /// Which configuration.
 #[derive(Debug, Clone, Args)]
-pub struct ConfigArgs {
+pub(super) struct ConfigArgs {
     /// The configuration file
     #[arg(long, value_name = "FILE", default_value = "config/scalebridge.yaml")]
     pub config: PathBuf,
@@ -23,7 +23,7 @@ pub struct ConfigArgs {
 
 /// The form of what is printed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
-pub enum Format {
+pub(super) enum Format {
     /// For people
     #[default]
     Text,
@@ -33,7 +33,7 @@ pub enum Format {
 
 /// `--format`.
 #[derive(Debug, Clone, Copy, Args)]
-pub struct OutputArgs {
+pub(super) struct OutputArgs {
     /// For people, or for programs
     #[arg(long, value_enum, default_value_t = Format::Text, hide_possible_values = false)]
     pub format: Format,
@@ -41,13 +41,13 @@ pub struct OutputArgs {
 
 /// The environment as text. What is none of ours may hold any bytes; of ours they become a value, or a
 /// name, that the configuration refuses.
-pub fn environment() -> impl Iterator<Item = (String, String)> {
+pub(super) fn environment() -> impl Iterator<Item = (String, String)> {
     let text = |text: std::ffi::OsString| text.to_string_lossy().into_owned();
     std::env::vars_os().map(move |(name, value)| (text(name), text(value)))
 }
 
 /// Prints data. Who reads it may have heard enough, which is no failure.
-pub fn print(text: impl AsRef<str>) {
+pub(super) fn print(text: impl AsRef<str>) {
     let mut out = std::io::stdout().lock();
     let text = text.as_ref();
     let end = if text.is_empty() || text.ends_with('\n') { "" } else { "\n" };
@@ -59,7 +59,7 @@ pub fn print(text: impl AsRef<str>) {
 }
 
 /// Prints a JSON document for programs.
-pub fn print_json(value: &impl serde::Serialize) {
+pub(super) fn print_json(value: &impl serde::Serialize) {
     match serde_json::to_string_pretty(value) {
         Ok(text) => print(text),
         Err(error) => telemetry::print_to_stderr(format_args!("scalebridge: {error}")),
@@ -67,30 +67,30 @@ pub fn print_json(value: &impl serde::Serialize) {
 }
 
 /// Ends with what could not be used, and says why.
-pub fn usage_error(why: impl std::fmt::Display) -> ExitCode {
+pub(super) fn usage_error(why: impl std::fmt::Display) -> ExitCode {
     telemetry::print_to_stderr(format_args!("scalebridge: {why}"));
     ExitCode::from(EXIT_USAGE)
 }
 
 /// A runtime for what a rehearsal does, which never waits for anything outside.
-pub fn current_thread_runtime() -> Option<tokio::runtime::Runtime> {
+pub(super) fn current_thread_runtime() -> Option<tokio::runtime::Runtime> {
     let built = tokio::runtime::Builder::new_current_thread().build();
     built.map_err(|error| telemetry::print_to_stderr(format_args!("scalebridge: cannot start: {error}"))).ok()
 }
 
 /// Text from elsewhere as a terminal may show it: what would move its cursor or colour it is written out.
-pub fn escape_control_chars(text: &str) -> String {
+pub(super) fn escape_control_chars(text: &str) -> String {
     let shown = |c: char| if c.is_control() { c.escape_default().to_string() } else { c.to_string() };
     text.chars().map(shown).collect()
 }
 
 /// `1 error`, `2 errors`.
-pub fn pluralize(number: usize, one: &str) -> String {
+pub(super) fn pluralize(number: usize, one: &str) -> String {
     format!("{number} {one}{}", if number == 1 { "" } else { "s" })
 }
 
 /// Rows under their heads, in columns as wide as they have to be. The last column is not filled up.
-pub fn table(heads: &[&str], rows: &[Vec<String>]) -> String {
+pub(super) fn table(heads: &[&str], rows: &[Vec<String>]) -> String {
     let width = |column: usize| {
         let cells = rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count());
         cells.chain([heads[column].len()]).max().unwrap_or_default()

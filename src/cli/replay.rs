@@ -28,7 +28,7 @@ use crate::telemetry;
 /// The notifications come in the order in which they are given, each at the time of the latest thing that it
 /// tells of. With --against what differs is marked with + and -, and the exit code is 1 if anything does.
 #[derive(Debug, Args)]
-pub struct Replay {
+pub(super) struct Replay {
     /// Bodies of Alertmanager's webhook as JSON, oldest first
     #[arg(value_name = "BODY.json", required = true)]
     bodies: Vec<PathBuf>,
@@ -70,7 +70,7 @@ struct CapturedNotification {
 }
 
 impl Replay {
-    pub fn run(&self) -> ExitCode {
+    pub(super) fn run(&self) -> ExitCode {
         let (captured, start) = match self.read_captured() {
             Ok(captured) => captured,
             Err(error) => return usage_error(error),

@@ -12,7 +12,7 @@ use crate::domain::event;
 ///
 /// For editors, put a line such as `# yaml-language-server: $schema=rules.schema.json` at the top of a file.
 #[derive(Debug, Args)]
-pub struct Schema {
+pub(super) struct Schema {
     /// Of which document
     #[arg(value_enum)]
     document: SchemaKind,
@@ -31,7 +31,7 @@ enum SchemaKind {
 }
 
 impl Schema {
-    pub fn run(&self) -> ExitCode {
+    pub(super) fn run(&self) -> ExitCode {
         print_json(&match self.document {
             SchemaKind::Config => config::schema::config(),
             SchemaKind::Rules => config::schema::rules(),

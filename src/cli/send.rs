@@ -17,7 +17,7 @@ use crate::telemetry;
 ///
 /// The same labels are the same alert: send it with --firing first, and later with --resolved.
 #[derive(Debug, Args)]
-pub struct Send {
+pub(super) struct Send {
     /// The webhook, for example http://127.0.0.1:9096/webhook/local
     #[arg(long, value_name = "URL")]
     url: String,
@@ -46,7 +46,7 @@ fn parse_pair(text: &str) -> Result<(String, String), String> {
 }
 
 impl Send {
-    pub fn run(&self) -> ExitCode {
+    pub(super) fn run(&self) -> ExitCode {
         let (labels, annotations): (BTreeMap<_, _>, BTreeMap<_, _>) =
             (self.labels.iter().cloned().collect(), self.annotations.iter().cloned().collect());
         let token = match self.token_file.as_ref().map(std::fs::read_to_string).transpose() {

@@ -16,13 +16,13 @@ use crate::store;
 use crate::telemetry;
 
 #[derive(Debug, Args)]
-pub struct Serve {
+pub(super) struct Serve {
     #[command(flatten)]
     config: ConfigArgs,
 }
 
 impl Serve {
-    pub fn run(&self) -> ExitCode {
+    pub(super) fn run(&self) -> ExitCode {
         let environment: Vec<_> = environment().collect();
         let origin = Origin::new(self.config.config.clone(), environment.clone());
         let loaded = match config::load(&self.config.config, environment) {

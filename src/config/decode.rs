@@ -31,20 +31,24 @@ pub(super) struct Fields<'n, 'f> {
 impl<'n, 'f> Fields<'n, 'f> {
     /// `at` is the map's name in [`unsupported`]'s list. A map of which all keys are commented out is
     /// empty to YAML, and so it is here.
-    pub fn from_node(node: &'n Node, path: &'static str, diagnostics: &'f mut Diagnostics) -> Option<Self> {
+    pub(super) fn from_node(
+        node: &'n Node,
+        path: &'static str,
+        diagnostics: &'f mut Diagnostics,
+    ) -> Option<Self> {
         let entries = entries(node, diagnostics)?;
         Some(Self { path, location: &node.location, entries, known: Vec::new(), diagnostics })
     }
 
     /// The value of `key`, which is known from now on. What this version refuses is not given out.
-    pub fn lookup(&mut self, key: &'static str) -> Option<&'n Node> {
+    pub(super) fn lookup(&mut self, key: &'static str) -> Option<&'n Node> {
         self.known.push(key);
         let (_, node) = self.entries.iter().find(|(known, _)| known.name == key)?;
         unsupported::find(self.path, key).is_none().then_some(node)
     }
 
     /// Reads an optional key.
-    pub fn get<T>(
+    pub(super) fn get<T>(
         &mut self,
         key: &'static str,
         read: impl FnOnce(&'n Node, &mut Diagnostics) -> Option<T>,
@@ -54,7 +58,7 @@ impl<'n, 'f> Fields<'n, 'f> {
     }
 
     /// Reads a key that has to be there.
-    pub fn get_required<T>(
+    pub(super) fn get_required<T>(
         &mut self,
         key: &'static str,
         example: &str,
@@ -66,7 +70,7 @@ impl<'n, 'f> Fields<'n, 'f> {
     }
 
     /// Says that a key is missing, if it is.
-    pub fn require(&mut self, key: &str, example: &str) {
+    pub(super) fn require(&mut self, key: &str, example: &str) {
         if !self.has(key) {
             let message = format!("`{key}` is missing");
             self.diagnostics.add_with_help(Code::Missing, self.location, message, format!("add `{example}`"));
@@ -74,7 +78,7 @@ impl<'n, 'f> Fields<'n, 'f> {
     }
 
     /// Says of those of `keys` that are there that they do not belong here, and reads none.
-    pub fn reject(&mut self, keys: &[&'static str], why: &str, help: &str) {
+    pub(super) fn reject(&mut self, keys: &[&'static str], why: &str, help: &str) {
         for key in keys {
             self.known.push(key);
             if self.has(key) {
@@ -85,7 +89,11 @@ impl<'n, 'f> Fields<'n, 'f> {
     }
 
     /// The one of `keys` that is there.
-    pub fn one_of(&mut self, keys: &'static [&'static str], help: &str) -> Option<(&'static str, &'n Node)> {
+    pub(super) fn one_of(
+        &mut self,
+        keys: &'static [&'static str],
+        help: &str,
+    ) -> Option<(&'static str, &'n Node)> {
         let mut found = None;
         let given: Vec<&str> = keys.iter().copied().filter(|key| self.has(key)).collect();
         for key in keys {
@@ -112,12 +120,12 @@ impl<'n, 'f> Fields<'n, 'f> {
     }
 
     /// Whether the key is there, whatever its value.
-    pub fn has(&self, key: &str) -> bool {
+    pub(super) fn has(&self, key: &str) -> bool {
         self.entries.iter().any(|(known, _)| known.name == key)
     }
 
     /// Where the value of `key` stands, or the map if it does not have it.
-    pub fn location_of(&self, key: &str) -> &'n Location {
+    pub(super) fn location_of(&self, key: &str) -> &'n Location {
         self.entries
             .iter()
             .find(|(known, _)| known.name == key)
@@ -132,12 +140,12 @@ impl<'n, 'f> Fields<'n, 'f> {
     }
 
     /// Where the map stands.
-    pub fn location(&self) -> &'n Location {
+    pub(super) fn location(&self) -> &'n Location {
         self.location
     }
 
     /// Says which keys are not known, and which are not supported.
-    pub fn finish(self) {
+    pub(super) fn finish(self) {
         let Self { path, entries, known, diagnostics, .. } = self;
         #[cfg(test)]
         seen::note(path, &known);
@@ -273,12 +281,12 @@ pub(super) mod seen {
         static SEEN: RefCell<Seen> = const { RefCell::new(BTreeMap::new()) };
     }
 
-    pub fn note(path: &'static str, known: &[&'static str]) {
+    pub(crate) fn note(path: &'static str, known: &[&'static str]) {
         SEEN.with_borrow_mut(|seen| seen.entry(path).or_default().extend(known));
     }
 
     /// All that was noted on this thread.
-    pub fn taken() -> Seen {
+    pub(crate) fn taken() -> Seen {
         SEEN.take()
     }
 }

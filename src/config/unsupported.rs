@@ -49,7 +49,7 @@ pub(super) fn keys(path: &str) -> impl Iterator<Item = &'static str> {
 
 impl Unsupported {
     /// Says so, at the key.
-    pub fn report(&self, location: &Location, diagnostics: &mut Diagnostics) {
+    pub(super) fn report(&self, location: &Location, diagnostics: &mut Diagnostics) {
         let message = format!("`{}` is not supported by this version", self.key);
         diagnostics.add_with_help(Code::Unsupported, location, message, self.help);
     }

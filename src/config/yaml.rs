@@ -45,7 +45,7 @@ pub(super) struct Key {
 
 impl Node {
     /// The value of a key, if this is a map that has it.
-    pub fn get(&self, key: &str) -> Option<&Self> {
+    pub(super) fn get(&self, key: &str) -> Option<&Self> {
         match &self.kind {
             Kind::Map(entries) => entries.iter().find(|(known, _)| known.name == key).map(|(_, node)| node),
             _ => None,

@@ -37,7 +37,7 @@ const MAX_SESSION_CHARS: usize = 64;
 ///   endpoint, role and time-out share one client. The pool is the SDK's default, which closes what is
 ///   idle for 90 seconds; the workers bound how many there are.
 #[derive(Debug, Default)]
-pub struct Clients {
+pub(crate) struct Clients {
     base_configs: HashMap<Option<String>, SdkConfig>,
     role_configs: HashMap<(Option<String>, Role), SdkConfig>,
     sqs: HashMap<Key, aws_sdk_sqs::Client>,
@@ -55,7 +55,7 @@ struct Key {
 
 /// Why a destination cannot be used. A queue or function that does not exist is not found out here.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum ConnectError {
+pub(crate) enum ConnectError {
     /// Neither the destination nor the environment names a region.
     #[error("destination `{0}` has no region: set its `region` or AWS_REGION")]
     NoRegion(Name),
@@ -63,7 +63,10 @@ pub enum ConnectError {
 
 impl Clients {
     /// Connects nothing yet: the first call does.
-    pub async fn connect(&mut self, destination: &Destination) -> Result<ConnectedDestination, ConnectError> {
+    pub(crate) async fn connect(
+        &mut self,
+        destination: &Destination,
+    ) -> Result<ConnectedDestination, ConnectError> {
         let Destination { name, timeout, .. } = destination;
         let key = |region: &Option<String>, endpoint_url: &Option<String>, role: &Option<Role>| Key {
             region: region.clone(),

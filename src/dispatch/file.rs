@@ -18,13 +18,13 @@ const LIMITS: Limits = Limits { events: 1000, bytes: 4 * 1024 * 1024, max_event_
 
 /// A file or stdout.
 #[derive(Debug)]
-pub struct File {
+pub(crate) struct File {
     output: config::File,
 }
 
 impl File {
     /// Nothing is opened yet.
-    pub fn new(settings: &config::File) -> Self {
+    pub(crate) fn new(settings: &config::File) -> Self {
         Self { output: settings.clone() }
     }
 }

@@ -28,7 +28,7 @@ const MAX_ANSWER_BYTES: usize = 4096;
 
 /// A function.
 #[derive(Debug)]
-pub struct Lambda {
+pub(crate) struct Lambda {
     client: Client,
     function: String,
     qualifier: Option<String>,
@@ -38,7 +38,7 @@ pub struct Lambda {
 
 impl Lambda {
     /// The function is reached at the client's endpoint.
-    pub fn new(client: Client, settings: &config::Lambda) -> Self {
+    pub(crate) fn new(client: Client, settings: &config::Lambda) -> Self {
         Self {
             client,
             function: settings.function.clone(),

@@ -18,16 +18,16 @@ mod batch;
 mod breaker;
 mod concurrency;
 mod connect;
-pub mod file;
+pub(crate) mod file;
 mod health;
-pub mod lambda;
+pub(crate) mod lambda;
 mod outbox;
 mod send;
-pub mod sqs;
+pub(crate) mod sqs;
 mod status;
 #[cfg(test)]
 mod stub;
-pub mod worker;
+pub(crate) mod worker;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -37,12 +37,12 @@ use crate::domain::name::Name;
 use crate::domain::time::Time;
 use crate::store::{self, Claimed, EventSeq, Settlement};
 
-pub use connect::{Clients, ConnectError};
-pub use status::DestinationStatuses;
-pub use worker::{Options, Worker};
+pub(crate) use connect::Clients;
+pub(crate) use status::DestinationStatuses;
+pub(crate) use worker::{Options, Worker};
 
 /// What a worker needs of the store.
-pub trait Outbox: Clone + Send + Sync + 'static {
+pub(crate) trait Outbox: Clone + Send + Sync + 'static {
     /// Up to `max` deliveries that may be sent now, at most one for each target. They stay claimed
     /// until they are settled.
     fn claim(
@@ -70,7 +70,7 @@ pub trait Outbox: Clone + Send + Sync + 'static {
 }
 
 /// Where events go.
-pub trait Destination: Send + Sync + 'static {
+pub(crate) trait Destination: Send + Sync + 'static {
     /// How much one call takes.
     fn limits(&self) -> Limits;
 
@@ -85,11 +85,11 @@ pub trait Destination: Send + Sync + 'static {
 
 /// What became of one event of a call: it arrived, perhaps with something that the destination said of
 /// it and that is kept, or it did not.
-pub type Answer = Result<Option<String>, Failure>;
+pub(crate) type Answer = Result<Option<String>, Failure>;
 
 /// How much one call takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Limits {
+pub(crate) struct Limits {
     /// Events, at least 1.
     pub events: usize,
     /// Bytes of all its events. A larger event travels alone.
@@ -101,7 +101,7 @@ pub struct Limits {
 
 /// An event on its way.
 #[derive(Debug, Clone)]
-pub struct OutgoingEvent {
+pub(crate) struct OutgoingEvent {
     /// The store's number of it.
     pub seq: EventSeq,
     /// The event as it was encoded.
@@ -119,7 +119,7 @@ pub struct OutgoingEvent {
 /// Why an event, or a call, did not arrive.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
-pub struct Failure {
+pub(crate) struct Failure {
     /// What follows from it.
     pub class: Class,
     /// For people and the log: no body, no secret, at most [`Failure::MAX_CHARS`] characters.
@@ -131,7 +131,7 @@ pub struct Failure {
 
 /// What follows from a failure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Class {
+pub(crate) enum Class {
     /// It may pass by itself: it is tried again until it is too old.
     Transient,
     /// Fewer calls at the same time would pass: the same, and fewer are made for a while.
@@ -145,20 +145,21 @@ pub enum Class {
 
 impl Failure {
     /// The longest message, and the longest answer.
-    pub const MAX_CHARS: usize = 500;
+    pub(crate) const MAX_CHARS: usize = 500;
 
     /// A failure that may pass.
-    pub fn transient(message: impl Into<String>) -> Self {
+    pub(crate) fn transient(message: impl Into<String>) -> Self {
         Self::new(Class::Transient, message)
     }
 
     /// A failure of an event that no try can change.
-    pub fn permanent(message: impl Into<String>) -> Self {
+    #[cfg(test)]
+    pub(crate) fn permanent(message: impl Into<String>) -> Self {
         Self::new(Class::Permanent, message)
     }
 
     /// A failure of this class.
-    pub fn new(class: Class, message: impl Into<String>) -> Self {
+    pub(crate) fn new(class: Class, message: impl Into<String>) -> Self {
         let mut message = message.into();
         if let Some((end, _)) = message.char_indices().nth(Self::MAX_CHARS) {
             message.truncate(end);
@@ -177,7 +178,7 @@ impl Failure {
 
 /// A destination of the configuration, connected.
 #[derive(Debug)]
-pub enum ConnectedDestination {
+pub(crate) enum ConnectedDestination {
     /// An SQS queue.
     Sqs(sqs::Sqs),
     /// A Lambda function.
@@ -213,7 +214,7 @@ impl Destination for ConnectedDestination {
 }
 
 /// Hears what workers do, for metrics. Its methods return at once.
-pub trait Observer: Send + Sync + 'static {
+pub(crate) trait Observer: Send + Sync + 'static {
     /// A delivery was settled.
     fn on_delivery(&self, destination: &Name, delivery: &DeliveryReport<'_>);
 
@@ -224,7 +225,7 @@ pub trait Observer: Send + Sync + 'static {
 
 /// A delivery that was settled.
 #[derive(Debug, Clone, Copy)]
-pub struct DeliveryReport<'a> {
+pub(crate) struct DeliveryReport<'a> {
     /// How.
     pub outcome: Outcome,
     /// How long the call took. None if it was given up without one.
@@ -237,7 +238,7 @@ pub struct DeliveryReport<'a> {
 
 /// How a delivery was settled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Outcome {
+pub(crate) enum Outcome {
     /// It arrived.
     Delivered,
     /// It will be tried again.
@@ -249,11 +250,8 @@ pub enum Outcome {
 }
 
 impl Outcome {
-    /// All of them, in the order of the documentation.
-    pub const ALL: [Self; 4] = [Self::Delivered, Self::Retry, Self::Dead, Self::Withdrawn];
-
     /// The word in metrics and logs.
-    pub const fn as_str(self) -> &'static str {
+    pub(crate) const fn as_str(self) -> &'static str {
         match self {
             Self::Delivered => "delivered",
             Self::Retry => "retry",

@@ -22,7 +22,7 @@ const MAX_CALL_BYTES: usize = 1024 * 1024;
 
 /// A queue.
 #[derive(Debug)]
-pub struct Sqs {
+pub(crate) struct Sqs {
     client: Client,
     queue_url: String,
     fifo: bool,
@@ -32,7 +32,7 @@ pub struct Sqs {
 impl Sqs {
     /// The queue is always told by the configured URL, and reached at the client's endpoint: what an
     /// emulator or a private endpoint calls the queue is of no matter.
-    pub fn new(client: Client, settings: &config::Sqs) -> Self {
+    pub(crate) fn new(client: Client, settings: &config::Sqs) -> Self {
         Self {
             client,
             queue_url: settings.queue_url.clone(),

@@ -1,19 +1,21 @@
 //! Which destinations fail, for whoever asks.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
 
 use super::{Class, Failure};
 use crate::domain::name::Name;
 
 /// Shared by the workers, which know, and whoever asks. Cheap to clone.
 #[derive(Debug, Clone, Default)]
-pub struct DestinationStatuses(Arc<Mutex<BTreeMap<Name, Failure>>>);
+pub(crate) struct DestinationStatuses(Arc<Mutex<BTreeMap<Name, Failure>>>);
 
 impl DestinationStatuses {
     /// A destination fails for this reason, or works.
-    pub fn set(&self, destination: &Name, failing: Option<&Failure>) {
-        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+    pub(crate) fn set(&self, destination: &Name, failing: Option<&Failure>) {
+        let mut all = self.0.lock();
         match failing {
             Some(failure) => all.insert(destination.clone(), failure.clone()),
             None => all.remove(destination),
@@ -21,20 +23,20 @@ impl DestinationStatuses {
     }
 
     /// Why one fails, if it does.
-    pub fn failure_of(&self, destination: &Name) -> Option<String> {
-        let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+    pub(crate) fn failure_of(&self, destination: &Name) -> Option<String> {
+        let all = self.0.lock();
         all.get(destination).map(|failure| failure.message.clone())
     }
 
     /// Nobody delivers there any more.
-    pub fn remove(&self, destination: &Name) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(destination);
+    pub(crate) fn remove(&self, destination: &Name) {
+        self.0.lock().remove(destination);
     }
 
     /// One line for each destination that fails, in the order of their names. It holds what the log
     /// holds too: no body and no secret.
-    pub fn failure_lines(&self) -> Vec<String> {
-        let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+    pub(crate) fn failure_lines(&self) -> Vec<String> {
+        let all = self.0.lock();
         let line = |(name, failure): (&Name, &Failure)| {
             let action_required =
                 if failure.class == Class::Misconfigured { " until somebody mends it" } else { "" };

@@ -1,12 +1,13 @@
 //! For tests: events, and an HTTP server that stands for AWS, so that what is tested is what goes
 //! over the wire, without another dependency.
 
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use aws_sdk_sqs::config::Credentials;
 use axum::Router;
 use axum::body::Bytes;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri};
+use parking_lot::Mutex;
 use serde_json::{Value, json};
 
 use super::OutgoingEvent;
@@ -96,7 +97,7 @@ impl Stub {
         let handle = async move |uri: Uri, headers: HeaderMap, body: Bytes| {
             let request = Request { uri: uri.to_string(), headers, body };
             let reply = answer(&request);
-            recorded.lock().unwrap().push(request);
+            recorded.lock().push(request);
             (reply.status, reply.headers, reply.body)
         };
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -115,7 +116,7 @@ impl Stub {
     }
 
     pub(super) fn requests(&self) -> Vec<Request> {
-        self.requests.lock().unwrap().clone()
+        self.requests.lock().clone()
     }
 
     pub(super) fn only_request(&self) -> Request {

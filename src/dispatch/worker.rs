@@ -30,7 +30,7 @@ const MAX_UNSETTLED_ROUNDS: usize = 4;
 
 /// How a worker goes about it.
 #[derive(Debug, Clone)]
-pub struct Options {
+pub(crate) struct Options {
     /// The destination's name.
     pub name: Name,
     /// Calls at the same time, at least 1.
@@ -47,7 +47,7 @@ pub struct Options {
 
 impl Options {
     /// A destination's options. Checked settings have no bad limits.
-    pub fn new(settings: &config::Destination, seed: u64) -> Result<Self, BackoffError> {
+    pub(crate) fn new(settings: &config::Destination, seed: u64) -> Result<Self, BackoffError> {
         let delivery = settings.delivery;
         Ok(Self {
             name: settings.name.clone(),
@@ -62,7 +62,7 @@ impl Options {
 
 /// Delivers to one destination. Its work is [`Worker::run`].
 #[derive(Debug)]
-pub struct Worker<O, D, V> {
+pub(crate) struct Worker<O, D, V> {
     shared: Arc<Shared<O, D, V>>,
     health: Health,
     rng: fastrand::Rng,
@@ -104,7 +104,7 @@ impl LogThrottle {
 
 impl<O: Outbox, D: Destination, V: Observer> Worker<O, D, V> {
     /// A worker that does nothing yet.
-    pub fn new(options: Options, outbox: O, destination: D, observer: V) -> Self {
+    pub(crate) fn new(options: Options, outbox: O, destination: D, observer: V) -> Self {
         Self {
             health: Health::new(options.backoff, options.concurrency),
             rng: fastrand::Rng::with_seed(options.seed),
@@ -130,7 +130,7 @@ impl<O: Outbox, D: Destination, V: Observer> Worker<O, D, V> {
     /// # Panics
     ///
     /// If a call panicked: what it had claimed cannot be settled, so the process should start anew.
-    pub async fn run(mut self, stop: CancellationToken) {
+    pub(crate) async fn run(mut self, stop: CancellationToken) {
         let shared = Arc::clone(&self.shared);
         let (outbox, name) = (&shared.outbox, &shared.options.name);
         let mut stopping = false;

@@ -15,7 +15,7 @@ use super::{HttpState, ReloadError, ReloadReport};
 use crate::telemetry;
 
 /// The routes of `admin.listen`.
-pub fn admin_routes(shared: HttpState) -> Router {
+pub(crate) fn admin_routes(shared: HttpState) -> Router {
     Router::new()
         .route("/metrics", get(metrics))
         .route("/openapi.json", get(|| async { Json(api::document()) }))

@@ -18,7 +18,7 @@ const MAX_DISCARDED_BODIES: usize = 4;
 const DISCARD_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A body and the bytes that are reserved for it, until it is dropped.
-pub struct ReceivedBody {
+pub(super) struct ReceivedBody {
     /// Decoded.
     pub bytes: Bytes,
     _reserved: OwnedSemaphorePermit,
@@ -35,7 +35,7 @@ enum Encoding {
 /// # Errors
 /// 413 too large, 415 an encoding other than gzip, 400 broken gzip, 503 too much at the same time or
 /// too slow.
-pub async fn receive(
+pub(super) async fn receive(
     limits: &Limits,
     headers: &HeaderMap,
     body: &mut Body,
@@ -81,7 +81,7 @@ pub async fn receive(
 
 /// Reads what is left of a body that was refused and forgets it, within bounds: a sender that is cut off
 /// while it sends sees a broken connection instead of the answer.
-pub async fn discard(limits: &Limits, body: &mut Body) {
+pub(super) async fn discard(limits: &Limits, body: &mut Body) {
     let mut left = limits.server.max_body_bytes.saturating_mul(MAX_DISCARDED_BODIES);
     let read = async {
         while let Some(Ok(frame)) = body.frame().await

@@ -8,7 +8,7 @@ use serde::Serialize;
 /// An answer that is not 200. Alertmanager gives up on any 4xx, 429 included, and tries again on a 5xx;
 /// so a 4xx is for what can never be accepted, and everything that may pass is a 503.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Rejection {
+pub(super) struct Rejection {
     status: StatusCode,
     message: String,
 }
@@ -20,22 +20,22 @@ struct Body<'a> {
 
 impl Rejection {
     /// A refusal that holds for good.
-    pub fn new(status: StatusCode, message: impl Into<String>) -> Self {
+    pub(super) fn new(status: StatusCode, message: impl Into<String>) -> Self {
         Self { status, message: message.into() }
     }
 
     /// A refusal that may pass: 503 with `Retry-After: 1`.
-    pub fn unavailable(message: impl Into<String>) -> Self {
+    pub(super) fn unavailable(message: impl Into<String>) -> Self {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, message)
     }
 
     /// The HTTP status.
-    pub fn status(&self) -> StatusCode {
+    pub(super) fn status(&self) -> StatusCode {
         self.status
     }
 
     /// What the sender is told.
-    pub fn message(&self) -> &str {
+    pub(super) fn message(&self) -> &str {
         &self.message
     }
 }

@@ -35,7 +35,7 @@ impl From<Summary> for WebhookResponse {
 }
 
 /// Takes a notification. The 200 follows the commit.
-pub async fn webhook(
+pub(super) async fn webhook(
     State(shared): State<HttpState>,
     source: Result<Path<String>, PathRejection>,
     headers: HeaderMap,

@@ -1,7 +1,7 @@
 //! The two listeners: Alertmanager's side and the operators' side.
 
 mod admin;
-pub mod api;
+pub(crate) mod api;
 mod body;
 mod error;
 mod ingest;
@@ -27,13 +27,13 @@ use crate::config::{Server, Settings};
 use crate::dispatch::DestinationStatuses;
 use crate::store::Store;
 use crate::telemetry::Metrics;
-pub use admin::admin_routes;
-pub use api::ConfigurationStatus;
+pub(crate) use admin::admin_routes;
+pub(crate) use api::ConfigurationStatus;
 use error::Rejection;
 
 /// Whether the bridge can take a notification now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum LifecyclePhase {
+pub(crate) enum LifecyclePhase {
     /// The store is not open yet, or workers do not run yet.
     Starting = 0,
     /// It can.
@@ -44,14 +44,14 @@ pub enum LifecyclePhase {
 
 /// Where the bridge is in its life; shared by handlers and `app`.
 #[derive(Debug, Default)]
-pub struct Lifecycle {
+pub(crate) struct Lifecycle {
     phase: AtomicU8,
     stopping: CancellationToken,
 }
 
 impl Lifecycle {
     /// Enters a phase.
-    pub fn enter(&self, phase: LifecyclePhase) {
+    pub(crate) fn enter(&self, phase: LifecyclePhase) {
         self.phase.store(phase as u8, Ordering::Release);
         if phase == LifecyclePhase::Stopping {
             self.stopping.cancel();
@@ -59,12 +59,12 @@ impl Lifecycle {
     }
 
     /// Completes when the bridge stops: what would not end by itself ends then.
-    pub async fn stopping(&self) {
+    pub(crate) async fn stopping(&self) {
         self.stopping.cancelled().await;
     }
 
     /// The phase now.
-    pub fn phase(&self) -> LifecyclePhase {
+    pub(crate) fn phase(&self) -> LifecyclePhase {
         match self.phase.load(Ordering::Acquire) {
             0 => LifecyclePhase::Starting,
             1 => LifecyclePhase::Ready,
@@ -75,7 +75,7 @@ impl Lifecycle {
 
 /// What the handlers of both listeners share.
 #[derive(Clone)]
-pub struct HttpState {
+pub(crate) struct HttpState {
     /// Where the bridge is in its life.
     pub lifecycle: Arc<Lifecycle>,
     /// All metrics.
@@ -93,14 +93,14 @@ pub struct HttpState {
 }
 
 /// Somebody wants the configuration to be read again, and to know what came of it.
-pub type ReloadRequest = oneshot::Sender<Result<ReloadReport, ReloadError>>;
+pub(crate) type ReloadRequest = oneshot::Sender<Result<ReloadReport, ReloadError>>;
 
 /// Streams of decisions at the same time.
-pub const MAX_STREAMS: usize = 64;
+pub(crate) const MAX_STREAMS: usize = 64;
 
 /// What a reload came to.
 #[derive(Debug, Clone, Serialize, JsonSchema)]
-pub struct ReloadReport {
+pub(crate) struct ReloadReport {
     /// What was taken over; empty if nothing had changed.
     pub changed: Vec<String>,
     /// What has changed in the files and needs a restart; what is in use is as before.
@@ -111,7 +111,7 @@ pub struct ReloadReport {
 
 /// Why the configuration that was in use is still in use.
 #[derive(Debug, Clone)]
-pub enum ReloadError {
+pub(crate) enum ReloadError {
     /// It has faults, one finding each.
     Invalid(Vec<String>),
     /// It could not be put into use now.
@@ -119,7 +119,7 @@ pub enum ReloadError {
 }
 
 /// What is there once the bridge runs.
-pub struct Services {
+pub(crate) struct Services {
     /// Decides.
     pub bridge: Bridge,
     /// Keeps.
@@ -134,7 +134,7 @@ pub struct Services {
 
 /// How much the webhook takes at the same time.
 #[derive(Clone)]
-pub struct Limits {
+pub(crate) struct Limits {
     server: Server,
     requests: Arc<Semaphore>,
     bytes: Arc<Semaphore>,
@@ -142,7 +142,7 @@ pub struct Limits {
 
 impl Limits {
     /// The configured limits.
-    pub fn new(server: &Server) -> Self {
+    pub(crate) fn new(server: &Server) -> Self {
         Self {
             server: server.clone(),
             requests: Arc::new(Semaphore::new(server.max_in_flight.min(Semaphore::MAX_PERMITS))),
@@ -152,7 +152,7 @@ impl Limits {
 }
 
 /// The routes of `server.listen`.
-pub fn server_routes(shared: HttpState) -> Router {
+pub(crate) fn server_routes(shared: HttpState) -> Router {
     Router::new()
         .route("/webhook/{source}", axum::routing::post(ingest::webhook))
         .route("/-/healthy", get(|| async { "scalebridge is alive\n" }))
@@ -193,7 +193,7 @@ async fn ready(State(shared): State<HttpState>) -> Response {
 ///
 /// # Errors
 /// The listener cannot be used.
-pub async fn serve(
+pub(crate) async fn serve(
     listener: TcpListener,
     routes: Router,
     handle: Handle<std::net::SocketAddr>,

@@ -9,7 +9,7 @@ use serde::{Deserialize, Deserializer};
 
 /// A JSON object, and nothing else. What serde derives for a struct takes an array of its fields in their order
 /// too, and no format that is read here knows such a form.
-pub struct Object<T>(pub T);
+pub(crate) struct Object<T>(pub T);
 
 impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {

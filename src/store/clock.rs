@@ -6,7 +6,7 @@ use crate::domain::time::Time;
 
 /// A clock that follows a monotonic one and is drawn towards the wall clock by at most one percent.
 #[derive(Debug, Clone, Copy)]
-pub struct Clock {
+pub(super) struct Clock {
     now: Time,
     monotonic: Duration,
 }
@@ -14,12 +14,12 @@ pub struct Clock {
 impl Clock {
     /// Starts at the later of the wall clock and the last time that was stored. `monotonic` is the
     /// reading of the monotonic clock at this moment, from any zero.
-    pub fn start(wall: Time, last_stored: Option<Time>, monotonic: Duration) -> Self {
+    pub(super) fn start(wall: Time, last_stored: Option<Time>, monotonic: Duration) -> Self {
         Self { now: last_stored.map_or(wall, |last| last.max(wall)), monotonic }
     }
 
     /// The time now, given both clocks.
-    pub fn read(&mut self, wall: Time, monotonic: Duration) -> Time {
+    pub(super) fn read(&mut self, wall: Time, monotonic: Duration) -> Time {
         let passed = monotonic.saturating_sub(self.monotonic);
         self.monotonic = self.monotonic.max(monotonic);
         let unslewed = self.now.after(passed);

@@ -11,7 +11,8 @@ use crate::domain::name::Name;
 use crate::domain::time::Time;
 
 /// Why what a destination is given beyond its bound is a dead letter at once.
-pub const BACKLOG_FULL: &str = "backlog_full: as many deliveries as its max_backlog were undelivered here";
+pub(super) const BACKLOG_FULL: &str =
+    "backlog_full: as many deliveries as its max_backlog were undelivered here";
 
 /// Which delivery. Dead letters are listed in this order.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]

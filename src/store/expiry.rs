@@ -16,7 +16,7 @@ struct EventExpiry<'a> {
 ///
 /// # Errors
 /// It is no JSON object with one `expirytime`.
-pub fn rewrite(event: &str, expirytime: Time) -> Result<String, serde_json::Error> {
+pub(super) fn rewrite(event: &str, expirytime: Time) -> Result<String, serde_json::Error> {
     let parsed: EventExpiry<'_> = serde_json::from_str(event)?;
     let old = parsed.expirytime.get();
     // It was borrowed from the text, so it lies in it.

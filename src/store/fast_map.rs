@@ -5,5 +5,5 @@ use std::collections::{HashMap, HashSet};
 
 use foldhash::fast::FixedState;
 
-pub type Map<K, V> = HashMap<K, V, FixedState>;
-pub type Set<K> = HashSet<K, FixedState>;
+pub(super) type Map<K, V> = HashMap<K, V, FixedState>;
+pub(super) type Set<K> = HashSet<K, FixedState>;

@@ -1,9 +1,10 @@
 //! The lanes of all destinations, and how their workers are woken.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
+use parking_lot::{Mutex, RwLock};
 use tokio::sync::Notify;
 
 use super::Backlog;
@@ -13,7 +14,7 @@ use crate::domain::time::Time;
 
 /// One destination's lane, shared between its worker and the store.
 #[derive(Debug)]
-pub struct LaneHandle {
+pub(super) struct LaneHandle {
     /// The destination.
     pub name: Name,
     /// The store's number of it.
@@ -26,71 +27,71 @@ pub struct LaneHandle {
 
 /// The outlets by their names, as they are at the moment. Cheap to clone; all clones are the same.
 #[derive(Debug, Clone, Default)]
-pub struct LaneHandles(Arc<RwLock<Arc<LanesByName>>>);
+pub(super) struct LaneHandles(Arc<RwLock<Arc<LanesByName>>>);
 
 type LanesByName = BTreeMap<Name, Arc<LaneHandle>>;
 
 impl LaneHandles {
     /// These outlets.
-    pub fn new(lanes: LanesByName) -> Self {
+    pub(super) fn new(lanes: LanesByName) -> Self {
         Self(Arc::new(RwLock::new(Arc::new(lanes))))
     }
 
     /// All of them.
-    pub fn all(&self) -> Arc<LanesByName> {
-        self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
+    pub(super) fn all(&self) -> Arc<LanesByName> {
+        self.0.read().clone()
     }
 
     /// The one of a destination.
-    pub fn get(&self, destination: &Name) -> Option<Arc<LaneHandle>> {
-        self.0.read().unwrap_or_else(PoisonError::into_inner).get(destination).cloned()
+    pub(super) fn get(&self, destination: &Name) -> Option<Arc<LaneHandle>> {
+        self.0.read().get(destination).cloned()
     }
 
     /// Adds one; the one that was there stays.
-    pub fn add(&self, handle: Arc<LaneHandle>) {
-        let mut all = self.0.write().unwrap_or_else(PoisonError::into_inner);
+    pub(super) fn add(&self, handle: Arc<LaneHandle>) {
+        let mut all = self.0.write();
         Arc::make_mut(&mut all).entry(handle.name.clone()).or_insert(handle);
     }
 
     /// Takes one away.
-    pub fn remove(&self, destination: &Name) {
-        let mut all = self.0.write().unwrap_or_else(PoisonError::into_inner);
+    pub(super) fn remove(&self, destination: &Name) {
+        let mut all = self.0.write();
         Arc::make_mut(&mut all).remove(destination);
     }
 }
 
 impl LaneHandle {
     /// An outlet with a lane.
-    pub fn new(name: Name, id: i64, lane: Lane) -> Self {
+    pub(super) fn new(name: Name, id: i64, lane: Lane) -> Self {
         let max_backlog = AtomicU64::new(u64::MAX);
         Self { name, id, max_backlog, lane: Mutex::new(lane), wakeup: Notify::new() }
     }
 
     /// Sets how many deliveries may be undelivered here.
-    pub fn set_max_backlog(&self, max_backlog: Option<u64>) {
+    pub(super) fn set_max_backlog(&self, max_backlog: Option<u64>) {
         self.max_backlog.store(max_backlog.unwrap_or(u64::MAX), Ordering::Relaxed);
     }
 
     /// Whether there is no room for one more, with so many more that are about to be committed.
-    pub fn is_full(&self, more: u64) -> bool {
+    pub(super) fn is_full(&self, more: u64) -> bool {
         let max_backlog = self.max_backlog.load(Ordering::Relaxed);
         max_backlog != u64::MAX
             && self.with_lane(|lane| lane.undelivered()).saturating_add(more) >= max_backlog
     }
 
     /// Looks at the lane. Never held across IO.
-    pub fn with_lane<R>(&self, look: impl FnOnce(&mut Lane) -> R) -> R {
-        look(&mut self.lane.lock().unwrap_or_else(PoisonError::into_inner))
+    pub(super) fn with_lane<R>(&self, look: impl FnOnce(&mut Lane) -> R) -> R {
+        look(&mut self.lane.lock())
     }
 
     /// Says that something may be claimable. Kept for a worker that is not waiting yet.
-    pub fn wake(&self) {
+    pub(super) fn wake(&self) {
         self.wakeup.notify_one();
     }
 
     /// Completes when something may be claimable: after [`LaneHandle::wake`], or when a delivery that waits
     /// is due. `now` is the store's time.
-    pub async fn wait(&self, now: Time) {
+    pub(super) async fn wait(&self, now: Time) {
         let notified = self.wakeup.notified();
         match self.with_lane(|lane| lane.next_due()) {
             None => notified.await,
@@ -106,7 +107,7 @@ impl LaneHandle {
     }
 
     /// Counts by state.
-    pub fn backlog(&self) -> Backlog {
+    pub(super) fn backlog(&self) -> Backlog {
         self.with_lane(|lane| lane.backlog())
     }
 }

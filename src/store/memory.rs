@@ -1,9 +1,10 @@
 //! A store that keeps nothing on disk: for tests, with a clock that the test moves.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use super::dead_letters::{BACKLOG_FULL, DeadLetterRow};
@@ -85,7 +86,7 @@ impl Memory {
     }
 
     fn with_inner<R>(&self, look: impl FnOnce(&mut Inner) -> R) -> R {
-        look(&mut self.inner.lock().unwrap_or_else(PoisonError::into_inner))
+        look(&mut self.inner.lock())
     }
 
     pub(super) fn now(&self) -> Time {

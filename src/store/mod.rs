@@ -35,8 +35,9 @@ mod tests;
 mod undelivered_decreases;
 mod withdrawn;
 
+use parking_lot::Mutex;
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -50,17 +51,19 @@ use crate::domain::target::TargetKey;
 use crate::domain::time::Time;
 use crate::domain::verdict::{Phase, Verdict};
 
-pub use dead_letters::{DeadLetter, DeadLetterError, DeliveryId, Redrive};
+pub(crate) use dead_letters::{DeadLetter, DeadLetterError, DeliveryId, Redrive};
 use lanes::LaneHandle;
 pub use memory::Memory;
-pub use query::{Delivery, DeliveryState, RecordQuery, Records, StoredEvent, StoredRecord, StoredState};
+pub(crate) use query::{
+    Delivery, DeliveryState, RecordQuery, Records, StoredEvent, StoredRecord, StoredState,
+};
 pub use sqlite::Sqlite;
 
 /// Reads the wall clock. Handed in, so that nothing below reads one by itself.
-pub type WallClock = Arc<dyn Fn() -> Time + Send + Sync>;
+pub(crate) type WallClock = Arc<dyn Fn() -> Time + Send + Sync>;
 
 /// The decision of a transaction. Pure, and able to run again.
-pub type DecideFn = Box<dyn FnMut(&View) -> Changes + Send>;
+pub(crate) type DecideFn = Box<dyn FnMut(&View) -> Changes + Send>;
 
 /// A store; cheap to clone.
 #[derive(Clone)]
@@ -260,11 +263,11 @@ impl Store {
         let slot = result.clone();
         let decide: DecideFn = Box::new(move |view| {
             let (changes, result) = decide(view);
-            *slot.lock().unwrap_or_else(PoisonError::into_inner) = Some(result);
+            *slot.lock() = Some(result);
             changes
         });
         delegate!(self, store => store.transact(keys, decide).await)?;
-        let decided = result.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let decided = result.lock().take();
         decided.ok_or(Error::Closed)
     }
 

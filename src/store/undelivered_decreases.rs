@@ -12,14 +12,14 @@ use crate::domain::name::Name;
 
 /// The unsettled events that may make capacity less. `T` is what a store knows a target by.
 #[derive(Debug)]
-pub struct UndeliveredDecreases<T> {
+pub(super) struct UndeliveredDecreases<T> {
     events: Map<i64, TrackedDecrease<T>>,
     by_target: HashMap<T, Vec<i64>>,
 }
 
 /// One of them.
 #[derive(Debug, Clone)]
-pub struct TrackedDecrease<T> {
+pub(super) struct TrackedDecrease<T> {
     /// Its target.
     pub target: T,
     /// The store's number of the target when the event was written.
@@ -36,12 +36,12 @@ impl<T> Default for UndeliveredDecreases<T> {
 
 impl<T: Clone + Eq + Hash> UndeliveredDecreases<T> {
     /// Whether there is none.
-    pub fn is_empty(&self) -> bool {
+    pub(super) fn is_empty(&self) -> bool {
         self.events.is_empty()
     }
 
     /// Adds an event, or destinations of one that is known.
-    pub fn add(&mut self, seq: i64, decrease: TrackedDecrease<T>) {
+    pub(super) fn add(&mut self, seq: i64, decrease: TrackedDecrease<T>) {
         // Those of a target come in their order, but for what is redriven.
         let seqs = self.by_target.entry(decrease.target.clone()).or_default();
         if let Err(at) = seqs.binary_search(&seq) {
@@ -56,18 +56,18 @@ impl<T: Clone + Eq + Hash> UndeliveredDecreases<T> {
     }
 
     /// Those of a target, in their order.
-    pub fn for_target(&self, target: &T) -> impl Iterator<Item = (i64, &TrackedDecrease<T>)> {
+    pub(super) fn for_target(&self, target: &T) -> impl Iterator<Item = (i64, &TrackedDecrease<T>)> {
         let seqs = self.by_target.get(target).into_iter().flatten();
         seqs.filter_map(|seq| self.events.get(seq).map(|decrease| (*seq, decrease)))
     }
 
     /// One of them by its number.
-    pub fn get(&self, seq: i64) -> Option<&TrackedDecrease<T>> {
+    pub(super) fn get(&self, seq: i64) -> Option<&TrackedDecrease<T>> {
         self.events.get(&seq)
     }
 
     /// A destination has settled the event, if it is one of these.
-    pub fn mark_settled(&mut self, seq: i64, destination: &Name) {
+    pub(super) fn mark_settled(&mut self, seq: i64, destination: &Name) {
         let Some(decrease) = self.events.get_mut(&seq) else { return };
         decrease.pending_destinations.retain(|name| name != destination);
         if decrease.pending_destinations.is_empty() {
@@ -76,7 +76,7 @@ impl<T: Clone + Eq + Hash> UndeliveredDecreases<T> {
     }
 
     /// Nobody is to send the event any more.
-    pub fn remove(&mut self, seq: i64) {
+    pub(super) fn remove(&mut self, seq: i64) {
         let Some(decrease) = self.events.remove(&seq) else { return };
         if let Some(seqs) = self.by_target.get_mut(&decrease.target) {
             seqs.retain(|other| *other != seq);
@@ -87,7 +87,7 @@ impl<T: Clone + Eq + Hash> UndeliveredDecreases<T> {
     }
 
     /// Takes over what a batch has added.
-    pub fn merge(&mut self, added: Self) {
+    pub(super) fn merge(&mut self, added: Self) {
         added.events.into_iter().for_each(|(seq, decrease)| self.add(seq, decrease));
     }
 }

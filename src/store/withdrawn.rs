@@ -7,7 +7,7 @@ use crate::domain::time::Time;
 use crate::domain::verdict::{Phase, Verdict};
 
 /// Why a destination is not sent what undoes something.
-pub const NEVER_ROUTED: &str =
+pub(super) const NEVER_ROUTED: &str =
     "no on_firing event of this episode was meant for this destination, so there is nothing to undo";
 
 #[derive(Serialize)]
@@ -70,7 +70,7 @@ struct Alert {
 
 /// The record, JSON: an event is not sent to a destination, for this reason.
 #[expect(clippy::expect_used, reason = "all keys are strings, and memory is written to")]
-pub fn withdrawal_record(now: Time, event: &str, destination: &Name, reason: &str) -> String {
+pub(super) fn withdrawal_record(now: Time, event: &str, destination: &Name, reason: &str) -> String {
     let Event { id, subject, data } = serde_json::from_str(event).unwrap_or_default();
     let entry = DecisionEntry {
         rule: &data.rule,

@@ -7,13 +7,13 @@ use prometheus_client::metrics::gauge::ConstGauge;
 
 /// This process, as `/proc` knows it.
 #[derive(Debug)]
-pub struct Process {
+pub(super) struct Process {
     start_time_seconds: Option<f64>,
 }
 
 impl Process {
     /// This process. Its start is read once.
-    pub fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self { start_time_seconds: start_time_seconds() }
     }
 }

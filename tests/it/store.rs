@@ -6,8 +6,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use proptest::prelude::*;
-use scalebridge::app::wall_clock;
-use scalebridge::bridge::{Bridge, PauseRequest};
 use scalebridge::config;
 use scalebridge::domain::engine::Policy;
 use scalebridge::domain::name::Name;
@@ -17,8 +15,10 @@ use scalebridge::domain::summary::Summary;
 use scalebridge::domain::target::TargetKey;
 use scalebridge::domain::time::Time;
 use scalebridge::domain::verdict::Verdict;
-use scalebridge::store::{Memory, Settlement, Sqlite, Store};
-use scalebridge::telemetry::Metrics;
+use scalebridge::testing::Metrics;
+use scalebridge::testing::wall_clock;
+use scalebridge::testing::{Bridge, PauseRequest};
+use scalebridge::testing::{Memory, Settlement, Sqlite, Store};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 

@@ -4,10 +4,10 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use scalebridge::app::wall_clock;
 use scalebridge::domain::name::Name;
 use scalebridge::domain::target::TargetKey;
-use scalebridge::store::{Changes, Keys, NewEvent, Record, Settlement, Sqlite, Store};
+use scalebridge::testing::wall_clock;
+use scalebridge::testing::{Changes, Keys, NewEvent, Record, Settlement, Sqlite, Store};
 
 const EVENTS: usize = 60_000;
 const EVENTS_PER_COMMIT: usize = 500;

@@ -11,7 +11,7 @@ use crate::cli::output::{Format, OutputArgs, print, print_json, table};
 
 /// Show, redrive or discard deliveries that were given up
 #[derive(Debug, Args)]
-pub struct DeadLetters {
+pub(crate) struct DeadLetters {
     #[command(subcommand)]
     command: DeadLetterCommand,
 }
@@ -114,7 +114,7 @@ impl DeadLetterSelector {
 }
 
 impl DeadLetters {
-    pub fn run(&self) -> ExitCode {
+    pub(crate) fn run(&self) -> ExitCode {
         let result = match &self.command {
             DeadLetterCommand::List { server, destination, limit, output } => {
                 list(server, destination.clone(), *limit, *output)

@@ -13,7 +13,7 @@ use crate::cli::output::{Format, OutputArgs, print, print_json};
 
 /// Show why it did or did not scale: the decisions of a running bridge, newest first
 #[derive(Debug, Args)]
-pub struct Decisions {
+pub(crate) struct Decisions {
     #[command(flatten)]
     server: Server,
     /// Of this rule
@@ -45,7 +45,7 @@ pub struct Decisions {
 }
 
 impl Decisions {
-    pub fn run(&self) -> ExitCode {
+    pub(crate) fn run(&self) -> ExitCode {
         let query = query_params([
             ("rule", self.rule.clone()),
             ("target", self.target.clone()),
@@ -94,7 +94,7 @@ fn line(decision: &Value) -> String {
 
 /// Show an event with its deliveries
 #[derive(Debug, Args)]
-pub struct Event {
+pub(crate) struct Event {
     #[command(flatten)]
     server: Server,
     /// The event's id
@@ -102,7 +102,7 @@ pub struct Event {
 }
 
 impl Event {
-    pub fn run(&self) -> ExitCode {
+    pub(crate) fn run(&self) -> ExitCode {
         let found = self.server.get(&format!("/api/v1/events/{}", self.id), &[]);
         found.map_or_else(ClientError::report, |event| {
             print_json(&event);

@@ -14,10 +14,10 @@ use serde_json::Value;
 use super::client::{ClientError, Server};
 use super::output::{Format, escape_control_chars, print};
 use crate::domain::duration;
-pub use dead_letters::DeadLetters;
-pub use decisions::{Decisions, Event};
-pub use pauses::{Pause, Resume};
-pub use status::{Episodes, Reload, Status};
+pub(super) use dead_letters::DeadLetters;
+pub(super) use decisions::{Decisions, Event};
+pub(super) use pauses::{Pause, Resume};
+pub(super) use status::{Episodes, Reload, Status};
 
 type QueryParams = Vec<(&'static str, String)>;
 

@@ -14,7 +14,7 @@ use crate::cli::output::{Format, OutputArgs, print, print_json, table, usage_err
 /// What is stopped waits, and is decided again when the pause has ended. Without flags the pauses that are in
 /// force are listed.
 #[derive(Debug, Args)]
-pub struct Pause {
+pub(crate) struct Pause {
     #[command(flatten)]
     server: Server,
     /// Everything
@@ -46,7 +46,7 @@ const PAUSE_KEYS: [&str; 8] = ["id", "rule", "target", "direction", "since", "un
 const PAUSE_HEADERS: [&str; 8] = ["ID", "RULE", "TARGET", "DIRECTION", "SINCE", "UNTIL", "AUTHOR", "REASON"];
 
 impl Pause {
-    pub fn run(&self) -> ExitCode {
+    pub(crate) fn run(&self) -> ExitCode {
         let some = self.rule.is_some() || self.target.is_some() || self.direction.is_some();
         let shown = if some || self.all {
             let Some(reason) = &self.reason else {
@@ -82,7 +82,7 @@ impl Pause {
 
 /// End a pause: what it has stopped is decided again at once
 #[derive(Debug, Args)]
-pub struct Resume {
+pub(crate) struct Resume {
     #[command(flatten)]
     server: Server,
     /// The pause's number, as `pause` shows it
@@ -97,7 +97,7 @@ pub struct Resume {
 }
 
 impl Resume {
-    pub fn run(&self) -> ExitCode {
+    pub(crate) fn run(&self) -> ExitCode {
         let ids = match self.id {
             Some(id) => Ok(vec![id.to_string()]),
             None => self

@@ -11,7 +11,7 @@ use crate::cli::output::{Format, OutputArgs, print, print_json, table};
 
 /// Show how a running bridge stands
 #[derive(Debug, Args)]
-pub struct Status {
+pub(crate) struct Status {
     #[command(flatten)]
     server: Server,
     #[command(flatten)]
@@ -21,7 +21,7 @@ pub struct Status {
 }
 
 impl Status {
-    pub fn run(&self) -> ExitCode {
+    pub(crate) fn run(&self) -> ExitCode {
         let format = self.output.format;
         self.watch.show(format, || {
             let status = self.server.get("/api/v1/status", &[])?;
@@ -72,7 +72,7 @@ impl Status {
 
 /// Show the episodes that are open, and what waits
 #[derive(Debug, Args)]
-pub struct Episodes {
+pub(crate) struct Episodes {
     #[command(flatten)]
     server: Server,
     /// Of this rule
@@ -91,7 +91,7 @@ pub struct Episodes {
 }
 
 impl Episodes {
-    pub fn run(&self) -> ExitCode {
+    pub(crate) fn run(&self) -> ExitCode {
         let format = self.output.format;
         let query = query_params([("rule", self.rule.clone()), ("target", self.target.clone())]);
         self.watch.show(format, || {
@@ -122,7 +122,7 @@ impl Episodes {
 
 /// Let a running bridge read its configuration again, all or nothing
 #[derive(Debug, Args)]
-pub struct Reload {
+pub(crate) struct Reload {
     #[command(flatten)]
     server: Server,
     #[command(flatten)]
@@ -130,7 +130,7 @@ pub struct Reload {
 }
 
 impl Reload {
-    pub fn run(&self) -> ExitCode {
+    pub(crate) fn run(&self) -> ExitCode {
         match (self.server.post("/-/reload", &[], b""), self.output.format) {
             (Ok(reloaded), Format::Json) => print_json(&reloaded),
             (Ok(reloaded), Format::Text) => {

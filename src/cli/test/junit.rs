@@ -3,7 +3,7 @@
 use super::Outcome;
 
 /// One `testsuite` for each file of tests.
-pub fn to_xml(outcomes: &[Outcome]) -> String {
+pub(super) fn to_xml(outcomes: &[Outcome]) -> String {
     let mut text = "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<testsuites>\n".to_owned();
     let mut files: Vec<&str> = outcomes.iter().map(|outcome| outcome.file.as_str()).collect();
     files.dedup();

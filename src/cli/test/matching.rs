@@ -8,7 +8,7 @@ use crate::domain::verdict::Verdict;
 
 /// What differs between what was expected and what was decided.
 #[derive(Debug, Clone, PartialEq, Default)]
-pub struct Difference {
+pub(super) struct Difference {
     /// Expectations that no decision meets, by their place in the list, each with the decision that comes
     /// nearest among those that meet none.
     pub missing: Vec<(usize, Option<usize>)>,
@@ -18,7 +18,7 @@ pub struct Difference {
 
 impl Difference {
     /// Whether there is none.
-    pub fn is_empty(&self) -> bool {
+    pub(super) fn is_empty(&self) -> bool {
         self.missing.is_empty() && self.unexpected.is_empty()
     }
 }
@@ -29,7 +29,7 @@ fn verdict_of(value: &Value) -> Option<Verdict> {
 
 /// Compares. Each expectation is met by another decision, in any order. A decision with a quiet verdict that no
 /// expectation names needs none.
-pub fn compare(expected: &[Value], decided: &[Value]) -> Difference {
+pub(super) fn compare(expected: &[Value], decided: &[Value]) -> Difference {
     let meets: Vec<Vec<usize>> = expected
         .iter()
         .map(|wanted| (0..decided.len()).filter(|&at| mismatches(wanted, &decided[at]).is_empty()).collect())
@@ -80,7 +80,7 @@ fn distance(wanted: &Value, decided: &Value) -> usize {
 
 /// One field that is not as it was expected.
 #[derive(Debug, Clone, PartialEq)]
-pub struct FieldMismatch {
+pub(crate) struct FieldMismatch {
     /// `target.name`.
     pub path: String,
     /// JSON.
@@ -90,7 +90,7 @@ pub struct FieldMismatch {
 }
 
 /// The fields of `wanted` that are not so in `found`. What `wanted` does not name may be anything.
-pub fn mismatches(wanted: &Value, found: &Value) -> Vec<FieldMismatch> {
+pub(crate) fn mismatches(wanted: &Value, found: &Value) -> Vec<FieldMismatch> {
     let mut mismatches = Vec::new();
     compare_at("", wanted, Some(found), &mut mismatches);
     mismatches

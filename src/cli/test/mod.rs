@@ -2,9 +2,9 @@
 
 mod junit;
 mod matching;
-pub mod run;
+pub(super) mod run;
 
-pub use matching::{FieldMismatch, mismatches};
+pub(super) use matching::{FieldMismatch, mismatches};
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -25,7 +25,7 @@ use crate::telemetry;
 /// A test is a list of steps: what arrives at which time, and what has to be decided. The engine is the one
 /// that `serve` runs; days pass in no time.
 #[derive(Debug, Args)]
-pub struct Test {
+pub(super) struct Test {
     /// Files of tests
     #[arg(value_name = "FILE", required = true)]
     files: Vec<PathBuf>,
@@ -56,7 +56,7 @@ struct FailureReport {
 }
 
 impl Test {
-    pub fn run(&self) -> ExitCode {
+    pub(super) fn run(&self) -> ExitCode {
         let Some(runtime) = current_thread_runtime() else { return ExitCode::FAILURE };
         let mut outcomes = Vec::new();
         let mut has_invalid_file = false;

@@ -20,7 +20,7 @@ const ZERO_TIME: &str = "0001-01-01T00:00:00Z";
 
 /// What went wrong in a step.
 #[derive(Debug)]
-pub struct Failure {
+pub(crate) struct Failure {
     /// Where the step stands.
     pub location: Location,
     /// For people, several lines.
@@ -31,7 +31,7 @@ pub struct Failure {
 type StartTimes = BTreeMap<(Name, String), Time>;
 
 /// Runs a test; the failures, the first of which usually explains the others.
-pub async fn run(test_file: &TestFile, test: &Test) -> Result<Vec<Failure>, SimulatorError> {
+pub(crate) async fn run(test_file: &TestFile, test: &Test) -> Result<Vec<Failure>, SimulatorError> {
     let mut simulator =
         Simulator::new(test_file.rules.clone(), test_file.sources.clone(), test_file.policy, test.start);
     let mut start_times = StartTimes::new();
@@ -138,7 +138,7 @@ fn describe_difference(expected: &[Expected], decided: &[Value]) -> Option<Strin
 }
 
 /// A decision in one line: what a person would write into `expect`.
-pub fn brief(decision: &Value) -> String {
+pub(crate) fn brief(decision: &Value) -> String {
     let mut parts = Vec::new();
     for key in ["rule", "verdict", "action", "phase", "until", "detail"] {
         if let Some(text) = decision.get(key).and_then(Value::as_str) {

@@ -77,10 +77,10 @@ pub(super) struct RuleBody {
 }
 
 impl RuleBody {
-    pub const DEFAULT_EXPIRES_AFTER: Duration = Duration::from_hours(1);
+    pub(super) const DEFAULT_EXPIRES_AFTER: Duration = Duration::from_hours(1);
 
     /// A hold, which has none of what belongs to events.
-    pub fn for_hold(hold: HoldTemplate) -> Self {
+    pub(super) fn for_hold(hold: HoldTemplate) -> Self {
         Self {
             target: RuleTarget::Hold(hold),
             on_firing: None,

@@ -17,7 +17,7 @@ const MAX_GROUP_CHARS: usize = 128;
 const ENTRY_OVERHEAD_BYTES: usize = 1024;
 
 /// The text of a call that sends these events, at most ten. An entry's id is its place in the call.
-pub fn body(queue_url: &str, batch: &[OutgoingEvent], fifo: bool) -> Vec<u8> {
+pub(super) fn body(queue_url: &str, batch: &[OutgoingEvent], fifo: bool) -> Vec<u8> {
     // Every quotation mark of an event takes one byte more.
     let bytes = |event: &OutgoingEvent| event.body.len() / 4 * 5 + ENTRY_OVERHEAD_BYTES;
     let mut json = Vec::with_capacity(batch.iter().map(bytes).sum());

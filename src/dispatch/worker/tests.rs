@@ -4,8 +4,8 @@ mod delivering;
 mod ending;
 mod failing;
 
+use parking_lot::Mutex;
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Mutex;
 
 use tokio::sync::Notify;
 
@@ -108,7 +108,7 @@ impl WorkerHarness {
             cancelled: false,
             history: vec![],
         };
-        self.0.deliveries.lock().unwrap().insert(EventSeq(seq), delivery);
+        self.0.deliveries.lock().insert(EventSeq(seq), delivery);
         self.0.changed.notify_waiters();
     }
 
@@ -144,7 +144,7 @@ impl WorkerHarness {
     }
 
     fn history(&self, seq: i64) -> Vec<Settlement> {
-        self.0.deliveries.lock().unwrap()[&EventSeq(seq)].history.clone()
+        self.0.deliveries.lock()[&EventSeq(seq)].history.clone()
     }
 
     fn outcomes(&self, seq: i64) -> Vec<&'static str> {
@@ -152,20 +152,20 @@ impl WorkerHarness {
     }
 
     fn sends(&self) -> Vec<Sent> {
-        self.0.sends.lock().unwrap().clone()
+        self.0.sends.lock().clone()
     }
 
     fn assert_none_claimed(&self) {
-        assert!(self.0.deliveries.lock().unwrap().values().all(|delivery| !delivery.claimed));
+        assert!(self.0.deliveries.lock().values().all(|delivery| !delivery.claimed));
     }
 }
 
 impl Outbox for WorkerHarness {
     async fn claim(&self, _: &Name, max: usize) -> Result<Vec<Claimed>, Error> {
-        if let Some(fault) = self.0.faults.lock().unwrap().claims.pop() {
+        if let Some(fault) = self.0.faults.lock().claims.pop() {
             return Err(fault);
         }
-        let mut deliveries = self.0.deliveries.lock().unwrap();
+        let mut deliveries = self.0.deliveries.lock();
         let mut seen = BTreeSet::new();
         let mut claimed = vec![];
         for (&seq, delivery) in deliveries.iter_mut() {
@@ -193,10 +193,10 @@ impl Outbox for WorkerHarness {
     }
 
     async fn settle(&self, _: &Name, settled: Vec<(EventSeq, Settlement)>) -> Result<(), Error> {
-        if let Some(fault) = self.0.faults.lock().unwrap().settles.pop() {
+        if let Some(fault) = self.0.faults.lock().settles.pop() {
             return Err(fault);
         }
-        let mut deliveries = self.0.deliveries.lock().unwrap();
+        let mut deliveries = self.0.deliveries.lock();
         for (seq, settlement) in settled {
             let delivery = deliveries.get_mut(&seq).unwrap();
             assert!(std::mem::take(&mut delivery.claimed), "{seq:?} was not claimed");
@@ -211,13 +211,13 @@ impl Outbox for WorkerHarness {
     }
 
     fn is_cancelled(&self, _: &Name, seq: EventSeq) -> bool {
-        self.0.deliveries.lock().unwrap()[&seq].cancelled
+        self.0.deliveries.lock()[&seq].cancelled
     }
 
     fn wait(&self, _: &Name) -> impl Future<Output = ()> + Send {
         let changed = self.0.changed.notified();
         let now = Instant::now();
-        let deliveries = self.0.deliveries.lock().unwrap();
+        let deliveries = self.0.deliveries.lock();
         let due = deliveries.values().map(|delivery| delivery.due).filter(|&due| due > now).min();
         async move {
             match due {
@@ -248,18 +248,18 @@ impl Destination for WorkerHarness {
         let subjects: BTreeSet<_> = batch.iter().map(|event| &event.header.subject).collect();
         assert_eq!(subjects.len(), batch.len(), "a target twice in one batch");
         let call = {
-            let mut sends = self.0.sends.lock().unwrap();
+            let mut sends = self.0.sends.lock();
             let seqs = batch.iter().map(|event| event.seq.0).collect();
             sends.push(Sent { at: self.0.start.elapsed(), seqs });
             sends.len()
         };
         {
-            let mut concurrent = self.0.concurrent.lock().unwrap();
+            let mut concurrent = self.0.concurrent.lock();
             concurrent.0 += 1;
             concurrent.1 = concurrent.1.max(concurrent.0);
         }
         tokio::time::sleep(self.0.latency).await;
-        self.0.concurrent.lock().unwrap().0 -= 1;
+        self.0.concurrent.lock().0 -= 1;
         (self.0.answer)(batch, call)
     }
 }
@@ -267,11 +267,11 @@ impl Destination for WorkerHarness {
 impl Observer for WorkerHarness {
     fn on_delivery(&self, _: &Name, delivery: &DeliveryReport<'_>) {
         let id = delivery.header.map(|header| header.id.to_string());
-        self.0.outcomes.lock().unwrap().push((delivery.outcome, id));
+        self.0.outcomes.lock().push((delivery.outcome, id));
     }
 
     fn on_health_change(&self, _: &Name, failing: Option<&Failure>) {
-        self.0.health_changes.lock().unwrap().push(failing.map(|failure| failure.message.clone()));
+        self.0.health_changes.lock().push(failing.map(|failure| failure.message.clone()));
     }
 }
 

@@ -16,7 +16,7 @@ use crate::domain::verdict::{Decision, Phase, Verdict};
 
 /// The outcome for some alerts.
 #[derive(Default)]
-pub struct Outcome {
+pub(super) struct Outcome {
     verdict: Option<Verdict>,
     detail: Option<String>,
     until: Option<Time>,
@@ -35,37 +35,37 @@ struct EpisodeContext {
 }
 
 impl Outcome {
-    pub fn new(verdict: Verdict) -> Self {
+    pub(super) fn new(verdict: Verdict) -> Self {
         Self { verdict: Some(verdict), ..Self::default() }
     }
 
-    pub fn with_detail(verdict: Verdict, detail: &str) -> Self {
+    pub(super) fn with_detail(verdict: Verdict, detail: &str) -> Self {
         Self { detail: Some(detail.to_owned()), ..Self::new(verdict) }
     }
 
-    pub fn blocked(verdict: Verdict, until: Option<Time>) -> Self {
+    pub(super) fn blocked(verdict: Verdict, until: Option<Time>) -> Self {
         Self { until, ..Self::new(verdict) }
     }
 
-    pub fn blocked_with_detail(verdict: Verdict, until: Option<Time>, detail: String) -> Self {
+    pub(super) fn blocked_with_detail(verdict: Verdict, until: Option<Time>, detail: String) -> Self {
         Self { detail: Some(detail), ..Self::blocked(verdict, until) }
     }
 
     /// Says what it is about.
-    pub fn for_episode(self, phase: Phase, episode: &Episode, rule: Option<&Rule>) -> Self {
+    pub(super) fn for_episode(self, phase: Phase, episode: &Episode, rule: Option<&Rule>) -> Self {
         let change = rule.and_then(|rule| change_of(rule, phase));
         let about = EpisodeContext { phase, episode: episode.id.clone(), action: change.map(Change::action) };
         Self { context: Some(about), ..self }
     }
 
     /// Whether it is what was said of `kept` already.
-    pub fn is_unchanged_from(&self, deferred: &Deferred) -> bool {
+    pub(super) fn is_unchanged_from(&self, deferred: &Deferred) -> bool {
         self.verdict.is_some() && self.verdict == deferred.blocked_by && self.until == deferred.recheck_at
     }
 }
 
 /// What a rule asks for at one end of an episode.
-pub fn change_of(rule: &Rule, phase: Phase) -> Option<&Change> {
+pub(super) fn change_of(rule: &Rule, phase: Phase) -> Option<&Change> {
     let action = match phase {
         Phase::Firing => rule.on_firing.as_ref().map(|firing| &firing.action),
         Phase::Resolved => rule.on_resolved.as_ref().map(|resolved| &resolved.action),
@@ -74,7 +74,7 @@ pub fn change_of(rule: &Rule, phase: Phase) -> Option<&Change> {
 }
 
 /// What earlier emissions block: of all active rules about the target, or of one rule in `mode: shadow`.
-pub struct EmissionState<'a> {
+pub(super) struct EmissionState<'a> {
     pub sequence: &'a mut u64,
     pub cooldowns: &'a mut Cooldowns,
     /// See [`crate::domain::state::RuleState::budget_expiries`].
@@ -83,7 +83,7 @@ pub struct EmissionState<'a> {
 
 impl<'a> EmissionState<'a> {
     /// That of a rule's mode. What is made for a shadow is forgotten again when it stays empty.
-    pub fn for_mode(mode: Mode, own: Self, shadow: &'a mut Option<Box<Shadow>>) -> Self {
+    pub(super) fn for_mode(mode: Mode, own: Self, shadow: &'a mut Option<Box<Shadow>>) -> Self {
         match mode {
             Mode::Active | Mode::Disabled => own,
             Mode::Shadow => {
@@ -99,7 +99,7 @@ impl<'a> EmissionState<'a> {
 }
 
 /// One chance of a rule to act on a target.
-pub struct ActionAttempt<'a, 'd> {
+pub(super) struct ActionAttempt<'a, 'd> {
     pub step: &'a mut StepContext<'d>,
     pub key: &'a TargetKey,
     pub rule: &'a Rule,
@@ -114,7 +114,7 @@ pub struct ActionAttempt<'a, 'd> {
 impl ActionAttempt<'_, '_> {
     /// Something opened in this episode: `alerts`, which are in it already. `had_grown` tells whether
     /// what is kept was still supported before.
-    pub fn on_firing(
+    pub(super) fn on_firing(
         &mut self,
         episode: &mut Episode,
         is_new: bool,
@@ -162,7 +162,7 @@ impl ActionAttempt<'_, '_> {
     }
 
     /// The `on_firing` action: emitted, or kept in the episode by a guard.
-    pub fn emit_or_defer(&mut self, episode: &mut Episode, request: &ActionRequest<'_>) -> Outcome {
+    pub(super) fn emit_or_defer(&mut self, episode: &mut Episode, request: &ActionRequest<'_>) -> Outcome {
         let rule = self.rule;
         if rule.mode == Mode::Disabled {
             return Outcome::new(Verdict::Disabled);
@@ -192,7 +192,7 @@ impl ActionAttempt<'_, '_> {
 
     /// The `on_resolved` action of an episode that closed with `closed`. What a guard stops for a time is
     /// given back, to be kept.
-    pub fn on_resolved(
+    pub(super) fn on_resolved(
         &mut self,
         episode: &Episode,
         closed: &[Occurrence],
@@ -274,7 +274,7 @@ impl ActionAttempt<'_, '_> {
     }
 
     /// Whether the rule, as it is now, acts again by our own clock after that many emissions.
-    pub fn has_repeats_left(&self, emissions: u32) -> bool {
+    pub(super) fn has_repeats_left(&self, emissions: u32) -> bool {
         let repeat = self.rule.on_firing.as_ref().map(|firing| firing.repeat);
         matches!(repeat, Some(Repeat::WhileFiring { max_emissions }) if emissions < max_emissions.get())
     }
@@ -341,7 +341,7 @@ impl ActionAttempt<'_, '_> {
 }
 
 /// What is asked for: by whom, and since when.
-pub struct ActionRequest<'a> {
+pub(super) struct ActionRequest<'a> {
     pub requested_at: Time,
     /// The place that it was given when the process's limits stopped it before.
     pub slot: Option<Slot>,
@@ -353,32 +353,32 @@ pub struct ActionRequest<'a> {
 
 const TRUNCATED: &str = "the notification left out alerts (max_alerts)";
 /// Growth that was over before a guard let it pass.
-pub const NO_LONGER_GROWN: &str = "it shrank again meanwhile";
+pub(super) const NO_LONGER_GROWN: &str = "it shrank again meanwhile";
 
 /// The decisions of one rule at one target; alerts with the same outcome stand together.
-pub struct DecisionLog<'a> {
+pub(super) struct DecisionLog<'a> {
     rule: Option<&'a Name>,
     target: &'a TargetKey,
     pub decisions: Vec<Decision>,
 }
 
 impl<'a> DecisionLog<'a> {
-    pub fn new(rule: Option<&'a Name>, target: &'a TargetKey) -> Self {
+    pub(super) fn new(rule: Option<&'a Name>, target: &'a TargetKey) -> Self {
         Self { rule, target, decisions: Vec::new() }
     }
 
     /// What a notification says of these alerts, answered.
-    pub fn reply(&mut self, outcome: Outcome, alerts: Vec<AlertKey>) {
+    pub(super) fn reply(&mut self, outcome: Outcome, alerts: Vec<AlertKey>) {
         self.add(outcome, alerts, true);
     }
 
     /// What became of something that waited, or came due.
-    pub fn record(&mut self, outcome: Outcome, alerts: Vec<AlertKey>) {
+    pub(super) fn record(&mut self, outcome: Outcome, alerts: Vec<AlertKey>) {
         self.add(outcome, alerts, false);
     }
 
     /// The same, unless it is about nothing.
-    pub fn record_if_any(&mut self, outcome: Outcome, alerts: Vec<AlertKey>) {
+    pub(super) fn record_if_any(&mut self, outcome: Outcome, alerts: Vec<AlertKey>) {
         if !alerts.is_empty() {
             self.record(outcome, alerts);
         }

@@ -14,7 +14,7 @@ use crate::domain::verdict::{Decision, Verdict};
 
 /// Judges a hold's or a heartbeat's episode after a turn, sets the controls, and writes down what was
 /// decided.
-pub fn evaluate_episode(
+pub(super) fn evaluate_episode(
     step: &mut StepContext<'_>,
     key: &TargetKey,
     state: &mut TargetState,

@@ -17,7 +17,7 @@ const DEFERRED_TOO_LONG: &str = "it was kept for longer than engine.max_deferral
 
 /// Withdraws what was to be done about episodes that have closed, and says `why`: something opened on the
 /// target, so the calm that they were waiting for is over, or nobody knows what became of an alert there.
-pub fn withdraw_pending_closes(
+pub(super) fn withdraw_pending_closes(
     step: &mut StepContext<'_>,
     key: &TargetKey,
     state: &mut TargetState,
@@ -46,7 +46,7 @@ pub fn withdraw_pending_closes(
 /// Looks again at what guards have stopped and whose time has come, or whose obstacle has gone: emitted
 /// if it is still supported, else withdrawn, or stopped by the next guard. What adds capacity comes
 /// first.
-pub fn recheck_deferred(
+pub(super) fn recheck_deferred(
     step: &mut StepContext<'_>,
     key: &TargetKey,
     state: &mut TargetState,

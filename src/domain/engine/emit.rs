@@ -20,7 +20,7 @@ const MAX_NAME_IN_REASON_BYTES: usize = 100;
 
 /// The id of the episode that these occurrences open: the same history gives the same id, also in a
 /// store that lost everything since. After an episode that `lapsed` it is never the id of that.
-pub fn episode_id(
+pub(super) fn episode_id(
     rule: &Name,
     target: &TargetKey,
     opened: &AlertMap<Opened>,
@@ -42,7 +42,13 @@ pub fn episode_id(
 }
 
 /// The id of an event. Phase and emission are in it, so a resolve never collides with its fire.
-pub fn event_id(rule: &Name, target: &TargetKey, phase: Phase, episode: &str, emission: u32) -> Arc<str> {
+pub(super) fn event_id(
+    rule: &Name,
+    target: &TargetKey,
+    phase: Phase,
+    episode: &str,
+    emission: u32,
+) -> Arc<str> {
     let mut hash = Hash::new("event", rule, target);
     hash.part(phase.as_str().as_bytes());
     hash.part(episode.as_bytes());
@@ -81,7 +87,11 @@ impl Hash {
 
 /// The change in Auto Scaling's terms; an error where steps have no number to go by, which only a rule
 /// that was changed during an episode can bring about.
-pub fn adjustment(change: &Change, limits: &Limits, metrics: &[f64]) -> Result<Option<Adjustment>, String> {
+pub(super) fn adjustment(
+    change: &Change,
+    limits: &Limits,
+    metrics: &[f64],
+) -> Result<Option<Adjustment>, String> {
     let (amount, sign) = match change {
         Change::Notify => return Ok(None),
         Change::SetCapacity { to, allow_decrease } => {
@@ -116,7 +126,7 @@ pub fn adjustment(change: &Change, limits: &Limits, metrics: &[f64]) -> Result<O
 }
 
 /// An occurrence as events show it.
-pub fn event_alert(occurrence: &Occurrence) -> EventAlert {
+pub(super) fn event_alert(occurrence: &Occurrence) -> EventAlert {
     EventAlert {
         fingerprint: occurrence.alert.fingerprint.clone(),
         labels: occurrence.labels.clone(),
@@ -127,12 +137,12 @@ pub fn event_alert(occurrence: &Occurrence) -> EventAlert {
 }
 
 /// The episode as events show it.
-pub fn episode_ref(episode: &Episode, emission: u32) -> EpisodeRef {
+pub(super) fn episode_ref(episode: &Episode, emission: u32) -> EpisodeRef {
     EpisodeRef { id: episode.id.clone(), opened_at: episode.opened_at, emission }
 }
 
 /// `3 alerts firing: KubePodUnschedulable`.
-pub fn reason(phase: Phase, alerts: &[EventAlert]) -> String {
+pub(super) fn reason(phase: Phase, alerts: &[EventAlert]) -> String {
     let mut names: Vec<&str> = alerts.iter().map(|alert| alert.labels.get("alertname")).collect();
     names.sort_unstable();
     names.dedup();

@@ -21,7 +21,7 @@ use crate::domain::verdict::{Decision, Phase, Verdict};
 
 /// What happened to one rule at one target at one moment.
 #[derive(Default)]
-pub struct RuleDelta {
+pub(super) struct RuleDelta {
     /// Occurrences that open now; they are not in the episode yet.
     pub opened: AlertMap<Opened>,
     /// Whether an open occurrence has ended unheard and another of the same alert has taken its place.
@@ -43,7 +43,7 @@ pub struct RuleDelta {
 }
 
 /// An occurrence that opens.
-pub struct Opened {
+pub(super) struct Opened {
     pub occurrence: Occurrence,
     pub scope: EpisodeScope,
     pub parameters: BTreeMap<String, String>,
@@ -57,7 +57,7 @@ impl HasAlertKey for Opened {
 }
 
 /// Judges the episode after a turn, acts, and writes down what was decided.
-pub fn evaluate_episode(
+pub(super) fn evaluate_episode(
     step: &mut StepContext<'_>,
     key: &TargetKey,
     state: &mut TargetState,
@@ -150,7 +150,11 @@ pub fn evaluate_episode(
 }
 
 /// What adds capacity cancels what would take it away and was not sent yet.
-pub fn supersede(step: &mut StepContext<'_>, key: &TargetKey, decisions: &[Decision]) -> Vec<Decision> {
+pub(super) fn supersede(
+    step: &mut StepContext<'_>,
+    key: &TargetKey,
+    decisions: &[Decision],
+) -> Vec<Decision> {
     let adds = decisions
         .iter()
         .filter_map(|decision| decision.event.as_ref())
@@ -167,7 +171,7 @@ pub fn supersede(step: &mut StepContext<'_>, key: &TargetKey, decisions: &[Decis
 
 /// Puts what opens into the episode, a new one if there is none. Gives the episode and whether it is
 /// new.
-pub fn open<'a>(
+pub(super) fn open<'a>(
     context: &Context<'_>,
     key: &TargetKey,
     episode: &'a mut Option<Box<Episode>>,
@@ -206,10 +210,10 @@ pub fn open<'a>(
     (episode, is_new)
 }
 
-pub const RULE_GONE: &str = "the rule is gone";
+pub(super) const RULE_GONE: &str = "the rule is gone";
 
 /// Forgets what a rule has here and is empty.
-pub fn remove_if_empty(state: &mut TargetState, name: &Name) {
+pub(super) fn remove_if_empty(state: &mut TargetState, name: &Name) {
     let Some(rule_state) = state.rules.get_mut(name) else { return };
     rule_state.shadow.take_if(|shadow| **shadow == Shadow::default());
     if rule_state.is_empty() {

@@ -14,7 +14,7 @@ use crate::domain::verdict::{Phase, Verdict};
 
 /// What stops an action.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Blocked {
+pub(super) struct Blocked {
     pub verdict: Verdict,
     /// When it is looked at again, where that is known; else the end of what stands in its way is waited
     /// for.
@@ -34,7 +34,7 @@ impl Blocked {
         Self { recheck_at: Some(recheck_at), ..Self::from_verdict(verdict) }
     }
 
-    pub fn into_outcome(self) -> Outcome {
+    pub(super) fn into_outcome(self) -> Outcome {
         let Self { verdict, recheck_at, detail, .. } = self;
         match detail {
             Some(detail) => Outcome::blocked_with_detail(verdict, recheck_at, detail),
@@ -45,7 +45,7 @@ impl Blocked {
 
 impl ActionAttempt<'_, '_> {
     /// The first guard that stops the action.
-    pub fn blocked_by_guard(
+    pub(super) fn blocked_by_guard(
         &mut self,
         action: &Action,
         episode: &Episode,
@@ -163,7 +163,12 @@ fn stable_since(step: &StepContext<'_>, change: &Change, episode: &Episode, sinc
 /// Another active rule that has an episode open on the target that added capacity, or is about to.
 /// `fires` tells the rule's `on_firing` from its `on_resolved`: of two that wait to set a capacity
 /// neither stops the other, or both would wait for ever.
-pub fn outranked_by(step: &StepContext<'_>, state: &TargetState, own: &Name, fires: bool) -> Option<Name> {
+pub(super) fn outranked_by(
+    step: &StepContext<'_>,
+    state: &TargetState,
+    own: &Name,
+    fires: bool,
+) -> Option<Name> {
     let own_rule = step.rule(own).filter(|_| fires);
     let adds_too =
         own_rule.and_then(|rule| change_of(rule, Phase::Firing)).is_some_and(Change::increases_capacity);
@@ -185,7 +190,7 @@ pub fn outranked_by(step: &StepContext<'_>, state: &TargetState, own: &Name, fir
 
 /// Why what is kept for this end of an episode has lost its support by what became of the controls, if it
 /// has.
-pub fn invalidated_by(
+pub(super) fn invalidated_by(
     step: &StepContext<'_>,
     name: &Name,
     phase: Phase,
@@ -207,7 +212,7 @@ pub fn invalidated_by(
 
 /// Whether what is kept has to be looked at now: its time has come, or what stood in its way is not what it
 /// was.
-pub fn is_ready_to_recheck(
+pub(super) fn is_ready_to_recheck(
     step: &StepContext<'_>,
     key: &TargetKey,
     state: &TargetState,

@@ -16,7 +16,7 @@ use crate::domain::verdict::{Decision, Verdict};
 
 /// What one notification brings to one target.
 #[derive(Default)]
-pub struct TargetInput<'a> {
+pub(super) struct TargetInput<'a> {
     pub firing: Vec<FiringAlert<'a>>,
     /// Alerts that fire and are known here, whichever rule takes them now, and when they began.
     pub heard: Vec<(AlertKey, Time)>,
@@ -27,7 +27,7 @@ pub struct TargetInput<'a> {
 }
 
 /// A firing alert that a rule took.
-pub struct FiringAlert<'a> {
+pub(super) struct FiringAlert<'a> {
     pub key: AlertKey,
     pub alert: &'a Alert,
     pub rule: &'a Name,
@@ -40,7 +40,7 @@ pub struct FiringAlert<'a> {
 }
 
 /// The end of an alert that is open or late here.
-pub struct ResolvedAlert {
+pub(super) struct ResolvedAlert {
     pub key: AlertKey,
     pub ends_at: Time,
     pub last_end: Option<Time>,
@@ -67,7 +67,7 @@ impl RuleDeltas {
 
 /// Applies what a notification brings. All of it is seen before any episode is judged: a pod that
 /// takes the place of another in the same notification neither closes nor opens anything.
-pub fn apply(
+pub(super) fn apply(
     step: &mut StepContext<'_>,
     input: &Input,
     key: &TargetKey,
@@ -170,7 +170,7 @@ fn evaluate_all(
 }
 
 /// Whose closings something touches.
-pub enum AffectedRules {
+pub(super) enum AffectedRules {
     /// Those of all rules.
     All,
     /// Those of these rules, which are in `mode: shadow` and stop nobody else.
@@ -311,7 +311,7 @@ fn apply_resolve(state: &mut RuleState, delta: &mut RuleDelta, resolve: &Resolve
 }
 
 /// Remembers the latest end of an alert.
-pub fn remember_end(state: &mut TargetState, ended: LastResolve) {
+pub(super) fn remember_end(state: &mut TargetState, ended: LastResolve) {
     match state.last_resolves.get_mut(&ended.alert) {
         Some(known) => {
             known.ends_at = known.ends_at.max(ended.ends_at);
@@ -324,7 +324,7 @@ pub fn remember_end(state: &mut TargetState, ended: LastResolve) {
 
 /// Ends occurrences that nobody speaks of any more, opens late ones whose window is over, and looks again
 /// at what guards have stopped.
-pub fn expire(step: &mut StepContext<'_>, key: &TargetKey, state: &mut TargetState) -> Vec<Decision> {
+pub(super) fn expire(step: &mut StepContext<'_>, key: &TargetKey, state: &mut TargetState) -> Vec<Decision> {
     let now = step.context.now;
     let mut by_rule = RuleDeltas::default();
     for (name, rule_state) in state.rules.iter_mut() {

@@ -11,7 +11,7 @@ use crate::domain::rule::{Mode, Rule};
 use crate::domain::state::Deferred;
 use crate::domain::target::TargetKey;
 
-pub struct StepContext<'a> {
+pub(super) struct StepContext<'a> {
     pub context: &'a Context<'a>,
     controls: Cow<'a, Controls>,
     pub rates: &'a mut Rates,
@@ -20,21 +20,21 @@ pub struct StepContext<'a> {
 }
 
 impl<'a> StepContext<'a> {
-    pub fn new(context: &'a Context<'a>, rates: &'a mut Rates) -> Self {
+    pub(super) fn new(context: &'a Context<'a>, rates: &'a mut Rates) -> Self {
         Self { context, controls: Cow::Borrowed(context.controls), rates, superseded: BTreeSet::new() }
     }
 
     /// The controls, with what this step has changed so far.
-    pub fn controls(&self) -> &Controls {
+    pub(super) fn controls(&self) -> &Controls {
         &self.controls
     }
 
-    pub fn controls_mut(&mut self) -> &mut Controls {
+    pub(super) fn controls_mut(&mut self) -> &mut Controls {
         self.controls.to_mut()
     }
 
     /// The controls, if this step has changed them.
-    pub fn changed_controls(self) -> Option<Controls> {
+    pub(super) fn changed_controls(self) -> Option<Controls> {
         let version = self.context.controls.version;
         match self.controls {
             Cow::Owned(controls) if controls.version != version => Some(controls),
@@ -43,29 +43,32 @@ impl<'a> StepContext<'a> {
     }
 
     /// A rule as it is now.
-    pub fn rule(&self, name: &Name) -> Option<&'a Rule> {
+    pub(super) fn rule(&self, name: &Name) -> Option<&'a Rule> {
         self.context.rules.rule(name)
     }
 
-    pub fn is_shadow(&self, name: &Name) -> bool {
+    pub(super) fn is_shadow(&self, name: &Name) -> bool {
         self.rule(name).is_some_and(|rule| rule.mode == Mode::Shadow)
     }
 
     /// The sources of these that have a heartbeat.
-    pub fn with_heartbeat<'s>(&self, sources: &'s [Name]) -> impl Iterator<Item = &'s Name> + use<'s, 'a> {
+    pub(super) fn with_heartbeat<'s>(
+        &self,
+        sources: &'s [Name],
+    ) -> impl Iterator<Item = &'s Name> + use<'s, 'a> {
         let known = self.context.with_heartbeat;
         sources.iter().filter(move |source| known.contains(*source))
     }
 
     /// Nobody waits any more for what was kept.
-    pub fn release_slot(&mut self, deferred: &Deferred) {
+    pub(super) fn release_slot(&mut self, deferred: &Deferred) {
         if let Some(slot) = deferred.slot() {
             self.rates.release(slot);
         }
     }
 
     /// What an event that adds capacity cancels about a target, each once.
-    pub fn supersede(&mut self, key: &TargetKey) -> Vec<&'a UndeliveredDecrease> {
+    pub(super) fn supersede(&mut self, key: &TargetKey) -> Vec<&'a UndeliveredDecrease> {
         let undelivered = self.context.undelivered_decreases.get(key).into_iter().flatten();
         undelivered.filter(|undelivered| self.superseded.insert(&undelivered.id)).collect()
     }

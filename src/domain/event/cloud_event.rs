@@ -167,7 +167,7 @@ pub(super) struct Alert<'a> {
 }
 
 impl<'a> Alert<'a> {
-    pub fn new(alert: &'a EventAlert, status: Phase) -> Self {
+    pub(super) fn new(alert: &'a EventAlert, status: Phase) -> Self {
         Self {
             fingerprint: &alert.fingerprint,
             status,

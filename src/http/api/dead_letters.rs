@@ -21,7 +21,7 @@ const BULK_PAGE_SIZE: usize = 500;
 /// Which dead letters.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct ListDeadLettersParams {
+pub(super) struct ListDeadLettersParams {
     /// Of this destination.
     destination: Option<String>,
     /// How many at most, 1 to 1000. Default 100.
@@ -32,7 +32,7 @@ pub struct ListDeadLettersParams {
 
 /// A page of dead letters, the oldest event first.
 #[derive(Debug, Serialize, JsonSchema)]
-pub struct DeadLetterPage {
+pub(super) struct DeadLetterPage {
     /// The dead letters.
     dead_letters: Vec<DeadLetterView>,
     /// The cursor of the next page.
@@ -42,7 +42,7 @@ pub struct DeadLetterPage {
 
 /// A delivery that was given up.
 #[derive(Debug, Serialize, JsonSchema)]
-pub struct DeadLetterView {
+pub(super) struct DeadLetterView {
     /// Which one: the event's number in the store and the destination.
     id: String,
     /// Where it was to go.
@@ -107,7 +107,7 @@ fn dead_letter_view(letter: &DeadLetter) -> DeadLetterView {
     }
 }
 
-pub async fn list(
+pub(super) async fn list(
     State(shared): State<HttpState>,
     Query(params): Query<ListDeadLettersParams>,
 ) -> Result<Json<DeadLetterPage>, Problem> {
@@ -120,7 +120,10 @@ pub async fn list(
     Ok(Json(DeadLetterPage { dead_letters: found.iter().map(dead_letter_view).collect(), next }))
 }
 
-pub async fn show(State(shared): State<HttpState>, Id(id): Id) -> Result<Json<DeadLetterView>, Problem> {
+pub(super) async fn show(
+    State(shared): State<HttpState>,
+    Id(id): Id,
+) -> Result<Json<DeadLetterView>, Problem> {
     let services = services(&shared)?;
     let found = services.store.dead_letter(&parse_id(&id)?).await?;
     let letter = found.ok_or_else(|| Problem::not_found(DeadLetterError::NotDead.to_string()))?;
@@ -131,7 +134,7 @@ pub async fn show(State(shared): State<HttpState>, Id(id): Id) -> Result<Json<De
 /// How a dead letter is sent once more.
 #[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
-pub struct RedriveOptions {
+pub(super) struct RedriveOptions {
     /// For how long from now consumers may act on it, a Prometheus duration. Without it one that has expired stays
     /// a dead letter.
     valid_for: Option<String>,
@@ -154,7 +157,7 @@ impl RedriveOptions {
     }
 }
 
-pub async fn redrive(
+pub(super) async fn redrive(
     State(shared): State<HttpState>,
     Id(id): Id,
     extract::Json(options): extract::Json<RedriveOptions>,
@@ -170,7 +173,7 @@ pub async fn redrive(
     Ok(StatusCode::NO_CONTENT)
 }
 
-pub async fn discard(
+pub(super) async fn discard(
     State(shared): State<HttpState>,
     Id(id): Id,
     Query(actor): Query<Actor>,
@@ -188,7 +191,7 @@ pub async fn discard(
 /// Who does it.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct Actor {
+pub(super) struct Actor {
     /// Who does it, for the log.
     pub author: Option<String>,
 }
@@ -204,7 +207,7 @@ fn problem_for(error: DeadLetterError) -> Problem {
 /// Which dead letters are meant; at least one key, or `all`.
 #[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
-pub struct DeadLetterSelector {
+pub(super) struct DeadLetterSelector {
     /// Of this destination.
     destination: Option<String>,
     /// Of this rule.
@@ -220,7 +223,7 @@ pub struct DeadLetterSelector {
 /// Which dead letters are sent once more, and how.
 #[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
-pub struct BulkRedrive {
+pub(super) struct BulkRedrive {
     /// Which.
     selector: DeadLetterSelector,
     /// How.
@@ -230,7 +233,7 @@ pub struct BulkRedrive {
 /// Which dead letters are thrown away.
 #[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
-pub struct BulkDiscard {
+pub(super) struct BulkDiscard {
     /// Which.
     selector: DeadLetterSelector,
     /// Who does it, for the log.
@@ -239,7 +242,7 @@ pub struct BulkDiscard {
 
 /// What was done with dead letters.
 #[derive(Debug, Default, Serialize, JsonSchema)]
-pub struct BulkResult {
+pub(super) struct BulkResult {
     /// How many it was done with.
     succeeded: u64,
     /// Those that stay dead letters, and why; at most a hundred are told.
@@ -250,14 +253,14 @@ pub struct BulkResult {
 
 /// A dead letter that stays one.
 #[derive(Debug, Serialize, JsonSchema)]
-pub struct BulkFailure {
+pub(super) struct BulkFailure {
     /// Which one.
     id: String,
     /// Why.
     reason: String,
 }
 
-pub async fn redrive_selected(
+pub(super) async fn redrive_selected(
     State(shared): State<HttpState>,
     extract::Json(params): extract::Json<BulkRedrive>,
 ) -> Result<Json<BulkResult>, Problem> {
@@ -272,7 +275,7 @@ pub async fn redrive_selected(
     Ok(Json(result))
 }
 
-pub async fn discard_selected(
+pub(super) async fn discard_selected(
     State(shared): State<HttpState>,
     extract::Json(params): extract::Json<BulkDiscard>,
 ) -> Result<Json<BulkResult>, Problem> {

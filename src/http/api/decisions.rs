@@ -32,7 +32,7 @@ const POLL_INTERVAL: Duration = Duration::from_secs(5);
 /// Which decisions.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct ListDecisionsParams {
+pub(super) struct ListDecisionsParams {
     /// Of this rule.
     rule: Option<String>,
     /// About targets with this key; `*` is any text.
@@ -53,7 +53,7 @@ pub struct ListDecisionsParams {
 
 /// A page of decisions, the newest moment first.
 #[derive(Debug, Serialize, JsonSchema)]
-pub struct DecisionPage {
+pub(super) struct DecisionPage {
     /// The decisions.
     decisions: Vec<DecisionView>,
     /// The cursor of the next page. A page may be empty and still have one: little is found where much was
@@ -82,7 +82,7 @@ impl ListDecisionsParams {
     }
 }
 
-pub async fn list(
+pub(super) async fn list(
     State(shared): State<HttpState>,
     Query(params): Query<ListDecisionsParams>,
 ) -> Result<Json<DecisionPage>, Problem> {
@@ -98,7 +98,7 @@ pub async fn list(
 }
 
 /// Sends each decision from now on as an event whose id can be given back as `Last-Event-ID`.
-pub async fn stream(
+pub(super) async fn stream(
     State(shared): State<HttpState>,
     Query(params): Query<ListDecisionsParams>,
     headers: HeaderMap,
@@ -170,12 +170,12 @@ impl Stream for EventStream {
 /// Which source a notification would come from.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct ExplainParams {
+pub(super) struct ExplainParams {
     /// The source; needed if there are several.
     source: Option<String>,
 }
 
-pub async fn explain(
+pub(super) async fn explain(
     State(shared): State<HttpState>,
     Query(params): Query<ExplainParams>,
     headers: HeaderMap,

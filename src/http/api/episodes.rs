@@ -19,7 +19,7 @@ use crate::store::{self, StoredState};
 
 /// An event, and what has become of it.
 #[derive(Debug, Serialize, JsonSchema)]
-pub struct EventView {
+pub(super) struct EventView {
     /// When it was emitted, RFC 3339.
     emitted_at: String,
     /// The event as it is sent.
@@ -30,7 +30,7 @@ pub struct EventView {
 
 /// What has become of an event at a destination.
 #[derive(Debug, Serialize, JsonSchema)]
-pub struct DeliveryView {
+pub(super) struct DeliveryView {
     /// The destination.
     destination: String,
     /// `pending`, `retrying`, `delivered`, `dead`, `superseded`, `withdrawn` or `discarded`.
@@ -64,7 +64,7 @@ impl From<store::Delivery> for DeliveryView {
     }
 }
 
-pub async fn event(State(shared): State<HttpState>, Id(id): Id) -> Result<Json<EventView>, Problem> {
+pub(super) async fn event(State(shared): State<HttpState>, Id(id): Id) -> Result<Json<EventView>, Problem> {
     let services = services(&shared)?;
     let found = services.store.event(&id).await?;
     let found = found.ok_or_else(|| {
@@ -83,7 +83,7 @@ pub async fn event(State(shared): State<HttpState>, Id(id): Id) -> Result<Json<E
 /// Which episodes.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct ListEpisodesParams {
+pub(super) struct ListEpisodesParams {
     /// Of this rule.
     rule: Option<String>,
     /// About targets with this key; `*` is any text.
@@ -96,7 +96,7 @@ pub struct ListEpisodesParams {
 
 /// A page of episodes.
 #[derive(Debug, Serialize, JsonSchema)]
-pub struct EpisodePage {
+pub(super) struct EpisodePage {
     /// The episodes that are open, and those that have closed and of which something waits.
     episodes: Vec<EpisodeView>,
     /// The cursor of the next page. A page may be empty and still have one.
@@ -106,7 +106,7 @@ pub struct EpisodePage {
 
 /// An episode of a rule and a target.
 #[derive(Debug, Serialize, JsonSchema)]
-pub struct EpisodeView {
+pub(super) struct EpisodeView {
     /// Its id.
     id: String,
     /// The rule; a source's heartbeat has the name `heartbeat`.
@@ -137,7 +137,7 @@ pub struct EpisodeView {
 
 /// An alert of an episode.
 #[derive(Debug, Serialize, JsonSchema)]
-pub struct OccurrenceView {
+pub(super) struct OccurrenceView {
     /// Who sent it.
     source: String,
     /// Alertmanager's hash of its labels.
@@ -152,7 +152,7 @@ pub struct OccurrenceView {
 
 /// An action that waits.
 #[derive(Debug, Serialize, JsonSchema)]
-pub struct DeferredView {
+pub(super) struct DeferredView {
     /// The verdict that stops it; absent for a repetition whose time has not come.
     #[serde(skip_serializing_if = "Option::is_none")]
     verdict: Option<&'static str>,
@@ -177,7 +177,7 @@ impl From<&Deferred> for DeferredView {
     }
 }
 
-pub async fn episodes(
+pub(super) async fn episodes(
     State(shared): State<HttpState>,
     Query(params): Query<ListEpisodesParams>,
 ) -> Result<Json<EpisodePage>, Problem> {

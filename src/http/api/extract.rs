@@ -21,7 +21,7 @@ const DEFAULT_PAGE_SIZE: usize = 100;
 const MAX_PAGE_SIZE: usize = 1000;
 
 /// A query string in which every key is known.
-pub struct Query<T>(pub T);
+pub(super) struct Query<T>(pub T);
 
 impl<T: DeserializeOwned> FromRequestParts<HttpState> for Query<T> {
     type Rejection = Problem;
@@ -36,7 +36,7 @@ impl<T: DeserializeOwned> FromRequestParts<HttpState> for Query<T> {
 }
 
 /// The last part of a path that names one of many.
-pub struct Id(pub String);
+pub(super) struct Id(pub String);
 
 impl FromRequestParts<HttpState> for Id {
     type Rejection = Problem;
@@ -51,7 +51,7 @@ impl FromRequestParts<HttpState> for Id {
 ///
 /// Its content type has to be JSON: a browser asks before it sends that to another origin, so no page that
 /// somebody visits can change anything here.
-pub struct Json<T>(pub T);
+pub(super) struct Json<T>(pub T);
 
 impl<T: DeserializeOwned> FromRequest<HttpState> for Json<T> {
     type Rejection = Problem;
@@ -66,7 +66,11 @@ impl<T: DeserializeOwned> FromRequest<HttpState> for Json<T> {
 }
 
 /// The bytes of a body whose content type is JSON.
-pub async fn json_bytes(headers: &HeaderMap, body: Body, max_bytes: usize) -> Result<Vec<u8>, Problem> {
+pub(super) async fn json_bytes(
+    headers: &HeaderMap,
+    body: Body,
+    max_bytes: usize,
+) -> Result<Vec<u8>, Problem> {
     let kind = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     if kind.split(';').next().map(str::trim) != Some("application/json") {
         let status = StatusCode::UNSUPPORTED_MEDIA_TYPE;
@@ -79,18 +83,18 @@ pub async fn json_bytes(headers: &HeaderMap, body: Body, max_bytes: usize) -> Re
 }
 
 /// What is there once the bridge runs.
-pub fn services(shared: &HttpState) -> Result<&Services, Problem> {
+pub(super) fn services(shared: &HttpState) -> Result<&Services, Problem> {
     shared.services.get().ok_or_else(|| Problem::unavailable("scalebridge is starting"))
 }
 
 /// A name, if one is given.
-pub fn parse_name(key: &str, text: Option<&str>) -> Result<Option<Name>, Problem> {
+pub(super) fn parse_name(key: &str, text: Option<&str>) -> Result<Option<Name>, Problem> {
     let read = |text| Name::new(text).map_err(|error| Problem::bad_request(format!("{key}: {error}")));
     text.map(read).transpose()
 }
 
 /// A pattern over keys of targets, if one is given.
-pub fn parse_pattern(text: Option<&str>) -> Result<Option<TargetPattern>, Problem> {
+pub(super) fn parse_pattern(text: Option<&str>) -> Result<Option<TargetPattern>, Problem> {
     let read = |text| {
         TargetPattern::new(text)
             .ok_or_else(|| Problem::bad_request("target: a pattern of 1 to 4096 bytes is expected"))
@@ -99,7 +103,7 @@ pub fn parse_pattern(text: Option<&str>) -> Result<Option<TargetPattern>, Proble
 }
 
 /// RFC 3339, or a duration before now.
-pub fn parse_time(key: &str, text: Option<&str>, now: Time) -> Result<Option<Time>, Problem> {
+pub(super) fn parse_time(key: &str, text: Option<&str>, now: Time) -> Result<Option<Time>, Problem> {
     let read = |text: &str| match duration::parse(text) {
         Ok(ago) => {
             let nanos = i64::try_from(ago.as_nanos()).unwrap_or(i64::MAX);
@@ -113,7 +117,7 @@ pub fn parse_time(key: &str, text: Option<&str>, now: Time) -> Result<Option<Tim
 }
 
 /// How many items a page has.
-pub fn page_size(asked: Option<usize>) -> Result<usize, Problem> {
+pub(super) fn page_size(asked: Option<usize>) -> Result<usize, Problem> {
     match asked.unwrap_or(DEFAULT_PAGE_SIZE) {
         limit @ 1..=MAX_PAGE_SIZE => Ok(limit),
         other => Err(Problem::bad_request(format!("limit: {other} is not between 1 and {MAX_PAGE_SIZE}"))),

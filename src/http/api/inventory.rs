@@ -17,7 +17,7 @@ use crate::http::{HttpState, LifecyclePhase};
 
 /// How the bridge stands.
 #[derive(Debug, Serialize, JsonSchema)]
-pub struct Status {
+pub(super) struct Status {
     /// The version of scalebridge.
     version: &'static str,
     /// `starting`, `ready` or `stopping`.
@@ -46,7 +46,7 @@ pub struct Status {
 
 /// How the configuration was read last.
 #[derive(Debug, Clone, Serialize, JsonSchema)]
-pub struct ConfigurationStatus {
+pub(crate) struct ConfigurationStatus {
     /// When the one that is in use was loaded, RFC 3339.
     pub loaded_at: String,
     /// What was wrong with the last one, if it was refused: the one before goes on.
@@ -57,7 +57,7 @@ pub struct ConfigurationStatus {
     pub needs_restart: Vec<String>,
 }
 
-pub async fn status(State(shared): State<HttpState>) -> Result<Json<Status>, Problem> {
+pub(super) async fn status(State(shared): State<HttpState>) -> Result<Json<Status>, Problem> {
     let services = services(&shared)?;
     let settings = services.settings.load();
     let tally = services.store.tally();
@@ -84,7 +84,7 @@ pub async fn status(State(shared): State<HttpState>) -> Result<Json<Status>, Pro
 
 /// A rule of the table.
 #[derive(Debug, Serialize, JsonSchema)]
-pub struct RuleView {
+pub(super) struct RuleView {
     /// Its name.
     name: String,
     /// `active`, `shadow` or `disabled`.
@@ -118,7 +118,7 @@ pub struct RuleView {
 
 /// An action of a rule.
 #[derive(Debug, Serialize, JsonSchema)]
-pub struct ActionView {
+pub(super) struct ActionView {
     /// `scale_out`, `scale_in`, `set_capacity` or `notify`.
     action: &'static str,
     /// By how much, for people.
@@ -132,7 +132,7 @@ pub struct ActionView {
     repeat: Option<&'static str>,
 }
 
-pub async fn rules(State(shared): State<HttpState>) -> Result<Json<Vec<RuleView>>, Problem> {
+pub(super) async fn rules(State(shared): State<HttpState>) -> Result<Json<Vec<RuleView>>, Problem> {
     let services = services(&shared)?;
     let settings = services.settings.load();
     let tally = services.store.tally();
@@ -227,7 +227,7 @@ fn action_view(action: &Action) -> ActionView {
 
 /// A sender of notifications.
 #[derive(Debug, Serialize, JsonSchema)]
-pub struct SourceView {
+pub(super) struct SourceView {
     /// Its name, the last part of its webhook's path.
     name: String,
     /// Laid over its alerts' labels.
@@ -246,7 +246,7 @@ pub struct SourceView {
     occurrence_ttl: String,
 }
 
-pub async fn sources(State(shared): State<HttpState>) -> Result<Json<Vec<SourceView>>, Problem> {
+pub(super) async fn sources(State(shared): State<HttpState>) -> Result<Json<Vec<SourceView>>, Problem> {
     let services = services(&shared)?;
     let settings = services.settings.load();
     let controls = services.store.controls();
@@ -267,7 +267,7 @@ pub async fn sources(State(shared): State<HttpState>) -> Result<Json<Vec<SourceV
 
 /// Where events go.
 #[derive(Debug, Serialize, JsonSchema)]
-pub struct DestinationView {
+pub(super) struct DestinationView {
     /// Its name.
     name: String,
     /// `sqs`, `lambda` or `file`.
@@ -287,7 +287,9 @@ pub struct DestinationView {
     oldest_seconds: f64,
 }
 
-pub async fn destinations(State(shared): State<HttpState>) -> Result<Json<Vec<DestinationView>>, Problem> {
+pub(super) async fn destinations(
+    State(shared): State<HttpState>,
+) -> Result<Json<Vec<DestinationView>>, Problem> {
     let services = services(&shared)?;
     let settings = services.settings.load();
     let now = services.store.now();

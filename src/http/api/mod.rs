@@ -18,9 +18,9 @@ use axum::routing::{MethodRouter, delete, get, post};
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 
 use super::HttpState;
-pub use inventory::ConfigurationStatus;
-pub use openapi::document;
-pub use problem::Problem;
+pub(crate) use inventory::ConfigurationStatus;
+pub(crate) use openapi::document;
+pub(crate) use problem::Problem;
 
 /// Makes the schema of a type.
 type SchemaFn = fn(&mut SchemaGenerator) -> Schema;
@@ -260,7 +260,7 @@ fn operations() -> Vec<Operation> {
 }
 
 /// The routes below `/api/v1`.
-pub fn routes() -> Router<HttpState> {
+pub(crate) fn routes() -> Router<HttpState> {
     operations()
         .into_iter()
         .fold(Router::new(), |router, operation| router.route(operation.path, operation.handler))

@@ -9,7 +9,7 @@ use super::problem::Problem;
 use super::{Operation, ResponseBody, operations};
 
 /// The document.
-pub fn document() -> Value {
+pub(crate) fn document() -> Value {
     let settings = SchemaSettings::draft2020_12().with(|settings| {
         settings.definitions_path = "/components/schemas".into();
         settings.meta_schema = None;

@@ -22,7 +22,7 @@ const MAX_TEXT_CHARS: usize = 500;
 
 /// A pause.
 #[derive(Debug, Serialize, JsonSchema)]
-pub struct PauseView {
+pub(super) struct PauseView {
     /// The number by which it is ended.
     id: u64,
     /// Actions of this rule only.
@@ -60,14 +60,14 @@ impl From<Pause> for PauseView {
     }
 }
 
-pub async fn list(State(shared): State<HttpState>) -> Result<Json<Vec<PauseView>>, Problem> {
+pub(super) async fn list(State(shared): State<HttpState>) -> Result<Json<Vec<PauseView>>, Problem> {
     Ok(Json(services(&shared)?.bridge.pauses().into_iter().map(PauseView::from).collect()))
 }
 
 /// What is to be paused. What is not given covers all: without rule, target and direction everything stops.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct NewPause {
+pub(super) struct NewPause {
     /// Actions of this rule only.
     rule: Option<String>,
     /// Actions about targets with this key only; `*` is any text.
@@ -92,7 +92,7 @@ fn parse_text(key: &str, text: &str) -> Result<String, Problem> {
     Ok(text.to_owned())
 }
 
-pub async fn create(
+pub(super) async fn create(
     State(shared): State<HttpState>,
     extract::Json(new): extract::Json<NewPause>,
 ) -> Result<(StatusCode, Json<PauseView>), Problem> {
@@ -127,7 +127,7 @@ pub async fn create(
     Ok((StatusCode::CREATED, Json(pause.into())))
 }
 
-pub async fn end(
+pub(super) async fn end(
     State(shared): State<HttpState>,
     Id(id): Id,
     Query(actor): Query<Actor>,

@@ -9,7 +9,7 @@ use crate::store;
 
 /// Why a request was not carried out.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
-pub struct Problem {
+pub(crate) struct Problem {
     /// Always `about:blank`: the status says which kind it is.
     #[serde(rename = "type")]
     kind: &'static str,
@@ -26,7 +26,7 @@ pub struct Problem {
 
 impl Problem {
     /// A problem of this status.
-    pub fn new(status: StatusCode, detail: impl Into<String>) -> Self {
+    pub(crate) fn new(status: StatusCode, detail: impl Into<String>) -> Self {
         let title = status.canonical_reason().unwrap_or("Error").to_owned();
         Self {
             kind: "about:blank",
@@ -38,27 +38,27 @@ impl Problem {
     }
 
     /// With a line for each of several things that are wrong.
-    pub fn with_errors(self, errors: Vec<String>) -> Self {
+    pub(crate) fn with_errors(self, errors: Vec<String>) -> Self {
         Self { errors, ..self }
     }
 
     /// The request cannot be understood.
-    pub fn bad_request(detail: impl Into<String>) -> Self {
+    pub(crate) fn bad_request(detail: impl Into<String>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, detail)
     }
 
     /// What is asked for does not exist.
-    pub fn not_found(detail: impl Into<String>) -> Self {
+    pub(crate) fn not_found(detail: impl Into<String>) -> Self {
         Self::new(StatusCode::NOT_FOUND, detail)
     }
 
     /// It can be understood, and not be done.
-    pub fn conflict(detail: impl Into<String>) -> Self {
+    pub(crate) fn conflict(detail: impl Into<String>) -> Self {
         Self::new(StatusCode::CONFLICT, detail)
     }
 
     /// It may pass.
-    pub fn unavailable(detail: impl Into<String>) -> Self {
+    pub(crate) fn unavailable(detail: impl Into<String>) -> Self {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, detail)
     }
 }

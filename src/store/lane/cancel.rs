@@ -5,12 +5,12 @@ use crate::store::EventSeq;
 
 impl Lane {
     /// Hands out nothing of this target until [`Lane::release`].
-    pub fn withhold(&mut self, group: Group) {
+    pub(crate) fn withhold(&mut self, group: Group) {
         self.withheld.insert(group);
     }
 
     /// Ends all withholding.
-    pub fn release(&mut self) {
+    pub(crate) fn release(&mut self) {
         self.withheld.clear();
     }
 
@@ -22,7 +22,7 @@ impl Lane {
     /// Cancels a delivery, wherever it is: it is not sent any more, and what waits behind it goes on.
     /// One that is on its way may still arrive, but is not tried again; until it is settled its target
     /// waits. Called when a row or the cursor tells it to whoever opens the store next.
-    pub fn cancel(&mut self, seq: EventSeq) {
+    pub(crate) fn cancel(&mut self, seq: EventSeq) {
         self.never_delivered += 1;
         if seq.0 > self.high_watermark {
             self.undelivered = self.undelivered.saturating_sub(1);
@@ -45,7 +45,7 @@ impl Lane {
     }
 
     /// Whether the delivery was cancelled and is on its way.
-    pub fn is_cancelled(&self, seq: EventSeq) -> bool {
+    pub(crate) fn is_cancelled(&self, seq: EventSeq) -> bool {
         self.retries.get(&seq.0).is_some_and(|retry| retry.cancelled)
     }
 

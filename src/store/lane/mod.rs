@@ -26,11 +26,11 @@ const MAX_WINDOW_EVENTS: usize = if cfg!(test) { 16 } else { 16_384 };
 const MAX_WINDOW_BYTES: usize = 16 << 20;
 
 /// The store's number of a target.
-pub type Group = i64;
+pub(super) type Group = i64;
 
 /// Where a lane stands when a store is opened.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Position {
+pub(super) struct Position {
     /// Everything up to here is settled or has a row.
     pub cursor: i64,
     /// Deliveries that this destination was ever given.
@@ -43,7 +43,7 @@ pub struct Position {
 
 /// A destination's deliveries.
 #[derive(Debug)]
-pub struct Lane {
+pub(super) struct Lane {
     position: Position,
     /// Everything in the store up to here that concerns this destination is in the window.
     high_watermark: i64,
@@ -103,7 +103,7 @@ enum BeyondWindow {
 
 /// An event for the window.
 #[derive(Debug, Clone)]
-pub struct NewDelivery {
+pub(super) struct NewDelivery {
     pub seq: EventSeq,
     pub group: Group,
     pub emitted_at: Time,
@@ -114,7 +114,7 @@ pub struct NewDelivery {
 
 /// A delivery with a row, that is to be tried.
 #[derive(Debug, Clone, Copy)]
-pub struct PendingRetry {
+pub(super) struct PendingRetry {
     pub seq: EventSeq,
     pub group: Group,
     /// When it was emitted, or redriven.
@@ -126,7 +126,7 @@ pub struct PendingRetry {
 
 /// How a delivery ends, as far as a lane cares.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Outcome {
+pub(super) enum Outcome {
     /// It arrived.
     Delivered,
     /// It arrived, and its answer is kept.
@@ -141,7 +141,7 @@ pub enum Outcome {
 
 /// What a lane hands out; a body that is not in memory has to be read.
 #[derive(Debug)]
-pub struct Claim {
+pub(super) struct Claim {
     pub seq: EventSeq,
     pub body: Option<EncodedEvent>,
     pub emitted_at: Time,
@@ -152,7 +152,7 @@ pub struct Claim {
 
 /// What a store has to write when deliveries were settled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum RowChange {
+pub(super) enum RowChange {
     /// Nothing: the cursor tells it, or will.
     None,
     /// There was a row, and it is not needed any more.
@@ -165,7 +165,7 @@ pub enum RowChange {
 
 impl Lane {
     /// A lane at `position`.
-    pub fn new(position: Position) -> Self {
+    pub(super) fn new(position: Position) -> Self {
         Self {
             position,
             high_watermark: position.cursor,
@@ -185,7 +185,7 @@ impl Lane {
 
     /// A delivery that waits for another try, read when the store is opened; to be called in the order
     /// of the events.
-    pub fn restore(&mut self, pending: PendingRetry) {
+    pub(super) fn restore(&mut self, pending: PendingRetry) {
         let PendingRetry { seq, group, emitted_at, compensates, attempts, due } = pending;
         if seq.0 > self.high_watermark {
             // Earlier ones of its target may have no row.
@@ -201,14 +201,14 @@ impl Lane {
     }
 
     /// A delivery that was cancelled, with a row above the cursor; read when the store is opened.
-    pub fn restore_cancelled(&mut self, seq: EventSeq) {
+    pub(super) fn restore_cancelled(&mut self, seq: EventSeq) {
         self.beyond_window.insert(seq.0, BeyondWindow::Settled);
         self.undelivered = self.undelivered.saturating_sub(1);
     }
 
     /// So many deliveries above the cursor have rows that say that they are settled, and so many at all
     /// were cancelled or discarded; read when the store is opened.
-    pub fn restore_counts(&mut self, settled: u64, never_delivered: u64) {
+    pub(super) fn restore_counts(&mut self, settled: u64, never_delivered: u64) {
         self.settled_beyond_window = i64::try_from(settled).unwrap_or(i64::MAX);
         self.undelivered = self.undelivered.saturating_sub(settled);
         self.never_delivered = never_delivered;
@@ -223,7 +223,7 @@ impl Lane {
 
     /// Counts deliveries that were committed; so many of them have rows that say that they are settled, and
     /// so many of these are dead letters.
-    pub fn add_enqueued(&mut self, count: u64, settled: u64, dead: u64) {
+    pub(super) fn add_enqueued(&mut self, count: u64, settled: u64, dead: u64) {
         self.position.enqueued += count;
         self.position.dead += dead;
         self.undelivered += count.saturating_sub(settled);
@@ -231,23 +231,23 @@ impl Lane {
     }
 
     /// How far the window reaches.
-    pub fn high_watermark(&self) -> i64 {
+    pub(super) fn high_watermark(&self) -> i64 {
         self.high_watermark
     }
 
     /// Whether there is room in the window.
-    pub fn has_room(&self) -> bool {
+    pub(super) fn has_room(&self) -> bool {
         self.window.len() < MAX_WINDOW_EVENTS && self.window_bytes < MAX_WINDOW_BYTES
     }
 
     /// Says that up to `seq` there is nothing else for this destination.
-    pub fn skip_to(&mut self, seq: EventSeq) {
+    pub(super) fn skip_to(&mut self, seq: EventSeq) {
         self.high_watermark = self.high_watermark.max(seq.0);
         self.advance();
     }
 
     /// Puts an event into the window. Events come in their order, each once.
-    pub fn push(&mut self, delivery: NewDelivery) {
+    pub(super) fn push(&mut self, delivery: NewDelivery) {
         let NewDelivery { seq, group, emitted_at, compensates, body } = delivery;
         if seq.0 <= self.high_watermark {
             return;
@@ -266,7 +266,7 @@ impl Lane {
     }
 
     /// The same of an event whose delivery has a row.
-    pub fn push_known(&mut self, delivery: &NewDelivery) {
+    pub(super) fn push_known(&mut self, delivery: &NewDelivery) {
         let &NewDelivery { seq, group, emitted_at, compensates, .. } = delivery;
         if seq.0 <= self.high_watermark {
             return;
@@ -293,7 +293,7 @@ impl Lane {
     }
 
     /// Hands out up to `max` deliveries.
-    pub fn claim(&mut self, max: usize, now: Time) -> Vec<Claim> {
+    pub(super) fn claim(&mut self, max: usize, now: Time) -> Vec<Claim> {
         while let Some(&(due, seq)) = self.retry_schedule.first()
             && due <= now
         {
@@ -333,7 +333,7 @@ impl Lane {
     }
 
     /// Gives back a delivery that was handed out and not tried.
-    pub fn unclaim(&mut self, seq: EventSeq) {
+    pub(super) fn unclaim(&mut self, seq: EventSeq) {
         if self.is_cancelled(seq) {
             self.finish(seq.0);
         } else {
@@ -343,7 +343,7 @@ impl Lane {
 
     /// Nobody is on the way with anything any more: what was handed out and not settled may be handed out
     /// again. With `at_once` nothing waits for its time either.
-    pub fn release_claims(&mut self, skip_delays: bool) {
+    pub(super) fn release_claims(&mut self, skip_delays: bool) {
         if skip_delays {
             self.retry_schedule.clear();
             self.retries.values_mut().for_each(|retry| retry.due = None);
@@ -368,7 +368,7 @@ impl Lane {
 
     /// What the store has to write for a delivery that ends so. Changes nothing: [`Lane::mark_delivered`] and
     /// its sisters follow the commit.
-    pub fn row_change(&self, seq: EventSeq, outcome: Outcome) -> RowChange {
+    pub(super) fn row_change(&self, seq: EventSeq, outcome: Outcome) -> RowChange {
         let known = self.retries.get(&seq.0);
         let attempts = known.map_or(0, |retry| retry.attempts).saturating_add(1);
         match outcome {
@@ -384,19 +384,19 @@ impl Lane {
     }
 
     /// The delivery arrived.
-    pub fn mark_delivered(&mut self, seq: EventSeq) {
+    pub(super) fn mark_delivered(&mut self, seq: EventSeq) {
         self.finish(seq.0);
     }
 
     /// The delivery was given up.
-    pub fn mark_dead(&mut self, seq: EventSeq) {
+    pub(super) fn mark_dead(&mut self, seq: EventSeq) {
         self.position.dead += u64::from(self.is_unsettled(seq));
         self.finish(seq.0);
     }
 
     /// The delivery waits until `due`; it has a row now and holds the cursor back no longer. One that was
     /// cancelled on its way is over.
-    pub fn schedule_retry(&mut self, seq: EventSeq, due: Time) {
+    pub(super) fn schedule_retry(&mut self, seq: EventSeq, due: Time) {
         if self.is_cancelled(seq) {
             return self.finish(seq.0);
         }
@@ -409,7 +409,7 @@ impl Lane {
     }
 
     /// A delivery that waits behind one with a row has a row of its own now, not tried yet.
-    pub fn mark_parked(&mut self, seq: EventSeq) {
+    pub(super) fn mark_parked(&mut self, seq: EventSeq) {
         self.move_to_retries(seq.0);
         self.advance();
     }
@@ -427,12 +427,12 @@ impl Lane {
     }
 
     /// Whether this delivery is not settled for good.
-    pub fn is_unsettled(&self, seq: EventSeq) -> bool {
+    pub(super) fn is_unsettled(&self, seq: EventSeq) -> bool {
         self.retries.contains_key(&seq.0) || self.window.get(&seq.0).is_some_and(|slot| slot.body.is_some())
     }
 
     /// Whether this delivery is known to be settled for good.
-    pub fn is_settled(&self, seq: EventSeq) -> bool {
+    pub(super) fn is_settled(&self, seq: EventSeq) -> bool {
         seq.0 <= self.high_watermark() && !self.is_unsettled(seq)
     }
 
@@ -463,7 +463,7 @@ impl Lane {
     }
 
     /// When the next delivery that waits is due.
-    pub fn next_due(&self) -> Option<Time> {
+    pub(super) fn next_due(&self) -> Option<Time> {
         self.retry_schedule.first().map(|&(due, _)| due)
     }
 }

@@ -22,13 +22,13 @@ impl Lane {
 
     /// Where the lane stands, for tests.
     #[cfg(test)]
-    pub fn position(&self) -> Position {
+    pub(crate) fn position(&self) -> Position {
         self.position
     }
 
     /// Where the lane will stand when `settled` have been settled or got a row, `dead` of them given
     /// up, and `given` more deliveries have been committed: what is written in the same transaction.
-    pub fn position_after(&self, settled: &Set<i64>, dead: i64, enqueued: u64) -> Position {
+    pub(crate) fn position_after(&self, settled: &Set<i64>, dead: i64, enqueued: u64) -> Position {
         let mut after = self.position;
         after.dead = after.dead.saturating_add_signed(dead);
         after.enqueued += enqueued;
@@ -46,7 +46,7 @@ impl Lane {
     /// Deliveries that hold the cursor back and cannot be sent, since an earlier one of their target is
     /// tried again; `settled` are about to be settled. They want rows, or one target that fails would
     /// fill the window for all, and after a restart what was delivered behind them would be sent again.
-    pub fn blocked_by_retry(&self, settled: &Set<i64>) -> Vec<i64> {
+    pub(crate) fn blocked_by_retry(&self, settled: &Set<i64>) -> Vec<i64> {
         let mut found = Vec::new();
         for (seq, slot) in &self.window {
             if slot.body.is_none() || settled.contains(seq) {
@@ -68,7 +68,7 @@ impl Lane {
     }
 
     /// What holds the cursor back although something behind it is settled.
-    pub fn unsettled(&self) -> Set<i64> {
+    pub(crate) fn unsettled(&self) -> Set<i64> {
         let settled = self.window.iter().rfind(|(_, slot)| slot.body.is_none());
         let Some((&last, _)) = settled else { return Set::default() };
         let before = self.window.range(..last).filter(|(_, slot)| slot.body.is_some());
@@ -76,29 +76,29 @@ impl Lane {
     }
 
     /// When the oldest event was emitted that is not settled.
-    pub fn oldest_unsettled(&self) -> Option<Time> {
+    pub(crate) fn oldest_unsettled(&self) -> Option<Time> {
         let unsettled = self.window.values().find(|slot| slot.body.is_some());
         let retried = self.retries.values().map(|retry| retry.emitted_at).min();
         unsettled.map(|slot| slot.emitted_at).into_iter().chain(retried).min()
     }
 
     /// Deliveries that are neither settled nor given up, without counting them.
-    pub fn undelivered(&self) -> u64 {
+    pub(crate) fn undelivered(&self) -> u64 {
         self.undelivered
     }
 
     /// Whether some of what this destination was given may never have arrived.
-    pub fn has_never_delivered(&self) -> bool {
+    pub(crate) fn has_never_delivered(&self) -> bool {
         self.position.dead + self.never_delivered > 0
     }
 
     /// So many rows of what was cancelled or discarded are no more.
-    pub fn forget_never_delivered(&mut self, count: u64) {
+    pub(crate) fn forget_never_delivered(&mut self, count: u64) {
         self.never_delivered = self.never_delivered.saturating_sub(count);
     }
 
     /// Counts by state.
-    pub fn backlog(&self) -> Backlog {
+    pub(crate) fn backlog(&self) -> Backlog {
         let settled_above = self.window.values().filter(|slot| slot.body.is_none()).count() as u64;
         let beyond_window = self.beyond_window.values().filter_map(|known| match known {
             BeyondWindow::Settled => None,

@@ -6,7 +6,7 @@ impl Lane {
     /// Puts a dead letter back. It takes its place by the order of its target's events among those that
     /// are not settled; what was settled since it was given up stays before it. One that is on its way
     /// is not overtaken.
-    pub fn redrive(&mut self, pending: PendingRetry) {
+    pub(crate) fn redrive(&mut self, pending: PendingRetry) {
         let PendingRetry { seq, group, emitted_at, compensates, attempts, due } = pending;
         if self.is_unsettled(seq) {
             return;
@@ -34,7 +34,7 @@ impl Lane {
     }
 
     /// So many dead letters were thrown away.
-    pub fn mark_discarded(&mut self, count: u64) {
+    pub(crate) fn mark_discarded(&mut self, count: u64) {
         self.position.dead = self.position.dead.saturating_sub(count);
         self.never_delivered += count;
     }

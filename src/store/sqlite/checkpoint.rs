@@ -21,15 +21,15 @@ const MAX_REMAINDER_PAGES: i64 = 200;
 const MAX_ROUNDS: usize = 10;
 
 /// Says that the writer's turn has come.
-pub type HandOver = Arc<AtomicBool>;
+pub(super) type HandOver = Arc<AtomicBool>;
 
 /// Pages in the log that have not been folded into the file.
-pub fn uncheckpointed_pages(connection: &Connection) -> rusqlite::Result<i64> {
+pub(super) fn uncheckpointed_pages(connection: &Connection) -> rusqlite::Result<i64> {
     checkpoint(connection, "NOOP").map(|(pages, checkpointed)| pages - checkpointed)
 }
 
 /// Whether so much waits that the thread should be woken.
-pub fn is_needed(waiting: i64) -> bool {
+pub(super) fn is_needed(waiting: i64) -> bool {
     waiting > MIN_CHECKPOINT_PAGES
 }
 
@@ -40,7 +40,7 @@ fn checkpoint(connection: &Connection, mode: &str) -> rusqlite::Result<(i64, i64
 }
 
 /// The writer's turn: folds the rest, so that its next commit starts the log over.
-pub fn checkpoint_remainder(connection: &Connection, hand_over: &HandOver) {
+pub(super) fn checkpoint_remainder(connection: &Connection, hand_over: &HandOver) {
     if hand_over.swap(false, Ordering::AcqRel) {
         log_failure(checkpoint(connection, "PASSIVE"));
     }
@@ -48,7 +48,7 @@ pub fn checkpoint_remainder(connection: &Connection, hand_over: &HandOver) {
 
 /// Folds the rest and gives the log's room back. False if more than a rest waits, which is the thread's to
 /// fold; then nothing is done.
-pub fn truncate_wal(connection: &Connection) -> bool {
+pub(super) fn truncate_wal(connection: &Connection) -> bool {
     if !uncheckpointed_pages(connection).is_ok_and(|waiting| waiting <= MAX_REMAINDER_PAGES) {
         return false;
     }
@@ -60,7 +60,7 @@ pub fn truncate_wal(connection: &Connection) -> bool {
 }
 
 /// Folds everything and empties the log; when nobody writes any more.
-pub fn checkpoint_all(connection: &Connection) {
+pub(super) fn checkpoint_all(connection: &Connection) {
     log_failure(checkpoint(connection, "TRUNCATE"));
 }
 
@@ -71,7 +71,7 @@ fn log_failure(checkpointed: rusqlite::Result<(i64, i64)>) {
 }
 
 /// The thread: folds whenever it is woken, until nobody can wake it any more.
-pub fn run(connection: &Connection, file: &File, requests: &Receiver<()>, hand_over: &HandOver) {
+pub(super) fn run(connection: &Connection, file: &File, requests: &Receiver<()>, hand_over: &HandOver) {
     while requests.recv().is_ok() {
         for _ in 0..MAX_ROUNDS {
             log_failure(checkpoint(connection, "PASSIVE"));

@@ -15,7 +15,7 @@ use crate::store::lanes::LaneHandle;
 use crate::store::{DeadLetterError, DecideFn, DeliveryId, Error, EventSeq, Keys, Redrive, Settlement};
 
 /// What the writer is asked for. Every reply follows the commit.
-pub enum Command {
+pub(super) enum Command {
     Transact {
         keys: Keys,
         decide: DecideFn,
@@ -76,11 +76,11 @@ pub enum Command {
 
 impl Command {
     /// Whether nobody waits for it: what was sent is sent, and only a crash would send it again.
-    pub const fn can_linger(&self) -> bool {
+    pub(super) const fn can_linger(&self) -> bool {
         matches!(self, Self::Settle { .. })
     }
 
-    pub fn weight(&self) -> usize {
+    pub(super) fn weight(&self) -> usize {
         match self {
             Self::Transact { keys, .. } => keys.targets.len() + keys.alerts.len(),
             Self::Settle { settled, .. } => settled.len(),
@@ -89,18 +89,18 @@ impl Command {
     }
 }
 
-pub type Reply<R> = oneshot::Sender<Result<R, Error>>;
+pub(super) type Reply<R> = oneshot::Sender<Result<R, Error>>;
 
 /// What a transaction has left over: some thousand small pieces of memory. They are freed by whoever asked
 /// for it, since everybody waits for the writer.
-pub struct DropOnCaller {
+pub(super) struct DropOnCaller {
     _keys: Keys,
     _decide: DecideFn,
     _states: Vec<Arc<CachedTarget>>,
 }
 
 impl DropOnCaller {
-    pub fn new(keys: Keys, decide: DecideFn, states: Vec<Arc<CachedTarget>>) -> Self {
+    pub(super) fn new(keys: Keys, decide: DecideFn, states: Vec<Arc<CachedTarget>>) -> Self {
         Self { _keys: keys, _decide: decide, _states: states }
     }
 }

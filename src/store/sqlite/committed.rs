@@ -1,7 +1,8 @@
 //! What is committed and read by many without asking the writer.
 
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::Arc;
 
+use parking_lot::RwLock;
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::dictionaries::Dictionaries;
@@ -12,7 +13,7 @@ use crate::store::Tally;
 
 /// The committed controls, counts and samples. Set by the writer alone, after each commit.
 #[derive(Debug)]
-pub struct CommittedView {
+pub(super) struct CommittedView {
     controls: RwLock<Arc<Controls>>,
     tally: RwLock<Tally>,
     dictionaries: RwLock<Arc<Dictionaries>>,
@@ -20,7 +21,7 @@ pub struct CommittedView {
 
 impl CommittedView {
     /// Reads them when the store is opened.
-    pub fn read(connection: &Connection) -> rusqlite::Result<Self> {
+    pub(super) fn read(connection: &Connection) -> rusqlite::Result<Self> {
         let controls = read_controls(connection)?;
         Ok(Self {
             controls: RwLock::new(Arc::new(controls)),
@@ -29,29 +30,29 @@ impl CommittedView {
         })
     }
 
-    pub fn controls(&self) -> Arc<Controls> {
-        self.controls.read().unwrap_or_else(PoisonError::into_inner).clone()
+    pub(super) fn controls(&self) -> Arc<Controls> {
+        self.controls.read().clone()
     }
 
-    pub fn set_controls(&self, controls: Arc<Controls>) {
-        *self.controls.write().unwrap_or_else(PoisonError::into_inner) = controls;
+    pub(super) fn set_controls(&self, controls: Arc<Controls>) {
+        *self.controls.write() = controls;
     }
 
-    pub fn dictionaries(&self) -> Arc<Dictionaries> {
-        self.dictionaries.read().unwrap_or_else(PoisonError::into_inner).clone()
+    pub(super) fn dictionaries(&self) -> Arc<Dictionaries> {
+        self.dictionaries.read().clone()
     }
 
-    pub fn set_dictionaries(&self, dictionaries: Arc<Dictionaries>) {
-        *self.dictionaries.write().unwrap_or_else(PoisonError::into_inner) = dictionaries;
+    pub(super) fn set_dictionaries(&self, dictionaries: Arc<Dictionaries>) {
+        *self.dictionaries.write() = dictionaries;
     }
 
     /// Looks at the counts.
-    pub fn tally<R>(&self, look: impl FnOnce(&Tally) -> R) -> R {
-        look(&self.tally.read().unwrap_or_else(PoisonError::into_inner))
+    pub(super) fn tally<R>(&self, look: impl FnOnce(&Tally) -> R) -> R {
+        look(&self.tally.read())
     }
 
-    pub fn change_tally(&self, change: impl FnOnce(&mut Tally)) {
-        change(&mut self.tally.write().unwrap_or_else(PoisonError::into_inner));
+    pub(super) fn change_tally(&self, change: impl FnOnce(&mut Tally)) {
+        change(&mut self.tally.write());
     }
 }
 
@@ -66,7 +67,11 @@ fn read_controls(connection: &Connection) -> rusqlite::Result<Controls> {
 }
 
 /// Writes the controls, and when.
-pub fn write_controls(connection: &Connection, now: Time, controls: &Controls) -> rusqlite::Result<()> {
+pub(super) fn write_controls(
+    connection: &Connection,
+    now: Time,
+    controls: &Controls,
+) -> rusqlite::Result<()> {
     let text = serde_json::to_string(controls)
         .map_err(|error| rusqlite::Error::ToSqlConversionFailure(Box::new(error)))?;
     let mut put = connection.prepare_cached("INSERT OR REPLACE INTO controls VALUES (1, ?1, ?2)")?;

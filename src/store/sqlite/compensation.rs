@@ -16,7 +16,7 @@ use crate::store::EventSeq;
 
 /// An `on_firing` event of an open episode.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct FiringEventRef {
+pub(super) struct FiringEventRef {
     /// A hash of the episode's id.
     pub episode: u64,
     pub seq: EventSeq,
@@ -24,13 +24,13 @@ pub struct FiringEventRef {
 }
 
 /// Those of a target; `None` where they are not known, since the episodes are older than the list.
-pub type FiringEvents = Option<Vec<FiringEventRef>>;
+pub(super) type FiringEvents = Option<Vec<FiringEventRef>>;
 
 /// Bytes of one event in a row.
 const ENTRY_BYTES: usize = 24;
 
 /// Which episode it is.
-pub fn hash_episode(id: &str) -> u64 {
+pub(super) fn hash_episode(id: &str) -> u64 {
     use std::hash::Hasher;
     let mut hasher = siphasher::sip::SipHasher13::new();
     hasher.write(id.as_bytes());
@@ -38,7 +38,7 @@ pub fn hash_episode(id: &str) -> u64 {
 }
 
 /// As a row has it.
-pub fn encode<'a>(firing: impl IntoIterator<Item = &'a FiringEventRef>) -> Vec<u8> {
+pub(super) fn encode<'a>(firing: impl IntoIterator<Item = &'a FiringEventRef>) -> Vec<u8> {
     let bytes = |firing: &FiringEventRef| {
         let parts = [firing.episode.to_be_bytes(), firing.seq.0.to_be_bytes(), firing.route.to_be_bytes()];
         parts.concat()
@@ -47,7 +47,7 @@ pub fn encode<'a>(firing: impl IntoIterator<Item = &'a FiringEventRef>) -> Vec<u
 }
 
 /// From a row.
-pub fn decode(bytes: &[u8]) -> Vec<FiringEventRef> {
+pub(super) fn decode(bytes: &[u8]) -> Vec<FiringEventRef> {
     let number = |bytes: &[u8]| bytes.iter().fold(0_u64, |number, &byte| number << 8 | u64::from(byte));
     let one = |bytes: &[u8; ENTRY_BYTES]| FiringEventRef {
         episode: number(&bytes[..8]),
@@ -58,7 +58,7 @@ pub fn decode(bytes: &[u8]) -> Vec<FiringEventRef> {
 }
 
 /// What is to be remembered beside a target's new state.
-pub fn merge(
+pub(super) fn merge(
     known: &FiringEvents,
     now: &[FiringEventRef],
     before: &TargetState,
@@ -83,7 +83,7 @@ fn episodes(state: &TargetState) -> impl Iterator<Item = u64> {
 }
 
 /// Whether one of these has arrived at a destination. One that is tried again has not.
-pub fn has_arrived(
+pub(super) fn has_arrived(
     reader: &Connection,
     destination: &Name,
     number: i64,
@@ -113,14 +113,14 @@ pub fn has_arrived(
 }
 
 /// The destinations of a route.
-pub fn route_destinations(reader: &Connection, id: i64) -> rusqlite::Result<Option<Arc<[Name]>>> {
+pub(super) fn route_destinations(reader: &Connection, id: i64) -> rusqlite::Result<Option<Arc<[Name]>>> {
     let mut route = reader.prepare_cached("SELECT destinations FROM routes WHERE id = ?1")?;
     let list = route.query_row([id], |row| Ok(parse_destinations(row.get_ref(0)?.as_str()?))).optional()?;
     Ok(list)
 }
 
 /// The names in a route's list.
-pub fn parse_destinations(list: &str) -> Arc<[Name]> {
+pub(super) fn parse_destinations(list: &str) -> Arc<[Name]> {
     let names: Vec<String> = serde_json::from_str(list).unwrap_or_default();
     names.iter().filter_map(|name| Name::new(name).ok()).collect()
 }

@@ -10,19 +10,19 @@ use rusqlite::ToSql;
 use rusqlite::types::{FromSqlError, FromSqlResult, ToSqlOutput, ValueRef};
 
 /// Shorter ones stay as they are: there is little in them to be found twice, and people can read them.
-pub const MIN_COMPRESS_BYTES: usize = 2048;
+pub(super) const MIN_COMPRESS_BYTES: usize = 2048;
 /// A block of LZ4 tells no more than this of each of its bytes. What claims more is damaged.
 const MAX_COMPRESSION_RATIO: usize = 255;
 
 /// A text as it is kept.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Encoded {
+pub(super) enum Encoded {
     Plain(String),
     Compressed(Vec<u8>),
 }
 
 impl Encoded {
-    pub fn from_text(text: String) -> Self {
+    pub(super) fn from_text(text: String) -> Self {
         compress(text.as_bytes()).map_or(Self::Plain(text), Self::Compressed)
     }
 }
@@ -37,7 +37,7 @@ impl ToSql for Encoded {
 }
 
 /// Packs bytes, if that gains at least a quarter.
-pub fn compress(bytes: &[u8]) -> Option<Vec<u8>> {
+pub(super) fn compress(bytes: &[u8]) -> Option<Vec<u8>> {
     if bytes.len() < MIN_COMPRESS_BYTES {
         return None;
     }
@@ -48,7 +48,7 @@ pub fn compress(bytes: &[u8]) -> Option<Vec<u8>> {
 }
 
 /// Packs a text that is much like another, which unpacking needs too; if that makes it less than half.
-pub fn compress_with_dictionary(text: &str, dictionary: &str) -> Option<Vec<u8>> {
+pub(super) fn compress_with_dictionary(text: &str, dictionary: &str) -> Option<Vec<u8>> {
     let compressed = lz4_flex::block::compress_prepend_size_with_dict(text.as_bytes(), dictionary.as_bytes());
     (compressed.len() < text.len() / 2).then_some(compressed)
 }
@@ -57,7 +57,7 @@ pub fn compress_with_dictionary(text: &str, dictionary: &str) -> Option<Vec<u8>>
 ///
 /// # Errors
 /// If these are no packed bytes.
-pub fn decompress(compressed: &[u8], dictionary: &[u8]) -> FromSqlResult<Vec<u8>> {
+pub(super) fn decompress(compressed: &[u8], dictionary: &[u8]) -> FromSqlResult<Vec<u8>> {
     let broken = |error: lz4_flex::block::DecompressError| FromSqlError::Other(Box::new(error));
     let (bytes, block) = lz4_flex::block::uncompressed_size(compressed).map_err(broken)?;
     if bytes > block.len().saturating_mul(MAX_COMPRESSION_RATIO) {
@@ -70,7 +70,7 @@ pub fn decompress(compressed: &[u8], dictionary: &[u8]) -> FromSqlResult<Vec<u8>
 ///
 /// # Errors
 /// If it is none, or damaged.
-pub fn decode(value: ValueRef<'_>) -> FromSqlResult<Cow<'_, str>> {
+pub(super) fn decode(value: ValueRef<'_>) -> FromSqlResult<Cow<'_, str>> {
     decode_with_dictionary(value, None)
 }
 
@@ -78,7 +78,7 @@ pub fn decode(value: ValueRef<'_>) -> FromSqlResult<Cow<'_, str>> {
 ///
 /// # Errors
 /// If it is none, or damaged, or was packed with something else.
-pub fn decode_with_dictionary<'a>(
+pub(super) fn decode_with_dictionary<'a>(
     value: ValueRef<'a>,
     dictionary: Option<&str>,
 ) -> FromSqlResult<Cow<'a, str>> {

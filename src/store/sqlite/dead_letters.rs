@@ -26,7 +26,7 @@ const SELECT_ONE: &str = "
     WHERE d.destination = ?1 AND d.event = ?2 AND d.state = 2";
 
 /// Up to `max` dead letters behind a place, in their order.
-pub fn list(
+pub(super) fn list(
     reader: &Connection,
     destination: Option<&Name>,
     after: Option<&DeliveryId>,
@@ -67,7 +67,7 @@ pub fn list(
 }
 
 /// The event with the `expirytime` that it was redriven with, if it was.
-pub fn as_sent(body: &str, expiry: Option<i64>) -> EncodedEvent {
+pub(super) fn as_sent(body: &str, expiry: Option<i64>) -> EncodedEvent {
     let rewritten = expiry.and_then(|expiry| expiry::rewrite(body, Time::from_nanos(expiry)).ok());
     rewritten.map_or_else(|| body.into(), Into::into)
 }

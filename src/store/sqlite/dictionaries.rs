@@ -32,14 +32,14 @@ struct Dictionary {
 
 /// The newest sample of each rule.
 #[derive(Debug, Clone, Default)]
-pub struct Dictionaries {
+pub(super) struct Dictionaries {
     rules: Map<Name, Arc<Dictionary>>,
     last: i64,
 }
 
 /// A state as it is kept.
 #[derive(Debug)]
-pub struct EncodedState {
+pub(super) struct EncodedState {
     pub text: Encoded,
     /// The sample that it is packed with.
     pub dictionary: Option<i64>,
@@ -56,14 +56,14 @@ struct DictionaryCandidate {
 
 impl EncodedState {
     /// Whether it would be a good sample.
-    pub const fn is_candidate(&self) -> bool {
+    pub(super) const fn is_candidate(&self) -> bool {
         self.candidate.is_some()
     }
 }
 
 impl Dictionaries {
     /// Reads them when the store is opened.
-    pub fn read(connection: &Connection) -> rusqlite::Result<Self> {
+    pub(super) fn read(connection: &Connection) -> rusqlite::Result<Self> {
         let mut dictionaries = Self::default();
         let mut read = connection.prepare("SELECT id, rule, text FROM samples ORDER BY id")?;
         let mut rows = read.query([])?;
@@ -83,7 +83,7 @@ impl Dictionaries {
     }
 
     /// How a state is kept that is this text.
-    pub fn encode(&self, state: &TargetState, text: String) -> EncodedState {
+    pub(super) fn encode(&self, state: &TargetState, text: String) -> EncodedState {
         let is_middling = (MIN_STATE_BYTES..compression::MIN_COMPRESS_BYTES).contains(&text.len());
         let Some((rule, _)) = state.rules.iter().next().filter(|_| is_middling) else {
             return EncodedState { text: Encoded::from_text(text), dictionary: None, candidate: None };
@@ -113,7 +113,7 @@ impl Dictionaries {
     }
 
     /// Takes a state as a sample, if it is wanted as one and no other was taken meanwhile. The samples with it.
-    pub fn add_candidate(
+    pub(super) fn add_candidate(
         &self,
         connection: &Connection,
         state: &EncodedState,
@@ -144,7 +144,7 @@ impl Dictionaries {
 ///
 /// # Errors
 /// If the state is damaged, or its sample is missing.
-pub fn decode_state<'a>(state: ValueRef<'a>, dictionary: ValueRef<'_>) -> FromSqlResult<Cow<'a, str>> {
+pub(super) fn decode_state<'a>(state: ValueRef<'a>, dictionary: ValueRef<'_>) -> FromSqlResult<Cow<'a, str>> {
     compression::decode_with_dictionary(state, dictionary.as_str_or_null()?).map_err(|error| {
         let message = format!("a target's state cannot be unpacked; it or its sample is damaged: {error}");
         FromSqlError::Other(message.into())

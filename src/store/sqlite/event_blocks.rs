@@ -10,21 +10,21 @@ use super::compression;
 use crate::store::NewEvent;
 
 /// So many texts are packed together at most: who reads one unpacks them all.
-pub const MAX_BLOCK_EVENTS: usize = 64;
+pub(super) const MAX_BLOCK_EVENTS: usize = 64;
 /// And no more once they have so many bytes.
 const MAX_BLOCK_BYTES: usize = 64 << 10;
 /// Bytes of a text's length in front of it, little-endian.
 const LENGTH_PREFIX_BYTES: usize = size_of::<u64>();
 
 /// Events that follow each other and are kept together.
-pub struct EncodedBlock {
+pub(super) struct EncodedBlock {
     pub event_count: usize,
     /// Their texts; `None` if each is kept in its own row.
     pub compressed: Option<Vec<u8>>,
 }
 
 /// Groups the events of a transaction, in their order.
-pub fn encode_blocks(events: &[NewEvent]) -> Vec<EncodedBlock> {
+pub(super) fn encode_blocks(events: &[NewEvent]) -> Vec<EncodedBlock> {
     let mut groups = Vec::new();
     let mut begin = 0;
     let mut texts = Vec::new();
@@ -48,7 +48,12 @@ fn finish_block(events: usize, texts: &mut Vec<u8>) -> EncodedBlock {
 }
 
 /// Keeps the texts of events that have these numbers in a row.
-pub fn write(connection: &Connection, first: i64, last: i64, compressed: &[u8]) -> rusqlite::Result<()> {
+pub(super) fn write(
+    connection: &Connection,
+    first: i64,
+    last: i64,
+    compressed: &[u8],
+) -> rusqlite::Result<()> {
     connection
         .prepare_cached("INSERT INTO texts VALUES (?1, ?2, ?3)")?
         .execute(params![first, last, compressed])?;
@@ -56,7 +61,7 @@ pub fn write(connection: &Connection, first: i64, last: i64, compressed: &[u8]) 
 }
 
 /// Removes texts of which no event is left, where events from behind one number up to another were removed.
-pub fn prune(connection: &Connection, from: i64, upto: i64) -> rusqlite::Result<()> {
+pub(super) fn prune(connection: &Connection, from: i64, upto: i64) -> rusqlite::Result<()> {
     let max_events = i64::try_from(MAX_BLOCK_EVENTS).unwrap_or(i64::MAX);
     connection
         .prepare_cached(
@@ -68,19 +73,19 @@ pub fn prune(connection: &Connection, from: i64, upto: i64) -> rusqlite::Result<
 }
 
 /// Reads texts of events; fast where they follow each other.
-pub struct BodyReader<'c> {
+pub(super) struct BodyReader<'c> {
     connection: &'c Connection,
     block: EventBlock,
 }
 
 impl<'c> BodyReader<'c> {
-    pub fn new(connection: &'c Connection) -> Self {
+    pub(super) fn new(connection: &'c Connection) -> Self {
         Self { connection, block: EventBlock::default() }
     }
 
     /// An event's text, from its number and what its row has of it. Empty if it is lost: then it is no event,
     /// and whoever delivers says so, instead of holding up those behind it.
-    pub fn read<'a>(&'a mut self, seq: i64, body: ValueRef<'a>) -> rusqlite::Result<&'a str> {
+    pub(super) fn read<'a>(&'a mut self, seq: i64, body: ValueRef<'a>) -> rusqlite::Result<&'a str> {
         let body = body.as_str()?;
         if !body.is_empty() {
             return Ok(body);
@@ -102,7 +107,7 @@ impl<'c> BodyReader<'c> {
 
 /// Looks among texts that are kept together for the last one that begins so, of an event that is still there
 /// and has a number from the first up to, and not with, the second.
-pub fn find_by_prefix(
+pub(super) fn find_by_prefix(
     connection: &Connection,
     from: i64,
     below: i64,

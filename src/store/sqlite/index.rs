@@ -21,23 +21,23 @@ use crate::store::fast_map;
 /// A keyed hash of a target's key or an alert's identity. With 128 bits and a secret key nobody finds
 /// two that are equal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Fingerprint(pub [u8; 16]);
+pub(super) struct Fingerprint(pub [u8; 16]);
 
 /// Makes fingerprints.
 #[derive(Debug, Clone, Copy)]
-pub struct Fingerprints(pub [u8; 16]);
+pub(super) struct Fingerprints(pub [u8; 16]);
 
 impl Fingerprints {
-    pub fn target(&self, key: &TargetKey) -> Fingerprint {
+    pub(super) fn target(&self, key: &TargetKey) -> Fingerprint {
         self.hash_parts(&[b"t", key.as_str().as_bytes()])
     }
 
-    pub fn alert(&self, key: &AlertKey) -> Fingerprint {
+    pub(super) fn alert(&self, key: &AlertKey) -> Fingerprint {
         self.hash_parts(&[b"a", key.source.as_str().as_bytes(), key.fingerprint.as_bytes()])
     }
 
     /// The alerts that a state knows, each once, in the order of their hashes.
-    pub fn alerts(&self, state: &TargetState) -> Vec<Fingerprint> {
+    pub(super) fn alerts(&self, state: &TargetState) -> Vec<Fingerprint> {
         let mut alerts: Vec<Fingerprint> = state.alerts().map(|alert| self.alert(alert)).collect();
         alerts.sort_unstable();
         alerts.dedup();
@@ -56,7 +56,7 @@ impl Fingerprints {
 
 /// Fingerprints are hashes already.
 #[derive(Default)]
-pub struct IdentityHasher(u64);
+pub(super) struct IdentityHasher(u64);
 
 impl Hasher for IdentityHasher {
     fn write(&mut self, bytes: &[u8]) {
@@ -73,12 +73,12 @@ impl Hasher for IdentityHasher {
 }
 
 /// Targets; nearly always one.
-pub type Ids = SmallVec<[i64; 2]>;
-pub type Map<V> = HashMap<Fingerprint, V, BuildHasherDefault<IdentityHasher>>;
+pub(super) type Ids = SmallVec<[i64; 2]>;
+pub(super) type Map<V> = HashMap<Fingerprint, V, BuildHasherDefault<IdentityHasher>>;
 
 /// A target as the writer knows it.
 #[derive(Debug)]
-pub struct CachedTarget {
+pub(super) struct CachedTarget {
     pub key: TargetKey,
     pub state: Arc<TargetState>,
     pub firing: FiringEvents,
@@ -89,7 +89,7 @@ const MAX_HOT_TARGETS: usize = 4096;
 
 /// The index of what is committed.
 #[derive(Default)]
-pub struct Index {
+pub(super) struct Index {
     targets: Map<i64>,
     /// The target that knows an alert. Few alerts are known to more than one; those are in `shared`.
     alerts: Map<i64>,
@@ -102,7 +102,7 @@ pub struct Index {
 
 /// What a batch has changed and not committed yet.
 #[derive(Default)]
-pub struct IndexOverlay {
+pub(super) struct IndexOverlay {
     targets: Map<Option<i64>>,
     alerts: Map<Ids>,
     states: fast_map::Map<i64, Option<Arc<CachedTarget>>>,
@@ -113,12 +113,12 @@ pub struct IndexOverlay {
 
 impl Index {
     /// The targets that watch, read when the store is opened.
-    pub fn restore_recheck_queue(&mut self, all: BTreeSet<i64>, now: Time) {
+    pub(super) fn restore_recheck_queue(&mut self, all: BTreeSet<i64>, now: Time) {
         self.recheck_queue = RecheckQueue::restore(all, now);
     }
 
     /// Adds a target that is read when the store is opened.
-    pub fn restore(&mut self, id: i64, hash: Fingerprint, due: Option<Time>, alerts: &[u8]) {
+    pub(super) fn restore(&mut self, id: i64, hash: Fingerprint, due: Option<Time>, alerts: &[u8]) {
         self.targets.insert(hash, id);
         self.due.extend(due.map(|due| (due, id)));
         for alert in alerts.as_chunks::<16>().0 {
@@ -130,19 +130,19 @@ impl Index {
     }
 
     /// Makes room for as many targets at once, instead of growing step by step.
-    pub fn reserve(&mut self, targets: usize) {
+    pub(super) fn reserve(&mut self, targets: usize) {
         self.targets.reserve(targets);
         self.alerts.reserve(targets);
     }
 
-    pub fn target(&self, hash: Fingerprint, overlay: &IndexOverlay) -> Option<i64> {
+    pub(super) fn target(&self, hash: Fingerprint, overlay: &IndexOverlay) -> Option<i64> {
         match overlay.targets.get(&hash) {
             Some(id) => *id,
             None => self.targets.get(&hash).copied(),
         }
     }
 
-    pub fn alert_targets(&self, hash: Fingerprint, overlay: &IndexOverlay) -> Ids {
+    pub(super) fn alert_targets(&self, hash: Fingerprint, overlay: &IndexOverlay) -> Ids {
         overlay.alerts.get(&hash).cloned().unwrap_or_else(|| self.alert(hash))
     }
 
@@ -165,7 +165,7 @@ impl Index {
     }
 
     /// The state, if it is at hand. `Some(None)` says that the batch has removed it.
-    pub fn state(&self, id: i64, overlay: &IndexOverlay) -> Option<Option<Arc<CachedTarget>>> {
+    pub(super) fn state(&self, id: i64, overlay: &IndexOverlay) -> Option<Option<Arc<CachedTarget>>> {
         if let Some(state) = overlay.states.get(&id) {
             return Some(state.clone());
         }
@@ -174,7 +174,7 @@ impl Index {
     }
 
     /// Keeps a state at hand.
-    pub fn cache(&mut self, id: i64, known: Arc<CachedTarget>) {
+    pub(super) fn cache(&mut self, id: i64, known: Arc<CachedTarget>) {
         if self.hot.len() >= MAX_HOT_TARGETS {
             self.cold = std::mem::take(&mut self.hot);
         }
@@ -182,7 +182,7 @@ impl Index {
     }
 
     /// Up to `max` targets that are due: those whose time has come, then those that were woken.
-    pub fn due(&self, now: Time, max: usize) -> Vec<i64> {
+    pub(super) fn due(&self, now: Time, max: usize) -> Vec<i64> {
         let due = self.due.iter().take_while(|(due, _)| *due <= now);
         let mut found: Vec<i64> = due.take(max).map(|&(_, id)| id).collect();
         let timely: fast_map::Set<i64> = found.iter().copied().collect();
@@ -192,12 +192,12 @@ impl Index {
     }
 
     /// When the next target is due; since when, if one was woken.
-    pub fn next_due(&self) -> Option<Time> {
+    pub(super) fn next_due(&self) -> Option<Time> {
         self.due.first().map(|&(due, _)| due).into_iter().chain(self.recheck_queue.since()).min()
     }
 
     /// Takes over what a batch has committed. Gives the states that need not be kept at hand.
-    pub fn merge(&mut self, overlay: IndexOverlay) -> Vec<Arc<CachedTarget>> {
+    pub(super) fn merge(&mut self, overlay: IndexOverlay) -> Vec<Arc<CachedTarget>> {
         let mut rest = Vec::new();
         for (hash, id) in overlay.targets {
             match id {
@@ -235,13 +235,13 @@ impl Index {
 
 impl IndexOverlay {
     /// Notes what a transaction does to the targets that watch.
-    pub fn push_recheck_change(&mut self, change: recheck_queue::RecheckChange) {
+    pub(super) fn push_recheck_change(&mut self, change: recheck_queue::RecheckChange) {
         self.recheck_changes.push(change);
     }
 
     /// Notes a target's new state and the alerts that it knows, `None` where it is forgotten. `before` is
     /// the state that this one takes the place of.
-    pub fn put(
+    pub(super) fn put(
         &mut self,
         index: &Index,
         hashes: &Fingerprints,

@@ -29,10 +29,11 @@ mod transact;
 mod undelivered_decreases;
 mod writer;
 
+use parking_lot::{Mutex, RwLock};
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError, RwLock, mpsc};
+use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 use rusqlite::{Connection, OptionalExtension, params};
@@ -257,8 +258,7 @@ impl Sqlite {
         read: impl FnOnce(&Connection) -> rusqlite::Result<R> + Send + 'static,
     ) -> Result<R, Error> {
         let reader = self.reader.clone();
-        let task =
-            tokio::task::spawn_blocking(move || read(&reader.lock().unwrap_or_else(PoisonError::into_inner)));
+        let task = tokio::task::spawn_blocking(move || read(&reader.lock()));
         task.await.map_err(|_| Error::Closed)?.map_err(|error| schema::unavailable(&error))
     }
 
@@ -437,7 +437,7 @@ impl Sqlite {
         if self.commands.send(Command::Close).is_err() {
             return;
         }
-        let threads = std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
+        let threads = std::mem::take(&mut *self.threads.lock());
         let joined = tokio::task::spawn_blocking(move || {
             for thread in threads {
                 if thread.join().is_err() {

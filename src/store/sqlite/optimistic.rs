@@ -5,8 +5,10 @@
 //! whether all that the decision has seen is still so; where it is not, it decides again by itself. Which
 //! of the two it was makes no difference to what is decided, since a decision can be run again.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+
+use parking_lot::RwLock;
 
 use super::compression;
 use super::dictionaries::{Dictionaries, EncodedState};
@@ -22,13 +24,13 @@ use crate::store::fast_map::Map;
 use crate::store::{Changes, DecideFn, Keys, View};
 
 /// The index: the writer changes it, others read it.
-pub type SharedIndex = Arc<RwLock<Index>>;
+pub(super) type SharedIndex = Arc<RwLock<Index>>;
 
 /// So many decisions are left to the writer after one that was made in vain.
 const SKIPS_AFTER_CONFLICT: u32 = 16;
 
 /// A decision, and all that it has seen.
-pub struct Speculation {
+pub(super) struct Speculation {
     pub now: Time,
     pub read_set: ReadSet,
     pub targets: Map<i64, Arc<CachedTarget>>,
@@ -38,7 +40,7 @@ pub struct Speculation {
 }
 
 /// What a decision changes, as it is kept.
-pub struct EncodedChanges {
+pub(super) struct EncodedChanges {
     /// Of each state.
     pub states: Vec<EncodedState>,
     /// Of the record, if that is packed.
@@ -48,7 +50,7 @@ pub struct EncodedChanges {
 }
 
 impl EncodedChanges {
-    pub fn from_changes(changes: &Changes, dictionaries: &Dictionaries) -> serde_json::Result<Self> {
+    pub(super) fn from_changes(changes: &Changes, dictionaries: &Dictionaries) -> serde_json::Result<Self> {
         let states = changes
             .states
             .iter()
@@ -62,14 +64,14 @@ impl EncodedChanges {
 }
 
 /// Where the wanted targets and alerts are in the index, in the order in which they are wanted.
-pub struct ReadSet {
+pub(super) struct ReadSet {
     targets: Vec<(Fingerprint, Option<i64>)>,
     alerts: Vec<(Fingerprint, Ids)>,
 }
 
 impl ReadSet {
     /// Looks all of them up.
-    pub fn for_keys(keys: &Keys, hashes: Fingerprints, index: &Index, overlay: &IndexOverlay) -> Self {
+    pub(super) fn for_keys(keys: &Keys, hashes: Fingerprints, index: &Index, overlay: &IndexOverlay) -> Self {
         let target = |key| {
             let hash = hashes.target(key);
             (hash, index.target(hash, overlay))
@@ -85,13 +87,13 @@ impl ReadSet {
     }
 
     /// Whether all of them are where they were.
-    pub fn is_unchanged(&self, index: &Index, overlay: &IndexOverlay) -> bool {
+    pub(super) fn is_unchanged(&self, index: &Index, overlay: &IndexOverlay) -> bool {
         self.targets.iter().all(|(hash, id)| index.target(*hash, overlay) == *id)
             && self.alerts.iter().all(|(hash, ids)| index.alert_targets(*hash, overlay) == *ids)
     }
 
     /// The states of what is known.
-    pub fn states<E>(
+    pub(super) fn states<E>(
         &self,
         keys: &Keys,
         mut load: impl FnMut(i64) -> Result<Option<Arc<CachedTarget>>, E>,
@@ -121,7 +123,7 @@ impl ReadSet {
 
 /// Whether it is worth while to decide beside the writer.
 #[derive(Default)]
-pub struct SpeculationGate {
+pub(super) struct SpeculationGate {
     /// So many decisions are left to the writer.
     skips_left: AtomicU32,
     /// So many are being made beside it.
@@ -130,17 +132,17 @@ pub struct SpeculationGate {
 
 impl SpeculationGate {
     /// A decision was made in vain: others are at the same targets.
-    pub fn conflicted(&self) {
+    pub(super) fn conflicted(&self) {
         self.skips_left.store(SKIPS_AFTER_CONFLICT, Ordering::Relaxed);
     }
 
     /// Whether some are being made now.
-    pub fn any_in_flight(&self) -> bool {
+    pub(super) fn any_in_flight(&self) -> bool {
         self.in_flight.load(Ordering::Relaxed) > 0
     }
 
     /// Counts one that is being made, until it is dropped.
-    pub fn begin(&self) -> InFlightGuard<'_> {
+    pub(super) fn begin(&self) -> InFlightGuard<'_> {
         self.in_flight.fetch_add(1, Ordering::Relaxed);
         InFlightGuard(&self.in_flight)
     }
@@ -152,7 +154,7 @@ impl SpeculationGate {
 }
 
 /// A decision that is being made.
-pub struct InFlightGuard<'a>(&'a AtomicU32);
+pub(super) struct InFlightGuard<'a>(&'a AtomicU32);
 
 impl Drop for InFlightGuard<'_> {
     fn drop(&mut self) {
@@ -161,7 +163,7 @@ impl Drop for InFlightGuard<'_> {
 }
 
 /// What a decision reads beside the states.
-pub struct Snapshot {
+pub(super) struct Snapshot {
     pub clock: Arc<SharedClock>,
     pub created: Time,
     pub controls: Arc<Controls>,
@@ -169,7 +171,7 @@ pub struct Snapshot {
 }
 
 /// Decides on what was committed last; `None` where that is not all in memory.
-pub fn decide_optimistically(
+pub(super) fn decide_optimistically(
     gate: &SpeculationGate,
     index: &SharedIndex,
     hashes: Fingerprints,
@@ -184,7 +186,7 @@ pub fn decide_optimistically(
     let overlay = IndexOverlay::default();
     let mut known = Map::default();
     let (read_set, states) = {
-        let index = index.read().unwrap_or_else(PoisonError::into_inner);
+        let index = index.read();
         let read_set = ReadSet::for_keys(keys, hashes, &index, &overlay);
         let states = read_set.states(keys, |id| {
             let found = index.state(id, &overlay).flatten().ok_or(CacheMiss)?;

@@ -52,7 +52,7 @@ const OLD_RECORDS: &str = "
 
 /// How far a round has come. What has to stay is passed over once a round, and not at each step.
 #[derive(Debug, Default)]
-pub struct PruneCursor {
+pub(super) struct PruneCursor {
     event: i64,
     never_delivered: (i64, i64, i64),
 }

@@ -15,12 +15,12 @@ use crate::store::{
 };
 
 /// Events that are looked through in one step for one of them.
-pub const MAX_SCAN_EVENTS: i64 = 20_000;
+pub(super) const MAX_SCAN_EVENTS: i64 = 20_000;
 /// Times of records that were written beside each other may differ from their order by no more than this.
 const MAX_TIME_DISORDER: std::time::Duration = std::time::Duration::from_secs(2);
 
 /// Records in the order of their numbers, or the other way round.
-pub fn records(
+pub(super) fn records(
     reader: &Connection,
     query: &RecordQuery,
     target: Option<(Fingerprint, Option<i64>)>,
@@ -88,7 +88,7 @@ fn bounded(mut rows: rusqlite::Rows<'_>, max: usize) -> rusqlite::Result<Records
 }
 
 /// The text of a record. One that is damaged is told of, and left out: the others are still an answer.
-pub fn record_text(id: i64, body: ValueRef<'_>) -> Option<String> {
+pub(super) fn record_text(id: i64, body: ValueRef<'_>) -> Option<String> {
     let told = |error| tracing::error!(%error, record = id, "a record of decisions is damaged, and left out");
     compression::decode(body).map_err(told).ok().map(Cow::into_owned)
 }
@@ -115,7 +115,7 @@ fn first_at(reader: &Connection, at: i64) -> rusqlite::Result<i64> {
 }
 
 /// What one step of a search came to.
-pub enum ScanStep {
+pub(super) enum ScanStep {
     /// It is this one.
     Found(Box<FoundEvent>),
     /// It is below this number, if anywhere.
@@ -125,7 +125,7 @@ pub enum ScanStep {
 }
 
 /// An event, and where it was to go.
-pub struct FoundEvent {
+pub(super) struct FoundEvent {
     pub seq: EventSeq,
     pub event: StoredEvent,
     /// Of each delivery, whether the destination's cursor tells that it is settled.
@@ -134,7 +134,7 @@ pub struct FoundEvent {
 
 /// Looks for an event by its id among the [`MAX_SCAN_EVENTS`] newest below a number. Ids have no index of their own: it
 /// would cost every event, and nearly all that is looked for is new.
-pub fn find_event(reader: &Connection, id: &str, below: i64) -> rusqlite::Result<ScanStep> {
+pub(super) fn find_event(reader: &Connection, id: &str, below: i64) -> rusqlite::Result<ScanStep> {
     let mut newest =
         reader.prepare_cached("SELECT id FROM events WHERE id < ?1 ORDER BY id DESC LIMIT 1 OFFSET ?2")?;
     let lowest: Option<i64> = newest.query_row([below, MAX_SCAN_EVENTS - 1], |row| row.get(0)).optional()?;
@@ -195,7 +195,7 @@ pub fn find_event(reader: &Connection, id: &str, below: i64) -> rusqlite::Result
 }
 
 /// States of targets behind a number, in the order of their numbers. One that cannot be read is left out.
-pub fn states(reader: &Connection, after: i64, max: usize) -> rusqlite::Result<Vec<StoredState>> {
+pub(super) fn states(reader: &Connection, after: i64, max: usize) -> rusqlite::Result<Vec<StoredState>> {
     let mut states = reader.prepare_cached(
         "SELECT t.id, t.key, t.state, s.text FROM targets t LEFT JOIN samples s ON s.id = t.sample
          WHERE t.id > ?1 ORDER BY t.id LIMIT ?2",

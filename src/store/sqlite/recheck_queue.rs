@@ -7,7 +7,7 @@ use crate::domain::time::Time;
 
 /// What is committed.
 #[derive(Debug, Default)]
-pub struct RecheckQueue {
+pub(super) struct RecheckQueue {
     all: BTreeSet<i64>,
     pending: BTreeSet<i64>,
     /// When they were woken last.
@@ -17,7 +17,7 @@ pub struct RecheckQueue {
 /// What a transaction does to them. A batch keeps these in their order, so that a target that was looked
 /// at before the controls changed is woken, and one that began to watch after it is not.
 #[derive(Debug, Clone, Copy)]
-pub enum RecheckChange {
+pub(super) enum RecheckChange {
     /// A target begins to watch.
     Add(i64),
     /// A target does not watch any more.
@@ -30,12 +30,12 @@ pub enum RecheckChange {
 
 impl RecheckQueue {
     /// All that watch are woken when the store is opened: nobody knows what has changed meanwhile.
-    pub fn restore(all: BTreeSet<i64>, now: Time) -> Self {
+    pub(super) fn restore(all: BTreeSet<i64>, now: Time) -> Self {
         Self { pending: all.clone(), all, since: Some(now) }
     }
 
     /// Takes over what a transaction has done.
-    pub fn apply(&mut self, change: RecheckChange) {
+    pub(super) fn apply(&mut self, change: RecheckChange) {
         match change {
             RecheckChange::Add(target) => drop(self.all.insert(target)),
             RecheckChange::Remove(target) => {
@@ -51,12 +51,12 @@ impl RecheckQueue {
     }
 
     /// The targets that were woken and not looked at since.
-    pub fn pending(&self) -> impl Iterator<Item = i64> {
+    pub(super) fn pending(&self) -> impl Iterator<Item = i64> {
         self.pending.iter().copied()
     }
 
     /// Since when one is woken, if one is.
-    pub fn since(&self) -> Option<Time> {
+    pub(super) fn since(&self) -> Option<Time> {
         self.since.filter(|_| !self.pending.is_empty())
     }
 }

@@ -13,7 +13,7 @@ use crate::store::lane::{Lane, PendingRetry, Position};
 use crate::store::lanes::LaneHandle;
 
 /// Which target has which number, which alert is known where, and what comes due when.
-pub fn read_index(writer: &Connection) -> rusqlite::Result<Index> {
+pub(super) fn read_index(writer: &Connection) -> rusqlite::Result<Index> {
     let mut index = Index::default();
     let count: i64 =
         writer.query_row("SELECT coalesce(max(id) - min(id) + 1, 0) FROM targets", [], |row| row.get(0))?;
@@ -34,14 +34,14 @@ pub fn read_index(writer: &Connection) -> rusqlite::Result<Index> {
 }
 
 /// The targets that watch the controls.
-pub fn read_recheck_queue(writer: &Connection) -> rusqlite::Result<BTreeSet<i64>> {
+pub(super) fn read_recheck_queue(writer: &Connection) -> rusqlite::Result<BTreeSet<i64>> {
     let mut targets =
         writer.prepare("SELECT target FROM watching WHERE target IN (SELECT id FROM targets)")?;
     targets.query_map([], |row| row.get(0))?.collect()
 }
 
 /// The last time that was written.
-pub fn last_time(writer: &Connection) -> rusqlite::Result<Option<Time>> {
+pub(super) fn last_time(writer: &Connection) -> rusqlite::Result<Option<Time>> {
     let last = |table: &str| {
         let query = format!("SELECT at FROM {table} ORDER BY id DESC LIMIT 1");
         writer.query_row(&query, [], |row| row.get::<_, i64>(0)).optional()
@@ -68,7 +68,7 @@ const COUNT_NEVER_DELIVERED: &str = "
     WHERE state IN (3, 6) AND state IN (1, 2, 3, 6) AND destination = ?1 AND ?2 IS NOT NULL";
 
 /// Where each destination stands. One that is new is added.
-pub fn read_lanes(
+pub(super) fn read_lanes(
     writer: &Connection,
     destinations: &[Name],
 ) -> rusqlite::Result<BTreeMap<Name, Arc<LaneHandle>>> {

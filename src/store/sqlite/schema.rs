@@ -18,14 +18,14 @@ use crate::domain::time::Time;
 use crate::store::{Error, Tally};
 
 /// A page of the file. Larger ones cost less CPU under load and more bytes for a lone commit.
-pub const PAGE_BYTES: i64 = 8192;
+pub(super) const PAGE_BYTES: i64 = 8192;
 /// `wal_checkpoint(NOOP)` is known from this version on; older ones would quietly do another.
 const MIN_SQLITE_VERSION: i32 = 3_051_000;
 /// How long a bridge waits for one that is ending, and how often it looks.
 const LOCK_TIMEOUT: Duration = Duration::from_secs(1);
 const LOCK_RETRY_DELAY: Duration = Duration::from_millis(20);
 /// How long a statement waits for another connection: nobody but a backup or a person should have one.
-pub const BUSY_TIMEOUT: Duration = Duration::from_secs(2);
+pub(super) const BUSY_TIMEOUT: Duration = Duration::from_secs(2);
 /// The log's file is cut to this when it starts over.
 const JOURNAL_SIZE_LIMIT_BYTES: i64 = 16 << 20;
 /// What SQLite calls `FULL`.
@@ -158,22 +158,22 @@ ALTER TABLE targets ADD COLUMN sample INTEGER;    -- what the state is packed wi
 ";
 
 /// `deliveries.state`: waits for another try.
-pub const RETRY: i64 = 1;
+pub(super) const RETRY: i64 = 1;
 /// `deliveries.state`: a dead letter.
-pub const DEAD: i64 = 2;
+pub(super) const DEAD: i64 = 2;
 /// `deliveries.state`: cancelled. Kept as evidence that it never arrived.
-pub const CANCELLED: i64 = 3;
+pub(super) const CANCELLED: i64 = 3;
 /// `deliveries.state`: arrived, with an answer.
-pub const ANSWERED: i64 = 4;
+pub(super) const ANSWERED: i64 = 4;
 /// `deliveries.state`: not sent, since there was nothing to undo.
-pub const WITHDRAWN: i64 = 5;
+pub(super) const WITHDRAWN: i64 = 5;
 /// `deliveries.state`: was a dead letter. Kept as evidence that it never arrived.
-pub const DISCARDED: i64 = 6;
+pub(super) const DISCARDED: i64 = 6;
 /// `deliveries.state`: arrived, though it was cancelled.
-pub const ARRIVED: i64 = 7;
+pub(super) const ARRIVED: i64 = 7;
 
 /// An opened database: the writer's connection, and what holds other processes off.
-pub struct Database {
+pub(super) struct Database {
     pub writer: Connection,
     pub created: Time,
     pub hash_key: [u8; 16],
@@ -185,7 +185,7 @@ pub struct Database {
 }
 
 /// Opens a database, creates it if there is none, and brings its schema up to date.
-pub fn open(path: &Path, now: Time) -> Result<Database, Error> {
+pub(super) fn open(path: &Path, now: Time) -> Result<Database, Error> {
     if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
         std::fs::create_dir_all(folder).map_err(|error| {
             Error::Unusable(format!("cannot create the folder {} of the store: {error}", folder.display()))
@@ -252,7 +252,7 @@ fn lock(path: &Path) -> Result<File, Error> {
 }
 
 /// One more connection to an opened database.
-pub fn connect(path: &Path) -> rusqlite::Result<Connection> {
+pub(super) fn connect(path: &Path) -> rusqlite::Result<Connection> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
         | OpenFlags::SQLITE_OPEN_CREATE
         | OpenFlags::SQLITE_OPEN_NO_MUTEX
@@ -366,7 +366,7 @@ fn damaged(path: &Path, found: &str) -> Error {
 }
 
 /// What an error at start means, and what to do about it.
-pub fn unusable(path: &Path, error: &rusqlite::Error) -> Error {
+pub(super) fn unusable(path: &Path, error: &rusqlite::Error) -> Error {
     if error.sqlite_error_code() == Some(ErrorCode::DatabaseCorrupt) {
         return damaged(path, &error.to_string());
     }
@@ -382,6 +382,6 @@ pub fn unusable(path: &Path, error: &rusqlite::Error) -> Error {
 }
 
 /// What an error means while the bridge runs: nothing was written, and it may work later.
-pub fn unavailable(error: &rusqlite::Error) -> Error {
+pub(super) fn unavailable(error: &rusqlite::Error) -> Error {
     Error::Unavailable(error.to_string())
 }

@@ -16,14 +16,14 @@ const KIND_DEFERRED: i64 = 2;
 
 /// By how much a batch changes the counts.
 #[derive(Debug, Default)]
-pub struct Deltas {
+pub(super) struct Deltas {
     open: BTreeMap<Name, i64>,
     deferred: BTreeMap<Verdict, i64>,
 }
 
 impl Deltas {
     /// Notes that a state takes the place of another.
-    pub fn put(&mut self, before: &TargetState, after: &TargetState) {
+    pub(super) fn put(&mut self, before: &TargetState, after: &TargetState) {
         // Most writes change neither.
         if !before.open_episodes().eq(after.open_episodes()) {
             add(&mut self.open, before.open_episodes().cloned(), -1);
@@ -36,7 +36,7 @@ impl Deltas {
     }
 
     /// Writes the counts that change, as they will be.
-    pub fn write(&self, connection: &Connection, before: &Tally) -> rusqlite::Result<()> {
+    pub(super) fn write(&self, connection: &Connection, before: &Tally) -> rusqlite::Result<()> {
         let put = |kind: i64, name: &str, count: u64| {
             let mut put = connection.prepare_cached("INSERT OR REPLACE INTO tally VALUES (?1, ?2, ?3)")?;
             let mut delete = connection.prepare_cached("DELETE FROM tally WHERE kind = ?1 AND name = ?2")?;
@@ -52,7 +52,7 @@ impl Deltas {
     }
 
     /// Changes the counts in memory.
-    pub fn apply(&self, tally: &mut Tally) {
+    pub(super) fn apply(&self, tally: &mut Tally) {
         apply(&mut tally.open_episodes, &self.open);
         apply(&mut tally.deferred, &self.deferred);
     }
@@ -83,7 +83,7 @@ fn apply<K: Ord + Clone>(counts: &mut BTreeMap<K, u64>, deltas: &BTreeMap<K, i64
 }
 
 /// The counts as they were written.
-pub fn read(connection: &Connection) -> rusqlite::Result<Tally> {
+pub(super) fn read(connection: &Connection) -> rusqlite::Result<Tally> {
     let mut tally = Tally::default();
     let mut counts = connection.prepare("SELECT kind, name, count FROM tally")?;
     let mut rows = counts.query([])?;

@@ -40,7 +40,7 @@ pub(super) const TARGET_HASH: &str = "
 /// What is known of them. Targets go by their keys' hashes, since a target that is forgotten and comes
 /// back has another number.
 #[derive(Debug, Default)]
-pub struct DecreaseTracker {
+pub(super) struct DecreaseTracker {
     undelivered_decreases: UndeliveredDecreases<Fingerprint>,
     /// Destinations whose lanes withhold something until the batch is over.
     withholding: BTreeSet<Name>,
@@ -48,14 +48,14 @@ pub struct DecreaseTracker {
 
 /// What a transaction is told, and the numbers of the events.
 #[derive(Debug, Default)]
-pub struct FoundDecreases {
+pub(super) struct FoundDecreases {
     pub events: BTreeMap<TargetKey, Vec<UndeliveredDecrease>>,
     pub seqs: BTreeMap<TargetKey, Vec<i64>>,
 }
 
 impl DecreaseTracker {
     /// Finds out which there are, when the store is opened.
-    pub fn read(connection: &Connection) -> rusqlite::Result<Self> {
+    pub(super) fn read(connection: &Connection) -> rusqlite::Result<Self> {
         let mut undelivered_decreases = UndeliveredDecreases::default();
         let mut found = connection.prepare(UNDELIVERED_DECREASES)?;
         let mut rows = found.query([schema::RETRY])?;
@@ -79,7 +79,7 @@ impl DecreaseTracker {
     }
 
     /// Takes over what a batch has committed.
-    pub fn merge(
+    pub(super) fn merge(
         &mut self,
         added: UndeliveredDecreases<Fingerprint>,
         lanes: &Map<Name, LaneChanges>,

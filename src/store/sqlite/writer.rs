@@ -1,11 +1,12 @@
 //! The one thread that writes.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender};
-use std::sync::{Arc, Mutex, PoisonError, RwLockReadGuard, RwLockWriteGuard};
 use std::time::{Duration, Instant};
 
+use parking_lot::{Mutex, RwLockReadGuard, RwLockWriteGuard};
 use rusqlite::Connection;
 use tokio::sync::watch;
 
@@ -47,7 +48,7 @@ const SETTLE_DELAY: Duration = Duration::from_millis(5);
 const GROUP_COMMIT_DELAY: Duration = Duration::from_micros(500);
 
 /// The store's clock and the number of the last event, read by many and set by the writer.
-pub struct SharedClock {
+pub(super) struct SharedClock {
     wall: WallClock,
     started: Instant,
     clock: Mutex<Clock>,
@@ -55,22 +56,22 @@ pub struct SharedClock {
 }
 
 impl SharedClock {
-    pub fn start(wall: WallClock, last_stored: Option<Time>) -> Self {
+    pub(super) fn start(wall: WallClock, last_stored: Option<Time>) -> Self {
         let clock = Clock::start(wall(), last_stored, Duration::ZERO);
         Self { wall, started: Instant::now(), clock: Mutex::new(clock), last_event: AtomicI64::new(0) }
     }
 
-    pub fn now(&self) -> Time {
-        let mut clock = self.clock.lock().unwrap_or_else(PoisonError::into_inner);
+    pub(super) fn now(&self) -> Time {
+        let mut clock = self.clock.lock();
         clock.read((self.wall)(), self.started.elapsed())
     }
 
-    pub fn last_event(&self) -> i64 {
+    pub(super) fn last_event(&self) -> i64 {
         self.last_event.load(Ordering::Acquire)
     }
 }
 
-pub struct Writer {
+pub(super) struct Writer {
     pub(super) connection: Connection,
     pub(super) created: Time,
     pub(super) index: SharedIndex,
@@ -91,7 +92,7 @@ pub struct Writer {
 }
 
 /// What the writer shares with others.
-pub struct WriterDeps {
+pub(super) struct WriterDeps {
     pub lanes: LaneHandles,
     pub clock: Arc<SharedClock>,
     pub committed: Arc<CommittedView>,
@@ -221,7 +222,7 @@ impl LaneChanges {
 type PendingReply = Box<dyn FnOnce(Result<(), Error>, &mut Vec<Arc<CachedTarget>>)>;
 
 impl Writer {
-    pub fn new(opened: Database, hashes: Fingerprints, deps: WriterDeps) -> rusqlite::Result<Self> {
+    pub(super) fn new(opened: Database, hashes: Fingerprints, deps: WriterDeps) -> rusqlite::Result<Self> {
         let Database { writer: connection, created, lock, .. } = opened;
         let number = |query: &str| connection.query_row(query, [], |row| row.get::<_, i64>(0));
         let newest = "SELECT max(coalesce((SELECT max(id) FROM events), 0), coalesce((SELECT max(cursor) FROM destinations), 0))";
@@ -256,15 +257,15 @@ impl Writer {
     }
 
     pub(super) fn index(&self) -> RwLockReadGuard<'_, Index> {
-        self.index.read().unwrap_or_else(PoisonError::into_inner)
+        self.index.read()
     }
 
     pub(super) fn index_mut(&self) -> RwLockWriteGuard<'_, Index> {
-        self.index.write().unwrap_or_else(PoisonError::into_inner)
+        self.index.write()
     }
 
     /// Works until it is told to close or nobody can ask any more.
-    pub fn run(mut self, queue: &Receiver<Command>) {
+    pub(super) fn run(mut self, queue: &Receiver<Command>) {
         while let Ok(first) = queue.recv() {
             let commands = self.collect_batch(first, queue);
             if !self.process_batch(commands) {

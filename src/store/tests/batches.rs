@@ -48,17 +48,17 @@ async fn no_worker_claims_the_decreases_that_a_transaction_sees() {
     harness.emit("a", Kind::In, "in", &["queue"]).await;
     harness.emit("b", Kind::Note, "note", &["queue"]).await;
     let handle = harness.store.lane_handle(&name("queue")).unwrap().clone();
-    let claims = std::sync::Arc::new(std::sync::Mutex::new(Vec::new()));
+    let claims = std::sync::Arc::new(parking_lot::Mutex::new(Vec::new()));
     let seen = claims.clone();
     harness
         .write(&["a"], move |view| {
             assert_eq!(ids(view), ["in"]);
             let claims = handle.with_lane(|lane| lane.claim(10, view.now));
-            seen.lock().unwrap().extend(claims.iter().map(|one| one.seq.0));
+            seen.lock().extend(claims.iter().map(|one| one.seq.0));
             Changes::default()
         })
         .await;
-    assert_eq!(*claims.lock().unwrap(), [2]);
+    assert_eq!(*claims.lock(), [2]);
     tokio::time::timeout(Duration::from_secs(5), harness.store.wait(&name("queue"))).await.unwrap();
     harness.claim_expecting("queue", &["in"]).await;
 }

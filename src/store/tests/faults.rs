@@ -85,8 +85,8 @@ async fn a_disk_that_is_full_refuses_what_needs_room_and_takes_the_rest() {
     let mut random = fastrand::Rng::with_seed(1);
     let noise: String = std::iter::repeat_with(|| random.alphanumeric()).take(100_000).collect();
     changes.events[0].body = noise.into();
-    let changes = std::sync::Mutex::new(Some(changes));
-    let decide = move |_: &View| (changes.lock().unwrap().take().unwrap_or_default(), ());
+    let changes = parking_lot::Mutex::new(Some(changes));
+    let decide = move |_: &View| (changes.lock().take().unwrap_or_default(), ());
     assert_unavailable(harness.store.transact(keys, decide).await);
     assert_eq!(harness.backlog("queue"), (1, 0, 1));
     store.pragma("max_page_count", 1_000_000).await;

@@ -15,7 +15,7 @@ use super::schema::assert_valid_event;
 use super::tools::{eventually, get};
 
 /// A source called `prod-eu`, the destination `journal` (a file) and free ports.
-pub const CONFIG: &str = r#"
+pub(crate) const CONFIG: &str = r#"
 server: { listen: "127.0.0.1:0" }
 admin: { listen: "127.0.0.1:0" }
 store: { sqlite: { path: bridge.db } }
@@ -28,7 +28,7 @@ log: { format: json }
 "#;
 
 /// Pods that wait: two nodes more, and one less when all is well.
-pub const RULES: &str = r#"
+pub(crate) const RULES: &str = r#"
 rules:
   - name: unschedulable-pods
     matchers: [alertname = KubePodsPending]
@@ -45,7 +45,7 @@ rules:
 
 /// The program under test: cargo's, or the one that `SCALEBRIDGE_BINARY` names: before a release, the binary to
 /// deploy.
-pub fn program() -> PathBuf {
+pub(crate) fn program() -> PathBuf {
     let Some(named) = env::var_os("SCALEBRIDGE_BINARY") else {
         return env!("CARGO_BIN_EXE_scalebridge").into();
     };
@@ -55,26 +55,26 @@ pub fn program() -> PathBuf {
 
 /// An answer of the webhook.
 #[derive(Debug)]
-pub struct Answer {
+pub(crate) struct Answer {
     pub status: u16,
     pub headers: BTreeMap<String, String>,
     pub body: String,
 }
 
 impl Answer {
-    pub fn json(&self) -> Value {
+    pub(crate) fn json(&self) -> Value {
         serde_json::from_str(&self.body).unwrap_or_else(|error| panic!("{error}: {}", self.body))
     }
 
     /// The verdicts of a 200.
-    pub fn verdicts(&self) -> Value {
+    pub(crate) fn verdicts(&self) -> Value {
         assert_eq!(self.status, 200, "{}", self.body);
         self.json()["verdicts"].clone()
     }
 }
 
 /// A configuration in a directory, and the bridge that runs on it, if it runs.
-pub struct Bridge {
+pub(crate) struct Bridge {
     dir: TempDir,
     environment: Vec<(String, String)>,
     wrapper: Vec<String>,
@@ -89,7 +89,7 @@ struct Running {
 
 impl Bridge {
     /// A bridge that does not run yet.
-    pub fn new(config: &str, rules: &str) -> Self {
+    pub(crate) fn new(config: &str, rules: &str) -> Self {
         let dir = tempfile::tempdir().expect("a directory");
         fs::write(dir.path().join("scalebridge.yaml"), config).expect("a configuration");
         fs::write(dir.path().join("rules.yaml"), rules).expect("rules");
@@ -97,7 +97,7 @@ impl Bridge {
     }
 
     /// One with [`CONFIG`] and [`RULES`] that runs.
-    pub async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         let mut bridge = Self::new(CONFIG, RULES);
         bridge.run().await;
         bridge
@@ -105,7 +105,7 @@ impl Bridge {
 
     /// One with these destinations, not running yet. Its rule sends to all of them, and there is no limit to
     /// what it takes away in a minute.
-    pub fn with_destinations(destinations: &[(&str, String)]) -> Self {
+    pub(crate) fn with_destinations(destinations: &[(&str, String)]) -> Self {
         const QUICK: &str = "initial_backoff: 50ms, max_backoff: 200ms";
         let lines: Vec<String> =
             destinations.iter().map(|(name, kind)| format!("  {name}: {{ {kind}, {QUICK} }}")).collect();
@@ -117,24 +117,24 @@ impl Bridge {
     }
 
     /// Sets a variable of its environment for the next run.
-    pub fn env(&mut self, name: &str, value: &str) {
+    pub(crate) fn env(&mut self, name: &str, value: &str) {
         self.environment.push((name.to_owned(), value.to_owned()));
     }
 
     /// Has it run by this program, which has to become it.
-    pub fn wrap_with(&mut self, program: &[&str]) {
+    pub(crate) fn wrap_with(&mut self, program: &[&str]) {
         self.wrapper = program.iter().map(|&word| word.to_owned()).collect();
     }
 
-    pub fn pid(&self) -> u32 {
+    pub(crate) fn pid(&self) -> u32 {
         self.running().child.id()
     }
 
-    pub fn dir(&self) -> &Path {
+    pub(crate) fn dir(&self) -> &Path {
         self.dir.path()
     }
 
-    pub fn log(&self) -> String {
+    pub(crate) fn log(&self) -> String {
         fs::read_to_string(self.log_file()).unwrap_or_default()
     }
 
@@ -143,7 +143,7 @@ impl Bridge {
     }
 
     /// The command that would run it.
-    pub fn command(&self) -> Command {
+    pub(crate) fn command(&self) -> Command {
         let program = program();
         let mut words = self.wrapper.iter().map(OsStr::new).chain([program.as_os_str()]);
         let mut command = Command::new(words.next().unwrap_or(program.as_os_str()));
@@ -160,13 +160,13 @@ impl Bridge {
     }
 
     /// Starts it, and returns when it says that it is ready.
-    pub async fn run(&mut self) {
+    pub(crate) async fn run(&mut self) {
         self.launch();
         self.wait_ready().await;
     }
 
     /// Starts it.
-    pub fn launch(&mut self) {
+    pub(crate) fn launch(&mut self) {
         assert!(self.running.is_none(), "it runs already");
         let log = fs::File::create(self.log_file()).expect("a log");
         let out = fs::File::create(self.dir().join("stdout")).expect("a file");
@@ -176,7 +176,7 @@ impl Bridge {
     }
 
     /// Returns when it says that it is ready.
-    pub async fn wait_ready(&mut self) {
+    pub(crate) async fn wait_ready(&mut self) {
         let (webhook, admin) = eventually("the bridge to be ready", async || {
             let running = self.running.as_mut().expect("it was started");
             let ended = running.child.try_wait().expect("its status");
@@ -196,42 +196,47 @@ impl Bridge {
     }
 
     /// `127.0.0.1:PORT` of `server.listen`.
-    pub fn address(&self) -> &str {
+    pub(crate) fn address(&self) -> &str {
         &self.running().webhook
     }
 
-    pub fn url(&self, path: &str) -> String {
+    pub(crate) fn url(&self, path: &str) -> String {
         format!("http://{}{path}", self.running().webhook)
     }
 
     /// Posts a body to the source `prod-eu`.
-    pub async fn post(&self, body: impl Into<Vec<u8>>) -> Answer {
+    pub(crate) async fn post(&self, body: impl Into<Vec<u8>>) -> Answer {
         self.post_to("/webhook/prod-eu", &[], body).await
     }
 
-    pub async fn post_to(&self, path: &str, headers: &[(&str, &str)], body: impl Into<Vec<u8>>) -> Answer {
+    pub(crate) async fn post_to(
+        &self,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: impl Into<Vec<u8>>,
+    ) -> Answer {
         post(self.url(path), headers, body.into()).await
     }
 
     /// The value of a series in `/metrics`, written as there; 0 if there is none.
-    pub async fn metric(&self, series: &str) -> f64 {
+    pub(crate) async fn metric(&self, series: &str) -> f64 {
         let (status, text) = get(&format!("http://{}/metrics", self.running().admin)).await.expect("metrics");
         assert_eq!(status, 200);
         let value = text.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
         value.map_or(0.0, |value| value.parse().expect("a number"))
     }
 
-    pub async fn get_admin(&self, path: &str) -> (u16, String) {
+    pub(crate) async fn get_admin(&self, path: &str) -> (u16, String) {
         get(&format!("http://{}{path}", self.running().admin)).await.expect("an answer")
     }
 
     /// `http://127.0.0.1:PORT` of `admin.listen`.
-    pub fn admin_url(&self) -> String {
+    pub(crate) fn admin_url(&self) -> String {
         format!("http://{}", self.running().admin)
     }
 
     /// Asks the admin API: the status and the JSON of the answer, null if it is empty.
-    pub async fn api(&self, method: &str, path: &str, body: Option<Value>) -> (u16, Value) {
+    pub(crate) async fn api(&self, method: &str, path: &str, body: Option<Value>) -> (u16, Value) {
         let (url, method) = (format!("{}{path}", self.admin_url()), method.to_owned());
         let call = tokio::task::spawn_blocking(move || {
             let agent: ureq::Agent = ureq::Agent::config_builder().http_status_as_error(false).build().into();
@@ -251,14 +256,14 @@ impl Bridge {
     }
 
     /// The JSON of a GET that is answered with 200.
-    pub async fn get_json(&self, path: &str) -> Value {
+    pub(crate) async fn get_json(&self, path: &str) -> Value {
         let (status, answer) = self.api("GET", path, None).await;
         assert_eq!(status, 200, "{path}: {answer}");
         answer
     }
 
     /// Runs a verb against its admin listener: the exit code, stdout and stderr.
-    pub fn cli(&self, words: &[&str]) -> (Option<i32>, String, String) {
+    pub(crate) fn cli(&self, words: &[&str]) -> (Option<i32>, String, String) {
         let done = Command::new(program())
             .args(words)
             .env("SCALEBRIDGE_URL", self.admin_url())
@@ -271,14 +276,14 @@ impl Bridge {
     }
 
     /// Writes another configuration or other rules, at once.
-    pub fn write(&self, name: &str, text: &str) {
+    pub(crate) fn write(&self, name: &str, text: &str) {
         let temporary = self.dir().join(format!(".{name}.new"));
         fs::write(&temporary, text).expect("a file");
         fs::rename(temporary, self.dir().join(name)).expect("renamed");
     }
 
     /// Waits until nothing is left to deliver to a destination.
-    pub async fn wait_delivered(&self, destination: &str) {
+    pub(crate) async fn wait_delivered(&self, destination: &str) {
         eventually("an empty outbox", async || {
             let count = async |state: &str| {
                 let series = format!(
@@ -292,13 +297,13 @@ impl Bridge {
     }
 
     /// The events in the file `events.jsonl`, once nothing is left to deliver.
-    pub async fn events(&self) -> Vec<Value> {
+    pub(crate) async fn events(&self) -> Vec<Value> {
         self.wait_delivered("journal").await;
         self.journal()
     }
 
     /// The events in the file `events.jsonl` by now.
-    pub fn journal(&self) -> Vec<Value> {
+    pub(crate) fn journal(&self) -> Vec<Value> {
         let text = fs::read_to_string(self.dir().join("events.jsonl")).unwrap_or_default();
         let events: Vec<Value> =
             text.lines().map(|line| serde_json::from_str(line).expect("one event a line")).collect();
@@ -307,7 +312,7 @@ impl Bridge {
     }
 
     /// The same after kills. Each may have cut off a line, whose event then is there once more.
-    pub fn journal_after_kills(&self) -> Vec<Value> {
+    pub(crate) fn journal_after_kills(&self) -> Vec<Value> {
         let text = fs::read_to_string(self.dir().join("events.jsonl")).unwrap_or_default();
         let read = |line| serde_json::from_str::<Value>(line).map_err(|_| line);
         let (whole, cut): (Vec<_>, Vec<_>) = text.lines().map(read).partition(Result::is_ok);
@@ -321,27 +326,27 @@ impl Bridge {
     }
 
     /// SIGKILL: it gets no chance to do anything.
-    pub fn kill(&mut self) {
+    pub(crate) fn kill(&mut self) {
         let mut running = self.running.take().expect("the bridge does not run");
         running.child.kill().expect("a kill");
         running.child.wait().expect("its end");
     }
 
     /// SIGTERM, and how it ends.
-    pub async fn stop(&mut self) -> ExitStatus {
+    pub(crate) async fn stop(&mut self) -> ExitStatus {
         self.terminate();
         self.wait_exit().await
     }
 
     /// SIGTERM.
-    pub fn terminate(&self) {
+    pub(crate) fn terminate(&self) {
         let pid = self.pid().to_string();
         let sent = Command::new("kill").args(["-TERM", &pid]).status().expect("kill");
         assert!(sent.success());
     }
 
     /// How it ends, when it does.
-    pub async fn wait_exit(&mut self) -> ExitStatus {
+    pub(crate) async fn wait_exit(&mut self) -> ExitStatus {
         let running = self.running.as_mut().expect("the bridge does not run");
         let status =
             eventually("the bridge to end", async || running.child.try_wait().expect("its status")).await;
@@ -366,12 +371,16 @@ impl Drop for Bridge {
 }
 
 /// `POST`, on a thread, since the client blocks.
-pub async fn post(url: String, headers: &[(&str, &str)], body: Vec<u8>) -> Answer {
+pub(crate) async fn post(url: String, headers: &[(&str, &str)], body: Vec<u8>) -> Answer {
     try_post(url, headers, body).await.expect("an answer")
 }
 
 /// The same, where nobody may answer.
-pub async fn try_post(url: String, headers: &[(&str, &str)], body: Vec<u8>) -> Result<Answer, ureq::Error> {
+pub(crate) async fn try_post(
+    url: String,
+    headers: &[(&str, &str)],
+    body: Vec<u8>,
+) -> Result<Answer, ureq::Error> {
     let headers: Vec<(String, String)> =
         headers.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
     let call = tokio::task::spawn_blocking(move || {
@@ -396,13 +405,13 @@ pub async fn try_post(url: String, headers: &[(&str, &str)], body: Vec<u8>) -> R
 }
 
 /// A notification that was captured from a real Alertmanager.
-pub fn captured(name: &str) -> String {
+pub(crate) fn captured(name: &str) -> String {
     let path = format!("{}/tests/fixtures/alertmanager/{name}.json", env!("CARGO_MANIFEST_DIR"));
     fs::read_to_string(&path).unwrap_or_else(|error| panic!("{path}: {error}"))
 }
 
 /// A notification of these alerts.
-pub fn notification(alerts: &[Value]) -> String {
+pub(crate) fn notification(alerts: &[Value]) -> String {
     json!({
         "version": "4", "groupKey": "{}:{}", "truncatedAlerts": 0, "status": "firing", "receiver": "scaling",
         "groupLabels": {}, "commonLabels": {}, "commonAnnotations": {}, "externalURL": "http://am:9093",
@@ -412,7 +421,7 @@ pub fn notification(alerts: &[Value]) -> String {
 }
 
 /// A pod of a node group that waits since just now.
-pub fn pending_pod(nodegroup: &str, pod: &str) -> Value {
+pub(crate) fn pending_pod(nodegroup: &str, pod: &str) -> Value {
     json!({
         "status": "firing",
         "labels": { "alertname": "KubePodsPending", "nodegroup": nodegroup, "pod": pod },
@@ -423,7 +432,7 @@ pub fn pending_pod(nodegroup: &str, pod: &str) -> Value {
 }
 
 /// The end of an alert.
-pub fn resolved(firing: &Value) -> Value {
+pub(crate) fn resolved(firing: &Value) -> Value {
     let mut alert = firing.clone();
     alert["status"] = json!("resolved");
     alert["endsAt"] = json!(now());
@@ -431,6 +440,6 @@ pub fn resolved(firing: &Value) -> Value {
 }
 
 /// The time, as Prometheus writes it.
-pub fn now() -> String {
+pub(crate) fn now() -> String {
     jiff::Timestamp::now().to_string()
 }

@@ -6,13 +6,13 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// A small file system of its own, mounted in the test's directory.
-pub struct Disk {
+pub(crate) struct Disk {
     mount_point: PathBuf,
 }
 
 impl Disk {
     /// Mounts one of so many MiB; an error where the test may not.
-    pub fn mount(at: &Path, mebibytes: u32) -> io::Result<Self> {
+    pub(crate) fn mount(at: &Path, mebibytes: u32) -> io::Result<Self> {
         fs::create_dir_all(at)?;
         let size = format!("size={mebibytes}m");
         let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", &size, "tmpfs"]).arg(at).output()?;
@@ -23,7 +23,7 @@ impl Disk {
     }
 
     /// Leaves no space.
-    pub fn fill(&self) {
+    pub(crate) fn fill(&self) {
         let mut filler = File::create(self.filler()).expect("a file");
         for step in [1 << 20, 4096] {
             let zeros = vec![0; step];
@@ -33,7 +33,7 @@ impl Disk {
     }
 
     /// There is space again.
-    pub fn free(&self) {
+    pub(crate) fn free(&self) {
         fs::remove_file(self.filler()).expect("it was full");
     }
 

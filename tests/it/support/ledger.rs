@@ -6,27 +6,27 @@ use serde_json::Value;
 
 /// An event that a decision has named.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Expected {
+pub(crate) struct Expected {
     pub action: &'static str,
     pub alerts: usize,
 }
 
 /// The events of each target, in the order in which they were caused.
 #[derive(Debug, Default)]
-pub struct Ledger {
+pub(crate) struct Ledger {
     targets: BTreeMap<String, Vec<Expected>>,
 }
 
 impl Ledger {
-    pub fn expect(&mut self, target: &str, event: Expected) {
+    pub(crate) fn expect(&mut self, target: &str, event: Expected) {
         self.targets.entry(target.to_owned()).or_default().push(event);
     }
 
-    pub fn join(&mut self, other: Self) {
+    pub(crate) fn join(&mut self, other: Self) {
         self.targets.extend(other.targets);
     }
 
-    pub fn events(&self) -> usize {
+    pub(crate) fn events(&self) -> usize {
         self.targets.values().map(Vec::len).sum()
     }
 
@@ -36,7 +36,7 @@ impl Ledger {
     ///
     /// Only a scale-in that was not sent yet when its target's next scale-out was decided may be missing:
     /// it is superseded.
-    pub fn check(&self, destination: &str, got: &[Value]) -> HashMap<String, usize> {
+    pub(crate) fn check(&self, destination: &str, got: &[Value]) -> HashMap<String, usize> {
         let mut copies: HashMap<&str, (usize, &Value)> = HashMap::new();
         let mut firsts: BTreeMap<&str, Vec<&Value>> = BTreeMap::new();
         for event in got {

@@ -13,7 +13,7 @@ use super::ledger::{Expected, Ledger};
 const ACCEPT_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Where the bridge listens, while it does.
-pub type Address = watch::Receiver<Option<String>>;
+pub(crate) type Address = watch::Receiver<Option<String>>;
 
 /// Alerts about some targets.
 struct Load {
@@ -39,7 +39,12 @@ struct Step {
 /// Sends a load of so many notifications by several senders, each with targets of its own and one
 /// notification at a time, and goes on after each of them until it has its 200. What is to be delivered
 /// then. `answered` tells how many 200s there were.
-pub async fn send(seed: u64, notifications: usize, to: Address, answered: watch::Sender<usize>) -> Ledger {
+pub(crate) async fn send(
+    seed: u64,
+    notifications: usize,
+    to: Address,
+    answered: watch::Sender<usize>,
+) -> Ledger {
     const SENDERS: usize = 4;
     let senders: Vec<_> = (0..SENDERS)
         .map(|sender| {
@@ -55,7 +60,7 @@ pub async fn send(seed: u64, notifications: usize, to: Address, answered: watch:
 }
 
 /// An address that does not change.
-pub fn constant_address(url: String) -> Address {
+pub(crate) fn constant_address(url: String) -> Address {
     watch::channel(Some(url)).1
 }
 

@@ -1,10 +1,10 @@
 //! What tests are written with: a bridge, a local AWS, Prometheus and Alertmanager.
 
-pub mod bridge;
-pub mod disk;
-pub mod ledger;
-pub mod load;
-pub mod queue;
-pub mod schema;
-pub mod sqs_stub;
-pub mod tools;
+pub(crate) mod bridge;
+pub(crate) mod disk;
+pub(crate) mod ledger;
+pub(crate) mod load;
+pub(crate) mod queue;
+pub(crate) mod schema;
+pub(crate) mod sqs_stub;
+pub(crate) mod tools;

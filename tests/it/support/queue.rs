@@ -8,7 +8,7 @@ use super::schema::assert_valid_event;
 use super::tools::{LocalAws, REGION};
 
 /// Nobody's account.
-pub const TEST_AWS_ENV: [(&str, &str); 4] = [
+pub(crate) const TEST_AWS_ENV: [(&str, &str); 4] = [
     ("AWS_REGION", REGION),
     ("AWS_ACCESS_KEY_ID", "test"),
     ("AWS_SECRET_ACCESS_KEY", "test"),
@@ -16,19 +16,19 @@ pub const TEST_AWS_ENV: [(&str, &str); 4] = [
 ];
 
 /// The variables with which the SDK finds the local AWS and nothing else.
-pub fn environment(aws: &LocalAws) -> Vec<(&'static str, String)> {
+pub(crate) fn environment(aws: &LocalAws) -> Vec<(&'static str, String)> {
     let account = TEST_AWS_ENV.iter().map(|&(name, value)| (name, value.to_owned()));
     account.chain([("AWS_ENDPOINT_URL", aws.url())]).collect()
 }
 
 /// Creates a standard queue; its URL.
-pub async fn create_queue(aws: &LocalAws, name: &str) -> String {
+pub(crate) async fn create_queue(aws: &LocalAws, name: &str) -> String {
     let created = aws.sqs().create_queue().queue_name(name).send().await;
     created.expect("a queue").queue_url.expect("its URL")
 }
 
 /// All messages that are in a queue by now; they are removed.
-pub async fn receive_all(aws: &LocalAws, queue: &str) -> Vec<Message> {
+pub(crate) async fn receive_all(aws: &LocalAws, queue: &str) -> Vec<Message> {
     let mut all = Vec::new();
     loop {
         let received = aws
@@ -63,7 +63,7 @@ pub async fn receive_all(aws: &LocalAws, queue: &str) -> Vec<Message> {
 }
 
 /// Creates a Python function from the text of its module, which has to have a `handler`.
-pub fn create_function(aws: &LocalAws, dir: &std::path::Path, name: &str, code: &str) {
+pub(crate) fn create_function(aws: &LocalAws, dir: &std::path::Path, name: &str, code: &str) {
     let file = dir.join(format!("{name}.py"));
     fs::write(&file, code).expect("a file");
     aws.run(&["create-function", name, file.to_str().expect("UTF-8")]);

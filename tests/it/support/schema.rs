@@ -29,7 +29,7 @@ fn deny_unknown_fields(schema: &mut Value) {
 }
 
 /// Fails if an event is not as published.
-pub fn assert_valid_event(event: &Value) {
+pub(crate) fn assert_valid_event(event: &Value) {
     let errors: Vec<String> = event_validator()
         .iter_errors(event)
         .map(|error| format!("{}: {error}", error.instance_path()))

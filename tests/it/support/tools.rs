@@ -26,10 +26,10 @@ const TERM_GRACE_PERIOD: Duration = Duration::from_secs(10);
 const MAX_LOG_LINES: usize = 40;
 
 /// The region of the local AWS.
-pub const REGION: &str = "eu-west-1";
+pub(crate) const REGION: &str = "eu-west-1";
 
 /// What `look` finds as soon as it finds something; the test fails if it never does.
-pub async fn eventually<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
+pub(crate) async fn eventually<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
     let deadline = Instant::now() + WAIT_TIMEOUT;
     loop {
         if let Some(found) = look().await {
@@ -41,7 +41,7 @@ pub async fn eventually<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>)
 }
 
 /// Status and body of `GET url`.
-pub async fn get(url: &str) -> io::Result<(u16, String)> {
+pub(crate) async fn get(url: &str) -> io::Result<(u16, String)> {
     let (host, path) = url.strip_prefix("http://").and_then(|rest| rest.split_once('/')).expect("a URL");
     let mut stream = TcpStream::connect(host).await?;
     stream.write_all(format!("GET /{path} HTTP/1.0\r\nHost: {host}\r\n\r\n").as_bytes()).await?;
@@ -53,13 +53,13 @@ pub async fn get(url: &str) -> io::Result<(u16, String)> {
 }
 
 /// A port that is free now. Another process can take it first: see [`Server::answer`].
-pub fn free_port() -> u16 {
+pub(crate) fn free_port() -> u16 {
     let holder = PortHolder::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
     holder.local_addr().expect("its address").port()
 }
 
 /// A child that serves HTTP.
-pub struct Server {
+pub(crate) struct Server {
     name: &'static str,
     port: u16,
     child: Child,
@@ -69,7 +69,7 @@ pub struct Server {
 impl Server {
     /// Starts the program with a free port, and returns when `GET` of `ready` gives 200. If it ends
     /// before that, somebody else may have taken the port: it is tried again with another.
-    pub async fn start(
+    pub(crate) async fn start(
         name: &'static str,
         dir: &Path,
         ready: &str,
@@ -95,12 +95,12 @@ impl Server {
     }
 
     /// `http://127.0.0.1:PORT`
-    pub fn url(&self) -> String {
+    pub(crate) fn url(&self) -> String {
         format!("http://{}", self.address())
     }
 
     /// `127.0.0.1:PORT`
-    pub fn address(&self) -> String {
+    pub(crate) fn address(&self) -> String {
         format!("127.0.0.1:{}", self.port)
     }
 
@@ -169,7 +169,7 @@ fn without_aws_accounts(command: &mut Command) -> &mut Command {
 }
 
 /// A program that `deploy/tools.sh` has brought.
-pub fn tool(name: &str) -> Command {
+pub(crate) fn tool(name: &str) -> Command {
     // target/tmp, wherever the target directory is.
     let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().expect("the target directory");
     let path = target.join("tools").join(name);
@@ -178,13 +178,13 @@ pub fn tool(name: &str) -> Command {
 }
 
 /// The local AWS: queues, functions that really run, Auto Scaling groups.
-pub struct LocalAws {
+pub(crate) struct LocalAws {
     server: Server,
 }
 
 impl LocalAws {
     /// Starts it, empty.
-    pub async fn start(dir: &Path) -> Self {
+    pub(crate) async fn start(dir: &Path) -> Self {
         // It leaves files in its temporary directory.
         let temporary = dir.join("aws");
         fs::create_dir(&temporary).expect("a directory");
@@ -201,12 +201,12 @@ impl LocalAws {
     }
 
     /// What `AWS_ENDPOINT_URL` is to be.
-    pub fn url(&self) -> String {
+    pub(crate) fn url(&self) -> String {
         self.server.url()
     }
 
     /// A client of its queues.
-    pub fn sqs(&self) -> aws_sdk_sqs::Client {
+    pub(crate) fn sqs(&self) -> aws_sdk_sqs::Client {
         let config = aws_sdk_sqs::Config::builder()
             .behavior_version(BehaviorVersion::latest())
             .region(Region::new(REGION))
@@ -217,7 +217,7 @@ impl LocalAws {
     }
 
     /// Creates a FIFO queue; its URL.
-    pub async fn create_fifo_queue(&self, name: &str) -> String {
+    pub(crate) async fn create_fifo_queue(&self, name: &str) -> String {
         use aws_sdk_sqs::types::QueueAttributeName::FifoQueue;
         let created = self.sqs().create_queue().queue_name(name).attributes(FifoQueue, "true").send().await;
         created.expect("a queue").queue_url.expect("its URL")
@@ -225,7 +225,7 @@ impl LocalAws {
 
     /// Runs `deploy/demo/aws.py` with these arguments, for the services that the tests have no
     /// client of; its output.
-    pub fn run(&self, arguments: &[&str]) -> String {
+    pub(crate) fn run(&self, arguments: &[&str]) -> String {
         let script = concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/demo/aws.py");
         let mut command = tool("venv/bin/python");
         command.args(["-B", script, "--endpoint", &self.url()]).args(arguments);
@@ -237,7 +237,7 @@ impl LocalAws {
 }
 
 /// Starts Alertmanager, alone, with this configuration.
-pub async fn start_alertmanager(dir: &Path, config: &str) -> Server {
+pub(crate) async fn start_alertmanager(dir: &Path, config: &str) -> Server {
     let file = dir.join("alertmanager.yml");
     fs::write(&file, config).expect("its configuration");
     Server::start("alertmanager", dir, "/-/ready", |port| {
@@ -254,7 +254,7 @@ pub async fn start_alertmanager(dir: &Path, config: &str) -> Server {
 
 /// Starts Prometheus with this configuration and these rules, which the configuration finds as
 /// `rules.yml`.
-pub async fn start_prometheus(dir: &Path, config: &str, rules: &str) -> Server {
+pub(crate) async fn start_prometheus(dir: &Path, config: &str, rules: &str) -> Server {
     let file = dir.join("prometheus.yml");
     fs::write(&file, config).expect("its configuration");
     fs::write(dir.join("rules.yml"), rules).expect("its rules");
@@ -271,14 +271,14 @@ pub async fn start_prometheus(dir: &Path, config: &str, rules: &str) -> Server {
 }
 
 /// Metrics that a test sets, for a Prometheus to scrape.
-pub struct Exporter {
+pub(crate) struct Exporter {
     address: String,
     metrics: Arc<Mutex<String>>,
 }
 
 impl Exporter {
     /// Starts to serve, nothing at first.
-    pub async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a port");
         let address = listener.local_addr().expect("its address").to_string();
         let metrics = Arc::new(Mutex::new(String::new()));
@@ -293,12 +293,12 @@ impl Exporter {
     }
 
     /// `127.0.0.1:PORT`
-    pub fn address(&self) -> &str {
+    pub(crate) fn address(&self) -> &str {
         &self.address
     }
 
     /// What is served from now on, in Prometheus' text format.
-    pub fn set_metrics(&self, metrics: impl Into<String>) {
+    pub(crate) fn set_metrics(&self, metrics: impl Into<String>) {
         *self.metrics.lock().expect("no panic in here") = metrics.into();
     }
 }

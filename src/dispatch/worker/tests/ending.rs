@@ -43,18 +43,18 @@ async fn a_worker_without_work_stops_at_once_also_while_it_pauses() {
 #[tokio::test(start_paused = true)]
 async fn what_the_store_does_not_settle_is_settled_later_and_not_sent_again() {
     let harness = WorkerHarness::new(all_arrive);
-    harness.0.faults.lock().unwrap().settles = vec![Error::Unavailable("disk full".into()); 7];
+    harness.0.faults.lock().settles = vec![Error::Unavailable("disk full".into()); 7];
     (0..3).for_each(|seq| harness.scale_out(seq));
     harness.run(4, seconds(60)).await;
     assert_eq!(harness.sends().len(), 1);
     assert!((0..3).all(|seq| harness.history(seq) == [Settlement::Delivered]));
-    assert!(harness.0.faults.lock().unwrap().settles.is_empty());
+    assert!(harness.0.faults.lock().settles.is_empty());
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_drain_waits_for_the_store_to_settle() {
     let harness = WorkerHarness::new(all_arrive);
-    harness.0.faults.lock().unwrap().settles = vec![Error::Unavailable("disk full".into()); 7];
+    harness.0.faults.lock().settles = vec![Error::Unavailable("disk full".into()); 7];
     harness.scale_out(1);
     let (stop, worker) = harness.start(1);
     tokio::time::sleep(Duration::from_millis(5)).await;
@@ -66,7 +66,7 @@ async fn a_drain_waits_for_the_store_to_settle() {
 #[tokio::test(start_paused = true)]
 async fn a_store_that_hands_out_nothing_is_asked_again() {
     let harness = WorkerHarness::new(all_arrive);
-    harness.0.faults.lock().unwrap().claims = vec![Error::Unavailable("locked".into()); 9];
+    harness.0.faults.lock().claims = vec![Error::Unavailable("locked".into()); 9];
     harness.scale_out(1);
     harness.run(1, seconds(60)).await;
     assert_eq!(harness.history(1), [Settlement::Delivered]);
@@ -75,18 +75,18 @@ async fn a_store_that_hands_out_nothing_is_asked_again() {
 #[tokio::test(start_paused = true)]
 async fn a_worker_ends_with_its_store() {
     let harness = WorkerHarness::new(all_arrive);
-    harness.0.faults.lock().unwrap().claims = vec![Error::Closed];
+    harness.0.faults.lock().claims = vec![Error::Closed];
     let (_stop, worker) = harness.start(1);
     worker.await.unwrap();
 
     let harness = WorkerHarness::new(all_arrive);
-    harness.0.faults.lock().unwrap().settles = vec![Error::Closed];
+    harness.0.faults.lock().settles = vec![Error::Closed];
     harness.scale_out(1);
     let (stop, worker) = harness.start(1);
     tokio::time::sleep(seconds(1)).await;
     stop.cancel();
     worker.await.unwrap();
-    assert!(harness.0.outcomes.lock().unwrap().is_empty(), "what is not settled is not counted");
+    assert!(harness.0.outcomes.lock().is_empty(), "what is not settled is not counted");
 }
 
 #[tokio::test(start_paused = true)]
@@ -107,7 +107,7 @@ async fn a_function_gets_the_events_of_a_target_in_their_order_one_at_a_time() {
 
     let calls = Arc::new(Mutex::new(0));
     let stub = Stub::start(move |_| {
-        let mut calls = calls.lock().unwrap();
+        let mut calls = calls.lock();
         *calls += 1;
         let fails = *calls == 1 || *calls == 4;
         let reply = Reply::text(200, "{}");
@@ -165,7 +165,7 @@ async fn under_any_mix_of_failures_every_event_is_settled_once_and_in_order() {
     for seed in 0..20 {
         let rng = Mutex::new(fastrand::Rng::with_seed(seed));
         let harness = WorkerHarness::new(move |batch, _| {
-            let mut rng = rng.lock().unwrap();
+            let mut rng = rng.lock();
             if rng.u8(..10) < 3 {
                 return Err(Failure::transient("reset by peer"));
             }

@@ -28,7 +28,7 @@ async fn a_destination_that_fails_as_a_whole_is_left_alone_and_comes_back() {
     let touched = (0..1000).filter(|&seq| harness.outcomes(seq).contains(&"retry")).count();
     assert!(touched <= 80, "{touched}: one dead destination does not churn its backlog");
     assert!((0..1000).all(|seq| harness.outcomes(seq).last() == Some(&"delivered")));
-    let reported = harness.0.health_changes.lock().unwrap().clone();
+    let reported = harness.0.health_changes.lock().clone();
     let refused = Some("connection refused".to_owned());
     assert_eq!(reported, [vec![refused; 5], vec![None]].concat(), "the opening, four probes, the end");
 }
@@ -43,7 +43,7 @@ async fn a_dead_destination_is_called_ever_more_rarely_however_much_waits_for_it
         (30..90).contains(&calls),
         "{calls} calls, with a pause of half a minute between them on average"
     );
-    assert!(harness.0.health_changes.lock().unwrap().iter().all(Option::is_some));
+    assert!(harness.0.health_changes.lock().iter().all(Option::is_some));
 }
 
 #[tokio::test(start_paused = true)]
@@ -105,13 +105,13 @@ async fn what_has_nothing_to_compensate_is_withdrawn_and_never_sent() {
     harness.emit(2, "b", "scale_out");
     harness.accept(3, "c", "{}");
     for seq in [1, 3] {
-        harness.0.deliveries.lock().unwrap().get_mut(&EventSeq(seq)).unwrap().nothing_to_compensate = true;
+        harness.0.deliveries.lock().get_mut(&EventSeq(seq)).unwrap().nothing_to_compensate = true;
     }
     harness.run(1, seconds(1)).await;
     let withdrawn = Settlement::Withdrawn { reason: "what it would undo never arrived here".into() };
     assert_eq!((harness.history(1), harness.history(3)), (vec![withdrawn.clone()], vec![withdrawn]));
     assert_eq!(harness.sends().into_iter().map(|sent| sent.seqs).collect::<Vec<_>>(), [[2]]);
-    let outcomes = harness.0.outcomes.lock().unwrap();
+    let outcomes = harness.0.outcomes.lock();
     let withdrawn = outcomes.iter().filter(|(outcome, _)| outcome.as_str() == "withdrawn").count();
     assert_eq!(withdrawn, 2);
 }
@@ -131,7 +131,7 @@ async fn what_is_superseded_while_it_waits_for_its_call_is_not_sent() {
     tokio::time::sleep(Duration::from_millis(25)).await;
     assert_eq!(harness.sends().len(), 3);
     for seq in [4, 6] {
-        let mut deliveries = harness.0.deliveries.lock().unwrap();
+        let mut deliveries = harness.0.deliveries.lock();
         let delivery = deliveries.get_mut(&EventSeq(seq)).unwrap();
         assert!(delivery.claimed && delivery.history.is_empty(), "it waits for its call");
         delivery.cancelled = true;
@@ -156,7 +156,7 @@ async fn the_answer_of_the_destination_is_stored() {
     harness.scale_out(7);
     harness.run(1, seconds(1)).await;
     assert_eq!(harness.history(7), [Settlement::Answered { answer: "did 7".into() }]);
-    assert_eq!(harness.0.outcomes.lock().unwrap()[0].0, Outcome::Delivered);
+    assert_eq!(harness.0.outcomes.lock()[0].0, Outcome::Delivered);
 }
 
 #[tokio::test(start_paused = true)]
@@ -176,7 +176,7 @@ async fn a_probe_is_one_delivery_and_what_is_too_old_for_one_makes_room_for_the_
     assert_eq!(sizes[..4], [10, 10, 1, 1], "two ran together, two probes");
     assert!((0..40).all(|seq| harness.outcomes(seq).last() == Some(&"delivered")));
     assert!((40..60).all(|seq| harness.outcomes(seq) == ["dead"]));
-    assert_eq!(harness.0.health_changes.lock().unwrap().len(), 3, "the opening, one probe, the end");
+    assert_eq!(harness.0.health_changes.lock().len(), 3, "the opening, one probe, the end");
 }
 
 #[tokio::test(start_paused = true)]
@@ -187,14 +187,14 @@ async fn misconfigured_entries_open_it_when_none_passes() {
     harness.run(4, seconds(600)).await;
     assert!(harness.sends().len() < 50, "{} calls", harness.sends().len());
     assert!(harness.sends()[4..].iter().all(|sent| sent.seqs.len() == 1));
-    assert_eq!(harness.0.health_changes.lock().unwrap()[0].as_deref(), Some("KMS.DisabledException"));
+    assert_eq!(harness.0.health_changes.lock()[0].as_deref(), Some("KMS.DisabledException"));
 
     let harness = WorkerHarness::new(move |batch, _| {
         Ok(batch.iter().map(|event| if is_one(event) { denied() } else { Ok(None) }).collect())
     });
     (0..10).for_each(|seq| harness.scale_out(seq));
     harness.run(1, Duration::from_millis(100)).await;
-    assert!(harness.0.health_changes.lock().unwrap().is_empty(), "others passed");
+    assert!(harness.0.health_changes.lock().is_empty(), "others passed");
 }
 
 #[tokio::test(start_paused = true)]
@@ -204,7 +204,7 @@ async fn a_destination_that_throttles_gets_what_it_takes_and_is_not_called_dead(
     let harness = WorkerHarness::new({
         let running = Arc::clone(&running);
         move |batch, call| {
-            let mut running = running.lock().unwrap();
+            let mut running = running.lock();
             *running += 1;
             // Every call of more than two in the same instant is throttled.
             let throttled = *running > 2;
@@ -216,7 +216,7 @@ async fn a_destination_that_throttles_gets_what_it_takes_and_is_not_called_dead(
         tokio::spawn(async move {
             loop {
                 tokio::time::sleep(Duration::from_millis(10)).await;
-                *running.lock().unwrap() = 0;
+                *running.lock() = 0;
             }
         })
     };
@@ -224,7 +224,7 @@ async fn a_destination_that_throttles_gets_what_it_takes_and_is_not_called_dead(
     harness.run(8, seconds(120)).await;
     reset.abort();
     assert!((0..2000).all(|seq| harness.outcomes(seq).last() == Some(&"delivered")));
-    assert!(harness.0.health_changes.lock().unwrap().is_empty(), "a throttle is no failure");
+    assert!(harness.0.health_changes.lock().is_empty(), "a throttle is no failure");
     let sends = harness.sends();
     let retried: usize = (0..2000).map(|seq| harness.outcomes(seq).len() - 1).sum();
     assert!(retried < 1000, "{retried} deliveries were throttled, in {} calls", sends.len());
@@ -292,6 +292,6 @@ async fn what_is_no_event_is_a_dead_letter_that_says_why() {
     let expected = "the event cannot be read: missing field `id` at line 1 column 2";
     assert_eq!(harness.history(1), [Settlement::Dead { error: expected.into() }]);
     assert_eq!(harness.history(2), [Settlement::Delivered]);
-    let outcomes = harness.0.outcomes.lock().unwrap();
+    let outcomes = harness.0.outcomes.lock();
     assert!(outcomes.contains(&(Outcome::Dead, None)), "{outcomes:?}");
 }

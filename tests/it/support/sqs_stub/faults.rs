@@ -24,14 +24,14 @@ const ROUND: [Fault; 16] = [
 
 impl Fault {
     /// Whether the sender is not told of something that was taken.
-    pub fn loses_answers(self) -> bool {
+    pub(super) fn loses_answers(self) -> bool {
         matches!(self, Self::Unmentioned | Self::LostAnswer | Self::Silence | Self::Garbage)
     }
 }
 
 /// Rounds of all faults, each in an order of its own, so that a test of some calls meets every one.
 /// A call that waits for its caller to give up takes long, so there is only one, in the first round.
-pub struct Schedule {
+pub(super) struct Schedule {
     rng: fastrand::Rng,
     round: Vec<Fault>,
     remaining: Option<Vec<Fault>>,
@@ -39,11 +39,11 @@ pub struct Schedule {
 }
 
 impl Schedule {
-    pub fn none() -> Self {
+    pub(super) fn none() -> Self {
         Self { rng: fastrand::Rng::with_seed(0), round: Vec::new(), remaining: None, calls: 0 }
     }
 
-    pub fn seeded(seed: u64) -> Self {
+    pub(super) fn seeded(seed: u64) -> Self {
         let mut rng = fastrand::Rng::with_seed(seed);
         let mut remaining = ROUND.to_vec();
         remaining.push(Fault::Silence);
@@ -52,24 +52,24 @@ impl Schedule {
     }
 
     /// Only those that leave no doubt about what was taken.
-    pub fn without_lost_answers(seed: u64) -> Self {
+    pub(super) fn without_lost_answers(seed: u64) -> Self {
         let rng = fastrand::Rng::with_seed(seed);
         let round = ROUND.into_iter().filter(|fault| !fault.loses_answers()).collect();
         Self { rng, round, remaining: Some(Vec::new()), calls: 0 }
     }
 
     /// Silence.
-    pub fn silent() -> Self {
+    pub(super) fn silent() -> Self {
         Self { round: vec![Fault::Silence], remaining: Some(Vec::new()), ..Self::none() }
     }
 
     /// No more faults.
-    pub fn heal(&mut self) {
+    pub(super) fn heal(&mut self) {
         self.remaining = None;
     }
 
     /// The fate of the next call.
-    pub fn next_fault(&mut self) -> Fault {
+    pub(super) fn next_fault(&mut self) -> Fault {
         let Some(remaining) = &mut self.remaining else { return Fault::None };
         if remaining.is_empty() {
             remaining.extend(&self.round);
@@ -80,12 +80,12 @@ impl Schedule {
     }
 
     /// Chance for the details of a call.
-    pub fn fork_rng(&mut self) -> fastrand::Rng {
+    pub(super) fn fork_rng(&mut self) -> fastrand::Rng {
         self.rng.fork()
     }
 
     /// Whether the first round is over.
-    pub fn has_finished_round(&self) -> bool {
+    pub(super) fn has_finished_round(&self) -> bool {
         self.calls > self.round.len()
     }
 }

@@ -18,7 +18,7 @@ use tokio::net::{TcpSocket, TcpStream};
 use tokio::sync::watch;
 
 use self::faults::Schedule;
-pub use self::queue::Sent;
+pub(crate) use self::queue::Sent;
 use self::queue::{CallError, Queue};
 use self::wire::Connection;
 use super::tools::REGION;
@@ -52,13 +52,13 @@ enum Fault {
 
 /// Whether it keeps order and drops what comes twice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
+pub(crate) enum Kind {
     Standard,
     Fifo,
 }
 
 /// A queue on the wire. It lives as long as the test's runtime.
-pub struct SqsStub {
+pub(crate) struct SqsStub {
     shared: Arc<Shared>,
     address: SocketAddr,
     /// Bound, never listening: it keeps the port.
@@ -75,27 +75,27 @@ struct Shared {
 
 impl SqsStub {
     /// A queue that works.
-    pub fn start(kind: Kind) -> Self {
+    pub(crate) fn start(kind: Kind) -> Self {
         Self::with_schedule(kind, Schedule::none(), true)
     }
 
     /// A queue that breaks its calls, each in a way that follows from the seed.
-    pub fn faulty(kind: Kind, seed: u64) -> Self {
+    pub(crate) fn faulty(kind: Kind, seed: u64) -> Self {
         Self::with_schedule(kind, Schedule::seeded(seed), true)
     }
 
     /// The same, but whatever it takes, it says so.
-    pub fn without_lost_answers(kind: Kind, seed: u64) -> Self {
+    pub(crate) fn without_lost_answers(kind: Kind, seed: u64) -> Self {
         Self::with_schedule(kind, Schedule::without_lost_answers(seed), true)
     }
 
     /// A queue that takes everything and never says so.
-    pub fn silent(kind: Kind) -> Self {
+    pub(crate) fn silent(kind: Kind) -> Self {
         Self::with_schedule(kind, Schedule::silent(), true)
     }
 
     /// A queue that cannot be reached.
-    pub fn unreachable(kind: Kind) -> Self {
+    pub(crate) fn unreachable(kind: Kind) -> Self {
         Self::with_schedule(kind, Schedule::none(), false)
     }
 
@@ -114,7 +114,7 @@ impl SqsStub {
     }
 
     /// Its entry in a configuration.
-    pub fn destination(&self) -> String {
+    pub(crate) fn destination(&self) -> String {
         let (url, name) = (format!("http://{}", self.address), self.name());
         format!(
             "sqs: {{ queue_url: \"{url}/000000000000/{name}\", endpoint_url: \"{url}\", region: {REGION} }}"
@@ -129,31 +129,31 @@ impl SqsStub {
     }
 
     /// From now on it works.
-    pub fn heal(&self) {
+    pub(crate) fn heal(&self) {
         self.shared.schedule().heal();
         self.shared.listening.send_replace(true);
         self.shared.healed.send_replace(true);
     }
 
     /// Whether its calls have met each fault by now.
-    pub fn has_met_every_fault(&self) -> bool {
+    pub(crate) fn has_met_every_fault(&self) -> bool {
         self.shared.schedule().has_finished_round()
     }
 
     /// Every message that it took, in the order of their coming, also those that it dropped since it had
     /// them.
-    pub fn sent(&self) -> Vec<Sent> {
+    pub(crate) fn sent(&self) -> Vec<Sent> {
         self.shared.queue().sent()
     }
 
     /// The events of the messages that are in the queue.
-    pub fn events(&self) -> Vec<Value> {
+    pub(crate) fn events(&self) -> Vec<Value> {
         let sent = self.sent().into_iter().filter(|sent| !sent.dropped);
         sent.map(|sent| sent.event).inspect(assert_valid_event).collect()
     }
 
     /// Fails if it was sent what SQS refuses.
-    pub fn assert_no_violations(&self) {
+    pub(crate) fn assert_no_violations(&self) {
         let violations = self.shared.queue().violations();
         assert!(violations.is_empty(), "SQS would refuse: {violations:#?}");
     }

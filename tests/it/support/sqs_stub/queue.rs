@@ -14,7 +14,7 @@ const MAX_GROUP_CHARS: usize = 128;
 
 /// A message that was taken.
 #[derive(Debug, Clone)]
-pub struct Sent {
+pub(crate) struct Sent {
     pub event: Value,
     /// The id of the event.
     pub id: String,
@@ -26,7 +26,7 @@ pub struct Sent {
 }
 
 /// Why a whole call is refused.
-pub struct CallError {
+pub(super) struct CallError {
     pub code: &'static str,
 }
 
@@ -55,7 +55,7 @@ struct Attribute {
     string_value: String,
 }
 
-pub struct Queue {
+pub(super) struct Queue {
     fifo: bool,
     sent: Vec<Sent>,
     /// Deduplication ids; no test is as long as SQS' five minutes.
@@ -64,20 +64,20 @@ pub struct Queue {
 }
 
 impl Queue {
-    pub fn new(fifo: bool) -> Self {
+    pub(super) fn new(fifo: bool) -> Self {
         Self { fifo, sent: Vec::new(), deduplication_ids: HashSet::new(), violations: Vec::new() }
     }
 
-    pub fn sent(&self) -> Vec<Sent> {
+    pub(super) fn sent(&self) -> Vec<Sent> {
         self.sent.clone()
     }
 
-    pub fn violations(&self) -> Vec<String> {
+    pub(super) fn violations(&self) -> Vec<String> {
         self.violations.clone()
     }
 
     /// A call of this operation: the answer to it.
-    pub fn handle(
+    pub(super) fn handle(
         &mut self,
         operation: &str,
         body: &[u8],

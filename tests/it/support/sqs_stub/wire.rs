@@ -6,25 +6,25 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 /// What the head of a request says.
-pub struct Head {
+pub(super) struct Head {
     pub operation: String,
     length: usize,
 }
 
 /// A connection, between two requests or in one.
-pub struct Connection {
+pub(super) struct Connection {
     stream: TcpStream,
     /// What was read and not used.
     buffer: Vec<u8>,
 }
 
 impl Connection {
-    pub fn new(stream: TcpStream) -> Self {
+    pub(super) fn new(stream: TcpStream) -> Self {
         Self { stream, buffer: Vec::new() }
     }
 
     /// The next request's head; an error if there is none.
-    pub async fn head(&mut self) -> io::Result<Head> {
+    pub(super) async fn head(&mut self) -> io::Result<Head> {
         let end = loop {
             if let Some(at) = self.buffer.windows(4).position(|four| four == b"\r\n\r\n") {
                 break at + 4;
@@ -43,7 +43,7 @@ impl Connection {
         })
     }
 
-    pub async fn body(&mut self, head: &Head) -> io::Result<Vec<u8>> {
+    pub(super) async fn body(&mut self, head: &Head) -> io::Result<Vec<u8>> {
         while self.buffer.len() < head.length {
             self.read_more().await?;
         }
@@ -57,29 +57,29 @@ impl Connection {
         }
     }
 
-    pub async fn answer(&mut self, status: u16, error: Option<&str>, body: &str) -> io::Result<()> {
+    pub(super) async fn answer(&mut self, status: u16, error: Option<&str>, body: &str) -> io::Result<()> {
         self.stream.write_all(http(status, error, body).as_bytes()).await
     }
 
     /// An error with a code, as the service gives it.
-    pub async fn answer_error(&mut self, status: u16, code: &str) -> io::Result<()> {
+    pub(super) async fn answer_error(&mut self, status: u16, code: &str) -> io::Result<()> {
         let body = format!("{{\"__type\":\"{code}\",\"message\":\"refused\"}}");
         self.answer(status, Some(code), &body).await
     }
 
     /// The head and the first half of the body.
-    pub async fn answer_half(&mut self, body: &str) -> io::Result<()> {
+    pub(super) async fn answer_half(&mut self, body: &str) -> io::Result<()> {
         let all = http(200, None, body);
         self.stream.write_all(&all.as_bytes()[..all.len() - body.len() / 2]).await
     }
 
     /// Returns when the other side hangs up.
-    pub async fn wait_closed(&mut self) {
+    pub(super) async fn wait_closed(&mut self) {
         while self.read_more().await.is_ok() {}
     }
 
     /// Ends it with a reset.
-    pub fn reset(self) {
+    pub(super) fn reset(self) {
         self.stream.set_zero_linger().expect("a socket");
     }
 }
