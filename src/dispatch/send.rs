@@ -140,7 +140,7 @@ impl<O: Outbox, D: Destination, V: Observer> Shared<O, D, V> {
         let settled: Vec<_> = settled.map(|one| (one.seq, one.settlement.clone())).collect();
         if self.settle(&settled, &mut rng).await {
             all.iter().for_each(|completed| {
-                self.report(&completed.settled, completed.completed_at, !completed.failed)
+                self.report(&completed.settled, completed.completed_at, !completed.failed);
             });
         }
         TaskResult::Settled

@@ -579,7 +579,7 @@ impl Inner {
                 compensates: compensation,
                 attempts,
                 due: now,
-            })
+            });
         });
         Ok(())
     }

@@ -50,7 +50,7 @@ impl<T: Clone + Eq + Hash> UndeliveredDecreases<T> {
         match self.events.entry(seq) {
             Entry::Vacant(entry) => drop(entry.insert(decrease)),
             Entry::Occupied(mut entry) => {
-                entry.get_mut().pending_destinations.extend(decrease.pending_destinations)
+                entry.get_mut().pending_destinations.extend(decrease.pending_destinations);
             }
         }
     }

@@ -126,7 +126,7 @@ impl Sqlite {
             spawn(
                 "store-checkpoint",
                 Box::new(move || {
-                    checkpoint::run(&checkpointer, &checkpoint_files.0, &wanted, &checkpoint_files.1)
+                    checkpoint::run(&checkpointer, &checkpoint_files.0, &wanted, &checkpoint_files.1);
                 }),
             )?,
         ];
