@@ -1,10 +1,12 @@
-//! The house keeps its floor plan: imports run one way, and the domain stays pure.
+//! The floor plan: imports run one way between layers and without cycles between modules, and the domain is pure.
 
-use std::fs;
-use std::path::{Path, PathBuf};
+use std::collections::{BTreeMap, BTreeSet};
 
-/// Each layer with its floor. A file may use what lies below its own floor, and its own layer; layers
-/// beside each other do not know each other.
+use proc_macro2::TokenTree;
+
+use crate::support::sources::{self, ModulePath};
+
+/// Each layer with its level. A layer may use itself and layers of a lower level.
 const LAYERS: [(&str, u8); 10] = [
     ("json", 0),
     ("domain", 1),
@@ -18,58 +20,52 @@ const LAYERS: [(&str, u8); 10] = [
     ("cli", 7),
 ];
 
-fn sources(dir: &Path, found: &mut Vec<PathBuf>) {
-    for entry in fs::read_dir(dir).expect("a directory") {
-        let path = entry.expect("an entry").path();
-        if path.is_dir() {
-            sources(&path, found);
-        } else if path.extension().is_some_and(|extension| extension == "rs") {
-            found.push(path);
-        }
-    }
-}
-
-fn all_sources() -> Vec<(String, String)> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
-    let mut found = Vec::new();
-    sources(&root, &mut found);
-    assert!(found.len() > 40, "the sources are not where they were");
-    let name = |path: &Path| path.strip_prefix(&root).expect("below src").to_str().expect("UTF-8").to_owned();
-    found.iter().map(|path| (name(path), fs::read_to_string(path).expect("a source"))).collect()
-}
-
 fn level(layer: &str) -> Option<u8> {
     LAYERS.iter().find(|(name, _)| *name == layer).map(|(_, level)| *level)
 }
 
-fn layer(file: &str) -> &str {
-    file.split(['/', '.']).next().unwrap_or_default()
+/// For each module of `src` the modules that it names, by `crate::`, `self::` and `super::` paths.
+fn imports() -> BTreeMap<ModulePath, BTreeSet<ModulePath>> {
+    let modules = sources::modules();
+    let resolve = |module: &ModulePath, path: &[String]| {
+        let mut names = path.iter().peekable();
+        let mut base = match names.next().map(String::as_str) {
+            Some("crate") => Vec::new(),
+            Some("super") => parent(module),
+            _ => module.clone(),
+        };
+        while names.next_if(|name| *name == "super").is_some() {
+            base = parent(&base);
+        }
+        for name in names {
+            let child: ModulePath = base.iter().cloned().chain([name.clone()]).collect();
+            if !modules.contains_key(&child) {
+                break;
+            }
+            base = child;
+        }
+        base
+    };
+    let named = |module: &ModulePath, tokens: &[TokenTree]| {
+        sources::crate_paths(tokens).iter().map(|path| resolve(module, path)).collect()
+    };
+    modules.iter().map(|(module, tokens)| (module.clone(), named(module, tokens))).collect()
 }
 
-/// What a line names of this crate: `config` of `use crate::config::{…}`, also inside an expression.
-fn named_layers(line: &str) -> impl Iterator<Item = &str> {
-    let code = line.split("//").next().unwrap_or_default();
-    code.split("crate::").skip(1).map(|rest| {
-        let end = rest.find(|c: char| !c.is_ascii_alphanumeric() && c != '_').unwrap_or(rest.len());
-        &rest[..end]
-    })
+fn parent(module: &ModulePath) -> ModulePath {
+    module[..module.len().saturating_sub(1)].to_vec()
 }
 
 #[test]
 fn imports_run_one_way() {
     let mut violations = Vec::new();
-    for (file, text) in all_sources() {
-        let Some(own) = level(layer(&file)) else { continue };
-        for (at, line) in text.lines().enumerate() {
-            for other in named_layers(line).filter(|other| *other != layer(&file)) {
-                // `use crate::{a, b}` would hide from this test.
-                let Some(level) = level(other) else {
-                    violations.push(format!("{file}:{}: name the module after crate:: ({line})", at + 1));
-                    continue;
-                };
-                if level >= own {
-                    violations.push(format!("{file}:{}: {} must not know {other}", at + 1, layer(&file)));
-                }
+    for (module, imported) in imports() {
+        let Some(own) = module.first().and_then(|layer| level(layer)) else { continue };
+        for other in imported.iter().filter(|other| other.first() != module.first()) {
+            // What `lib.rs` itself exports is for users of the crate.
+            let lower = other.first().and_then(|layer| level(layer)).is_some_and(|level| level < own);
+            if !lower {
+                violations.push(format!("{} imports {}", module.join("::"), other.join("::")));
             }
         }
     }
@@ -77,14 +73,52 @@ fn imports_run_one_way() {
 }
 
 #[test]
-fn every_module_belongs_to_a_layer() {
-    for (file, _) in all_sources() {
-        let layer = layer(&file);
-        assert!(
-            level(layer).is_some() || ["lib", "main"].contains(&layer),
-            "{file}: on which floor is {layer}?"
-        );
+fn every_module_has_a_layer() {
+    for module in sources::modules().keys() {
+        let Some(layer) = module.first() else { continue };
+        assert!(level(layer).is_some(), "src/{layer} is in no layer");
     }
+}
+
+/// For each pair of modules of one folder the imports between them, whatever lies below each.
+fn sibling_imports() -> BTreeMap<ModulePath, BTreeSet<(String, String)>> {
+    let mut siblings: BTreeMap<ModulePath, BTreeSet<(String, String)>> = BTreeMap::new();
+    for (module, imported) in imports() {
+        for other in imported {
+            let common = module.iter().zip(&other).take_while(|(a, b)| a == b).count();
+            if let (Some(from), Some(to)) = (module.get(common), other.get(common)) {
+                siblings.entry(module[..common].to_vec()).or_default().insert((from.clone(), to.clone()));
+            }
+        }
+    }
+    siblings
+}
+
+/// The modules that can be reached from `start`.
+fn reachable(imports: &BTreeSet<(String, String)>, start: &str) -> BTreeSet<String> {
+    let mut reached = BTreeSet::new();
+    let mut open = vec![start.to_owned()];
+    while let Some(module) = open.pop() {
+        for (_, to) in imports.iter().filter(|(from, _)| *from == module) {
+            if reached.insert(to.clone()) {
+                open.push(to.clone());
+            }
+        }
+    }
+    reached
+}
+
+#[test]
+fn no_two_modules_of_a_folder_import_each_other() {
+    let siblings = sibling_imports();
+    assert!(siblings.len() > 8, "imports are not read any more: {siblings:?}");
+    let mut cycles = Vec::new();
+    for (folder, imports) in &siblings {
+        let in_cycle = |(from, to): &&(String, String)| reachable(imports, to).contains(from);
+        let found = imports.iter().filter(in_cycle);
+        cycles.extend(found.map(|(from, to)| format!("{}: {from} -> {to}", folder.join("::"))));
+    }
+    assert!(cycles.is_empty(), "these imports are part of a cycle:\n{}", cycles.join("\n"));
 }
 
 #[test]
@@ -100,11 +134,11 @@ fn the_domain_is_pure() {
         "fastrand",
         "println!",
     ];
-    for (file, text) in all_sources().iter().filter(|(file, _)| layer(file) == "domain") {
-        let code = text.split("#[cfg(test)]").next().unwrap_or_default();
-        for (at, line) in code.lines().enumerate().filter(|(_, line)| !line.trim_start().starts_with("//")) {
+    for (module, tokens) in sources::modules() {
+        if module.first().is_some_and(|layer| layer == "domain") {
+            let code = sources::code(&tokens);
             for impure in IMPURE {
-                assert!(!line.contains(impure), "src/{file}:{}: no {impure} in the domain", at + 1);
+                assert!(!code.contains(impure), "{}: {impure} in the domain", module.join("::"));
             }
         }
     }

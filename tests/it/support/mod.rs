@@ -6,5 +6,6 @@ pub(crate) mod ledger;
 pub(crate) mod load;
 pub(crate) mod queue;
 pub(crate) mod schema;
+pub(crate) mod sources;
 pub(crate) mod sqs_stub;
 pub(crate) mod tools;
