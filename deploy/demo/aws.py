@@ -1,14 +1,13 @@
 #!/usr/bin/env python3
-"""What the demo and the tests do with the local AWS, beside the bridge.
+"""The AWS calls of the demo and the tests: setup and checks in the local AWS emulator.
 
-As a program, for the tests:
+The tests run it as a program:
 
     aws.py --endpoint URL create-function NAME FILE.py
     aws.py --endpoint URL create-group NAME MIN DESIRED MAX
     aws.py --endpoint URL capacity-after GROUP EVENT
 
-It speaks to the address that it is given, with credentials that are worth nothing, whatever the
-environment says.
+It always uses the given address and invalid credentials, whatever the environment contains.
 """
 
 import argparse
@@ -26,7 +25,7 @@ ACCOUNT = "000000000000"
 
 
 def environment():
-    """The environment without a trace of an AWS account, a proxy or another bridge."""
+    """The environment without settings of AWS accounts, proxies and other bridges."""
     kept = {
         name: value
         for name, value in os.environ.items()
@@ -45,7 +44,7 @@ def environment():
 
 
 class Aws:
-    """The three services, at one address."""
+    """Clients of the three services at one address."""
 
     def __init__(self, endpoint):
         os.environ.clear()
@@ -70,7 +69,7 @@ class Aws:
             Timeout=10,
             Code={"ZipFile": packed.getvalue()},
         )
-        # Two runs at once would both read the same capacity.
+        # Two concurrent runs would read the same capacity.
         self.functions.put_function_concurrency(
             FunctionName=name, ReservedConcurrentExecutions=1
         )
@@ -90,14 +89,14 @@ class Aws:
         return answer["AutoScalingGroups"][0]
 
     def capacity_after(self, name, event):
-        """The group's capacity, once function.py has noted that it is done with the event."""
+        """The capacity of the group after function.py has handled the event, or None before that."""
         group = self.group(name)
         if any(f"{event[:16]}=done:" in tag["Value"] for tag in group["Tags"]):
             return group["DesiredCapacity"]
         return None
 
     def receive(self, queue_url, seconds=1):
-        """The queue's next message, taken off it, or None."""
+        """Receives and deletes the next message of the queue; None if it is empty."""
         answer = self.sqs.receive_message(
             QueueUrl=queue_url,
             AttributeNames=["All"],
@@ -124,18 +123,18 @@ def main():
     verb = verbs.add_parser("capacity-after")
     verb.add_argument("name")
     verb.add_argument("event")
-    given = parser.parse_args()
+    args = parser.parse_args()
 
-    aws = Aws(given.endpoint)
-    if given.verb == "create-function":
-        aws.create_function(given.name, given.file)
-    elif given.verb == "create-group":
-        aws.create_group(given.name, given.lowest, given.desired, given.highest)
+    aws = Aws(args.endpoint)
+    if args.verb == "create-function":
+        aws.create_function(args.name, args.file)
+    elif args.verb == "create-group":
+        aws.create_group(args.name, args.lowest, args.desired, args.highest)
     else:
         deadline = time.monotonic() + 20
-        while (capacity := aws.capacity_after(given.name, given.event)) is None:
+        while (capacity := aws.capacity_after(args.name, args.event)) is None:
             if time.monotonic() > deadline:
-                sys.exit(f"{given.name} was not changed by {given.event}: {aws.group(given.name)}")
+                sys.exit(f"{args.event} did not change {args.name} within 20 s: {aws.group(args.name)}")
             time.sleep(0.05)
         print(capacity)
 

@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""Shows one alert's way: Prometheus, Alertmanager, scalebridge, a queue and a function, capacity.
+"""Runs one alert end to end: Prometheus, Alertmanager, scalebridge, a queue, a function, capacity.
 
-`make demo` runs it. Everything is real but three things: AWS is a local emulator, the pods are
-numbers in a metric, and the notifications pass through this program on their way from Alertmanager
-to the bridge, so that it can print them. All of it listens on 127.0.0.1 only, keeps its files in
-target/demo and ends with this program; nothing talks to anybody's AWS account.
+`make demo` runs it. Three parts are not real: AWS is a local emulator, the pods are numbers in a
+metric, and this program is a proxy between Alertmanager and the bridge, so that it can print the
+notifications. All programs listen on 127.0.0.1 only, write to target/demo and stop with this one.
+No AWS account is used.
 """
 
 import argparse
@@ -35,15 +35,15 @@ LOGS = WORK / "logs"
 TOOLS = TARGET / "tools"
 
 GROUP, QUEUE, FUNCTION = "workers", "scaling.fifo", "capacity-scaler"
-BEFORE, OUT, IN = 2, 4, 3  # the group's capacity: at first, after the alert, after its end
+BEFORE, OUT, IN = 2, 4, 3  # the group's capacity: initially, after the alert, after its resolve
 PODS = [f"checkout-{letter}" for letter in "abc"]
 
 
 class Failed(Exception):
-    """What did not happen as it should, for people."""
+    """A step of the demo failed; the text is for users."""
 
 
-# --- What is printed ----------------------------------------------------------------------
+# --- Output -------------------------------------------------------------------------------
 
 COLOUR = sys.stdout.isatty() and "NO_COLOR" not in os.environ
 START = time.monotonic()
@@ -59,7 +59,7 @@ def show(name, value):
 
 
 def show_json(file, text, alerts_shown):
-    """The document with its first few alerts; a file keeps all of it."""
+    """Prints the document with its first alerts, and writes all of it to a file."""
 
     def shortened(value):
         if not isinstance(value, dict):
@@ -78,7 +78,7 @@ def show_json(file, text, alerts_shown):
 
 
 def pretty(value, room):
-    """JSON in which whatever fits on a line stands on one."""
+    """Formats JSON; values that fit on one line are on one line."""
     line = json.dumps(value, ensure_ascii=False)
     if len(line) <= room or not isinstance(value, dict | list) or not value:
         return line
@@ -95,7 +95,7 @@ def pretty(value, room):
 
 
 def free_port(usual):
-    """The usual port, or any that is free: somebody may run a Prometheus of their own here."""
+    """The usual port, or any free one, for example if a Prometheus is running already."""
     for port in [usual, 0]:
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -104,11 +104,11 @@ def free_port(usual):
             except OSError:
                 continue
             return probe.getsockname()[1]
-    raise Failed("no port is free on 127.0.0.1")
+    raise Failed("no free port on 127.0.0.1")
 
 
 class Processes:
-    """The children: each with a log of its own, and none of them outlives this program."""
+    """The child processes. Each has its own log, and all are stopped with this program."""
 
     def __init__(self):
         self.running = {}
@@ -122,7 +122,7 @@ class Processes:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                # Ctrl-C is for this program, which then stops them in order.
+                # Only this program gets Ctrl-C; it then stops the children in order.
                 start_new_session=True,
                 preexec_fn=end_with_parent,
             )
@@ -130,25 +130,25 @@ class Processes:
     def check(self):
         for name, child in self.running.items():
             if child.poll() is not None:
-                raise Failed(f"{name} ended with exit code {child.returncode}")
+                raise Failed(f"{name} exited with code {child.returncode}")
 
     def stop(self):
-        """Stops all, the last one started first, and names those that did not end well."""
-        unwell = []
+        """Stops all in reverse order of their start, and returns those that failed."""
+        failed = []
         for name, child in reversed(self.running.items()):
             child.terminate()
             try:
                 code = child.wait(timeout=30)
             except subprocess.TimeoutExpired:
-                code = "none: it had to be killed"
+                code = "none (killed after 30 s)"
             if name == "bridge" and code != 0:
-                unwell.append(f"{name} ended with exit code {code}")
+                failed.append(f"{name} exited with code {code}")
             try:
-                os.killpg(child.pid, signal.SIGKILL)  # what it may have left behind
+                os.killpg(child.pid, signal.SIGKILL)  # its remaining child processes
             except ProcessLookupError:
                 pass
         self.running.clear()
-        return unwell
+        return failed
 
 
 def end_with_parent():
@@ -160,7 +160,7 @@ def end_with_parent():
 
 
 class Exporter(http.server.BaseHTTPRequestHandler):
-    """The metric of the pods, as kube-state-metrics would have it."""
+    """Exports the metric of the pods in the format of kube-state-metrics."""
 
     waiting = False
 
@@ -176,7 +176,7 @@ class Exporter(http.server.BaseHTTPRequestHandler):
 
 
 class Tap(http.server.BaseHTTPRequestHandler):
-    """Passes a notification on to the bridge, and keeps it with the bridge's answer."""
+    """Forwards notifications to the bridge, and records them with the responses."""
 
     bridge = None
     seen = queue.Queue()
@@ -218,7 +218,7 @@ class Demo:
     def __init__(self, bridge, processes):
         self.bridge = bridge
         self.processes = processes
-        # The addresses that stand in the configuration files, and those in use.
+        # The addresses in the configuration files, and those in use.
         self.addresses = {
             f"127.0.0.1:{usual}": f"127.0.0.1:{free_port(usual)}"
             for usual in [4566, 9090, 9093, 9096, 9097, 9100]
@@ -229,7 +229,7 @@ class Demo:
         return "http://" + self.addresses[f"127.0.0.1:{usual}"]
 
     def place(self, file, bridge_port=None):
-        """Copies a configuration file to where the demo runs, with the addresses in use."""
+        """Copies a configuration file into the working directory, with the addresses in use."""
         addresses = dict(self.addresses)
         if bridge_port:
             addresses["127.0.0.1:9096"] = f"127.0.0.1:{bridge_port}"
@@ -240,15 +240,15 @@ class Demo:
         copy.write_text(text)
         return copy
 
-    def wait(self, what, look, seconds=20):
-        """What `look` returns as soon as that is something."""
+    def wait(self, what, poll, seconds=20):
+        """Calls `poll` until it returns a value, and returns that value."""
         deadline = time.monotonic() + seconds
         while True:
-            if found := look():
+            if found := poll():
                 return found
             self.processes.check()
             if time.monotonic() > deadline:
-                raise Failed(f"{what}: waited {seconds} s in vain")
+                raise Failed(f"timed out after {seconds} s waiting for {what}")
             time.sleep(0.05)
 
     def wait_until_it_answers(self, name, url):
@@ -261,13 +261,13 @@ class Demo:
 
         self.wait(f"{name} at {url}", answers)
 
-    # --- its steps ---
+    # --- Steps ---
 
     def run(self):
         self.start_aws()
         self.start_bridge()
         self.start_prometheus_and_alertmanager()
-        step("Trouble: three pods find no node")
+        step("Three pods cannot be scheduled")
         Exporter.waiting = True
         show("metric", f'kube_pod_status_unschedulable{{asg="{GROUP}", pod="{PODS[0]}", …}} 1')
         self.watch_the_alert_fire()
@@ -276,10 +276,10 @@ class Demo:
         Exporter.waiting = False
         show("metric", f'kube_pod_status_unschedulable{{asg="{GROUP}", pod="{PODS[0]}", …}} 0')
         self.watch_one_event("scale_in", OUT, IN, alerts_shown=0)
-        self.sum_up()
+        self.show_metrics()
 
     def start_aws(self):
-        step("A local AWS: a queue, a function, an Auto Scaling group")
+        step("A local AWS emulator: a queue, a function, an Auto Scaling group")
         url = self.url(4566)
         port = url.rpartition(":")[2]
         (WORK / "tmp").mkdir()
@@ -309,7 +309,7 @@ class Demo:
     def start_bridge(self):
         step("The bridge")
         if not self.bridge.exists():
-            raise Failed(f"there is no {self.bridge}: cargo build --release makes it")
+            raise Failed(f"{self.bridge} not found: build it with cargo build --release")
         config = self.place("config/demo/scalebridge.yaml")
         self.place("config/demo/rules.yaml")
         self.processes.start(
@@ -357,10 +357,13 @@ class Demo:
         show("receiver", "a webhook (deploy/demo/alertmanager.yml)")
         self.wait_until_it_answers("Alertmanager", self.url(9093) + "/-/ready")
         self.wait_until_it_answers("Prometheus", self.url(9090) + "/-/ready")
-        # Prometheus takes five seconds to begin; the alert should not be blamed for them.
-        self.wait("a first scrape", lambda: self.ask_prometheus("query?query=up==1")["result"])
-        self.wait("an Alertmanager", lambda: self.ask_prometheus("alertmanagers")["activeAlertmanagers"])
-        show("", "Prometheus scrapes the metric and knows its Alertmanager")
+        # Prometheus needs five seconds to start, which should not count as the alert's latency.
+        self.wait("the first scrape", lambda: self.ask_prometheus("query?query=up==1")["result"])
+        self.wait(
+            "an active Alertmanager",
+            lambda: self.ask_prometheus("alertmanagers")["activeAlertmanagers"],
+        )
+        show("", "Prometheus scrapes the metric and is connected to Alertmanager")
 
     def ask_prometheus(self, what):
         with urllib.request.urlopen(f"{self.url(9090)}/api/v1/{what}", timeout=5) as got:
@@ -371,8 +374,8 @@ class Demo:
             alerts = self.ask_prometheus("alerts")["alerts"]
             return [alert for alert in alerts if alert["state"] == "firing"]
 
-        alerts = self.wait("an alert that fires", firing)
-        step(f"Prometheus: {len(alerts)} alerts fire")
+        alerts = self.wait("a firing alert", firing)
+        step(f"Prometheus: {len(alerts)} alerts are firing")
         for alert in alerts:
             show(alert["labels"]["alertname"], alert["annotations"]["summary"])
 
@@ -380,31 +383,31 @@ class Demo:
         try:
             body, status, answer = Tap.seen.get(timeout=20)
         except queue.Empty:
-            raise Failed("no notification came from Alertmanager") from None
+            raise Failed("no notification from Alertmanager within 20 s") from None
         step("Alertmanager notifies the bridge")
         show_json(f"{action}-notification.json", body, alerts_shown)
-        step("The bridge has decided, and stored what follows from it; it answers")
+        step("The bridge has committed its decisions and answers")
         show(status, answer.decode().strip())
         if status != 200 or json.loads(answer).get("events") != 1:
-            raise Failed("the bridge should have answered 200 with one event")
+            raise Failed("expected a 200 with one event from the bridge")
 
-        message = self.wait("a message", lambda: self.aws.receive(self.queue_url))
-        step(f"In the queue: a message, its attributes and its body, the {action} event")
+        message = self.wait("a message in the queue", lambda: self.aws.receive(self.queue_url))
+        step(f"The message in the queue: attributes, and the {action} event as its body")
         for name in ["MessageGroupId", "MessageDeduplicationId"]:
             show(name, message["Attributes"][name])
         for name, value in sorted(message["MessageAttributes"].items()):
             show(name, value["StringValue"])
         event = show_json(f"{action}-event.json", message["Body"], alerts_shown)
         if event["data"]["action"] != action:
-            raise Failed(f"the event should have been a {action}")
+            raise Failed(f"expected a {action} event")
 
         capacity = self.wait(
             "the function", lambda: self.aws.capacity_after(GROUP, event["id"])
         )
-        step(f"The function got the same event: capacity {before} → {capacity}")
+        step(f"The function received the same event: capacity {before} → {capacity}")
         self.show_capacity()
         if capacity != after:
-            raise Failed(f"the capacity should have become {after}")
+            raise Failed(f"expected a capacity of {after}")
 
     def show_capacity(self):
         group = self.aws.group(GROUP)
@@ -415,16 +418,16 @@ class Demo:
         for tag in group["Tags"]:
             show("tag", f"{tag['Key']} = {tag['Value']}")
 
-    def sum_up(self):
-        step("What the bridge counted")
+    def show_metrics(self):
+        step("Metrics of the bridge")
         with urllib.request.urlopen(self.url(9097) + "/metrics", timeout=5) as got:
             for line in got.read().decode().splitlines():
                 counted = line.partition("{")[0].removeprefix("scalebridge_")
                 if counted in ["alerts_total", "decisions_total", "deliveries_total"]:
                     print(f"        {line}", flush=True)
 
-    def keep(self):
-        step("All of it keeps running until Ctrl-C")
+    def run_until_interrupted(self):
+        step("Everything keeps running until Ctrl-C")
         show("Prometheus", self.url(9090))
         amtool = f"{TOOLS}/bin/amtool --alertmanager.url={self.url(9093)}"
         show("Alertmanager", f"{amtool} alert")
@@ -433,7 +436,7 @@ class Demo:
         show("AWS, for its tools", f"export AWS_ENDPOINT_URL={self.url(4566)} \\")
         show("", f"  AWS_REGION={local_aws.REGION} AWS_ACCESS_KEY_ID=test AWS_SECRET_ACCESS_KEY=test")
         show("files, logs", WORK)
-        show("an alert by hand", f"{amtool} alert add KubePodUnschedulable \\")
+        show("a manual alert", f"{amtool} alert add KubePodUnschedulable \\")
         show("", f"  asg={GROUP} severity=warning pod=yours --annotation=value=1")
         while True:
             self.processes.check()
@@ -442,15 +445,15 @@ class Demo:
             except queue.Empty:
                 continue
             notification = json.loads(body)
-            step(f"A notification of {len(notification['alerts'])} {notification['status']}")
+            step(f"A notification with {len(notification['alerts'])} alerts, {notification['status']}")
             show(status, text.decode().strip())
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--keep", action="store_true", help="leave all running until Ctrl-C")
+    parser.add_argument("--keep", action="store_true", help="keep everything running until Ctrl-C")
     parser.add_argument("--bridge", type=pathlib.Path, default=TARGET / "release/scalebridge")
-    given = parser.parse_args()
+    args = parser.parse_args()
 
     sys.stdout.reconfigure(errors="replace")
     WORK.mkdir(parents=True, exist_ok=True)
@@ -458,40 +461,40 @@ def main():
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
-        sys.exit("a demo is running in this checkout already")
+        sys.exit("another demo is already running in this checkout")
     shutil.rmtree(WORK)
     LOGS.mkdir(parents=True)
 
     signals = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
     for name in signals:
         signal.signal(name, signal.default_int_handler)
-    print("One alert's way from Prometheus to an Auto Scaling group, all on 127.0.0.1.")
-    processes, trouble, kept = Processes(), [], False
+    print("One alert from Prometheus to an Auto Scaling group, all on 127.0.0.1.")
+    processes, errors, is_kept = Processes(), [], False
     try:
-        demo = Demo(given.bridge.resolve(), processes)
+        demo = Demo(args.bridge.resolve(), processes)
         demo.run()
-        if kept := given.keep:
-            demo.keep()
+        if is_kept := args.keep:
+            demo.run_until_interrupted()
     except KeyboardInterrupt:
-        if not kept:
-            trouble.append("it was interrupted")
+        if not is_kept:
+            errors.append("interrupted")
     except Failed as error:
-        trouble.append(str(error))
+        errors.append(str(error))
     except Exception as error:
-        trouble.append(repr(error))
+        errors.append(repr(error))
     finally:
         for name in signals:
             signal.signal(name, signal.SIG_IGN)
-        unwell = processes.stop()
+        failed = processes.stop()
 
-    if trouble := trouble or unwell:
-        print("\nThe demo failed: " + "; ".join(trouble), file=sys.stderr)
+    if errors := errors or failed:
+        print("\nThe demo failed: " + "; ".join(errors), file=sys.stderr)
         for log in sorted(LOGS.glob("*.log")):
             lines = log.read_text(errors="replace").splitlines()[-5:]
             print("\n  ".join([f"{log} ends with", *lines]), file=sys.stderr)
         sys.exit(1)
-    step("Done; everything is stopped")
-    show("", "Next: config/demo/rules.yaml is one rule; change it and run this again.")
+    step("Done, everything is stopped")
+    show("", "Next: change the rule in config/demo/rules.yaml and run this again.")
 
 
 if __name__ == "__main__":

@@ -1,17 +1,18 @@
-"""A Lambda function that changes an Auto Scaling group's capacity by scalebridge's events.
+"""A Lambda function that applies scalebridge's events to the capacity of an Auto Scaling group.
 
-The demo and the end-to-end test run it; it is small, but careful, as what acts on production
+The demo and the end-to-end test run it. It is small, but as strict as a consumer in production
 has to be:
 
-- It refuses what it does not understand. An exception makes Lambda try the event again, and
-  then send it to the function's failure destination, where somebody sees it.
-- It does not act on an event that has expired.
-- It acts once. Lambda may run it twice with one event, or let it die half-way. So it first
-  notes on the group, in a tag, which capacity this event leads to, and afterwards that it is
-  done; a second run finds the note, and at most sets that same number, never adds to it.
-- It runs alone: give it a reserved concurrency of one, or two runs read the same capacity.
-- It takes nothing away by an event that a newer one has overtaken; Lambda keeps no order.
-- A scale-out never lowers the capacity and a scale-in never raises it, whatever the limits say.
+- It rejects events that it does not understand. After an exception Lambda retries the event, and
+  then sends it to the function's failure destination, where operators see it.
+- It does not act on an expired event.
+- It is idempotent. Lambda may run it twice with one event, or stop it half-way. So it records
+  the planned capacity of the event in a tag of the group before it acts, and that it is done
+  afterwards. A second run reads the tag and at most sets the same capacity again.
+- It must run alone: with a reserved concurrency of one. Otherwise two runs can read the same
+  capacity.
+- It ignores a scale-in that is older than the last handled event, since Lambda keeps no order.
+- A scale-out never decreases the capacity and a scale-in never increases it, whatever the limits.
 """
 
 import datetime
@@ -25,12 +26,12 @@ TYPES = {
     "io.scalebridge.scale_in.v1": "scale_in",
 }
 NOTES = "scalebridge:handled"  # "<start of an event's id>=<planned or done>:<capacity> …"
-NOTES_KEPT = 7  # the newest first; a tag holds 256 characters
-SEQUENCE = "scalebridge:sequence"  # the highest of all events handled
+NOTES_KEPT = 7  # newest first; a tag value has at most 256 characters
+SEQUENCE = "scalebridge:sequence"  # the highest of all handled events
 
 
-class Refused(Exception):
-    """The event is not one that this function acts on."""
+class Rejected(Exception):
+    """This function does not support the event."""
 
 
 def handler(event, _context):
@@ -44,15 +45,15 @@ def handler(event, _context):
     key = event["id"][:16]
     if key not in notes:
         if change["action"] == "scale_in" and change["sequence"] < sequence:
-            return report(event, "overtaken")
+            return report(event, "outdated")
         sequence = max(sequence, change["sequence"])
         notes = {key: ("planned", capacity_after(change, group)), **notes}
         write_tags(autoscaling, group, notes, sequence)
     state, desired = notes[key]
     if state == "done":
-        return report(event, "handled before")
+        return report(event, "already handled")
     if key != next(iter(notes)):
-        raise Refused("an earlier run died, and other events were handled since: look at the group")
+        raise Rejected("an earlier run was interrupted and later events were handled: check the capacity of the group")
     if desired != group["DesiredCapacity"]:
         autoscaling.set_desired_capacity(
             AutoScalingGroupName=change["group"], DesiredCapacity=desired, HonorCooldown=False
@@ -62,22 +63,22 @@ def handler(event, _context):
 
 
 def read(event):
-    """What the event asks for; raises for anything else than an adjustment of a group."""
+    """Parses the requested change; raises if the event is not an adjustment of a group."""
     if event.get("specversion") != "1.0":
-        raise Refused(f"not a CloudEvent 1.0: specversion {event.get('specversion')!r}")
+        raise Rejected(f"not a CloudEvent 1.0: specversion {event.get('specversion')!r}")
     action = TYPES.get(event.get("type"))
     if action is None:
-        raise Refused(f"no type that this function acts on: {event.get('type')!r}")
+        raise Rejected(f"unsupported event type: {event.get('type')!r}")
     data = event["data"]
     target = data["target"]
     if (target["platform"], target["kind"]) != ("ec2", "autoscaling-group"):
-        raise Refused(f"not an Auto Scaling group: {target['platform']}/{target['kind']}")
+        raise Rejected(f"not an Auto Scaling group: {target['platform']}/{target['kind']}")
     adjustment = data["adjustment"]
     if adjustment["type"] != "ChangeInCapacity":
-        raise Refused(f"an adjustment that this function does not know: {adjustment['type']!r}")
+        raise Rejected(f"unsupported adjustment: {adjustment['type']!r}")
     by = adjustment["value"]
     if type(by) is not int or (by <= 0 if action == "scale_out" else by >= 0):
-        raise Refused(f"{action} by {by!r}")
+        raise Rejected(f"invalid value of a {action}: {by!r}")
     return {
         "action": action,
         "by": by,
@@ -90,7 +91,7 @@ def read(event):
 
 
 def capacity_after(change, group):
-    """The capacity that the change leads to, inside the event's limits and the group's own."""
+    """The new capacity, within the limits of the event and of the group."""
     now, limits = group["DesiredCapacity"], change["limits"]
     lowest = max(limits.get("min_capacity") or 0, group["MinSize"])
     highest = min(limits.get("max_capacity") or group["MaxSize"], group["MaxSize"])
@@ -102,7 +103,7 @@ def capacity_after(change, group):
 def describe(autoscaling, name):
     groups = autoscaling.describe_auto_scaling_groups(AutoScalingGroupNames=[name])
     if not groups["AutoScalingGroups"]:
-        raise LookupError(f"no Auto Scaling group {name}")
+        raise LookupError(f"Auto Scaling group not found: {name}")
     return groups["AutoScalingGroups"][0]
 
 
