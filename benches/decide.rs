@@ -1,8 +1,8 @@
-//! What it costs to decide: evaluate (lay labels, match, render) and step (the engine), for each alert.
+//! Cost of a decision per alert: evaluate (overlay labels, match, render) and step (the engine).
 //!
-//! `cargo bench --bench decide`. The figures are for a body of 20 alerts; `throughput` is alerts a second.
-//! What stands beside `rules` is how the cost grows with them: with `alertname = …` in each rule's matchers
-//! an index finds the few that matter, with a regular expression every rule is asked.
+//! `cargo bench --bench decide`. The figures are for a body of 20 alerts; `throughput` is alerts per second.
+//! The benchmarks under `rules` vary the number of rules: with `alertname = …` in each rule an index selects the
+//! candidates, with a regular expression every rule is evaluated.
 
 #![expect(clippy::expect_used, reason = "a program that measures")]
 
@@ -32,18 +32,18 @@ destinations: { journal: { file: { path: '-' } } }
 rules: [rules.yaml]
 ";
 
-// As the bridge itself has it.
+// The allocator of the bridge.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// How the rules tell their alerts apart.
+/// Matcher by which the rules distinguish their alerts.
 #[derive(Clone, Copy)]
 enum MatchBy {
     Name,
     Expression,
 }
 
-/// So many rules; the last one takes the alerts.
+/// `count` rules; only the last one matches the alerts.
 fn settings(rules: usize, by: MatchBy) -> Settings {
     let mut text = "defaults: { send_to: [journal] }\nrules:\n".to_owned();
     for rule in (0..rules).rev() {
@@ -70,7 +70,7 @@ fn settings(rules: usize, by: MatchBy) -> Settings {
     loaded.unwrap_or_else(|diagnostics| panic!("{diagnostics}")).settings
 }
 
-/// A body in which each alert is about a target of its own, or all about one.
+/// A notification in which each alert has its own target, or all have the same.
 fn alerts(one_target: bool) -> Vec<Alert> {
     let one = |alert: usize| {
         let group = if one_target { 0 } else { alert };
@@ -86,7 +86,7 @@ fn alerts(one_target: bool) -> Vec<Alert> {
     read.alerts.into_iter().map(|alert| alert.expect("an alert")).collect()
 }
 
-/// Everything that a decision reads.
+/// Inputs of a decision.
 struct World {
     settings: Settings,
     source: Arc<Source>,
@@ -126,7 +126,7 @@ impl World {
         process_notification(&context, &input, states, &mut Rates::default())
     }
 
-    /// What is known after a step.
+    /// State after a step.
     fn states_after(&self, alerts: &[Alert]) -> States {
         let step = self.decide(alerts.to_vec(), &States::default());
         let mut states = States::default();

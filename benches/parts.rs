@@ -1,7 +1,7 @@
-//! What the parts of the way cost by themselves: reading a body, asking the rules, rendering a target,
-//! encoding an event, and the stores. What deciding costs is in `decide.rs`, the whole way in `harness/`.
+//! Cost of single components: decoding a body, evaluating rules, rendering a target, encoding an event, and the
+//! stores. The engine is measured by `decide.rs`, the whole bridge by `harness/`.
 //!
-//! `cargo bench --bench parts`; `throughput` is alerts or events a second.
+//! `cargo bench --bench parts`; `throughput` is alerts or events per second.
 
 #![expect(clippy::expect_used, reason = "a program that measures")]
 
@@ -25,7 +25,7 @@ use scalebridge::domain::verdict::Phase;
 use scalebridge::testing::{Changes, Keys, Memory, NewEvent, Settlement, Sqlite, Store};
 use tokio::runtime::Runtime;
 
-// As the bridge itself has it.
+// The allocator of the bridge.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
@@ -56,7 +56,7 @@ fn decode(criterion: &mut Criterion) {
     group.finish();
 }
 
-/// Ten rules; the last one takes the alert, with this text in it.
+/// Ten rules; only the last one, which contains `last`, matches the alert.
 fn settings(last: &str) -> Settings {
     let mut rules = "defaults: { send_to: [journal] }\nrules:\n".to_owned();
     let constant = "target: { platform: eks, kind: nodegroup, name: workers }";
@@ -86,7 +86,7 @@ rules: [rules.yaml]
     loaded.unwrap_or_else(|diagnostics| panic!("{diagnostics}")).settings
 }
 
-/// Matching alone, and with what a rule renders of the alert it takes.
+/// Matching alone, and with the templates that the matching rule renders.
 fn evaluate(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("judge");
     let templates = "target: { platform: eks, kind: nodegroup, name: '{{ labels.nodegroup }}', cluster: '{{ labels.cluster }}', region: '{{ labels.region }}' }";
@@ -166,7 +166,7 @@ fn encode(criterion: &mut Criterion) {
     group.finish();
 }
 
-/// An empty store of each kind; those with files have them under the target directory, on a real disk.
+/// An empty store of each kind. Files are in the target directory, on a real disk.
 fn stores(folder: &Path) -> Vec<(&'static str, Store)> {
     let queue = [Name::new("queue").expect("a name")];
     let clock = || Time::from_millis(1_795_366_520_000);
@@ -175,7 +175,7 @@ fn stores(folder: &Path) -> Vec<(&'static str, Store)> {
     vec![("sqlite", Store::Sqlite(sqlite)), ("memory", Store::Memory(Memory::new(&queue, Arc::new(clock))))]
 }
 
-/// Writes so many new targets with an event each, in one transaction.
+/// Writes `count` new targets with one event each in one transaction.
 async fn append(store: &Store, from: usize, count: usize, alert: &[Alert]) {
     let queue: Arc<[Name]> = [Name::new("queue").expect("a name")].into();
     let events: Vec<Event> = (from..from + count).map(|at| event(&format!("workers-{at}"), alert)).collect();
@@ -207,7 +207,7 @@ async fn append(store: &Store, from: usize, count: usize, alert: &[Alert]) {
     store.transact(Keys::default(), decide).await.expect("written");
 }
 
-/// What the three steps of an event's life in a store take, each by itself.
+/// Append, claim and settle, measured separately.
 fn store(criterion: &mut Criterion) {
     let runtime = Runtime::new().expect("a runtime");
     let queue = Name::new("queue").expect("a name");
@@ -241,7 +241,7 @@ fn store(criterion: &mut Criterion) {
     }
 }
 
-/// Appends, claims and settles so many events, and says how long each took.
+/// Appends, claims and settles `count` events and returns the duration of each step.
 async fn append_claim_settle(
     store: &Store,
     queue: &Name,

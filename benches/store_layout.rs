@@ -1,15 +1,13 @@
-//! Which layout and which pragmas should the embedded store have?
+//! Compares table layouts and pragmas of the embedded store.
 //!
-//! One writer thread commits as the bridge does: for each event its target's state, its document
-//! and an entry of the (target, time) index; for each notification of 20 alerts one row of
-//! decisions; for each commit the settlement of what the one before it sent. Every run has a
-//! database of its own and counts its rows afterwards.
+//! One writer thread commits like the bridge: for each event the state of its target, the document and an entry
+//! of the (target, time) index; for each notification of 20 alerts one row of decisions; for each commit the
+//! settlement of the events of the commit before. Every run has its own database and counts its rows afterwards.
 //!
-//! `cargo bench --bench store_layout -- [GROUP…]`, the groups being `new`, `again`, `beside`,
-//! `pragmas`, `start` and `idle`. `EVENTS` (20000) scales a run, `STATES` (50000, in thousands) how many
-//! states exist before it, `BEST` (2) how often it is repeated: each figure is the best seen,
-//! since other work on the machine only ever adds. `COMMITS` (20,500) are the events of a commit,
-//! each a divisor or a multiple of 20; `TMPDIR` is the disk.
+//! `cargo bench --bench store_layout -- [GROUP…]`, with the groups `new`, `again`, `beside`, `pragmas`,
+//! `start` and `idle`. Environment: `EVENTS` (20000) events per run; `STATES` (50000, in thousands) existing states;
+//! `BEST` (2) repetitions, of which the best counts, since other load can only slow a run down; `COMMITS`
+//! (20,500) events per commit, each a divisor or a multiple of 20; `TMPDIR` selects the disk.
 
 #![expect(clippy::expect_used, clippy::print_stdout, reason = "a program that measures and prints")]
 
@@ -28,29 +26,29 @@ const STATE_BYTES: usize = 450;
 const EVENT_BYTES: usize = 1126;
 const DECISION_BYTES: usize = 150;
 const MIB: u64 = 1 << 20;
-/// Pages of the log that the writer may be asked to copy between two commits.
+/// WAL pages that the writer may checkpoint between two commits.
 const MAX_TAIL_PAGES: i64 = 150;
 
 #[derive(Clone, Copy, PartialEq, Debug)]
 enum Layout {
-    /// A table for each noun, text keys, a decision per alert, a delivery per event.
+    /// Conventional: a table per entity, text keys, a decision per alert, a delivery per event.
     Conventional,
-    /// Integer keys in the order of arrival, and a cursor for each destination.
+    /// Integer keys in arrival order and a cursor per destination.
     Lean,
-    /// `Lean`, but a target's id is a hash of its key: inserts all over both trees.
+    /// `Lean`, but the id of a target is a hash of its key: random inserts in both trees.
     RandomIds,
-    /// `Lean`, but the (target, time) index has the hash, which outlives the target's row.
+    /// `Lean`, but the (target, time) index holds the hash, which stays valid after the target's row is deleted.
     HashedIndex,
 }
 
 #[derive(Clone, Copy)]
 enum Checkpoint {
-    /// SQLite's own, by the writer, when a commit leaves this many pages in the log.
+    /// SQLite's automatic checkpoint by the writer at this many WAL pages.
     Inline(u32),
-    /// PASSIVE on a thread and connection of its own, when this many bytes wait in the log.
+    /// PASSIVE checkpoints on a separate thread and connection at this many WAL bytes.
     Thread(u64),
-    /// The same, round after round until little is left, which the writer copies itself between
-    /// two commits: only then does the log start over while the load lasts.
+    /// The same in rounds until little is left, which the writer checkpoints itself between two commits. Only
+    /// then does the WAL restart under load.
     Tail(u64),
 }
 
@@ -92,7 +90,7 @@ const PRAGMAS: [Setup; 9] = [
     Setup { name: "thread and tail, 64 MiB", checkpoint: Tail(64 * MIB), ..BASE },
 ];
 
-/// A title, how many states exist before, and which target an event has.
+/// Title, number of existing states, and the target of each event.
 type Shape = (&'static str, bool, fn(i64) -> i64);
 
 const SHAPES: [(&str, Shape); 3] = [
@@ -134,7 +132,7 @@ fn main() -> Result<()> {
     Ok(())
 }
 
-// What is measured.
+// Measurements.
 
 struct Bench<'a> {
     dir: &'a Path,
@@ -144,9 +142,9 @@ struct Bench<'a> {
     best: i64,
 }
 
-/// Seconds of wall, of the writer's CPU and of all CPU, bytes, worst commit, size of the log.
+/// Wall time, CPU time of the writer and of the process in seconds, bytes, slowest commit, WAL size.
 type Outcome = [f64; 6];
-/// The events, how many a commit has, and the target of each.
+/// Number of events, events per commit, and the target of each event.
 type Load = (Range<i64>, i64, fn(i64) -> i64);
 
 impl Bench<'_> {
@@ -155,7 +153,7 @@ impl Bench<'_> {
         println!("{:24} commit  events/s  writer µs  CPU µs  bytes  worst ms  WAL MB  db MB", "");
         let rows = setups.iter().flat_map(|setup| commits.iter().map(move |&commit| (setup, commit)));
         for (setup, commit) in rows {
-            // Small commits cost their fsync: fewer of them say the same.
+            // Small commits are dominated by fsync, so fewer of them are enough.
             let events = self.events.min(commit * 4000) / commit * commit;
             let path = self.dir.join("run.db");
             let mut best: Outcome = [f64::MAX; 6];
@@ -182,7 +180,7 @@ impl Bench<'_> {
         Ok(())
     }
 
-    /// A database with so many states in it, and the events that made them.
+    /// A database with `states` states and their events.
     fn fresh(&self, setup: &Setup, states: i64) -> Result<(File, Connection)> {
         let path = self.dir.join("run.db");
         for suffix in ["", "-wal", "-shm"] {
@@ -215,7 +213,7 @@ impl Bench<'_> {
                 let targets = (first..first + commit).map(target).collect();
                 Batch { first, targets, documents: &self.documents }.write(conn, setup)?;
                 if !matches!(setup.checkpoint, Inline(_)) {
-                    // NOOP copies nothing and answers how much there would be to copy.
+                    // NOOP copies nothing and returns the number of pages to copy.
                     let pages = checkpoint(conn, "NOOP")?;
                     shared.uncheckpointed_bytes.store(pages as u64 * u64::from(setup.page), SeqCst);
                 }
@@ -229,7 +227,7 @@ impl Bench<'_> {
             let (wall, writer) = (start.elapsed(), cpu() - busy);
             shared.done.store(true, SeqCst);
             let other = thread.join().expect("no panic")?;
-            // What is left in the log is part of the price too.
+            // The rest of the WAL counts as cost of the run.
             checkpoint(conn, "TRUNCATE")?;
             let (total, disk) = (other + cpu() - busy, disk_bytes() - disk);
             let [wall, writer, total, worst] = [wall, writer, total, worst].map(|time| time.as_secs_f64());
@@ -237,7 +235,7 @@ impl Bench<'_> {
         })
     }
 
-    /// How long a start takes to learn which targets and alerts there are.
+    /// Time to load the index of targets and alerts at start.
     fn start(&self) -> Result<()> {
         let (_file, conn) = self.fresh(&BASE, self.states)?;
         let (mut targets, mut alerts, begin) = (HashMap::new(), HashMap::new(), Instant::now());
@@ -271,7 +269,7 @@ impl Bench<'_> {
     }
 }
 
-/// Every event, decision and settlement is there, as durable as was asked for.
+/// Checks that every event, decision and settlement is stored with the requested durability.
 fn verify(conn: &Connection, layout: Layout, all: i64, commit: i64) -> Result<()> {
     let decided = if layout == Layout::Conventional { "decisions" } else { "decided" };
     let settled = match layout {
@@ -285,7 +283,7 @@ fn verify(conn: &Connection, layout: Layout, all: i64, commit: i64) -> Result<()
     Ok(())
 }
 
-// The schema and the writes.
+// Schema and writes.
 
 fn schema(layout: Layout) -> &'static str {
     if layout == Layout::Conventional {
@@ -305,7 +303,7 @@ fn schema(layout: Layout) -> &'static str {
         CREATE TABLE cursors(destination INTEGER PRIMARY KEY, enqueued INTEGER, settled INTEGER);"
 }
 
-/// The events of one commit: their first number, and the target of each.
+/// The events of one commit: the first id and the target of each.
 struct Batch<'a> {
     first: i64,
     targets: Vec<i64>,
@@ -324,7 +322,7 @@ impl Batch<'_> {
 
     fn write_lean(&self, conn: &Connection, layout: Layout) -> Result<()> {
         let count = self.targets.len() as i64;
-        // A commit smaller than a notification is one of that size.
+        // A commit smaller than a notification has a notification of its own size.
         let alerts = ALERTS_PER_NOTIFICATION.min(count);
         let hash = |n| (u128::from(mix(n)) << 64 | u128::from(mix(!n))).to_be_bytes();
         let mut state = conn.prepare_cached("REPLACE INTO targets VALUES (?, ?, NULL, ?, ?, ?)")?;
@@ -384,7 +382,7 @@ fn key(target: i64) -> String {
     format!("eks/nodegroup/-/eu-west-1/prod-eu/-/workers-{target}")
 }
 
-/// Long enough for 20 decisions, and different enough that no two rows are alike.
+/// Length of 20 decisions, with different content in each row.
 fn documents() -> Vec<String> {
     let labels: String = (0..250).map(|n| format!(r#""label_{n}":"value {:x}","#, mix(n))).collect();
     (0..64).map(|n| labels[n..].to_owned()).collect()
@@ -402,7 +400,7 @@ fn open(path: &Path, setup: &Setup) -> Result<Connection> {
     let new = size(path, "") == 0;
     let conn = Connection::open(path)?;
     if new {
-        // Not for every connection: `auto_vacuum` on a file that exists waits for the writer.
+        // Only for the first connection: `auto_vacuum` on an existing file waits for the writer.
         conn.pragma_update(None, "page_size", setup.page)?;
         conn.pragma_update(None, "auto_vacuum", setup.vacuum)?;
         conn.pragma_update(None, "journal_mode", "WAL")?;
@@ -417,19 +415,19 @@ fn open(path: &Path, setup: &Setup) -> Result<Connection> {
     Ok(conn)
 }
 
-/// The writer and the thread of the checkpoints meet here.
+/// Shared by the writer and the checkpoint thread.
 struct Shared<'a> {
-    /// The database, to sync it. Closing any handle of a file drops the locks that its process
-    /// has on it, SQLite's too: this one is older than the connections and outlives them.
+    /// Handle for syncing the database. Closing any handle of a file drops all POSIX locks of the process on it,
+    /// SQLite's included, so this one is opened before the connections and closed after them.
     file: &'a File,
-    /// Bytes in the log that are not in the database yet.
+    /// WAL bytes that are not checkpointed yet.
     uncheckpointed_bytes: AtomicU64,
-    /// The writer is asked to copy what little is left.
+    /// Requests the final checkpoint by the writer.
     tail: AtomicBool,
     done: AtomicBool,
 }
 
-/// Copies the log into the database whenever enough waits in it; returns the CPU that took.
+/// Checkpoints whenever the WAL is long enough. Returns the CPU time.
 fn checkpointer(path: &Path, setup: &Setup, shared: &Shared<'_>) -> Result<Duration> {
     let (Thread(bytes) | Tail(bytes)) = setup.checkpoint else {
         return Ok(Duration::ZERO);
@@ -442,8 +440,8 @@ fn checkpointer(path: &Path, setup: &Setup, shared: &Shared<'_>) -> Result<Durat
         }
         checkpoint(&conn, "PASSIVE")?;
         if let Tail(_) = setup.checkpoint {
-            // SQLite syncs the database only with the last page of the log, which would leave all
-            // of the waiting to the writer; so each round syncs what it copied.
+            // SQLite syncs the database only with the last page of the WAL, which would leave the wait to the
+            // writer; so each round syncs its own pages.
             for _ in 0..8 {
                 shared.file.sync_data().expect("sync the database");
                 if checkpoint(&conn, "NOOP")? <= MAX_TAIL_PAGES {
@@ -458,15 +456,15 @@ fn checkpointer(path: &Path, setup: &Setup, shared: &Shared<'_>) -> Result<Durat
     Ok(cpu())
 }
 
-/// Answers how many pages of the log are not in the database.
+/// Number of WAL pages that are not checkpointed.
 fn checkpoint(conn: &Connection, mode: &str) -> Result<i64> {
     let mut statement = conn.prepare_cached(&format!("PRAGMA wal_checkpoint({mode})"))?;
     statement.query_row([], |row| Ok(row.get::<_, i64>(1)? - row.get::<_, i64>(2)?))
 }
 
-// What the system says.
+// Operating system.
 
-/// The CPU time of this thread, to the nanosecond.
+/// CPU time of this thread in nanoseconds resolution.
 fn cpu() -> Duration {
     let stat = fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
     Duration::from_nanos(stat.split(' ').next().and_then(|n| n.parse().ok()).unwrap_or_default())

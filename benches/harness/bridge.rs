@@ -1,4 +1,4 @@
-//! The bridge under measurement: the release binary as its own process, and what the kernel says of it.
+//! The bridge process under test, and its CPU time and memory from `/proc`.
 
 use std::fmt::Write as _;
 use std::io::{self, BufRead, BufReader, Write as _};
@@ -7,17 +7,17 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-/// How long anything may take before a run is given up.
+/// Timeout of each step of a run.
 pub(crate) const RUN_TIMEOUT: Duration = Duration::from_secs(120);
 
-/// What is set up in the bridge beside the defaults.
+/// Settings that differ from the bridge's defaults.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Setup {
     pub rules: usize,
     pub destinations: usize,
-    /// `server.max_body_bytes`, where the defaults do not do.
+    /// `server.max_body_bytes`; `None` is the default.
     pub max_body_bytes: Option<u64>,
-    /// `delivery.max_backlog`, where the defaults do not do.
+    /// `delivery.max_backlog`; `None` is the default.
     pub max_backlog: Option<u64>,
 }
 
@@ -27,7 +27,7 @@ impl Default for Setup {
     }
 }
 
-/// A bridge that is ready.
+/// A running bridge that has answered 200 to `/-/ready`.
 pub(crate) struct Bridge {
     process: Child,
     folder: PathBuf,
@@ -37,7 +37,7 @@ pub(crate) struct Bridge {
 }
 
 impl Bridge {
-    /// Starts it in `folder`, with the store that is there or a new one, and waits until it is ready.
+    /// Starts a bridge with the store in `folder`, which is created if missing, and waits until it is ready.
     pub(crate) fn start(folder: &Path, setup: &Setup, aws: SocketAddr) -> io::Result<Self> {
         std::fs::create_dir_all(folder)?;
         let (webhook, admin) = (free_port()?, free_port()?);
@@ -66,10 +66,10 @@ impl Bridge {
         Ok(bridge)
     }
 
-    /// CPU time of all its threads so far, in microseconds.
+    /// CPU time of the process in microseconds, user and system.
     pub(crate) fn cpu_us(&self) -> io::Result<u64> {
         let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.process.id()))?;
-        // The name before the last parenthesis may have spaces. Ticks are a hundredth of a second.
+        // The process name ends with the last parenthesis and may contain spaces. A tick is 10 ms.
         let rest = stat.rsplit_once(')').map_or("", |(_, rest)| rest);
         let ticks = rest.split_whitespace().skip(11).take(2).filter_map(|field| field.parse::<u64>().ok());
         Ok(ticks.sum::<u64>() * 10_000)
@@ -82,32 +82,30 @@ impl Bridge {
         Ok(kib.unwrap_or(f64::NAN) * 1024.0 / 1e6)
     }
 
-    /// Resident memory now, in MB.
+    /// Current resident memory in MB.
     pub(crate) fn memory_mb(&self) -> io::Result<f64> {
         self.status_mb("VmRSS")
     }
 
-    /// The most resident memory since the start or [`Self::reset_peak`], in MB.
+    /// Peak resident memory in MB since the start or the last [`Self::reset_peak`].
     pub(crate) fn peak_mb(&self) -> io::Result<f64> {
         self.status_mb("VmHWM")
     }
 
-    /// Lets the peak count from now on.
     pub(crate) fn reset_peak(&self) -> io::Result<()> {
         std::fs::write(format!("/proc/{}/clear_refs", self.process.id()), "5")
     }
 
-    /// Where its store is.
     pub(crate) fn store(&self) -> PathBuf {
         self.folder.join("scalebridge.db")
     }
 
-    /// What it said of how its store commits.
+    /// Whether the log says that the store commits with `synchronous=FULL`.
     pub(crate) fn has_full_synchronous(&self) -> io::Result<bool> {
         Ok(std::fs::read_to_string(self.folder.join("log.txt"))?.contains("synchronous=FULL"))
     }
 
-    /// Ends it as an operator does, and waits.
+    /// Sends SIGTERM and waits for the exit. Returns the path of the store.
     pub(crate) fn stop(mut self) -> io::Result<PathBuf> {
         Command::new("kill").arg(self.process.id().to_string()).status()?;
         self.process.wait()?;
@@ -117,13 +115,13 @@ impl Bridge {
 
 impl Drop for Bridge {
     fn drop(&mut self) {
-        // After `stop` there is nothing left to kill.
+        // Fails after `stop`, when the process has exited.
         drop(self.process.kill());
         drop(self.process.wait());
     }
 }
 
-/// The one that was built with this, or the one that `SCALEBRIDGE_BINARY` names, to compare two.
+/// The binary of this build, or the one named by `SCALEBRIDGE_BINARY`, for comparisons.
 fn binary() -> PathBuf {
     let named = std::env::var_os("SCALEBRIDGE_BINARY").map(PathBuf::from);
     named.unwrap_or_else(|| env!("CARGO_BIN_EXE_scalebridge").into())
@@ -158,7 +156,7 @@ destinations:
         store.display()
     );
     for queue in queue_names(setup) {
-        // A String takes everything.
+        // Writing to a String cannot fail.
         let _ = writeln!(
             text,
             "  {queue}: {{ sqs: {{ queue_url: \"http://{aws}/123456789012/{queue}\", region: eu-west-1, \
@@ -172,7 +170,7 @@ fn queue_names(setup: &Setup) -> impl Iterator<Item = String> {
     (1..=setup.destinations).map(|queue| format!("queue-{queue}"))
 }
 
-/// So many rules; the last one takes the alerts.
+/// `setup.rules` rules; only the last one matches the alerts.
 fn rules(setup: &Setup) -> String {
     let queues = queue_names(setup).collect::<Vec<_>>().join(", ");
     let mut text = format!("defaults: {{ send_to: [{queues}] }}\nrules:\n");
@@ -191,7 +189,7 @@ fn rules(setup: &Setup) -> String {
     text
 }
 
-/// A small request: its status and its answer.
+/// Sends a request without a body. Returns the status and the body of the response.
 pub(crate) fn request(address: SocketAddr, method: &str, path: &str) -> io::Result<(u16, String)> {
     let mut stream = TcpStream::connect(address)?;
     stream.set_read_timeout(Some(RUN_TIMEOUT))?;
@@ -218,7 +216,6 @@ pub(crate) fn request(address: SocketAddr, method: &str, path: &str) -> io::Resu
     Ok((status, String::from_utf8_lossy(&body).into_owned()))
 }
 
-/// [`ask`] with `GET`.
 pub(crate) fn get(address: SocketAddr, path: &str) -> io::Result<(u16, String)> {
     request(address, "GET", path)
 }

@@ -1,5 +1,5 @@
-//! What the parts could do alone on this machine, measured in the same run: decoding JSON, inserting rows
-//! durably, sending batches with the AWS SDK. The bridge cannot be faster than the slowest of them.
+//! Throughput of single components on this machine, measured in the same run: decoding JSON, durable inserts,
+//! batches sent with the AWS SDK. The bridge cannot be faster than the slowest of them.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -16,12 +16,12 @@ use super::load::Load;
 use super::results::Ceiling;
 use super::stub::Stub;
 
-/// How long each is measured.
+/// Duration of each measurement.
 const MEASURE_DURATION: Duration = Duration::from_secs(2);
-/// Calls of the SDK at the same time.
+/// Concurrent SDK calls.
 const MAX_CONCURRENT_CALLS: usize = 16;
 
-/// What each part does alone, in its own unit a second.
+/// Throughput of each component per second, in its own unit.
 #[derive(Clone, Copy)]
 pub(crate) struct ComponentRates {
     decoded: f64,
@@ -30,12 +30,12 @@ pub(crate) struct ComponentRates {
 }
 
 impl ComponentRates {
-    /// All parts, one after the other.
+    /// Measures all components in sequence.
     pub(crate) fn measure(folder: &Path) -> io::Result<Self> {
         Ok(Self { decoded: decode(), inserted: insert(folder)?, sent: send()? })
     }
 
-    /// Of two measurements, before and after something: a machine that others share is not always as fast.
+    /// Mean of two measurements. The speed of a shared machine varies during a run.
     pub(crate) fn mean(self, other: Self) -> Self {
         Self {
             decoded: f64::midpoint(self.decoded, other.decoded),
@@ -44,7 +44,7 @@ impl ComponentRates {
         }
     }
 
-    /// Beside what the bridge does: alerts acknowledged and delivered a second.
+    /// Compares each component with the bridge, which acknowledges and delivers so many alerts per second.
     pub(crate) fn compare(self, acknowledged: f64, delivered: f64) -> Vec<Ceiling> {
         let ceiling = |part: &str, unit: &str, only_computes, alone, where_goals_were_set, bridge| Ceiling {
             part: part.to_owned(),
@@ -64,7 +64,7 @@ impl ComponentRates {
     }
 }
 
-/// How many a second, if `work` does so many at once.
+/// Operations per second of `work`, which performs `batch` of them per call.
 fn rate(batch_size: u64, mut work: impl FnMut()) -> f64 {
     let begun = Instant::now();
     let mut done = 0;
@@ -130,7 +130,7 @@ fn insert(folder: &Path) -> io::Result<f64> {
     };
     let rate = measure().map_err(io::Error::other)?;
     for end in ["", "-wal", "-shm"] {
-        // SQLite has removed those of them that it made when it closed.
+        // SQLite removes its own files when it closes the database.
         drop(std::fs::remove_file(format!("{}{end}", path.display())));
     }
     Ok(rate)
@@ -169,7 +169,7 @@ fn send() -> io::Result<f64> {
     })
 }
 
-/// Ten messages of the size and with the attributes of events.
+/// Ten messages with the size and the attributes of events.
 fn entries() -> io::Result<Vec<SendMessageBatchRequestEntry>> {
     let body = "x".repeat(1200);
     let entry = |id: usize| {

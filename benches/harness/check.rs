@@ -1,4 +1,4 @@
-//! Speed is not bought with promises: what has to hold after each run.
+//! Checks of the promises after each run.
 
 use std::io;
 use std::path::Path;
@@ -6,8 +6,8 @@ use std::path::Path;
 use rusqlite::types::{FromSqlError, ValueRef};
 use rusqlite::{Connection, OpenFlags};
 
-/// Looks for each alert's decision the way that a question about its target finds it: by the target's
-/// number in `history`. `fingerprint` tells an alert's from the target's name. Gives how many were found.
+/// Counts the alerts that have a decision, by the query that `decisions --target` uses: `history` by target id.
+/// `fingerprints` maps the number in a target's name to the fingerprints of its alerts.
 pub(crate) fn count_decisions(store: &Path, fingerprints: impl Fn(u64) -> Vec<String>) -> io::Result<u64> {
     let found = || -> rusqlite::Result<u64> {
         let flags = OpenFlags::SQLITE_OPEN_READ_ONLY;
@@ -24,15 +24,16 @@ pub(crate) fn count_decisions(store: &Path, fingerprints: impl Fn(u64) -> Vec<St
             };
             let records = history.query_map([id], |row| text(row.get_ref(0)?))?;
             let records = records.collect::<Result<Vec<_>, _>>()?;
-            let is_told = |fingerprint: &String| records.iter().any(|record| record.contains(fingerprint));
-            found += fingerprints(target).iter().filter(|one| is_told(one)).count() as u64;
+            let is_recorded =
+                |fingerprint: &String| records.iter().any(|record| record.contains(fingerprint));
+            found += fingerprints(target).iter().filter(|one| is_recorded(one)).count() as u64;
         }
         Ok(found)
     };
     found().map_err(io::Error::other)
 }
 
-/// A record's text, which is kept packed if it is long.
+/// The text of a record; long ones are compressed.
 fn text(value: ValueRef<'_>) -> rusqlite::Result<String> {
     let ValueRef::Blob(packed) = value else { return Ok(value.as_str()?.to_owned()) };
     let text = lz4_flex::block::decompress_size_prepended(packed)

@@ -1,6 +1,6 @@
-//! The load: notifications as Alertmanager sends them, one after the other on each of some connections.
+//! Load generator: sends Alertmanager notifications, one at a time on each connection.
 //!
-//! A process of its own. What it has seen goes to stdout as JSON.
+//! Runs as a separate process and prints its result as JSON on stdout.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -12,40 +12,40 @@ use serde::{Deserialize, Serialize};
 
 use super::stub::now_us;
 
-/// What to send.
+/// Parameters of a load.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Load {
     pub bridge: SocketAddr,
     pub alerts: u64,
-    /// Alerts in a body.
+    /// Alerts per notification.
     pub alerts_per_body: u64,
     pub connections: u64,
-    /// The number of the first alert; alerts with the same number are the same alert.
+    /// Number of the first alert. The number determines the fingerprint.
     pub first: u64,
-    /// Each body is about one of so many targets, in turn; 0: each alert is about a target of its own.
+    /// Number of targets. Each notification is about one of them, round robin; 0 gives each alert its own target.
     pub targets: u64,
-    /// Whether a body about a target is always the same one, as Alertmanager repeats a group.
+    /// Whether notifications about the same target are identical, as when Alertmanager repeats a group.
     pub repeats: bool,
-    /// Time between an answer and the next request, in microseconds.
+    /// Pause between a response and the next request, in microseconds.
     pub pause_us: u64,
 }
 
-/// What came of it.
+/// Result of a load.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 pub(crate) struct Sent {
-    /// When the first request began and the last answer came, in microseconds since 1970.
+    /// Start of the first request and end of the last response, in microseconds since 1970.
     pub first_us: u64,
     pub last_us: u64,
-    /// Bodies that were put off with 503 and sent again.
+    /// Requests that were answered with 503 and repeated.
     pub retried: u64,
-    /// Time to the 200, in microseconds.
+    /// Latency of the 200, in microseconds.
     pub median_us: u64,
     pub p99_us: u64,
     pub max_us: u64,
 }
 
 impl Load {
-    /// Bodies of 20 over 8 connections, each alert about a target of its own.
+    /// Notifications of 20 alerts over 8 connections; each alert has its own target.
     pub(crate) fn new(bridge: SocketAddr, alerts: u64) -> Self {
         Self {
             bridge,
@@ -59,7 +59,7 @@ impl Load {
         }
     }
 
-    /// Runs this very program with the argument `load`.
+    /// Sends the load from a child process, this program with the argument `load`.
     pub(crate) fn run(&self) -> io::Result<Sent> {
         let load = serde_json::to_string(self)?;
         let output = Command::new(std::env::current_exe()?).args(["load", &load]).output()?;
@@ -69,7 +69,7 @@ impl Load {
         Ok(serde_json::from_slice(&output.stdout)?)
     }
 
-    /// In the process that sends.
+    /// Sends the load from this process.
     pub(crate) fn send(&self) -> io::Result<Sent> {
         let starts_at = jiff::Timestamp::now().to_string();
         let (next, retried) = (AtomicU64::new(0), AtomicU64::new(0));
@@ -96,7 +96,7 @@ impl Load {
         })
     }
 
-    /// One connection's share.
+    /// Sends the share of one connection.
     fn send_on_connection(
         &self,
         starts_at: &str,
@@ -145,7 +145,7 @@ impl Load {
         }
     }
 
-    /// A body of so many alerts.
+    /// A notification of `alerts` alerts.
     pub(crate) fn example(alerts: u64) -> String {
         let bridge = SocketAddr::from(([127, 0, 0, 1], 0));
         let load = Self { alerts_per_body: alerts, ..Self::new(bridge, alerts) };
@@ -176,17 +176,17 @@ impl Load {
     }
 }
 
-/// About 600 bytes, as an alert of kube-state-metrics has.
+/// About 600 bytes, the size of a kube-state-metrics alert.
 fn push_alert(body: &mut String, alert: u64, target: u64, starts_at: &str) {
     use std::fmt::Write as _;
-    // A String takes everything.
+    // Writing to a String cannot fail.
     let _ = write!(
         body,
         r#"{{"status":"firing","labels":{{"alertname":"KubePodUnschedulable","cluster":"prod-eu","namespace":"shop","nodegroup":"workers-{target}","pod":"web-7d4b9c6f8-{alert:07}","prometheus":"monitoring/k8s","region":"eu-west-1","severity":"warning"}},"annotations":{{"description":"Pod shop/web-7d4b9c6f8-{alert:07} has been unschedulable for more than five minutes.","summary":"Pod unschedulable.","value":"3"}},"startsAt":"{starts_at}","endsAt":"0001-01-01T00:00:00Z","generatorURL":"http://prometheus:9090/graph?g0.expr=kube_pod_status_unschedulable+%3E+0","fingerprint":"{alert:016x}"}}"#
     );
 }
 
-/// The status of the answer that comes next.
+/// Reads the next response and returns its status.
 fn read_answer(reader: &mut BufReader<TcpStream>) -> io::Result<u16> {
     let (mut line, mut status, mut length) = (String::new(), 0, 0);
     loop {

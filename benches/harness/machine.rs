@@ -1,4 +1,4 @@
-//! The machine that a run is measured on.
+//! Description of the machine that a run is measured on.
 
 use std::io::{self, Write};
 use std::path::Path;
@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use super::results::Machine;
 
-/// Describes it; `folder` is where the stores are.
+/// Describes this machine. `folder` is on the file system of the stores.
 pub(crate) fn describe(folder: &Path) -> io::Result<Machine> {
     let field = |file: &str, name: &str| {
         let text = std::fs::read_to_string(file).unwrap_or_default();
@@ -29,13 +29,13 @@ pub(crate) fn describe(folder: &Path) -> io::Result<Machine> {
     })
 }
 
-/// What a command says, or nothing.
+/// Standard output of a command; empty if it fails.
 fn output(command: &str, arguments: &[&str]) -> String {
     let output = Command::new(command).args(arguments).output();
     output.map_or(String::new(), |output| String::from_utf8_lossy(&output.stdout).trim().to_owned())
 }
 
-/// Median of writing 4 KiB and waiting until they are on the disk.
+/// Median time of a 4 KiB write with `fdatasync`, in milliseconds.
 fn sync_ms(folder: &Path) -> io::Result<f64> {
     let path = folder.join("sync");
     let mut file = std::fs::File::create(&path)?;

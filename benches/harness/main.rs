@@ -1,12 +1,12 @@
-//! The whole bridge under load, measured beside its goals.
+//! Load test of the whole bridge: figures next to their targets.
 //!
-//! `make bench` runs it: the release binary, a stand-in for SQS (`stub`) and the load (`load`) are processes
-//! of their own that share the machine. Figures, ceilings and growth come out as text, JSON and one SVG in
-//! `benches/results/`. `make bench ONLY=storm` measures a part and writes nothing; the parts are `storm`,
-//! `idle`, `large`, `coalesced`, `pending`, `million` and `growth`.
+//! `make bench` runs it: the release binary, an SQS stub (`stub`) and the load generator (`load`) are separate
+//! processes on the same machine. Figures, ceilings and scaling behaviour are written as text, JSON and one SVG
+//! to `benches/results/`. `make bench ONLY=storm` runs one scenario and writes no file; the scenarios are
+//! `storm`, `idle`, `large`, `coalesced`, `pending`, `million` and `growth`.
 //!
-//! After each run every alert's decision is looked for in the store, every event in what the stub has taken,
-//! and the bridge has to have said that its store commits with `synchronous=FULL`.
+//! After each run the harness checks that the store has a decision for every alert, that the stub has received
+//! every event, and that the bridge has logged that its store commits with `synchronous=FULL`.
 
 mod bridge;
 mod ceilings;
@@ -47,8 +47,7 @@ fn send(load: &str) -> io::Result<()> {
     writeln!(io::stdout(), "{}", serde_json::to_string(&load.send()?)?)
 }
 
-/// Fails if a promise is broken; a goal that is missed is told and is no failure, since a benchmark is no
-/// test.
+/// Fails if a promise is broken. A missed target is reported but is not a failure: a benchmark is not a test.
 fn measure(words: &[&str]) -> io::Result<()> {
     let only = words.iter().position(|word| *word == "--only").and_then(|at| words.get(at + 1)).copied();
     let results = scenarios::run(only)?;

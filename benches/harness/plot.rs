@@ -1,4 +1,4 @@
-//! The results as one SVG: each figure as a bar beside its goals, and how cost grows.
+//! Results as one SVG: each figure as a bar with its targets, and the cost curves.
 
 use std::fmt::{Arguments, Write as _};
 
@@ -12,17 +12,17 @@ const TOP: f64 = 90.0;
 const HEAD: f64 = 64.0;
 const ROW: f64 = 24.0;
 const PANEL: (f64, f64) = (510.0, 324.0);
-/// Inside a panel: what its scale and the names of its lines need.
+/// Margins inside a panel, for the scale and the line labels.
 const SCALE_WIDTH: f64 = 46.0;
 const NAMES_WIDTH: f64 = 100.0;
-/// Where bars begin, and how far from there the aim is; a bar ends at `MAX_AIM_RATIO` times the aim.
+/// Start of the bars and distance to the aim; a bar ends at `MAX_AIM_RATIO` times the aim.
 const BARS_X: f64 = 590.0;
 const AIM_WIDTH: f64 = 200.0;
 const MAX_AIM_RATIO: f64 = 2.0;
-/// Letters of a figure's name that fit beside its value.
+/// Characters of a figure's name that fit next to its value.
 const MAX_NAME_CHARS: usize = 64;
 
-/// Colours that also those tell apart who see fewer (Okabe and Ito).
+/// Colour-blind safe palette by Okabe and Ito.
 const BLUE: &str = "#0072b2";
 const SKY: &str = "#56b4e9";
 const GREEN: &str = "#009e73";
@@ -36,7 +36,6 @@ const SMALL_END: &str = r##"fill="#666" font-size="11" text-anchor="end""##;
 const FLOOR: &str = r##"stroke="#222" stroke-width="1.2""##;
 const TITLE: &str = r#"font-size="16" font-weight="600""#;
 
-/// The whole picture.
 pub(crate) fn svg(results: &Results) -> String {
     let growth = TOP + HEAD + ROW * results.figures.len() as f64 + 2.0 * MARGIN;
     let panels = growth + MARGIN;
@@ -74,7 +73,7 @@ pub(crate) fn svg(results: &Results) -> String {
     page + "</svg>\n"
 }
 
-/// A String takes everything.
+/// Writing to a String cannot fail.
 fn put(page: &mut String, element: Arguments<'_>) {
     let _ = page.write_fmt(element);
     page.push('\n');
@@ -98,7 +97,7 @@ fn rect(page: &mut String, (x, y): (f64, f64), (width, height): (f64, f64), how:
     put(page, format_args!(r#"<rect x="{x:.1}" y="{y:.1}" width="{width:.1}" height="{height:.1}" {how}/>"#));
 }
 
-/// What stands above the bars.
+/// Title and legend above the bars.
 fn goals(page: &mut String, y: f64) {
     text(page, (MARGIN, y + 26.0), "Figures", TITLE);
     let explained = "The longer the better: measured ÷ aim, or aim ÷ measured where less is better.";
@@ -116,7 +115,7 @@ fn goals(page: &mut String, y: f64) {
     }
 }
 
-/// How far a value is on the way to the aim, and beyond; longer is better, whichever way that is.
+/// Ratio of a value to the aim, inverted where lower is better, so that longer bars are better.
 fn aim_ratio(figure: &Figure, value: f64) -> f64 {
     match figure.better {
         Better::Higher => value / figure.aim,
@@ -167,7 +166,7 @@ fn bar(page: &mut String, y: f64, figure: &Figure) {
     );
     let end = BARS_X + AIM_WIDTH * MAX_AIM_RATIO;
     if length > MAX_AIM_RATIO {
-        // It would go on.
+        // The bar is clipped.
         text(page, (end - 8.0, middle), "»", r##"fill="#fff" font-weight="700" text-anchor="middle""##);
     }
     let weight = if reached == "MISSED" { 700 } else { 400 };
@@ -184,7 +183,7 @@ fn panel(page: &mut String, (x, y): (f64, f64), growth: &Growth) {
         inside: BLUE,
         value: |point| point.acknowledged,
     };
-    // Hollow points: those of the other line show through where both are the same.
+    // Hollow points keep the other line visible where both have the same value.
     let delivered = Line {
         name: "delivered",
         unit: "alerts/s",
@@ -232,18 +231,18 @@ fn short(value: f64) -> String {
     format!("{digits}{suffix}")
 }
 
-/// One thing that is measured at every point.
+/// One quantity that is measured at every point.
 #[derive(Clone, Copy)]
 struct Line {
     name: &'static str,
     unit: &'static str,
     colour: &'static str,
-    /// The colour inside its points.
+    /// Fill colour of the points.
     inside: &'static str,
     value: fn(&Point) -> f64,
 }
 
-/// Where lines are drawn, and on which scale.
+/// Drawing area and scales of a panel.
 #[derive(Clone, Copy)]
 struct Area<'a> {
     growth: &'a Growth,
@@ -251,13 +250,13 @@ struct Area<'a> {
     y: f64,
     width: f64,
     height: f64,
-    /// The value at the upper edge, and the values between two lines of the grid.
+    /// The value at the upper edge and the distance of the grid lines.
     top: f64,
     step: f64,
 }
 
 impl Area<'_> {
-    /// From 0 to a round number that is not less than any, in at most `most` steps.
+    /// From 0 to a round number not below the maximum, in at most `most` steps.
     fn scaled(self, lines: &[Line], most: f64) -> Self {
         let values = lines.iter().flat_map(|line| self.growth.points.iter().map(line.value));
         let highest = values.filter(|value| value.is_finite()).fold(0.0, f64::max);
@@ -271,7 +270,7 @@ impl Area<'_> {
         Self { top: (highest / step).ceil() * step, step, ..self }
     }
 
-    /// By the logarithm, since what grows is multiplied. It is a number of things: none is where one is.
+    /// Logarithmic, since the parameter grows by factors. 0 is drawn at the position of 1.
     fn x_of(&self, point: &Point) -> f64 {
         let all = || self.growth.points.iter().map(|point| point.at.max(1.0).ln());
         let (least, most) = (all().fold(f64::INFINITY, f64::min), all().fold(f64::NEG_INFINITY, f64::max));
@@ -283,7 +282,7 @@ impl Area<'_> {
         self.y + self.height * (1.0 - value / self.top)
     }
 
-    /// Where a point is; nowhere if it was not measured.
+    /// Position of a point; `None` if it was not measured.
     fn position(&self, line: &Line, point: &Point) -> Option<(f64, f64)> {
         let value = (line.value)(point);
         value.is_finite().then(|| (self.x_of(point), self.y_of(value)))
@@ -311,7 +310,7 @@ impl Area<'_> {
     fn draw(&self, page: &mut String, line: &Line) {
         let Line { name, unit, colour, inside, value } = line;
         let mut path = String::new();
-        // After a gap the line begins anew.
+        // A gap starts a new line segment.
         let mut pen = 'M';
         for point in &self.growth.points {
             pen = match self.position(line, point) {
@@ -337,7 +336,7 @@ impl Area<'_> {
         }
     }
 
-    /// Names at the ends of two lines, moved apart where they would touch.
+    /// Labels at the ends of two lines, moved apart if they would overlap.
     fn names(&self, page: &mut String, lines: &[Line; 2]) {
         const APART: f64 = 14.0;
         let [first, second] = lines.each_ref().map(|line| self.last(line).map(|(_, place)| place));
@@ -345,7 +344,7 @@ impl Area<'_> {
             (Some((x1, y1)), Some((x2, y2))) if x1 == x2 => (APART - (y1 - y2).abs()).max(0.0) / 2.0,
             _ => 0.0,
         };
-        // Whichever ends higher keeps the upper place.
+        // The line that ends higher has the upper label.
         let is_above = first.map(|(_, y)| y) <= second.map(|(_, y)| y);
         let moves = if is_above { [-near, near] } else { [near, -near] };
         for ((line, place), by) in lines.iter().zip([first, second]).zip(moves) {

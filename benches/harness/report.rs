@@ -1,26 +1,25 @@
-//! The results as a page of text and as JSON, and how a number is written.
+//! Results as a text page and as JSON, and the format of numbers.
 
 use std::fmt::Write as _;
 
 use super::results::{Better, Ceiling, CpuTime, Figure, Growth, Point, Results};
 
-/// Columns of the page.
+/// Width of the page in columns.
 const WIDTH: usize = 110;
-/// Between two columns of a table.
+/// Separates the columns of a table.
 const GAP: &str = "  ";
 
-/// As JSON, for programs.
 pub(crate) fn json(results: &Results) -> serde_json::Result<String> {
     serde_json::to_string_pretty(results)
 }
 
-/// Figures that do not reach their floor.
+/// Figures below their floor.
 pub(crate) fn missed(results: &Results) -> Vec<&Figure> {
     results.figures.iter().filter(|figure| figure.reached() == "MISSED").collect()
 }
 
 impl Figure {
-    /// `aim`, `floor` or `MISSED`; `-` where nothing was measured.
+    /// `aim`, `floor` or `MISSED`; `-` if nothing was measured.
     pub(crate) fn reached(&self) -> &'static str {
         let is_at = |goal: f64| match self.better {
             Better::Higher => self.measured >= goal,
@@ -35,7 +34,6 @@ impl Figure {
     }
 }
 
-/// As a page of text.
 pub(crate) fn text(results: &Results) -> String {
     let mut page = String::new();
     for line in machine(results) {
@@ -47,17 +45,17 @@ pub(crate) fn text(results: &Results) -> String {
         page += &table("Figures", "<<>>><", &heads, results.figures.iter().map(figure).collect());
     }
     if !results.ceilings.is_empty() {
-        let heads = ["part", "unit", "alone", "of the goals' machine", "bridge", "bridge/alone"];
+        let heads = ["component", "unit", "alone", "of reference", "bridge", "bridge/alone"];
         let rows = results.ceilings.iter().map(ceiling).collect();
-        page += &table("What a part does alone, and the bridge", "<<>>>>", &heads, rows);
+        page += &table("Components alone, and the bridge", "<<>>>>", &heads, rows);
     }
     if let Some(CpuTime { measured_us: here_us, relative_speed: share, reference_us: there_us }) =
         results.cpu_time
     {
         let (here, there) = (number(here_us), number(there_us));
         page += &format!(
-            "\nCPU per alert on the goals' machine: {here} µs here × {:.0} % = {there} µs. The share is that of the\n\
-             part, of those that wait for no disk, in which this machine comes nearest to that one.\n",
+            "\nCPU per alert on the reference machine: {here} µs here × {:.0} % = {there} µs. The factor is that of the\n\
+             CPU-bound component in which this machine is relatively fastest.\n",
             share * 100.0
         );
     }
@@ -68,7 +66,7 @@ pub(crate) fn text(results: &Results) -> String {
     page
 }
 
-/// Where it ran, in few lines.
+/// The machine and the commit, in two lines.
 pub(crate) fn machine(results: &Results) -> [String; 2] {
     let machine = &results.machine;
     let (memory, sync) = (number(machine.memory_gib), number(machine.sync_ms));
@@ -104,23 +102,23 @@ fn growth_rows(growth: &Growth) -> Vec<Vec<String>> {
 }
 
 impl Growth {
-    /// The CPU of a point against that of the first.
+    /// CPU time of a point relative to the first point.
     pub(crate) fn cpu_ratio(&self, point: &Point) -> String {
         let times = point.cpu_us / self.points.first().map_or(f64::NAN, |first| first.cpu_us);
         if times.is_finite() { format!("× {times:.2}") } else { number(times) }
     }
 }
 
-/// Three digits that count, but no whole one is lost; thousands apart from 10,000 on.
+/// Three significant digits without rounding integers; thousands separators from 10,000.
 pub(crate) fn number(value: f64) -> String {
     if !value.is_finite() {
         return "-".to_owned();
     }
-    // A goal of 40 is not 40.0.
+    // Integers such as a target of 40 have no decimals.
     let is_whole = value.fract() == 0.0;
     let decimals = if is_whole { 0 } else { (2.0 - value.abs().log10().floor()).clamp(0.0, 9.0) as usize };
     let text = format!("{value:.decimals$}");
-    // By what is written, since 9,999.9 is written as 10,000.
+    // Counted in the formatted text, since 9,999.9 is formatted as 10,000.
     let whole = text.find('.').unwrap_or(text.len());
     let digits = text[..whole].trim_start_matches('-').len();
     if digits < 5 {
@@ -133,7 +131,7 @@ pub(crate) fn number(value: f64) -> String {
     apart
 }
 
-/// Not longer than `width`, and one sees where something is left out.
+/// Truncates to `width` characters; an ellipsis marks the cut.
 pub(crate) fn clip(text: &str, width: usize) -> String {
     if text.chars().count() <= width {
         return text.to_owned();
@@ -141,7 +139,7 @@ pub(crate) fn clip(text: &str, width: usize) -> String {
     text.chars().take(width.saturating_sub(1)).chain(['…']).collect()
 }
 
-/// `sides` has for each column `<` or `>`: where its cells stand. The first gives way where a page is full.
+/// `sides` has `<` or `>` for each column, its alignment. The first column is truncated if the page is too narrow.
 fn table(title: &str, sides: &str, heads: &[&str], rows: Vec<Vec<String>>) -> String {
     let heads: Vec<String> = heads.iter().map(|&head| head.to_owned()).collect();
     let all = || std::iter::once(&heads).chain(&rows);
@@ -158,7 +156,7 @@ fn line(row: &[String], sides: &str, widths: &[usize]) -> String {
     let mut line = String::new();
     for ((cell, side), &width) in row.iter().zip(sides.chars()).zip(widths) {
         let cell = clip(cell, width);
-        // A String takes everything.
+        // Writing to a String cannot fail.
         let _ = match side {
             '<' => write!(line, "{cell:<width$}{GAP}"),
             _ => write!(line, "{cell:>width$}{GAP}"),

@@ -1,38 +1,35 @@
-//! What a run has measured, as it is written down.
+//! Results of a run, as stored in `results.json`.
 
 use serde::Serialize;
 
-/// Everything about one run.
 #[derive(Debug, Serialize)]
 pub(crate) struct Results {
     pub machine: Machine,
-    /// Beside their goals.
     pub figures: Vec<Figure>,
-    /// What the parts could do alone, in the same run.
+    /// Throughput of single components, measured in the same run.
     pub ceilings: Vec<Ceiling>,
-    /// How cost grows.
     pub growth: Vec<Growth>,
-    /// `None` where no ceilings were measured.
+    /// `None` if no ceilings were measured.
     #[serde(rename = "processor_time")]
     pub cpu_time: Option<CpuTime>,
 }
 
-/// What an alert would cost on the machine on which the goals were set.
+/// CPU time per alert, converted to the reference machine, for which the targets were set.
 #[derive(Debug, Clone, Copy, Serialize)]
 pub(crate) struct CpuTime {
-    /// Measured here, in microseconds.
+    /// Measured on this machine, in microseconds.
     #[serde(rename = "here_us")]
     pub measured_us: f64,
-    /// How much of that machine's processor this one is, as a share of 1.
+    /// Speed of this machine relative to the reference machine; 1 is equal.
     #[serde(rename = "share")]
     pub relative_speed: f64,
-    /// The product, in microseconds.
+    /// `measured_us` × `relative_speed`, in microseconds.
     #[serde(rename = "there_us")]
     pub reference_us: f64,
 }
 
 impl CpuTime {
-    /// By the part in which this machine comes nearest to that one, so that nothing is made to look better.
+    /// Uses the component in which this machine is relatively fastest, which gives the most pessimistic result.
     pub(crate) fn from_ceilings(here_us: f64, ceilings: &[Ceiling]) -> Option<Self> {
         let shares = ceilings.iter().filter(|ceiling| ceiling.is_cpu_bound).map(Ceiling::relative_speed);
         let share = shares.reduce(f64::max)?;
@@ -40,7 +37,6 @@ impl CpuTime {
     }
 }
 
-/// Where it ran.
 #[derive(Debug, Serialize)]
 pub(crate) struct Machine {
     pub date: String,
@@ -54,7 +50,7 @@ pub(crate) struct Machine {
     pub sync_ms: f64,
 }
 
-/// One figure beside its goals.
+/// A figure and its targets.
 #[derive(Debug, Serialize)]
 pub(crate) struct Figure {
     pub name: String,
@@ -65,7 +61,6 @@ pub(crate) struct Figure {
     pub aim: f64,
 }
 
-/// Which way is better.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Better {
@@ -73,47 +68,47 @@ pub(crate) enum Better {
     Lower,
 }
 
-/// How near the bridge comes to what one of its parts could do alone.
+/// A component alone, compared with the bridge.
 #[derive(Debug, Serialize)]
 pub(crate) struct Ceiling {
     pub part: String,
     pub unit: String,
-    /// Whether it waits for no disk, so that it tells how fast the processor is.
+    /// Whether it does not wait for the disk and therefore measures the speed of the processor.
     #[serde(rename = "only_computes")]
     pub is_cpu_bound: bool,
-    /// What the part does alone.
+    /// Throughput of the component alone.
     pub alone: f64,
-    /// What it did alone on the machine on which the goals were set: how much of that machine this one is.
+    /// Throughput of the component alone on the reference machine.
     #[serde(rename = "where_goals_were_set")]
     pub reference: f64,
-    /// What the bridge does, in the same unit.
+    /// Throughput of the bridge in the same unit.
     pub bridge: f64,
 }
 
 impl Ceiling {
-    /// How much of the machine on which the goals were set this one is, as a share of 1.
+    /// Speed of this machine relative to the reference machine; 1 is equal.
     pub(crate) fn relative_speed(&self) -> f64 {
         self.alone / self.reference
     }
 }
 
-/// How a cost grows with one thing.
+/// Cost as a function of one parameter.
 #[derive(Debug, Serialize)]
 pub(crate) struct Growth {
     pub title: String,
-    /// The thing that grows.
+    /// Name of the parameter.
     pub axis: String,
     pub points: Vec<Point>,
 }
 
-/// One measurement of a growing thing.
+/// One measurement of [`Growth`].
 #[derive(Debug, Serialize)]
 pub(crate) struct Point {
     pub at: f64,
-    /// Alerts acknowledged a second.
+    /// Alerts acknowledged per second.
     pub acknowledged: f64,
-    /// Alerts delivered a second.
+    /// Alerts delivered per second.
     pub delivered: f64,
-    /// CPU of the bridge for each alert, in microseconds.
+    /// CPU time of the bridge per alert, in microseconds.
     pub cpu_us: f64,
 }

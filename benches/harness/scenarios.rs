@@ -1,4 +1,4 @@
-//! What is run, and which figure comes of it.
+//! The scenarios and their figures.
 
 use std::io::{self, Write};
 use std::net::SocketAddr;
@@ -12,25 +12,25 @@ use super::results::{Better, CpuTime, Figure, Growth, Point, Results};
 use super::stub::{Stats, Stub};
 use super::{check, machine};
 
-/// Alerts of the storm that the goals speak of.
+/// Alerts of the scenario `storm`, for which the targets are set.
 const STORM_ALERTS: u64 = 300_000;
-/// Alerts of each run that shows growth.
+/// Alerts of each run of the scenario `growth`.
 const SAMPLE_ALERTS: u64 = 60_000;
 const MILLION: u64 = 1_000_000;
 
-/// What one run has measured.
+/// Result of one run.
 #[derive(Debug, Clone, Copy)]
 struct Measured {
     sent: Sent,
     acknowledged: f64,
     delivered: f64,
-    /// Of the bridge, for each alert.
+    /// CPU time of the bridge per alert.
     cpu_us: f64,
     calls_per_thousand: f64,
     peak_mb: f64,
 }
 
-/// A bridge and what it sends to.
+/// A bridge and its SQS stub.
 struct Run {
     bridge: Bridge,
     stub: Stub,
@@ -47,7 +47,7 @@ impl Run {
         Ok(Self { bridge, stub, setup })
     }
 
-    /// Sends a load of which so many events come, and waits until all of them have arrived.
+    /// Sends a load that causes `events` events and waits until all of them have arrived.
     fn run_load(&self, load: &Load, events: u64) -> io::Result<Measured> {
         let (before, cpu_before) = (stats(self.stub.address)?, self.bridge.cpu_us()?);
         self.bridge.reset_peak()?;
@@ -68,8 +68,8 @@ impl Run {
         })
     }
 
-    /// Ends it, and looks whether it has kept its promises: `decided` alerts, each with a target of its
-    /// own, from the first on, and as many events.
+    /// Stops the bridge and checks that the first `decided` alerts, each with its own target, have a decision and
+    /// an event.
     fn stop_and_verify(self, decided: u64) -> io::Result<()> {
         let Self { bridge, stub, .. } = self;
         ensure(bridge.has_full_synchronous()?, "the store commits with synchronous=FULL")?;
@@ -109,11 +109,10 @@ fn figure(name: &str, unit: &str, better: Better, measured: f64, goals: (f64, f6
 }
 
 fn log_progress(text: &str) {
-    // Progress, for whoever waits.
     drop(writeln!(io::stderr(), "{text}"));
 }
 
-/// Everything, or one of `storm`, `idle`, `large`, `coalesced`, `pending`, `million`, `growth`.
+/// Runs all scenarios, or only the given one.
 pub(crate) fn run(only: Option<&str>) -> io::Result<Results> {
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("bench");
     std::fs::create_dir_all(&folder)?;
@@ -267,7 +266,7 @@ fn pending(folder: &Path, figures: &mut Vec<Figure>) -> io::Result<()> {
     Ok(())
 }
 
-/// Gives throughput at 10³, 10⁵ and 10⁶ open episodes.
+/// Returns the throughput with 10³, 10⁵ and 10⁶ open episodes.
 fn million(folder: &Path, figures: &mut Vec<Figure>) -> io::Result<Vec<Point>> {
     log_progress("million: 1,000,000 open episodes");
     let setup = Setup { max_backlog: Some(2 * MILLION), ..Setup::default() };
@@ -303,7 +302,7 @@ fn point(at: f64, measured: &Measured) -> Point {
     Point { at, acknowledged, delivered, cpu_us }
 }
 
-/// How cost grows with one thing at a time.
+/// Cost as a function of body size, connections, rules and destinations.
 fn growth(folder: &Path) -> io::Result<Vec<Growth>> {
     let grow = |title: &str, axis: &str, values: &[u64], with: &dyn Fn(u64) -> (Setup, Load)| {
         let mut points = Vec::new();

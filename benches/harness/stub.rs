@@ -1,28 +1,28 @@
-//! A stand-in for SQS and Lambda on the wire: takes everything, counts it, and costs next to nothing.
+//! A cheap stub of SQS and Lambda that accepts and counts every message.
 //!
-//! A process of its own, a thread for each connection. It understands what the AWS SDK sends
-//! (`SendMessage`, `SendMessageBatch`, `Invoke`), and three questions of the harness: `GET /stats`,
-//! `GET /distinct` and `POST /refuse`.
+//! Runs as a separate process with one thread per connection. It implements `SendMessage`,
+//! `SendMessageBatch` and `Invoke` of the AWS SDK, and `GET /stats`, `GET /distinct` and `POST /refuse` for the
+//! harness.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
-/// What it has taken so far.
+/// Messages received so far.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 pub(crate) struct Stats {
     pub calls: u64,
     pub messages: u64,
-    /// When the last message came, in microseconds since 1970.
+    /// Arrival of the last message, in microseconds since 1970.
     pub last_us: u64,
 }
 
-/// Microseconds since 1970; the processes of a run share the machine's clock.
+/// Microseconds since 1970. All processes of a run use the same clock.
 pub(crate) fn now_us() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_micros() as u64)
 }
@@ -33,18 +33,18 @@ struct Counters {
     messages: AtomicU64,
     last_us: AtomicU64,
     refusing: AtomicBool,
-    /// The events' ids, cut to 64 bits.
+    /// Event ids, truncated to 64 bits.
     ids: Mutex<Vec<u64>>,
 }
 
-/// Serves until it is killed. The address goes to stdout.
+/// Prints the address on stdout and serves until the process is killed.
 pub(crate) fn serve() -> io::Result<()> {
     let listener = TcpListener::bind("127.0.0.1:0")?;
     writeln!(io::stdout(), "{}", listener.local_addr()?)?;
     let counters: &'static Counters = Box::leak(Box::default());
     loop {
         let (stream, _) = listener.accept()?;
-        // One that breaks off is the other end's business.
+        // A broken connection is the client's error.
         std::thread::spawn(move || drop(serve_connection(counters, stream)));
     }
 }
@@ -104,7 +104,7 @@ fn answer(counters: &Counters, request: &Request) -> (&'static str, String) {
         return ("200 OK", serde_json::to_string(&stats).unwrap_or_default());
     }
     if head.starts_with("GET /distinct ") {
-        let mut ids = counters.ids.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let mut ids = counters.ids.lock().clone();
         ids.sort_unstable();
         ids.dedup();
         return ("200 OK", ids.len().to_string());
@@ -120,14 +120,14 @@ fn answer(counters: &Counters, request: &Request) -> (&'static str, String) {
     let ids = event_ids(&request.body);
     counters.messages.fetch_add(ids.len() as u64, Ordering::AcqRel);
     counters.last_us.store(now_us(), Ordering::Release);
-    counters.ids.lock().unwrap_or_else(PoisonError::into_inner).extend(ids);
+    counters.ids.lock().extend(ids);
     if head.contains("/invocations ") {
         return ("202 Accepted", String::new());
     }
     ("200 OK", send_response(&request.body))
 }
 
-/// What follows `mark` up to the next quotation mark, each time that `mark` stands in `text`.
+/// The text between each occurrence of `mark` and the next quotation mark.
 fn values_after<'a>(text: &'a [u8], mark: &'a [u8]) -> impl Iterator<Item = &'a [u8]> {
     memchr::memmem::find_iter(text, mark).map(move |at| {
         let rest = &text[at + mark.len()..];
@@ -135,7 +135,7 @@ fn values_after<'a>(text: &'a [u8], mark: &'a [u8]) -> impl Iterator<Item = &'a 
     })
 }
 
-/// The ids of the events in a call, as their attributes say; of a function's payload, the event's own.
+/// The event ids of a call: from the message attributes, or from the payload of a function.
 fn event_ids(body: &[u8]) -> Vec<u64> {
     let id = |hex: &[u8]| {
         let hex = std::str::from_utf8(hex.get(..16)?).ok()?;
@@ -154,11 +154,11 @@ fn event_ids(body: &[u8]) -> Vec<u64> {
     ids
 }
 
-/// The answer to `SendMessageBatch` or `SendMessage`; both look at their own part of it.
+/// A response that is valid for `SendMessageBatch` and for `SendMessage`.
 fn send_response(body: &[u8]) -> String {
     const MD5: &str = "00000000000000000000000000000000";
     let mut text = String::from("{\"Successful\":[");
-    // Within the messages' own texts quotation marks are escaped, so this is an entry's.
+    // Quotation marks inside message bodies are escaped, so this matches entries only.
     for (at, id) in values_after(body, br#""Id":""#).enumerate() {
         let id = std::str::from_utf8(id).unwrap_or_default();
         let comma = if at == 0 { "" } else { "," };
@@ -167,14 +167,14 @@ fn send_response(body: &[u8]) -> String {
     text + &format!(r#"],"Failed":[],"MessageId":"m","MD5OfMessageBody":"{MD5}"}}"#)
 }
 
-/// The stub as its own process; it ends with this.
+/// The stub process; killed on drop.
 pub(crate) struct Stub {
     process: Child,
     pub address: SocketAddr,
 }
 
 impl Stub {
-    /// Starts this very program with the argument `stub`.
+    /// Starts this program with the argument `stub`.
     pub(crate) fn start() -> io::Result<Self> {
         let mut command = Command::new(std::env::current_exe()?);
         let mut process = command.arg("stub").stdout(Stdio::piped()).spawn()?;
@@ -189,7 +189,7 @@ impl Stub {
 
 impl Drop for Stub {
     fn drop(&mut self) {
-        // It may have ended by itself.
+        // Fails if the process has exited.
         drop(self.process.kill());
         drop(self.process.wait());
     }
