@@ -21,4 +21,5 @@ mod store;
 mod storm;
 mod support;
 mod survival;
+mod vocabulary;
 mod webhook;
