@@ -40,7 +40,7 @@ fn verdicts(decisions: &[Value]) -> Vec<&str> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_alert_has_an_answer_that_can_be_found() {
+async fn every_alert_has_a_decision_that_can_be_queried() {
     let bridge = busy_bridge().await;
     let all = decisions(&bridge, "").await;
     assert_eq!(verdicts(&all), ["invalid", "emitted", "duplicate", "unmatched", "emitted", "emitted"]);
@@ -176,7 +176,7 @@ async fn a_pause_blocks_at_once_survives_a_kill_and_deferred_actions_run_when_it
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_event_is_shown_with_what_became_of_it_everywhere() {
+async fn an_event_is_shown_with_the_state_of_each_delivery() {
     let config = CONFIG.replace(
         "destinations:\n",
         "destinations:\n  broken: { file: { path: taken/x.jsonl }, initial_backoff: 50ms, max_backoff: 60ms, max_age: 1s }\n",
@@ -187,18 +187,19 @@ async fn an_event_is_shown_with_what_became_of_it_everywhere() {
     let a = pending_pod("workers", "a");
     bridge.post(notification(std::slice::from_ref(&a))).await;
     let id = decisions(&bridge, "?verdict=emitted").await[0]["event"].as_str().expect("an id").to_owned();
-    let of = |event: &Value, name: &str| {
+    let delivery_to = |event: &Value, name: &str| {
         let deliveries = event["deliveries"].as_array().expect("a list").iter();
         deliveries.into_iter().find(|delivery| delivery["destination"] == name).expect("one").clone()
     };
     let shown = eventually("the delivery", async || {
         let shown = bridge.get_json(&format!("/api/v1/events/{id}")).await;
-        (of(&shown, "journal")["state"] == "delivered" && of(&shown, "broken")["state"] == "dead")
+        (delivery_to(&shown, "journal")["state"] == "delivered"
+            && delivery_to(&shown, "broken")["state"] == "dead")
             .then_some(shown)
     })
     .await;
-    assert_eq!((&shown["event"]["id"], &of(&shown, "journal")["attempts"]), (&json!(id), &json!(1)));
-    let broken = of(&shown, "broken");
+    assert_eq!((&shown["event"]["id"], &delivery_to(&shown, "journal")["attempts"]), (&json!(id), &json!(1)));
+    let broken = delivery_to(&shown, "broken");
     assert!(broken["error"].as_str().is_some_and(|error| error.contains("taken")), "{broken}");
     let (code, text, _) = bridge.cli(&["event", &id]);
     assert!(code == Some(0) && text.contains("\"delivered\""), "{text}");
@@ -392,7 +393,7 @@ async fn the_status_of_the_bridge_is_shown_to_people_and_programs() {
 /// The description is kept in a file, so that a change of the API is seen when it is reviewed; what it describes
 /// is there.
 #[tokio::test(flavor = "multi_thread")]
-async fn the_description_of_the_api_is_the_published_one_and_true() {
+async fn the_openapi_document_is_the_published_one_and_matches_the_api() {
     let bridge = Bridge::start().await;
     let document = bridge.get_json("/openapi.json").await;
     let shown = serde_json::to_string_pretty(&document).expect("JSON");

@@ -29,13 +29,13 @@ async fn grow(bridge: &Bridge, round: usize, ledger: &mut Ledger) {
 
 /// Beyond the lane's end events come from the store.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_long_backlog_drains_whole_and_in_order() {
+async fn a_long_backlog_drains_completely_and_in_order() {
     drain_backlog(2, false).await;
 }
 
 /// The lane is filled from the store, as far as it goes.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_long_backlog_that_was_left_behind_drains_whole_and_in_order() {
+async fn a_long_backlog_drains_completely_and_in_order_after_a_kill() {
     drain_backlog(3, true).await;
 }
 

@@ -14,7 +14,7 @@ const CHARS_PER_ALERT: usize = 4096;
 
 /// The Basic Multilingual Plane, U+0000 and U+FFFF included, in parts, each with a character of another
 /// plane behind it. There are no surrogates among characters.
-fn parts() -> Vec<String> {
+fn text_chunks() -> Vec<String> {
     let all: Vec<char> = ('\u{0}'..='\u{FFFF}').collect();
     assert_eq!(all.len(), 0x10000 - 0x800);
     let part = |part: &[char]| part.iter().chain(&['\u{1F4A5}', '\u{10FFFF}']).collect::<String>();
@@ -30,7 +30,7 @@ fn alert(name: &str, text: &str) -> Value {
 }
 
 /// The texts of events, by target.
-fn read_back(events: &[Value]) -> BTreeMap<String, String> {
+fn texts_by_target(events: &[Value]) -> BTreeMap<String, String> {
     let text = |value: &Value| value.as_str().expect("a text").to_owned();
     let part = |event: &Value| {
         let alert = &event["data"]["alerts"][0];
@@ -41,7 +41,7 @@ fn read_back(events: &[Value]) -> BTreeMap<String, String> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_character_of_the_basic_plane_arrives_as_it_was() {
+async fn every_character_of_the_basic_plane_arrives_unchanged() {
     let dir = tempfile::tempdir().expect("a directory");
     let aws = LocalAws::start(dir.path()).await;
     let url = create_queue(&aws, "scaling").await;
@@ -53,7 +53,7 @@ async fn every_character_of_the_basic_plane_arrives_as_it_was() {
     environment(&aws).iter().for_each(|(name, value)| bridge.env(name, value));
     bridge.run().await;
     let mut sent = BTreeMap::new();
-    for (at, text) in parts().into_iter().enumerate() {
+    for (at, text) in text_chunks().into_iter().enumerate() {
         // serde_json writes as itself whatever JSON does not forbid; others write all of it as escapes.
         let (raw, ascii) = (format!("raw-{at}"), format!("escaped-{at}"));
         let bodies = [notification(&[alert(&raw, &text)]), escaped(&notification(&[alert(&ascii, &text)]))];
@@ -72,7 +72,7 @@ async fn every_character_of_the_basic_plane_arrives_as_it_was() {
         .collect();
     for (queue, events) in [("the emulator", received), ("the strict queue", strict.events())] {
         assert_eq!(events.len(), sent.len(), "{queue}");
-        assert!(read_back(&events) == sent, "{queue} got something else");
+        assert!(texts_by_target(&events) == sent, "{queue} got something else");
     }
 }
 

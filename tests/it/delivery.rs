@@ -110,7 +110,7 @@ async fn a_queue_that_is_created_later_gets_every_target_in_order() {
 /// `request_response`: the call succeeds, the function does not, and that is a failure. The function needs
 /// a queue that is created later.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_function_that_fails_has_not_got_the_event() {
+async fn a_failed_function_invocation_is_retried() {
     let dir = tempfile::tempdir().expect("a directory");
     let aws = LocalAws::start(dir.path()).await;
     let url = format!("{}/000000000000/handled", aws.url());
@@ -139,7 +139,7 @@ async fn a_function_that_fails_has_not_got_the_event() {
 
 /// Several events a call: the function says which of them failed, and only those come again.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_function_that_names_what_failed_gets_only_that_again() {
+async fn only_events_that_a_function_reports_as_failed_are_retried() {
     let dir = tempfile::tempdir().expect("a directory");
     let aws = LocalAws::start(dir.path()).await;
     let url = create_queue(&aws, "handled").await;
@@ -175,7 +175,7 @@ async fn a_function_that_names_what_failed_gets_only_that_again() {
 async fn sts_proxy(aws: &LocalAws) -> (String, Arc<Mutex<Vec<String>>>) {
     let requests: Arc<Mutex<Vec<String>>> = Arc::default();
     let (recorded, url) = (Arc::clone(&requests), aws.url());
-    let pass_on = move |headers: axum::http::HeaderMap, body: String| {
+    let forward = move |headers: axum::http::HeaderMap, body: String| {
         recorded.lock().expect("no panic in here").push(body.clone());
         let mut call = ureq::post(&format!("{url}/"));
         for name in ["authorization", "content-type", "x-amz-date"] {
@@ -191,14 +191,14 @@ async fn sts_proxy(aws: &LocalAws) -> (String, Arc<Mutex<Vec<String>>>) {
     };
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let address = format!("http://{}", listener.local_addr().expect("its address"));
-    let router = axum::Router::new().fallback(pass_on);
+    let router = axum::Router::new().fallback(forward);
     tokio::spawn(async move { axum::serve(listener, router).await });
     (address, requests)
 }
 
 /// A queue of another account: the bridge takes on its role.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_queue_is_reached_in_the_role_of_its_destination() {
+async fn a_queue_is_called_with_the_role_of_its_destination() {
     let dir = tempfile::tempdir().expect("a directory");
     let aws = LocalAws::start(dir.path()).await;
     let url = create_queue(&aws, "scaling").await;
@@ -224,7 +224,7 @@ async fn a_queue_is_reached_in_the_role_of_its_destination() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn events_come_out_on_stdout_and_nothing_else_does() {
+async fn stdout_has_events_and_nothing_else() {
     let config = CONFIG.replace("file: { path: events.jsonl }", "file: { path: \"-\" }");
     let mut bridge = Bridge::new(&config, RULES);
     bridge.run().await;
@@ -240,7 +240,7 @@ async fn events_come_out_on_stdout_and_nothing_else_does() {
 
 /// Some of the SDK's errors quote the whole request. The log, and what is kept of the failure, do not.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_failure_does_not_show_the_event() {
+async fn the_log_of_a_failure_does_not_contain_the_event() {
     let queue = sqs("https://sqs.eu-west-1.amazonaws.com/123456789012/scaling");
     let config =
         CONFIG.replace("journal: { file: { path: events.jsonl } }", &format!("journal: {{ {queue} }}"));
@@ -263,7 +263,7 @@ async fn a_failure_does_not_show_the_event() {
 
 /// Without credentials nothing is ever sent, and somebody has to hear of that.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_bridge_without_credentials_says_so() {
+async fn missing_credentials_are_reported() {
     let queue = sqs("https://sqs.eu-west-1.amazonaws.com/123456789012/scaling");
     let config =
         CONFIG.replace("journal: { file: { path: events.jsonl } }", &format!("journal: {{ {queue} }}"));

@@ -63,11 +63,11 @@ fn run_command(words: &str, bridge: Option<&Bridge>) {
         run.env("SCALEBRIDGE_URL", bridge.admin_url());
     }
     // The files of `my/` are in the README itself.
-    let own = tempfile::tempdir().expect("a directory");
+    let example = tempfile::tempdir().expect("a directory");
     for name in ["scalebridge.yaml", "rules.yaml"] {
-        fs::write(own.path().join(name), yaml_block(&read("README.md"), name)).expect("a file");
+        fs::write(example.path().join(name), yaml_block(&read("README.md"), name)).expect("a file");
     }
-    let command = command.replace("my/", &format!("{}/", own.path().display()));
+    let command = command.replace("my/", &format!("{}/", example.path().display()));
     let done = run.args(["-c", &format!("{} {command}", program().display())]).output().expect("a shell");
     let said = String::from_utf8_lossy(&done.stderr);
     assert!(done.status.success(), "{words}: {said}");
@@ -105,11 +105,11 @@ async fn every_command_of_the_readme_runs() {
             default.run().await;
             bridge = Some(default);
         } else if command == "target/release/scalebridge serve --config my/scalebridge.yaml" {
-            let mut own =
+            let mut example =
                 Bridge::new(&yaml_block(&readme, "scalebridge.yaml"), &yaml_block(&readme, "rules.yaml"));
-            isolate(&mut own);
-            own.run().await;
-            bridge = Some(own);
+            isolate(&mut example);
+            example.run().await;
+            bridge = Some(example);
         } else if let Some(words) = command.strip_prefix("target/release/scalebridge ") {
             run_command(words, bridge.as_ref());
         } else if command.starts_with("curl ") {
@@ -137,18 +137,19 @@ async fn every_command_of_the_readme_runs() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_alert_without_its_label_is_invalid_as_the_readme_says() {
     let readme = read("README.md");
-    let mut own = Bridge::new(&yaml_block(&readme, "scalebridge.yaml"), &yaml_block(&readme, "rules.yaml"));
-    isolate(&mut own);
-    own.run().await;
+    let mut example =
+        Bridge::new(&yaml_block(&readme, "scalebridge.yaml"), &yaml_block(&readme, "rules.yaml"));
+    isolate(&mut example);
+    example.run().await;
     let command = blocks(&readme, "bash").into_iter().find(|block| block.contains("/webhook/staging"));
     let command = command.expect("the second curl");
     let changed = command.replace(",\"namespace\":\"shop\"", "").replace("\"a1\"", "\"a2\"");
     assert_ne!(command, changed);
-    assert_eq!(curl(&changed, &own), r#"{"alerts":1,"events":0,"verdicts":{"invalid":1}}"#);
+    assert_eq!(curl(&changed, &example), r#"{"alerts":1,"events":0,"verdicts":{"invalid":1}}"#);
 }
 
 #[test]
-fn alertmanager_takes_the_configuration_that_the_readme_shows() {
+fn alertmanager_accepts_the_configuration_of_the_readme() {
     let dir = tempfile::tempdir().expect("a directory");
     let path = dir.path().join("alertmanager.yml");
     fs::write(&path, yaml_block(&read("README.md"), "alertmanager.yml")).expect("a file");
@@ -177,7 +178,7 @@ fn documents() -> Vec<String> {
 }
 
 #[test]
-fn every_file_that_is_linked_is_there() {
+fn every_linked_file_exists() {
     for document in documents() {
         let folder = Path::new(ROOT).join(&document).parent().expect("a folder").to_owned();
         for link in read(&document).split("](").skip(1) {
@@ -191,7 +192,7 @@ fn every_file_that_is_linked_is_there() {
 
 /// The maps name files; they have to be there.
 #[test]
-fn every_path_that_a_map_names_is_there() {
+fn every_path_in_a_map_exists() {
     let records = documents().into_iter().filter(|document| document.starts_with("docs/adr/"));
     let maps = ["ARCHITECTURE.md", "docs/GLOSSARY.md"].map(str::to_owned);
     let mut checked = 0;

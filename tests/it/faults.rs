@@ -27,7 +27,7 @@ fn journal() -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_was_accepted_arrives_in_order_whatever_a_queue_does() {
+async fn accepted_events_arrive_in_order_whatever_a_queue_does() {
     for seed in seeds() {
         eprintln!("seed {seed}");
         faulty_queues(seed).await;
@@ -76,16 +76,16 @@ async fn faulty_queues(seed: u64) {
 /// scale-in need not be: it may be superseded meanwhile.
 fn assert_only_lost_answers_repeat(name: &str, sent: &[Sent], copies: &HashMap<String, usize>) {
     let mut lost: HashMap<&str, usize> = HashMap::new();
-    let mut must_come_again = HashMap::new();
+    let mut must_be_resent = HashMap::new();
     for sent in sent.iter().filter(|sent| sent.answer_lost) {
         *lost.entry(&sent.id).or_default() += 1;
-        must_come_again.insert(&sent.id, sent.event["data"]["action"] != "scale_in");
+        must_be_resent.insert(&sent.id, sent.event["data"]["action"] != "scale_in");
     }
     for (id, count) in copies {
         let lost = lost.get(id.as_str()).copied().unwrap_or(0);
         assert!(*count <= lost + 1, "{name}: {id} came {count} times, {lost} answers were lost");
     }
-    for (id, must) in must_come_again {
+    for (id, must) in must_be_resent {
         let again = copies.get(id).is_some_and(|count| *count == lost[id.as_str()] + 1);
         assert!(again || !must, "{name}: {id} was not sent again though no answer said that it is there");
     }
@@ -112,7 +112,7 @@ fn assert_one_group_per_target(sent: &[Sent]) {
 
 /// All that the others get, they get while one is dead; it gets the same when it lives again.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_dead_queue_neither_slows_nor_repeats_another() {
+async fn an_unreachable_queue_neither_delays_nor_duplicates_other_deliveries() {
     let seed = 7;
     let (dead, works) = (SqsStub::unreachable(Kind::Fifo), SqsStub::start(Kind::Standard));
     let destinations = [("dead", dead.destination()), ("works", works.destination()), ("journal", journal())];

@@ -21,7 +21,7 @@ use crate::support::tools::{eventually, get};
 const MAX_POSTS: usize = 3000;
 /// More than the store's log takes before it is folded, some 16 MiB.
 const DISK_MIB: u32 = 64;
-const REFUSED_SERIES: &str = "scalebridge_notifications_total{source=\"prod-eu\",code=\"503\"}";
+const REJECTED_SERIES: &str = "scalebridge_notifications_total{source=\"prod-eu\",code=\"503\"}";
 
 /// A bridge with its store and its journal in `data`, and what was accepted of it.
 struct Harness {
@@ -72,7 +72,7 @@ impl Harness {
             assert!(tries < MAX_POSTS, "the disk is never full");
         }
         assert!(matches!(get(&self.bridge.url("/-/healthy")).await, Ok((200, _))));
-        assert!(self.bridge.metric(REFUSED_SERIES).await >= 1.0);
+        assert!(self.bridge.metric(REJECTED_SERIES).await >= 1.0);
     }
 
     /// Posts until it is accepted, without any help.
@@ -133,7 +133,7 @@ async fn assert_full_disk_loses_nothing(
 
 /// Where nothing can be mounted there is the other test.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_full_disk_refuses_and_then_goes_on() {
+async fn a_full_disk_rejects_notifications_until_there_is_space() {
     let mut harness = Harness::new();
     let disk = match Disk::mount(&harness.bridge.dir().join("data"), DISK_MIB) {
         Ok(disk) => disk,
@@ -163,7 +163,7 @@ async fn a_full_disk_refuses_and_then_goes_on() {
 /// The same while many send and many events are on their way: whatever meets the full disk, a commit, a
 /// settlement or a line of the journal, is done again.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_disk_that_is_full_now_and_then_loses_nothing_under_load() {
+async fn a_disk_that_is_full_at_times_loses_nothing_under_load() {
     let seed = std::env::var("DISK_SEED").map_or(5, |seed| seed.parse().expect("a seed"));
     eprintln!("seed {seed}");
     let mut rng = fastrand::Rng::with_seed(seed);
@@ -176,32 +176,32 @@ async fn a_disk_that_is_full_now_and_then_loses_nothing_under_load() {
     let answered = watch::Sender::new(0);
     let to = load::constant_address(harness.bridge.url("/webhook/prod-eu"));
     let sending = tokio::spawn(load::send(seed, 300, to, answered.clone()));
-    let mut refusing = 0;
+    let mut rejecting_rounds = 0;
     for _ in 0..8 {
         // All of them, once there are no more.
         let answers = || if sending.is_finished() { usize::MAX } else { *answered.borrow() };
-        let enough = answers().saturating_add(rng.usize(1..8));
-        eventually("more answers", async || (answers() >= enough).then_some(())).await;
-        let before = harness.bridge.metric(REFUSED_SERIES).await;
+        let threshold = answers().saturating_add(rng.usize(1..8));
+        eventually("more answers", async || (answers() >= threshold).then_some(())).await;
+        let before = harness.bridge.metric(REJECTED_SERIES).await;
         disk.fill();
-        let enough = answers().saturating_add(20);
+        let threshold = answers().saturating_add(20);
         // Where the log was folded before, it has room of its own: at first it is short and has none.
-        refusing += eventually("an effect", async || {
-            let refuses = harness.bridge.metric(REFUSED_SERIES).await > before;
-            (refuses || answers() >= enough).then_some(u32::from(refuses))
+        rejecting_rounds += eventually("an effect", async || {
+            let rejected = harness.bridge.metric(REJECTED_SERIES).await > before;
+            (rejected || answers() >= threshold).then_some(u32::from(rejected))
         })
         .await;
         tokio::time::sleep(Duration::from_millis(rng.u64(..20))).await;
         disk.free();
     }
-    assert!(refusing > 0, "it was never full");
+    assert!(rejecting_rounds > 0, "it was never full");
     harness.ledger = sending.await.expect("the load");
     harness.assert_delivered_once().await;
 }
 
 /// No file may grow, which is another error than a full disk.
 #[tokio::test(flavor = "multi_thread")]
-async fn files_that_may_not_grow_are_a_full_disk() {
+async fn a_file_size_limit_is_handled_like_a_full_disk() {
     let mut harness = Harness::new();
     // The signal would end the process before the error is seen.
     harness.bridge.wrap_with(&["env", "--ignore-signal=XFSZ"]);

@@ -51,7 +51,7 @@ async fn deferred_count(bridge: &Bridge, verdict: &str) -> f64 {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_scale_in_that_waits_for_its_calm_survives_a_kill_and_comes_by_itself() {
+async fn a_stabilizing_scale_in_survives_a_kill_and_runs_when_its_window_ends() {
     let rules = RULES.replace("stabilization_window: 0s", "stabilization_window: 2s");
     let mut bridge = Bridge::new(CONFIG, &rules);
     bridge.run().await;
@@ -110,7 +110,7 @@ async fn nothing_is_scaled_in_while_the_heartbeat_is_missing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_rule_in_shadow_says_and_sends_nothing() {
+async fn a_rule_in_shadow_mode_sends_nothing() {
     let rules = RULES.replace("    matchers:", "    mode: shadow\n    matchers:");
     let mut bridge = Bridge::new(CONFIG, &rules);
     bridge.run().await;
@@ -136,7 +136,7 @@ async fn the_process_limits_scale_ins_per_minute() {
 
 /// The queue does not exist yet, so nothing was sent when capacity is short again.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_scale_in_that_was_not_sent_is_superseded_by_the_next_scale_out() {
+async fn an_undelivered_scale_in_is_superseded_by_the_next_scale_out() {
     let dir = tempfile::tempdir().expect("a directory");
     let aws = LocalAws::start(dir.path()).await;
     let url = format!("{}/000000000000/scaling", aws.url());

@@ -103,7 +103,7 @@ async fn an_invalid_configuration_is_rejected_and_the_running_one_stays_active()
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_needs_a_restart_is_named_and_stays_as_it_was() {
+async fn settings_that_need_a_restart_are_reported_and_stay_as_they_were() {
     let bridge = Bridge::start().await;
     let changed = CONFIG
         .replace(
@@ -243,7 +243,7 @@ async fn undelivered_events_of_a_removed_destination_become_dead_letters_and_can
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_destination_that_went_away_while_the_bridge_was_down_leaves_dead_letters_too() {
+async fn a_destination_removed_while_the_bridge_was_down_leaves_dead_letters_too() {
     let mut bridge = bridge_with_failing_destination().await;
     bridge.kill();
     bridge.write("scalebridge.yaml", CONFIG);
@@ -264,7 +264,7 @@ async fn wait_for_reloads(bridge: &Bridge, count: usize) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_signal_or_a_changed_file_is_enough_also_behind_the_links_of_a_config_map() {
+async fn a_signal_or_a_changed_file_triggers_a_reload_also_in_a_config_map_volume() {
     let mut bridge = Bridge::new(CONFIG, RULES);
     // As Kubernetes mounts a ConfigMap: the names point into `..data`, which points to a version.
     let map = bridge.dir().join("map");

@@ -13,7 +13,7 @@ const NOTIFICATIONS: usize = 240;
 /// The queues are slow and refuse much, so each stop finds calls on their way and events that wait for
 /// their next try; but they always say what they took.
 #[tokio::test(flavor = "multi_thread")]
-async fn no_event_comes_twice_because_of_a_restart() {
+async fn no_event_is_duplicated_by_a_restart() {
     let seed = std::env::var("RESTART_SEED").map_or(3, |seed| seed.parse().expect("a seed"));
     eprintln!("seed {seed}");
     let mut rng = fastrand::Rng::with_seed(seed);
@@ -31,8 +31,8 @@ async fn no_event_comes_twice_because_of_a_restart() {
     let (answered, mut answers) = watch::channel(0);
     let sending = tokio::spawn(load::send(seed, NOTIFICATIONS, to, answered));
     for restart in 1..=RESTARTS {
-        let enough = restart * NOTIFICATIONS / (RESTARTS + 1) + rng.usize(..8);
-        answers.wait_for(|count| *count >= enough).await.expect("senders that go on");
+        let threshold = restart * NOTIFICATIONS / (RESTARTS + 1) + rng.usize(..8);
+        answers.wait_for(|count| *count >= threshold).await.expect("senders that go on");
         address.send_replace(None);
         assert!(bridge.stop().await.success());
         bridge.run().await;

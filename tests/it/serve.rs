@@ -41,7 +41,7 @@ fn every_error_in_configuration_and_rules_is_reported_in_one_run_with_its_locati
 }
 
 #[test]
-fn what_this_version_cannot_do_is_refused_and_not_passed_over() {
+fn an_unsupported_setting_is_rejected() {
     let admin = "admin: { listen: \"127.0.0.1:0\"";
     let config = CONFIG.replace(admin, &format!("{admin}, tls: {{}}"));
     let (code, says) = failed_start(&Bridge::new(&config, RULES));
@@ -50,7 +50,7 @@ fn what_this_version_cannot_do_is_refused_and_not_passed_over() {
 }
 
 #[test]
-fn a_listener_beyond_loopback_without_credentials_is_refused() {
+fn an_unauthenticated_non_loopback_listener_is_rejected() {
     for (location, config) in [
         (
             "scalebridge.yaml:2:19",
@@ -68,7 +68,7 @@ fn a_listener_beyond_loopback_without_credentials_is_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_listener_beyond_loopback_can_be_allowed() {
+async fn a_non_loopback_listener_can_be_allowed() {
     let open = "server: { listen: \"0.0.0.0:0\", allow_unauthenticated: true }";
     let mut bridge = Bridge::new(&CONFIG.replace("server: { listen: \"127.0.0.1:0\" }", open), RULES);
     bridge.run().await;
@@ -87,7 +87,7 @@ fn a_port_in_use_is_reported() {
 
 /// Lines of events in the middle of the database would be the end of it.
 #[test]
-fn a_file_that_another_writes_is_refused() {
+fn a_file_destination_that_shares_its_file_is_rejected() {
     let journal = "  journal: { file: { path: events.jsonl } }";
     let twice = format!("{journal}\n  second: {{ file: {{ path: ./events.jsonl }} }}");
     for (location, lines) in [
@@ -118,7 +118,7 @@ fn a_usage_error_is_reported_and_exits_with_2() {
 
 /// Other programs' variables hold any bytes. One of ours that is no text is a fault like any other.
 #[test]
-fn an_environment_that_is_no_text_is_no_crash() {
+fn a_variable_that_is_not_utf_8_is_reported_and_a_foreign_one_ignored() {
     let odd = std::ffi::OsStr::from_bytes(b"\xff");
     let bridge = Bridge::new(CONFIG, RULES);
     let mut command = bridge.command();
@@ -130,7 +130,7 @@ fn an_environment_that_is_no_text_is_no_crash() {
 
 /// A log that nobody takes (a full disk, a collector that is gone) stops no notification.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_log_that_cannot_be_written_is_no_reason_to_stop() {
+async fn an_unwritable_log_does_not_stop_the_bridge() {
     let full = || fs::File::options().write(true).open("/dev/full").expect("/dev/full");
     let faulty = Bridge::new("sources: 1", RULES).command().stderr(full()).status();
     assert_eq!(faulty.expect("an end").code(), Some(2), "the exit code does not depend on it");

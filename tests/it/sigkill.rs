@@ -45,8 +45,8 @@ async fn no_event_that_was_accepted_is_lost_in_a_storm_of_sigkills() {
             bridge.wait_ready().await;
         }
         address.send_replace(Some(bridge.url("/webhook/prod-eu")));
-        let enough = kill * NOTIFICATIONS / (KILLS + 1) + rng.usize(1..8);
-        answers.wait_for(|count| *count >= enough).await.expect("senders that go on");
+        let threshold = kill * NOTIFICATIONS / (KILLS + 1) + rng.usize(1..8);
+        answers.wait_for(|count| *count >= threshold).await.expect("senders that go on");
         // Half of them come on the heels of a 200.
         if rng.bool() {
             tokio::time::sleep(Duration::from_micros(rng.u64(..20_000))).await;

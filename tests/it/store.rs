@@ -34,10 +34,10 @@ fn sqlite(dir: &Path) -> Store {
     Store::Sqlite(opened.expect("a store"))
 }
 
-fn policy(keep_ended: u64) -> Policy {
+fn policy(retention_secs: u64) -> Policy {
     Policy {
-        last_resolve_retention: Duration::from_secs(keep_ended),
-        expired_episode_retention: Duration::from_secs(keep_ended),
+        last_resolve_retention: Duration::from_secs(retention_secs),
+        expired_episode_retention: Duration::from_secs(retention_secs),
         max_deferral: Duration::from_secs(3600),
         per_minute: PerMinute::default(),
     }
@@ -141,9 +141,9 @@ proptest! {
             for group in 0..3 {
                 let key = TargetKey::from_stored(&format!("eks/nodegroup/-/eu-west-1/prod-eu/-/group-{group}"));
                 let (from, to) = (Time::from_nanos(0), Time::from_nanos(i64::MAX));
-                let kept = |records: Vec<String>| records.iter().map(|record| decisions(record)).collect::<Vec<_>>();
-                let one = kept(memory.history(&key, from, to).await.expect("a history"));
-                let other = kept(file.history(&key, from, to).await.expect("a history"));
+                let decisions_of = |records: Vec<String>| records.iter().map(|record| decisions(record)).collect::<Vec<_>>();
+                let one = decisions_of(memory.history(&key, from, to).await.expect("a history"));
+                let other = decisions_of(file.history(&key, from, to).await.expect("a history"));
                 prop_assert_eq!(one, other);
             }
             file.close().await;
@@ -163,7 +163,7 @@ fn decisions(record: &str) -> Value {
 }
 
 #[tokio::test]
-async fn a_delivery_that_failed_comes_again_with_its_count_also_after_a_restart() {
+async fn a_failed_delivery_is_retried_with_its_attempt_count_also_after_a_restart() {
     let dir = tempfile::tempdir().expect("a directory");
     let start = wall_clock();
     let mut store = sqlite(dir.path());
@@ -194,7 +194,7 @@ async fn a_delivery_that_failed_comes_again_with_its_count_also_after_a_restart(
 }
 
 #[tokio::test]
-async fn what_is_past_its_retention_is_pruned_and_what_is_not_settled_stays() {
+async fn expired_rows_are_pruned_and_unsettled_deliveries_stay() {
     let dir = tempfile::tempdir().expect("a directory");
     let start = wall_clock();
     let store = sqlite(dir.path());

@@ -58,7 +58,7 @@ async fn settle_all(store: &Store, settlement: Settlement) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_file_is_back_within_twice_its_size_after_a_storm_and_no_step_of_it_is_long() {
+async fn the_file_shrinks_after_a_storm_and_no_pruning_step_is_long() {
     let dir = tempfile::tempdir().expect("a directory");
     let opened = Sqlite::open(&dir.path().join("bridge.db"), &[queue()], Arc::new(wall_clock));
     let store = Store::Sqlite(opened.expect("a store"));

@@ -91,7 +91,7 @@ async fn an_episode_outlives_the_process() {
 /// What a guard has stopped comes by itself when its time is over, also when the process was not there
 /// for a part of it.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_scale_in_that_waits_for_its_calm_outlives_the_process() {
+async fn a_stabilizing_scale_in_outlives_the_process() {
     let rules = RULES.replace("stabilization_window: 0s", "stabilization_window: 2s");
     let mut bridge = Bridge::new(CONFIG, &rules);
     bridge.run().await;
@@ -112,7 +112,7 @@ async fn a_scale_in_that_waits_for_its_calm_outlives_the_process() {
 
 /// A request that is on its way when SIGTERM comes is answered; a new one is not taken.
 #[tokio::test(flavor = "multi_thread")]
-async fn sigterm_finishes_what_is_in_flight_and_takes_nothing_more() {
+async fn sigterm_answers_requests_in_flight_and_accepts_no_more() {
     let mut bridge = Bridge::start().await;
     let body = captured("three-firing");
     let (first, rest) = body.split_at(100);
@@ -143,7 +143,7 @@ async fn sigterm_finishes_what_is_in_flight_and_takes_nothing_more() {
 
 /// A sender that hangs has its request cut off in time for the store to be closed.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_sender_that_hangs_does_not_take_the_time_of_the_store() {
+async fn a_hanging_sender_does_not_use_up_the_time_to_close_the_store() {
     let server = "server: { listen: \"127.0.0.1:0\"";
     let mut bridge = Bridge::new(&CONFIG.replace(server, &format!("{server}, drain_timeout: 2s")), RULES);
     bridge.run().await;
@@ -167,7 +167,7 @@ async fn a_second_bridge_on_the_same_store_does_not_start() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_file_that_is_no_store_is_left_alone() {
+async fn a_file_that_is_not_a_store_is_not_changed() {
     let bridge = Bridge::new(CONFIG, RULES);
     let file = bridge.dir().join("bridge.db");
     let text = "somebody's notes, long enough to be taken for a page of a database\n".repeat(100);

@@ -52,7 +52,7 @@ async fn every_captured_notification_is_decided() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_end_of_an_incident_is_one_event_more() {
+async fn the_end_of_an_incident_is_one_more_event() {
     let bridge = Bridge::start().await;
     let (a, b) = (pending_pod("workers", "a"), pending_pod("workers", "b"));
     bridge.post(notification(&[a.clone(), b.clone()])).await;
@@ -79,7 +79,7 @@ async fn a_source_cannot_speak_for_another_cluster() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_traceparent_travels_and_another_header_of_that_name_does_not() {
+async fn a_valid_traceparent_is_propagated_and_an_invalid_one_is_replaced() {
     let bridge = Bridge::start().await;
     let given = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
     let post = async |traceparent: &str, group: &str| {
@@ -96,9 +96,9 @@ async fn a_traceparent_travels_and_another_header_of_that_name_does_not() {
 
 /// What is wrong with each of these bodies is a fault of the whole body.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_body_that_is_no_notification_is_refused_and_says_where() {
+async fn an_invalid_body_is_rejected_with_the_position_of_the_error() {
     let bridge = Bridge::start().await;
-    for (body, says) in [
+    for (body, expected) in [
         ("", "line 1 column 0"),
         ("nonsense", "line 1 column 2"),
         ("{\"version\":\"4\",\n\"alerts\":[}", "line 2"),
@@ -114,7 +114,7 @@ async fn a_body_that_is_no_notification_is_refused_and_says_where() {
         let answer = bridge.post(body).await;
         assert_eq!(answer.status, 400, "{body}: {}", answer.body);
         let error = answer.json()["error"].as_str().expect("an error").to_owned();
-        assert!(error.contains(says), "{body}: {error}");
+        assert!(error.contains(expected), "{body}: {error}");
     }
     assert_eq!(bridge.events().await, Vec::<Value>::new());
     assert_eq!(bridge.metric("scalebridge_notifications_total{source=\"prod-eu\",code=\"400\"}").await, 11.0);
@@ -122,7 +122,7 @@ async fn a_body_that_is_no_notification_is_refused_and_says_where() {
 
 /// A fault inside one alert is that alert's alone.
 #[tokio::test(flavor = "multi_thread")]
-async fn the_neighbours_of_a_bad_alert_are_decided() {
+async fn an_invalid_alert_does_not_affect_the_others() {
     let bridge = Bridge::start().await;
     let bad = |name: &str, change: &dyn Fn(&mut Value)| {
         let mut alert = pending_pod(name, "bad");
@@ -152,7 +152,7 @@ async fn the_neighbours_of_a_bad_alert_are_decided() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn other_paths_and_methods_are_not_taken_for_a_webhook() {
+async fn other_paths_and_methods_are_rejected() {
     let bridge = Bridge::start().await;
     assert_eq!(bridge.post_to("/webhook/staging", &[], captured("three-firing")).await.status, 404);
     assert_eq!(bridge.post_to("/webhook/prod-eu/more", &[], "").await.status, 404);
@@ -173,7 +173,7 @@ async fn other_paths_and_methods_are_not_taken_for_a_webhook() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_gzipped_body_is_read_and_another_encoding_is_not() {
+async fn a_gzipped_body_is_accepted_and_other_encodings_are_rejected() {
     let bridge = Bridge::start().await;
     let gzip = |bytes: &[u8]| {
         let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
@@ -191,7 +191,7 @@ async fn a_gzipped_body_is_read_and_another_encoding_is_not() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_body_over_the_limit_is_refused_whether_it_says_so_or_not() {
+async fn a_body_over_the_limit_is_rejected_with_and_without_a_content_length() {
     let bridge = Bridge::start().await;
     let body = vec![b' '; 40 << 20];
     let answer = bridge.post(body).await;
@@ -215,8 +215,8 @@ async fn a_body_over_the_limit_is_refused_whether_it_says_so_or_not() {
 /// 503 for what may pass: Alertmanager comes again, as it does not after a 4xx.
 /// Sends the beginnings of bodies of so many bytes until there is no room for another notification. Its answer,
 /// and what keeps the room.
-async fn crowd_out(bridge: &Bridge, bytes: usize) -> (Answer, Vec<TcpStream>) {
-    let mut slow = Vec::new();
+async fn occupy_until_rejected(bridge: &Bridge, bytes: usize) -> (Answer, Vec<TcpStream>) {
+    let mut unfinished = Vec::new();
     let refused = eventually("a refusal", async || {
         // One of them may come just when the notification below is in its place, and be refused itself: so
         // there is another one each time.
@@ -224,25 +224,25 @@ async fn crowd_out(bridge: &Bridge, bytes: usize) -> (Answer, Vec<TcpStream>) {
         let head =
             format!("POST /webhook/prod-eu HTTP/1.1\r\nhost: bridge\r\ncontent-length: {bytes}\r\n\r\n{{");
         stream.write_all(head.as_bytes()).await.expect("a head");
-        slow.push(stream);
+        unfinished.push(stream);
         let answer = bridge.post(captured("one-firing")).await;
         (answer.status != 200).then_some(answer)
     });
-    (refused.await, slow)
+    (refused.await, unfinished)
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn too_much_at_the_same_time_is_refused_for_a_moment() {
+async fn requests_over_max_in_flight_are_rejected_with_503() {
     let config = CONFIG.replace(
         "server: { listen: \"127.0.0.1:0\" }",
         "server: { listen: \"127.0.0.1:0\", max_in_flight: 2 }",
     );
     let mut bridge = Bridge::new(&config, RULES);
     bridge.run().await;
-    let (refused, slow) = crowd_out(&bridge, 100).await;
+    let (refused, unfinished) = occupy_until_rejected(&bridge, 100).await;
     assert_eq!((refused.status, refused.headers["retry-after"].as_str()), (503, "1"));
     assert!(refused.body.contains("max_in_flight"), "{}", refused.body);
-    drop(slow);
+    drop(unfinished);
     eventually("room again", async || {
         (bridge.post(captured("one-firing")).await.status == 200).then_some(())
     })
@@ -250,7 +250,7 @@ async fn too_much_at_the_same_time_is_refused_for_a_moment() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_sender_that_dribbles_is_let_go_and_may_come_again() {
+async fn a_slow_sender_gets_503_or_is_disconnected() {
     let config = CONFIG.replace(
         "server: { listen: \"127.0.0.1:0\" }",
         "server: { listen: \"127.0.0.1:0\", header_timeout: 500ms, body_timeout: 4s }",
@@ -282,10 +282,10 @@ async fn bytes_in_flight_are_reserved_before_they_are_read() {
     );
     let mut bridge = Bridge::new(&config, RULES);
     bridge.run().await;
-    let (refused, slow) = crowd_out(&bridge, 99_900).await;
+    let (refused, unfinished) = occupy_until_rejected(&bridge, 99_900).await;
     assert_eq!(refused.status, 503);
     assert!(refused.body.contains("max_in_flight_bytes"), "{}", refused.body);
-    drop(slow);
+    drop(unfinished);
     eventually("room again", async || {
         (bridge.post(captured("one-firing")).await.status == 200).then_some(())
     })
@@ -294,7 +294,7 @@ async fn bytes_in_flight_are_reserved_before_they_are_read() {
 
 /// More alerts than one transaction holds; those of one target are decided together all the same.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_large_notification_is_decided_whole() {
+async fn a_large_notification_is_decided_completely() {
     let config = format!("{CONFIG}engine: {{ scale_in_per_minute: 0 }}\n");
     let mut bridge = Bridge::new(&config, RULES);
     bridge.run().await;
@@ -311,7 +311,7 @@ async fn a_large_notification_is_decided_whole() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn metrics_are_openmetrics_and_name_no_alert() {
+async fn metrics_are_openmetrics_without_labels_of_alerts() {
     let bridge = Bridge::start().await;
     bridge.post(captured("three-firing")).await;
     bridge.events().await;
@@ -343,7 +343,7 @@ async fn metrics_are_openmetrics_and_name_no_alert() {
 
 /// The journal is a directory for a while, so nothing can be delivered.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_backlog_at_its_limit_is_a_503_until_it_is_smaller() {
+async fn a_full_backlog_is_answered_with_503_until_it_shrinks() {
     let mut bridge = Bridge::new(CONFIG, RULES);
     bridge.env("SCALEBRIDGE__DELIVERY__MAX_BACKLOG", "2");
     let journal = bridge.dir().join("events.jsonl");
@@ -364,7 +364,7 @@ async fn a_backlog_at_its_limit_is_a_503_until_it_is_smaller() {
 
 /// One that is full does not keep its neighbour from anything.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_full_destination_has_dead_letters_and_the_others_get_theirs() {
+async fn a_full_destination_gets_dead_letters_and_does_not_affect_the_others() {
     let full = "full: { file: { path: full }, max_backlog: 1 }";
     let config = CONFIG.replace("destinations:\n", &format!("destinations:\n  {full}\n"));
     let mut bridge = Bridge::new(&config, &RULES.replace("[journal]", "[journal, full]"));

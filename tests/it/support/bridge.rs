@@ -317,8 +317,8 @@ impl Bridge {
         let read = |line| serde_json::from_str::<Value>(line).map_err(|_| line);
         let (whole, cut): (Vec<_>, Vec<_>) = text.lines().map(read).partition(Result::is_ok);
         for cut in cut.into_iter().filter_map(Result::err) {
-            let comes_again = text.lines().any(|line| line.len() > cut.len() && line.starts_with(cut));
-            assert!(comes_again, "no event, nor the beginning of one: {cut}");
+            let is_repeated = text.lines().any(|line| line.len() > cut.len() && line.starts_with(cut));
+            assert!(is_repeated, "no event, nor the beginning of one: {cut}");
         }
         let whole: Vec<Value> = whole.into_iter().filter_map(Result::ok).collect();
         whole.iter().for_each(assert_valid_event);

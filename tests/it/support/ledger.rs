@@ -22,7 +22,7 @@ impl Ledger {
         self.targets.entry(target.to_owned()).or_default().push(event);
     }
 
-    pub(crate) fn join(&mut self, other: Self) {
+    pub(crate) fn merge(&mut self, other: Self) {
         self.targets.extend(other.targets);
     }
 
@@ -50,13 +50,13 @@ impl Ledger {
             }
         }
         for (target, expected) in &self.targets {
-            let came = firsts.remove(target.as_str()).unwrap_or_default();
-            let order: Vec<u64> = came.iter().map(|event| sequence(event)).collect();
+            let received = firsts.remove(target.as_str()).unwrap_or_default();
+            let order: Vec<u64> = received.iter().map(|event| sequence(event)).collect();
             assert!(order.is_sorted_by(|a, b| a < b), "{destination}: order of {target}: {order:?}");
-            let came: Vec<Expected> = came.iter().map(|event| Expected::read(event)).collect();
+            let received: Vec<Expected> = received.iter().map(|event| Expected::read(event)).collect();
             assert!(
-                is_all(expected, &came),
-                "{destination}: {target} has\n{came:?}\ninstead of\n{expected:?}"
+                matches_unless_superseded(expected, &received),
+                "{destination}: {target} has\n{received:?}\ninstead of\n{expected:?}"
             );
         }
         assert!(firsts.is_empty(), "{destination}: nobody caused {firsts:?}");
@@ -82,14 +82,14 @@ fn sequence(event: &Value) -> u64 {
 }
 
 /// Whether `came` is all of `expected`, but for scale-ins before a scale-out.
-fn is_all(expected: &[Expected], came: &[Expected]) -> bool {
-    match (expected, came) {
+fn matches_unless_superseded(expected: &[Expected], received: &[Expected]) -> bool {
+    match (expected, received) {
         ([], []) => true,
-        ([next, rest @ ..], came) => {
-            let arrived = came.first() == Some(next) && is_all(rest, &came[1..]);
+        ([next, rest @ ..], received) => {
+            let arrived = received.first() == Some(next) && matches_unless_superseded(rest, &received[1..]);
             let superseded =
                 next.action == "scale_in" && rest.first().is_some_and(|next| next.action == "scale_out");
-            arrived || superseded && is_all(rest, came)
+            arrived || superseded && matches_unless_superseded(rest, received)
         }
         ([], _) => false,
     }

@@ -54,7 +54,7 @@ pub(crate) async fn send(
         .collect();
     let mut all = Ledger::default();
     for sender in senders {
-        all.join(sender.await.expect("a sender"));
+        all.merge(sender.await.expect("a sender"));
     }
     all
 }

@@ -29,10 +29,10 @@ const MAX_LOG_LINES: usize = 40;
 pub(crate) const REGION: &str = "eu-west-1";
 
 /// What `look` finds as soon as it finds something; the test fails if it never does.
-pub(crate) async fn eventually<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
+pub(crate) async fn eventually<T>(what: &str, mut poll: impl AsyncFnMut() -> Option<T>) -> T {
     let deadline = Instant::now() + WAIT_TIMEOUT;
     loop {
-        if let Some(found) = look().await {
+        if let Some(found) = poll().await {
             return found;
         }
         assert!(Instant::now() < deadline, "waited {WAIT_TIMEOUT:?} in vain for {what}");

@@ -211,8 +211,8 @@ async fn serve(shared: Arc<Shared>, stream: TcpStream) {
         }
         let Ok(body) = connection.body(&head).await else { return };
         let answered = answer(&shared, connection, fault, &head.operation, &body).await;
-        let Some(still_open) = answered else { return };
-        connection = still_open;
+        let Some(open_connection) = answered else { return };
+        connection = open_connection;
     }
 }
 
