@@ -1,4 +1,4 @@
-//! What the verbs print, as people see it: `tests/cmd`. `TRYCMD=overwrite` accepts what they print now.
+//! Output of the CLI commands, recorded in `tests/cmd`. `TRYCMD=overwrite` records the current output.
 
 use std::process::Command;
 

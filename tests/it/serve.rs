@@ -1,4 +1,4 @@
-//! How `serve` starts, and what it says when it does not.
+//! `serve`: start, listeners, and errors at start.
 
 use std::fs;
 use std::net::TcpListener;
@@ -14,8 +14,8 @@ use crate::support::tools::{free_port, get};
 
 /// Exit code and stderr of a bridge that does not start.
 fn failed_start(bridge: &Bridge) -> (Option<i32>, String) {
-    let ended = bridge.command().stdout(Stdio::piped()).stderr(Stdio::piped()).output().expect("an end");
-    assert!(ended.stdout.is_empty(), "data goes to stdout, and there is none");
+    let ended = bridge.command().stdout(Stdio::piped()).stderr(Stdio::piped()).output().expect("an exit");
+    assert!(ended.stdout.is_empty(), "stdout is for data, and there is none");
     (ended.status.code(), String::from_utf8_lossy(&ended.stderr).into_owned())
 }
 
@@ -85,7 +85,7 @@ fn a_port_in_use_is_reported() {
     assert!(says.contains("server.listen") && says.contains("another process"), "{says}");
 }
 
-/// Lines of events in the middle of the database would be the end of it.
+/// Events appended to the database file would destroy it.
 #[test]
 fn a_file_destination_that_shares_its_file_is_rejected() {
     let journal = "  journal: { file: { path: events.jsonl } }";
@@ -105,7 +105,7 @@ fn a_file_destination_that_shares_its_file_is_rejected() {
 fn a_usage_error_is_reported_and_exits_with_2() {
     let run = |arguments: &[&str]| {
         let command = Command::new(program()).args(arguments).output();
-        command.expect("an end")
+        command.expect("an exit")
     };
     assert_eq!(run(&["--version"]).status.code(), Some(0));
     assert_eq!(run(&["serve", "--help"]).status.code(), Some(0));
@@ -116,24 +116,24 @@ fn a_usage_error_is_reported_and_exits_with_2() {
     assert!(String::from_utf8_lossy(&missing.stderr).contains("no/such/file.yaml"));
 }
 
-/// Other programs' variables hold any bytes. One of ours that is no text is a fault like any other.
+/// Variables of other programs may contain any bytes. One of the bridge must be UTF-8.
 #[test]
 fn a_variable_that_is_not_utf_8_is_reported_and_a_foreign_one_ignored() {
     let odd = std::ffi::OsStr::from_bytes(b"\xff");
     let bridge = Bridge::new(CONFIG, RULES);
     let mut command = bridge.command();
-    let ended = command.env("FOREIGN", odd).env("SCALEBRIDGE__LOG__LEVEL", odd).output().expect("an end");
+    let ended = command.env("FOREIGN", odd).env("SCALEBRIDGE__LOG__LEVEL", odd).output().expect("an exit");
     let says = String::from_utf8_lossy(&ended.stderr);
     assert_eq!(ended.status.code(), Some(2), "{says}");
     assert!(says.contains("$SCALEBRIDGE__LOG__LEVEL") && !says.contains("FOREIGN"), "{says}");
 }
 
-/// A log that nobody takes (a full disk, a collector that is gone) stops no notification.
+/// A log that cannot be written (full disk, dead collector) does not affect notifications.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_unwritable_log_does_not_stop_the_bridge() {
     let full = || fs::File::options().write(true).open("/dev/full").expect("/dev/full");
     let faulty = Bridge::new("sources: 1", RULES).command().stderr(full()).status();
-    assert_eq!(faulty.expect("an end").code(), Some(2), "the exit code does not depend on it");
+    assert_eq!(faulty.expect("an exit").code(), Some(2), "the exit code does not depend on the log");
 
     let address = format!("127.0.0.1:{}", free_port());
     let mut bridge = Bridge::new(CONFIG, RULES);
@@ -157,7 +157,7 @@ async fn an_unwritable_log_does_not_stop_the_bridge() {
     };
     let answers = tokio::time::timeout(Duration::from_secs(20), answers).await;
     child.kill().expect("a kill");
-    child.wait().expect("its end");
+    child.wait().expect("an exit status");
     let answers = answers.expect("answers in time").map(|answer| answer.expect("an answer"));
     assert_eq!(answers, [Some("200".to_owned()), Some("400".to_owned())]);
 }

@@ -1,4 +1,4 @@
-//! What the webhook answers, and that an answer means what it says.
+//! The webhook: answers, limits, and the decisions behind a 200.
 
 use std::io::Write;
 use std::time::Duration;
@@ -46,7 +46,7 @@ async fn every_captured_notification_is_decided() {
     bridge.post(captured("three-firing")).await;
     let replaced = bridge.post(captured("one-resolved-three-firing")).await;
     assert_eq!(replaced.verdicts(), json!({ "duplicate": 2, "no_action": 1, "still_open": 1 }));
-    // These pods waited before this store was created: capacity was added, and is not taken away.
+    // These alerts started before the store was created: they are adopted and cannot decrease capacity.
     assert_eq!(bridge.post(captured("all-resolved")).await.verdicts(), json!({ "no_evidence": 3 }));
     assert_eq!(bridge.events().await.len(), 1);
 }
@@ -94,7 +94,7 @@ async fn a_valid_traceparent_is_propagated_and_an_invalid_one_is_replaced() {
     assert_eq!(events[1]["traceparent"], format!("00-{id}-{}-00", &id[..16]));
 }
 
-/// What is wrong with each of these bodies is a fault of the whole body.
+/// Each of these errors invalidates the whole body.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_invalid_body_is_rejected_with_the_position_of_the_error() {
     let bridge = Bridge::start().await;
@@ -120,7 +120,7 @@ async fn an_invalid_body_is_rejected_with_the_position_of_the_error() {
     assert_eq!(bridge.metric("scalebridge_notifications_total{source=\"prod-eu\",code=\"400\"}").await, 11.0);
 }
 
-/// A fault inside one alert is that alert's alone.
+/// An error in one alert invalidates only this alert.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_invalid_alert_does_not_affect_the_others() {
     let bridge = Bridge::start().await;
@@ -161,14 +161,14 @@ async fn other_paths_and_methods_are_rejected() {
     assert_eq!(
         get(&bridge.url("/metrics")).await.expect("an answer").0,
         404,
-        "metrics are the other listener's"
+        "metrics are served by the admin listener"
     );
     assert_eq!(get(&bridge.url("/-/healthy")).await.expect("an answer").0, 200);
     assert_eq!(bridge.get_admin("/webhook/prod-eu").await.0, 404);
     let odd = bridge.post_to("/webhook/%ff", &[], "").await;
-    assert_eq!(odd.status, 404, "a name that is no text is nobody's name");
+    assert_eq!(odd.status, 404, "a name that is not UTF-8 is an unknown source");
     assert!(odd.json()["error"].is_string());
-    // A name that nobody configured never becomes a label.
+    // The name of an unknown source never becomes a label.
     assert_eq!(bridge.metric("scalebridge_notifications_total{source=\"\",code=\"404\"}").await, 5.0);
 }
 
@@ -197,7 +197,7 @@ async fn a_body_over_the_limit_is_rejected_with_and_without_a_content_length() {
     let answer = bridge.post(body).await;
     assert_eq!(answer.status, 413);
     assert!(answer.body.contains("server.max_body_bytes"), "{}", answer.body);
-    // Without a length: as much as is allowed, and a little more.
+    // Without a content length: one chunk more than the limit.
     let mut stream = TcpStream::connect(bridge.address()).await.expect("a connection");
     let head = "POST /webhook/prod-eu HTTP/1.1\r\nhost: bridge\r\ntransfer-encoding: chunked\r\n\r\n";
     stream.write_all(head.as_bytes()).await.expect("a head");
@@ -212,14 +212,13 @@ async fn a_body_over_the_limit_is_rejected_with_and_without_a_content_length() {
     assert!(answer[..length].starts_with(b"HTTP/1.1 413"), "{}", String::from_utf8_lossy(&answer[..length]));
 }
 
-/// 503 for what may pass: Alertmanager comes again, as it does not after a 4xx.
-/// Sends the beginnings of bodies of so many bytes until there is no room for another notification. Its answer,
-/// and what keeps the room.
+/// Opens requests with unfinished bodies of `bytes` bytes until another notification is rejected. Returns the answer
+/// to that one, and the connections that occupy the limit.
 async fn occupy_until_rejected(bridge: &Bridge, bytes: usize) -> (Answer, Vec<TcpStream>) {
     let mut unfinished = Vec::new();
-    let refused = eventually("a refusal", async || {
-        // One of them may come just when the notification below is in its place, and be refused itself: so
-        // there is another one each time.
+    let refused = eventually("a rejection", async || {
+        // An unfinished request may itself be rejected while the notification below occupies the limit, so each
+        // round opens another one.
         let mut stream = TcpStream::connect(bridge.address()).await.expect("a connection");
         let head =
             format!("POST /webhook/prod-eu HTTP/1.1\r\nhost: bridge\r\ncontent-length: {bytes}\r\n\r\n{{");
@@ -231,6 +230,7 @@ async fn occupy_until_rejected(bridge: &Bridge, bytes: usize) -> (Answer, Vec<Tc
     (refused.await, unfinished)
 }
 
+/// 503, since Alertmanager retries after it, unlike after a 4xx.
 #[tokio::test(flavor = "multi_thread")]
 async fn requests_over_max_in_flight_are_rejected_with_503() {
     let config = CONFIG.replace(
@@ -243,7 +243,7 @@ async fn requests_over_max_in_flight_are_rejected_with_503() {
     assert_eq!((refused.status, refused.headers["retry-after"].as_str()), (503, "1"));
     assert!(refused.body.contains("max_in_flight"), "{}", refused.body);
     drop(unfinished);
-    eventually("room again", async || {
+    eventually("capacity for a notification", async || {
         (bridge.post(captured("one-firing")).await.status == 200).then_some(())
     })
     .await;
@@ -261,11 +261,11 @@ async fn a_slow_sender_gets_503_or_is_disconnected() {
     let head = "POST /webhook/prod-eu HTTP/1.1\r\nhost: bridge\r\ncontent-length: 100\r\n\r\n{";
     stream.write_all(head.as_bytes()).await.expect("a head");
     let mut answer = vec![0; 12];
-    // Once: what is refused for its slowness is not waited for again.
+    // Within one `body_timeout`: the bridge does not wait for the rest of a body that has timed out.
     let read = tokio::time::timeout(Duration::from_secs(7), stream.read_exact(&mut answer)).await;
     read.expect("an answer in time").expect("an answer");
     assert_eq!(answer, b"HTTP/1.1 503");
-    // A head that never ends.
+    // An incomplete request head: the connection is closed.
     let mut stream = TcpStream::connect(bridge.address()).await.expect("a connection");
     stream.write_all(b"POST /webhook/prod-eu HTTP/1.1\r\nhost: br").await.expect("a part");
     let mut answer = Vec::new();
@@ -286,13 +286,13 @@ async fn bytes_in_flight_are_reserved_before_they_are_read() {
     assert_eq!(refused.status, 503);
     assert!(refused.body.contains("max_in_flight_bytes"), "{}", refused.body);
     drop(unfinished);
-    eventually("room again", async || {
+    eventually("capacity for a notification", async || {
         (bridge.post(captured("one-firing")).await.status == 200).then_some(())
     })
     .await;
 }
 
-/// More alerts than one transaction holds; those of one target are decided together all the same.
+/// More alerts than fit into one transaction; the alerts of one target are still decided together.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_large_notification_is_decided_completely() {
     let config = format!("{CONFIG}engine: {{ scale_in_per_minute: 0 }}\n");
@@ -341,7 +341,7 @@ async fn metrics_are_openmetrics_without_labels_of_alerts() {
     assert!(!text.contains("web-0") && !text.contains("nodegroup"));
 }
 
-/// The journal is a directory for a while, so nothing can be delivered.
+/// `events.jsonl` is a directory at first, so deliveries fail.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_full_backlog_is_answered_with_503_until_it_shrinks() {
     let mut bridge = Bridge::new(CONFIG, RULES);
@@ -357,12 +357,12 @@ async fn a_full_backlog_is_answered_with_503_until_it_shrinks() {
     assert_eq!(refused.status, 503, "{}", refused.body);
     assert_eq!(refused.headers.get("retry-after").map(String::as_str), Some("1"));
     assert!(refused.body.contains("delivery.max_backlog"), "{}", refused.body);
-    std::fs::remove_dir(&journal).expect("no directory any more");
-    eventually("room", async || (post("three").await.status == 200).then_some(())).await;
+    std::fs::remove_dir(&journal).expect("the directory was removed");
+    eventually("an accepted notification", async || (post("three").await.status == 200).then_some(())).await;
     assert_eq!(bridge.events().await.len(), 3);
 }
 
-/// One that is full does not keep its neighbour from anything.
+/// `max_backlog` of one destination does not limit the others.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_full_destination_gets_dead_letters_and_does_not_affect_the_others() {
     let full = "full: { file: { path: full }, max_backlog: 1 }";

@@ -1,17 +1,17 @@
-//! What every destination has to get, and whether it has got it.
+//! The events that every destination must receive, and the check that it has received them.
 
 use std::collections::{BTreeMap, HashMap};
 
 use serde_json::Value;
 
-/// An event that a decision has named.
+/// An event that a decision has emitted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Expected {
     pub action: &'static str,
     pub alerts: usize,
 }
 
-/// The events of each target, in the order in which they were caused.
+/// The events of each target, in the order of their decisions.
 #[derive(Debug, Default)]
 pub(crate) struct Ledger {
     targets: BTreeMap<String, Vec<Expected>>,
@@ -30,12 +30,12 @@ impl Ledger {
         self.targets.values().map(Vec::len).sum()
     }
 
-    /// Checks what a destination got, in the order of its coming: nothing is missing, nothing is there
-    /// that no decision has named, every target's first copies are in their order, and what came again
-    /// is the same event. The ids that came more than once, and how often.
+    /// Checks the events that a destination has received, in the order of arrival: no event is missing,
+    /// none is unexpected, the first copies of each target are in order, and duplicates are identical.
+    /// Returns the ids that were received more than once, with their number of copies.
     ///
-    /// Only a scale-in that was not sent yet when its target's next scale-out was decided may be missing:
-    /// it is superseded.
+    /// Only a scale-in may be missing that was undelivered when the next scale-out of its target was
+    /// decided: it is superseded.
     pub(crate) fn check(&self, destination: &str, got: &[Value]) -> HashMap<String, usize> {
         let mut copies: HashMap<&str, (usize, &Value)> = HashMap::new();
         let mut firsts: BTreeMap<&str, Vec<&Value>> = BTreeMap::new();
@@ -56,12 +56,12 @@ impl Ledger {
             let received: Vec<Expected> = received.iter().map(|event| Expected::read(event)).collect();
             assert!(
                 matches_unless_superseded(expected, &received),
-                "{destination}: {target} has\n{received:?}\ninstead of\n{expected:?}"
+                "{destination}: {target} received\n{received:?}\nexpected\n{expected:?}"
             );
         }
-        assert!(firsts.is_empty(), "{destination}: nobody caused {firsts:?}");
-        let twice = copies.into_iter().filter(|(_, (count, _))| *count > 1);
-        twice.map(|(id, (count, _))| (id.to_owned(), count)).collect()
+        assert!(firsts.is_empty(), "{destination}: unexpected events {firsts:?}");
+        let duplicates = copies.into_iter().filter(|(_, (count, _))| *count > 1);
+        duplicates.map(|(id, (count, _))| (id.to_owned(), count)).collect()
     }
 }
 
@@ -81,7 +81,7 @@ fn sequence(event: &Value) -> u64 {
     event["sequence"].as_str().and_then(|text| text.parse().ok()).expect("a number")
 }
 
-/// Whether `came` is all of `expected`, but for scale-ins before a scale-out.
+/// Whether `received` equals `expected`, except for missing scale-ins that precede a scale-out.
 fn matches_unless_superseded(expected: &[Expected], received: &[Expected]) -> bool {
     match (expected, received) {
         ([], []) => true,
