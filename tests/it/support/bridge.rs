@@ -218,7 +218,7 @@ impl Bridge {
         post(self.url(path), headers, body.into()).await
     }
 
-    /// The value of a series, spelled as in `/metrics`; 0 if there is no such series.
+    /// The value of a series, spelled as in `/metrics`; 0 if the series does not exist.
     pub(crate) async fn metric(&self, series: &str) -> f64 {
         let (status, text) = get(&format!("http://{}/metrics", self.running().admin)).await.expect("metrics");
         assert_eq!(status, 200);
@@ -377,7 +377,7 @@ pub(crate) async fn post(url: String, headers: &[(&str, &str)], body: Vec<u8>) -
     try_post(url, headers, body).await.expect("an answer")
 }
 
-/// [`post`] that returns an error if there is no answer.
+/// [`post`], but returns an error instead of panicking if the bridge does not answer.
 pub(crate) async fn try_post(
     url: String,
     headers: &[(&str, &str)],

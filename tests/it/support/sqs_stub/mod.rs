@@ -40,7 +40,7 @@ enum Fault {
     Unmentioned,
     /// All are accepted, and the connection is reset in the middle of the answer.
     LostAnswer,
-    /// All are accepted, but there is no answer. The connection stays open until the caller closes it or the
+    /// All are accepted, but never answered. The connection stays open until the caller closes it or the
     /// queue is healed.
     Silence,
     /// All are accepted, but the body of the answer is invalid.
