@@ -1,4 +1,4 @@
-//! What operators see and do, through the admin API and the verbs over it.
+//! The admin API and the CLI commands that call it.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -19,7 +19,7 @@ fn unmatched_alert() -> Value {
     })
 }
 
-/// A bridge that has decided eight things about three alerts.
+/// A bridge with decisions of several verdicts about three alerts and an invalid one.
 async fn busy_bridge() -> Bridge {
     let bridge = Bridge::start().await;
     let (a, b) = (pending_pod("workers", "a"), pending_pod("others", "b"));
@@ -40,7 +40,7 @@ fn verdicts(decisions: &[Value]) -> Vec<&str> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_alert_has_an_answer_that_can_be_found() {
+async fn every_alert_has_a_decision_that_can_be_queried() {
     let bridge = busy_bridge().await;
     let all = decisions(&bridge, "").await;
     assert_eq!(verdicts(&all), ["invalid", "emitted", "duplicate", "unmatched", "emitted", "emitted"]);
@@ -64,7 +64,7 @@ async fn every_alert_has_an_answer_that_can_be_found() {
     assert_eq!(all[0]["alerts"], json!([{ "fingerprint": "" }]));
     assert!(all[0]["detail"].as_str().is_some_and(|text| text.contains("status")), "{}", all[0]);
 
-    // Page by page it is the same.
+    // Pagination returns the same decisions.
     let mut paged = Vec::new();
     let mut cursor = String::new();
     loop {
@@ -113,7 +113,8 @@ async fn an_invalid_request_gets_an_error_that_says_what_is_wrong() {
     );
     let unknown = json!({ "rule": "nobody", "author": "a", "reason": "b" });
     assert_eq!(bridge.api("POST", "/api/v1/pauses", Some(unknown)).await.0, 404);
-    // A page in somebody's browser can send this to loopback, but not say that it is JSON.
+    // A web page can send this request to loopback from a browser, but without CORS it cannot set the JSON
+    // content type.
     let url = format!("{}/api/v1/pauses", bridge.admin_url());
     let simple = ureq::Agent::config_builder().http_status_as_error(false).build().new_agent();
     let body = r#"{"author":"a","reason":"b"}"#;
@@ -156,7 +157,7 @@ async fn a_pause_blocks_at_once_survives_a_kill_and_deferred_actions_run_when_it
     );
     let (code, shown, _) = bridge.cli(&["resume", "1"]);
     assert_eq!((code, shown.as_str()), (Some(0), "pause 1 has ended\n"));
-    eventually("what waited", async || {
+    eventually("the deferred scale-in", async || {
         let last = bridge.journal().into_iter().rfind(|event| event["data"]["target"]["name"] == "workers");
         last.filter(|event| event["data"]["action"] == "scale_in")
     })
@@ -164,11 +165,11 @@ async fn a_pause_blocks_at_once_survives_a_kill_and_deferred_actions_run_when_it
     let (code, _, said) = bridge.cli(&["resume", "1"]);
     assert!(code == Some(1) && said.contains("there is no pause 1"), "{said}");
 
-    // By itself too.
+    // A pause with a duration ends by itself.
     assert_eq!(bridge.cli(&["pause", "--all", "--for", "1s", "--reason", "a moment"]).0, Some(0));
     let answer = bridge.post(notification(&[pending_pod("fresh", "c")])).await;
     assert_eq!(answer.verdicts(), json!({ "paused": 1 }));
-    eventually("its end", async || {
+    eventually("the end of the pause", async || {
         bridge.journal().iter().any(|event| event["data"]["target"]["name"] == "fresh").then_some(())
     })
     .await;
@@ -176,34 +177,36 @@ async fn a_pause_blocks_at_once_survives_a_kill_and_deferred_actions_run_when_it
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_event_is_shown_with_what_became_of_it_everywhere() {
+async fn an_event_is_shown_with_the_state_of_each_delivery() {
     let config = CONFIG.replace(
         "destinations:\n",
         "destinations:\n  broken: { file: { path: taken/x.jsonl }, initial_backoff: 50ms, max_backoff: 60ms, max_age: 1s }\n",
     );
     let mut bridge = Bridge::new(&config, &RULES.replace("[journal]", "[journal, broken]"));
-    fs::write(bridge.dir().join("taken"), "").expect("in the way");
+    fs::write(bridge.dir().join("taken"), "").expect("a file in place of the directory");
     bridge.run().await;
     let a = pending_pod("workers", "a");
     bridge.post(notification(std::slice::from_ref(&a))).await;
     let id = decisions(&bridge, "?verdict=emitted").await[0]["event"].as_str().expect("an id").to_owned();
-    let of = |event: &Value, name: &str| {
+    let delivery_to = |event: &Value, name: &str| {
         let deliveries = event["deliveries"].as_array().expect("a list").iter();
-        deliveries.into_iter().find(|delivery| delivery["destination"] == name).expect("one").clone()
+        deliveries.into_iter().find(|delivery| delivery["destination"] == name).expect("a delivery").clone()
     };
     let shown = eventually("the delivery", async || {
         let shown = bridge.get_json(&format!("/api/v1/events/{id}")).await;
-        (of(&shown, "journal")["state"] == "delivered" && of(&shown, "broken")["state"] == "dead")
+        (delivery_to(&shown, "journal")["state"] == "delivered"
+            && delivery_to(&shown, "broken")["state"] == "dead")
             .then_some(shown)
     })
     .await;
-    assert_eq!((&shown["event"]["id"], &of(&shown, "journal")["attempts"]), (&json!(id), &json!(1)));
-    let broken = of(&shown, "broken");
+    assert_eq!((&shown["event"]["id"], &delivery_to(&shown, "journal")["attempts"]), (&json!(id), &json!(1)));
+    let broken = delivery_to(&shown, "broken");
     assert!(broken["error"].as_str().is_some_and(|error| error.contains("taken")), "{broken}");
     let (code, text, _) = bridge.cli(&["event", &id]);
     assert!(code == Some(0) && text.contains("\"delivered\""), "{text}");
 
-    // What undoes what never arrived there is not sent, and no dead letter.
+    // An `on_resolved` event whose `on_firing` event did not arrive at a destination is not sent there and does not
+    // become a dead letter.
     bridge.post(notification(&[resolved(&a)])).await;
     let (code, listed, _) = bridge.cli(&["dead-letters", "list"]);
     assert_eq!((code, listed.lines().count()), (Some(0), 2), "{listed}");
@@ -213,10 +216,10 @@ async fn an_event_is_shown_with_what_became_of_it_everywhere() {
     let (code, one, _) = bridge.cli(&["dead-letters", "show", &dead_letter]);
     let one: Value = serde_json::from_str(&one).expect("JSON");
     assert_eq!((code, &one["event"]["id"], &one["takes_away"]), (Some(0), &json!(id), &json!(false)));
-    fs::remove_file(bridge.dir().join("taken")).expect("out of the way");
+    fs::remove_file(bridge.dir().join("taken")).expect("the file was removed");
     let (code, said, _) = bridge.cli(&["dead-letters", "redrive", &dead_letter, "--valid-for", "15m"]);
     assert_eq!((code, said.as_str()), (Some(0), "redrove 1-broken\n"));
-    let arrived = eventually("the redriven", async || {
+    let arrived = eventually("the redriven event", async || {
         let text = fs::read_to_string(bridge.dir().join("taken/x.jsonl")).ok()?;
         serde_json::from_str::<Value>(text.lines().next()?).ok()
     })
@@ -234,7 +237,7 @@ async fn many_dead_letters_are_discarded_or_redriven_and_decreases_only_by_force
     );
     let rules = RULES.replace("on_firing: { scale_out", "on_firing: { stabilization_window: 0s, scale_in");
     let mut bridge = Bridge::new(&config, &rules);
-    fs::write(bridge.dir().join("taken"), "").expect("in the way");
+    fs::write(bridge.dir().join("taken"), "").expect("a file in place of the directory");
     bridge.run().await;
     let pods: Vec<Value> = (0..5).map(|at| pending_pod(&format!("g{at}"), "a")).collect();
     assert_eq!(bridge.post(notification(&pods)).await.verdicts(), json!({ "emitted": 5 }));
@@ -255,13 +258,13 @@ async fn many_dead_letters_are_discarded_or_redriven_and_decreases_only_by_force
     assert_eq!((code, said.as_str()), (Some(0), "discarded 1-journal\n"));
     let (_, said, _) = bridge.cli(&["dead-letters", "discard", "--action", "scale_out"]);
     assert_eq!(said, "discarded 0; 0 stay\n");
-    fs::remove_file(bridge.dir().join("taken")).expect("out of the way");
+    fs::remove_file(bridge.dir().join("taken")).expect("the file was removed");
     let words = ["dead-letters", "redrive", "--rule", "unschedulable-pods", "--force", "--format", "json"];
     let done: Value = serde_json::from_str(&bridge.cli(&words).1).expect("JSON");
     assert_eq!((&done["done"], &done["stay_total"]), (&json!(4), &json!(0)));
     bridge.wait_delivered("journal").await;
     let got = fs::read_to_string(bridge.dir().join("taken/x.jsonl")).expect("its file");
-    assert_eq!(got.lines().count(), 4, "what was thrown away is not sent");
+    assert_eq!(got.lines().count(), 4, "a discarded dead letter is not sent");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -284,14 +287,18 @@ async fn explain_reports_what_would_be_decided_and_changes_nothing() {
     assert_eq!(verdicts, ["duplicate", "emitted", "unmatched"].into());
     let emitted =
         reported["decisions"].as_array().into_iter().flatten().find(|one| one["verdict"] == "emitted");
-    assert_eq!(emitted.expect("one")["event"]["data"]["episode"]["emission"], 2, "by the state as it is");
+    assert_eq!(
+        emitted.expect("an emitted decision")["event"]["data"]["episode"]["emission"],
+        2,
+        "decided by the current state"
+    );
     let rule = &reported["alerts"][2]["rules"][0];
     assert_eq!(rule["because"], r#"alertname="KubePodsPending" does not hold: it is "Other""#);
     let (code, shown, _) =
         bridge.cli(&["explain", "body.json", "--url", &bridge.admin_url(), "--source", "prod-eu"]);
     assert!(code == Some(0) && shown.contains("duplicate unschedulable-pods"), "{shown}");
     assert_eq!((decisions(&bridge, "").await, bridge.events().await), before);
-    // And when it comes, it is decided so.
+    // The webhook decides as explained.
     assert_eq!(bridge.post(body).await.verdicts(), json!({ "duplicate": 1, "emitted": 1, "unmatched": 1 }));
     let (status, _) = bridge.api("POST", "/api/v1/explain?source=nobody", Some(json!({}))).await;
     assert_eq!(status, 404);
@@ -314,24 +321,25 @@ async fn decisions_are_streamed_when_made_and_a_reader_that_reconnects_misses_no
         ])
         .stdout(Stdio::piped())
         .spawn()
-        .expect("the verb");
+        .expect("the command");
     let lines = BufReader::new(child.stdout.take().expect("its output")).lines();
-    let (reported, reports) = std::sync::mpsc::channel();
-    std::thread::spawn(move || lines.map_while(Result::ok).for_each(|line| drop(reported.send(line))));
-    // What came before it has connected is not told.
+    let (sender, received) = std::sync::mpsc::channel();
+    std::thread::spawn(move || lines.map_while(Result::ok).for_each(|line| drop(sender.send(line))));
+    // Decisions that were made before the client connected are not streamed.
     let fresh = eventually("a decision", async || {
         let name = format!("fresh-{}", fastrand::u32(..));
         bridge.post(notification(&[pending_pod(&name, "a")])).await;
-        serde_json::from_str::<Value>(&reports.try_recv().ok()?).ok()
+        serde_json::from_str::<Value>(&received.try_recv().ok()?).ok()
     })
     .await;
     assert!(fresh["target"]["name"].as_str().is_some_and(|name| name.starts_with("fresh-")), "{fresh}");
     child.kill().expect("a kill");
-    child.wait().expect("its end");
+    child.wait().expect("an exit status");
 
-    // From the third of all on, as a browser would ask that was cut off behind it.
+    // Reconnects with `Last-Event-ID`, as a browser does after its connection was lost.
     let all: Vec<Value> = decisions(&bridge, "").await.into_iter().rev().collect();
-    let seen = all.iter().find(|decision| decision["verdict"] == "duplicate").expect("one")["id"].clone();
+    let seen =
+        all.iter().find(|decision| decision["verdict"] == "duplicate").expect("a duplicate")["id"].clone();
     let behind: Vec<&Value> = all
         .iter()
         .skip_while(|decision| decision["id"] != seen)
@@ -347,16 +355,16 @@ async fn decisions_are_streamed_when_made_and_a_reader_that_reconnects_misses_no
         format!("GET /api/v1/decisions/stream HTTP/1.1\r\nHost: {host}\r\nLast-Event-ID: {seen}\r\n\r\n");
     stream.write_all(request.as_bytes()).await.expect("sent");
     let mut got = String::new();
-    let reported = eventually("the rest", async || {
+    let streamed = eventually("the remaining decisions", async || {
         let mut part = [0; 4096];
-        let count = stream.read(&mut part).await.expect("more");
+        let count = stream.read(&mut part).await.expect("more of the stream");
         got.push_str(&String::from_utf8_lossy(&part[..count]));
         let ids: Vec<Value> =
             got.lines().filter_map(|line| Some(json!(line.strip_prefix("id: ")?))).collect();
         (ids.len() >= behind.len()).then_some(ids)
     })
     .await;
-    assert_eq!(reported.iter().collect::<Vec<_>>(), behind);
+    assert_eq!(streamed.iter().collect::<Vec<_>>(), behind);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -389,10 +397,10 @@ async fn the_status_of_the_bridge_is_shown_to_people_and_programs() {
     assert!(open["next"].is_number(), "{open}");
 }
 
-/// The description is kept in a file, so that a change of the API is seen when it is reviewed; what it describes
-/// is there.
+/// The OpenAPI document is a snapshot, so that a review sees every change of the API. Every path in it exists, and
+/// every GET returns what its schema describes.
 #[tokio::test(flavor = "multi_thread")]
-async fn the_description_of_the_api_is_the_published_one_and_true() {
+async fn the_openapi_document_is_the_published_one_and_matches_the_api() {
     let bridge = Bridge::start().await;
     let document = bridge.get_json("/openapi.json").await;
     let shown = serde_json::to_string_pretty(&document).expect("JSON");

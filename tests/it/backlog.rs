@@ -1,4 +1,4 @@
-//! A backlog that is larger than what a destination's lane keeps in memory.
+//! A backlog that is larger than the window of a destination's lane.
 
 use serde_json::Value;
 
@@ -9,9 +9,8 @@ use crate::support::sqs_stub::{Kind, SqsStub};
 use crate::support::tools::eventually;
 
 const TARGETS: usize = 440;
-/// Each adds an alert to every target, so that the events of one target lie far apart.
+/// Each round adds an alert to every target, so that the events of one target are far apart in the backlog.
 const ROUNDS: usize = 10;
-/// Targets of one notification.
 const TARGETS_PER_NOTIFICATION: usize = 110;
 
 async fn grow(bridge: &Bridge, round: usize, ledger: &mut Ledger) {
@@ -27,15 +26,15 @@ async fn grow(bridge: &Bridge, round: usize, ledger: &mut Ledger) {
     }
 }
 
-/// Beyond the lane's end events come from the store.
+/// The window is refilled from the store as it drains.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_long_backlog_drains_whole_and_in_order() {
+async fn a_long_backlog_drains_completely_and_in_order() {
     drain_backlog(2, false).await;
 }
 
-/// The lane is filled from the store, as far as it goes.
+/// The lane is rebuilt from the store at start.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_long_backlog_that_was_left_behind_drains_whole_and_in_order() {
+async fn a_long_backlog_drains_completely_and_in_order_after_a_kill() {
     drain_backlog(3, true).await;
 }
 
@@ -60,7 +59,7 @@ async fn drain_backlog(seed: u64, killed: bool) {
     works.heal();
     bridge.wait_delivered("works").await;
     let pending = "scalebridge_outbox_deliveries{destination=\"silent\",state=\"pending\"}";
-    assert!(bridge.metric(pending).await > 4096.0, "it all fits into the lane");
+    assert!(bridge.metric(pending).await > 4096.0, "the whole backlog fits into the window");
 
     silent.heal();
     bridge.wait_delivered("silent").await;
@@ -69,5 +68,5 @@ async fn drain_backlog(seed: u64, killed: bool) {
         ledger.check(name, &sent);
         stub.assert_no_violations();
     }
-    assert!(ledger.check("silent", &silent.events()).is_empty(), "ids tell what came twice");
+    assert!(ledger.check("silent", &silent.events()).is_empty(), "deduplication ids identify duplicates");
 }

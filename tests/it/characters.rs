@@ -1,4 +1,4 @@
-//! No character that an alert can hold keeps an event from a queue, and each is read back as it was sent.
+//! Events with any character in an alert are delivered to a queue unchanged.
 
 use std::collections::BTreeMap;
 
@@ -9,19 +9,19 @@ use crate::support::queue::{create_queue, environment, receive_all};
 use crate::support::sqs_stub::{Kind, SqsStub};
 use crate::support::tools::{LocalAws, REGION};
 
-/// Each is an alert's; so few that no event is cut.
+/// Few enough that no event is truncated.
 const CHARS_PER_ALERT: usize = 4096;
 
-/// The Basic Multilingual Plane, U+0000 and U+FFFF included, in parts, each with a character of another
-/// plane behind it. There are no surrogates among characters.
-fn parts() -> Vec<String> {
+/// The Basic Multilingual Plane from U+0000 to U+FFFF in chunks, each followed by two characters of other
+/// planes. Surrogates are not characters.
+fn text_chunks() -> Vec<String> {
     let all: Vec<char> = ('\u{0}'..='\u{FFFF}').collect();
     assert_eq!(all.len(), 0x10000 - 0x800);
     let part = |part: &[char]| part.iter().chain(&['\u{1F4A5}', '\u{10FFFF}']).collect::<String>();
     all.chunks(CHARS_PER_ALERT).map(part).collect()
 }
 
-/// A text in an annotation and in a label that is no part of the target.
+/// An alert with the text in an annotation and in a label that is not part of the target.
 fn alert(name: &str, text: &str) -> Value {
     let mut alert = pending_pod(name, "a");
     alert["annotations"]["summary"] = json!(text);
@@ -29,8 +29,8 @@ fn alert(name: &str, text: &str) -> Value {
     alert
 }
 
-/// The texts of events, by target.
-fn read_back(events: &[Value]) -> BTreeMap<String, String> {
+/// The text of each event, by target.
+fn texts_by_target(events: &[Value]) -> BTreeMap<String, String> {
     let text = |value: &Value| value.as_str().expect("a text").to_owned();
     let part = |event: &Value| {
         let alert = &event["data"]["alerts"][0];
@@ -41,7 +41,7 @@ fn read_back(events: &[Value]) -> BTreeMap<String, String> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_character_of_the_basic_plane_arrives_as_it_was() {
+async fn every_character_of_the_basic_plane_arrives_unchanged() {
     let dir = tempfile::tempdir().expect("a directory");
     let aws = LocalAws::start(dir.path()).await;
     let url = create_queue(&aws, "scaling").await;
@@ -53,8 +53,8 @@ async fn every_character_of_the_basic_plane_arrives_as_it_was() {
     environment(&aws).iter().for_each(|(name, value)| bridge.env(name, value));
     bridge.run().await;
     let mut sent = BTreeMap::new();
-    for (at, text) in parts().into_iter().enumerate() {
-        // serde_json writes as itself whatever JSON does not forbid; others write all of it as escapes.
+    for (at, text) in text_chunks().into_iter().enumerate() {
+        // serde_json escapes only what JSON requires; other senders escape all non-ASCII characters.
         let (raw, ascii) = (format!("raw-{at}"), format!("escaped-{at}"));
         let bodies = [notification(&[alert(&raw, &text)]), escaped(&notification(&[alert(&ascii, &text)]))];
         for body in bodies {
@@ -72,11 +72,11 @@ async fn every_character_of_the_basic_plane_arrives_as_it_was() {
         .collect();
     for (queue, events) in [("the emulator", received), ("the strict queue", strict.events())] {
         assert_eq!(events.len(), sent.len(), "{queue}");
-        assert!(read_back(&events) == sent, "{queue} got something else");
+        assert!(texts_by_target(&events) == sent, "{queue} received other texts");
     }
 }
 
-/// The same JSON in ASCII: all else as `\uXXXX`, as some senders write it.
+/// The same JSON in ASCII, with all other characters as `\uXXXX`.
 fn escaped(json: &str) -> String {
     let mut text = String::with_capacity(json.len() * 2);
     for c in json.chars() {

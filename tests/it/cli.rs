@@ -1,11 +1,11 @@
-//! What the verbs print, as people see it: `tests/cmd`. `TRYCMD=overwrite` accepts what they print now.
+//! Output of the CLI commands, recorded in `tests/cmd`. `TRYCMD=overwrite` records the current output.
 
 use std::process::Command;
 
 use crate::support::bridge::program;
 
 #[test]
-fn commands_print_what_they_printed() {
+fn command_output_matches_the_recorded_cases() {
     let cases = trycmd::TestCases::new();
     cases.register_bin("scalebridge", program()).env("AWS_REGION", "").case("tests/cmd/*.trycmd");
 }
@@ -16,7 +16,7 @@ fn scalebridge(words: &[&str]) -> (Option<i32>, String) {
 }
 
 #[test]
-fn a_code_is_explained_by_its_page() {
+fn explain_prints_the_page_of_a_diagnostic_code() {
     let (code, page) = scalebridge(&["explain", "e012"]);
     assert_eq!((code, page.as_str()), (Some(0), include_str!("../../src/config/pages/E012.md")));
 }

@@ -1,4 +1,4 @@
-//! What was accepted reaches its destinations, each by itself, on a local AWS.
+//! Accepted events reach their destinations independently of each other, on a local AWS.
 
 use std::sync::{Arc, Mutex};
 
@@ -47,10 +47,10 @@ async fn every_event_is_in_a_standard_queue_once() {
     names.dedup();
     assert_eq!((received.len(), names.len()), (45, 45));
     let group = received[0].attributes().and_then(|system| system.get(&System::MessageGroupId));
-    assert_eq!(group.map(String::as_str), Some("prod-eu"), "fair queues share by sender");
+    assert_eq!(group.map(String::as_str), Some("prod-eu"), "fair queues share by message group, the source");
 }
 
-/// The queue is missing for a while, so deliveries fail and are tried again; their order is kept.
+/// While the queue is missing, deliveries fail and are retried; their order is preserved.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_queue_that_is_created_later_gets_every_target_in_order() {
     use aws_sdk_sqs::types::QueueAttributeName::FifoQueue;
@@ -75,7 +75,7 @@ async fn a_queue_that_is_created_later_gets_every_target_in_order() {
     })
     .await;
     assert_eq!(bridge.metric("scalebridge_destination_up{destination=\"queue\"}").await, 0.0);
-    assert_eq!(bridge.events().await.len(), 13, "a dead queue holds no other destination up");
+    assert_eq!(bridge.events().await.len(), 13, "an unavailable queue does not delay other destinations");
     let (status, ready) = get(&bridge.url("/-/ready")).await.expect("an answer");
     let lines: Vec<&str> = ready.lines().collect();
     assert_eq!((status, lines.len(), lines[0]), (200, 2, "scalebridge is ready"), "{ready}");
@@ -107,10 +107,10 @@ async fn a_queue_that_is_created_later_gets_every_target_in_order() {
     }
 }
 
-/// `request_response`: the call succeeds, the function does not, and that is a failure. The function needs
-/// a queue that is created later.
+/// `request_response`: an error of the function is a failed delivery although the call succeeds. The function
+/// needs a queue that is created later.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_function_that_fails_has_not_got_the_event() {
+async fn a_failed_function_invocation_is_retried() {
     let dir = tempfile::tempdir().expect("a directory");
     let aws = LocalAws::start(dir.path()).await;
     let url = format!("{}/000000000000/handled", aws.url());
@@ -137,13 +137,13 @@ async fn a_function_that_fails_has_not_got_the_event() {
     assert_eq!(body(&handled[0])["data"]["target"]["name"], "a");
 }
 
-/// Several events a call: the function says which of them failed, and only those come again.
+/// A call with several events: the function reports those that failed, and only they are retried.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_function_that_names_what_failed_gets_only_that_again() {
+async fn only_events_that_a_function_reports_as_failed_are_retried() {
     let dir = tempfile::tempdir().expect("a directory");
     let aws = LocalAws::start(dir.path()).await;
     let url = create_queue(&aws, "handled").await;
-    // Of each call it takes all but the first, if there is more than one.
+    // The function handles the first event of each call and reports the others as failed.
     let code = format!(
         "import json, boto3\n\ndef handler(events, context):\n    \
              failed = [{{'itemIdentifier': event['id']}} for event in events[1:]]\n    \
@@ -171,12 +171,13 @@ async fn a_function_that_names_what_failed_gets_only_that_again() {
     assert!(bridge.metric(retries).await >= 5.0);
 }
 
-/// Passes on to the local AWS what is asked of STS, and keeps it. The address, and what was asked.
+/// Starts a proxy that records the requests to STS and forwards them to the local AWS. Returns its address and the
+/// recorded requests.
 async fn sts_proxy(aws: &LocalAws) -> (String, Arc<Mutex<Vec<String>>>) {
     let requests: Arc<Mutex<Vec<String>>> = Arc::default();
     let (recorded, url) = (Arc::clone(&requests), aws.url());
-    let pass_on = move |headers: axum::http::HeaderMap, body: String| {
-        recorded.lock().expect("no panic in here").push(body.clone());
+    let forward = move |headers: axum::http::HeaderMap, body: String| {
+        recorded.lock().expect("the lock is not poisoned").push(body.clone());
         let mut call = ureq::post(&format!("{url}/"));
         for name in ["authorization", "content-type", "x-amz-date"] {
             call = call.header(name, headers[name].to_str().expect("text"));
@@ -191,14 +192,14 @@ async fn sts_proxy(aws: &LocalAws) -> (String, Arc<Mutex<Vec<String>>>) {
     };
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let address = format!("http://{}", listener.local_addr().expect("its address"));
-    let router = axum::Router::new().fallback(pass_on);
+    let router = axum::Router::new().fallback(forward);
     tokio::spawn(async move { axum::serve(listener, router).await });
     (address, requests)
 }
 
-/// A queue of another account: the bridge takes on its role.
+/// With `role_arn` the bridge assumes the role once and reuses the session.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_queue_is_reached_in_the_role_of_its_destination() {
+async fn a_queue_is_called_with_the_role_of_its_destination() {
     let dir = tempfile::tempdir().expect("a directory");
     let aws = LocalAws::start(dir.path()).await;
     let url = create_queue(&aws, "scaling").await;
@@ -215,8 +216,8 @@ async fn a_queue_is_reached_in_the_role_of_its_destination() {
         bridge.wait_delivered("queue").await;
     }
     assert_eq!(receive_all(&aws, &url).await.len(), 2);
-    let requests = requests.lock().expect("no panic in there").clone();
-    assert_eq!(requests.len(), 1, "the session is kept: {requests:?}");
+    let requests = requests.lock().expect("the lock is not poisoned").clone();
+    assert_eq!(requests.len(), 1, "the session is reused: {requests:?}");
     for part in ["Action=AssumeRole", "role%2Fscaling", "ExternalId=x-1", "RoleSessionName=scalebridge-queue"]
     {
         assert!(requests[0].contains(part), "{part}: {requests:?}");
@@ -224,7 +225,7 @@ async fn a_queue_is_reached_in_the_role_of_its_destination() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn events_come_out_on_stdout_and_nothing_else_does() {
+async fn stdout_has_events_and_nothing_else() {
     let config = CONFIG.replace("file: { path: events.jsonl }", "file: { path: \"-\" }");
     let mut bridge = Bridge::new(&config, RULES);
     bridge.run().await;
@@ -232,15 +233,15 @@ async fn events_come_out_on_stdout_and_nothing_else_does() {
     bridge.post(notification(&alerts)).await;
     bridge.wait_delivered("journal").await;
     assert!(bridge.stop().await.success());
-    let text = std::fs::read_to_string(bridge.dir().join("stdout")).expect("what it wrote");
+    let text = std::fs::read_to_string(bridge.dir().join("stdout")).expect("its stdout");
     let events: Vec<Value> =
-        text.lines().map(|line| serde_json::from_str(line).expect("an event a line")).collect();
+        text.lines().map(|line| serde_json::from_str(line).expect("one event per line")).collect();
     assert_eq!(events.len(), 3);
 }
 
-/// Some of the SDK's errors quote the whole request. The log, and what is kept of the failure, do not.
+/// Some errors of the SDK quote the whole request. The log must not.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_failure_does_not_show_the_event() {
+async fn the_log_of_a_failure_does_not_contain_the_event() {
     let queue = sqs("https://sqs.eu-west-1.amazonaws.com/123456789012/scaling");
     let config =
         CONFIG.replace("journal: { file: { path: events.jsonl } }", &format!("journal: {{ {queue} }}"));
@@ -261,9 +262,9 @@ async fn a_failure_does_not_show_the_event() {
     assert!(!log.contains("specversion"), "{log}");
 }
 
-/// Without credentials nothing is ever sent, and somebody has to hear of that.
+/// Missing credentials need operator action: they are reported by `/-/ready` and logged once.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_bridge_without_credentials_says_so() {
+async fn missing_credentials_are_reported() {
     let queue = sqs("https://sqs.eu-west-1.amazonaws.com/123456789012/scaling");
     let config =
         CONFIG.replace("journal: { file: { path: events.jsonl } }", &format!("journal: {{ {queue} }}"));
@@ -289,7 +290,7 @@ async fn a_bridge_without_credentials_says_so() {
     assert_eq!(found, 1, "{}", bridge.log());
 }
 
-/// Any text that JSON can hold is delivered, and is the same when it is read back.
+/// Any JSON string is delivered and read back unchanged.
 #[tokio::test(flavor = "multi_thread")]
 async fn no_text_of_an_alert_can_poison_a_queue() {
     let dir = tempfile::tempdir().expect("a directory");
@@ -306,7 +307,7 @@ async fn no_text_of_an_alert_can_poison_a_queue() {
     bridge.wait_delivered("queue").await;
     let received = receive_all(&aws, &url).await;
     let accepted = |c: char| matches!(c, '\t' | '\n' | '\r' | ' '..='\u{FFFD}' | '\u{10000}'..);
-    assert!(received[0].body().expect("a body").chars().all(accepted), "what SQS would refuse");
+    assert!(received[0].body().expect("a body").chars().all(accepted), "SQS would reject the body");
     let event = body(&received[0]);
     assert_eq!(event["data"]["alerts"][0]["annotations"]["summary"], odd);
     assert_eq!(event["data"]["target"]["name"], "näme/with \u{7}\u{FFFF} odd % characters");

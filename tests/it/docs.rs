@@ -1,4 +1,4 @@
-//! What the documents say is so: every command in them runs, every file they name is there.
+//! The documents are correct: every command in them runs, and every file that they name exists.
 
 use std::fs;
 use std::path::Path;
@@ -15,7 +15,7 @@ fn read(path: &str) -> String {
     fs::read_to_string(Path::new(ROOT).join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
 }
 
-/// The fenced blocks of a language.
+/// The contents of the fenced code blocks of a language.
 fn blocks(text: &str, language: &str) -> Vec<String> {
     let fence = format!("```{language}\n");
     text.split(&fence).skip(1).map(|rest| rest.split("\n```").next().unwrap_or_default().to_owned()).collect()
@@ -28,7 +28,7 @@ fn yaml_block(text: &str, name: &str) -> String {
     found.unwrap_or_else(|| panic!("README shows no {name}"))
 }
 
-/// Free ports, a store of its own and a log that can be read, beside what the files say.
+/// Overrides the files with free ports, a store in the bridge's directory and a JSON log.
 fn isolate(bridge: &mut Bridge) {
     bridge.env("SCALEBRIDGE__SERVER__LISTEN", "127.0.0.1:0");
     bridge.env("SCALEBRIDGE__ADMIN__LISTEN", "127.0.0.1:0");
@@ -36,7 +36,7 @@ fn isolate(bridge: &mut Bridge) {
     bridge.env("SCALEBRIDGE__LOG__FORMAT", "json");
 }
 
-/// Runs a `curl` of the README against this bridge.
+/// Runs a `curl` command of the README against this bridge.
 fn curl(command: &str, bridge: &Bridge) -> String {
     let command = command.replace("127.0.0.1:9096", bridge.address());
     let done = Command::new("sh").args(["-c", &command]).current_dir(ROOT).stdin(Stdio::null()).output();
@@ -53,7 +53,7 @@ async fn stdout_line(bridge: &Bridge) -> serde_json::Value {
     .await
 }
 
-/// Runs a verb of the README, against this bridge where it asks one.
+/// Runs a CLI command of the README, against this bridge if there is one.
 fn run_command(words: &str, bridge: Option<&Bridge>) {
     let mut command = words.to_owned();
     let mut run = Command::new("sh");
@@ -63,15 +63,15 @@ fn run_command(words: &str, bridge: Option<&Bridge>) {
         run.env("SCALEBRIDGE_URL", bridge.admin_url());
     }
     // The files of `my/` are in the README itself.
-    let own = tempfile::tempdir().expect("a directory");
+    let example = tempfile::tempdir().expect("a directory");
     for name in ["scalebridge.yaml", "rules.yaml"] {
-        fs::write(own.path().join(name), yaml_block(&read("README.md"), name)).expect("a file");
+        fs::write(example.path().join(name), yaml_block(&read("README.md"), name)).expect("a file");
     }
-    let command = command.replace("my/", &format!("{}/", own.path().display()));
+    let command = command.replace("my/", &format!("{}/", example.path().display()));
     let done = run.args(["-c", &format!("{} {command}", program().display())]).output().expect("a shell");
     let said = String::from_utf8_lossy(&done.stderr);
     assert!(done.status.success(), "{words}: {said}");
-    assert!(!done.stdout.is_empty(), "{words} says nothing; {said}");
+    assert!(!done.stdout.is_empty(), "{words} prints nothing; {said}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -84,16 +84,16 @@ async fn every_command_of_the_readme_runs() {
     for command in blocks(&readme, "bash").iter().flat_map(|block| block.lines()) {
         let command = command.split("  #").next().unwrap_or_default().trim();
         if command == "make demo" || command == "make test" {
-            // CI runs them whole; one of them runs this.
+            // CI runs both completely; this test is part of `make test`.
             assert!(ci.contains(command), ".ci/run does not run `{command}`");
         } else if command == "make release" {
-            // CI runs the same steps on a small program, and the load that they run on the bridge.
+            // CI runs the same steps with a small program, and the load of these steps against the bridge.
             assert!(makefile.contains("\n\tdeploy/release.sh\n"), "`make release` runs another script");
             for part in ["deploy/release.sh smoke", "--bench harness -- --only idle"] {
                 assert!(ci.contains(part), ".ci/run does not run `{part}`");
             }
         } else if command == "make bench" {
-            // All of it takes minutes; `make release`, which goes before it, runs a part of the same.
+            // The whole benchmark takes minutes; `make release`, its prerequisite, runs a part of it.
             assert!(makefile.contains("\nbench: release ") && makefile.contains("--bench harness"));
             assert!(read("deploy/release.sh").contains("--bench harness -- --only"));
         } else if command == "make run" {
@@ -105,15 +105,15 @@ async fn every_command_of_the_readme_runs() {
             default.run().await;
             bridge = Some(default);
         } else if command == "target/release/scalebridge serve --config my/scalebridge.yaml" {
-            let mut own =
+            let mut example =
                 Bridge::new(&yaml_block(&readme, "scalebridge.yaml"), &yaml_block(&readme, "rules.yaml"));
-            isolate(&mut own);
-            own.run().await;
-            bridge = Some(own);
+            isolate(&mut example);
+            example.run().await;
+            bridge = Some(example);
         } else if let Some(words) = command.strip_prefix("target/release/scalebridge ") {
             run_command(words, bridge.as_ref());
         } else if command.starts_with("curl ") {
-            let bridge = bridge.as_ref().expect("a bridge that was started before");
+            let bridge = bridge.as_ref().expect("a running bridge");
             let answer = curl(command, bridge);
             let emitted = r#"{"alerts":1,"events":1,"verdicts":{"emitted":1}}"#;
             assert_eq!(answer, emitted, "{command}");
@@ -128,7 +128,7 @@ async fn every_command_of_the_readme_runs() {
         ran.push(command.split(' ').next().unwrap_or_default().to_owned());
     }
     let commands = ran.iter().filter(|word| *word == "target/release/scalebridge").count();
-    assert_eq!(commands, 17, "all verbs");
+    assert_eq!(commands, 17, "all CLI commands");
     ran.dedup();
     let program = "target/release/scalebridge";
     assert_eq!(ran, ["make", "curl", program, "curl", program, "make"]);
@@ -137,18 +137,19 @@ async fn every_command_of_the_readme_runs() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_alert_without_its_label_is_invalid_as_the_readme_says() {
     let readme = read("README.md");
-    let mut own = Bridge::new(&yaml_block(&readme, "scalebridge.yaml"), &yaml_block(&readme, "rules.yaml"));
-    isolate(&mut own);
-    own.run().await;
+    let mut example =
+        Bridge::new(&yaml_block(&readme, "scalebridge.yaml"), &yaml_block(&readme, "rules.yaml"));
+    isolate(&mut example);
+    example.run().await;
     let command = blocks(&readme, "bash").into_iter().find(|block| block.contains("/webhook/staging"));
     let command = command.expect("the second curl");
     let changed = command.replace(",\"namespace\":\"shop\"", "").replace("\"a1\"", "\"a2\"");
     assert_ne!(command, changed);
-    assert_eq!(curl(&changed, &own), r#"{"alerts":1,"events":0,"verdicts":{"invalid":1}}"#);
+    assert_eq!(curl(&changed, &example), r#"{"alerts":1,"events":0,"verdicts":{"invalid":1}}"#);
 }
 
 #[test]
-fn alertmanager_takes_the_configuration_that_the_readme_shows() {
+fn alertmanager_accepts_the_configuration_of_the_readme() {
     let dir = tempfile::tempdir().expect("a directory");
     let path = dir.path().join("alertmanager.yml");
     fs::write(&path, yaml_block(&read("README.md"), "alertmanager.yml")).expect("a file");
@@ -164,7 +165,7 @@ fn every_verdict_is_explained() {
     }
 }
 
-/// Every document that people read.
+/// All documents for readers.
 fn documents() -> Vec<String> {
     let mut found: Vec<String> =
         ["README.md", "ARCHITECTURE.md", "CHANGELOG.md", "CONTRIBUTING.md"].map(str::to_owned).into();
@@ -177,7 +178,7 @@ fn documents() -> Vec<String> {
 }
 
 #[test]
-fn every_file_that_is_linked_is_there() {
+fn every_linked_file_exists() {
     for document in documents() {
         let folder = Path::new(ROOT).join(&document).parent().expect("a folder").to_owned();
         for link in read(&document).split("](").skip(1) {
@@ -189,9 +190,9 @@ fn every_file_that_is_linked_is_there() {
     }
 }
 
-/// The maps name files; they have to be there.
+/// The maps are ARCHITECTURE, the glossary and the decision records.
 #[test]
-fn every_path_that_a_map_names_is_there() {
+fn every_path_in_a_map_exists() {
     let records = documents().into_iter().filter(|document| document.starts_with("docs/adr/"));
     let maps = ["ARCHITECTURE.md", "docs/GLOSSARY.md"].map(str::to_owned);
     let mut checked = 0;

@@ -1,5 +1,5 @@
-//! The main promise on real parts: an alert of Prometheus passes Alertmanager and the bridge, and
-//! arrives in a queue and at a function that changes capacity; so does its end.
+//! The whole path with real programs: an alert and its end go from Prometheus through Alertmanager and the
+//! bridge to a queue and to a function that changes capacity.
 
 use std::collections::BTreeMap;
 
@@ -13,7 +13,7 @@ use crate::support::tools::{self, Exporter, LocalAws, Server, eventually, get};
 const GROUP: &str = "workers";
 const FUNCTION: &str = "capacity-scaler";
 const SUBJECT: &str = "ec2/autoscaling-group/-/eu-west-1/-/-/workers";
-/// The bridge's count of notifications that it has answered with 200.
+/// The series of notifications answered with 200.
 const NOTIFICATIONS: &str = r#"scalebridge_notifications_total{source="prod-eu",code="200"}"#;
 const PODS: [&str; 3] = ["checkout-a", "checkout-b", "checkout-c"];
 
@@ -59,7 +59,7 @@ async fn an_alert_and_its_end_change_capacity() {
     aws.run(&["create-function", FUNCTION, function]);
     aws.run(&["create-group", GROUP, "2", "2", "10"]);
 
-    // The bridge first: an alert that is older than its store would take nothing away.
+    // The bridge starts first: an alert that is older than its store cannot decrease capacity.
     let mut bridge = Bridge::new(&bridge_config(&queue_url), RULES);
     queue::environment(&aws).iter().for_each(|(name, value)| bridge.env(name, value));
     bridge.run().await;
@@ -69,7 +69,7 @@ async fn an_alert_and_its_end_change_capacity() {
     let _prometheus =
         tools::start_prometheus(dir, &prometheus_config(exporter.address(), &alertmanager), ALERTS).await;
 
-    // Three pods find no node: one message, and two more instances.
+    // Three unschedulable pods: one message, and two more instances.
     exporter.set_metrics(unschedulable(1));
     let fired = receive(&aws, &queue_url).await;
     let alerts = alerts_of(&alertmanager).await;
@@ -94,12 +94,12 @@ async fn an_alert_and_its_end_change_capacity() {
     );
     assert_eq!(capacity_after(&aws, &event), 4);
 
-    // Alertmanager repeats the group: nothing follows.
+    // Alertmanager repeats the group: no event is emitted.
     let before = bridge.metric(NOTIFICATIONS).await;
     eventually("two repeats", async || (bridge.metric(NOTIFICATIONS).await >= before + 2.0).then_some(()))
         .await;
 
-    // They find one: one more message, and one instance less.
+    // The pods are scheduled: one more message, and one instance less.
     exporter.set_metrics(unschedulable(0));
     let resolved = receive(&aws, &queue_url).await;
     let end = body(&resolved);
@@ -125,12 +125,12 @@ async fn an_alert_and_its_end_change_capacity() {
     assert!(sequence(&end) > sequence(&event));
     assert_eq!(capacity_after(&aws, &end), 3);
 
-    // And that was all.
+    // No other event was sent.
     assert!(bridge.stop().await.success());
     assert_eq!(queue::receive_all(&aws, &queue_url).await, []);
 }
 
-/// Compares field by field, and says which differ.
+/// Compares field by field and reports those that differ.
 #[track_caller]
 fn assert_same(actual: &Value, expected: &Value) {
     fn fields(at: &str, value: &Value) -> Vec<String> {
@@ -147,10 +147,10 @@ fn assert_same(actual: &Value, expected: &Value) {
     let (actual, expected) = (fields("", actual), fields("", expected));
     let missing: Vec<_> = expected.iter().filter(|field| !actual.contains(field)).collect();
     let surplus: Vec<_> = actual.iter().filter(|field| !expected.contains(field)).collect();
-    assert!(missing.is_empty() && surplus.is_empty(), "expected {missing:#?}, but there is {surplus:#?}");
+    assert!(missing.is_empty() && surplus.is_empty(), "expected {missing:#?}, got {surplus:#?}");
 }
 
-/// What every event of this test has in common: the message around it and CloudEvents' own fields.
+/// Checks what all events of this test have in common: message attributes and CloudEvents attributes.
 fn check_envelope(message: &Message, event: &Value, action: &str) {
     let id = hex(&event["id"]);
     let kind = format!("io.scalebridge.{action}.v1");
@@ -202,8 +202,8 @@ fn check_envelope(message: &Message, event: &Value, action: &str) {
     assert_eq!(lasts.as_secs(), 600);
 }
 
-/// The alerts of the event in the order that it has them, made from what Alertmanager says of them
-/// and the labels that the source lays over.
+/// The expected alerts in the order of the event, built from Alertmanager's API and the labels of the source,
+/// which override those of the alert.
 fn event_alerts(event: &Value, status: &str, alerts: &BTreeMap<String, Value>) -> Value {
     let listed = event["data"]["alerts"].as_array().expect("a list");
     assert_eq!(listed.len(), alerts.len());
@@ -237,7 +237,7 @@ fn notification(alertmanager: &Server) -> Value {
     })
 }
 
-/// The open alerts by their fingerprints, as Alertmanager's own API shows them.
+/// The open alerts by fingerprint, from Alertmanager's API.
 async fn alerts_of(alertmanager: &Server) -> BTreeMap<String, Value> {
     let (_, text) = get(&(alertmanager.url() + "/api/v2/alerts")).await.expect("an answer");
     let alerts: Vec<Value> = serde_json::from_str(&text).expect("JSON");
@@ -289,7 +289,7 @@ fn prometheus_config(exporter: &str, alertmanager: &Server) -> String {
 global:
   scrape_interval: 1s
   evaluation_interval: 1s
-  # The bridge does not believe it: its source says which cluster this is.
+  # The labels of the source override this one.
   external_labels: {{ cluster: elsewhere }}
 rule_files: [rules.yml]
 alerting: {{ alertmanagers: [{{ static_configs: [{{ targets: ['{}'] }}] }}] }}
@@ -308,7 +308,7 @@ fn unschedulable(value: u8) -> String {
     .concat()
 }
 
-/// The only message in the queue, as soon as there is one, taken off it.
+/// Waits for a message, which must be the only one, and deletes it from the queue.
 async fn receive(aws: &LocalAws, queue_url: &str) -> Message {
     eventually("a message", async || {
         let mut received = queue::receive_all(aws, queue_url).await;
@@ -336,7 +336,7 @@ fn sequence(event: &Value) -> u64 {
     event["sequence"].as_str().expect("text").parse().expect("a number")
 }
 
-/// The group's capacity, once the function is done with the event.
+/// The capacity of the group after the function has handled the event.
 fn capacity_after(aws: &LocalAws, event: &Value) -> u32 {
     aws.run(&["capacity-after", GROUP, hex(&event["id"])]).parse().expect("a number")
 }

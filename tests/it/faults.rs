@@ -1,5 +1,4 @@
-//! Whatever a destination does to its calls, what was accepted arrives, in its order, and at the others
-//! as if nothing was.
+//! Faults of a destination: accepted events still arrive in order, and other destinations are not affected.
 
 use std::collections::{BTreeSet, HashMap};
 use std::ops::Range;
@@ -15,7 +14,7 @@ use crate::support::tools::eventually;
 
 const NOTIFICATIONS: usize = 240;
 
-/// `FAULT_SEEDS=100..120` tries others.
+/// The seeds, or `FAULT_SEEDS=100..120`.
 fn seeds() -> Range<u64> {
     let given = std::env::var("FAULT_SEEDS").ok();
     let given = given.as_deref().and_then(|text| text.split_once(".."));
@@ -27,7 +26,7 @@ fn journal() -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_was_accepted_arrives_in_order_whatever_a_queue_does() {
+async fn accepted_events_arrive_in_order_whatever_a_queue_does() {
     for seed in seeds() {
         eprintln!("seed {seed}");
         faulty_queues(seed).await;
@@ -67,38 +66,38 @@ async fn faulty_queues(seed: u64) {
         stub.assert_no_violations();
     }
     assert_one_group_per_target(&faulty[0].1.sent());
-    assert!(ledger.check("the fifo queue", &faulty[0].1.events()).is_empty(), "it drops what comes twice");
-    assert!(ledger.check("steady", &steady.events()).is_empty(), "it got each event once");
-    assert!(ledger.check("journal", &bridge.journal()).is_empty(), "it got each event once");
+    assert!(ledger.check("the fifo queue", &faulty[0].1.events()).is_empty(), "it drops duplicates");
+    assert!(ledger.check("steady", &steady.events()).is_empty(), "each event arrives once");
+    assert!(ledger.check("journal", &bridge.journal()).is_empty(), "each event arrives once");
 }
 
-/// An event is sent again after a try that was taken without the sender's knowing, and only then. A
-/// scale-in need not be: it may be superseded meanwhile.
+/// An event is sent again only after an attempt whose acknowledgement was lost, and then always, except for a
+/// scale-in, which may have been superseded.
 fn assert_only_lost_answers_repeat(name: &str, sent: &[Sent], copies: &HashMap<String, usize>) {
     let mut lost: HashMap<&str, usize> = HashMap::new();
-    let mut must_come_again = HashMap::new();
+    let mut must_be_resent = HashMap::new();
     for sent in sent.iter().filter(|sent| sent.answer_lost) {
         *lost.entry(&sent.id).or_default() += 1;
-        must_come_again.insert(&sent.id, sent.event["data"]["action"] != "scale_in");
+        must_be_resent.insert(&sent.id, sent.event["data"]["action"] != "scale_in");
     }
     for (id, count) in copies {
         let lost = lost.get(id.as_str()).copied().unwrap_or(0);
-        assert!(*count <= lost + 1, "{name}: {id} came {count} times, {lost} answers were lost");
+        assert!(*count <= lost + 1, "{name}: {id} received {count} times, {lost} answers lost");
     }
-    for (id, must) in must_come_again {
+    for (id, must) in must_be_resent {
         let again = copies.get(id).is_some_and(|count| *count == lost[id.as_str()] + 1);
-        assert!(again || !must, "{name}: {id} was not sent again though no answer said that it is there");
+        assert!(again || !must, "{name}: {id} was not sent again after its answer was lost");
     }
 }
 
-/// What is sent again comes before anything later about its target, so order does not hang on the queue's
-/// dropping it.
+/// A retried event is sent before later events of its target, so the order does not depend on deduplication by the
+/// queue.
 fn assert_targets_in_order(name: &str, sent: &[Sent]) {
     let mut last: HashMap<String, u64> = HashMap::new();
     for sent in sent {
         let sequence = sent.event["sequence"].as_str().and_then(|text| text.parse().ok()).expect("a number");
         let before = last.insert(sent.event["subject"].to_string(), sequence);
-        assert!(before <= Some(sequence), "{name}: {} came after {before:?}", sent.event);
+        assert!(before <= Some(sequence), "{name}: {} was sent after {before:?}", sent.event);
     }
 }
 
@@ -110,9 +109,9 @@ fn assert_one_group_per_target(sent: &[Sent]) {
     assert_eq!((groups.len(), subjects.len()), (pairs.len(), pairs.len()));
 }
 
-/// All that the others get, they get while one is dead; it gets the same when it lives again.
+/// Other destinations receive all events while one is unreachable; it receives them when it is reachable again.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_dead_queue_neither_slows_nor_repeats_another() {
+async fn an_unreachable_queue_neither_delays_nor_duplicates_other_deliveries() {
     let seed = 7;
     let (dead, works) = (SqsStub::unreachable(Kind::Fifo), SqsStub::start(Kind::Standard));
     let destinations = [("dead", dead.destination()), ("works", works.destination()), ("journal", journal())];

@@ -1,4 +1,4 @@
-//! A disk that is full: 503 until there is space, and by itself all is well then.
+//! A full disk: notifications are answered with 503 until there is space, and nothing is lost.
 
 use std::fs;
 use std::io;
@@ -17,13 +17,13 @@ use crate::support::queue::TEST_AWS_ENV;
 use crate::support::sqs_stub::{Kind, SqsStub};
 use crate::support::tools::{eventually, get};
 
-/// More than any disk here takes.
+/// More notifications than fit on the disk.
 const MAX_POSTS: usize = 3000;
-/// More than the store's log takes before it is folded, some 16 MiB.
+/// More than the WAL's size before a checkpoint, about 16 MiB.
 const DISK_MIB: u32 = 64;
-const REFUSED_SERIES: &str = "scalebridge_notifications_total{source=\"prod-eu\",code=\"503\"}";
+const REJECTED_SERIES: &str = "scalebridge_notifications_total{source=\"prod-eu\",code=\"503\"}";
 
-/// A bridge with its store and its journal in `data`, and what was accepted of it.
+/// A bridge with its store and its journal in `data`, and the events that it has accepted.
 struct Harness {
     bridge: Bridge,
     queue: SqsStub,
@@ -42,7 +42,7 @@ impl Harness {
         Self { bridge, queue, ledger: Ledger::default(), posted: 0 }
     }
 
-    /// Posts an alert about a target of its own, of some size.
+    /// Posts an alert of about 2 kB about a new target.
     async fn post(&mut self) -> Answer {
         self.posted += 1;
         let target = format!("group-{}", self.posted);
@@ -64,18 +64,18 @@ impl Harness {
         answer
     }
 
-    /// Posts until it is refused, and sees that the bridge lives.
+    /// Posts until a notification is rejected, and checks that the bridge is healthy.
     async fn post_until_full(&mut self) {
-        let mut tries = 0;
+        let mut accepted = 0;
         while self.post().await.status == 200 {
-            tries += 1;
-            assert!(tries < MAX_POSTS, "the disk is never full");
+            accepted += 1;
+            assert!(accepted < MAX_POSTS, "the disk does not fill up");
         }
         assert!(matches!(get(&self.bridge.url("/-/healthy")).await, Ok((200, _))));
-        assert!(self.bridge.metric(REFUSED_SERIES).await >= 1.0);
+        assert!(self.bridge.metric(REJECTED_SERIES).await >= 1.0);
     }
 
-    /// Posts until it is accepted, without any help.
+    /// Posts until a notification is accepted; the bridge recovers without a restart.
     async fn post_until_accepted(&mut self) {
         eventually("a 200", async || (self.post().await.status == 200).then_some(())).await;
     }
@@ -84,19 +84,23 @@ impl Harness {
         self.bridge.wait_delivered("queue").await;
         self.bridge.wait_delivered("journal").await;
         let text = fs::read_to_string(self.bridge.dir().join("data/events.jsonl")).expect("a journal");
-        let journal = text.lines().map(|line| serde_json::from_str(line).expect("an event a line"));
+        let journal = text.lines().map(|line| serde_json::from_str(line).expect("one event per line"));
         (self.queue.events(), journal.collect())
     }
 
-    /// The process was there all the time: whatever it could not write, it has sent nothing twice.
+    /// Without a restart every event is delivered exactly once, whatever could not be written.
     async fn assert_delivered_once(&self) {
         let (queue, journal) = self.wait_delivered().await;
-        assert!(self.ledger.check("the queue", &queue).is_empty(), "the queue got each event once");
-        assert!(self.ledger.check("the journal", &journal).is_empty(), "the journal got each event once");
+        assert!(self.ledger.check("the queue", &queue).is_empty(), "the queue received each event once");
+        assert!(
+            self.ledger.check("the journal", &journal).is_empty(),
+            "the journal received each event once"
+        );
     }
 }
 
-/// What holds whenever `fill` leaves no space and `free` gives it back.
+/// Fills and frees the disk several times: accepted events are delivered once, and rejected notifications have
+/// no effect.
 async fn assert_full_disk_loses_nothing(
     harness: &mut Harness,
     fill: impl Fn(&Harness),
@@ -112,7 +116,7 @@ async fn assert_full_disk_loses_nothing(
         harness.post_until_accepted().await;
         harness.assert_delivered_once().await;
     }
-    // An alert whose notification was refused is not half known.
+    // A rejected notification leaves no partial state.
     fill(harness);
     harness.post_until_full().await;
     let refused = pending_pod("refused", "a");
@@ -131,25 +135,25 @@ async fn assert_full_disk_loses_nothing(
     harness.queue.assert_no_violations();
 }
 
-/// Where nothing can be mounted there is the other test.
+/// Skipped where mounting is not permitted; `a_file_size_limit_is_handled_like_a_full_disk` runs everywhere.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_full_disk_refuses_and_then_goes_on() {
+async fn a_full_disk_rejects_notifications_until_there_is_space() {
     let mut harness = Harness::new();
     let disk = match Disk::mount(&harness.bridge.dir().join("data"), DISK_MIB) {
         Ok(disk) => disk,
-        Err(error) => return eprintln!("no file system of its own: {error}"),
+        Err(error) => return eprintln!("skipped, cannot mount a file system: {error}"),
     };
-    // The log is on the same disk: a line that cannot be written takes nothing down.
+    // The log is on the same disk: a failed write of a log line must not stop the bridge.
     symlink("data/bridge.log", harness.bridge.dir().join("bridge.log")).expect("a link");
     harness.bridge.run().await;
     assert_full_disk_loses_nothing(&mut harness, |_| disk.fill(), |_| disk.free()).await;
 
-    // It is killed while nothing fits, and its successor finds no space to begin in.
+    // The bridge is killed while the disk is full, and cannot start again without space.
     disk.fill();
     harness.post_until_full().await;
     harness.bridge.kill();
     let start =
-        harness.bridge.command().stdout(Stdio::null()).stderr(Stdio::piped()).output().expect("an end");
+        harness.bridge.command().stdout(Stdio::null()).stderr(Stdio::piped()).output().expect("an exit");
     let says = String::from_utf8_lossy(&start.stderr);
     assert!(start.status.code() == Some(2) && says.contains("disk is full"), "{:?}: {says}", start.status);
     disk.free();
@@ -160,50 +164,49 @@ async fn a_full_disk_refuses_and_then_goes_on() {
     harness.ledger.check("the journal", &journal);
 }
 
-/// The same while many send and many events are on their way: whatever meets the full disk, a commit, a
-/// settlement or a line of the journal, is done again.
+/// Under load: whatever fails on the full disk, a commit, a settlement or a write to the journal, is retried.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_disk_that_is_full_now_and_then_loses_nothing_under_load() {
+async fn a_disk_that_is_full_at_times_loses_nothing_under_load() {
     let seed = std::env::var("DISK_SEED").map_or(5, |seed| seed.parse().expect("a seed"));
     eprintln!("seed {seed}");
     let mut rng = fastrand::Rng::with_seed(seed);
     let mut harness = Harness::new();
     let disk = match Disk::mount(&harness.bridge.dir().join("data"), DISK_MIB) {
         Ok(disk) => disk,
-        Err(error) => return eprintln!("no file system of its own: {error}"),
+        Err(error) => return eprintln!("skipped, cannot mount a file system: {error}"),
     };
     harness.bridge.run().await;
     let answered = watch::Sender::new(0);
     let to = load::constant_address(harness.bridge.url("/webhook/prod-eu"));
     let sending = tokio::spawn(load::send(seed, 300, to, answered.clone()));
-    let mut refusing = 0;
+    let mut rejecting_rounds = 0;
     for _ in 0..8 {
-        // All of them, once there are no more.
+        // Unlimited once the load has ended.
         let answers = || if sending.is_finished() { usize::MAX } else { *answered.borrow() };
-        let enough = answers().saturating_add(rng.usize(1..8));
-        eventually("more answers", async || (answers() >= enough).then_some(())).await;
-        let before = harness.bridge.metric(REFUSED_SERIES).await;
+        let threshold = answers().saturating_add(rng.usize(1..8));
+        eventually("more answers", async || (answers() >= threshold).then_some(())).await;
+        let before = harness.bridge.metric(REJECTED_SERIES).await;
         disk.fill();
-        let enough = answers().saturating_add(20);
-        // Where the log was folded before, it has room of its own: at first it is short and has none.
-        refusing += eventually("an effect", async || {
-            let refuses = harness.bridge.metric(REFUSED_SERIES).await > before;
-            (refuses || answers() >= enough).then_some(u32::from(refuses))
+        let threshold = answers().saturating_add(20);
+        // After a checkpoint the WAL is overwritten in place and needs no space. Before the first one it grows.
+        rejecting_rounds += eventually("a rejection or enough answers", async || {
+            let rejected = harness.bridge.metric(REJECTED_SERIES).await > before;
+            (rejected || answers() >= threshold).then_some(u32::from(rejected))
         })
         .await;
         tokio::time::sleep(Duration::from_millis(rng.u64(..20))).await;
         disk.free();
     }
-    assert!(refusing > 0, "it was never full");
+    assert!(rejecting_rounds > 0, "the disk was never full");
     harness.ledger = sending.await.expect("the load");
     harness.assert_delivered_once().await;
 }
 
-/// No file may grow, which is another error than a full disk.
+/// With `RLIMIT_FSIZE` a write fails with another error (`EFBIG`) than on a full disk.
 #[tokio::test(flavor = "multi_thread")]
-async fn files_that_may_not_grow_are_a_full_disk() {
+async fn a_file_size_limit_is_handled_like_a_full_disk() {
     let mut harness = Harness::new();
-    // The signal would end the process before the error is seen.
+    // By default SIGXFSZ kills the process before the write returns its error.
     harness.bridge.wrap_with(&["env", "--ignore-signal=XFSZ"]);
     harness.bridge.run().await;
     let limit = |harness: &Harness, bytes: &str| {
@@ -214,6 +217,6 @@ async fn files_that_may_not_grow_are_a_full_disk() {
     let length = |harness: &Harness| -> io::Result<u64> {
         Ok(fs::metadata(harness.bridge.dir().join("data/bridge.db-wal"))?.len())
     };
-    let fill = |harness: &Harness| limit(harness, &length(harness).expect("a log").to_string());
+    let fill = |harness: &Harness| limit(harness, &length(harness).expect("a WAL").to_string());
     assert_full_disk_loses_nothing(&mut harness, fill, |harness| limit(harness, "unlimited")).await;
 }

@@ -1,4 +1,4 @@
-//! What holds actions back, from outside: each comes by itself when it may, and never before.
+//! Guards: a deferred action runs by itself as soon as its guard allows it, and not before.
 
 use serde_json::{Value, json};
 
@@ -20,7 +20,7 @@ fn rules_with_hold() -> String {
     )
 }
 
-/// An alert without anything but its name.
+/// An alert with no label but its name.
 fn alert(name: &str) -> Value {
     json!({
         "status": "firing", "labels": { "alertname": name }, "annotations": {}, "startsAt": now(),
@@ -32,7 +32,8 @@ fn actions(events: &[Value]) -> Vec<&str> {
     events.iter().filter_map(|event| event["data"]["action"].as_str()).collect()
 }
 
-/// Waits for this many events in the journal. One whose settlement a kill has cut off is there twice.
+/// Waits for this many distinct events in the journal. An event that was written but not settled before a kill
+/// is there twice.
 async fn wait_for_events(bridge: &Bridge, count: usize) -> Vec<Value> {
     eventually("the event", async || {
         let mut events: Vec<Value> = Vec::new();
@@ -51,7 +52,7 @@ async fn deferred_count(bridge: &Bridge, verdict: &str) -> f64 {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_scale_in_that_waits_for_its_calm_survives_a_kill_and_comes_by_itself() {
+async fn a_stabilizing_scale_in_survives_a_kill_and_runs_when_its_window_ends() {
     let rules = RULES.replace("stabilization_window: 0s", "stabilization_window: 2s");
     let mut bridge = Bridge::new(CONFIG, &rules);
     bridge.run().await;
@@ -82,7 +83,7 @@ async fn actions_blocked_by_a_hold_run_when_it_ends() {
     assert_eq!(deferred_count(&bridge, "held").await, 1.0);
     bridge.kill();
     bridge.run().await;
-    assert_eq!(deferred_count(&bridge, "held").await, 1.0, "a restart ends no hold");
+    assert_eq!(deferred_count(&bridge, "held").await, 1.0, "a hold survives a restart");
     bridge.post(notification(&[resolved(&deploy)])).await;
     assert_eq!(actions(&wait_for_events(&bridge, 2).await), ["scale_out", "scale_in"]);
     assert_eq!(deferred_count(&bridge, "held").await, 0.0);
@@ -101,7 +102,7 @@ async fn nothing_is_scaled_in_while_the_heartbeat_is_missing() {
         json!({ "heartbeat": 1 })
     );
     assert_eq!(actions(&wait_for_events(&bridge, 2).await), ["scale_out", "scale_in"]);
-    // And now Prometheus dies, and Alertmanager resolves everything.
+    // Prometheus dies, and Alertmanager resolves all alerts.
     let pod = pending_pod("workers", "b");
     bridge.post(notification(std::slice::from_ref(&pod))).await;
     let all = bridge.post(notification(&[resolved(&pod), resolved(&watchdog)])).await;
@@ -110,7 +111,7 @@ async fn nothing_is_scaled_in_while_the_heartbeat_is_missing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_rule_in_shadow_says_and_sends_nothing() {
+async fn a_rule_in_shadow_mode_sends_nothing() {
     let rules = RULES.replace("    matchers:", "    mode: shadow\n    matchers:");
     let mut bridge = Bridge::new(CONFIG, &rules);
     bridge.run().await;
@@ -134,9 +135,9 @@ async fn the_process_limits_scale_ins_per_minute() {
     assert_eq!(deferred_count(&bridge, "over_budget").await, 1.0);
 }
 
-/// The queue does not exist yet, so nothing was sent when capacity is short again.
+/// The queue does not exist yet, so the scale-in is undelivered when the next scale-out is decided.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_scale_in_that_was_not_sent_is_superseded_by_the_next_scale_out() {
+async fn an_undelivered_scale_in_is_superseded_by_the_next_scale_out() {
     let dir = tempfile::tempdir().expect("a directory");
     let aws = LocalAws::start(dir.path()).await;
     let url = format!("{}/000000000000/scaling", aws.url());
@@ -154,7 +155,7 @@ async fn a_scale_in_that_was_not_sent_is_superseded_by_the_next_scale_out() {
     assert_eq!(again.json(), json!({ "alerts": 1, "events": 1, "verdicts": { "emitted": 1 } }));
     let superseded = "scalebridge_decisions_total{rule=\"unschedulable-pods\",verdict=\"superseded\"}";
     assert_eq!(bridge.metric(superseded).await, 1.0);
-    // Nobody is told of it after a restart either.
+    // It is not delivered after a restart either.
     bridge.kill();
     bridge.run().await;
     create_queue(&aws, "scaling").await;

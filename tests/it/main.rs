@@ -1,6 +1,6 @@
-//! The integration tests: one binary, one file for each promise, all through public doors.
+//! Integration tests: one binary, one file per guarantee, through public interfaces only.
 
-#![expect(clippy::expect_used, reason = "a test that cannot go on says why and fails")]
+#![expect(clippy::expect_used, reason = "a test that cannot continue fails with the reason")]
 
 mod admin_api;
 mod backlog;

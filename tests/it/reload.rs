@@ -1,4 +1,4 @@
-//! Another configuration while the bridge runs: all of it or nothing, and nobody who sends is refused.
+//! Reload: atomic, and no notification is rejected meanwhile.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use crate::support::bridge::{Bridge, CONFIG, RULES, notification, pending_pod, resolved};
 use crate::support::tools::eventually;
 
-/// Rules that say which version of them has decided.
+/// Rules with a version number as a parameter of their events.
 fn version(number: usize) -> String {
     RULES.replace(
         "send_to: [journal]",
@@ -19,7 +19,7 @@ fn version(number: usize) -> String {
     )
 }
 
-/// Two pods of two node groups, which make two events.
+/// A notification about two node groups, which causes two events.
 fn two_pods(sender: usize, count: usize) -> String {
     let pod = |side: &str| pending_pod(&format!("s{sender}-{count}-{side}"), "a");
     notification(&[pod("left"), pod("right")])
@@ -50,7 +50,7 @@ async fn under_load_no_notification_is_refused_lost_doubled_or_decided_by_two_ve
         .collect();
     for number in 1..=20 {
         bridge.write("rules.yaml", &version(number));
-        // The destination changes as well, so that its worker is exchanged.
+        // The destination changes as well, so that its worker is replaced.
         let timeout = format!("path: events.jsonl }}, timeout: {number}s");
         bridge.write("scalebridge.yaml", &CONFIG.replace("path: events.jsonl }", &timeout));
         let (status, answer) = bridge.api("POST", "/-/reload", None).await;
@@ -62,7 +62,7 @@ async fn under_load_no_notification_is_refused_lost_doubled_or_decided_by_two_ve
         sent += sender.await.expect("a sender");
     }
     let events = bridge.events().await;
-    assert_eq!(events.len(), 2 * sent, "one event for each target, each once");
+    assert_eq!(events.len(), 2 * sent, "each event arrives once");
     let mut versions: BTreeMap<String, Vec<String>> = BTreeMap::new();
     for event in &events {
         let name = event["data"]["target"]["name"].as_str().expect("a name");
@@ -72,7 +72,7 @@ async fn under_load_no_notification_is_refused_lost_doubled_or_decided_by_two_ve
     }
     assert!(versions.values().all(|sides| sides.len() == 2 && sides[0] == sides[1]), "{versions:?}");
     let used: std::collections::BTreeSet<&String> = versions.values().flatten().collect();
-    assert!(used.len() > 3, "the load has met several versions, and not {used:?}");
+    assert!(used.len() > 3, "too few versions have decided: {used:?}");
     assert_eq!(bridge.metric("scalebridge_config_last_reload_successful").await, 1.0);
 }
 
@@ -84,7 +84,7 @@ async fn an_invalid_configuration_is_rejected_and_the_running_one_stays_active()
     assert_eq!(status, 422);
     let findings = answer["errors"].as_array().expect("findings").iter().filter_map(Value::as_str);
     let errors: Vec<&str> = findings.filter(|finding| finding.contains(": error[")).collect();
-    assert_eq!(errors.len(), 2, "all of them, not the first: {answer}");
+    assert_eq!(errors.len(), 2, "all errors, not only the first: {answer}");
     let first = errors[0];
     assert!(first.starts_with("rules.yaml:11:") && first.contains("did you mean `cooldown`?"), "{first}");
     assert_eq!(bridge.metric("scalebridge_config_last_reload_successful").await, 0.0);
@@ -103,7 +103,7 @@ async fn an_invalid_configuration_is_rejected_and_the_running_one_stays_active()
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_needs_a_restart_is_named_and_stays_as_it_was() {
+async fn settings_that_need_a_restart_are_reported_and_stay_as_they_were() {
     let bridge = Bridge::start().await;
     let changed = CONFIG
         .replace(
@@ -151,8 +151,8 @@ async fn new_sources_destinations_and_rules_work_at_once_and_open_episodes_keep_
         bridge.post_to("/webhook/prod-us", &[], notification(&[fresh])).await.verdicts(),
         json!({ "emitted": 1 })
     );
-    // The action is that of the new text, the target that of the episode; what was never given the fire is not
-    // given what undoes it.
+    // The action is that of the new rules, the target that of the episode. A destination without the `on_firing`
+    // event does not get the `on_resolved` event.
     bridge.post(notification(&[resolved(&old)])).await;
     let events = bridge.events().await;
     let last = events.last().expect("an event");
@@ -166,13 +166,13 @@ async fn new_sources_destinations_and_rules_work_at_once_and_open_episodes_keep_
         .collect();
     assert_eq!(names, ["new-fresh"]);
 
-    // Episodes of a rule that is no more end without action.
+    // Episodes of a removed rule close without an action.
     bridge.write("rules.yaml", &rules.replace("unschedulable-pods", "renamed"));
     assert_eq!(bridge.cli(&["reload"]).0, Some(0));
     let before = bridge.events().await.len();
     bridge.post(notification(&[resolved(&other)])).await;
     assert_eq!(bridge.events().await.len(), before);
-    // Each rule that is there is shown, also with none, and each that has something open.
+    // The metric has a series for each configured rule, and for each removed one with open episodes.
     let (_, metrics) = bridge.get_admin("/metrics").await;
     let mut shown: Vec<&str> =
         metrics.lines().filter_map(|line| line.strip_prefix("scalebridge_open_episodes")).collect();
@@ -194,11 +194,11 @@ async fn away_dead_letters(bridge: &Bridge, count: usize) -> Vec<Value> {
     .await
 }
 
-/// Where the folder of its file should be there is a file, so it gets nothing.
+/// A file is in place of the destination's directory, so no delivery succeeds.
 async fn bridge_with_failing_destination() -> Bridge {
     let (config, rules) = with_away();
     let mut bridge = Bridge::new(&config, &rules);
-    fs::write(bridge.dir().join("gone"), "").expect("in the way");
+    fs::write(bridge.dir().join("gone"), "").expect("a file in place of the directory");
     bridge.run().await;
     for pod in ["a", "b", "c"] {
         assert_eq!(bridge.post(notification(&[pending_pod("workers", pod)])).await.status, 200);
@@ -218,7 +218,7 @@ async fn undelivered_events_of_a_removed_destination_become_dead_letters_and_can
     assert!(said.contains("destination away removed"), "{said}");
     let dead_letters = away_dead_letters(&bridge, 4).await;
     for dead_letter in &dead_letters {
-        let error = dead_letter["error"].as_str().expect("why");
+        let error = dead_letter["error"].as_str().expect("an error");
         assert!(error.starts_with("destination_removed: "), "{error}");
     }
     let id = dead_letters[0]["id"].as_str().expect("an id");
@@ -229,7 +229,7 @@ async fn undelivered_events_of_a_removed_destination_become_dead_letters_and_can
     let metrics = bridge.get_admin("/metrics").await.1;
     assert!(!metrics.contains("destination_up{destination=\"away\"}"), "{metrics}");
 
-    fs::remove_file(bridge.dir().join("gone")).expect("out of the way");
+    fs::remove_file(bridge.dir().join("gone")).expect("the file was removed");
     let (config, rules) = with_away();
     bridge.write("scalebridge.yaml", &config);
     bridge.write("rules.yaml", &rules);
@@ -243,7 +243,7 @@ async fn undelivered_events_of_a_removed_destination_become_dead_letters_and_can
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_destination_that_went_away_while_the_bridge_was_down_leaves_dead_letters_too() {
+async fn a_destination_removed_while_the_bridge_was_down_leaves_dead_letters_too() {
     let mut bridge = bridge_with_failing_destination().await;
     bridge.kill();
     bridge.write("scalebridge.yaml", CONFIG);
@@ -264,9 +264,9 @@ async fn wait_for_reloads(bridge: &Bridge, count: usize) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_signal_or_a_changed_file_is_enough_also_behind_the_links_of_a_config_map() {
+async fn a_signal_or_a_changed_file_triggers_a_reload_also_in_a_config_map_volume() {
     let mut bridge = Bridge::new(CONFIG, RULES);
-    // As Kubernetes mounts a ConfigMap: the names point into `..data`, which points to a version.
+    // The layout of a ConfigMap volume: files are links into `..data`, which is a link to a version.
     let map = bridge.dir().join("map");
     let version = |name: &str, text: &str| {
         fs::create_dir_all(map.join(name)).expect("a folder");
@@ -280,7 +280,7 @@ async fn a_signal_or_a_changed_file_is_enough_also_behind_the_links_of_a_config_
 
     version("..v2", &RULES.replace("by: 2", "by: 5"));
     symlink("..v2", map.join("..data_tmp")).expect("a link");
-    fs::rename(map.join("..data_tmp"), map.join("..data")).expect("exchanged");
+    fs::rename(map.join("..data_tmp"), map.join("..data")).expect("a replaced link");
     wait_for_reloads(&bridge, 1).await;
     bridge.post(notification(&[pending_pod("workers", "a")])).await;
     assert_eq!(bridge.events().await[0]["data"]["adjustment"]["value"], 5);
@@ -291,8 +291,8 @@ async fn a_signal_or_a_changed_file_is_enough_also_behind_the_links_of_a_config_
     };
     hangup(bridge.pid());
     wait_for_reloads(&bridge, 2).await;
-    // A file that is faulty is told once, and the bridge goes on.
+    // An invalid file is reported, and the bridge keeps running.
     version("..v2", "rules: [");
-    eventually("the refusal", async || bridge.log().contains("is refused").then_some(())).await;
+    eventually("the rejection", async || bridge.log().contains("is refused").then_some(())).await;
     assert_eq!(bridge.post(notification(&[pending_pod("others", "a")])).await.status, 200);
 }

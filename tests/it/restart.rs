@@ -1,4 +1,4 @@
-//! A bridge that is told to stop finishes what it has begun, so that its successor repeats nothing.
+//! Graceful restarts: a bridge drains on SIGTERM, so that no event is delivered twice.
 
 use tokio::sync::watch;
 
@@ -10,10 +10,10 @@ use crate::support::sqs_stub::{Kind, SqsStub};
 const RESTARTS: usize = 12;
 const NOTIFICATIONS: usize = 240;
 
-/// The queues are slow and refuse much, so each stop finds calls on their way and events that wait for
-/// their next try; but they always say what they took.
+/// The queues are slow and reject many calls, so each stop finds calls in flight and deliveries that wait for
+/// a retry; but they acknowledge every accepted message.
 #[tokio::test(flavor = "multi_thread")]
-async fn no_event_comes_twice_because_of_a_restart() {
+async fn no_event_is_duplicated_by_a_restart() {
     let seed = std::env::var("RESTART_SEED").map_or(3, |seed| seed.parse().expect("a seed"));
     eprintln!("seed {seed}");
     let mut rng = fastrand::Rng::with_seed(seed);
@@ -31,8 +31,8 @@ async fn no_event_comes_twice_because_of_a_restart() {
     let (answered, mut answers) = watch::channel(0);
     let sending = tokio::spawn(load::send(seed, NOTIFICATIONS, to, answered));
     for restart in 1..=RESTARTS {
-        let enough = restart * NOTIFICATIONS / (RESTARTS + 1) + rng.usize(..8);
-        answers.wait_for(|count| *count >= enough).await.expect("senders that go on");
+        let threshold = restart * NOTIFICATIONS / (RESTARTS + 1) + rng.usize(..8);
+        answers.wait_for(|count| *count >= threshold).await.expect("running senders");
         address.send_replace(None);
         assert!(bridge.stop().await.success());
         bridge.run().await;
@@ -45,10 +45,10 @@ async fn no_event_comes_twice_because_of_a_restart() {
     }
     for (name, stub) in &queues {
         let sent: Vec<_> = stub.sent().into_iter().map(|sent| sent.event).collect();
-        let twice = ledger.check(name, &sent);
-        assert!(twice.is_empty(), "{name}: {twice:?}");
+        let duplicates = ledger.check(name, &sent);
+        assert!(duplicates.is_empty(), "{name}: {duplicates:?}");
         stub.assert_no_violations();
     }
-    let twice = ledger.check("journal", &bridge.journal());
-    assert!(twice.is_empty(), "the journal: {twice:?}");
+    let duplicates = ledger.check("journal", &bridge.journal());
+    assert!(duplicates.is_empty(), "the journal: {duplicates:?}");
 }

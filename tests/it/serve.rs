@@ -1,4 +1,4 @@
-//! How `serve` starts, and what it says when it does not.
+//! `serve`: start, listeners, and errors at start.
 
 use std::fs;
 use std::net::TcpListener;
@@ -14,8 +14,8 @@ use crate::support::tools::{free_port, get};
 
 /// Exit code and stderr of a bridge that does not start.
 fn failed_start(bridge: &Bridge) -> (Option<i32>, String) {
-    let ended = bridge.command().stdout(Stdio::piped()).stderr(Stdio::piped()).output().expect("an end");
-    assert!(ended.stdout.is_empty(), "data goes to stdout, and there is none");
+    let ended = bridge.command().stdout(Stdio::piped()).stderr(Stdio::piped()).output().expect("an exit");
+    assert!(ended.stdout.is_empty(), "stdout is for data, and there is none");
     (ended.status.code(), String::from_utf8_lossy(&ended.stderr).into_owned())
 }
 
@@ -41,7 +41,7 @@ fn every_error_in_configuration_and_rules_is_reported_in_one_run_with_its_locati
 }
 
 #[test]
-fn what_this_version_cannot_do_is_refused_and_not_passed_over() {
+fn an_unsupported_setting_is_rejected() {
     let admin = "admin: { listen: \"127.0.0.1:0\"";
     let config = CONFIG.replace(admin, &format!("{admin}, tls: {{}}"));
     let (code, says) = failed_start(&Bridge::new(&config, RULES));
@@ -50,7 +50,7 @@ fn what_this_version_cannot_do_is_refused_and_not_passed_over() {
 }
 
 #[test]
-fn a_listener_beyond_loopback_without_credentials_is_refused() {
+fn an_unauthenticated_non_loopback_listener_is_rejected() {
     for (location, config) in [
         (
             "scalebridge.yaml:2:19",
@@ -68,7 +68,7 @@ fn a_listener_beyond_loopback_without_credentials_is_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_listener_beyond_loopback_can_be_allowed() {
+async fn a_non_loopback_listener_can_be_allowed() {
     let open = "server: { listen: \"0.0.0.0:0\", allow_unauthenticated: true }";
     let mut bridge = Bridge::new(&CONFIG.replace("server: { listen: \"127.0.0.1:0\" }", open), RULES);
     bridge.run().await;
@@ -85,9 +85,9 @@ fn a_port_in_use_is_reported() {
     assert!(says.contains("server.listen") && says.contains("another process"), "{says}");
 }
 
-/// Lines of events in the middle of the database would be the end of it.
+/// Events appended to the database file would destroy it.
 #[test]
-fn a_file_that_another_writes_is_refused() {
+fn a_file_destination_that_shares_its_file_is_rejected() {
     let journal = "  journal: { file: { path: events.jsonl } }";
     let twice = format!("{journal}\n  second: {{ file: {{ path: ./events.jsonl }} }}");
     for (location, lines) in [
@@ -105,7 +105,7 @@ fn a_file_that_another_writes_is_refused() {
 fn a_usage_error_is_reported_and_exits_with_2() {
     let run = |arguments: &[&str]| {
         let command = Command::new(program()).args(arguments).output();
-        command.expect("an end")
+        command.expect("an exit")
     };
     assert_eq!(run(&["--version"]).status.code(), Some(0));
     assert_eq!(run(&["serve", "--help"]).status.code(), Some(0));
@@ -116,24 +116,24 @@ fn a_usage_error_is_reported_and_exits_with_2() {
     assert!(String::from_utf8_lossy(&missing.stderr).contains("no/such/file.yaml"));
 }
 
-/// Other programs' variables hold any bytes. One of ours that is no text is a fault like any other.
+/// Variables of other programs may contain any bytes. One of the bridge must be UTF-8.
 #[test]
-fn an_environment_that_is_no_text_is_no_crash() {
+fn a_variable_that_is_not_utf_8_is_reported_and_a_foreign_one_ignored() {
     let odd = std::ffi::OsStr::from_bytes(b"\xff");
     let bridge = Bridge::new(CONFIG, RULES);
     let mut command = bridge.command();
-    let ended = command.env("FOREIGN", odd).env("SCALEBRIDGE__LOG__LEVEL", odd).output().expect("an end");
+    let ended = command.env("FOREIGN", odd).env("SCALEBRIDGE__LOG__LEVEL", odd).output().expect("an exit");
     let says = String::from_utf8_lossy(&ended.stderr);
     assert_eq!(ended.status.code(), Some(2), "{says}");
     assert!(says.contains("$SCALEBRIDGE__LOG__LEVEL") && !says.contains("FOREIGN"), "{says}");
 }
 
-/// A log that nobody takes (a full disk, a collector that is gone) stops no notification.
+/// A log that cannot be written (full disk, dead collector) does not affect notifications.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_log_that_cannot_be_written_is_no_reason_to_stop() {
+async fn an_unwritable_log_does_not_stop_the_bridge() {
     let full = || fs::File::options().write(true).open("/dev/full").expect("/dev/full");
     let faulty = Bridge::new("sources: 1", RULES).command().stderr(full()).status();
-    assert_eq!(faulty.expect("an end").code(), Some(2), "the exit code does not depend on it");
+    assert_eq!(faulty.expect("an exit").code(), Some(2), "the exit code does not depend on the log");
 
     let address = format!("127.0.0.1:{}", free_port());
     let mut bridge = Bridge::new(CONFIG, RULES);
@@ -157,7 +157,7 @@ async fn a_log_that_cannot_be_written_is_no_reason_to_stop() {
     };
     let answers = tokio::time::timeout(Duration::from_secs(20), answers).await;
     child.kill().expect("a kill");
-    child.wait().expect("its end");
+    child.wait().expect("an exit status");
     let answers = answers.expect("answers in time").map(|answer| answer.expect("an answer"));
     assert_eq!(answers, [Some("200".to_owned()), Some("400".to_owned())]);
 }

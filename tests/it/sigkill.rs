@@ -1,4 +1,4 @@
-//! What has its 200 outlives any number of SIGKILLs, whenever they come.
+//! Accepted notifications survive SIGKILL at any time.
 
 use std::time::Duration;
 
@@ -13,7 +13,8 @@ use crate::support::sqs_stub::{Kind, SqsStub};
 const KILLS: usize = 36;
 const NOTIFICATIONS: usize = 400;
 
-/// The kills are spread over the load by what was answered before; some come before the bridge is ready.
+/// The kills are spread over the load by the number of accepted notifications; some occur before the bridge is
+/// ready.
 #[tokio::test(flavor = "multi_thread")]
 async fn no_event_that_was_accepted_is_lost_in_a_storm_of_sigkills() {
     let seed = std::env::var("KILL_SEED").map_or(11, |seed| seed.parse().expect("a seed"));
@@ -29,7 +30,7 @@ async fn no_event_that_was_accepted_is_lost_in_a_storm_of_sigkills() {
     ]);
     TEST_AWS_ENV.iter().for_each(|(name, value)| bridge.env(name, value));
 
-    // What began before the store was there would take nothing away.
+    // The store is created before the load: an occurrence that is older than the store cannot decrease capacity.
     bridge.run().await;
     let (address, to) = watch::channel(None);
     let (answered, mut answers) = watch::channel(0);
@@ -45,16 +46,16 @@ async fn no_event_that_was_accepted_is_lost_in_a_storm_of_sigkills() {
             bridge.wait_ready().await;
         }
         address.send_replace(Some(bridge.url("/webhook/prod-eu")));
-        let enough = kill * NOTIFICATIONS / (KILLS + 1) + rng.usize(1..8);
-        answers.wait_for(|count| *count >= enough).await.expect("senders that go on");
-        // Half of them come on the heels of a 200.
+        let threshold = kill * NOTIFICATIONS / (KILLS + 1) + rng.usize(1..8);
+        answers.wait_for(|count| *count >= threshold).await.expect("running senders");
+        // Half of the kills follow an answer immediately.
         if rng.bool() {
             tokio::time::sleep(Duration::from_micros(rng.u64(..20_000))).await;
         }
         bridge.kill();
         address.send_replace(None);
     }
-    assert!(*answers.borrow() < NOTIFICATIONS, "the last kills came after the load");
+    assert!(*answers.borrow() < NOTIFICATIONS, "the load ended before the last kill");
     fifo.heal();
     bridge.run().await;
     address.send_replace(Some(bridge.url("/webhook/prod-eu")));
@@ -64,8 +65,11 @@ async fn no_event_that_was_accepted_is_lost_in_a_storm_of_sigkills() {
     }
 
     let all = |stub: &SqsStub| stub.sent().into_iter().map(|sent| sent.event).collect::<Vec<Value>>();
-    ledger.check("every try at the fifo queue", &all(&fifo));
-    assert!(ledger.check("the fifo queue", &fifo.events()).is_empty(), "ids tell what came twice");
+    ledger.check("every attempt at the fifo queue", &all(&fifo));
+    assert!(
+        ledger.check("the fifo queue", &fifo.events()).is_empty(),
+        "deduplication ids identify duplicates"
+    );
     ledger.check("the standard queue", &all(&standard));
     ledger.check("the journal", &bridge.journal_after_kills());
     fifo.assert_no_violations();

@@ -1,4 +1,4 @@
-//! The store keeps what it was given, and both kinds of store decide alike.
+//! The stores are durable, and the in-memory store and SQLite behave alike.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -34,10 +34,10 @@ fn sqlite(dir: &Path) -> Store {
     Store::Sqlite(opened.expect("a store"))
 }
 
-fn policy(keep_ended: u64) -> Policy {
+fn policy(retention_secs: u64) -> Policy {
     Policy {
-        last_resolve_retention: Duration::from_secs(keep_ended),
-        expired_episode_retention: Duration::from_secs(keep_ended),
+        last_resolve_retention: Duration::from_secs(retention_secs),
+        expired_episode_retention: Duration::from_secs(retention_secs),
         max_deferral: Duration::from_secs(3600),
         per_minute: PerMinute::default(),
     }
@@ -56,8 +56,7 @@ async fn post(bridge: &Bridge, body: &Value) -> Summary {
     bridge.ingest(&source, notification, None).await.expect("a decision")
 }
 
-/// Claims and delivers everything: the events' ids in the order in which they were handed out, by
-/// target.
+/// Claims and delivers all events. Returns their ids in the order of the claims, by target.
 async fn deliver(store: &Store) -> BTreeMap<String, Vec<String>> {
     let mut ids: BTreeMap<String, Vec<String>> = BTreeMap::new();
     loop {
@@ -76,7 +75,8 @@ async fn deliver(store: &Store) -> BTreeMap<String, Vec<String>> {
     }
 }
 
-/// What a sender does; times are seconds after a day in the past or, for what is not adopted, ahead.
+/// An operation of the property test. The times of alerts are seconds relative to the creation of the stores, so
+/// some of the alerts are adopted.
 #[derive(Debug, Clone)]
 enum Operation {
     Post { alerts: Vec<(u8, u8, bool, i64)>, truncated: bool },
@@ -111,7 +111,7 @@ fn body(start: Time, alerts: &[(u8, u8, bool, i64)], truncated: bool) -> Value {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
 
-    /// SQLite, restarted now and then, decides and hands out what a store in memory does.
+    /// SQLite, restarted at random, decides and delivers like the in-memory store.
     #[test]
     fn both_stores_decide_and_deliver_alike(operations in operations()) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
@@ -141,9 +141,9 @@ proptest! {
             for group in 0..3 {
                 let key = TargetKey::from_stored(&format!("eks/nodegroup/-/eu-west-1/prod-eu/-/group-{group}"));
                 let (from, to) = (Time::from_nanos(0), Time::from_nanos(i64::MAX));
-                let kept = |records: Vec<String>| records.iter().map(|record| decisions(record)).collect::<Vec<_>>();
-                let one = kept(memory.history(&key, from, to).await.expect("a history"));
-                let other = kept(file.history(&key, from, to).await.expect("a history"));
+                let decisions_of = |records: Vec<String>| records.iter().map(|record| decisions(record)).collect::<Vec<_>>();
+                let one = decisions_of(memory.history(&key, from, to).await.expect("a history"));
+                let other = decisions_of(file.history(&key, from, to).await.expect("a history"));
                 prop_assert_eq!(one, other);
             }
             file.close().await;
@@ -152,7 +152,7 @@ proptest! {
     }
 }
 
-/// The decisions of a record, without the times that two clocks tell differently.
+/// The decisions of a record without `until`, which differs between the clocks of two stores.
 fn decisions(record: &str) -> Value {
     let mut record: Value = serde_json::from_str(record).expect("a record");
     let mut decisions = record["decisions"].take();
@@ -163,7 +163,7 @@ fn decisions(record: &str) -> Value {
 }
 
 #[tokio::test]
-async fn a_delivery_that_failed_comes_again_with_its_count_also_after_a_restart() {
+async fn a_failed_delivery_is_retried_with_its_attempt_count_also_after_a_restart() {
     let dir = tempfile::tempdir().expect("a directory");
     let start = wall_clock();
     let mut store = sqlite(dir.path());
@@ -194,7 +194,7 @@ async fn a_delivery_that_failed_comes_again_with_its_count_also_after_a_restart(
 }
 
 #[tokio::test]
-async fn what_is_past_its_retention_is_pruned_and_what_is_not_settled_stays() {
+async fn expired_rows_are_pruned_and_unsettled_deliveries_stay() {
     let dir = tempfile::tempdir().expect("a directory");
     let start = wall_clock();
     let store = sqlite(dir.path());
@@ -215,11 +215,15 @@ async fn what_is_past_its_retention_is_pruned_and_what_is_not_settled_stays() {
     assert_eq!(
         events(&database, "SELECT count(*) FROM events"),
         3,
-        "a dead letter, and two that are on their way"
+        "one dead letter, one claimed and one pending delivery"
     );
-    assert_eq!(events(&database, "SELECT count(*) FROM records"), 1, "the newest decisions stay");
-    assert_eq!(events(&database, "SELECT count(*) FROM history"), 1, "of the first one nothing is left");
-    assert_eq!(events(&database, "SELECT count(*) FROM targets"), 4, "open episodes are no history");
+    assert_eq!(events(&database, "SELECT count(*) FROM records"), 1, "the newest decision record stays");
+    assert_eq!(
+        events(&database, "SELECT count(*) FROM history"),
+        1,
+        "the first record has no history any more"
+    );
+    assert_eq!(events(&database, "SELECT count(*) FROM targets"), 4, "targets with open episodes stay");
 }
 
 #[tokio::test]
@@ -229,7 +233,7 @@ async fn the_history_of_a_target_outlives_its_state() {
     std::fs::write(dir.path().join("scalebridge.yaml"), CONFIG).expect("a file");
     std::fs::write(dir.path().join("rules.yaml"), RULES).expect("a file");
     let settings = config::load(&dir.path().join("scalebridge.yaml"), []).expect("a configuration").settings;
-    // The end of an alert is forgotten at once.
+    // The last resolve of an alert is not retained.
     let bridge = Bridge::new(store.clone(), settings.rules, settings.sources, policy(0), Metrics::new());
     let start = wall_clock();
     post(&bridge, &body(start, &[(0, 0, true, 1)], false)).await;
@@ -244,7 +248,7 @@ async fn the_history_of_a_target_outlives_its_state() {
     store.close().await;
 }
 
-/// Two threads' worth of commits at once are all there, in one order.
+/// Concurrent transactions about one target are serialized.
 #[tokio::test(flavor = "multi_thread")]
 async fn concurrent_notifications_about_one_target_are_decided_one_after_the_other() {
     let dir = tempfile::tempdir().expect("a directory");
@@ -270,8 +274,8 @@ async fn concurrent_notifications_about_one_target_are_decided_one_after_the_oth
     store.close().await;
 }
 
-/// A scale-in that waits for five minutes of calm waits no longer than that after a restart, wherever the
-/// wall clock stands by then: a day back, where it was, or ten minutes ahead.
+/// A scale-in with a stabilization window of five minutes waits at most five minutes after a restart, wherever
+/// the wall clock is then: a day back, unchanged, or ten minutes ahead.
 #[tokio::test]
 async fn a_deferred_action_waits_no_longer_than_its_guard_whatever_the_wall_clock_did() {
     const WINDOW: Duration = Duration::from_secs(300);
@@ -298,17 +302,17 @@ async fn a_deferred_action_waits_no_longer_than_its_guard_whatever_the_wall_cloc
         let wall = Time::from_nanos(begin.as_nanos() + offset * 1_000_000_000);
         let (store, bridge) = open(wall);
         let now = store.now();
-        let due = store.next_due().borrow().expect("something waits");
-        assert!(due.since(now) <= WINDOW, "{:?} to go with the clock {offset} s away", due.since(now));
+        let due = store.next_due().borrow().expect("a deferred action");
+        assert!(due.since(now) <= WINDOW, "{:?} remaining with the clock {offset} s off", due.since(now));
         let before = store.backlog(&journal()).pending;
         bridge.process_due().await.expect("decided");
         let decided = store.backlog(&journal()).pending - before;
-        assert_eq!(decided, u64::from(offset > 0), "with the clock {offset} s away");
+        assert_eq!(decided, u64::from(offset > 0), "with the clock {offset} s off");
         store.close().await;
     }
 }
 
-/// Whoever waits for a pause is looked at when it ends, also in another life of the process.
+/// Deferred actions are rechecked when their pause ends, also after a restart.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_pause_survives_a_restart_and_deferred_actions_run_when_it_ends() {
     let dir = tempfile::tempdir().expect("a directory");
@@ -340,12 +344,13 @@ async fn a_pause_survives_a_restart_and_deferred_actions_run_when_it_ends() {
     assert_eq!(second.resume(pause.id, "ben").await.expect("an answer"), Some(pause));
     eventually("the event", async || (store.backlog(&journal()).pending == 1).then_some(())).await;
     stop.cancel();
-    running.await.expect("an end");
+    running.await.expect("the task");
     assert!(second.pauses().is_empty());
     store.close().await;
 }
 
-/// Of an episode with two scale-outs, through the engine: whether its scale-in has anything to undo.
+/// Emits two scale-outs of one episode, settles them as given, and returns whether the scale-in of the episode
+/// has nothing to compensate.
 async fn nothing_to_compensate(ends: [Settlement; 2]) -> bool {
     let dir = tempfile::tempdir().expect("a directory");
     let start = wall_clock();
@@ -376,7 +381,7 @@ async fn a_scale_in_follows_any_scale_out_of_its_episode_that_arrived() {
     assert!(nothing_to_compensate([dead(), dead()]).await);
 }
 
-/// What comes due while the store is locked is decided when it is free again.
+/// Targets that become due while the store is locked are processed after it is unlocked.
 #[tokio::test(flavor = "multi_thread")]
 async fn targets_due_while_the_store_is_locked_are_processed_later() {
     let dir = tempfile::tempdir().expect("a directory");
@@ -404,9 +409,9 @@ async fn targets_due_while_the_store_is_locked_are_processed_later() {
         let (first, stop) = (first.clone(), stop.clone());
         async move { first.run(&stop).await }
     });
-    other.execute_batch("ROLLBACK").expect("an end");
+    other.execute_batch("ROLLBACK").expect("unlocked");
     eventually("the event", async || (store.backlog(&journal()).pending == 1).then_some(())).await;
     stop.cancel();
-    running.await.expect("an end");
+    running.await.expect("the task");
     store.close().await;
 }

@@ -1,4 +1,4 @@
-//! After a storm of events the store's file is small again, and nobody had to wait for that.
+//! After a burst of events pruning shrinks the store's file, in steps that do not block other commands for long.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -24,7 +24,7 @@ fn bytes(dir: &Path) -> u64 {
     size("") + size("-wal")
 }
 
-/// Events of so many bytes with a record of the decisions, each about a target of its own.
+/// Writes `count` events of `bytes` bytes, each about its own target, and their decision record.
 async fn write(store: &Store, name: &str, count: usize, bytes: usize) {
     let name = name.to_owned();
     let body = format!("{{\"x\":\"{}\"}}", "x".repeat(bytes));
@@ -58,11 +58,11 @@ async fn settle_all(store: &Store, settlement: Settlement) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_file_is_back_within_twice_its_size_after_a_storm_and_no_step_of_it_is_long() {
+async fn the_file_shrinks_after_a_storm_and_no_pruning_step_is_long() {
     let dir = tempfile::tempdir().expect("a directory");
     let opened = Sqlite::open(&dir.path().join("bridge.db"), &[queue()], Arc::new(wall_clock));
     let store = Store::Sqlite(opened.expect("a store"));
-    // What was there before, and stays.
+    // Data from before the storm, which stays: dead letters.
     write(&store, "before", 200, 8000).await;
     settle_all(&store, Settlement::Dead { error: "refused".into() }).await;
     while store.prune(Duration::ZERO, Duration::ZERO).await.expect("pruned") {}
@@ -74,7 +74,7 @@ async fn the_file_is_back_within_twice_its_size_after_a_storm_and_no_step_of_it_
     let storm = bytes(dir.path());
     assert!(storm > 10 * before, "{before} bytes before, {storm} in the storm");
     let (mut steps, mut longest) = (0, Duration::ZERO);
-    // The log is folded by a thread of its own, so the end of pruning may come a moment before its end.
+    // Another thread checkpoints the WAL, so pruning may end shortly before the file has shrunk.
     let mut more = true;
     while more || bytes(dir.path()) > 2 * before {
         let began = Instant::now();

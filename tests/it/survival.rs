@@ -1,4 +1,4 @@
-//! Nothing accepted is lost, whatever happens to the process.
+//! Accepted events survive SIGKILL, SIGTERM and restarts.
 
 use std::collections::BTreeMap;
 use std::process::Stdio;
@@ -11,7 +11,7 @@ use crate::support::bridge::{Bridge, CONFIG, RULES, captured, notification, pend
 use crate::support::queue;
 use crate::support::tools::{LocalAws, REGION, eventually, get};
 
-/// The queue does not exist yet when the bridge is killed, so nothing can have been sent before.
+/// The queue does not exist yet when the bridge is killed, so the event cannot have been delivered before.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_event_whose_200_was_followed_by_a_sigkill_is_delivered_once_after_the_restart() {
     let dir = tempfile::tempdir().expect("a directory");
@@ -38,8 +38,8 @@ async fn an_event_whose_200_was_followed_by_a_sigkill_is_delivered_once_after_th
     assert_eq!(event["data"]["alerts_total"], 3);
 }
 
-/// Killed right after each 200, wherever delivery is by then: every event is in the journal, and what
-/// is there twice is the same event.
+/// The bridge is killed right after an answer, at any point of the deliveries: every event is in the journal, and
+/// duplicates are identical.
 #[tokio::test(flavor = "multi_thread")]
 async fn no_event_is_lost_in_a_row_of_sigkills() {
     let mut bridge = Bridge::new(CONFIG, RULES);
@@ -80,7 +80,7 @@ async fn an_episode_outlives_the_process() {
     bridge.run().await;
     let ends = notification(&[resolved(&a), resolved(&b)]);
     assert_eq!(bridge.post(ends).await.verdicts(), json!({ "emitted": 2 }));
-    // The kill may have come between delivery and its settlement; then the same event came twice.
+    // The kill may have occurred between a delivery and its settlement; the event is then delivered twice.
     let mut events = bridge.events().await;
     events.dedup_by_key(|event| event["id"].clone());
     assert_eq!(events.len(), 2, "{events:?}");
@@ -88,10 +88,10 @@ async fn an_episode_outlives_the_process() {
     assert!(sequence(&events[1]) > sequence(&events[0]));
 }
 
-/// What a guard has stopped comes by itself when its time is over, also when the process was not there
-/// for a part of it.
+/// A deferred scale-in is emitted when its stabilization window is over, also if the process was down for a part
+/// of it.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_scale_in_that_waits_for_its_calm_outlives_the_process() {
+async fn a_stabilizing_scale_in_outlives_the_process() {
     let rules = RULES.replace("stabilization_window: 0s", "stabilization_window: 2s");
     let mut bridge = Bridge::new(CONFIG, &rules);
     bridge.run().await;
@@ -110,9 +110,9 @@ async fn a_scale_in_that_waits_for_its_calm_outlives_the_process() {
     assert_eq!(bridge.metric(series).await, 1.0);
 }
 
-/// A request that is on its way when SIGTERM comes is answered; a new one is not taken.
+/// A request that is in flight at SIGTERM is answered; new ones are rejected.
 #[tokio::test(flavor = "multi_thread")]
-async fn sigterm_finishes_what_is_in_flight_and_takes_nothing_more() {
+async fn sigterm_answers_requests_in_flight_and_accepts_no_more() {
     let mut bridge = Bridge::start().await;
     let body = captured("three-firing");
     let (first, rest) = body.split_at(100);
@@ -122,11 +122,11 @@ async fn sigterm_finishes_what_is_in_flight_and_takes_nothing_more() {
         body.len()
     );
     stream.write_all(head.as_bytes()).await.expect("a head");
-    // Its head has been read when a later request has been answered.
+    // When a later request has been answered, the head of this one has been read.
     assert_eq!(bridge.post(captured("one-firing")).await.status, 200);
     let url = bridge.url("/-/ready");
     bridge.terminate();
-    eventually("the bridge to take no more", async || {
+    eventually("the bridge to accept no more requests", async || {
         let answer = get(&url).await;
         answer.map_or(true, |(status, _)| status == 503).then_some(())
     })
@@ -141,9 +141,9 @@ async fn sigterm_finishes_what_is_in_flight_and_takes_nothing_more() {
     assert_eq!(bridge.events().await.len(), 1);
 }
 
-/// A sender that hangs has its request cut off in time for the store to be closed.
+/// The request of a hanging sender is aborted early enough for the store to be closed.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_sender_that_hangs_does_not_take_the_time_of_the_store() {
+async fn a_hanging_sender_does_not_use_up_the_time_to_close_the_store() {
     let server = "server: { listen: \"127.0.0.1:0\"";
     let mut bridge = Bridge::new(&CONFIG.replace(server, &format!("{server}, drain_timeout: 2s")), RULES);
     bridge.run().await;
@@ -159,20 +159,20 @@ async fn a_sender_that_hangs_does_not_take_the_time_of_the_store() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_second_bridge_on_the_same_store_does_not_start() {
     let bridge = Bridge::start().await;
-    let second = bridge.command().stdout(Stdio::null()).stderr(Stdio::piped()).output().expect("an end");
+    let second = bridge.command().stdout(Stdio::null()).stderr(Stdio::piped()).output().expect("an exit");
     let says = String::from_utf8_lossy(&second.stderr);
     assert_eq!(second.status.code(), Some(2), "{says}");
     assert!(says.contains("another scalebridge uses the store bridge.db"), "{says}");
-    assert_eq!(bridge.post(captured("three-firing")).await.status, 200, "the first one goes on");
+    assert_eq!(bridge.post(captured("three-firing")).await.status, 200, "the first bridge still runs");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_file_that_is_no_store_is_left_alone() {
+async fn a_file_that_is_not_a_store_is_not_changed() {
     let bridge = Bridge::new(CONFIG, RULES);
     let file = bridge.dir().join("bridge.db");
     let text = "somebody's notes, long enough to be taken for a page of a database\n".repeat(100);
     std::fs::write(&file, &text).expect("a file");
-    let ended = bridge.command().stdout(Stdio::null()).stderr(Stdio::piped()).output().expect("an end");
+    let ended = bridge.command().stdout(Stdio::null()).stderr(Stdio::piped()).output().expect("an exit");
     let says = String::from_utf8_lossy(&ended.stderr);
     assert_eq!(ended.status.code(), Some(2), "{says}");
     assert!(says.contains("bridge.db is not a scalebridge store"), "{says}");

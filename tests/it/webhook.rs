@@ -1,4 +1,4 @@
-//! What the webhook answers, and that an answer means what it says.
+//! The webhook: answers, limits, and the decisions behind a 200.
 
 use std::io::Write;
 use std::time::Duration;
@@ -46,13 +46,13 @@ async fn every_captured_notification_is_decided() {
     bridge.post(captured("three-firing")).await;
     let replaced = bridge.post(captured("one-resolved-three-firing")).await;
     assert_eq!(replaced.verdicts(), json!({ "duplicate": 2, "no_action": 1, "still_open": 1 }));
-    // These pods waited before this store was created: capacity was added, and is not taken away.
+    // These alerts started before the store was created: they are adopted and cannot decrease capacity.
     assert_eq!(bridge.post(captured("all-resolved")).await.verdicts(), json!({ "no_evidence": 3 }));
     assert_eq!(bridge.events().await.len(), 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_end_of_an_incident_is_one_event_more() {
+async fn the_end_of_an_incident_is_one_more_event() {
     let bridge = Bridge::start().await;
     let (a, b) = (pending_pod("workers", "a"), pending_pod("workers", "b"));
     bridge.post(notification(&[a.clone(), b.clone()])).await;
@@ -79,7 +79,7 @@ async fn a_source_cannot_speak_for_another_cluster() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_traceparent_travels_and_another_header_of_that_name_does_not() {
+async fn a_valid_traceparent_is_propagated_and_an_invalid_one_is_replaced() {
     let bridge = Bridge::start().await;
     let given = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
     let post = async |traceparent: &str, group: &str| {
@@ -94,11 +94,11 @@ async fn a_traceparent_travels_and_another_header_of_that_name_does_not() {
     assert_eq!(events[1]["traceparent"], format!("00-{id}-{}-00", &id[..16]));
 }
 
-/// What is wrong with each of these bodies is a fault of the whole body.
+/// Each of these errors invalidates the whole body.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_body_that_is_no_notification_is_refused_and_says_where() {
+async fn an_invalid_body_is_rejected_with_the_position_of_the_error() {
     let bridge = Bridge::start().await;
-    for (body, says) in [
+    for (body, expected) in [
         ("", "line 1 column 0"),
         ("nonsense", "line 1 column 2"),
         ("{\"version\":\"4\",\n\"alerts\":[}", "line 2"),
@@ -114,15 +114,15 @@ async fn a_body_that_is_no_notification_is_refused_and_says_where() {
         let answer = bridge.post(body).await;
         assert_eq!(answer.status, 400, "{body}: {}", answer.body);
         let error = answer.json()["error"].as_str().expect("an error").to_owned();
-        assert!(error.contains(says), "{body}: {error}");
+        assert!(error.contains(expected), "{body}: {error}");
     }
     assert_eq!(bridge.events().await, Vec::<Value>::new());
     assert_eq!(bridge.metric("scalebridge_notifications_total{source=\"prod-eu\",code=\"400\"}").await, 11.0);
 }
 
-/// A fault inside one alert is that alert's alone.
+/// An error in one alert invalidates only this alert.
 #[tokio::test(flavor = "multi_thread")]
-async fn the_neighbours_of_a_bad_alert_are_decided() {
+async fn an_invalid_alert_does_not_affect_the_others() {
     let bridge = Bridge::start().await;
     let bad = |name: &str, change: &dyn Fn(&mut Value)| {
         let mut alert = pending_pod(name, "bad");
@@ -152,7 +152,7 @@ async fn the_neighbours_of_a_bad_alert_are_decided() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn other_paths_and_methods_are_not_taken_for_a_webhook() {
+async fn other_paths_and_methods_are_rejected() {
     let bridge = Bridge::start().await;
     assert_eq!(bridge.post_to("/webhook/staging", &[], captured("three-firing")).await.status, 404);
     assert_eq!(bridge.post_to("/webhook/prod-eu/more", &[], "").await.status, 404);
@@ -161,19 +161,19 @@ async fn other_paths_and_methods_are_not_taken_for_a_webhook() {
     assert_eq!(
         get(&bridge.url("/metrics")).await.expect("an answer").0,
         404,
-        "metrics are the other listener's"
+        "metrics are served by the admin listener"
     );
     assert_eq!(get(&bridge.url("/-/healthy")).await.expect("an answer").0, 200);
     assert_eq!(bridge.get_admin("/webhook/prod-eu").await.0, 404);
     let odd = bridge.post_to("/webhook/%ff", &[], "").await;
-    assert_eq!(odd.status, 404, "a name that is no text is nobody's name");
+    assert_eq!(odd.status, 404, "a name that is not UTF-8 is an unknown source");
     assert!(odd.json()["error"].is_string());
-    // A name that nobody configured never becomes a label.
+    // The name of an unknown source never becomes a label.
     assert_eq!(bridge.metric("scalebridge_notifications_total{source=\"\",code=\"404\"}").await, 5.0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_gzipped_body_is_read_and_another_encoding_is_not() {
+async fn a_gzipped_body_is_accepted_and_other_encodings_are_rejected() {
     let bridge = Bridge::start().await;
     let gzip = |bytes: &[u8]| {
         let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
@@ -191,13 +191,13 @@ async fn a_gzipped_body_is_read_and_another_encoding_is_not() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_body_over_the_limit_is_refused_whether_it_says_so_or_not() {
+async fn a_body_over_the_limit_is_rejected_with_and_without_a_content_length() {
     let bridge = Bridge::start().await;
     let body = vec![b' '; 40 << 20];
     let answer = bridge.post(body).await;
     assert_eq!(answer.status, 413);
     assert!(answer.body.contains("server.max_body_bytes"), "{}", answer.body);
-    // Without a length: as much as is allowed, and a little more.
+    // Without a content length: one chunk more than the limit.
     let mut stream = TcpStream::connect(bridge.address()).await.expect("a connection");
     let head = "POST /webhook/prod-eu HTTP/1.1\r\nhost: bridge\r\ntransfer-encoding: chunked\r\n\r\n";
     stream.write_all(head.as_bytes()).await.expect("a head");
@@ -212,45 +212,45 @@ async fn a_body_over_the_limit_is_refused_whether_it_says_so_or_not() {
     assert!(answer[..length].starts_with(b"HTTP/1.1 413"), "{}", String::from_utf8_lossy(&answer[..length]));
 }
 
-/// 503 for what may pass: Alertmanager comes again, as it does not after a 4xx.
-/// Sends the beginnings of bodies of so many bytes until there is no room for another notification. Its answer,
-/// and what keeps the room.
-async fn crowd_out(bridge: &Bridge, bytes: usize) -> (Answer, Vec<TcpStream>) {
-    let mut slow = Vec::new();
-    let refused = eventually("a refusal", async || {
-        // One of them may come just when the notification below is in its place, and be refused itself: so
-        // there is another one each time.
+/// Opens requests with unfinished bodies of `bytes` bytes until another notification is rejected. Returns the answer
+/// to that one, and the connections that occupy the limit.
+async fn occupy_until_rejected(bridge: &Bridge, bytes: usize) -> (Answer, Vec<TcpStream>) {
+    let mut unfinished = Vec::new();
+    let refused = eventually("a rejection", async || {
+        // An unfinished request may itself be rejected while the notification below occupies the limit, so each
+        // round opens another one.
         let mut stream = TcpStream::connect(bridge.address()).await.expect("a connection");
         let head =
             format!("POST /webhook/prod-eu HTTP/1.1\r\nhost: bridge\r\ncontent-length: {bytes}\r\n\r\n{{");
         stream.write_all(head.as_bytes()).await.expect("a head");
-        slow.push(stream);
+        unfinished.push(stream);
         let answer = bridge.post(captured("one-firing")).await;
         (answer.status != 200).then_some(answer)
     });
-    (refused.await, slow)
+    (refused.await, unfinished)
 }
 
+/// 503, since Alertmanager retries after it, unlike after a 4xx.
 #[tokio::test(flavor = "multi_thread")]
-async fn too_much_at_the_same_time_is_refused_for_a_moment() {
+async fn requests_over_max_in_flight_are_rejected_with_503() {
     let config = CONFIG.replace(
         "server: { listen: \"127.0.0.1:0\" }",
         "server: { listen: \"127.0.0.1:0\", max_in_flight: 2 }",
     );
     let mut bridge = Bridge::new(&config, RULES);
     bridge.run().await;
-    let (refused, slow) = crowd_out(&bridge, 100).await;
+    let (refused, unfinished) = occupy_until_rejected(&bridge, 100).await;
     assert_eq!((refused.status, refused.headers["retry-after"].as_str()), (503, "1"));
     assert!(refused.body.contains("max_in_flight"), "{}", refused.body);
-    drop(slow);
-    eventually("room again", async || {
+    drop(unfinished);
+    eventually("capacity for a notification", async || {
         (bridge.post(captured("one-firing")).await.status == 200).then_some(())
     })
     .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_sender_that_dribbles_is_let_go_and_may_come_again() {
+async fn a_slow_sender_gets_503_or_is_disconnected() {
     let config = CONFIG.replace(
         "server: { listen: \"127.0.0.1:0\" }",
         "server: { listen: \"127.0.0.1:0\", header_timeout: 500ms, body_timeout: 4s }",
@@ -261,11 +261,11 @@ async fn a_sender_that_dribbles_is_let_go_and_may_come_again() {
     let head = "POST /webhook/prod-eu HTTP/1.1\r\nhost: bridge\r\ncontent-length: 100\r\n\r\n{";
     stream.write_all(head.as_bytes()).await.expect("a head");
     let mut answer = vec![0; 12];
-    // Once: what is refused for its slowness is not waited for again.
+    // Within one `body_timeout`: the bridge does not wait for the rest of a body that has timed out.
     let read = tokio::time::timeout(Duration::from_secs(7), stream.read_exact(&mut answer)).await;
     read.expect("an answer in time").expect("an answer");
     assert_eq!(answer, b"HTTP/1.1 503");
-    // A head that never ends.
+    // An incomplete request head: the connection is closed.
     let mut stream = TcpStream::connect(bridge.address()).await.expect("a connection");
     stream.write_all(b"POST /webhook/prod-eu HTTP/1.1\r\nhost: br").await.expect("a part");
     let mut answer = Vec::new();
@@ -282,19 +282,19 @@ async fn bytes_in_flight_are_reserved_before_they_are_read() {
     );
     let mut bridge = Bridge::new(&config, RULES);
     bridge.run().await;
-    let (refused, slow) = crowd_out(&bridge, 99_900).await;
+    let (refused, unfinished) = occupy_until_rejected(&bridge, 99_900).await;
     assert_eq!(refused.status, 503);
     assert!(refused.body.contains("max_in_flight_bytes"), "{}", refused.body);
-    drop(slow);
-    eventually("room again", async || {
+    drop(unfinished);
+    eventually("capacity for a notification", async || {
         (bridge.post(captured("one-firing")).await.status == 200).then_some(())
     })
     .await;
 }
 
-/// More alerts than one transaction holds; those of one target are decided together all the same.
+/// More alerts than fit into one transaction; the alerts of one target are still decided together.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_large_notification_is_decided_whole() {
+async fn a_large_notification_is_decided_completely() {
     let config = format!("{CONFIG}engine: {{ scale_in_per_minute: 0 }}\n");
     let mut bridge = Bridge::new(&config, RULES);
     bridge.run().await;
@@ -311,7 +311,7 @@ async fn a_large_notification_is_decided_whole() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn metrics_are_openmetrics_and_name_no_alert() {
+async fn metrics_are_openmetrics_without_labels_of_alerts() {
     let bridge = Bridge::start().await;
     bridge.post(captured("three-firing")).await;
     bridge.events().await;
@@ -341,9 +341,9 @@ async fn metrics_are_openmetrics_and_name_no_alert() {
     assert!(!text.contains("web-0") && !text.contains("nodegroup"));
 }
 
-/// The journal is a directory for a while, so nothing can be delivered.
+/// `events.jsonl` is a directory at first, so deliveries fail.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_backlog_at_its_limit_is_a_503_until_it_is_smaller() {
+async fn a_full_backlog_is_answered_with_503_until_it_shrinks() {
     let mut bridge = Bridge::new(CONFIG, RULES);
     bridge.env("SCALEBRIDGE__DELIVERY__MAX_BACKLOG", "2");
     let journal = bridge.dir().join("events.jsonl");
@@ -357,14 +357,14 @@ async fn a_backlog_at_its_limit_is_a_503_until_it_is_smaller() {
     assert_eq!(refused.status, 503, "{}", refused.body);
     assert_eq!(refused.headers.get("retry-after").map(String::as_str), Some("1"));
     assert!(refused.body.contains("delivery.max_backlog"), "{}", refused.body);
-    std::fs::remove_dir(&journal).expect("no directory any more");
-    eventually("room", async || (post("three").await.status == 200).then_some(())).await;
+    std::fs::remove_dir(&journal).expect("the directory was removed");
+    eventually("an accepted notification", async || (post("three").await.status == 200).then_some(())).await;
     assert_eq!(bridge.events().await.len(), 3);
 }
 
-/// One that is full does not keep its neighbour from anything.
+/// `max_backlog` of one destination does not limit the others.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_full_destination_has_dead_letters_and_the_others_get_theirs() {
+async fn a_full_destination_gets_dead_letters_and_does_not_affect_the_others() {
     let full = "full: { file: { path: full }, max_backlog: 1 }";
     let config = CONFIG.replace("destinations:\n", &format!("destinations:\n  {full}\n"));
     let mut bridge = Bridge::new(&config, &RULES.replace("[journal]", "[journal, full]"));

@@ -1,4 +1,4 @@
-//! The real binary as a child of a test, with a configuration and a directory of its own.
+//! The real binary as a child process, with its own configuration and directory.
 
 use std::collections::BTreeMap;
 use std::env;
@@ -14,7 +14,7 @@ use tempfile::TempDir;
 use super::schema::assert_valid_event;
 use super::tools::{eventually, get};
 
-/// A source called `prod-eu`, the destination `journal` (a file) and free ports.
+/// The source `prod-eu`, the file destination `journal`, and free ports.
 pub(crate) const CONFIG: &str = r#"
 server: { listen: "127.0.0.1:0" }
 admin: { listen: "127.0.0.1:0" }
@@ -27,7 +27,7 @@ rules: [rules.yaml]
 log: { format: json }
 "#;
 
-/// Pods that wait: two nodes more, and one less when all is well.
+/// Pending pods: adds two nodes, and removes one when all alerts have resolved.
 pub(crate) const RULES: &str = r#"
 rules:
   - name: unschedulable-pods
@@ -43,17 +43,17 @@ rules:
     send_to: [journal]
 "#;
 
-/// The program under test: cargo's, or the one that `SCALEBRIDGE_BINARY` names: before a release, the binary to
-/// deploy.
+/// The program under test: the one that cargo built, or `SCALEBRIDGE_BINARY`. A release is tested with the binary
+/// that is deployed.
 pub(crate) fn program() -> PathBuf {
     let Some(named) = env::var_os("SCALEBRIDGE_BINARY") else {
         return env!("CARGO_BIN_EXE_scalebridge").into();
     };
-    // Bridges run in directories of their own.
+    // Each bridge runs in its own directory, so the path must be absolute.
     fs::canonicalize(&named).unwrap_or_else(|error| panic!("SCALEBRIDGE_BINARY={}: {error}", named.display()))
 }
 
-/// An answer of the webhook.
+/// An HTTP answer of the bridge.
 #[derive(Debug)]
 pub(crate) struct Answer {
     pub status: u16,
@@ -66,14 +66,14 @@ impl Answer {
         serde_json::from_str(&self.body).unwrap_or_else(|error| panic!("{error}: {}", self.body))
     }
 
-    /// The verdicts of a 200.
+    /// The verdicts in the body; panics if the status is not 200.
     pub(crate) fn verdicts(&self) -> Value {
         assert_eq!(self.status, 200, "{}", self.body);
         self.json()["verdicts"].clone()
     }
 }
 
-/// A configuration in a directory, and the bridge that runs on it, if it runs.
+/// A directory with a configuration, and the process of the bridge while it runs.
 pub(crate) struct Bridge {
     dir: TempDir,
     environment: Vec<(String, String)>,
@@ -88,7 +88,7 @@ struct Running {
 }
 
 impl Bridge {
-    /// A bridge that does not run yet.
+    /// Writes the configuration and the rules without starting the bridge.
     pub(crate) fn new(config: &str, rules: &str) -> Self {
         let dir = tempfile::tempdir().expect("a directory");
         fs::write(dir.path().join("scalebridge.yaml"), config).expect("a configuration");
@@ -96,15 +96,15 @@ impl Bridge {
         Self { dir, environment: Vec::new(), wrapper: Vec::new(), running: None }
     }
 
-    /// One with [`CONFIG`] and [`RULES`] that runs.
+    /// Starts a bridge with [`CONFIG`] and [`RULES`].
     pub(crate) async fn start() -> Self {
         let mut bridge = Self::new(CONFIG, RULES);
         bridge.run().await;
         bridge
     }
 
-    /// One with these destinations, not running yet. Its rule sends to all of them, and there is no limit to
-    /// what it takes away in a minute.
+    /// A bridge with these destinations, not started. Its rule sends to all of them, and scale-ins have no
+    /// rate limit.
     pub(crate) fn with_destinations(destinations: &[(&str, String)]) -> Self {
         const QUICK: &str = "initial_backoff: 50ms, max_backoff: 200ms";
         let lines: Vec<String> =
@@ -116,12 +116,12 @@ impl Bridge {
         Self::new(&config, &rules)
     }
 
-    /// Sets a variable of its environment for the next run.
+    /// Sets an environment variable for the next start.
     pub(crate) fn env(&mut self, name: &str, value: &str) {
         self.environment.push((name.to_owned(), value.to_owned()));
     }
 
-    /// Has it run by this program, which has to become it.
+    /// Starts the bridge through this program, which must `exec` it.
     pub(crate) fn wrap_with(&mut self, program: &[&str]) {
         self.wrapper = program.iter().map(|&word| word.to_owned()).collect();
     }
@@ -142,7 +142,7 @@ impl Bridge {
         self.dir().join("bridge.log")
     }
 
-    /// The command that would run it.
+    /// The command that starts the bridge.
     pub(crate) fn command(&self) -> Command {
         let program = program();
         let mut words = self.wrapper.iter().map(OsStr::new).chain([program.as_os_str()]);
@@ -159,27 +159,27 @@ impl Bridge {
         command
     }
 
-    /// Starts it, and returns when it says that it is ready.
+    /// Starts the bridge and waits until it is ready.
     pub(crate) async fn run(&mut self) {
         self.launch();
         self.wait_ready().await;
     }
 
-    /// Starts it.
+    /// Starts the bridge without waiting.
     pub(crate) fn launch(&mut self) {
-        assert!(self.running.is_none(), "it runs already");
+        assert!(self.running.is_none(), "the bridge is already running");
         let log = fs::File::create(self.log_file()).expect("a log");
         let out = fs::File::create(self.dir().join("stdout")).expect("a file");
         let child = self.command().stdout(out).stderr(log).spawn().expect("the bridge");
-        // Held from here on, so that it ends with this value whatever comes.
+        // Stored at once, so that `drop` kills the child even if the test fails before it is ready.
         self.running = Some(Running { child, webhook: String::new(), admin: String::new() });
     }
 
-    /// Returns when it says that it is ready.
+    /// Waits until the log says that the bridge is ready, and reads its addresses from that line.
     pub(crate) async fn wait_ready(&mut self) {
         let (webhook, admin) = eventually("the bridge to be ready", async || {
-            let running = self.running.as_mut().expect("it was started");
-            let ended = running.child.try_wait().expect("its status");
+            let running = self.running.as_mut().expect("the bridge was started");
+            let ended = running.child.try_wait().expect("a process status");
             assert!(ended.is_none(), "the bridge ended with {ended:?}:\n{}", self.log());
             let log = self.log();
             let line = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
@@ -187,12 +187,12 @@ impl Bridge {
             Some((ready["webhook"].as_str()?.to_owned(), ready["admin"].as_str()?.to_owned()))
         })
         .await;
-        let running = self.running.as_mut().expect("it was started");
+        let running = self.running.as_mut().expect("the bridge was started");
         (running.webhook, running.admin) = (webhook, admin);
     }
 
     fn running(&self) -> &Running {
-        self.running.as_ref().expect("the bridge does not run")
+        self.running.as_ref().expect("the bridge is not running")
     }
 
     /// `127.0.0.1:PORT` of `server.listen`.
@@ -218,7 +218,7 @@ impl Bridge {
         post(self.url(path), headers, body.into()).await
     }
 
-    /// The value of a series in `/metrics`, written as there; 0 if there is none.
+    /// The value of a series, spelled as in `/metrics`; 0 if the series does not exist.
     pub(crate) async fn metric(&self, series: &str) -> f64 {
         let (status, text) = get(&format!("http://{}/metrics", self.running().admin)).await.expect("metrics");
         assert_eq!(status, 200);
@@ -235,7 +235,7 @@ impl Bridge {
         format!("http://{}", self.running().admin)
     }
 
-    /// Asks the admin API: the status and the JSON of the answer, null if it is empty.
+    /// Calls the admin API. Returns the status and the JSON body, null if the body is not JSON.
     pub(crate) async fn api(&self, method: &str, path: &str, body: Option<Value>) -> (u16, Value) {
         let (url, method) = (format!("{}{path}", self.admin_url()), method.to_owned());
         let call = tokio::task::spawn_blocking(move || {
@@ -255,14 +255,14 @@ impl Bridge {
         call.await.expect("a call")
     }
 
-    /// The JSON of a GET that is answered with 200.
+    /// The JSON body of a GET; panics if the status is not 200.
     pub(crate) async fn get_json(&self, path: &str) -> Value {
         let (status, answer) = self.api("GET", path, None).await;
         assert_eq!(status, 200, "{path}: {answer}");
         answer
     }
 
-    /// Runs a verb against its admin listener: the exit code, stdout and stderr.
+    /// Runs a CLI command against the admin listener. Returns the exit code, stdout and stderr.
     pub(crate) fn cli(&self, words: &[&str]) -> (Option<i32>, String, String) {
         let done = Command::new(program())
             .args(words)
@@ -275,14 +275,14 @@ impl Bridge {
         (done.status.code(), text(done.stdout), text(done.stderr))
     }
 
-    /// Writes another configuration or other rules, at once.
+    /// Replaces a configuration or rules file atomically.
     pub(crate) fn write(&self, name: &str, text: &str) {
         let temporary = self.dir().join(format!(".{name}.new"));
         fs::write(&temporary, text).expect("a file");
         fs::rename(temporary, self.dir().join(name)).expect("renamed");
     }
 
-    /// Waits until nothing is left to deliver to a destination.
+    /// Waits until a destination has no pending or retrying deliveries.
     pub(crate) async fn wait_delivered(&self, destination: &str) {
         eventually("an empty outbox", async || {
             let count = async |state: &str| {
@@ -296,60 +296,62 @@ impl Bridge {
         .await;
     }
 
-    /// The events in the file `events.jsonl`, once nothing is left to deliver.
+    /// Waits until everything is delivered, and returns the events in `events.jsonl`.
     pub(crate) async fn events(&self) -> Vec<Value> {
         self.wait_delivered("journal").await;
         self.journal()
     }
 
-    /// The events in the file `events.jsonl` by now.
+    /// The events that are in `events.jsonl` now.
     pub(crate) fn journal(&self) -> Vec<Value> {
         let text = fs::read_to_string(self.dir().join("events.jsonl")).unwrap_or_default();
         let events: Vec<Value> =
-            text.lines().map(|line| serde_json::from_str(line).expect("one event a line")).collect();
+            text.lines().map(|line| serde_json::from_str(line).expect("one event per line")).collect();
         events.iter().for_each(assert_valid_event);
         events
     }
 
-    /// The same after kills. Each may have cut off a line, whose event then is there once more.
+    /// [`Bridge::journal`] after SIGKILLs. Each kill may have truncated a line; the event of that line must
+    /// have been written again.
     pub(crate) fn journal_after_kills(&self) -> Vec<Value> {
         let text = fs::read_to_string(self.dir().join("events.jsonl")).unwrap_or_default();
         let read = |line| serde_json::from_str::<Value>(line).map_err(|_| line);
         let (whole, cut): (Vec<_>, Vec<_>) = text.lines().map(read).partition(Result::is_ok);
         for cut in cut.into_iter().filter_map(Result::err) {
-            let comes_again = text.lines().any(|line| line.len() > cut.len() && line.starts_with(cut));
-            assert!(comes_again, "no event, nor the beginning of one: {cut}");
+            let is_repeated = text.lines().any(|line| line.len() > cut.len() && line.starts_with(cut));
+            assert!(is_repeated, "neither an event nor the prefix of one: {cut}");
         }
         let whole: Vec<Value> = whole.into_iter().filter_map(Result::ok).collect();
         whole.iter().for_each(assert_valid_event);
         whole
     }
 
-    /// SIGKILL: it gets no chance to do anything.
+    /// Sends SIGKILL and waits for the exit.
     pub(crate) fn kill(&mut self) {
-        let mut running = self.running.take().expect("the bridge does not run");
+        let mut running = self.running.take().expect("the bridge is not running");
         running.child.kill().expect("a kill");
-        running.child.wait().expect("its end");
+        running.child.wait().expect("an exit status");
     }
 
-    /// SIGTERM, and how it ends.
+    /// Sends SIGTERM, waits for the exit and returns its status.
     pub(crate) async fn stop(&mut self) -> ExitStatus {
         self.terminate();
         self.wait_exit().await
     }
 
-    /// SIGTERM.
+    /// Sends SIGTERM without waiting.
     pub(crate) fn terminate(&self) {
         let pid = self.pid().to_string();
         let sent = Command::new("kill").args(["-TERM", &pid]).status().expect("kill");
         assert!(sent.success());
     }
 
-    /// How it ends, when it does.
+    /// Waits for the exit and returns its status.
     pub(crate) async fn wait_exit(&mut self) -> ExitStatus {
-        let running = self.running.as_mut().expect("the bridge does not run");
+        let running = self.running.as_mut().expect("the bridge is not running");
         let status =
-            eventually("the bridge to end", async || running.child.try_wait().expect("its status")).await;
+            eventually("the bridge to end", async || running.child.try_wait().expect("a process status"))
+                .await;
         self.running = None;
         status
     }
@@ -370,12 +372,12 @@ impl Drop for Bridge {
     }
 }
 
-/// `POST`, on a thread, since the client blocks.
+/// Sends a `POST` on a blocking thread, since the client is synchronous.
 pub(crate) async fn post(url: String, headers: &[(&str, &str)], body: Vec<u8>) -> Answer {
     try_post(url, headers, body).await.expect("an answer")
 }
 
-/// The same, where nobody may answer.
+/// [`post`], but returns an error instead of panicking if the bridge does not answer.
 pub(crate) async fn try_post(
     url: String,
     headers: &[(&str, &str)],
@@ -404,13 +406,13 @@ pub(crate) async fn try_post(
     call.await.expect("a call")
 }
 
-/// A notification that was captured from a real Alertmanager.
+/// A notification captured from a real Alertmanager (`tests/fixtures/alertmanager`).
 pub(crate) fn captured(name: &str) -> String {
     let path = format!("{}/tests/fixtures/alertmanager/{name}.json", env!("CARGO_MANIFEST_DIR"));
     fs::read_to_string(&path).unwrap_or_else(|error| panic!("{path}: {error}"))
 }
 
-/// A notification of these alerts.
+/// A notification with these alerts.
 pub(crate) fn notification(alerts: &[Value]) -> String {
     json!({
         "version": "4", "groupKey": "{}:{}", "truncatedAlerts": 0, "status": "firing", "receiver": "scaling",
@@ -420,18 +422,18 @@ pub(crate) fn notification(alerts: &[Value]) -> String {
     .to_string()
 }
 
-/// A pod of a node group that waits since just now.
+/// A firing alert that starts now, about a pending pod of a node group.
 pub(crate) fn pending_pod(nodegroup: &str, pod: &str) -> Value {
     json!({
         "status": "firing",
         "labels": { "alertname": "KubePodsPending", "nodegroup": nodegroup, "pod": pod },
-        "annotations": { "summary": format!("pod {pod} waits") },
+        "annotations": { "summary": format!("pod {pod} is pending") },
         "startsAt": now(), "endsAt": "0001-01-01T00:00:00Z",
         "generatorURL": "http://prom:9090/graph", "fingerprint": format!("{nodegroup}-{pod}"),
     })
 }
 
-/// The end of an alert.
+/// The same alert, resolved now.
 pub(crate) fn resolved(firing: &Value) -> Value {
     let mut alert = firing.clone();
     alert["status"] = json!("resolved");
@@ -439,7 +441,7 @@ pub(crate) fn resolved(firing: &Value) -> Value {
     alert
 }
 
-/// The time, as Prometheus writes it.
+/// The current time in the format of Prometheus (RFC 3339).
 pub(crate) fn now() -> String {
     jiff::Timestamp::now().to_string()
 }

@@ -1,17 +1,17 @@
-//! A disk that can be full.
+//! A file system that a test can fill.
 
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// A small file system of its own, mounted in the test's directory.
+/// A small tmpfs, mounted in the test's directory.
 pub(crate) struct Disk {
     mount_point: PathBuf,
 }
 
 impl Disk {
-    /// Mounts one of so many MiB; an error where the test may not.
+    /// Mounts a tmpfs of `mebibytes` MiB; returns an error if the test has no permission to mount.
     pub(crate) fn mount(at: &Path, mebibytes: u32) -> io::Result<Self> {
         fs::create_dir_all(at)?;
         let size = format!("size={mebibytes}m");
@@ -22,7 +22,7 @@ impl Disk {
         Err(io::Error::other(String::from_utf8_lossy(&mounted.stderr).into_owned()))
     }
 
-    /// Leaves no space.
+    /// Uses up all free space.
     pub(crate) fn fill(&self) {
         let mut filler = File::create(self.filler()).expect("a file");
         for step in [1 << 20, 4096] {
@@ -32,9 +32,9 @@ impl Disk {
         }
     }
 
-    /// There is space again.
+    /// Releases the space that [`Disk::fill`] used up.
     pub(crate) fn free(&self) {
-        fs::remove_file(self.filler()).expect("it was full");
+        fs::remove_file(self.filler()).expect("a filler file");
     }
 
     fn filler(&self) -> PathBuf {
@@ -44,7 +44,7 @@ impl Disk {
 
 impl Drop for Disk {
     fn drop(&mut self) {
-        // Lazily: the bridge may outlive it by a moment.
+        // Lazy unmount: the bridge may still have files open.
         let _ = Command::new("umount").arg("-l").arg(&self.mount_point).status();
     }
 }

@@ -1,17 +1,17 @@
-//! What every destination has to get, and whether it has got it.
+//! The events that every destination must receive, and the check that it has received them.
 
 use std::collections::{BTreeMap, HashMap};
 
 use serde_json::Value;
 
-/// An event that a decision has named.
+/// An event that a decision has emitted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Expected {
     pub action: &'static str,
     pub alerts: usize,
 }
 
-/// The events of each target, in the order in which they were caused.
+/// The events of each target, in the order of their decisions.
 #[derive(Debug, Default)]
 pub(crate) struct Ledger {
     targets: BTreeMap<String, Vec<Expected>>,
@@ -22,7 +22,7 @@ impl Ledger {
         self.targets.entry(target.to_owned()).or_default().push(event);
     }
 
-    pub(crate) fn join(&mut self, other: Self) {
+    pub(crate) fn merge(&mut self, other: Self) {
         self.targets.extend(other.targets);
     }
 
@@ -30,12 +30,12 @@ impl Ledger {
         self.targets.values().map(Vec::len).sum()
     }
 
-    /// Checks what a destination got, in the order of its coming: nothing is missing, nothing is there
-    /// that no decision has named, every target's first copies are in their order, and what came again
-    /// is the same event. The ids that came more than once, and how often.
+    /// Checks the events that a destination has received, in the order of arrival: no event is missing,
+    /// none is unexpected, the first copies of each target are in order, and duplicates are identical.
+    /// Returns the ids that were received more than once, with their number of copies.
     ///
-    /// Only a scale-in that was not sent yet when its target's next scale-out was decided may be missing:
-    /// it is superseded.
+    /// Only a scale-in may be missing that was undelivered when the next scale-out of its target was
+    /// decided: it is superseded.
     pub(crate) fn check(&self, destination: &str, got: &[Value]) -> HashMap<String, usize> {
         let mut copies: HashMap<&str, (usize, &Value)> = HashMap::new();
         let mut firsts: BTreeMap<&str, Vec<&Value>> = BTreeMap::new();
@@ -50,18 +50,18 @@ impl Ledger {
             }
         }
         for (target, expected) in &self.targets {
-            let came = firsts.remove(target.as_str()).unwrap_or_default();
-            let order: Vec<u64> = came.iter().map(|event| sequence(event)).collect();
+            let received = firsts.remove(target.as_str()).unwrap_or_default();
+            let order: Vec<u64> = received.iter().map(|event| sequence(event)).collect();
             assert!(order.is_sorted_by(|a, b| a < b), "{destination}: order of {target}: {order:?}");
-            let came: Vec<Expected> = came.iter().map(|event| Expected::read(event)).collect();
+            let received: Vec<Expected> = received.iter().map(|event| Expected::read(event)).collect();
             assert!(
-                is_all(expected, &came),
-                "{destination}: {target} has\n{came:?}\ninstead of\n{expected:?}"
+                matches_unless_superseded(expected, &received),
+                "{destination}: {target} received\n{received:?}\nexpected\n{expected:?}"
             );
         }
-        assert!(firsts.is_empty(), "{destination}: nobody caused {firsts:?}");
-        let twice = copies.into_iter().filter(|(_, (count, _))| *count > 1);
-        twice.map(|(id, (count, _))| (id.to_owned(), count)).collect()
+        assert!(firsts.is_empty(), "{destination}: unexpected events {firsts:?}");
+        let duplicates = copies.into_iter().filter(|(_, (count, _))| *count > 1);
+        duplicates.map(|(id, (count, _))| (id.to_owned(), count)).collect()
     }
 }
 
@@ -81,15 +81,15 @@ fn sequence(event: &Value) -> u64 {
     event["sequence"].as_str().and_then(|text| text.parse().ok()).expect("a number")
 }
 
-/// Whether `came` is all of `expected`, but for scale-ins before a scale-out.
-fn is_all(expected: &[Expected], came: &[Expected]) -> bool {
-    match (expected, came) {
+/// Whether `received` equals `expected`, except for missing scale-ins that precede a scale-out.
+fn matches_unless_superseded(expected: &[Expected], received: &[Expected]) -> bool {
+    match (expected, received) {
         ([], []) => true,
-        ([next, rest @ ..], came) => {
-            let arrived = came.first() == Some(next) && is_all(rest, &came[1..]);
+        ([next, rest @ ..], received) => {
+            let arrived = received.first() == Some(next) && matches_unless_superseded(rest, &received[1..]);
             let superseded =
                 next.action == "scale_in" && rest.first().is_some_and(|next| next.action == "scale_out");
-            arrived || superseded && is_all(rest, came)
+            arrived || superseded && matches_unless_superseded(rest, received)
         }
         ([], _) => false,
     }

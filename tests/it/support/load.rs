@@ -1,5 +1,5 @@
-//! A seeded load: alerts about many targets that come, grow, resolve and come back, and what each
-//! notification of them has to cause.
+//! A seeded load: episodes of many targets that open, grow and close, and the event that each notification
+//! must cause.
 
 use std::time::{Duration, Instant};
 
@@ -9,13 +9,13 @@ use tokio::sync::watch;
 use super::bridge::{notification, pending_pod, resolved, try_post};
 use super::ledger::{Expected, Ledger};
 
-/// How long a sender tries to get its 200.
+/// Time within which each notification must be accepted.
 const ACCEPT_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Where the bridge listens, while it does.
+/// URL of the webhook; `None` while the bridge is down.
 pub(crate) type Address = watch::Receiver<Option<String>>;
 
-/// Alerts about some targets.
+/// The alerts of one sender and the events they must cause.
 struct Load {
     rng: fastrand::Rng,
     targets: Vec<Target>,
@@ -25,20 +25,20 @@ struct Load {
 struct Target {
     name: String,
     open: Vec<Value>,
-    /// The most alerts that were open at an event of this episode.
+    /// Growth mark: the largest number of alerts that were open at an event of this episode.
     peak: usize,
     pods: usize,
 }
 
-/// A notification, and the events that it causes.
+/// A notification and the number of events that it must cause.
 struct Step {
     body: String,
     events: u64,
 }
 
-/// Sends a load of so many notifications by several senders, each with targets of its own and one
-/// notification at a time, and goes on after each of them until it has its 200. What is to be delivered
-/// then. `answered` tells how many 200s there were.
+/// Sends `notifications` notifications by several senders. Each sender has its own targets and retries a
+/// notification until it is accepted before it sends the next one. Returns the events that must be
+/// delivered. `answered` counts the accepted notifications.
 pub(crate) async fn send(
     seed: u64,
     notifications: usize,
@@ -54,7 +54,7 @@ pub(crate) async fn send(
         .collect();
     let mut all = Ledger::default();
     for sender in senders {
-        all.join(sender.await.expect("a sender"));
+        all.merge(sender.await.expect("a sender"));
     }
     all
 }
@@ -66,7 +66,7 @@ pub(crate) fn constant_address(url: String) -> Address {
 
 impl Load {
     fn new(seed: u64, name: &str, targets: usize) -> Self {
-        // Each sender its own chance.
+        // Each sender has its own random sequence.
         let salt = name.bytes().fold(seed, |salt, byte| salt.wrapping_mul(31).wrapping_add(byte.into()));
         let target = |at| Target { name: format!("{name}-{at}"), open: Vec::new(), peak: 0, pods: 0 };
         Self {
@@ -82,14 +82,14 @@ impl Load {
             post_until_accepted(&step, &mut to).await;
             answered.send_modify(|count| *count += 1);
             if self.rng.u8(..) < 20 {
-                // Alertmanager repeats its groups.
+                // A repeated notification, as Alertmanager sends after `repeat_interval`.
                 post_until_accepted(&Step { events: 0, ..step }, &mut to).await;
             }
         }
         self.ledger
     }
 
-    /// One notification about one to three targets.
+    /// The next notification, about one to three targets.
     fn next(&mut self) -> Step {
         let mut chosen: Vec<usize> = (0..self.targets.len()).collect();
         self.rng.shuffle(&mut chosen);
@@ -110,17 +110,17 @@ impl Load {
 }
 
 impl Target {
-    /// Alerts about it, and the event that they cause.
+    /// The next alerts of the target, and the event that they must cause.
     fn change(&mut self, rng: &mut fastrand::Rng) -> (Vec<Value>, Option<Expected>) {
         match rng.u8(..10) {
-            // All is well.
+            // All alerts resolve.
             0..3 if !self.open.is_empty() => {
                 let ends: Vec<Value> = self.open.drain(..).map(|alert| resolved(&alert)).collect();
                 self.peak = 0;
                 let alerts = ends.len();
                 (ends, Some(Expected { action: "scale_in", alerts }))
             }
-            // Some of it is.
+            // One alert resolves, the others fire.
             3..5 if self.open.len() > 1 => {
                 let end = resolved(&self.open.remove(rng.usize(..self.open.len())));
                 (self.open.iter().cloned().chain([end]).collect(), None)
@@ -139,25 +139,25 @@ impl Target {
     }
 }
 
-/// Posts until the answer is 200, as Alertmanager does.
+/// Retries until the answer is 200, as Alertmanager does.
 async fn post_until_accepted(step: &Step, to: &mut Address) {
     let deadline = Instant::now() + ACCEPT_TIMEOUT;
-    let mut tries = 0;
+    let mut attempts = 0;
     loop {
         let url = to.wait_for(Option::is_some).await.expect("a bridge").clone().expect("an address");
-        tries += 1;
+        attempts += 1;
         match try_post(url, &[], step.body.clone().into_bytes()).await {
             Ok(answer) if answer.status == 200 => {
                 let events = answer.json()["events"].as_u64().expect("a number");
-                // A try without an answer may have been accepted.
-                let expected = events == step.events || tries > 1 && events == 0;
-                assert!(expected, "{} events were due: {}: {}", step.events, answer.body, step.body);
+                // An attempt without an answer may have been accepted.
+                let expected = events == step.events || attempts > 1 && events == 0;
+                assert!(expected, "expected {} events: {}: {}", step.events, answer.body, step.body);
                 return;
             }
             Ok(answer) => assert_eq!(answer.status, 503, "{}", answer.body),
             Err(_) => {}
         }
-        assert!(Instant::now() < deadline, "no 200 in {ACCEPT_TIMEOUT:?} and {tries} tries");
+        assert!(Instant::now() < deadline, "no 200 within {ACCEPT_TIMEOUT:?} and {attempts} attempts");
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
 }

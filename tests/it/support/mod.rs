@@ -1,4 +1,4 @@
-//! What tests are written with: a bridge, a local AWS, Prometheus and Alertmanager.
+//! Test support: a bridge, a local AWS, Prometheus and Alertmanager.
 
 pub(crate) mod bridge;
 pub(crate) mod disk;

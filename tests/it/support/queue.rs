@@ -1,4 +1,4 @@
-//! What tests ask of the local AWS beside starting it.
+//! Operations on the local AWS: queues and functions.
 
 use std::fs;
 
@@ -7,7 +7,7 @@ use aws_sdk_sqs::types::{Message, MessageSystemAttributeName as System};
 use super::schema::assert_valid_event;
 use super::tools::{LocalAws, REGION};
 
-/// Nobody's account.
+/// Credentials of a test account; no metadata service.
 pub(crate) const TEST_AWS_ENV: [(&str, &str); 4] = [
     ("AWS_REGION", REGION),
     ("AWS_ACCESS_KEY_ID", "test"),
@@ -15,19 +15,19 @@ pub(crate) const TEST_AWS_ENV: [(&str, &str); 4] = [
     ("AWS_EC2_METADATA_DISABLED", "true"),
 ];
 
-/// The variables with which the SDK finds the local AWS and nothing else.
+/// Environment in which the AWS SDK calls only the local AWS.
 pub(crate) fn environment(aws: &LocalAws) -> Vec<(&'static str, String)> {
     let account = TEST_AWS_ENV.iter().map(|&(name, value)| (name, value.to_owned()));
     account.chain([("AWS_ENDPOINT_URL", aws.url())]).collect()
 }
 
-/// Creates a standard queue; its URL.
+/// Creates a standard queue and returns its URL.
 pub(crate) async fn create_queue(aws: &LocalAws, name: &str) -> String {
     let created = aws.sqs().create_queue().queue_name(name).send().await;
     created.expect("a queue").queue_url.expect("its URL")
 }
 
-/// All messages that are in a queue by now; they are removed.
+/// Receives and deletes all messages that are in a queue now.
 pub(crate) async fn receive_all(aws: &LocalAws, queue: &str) -> Vec<Message> {
     let mut all = Vec::new();
     loop {
@@ -62,7 +62,7 @@ pub(crate) async fn receive_all(aws: &LocalAws, queue: &str) -> Vec<Message> {
     }
 }
 
-/// Creates a Python function from the text of its module, which has to have a `handler`.
+/// Creates a Python function from the source of its module, which must define `handler`.
 pub(crate) fn create_function(aws: &LocalAws, dir: &std::path::Path, name: &str, code: &str) {
     let file = dir.join(format!("{name}.py"));
     fs::write(&file, code).expect("a file");

@@ -1,11 +1,11 @@
-//! The published schema of events, which every event that a test sees is held to.
+//! Validates every event that a test reads against the published schema.
 
 use std::sync::OnceLock;
 
 use jsonschema::Validator;
 use serde_json::{Value, json};
 
-/// The schema, and nothing beside what it names: a field that is sent and not published is a fault here.
+/// The published schema with unknown fields denied: a field that is sent but not published is an error.
 fn event_validator() -> &'static Validator {
     static VALIDATOR: OnceLock<Validator> = OnceLock::new();
     VALIDATOR.get_or_init(|| {
@@ -28,13 +28,13 @@ fn deny_unknown_fields(schema: &mut Value) {
     }
 }
 
-/// Fails if an event is not as published.
+/// Panics if an event does not conform to the published schema.
 pub(crate) fn assert_valid_event(event: &Value) {
     let errors: Vec<String> = event_validator()
         .iter_errors(event)
         .map(|error| format!("{}: {error}", error.instance_path()))
         .collect();
-    assert!(errors.is_empty(), "not as published: {errors:#?}\n{event:#}");
+    assert!(errors.is_empty(), "does not conform to the published schema: {errors:#?}\n{event:#}");
 }
 
 #[test]

@@ -1,8 +1,8 @@
-//! Prometheus, Alertmanager and a local AWS as children of a test, and an exporter inside it.
+//! Prometheus, Alertmanager and a local AWS as child processes, and an exporter inside the test.
 //!
-//! The programs are those that `deploy/tools.sh` brings; a test that needs one fails without it and
-//! says so. Each child has a port of its own on 127.0.0.1 and its files in the test's directory. It
-//! ends with the value that stands for it, and if the test has failed, shows the end of its log.
+//! `deploy/tools.sh` installs the programs; a test that needs a missing one fails and says so. Each child
+//! listens on its own port of 127.0.0.1 and writes its files to the test's directory. Dropping its value
+//! stops it and, if the test has failed, prints the tail of its log.
 
 use std::env;
 use std::fs::{self, File};
@@ -18,29 +18,29 @@ use aws_sdk_sqs::config::{BehaviorVersion, Credentials, Region};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
-/// How long a test waits for what must happen.
+/// Timeout of [`eventually`].
 const WAIT_TIMEOUT: Duration = Duration::from_secs(30);
-/// How long a child has from SIGTERM to SIGKILL.
+/// Time between SIGTERM and SIGKILL.
 const TERM_GRACE_PERIOD: Duration = Duration::from_secs(10);
-/// Lines of a child's log that a failed test shows.
+/// Lines of a child's log that a failed test prints.
 const MAX_LOG_LINES: usize = 40;
 
 /// The region of the local AWS.
 pub(crate) const REGION: &str = "eu-west-1";
 
-/// What `look` finds as soon as it finds something; the test fails if it never does.
-pub(crate) async fn eventually<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
+/// Polls until `poll` returns a value, and returns it. Panics after [`WAIT_TIMEOUT`].
+pub(crate) async fn eventually<T>(what: &str, mut poll: impl AsyncFnMut() -> Option<T>) -> T {
     let deadline = Instant::now() + WAIT_TIMEOUT;
     loop {
-        if let Some(found) = look().await {
+        if let Some(found) = poll().await {
             return found;
         }
-        assert!(Instant::now() < deadline, "waited {WAIT_TIMEOUT:?} in vain for {what}");
+        assert!(Instant::now() < deadline, "timed out after {WAIT_TIMEOUT:?} waiting for {what}");
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
 }
 
-/// Status and body of `GET url`.
+/// Sends `GET url`. Returns status and body.
 pub(crate) async fn get(url: &str) -> io::Result<(u16, String)> {
     let (host, path) = url.strip_prefix("http://").and_then(|rest| rest.split_once('/')).expect("a URL");
     let mut stream = TcpStream::connect(host).await?;
@@ -52,13 +52,13 @@ pub(crate) async fn get(url: &str) -> io::Result<(u16, String)> {
     Ok((status.ok_or(io::ErrorKind::InvalidData)?, body.to_owned()))
 }
 
-/// A port that is free now. Another process can take it first: see [`Server::answer`].
+/// A port that is free now. Another process can take it first: see [`Server::start`].
 pub(crate) fn free_port() -> u16 {
     let holder = PortHolder::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
     holder.local_addr().expect("its address").port()
 }
 
-/// A child that serves HTTP.
+/// A child process that serves HTTP.
 pub(crate) struct Server {
     name: &'static str,
     port: u16,
@@ -67,8 +67,8 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    /// Starts the program with a free port, and returns when `GET` of `ready` gives 200. If it ends
-    /// before that, somebody else may have taken the port: it is tried again with another.
+    /// Starts the program with a free port and waits until `GET` of `ready` answers 200. If the program
+    /// exits before that, another process may have taken the port: retries with another port.
     pub(crate) async fn start(
         name: &'static str,
         dir: &Path,
@@ -91,7 +91,7 @@ impl Server {
                 return server;
             }
         }
-        panic!("{name} ends whenever it is started");
+        panic!("{name} exits at each start");
     }
 
     /// `http://127.0.0.1:PORT`
@@ -111,8 +111,8 @@ impl Server {
             if matches!(get(&url).await, Ok((200, _))) {
                 return true;
             }
-            if let Some(status) = self.child.try_wait().expect("its status") {
-                eprintln!("{} ended with {status}:\n{}", self.name, log_tail(&self.log));
+            if let Some(status) = self.child.try_wait().expect("a process status") {
+                eprintln!("{} exited with {status}:\n{}", self.name, log_tail(&self.log));
                 return false;
             }
             assert!(Instant::now() < deadline, "{} is not ready after {WAIT_TIMEOUT:?}", self.name);
@@ -130,9 +130,9 @@ impl Drop for Server {
     }
 }
 
-/// SIGTERM, and SIGKILL for what does not hear it.
+/// Sends SIGTERM, and SIGKILL after [`TERM_GRACE_PERIOD`].
 fn stop(child: &mut Child) {
-    // The standard library knows only SIGKILL.
+    // The standard library can only send SIGKILL.
     let _ = Command::new("sh").arg("-c").arg(format!("kill -TERM {}", child.id())).status();
     let deadline = Instant::now() + TERM_GRACE_PERIOD;
     while matches!(child.try_wait(), Ok(None)) && Instant::now() < deadline {
@@ -149,8 +149,8 @@ fn log_tail(log: &Path) -> String {
     lines[lines.len().saturating_sub(MAX_LOG_LINES)..].join("\n")
 }
 
-/// The environment of children: no trace of anybody's AWS account, no proxy, no configuration of a
-/// bridge.
+/// Removes AWS credentials, proxies and bridge settings from the environment of a child, and sets test
+/// credentials.
 fn without_aws_accounts(command: &mut Command) -> &mut Command {
     let given: Vec<_> = command.get_envs().map(|(name, _)| name.to_owned()).collect();
     for (name, _) in env::vars_os().filter(|(name, _)| !given.contains(name)) {
@@ -168,24 +168,24 @@ fn without_aws_accounts(command: &mut Command) -> &mut Command {
         .env("AWS_EC2_METADATA_DISABLED", "true")
 }
 
-/// A program that `deploy/tools.sh` has brought.
+/// A program that `deploy/tools.sh` has installed.
 pub(crate) fn tool(name: &str) -> Command {
     // target/tmp, wherever the target directory is.
     let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().expect("the target directory");
     let path = target.join("tools").join(name);
-    assert!(path.exists(), "there is no {}: run deploy/tools.sh", path.display());
+    assert!(path.exists(), "{} is missing: run deploy/tools.sh", path.display());
     Command::new(path)
 }
 
-/// The local AWS: queues, functions that really run, Auto Scaling groups.
+/// The local AWS: SQS queues, Lambda functions that are executed, and Auto Scaling groups.
 pub(crate) struct LocalAws {
     server: Server,
 }
 
 impl LocalAws {
-    /// Starts it, empty.
+    /// Starts it without any resources.
     pub(crate) async fn start(dir: &Path) -> Self {
-        // It leaves files in its temporary directory.
+        // It does not remove its temporary files.
         let temporary = dir.join("aws");
         fs::create_dir(&temporary).expect("a directory");
         let server = Server::start("aws", dir, "/_ministack/health", |port| {
@@ -200,12 +200,12 @@ impl LocalAws {
         Self { server }
     }
 
-    /// What `AWS_ENDPOINT_URL` is to be.
+    /// The value for `AWS_ENDPOINT_URL`.
     pub(crate) fn url(&self) -> String {
         self.server.url()
     }
 
-    /// A client of its queues.
+    /// An SQS client.
     pub(crate) fn sqs(&self) -> aws_sdk_sqs::Client {
         let config = aws_sdk_sqs::Config::builder()
             .behavior_version(BehaviorVersion::latest())
@@ -216,15 +216,14 @@ impl LocalAws {
         aws_sdk_sqs::Client::from_conf(config)
     }
 
-    /// Creates a FIFO queue; its URL.
+    /// Creates a FIFO queue and returns its URL.
     pub(crate) async fn create_fifo_queue(&self, name: &str) -> String {
         use aws_sdk_sqs::types::QueueAttributeName::FifoQueue;
         let created = self.sqs().create_queue().queue_name(name).attributes(FifoQueue, "true").send().await;
         created.expect("a queue").queue_url.expect("its URL")
     }
 
-    /// Runs `deploy/demo/aws.py` with these arguments, for the services that the tests have no
-    /// client of; its output.
+    /// Runs `deploy/demo/aws.py` for services without a client in the tests. Returns its output.
     pub(crate) fn run(&self, arguments: &[&str]) -> String {
         let script = concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/demo/aws.py");
         let mut command = tool("venv/bin/python");
@@ -236,7 +235,7 @@ impl LocalAws {
     }
 }
 
-/// Starts Alertmanager, alone, with this configuration.
+/// Starts Alertmanager without clustering.
 pub(crate) async fn start_alertmanager(dir: &Path, config: &str) -> Server {
     let file = dir.join("alertmanager.yml");
     fs::write(&file, config).expect("its configuration");
@@ -252,8 +251,7 @@ pub(crate) async fn start_alertmanager(dir: &Path, config: &str) -> Server {
     .await
 }
 
-/// Starts Prometheus with this configuration and these rules, which the configuration finds as
-/// `rules.yml`.
+/// Starts Prometheus. The configuration refers to the rules as `rules.yml`.
 pub(crate) async fn start_prometheus(dir: &Path, config: &str, rules: &str) -> Server {
     let file = dir.join("prometheus.yml");
     fs::write(&file, config).expect("its configuration");
@@ -270,21 +268,21 @@ pub(crate) async fn start_prometheus(dir: &Path, config: &str, rules: &str) -> S
     .await
 }
 
-/// Metrics that a test sets, for a Prometheus to scrape.
+/// Serves metrics that the test sets, for Prometheus to scrape.
 pub(crate) struct Exporter {
     address: String,
     metrics: Arc<Mutex<String>>,
 }
 
 impl Exporter {
-    /// Starts to serve, nothing at first.
+    /// Starts the server without any metrics.
     pub(crate) async fn start() -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a port");
         let address = listener.local_addr().expect("its address").to_string();
         let metrics = Arc::new(Mutex::new(String::new()));
         let served = Arc::clone(&metrics);
         let scrape = move || {
-            let text = served.lock().expect("no panic in here").clone();
+            let text = served.lock().expect("the lock is not poisoned").clone();
             async move { ([("content-type", "text/plain; version=0.0.4")], text) }
         };
         let router = axum::Router::new().route("/metrics", axum::routing::get(scrape));
@@ -297,8 +295,8 @@ impl Exporter {
         &self.address
     }
 
-    /// What is served from now on, in Prometheus' text format.
+    /// Replaces the metrics, in Prometheus' text format.
     pub(crate) fn set_metrics(&self, metrics: impl Into<String>) {
-        *self.metrics.lock().expect("no panic in here") = metrics.into();
+        *self.metrics.lock().expect("the lock is not poisoned") = metrics.into();
     }
 }

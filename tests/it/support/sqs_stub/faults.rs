@@ -1,8 +1,8 @@
-//! Which call meets which fault.
+//! The schedule of faults: one fault per call.
 
 use super::Fault;
 
-/// One round of the schedule: every fault, and some calls that go well.
+/// One round of the schedule: every fault except [`Fault::Silence`], and some calls without a fault.
 const ROUND: [Fault; 16] = [
     Fault::Slow,
     Fault::Error,
@@ -23,14 +23,14 @@ const ROUND: [Fault; 16] = [
 ];
 
 impl Fault {
-    /// Whether the sender is not told of something that was taken.
+    /// Whether the sender gets no acknowledgement of some accepted messages.
     pub(super) fn loses_answers(self) -> bool {
         matches!(self, Self::Unmentioned | Self::LostAnswer | Self::Silence | Self::Garbage)
     }
 }
 
-/// Rounds of all faults, each in an order of its own, so that a test of some calls meets every one.
-/// A call that waits for its caller to give up takes long, so there is only one, in the first round.
+/// Rounds of all faults, each shuffled, so that a test with enough calls meets every fault.
+/// [`Fault::Silence`] lasts until the caller times out, so it occurs only once, in the first round.
 pub(super) struct Schedule {
     rng: fastrand::Rng,
     round: Vec<Fault>,
@@ -51,24 +51,24 @@ impl Schedule {
         Self { rng, round: ROUND.to_vec(), remaining: Some(remaining), calls: 0 }
     }
 
-    /// Only those that leave no doubt about what was taken.
+    /// Only faults after which the sender knows which messages were accepted.
     pub(super) fn without_lost_answers(seed: u64) -> Self {
         let rng = fastrand::Rng::with_seed(seed);
         let round = ROUND.into_iter().filter(|fault| !fault.loses_answers()).collect();
         Self { rng, round, remaining: Some(Vec::new()), calls: 0 }
     }
 
-    /// Silence.
+    /// [`Fault::Silence`] for every call.
     pub(super) fn silent() -> Self {
         Self { round: vec![Fault::Silence], remaining: Some(Vec::new()), ..Self::none() }
     }
 
-    /// No more faults.
+    /// Ends the schedule: no more faults.
     pub(super) fn heal(&mut self) {
         self.remaining = None;
     }
 
-    /// The fate of the next call.
+    /// The fault of the next call.
     pub(super) fn next_fault(&mut self) -> Fault {
         let Some(remaining) = &mut self.remaining else { return Fault::None };
         if remaining.is_empty() {
@@ -79,12 +79,12 @@ impl Schedule {
         remaining.pop().unwrap_or(Fault::None)
     }
 
-    /// Chance for the details of a call.
+    /// A generator for the random details of one call.
     pub(super) fn fork_rng(&mut self) -> fastrand::Rng {
         self.rng.fork()
     }
 
-    /// Whether the first round is over.
+    /// Whether every fault of the first round has occurred.
     pub(super) fn has_finished_round(&self) -> bool {
         self.calls > self.round.len()
     }

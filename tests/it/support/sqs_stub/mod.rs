@@ -1,8 +1,8 @@
-//! An SQS queue on the wire that keeps every message it took and, until it is healed, breaks its calls
-//! by a seeded schedule.
+//! A stub of an SQS queue that records every accepted message and, until it is healed, injects faults by a
+//! seeded schedule.
 //!
-//! It is strict where the local AWS is not: what SQS would refuse is refused, and kept as a complaint.
-//! Its port is held all the time, so that nobody else gets it while connections are refused.
+//! It is stricter than the local AWS: what SQS would reject is rejected and recorded as a violation. Its
+//! port stays bound, so that no other process can take it while connections are refused.
 
 mod faults;
 mod queue;
@@ -23,45 +23,46 @@ use self::queue::{CallError, Queue};
 use self::wire::Connection;
 use super::tools::REGION;
 
-/// What becomes of a call.
+/// How a call fails. "Accepted" means that the queue stores the messages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Fault {
-    /// It is taken and answered.
+    /// No fault: accepted and answered.
     None,
-    /// The same, after a while.
+    /// Accepted and answered after a delay.
     Slow,
-    /// An answer of some proxy; nothing is taken.
+    /// An error page of a proxy; nothing is accepted.
     Error,
-    /// 503 with a code that says that this was too much; nothing is taken.
+    /// 503 with a throttling error code; nothing is accepted.
     Throttled,
-    /// Some entries are not taken, which the answer says.
+    /// Some entries are rejected, and the answer reports them.
     Partial,
-    /// All are taken, but the answer does not tell of some.
+    /// All are accepted, but the answer omits some of them.
     Unmentioned,
-    /// All are taken, and the connection is reset in the middle of the answer.
+    /// All are accepted, and the connection is reset in the middle of the answer.
     LostAnswer,
-    /// All are taken, and no answer comes until the caller gives up or the queue is healed.
+    /// All are accepted, but never answered. The connection stays open until the caller closes it or the
+    /// queue is healed.
     Silence,
-    /// All are taken, but the answer is none.
+    /// All are accepted, but the body of the answer is invalid.
     Garbage,
-    /// Reset before the body was read; nothing is taken.
+    /// The connection is reset before the body is read; nothing is accepted.
     Reset,
-    /// Reset, and for a while no connection is taken.
+    /// The connection is reset, and new ones are refused for a while; nothing is accepted.
     Refused,
 }
 
-/// Whether it keeps order and drops what comes twice.
+/// Queue type. A FIFO queue drops messages with a known deduplication id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
     Standard,
     Fifo,
 }
 
-/// A queue on the wire. It lives as long as the test's runtime.
+/// A stub of an SQS queue. It lives as long as the test's runtime.
 pub(crate) struct SqsStub {
     shared: Arc<Shared>,
     address: SocketAddr,
-    /// Bound, never listening: it keeps the port.
+    /// Bound but never listening: reserves the port.
     _port: TcpSocket,
 }
 
@@ -74,27 +75,27 @@ struct Shared {
 }
 
 impl SqsStub {
-    /// A queue that works.
+    /// A queue without faults.
     pub(crate) fn start(kind: Kind) -> Self {
         Self::with_schedule(kind, Schedule::none(), true)
     }
 
-    /// A queue that breaks its calls, each in a way that follows from the seed.
+    /// A queue with faults, whose schedule follows from the seed.
     pub(crate) fn faulty(kind: Kind, seed: u64) -> Self {
         Self::with_schedule(kind, Schedule::seeded(seed), true)
     }
 
-    /// The same, but whatever it takes, it says so.
+    /// [`SqsStub::faulty`] without faults that lose an acknowledgement.
     pub(crate) fn without_lost_answers(kind: Kind, seed: u64) -> Self {
         Self::with_schedule(kind, Schedule::without_lost_answers(seed), true)
     }
 
-    /// A queue that takes everything and never says so.
+    /// A queue that accepts all messages and never answers.
     pub(crate) fn silent(kind: Kind) -> Self {
         Self::with_schedule(kind, Schedule::silent(), true)
     }
 
-    /// A queue that cannot be reached.
+    /// A queue that refuses connections.
     pub(crate) fn unreachable(kind: Kind) -> Self {
         Self::with_schedule(kind, Schedule::none(), false)
     }
@@ -113,7 +114,7 @@ impl SqsStub {
         Self { shared, address, _port: port }
     }
 
-    /// Its entry in a configuration.
+    /// The `sqs` settings of a destination with this queue.
     pub(crate) fn destination(&self) -> String {
         let (url, name) = (format!("http://{}", self.address), self.name());
         format!(
@@ -128,20 +129,19 @@ impl SqsStub {
         }
     }
 
-    /// From now on it works.
+    /// Ends all faults.
     pub(crate) fn heal(&self) {
         self.shared.schedule().heal();
         self.shared.listening.send_replace(true);
         self.shared.healed.send_replace(true);
     }
 
-    /// Whether its calls have met each fault by now.
+    /// Whether every fault of the first round has occurred.
     pub(crate) fn has_met_every_fault(&self) -> bool {
         self.shared.schedule().has_finished_round()
     }
 
-    /// Every message that it took, in the order of their coming, also those that it dropped since it had
-    /// them.
+    /// Every accepted message in the order of arrival, including duplicates that it dropped.
     pub(crate) fn sent(&self) -> Vec<Sent> {
         self.shared.queue().sent()
     }
@@ -152,20 +152,20 @@ impl SqsStub {
         sent.map(|sent| sent.event).inspect(assert_valid_event).collect()
     }
 
-    /// Fails if it was sent what SQS refuses.
+    /// Panics if it has received a call or message that SQS would reject.
     pub(crate) fn assert_no_violations(&self) {
         let violations = self.shared.queue().violations();
-        assert!(violations.is_empty(), "SQS would refuse: {violations:#?}");
+        assert!(violations.is_empty(), "SQS would reject: {violations:#?}");
     }
 }
 
 impl Shared {
     fn queue(&self) -> MutexGuard<'_, Queue> {
-        self.queue.lock().expect("no panic in here")
+        self.queue.lock().expect("the lock is not poisoned")
     }
 
     fn schedule(&self) -> MutexGuard<'_, Schedule> {
-        self.schedule.lock().expect("no panic in here")
+        self.schedule.lock().expect("the lock is not poisoned")
     }
 }
 
@@ -179,7 +179,7 @@ fn socket(address: SocketAddr) -> TcpSocket {
 async fn listen(shared: Arc<Shared>, address: SocketAddr) {
     let mut listening = shared.listening.subscribe();
     loop {
-        listening.wait_for(|listening| *listening).await.expect("it lives with this task");
+        listening.wait_for(|listening| *listening).await.expect("the sender lives as long as this task");
         let listener = socket(address).listen(64).expect("a listener");
         loop {
             let stream = tokio::select! {
@@ -191,7 +191,7 @@ async fn listen(shared: Arc<Shared>, address: SocketAddr) {
     }
 }
 
-/// One connection, until one side ends it.
+/// Serves one connection until one side closes it.
 async fn serve(shared: Arc<Shared>, stream: TcpStream) {
     let mut listening = shared.listening.subscribe();
     let mut connection = Connection::new(stream);
@@ -211,12 +211,12 @@ async fn serve(shared: Arc<Shared>, stream: TcpStream) {
         }
         let Ok(body) = connection.body(&head).await else { return };
         let answered = answer(&shared, connection, fault, &head.operation, &body).await;
-        let Some(still_open) = answered else { return };
-        connection = still_open;
+        let Some(open_connection) = answered else { return };
+        connection = open_connection;
     }
 }
 
-/// Answers a call, or not. The connection, if it goes on.
+/// Handles a call with its fault. Returns the connection if it stays open.
 async fn answer(
     shared: &Shared,
     mut connection: Connection,
@@ -227,7 +227,7 @@ async fn answer(
     let mut rng = shared.schedule().fork_rng();
     match fault {
         Fault::Error => {
-            let status = *rng.choice(&[500, 502, 503, 504, 403, 404]).expect("some");
+            let status = *rng.choice(&[500, 502, 503, 504, 403, 404]).expect("a choice");
             let page = if rng.bool() { "<html>the proxy cannot</html>" } else { "" };
             connection.answer(status, None, page).await.ok()?;
             return Some(connection);
@@ -239,8 +239,8 @@ async fn answer(
         }
         _ => {}
     }
-    let taken = shared.queue().handle(operation, body, fault, &mut rng);
-    let text = match taken {
+    let result = shared.queue().handle(operation, body, fault, &mut rng);
+    let text = match result {
         Err(CallError { code }) => {
             connection.answer_error(400, code).await.ok()?;
             return Some(connection);
@@ -265,7 +265,7 @@ async fn answer(
         }
         Fault::Garbage => {
             let bodies = ["", "{}", "null", "<html>welcome</html>", "{\"Successful\":[{\"Id\":\"0\""];
-            connection.answer(200, None, rng.choice(&bodies).expect("some")).await.ok()?;
+            connection.answer(200, None, rng.choice(&bodies).expect("a choice")).await.ok()?;
             return Some(connection);
         }
         _ => {}

@@ -1,4 +1,4 @@
-//! What a queue takes and refuses.
+//! The state of the queue and the rules by which it accepts or rejects calls, as SQS does.
 
 use std::collections::HashSet;
 
@@ -12,20 +12,20 @@ const MAX_BYTES: usize = 1024 * 1024;
 const MAX_ATTRIBUTES: usize = 10;
 const MAX_GROUP_CHARS: usize = 128;
 
-/// A message that was taken.
+/// A message that was accepted.
 #[derive(Debug, Clone)]
 pub(crate) struct Sent {
     pub event: Value,
-    /// The id of the event.
+    /// The event's id.
     pub id: String,
     pub group: Option<String>,
-    /// The sender was not told that it was taken.
+    /// The sender got no acknowledgement of it.
     pub answer_lost: bool,
-    /// The queue had it, and is to deliver it once.
+    /// A duplicate that the FIFO queue has dropped.
     pub dropped: bool,
 }
 
-/// Why a whole call is refused.
+/// The error of a call that is rejected as a whole.
 pub(super) struct CallError {
     pub code: &'static str,
 }
@@ -58,7 +58,7 @@ struct Attribute {
 pub(super) struct Queue {
     fifo: bool,
     sent: Vec<Sent>,
-    /// Deduplication ids; no test is as long as SQS' five minutes.
+    /// Deduplication ids. They never expire: no test lasts as long as SQS' five minutes.
     deduplication_ids: HashSet<String>,
     violations: Vec<String>,
 }
@@ -76,7 +76,7 @@ impl Queue {
         self.violations.clone()
     }
 
-    /// A call of this operation: the answer to it.
+    /// Handles a call and returns the body of the answer.
     pub(super) fn handle(
         &mut self,
         operation: &str,
@@ -92,7 +92,7 @@ impl Queue {
             Err(error) => return self.reject("InvalidRequest", &error.to_string()),
         };
         self.check(&call)?;
-        // A fault of some entries has at least one of them.
+        // A fault of some entries affects at least this one.
         let unlucky = rng.usize(..call.entries.len());
         let (mut successful, mut failed) = (Vec::new(), Vec::new());
         for (at, entry) in call.entries.into_iter().enumerate() {
@@ -102,17 +102,17 @@ impl Queue {
                 self.violations.push(violation);
                 failed.push(json!({ "Id": id, "Code": code, "SenderFault": true, "Message": "refused" }));
             } else if fault == Fault::Partial && unlucky {
-                // Whosever fault it is, it may pass.
+                // Transient errors, with either value of `SenderFault`.
                 let (code, sender_fault) = *rng
                     .choice(&[("InternalError", false), ("RequestThrottled", true), ("AccessDenied", true)])
-                    .expect("some");
+                    .expect("a choice");
                 failed
                     .push(json!({ "Id": id, "Code": code, "SenderFault": sender_fault, "Message": "later" }));
             } else {
                 let acknowledged =
                     if fault == Fault::Unmentioned { !unlucky } else { !fault.loses_answers() };
                 self.record(entry, !acknowledged);
-                // Of a call without an answer nobody reads this.
+                // A call whose answer is lost has no acknowledged entries.
                 if acknowledged {
                     successful.push(json!({ "Id": id, "MessageId": "m", "MD5OfMessageBody": "-" }));
                 }
@@ -147,7 +147,7 @@ impl Queue {
         }
     }
 
-    /// Why this entry is refused.
+    /// The error code and the violation of an entry that SQS would reject.
     fn entry_error(&self, entry: &Entry) -> Option<(&'static str, String)> {
         let values = entry.message_attributes.values().map(|attribute| &attribute.string_value);
         for text in values.clone().chain([&entry.message_body]) {
@@ -186,7 +186,7 @@ impl Queue {
 }
 
 impl Entry {
-    /// As SQS counts.
+    /// The size as SQS counts it: body and message attributes.
     fn bytes(&self) -> usize {
         let attribute = |(name, value): (&String, &Attribute)| {
             name.len() + value.data_type.len() + value.string_value.len()
@@ -195,7 +195,7 @@ impl Entry {
     }
 }
 
-/// XML's characters.
+/// Whether SQS accepts a character: those of XML 1.0.
 fn is_accepted(c: char) -> bool {
     matches!(c, '\t' | '\n' | '\r' | ' '..='\u{D7FF}' | '\u{E000}'..='\u{FFFD}' | '\u{10000}'..)
 }

@@ -1,20 +1,20 @@
-//! HTTP/1.1 as far as the SDK speaks it, on a connection that can be reset at any point.
+//! The part of HTTP/1.1 that the SDK uses, on a connection that can be reset at any point.
 
 use std::io;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-/// What the head of a request says.
+/// The head of a request.
 pub(super) struct Head {
     pub operation: String,
     length: usize,
 }
 
-/// A connection, between two requests or in one.
+/// A server connection.
 pub(super) struct Connection {
     stream: TcpStream,
-    /// What was read and not used.
+    /// Bytes that were read but not consumed.
     buffer: Vec<u8>,
 }
 
@@ -23,7 +23,7 @@ impl Connection {
         Self { stream, buffer: Vec::new() }
     }
 
-    /// The next request's head; an error if there is none.
+    /// Reads the head of the next request; returns an error at the end of the stream.
     pub(super) async fn head(&mut self) -> io::Result<Head> {
         let end = loop {
             if let Some(at) = self.buffer.windows(4).position(|four| four == b"\r\n\r\n") {
@@ -61,24 +61,24 @@ impl Connection {
         self.stream.write_all(http(status, error, body).as_bytes()).await
     }
 
-    /// An error with a code, as the service gives it.
+    /// Sends an error with a code in the format of the service.
     pub(super) async fn answer_error(&mut self, status: u16, code: &str) -> io::Result<()> {
         let body = format!("{{\"__type\":\"{code}\",\"message\":\"refused\"}}");
         self.answer(status, Some(code), &body).await
     }
 
-    /// The head and the first half of the body.
+    /// Sends the head and the first half of the body.
     pub(super) async fn answer_half(&mut self, body: &str) -> io::Result<()> {
         let all = http(200, None, body);
         self.stream.write_all(&all.as_bytes()[..all.len() - body.len() / 2]).await
     }
 
-    /// Returns when the other side hangs up.
+    /// Waits until the peer closes the connection.
     pub(super) async fn wait_closed(&mut self) {
         while self.read_more().await.is_ok() {}
     }
 
-    /// Ends it with a reset.
+    /// Closes the connection with a TCP reset.
     pub(super) fn reset(self) {
         self.stream.set_zero_linger().expect("a socket");
     }
