@@ -106,7 +106,7 @@ pub struct Metrics {
     destination_up: Family<DestinationLabels, Gauge>,
     open_episodes: Family<RuleLabels, Gauge>,
     /// The rules that `open_episodes` shows.
-    rules: Arc<Mutex<BTreeSet<Name>>>,
+    shown_rules: Arc<Mutex<BTreeSet<Name>>>,
     deferred: Family<VerdictLabels, Gauge>,
     paused: Gauge,
     config_successful: Gauge,
@@ -122,12 +122,12 @@ impl Default for Metrics {
 impl Metrics {
     /// All metrics at zero.
     pub fn new() -> Self {
-        let fast = || {
+        let call_buckets = || {
             Histogram::new([
                 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0,
             ])
         };
-        let slow =
+        let alert_buckets =
             || Histogram::new([0.5, 1.0, 2.5, 5.0, 10.0, 15.0, 30.0, 60.0, 120.0, 300.0, 900.0, 3600.0]);
         let mut metrics = Self {
             registry: Arc::default(),
@@ -136,14 +136,14 @@ impl Metrics {
             decisions: Family::default(),
             events: Family::default(),
             deliveries: Family::default(),
-            delivery_seconds: Family::new_with_constructor(fast),
-            alert_to_delivery_seconds: Family::new_with_constructor(slow),
+            delivery_seconds: Family::new_with_constructor(call_buckets),
+            alert_to_delivery_seconds: Family::new_with_constructor(alert_buckets),
             outbox: Family::default(),
             outbox_oldest_seconds: Family::default(),
             dead_letters: Family::default(),
             destination_up: Family::default(),
             open_episodes: Family::default(),
-            rules: Arc::default(),
+            shown_rules: Arc::default(),
             deferred: Family::default(),
             paused: Gauge::default(),
             config_successful: Gauge::default(),
@@ -153,60 +153,60 @@ impl Metrics {
         // A plain gauge: readers of the older text format do not know OpenMetrics' info.
         let build = Family::<BuildLabels, Gauge>::default();
         build.get_or_create(&BuildLabels { version: env!("CARGO_PKG_VERSION") }).set(1);
-        let own = registry.sub_registry_with_prefix("scalebridge");
-        own.register("build_info", "The version that runs", build);
-        own.register(
+        let bridge = registry.sub_registry_with_prefix("scalebridge");
+        bridge.register("build_info", "The version that runs", build);
+        bridge.register(
             "notifications",
             "Webhook requests by source and HTTP status code",
             metrics.notifications.clone(),
         );
-        own.register("alerts", "Alerts received by source and status", metrics.alerts.clone());
-        own.register("decisions", "Decisions by rule and verdict", metrics.decisions.clone());
-        own.register("events", "Events written by rule and action", metrics.events.clone());
-        own.register(
+        bridge.register("alerts", "Alerts received by source and status", metrics.alerts.clone());
+        bridge.register("decisions", "Decisions by rule and verdict", metrics.decisions.clone());
+        bridge.register("events", "Events written by rule and action", metrics.events.clone());
+        bridge.register(
             "deliveries",
             "Attempts to deliver by destination and result",
             metrics.deliveries.clone(),
         );
-        own.register(
+        bridge.register(
             "delivery_duration_seconds",
             "Time of the call that a delivery was tried with",
             metrics.delivery_seconds.clone(),
         );
-        own.register(
+        bridge.register(
             "alert_to_delivery_seconds",
             "From the startsAt of an event's oldest alert to its delivery",
             metrics.alert_to_delivery_seconds.clone(),
         );
-        own.register(
+        bridge.register(
             "outbox_deliveries",
             "Deliveries that are not settled, by state",
             metrics.outbox.clone(),
         );
-        own.register(
+        bridge.register(
             "outbox_oldest_seconds",
             "Age of the oldest delivery that is not settled",
             metrics.outbox_oldest_seconds.clone(),
         );
-        own.register("dead_letters", "Deliveries that were given up", metrics.dead_letters.clone());
-        own.register(
+        bridge.register("dead_letters", "Deliveries that were given up", metrics.dead_letters.clone());
+        bridge.register(
             "destination_up",
             "Whether a destination works (1) or fails as a whole (0)",
             metrics.destination_up.clone(),
         );
-        own.register("open_episodes", "Episodes that are open, by rule", metrics.open_episodes.clone());
-        own.register(
+        bridge.register("open_episodes", "Episodes that are open, by rule", metrics.open_episodes.clone());
+        bridge.register(
             "deferred_decisions",
             "Actions and late alerts that wait, by what stops them",
             metrics.deferred.clone(),
         );
-        own.register("paused", "Pauses that are in force", metrics.paused.clone());
-        own.register(
+        bridge.register("paused", "Pauses that are in force", metrics.paused.clone());
+        bridge.register(
             "config_last_reload_successful",
             "Whether the configuration was loaded without a fault the last time",
             metrics.config_successful.clone(),
         );
-        own.register(
+        bridge.register(
             "config_last_reload_success_timestamp_seconds",
             "When the configuration was loaded without a fault the last time",
             metrics.config_success_time.clone(),
@@ -225,12 +225,12 @@ impl Metrics {
     pub fn record_alerts(&self, source: &Name, alerts: &[EvaluatedAlert]) {
         let mut counts = [("firing", 0_u64), ("resolved", 0), ("invalid", 0)];
         for alert in alerts {
-            let at = match alert.alert().map(|alert| alert.status) {
+            let index = match alert.alert().map(|alert| alert.status) {
                 Some(Status::Firing) => 0,
                 Some(Status::Resolved) => 1,
                 None => 2,
             };
-            counts[at].1 += 1;
+            counts[index].1 += 1;
         }
         for (status, count) in counts.into_iter().filter(|(_, count)| *count > 0) {
             self.alerts.get_or_create(&AlertLabels { source: source.to_string(), status }).inc_by(count);
@@ -300,20 +300,20 @@ impl Metrics {
         let count = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
         let labels = |rule: &Name| RuleLabels { rule: rule.to_string() };
         // Two may ask at once, and neither must see a rule vanish that is there.
-        let mut shown = self.rules.lock();
-        let now: BTreeSet<Name> = rules.chain(tally.open_episodes.keys()).cloned().collect();
-        for rule in &now {
+        let mut shown = self.shown_rules.lock();
+        let current: BTreeSet<Name> = rules.chain(tally.open_episodes.keys()).cloned().collect();
+        for rule in &current {
             let open = tally.open_episodes.get(rule).copied().unwrap_or_default();
             self.open_episodes.get_or_create(&labels(rule)).set(count(open));
         }
-        for gone in shown.difference(&now) {
-            self.open_episodes.remove(&labels(gone));
+        for removed in shown.difference(&current) {
+            self.open_episodes.remove(&labels(removed));
         }
-        *shown = now;
+        *shown = current;
         drop(shown);
         for verdict in Verdict::ALL.into_iter().filter(|verdict| verdict.is_deferred()) {
-            let waiting = tally.deferred.get(&verdict).copied().unwrap_or_default();
-            self.deferred.get_or_create(&VerdictLabels { verdict: verdict.as_str() }).set(count(waiting));
+            let deferred = tally.deferred.get(&verdict).copied().unwrap_or_default();
+            self.deferred.get_or_create(&VerdictLabels { verdict: verdict.as_str() }).set(count(deferred));
         }
         self.paused.set(count(pauses as u64));
     }
@@ -385,7 +385,7 @@ impl DeliveryMetrics {
 /// # Errors
 /// If logging was started before.
 pub(crate) fn start_logging(log: &Log) -> anyhow::Result<()> {
-    // The SDK's own lines are of use when it is the SDK that is looked into.
+    // The SDK's bridge lines are of use when it is the SDK that is looked into.
     let filter =
         EnvFilter::try_new(format!("{0},aws_config=warn,aws_smithy_runtime=warn,hyper=warn", log.level))?;
     let lines = tracing_subscriber::fmt()
@@ -401,7 +401,7 @@ pub(crate) fn start_logging(log: &Log) -> anyhow::Result<()> {
 }
 
 /// Stderr as far as it takes anything. A line that nobody can read any more (a full disk, a collector
-/// that is gone) is dropped: an error here would end whoever had something to say.
+/// that is removed) is dropped: an error here would end whoever had something to say.
 struct Stderr;
 
 impl std::io::Write for Stderr {
@@ -432,16 +432,16 @@ mod tests {
         let metrics = Metrics::new();
         let rules: Vec<Name> = ["idle", "pods"].into_iter().filter_map(|name| Name::new(name).ok()).collect();
         let tally = Tally { open_episodes: [(rules[1].clone(), 3)].into(), ..Tally::default() };
-        let ask = || {
+        let scrape = || {
             metrics.set_state_gauges(rules.iter(), &tally, 0);
             metrics.encode().unwrap()
         };
-        ask();
+        scrape();
         std::thread::scope(|scope| {
             for _ in 0..2 {
                 scope.spawn(|| {
                     for _ in 0..2000 {
-                        let text = ask();
+                        let text = scrape();
                         for series in ["{rule=\"idle\"} 0\n", "{rule=\"pods\"} 3\n"] {
                             assert!(text.contains(&format!("scalebridge_open_episodes{series}")), "{text}");
                         }

@@ -98,7 +98,7 @@ impl App {
         let (server, admin) = (settings.server.clone(), settings.admin.clone());
         let lifecycle = Arc::new(Lifecycle::default());
         let services = Arc::new(OnceLock::new());
-        let shared = HttpState {
+        let state = HttpState {
             lifecycle: lifecycle.clone(),
             metrics: metrics.clone(),
             services: services.clone(),
@@ -110,11 +110,11 @@ impl App {
         let webhook = Listener::start(
             "server.listen",
             server.listen,
-            http::server_routes(shared.clone()),
+            http::server_routes(state.clone()),
             server.header_timeout,
         )?;
-        let operators =
-            Listener::start("admin.listen", admin.listen, http::admin_routes(shared), server.header_timeout)?;
+        let admin_api =
+            Listener::start("admin.listen", admin.listen, http::admin_routes(state), server.header_timeout)?;
 
         let names: Vec<Name> = settings.destinations.keys().cloned().collect();
         let store = tokio::select! {
@@ -175,13 +175,13 @@ impl App {
         let set = services.set(parts);
         debug_assert!(set.is_ok(), "an app runs once");
         lifecycle.enter(LifecyclePhase::Ready);
-        tracing::info!(webhook = %webhook.address, admin = %operators.address, "scalebridge is ready");
+        tracing::info!(webhook = %webhook.address, admin = %admin_api.address, "scalebridge is ready");
 
         let ended = loop {
             tokio::select! {
                 () = stop.cancelled() => break Ok(()),
                 ended = webhook.ended() => break ended.context("server.listen"),
-                ended = operators.ended() => break ended.context("admin.listen"),
+                ended = admin_api.ended() => break ended.context("admin.listen"),
                 error = workers.wait_for_failure() => break Err(error),
                 // It only ends by itself when the store has.
                 _ = &mut due_task => {
@@ -197,13 +197,13 @@ impl App {
         reload_requests.close();
         let deadline = Instant::now() + server.drain_timeout;
         // A sender or a destination that hangs does not get the store's time as well.
-        let until =
+        let listeners_deadline =
             deadline.checked_sub(STORE_CLOSE_RESERVE.min(server.drain_timeout / 4)).unwrap_or(deadline);
         tracing::info!(within = ?server.drain_timeout, "stopping: finishing what is in flight");
         background.cancel();
         // Beside each other: what requests in flight still cause stays in the store.
-        tokio::join!(webhook.stop(until), workers.stop(until));
-        operators.stop(until).await;
+        tokio::join!(webhook.stop(listeners_deadline), workers.stop(listeners_deadline));
+        admin_api.stop(listeners_deadline).await;
         let background = async {
             if !due_task.is_finished() {
                 drop(due_task.await);

@@ -49,7 +49,7 @@ pub(super) struct Reloader {
 }
 
 impl Reloader {
-    /// Reads the configuration again and puts it to use, or changes nothing and says why. Both are logged.
+    /// Reads the configuration again and puts it to use, or changes nothing and says reason. Both are logged.
     pub(super) async fn reload(&mut self, workers: &mut Workers) -> Result<ReloadReport, ReloadError> {
         let reloaded = self.try_reload(workers).await;
         match &reloaded {
@@ -69,24 +69,24 @@ impl Reloader {
                 tracing::info!(changed, needs_restart = restart, "reloaded the configuration");
             }
             Err(error) => {
-                let why = match error {
+                let reason = match error {
                     ReloadError::Invalid(findings) => findings.join("\n"),
-                    ReloadError::Failed(why) => why.clone(),
+                    ReloadError::Failed(reason) => reason.clone(),
                 };
                 let before = self.configuration.load();
                 self.configuration.store(Arc::new(ConfigurationStatus {
-                    last_error: Some(why.clone()),
+                    last_error: Some(reason.clone()),
                     ..(**before).clone()
                 }));
                 self.metrics.record_config_load(None);
-                tracing::error!("the new configuration is refused, and the one before goes on:\n{why}");
+                tracing::error!("the new configuration is refused, and the one before goes on:\n{reason}");
             }
         }
         reloaded
     }
 
     async fn try_reload(&mut self, workers: &mut Workers) -> Result<ReloadReport, ReloadError> {
-        let failed = |why: String| ReloadError::Failed(why);
+        let failed = |reason: String| ReloadError::Failed(reason);
         let origin = self.origin.clone();
         let loading = tokio::task::spawn_blocking(move || config::load(&origin.path, origin.environment));
         let loaded = loading.await.map_err(|error| failed(error.to_string()))?;
@@ -125,10 +125,10 @@ impl Reloader {
         }
         self.settings.store(settings.clone());
         *self.origin.files.lock() = loaded.files;
-        let gone = workers.names().into_iter().filter(|name| !settings.destinations.contains_key(name));
-        let gone: Vec<Name> = gone.collect();
+        let removed = workers.names().into_iter().filter(|name| !settings.destinations.contains_key(name));
+        let removed: Vec<Name> = removed.collect();
         let retired_rules = Arc::new(retired_rules);
-        for name in gone {
+        for name in removed {
             if let Some(worker) = workers.remove(&name) {
                 self.remove_destination(name, Some((worker, retired_rules.clone())));
             }
@@ -145,10 +145,10 @@ impl Reloader {
     ) {
         let (store, stop, statuses, metrics) =
             (self.store.clone(), self.stop.clone(), self.statuses.clone(), self.metrics.clone());
-        let retired = name.clone();
+        let removed = name.clone();
         let task = tokio::spawn(async move {
             let work = async {
-                if let Some(((end, ended), retired_rules)) = worker {
+                if let Some(((stop_worker, worker_done), retired_rules)) = worker {
                     let polls = RETIRED_RULES_TIMEOUT.as_millis() / POLL_INTERVAL.as_millis();
                     for _ in 0..polls {
                         if !retired_rules.is_in_use() {
@@ -156,12 +156,12 @@ impl Reloader {
                         }
                         tokio::time::sleep(POLL_INTERVAL).await;
                     }
-                    end.cancel();
-                    ended.cancelled().await;
+                    stop_worker.cancel();
+                    worker_done.cancelled().await;
                 }
-                drain_to_dead_letters(&store, &retired).await;
-                statuses.remove(&retired);
-                metrics.remove_destination(&retired);
+                drain_to_dead_letters(&store, &removed).await;
+                statuses.remove(&removed);
+                metrics.remove_destination(&removed);
             };
             tokio::select! {
                 () = work => {}
@@ -173,10 +173,10 @@ impl Reloader {
 }
 
 async fn drain_to_dead_letters(store: &Store, name: &Name) {
-    let why =
+    let reason =
         "destination_removed: the destination is configured no more; configure it again to redrive this";
     loop {
-        match store.drain_to_dead_letters(name, why).await {
+        match store.drain_to_dead_letters(name, reason).await {
             Ok(count) => {
                 tracing::info!(destination = %name, dead_letters = count, "took a destination away");
                 return;
@@ -192,15 +192,15 @@ async fn drain_to_dead_letters(store: &Store, name: &Name) {
 /// The new settings with what only a restart changes as it was, and the names of what has changed there.
 fn merge_settings(before: &Settings, new: Settings) -> (Settings, Vec<String>) {
     let mut needs_restart = Vec::new();
-    let mut note = |key: &str, changed: bool| {
+    let mut compare = |key: &str, changed: bool| {
         if changed {
             needs_restart.push(key.to_owned());
         }
     };
-    note("server", new.server != before.server);
-    note("admin", new.admin != before.admin);
-    note("store", new.store != before.store);
-    note("log", new.log != before.log);
+    compare("server", new.server != before.server);
+    compare("admin", new.admin != before.admin);
+    compare("store", new.store != before.store);
+    compare("log", new.log != before.log);
     let (server, admin, store) = (before.server.clone(), before.admin.clone(), before.store.clone());
     (Settings { server, admin, store, log: before.log, ..new }, needs_restart)
 }
@@ -211,11 +211,11 @@ fn describe_changes(before: &Settings, new: &Settings) -> Vec<String> {
         let rules = settings.rules.rules().iter();
         rules.map(|rule| (rule.name.clone(), format!("{rule:?}"))).collect()
     };
-    let texts = |things: &BTreeMap<Name, crate::domain::source::Source>| -> BTreeMap<Name, String> {
-        things.iter().map(|(name, thing)| (name.clone(), debug_text(thing))).collect()
+    let sources = |settings: &Settings| -> BTreeMap<Name, String> {
+        settings.sources.iter().map(|(name, value)| (name.clone(), debug_text(value))).collect()
     };
     let destinations = |settings: &Settings| -> BTreeMap<Name, String> {
-        settings.destinations.iter().map(|(name, thing)| (name.clone(), debug_text(thing))).collect()
+        settings.destinations.iter().map(|(name, value)| (name.clone(), debug_text(value))).collect()
     };
     let order = |settings: &Settings| -> Vec<Name> {
         settings.rules.rules().iter().map(|rule| rule.name.clone()).collect()
@@ -226,7 +226,7 @@ fn describe_changes(before: &Settings, new: &Settings) -> Vec<String> {
     if old_rules.keys().eq(new_rules.keys()) && order(before) != order(new) {
         lines.push("order of the rules changed".to_owned());
     }
-    push_differences("source", &texts(&before.sources), &texts(&new.sources), &mut lines);
+    push_differences("source", &sources(before), &sources(new), &mut lines);
     push_differences("destination", &destinations(before), &destinations(new), &mut lines);
     for (key, changed) in [
         ("engine", before.engine != new.engine),
@@ -240,24 +240,24 @@ fn describe_changes(before: &Settings, new: &Settings) -> Vec<String> {
     lines
 }
 
-fn debug_text(thing: &impl Debug) -> String {
-    format!("{thing:?}")
+fn debug_text(value: &impl Debug) -> String {
+    format!("{value:?}")
 }
 
 fn push_differences(
-    what: &str,
+    kind: &str,
     before: &BTreeMap<Name, String>,
     new: &BTreeMap<Name, String>,
     lines: &mut Vec<String>,
 ) {
     for (name, text) in new {
         match before.get(name) {
-            None => lines.push(format!("{what} {name} added")),
-            Some(old) if old != text => lines.push(format!("{what} {name} changed")),
+            None => lines.push(format!("{kind} {name} added")),
+            Some(old) if old != text => lines.push(format!("{kind} {name} changed")),
             Some(_) => {}
         }
     }
     for name in before.keys().filter(|name| !new.contains_key(*name)) {
-        lines.push(format!("{what} {name} removed"));
+        lines.push(format!("{kind} {name} removed"));
     }
 }

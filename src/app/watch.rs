@@ -29,28 +29,28 @@ fn current_stamps(files: &FileStamps) -> Vec<FileStamp> {
 /// Calls `changed` each time when a file has changed and is at rest, until it is stopped; again after a while
 /// where it says that it could not do it.
 pub(super) async fn watch(files: FileStamps, stop: CancellationToken, changed: impl AsyncFn() -> bool) {
-    let mut read = current_stamps(&files);
+    let mut loaded = current_stamps(&files);
     // As they were the last time that it was told of a change.
-    let mut known = read.clone();
+    let mut known = loaded.clone();
     loop {
         tokio::select! {
             () = stop.cancelled() => return,
             () = tokio::time::sleep(POLL_INTERVAL) => {}
         }
-        let read_now = current_stamps(&files);
-        if read_now != read {
-            known.clone_from(&read_now);
-            read = read_now;
+        let loaded_now = current_stamps(&files);
+        if loaded_now != loaded {
+            known.clone_from(&loaded_now);
+            loaded = loaded_now;
         }
         // Some microseconds for a handful of files that are always at hand: a thread that may block would cost more
         // memory than the rest of an idle bridge's work.
-        let look = || known.iter().map(FileStamp::refresh).collect::<Vec<_>>();
-        let found = look();
+        let stat = || known.iter().map(FileStamp::refresh).collect::<Vec<_>>();
+        let found = stat();
         if found == known {
             continue;
         }
         tokio::time::sleep(POLL_INTERVAL / 4).await;
-        if look() == found {
+        if stat() == found {
             while !changed().await {
                 tokio::select! {
                     () = stop.cancelled() => return,
@@ -92,20 +92,20 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn nothing_is_reported_of_files_that_stay() {
+    async fn unchanged_files_are_not_reported() {
         let (_folder, _, files) = file();
         assert_eq!(count_reports(&files, |_| {}).await, 0);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_change_before_the_first_poll_is_reported_once_also_where_it_is_rejected() {
+    async fn a_change_before_the_first_poll_is_reported_once_even_if_it_is_rejected() {
         let (_folder, path, files) = file();
         std::fs::write(&path, "written while the store was opened").unwrap();
         assert_eq!(count_reports(&files, |_| {}).await, 1);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_change_that_was_read_by_a_reload_meanwhile_is_not_reported() {
+    async fn a_change_that_a_reload_has_read_is_not_reported() {
         let (_folder, path, files) = file();
         let signal = async {
             tokio::time::sleep(POLL_INTERVAL * 5 / 2).await;

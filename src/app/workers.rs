@@ -79,9 +79,9 @@ impl Workers {
     pub(super) fn start(&mut self, prepared: PreparedWorker) {
         let PreparedWorker { settings, worker } = prepared;
         let name = settings.name.clone();
-        let before = self.running.remove(&name).map(|before| {
-            before.stop.cancel();
-            before.done
+        let previous = self.running.remove(&name).map(|previous| {
+            previous.stop.cancel();
+            previous.done
         });
         let (stop, done) = (self.stop.child_token(), CancellationToken::new());
         self.running.insert(name.clone(), RunningWorker { settings, stop: stop.clone(), done: done.clone() });
@@ -90,8 +90,8 @@ impl Workers {
         let store = self.store.clone();
         self.tasks.spawn(async move {
             let _done = done.drop_guard();
-            if let Some(before) = before {
-                before.cancelled().await;
+            if let Some(previous) = previous {
+                previous.cancelled().await;
                 if let Err(error) = store.release_claims(&name) {
                     tracing::error!(%error, destination = %name, "cannot take back what was claimed");
                 }
@@ -152,12 +152,12 @@ impl Observer for WorkerObserver {
             Outcome::Delivered => self.deliveries.record_delivered(),
             outcome => self.deliveries.record_undelivered(outcome.as_str()),
         }
-        if let Some(took) = delivery.call_duration {
-            self.deliveries.observe_call(took);
+        if let Some(duration) = delivery.call_duration {
+            self.deliveries.observe_call(duration);
         }
-        let began = delivery.header.and_then(|header| header.oldest_starts_at);
-        if let (Outcome::Delivered, Some(began)) = (delivery.outcome, began) {
-            self.deliveries.observe_alert_to_delivery(delivery.completed_at.since(began));
+        let started = delivery.header.and_then(|header| header.oldest_starts_at);
+        if let (Outcome::Delivered, Some(started)) = (delivery.outcome, started) {
+            self.deliveries.observe_alert_to_delivery(delivery.completed_at.since(started));
         }
     }
 

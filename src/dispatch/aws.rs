@@ -151,9 +151,9 @@ where
         // A region, an endpoint or a parameter that makes no request.
         SdkError::ConstructionFailure(_) => classify_credentials(error).unwrap_or(Class::Misconfigured),
         SdkError::DispatchFailure(failure) => {
-            let unusable = failure.as_connector_error().is_some_and(ConnectorError::is_user);
-            let otherwise = if unusable { Class::Misconfigured } else { Class::Transient };
-            classify_credentials(error).unwrap_or(otherwise)
+            let is_user_error = failure.as_connector_error().is_some_and(ConnectorError::is_user);
+            let default = if is_user_error { Class::Misconfigured } else { Class::Transient };
+            classify_credentials(error).unwrap_or(default)
         }
         _ => Class::Transient,
     }
@@ -167,12 +167,12 @@ where
     let mut credentials = None;
     let mut cause = error.source();
     while let Some(error) = cause {
-        if let Some(refused) = error.downcast_ref::<SdkError<AssumeRoleError, HttpResponse>>() {
-            return Some(classify_call(refused));
+        if let Some(rejection) = error.downcast_ref::<SdkError<AssumeRoleError, HttpResponse>>() {
+            return Some(classify_call(rejection));
         }
         let web_identity = error.downcast_ref::<SdkError<AssumeRoleWithWebIdentityError, HttpResponse>>();
-        if let Some(refused) = web_identity {
-            return Some(classify_call(refused));
+        if let Some(rejection) = web_identity {
+            return Some(classify_call(rejection));
         }
         if let Some(error) = error.downcast_ref::<CredentialsError>() {
             credentials = Some(match error {

@@ -27,9 +27,9 @@ enum State {
     /// So many calls failed since the last success.
     Closed { failures: u32 },
     /// It opened or its probe failed so often in a row; nothing starts before `until`.
-    Open { until: Instant, times: u32 },
+    Open { until: Instant, consecutive_opens: u32 },
     /// The probe is on its way.
-    HalfOpen { times: u32 },
+    HalfOpen { consecutive_opens: u32 },
 }
 
 /// Stands for a call that was let through.
@@ -83,8 +83,8 @@ impl Breaker {
         match self.admission(now) {
             Admission::All => {}
             Admission::Probe => {
-                let State::Open { times, .. } = self.state else { return None };
-                self.enter(State::HalfOpen { times });
+                let State::Open { consecutive_opens, .. } = self.state else { return None };
+                self.enter(State::HalfOpen { consecutive_opens });
             }
             Admission::Later(_) | Admission::AfterProbe => return None,
         }
@@ -94,7 +94,7 @@ impl Breaker {
     /// The destination took something, or refused it for what it was.
     pub(super) fn on_reached(&mut self, ticket: Ticket) -> Transition {
         match self.state {
-            _ if self.is_old(ticket) => Transition::None,
+            _ if self.is_stale(ticket) => Transition::None,
             State::HalfOpen { .. } => {
                 self.enter(State::Closed { failures: 0 });
                 Transition::Closed
@@ -116,7 +116,7 @@ impl Breaker {
         chance: f64,
     ) -> Transition {
         match self.state {
-            _ if self.is_old(ticket) => Transition::None,
+            _ if self.is_stale(ticket) => Transition::None,
             State::Closed { failures }
                 if failures + 1 < FAILURE_THRESHOLD && failure.class != Class::Misconfigured =>
             {
@@ -127,8 +127,8 @@ impl Breaker {
                 self.open(1, now, chance);
                 Transition::Opened
             }
-            State::HalfOpen { times } | State::Open { times, .. } => {
-                self.open(times.saturating_add(1), now, chance);
+            State::HalfOpen { consecutive_opens } | State::Open { consecutive_opens, .. } => {
+                self.open(consecutive_opens.saturating_add(1), now, chance);
                 Transition::StaysOpen
             }
         }
@@ -137,24 +137,27 @@ impl Breaker {
     /// The call was throttled: no reason to open. A probe has proved nothing, and the next one follows
     /// after a pause of the same length.
     pub(super) fn on_throttle(&mut self, ticket: Ticket, now: Instant, chance: f64) {
-        if let (State::HalfOpen { times }, false) = (self.state, self.is_old(ticket)) {
-            self.open(times, now, chance);
+        if let (State::HalfOpen { consecutive_opens }, false) = (self.state, self.is_stale(ticket)) {
+            self.open(consecutive_opens, now, chance);
         }
     }
 
     /// There was no call: what it should have carried was not to be sent any more.
     pub(super) fn on_skipped(&mut self, ticket: Ticket, now: Instant) {
-        if let (State::HalfOpen { times }, false) = (self.state, self.is_old(ticket)) {
-            self.enter(State::Open { until: now, times });
+        if let (State::HalfOpen { consecutive_opens }, false) = (self.state, self.is_stale(ticket)) {
+            self.enter(State::Open { until: now, consecutive_opens });
         }
     }
 
-    fn is_old(&self, ticket: Ticket) -> bool {
+    fn is_stale(&self, ticket: Ticket) -> bool {
         ticket.0 != Some(self.generation)
     }
 
-    fn open(&mut self, times: u32, now: Instant, chance: f64) {
-        self.enter(State::Open { until: now + self.backoff.delay(times, chance), times });
+    fn open(&mut self, consecutive_opens: u32, now: Instant, chance: f64) {
+        self.enter(State::Open {
+            until: now + self.backoff.delay(consecutive_opens, chance),
+            consecutive_opens,
+        });
     }
 
     fn enter(&mut self, state: State) {
@@ -188,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn a_few_failures_in_a_row_open_it_and_one_success_among_them_does_not() {
+    fn consecutive_failures_open_it_and_a_success_resets_the_count() {
         let (mut breaker, now) = (breaker(), Instant::now());
         for failures in [1, 2, 1, 2] {
             let ticket = breaker.start(now).unwrap();
@@ -216,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn after_the_pause_one_probe_decides() {
+    fn after_the_backoff_one_probe_decides() {
         let (mut breaker, start) = (breaker(), Instant::now());
         let before = breaker.start(start).unwrap();
         let ticket = breaker.start(start).unwrap();
@@ -244,7 +247,7 @@ mod tests {
     }
 
     #[test]
-    fn a_probe_that_was_not_used_or_throttled_decides_nothing() {
+    fn a_skipped_or_throttled_probe_decides_nothing() {
         let (mut breaker, now) = (breaker(), Instant::now());
         let ticket = breaker.start(now).unwrap();
         breaker.on_failure(ticket, &denied(), now, 0.0);
@@ -257,7 +260,7 @@ mod tests {
     }
 
     #[test]
-    fn a_throttle_opens_nothing() {
+    fn throttling_does_not_open_it() {
         let (mut breaker, now) = (breaker(), Instant::now());
         for _ in 0..100 {
             let ticket = breaker.start(now).unwrap();
@@ -270,7 +273,7 @@ mod tests {
     #[derive(Debug, Clone, Copy)]
     enum Step {
         Start,
-        Pass(u64),
+        Elapse(u64),
         Reached(usize),
         Failed(usize, bool),
         Throttled(usize),
@@ -281,7 +284,7 @@ mod tests {
     fn steps() -> impl Strategy<Value = Vec<Step>> {
         let step = prop_oneof![
             4 => Just(Step::Start),
-            2 => (0u64..100).prop_map(Step::Pass),
+            2 => (0u64..100).prop_map(Step::Elapse),
             2 => any::<usize>().prop_map(Step::Reached),
             4 => any::<(usize, bool)>().prop_map(|(at, misconfigured)| Step::Failed(at, misconfigured)),
             1 => any::<usize>().prop_map(Step::Throttled),
@@ -293,7 +296,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn whatever_happens_one_probe_at_a_time_and_no_call_in_a_pause(steps in steps(), chance in 0.0..1.0f64) {
+        fn any_sequence_has_one_probe_at_a_time_and_no_call_during_a_backoff(steps in steps(), chance in 0.0..1.0f64) {
             let mut breaker = breaker();
             let mut now = Instant::now();
             let mut calls: Vec<Ticket> = vec![];
@@ -307,7 +310,7 @@ mod tests {
                             prop_assert!(!closed);
                         }
                     },
-                    Step::Pass(time) => now += seconds(time),
+                    Step::Elapse(count) => now += seconds(count),
                     Step::Forced => {
                         prop_assert_eq!(breaker.on_reached(Ticket::FORCED), Transition::None);
                         prop_assert_eq!(breaker.on_failure(Ticket::FORCED, &denied(), now, chance), Transition::None);
@@ -332,7 +335,7 @@ mod tests {
                     Step::Skipped(at) => breaker.on_skipped(calls.swap_remove(at % calls.len()), now),
                 }
                 // The one that can change a breaker that is not closed.
-                let live = calls.iter().filter(|ticket| !breaker.is_old(**ticket)).count();
+                let live = calls.iter().filter(|ticket| !breaker.is_stale(**ticket)).count();
                 match breaker.state {
                     State::Closed { failures } => prop_assert!(failures < FAILURE_THRESHOLD),
                     State::Open { until, .. } => {

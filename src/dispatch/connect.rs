@@ -106,18 +106,18 @@ impl Clients {
 
     /// The environment, in the role that the destination is called with.
     async fn config_for(&mut self, name: &Name, key: &Key) -> Result<SdkConfig, ConnectError> {
-        let environment = self.base_config(name, key.region.as_ref()).await?.clone();
-        let Some(role) = &key.role else { return Ok(environment) };
+        let base_config = self.base_config(name, key.region.as_ref()).await?.clone();
+        let Some(role) = &key.role else { return Ok(base_config) };
         let role_key = (key.region.clone(), role.clone());
         if !self.role_configs.contains_key(&role_key) {
             let mut provider = AssumeRoleProvider::builder(&role.arn)
                 .session_name(session_name(name))
-                .configure(&environment);
+                .configure(&base_config);
             if let Some(external_id) = &role.external_id {
                 provider = provider.external_id(external_id);
             }
             let provider = SharedCredentialsProvider::new(provider.build().await);
-            let role_config = environment.into_builder().credentials_provider(provider).build();
+            let role_config = base_config.into_builder().credentials_provider(provider).build();
             self.role_configs.insert(role_key.clone(), role_config);
         }
         Ok(self.role_configs[&role_key].clone())
@@ -140,7 +140,7 @@ impl Clients {
         }
         self.base_configs
             .get(&key)
-            .filter(|environment| environment.region().is_some())
+            .filter(|config| config.region().is_some())
             .ok_or_else(|| ConnectError::NoRegion(name.clone()))
     }
 }
@@ -215,13 +215,13 @@ mod tests {
 
     /// Clients whose environment is the stub, STS included.
     async fn clients(stub: &Stub) -> Clients {
-        let environment = aws_config::defaults(BehaviorVersion::latest())
+        let loader = aws_config::defaults(BehaviorVersion::latest())
             .region(Region::new("eu-west-1"))
             .credentials_provider(stub.credentials())
             .retry_config(RetryConfig::disabled())
             .endpoint_url(stub.url());
-        let environments = HashMap::from([(Some("eu-west-1".to_owned()), environment.load().await)]);
-        Clients { base_configs: environments, ..Clients::default() }
+        let base_configs = HashMap::from([(Some("eu-west-1".to_owned()), loader.load().await)]);
+        Clients { base_configs, ..Clients::default() }
     }
 
     /// Answers STS by this, and everything else as SQS and Lambda would.
@@ -232,8 +232,8 @@ mod tests {
             } else if request.uri.contains("/functions/") {
                 Reply::status(202)
             } else {
-                let taken = json!({ "Id": "0", "MessageId": "m", "MD5OfMessageBody": "x" });
-                Reply::ok(json!({ "Successful": [taken], "Failed": [] }))
+                let entry = json!({ "Id": "0", "MessageId": "m", "MD5OfMessageBody": "x" });
+                Reply::ok(json!({ "Successful": [entry], "Failed": [] }))
             }
         })
         .await
@@ -313,7 +313,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_session_that_ends_is_renewed() {
+    async fn an_expiring_session_is_renewed() {
         let soon = (jiff::Timestamp::now() + Duration::from_secs(5)).to_string();
         let stub = with_sts(move || session(&soon)).await;
         let mut clients = clients(&stub).await;
@@ -325,7 +325,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_role_that_is_refused_is_a_misconfiguration_and_one_that_cannot_be_asked_for_is_not() {
+    async fn a_denied_role_is_a_misconfiguration_and_an_unavailable_sts_is_not() {
         let error = |status, code| {
             let text = format!(
                 "<ErrorResponse><Error><Code>{code}</Code><Message>said so</Message></Error></ErrorResponse>"

@@ -150,7 +150,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn events_are_lines_and_the_directory_is_made() {
+    async fn events_are_lines_and_the_directory_is_created() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("a/b/events.jsonl");
         let events = [outgoing(1), outgoing(2), outgoing(3)];
@@ -163,7 +163,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_cut_line_stays_a_line_of_its_own() {
+    async fn a_partial_line_stays_a_line_of_its_own() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("events.jsonl");
         fs::write(&path, "{\"cut").unwrap();
@@ -173,7 +173,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_file_that_was_moved_away_is_made_anew() {
+    async fn a_file_that_was_moved_away_is_created_again() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("events.jsonl");
         let file = file_at(&path);

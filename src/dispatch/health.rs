@@ -60,8 +60,8 @@ pub(super) enum HealthChange {
 
 impl Health {
     pub(super) fn new(backoff: Backoff, concurrency: usize) -> Self {
-        let (breaker, window) = (Breaker::new(backoff), AdaptiveConcurrency::new(concurrency));
-        Self { backoff, breaker, concurrency: window, throttles_at_minimum: 0, throttled_until: None }
+        let (breaker, concurrency) = (Breaker::new(backoff), AdaptiveConcurrency::new(concurrency));
+        Self { backoff, breaker, concurrency, throttles_at_minimum: 0, throttled_until: None }
     }
 
     /// Until when no call starts, if that is after `now`.
@@ -132,8 +132,8 @@ impl Health {
     fn on_reached(&mut self, ticket: Ticket) -> HealthChange {
         self.throttles_at_minimum = 0;
         self.throttled_until = None;
-        let width = self.concurrency.on_success(ticket.epoch);
-        match (self.breaker.on_reached(ticket.breaker_ticket), width) {
+        let limit_change = self.concurrency.on_success(ticket.epoch);
+        match (self.breaker.on_reached(ticket.breaker_ticket), limit_change) {
             (breaker::Transition::Closed, _) => HealthChange::Up,
             (_, concurrency::LimitChange::Restored) => HealthChange::Unthrottled,
             _ => HealthChange::None,
@@ -178,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn calls_that_ran_together_open_it_once() {
+    fn concurrent_failed_calls_open_the_breaker_once() {
         let (mut health, now) = (health(8), Instant::now());
         let tickets: Vec<_> = (0..8).map(|running| health.start(running, now).unwrap()).collect();
         assert_eq!(health.available_calls(8, now), 0);

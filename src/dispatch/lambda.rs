@@ -241,13 +241,13 @@ mod tests {
     #[tokio::test]
     async fn a_full_payload_is_within_the_limit() {
         let stub = answering("").await;
-        for (kind, most) in [(Event, 1_000_000), (RequestResponse, 6_000_000)] {
+        for (kind, max_bytes) in [(Event, 1_000_000), (RequestResponse, 6_000_000)] {
             let scaler = function(&stub, kind, 100);
             let mut events: Vec<_> = (0..3).map(outgoing).collect();
             let spare =
                 scaler.limits().bytes - events.iter().map(|event| scaler.event_bytes(event)).sum::<usize>();
             events[0].body = format!("{}{}", events[0].body, " ".repeat(spare)).into();
-            assert_eq!(scaler.payload(&events).len(), most);
+            assert_eq!(scaler.payload(&events).len(), max_bytes);
             assert!(scaler.event_bytes(&events[0]) <= scaler.limits().bytes);
         }
     }
@@ -328,7 +328,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_function_that_failed_has_taken_no_event() {
+    async fn a_function_error_fails_every_event() {
         let long = "é".repeat(9000);
         let reply = Reply::ok(json!({ "errorMessage": long })).header("x-amz-function-error", "Unhandled");
         let stub = Stub::start(move |_| reply.clone()).await;
@@ -372,9 +372,9 @@ mod tests {
         #[test]
         fn the_stored_answer_is_short_and_whole(text in "\\PC{0,2000}", bytes in prop::collection::vec(any::<u8>(), 0..9000)) {
             let long = text.repeat(1 + MAX_ANSWER_BYTES / text.len().max(1));
-            let of_text = stored_answer(long.as_bytes()).unwrap_or_default();
-            prop_assert!(long.starts_with(&of_text));
-            prop_assert!(of_text.len() <= MAX_ANSWER_BYTES && of_text.len() + 4 > MAX_ANSWER_BYTES.min(long.len()));
+            let stored = stored_answer(long.as_bytes()).unwrap_or_default();
+            prop_assert!(long.starts_with(&stored));
+            prop_assert!(stored.len() <= MAX_ANSWER_BYTES && stored.len() + 4 > MAX_ANSWER_BYTES.min(long.len()));
             prop_assert!(stored_answer(&bytes).unwrap_or_default().len() <= MAX_ANSWER_BYTES);
         }
     }

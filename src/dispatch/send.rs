@@ -86,11 +86,9 @@ impl OutgoingEvent {
     pub(super) fn from_claimed(claimed: Vec<Claimed>) -> (Vec<Self>, Vec<SettledDelivery>) {
         let mut events = Vec::with_capacity(claimed.len());
         let mut settled = Vec::new();
-        for Claimed { seq, body, emitted_at, attempts, last_error, nothing_to_compensate: undoes_nothing } in
-            claimed
-        {
+        for Claimed { seq, body, emitted_at, attempts, last_error, nothing_to_compensate } in claimed {
             match body.header() {
-                header if undoes_nothing => {
+                header if nothing_to_compensate => {
                     settled.push(SettledDelivery::withdrawn(seq, header.ok(), NOTHING_TO_COMPENSATE));
                 }
                 Ok(header) => events.push(Self { seq, body, header, emitted_at, attempts, last_error }),
@@ -137,7 +135,7 @@ impl<O: Outbox, D: Destination, V: Observer> Shared<O, D, V> {
         mut rng: fastrand::Rng,
     ) -> TaskResult {
         let settled = all.iter().flat_map(|completed| &completed.settled);
-        let settled: Vec<_> = settled.map(|one| (one.seq, one.settlement.clone())).collect();
+        let settled: Vec<_> = settled.map(|delivery| (delivery.seq, delivery.settlement.clone())).collect();
         if self.settle(&settled, &mut rng).await {
             all.iter().for_each(|completed| {
                 self.report(&completed.settled, completed.completed_at, !completed.failed);
@@ -283,23 +281,23 @@ impl<O: Outbox, D: Destination, V: Observer> Shared<O, D, V> {
     /// failures, one line for all of a batch.
     fn report(&self, settled: &[SettledDelivery], at: Time, log_first_failures: bool) {
         let name = &self.options.name;
-        for one in settled {
-            let outcome = Outcome::from(&one.settlement);
-            let observed = DeliveryReport {
+        for delivery in settled {
+            let outcome = Outcome::from(&delivery.settlement);
+            let report = DeliveryReport {
                 outcome,
-                call_duration: one.call_duration,
+                call_duration: delivery.call_duration,
                 completed_at: at,
-                header: one.header.as_deref(),
+                header: delivery.header.as_deref(),
             };
-            self.observer.on_delivery(name, &observed);
+            self.observer.on_delivery(name, &report);
         }
-        let dead = settled.iter().filter(|one| matches!(one.settlement, Settlement::Dead { .. }));
+        let dead = settled.iter().filter(|delivery| matches!(delivery.settlement, Settlement::Dead { .. }));
         if let Some((event, error, more)) = summary(dead) {
             tracing::warn!(destination = %name, event, error, more, "given up, kept as a dead letter");
         }
-        let retry = |one: &&SettledDelivery| matches!(one.settlement, Settlement::Retry { .. });
+        let is_retry = |delivery: &&SettledDelivery| matches!(delivery.settlement, Settlement::Retry { .. });
         let first_failures =
-            settled.iter().filter(|one| log_first_failures && one.attempts == 0).filter(retry);
+            settled.iter().filter(|delivery| log_first_failures && delivery.attempts == 0).filter(is_retry);
         if let Some((event, error, more)) = summary(first_failures) {
             tracing::warn!(destination = %name, event, error, more, "not delivered, will be tried again");
         }

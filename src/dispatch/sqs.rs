@@ -78,7 +78,7 @@ fn answers(count: usize, output: &SendMessageBatchOutput) -> Vec<Answer> {
     answers_by_id.extend(output.failed().iter().map(|entry| (entry.id(), Err(aws::entry_failure(entry)))));
     let missing_answer = || Err(Failure::transient("the queue's answer does not mention the event"));
     (0..count)
-        .map(|at| answers_by_id.remove(at.to_string().as_str()).unwrap_or_else(missing_answer))
+        .map(|index| answers_by_id.remove(index.to_string().as_str()).unwrap_or_else(missing_answer))
         .collect()
 }
 
@@ -105,14 +105,16 @@ mod tests {
     }
 
     /// An answer that takes the entries with these ids and refuses those.
-    fn reply(taken: &[&str], refused: &[(&str, &str, bool)]) -> Reply {
-        let taken: Vec<_> =
-            taken.iter().map(|id| json!({ "Id": id, "MessageId": "m", "MD5OfMessageBody": "x" })).collect();
-        let refused: Vec<_> = refused
+    fn reply(successful: &[&str], failed: &[(&str, &str, bool)]) -> Reply {
+        let successful: Vec<_> = successful
+            .iter()
+            .map(|id| json!({ "Id": id, "MessageId": "m", "MD5OfMessageBody": "x" }))
+            .collect();
+        let failed: Vec<_> = failed
             .iter()
             .map(|(id, code, fault)| json!({ "Id": id, "Code": code, "SenderFault": fault }))
             .collect();
-        Reply::ok(json!({ "Successful": taken, "Failed": refused }))
+        Reply::ok(json!({ "Successful": successful, "Failed": failed }))
     }
 
     fn string(value: &str) -> Value {

@@ -15,17 +15,17 @@ pub(crate) struct DestinationStatuses(Arc<Mutex<BTreeMap<Name, Failure>>>);
 impl DestinationStatuses {
     /// A destination fails for this reason, or works.
     pub(crate) fn set(&self, destination: &Name, failing: Option<&Failure>) {
-        let mut all = self.0.lock();
+        let mut failures = self.0.lock();
         match failing {
-            Some(failure) => all.insert(destination.clone(), failure.clone()),
-            None => all.remove(destination),
+            Some(failure) => failures.insert(destination.clone(), failure.clone()),
+            None => failures.remove(destination),
         };
     }
 
     /// Why one fails, if it does.
     pub(crate) fn failure_of(&self, destination: &Name) -> Option<String> {
-        let all = self.0.lock();
-        all.get(destination).map(|failure| failure.message.clone())
+        let failures = self.0.lock();
+        failures.get(destination).map(|failure| failure.message.clone())
     }
 
     /// Nobody delivers there any more.
@@ -36,7 +36,7 @@ impl DestinationStatuses {
     /// One line for each destination that fails, in the order of their names. It holds what the log
     /// holds too: no body and no secret.
     pub(crate) fn failure_lines(&self) -> Vec<String> {
-        let all = self.0.lock();
+        let failures = self.0.lock();
         let line = |(name, failure): (&Name, &Failure)| {
             let action_required =
                 if failure.class == Class::Misconfigured { " until somebody mends it" } else { "" };
@@ -45,7 +45,7 @@ impl DestinationStatuses {
             let why = words.iter().filter(|word| !word.is_empty()).copied().collect::<Vec<_>>().join(" ");
             format!("destination {name} fails{action_required}: {why}")
         };
-        all.iter().map(line).collect()
+        failures.iter().map(line).collect()
     }
 }
 
@@ -54,7 +54,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_fails_is_a_line_until_it_works() {
+    fn an_unavailable_destination_has_a_line_until_it_recovers() {
         let statuses = DestinationStatuses::default();
         let (queue, scaler) = (Name::new("queue").unwrap(), Name::new("scaler").unwrap());
         assert!(statuses.failure_lines().is_empty());

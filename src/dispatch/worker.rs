@@ -138,7 +138,7 @@ impl<O: Outbox, D: Destination, V: Observer> Worker<O, D, V> {
             stopping |= stop.is_cancelled();
             // Before the look, so that what comes between look and wait is not missed.
             let mut woken = pin!(outbox.wait(name));
-            let mut listening = false;
+            let mut wait_for_wakeup = false;
             // Told once a round: a pause that ends meanwhile ends the wait below.
             let mut pause = self.paused_until().filter(|_| !stopping);
             if pause.is_none() {
@@ -152,7 +152,7 @@ impl<O: Outbox, D: Destination, V: Observer> Worker<O, D, V> {
                             self.found_all_at = (claimed.len() < max).then(Instant::now);
                             self.enqueue(claimed);
                             self.start_ready(stopping);
-                            listening = true;
+                            wait_for_wakeup = true;
                         }
                         Err(store::Error::Closed) => stopping = true,
                         Err(error) => pause = Some(self.store_failed(&error)),
@@ -166,7 +166,7 @@ impl<O: Outbox, D: Destination, V: Observer> Worker<O, D, V> {
             tokio::select! {
                 () = stop.cancelled(), if !stopping => {}
                 Some(done) = self.running.join_next() => self.on_task_done(done),
-                () = &mut woken, if listening => {}
+                () = &mut woken, if wait_for_wakeup => {}
                 () = tokio::time::sleep_until(pause.unwrap_or_else(Instant::now)), if pause.is_some() => {}
             }
         }

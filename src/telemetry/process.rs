@@ -45,13 +45,13 @@ impl Collector for Process {
         gauge("process_start_time_seconds", "Start of the process since 1970", self.start_time_seconds)?;
         let open = process.as_ref().and_then(|process| process.fd_count().ok()).map(|count| count as f64);
         gauge("process_open_fds", "Open file descriptors", open)?;
-        let most = process.and_then(|process| process.limits().ok()).map(|limits| {
+        let max_fds = process.and_then(|process| process.limits().ok()).map(|limits| {
             match limits.max_open_files.soft_limit {
-                procfs::process::LimitValue::Value(most) => most as f64,
+                procfs::process::LimitValue::Value(max_fds) => max_fds as f64,
                 procfs::process::LimitValue::Unlimited => f64::INFINITY,
             }
         });
-        gauge("process_max_fds", "Most open file descriptors", most)?;
+        gauge("process_max_fds", "Most open file descriptors", max_fds)?;
         let Some(stat) = stat else { return Ok(()) };
         let cpu = (stat.utime + stat.stime) as f64 / procfs::ticks_per_second() as f64;
         let metric = ConstCounter::new(cpu);

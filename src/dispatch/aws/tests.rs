@@ -32,12 +32,12 @@ fn every_shape_of_a_failed_call_has_its_class() {
             .build(),
     );
     let expired = CredentialsError::provider_error(SdkError::service_error(expired, response(400)));
-    let busy = CredentialsError::provider_error(SdkError::<AssumeRoleError, _>::service_error(
+    let unavailable = CredentialsError::provider_error(SdkError::<AssumeRoleError, _>::service_error(
         AssumeRoleError::generic(ErrorMetadata::builder().code("ServiceUnavailable").build()),
         response(503),
     ));
-    let none = || CredentialsError::not_loaded("no providers in chain");
-    let other = |error: CredentialsError| dispatch(ConnectorError::other(error.into(), None));
+    let not_loaded = || CredentialsError::not_loaded("no providers in chain");
+    let other_with = |error: CredentialsError| dispatch(ConnectorError::other(error.into(), None));
     let shapes: Vec<(SdkError<SendMessageBatchError, HttpResponse>, Class, &str)> = vec![
         (
             SdkError::construction_failure("no region"),
@@ -45,7 +45,7 @@ fn every_shape_of_a_failed_call_has_its_class() {
             "failed to construct request: no region",
         ),
         (
-            SdkError::construction_failure(none()),
+            SdkError::construction_failure(not_loaded()),
             Misconfigured,
             "failed to construct request: the credential provider was not enabled: no providers in chain",
         ),
@@ -72,23 +72,23 @@ fn every_shape_of_a_failed_call_has_its_class() {
             "dispatch failure: user error: bad uri",
         ),
         (
-            other(none()),
+            other_with(not_loaded()),
             Misconfigured,
             "dispatch failure: other: the credential provider was not enabled: no providers in chain",
         ),
         (
-            other(CredentialsError::invalid_configuration("a loop")),
+            other_with(CredentialsError::invalid_configuration("a loop")),
             Misconfigured,
             "dispatch failure: other: the credentials provider was not properly configured: a loop",
         ),
         (
-            other(CredentialsError::unhandled("no UTF-8")),
+            other_with(CredentialsError::unhandled("no UTF-8")),
             Transient,
             "dispatch failure: other: unexpected credentials error: no UTF-8",
         ),
         (other(refused), Misconfigured, "AccessDenied"),
         (other(expired), Misconfigured, "ExpiredTokenException"),
-        (other(busy), Transient, "ServiceUnavailable"),
+        (other(unavailable), Transient, "ServiceUnavailable"),
         (SdkError::response_error("cut off", response(200)), Transient, "response error: cut off"),
         (
             SdkError::service_error(SendMessageBatchError::unhandled("no JSON"), response(502)),
@@ -258,9 +258,9 @@ async fn the_tables_have_the_names_that_the_sdk_reads() {
             matches!(error.into_service_error(), error if format!("{error:?}").starts_with("Unhandled"));
         assert!(!unknown, "{code} is not in the model");
     }
-    let of_invoke = LAMBDA_CODES.iter().map(|(code, class)| (*code, *class));
-    let beside = UNMODELLED_CODES[..2].iter().map(|(code, _, class)| (*code, *class));
-    for (code, class) in of_invoke.chain(beside) {
+    let lambda_codes = LAMBDA_CODES.iter().map(|(code, class)| (*code, *class));
+    let unmodelled_lambda_codes = UNMODELLED_CODES[..2].iter().map(|(code, _, class)| (*code, *class));
+    for (code, class) in lambda_codes.chain(unmodelled_lambda_codes) {
         let stub = Stub::start(move |_| Reply::error(400, code)).await;
         let error = crate::dispatch::stub::lambda_client(&stub).invoke().function_name("f").send().await;
         let error = error.unwrap_err();

@@ -24,20 +24,20 @@ pub(super) fn body(queue_url: &str, batch: &[OutgoingEvent], fifo: bool) -> Vec<
     json.extend_from_slice(br#"{"QueueUrl":"#);
     text(&mut json, queue_url);
     json.extend_from_slice(br#","Entries":["#);
-    for (at, event) in batch.iter().enumerate() {
-        if at > 0 {
+    for (index, event) in batch.iter().enumerate() {
+        if index > 0 {
             json.push(b',');
         }
-        push_entry(&mut json, at, event, fifo);
+        push_entry(&mut json, index, event, fifo);
     }
     json.extend_from_slice(b"]}");
     json
 }
 
-fn push_entry(json: &mut Vec<u8>, at: usize, event: &OutgoingEvent, fifo: bool) {
+fn push_entry(json: &mut Vec<u8>, index: usize, event: &OutgoingEvent, fifo: bool) {
     let header = &event.header;
     json.extend_from_slice(br#"{"Id":"#);
-    text(json, &at.to_string());
+    text(json, &index.to_string());
     json.extend_from_slice(br#","MessageBody":"#);
     text(json, &event.body);
     if fifo {

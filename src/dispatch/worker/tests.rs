@@ -93,10 +93,10 @@ impl WorkerHarness {
     /// Accepts an event that expires in an hour.
     fn emit(&self, seq: i64, subject: &str, action: &str) {
         let now = self.now();
-        self.accept(seq, subject, &stub::event(seq, subject, action, now.after(seconds(3600))));
+        self.insert(seq, subject, &stub::event(seq, subject, action, now.after(seconds(3600))));
     }
 
-    fn accept(&self, seq: i64, subject: &str, body: &str) {
+    fn insert(&self, seq: i64, subject: &str, body: &str) {
         let delivery = Delivery {
             body: body.into(),
             subject: subject.into(),
@@ -169,10 +169,10 @@ impl Outbox for WorkerHarness {
         let mut seen = BTreeSet::new();
         let mut claimed = vec![];
         for (&seq, delivery) in deliveries.iter_mut() {
-            let over = !matches!(delivery.history.last(), None | Some(Settlement::Retry { .. }));
+            let is_settled = !matches!(delivery.history.last(), None | Some(Settlement::Retry { .. }));
             // The first of a target that is not over holds the others back, claimed or not.
-            let first = !over && seen.insert(delivery.subject.clone());
-            if first && !delivery.claimed && delivery.due <= Instant::now() && claimed.len() < max {
+            let is_first = !is_settled && seen.insert(delivery.subject.clone());
+            if is_first && !delivery.claimed && delivery.due <= Instant::now() && claimed.len() < max {
                 delivery.claimed = true;
                 let (body, emitted_at) = (delivery.body.clone(), delivery.emitted_at);
                 let attempts = delivery.attempts;
@@ -275,10 +275,10 @@ impl Observer for WorkerHarness {
     }
 }
 
-fn all_arrive(batch: &[OutgoingEvent], _: usize) -> Result<Vec<Answer>, Failure> {
+fn deliver_all(batch: &[OutgoingEvent], _: usize) -> Result<Vec<Answer>, Failure> {
     Ok(vec![Ok(None); batch.len()])
 }
 
-fn is_one(event: &OutgoingEvent) -> bool {
+fn has_seq_1(event: &OutgoingEvent) -> bool {
     event.seq == EventSeq(1)
 }

@@ -3,8 +3,8 @@
 use super::*;
 
 #[tokio::test(start_paused = true)]
-async fn what_waits_and_what_comes_later_is_delivered_in_batches() {
-    let harness = WorkerHarness::new(all_arrive);
+async fn pending_and_later_events_are_delivered_in_batches() {
+    let harness = WorkerHarness::new(deliver_all);
     (0..25).for_each(|seq| harness.scale_out(seq));
     let (stop, worker) = harness.start(2);
     tokio::time::sleep(seconds(1)).await;
@@ -21,9 +21,9 @@ async fn what_waits_and_what_comes_later_is_delivered_in_batches() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn events_about_one_target_go_one_after_the_other() {
+async fn events_about_one_target_are_sent_one_at_a_time() {
     let harness = WorkerHarness::new(|batch, call| {
-        if call == 1 { Ok(vec![Err(Failure::transient("busy"))]) } else { all_arrive(batch, call) }
+        if call == 1 { Ok(vec![Err(Failure::transient("busy"))]) } else { deliver_all(batch, call) }
     });
     (0..5).for_each(|seq| harness.emit(seq, "workers", "scale_out"));
     harness.run(8, seconds(60)).await;
@@ -32,8 +32,8 @@ async fn events_about_one_target_go_one_after_the_other() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn batches_that_are_too_heavy_for_the_free_calls_wait_for_one() {
-    let harness = WorkerHarness::new(all_arrive).with(|inner| inner.limits.bytes = 1000);
+async fn batches_beyond_the_available_calls_wait_for_one() {
+    let harness = WorkerHarness::new(deliver_all).with(|inner| inner.limits.bytes = 1000);
     (0..9).for_each(|seq| harness.scale_out(seq));
     harness.run(2, seconds(5)).await;
     assert!(harness.sends().iter().all(|sent| sent.seqs.len() <= 2));
@@ -42,11 +42,13 @@ async fn batches_that_are_too_heavy_for_the_free_calls_wait_for_one() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_entry_that_fails_is_tried_again_with_growing_pauses_and_does_not_stop_the_others() {
+async fn a_failed_entry_is_retried_with_backoff_and_does_not_block_the_others() {
     let harness = WorkerHarness::new(|batch, call| {
         Ok(batch
             .iter()
-            .map(|event| if is_one(event) && call < 6 { Err(Failure::transient("busy")) } else { Ok(None) })
+            .map(
+                |event| if has_seq_1(event) && call < 6 { Err(Failure::transient("busy")) } else { Ok(None) },
+            )
             .collect())
     });
     (0..3).for_each(|seq| harness.scale_out(seq));
@@ -69,7 +71,7 @@ async fn an_entry_that_fails_is_tried_again_with_growing_pauses_and_does_not_sto
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_answer_that_is_missing_is_a_retry() {
+async fn a_missing_answer_is_a_retry() {
     let harness =
         WorkerHarness::new(|batch, call| Ok(vec![Ok(None); if call == 1 { 1 } else { batch.len() }]));
     (0..2).for_each(|seq| harness.scale_out(seq));
@@ -78,11 +80,11 @@ async fn an_answer_that_is_missing_is_a_retry() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_can_never_pass_is_a_dead_letter_at_once() {
+async fn a_permanent_failure_is_a_dead_letter_at_once() {
     let harness = WorkerHarness::new(|batch, call| match call {
         1 => Ok(batch
             .iter()
-            .map(|event| if is_one(event) { Err(Failure::permanent("no such letter")) } else { Ok(None) })
+            .map(|event| if has_seq_1(event) { Err(Failure::permanent("no such letter")) } else { Ok(None) })
             .collect()),
         _ => Err(Failure::permanent("too large")),
     });

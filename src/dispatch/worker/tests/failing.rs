@@ -3,9 +3,9 @@
 use super::*;
 
 #[tokio::test(start_paused = true)]
-async fn a_destination_that_fails_as_a_whole_is_left_alone_and_comes_back() {
+async fn an_unavailable_destination_is_probed_and_recovers() {
     let harness = WorkerHarness::new(|batch, call| {
-        if call <= 10 { Err(Failure::transient("connection refused")) } else { all_arrive(batch, call) }
+        if call <= 10 { Err(Failure::transient("connection refused")) } else { deliver_all(batch, call) }
     });
     (0..1000).for_each(|seq| harness.scale_out(seq));
     let (stop, worker) = harness.start(4);
@@ -25,8 +25,8 @@ async fn a_destination_that_fails_as_a_whole_is_left_alone_and_comes_back() {
     }
     stop.cancel();
     worker.await.unwrap();
-    let touched = (0..1000).filter(|&seq| harness.outcomes(seq).contains(&"retry")).count();
-    assert!(touched <= 80, "{touched}: one dead destination does not churn its backlog");
+    let retried_events = (0..1000).filter(|&seq| harness.outcomes(seq).contains(&"retry")).count();
+    assert!(retried_events <= 80, "{retried_events}: one dead destination does not churn its backlog");
     assert!((0..1000).all(|seq| harness.outcomes(seq).last() == Some(&"delivered")));
     let reported = harness.0.health_changes.lock().clone();
     let refused = Some("connection refused".to_owned());
@@ -34,7 +34,7 @@ async fn a_destination_that_fails_as_a_whole_is_left_alone_and_comes_back() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_dead_destination_is_called_ever_more_rarely_however_much_waits_for_it() {
+async fn a_dead_destination_is_probed_with_backoff_regardless_of_its_backlog() {
     let harness = WorkerHarness::new(|_, _| Err(Failure::transient("connection refused")));
     (0..10_000).for_each(|seq| harness.scale_out(seq));
     harness.run(8, seconds(1200)).await;
@@ -47,13 +47,13 @@ async fn a_dead_destination_is_called_ever_more_rarely_however_much_waits_for_it
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_too_old_is_given_up_and_never_sent() {
+async fn an_expired_delivery_is_given_up_and_never_sent() {
     let harness = WorkerHarness::new(|_, _| Err(Failure::transient("connection refused")));
     harness.emit(1, "a", "scale_in");
     harness.emit(2, "b", "scale_out");
     harness.emit(3, "c", "set_capacity");
     let soon = harness.now().after(seconds(60));
-    harness.accept(4, "d", &stub::event(4, "d", "notify", soon));
+    harness.insert(4, "d", &stub::event(4, "d", "notify", soon));
     harness.run(1, seconds(2400)).await;
     let given_up = |seq| match harness.history(seq).pop() {
         Some(Settlement::Dead { error }) => error,
@@ -72,8 +72,8 @@ async fn what_is_too_old_is_given_up_and_never_sent() {
 
 /// The store was down for hours: what it hands out then is old and was never tried.
 #[tokio::test(start_paused = true)]
-async fn what_got_too_old_elsewhere_is_a_dead_letter_without_a_call() {
-    let harness = WorkerHarness::new(all_arrive);
+async fn a_delivery_that_expired_in_the_store_is_a_dead_letter_without_a_call() {
+    let harness = WorkerHarness::new(deliver_all);
     (0..3).for_each(|seq| harness.scale_out(seq));
     tokio::time::sleep(seconds(1801)).await;
     harness.scale_out(3);
@@ -85,8 +85,8 @@ async fn what_got_too_old_elsewhere_is_a_dead_letter_without_a_call() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_larger_than_the_destination_takes_is_given_up_without_a_call() {
-    let harness = WorkerHarness::new(all_arrive).with(|inner| inner.limits.max_event_bytes = 500);
+async fn an_oversized_event_is_given_up_without_a_call() {
+    let harness = WorkerHarness::new(deliver_all).with(|inner| inner.limits.max_event_bytes = 500);
     (0..3).for_each(|seq| harness.scale_out(seq));
     harness.emit(3, &"t".repeat(500), "scale_out");
     harness.run(1, seconds(1)).await;
@@ -99,11 +99,11 @@ async fn what_is_larger_than_the_destination_takes_is_given_up_without_a_call() 
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_has_nothing_to_compensate_is_withdrawn_and_never_sent() {
-    let harness = WorkerHarness::new(all_arrive);
+async fn an_event_with_nothing_to_compensate_is_withdrawn_and_never_sent() {
+    let harness = WorkerHarness::new(deliver_all);
     harness.emit(1, "a", "scale_in");
     harness.emit(2, "b", "scale_out");
-    harness.accept(3, "c", "{}");
+    harness.insert(3, "c", "{}");
     for seq in [1, 3] {
         harness.0.deliveries.lock().get_mut(&EventSeq(seq)).unwrap().nothing_to_compensate = true;
     }
@@ -119,9 +119,9 @@ async fn what_has_nothing_to_compensate_is_withdrawn_and_never_sent() {
 /// Six events are claimed for one call, and each needs its own. The destination fails, and while nothing is sent
 /// to it capacity is added for the targets of two that wait.
 #[tokio::test(start_paused = true)]
-async fn what_is_superseded_while_it_waits_for_its_call_is_not_sent() {
+async fn a_delivery_superseded_while_it_waits_for_a_call_is_not_sent() {
     let harness = WorkerHarness::new(|batch, call| {
-        if call <= 3 { Err(Failure::transient("connection refused")) } else { all_arrive(batch, call) }
+        if call <= 3 { Err(Failure::transient("connection refused")) } else { deliver_all(batch, call) }
     });
     let harness =
         harness.with(|inner| inner.limits = Limits { events: 6, bytes: 1, max_event_bytes: usize::MAX });
@@ -160,17 +160,17 @@ async fn the_answer_of_the_destination_is_stored() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_probe_is_one_delivery_and_what_is_too_old_for_one_makes_room_for_the_next() {
+async fn a_probe_carries_one_delivery_and_an_expired_one_is_replaced_by_the_next() {
     let harness = WorkerHarness::new(|batch, call| {
         if call <= 3 {
             Err(Failure::new(Class::Misconfigured, "AccessDenied"))
         } else {
-            all_arrive(batch, call)
+            deliver_all(batch, call)
         }
     });
     (0..40).for_each(|seq| harness.scale_out(seq));
     let soon = harness.now().after(Duration::from_millis(5));
-    (40..60).for_each(|seq| harness.accept(seq, &format!("t{seq}"), &stub::event(seq, "t", "notify", soon)));
+    (40..60).for_each(|seq| harness.insert(seq, &format!("t{seq}"), &stub::event(seq, "t", "notify", soon)));
     harness.run(2, seconds(120)).await;
     let sizes: Vec<_> = harness.sends().iter().map(|sent| sent.seqs.len()).collect();
     assert_eq!(sizes[..4], [10, 10, 1, 1], "two ran together, two probes");
@@ -180,7 +180,7 @@ async fn a_probe_is_one_delivery_and_what_is_too_old_for_one_makes_room_for_the_
 }
 
 #[tokio::test(start_paused = true)]
-async fn misconfigured_entries_open_it_when_none_passes() {
+async fn misconfigured_entries_open_the_breaker_if_every_entry_failed() {
     let denied = || Err(Failure::new(Class::Misconfigured, "KMS.DisabledException"));
     let harness = WorkerHarness::new(move |batch, _| Ok(batch.iter().map(|_| denied()).collect()));
     (0..1000).for_each(|seq| harness.scale_out(seq));
@@ -190,7 +190,7 @@ async fn misconfigured_entries_open_it_when_none_passes() {
     assert_eq!(harness.0.health_changes.lock()[0].as_deref(), Some("KMS.DisabledException"));
 
     let harness = WorkerHarness::new(move |batch, _| {
-        Ok(batch.iter().map(|event| if is_one(event) { denied() } else { Ok(None) }).collect())
+        Ok(batch.iter().map(|event| if has_seq_1(event) { denied() } else { Ok(None) }).collect())
     });
     (0..10).for_each(|seq| harness.scale_out(seq));
     harness.run(1, Duration::from_millis(100)).await;
@@ -198,7 +198,7 @@ async fn misconfigured_entries_open_it_when_none_passes() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_destination_that_throttles_gets_what_it_takes_and_is_not_called_dead() {
+async fn throttling_reduces_concurrency_and_does_not_open_the_breaker() {
     // It takes two calls at the same time.
     let running = Arc::new(Mutex::new(0usize));
     let harness = WorkerHarness::new({
@@ -208,7 +208,7 @@ async fn a_destination_that_throttles_gets_what_it_takes_and_is_not_called_dead(
             *running += 1;
             // Every call of more than two in the same instant is throttled.
             let throttled = *running > 2;
-            if throttled { Err(Failure::new(Class::Throttled, "SlowDown")) } else { all_arrive(batch, call) }
+            if throttled { Err(Failure::new(Class::Throttled, "SlowDown")) } else { deliver_all(batch, call) }
         }
     });
     let reset = {
@@ -231,9 +231,13 @@ async fn a_destination_that_throttles_gets_what_it_takes_and_is_not_called_dead(
 }
 
 #[tokio::test(start_paused = true)]
-async fn one_event_that_spoils_a_call_is_found_out_and_the_others_pass() {
+async fn an_event_that_fails_a_whole_call_is_isolated_by_bisection() {
     let harness = WorkerHarness::new(|batch, call| {
-        if batch.iter().any(is_one) { Err(Failure::permanent("too large")) } else { all_arrive(batch, call) }
+        if batch.iter().any(has_seq_1) {
+            Err(Failure::permanent("too large"))
+        } else {
+            deliver_all(batch, call)
+        }
     });
     (0..10).for_each(|seq| harness.scale_out(seq));
     harness.run(1, seconds(1)).await;
@@ -254,8 +258,8 @@ async fn one_event_that_spoils_a_call_is_found_out_and_the_others_pass() {
 
 /// The measure of the linger: calls for the same events, and what a lone one waits.
 #[tokio::test(start_paused = true)]
-async fn events_that_come_one_by_one_share_calls_while_others_are_on_their_way() {
-    let harness = WorkerHarness::new(all_arrive);
+async fn events_that_arrive_one_by_one_share_calls_while_others_are_in_flight() {
+    let harness = WorkerHarness::new(deliver_all);
     let (stop, worker) = harness.start(8);
     for seq in 0..1000 {
         tokio::time::sleep(Duration::from_millis(1)).await;
@@ -284,9 +288,9 @@ async fn events_that_come_one_by_one_share_calls_while_others_are_on_their_way()
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_no_event_is_a_dead_letter_that_says_why() {
-    let harness = WorkerHarness::new(all_arrive);
-    harness.accept(1, "a", "{}");
+async fn an_unreadable_event_is_a_dead_letter_with_the_reason() {
+    let harness = WorkerHarness::new(deliver_all);
+    harness.insert(1, "a", "{}");
     harness.scale_out(2);
     harness.run(1, seconds(1)).await;
     let expected = "the event cannot be read: missing field `id` at line 1 column 2";
