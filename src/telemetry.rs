@@ -1,7 +1,7 @@
-//! What an operator sees from outside: logs and metrics.
+//! Logs and metrics.
 //!
-//! Metrics are typed handles that are passed down; their labels come from configuration, never from
-//! alerts, so nobody who can write an alert can make their number grow.
+//! Metrics are typed handles that are passed down. Their label values come from the configuration, never
+//! from alerts, so the number of series does not depend on who sends alerts.
 
 mod process;
 
@@ -89,7 +89,7 @@ struct BuildLabels {
 
 type SecondsGauge = Gauge<f64, AtomicU64>;
 
-/// All metrics. Cheap to clone.
+/// All metrics. Clones share the same values.
 #[derive(Clone)]
 pub struct Metrics {
     registry: Arc<Registry>,
@@ -105,7 +105,7 @@ pub struct Metrics {
     dead_letters: Family<DestinationLabels, Gauge>,
     destination_up: Family<DestinationLabels, Gauge>,
     open_episodes: Family<RuleLabels, Gauge>,
-    /// The rules that `open_episodes` shows.
+    /// The rules with a series in `open_episodes`.
     shown_rules: Arc<Mutex<BTreeSet<Name>>>,
     deferred: Family<VerdictLabels, Gauge>,
     paused: Gauge,
@@ -120,7 +120,7 @@ impl Default for Metrics {
 }
 
 impl Metrics {
-    /// All metrics at zero.
+    /// Registers all metrics.
     pub fn new() -> Self {
         let call_buckets = || {
             Histogram::new([
@@ -150,11 +150,11 @@ impl Metrics {
             config_success_time: Gauge::default(),
         };
         let mut registry = Registry::default();
-        // A plain gauge: readers of the older text format do not know OpenMetrics' info.
+        // A plain gauge: parsers of the older text format do not know the OpenMetrics type `info`.
         let build = Family::<BuildLabels, Gauge>::default();
         build.get_or_create(&BuildLabels { version: env!("CARGO_PKG_VERSION") }).set(1);
         let bridge = registry.sub_registry_with_prefix("scalebridge");
-        bridge.register("build_info", "The version that runs", build);
+        bridge.register("build_info", "Version of the running binary", build);
         bridge.register(
             "notifications",
             "Webhook requests by source and HTTP status code",
@@ -165,50 +165,50 @@ impl Metrics {
         bridge.register("events", "Events written by rule and action", metrics.events.clone());
         bridge.register(
             "deliveries",
-            "Attempts to deliver by destination and result",
+            "Delivery attempts by destination and result",
             metrics.deliveries.clone(),
         );
         bridge.register(
             "delivery_duration_seconds",
-            "Time of the call that a delivery was tried with",
+            "Duration of delivery calls in seconds",
             metrics.delivery_seconds.clone(),
         );
         bridge.register(
             "alert_to_delivery_seconds",
-            "From the startsAt of an event's oldest alert to its delivery",
+            "Seconds from the startsAt of an event's oldest alert to its delivery",
             metrics.alert_to_delivery_seconds.clone(),
         );
         bridge.register(
             "outbox_deliveries",
-            "Deliveries that are not settled, by state",
+            "Unsettled deliveries by destination and state",
             metrics.outbox.clone(),
         );
         bridge.register(
             "outbox_oldest_seconds",
-            "Age of the oldest delivery that is not settled",
+            "Age of the oldest unsettled delivery in seconds",
             metrics.outbox_oldest_seconds.clone(),
         );
-        bridge.register("dead_letters", "Deliveries that were given up", metrics.dead_letters.clone());
+        bridge.register("dead_letters", "Dead letters by destination", metrics.dead_letters.clone());
         bridge.register(
             "destination_up",
-            "Whether a destination works (1) or fails as a whole (0)",
+            "1 if the destination accepts deliveries; 0 if its circuit breaker is open",
             metrics.destination_up.clone(),
         );
-        bridge.register("open_episodes", "Episodes that are open, by rule", metrics.open_episodes.clone());
+        bridge.register("open_episodes", "Open episodes by rule", metrics.open_episodes.clone());
         bridge.register(
             "deferred_decisions",
-            "Actions and late alerts that wait, by what stops them",
+            "Deferred actions and late alerts, by blocking verdict",
             metrics.deferred.clone(),
         );
-        bridge.register("paused", "Pauses that are in force", metrics.paused.clone());
+        bridge.register("paused", "Pauses in force", metrics.paused.clone());
         bridge.register(
             "config_last_reload_successful",
-            "Whether the configuration was loaded without a fault the last time",
+            "1 if the last load of the configuration was successful; 0 if it was rejected",
             metrics.config_successful.clone(),
         );
         bridge.register(
             "config_last_reload_success_timestamp_seconds",
-            "When the configuration was loaded without a fault the last time",
+            "Unix time of the last successful load of the configuration",
             metrics.config_success_time.clone(),
         );
         registry.register_collector(Box::new(process::Process::new()));
@@ -216,12 +216,12 @@ impl Metrics {
         metrics
     }
 
-    /// A webhook request was answered. `source` is empty where none is configured under that name.
+    /// Counts a webhook request. `source` is empty if no source has that name.
     pub fn record_notification(&self, source: &str, code: u16) {
         self.notifications.get_or_create(&NotificationLabels { source: source.to_owned(), code }).inc();
     }
 
-    /// Alerts arrived.
+    /// Counts received alerts.
     pub fn record_alerts(&self, source: &Name, alerts: &[EvaluatedAlert]) {
         let mut counts = [("firing", 0_u64), ("resolved", 0), ("invalid", 0)];
         for alert in alerts {
@@ -237,7 +237,7 @@ impl Metrics {
         }
     }
 
-    /// Decisions were committed.
+    /// Counts committed decisions and their events.
     pub fn record_decisions(&self, summary: &Summary) {
         for ((rule, verdict), count) in &summary.decisions {
             let rule = rule.as_ref().map(ToString::to_string).unwrap_or_default();
@@ -248,13 +248,13 @@ impl Metrics {
         }
     }
 
-    /// A destination works, or fails as a whole.
+    /// Sets whether a destination is available.
     pub fn set_destination_up(&self, destination: &Name, up: bool) {
         let labels = DestinationLabels { destination: destination.to_string() };
         self.destination_up.get_or_create(&labels).set(i64::from(up));
     }
 
-    /// A destination is no more. What it has counted stays, as counters have to.
+    /// Removes the gauges of a destination. Its counters stay, since counters must not disappear.
     pub fn remove_destination(&self, destination: &Name) {
         let destination = destination.to_string();
         for state in ["pending", "retrying"] {
@@ -266,7 +266,7 @@ impl Metrics {
         self.destination_up.remove(&labels);
     }
 
-    /// What counts the deliveries to one destination.
+    /// The metrics of deliveries to one destination.
     pub fn delivery_metrics(&self, destination: &Name) -> DeliveryMetrics {
         DeliveryMetrics {
             metrics: self.clone(),
@@ -277,7 +277,7 @@ impl Metrics {
         }
     }
 
-    /// How a destination's deliveries stand.
+    /// Sets the gauges of the outbox of a destination. `oldest` is the age of the oldest unsettled delivery.
     pub fn set_backlog(&self, destination: &Name, backlog: Backlog, oldest: Duration) {
         let destination = destination.to_string();
         for (state, count) in [("pending", backlog.pending), ("retrying", backlog.retrying)] {
@@ -289,8 +289,8 @@ impl Metrics {
         self.dead_letters.get_or_create(&labels).set(i64::try_from(backlog.dead).unwrap_or(i64::MAX));
     }
 
-    /// What is open, of each of these rules and of those that are no more, what waits, and how many pauses
-    /// are in force.
+    /// Sets the gauges of open episodes (of `rules`, and of removed rules that still have some), deferred
+    /// actions and pauses.
     pub fn set_state_gauges<'r>(
         &self,
         rules: impl Iterator<Item = &'r Name>,
@@ -299,7 +299,7 @@ impl Metrics {
     ) {
         let count = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
         let labels = |rule: &Name| RuleLabels { rule: rule.to_string() };
-        // Two may ask at once, and neither must see a rule vanish that is there.
+        // Held during the update: concurrent scrapes must not remove series of existing rules.
         let mut shown = self.shown_rules.lock();
         let current: BTreeSet<Name> = rules.chain(tally.open_episodes.keys()).cloned().collect();
         for rule in &current {
@@ -318,7 +318,7 @@ impl Metrics {
         self.paused.set(count(pauses as u64));
     }
 
-    /// The configuration was loaded, `at` this time since 1970, or refused.
+    /// Records a load of the configuration: at the Unix time `at`, or rejected (`None`).
     pub fn record_config_load(&self, at: Option<Duration>) {
         self.config_successful.set(i64::from(at.is_some()));
         if let Some(at) = at {
@@ -326,10 +326,10 @@ impl Metrics {
         }
     }
 
-    /// All metrics in OpenMetrics' text format.
+    /// Encodes all metrics in the OpenMetrics text format.
     ///
     /// # Errors
-    /// Never in practice: memory is written to.
+    /// Never in practice, since it writes to memory.
     pub fn encode(&self) -> Result<String, std::fmt::Error> {
         let mut text = String::new();
         text::encode(&mut text, &self.registry)?;
@@ -337,8 +337,8 @@ impl Metrics {
     }
 }
 
-/// Counts the deliveries to one destination. What is counted for every one is looked up once, when there is
-/// one.
+/// The metrics of deliveries to one destination. Series that each delivery updates are looked up once, at
+/// their first use.
 pub struct DeliveryMetrics {
     metrics: Metrics,
     destination: String,
@@ -357,35 +357,35 @@ impl DeliveryMetrics {
         DestinationLabels { destination: self.destination.clone() }
     }
 
-    /// A delivery arrived.
+    /// Counts a delivered delivery.
     pub fn record_delivered(&self) {
         self.delivered.get_or_init(|| self.counter("delivered")).inc();
     }
 
-    /// A delivery was settled without having arrived: `retry`, `dead` or `withdrawn`.
+    /// Counts a delivery that was settled without success, as `retry`, `dead` or `withdrawn`.
     pub fn record_undelivered(&self, result: &'static str) {
         self.counter(result).inc();
     }
 
-    /// A delivery took part in a call of this length.
+    /// Records the duration of the call of a delivery.
     pub fn observe_call(&self, duration: Duration) {
         let seconds = || self.metrics.delivery_seconds.get_or_create_owned(&self.labels());
         self.call_seconds.get_or_init(seconds).observe(duration.as_secs_f64());
     }
 
-    /// An event arrived, this long after its oldest alert began.
+    /// Records the time from the start of an event's oldest alert to its delivery.
     pub fn observe_alert_to_delivery(&self, duration: Duration) {
         let seconds = || self.metrics.alert_to_delivery_seconds.get_or_create_owned(&self.labels());
         self.alert_to_delivery_seconds.get_or_init(seconds).observe(duration.as_secs_f64());
     }
 }
 
-/// Starts logging to stderr. Data goes to stdout, so logs never do.
+/// Starts logging to stderr. Stdout is reserved for data.
 ///
 /// # Errors
-/// If logging was started before.
+/// Logging was started before, or the log level is invalid.
 pub(crate) fn start_logging(log: &Log) -> anyhow::Result<()> {
-    // The SDK's bridge lines are of use when it is the SDK that is looked into.
+    // Lines of the SDK and of hyper below WARN are useful only for debugging these.
     let filter =
         EnvFilter::try_new(format!("{0},aws_config=warn,aws_smithy_runtime=warn,hyper=warn", log.level))?;
     let lines = tracing_subscriber::fmt()
@@ -400,8 +400,8 @@ pub(crate) fn start_logging(log: &Log) -> anyhow::Result<()> {
     started.map_err(|error| anyhow::anyhow!("cannot start logging: {error}"))
 }
 
-/// Stderr as far as it takes anything. A line that nobody can read any more (a full disk, a collector
-/// that is removed) is dropped: an error here would end whoever had something to say.
+/// Stderr without errors. A line that cannot be written (full disk, closed pipe) is dropped: an error would
+/// make logging panic or fail its caller.
 struct Stderr;
 
 impl std::io::Write for Stderr {
@@ -416,9 +416,8 @@ impl std::io::Write for Stderr {
     }
 }
 
-/// Says something on stderr where there is no log, under the same terms.
+/// Writes a line to stderr where logging has not started. Errors are ignored as well.
 pub(crate) fn print_to_stderr(text: impl std::fmt::Display) {
-    // What cannot be said cannot be complained about either.
     drop(writeln!(Stderr, "{text}"));
 }
 
@@ -426,7 +425,7 @@ pub(crate) fn print_to_stderr(text: impl std::fmt::Display) {
 mod tests {
     use super::*;
 
-    /// As two Prometheus do.
+    /// Two Prometheus servers may scrape at the same time.
     #[test]
     fn concurrent_scrapes_see_every_rule() {
         let metrics = Metrics::new();

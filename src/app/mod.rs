@@ -1,8 +1,7 @@
-//! Wiring: what `serve` puts together, starts, and takes apart again.
+//! Wiring: builds, starts and drains the parts of `serve`.
 //!
-//! Signals end in `main`; here a token says that it is time to stop. Both listeners are bound before
-//! anything else happens, so a port that is taken is found at once; until the store is open they
-//! answer 503.
+//! Signals end in `main`; a token requests the stop here. Both listeners are bound first, so that a port
+//! in use is an error at once. They reply 503 until the store is open.
 
 mod reload;
 mod watch;
@@ -36,12 +35,12 @@ use reload::Reloader;
 use watch::FileStamps;
 use workers::Workers;
 
-/// Pause between two rounds of pruning.
+/// The interval of pruning.
 const PRUNE_INTERVAL: Duration = Duration::from_secs(60);
-/// Of `drain_timeout`, what is left at most for closing the store after requests and deliveries.
+/// The part of `drain_timeout` that is reserved for closing the store.
 const STORE_CLOSE_RESERVE: Duration = Duration::from_secs(2);
 
-/// A configured bridge, not started.
+/// A configured bridge that has not started.
 pub(crate) struct App {
     loaded: Loaded,
     origin: Origin,
@@ -49,32 +48,30 @@ pub(crate) struct App {
     reloads: (mpsc::Sender<ReloadRequest>, mpsc::Receiver<ReloadRequest>),
 }
 
-/// Where a configuration comes from, so that it can be read again.
+/// The origin of a configuration, for reloads.
 #[derive(Clone)]
 pub(crate) struct Origin {
-    /// The configuration file.
     pub path: PathBuf,
-    /// The environment that is laid over it, as it was when the process started.
+    /// The environment that overrides the file, as of the start of the process.
     pub environment: Vec<(String, String)>,
-    /// All files that it was read from the last time.
+    /// All files that the current configuration was read from.
     pub files: FileStamps,
 }
 
 impl Origin {
-    /// A file and an environment.
     pub(crate) fn new(path: PathBuf, environment: Vec<(String, String)>) -> Self {
         Self { path, environment, files: FileStamps::default() }
     }
 }
 
-/// The wall clock.
+/// The time of the system clock.
 pub fn wall_clock() -> Time {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     Time::from_nanos(i64::try_from(since.as_nanos()).unwrap_or(i64::MAX))
 }
 
 impl App {
-    /// An app of a checked configuration, which is read again from `origin`.
+    /// An app with a checked configuration, which reloads read from `origin`.
     pub(crate) fn new(loaded: Loaded, origin: Origin) -> Self {
         let metrics = Metrics::new();
         metrics.record_config_load(SystemTime::now().duration_since(UNIX_EPOCH).ok());
@@ -82,16 +79,16 @@ impl App {
         Self { loaded, origin, metrics, reloads: mpsc::channel(1) }
     }
 
-    /// Where to ask for the configuration to be read again.
+    /// The channel for reload requests.
     pub(crate) fn reloads(&self) -> mpsc::Sender<ReloadRequest> {
         self.reloads.0.clone()
     }
 
-    /// Runs until `stop` is cancelled, then drains: no new notification is taken, those in flight are
-    /// answered, deliveries that are on their way are settled, the rest stays in the store.
+    /// Runs until `stop` is cancelled, then drains: no new requests are accepted, requests in flight are
+    /// answered, claimed deliveries are settled, and the rest stays in the store.
     ///
     /// # Errors
-    /// A listener or the store cannot be used.
+    /// A listener or the store cannot be opened, or a worker or the store has failed.
     pub(crate) async fn run(self, stop: CancellationToken) -> anyhow::Result<()> {
         let Self { loaded, origin, metrics, reloads: (reload_sender, mut reload_requests) } = self;
         let settings = Arc::new(loaded.settings);
@@ -119,7 +116,7 @@ impl App {
         let names: Vec<Name> = settings.destinations.keys().cloned().collect();
         let store = tokio::select! {
             opened = open_store(&settings.store, names) => opened?,
-            // Nothing was accepted yet.
+            // Nothing has been accepted yet.
             () = stop.cancelled() => return Ok(()),
         };
         for (name, destination) in &settings.destinations {
@@ -168,12 +165,12 @@ impl App {
             if reload_sender.send(reply).await.is_err() {
                 return true;
             }
-            // A fault stays one until the files change; what could not be done may be possible soon.
+            // An invalid configuration stays invalid until the files change; other failures are retried.
             !matches!(answer.await, Ok(Err(ReloadError::Failed(_))))
         }));
         let parts = Services { bridge, store: store.clone(), statuses, settings: current, configuration };
         let set = services.set(parts);
-        debug_assert!(set.is_ok(), "an app runs once");
+        debug_assert!(set.is_ok(), "`run` is called once");
         lifecycle.enter(LifecyclePhase::Ready);
         tracing::info!(webhook = %webhook.address, admin = %admin_api.address, "scalebridge is ready");
 
@@ -183,12 +180,12 @@ impl App {
                 ended = webhook.ended() => break ended.context("server.listen"),
                 ended = admin_api.ended() => break ended.context("admin.listen"),
                 error = workers.wait_for_failure() => break Err(error),
-                // It only ends by itself when the store has.
+                // It ends before the cancellation only if the store has failed.
                 _ = &mut due_task => {
-                    break Err(anyhow::anyhow!("the store's writer has ended; see the log before this"));
+                    break Err(anyhow::anyhow!("the store's writer has stopped; see the previous log lines"));
                 }
                 Some(reply) = reload_requests.recv() => {
-                    // Nobody may wait for the answer any more.
+                    // The requester may have gone.
                     drop(reply.send(reloader.reload(&mut workers).await));
                 }
             }
@@ -196,12 +193,12 @@ impl App {
         lifecycle.enter(LifecyclePhase::Stopping);
         reload_requests.close();
         let deadline = Instant::now() + server.drain_timeout;
-        // A sender or a destination that hangs does not get the store's time as well.
+        // A hanging sender or destination must not use up the time for closing the store.
         let listeners_deadline =
             deadline.checked_sub(STORE_CLOSE_RESERVE.min(server.drain_timeout / 4)).unwrap_or(deadline);
-        tracing::info!(within = ?server.drain_timeout, "stopping: finishing what is in flight");
+        tracing::info!(within = ?server.drain_timeout, "stopping, draining");
         background.cancel();
-        // Beside each other: what requests in flight still cause stays in the store.
+        // Concurrently: events of the last requests stay in the store.
         tokio::join!(webhook.stop(listeners_deadline), workers.stop(listeners_deadline));
         admin_api.stop(listeners_deadline).await;
         let background = async {
@@ -211,10 +208,10 @@ impl App {
             drop(pruning.await);
         };
         if tokio::time::timeout_at(deadline.into(), background).await.is_err() {
-            tracing::warn!("the store did not finish in time what it was asked for");
+            tracing::warn!("store did not drain in time");
         }
         if tokio::time::timeout_at(deadline.into(), store.close()).await.is_err() {
-            tracing::warn!("the store did not close in time; it is complete nevertheless");
+            tracing::warn!("store did not close in time");
         }
         tracing::info!("stopped");
         ended
@@ -225,14 +222,14 @@ async fn open_store(settings: &config::Store, destinations: Vec<Name>) -> anyhow
     let config::Store::Sqlite { path } = settings;
     let path = path.clone();
     let (done, opened) = tokio::sync::oneshot::channel();
-    // A thread of its own, so that the threads that it starts are none of the runtime's.
+    // On a separate thread, so that the store's threads are not started from a thread of the runtime.
     let open = move || {
         let opened = Sqlite::open(&path, &destinations, Arc::new(wall_clock));
-        // Nobody waits any more for one that opens while the process ends.
+        // The receiver is gone if the process is stopping.
         drop(done.send(opened));
     };
-    std::thread::Builder::new().name("store-open".to_owned()).spawn(open).context("open the store")?;
-    Ok(Store::Sqlite(opened.await.context("open the store")??))
+    std::thread::Builder::new().name("store-open".to_owned()).spawn(open).context("cannot open the store")?;
+    Ok(Store::Sqlite(opened.await.context("cannot open the store")??))
 }
 
 async fn prune(store: Store, settings: Arc<ArcSwap<Settings>>, stop: CancellationToken) {
@@ -241,11 +238,11 @@ async fn prune(store: Store, settings: Arc<ArcSwap<Settings>>, stop: Cancellatio
         let more = match store.prune(retention.decisions, retention.delivered).await {
             Ok(more) => more,
             Err(error) => {
-                tracing::warn!(%error, "cannot prune the store; it is tried again");
+                tracing::warn!(%error, "pruning failed, retrying");
                 false
             }
         };
-        // Between two rounds others get their turn.
+        // A short pause lets other commands run.
         let pause = if more { Duration::from_millis(20) } else { PRUNE_INTERVAL };
         tokio::select! {
             () = stop.cancelled() => return,
@@ -254,7 +251,7 @@ async fn prune(store: Store, settings: Arc<ArcSwap<Settings>>, stop: Cancellatio
     }
 }
 
-/// A listener that serves.
+/// A running HTTP listener.
 struct Listener {
     address: SocketAddr,
     handle: Handle<SocketAddr>,
@@ -285,7 +282,7 @@ impl Listener {
         Ok(Self { address, handle, task: parking_lot::Mutex::new(Some(task)), done })
     }
 
-    /// Completes when it serves no more without having been told so.
+    /// Completes when the listener has ended. Before [`Self::stop`], that is a failure.
     async fn ended(&self) -> anyhow::Result<()> {
         self.done.cancelled().await;
         let task = self.task.lock().take();
@@ -295,7 +292,7 @@ impl Listener {
         }
     }
 
-    /// Takes no new connection and waits for requests in flight.
+    /// Stops accepting connections, and waits for requests in flight until `deadline`.
     async fn stop(&self, deadline: Instant) {
         self.handle.graceful_shutdown(Some(deadline.saturating_duration_since(Instant::now())));
         self.done.cancelled().await;

@@ -1,8 +1,9 @@
-//! Events into calls: never more than a call takes, by count and by bytes.
+//! Splits events into batches within the limits of a call, by count and by bytes.
 
 use super::{Limits, OutgoingEvent};
 
-/// Splits events, in their order, into batches that are each within `limits` and not empty.
+/// Splits events, in their order, into non-empty batches within `limits`. An event larger than
+/// `limits.bytes` gets a batch of its own.
 pub(super) fn split(
     events: Vec<OutgoingEvent>,
     limits: Limits,

@@ -1,47 +1,46 @@
-//! Whether a destination is called at all.
+//! Circuit breaker of a destination.
 //!
-//! Closed, calls start freely. When calls fail as a whole it opens: nothing is sent for a pause that
-//! grows with every failure. After the pause one call is let through, the probe, which carries a real
-//! delivery: there is no message that is only a test. It alone decides: back to closed, or a longer
-//! pause. Pure: instants and chance are arguments.
+//! While it is closed, calls start freely. It opens when calls fail as a whole: then nothing is sent for
+//! a backoff that grows with each failure. After the backoff it is half-open and lets one call through,
+//! the probe, which carries a real delivery; no test messages are sent. The outcome of the probe alone
+//! closes the breaker or opens it for a longer backoff. Pure: instants and randomness are arguments.
 
 use tokio::time::Instant;
 
 use super::{Class, Failure};
 use crate::domain::retry::Backoff;
 
-/// Failures in a row that open it. One lost connection among many calls is no dead destination.
+/// Consecutive failures that open it. A single lost connection among many calls does not.
 const FAILURE_THRESHOLD: u32 = 3;
 
-/// Lets calls through or not.
 #[derive(Debug)]
 pub(super) struct Breaker {
     backoff: Backoff,
     state: State,
-    /// Counts the changes of state. What a call found out that began before the last one is old news.
+    /// The number of state changes. Outcomes of calls that started before the last one are stale.
     generation: u64,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
-    /// So many calls failed since the last success.
+    /// `failures` calls have failed since the last success.
     Closed { failures: u32 },
-    /// It opened or its probe failed so often in a row; nothing starts before `until`.
+    /// No call starts before `until`. It has opened `consecutive_opens` times without closing.
     Open { until: Instant, consecutive_opens: u32 },
-    /// The probe is on its way.
+    /// The probe is in flight.
     HalfOpen { consecutive_opens: u32 },
 }
 
-/// Stands for a call that was let through.
+/// Identifies a call that was let through.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Ticket(Option<u64>);
 
 impl Ticket {
-    /// For a call that is made whatever the breaker says, and that tells it nothing.
+    /// For a call that bypasses the breaker and does not affect it.
     pub(super) const FORCED: Self = Self(None);
 }
 
-/// Which calls may start.
+/// The calls that may start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Admission {
     /// Any.
@@ -50,11 +49,11 @@ pub(super) enum Admission {
     Probe,
     /// None before this time.
     Later(Instant),
-    /// None until the probe is back.
+    /// None until the probe has completed.
     AfterProbe,
 }
 
-/// What a call changed.
+/// The state change by a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Transition {
     None,
@@ -78,7 +77,7 @@ impl Breaker {
         }
     }
 
-    /// A call starts, if it may.
+    /// Starts a call if one is admitted.
     pub(super) fn start(&mut self, now: Instant) -> Option<Ticket> {
         match self.admission(now) {
             Admission::All => {}
@@ -91,7 +90,7 @@ impl Breaker {
         Some(Ticket(Some(self.generation)))
     }
 
-    /// The destination took something, or refused it for what it was.
+    /// The destination accepted an event, or rejected it because of its content.
     pub(super) fn on_reached(&mut self, ticket: Ticket) -> Transition {
         match self.state {
             _ if self.is_stale(ticket) => Transition::None,
@@ -99,7 +98,7 @@ impl Breaker {
                 self.enter(State::Closed { failures: 0 });
                 Transition::Closed
             }
-            // Not a change that makes other calls' answers old.
+            // Not `enter`: the outcomes of concurrent calls stay valid.
             _ => {
                 self.state = State::Closed { failures: 0 };
                 Transition::None
@@ -107,7 +106,7 @@ impl Breaker {
         }
     }
 
-    /// The call failed as a whole. What a person has to mend opens it at once.
+    /// The call failed as a whole. A misconfiguration opens the breaker at once.
     pub(super) fn on_failure(
         &mut self,
         ticket: Ticket,
@@ -134,15 +133,15 @@ impl Breaker {
         }
     }
 
-    /// The call was throttled: no reason to open. A probe has proved nothing, and the next one follows
-    /// after a pause of the same length.
+    /// The call was throttled, which does not open the breaker. A throttled probe is inconclusive: the
+    /// next one follows after a backoff of the same length.
     pub(super) fn on_throttle(&mut self, ticket: Ticket, now: Instant, chance: f64) {
         if let (State::HalfOpen { consecutive_opens }, false) = (self.state, self.is_stale(ticket)) {
             self.open(consecutive_opens, now, chance);
         }
     }
 
-    /// There was no call: what it should have carried was not to be sent any more.
+    /// No call was made because all of its deliveries had expired or were superseded.
     pub(super) fn on_skipped(&mut self, ticket: Ticket, now: Instant) {
         if let (State::HalfOpen { consecutive_opens }, false) = (self.state, self.is_stale(ticket)) {
             self.enter(State::Open { until: now, consecutive_opens });
@@ -225,7 +224,7 @@ mod tests {
         let ticket = breaker.start(start).unwrap();
         breaker.on_failure(ticket, &denied(), start, 0.5);
         assert_eq!(breaker.start(start + seconds(1)), None);
-        // Calls that began before are old news, whatever they say.
+        // The outcomes of calls that started before are stale.
         assert_eq!(breaker.on_reached(before), Transition::None);
         assert_eq!(breaker.on_failure(before, &reset(), start + seconds(1), 0.5), Transition::None);
 
@@ -235,7 +234,7 @@ mod tests {
         assert_eq!((breaker.admission(now), breaker.start(now)), (Admission::AfterProbe, None));
         assert_eq!(breaker.on_reached(before), Transition::None);
         assert_eq!(breaker.on_failure(probe, &reset(), now, 0.5), Transition::StaysOpen);
-        assert_eq!(breaker.admission(now), Admission::Later(now + seconds(4)), "the pause grows");
+        assert_eq!(breaker.admission(now), Admission::Later(now + seconds(4)), "the backoff grows");
 
         let now = now + seconds(4);
         let probe = breaker.start(now).unwrap();
@@ -243,7 +242,7 @@ mod tests {
         assert_eq!(breaker.admission(now), Admission::All);
         let ticket = breaker.start(now).unwrap();
         breaker.on_failure(ticket, &denied(), now, 0.5);
-        assert_eq!(breaker.admission(now), Admission::Later(now + seconds(2)), "it begins anew");
+        assert_eq!(breaker.admission(now), Admission::Later(now + seconds(2)), "the backoff starts over");
     }
 
     #[test]
@@ -269,7 +268,7 @@ mod tests {
         assert_eq!(breaker.admission(now), Admission::All);
     }
 
-    /// What can happen to it; the number picks one of the calls that are on their way.
+    /// A random operation. A `usize` selects one of the calls in flight.
     #[derive(Debug, Clone, Copy)]
     enum Step {
         Start,
@@ -334,7 +333,7 @@ mod tests {
                     }
                     Step::Skipped(at) => breaker.on_skipped(calls.swap_remove(at % calls.len()), now),
                 }
-                // The one that can change a breaker that is not closed.
+                // Only these can change a breaker that is not closed.
                 let live = calls.iter().filter(|ticket| !breaker.is_stale(**ticket)).count();
                 match breaker.state {
                     State::Closed { failures } => prop_assert!(failures < FAILURE_THRESHOLD),
@@ -345,7 +344,7 @@ mod tests {
                     State::HalfOpen { .. } => prop_assert_eq!(live, 1),
                 }
             }
-            // Nothing is stuck: with every call back and the longest pause over, one may start.
+            // Liveness: after all calls have completed and the longest backoff is over, a call may start.
             for ticket in calls {
                 breaker.on_skipped(ticket, now);
             }

@@ -1,36 +1,35 @@
-//! How many calls run at the same time: fewer where the destination throttles, one after the other as
-//! many as are configured where it does not. Additive increase, multiplicative decrease, as TCP does.
-//! Pure.
+//! AIMD concurrency limit: halved on throttling, +1 after a full window of successes, up to the
+//! configured maximum. Pure.
 
-/// Between 1 and the configured number of calls.
+/// The limit of concurrent calls, between 1 and the configured maximum.
 #[derive(Debug)]
 pub(super) struct AdaptiveConcurrency {
     max_limit: usize,
     limit: usize,
-    /// Calls that passed since the width last changed.
+    /// Successful calls since the limit last changed.
     successes: usize,
-    /// Counts the decreases: calls that ran together are throttled together, and count once.
+    /// The number of decreases. Concurrent calls are throttled together and reduce the limit only once.
     epoch: u64,
 }
 
-/// The width under which a call was started.
+/// Identifies the period between two decreases in which a call was started.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Epoch(u64);
 
-/// What a call changed.
+/// The change of the limit by a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum LimitChange {
     None,
-    /// No longer all calls are allowed.
+    /// It fell below the maximum.
     Reduced,
-    /// Already only one call is allowed, and that is too much.
+    /// A call was throttled although the limit is 1 already.
     AtMinimum,
-    /// All calls are allowed again.
+    /// It reached the maximum again.
     Restored,
 }
 
 impl AdaptiveConcurrency {
-    /// As wide as it gets.
+    /// Starts at the maximum, which is at least 1.
     pub(super) fn new(max_limit: usize) -> Self {
         let max_limit = max_limit.max(1);
         Self { max_limit, limit: max_limit, successes: 0, epoch: 0 }
@@ -40,7 +39,6 @@ impl AdaptiveConcurrency {
         self.limit
     }
 
-    /// As wide as it gets.
     pub(super) const fn max_limit(&self) -> usize {
         self.max_limit
     }
@@ -49,7 +47,7 @@ impl AdaptiveConcurrency {
         Epoch(self.epoch)
     }
 
-    /// A call was not throttled. As many as run together make room for one more.
+    /// A call was not throttled. As many successes as the limit raise it by one. Stale epochs are ignored.
     pub(super) fn on_success(&mut self, epoch: Epoch) -> LimitChange {
         if self.limit == self.max_limit || epoch != self.epoch() {
             return LimitChange::None;
@@ -62,7 +60,7 @@ impl AdaptiveConcurrency {
         if self.limit == self.max_limit { LimitChange::Restored } else { LimitChange::None }
     }
 
-    /// A call was throttled.
+    /// A call was throttled. Stale epochs are ignored.
     pub(super) fn on_throttle(&mut self, epoch: Epoch) -> LimitChange {
         if epoch != self.epoch() {
             return LimitChange::None;
@@ -138,7 +136,7 @@ mod tests {
                 } else {
                     prop_assert!((before..=before + 1).contains(&concurrency.limit()));
                 }
-                prop_assert!(epoch == now || concurrency.limit() == before, "old news change nothing");
+                prop_assert!(epoch == now || concurrency.limit() == before, "a stale epoch changes nothing");
                 prop_assert_eq!(change == LimitChange::Restored, before < max_limit && concurrency.limit() == max_limit);
                 old = now;
             }

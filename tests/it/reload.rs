@@ -258,7 +258,7 @@ async fn a_destination_that_went_away_while_the_bridge_was_down_leaves_dead_lett
 async fn wait_for_reloads(bridge: &Bridge, count: usize) {
     eventually("a reload", async || {
         let log = bridge.log();
-        (log.matches("reloaded the configuration").count() >= count).then_some(())
+        (log.matches("configuration reloaded").count() >= count).then_some(())
     })
     .await;
 }
@@ -293,6 +293,6 @@ async fn a_signal_or_a_changed_file_is_enough_also_behind_the_links_of_a_config_
     wait_for_reloads(&bridge, 2).await;
     // A file that is faulty is told once, and the bridge goes on.
     version("..v2", "rules: [");
-    eventually("the refusal", async || bridge.log().contains("is refused").then_some(())).await;
+    eventually("the refusal", async || bridge.log().contains("configuration rejected").then_some(())).await;
     assert_eq!(bridge.post(notification(&[pending_pod("others", "a")])).await.status, 200);
 }

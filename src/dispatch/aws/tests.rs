@@ -1,4 +1,4 @@
-//! Every failure that the SDK can tell of, each with its class.
+//! The class of every failure that the SDK can return.
 
 use aws_sdk_lambda::operation::invoke::InvokeError;
 use aws_sdk_sqs::config::http::HttpResponse;
@@ -108,7 +108,7 @@ fn every_shape_of_a_failed_call_has_its_class() {
     }
 }
 
-/// As they come over the wire; the SDK models all but the last two.
+/// Codes on the wire. The SDK models all but the last two.
 const SQS_CODES: [(&str, Class); 19] = [
     ("AWS.SimpleQueueService.BatchEntryIdsNotDistinct", Transient),
     ("AWS.SimpleQueueService.BatchRequestTooLong", Permanent),
@@ -127,7 +127,7 @@ const SQS_CODES: [(&str, Class); 19] = [
     ("RequestThrottled", Throttled),
     ("AWS.SimpleQueueService.TooManyEntriesInBatchRequest", Transient),
     ("AWS.SimpleQueueService.UnsupportedOperation", Misconfigured),
-    // Of single messages, but where a proxy or an emulator says it of a call it means the same.
+    // Codes of single messages, which proxies and emulators may return for a whole call.
     ("InvalidMessageContents", Permanent),
     ("InvalidParameterValue", Misconfigured),
 ];
@@ -176,7 +176,7 @@ const LAMBDA_CODES: [(&str, Class); 41] = [
     ("SubnetIPAddressLimitReachedException", Transient),
 ];
 
-/// No model has these. They are the same for every service.
+/// Codes that are in no model and are common to all services.
 const UNMODELLED_CODES: [(&str, u16, Class); 44] = [
     ("TooManyRequestsException", 429, Throttled),
     ("UnsupportedMediaTypeException", 415, Permanent),
@@ -215,7 +215,7 @@ const UNMODELLED_CODES: [(&str, u16, Class); 44] = [
     ("InternalServerError", 500, Transient),
     ("RequestTimeout", 408, Transient),
     ("RequestTimeoutException", 400, Transient),
-    // Unknown: the status tells.
+    // Unknown codes: classified by the status.
     ("SomethingNew", 400, Transient),
     ("SomethingNew", 401, Misconfigured),
     ("SomethingNew", 403, Misconfigured),
@@ -241,11 +241,11 @@ fn every_code_has_its_class() {
     {
         let lists = [&PERMANENT_CODES[..], &THROTTLED_CODES, &MISCONFIGURED_CODES, &UNUSABLE_RESOURCE_CODES];
         assert_eq!(lists.iter().filter(|list| list.contains(name)).count(), 1, "{name}");
-        assert_eq!(*name, super::normalize_code(name), "it would never be found");
+        assert_eq!(*name, super::normalize_code(name), "it would never match");
     }
 }
 
-/// What the tables call modelled is: the SDK's own reader of answers makes no unknown error of it.
+/// The codes of the tables that count as modelled are parsed by the SDK as modelled errors.
 #[tokio::test]
 async fn the_tables_have_the_names_that_the_sdk_reads() {
     for (code, class) in &SQS_CODES[..17] {

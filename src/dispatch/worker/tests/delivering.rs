@@ -1,4 +1,4 @@
-//! What is delivered, in which batches and order, and what is never sent.
+//! Delivery: batches, order, and events that are not sent.
 
 use super::*;
 
@@ -15,7 +15,7 @@ async fn pending_and_later_events_are_delivered_in_batches() {
     let sizes: Vec<_> = harness.sends().iter().map(|sent| sent.seqs.len()).collect();
     assert_eq!(sizes, [10, 10, 5, 1]);
     assert!((0..=25).all(|seq| harness.history(seq) == [Settlement::Delivered]));
-    assert_eq!(harness.0.concurrent.lock().1, 2, "as many calls at once as allowed");
+    assert_eq!(harness.0.concurrent.lock().1, 2, "as many concurrent calls as allowed");
     assert_eq!(harness.0.outcomes.lock().len(), 26);
     assert!(harness.0.health_changes.lock().is_empty());
 }
@@ -67,7 +67,7 @@ async fn a_failed_entry_is_retried_with_backoff_and_does_not_block_the_others() 
         assert!(*delay <= seconds(1 << attempt), "{delays:?}");
         assert_eq!(error, "busy");
     }
-    assert!(harness.0.health_changes.lock().is_empty(), "the destination as a whole works");
+    assert!(harness.0.health_changes.lock().is_empty(), "the destination stays available");
 }
 
 #[tokio::test(start_paused = true)]
@@ -84,7 +84,11 @@ async fn a_permanent_failure_is_a_dead_letter_at_once() {
     let harness = WorkerHarness::new(|batch, call| match call {
         1 => Ok(batch
             .iter()
-            .map(|event| if has_seq_1(event) { Err(Failure::permanent("no such letter")) } else { Ok(None) })
+            .map(
+                |event| {
+                    if has_seq_1(event) { Err(Failure::permanent("invalid character")) } else { Ok(None) }
+                },
+            )
             .collect()),
         _ => Err(Failure::permanent("too large")),
     });
@@ -96,7 +100,7 @@ async fn a_permanent_failure_is_a_dead_letter_at_once() {
     stop.cancel();
     worker.await.unwrap();
     assert_eq!(harness.history(0), [Settlement::Delivered]);
-    assert_eq!(harness.history(1), [Settlement::Dead { error: "no such letter".into() }]);
+    assert_eq!(harness.history(1), [Settlement::Dead { error: "invalid character".into() }]);
     assert_eq!(harness.history(2), [Settlement::Dead { error: "too large".into() }]);
-    assert!(harness.0.health_changes.lock().is_empty(), "it answered");
+    assert!(harness.0.health_changes.lock().is_empty(), "a permanent failure does not affect the health");
 }

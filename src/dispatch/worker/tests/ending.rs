@@ -1,4 +1,4 @@
-//! How a worker ends, and what a store that fails does to it.
+//! The end of a worker, and failures of the store.
 
 use super::*;
 
@@ -12,7 +12,7 @@ async fn a_drain_finishes_calls_in_flight_and_claims_nothing() {
     stop.cancel();
     tokio::time::timeout(seconds(8), worker).await.unwrap().unwrap();
     assert!((0..4).all(|seq| harness.history(seq) == [Settlement::Delivered]));
-    assert_eq!(harness.history(4), [], "it stays for the next start");
+    assert_eq!(harness.history(4), [], "it stays in the store");
     harness.assert_none_claimed();
 }
 
@@ -86,7 +86,7 @@ async fn a_worker_stops_when_its_store_is_closed() {
     tokio::time::sleep(seconds(1)).await;
     stop.cancel();
     worker.await.unwrap();
-    assert!(harness.0.outcomes.lock().is_empty(), "what is not settled is not counted");
+    assert!(harness.0.outcomes.lock().is_empty(), "unsettled deliveries are not reported");
 }
 
 #[tokio::test(start_paused = true)]
@@ -97,8 +97,8 @@ async fn a_panic_in_a_call_is_propagated() {
     assert!(worker.await.unwrap_err().is_panic());
 }
 
-/// `per_target_order` of a function is what the outbox does: the next event of a target is not sent
-/// before the one before it was settled, and no two of them share a call.
+/// The order per target of a function follows from the outbox: the next event of a target is sent after
+/// the previous one was settled, and no two of them share a call.
 #[tokio::test]
 async fn a_function_gets_the_events_of_a_target_in_their_order_one_at_a_time() {
     use crate::config::{InvocationType, Lambda as Settings};
@@ -157,7 +157,7 @@ async fn a_function_gets_the_events_of_a_target_in_their_order_one_at_a_time() {
     for (subject, sequence) in &sequences {
         assert!(sequence.is_sorted(), "{subject}: {sequence:?}");
     }
-    assert!(sequences.values().map(Vec::len).sum::<usize>() > 30, "some were tried again");
+    assert!(sequences.values().map(Vec::len).sum::<usize>() > 30, "some were retried");
 }
 
 #[tokio::test(start_paused = true)]

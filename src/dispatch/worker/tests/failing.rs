@@ -1,4 +1,4 @@
-//! What happens when a destination or an event fails, or is too old.
+//! Failures of destinations and events, and expiry.
 
 use super::*;
 
@@ -11,13 +11,13 @@ async fn an_unavailable_destination_is_probed_and_recovers() {
     let (stop, worker) = harness.start(4);
     tokio::time::sleep(seconds(900)).await;
     let first: Vec<_> = harness.sends().iter().map(|sent| sent.at).collect();
-    assert_eq!(first[..4], [Duration::ZERO; 4], "they ran together");
+    assert_eq!(first[..4], [Duration::ZERO; 4], "they ran concurrently");
     assert_eq!(
         first[4..6],
         [Duration::from_millis(10); 2],
         "after the first and second failure, not the third"
     );
-    // What follows is one call after the second, third... pause.
+    // Then one call follows each backoff, from the second on.
     for (failures, pair) in (2..).zip(first[6..11].windows(2)) {
         let pause = pair[1] - pair[0];
         let ceiling = seconds(1 << (failures - 1)) + Duration::from_millis(20);
@@ -26,11 +26,11 @@ async fn an_unavailable_destination_is_probed_and_recovers() {
     stop.cancel();
     worker.await.unwrap();
     let retried_events = (0..1000).filter(|&seq| harness.outcomes(seq).contains(&"retry")).count();
-    assert!(retried_events <= 80, "{retried_events}: one dead destination does not churn its backlog");
+    assert!(retried_events <= 80, "{retried_events}: a dead destination does not use up its backlog");
     assert!((0..1000).all(|seq| harness.outcomes(seq).last() == Some(&"delivered")));
     let reported = harness.0.health_changes.lock().clone();
     let refused = Some("connection refused".to_owned());
-    assert_eq!(reported, [vec![refused; 5], vec![None]].concat(), "the opening, four probes, the end");
+    assert_eq!(reported, [vec![refused; 5], vec![None]].concat(), "opened, four failed probes, closed");
 }
 
 #[tokio::test(start_paused = true)]
@@ -39,10 +39,7 @@ async fn a_dead_destination_is_probed_with_backoff_regardless_of_its_backlog() {
     (0..10_000).for_each(|seq| harness.scale_out(seq));
     harness.run(8, seconds(1200)).await;
     let calls = harness.sends().len();
-    assert!(
-        (30..90).contains(&calls),
-        "{calls} calls, with a pause of half a minute between them on average"
-    );
+    assert!((30..90).contains(&calls), "{calls} calls, with an average backoff of 30 s");
     assert!(harness.0.health_changes.lock().iter().all(Option::is_some));
 }
 
@@ -59,7 +56,7 @@ async fn an_expired_delivery_is_given_up_and_never_sent() {
         Some(Settlement::Dead { error }) => error,
         other => panic!("{other:?}"),
     };
-    let last = "; the last error: connection refused";
+    let last = "; last error: connection refused";
     assert_eq!(given_up(1), format!("expired: not delivered within 5m{last}"));
     assert_eq!(given_up(2), format!("expired: not delivered within 30m{last}"));
     assert_eq!(given_up(3), format!("expired: not delivered within 5m{last}"));
@@ -70,7 +67,7 @@ async fn an_expired_delivery_is_given_up_and_never_sent() {
     assert!(last(4) <= Some(seconds(60)));
 }
 
-/// The store was down for hours: what it hands out then is old and was never tried.
+/// After hours of downtime, the store returns old deliveries that were never sent.
 #[tokio::test(start_paused = true)]
 async fn a_delivery_that_expired_in_the_store_is_a_dead_letter_without_a_call() {
     let harness = WorkerHarness::new(deliver_all);
@@ -93,7 +90,7 @@ async fn an_oversized_event_is_given_up_without_a_call() {
     let Some(Settlement::Dead { error }) = harness.history(3).pop() else {
         panic!("{:?}", harness.history(3))
     };
-    assert!(error.starts_with("too large: it has ") && error.ends_with(" bytes of 500"), "{error}");
+    assert!(error.starts_with("too large: ") && error.ends_with(" bytes, the limit is 500"), "{error}");
     assert!((0..3).all(|seq| harness.history(seq) == [Settlement::Delivered]));
     assert_eq!(harness.sends().into_iter().map(|sent| sent.seqs).collect::<Vec<_>>(), [[0, 1, 2]]);
 }
@@ -108,7 +105,9 @@ async fn an_event_with_nothing_to_compensate_is_withdrawn_and_never_sent() {
         harness.0.deliveries.lock().get_mut(&EventSeq(seq)).unwrap().nothing_to_compensate = true;
     }
     harness.run(1, seconds(1)).await;
-    let withdrawn = Settlement::Withdrawn { reason: "what it would undo never arrived here".into() };
+    let withdrawn = Settlement::Withdrawn {
+        reason: "the event that it compensates never arrived at this destination".into(),
+    };
     assert_eq!((harness.history(1), harness.history(3)), (vec![withdrawn.clone()], vec![withdrawn]));
     assert_eq!(harness.sends().into_iter().map(|sent| sent.seqs).collect::<Vec<_>>(), [[2]]);
     let outcomes = harness.0.outcomes.lock();
@@ -116,8 +115,8 @@ async fn an_event_with_nothing_to_compensate_is_withdrawn_and_never_sent() {
     assert_eq!(withdrawn, 2);
 }
 
-/// Six events are claimed for one call, and each needs its own. The destination fails, and while nothing is sent
-/// to it capacity is added for the targets of two that wait.
+/// Six events are claimed at once, and each needs a call of its own. The destination fails, and during the
+/// backoff two of the waiting deliveries are superseded.
 #[tokio::test(start_paused = true)]
 async fn a_delivery_superseded_while_it_waits_for_a_call_is_not_sent() {
     let harness = WorkerHarness::new(|batch, call| {
@@ -127,19 +126,19 @@ async fn a_delivery_superseded_while_it_waits_for_a_call_is_not_sent() {
         harness.with(|inner| inner.limits = Limits { events: 6, bytes: 1, max_event_bytes: usize::MAX });
     (1..=6).for_each(|seq| harness.emit(seq, &format!("target-{seq}"), "scale_in"));
     let (stop, worker) = harness.start(1);
-    // A call takes 10 ms: the third is on its way.
+    // A call takes 10 ms: the third is in flight.
     tokio::time::sleep(Duration::from_millis(25)).await;
     assert_eq!(harness.sends().len(), 3);
     for seq in [4, 6] {
         let mut deliveries = harness.0.deliveries.lock();
         let delivery = deliveries.get_mut(&EventSeq(seq)).unwrap();
-        assert!(delivery.claimed && delivery.history.is_empty(), "it waits for its call");
+        assert!(delivery.claimed && delivery.history.is_empty(), "it waits for a call");
         delivery.cancelled = true;
     }
     tokio::time::sleep(seconds(60)).await;
     stop.cancel();
     worker.await.unwrap();
-    let withdrawn = Settlement::Withdrawn { reason: "capacity was added before it was sent".into() };
+    let withdrawn = Settlement::Withdrawn { reason: "superseded by an increase before it was sent".into() };
     assert_eq!((harness.history(4), harness.history(6)), (vec![withdrawn.clone()], vec![withdrawn]));
     assert!([1, 2, 3, 5].iter().all(|&seq| harness.outcomes(seq).last() == Some(&"delivered")));
     let mut sent: Vec<i64> = harness.sends().into_iter().flat_map(|sent| sent.seqs).collect();
@@ -173,10 +172,10 @@ async fn a_probe_carries_one_delivery_and_an_expired_one_is_replaced_by_the_next
     (40..60).for_each(|seq| harness.insert(seq, &format!("t{seq}"), &stub::event(seq, "t", "notify", soon)));
     harness.run(2, seconds(120)).await;
     let sizes: Vec<_> = harness.sends().iter().map(|sent| sent.seqs.len()).collect();
-    assert_eq!(sizes[..4], [10, 10, 1, 1], "two ran together, two probes");
+    assert_eq!(sizes[..4], [10, 10, 1, 1], "two concurrent calls, two probes");
     assert!((0..40).all(|seq| harness.outcomes(seq).last() == Some(&"delivered")));
     assert!((40..60).all(|seq| harness.outcomes(seq) == ["dead"]));
-    assert_eq!(harness.0.health_changes.lock().len(), 3, "the opening, one probe, the end");
+    assert_eq!(harness.0.health_changes.lock().len(), 3, "opened, one failed probe, closed");
 }
 
 #[tokio::test(start_paused = true)]
@@ -194,19 +193,19 @@ async fn misconfigured_entries_open_the_breaker_if_every_entry_failed() {
     });
     (0..10).for_each(|seq| harness.scale_out(seq));
     harness.run(1, Duration::from_millis(100)).await;
-    assert!(harness.0.health_changes.lock().is_empty(), "others passed");
+    assert!(harness.0.health_changes.lock().is_empty(), "other entries were delivered");
 }
 
 #[tokio::test(start_paused = true)]
 async fn throttling_reduces_concurrency_and_does_not_open_the_breaker() {
-    // It takes two calls at the same time.
+    // The destination accepts two concurrent calls.
     let running = Arc::new(Mutex::new(0usize));
     let harness = WorkerHarness::new({
         let running = Arc::clone(&running);
         move |batch, call| {
             let mut running = running.lock();
             *running += 1;
-            // Every call of more than two in the same instant is throttled.
+            // Throttles each call beyond two within 10 ms.
             let throttled = *running > 2;
             if throttled { Err(Failure::new(Class::Throttled, "SlowDown")) } else { deliver_all(batch, call) }
         }
@@ -224,7 +223,7 @@ async fn throttling_reduces_concurrency_and_does_not_open_the_breaker() {
     harness.run(8, seconds(120)).await;
     reset.abort();
     assert!((0..2000).all(|seq| harness.outcomes(seq).last() == Some(&"delivered")));
-    assert!(harness.0.health_changes.lock().is_empty(), "a throttle is no failure");
+    assert!(harness.0.health_changes.lock().is_empty(), "a throttle is not a failure");
     let sends = harness.sends();
     let retried: usize = (0..2000).map(|seq| harness.outcomes(seq).len() - 1).sum();
     assert!(retried < 1000, "{retried} deliveries were throttled, in {} calls", sends.len());
@@ -244,7 +243,7 @@ async fn an_event_that_fails_a_whole_call_is_isolated_by_bisection() {
     assert!((0..10).filter(|&seq| seq != 1).all(|seq| harness.history(seq) == [Settlement::Delivered]));
     assert_eq!(harness.history(1), [Settlement::Dead { error: "too large".into() }]);
     let sizes: Vec<_> = harness.sends().iter().map(|sent| sent.seqs.len()).collect();
-    assert_eq!(sizes, [10, 5, 2, 1, 1, 3, 5], "by halves");
+    assert_eq!(sizes, [10, 5, 2, 1, 1, 3, 5], "by bisection");
 
     let harness = WorkerHarness::new(|_, call| match call {
         1 => Err(Failure::permanent("too large")),
@@ -252,11 +251,11 @@ async fn an_event_that_fails_a_whole_call_is_isolated_by_bisection() {
     });
     (0..4).for_each(|seq| harness.scale_out(seq));
     harness.run(1, Duration::from_millis(15)).await;
-    assert_eq!(harness.sends().len(), 2, "what is left is not tried on a connection that is gone");
+    assert_eq!(harness.sends().len(), 2, "the rest is not sent after a lost connection");
     assert!((0..4).all(|seq| harness.outcomes(seq) == ["retry"]));
 }
 
-/// The measure of the linger: calls for the same events, and what a lone one waits.
+/// Measures the effect of `LINGER`: the number of calls, and the delay of single events.
 #[tokio::test(start_paused = true)]
 async fn events_that_arrive_one_by_one_share_calls_while_others_are_in_flight() {
     let harness = WorkerHarness::new(deliver_all);
@@ -282,7 +281,7 @@ async fn events_that_arrive_one_by_one_share_calls_while_others_are_in_flight() 
     let before = tokio::time::Instant::now() - harness.0.start;
     harness.scale_out(1000);
     tokio::time::sleep(seconds(1)).await;
-    assert_eq!(harness.sends().last().unwrap().at, before, "alone, it goes at once");
+    assert_eq!(harness.sends().last().unwrap().at, before, "a single event is sent at once");
     stop.cancel();
     worker.await.unwrap();
 }
