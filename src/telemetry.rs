@@ -150,70 +150,78 @@ impl Metrics {
             config_success_time: Gauge::default(),
         };
         let mut registry = Registry::default();
+        let bridge = registry.sub_registry_with_prefix("scalebridge");
+        metrics.register_decisions(bridge);
+        metrics.register_deliveries(bridge);
+        metrics.register_state(bridge);
+        registry.register_collector(Box::new(process::Process::new()));
+        metrics.registry = Arc::new(registry);
+        metrics
+    }
+
+    fn register_decisions(&self, bridge: &mut Registry) {
         // A plain gauge: parsers of the older text format do not know the OpenMetrics type `info`.
         let build = Family::<BuildLabels, Gauge>::default();
         build.get_or_create(&BuildLabels { version: env!("CARGO_PKG_VERSION") }).set(1);
-        let bridge = registry.sub_registry_with_prefix("scalebridge");
         bridge.register("build_info", "Version of the running binary", build);
         bridge.register(
             "notifications",
             "Webhook requests by source and HTTP status code",
-            metrics.notifications.clone(),
+            self.notifications.clone(),
         );
-        bridge.register("alerts", "Alerts received by source and status", metrics.alerts.clone());
-        bridge.register("decisions", "Decisions by rule and verdict", metrics.decisions.clone());
-        bridge.register("events", "Events written by rule and action", metrics.events.clone());
-        bridge.register(
-            "deliveries",
-            "Delivery attempts by destination and result",
-            metrics.deliveries.clone(),
-        );
+        bridge.register("alerts", "Alerts received by source and status", self.alerts.clone());
+        bridge.register("decisions", "Decisions by rule and verdict", self.decisions.clone());
+        bridge.register("events", "Events written by rule and action", self.events.clone());
+    }
+
+    fn register_deliveries(&self, bridge: &mut Registry) {
+        bridge.register("deliveries", "Delivery attempts by destination and result", self.deliveries.clone());
         bridge.register(
             "delivery_duration_seconds",
             "Duration of delivery calls in seconds",
-            metrics.delivery_seconds.clone(),
+            self.delivery_seconds.clone(),
         );
         bridge.register(
             "alert_to_delivery_seconds",
             "Seconds from the startsAt of an event's oldest alert to its delivery",
-            metrics.alert_to_delivery_seconds.clone(),
+            self.alert_to_delivery_seconds.clone(),
         );
         bridge.register(
             "outbox_deliveries",
             "Unsettled deliveries by destination and state",
-            metrics.outbox.clone(),
+            self.outbox.clone(),
         );
         bridge.register(
             "outbox_oldest_seconds",
             "Age of the oldest unsettled delivery in seconds",
-            metrics.outbox_oldest_seconds.clone(),
+            self.outbox_oldest_seconds.clone(),
         );
-        bridge.register("dead_letters", "Dead letters by destination", metrics.dead_letters.clone());
+        bridge.register("dead_letters", "Dead letters by destination", self.dead_letters.clone());
         bridge.register(
             "destination_up",
             "1 if the destination accepts deliveries; 0 if its circuit breaker is open",
-            metrics.destination_up.clone(),
+            self.destination_up.clone(),
         );
-        bridge.register("open_episodes", "Open episodes by rule", metrics.open_episodes.clone());
+    }
+
+    fn register_state(&self, bridge: &mut Registry) {
+        bridge.register("open_episodes", "Open episodes by rule", self.open_episodes.clone());
         bridge.register(
             "deferred_decisions",
             "Deferred actions and late alerts, by blocking verdict",
-            metrics.deferred.clone(),
+            self.deferred.clone(),
         );
-        bridge.register("paused", "Pauses in force", metrics.paused.clone());
+        bridge.register("paused", "Pauses in force", self.paused.clone());
         bridge.register(
             "config_last_reload_successful",
-            "1 if the last load of the configuration was successful; 0 if it was rejected",
-            metrics.config_successful.clone(),
+            "1 if the last load of the configuration was successful; 0 if it failed",
+            self.config_successful.clone(),
         );
         bridge.register(
             "config_last_reload_success_timestamp_seconds",
             "Unix time of the last successful load of the configuration",
-            metrics.config_success_time.clone(),
+            self.config_success_time.clone(),
         );
-        registry.register_collector(Box::new(process::Process::new()));
-        metrics.registry = Arc::new(registry);
-        metrics
     }
 
     /// Counts a webhook request. `source` is empty if no source has that name.
@@ -318,7 +326,7 @@ impl Metrics {
         self.paused.set(count(pauses as u64));
     }
 
-    /// Records a load of the configuration: at the Unix time `at`, or rejected (`None`).
+    /// Records a load of the configuration: successful at the Unix time `at`, or failed (`None`).
     pub fn record_config_load(&self, at: Option<Duration>) {
         self.config_successful.set(i64::from(at.is_some()));
         if let Some(at) = at {

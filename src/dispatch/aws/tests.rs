@@ -18,41 +18,18 @@ fn answered(code: &str, status: u16) -> SdkError<SendMessageBatchError, HttpResp
     SdkError::service_error(SendMessageBatchError::generic(meta), response(status))
 }
 
-#[test]
-fn every_shape_of_a_failed_call_has_its_class() {
+/// A failed call, its class, and a part of its message.
+type FailedCall = (SdkError<SendMessageBatchError, HttpResponse>, Class, &'static str);
+
+/// Calls that failed because of the request, the connection or the response.
+fn failed_calls() -> Vec<FailedCall> {
     let dispatch = SdkError::dispatch_failure;
     let reset = || std::io::Error::from(std::io::ErrorKind::ConnectionReset);
-    let refused = CredentialsError::provider_error(SdkError::service_error(
-        AssumeRoleError::generic(ErrorMetadata::builder().code("AccessDenied").build()),
-        response(403),
-    ));
-    let expired = AssumeRoleWithWebIdentityError::ExpiredTokenException(
-        aws_sdk_sts::types::error::ExpiredTokenException::builder()
-            .meta(ErrorMetadata::builder().code("ExpiredTokenException").build())
-            .build(),
-    );
-    let expired = CredentialsError::provider_error(SdkError::service_error(expired, response(400)));
-    let unavailable = CredentialsError::provider_error(SdkError::<AssumeRoleError, _>::service_error(
-        AssumeRoleError::generic(ErrorMetadata::builder().code("ServiceUnavailable").build()),
-        response(503),
-    ));
-    let not_loaded = || CredentialsError::not_loaded("no providers in chain");
-    let other_with = |error: CredentialsError| dispatch(ConnectorError::other(error.into(), None));
-    let shapes: Vec<(SdkError<SendMessageBatchError, HttpResponse>, Class, &str)> = vec![
+    vec![
         (
             SdkError::construction_failure("no region"),
             Misconfigured,
             "failed to construct request: no region",
-        ),
-        (
-            SdkError::construction_failure(not_loaded()),
-            Misconfigured,
-            "failed to construct request: the credential provider was not enabled: no providers in chain",
-        ),
-        (
-            SdkError::construction_failure(CredentialsError::provider_timed_out(std::time::Duration::ZERO)),
-            Transient,
-            "failed to construct request: credentials provider timed out after 0 seconds",
         ),
         (SdkError::timeout_error("after 10s"), Transient, "request has timed out: after 10s"),
         (
@@ -71,24 +48,6 @@ fn every_shape_of_a_failed_call_has_its_class() {
             Misconfigured,
             "dispatch failure: user error: bad uri",
         ),
-        (
-            other_with(not_loaded()),
-            Misconfigured,
-            "dispatch failure: other: the credential provider was not enabled: no providers in chain",
-        ),
-        (
-            other_with(CredentialsError::invalid_configuration("a loop")),
-            Misconfigured,
-            "dispatch failure: other: the credentials provider was not properly configured: a loop",
-        ),
-        (
-            other_with(CredentialsError::unhandled("no UTF-8")),
-            Transient,
-            "dispatch failure: other: unexpected credentials error: no UTF-8",
-        ),
-        (other(refused), Misconfigured, "AccessDenied"),
-        (other(expired), Misconfigured, "ExpiredTokenException"),
-        (other(unavailable), Transient, "ServiceUnavailable"),
         (SdkError::response_error("cut off", response(200)), Transient, "response error: cut off"),
         (
             SdkError::service_error(SendMessageBatchError::unhandled("no JSON"), response(502)),
@@ -100,8 +59,63 @@ fn every_shape_of_a_failed_call_has_its_class() {
             Misconfigured,
             "HTTP 403 without an error code",
         ),
-    ];
-    for (error, class, message) in shapes {
+    ]
+}
+
+/// Calls that failed because no credentials were available.
+fn calls_without_credentials() -> Vec<FailedCall> {
+    let dispatch = SdkError::dispatch_failure;
+    let refused = CredentialsError::provider_error(SdkError::service_error(
+        AssumeRoleError::generic(ErrorMetadata::builder().code("AccessDenied").build()),
+        response(403),
+    ));
+    let expired = AssumeRoleWithWebIdentityError::ExpiredTokenException(
+        aws_sdk_sts::types::error::ExpiredTokenException::builder()
+            .meta(ErrorMetadata::builder().code("ExpiredTokenException").build())
+            .build(),
+    );
+    let expired = CredentialsError::provider_error(SdkError::service_error(expired, response(400)));
+    let unavailable = CredentialsError::provider_error(SdkError::<AssumeRoleError, _>::service_error(
+        AssumeRoleError::generic(ErrorMetadata::builder().code("ServiceUnavailable").build()),
+        response(503),
+    ));
+    let not_loaded = || CredentialsError::not_loaded("no providers in chain");
+    let credentials_failure = |error: CredentialsError| dispatch(ConnectorError::other(error.into(), None));
+    vec![
+        (
+            SdkError::construction_failure(not_loaded()),
+            Misconfigured,
+            "failed to construct request: the credential provider was not enabled: no providers in chain",
+        ),
+        (
+            SdkError::construction_failure(CredentialsError::provider_timed_out(std::time::Duration::ZERO)),
+            Transient,
+            "failed to construct request: credentials provider timed out after 0 seconds",
+        ),
+        (
+            credentials_failure(not_loaded()),
+            Misconfigured,
+            "dispatch failure: other: the credential provider was not enabled: no providers in chain",
+        ),
+        (
+            credentials_failure(CredentialsError::invalid_configuration("a loop")),
+            Misconfigured,
+            "dispatch failure: other: the credentials provider was not properly configured: a loop",
+        ),
+        (
+            credentials_failure(CredentialsError::unhandled("no UTF-8")),
+            Transient,
+            "dispatch failure: other: unexpected credentials error: no UTF-8",
+        ),
+        (credentials_failure(refused), Misconfigured, "AccessDenied"),
+        (credentials_failure(expired), Misconfigured, "ExpiredTokenException"),
+        (credentials_failure(unavailable), Transient, "ServiceUnavailable"),
+    ]
+}
+
+#[test]
+fn every_shape_of_a_failed_call_has_its_class() {
+    for (error, class, message) in failed_calls().into_iter().chain(calls_without_credentials()) {
         let failure = failure(&error);
         assert_eq!(failure.class, class, "{failure}");
         assert!(failure.message.contains(message), "{failure}");
