@@ -147,7 +147,7 @@ impl Health {
             concurrency::LimitChange::AtMinimum => {
                 self.throttles_at_minimum = self.throttles_at_minimum.saturating_add(1);
                 self.throttled_until = Some(now + self.backoff.delay(self.throttles_at_minimum, chance));
-                // With a maximum of 1, the limit is never reduced before.
+                // With a maximum of 1, there is no `Reduced` that would report the throttling.
                 if self.throttles_at_minimum == 1 && self.concurrency.max_limit() == 1 {
                     HealthChange::Throttled
                 } else {

@@ -143,8 +143,8 @@ impl<O: Outbox, D: Destination, V: Observer> Shared<O, D, V> {
         TaskResult::Settled
     }
 
-    /// Sends the events that are neither superseded nor expired nor oversized. These are checked again
-    /// here because an event can wait long for its call while the destination is unavailable.
+    /// Sends the events that are neither superseded nor expired nor oversized. This is checked right before
+    /// the call, because an event can wait long for it while the destination is unavailable.
     async fn send(
         &self,
         events: Vec<OutgoingEvent>,

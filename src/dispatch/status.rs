@@ -1,4 +1,4 @@
-//! The destinations that are unavailable, with the reason, for `/readyz` and the status of the API.
+//! The destinations that are unavailable, with the reason, for `/-/ready` and the API.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -20,9 +20,9 @@ use crate::store;
 #[cfg(test)]
 mod tests;
 
-/// The minimum time between two claims while calls are in flight and the last claim emptied the outbox,
-/// so that events that arrive meanwhile share a call. An idle worker claims at once, and so does one
-/// whose last claim was limited.
+/// The minimum time between two claims while calls are in flight and the last claim returned fewer
+/// deliveries than its limit, so that events that arrive within it share a call. An idle worker claims at
+/// once, and so does one whose last claim reached its limit.
 const LINGER: Duration = Duration::from_millis(5);
 
 /// The limit of unsettled deliveries above which nothing is claimed, in rounds of full concurrency.
@@ -79,7 +79,7 @@ pub(crate) struct Worker<O, D, V> {
     /// The end of the backoff after a failure of the store, and the number of consecutive failures.
     store_paused_until: Option<Instant>,
     store_failures: u32,
-    /// The time of the last claim, if it emptied the outbox.
+    /// The time of the last claim, if it returned fewer deliveries than its limit.
     found_all_at: Option<Instant>,
     /// The class that was last logged of an unavailable destination.
     reported_class: Option<Class>,
