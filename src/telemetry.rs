@@ -1,7 +1,7 @@
-//! What an operator sees from outside: logs and metrics.
+//! Logs and metrics.
 //!
-//! Metrics are typed handles that are passed down; their labels come from configuration, never from
-//! alerts, so nobody who can write an alert can make their number grow.
+//! Metrics are typed handles that are passed down. Their label values come from the configuration, never
+//! from alerts, so the number of series does not depend on who sends alerts.
 
 mod process;
 
@@ -89,7 +89,7 @@ struct BuildLabels {
 
 type SecondsGauge = Gauge<f64, AtomicU64>;
 
-/// All metrics. Cheap to clone.
+/// All metrics. Clones share the same values.
 #[derive(Clone)]
 pub struct Metrics {
     registry: Arc<Registry>,
@@ -105,8 +105,8 @@ pub struct Metrics {
     dead_letters: Family<DestinationLabels, Gauge>,
     destination_up: Family<DestinationLabels, Gauge>,
     open_episodes: Family<RuleLabels, Gauge>,
-    /// The rules that `open_episodes` shows.
-    rules: Arc<Mutex<BTreeSet<Name>>>,
+    /// The rules with a series in `open_episodes`.
+    shown_rules: Arc<Mutex<BTreeSet<Name>>>,
     deferred: Family<VerdictLabels, Gauge>,
     paused: Gauge,
     config_successful: Gauge,
@@ -120,14 +120,14 @@ impl Default for Metrics {
 }
 
 impl Metrics {
-    /// All metrics at zero.
+    /// Registers all metrics.
     pub fn new() -> Self {
-        let fast = || {
+        let call_buckets = || {
             Histogram::new([
                 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0,
             ])
         };
-        let slow =
+        let alert_buckets =
             || Histogram::new([0.5, 1.0, 2.5, 5.0, 10.0, 15.0, 30.0, 60.0, 120.0, 300.0, 900.0, 3600.0]);
         let mut metrics = Self {
             registry: Arc::default(),
@@ -136,108 +136,116 @@ impl Metrics {
             decisions: Family::default(),
             events: Family::default(),
             deliveries: Family::default(),
-            delivery_seconds: Family::new_with_constructor(fast),
-            alert_to_delivery_seconds: Family::new_with_constructor(slow),
+            delivery_seconds: Family::new_with_constructor(call_buckets),
+            alert_to_delivery_seconds: Family::new_with_constructor(alert_buckets),
             outbox: Family::default(),
             outbox_oldest_seconds: Family::default(),
             dead_letters: Family::default(),
             destination_up: Family::default(),
             open_episodes: Family::default(),
-            rules: Arc::default(),
+            shown_rules: Arc::default(),
             deferred: Family::default(),
             paused: Gauge::default(),
             config_successful: Gauge::default(),
             config_success_time: Gauge::default(),
         };
         let mut registry = Registry::default();
-        // A plain gauge: readers of the older text format do not know OpenMetrics' info.
-        let build = Family::<BuildLabels, Gauge>::default();
-        build.get_or_create(&BuildLabels { version: env!("CARGO_PKG_VERSION") }).set(1);
-        let own = registry.sub_registry_with_prefix("scalebridge");
-        own.register("build_info", "The version that runs", build);
-        own.register(
-            "notifications",
-            "Webhook requests by source and HTTP status code",
-            metrics.notifications.clone(),
-        );
-        own.register("alerts", "Alerts received by source and status", metrics.alerts.clone());
-        own.register("decisions", "Decisions by rule and verdict", metrics.decisions.clone());
-        own.register("events", "Events written by rule and action", metrics.events.clone());
-        own.register(
-            "deliveries",
-            "Attempts to deliver by destination and result",
-            metrics.deliveries.clone(),
-        );
-        own.register(
-            "delivery_duration_seconds",
-            "Time of the call that a delivery was tried with",
-            metrics.delivery_seconds.clone(),
-        );
-        own.register(
-            "alert_to_delivery_seconds",
-            "From the startsAt of an event's oldest alert to its delivery",
-            metrics.alert_to_delivery_seconds.clone(),
-        );
-        own.register(
-            "outbox_deliveries",
-            "Deliveries that are not settled, by state",
-            metrics.outbox.clone(),
-        );
-        own.register(
-            "outbox_oldest_seconds",
-            "Age of the oldest delivery that is not settled",
-            metrics.outbox_oldest_seconds.clone(),
-        );
-        own.register("dead_letters", "Deliveries that were given up", metrics.dead_letters.clone());
-        own.register(
-            "destination_up",
-            "Whether a destination works (1) or fails as a whole (0)",
-            metrics.destination_up.clone(),
-        );
-        own.register("open_episodes", "Episodes that are open, by rule", metrics.open_episodes.clone());
-        own.register(
-            "deferred_decisions",
-            "Actions and late alerts that wait, by what stops them",
-            metrics.deferred.clone(),
-        );
-        own.register("paused", "Pauses that are in force", metrics.paused.clone());
-        own.register(
-            "config_last_reload_successful",
-            "Whether the configuration was loaded without a fault the last time",
-            metrics.config_successful.clone(),
-        );
-        own.register(
-            "config_last_reload_success_timestamp_seconds",
-            "When the configuration was loaded without a fault the last time",
-            metrics.config_success_time.clone(),
-        );
+        let bridge = registry.sub_registry_with_prefix("scalebridge");
+        metrics.register_decisions(bridge);
+        metrics.register_deliveries(bridge);
+        metrics.register_state(bridge);
         registry.register_collector(Box::new(process::Process::new()));
         metrics.registry = Arc::new(registry);
         metrics
     }
 
-    /// A webhook request was answered. `source` is empty where none is configured under that name.
+    fn register_decisions(&self, bridge: &mut Registry) {
+        // A plain gauge: parsers of the older text format do not know the OpenMetrics type `info`.
+        let build = Family::<BuildLabels, Gauge>::default();
+        build.get_or_create(&BuildLabels { version: env!("CARGO_PKG_VERSION") }).set(1);
+        bridge.register("build_info", "Version of the running binary", build);
+        bridge.register(
+            "notifications",
+            "Webhook requests by source and HTTP status code",
+            self.notifications.clone(),
+        );
+        bridge.register("alerts", "Alerts received by source and status", self.alerts.clone());
+        bridge.register("decisions", "Decisions by rule and verdict", self.decisions.clone());
+        bridge.register("events", "Events written by rule and action", self.events.clone());
+    }
+
+    fn register_deliveries(&self, bridge: &mut Registry) {
+        bridge.register("deliveries", "Delivery attempts by destination and result", self.deliveries.clone());
+        bridge.register(
+            "delivery_duration_seconds",
+            "Duration of delivery calls in seconds",
+            self.delivery_seconds.clone(),
+        );
+        bridge.register(
+            "alert_to_delivery_seconds",
+            "Seconds from the startsAt of an event's oldest alert to its delivery",
+            self.alert_to_delivery_seconds.clone(),
+        );
+        bridge.register(
+            "outbox_deliveries",
+            "Unsettled deliveries by destination and state",
+            self.outbox.clone(),
+        );
+        bridge.register(
+            "outbox_oldest_seconds",
+            "Age of the oldest unsettled delivery in seconds",
+            self.outbox_oldest_seconds.clone(),
+        );
+        bridge.register("dead_letters", "Dead letters by destination", self.dead_letters.clone());
+        bridge.register(
+            "destination_up",
+            "1 if the destination accepts deliveries; 0 if its circuit breaker is open",
+            self.destination_up.clone(),
+        );
+    }
+
+    fn register_state(&self, bridge: &mut Registry) {
+        bridge.register("open_episodes", "Open episodes by rule", self.open_episodes.clone());
+        bridge.register(
+            "deferred_decisions",
+            "Deferred actions and late alerts, by blocking verdict",
+            self.deferred.clone(),
+        );
+        bridge.register("paused", "Pauses in force", self.paused.clone());
+        bridge.register(
+            "config_last_reload_successful",
+            "1 if the last load of the configuration was successful; 0 if it failed",
+            self.config_successful.clone(),
+        );
+        bridge.register(
+            "config_last_reload_success_timestamp_seconds",
+            "Unix time of the last successful load of the configuration",
+            self.config_success_time.clone(),
+        );
+    }
+
+    /// Counts a webhook request. `source` is empty if no source has that name.
     pub fn record_notification(&self, source: &str, code: u16) {
         self.notifications.get_or_create(&NotificationLabels { source: source.to_owned(), code }).inc();
     }
 
-    /// Alerts arrived.
+    /// Counts received alerts.
     pub fn record_alerts(&self, source: &Name, alerts: &[EvaluatedAlert]) {
         let mut counts = [("firing", 0_u64), ("resolved", 0), ("invalid", 0)];
         for alert in alerts {
-            let at = match alert.alert().map(|alert| alert.status) {
+            let index = match alert.alert().map(|alert| alert.status) {
                 Some(Status::Firing) => 0,
                 Some(Status::Resolved) => 1,
                 None => 2,
             };
-            counts[at].1 += 1;
+            counts[index].1 += 1;
         }
         for (status, count) in counts.into_iter().filter(|(_, count)| *count > 0) {
             self.alerts.get_or_create(&AlertLabels { source: source.to_string(), status }).inc_by(count);
         }
     }
 
-    /// Decisions were committed.
+    /// Counts committed decisions and their events.
     pub fn record_decisions(&self, summary: &Summary) {
         for ((rule, verdict), count) in &summary.decisions {
             let rule = rule.as_ref().map(ToString::to_string).unwrap_or_default();
@@ -248,13 +256,13 @@ impl Metrics {
         }
     }
 
-    /// A destination works, or fails as a whole.
+    /// Sets whether a destination is available.
     pub fn set_destination_up(&self, destination: &Name, up: bool) {
         let labels = DestinationLabels { destination: destination.to_string() };
         self.destination_up.get_or_create(&labels).set(i64::from(up));
     }
 
-    /// A destination is no more. What it has counted stays, as counters have to.
+    /// Removes the gauges of a destination. Its counters stay, since counters must not disappear.
     pub fn remove_destination(&self, destination: &Name) {
         let destination = destination.to_string();
         for state in ["pending", "retrying"] {
@@ -266,7 +274,7 @@ impl Metrics {
         self.destination_up.remove(&labels);
     }
 
-    /// What counts the deliveries to one destination.
+    /// The metrics of deliveries to one destination.
     pub fn delivery_metrics(&self, destination: &Name) -> DeliveryMetrics {
         DeliveryMetrics {
             metrics: self.clone(),
@@ -277,7 +285,7 @@ impl Metrics {
         }
     }
 
-    /// How a destination's deliveries stand.
+    /// Sets the gauges of the outbox of a destination. `oldest` is the age of the oldest unsettled delivery.
     pub fn set_backlog(&self, destination: &Name, backlog: Backlog, oldest: Duration) {
         let destination = destination.to_string();
         for (state, count) in [("pending", backlog.pending), ("retrying", backlog.retrying)] {
@@ -289,8 +297,8 @@ impl Metrics {
         self.dead_letters.get_or_create(&labels).set(i64::try_from(backlog.dead).unwrap_or(i64::MAX));
     }
 
-    /// What is open, of each of these rules and of those that are no more, what waits, and how many pauses
-    /// are in force.
+    /// Sets the gauges of open episodes (of `rules`, and of removed rules that still have some), deferred
+    /// actions and pauses.
     pub fn set_state_gauges<'r>(
         &self,
         rules: impl Iterator<Item = &'r Name>,
@@ -299,26 +307,26 @@ impl Metrics {
     ) {
         let count = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
         let labels = |rule: &Name| RuleLabels { rule: rule.to_string() };
-        // Two may ask at once, and neither must see a rule vanish that is there.
-        let mut shown = self.rules.lock();
-        let now: BTreeSet<Name> = rules.chain(tally.open_episodes.keys()).cloned().collect();
-        for rule in &now {
+        // Held during the update: concurrent scrapes must not remove series of existing rules.
+        let mut shown = self.shown_rules.lock();
+        let current: BTreeSet<Name> = rules.chain(tally.open_episodes.keys()).cloned().collect();
+        for rule in &current {
             let open = tally.open_episodes.get(rule).copied().unwrap_or_default();
             self.open_episodes.get_or_create(&labels(rule)).set(count(open));
         }
-        for gone in shown.difference(&now) {
-            self.open_episodes.remove(&labels(gone));
+        for removed in shown.difference(&current) {
+            self.open_episodes.remove(&labels(removed));
         }
-        *shown = now;
+        *shown = current;
         drop(shown);
         for verdict in Verdict::ALL.into_iter().filter(|verdict| verdict.is_deferred()) {
-            let waiting = tally.deferred.get(&verdict).copied().unwrap_or_default();
-            self.deferred.get_or_create(&VerdictLabels { verdict: verdict.as_str() }).set(count(waiting));
+            let deferred = tally.deferred.get(&verdict).copied().unwrap_or_default();
+            self.deferred.get_or_create(&VerdictLabels { verdict: verdict.as_str() }).set(count(deferred));
         }
         self.paused.set(count(pauses as u64));
     }
 
-    /// The configuration was loaded, `at` this time since 1970, or refused.
+    /// Records a load of the configuration: successful at the Unix time `at`, or failed (`None`).
     pub fn record_config_load(&self, at: Option<Duration>) {
         self.config_successful.set(i64::from(at.is_some()));
         if let Some(at) = at {
@@ -326,10 +334,10 @@ impl Metrics {
         }
     }
 
-    /// All metrics in OpenMetrics' text format.
+    /// Encodes all metrics in the OpenMetrics text format.
     ///
     /// # Errors
-    /// Never in practice: memory is written to.
+    /// Never in practice, since it writes to memory.
     pub fn encode(&self) -> Result<String, std::fmt::Error> {
         let mut text = String::new();
         text::encode(&mut text, &self.registry)?;
@@ -337,8 +345,8 @@ impl Metrics {
     }
 }
 
-/// Counts the deliveries to one destination. What is counted for every one is looked up once, when there is
-/// one.
+/// The metrics of deliveries to one destination. Series that each delivery updates are looked up once, at
+/// their first use.
 pub struct DeliveryMetrics {
     metrics: Metrics,
     destination: String,
@@ -357,35 +365,35 @@ impl DeliveryMetrics {
         DestinationLabels { destination: self.destination.clone() }
     }
 
-    /// A delivery arrived.
+    /// Counts a delivered delivery.
     pub fn record_delivered(&self) {
         self.delivered.get_or_init(|| self.counter("delivered")).inc();
     }
 
-    /// A delivery was settled without having arrived: `retry`, `dead` or `withdrawn`.
+    /// Counts a delivery that was settled without success, as `retry`, `dead` or `withdrawn`.
     pub fn record_undelivered(&self, result: &'static str) {
         self.counter(result).inc();
     }
 
-    /// A delivery took part in a call of this length.
+    /// Records the duration of the call of a delivery.
     pub fn observe_call(&self, duration: Duration) {
         let seconds = || self.metrics.delivery_seconds.get_or_create_owned(&self.labels());
         self.call_seconds.get_or_init(seconds).observe(duration.as_secs_f64());
     }
 
-    /// An event arrived, this long after its oldest alert began.
+    /// Records the time from the start of an event's oldest alert to its delivery.
     pub fn observe_alert_to_delivery(&self, duration: Duration) {
         let seconds = || self.metrics.alert_to_delivery_seconds.get_or_create_owned(&self.labels());
         self.alert_to_delivery_seconds.get_or_init(seconds).observe(duration.as_secs_f64());
     }
 }
 
-/// Starts logging to stderr. Data goes to stdout, so logs never do.
+/// Starts logging to stderr. Stdout is reserved for data.
 ///
 /// # Errors
-/// If logging was started before.
+/// Logging was started before, or the log level is invalid.
 pub(crate) fn start_logging(log: &Log) -> anyhow::Result<()> {
-    // The SDK's own lines are of use when it is the SDK that is looked into.
+    // Lines of the SDK and of hyper below WARN are useful only for debugging these.
     let filter =
         EnvFilter::try_new(format!("{0},aws_config=warn,aws_smithy_runtime=warn,hyper=warn", log.level))?;
     let lines = tracing_subscriber::fmt()
@@ -400,8 +408,8 @@ pub(crate) fn start_logging(log: &Log) -> anyhow::Result<()> {
     started.map_err(|error| anyhow::anyhow!("cannot start logging: {error}"))
 }
 
-/// Stderr as far as it takes anything. A line that nobody can read any more (a full disk, a collector
-/// that is gone) is dropped: an error here would end whoever had something to say.
+/// Stderr without errors. A line that cannot be written (full disk, closed pipe) is dropped: an error would
+/// make logging panic or fail its caller.
 struct Stderr;
 
 impl std::io::Write for Stderr {
@@ -416,9 +424,8 @@ impl std::io::Write for Stderr {
     }
 }
 
-/// Says something on stderr where there is no log, under the same terms.
+/// Writes a line to stderr where logging has not started. Errors are ignored as well.
 pub(crate) fn print_to_stderr(text: impl std::fmt::Display) {
-    // What cannot be said cannot be complained about either.
     drop(writeln!(Stderr, "{text}"));
 }
 
@@ -426,22 +433,22 @@ pub(crate) fn print_to_stderr(text: impl std::fmt::Display) {
 mod tests {
     use super::*;
 
-    /// As two Prometheus do.
+    /// Two Prometheus servers may scrape at the same time.
     #[test]
     fn concurrent_scrapes_see_every_rule() {
         let metrics = Metrics::new();
         let rules: Vec<Name> = ["idle", "pods"].into_iter().filter_map(|name| Name::new(name).ok()).collect();
         let tally = Tally { open_episodes: [(rules[1].clone(), 3)].into(), ..Tally::default() };
-        let ask = || {
+        let scrape = || {
             metrics.set_state_gauges(rules.iter(), &tally, 0);
             metrics.encode().unwrap()
         };
-        ask();
+        scrape();
         std::thread::scope(|scope| {
             for _ in 0..2 {
                 scope.spawn(|| {
                     for _ in 0..2000 {
-                        let text = ask();
+                        let text = scrape();
                         for series in ["{rule=\"idle\"} 0\n", "{rule=\"pods\"} 3\n"] {
                             assert!(text.contains(&format!("scalebridge_open_episodes{series}")), "{text}");
                         }

@@ -1,47 +1,31 @@
-//! Wiring: what `serve` puts together, starts, and takes apart again.
+//! Wiring: builds, starts and drains the parts of `serve`.
 //!
-//! Signals end in `main`; here a token says that it is time to stop. Both listeners are bound before
-//! anything else happens, so a port that is taken is found at once; until the store is open they
-//! answer 503.
+//! Signals end in `main`; a token requests the stop here. Both listeners are bound first, so that a port
+//! in use is an error at once. They reply 503 until the store is open.
 
+mod listener;
 mod reload;
+mod running;
 mod watch;
 mod workers;
 
-use std::collections::BTreeMap;
-use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::Context as _;
-use arc_swap::ArcSwap;
-use axum_server::Handle;
-use tokio::sync::{Semaphore, mpsc, oneshot};
-use tokio::task::JoinHandle;
+use tokio::sync::{Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 
-use crate::bridge::Bridge;
-use crate::config::{self, Loaded, Settings};
-use crate::dispatch::DestinationStatuses;
-use crate::domain::name::Name;
+use crate::config::Loaded;
 use crate::domain::time::Time;
-use crate::http::{
-    self, ConfigurationStatus, HttpState, Lifecycle, LifecyclePhase, Limits, MAX_STREAMS, ReloadError,
-    ReloadRequest, Services,
-};
-use crate::store::{Sqlite, Store};
+use crate::http::{self, HttpState, Lifecycle, LifecyclePhase, Limits, MAX_STREAMS, ReloadRequest};
 use crate::telemetry::Metrics;
-use reload::Reloader;
+use listener::Listener;
+use running::RunningBridge;
 use watch::FileStamps;
-use workers::Workers;
 
-/// Pause between two rounds of pruning.
-const PRUNE_INTERVAL: Duration = Duration::from_secs(60);
-/// Of `drain_timeout`, what is left at most for closing the store after requests and deliveries.
-const STORE_CLOSE_RESERVE: Duration = Duration::from_secs(2);
-
-/// A configured bridge, not started.
+/// A configured bridge that has not started.
 pub(crate) struct App {
     loaded: Loaded,
     origin: Origin,
@@ -49,32 +33,30 @@ pub(crate) struct App {
     reloads: (mpsc::Sender<ReloadRequest>, mpsc::Receiver<ReloadRequest>),
 }
 
-/// Where a configuration comes from, so that it can be read again.
+/// The origin of a configuration, for reloads.
 #[derive(Clone)]
 pub(crate) struct Origin {
-    /// The configuration file.
     pub path: PathBuf,
-    /// The environment that is laid over it, as it was when the process started.
+    /// The environment that overrides the file, as of the start of the process.
     pub environment: Vec<(String, String)>,
-    /// All files that it was read from the last time.
+    /// All files that the current configuration was read from.
     pub files: FileStamps,
 }
 
 impl Origin {
-    /// A file and an environment.
     pub(crate) fn new(path: PathBuf, environment: Vec<(String, String)>) -> Self {
         Self { path, environment, files: FileStamps::default() }
     }
 }
 
-/// The wall clock.
+/// The time of the system clock.
 pub fn wall_clock() -> Time {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     Time::from_nanos(i64::try_from(since.as_nanos()).unwrap_or(i64::MAX))
 }
 
 impl App {
-    /// An app of a checked configuration, which is read again from `origin`.
+    /// An app with a checked configuration, which reloads read from `origin`.
     pub(crate) fn new(loaded: Loaded, origin: Origin) -> Self {
         let metrics = Metrics::new();
         metrics.record_config_load(SystemTime::now().duration_since(UNIX_EPOCH).ok());
@@ -82,23 +64,23 @@ impl App {
         Self { loaded, origin, metrics, reloads: mpsc::channel(1) }
     }
 
-    /// Where to ask for the configuration to be read again.
+    /// The channel for reload requests.
     pub(crate) fn reloads(&self) -> mpsc::Sender<ReloadRequest> {
         self.reloads.0.clone()
     }
 
-    /// Runs until `stop` is cancelled, then drains: no new notification is taken, those in flight are
-    /// answered, deliveries that are on their way are settled, the rest stays in the store.
+    /// Runs until `stop` is cancelled, then drains: no new requests are accepted, requests in flight are
+    /// answered, claimed deliveries are settled, and the rest stays in the store.
     ///
     /// # Errors
-    /// A listener or the store cannot be used.
+    /// A listener or the store cannot be opened, or a worker or the store has failed.
     pub(crate) async fn run(self, stop: CancellationToken) -> anyhow::Result<()> {
         let Self { loaded, origin, metrics, reloads: (reload_sender, mut reload_requests) } = self;
         let settings = Arc::new(loaded.settings);
         let (server, admin) = (settings.server.clone(), settings.admin.clone());
         let lifecycle = Arc::new(Lifecycle::default());
         let services = Arc::new(OnceLock::new());
-        let shared = HttpState {
+        let state = HttpState {
             lifecycle: lifecycle.clone(),
             metrics: metrics.clone(),
             services: services.clone(),
@@ -110,194 +92,41 @@ impl App {
         let webhook = Listener::start(
             "server.listen",
             server.listen,
-            http::server_routes(shared.clone()),
+            http::server_routes(state.clone()),
             server.header_timeout,
         )?;
-        let operators =
-            Listener::start("admin.listen", admin.listen, http::admin_routes(shared), server.header_timeout)?;
+        let admin_api =
+            Listener::start("admin.listen", admin.listen, http::admin_routes(state), server.header_timeout)?;
 
-        let names: Vec<Name> = settings.destinations.keys().cloned().collect();
-        let store = tokio::select! {
-            opened = open_store(&settings.store, names) => opened?,
-            // Nothing was accepted yet.
-            () = stop.cancelled() => return Ok(()),
+        let Some(mut running) = RunningBridge::start(settings, origin, metrics, &stop).await? else {
+            return Ok(());
         };
-        for (name, destination) in &settings.destinations {
-            store.set_max_backlog(name, destination.max_backlog)?;
-        }
-        let (rules, sources) = (settings.rules.clone(), settings.sources.clone());
-        let bridge = Bridge::new(store.clone(), rules, sources, settings.policy(), metrics.clone());
-        let statuses = DestinationStatuses::default();
-        let mut workers = Workers::new(store.clone(), metrics.clone(), statuses.clone());
-        tokio::select! {
-            prepared = workers.prepare(&settings.destinations) => {
-                prepared?.into_iter().for_each(|prepared| workers.start(prepared));
-            }
-            () = stop.cancelled() => {
-                store.close().await;
-                return Ok(());
-            }
-        };
-        let background = CancellationToken::new();
-        let mut due_task = tokio::spawn({
-            let (bridge, background) = (bridge.clone(), background.clone());
-            async move { bridge.run(&background).await }
-        });
-        let current = Arc::new(ArcSwap::new(settings));
-        let loaded_at = wall_clock().to_millis_string();
-        let configuration = ConfigurationStatus { loaded_at, last_error: None, needs_restart: Vec::new() };
-        let configuration = Arc::new(ArcSwap::from_pointee(configuration));
-        let pruning = tokio::spawn(prune(store.clone(), current.clone(), background.clone()));
-        let mut reloader = Reloader {
-            origin,
-            settings: current.clone(),
-            configuration: configuration.clone(),
-            bridge: bridge.clone(),
-            store: store.clone(),
-            statuses: statuses.clone(),
-            metrics,
-            stop: background.clone(),
-            removing: BTreeMap::new(),
-        };
-        for name in store.orphaned_destinations().await? {
-            store.add_destination(&name).await?;
-            reloader.remove_destination(name, None);
-        }
-        tokio::spawn(watch::watch(reloader.origin.files.clone(), background.clone(), async move || {
-            let (reply, answer) = oneshot::channel();
-            if reload_sender.send(reply).await.is_err() {
-                return true;
-            }
-            // A fault stays one until the files change; what could not be done may be possible soon.
-            !matches!(answer.await, Ok(Err(ReloadError::Failed(_))))
-        }));
-        let parts = Services { bridge, store: store.clone(), statuses, settings: current, configuration };
-        let set = services.set(parts);
-        debug_assert!(set.is_ok(), "an app runs once");
+        running.watch_files(reload_sender);
+        let set = services.set(running.services());
+        debug_assert!(set.is_ok(), "`run` is called once");
         lifecycle.enter(LifecyclePhase::Ready);
-        tracing::info!(webhook = %webhook.address, admin = %operators.address, "scalebridge is ready");
+        tracing::info!(webhook = %webhook.address, admin = %admin_api.address, "scalebridge is ready");
 
         let ended = loop {
             tokio::select! {
                 () = stop.cancelled() => break Ok(()),
                 ended = webhook.ended() => break ended.context("server.listen"),
-                ended = operators.ended() => break ended.context("admin.listen"),
-                error = workers.wait_for_failure() => break Err(error),
-                // It only ends by itself when the store has.
-                _ = &mut due_task => {
-                    break Err(anyhow::anyhow!("the store's writer has ended; see the log before this"));
+                ended = admin_api.ended() => break ended.context("admin.listen"),
+                error = running.workers.wait_for_failure() => break Err(error),
+                _ = &mut running.due_task => {
+                    break Err(anyhow::anyhow!("the store's writer has stopped; see the previous log lines"));
                 }
                 Some(reply) = reload_requests.recv() => {
-                    // Nobody may wait for the answer any more.
-                    drop(reply.send(reloader.reload(&mut workers).await));
+                    // The requester may have gone.
+                    drop(reply.send(running.reloader.reload(&mut running.workers).await));
                 }
             }
         };
         lifecycle.enter(LifecyclePhase::Stopping);
         reload_requests.close();
-        let deadline = Instant::now() + server.drain_timeout;
-        // A sender or a destination that hangs does not get the store's time as well.
-        let until =
-            deadline.checked_sub(STORE_CLOSE_RESERVE.min(server.drain_timeout / 4)).unwrap_or(deadline);
-        tracing::info!(within = ?server.drain_timeout, "stopping: finishing what is in flight");
-        background.cancel();
-        // Beside each other: what requests in flight still cause stays in the store.
-        tokio::join!(webhook.stop(until), workers.stop(until));
-        operators.stop(until).await;
-        let background = async {
-            if !due_task.is_finished() {
-                drop(due_task.await);
-            }
-            drop(pruning.await);
-        };
-        if tokio::time::timeout_at(deadline.into(), background).await.is_err() {
-            tracing::warn!("the store did not finish in time what it was asked for");
-        }
-        if tokio::time::timeout_at(deadline.into(), store.close()).await.is_err() {
-            tracing::warn!("the store did not close in time; it is complete nevertheless");
-        }
+        tracing::info!(within = ?server.drain_timeout, "stopping, draining");
+        running.drain(&webhook, &admin_api, server.drain_timeout).await;
         tracing::info!("stopped");
         ended
-    }
-}
-
-async fn open_store(settings: &config::Store, destinations: Vec<Name>) -> anyhow::Result<Store> {
-    let config::Store::Sqlite { path } = settings;
-    let path = path.clone();
-    let (done, opened) = tokio::sync::oneshot::channel();
-    // A thread of its own, so that the threads that it starts are none of the runtime's.
-    let open = move || {
-        let opened = Sqlite::open(&path, &destinations, Arc::new(wall_clock));
-        // Nobody waits any more for one that opens while the process ends.
-        drop(done.send(opened));
-    };
-    std::thread::Builder::new().name("store-open".to_owned()).spawn(open).context("open the store")?;
-    Ok(Store::Sqlite(opened.await.context("open the store")??))
-}
-
-async fn prune(store: Store, settings: Arc<ArcSwap<Settings>>, stop: CancellationToken) {
-    loop {
-        let retention = settings.load().retention;
-        let more = match store.prune(retention.decisions, retention.delivered).await {
-            Ok(more) => more,
-            Err(error) => {
-                tracing::warn!(%error, "cannot prune the store; it is tried again");
-                false
-            }
-        };
-        // Between two rounds others get their turn.
-        let pause = if more { Duration::from_millis(20) } else { PRUNE_INTERVAL };
-        tokio::select! {
-            () = stop.cancelled() => return,
-            () = tokio::time::sleep(pause) => {}
-        }
-    }
-}
-
-/// A listener that serves.
-struct Listener {
-    address: SocketAddr,
-    handle: Handle<SocketAddr>,
-    task: parking_lot::Mutex<Option<JoinHandle<std::io::Result<()>>>>,
-    done: CancellationToken,
-}
-
-impl Listener {
-    fn start(
-        key: &'static str,
-        address: SocketAddr,
-        routes: axum::Router,
-        header_timeout: Duration,
-    ) -> anyhow::Result<Self> {
-        let listener = TcpListener::bind(address)
-            .with_context(|| format!("cannot listen on {address} ({key}); is another process using it?"))?;
-        let address = listener.local_addr().with_context(|| key)?;
-        let handle = Handle::new();
-        let done = CancellationToken::new();
-        let task = tokio::spawn({
-            let (handle, done) = (handle.clone(), done.clone());
-            async move {
-                let ended = http::serve(listener, routes, handle, header_timeout).await;
-                done.cancel();
-                ended
-            }
-        });
-        Ok(Self { address, handle, task: parking_lot::Mutex::new(Some(task)), done })
-    }
-
-    /// Completes when it serves no more without having been told so.
-    async fn ended(&self) -> anyhow::Result<()> {
-        self.done.cancelled().await;
-        let task = self.task.lock().take();
-        match task {
-            Some(task) => Ok(task.await??),
-            None => Ok(()),
-        }
-    }
-
-    /// Takes no new connection and waits for requests in flight.
-    async fn stop(&self, deadline: Instant) {
-        self.handle.graceful_shutdown(Some(deadline.saturating_duration_since(Instant::now())));
-        self.done.cancelled().await;
     }
 }

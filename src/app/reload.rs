@@ -1,9 +1,9 @@
-//! Another configuration while the bridge runs: all of it or nothing.
+//! Reload: replaces the configuration of a running bridge atomically.
 //!
-//! Everything that can fail comes first: the files are read and checked, new destinations connected, the store
-//! opened for them. Then the rules are exchanged, in one moment; who is deciding finishes by the old ones. Last
-//! go the destinations that are no more: nobody decides for them by then, their workers finish what is on its
-//! way, and what they have not got becomes dead letters.
+//! All steps that can fail come first: reading and checking the files, connecting new destinations, adding
+//! them to the store. Then the rules are exchanged in one step; transactions in progress finish with the
+//! old ones. Removed destinations come last: when no transaction uses the old rules any more, their
+//! workers settle the claimed deliveries, and undelivered events become dead letters.
 
 use std::collections::BTreeMap;
 use std::fmt::Debug;
@@ -25,15 +25,16 @@ use crate::http::{ConfigurationStatus, ReloadError, ReloadReport};
 use crate::store::Store;
 use crate::telemetry::Metrics;
 
-/// Who still decides by the old rules is waited for no longer than this.
+/// The maximum time to wait for transactions that use the old rules.
 const RETIRED_RULES_TIMEOUT: Duration = Duration::from_secs(60);
-/// How often it is looked whether somebody does.
+/// The interval of checking for such transactions.
 const POLL_INTERVAL: Duration = Duration::from_millis(20);
-/// Destinations that come back while they are being taken away are waited for, all of them this long.
+/// The maximum time to wait for the removal of destinations that are configured again, in total.
 const REMOVAL_TIMEOUT: Duration = Duration::from_secs(10);
+/// The delay before a failed removal is retried.
 const STORE_RETRY_DELAY: Duration = Duration::from_secs(5);
 
-/// What a reload changes.
+/// The parts of the bridge that a reload changes.
 pub(super) struct Reloader {
     pub origin: Origin,
     pub settings: Arc<ArcSwap<Settings>>,
@@ -42,14 +43,14 @@ pub(super) struct Reloader {
     pub store: Store,
     pub statuses: DestinationStatuses,
     pub metrics: Metrics,
-    /// Ends what goes on beside the bridge.
+    /// Stops the background tasks.
     pub stop: CancellationToken,
-    /// Destinations that are being taken away.
+    /// Running removals of destinations.
     pub removing: BTreeMap<Name, JoinHandle<()>>,
 }
 
 impl Reloader {
-    /// Reads the configuration again and puts it to use, or changes nothing and says why. Both are logged.
+    /// Reads and applies the configuration, or changes nothing and returns the errors. Logs both.
     pub(super) async fn reload(&mut self, workers: &mut Workers) -> Result<ReloadReport, ReloadError> {
         let reloaded = self.try_reload(workers).await;
         match &reloaded {
@@ -63,30 +64,30 @@ impl Reloader {
                 }));
                 self.metrics.record_config_load(SystemTime::now().duration_since(UNIX_EPOCH).ok());
                 for warning in &reloaded.warnings {
-                    tracing::warn!("{warning}");
+                    tracing::warn!(%warning, "configuration warning");
                 }
                 let (changed, restart) = (reloaded.changed.join("; "), reloaded.needs_restart.join(", "));
-                tracing::info!(changed, needs_restart = restart, "reloaded the configuration");
+                tracing::info!(changed, needs_restart = restart, "configuration reloaded");
             }
             Err(error) => {
-                let why = match error {
+                let reason = match error {
                     ReloadError::Invalid(findings) => findings.join("\n"),
-                    ReloadError::Failed(why) => why.clone(),
+                    ReloadError::Failed(reason) => reason.clone(),
                 };
                 let before = self.configuration.load();
                 self.configuration.store(Arc::new(ConfigurationStatus {
-                    last_error: Some(why.clone()),
+                    last_error: Some(reason.clone()),
                     ..(**before).clone()
                 }));
                 self.metrics.record_config_load(None);
-                tracing::error!("the new configuration is refused, and the one before goes on:\n{why}");
+                tracing::error!(error = %reason, "configuration rejected, the running one stays active");
             }
         }
         reloaded
     }
 
     async fn try_reload(&mut self, workers: &mut Workers) -> Result<ReloadReport, ReloadError> {
-        let failed = |why: String| ReloadError::Failed(why);
+        let failed = |reason: String| ReloadError::Failed(reason);
         let origin = self.origin.clone();
         let loading = tokio::task::spawn_blocking(move || config::load(&origin.path, origin.environment));
         let loaded = loading.await.map_err(|error| failed(error.to_string()))?;
@@ -100,7 +101,7 @@ impl Reloader {
             if let Some(task) = self.removing.get_mut(name)
                 && tokio::time::timeout_at(deadline, task).await.is_err()
             {
-                return Err(failed(format!("destination {name} is still being taken away; try again later")));
+                return Err(failed(format!("destination {name} is still being removed, retry later")));
             }
         }
         let prepared =
@@ -108,7 +109,7 @@ impl Reloader {
         for name in settings.destinations.keys() {
             self.store.add_destination(name).await.map_err(|error| failed(error.to_string()))?;
         }
-        // Only once all are attached: what can fail comes before what changes anything.
+        // Only after all were added: steps that can fail come before steps that change the running bridge.
         for (name, destination) in &settings.destinations {
             self.store
                 .set_max_backlog(name, destination.max_backlog)
@@ -116,19 +117,19 @@ impl Reloader {
         }
         let changed = describe_changes(&before, &settings);
         let settings = Arc::new(settings);
-        // Nothing fails any more from here on.
+        // From here on, no step can fail.
         prepared.into_iter().for_each(|prepared| workers.start(prepared));
         let (rules, sources) = (settings.rules.clone(), settings.sources.clone());
         let (retired_rules, rechecks) = self.bridge.reload(rules, sources, settings.policy()).await;
         if let Err(error) = rechecks {
-            tracing::warn!(%error, "what waits is looked at by the new rules only when its time comes");
+            tracing::warn!(%error, "recheck of deferred actions failed, they wait until they are due");
         }
         self.settings.store(settings.clone());
         *self.origin.files.lock() = loaded.files;
-        let gone = workers.names().into_iter().filter(|name| !settings.destinations.contains_key(name));
-        let gone: Vec<Name> = gone.collect();
+        let removed = workers.names().into_iter().filter(|name| !settings.destinations.contains_key(name));
+        let removed: Vec<Name> = removed.collect();
         let retired_rules = Arc::new(retired_rules);
-        for name in gone {
+        for name in removed {
             if let Some(worker) = workers.remove(&name) {
                 self.remove_destination(name, Some((worker, retired_rules.clone())));
             }
@@ -137,7 +138,8 @@ impl Reloader {
         Ok(ReloadReport { changed, needs_restart, warnings })
     }
 
-    /// Takes away what a destination has not got, beside everything else. After a restart it goes on.
+    /// Removes a destination in the background: stops its worker and turns undelivered events into dead
+    /// letters. An interrupted removal continues after a restart.
     pub(super) fn remove_destination(
         &mut self,
         name: Name,
@@ -145,10 +147,10 @@ impl Reloader {
     ) {
         let (store, stop, statuses, metrics) =
             (self.store.clone(), self.stop.clone(), self.statuses.clone(), self.metrics.clone());
-        let retired = name.clone();
+        let removed = name.clone();
         let task = tokio::spawn(async move {
             let work = async {
-                if let Some(((end, ended), retired_rules)) = worker {
+                if let Some(((stop_worker, worker_done), retired_rules)) = worker {
                     let polls = RETIRED_RULES_TIMEOUT.as_millis() / POLL_INTERVAL.as_millis();
                     for _ in 0..polls {
                         if !retired_rules.is_in_use() {
@@ -156,12 +158,12 @@ impl Reloader {
                         }
                         tokio::time::sleep(POLL_INTERVAL).await;
                     }
-                    end.cancel();
-                    ended.cancelled().await;
+                    stop_worker.cancel();
+                    worker_done.cancelled().await;
                 }
-                drain_to_dead_letters(&store, &retired).await;
-                statuses.remove(&retired);
-                metrics.remove_destination(&retired);
+                drain_to_dead_letters(&store, &removed).await;
+                statuses.remove(&removed);
+                metrics.remove_destination(&removed);
             };
             tokio::select! {
                 () = work => {}
@@ -173,49 +175,50 @@ impl Reloader {
 }
 
 async fn drain_to_dead_letters(store: &Store, name: &Name) {
-    let why =
-        "destination_removed: the destination is configured no more; configure it again to redrive this";
+    let reason =
+        "destination_removed: the destination was removed from the configuration; add it again to redrive";
     loop {
-        match store.drain_to_dead_letters(name, why).await {
+        match store.drain_to_dead_letters(name, reason).await {
             Ok(count) => {
-                tracing::info!(destination = %name, dead_letters = count, "took a destination away");
+                tracing::info!(destination = %name, dead_letters = count, "destination removed");
                 return;
             }
             Err(error) => {
-                tracing::warn!(%error, destination = %name, "cannot take a destination away; it is tried again");
+                tracing::warn!(%error, destination = %name, "removing destination failed, retrying");
                 tokio::time::sleep(STORE_RETRY_DELAY).await;
             }
         }
     }
 }
 
-/// The new settings with what only a restart changes as it was, and the names of what has changed there.
+/// The new settings with the old values of those that only a restart changes, and the changed keys among
+/// these.
 fn merge_settings(before: &Settings, new: Settings) -> (Settings, Vec<String>) {
     let mut needs_restart = Vec::new();
-    let mut note = |key: &str, changed: bool| {
+    let mut compare = |key: &str, changed: bool| {
         if changed {
             needs_restart.push(key.to_owned());
         }
     };
-    note("server", new.server != before.server);
-    note("admin", new.admin != before.admin);
-    note("store", new.store != before.store);
-    note("log", new.log != before.log);
+    compare("server", new.server != before.server);
+    compare("admin", new.admin != before.admin);
+    compare("store", new.store != before.store);
+    compare("log", new.log != before.log);
     let (server, admin, store) = (before.server.clone(), before.admin.clone(), before.store.clone());
     (Settings { server, admin, store, log: before.log, ..new }, needs_restart)
 }
 
-/// What differs, in words.
+/// Describes the differences, one line per change.
 fn describe_changes(before: &Settings, new: &Settings) -> Vec<String> {
     let rules = |settings: &Settings| -> BTreeMap<Name, String> {
         let rules = settings.rules.rules().iter();
         rules.map(|rule| (rule.name.clone(), format!("{rule:?}"))).collect()
     };
-    let texts = |things: &BTreeMap<Name, crate::domain::source::Source>| -> BTreeMap<Name, String> {
-        things.iter().map(|(name, thing)| (name.clone(), debug_text(thing))).collect()
+    let sources = |settings: &Settings| -> BTreeMap<Name, String> {
+        settings.sources.iter().map(|(name, value)| (name.clone(), debug_text(value))).collect()
     };
     let destinations = |settings: &Settings| -> BTreeMap<Name, String> {
-        settings.destinations.iter().map(|(name, thing)| (name.clone(), debug_text(thing))).collect()
+        settings.destinations.iter().map(|(name, value)| (name.clone(), debug_text(value))).collect()
     };
     let order = |settings: &Settings| -> Vec<Name> {
         settings.rules.rules().iter().map(|rule| rule.name.clone()).collect()
@@ -226,7 +229,7 @@ fn describe_changes(before: &Settings, new: &Settings) -> Vec<String> {
     if old_rules.keys().eq(new_rules.keys()) && order(before) != order(new) {
         lines.push("order of the rules changed".to_owned());
     }
-    push_differences("source", &texts(&before.sources), &texts(&new.sources), &mut lines);
+    push_differences("source", &sources(before), &sources(new), &mut lines);
     push_differences("destination", &destinations(before), &destinations(new), &mut lines);
     for (key, changed) in [
         ("engine", before.engine != new.engine),
@@ -240,24 +243,24 @@ fn describe_changes(before: &Settings, new: &Settings) -> Vec<String> {
     lines
 }
 
-fn debug_text(thing: &impl Debug) -> String {
-    format!("{thing:?}")
+fn debug_text(value: &impl Debug) -> String {
+    format!("{value:?}")
 }
 
 fn push_differences(
-    what: &str,
+    kind: &str,
     before: &BTreeMap<Name, String>,
     new: &BTreeMap<Name, String>,
     lines: &mut Vec<String>,
 ) {
     for (name, text) in new {
         match before.get(name) {
-            None => lines.push(format!("{what} {name} added")),
-            Some(old) if old != text => lines.push(format!("{what} {name} changed")),
+            None => lines.push(format!("{kind} {name} added")),
+            Some(old) if old != text => lines.push(format!("{kind} {name} changed")),
             Some(_) => {}
         }
     }
     for name in before.keys().filter(|name| !new.contains_key(*name)) {
-        lines.push(format!("{what} {name} removed"));
+        lines.push(format!("{kind} {name} removed"));
     }
 }

@@ -1,7 +1,7 @@
-//! Looks whether the configuration's files are others than they were.
+//! Watches the files of the configuration for changes, by polling.
 //!
-//! By looking, not by being told: what Kubernetes does to a ConfigMap is to exchange a symbolic link two
-//! directories above, of which a file is not told. Links are followed, so another file behind one is seen.
+//! inotify on the files would miss updates of a ConfigMap: Kubernetes exchanges a symbolic link two
+//! directories above. Polling follows links, so it detects another file behind one.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,53 +11,53 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::FileStamp;
 
-/// How often it looks. What has changed is read when it is as it was the last time, so that nothing half written
-/// is.
+/// The polling interval. A change is reported after the files have stayed the same for a quarter of it, so
+/// that no partially written file is read.
 const POLL_INTERVAL: Duration = Duration::from_secs(1);
 
-/// How long it waits before it has it tried again.
+/// The delay before a failed reload is retried.
 const RETRY_INTERVAL: Duration = Duration::from_secs(10);
 
-/// The files that the configuration in use was read from, as they were then: what is written while they are read,
-/// or before anybody looks, is a change too.
+/// The files of the current configuration, as of the time when they were read: a write during the read, or
+/// before the first poll, is a change as well.
 pub(super) type FileStamps = Arc<Mutex<Vec<FileStamp>>>;
 
 fn current_stamps(files: &FileStamps) -> Vec<FileStamp> {
     files.lock().clone()
 }
 
-/// Calls `changed` each time when a file has changed and is at rest, until it is stopped; again after a while
-/// where it says that it could not do it.
+/// Calls `changed` for each change of the files once they are stable, until `stop` is cancelled. If `changed`
+/// returns false, the call is retried after [`RETRY_INTERVAL`].
 pub(super) async fn watch(files: FileStamps, stop: CancellationToken, changed: impl AsyncFn() -> bool) {
-    let mut read = current_stamps(&files);
-    // As they were the last time that it was told of a change.
-    let mut known = read.clone();
+    let mut loaded = current_stamps(&files);
+    // The files as of the last reported change.
+    let mut known = loaded.clone();
     loop {
         tokio::select! {
             () = stop.cancelled() => return,
             () = tokio::time::sleep(POLL_INTERVAL) => {}
         }
-        let read_now = current_stamps(&files);
-        if read_now != read {
-            known.clone_from(&read_now);
-            read = read_now;
+        let loaded_now = current_stamps(&files);
+        if loaded_now != loaded {
+            known.clone_from(&loaded_now);
+            loaded = loaded_now;
         }
-        // Some microseconds for a handful of files that are always at hand: a thread that may block would cost more
-        // memory than the rest of an idle bridge's work.
-        let look = || known.iter().map(FileStamp::refresh).collect::<Vec<_>>();
-        let found = look();
+        // Blocks for some microseconds, for a few files in the page cache: a thread for blocking calls would cost
+        // more memory than an idle bridge otherwise needs.
+        let stat = || known.iter().map(FileStamp::refresh).collect::<Vec<_>>();
+        let found = stat();
         if found == known {
             continue;
         }
         tokio::time::sleep(POLL_INTERVAL / 4).await;
-        if look() == found {
+        if stat() == found {
             while !changed().await {
                 tokio::select! {
                     () = stop.cancelled() => return,
                     () = tokio::time::sleep(RETRY_INTERVAL) => {}
                 }
             }
-            // What was refused is not read again until it changes.
+            // A rejected configuration is not read again until it changes.
             known = found;
         }
     }
@@ -69,7 +69,8 @@ mod tests {
 
     use super::*;
 
-    /// Watches `files`, of which `changed` makes what it does, for a minute. How often it was told.
+    /// Watches `files` for a minute of virtual time and returns the number of reports. `changed` is called at
+    /// each report, with the number of earlier ones.
     async fn count_reports(files: &FileStamps, changed: impl Fn(usize)) -> usize {
         let (reports, stop) = (AtomicUsize::new(0), CancellationToken::new());
         let watching = watch(files.clone(), stop.clone(), async || {
@@ -92,20 +93,20 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn nothing_is_reported_of_files_that_stay() {
+    async fn unchanged_files_are_not_reported() {
         let (_folder, _, files) = file();
         assert_eq!(count_reports(&files, |_| {}).await, 0);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_change_before_the_first_poll_is_reported_once_also_where_it_is_rejected() {
+    async fn a_change_before_the_first_poll_is_reported_once_even_if_it_is_rejected() {
         let (_folder, path, files) = file();
         std::fs::write(&path, "written while the store was opened").unwrap();
         assert_eq!(count_reports(&files, |_| {}).await, 1);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_change_that_was_read_by_a_reload_meanwhile_is_not_reported() {
+    async fn a_change_that_a_reload_has_read_is_not_reported() {
         let (_folder, path, files) = file();
         let signal = async {
             tokio::time::sleep(POLL_INTERVAL * 5 / 2).await;

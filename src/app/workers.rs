@@ -1,4 +1,4 @@
-//! One worker for each destination, and what it tells the metrics.
+//! The delivery workers, one per destination, and their observer.
 
 use std::collections::BTreeMap;
 use std::time::Instant;
@@ -28,31 +28,29 @@ pub(super) struct Workers {
     statuses: DestinationStatuses,
 }
 
-/// A worker that runs.
 struct RunningWorker {
     settings: Destination,
     stop: CancellationToken,
-    /// When it has ended.
+    /// Cancelled when the worker has ended.
     done: CancellationToken,
 }
 
-/// A worker whose destination is connected, and that does nothing yet.
+/// A worker with a connected destination, not started.
 pub(super) struct PreparedWorker {
     settings: Destination,
     worker: Worker,
 }
 
 impl Workers {
-    /// None yet.
     pub(super) fn new(store: Store, metrics: Metrics, statuses: DestinationStatuses) -> Self {
         let (tasks, running, stop) = (JoinSet::new(), BTreeMap::new(), CancellationToken::new());
         Self { tasks, running, stop, store, metrics, statuses }
     }
 
-    /// Connects the destinations that no worker delivers to as they are now. Nothing changes yet.
+    /// Connects the destinations that are new or have changed. Does not start or stop any worker.
     ///
     /// # Errors
-    /// A destination cannot be used at all. One that is missing or out of reach is not found out here.
+    /// A destination cannot be connected. Missing or unreachable queues and functions are not detected here.
     pub(super) async fn prepare(
         &self,
         destinations: &BTreeMap<Name, Destination>,
@@ -74,14 +72,14 @@ impl Workers {
         Ok(prepared)
     }
 
-    /// Starts a worker. The one that delivered there before finishes what is on its way first, so that the order
-    /// of a target's events holds.
+    /// Starts a worker. The previous worker of the destination settles its claimed deliveries first, which
+    /// preserves the order of events of a target.
     pub(super) fn start(&mut self, prepared: PreparedWorker) {
         let PreparedWorker { settings, worker } = prepared;
         let name = settings.name.clone();
-        let before = self.running.remove(&name).map(|before| {
-            before.stop.cancel();
-            before.done
+        let previous = self.running.remove(&name).map(|previous| {
+            previous.stop.cancel();
+            previous.done
         });
         let (stop, done) = (self.stop.child_token(), CancellationToken::new());
         self.running.insert(name.clone(), RunningWorker { settings, stop: stop.clone(), done: done.clone() });
@@ -90,10 +88,10 @@ impl Workers {
         let store = self.store.clone();
         self.tasks.spawn(async move {
             let _done = done.drop_guard();
-            if let Some(before) = before {
-                before.cancelled().await;
+            if let Some(previous) = previous {
+                previous.cancelled().await;
                 if let Err(error) = store.release_claims(&name) {
-                    tracing::error!(%error, destination = %name, "cannot take back what was claimed");
+                    tracing::error!(%error, destination = %name, "releasing claimed deliveries failed");
                 }
             }
             worker.run(stop.clone()).await;
@@ -101,45 +99,44 @@ impl Workers {
         });
     }
 
-    /// The destinations that are delivered to.
+    /// The destinations with a worker.
     pub(super) fn names(&self) -> Vec<Name> {
         self.running.keys().cloned().collect()
     }
 
-    /// Takes a destination's worker away. The first token tells it to end, the second says that it has.
+    /// Removes the worker of a destination. Cancelling the first token stops it; the second is cancelled
+    /// when it has ended.
     pub(super) fn remove(&mut self, destination: &Name) -> Option<(CancellationToken, CancellationToken)> {
         self.running.remove(destination).map(|running| (running.stop, running.done))
     }
 
-    /// Completes when a worker ended without having been told so: a defect, after which the process
-    /// had better start anew than deliver to some destinations only.
+    /// Completes when a worker has ended without a request: a bug, after which the process exits instead of
+    /// delivering to some destinations only.
     pub(super) async fn wait_for_failure(&mut self) -> anyhow::Error {
         loop {
             match self.tasks.join_next().await {
                 Some(Ok((_, true))) => {}
                 Some(Ok((name, false))) => {
-                    return anyhow::anyhow!("the delivery worker of {name} ended by itself");
+                    return anyhow::anyhow!("the delivery worker of {name} stopped unexpectedly");
                 }
-                Some(Err(error)) => return anyhow::Error::new(error).context("a delivery worker failed"),
+                Some(Err(error)) => return anyhow::Error::new(error).context("a delivery worker panicked"),
                 None => std::future::pending().await,
             }
         }
     }
 
-    /// Stops claiming and waits for what is on its way. What is not back by then is sent again after
-    /// the next start.
+    /// Stops claiming, and waits for deliveries in flight until `deadline`. Unfinished ones are sent again
+    /// after the next start.
     pub(super) async fn stop(mut self, deadline: Instant) {
         self.stop.cancel();
         let all = async { while self.tasks.join_next().await.is_some() {} };
         if tokio::time::timeout_at(deadline.into(), all).await.is_err() {
-            tracing::warn!(
-                "some deliveries did not come back in time; they are tried again after the next start"
-            );
+            tracing::warn!("deliveries still in progress at shutdown");
         }
     }
 }
 
-/// Tells what workers do to those who are asked for it.
+/// Passes the results of workers to the metrics and the status.
 pub(super) struct WorkerObserver {
     deliveries: DeliveryMetrics,
     metrics: Metrics,
@@ -152,12 +149,12 @@ impl Observer for WorkerObserver {
             Outcome::Delivered => self.deliveries.record_delivered(),
             outcome => self.deliveries.record_undelivered(outcome.as_str()),
         }
-        if let Some(took) = delivery.call_duration {
-            self.deliveries.observe_call(took);
+        if let Some(duration) = delivery.call_duration {
+            self.deliveries.observe_call(duration);
         }
-        let began = delivery.header.and_then(|header| header.oldest_starts_at);
-        if let (Outcome::Delivered, Some(began)) = (delivery.outcome, began) {
-            self.deliveries.observe_alert_to_delivery(delivery.completed_at.since(began));
+        let started = delivery.header.and_then(|header| header.oldest_starts_at);
+        if let (Outcome::Delivered, Some(started)) = (delivery.outcome, started) {
+            self.deliveries.observe_alert_to_delivery(delivery.completed_at.since(started));
         }
     }
 

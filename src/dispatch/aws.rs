@@ -1,10 +1,9 @@
-//! AWS' errors into failures: the only place that knows what each of them means.
+//! Classifies the errors of AWS. This is the only place that interprets them.
 //!
-//! The list of what can never pass is short on purpose. A delivery that is tried for nothing costs a
-//! call a minute until it is too old; one that is given up for nothing is capacity that nobody gets. A
-//! missing queue, a denied access, a key that was disabled: a person can mend all of that while the
-//! event waits, and has to hear of it. What is not known is judged by its HTTP status, and is
-//! transient if that says nothing either.
+//! The list of permanent errors is short on purpose. A delivery that is retried in vain costs about one
+//! call a minute until it expires; one that is given up wrongly is a lost scaling action. An operator
+//! can fix a missing queue, denied access or a disabled key while the event waits, and is alerted to it.
+//! Unknown codes are classified by their HTTP status, and are transient if that is inconclusive.
 
 use std::error::Error;
 
@@ -17,14 +16,14 @@ use aws_sdk_sts::operation::assume_role_with_web_identity::AssumeRoleWithWebIden
 
 use super::{Class, Failure};
 
-// Names are compared as [`name`] makes them: lower case, without namespace and `Exception`.
+// Codes are compared in the form of [`normalize_code`]: lower case, without namespace and `Exception`.
 
-/// This very event can never pass, whatever becomes of the destination.
+/// This event can never be delivered, regardless of the state of the destination.
 const PERMANENT_CODES: [&str; 7] = [
-    // SQS: characters outside of XML's; longer than any call may be.
+    // SQS: characters that XML does not allow; a call above the size limit.
     "invalidmessagecontents",
     "batchrequesttoolong",
-    // Lambda: no JSON; larger than a payload may be, by the model's and by the wire's name.
+    // Lambda: invalid JSON; a payload above the size limit, by its names in the model and on the wire.
     "invalidrequestcontent",
     "requesttoolarge",
     "requestentitytoolarge",
@@ -32,7 +31,7 @@ const PERMANENT_CODES: [&str; 7] = [
     "unsupportedmediatype",
 ];
 
-/// Fewer calls would pass. So does everything that has `throttl` in its name.
+/// Too many calls. Codes that contain `throttl` belong to this class as well.
 const THROTTLED_CODES: [&str; 7] = [
     "toomanyrequests",
     "provisionedthroughputexceeded",
@@ -43,9 +42,9 @@ const THROTTLED_CODES: [&str; 7] = [
     "slowdown",
 ];
 
-/// Nothing passes until a person has mended something. So does what a KMS key refuses.
+/// Every call fails until an operator acts. Errors of KMS keys belong to this class as well.
 const MISCONFIGURED_CODES: [&str; 45] = [
-    // Who we are, and what we may do.
+    // Authentication and authorization.
     "accessdenied",
     "accountproblem",
     "authfailure",
@@ -73,8 +72,8 @@ const MISCONFIGURED_CODES: [&str; 45] = [
     "subscriptionrequired",
     "unauthorizedoperation",
     "unrecognizedclient",
-    // What we call. Entries are right by construction, so where SQS refuses a parameter the queue is of
-    // another kind than its URL says.
+    // The queue or function. Entries are valid by construction, so if SQS rejects a parameter, the type of
+    // the queue differs from its URL.
     "invalidaddress",
     "invalidaction",
     "invalidparametervalue",
@@ -87,7 +86,7 @@ const MISCONFIGURED_CODES: [&str; 45] = [
     "unsupportedoperation",
     "validation",
     "validationerror",
-    // A function that cannot run as it is.
+    // A function that cannot run.
     "invalidruntime",
     "invalidzipfile",
     "modenotsupported",
@@ -96,7 +95,7 @@ const MISCONFIGURED_CODES: [&str; 45] = [
     "codeartifactuserfailed",
 ];
 
-/// The same: file systems and networks that the function names and does not get.
+/// Misconfigured as well: file systems and networks that the function cannot use.
 const UNUSABLE_RESOURCE_CODES: [&str; 4] =
     ["efsmountfailure", "s3filesmountfailure", "invalidsecuritygroupid", "invalidsubnetid"];
 
@@ -116,17 +115,17 @@ where
             let message = error.message().map_or_else(String::new, |text| format!(": {}", redact(text)));
             Failure::new(class, format!("{code}{message}"))
         }
-        // Nothing, or nothing that can be read, came back: the event may even have arrived.
+        // No response, or an unreadable one: the event may have arrived.
         _ => Failure::new(class, error_chain(error)),
     }
 }
 
-/// The failure of one entry of a batch whose call succeeded. What the sender is at fault for does not
-/// pass by itself: it is the destination's settings, where the code says so, and else this event.
+/// The failure of one entry of a batch whose call succeeded. With `sender_fault` it is not transient: it
+/// is a misconfiguration if the code says so, and otherwise permanent for this event.
 pub(super) fn entry_failure(entry: &BatchResultErrorEntry) -> Failure {
     let class = match classify_code(entry.code(), 0) {
         Class::Transient if entry.sender_fault() => Class::Permanent,
-        // Of one entry, a refused parameter is its own: others of the same kind have passed.
+        // A rejected parameter of a single entry is specific to it: other entries of the same form pass.
         Class::Misconfigured
             if entry.sender_fault() && normalize_code(entry.code()) == "invalidparametervalue" =>
         {
@@ -136,7 +135,11 @@ pub(super) fn entry_failure(entry: &BatchResultErrorEntry) -> Failure {
         class => class,
     };
     let message = entry.message().map_or_else(String::new, |text| format!(": {}", redact(text)));
-    let code = if entry.code().is_empty() { "an entry failed" } else { strip_namespace(entry.code()) };
+    let code = if entry.code().is_empty() {
+        "entry failed without an error code"
+    } else {
+        strip_namespace(entry.code())
+    };
     Failure::new(class, format!("{code}{message}"))
 }
 
@@ -148,18 +151,18 @@ where
         SdkError::ServiceError(answer) => {
             classify_code(answer.err().code().unwrap_or_default(), answer.raw().status().as_u16())
         }
-        // A region, an endpoint or a parameter that makes no request.
+        // An invalid region, endpoint or parameter.
         SdkError::ConstructionFailure(_) => classify_credentials(error).unwrap_or(Class::Misconfigured),
         SdkError::DispatchFailure(failure) => {
-            let unusable = failure.as_connector_error().is_some_and(ConnectorError::is_user);
-            let otherwise = if unusable { Class::Misconfigured } else { Class::Transient };
-            classify_credentials(error).unwrap_or(otherwise)
+            let is_user_error = failure.as_connector_error().is_some_and(ConnectorError::is_user);
+            let default = if is_user_error { Class::Misconfigured } else { Class::Transient };
+            classify_credentials(error).unwrap_or(default)
         }
         _ => Class::Transient,
     }
 }
 
-/// What it means that credentials could not be had. None if that is not why the call failed.
+/// The class of a failure to obtain credentials. None if the call failed for another reason.
 fn classify_credentials<E>(error: &SdkError<E, HttpResponse>) -> Option<Class>
 where
     E: Error + 'static,
@@ -167,12 +170,12 @@ where
     let mut credentials = None;
     let mut cause = error.source();
     while let Some(error) = cause {
-        if let Some(refused) = error.downcast_ref::<SdkError<AssumeRoleError, HttpResponse>>() {
-            return Some(classify_call(refused));
+        if let Some(rejection) = error.downcast_ref::<SdkError<AssumeRoleError, HttpResponse>>() {
+            return Some(classify_call(rejection));
         }
         let web_identity = error.downcast_ref::<SdkError<AssumeRoleWithWebIdentityError, HttpResponse>>();
-        if let Some(refused) = web_identity {
-            return Some(classify_call(refused));
+        if let Some(rejection) = web_identity {
+            return Some(classify_call(rejection));
         }
         if let Some(error) = error.downcast_ref::<CredentialsError>() {
             credentials = Some(match error {
@@ -187,7 +190,7 @@ where
     credentials
 }
 
-/// The class of an error code, and where that is unknown, of the HTTP status.
+/// The class of an error code, or of the HTTP status if the code is unknown.
 fn classify_code(code: &str, status: u16) -> Class {
     let name = normalize_code(code);
     let name = name.as_str();
@@ -208,7 +211,7 @@ fn classify_code(code: &str, status: u16) -> Class {
     }
 }
 
-/// A code in the one form in which codes are compared.
+/// A code in the form in which codes are compared.
 fn normalize_code(code: &str) -> String {
     let plain = strip_namespace(code);
     plain.strip_suffix("Exception").unwrap_or(plain).to_ascii_lowercase()
@@ -220,7 +223,7 @@ fn strip_namespace(code: &str) -> &str {
     code.strip_prefix("AWS.SimpleQueueService.").unwrap_or(code)
 }
 
-/// An error and its causes. Not their `Debug`, which has headers and bodies in it.
+/// An error and its causes, by `Display`: their `Debug` contains headers and bodies.
 fn error_chain(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
@@ -236,8 +239,8 @@ fn error_chain(error: &dyn Error) -> String {
     text
 }
 
-/// Some of the SDK's errors quote the request that they are about, with the event in it; some of AWS'
-/// quote what was signed, with the session's token in it.
+/// Cuts a message before quoted data: some errors of the SDK quote the request with the event, some of
+/// AWS the signed text with the session token.
 fn redact(message: &str) -> &str {
     const QUOTES: [&str; 4] = ["Request {", "SdkBody {", "The Canonical String", "Authorization header"];
     let end = QUOTES.iter().filter_map(|quoted| message.find(quoted)).min();

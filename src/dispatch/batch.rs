@@ -1,24 +1,25 @@
-//! Events into calls: never more than a call takes, by count and by bytes.
+//! Splits events into batches within the limits of a call, by count and by bytes.
 
 use super::{Limits, OutgoingEvent};
 
-/// Splits events, in their order, into batches that are each within `limits` and not empty.
+/// Splits events, in their order, into non-empty batches within `limits`. An event larger than
+/// `limits.bytes` gets a batch of its own.
 pub(super) fn split(
     events: Vec<OutgoingEvent>,
     limits: Limits,
-    weigh: impl Fn(&OutgoingEvent) -> usize,
+    event_bytes: impl Fn(&OutgoingEvent) -> usize,
 ) -> Vec<Vec<OutgoingEvent>> {
     let mut batches: Vec<Vec<OutgoingEvent>> = Vec::new();
     let mut bytes = 0usize;
     for event in events {
-        let weight = weigh(&event);
+        let size = event_bytes(&event);
         match batches.last_mut() {
-            Some(batch) if batch.len() < limits.events && bytes.saturating_add(weight) <= limits.bytes => {
-                bytes += weight;
+            Some(batch) if batch.len() < limits.events && bytes.saturating_add(size) <= limits.bytes => {
+                bytes += size;
                 batch.push(event);
             }
             _ => {
-                bytes = weight;
+                bytes = size;
                 batches.push(vec![event]);
             }
         }
@@ -36,16 +37,16 @@ mod tests {
     proptest! {
         #[test]
         fn every_event_is_in_one_batch_in_order_and_no_batch_is_over_its_limits(
-            weights in prop::collection::vec(0usize..40, 0..60), events in 1usize..12, bytes in 1usize..60,
+            sizes in prop::collection::vec(0usize..40, 0..60), events in 1usize..12, bytes in 1usize..60,
         ) {
             let limits = Limits { events, bytes, max_event_bytes: usize::MAX };
-            let weigh = |event: &OutgoingEvent| weights[event.seq.0 as usize];
-            let all = (0..weights.len()).map(|at| stub::outgoing(at as i64)).collect();
-            let batches = split(all, limits, weigh);
+            let event_bytes = |event: &OutgoingEvent| sizes[event.seq.0 as usize];
+            let all = (0..sizes.len()).map(|seq| stub::outgoing(seq as i64)).collect();
+            let batches = split(all, limits, event_bytes);
             let order: Vec<i64> = batches.iter().flatten().map(|event| event.seq.0).collect();
-            prop_assert_eq!(order, (0..weights.len() as i64).collect::<Vec<_>>());
+            prop_assert_eq!(order, (0..sizes.len() as i64).collect::<Vec<_>>());
             for batch in &batches {
-                let sum: usize = batch.iter().map(weigh).sum();
+                let sum: usize = batch.iter().map(event_bytes).sum();
                 prop_assert!(!batch.is_empty() && batch.len() <= events);
                 prop_assert!(sum <= bytes || batch.len() == 1, "{} bytes in {} events", sum, batch.len());
             }

@@ -1,47 +1,46 @@
-//! Whether a destination is called at all.
+//! Circuit breaker of a destination.
 //!
-//! Closed, calls start freely. When calls fail as a whole it opens: nothing is sent for a pause that
-//! grows with every failure. After the pause one call is let through, the probe, which carries a real
-//! delivery: there is no message that is only a test. It alone decides: back to closed, or a longer
-//! pause. Pure: instants and chance are arguments.
+//! While it is closed, calls start freely. It opens when calls fail as a whole: then nothing is sent for
+//! a backoff that grows with each failure. After the backoff it is half-open and lets one call through,
+//! the probe, which carries a real delivery; no test messages are sent. The outcome of the probe alone
+//! closes the breaker or opens it for a longer backoff. Pure: instants and randomness are arguments.
 
 use tokio::time::Instant;
 
 use super::{Class, Failure};
 use crate::domain::retry::Backoff;
 
-/// Failures in a row that open it. One lost connection among many calls is no dead destination.
+/// Consecutive failures that open it. A single lost connection among many calls does not.
 const FAILURE_THRESHOLD: u32 = 3;
 
-/// Lets calls through or not.
 #[derive(Debug)]
 pub(super) struct Breaker {
     backoff: Backoff,
     state: State,
-    /// Counts the changes of state. What a call found out that began before the last one is old news.
+    /// The number of state changes. Outcomes of calls that started before the last one are stale.
     generation: u64,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
-    /// So many calls failed since the last success.
+    /// `failures` calls have failed since the last success.
     Closed { failures: u32 },
-    /// It opened or its probe failed so often in a row; nothing starts before `until`.
-    Open { until: Instant, times: u32 },
-    /// The probe is on its way.
-    HalfOpen { times: u32 },
+    /// No call starts before `until`. It has opened `consecutive_opens` times without closing.
+    Open { until: Instant, consecutive_opens: u32 },
+    /// The probe is in flight.
+    HalfOpen { consecutive_opens: u32 },
 }
 
-/// Stands for a call that was let through.
+/// Identifies a call that was let through.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Ticket(Option<u64>);
 
 impl Ticket {
-    /// For a call that is made whatever the breaker says, and that tells it nothing.
+    /// For a call that bypasses the breaker and does not affect it.
     pub(super) const FORCED: Self = Self(None);
 }
 
-/// Which calls may start.
+/// The calls that may start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Admission {
     /// Any.
@@ -50,11 +49,11 @@ pub(super) enum Admission {
     Probe,
     /// None before this time.
     Later(Instant),
-    /// None until the probe is back.
+    /// None until the probe has completed.
     AfterProbe,
 }
 
-/// What a call changed.
+/// The state change by a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Transition {
     None,
@@ -78,28 +77,28 @@ impl Breaker {
         }
     }
 
-    /// A call starts, if it may.
+    /// Starts a call if one is admitted.
     pub(super) fn start(&mut self, now: Instant) -> Option<Ticket> {
         match self.admission(now) {
             Admission::All => {}
             Admission::Probe => {
-                let State::Open { times, .. } = self.state else { return None };
-                self.enter(State::HalfOpen { times });
+                let State::Open { consecutive_opens, .. } = self.state else { return None };
+                self.enter(State::HalfOpen { consecutive_opens });
             }
             Admission::Later(_) | Admission::AfterProbe => return None,
         }
         Some(Ticket(Some(self.generation)))
     }
 
-    /// The destination took something, or refused it for what it was.
+    /// The destination accepted an event, or rejected it because of its content.
     pub(super) fn on_reached(&mut self, ticket: Ticket) -> Transition {
         match self.state {
-            _ if self.is_old(ticket) => Transition::None,
+            _ if self.is_stale(ticket) => Transition::None,
             State::HalfOpen { .. } => {
                 self.enter(State::Closed { failures: 0 });
                 Transition::Closed
             }
-            // Not a change that makes other calls' answers old.
+            // Not `enter`: the outcomes of concurrent calls stay valid.
             _ => {
                 self.state = State::Closed { failures: 0 };
                 Transition::None
@@ -107,7 +106,7 @@ impl Breaker {
         }
     }
 
-    /// The call failed as a whole. What a person has to mend opens it at once.
+    /// The call failed as a whole. A misconfiguration opens the breaker at once.
     pub(super) fn on_failure(
         &mut self,
         ticket: Ticket,
@@ -116,7 +115,7 @@ impl Breaker {
         chance: f64,
     ) -> Transition {
         match self.state {
-            _ if self.is_old(ticket) => Transition::None,
+            _ if self.is_stale(ticket) => Transition::None,
             State::Closed { failures }
                 if failures + 1 < FAILURE_THRESHOLD && failure.class != Class::Misconfigured =>
             {
@@ -127,34 +126,37 @@ impl Breaker {
                 self.open(1, now, chance);
                 Transition::Opened
             }
-            State::HalfOpen { times } | State::Open { times, .. } => {
-                self.open(times.saturating_add(1), now, chance);
+            State::HalfOpen { consecutive_opens } | State::Open { consecutive_opens, .. } => {
+                self.open(consecutive_opens.saturating_add(1), now, chance);
                 Transition::StaysOpen
             }
         }
     }
 
-    /// The call was throttled: no reason to open. A probe has proved nothing, and the next one follows
-    /// after a pause of the same length.
+    /// The call was throttled, which does not open the breaker. A throttled probe is inconclusive: the
+    /// next one follows after a backoff of the same length.
     pub(super) fn on_throttle(&mut self, ticket: Ticket, now: Instant, chance: f64) {
-        if let (State::HalfOpen { times }, false) = (self.state, self.is_old(ticket)) {
-            self.open(times, now, chance);
+        if let (State::HalfOpen { consecutive_opens }, false) = (self.state, self.is_stale(ticket)) {
+            self.open(consecutive_opens, now, chance);
         }
     }
 
-    /// There was no call: what it should have carried was not to be sent any more.
+    /// No call was made because all of its deliveries had expired or were superseded.
     pub(super) fn on_skipped(&mut self, ticket: Ticket, now: Instant) {
-        if let (State::HalfOpen { times }, false) = (self.state, self.is_old(ticket)) {
-            self.enter(State::Open { until: now, times });
+        if let (State::HalfOpen { consecutive_opens }, false) = (self.state, self.is_stale(ticket)) {
+            self.enter(State::Open { until: now, consecutive_opens });
         }
     }
 
-    fn is_old(&self, ticket: Ticket) -> bool {
+    fn is_stale(&self, ticket: Ticket) -> bool {
         ticket.0 != Some(self.generation)
     }
 
-    fn open(&mut self, times: u32, now: Instant, chance: f64) {
-        self.enter(State::Open { until: now + self.backoff.delay(times, chance), times });
+    fn open(&mut self, consecutive_opens: u32, now: Instant, chance: f64) {
+        self.enter(State::Open {
+            until: now + self.backoff.delay(consecutive_opens, chance),
+            consecutive_opens,
+        });
     }
 
     fn enter(&mut self, state: State) {
@@ -188,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn a_few_failures_in_a_row_open_it_and_one_success_among_them_does_not() {
+    fn consecutive_failures_open_it_and_a_success_resets_the_count() {
         let (mut breaker, now) = (breaker(), Instant::now());
         for failures in [1, 2, 1, 2] {
             let ticket = breaker.start(now).unwrap();
@@ -216,13 +218,13 @@ mod tests {
     }
 
     #[test]
-    fn after_the_pause_one_probe_decides() {
+    fn after_the_backoff_one_probe_decides() {
         let (mut breaker, start) = (breaker(), Instant::now());
         let before = breaker.start(start).unwrap();
         let ticket = breaker.start(start).unwrap();
         breaker.on_failure(ticket, &denied(), start, 0.5);
         assert_eq!(breaker.start(start + seconds(1)), None);
-        // Calls that began before are old news, whatever they say.
+        // The outcomes of calls that started before are stale.
         assert_eq!(breaker.on_reached(before), Transition::None);
         assert_eq!(breaker.on_failure(before, &reset(), start + seconds(1), 0.5), Transition::None);
 
@@ -232,7 +234,7 @@ mod tests {
         assert_eq!((breaker.admission(now), breaker.start(now)), (Admission::AfterProbe, None));
         assert_eq!(breaker.on_reached(before), Transition::None);
         assert_eq!(breaker.on_failure(probe, &reset(), now, 0.5), Transition::StaysOpen);
-        assert_eq!(breaker.admission(now), Admission::Later(now + seconds(4)), "the pause grows");
+        assert_eq!(breaker.admission(now), Admission::Later(now + seconds(4)), "the backoff grows");
 
         let now = now + seconds(4);
         let probe = breaker.start(now).unwrap();
@@ -240,11 +242,11 @@ mod tests {
         assert_eq!(breaker.admission(now), Admission::All);
         let ticket = breaker.start(now).unwrap();
         breaker.on_failure(ticket, &denied(), now, 0.5);
-        assert_eq!(breaker.admission(now), Admission::Later(now + seconds(2)), "it begins anew");
+        assert_eq!(breaker.admission(now), Admission::Later(now + seconds(2)), "the backoff starts over");
     }
 
     #[test]
-    fn a_probe_that_was_not_used_or_throttled_decides_nothing() {
+    fn a_skipped_or_throttled_probe_decides_nothing() {
         let (mut breaker, now) = (breaker(), Instant::now());
         let ticket = breaker.start(now).unwrap();
         breaker.on_failure(ticket, &denied(), now, 0.0);
@@ -257,7 +259,7 @@ mod tests {
     }
 
     #[test]
-    fn a_throttle_opens_nothing() {
+    fn throttling_does_not_open_it() {
         let (mut breaker, now) = (breaker(), Instant::now());
         for _ in 0..100 {
             let ticket = breaker.start(now).unwrap();
@@ -266,11 +268,11 @@ mod tests {
         assert_eq!(breaker.admission(now), Admission::All);
     }
 
-    /// What can happen to it; the number picks one of the calls that are on their way.
+    /// A random operation. A `usize` selects one of the calls in flight.
     #[derive(Debug, Clone, Copy)]
     enum Step {
         Start,
-        Pass(u64),
+        Elapse(u64),
         Reached(usize),
         Failed(usize, bool),
         Throttled(usize),
@@ -281,7 +283,7 @@ mod tests {
     fn steps() -> impl Strategy<Value = Vec<Step>> {
         let step = prop_oneof![
             4 => Just(Step::Start),
-            2 => (0u64..100).prop_map(Step::Pass),
+            2 => (0u64..100).prop_map(Step::Elapse),
             2 => any::<usize>().prop_map(Step::Reached),
             4 => any::<(usize, bool)>().prop_map(|(at, misconfigured)| Step::Failed(at, misconfigured)),
             1 => any::<usize>().prop_map(Step::Throttled),
@@ -293,7 +295,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn whatever_happens_one_probe_at_a_time_and_no_call_in_a_pause(steps in steps(), chance in 0.0..1.0f64) {
+        fn any_sequence_has_one_probe_at_a_time_and_no_call_during_a_backoff(steps in steps(), chance in 0.0..1.0f64) {
             let mut breaker = breaker();
             let mut now = Instant::now();
             let mut calls: Vec<Ticket> = vec![];
@@ -307,7 +309,7 @@ mod tests {
                             prop_assert!(!closed);
                         }
                     },
-                    Step::Pass(time) => now += seconds(time),
+                    Step::Elapse(count) => now += seconds(count),
                     Step::Forced => {
                         prop_assert_eq!(breaker.on_reached(Ticket::FORCED), Transition::None);
                         prop_assert_eq!(breaker.on_failure(Ticket::FORCED, &denied(), now, chance), Transition::None);
@@ -331,8 +333,8 @@ mod tests {
                     }
                     Step::Skipped(at) => breaker.on_skipped(calls.swap_remove(at % calls.len()), now),
                 }
-                // The one that can change a breaker that is not closed.
-                let live = calls.iter().filter(|ticket| !breaker.is_old(**ticket)).count();
+                // Only these can change a breaker that is not closed.
+                let live = calls.iter().filter(|ticket| !breaker.is_stale(**ticket)).count();
                 match breaker.state {
                     State::Closed { failures } => prop_assert!(failures < FAILURE_THRESHOLD),
                     State::Open { until, .. } => {
@@ -342,7 +344,7 @@ mod tests {
                     State::HalfOpen { .. } => prop_assert_eq!(live, 1),
                 }
             }
-            // Nothing is stuck: with every call back and the longest pause over, one may start.
+            // Liveness: after all calls have completed and the longest backoff is over, a call may start.
             for ticket in calls {
                 breaker.on_skipped(ticket, now);
             }

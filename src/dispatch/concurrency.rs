@@ -1,46 +1,44 @@
-//! How many calls run at the same time: fewer where the destination throttles, one after the other as
-//! many as are configured where it does not. Additive increase, multiplicative decrease, as TCP does.
-//! Pure.
+//! AIMD concurrency limit: halved on throttling, +1 after a full window of successes, up to the
+//! configured maximum. Pure.
 
-/// Between 1 and the configured number of calls.
+/// The limit of concurrent calls, between 1 and the configured maximum.
 #[derive(Debug)]
 pub(super) struct AdaptiveConcurrency {
     max_limit: usize,
     limit: usize,
-    /// Calls that passed since the width last changed.
+    /// Successful calls since the limit last changed.
     successes: usize,
-    /// Counts the decreases: calls that ran together are throttled together, and count once.
+    /// The number of decreases. Concurrent calls are throttled together and reduce the limit only once.
     epoch: u64,
 }
 
-/// The width under which a call was started.
+/// Identifies the period between two decreases in which a call was started.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Epoch(u64);
 
-/// What a call changed.
+/// The change of the limit by a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum LimitChange {
     None,
-    /// No longer all calls are allowed.
+    /// It fell below the maximum.
     Reduced,
-    /// Already only one call is allowed, and that is too much.
+    /// A call was throttled although the limit is 1 already.
     AtMinimum,
-    /// All calls are allowed again.
+    /// It reached the maximum again.
     Restored,
 }
 
 impl AdaptiveConcurrency {
-    /// As wide as it gets.
-    pub(super) fn new(most: usize) -> Self {
-        let most = most.max(1);
-        Self { max_limit: most, limit: most, successes: 0, epoch: 0 }
+    /// Starts at the maximum, which is at least 1.
+    pub(super) fn new(max_limit: usize) -> Self {
+        let max_limit = max_limit.max(1);
+        Self { max_limit, limit: max_limit, successes: 0, epoch: 0 }
     }
 
     pub(super) const fn limit(&self) -> usize {
         self.limit
     }
 
-    /// As wide as it gets.
     pub(super) const fn max_limit(&self) -> usize {
         self.max_limit
     }
@@ -49,7 +47,7 @@ impl AdaptiveConcurrency {
         Epoch(self.epoch)
     }
 
-    /// A call was not throttled. As many as run together make room for one more.
+    /// A call was not throttled. As many successes as the limit raise it by one. Stale epochs are ignored.
     pub(super) fn on_success(&mut self, epoch: Epoch) -> LimitChange {
         if self.limit == self.max_limit || epoch != self.epoch() {
             return LimitChange::None;
@@ -62,7 +60,7 @@ impl AdaptiveConcurrency {
         if self.limit == self.max_limit { LimitChange::Restored } else { LimitChange::None }
     }
 
-    /// A call was throttled.
+    /// A call was throttled. Stale epochs are ignored.
     pub(super) fn on_throttle(&mut self, epoch: Epoch) -> LimitChange {
         if epoch != self.epoch() {
             return LimitChange::None;
@@ -86,34 +84,34 @@ mod tests {
     use super::*;
 
     #[test]
-    fn calls_that_ran_together_halve_it_once() {
+    fn concurrent_throttled_calls_halve_the_limit_once() {
         let mut concurrency = AdaptiveConcurrency::new(8);
         let epoch = concurrency.epoch();
         assert_eq!(concurrency.on_throttle(epoch), LimitChange::Reduced);
         assert_eq!((concurrency.on_throttle(epoch), concurrency.limit()), (LimitChange::None, 4));
-        let mut widths = vec![];
+        let mut limits = vec![];
         loop {
             let change = concurrency.on_throttle(concurrency.epoch());
-            widths.push(concurrency.limit());
+            limits.push(concurrency.limit());
             if change == LimitChange::AtMinimum {
                 break;
             }
         }
-        assert_eq!(widths, [2, 1, 1]);
+        assert_eq!(limits, [2, 1, 1]);
     }
 
     #[test]
-    fn it_grows_by_one_for_each_round_of_calls() {
+    fn the_limit_grows_by_one_per_full_round_of_successes() {
         let mut concurrency = AdaptiveConcurrency::new(4);
         concurrency.on_throttle(concurrency.epoch());
         let changes: Vec<_> =
             (0..6).map(|_| (concurrency.on_success(concurrency.epoch()), concurrency.limit())).collect();
-        let (none, full) = (LimitChange::None, LimitChange::Restored);
-        assert_eq!(changes, [(none, 2), (none, 3), (none, 3), (none, 3), (full, 4), (none, 4)]);
+        let (none, restored) = (LimitChange::None, LimitChange::Restored);
+        assert_eq!(changes, [(none, 2), (none, 3), (none, 3), (none, 3), (restored, 4), (none, 4)]);
     }
 
     #[test]
-    fn a_single_call_has_no_less() {
+    fn the_limit_never_falls_below_one() {
         let mut concurrency = AdaptiveConcurrency::new(1);
         assert_eq!(
             (concurrency.on_throttle(concurrency.epoch()), concurrency.limit()),
@@ -124,28 +122,28 @@ mod tests {
 
     proptest! {
         #[test]
-        fn it_stays_within_its_bounds_and_comes_back(most in 1usize..300, calls in prop::collection::vec(any::<(bool, bool)>(), 0..300)) {
-            let mut concurrency = AdaptiveConcurrency::new(most);
+        fn the_limit_stays_within_its_bounds_and_recovers(max_limit in 1usize..300, calls in prop::collection::vec(any::<(bool, bool)>(), 0..300)) {
+            let mut concurrency = AdaptiveConcurrency::new(max_limit);
             let mut old = concurrency.epoch();
-            for (throttled, late) in calls {
+            for (throttled, is_stale) in calls {
                 let (before, now) = (concurrency.limit(), concurrency.epoch());
-                let epoch = if late { old } else { now };
+                let epoch = if is_stale { old } else { now };
                 let change = if throttled { concurrency.on_throttle(epoch) } else { concurrency.on_success(epoch) };
-                prop_assert!((1..=most).contains(&concurrency.limit()));
+                prop_assert!((1..=max_limit).contains(&concurrency.limit()));
                 if throttled {
                     prop_assert!(concurrency.limit() <= before);
                     prop_assert!(concurrency.limit() >= before / 2);
                 } else {
                     prop_assert!((before..=before + 1).contains(&concurrency.limit()));
                 }
-                prop_assert!(epoch == now || concurrency.limit() == before, "old news change nothing");
-                prop_assert_eq!(change == LimitChange::Restored, before < most && concurrency.limit() == most);
+                prop_assert!(epoch == now || concurrency.limit() == before, "a stale epoch changes nothing");
+                prop_assert_eq!(change == LimitChange::Restored, before < max_limit && concurrency.limit() == max_limit);
                 old = now;
             }
-            for _ in 0..most * most {
+            for _ in 0..max_limit * max_limit {
                 concurrency.on_success(concurrency.epoch());
             }
-            prop_assert_eq!(concurrency.limit(), most);
+            prop_assert_eq!(concurrency.limit(), max_limit);
         }
     }
 }

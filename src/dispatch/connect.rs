@@ -1,4 +1,4 @@
-//! From a destination's settings to its client.
+//! Creates the clients of destinations from their settings.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -14,28 +14,26 @@ use super::{ConnectedDestination, file, lambda, sqs};
 use crate::config::{Destination, DestinationKind, Role};
 use crate::domain::name::Name;
 
-/// How long a connection may take to come up, TLS included. The rest of a call is the destination's
-/// `timeout`.
+/// The time limit for a connection, including TLS. The destination's `timeout` limits the whole call.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// The longest name of a session that STS takes.
+/// The maximum length of a session name in STS.
 const MAX_SESSION_CHARS: usize = 64;
 
-/// Builds destinations. What is set of their clients:
+/// Connects destinations. Their clients are configured as follows:
 ///
-/// - Credentials and endpoints come the SDK's usual ways, `AWS_ENDPOINT_URL_SQS` and its like included,
-///   and are looked up once for each region; a destination's own `region` (or that of its URL or ARN) and
-///   `endpoint_url` go before them.
-/// - With a role, its credentials are from STS, in a session that is named after the destination (the
-///   first, where several share it). The SDK keeps them and gets new ones before they end.
-/// - The SDK's retries are off: one that tries again by itself would send what is meanwhile too old, and
-///   hold its place in the worker.
-/// - Two time-outs: for connecting, and for the whole call from the first byte to the last. Between them
-///   a connection that hangs cannot hold a call for longer than its destination says. So the SDK need not
-///   watch how fast a body flows, which costs a task and a timer for each call.
-/// - Connections are kept and used again, also by other destinations: those that agree in region,
-///   endpoint, role and time-out share one client. The pool is the SDK's default, which closes what is
-///   idle for 90 seconds; the workers bound how many there are.
+/// - Credentials and endpoints come from the SDK's default chain, including `AWS_ENDPOINT_URL_SQS` and
+///   the like, resolved once per region. The `region` of a destination (or that of its URL or ARN) and its
+///   `endpoint_url` take precedence.
+/// - With a role, credentials come from STS, with a session named after the destination (the first one
+///   if several share it). The SDK caches them and renews them before they expire.
+/// - The SDK's retries are disabled: they could send an event that has expired meanwhile, and would
+///   occupy a call of the worker.
+/// - Two timeouts apply: for connecting, and for the whole call. They bound a hanging connection, so the
+///   SDK's stalled stream protection, which costs a task and a timer per call, is disabled.
+/// - Destinations with the same region, endpoint, role and timeout share one client and its connections.
+///   The pool is the SDK's default, which closes connections that are idle for 90 seconds; the
+///   concurrency of the workers bounds their number.
 #[derive(Debug, Default)]
 pub(crate) struct Clients {
     base_configs: HashMap<Option<String>, SdkConfig>,
@@ -44,7 +42,7 @@ pub(crate) struct Clients {
     lambda: HashMap<Key, aws_sdk_lambda::Client>,
 }
 
-/// What clients are shared by.
+/// Destinations with equal keys share a client.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct Key {
     region: Option<String>,
@@ -53,16 +51,15 @@ struct Key {
     timeout: Duration,
 }
 
-/// Why a destination cannot be used. A queue or function that does not exist is not found out here.
+/// Why a destination cannot be connected. Missing queues and functions are not detected here.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum ConnectError {
-    /// Neither the destination nor the environment names a region.
     #[error("destination `{0}` has no region: set its `region` or AWS_REGION")]
     NoRegion(Name),
 }
 
 impl Clients {
-    /// Connects nothing yet: the first call does.
+    /// Creates the client. The connection is opened by the first call.
     pub(crate) async fn connect(
         &mut self,
         destination: &Destination,
@@ -104,20 +101,20 @@ impl Clients {
         })
     }
 
-    /// The environment, in the role that the destination is called with.
+    /// The base configuration with the credentials of the destination's role.
     async fn config_for(&mut self, name: &Name, key: &Key) -> Result<SdkConfig, ConnectError> {
-        let environment = self.base_config(name, key.region.as_ref()).await?.clone();
-        let Some(role) = &key.role else { return Ok(environment) };
+        let base_config = self.base_config(name, key.region.as_ref()).await?.clone();
+        let Some(role) = &key.role else { return Ok(base_config) };
         let role_key = (key.region.clone(), role.clone());
         if !self.role_configs.contains_key(&role_key) {
             let mut provider = AssumeRoleProvider::builder(&role.arn)
                 .session_name(session_name(name))
-                .configure(&environment);
+                .configure(&base_config);
             if let Some(external_id) = &role.external_id {
                 provider = provider.external_id(external_id);
             }
             let provider = SharedCredentialsProvider::new(provider.build().await);
-            let role_config = environment.into_builder().credentials_provider(provider).build();
+            let role_config = base_config.into_builder().credentials_provider(provider).build();
             self.role_configs.insert(role_key.clone(), role_config);
         }
         Ok(self.role_configs[&role_key].clone())
@@ -140,19 +137,19 @@ impl Clients {
         }
         self.base_configs
             .get(&key)
-            .filter(|environment| environment.region().is_some())
+            .filter(|config| config.region().is_some())
             .ok_or_else(|| ConnectError::NoRegion(name.clone()))
     }
 }
 
-/// What CloudTrail calls what a destination does. Names have only characters that STS takes.
+/// The session name in CloudTrail. Names consist of characters that STS allows.
 fn session_name(name: &Name) -> String {
     let mut session = format!("scalebridge-{name}");
     session.truncate(MAX_SESSION_CHARS);
     session
 }
 
-/// For one call. Without retries, the operation and its one attempt are the same.
+/// The timeouts of one call. Without retries, the operation has a single attempt.
 fn timeouts(timeout: Duration) -> TimeoutConfig {
     TimeoutConfig::builder().connect_timeout(CONNECT_TIMEOUT).operation_timeout(timeout).build()
 }
@@ -213,18 +210,18 @@ mod tests {
         Role { arn, external_id: external_id.map(Into::into) }
     }
 
-    /// Clients whose environment is the stub, STS included.
+    /// Clients whose base configuration uses the stub, also for STS.
     async fn clients(stub: &Stub) -> Clients {
-        let environment = aws_config::defaults(BehaviorVersion::latest())
+        let loader = aws_config::defaults(BehaviorVersion::latest())
             .region(Region::new("eu-west-1"))
             .credentials_provider(stub.credentials())
             .retry_config(RetryConfig::disabled())
             .endpoint_url(stub.url());
-        let environments = HashMap::from([(Some("eu-west-1".to_owned()), environment.load().await)]);
-        Clients { base_configs: environments, ..Clients::default() }
+        let base_configs = HashMap::from([(Some("eu-west-1".to_owned()), loader.load().await)]);
+        Clients { base_configs, ..Clients::default() }
     }
 
-    /// Answers STS by this, and everything else as SQS and Lambda would.
+    /// A stub that replies to STS with `sts`, and to other calls as SQS and Lambda do.
     async fn with_sts(sts: impl Fn() -> Reply + Clone + Send + Sync + 'static) -> Stub {
         Stub::start(move |request| {
             if is_assume_role(request) {
@@ -232,8 +229,8 @@ mod tests {
             } else if request.uri.contains("/functions/") {
                 Reply::status(202)
             } else {
-                let taken = json!({ "Id": "0", "MessageId": "m", "MD5OfMessageBody": "x" });
-                Reply::ok(json!({ "Successful": [taken], "Failed": [] }))
+                let entry = json!({ "Id": "0", "MessageId": "m", "MD5OfMessageBody": "x" });
+                Reply::ok(json!({ "Successful": [entry], "Failed": [] }))
             }
         })
         .await
@@ -272,7 +269,7 @@ mod tests {
             assert_eq!(timeouts.operation_timeout(), Some(Duration::from_secs(7)));
             assert_eq!(timeouts.connect_timeout(), Some(CONNECT_TIMEOUT));
         }
-        assert_eq!(clients.base_configs.len(), 2, "the environment is asked once for each region");
+        assert_eq!(clients.base_configs.len(), 2, "loaded once per region");
     }
     #[tokio::test]
     async fn destinations_that_agree_share_a_client_and_a_session() {
@@ -298,7 +295,11 @@ mod tests {
         let (sts_requests, sent): (Vec<_>, Vec<_>) = requests.into_iter().partition(is_assume_role);
         let bodies: Vec<_> =
             sts_requests.iter().map(|request| String::from_utf8_lossy(&request.body)).collect();
-        assert_eq!(bodies.len(), 2, "one session for the queues and the function, one without an id");
+        assert_eq!(
+            bodies.len(),
+            2,
+            "one session for the queues and the function, one without an external id"
+        );
         let arn = "RoleArn=arn%3Aaws%3Aiam%3A%3A123456789012%3Arole%2Fscaling";
         assert!(bodies[0].contains(arn) && bodies[0].contains("RoleSessionName=scalebridge-first"));
         assert!(bodies[0].contains("ExternalId=x-1") && !bodies[1].contains("ExternalId"), "{bodies:?}");
@@ -313,7 +314,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_session_that_ends_is_renewed() {
+    async fn an_expiring_session_is_renewed() {
         let soon = (jiff::Timestamp::now() + Duration::from_secs(5)).to_string();
         let stub = with_sts(move || session(&soon)).await;
         let mut clients = clients(&stub).await;
@@ -325,7 +326,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_role_that_is_refused_is_a_misconfiguration_and_one_that_cannot_be_asked_for_is_not() {
+    async fn a_denied_role_is_a_misconfiguration_and_an_unavailable_sts_is_not() {
         let error = |status, code| {
             let text = format!(
                 "<ErrorResponse><Error><Code>{code}</Code><Message>said so</Message></Error></ErrorResponse>"
@@ -339,7 +340,7 @@ mod tests {
             let failure = connected.send(&[outgoing(1)]).await.unwrap_err();
             assert!(
                 !stub.requests().iter().any(|request| !is_assume_role(request)),
-                "nothing is sent without it"
+                "no call is made without credentials"
             );
             (failure.class, failure.message)
         };

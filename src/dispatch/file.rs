@@ -1,9 +1,9 @@
-//! A file or stdout: one event a line.
+//! Files and stdout: one event per line.
 //!
-//! The file is opened for each batch: whoever moves it away (logrotate) gets a new one with the next
-//! event, and no state here can disagree with what is on disk. That costs microseconds beside the
-//! `fdatasync` that a delivery waits for. It all blocks, so it runs on tokio's threads for blocking
-//! calls; `tokio::fs` would do the same once for each call.
+//! The file is opened for each batch, so that after a rotation (logrotate) the next event goes to a new
+//! file, and no state in memory can disagree with the disk. That costs microseconds next to the
+//! `fdatasync` of each batch. All calls block, so they run on tokio's threads for blocking work;
+//! `tokio::fs` would do the same once per call.
 
 use std::fs;
 use std::io::{self, Write};
@@ -13,17 +13,16 @@ use std::path::{Path, PathBuf};
 use super::{Answer, Destination, Failure, Limits, OutgoingEvent};
 use crate::config;
 
-/// One write and one sync take this much.
+/// The limits of one write and sync.
 const LIMITS: Limits = Limits { events: 1000, bytes: 4 * 1024 * 1024, max_event_bytes: usize::MAX };
 
-/// A file or stdout.
 #[derive(Debug)]
 pub(crate) struct File {
     output: config::File,
 }
 
 impl File {
-    /// Nothing is opened yet.
+    /// Does not open the file.
     pub(crate) fn new(settings: &config::File) -> Self {
         Self { output: settings.clone() }
     }
@@ -66,10 +65,10 @@ fn print(lines: &str) -> io::Result<()> {
     stdout.flush()
 }
 
-/// All lines are at the end of the file and on disk, or it failed and none is there.
+/// Appends all lines and syncs them to disk, or fails and appends none.
 fn append(path: &Path, lines: &str) -> io::Result<()> {
     let Some(mut file) = RegularFile::open(path)? else {
-        // A device or a pipe has no length to go back to, and nothing to sync.
+        // A device or pipe cannot be truncated or synced.
         let mut file = fs::OpenOptions::new().write(true).open(path)?;
         file.write_all(lines.as_bytes())?;
         return file.flush();
@@ -81,17 +80,17 @@ fn append(path: &Path, lines: &str) -> io::Result<()> {
     written
 }
 
-/// A regular file, open at its end.
+/// A regular file, opened for appending.
 struct RegularFile {
     file: fs::File,
-    /// Its length when it was opened.
+    /// The length at opening.
     length: u64,
-    /// Where it was created, until that is on disk as well.
+    /// The directory to sync if the file was created.
     unsynced_directory: Option<PathBuf>,
 }
 
 impl RegularFile {
-    /// Creates the file and its directory where they are missing. None if it is no regular file.
+    /// Creates the file and its directory if they are missing. None if `path` is not a regular file.
     fn open(path: &Path) -> io::Result<Option<Self>> {
         let unsynced_directory = match fs::metadata(path) {
             Ok(found) if !found.is_file() => return Ok(None),
@@ -104,14 +103,14 @@ impl RegularFile {
             }
             Err(error) => return Err(error),
         };
-        // Reading is for the last byte.
+        // `read` for the last byte.
         let file = fs::OpenOptions::new().read(true).append(true).create(true).open(path)?;
         let length = file.metadata()?.len();
         Ok(Some(Self { file, length, unsynced_directory }))
     }
 
     fn write(&mut self, lines: &str) -> io::Result<()> {
-        // What a crash cut off in the middle of a line stays a line of its own.
+        // A partial line after a crash stays a line of its own.
         if self.has_partial_last_line()? {
             self.file.write_all(format!("\n{lines}").as_bytes())?;
         } else {
@@ -131,11 +130,11 @@ impl RegularFile {
         Ok(byte != *b"\n")
     }
 
-    /// Takes back what was written of a batch that failed; it comes again. Where that fails too the
-    /// cut line stays, and the next batch begins on a new one.
+    /// Truncates the partial write of a failed batch, which is retried. If that fails, the partial line
+    /// stays and the next batch starts a new line.
     fn rollback(&self) {
         if let Err(error) = self.file.set_len(self.length) {
-            tracing::debug!(%error, "what was written of a failed batch could not be taken back");
+            tracing::debug!(%error, "truncating a partial write failed");
         }
     }
 }
@@ -150,7 +149,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn events_are_lines_and_the_directory_is_made() {
+    async fn events_are_lines_and_the_directory_is_created() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("a/b/events.jsonl");
         let events = [outgoing(1), outgoing(2), outgoing(3)];
@@ -163,7 +162,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_cut_line_stays_a_line_of_its_own() {
+    async fn a_partial_line_stays_a_line_of_its_own() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("events.jsonl");
         fs::write(&path, "{\"cut").unwrap();
@@ -173,7 +172,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_file_that_was_moved_away_is_made_anew() {
+    async fn a_file_that_was_moved_away_is_created_again() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("events.jsonl");
         let file = file_at(&path);

@@ -1,8 +1,9 @@
-//! What a destination's calls have shown, and what follows for the next ones: whether any may start
-//! ([`Breaker`]), how many at the same time ([`AdaptiveConcurrency`]), and a rest where one at a time is too much.
+//! Health of a destination, derived from the outcomes of its calls: whether a call may start
+//! ([`Breaker`]), how many at the same time ([`AdaptiveConcurrency`]), and a backoff when even a single
+//! call at a time is throttled.
 //!
-//! One dead destination must not burn through its whole backlog, and one that throttles must not be
-//! hammered. Pure: instants and chance are arguments.
+//! It protects the backlog of a dead destination from being used up by failing calls, and a throttling
+//! destination from overload. Pure: instants and randomness are arguments.
 
 use tokio::time::Instant;
 
@@ -11,60 +12,59 @@ use super::concurrency::{self, AdaptiveConcurrency, Epoch};
 use super::{Class, Failure};
 use crate::domain::retry::Backoff;
 
-/// A destination's health.
 #[derive(Debug)]
 pub(super) struct Health {
     backoff: Backoff,
     breaker: Breaker,
     concurrency: AdaptiveConcurrency,
-    /// Throttles in a row at one call at a time, and until when nothing starts because of them.
+    /// Consecutive throttles at a limit of one call, and the end of the backoff that follows from them.
     throttles_at_minimum: u32,
     throttled_until: Option<Instant>,
 }
 
-/// Stands for a call that was let through.
+/// Identifies a call that was let through.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Ticket {
     breaker_ticket: breaker::Ticket,
     epoch: Epoch,
 }
 
-/// What a call found out about its destination.
+/// The outcome of a call with regard to its destination.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum CallOutcome {
-    /// There was no call.
+    /// No call was made.
     Skipped,
-    /// It took something, or refused it for what it was.
+    /// It accepted an event, or rejected it because of its content.
     Reached,
-    /// The call failed as a whole, or the destination throttles.
+    /// The call failed as a whole or was throttled.
     Failed(Failure),
 }
 
-/// What changed for the destination as a whole.
+/// The change of the health by a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum HealthChange {
     None,
-    /// A call failed; others are still made.
+    /// A call failed; the breaker stays closed.
     CallFailed,
-    /// It fails; what is for it waits.
+    /// The breaker opened; deliveries stay in the store.
     Down,
-    /// It still does.
+    /// The probe failed.
     StillDown,
-    /// It works again.
+    /// The breaker closed.
     Up,
-    /// It throttles; fewer calls are made at the same time.
+    /// The destination throttles; the concurrency is reduced.
     Throttled,
-    /// It takes all calls again.
+    /// The concurrency is back at its maximum.
     Unthrottled,
 }
 
 impl Health {
     pub(super) fn new(backoff: Backoff, concurrency: usize) -> Self {
-        let (breaker, window) = (Breaker::new(backoff), AdaptiveConcurrency::new(concurrency));
-        Self { backoff, breaker, concurrency: window, throttles_at_minimum: 0, throttled_until: None }
+        let (breaker, concurrency) = (Breaker::new(backoff), AdaptiveConcurrency::new(concurrency));
+        Self { backoff, breaker, concurrency, throttles_at_minimum: 0, throttled_until: None }
     }
 
-    /// Until when no call starts, if that is after `now`.
+    /// The time before which no call starts, if it is after `now`.
     pub(super) fn paused_until(&self, now: Instant) -> Option<Instant> {
         let throttled_until = self.throttled_until.filter(|&until| until > now);
         match self.breaker.admission(now) {
@@ -73,7 +73,7 @@ impl Health {
         }
     }
 
-    /// How many calls may start now beside those that run.
+    /// The number of calls that may start now, in addition to `running` ones.
     pub(super) fn available_calls(&self, running: usize, now: Instant) -> usize {
         match self.breaker.admission(now) {
             _ if self.paused_until(now).is_some() => 0,
@@ -83,12 +83,12 @@ impl Health {
         }
     }
 
-    /// Whether the next call is a probe: it carries one delivery.
+    /// Whether the next call is a probe, which carries a single delivery.
     pub(super) fn is_probe_next(&self, now: Instant) -> bool {
         self.breaker.admission(now) == Admission::Probe
     }
 
-    /// A call starts, if one may.
+    /// Starts a call if one is admitted.
     pub(super) fn start(&mut self, running: usize, now: Instant) -> Option<Ticket> {
         if self.available_calls(running, now) == 0 {
             return None;
@@ -96,12 +96,12 @@ impl Health {
         Some(Ticket { breaker_ticket: self.breaker.start(now)?, epoch: self.concurrency.epoch() })
     }
 
-    /// A call that starts whatever was heard before, and tells nothing.
+    /// Starts a call that bypasses the breaker and does not affect it.
     pub(super) const fn start_forced(&self) -> Ticket {
         Ticket { breaker_ticket: breaker::Ticket::FORCED, epoch: self.concurrency.epoch() }
     }
 
-    /// A call is back.
+    /// Records the outcome of a call.
     pub(super) fn record(
         &mut self,
         ticket: Ticket,
@@ -132,8 +132,8 @@ impl Health {
     fn on_reached(&mut self, ticket: Ticket) -> HealthChange {
         self.throttles_at_minimum = 0;
         self.throttled_until = None;
-        let width = self.concurrency.on_success(ticket.epoch);
-        match (self.breaker.on_reached(ticket.breaker_ticket), width) {
+        let limit_change = self.concurrency.on_success(ticket.epoch);
+        match (self.breaker.on_reached(ticket.breaker_ticket), limit_change) {
             (breaker::Transition::Closed, _) => HealthChange::Up,
             (_, concurrency::LimitChange::Restored) => HealthChange::Unthrottled,
             _ => HealthChange::None,
@@ -147,7 +147,7 @@ impl Health {
             concurrency::LimitChange::AtMinimum => {
                 self.throttles_at_minimum = self.throttles_at_minimum.saturating_add(1);
                 self.throttled_until = Some(now + self.backoff.delay(self.throttles_at_minimum, chance));
-                // One call at a time may be all that is configured.
+                // With a maximum of 1, there is no `Reduced` that would report the throttling.
                 if self.throttles_at_minimum == 1 && self.concurrency.max_limit() == 1 {
                     HealthChange::Throttled
                 } else {
@@ -178,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn calls_that_ran_together_open_it_once() {
+    fn concurrent_failed_calls_open_the_breaker_once() {
         let (mut health, now) = (health(8), Instant::now());
         let tickets: Vec<_> = (0..8).map(|running| health.start(running, now).unwrap()).collect();
         assert_eq!(health.available_calls(8, now), 0);
@@ -194,7 +194,7 @@ mod tests {
             (health.paused_until(later), health.available_calls(3, later), health.is_probe_next(later)),
             (Option::None, 1, true)
         );
-        assert_eq!(health.available_calls(8, later), 0, "calls that hang keep their places");
+        assert_eq!(health.available_calls(8, later), 0, "hanging calls count towards the limit");
         let probe = health.start(0, later).unwrap();
         assert_eq!((health.available_calls(1, later), health.is_probe_next(later)), (0, false));
         assert_eq!(health.record(probe, &CallOutcome::Reached, later, 0.5), HealthChange::Up);
@@ -216,7 +216,7 @@ mod tests {
         let now = now + seconds(2);
         assert_eq!(throttle(&mut health, now), (HealthChange::None, Some(now + seconds(4))));
         let now = now + seconds(4);
-        assert!(!health.is_probe_next(now), "the breaker has nothing to do with it");
+        assert!(!health.is_probe_next(now), "throttling does not open the breaker");
         let ticket = health.start(0, now).unwrap();
         assert_eq!(health.record(ticket, &CallOutcome::Reached, now, 0.5), HealthChange::None);
         assert_eq!(health.available_calls(0, now), 2);

@@ -1,15 +1,16 @@
-//! A Lambda function, by `Invoke`.
+//! Lambda functions, called with `Invoke`.
 //!
-//! Alone, the event is the payload. With `max_events` above 1 the payload is always an array of events,
-//! also of a single one, so that the function sees one shape.
+//! With `max_events: 1` the payload is the event. With more, the payload is always an array of events,
+//! also for a single one, so that the function sees one shape.
 //!
-//! `event` is done when Lambda has taken the payload into its own queue (202); an array is one unit.
-//! `request_response` waits for the function: its `FunctionError` is a failure, though the call itself
-//! answers 200, and what it answers is kept with the delivery. Of an array it may say which events
-//! failed, as it would to a queue: `{"batchItemFailures":[{"itemIdentifier":"the event's id"}]}`.
+//! With invocation type `event`, a delivery is complete when Lambda has queued the payload (202); an array
+//! is one unit. With `request_response` the bridge waits for the function: a `FunctionError` is a failure
+//! although the status is 200, and the response is stored with the delivery. For an array, the function
+//! can report the events that failed, as it would to a queue:
+//! `{"batchItemFailures":[{"itemIdentifier":"the event's id"}]}`.
 //!
 //! Two events about one target never share a call, and the second is sent after the first has been
-//! settled: the outbox hands out one event of a target at a time.
+//! settled: the outbox returns one event of a target at a time.
 
 use std::collections::HashSet;
 
@@ -23,10 +24,9 @@ use super::{Answer, Destination, Failure, Limits, OutgoingEvent, aws};
 use crate::config;
 use crate::json::Object;
 
-/// Of what a function answers, this much is kept.
+/// The maximum size of a stored response.
 const MAX_ANSWER_BYTES: usize = 4096;
 
-/// A function.
 #[derive(Debug)]
 pub(crate) struct Lambda {
     client: Client,
@@ -37,7 +37,7 @@ pub(crate) struct Lambda {
 }
 
 impl Lambda {
-    /// The function is reached at the client's endpoint.
+    /// The function is called at the client's endpoint.
     pub(crate) fn new(client: Client, settings: &config::Lambda) -> Self {
         Self {
             client,
@@ -58,7 +58,7 @@ impl Lambda {
         }
     }
 
-    /// What a function that did not fail says of each event.
+    /// The answer for each event, from the response of a function that did not fail.
     fn answers(&self, batch: &[OutgoingEvent], output: &InvokeOutput) -> Vec<Answer> {
         if self.invocation_type == config::InvocationType::Event {
             return vec![Ok(None); batch.len()];
@@ -70,14 +70,14 @@ impl Lambda {
         }
         let failed_ids = match parse_failed_ids(payload, batch) {
             Ok(failed_ids) => failed_ids,
-            Err(why) => {
-                let failure = Failure::transient(format!("the function's answer {why}"));
+            Err(reason) => {
+                let failure = Failure::transient(reason);
                 return vec![Err(Failure { answer: answer_excerpt(payload), ..failure }); batch.len()];
             }
         };
         let answer = |event: &OutgoingEvent| {
             if failed_ids.contains(&*event.header.id) {
-                let failure = Failure::transient("the function names the event in `batchItemFailures`");
+                let failure = Failure::transient("the function reported the event in `batchItemFailures`");
                 Err(Failure { answer: answer_excerpt(payload), ..failure })
             } else {
                 Ok(stored.clone())
@@ -89,12 +89,12 @@ impl Lambda {
 
 impl Destination for Lambda {
     fn limits(&self) -> Limits {
-        // One byte is left for the bracket that no comma makes up for.
+        // Each event counts one separator; one byte is reserved for the remaining bracket.
         let bytes = self.invocation_type.max_payload_bytes() - 1;
         Limits { events: self.max_events, bytes, max_event_bytes: usize::MAX }
     }
 
-    /// With the comma or bracket before it.
+    /// Including the comma or bracket before it.
     fn event_bytes(&self, event: &OutgoingEvent) -> usize {
         event.body.len() + 1
     }
@@ -118,32 +118,32 @@ impl Destination for Lambda {
         if output.status_code() != expected_status {
             let status = output.status_code();
             return Err(Failure::transient(format!(
-                "lambda answered with {status} instead of {expected_status}"
+                "Lambda returned HTTP {status}, expected {expected_status}"
             )));
         }
         Ok(self.answers(batch, &output))
     }
 }
 
-/// The function was reached and failed. That says nothing of the next event.
+/// The failure of a function that was reached and failed. It does not affect other events.
 fn function_error(output: &InvokeOutput) -> Option<Failure> {
     let kind = output.function_error()?;
     let payload = output.payload().map_or(&[] as &[u8], AsRef::as_ref);
-    let failure = Failure::transient(format!("the function failed ({kind})"));
+    let failure = Failure::transient(format!("function error ({kind})"));
     Some(Failure { answer: answer_excerpt(payload), ..failure })
 }
 
-/// The beginning of an answer, to be told with a failure.
+/// The start of a response, stored with a failure.
 fn answer_excerpt(payload: &[u8]) -> Option<String> {
-    // Four bytes a character at most: a long answer is not read to its end.
+    // A character has at most four bytes: a long response is not decoded to its end.
     let start = &payload[..payload.len().min(4 * Failure::MAX_CHARS)];
     Some(String::from_utf8_lossy(start).chars().take(Failure::MAX_CHARS).collect())
 }
 
-/// An answer as it is kept with the delivery: its beginning, in whole characters. None if it is empty.
+/// The start of a response, in whole characters, stored with the delivery. None if it is empty.
 fn stored_answer(payload: &[u8]) -> Option<String> {
     let start = &payload[..payload.len().min(MAX_ANSWER_BYTES)];
-    // What is no text grows when it is made one, and a character that was cut is left out.
+    // A character that was cut is dropped. Replacement characters make invalid UTF-8 longer.
     let text = match std::str::from_utf8(start) {
         Ok(text) => text.to_owned(),
         Err(error) if error.error_len().is_none() => {
@@ -170,19 +170,19 @@ struct BatchItemFailure {
     item_identifier: String,
 }
 
-/// The ids of the events that a function names as failed, read as AWS reads them: nothing, null, an
-/// object without the list and an empty list are success; what cannot be read, or names what was not
-/// sent, fails the whole batch.
+/// The ids of the events that a function reports as failed, parsed as AWS does: an empty response, null,
+/// an object without the list and an empty list are success; an invalid response, or one with an id that
+/// was not sent, fails the whole batch.
 fn parse_failed_ids(payload: &[u8], batch: &[OutgoingEvent]) -> Result<HashSet<String>, &'static str> {
     if payload.trim_ascii().is_empty() {
         return Ok(HashSet::new());
     }
-    let answer: Option<Object<PartialBatchResponse>> =
-        serde_json::from_slice(payload).map_err(|_| "is no list of `batchItemFailures`")?;
+    let answer: Option<Object<PartialBatchResponse>> = serde_json::from_slice(payload)
+        .map_err(|_| "the function returned an invalid `batchItemFailures` response")?;
     let failures = answer.and_then(|Object(answer)| answer.batch_item_failures).unwrap_or_default();
     let ids: HashSet<String> = failures.into_iter().map(|Object(failure)| failure.item_identifier).collect();
     if ids.iter().any(|id| batch.iter().all(|event| *event.header.id != **id)) {
-        return Err("names an event in `batchItemFailures` that it was not sent");
+        return Err("the function reported an event in `batchItemFailures` that it was not sent");
     }
     Ok(ids)
 }
@@ -241,13 +241,13 @@ mod tests {
     #[tokio::test]
     async fn a_full_payload_is_within_the_limit() {
         let stub = answering("").await;
-        for (kind, most) in [(Event, 1_000_000), (RequestResponse, 6_000_000)] {
+        for (kind, max_bytes) in [(Event, 1_000_000), (RequestResponse, 6_000_000)] {
             let scaler = function(&stub, kind, 100);
             let mut events: Vec<_> = (0..3).map(outgoing).collect();
             let spare =
                 scaler.limits().bytes - events.iter().map(|event| scaler.event_bytes(event)).sum::<usize>();
             events[0].body = format!("{}{}", events[0].body, " ".repeat(spare)).into();
-            assert_eq!(scaler.payload(&events).len(), most);
+            assert_eq!(scaler.payload(&events).len(), max_bytes);
             assert!(scaler.event_bytes(&events[0]) <= scaler.limits().bytes);
         }
     }
@@ -263,7 +263,7 @@ mod tests {
         let answers = function(&stub, RequestResponse, 1).send(&[outgoing(1)]).await;
         assert_eq!(answers, Ok(vec![Ok(None)]));
 
-        // Alone, it may say what it likes.
+        // With a single event, the response is not interpreted.
         let stub = answering(r#"{"batchItemFailures":[{"itemIdentifier":"x"}]}"#).await;
         let answers = function(&stub, RequestResponse, 1).send(&[outgoing(1)]).await;
         assert!(matches!(answers.as_deref(), Ok([Ok(Some(_))])));
@@ -279,7 +279,7 @@ mod tests {
         assert_eq!(answers[2], answers[0]);
         let failure = answers[1].as_ref().unwrap_err();
         assert_eq!(failure.class, Class::Transient);
-        assert_eq!(failure.message, "the function names the event in `batchItemFailures`");
+        assert_eq!(failure.message, "the function reported the event in `batchItemFailures`");
     }
 
     #[tokio::test]
@@ -318,17 +318,17 @@ mod tests {
                 function(&answering(answer).await, RequestResponse, 10).send(&events).await.unwrap();
             let failures: Vec<_> = answers.into_iter().map(Result::unwrap_err).collect();
             assert!(failures.iter().all(|failure| failure.class == Class::Transient), "{answer}");
-            assert_eq!(failures[1].message, "the function's answer is no list of `batchItemFailures`");
+            assert_eq!(failures[1].message, "the function returned an invalid `batchItemFailures` response");
             assert_eq!(failures[1].answer.as_deref(), Some(answer));
         }
         for answer in unknown {
             let answer = parse_failed_ids(answer.as_bytes(), &events).unwrap_err();
-            assert_eq!(answer, "names an event in `batchItemFailures` that it was not sent");
+            assert_eq!(answer, "the function reported an event in `batchItemFailures` that it was not sent");
         }
     }
 
     #[tokio::test]
-    async fn a_function_that_failed_has_taken_no_event() {
+    async fn a_function_error_fails_every_event() {
         let long = "é".repeat(9000);
         let reply = Reply::ok(json!({ "errorMessage": long })).header("x-amz-function-error", "Unhandled");
         let stub = Stub::start(move |_| reply.clone()).await;
@@ -339,12 +339,8 @@ mod tests {
             for answer in answers {
                 let failure = answer.unwrap_err();
                 assert_eq!(failure.class, Class::Transient);
-                assert_eq!(
-                    failure.to_string(),
-                    "the function failed (Unhandled)",
-                    "the log does not quote it"
-                );
-                let begins = "the function failed (Unhandled): {\"errorMessage\":\"é";
+                assert_eq!(failure.to_string(), "function error (Unhandled)", "the response is not logged");
+                let begins = "function error (Unhandled): {\"errorMessage\":\"é";
                 assert!(failure.stored_error().starts_with(begins));
                 assert_eq!(failure.answer.unwrap().chars().count(), Failure::MAX_CHARS);
             }
@@ -355,13 +351,13 @@ mod tests {
     async fn another_status_and_an_error_are_failures_of_the_call() {
         let stub = Stub::start(|_| Reply::ok(json!({}))).await;
         let failure = function(&stub, Event, 1).send(&[outgoing(1)]).await.unwrap_err();
-        assert_eq!(failure, Failure::transient("lambda answered with 200 instead of 202"));
+        assert_eq!(failure, Failure::transient("Lambda returned HTTP 200, expected 202"));
 
         let stub = Stub::start(|_| Reply::error(429, "TooManyRequestsException")).await;
         let failure = function(&stub, Event, 1).send(&[outgoing(1)]).await.unwrap_err();
         assert_eq!(failure.class, Class::Throttled);
         assert!(failure.message.starts_with("TooManyRequestsException"), "{failure}");
-        assert_eq!(stub.requests().len(), 1, "the SDK does not try again by itself");
+        assert_eq!(stub.requests().len(), 1, "the SDK does not retry");
 
         let stub = Stub::start(|_| Reply::error(413, "RequestTooLargeException")).await;
         let failure = function(&stub, Event, 1).send(&[outgoing(1)]).await.unwrap_err();
@@ -372,9 +368,9 @@ mod tests {
         #[test]
         fn the_stored_answer_is_short_and_whole(text in "\\PC{0,2000}", bytes in prop::collection::vec(any::<u8>(), 0..9000)) {
             let long = text.repeat(1 + MAX_ANSWER_BYTES / text.len().max(1));
-            let of_text = stored_answer(long.as_bytes()).unwrap_or_default();
-            prop_assert!(long.starts_with(&of_text));
-            prop_assert!(of_text.len() <= MAX_ANSWER_BYTES && of_text.len() + 4 > MAX_ANSWER_BYTES.min(long.len()));
+            let stored = stored_answer(long.as_bytes()).unwrap_or_default();
+            prop_assert!(long.starts_with(&stored));
+            prop_assert!(stored.len() <= MAX_ANSWER_BYTES && stored.len() + 4 > MAX_ANSWER_BYTES.min(long.len()));
             prop_assert!(stored_answer(&bytes).unwrap_or_default().len() <= MAX_ANSWER_BYTES);
         }
     }

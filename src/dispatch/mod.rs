@@ -1,17 +1,17 @@
-//! Claim → send → settle: how events leave the store.
+//! Claim → send → settle: delivery of events from the store to the destinations.
 //!
-//! Each destination has one [`Worker`] and knows nothing of the others. It claims deliveries from the
-//! [`Outbox`], sends them in batches and settles every delivery by its own answer.
+//! Each destination has one [`Worker`], independent of all others. It claims deliveries from the
+//! [`Outbox`], sends them in batches and settles each delivery by its own answer.
 //!
-//! - A delivery that was claimed is settled, by an answer or because it is too old. It is settled as
-//!   delivered only after the destination has said that it has it.
-//! - An event is not sent when it is older than its limits allow, however it got that old.
-//! - A failure's class is decided in one place, `aws.rs` for what AWS answers. What is not certain
-//!   never to pass is tried again until it is too old.
-//! - A destination that fails as a whole gets one real delivery at a time, with growing pauses, and no
-//!   message that is only a test.
-//! - Nothing here reads a random source or a wall clock of its own: chance comes from a seed, the age
-//!   of an event is told by the outbox, and pauses are tokio's.
+//! - Every claimed delivery is settled, by an answer or because it has expired. It is settled as
+//!   delivered only after the destination has confirmed it.
+//! - An event that is older than its limits is never sent, whatever delayed it.
+//! - The class of a failure is decided in one place: `aws.rs` for errors of AWS. A delivery whose
+//!   failure may be temporary is retried until it expires.
+//! - A destination that fails as a whole gets one real delivery at a time, with exponential backoff.
+//!   No test messages are sent.
+//! - This module reads neither a source of randomness nor the wall clock: randomness comes from a
+//!   seed, the time from the outbox, and delays are tokio's.
 
 mod aws;
 mod batch;
@@ -41,9 +41,9 @@ pub(crate) use connect::Clients;
 pub(crate) use status::DestinationStatuses;
 pub(crate) use worker::{Options, Worker};
 
-/// What a worker needs of the store.
+/// The operations of the store that a worker uses.
 pub(crate) trait Outbox: Clone + Send + Sync + 'static {
-    /// Up to `max` deliveries that may be sent now, at most one for each target. They stay claimed
+    /// Claims up to `max` deliveries that can be sent now, at most one per target. They stay claimed
     /// until they are settled.
     fn claim(
         &self,
@@ -51,114 +51,113 @@ pub(crate) trait Outbox: Clone + Send + Sync + 'static {
         max: usize,
     ) -> impl Future<Output = Result<Vec<Claimed>, store::Error>> + Send;
 
-    /// Writes what became of deliveries. Durable when it returns.
+    /// Stores the outcomes of deliveries. They are durable when it returns.
     fn settle(
         &self,
         destination: &Name,
         settled: Vec<(EventSeq, Settlement)>,
     ) -> impl Future<Output = Result<(), store::Error>> + Send;
 
-    /// Whether a delivery that is claimed is not to be sent any more, since capacity is added meanwhile.
+    /// Whether a claimed delivery was superseded by an increase since, so that it must not be sent.
     fn is_cancelled(&self, destination: &Name, seq: EventSeq) -> bool;
 
-    /// Completes when something may have become claimable since the call (not since the first poll),
-    /// and now and then without a reason.
+    /// Completes when a delivery may have become claimable since the call (not since the first poll).
+    /// Spurious wake-ups are possible.
     fn wait(&self, destination: &Name) -> impl Future<Output = ()> + Send;
 
-    /// The store's now.
+    /// The current store time.
     fn now(&self) -> Time;
 }
 
-/// Where events go.
+/// A receiver of events.
 pub(crate) trait Destination: Send + Sync + 'static {
-    /// How much one call takes.
+    /// The limits of one call.
     fn limits(&self) -> Limits;
 
-    /// The bytes of an event as [`Limits::bytes`] counts them.
+    /// The size of an event as [`Limits::bytes`] counts it.
     fn event_bytes(&self, event: &OutgoingEvent) -> usize;
 
-    /// Sends a batch within [`Destination::limits`], never empty, no two events about one target.
-    /// One answer for each event, in their order; or the failure of the whole call, which then is
-    /// every event's.
+    /// Sends a batch within [`Destination::limits`], which is not empty and has at most one event per
+    /// target. Returns one answer per event, in their order.
+    ///
+    /// # Errors
+    /// The call failed as a whole; the failure applies to every event.
     fn send(&self, batch: &[OutgoingEvent]) -> impl Future<Output = Result<Vec<Answer>, Failure>> + Send;
 }
 
-/// What became of one event of a call: it arrived, perhaps with something that the destination said of
-/// it and that is kept, or it did not.
+/// The result of one event of a call: delivered, with the response of the destination if it is to be
+/// stored, or failed.
 pub(crate) type Answer = Result<Option<String>, Failure>;
 
-/// How much one call takes.
+/// The limits of one call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Limits {
-    /// Events, at least 1.
+    /// The number of events, at least 1.
     pub events: usize,
-    /// Bytes of all its events. A larger event travels alone.
+    /// The size of all events together. A larger event is sent alone.
     pub bytes: usize,
-    /// Bytes of one event. A larger one is given up without a call: it was cut to a limit that has
-    /// been lowered since.
+    /// The size of one event. A larger one is given up without a call: the limit was lowered after the
+    /// event was cut to it.
     pub max_event_bytes: usize,
 }
 
-/// An event on its way.
+/// A claimed event, to be sent.
 #[derive(Debug, Clone)]
 pub(crate) struct OutgoingEvent {
-    /// The store's number of it.
+    /// Its number in the store.
     pub seq: EventSeq,
-    /// The event as it was encoded.
+    /// The encoded event.
     pub body: EncodedEvent,
-    /// What delivery has to know of it.
+    /// The parts of the event that delivery uses.
     pub header: Arc<EventHeader>,
-    /// When it was emitted.
+    /// The store time of its emission.
     pub emitted_at: Time,
-    /// How often it was tried before.
+    /// The number of earlier attempts.
     pub attempts: u32,
-    /// What went wrong the last time.
+    /// The error of the last attempt.
     pub last_error: Option<Arc<str>>,
 }
 
-/// Why an event, or a call, did not arrive.
+/// The failure of an event or of a whole call.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
 pub(crate) struct Failure {
-    /// What follows from it.
+    /// Determines how the delivery and the destination are treated.
     pub class: Class,
-    /// For people and the log: no body, no secret, at most [`Failure::MAX_CHARS`] characters.
+    /// Shown to operators and logged: no body, no secret, at most [`Failure::MAX_CHARS`] characters.
     pub message: String,
-    /// The beginning of what a function answered, as long at most. It may say anything, so it is kept
-    /// with the delivery and not logged.
+    /// The start of a function's response, at most [`Failure::MAX_CHARS`] characters. Its content is
+    /// arbitrary, so it is stored with the delivery and not logged.
     pub answer: Option<String>,
 }
 
-/// What follows from a failure.
+/// The class of a failure, which determines the reaction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Class {
-    /// It may pass by itself: it is tried again until it is too old.
+    /// Possibly temporary: the delivery is retried until it expires.
     Transient,
-    /// Fewer calls at the same time would pass: the same, and fewer are made for a while.
+    /// Too many concurrent calls: retried as well, and the concurrency is reduced.
     Throttled,
-    /// Nothing passes until a person has mended something: the same, and the destination is left alone
-    /// between single tries.
+    /// Every call fails until an operator acts: retried as well, and the circuit breaker opens at once.
     Misconfigured,
-    /// The same event can never pass: it becomes a dead letter at once.
+    /// This event can never be delivered: it becomes a dead letter at once.
     Permanent,
 }
 
 impl Failure {
-    /// The longest message, and the longest answer.
+    /// The maximum length of `message` and of `answer`.
     pub(crate) const MAX_CHARS: usize = 500;
 
-    /// A failure that may pass.
     pub(crate) fn transient(message: impl Into<String>) -> Self {
         Self::new(Class::Transient, message)
     }
 
-    /// A failure of an event that no try can change.
     #[cfg(test)]
     pub(crate) fn permanent(message: impl Into<String>) -> Self {
         Self::new(Class::Permanent, message)
     }
 
-    /// A failure of this class.
+    /// A failure with `message`, cut to [`Failure::MAX_CHARS`].
     pub(crate) fn new(class: Class, message: impl Into<String>) -> Self {
         let mut message = message.into();
         if let Some((end, _)) = message.char_indices().nth(Self::MAX_CHARS) {
@@ -167,7 +166,7 @@ impl Failure {
         Self { class, message, answer: None }
     }
 
-    /// What is kept with the delivery.
+    /// The error that is stored with the delivery.
     fn stored_error(&self) -> String {
         match &self.answer {
             Some(answer) => format!("{}: {answer}", self.message),
@@ -176,14 +175,11 @@ impl Failure {
     }
 }
 
-/// A destination of the configuration, connected.
+/// A destination of the configuration with its client.
 #[derive(Debug)]
 pub(crate) enum ConnectedDestination {
-    /// An SQS queue.
     Sqs(sqs::Sqs),
-    /// A Lambda function.
     Lambda(lambda::Lambda),
-    /// A file or stdout.
     File(file::File),
 }
 
@@ -213,44 +209,40 @@ impl Destination for ConnectedDestination {
     }
 }
 
-/// Hears what workers do, for metrics. Its methods return at once.
+/// Receives the results of workers, for metrics and status. Its methods must not block.
 pub(crate) trait Observer: Send + Sync + 'static {
-    /// A delivery was settled.
     fn on_delivery(&self, destination: &Name, delivery: &DeliveryReport<'_>);
 
-    /// A destination fails as a whole, for this reason, or works again. Not called before the first
-    /// failure; until then it counts as working.
+    /// A destination became unavailable for the reason `failing`, or available again (`None`). Not
+    /// called before the first failure; a destination is initially available.
     fn on_health_change(&self, destination: &Name, failing: Option<&Failure>);
 }
 
-/// A delivery that was settled.
+/// A settled delivery.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct DeliveryReport<'a> {
-    /// How.
     pub outcome: Outcome,
-    /// How long the call took. None if it was given up without one.
+    /// Duration of the call. None if it was settled without one.
     pub call_duration: Option<Duration>,
-    /// When the answer came, by the store's time.
+    /// The store time of the answer.
     pub completed_at: Time,
-    /// The event. None if it could not be read.
+    /// None if the event is unreadable.
     pub header: Option<&'a EventHeader>,
 }
 
-/// How a delivery was settled.
+/// The outcome of an attempt to deliver.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Outcome {
-    /// It arrived.
     Delivered,
-    /// It will be tried again.
     Retry,
-    /// It was given up.
+    /// Given up: it is a dead letter now.
     Dead,
-    /// It was not sent, since what it would undo never arrived, or since capacity is added meanwhile.
+    /// Not sent: the event that it compensates never arrived, or an increase superseded it.
     Withdrawn,
 }
 
 impl Outcome {
-    /// The word in metrics and logs.
+    /// The value in metrics and logs.
     pub(crate) const fn as_str(self) -> &'static str {
         match self {
             Self::Delivered => "delivered",

@@ -1,4 +1,4 @@
-//! The store is the outbox.
+//! [`Outbox`] for [`Store`].
 
 use super::Outbox;
 use crate::domain::name::Name;

@@ -1,7 +1,7 @@
-//! What the tasks of a worker do: send a batch, and settle what was sent, whatever becomes of it.
+//! The tasks of a worker: send a batch, and settle its deliveries.
 //!
-//! Calls do not wait for the store: what came back while the store was at work on the last settlement is
-//! settled together in the next.
+//! Calls do not wait for the store: outcomes that arrive during a settlement are settled together in the
+//! next one.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,14 +17,14 @@ use crate::domain::retry::{self, Backoff};
 use crate::domain::time::Time;
 use crate::store::{self, Claimed, EventSeq, Settlement};
 
-/// Between the tries to settle or claim, when the store cannot.
+/// The backoff between attempts to claim or settle while the store fails.
 pub(super) const STORE_BACKOFF: Backoff =
     match Backoff::new(Duration::from_millis(100), Duration::from_secs(5)) {
         Ok(backoff) => backoff,
-        Err(_) => panic!("100 ms are less than 5 s"),
+        Err(_) => panic!("the initial delay exceeds the maximum"),
     };
 
-/// What all tasks of a worker share.
+/// The state shared by all tasks of a worker.
 #[derive(Debug)]
 pub(super) struct Shared<O, D, V> {
     pub(super) options: Options,
@@ -33,32 +33,32 @@ pub(super) struct Shared<O, D, V> {
     pub(super) observer: V,
 }
 
-/// Why what would undo something is not sent.
-const NOTHING_TO_COMPENSATE: &str = "what it would undo never arrived here";
-/// Why what was superseded while it waited for its call is not sent.
-const SUPERSEDED: &str = "capacity was added before it was sent";
+/// The reason of a delivery that is withdrawn because it would compensate nothing.
+const NOTHING_TO_COMPENSATE: &str = "the event that it compensates never arrived at this destination";
+/// The reason of a delivery that was superseded while it waited for a call.
+const SUPERSEDED: &str = "superseded by an increase before it was sent";
 
-/// What a task has done.
+/// The result of a task.
 #[derive(Debug)]
 pub(super) enum TaskResult {
-    /// It made a call, or found that none was needed.
+    /// A call was made, or none was needed.
     Sent { ticket: Ticket, call_outcome: CallOutcome, completed: CompletedCall },
-    /// It settled what had come back.
+    /// A settlement has completed.
     Settled,
 }
 
-/// Deliveries whose end is known and not written yet: those of one call.
+/// The deliveries of one call, whose outcomes are known but not yet stored.
 #[derive(Debug)]
 pub(super) struct CompletedCall {
     settled: Vec<SettledDelivery>,
-    /// By the time of the answer: the store may take long to settle.
+    /// The store time of the answer, since settling can take long.
     completed_at: Time,
-    /// Whether the call failed as a whole, which is the worker's to tell, once for all of its like.
+    /// Whether the call failed as a whole. The worker logs that, throttled.
     failed: bool,
 }
 
 impl CompletedCall {
-    /// What needed no call.
+    /// Deliveries that needed no call.
     pub(super) const fn skipped(settled: Vec<SettledDelivery>, at: Time) -> Self {
         Self { settled, completed_at: at, failed: false }
     }
@@ -68,29 +68,27 @@ impl CompletedCall {
     }
 }
 
-/// A delivery and what became of it.
+/// A delivery and its outcome.
 #[derive(Debug)]
 pub(super) struct SettledDelivery {
     seq: EventSeq,
     attempts: u32,
     header: Option<Arc<EventHeader>>,
     settlement: Settlement,
-    /// Why it was not delivered, as the log tells it.
+    /// Why it was not delivered, as logged.
     reason: String,
     call_duration: Option<Duration>,
 }
 
 impl OutgoingEvent {
-    /// Reads the header of every event. What is not to be sent comes second: what has none, and what
-    /// would undo what never arrived.
+    /// Reads the headers of claimed events. Returns the events to send, and the deliveries to settle
+    /// without a call: unreadable events, and events that have nothing to compensate.
     pub(super) fn from_claimed(claimed: Vec<Claimed>) -> (Vec<Self>, Vec<SettledDelivery>) {
         let mut events = Vec::with_capacity(claimed.len());
         let mut settled = Vec::new();
-        for Claimed { seq, body, emitted_at, attempts, last_error, nothing_to_compensate: undoes_nothing } in
-            claimed
-        {
+        for Claimed { seq, body, emitted_at, attempts, last_error, nothing_to_compensate } in claimed {
             match body.header() {
-                header if undoes_nothing => {
+                header if nothing_to_compensate => {
                     settled.push(SettledDelivery::withdrawn(seq, header.ok(), NOTHING_TO_COMPENSATE));
                 }
                 Ok(header) => events.push(Self { seq, body, header, emitted_at, attempts, last_error }),
@@ -102,8 +100,8 @@ impl OutgoingEvent {
 }
 
 impl CallOutcome {
-    /// Of a call that brought answers. One event of many that was throttled is enough to send less;
-    /// that a person has to mend something is believed when nothing passed.
+    /// The outcome of a call that returned answers. A single throttled event makes it a throttle;
+    /// a misconfiguration counts only if every event failed.
     fn from_answers(answers: &[Answer]) -> Self {
         let failures = || answers.iter().filter_map(|answer| answer.as_ref().err());
         let first = |class| failures().find(|failure| failure.class == class).cloned();
@@ -114,7 +112,6 @@ impl CallOutcome {
 }
 
 impl<O: Outbox, D: Destination, V: Observer> Shared<O, D, V> {
-    /// One call.
     pub(super) async fn call_with(
         self: Arc<Self>,
         events: Vec<OutgoingEvent>,
@@ -130,14 +127,14 @@ impl<O: Outbox, D: Destination, V: Observer> Shared<O, D, V> {
         TaskResult::Sent { ticket, call_outcome, completed }
     }
 
-    /// Writes what has come back, all of it together.
+    /// Settles the deliveries of all completed calls together.
     pub(super) async fn settle_all(
         self: Arc<Self>,
         all: Vec<CompletedCall>,
         mut rng: fastrand::Rng,
     ) -> TaskResult {
         let settled = all.iter().flat_map(|completed| &completed.settled);
-        let settled: Vec<_> = settled.map(|one| (one.seq, one.settlement.clone())).collect();
+        let settled: Vec<_> = settled.map(|delivery| (delivery.seq, delivery.settlement.clone())).collect();
         if self.settle(&settled, &mut rng).await {
             all.iter().for_each(|completed| {
                 self.report(&completed.settled, completed.completed_at, !completed.failed);
@@ -146,8 +143,8 @@ impl<O: Outbox, D: Destination, V: Observer> Shared<O, D, V> {
         TaskResult::Settled
     }
 
-    /// Sends what is neither superseded nor too old nor too large. It may have waited long for its call: a
-    /// destination that fails gets none.
+    /// Sends the events that are neither superseded nor expired nor oversized. This is checked right before
+    /// the call, because an event can wait long for it while the destination is unavailable.
     async fn send(
         &self,
         events: Vec<OutgoingEvent>,
@@ -186,8 +183,8 @@ impl<O: Outbox, D: Destination, V: Observer> Shared<O, D, V> {
         (settled, call_outcome)
     }
 
-    /// One answer for each event. Where one of them made the destination refuse the whole batch for
-    /// good, its halves are sent, and theirs, so that the others pass.
+    /// Returns one answer per event. If a whole batch is rejected permanently, it is bisected until the
+    /// event that caused it is isolated, so that the others are delivered.
     async fn call(&self, batch: &[OutgoingEvent]) -> (Vec<Answer>, CallOutcome) {
         let mut answers: Vec<Answer> = Vec::with_capacity(batch.len());
         let mut call_outcome = CallOutcome::Reached;
@@ -196,7 +193,7 @@ impl<O: Outbox, D: Destination, V: Observer> Shared<O, D, V> {
             match self.destination.send(part).await {
                 Ok(part_answers) => {
                     let missing_answer =
-                        || Err(Failure::transient("the destination did not answer for the event"));
+                        || Err(Failure::transient("the destination returned no result for the event"));
                     let mut part_answers = part_answers;
                     part_answers.resize_with(part.len(), missing_answer);
                     if call_outcome == CallOutcome::Reached {
@@ -205,7 +202,7 @@ impl<O: Outbox, D: Destination, V: Observer> Shared<O, D, V> {
                     answers.append(&mut part_answers);
                 }
                 Err(failure) if failure.class != Class::Permanent => {
-                    // It fails as a whole, so what is left of the batch is not tried on it.
+                    // The destination fails as a whole: the rest of the batch is not sent.
                     answers.resize(batch.len(), Err(failure.clone()));
                     return (answers, CallOutcome::Failed(failure));
                 }
@@ -213,29 +210,29 @@ impl<O: Outbox, D: Destination, V: Observer> Shared<O, D, V> {
                     let (first, second) = part.split_at(part.len() / 2);
                     parts.extend([second, first]);
                 }
-                // It answered: it is this event that it does not want.
+                // The destination answered: only this event is rejected.
                 Err(failure) => answers.push(Err(failure)),
             }
         }
         (answers, call_outcome)
     }
 
-    /// Why the event is not sent any more, if it is not.
+    /// Why the event has expired, if it has.
     fn expiry_reason(&self, event: &OutgoingEvent, now: Time) -> Option<String> {
         let Options { max_age, scale_in_max_age, .. } = self.options;
         let max_age = if event.header.decreases_capacity() { scale_in_max_age.min(max_age) } else { max_age };
         let reason = retry::expiry_reason(now, event.emitted_at, event.header.expirytime, max_age)?;
         Some(match &event.last_error {
-            Some(error) => format!("{reason}; the last error: {error}"),
+            Some(error) => format!("{reason}; last error: {error}"),
             None => reason.to_string(),
         })
     }
 
-    /// Why the event cannot be sent at all, if it cannot.
+    /// Why the event is too large, if it is.
     fn oversize_reason(&self, event: &OutgoingEvent) -> Option<String> {
         let (bytes, max_bytes) =
             (self.destination.event_bytes(event), self.destination.limits().max_event_bytes);
-        (bytes > max_bytes).then(|| format!("too large: it has {bytes} bytes of {max_bytes}"))
+        (bytes > max_bytes).then(|| format!("too large: {bytes} bytes, the limit is {max_bytes}"))
     }
 
     fn settlement(&self, attempts: u32, answer: Answer, rng: &mut fastrand::Rng) -> Settlement {
@@ -252,8 +249,8 @@ impl<O: Outbox, D: Destination, V: Observer> Shared<O, D, V> {
         }
     }
 
-    /// Tries until the store has it: what arrived and is not settled would be sent again. False if
-    /// the store is closed.
+    /// Retries until the store has settled the deliveries, since delivered but unsettled ones would be
+    /// sent again. Returns false if the store is closed.
     async fn settle(&self, settled: &[(EventSeq, Settlement)], rng: &mut fastrand::Rng) -> bool {
         let name = &self.options.name;
         let mut failures = 0u32;
@@ -261,16 +258,16 @@ impl<O: Outbox, D: Destination, V: Observer> Shared<O, D, V> {
             match self.outbox.settle(name, settled.to_vec()).await {
                 Ok(()) if failures == 0 => return true,
                 Ok(()) => {
-                    tracing::info!(destination = %name, "the store settles deliveries again");
+                    tracing::info!(destination = %name, "settling deliveries works again");
                     return true;
                 }
                 Err(error @ store::Error::Closed) => {
                     let count = settled.len();
-                    tracing::error!(destination = %name, %error, count, "deliveries are not settled and will be sent again");
+                    tracing::error!(destination = %name, %error, count, "deliveries not settled, they will be sent again");
                     return false;
                 }
                 Err(error) if failures == 0 => {
-                    tracing::warn!(destination = %name, %error, "the store does not settle deliveries; trying until it does");
+                    tracing::warn!(destination = %name, %error, "settling deliveries failed, retrying");
                 }
                 Err(_) => {}
             }
@@ -279,34 +276,34 @@ impl<O: Outbox, D: Destination, V: Observer> Shared<O, D, V> {
         }
     }
 
-    /// Tells metrics of each, and the log of what is new: dead letters and (if `alone`) first
-    /// failures, one line for all of a batch.
+    /// Reports each delivery to the observer, and logs dead letters and (if `log_first_failures`) failed
+    /// first attempts, one line per batch.
     fn report(&self, settled: &[SettledDelivery], at: Time, log_first_failures: bool) {
         let name = &self.options.name;
-        for one in settled {
-            let outcome = Outcome::from(&one.settlement);
-            let observed = DeliveryReport {
+        for delivery in settled {
+            let outcome = Outcome::from(&delivery.settlement);
+            let report = DeliveryReport {
                 outcome,
-                call_duration: one.call_duration,
+                call_duration: delivery.call_duration,
                 completed_at: at,
-                header: one.header.as_deref(),
+                header: delivery.header.as_deref(),
             };
-            self.observer.on_delivery(name, &observed);
+            self.observer.on_delivery(name, &report);
         }
-        let dead = settled.iter().filter(|one| matches!(one.settlement, Settlement::Dead { .. }));
+        let dead = settled.iter().filter(|delivery| matches!(delivery.settlement, Settlement::Dead { .. }));
         if let Some((event, error, more)) = summary(dead) {
-            tracing::warn!(destination = %name, event, error, more, "given up, kept as a dead letter");
+            tracing::warn!(destination = %name, event, error, more, "delivery given up, kept as a dead letter");
         }
-        let retry = |one: &&SettledDelivery| matches!(one.settlement, Settlement::Retry { .. });
+        let is_retry = |delivery: &&SettledDelivery| matches!(delivery.settlement, Settlement::Retry { .. });
         let first_failures =
-            settled.iter().filter(|one| log_first_failures && one.attempts == 0).filter(retry);
+            settled.iter().filter(|delivery| log_first_failures && delivery.attempts == 0).filter(is_retry);
         if let Some((event, error, more)) = summary(first_failures) {
-            tracing::warn!(destination = %name, event, error, more, "not delivered, will be tried again");
+            tracing::warn!(destination = %name, event, error, more, "delivery failed, retrying");
         }
     }
 }
 
-/// The id and reason of the first, and how many more there are.
+/// The id and reason of the first delivery, and the number of others.
 fn summary<'a>(mut all: impl Iterator<Item = &'a SettledDelivery>) -> Option<(&'a str, &'a str, usize)> {
     let first = all.next()?;
     let id = first.header.as_ref().map_or("unreadable", |header| &header.id);
@@ -314,13 +311,13 @@ fn summary<'a>(mut all: impl Iterator<Item = &'a SettledDelivery>) -> Option<(&'
 }
 
 impl SettledDelivery {
-    /// A delivery that is a dead letter without having been sent.
+    /// A dead letter that was not sent.
     fn dead(seq: EventSeq, header: Option<Arc<EventHeader>>, reason: String) -> Self {
         let settlement = Settlement::Dead { error: reason.clone() };
         Self { seq, attempts: 0, header, settlement, reason, call_duration: None }
     }
 
-    /// A delivery that is over without having been sent.
+    /// A withdrawn delivery that was not sent.
     fn withdrawn(seq: EventSeq, header: Option<Arc<EventHeader>>, reason: &str) -> Self {
         let reason = reason.to_owned();
         let settlement = Settlement::Withdrawn { reason: reason.clone() };

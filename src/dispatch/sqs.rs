@@ -1,9 +1,9 @@
-//! An SQS queue, by `SendMessageBatch`.
+//! SQS queues, called with `SendMessageBatch`.
 //!
-//! A FIFO queue gets the target as message group, so its consumers see the events about one target
-//! in their order, and the event's id for deduplication, so a try whose answer was lost does not make
-//! a second message (for SQS' five minutes). A standard queue gets the source as message group, which
-//! makes it a fair queue: one source in a storm does not hold up the others.
+//! For a FIFO queue, the message group is the target, so that consumers receive the events of a target in
+//! order, and the deduplication id is the event's id, so that a retry after a lost response does not
+//! create a second message (within the five minutes of SQS). For a standard queue, the message group is
+//! the source, which makes it a fair queue: a storm of one source does not delay the others.
 
 mod call;
 
@@ -16,11 +16,10 @@ use bytes::Bytes;
 use super::{Answer, Destination, Failure, Limits, OutgoingEvent, aws};
 use crate::config;
 
-/// SQS' own: entries of one call, and their bytes.
+/// Quotas of SQS: entries per call, and their total size.
 const MAX_ENTRIES: usize = 10;
 const MAX_CALL_BYTES: usize = 1024 * 1024;
 
-/// A queue.
 #[derive(Debug)]
 pub(crate) struct Sqs {
     client: Client,
@@ -30,8 +29,8 @@ pub(crate) struct Sqs {
 }
 
 impl Sqs {
-    /// The queue is always told by the configured URL, and reached at the client's endpoint: what an
-    /// emulator or a private endpoint calls the queue is of no matter.
+    /// The request always contains the configured URL of the queue, and is sent to the client's endpoint,
+    /// so an emulator or a private endpoint may use another URL for the queue.
     pub(crate) fn new(client: Client, settings: &config::Sqs) -> Self {
         Self {
             client,
@@ -52,7 +51,7 @@ impl Destination for Sqs {
         Limits { events: MAX_ENTRIES, bytes: MAX_CALL_BYTES, max_event_bytes: self.max_message_bytes }
     }
 
-    /// As SQS counts: the body, and of each attribute name, type and value.
+    /// As counted by SQS: the body, and the name, type and value of each attribute.
     fn event_bytes(&self, event: &OutgoingEvent) -> usize {
         event.body.len() + event.header.attribute_bytes()
     }
@@ -60,7 +59,7 @@ impl Destination for Sqs {
     async fn send(&self, batch: &[OutgoingEvent]) -> Result<Vec<Answer>, Failure> {
         let body = Bytes::from(call::body(&self.queue_url, batch, self.fifo));
         let length = body.len().to_string();
-        // The SDK signs, sends and reads; what is sent is written here.
+        // The SDK signs, sends and parses the response; the request body is written here.
         let call = self.client.send_message_batch().queue_url(&self.queue_url).customize();
         let call = call.mutate_request(move |request| {
             request.headers_mut().insert("content-length", length.clone());
@@ -71,14 +70,14 @@ impl Destination for Sqs {
     }
 }
 
-/// One answer for each of `count` entries. One of which SQS says nothing may not have arrived.
+/// One answer for each of `count` entries. An entry that is missing in the response is a failure.
 fn answers(count: usize, output: &SendMessageBatchOutput) -> Vec<Answer> {
     let mut answers_by_id: HashMap<&str, Answer> = HashMap::with_capacity(count);
     answers_by_id.extend(output.successful().iter().map(|entry| (entry.id(), Ok(None))));
     answers_by_id.extend(output.failed().iter().map(|entry| (entry.id(), Err(aws::entry_failure(entry)))));
-    let missing_answer = || Err(Failure::transient("the queue's answer does not mention the event"));
+    let missing_answer = || Err(Failure::transient("the response of SQS has no result for the event"));
     (0..count)
-        .map(|at| answers_by_id.remove(at.to_string().as_str()).unwrap_or_else(missing_answer))
+        .map(|index| answers_by_id.remove(index.to_string().as_str()).unwrap_or_else(missing_answer))
         .collect()
 }
 
@@ -104,15 +103,17 @@ mod tests {
         Sqs::new(sqs_client(stub), &settings)
     }
 
-    /// An answer that takes the entries with these ids and refuses those.
-    fn reply(taken: &[&str], refused: &[(&str, &str, bool)]) -> Reply {
-        let taken: Vec<_> =
-            taken.iter().map(|id| json!({ "Id": id, "MessageId": "m", "MD5OfMessageBody": "x" })).collect();
-        let refused: Vec<_> = refused
+    /// A response with these successful and failed entries.
+    fn reply(successful: &[&str], failed: &[(&str, &str, bool)]) -> Reply {
+        let successful: Vec<_> = successful
+            .iter()
+            .map(|id| json!({ "Id": id, "MessageId": "m", "MD5OfMessageBody": "x" }))
+            .collect();
+        let failed: Vec<_> = failed
             .iter()
             .map(|(id, code, fault)| json!({ "Id": id, "Code": code, "SenderFault": fault }))
             .collect();
-        Reply::ok(json!({ "Successful": taken, "Failed": refused }))
+        Reply::ok(json!({ "Successful": successful, "Failed": failed }))
     }
 
     fn string(value: &str) -> Value {
@@ -170,7 +171,7 @@ mod tests {
             answers.into_iter().map(|answer| answer.map_err(|failure| failure.class)).collect();
         let expected =
             [Ok(None), Err(Class::Permanent), Err(Class::Transient), Ok(None), Err(Class::Transient)];
-        assert_eq!(classes, expected, "4 was not mentioned");
+        assert_eq!(classes, expected, "4 is missing in the response");
     }
 
     #[tokio::test]
@@ -179,7 +180,7 @@ mod tests {
         let failure = queue(&stub, true).send(&[outgoing(0), outgoing(1)]).await.unwrap_err();
         assert_eq!(failure.class, Class::Misconfigured);
         assert!(failure.message.starts_with("NonExistentQueue"), "{failure}");
-        assert_eq!(stub.requests().len(), 1, "the SDK does not try again by itself");
+        assert_eq!(stub.requests().len(), 1, "the SDK does not retry");
     }
 
     #[tokio::test]

@@ -1,5 +1,5 @@
-//! For tests: events, and an HTTP server that stands for AWS, so that what is tested is what goes
-//! over the wire, without another dependency.
+//! For tests: events, and an HTTP server in place of AWS, so that tests see the requests on the wire
+//! without another dependency.
 
 use std::sync::Arc;
 
@@ -15,7 +15,7 @@ use crate::domain::header::EventHeader;
 use crate::domain::time::Time;
 use crate::store::EventSeq;
 
-/// An event about `subject`; its id tells `seq`.
+/// An event about `subject` with an id and sequence derived from `seq`.
 pub(super) fn event(seq: i64, subject: &str, action: &str, expirytime: Time) -> String {
     json!({
         "specversion": "1.0", "id": format!("{seq:032}"), "source": "/scalebridge/prod-eu",
@@ -47,14 +47,14 @@ pub(super) fn outgoing(seq: i64) -> OutgoingEvent {
     outgoing_about(seq, &format!("eks/nodegroup/-/-/prod-eu/-/workers-{seq}"))
 }
 
-/// A server on the loopback that answers every request by one function and keeps them. It lives as
-/// long as the test's runtime.
+/// A server on the loopback interface that replies by a function and records all requests. It runs until
+/// the test's runtime ends.
 pub(super) struct Stub {
     url: String,
     requests: Arc<Mutex<Vec<Request>>>,
 }
 
-/// A client as destinations have it, whose AWS is the stub.
+/// An SQS client of the stub, configured like those of destinations.
 pub(super) fn sqs_client(stub: &Stub) -> aws_sdk_sqs::Client {
     let config = aws_sdk_sqs::Config::builder()
         .behavior_version_latest()
@@ -65,7 +65,7 @@ pub(super) fn sqs_client(stub: &Stub) -> aws_sdk_sqs::Client {
     aws_sdk_sqs::Client::from_conf(config.build())
 }
 
-/// The same for functions.
+/// A Lambda client of the stub.
 pub(super) fn lambda_client(stub: &Stub) -> aws_sdk_lambda::Client {
     let config = aws_sdk_lambda::Config::builder()
         .behavior_version_latest()

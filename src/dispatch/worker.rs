@@ -1,4 +1,4 @@
-//! One destination's loop: wake, look, wait.
+//! The delivery loop of one destination: claim, send, settle, wait.
 
 use std::collections::VecDeque;
 use std::pin::pin;
@@ -20,33 +20,35 @@ use crate::store;
 #[cfg(test)]
 mod tests;
 
-/// The least time between two looks for work while calls are on their way and the last look found all
-/// there was: what is written meanwhile shares a call. An idle worker looks at once, and so does one
-/// that had to leave something.
+/// The minimum time between two claims while calls are in flight and the last claim returned fewer
+/// deliveries than its limit, so that events that arrive within it share a call. An idle worker claims at
+/// once, and so does one whose last claim reached its limit.
 const LINGER: Duration = Duration::from_millis(5);
 
-/// Nothing is claimed while the store has not settled so many times what all calls take at once.
+/// The limit of unsettled deliveries above which nothing is claimed, in rounds of full concurrency.
 const MAX_UNSETTLED_ROUNDS: usize = 4;
 
-/// How a worker goes about it.
+/// The configuration of a worker.
 #[derive(Debug, Clone)]
 pub(crate) struct Options {
-    /// The destination's name.
     pub name: Name,
-    /// Calls at the same time, at least 1.
+    /// The maximum number of concurrent calls, at least 1.
     pub concurrency: usize,
-    /// Between the tries of a delivery, and between the calls to a destination that fails.
+    /// The backoff between attempts of a delivery, and between probes of an unavailable destination.
     pub backoff: Backoff,
-    /// A delivery older than this is given up.
+    /// The age at which a delivery is given up.
     pub max_age: Duration,
-    /// The same for what takes capacity away.
+    /// The same for events that decrease capacity, if it is shorter.
     pub scale_in_max_age: Duration,
-    /// Where chance comes from.
+    /// The seed of the jitter.
     pub seed: u64,
 }
 
 impl Options {
-    /// A destination's options. Checked settings have no bad limits.
+    /// The options of a destination.
+    ///
+    /// # Errors
+    /// The backoff is invalid, which checked settings exclude.
     pub(crate) fn new(settings: &config::Destination, seed: u64) -> Result<Self, BackoffError> {
         let delivery = settings.delivery;
         Ok(Self {
@@ -60,32 +62,32 @@ impl Options {
     }
 }
 
-/// Delivers to one destination. Its work is [`Worker::run`].
+/// Delivers to one destination, in [`Worker::run`].
 #[derive(Debug)]
 pub(crate) struct Worker<O, D, V> {
     shared: Arc<Shared<O, D, V>>,
     health: Health,
     rng: fastrand::Rng,
-    /// Claimed, waiting for a free call: each is one.
+    /// Claimed batches that wait for a call.
     ready: VecDeque<Vec<OutgoingEvent>>,
-    /// Calls, and at most one settlement.
+    /// The tasks: calls, and at most one settlement.
     running: JoinSet<TaskResult>,
     calls_in_flight: usize,
     is_settling: bool,
-    /// Came back, waiting for the settlement before it.
+    /// Completed calls that wait for the running settlement.
     completed: Vec<CompletedCall>,
-    /// Until when the store is left alone, and how often it failed in a row.
+    /// The end of the backoff after a failure of the store, and the number of consecutive failures.
     store_paused_until: Option<Instant>,
     store_failures: u32,
-    /// When the last look for work was, if it found all there was.
+    /// The time of the last claim, if it returned fewer deliveries than its limit.
     found_all_at: Option<Instant>,
-    /// What was told last of a destination that fails.
+    /// The class that was last logged of an unavailable destination.
     reported_class: Option<Class>,
     call_failure_log: LogThrottle,
     throttle_log: LogThrottle,
 }
 
-/// For what may happen at every call and is told once in a while.
+/// Limits a log line that every call could write to one per interval.
 #[derive(Debug, Default)]
 struct LogThrottle(Option<Instant>);
 
@@ -103,7 +105,6 @@ impl LogThrottle {
 }
 
 impl<O: Outbox, D: Destination, V: Observer> Worker<O, D, V> {
-    /// A worker that does nothing yet.
     pub(crate) fn new(options: Options, outbox: O, destination: D, observer: V) -> Self {
         Self {
             health: Health::new(options.backoff, options.concurrency),
@@ -123,23 +124,23 @@ impl<O: Outbox, D: Destination, V: Observer> Worker<O, D, V> {
         }
     }
 
-    /// Delivers until `stop`, then sends and settles what is claimed, and returns. Also returns when
-    /// the store is closed. The caller bounds how long it waits for that; what a dropped worker had
-    /// claimed is sent again after the next start of the store.
+    /// Delivers until `stop` is cancelled, then sends and settles the claimed deliveries, and returns.
+    /// Also returns when the store is closed. The caller bounds the time of the drain; the claimed
+    /// deliveries of a dropped worker are sent again after the next start of the store.
     ///
     /// # Panics
     ///
-    /// If a call panicked: what it had claimed cannot be settled, so the process should start anew.
+    /// If a call panicked: its deliveries cannot be settled, so the process should restart.
     pub(crate) async fn run(mut self, stop: CancellationToken) {
         let shared = Arc::clone(&self.shared);
         let (outbox, name) = (&shared.outbox, &shared.options.name);
         let mut stopping = false;
         loop {
             stopping |= stop.is_cancelled();
-            // Before the look, so that what comes between look and wait is not missed.
+            // Registered before the claim, so that no wake-up between claim and wait is lost.
             let mut woken = pin!(outbox.wait(name));
-            let mut listening = false;
-            // Told once a round: a pause that ends meanwhile ends the wait below.
+            let mut wait_for_wakeup = false;
+            // Read once per round: if the pause ends during the round, the wait below returns at once.
             let mut pause = self.paused_until().filter(|_| !stopping);
             if pause.is_none() {
                 self.start_ready(stopping);
@@ -152,7 +153,7 @@ impl<O: Outbox, D: Destination, V: Observer> Worker<O, D, V> {
                             self.found_all_at = (claimed.len() < max).then(Instant::now);
                             self.enqueue(claimed);
                             self.start_ready(stopping);
-                            listening = true;
+                            wait_for_wakeup = true;
                         }
                         Err(store::Error::Closed) => stopping = true,
                         Err(error) => pause = Some(self.store_failed(&error)),
@@ -166,19 +167,20 @@ impl<O: Outbox, D: Destination, V: Observer> Worker<O, D, V> {
             tokio::select! {
                 () = stop.cancelled(), if !stopping => {}
                 Some(done) = self.running.join_next() => self.on_task_done(done),
-                () = &mut woken, if listening => {}
+                () = &mut woken, if wait_for_wakeup => {}
                 () = tokio::time::sleep_until(pause.unwrap_or_else(Instant::now)), if pause.is_some() => {}
             }
         }
     }
 
-    /// Until when nothing is claimed or sent. One that drains does not wait for that.
+    /// The time before which nothing is claimed or sent. Ignored during a drain.
     fn paused_until(&self) -> Option<Instant> {
         let now = Instant::now();
         self.health.paused_until(now).max(self.store_paused_until.filter(|&until| until > now))
     }
 
-    /// Deliveries for which calls may start now: one for a probe. None while some wait for a call.
+    /// The number of deliveries for which calls may start now: 1 for a probe, and 0 while batches wait for
+    /// a call.
     fn claim_limit(&self) -> usize {
         let now = Instant::now();
         let events = self.shared.destination.limits().events;
@@ -195,7 +197,7 @@ impl<O: Outbox, D: Destination, V: Observer> Worker<O, D, V> {
         }
     }
 
-    /// Until when the next look waits for company.
+    /// The time until which the next claim is postponed, so that events share a call.
     fn linger_until(&self, max: usize) -> Option<Instant> {
         let until = self.found_all_at? + LINGER;
         let can_share_call = self.shared.destination.limits().events > 1 && self.calls_in_flight > 0;
@@ -214,7 +216,7 @@ impl<O: Outbox, D: Destination, V: Observer> Worker<O, D, V> {
         }
     }
 
-    /// Settles what has come back, one settlement after the other.
+    /// Settles the completed calls unless a settlement is running.
     fn settle(&mut self) {
         if !self.is_settling && !self.completed.is_empty() {
             self.is_settling = true;
@@ -223,8 +225,9 @@ impl<O: Outbox, D: Destination, V: Observer> Worker<O, D, V> {
         }
     }
 
-    /// A call that may start now, with these events or, if it is the probe, with the first of them.
-    /// One that drains does not ask: what was claimed has to be settled.
+    /// Starts a call with these events, or with the first of them if it is the probe. Returns the events
+    /// as an error if no call may start. A drain bypasses the breaker, since claimed deliveries have to
+    /// be settled.
     fn try_start(
         &mut self,
         mut events: Vec<OutgoingEvent>,
@@ -243,7 +246,7 @@ impl<O: Outbox, D: Destination, V: Observer> Worker<O, D, V> {
         Ok((events, ticket))
     }
 
-    /// Makes calls of what was claimed.
+    /// Splits claimed deliveries into the batches of calls.
     fn enqueue(&mut self, claimed: Vec<store::Claimed>) {
         let (events, settled) = OutgoingEvent::from_claimed(claimed);
         let destination = &self.shared.destination;
@@ -276,29 +279,29 @@ impl<O: Outbox, D: Destination, V: Observer> Worker<O, D, V> {
         let error = failure.map(tracing::field::display);
         match (change, failure) {
             (HealthChange::Down | HealthChange::StillDown, Some(failure)) => {
-                // Once, until it works again or turns out to be something else.
+                // Logged once, until the destination is available or the class changes.
                 if self.reported_class.replace(failure.class) != Some(failure.class) {
                     if failure.class == Class::Misconfigured {
-                        tracing::error!(destination = %name, error, "the destination fails until somebody mends this; its deliveries wait");
+                        tracing::error!(destination = %name, error, "destination unavailable, operator action required");
                     } else {
-                        tracing::warn!(destination = %name, error, "the destination fails; its deliveries wait");
+                        tracing::warn!(destination = %name, error, "destination unavailable");
                     }
                 }
                 observer.on_health_change(name, Some(failure));
             }
             (HealthChange::Up, _) => {
                 self.reported_class = None;
-                tracing::info!(destination = %name, "the destination works again");
+                tracing::info!(destination = %name, "destination available");
                 observer.on_health_change(name, None);
             }
             (HealthChange::CallFailed, _) if self.call_failure_log.should_log() => {
-                tracing::warn!(destination = %name, error, "a call failed; its deliveries are tried again");
+                tracing::warn!(destination = %name, error, "call failed, retrying");
             }
             (HealthChange::Throttled, _) if self.throttle_log.should_log() => {
-                tracing::warn!(destination = %name, error, "the destination throttles; it gets fewer calls at the same time");
+                tracing::warn!(destination = %name, error, "destination throttles, reducing concurrency");
             }
             (HealthChange::Unthrottled, _) => {
-                tracing::debug!(destination = %name, "the destination takes as many calls as are configured again");
+                tracing::debug!(destination = %name, "destination back to full concurrency");
             }
             _ => {}
         }
@@ -306,16 +309,16 @@ impl<O: Outbox, D: Destination, V: Observer> Worker<O, D, V> {
 
     fn store_recovered(&mut self) {
         if self.store_failures > 0 {
-            tracing::info!(destination = %self.shared.options.name, "the store hands out deliveries again");
+            tracing::info!(destination = %self.shared.options.name, "claiming deliveries works again");
         }
         self.store_failures = 0;
         self.store_paused_until = None;
     }
 
-    /// Until when the store is left alone.
+    /// Returns the end of the backoff.
     fn store_failed(&mut self, error: &store::Error) -> Instant {
         if self.store_failures == 0 {
-            tracing::warn!(destination = %self.shared.options.name, %error, "the store hands out no deliveries");
+            tracing::warn!(destination = %self.shared.options.name, %error, "claiming deliveries failed, retrying");
         }
         self.store_failures = self.store_failures.saturating_add(1);
         let pause = STORE_BACKOFF.delay(self.store_failures, self.rng.f64());

@@ -79,7 +79,7 @@ async fn a_queue_that_is_created_later_gets_every_target_in_order() {
     let (status, ready) = get(&bridge.url("/-/ready")).await.expect("an answer");
     let lines: Vec<&str> = ready.lines().collect();
     assert_eq!((status, lines.len(), lines[0]), (200, 2, "scalebridge is ready"), "{ready}");
-    assert!(lines[1].starts_with("destination queue fails until somebody mends it: "), "{ready}");
+    assert!(lines[1].starts_with("destination queue unavailable, operator action required: "), "{ready}");
 
     aws.sqs()
         .create_queue()
@@ -255,7 +255,7 @@ async fn the_log_of_a_failure_does_not_contain_the_event() {
     bridge.post(notification(&[pending_pod("a", "a")])).await;
     let log = eventually("a failure", async || {
         let log = bridge.log();
-        log.contains("the destination fails").then_some(log)
+        log.contains("destination unavailable").then_some(log)
     })
     .await;
     assert!(log.contains("failed to apply endpoint `no URL`"), "{log}");
@@ -284,9 +284,13 @@ async fn missing_credentials_are_reported() {
         ready.lines().nth(1).map(ToOwned::to_owned)
     })
     .await;
-    assert!(line.starts_with("destination journal fails until somebody mends it: "), "{line}");
+    assert!(line.starts_with("destination journal unavailable, operator action required: "), "{line}");
     assert!(line.contains("credential"), "{line}");
-    let found = bridge.log().lines().filter(|line| line.contains("until somebody mends this")).count();
+    let found = bridge
+        .log()
+        .lines()
+        .filter(|line| line.contains("destination unavailable, operator action required"))
+        .count();
     assert_eq!(found, 1, "{}", bridge.log());
 }
 

@@ -258,7 +258,7 @@ async fn a_destination_removed_while_the_bridge_was_down_leaves_dead_letters_too
 async fn wait_for_reloads(bridge: &Bridge, count: usize) {
     eventually("a reload", async || {
         let log = bridge.log();
-        (log.matches("reloaded the configuration").count() >= count).then_some(())
+        (log.matches("configuration reloaded").count() >= count).then_some(())
     })
     .await;
 }
@@ -293,6 +293,6 @@ async fn a_signal_or_a_changed_file_triggers_a_reload_also_in_a_config_map_volum
     wait_for_reloads(&bridge, 2).await;
     // An invalid file is reported, and the bridge keeps running.
     version("..v2", "rules: [");
-    eventually("the rejection", async || bridge.log().contains("is refused").then_some(())).await;
+    eventually("the rejection", async || bridge.log().contains("configuration rejected").then_some(())).await;
     assert_eq!(bridge.post(notification(&[pending_pod("others", "a")])).await.status, 200);
 }

@@ -1,4 +1,4 @@
-//! Every failure that the SDK can tell of, each with its class.
+//! The class of every failure that the SDK can return.
 
 use aws_sdk_lambda::operation::invoke::InvokeError;
 use aws_sdk_sqs::config::http::HttpResponse;
@@ -18,41 +18,18 @@ fn answered(code: &str, status: u16) -> SdkError<SendMessageBatchError, HttpResp
     SdkError::service_error(SendMessageBatchError::generic(meta), response(status))
 }
 
-#[test]
-fn every_shape_of_a_failed_call_has_its_class() {
+/// A failed call, its class, and a part of its message.
+type FailedCall = (SdkError<SendMessageBatchError, HttpResponse>, Class, &'static str);
+
+/// Calls that failed because of the request, the connection or the response.
+fn failed_calls() -> Vec<FailedCall> {
     let dispatch = SdkError::dispatch_failure;
     let reset = || std::io::Error::from(std::io::ErrorKind::ConnectionReset);
-    let refused = CredentialsError::provider_error(SdkError::service_error(
-        AssumeRoleError::generic(ErrorMetadata::builder().code("AccessDenied").build()),
-        response(403),
-    ));
-    let expired = AssumeRoleWithWebIdentityError::ExpiredTokenException(
-        aws_sdk_sts::types::error::ExpiredTokenException::builder()
-            .meta(ErrorMetadata::builder().code("ExpiredTokenException").build())
-            .build(),
-    );
-    let expired = CredentialsError::provider_error(SdkError::service_error(expired, response(400)));
-    let busy = CredentialsError::provider_error(SdkError::<AssumeRoleError, _>::service_error(
-        AssumeRoleError::generic(ErrorMetadata::builder().code("ServiceUnavailable").build()),
-        response(503),
-    ));
-    let none = || CredentialsError::not_loaded("no providers in chain");
-    let other = |error: CredentialsError| dispatch(ConnectorError::other(error.into(), None));
-    let shapes: Vec<(SdkError<SendMessageBatchError, HttpResponse>, Class, &str)> = vec![
+    vec![
         (
             SdkError::construction_failure("no region"),
             Misconfigured,
             "failed to construct request: no region",
-        ),
-        (
-            SdkError::construction_failure(none()),
-            Misconfigured,
-            "failed to construct request: the credential provider was not enabled: no providers in chain",
-        ),
-        (
-            SdkError::construction_failure(CredentialsError::provider_timed_out(std::time::Duration::ZERO)),
-            Transient,
-            "failed to construct request: credentials provider timed out after 0 seconds",
         ),
         (SdkError::timeout_error("after 10s"), Transient, "request has timed out: after 10s"),
         (
@@ -71,24 +48,6 @@ fn every_shape_of_a_failed_call_has_its_class() {
             Misconfigured,
             "dispatch failure: user error: bad uri",
         ),
-        (
-            other(none()),
-            Misconfigured,
-            "dispatch failure: other: the credential provider was not enabled: no providers in chain",
-        ),
-        (
-            other(CredentialsError::invalid_configuration("a loop")),
-            Misconfigured,
-            "dispatch failure: other: the credentials provider was not properly configured: a loop",
-        ),
-        (
-            other(CredentialsError::unhandled("no UTF-8")),
-            Transient,
-            "dispatch failure: other: unexpected credentials error: no UTF-8",
-        ),
-        (other(refused), Misconfigured, "AccessDenied"),
-        (other(expired), Misconfigured, "ExpiredTokenException"),
-        (other(busy), Transient, "ServiceUnavailable"),
         (SdkError::response_error("cut off", response(200)), Transient, "response error: cut off"),
         (
             SdkError::service_error(SendMessageBatchError::unhandled("no JSON"), response(502)),
@@ -100,15 +59,70 @@ fn every_shape_of_a_failed_call_has_its_class() {
             Misconfigured,
             "HTTP 403 without an error code",
         ),
-    ];
-    for (error, class, message) in shapes {
+    ]
+}
+
+/// Calls that failed because no credentials were available.
+fn calls_without_credentials() -> Vec<FailedCall> {
+    let dispatch = SdkError::dispatch_failure;
+    let refused = CredentialsError::provider_error(SdkError::service_error(
+        AssumeRoleError::generic(ErrorMetadata::builder().code("AccessDenied").build()),
+        response(403),
+    ));
+    let expired = AssumeRoleWithWebIdentityError::ExpiredTokenException(
+        aws_sdk_sts::types::error::ExpiredTokenException::builder()
+            .meta(ErrorMetadata::builder().code("ExpiredTokenException").build())
+            .build(),
+    );
+    let expired = CredentialsError::provider_error(SdkError::service_error(expired, response(400)));
+    let unavailable = CredentialsError::provider_error(SdkError::<AssumeRoleError, _>::service_error(
+        AssumeRoleError::generic(ErrorMetadata::builder().code("ServiceUnavailable").build()),
+        response(503),
+    ));
+    let not_loaded = || CredentialsError::not_loaded("no providers in chain");
+    let credentials_failure = |error: CredentialsError| dispatch(ConnectorError::other(error.into(), None));
+    vec![
+        (
+            SdkError::construction_failure(not_loaded()),
+            Misconfigured,
+            "failed to construct request: the credential provider was not enabled: no providers in chain",
+        ),
+        (
+            SdkError::construction_failure(CredentialsError::provider_timed_out(std::time::Duration::ZERO)),
+            Transient,
+            "failed to construct request: credentials provider timed out after 0 seconds",
+        ),
+        (
+            credentials_failure(not_loaded()),
+            Misconfigured,
+            "dispatch failure: other: the credential provider was not enabled: no providers in chain",
+        ),
+        (
+            credentials_failure(CredentialsError::invalid_configuration("a loop")),
+            Misconfigured,
+            "dispatch failure: other: the credentials provider was not properly configured: a loop",
+        ),
+        (
+            credentials_failure(CredentialsError::unhandled("no UTF-8")),
+            Transient,
+            "dispatch failure: other: unexpected credentials error: no UTF-8",
+        ),
+        (credentials_failure(refused), Misconfigured, "AccessDenied"),
+        (credentials_failure(expired), Misconfigured, "ExpiredTokenException"),
+        (credentials_failure(unavailable), Transient, "ServiceUnavailable"),
+    ]
+}
+
+#[test]
+fn every_shape_of_a_failed_call_has_its_class() {
+    for (error, class, message) in failed_calls().into_iter().chain(calls_without_credentials()) {
         let failure = failure(&error);
         assert_eq!(failure.class, class, "{failure}");
         assert!(failure.message.contains(message), "{failure}");
     }
 }
 
-/// As they come over the wire; the SDK models all but the last two.
+/// Codes on the wire. The SDK models all but the last two.
 const SQS_CODES: [(&str, Class); 19] = [
     ("AWS.SimpleQueueService.BatchEntryIdsNotDistinct", Transient),
     ("AWS.SimpleQueueService.BatchRequestTooLong", Permanent),
@@ -127,7 +141,7 @@ const SQS_CODES: [(&str, Class); 19] = [
     ("RequestThrottled", Throttled),
     ("AWS.SimpleQueueService.TooManyEntriesInBatchRequest", Transient),
     ("AWS.SimpleQueueService.UnsupportedOperation", Misconfigured),
-    // Of single messages, but where a proxy or an emulator says it of a call it means the same.
+    // Codes of single messages, which proxies and emulators may return for a whole call.
     ("InvalidMessageContents", Permanent),
     ("InvalidParameterValue", Misconfigured),
 ];
@@ -176,7 +190,7 @@ const LAMBDA_CODES: [(&str, Class); 41] = [
     ("SubnetIPAddressLimitReachedException", Transient),
 ];
 
-/// No model has these. They are the same for every service.
+/// Codes that are in no model and are common to all services.
 const UNMODELLED_CODES: [(&str, u16, Class); 44] = [
     ("TooManyRequestsException", 429, Throttled),
     ("UnsupportedMediaTypeException", 415, Permanent),
@@ -215,7 +229,7 @@ const UNMODELLED_CODES: [(&str, u16, Class); 44] = [
     ("InternalServerError", 500, Transient),
     ("RequestTimeout", 408, Transient),
     ("RequestTimeoutException", 400, Transient),
-    // Unknown: the status tells.
+    // Unknown codes: classified by the status.
     ("SomethingNew", 400, Transient),
     ("SomethingNew", 401, Misconfigured),
     ("SomethingNew", 403, Misconfigured),
@@ -241,11 +255,11 @@ fn every_code_has_its_class() {
     {
         let lists = [&PERMANENT_CODES[..], &THROTTLED_CODES, &MISCONFIGURED_CODES, &UNUSABLE_RESOURCE_CODES];
         assert_eq!(lists.iter().filter(|list| list.contains(name)).count(), 1, "{name}");
-        assert_eq!(*name, super::normalize_code(name), "it would never be found");
+        assert_eq!(*name, super::normalize_code(name), "it would never match");
     }
 }
 
-/// What the tables call modelled is: the SDK's own reader of answers makes no unknown error of it.
+/// The codes of the tables that count as modelled are parsed by the SDK as modelled errors.
 #[tokio::test]
 async fn the_tables_have_the_names_that_the_sdk_reads() {
     for (code, class) in &SQS_CODES[..17] {
@@ -258,9 +272,9 @@ async fn the_tables_have_the_names_that_the_sdk_reads() {
             matches!(error.into_service_error(), error if format!("{error:?}").starts_with("Unhandled"));
         assert!(!unknown, "{code} is not in the model");
     }
-    let of_invoke = LAMBDA_CODES.iter().map(|(code, class)| (*code, *class));
-    let beside = UNMODELLED_CODES[..2].iter().map(|(code, _, class)| (*code, *class));
-    for (code, class) in of_invoke.chain(beside) {
+    let lambda_codes = LAMBDA_CODES.iter().map(|(code, class)| (*code, *class));
+    let unmodelled_lambda_codes = UNMODELLED_CODES[..2].iter().map(|(code, _, class)| (*code, *class));
+    for (code, class) in lambda_codes.chain(unmodelled_lambda_codes) {
         let stub = Stub::start(move |_| Reply::error(400, code)).await;
         let error = crate::dispatch::stub::lambda_client(&stub).invoke().function_name("f").send().await;
         let error = error.unwrap_err();

@@ -1,7 +1,7 @@
-//! The body of `SendMessageBatch`, as SQS' JSON protocol has it.
+//! The request body of `SendMessageBatch` in the JSON protocol of SQS.
 //!
-//! The SDK can write it too, from builders that own every text once more; that took a fifth of what the
-//! bridge does for an event. Here it is written from where the texts lie.
+//! The SDK can write it as well, from builders that copy every string; that took a fifth of the
+//! processor time per event. Here it is written from borrowed strings.
 
 use std::borrow::Cow;
 
@@ -9,62 +9,62 @@ use sha2::{Digest, Sha256};
 
 use crate::dispatch::OutgoingEvent;
 use crate::domain::header::ATTRIBUTE_TYPE;
-use crate::json::push_string as text;
+use crate::json::push_string;
 
-/// The longest message group id.
+/// The maximum length of a message group id.
 const MAX_GROUP_CHARS: usize = 128;
-/// What a message takes beside its event, about; so that the text is written in one piece of memory.
+/// The approximate size of an entry without its event, to allocate the body once.
 const ENTRY_OVERHEAD_BYTES: usize = 1024;
 
-/// The text of a call that sends these events, at most ten. An entry's id is its place in the call.
+/// The body of a call with these events, at most ten. The id of an entry is its index in the batch.
 pub(super) fn body(queue_url: &str, batch: &[OutgoingEvent], fifo: bool) -> Vec<u8> {
-    // Every quotation mark of an event takes one byte more.
+    // Escaping adds one byte per quotation mark.
     let bytes = |event: &OutgoingEvent| event.body.len() / 4 * 5 + ENTRY_OVERHEAD_BYTES;
     let mut json = Vec::with_capacity(batch.iter().map(bytes).sum());
     json.extend_from_slice(br#"{"QueueUrl":"#);
-    text(&mut json, queue_url);
+    push_string(&mut json, queue_url);
     json.extend_from_slice(br#","Entries":["#);
-    for (at, event) in batch.iter().enumerate() {
-        if at > 0 {
+    for (index, event) in batch.iter().enumerate() {
+        if index > 0 {
             json.push(b',');
         }
-        push_entry(&mut json, at, event, fifo);
+        push_entry(&mut json, index, event, fifo);
     }
     json.extend_from_slice(b"]}");
     json
 }
 
-fn push_entry(json: &mut Vec<u8>, at: usize, event: &OutgoingEvent, fifo: bool) {
+fn push_entry(json: &mut Vec<u8>, index: usize, event: &OutgoingEvent, fifo: bool) {
     let header = &event.header;
     json.extend_from_slice(br#"{"Id":"#);
-    text(json, &at.to_string());
+    push_string(json, &index.to_string());
     json.extend_from_slice(br#","MessageBody":"#);
-    text(json, &event.body);
+    push_string(json, &event.body);
     if fifo {
         json.extend_from_slice(br#","MessageGroupId":"#);
-        text(json, &message_group_id(&header.subject));
+        push_string(json, &message_group_id(&header.subject));
         json.extend_from_slice(br#","MessageDeduplicationId":"#);
-        text(json, &header.id);
+        push_string(json, &header.id);
     } else if !header.source_name().is_empty() {
         json.extend_from_slice(br#","MessageGroupId":"#);
-        text(json, &message_group_id(header.source_name()));
+        push_string(json, &message_group_id(header.source_name()));
     }
     json.extend_from_slice(br#","MessageAttributes":{"#);
     for (at, (name, value)) in header.attributes().enumerate() {
         if at > 0 {
             json.push(b',');
         }
-        text(json, name);
+        push_string(json, name);
         json.extend_from_slice(br#":{"DataType":"#);
-        text(json, ATTRIBUTE_TYPE);
+        push_string(json, ATTRIBUTE_TYPE);
         json.extend_from_slice(br#","StringValue":"#);
-        text(json, value);
+        push_string(json, value);
         json.push(b'}');
     }
     json.extend_from_slice(b"}}");
 }
 
-/// A text as message group id: itself where SQS allows it, else its hash.
+/// `text` as message group id: unchanged if SQS allows it, otherwise its SHA-256.
 fn message_group_id(text: &str) -> Cow<'_, str> {
     let allowed = (1..=MAX_GROUP_CHARS).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_graphic());
     if allowed {

@@ -1,4 +1,4 @@
-//! The worker under paused time, between an outbox and a destination of the test's own.
+//! Tests of the worker under paused time. One harness is outbox, destination and observer.
 
 mod delivering;
 mod ending;
@@ -19,7 +19,7 @@ const fn seconds(count: u64) -> Duration {
     Duration::from_secs(count)
 }
 
-/// What the test and the parts share.
+/// The state shared by the test, the outbox, the destination and the observer.
 #[derive(Clone)]
 struct WorkerHarness(Arc<Inner>);
 
@@ -27,9 +27,10 @@ struct Inner {
     start: Instant,
     deliveries: Mutex<BTreeMap<EventSeq, Delivery>>,
     changed: Notify,
-    /// The next calls to the store that fail.
+    /// The errors of the next calls to the store.
     faults: Mutex<Faults>,
     sends: Mutex<Vec<Sent>>,
+    /// Calls in flight, now and at most.
     concurrent: Mutex<(usize, usize)>,
     answer: Box<AnswerFn>,
     latency: Duration,
@@ -56,7 +57,7 @@ struct Delivery {
     claimed: bool,
     nothing_to_compensate: bool,
     cancelled: bool,
-    /// What it was settled by, one after the other.
+    /// All settlements, in order.
     history: Vec<Settlement>,
 }
 
@@ -90,13 +91,13 @@ impl WorkerHarness {
         self
     }
 
-    /// Accepts an event that expires in an hour.
+    /// Adds an event that expires in an hour.
     fn emit(&self, seq: i64, subject: &str, action: &str) {
         let now = self.now();
-        self.accept(seq, subject, &stub::event(seq, subject, action, now.after(seconds(3600))));
+        self.insert(seq, subject, &stub::event(seq, subject, action, now.after(seconds(3600))));
     }
 
-    fn accept(&self, seq: i64, subject: &str, body: &str) {
+    fn insert(&self, seq: i64, subject: &str, body: &str) {
         let delivery = Delivery {
             body: body.into(),
             subject: subject.into(),
@@ -112,7 +113,7 @@ impl WorkerHarness {
         self.0.changed.notify_waiters();
     }
 
-    /// A scale-out about a target of its own.
+    /// Adds a scale-out about a separate target.
     fn scale_out(&self, seq: i64) {
         self.emit(seq, &format!("target-{seq}"), "scale_out");
     }
@@ -135,7 +136,7 @@ impl WorkerHarness {
         (stop.clone(), tokio::spawn(worker.run(stop)))
     }
 
-    /// Runs a worker for a while of virtual time.
+    /// Runs a worker for `time` of virtual time.
     async fn run(&self, concurrency: usize, time: Duration) {
         let (stop, worker) = self.start(concurrency);
         tokio::time::sleep(time).await;
@@ -169,10 +170,10 @@ impl Outbox for WorkerHarness {
         let mut seen = BTreeSet::new();
         let mut claimed = vec![];
         for (&seq, delivery) in deliveries.iter_mut() {
-            let over = !matches!(delivery.history.last(), None | Some(Settlement::Retry { .. }));
-            // The first of a target that is not over holds the others back, claimed or not.
-            let first = !over && seen.insert(delivery.subject.clone());
-            if first && !delivery.claimed && delivery.due <= Instant::now() && claimed.len() < max {
+            let is_settled = !matches!(delivery.history.last(), None | Some(Settlement::Retry { .. }));
+            // The first unsettled delivery of a target blocks the later ones, claimed or not.
+            let is_first = !is_settled && seen.insert(delivery.subject.clone());
+            if is_first && !delivery.claimed && delivery.due <= Instant::now() && claimed.len() < max {
                 delivery.claimed = true;
                 let (body, emitted_at) = (delivery.body.clone(), delivery.emitted_at);
                 let attempts = delivery.attempts;
@@ -275,10 +276,10 @@ impl Observer for WorkerHarness {
     }
 }
 
-fn all_arrive(batch: &[OutgoingEvent], _: usize) -> Result<Vec<Answer>, Failure> {
+fn deliver_all(batch: &[OutgoingEvent], _: usize) -> Result<Vec<Answer>, Failure> {
     Ok(vec![Ok(None); batch.len()])
 }
 
-fn is_one(event: &OutgoingEvent) -> bool {
+fn has_seq_1(event: &OutgoingEvent) -> bool {
     event.seq == EventSeq(1)
 }

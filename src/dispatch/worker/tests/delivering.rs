@@ -1,10 +1,10 @@
-//! What is delivered, in which batches and order, and what is never sent.
+//! Delivery: batches, order, and events that are not sent.
 
 use super::*;
 
 #[tokio::test(start_paused = true)]
-async fn what_waits_and_what_comes_later_is_delivered_in_batches() {
-    let harness = WorkerHarness::new(all_arrive);
+async fn pending_and_later_events_are_delivered_in_batches() {
+    let harness = WorkerHarness::new(deliver_all);
     (0..25).for_each(|seq| harness.scale_out(seq));
     let (stop, worker) = harness.start(2);
     tokio::time::sleep(seconds(1)).await;
@@ -15,15 +15,15 @@ async fn what_waits_and_what_comes_later_is_delivered_in_batches() {
     let sizes: Vec<_> = harness.sends().iter().map(|sent| sent.seqs.len()).collect();
     assert_eq!(sizes, [10, 10, 5, 1]);
     assert!((0..=25).all(|seq| harness.history(seq) == [Settlement::Delivered]));
-    assert_eq!(harness.0.concurrent.lock().1, 2, "as many calls at once as allowed");
+    assert_eq!(harness.0.concurrent.lock().1, 2, "as many concurrent calls as allowed");
     assert_eq!(harness.0.outcomes.lock().len(), 26);
     assert!(harness.0.health_changes.lock().is_empty());
 }
 
 #[tokio::test(start_paused = true)]
-async fn events_about_one_target_go_one_after_the_other() {
+async fn events_about_one_target_are_sent_one_at_a_time() {
     let harness = WorkerHarness::new(|batch, call| {
-        if call == 1 { Ok(vec![Err(Failure::transient("busy"))]) } else { all_arrive(batch, call) }
+        if call == 1 { Ok(vec![Err(Failure::transient("busy"))]) } else { deliver_all(batch, call) }
     });
     (0..5).for_each(|seq| harness.emit(seq, "workers", "scale_out"));
     harness.run(8, seconds(60)).await;
@@ -32,8 +32,8 @@ async fn events_about_one_target_go_one_after_the_other() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn batches_that_are_too_heavy_for_the_free_calls_wait_for_one() {
-    let harness = WorkerHarness::new(all_arrive).with(|inner| inner.limits.bytes = 1000);
+async fn batches_beyond_the_available_calls_wait_for_one() {
+    let harness = WorkerHarness::new(deliver_all).with(|inner| inner.limits.bytes = 1000);
     (0..9).for_each(|seq| harness.scale_out(seq));
     harness.run(2, seconds(5)).await;
     assert!(harness.sends().iter().all(|sent| sent.seqs.len() <= 2));
@@ -42,11 +42,13 @@ async fn batches_that_are_too_heavy_for_the_free_calls_wait_for_one() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_entry_that_fails_is_tried_again_with_growing_pauses_and_does_not_stop_the_others() {
+async fn a_failed_entry_is_retried_with_backoff_and_does_not_block_the_others() {
     let harness = WorkerHarness::new(|batch, call| {
         Ok(batch
             .iter()
-            .map(|event| if is_one(event) && call < 6 { Err(Failure::transient("busy")) } else { Ok(None) })
+            .map(
+                |event| if has_seq_1(event) && call < 6 { Err(Failure::transient("busy")) } else { Ok(None) },
+            )
             .collect())
     });
     (0..3).for_each(|seq| harness.scale_out(seq));
@@ -65,11 +67,11 @@ async fn an_entry_that_fails_is_tried_again_with_growing_pauses_and_does_not_sto
         assert!(*delay <= seconds(1 << attempt), "{delays:?}");
         assert_eq!(error, "busy");
     }
-    assert!(harness.0.health_changes.lock().is_empty(), "the destination as a whole works");
+    assert!(harness.0.health_changes.lock().is_empty(), "the destination stays available");
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_answer_that_is_missing_is_a_retry() {
+async fn a_missing_answer_is_a_retry() {
     let harness =
         WorkerHarness::new(|batch, call| Ok(vec![Ok(None); if call == 1 { 1 } else { batch.len() }]));
     (0..2).for_each(|seq| harness.scale_out(seq));
@@ -78,11 +80,15 @@ async fn an_answer_that_is_missing_is_a_retry() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_can_never_pass_is_a_dead_letter_at_once() {
+async fn a_permanent_failure_is_a_dead_letter_at_once() {
     let harness = WorkerHarness::new(|batch, call| match call {
         1 => Ok(batch
             .iter()
-            .map(|event| if is_one(event) { Err(Failure::permanent("no such letter")) } else { Ok(None) })
+            .map(
+                |event| {
+                    if has_seq_1(event) { Err(Failure::permanent("invalid character")) } else { Ok(None) }
+                },
+            )
             .collect()),
         _ => Err(Failure::permanent("too large")),
     });
@@ -94,7 +100,7 @@ async fn what_can_never_pass_is_a_dead_letter_at_once() {
     stop.cancel();
     worker.await.unwrap();
     assert_eq!(harness.history(0), [Settlement::Delivered]);
-    assert_eq!(harness.history(1), [Settlement::Dead { error: "no such letter".into() }]);
+    assert_eq!(harness.history(1), [Settlement::Dead { error: "invalid character".into() }]);
     assert_eq!(harness.history(2), [Settlement::Dead { error: "too large".into() }]);
-    assert!(harness.0.health_changes.lock().is_empty(), "it answered");
+    assert!(harness.0.health_changes.lock().is_empty(), "a permanent failure does not affect the health");
 }

@@ -1,10 +1,10 @@
-//! How a worker ends, and what a store that fails does to it.
+//! The end of a worker, and failures of the store.
 
 use super::*;
 
 #[tokio::test(start_paused = true)]
-async fn a_drain_finishes_what_is_in_flight_and_starts_nothing_new() {
-    let harness = WorkerHarness::new(all_arrive).with(|inner| inner.latency = seconds(8));
+async fn a_drain_finishes_calls_in_flight_and_claims_nothing() {
+    let harness = WorkerHarness::new(deliver_all).with(|inner| inner.latency = seconds(8));
     (0..4).for_each(|seq| harness.scale_out(seq));
     let (stop, worker) = harness.start(1);
     tokio::time::sleep(seconds(1)).await;
@@ -12,12 +12,12 @@ async fn a_drain_finishes_what_is_in_flight_and_starts_nothing_new() {
     stop.cancel();
     tokio::time::timeout(seconds(8), worker).await.unwrap().unwrap();
     assert!((0..4).all(|seq| harness.history(seq) == [Settlement::Delivered]));
-    assert_eq!(harness.history(4), [], "it stays for the next start");
+    assert_eq!(harness.history(4), [], "it stays in the store");
     harness.assert_none_claimed();
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_drain_sends_all_that_was_claimed_also_to_a_destination_that_fails() {
+async fn a_drain_sends_every_claimed_delivery_also_to_an_unavailable_destination() {
     let harness = WorkerHarness::new(|_, _| Err(Failure::transient("connection refused")))
         .with(|inner| inner.limits.bytes = 1);
     (0..8).for_each(|seq| harness.scale_out(seq));
@@ -30,7 +30,7 @@ async fn a_drain_sends_all_that_was_claimed_also_to_a_destination_that_fails() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_worker_without_work_stops_at_once_also_while_it_pauses() {
+async fn an_idle_worker_stops_at_once_also_during_a_backoff() {
     let harness = WorkerHarness::new(|_, _| Err(Failure::transient("connection refused")));
     let (stop, worker) = harness.start(1);
     tokio::time::sleep(seconds(1)).await;
@@ -41,8 +41,8 @@ async fn a_worker_without_work_stops_at_once_also_while_it_pauses() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_the_store_does_not_settle_is_settled_later_and_not_sent_again() {
-    let harness = WorkerHarness::new(all_arrive);
+async fn a_failed_settlement_is_retried_without_sending_again() {
+    let harness = WorkerHarness::new(deliver_all);
     harness.0.faults.lock().settles = vec![Error::Unavailable("disk full".into()); 7];
     (0..3).for_each(|seq| harness.scale_out(seq));
     harness.run(4, seconds(60)).await;
@@ -52,8 +52,8 @@ async fn what_the_store_does_not_settle_is_settled_later_and_not_sent_again() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_drain_waits_for_the_store_to_settle() {
-    let harness = WorkerHarness::new(all_arrive);
+async fn a_drain_waits_for_settlements() {
+    let harness = WorkerHarness::new(deliver_all);
     harness.0.faults.lock().settles = vec![Error::Unavailable("disk full".into()); 7];
     harness.scale_out(1);
     let (stop, worker) = harness.start(1);
@@ -64,8 +64,8 @@ async fn a_drain_waits_for_the_store_to_settle() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_store_that_hands_out_nothing_is_asked_again() {
-    let harness = WorkerHarness::new(all_arrive);
+async fn a_failed_claim_is_retried() {
+    let harness = WorkerHarness::new(deliver_all);
     harness.0.faults.lock().claims = vec![Error::Unavailable("locked".into()); 9];
     harness.scale_out(1);
     harness.run(1, seconds(60)).await;
@@ -73,32 +73,32 @@ async fn a_store_that_hands_out_nothing_is_asked_again() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_worker_ends_with_its_store() {
-    let harness = WorkerHarness::new(all_arrive);
+async fn a_worker_stops_when_its_store_is_closed() {
+    let harness = WorkerHarness::new(deliver_all);
     harness.0.faults.lock().claims = vec![Error::Closed];
     let (_stop, worker) = harness.start(1);
     worker.await.unwrap();
 
-    let harness = WorkerHarness::new(all_arrive);
+    let harness = WorkerHarness::new(deliver_all);
     harness.0.faults.lock().settles = vec![Error::Closed];
     harness.scale_out(1);
     let (stop, worker) = harness.start(1);
     tokio::time::sleep(seconds(1)).await;
     stop.cancel();
     worker.await.unwrap();
-    assert!(harness.0.outcomes.lock().is_empty(), "what is not settled is not counted");
+    assert!(harness.0.outcomes.lock().is_empty(), "unsettled deliveries are not reported");
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_call_that_panics_ends_the_worker_loudly() {
+async fn a_panic_in_a_call_is_propagated() {
     let harness = WorkerHarness::new(|_, _| panic!("a bug"));
     harness.scale_out(1);
     let (_stop, worker) = harness.start(1);
     assert!(worker.await.unwrap_err().is_panic());
 }
 
-/// `per_target_order` of a function is what the outbox does: the next event of a target is not sent
-/// before the one before it was settled, and no two of them share a call.
+/// The order per target of a function follows from the outbox: the next event of a target is sent after
+/// the previous one was settled, and no two of them share a call.
 #[tokio::test]
 async fn a_function_gets_the_events_of_a_target_in_their_order_one_at_a_time() {
     use crate::config::{InvocationType, Lambda as Settings};
@@ -114,7 +114,7 @@ async fn a_function_gets_the_events_of_a_target_in_their_order_one_at_a_time() {
         if fails { reply.header("x-amz-function-error", "Unhandled") } else { reply }
     })
     .await;
-    let harness = WorkerHarness::new(all_arrive);
+    let harness = WorkerHarness::new(deliver_all);
     (0..12).for_each(|seq| harness.emit(seq, if seq < 6 { "workers" } else { "others" }, "scale_out"));
     (12..30).for_each(|seq| harness.scale_out(seq));
     let settings = Settings {
@@ -157,7 +157,7 @@ async fn a_function_gets_the_events_of_a_target_in_their_order_one_at_a_time() {
     for (subject, sequence) in &sequences {
         assert!(sequence.is_sorted(), "{subject}: {sequence:?}");
     }
-    assert!(sequences.values().map(Vec::len).sum::<usize>() > 30, "some were tried again");
+    assert!(sequences.values().map(Vec::len).sum::<usize>() > 30, "some were retried");
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,0 +1,181 @@
+//! The running bridge without its listeners: store, workers, reloads and background tasks.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+use arc_swap::ArcSwap;
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use super::listener::Listener;
+use super::reload::Reloader;
+use super::workers::Workers;
+use super::{Origin, wall_clock, watch};
+use crate::bridge::Bridge;
+use crate::config::{self, Settings};
+use crate::dispatch::DestinationStatuses;
+use crate::domain::name::Name;
+use crate::http::{ConfigurationStatus, ReloadError, ReloadRequest, Services};
+use crate::store::{Sqlite, Store};
+use crate::telemetry::Metrics;
+
+/// The interval of pruning.
+const PRUNE_INTERVAL: Duration = Duration::from_secs(60);
+/// The part of `drain_timeout` that is reserved for closing the store, but at most a quarter of it.
+const STORE_CLOSE_RESERVE: Duration = Duration::from_secs(2);
+
+/// The running bridge without its listeners.
+pub(super) struct RunningBridge {
+    pub(super) workers: Workers,
+    pub(super) reloader: Reloader,
+    /// Processes due targets. It ends before the drain only if the store has failed.
+    pub(super) due_task: JoinHandle<()>,
+    prune_task: JoinHandle<()>,
+}
+
+impl RunningBridge {
+    /// Opens the store and starts workers and background tasks. None if `stop` was cancelled meanwhile.
+    ///
+    /// # Errors
+    /// The store cannot be opened, or a destination cannot be connected.
+    pub(super) async fn start(
+        settings: Arc<Settings>,
+        origin: Origin,
+        metrics: Metrics,
+        stop: &CancellationToken,
+    ) -> anyhow::Result<Option<Self>> {
+        let names: Vec<Name> = settings.destinations.keys().cloned().collect();
+        let store = tokio::select! {
+            opened = open_store(&settings.store, names) => opened?,
+            // Nothing has been accepted yet.
+            () = stop.cancelled() => return Ok(None),
+        };
+        for (name, destination) in &settings.destinations {
+            store.set_max_backlog(name, destination.max_backlog)?;
+        }
+        let (rules, sources) = (settings.rules.clone(), settings.sources.clone());
+        let bridge = Bridge::new(store.clone(), rules, sources, settings.policy(), metrics.clone());
+        let statuses = DestinationStatuses::default();
+        let mut workers = Workers::new(store.clone(), metrics.clone(), statuses.clone());
+        tokio::select! {
+            prepared = workers.prepare(&settings.destinations) => {
+                prepared?.into_iter().for_each(|prepared| workers.start(prepared));
+            }
+            () = stop.cancelled() => {
+                store.close().await;
+                return Ok(None);
+            }
+        };
+        let background = CancellationToken::new();
+        let due_task = tokio::spawn({
+            let (bridge, background) = (bridge.clone(), background.clone());
+            async move { bridge.run(&background).await }
+        });
+        let settings = Arc::new(ArcSwap::new(settings));
+        let loaded_at = wall_clock().to_millis_string();
+        let configuration = ConfigurationStatus { loaded_at, last_error: None, needs_restart: Vec::new() };
+        let prune_task = tokio::spawn(prune(store.clone(), settings.clone(), background.clone()));
+        let mut reloader = Reloader {
+            origin,
+            settings,
+            configuration: Arc::new(ArcSwap::from_pointee(configuration)),
+            bridge,
+            store: store.clone(),
+            statuses,
+            metrics,
+            stop: background,
+            removing: BTreeMap::new(),
+        };
+        for name in store.orphaned_destinations().await? {
+            store.add_destination(&name).await?;
+            reloader.remove_destination(name, None);
+        }
+        Ok(Some(Self { workers, reloader, due_task, prune_task }))
+    }
+
+    /// Requests a reload by `requests` after each change of the configuration's files.
+    pub(super) fn watch_files(&self, requests: mpsc::Sender<ReloadRequest>) {
+        let (files, stop) = (self.reloader.origin.files.clone(), self.reloader.stop.clone());
+        tokio::spawn(watch::watch(files, stop, async move || {
+            let (reply, answer) = oneshot::channel();
+            if requests.send(reply).await.is_err() {
+                return true;
+            }
+            // An invalid configuration stays invalid until the files change; other failures are retried.
+            !matches!(answer.await, Ok(Err(ReloadError::Failed(_))))
+        }));
+    }
+
+    /// The parts that HTTP handlers use.
+    pub(super) fn services(&self) -> Services {
+        let Reloader { bridge, store, statuses, settings, configuration, .. } = &self.reloader;
+        Services {
+            bridge: bridge.clone(),
+            store: store.clone(),
+            statuses: statuses.clone(),
+            settings: settings.clone(),
+            configuration: configuration.clone(),
+        }
+    }
+
+    /// Answers the requests in flight, settles claimed deliveries and closes the store, within `timeout`.
+    pub(super) async fn drain(self, webhook: &Listener, admin_api: &Listener, timeout: Duration) {
+        let Self { workers, reloader, due_task, prune_task } = self;
+        let deadline = Instant::now() + timeout;
+        // A hanging sender or destination must not use up the time for closing the store.
+        let listeners_deadline =
+            deadline.checked_sub(STORE_CLOSE_RESERVE.min(timeout / 4)).unwrap_or(deadline);
+        reloader.stop.cancel();
+        // Concurrently: events of the last requests stay in the store.
+        tokio::join!(webhook.stop(listeners_deadline), workers.stop(listeners_deadline));
+        admin_api.stop(listeners_deadline).await;
+        let background = async {
+            if !due_task.is_finished() {
+                drop(due_task.await);
+            }
+            drop(prune_task.await);
+        };
+        if tokio::time::timeout_at(deadline.into(), background).await.is_err() {
+            tracing::warn!("store did not drain in time");
+        }
+        if tokio::time::timeout_at(deadline.into(), reloader.store.close()).await.is_err() {
+            tracing::warn!("store did not close in time");
+        }
+    }
+}
+
+async fn open_store(settings: &config::Store, destinations: Vec<Name>) -> anyhow::Result<Store> {
+    let config::Store::Sqlite { path } = settings;
+    let path = path.clone();
+    let (done, opened) = tokio::sync::oneshot::channel();
+    // On a separate thread, so that the store's threads are not started from a thread of the runtime.
+    let open = move || {
+        let opened = Sqlite::open(&path, &destinations, Arc::new(wall_clock));
+        // The receiver is gone if the process is stopping.
+        drop(done.send(opened));
+    };
+    std::thread::Builder::new().name("store-open".to_owned()).spawn(open).context("cannot open the store")?;
+    Ok(Store::Sqlite(opened.await.context("cannot open the store")??))
+}
+
+async fn prune(store: Store, settings: Arc<ArcSwap<Settings>>, stop: CancellationToken) {
+    loop {
+        let retention = settings.load().retention;
+        let more = match store.prune(retention.decisions, retention.delivered).await {
+            Ok(more) => more,
+            Err(error) => {
+                tracing::warn!(%error, "pruning failed, retrying");
+                false
+            }
+        };
+        // A short pause lets other commands run.
+        let pause = if more { Duration::from_millis(20) } else { PRUNE_INTERVAL };
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = tokio::time::sleep(pause) => {}
+        }
+    }
+}
