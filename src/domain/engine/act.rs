@@ -1,115 +1,14 @@
 //! Acting: what an episode asks for, and the event when nothing stands in its way.
 
-use std::sync::Arc;
-
+use super::attempt::{ActionAttempt, ActionRequest};
 use super::emit;
 use super::guard::Blocked;
-use super::step::StepContext;
+use super::outcome::{DecisionLog, Outcome};
 use crate::domain::event::{Event, EventAlert};
-use crate::domain::name::Name;
-use crate::domain::rate::Slot;
-use crate::domain::rule::{Action, Change, FiringAction, Mode, Repeat, Rule};
-use crate::domain::state::{AlertKey, Cooldowns, Deferred, Episode, Occurrence, Shadow, Trigger};
-use crate::domain::target::TargetKey;
+use crate::domain::rule::{Action, Change, FiringAction, Mode, Repeat};
+use crate::domain::state::{AlertKey, Deferred, Episode, Occurrence, PendingClose};
 use crate::domain::time::Time;
-use crate::domain::verdict::{Decision, Phase, Verdict};
-
-/// The outcome for some alerts.
-#[derive(Default)]
-pub(super) struct Outcome {
-    verdict: Option<Verdict>,
-    detail: Option<String>,
-    until: Option<Time>,
-    context: Option<EpisodeContext>,
-    event: Option<Box<Event>>,
-    /// What `mode: shadow` would have sent.
-    shadow: Option<Box<Event>>,
-}
-
-/// Which end of which episode, and what was asked for.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct EpisodeContext {
-    phase: Phase,
-    episode: Arc<str>,
-    action: Option<&'static str>,
-}
-
-impl Outcome {
-    pub(super) fn new(verdict: Verdict) -> Self {
-        Self { verdict: Some(verdict), ..Self::default() }
-    }
-
-    pub(super) fn with_detail(verdict: Verdict, detail: &str) -> Self {
-        Self { detail: Some(detail.to_owned()), ..Self::new(verdict) }
-    }
-
-    pub(super) fn blocked(verdict: Verdict, until: Option<Time>) -> Self {
-        Self { until, ..Self::new(verdict) }
-    }
-
-    pub(super) fn blocked_with_detail(verdict: Verdict, until: Option<Time>, detail: String) -> Self {
-        Self { detail: Some(detail), ..Self::blocked(verdict, until) }
-    }
-
-    /// Says what it is about.
-    pub(super) fn for_episode(self, phase: Phase, episode: &Episode, rule: Option<&Rule>) -> Self {
-        let change = rule.and_then(|rule| change_of(rule, phase));
-        let about = EpisodeContext { phase, episode: episode.id.clone(), action: change.map(Change::action) };
-        Self { context: Some(about), ..self }
-    }
-
-    /// Whether it is what was said of `kept` already.
-    pub(super) fn is_unchanged_from(&self, deferred: &Deferred) -> bool {
-        self.verdict.is_some() && self.verdict == deferred.blocked_by && self.until == deferred.recheck_at
-    }
-}
-
-/// What a rule asks for at one end of an episode.
-pub(super) fn change_of(rule: &Rule, phase: Phase) -> Option<&Change> {
-    let action = match phase {
-        Phase::Firing => rule.on_firing.as_ref().map(|firing| &firing.action),
-        Phase::Resolved => rule.on_resolved.as_ref().map(|resolved| &resolved.action),
-    };
-    action.map(|action| &action.change)
-}
-
-/// What earlier emissions block: of all active rules about the target, or of one rule in `mode: shadow`.
-pub(super) struct EmissionState<'a> {
-    pub sequence: &'a mut u64,
-    pub cooldowns: &'a mut Cooldowns,
-    /// See [`crate::domain::state::RuleState::budget_expiries`].
-    pub budget_expiries: &'a mut Vec<Time>,
-}
-
-impl<'a> EmissionState<'a> {
-    /// That of a rule's mode. What is made for a shadow is forgotten again when it stays empty.
-    pub(super) fn for_mode(mode: Mode, own: Self, shadow: &'a mut Option<Box<Shadow>>) -> Self {
-        match mode {
-            Mode::Active | Mode::Disabled => own,
-            Mode::Shadow => {
-                let shadow = &mut **shadow.get_or_insert_default();
-                Self {
-                    sequence: own.sequence,
-                    cooldowns: &mut shadow.cooldowns,
-                    budget_expiries: &mut shadow.budget_expiries,
-                }
-            }
-        }
-    }
-}
-
-/// One chance of a rule to act on a target.
-pub(super) struct ActionAttempt<'a, 'd> {
-    pub step: &'a mut StepContext<'d>,
-    pub key: &'a TargetKey,
-    pub rule: &'a Rule,
-    pub trigger: Arc<Trigger>,
-    /// Whether the notification left out alerts.
-    pub truncated: bool,
-    /// Another rule that has an episode open that added capacity, if there is one.
-    pub outranked: Option<Name>,
-    pub emission_state: EmissionState<'a>,
-}
+use crate::domain::verdict::{Phase, Verdict};
 
 impl ActionAttempt<'_, '_> {
     /// Something opened in this episode: `alerts`, which are in it already. `had_grown` tells whether
@@ -183,16 +82,27 @@ impl ActionAttempt<'_, '_> {
         let metrics = episode.open.iter().filter_map(|open| open.metric).collect();
         let emission = episode.emission_stats(rule.mode).emissions.saturating_add(1);
         let outcome = self.emit(Phase::Firing, &firing.action, episode, emission, shown, metrics);
-        if matches!(outcome.verdict, Some(Verdict::Emitted | Verdict::Shadowed)) {
+        if outcome.has_event() {
             episode.record_emission(rule.mode);
             episode.deferred = self.schedule_repeat(firing, emission);
         }
         outcome
     }
 
-    /// The `on_resolved` action of an episode that closed with `closed`. What a guard stops for a time is
-    /// given back, to be kept.
-    pub(super) fn on_resolved(
+    /// Executes the `on_resolved` action of an episode that closed with the occurrences `closed`. If a guard
+    /// blocks it, the pending close is returned too.
+    pub(super) fn close_episode(
+        &mut self,
+        episode: Box<Episode>,
+        closed: Vec<Occurrence>,
+        request: &ActionRequest<'_>,
+    ) -> (Outcome, Option<Box<PendingClose>>) {
+        let (outcome, deferred) = self.on_resolved(&episode, &closed, request);
+        let outcome = outcome.for_episode(Phase::Resolved, &episode, Some(self.rule));
+        (outcome, deferred.map(|deferred| Box::new(PendingClose { episode, closed, deferred })))
+    }
+
+    fn on_resolved(
         &mut self,
         episode: &Episode,
         closed: &[Occurrence],
@@ -332,90 +242,14 @@ impl ActionAttempt<'_, '_> {
             parameters: episode.parameters.clone(),
         });
         if self.rule.mode == Mode::Shadow {
-            return Outcome { shadow: Some(event), ..Outcome::new(Verdict::Shadowed) };
+            return Outcome::shadowed(event);
         }
         *self.emission_state.sequence = sequence;
         self.step.rates.record_emission(self.step.context.policy.per_minute, &action.change, now);
-        Outcome { event: Some(event), ..Outcome::new(Verdict::Emitted) }
+        Outcome::emitted(event)
     }
-}
-
-/// What is asked for: by whom, and since when.
-pub(super) struct ActionRequest<'a> {
-    pub requested_at: Time,
-    /// The place that it was given when the process's limits stopped it before.
-    pub slot: Option<Slot>,
-    /// Whether `repeat: while_firing` asks.
-    pub is_repeat: bool,
-    /// The alerts that it is about.
-    pub alerts: &'a [AlertKey],
 }
 
 const TRUNCATED: &str = "the notification left out alerts (max_alerts)";
 /// Growth that was over before a guard let it pass.
 pub(super) const NO_LONGER_GROWN: &str = "it shrank again meanwhile";
-
-/// The decisions of one rule at one target; alerts with the same outcome stand together.
-pub(super) struct DecisionLog<'a> {
-    rule: Option<&'a Name>,
-    target: &'a TargetKey,
-    pub decisions: Vec<Decision>,
-}
-
-impl<'a> DecisionLog<'a> {
-    pub(super) fn new(rule: Option<&'a Name>, target: &'a TargetKey) -> Self {
-        Self { rule, target, decisions: Vec::new() }
-    }
-
-    /// What a notification says of these alerts, answered.
-    pub(super) fn reply(&mut self, outcome: Outcome, alerts: Vec<AlertKey>) {
-        self.add(outcome, alerts, true);
-    }
-
-    /// What became of something that waited, or came due.
-    pub(super) fn record(&mut self, outcome: Outcome, alerts: Vec<AlertKey>) {
-        self.add(outcome, alerts, false);
-    }
-
-    /// The same, unless it is about nothing.
-    pub(super) fn record_if_any(&mut self, outcome: Outcome, alerts: Vec<AlertKey>) {
-        if !alerts.is_empty() {
-            self.record(outcome, alerts);
-        }
-    }
-
-    fn add(&mut self, outcome: Outcome, alerts: Vec<AlertKey>, is_reply: bool) {
-        let Outcome { verdict, detail, until, context: about, event, shadow } = outcome;
-        let Some(verdict) = verdict else { return };
-        let (phase, episode, action) = match about {
-            Some(EpisodeContext { phase, episode, action }) => (Some(phase), Some(episode), action),
-            None => (None, None, None),
-        };
-        let acts = event.is_some() || shadow.is_some();
-        let same = |known: &&mut Decision| {
-            !acts
-                && (known.verdict, known.is_reply, known.until) == (verdict, is_reply, until)
-                && (known.phase, known.action) == (phase, action)
-                && (&known.detail, &known.episode) == (&detail, &episode)
-                && known.event.is_none()
-                && known.shadow.is_none()
-        };
-        if let Some(known) = self.decisions.iter_mut().find(same) {
-            known.alerts.extend(alerts);
-            return;
-        }
-        self.decisions.push(Decision {
-            rule: self.rule.cloned(),
-            target: Some(self.target.clone()),
-            is_reply,
-            phase,
-            episode,
-            action,
-            detail,
-            until,
-            event,
-            shadow,
-            ..Decision::new(verdict, alerts)
-        });
-    }
-}

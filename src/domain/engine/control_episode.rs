@@ -1,8 +1,9 @@
 //! Holds and heartbeats: episodes about no target. They open and close as all others do, and what they do
 //! is to set the controls.
 
-use super::act::{DecisionLog, Outcome};
-use super::episode::{RuleDelta, open};
+use super::delta::RuleDelta;
+use super::episode::open;
+use super::outcome::{DecisionLog, Outcome};
 use super::step::StepContext;
 use crate::domain::control::Hold;
 use crate::domain::episode_scope::EpisodeScope;

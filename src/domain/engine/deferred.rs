@@ -2,10 +2,11 @@
 
 use std::collections::BTreeSet;
 
-use super::act::{ActionAttempt, ActionRequest, DecisionLog, EmissionState, NO_LONGER_GROWN, Outcome};
+use super::act::NO_LONGER_GROWN;
+use super::attempt::{ActionAttempt, ActionRequest, EmissionState};
 use super::episode::{RULE_GONE, remove_if_empty, supersede};
 use super::guard::{invalidated_by, is_ready_to_recheck, outranked_by};
-use super::occurrence::AffectedRules;
+use super::outcome::{DecisionLog, Outcome};
 use super::step::StepContext;
 use crate::domain::name::Name;
 use crate::domain::rule::Mode;
@@ -14,6 +15,14 @@ use crate::domain::target::TargetKey;
 use crate::domain::verdict::{Decision, Phase, Verdict};
 
 const DEFERRED_TOO_LONG: &str = "it was kept for longer than engine.max_deferral";
+
+/// Whose closings something touches.
+pub(super) enum AffectedRules {
+    /// Those of all rules.
+    All,
+    /// Those of these rules, which are in `mode: shadow` and stop nobody else.
+    Only(Vec<Name>),
+}
 
 /// Withdraws what was to be done about episodes that have closed, and says `why`: something opened on the
 /// target, so the calm that they were waiting for is over, or nobody knows what became of an alert there.
@@ -129,9 +138,8 @@ fn recheck(
         }
         (None, Some(taken), Some(attempt), _) => {
             let PendingClose { episode, closed, .. } = *taken;
-            let (outcome, again) = attempt.on_resolved(&episode, &closed, &request);
-            let outcome = outcome.for_episode(Phase::Resolved, &episode, rule);
-            *pending_close = again.map(|deferred| Box::new(PendingClose { episode, closed, deferred }));
+            let outcome;
+            (outcome, *pending_close) = attempt.close_episode(episode, closed, &request);
             outcome
         }
         (None, None, ..) => return Vec::new(),

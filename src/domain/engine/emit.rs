@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
 
-use super::episode::Opened;
+use super::delta::Opened;
 use crate::domain::alert_map::AlertMap;
 use crate::domain::event::{Adjustment, AdjustmentType, EpisodeRef, EventAlert, truncate_escaped};
 use crate::domain::name::Name;

@@ -3,58 +3,21 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::act::{ActionAttempt, ActionRequest, DecisionLog, EmissionState, Outcome};
+use super::attempt::{ActionAttempt, ActionRequest, EmissionState};
+use super::delta::{Opened, RuleDelta};
 use super::guard::outranked_by;
+use super::outcome::{DecisionLog, Outcome};
 use super::step::StepContext;
 use super::{Context, emit};
-use crate::domain::alert_map::{AlertMap, HasAlertKey};
-use crate::domain::episode_scope::EpisodeScope;
+use crate::domain::alert_map::AlertMap;
 use crate::domain::name::Name;
 use crate::domain::rule::Mode;
 use crate::domain::state::{
-    AlertKey, EmissionStats, Episode, ExpiredEpisode, Occurrence, PendingClose, RuleState, Shadow,
-    TargetState, Trigger,
+    AlertKey, EmissionStats, Episode, ExpiredEpisode, RuleState, Shadow, TargetState,
 };
 use crate::domain::target::TargetKey;
 use crate::domain::time::Time;
 use crate::domain::verdict::{Decision, Phase, Verdict};
-
-/// What happened to one rule at one target at one moment.
-#[derive(Default)]
-pub(super) struct RuleDelta {
-    /// Occurrences that open now; they are not in the episode yet.
-    pub opened: AlertMap<Opened>,
-    /// Whether an open occurrence has ended unheard and another of the same alert has taken its place.
-    pub renewed: bool,
-    /// Occurrences that resolved; they are not in the episode any more.
-    pub closed: Vec<Occurrence>,
-    /// Occurrences that expired; they are not in the episode any more.
-    pub expired: Vec<AlertKey>,
-    /// Firings that wait, and until when.
-    pub late: Vec<(AlertKey, Time)>,
-    /// What changed nothing.
-    pub unchanged: Vec<(AlertKey, Verdict)>,
-    /// Firings that have lost their meaning.
-    pub outdated: Vec<AlertKey>,
-    /// The notification behind it; there is one whenever something opened or closed.
-    pub trigger: Option<Arc<Trigger>>,
-    /// Whether that notification left out alerts.
-    pub truncated: bool,
-}
-
-/// An occurrence that opens.
-pub(super) struct Opened {
-    pub occurrence: Occurrence,
-    pub scope: EpisodeScope,
-    pub parameters: BTreeMap<String, String>,
-    pub previous_end: Option<Time>,
-}
-
-impl HasAlertKey for Opened {
-    fn alert(&self) -> &AlertKey {
-        &self.occurrence.alert
-    }
-}
 
 /// Judges the episode after a turn, acts, and writes down what was decided.
 pub(super) fn evaluate_episode(
@@ -78,19 +41,10 @@ pub(super) fn evaluate_episode(
     let most_open = episode.as_ref().map_or(0, |it| it.emission_stats(mode).most_open as usize);
     let had_grown = episode.as_ref().is_some_and(|it| it.open.len() + left > most_open);
 
-    for (alert, verdict) in unchanged {
-        log.reply(Outcome::new(verdict), vec![alert]);
+    if let Some(episode) = episode.as_mut().filter(|_| !expired.is_empty()) {
+        episode.expired = true;
     }
-    for (alert, due) in late {
-        log.reply(Outcome::blocked(Verdict::Late, Some(due)), vec![alert]);
-    }
-    log.record_if_any(Outcome::new(Verdict::Withdrawn), outdated);
-    if !expired.is_empty() {
-        if let Some(episode) = &mut episode {
-            episode.expired = true;
-        }
-        log.record(Outcome::new(Verdict::Expired), expired);
-    }
+    log_without_action(&mut log, unchanged, late, outdated, expired);
     let mut attempt = match (rule, trigger) {
         (Some(rule), Some(trigger)) => {
             let emission_state =
@@ -129,10 +83,8 @@ pub(super) fn evaluate_episode(
             (Some(episode), Some(attempt)) => {
                 let request =
                     ActionRequest { requested_at: now, slot: None, is_repeat: false, alerts: &alerts };
-                let (outcome, deferred) = attempt.on_resolved(&episode, &closed, &request);
-                let outcome = outcome.for_episode(Phase::Resolved, &episode, rule);
-                *pending_close =
-                    deferred.map(|deferred| Box::new(PendingClose { episode, closed, deferred }));
+                let outcome;
+                (outcome, *pending_close) = attempt.close_episode(episode, closed, &request);
                 outcome
             }
             (Some(_), None) => Outcome::with_detail(Verdict::NoAction, RULE_GONE),
@@ -147,6 +99,24 @@ pub(super) fn evaluate_episode(
     remove_if_empty(state, name);
     decisions.extend(supersede(step, key, &decisions));
     decisions
+}
+
+/// Logs what does not lead to an action.
+fn log_without_action(
+    log: &mut DecisionLog<'_>,
+    unchanged: Vec<(AlertKey, Verdict)>,
+    late: Vec<(AlertKey, Time)>,
+    outdated: Vec<AlertKey>,
+    expired: Vec<AlertKey>,
+) {
+    for (alert, verdict) in unchanged {
+        log.reply(Outcome::new(verdict), vec![alert]);
+    }
+    for (alert, due) in late {
+        log.reply(Outcome::blocked(Verdict::Late, Some(due)), vec![alert]);
+    }
+    log.record_if_any(Outcome::new(Verdict::Withdrawn), outdated);
+    log.record_if_any(Outcome::new(Verdict::Expired), expired);
 }
 
 /// What adds capacity cancels what would take it away and was not sent yet.

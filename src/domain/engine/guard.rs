@@ -1,6 +1,7 @@
 //! The guards: what may stop an action, one after the other. The first that does names the verdict.
 
-use super::act::{ActionAttempt, Outcome, change_of};
+use super::attempt::{ActionAttempt, requested_change};
+use super::outcome::Outcome;
 use super::step::StepContext;
 use super::{Context, Policy};
 use crate::domain::control::Direction;
@@ -170,13 +171,14 @@ pub(super) fn outranked_by(
     fires: bool,
 ) -> Option<Name> {
     let own_rule = step.rule(own).filter(|_| fires);
-    let adds_too =
-        own_rule.and_then(|rule| change_of(rule, Phase::Firing)).is_some_and(Change::increases_capacity);
+    let adds_too = own_rule
+        .and_then(|rule| requested_change(rule, Phase::Firing))
+        .is_some_and(Change::increases_capacity);
     let others = state.rules.iter().filter(|(name, _)| *name != own);
     let mut outranking = others.filter(|(name, rule_state)| {
         let rule = step.rule(name).filter(|rule| rule.mode == Mode::Active);
         let (Some(change), Some(episode)) =
-            (rule.and_then(|rule| change_of(rule, Phase::Firing)), &rule_state.episode)
+            (rule.and_then(|rule| requested_change(rule, Phase::Firing)), &rule_state.episode)
         else {
             return false;
         };
@@ -204,7 +206,7 @@ pub(super) fn invalidated_by(
     if let Some(source) = broken {
         return Some(format!("the heartbeat of source {source} ended meanwhile"));
     }
-    let (target, change) = (episode.scope.target()?, change_of(step.rule(name)?, phase)?);
+    let (target, change) = (episode.scope.target()?, requested_change(step.rule(name)?, phase)?);
     let mut expired_holds = step.controls().rules_with_expired_hold(target, deferred.requested_at);
     let hold = expired_holds.find(|rule| is_blocking_hold(step, rule, change))?;
     Some(format!("the hold of rule {hold} was not heard of any more"))
@@ -232,7 +234,7 @@ pub(super) fn is_ready_to_recheck(
         return false;
     }
     let rule = step.rule(name).filter(|rule| rule.mode != Mode::Disabled);
-    let Some((rule, change)) = rule.and_then(|rule| Some((rule, change_of(rule, phase)?))) else {
+    let Some((rule, change)) = rule.and_then(|rule| Some((rule, requested_change(rule, phase)?))) else {
         return true;
     };
     let outranked = outranked_by(step, state, name, phase == Phase::Firing);

@@ -11,13 +11,16 @@
 //! is stopped for a time, which `again` takes up.
 
 mod act;
+mod attempt;
 mod control_episode;
 mod deferred;
+mod delta;
 mod emit;
 mod episode;
 mod guard;
 mod input;
 mod occurrence;
+mod outcome;
 mod step;
 #[cfg(test)]
 mod tests;

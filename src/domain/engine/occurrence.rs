@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::episode::{self, Opened, RuleDelta};
+use super::deferred::AffectedRules;
+use super::delta::{Opened, RuleDelta};
 use super::step::StepContext;
-use super::{Input, control_episode, deferred};
+use super::{Input, control_episode, deferred, episode};
 use crate::domain::episode_scope::EpisodeScope;
 use crate::domain::name::Name;
 use crate::domain::notification::Alert;
@@ -167,14 +168,6 @@ fn evaluate_all(
     // What has come due, and what only an episode that has closed now stood in the way of.
     decisions.extend(deferred::recheck_deferred(step, key, state));
     decisions
-}
-
-/// Whose closings something touches.
-pub(super) enum AffectedRules {
-    /// Those of all rules.
-    All,
-    /// Those of these rules, which are in `mode: shadow` and stop nobody else.
-    Only(Vec<Name>),
 }
 
 fn affected_rules(

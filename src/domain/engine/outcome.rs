@@ -1,0 +1,140 @@
+//! What was decided, and the decisions that are recorded of it.
+
+use std::sync::Arc;
+
+use super::attempt::requested_change;
+use crate::domain::event::Event;
+use crate::domain::name::Name;
+use crate::domain::rule::{Change, Rule};
+use crate::domain::state::{AlertKey, Deferred, Episode};
+use crate::domain::target::TargetKey;
+use crate::domain::time::Time;
+use crate::domain::verdict::{Decision, Phase, Verdict};
+
+/// The outcome for some alerts.
+#[derive(Default)]
+pub(super) struct Outcome {
+    verdict: Option<Verdict>,
+    detail: Option<String>,
+    until: Option<Time>,
+    context: Option<EpisodeContext>,
+    event: Option<Box<Event>>,
+    /// What `mode: shadow` would have sent.
+    shadow: Option<Box<Event>>,
+}
+
+/// Which end of which episode, and what was asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct EpisodeContext {
+    phase: Phase,
+    episode: Arc<str>,
+    action: Option<&'static str>,
+}
+
+impl Outcome {
+    pub(super) fn new(verdict: Verdict) -> Self {
+        Self { verdict: Some(verdict), ..Self::default() }
+    }
+
+    pub(super) fn with_detail(verdict: Verdict, detail: &str) -> Self {
+        Self { detail: Some(detail.to_owned()), ..Self::new(verdict) }
+    }
+
+    pub(super) fn blocked(verdict: Verdict, until: Option<Time>) -> Self {
+        Self { until, ..Self::new(verdict) }
+    }
+
+    pub(super) fn blocked_with_detail(verdict: Verdict, until: Option<Time>, detail: String) -> Self {
+        Self { detail: Some(detail), ..Self::blocked(verdict, until) }
+    }
+
+    pub(super) fn emitted(event: Box<Event>) -> Self {
+        Self { event: Some(event), ..Self::new(Verdict::Emitted) }
+    }
+
+    pub(super) fn shadowed(event: Box<Event>) -> Self {
+        Self { shadow: Some(event), ..Self::new(Verdict::Shadowed) }
+    }
+
+    /// Whether an event was emitted, or would have been in `mode: shadow`.
+    pub(super) fn has_event(&self) -> bool {
+        self.event.is_some() || self.shadow.is_some()
+    }
+
+    /// Says what it is about.
+    pub(super) fn for_episode(self, phase: Phase, episode: &Episode, rule: Option<&Rule>) -> Self {
+        let change = rule.and_then(|rule| requested_change(rule, phase));
+        let about = EpisodeContext { phase, episode: episode.id.clone(), action: change.map(Change::action) };
+        Self { context: Some(about), ..self }
+    }
+
+    /// Whether it is what was said of `kept` already.
+    pub(super) fn is_unchanged_from(&self, deferred: &Deferred) -> bool {
+        self.verdict.is_some() && self.verdict == deferred.blocked_by && self.until == deferred.recheck_at
+    }
+}
+
+/// The decisions of one rule at one target; alerts with the same outcome stand together.
+pub(super) struct DecisionLog<'a> {
+    rule: Option<&'a Name>,
+    target: &'a TargetKey,
+    pub decisions: Vec<Decision>,
+}
+
+impl<'a> DecisionLog<'a> {
+    pub(super) fn new(rule: Option<&'a Name>, target: &'a TargetKey) -> Self {
+        Self { rule, target, decisions: Vec::new() }
+    }
+
+    /// What a notification says of these alerts, answered.
+    pub(super) fn reply(&mut self, outcome: Outcome, alerts: Vec<AlertKey>) {
+        self.add(outcome, alerts, true);
+    }
+
+    /// What became of something that waited, or came due.
+    pub(super) fn record(&mut self, outcome: Outcome, alerts: Vec<AlertKey>) {
+        self.add(outcome, alerts, false);
+    }
+
+    /// The same, unless it is about nothing.
+    pub(super) fn record_if_any(&mut self, outcome: Outcome, alerts: Vec<AlertKey>) {
+        if !alerts.is_empty() {
+            self.record(outcome, alerts);
+        }
+    }
+
+    fn add(&mut self, outcome: Outcome, alerts: Vec<AlertKey>, is_reply: bool) {
+        let Outcome { verdict, detail, until, context: about, event, shadow } = outcome;
+        let Some(verdict) = verdict else { return };
+        let (phase, episode, action) = match about {
+            Some(EpisodeContext { phase, episode, action }) => (Some(phase), Some(episode), action),
+            None => (None, None, None),
+        };
+        let acts = event.is_some() || shadow.is_some();
+        let same = |known: &&mut Decision| {
+            !acts
+                && (known.verdict, known.is_reply, known.until) == (verdict, is_reply, until)
+                && (known.phase, known.action) == (phase, action)
+                && (&known.detail, &known.episode) == (&detail, &episode)
+                && known.event.is_none()
+                && known.shadow.is_none()
+        };
+        if let Some(known) = self.decisions.iter_mut().find(same) {
+            known.alerts.extend(alerts);
+            return;
+        }
+        self.decisions.push(Decision {
+            rule: self.rule.cloned(),
+            target: Some(self.target.clone()),
+            is_reply,
+            phase,
+            episode,
+            action,
+            detail,
+            until,
+            event,
+            shadow,
+            ..Decision::new(verdict, alerts)
+        });
+    }
+}
