@@ -28,36 +28,36 @@ impl ActionAttempt<'_, '_> {
         if !acts || !episode.has_grown(self.rule.mode) {
             return Outcome::new(Verdict::NoAction);
         }
-        let about = |outcome: Outcome, episode: &Episode| {
+        let for_firing = |outcome: Outcome, episode: &Episode| {
             outcome.for_episode(Phase::Firing, episode, Some(self.rule))
         };
         // What had lost its support does not come back by what opens now; that waits for itself.
-        if let Some(older) = episode.deferred.take_if(|deferred| !deferred.is_repeat && !had_grown) {
-            self.step.release_slot(&older);
+        if let Some(previous) = episode.deferred.take_if(|deferred| !deferred.is_repeat && !had_grown) {
+            self.step.release_slot(&previous);
             let outcome = Outcome::with_detail(Verdict::Withdrawn, NO_LONGER_GROWN);
-            log.record_if_any(about(outcome, episode), older.alerts);
+            log.record_if_any(for_firing(outcome, episode), previous.alerts);
         }
         if let Some(outcome) = self.check_evidence(&firing.action.change, episode) {
             return outcome;
         }
         // The newest takes the place of what is kept. Its wait goes on: the need for it never ended.
-        let older = episode.deferred.take();
-        let request = older.as_ref().filter(|deferred| !deferred.is_repeat);
+        let previous = episode.deferred.take();
+        let request = previous.as_ref().filter(|deferred| !deferred.is_repeat);
         let requested_at = request.map_or(self.step.context.now, |deferred| deferred.requested_at);
-        let slot = older.as_ref().and_then(Deferred::slot);
+        let slot = previous.as_ref().and_then(Deferred::slot);
         // Of a repetition that no guard has stopped yet nobody was told.
-        if let Some(older) = older {
+        if let Some(previous) = previous {
             let outcome = Outcome::with_detail(Verdict::Withdrawn, "a newer one takes its place");
-            log.record_if_any(about(outcome, episode), older.alerts);
+            log.record_if_any(for_firing(outcome, episode), previous.alerts);
         }
-        let fired =
+        let outcome =
             self.emit_or_defer(episode, &ActionRequest { requested_at, slot, is_repeat: false, alerts });
         if let Some(slot) =
             slot.filter(|slot| episode.deferred.as_ref().and_then(Deferred::slot) != Some(*slot))
         {
             self.step.rates.release(slot);
         }
-        fired
+        outcome
     }
 
     /// The `on_firing` action: emitted, or kept in the episode by a guard.
@@ -78,10 +78,10 @@ impl ActionAttempt<'_, '_> {
             episode.deferred = Some(self.defer(&firing.action, &blocked, request));
             return blocked.into_outcome();
         }
-        let shown: Vec<EventAlert> = episode.open.iter().map(emit::event_alert).collect();
+        let event_alerts: Vec<EventAlert> = episode.open.iter().map(emit::event_alert).collect();
         let metrics = episode.open.iter().filter_map(|open| open.metric).collect();
         let emission = episode.emission_stats(rule.mode).emissions.saturating_add(1);
-        let outcome = self.emit(Phase::Firing, &firing.action, episode, emission, shown, metrics);
+        let outcome = self.emit(Phase::Firing, &firing.action, episode, emission, event_alerts, metrics);
         if outcome.has_event() {
             episode.record_emission(rule.mode);
             episode.deferred = self.schedule_repeat(firing, emission);
@@ -131,8 +131,8 @@ impl ActionAttempt<'_, '_> {
             let deferred = self.defer(&resolved.action, &blocked, request);
             return (blocked.into_outcome(), Some(deferred));
         }
-        let shown = closed.iter().map(emit::event_alert).collect();
-        (self.emit(Phase::Resolved, &resolved.action, episode, 1, shown, Vec::new()), None)
+        let event_alerts = closed.iter().map(emit::event_alert).collect();
+        (self.emit(Phase::Resolved, &resolved.action, episode, 1, event_alerts, Vec::new()), None)
     }
 
     /// Capacity is only taken away on positive evidence.

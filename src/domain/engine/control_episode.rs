@@ -2,7 +2,7 @@
 //! is to set the controls.
 
 use super::delta::RuleDelta;
-use super::episode::open;
+use super::episode::open_occurrences;
 use super::outcome::{DecisionLog, Outcome};
 use super::step::StepContext;
 use crate::domain::control::Hold;
@@ -26,13 +26,13 @@ pub(super) fn evaluate_episode(
     let is_heartbeat = key.kind() == KeyKind::Heartbeat;
     let mut log = DecisionLog::new(Some(name).filter(|_| !is_heartbeat), key);
     // Rules do not see a heartbeat, whatever becomes of it.
-    let quiet = |verdict| Outcome::new(if is_heartbeat { Verdict::Heartbeat } else { verdict });
+    let outcome_of = |verdict| Outcome::new(if is_heartbeat { Verdict::Heartbeat } else { verdict });
     let rule_state = state.rules.get_or_default(name);
     let mut episode = rule_state.episode.take();
-    let RuleDelta { opened, renewed, closed, expired, late, unchanged: said, outdated, .. } = delta;
+    let RuleDelta { opened, renewed, closed, expired, late, unchanged, outdated, .. } = delta;
 
-    for (alert, verdict) in said {
-        log.reply(quiet(verdict), vec![alert]);
+    for (alert, verdict) in unchanged {
+        log.reply(outcome_of(verdict), vec![alert]);
     }
     for (alert, due) in late {
         log.reply(Outcome::blocked(Verdict::Late, Some(due)), vec![alert]);
@@ -42,11 +42,11 @@ pub(super) fn evaluate_episode(
     log.record_if_any(Outcome::new(Verdict::Expired), expired);
     if !opened.is_empty() {
         let alerts: Vec<AlertKey> = opened.iter().map(|opened| opened.occurrence.alert.clone()).collect();
-        let (episode, is_new) = open(step.context, key, &mut episode, name, opened, None);
+        let (episode, is_new) = open_occurrences(step.context, key, &mut episode, name, opened, None);
         if is_new {
             begin(step, name, key, &episode.scope, now);
         }
-        log.reply(quiet(Verdict::NoAction), alerts);
+        log.reply(outcome_of(Verdict::NoAction), alerts);
     }
     if let Some(episode) = episode.as_ref().filter(|_| renewed) {
         restart(step, episode);
@@ -54,7 +54,7 @@ pub(super) fn evaluate_episode(
     let is_over = episode.as_ref().is_some_and(|episode| episode.open.is_empty());
     if !closed.is_empty() {
         let alerts = closed.iter().map(|closed| closed.alert.clone()).collect();
-        log.reply(quiet(if is_over { Verdict::NoAction } else { Verdict::StillOpen }), alerts);
+        log.reply(outcome_of(if is_over { Verdict::NoAction } else { Verdict::StillOpen }), alerts);
     }
     if let Some(episode) = episode.take_if(|_| is_over) {
         end(step, name, key, &episode.scope, now, has_expired);

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use super::act::NO_LONGER_GROWN;
 use super::attempt::{ActionAttempt, ActionRequest, EmissionState};
-use super::episode::{RULE_GONE, remove_if_empty, supersede};
+use super::episode::{RULE_REMOVED, remove_if_empty, supersede};
 use super::guard::{invalidated_by, is_ready_to_recheck, outranked_by};
 use super::outcome::{DecisionLog, Outcome};
 use super::step::StepContext;
@@ -31,7 +31,7 @@ pub(super) fn withdraw_pending_closes(
     key: &TargetKey,
     state: &mut TargetState,
     affected: &AffectedRules,
-    why: &str,
+    detail: &str,
 ) -> Vec<Decision> {
     let mut decisions = Vec::new();
     for (name, rule_state) in state.rules.iter_mut() {
@@ -42,7 +42,7 @@ pub(super) fn withdraw_pending_closes(
         if let Some(pending_close) = rule_state.pending_close.take_if(|_| is_affected) {
             step.release_slot(&pending_close.deferred);
             let mut log = DecisionLog::new(Some(name), key);
-            let outcome = Outcome::with_detail(Verdict::Withdrawn, why);
+            let outcome = Outcome::with_detail(Verdict::Withdrawn, detail);
             let outcome = outcome.for_episode(Phase::Resolved, &pending_close.episode, step.rule(name));
             log.record(outcome, pending_close.deferred.alerts);
             decisions.extend(log.decisions);
@@ -60,20 +60,20 @@ pub(super) fn recheck_deferred(
     key: &TargetKey,
     state: &mut TargetState,
 ) -> Vec<Decision> {
-    let mut seen: BTreeSet<Name> = BTreeSet::new();
+    let mut rechecked: BTreeSet<Name> = BTreeSet::new();
     let mut decisions = Vec::new();
     // One after the other, each once: what becomes of one may free another.
     loop {
-        let waiting = state.rules.iter().filter(|(name, _)| !seen.contains(*name));
-        let ready = waiting.filter(|(name, _)| is_ready_to_recheck(step, key, state, name));
+        let remaining = state.rules.iter().filter(|(name, _)| !rechecked.contains(*name));
+        let ready = remaining.filter(|(name, _)| is_ready_to_recheck(step, key, state, name));
         let order = ready.filter_map(|(name, rule)| Some((rule.deferred()?.deadline.is_some(), name)));
         let Some((_, name)) = order.min() else { return decisions };
         let name = name.clone();
-        let taken_up = recheck(step, key, state, &name);
-        let superseded = supersede(step, key, &taken_up);
-        decisions.extend(taken_up.into_iter().chain(superseded));
+        let decided = recheck(step, key, state, &name);
+        let superseded = supersede(step, key, &decided);
+        decisions.extend(decided.into_iter().chain(superseded));
         remove_if_empty(state, &name);
-        seen.insert(name);
+        rechecked.insert(name);
     }
 }
 
@@ -85,22 +85,22 @@ fn recheck(
     name: &Name,
 ) -> Vec<Decision> {
     let rule = step.rule(name);
-    let fires = state.rules.get(name).is_some_and(|rule_state| rule_state.episode.is_some());
-    let outranked = outranked_by(step, state, name, fires);
+    let is_firing = state.rules.get(name).is_some_and(|rule_state| rule_state.episode.is_some());
+    let outranked = outranked_by(step, state, name, is_firing);
     let TargetState { sequence, rules, cooldowns, .. } = state;
     let Some(rule_state) = rules.get_mut(name) else { return Vec::new() };
     let Some(deferred) = take_deferred(rule_state) else { return Vec::new() };
     let RuleState { episode, pending_close, budget_expiries, shadow, .. } = rule_state;
-    let taken = pending_close.take();
-    let lost = match (&*episode, &taken) {
+    let closing = pending_close.take();
+    let invalidated = match (&*episode, &closing) {
         (Some(episode), _) => invalidated_by(step, name, Phase::Firing, episode, &deferred),
         (None, Some(pending_close)) => {
             invalidated_by(step, name, Phase::Resolved, &pending_close.episode, &deferred)
         }
         (None, None) => None,
     };
-    let too_long = deferred.deadline.is_some_and(|give_up| give_up <= step.context.now);
-    let lost = lost.or_else(|| too_long.then(|| DEFERRED_TOO_LONG.to_owned()));
+    let too_long = deferred.deadline.is_some_and(|deadline| deadline <= step.context.now);
+    let invalidated = invalidated.or_else(|| too_long.then(|| DEFERRED_TOO_LONG.to_owned()));
     let mut attempt = rule.map(|rule| {
         let trigger = deferred.trigger.clone();
         let emission_state = EmissionState::for_mode(
@@ -110,7 +110,7 @@ fn recheck(
         );
         ActionAttempt { step: &mut *step, key, rule, trigger, truncated: false, outranked, emission_state }
     });
-    let withdrawn = |why: &str| Outcome::with_detail(Verdict::Withdrawn, why);
+    let withdrawn = |detail: &str| Outcome::with_detail(Verdict::Withdrawn, detail);
     let mut log = DecisionLog::new(Some(name), key);
     // A repetition is about whatever is open by now.
     let alerts: Vec<AlertKey> = match &*episode {
@@ -124,9 +124,9 @@ fn recheck(
         alerts: &alerts,
     };
     let mode = rule.map_or(Mode::Active, |rule| rule.mode);
-    let outcome = match (episode, taken, &mut attempt, &lost) {
-        (_, _, None, _) => withdrawn(RULE_GONE),
-        (_, _, _, Some(why)) => withdrawn(why),
+    let outcome = match (episode, closing, &mut attempt, &invalidated) {
+        (_, _, None, _) => withdrawn(RULE_REMOVED),
+        (_, _, _, Some(detail)) => withdrawn(detail),
         (Some(episode), ..) if !deferred.is_repeat && !episode.has_grown(mode) => withdrawn(NO_LONGER_GROWN),
         (Some(episode), _, Some(attempt), _)
             if deferred.is_repeat && !attempt.has_repeats_left(episode.emission_stats(mode).emissions) =>
@@ -136,16 +136,16 @@ fn recheck(
         (Some(episode), _, Some(attempt), _) => {
             attempt.emit_or_defer(episode, &request).for_episode(Phase::Firing, episode, rule)
         }
-        (None, Some(taken), Some(attempt), _) => {
-            let PendingClose { episode, closed, .. } = *taken;
+        (None, Some(closing), Some(attempt), _) => {
+            let PendingClose { episode, closed, .. } = *closing;
             let outcome;
             (outcome, *pending_close) = attempt.close_episode(episode, closed, &request);
             outcome
         }
         (None, None, ..) => return Vec::new(),
     };
-    let still_waits = rule_state.deferred();
-    if still_waits.and_then(Deferred::slot) != deferred.slot() {
+    let still_deferred = rule_state.deferred();
+    if still_deferred.and_then(Deferred::slot) != deferred.slot() {
         step.release_slot(&deferred);
     }
     // Of what is stopped as before nobody has to be told again.

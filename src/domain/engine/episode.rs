@@ -37,9 +37,9 @@ pub(super) fn evaluate_episode(
     let RuleState { budget_expiries, shadow, pending_close, expired_episode, .. } = rule_state;
     let mut episode = rule_state.episode.take();
     let RuleDelta { opened, closed, expired, late, unchanged, outdated, trigger, truncated, .. } = delta;
-    let left = closed.len() + expired.len();
+    let ended_now = closed.len() + expired.len();
     let most_open = episode.as_ref().map_or(0, |it| it.emission_stats(mode).most_open as usize);
-    let had_grown = episode.as_ref().is_some_and(|it| it.open.len() + left > most_open);
+    let had_grown = episode.as_ref().is_some_and(|it| it.open.len() + ended_now > most_open);
 
     if let Some(episode) = episode.as_mut().filter(|_| !expired.is_empty()) {
         episode.expired = true;
@@ -57,12 +57,18 @@ pub(super) fn evaluate_episode(
         let alerts: Vec<AlertKey> = opened.iter().map(|opened| opened.occurrence.alert.clone()).collect();
         let outcome = match &mut attempt {
             Some(attempt) => {
-                let (episode, is_new) =
-                    open(attempt.step.context, key, &mut episode, name, opened, expired_episode.as_deref());
+                let (episode, is_new) = open_occurrences(
+                    attempt.step.context,
+                    key,
+                    &mut episode,
+                    name,
+                    opened,
+                    expired_episode.as_deref(),
+                );
                 let outcome = attempt.on_firing(episode, is_new, had_grown, &alerts, &mut log);
                 outcome.for_episode(Phase::Firing, episode, rule)
             }
-            None => Outcome::with_detail(Verdict::Withdrawn, RULE_GONE),
+            None => Outcome::with_detail(Verdict::Withdrawn, RULE_REMOVED),
         };
         log.reply(outcome, alerts);
     }
@@ -87,7 +93,7 @@ pub(super) fn evaluate_episode(
                 (outcome, *pending_close) = attempt.close_episode(episode, closed, &request);
                 outcome
             }
-            (Some(_), None) => Outcome::with_detail(Verdict::NoAction, RULE_GONE),
+            (Some(_), None) => Outcome::with_detail(Verdict::NoAction, RULE_REMOVED),
         };
         log.reply(outcome, alerts);
     }
@@ -112,8 +118,8 @@ fn log_without_action(
     for (alert, verdict) in unchanged {
         log.reply(Outcome::new(verdict), vec![alert]);
     }
-    for (alert, due) in late {
-        log.reply(Outcome::blocked(Verdict::Late, Some(due)), vec![alert]);
+    for (alert, opens_at) in late {
+        log.reply(Outcome::blocked(Verdict::Late, Some(opens_at)), vec![alert]);
     }
     log.record_if_any(Outcome::new(Verdict::Withdrawn), outdated);
     log.record_if_any(Outcome::new(Verdict::Expired), expired);
@@ -125,15 +131,15 @@ pub(super) fn supersede(
     key: &TargetKey,
     decisions: &[Decision],
 ) -> Vec<Decision> {
-    let adds = decisions
+    let increases = decisions
         .iter()
         .filter_map(|decision| decision.event.as_ref())
         .any(|event| event.increases_capacity());
-    let cancelled = if adds { step.supersede(key) } else { Vec::new() };
+    let cancelled = if increases { step.supersede(key) } else { Vec::new() };
     let superseded = cancelled.into_iter().map(|decrease| {
-        let why = format!("event {} was not sent yet, and capacity is added now", decrease.id);
+        let detail = format!("event {} was not sent yet, and capacity is added now", decrease.id);
         let mut log = DecisionLog::new(Some(&decrease.rule), key);
-        log.record(Outcome::with_detail(Verdict::Superseded, &why), decrease.alerts.clone());
+        log.record(Outcome::with_detail(Verdict::Superseded, &detail), decrease.alerts.clone());
         log.decisions
     });
     superseded.collect::<Vec<_>>().concat()
@@ -141,7 +147,7 @@ pub(super) fn supersede(
 
 /// Puts what opens into the episode, a new one if there is none. Gives the episode and whether it is
 /// new.
-pub(super) fn open<'a>(
+pub(super) fn open_occurrences<'a>(
     context: &Context<'_>,
     key: &TargetKey,
     episode: &'a mut Option<Box<Episode>>,
@@ -151,11 +157,11 @@ pub(super) fn open<'a>(
 ) -> (&'a mut Episode, bool) {
     let is_new = episode.is_none();
     let id = if is_new { emit::episode_id(rule, key, &opened, expired_episode) } else { Arc::default() };
-    for Opened { occurrence, scope: target, parameters, .. } in opened {
+    for Opened { occurrence, scope, parameters, .. } in opened {
         let episode = episode.get_or_insert_with(|| {
             Box::new(Episode {
                 id: id.clone(),
-                scope: target,
+                scope,
                 opened_at: context.now,
                 open: AlertMap::default(),
                 emissions: 0,
@@ -180,7 +186,7 @@ pub(super) fn open<'a>(
     (episode, is_new)
 }
 
-pub(super) const RULE_GONE: &str = "the rule is gone";
+pub(super) const RULE_REMOVED: &str = "the rule is gone";
 
 /// Forgets what a rule has here and is empty.
 pub(super) fn remove_if_empty(state: &mut TargetState, name: &Name) {

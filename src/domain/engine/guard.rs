@@ -156,9 +156,9 @@ fn is_blocking_hold(step: &StepContext<'_>, rule: &Name, change: &Change) -> boo
 /// Since when what is asked for has been supported. What takes capacity away needs a calm that was watched:
 /// while a heartbeat was not open nobody would have told of anything else.
 fn stable_since(step: &StepContext<'_>, change: &Change, episode: &Episode, since: Time) -> Time {
-    let watched = |source: &Name| step.controls().heartbeat(source).open_since;
+    let open_since = |source: &Name| step.controls().heartbeat(source).open_since;
     let sources = step.with_heartbeat(&episode.sources).filter(|_| change.decreases_capacity());
-    sources.filter_map(watched).fold(since, Time::max)
+    sources.filter_map(open_since).fold(since, Time::max)
 }
 
 /// Another active rule that has an episode open on the target that added capacity, or is about to.
@@ -168,10 +168,10 @@ pub(super) fn outranked_by(
     step: &StepContext<'_>,
     state: &TargetState,
     own: &Name,
-    fires: bool,
+    is_firing: bool,
 ) -> Option<Name> {
-    let own_rule = step.rule(own).filter(|_| fires);
-    let adds_too = own_rule
+    let own_rule = step.rule(own).filter(|_| is_firing);
+    let also_increases = own_rule
         .and_then(|rule| requested_change(rule, Phase::Firing))
         .is_some_and(Change::increases_capacity);
     let others = state.rules.iter().filter(|(name, _)| *name != own);
@@ -184,8 +184,8 @@ pub(super) fn outranked_by(
         };
         // One that closes in this very notification is open no more.
         let is_open = !episode.open.is_empty();
-        let waits = episode.deferred.is_some() && !(adds_too && change.decreases_capacity());
-        is_open && change.increases_capacity() && (episode.emissions > 0 || waits)
+        let is_deferred = episode.deferred.is_some() && !(also_increases && change.decreases_capacity());
+        is_open && change.increases_capacity() && (episode.emissions > 0 || is_deferred)
     });
     outranking.next().map(|(name, _)| name.clone())
 }
@@ -201,9 +201,9 @@ pub(super) fn invalidated_by(
 ) -> Option<String> {
     // Only what takes capacity away has a time at which it is given up.
     deferred.deadline?;
-    let broken =
+    let lost =
         step.controls().heartbeat_lost_since(step.with_heartbeat(&episode.sources), deferred.requested_at);
-    if let Some(source) = broken {
+    if let Some(source) = lost {
         return Some(format!("the heartbeat of source {source} ended meanwhile"));
     }
     let (target, change) = (episode.scope.target()?, requested_change(step.rule(name)?, phase)?);
@@ -223,7 +223,7 @@ pub(super) fn is_ready_to_recheck(
     let Some(rule_state) = state.rules.get(name) else { return false };
     let (phase, episode) = match (&rule_state.episode, &rule_state.pending_close) {
         (Some(episode), _) => (Phase::Firing, episode),
-        (None, Some(closing)) => (Phase::Resolved, &closing.episode),
+        (None, Some(pending_close)) => (Phase::Resolved, &pending_close.episode),
         (None, None) => return false,
     };
     let Some(deferred) = rule_state.deferred() else { return false };

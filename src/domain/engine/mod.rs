@@ -120,7 +120,7 @@ impl States {
     fn last_resolve(&self, alert: &AlertKey) -> Option<&LastResolve> {
         let keys = self.alerts.get(alert).into_iter().flatten();
         let ends = keys.filter_map(|key| self.targets.get(key)?.last_resolve(alert));
-        ends.max_by_key(|ended| ended.ends_at)
+        ends.max_by_key(|last_resolve| last_resolve.ends_at)
     }
 
     /// Where an alert is open or late.
@@ -146,9 +146,9 @@ impl States {
         &'a self,
         rule: &Name,
         alert: &AlertKey,
-        like: &TargetKey,
+        same_kind: &TargetKey,
     ) -> Option<&'a TargetKey> {
-        self.tracked_at(alert).filter(|key| key.kind() == like.kind()).find(|key| {
+        self.tracked_at(alert).filter(|key| key.kind() == same_kind.kind()).find(|key| {
             let state = self.targets.get(*key);
             state.and_then(|state| state.rules.get(rule)).is_some_and(|rule| rule.is_tracked(alert))
         })
@@ -185,7 +185,7 @@ pub fn process_notification(
                         key.clone(),
                     );
                 }
-                let last_end = states.last_resolve(&key).map(|ended| ended.ends_at);
+                let last_end = states.last_resolve(&key).map(|last_resolve| last_resolve.ends_at);
                 for matched in &evaluation.matches {
                     routing.route_firing(FiringAlert {
                         key: key.clone(),
@@ -202,7 +202,7 @@ pub fn process_notification(
             }
             EvaluatedAlert::Heartbeat(alert, heartbeat) if alert.status == Status::Firing => {
                 let key = alert_key(&input.source.name, &alert.fingerprint);
-                let last_end = states.last_resolve(&key).map(|ended| ended.ends_at);
+                let last_end = states.last_resolve(&key).map(|last_resolve| last_resolve.ends_at);
                 routing.route_firing(FiringAlert {
                     key: key.clone(),
                     alert,
@@ -266,11 +266,11 @@ impl<'a> Routing<'a> {
     /// is never kept open by what is not its heartbeat any more.
     fn mark_heard(&mut self, key: &AlertKey, alert: &Alert, is_heartbeat: bool) {
         for target in self.states.tracked_at(key) {
-            let target_inputs = self.target_inputs.entry(target.clone()).or_default();
+            let target_input = self.target_inputs.entry(target.clone()).or_default();
             if !is_heartbeat && target.kind() == KeyKind::Heartbeat {
-                target_inputs.outdated.push((Name::for_heartbeat(), key.clone()));
+                target_input.outdated.push((Name::for_heartbeat(), key.clone()));
             } else {
-                target_inputs.heard.push((key.clone(), alert.starts_at));
+                target_input.heard.push((key.clone(), alert.starts_at));
             }
         }
     }
@@ -283,11 +283,11 @@ impl<'a> Routing<'a> {
         });
         let mut resolved = resolved.peekable();
         // Where an alert fires in this very notification, it can resolve in it.
-        let mut fires: BTreeMap<AlertKey, Vec<TargetKey>> = BTreeMap::new();
+        let mut firing_at: BTreeMap<AlertKey, Vec<TargetKey>> = BTreeMap::new();
         if resolved.peek().is_some() {
-            for (target, target_inputs) in &self.target_inputs {
-                for firing in &target_inputs.firing {
-                    fires.entry(firing.key.clone()).or_default().push(target.clone());
+            for (target, target_input) in &self.target_inputs {
+                for firing in &target_input.firing {
+                    firing_at.entry(firing.key.clone()).or_default().push(target.clone());
                 }
             }
         }
@@ -297,10 +297,10 @@ impl<'a> Routing<'a> {
             let key = alert_key(&self.input.source.name, &alert.fingerprint);
             // A resolved alert has its end, `notification` sees to that.
             let ends_at = alert.ends_at.unwrap_or(alert.starts_at);
-            let ended = self.states.last_resolve(&key);
+            let last_resolve = self.states.last_resolve(&key);
             let stray = strays.get(&key).copied();
-            let last_end = ended.map(|ended| ended.ends_at).max(stray);
-            let open = self.states.tracked_at(&key).chain(fires.get(&key).into_iter().flatten());
+            let last_end = last_resolve.map(|last_resolve| last_resolve.ends_at).max(stray);
+            let open = self.states.tracked_at(&key).chain(firing_at.get(&key).into_iter().flatten());
             let open = sorted_unique(open.cloned().collect::<Vec<_>>());
             if !open.is_empty() {
                 for target in open {
@@ -309,22 +309,24 @@ impl<'a> Routing<'a> {
                 }
                 continue;
             }
-            let again = last_end.is_some_and(|last| ends_at <= last);
-            let was_open = ended.is_some_and(|ended| ended.was_open);
-            let verdict = match (is_heartbeat, again || was_open) {
+            let is_repeated = last_end.is_some_and(|last| ends_at <= last);
+            let was_open = last_resolve.is_some_and(|last_resolve| last_resolve.was_open);
+            let verdict = match (is_heartbeat, is_repeated || was_open) {
                 (true, _) => Verdict::Heartbeat,
                 (false, true) => Verdict::Duplicate,
                 (false, false) => Verdict::NoEvidence,
             };
             self.targetless.add(None, verdict, None, key.clone());
-            if !again {
+            if !is_repeated {
                 strays.insert(key.clone(), ends_at);
-                let home = self.states.alerts.get(&key).and_then(|keys| keys.first()).cloned();
+                let known_target = self.states.alerts.get(&key).and_then(|keys| keys.first()).cloned();
                 let source = self.input.source.name.as_str();
                 let stray = || TargetKey::for_stray_alert(source, &key.fingerprint);
                 let until = self.context.now.after(self.context.policy.last_resolve_retention);
-                self.strays
-                    .push((home.unwrap_or_else(stray), LastResolve { alert: key, ends_at, was_open, until }));
+                self.strays.push((
+                    known_target.unwrap_or_else(stray),
+                    LastResolve { alert: key, ends_at, was_open, until },
+                ));
             }
         }
     }
@@ -338,14 +340,14 @@ impl<'a> Routing<'a> {
         let mut step_context = StepContext::new(context, rates);
         let mut target_inputs: Vec<_> = target_inputs.into_iter().collect();
         target_inputs.sort_by_key(|(key, _)| key.kind());
-        for (key, target_inputs) in target_inputs {
+        for (key, target_input) in target_inputs {
             let mut state = state_of(&key);
-            decisions.extend(occurrence::apply(&mut step_context, input, &key, &mut state, target_inputs));
+            decisions.extend(occurrence::apply(&mut step_context, input, &key, &mut state, target_input));
             changed.insert(key, state);
         }
-        for (key, ended) in strays {
+        for (key, last_resolve) in strays {
             let state = changed.entry(key).or_insert_with_key(state_of);
-            occurrence::remember_end(state, ended);
+            occurrence::record_last_resolve(state, last_resolve);
         }
         Step { states: changed.into_iter().collect(), controls: step_context.changed_controls(), decisions }
     }

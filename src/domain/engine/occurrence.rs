@@ -52,7 +52,7 @@ pub(super) struct ResolvedAlert {
 struct RuleDeltas(Vec<(Name, RuleDelta)>);
 
 impl RuleDeltas {
-    fn delta(&mut self, rule: &Name) -> &mut RuleDelta {
+    fn delta_mut(&mut self, rule: &Name) -> &mut RuleDelta {
         let known = self.0.iter().position(|(name, _)| name == rule);
         let at = known.unwrap_or_else(|| {
             self.0.push((rule.clone(), RuleDelta::default()));
@@ -61,7 +61,7 @@ impl RuleDeltas {
         &mut self.0[at].1
     }
 
-    fn deltas(&mut self) -> impl Iterator<Item = &mut RuleDelta> {
+    fn iter_mut(&mut self) -> impl Iterator<Item = &mut RuleDelta> {
         self.0.iter_mut().map(|(_, delta)| delta)
     }
 }
@@ -73,43 +73,43 @@ pub(super) fn apply(
     input: &Input,
     key: &TargetKey,
     state: &mut TargetState,
-    changes: TargetInput<'_>,
+    target_input: TargetInput<'_>,
 ) -> Vec<Decision> {
     let now = step.context.now;
-    let mut by_rule = RuleDeltas::default();
-    for firing in changes.firing {
-        let delta = by_rule.delta(firing.rule);
+    let mut deltas = RuleDeltas::default();
+    for firing in target_input.firing {
+        let delta = deltas.delta_mut(firing.rule);
         let rule_state = state.rules.get_or_default(firing.rule);
         apply_firing(now, input, rule_state, delta, firing);
     }
-    for (key, starts_at) in &changes.heard {
+    for (key, starts_at) in &target_input.heard {
         for (name, rule_state) in state.rules.iter_mut() {
             if refresh(now, input, rule_state, key, *starts_at) {
-                by_rule.delta(name).renewed = true;
+                deltas.delta_mut(name).renewed = true;
             }
         }
     }
-    for (rule, alert) in changes.outdated {
+    for (rule, alert) in target_input.outdated {
         if let Some(rule_state) = state.rules.get_mut(&rule) {
             rule_state.late.remove(&alert);
             rule_state.episode.as_mut().and_then(|episode| episode.open.remove(&alert));
         }
-        by_rule.delta(&rule).outdated.push(alert);
+        deltas.delta_mut(&rule).outdated.push(alert);
     }
     let mut decisions = Vec::new();
-    for resolve in changes.resolves {
+    for resolve in target_input.resolves {
         let mut applied = false;
         let mut was_open = false;
-        for delta in by_rule.deltas() {
-            if let Some(fresh) = cancel_opened(delta, &resolve) {
+        for delta in deltas.iter_mut() {
+            if let Some(counts) = cancel_opened(delta, &resolve) {
                 was_open = true;
-                applied |= fresh;
+                applied |= counts;
             }
         }
         for (name, rule_state) in state.rules.iter_mut() {
             if rule_state.is_tracked(&resolve.key) {
                 was_open = true;
-                let delta = by_rule.delta(name);
+                let delta = deltas.delta_mut(name);
                 applied |= apply_resolve(rule_state, delta, &resolve);
             }
         }
@@ -122,14 +122,14 @@ pub(super) fn apply(
         if applied {
             let until = now.after(step.context.policy.last_resolve_retention);
             let (alert, ends_at) = (resolve.key, resolve.ends_at);
-            remember_end(state, LastResolve { alert, ends_at, was_open, until });
+            record_last_resolve(state, LastResolve { alert, ends_at, was_open, until });
         }
     }
-    for delta in by_rule.deltas() {
+    for delta in deltas.iter_mut() {
         delta.trigger = Some(input.trigger.clone());
         delta.truncated = input.truncated;
     }
-    decisions.extend(evaluate_all(step, key, state, by_rule));
+    decisions.extend(evaluate_all(step, key, state, deltas));
     decisions
 }
 
@@ -139,32 +139,33 @@ fn evaluate_all(
     step: &mut StepContext<'_>,
     key: &TargetKey,
     state: &mut TargetState,
-    changes: RuleDeltas,
+    deltas: RuleDeltas,
 ) -> Vec<Decision> {
-    let mut changes = changes.0;
-    changes.sort_by(|(a, _), (b, _)| a.cmp(b));
+    let mut deltas = deltas.0;
+    deltas.sort_by(|(a, _), (b, _)| a.cmp(b));
     if key.kind() != KeyKind::Target {
-        let settled = changes
+        let decisions = deltas
             .into_iter()
             .map(|(name, delta)| control_episode::evaluate_episode(step, key, state, &name, delta));
-        return settled.collect::<Vec<_>>().concat();
+        return decisions.collect::<Vec<_>>().concat();
     }
-    let opens = affected_rules(step, &changes, |delta| delta.renewed || !delta.opened.is_empty());
-    let expires = affected_rules(step, &changes, |delta| !delta.expired.is_empty());
+    let affected_by_openings =
+        affected_rules(step, &deltas, |delta| delta.renewed || !delta.opened.is_empty());
+    let affected_by_expiry = affected_rules(step, &deltas, |delta| !delta.expired.is_empty());
     // Of those in which something opens, those that could take away come last.
-    changes.sort_by_key(|(name, delta)| {
+    deltas.sort_by_key(|(name, delta)| {
         let firing = step.rule(name).and_then(|rule| rule.on_firing.as_ref());
         (delta.opened.is_empty(), firing.is_some_and(|firing| firing.action.change.decreases_capacity()))
     });
     let mut decisions = Vec::new();
-    for (name, delta) in changes {
+    for (name, delta) in deltas {
         decisions.extend(episode::evaluate_episode(step, key, state, &name, delta));
     }
-    let why = "something opened on the target";
-    decisions.extend(deferred::withdraw_pending_closes(step, key, state, &opens, why));
+    let detail = "something opened on the target";
+    decisions.extend(deferred::withdraw_pending_closes(step, key, state, &affected_by_openings, detail));
     // What stood in the way may still do so: absence is no evidence.
-    let why = "an alert about the target was not heard of any more";
-    decisions.extend(deferred::withdraw_pending_closes(step, key, state, &expires, why));
+    let detail = "an alert about the target was not heard of any more";
+    decisions.extend(deferred::withdraw_pending_closes(step, key, state, &affected_by_expiry, detail));
     // What has come due, and what only an episode that has closed now stood in the way of.
     decisions.extend(deferred::recheck_deferred(step, key, state));
     decisions
@@ -172,12 +173,12 @@ fn evaluate_all(
 
 fn affected_rules(
     step: &StepContext<'_>,
-    changes: &[(Name, RuleDelta)],
-    by: impl Fn(&RuleDelta) -> bool,
+    deltas: &[(Name, RuleDelta)],
+    is_affected: impl Fn(&RuleDelta) -> bool,
 ) -> AffectedRules {
-    let (shadow, others): (Vec<&Name>, Vec<&Name>) = changes
+    let (shadow, others): (Vec<&Name>, Vec<&Name>) = deltas
         .iter()
-        .filter(|(_, delta)| by(delta))
+        .filter(|(_, delta)| is_affected(delta))
         .map(|(name, _)| name)
         .partition(|name| step.is_shadow(name));
     if others.is_empty() {
@@ -230,7 +231,7 @@ fn apply_firing(
                 delta.unchanged.push((key, Verdict::Duplicate));
                 return;
             }
-            let due = now.after(input.source.late_window);
+            let opens_at = now.after(input.source.late_window);
             state.late.insert(LateFiring {
                 occurrence: fresh,
                 scope: scope.clone(),
@@ -238,9 +239,9 @@ fn apply_firing(
                 trigger: input.trigger.clone(),
                 truncated: input.truncated,
                 previous_end,
-                opens_at: due,
+                opens_at,
             });
-            delta.late.push((key, due));
+            delta.late.push((key, opens_at));
         }
         None => {
             // It began after that end, so it is no copy of what waits.
@@ -304,14 +305,14 @@ fn apply_resolve(state: &mut RuleState, delta: &mut RuleDelta, resolve: &Resolve
 }
 
 /// Remembers the latest end of an alert.
-pub(super) fn remember_end(state: &mut TargetState, ended: LastResolve) {
-    match state.last_resolves.get_mut(&ended.alert) {
+pub(super) fn record_last_resolve(state: &mut TargetState, last_resolve: LastResolve) {
+    match state.last_resolves.get_mut(&last_resolve.alert) {
         Some(known) => {
-            known.ends_at = known.ends_at.max(ended.ends_at);
-            known.was_open |= ended.was_open;
-            known.until = known.until.max(ended.until);
+            known.ends_at = known.ends_at.max(last_resolve.ends_at);
+            known.was_open |= last_resolve.was_open;
+            known.until = known.until.max(last_resolve.until);
         }
-        None => state.last_resolves.insert(ended),
+        None => state.last_resolves.insert(last_resolve),
     }
 }
 
@@ -319,7 +320,7 @@ pub(super) fn remember_end(state: &mut TargetState, ended: LastResolve) {
 /// at what guards have stopped.
 pub(super) fn expire(step: &mut StepContext<'_>, key: &TargetKey, state: &mut TargetState) -> Vec<Decision> {
     let now = step.context.now;
-    let mut by_rule = RuleDeltas::default();
+    let mut deltas = RuleDeltas::default();
     for (name, rule_state) in state.rules.iter_mut() {
         let mut delta = RuleDelta::default();
         if let Some(episode) = &mut rule_state.episode {
@@ -327,27 +328,14 @@ pub(super) fn expire(step: &mut StepContext<'_>, key: &TargetKey, state: &mut Ta
             delta.expired.extend(expired.into_iter().map(|open| open.alert));
         }
         for late in rule_state.late.extract_if(|late| late.opens_at <= now) {
-            let LateFiring {
-                occurrence,
-                scope: target,
-                parameters,
-                trigger: cause,
-                truncated,
-                previous_end,
-                ..
-            } = late;
-            delta.opened.insert(Opened {
-                occurrence,
-                scope: target,
-                parameters,
-                previous_end: Some(previous_end),
-            });
-            delta.trigger = Some(cause);
+            let LateFiring { occurrence, scope, parameters, trigger, truncated, previous_end, .. } = late;
+            delta.opened.insert(Opened { occurrence, scope, parameters, previous_end: Some(previous_end) });
+            delta.trigger = Some(trigger);
             delta.truncated |= truncated;
         }
         if !delta.opened.is_empty() || !delta.expired.is_empty() {
-            *by_rule.delta(name) = delta;
+            *deltas.delta_mut(name) = delta;
         }
     }
-    evaluate_all(step, key, state, by_rule)
+    evaluate_all(step, key, state, deltas)
 }

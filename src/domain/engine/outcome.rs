@@ -64,8 +64,9 @@ impl Outcome {
     /// Says what it is about.
     pub(super) fn for_episode(self, phase: Phase, episode: &Episode, rule: Option<&Rule>) -> Self {
         let change = rule.and_then(|rule| requested_change(rule, phase));
-        let about = EpisodeContext { phase, episode: episode.id.clone(), action: change.map(Change::action) };
-        Self { context: Some(about), ..self }
+        let context =
+            EpisodeContext { phase, episode: episode.id.clone(), action: change.map(Change::action) };
+        Self { context: Some(context), ..self }
     }
 
     /// Whether it is what was said of `kept` already.
@@ -104,22 +105,22 @@ impl<'a> DecisionLog<'a> {
     }
 
     fn add(&mut self, outcome: Outcome, alerts: Vec<AlertKey>, is_reply: bool) {
-        let Outcome { verdict, detail, until, context: about, event, shadow } = outcome;
+        let Outcome { verdict, detail, until, context, event, shadow } = outcome;
         let Some(verdict) = verdict else { return };
-        let (phase, episode, action) = match about {
+        let (phase, episode, action) = match context {
             Some(EpisodeContext { phase, episode, action }) => (Some(phase), Some(episode), action),
             None => (None, None, None),
         };
-        let acts = event.is_some() || shadow.is_some();
-        let same = |known: &&mut Decision| {
-            !acts
+        let has_event = event.is_some() || shadow.is_some();
+        let is_same = |known: &&mut Decision| {
+            !has_event
                 && (known.verdict, known.is_reply, known.until) == (verdict, is_reply, until)
                 && (known.phase, known.action) == (phase, action)
                 && (&known.detail, &known.episode) == (&detail, &episode)
                 && known.event.is_none()
                 && known.shadow.is_none()
         };
-        if let Some(known) = self.decisions.iter_mut().find(same) {
+        if let Some(known) = self.decisions.iter_mut().find(is_same) {
             known.alerts.extend(alerts);
             return;
         }

@@ -54,7 +54,7 @@ fn pause_ends(world: &mut World, id: u64, seconds: i64) -> Vec<Decision> {
 }
 
 #[test]
-fn what_would_take_away_does_not_outlive_a_long_pause() {
+fn a_scale_in_does_not_outlive_a_long_pause() {
     let mut world = guarded(0, 0, 5).world();
     world.post(0, vec![firing("a", -10)]);
     let id = pause(&mut world, 60, None, |_| {});
@@ -65,7 +65,7 @@ fn what_would_take_away_does_not_outlive_a_long_pause() {
 }
 
 #[test]
-fn a_pause_that_ends_by_itself_lets_go_at_that_time() {
+fn a_pause_with_an_end_releases_the_action_at_that_time() {
     let mut world = Setup::default().world();
     pause(&mut world, 0, Some(1800), |_| {});
     let stopped = world.post(10, vec![firing("a", 5)]);
@@ -163,7 +163,7 @@ fn a_hold_stops_a_scale_in_until_it_ends() {
 }
 
 #[test]
-fn a_hold_lets_pass_what_it_does_not_block_or_cover() {
+fn a_hold_blocks_no_other_direction_and_no_other_target() {
     let mut world = with_a_hold(Setup::default(), Some("{{ labels.cluster }}"), &[Direction::ScaleIn]);
     world.post(0, vec![deploy(true, -10, 0)]);
     assert_eq!(summary(&world.post(10, vec![firing("a", 5)])), "emitted×1 scale_out +2");
@@ -176,7 +176,7 @@ fn a_hold_lets_pass_what_it_does_not_block_or_cover() {
 }
 
 #[test]
-fn a_hold_and_what_it_holds_may_come_in_one_notification() {
+fn a_hold_and_the_action_that_it_blocks_may_arrive_in_one_notification() {
     let mut world = with_a_hold(Setup::default(), None, &[Direction::ScaleIn]);
     world.post(0, vec![firing("a", -10)]);
     let both = world.post(60, vec![resolved("a", -10, 55), deploy(true, 50, 0)]);
@@ -186,7 +186,7 @@ fn a_hold_and_what_it_holds_may_come_in_one_notification() {
 }
 
 #[test]
-fn a_hold_nobody_speaks_of_any_more_ends_without_any_action() {
+fn a_hold_that_expires_releases_scale_outs_and_withdraws_scale_ins() {
     let mut world = with_a_hold(guarded(0, 0, 0), None, &Direction::ALL);
     world.post(0, vec![deploy(true, -10, 0), firing("a", -10)]);
     assert_eq!(summary(&world.post(DAY - 100, vec![firing("a", -10)])), "duplicate×1");
@@ -203,7 +203,7 @@ fn a_hold_nobody_speaks_of_any_more_ends_without_any_action() {
 }
 
 #[test]
-fn a_hold_whose_rule_is_gone_or_a_shadow_holds_nothing() {
+fn a_hold_of_a_removed_rule_or_of_a_shadow_blocks_nothing() {
     let mut world = with_a_hold(Setup::default(), None, &[Direction::ScaleIn]);
     world.post(0, vec![deploy(true, -10, 0), firing("a", -10)]);
     assert_eq!(summary(&world.post(60, vec![resolved("a", -10, 55)])), "held×1");
@@ -251,7 +251,7 @@ fn prometheus_dies_and_alertmanager_resolves_everything() {
 }
 
 #[test]
-fn after_a_silence_a_scale_in_waits_for_a_calm_that_was_watched() {
+fn after_a_lost_heartbeat_a_scale_in_waits_for_a_full_window_with_a_heartbeat() {
     let mut world = with_a_heartbeat(guarded(0, 0, 5));
     world.post(0, vec![watchdog(true, -10, 0), firing("a", -10)]);
     world.post(300, vec![watchdog(false, -10, 290)]);
@@ -274,7 +274,7 @@ fn after_a_silence_a_scale_in_waits_for_a_calm_that_was_watched() {
 }
 
 #[test]
-fn without_a_heartbeat_that_was_ever_heard_nothing_is_taken_away() {
+fn a_source_whose_heartbeat_was_never_received_does_not_scale_in() {
     let mut world = with_a_heartbeat(Setup::default());
     assert_eq!(summary(&world.post(0, vec![firing("a", -10)])), "emitted×1 scale_out +2");
     assert_eq!(summary(&world.post(60, vec![resolved("a", -10, 55)])), "held×1");
@@ -289,7 +289,7 @@ fn without_a_heartbeat_that_was_ever_heard_nothing_is_taken_away() {
 }
 
 #[test]
-fn a_heartbeat_that_is_not_heard_of_any_more_is_not_open() {
+fn a_heartbeat_that_expired_is_not_open() {
     let mut world = with_a_heartbeat(Setup::default());
     world.post(0, vec![watchdog(true, -10, 0)]);
     assert_eq!(summary(&world.wait(DAY)), "expired×1");
@@ -298,7 +298,7 @@ fn a_heartbeat_that_is_not_heard_of_any_more_is_not_open() {
 }
 
 #[test]
-fn a_shadow_says_what_it_would_have_sent_and_touches_nobody() {
+fn a_shadow_records_what_it_would_have_sent_and_affects_no_other_rule() {
     let mut world = guarded(5, 5, 0).world();
     let pods = world.rules.rules()[0].clone();
     let trial = Rule { name: name("trial"), mode: Mode::Shadow, continues: true, ..pods.clone() };
@@ -317,7 +317,7 @@ fn a_shadow_says_what_it_would_have_sent_and_touches_nobody() {
 }
 
 #[test]
-fn a_shadow_outranks_nobody_and_its_openings_withdraw_nothing() {
+fn a_shadow_outranks_no_rule_and_its_openings_withdraw_nothing() {
     let mut world = with_a_second_rule(guarded(0, 0, 5));
     let mut rules = world.rules.rules().to_vec();
     rules[1].mode = Mode::Shadow;
@@ -329,7 +329,7 @@ fn a_shadow_outranks_nobody_and_its_openings_withdraw_nothing() {
 }
 
 #[test]
-fn what_a_rule_did_as_a_shadow_does_not_count_when_it_acts() {
+fn emissions_in_shadow_mode_do_not_count_when_the_rule_is_active() {
     let mut world = Setup { mode: Mode::Shadow, ..guarded(0, 0, 0) }.world();
     assert_eq!(summary(&world.post(0, vec![firing("a", -10)])), "shadowed×1 scale_out +2");
     world.rules = guarded(0, 0, 0).table(Templates::new());
@@ -350,7 +350,7 @@ fn pods_of(group: &str, fires: bool, starts: i64, ends: i64) -> Alert {
 }
 
 #[test]
-fn the_process_scales_in_only_so_much_a_minute_and_the_rest_waits_for_slots() {
+fn scale_ins_over_the_rate_limit_of_the_process_wait_for_their_slots() {
     let mut world = Setup::default().world();
     world.policy.per_minute = PerMinute { scale_out: 0, scale_in: 2 };
     let groups = ["a", "b", "c", "d", "e"];
@@ -369,7 +369,7 @@ fn the_process_scales_in_only_so_much_a_minute_and_the_rest_waits_for_slots() {
 }
 
 #[test]
-fn a_slot_that_nobody_waits_for_any_more_is_free_for_the_next() {
+fn a_released_slot_is_free_for_the_next() {
     let mut world = Setup::default().world();
     world.policy.per_minute = PerMinute { scale_out: 0, scale_in: 1 };
     world.post(0, ["a", "b", "c"].iter().map(|group| pods_of(group, true, -10, 0)).collect());
@@ -384,7 +384,7 @@ fn a_slot_that_nobody_waits_for_any_more_is_free_for_the_next() {
 }
 
 #[test]
-fn a_scale_out_cancels_what_would_take_away_and_was_not_sent_yet() {
+fn a_scale_out_supersedes_undelivered_decreases() {
     let mut world = guarded(0, 0, 0).world();
     world.post(0, vec![firing("a", -10)]);
     let shrunk = world.post(60, vec![resolved("a", -10, 55)]);
@@ -474,7 +474,7 @@ fn a_rule_that_is_renamed_is_another_rule() {
 }
 
 #[test]
-fn a_heartbeat_that_restarts_was_silent_meanwhile() {
+fn a_heartbeat_that_restarts_was_lost_in_between() {
     // Prometheus was dead, and back before Alertmanager told of it: only the new start tells.
     let mut world = with_a_heartbeat(guarded(0, 0, 5));
     world.post(0, vec![watchdog(true, -10, 0), firing("a", -10)]);
@@ -491,7 +491,7 @@ fn a_heartbeat_that_restarts_was_silent_meanwhile() {
 }
 
 #[test]
-fn what_is_the_heartbeat_no_more_keeps_nothing_open() {
+fn an_alert_that_is_not_the_heartbeat_any_more_does_not_keep_it_open() {
     let mut world = with_a_heartbeat(Setup::default());
     world.post(0, vec![watchdog(true, -10, 0), firing("a", -10)]);
     let source = Arc::get_mut(&mut world.source).unwrap();
@@ -502,7 +502,7 @@ fn what_is_the_heartbeat_no_more_keeps_nothing_open() {
 }
 
 #[test]
-fn a_budget_that_frees_is_no_slot_of_the_rate_limit() {
+fn a_budget_expiry_takes_no_slot_of_the_rate_limit() {
     let budget = Some(Budget { events: NonZeroU32::MIN, per: MINUTE });
     let mut world = Setup { budget, ..Setup::default() }.world();
     world.policy.per_minute = PerMinute { scale_out: 0, scale_in: 1 };
@@ -554,7 +554,7 @@ fn a_hold_that_expires_elsewhere_withdraws_nothing_here() {
 }
 
 #[test]
-fn what_a_pause_stops_under_a_hold_does_not_outlive_the_hold_that_expires() {
+fn a_paused_scale_in_is_withdrawn_when_the_hold_on_its_target_expires() {
     let mut world = with_a_hold(Setup::default(), None, &[Direction::ScaleIn]);
     world.post(0, vec![deploy(true, -10, 0)]);
     world.post(DAY - 200, vec![firing("a", DAY - 210)]);

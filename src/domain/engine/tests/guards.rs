@@ -3,7 +3,7 @@
 use super::*;
 
 #[test]
-fn a_scale_in_waits_for_its_calm_and_comes_by_itself() {
+fn a_scale_in_waits_for_its_stabilization_window_and_needs_no_notification() {
     let mut world = guarded(0, 0, 15).world();
     world.post(0, vec![firing("a", 0)]);
     let closed = world.post(60, vec![resolved("a", 0, 55)]);
@@ -96,7 +96,7 @@ fn a_scale_in_of_an_alert_that_fires_waits_until_it_has_fired_for_its_window() {
 }
 
 #[test]
-fn growth_does_not_prolong_the_wait_of_what_it_joins() {
+fn growth_does_not_prolong_the_stabilization_window_of_a_deferred_action() {
     let out = Action {
         change: Change::ScaleOut(by(2)),
         cooldown: Duration::ZERO,
@@ -111,7 +111,7 @@ fn growth_does_not_prolong_the_wait_of_what_it_joins() {
 }
 
 #[test]
-fn what_is_deferred_follows_the_rule_as_it_is_when_it_comes_due() {
+fn a_deferred_action_follows_the_rule_as_it_is_when_it_is_due() {
     let mut world = guarded(0, 0, 15).world();
     world.post(0, vec![firing("a", 0)]);
     world.post(60, vec![resolved("a", 0, 55)]);
@@ -162,7 +162,7 @@ fn a_scale_in_that_is_deferred_for_too_long_is_withdrawn() {
 }
 
 #[test]
-fn growth_of_another_rule_withdraws_what_it_outranked() {
+fn growth_of_another_rule_withdraws_the_outranked_scale_in() {
     let mut world = with_a_second_rule(Setup::default());
     world.post(0, vec![firing("a", 0)]);
     world.post(10, vec![slow(true, 5, 0)]);
@@ -259,7 +259,7 @@ fn a_silenced_alert_that_never_resolves_stops_acting_and_expires() {
 }
 
 /// `setup` and a second rule, named `second`, for `alertname = Slow`, made of the first by `change`.
-fn beside(setup: Setup, second: &str, change: impl FnOnce(&mut Rule)) -> World {
+fn with_another_rule(setup: Setup, second: &str, change: impl FnOnce(&mut Rule)) -> World {
     let mut world = with_a_second_rule(setup);
     let (first, mut other) = (world.rules.rules()[0].clone(), world.rules.rules()[1].clone());
     other.name = name(second);
@@ -280,7 +280,7 @@ fn to(to: u32) -> Change {
 #[test]
 fn two_rules_that_wait_to_set_a_capacity_do_not_block_each_other() {
     let setup = Setup { on_firing: fires(to(4), 5 * MINUTE), on_resolved: None, ..Setup::default() };
-    let mut world = beside(setup, "latency", |rule| rule.on_firing = fires(to(6), 5 * MINUTE));
+    let mut world = with_another_rule(setup, "latency", |rule| rule.on_firing = fires(to(6), 5 * MINUTE));
     world.post(0, vec![firing("a", 0)]);
     assert_eq!(summary(&world.post(60, vec![slow(true, 55, 0)])), "stabilizing×1");
     assert_eq!(summary(&world.wait(300)), "emitted×1 set_capacity +4");
@@ -290,8 +290,8 @@ fn two_rules_that_wait_to_set_a_capacity_do_not_block_each_other() {
 }
 
 #[test]
-fn of_what_opens_together_the_scale_out_goes_first_whatever_the_names() {
-    let mut world = beside(Setup::default(), "idle", |rule| {
+fn of_rules_that_open_together_the_scale_out_goes_first_whatever_their_names() {
+    let mut world = with_another_rule(Setup::default(), "idle", |rule| {
         rule.on_firing = fires(Change::ScaleIn(by(1)), Duration::ZERO);
     });
     let both = world.post(0, vec![slow(true, 0, 0), firing("a", 0)]);
@@ -299,7 +299,7 @@ fn of_what_opens_together_the_scale_out_goes_first_whatever_the_names() {
 }
 
 #[test]
-fn growth_that_was_over_meanwhile_waits_for_a_window_of_its_own() {
+fn growth_after_a_withdrawn_growth_waits_for_a_window_of_its_own() {
     let on_firing = fires(Change::ScaleIn(by(1)), 10 * MINUTE);
     let mut world = Setup { on_firing, on_resolved: None, ..Setup::default() }.world();
     world.post(0, vec![firing("a", 0)]);
@@ -313,7 +313,7 @@ fn growth_that_was_over_meanwhile_waits_for_a_window_of_its_own() {
 }
 
 #[test]
-fn growth_that_a_cut_notification_brings_back_takes_nothing_away() {
+fn growth_from_a_truncated_notification_does_not_scale_in() {
     let on_firing = fires(Change::ScaleIn(by(1)), 10 * MINUTE);
     let mut world = Setup { on_firing, on_resolved: None, ..Setup::default() }.world();
     world.post(0, vec![firing("a", 0)]);
@@ -337,8 +337,8 @@ fn a_pod_that_takes_the_place_of_another_does_not_prolong_the_wait() {
 }
 
 #[test]
-fn what_waits_for_another_rule_goes_on_when_that_rule_may_not_act() {
-    let mut world = beside(Setup::default(), "latency", |rule| {
+fn an_outranked_scale_in_is_emitted_when_the_other_rule_may_not_act() {
+    let mut world = with_another_rule(Setup::default(), "latency", |rule| {
         rule.on_firing = fires(to(6), 10 * MINUTE);
     });
     assert_eq!(summary(&world.post(10, vec![slow(true, 5, 0)])), "stabilizing×1");
@@ -371,7 +371,7 @@ fn a_repetition_needs_a_rule_that_still_repeats() {
 }
 
 #[test]
-fn a_repetition_waits_for_its_cooldown_and_no_second_window() {
+fn a_repetition_waits_for_its_cooldown_but_not_for_a_second_window() {
     let mut world = while_firing(3);
     let mut rule = world.rules.rules()[0].clone();
     rule.on_firing.as_mut().unwrap().action.stabilization_window = 2 * MINUTE;
@@ -382,7 +382,7 @@ fn a_repetition_waits_for_its_cooldown_and_no_second_window() {
 }
 
 #[test]
-fn a_repetition_that_a_guard_has_stopped_is_withdrawn_with_its_episode() {
+fn a_repetition_that_a_guard_blocks_is_withdrawn_with_its_episode() {
     let budget = Some(Budget { events: NonZeroU32::MIN, per: 60 * MINUTE });
     let mut world = while_firing(3);
     let mut rule = world.rules.rules()[0].clone();
@@ -394,7 +394,7 @@ fn a_repetition_that_a_guard_has_stopped_is_withdrawn_with_its_episode() {
 }
 
 #[test]
-fn what_is_outranked_by_an_episode_that_expires_is_withdrawn() {
+fn a_scale_in_outranked_by_an_episode_that_expires_is_withdrawn() {
     let mut world = with_a_second_rule(guarded(0, 0, 0));
     world.post(0, vec![slow(true, -5, 0)]);
     world.post(24 * 3600 - 120, vec![firing("a", 24 * 3600 - 130)]);
@@ -407,8 +407,8 @@ fn what_is_outranked_by_an_episode_that_expires_is_withdrawn() {
 }
 
 #[test]
-fn a_new_occurrence_in_the_place_of_one_that_is_open_ends_the_calm() {
-    let mut world = beside(guarded(0, 0, 15), "tell", |rule| {
+fn a_new_occurrence_that_replaces_an_open_one_withdraws_the_scale_in() {
+    let mut world = with_another_rule(guarded(0, 0, 15), "report", |rule| {
         rule.on_firing = fires(Change::Notify, Duration::ZERO);
     });
     world.post(0, vec![firing("a", -10), slow(true, -10, 0)]);
@@ -432,8 +432,8 @@ fn growth_exceeds_every_earlier_emission_and_not_only_the_last() {
 }
 
 #[test]
-fn what_closes_in_the_same_notification_outranks_nothing() {
-    let mut world = beside(guarded(0, 0, 5), "slowness", |_| {});
+fn an_episode_that_closes_in_the_same_notification_outranks_nothing() {
+    let mut world = with_another_rule(guarded(0, 0, 5), "slowness", |_| {});
     world.post(0, vec![firing("a", -10), slow(true, -10, 0)]);
     let closed = world.post(60, vec![resolved("a", -10, 55), slow(false, -10, 55)]);
     assert_eq!(summary(&closed), "stabilizing×1, no_action×1");

@@ -249,12 +249,12 @@ impl World {
 
     /// Time passes, and whatever comes due is decided at its time. All decisions with their times.
     fn run_until(&mut self, until: Time) -> Vec<(Time, Decision)> {
-        let mut told = Vec::new();
+        let mut decisions = Vec::new();
         while let Some(due) = self.due().filter(|due| *due <= until) {
             let due = due.max(self.now);
-            told.extend(self.recheck(due).into_iter().map(|decision| (due, decision)));
+            decisions.extend(self.recheck(due).into_iter().map(|decision| (due, decision)));
         }
-        told
+        decisions
     }
 
     /// When something comes due next.
