@@ -1,4 +1,4 @@
-//! Acting: what an episode asks for, and the event when nothing stands in its way.
+//! Actions: executes what an episode requests, and emits an event if no guard blocks it.
 
 use super::attempt::{ActionAttempt, ActionRequest};
 use super::emit;
@@ -11,8 +11,8 @@ use crate::domain::time::Time;
 use crate::domain::verdict::{Phase, Verdict};
 
 impl ActionAttempt<'_, '_> {
-    /// Something opened in this episode: `alerts`, which are in it already. `had_grown` tells whether
-    /// what is kept was still supported before.
+    /// Handles openings in an episode. `alerts` are already in it; `had_grown` is whether the deferred action
+    /// was still justified before they opened.
     pub(super) fn on_firing(
         &mut self,
         episode: &mut Episode,
@@ -31,7 +31,8 @@ impl ActionAttempt<'_, '_> {
         let for_firing = |outcome: Outcome, episode: &Episode| {
             outcome.for_episode(Phase::Firing, episode, Some(self.rule))
         };
-        // What had lost its support does not come back by what opens now; that waits for itself.
+        // A deferred action that was no longer justified is not revived by the new openings; they are
+        // deferred on their own.
         if let Some(previous) = episode.deferred.take_if(|deferred| !deferred.is_repeat && !had_grown) {
             self.step.release_slot(&previous);
             let outcome = Outcome::with_detail(Verdict::Withdrawn, NO_LONGER_GROWN);
@@ -40,14 +41,14 @@ impl ActionAttempt<'_, '_> {
         if let Some(outcome) = self.check_evidence(&firing.action.change, episode) {
             return outcome;
         }
-        // The newest takes the place of what is kept. Its wait goes on: the need for it never ended.
+        // The newest action replaces the deferred one. It keeps its request time, since the need never ended.
         let previous = episode.deferred.take();
         let request = previous.as_ref().filter(|deferred| !deferred.is_repeat);
         let requested_at = request.map_or(self.step.context.now, |deferred| deferred.requested_at);
         let slot = previous.as_ref().and_then(Deferred::slot);
-        // Of a repetition that no guard has stopped yet nobody was told.
+        // A repetition that no guard has blocked yet has no alerts and was never recorded.
         if let Some(previous) = previous {
-            let outcome = Outcome::with_detail(Verdict::Withdrawn, "a newer one takes its place");
+            let outcome = Outcome::with_detail(Verdict::Withdrawn, "replaced by a newer action");
             log.record_if_any(for_firing(outcome, episode), previous.alerts);
         }
         let outcome =
@@ -60,19 +61,19 @@ impl ActionAttempt<'_, '_> {
         outcome
     }
 
-    /// The `on_firing` action: emitted, or kept in the episode by a guard.
+    /// Executes the `on_firing` action: emits it, or defers it in the episode if a guard blocks it.
     pub(super) fn emit_or_defer(&mut self, episode: &mut Episode, request: &ActionRequest<'_>) -> Outcome {
         let rule = self.rule;
         if rule.mode == Mode::Disabled {
             return Outcome::new(Verdict::Disabled);
         }
         let Some(firing) = &rule.on_firing else {
-            return Outcome::with_detail(Verdict::Withdrawn, "the rule has no on_firing any more");
+            return Outcome::with_detail(Verdict::Withdrawn, "the rule no longer has on_firing");
         };
         if let Some(outcome) = self.check_evidence(&firing.action.change, episode) {
             return outcome;
         }
-        // An episode that repeats has been through its window.
+        // A repetition follows an emission, so the stabilization window is already over.
         let stable_since = if request.is_repeat { episode.opened_at } else { request.requested_at };
         if let Some(blocked) = self.blocked_by_guard(&firing.action, episode, stable_since, request.slot) {
             episode.deferred = Some(self.defer(&firing.action, &blocked, request));
@@ -116,7 +117,7 @@ impl ActionAttempt<'_, '_> {
             return (Outcome::new(Verdict::NoAction), None);
         };
         if episode.emission_stats(rule.mode).emissions == 0 {
-            let detail = "this episode has emitted nothing to undo";
+            let detail = "the episode has emitted no event to compensate";
             return (Outcome::with_detail(Verdict::NoEvidence, detail), None);
         }
         if self.truncated {
@@ -135,16 +136,16 @@ impl ActionAttempt<'_, '_> {
         (self.emit(Phase::Resolved, &resolved.action, episode, 1, event_alerts, Vec::new()), None)
     }
 
-    /// Capacity is only taken away on positive evidence.
+    /// A decrease requires positive evidence. Returns the outcome if there is none.
     fn check_evidence(&self, change: &Change, episode: &Episode) -> Option<Outcome> {
         if !change.decreases_capacity() {
             None
         } else if self.truncated {
             Some(Outcome::with_detail(Verdict::NoEvidence, TRUNCATED))
         } else if episode.adopted {
-            Some(Outcome::with_detail(Verdict::NoEvidence, "it began before this store was created"))
+            Some(Outcome::with_detail(Verdict::NoEvidence, "an alert of the episode started before this store was created"))
         } else if episode.expired {
-            Some(Outcome::with_detail(Verdict::NoEvidence, "an alert of it was not heard of any more"))
+            Some(Outcome::with_detail(Verdict::NoEvidence, "an alert of the episode has expired"))
         } else {
             None
         }
@@ -183,13 +184,13 @@ impl ActionAttempt<'_, '_> {
         }
     }
 
-    /// Whether the rule, as it is now, acts again by our own clock after that many emissions.
+    /// Whether the current version of the rule repeats the action after `emissions` emissions.
     pub(super) fn has_repeats_left(&self, emissions: u32) -> bool {
         let repeat = self.rule.on_firing.as_ref().map(|firing| firing.repeat);
         matches!(repeat, Some(Repeat::WhileFiring { max_emissions }) if emissions < max_emissions.get())
     }
 
-    /// What `repeat: while_firing` does after an emission: the same again after the cooldown.
+    /// Schedules the next repetition of `repeat: while_firing`, after the cooldown.
     fn schedule_repeat(&self, firing: &FiringAction, emission: u32) -> Option<Deferred> {
         let Repeat::WhileFiring { max_emissions } = firing.repeat else { return None };
         let now = self.step.context.now;
@@ -210,7 +211,7 @@ impl ActionAttempt<'_, '_> {
     ) -> Outcome {
         let now = self.step.context.now;
         let Some(target) = episode.scope.target().cloned() else {
-            return Outcome::with_detail(Verdict::NoAction, "it is not about a target");
+            return Outcome::with_detail(Verdict::NoAction, "the episode is not about a target");
         };
         debug_assert_eq!(target.key(), *self.key);
         let adjustment = match emit::adjustment(&action.change, &self.rule.limits, &metrics) {
@@ -250,6 +251,6 @@ impl ActionAttempt<'_, '_> {
     }
 }
 
-const TRUNCATED: &str = "the notification left out alerts (max_alerts)";
-/// Growth that was over before a guard let it pass.
-pub(super) const NO_LONGER_GROWN: &str = "it shrank again meanwhile";
+const TRUNCATED: &str = "the notification is truncated (max_alerts)";
+/// The growth ended before the guards let the action pass.
+pub(super) const NO_LONGER_GROWN: &str = "the episode shrank while the action was deferred";

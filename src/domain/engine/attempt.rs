@@ -1,4 +1,4 @@
-//! An attempt of a rule to act on a target: what is requested, and what earlier emissions block.
+//! An attempt of a rule to act on a target: the request, and the state of earlier emissions.
 
 use std::sync::Arc;
 
@@ -11,31 +11,32 @@ use crate::domain::target::TargetKey;
 use crate::domain::time::Time;
 use crate::domain::verdict::Phase;
 
-/// One chance of a rule to act on a target.
+/// An attempt of a rule to act on a target. `act` executes it; `guard` evaluates the guards.
 pub(super) struct ActionAttempt<'a, 'd> {
     pub step: &'a mut StepContext<'d>,
     pub key: &'a TargetKey,
     pub rule: &'a Rule,
     pub trigger: Arc<Trigger>,
-    /// Whether the notification left out alerts.
+    /// Whether the notification is truncated.
     pub truncated: bool,
-    /// Another rule that has an episode open that added capacity, if there is one.
+    /// Another rule with an open episode that increases capacity; it blocks decreases.
     pub outranked: Option<Name>,
     pub emission_state: EmissionState<'a>,
 }
 
-/// What is asked for: by whom, and since when.
+/// The action that is requested.
 pub(super) struct ActionRequest<'a> {
     pub requested_at: Time,
-    /// The place that it was given when the process's limits stopped it before.
+    /// The slot that it reserved when a rate limit blocked it before.
     pub slot: Option<Slot>,
-    /// Whether `repeat: while_firing` asks.
+    /// Whether `repeat: while_firing` requests it.
     pub is_repeat: bool,
-    /// The alerts that it is about.
+    /// The alerts that the action is about.
     pub alerts: &'a [AlertKey],
 }
 
-/// What earlier emissions block: of all active rules about the target, or of one rule in `mode: shadow`.
+/// The state of earlier emissions, which block later ones. The active rules of a target share sequence and
+/// cooldowns; a rule in `mode: shadow` has cooldowns of its own. The budget is always that of one rule.
 pub(super) struct EmissionState<'a> {
     pub sequence: &'a mut u64,
     pub cooldowns: &'a mut Cooldowns,
@@ -44,7 +45,8 @@ pub(super) struct EmissionState<'a> {
 }
 
 impl<'a> EmissionState<'a> {
-    /// That of a rule's mode. What is made for a shadow is forgotten again when it stays empty.
+    /// The emission state for the mode of a rule. A shadow state that is created here and stays empty is
+    /// removed by `episode::remove_if_empty`.
     pub(super) fn for_mode(mode: Mode, own: Self, shadow: &'a mut Option<Box<Shadow>>) -> Self {
         match mode {
             Mode::Active | Mode::Disabled => own,
@@ -60,7 +62,7 @@ impl<'a> EmissionState<'a> {
     }
 }
 
-/// What a rule asks for at one end of an episode.
+/// The change that a rule requests in a phase of an episode.
 pub(super) fn requested_change(rule: &Rule, phase: Phase) -> Option<&Change> {
     let action = match phase {
         Phase::Firing => rule.on_firing.as_ref().map(|firing| &firing.action),

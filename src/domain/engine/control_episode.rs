@@ -1,5 +1,5 @@
-//! Holds and heartbeats: episodes about no target. They open and close as all others do, and what they do
-//! is to set the controls.
+//! Episodes of holds and heartbeats. They follow the same rules as target episodes, but update the controls
+//! instead of emitting events.
 
 use super::delta::RuleDelta;
 use super::episode::open_occurrences;
@@ -13,8 +13,7 @@ use crate::domain::target::{KeyKind, TargetKey};
 use crate::domain::time::Time;
 use crate::domain::verdict::{Decision, Verdict};
 
-/// Judges a hold's or a heartbeat's episode after a turn, sets the controls, and writes down what was
-/// decided.
+/// Updates the episode of a hold or heartbeat, updates the controls, and returns the decisions.
 pub(super) fn evaluate_episode(
     step: &mut StepContext<'_>,
     key: &TargetKey,
@@ -25,7 +24,7 @@ pub(super) fn evaluate_episode(
     let now = step.context.now;
     let is_heartbeat = key.kind() == KeyKind::Heartbeat;
     let mut log = DecisionLog::new(Some(name).filter(|_| !is_heartbeat), key);
-    // Rules do not see a heartbeat, whatever becomes of it.
+    // Rules are not evaluated for a heartbeat, so all its decisions have the same verdict.
     let outcome_of = |verdict| Outcome::new(if is_heartbeat { Verdict::Heartbeat } else { verdict });
     let rule_state = state.rules.get_or_default(name);
     let mut episode = rule_state.episode.take();
@@ -77,8 +76,8 @@ fn begin(step: &mut StepContext<'_>, rule: &Name, key: &TargetKey, scope: &Episo
     }
 }
 
-/// An alert of it has ended unheard and fires again. A heartbeat was silent then, unless another alert of it
-/// has been open all the time; a hold goes on.
+/// Handles an occurrence that was replaced because its resolve was not received. A heartbeat was lost in
+/// between, unless another alert of it has been open all the time. A hold continues.
 fn restart(step: &mut StepContext<'_>, episode: &Episode) {
     let EpisodeScope::Heartbeat(source) = &episode.scope else { return };
     let open_since = step.controls().heartbeat(source).open_since;
@@ -89,7 +88,7 @@ fn restart(step: &mut StepContext<'_>, episode: &Episode) {
     }
 }
 
-/// `lapsed` says that the last of it was not heard of any more, so that nobody knows its end.
+/// `has_expired` is whether the last alert expired, so that its end is unknown.
 fn end(
     step: &mut StepContext<'_>,
     rule: &Name,

@@ -1,4 +1,4 @@
-//! What guards have stopped, taken up again.
+//! Re-evaluates deferred actions when they are due or their blocker is gone.
 
 use std::collections::BTreeSet;
 
@@ -14,18 +14,17 @@ use crate::domain::state::{AlertKey, Deferred, PendingClose, RuleState, TargetSt
 use crate::domain::target::TargetKey;
 use crate::domain::verdict::{Decision, Phase, Verdict};
 
-const DEFERRED_TOO_LONG: &str = "it was kept for longer than engine.max_deferral";
+const DEFERRED_TOO_LONG: &str = "the action was deferred for longer than engine.max_deferral";
 
-/// Whose closings something touches.
+/// The rules whose pending closes are withdrawn.
 pub(super) enum AffectedRules {
-    /// Those of all rules.
     All,
-    /// Those of these rules, which are in `mode: shadow` and stop nobody else.
+    /// Only these rules: they are in `mode: shadow` and do not affect others.
     Only(Vec<Name>),
 }
 
-/// Withdraws what was to be done about episodes that have closed, and says `why`: something opened on the
-/// target, so the calm that they were waiting for is over, or nobody knows what became of an alert there.
+/// Withdraws the pending closes of the affected rules, for the reason `detail`: an alert opened on the
+/// target, so that it is not stable any more, or an alert expired, so that its end is unknown.
 pub(super) fn withdraw_pending_closes(
     step: &mut StepContext<'_>,
     key: &TargetKey,
@@ -52,9 +51,8 @@ pub(super) fn withdraw_pending_closes(
     decisions
 }
 
-/// Looks again at what guards have stopped and whose time has come, or whose obstacle has gone: emitted
-/// if it is still supported, else withdrawn, or stopped by the next guard. What adds capacity comes
-/// first.
+/// Rechecks the deferred actions that are due or whose blocker has changed. Each is emitted, withdrawn if it
+/// is no longer justified, or deferred again by another guard. Increases come first.
 pub(super) fn recheck_deferred(
     step: &mut StepContext<'_>,
     key: &TargetKey,
@@ -62,7 +60,7 @@ pub(super) fn recheck_deferred(
 ) -> Vec<Decision> {
     let mut rechecked: BTreeSet<Name> = BTreeSet::new();
     let mut decisions = Vec::new();
-    // One after the other, each once: what becomes of one may free another.
+    // One at a time and each once: the outcome of one can unblock another.
     loop {
         let remaining = state.rules.iter().filter(|(name, _)| !rechecked.contains(*name));
         let ready = remaining.filter(|(name, _)| is_ready_to_recheck(step, key, state, name));
@@ -77,7 +75,7 @@ pub(super) fn recheck_deferred(
     }
 }
 
-/// The action that a rule has kept.
+/// Rechecks the deferred action of a rule.
 fn recheck(
     step: &mut StepContext<'_>,
     key: &TargetKey,
@@ -112,7 +110,7 @@ fn recheck(
     });
     let withdrawn = |detail: &str| Outcome::with_detail(Verdict::Withdrawn, detail);
     let mut log = DecisionLog::new(Some(name), key);
-    // A repetition is about whatever is open by now.
+    // A repetition is about all alerts that are open now.
     let alerts: Vec<AlertKey> = match &*episode {
         Some(episode) if deferred.is_repeat => episode.open.iter().map(|open| open.alert.clone()).collect(),
         _ => deferred.alerts.clone(),
@@ -131,7 +129,7 @@ fn recheck(
         (Some(episode), _, Some(attempt), _)
             if deferred.is_repeat && !attempt.has_repeats_left(episode.emission_stats(mode).emissions) =>
         {
-            withdrawn("the rule repeats no more")
+            withdrawn("the rule no longer repeats the action")
         }
         (Some(episode), _, Some(attempt), _) => {
             attempt.emit_or_defer(episode, &request).for_episode(Phase::Firing, episode, rule)
@@ -148,14 +146,15 @@ fn recheck(
     if still_deferred.and_then(Deferred::slot) != deferred.slot() {
         step.release_slot(&deferred);
     }
-    // Of what is stopped as before nobody has to be told again.
+    // An unchanged block is not recorded again.
     if !outcome.is_unchanged_from(&deferred) {
         log.record(outcome, alerts);
     }
     log.decisions
 }
 
-/// Takes out what an open episode has kept; what a closed one has kept is copied, and goes with its closing.
+/// Removes the deferred action of an open episode. That of a pending close is copied; the caller removes the
+/// pending close.
 fn take_deferred(rule_state: &mut RuleState) -> Option<Deferred> {
     match (&mut rule_state.episode, &rule_state.pending_close) {
         (Some(episode), _) => episode.deferred.take(),

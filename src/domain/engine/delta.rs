@@ -1,4 +1,4 @@
-//! What one step changes in the occurrences of a rule at a target.
+//! The changes of one rule at one target within a step.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -9,26 +9,26 @@ use crate::domain::state::{AlertKey, Occurrence, Trigger};
 use crate::domain::time::Time;
 use crate::domain::verdict::Verdict;
 
-/// What happened to one rule at one target at one moment.
+/// The changes of one rule at one target; the input of its episode.
 #[derive(Default)]
 pub(super) struct RuleDelta {
-    /// Occurrences that open now; they are not in the episode yet.
+    /// Occurrences that open; they are not in the episode yet.
     pub opened: AlertMap<Opened>,
-    /// Whether an open occurrence has ended unheard and another of the same alert has taken its place.
+    /// Whether a new occurrence of the same alert has replaced an open one whose resolve was not received.
     pub renewed: bool,
-    /// Occurrences that resolved; they are not in the episode any more.
+    /// Resolved occurrences; they have been removed from the episode.
     pub closed: Vec<Occurrence>,
-    /// Occurrences that expired; they are not in the episode any more.
+    /// Expired occurrences; they have been removed from the episode.
     pub expired: Vec<AlertKey>,
-    /// Firings that wait, and until when.
+    /// New late firings, and when they open.
     pub late: Vec<(AlertKey, Time)>,
-    /// What changed nothing.
+    /// Alerts that changed nothing, with their verdicts.
     pub unchanged: Vec<(AlertKey, Verdict)>,
-    /// Firings that have lost their meaning.
+    /// Firings that are no longer valid; they are withdrawn.
     pub outdated: Vec<AlertKey>,
-    /// The notification behind it; there is one whenever something opened or closed.
+    /// The notification that caused the changes; set whenever an occurrence opened or closed.
     pub trigger: Option<Arc<Trigger>>,
-    /// Whether that notification left out alerts.
+    /// Whether that notification is truncated.
     pub truncated: bool,
 }
 

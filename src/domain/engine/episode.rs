@@ -1,4 +1,4 @@
-//! Episodes: what a turn made of a rule's episode at a target, and what is done about it.
+//! Episodes: updates a rule's episode at a target with the changes of a step, and executes its actions.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -19,7 +19,7 @@ use crate::domain::target::TargetKey;
 use crate::domain::time::Time;
 use crate::domain::verdict::{Decision, Phase, Verdict};
 
-/// Judges the episode after a turn, acts, and writes down what was decided.
+/// Updates the episode with the changes of a step, executes its actions, and returns the decisions.
 pub(super) fn evaluate_episode(
     step: &mut StepContext<'_>,
     key: &TargetKey,
@@ -79,7 +79,7 @@ pub(super) fn evaluate_episode(
     }
     let dropped = episode.as_mut().filter(|_| is_over).and_then(|episode| episode.deferred.take());
     if let (Some(deferred), Some(episode)) = (&dropped, &episode) {
-        let outcome = Outcome::with_detail(Verdict::Withdrawn, "its episode is over");
+        let outcome = Outcome::with_detail(Verdict::Withdrawn, "the episode has closed");
         log.record_if_any(outcome.for_episode(Phase::Firing, episode, rule), deferred.alerts.clone());
     }
     if !closed.is_empty() {
@@ -107,7 +107,7 @@ pub(super) fn evaluate_episode(
     decisions
 }
 
-/// Logs what does not lead to an action.
+/// Records the changes that lead to no action.
 fn log_without_action(
     log: &mut DecisionLog<'_>,
     unchanged: Vec<(AlertKey, Verdict)>,
@@ -125,7 +125,7 @@ fn log_without_action(
     log.record_if_any(Outcome::new(Verdict::Expired), expired);
 }
 
-/// What adds capacity cancels what would take it away and was not sent yet.
+/// Cancels the undelivered decreases of a target if one of the decisions increases capacity.
 pub(super) fn supersede(
     step: &mut StepContext<'_>,
     key: &TargetKey,
@@ -137,7 +137,7 @@ pub(super) fn supersede(
         .any(|event| event.increases_capacity());
     let cancelled = if increases { step.supersede(key) } else { Vec::new() };
     let superseded = cancelled.into_iter().map(|decrease| {
-        let detail = format!("event {} was not sent yet, and capacity is added now", decrease.id);
+        let detail = format!("an increase supersedes event {}, which was not delivered yet", decrease.id);
         let mut log = DecisionLog::new(Some(&decrease.rule), key);
         log.record(Outcome::with_detail(Verdict::Superseded, &detail), decrease.alerts.clone());
         log.decisions
@@ -145,8 +145,8 @@ pub(super) fn supersede(
     superseded.collect::<Vec<_>>().concat()
 }
 
-/// Puts what opens into the episode, a new one if there is none. Gives the episode and whether it is
-/// new.
+/// Adds occurrences to the episode, and opens a new one if there is none. Returns the episode and whether it
+/// is new.
 pub(super) fn open_occurrences<'a>(
     context: &Context<'_>,
     key: &TargetKey,
@@ -181,14 +181,14 @@ pub(super) fn open_occurrences<'a>(
         episode.parameters = parameters;
         episode.open.insert(occurrence);
     }
-    // `opened` is never empty here, so there is an episode now.
-    let episode = episode.get_or_insert_with(|| unreachable!("something opened"));
+    // `opened` is never empty, so there is an episode now.
+    let episode = episode.get_or_insert_with(|| unreachable!("opened is not empty"));
     (episode, is_new)
 }
 
-pub(super) const RULE_REMOVED: &str = "the rule is gone";
+pub(super) const RULE_REMOVED: &str = "the rule no longer exists";
 
-/// Forgets what a rule has here and is empty.
+/// Removes the state of a rule, and its shadow, if it is empty.
 pub(super) fn remove_if_empty(state: &mut TargetState, name: &Name) {
     let Some(rule_state) = state.rules.get_mut(name) else { return };
     rule_state.shadow.take_if(|shadow| **shadow == Shadow::default());

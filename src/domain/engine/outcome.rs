@@ -1,4 +1,4 @@
-//! What was decided, and the decisions that are recorded of it.
+//! Outcomes, and the log that turns them into decisions.
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use crate::domain::target::TargetKey;
 use crate::domain::time::Time;
 use crate::domain::verdict::{Decision, Phase, Verdict};
 
-/// The outcome for some alerts.
+/// The outcome for one or more alerts.
 #[derive(Default)]
 pub(super) struct Outcome {
     verdict: Option<Verdict>,
@@ -19,11 +19,11 @@ pub(super) struct Outcome {
     until: Option<Time>,
     context: Option<EpisodeContext>,
     event: Option<Box<Event>>,
-    /// What `mode: shadow` would have sent.
+    /// The event that a rule in `mode: shadow` would have emitted.
     shadow: Option<Box<Event>>,
 }
 
-/// Which end of which episode, and what was asked for.
+/// The phase, the episode and the requested action of an outcome.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct EpisodeContext {
     phase: Phase,
@@ -61,7 +61,7 @@ impl Outcome {
         self.event.is_some() || self.shadow.is_some()
     }
 
-    /// Says what it is about.
+    /// Adds the phase, the episode and the action that the rule requests.
     pub(super) fn for_episode(self, phase: Phase, episode: &Episode, rule: Option<&Rule>) -> Self {
         let change = rule.and_then(|rule| requested_change(rule, phase));
         let context =
@@ -69,13 +69,13 @@ impl Outcome {
         Self { context: Some(context), ..self }
     }
 
-    /// Whether it is what was said of `kept` already.
+    /// Whether the outcome was already recorded for `deferred`.
     pub(super) fn is_unchanged_from(&self, deferred: &Deferred) -> bool {
         self.verdict.is_some() && self.verdict == deferred.blocked_by && self.until == deferred.recheck_at
     }
 }
 
-/// The decisions of one rule at one target; alerts with the same outcome stand together.
+/// The decisions of one rule at one target. Alerts with the same outcome share a decision.
 pub(super) struct DecisionLog<'a> {
     rule: Option<&'a Name>,
     target: &'a TargetKey,
@@ -87,17 +87,17 @@ impl<'a> DecisionLog<'a> {
         Self { rule, target, decisions: Vec::new() }
     }
 
-    /// What a notification says of these alerts, answered.
+    /// Adds the reply to alerts of a notification.
     pub(super) fn reply(&mut self, outcome: Outcome, alerts: Vec<AlertKey>) {
         self.add(outcome, alerts, true);
     }
 
-    /// What became of something that waited, or came due.
+    /// Adds a decision that is not a reply, for example about a deferred action.
     pub(super) fn record(&mut self, outcome: Outcome, alerts: Vec<AlertKey>) {
         self.add(outcome, alerts, false);
     }
 
-    /// The same, unless it is about nothing.
+    /// Like [`Self::record`], but does nothing if there are no alerts.
     pub(super) fn record_if_any(&mut self, outcome: Outcome, alerts: Vec<AlertKey>) {
         if !alerts.is_empty() {
             self.record(outcome, alerts);
