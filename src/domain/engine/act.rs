@@ -143,7 +143,10 @@ impl ActionAttempt<'_, '_> {
         } else if self.truncated {
             Some(Outcome::with_detail(Verdict::NoEvidence, TRUNCATED))
         } else if episode.adopted {
-            Some(Outcome::with_detail(Verdict::NoEvidence, "an alert of the episode started before this store was created"))
+            Some(Outcome::with_detail(
+                Verdict::NoEvidence,
+                "an alert of the episode started before this store was created",
+            ))
         } else if episode.expired {
             Some(Outcome::with_detail(Verdict::NoEvidence, "an alert of the episode has expired"))
         } else {

@@ -52,7 +52,7 @@ pub(super) fn withdraw_pending_closes(
 }
 
 /// Rechecks the deferred actions that are due or whose blocker has changed. Each is emitted, withdrawn if it
-/// is no longer justified, or deferred again by another guard. Increases come first.
+/// is not justified any more, or deferred again by another guard. Increases come first.
 pub(super) fn recheck_deferred(
     step: &mut StepContext<'_>,
     key: &TargetKey,

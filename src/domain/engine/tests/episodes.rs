@@ -1,4 +1,4 @@
-//! Occurrences and the episodes that they make.
+//! Occurrences, and the episodes that they open, grow and close.
 
 use super::*;
 
@@ -53,7 +53,7 @@ fn the_last_resolve_scales_in_once() {
     assert_eq!(
         summary(&world.post(122, vec![resolved("b", 0, 112)])),
         "duplicate×1",
-        "a twin's own idea of the end"
+        "a second Alertmanager reports a slightly later end"
     );
 }
 
@@ -185,7 +185,11 @@ fn starts_that_move_back_and_forth_are_the_same_occurrence() {
     world.post(10, vec![firing("a", 5)]);
     assert_eq!(summary(&world.post(20, vec![firing("a", 8)])), "duplicate×1");
     assert_eq!(summary(&world.post(30, vec![firing("a", 5)])), "duplicate×1");
-    assert_eq!(summary(&world.post(40, vec![firing("a", 35)])), "no_action×1", "its resolve got lost");
+    assert_eq!(
+        summary(&world.post(40, vec![firing("a", 35)])),
+        "no_action×1",
+        "its resolve was not received"
+    );
     assert_eq!(summary(&world.post(60, vec![resolved("a", 35, 55)])), "emitted×1 scale_in -1");
 }
 
@@ -196,7 +200,7 @@ fn an_alert_that_is_not_mentioned_any_more_expires_without_a_scale_in() {
     assert_eq!(summary(&world.wait(24 * 3600 - 1)), "");
     assert_eq!(summary(&world.wait(24 * 3600)), "expired×1");
     assert_eq!(summary(&world.wait(8 * 24 * 3600 - 1)), "");
-    assert!(!world.states.is_empty(), "what it opens when it is heard again is another episode");
+    assert!(!world.states.is_empty(), "the id of the expired episode is retained");
     world.wait(8 * 24 * 3600);
     assert!(world.states.is_empty());
 }
@@ -205,7 +209,7 @@ fn an_alert_that_is_not_mentioned_any_more_expires_without_a_scale_in() {
 fn an_alert_that_fires_again_after_it_expired_has_an_event_of_its_own() {
     let mut world = Setup::default().world();
     let mut ids = BTreeSet::new();
-    // With the same start each time, since nobody has heard of an end. Others open and end between.
+    // The start is the same each time, since no end was received. Another alert opens and closes in between.
     for round in 0..3 {
         let begin = round * 49 * 3600;
         let decisions = world.post(begin, vec![firing("a", 0)]);
@@ -325,7 +329,7 @@ fn steps_use_the_highest_metric_of_the_open_alerts() {
     assert_eq!(
         summary(&world.post(2, vec![with("a", "2"), with("b", "5"), with("c", "9.9")])),
         "duplicate×2, emitted×1 scale_out +1",
-        "annotations are the latest"
+        "the metrics are those of the latest annotations"
     );
     let odd = world.post(3, vec![with("d", "NaN"), with("e", "-1"), with("f", "many")]);
     assert_eq!(summary(&odd), "invalid×1, invalid×1, invalid×1");
@@ -369,13 +373,13 @@ fn a_new_occurrence_after_a_late_one_is_about_one_target() {
     world.post(1, vec![on("workers", 0)]);
     world.post(60, vec![resolved("a", 0, 55)]);
     assert_eq!(summary(&world.post(61, vec![on("workers", 0)])), "late×1");
-    // Its target is rendered from something that changed.
+    // The label from which the target is rendered has changed.
     let anew = world.post(70, vec![on("others", 65)]);
     let decision = anew.iter().find(|decision| decision.event.is_some()).unwrap();
     assert_eq!(decision.target.as_ref(), Some(&decision.event.as_ref().unwrap().target.key()));
     assert_eq!(decision.target.as_ref().unwrap().as_str(), "eks/nodegroup/-/-/prod-eu/-/others");
     assert_eq!(summary(&anew), "emitted×1 scale_out +2, withdrawn×1");
-    assert_eq!(summary(&world.wait(500)), "", "what was late does not open beside it");
+    assert_eq!(summary(&world.wait(500)), "", "the late firing was withdrawn and does not open");
     assert_eq!(summary(&world.post(600, vec![resolved("a", 65, 590)])), "emitted×1 scale_in -1");
 }
 
@@ -417,7 +421,7 @@ fn an_alert_that_fires_and_resolves_in_one_notification_is_not_left_open() {
     }
 }
 
-/// One target cannot be split, however many alerts a notification has about it.
+/// A notification is split by target only, so all alerts about one target are in one step.
 #[test]
 fn a_target_with_very_many_alerts_is_decided_in_one_step() {
     const PODS: i64 = 5_000;
@@ -447,7 +451,11 @@ fn a_late_firing_of_a_truncated_notification_does_not_scale_in() {
     };
     assert_eq!(summary(&late().wait(61 + 360)), "no_evidence×1");
     let mut world = late();
-    assert_eq!(summary(&world.post(90, vec![firing("a", 0)])), "duplicate×1", "a whole one says it too");
+    assert_eq!(
+        summary(&world.post(90, vec![firing("a", 0)])),
+        "duplicate×1",
+        "a complete notification has it too"
+    );
     assert_eq!(summary(&world.wait(61 + 360)), "emitted×1 scale_in -3");
 }
 

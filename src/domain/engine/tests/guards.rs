@@ -1,4 +1,4 @@
-//! What stops an action for a time, and what becomes of it.
+//! Guards, and what becomes of the actions that they block.
 
 use super::*;
 
@@ -51,7 +51,7 @@ fn growth_within_a_cooldown_is_deferred_and_decided_when_it_is_over() {
     assert_eq!(summary(&world.wait(299)), "");
     let emitted = world.wait(300);
     assert_eq!(summary(&emitted), "emitted×1 scale_out +2");
-    assert_eq!(events(&emitted)[0].alerts.len(), 3, "all that are open by then");
+    assert_eq!(events(&emitted)[0].alerts.len(), 3, "all alerts that are open by then");
     assert_eq!(events(&emitted)[0].episode.emission, 2);
 }
 
@@ -129,7 +129,7 @@ fn a_cooldown_outlives_the_episode_that_began_it() {
     let mut world = guarded(600, 0, 0).world();
     world.post(0, vec![firing("a", 0)]);
     world.post(60, vec![resolved("a", 0, 55)]);
-    assert_eq!(summary(&world.wait(4000)), "withdrawn×1", "it was kept for too long");
+    assert_eq!(summary(&world.wait(4000)), "withdrawn×1", "deferred for longer than max_deferral");
     let again = world.post(5000, vec![firing("a", 4990)]);
     assert_eq!(summary(&again), "cooling_down×1");
     assert_eq!(summary(&world.wait(36_000)), "emitted×1 scale_out +2");
@@ -158,7 +158,10 @@ fn a_scale_in_that_is_deferred_for_too_long_is_withdrawn() {
     assert_eq!(summary(&world.wait(60 + 900 + 3599)), "");
     let given_up = world.wait(60 + 900 + 3600);
     assert_eq!(summary(&given_up), "withdrawn×1");
-    assert_eq!(given_up[0].detail.as_deref(), Some("it was kept for longer than engine.max_deferral"));
+    assert_eq!(
+        given_up[0].detail.as_deref(),
+        Some("the action was deferred for longer than engine.max_deferral")
+    );
 }
 
 #[test]
@@ -179,7 +182,7 @@ fn growth_of_another_rule_withdraws_the_outranked_scale_in() {
 fn when_two_rules_come_due_together_the_scale_out_goes_first() {
     let mut world = with_a_second_rule(guarded(5, 0, 0));
     world.post(0, vec![firing("a", 0)]);
-    // Both wait for the cooldown of the first scale-out: one to take away, one to add.
+    // A scale-in and a scale-out wait for the cooldown of the first scale-out.
     let both = world.post(60, vec![resolved("a", 0, 55), slow(true, 58, 0)]);
     assert_eq!(summary(&both), "cooling_down×1, outranked×1, withdrawn×1");
     assert_eq!(summary(&world.wait(300)), "emitted×1 scale_out +2");
@@ -258,7 +261,7 @@ fn a_silenced_alert_that_never_resolves_stops_acting_and_expires() {
     assert_eq!(summary(&world.wait(24 * 3600)), "expired×1");
 }
 
-/// `setup` and a second rule, named `second`, for `alertname = Slow`, made of the first by `change`.
+/// The world of `setup` with another rule, named `second`, for `alertname = Slow`. `change` adapts it.
 fn with_another_rule(setup: Setup, second: &str, change: impl FnOnce(&mut Rule)) -> World {
     let mut world = with_a_second_rule(setup);
     let (first, mut other) = (world.rules.rules()[0].clone(), world.rules.rules()[1].clone());
@@ -365,7 +368,11 @@ fn a_repetition_needs_a_rule_that_still_repeats() {
     assert_eq!(summary(&with(fewer).wait(300)), "withdrawn×1");
     let mut world = with(Repeat::OnGrowth);
     let grown = world.post(60, vec![firing("b", 50)]);
-    assert_eq!(summary(&grown), "cooling_down×1", "nobody was told of the repetition");
+    assert_eq!(
+        summary(&grown),
+        "cooling_down×1",
+        "the repetition was never recorded, so it is not withdrawn"
+    );
     assert_eq!(grown[0].until, Some(at(300)));
     assert_eq!(summary(&world.wait(300)), "emitted×1 scale_out +2");
 }
@@ -414,7 +421,7 @@ fn a_new_occurrence_that_replaces_an_open_one_withdraws_the_scale_in() {
     world.post(0, vec![firing("a", -10), slow(true, -10, 0)]);
     assert_eq!(summary(&world.post(60, vec![resolved("a", -10, 55)])), "stabilizing×1");
     assert_eq!(summary(&world.post(120, vec![slow(true, -10, 0)])), "duplicate×1");
-    // Its resolve got lost.
+    // The resolve of the old occurrence was not received.
     assert_eq!(summary(&world.post(300, vec![slow(true, 290, 0)])), "no_action×1, withdrawn×1");
     assert_eq!(summary(&world.wait(60 + 900)), "");
 }
@@ -428,7 +435,11 @@ fn growth_exceeds_every_earlier_emission_and_not_only_the_last() {
     let mut rule = world.rules.rules()[0].clone();
     rule.on_firing.as_mut().unwrap().repeat = Repeat::OnGrowth;
     world.rules = RuleTable::new(vec![rule], known_templates());
-    assert_eq!(summary(&world.post(400, vec![firing("c", 390)])), "no_action×1", "two were open before");
+    assert_eq!(
+        summary(&world.post(400, vec![firing("c", 390)])),
+        "no_action×1",
+        "two alerts were open at an earlier emission"
+    );
 }
 
 #[test]

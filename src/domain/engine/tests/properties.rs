@@ -1,5 +1,5 @@
-//! What holds whatever arrives: random histories of six rules at two targets, on a virtual clock, held to
-//! the millisecond against a model that knows nothing of the engine.
+//! Property tests: random histories of six rules and two targets on a virtual clock. The invariants are
+//! checked to the millisecond by models that are independent of the engine.
 
 use proptest::prelude::*;
 
@@ -13,7 +13,7 @@ const IN_COOLDOWN: Duration = Duration::from_secs(600);
 const WINDOW: Duration = Duration::from_millis(300_250);
 const BUDGET: Budget = Budget { events: NonZeroU32::new(4).unwrap(), per: Duration::from_secs(1800) };
 
-/// Rules by their names and the alerts that they take. `trial` is a shadow of `pods`, `freeze` holds.
+/// The rules by name, and the alerts that they match. `trial` is a shadow of `pods`; `freeze` is a hold.
 const RULES: [(&str, &str); 6] = [
     ("trial", "Pending"),
     ("pods", "Pending"),
@@ -22,8 +22,7 @@ const RULES: [(&str, &str); 6] = [
     ("renewed", "Renewed"),
     ("freeze", "Deploy"),
 ];
-/// Alerts: four of each name but two of `Idle`, even ones about one target and odd ones about another, then
-/// one `Deploy`, and the heartbeat.
+/// The names of the alerts, by number. Even numbers are about one target and odd numbers about another.
 const ALERTS: [&str; 15] = [
     "Pending", "Pending", "Pending", "Pending", "Slow", "Slow", "Slow", "Slow", "Idle", "Idle", "Renewed",
     "Renewed", "Renewed", "Deploy", "Watchdog",
@@ -71,7 +70,7 @@ fn rule(kind: &str, alertname: &str) -> Rule {
     }
 }
 
-/// All rules but those that are left out; what acts is in this mode.
+/// All rules except those of `without`; the active ones are in this mode.
 fn table(without: &BTreeSet<usize>, mode: Mode) -> RuleTable {
     let rules =
         RULES.iter().enumerate().filter(|(number, _)| !without.contains(number)).map(|(_, rule)| *rule);
@@ -82,7 +81,7 @@ fn table(without: &BTreeSet<usize>, mode: Mode) -> RuleTable {
     RuleTable::new(rules.collect(), known_templates())
 }
 
-/// The world of all rules but those that are left out.
+/// The world with all rules except those of `without`.
 fn world(without: &[&str]) -> World {
     let mut world = Setup::default().world();
     let rules = RULES.iter().filter(|(kind, _)| !without.contains(kind));
@@ -93,24 +92,25 @@ fn world(without: &[&str]) -> World {
     world
 }
 
-/// What happens, each this many milliseconds after what came before.
+/// One step of a history. A history has with each step the milliseconds since the previous one.
 #[derive(Debug, Clone)]
 enum HistoryStep {
-    /// A notification: which alerts, whether each fires, and how many seconds ago that began or ended.
+    /// A notification: the number of each alert, whether it fires, and how many seconds ago it started or
+    /// ended.
     Post { alerts: Vec<(usize, bool, i64)>, truncated: bool },
-    /// An operator pauses a part, for this many seconds or until further notice.
+    /// An operator sets a pause, for this many seconds or without an end. `part` selects what it covers.
     Pause { part: u8, seconds: Option<u16> },
-    /// The oldest pause is ended.
+    /// An operator ends the oldest pause.
     Resume,
-    /// Nothing arrives.
+    /// Time passes without a notification.
     Wait,
-    /// Another configuration: without these rules, and the rest in this mode.
+    /// A reload: these rules are removed, and the others are in this mode.
     Reload { without: BTreeSet<usize>, mode: Mode },
 }
 
 fn history() -> impl Strategy<Value = Vec<(i64, HistoryStep)>> {
     let alert = (0..ALERTS.len(), prop::bool::weighted(0.6), 0..400_i64);
-    // As Alertmanager sends them, a notification speaks of an alert once.
+    // Alertmanager mentions an alert once in a notification.
     let alerts = prop::collection::vec(alert, 1..6).prop_map(|mut alerts| {
         alerts.sort_by_key(|(number, ..)| *number);
         alerts.dedup_by_key(|(number, ..)| *number);
@@ -123,7 +123,7 @@ fn history() -> impl Strategy<Value = Vec<(i64, HistoryStep)>> {
         2 => Just(HistoryStep::Wait),
     ];
     let delay = prop_oneof![0..30_000_i64, 0..1_200_000_i64];
-    // Whoever watches is nearly always heard first, or hardly anything would ever be taken away.
+    // The heartbeat opens first, since otherwise hardly any scale-in would ever be emitted.
     let begin = HistoryStep::Post { alerts: vec![(14, true, 1)], truncated: false };
     prop::collection::vec((delay, step), 1..50).prop_map(move |mut history| {
         history.insert(0, (0, begin.clone()));
@@ -131,7 +131,7 @@ fn history() -> impl Strategy<Value = Vec<(i64, HistoryStep)>> {
     })
 }
 
-/// A history in which the rules change, and what nobody speaks of expires and is forgotten within it.
+/// A history with reloads.
 fn changing_history() -> impl Strategy<Value = Vec<(i64, HistoryStep)>> {
     let mode = prop_oneof![4 => Just(Mode::Active), 1 => Just(Mode::Shadow), 1 => Just(Mode::Disabled)];
     let without = prop::collection::btree_set(0..RULES.len(), 0..3);
@@ -172,8 +172,9 @@ fn set_pause(world: &mut World, now: Time, part: u8, seconds: Option<u16>) {
     });
 }
 
-/// One step of a history, its notification `copies` times: all decisions with their times. Whatever comes
-/// due on the way is decided at its time; what a change of the controls frees, at once.
+/// Executes one step of a history, with `copies` copies of its notification, and returns the decisions with
+/// their times. Everything due before is processed at its time; deferred actions that a change of the
+/// controls unblocks are rechecked immediately.
 fn advance(world: &mut World, step: &(i64, HistoryStep), copies: usize) -> Vec<(Time, Decision)> {
     let now = world.now.after(Duration::from_millis(step.0.unsigned_abs()));
     let mut decisions = world.run_until(now);
@@ -212,7 +213,7 @@ fn ids(decisions: &[(Time, Decision)]) -> Vec<(Time, String)> {
     sent(decisions).map(|(at, event)| (at, event.id.to_string())).collect()
 }
 
-/// What is open: of each rule at each target, and which alerts.
+/// The open alerts of each rule at each target.
 fn open(world: &World) -> BTreeSet<(TargetKey, Name, AlertKey)> {
     let rules = world.states.iter().flat_map(|(key, state)| state.rules.iter().map(move |rule| (key, rule)));
     let open = rules.flat_map(|(key, (name, rule))| {
@@ -226,7 +227,7 @@ fn decreases_capacity(event: &Event) -> bool {
     event.action == "scale_in"
 }
 
-/// Every pause is ended and nothing arrives any more, until all that is remembered is forgotten.
+/// Ends all pauses and runs without notifications until all retention times are over.
 fn drain(world: &mut World) -> Vec<(Time, Decision)> {
     let pauses: Vec<u64> = world.controls.pauses(world.now).map(|pause| pause.id).collect();
     pauses.into_iter().for_each(|pause| drop(world.controls.resume(pause)));
@@ -238,7 +239,7 @@ fn drain(world: &mut World) -> Vec<(Time, Decision)> {
     decisions
 }
 
-/// Of all that was told at `now`, something answers for each alert.
+/// Checks that each alert of the notification at `now` has a reply.
 fn check_all_are_answered(
     alerts: &[(usize, bool, i64)],
     now: Time,
@@ -250,19 +251,19 @@ fn check_all_are_answered(
             let about = |alert: &AlertKey| *alert.fingerprint == *fingerprint;
             *at == now && decision.is_reply && decision.alerts.iter().any(about)
         };
-        prop_assert!(decisions.iter().any(answers), "alert {number} got no answer");
+        prop_assert!(decisions.iter().any(answers), "no reply to alert {number}");
     }
     Ok(())
 }
 
-/// Nothing takes capacity away but the end of an episode that added some, once, and a firing rule that
-/// asks for it. Ids never repeat, and `sequence` rises for each target.
+/// Checks that each decrease is either the only one of an episode that has increased capacity, or the
+/// `on_firing` action of a rule; that ids never repeat; and that `sequence` rises for each target.
 fn check_events_are_justified(decisions: &[(Time, Decision)]) -> Result<(), TestCaseError> {
     let mut increased: BTreeSet<&str> = BTreeSet::new();
     let mut ids = BTreeSet::new();
     let mut last: BTreeMap<TargetKey, u64> = BTreeMap::new();
     for (at, event) in sent(decisions) {
-        prop_assert!(ids.insert(&event.id), "{} of {} at {at} is there already", event.action, event.rule);
+        prop_assert!(ids.insert(&event.id), "the id of {} of {} at {at} repeats", event.action, event.rule);
         let before = last.insert(event.target.key(), event.sequence);
         prop_assert!(before.is_none_or(|before| event.sequence > before));
         match (event.phase, event.rule.as_str()) {
@@ -272,7 +273,10 @@ fn check_events_are_justified(decisions: &[(Time, Decision)]) -> Result<(), Test
                 increased.insert(&event.episode.id);
             }
             (Phase::Resolved, _) => {
-                prop_assert!(increased.remove(&*event.episode.id), "nothing to undo, or undone before");
+                prop_assert!(
+                    increased.remove(&*event.episode.id),
+                    "nothing to compensate, or compensated before"
+                );
             }
         }
     }
@@ -288,8 +292,8 @@ proptest! {
         prop_assert_eq!(ids(&once), ids(&twice));
     }
 
-    /// To look at everything again at any moment, as after a restart, decides nothing: every state and all
-    /// controls are what was written and read back, see `World::apply`.
+    /// A recheck of all targets at any time, as after a restart, decides nothing. `World::apply` serializes
+    /// and deserializes all states and controls.
     #[test]
     fn a_restart_after_any_step_changes_nothing(history in history(), restarts in prop::collection::vec(any::<bool>(), 60)) {
         let mut decisions = Vec::new();
@@ -332,7 +336,7 @@ proptest! {
                 let emitted_at = emitted_at.entry((key, event.rule.clone())).or_default();
                 emitted_at.retain(|then| then.after(BUDGET.per) > at);
                 emitted_at.push(at);
-                prop_assert!(emitted_at.len() <= BUDGET.events.get() as usize, "over its budget");
+                prop_assert!(emitted_at.len() <= BUDGET.events.get() as usize, "the budget is exceeded");
             }
         }
     }
@@ -343,8 +347,8 @@ proptest! {
         check_events_are_justified(&decisions)?;
     }
 
-    /// A target shrinks only after a calm that was watched; while no other rule has an episode open that
-    /// added capacity; and while nothing holds or pauses it. Neither does it grow while that is paused.
+    /// A scale-in requires a stabilization window with an open heartbeat, no open episode of another rule
+    /// that has increased capacity, and no hold or pause. A scale-out is not emitted while it is paused.
     #[test]
     fn a_target_scales_in_only_after_a_stable_window(history in history()) {
         let mut world = world(&[]);
@@ -361,7 +365,7 @@ proptest! {
                 if decreases_capacity(event) {
                     prop_assert!(!is_open(&before, "freeze") || !is_open(&after, "freeze"), "held");
                     let stable_for = at.since(opened.get(&key).copied().unwrap_or(Time::from_nanos(0)));
-                    // What opened in this very step is decided before what comes due in it, and not here.
+                    // Openings in this step are not in `opened` yet: they are evaluated before what is due.
                     prop_assert!(stable_for >= WINDOW || event.phase == Phase::Firing, "{} after {stable_for:?}", event.reason);
                     let heartbeat_for = heartbeat_since.map(|since| at.since(since));
                     prop_assert!(heartbeat_for.is_none_or(|heartbeat_for: Duration| heartbeat_for >= WINDOW), "heartbeat open for {heartbeat_for:?}");
@@ -395,8 +399,8 @@ proptest! {
         }
     }
 
-    /// What is kept is decided at its time or replaced: nothing is ever late, and when all is over and
-    /// nothing is heard any more, nothing waits.
+    /// A deferred action is rechecked when it is due or replaced before; after the history, when everything
+    /// has expired, no deferred action is left.
     #[test]
     fn nothing_is_deferred_beyond_its_time(history in history()) {
         let mut world = world(&[]);
@@ -422,15 +426,15 @@ proptest! {
     }
 }
 
-/// A group's life as an Alertmanager tells it: at each step some alerts begin or end, and the whole group is
-/// sent, with what has just ended. A copy of each notification arrives up to this many seconds later from a
-/// second one, which keeps its order too.
+/// The history of a group as an Alertmanager sends it: in each step some alerts start or end, and all firing
+/// and just resolved alerts are sent. A second Alertmanager sends a copy up to this many seconds later, in
+/// the same order.
 fn group_history() -> impl Strategy<Value = Vec<(i64, BTreeSet<usize>, i64)>> {
     let changes = prop::collection::btree_set(0..12_usize, 1..4);
     prop::collection::vec((2..500_i64, changes, 0..340_i64), 1..25)
 }
 
-/// The notifications of a life with the seconds of their arrivals, the copies among them.
+/// The notifications of a group history with the seconds of their arrival, including the copies.
 fn notifications(history: &[(i64, BTreeSet<usize>, i64)], copies: bool) -> Vec<(i64, Vec<Alert>)> {
     let mut firing: BTreeMap<usize, Time> = BTreeMap::new();
     let (mut now, mut second) = (10, 0);
@@ -455,7 +459,7 @@ fn notifications(history: &[(i64, BTreeSet<usize>, i64)], copies: bool) -> Vec<(
             arrivals.push((second, alerts));
         }
     }
-    // Stable: of what arrives together the original comes first.
+    // The sort is stable: of two that arrive in the same second, the original comes first.
     arrivals.sort_by_key(|(at, _)| *at);
     arrivals
 }
@@ -467,7 +471,8 @@ proptest! {
     fn copies_of_a_second_alertmanager_add_no_event_and_leave_the_same_open(history in group_history()) {
         let outcome_of = |copies: bool| {
             let mut world = world(&[]);
-            // An end is in the id of what follows it, and with copies it is remembered from a later time on.
+            // The previous end is part of an episode id. Copies extend its retention, so it must not expire
+            // here.
             world.policy.last_resolve_retention = Duration::from_secs(24 * 3600);
             world.deliver(at(0), false, vec![alert_of(14, true, at(0))]);
             let mut decisions = Vec::new();
@@ -488,8 +493,8 @@ proptest! {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 256, ..ProptestConfig::default() })]
 
-    /// Alerts that go on firing are not heard of for longer than they live, so that their episodes end without
-    /// their end and begin again with the same start.
+    /// `occurrence_ttl` is short, so that firing alerts expire between two notifications, and their episodes
+    /// open again with the same start.
     #[test]
     fn ids_never_repeat_where_alerts_expire_and_fire_again(history in group_history(), copies in any::<bool>()) {
         let mut world = world(&[]);
@@ -506,8 +511,8 @@ proptest! {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 160, ..ProptestConfig::default() })]
 
-    /// Whatever the rules become while episodes are open: every event has its reason, every alert is answered,
-    /// and nothing is left when all is over.
+    /// The invariants hold when rules change while episodes are open: every event is justified, every alert
+    /// has a reply, and no state is left at the end.
     #[test]
     fn reloads_break_no_invariant(history in changing_history()) {
         let mut world = world(&[]);
