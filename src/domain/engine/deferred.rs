@@ -10,7 +10,7 @@ use super::outcome::{DecisionLog, Outcome};
 use super::step::StepContext;
 use crate::domain::name::Name;
 use crate::domain::rule::Mode;
-use crate::domain::state::{AlertKey, Deferred, PendingClose, RuleState, TargetState};
+use crate::domain::state::{AlertKey, Deferred, Episode, PendingClose, RuleState, TargetState};
 use crate::domain::target::TargetKey;
 use crate::domain::verdict::{Decision, Phase, Verdict};
 
@@ -90,15 +90,7 @@ fn recheck(
     let Some(deferred) = take_deferred(rule_state) else { return Vec::new() };
     let RuleState { episode, pending_close, budget_expiries, shadow, .. } = rule_state;
     let closing = pending_close.take();
-    let invalidated = match (&*episode, &closing) {
-        (Some(episode), _) => invalidated_by(step, name, Phase::Firing, episode, &deferred),
-        (None, Some(pending_close)) => {
-            invalidated_by(step, name, Phase::Resolved, &pending_close.episode, &deferred)
-        }
-        (None, None) => None,
-    };
-    let too_long = deferred.deadline.is_some_and(|deadline| deadline <= step.context.now);
-    let invalidated = invalidated.or_else(|| too_long.then(|| DEFERRED_TOO_LONG.to_owned()));
+    let invalidated = withdrawal_reason(step, name, episode.as_deref(), closing.as_deref(), &deferred);
     let mut attempt = rule.map(|rule| {
         let trigger = deferred.trigger.clone();
         let emission_state = EmissionState::for_mode(
@@ -151,6 +143,25 @@ fn recheck(
         log.record(outcome, alerts);
     }
     log.decisions
+}
+
+/// Why a deferred action is withdrawn before its guards are evaluated; `None` if it still is justified.
+fn withdrawal_reason(
+    step: &StepContext<'_>,
+    name: &Name,
+    episode: Option<&Episode>,
+    pending_close: Option<&PendingClose>,
+    deferred: &Deferred,
+) -> Option<String> {
+    let (phase, episode) = match (episode, pending_close) {
+        (Some(episode), _) => (Phase::Firing, episode),
+        (None, Some(pending_close)) => (Phase::Resolved, &*pending_close.episode),
+        (None, None) => return None,
+    };
+    invalidated_by(step, name, phase, episode, deferred).or_else(|| {
+        let too_long = deferred.deadline.is_some_and(|deadline| deadline <= step.context.now);
+        too_long.then(|| DEFERRED_TOO_LONG.to_owned())
+    })
 }
 
 /// Removes the deferred action of an open episode. That of a pending close is copied; the caller removes the

@@ -13,7 +13,8 @@ use crate::domain::alert_map::AlertMap;
 use crate::domain::name::Name;
 use crate::domain::rule::Mode;
 use crate::domain::state::{
-    AlertKey, EmissionStats, Episode, ExpiredEpisode, RuleState, Shadow, TargetState,
+    AlertKey, EmissionStats, Episode, ExpiredEpisode, Occurrence, PendingClose, RuleState, Shadow,
+    TargetState,
 };
 use crate::domain::target::TargetKey;
 use crate::domain::time::Time;
@@ -53,25 +54,7 @@ pub(super) fn evaluate_episode(
         }
         _ => None,
     };
-    if !opened.is_empty() {
-        let alerts: Vec<AlertKey> = opened.iter().map(|opened| opened.occurrence.alert.clone()).collect();
-        let outcome = match &mut attempt {
-            Some(attempt) => {
-                let (episode, is_new) = open_occurrences(
-                    attempt.step.context,
-                    key,
-                    &mut episode,
-                    name,
-                    opened,
-                    expired_episode.as_deref(),
-                );
-                let outcome = attempt.on_firing(episode, is_new, had_grown, &alerts, &mut log);
-                outcome.for_episode(Phase::Firing, episode, rule)
-            }
-            None => Outcome::with_detail(Verdict::Withdrawn, RULE_REMOVED),
-        };
-        log.reply(outcome, alerts);
-    }
+    act_on_opened(attempt.as_mut(), &mut episode, expired_episode.as_deref(), opened, had_grown, &mut log);
     let is_over = episode.as_ref().is_some_and(|episode| episode.open.is_empty());
     if let Some(Episode { id, .. }) = episode.as_deref().filter(|episode| is_over && episode.expired) {
         let until = now.after(policy.expired_episode_retention);
@@ -83,19 +66,7 @@ pub(super) fn evaluate_episode(
         log.record_if_any(outcome.for_episode(Phase::Firing, episode, rule), deferred.alerts.clone());
     }
     if !closed.is_empty() {
-        let alerts: Vec<AlertKey> = closed.iter().map(|closed| closed.alert.clone()).collect();
-        let outcome = match (episode.take_if(|_| is_over), &mut attempt) {
-            (None, _) => Outcome::new(Verdict::StillOpen),
-            (Some(episode), Some(attempt)) => {
-                let request =
-                    ActionRequest { requested_at: now, slot: None, is_repeat: false, alerts: &alerts };
-                let outcome;
-                (outcome, *pending_close) = attempt.close_episode(episode, closed, &request);
-                outcome
-            }
-            (Some(_), None) => Outcome::with_detail(Verdict::NoAction, RULE_REMOVED),
-        };
-        log.reply(outcome, alerts);
+        act_on_closed(attempt.as_mut(), episode.take_if(|_| is_over), closed, pending_close, &mut log);
     }
     let mut decisions = log.decisions;
     if let Some(deferred) = dropped {
@@ -123,6 +94,55 @@ fn log_without_action(
     }
     log.record_if_any(Outcome::new(Verdict::Withdrawn), outdated);
     log.record_if_any(Outcome::new(Verdict::Expired), expired);
+}
+
+/// Adds opened occurrences to the episode and executes the `on_firing` action.
+fn act_on_opened(
+    attempt: Option<&mut ActionAttempt<'_, '_>>,
+    episode: &mut Option<Box<Episode>>,
+    expired_episode: Option<&ExpiredEpisode>,
+    opened: AlertMap<Opened>,
+    had_grown: bool,
+    log: &mut DecisionLog<'_>,
+) {
+    if opened.is_empty() {
+        return;
+    }
+    let alerts: Vec<AlertKey> = opened.iter().map(|opened| opened.occurrence.alert.clone()).collect();
+    let outcome = match attempt {
+        Some(attempt) => {
+            let (context, key, rule) = (attempt.step.context, attempt.key, attempt.rule);
+            let (episode, is_new) =
+                open_occurrences(context, key, episode, &rule.name, opened, expired_episode);
+            let outcome = attempt.on_firing(episode, is_new, had_grown, &alerts, log);
+            outcome.for_episode(Phase::Firing, episode, Some(rule))
+        }
+        None => Outcome::with_detail(Verdict::Withdrawn, RULE_REMOVED),
+    };
+    log.reply(outcome, alerts);
+}
+
+/// Executes the `on_resolved` action if the resolved occurrences `closed` have closed an episode.
+fn act_on_closed(
+    attempt: Option<&mut ActionAttempt<'_, '_>>,
+    episode: Option<Box<Episode>>,
+    closed: Vec<Occurrence>,
+    pending_close: &mut Option<Box<PendingClose>>,
+    log: &mut DecisionLog<'_>,
+) {
+    let alerts: Vec<AlertKey> = closed.iter().map(|closed| closed.alert.clone()).collect();
+    let outcome = match (episode, attempt) {
+        (None, _) => Outcome::new(Verdict::StillOpen),
+        (Some(episode), Some(attempt)) => {
+            let requested_at = attempt.step.context.now;
+            let request = ActionRequest { requested_at, slot: None, is_repeat: false, alerts: &alerts };
+            let outcome;
+            (outcome, *pending_close) = attempt.close_episode(episode, closed, &request);
+            outcome
+        }
+        (Some(_), None) => Outcome::with_detail(Verdict::NoAction, RULE_REMOVED),
+    };
+    log.reply(outcome, alerts);
 }
 
 /// Cancels the undelivered decreases of a target if one of the decisions increases capacity.

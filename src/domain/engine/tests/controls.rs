@@ -25,7 +25,7 @@ fn pause(world: &mut World, since: i64, until: Option<i64>, narrow: impl FnOnce(
 }
 
 #[test]
-fn a_pause_over_a_weekend_defers_the_scale_out_and_withdraws_the_scale_in() {
+fn a_pause_over_a_weekend_defers_scale_outs_without_a_deadline() {
     let mut world = with_a_second_rule(guarded(5, 10, 5));
     world.post(0, vec![firing("a", -10)]);
     let friday = pause(&mut world, 60, None, |_| {});
@@ -68,8 +68,8 @@ fn a_scale_in_does_not_outlive_a_long_pause() {
 fn a_pause_with_an_end_releases_the_action_at_that_time() {
     let mut world = Setup::default().world();
     pause(&mut world, 0, Some(1800), |_| {});
-    let stopped = world.post(10, vec![firing("a", 5)]);
-    assert_eq!((summary(&stopped).as_str(), stopped[0].until), ("paused×1", Some(at(1800))));
+    let blocked = world.post(10, vec![firing("a", 5)]);
+    assert_eq!((summary(&blocked).as_str(), blocked[0].until), ("paused×1", Some(at(1800))));
     assert_eq!(world.next_due(), Some(1800));
     assert_eq!(summary(&world.wait(1799)), "");
     assert_eq!(summary(&world.wait(1800)), "emitted×1 scale_out +2");
@@ -90,7 +90,7 @@ fn of_two_pauses_the_longer_one_counts_and_a_longer_one_that_is_set_later_prolon
 
 #[test]
 fn a_pause_covers_only_its_rule_target_and_direction() {
-    let stopped = |narrow: fn(&mut Pause)| {
+    let blocked = |narrow: fn(&mut Pause)| {
         let mut world = Setup::default().world();
         pause(&mut world, 0, None, narrow);
         let fired = summary(&world.post(10, vec![firing("a", 5)]));
@@ -105,11 +105,11 @@ fn a_pause_covers_only_its_rule_target_and_direction() {
         (|pause| pause.direction = Some(Direction::ScaleOut), "paused"),
         (|pause| pause.direction = Some(Direction::ScaleIn), "emitted"),
     ] {
-        assert_eq!(stopped(narrow).0, out(fires));
+        assert_eq!(blocked(narrow).0, out(fires));
     }
-    let inwards = stopped(|pause| pause.direction = Some(Direction::ScaleIn));
+    let inwards = blocked(|pause| pause.direction = Some(Direction::ScaleIn));
     assert_eq!(inwards.1, "paused×1");
-    let outwards = stopped(|pause| pause.direction = Some(Direction::ScaleOut));
+    let outwards = blocked(|pause| pause.direction = Some(Direction::ScaleOut));
     assert_eq!(
         outwards.1, "withdrawn×1, no_evidence×1",
         "nothing was emitted, so there is nothing to compensate"
