@@ -1,8 +1,9 @@
-//! Holds and heartbeats: episodes about no target. They open and close as all others do, and what they do
-//! is to set the controls.
+//! Episodes of holds and heartbeats. They follow the same rules as target episodes, but update the controls
+//! instead of emitting events.
 
-use super::act::{DecisionLog, Outcome};
-use super::episode::{RuleDelta, open};
+use super::delta::RuleDelta;
+use super::episode::open_occurrences;
+use super::outcome::{DecisionLog, Outcome};
 use super::step::StepContext;
 use crate::domain::control::Hold;
 use crate::domain::episode_scope::EpisodeScope;
@@ -12,8 +13,7 @@ use crate::domain::target::{KeyKind, TargetKey};
 use crate::domain::time::Time;
 use crate::domain::verdict::{Decision, Verdict};
 
-/// Judges a hold's or a heartbeat's episode after a turn, sets the controls, and writes down what was
-/// decided.
+/// Updates the episode of a hold or heartbeat, updates the controls, and returns the decisions.
 pub(super) fn evaluate_episode(
     step: &mut StepContext<'_>,
     key: &TargetKey,
@@ -24,14 +24,14 @@ pub(super) fn evaluate_episode(
     let now = step.context.now;
     let is_heartbeat = key.kind() == KeyKind::Heartbeat;
     let mut log = DecisionLog::new(Some(name).filter(|_| !is_heartbeat), key);
-    // Rules do not see a heartbeat, whatever becomes of it.
-    let quiet = |verdict| Outcome::new(if is_heartbeat { Verdict::Heartbeat } else { verdict });
+    // Rules are not evaluated for a heartbeat, so all its decisions have the same verdict.
+    let outcome_of = |verdict| Outcome::new(if is_heartbeat { Verdict::Heartbeat } else { verdict });
     let rule_state = state.rules.get_or_default(name);
     let mut episode = rule_state.episode.take();
-    let RuleDelta { opened, renewed, closed, expired, late, unchanged: said, outdated, .. } = delta;
+    let RuleDelta { opened, renewed, closed, expired, late, unchanged, outdated, .. } = delta;
 
-    for (alert, verdict) in said {
-        log.reply(quiet(verdict), vec![alert]);
+    for (alert, verdict) in unchanged {
+        log.reply(outcome_of(verdict), vec![alert]);
     }
     for (alert, due) in late {
         log.reply(Outcome::blocked(Verdict::Late, Some(due)), vec![alert]);
@@ -41,11 +41,11 @@ pub(super) fn evaluate_episode(
     log.record_if_any(Outcome::new(Verdict::Expired), expired);
     if !opened.is_empty() {
         let alerts: Vec<AlertKey> = opened.iter().map(|opened| opened.occurrence.alert.clone()).collect();
-        let (episode, is_new) = open(step.context, key, &mut episode, name, opened, None);
+        let (episode, is_new) = open_occurrences(step.context, key, &mut episode, name, opened, None);
         if is_new {
             begin(step, name, key, &episode.scope, now);
         }
-        log.reply(quiet(Verdict::NoAction), alerts);
+        log.reply(outcome_of(Verdict::NoAction), alerts);
     }
     if let Some(episode) = episode.as_ref().filter(|_| renewed) {
         restart(step, episode);
@@ -53,7 +53,7 @@ pub(super) fn evaluate_episode(
     let is_over = episode.as_ref().is_some_and(|episode| episode.open.is_empty());
     if !closed.is_empty() {
         let alerts = closed.iter().map(|closed| closed.alert.clone()).collect();
-        log.reply(quiet(if is_over { Verdict::NoAction } else { Verdict::StillOpen }), alerts);
+        log.reply(outcome_of(if is_over { Verdict::NoAction } else { Verdict::StillOpen }), alerts);
     }
     if let Some(episode) = episode.take_if(|_| is_over) {
         end(step, name, key, &episode.scope, now, has_expired);
@@ -76,8 +76,8 @@ fn begin(step: &mut StepContext<'_>, rule: &Name, key: &TargetKey, scope: &Episo
     }
 }
 
-/// An alert of it has ended unheard and fires again. A heartbeat was silent then, unless another alert of it
-/// has been open all the time; a hold goes on.
+/// Handles an occurrence that was replaced because its resolve was not received. A heartbeat was lost in
+/// between, unless another alert of it has been open all the time. A hold continues.
 fn restart(step: &mut StepContext<'_>, episode: &Episode) {
     let EpisodeScope::Heartbeat(source) = &episode.scope else { return };
     let open_since = step.controls().heartbeat(source).open_since;
@@ -88,7 +88,7 @@ fn restart(step: &mut StepContext<'_>, episode: &Episode) {
     }
 }
 
-/// `lapsed` says that the last of it was not heard of any more, so that nobody knows its end.
+/// `has_expired` is whether the last alert expired, so that its end is unknown.
 fn end(
     step: &mut StepContext<'_>,
     rule: &Name,

@@ -1,10 +1,10 @@
-//! What an event is made of.
+//! The parts of an event: ids, adjustment, alerts and reason.
 
 use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
 
-use super::episode::Opened;
+use super::delta::Opened;
 use crate::domain::alert_map::AlertMap;
 use crate::domain::event::{Adjustment, AdjustmentType, EpisodeRef, EventAlert, truncate_escaped};
 use crate::domain::name::Name;
@@ -13,13 +13,12 @@ use crate::domain::state::{Episode, ExpiredEpisode, Occurrence};
 use crate::domain::target::TargetKey;
 use crate::domain::verdict::Phase;
 
-/// Names in a reason; the rest is counted.
+/// The alert names in a reason; further names are counted.
 const MAX_NAMES_IN_REASON: usize = 3;
-/// Bytes of one name in a reason.
 const MAX_NAME_IN_REASON_BYTES: usize = 100;
 
-/// The id of the episode that these occurrences open: the same history gives the same id, also in a
-/// store that lost everything since. After an episode that `lapsed` it is never the id of that.
+/// The id of the episode that these occurrences open. The same history gives the same id, also in a new store
+/// after the old one was lost. It differs from the id of the expired episode before it.
 pub(super) fn episode_id(
     rule: &Name,
     target: &TargetKey,
@@ -27,7 +26,7 @@ pub(super) fn episode_id(
     expired_episode: Option<&ExpiredEpisode>,
 ) -> Arc<str> {
     let mut hash = Hash::new("episode", rule, target);
-    // In the order of the alerts' keys, whatever the order of the notification.
+    // Sorted by alert key, so that the order of the notification does not matter.
     for opened in opened.iter() {
         let Occurrence { alert, starts_at, .. } = &opened.occurrence;
         hash.part(alert.source.as_str().as_bytes());
@@ -41,7 +40,7 @@ pub(super) fn episode_id(
     hash.finish()
 }
 
-/// The id of an event. Phase and emission are in it, so a resolve never collides with its fire.
+/// The id of an event. It includes phase and emission, so the ids of one episode never collide.
 pub(super) fn event_id(
     rule: &Name,
     target: &TargetKey,
@@ -56,7 +55,7 @@ pub(super) fn event_id(
     hash.finish()
 }
 
-/// SHA-256 over parts with their lengths, cut to 128 bits.
+/// SHA-256 over length-prefixed parts, truncated to 128 bits.
 struct Hash(Sha256);
 
 impl Hash {
@@ -80,13 +79,13 @@ impl Hash {
         for (two, byte) in text.chunks_exact_mut(2).zip(&digest[..]) {
             two.copy_from_slice(&[HEX[usize::from(byte >> 4)], HEX[usize::from(byte & 15)]]);
         }
-        // Digits are UTF-8.
+        // Hexadecimal digits are valid UTF-8.
         std::str::from_utf8(&text).unwrap_or_default().into()
     }
 }
 
-/// The change in Auto Scaling's terms; an error where steps have no number to go by, which only a rule
-/// that was changed during an episode can bring about.
+/// The change as an adjustment of AWS Auto Scaling. Fails if step scaling has no metric, which happens only
+/// if the rule was changed during the episode.
 pub(super) fn adjustment(
     change: &Change,
     limits: &Limits,
@@ -113,8 +112,9 @@ pub(super) fn adjustment(
         }
         Amount::Steps(steps) => {
             let highest = metrics.iter().copied().reduce(f64::max);
-            let highest =
-                highest.ok_or("no open alert has a metric; the rule's steps are newer than they are")?;
+            let highest = highest.ok_or(
+                "no open alert has a metric: the steps were added to the rule after the alerts opened",
+            )?;
             let step = steps.step_for(highest);
             let step =
                 step.ok_or_else(|| format!("metric {highest} is below the lowest step, {}", steps.lowest()))?;
@@ -125,7 +125,7 @@ pub(super) fn adjustment(
     Ok(Some(Adjustment { kind, value, min_magnitude, allow_decrease: None }))
 }
 
-/// An occurrence as events show it.
+/// The representation of an occurrence in events.
 pub(super) fn event_alert(occurrence: &Occurrence) -> EventAlert {
     EventAlert {
         fingerprint: occurrence.alert.fingerprint.clone(),
@@ -136,12 +136,12 @@ pub(super) fn event_alert(occurrence: &Occurrence) -> EventAlert {
     }
 }
 
-/// The episode as events show it.
+/// The representation of an episode in events.
 pub(super) fn episode_ref(episode: &Episode, emission: u32) -> EpisodeRef {
     EpisodeRef { id: episode.id.clone(), opened_at: episode.opened_at, emission }
 }
 
-/// `3 alerts firing: KubePodUnschedulable`.
+/// For example `3 alerts firing: KubePodUnschedulable`.
 pub(super) fn reason(phase: Phase, alerts: &[EventAlert]) -> String {
     let mut names: Vec<&str> = alerts.iter().map(|alert| alert.labels.get("alertname")).collect();
     names.sort_unstable();

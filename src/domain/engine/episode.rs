@@ -1,62 +1,26 @@
-//! Episodes: what a turn made of a rule's episode at a target, and what is done about it.
+//! Episodes: updates a rule's episode at a target with the changes of a step, and executes its actions.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::act::{ActionAttempt, ActionRequest, DecisionLog, EmissionState, Outcome};
+use super::attempt::{ActionAttempt, ActionRequest, EmissionState};
+use super::delta::{Opened, RuleDelta};
 use super::guard::outranked_by;
+use super::outcome::{DecisionLog, Outcome};
 use super::step::StepContext;
 use super::{Context, emit};
-use crate::domain::alert_map::{AlertMap, HasAlertKey};
-use crate::domain::episode_scope::EpisodeScope;
+use crate::domain::alert_map::AlertMap;
 use crate::domain::name::Name;
 use crate::domain::rule::Mode;
 use crate::domain::state::{
     AlertKey, EmissionStats, Episode, ExpiredEpisode, Occurrence, PendingClose, RuleState, Shadow,
-    TargetState, Trigger,
+    TargetState,
 };
 use crate::domain::target::TargetKey;
 use crate::domain::time::Time;
 use crate::domain::verdict::{Decision, Phase, Verdict};
 
-/// What happened to one rule at one target at one moment.
-#[derive(Default)]
-pub(super) struct RuleDelta {
-    /// Occurrences that open now; they are not in the episode yet.
-    pub opened: AlertMap<Opened>,
-    /// Whether an open occurrence has ended unheard and another of the same alert has taken its place.
-    pub renewed: bool,
-    /// Occurrences that resolved; they are not in the episode any more.
-    pub closed: Vec<Occurrence>,
-    /// Occurrences that expired; they are not in the episode any more.
-    pub expired: Vec<AlertKey>,
-    /// Firings that wait, and until when.
-    pub late: Vec<(AlertKey, Time)>,
-    /// What changed nothing.
-    pub unchanged: Vec<(AlertKey, Verdict)>,
-    /// Firings that have lost their meaning.
-    pub outdated: Vec<AlertKey>,
-    /// The notification behind it; there is one whenever something opened or closed.
-    pub trigger: Option<Arc<Trigger>>,
-    /// Whether that notification left out alerts.
-    pub truncated: bool,
-}
-
-/// An occurrence that opens.
-pub(super) struct Opened {
-    pub occurrence: Occurrence,
-    pub scope: EpisodeScope,
-    pub parameters: BTreeMap<String, String>,
-    pub previous_end: Option<Time>,
-}
-
-impl HasAlertKey for Opened {
-    fn alert(&self) -> &AlertKey {
-        &self.occurrence.alert
-    }
-}
-
-/// Judges the episode after a turn, acts, and writes down what was decided.
+/// Updates the episode with the changes of a step, executes its actions, and returns the decisions.
 pub(super) fn evaluate_episode(
     step: &mut StepContext<'_>,
     key: &TargetKey,
@@ -74,23 +38,14 @@ pub(super) fn evaluate_episode(
     let RuleState { budget_expiries, shadow, pending_close, expired_episode, .. } = rule_state;
     let mut episode = rule_state.episode.take();
     let RuleDelta { opened, closed, expired, late, unchanged, outdated, trigger, truncated, .. } = delta;
-    let left = closed.len() + expired.len();
+    let ended_now = closed.len() + expired.len();
     let most_open = episode.as_ref().map_or(0, |it| it.emission_stats(mode).most_open as usize);
-    let had_grown = episode.as_ref().is_some_and(|it| it.open.len() + left > most_open);
+    let had_grown = episode.as_ref().is_some_and(|it| it.open.len() + ended_now > most_open);
 
-    for (alert, verdict) in unchanged {
-        log.reply(Outcome::new(verdict), vec![alert]);
+    if let Some(episode) = episode.as_mut().filter(|_| !expired.is_empty()) {
+        episode.expired = true;
     }
-    for (alert, due) in late {
-        log.reply(Outcome::blocked(Verdict::Late, Some(due)), vec![alert]);
-    }
-    log.record_if_any(Outcome::new(Verdict::Withdrawn), outdated);
-    if !expired.is_empty() {
-        if let Some(episode) = &mut episode {
-            episode.expired = true;
-        }
-        log.record(Outcome::new(Verdict::Expired), expired);
-    }
+    log_without_action(&mut log, unchanged, late, outdated, expired);
     let mut attempt = match (rule, trigger) {
         (Some(rule), Some(trigger)) => {
             let emission_state =
@@ -99,19 +54,7 @@ pub(super) fn evaluate_episode(
         }
         _ => None,
     };
-    if !opened.is_empty() {
-        let alerts: Vec<AlertKey> = opened.iter().map(|opened| opened.occurrence.alert.clone()).collect();
-        let outcome = match &mut attempt {
-            Some(attempt) => {
-                let (episode, is_new) =
-                    open(attempt.step.context, key, &mut episode, name, opened, expired_episode.as_deref());
-                let outcome = attempt.on_firing(episode, is_new, had_grown, &alerts, &mut log);
-                outcome.for_episode(Phase::Firing, episode, rule)
-            }
-            None => Outcome::with_detail(Verdict::Withdrawn, RULE_GONE),
-        };
-        log.reply(outcome, alerts);
-    }
+    act_on_opened(attempt.as_mut(), &mut episode, expired_episode.as_deref(), opened, had_grown, &mut log);
     let is_over = episode.as_ref().is_some_and(|episode| episode.open.is_empty());
     if let Some(Episode { id, .. }) = episode.as_deref().filter(|episode| is_over && episode.expired) {
         let until = now.after(policy.expired_episode_retention);
@@ -119,25 +62,11 @@ pub(super) fn evaluate_episode(
     }
     let dropped = episode.as_mut().filter(|_| is_over).and_then(|episode| episode.deferred.take());
     if let (Some(deferred), Some(episode)) = (&dropped, &episode) {
-        let outcome = Outcome::with_detail(Verdict::Withdrawn, "its episode is over");
+        let outcome = Outcome::with_detail(Verdict::Withdrawn, "the episode has closed");
         log.record_if_any(outcome.for_episode(Phase::Firing, episode, rule), deferred.alerts.clone());
     }
     if !closed.is_empty() {
-        let alerts: Vec<AlertKey> = closed.iter().map(|closed| closed.alert.clone()).collect();
-        let outcome = match (episode.take_if(|_| is_over), &mut attempt) {
-            (None, _) => Outcome::new(Verdict::StillOpen),
-            (Some(episode), Some(attempt)) => {
-                let request =
-                    ActionRequest { requested_at: now, slot: None, is_repeat: false, alerts: &alerts };
-                let (outcome, deferred) = attempt.on_resolved(&episode, &closed, &request);
-                let outcome = outcome.for_episode(Phase::Resolved, &episode, rule);
-                *pending_close =
-                    deferred.map(|deferred| Box::new(PendingClose { episode, closed, deferred }));
-                outcome
-            }
-            (Some(_), None) => Outcome::with_detail(Verdict::NoAction, RULE_GONE),
-        };
-        log.reply(outcome, alerts);
+        act_on_closed(attempt.as_mut(), episode.take_if(|_| is_over), closed, pending_close, &mut log);
     }
     let mut decisions = log.decisions;
     if let Some(deferred) = dropped {
@@ -149,29 +78,96 @@ pub(super) fn evaluate_episode(
     decisions
 }
 
-/// What adds capacity cancels what would take it away and was not sent yet.
+/// Records the changes that lead to no action.
+fn log_without_action(
+    log: &mut DecisionLog<'_>,
+    unchanged: Vec<(AlertKey, Verdict)>,
+    late: Vec<(AlertKey, Time)>,
+    outdated: Vec<AlertKey>,
+    expired: Vec<AlertKey>,
+) {
+    for (alert, verdict) in unchanged {
+        log.reply(Outcome::new(verdict), vec![alert]);
+    }
+    for (alert, opens_at) in late {
+        log.reply(Outcome::blocked(Verdict::Late, Some(opens_at)), vec![alert]);
+    }
+    log.record_if_any(Outcome::new(Verdict::Withdrawn), outdated);
+    log.record_if_any(Outcome::new(Verdict::Expired), expired);
+}
+
+/// Adds opened occurrences to the episode and executes the `on_firing` action.
+fn act_on_opened(
+    attempt: Option<&mut ActionAttempt<'_, '_>>,
+    episode: &mut Option<Box<Episode>>,
+    expired_episode: Option<&ExpiredEpisode>,
+    opened: AlertMap<Opened>,
+    had_grown: bool,
+    log: &mut DecisionLog<'_>,
+) {
+    if opened.is_empty() {
+        return;
+    }
+    let alerts: Vec<AlertKey> = opened.iter().map(|opened| opened.occurrence.alert.clone()).collect();
+    let outcome = match attempt {
+        Some(attempt) => {
+            let (context, key, rule) = (attempt.step.context, attempt.key, attempt.rule);
+            let (episode, is_new) =
+                open_occurrences(context, key, episode, &rule.name, opened, expired_episode);
+            let outcome = attempt.on_firing(episode, is_new, had_grown, &alerts, log);
+            outcome.for_episode(Phase::Firing, episode, Some(rule))
+        }
+        None => Outcome::with_detail(Verdict::Withdrawn, RULE_REMOVED),
+    };
+    log.reply(outcome, alerts);
+}
+
+/// Executes the `on_resolved` action if the resolved occurrences `closed` have closed an episode.
+fn act_on_closed(
+    attempt: Option<&mut ActionAttempt<'_, '_>>,
+    episode: Option<Box<Episode>>,
+    closed: Vec<Occurrence>,
+    pending_close: &mut Option<Box<PendingClose>>,
+    log: &mut DecisionLog<'_>,
+) {
+    let alerts: Vec<AlertKey> = closed.iter().map(|closed| closed.alert.clone()).collect();
+    let outcome = match (episode, attempt) {
+        (None, _) => Outcome::new(Verdict::StillOpen),
+        (Some(episode), Some(attempt)) => {
+            let requested_at = attempt.step.context.now;
+            let request = ActionRequest { requested_at, slot: None, is_repeat: false, alerts: &alerts };
+            let outcome;
+            (outcome, *pending_close) = attempt.close_episode(episode, closed, &request);
+            outcome
+        }
+        (Some(_), None) => Outcome::with_detail(Verdict::NoAction, RULE_REMOVED),
+    };
+    log.reply(outcome, alerts);
+}
+
+/// Cancels the undelivered decreases of a target if one of the decisions increases capacity.
 pub(super) fn supersede(
     step: &mut StepContext<'_>,
     key: &TargetKey,
     decisions: &[Decision],
 ) -> Vec<Decision> {
-    let adds = decisions
+    let increases = decisions
         .iter()
         .filter_map(|decision| decision.event.as_ref())
         .any(|event| event.increases_capacity());
-    let cancelled = if adds { step.supersede(key) } else { Vec::new() };
+    let cancelled = if increases { step.supersede(key) } else { Vec::new() };
     let superseded = cancelled.into_iter().map(|decrease| {
-        let why = format!("event {} was not sent yet, and capacity is added now", decrease.id);
+        let detail = format!("an increase supersedes event {}, which was not delivered yet", decrease.id);
         let mut log = DecisionLog::new(Some(&decrease.rule), key);
-        log.record(Outcome::with_detail(Verdict::Superseded, &why), decrease.alerts.clone());
+        log.record(Outcome::with_detail(Verdict::Superseded, &detail), decrease.alerts.clone());
         log.decisions
     });
     superseded.collect::<Vec<_>>().concat()
 }
 
-/// Puts what opens into the episode, a new one if there is none. Gives the episode and whether it is
-/// new.
-pub(super) fn open<'a>(
+/// Adds occurrences to the episode, and opens a new one if there is none. Returns the episode and whether it
+/// is new.
+pub(super) fn open_occurrences<'a>(
     context: &Context<'_>,
     key: &TargetKey,
     episode: &'a mut Option<Box<Episode>>,
@@ -181,11 +177,11 @@ pub(super) fn open<'a>(
 ) -> (&'a mut Episode, bool) {
     let is_new = episode.is_none();
     let id = if is_new { emit::episode_id(rule, key, &opened, expired_episode) } else { Arc::default() };
-    for Opened { occurrence, scope: target, parameters, .. } in opened {
+    for Opened { occurrence, scope, parameters, .. } in opened {
         let episode = episode.get_or_insert_with(|| {
             Box::new(Episode {
                 id: id.clone(),
-                scope: target,
+                scope,
                 opened_at: context.now,
                 open: AlertMap::default(),
                 emissions: 0,
@@ -205,14 +201,14 @@ pub(super) fn open<'a>(
         episode.parameters = parameters;
         episode.open.insert(occurrence);
     }
-    // `opened` is never empty here, so there is an episode now.
-    let episode = episode.get_or_insert_with(|| unreachable!("something opened"));
+    // `opened` is never empty, so there is an episode now.
+    let episode = episode.get_or_insert_with(|| unreachable!("opened is not empty"));
     (episode, is_new)
 }
 
-pub(super) const RULE_GONE: &str = "the rule is gone";
+pub(super) const RULE_REMOVED: &str = "the rule no longer exists";
 
-/// Forgets what a rule has here and is empty.
+/// Removes the state of a rule, and its shadow, if it is empty.
 pub(super) fn remove_if_empty(state: &mut TargetState, name: &Name) {
     let Some(rule_state) = state.rules.get_mut(name) else { return };
     rule_state.shadow.take_if(|shadow| **shadow == Shadow::default());

@@ -1,6 +1,8 @@
-//! The guards: what may stop an action, one after the other. The first that does names the verdict.
+//! The guards: conditions that can block an action. They are evaluated in a fixed order; the first that
+//! blocks names the verdict.
 
-use super::act::{ActionAttempt, Outcome, change_of};
+use super::attempt::{ActionAttempt, requested_change};
+use super::outcome::Outcome;
 use super::step::StepContext;
 use super::{Context, Policy};
 use crate::domain::control::Direction;
@@ -12,20 +14,19 @@ use crate::domain::target::TargetKey;
 use crate::domain::time::Time;
 use crate::domain::verdict::{Phase, Verdict};
 
-/// What stops an action.
+/// The guard that blocks an action.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Blocked {
     pub verdict: Verdict,
-    /// When it is looked at again, where that is known; else the end of what stands in its way is waited
-    /// for.
+    /// When the action is rechecked; `None` if the end of the blocker is unknown.
     pub recheck_at: Option<Time>,
-    /// The direction that has no room, where a limit of the process stops it.
+    /// The exhausted direction, if a rate limit blocks the action.
     pub limited_direction: Option<Direction>,
     pub detail: Option<String>,
 }
 
 impl Blocked {
-    /// Until what stands in the way has ended.
+    /// Blocked until the blocker is gone.
     fn from_verdict(verdict: Verdict) -> Self {
         Self { verdict, recheck_at: None, limited_direction: None, detail: None }
     }
@@ -44,7 +45,7 @@ impl Blocked {
 }
 
 impl ActionAttempt<'_, '_> {
-    /// The first guard that stops the action.
+    /// Evaluates the guards in order and returns the first that blocks the action.
     pub(super) fn blocked_by_guard(
         &mut self,
         action: &Action,
@@ -76,11 +77,11 @@ impl ActionAttempt<'_, '_> {
             self.emission_state.budget_expiries.iter().copied().filter(|free| *free > now).collect();
         budget_expiries.sort_unstable();
         let free = budget_expiries.len().checked_sub(events).map(|at| budget_expiries[at])?;
-        let detail = Some("the rule's budget on this target is spent".to_owned());
+        let detail = Some("the rule's budget for this target is used up".to_owned());
         Some(Blocked { detail, ..Blocked::until(Verdict::OverBudget, free) })
     }
 
-    /// The process's own limits, which are for what is sent.
+    /// The rate limits of the process. They count emitted events, so they do not apply to shadow rules.
     fn blocked_by_rate_limit(&mut self, change: &Change, slot: Option<Slot>) -> Option<Blocked> {
         if self.rule.mode != Mode::Active {
             return None;
@@ -96,7 +97,8 @@ impl ActionAttempt<'_, '_> {
     }
 }
 
-/// The guards whose end another thing decides: a pause, a hold or a heartbeat, another rule's episode.
+/// The guards that depend on other state than the rule's own: pauses, holds, heartbeats, episodes of other
+/// rules.
 fn external_block(
     step: &StepContext<'_>,
     rule: &Rule,
@@ -108,7 +110,7 @@ fn external_block(
     blocked_by_pause(step, rule, key, change).or_else(|| blocked_by_hold(step, change, episode)).or_else(
         || {
             let by = outranked.filter(|_| change.decreases_capacity())?;
-            let detail = Some(format!("rule {by} has an episode open on the target that adds capacity"));
+            let detail = Some(format!("rule {by} has an open episode on the target that increases capacity"));
             Some(Blocked { detail, ..Blocked::from_verdict(Verdict::Outranked) })
         },
     )
@@ -123,7 +125,7 @@ fn blocked_by_pause(
     let now = step.context.now;
     let mut covering = step.controls().pauses(now).filter(|pause| pause.covers(&rule.name, key, change, now));
     let first = covering.next()?;
-    // It is free when the last of them is over.
+    // The action is unblocked when the last of the pauses ends.
     let recheck_at = covering.map(|pause| pause.until).fold(first.until, |a, b| Some(a?.max(b?)));
     let detail = Some(format!("pause {} by {}: {}", first.id, first.author, first.reason));
     Some(Blocked { recheck_at, detail, ..Blocked::from_verdict(Verdict::Paused) })
@@ -143,7 +145,7 @@ fn blocked_by_hold(step: &StepContext<'_>, change: &Change, episode: &Episode) -
     Some(Blocked { detail: Some(detail), ..Blocked::from_verdict(Verdict::Held) })
 }
 
-/// Whether a rule, as it is now, stops a change where it holds.
+/// Whether the current version of a rule is an active hold that blocks the change.
 fn is_blocking_hold(step: &StepContext<'_>, rule: &Name, change: &Change) -> bool {
     let rule = step.rule(rule).filter(|rule| rule.mode == Mode::Active);
     rule.is_some_and(|rule| match &rule.target {
@@ -152,44 +154,44 @@ fn is_blocking_hold(step: &StepContext<'_>, rule: &Name, change: &Change) -> boo
     })
 }
 
-/// Since when what is asked for has been supported. What takes capacity away needs a calm that was watched:
-/// while a heartbeat was not open nobody would have told of anything else.
+/// Since when the request has been stable. For a decrease, the window restarts when a heartbeat opens:
+/// without a heartbeat, other alerts could not have been received.
 fn stable_since(step: &StepContext<'_>, change: &Change, episode: &Episode, since: Time) -> Time {
-    let watched = |source: &Name| step.controls().heartbeat(source).open_since;
+    let open_since = |source: &Name| step.controls().heartbeat(source).open_since;
     let sources = step.with_heartbeat(&episode.sources).filter(|_| change.decreases_capacity());
-    sources.filter_map(watched).fold(since, Time::max)
+    sources.filter_map(open_since).fold(since, Time::max)
 }
 
-/// Another active rule that has an episode open on the target that added capacity, or is about to.
-/// `fires` tells the rule's `on_firing` from its `on_resolved`: of two that wait to set a capacity
-/// neither stops the other, or both would wait for ever.
+/// Another active rule with an open episode on the target that has increased capacity, or is about to.
+/// `is_firing` is true for the `on_firing` action of the rule and false for `on_resolved`. Two rules that
+/// both wait to set a capacity do not block each other, which would be a deadlock.
 pub(super) fn outranked_by(
     step: &StepContext<'_>,
     state: &TargetState,
     own: &Name,
-    fires: bool,
+    is_firing: bool,
 ) -> Option<Name> {
-    let own_rule = step.rule(own).filter(|_| fires);
-    let adds_too =
-        own_rule.and_then(|rule| change_of(rule, Phase::Firing)).is_some_and(Change::increases_capacity);
+    let own_rule = step.rule(own).filter(|_| is_firing);
+    let also_increases = own_rule
+        .and_then(|rule| requested_change(rule, Phase::Firing))
+        .is_some_and(Change::increases_capacity);
     let others = state.rules.iter().filter(|(name, _)| *name != own);
     let mut outranking = others.filter(|(name, rule_state)| {
         let rule = step.rule(name).filter(|rule| rule.mode == Mode::Active);
         let (Some(change), Some(episode)) =
-            (rule.and_then(|rule| change_of(rule, Phase::Firing)), &rule_state.episode)
+            (rule.and_then(|rule| requested_change(rule, Phase::Firing)), &rule_state.episode)
         else {
             return false;
         };
-        // One that closes in this very notification is open no more.
+        // An episode that closes in this step is not open any more.
         let is_open = !episode.open.is_empty();
-        let waits = episode.deferred.is_some() && !(adds_too && change.decreases_capacity());
-        is_open && change.increases_capacity() && (episode.emissions > 0 || waits)
+        let is_deferred = episode.deferred.is_some() && !(also_increases && change.decreases_capacity());
+        is_open && change.increases_capacity() && (episode.emissions > 0 || is_deferred)
     });
     outranking.next().map(|(name, _)| name.clone())
 }
 
-/// Why what is kept for this end of an episode has lost its support by what became of the controls, if it
-/// has.
+/// Why a deferred action is not justified any more because of a change of the controls; `None` if it still is.
 pub(super) fn invalidated_by(
     step: &StepContext<'_>,
     name: &Name,
@@ -197,21 +199,20 @@ pub(super) fn invalidated_by(
     episode: &Episode,
     deferred: &Deferred,
 ) -> Option<String> {
-    // Only what takes capacity away has a time at which it is given up.
+    // Only decreases have a deadline.
     deferred.deadline?;
-    let broken =
+    let lost =
         step.controls().heartbeat_lost_since(step.with_heartbeat(&episode.sources), deferred.requested_at);
-    if let Some(source) = broken {
-        return Some(format!("the heartbeat of source {source} ended meanwhile"));
+    if let Some(source) = lost {
+        return Some(format!("the heartbeat of source {source} was lost while the action was deferred"));
     }
-    let (target, change) = (episode.scope.target()?, change_of(step.rule(name)?, phase)?);
+    let (target, change) = (episode.scope.target()?, requested_change(step.rule(name)?, phase)?);
     let mut expired_holds = step.controls().rules_with_expired_hold(target, deferred.requested_at);
     let hold = expired_holds.find(|rule| is_blocking_hold(step, rule, change))?;
-    Some(format!("the hold of rule {hold} was not heard of any more"))
+    Some(format!("the hold of rule {hold} has expired"))
 }
 
-/// Whether what is kept has to be looked at now: its time has come, or what stood in its way is not what it
-/// was.
+/// Whether the deferred action of a rule has to be rechecked now: it is due, or its blocker has changed.
 pub(super) fn is_ready_to_recheck(
     step: &StepContext<'_>,
     key: &TargetKey,
@@ -221,7 +222,7 @@ pub(super) fn is_ready_to_recheck(
     let Some(rule_state) = state.rules.get(name) else { return false };
     let (phase, episode) = match (&rule_state.episode, &rule_state.pending_close) {
         (Some(episode), _) => (Phase::Firing, episode),
-        (None, Some(closing)) => (Phase::Resolved, &closing.episode),
+        (None, Some(pending_close)) => (Phase::Resolved, &pending_close.episode),
         (None, None) => return false,
     };
     let Some(deferred) = rule_state.deferred() else { return false };
@@ -232,7 +233,7 @@ pub(super) fn is_ready_to_recheck(
         return false;
     }
     let rule = step.rule(name).filter(|rule| rule.mode != Mode::Disabled);
-    let Some((rule, change)) = rule.and_then(|rule| Some((rule, change_of(rule, phase)?))) else {
+    let Some((rule, change)) = rule.and_then(|rule| Some((rule, requested_change(rule, phase)?))) else {
         return true;
     };
     let outranked = outranked_by(step, state, name, phase == Phase::Firing);

@@ -1,4 +1,4 @@
-//! What arrives, judged by the rules before any state is looked at.
+//! The input of a step: alerts, evaluated by the rule table before any state is read.
 
 use std::sync::Arc;
 
@@ -11,46 +11,46 @@ use crate::domain::state::{AlertKey, Trigger};
 use crate::domain::table::{Evaluation, RuleTable};
 use crate::domain::target::TargetKey;
 
-/// One notification, each alert already judged by the rules.
+/// One notification with its evaluated alerts.
 #[derive(Debug, Clone)]
 pub struct Input {
-    /// Who sent it.
+    /// The source that sent it.
     pub source: Arc<Source>,
-    /// What it says about itself.
+    /// The metadata of the notification, which decisions and events refer to.
     pub trigger: Arc<Trigger>,
-    /// Whether `max_alerts` left out alerts.
+    /// Whether Alertmanager left out alerts (`max_alerts`).
     pub truncated: bool,
-    /// Its alerts in the order of the body.
+    /// The alerts in the order of the request body.
     pub alerts: Vec<EvaluatedAlert>,
 }
 
-/// An alert and what the rules say.
+/// An alert and the result of its evaluation.
 #[derive(Debug, Clone)]
 pub enum EvaluatedAlert {
-    /// It fires.
+    /// A firing alert and the rules that match it.
     Firing(Alert, Evaluation),
-    /// It is over. Rules are not asked.
+    /// A resolved alert. Rules are not evaluated.
     Resolved(Alert),
-    /// It is its source's heartbeat, firing or resolved. Rules are not asked.
+    /// The heartbeat of the source, firing or resolved. Rules are not evaluated.
     Heartbeat(Alert, HeartbeatAlert),
-    /// It cannot be understood.
+    /// An alert that cannot be parsed.
     Invalid(InvalidAlert),
 }
 
-/// What a heartbeat is about.
+/// The episode to which a heartbeat belongs.
 #[derive(Debug, Clone)]
 pub struct HeartbeatAlert {
-    /// The rule's name that its episode has.
+    /// The reserved rule name of heartbeat episodes.
     pub rule: Name,
-    /// The heartbeat of its source.
+    /// [`EpisodeScope::Heartbeat`] of the source.
     pub scope: EpisodeScope,
-    /// The subject's key.
+    /// The key of the scope.
     pub key: TargetKey,
 }
 
 impl EvaluatedAlert {
-    /// Judges an alert of `source`: the source's labels are laid over the alert's own, then the rules
-    /// see it if it fires.
+    /// Evaluates an alert of `source`. The labels of the source override those of the alert. Only firing
+    /// alerts are evaluated by the rules.
     pub fn new(rules: &RuleTable, source: &Source, alert: Result<Alert, InvalidAlert>) -> Self {
         match alert {
             Err(invalid) => Self::Invalid(invalid),
@@ -75,7 +75,7 @@ impl EvaluatedAlert {
         }
     }
 
-    /// Who it is, as far as it can be understood.
+    /// The key of the alert; `None` if it is invalid.
     pub fn key(&self, source: &Name) -> Option<AlertKey> {
         match self {
             Self::Firing(alert, _) | Self::Resolved(alert) | Self::Heartbeat(alert, _) => {
@@ -85,7 +85,7 @@ impl EvaluatedAlert {
         }
     }
 
-    /// The keys of what it is about: the targets that rules send it to, a hold, a heartbeat.
+    /// The keys of the targets, holds or heartbeat that the alert is about.
     pub fn targets(&self) -> impl Iterator<Item = &TargetKey> + Clone {
         let (matched, heartbeat) = match self {
             Self::Firing(_, evaluation) => (evaluation.matches.as_slice(), None),
@@ -95,7 +95,7 @@ impl EvaluatedAlert {
         matched.iter().map(|matched| &matched.key).chain(heartbeat)
     }
 
-    /// The alert, if it can be understood.
+    /// The alert; `None` if it is invalid.
     pub fn alert(&self) -> Option<&Alert> {
         match self {
             Self::Firing(alert, _) | Self::Resolved(alert) | Self::Heartbeat(alert, _) => Some(alert),
@@ -105,12 +105,13 @@ impl EvaluatedAlert {
 }
 
 impl Input {
-    /// The alerts that [`States::alerts`](super::States::alerts) has to tell of, each once.
+    /// The alerts that [`States::alerts`](super::States::alerts) has to cover, sorted and unique.
     pub fn alert_keys(&self) -> Vec<AlertKey> {
         sorted_unique(self.alerts.iter().filter_map(|alert| alert.key(&self.source.name)).collect())
     }
 
-    /// The targets that [`States::targets`](super::States::targets) has to tell of, beside those that know an alert; each once.
+    /// The targets that [`States::targets`](super::States::targets) has to cover in addition to those that
+    /// mention an alert; sorted and unique.
     pub fn target_keys(&self) -> Vec<TargetKey> {
         sorted_unique(self.alerts.iter().flat_map(EvaluatedAlert::targets).cloned().collect())
     }

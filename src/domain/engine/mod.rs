@@ -1,23 +1,27 @@
 //! The engine: a pure state machine.
 //!
-//! `(states, controls, what arrived or came due, now) -> (new states, new controls, decisions)`. It never
-//! reads a clock, never waits, and can be run again. [`process_notification`] takes one notification, [`process_due`] what
-//! its own clock, or a change of the controls, asks to look at again. `serve` and tests use these same two
-//! functions.
+//! `(states, controls, input, now) -> (new states, new controls, decisions)`. It reads no clock and does no
+//! I/O, so a step can be executed again with the same result. [`process_notification`] handles one
+//! notification; [`process_due`] handles timers and changes of the controls. `serve`, `test`, `explain` and
+//! `replay` use these two functions.
 //!
-//! The order of things: `notify` sends each alert to the targets that it concerns; `occurrence` opens
-//! and closes occurrences; `episode` sees what that made of the rule's episode, and `aside` the same for
-//! holds and heartbeats, which set the controls; `act` asks the guards of `guard` and emits, or keeps what
-//! is stopped for a time, which `again` takes up.
+//! Modules in the order of processing: this one routes each alert to its targets; `occurrence` opens and
+//! closes occurrences and records the changes of each rule in a `delta`; `episode` updates the rule's
+//! episode, and `control_episode` those of holds and heartbeats, which update the controls; `act` executes an
+//! `attempt` of a rule to act: it evaluates the guards of `guard`, then emits an event (`emit`) or defers the
+//! action; `deferred` re-evaluates deferred actions; `outcome` records the decisions.
 
 mod act;
+mod attempt;
 mod control_episode;
 mod deferred;
+mod delta;
 mod emit;
 mod episode;
 mod guard;
 mod input;
 mod occurrence;
+mod outcome;
 mod step;
 #[cfg(test)]
 mod tests;
@@ -39,66 +43,66 @@ pub use input::{EvaluatedAlert, HeartbeatAlert, Input};
 use occurrence::{FiringAlert, ResolvedAlert, TargetInput};
 use step::StepContext;
 
-/// What every decision reads.
+/// The read-only inputs of a step.
 #[derive(Debug, Clone, Copy)]
 pub struct Context<'a> {
-    /// The rules.
+    /// The active rule table.
     pub rules: &'a RuleTable,
-    /// The store's time.
+    /// The current store time.
     pub now: Time,
-    /// When the store was created: what began before is adopted.
+    /// When the store was created. Occurrences that started before are adopted.
     pub created: Time,
-    /// What holds for all rules.
+    /// Settings that apply to all rules.
     pub policy: Policy,
-    /// What stops actions whatever target they are about.
+    /// Pauses, holds and heartbeats as of the last commit.
     pub controls: &'a Controls,
     /// The sources that have a heartbeat.
     pub with_heartbeat: &'a BTreeSet<Name>,
-    /// What may still be cancelled, for each target.
+    /// Undelivered decreases by target; an increase supersedes them.
     pub undelivered_decreases: &'a BTreeMap<TargetKey, Vec<UndeliveredDecrease>>,
 }
 
-/// What holds for all rules.
+/// Settings that apply to all rules.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Policy {
-    /// The end of an alert is remembered.
+    /// How long the last resolve of an alert is retained.
     pub last_resolve_retention: Duration,
-    /// That an episode ended because an alert of it expired is remembered.
+    /// How long the id of an expired episode is retained.
     pub expired_episode_retention: Duration,
-    /// Guards may keep what takes capacity away, beside its own stabilization window.
+    /// How long a decrease can be deferred in addition to its stabilization window.
     pub max_deferral: Duration,
-    /// What one process may emit.
+    /// The rate limits of this process.
     pub per_minute: PerMinute,
 }
 
-/// The states that a decision sees.
+/// The states that a step reads.
 #[derive(Debug, Clone, Default)]
 pub struct States {
-    /// Of every wanted target that is known.
+    /// The state of each requested target that has one.
     pub targets: BTreeMap<TargetKey, Arc<TargetState>>,
-    /// For every wanted alert that is known, the targets that know it.
+    /// The targets whose state mentions an alert, for each requested alert.
     pub alerts: BTreeMap<AlertKey, Vec<TargetKey>>,
 }
 
-/// An event that may make capacity less and that was not sent yet to all its destinations.
+/// An event that can decrease capacity and that some destination has not settled.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UndeliveredDecrease {
-    /// Its id.
+    /// The id of the event.
     pub id: String,
-    /// Its rule.
+    /// The rule that emitted it.
     pub rule: Name,
-    /// The alerts that it is about.
+    /// The alerts of its decision.
     pub alerts: Vec<AlertKey>,
 }
 
-/// What came of it.
+/// The result of a step.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Step {
-    /// States that are new or changed.
+    /// The new and the changed states.
     pub states: Vec<(TargetKey, TargetState)>,
-    /// The controls, if they have changed.
+    /// The new controls, if they have changed.
     pub controls: Option<Controls>,
-    /// What was decided.
+    /// The decisions, in the order in which they were made.
     pub decisions: Vec<Decision>,
 }
 
@@ -113,14 +117,14 @@ fn alert_key(source: &Name, fingerprint: &Arc<str>) -> AlertKey {
 }
 
 impl States {
-    /// The last known end of an alert, on whichever target.
+    /// The latest known end of an alert over all targets.
     fn last_resolve(&self, alert: &AlertKey) -> Option<&LastResolve> {
         let keys = self.alerts.get(alert).into_iter().flatten();
         let ends = keys.filter_map(|key| self.targets.get(key)?.last_resolve(alert));
-        ends.max_by_key(|ended| ended.ends_at)
+        ends.max_by_key(|last_resolve| last_resolve.ends_at)
     }
 
-    /// Where an alert is open or late.
+    /// The targets at which an alert is open or late.
     fn tracked_at<'a, 'k>(
         &'a self,
         alert: &'k AlertKey,
@@ -131,32 +135,32 @@ impl States {
         })
     }
 
-    /// Whether a rule has this alert open there.
+    /// Whether an alert is open in the rule's episode at a target.
     fn is_open(&self, target: &TargetKey, rule: &Name, alert: &AlertKey) -> bool {
         let state = self.targets.get(target);
         state.and_then(|state| state.rules.get(rule)).is_some_and(|rule| rule.is_open(alert))
     }
 
-    /// Where a rule has this alert open or late, if it has: at a target, or at a hold, or at a heartbeat,
-    /// whichever `like` is.
+    /// The key at which an alert is open or late for a rule. Only keys of the same kind as `same_kind`
+    /// (target, hold or heartbeat) are considered.
     fn tracked_for_rule<'a>(
         &'a self,
         rule: &Name,
         alert: &AlertKey,
-        like: &TargetKey,
+        same_kind: &TargetKey,
     ) -> Option<&'a TargetKey> {
-        self.tracked_at(alert).filter(|key| key.kind() == like.kind()).find(|key| {
+        self.tracked_at(alert).filter(|key| key.kind() == same_kind.kind()).find(|key| {
             let state = self.targets.get(*key);
             state.and_then(|state| state.rules.get(rule)).is_some_and(|rule| rule.is_tracked(alert))
         })
     }
 }
 
-/// Decides one notification.
+/// Processes one notification.
 ///
-/// A firing alert goes to the targets that its rules name, except that a rule keeps an alert on the
-/// target where it is already open. A resolved one goes to every target where it is open, whatever
-/// the rules say by now. What sets the controls is decided first.
+/// A firing alert is routed to the targets that its rules name; if it is already open for a rule at another
+/// target, it stays there. A resolved alert is routed to every target at which it is open, whatever the rules
+/// are now. Holds and heartbeats are processed before targets.
 pub fn process_notification(
     context: &Context<'_>,
     input: &Input,
@@ -182,7 +186,7 @@ pub fn process_notification(
                         key.clone(),
                     );
                 }
-                let last_end = states.last_resolve(&key).map(|ended| ended.ends_at);
+                let last_end = states.last_resolve(&key).map(|last_resolve| last_resolve.ends_at);
                 for matched in &evaluation.matches {
                     routing.route_firing(FiringAlert {
                         key: key.clone(),
@@ -199,7 +203,7 @@ pub fn process_notification(
             }
             EvaluatedAlert::Heartbeat(alert, heartbeat) if alert.status == Status::Firing => {
                 let key = alert_key(&input.source.name, &alert.fingerprint);
-                let last_end = states.last_resolve(&key).map(|ended| ended.ends_at);
+                let last_end = states.last_resolve(&key).map(|last_resolve| last_resolve.ends_at);
                 routing.route_firing(FiringAlert {
                     key: key.clone(),
                     alert,
@@ -221,13 +225,13 @@ pub fn process_notification(
 
 static NO_PARAMETERS: BTreeMap<String, String> = BTreeMap::new();
 
-/// Sends the alerts of a notification to the targets that they concern.
+/// Routes the alerts of a notification to targets.
 struct Routing<'a> {
     context: &'a Context<'a>,
     input: &'a Input,
     states: &'a States,
     target_inputs: BTreeMap<TargetKey, TargetInput<'a>>,
-    /// Ends of alerts that are not open anywhere.
+    /// Ends of alerts that are not open at any target.
     strays: Vec<(TargetKey, LastResolve)>,
     targetless: TargetlessDecisions,
 }
@@ -248,7 +252,7 @@ impl<'a> Routing<'a> {
         let known = self.states.tracked_for_rule(firing.rule, &firing.key, firing.rule_target);
         let is_new = firing.last_end.is_none_or(|end| firing.alert.starts_at > end);
         let target = match known.filter(|known| *known != firing.rule_target) {
-            // It began after the end that makes a copy late, so it is no copy of that.
+            // It started after the last known end, so it is a new occurrence and not a copy of the late one.
             Some(known) if is_new && !self.states.is_open(known, firing.rule, &firing.key) => {
                 let outdated = (firing.rule.clone(), firing.key.clone());
                 self.target_inputs.entry(known.clone()).or_default().outdated.push(outdated);
@@ -259,15 +263,16 @@ impl<'a> Routing<'a> {
         self.target_inputs.entry(target.clone()).or_default().firing.push(firing);
     }
 
-    /// Also where no rule takes it any more: it fires, so it does not expire. Only the heartbeat of a source
-    /// is never kept open by what is not its heartbeat any more.
+    /// Refreshes a firing alert wherever it is open, also where no rule matches it any more: it fires, so it
+    /// does not expire. The exception is a heartbeat: an alert that is not the heartbeat of its source any
+    /// more does not keep it open.
     fn mark_heard(&mut self, key: &AlertKey, alert: &Alert, is_heartbeat: bool) {
         for target in self.states.tracked_at(key) {
-            let target_inputs = self.target_inputs.entry(target.clone()).or_default();
+            let target_input = self.target_inputs.entry(target.clone()).or_default();
             if !is_heartbeat && target.kind() == KeyKind::Heartbeat {
-                target_inputs.outdated.push((Name::for_heartbeat(), key.clone()));
+                target_input.outdated.push((Name::for_heartbeat(), key.clone()));
             } else {
-                target_inputs.heard.push((key.clone(), alert.starts_at));
+                target_input.heard.push((key.clone(), alert.starts_at));
             }
         }
     }
@@ -279,25 +284,25 @@ impl<'a> Routing<'a> {
             _ => None,
         });
         let mut resolved = resolved.peekable();
-        // Where an alert fires in this very notification, it can resolve in it.
-        let mut fires: BTreeMap<AlertKey, Vec<TargetKey>> = BTreeMap::new();
+        // An alert that fires in this notification can also resolve in it.
+        let mut firing_at: BTreeMap<AlertKey, Vec<TargetKey>> = BTreeMap::new();
         if resolved.peek().is_some() {
-            for (target, target_inputs) in &self.target_inputs {
-                for firing in &target_inputs.firing {
-                    fires.entry(firing.key.clone()).or_default().push(target.clone());
+            for (target, target_input) in &self.target_inputs {
+                for firing in &target_input.firing {
+                    firing_at.entry(firing.key.clone()).or_default().push(target.clone());
                 }
             }
         }
-        // Ends of this notification that no target has applied.
+        // Ends in this notification that are not applied at any target.
         let mut strays: BTreeMap<AlertKey, Time> = BTreeMap::new();
         for (alert, is_heartbeat) in resolved {
             let key = alert_key(&self.input.source.name, &alert.fingerprint);
-            // A resolved alert has its end, `notification` sees to that.
+            // `notification` guarantees that a resolved alert has an end.
             let ends_at = alert.ends_at.unwrap_or(alert.starts_at);
-            let ended = self.states.last_resolve(&key);
+            let last_resolve = self.states.last_resolve(&key);
             let stray = strays.get(&key).copied();
-            let last_end = ended.map(|ended| ended.ends_at).max(stray);
-            let open = self.states.tracked_at(&key).chain(fires.get(&key).into_iter().flatten());
+            let last_end = last_resolve.map(|last_resolve| last_resolve.ends_at).max(stray);
+            let open = self.states.tracked_at(&key).chain(firing_at.get(&key).into_iter().flatten());
             let open = sorted_unique(open.cloned().collect::<Vec<_>>());
             if !open.is_empty() {
                 for target in open {
@@ -306,22 +311,24 @@ impl<'a> Routing<'a> {
                 }
                 continue;
             }
-            let again = last_end.is_some_and(|last| ends_at <= last);
-            let was_open = ended.is_some_and(|ended| ended.was_open);
-            let verdict = match (is_heartbeat, again || was_open) {
+            let is_repeated = last_end.is_some_and(|last| ends_at <= last);
+            let was_open = last_resolve.is_some_and(|last_resolve| last_resolve.was_open);
+            let verdict = match (is_heartbeat, is_repeated || was_open) {
                 (true, _) => Verdict::Heartbeat,
                 (false, true) => Verdict::Duplicate,
                 (false, false) => Verdict::NoEvidence,
             };
             self.targetless.add(None, verdict, None, key.clone());
-            if !again {
+            if !is_repeated {
                 strays.insert(key.clone(), ends_at);
-                let home = self.states.alerts.get(&key).and_then(|keys| keys.first()).cloned();
+                let known_target = self.states.alerts.get(&key).and_then(|keys| keys.first()).cloned();
                 let source = self.input.source.name.as_str();
                 let stray = || TargetKey::for_stray_alert(source, &key.fingerprint);
                 let until = self.context.now.after(self.context.policy.last_resolve_retention);
-                self.strays
-                    .push((home.unwrap_or_else(stray), LastResolve { alert: key, ends_at, was_open, until }));
+                self.strays.push((
+                    known_target.unwrap_or_else(stray),
+                    LastResolve { alert: key, ends_at, was_open, until },
+                ));
             }
         }
     }
@@ -335,22 +342,22 @@ impl<'a> Routing<'a> {
         let mut step_context = StepContext::new(context, rates);
         let mut target_inputs: Vec<_> = target_inputs.into_iter().collect();
         target_inputs.sort_by_key(|(key, _)| key.kind());
-        for (key, target_inputs) in target_inputs {
+        for (key, target_input) in target_inputs {
             let mut state = state_of(&key);
-            decisions.extend(occurrence::apply(&mut step_context, input, &key, &mut state, target_inputs));
+            decisions.extend(occurrence::apply(&mut step_context, input, &key, &mut state, target_input));
             changed.insert(key, state);
         }
-        for (key, ended) in strays {
+        for (key, last_resolve) in strays {
             let state = changed.entry(key).or_insert_with_key(state_of);
-            occurrence::remember_end(state, ended);
+            occurrence::record_last_resolve(state, last_resolve);
         }
         Step { states: changed.into_iter().collect(), controls: step_context.changed_controls(), decisions }
     }
 }
 
-/// Decides what has come due at targets, or may be free by a change of the controls: occurrences that
-/// nobody speaks of any more, late ones whose window is over, actions that a guard has stopped, ends that
-/// need not be remembered. What has nothing to decide is not in the step.
+/// Processes targets that are due, or whose deferred actions depend on controls that have changed: expires
+/// occurrences, opens late firings whose window is over, rechecks deferred actions, and prunes retained ends.
+/// Targets that do not change are not part of the step.
 pub fn process_due(context: &Context<'_>, keys: &[TargetKey], states: &States, rates: &mut Rates) -> Step {
     let mut step_context = StepContext::new(context, rates);
     let mut step = Step::default();
@@ -374,7 +381,7 @@ pub fn process_due(context: &Context<'_>, keys: &[TargetKey], states: &States, r
     step
 }
 
-/// Decisions about alerts that come to no target, those of one kind together.
+/// Decisions about alerts that are not routed to a target, one for each rule, verdict and detail.
 #[derive(Default)]
 struct TargetlessDecisions {
     decisions: Vec<Decision>,

@@ -1,11 +1,12 @@
-//! Occurrences: what one firing or resolve does to what is open.
+//! Occurrences: applies firing and resolved alerts to the open occurrences of a target.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::episode::{self, Opened, RuleDelta};
+use super::deferred::AffectedRules;
+use super::delta::{Opened, RuleDelta};
 use super::step::StepContext;
-use super::{Input, control_episode, deferred};
+use super::{Input, control_episode, deferred, episode};
 use crate::domain::episode_scope::EpisodeScope;
 use crate::domain::name::Name;
 use crate::domain::notification::Alert;
@@ -14,24 +15,24 @@ use crate::domain::target::{KeyKind, TargetKey};
 use crate::domain::time::Time;
 use crate::domain::verdict::{Decision, Verdict};
 
-/// What one notification brings to one target.
+/// The part of a notification that concerns one target.
 #[derive(Default)]
 pub(super) struct TargetInput<'a> {
     pub firing: Vec<FiringAlert<'a>>,
-    /// Alerts that fire and are known here, whichever rule takes them now, and when they began.
+    /// Firing alerts that are open or late at this target, whichever rule matches them now, and their starts.
     pub heard: Vec<(AlertKey, Time)>,
-    /// Firings of a rule that have lost their meaning: a late one that fires anew at another target, one
-    /// that was a heartbeat and is none any more.
+    /// Firings of a rule that are no longer valid: a late one that has a new occurrence at another target, or
+    /// an alert that is not the heartbeat any more.
     pub outdated: Vec<(Name, AlertKey)>,
     pub resolves: Vec<ResolvedAlert>,
 }
 
-/// A firing alert that a rule took.
+/// A firing alert that a rule matched.
 pub(super) struct FiringAlert<'a> {
     pub key: AlertKey,
     pub alert: &'a Alert,
     pub rule: &'a Name,
-    /// What the rule says that it is about, and the key of that.
+    /// The scope that the rule renders from the alert; `rule_target` is its key.
     pub scope: &'a EpisodeScope,
     pub rule_target: &'a TargetKey,
     pub parameters: &'a BTreeMap<String, String>,
@@ -39,19 +40,19 @@ pub(super) struct FiringAlert<'a> {
     pub last_end: Option<Time>,
 }
 
-/// The end of an alert that is open or late here.
+/// The end of an alert that is open or late at this target.
 pub(super) struct ResolvedAlert {
     pub key: AlertKey,
     pub ends_at: Time,
     pub last_end: Option<Time>,
 }
 
-/// What happened to each rule at one target; there are few, and most often one.
+/// The changes of each rule at one target. A list, since there is nearly always one.
 #[derive(Default)]
 struct RuleDeltas(Vec<(Name, RuleDelta)>);
 
 impl RuleDeltas {
-    fn delta(&mut self, rule: &Name) -> &mut RuleDelta {
+    fn delta_mut(&mut self, rule: &Name) -> &mut RuleDelta {
         let known = self.0.iter().position(|(name, _)| name == rule);
         let at = known.unwrap_or_else(|| {
             self.0.push((rule.clone(), RuleDelta::default()));
@@ -60,131 +61,124 @@ impl RuleDeltas {
         &mut self.0[at].1
     }
 
-    fn deltas(&mut self) -> impl Iterator<Item = &mut RuleDelta> {
+    fn iter_mut(&mut self) -> impl Iterator<Item = &mut RuleDelta> {
         self.0.iter_mut().map(|(_, delta)| delta)
     }
 }
 
-/// Applies what a notification brings. All of it is seen before any episode is judged: a pod that
-/// takes the place of another in the same notification neither closes nor opens anything.
+/// Applies a notification to one target. All its alerts are applied before any episode is evaluated, so a pod
+/// that replaces another one in the same notification neither closes nor opens an episode.
 pub(super) fn apply(
     step: &mut StepContext<'_>,
     input: &Input,
     key: &TargetKey,
     state: &mut TargetState,
-    changes: TargetInput<'_>,
+    target_input: TargetInput<'_>,
 ) -> Vec<Decision> {
     let now = step.context.now;
-    let mut by_rule = RuleDeltas::default();
-    for firing in changes.firing {
-        let delta = by_rule.delta(firing.rule);
+    let mut deltas = RuleDeltas::default();
+    for firing in target_input.firing {
+        let delta = deltas.delta_mut(firing.rule);
         let rule_state = state.rules.get_or_default(firing.rule);
         apply_firing(now, input, rule_state, delta, firing);
     }
-    for (key, starts_at) in &changes.heard {
+    for (key, starts_at) in &target_input.heard {
         for (name, rule_state) in state.rules.iter_mut() {
             if refresh(now, input, rule_state, key, *starts_at) {
-                by_rule.delta(name).renewed = true;
+                deltas.delta_mut(name).renewed = true;
             }
         }
     }
-    for (rule, alert) in changes.outdated {
+    for (rule, alert) in target_input.outdated {
         if let Some(rule_state) = state.rules.get_mut(&rule) {
             rule_state.late.remove(&alert);
             rule_state.episode.as_mut().and_then(|episode| episode.open.remove(&alert));
         }
-        by_rule.delta(&rule).outdated.push(alert);
+        deltas.delta_mut(&rule).outdated.push(alert);
     }
     let mut decisions = Vec::new();
-    for resolve in changes.resolves {
+    for resolve in target_input.resolves {
         let mut applied = false;
         let mut was_open = false;
-        for delta in by_rule.deltas() {
-            if let Some(fresh) = cancel_opened(delta, &resolve) {
+        for delta in deltas.iter_mut() {
+            if let Some(counts) = cancel_opened(delta, &resolve) {
                 was_open = true;
-                applied |= fresh;
+                applied |= counts;
             }
         }
         for (name, rule_state) in state.rules.iter_mut() {
             if rule_state.is_tracked(&resolve.key) {
                 was_open = true;
-                let delta = by_rule.delta(name);
+                let delta = deltas.delta_mut(name);
                 applied |= apply_resolve(rule_state, delta, &resolve);
             }
         }
         if !was_open {
-            // The same notification has resolved it already.
+            // An earlier alert of the same notification has resolved it.
             let duplicate = Decision::new(Verdict::Duplicate, vec![resolve.key.clone()]);
             decisions.push(Decision { target: Some(key.clone()), ..duplicate });
         }
-        // Also one that is not the last, so that a target that only this was about has a history.
+        // Also an end that is not the latest one, so that a target whose only alert it was has a history.
         if applied {
             let until = now.after(step.context.policy.last_resolve_retention);
             let (alert, ends_at) = (resolve.key, resolve.ends_at);
-            remember_end(state, LastResolve { alert, ends_at, was_open, until });
+            record_last_resolve(state, LastResolve { alert, ends_at, was_open, until });
         }
     }
-    for delta in by_rule.deltas() {
+    for delta in deltas.iter_mut() {
         delta.trigger = Some(input.trigger.clone());
         delta.truncated = input.truncated;
     }
-    decisions.extend(evaluate_all(step, key, state, by_rule));
+    decisions.extend(evaluate_all(step, key, state, deltas));
     decisions
 }
 
-/// Settles all turns of a moment. Rules in which something opens come first, so that what they add is
-/// known to those that would take away; and what they open ends every wait for a calm.
+/// Evaluates the episodes of all changed rules. Rules with opened occurrences come first: increases are known
+/// before decreases are evaluated, and an opening withdraws every pending close of the target.
 fn evaluate_all(
     step: &mut StepContext<'_>,
     key: &TargetKey,
     state: &mut TargetState,
-    changes: RuleDeltas,
+    deltas: RuleDeltas,
 ) -> Vec<Decision> {
-    let mut changes = changes.0;
-    changes.sort_by(|(a, _), (b, _)| a.cmp(b));
+    let mut deltas = deltas.0;
+    deltas.sort_by(|(a, _), (b, _)| a.cmp(b));
     if key.kind() != KeyKind::Target {
-        let settled = changes
+        let decisions = deltas
             .into_iter()
             .map(|(name, delta)| control_episode::evaluate_episode(step, key, state, &name, delta));
-        return settled.collect::<Vec<_>>().concat();
+        return decisions.collect::<Vec<_>>().concat();
     }
-    let opens = affected_rules(step, &changes, |delta| delta.renewed || !delta.opened.is_empty());
-    let expires = affected_rules(step, &changes, |delta| !delta.expired.is_empty());
-    // Of those in which something opens, those that could take away come last.
-    changes.sort_by_key(|(name, delta)| {
+    let affected_by_openings =
+        affected_rules(step, &deltas, |delta| delta.renewed || !delta.opened.is_empty());
+    let affected_by_expiry = affected_rules(step, &deltas, |delta| !delta.expired.is_empty());
+    // Among the rules with openings, those that decrease capacity come last.
+    deltas.sort_by_key(|(name, delta)| {
         let firing = step.rule(name).and_then(|rule| rule.on_firing.as_ref());
         (delta.opened.is_empty(), firing.is_some_and(|firing| firing.action.change.decreases_capacity()))
     });
     let mut decisions = Vec::new();
-    for (name, delta) in changes {
+    for (name, delta) in deltas {
         decisions.extend(episode::evaluate_episode(step, key, state, &name, delta));
     }
-    let why = "something opened on the target";
-    decisions.extend(deferred::withdraw_pending_closes(step, key, state, &opens, why));
-    // What stood in the way may still do so: absence is no evidence.
-    let why = "an alert about the target was not heard of any more";
-    decisions.extend(deferred::withdraw_pending_closes(step, key, state, &expires, why));
-    // What has come due, and what only an episode that has closed now stood in the way of.
+    let detail = "an alert opened on the target";
+    decisions.extend(deferred::withdraw_pending_closes(step, key, state, &affected_by_openings, detail));
+    // The blocker may still be there: a missing notification is not evidence.
+    let detail = "an alert about the target has expired";
+    decisions.extend(deferred::withdraw_pending_closes(step, key, state, &affected_by_expiry, detail));
+    // Deferred actions that are due, or that only an episode that has just closed was blocking.
     decisions.extend(deferred::recheck_deferred(step, key, state));
     decisions
 }
 
-/// Whose closings something touches.
-pub(super) enum AffectedRules {
-    /// Those of all rules.
-    All,
-    /// Those of these rules, which are in `mode: shadow` and stop nobody else.
-    Only(Vec<Name>),
-}
-
 fn affected_rules(
     step: &StepContext<'_>,
-    changes: &[(Name, RuleDelta)],
-    by: impl Fn(&RuleDelta) -> bool,
+    deltas: &[(Name, RuleDelta)],
+    is_affected: impl Fn(&RuleDelta) -> bool,
 ) -> AffectedRules {
-    let (shadow, others): (Vec<&Name>, Vec<&Name>) = changes
+    let (shadow, others): (Vec<&Name>, Vec<&Name>) = deltas
         .iter()
-        .filter(|(_, delta)| by(delta))
+        .filter(|(_, delta)| is_affected(delta))
         .map(|(name, _)| name)
         .partition(|name| step.is_shadow(name));
     if others.is_empty() {
@@ -214,12 +208,12 @@ fn apply_firing(
     };
     if let Some(open) = state.episode.as_mut().and_then(|episode| episode.open.get_mut(&key)) {
         if !open.is_replaced_by(fresh.starts_at) {
-            // The first start stays: copies and restarts move it back and forth.
+            // The first start is retained: copies and restarts of Prometheus move it back and forth.
             let (starts_at, labels) = (open.starts_at, Arc::clone(&open.labels));
             *open = Occurrence { starts_at, labels, ..fresh };
             delta.unchanged.push((key, Verdict::Duplicate));
         } else {
-            // Its resolve never reached us. As many alerts are open as before.
+            // The resolve of the old occurrence was not received. The number of open alerts is unchanged.
             *open = fresh;
             delta.renewed = true;
             delta.unchanged.push((key, Verdict::NoAction));
@@ -237,7 +231,7 @@ fn apply_firing(
                 delta.unchanged.push((key, Verdict::Duplicate));
                 return;
             }
-            let due = now.after(input.source.late_window);
+            let opens_at = now.after(input.source.late_window);
             state.late.insert(LateFiring {
                 occurrence: fresh,
                 scope: scope.clone(),
@@ -245,12 +239,12 @@ fn apply_firing(
                 trigger: input.trigger.clone(),
                 truncated: input.truncated,
                 previous_end,
-                opens_at: due,
+                opens_at,
             });
-            delta.late.push((key, due));
+            delta.late.push((key, opens_at));
         }
         None => {
-            // It began after that end, so it is no copy of what waits.
+            // It started after the last known end, so it is not a copy of the late firing.
             state.late.remove(&key);
             delta.opened.insert(Opened {
                 occurrence: fresh,
@@ -262,7 +256,7 @@ fn apply_firing(
     }
 }
 
-/// It fires, so it does not expire. Whether it has begun anew.
+/// Extends the expiry of a firing alert. Returns whether a new occurrence has replaced the open one.
 fn refresh(now: Time, input: &Input, state: &mut RuleState, key: &AlertKey, starts_at: Time) -> bool {
     let open = state.episode.as_mut().and_then(|episode| episode.open.get_mut(key));
     let Some(open) = open.filter(|open| open.heard_at < now) else { return false };
@@ -275,22 +269,22 @@ fn refresh(now: Time, input: &Input, state: &mut RuleState, key: &AlertKey, star
     renewed
 }
 
-/// An alert that opens and resolves in one notification does not open. Whether the end counts; `None`
-/// if it does not open here.
+/// Cancels the opening of an alert that fires and resolves in the same notification. Returns whether the end
+/// is applied; `None` if the alert does not open here.
 fn cancel_opened(delta: &mut RuleDelta, resolve: &ResolvedAlert) -> Option<bool> {
     if resolve.ends_at < delta.opened.get(&resolve.key)?.occurrence.starts_at {
         delta.unchanged.push((resolve.key.clone(), Verdict::Stale));
         return Some(false);
     }
     delta.opened.remove(&resolve.key);
-    // One answer for the firing, one for the resolve.
+    // One reply for the firing and one for the resolve.
     delta
         .unchanged
         .extend([(resolve.key.clone(), Verdict::Withdrawn), (resolve.key.clone(), Verdict::Withdrawn)]);
     Some(true)
 }
 
-/// Whether the end counts.
+/// Applies a resolve to the late firing or the open occurrence. Returns whether the end is applied.
 fn apply_resolve(state: &mut RuleState, delta: &mut RuleDelta, resolve: &ResolvedAlert) -> bool {
     if state.late.remove(&resolve.key).is_some() {
         delta.unchanged.push((resolve.key.clone(), Verdict::Withdrawn));
@@ -310,23 +304,23 @@ fn apply_resolve(state: &mut RuleState, delta: &mut RuleDelta, resolve: &Resolve
     true
 }
 
-/// Remembers the latest end of an alert.
-pub(super) fn remember_end(state: &mut TargetState, ended: LastResolve) {
-    match state.last_resolves.get_mut(&ended.alert) {
+/// Records the latest end of an alert.
+pub(super) fn record_last_resolve(state: &mut TargetState, last_resolve: LastResolve) {
+    match state.last_resolves.get_mut(&last_resolve.alert) {
         Some(known) => {
-            known.ends_at = known.ends_at.max(ended.ends_at);
-            known.was_open |= ended.was_open;
-            known.until = known.until.max(ended.until);
+            known.ends_at = known.ends_at.max(last_resolve.ends_at);
+            known.was_open |= last_resolve.was_open;
+            known.until = known.until.max(last_resolve.until);
         }
-        None => state.last_resolves.insert(ended),
+        None => state.last_resolves.insert(last_resolve),
     }
 }
 
-/// Ends occurrences that nobody speaks of any more, opens late ones whose window is over, and looks again
-/// at what guards have stopped.
+/// Expires occurrences that no notification has mentioned for `occurrence_ttl`, opens late firings whose
+/// window is over, and rechecks deferred actions.
 pub(super) fn expire(step: &mut StepContext<'_>, key: &TargetKey, state: &mut TargetState) -> Vec<Decision> {
     let now = step.context.now;
-    let mut by_rule = RuleDeltas::default();
+    let mut deltas = RuleDeltas::default();
     for (name, rule_state) in state.rules.iter_mut() {
         let mut delta = RuleDelta::default();
         if let Some(episode) = &mut rule_state.episode {
@@ -334,27 +328,14 @@ pub(super) fn expire(step: &mut StepContext<'_>, key: &TargetKey, state: &mut Ta
             delta.expired.extend(expired.into_iter().map(|open| open.alert));
         }
         for late in rule_state.late.extract_if(|late| late.opens_at <= now) {
-            let LateFiring {
-                occurrence,
-                scope: target,
-                parameters,
-                trigger: cause,
-                truncated,
-                previous_end,
-                ..
-            } = late;
-            delta.opened.insert(Opened {
-                occurrence,
-                scope: target,
-                parameters,
-                previous_end: Some(previous_end),
-            });
-            delta.trigger = Some(cause);
+            let LateFiring { occurrence, scope, parameters, trigger, truncated, previous_end, .. } = late;
+            delta.opened.insert(Opened { occurrence, scope, parameters, previous_end: Some(previous_end) });
+            delta.trigger = Some(trigger);
             delta.truncated |= truncated;
         }
         if !delta.opened.is_empty() || !delta.expired.is_empty() {
-            *by_rule.delta(name) = delta;
+            *deltas.delta_mut(name) = delta;
         }
     }
-    evaluate_all(step, key, state, by_rule)
+    evaluate_all(step, key, state, deltas)
 }

@@ -1,4 +1,4 @@
-//! What one step works with beside the states: what it reads, and what it changes for all targets.
+//! Context of one engine step: read-only inputs plus the controls and rate limits it changes.
 
 use std::borrow::Cow;
 use std::collections::BTreeSet;
@@ -15,7 +15,7 @@ pub(super) struct StepContext<'a> {
     pub context: &'a Context<'a>,
     controls: Cow<'a, Controls>,
     pub rates: &'a mut Rates,
-    /// Ids of the events that this step has cancelled.
+    /// Ids of the events that this step has superseded.
     superseded: BTreeSet<&'a str>,
 }
 
@@ -24,7 +24,7 @@ impl<'a> StepContext<'a> {
         Self { context, controls: Cow::Borrowed(context.controls), rates, superseded: BTreeSet::new() }
     }
 
-    /// The controls, with what this step has changed so far.
+    /// The controls, including the changes of this step.
     pub(super) fn controls(&self) -> &Controls {
         &self.controls
     }
@@ -42,7 +42,7 @@ impl<'a> StepContext<'a> {
         }
     }
 
-    /// A rule as it is now.
+    /// The current version of a rule; `None` if it no longer exists.
     pub(super) fn rule(&self, name: &Name) -> Option<&'a Rule> {
         self.context.rules.rule(name)
     }
@@ -51,7 +51,7 @@ impl<'a> StepContext<'a> {
         self.rule(name).is_some_and(|rule| rule.mode == Mode::Shadow)
     }
 
-    /// The sources of these that have a heartbeat.
+    /// Those of `sources` that have a heartbeat configured.
     pub(super) fn with_heartbeat<'s>(
         &self,
         sources: &'s [Name],
@@ -60,14 +60,14 @@ impl<'a> StepContext<'a> {
         sources.iter().filter(move |source| known.contains(*source))
     }
 
-    /// Nobody waits any more for what was kept.
+    /// Releases the rate limit slot of a deferred action, if it has one.
     pub(super) fn release_slot(&mut self, deferred: &Deferred) {
         if let Some(slot) = deferred.slot() {
             self.rates.release(slot);
         }
     }
 
-    /// What an event that adds capacity cancels about a target, each once.
+    /// The undelivered decreases of a target that an increase cancels. Each is returned once in a step.
     pub(super) fn supersede(&mut self, key: &TargetKey) -> Vec<&'a UndeliveredDecrease> {
         let undelivered = self.context.undelivered_decreases.get(key).into_iter().flatten();
         undelivered.filter(|undelivered| self.superseded.insert(&undelivered.id)).collect()

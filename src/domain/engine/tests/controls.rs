@@ -1,5 +1,5 @@
-//! What stops actions whatever target they are about: pauses, holds, heartbeats, the process's limits. And
-//! what stops nobody: rules in `mode: shadow`.
+//! Pauses, holds, heartbeats and rate limits, which block actions of any target; and rules in `mode: shadow`,
+//! which block no other rule.
 
 use super::*;
 use crate::domain::control::{Direction, Pause, TargetPattern};
@@ -8,7 +8,7 @@ use crate::domain::rule::{HoldTemplate, PartialTemplate};
 const HOUR: i64 = 3600;
 const DAY: i64 = 24 * HOUR;
 
-/// A pause of everything, set at this second, that ends by itself if `until` says so.
+/// Pauses everything from the second `since`, until `until` if it is set. `narrow` restricts the pause.
 fn pause(world: &mut World, since: i64, until: Option<i64>, narrow: impl FnOnce(&mut Pause)) -> u64 {
     let mut pause = Pause {
         id: 0,
@@ -25,7 +25,7 @@ fn pause(world: &mut World, since: i64, until: Option<i64>, narrow: impl FnOnce(
 }
 
 #[test]
-fn a_pause_over_a_weekend_defers_the_scale_out_and_withdraws_the_scale_in() {
+fn a_pause_over_a_weekend_defers_scale_outs_without_a_deadline() {
     let mut world = with_a_second_rule(guarded(5, 10, 5));
     world.post(0, vec![firing("a", -10)]);
     let friday = pause(&mut world, 60, None, |_| {});
@@ -35,26 +35,26 @@ fn a_pause_over_a_weekend_defers_the_scale_out_and_withdraws_the_scale_in() {
     let mut others = firing("x", HOUR);
     others.labels = Arc::new([("alertname", "Pending"), ("nodegroup", "others")].into_iter().collect());
     assert_eq!(summary(&world.post(HOUR + 10, vec![others.clone()])), "paused×1");
-    // Whatever is heard again meanwhile changes nothing.
+    // Repeated notifications change nothing.
     assert_eq!(
         summary(&world.post(5 * HOUR, vec![slow(true, 590, 0), firing("a", -10)])),
         "duplicate×1, duplicate×1"
     );
-    // One of the two groups is well again on Saturday; nobody resumes within max_deferral.
+    // The pause is longer than max_deferral; scale-outs have no deadline.
     let quiet = world.post(20 * HOUR, vec![firing("a", -10), slow(true, 590, 0)]);
     assert_eq!(summary(&quiet), "duplicate×1, duplicate×1");
     let ended = pause_ends(&mut world, friday, 23 * HOUR);
     assert_eq!(summary(&ended), "emitted×1 scale_out +2, emitted×1 scale_out +2");
 }
 
-/// Ends a pause and looks at everything again, as the store asks for.
+/// Ends a pause and rechecks all targets, as the recheck queue of the store does.
 fn pause_ends(world: &mut World, id: u64, seconds: i64) -> Vec<Decision> {
     assert!(world.controls.resume(id).is_some());
     world.wait(seconds)
 }
 
 #[test]
-fn what_would_take_away_does_not_outlive_a_long_pause() {
+fn a_scale_in_does_not_outlive_a_long_pause() {
     let mut world = guarded(0, 0, 5).world();
     world.post(0, vec![firing("a", -10)]);
     let id = pause(&mut world, 60, None, |_| {});
@@ -65,11 +65,11 @@ fn what_would_take_away_does_not_outlive_a_long_pause() {
 }
 
 #[test]
-fn a_pause_that_ends_by_itself_lets_go_at_that_time() {
+fn a_pause_with_an_end_releases_the_action_at_that_time() {
     let mut world = Setup::default().world();
     pause(&mut world, 0, Some(1800), |_| {});
-    let stopped = world.post(10, vec![firing("a", 5)]);
-    assert_eq!((summary(&stopped).as_str(), stopped[0].until), ("paused×1", Some(at(1800))));
+    let blocked = world.post(10, vec![firing("a", 5)]);
+    assert_eq!((summary(&blocked).as_str(), blocked[0].until), ("paused×1", Some(at(1800))));
     assert_eq!(world.next_due(), Some(1800));
     assert_eq!(summary(&world.wait(1799)), "");
     assert_eq!(summary(&world.wait(1800)), "emitted×1 scale_out +2");
@@ -90,7 +90,7 @@ fn of_two_pauses_the_longer_one_counts_and_a_longer_one_that_is_set_later_prolon
 
 #[test]
 fn a_pause_covers_only_its_rule_target_and_direction() {
-    let stopped = |narrow: fn(&mut Pause)| {
+    let blocked = |narrow: fn(&mut Pause)| {
         let mut world = Setup::default().world();
         pause(&mut world, 0, None, narrow);
         let fired = summary(&world.post(10, vec![firing("a", 5)]));
@@ -105,16 +105,19 @@ fn a_pause_covers_only_its_rule_target_and_direction() {
         (|pause| pause.direction = Some(Direction::ScaleOut), "paused"),
         (|pause| pause.direction = Some(Direction::ScaleIn), "emitted"),
     ] {
-        assert_eq!(stopped(narrow).0, out(fires));
+        assert_eq!(blocked(narrow).0, out(fires));
     }
-    let inwards = stopped(|pause| pause.direction = Some(Direction::ScaleIn));
+    let inwards = blocked(|pause| pause.direction = Some(Direction::ScaleIn));
     assert_eq!(inwards.1, "paused×1");
-    let outwards = stopped(|pause| pause.direction = Some(Direction::ScaleOut));
-    assert_eq!(outwards.1, "withdrawn×1, no_evidence×1", "nothing was added, so nothing is taken away");
+    let outwards = blocked(|pause| pause.direction = Some(Direction::ScaleOut));
+    assert_eq!(
+        outwards.1, "withdrawn×1, no_evidence×1",
+        "nothing was emitted, so there is nothing to compensate"
+    );
 }
 
-/// The world of `setup` with a rule `freeze` that holds `blocks` on this cluster (all, if there is none)
-/// while `alertname = Deploy` fires.
+/// The world of `setup` with a hold rule `freeze`: while `alertname = Deploy` fires, it blocks the directions
+/// `blocks` on targets of `cluster` (of all clusters if it is `None`).
 fn with_a_hold(setup: Setup, cluster: Option<&str>, blocks: &[Direction]) -> World {
     let mut world = setup.world();
     let mut templates = Templates::new();
@@ -157,13 +160,13 @@ fn a_hold_stops_a_scale_in_until_it_ends() {
     assert_eq!(summary(&held), "held×1");
     assert_eq!(held[0].detail.as_deref(), Some("held by rule freeze"));
     assert_eq!(summary(&world.post(120, vec![deploy(true, 5, 0)])), "duplicate×1");
-    assert_eq!(summary(&world.wait(600)), "", "nobody is told again of what is held as before");
+    assert_eq!(summary(&world.wait(600)), "", "an unchanged block is not recorded again");
     assert_eq!(summary(&world.post(700, vec![deploy(false, 5, 690)])), "no_action×1");
     assert_eq!(summary(&world.wait(701)), "emitted×1 scale_in -1");
 }
 
 #[test]
-fn a_hold_lets_pass_what_it_does_not_block_or_cover() {
+fn a_hold_blocks_no_other_direction_and_no_other_target() {
     let mut world = with_a_hold(Setup::default(), Some("{{ labels.cluster }}"), &[Direction::ScaleIn]);
     world.post(0, vec![deploy(true, -10, 0)]);
     assert_eq!(summary(&world.post(10, vec![firing("a", 5)])), "emitted×1 scale_out +2");
@@ -176,7 +179,7 @@ fn a_hold_lets_pass_what_it_does_not_block_or_cover() {
 }
 
 #[test]
-fn a_hold_and_what_it_holds_may_come_in_one_notification() {
+fn a_hold_and_the_action_that_it_blocks_may_arrive_in_one_notification() {
     let mut world = with_a_hold(Setup::default(), None, &[Direction::ScaleIn]);
     world.post(0, vec![firing("a", -10)]);
     let both = world.post(60, vec![resolved("a", -10, 55), deploy(true, 50, 0)]);
@@ -186,14 +189,14 @@ fn a_hold_and_what_it_holds_may_come_in_one_notification() {
 }
 
 #[test]
-fn a_hold_nobody_speaks_of_any_more_ends_without_any_action() {
+fn a_hold_that_expires_releases_scale_outs_and_withdraws_scale_ins() {
     let mut world = with_a_hold(guarded(0, 0, 0), None, &Direction::ALL);
     world.post(0, vec![deploy(true, -10, 0), firing("a", -10)]);
     assert_eq!(summary(&world.post(DAY - 100, vec![firing("a", -10)])), "duplicate×1");
     let mut other = firing("x", DAY - 95);
     other.labels = Arc::new([("alertname", "Pending"), ("nodegroup", "others")].into_iter().collect());
     assert_eq!(summary(&world.post(DAY - 90, vec![other])), "held×1");
-    // What adds capacity goes on: that is no evidence that anything is well.
+    // Scale-outs are released. The expiry is not evidence that a scale-in is safe.
     assert_eq!(summary(&world.wait(DAY)), "expired×1, emitted×1 scale_out +2, emitted×1 scale_out +2");
     let mut world = with_a_hold(guarded(0, 0, 0), None, &[Direction::ScaleIn]);
     world.post(0, vec![deploy(true, -10, 0)]);
@@ -203,7 +206,7 @@ fn a_hold_nobody_speaks_of_any_more_ends_without_any_action() {
 }
 
 #[test]
-fn a_hold_whose_rule_is_gone_or_a_shadow_holds_nothing() {
+fn a_hold_of_a_removed_rule_or_of_a_shadow_blocks_nothing() {
     let mut world = with_a_hold(Setup::default(), None, &[Direction::ScaleIn]);
     world.post(0, vec![deploy(true, -10, 0), firing("a", -10)]);
     assert_eq!(summary(&world.post(60, vec![resolved("a", -10, 55)])), "held×1");
@@ -232,7 +235,7 @@ fn with_a_heartbeat(setup: Setup) -> World {
 
 #[test]
 fn prometheus_dies_and_alertmanager_resolves_everything() {
-    // In any order, together or one after the other: nothing is taken away.
+    // In any order, in one notification or in several: nothing scales in.
     let mut world = with_a_heartbeat(guarded(0, 0, 5));
     assert_eq!(summary(&world.post(0, vec![watchdog(true, -10, 0)])), "heartbeat×1");
     world.post(10, vec![firing("a", -10)]);
@@ -240,7 +243,10 @@ fn prometheus_dies_and_alertmanager_resolves_everything() {
     assert_eq!(summary(&world.post(310, vec![watchdog(false, -10, 290)])), "heartbeat×1");
     let withdrawn = world.wait(311);
     assert_eq!(summary(&withdrawn), "withdrawn×1");
-    assert_eq!(withdrawn[0].detail.as_deref(), Some("the heartbeat of source prod ended meanwhile"));
+    assert_eq!(
+        withdrawn[0].detail.as_deref(),
+        Some("the heartbeat of source prod was lost while the action was deferred")
+    );
     assert_eq!(summary(&world.wait(2 * HOUR)), "");
 
     let mut world = with_a_heartbeat(guarded(0, 0, 5));
@@ -251,12 +257,12 @@ fn prometheus_dies_and_alertmanager_resolves_everything() {
 }
 
 #[test]
-fn after_a_silence_a_scale_in_waits_for_a_calm_that_was_watched() {
+fn after_a_lost_heartbeat_a_scale_in_waits_for_a_full_window_with_a_heartbeat() {
     let mut world = with_a_heartbeat(guarded(0, 0, 5));
     world.post(0, vec![watchdog(true, -10, 0), firing("a", -10)]);
     world.post(300, vec![watchdog(false, -10, 290)]);
     assert_eq!(summary(&world.post(310, vec![resolved("a", -10, 290)])), "held×1");
-    // Prometheus is back after twenty minutes, and its alerts need some to fire again.
+    // Prometheus is back after twenty minutes; its alerts need a few minutes to fire again.
     assert_eq!(summary(&world.post(1500, vec![watchdog(true, 1490, 0)])), "heartbeat×1");
     let watched = world.wait(1501);
     assert_eq!((summary(&watched).as_str(), watched[0].until), ("stabilizing×1", Some(at(1800))));
@@ -265,23 +271,23 @@ fn after_a_silence_a_scale_in_waits_for_a_calm_that_was_watched() {
         controls: world.controls.clone(),
         ..with_a_heartbeat(guarded(0, 0, 5))
     };
-    assert_eq!(summary(&world.wait(1800)), "emitted×1 scale_in -1", "it was true");
+    assert_eq!(summary(&world.wait(1800)), "emitted×1 scale_in -1", "the alert has really resolved");
     assert_eq!(
         summary(&again.post(1700, vec![firing("a", 1650)])),
         "emitted×1 scale_out +2, withdrawn×1",
-        "it was not"
+        "the alert fires again"
     );
 }
 
 #[test]
-fn without_a_heartbeat_that_was_ever_heard_nothing_is_taken_away() {
+fn a_source_whose_heartbeat_was_never_received_does_not_scale_in() {
     let mut world = with_a_heartbeat(Setup::default());
     assert_eq!(summary(&world.post(0, vec![firing("a", -10)])), "emitted×1 scale_out +2");
     assert_eq!(summary(&world.post(60, vec![resolved("a", -10, 55)])), "held×1");
     assert_eq!(
         summary(&world.post(90, vec![watchdog(false, -10, 85)])),
         "heartbeat×1",
-        "its end is no heartbeat"
+        "a resolved heartbeat does not open it"
     );
     assert_eq!(summary(&world.wait(91)), "");
     world.post(120, vec![watchdog(true, 110, 0)]);
@@ -289,7 +295,7 @@ fn without_a_heartbeat_that_was_ever_heard_nothing_is_taken_away() {
 }
 
 #[test]
-fn a_heartbeat_that_is_not_heard_of_any_more_is_not_open() {
+fn a_heartbeat_that_expired_is_not_open() {
     let mut world = with_a_heartbeat(Setup::default());
     world.post(0, vec![watchdog(true, -10, 0)]);
     assert_eq!(summary(&world.wait(DAY)), "expired×1");
@@ -298,7 +304,7 @@ fn a_heartbeat_that_is_not_heard_of_any_more_is_not_open() {
 }
 
 #[test]
-fn a_shadow_says_what_it_would_have_sent_and_touches_nobody() {
+fn a_shadow_records_what_it_would_have_sent_and_affects_no_other_rule() {
     let mut world = guarded(5, 5, 0).world();
     let pods = world.rules.rules()[0].clone();
     let trial = Rule { name: name("trial"), mode: Mode::Shadow, continues: true, ..pods.clone() };
@@ -306,9 +312,9 @@ fn a_shadow_says_what_it_would_have_sent_and_touches_nobody() {
     let opened = world.post(0, vec![firing("a", -10)]);
     assert_eq!(summary(&opened), "emitted×1 scale_out +2, shadowed×1 scale_out +2");
     let (sent, would) = (opened[0].event.as_deref().unwrap(), opened[1].shadow.as_deref().unwrap());
-    assert!(opened[1].event.is_none(), "nothing is sent for it");
+    assert!(opened[1].event.is_none(), "a shadow emits no event");
     assert_eq!((&sent.target, &sent.adjustment), (&would.target, &would.adjustment));
-    // Its own cooldown stops it, and the other's does not; both go their way to the end.
+    // Each rule is blocked by its own cooldown only; both complete their episodes.
     let grown = world.post(60, vec![firing("a", -10), firing("b", 50)]);
     assert_eq!(summary(&grown), "duplicate×1, cooling_down×1, duplicate×1, cooling_down×1");
     assert_eq!(summary(&world.wait(300)), "emitted×1 scale_out +2, shadowed×1 scale_out +2");
@@ -317,7 +323,7 @@ fn a_shadow_says_what_it_would_have_sent_and_touches_nobody() {
 }
 
 #[test]
-fn a_shadow_outranks_nobody_and_its_openings_withdraw_nothing() {
+fn a_shadow_outranks_no_rule_and_its_openings_withdraw_nothing() {
     let mut world = with_a_second_rule(guarded(0, 0, 5));
     let mut rules = world.rules.rules().to_vec();
     rules[1].mode = Mode::Shadow;
@@ -329,14 +335,14 @@ fn a_shadow_outranks_nobody_and_its_openings_withdraw_nothing() {
 }
 
 #[test]
-fn what_a_rule_did_as_a_shadow_does_not_count_when_it_acts() {
+fn emissions_in_shadow_mode_do_not_count_when_the_rule_is_active() {
     let mut world = Setup { mode: Mode::Shadow, ..guarded(0, 0, 0) }.world();
     assert_eq!(summary(&world.post(0, vec![firing("a", -10)])), "shadowed×1 scale_out +2");
     world.rules = guarded(0, 0, 0).table(Templates::new());
     assert_eq!(
         summary(&world.post(60, vec![resolved("a", -10, 55)])),
         "no_evidence×1",
-        "it has added nothing"
+        "the rule has emitted no event"
     );
     assert_eq!(summary(&world.post(90, vec![firing("b", 80)])), "emitted×1 scale_out +2");
     world.rules = Setup { mode: Mode::Shadow, ..guarded(0, 0, 0) }.table(Templates::new());
@@ -350,7 +356,7 @@ fn pods_of(group: &str, fires: bool, starts: i64, ends: i64) -> Alert {
 }
 
 #[test]
-fn the_process_scales_in_only_so_much_a_minute_and_the_rest_waits_for_slots() {
+fn scale_ins_over_the_rate_limit_of_the_process_wait_for_their_slots() {
     let mut world = Setup::default().world();
     world.policy.per_minute = PerMinute { scale_out: 0, scale_in: 2 };
     let groups = ["a", "b", "c", "d", "e"];
@@ -369,7 +375,7 @@ fn the_process_scales_in_only_so_much_a_minute_and_the_rest_waits_for_slots() {
 }
 
 #[test]
-fn a_slot_that_nobody_waits_for_any_more_is_free_for_the_next() {
+fn a_released_slot_is_free_for_the_next() {
     let mut world = Setup::default().world();
     world.policy.per_minute = PerMinute { scale_out: 0, scale_in: 1 };
     world.post(0, ["a", "b", "c"].iter().map(|group| pods_of(group, true, -10, 0)).collect());
@@ -384,7 +390,7 @@ fn a_slot_that_nobody_waits_for_any_more_is_free_for_the_next() {
 }
 
 #[test]
-fn a_scale_out_cancels_what_would_take_away_and_was_not_sent_yet() {
+fn a_scale_out_supersedes_undelivered_decreases() {
     let mut world = guarded(0, 0, 0).world();
     world.post(0, vec![firing("a", -10)]);
     let shrunk = world.post(60, vec![resolved("a", -10, 55)]);
@@ -396,7 +402,7 @@ fn a_scale_out_cancels_what_would_take_away_and_was_not_sent_yet() {
     assert_eq!(summary(&fired), "emitted×1 scale_out +2, superseded×1");
     assert_eq!(
         fired[1].detail,
-        Some(format!("event {} was not sent yet, and capacity is added now", event.id))
+        Some(format!("an increase supersedes event {}, which was not delivered yet", event.id))
     );
     assert!(!fired[1].is_reply, "the notification is about another alert");
     world.undelivered_decreases.clear();
@@ -424,7 +430,7 @@ fn a_pending_pod_that_is_recreated_every_three_minutes_is_one_need() {
         let (start, end) = (180 * round, 180 * round - 5);
         let due = world.run_until(at(start));
         assert!(due.iter().all(|(_, decision)| decision.verdict != Verdict::Withdrawn), "{due:?}");
-        // The old one resolves a moment before the new one is reported, or together with it.
+        // The old pod resolves shortly before the new one fires, or in the same notification.
         let decisions = if round % 2 == 0 {
             world.post(start, vec![resolved(&before, start - 190, end), firing(&now, end)])
         } else {
@@ -474,16 +480,19 @@ fn a_rule_that_is_renamed_is_another_rule() {
 }
 
 #[test]
-fn a_heartbeat_that_restarts_was_silent_meanwhile() {
-    // Prometheus was dead, and back before Alertmanager told of it: only the new start tells.
+fn a_heartbeat_that_restarts_was_lost_in_between() {
+    // Prometheus was down, and up again before Alertmanager sent the resolve: only the new start shows it.
     let mut world = with_a_heartbeat(guarded(0, 0, 5));
     world.post(0, vec![watchdog(true, -10, 0), firing("a", -10)]);
     assert_eq!(summary(&world.post(300, vec![resolved("a", -10, 290)])), "stabilizing×1");
     assert_eq!(summary(&world.post(500, vec![watchdog(true, 490, 0)])), "heartbeat×1");
     let withdrawn = world.wait(501);
     assert_eq!(summary(&withdrawn), "withdrawn×1");
-    assert_eq!(withdrawn[0].detail.as_deref(), Some("the heartbeat of source prod ended meanwhile"));
-    // A copy of the same start is no news.
+    assert_eq!(
+        withdrawn[0].detail.as_deref(),
+        Some("the heartbeat of source prod was lost while the action was deferred")
+    );
+    // A copy with the same start changes nothing.
     world.post(510, vec![firing("b", 505)]);
     assert_eq!(summary(&world.post(600, vec![resolved("b", 505, 595)])), "stabilizing×1");
     assert_eq!(summary(&world.post(700, vec![watchdog(true, 490, 0)])), "heartbeat×1");
@@ -491,7 +500,7 @@ fn a_heartbeat_that_restarts_was_silent_meanwhile() {
 }
 
 #[test]
-fn what_is_the_heartbeat_no_more_keeps_nothing_open() {
+fn an_alert_that_is_not_the_heartbeat_any_more_does_not_keep_it_open() {
     let mut world = with_a_heartbeat(Setup::default());
     world.post(0, vec![watchdog(true, -10, 0), firing("a", -10)]);
     let source = Arc::get_mut(&mut world.source).unwrap();
@@ -502,7 +511,7 @@ fn what_is_the_heartbeat_no_more_keeps_nothing_open() {
 }
 
 #[test]
-fn a_budget_that_frees_is_no_slot_of_the_rate_limit() {
+fn a_budget_expiry_takes_no_slot_of_the_rate_limit() {
     let budget = Some(Budget { events: NonZeroU32::MIN, per: MINUTE });
     let mut world = Setup { budget, ..Setup::default() }.world();
     world.policy.per_minute = PerMinute { scale_out: 0, scale_in: 1 };
@@ -512,7 +521,7 @@ fn a_budget_that_frees_is_no_slot_of_the_rate_limit() {
     let in_line = world.post(5, vec![pods_of("c", false, -110, 0)]);
     assert_eq!((summary(&in_line).as_str(), in_line[0].until), ("over_budget×1", Some(at(60))));
     let spent = world.post(10, vec![pods_of("a", false, -5, 5)]);
-    assert_eq!(spent[0].until, Some(at(60)), "the rule's own budget, which frees at the time of that turn");
+    assert_eq!(spent[0].until, Some(at(60)), "the rule's own budget, which expires at the time of that slot");
     assert_eq!(summary(&world.post(20, vec![pods_of("a", true, 15, 0)])), "over_budget×1, withdrawn×1");
     let behind = world.post(30, vec![pods_of("d", false, -110, 25)]);
     assert_eq!((summary(&behind).as_str(), behind[0].until), ("over_budget×1", Some(at(120))));
@@ -528,7 +537,7 @@ fn each_direction_has_slots_of_its_own() {
     let both = world.post(10, vec![pods_of("b", true, 5, 0), pods_of("y", false, -110, 5)]);
     assert_eq!(both.iter().map(|it| it.until).collect::<Vec<_>>(), [Some(at(60)), Some(at(60))]);
     assert_eq!(summary(&world.post(20, vec![pods_of("y", true, 15, 0)])), "over_budget×1, withdrawn×1");
-    // The turn that is free is that of the scale-in.
+    // The free slot is that of the scale-in.
     assert_eq!(world.post(30, vec![pods_of("x", false, -110, 25)])[0].until, Some(at(60)));
     assert_eq!(world.post(40, vec![pods_of("v", false, -110, 35)])[0].until, Some(at(120)));
 }
@@ -546,7 +555,7 @@ fn a_hold_that_expires_elsewhere_withdraws_nothing_here() {
     world.post(0, vec![in_zone("elsewhere"), in_zone("prod-eu")]);
     world.post(DAY - 200, vec![in_zone("prod-eu"), firing("a", DAY - 210)]);
     assert_eq!(summary(&world.post(DAY - 100, vec![resolved("a", DAY - 210, DAY - 110)])), "held×1");
-    assert_eq!(summary(&world.wait(DAY)), "expired×1", "what holds it is heard of");
+    assert_eq!(summary(&world.wait(DAY)), "expired×1", "the hold that covers the target has not expired");
     let mut end = in_zone("prod-eu");
     (end.status, end.ends_at) = (Status::Resolved, Some(at(DAY + 50)));
     assert_eq!(summary(&world.post(DAY + 60, vec![end])), "no_action×1");
@@ -554,16 +563,12 @@ fn a_hold_that_expires_elsewhere_withdraws_nothing_here() {
 }
 
 #[test]
-fn what_a_pause_stops_under_a_hold_does_not_outlive_the_hold_that_expires() {
+fn a_paused_scale_in_is_withdrawn_when_the_hold_on_its_target_expires() {
     let mut world = with_a_hold(Setup::default(), None, &[Direction::ScaleIn]);
     world.post(0, vec![deploy(true, -10, 0)]);
     world.post(DAY - 200, vec![firing("a", DAY - 210)]);
     let id = pause(&mut world, DAY - 150, None, |_| {});
     assert_eq!(summary(&world.post(DAY - 100, vec![resolved("a", DAY - 210, DAY - 110)])), "paused×1");
-    assert_eq!(
-        summary(&world.wait(DAY)),
-        "expired×1, withdrawn×1",
-        "nobody knows whether the deploy is over"
-    );
+    assert_eq!(summary(&world.wait(DAY)), "expired×1, withdrawn×1", "whether the deploy is over is unknown");
     assert_eq!(summary(&pause_ends(&mut world, id, DAY + 60)), "");
 }

@@ -1,4 +1,4 @@
-//! Occurrences and the episodes that they make.
+//! Occurrences, and the episodes that they open, grow and close.
 
 use super::*;
 
@@ -39,7 +39,7 @@ fn a_group_whose_only_pod_is_replaced_goes_on() {
 }
 
 #[test]
-fn the_last_resolve_takes_capacity_away_once() {
+fn the_last_resolve_scales_in_once() {
     let mut world = Setup::default().world();
     world.post(1, vec![firing("a", 0), firing("b", 0)]);
     assert_eq!(
@@ -53,12 +53,12 @@ fn the_last_resolve_takes_capacity_away_once() {
     assert_eq!(
         summary(&world.post(122, vec![resolved("b", 0, 112)])),
         "duplicate×1",
-        "a twin's own idea of the end"
+        "a second Alertmanager reports a slightly later end"
     );
 }
 
 #[test]
-fn a_resolve_of_what_never_fired_here_takes_nothing_away() {
+fn a_resolve_of_an_unknown_alert_does_not_scale_in() {
     let mut world = Setup::default().world();
     assert_eq!(summary(&world.post(1, vec![resolved("a", -100, 0)])), "no_evidence×1");
     assert_eq!(summary(&world.post(2, vec![resolved("a", -100, 0)])), "duplicate×1");
@@ -66,7 +66,7 @@ fn a_resolve_of_what_never_fired_here_takes_nothing_away() {
 }
 
 #[test]
-fn a_resolve_older_than_what_is_open_is_stale() {
+fn a_resolve_older_than_the_open_occurrence_is_stale() {
     let mut world = Setup::default().world();
     world.post(1, vec![firing("a", 0)]);
     assert_eq!(summary(&world.post(2, vec![resolved("a", -100, -50)])), "stale×1");
@@ -82,7 +82,7 @@ fn an_alert_that_is_missing_has_not_resolved() {
 }
 
 #[test]
-fn a_truncated_notification_may_add_but_takes_nothing_away() {
+fn a_truncated_notification_may_scale_out_but_not_in() {
     let mut world = Setup::default().world();
     assert_eq!(summary(&world.post_truncated(1, true, vec![firing("a", 0)])), "emitted×1 scale_out +2");
     assert_eq!(summary(&world.post_truncated(60, true, vec![resolved("a", 0, 55)])), "no_evidence×1");
@@ -90,7 +90,7 @@ fn a_truncated_notification_may_add_but_takes_nothing_away() {
 }
 
 #[test]
-fn an_alert_from_before_this_store_adds_and_takes_nothing_away() {
+fn an_adopted_alert_scales_out_but_not_in() {
     let mut world = Setup::default().world();
     world.created = at(0);
     let adopted = world.post(10, vec![firing("a", -600)]);
@@ -147,7 +147,7 @@ fn sequence_rises_for_a_target_even_when_the_clock_stands_still() {
 }
 
 #[test]
-fn a_twins_late_copy_waits_and_its_resolve_withdraws_it() {
+fn a_late_copy_of_a_second_alertmanager_waits_and_its_resolve_withdraws_it() {
     let mut world = Setup::default().world();
     world.post(1, vec![firing("a", 0)]);
     world.post(60, vec![resolved("a", 0, 55)]);
@@ -160,7 +160,7 @@ fn a_twins_late_copy_waits_and_its_resolve_withdraws_it() {
 }
 
 #[test]
-fn a_late_firing_that_nobody_resolves_opens_when_its_window_is_over() {
+fn a_late_firing_without_a_resolve_opens_when_its_window_is_over() {
     let mut world = Setup::default().world();
     world.post(1, vec![firing("a", 0)]);
     world.post(60, vec![resolved("a", 0, 55)]);
@@ -185,27 +185,31 @@ fn starts_that_move_back_and_forth_are_the_same_occurrence() {
     world.post(10, vec![firing("a", 5)]);
     assert_eq!(summary(&world.post(20, vec![firing("a", 8)])), "duplicate×1");
     assert_eq!(summary(&world.post(30, vec![firing("a", 5)])), "duplicate×1");
-    assert_eq!(summary(&world.post(40, vec![firing("a", 35)])), "no_action×1", "its resolve got lost");
+    assert_eq!(
+        summary(&world.post(40, vec![firing("a", 35)])),
+        "no_action×1",
+        "its resolve was not received"
+    );
     assert_eq!(summary(&world.post(60, vec![resolved("a", 35, 55)])), "emitted×1 scale_in -1");
 }
 
 #[test]
-fn what_nobody_speaks_of_expires_and_takes_nothing_away() {
+fn an_alert_that_is_not_mentioned_any_more_expires_without_a_scale_in() {
     let mut world = Setup::default().world();
     world.post(0, vec![firing("a", 0)]);
     assert_eq!(summary(&world.wait(24 * 3600 - 1)), "");
     assert_eq!(summary(&world.wait(24 * 3600)), "expired×1");
     assert_eq!(summary(&world.wait(8 * 24 * 3600 - 1)), "");
-    assert!(!world.states.is_empty(), "what it opens when it is heard again is another episode");
+    assert!(!world.states.is_empty(), "the id of the expired episode is retained");
     world.wait(8 * 24 * 3600);
     assert!(world.states.is_empty());
 }
 
 #[test]
-fn what_is_heard_again_after_it_expired_is_an_event_of_its_own() {
+fn an_alert_that_fires_again_after_it_expired_has_an_event_of_its_own() {
     let mut world = Setup::default().world();
     let mut ids = BTreeSet::new();
-    // With the same start each time, since nobody has heard of an end. Others open and end between.
+    // The start is the same each time, since no end was received. Another alert opens and closes in between.
     for round in 0..3 {
         let begin = round * 49 * 3600;
         let decisions = world.post(begin, vec![firing("a", 0)]);
@@ -219,7 +223,7 @@ fn what_is_heard_again_after_it_expired_is_an_event_of_its_own() {
 }
 
 #[test]
-fn an_episode_of_which_one_alert_expired_takes_nothing_away() {
+fn an_episode_of_which_one_alert_expired_does_not_scale_in() {
     let mut world = Setup::default().world();
     world.post(0, vec![firing("a", 0), firing("b", 0)]);
     world.post(3600, vec![firing("b", 0)]);
@@ -239,7 +243,7 @@ fn the_end_of_an_alert_is_forgotten_after_its_time() {
 }
 
 #[test]
-fn a_resolve_goes_to_what_is_open_whatever_the_rules_say_by_now() {
+fn a_resolve_goes_to_the_open_occurrence_whatever_the_rules_are_now() {
     let mut world = Setup::default().world();
     world.post(1, vec![firing("a", 0)]);
     let mut other = resolved("a", 0, 50);
@@ -248,7 +252,7 @@ fn a_resolve_goes_to_what_is_open_whatever_the_rules_say_by_now() {
 }
 
 #[test]
-fn an_episode_of_a_rule_that_is_gone_ends_without_action() {
+fn an_episode_of_a_removed_rule_ends_without_action() {
     let mut world = Setup::default().world();
     world.post(1, vec![firing("a", 0)]);
     world.rules = RuleTable::new(Vec::new(), Templates::new());
@@ -256,7 +260,7 @@ fn an_episode_of_a_rule_that_is_gone_ends_without_action() {
 }
 
 #[test]
-fn a_disabled_rule_takes_its_alerts_and_says_so() {
+fn a_disabled_rule_matches_its_alerts_and_records_that_it_is_disabled() {
     let mut world = Setup { mode: Mode::Disabled, ..Setup::default() }.world();
     assert_eq!(summary(&world.post(1, vec![firing("a", 0)])), "disabled×1");
     let mut world = Setup::default().world();
@@ -284,7 +288,7 @@ fn the_same_alert_twice_in_one_notification_counts_once() {
 }
 
 #[test]
-fn a_scale_in_on_firing_wants_a_whole_notification() {
+fn a_scale_in_on_firing_requires_a_complete_notification() {
     let idle = || Setup {
         on_firing: Some(FiringAction { action: unguarded(Change::ScaleIn(by(3))), repeat: Repeat::Never }),
         on_resolved: None,
@@ -307,7 +311,7 @@ fn repeat_never_acts_once_an_episode() {
 }
 
 #[test]
-fn steps_go_by_the_highest_metric_among_the_open() {
+fn steps_use_the_highest_metric_of_the_open_alerts() {
     let mut templates = Templates::new();
     let metric = templates.template("{{ annotations.value }}").unwrap();
     let one = |from: f64, by: u32| RuleStep { from, by: NonZeroU32::new(by).unwrap() };
@@ -325,14 +329,14 @@ fn steps_go_by_the_highest_metric_among_the_open() {
     assert_eq!(
         summary(&world.post(2, vec![with("a", "2"), with("b", "5"), with("c", "9.9")])),
         "duplicate×2, emitted×1 scale_out +1",
-        "annotations are the latest"
+        "the metrics are those of the latest annotations"
     );
     let odd = world.post(3, vec![with("d", "NaN"), with("e", "-1"), with("f", "many")]);
     assert_eq!(summary(&odd), "invalid×1, invalid×1, invalid×1");
 }
 
 #[test]
-fn adjustments_speak_auto_scalings_terms() {
+fn adjustments_use_the_terms_of_auto_scaling() {
     let changed = |change: Change| {
         let limits = Limits { min_capacity: Some(2), max_capacity: Some(40) };
         let on_firing = Some(FiringAction { action: unguarded(change), repeat: Repeat::Never });
@@ -369,18 +373,18 @@ fn a_new_occurrence_after_a_late_one_is_about_one_target() {
     world.post(1, vec![on("workers", 0)]);
     world.post(60, vec![resolved("a", 0, 55)]);
     assert_eq!(summary(&world.post(61, vec![on("workers", 0)])), "late×1");
-    // Its target is rendered from something that changed.
+    // The label from which the target is rendered has changed.
     let anew = world.post(70, vec![on("others", 65)]);
     let decision = anew.iter().find(|decision| decision.event.is_some()).unwrap();
     assert_eq!(decision.target.as_ref(), Some(&decision.event.as_ref().unwrap().target.key()));
     assert_eq!(decision.target.as_ref().unwrap().as_str(), "eks/nodegroup/-/-/prod-eu/-/others");
     assert_eq!(summary(&anew), "emitted×1 scale_out +2, withdrawn×1");
-    assert_eq!(summary(&world.wait(500)), "", "what was late does not open beside it");
+    assert_eq!(summary(&world.wait(500)), "", "the late firing was withdrawn and does not open");
     assert_eq!(summary(&world.post(600, vec![resolved("a", 65, 590)])), "emitted×1 scale_in -1");
 }
 
 #[test]
-fn an_alert_that_fires_is_heard_also_when_its_rule_does_not_take_it() {
+fn a_firing_alert_is_refreshed_also_when_its_rule_does_not_match_it() {
     let mut world = Setup::default().world();
     world.post(0, vec![firing("a", 0)]);
     let mut renamed = firing("a", 0);
@@ -417,9 +421,9 @@ fn an_alert_that_fires_and_resolves_in_one_notification_is_not_left_open() {
     }
 }
 
-/// One target cannot be split, however many alerts a notification has about it.
+/// A notification is split by target only, so all alerts about one target are in one step.
 #[test]
-fn a_target_with_very_many_alerts_is_decided_in_one_go() {
+fn a_target_with_very_many_alerts_is_decided_in_one_step() {
     const PODS: i64 = 5_000;
     let mut world = Setup::default().world();
     let all = |make: &dyn Fn(&str) -> Alert| (0..PODS).map(|pod| make(&pod.to_string())).collect::<Vec<_>>();
@@ -429,7 +433,7 @@ fn a_target_with_very_many_alerts_is_decided_in_one_go() {
 }
 
 #[test]
-fn a_late_firing_of_a_cut_notification_takes_nothing_away() {
+fn a_late_firing_of_a_truncated_notification_does_not_scale_in() {
     let late = || {
         let mut world = Setup {
             on_firing: Some(FiringAction {
@@ -447,19 +451,23 @@ fn a_late_firing_of_a_cut_notification_takes_nothing_away() {
     };
     assert_eq!(summary(&late().wait(61 + 360)), "no_evidence×1");
     let mut world = late();
-    assert_eq!(summary(&world.post(90, vec![firing("a", 0)])), "duplicate×1", "a whole one says it too");
+    assert_eq!(
+        summary(&world.post(90, vec![firing("a", 0)])),
+        "duplicate×1",
+        "a complete notification has it too"
+    );
     assert_eq!(summary(&world.wait(61 + 360)), "emitted×1 scale_in -3");
 }
 
 #[test]
-fn an_alert_that_starts_ahead_of_our_clock_is_the_same_when_it_is_heard_again() {
+fn an_alert_that_starts_ahead_of_our_clock_is_the_same_when_it_is_received_again() {
     let mut world = Setup::default().world();
     world.post(0, vec![firing("a", 30)]);
     assert_eq!(summary(&world.post(10, vec![firing("a", 30)])), "duplicate×1");
 }
 
 #[test]
-fn a_resolve_of_an_unknown_alert_that_comes_twice_in_one_notification_is_applied_once() {
+fn a_resolve_of_an_unknown_alert_that_is_twice_in_one_notification_is_applied_once() {
     let mut world = Setup::default().world();
     let twice = world.post(60, vec![resolved("a", 0, 50), resolved("a", 0, 50), resolved("a", 0, 55)]);
     assert_eq!(summary(&twice), "no_evidence×2, duplicate×1");

@@ -1,9 +1,9 @@
-//! What stops an action for a time, and what becomes of it.
+//! Guards, and what becomes of the actions that they block.
 
 use super::*;
 
 #[test]
-fn a_scale_in_waits_for_its_calm_and_comes_by_itself() {
+fn a_scale_in_waits_for_its_stabilization_window_and_needs_no_notification() {
     let mut world = guarded(0, 0, 15).world();
     world.post(0, vec![firing("a", 0)]);
     let closed = world.post(60, vec![resolved("a", 0, 55)]);
@@ -51,7 +51,7 @@ fn growth_within_a_cooldown_is_deferred_and_decided_when_it_is_over() {
     assert_eq!(summary(&world.wait(299)), "");
     let emitted = world.wait(300);
     assert_eq!(summary(&emitted), "emitted×1 scale_out +2");
-    assert_eq!(events(&emitted)[0].alerts.len(), 3, "all that are open by then");
+    assert_eq!(events(&emitted)[0].alerts.len(), 3, "all alerts that are open by then");
     assert_eq!(events(&emitted)[0].episode.emission, 2);
 }
 
@@ -96,7 +96,7 @@ fn a_scale_in_of_an_alert_that_fires_waits_until_it_has_fired_for_its_window() {
 }
 
 #[test]
-fn growth_does_not_prolong_the_wait_of_what_it_joins() {
+fn growth_does_not_prolong_the_stabilization_window_of_a_deferred_action() {
     let out = Action {
         change: Change::ScaleOut(by(2)),
         cooldown: Duration::ZERO,
@@ -111,7 +111,7 @@ fn growth_does_not_prolong_the_wait_of_what_it_joins() {
 }
 
 #[test]
-fn what_is_deferred_follows_the_rule_as_it_is_when_it_comes_due() {
+fn a_deferred_action_follows_the_rule_as_it_is_when_it_is_due() {
     let mut world = guarded(0, 0, 15).world();
     world.post(0, vec![firing("a", 0)]);
     world.post(60, vec![resolved("a", 0, 55)]);
@@ -129,7 +129,7 @@ fn a_cooldown_outlives_the_episode_that_began_it() {
     let mut world = guarded(600, 0, 0).world();
     world.post(0, vec![firing("a", 0)]);
     world.post(60, vec![resolved("a", 0, 55)]);
-    assert_eq!(summary(&world.wait(4000)), "withdrawn×1", "it was kept for too long");
+    assert_eq!(summary(&world.wait(4000)), "withdrawn×1", "deferred for longer than max_deferral");
     let again = world.post(5000, vec![firing("a", 4990)]);
     assert_eq!(summary(&again), "cooling_down×1");
     assert_eq!(summary(&world.wait(36_000)), "emitted×1 scale_out +2");
@@ -158,11 +158,14 @@ fn a_scale_in_that_is_deferred_for_too_long_is_withdrawn() {
     assert_eq!(summary(&world.wait(60 + 900 + 3599)), "");
     let given_up = world.wait(60 + 900 + 3600);
     assert_eq!(summary(&given_up), "withdrawn×1");
-    assert_eq!(given_up[0].detail.as_deref(), Some("it was kept for longer than engine.max_deferral"));
+    assert_eq!(
+        given_up[0].detail.as_deref(),
+        Some("the action was deferred for longer than engine.max_deferral")
+    );
 }
 
 #[test]
-fn growth_of_another_rule_withdraws_what_it_outranked() {
+fn growth_of_another_rule_withdraws_the_outranked_scale_in() {
     let mut world = with_a_second_rule(Setup::default());
     world.post(0, vec![firing("a", 0)]);
     world.post(10, vec![slow(true, 5, 0)]);
@@ -179,7 +182,7 @@ fn growth_of_another_rule_withdraws_what_it_outranked() {
 fn when_two_rules_come_due_together_the_scale_out_goes_first() {
     let mut world = with_a_second_rule(guarded(5, 0, 0));
     world.post(0, vec![firing("a", 0)]);
-    // Both wait for the cooldown of the first scale-out: one to take away, one to add.
+    // A scale-in and a scale-out wait for the cooldown of the first scale-out.
     let both = world.post(60, vec![resolved("a", 0, 55), slow(true, 58, 0)]);
     assert_eq!(summary(&both), "cooling_down×1, outranked×1, withdrawn×1");
     assert_eq!(summary(&world.wait(300)), "emitted×1 scale_out +2");
@@ -258,8 +261,8 @@ fn a_silenced_alert_that_never_resolves_stops_acting_and_expires() {
     assert_eq!(summary(&world.wait(24 * 3600)), "expired×1");
 }
 
-/// `setup` and a second rule, named `second`, for `alertname = Slow`, made of the first by `change`.
-fn beside(setup: Setup, second: &str, change: impl FnOnce(&mut Rule)) -> World {
+/// The world of `setup` with another rule, named `second`, for `alertname = Slow`. `change` adapts it.
+fn with_another_rule(setup: Setup, second: &str, change: impl FnOnce(&mut Rule)) -> World {
     let mut world = with_a_second_rule(setup);
     let (first, mut other) = (world.rules.rules()[0].clone(), world.rules.rules()[1].clone());
     other.name = name(second);
@@ -280,7 +283,7 @@ fn to(to: u32) -> Change {
 #[test]
 fn two_rules_that_wait_to_set_a_capacity_do_not_block_each_other() {
     let setup = Setup { on_firing: fires(to(4), 5 * MINUTE), on_resolved: None, ..Setup::default() };
-    let mut world = beside(setup, "latency", |rule| rule.on_firing = fires(to(6), 5 * MINUTE));
+    let mut world = with_another_rule(setup, "latency", |rule| rule.on_firing = fires(to(6), 5 * MINUTE));
     world.post(0, vec![firing("a", 0)]);
     assert_eq!(summary(&world.post(60, vec![slow(true, 55, 0)])), "stabilizing×1");
     assert_eq!(summary(&world.wait(300)), "emitted×1 set_capacity +4");
@@ -290,8 +293,8 @@ fn two_rules_that_wait_to_set_a_capacity_do_not_block_each_other() {
 }
 
 #[test]
-fn of_what_opens_together_the_scale_out_goes_first_whatever_the_names() {
-    let mut world = beside(Setup::default(), "idle", |rule| {
+fn of_rules_that_open_together_the_scale_out_goes_first_whatever_their_names() {
+    let mut world = with_another_rule(Setup::default(), "idle", |rule| {
         rule.on_firing = fires(Change::ScaleIn(by(1)), Duration::ZERO);
     });
     let both = world.post(0, vec![slow(true, 0, 0), firing("a", 0)]);
@@ -299,7 +302,7 @@ fn of_what_opens_together_the_scale_out_goes_first_whatever_the_names() {
 }
 
 #[test]
-fn growth_that_was_over_meanwhile_waits_for_a_window_of_its_own() {
+fn growth_after_a_withdrawn_growth_waits_for_a_window_of_its_own() {
     let on_firing = fires(Change::ScaleIn(by(1)), 10 * MINUTE);
     let mut world = Setup { on_firing, on_resolved: None, ..Setup::default() }.world();
     world.post(0, vec![firing("a", 0)]);
@@ -313,7 +316,7 @@ fn growth_that_was_over_meanwhile_waits_for_a_window_of_its_own() {
 }
 
 #[test]
-fn growth_that_a_cut_notification_brings_back_takes_nothing_away() {
+fn growth_from_a_truncated_notification_does_not_scale_in() {
     let on_firing = fires(Change::ScaleIn(by(1)), 10 * MINUTE);
     let mut world = Setup { on_firing, on_resolved: None, ..Setup::default() }.world();
     world.post(0, vec![firing("a", 0)]);
@@ -337,8 +340,8 @@ fn a_pod_that_takes_the_place_of_another_does_not_prolong_the_wait() {
 }
 
 #[test]
-fn what_waits_for_another_rule_goes_on_when_that_rule_may_not_act() {
-    let mut world = beside(Setup::default(), "latency", |rule| {
+fn an_outranked_scale_in_is_emitted_when_the_other_rule_may_not_act() {
+    let mut world = with_another_rule(Setup::default(), "latency", |rule| {
         rule.on_firing = fires(to(6), 10 * MINUTE);
     });
     assert_eq!(summary(&world.post(10, vec![slow(true, 5, 0)])), "stabilizing×1");
@@ -365,13 +368,17 @@ fn a_repetition_needs_a_rule_that_still_repeats() {
     assert_eq!(summary(&with(fewer).wait(300)), "withdrawn×1");
     let mut world = with(Repeat::OnGrowth);
     let grown = world.post(60, vec![firing("b", 50)]);
-    assert_eq!(summary(&grown), "cooling_down×1", "nobody was told of the repetition");
+    assert_eq!(
+        summary(&grown),
+        "cooling_down×1",
+        "the repetition was never recorded, so it is not withdrawn"
+    );
     assert_eq!(grown[0].until, Some(at(300)));
     assert_eq!(summary(&world.wait(300)), "emitted×1 scale_out +2");
 }
 
 #[test]
-fn a_repetition_waits_for_its_cooldown_and_no_second_window() {
+fn a_repetition_waits_for_its_cooldown_but_not_for_a_second_window() {
     let mut world = while_firing(3);
     let mut rule = world.rules.rules()[0].clone();
     rule.on_firing.as_mut().unwrap().action.stabilization_window = 2 * MINUTE;
@@ -382,7 +389,7 @@ fn a_repetition_waits_for_its_cooldown_and_no_second_window() {
 }
 
 #[test]
-fn a_repetition_that_a_guard_has_stopped_is_withdrawn_with_its_episode() {
+fn a_repetition_that_a_guard_blocks_is_withdrawn_with_its_episode() {
     let budget = Some(Budget { events: NonZeroU32::MIN, per: 60 * MINUTE });
     let mut world = while_firing(3);
     let mut rule = world.rules.rules()[0].clone();
@@ -394,7 +401,7 @@ fn a_repetition_that_a_guard_has_stopped_is_withdrawn_with_its_episode() {
 }
 
 #[test]
-fn what_is_outranked_by_an_episode_that_expires_is_withdrawn() {
+fn a_scale_in_outranked_by_an_episode_that_expires_is_withdrawn() {
     let mut world = with_a_second_rule(guarded(0, 0, 0));
     world.post(0, vec![slow(true, -5, 0)]);
     world.post(24 * 3600 - 120, vec![firing("a", 24 * 3600 - 130)]);
@@ -407,14 +414,14 @@ fn what_is_outranked_by_an_episode_that_expires_is_withdrawn() {
 }
 
 #[test]
-fn a_new_occurrence_in_the_place_of_one_that_is_open_ends_the_calm() {
-    let mut world = beside(guarded(0, 0, 15), "tell", |rule| {
+fn a_new_occurrence_that_replaces_an_open_one_withdraws_the_scale_in() {
+    let mut world = with_another_rule(guarded(0, 0, 15), "report", |rule| {
         rule.on_firing = fires(Change::Notify, Duration::ZERO);
     });
     world.post(0, vec![firing("a", -10), slow(true, -10, 0)]);
     assert_eq!(summary(&world.post(60, vec![resolved("a", -10, 55)])), "stabilizing×1");
     assert_eq!(summary(&world.post(120, vec![slow(true, -10, 0)])), "duplicate×1");
-    // Its resolve got lost.
+    // The resolve of the old occurrence was not received.
     assert_eq!(summary(&world.post(300, vec![slow(true, 290, 0)])), "no_action×1, withdrawn×1");
     assert_eq!(summary(&world.wait(60 + 900)), "");
 }
@@ -428,12 +435,16 @@ fn growth_exceeds_every_earlier_emission_and_not_only_the_last() {
     let mut rule = world.rules.rules()[0].clone();
     rule.on_firing.as_mut().unwrap().repeat = Repeat::OnGrowth;
     world.rules = RuleTable::new(vec![rule], known_templates());
-    assert_eq!(summary(&world.post(400, vec![firing("c", 390)])), "no_action×1", "two were open before");
+    assert_eq!(
+        summary(&world.post(400, vec![firing("c", 390)])),
+        "no_action×1",
+        "two alerts were open at an earlier emission"
+    );
 }
 
 #[test]
-fn what_closes_in_the_same_notification_outranks_nothing() {
-    let mut world = beside(guarded(0, 0, 5), "slowness", |_| {});
+fn an_episode_that_closes_in_the_same_notification_outranks_nothing() {
+    let mut world = with_another_rule(guarded(0, 0, 5), "slowness", |_| {});
     world.post(0, vec![firing("a", -10), slow(true, -10, 0)]);
     let closed = world.post(60, vec![resolved("a", -10, 55), slow(false, -10, 55)]);
     assert_eq!(summary(&closed), "stabilizing×1, no_action×1");

@@ -1,4 +1,4 @@
-//! What the engine promises, in the words of an incident. The clock is the test's.
+//! Tests of the engine: each replays the notifications of an incident on a virtual clock.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroU32;
@@ -41,12 +41,13 @@ fn by(units: u32) -> Amount {
     Amount::By(NonZeroU32::new(units).unwrap())
 }
 
-/// An action that no guard stops.
+/// An action without cooldown and stabilization window.
 fn unguarded(change: Change) -> Action {
     Action { change, cooldown: Duration::ZERO, stabilization_window: Duration::ZERO }
 }
 
-/// A world with one source, one rule called `pods` on `alertname = Pending`, and a clock.
+/// A source, a rule table, all states and a virtual clock. By default there is one rule, `pods`, for
+/// `alertname = Pending`.
 struct World {
     rules: RuleTable,
     source: Arc<Source>,
@@ -135,7 +136,7 @@ impl Setup {
     }
 }
 
-/// Seconds after a day in November.
+/// The time `seconds` after the beginning of the test.
 fn at(seconds: i64) -> Time {
     Time::from_millis((1_795_366_500 + seconds) * 1000)
 }
@@ -162,7 +163,8 @@ fn resolved(pod: &str, starts: i64, ends: i64) -> Alert {
     alert(Status::Resolved, pod, starts, Some(ends))
 }
 
-/// Scale out by 2 and in by 1, with these cooldowns and this stabilization window, in minutes.
+/// Scale-out by 2 and scale-in by 1, with these cooldowns and this stabilization window of the scale-in, in
+/// minutes.
 fn guarded(out_cooldown: u64, in_cooldown: u64, window: u64) -> Setup {
     let minutes = |minutes: u64| Duration::from_secs(60 * minutes);
     let action = |change, cooldown, stabilization_window| Action { change, cooldown, stabilization_window };
@@ -176,7 +178,7 @@ fn guarded(out_cooldown: u64, in_cooldown: u64, window: u64) -> Setup {
 }
 
 impl World {
-    /// Runs one step, twice: the same input decides the same.
+    /// Executes a step twice and asserts that both results are the same.
     fn step(&mut self, step: impl Fn(&Context<'_>, &States, &mut Rates) -> Step) -> Vec<Decision> {
         let with_heartbeat: BTreeSet<Name> = std::iter::once(&self.source)
             .filter(|it| !it.heartbeat.is_empty())
@@ -194,13 +196,13 @@ impl World {
         let states = self.view();
         let (mut rates, mut rates_again) = (self.rates.clone(), self.rates.clone());
         let decided = step(&context, &states, &mut rates);
-        assert_eq!(decided, step(&context, &states, &mut rates_again), "the same input decides the same");
+        assert_eq!(decided, step(&context, &states, &mut rates_again), "the same input gives the same step");
         assert_eq!(rates, rates_again);
         self.rates = rates;
         self.apply(decided)
     }
 
-    /// All states, and where each alert is known.
+    /// All states, and the targets that mention each alert.
     fn view(&self) -> States {
         let mut alerts: BTreeMap<AlertKey, Vec<TargetKey>> = BTreeMap::new();
         for (key, state) in &self.states {
@@ -212,7 +214,7 @@ impl World {
         States { targets: self.states.clone(), alerts }
     }
 
-    /// A notification arrives `seconds` after the beginning.
+    /// Processes a notification `seconds` after the beginning.
     fn post(&mut self, seconds: i64, alerts: Vec<Alert>) -> Vec<Decision> {
         self.post_truncated(seconds, false, alerts)
     }
@@ -221,7 +223,7 @@ impl World {
         self.deliver(at(seconds), truncated, alerts)
     }
 
-    /// A notification arrives.
+    /// Processes a notification at `now`.
     fn deliver(&mut self, now: Time, truncated: bool, alerts: Vec<Alert>) -> Vec<Decision> {
         self.now = now;
         let evaluated =
@@ -235,34 +237,36 @@ impl World {
         self.step(|context, states, rates| process_notification(context, &input, states, rates))
     }
 
-    /// The clock reaches `seconds` after the beginning.
+    /// Moves the clock to `seconds` after the beginning and processes what is due.
     fn wait(&mut self, seconds: i64) -> Vec<Decision> {
         self.recheck(at(seconds))
     }
 
-    /// Looks at all that is due or waits, as after a change of the controls or a restart.
+    /// Processes due targets and rechecks all deferred actions, as after a change of the controls or a
+    /// restart.
     fn recheck(&mut self, now: Time) -> Vec<Decision> {
         self.now = now;
         let keys: Vec<TargetKey> = self.states.keys().cloned().collect();
         self.step(|context, states, rates| process_due(context, &keys, states, rates))
     }
 
-    /// Time passes, and whatever comes due is decided at its time. All decisions with their times.
+    /// Moves the clock to `until` and processes what is due in between at its time. Returns the decisions
+    /// with their times.
     fn run_until(&mut self, until: Time) -> Vec<(Time, Decision)> {
-        let mut told = Vec::new();
+        let mut decisions = Vec::new();
         while let Some(due) = self.due().filter(|due| *due <= until) {
             let due = due.max(self.now);
-            told.extend(self.recheck(due).into_iter().map(|decision| (due, decision)));
+            decisions.extend(self.recheck(due).into_iter().map(|decision| (due, decision)));
         }
-        told
+        decisions
     }
 
-    /// When something comes due next.
+    /// The next time at which a target is due.
     fn due(&self) -> Option<Time> {
         self.states.values().filter_map(|state| state.due()).min()
     }
 
-    /// The second after the beginning at which something comes due next.
+    /// Like [`Self::due`], in seconds after the beginning.
     fn next_due(&self) -> Option<i64> {
         let due = self.due()?;
         Some((due.as_millis() - at(0).as_millis()).div_euclid(1000))
@@ -272,7 +276,7 @@ impl World {
         if let Some(controls) = step.controls {
             let text = serde_json::to_string(&controls).unwrap();
             let read: Controls = serde_json::from_str(&text).unwrap();
-            assert_eq!(read, controls, "controls are the same when they are written and read back");
+            assert_eq!(read, controls, "controls survive serialization");
             self.controls = read;
         }
         for (key, state) in step.states {
@@ -281,7 +285,7 @@ impl World {
             } else {
                 let text = serde_json::to_string(&state).unwrap();
                 let read: TargetState = serde_json::from_str(&text).unwrap();
-                assert_eq!(read, state, "a state is the same when it is written and read back");
+                assert_eq!(read, state, "a state survives serialization");
                 self.states.insert(key, Arc::new(read));
             }
         }
@@ -289,13 +293,13 @@ impl World {
             .decisions
             .iter()
             .filter_map(|decision| decision.event.as_deref().or(decision.shadow.as_deref()));
-        // A column of thousands of alerts is as published as its first ones.
+        // Events with many alerts have the same shape as those with few, so they are not validated.
         events.filter(|event| event.alerts.len() < 50).for_each(assert_matches_schema);
         step.decisions
     }
 }
 
-/// `emitted×3 scale_out +2`, one line a decision.
+/// The decisions in one line, for example `emitted×3 scale_out +2, duplicate×1`.
 fn summary(decisions: &[Decision]) -> String {
     let line = |decision: &Decision| {
         let event = decision.event.as_deref().or(decision.shadow.as_deref()).map(|event| {
@@ -311,7 +315,7 @@ fn events(decisions: &[Decision]) -> Vec<&Event> {
     decisions.iter().filter_map(|decision| decision.event.as_deref()).collect()
 }
 
-/// The world of `setup` with a second rule, `latency`, that adds two for `alertname = Slow`.
+/// The world of `setup` with a second rule, `latency`, that scales out by two for `alertname = Slow`.
 fn with_a_second_rule(setup: Setup) -> World {
     let mut world = setup.world();
     let mut second = Setup::default().table(Templates::new()).rules()[0].clone();
@@ -329,7 +333,7 @@ fn slow(fires: bool, starts: i64, ends: i64) -> Alert {
     alert
 }
 
-/// The templates that the tests' rules are made of, so that rules can be changed and put into a new table.
+/// The templates of the rules in these tests, so that changed rules can be put into a new table.
 fn known_templates() -> Templates {
     let mut templates = Templates::new();
     for text in

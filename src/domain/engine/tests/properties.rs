@@ -1,5 +1,5 @@
-//! What holds whatever arrives: random histories of six rules at two targets, on a virtual clock, held to
-//! the millisecond against a model that knows nothing of the engine.
+//! Property tests: random histories of six rules and two targets on a virtual clock. The invariants are
+//! checked to the millisecond by models that are independent of the engine.
 
 use proptest::prelude::*;
 
@@ -13,7 +13,7 @@ const IN_COOLDOWN: Duration = Duration::from_secs(600);
 const WINDOW: Duration = Duration::from_millis(300_250);
 const BUDGET: Budget = Budget { events: NonZeroU32::new(4).unwrap(), per: Duration::from_secs(1800) };
 
-/// Rules by their names and the alerts that they take. `trial` is a shadow of `pods`, `freeze` holds.
+/// The rules by name, and the alerts that they match. `trial` is a shadow of `pods`; `freeze` is a hold.
 const RULES: [(&str, &str); 6] = [
     ("trial", "Pending"),
     ("pods", "Pending"),
@@ -22,8 +22,7 @@ const RULES: [(&str, &str); 6] = [
     ("renewed", "Renewed"),
     ("freeze", "Deploy"),
 ];
-/// Alerts: four of each name but two of `Idle`, even ones about one target and odd ones about another, then
-/// one `Deploy`, and the heartbeat.
+/// The names of the alerts, by number. Even numbers are about one target and odd numbers about another.
 const ALERTS: [&str; 15] = [
     "Pending", "Pending", "Pending", "Pending", "Slow", "Slow", "Slow", "Slow", "Idle", "Idle", "Renewed",
     "Renewed", "Renewed", "Deploy", "Watchdog",
@@ -71,7 +70,7 @@ fn rule(kind: &str, alertname: &str) -> Rule {
     }
 }
 
-/// All rules but those that are left out; what acts is in this mode.
+/// All rules except those of `without`; the active ones are in this mode.
 fn table(without: &BTreeSet<usize>, mode: Mode) -> RuleTable {
     let rules =
         RULES.iter().enumerate().filter(|(number, _)| !without.contains(number)).map(|(_, rule)| *rule);
@@ -82,7 +81,7 @@ fn table(without: &BTreeSet<usize>, mode: Mode) -> RuleTable {
     RuleTable::new(rules.collect(), known_templates())
 }
 
-/// The world of all rules but those that are left out.
+/// The world with all rules except those of `without`.
 fn world(without: &[&str]) -> World {
     let mut world = Setup::default().world();
     let rules = RULES.iter().filter(|(kind, _)| !without.contains(kind));
@@ -93,53 +92,54 @@ fn world(without: &[&str]) -> World {
     world
 }
 
-/// What happens, each this many milliseconds after what came before.
+/// One step of a history. A history has with each step the milliseconds since the previous one.
 #[derive(Debug, Clone)]
 enum HistoryStep {
-    /// A notification: which alerts, whether each fires, and how many seconds ago that began or ended.
+    /// A notification: the number of each alert, whether it fires, and how many seconds ago it started or
+    /// ended.
     Post { alerts: Vec<(usize, bool, i64)>, truncated: bool },
-    /// An operator pauses a part, for this many seconds or until further notice.
+    /// An operator sets a pause, for this many seconds or without an end. `part` selects what it covers.
     Pause { part: u8, seconds: Option<u16> },
-    /// The oldest pause is ended.
+    /// An operator ends the oldest pause.
     Resume,
-    /// Nothing arrives.
+    /// Time passes without a notification.
     Wait,
-    /// Another configuration: without these rules, and the rest in this mode.
+    /// A reload: these rules are removed, and the others are in this mode.
     Reload { without: BTreeSet<usize>, mode: Mode },
 }
 
 fn history() -> impl Strategy<Value = Vec<(i64, HistoryStep)>> {
     let alert = (0..ALERTS.len(), prop::bool::weighted(0.6), 0..400_i64);
-    // As Alertmanager sends them, a notification speaks of an alert once.
+    // Alertmanager mentions an alert once in a notification.
     let alerts = prop::collection::vec(alert, 1..6).prop_map(|mut alerts| {
         alerts.sort_by_key(|(number, ..)| *number);
         alerts.dedup_by_key(|(number, ..)| *number);
         alerts
     });
-    let act = prop_oneof![
+    let step = prop_oneof![
         12 => (alerts, prop::bool::weighted(0.1)).prop_map(|(alerts, truncated)| HistoryStep::Post { alerts, truncated }),
         1 => (0..6_u8, prop::option::of(1..3000_u16)).prop_map(|(part, seconds)| HistoryStep::Pause { part, seconds }),
         2 => Just(HistoryStep::Resume),
         2 => Just(HistoryStep::Wait),
     ];
-    let lapse = prop_oneof![0..30_000_i64, 0..1_200_000_i64];
-    // Whoever watches is nearly always heard first, or hardly anything would ever be taken away.
+    let delay = prop_oneof![0..30_000_i64, 0..1_200_000_i64];
+    // The heartbeat opens first, since otherwise hardly any scale-in would ever be emitted.
     let begin = HistoryStep::Post { alerts: vec![(14, true, 1)], truncated: false };
-    prop::collection::vec((lapse, act), 1..50).prop_map(move |mut history| {
+    prop::collection::vec((delay, step), 1..50).prop_map(move |mut history| {
         history.insert(0, (0, begin.clone()));
         history
     })
 }
 
-/// A history in which the rules change, and what nobody speaks of expires and is forgotten within it.
+/// A history with reloads.
 fn changing_history() -> impl Strategy<Value = Vec<(i64, HistoryStep)>> {
     let mode = prop_oneof![4 => Just(Mode::Active), 1 => Just(Mode::Shadow), 1 => Just(Mode::Disabled)];
     let without = prop::collection::btree_set(0..RULES.len(), 0..3);
     let reload = (without, mode).prop_map(|(without, mode)| HistoryStep::Reload { without, mode });
     let reloads = prop::collection::vec((any::<prop::sample::Index>(), 0..30_000_i64, reload), 1..6);
     (history(), reloads).prop_map(|(mut history, reloads)| {
-        for (at, lapse, reload) in reloads {
-            history.insert(at.index(history.len()) + 1, (lapse, reload));
+        for (at, delay, reload) in reloads {
+            history.insert(at.index(history.len()) + 1, (delay, reload));
         }
         history
     })
@@ -148,13 +148,13 @@ fn changing_history() -> impl Strategy<Value = Vec<(i64, HistoryStep)>> {
 fn alert_of(number: usize, fires: bool, at: Time) -> Alert {
     let pod = number.to_string();
     let mut alert = if fires { firing(&pod, 0) } else { resolved(&pod, 0, 0) };
-    (alert.starts_at, alert.ends_at) = if fires { (at, None) } else { (earlier(at, 50), Some(at)) };
+    (alert.starts_at, alert.ends_at) = if fires { (at, None) } else { (seconds_before(at, 50), Some(at)) };
     let group = if number.is_multiple_of(2) { "workers" } else { "others" };
     alert.labels = Arc::new([("alertname", ALERTS[number]), ("nodegroup", group)].into_iter().collect());
     alert
 }
 
-fn earlier(time: Time, seconds: i64) -> Time {
+fn seconds_before(time: Time, seconds: i64) -> Time {
     Time::from_millis(time.as_millis() - 1000 * seconds)
 }
 
@@ -172,8 +172,9 @@ fn set_pause(world: &mut World, now: Time, part: u8, seconds: Option<u16>) {
     });
 }
 
-/// One step of a history, its notification `copies` times: all decisions with their times. Whatever comes
-/// due on the way is decided at its time; what a change of the controls frees, at once.
+/// Executes one step of a history, with `copies` copies of its notification, and returns the decisions with
+/// their times. Everything due before is processed at its time; deferred actions that a change of the
+/// controls unblocks are rechecked immediately.
 fn advance(world: &mut World, step: &(i64, HistoryStep), copies: usize) -> Vec<(Time, Decision)> {
     let now = world.now.after(Duration::from_millis(step.0.unsigned_abs()));
     let mut decisions = world.run_until(now);
@@ -181,7 +182,8 @@ fn advance(world: &mut World, step: &(i64, HistoryStep), copies: usize) -> Vec<(
     match &step.1 {
         HistoryStep::Post { alerts, truncated } => {
             for _ in 0..copies {
-                let alerts = alerts.iter().map(|(at, fires, ago)| alert_of(*at, *fires, earlier(now, *ago)));
+                let alerts =
+                    alerts.iter().map(|(at, fires, ago)| alert_of(*at, *fires, seconds_before(now, *ago)));
                 decided.extend(world.deliver(now, *truncated, alerts.collect()));
                 decided.extend(world.recheck(now));
             }
@@ -211,7 +213,7 @@ fn ids(decisions: &[(Time, Decision)]) -> Vec<(Time, String)> {
     sent(decisions).map(|(at, event)| (at, event.id.to_string())).collect()
 }
 
-/// What is open: of each rule at each target, and which alerts.
+/// The open alerts of each rule at each target.
 fn open(world: &World) -> BTreeSet<(TargetKey, Name, AlertKey)> {
     let rules = world.states.iter().flat_map(|(key, state)| state.rules.iter().map(move |rule| (key, rule)));
     let open = rules.flat_map(|(key, (name, rule))| {
@@ -225,8 +227,8 @@ fn decreases_capacity(event: &Event) -> bool {
     event.action == "scale_in"
 }
 
-/// Every pause is ended and nothing arrives any more, until all that is remembered is forgotten.
-fn silence(world: &mut World) -> Vec<(Time, Decision)> {
+/// Ends all pauses and runs without notifications until all retention times are over.
+fn drain(world: &mut World) -> Vec<(Time, Decision)> {
     let pauses: Vec<u64> = world.controls.pauses(world.now).map(|pause| pause.id).collect();
     pauses.into_iter().for_each(|pause| drop(world.controls.resume(pause)));
     let now = world.now;
@@ -237,8 +239,8 @@ fn silence(world: &mut World) -> Vec<(Time, Decision)> {
     decisions
 }
 
-/// Of all that was told at `now`, something answers for each alert.
-fn each_is_answered(
+/// Checks that each alert of the notification at `now` has a reply.
+fn check_all_are_answered(
     alerts: &[(usize, bool, i64)],
     now: Time,
     decisions: &[(Time, Decision)],
@@ -249,29 +251,32 @@ fn each_is_answered(
             let about = |alert: &AlertKey| *alert.fingerprint == *fingerprint;
             *at == now && decision.is_reply && decision.alerts.iter().any(about)
         };
-        prop_assert!(decisions.iter().any(answers), "alert {number} got no answer");
+        prop_assert!(decisions.iter().any(answers), "no reply to alert {number}");
     }
     Ok(())
 }
 
-/// Nothing takes capacity away but the end of an episode that added some, once, and a firing rule that
-/// asks for it. Ids never repeat, and `sequence` rises for each target.
-fn each_has_its_reason(decisions: &[(Time, Decision)]) -> Result<(), TestCaseError> {
-    let mut added: BTreeSet<&str> = BTreeSet::new();
+/// Checks that each decrease is either the only one of an episode that has increased capacity, or the
+/// `on_firing` action of a rule; that ids never repeat; and that `sequence` rises for each target.
+fn check_events_are_justified(decisions: &[(Time, Decision)]) -> Result<(), TestCaseError> {
+    let mut increased: BTreeSet<&str> = BTreeSet::new();
     let mut ids = BTreeSet::new();
     let mut last: BTreeMap<TargetKey, u64> = BTreeMap::new();
     for (at, event) in sent(decisions) {
-        prop_assert!(ids.insert(&event.id), "{} of {} at {at} is there already", event.action, event.rule);
+        prop_assert!(ids.insert(&event.id), "the id of {} of {} at {at} repeats", event.action, event.rule);
         let before = last.insert(event.target.key(), event.sequence);
         prop_assert!(before.is_none_or(|before| event.sequence > before));
         match (event.phase, event.rule.as_str()) {
             (Phase::Firing, "idle") => prop_assert!(decreases_capacity(event)),
             (Phase::Firing, _) => {
                 prop_assert!(!decreases_capacity(event));
-                added.insert(&event.episode.id);
+                increased.insert(&event.episode.id);
             }
             (Phase::Resolved, _) => {
-                prop_assert!(added.remove(&*event.episode.id), "nothing to undo, or undone before");
+                prop_assert!(
+                    increased.remove(&*event.episode.id),
+                    "nothing to compensate, or compensated before"
+                );
             }
         }
     }
@@ -287,8 +292,8 @@ proptest! {
         prop_assert_eq!(ids(&once), ids(&twice));
     }
 
-    /// To look at everything again at any moment, as after a restart, decides nothing: every state and all
-    /// controls are what was written and read back, see `World::apply`.
+    /// A recheck of all targets at any time, as after a restart, decides nothing. `World::apply` serializes
+    /// and deserializes all states and controls.
     #[test]
     fn a_restart_after_any_step_changes_nothing(history in history(), restarts in prop::collection::vec(any::<bool>(), 60)) {
         let mut decisions = Vec::new();
@@ -314,42 +319,42 @@ proptest! {
     fn cooldowns_and_budgets_hold_to_the_millisecond(history in history()) {
         let decisions = run(&mut world(&[]), &history, 1);
         let mut free: BTreeMap<(TargetKey, bool), Time> = BTreeMap::new();
-        let mut spent: BTreeMap<(TargetKey, Name), Vec<Time>> = BTreeMap::new();
+        let mut emitted_at: BTreeMap<(TargetKey, Name), Vec<Time>> = BTreeMap::new();
         for (at, event) in sent(&decisions) {
-            let (key, takes) = (event.target.key(), decreases_capacity(event));
-            for direction in [false, true].into_iter().filter(|takes_too| !takes_too || takes) {
+            let (key, is_decrease) = (event.target.key(), decreases_capacity(event));
+            for direction in [false, true].into_iter().filter(|after_decrease| !after_decrease || is_decrease) {
                 let free = free.get(&(key.clone(), direction));
                 prop_assert!(free.is_none_or(|free| at >= *free), "{} at {at}, free at {free:?}", event.reason);
             }
             let cooldown = match event.rule.as_str() {
                 "latency" => Duration::ZERO,
-                _ if takes => IN_COOLDOWN,
+                _ if is_decrease => IN_COOLDOWN,
                 _ => OUT_COOLDOWN,
             };
-            free.entry((key.clone(), takes)).and_modify(|free| *free = at.after(cooldown).max(*free)).or_insert(at.after(cooldown));
+            free.entry((key.clone(), is_decrease)).and_modify(|free| *free = at.after(cooldown).max(*free)).or_insert(at.after(cooldown));
             if ["pods", "renewed"].contains(&event.rule.as_str()) {
-                let spent = spent.entry((key, event.rule.clone())).or_default();
-                spent.retain(|then| then.after(BUDGET.per) > at);
-                spent.push(at);
-                prop_assert!(spent.len() <= BUDGET.events.get() as usize, "over its budget");
+                let emitted_at = emitted_at.entry((key, event.rule.clone())).or_default();
+                emitted_at.retain(|then| then.after(BUDGET.per) > at);
+                emitted_at.push(at);
+                prop_assert!(emitted_at.len() <= BUDGET.events.get() as usize, "the budget is exceeded");
             }
         }
     }
 
     #[test]
-    fn every_event_has_its_reason_and_is_one_of_its_kind(history in history()) {
+    fn every_event_is_justified_and_unique(history in history()) {
         let decisions = run(&mut world(&[]), &history, 1);
-        each_has_its_reason(&decisions)?;
+        check_events_are_justified(&decisions)?;
     }
 
-    /// A target shrinks only after a calm that was watched; while no other rule has an episode open that
-    /// added capacity; and while nothing holds or pauses it. Neither does it grow while that is paused.
+    /// A scale-in requires a stabilization window with an open heartbeat, no open episode of another rule
+    /// that has increased capacity, and no hold or pause. A scale-out is not emitted while it is paused.
     #[test]
-    fn a_target_shrinks_only_in_a_calm(history in history()) {
+    fn a_target_scales_in_only_after_a_stable_window(history in history()) {
         let mut world = world(&[]);
         let mut opened: BTreeMap<TargetKey, Time> = BTreeMap::new();
-        let mut added: BTreeSet<(TargetKey, String)> = BTreeSet::new();
-        let mut watched_since = None;
+        let mut increased: BTreeSet<(TargetKey, String)> = BTreeSet::new();
+        let mut heartbeat_since = None;
         for step in &history {
             let before = open(&world);
             let decisions = advance(&mut world, step, 1);
@@ -359,18 +364,18 @@ proptest! {
                 let key = event.target.key();
                 if decreases_capacity(event) {
                     prop_assert!(!is_open(&before, "freeze") || !is_open(&after, "freeze"), "held");
-                    let calm = at.since(opened.get(&key).copied().unwrap_or(Time::from_nanos(0)));
-                    // What opened in this very step is decided before what comes due in it, and not here.
-                    prop_assert!(calm >= WINDOW || event.phase == Phase::Firing, "{} after {calm:?}", event.reason);
-                    let watched = watched_since.map(|since| at.since(since));
-                    prop_assert!(watched.is_none_or(|watched: Duration| watched >= WINDOW), "watched for {watched:?}");
+                    let stable_for = at.since(opened.get(&key).copied().unwrap_or(Time::from_nanos(0)));
+                    // Openings in this step are not in `opened` yet: they are evaluated before what is due.
+                    prop_assert!(stable_for >= WINDOW || event.phase == Phase::Firing, "{} after {stable_for:?}", event.reason);
+                    let heartbeat_for = heartbeat_since.map(|since| at.since(since));
+                    prop_assert!(heartbeat_for.is_none_or(|heartbeat_for: Duration| heartbeat_for >= WINDOW), "heartbeat open for {heartbeat_for:?}");
                     for rule in ["pods", "latency", "renewed"].into_iter().filter(|rule| *rule != event.rule.as_str()) {
                         let both = before.iter().filter(|open| after.contains(*open));
                         let outranks = both.filter(|(target, name, _)| *target == key && name.as_str() == rule).count() > 0;
-                        prop_assert!(!outranks || !added.contains(&(key.clone(), rule.to_owned())), "under {rule}");
+                        prop_assert!(!outranks || !increased.contains(&(key.clone(), rule.to_owned())), "under {rule}");
                     }
                 } else {
-                    added.insert((key.clone(), event.rule.to_string()));
+                    increased.insert((key.clone(), event.rule.to_string()));
                 }
             }
             for (at, decision) in &decisions {
@@ -380,10 +385,10 @@ proptest! {
                     opened.insert(key.clone(), *at);
                 }
                 if decision.verdict == Verdict::Heartbeat && is_open(&after, "heartbeat") && !is_open(&before, "heartbeat") {
-                    watched_since = Some(*at);
+                    heartbeat_since = Some(*at);
                 }
             }
-            added.retain(|(key, rule)| after.iter().any(|(target, name, _)| target == key && name.as_str() == rule));
+            increased.retain(|(key, rule)| after.iter().any(|(target, name, _)| target == key && name.as_str() == rule));
             let now = world.now;
             let pauses: Vec<Pause> = world.controls.pauses(now).cloned().collect();
             for (_, event) in sent(&decisions).filter(|(at, _)| *at == now) {
@@ -394,8 +399,8 @@ proptest! {
         }
     }
 
-    /// What is kept is decided at its time or replaced: nothing is ever late, and when all is over and
-    /// nothing is heard any more, nothing waits.
+    /// A deferred action is rechecked when it is due or replaced before; after the history, when everything
+    /// has expired, no deferred action is left.
     #[test]
     fn nothing_is_deferred_beyond_its_time(history in history()) {
         let mut world = world(&[]);
@@ -403,7 +408,7 @@ proptest! {
             advance(&mut world, step, 1);
             prop_assert!(world.due().is_none_or(|due| due > world.now));
         }
-        silence(&mut world);
+        drain(&mut world);
         let waiting: Vec<Verdict> = world.states.values().flat_map(|state| state.deferred_verdicts()).collect();
         prop_assert!(waiting.is_empty() && open(&world).is_empty(), "{waiting:?}");
         prop_assert!(world.states.is_empty(), "{:?}", world.states);
@@ -416,26 +421,26 @@ proptest! {
             let now = world.now.after(Duration::from_millis(step.0.unsigned_abs()));
             let HistoryStep::Post { alerts, .. } = &step.1 else { continue };
             let decisions = advance(&mut world, step, 1);
-            each_is_answered(alerts, now, &decisions)?;
+            check_all_are_answered(alerts, now, &decisions)?;
         }
     }
 }
 
-/// A group's life as an Alertmanager tells it: at each step some alerts begin or end, and the whole group is
-/// sent, with what has just ended. A copy of each notification arrives up to this many seconds later from a
-/// second one, which keeps its order too.
-fn group_life() -> impl Strategy<Value = Vec<(i64, BTreeSet<usize>, i64)>> {
+/// The history of a group as an Alertmanager sends it: in each step some alerts start or end, and all firing
+/// and just resolved alerts are sent. A second Alertmanager sends a copy up to this many seconds later, in
+/// the same order.
+fn group_history() -> impl Strategy<Value = Vec<(i64, BTreeSet<usize>, i64)>> {
     let changes = prop::collection::btree_set(0..12_usize, 1..4);
     prop::collection::vec((2..500_i64, changes, 0..340_i64), 1..25)
 }
 
-/// The notifications of a life with the seconds of their arrivals, the copies among them.
-fn notifications(life: &[(i64, BTreeSet<usize>, i64)], copies: bool) -> Vec<(i64, Vec<Alert>)> {
+/// The notifications of a group history with the seconds of their arrival, including the copies.
+fn notifications(history: &[(i64, BTreeSet<usize>, i64)], copies: bool) -> Vec<(i64, Vec<Alert>)> {
     let mut firing: BTreeMap<usize, Time> = BTreeMap::new();
     let (mut now, mut second) = (10, 0);
     let mut arrivals = Vec::new();
-    for (lapse, changes, later) in life {
-        now += lapse;
+    for (delay, changes, later) in history {
+        now += delay;
         let mut alerts = Vec::new();
         for number in changes {
             match firing.remove(number) {
@@ -454,7 +459,7 @@ fn notifications(life: &[(i64, BTreeSet<usize>, i64)], copies: bool) -> Vec<(i64
             arrivals.push((second, alerts));
         }
     }
-    // Stable: of what arrives together the original comes first.
+    // The sort is stable: of two that arrive in the same second, the original comes first.
     arrivals.sort_by_key(|(at, _)| *at);
     arrivals
 }
@@ -463,22 +468,23 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 256, ..ProptestConfig::default() })]
 
     #[test]
-    fn copies_of_a_second_alertmanager_add_no_event_and_leave_the_same_open(life in group_life()) {
-        let tell = |copies: bool| {
+    fn copies_of_a_second_alertmanager_add_no_event_and_leave_the_same_open(history in group_history()) {
+        let outcome_of = |copies: bool| {
             let mut world = world(&[]);
-            // An end is in the id of what follows it, and with copies it is remembered from a later time on.
+            // The previous end is part of an episode id. Copies extend its retention, so it must not expire
+            // here.
             world.policy.last_resolve_retention = Duration::from_secs(24 * 3600);
             world.deliver(at(0), false, vec![alert_of(14, true, at(0))]);
             let mut decisions = Vec::new();
-            for (seconds, alerts) in notifications(&life, copies) {
+            for (seconds, alerts) in notifications(&history, copies) {
                 decisions.extend(world.run_until(at(seconds)));
                 decisions.extend(world.deliver(at(seconds), false, alerts).into_iter().map(|it| (at(seconds), it)));
             }
-            let end = notifications(&life, true).last().map_or(0, |(at, _)| *at);
+            let end = notifications(&history, true).last().map_or(0, |(at, _)| *at);
             decisions.extend(world.run_until(at(end + 361)));
             (ids(&decisions), open(&world))
         };
-        let ((alone, alone_open), (both, both_open)) = (tell(false), tell(true));
+        let ((alone, alone_open), (both, both_open)) = (outcome_of(false), outcome_of(true));
         prop_assert_eq!(alone, both);
         prop_assert_eq!(alone_open, both_open);
     }
@@ -487,28 +493,28 @@ proptest! {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 256, ..ProptestConfig::default() })]
 
-    /// Alerts that go on firing are not heard of for longer than they live, so that their episodes end without
-    /// their end and begin again with the same start.
+    /// `occurrence_ttl` is short, so that firing alerts expire between two notifications, and their episodes
+    /// open again with the same start.
     #[test]
-    fn ids_never_repeat_where_alerts_expire_and_are_heard_again(life in group_life(), copies in any::<bool>()) {
+    fn ids_never_repeat_where_alerts_expire_and_fire_again(history in group_history(), copies in any::<bool>()) {
         let mut world = world(&[]);
         Arc::get_mut(&mut world.source).unwrap().occurrence_ttl = 4 * MINUTE;
         let mut decisions = Vec::new();
-        for (seconds, alerts) in notifications(&life, copies) {
+        for (seconds, alerts) in notifications(&history, copies) {
             decisions.extend(world.run_until(at(seconds)));
             decisions.extend(world.deliver(at(seconds), false, alerts).into_iter().map(|it| (at(seconds), it)));
         }
-        each_has_its_reason(&decisions)?;
+        check_events_are_justified(&decisions)?;
     }
 }
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: 160, ..ProptestConfig::default() })]
 
-    /// Whatever the rules become while episodes are open: every event has its reason, every alert is answered,
-    /// and nothing is left when all is over.
+    /// The invariants hold when rules change while episodes are open: every event is justified, every alert
+    /// has a reply, and no state is left at the end.
     #[test]
-    fn reloads_break_no_promise(history in changing_history()) {
+    fn reloads_break_no_invariant(history in changing_history()) {
         let mut world = world(&[]);
         Arc::get_mut(&mut world.source).unwrap().occurrence_ttl = 30 * MINUTE;
         let mut decisions = Vec::new();
@@ -516,12 +522,12 @@ proptest! {
             let decided = advance(&mut world, step, 1);
             prop_assert!(world.due().is_none_or(|due| due > world.now));
             if let HistoryStep::Post { alerts, .. } = &step.1 {
-                each_is_answered(alerts, world.now, &decided)?;
+                check_all_are_answered(alerts, world.now, &decided)?;
             }
             decisions.extend(decided);
         }
-        decisions.extend(silence(&mut world));
+        decisions.extend(drain(&mut world));
         prop_assert!(world.states.is_empty(), "{:?}", world.states);
-        each_has_its_reason(&decisions)?;
+        check_events_are_justified(&decisions)?;
     }
 }
