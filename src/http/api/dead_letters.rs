@@ -2,12 +2,14 @@
 
 use axum::Json;
 use axum::extract::State;
-use axum::http::StatusCode;
+use axum::http::{Method, StatusCode};
+use axum::routing::{delete, get, post};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::extract::{self, Id, Query, page_size, parse_name, services};
+use super::operation::{Operation, ResponseBody, schema_of};
 use super::problem::Problem;
 use crate::domain::duration;
 use crate::domain::header::EventHeader;
@@ -17,6 +19,64 @@ use crate::store::{DeadLetter, DeadLetterError, DeliveryId, EventSeq, Redrive};
 
 /// Dead letters that are read at once while many are redriven or discarded.
 const BULK_PAGE_SIZE: usize = 500;
+
+pub(super) fn operations() -> Vec<Operation> {
+    vec![
+        Operation::new(
+            Method::GET,
+            "/dead-letters",
+            "listDeadLetters",
+            "Deliveries that were given up, oldest first",
+            ResponseBody::Json(200, schema_of::<DeadLetterPage>),
+            get(list),
+        )
+        .query::<ListDeadLettersParams>(),
+        Operation::new(
+            Method::POST,
+            "/dead-letters/redrive",
+            "redriveDeadLetters",
+            "Send many once more",
+            ResponseBody::Json(200, schema_of::<BulkResult>),
+            post(redrive_selected),
+        )
+        .body::<BulkRedrive>(),
+        Operation::new(
+            Method::POST,
+            "/dead-letters/discard",
+            "discardDeadLetters",
+            "Throw many away",
+            ResponseBody::Json(200, schema_of::<BulkResult>),
+            post(discard_selected),
+        )
+        .body::<BulkDiscard>(),
+        Operation::new(
+            Method::GET,
+            "/dead-letters/{id}",
+            "getDeadLetter",
+            "One with its event",
+            ResponseBody::Json(200, schema_of::<DeadLetterView>),
+            get(show),
+        ),
+        Operation::new(
+            Method::DELETE,
+            "/dead-letters/{id}",
+            "discardDeadLetter",
+            "Throw one away",
+            ResponseBody::Empty,
+            delete(discard),
+        )
+        .query::<Actor>(),
+        Operation::new(
+            Method::POST,
+            "/dead-letters/{id}/redrive",
+            "redriveDeadLetter",
+            "Send one once more",
+            ResponseBody::Empty,
+            post(redrive),
+        )
+        .body::<RedriveOptions>(),
+    ]
+}
 
 /// Which dead letters.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -107,7 +167,7 @@ fn dead_letter_view(letter: &DeadLetter) -> DeadLetterView {
     }
 }
 
-pub(super) async fn list(
+async fn list(
     State(shared): State<HttpState>,
     Query(params): Query<ListDeadLettersParams>,
 ) -> Result<Json<DeadLetterPage>, Problem> {
@@ -120,10 +180,7 @@ pub(super) async fn list(
     Ok(Json(DeadLetterPage { dead_letters: found.iter().map(dead_letter_view).collect(), next }))
 }
 
-pub(super) async fn show(
-    State(shared): State<HttpState>,
-    Id(id): Id,
-) -> Result<Json<DeadLetterView>, Problem> {
+async fn show(State(shared): State<HttpState>, Id(id): Id) -> Result<Json<DeadLetterView>, Problem> {
     let services = services(&shared)?;
     let found = services.store.dead_letter(&parse_id(&id)?).await?;
     let letter = found.ok_or_else(|| Problem::not_found(DeadLetterError::NotDead.to_string()))?;
@@ -157,7 +214,7 @@ impl RedriveOptions {
     }
 }
 
-pub(super) async fn redrive(
+async fn redrive(
     State(shared): State<HttpState>,
     Id(id): Id,
     extract::Json(options): extract::Json<RedriveOptions>,
@@ -173,7 +230,7 @@ pub(super) async fn redrive(
     Ok(StatusCode::NO_CONTENT)
 }
 
-pub(super) async fn discard(
+async fn discard(
     State(shared): State<HttpState>,
     Id(id): Id,
     Query(actor): Query<Actor>,
@@ -260,7 +317,7 @@ pub(super) struct BulkFailure {
     reason: String,
 }
 
-pub(super) async fn redrive_selected(
+async fn redrive_selected(
     State(shared): State<HttpState>,
     extract::Json(params): extract::Json<BulkRedrive>,
 ) -> Result<Json<BulkResult>, Problem> {
@@ -275,7 +332,7 @@ pub(super) async fn redrive_selected(
     Ok(Json(result))
 }
 
-pub(super) async fn discard_selected(
+async fn discard_selected(
     State(shared): State<HttpState>,
     extract::Json(params): extract::Json<BulkDiscard>,
 ) -> Result<Json<BulkResult>, Problem> {

@@ -8,14 +8,16 @@ use std::time::Duration;
 use axum::Json;
 use axum::body::Body;
 use axum::extract::State;
-use axum::http::HeaderMap;
+use axum::http::{HeaderMap, Method};
 use axum::response::sse::{Event, KeepAlive, Sse};
+use axum::routing::{get, post};
 use futures_core::Stream;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
 use super::extract::{Query, json_bytes, page_size, parse_name, parse_pattern, parse_time, services};
+use super::operation::{Operation, ResponseBody, schema_of};
 use super::problem::Problem;
 use crate::bridge::decision_view::DecisionView;
 use crate::bridge::{Bridge, Explanation, Filter, MAX_EXPLAINED, Position};
@@ -28,6 +30,50 @@ use crate::http::HttpState;
 const STREAM_BUFFER_EVENTS: usize = 64;
 /// A stream looks again after this, whether it was woken or not.
 const POLL_INTERVAL: Duration = Duration::from_secs(5);
+
+pub(super) fn operations() -> Vec<Operation> {
+    vec![
+        Operation::new(
+            Method::GET,
+            "/decisions",
+            "listDecisions",
+            "Why it did or did not scale: decisions, newest first",
+            ResponseBody::Json(200, schema_of::<DecisionPage>),
+            get(list),
+        )
+        .query::<ListDecisionsParams>(),
+        Operation::new(
+            Method::GET,
+            "/decisions/stream",
+            "streamDecisions",
+            "Decisions as they are made, as server-sent events",
+            ResponseBody::Stream(schema_of::<DecisionView>),
+            get(stream),
+        )
+        .query::<ListDecisionsParams>(),
+        Operation::new(
+            Method::POST,
+            "/explain",
+            "explain",
+            "What would be decided about a notification now; nothing is written",
+            ResponseBody::Json(200, schema_of::<Explanation>),
+            post(explain),
+        )
+        .query::<ExplainParams>()
+        .body::<NotificationBody>(),
+    ]
+}
+
+/// A notification in Alertmanager's format; unknown fields are let through.
+#[derive(JsonSchema)]
+#[schemars(rename = "AlertmanagerNotification")]
+#[expect(dead_code, reason = "the type is described, and never built")]
+struct NotificationBody {
+    /// Always "4".
+    version: String,
+    /// The alerts, each with status, labels, annotations, startsAt, endsAt, generatorURL and fingerprint.
+    alerts: Vec<serde_json::Map<String, serde_json::Value>>,
+}
 
 /// Which decisions.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
@@ -82,7 +128,7 @@ impl ListDecisionsParams {
     }
 }
 
-pub(super) async fn list(
+async fn list(
     State(shared): State<HttpState>,
     Query(params): Query<ListDecisionsParams>,
 ) -> Result<Json<DecisionPage>, Problem> {
@@ -98,7 +144,7 @@ pub(super) async fn list(
 }
 
 /// Sends each decision from now on as an event whose id can be given back as `Last-Event-ID`.
-pub(super) async fn stream(
+async fn stream(
     State(shared): State<HttpState>,
     Query(params): Query<ListDecisionsParams>,
     headers: HeaderMap,
@@ -175,7 +221,7 @@ pub(super) struct ExplainParams {
     source: Option<String>,
 }
 
-pub(super) async fn explain(
+async fn explain(
     State(shared): State<HttpState>,
     Query(params): Query<ExplainParams>,
     headers: HeaderMap,

@@ -1,83 +1,36 @@
-//! Events with their deliveries, and episodes.
+//! Episodes: those that are open, and those that have closed with an action that is deferred.
 
 use std::collections::BTreeMap;
 
 use axum::Json;
 use axum::extract::State;
+use axum::http::Method;
+use axum::routing::get;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 
-use super::extract::{Id, Query, page_size, parse_name, parse_pattern, services};
+use super::extract::{Query, page_size, parse_name, parse_pattern, services};
+use super::operation::{Operation, ResponseBody, schema_of};
 use super::problem::Problem;
-use crate::domain::state::{Deferred, Episode, RuleState};
+use crate::domain::state::{Deferred, Episode, Occurrence, RuleState};
 use crate::domain::target::{KeyKind, PartialTarget};
 use crate::domain::time::Time;
 use crate::domain::verdict::{Phase, Verdict};
 use crate::http::HttpState;
-use crate::store::{self, StoredState};
+use crate::store::StoredState;
 
-/// An event, and what has become of it.
-#[derive(Debug, Serialize, JsonSchema)]
-pub(super) struct EventView {
-    /// When it was emitted, RFC 3339.
-    emitted_at: String,
-    /// The event as it is sent.
-    event: Value,
-    /// One for each destination.
-    deliveries: Vec<DeliveryView>,
-}
-
-/// What has become of an event at a destination.
-#[derive(Debug, Serialize, JsonSchema)]
-pub(super) struct DeliveryView {
-    /// The destination.
-    destination: String,
-    /// `pending`, `retrying`, `delivered`, `dead`, `superseded`, `withdrawn` or `discarded`.
-    state: &'static str,
-    /// How often it was tried: what failed, and the one that arrived.
-    attempts: u32,
-    /// What went wrong the last time, or why it was not sent.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    error: Option<String>,
-    /// What the destination answered, where that is kept.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    answer: Option<String>,
-    /// When it is tried again, RFC 3339.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    next_attempt_at: Option<String>,
-}
-
-impl From<store::Delivery> for DeliveryView {
-    fn from(delivery: store::Delivery) -> Self {
-        let store::Delivery { destination, state, failed_attempts, error, answer, due } = delivery;
-        // A row that tells of an answer has counted the attempt that arrived.
-        let arrived = state == store::DeliveryState::Delivered && answer.is_none();
-        Self {
-            destination: destination.to_string(),
-            state: state.as_str(),
-            attempts: failed_attempts + u32::from(arrived),
-            error,
-            answer,
-            next_attempt_at: due.map(Time::to_millis_string),
-        }
-    }
-}
-
-pub(super) async fn event(State(shared): State<HttpState>, Id(id): Id) -> Result<Json<EventView>, Problem> {
-    let services = services(&shared)?;
-    let found = services.store.event(&id).await?;
-    let found = found.ok_or_else(|| {
-        Problem::not_found(
-            "there is no event with this id; `retention.delivered` says how long events are kept",
+pub(super) fn operations() -> Vec<Operation> {
+    vec![
+        Operation::new(
+            Method::GET,
+            "/episodes",
+            "listEpisodes",
+            "What is open, and what waits",
+            ResponseBody::Json(200, schema_of::<EpisodePage>),
+            get(list),
         )
-    })?;
-    let unreadable = |_| Problem::conflict("what is kept under this id is no JSON");
-    Ok(Json(EventView {
-        emitted_at: found.emitted_at.to_millis_string(),
-        event: serde_json::from_str(&found.body).map_err(unreadable)?,
-        deliveries: found.deliveries.into_iter().map(DeliveryView::from).collect(),
-    }))
+        .query::<ListEpisodesParams>(),
+    ]
 }
 
 /// Which episodes.
@@ -177,7 +130,7 @@ impl From<&Deferred> for DeferredView {
     }
 }
 
-pub(super) async fn episodes(
+async fn list(
     State(shared): State<HttpState>,
     Query(params): Query<ListEpisodesParams>,
 ) -> Result<Json<EpisodePage>, Problem> {
@@ -213,7 +166,7 @@ fn episode_views(state: &StoredState, rule: &str, rule_state: &RuleState) -> Vec
     open.into_iter().chain(closing).collect()
 }
 
-fn occurrence_view(open: &crate::domain::state::Occurrence) -> OccurrenceView {
+fn occurrence_view(open: &Occurrence) -> OccurrenceView {
     OccurrenceView {
         source: open.alert.source.to_string(),
         fingerprint: open.alert.fingerprint.to_string(),

@@ -1,85 +1,51 @@
-//! How the bridge stands: status, rules, sources, destinations.
+//! What is configured: rules, sources, destinations.
 
 use std::collections::BTreeMap;
 
 use axum::Json;
 use axum::extract::State;
+use axum::http::Method;
+use axum::routing::get;
 use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::extract::services;
+use super::operation::{Operation, ResponseBody, schema_of};
 use super::problem::Problem;
 use crate::config::{DestinationKind, File};
 use crate::domain::duration::format;
 use crate::domain::rule::{Action, Amount, Change, Mode, Repeat, Rule, RuleTarget};
+use crate::domain::template::Template;
 use crate::domain::time::Time;
-use crate::http::{HttpState, LifecyclePhase};
+use crate::http::HttpState;
 
-/// How the bridge stands.
-#[derive(Debug, Serialize, JsonSchema)]
-pub(super) struct Status {
-    /// The version of scalebridge.
-    version: &'static str,
-    /// `starting`, `ready` or `stopping`.
-    phase: &'static str,
-    /// The store's time, RFC 3339.
-    now: String,
-    /// How the configuration was read last.
-    configuration: ConfigurationStatus,
-    /// How many rules there are.
-    rules: usize,
-    /// How many sources there are.
-    sources: usize,
-    /// How many destinations there are.
-    destinations: usize,
-    /// Destinations that fail, and why, one line each.
-    failing: Vec<String>,
-    /// Deliveries that are neither settled nor given up.
-    undelivered: u64,
-    /// Pauses that are not over.
-    pauses: usize,
-    /// Open episodes by rule.
-    open_episodes: BTreeMap<String, u64>,
-    /// What waits, by the verdict that stops it.
-    deferred: BTreeMap<&'static str, u64>,
-}
-
-/// How the configuration was read last.
-#[derive(Debug, Clone, Serialize, JsonSchema)]
-pub(crate) struct ConfigurationStatus {
-    /// When the one that is in use was loaded, RFC 3339.
-    pub loaded_at: String,
-    /// What was wrong with the last one, if it was refused: the one before goes on.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub last_error: Option<String>,
-    /// What was changed in the files and needs a restart.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub needs_restart: Vec<String>,
-}
-
-pub(super) async fn status(State(shared): State<HttpState>) -> Result<Json<Status>, Problem> {
-    let services = services(&shared)?;
-    let settings = services.settings.load();
-    let tally = services.store.tally();
-    let phase = match shared.lifecycle.phase() {
-        LifecyclePhase::Starting => "starting",
-        LifecyclePhase::Ready => "ready",
-        LifecyclePhase::Stopping => "stopping",
-    };
-    Ok(Json(Status {
-        version: env!("CARGO_PKG_VERSION"),
-        phase,
-        now: services.store.now().to_millis_string(),
-        configuration: services.configuration.load().as_ref().clone(),
-        rules: settings.rules.rules().len(),
-        sources: settings.sources.len(),
-        destinations: settings.destinations.len(),
-        failing: services.statuses.failure_lines(),
-        undelivered: services.store.undelivered(),
-        pauses: services.bridge.pauses().len(),
-        open_episodes: tally.open_episodes.iter().map(|(rule, count)| (rule.to_string(), *count)).collect(),
-        deferred: tally.deferred.iter().map(|(verdict, count)| (verdict.as_str(), *count)).collect(),
-    }))
+pub(super) fn operations() -> Vec<Operation> {
+    vec![
+        Operation::new(
+            Method::GET,
+            "/rules",
+            "listRules",
+            "The rules in their order",
+            ResponseBody::Json(200, schema_of::<Vec<RuleView>>),
+            get(rules),
+        ),
+        Operation::new(
+            Method::GET,
+            "/sources",
+            "listSources",
+            "Who may send",
+            ResponseBody::Json(200, schema_of::<Vec<SourceView>>),
+            get(sources),
+        ),
+        Operation::new(
+            Method::GET,
+            "/destinations",
+            "listDestinations",
+            "Where events go, and what waits there",
+            ResponseBody::Json(200, schema_of::<Vec<DestinationView>>),
+            get(destinations),
+        ),
+    ]
 }
 
 /// A rule of the table.
@@ -132,7 +98,7 @@ pub(super) struct ActionView {
     repeat: Option<&'static str>,
 }
 
-pub(super) async fn rules(State(shared): State<HttpState>) -> Result<Json<Vec<RuleView>>, Problem> {
+async fn rules(State(shared): State<HttpState>) -> Result<Json<Vec<RuleView>>, Problem> {
     let services = services(&shared)?;
     let settings = services.settings.load();
     let tally = services.store.tally();
@@ -197,9 +163,7 @@ fn rule_view(rule: &Rule, open_episodes: u64) -> RuleView {
     }
 }
 
-fn fields(
-    given: &[(&'static str, &Option<crate::domain::template::Template>)],
-) -> BTreeMap<&'static str, String> {
+fn fields(given: &[(&'static str, &Option<Template>)]) -> BTreeMap<&'static str, String> {
     let written = given.iter().filter_map(|(key, one)| Some((*key, one.as_ref()?.source().to_owned())));
     written.collect()
 }
@@ -246,7 +210,7 @@ pub(super) struct SourceView {
     occurrence_ttl: String,
 }
 
-pub(super) async fn sources(State(shared): State<HttpState>) -> Result<Json<Vec<SourceView>>, Problem> {
+async fn sources(State(shared): State<HttpState>) -> Result<Json<Vec<SourceView>>, Problem> {
     let services = services(&shared)?;
     let settings = services.settings.load();
     let controls = services.store.controls();
@@ -287,9 +251,7 @@ pub(super) struct DestinationView {
     oldest_seconds: f64,
 }
 
-pub(super) async fn destinations(
-    State(shared): State<HttpState>,
-) -> Result<Json<Vec<DestinationView>>, Problem> {
+async fn destinations(State(shared): State<HttpState>) -> Result<Json<Vec<DestinationView>>, Problem> {
     let services = services(&shared)?;
     let settings = services.settings.load();
     let now = services.store.now();

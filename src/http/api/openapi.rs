@@ -5,8 +5,9 @@ use schemars::SchemaGenerator;
 use schemars::generate::SchemaSettings;
 use serde_json::{Map, Value, json};
 
+use super::operation::{Operation, ResponseBody, SchemaFn};
+use super::operations;
 use super::problem::Problem;
-use super::{Operation, ResponseBody, operations};
 
 /// The document.
 pub(crate) fn document() -> Value {
@@ -108,7 +109,7 @@ fn path_parameters(path: &str) -> impl Iterator<Item = &str> {
 }
 
 /// The schema of a query, itself and not a reference to it.
-fn inline_schema(query: super::SchemaFn, generator: &mut SchemaGenerator) -> Value {
+fn inline_schema(query: SchemaFn, generator: &mut SchemaGenerator) -> Value {
     let reference = Value::from(query(generator));
     let name =
         reference["$ref"].as_str().and_then(|path| path.rsplit('/').next()).unwrap_or_default().to_owned();

@@ -2,12 +2,14 @@
 
 use axum::Json;
 use axum::extract::State;
-use axum::http::StatusCode;
+use axum::http::{Method, StatusCode};
+use axum::routing::{delete, get, post};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::dead_letters::Actor;
 use super::extract::{self, Id, Query, parse_name, parse_pattern, services};
+use super::operation::{Operation, ResponseBody, schema_of};
 use super::problem::Problem;
 use crate::bridge::PauseRequest;
 use crate::domain::control::{Direction, Pause};
@@ -19,6 +21,37 @@ use crate::http::HttpState;
 const MAX_PAUSES: usize = 1000;
 /// Of an author and of a reason.
 const MAX_TEXT_CHARS: usize = 500;
+
+pub(super) fn operations() -> Vec<Operation> {
+    vec![
+        Operation::new(
+            Method::GET,
+            "/pauses",
+            "listPauses",
+            "What people have stopped",
+            ResponseBody::Json(200, schema_of::<Vec<PauseView>>),
+            get(list),
+        ),
+        Operation::new(
+            Method::POST,
+            "/pauses",
+            "createPause",
+            "Stop actions",
+            ResponseBody::Json(201, schema_of::<PauseView>),
+            post(create),
+        )
+        .body::<NewPause>(),
+        Operation::new(
+            Method::DELETE,
+            "/pauses/{id}",
+            "endPause",
+            "Let them go on",
+            ResponseBody::Json(200, schema_of::<PauseView>),
+            delete(end),
+        )
+        .query::<Actor>(),
+    ]
+}
 
 /// A pause.
 #[derive(Debug, Serialize, JsonSchema)]
@@ -60,7 +93,7 @@ impl From<Pause> for PauseView {
     }
 }
 
-pub(super) async fn list(State(shared): State<HttpState>) -> Result<Json<Vec<PauseView>>, Problem> {
+async fn list(State(shared): State<HttpState>) -> Result<Json<Vec<PauseView>>, Problem> {
     Ok(Json(services(&shared)?.bridge.pauses().into_iter().map(PauseView::from).collect()))
 }
 
@@ -92,7 +125,7 @@ fn parse_text(key: &str, text: &str) -> Result<String, Problem> {
     Ok(text.to_owned())
 }
 
-pub(super) async fn create(
+async fn create(
     State(shared): State<HttpState>,
     extract::Json(new): extract::Json<NewPause>,
 ) -> Result<(StatusCode, Json<PauseView>), Problem> {
@@ -127,7 +160,7 @@ pub(super) async fn create(
     Ok((StatusCode::CREATED, Json(pause.into())))
 }
 
-pub(super) async fn end(
+async fn end(
     State(shared): State<HttpState>,
     Id(id): Id,
     Query(actor): Query<Actor>,
