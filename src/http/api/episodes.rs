@@ -1,4 +1,4 @@
-//! Episodes: those that are open, and those that have closed with an action that is deferred.
+//! Episodes: those that are open, and closed ones with a deferred action.
 
 use std::collections::BTreeMap;
 
@@ -25,7 +25,7 @@ pub(super) fn operations() -> Vec<Operation> {
             Method::GET,
             "/episodes",
             "listEpisodes",
-            "What is open, and what waits",
+            "List open episodes, and closed ones with a deferred action",
             ResponseBody::Json(200, schema_of::<EpisodePage>),
             get(list),
         )
@@ -33,26 +33,26 @@ pub(super) fn operations() -> Vec<Operation> {
     ]
 }
 
-/// Which episodes.
+/// Filters and paging.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct ListEpisodesParams {
-    /// Of this rule.
+    /// Filter by rule.
     rule: Option<String>,
-    /// About targets with this key; `*` is any text.
+    /// Filter by target key pattern; `*` matches any text.
     target: Option<String>,
-    /// How many targets at most are looked at for one page, 1 to 1000. Default 100.
+    /// Maximum number of targets that are scanned for one page, 1 to 1000. Default 100.
     limit: Option<usize>,
-    /// `next` of the page before.
+    /// `next` of the previous page.
     cursor: Option<i64>,
 }
 
 /// A page of episodes.
 #[derive(Debug, Serialize, JsonSchema)]
 pub(super) struct EpisodePage {
-    /// The episodes that are open, and those that have closed and of which something waits.
+    /// Open episodes, and closed ones with a deferred action.
     episodes: Vec<EpisodeView>,
-    /// The cursor of the next page. A page may be empty and still have one.
+    /// The cursor of the next page. An empty page may have one too.
     #[serde(skip_serializing_if = "Option::is_none")]
     next: Option<i64>,
 }
@@ -62,28 +62,28 @@ pub(super) struct EpisodePage {
 pub(super) struct EpisodeView {
     /// Its id.
     id: String,
-    /// The rule; a source's heartbeat has the name `heartbeat`.
+    /// The rule; `heartbeat` for the heartbeat of a source.
     rule: String,
     /// `target`, `hold` or `heartbeat`.
     scope: &'static str,
     /// The target's key.
     subject: String,
-    /// The target's fields, or those that a hold gives.
+    /// The target's fields, or those that a hold restricts.
     #[serde(skip_serializing_if = "Option::is_none")]
     target: Option<PartialTarget>,
-    /// `firing` while it is open, `resolved` when it has closed and its end waits.
+    /// `firing` while it is open, `resolved` if it has closed and its `on_resolved` action is deferred.
     phase: Phase,
     /// When it opened, RFC 3339.
     opened_at: String,
-    /// How many `on_firing` events it has emitted.
+    /// The number of `on_firing` events emitted.
     emissions: u32,
-    /// Whether something of it began before the store was created, so that it takes nothing away.
+    /// Whether one of its alerts started before the store was created; it then never decreases capacity.
     adopted: bool,
-    /// Whether the end of one of its alerts is not known, so that it takes nothing away.
+    /// Whether one of its alerts has expired without a resolve; it then never decreases capacity.
     expired: bool,
-    /// Its alerts: those that are open, or with which it closed.
+    /// Its open alerts, or those that were open when it closed.
     alerts: Vec<OccurrenceView>,
-    /// What waits, if something does.
+    /// Its deferred action.
     #[serde(skip_serializing_if = "Option::is_none")]
     deferred: Option<DeferredView>,
 }
@@ -91,30 +91,30 @@ pub(super) struct EpisodeView {
 /// An alert of an episode.
 #[derive(Debug, Serialize, JsonSchema)]
 pub(super) struct OccurrenceView {
-    /// Who sent it.
+    /// The source that sent it.
     source: String,
     /// Alertmanager's hash of its labels.
     fingerprint: String,
-    /// When it began, by Prometheus.
+    /// Its `startsAt`, by Prometheus' clock.
     starts_at: String,
-    /// When it was last heard.
+    /// When it was last received.
     heard_at: String,
-    /// Its labels, the source's laid over them.
+    /// Its labels, overridden by those of the source.
     labels: BTreeMap<String, String>,
 }
 
-/// An action that waits.
+/// A deferred action.
 #[derive(Debug, Serialize, JsonSchema)]
 pub(super) struct DeferredView {
-    /// The verdict that stops it; absent for a repetition whose time has not come.
+    /// The verdict that blocks it; absent for a repeat that is not due yet.
     #[serde(skip_serializing_if = "Option::is_none")]
     verdict: Option<&'static str>,
-    /// When it was asked for.
+    /// When it was requested.
     since: String,
-    /// When it is looked at again; absent if that depends on something else.
+    /// When it is re-evaluated; absent if that depends on something other than time.
     #[serde(skip_serializing_if = "Option::is_none")]
     until: Option<String>,
-    /// When it is withdrawn at the latest.
+    /// When it is withdrawn if it is still blocked.
     #[serde(skip_serializing_if = "Option::is_none")]
     deadline: Option<String>,
 }

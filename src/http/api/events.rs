@@ -26,33 +26,33 @@ pub(super) fn operations() -> Vec<Operation> {
     )]
 }
 
-/// An event, and what has become of it.
+/// An event and its deliveries.
 #[derive(Debug, Serialize, JsonSchema)]
 pub(super) struct EventView {
     /// When it was emitted, RFC 3339.
     emitted_at: String,
-    /// The event as it is sent.
+    /// The event, in the form in which it is delivered.
     event: Value,
-    /// One for each destination.
+    /// One delivery per destination.
     deliveries: Vec<DeliveryView>,
 }
 
-/// What has become of an event at a destination.
+/// The delivery of an event to a destination.
 #[derive(Debug, Serialize, JsonSchema)]
 pub(super) struct DeliveryView {
     /// The destination.
     destination: String,
     /// `pending`, `retrying`, `delivered`, `dead`, `superseded`, `withdrawn` or `discarded`.
     state: &'static str,
-    /// How often it was tried: what failed, and the one that arrived.
+    /// The number of attempts, failed ones and the successful one.
     attempts: u32,
-    /// What went wrong the last time, or why it was not sent.
+    /// The error of the last attempt, or why the event was not sent.
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<String>,
-    /// What the destination answered, where that is kept.
+    /// The destination's response, if it is stored.
     #[serde(skip_serializing_if = "Option::is_none")]
     answer: Option<String>,
-    /// When it is tried again, RFC 3339.
+    /// When the next attempt is due, RFC 3339.
     #[serde(skip_serializing_if = "Option::is_none")]
     next_attempt_at: Option<String>,
 }
@@ -60,7 +60,7 @@ pub(super) struct DeliveryView {
 impl From<store::Delivery> for DeliveryView {
     fn from(delivery: store::Delivery) -> Self {
         let store::Delivery { destination, state, failed_attempts, error, answer, due } = delivery;
-        // A row that tells of an answer has counted the attempt that arrived.
+        // A row with a response has already counted the successful attempt.
         let arrived = state == store::DeliveryState::Delivered && answer.is_none();
         Self {
             destination: destination.to_string(),
@@ -77,11 +77,9 @@ async fn event(State(shared): State<HttpState>, Id(id): Id) -> Result<Json<Event
     let services = services(&shared)?;
     let found = services.store.event(&id).await?;
     let found = found.ok_or_else(|| {
-        Problem::not_found(
-            "there is no event with this id; `retention.delivered` says how long events are kept",
-        )
+        Problem::not_found("no event with this id; events are retained for `retention.delivered`")
     })?;
-    let unreadable = |_| Problem::conflict("what is kept under this id is no JSON");
+    let unreadable = |_| Problem::conflict("the stored event is not valid JSON");
     Ok(Json(EventView {
         emitted_at: found.emitted_at.to_millis_string(),
         event: serde_json::from_str(&found.body).map_err(unreadable)?,

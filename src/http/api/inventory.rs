@@ -1,4 +1,4 @@
-//! What is configured: rules, sources, destinations.
+//! The configured rules, sources and destinations.
 
 use std::collections::BTreeMap;
 
@@ -25,7 +25,7 @@ pub(super) fn operations() -> Vec<Operation> {
             Method::GET,
             "/rules",
             "listRules",
-            "The rules in their order",
+            "List rules in evaluation order",
             ResponseBody::Json(200, schema_of::<Vec<RuleView>>),
             get(rules),
         ),
@@ -33,7 +33,7 @@ pub(super) fn operations() -> Vec<Operation> {
             Method::GET,
             "/sources",
             "listSources",
-            "Who may send",
+            "List sources",
             ResponseBody::Json(200, schema_of::<Vec<SourceView>>),
             get(sources),
         ),
@@ -41,44 +41,44 @@ pub(super) fn operations() -> Vec<Operation> {
             Method::GET,
             "/destinations",
             "listDestinations",
-            "Where events go, and what waits there",
+            "List destinations with their backlog",
             ResponseBody::Json(200, schema_of::<Vec<DestinationView>>),
             get(destinations),
         ),
     ]
 }
 
-/// A rule of the table.
+/// A rule of the rule table.
 #[derive(Debug, Serialize, JsonSchema)]
 pub(super) struct RuleView {
     /// Its name.
     name: String,
     /// `active`, `shadow` or `disabled`.
     mode: &'static str,
-    /// The sources that it listens to; null is all.
+    /// The sources whose alerts it evaluates; null means all.
     sources: Option<Vec<String>>,
-    /// In Alertmanager's syntax; all must hold.
+    /// Matchers in Alertmanager's syntax; all must match.
     matchers: Vec<String>,
-    /// The expression that must hold too.
+    /// The condition that must also be true.
     #[serde(skip_serializing_if = "Option::is_none")]
     when: Option<String>,
-    /// The templates of the target's fields; empty for a hold of all targets.
+    /// The templates of the target's fields; empty for a hold on all targets.
     target: BTreeMap<&'static str, String>,
-    /// When an episode opens and grows.
+    /// The action when an episode opens or grows.
     #[serde(skip_serializing_if = "Option::is_none")]
     on_firing: Option<ActionView>,
-    /// When an episode closes.
+    /// The action when an episode closes.
     #[serde(skip_serializing_if = "Option::is_none")]
     on_resolved: Option<ActionView>,
-    /// The directions that it holds back, if it is a hold.
+    /// The directions that it blocks, if it is a hold.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     holds: Vec<&'static str>,
-    /// Where its events go.
+    /// The destinations of its events.
     send_to: Vec<String>,
-    /// Whether later rules see its alerts too.
+    /// Whether later rules evaluate its alerts too.
     #[serde(rename = "continue")]
     continues: bool,
-    /// How many of its episodes are open.
+    /// The number of its open episodes.
     open_episodes: u64,
 }
 
@@ -87,13 +87,13 @@ pub(super) struct RuleView {
 pub(super) struct ActionView {
     /// `scale_out`, `scale_in`, `set_capacity` or `notify`.
     action: &'static str,
-    /// By how much, for people.
+    /// The size of the change, as text.
     amount: String,
-    /// How long an emission blocks later ones.
+    /// How long an emitted event blocks later ones.
     cooldown: String,
-    /// How long it has to stay supported first.
+    /// How long the situation must be unchanged before it is emitted.
     stabilization_window: String,
-    /// `never`, `on_growth` or `while_firing`; only when firing.
+    /// `never`, `on_growth` or `while_firing`; only for `on_firing`.
     #[serde(skip_serializing_if = "Option::is_none")]
     repeat: Option<&'static str>,
 }
@@ -163,9 +163,9 @@ fn rule_view(rule: &Rule, open_episodes: u64) -> RuleView {
     }
 }
 
-fn fields(given: &[(&'static str, &Option<Template>)]) -> BTreeMap<&'static str, String> {
-    let written = given.iter().filter_map(|(key, one)| Some((*key, one.as_ref()?.source().to_owned())));
-    written.collect()
+fn fields(templates: &[(&'static str, &Option<Template>)]) -> BTreeMap<&'static str, String> {
+    let sources = templates.iter().filter_map(|(key, one)| Some((*key, one.as_ref()?.source().to_owned())));
+    sources.collect()
 }
 
 fn action_view(action: &Action) -> ActionView {
@@ -189,24 +189,24 @@ fn action_view(action: &Action) -> ActionView {
     }
 }
 
-/// A sender of notifications.
+/// A source of notifications.
 #[derive(Debug, Serialize, JsonSchema)]
 pub(super) struct SourceView {
-    /// Its name, the last part of its webhook's path.
+    /// Its name, the last part of the webhook's path.
     name: String,
-    /// Laid over its alerts' labels.
+    /// Labels that override those of its alerts.
     labels: BTreeMap<String, String>,
-    /// The matchers of its heartbeat; empty if it has none.
+    /// The matchers of its heartbeat; empty if none is configured.
     heartbeat: Vec<String>,
-    /// Since when the heartbeat is open, RFC 3339; null if it is not. While it is not, a source with a heartbeat
-    /// takes nothing away.
+    /// When the heartbeat was last opened, RFC 3339; null if it is not open. While it is not open, alerts of a source
+    /// with a heartbeat do not decrease capacity.
     heartbeat_open_since: Option<String>,
-    /// When the heartbeat ended last.
+    /// When the heartbeat was last lost, RFC 3339.
     #[serde(skip_serializing_if = "Option::is_none")]
     heartbeat_ended_at: Option<String>,
-    /// How long a late firing waits for its resolve.
+    /// How long a late firing is deferred in case its resolve arrives.
     late_window: String,
-    /// How long an alert lives that nobody speaks of.
+    /// How long an alert stays open without a notification that mentions it.
     occurrence_ttl: String,
 }
 
@@ -229,25 +229,25 @@ async fn sources(State(shared): State<HttpState>) -> Result<Json<Vec<SourceView>
     Ok(Json(sources.collect()))
 }
 
-/// Where events go.
+/// A destination of events.
 #[derive(Debug, Serialize, JsonSchema)]
 pub(super) struct DestinationView {
     /// Its name.
     name: String,
     /// `sqs`, `lambda` or `file`.
     kind: &'static str,
-    /// The queue's URL, the function, or the file.
+    /// The queue's URL, the function's name or the file's path.
     address: String,
     /// Why it fails, if it does.
     #[serde(skip_serializing_if = "Option::is_none")]
     failing: Option<String>,
-    /// Deliveries that were not tried yet or are on their way.
+    /// Deliveries that have not been attempted or are in flight.
     pending: u64,
-    /// Deliveries that wait for another try.
+    /// Deliveries that failed and will be retried.
     retrying: u64,
     /// Dead letters.
     dead_letters: u64,
-    /// How old the oldest unsettled delivery is.
+    /// The age of the oldest unsettled delivery in seconds.
     oldest_seconds: f64,
 }
 

@@ -1,7 +1,7 @@
-//! `/api/v1`: what operators see and do, described by OpenAPI.
+//! The operator API under `/api/v1`, described by OpenAPI.
 //!
-//! One table says of each operation where it is, what it takes and gives, and who handles it: the routes and
-//! the description both come from it.
+//! Each resource lists its operations with path, parameters, response and handler; both the routes and the OpenAPI
+//! document are built from that list.
 
 mod dead_letters;
 mod decisions;
@@ -23,7 +23,7 @@ use operation::Operation;
 pub(crate) use problem::Problem;
 pub(crate) use status::ConfigurationStatus;
 
-/// All operations, in the order of the description.
+/// All operations, in the order of the OpenAPI document.
 fn operations() -> Vec<Operation> {
     let resources = [
         status::operations(),
@@ -37,7 +37,7 @@ fn operations() -> Vec<Operation> {
     resources.into_iter().flatten().collect()
 }
 
-/// The routes below `/api/v1`.
+/// The routes, relative to `/api/v1`.
 pub(crate) fn routes() -> Router<HttpState> {
     operations()
         .into_iter()

@@ -1,4 +1,4 @@
-//! An operation of the API: the routes and the OpenAPI description are both built from it.
+//! An operation of the API, from which both its route and its OpenAPI description are built.
 
 use axum::http::Method;
 use axum::routing::MethodRouter;
@@ -6,29 +6,28 @@ use schemars::{JsonSchema, Schema, SchemaGenerator};
 
 use crate::http::HttpState;
 
-/// Makes the schema of a type.
+/// Generates the JSON Schema of a type.
 pub(super) type SchemaFn = fn(&mut SchemaGenerator) -> Schema;
 
 pub(super) fn schema_of<T: JsonSchema>(generator: &mut SchemaGenerator) -> Schema {
     generator.subschema_for::<T>()
 }
 
-/// What an operation gives.
+/// The response to a successful request.
 pub(super) enum ResponseBody {
-    /// JSON.
+    /// JSON, with this status.
     Json(u16, SchemaFn),
     /// Server-sent events whose data is JSON.
     Stream(SchemaFn),
-    /// Nothing.
+    /// No body: 204.
     Empty,
 }
 
-/// An operation of the API.
 pub(super) struct Operation {
     pub method: Method,
-    /// Below `/api/v1`, in OpenAPI's and axum's form, which are the same.
+    /// Relative to `/api/v1`; OpenAPI and axum share the syntax of parameters.
     pub path: &'static str,
-    /// The operation's name for generated clients.
+    /// OpenAPI's `operationId`, which names the method of generated clients.
     pub id: &'static str,
     pub summary: &'static str,
     pub query: Option<SchemaFn>,

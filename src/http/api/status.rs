@@ -19,13 +19,13 @@ pub(super) fn operations() -> Vec<Operation> {
         Method::GET,
         "/status",
         "getStatus",
-        "How the bridge stands",
+        "Show the status of the bridge",
         ResponseBody::Json(200, schema_of::<Status>),
         get(status),
     )]
 }
 
-/// How the bridge stands.
+/// The status of the bridge.
 #[derive(Debug, Serialize, JsonSchema)]
 pub(super) struct Status {
     /// The version of scalebridge.
@@ -34,35 +34,35 @@ pub(super) struct Status {
     phase: &'static str,
     /// The store's time, RFC 3339.
     now: String,
-    /// How the configuration was read last.
+    /// The active configuration, and the result of the last reload.
     configuration: ConfigurationStatus,
-    /// How many rules there are.
+    /// Number of rules.
     rules: usize,
-    /// How many sources there are.
+    /// Number of sources.
     sources: usize,
-    /// How many destinations there are.
+    /// Number of destinations.
     destinations: usize,
-    /// Destinations that fail, and why, one line each.
+    /// Failing destinations with the cause, one line each.
     failing: Vec<String>,
-    /// Deliveries that are neither settled nor given up.
+    /// Deliveries that are neither settled nor dead-lettered.
     undelivered: u64,
-    /// Pauses that are not over.
+    /// Number of active pauses.
     pauses: usize,
-    /// Open episodes by rule.
+    /// Number of open episodes by rule.
     open_episodes: BTreeMap<String, u64>,
-    /// What waits, by the verdict that stops it.
+    /// Number of deferred actions and late alerts by blocking verdict.
     deferred: BTreeMap<&'static str, u64>,
 }
 
-/// How the configuration was read last.
+/// The active configuration, and the result of the last reload.
 #[derive(Debug, Clone, Serialize, JsonSchema)]
 pub(crate) struct ConfigurationStatus {
-    /// When the one that is in use was loaded, RFC 3339.
+    /// When the active configuration was loaded, RFC 3339.
     pub loaded_at: String,
-    /// What was wrong with the last one, if it was refused: the one before goes on.
+    /// Why the last reload was rejected, if it was; the configuration loaded before it is still active.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_error: Option<String>,
-    /// What was changed in the files and needs a restart.
+    /// Sections that have changed in the files and need a restart to take effect.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub needs_restart: Vec<String>,
 }
