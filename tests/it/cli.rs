@@ -1,4 +1,4 @@
-//! What the verbs print, as people see it: `tests/cmd`. `TRYCMD=overwrite` accepts what they print now.
+//! The output of the commands: `tests/cmd`. `TRYCMD=overwrite` accepts the current output.
 
 use std::process::Command;
 
@@ -13,6 +13,30 @@ fn commands_print_what_they_printed() {
 fn scalebridge(words: &[&str]) -> (Option<i32>, String) {
     let done = Command::new(program()).args(words).output().expect("the program");
     (done.status.code(), String::from_utf8(done.stdout).expect("UTF-8"))
+}
+
+#[test]
+fn renamed_flags_keep_their_old_names_as_hidden_aliases() {
+    let check = ["check", "--config", "tests/config/bad/warnings.yaml"];
+    let test = ["test", "config/rules.test.yaml"];
+    let replay =
+        ["replay", "--config", "tests/cmd/new.yaml", "tests/fixtures/alertmanager/three-firing.json"];
+    // No bridge listens on port 1, so the command fails after its arguments were accepted.
+    let discard = ["dead-letters", "discard", "--url", "http://127.0.0.1:1"];
+    let renamed: [(&[&str], &str, &str, &[&str], i32); 4] = [
+        (&check, "--deny-warnings", "--fatal-warnings", &[], 1),
+        (&test, "--filter", "--only", &["heartbeat"], 0),
+        (&replay, "--advance", "--then", &["2h"], 0),
+        (&discard, "--dead-before", "--given-up-before", &["1h"], 1),
+    ];
+    for (command, new, old, value, expected) in renamed {
+        let run = |flag: &str| scalebridge(&[command, &[flag], value].concat());
+        assert_eq!(run(new).0, Some(expected), "{new}");
+        assert_eq!(run(old), run(new), "{old}");
+        let verb = if command[0] == "dead-letters" { &command[..2] } else { &command[..1] };
+        let (_, help) = scalebridge(&[verb, &["--help"]].concat());
+        assert!(help.contains(new) && !help.contains(old), "{old}: {help}");
+    }
 }
 
 #[test]
