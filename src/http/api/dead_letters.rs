@@ -148,21 +148,21 @@ fn parse_id(text: &str) -> Result<DeliveryId, Problem> {
     Ok(DeliveryId { seq: EventSeq(seq), destination })
 }
 
-fn dead_letter_view(letter: &DeadLetter) -> DeadLetterView {
-    let header = EventHeader::read(&letter.event).ok();
+fn dead_letter_view(dead_letter: &DeadLetter) -> DeadLetterView {
+    let header = EventHeader::read(&dead_letter.event).ok();
     DeadLetterView {
-        id: format_id(&letter.delivery_id),
-        destination: letter.delivery_id.destination.to_string(),
-        event_id: letter.id.clone(),
-        rule: letter.rule.clone(),
-        subject: letter.target.clone(),
-        action: letter.action.clone(),
+        id: format_id(&dead_letter.delivery_id),
+        destination: dead_letter.delivery_id.destination.to_string(),
+        event_id: dead_letter.id.clone(),
+        rule: dead_letter.rule.clone(),
+        subject: dead_letter.target.clone(),
+        action: dead_letter.action.clone(),
         decreases_capacity: header.as_ref().is_some_and(EventHeader::decreases_capacity),
-        emitted_at: letter.emitted_at.to_millis_string(),
+        emitted_at: dead_letter.emitted_at.to_millis_string(),
         expires_at: header.map(|header| header.expirytime.to_millis_string()),
-        given_up_at: letter.given_up_at.to_millis_string(),
-        attempts: letter.attempts,
-        error: letter.error.clone(),
+        given_up_at: dead_letter.given_up_at.to_millis_string(),
+        attempts: dead_letter.attempts,
+        error: dead_letter.error.clone(),
         event: None,
     }
 }
@@ -183,9 +183,9 @@ async fn list(
 async fn show(State(shared): State<HttpState>, Id(id): Id) -> Result<Json<DeadLetterView>, Problem> {
     let services = services(&shared)?;
     let found = services.store.dead_letter(&parse_id(&id)?).await?;
-    let letter = found.ok_or_else(|| Problem::not_found(DeadLetterError::NotDead.to_string()))?;
-    let event = serde_json::from_str(&letter.event).unwrap_or_else(|_| Value::from(&*letter.event));
-    Ok(Json(DeadLetterView { event: Some(event), ..dead_letter_view(&letter) }))
+    let dead_letter = found.ok_or_else(|| Problem::not_found(DeadLetterError::NotDead.to_string()))?;
+    let event = serde_json::from_str(&dead_letter.event).unwrap_or_else(|_| Value::from(&*dead_letter.event));
+    Ok(Json(DeadLetterView { event: Some(event), ..dead_letter_view(&dead_letter) }))
 }
 
 /// Options of a redrive.
@@ -368,19 +368,21 @@ async fn for_each_selected(
     let before =
         extract::parse_time("given_up_before", given_up_before.as_deref(), started)?.unwrap_or(started);
     let destination = parse_name("destination", destination.as_deref())?;
-    let is_selected = |letter: &DeadLetter| {
-        rule.as_ref().is_none_or(|rule| *rule == letter.rule)
-            && action.as_ref().is_none_or(|action| *action == letter.action)
-            && letter.given_up_at <= before.min(started)
+    let is_selected = |dead_letter: &DeadLetter| {
+        rule.as_ref().is_none_or(|rule| *rule == dead_letter.rule)
+            && action.as_ref().is_none_or(|action| *action == dead_letter.action)
+            && dead_letter.given_up_at <= before.min(started)
     };
     let mut result = BulkResult::default();
     let mut after: Option<DeliveryId> = None;
     loop {
         let page = services.store.dead_letters(destination.as_ref(), after.as_ref(), BULK_PAGE_SIZE).await?;
-        for letter in page.iter().filter(|letter| is_selected(letter)) {
+        for dead_letter in page.iter().filter(|dead_letter| is_selected(dead_letter)) {
             let outcome = match bulk_action {
-                BulkAction::Redrive(redrive) => services.store.redrive(&letter.delivery_id, redrive).await,
-                BulkAction::Discard => services.store.discard(&letter.delivery_id).await,
+                BulkAction::Redrive(redrive) => {
+                    services.store.redrive(&dead_letter.delivery_id, redrive).await
+                }
+                BulkAction::Discard => services.store.discard(&dead_letter.delivery_id).await,
             };
             match outcome {
                 Ok(()) => result.succeeded += 1,
@@ -389,7 +391,7 @@ async fn for_each_selected(
                     result.failed_total += 1;
                     if result.failed.len() < 100 {
                         result.failed.push(BulkFailure {
-                            id: format_id(&letter.delivery_id),
+                            id: format_id(&dead_letter.delivery_id),
                             reason: error.to_string(),
                         });
                     }
