@@ -60,7 +60,7 @@ pub struct ExplainedRule {
     pub rule: String,
     /// Whether it takes the alert.
     pub matched: bool,
-    /// `takes`, `other_source`, `no_match`, `condition_false`, `invalid`, `disabled` or `not_asked`.
+    /// `matched`, `other_source`, `no_match`, `condition_false`, `invalid`, `disabled` or `skipped`.
     pub outcome: String,
     /// The first thing that decided it, for people.
     pub reason: String,
@@ -175,8 +175,8 @@ fn explain_rule(rule: &str, result: MatchResult<'_>, alert: &Alert, source: &Sou
         }
         MatchResult::Invalid(error) => ("invalid", error.clone()),
         MatchResult::Disabled => ("disabled", "its matchers hold, and it is disabled".to_owned()),
-        MatchResult::Matched(_) => ("takes", "its sources, its matchers and its `when` hold".to_owned()),
-        MatchResult::Skipped(by) => ("not_asked", format!("rule {by} has taken the alert")),
+        MatchResult::Matched(_) => ("matched", "its sources, its matchers and its `when` hold".to_owned()),
+        MatchResult::Skipped(by) => ("skipped", format!("rule {by} has taken the alert")),
     };
     let mut told = ExplainedRule {
         rule: rule.to_owned(),

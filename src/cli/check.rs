@@ -1,4 +1,4 @@
-//! `scalebridge check`: every fault of a configuration at once.
+//! `scalebridge check`: validates a configuration and reports all errors in one run.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -15,25 +15,25 @@ use crate::config::diagnostic::{Code, Diagnostic, Location, Severity};
 use crate::config::{self, Diagnostics, Loaded, snippet};
 use crate::telemetry;
 
-/// Find every fault of configuration and rules in one run
+/// Validate configuration and rules
 ///
-/// Each finding has a place, what is wrong, how to mend it, and a code: `scalebridge explain CODE` shows its
-/// page. Environment variables that begin with SCALEBRIDGE__ are read as `serve` would.
+/// Reports every error in one run: location, cause, fix, and a code (`scalebridge explain CODE` for details).
+/// Environment variables that begin with SCALEBRIDGE__ override the configuration, as in `serve`.
 #[derive(Debug, Args)]
 pub(super) struct Check {
     #[command(flatten)]
     config: ConfigArgs,
-    /// Also find what in this Alertmanager configuration would make the bridge blind
+    /// Also check that this Alertmanager configuration sends the alerts that the rules need
     #[arg(long, value_name = "FILE")]
     alertmanager: Option<PathBuf>,
-    /// End with 1 for warnings too
+    /// Exit with 1 if there are warnings
     #[arg(long, alias = "fatal-warnings")]
     deny_warnings: bool,
     #[command(flatten)]
     output: OutputArgs,
 }
 
-/// What `--format json` prints.
+/// The document that `--format json` prints.
 #[derive(Serialize)]
 struct Report<'a> {
     errors: usize,
@@ -76,10 +76,10 @@ impl Check {
     pub(super) fn run(&self) -> ExitCode {
         let path = &self.config.config;
         let loaded = match &self.alertmanager {
-            Some(sender) => config::load_with_alertmanager(path, environment(), sender),
+            Some(alertmanager) => config::load_with_alertmanager(path, environment(), alertmanager),
             None => config::load(path, environment()),
         };
-        let fine = loaded.as_ref().ok().map(|Loaded { settings, .. }| {
+        let summary = loaded.as_ref().ok().map(|Loaded { settings, .. }| {
             format!(
                 "{}, {} and {}",
                 pluralize(settings.rules.rules().len(), "rule"),
@@ -88,21 +88,20 @@ impl Check {
             )
         });
         let found = loaded.map_or_else(|diagnostics| diagnostics, |loaded| loaded.warnings);
-        let of = |severity| found.iter().filter(|one| one.code.severity() == severity).count();
-        let (errors, warnings) = (of(Severity::Error), of(Severity::Warning));
+        let count_severity = |severity| found.iter().filter(|one| one.code.severity() == severity).count();
+        let (errors, warnings) = (count_severity(Severity::Error), count_severity(Severity::Warning));
         match self.output.format {
             Format::Json => {
                 print_json(&Report { errors, warnings, findings: found.iter().map(Finding::from).collect() });
             }
             Format::Text => {
                 print(render_diagnostics(&found));
-                match fine {
-                    Some(what) if found.is_empty() => {
-                        let sender = self
-                            .alertmanager
-                            .iter()
-                            .map(|path| format!(", and {} reaches it", path.display()));
-                        print(format!("{} is fine: {what}{}", path.display(), sender.collect::<String>()));
+                match summary {
+                    Some(summary) if found.is_empty() => {
+                        let alertmanager =
+                            self.alertmanager.iter().map(|path| format!("; {} is valid", path.display()));
+                        let alertmanager = alertmanager.collect::<String>();
+                        print(format!("{} is valid: {summary}{alertmanager}", path.display()));
                     }
                     _ => print(format!(
                         "{}: {}, {}",
@@ -114,14 +113,14 @@ impl Check {
                 let is_error = |one: &&Diagnostic| one.code.severity() == Severity::Error;
                 if let Some(first) = found.iter().find(is_error).or_else(|| found.iter().next()) {
                     telemetry::print_to_stderr(format_args!(
-                        "`scalebridge explain {}` tells more",
+                        "for details, run `scalebridge explain {}`",
                         first.code.as_str()
                     ));
                 }
             }
         }
-        let given = |location: &Location| matches!(location, Location::WholeFile(file) if file.as_ref() == path || self.alertmanager.as_deref() == Some(file));
-        if found.iter().any(|one| one.code == Code::Unreadable && given(&one.location)) {
+        let is_argument = |location: &Location| matches!(location, Location::WholeFile(file) if file.as_ref() == path || self.alertmanager.as_deref() == Some(file));
+        if found.iter().any(|one| one.code == Code::Unreadable && is_argument(&one.location)) {
             ExitCode::from(EXIT_USAGE)
         } else if errors > 0 || (self.deny_warnings && warnings > 0) {
             ExitCode::from(EXIT_FAILED)
@@ -131,7 +130,7 @@ impl Check {
     }
 }
 
-/// All findings with the lines that they are about.
+/// Formats all diagnostics with the source lines they refer to.
 pub(super) fn render_diagnostics(found: &Diagnostics) -> String {
     let mut texts: BTreeMap<Arc<Path>, Option<String>> = BTreeMap::new();
     let shown = found.iter().map(|one| {

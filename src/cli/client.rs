@@ -1,4 +1,4 @@
-//! Asks a running bridge: the admin API from the shell.
+//! HTTP client of the admin API and of the webhook.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -10,35 +10,35 @@ use serde_json::Value;
 use super::output::{EXIT_FAILED, EXIT_USAGE};
 use crate::telemetry;
 
-/// For one request that looks at something; a stream has none.
+/// Timeout of a request; a stream has none.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
-/// For one that does something, perhaps with some hundred thousand dead letters.
+/// Timeout of a POST, which may redrive or discard hundreds of thousands of dead letters.
 const BULK_REQUEST_TIMEOUT: Duration = Duration::from_secs(900);
-/// The most bytes of an answer that are read.
+/// Maximum size of a response.
 const MAX_RESPONSE_BYTES: u64 = 256 << 20;
 
-/// Which bridge, and with which credentials.
+/// Address and credentials of the running bridge.
 #[derive(Debug, Clone, Args)]
 pub(super) struct Server {
-    /// The bridge's admin listener
+    /// URL of the bridge's admin listener
     #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:9097", env = "SCALEBRIDGE_URL")]
     pub url: String,
-    /// A file with the token to show
+    /// File containing the bearer token
     #[arg(long, value_name = "FILE")]
     pub token_file: Option<PathBuf>,
 }
 
-/// Why there is no answer.
+/// Why a request has no usable response.
 #[derive(Debug)]
 pub(super) enum ClientError {
-    /// It was not asked: the flags cannot be used.
+    /// The arguments are invalid; no request was sent.
     InvalidArguments(String),
-    /// It does not answer, or says no.
+    /// There was no response, or an error response.
     RequestFailed(String),
 }
 
 impl ClientError {
-    /// Says why on stderr and gives the exit code.
+    /// Prints the error to stderr and returns the exit code.
     pub(super) fn report(self) -> ExitCode {
         let (code, why) = match self {
             Self::InvalidArguments(why) => (EXIT_USAGE, why),
@@ -50,7 +50,6 @@ impl ClientError {
 }
 
 impl Server {
-    /// What the bridge answers to a GET.
     pub(super) fn get(&self, path: &str, query: &[(&'static str, String)]) -> Result<Value, ClientError> {
         let request = self.authorized(agent(Some(REQUEST_TIMEOUT)).get(self.request_url(path)?))?;
         read_response(
@@ -59,7 +58,6 @@ impl Server {
         )
     }
 
-    /// What the bridge answers to a POST.
     pub(super) fn post(
         &self,
         path: &str,
@@ -71,7 +69,6 @@ impl Server {
         read_response(request.content_type("application/json").send(body), &self.url)
     }
 
-    /// What the bridge answers to a DELETE.
     pub(super) fn delete(&self, path: &str, query: &[(&'static str, String)]) -> Result<Value, ClientError> {
         let request = self.authorized(agent(Some(REQUEST_TIMEOUT)).delete(self.request_url(path)?))?;
         read_response(
@@ -80,7 +77,7 @@ impl Server {
         )
     }
 
-    /// A stream of lines that does not end by itself.
+    /// Opens a stream of server-sent events, which ends only when the bridge stops.
     pub(super) fn stream(
         &self,
         path: &str,
@@ -91,15 +88,17 @@ impl Server {
         let response = request.call().map_err(|error| connection_error(&self.url, &error))?;
         if !response.status().is_success() {
             return read_response(Ok(response), &self.url)
-                .and(Err(ClientError::RequestFailed("it gives no stream".to_owned())));
+                .and(Err(ClientError::RequestFailed("the bridge did not return a stream".to_owned())));
         }
         Ok(std::io::BufReader::new(response.into_body().into_reader()))
     }
 
     fn request_url(&self, path: &str) -> Result<String, ClientError> {
         if !self.url.starts_with("http://") {
-            let why = "is no http:// address of an admin listener, for example http://127.0.0.1:9097";
-            return Err(ClientError::InvalidArguments(format!("--url {} {why}", self.url)));
+            return Err(ClientError::InvalidArguments(format!(
+                "invalid --url {}: expected the http:// URL of an admin listener, for example http://127.0.0.1:9097",
+                self.url
+            )));
         }
         Ok(format!("{}{path}", self.url.trim_end_matches('/')))
     }
@@ -123,7 +122,7 @@ fn agent(timeout: Option<Duration>) -> ureq::Agent {
 
 fn connection_error(url: &str, error: &ureq::Error) -> ClientError {
     ClientError::RequestFailed(format!(
-        "no answer from {url}: {error}; is it the admin listener of a running bridge?"
+        "no response from {url}: {error}; is it the admin listener of a running bridge?"
     ))
 }
 
@@ -134,16 +133,16 @@ fn read_response(
     let mut response = response.map_err(|error| connection_error(url, &error))?;
     let status = response.status();
     let text = response.body_mut().with_config().limit(MAX_RESPONSE_BYTES).read_to_string();
-    let text = text.map_err(|error| {
-        ClientError::RequestFailed(format!("the answer of {url} cannot be read: {error}"))
-    })?;
+    let text = text
+        .map_err(|error| ClientError::RequestFailed(format!("cannot read the response of {url}: {error}")))?;
     let value = serde_json::from_str::<Value>(&text);
     if status.is_success() {
         if text.is_empty() {
             return Ok(Value::Null);
         }
-        return value
-            .map_err(|error| ClientError::RequestFailed(format!("the answer of {url} is no JSON: {error}")));
+        return value.map_err(|error| {
+            ClientError::RequestFailed(format!("the response of {url} is not valid JSON: {error}"))
+        });
     }
     let problem = value.ok();
     let field = |key: &str| problem.as_ref().and_then(|problem| problem.get(key)).and_then(Value::as_str);
@@ -151,10 +150,10 @@ fn read_response(
     let errors: Vec<&str> = errors.into_iter().flatten().filter_map(Value::as_str).collect();
     let why = field("detail").or_else(|| field("title")).or_else(|| field("error")).unwrap_or_default();
     let errors: String = errors.iter().map(|error| format!("\n{error}")).collect();
-    Err(ClientError::RequestFailed(format!("{url} answers {}: {why}{errors}", status.as_u16())))
+    Err(ClientError::RequestFailed(format!("{url} returned {}: {why}{errors}", status.as_u16())))
 }
 
-/// Sends a notification to a webhook: the status, and the answer's text.
+/// Posts a notification to a webhook; returns the status and the body of the response.
 pub(super) fn send_notification(
     url: &str,
     token: Option<&str>,
@@ -166,7 +165,7 @@ pub(super) fn send_notification(
     }
     let mut response = request
         .send(body)
-        .map_err(|error| ClientError::RequestFailed(format!("no answer from {url}: {error}")))?;
+        .map_err(|error| ClientError::RequestFailed(format!("no response from {url}: {error}")))?;
     let text =
         response.body_mut().with_config().limit(MAX_RESPONSE_BYTES).read_to_string().unwrap_or_default();
     Ok((response.status().as_u16(), text))

@@ -1,4 +1,4 @@
-//! `scalebridge completions` and `scalebridge man`: made of the same definitions as the flags.
+//! `scalebridge completions` and `scalebridge man`, generated from clap's definitions.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -8,12 +8,12 @@ use clap_complete::Shell;
 
 use super::output::{print, usage_error};
 
-/// Print completions for a shell
+/// Print shell completions
 ///
 /// For bash: `source <(scalebridge completions bash)`.
 #[derive(Debug, Args)]
 pub(super) struct Completions {
-    /// bash, zsh or fish
+    /// Shell to generate completions for
     #[arg(value_parser = ["bash", "zsh", "fish"])]
     shell: String,
 }
@@ -28,10 +28,10 @@ impl Completions {
     }
 }
 
-/// Print the manual page, or write the pages of all verbs
+/// Print the manual page, or write the pages of all commands
 #[derive(Debug, Args)]
 pub(super) struct Man {
-    /// Write scalebridge.1 and a page for each verb into this directory
+    /// Write scalebridge.1 and one page per command to this directory
     #[arg(long, value_name = "DIR")]
     directory: Option<PathBuf>,
 }

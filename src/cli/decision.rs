@@ -1,4 +1,4 @@
-//! Decisions for people, one line each.
+//! One-line summaries of decisions, and their comparison.
 
 use serde_json::Value;
 
@@ -6,7 +6,7 @@ fn text<'a>(decision: &'a Value, key: &str) -> Option<&'a str> {
     decision.get(key).and_then(Value::as_str)
 }
 
-/// `+2`, `-25%` or `to 6`, of an event's adjustment.
+/// Formats an event's adjustment as `+2`, `-25%` or `to 6`.
 fn amount(adjustment: &Value) -> Option<String> {
     let value = adjustment.get("value")?.as_i64()?;
     Some(match text(adjustment, "type")? {
@@ -16,8 +16,8 @@ fn amount(adjustment: &Value) -> Option<String> {
     })
 }
 
-/// `emitted unschedulable-pods scale_out eks/nodegroup/-/-/-/-/workers, 3 alerts`, and when it is looked at
-/// again and why.
+/// `emitted unschedulable-pods scale_out +2 eks/nodegroup/-/-/-/-/workers, 3 alerts`, followed by the time of the
+/// re-evaluation and the detail, if there are any.
 pub(super) fn summary_line(decision: &Value) -> String {
     let mut words: Vec<String> = ["verdict", "rule", "action"]
         .into_iter()
@@ -38,19 +38,19 @@ pub(super) fn summary_line(decision: &Value) -> String {
     super::output::escape_control_chars(&line)
 }
 
-/// Fields of an event that say what it is about and not when it was made: where the same decision is made by
-/// other rules, these tell what is different for whoever gets it.
+/// The fields of an event that do not depend on when it was emitted: if two rule tables make the same decision, these
+/// show whether its consumers would receive something different.
 pub(super) fn comparable_fields(decision: &Value) -> Value {
     let mut data = decision.pointer("/event/data").cloned().unwrap_or_default();
     if let Some(fields) = data.as_object_mut() {
         fields.shift_remove("episode");
     }
-    let lasts = || {
+    let lifetime = || {
         let at = |key: &str| {
             let text = decision.pointer("/event")?.get(key)?.as_str()?;
             crate::domain::time::Time::parse(text).ok()
         };
         Some(crate::domain::duration::format(at("expirytime")?.since(at("time")?)))
     };
-    serde_json::json!({ "data": data, "expires_after": lasts() })
+    serde_json::json!({ "data": data, "expires_after": lifetime() })
 }

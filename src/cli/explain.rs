@@ -1,4 +1,4 @@
-//! `scalebridge explain`: a page of `check`, or what would be decided about a captured notification.
+//! `scalebridge explain`: explains a captured notification, or prints the page of a diagnostic code.
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -19,25 +19,25 @@ use crate::config::diagnostic::Code;
 use crate::domain::time::Time;
 use crate::telemetry;
 
-/// Tell what would be decided about a captured notification and why, or what a code of `check` means
+/// Explain how a captured notification would be processed, or describe a diagnostic code
 ///
-/// For each alert it shows each rule, and the first thing that made it match or not; then what would be
-/// decided, with the event. Nothing is written. Without --url the state is that of a bridge that has just been
-/// set up; with it, it is that of the running bridge.
+/// For each alert, lists each rule and why it matched or not, then the decisions with their events. Nothing is
+/// written. With --url, the notification is evaluated against the state of the running bridge; without it,
+/// against an empty state.
 #[derive(Debug, Args)]
 pub(super) struct Explain {
-    /// A body of Alertmanager's webhook as JSON (`-` is standard input), or a code such as E012
+    /// Body of an Alertmanager webhook request as JSON (`-` for standard input), or a code such as E012
     #[arg(value_name = "BODY.json|CODE")]
-    what: String,
+    subject: String,
     #[command(flatten)]
     config: ConfigArgs,
-    /// The source that it comes from; needed if there are several
+    /// Source of the notification; required if several are configured
     #[arg(long, value_name = "SOURCE")]
     source: Option<String>,
-    /// Ask the running bridge whose admin listener this is
+    /// URL of a running bridge's admin listener
     #[arg(long, value_name = "URL")]
     url: Option<String>,
-    /// The file with the token for --url
+    /// File containing the bearer token for --url
     #[arg(long, value_name = "FILE")]
     token_file: Option<std::path::PathBuf>,
     #[command(flatten)]
@@ -46,16 +46,16 @@ pub(super) struct Explain {
 
 impl Explain {
     pub(super) fn run(&self) -> ExitCode {
-        let path = Path::new(&self.what);
-        if let Some(code) = Code::parse(&self.what).filter(|_| !path.exists()) {
+        let path = Path::new(&self.subject);
+        if let Some(code) = Code::parse(&self.subject).filter(|_| !path.exists()) {
             print(code.page());
             return ExitCode::SUCCESS;
         }
-        if is_like_a_code(&self.what) && !path.exists() {
+        if looks_like_code(&self.subject) && !path.exists() {
             let known: Vec<&str> = Code::ALL.iter().map(|code| code.as_str()).collect();
             return usage_error(format_args!(
-                "there is no code {}; known are {}",
-                self.what,
+                "unknown code {}; known codes: {}",
+                self.subject,
                 known.join(" ")
             ));
         }
@@ -82,8 +82,8 @@ impl Explain {
                         return ExitCode::from(EXIT_USAGE);
                     }
                 };
-                let select_source = match capture::select_source(&settings, self.source.as_deref()) {
-                    Ok(select_source) => select_source,
+                let source = match capture::select_source(&settings, self.source.as_deref()) {
+                    Ok(source) => source,
                     Err(error) => return usage_error(error),
                 };
                 let Some(runtime) = current_thread_runtime() else { return ExitCode::FAILURE };
@@ -92,11 +92,11 @@ impl Explain {
                 let policy = settings.policy();
                 let rules = settings.rules;
                 let mut simulator = Simulator::new(rules, settings.sources, policy, first);
-                let told = runtime.block_on(async {
+                let explained = runtime.block_on(async {
                     simulator.advance_to(last).await?;
-                    simulator.explain(&select_source, body.notification).await
+                    simulator.explain(&source, body.notification).await
                 });
-                told.map_err(|error| error.to_string())
+                explained.map_err(|error| error.to_string())
             }
         };
         match (explained, self.output.format) {
@@ -108,7 +108,7 @@ impl Explain {
     }
 }
 
-fn is_like_a_code(text: &str) -> bool {
+fn looks_like_code(text: &str) -> bool {
     let digits = text.strip_prefix(['E', 'W', 'e', 'w']);
     digits.is_some_and(|digits| !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit()))
 }
@@ -121,19 +121,19 @@ fn text(explained: &Explanation) -> String {
         let status = alert.status.as_deref().unwrap_or("unreadable");
         text += &format!("alert {} of {}, {status}: {}\n", at + 1, explained.alerts.len(), labels.join(" "));
         if let Some(why) = &alert.skipped_reason {
-            text += &format!("  rules are not asked: {}\n", escape_control_chars(why));
+            text += &format!("  rules not evaluated: {}\n", escape_control_chars(why));
         }
         let width = alert.rules.iter().map(|rule| rule.rule.len()).max().unwrap_or_default();
         for rule in &alert.rules {
             let word = if rule.matched { "yes" } else { "no " };
             text += &format!("  {word} {:width$}  {}\n", rule.rule, escape_control_chars(&rule.reason));
             if let Some(target) = &rule.target {
-                let told = serde_json::to_string(target).unwrap_or_default();
-                text += &format!("      {:width$}  target {told}\n", "");
+                let target = serde_json::to_string(target).unwrap_or_default();
+                text += &format!("      {:width$}  target {target}\n", "");
             }
             if !rule.parameters.is_empty() {
-                let told = serde_json::to_string(&rule.parameters).unwrap_or_default();
-                text += &format!("      {:width$}  parameters {told}\n", "");
+                let parameters = serde_json::to_string(&rule.parameters).unwrap_or_default();
+                text += &format!("      {:width$}  parameters {parameters}\n", "");
             }
             if let Some(metric) = rule.metric {
                 text += &format!("      {:width$}  metric {metric}\n", "");
@@ -141,12 +141,12 @@ fn text(explained: &Explanation) -> String {
         }
         text.push('\n');
     }
-    text += &format!("decided at {}:\n", explained.at);
-    for told in &explained.decisions {
-        text += &format!("  {}\n", decision::summary_line(told));
-        if let Some(event @ Value::Object(_)) = told.get("event") {
-            let shown = serde_json::to_string_pretty(event).unwrap_or_default();
-            text += &format!("    {}\n", shown.replace('\n', "\n    "));
+    text += &format!("decisions at {}:\n", explained.at);
+    for decision in &explained.decisions {
+        text += &format!("  {}\n", decision::summary_line(decision));
+        if let Some(event @ Value::Object(_)) = decision.get("event") {
+            let event = serde_json::to_string_pretty(event).unwrap_or_default();
+            text += &format!("    {}\n", event.replace('\n', "\n    "));
         }
     }
     text

@@ -1,4 +1,4 @@
-//! `scalebridge iam-policy`: what the bridge needs to be allowed in AWS, and nothing more.
+//! `scalebridge iam-policy`: a least-privilege IAM policy for the configured destinations.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::process::ExitCode;
@@ -12,22 +12,22 @@ use crate::config::aws_names::FunctionName;
 use crate::config::{self, Destination, DestinationKind, Lambda, Role};
 use crate::telemetry;
 
-/// Print the least IAM policy that a configuration needs
+/// Print a least-privilege IAM policy
 ///
-/// Of destinations with a `role_arn` the bridge itself only needs to assume the role: --role prints what that
-/// role needs. A queue that is encrypted with a key of your own needs kms:GenerateDataKey and kms:Decrypt on the
-/// key beside this.
+/// For destinations with a `role_arn`, the bridge itself only needs permission to assume the role; --role prints the
+/// policy of that role. A queue encrypted with a customer managed key also needs kms:GenerateDataKey and kms:Decrypt on
+/// that key.
 #[derive(Debug, Args)]
 pub(super) struct IamPolicy {
     #[command(flatten)]
     config: ConfigArgs,
-    /// The policy of this role, which a destination names
+    /// Print the policy of this role of a destination instead
     #[arg(long, value_name = "ARN")]
     role: Option<String>,
-    /// The AWS account of functions that are given by name only. Default: any
+    /// AWS account of functions that are configured by name only. Default: any
     #[arg(long, value_name = "ID", default_value = "*")]
     account: String,
-    /// The region of functions that name none. Default: AWS_REGION, else any
+    /// Region of functions and queues configured without one. Default: any
     #[arg(long, value_name = "REGION", env = "AWS_REGION", default_value = "*")]
     region: String,
 }
@@ -41,31 +41,31 @@ impl IamPolicy {
                 return ExitCode::from(EXIT_USAGE);
             }
         };
-        // Of each principal, the actions with their resources; `None` is the bridge itself.
+        // The actions of each principal with their resources; `None` is the bridge itself.
         let mut permissions: BTreeMap<Option<String>, BTreeMap<&str, BTreeSet<String>>> = BTreeMap::new();
-        let mut need = |principal: Option<String>, action, resource| {
+        let mut require = |principal: Option<String>, action, resource| {
             permissions.entry(principal).or_default().entry(action).or_default().insert(resource);
         };
         for destination in settings.destinations.values() {
             let Some((role, action, resource)) = self.required_permission(destination) else { continue };
             let role = role.map(|role| role.arn.clone());
             if let Some(arn) = &role {
-                need(None, "sts:AssumeRole", arn.clone());
+                require(None, "sts:AssumeRole", arn.clone());
             }
-            need(role, action, resource);
+            require(role, action, resource);
         }
         for role in permissions.keys().flatten().filter(|_| self.role.is_none()) {
-            telemetry::print_to_stderr(format_args!("what {role} needs is printed by --role {role}"));
+            telemetry::print_to_stderr(format_args!("for the policy of {role}, use --role {role}"));
         }
         if self.role.is_some() && !permissions.contains_key(&self.role) {
             return usage_error(format_args!(
-                "no destination has the role {}",
+                "no destination with role {}",
                 self.role.as_deref().unwrap_or_default()
             ));
         }
         let statements = permissions.remove(&self.role).unwrap_or_default();
         if statements.is_empty() {
-            telemetry::print_to_stderr("this configuration calls nothing in AWS");
+            telemetry::print_to_stderr("this configuration needs no AWS permissions");
         }
         let statement = |(action, resources): (&str, BTreeSet<String>)| {
             let id: String = action.chars().filter(char::is_ascii_alphanumeric).collect();
@@ -82,7 +82,7 @@ impl IamPolicy {
     ) -> Option<(Option<&'d Role>, &'static str, String)> {
         match &destination.kind {
             DestinationKind::Sqs(sqs) => {
-                // Host, account and queue, which `config` has checked.
+                // The URL consists of host, account and queue; `config` has validated it.
                 let parts: Vec<&str> = sqs.queue_url.rsplit('/').collect();
                 let [queue, account, ..] = parts[..] else { return None };
                 let region = sqs.region.as_deref().unwrap_or(&self.region);
@@ -96,9 +96,9 @@ impl IamPolicy {
         }
     }
 
-    /// The ARN of what is called: with a qualifier, that alias or version only.
+    /// The ARN of the function; with a qualifier, of that alias or version only.
     fn function_arn(&self, lambda: &Lambda) -> String {
-        // Which `config` has checked.
+        // Always valid: `config` has checked it.
         let Some(parsed) = FunctionName::parse(&lambda.function) else { return lambda.function.clone() };
         let region = parsed.region.or(lambda.region.as_deref()).unwrap_or(&self.region);
         let account = parsed.account.unwrap_or(&self.account);

@@ -1,4 +1,4 @@
-//! The command line: one file a verb. Data goes to stdout, all else to stderr.
+//! The command line, one file per command. Data is printed to stdout, everything else to stderr.
 
 mod admin;
 mod capture;
@@ -24,11 +24,11 @@ use clap::{CommandFactory, Parser, Subcommand};
 #[command(name = "scalebridge", version, about, arg_required_else_help = true, max_term_width = 100)]
 struct Cli {
     #[command(subcommand)]
-    verb: Verb,
+    command: CliCommand,
 }
 
 #[derive(Debug, Subcommand)]
-enum Verb {
+enum CliCommand {
     /// Run the bridge until SIGTERM or SIGINT
     Serve(serve::Serve),
     Check(check::Check),
@@ -50,29 +50,29 @@ enum Verb {
     Man(completions::Man),
 }
 
-/// Runs the verb that the command line asks for.
+/// Parses the command line and runs the command.
 ///
-/// Exit codes: 0 fine, 1 it could not go on or found something, 2 usage or unusable input.
+/// Exit codes: 0 success, 1 failure or findings, 2 invalid arguments or unusable input.
 pub fn run() -> ExitCode {
     // clap itself exits with 2 on bad usage and with 0 on --help.
-    match Cli::parse().verb {
-        Verb::Serve(serve) => serve.run(),
-        Verb::Check(check) => check.run(),
-        Verb::Test(test) => test.run(),
-        Verb::Explain(explain) => explain.run(),
-        Verb::Replay(replay) => replay.run(),
-        Verb::Status(status) => status.run(),
-        Verb::Decisions(decisions) => decisions.run(),
-        Verb::Event(event) => event.run(),
-        Verb::Episodes(episodes) => episodes.run(),
-        Verb::DeadLetters(dead_letters) => dead_letters.run(),
-        Verb::Pause(pause) => pause.run(),
-        Verb::Resume(resume) => resume.run(),
-        Verb::Reload(reload) => reload.run(),
-        Verb::Schema(schema) => schema.run(),
-        Verb::IamPolicy(policy) => policy.run(),
-        Verb::Send(send) => send.run(),
-        Verb::Completions(completions) => completions.run(Cli::command()),
-        Verb::Man(man) => man.run(Cli::command()),
+    match Cli::parse().command {
+        CliCommand::Serve(serve) => serve.run(),
+        CliCommand::Check(check) => check.run(),
+        CliCommand::Test(test) => test.run(),
+        CliCommand::Explain(explain) => explain.run(),
+        CliCommand::Replay(replay) => replay.run(),
+        CliCommand::Status(status) => status.run(),
+        CliCommand::Decisions(decisions) => decisions.run(),
+        CliCommand::Event(event) => event.run(),
+        CliCommand::Episodes(episodes) => episodes.run(),
+        CliCommand::DeadLetters(dead_letters) => dead_letters.run(),
+        CliCommand::Pause(pause) => pause.run(),
+        CliCommand::Resume(resume) => resume.run(),
+        CliCommand::Reload(reload) => reload.run(),
+        CliCommand::Schema(schema) => schema.run(),
+        CliCommand::IamPolicy(policy) => policy.run(),
+        CliCommand::Send(send) => send.run(),
+        CliCommand::Completions(completions) => completions.run(Cli::command()),
+        CliCommand::Man(man) => man.run(Cli::command()),
     }
 }

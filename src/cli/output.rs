@@ -1,4 +1,4 @@
-//! What all verbs share: where text goes, and how they end.
+//! Output, exit codes and arguments that all commands share.
 
 use std::io::Write as _;
 use std::path::PathBuf;
@@ -8,45 +8,43 @@ use clap::{Args, ValueEnum};
 
 use crate::telemetry;
 
-/// A check or a test found something.
+/// Exit code for a failure, or findings of a check or test.
 pub(super) const EXIT_FAILED: u8 = 1;
-/// What could not be used; the same for bad flags.
+/// Exit code for unusable input; clap uses the same for invalid arguments.
 pub(super) const EXIT_USAGE: u8 = 2;
 
-/// Which configuration.
 #[derive(Debug, Clone, Args)]
 pub(super) struct ConfigArgs {
-    /// The configuration file
+    /// Configuration file
     #[arg(long, value_name = "FILE", default_value = "config/scalebridge.yaml")]
     pub config: PathBuf,
 }
 
-/// The form of what is printed.
+/// Output format.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
 pub(super) enum Format {
-    /// For people
+    /// Human-readable text
     #[default]
     Text,
-    /// For programs
+    /// JSON
     Json,
 }
 
-/// `--format`.
 #[derive(Debug, Clone, Copy, Args)]
 pub(super) struct OutputArgs {
-    /// For people, or for programs
+    /// Output format
     #[arg(long, value_enum, default_value_t = Format::Text, hide_possible_values = false)]
     pub format: Format,
 }
 
-/// The environment as text. What is none of ours may hold any bytes; of ours they become a value, or a
-/// name, that the configuration refuses.
+/// The environment variables as text. Invalid UTF-8 is replaced: other programs' variables are ignored anyway, and in
+/// a variable of scalebridge the replacement makes the name or value invalid, which is reported.
 pub(super) fn environment() -> impl Iterator<Item = (String, String)> {
     let text = |text: std::ffi::OsString| text.to_string_lossy().into_owned();
     std::env::vars_os().map(move |(name, value)| (text(name), text(value)))
 }
 
-/// Prints data. Who reads it may have heard enough, which is no failure.
+/// Prints data to stdout. A closed pipe is not an error.
 pub(super) fn print(text: impl AsRef<str>) {
     let mut out = std::io::stdout().lock();
     let text = text.as_ref();
@@ -58,7 +56,6 @@ pub(super) fn print(text: impl AsRef<str>) {
     );
 }
 
-/// Prints a JSON document for programs.
 pub(super) fn print_json(value: &impl serde::Serialize) {
     match serde_json::to_string_pretty(value) {
         Ok(text) => print(text),
@@ -66,42 +63,42 @@ pub(super) fn print_json(value: &impl serde::Serialize) {
     }
 }
 
-/// Ends with what could not be used, and says why.
+/// Prints the error and returns [`EXIT_USAGE`].
 pub(super) fn usage_error(why: impl std::fmt::Display) -> ExitCode {
     telemetry::print_to_stderr(format_args!("scalebridge: {why}"));
     ExitCode::from(EXIT_USAGE)
 }
 
-/// A runtime for what a rehearsal does, which never waits for anything outside.
+/// A runtime for the simulator, which performs no IO.
 pub(super) fn current_thread_runtime() -> Option<tokio::runtime::Runtime> {
     let built = tokio::runtime::Builder::new_current_thread().build();
     built.map_err(|error| telemetry::print_to_stderr(format_args!("scalebridge: cannot start: {error}"))).ok()
 }
 
-/// Text from elsewhere as a terminal may show it: what would move its cursor or colour it is written out.
+/// Escapes control characters, so that external text cannot control the terminal.
 pub(super) fn escape_control_chars(text: &str) -> String {
-    let shown = |c: char| if c.is_control() { c.escape_default().to_string() } else { c.to_string() };
-    text.chars().map(shown).collect()
+    let escape = |c: char| if c.is_control() { c.escape_default().to_string() } else { c.to_string() };
+    text.chars().map(escape).collect()
 }
 
 /// `1 error`, `2 errors`.
-pub(super) fn pluralize(number: usize, one: &str) -> String {
-    format!("{number} {one}{}", if number == 1 { "" } else { "s" })
+pub(super) fn pluralize(count: usize, noun: &str) -> String {
+    format!("{count} {noun}{}", if count == 1 { "" } else { "s" })
 }
 
-/// Rows under their heads, in columns as wide as they have to be. The last column is not filled up.
-pub(super) fn table(heads: &[&str], rows: &[Vec<String>]) -> String {
+/// Formats rows under their headers, with each column as wide as its longest cell. The last column is not padded.
+pub(super) fn table(headers: &[&str], rows: &[Vec<String>]) -> String {
     let width = |column: usize| {
         let cells = rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count());
-        cells.chain([heads[column].len()]).max().unwrap_or_default()
+        cells.chain([headers[column].len()]).max().unwrap_or_default()
     };
-    let widths: Vec<usize> = (0..heads.len()).map(width).collect();
+    let widths: Vec<usize> = (0..headers.len()).map(width).collect();
     let line = |cells: Vec<&str>| {
         let padded = cells.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}"));
         padded.collect::<Vec<_>>().join("  ").trim_end().to_owned()
     };
     let rows = rows.iter().map(|row| line(row.iter().map(String::as_str).collect()));
-    let mut text = [line(heads.to_vec())].into_iter().chain(rows).collect::<Vec<_>>().join("\n");
+    let mut text = [line(headers.to_vec())].into_iter().chain(rows).collect::<Vec<_>>().join("\n");
     text.push('\n');
     text
 }
@@ -111,7 +108,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn columns_are_as_wide_as_they_have_to_be_and_no_text_moves_the_cursor() {
+    fn columns_fit_their_longest_cell_and_control_characters_are_escaped() {
         let rows = [
             vec!["a".to_owned(), escape_control_chars("\u{1b}[2J\nx")],
             vec!["longer".to_owned(), "y".to_owned()],

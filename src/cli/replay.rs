@@ -1,4 +1,4 @@
-//! `scalebridge replay`: what other rules would have decided about what was captured.
+//! `scalebridge replay`: processes captured notifications under new and old rules and compares the decisions.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -23,42 +23,42 @@ use crate::domain::notification::Notification;
 use crate::domain::time::Time;
 use crate::telemetry;
 
-/// Decide captured notifications again, under new rules and under old ones
+/// Replay captured notifications, and compare new with old rules
 ///
-/// The notifications come in the order in which they are given, each at the time of the latest thing that it
-/// tells of. With --against what differs is marked with + and -, and the exit code is 1 if anything does.
+/// The notifications are processed in the given order, each at the time of its latest alert start or end. With
+/// --against, differences are marked with + and -, and the exit code is 1 if there are any.
 #[derive(Debug, Args)]
 pub(super) struct Replay {
-    /// Bodies of Alertmanager's webhook as JSON, oldest first
+    /// Bodies of Alertmanager webhook requests as JSON, oldest first
     #[arg(value_name = "BODY.json", required = true)]
     bodies: Vec<PathBuf>,
-    /// The configuration with the new rules
+    /// Configuration with the new rules
     #[arg(long, value_name = "NEW", default_value = "config/scalebridge.yaml")]
     config: PathBuf,
-    /// The configuration with the old rules
+    /// Configuration with the old rules
     #[arg(long, value_name = "OLD")]
     against: Option<PathBuf>,
-    /// The source that they come from; needed if there are several
+    /// Source of the notifications; required if several are configured
     #[arg(long, value_name = "SOURCE")]
     source: Option<String>,
-    /// Time that passes after the last one, so that what waits is decided
+    /// Time to simulate after the last notification, so that deferred actions are processed
     #[arg(long, alias = "then", value_name = "DURATION", default_value = "1h", value_parser = duration::parse)]
     advance: Duration,
     #[command(flatten)]
     output: OutputArgs,
 }
 
-/// What was decided at one moment.
+/// The decisions of one notification.
 #[derive(Debug, Serialize)]
 struct Moment {
-    /// The notification's file; absent of what came due after the last one.
+    /// The notification's file; absent for decisions that came due after the last one.
     #[serde(skip_serializing_if = "Option::is_none")]
     body: Option<String>,
     at: String,
     differs: bool,
-    /// Under the new rules.
+    /// Decisions under the new rules.
     decisions: Vec<Value>,
-    /// Under the old ones.
+    /// Decisions under the old rules.
     #[serde(skip_serializing_if = "Option::is_none")]
     against: Option<Vec<Value>>,
 }
@@ -125,7 +125,7 @@ impl Replay {
             let previous = captured.last().map(|last| last.at);
             let (first, last) = capture::time_range(&notification)
                 .or(previous.map(|at| (at, at)))
-                .ok_or_else(|| format!("{}: no alert in it can be read", path.display()))?;
+                .ok_or_else(|| format!("{}: the notification has no valid alert", path.display()))?;
             start = Some(start.map_or(first, |start| start.min(first)));
             let at = previous.map_or(last, |previous| previous.max(last));
             captured.push(CapturedNotification { name: path.display().to_string(), at, notification });
@@ -135,7 +135,7 @@ impl Replay {
     }
 }
 
-/// What is decided with each notification and since the one before, and what comes due after the last.
+/// The decisions up to and including each notification, and those that come due after the last one.
 async fn decide(
     settings: Settings,
     source: &str,
@@ -155,17 +155,17 @@ async fn decide(
     Ok(decided)
 }
 
-/// The lines of both, those that are in both with a space, the others with `-` and `+`. Where only the event is
-/// another one, its fields that differ are named.
+/// Compares decisions line by line: common lines are marked with a space, others with `-` or `+`. If only the event
+/// differs, its differing fields are listed.
 fn diff_lines(old: &[Value], new: &[Value]) -> Vec<(char, String)> {
-    let mut left: BTreeMap<String, Vec<Value>> = BTreeMap::new();
+    let mut unmatched: BTreeMap<String, Vec<Value>> = BTreeMap::new();
     for one in old.iter().rev() {
-        left.entry(decision::summary_line(one)).or_default().push(decision::comparable_fields(one));
+        unmatched.entry(decision::summary_line(one)).or_default().push(decision::comparable_fields(one));
     }
     let mut lines: Vec<(char, String)> = Vec::new();
     for one in new {
         let (line, fields) = (decision::summary_line(one), decision::comparable_fields(one));
-        let before = left.get_mut(&line);
+        let before = unmatched.get_mut(&line);
         let same = before.and_then(|before| {
             let at =
                 before.iter().position(|before| *before == fields).or_else(|| before.len().checked_sub(1))?;
@@ -175,14 +175,14 @@ fn diff_lines(old: &[Value], new: &[Value]) -> Vec<(char, String)> {
             Some(before) if before == fields => lines.push((' ', line)),
             Some(before) => {
                 let both = mismatches(&before, &fields).into_iter().chain(
-                    mismatches(&fields, &before).into_iter().map(|fault| FieldMismatch {
-                        expected: fault.found,
-                        found: fault.expected,
-                        ..fault
+                    mismatches(&fields, &before).into_iter().map(|mismatch| FieldMismatch {
+                        expected: mismatch.found,
+                        found: mismatch.expected,
+                        ..mismatch
                     }),
                 );
                 let mut named: Vec<String> = both
-                    .map(|fault| format!("{} {} -> {}", fault.path, fault.expected, fault.found))
+                    .map(|mismatch| format!("{} {} -> {}", mismatch.path, mismatch.expected, mismatch.found))
                     .collect();
                 named.sort();
                 named.dedup();
@@ -192,8 +192,8 @@ fn diff_lines(old: &[Value], new: &[Value]) -> Vec<(char, String)> {
             None => lines.push(('+', line)),
         }
     }
-    let gone = left.into_iter().flat_map(|(line, rest)| std::iter::repeat_n(('-', line), rest.len()));
-    gone.chain(lines).collect()
+    let removed = unmatched.into_iter().flat_map(|(line, rest)| std::iter::repeat_n(('-', line), rest.len()));
+    removed.chain(lines).collect()
 }
 
 fn text(moments: &[Moment]) -> String {
@@ -202,8 +202,8 @@ fn text(moments: &[Moment]) -> String {
         if body.is_none() && decisions.is_empty() && against.as_ref().is_none_or(Vec::is_empty) {
             continue;
         }
-        text += &format!("{at} {}\n", body.as_deref().unwrap_or("what came due after the last one"));
-        // Without old rules there is nothing to differ from.
+        text += &format!("{at} {}\n", body.as_deref().unwrap_or("after the last notification"));
+        // Without old rules, the decisions are compared with themselves.
         for (mark, line) in diff_lines(against.as_deref().unwrap_or(decisions), decisions) {
             text += &format!("{mark} {line}\n");
         }

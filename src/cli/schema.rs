@@ -1,4 +1,4 @@
-//! `scalebridge schema`: the documents that people and consumers read and write, as JSON Schema.
+//! `scalebridge schema`: the JSON Schemas of configuration, rules, tests and events.
 
 use std::process::ExitCode;
 
@@ -10,23 +10,24 @@ use crate::domain::event;
 
 /// Print a JSON Schema, draft 2020-12
 ///
-/// For editors, put a line such as `# yaml-language-server: $schema=rules.schema.json` at the top of a file.
+/// For validation in an editor, put a line such as `# yaml-language-server: $schema=rules.schema.json` at the top
+/// of a file.
 #[derive(Debug, Args)]
 pub(super) struct Schema {
-    /// Of which document
+    /// Document to describe
     #[arg(value_enum)]
     document: SchemaKind,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
 enum SchemaKind {
-    /// The configuration
+    /// Configuration file
     Config,
-    /// A file of rules
+    /// Rules file
     Rules,
-    /// A file of tests
+    /// Test file
     Tests,
-    /// What consumers get
+    /// Event, as consumers receive it
     Event,
 }
 

@@ -1,4 +1,4 @@
-//! `scalebridge send`: a notification as Alertmanager would send it, to try a running bridge.
+//! `scalebridge send`: sends a test notification in Alertmanager's format.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -13,27 +13,27 @@ use crate::app::wall_clock;
 use crate::domain::fingerprint;
 use crate::telemetry;
 
-/// Send a notification in Alertmanager's format, to try a running bridge
+/// Send a test notification in Alertmanager's format
 ///
-/// The same labels are the same alert: send it with --firing first, and later with --resolved.
+/// Labels identify an alert: send it with --firing first, and later with the same labels and --resolved.
 #[derive(Debug, Args)]
 pub(super) struct Send {
-    /// The webhook, for example http://127.0.0.1:9096/webhook/local
+    /// URL of the webhook, for example http://127.0.0.1:9096/webhook/local
     #[arg(long, value_name = "URL")]
     url: String,
-    /// The alert fires (the default)
+    /// Send a firing alert (default)
     #[arg(long, conflicts_with = "resolved")]
     firing: bool,
-    /// The alert has resolved
+    /// Send a resolved alert
     #[arg(long)]
     resolved: bool,
-    /// An annotation of the alert
+    /// Annotation of the alert; can be repeated
     #[arg(long = "annotation", value_name = "NAME=VALUE", value_parser = parse_pair)]
     annotations: Vec<(String, String)>,
-    /// A file with the source's bearer token
+    /// File containing the bearer token
     #[arg(long, value_name = "FILE")]
     token_file: Option<PathBuf>,
-    /// Labels of the alert, alertname among them
+    /// Labels of the alert, including alertname
     #[arg(value_name = "LABEL=VALUE", required = true, value_parser = parse_pair)]
     labels: Vec<(String, String)>,
 }
@@ -41,7 +41,7 @@ pub(super) struct Send {
 fn parse_pair(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
         Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
-        _ => Err("write NAME=VALUE".to_owned()),
+        _ => Err("expected NAME=VALUE".to_owned()),
     }
 }
 
@@ -51,11 +51,13 @@ impl Send {
             (self.labels.iter().cloned().collect(), self.annotations.iter().cloned().collect());
         let token = match self.token_file.as_ref().map(std::fs::read_to_string).transpose() {
             Ok(token) => token,
-            Err(error) => return usage_error(format_args!("cannot read the token: {error}")),
+            Err(error) => return usage_error(format_args!("cannot read the token file: {error}")),
         };
         if !self.url.starts_with("http://") {
-            let why = "is no http:// address of a webhook, for example http://127.0.0.1:9096/webhook/local";
-            return usage_error(format_args!("--url {} {why}", self.url));
+            return usage_error(format_args!(
+                "invalid --url {}: expected the http:// URL of a webhook, for example http://127.0.0.1:9096/webhook/local",
+                self.url
+            ));
         }
         let now = wall_clock().to_string();
         let status = if self.resolved { "resolved" } else { "firing" };
@@ -75,15 +77,15 @@ impl Send {
             token.as_deref().map(str::trim),
             body.to_string().as_bytes(),
         ) {
-            Ok((200, answer)) => {
-                print(answer);
+            Ok((200, body)) => {
+                print(body);
                 ExitCode::SUCCESS
             }
-            Ok((status, answer)) => {
+            Ok((status, body)) => {
                 telemetry::print_to_stderr(format_args!(
-                    "scalebridge: {} answers {status}: {}",
+                    "scalebridge: {} returned {status}: {}",
                     self.url,
-                    answer.trim()
+                    body.trim()
                 ));
                 ExitCode::from(EXIT_FAILED)
             }

@@ -1,4 +1,4 @@
-//! `scalebridge serve`.
+//! `scalebridge serve`: runs the bridge.
 
 use std::process::ExitCode;
 
@@ -37,7 +37,7 @@ impl Serve {
             return ExitCode::FAILURE;
         }
         for warning in loaded.warnings.iter() {
-            tracing::warn!("{warning}");
+            tracing::warn!(%warning, "configuration warning");
         }
         let mut runtime = tokio::runtime::Builder::new_multi_thread();
         let runtime = match runtime.enable_all().on_thread_start(lower_thread_priority).build() {
@@ -53,7 +53,7 @@ impl Serve {
             reload_on_signal(app.reloads())?;
             app.run(stop).await
         });
-        // A task that hangs in a call to a destination does not keep the process.
+        // A task blocked in a call to a destination must not keep the process alive.
         runtime.shutdown_background();
         match ended {
             Ok(()) => ExitCode::SUCCESS,
@@ -66,16 +66,16 @@ impl Serve {
     }
 }
 
-/// By how much the runtime's threads stand back. Where processors are short, the store's writer has to go
-/// first: everybody waits for its commits, and it is started by the main thread, which does not stand back.
+/// Nice value of the runtime's threads. If CPU time is scarce, the store's writer must run first, since all requests
+/// wait for its commits; it is started by the main thread, whose priority is not lowered.
 const NICE: i32 = 5;
 
 fn lower_thread_priority() {
-    // Threads have a priority each in Linux. Where it cannot be set, all stay equal.
-    let _equal = rustix::process::setpriority_process(None, NICE);
+    // On Linux, the priority is per thread. If it cannot be set, all threads have the same priority.
+    let _ignored = rustix::process::setpriority_process(None, NICE);
 }
 
-/// SIGHUP asks for the configuration to be read again; what comes of it is logged.
+/// Reloads the configuration on SIGHUP; `app` logs the result.
 fn reload_on_signal(reloads: mpsc::Sender<ReloadRequest>) -> std::io::Result<()> {
     let mut hangup = signal(SignalKind::hangup())?;
     tokio::spawn(async move {
@@ -90,7 +90,7 @@ fn reload_on_signal(reloads: mpsc::Sender<ReloadRequest>) -> std::io::Result<()>
     Ok(())
 }
 
-/// A token that SIGTERM or SIGINT cancels. A second signal ends the process at once.
+/// Returns a token that SIGTERM or SIGINT cancels. A second signal exits the process at once.
 fn stop_on_signal() -> std::io::Result<CancellationToken> {
     let stop = CancellationToken::new();
     let mut terminate = signal(SignalKind::terminate())?;
@@ -104,7 +104,7 @@ fn stop_on_signal() -> std::io::Result<CancellationToken> {
                     _ = interrupt.recv() => {}
                 }
                 if stop.is_cancelled() {
-                    tracing::warn!("a second signal: ending at once; nothing accepted is lost");
+                    tracing::warn!("second signal, exiting at once");
                     std::process::exit(1);
                 }
                 stop.cancel();

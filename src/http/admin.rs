@@ -1,4 +1,4 @@
-//! The routes of `admin.listen`.
+//! The admin listener: metrics, the operator API and reloads.
 
 use std::time::Duration;
 
@@ -22,26 +22,25 @@ pub(crate) fn admin_routes(shared: HttpState) -> Router {
         .route("/-/reload", post(reload))
         .nest("/api/v1", api::routes())
         .fallback(|| async {
-            Problem::not_found(
-                "there is nothing here; metrics are at /metrics, /openapi.json describes the rest",
-            )
+            Problem::not_found("not found; metrics are at /metrics, the API is described at /openapi.json")
         })
         .method_not_allowed_fallback(|| async {
             Problem::new(
                 StatusCode::METHOD_NOT_ALLOWED,
-                "not with this method; /openapi.json says with which",
+                "method not allowed; see /openapi.json for the allowed methods",
             )
         })
         .layer(axum::middleware::from_fn_with_state(shared.clone(), require_loopback_host))
         .with_state(shared)
 }
 
-/// Whoever can have a browser believe that a name of his is 127.0.0.1 can have it ask this listener in the name of
-/// whoever sits before it. On loopback nobody else is called by a name than `localhost`.
+/// Protects a loopback listener from DNS rebinding: a web page whose host name resolves to 127.0.0.1 could otherwise
+/// make the operator's browser send requests to this listener. On loopback, only IP addresses and `localhost` are
+/// accepted in `Host`.
 async fn require_loopback_host(State(shared): State<HttpState>, request: Request, next: Next) -> Response {
     let host = request.headers().get(header::HOST).and_then(|host| host.to_str().ok());
     if shared.admin_on_loopback && host.is_some_and(|host| !is_ip_or_localhost(host)) {
-        let why = "this listener is on loopback, and is asked by its address or as localhost";
+        let why = "invalid Host: this listener is on loopback, use its IP address or localhost";
         return Problem::new(StatusCode::MISDIRECTED_REQUEST, why).into_response();
     }
     next.run(request).await
@@ -73,22 +72,22 @@ async fn metrics(State(shared): State<HttpState>) -> Response {
     match shared.metrics.encode() {
         Ok(text) => ([(header::CONTENT_TYPE, telemetry::CONTENT_TYPE)], text).into_response(),
         Err(error) => {
-            tracing::error!(%error, "cannot write metrics");
+            tracing::error!(%error, "encoding metrics failed");
             StatusCode::INTERNAL_SERVER_ERROR.into_response()
         }
     }
 }
 
-/// Reads the configuration again and says what came of it. What is refused changes nothing.
+/// Reloads the configuration. An invalid one changes nothing.
 async fn reload(State(shared): State<HttpState>) -> Result<Json<ReloadReport>, Problem> {
     let (reply, answer) = oneshot::channel();
-    let gone = || Problem::unavailable("scalebridge is starting or stopping");
-    shared.reloads.send(reply).await.map_err(|_| gone())?;
-    match answer.await.map_err(|_| gone())? {
+    let unavailable = || Problem::unavailable("scalebridge is starting or stopping");
+    shared.reloads.send(reply).await.map_err(|_| unavailable())?;
+    match answer.await.map_err(|_| unavailable())? {
         Ok(reloaded) => Ok(Json(reloaded)),
         Err(ReloadError::Failed(why)) => Err(Problem::unavailable(why)),
         Err(ReloadError::Invalid(errors)) => {
-            let detail = "the configuration has faults, and the one before goes on";
+            let detail = "invalid configuration; the running one stays active";
             Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, detail).with_errors(errors))
         }
     }
@@ -99,7 +98,7 @@ mod tests {
     use super::is_ip_or_localhost;
 
     #[test]
-    fn a_host_name_that_somebody_else_could_own_is_not_accepted() {
+    fn a_host_name_that_an_attacker_could_own_is_rejected() {
         for host in ["127.0.0.1:9097", "127.0.0.1", "[::1]:9097", "[::1]", "localhost", "LOCALHOST:1"] {
             assert!(is_ip_or_localhost(host), "{host}");
         }

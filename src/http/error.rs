@@ -1,12 +1,12 @@
-//! Refusals: what the sender is told. The log's message is another and is written where it happens.
+//! Rejections: the error response to the sender. The cause is logged separately, where the error is handled.
 
 use axum::Json;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
-/// An answer that is not 200. Alertmanager gives up on any 4xx, 429 included, and tries again on a 5xx;
-/// so a 4xx is for what can never be accepted, and everything that may pass is a 503.
+/// A response other than 200. Alertmanager does not retry a 4xx, 429 included, and retries a 5xx; so a 4xx is
+/// returned only for requests that can never be accepted, and 503 for any transient condition.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Rejection {
     status: StatusCode,
@@ -19,22 +19,21 @@ struct Body<'a> {
 }
 
 impl Rejection {
-    /// A refusal that holds for good.
+    /// A permanent rejection.
     pub(super) fn new(status: StatusCode, message: impl Into<String>) -> Self {
         Self { status, message: message.into() }
     }
 
-    /// A refusal that may pass: 503 with `Retry-After: 1`.
+    /// A transient rejection: 503 with `Retry-After: 1`.
     pub(super) fn unavailable(message: impl Into<String>) -> Self {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, message)
     }
 
-    /// The HTTP status.
     pub(super) fn status(&self) -> StatusCode {
         self.status
     }
 
-    /// What the sender is told.
+    /// The text that the sender receives.
     pub(super) fn message(&self) -> &str {
         &self.message
     }

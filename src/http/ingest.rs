@@ -1,4 +1,4 @@
-//! `POST /webhook/{source}`.
+//! The webhook: `POST /webhook/{source}`.
 
 use std::collections::BTreeMap;
 
@@ -16,7 +16,7 @@ use crate::domain::notification::{self, Notification};
 use crate::domain::summary::Summary;
 use crate::store;
 
-/// A body of more bytes than this is decoded on a thread that may block.
+/// A larger body is parsed on a blocking thread.
 const MAX_INLINE_PARSE_BYTES: usize = 256 * 1024;
 
 /// `{"alerts":3,"events":1,"verdicts":{"emitted":3}}`.
@@ -34,19 +34,19 @@ impl From<Summary> for WebhookResponse {
     }
 }
 
-/// Takes a notification. The 200 follows the commit.
+/// Processes a notification. The 200 is sent after the commit.
 pub(super) async fn webhook(
     State(shared): State<HttpState>,
     source: Result<Path<String>, PathRejection>,
     headers: HeaderMap,
     mut body: Body,
 ) -> Response {
-    // What is no text is no name of a source either.
+    // A path segment that is not valid UTF-8 is an unknown source.
     let source = source.map_or_else(|_| String::new(), |Path(source)| source);
     let known = shared.services.get().is_some_and(|services| services.bridge.source(&source).is_some());
     let result = accept(&shared, &source, &headers, &mut body).await;
     let code = result.as_ref().map_or_else(Rejection::status, |_| StatusCode::OK);
-    // Only names from the configuration become labels.
+    // Only configured names become label values, which bounds the cardinality.
     shared.metrics.record_notification(if known { &source } else { "" }, code.as_u16());
     match result {
         Ok(result) => Json(result).into_response(),
@@ -55,7 +55,7 @@ pub(super) async fn webhook(
                 source = if known { source.as_str() } else { "?" },
                 code = code.as_u16(),
                 reason = rejection.message(),
-                "refused a notification"
+                "notification rejected"
             );
             body::discard(&shared.limits, &mut body).await;
             rejection.into_response()
@@ -75,10 +75,10 @@ async fn accept(
         _ => return Err(Rejection::unavailable("scalebridge is starting")),
     };
     let Some(handle) = services.bridge.source(source) else {
-        let text = "there is no source of this name; sources are named in the configuration";
+        let text = "unknown source; the last part of the path must be the name of a configured source";
         return Err(Rejection::new(StatusCode::NOT_FOUND, text));
     };
-    // Asked of memory, and before a byte of the body is read.
+    // Checked in memory, before the body is read.
     if services.store.undelivered() >= services.settings.load().max_backlog {
         return Err(Rejection::unavailable("too many deliveries are undelivered (delivery.max_backlog)"));
     }
@@ -89,7 +89,7 @@ async fn accept(
     let parsed = if received.bytes.len() > MAX_INLINE_PARSE_BYTES {
         let bytes = received.bytes.clone();
         let parsing = tokio::task::spawn_blocking(move || Notification::parse(&bytes));
-        parsing.await.map_err(|_| Rejection::unavailable("reading the body was interrupted"))?
+        parsing.await.map_err(|_| Rejection::unavailable("parsing the body was interrupted"))?
     } else {
         Notification::parse(&received.bytes)
     };
@@ -103,12 +103,12 @@ async fn accept(
     let traceparent = headers.get("traceparent").and_then(|value| value.to_str().ok());
     let summary =
         services.bridge.ingest(&handle, notification, traceparent).await.map_err(store_unavailable)?;
-    tracing::info!(
+    tracing::debug!(
         source = %handle.source().name,
         alerts = summary.alerts,
         events = summary.events,
         verdicts = %verdicts(&summary),
-        "decided a notification"
+        "notification processed"
     );
     Ok(summary.into())
 }
@@ -120,6 +120,6 @@ fn verdicts(summary: &Summary) -> String {
 }
 
 fn store_unavailable(error: store::Error) -> Rejection {
-    tracing::error!(%error, "cannot keep a notification");
-    Rejection::unavailable("the store cannot keep it now; send it again")
+    tracing::error!(%error, "storing notification failed");
+    Rejection::unavailable("store unavailable, retry")
 }

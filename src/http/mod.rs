@@ -1,4 +1,4 @@
-//! The two listeners: Alertmanager's side and the operators' side.
+//! The two HTTP listeners: the webhook (`server.listen`) and the admin API (`admin.listen`).
 
 mod admin;
 pub(crate) mod api;
@@ -31,18 +31,18 @@ pub(crate) use admin::admin_routes;
 pub(crate) use api::ConfigurationStatus;
 use error::Rejection;
 
-/// Whether the bridge can take a notification now.
+/// Whether the bridge accepts notifications.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum LifecyclePhase {
-    /// The store is not open yet, or workers do not run yet.
+    /// The store is not open yet, or the workers have not started.
     Starting = 0,
-    /// It can.
+    /// Notifications are accepted.
     Ready = 1,
-    /// It finishes what it has.
+    /// Draining: requests in progress are answered, new notifications are rejected.
     Stopping = 2,
 }
 
-/// Where the bridge is in its life; shared by handlers and `app`.
+/// The bridge's lifecycle phase, shared by the handlers and `app`.
 #[derive(Debug, Default)]
 pub(crate) struct Lifecycle {
     phase: AtomicU8,
@@ -50,7 +50,6 @@ pub(crate) struct Lifecycle {
 }
 
 impl Lifecycle {
-    /// Enters a phase.
     pub(crate) fn enter(&self, phase: LifecyclePhase) {
         self.phase.store(phase as u8, Ordering::Release);
         if phase == LifecyclePhase::Stopping {
@@ -58,12 +57,11 @@ impl Lifecycle {
         }
     }
 
-    /// Completes when the bridge stops: what would not end by itself ends then.
+    /// Completes when the bridge starts to stop; responses that have no end of their own, such as streams, end then.
     pub(crate) async fn stopping(&self) {
         self.stopping.cancelled().await;
     }
 
-    /// The phase now.
     pub(crate) fn phase(&self) -> LifecyclePhase {
         match self.phase.load(Ordering::Acquire) {
             0 => LifecyclePhase::Starting,
@@ -73,66 +71,61 @@ impl Lifecycle {
     }
 }
 
-/// What the handlers of both listeners share.
+/// State shared by the handlers of both listeners.
 #[derive(Clone)]
 pub(crate) struct HttpState {
-    /// Where the bridge is in its life.
     pub lifecycle: Arc<Lifecycle>,
-    /// All metrics.
     pub metrics: Metrics,
-    /// There once the store is open.
+    /// Set once the store is open.
     pub services: Arc<std::sync::OnceLock<Services>>,
-    /// Of the webhook.
+    /// Limits of the webhook.
     pub limits: Limits,
-    /// Whether the operators' listener is on loopback.
+    /// Whether `admin.listen` is a loopback address.
     pub admin_on_loopback: bool,
-    /// Streams of decisions at the same time.
+    /// Permits for concurrent decision streams.
     pub streams: Arc<Semaphore>,
-    /// Asks for the configuration to be read again.
+    /// Requests to reload the configuration.
     pub reloads: mpsc::Sender<ReloadRequest>,
 }
 
-/// Somebody wants the configuration to be read again, and to know what came of it.
+/// A request to reload the configuration; carries the channel for the result.
 pub(crate) type ReloadRequest = oneshot::Sender<Result<ReloadReport, ReloadError>>;
 
-/// Streams of decisions at the same time.
+/// Maximum number of concurrent decision streams.
 pub(crate) const MAX_STREAMS: usize = 64;
 
-/// What a reload came to.
+/// The result of a reload.
 #[derive(Debug, Clone, Serialize, JsonSchema)]
 pub(crate) struct ReloadReport {
-    /// What was taken over; empty if nothing had changed.
+    /// Changes that were applied; empty if nothing has changed.
     pub changed: Vec<String>,
-    /// What has changed in the files and needs a restart; what is in use is as before.
+    /// Sections that have changed in the files and need a restart to take effect.
     pub needs_restart: Vec<String>,
-    /// What is odd about the configuration, one finding each.
+    /// Warnings about the configuration, one diagnostic each.
     pub warnings: Vec<String>,
 }
 
-/// Why the configuration that was in use is still in use.
+/// Why a reload failed; the running configuration stays active.
 #[derive(Debug, Clone)]
 pub(crate) enum ReloadError {
-    /// It has faults, one finding each.
+    /// The configuration has errors, one diagnostic each.
     Invalid(Vec<String>),
-    /// It could not be put into use now.
+    /// The configuration is valid but could not be applied.
     Failed(String),
 }
 
-/// What is there once the bridge runs.
+/// The services that exist once the store is open.
 pub(crate) struct Services {
-    /// Decides.
     pub bridge: Bridge,
-    /// Keeps.
     pub store: Store,
-    /// Which destinations fail.
     pub statuses: DestinationStatuses,
-    /// What is configured, as it is now.
+    /// The active settings.
     pub settings: Arc<ArcSwap<Settings>>,
-    /// How the configuration was read last.
+    /// The result of the last reload.
     pub configuration: Arc<ArcSwap<ConfigurationStatus>>,
 }
 
-/// How much the webhook takes at the same time.
+/// Limits on concurrent webhook requests and their bytes in flight.
 #[derive(Clone)]
 pub(crate) struct Limits {
     server: Server,
@@ -141,7 +134,6 @@ pub(crate) struct Limits {
 }
 
 impl Limits {
-    /// The configured limits.
     pub(crate) fn new(server: &Server) -> Self {
         Self {
             server: server.clone(),
@@ -161,17 +153,18 @@ pub(crate) fn server_routes(shared: HttpState) -> Router {
         .with_state(shared)
 }
 
-/// A wrong path in Alertmanager's configuration is a 404 like an unknown source: counted and logged.
+/// Answers 404 to an unknown path, counted and logged like an unknown source: usually the webhook's URL in
+/// Alertmanager's configuration is wrong.
 async fn not_found(State(shared): State<HttpState>, method: axum::http::Method) -> Rejection {
     let code = StatusCode::NOT_FOUND;
-    let rejection = Rejection::new(code, "there is nothing here; the webhook is POST /webhook/{source}");
+    let rejection = Rejection::new(code, "not found; the webhook is POST /webhook/{source}");
     shared.metrics.record_notification("", code.as_u16());
-    tracing::warn!(%method, code = code.as_u16(), "refused a request to a path that does not exist");
+    tracing::warn!(%method, code = code.as_u16(), "unknown path");
     rejection
 }
 
-/// A destination that fails makes the bridge no less ready: it takes notifications, and their events wait.
-/// But whoever looks is told.
+/// Readiness does not depend on destinations: while one fails, notifications are accepted and their events are stored.
+/// The response lists the failing destinations.
 async fn ready(State(shared): State<HttpState>) -> Response {
     match shared.lifecycle.phase() {
         LifecyclePhase::Ready => {
@@ -188,11 +181,11 @@ async fn ready(State(shared): State<HttpState>) -> Response {
     }
 }
 
-/// Serves `routes` until `handle` is told to stop. `header_timeout` is for the head of a request, so a
-/// client that dribbles cannot hold a connection for long.
+/// Serves `routes` until `handle` is shut down. `header_timeout` limits the time to receive a request's headers, so a
+/// slow client cannot hold a connection open.
 ///
 /// # Errors
-/// The listener cannot be used.
+/// The listening socket cannot be used.
 pub(crate) async fn serve(
     listener: TcpListener,
     routes: Router,

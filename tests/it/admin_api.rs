@@ -85,12 +85,12 @@ async fn an_invalid_request_gets_an_error_that_says_what_is_wrong() {
     let bridge = Bridge::start().await;
     for (path, part) in [
         ("/api/v1/decisions?rul=x", "unknown field `rul`"),
-        ("/api/v1/decisions?verdict=emited", "there is no `emited`"),
-        ("/api/v1/decisions?limit=0", "between 1 and 1000"),
-        ("/api/v1/decisions?since=yesterday", "how long ago"),
+        ("/api/v1/decisions?verdict=emited", "unknown verdict `emited`"),
+        ("/api/v1/decisions?limit=0", "expected 1 to 1000"),
+        ("/api/v1/decisions?since=yesterday", "a duration before now"),
         ("/api/v1/decisions?cursor=x", "cursor"),
         ("/api/v1/dead-letters?cursor=x", "17-scaling-queue"),
-        ("/api/v1/decisions/stream?limit=3", "no cursor"),
+        ("/api/v1/decisions/stream?limit=3", "not supported by the stream"),
     ] {
         let (status, answer) = bridge.api("GET", path, None).await;
         assert_eq!((status, &answer["status"]), (400, &json!(400)), "{path}: {answer}");
@@ -150,20 +150,20 @@ async fn a_pause_blocks_at_once_survives_a_kill_and_deferred_actions_run_when_it
     bridge.kill();
     bridge.run().await;
     let waiting = bridge.get_json("/api/v1/episodes?rule=unschedulable-pods").await["episodes"].clone();
-    assert_eq!(waiting[0]["waits"]["verdict"], "paused");
+    assert_eq!(waiting[0]["deferred"]["verdict"], "paused");
     assert_eq!(
         (&waiting[0]["phase"], &waiting[0]["target"]["name"]),
         (&json!("resolved"), &json!("workers"))
     );
     let (code, shown, _) = bridge.cli(&["resume", "1"]);
-    assert_eq!((code, shown.as_str()), (Some(0), "pause 1 has ended\n"));
+    assert_eq!((code, shown.as_str()), (Some(0), "pause 1 ended\n"));
     eventually("the deferred scale-in", async || {
         let last = bridge.journal().into_iter().rfind(|event| event["data"]["target"]["name"] == "workers");
         last.filter(|event| event["data"]["action"] == "scale_in")
     })
     .await;
     let (code, _, said) = bridge.cli(&["resume", "1"]);
-    assert!(code == Some(1) && said.contains("there is no pause 1"), "{said}");
+    assert!(code == Some(1) && said.contains("no active pause 1"), "{said}");
 
     // A pause with a duration ends by itself.
     assert_eq!(bridge.cli(&["pause", "--all", "--for", "1s", "--reason", "a moment"]).0, Some(0));
@@ -218,7 +218,7 @@ async fn an_event_is_shown_with_the_state_of_each_delivery() {
     assert_eq!((code, &one["event"]["id"], &one["takes_away"]), (Some(0), &json!(id), &json!(false)));
     fs::remove_file(bridge.dir().join("taken")).expect("the file was removed");
     let (code, said, _) = bridge.cli(&["dead-letters", "redrive", &dead_letter, "--valid-for", "15m"]);
-    assert_eq!((code, said.as_str()), (Some(0), "redrove 1-broken\n"));
+    assert_eq!((code, said.as_str()), (Some(0), "redriven 1-broken\n"));
     let arrived = eventually("the redriven event", async || {
         let text = fs::read_to_string(bridge.dir().join("taken/x.jsonl")).ok()?;
         serde_json::from_str::<Value>(text.lines().next()?).ok()
@@ -252,16 +252,16 @@ async fn many_dead_letters_are_discarded_or_redriven_and_decreases_only_by_force
     assert_eq!(rest["dead_letters"].as_array().map(Vec::len), Some(3));
 
     let (code, said, _) = bridge.cli(&["dead-letters", "redrive", "--all"]);
-    let head = "redrove 0; 5 stay\n";
+    let head = "redriven: 0, failed: 5\n";
     assert!(code == Some(0) && said.starts_with(head) && said.contains("takes capacity away"), "{said}");
     let (code, said, _) = bridge.cli(&["dead-letters", "discard", "1-journal"]);
     assert_eq!((code, said.as_str()), (Some(0), "discarded 1-journal\n"));
     let (_, said, _) = bridge.cli(&["dead-letters", "discard", "--action", "scale_out"]);
-    assert_eq!(said, "discarded 0; 0 stay\n");
+    assert_eq!(said, "discarded: 0, failed: 0\n");
     fs::remove_file(bridge.dir().join("taken")).expect("the file was removed");
     let words = ["dead-letters", "redrive", "--rule", "unschedulable-pods", "--force", "--format", "json"];
     let done: Value = serde_json::from_str(&bridge.cli(&words).1).expect("JSON");
-    assert_eq!((&done["done"], &done["stay_total"]), (&json!(4), &json!(0)));
+    assert_eq!((&done["succeeded"], &done["failed_total"]), (&json!(4), &json!(0)));
     bridge.wait_delivered("journal").await;
     let got = fs::read_to_string(bridge.dir().join("taken/x.jsonl")).expect("its file");
     assert_eq!(got.lines().count(), 4, "a discarded dead letter is not sent");
@@ -293,7 +293,7 @@ async fn explain_reports_what_would_be_decided_and_changes_nothing() {
         "decided by the current state"
     );
     let rule = &reported["alerts"][2]["rules"][0];
-    assert_eq!(rule["because"], r#"alertname="KubePodsPending" does not hold: it is "Other""#);
+    assert_eq!(rule["reason"], r#"alertname="KubePodsPending" does not hold: it is "Other""#);
     let (code, shown, _) =
         bridge.cli(&["explain", "body.json", "--url", &bridge.admin_url(), "--source", "prod-eu"]);
     assert!(code == Some(0) && shown.contains("duplicate unschedulable-pods"), "{shown}");
@@ -377,10 +377,10 @@ async fn the_status_of_the_bridge_is_shown_to_people_and_programs() {
     insta::assert_snapshot!(shown, @r"
     pauses: 0
     open episodes: unschedulable-pods 1
-    waiting: none
+    deferred: none
 
-    DESTINATION  KIND  PENDING  RETRYING  DEAD  OLDEST S  FAILING
-    journal      file  0        0         0     0.0       -
+    DESTINATION  KIND  PENDING  RETRYING  DEAD  OLDEST (S)  FAILING
+    journal      file  0        0         0     0.0         -
 
     SOURCE   HEARTBEAT  OPEN SINCE
     prod-eu  -          -

@@ -16,6 +16,28 @@ fn scalebridge(words: &[&str]) -> (Option<i32>, String) {
 }
 
 #[test]
+fn renamed_flags_keep_their_old_names_as_hidden_aliases() {
+    let check = ["check", "--config", "tests/config/bad/warnings.yaml"];
+    let test = ["test", "config/rules.test.yaml"];
+    let replay =
+        ["replay", "--config", "tests/cmd/new.yaml", "tests/fixtures/alertmanager/three-firing.json"];
+    // No bridge listens on port 1, so the command fails after its arguments were accepted.
+    let discard = ["dead-letters", "discard", "--url", "http://127.0.0.1:1"];
+    let assert_alias = |command: &[&str], new: &str, old: &str, value: &[&str], expected: i32| {
+        let run = |flag: &str| scalebridge(&[command, &[flag], value].concat());
+        assert_eq!(run(new).0, Some(expected), "{new}");
+        assert_eq!(run(old), run(new), "{old}");
+        let verb = if command[0] == "dead-letters" { &command[..2] } else { &command[..1] };
+        let (_, help) = scalebridge(&[verb, &["--help"]].concat());
+        assert!(help.contains(new) && !help.contains(old), "{old}: {help}");
+    };
+    assert_alias(&check, "--deny-warnings", "--fatal-warnings", &[], 1);
+    assert_alias(&test, "--filter", "--only", &["heartbeat"], 0);
+    assert_alias(&replay, "--advance", "--then", &["2h"], 0);
+    assert_alias(&discard, "--dead-before", "--given-up-before", &["1h"], 1);
+}
+
+#[test]
 fn explain_prints_the_page_of_a_diagnostic_code() {
     let (code, page) = scalebridge(&["explain", "e012"]);
     assert_eq!((code, page.as_str()), (Some(0), include_str!("../../src/config/pages/E012.md")));

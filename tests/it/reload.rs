@@ -88,8 +88,8 @@ async fn an_invalid_configuration_is_rejected_and_the_running_one_stays_active()
     let first = errors[0];
     assert!(first.starts_with("rules.yaml:11:") && first.contains("did you mean `cooldown`?"), "{first}");
     assert_eq!(bridge.metric("scalebridge_config_last_reload_successful").await, 0.0);
-    let refused = bridge.get_json("/api/v1/status").await["configuration"]["refused"].clone();
-    assert!(refused.as_str().is_some_and(|text| text.contains("E004")), "{refused}");
+    let last_error = bridge.get_json("/api/v1/status").await["configuration"]["last_error"].clone();
+    assert!(last_error.as_str().is_some_and(|text| text.contains("E004")), "{last_error}");
     let answer = bridge.post(notification(&[pending_pod("workers", "a")])).await;
     assert_eq!(answer.verdicts(), json!({ "emitted": 1 }));
     let (code, _, said) = bridge.cli(&["reload"]);
@@ -97,9 +97,9 @@ async fn an_invalid_configuration_is_rejected_and_the_running_one_stays_active()
 
     bridge.write("rules.yaml", RULES);
     let (code, said, _) = bridge.cli(&["reload"]);
-    assert_eq!((code, said.lines().next()), (Some(0), Some("nothing has changed")));
+    assert_eq!((code, said.lines().next()), (Some(0), Some("no changes")));
     assert_eq!(bridge.metric("scalebridge_config_last_reload_successful").await, 1.0);
-    assert_eq!(bridge.get_json("/api/v1/status").await["configuration"]["refused"], Value::Null);
+    assert_eq!(bridge.get_json("/api/v1/status").await["configuration"]["last_error"], Value::Null);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -235,7 +235,7 @@ async fn undelivered_events_of_a_removed_destination_become_dead_letters_and_can
     bridge.write("rules.yaml", &rules);
     assert_eq!(bridge.cli(&["reload"]).0, Some(0));
     let (code, said, _) = bridge.cli(&["dead-letters", "redrive", "--destination", "away"]);
-    assert_eq!((code, said.as_str()), (Some(0), "redrove 4; 0 stay\n"));
+    assert_eq!((code, said.as_str()), (Some(0), "redriven: 4, failed: 0\n"));
     bridge.wait_delivered("away").await;
     let got = fs::read_to_string(bridge.dir().join("gone/away.jsonl")).expect("its file");
     assert_eq!(got.lines().count(), 4);

@@ -1,4 +1,4 @@
-//! What was given up: `dead-letters`.
+//! `scalebridge dead-letters`.
 
 use std::process::ExitCode;
 
@@ -9,7 +9,7 @@ use super::{author, fetch_pages, query_params, rows, text};
 use crate::cli::client::{ClientError, Server};
 use crate::cli::output::{Format, OutputArgs, print, print_json, table};
 
-/// Show, redrive or discard deliveries that were given up
+/// Show, redrive or discard dead letters (deliveries that were given up)
 #[derive(Debug, Args)]
 pub(crate) struct DeadLetters {
     #[command(subcommand)]
@@ -18,51 +18,51 @@ pub(crate) struct DeadLetters {
 
 #[derive(Debug, Subcommand)]
 enum DeadLetterCommand {
-    /// List them, the oldest event first
+    /// List dead letters, oldest first
     List {
         #[command(flatten)]
         server: Server,
-        /// Of this destination
+        /// Filter by destination
         #[arg(long)]
         destination: Option<String>,
-        /// How many at most
+        /// Maximum number of results
         #[arg(long, default_value_t = 100)]
         limit: usize,
         #[command(flatten)]
         output: OutputArgs,
     },
-    /// Show one with its event
+    /// Show a dead letter with its event
     Show {
         #[command(flatten)]
         server: Server,
-        /// As `list` shows it
+        /// Id of the dead letter, as shown by `list`
         id: String,
     },
-    /// Send them once more: the same events with their ids
+    /// Send dead letters again: the same events with the same ids
     Redrive {
         #[command(flatten)]
         server: Server,
         #[command(flatten)]
         selector: DeadLetterSelector,
-        /// Consumers may act on them for so long from now. Without it one that has expired stays where it is
+        /// Set the expiry of the events to this duration from now; without it, expired events are not redriven
         #[arg(long, value_name = "DURATION")]
         valid_for: Option<String>,
-        /// Also what takes capacity away
+        /// Also redrive events that decrease capacity
         #[arg(long)]
         force: bool,
-        /// Who does it, for the log. Default: $USER
+        /// Operator name for the log. Default: $USER
         #[arg(long)]
         author: Option<String>,
         #[command(flatten)]
         output: OutputArgs,
     },
-    /// Throw them away
+    /// Discard dead letters
     Discard {
         #[command(flatten)]
         server: Server,
         #[command(flatten)]
         selector: DeadLetterSelector,
-        /// Who does it, for the log. Default: $USER
+        /// Operator name for the log. Default: $USER
         #[arg(long)]
         author: Option<String>,
         #[command(flatten)]
@@ -70,26 +70,26 @@ enum DeadLetterCommand {
     },
 }
 
-/// Which dead letters: one by its id, or all that these flags describe.
+/// Selects one dead letter by its id, or all that match the filters.
 #[derive(Debug, Args)]
 #[group(required = true, multiple = true)]
 struct DeadLetterSelector {
-    /// One, as `list` shows it
+    /// Select one by its id, as shown by `list`
     #[arg(conflicts_with_all = ["destination", "rule", "action", "dead_before", "all"])]
     id: Option<String>,
-    /// All of this destination
+    /// Select by destination
     #[arg(long)]
     destination: Option<String>,
-    /// All of this rule
+    /// Select by rule
     #[arg(long)]
     rule: Option<String>,
-    /// All with this action
+    /// Select by action
     #[arg(long)]
     action: Option<String>,
-    /// All that were given up before: RFC 3339, or how long ago
+    /// Select those given up before this time: RFC 3339, or a duration before now such as 90m
     #[arg(long, alias = "given-up-before", value_name = "TIME")]
     dead_before: Option<String>,
-    /// Every one
+    /// Select all dead letters
     #[arg(long, conflicts_with_all = ["destination", "rule", "action", "dead_before"])]
     all: bool,
 }
@@ -119,12 +119,12 @@ impl DeadLetters {
             DeadLetterCommand::List { server, destination, limit, output } => {
                 list(server, destination.clone(), *limit, *output)
             }
-            DeadLetterCommand::Show { server, id } => {
-                server.get(&format!("/api/v1/dead-letters/{id}"), &[]).map(|one| print_json(&one))
-            }
-            DeadLetterCommand::Redrive { server, selector, valid_for, force, author: by, output } => {
+            DeadLetterCommand::Show { server, id } => server
+                .get(&format!("/api/v1/dead-letters/{id}"), &[])
+                .map(|dead_letter| print_json(&dead_letter)),
+            DeadLetterCommand::Redrive { server, selector, valid_for, force, author: operator, output } => {
                 let options =
-                    json!({ "valid_for": valid_for, "force": force, "author": author(by.as_ref()) });
+                    json!({ "valid_for": valid_for, "force": force, "author": author(operator.as_ref()) });
                 match &selector.id {
                     Some(id) => {
                         let result = server.post(
@@ -132,24 +132,24 @@ impl DeadLetters {
                             &[],
                             options.to_string().as_bytes(),
                         );
-                        result.map(|_| print(format!("redrove {id}")))
+                        result.map(|_| print(format!("redriven {id}")))
                     }
                     None => {
-                        let body = json!({ "which": selector.filter(), "how": options });
+                        let body = json!({ "selector": selector.filter(), "options": options });
                         let result =
                             server.post("/api/v1/dead-letters/redrive", &[], body.to_string().as_bytes());
-                        result.map(|result| print_bulk_result("redrove", &result, *output))
+                        result.map(|result| print_bulk_result("redriven", &result, *output))
                     }
                 }
             }
-            DeadLetterCommand::Discard { server, selector, author: by, output } => match &selector.id {
+            DeadLetterCommand::Discard { server, selector, author: operator, output } => match &selector.id {
                 Some(id) => {
-                    let author_query = vec![("author", author(by.as_ref()))];
+                    let author_query = vec![("author", author(operator.as_ref()))];
                     let result = server.delete(&format!("/api/v1/dead-letters/{id}"), &author_query);
                     result.map(|_| print(format!("discarded {id}")))
                 }
                 None => {
-                    let body = json!({ "which": selector.filter(), "author": author(by.as_ref()) });
+                    let body = json!({ "selector": selector.filter(), "author": author(operator.as_ref()) });
                     let result =
                         server.post("/api/v1/dead-letters/discard", &[], body.to_string().as_bytes());
                     result.map(|result| print_bulk_result("discarded", &result, *output))
@@ -173,7 +173,7 @@ fn list(
         Format::Text => {
             let keys = ["id", "rule", "action", "subject", "given_up_at", "attempts", "error"];
             print(table(
-                &["ID", "RULE", "ACTION", "TARGET", "GIVEN UP", "TRIED", "ERROR"],
+                &["ID", "RULE", "ACTION", "TARGET", "GIVEN UP", "ATTEMPTS", "ERROR"],
                 &rows(&dead_letters, &keys),
             ));
         }
@@ -185,8 +185,8 @@ fn print_bulk_result(word: &str, result: &Value, output: OutputArgs) {
     if output.format == Format::Json {
         return print_json(result);
     }
-    let mut shown = format!("{word} {}; {} stay\n", result["done"], result["stay_total"]);
-    for failure in result["stay"].as_array().into_iter().flatten() {
+    let mut shown = format!("{word}: {}, failed: {}\n", result["succeeded"], result["failed_total"]);
+    for failure in result["failed"].as_array().into_iter().flatten() {
         shown += &format!("  {}: {}\n", text(failure, "id"), text(failure, "reason"));
     }
     print(shown);

@@ -1,4 +1,4 @@
-//! Why it did or did not scale: `decisions`, `event`.
+//! `scalebridge decisions` and `scalebridge event`.
 
 use std::io::BufRead as _;
 use std::process::ExitCode;
@@ -11,33 +11,33 @@ use crate::cli::client::{ClientError, Server};
 use crate::cli::decision;
 use crate::cli::output::{Format, OutputArgs, print, print_json};
 
-/// Show why it did or did not scale: the decisions of a running bridge, newest first
+/// Show decisions and their reasons, newest first
 #[derive(Debug, Args)]
 pub(crate) struct Decisions {
     #[command(flatten)]
     server: Server,
-    /// Of this rule
+    /// Filter by rule
     #[arg(long)]
     rule: Option<String>,
-    /// About targets with this key, such as 'eks/nodegroup/*/workers'; `*` is any text
+    /// Filter by target key pattern, such as 'eks/nodegroup/*/workers'; `*` matches any text
     #[arg(long, value_name = "PATTERN")]
     target: Option<String>,
-    /// With this verdict, or one of several with commas between them
+    /// Filter by verdict; separate several with commas
     #[arg(long)]
     verdict: Option<String>,
-    /// About an alert with this fingerprint
+    /// Filter by the fingerprint of an alert
     #[arg(long)]
     fingerprint: Option<String>,
-    /// Not before: RFC 3339, or how long ago, such as 90m
+    /// Earliest time: RFC 3339, or a duration before now such as 90m
     #[arg(long, value_name = "TIME")]
     since: Option<String>,
-    /// Not after: RFC 3339, or how long ago
+    /// Latest time: RFC 3339, or a duration before now
     #[arg(long, value_name = "TIME", conflicts_with = "watch")]
     until: Option<String>,
-    /// How many at most
+    /// Maximum number of results
     #[arg(long, default_value_t = 50, conflicts_with = "watch")]
     limit: usize,
-    /// Show each decision when it is made, until it is interrupted
+    /// Print new decisions as they are made, until interrupted
     #[arg(long)]
     watch: bool,
     #[command(flatten)]
@@ -75,8 +75,9 @@ impl Decisions {
     fn follow(&self, query: &QueryParams) -> Result<(), ClientError> {
         let lines = self.server.stream("/api/v1/decisions/stream", query)?.lines();
         for event in lines {
-            let event = event
-                .map_err(|error| ClientError::RequestFailed(format!("the stream has ended: {error}")))?;
+            let event = event.map_err(|error| {
+                ClientError::RequestFailed(format!("the stream was interrupted: {error}"))
+            })?;
             let Some(data) = event.strip_prefix("data:").map(str::trim_start) else { continue };
             match (self.output.format, serde_json::from_str::<Value>(data)) {
                 (Format::Json, _) => print(data),
@@ -84,7 +85,7 @@ impl Decisions {
                 (Format::Text, Err(_)) => {}
             }
         }
-        Err(ClientError::RequestFailed("the stream has ended: the bridge has stopped".to_owned()))
+        Err(ClientError::RequestFailed("the stream has ended: the bridge is stopping".to_owned()))
     }
 }
 
@@ -97,7 +98,7 @@ fn line(decision: &Value) -> String {
 pub(crate) struct Event {
     #[command(flatten)]
     server: Server,
-    /// The event's id
+    /// Id of the event
     id: String,
 }
 

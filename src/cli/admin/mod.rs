@@ -1,4 +1,4 @@
-//! The verbs over the admin API: tables for people, the API's own JSON for programs.
+//! Commands that use the admin API of a running bridge. They print tables, or with `--format json` the API's JSON.
 
 mod dead_letters;
 mod decisions;
@@ -21,9 +21,9 @@ pub(super) use status::{Episodes, Reload, Status};
 
 type QueryParams = Vec<(&'static str, String)>;
 
-/// The query that these flags make; what is not given is left out.
-fn query_params<const N: usize>(given: [(&'static str, Option<String>); N]) -> QueryParams {
-    given.into_iter().filter_map(|(key, value)| Some((key, value?))).collect()
+/// Builds a query from flags; absent flags are omitted.
+fn query_params<const N: usize>(flags: [(&'static str, Option<String>); N]) -> QueryParams {
+    flags.into_iter().filter_map(|(key, value)| Some((key, value?))).collect()
 }
 
 fn text(value: &Value, key: &str) -> String {
@@ -45,7 +45,7 @@ fn rows(items: &Value, keys: &[&str]) -> Vec<Vec<String>> {
     items.iter().map(|item| keys.iter().map(|key| text(item, key)).collect()).collect()
 }
 
-/// The items of all pages below `key`, up to `limit` of them.
+/// Fetches pages until there are `limit` items or no more pages; `key` is the list's field in a page.
 fn fetch_pages(
     server: &Server,
     path: &str,
@@ -74,32 +74,31 @@ fn fetch_pages(
     }
 }
 
-/// Who does it, if nobody says so.
-fn author(given: Option<&String>) -> String {
-    let named = given.cloned().or_else(|| std::env::var("USER").ok()).filter(|name| !name.is_empty());
+/// The operator's name: `--author`, else $USER.
+fn author(flag: Option<&String>) -> String {
+    let named = flag.cloned().or_else(|| std::env::var("USER").ok()).filter(|name| !name.is_empty());
     named.unwrap_or_else(|| "unknown".to_owned())
 }
 
-/// `--watch`: again and again.
 #[derive(Debug, Clone, Copy, Args)]
 struct Watch {
-    /// Show it again every so often, until it is interrupted
+    /// Refresh at this interval until interrupted
     #[arg(long, value_name = "DURATION", num_args = 0..=1, default_missing_value = "2s", value_parser = duration::parse)]
     watch: Option<Duration>,
 }
 
 impl Watch {
-    /// Shows once, or until something fails.
+    /// Shows once, or repeatedly until a request fails.
     fn show(self, format: Format, show: impl Fn() -> Result<(), ClientError>) -> ExitCode {
-        while let Some(every) = self.watch {
+        while let Some(interval) = self.watch {
             if format == Format::Text {
-                // From the top of an empty screen.
+                // Clear the screen and move the cursor to the top left.
                 print("\u{1b}[2J\u{1b}[H");
             }
             if let Err(error) = show() {
                 return error.report();
             }
-            std::thread::sleep(every.max(Duration::from_millis(100)));
+            std::thread::sleep(interval.max(Duration::from_millis(100)));
         }
         show().map_or_else(ClientError::report, |()| ExitCode::SUCCESS)
     }

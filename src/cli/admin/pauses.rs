@@ -1,4 +1,4 @@
-//! What people stop, and let go on: `pause`, `resume`.
+//! `scalebridge pause` and `scalebridge resume`.
 
 use std::process::ExitCode;
 
@@ -9,33 +9,32 @@ use super::{author, rows};
 use crate::cli::client::{ClientError, Server};
 use crate::cli::output::{Format, OutputArgs, print, print_json, table, usage_error};
 
-/// Stop actions of a running bridge: all of them, or those of a rule, about a target, in a direction
+/// Pause actions: all, or by rule, target and direction
 ///
-/// What is stopped waits, and is decided again when the pause has ended. Without flags the pauses that are in
-/// force are listed.
+/// Paused actions are deferred and re-evaluated when the pause ends. Without flags, lists the active pauses.
 #[derive(Debug, Args)]
 pub(crate) struct Pause {
     #[command(flatten)]
     server: Server,
-    /// Everything
+    /// Pause all actions
     #[arg(long, conflicts_with_all = ["rule", "target", "direction"])]
     all: bool,
-    /// Actions of this rule
+    /// Pause actions of this rule
     #[arg(long)]
     rule: Option<String>,
-    /// Actions about targets with this key, such as 'eks/*/prod-eu/*'; `*` is any text
+    /// Pause actions for targets whose key matches this pattern, such as 'eks/*/prod-eu/*'; `*` matches any text
     #[arg(long, value_name = "PATTERN")]
     target: Option<String>,
-    /// Actions in this direction
+    /// Pause actions in this direction
     #[arg(long, value_parser = ["scale_out", "scale_in"])]
     direction: Option<String>,
-    /// Ends by itself after this; without it the pause lasts until `resume`
+    /// End the pause after this duration. Default: until `resume`
     #[arg(long = "for", value_name = "DURATION")]
     ends_after: Option<String>,
-    /// Why
+    /// Reason, for other operators
     #[arg(long)]
     reason: Option<String>,
-    /// Who. Default: $USER
+    /// Operator name. Default: $USER
     #[arg(long)]
     author: Option<String>,
     #[command(flatten)]
@@ -47,18 +46,18 @@ const PAUSE_HEADERS: [&str; 8] = ["ID", "RULE", "TARGET", "DIRECTION", "SINCE", 
 
 impl Pause {
     pub(crate) fn run(&self) -> ExitCode {
-        let some = self.rule.is_some() || self.target.is_some() || self.direction.is_some();
-        let shown = if some || self.all {
+        let has_filter = self.rule.is_some() || self.target.is_some() || self.direction.is_some();
+        let pauses = if has_filter || self.all {
             let Some(reason) = &self.reason else {
-                return usage_error("say why: --reason 'node image is being exchanged'");
+                return usage_error("--reason is required, for example --reason 'replacing the node image'");
             };
-            let given = [
+            let fields = [
                 ("rule", &self.rule),
                 ("target", &self.target),
                 ("direction", &self.direction),
                 ("ends_after", &self.ends_after),
             ];
-            let mut body: Map<String, Value> = given
+            let mut body: Map<String, Value> = fields
                 .into_iter()
                 .filter_map(|(key, value)| Some((key.to_owned(), value.as_deref()?.into())))
                 .collect();
@@ -67,11 +66,11 @@ impl Pause {
             let body = Value::Object(body).to_string();
             self.server.post("/api/v1/pauses", &[], body.as_bytes()).map(|pause| json!([pause]))
         } else if self.reason.is_some() || self.ends_after.is_some() {
-            return usage_error("say what to pause: --all, --rule, --target or --direction");
+            return usage_error("specify what to pause: --all, --rule, --target or --direction");
         } else {
             self.server.get("/api/v1/pauses", &[])
         };
-        match (shown, self.output.format) {
+        match (pauses, self.output.format) {
             (Ok(pauses), Format::Json) => print_json(&pauses),
             (Ok(pauses), Format::Text) => print(table(&PAUSE_HEADERS, &rows(&pauses, &PAUSE_KEYS))),
             (Err(error), _) => return error.report(),
@@ -80,18 +79,18 @@ impl Pause {
     }
 }
 
-/// End a pause: what it has stopped is decided again at once
+/// End a pause; deferred actions are re-evaluated at once
 #[derive(Debug, Args)]
 pub(crate) struct Resume {
     #[command(flatten)]
     server: Server,
-    /// The pause's number, as `pause` shows it
+    /// Number of the pause, as shown by `pause`
     #[arg(required_unless_present = "all", conflicts_with = "all")]
     id: Option<u64>,
-    /// Every pause
+    /// End all pauses
     #[arg(long)]
     all: bool,
-    /// Who. Default: $USER
+    /// Operator name. Default: $USER
     #[arg(long)]
     author: Option<String>,
 }
@@ -108,7 +107,7 @@ impl Resume {
         let end = |id: &String| {
             let author_query = vec![("author", author(self.author.as_ref()))];
             let ended = self.server.delete(&format!("/api/v1/pauses/{id}"), &author_query);
-            ended.map(|_| print(format!("pause {id} has ended")))
+            ended.map(|_| print(format!("pause {id} ended")))
         };
         let ended = ids.and_then(|ids| ids.iter().try_for_each(end));
         ended.map_or_else(ClientError::report, |()| ExitCode::SUCCESS)

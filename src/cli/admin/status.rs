@@ -1,4 +1,4 @@
-//! How a bridge stands: `status`, `episodes`, `reload`.
+//! `scalebridge status`, `scalebridge episodes` and `scalebridge reload`.
 
 use std::process::ExitCode;
 
@@ -9,7 +9,7 @@ use super::{Watch, fetch_pages, query_params, rows, text};
 use crate::cli::client::Server;
 use crate::cli::output::{Format, OutputArgs, print, print_json, table};
 
-/// Show how a running bridge stands
+/// Show the status of a running bridge
 #[derive(Debug, Args)]
 pub(crate) struct Status {
     #[command(flatten)]
@@ -32,7 +32,7 @@ impl Status {
                 return Ok(());
             }
             let mut shown = format!(
-                "scalebridge {} is {}, with {} rules, {} sources, {} destinations; configuration of {}\n",
+                "scalebridge {} is {}: {} rules, {} sources, {} destinations; configuration loaded at {}\n",
                 text(&status, "version"),
                 text(&status, "phase"),
                 status["rules"],
@@ -40,13 +40,14 @@ impl Status {
                 status["destinations"],
                 text(&status["configuration"], "loaded_at"),
             );
-            if let Some(error) = status["configuration"]["refused"].as_str() {
-                shown +=
-                    &format!("The configuration on disk is REFUSED, and the one before goes on:\n{error}\n");
+            if let Some(error) = status["configuration"]["last_error"].as_str() {
+                shown += &format!(
+                    "The last reload was REJECTED, the running configuration stays active:\n{error}\n"
+                );
             }
             if status["configuration"]["needs_restart"].is_array() {
                 shown += &format!(
-                    "A restart is needed for: {}\n",
+                    "Restart needed to apply changes of: {}\n",
                     text(&status["configuration"], "needs_restart")
                 );
             }
@@ -57,10 +58,10 @@ impl Status {
             };
             shown += &format!("pauses: {}\n", status["pauses"]);
             shown += &format!("open episodes: {}\n", counts("open_episodes"));
-            shown += &format!("waiting: {}\n\n", counts("deferred"));
+            shown += &format!("deferred: {}\n\n", counts("deferred"));
             let keys = ["name", "kind", "pending", "retrying", "dead_letters", "oldest_seconds", "failing"];
-            let heads = ["DESTINATION", "KIND", "PENDING", "RETRYING", "DEAD", "OLDEST S", "FAILING"];
-            shown += &table(&heads, &rows(&destinations, &keys));
+            let headers = ["DESTINATION", "KIND", "PENDING", "RETRYING", "DEAD", "OLDEST (S)", "FAILING"];
+            shown += &table(&headers, &rows(&destinations, &keys));
             shown.push('\n');
             let keys = ["name", "heartbeat", "heartbeat_open_since"];
             shown += &table(&["SOURCE", "HEARTBEAT", "OPEN SINCE"], &rows(&sources, &keys));
@@ -70,18 +71,18 @@ impl Status {
     }
 }
 
-/// Show the episodes that are open, and what waits
+/// Show open episodes and deferred actions
 #[derive(Debug, Args)]
 pub(crate) struct Episodes {
     #[command(flatten)]
     server: Server,
-    /// Of this rule
+    /// Filter by rule
     #[arg(long)]
     rule: Option<String>,
-    /// About targets with this key; `*` is any text
+    /// Filter by target key pattern; `*` matches any text
     #[arg(long, value_name = "PATTERN")]
     target: Option<String>,
-    /// How many at most
+    /// Maximum number of results
     #[arg(long, default_value_t = 1000)]
     limit: usize,
     #[command(flatten)]
@@ -107,20 +108,20 @@ impl Episodes {
                     ["rule", "subject", "phase", "opened_at"].map(|key| text(episode, key)).to_vec();
                 row.push(alerts.to_string());
                 row.push(text(episode, "emissions"));
-                row.push(match &episode["waits"] {
+                row.push(match &episode["deferred"] {
                     Value::Null => "-".to_owned(),
                     deferred => format!("{} until {}", text(deferred, "verdict"), text(deferred, "until")),
                 });
                 row
             };
             let rows: Vec<Vec<String>> = episodes.as_array().into_iter().flatten().map(row).collect();
-            print(table(&["RULE", "TARGET", "PHASE", "OPENED", "ALERTS", "EVENTS", "WAITS"], &rows));
+            print(table(&["RULE", "TARGET", "PHASE", "OPENED", "ALERTS", "EVENTS", "DEFERRED"], &rows));
             Ok(())
         })
     }
 }
 
-/// Let a running bridge read its configuration again, all or nothing
+/// Reload the configuration of a running bridge (atomic)
 #[derive(Debug, Args)]
 pub(crate) struct Reload {
     #[command(flatten)]
@@ -132,19 +133,18 @@ pub(crate) struct Reload {
 impl Reload {
     pub(crate) fn run(&self) -> ExitCode {
         match (self.server.post("/-/reload", &[], b""), self.output.format) {
-            (Ok(reloaded), Format::Json) => print_json(&reloaded),
-            (Ok(reloaded), Format::Text) => {
-                let lines = |key: &str| reloaded[key].as_array().cloned().unwrap_or_default();
+            (Ok(report), Format::Json) => print_json(&report),
+            (Ok(report), Format::Text) => {
+                let lines = |key: &str| report[key].as_array().cloned().unwrap_or_default();
                 let mut shown = String::new();
                 for changed in lines("changed") {
                     shown += &format!("{}\n", changed.as_str().unwrap_or_default());
                 }
                 if shown.is_empty() {
-                    shown += "nothing has changed\n";
+                    shown += "no changes\n";
                 }
                 for key in lines("needs_restart") {
-                    shown +=
-                        &format!("{} has changed and needs a restart\n", key.as_str().unwrap_or_default());
+                    shown += &format!("{} changed, restart needed\n", key.as_str().unwrap_or_default());
                 }
                 for warning in lines("warnings") {
                     shown += &format!("{}\n", warning.as_str().unwrap_or_default());

@@ -1,8 +1,8 @@
-//! JUnit's XML, as CI systems read it.
+//! JUnit XML reports for CI systems.
 
 use super::Outcome;
 
-/// One `testsuite` for each file of tests.
+/// Formats the outcomes, with one `testsuite` per test file.
 pub(super) fn to_xml(outcomes: &[Outcome]) -> String {
     let mut text = "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<testsuites>\n".to_owned();
     let mut files: Vec<&str> = outcomes.iter().map(|outcome| outcome.file.as_str()).collect();
@@ -32,7 +32,7 @@ pub(super) fn to_xml(outcomes: &[Outcome]) -> String {
     text
 }
 
-/// Text inside XML; what XML cannot hold at all becomes U+FFFD.
+/// Escapes text for XML; characters that XML does not allow are replaced by U+FFFD.
 fn escaped(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
     for c in text.chars() {
@@ -54,7 +54,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn any_name_and_message_stays_inside_its_element() {
+    fn names_and_messages_are_escaped() {
         let failure = FailureReport { location: "a:1:1".into(), message: "<x> \u{1}".into() };
         let failed = Outcome { file: "a&b.yaml".into(), name: "\"q\"".into(), failures: vec![failure] };
         let passed = Outcome { failures: Vec::new(), ..failed.clone() };

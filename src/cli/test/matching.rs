@@ -1,4 +1,4 @@
-//! What was expected against what was decided. Pure.
+//! Compares expected with actual decisions. Pure.
 
 use std::collections::BTreeSet;
 
@@ -6,18 +6,16 @@ use serde_json::Value;
 
 use crate::domain::verdict::Verdict;
 
-/// What differs between what was expected and what was decided.
+/// The difference between expected and actual decisions, as indexes into both lists.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub(super) struct Difference {
-    /// Expectations that no decision meets, by their place in the list, each with the decision that comes
-    /// nearest among those that meet none.
+    /// Expectations without a matching decision, each with the most similar decision that matches no expectation.
     pub missing: Vec<(usize, Option<usize>)>,
-    /// Decisions that nobody expected, by their place in the list.
+    /// Decisions without an expectation.
     pub unexpected: Vec<usize>,
 }
 
 impl Difference {
-    /// Whether there is none.
     pub(super) fn is_empty(&self) -> bool {
         self.missing.is_empty() && self.unexpected.is_empty()
     }
@@ -27,48 +25,54 @@ fn verdict_of(value: &Value) -> Option<Verdict> {
     value.get("verdict").and_then(Value::as_str).and_then(Verdict::parse)
 }
 
-/// Compares. Each expectation is met by another decision, in any order. A decision with a quiet verdict that no
-/// expectation names needs none.
+/// Matches each expectation to a different decision, in any order. A decision with a quiet verdict is ignored unless an
+/// expectation names that verdict.
 pub(super) fn compare(expected: &[Value], decided: &[Value]) -> Difference {
-    let meets: Vec<Vec<usize>> = expected
+    let candidates: Vec<Vec<usize>> = expected
         .iter()
         .map(|wanted| (0..decided.len()).filter(|&at| mismatches(wanted, &decided[at]).is_empty()).collect())
         .collect();
-    let mut taken_by: Vec<Option<usize>> = vec![None; decided.len()];
+    let mut assigned_to: Vec<Option<usize>> = vec![None; decided.len()];
     for wanted in 0..expected.len() {
-        assign(wanted, &meets, &mut taken_by, &mut vec![false; decided.len()]);
+        assign(wanted, &candidates, &mut assigned_to, &mut vec![false; decided.len()]);
     }
-    let met: BTreeSet<usize> = taken_by.iter().flatten().copied().collect();
+    let met: BTreeSet<usize> = assigned_to.iter().flatten().copied().collect();
     let named: BTreeSet<Verdict> = expected.iter().filter_map(verdict_of).collect();
     let counts = |at: &usize| {
-        taken_by[*at].is_none()
+        assigned_to[*at].is_none()
             && verdict_of(&decided[*at]).is_none_or(|verdict| !verdict.is_quiet() || named.contains(&verdict))
     };
     let unexpected: Vec<usize> = (0..decided.len()).filter(counts).collect();
     let missing = (0..expected.len()).filter(|wanted| !met.contains(wanted));
     let nearest = |wanted: usize| {
-        let free = (0..decided.len()).filter(|&at| taken_by[at].is_none());
+        let free = (0..decided.len()).filter(|&at| assigned_to[at].is_none());
         free.min_by_key(|&at| distance(&expected[wanted], &decided[at]))
     };
     Difference { missing: missing.map(|wanted| (wanted, nearest(wanted))).collect(), unexpected }
 }
 
-/// Finds a decision for an expectation, and another one for whoever has it if need be: a maximum matching.
-fn assign(wanted: usize, meets: &[Vec<usize>], taken_by: &mut [Option<usize>], tried: &mut [bool]) -> bool {
-    for &at in &meets[wanted] {
+/// Assigns a decision to an expectation, reassigning other expectations if necessary: one step of the augmenting path
+/// algorithm for maximum bipartite matching.
+fn assign(
+    wanted: usize,
+    candidates: &[Vec<usize>],
+    assigned_to: &mut [Option<usize>],
+    tried: &mut [bool],
+) -> bool {
+    for &at in &candidates[wanted] {
         if std::mem::replace(&mut tried[at], true) {
             continue;
         }
-        let is_free = taken_by[at].is_none_or(|other| assign(other, meets, taken_by, tried));
+        let is_free = assigned_to[at].is_none_or(|other| assign(other, candidates, assigned_to, tried));
         if is_free {
-            taken_by[at] = Some(wanted);
+            assigned_to[at] = Some(wanted);
             return true;
         }
     }
     false
 }
 
-/// What differs counts, and which rule and verdict it is counts more.
+/// The number of mismatches, with a higher weight for rule and verdict.
 fn distance(wanted: &Value, decided: &Value) -> usize {
     let weight = |path: &str| match path {
         "rule" => 100,
@@ -78,18 +82,18 @@ fn distance(wanted: &Value, decided: &Value) -> usize {
     mismatches(wanted, decided).iter().map(|mismatch| weight(&mismatch.path)).sum()
 }
 
-/// One field that is not as it was expected.
+/// A field whose value differs from the expected one.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct FieldMismatch {
-    /// `target.name`.
+    /// The path of the field, such as `target.name`.
     pub path: String,
-    /// JSON.
+    /// The expected value as JSON.
     pub expected: String,
-    /// JSON, or `nothing`.
+    /// The actual value as JSON, or `nothing`.
     pub found: String,
 }
 
-/// The fields of `wanted` that are not so in `found`. What `wanted` does not name may be anything.
+/// The fields of `wanted` that have another value in `found`. Fields that `wanted` does not contain are ignored.
 pub(crate) fn mismatches(wanted: &Value, found: &Value) -> Vec<FieldMismatch> {
     let mut mismatches = Vec::new();
     compare_at("", wanted, Some(found), &mut mismatches);
@@ -111,10 +115,10 @@ fn compare_at(path: &str, wanted: &Value, found: Option<&Value>, mismatches: &mu
             }
             return;
         }
-        // `alerts: 3` counts them.
+        // `alerts: 3` is the number of alerts.
         (Value::Number(count), Some(Value::Array(items))) => count.as_u64() == Some(items.len() as u64),
         (Value::Number(one), Some(Value::Number(other))) => one.as_f64() == other.as_f64(),
-        // An alert is named by its fingerprint.
+        // A string is compared with the fingerprint of the alert.
         (Value::String(text), Some(Value::Object(fields))) => {
             fields.get("fingerprint").and_then(Value::as_str) == Some(text)
         }
@@ -136,12 +140,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_expectation_is_met_by_a_decision_of_its_own() {
+    fn each_expectation_is_matched_by_a_different_decision() {
         let decided = [
             json!({ "rule": "a", "verdict": "emitted", "target": { "name": "x" } }),
             json!({ "rule": "a", "verdict": "emitted", "target": { "name": "y" } }),
         ];
-        // The first fits both, the second one only the first.
+        // The first expectation matches both decisions, the second one only the first decision.
         let expected = [json!({ "rule": "a" }), json!({ "target": { "name": "x" } })];
         assert!(compare(&expected, &decided).is_empty());
         let twice = [json!({ "target": { "name": "x" } }), json!({ "target": { "name": "x" } })];
@@ -150,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_quiet_counts_where_it_is_named() {
+    fn quiet_verdicts_count_only_if_an_expectation_names_them() {
         let decided = [json!({ "verdict": "duplicate" }), json!({ "verdict": "still_open" })];
         assert!(compare(&[], &decided).is_empty());
         assert!(compare(&[json!({ "verdict": "duplicate" })], &decided).is_empty());
@@ -160,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn fields_are_compared_as_far_as_they_are_given() {
+    fn only_fields_of_the_expectation_are_compared() {
         let found = json!({
             "detail": "held by rule freeze", "alerts": [{ "fingerprint": "f", "labels": {} }, { "fingerprint": "g" }],
             "event": { "data": { "adjustment": { "value": 2 } } },

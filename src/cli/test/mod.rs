@@ -22,29 +22,29 @@ use crate::telemetry;
 
 /// Run unit tests of rules on a virtual clock
 ///
-/// A test is a list of steps: what arrives at which time, and what has to be decided. The engine is the one
-/// that `serve` runs; days pass in no time.
+/// A test is a list of steps: which notifications arrive at which time, and which decisions are expected. Tests run
+/// the same engine as `serve`.
 #[derive(Debug, Args)]
 pub(super) struct Test {
-    /// Files of tests
+    /// Test files
     #[arg(value_name = "FILE", required = true)]
     files: Vec<PathBuf>,
-    /// Only tests whose name contains this
+    /// Run only tests whose name contains this text
     #[arg(long, alias = "only", value_name = "TEXT")]
     filter: Option<String>,
-    /// Also write the outcome as JUnit's XML
+    /// Also write a JUnit XML report
     #[arg(long, value_name = "FILE")]
     junit: Option<PathBuf>,
     #[command(flatten)]
     output: OutputArgs,
 }
 
-/// What became of a test.
+/// The result of a test.
 #[derive(Debug, Clone, Serialize)]
 struct Outcome {
     file: String,
     name: String,
-    /// None of a test that passed.
+    /// Empty if the test passed.
     failures: Vec<FailureReport>,
 }
 
@@ -63,14 +63,14 @@ impl Test {
         for file in &self.files {
             let test_file = match test_file::read(file) {
                 Ok(test_file) => test_file,
-                Err(faults) => {
-                    telemetry::print_to_stderr(render_diagnostics(&faults).trim_end());
+                Err(diagnostics) => {
+                    telemetry::print_to_stderr(render_diagnostics(&diagnostics).trim_end());
                     has_invalid_file = true;
                     continue;
                 }
             };
-            let wanted = |name: &str| self.filter.as_deref().is_none_or(|only| name.contains(only));
-            for test in test_file.tests.iter().filter(|test| wanted(&test.name)) {
+            let is_selected = |name: &str| self.filter.as_deref().is_none_or(|text| name.contains(text));
+            for test in test_file.tests.iter().filter(|test| is_selected(&test.name)) {
                 let failures = match runtime.block_on(run::run(&test_file, test)) {
                     Ok(failures) => failures
                         .into_iter()
@@ -108,7 +108,7 @@ impl Test {
         if has_invalid_file {
             ExitCode::from(EXIT_USAGE)
         } else if outcomes.is_empty() {
-            usage_error(format_args!("no test of {} was run", pluralize(self.files.len(), "file")))
+            usage_error(format_args!("no tests to run in {}", pluralize(self.files.len(), "file")))
         } else if failed > 0 {
             ExitCode::from(EXIT_FAILED)
         } else {

@@ -1,4 +1,4 @@
-//! Runs one test of rules on a virtual clock.
+//! Runs a unit test of rules on a virtual clock.
 
 use std::collections::BTreeMap;
 
@@ -15,22 +15,22 @@ use crate::domain::name::Name;
 use crate::domain::notification::{Notification, Status};
 use crate::domain::time::Time;
 
-/// Alertmanager's `endsAt` of what fires.
+/// Alertmanager's `endsAt` of a firing alert.
 const ZERO_TIME: &str = "0001-01-01T00:00:00Z";
 
-/// What went wrong in a step.
+/// A failed step.
 #[derive(Debug)]
 pub(crate) struct Failure {
-    /// Where the step stands.
+    /// The position of the step in the test file.
     pub location: Location,
-    /// For people, several lines.
+    /// The difference as text, in several lines.
     pub message: String,
 }
 
-/// When each alert that fires began, so that a test need not say so each time.
+/// The start of each firing alert, used when a later step mentions the alert without `starts_at`.
 type StartTimes = BTreeMap<(Name, String), Time>;
 
-/// Runs a test; the failures, the first of which usually explains the others.
+/// Runs a test and returns its failures. The first one usually causes the others.
 pub(crate) async fn run(test_file: &TestFile, test: &Test) -> Result<Vec<Failure>, SimulatorError> {
     let mut simulator =
         Simulator::new(test_file.rules.clone(), test_file.sources.clone(), test_file.policy, test.start);
@@ -41,7 +41,7 @@ pub(crate) async fn run(test_file: &TestFile, test: &Test) -> Result<Vec<Failure
         let mut decided = simulator.advance_to(now).await?;
         for notify in &step.notify {
             let body = body(notify, now, &mut start_times);
-            // The body that Alertmanager would send, read as the webhook reads it.
+            // Parsed like the body of a webhook request.
             match Notification::parse(body.to_string().as_bytes()) {
                 Ok(notification) => {
                     decided.extend(simulator.notify(notify.source.as_str(), notification).await?);
@@ -105,7 +105,7 @@ fn alert(alert: &TestAlert, source: &Name, now: Time, start_times: &mut StartTim
     })
 }
 
-/// What differs, in words; `None` if nothing does.
+/// Describes the difference as text; `None` if there is none.
 fn describe_difference(expected: &[Expected], decided: &[Value]) -> Option<String> {
     let wanted: Vec<Value> = expected.iter().map(|one| one.fields.clone()).collect();
     let difference = compare(&wanted, decided);
@@ -128,16 +128,16 @@ fn describe_difference(expected: &[Expected], decided: &[Value]) -> Option<Strin
                     );
                 }
             }
-            None => line(2, "but nothing else was decided".to_owned()),
+            None => line(2, "but there is no other decision".to_owned()),
         }
     }
     for at in difference.unexpected.into_iter().filter(|at| !reported.contains(at)) {
-        line(2, format!("nobody expected {}", brief(&decided[at])));
+        line(2, format!("unexpected {}", brief(&decided[at])));
     }
     Some(text.trim_end().to_owned())
 }
 
-/// A decision in one line: what a person would write into `expect`.
+/// A decision in one line, in the syntax of `expect`.
 pub(crate) fn brief(decision: &Value) -> String {
     let mut parts = Vec::new();
     for key in ["rule", "verdict", "action", "phase", "until", "detail"] {

@@ -1,13 +1,15 @@
-//! Dead letters: what was given up, to be sent once more or thrown away.
+//! Dead letters: list, redrive and discard deliveries that were given up.
 
 use axum::Json;
 use axum::extract::State;
-use axum::http::StatusCode;
+use axum::http::{Method, StatusCode};
+use axum::routing::{delete, get, post};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::extract::{self, Id, Query, page_size, parse_name, services};
+use super::operation::{Operation, ResponseBody, schema_of};
 use super::problem::Problem;
 use crate::domain::duration;
 use crate::domain::header::EventHeader;
@@ -15,18 +17,76 @@ use crate::domain::name::Name;
 use crate::http::{HttpState, Services};
 use crate::store::{DeadLetter, DeadLetterError, DeliveryId, EventSeq, Redrive};
 
-/// Dead letters that are read at once while many are redriven or discarded.
+/// Dead letters read per query by a bulk operation.
 const BULK_PAGE_SIZE: usize = 500;
 
-/// Which dead letters.
+pub(super) fn operations() -> Vec<Operation> {
+    vec![
+        Operation::new(
+            Method::GET,
+            "/dead-letters",
+            "listDeadLetters",
+            "List dead letters, oldest first",
+            ResponseBody::Json(200, schema_of::<DeadLetterPage>),
+            get(list),
+        )
+        .query::<ListDeadLettersParams>(),
+        Operation::new(
+            Method::POST,
+            "/dead-letters/redrive",
+            "redriveDeadLetters",
+            "Redrive dead letters in bulk",
+            ResponseBody::Json(200, schema_of::<BulkResult>),
+            post(redrive_selected),
+        )
+        .body::<BulkRedrive>(),
+        Operation::new(
+            Method::POST,
+            "/dead-letters/discard",
+            "discardDeadLetters",
+            "Discard dead letters in bulk",
+            ResponseBody::Json(200, schema_of::<BulkResult>),
+            post(discard_selected),
+        )
+        .body::<BulkDiscard>(),
+        Operation::new(
+            Method::GET,
+            "/dead-letters/{id}",
+            "getDeadLetter",
+            "Get a dead letter with its event",
+            ResponseBody::Json(200, schema_of::<DeadLetterView>),
+            get(show),
+        ),
+        Operation::new(
+            Method::DELETE,
+            "/dead-letters/{id}",
+            "discardDeadLetter",
+            "Discard a dead letter",
+            ResponseBody::Empty,
+            delete(discard),
+        )
+        .query::<Actor>(),
+        Operation::new(
+            Method::POST,
+            "/dead-letters/{id}/redrive",
+            "redriveDeadLetter",
+            "Redrive a dead letter",
+            ResponseBody::Empty,
+            post(redrive),
+        )
+        .body::<RedriveOptions>(),
+    ]
+}
+
+/// Filters and paging.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct ListDeadLettersParams {
-    /// Of this destination.
+    /// Filter by destination.
     destination: Option<String>,
-    /// How many at most, 1 to 1000. Default 100.
+    /// Maximum number of results, 1 to 1000. Default 100.
     limit: Option<usize>,
-    /// `next` of the page before.
+    /// `next` of the previous page.
     cursor: Option<String>,
 }
 
@@ -43,9 +103,9 @@ pub(super) struct DeadLetterPage {
 /// A delivery that was given up.
 #[derive(Debug, Serialize, JsonSchema)]
 pub(super) struct DeadLetterView {
-    /// Which one: the event's number in the store and the destination.
+    /// Its id: the event's sequence number in the store and the destination, such as `17-scaling-queue`.
     id: String,
-    /// Where it was to go.
+    /// The destination.
     destination: String,
     /// The event's id.
     event_id: String,
@@ -53,23 +113,23 @@ pub(super) struct DeadLetterView {
     rule: String,
     /// The target's key.
     subject: String,
-    /// What was to be done.
+    /// The action of the event.
     action: String,
-    /// Whether it takes capacity away: it is redriven only when that is forced.
+    /// Whether it decreases capacity; such an event is redriven only with `force`.
     #[serde(rename = "takes_away")]
     decreases_capacity: bool,
     /// When it was emitted, RFC 3339.
     emitted_at: String,
-    /// When a consumer stops acting on it, RFC 3339; absent if the event cannot be read.
+    /// The event's `expirytime`, after which consumers do not act on it, RFC 3339; absent if the event is unreadable.
     #[serde(skip_serializing_if = "Option::is_none")]
     expires_at: Option<String>,
     /// When it was given up, RFC 3339.
     given_up_at: String,
-    /// How often it was tried.
+    /// The number of failed attempts.
     attempts: u32,
     /// Why it was given up.
     error: String,
-    /// The event as it would be sent; only where one is asked for.
+    /// The event; only when a single dead letter is requested.
     #[serde(skip_serializing_if = "Option::is_none")]
     event: Option<Value>,
 }
@@ -83,31 +143,31 @@ fn parse_id(text: &str) -> Result<DeliveryId, Problem> {
         .split_once('-')
         .and_then(|(seq, destination)| Some((seq.parse().ok()?, Name::new(destination).ok()?)));
     let (seq, destination) = parts.ok_or_else(|| {
-        Problem::bad_request(format!("`{text}` is no id of a dead letter: it looks like 17-scaling-queue"))
+        Problem::bad_request(format!("invalid dead letter id `{text}`; expected the form 17-scaling-queue"))
     })?;
     Ok(DeliveryId { seq: EventSeq(seq), destination })
 }
 
-fn dead_letter_view(letter: &DeadLetter) -> DeadLetterView {
-    let header = EventHeader::read(&letter.event).ok();
+fn dead_letter_view(dead_letter: &DeadLetter) -> DeadLetterView {
+    let header = EventHeader::read(&dead_letter.event).ok();
     DeadLetterView {
-        id: format_id(&letter.delivery_id),
-        destination: letter.delivery_id.destination.to_string(),
-        event_id: letter.id.clone(),
-        rule: letter.rule.clone(),
-        subject: letter.target.clone(),
-        action: letter.action.clone(),
+        id: format_id(&dead_letter.delivery_id),
+        destination: dead_letter.delivery_id.destination.to_string(),
+        event_id: dead_letter.id.clone(),
+        rule: dead_letter.rule.clone(),
+        subject: dead_letter.target.clone(),
+        action: dead_letter.action.clone(),
         decreases_capacity: header.as_ref().is_some_and(EventHeader::decreases_capacity),
-        emitted_at: letter.emitted_at.to_millis_string(),
+        emitted_at: dead_letter.emitted_at.to_millis_string(),
         expires_at: header.map(|header| header.expirytime.to_millis_string()),
-        given_up_at: letter.given_up_at.to_millis_string(),
-        attempts: letter.attempts,
-        error: letter.error.clone(),
+        given_up_at: dead_letter.given_up_at.to_millis_string(),
+        attempts: dead_letter.attempts,
+        error: dead_letter.error.clone(),
         event: None,
     }
 }
 
-pub(super) async fn list(
+async fn list(
     State(shared): State<HttpState>,
     Query(params): Query<ListDeadLettersParams>,
 ) -> Result<Json<DeadLetterPage>, Problem> {
@@ -120,27 +180,24 @@ pub(super) async fn list(
     Ok(Json(DeadLetterPage { dead_letters: found.iter().map(dead_letter_view).collect(), next }))
 }
 
-pub(super) async fn show(
-    State(shared): State<HttpState>,
-    Id(id): Id,
-) -> Result<Json<DeadLetterView>, Problem> {
+async fn show(State(shared): State<HttpState>, Id(id): Id) -> Result<Json<DeadLetterView>, Problem> {
     let services = services(&shared)?;
     let found = services.store.dead_letter(&parse_id(&id)?).await?;
-    let letter = found.ok_or_else(|| Problem::not_found(DeadLetterError::NotDead.to_string()))?;
-    let event = serde_json::from_str(&letter.event).unwrap_or_else(|_| Value::from(&*letter.event));
-    Ok(Json(DeadLetterView { event: Some(event), ..dead_letter_view(&letter) }))
+    let dead_letter = found.ok_or_else(|| Problem::not_found(DeadLetterError::NotDead.to_string()))?;
+    let event = serde_json::from_str(&dead_letter.event).unwrap_or_else(|_| Value::from(&*dead_letter.event));
+    Ok(Json(DeadLetterView { event: Some(event), ..dead_letter_view(&dead_letter) }))
 }
 
-/// How a dead letter is sent once more.
+/// Options of a redrive.
 #[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub(super) struct RedriveOptions {
-    /// For how long from now consumers may act on it, a Prometheus duration. Without it one that has expired stays
-    /// a dead letter.
+    /// Sets the event's expiry to this duration (in Prometheus' format) from now. Without it, redriving an expired event
+    /// fails.
     valid_for: Option<String>,
-    /// Also if it takes capacity away.
+    /// Whether to redrive events that decrease capacity, too.
     force: bool,
-    /// Who does it, for the log.
+    /// The operator, for the log.
     author: Option<String>,
 }
 
@@ -151,13 +208,13 @@ impl RedriveOptions {
         };
         let valid_for = self.valid_for.as_deref().map(read).transpose()?;
         if valid_for.is_some_and(|valid_for| valid_for.is_zero()) {
-            return Err(Problem::bad_request("valid_for: it has to be above zero"));
+            return Err(Problem::bad_request("valid_for: must be greater than zero"));
         }
         Ok(Redrive { valid_for, force: self.force })
     }
 }
 
-pub(super) async fn redrive(
+async fn redrive(
     State(shared): State<HttpState>,
     Id(id): Id,
     extract::Json(options): extract::Json<RedriveOptions>,
@@ -166,14 +223,14 @@ pub(super) async fn redrive(
     let delivery_id = parse_id(&id)?;
     services.store.redrive(&delivery_id, options.to_redrive()?).await.map_err(problem_for)?;
     tracing::info!(
-        letter = id,
+        dead_letter = id,
         author = options.author.as_deref().unwrap_or_default(),
-        "redrove a dead letter"
+        "dead letter redriven"
     );
     Ok(StatusCode::NO_CONTENT)
 }
 
-pub(super) async fn discard(
+async fn discard(
     State(shared): State<HttpState>,
     Id(id): Id,
     Query(actor): Query<Actor>,
@@ -181,18 +238,18 @@ pub(super) async fn discard(
     let services = services(&shared)?;
     services.store.discard(&parse_id(&id)?).await.map_err(problem_for)?;
     tracing::info!(
-        letter = id,
+        dead_letter = id,
         author = actor.author.as_deref().unwrap_or_default(),
-        "discarded a dead letter"
+        "dead letter discarded"
     );
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// Who does it.
+/// The operator who makes a change.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Actor {
-    /// Who does it, for the log.
+    /// The operator, for the log.
     pub author: Option<String>,
 }
 
@@ -204,63 +261,63 @@ fn problem_for(error: DeadLetterError) -> Problem {
     }
 }
 
-/// Which dead letters are meant; at least one key, or `all`.
+/// Selects dead letters: at least one filter, or `all`.
 #[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub(super) struct DeadLetterSelector {
-    /// Of this destination.
+    /// Select by destination.
     destination: Option<String>,
-    /// Of this rule.
+    /// Select by rule.
     rule: Option<String>,
-    /// With this action.
+    /// Select by action.
     action: Option<String>,
-    /// Given up before this time: RFC 3339, or a duration before now.
+    /// Select those given up before this time: RFC 3339, or a duration before now.
     given_up_before: Option<String>,
-    /// Every one.
+    /// Select all dead letters.
     all: bool,
 }
 
-/// Which dead letters are sent once more, and how.
+/// A bulk redrive.
 #[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub(super) struct BulkRedrive {
-    /// Which.
+    /// The dead letters.
     selector: DeadLetterSelector,
-    /// How.
+    /// The options that apply to each of them.
     options: RedriveOptions,
 }
 
-/// Which dead letters are thrown away.
+/// A bulk discard.
 #[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub(super) struct BulkDiscard {
-    /// Which.
+    /// The dead letters.
     selector: DeadLetterSelector,
-    /// Who does it, for the log.
+    /// The operator, for the log.
     author: Option<String>,
 }
 
-/// What was done with dead letters.
+/// The result of a bulk operation.
 #[derive(Debug, Default, Serialize, JsonSchema)]
 pub(super) struct BulkResult {
-    /// How many it was done with.
+    /// The number of dead letters that were redriven or discarded.
     succeeded: u64,
-    /// Those that stay dead letters, and why; at most a hundred are told.
+    /// The failures, at most 100.
     failed: Vec<BulkFailure>,
-    /// How many stay.
+    /// The number of failures; these dead letters are unchanged.
     failed_total: u64,
 }
 
-/// A dead letter that stays one.
+/// A dead letter for which a bulk operation failed.
 #[derive(Debug, Serialize, JsonSchema)]
 pub(super) struct BulkFailure {
-    /// Which one.
+    /// The dead letter's id.
     id: String,
-    /// Why.
+    /// The cause.
     reason: String,
 }
 
-pub(super) async fn redrive_selected(
+async fn redrive_selected(
     State(shared): State<HttpState>,
     extract::Json(params): extract::Json<BulkRedrive>,
 ) -> Result<Json<BulkResult>, Problem> {
@@ -270,12 +327,12 @@ pub(super) async fn redrive_selected(
     tracing::info!(
         count = result.succeeded,
         author = params.options.author.as_deref().unwrap_or_default(),
-        "redrove dead letters"
+        "dead letters redriven"
     );
     Ok(Json(result))
 }
 
-pub(super) async fn discard_selected(
+async fn discard_selected(
     State(shared): State<HttpState>,
     extract::Json(params): extract::Json<BulkDiscard>,
 ) -> Result<Json<BulkResult>, Problem> {
@@ -284,55 +341,57 @@ pub(super) async fn discard_selected(
     tracing::info!(
         count = result.succeeded,
         author = params.author.as_deref().unwrap_or_default(),
-        "discarded dead letters"
+        "dead letters discarded"
     );
     Ok(Json(result))
 }
 
-/// What is done with each of many.
 #[derive(Debug, Clone, Copy)]
 enum BulkAction {
     Redrive(Redrive),
     Discard,
 }
 
-/// Does it with each dead letter that is there now; one that becomes one meanwhile is not met twice.
+/// Applies an action to each selected dead letter. A delivery that is given up after the start is not included, so one
+/// that is redriven and given up again is processed once.
 async fn for_each_selected(
     services: &Services,
     selector: &DeadLetterSelector,
-    act: BulkAction,
+    bulk_action: BulkAction,
 ) -> Result<BulkResult, Problem> {
     let DeadLetterSelector { destination, rule, action, given_up_before, all } = selector;
-    let named = destination.is_some() || rule.is_some() || action.is_some() || given_up_before.is_some();
-    if named == *all {
-        return Err(Problem::bad_request("say which dead letters are meant, or `all`, and not both"));
+    let has_filter = destination.is_some() || rule.is_some() || action.is_some() || given_up_before.is_some();
+    if has_filter == *all {
+        return Err(Problem::bad_request("selector: at least one filter or `all` is required, but not both"));
     }
     let started = services.store.now();
     let before =
         extract::parse_time("given_up_before", given_up_before.as_deref(), started)?.unwrap_or(started);
     let destination = parse_name("destination", destination.as_deref())?;
-    let meant = |letter: &DeadLetter| {
-        rule.as_ref().is_none_or(|rule| *rule == letter.rule)
-            && action.as_ref().is_none_or(|action| *action == letter.action)
-            && letter.given_up_at <= before.min(started)
+    let is_selected = |dead_letter: &DeadLetter| {
+        rule.as_ref().is_none_or(|rule| *rule == dead_letter.rule)
+            && action.as_ref().is_none_or(|action| *action == dead_letter.action)
+            && dead_letter.given_up_at <= before.min(started)
     };
     let mut result = BulkResult::default();
     let mut after: Option<DeliveryId> = None;
     loop {
         let page = services.store.dead_letters(destination.as_ref(), after.as_ref(), BULK_PAGE_SIZE).await?;
-        for letter in page.iter().filter(|letter| meant(letter)) {
-            let acted = match act {
-                BulkAction::Redrive(redrive) => services.store.redrive(&letter.delivery_id, redrive).await,
-                BulkAction::Discard => services.store.discard(&letter.delivery_id).await,
+        for dead_letter in page.iter().filter(|dead_letter| is_selected(dead_letter)) {
+            let outcome = match bulk_action {
+                BulkAction::Redrive(redrive) => {
+                    services.store.redrive(&dead_letter.delivery_id, redrive).await
+                }
+                BulkAction::Discard => services.store.discard(&dead_letter.delivery_id).await,
             };
-            match acted {
+            match outcome {
                 Ok(()) => result.succeeded += 1,
                 Err(DeadLetterError::Store(error)) => return Err(error.into()),
                 Err(error) => {
                     result.failed_total += 1;
                     if result.failed.len() < 100 {
                         result.failed.push(BulkFailure {
-                            id: format_id(&letter.delivery_id),
+                            id: format_id(&dead_letter.delivery_id),
                             reason: error.to_string(),
                         });
                     }
@@ -351,7 +410,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_id_is_read_back_whatever_the_name() {
+    fn an_id_is_parsed_back_for_any_destination_name() {
         for destination in ["queue", "a-b-c", "7-7"] {
             let one = DeliveryId { seq: EventSeq(17), destination: Name::new(destination).unwrap() };
             assert_eq!(parse_id(&format_id(&one)), Ok(one));

@@ -1,4 +1,4 @@
-//! Decisions: those that there were, those that come, and those that would.
+//! Decisions: query, stream and explain.
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -8,14 +8,16 @@ use std::time::Duration;
 use axum::Json;
 use axum::body::Body;
 use axum::extract::State;
-use axum::http::HeaderMap;
+use axum::http::{HeaderMap, Method};
 use axum::response::sse::{Event, KeepAlive, Sse};
+use axum::routing::{get, post};
 use futures_core::Stream;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
 use super::extract::{Query, json_bytes, page_size, parse_name, parse_pattern, parse_time, services};
+use super::operation::{Operation, ResponseBody, schema_of};
 use super::problem::Problem;
 use crate::bridge::decision_view::DecisionView;
 use crate::bridge::{Bridge, Explanation, Filter, MAX_EXPLAINED, Position};
@@ -24,40 +26,83 @@ use crate::domain::time::Time;
 use crate::domain::verdict::Verdict;
 use crate::http::HttpState;
 
-/// Decisions that are written to a stream before its reader has taken them.
+/// Events buffered for a stream whose reader is slow.
 const STREAM_BUFFER_EVENTS: usize = 64;
-/// A stream looks again after this, whether it was woken or not.
+/// A stream polls the store at this interval even without a wake-up.
 const POLL_INTERVAL: Duration = Duration::from_secs(5);
 
-/// Which decisions.
+pub(super) fn operations() -> Vec<Operation> {
+    vec![
+        Operation::new(
+            Method::GET,
+            "/decisions",
+            "listDecisions",
+            "List decisions, newest first",
+            ResponseBody::Json(200, schema_of::<DecisionPage>),
+            get(list),
+        )
+        .query::<ListDecisionsParams>(),
+        Operation::new(
+            Method::GET,
+            "/decisions/stream",
+            "streamDecisions",
+            "Stream decisions as server-sent events",
+            ResponseBody::Stream(schema_of::<DecisionView>),
+            get(stream),
+        )
+        .query::<ListDecisionsParams>(),
+        Operation::new(
+            Method::POST,
+            "/explain",
+            "explain",
+            "Explain how a notification would be processed now; nothing is written",
+            ResponseBody::Json(200, schema_of::<Explanation>),
+            post(explain),
+        )
+        .query::<ExplainParams>()
+        .body::<NotificationBody>(),
+    ]
+}
+
+/// A notification in Alertmanager's format; unknown fields are ignored.
+#[derive(JsonSchema)]
+#[schemars(rename = "AlertmanagerNotification")]
+#[expect(dead_code, reason = "used only for its schema")]
+struct NotificationBody {
+    /// Always "4".
+    version: String,
+    /// The alerts, each with status, labels, annotations, startsAt, endsAt, generatorURL and fingerprint.
+    alerts: Vec<serde_json::Map<String, serde_json::Value>>,
+}
+
+/// Filters and paging.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct ListDecisionsParams {
-    /// Of this rule.
+    /// Filter by rule.
     rule: Option<String>,
-    /// About targets with this key; `*` is any text.
+    /// Filter by target key pattern; `*` matches any text.
     target: Option<String>,
-    /// With this verdict, or one of several with commas between them.
+    /// Filter by verdict; separate several with commas.
     verdict: Option<String>,
-    /// About an alert with this fingerprint.
+    /// Filter by the fingerprint of an alert.
     fingerprint: Option<String>,
-    /// Not before: RFC 3339, or a duration before now such as 90m.
+    /// Earliest time: RFC 3339, or a duration before now such as 90m.
     since: Option<String>,
-    /// Not after: RFC 3339, or a duration before now.
+    /// Latest time: RFC 3339, or a duration before now.
     until: Option<String>,
-    /// How many at most, 1 to 1000. Default 100.
+    /// Maximum number of results, 1 to 1000. Default 100.
     limit: Option<usize>,
-    /// `next` of the page before.
+    /// `next` of the previous page.
     cursor: Option<String>,
 }
 
-/// A page of decisions, the newest moment first.
+/// A page of decisions, newest first.
 #[derive(Debug, Serialize, JsonSchema)]
 pub(super) struct DecisionPage {
     /// The decisions.
     decisions: Vec<DecisionView>,
-    /// The cursor of the next page. A page may be empty and still have one: little is found where much was
-    /// looked through.
+    /// The cursor of the next page. An empty page may have one too: the number of records scanned per page is limited.
     #[serde(skip_serializing_if = "Option::is_none")]
     next: Option<String>,
 }
@@ -68,7 +113,10 @@ impl ListDecisionsParams {
         let verdicts = words.map(|word| {
             let known = || Verdict::ALL.map(Verdict::as_str).join(", ");
             Verdict::parse(word).ok_or_else(|| {
-                Problem::bad_request(format!("verdict: there is no `{word}`; known are {}", known()))
+                Problem::bad_request(format!(
+                    "verdict: unknown verdict `{word}`; known verdicts: {}",
+                    known()
+                ))
             })
         });
         Ok(Filter {
@@ -82,14 +130,14 @@ impl ListDecisionsParams {
     }
 }
 
-pub(super) async fn list(
+async fn list(
     State(shared): State<HttpState>,
     Query(params): Query<ListDecisionsParams>,
 ) -> Result<Json<DecisionPage>, Problem> {
     let services = services(&shared)?;
     let filter = params.filter(services.store.now())?;
     let position = |text: &str| {
-        Position::parse(text).ok_or_else(|| Problem::bad_request("cursor: it is not the `next` of a page"))
+        Position::parse(text).ok_or_else(|| Problem::bad_request("cursor: invalid; use the `next` of a page"))
     };
     let after = params.cursor.as_deref().map(position).transpose()?;
     let page = services.bridge.decisions(&filter, after, page_size(params.limit)?).await?;
@@ -97,22 +145,22 @@ pub(super) async fn list(
     Ok(Json(DecisionPage { decisions: page.decisions, next }))
 }
 
-/// Sends each decision from now on as an event whose id can be given back as `Last-Event-ID`.
-pub(super) async fn stream(
+/// Sends each new decision as a server-sent event. A reader that reconnects with `Last-Event-ID` resumes after it.
+async fn stream(
     State(shared): State<HttpState>,
     Query(params): Query<ListDecisionsParams>,
     headers: HeaderMap,
 ) -> Result<Sse<impl Stream<Item = Result<Event, Infallible>>>, Problem> {
     let services = services(&shared)?;
     if params.cursor.is_some() || params.limit.is_some() || params.until.is_some() {
-        return Err(Problem::bad_request("a stream has no cursor, limit or until"));
+        return Err(Problem::bad_request("cursor, limit and until are not supported by the stream"));
     }
     let permit = shared.streams.clone().try_acquire_owned();
-    let permit = permit.map_err(|_| Problem::unavailable("there are too many streams already"))?;
+    let permit = permit.map_err(|_| Problem::unavailable("too many concurrent streams"))?;
     let filter = params.filter(services.store.now())?;
     let last_event_id =
         headers.get("last-event-id").and_then(|value| value.to_str().ok()).and_then(Position::parse);
-    // Registered before the look, so that nothing between the two is missed.
+    // Subscribed before the first query, so that no commit in between is missed.
     let mut commits = services.bridge.subscribe_commits();
     let mut after = match last_event_id {
         Some(last_event_id) => last_event_id,
@@ -131,7 +179,7 @@ pub(super) async fn stream(
                     (found, more)
                 }
                 Err(error) => {
-                    tracing::warn!(%error, "cannot read decisions for a stream; it is tried again");
+                    tracing::warn!(%error, "reading decisions for a stream failed, retrying");
                     (Vec::new(), false)
                 }
             };
@@ -167,15 +215,15 @@ impl Stream for EventStream {
     }
 }
 
-/// Which source a notification would come from.
+/// Parameters of `explain`.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct ExplainParams {
-    /// The source; needed if there are several.
+    /// The source of the notification; required if several are configured.
     source: Option<String>,
 }
 
-pub(super) async fn explain(
+async fn explain(
     State(shared): State<HttpState>,
     Query(params): Query<ExplainParams>,
     headers: HeaderMap,
@@ -188,19 +236,18 @@ pub(super) async fn explain(
         (Some(source), _) => source,
         (None, [only]) => only,
         (None, names) => {
-            return Err(Problem::bad_request(format!(
-                "source: say which of {} it comes from",
-                names.join(", ")
-            )));
+            return Err(Problem::bad_request(format!("source: required, one of {}", names.join(", "))));
         }
     };
     let handle = services.bridge.source(source);
-    let handle = handle.ok_or_else(|| Problem::not_found(format!("there is no source `{source}`")))?;
+    let handle = handle.ok_or_else(|| Problem::not_found(format!("unknown source `{source}`")))?;
     let bytes = json_bytes(&headers, body, settings.server.max_body_bytes).await?;
     let notification =
         Notification::parse(&bytes).map_err(|error| Problem::bad_request(error.to_string()))?;
     if notification.alerts.len() > MAX_EXPLAINED {
-        return Err(Problem::bad_request(format!("at most {MAX_EXPLAINED} alerts are explained at once")));
+        return Err(Problem::bad_request(format!(
+            "too many alerts; at most {MAX_EXPLAINED} can be explained in one request"
+        )));
     }
     Ok(Json(services.bridge.explain(&handle, notification).await?))
 }

@@ -1,105 +1,58 @@
-//! Events with their deliveries, and episodes.
+//! Episodes: those that are open, and closed ones with a deferred action.
 
 use std::collections::BTreeMap;
 
 use axum::Json;
 use axum::extract::State;
+use axum::http::Method;
+use axum::routing::get;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 
-use super::extract::{Id, Query, page_size, parse_name, parse_pattern, services};
+use super::extract::{Query, page_size, parse_name, parse_pattern, services};
+use super::operation::{Operation, ResponseBody, schema_of};
 use super::problem::Problem;
-use crate::domain::state::{Deferred, Episode, RuleState};
+use crate::domain::state::{Deferred, Episode, Occurrence, RuleState};
 use crate::domain::target::{KeyKind, PartialTarget};
 use crate::domain::time::Time;
 use crate::domain::verdict::{Phase, Verdict};
 use crate::http::HttpState;
-use crate::store::{self, StoredState};
+use crate::store::StoredState;
 
-/// An event, and what has become of it.
-#[derive(Debug, Serialize, JsonSchema)]
-pub(super) struct EventView {
-    /// When it was emitted, RFC 3339.
-    emitted_at: String,
-    /// The event as it is sent.
-    event: Value,
-    /// One for each destination.
-    deliveries: Vec<DeliveryView>,
-}
-
-/// What has become of an event at a destination.
-#[derive(Debug, Serialize, JsonSchema)]
-pub(super) struct DeliveryView {
-    /// The destination.
-    destination: String,
-    /// `pending`, `retrying`, `delivered`, `dead`, `superseded`, `withdrawn` or `discarded`.
-    state: &'static str,
-    /// How often it was tried: what failed, and the one that arrived.
-    attempts: u32,
-    /// What went wrong the last time, or why it was not sent.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    error: Option<String>,
-    /// What the destination answered, where that is kept.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    answer: Option<String>,
-    /// When it is tried again, RFC 3339.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    next_attempt_at: Option<String>,
-}
-
-impl From<store::Delivery> for DeliveryView {
-    fn from(delivery: store::Delivery) -> Self {
-        let store::Delivery { destination, state, failed_attempts, error, answer, due } = delivery;
-        // A row that tells of an answer has counted the attempt that arrived.
-        let arrived = state == store::DeliveryState::Delivered && answer.is_none();
-        Self {
-            destination: destination.to_string(),
-            state: state.as_str(),
-            attempts: failed_attempts + u32::from(arrived),
-            error,
-            answer,
-            next_attempt_at: due.map(Time::to_millis_string),
-        }
-    }
-}
-
-pub(super) async fn event(State(shared): State<HttpState>, Id(id): Id) -> Result<Json<EventView>, Problem> {
-    let services = services(&shared)?;
-    let found = services.store.event(&id).await?;
-    let found = found.ok_or_else(|| {
-        Problem::not_found(
-            "there is no event with this id; `retention.delivered` says how long events are kept",
+pub(super) fn operations() -> Vec<Operation> {
+    vec![
+        Operation::new(
+            Method::GET,
+            "/episodes",
+            "listEpisodes",
+            "List open episodes, and closed ones with a deferred action",
+            ResponseBody::Json(200, schema_of::<EpisodePage>),
+            get(list),
         )
-    })?;
-    let unreadable = |_| Problem::conflict("what is kept under this id is no JSON");
-    Ok(Json(EventView {
-        emitted_at: found.emitted_at.to_millis_string(),
-        event: serde_json::from_str(&found.body).map_err(unreadable)?,
-        deliveries: found.deliveries.into_iter().map(DeliveryView::from).collect(),
-    }))
+        .query::<ListEpisodesParams>(),
+    ]
 }
 
-/// Which episodes.
+/// Filters and paging.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct ListEpisodesParams {
-    /// Of this rule.
+    /// Filter by rule.
     rule: Option<String>,
-    /// About targets with this key; `*` is any text.
+    /// Filter by target key pattern; `*` matches any text.
     target: Option<String>,
-    /// How many targets at most are looked at for one page, 1 to 1000. Default 100.
+    /// Maximum number of targets that are scanned for one page, 1 to 1000. Default 100.
     limit: Option<usize>,
-    /// `next` of the page before.
+    /// `next` of the previous page.
     cursor: Option<i64>,
 }
 
 /// A page of episodes.
 #[derive(Debug, Serialize, JsonSchema)]
 pub(super) struct EpisodePage {
-    /// The episodes that are open, and those that have closed and of which something waits.
+    /// Open episodes, and closed ones with a deferred action.
     episodes: Vec<EpisodeView>,
-    /// The cursor of the next page. A page may be empty and still have one.
+    /// The cursor of the next page. An empty page may have one too.
     #[serde(skip_serializing_if = "Option::is_none")]
     next: Option<i64>,
 }
@@ -109,28 +62,28 @@ pub(super) struct EpisodePage {
 pub(super) struct EpisodeView {
     /// Its id.
     id: String,
-    /// The rule; a source's heartbeat has the name `heartbeat`.
+    /// The rule; `heartbeat` for the heartbeat of a source.
     rule: String,
     /// `target`, `hold` or `heartbeat`.
     scope: &'static str,
     /// The target's key.
     subject: String,
-    /// The target's fields, or those that a hold gives.
+    /// The target's fields, or those that a hold restricts.
     #[serde(skip_serializing_if = "Option::is_none")]
     target: Option<PartialTarget>,
-    /// `firing` while it is open, `resolved` when it has closed and its end waits.
+    /// `firing` while it is open, `resolved` if it has closed and its `on_resolved` action is deferred.
     phase: Phase,
     /// When it opened, RFC 3339.
     opened_at: String,
-    /// How many `on_firing` events it has emitted.
+    /// The number of `on_firing` events emitted.
     emissions: u32,
-    /// Whether something of it began before the store was created, so that it takes nothing away.
+    /// Whether one of its alerts started before the store was created; it then never decreases capacity.
     adopted: bool,
-    /// Whether the end of one of its alerts is not known, so that it takes nothing away.
+    /// Whether one of its alerts has expired without a resolve; it then never decreases capacity.
     expired: bool,
-    /// Its alerts: those that are open, or with which it closed.
+    /// Its open alerts, or those that were open when it closed.
     alerts: Vec<OccurrenceView>,
-    /// What waits, if something does.
+    /// Its deferred action.
     #[serde(skip_serializing_if = "Option::is_none")]
     deferred: Option<DeferredView>,
 }
@@ -138,30 +91,30 @@ pub(super) struct EpisodeView {
 /// An alert of an episode.
 #[derive(Debug, Serialize, JsonSchema)]
 pub(super) struct OccurrenceView {
-    /// Who sent it.
+    /// The source that sent it.
     source: String,
     /// Alertmanager's hash of its labels.
     fingerprint: String,
-    /// When it began, by Prometheus.
+    /// Its `startsAt`, by Prometheus' clock.
     starts_at: String,
-    /// When it was last heard.
+    /// When it was last received.
     heard_at: String,
-    /// Its labels, the source's laid over them.
+    /// Its labels, overridden by those of the source.
     labels: BTreeMap<String, String>,
 }
 
-/// An action that waits.
+/// A deferred action.
 #[derive(Debug, Serialize, JsonSchema)]
 pub(super) struct DeferredView {
-    /// The verdict that stops it; absent for a repetition whose time has not come.
+    /// The verdict that blocks it; absent for a repeat that is not due yet.
     #[serde(skip_serializing_if = "Option::is_none")]
     verdict: Option<&'static str>,
-    /// When it was asked for.
+    /// When it was requested.
     since: String,
-    /// When it is looked at again; absent if that depends on something else.
+    /// When it is re-evaluated; absent if that depends on something other than time.
     #[serde(skip_serializing_if = "Option::is_none")]
     until: Option<String>,
-    /// When it is withdrawn at the latest.
+    /// When it is withdrawn if it is still blocked.
     #[serde(skip_serializing_if = "Option::is_none")]
     deadline: Option<String>,
 }
@@ -177,7 +130,7 @@ impl From<&Deferred> for DeferredView {
     }
 }
 
-pub(super) async fn episodes(
+async fn list(
     State(shared): State<HttpState>,
     Query(params): Query<ListEpisodesParams>,
 ) -> Result<Json<EpisodePage>, Problem> {
@@ -213,7 +166,7 @@ fn episode_views(state: &StoredState, rule: &str, rule_state: &RuleState) -> Vec
     open.into_iter().chain(closing).collect()
 }
 
-fn occurrence_view(open: &crate::domain::state::Occurrence) -> OccurrenceView {
+fn occurrence_view(open: &Occurrence) -> OccurrenceView {
     OccurrenceView {
         source: open.alert.source.to_string(),
         fingerprint: open.alert.fingerprint.to_string(),

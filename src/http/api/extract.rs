@@ -1,4 +1,4 @@
-//! What a request asks for: query strings and bodies, read strictly.
+//! Extractors: query strings, path parameters and bodies; unknown keys are errors.
 
 use axum::body::{Body, to_bytes};
 use axum::extract::{FromRequest, FromRequestParts, Request};
@@ -14,13 +14,12 @@ use crate::domain::time::Time;
 use crate::http::{HttpState, Services};
 use crate::json::Object;
 
-/// The most bytes of a body of the API, other than a notification.
+/// Maximum size of a request body other than a notification.
 const MAX_BODY_BYTES: usize = 64 * 1024;
-/// Items of a page where none is asked for, and at most.
 const DEFAULT_PAGE_SIZE: usize = 100;
 const MAX_PAGE_SIZE: usize = 1000;
 
-/// A query string in which every key is known.
+/// A query string; an unknown key is an error if `T` denies unknown fields.
 pub(super) struct Query<T>(pub T);
 
 impl<T: DeserializeOwned> FromRequestParts<HttpState> for Query<T> {
@@ -29,13 +28,12 @@ impl<T: DeserializeOwned> FromRequestParts<HttpState> for Query<T> {
     async fn from_request_parts(parts: &mut Parts, _: &HttpState) -> Result<Self, Problem> {
         let query = parts.uri.query().unwrap_or_default();
         let read = axum::extract::Query::<T>::try_from_uri(&parts.uri);
-        let read = read
-            .map_err(|error| Problem::bad_request(format!("the query `{query}` cannot be read: {error}")));
+        let read = read.map_err(|error| Problem::bad_request(format!("invalid query `{query}`: {error}")));
         read.map(|axum::extract::Query(read)| Self(read))
     }
 }
 
-/// The last part of a path that names one of many.
+/// The path parameter `{id}`.
 pub(super) struct Id(pub String);
 
 impl FromRequestParts<HttpState> for Id {
@@ -47,10 +45,10 @@ impl FromRequestParts<HttpState> for Id {
     }
 }
 
-/// A JSON body in which every key is known.
+/// A JSON body; an unknown key is an error if `T` denies unknown fields.
 ///
-/// Its content type has to be JSON: a browser asks before it sends that to another origin, so no page that
-/// somebody visits can change anything here.
+/// The content type must be JSON: a browser sends that to another origin only after a CORS preflight, which fails, so
+/// no web page can make a browser change anything here.
 pub(super) struct Json<T>(pub T);
 
 impl<T: DeserializeOwned> FromRequest<HttpState> for Json<T> {
@@ -61,11 +59,11 @@ impl<T: DeserializeOwned> FromRequest<HttpState> for Json<T> {
         let bytes = json_bytes(&parts.headers, body, MAX_BODY_BYTES).await?;
         let read = serde_json::from_slice(&bytes);
         read.map(|Object(read)| Self(read))
-            .map_err(|error| Problem::bad_request(format!("the body cannot be read: {error}")))
+            .map_err(|error| Problem::bad_request(format!("invalid body: {error}")))
     }
 }
 
-/// The bytes of a body whose content type is JSON.
+/// Reads a body whose content type is JSON.
 pub(super) async fn json_bytes(
     headers: &HeaderMap,
     body: Body,
@@ -74,7 +72,10 @@ pub(super) async fn json_bytes(
     let kind = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     if kind.split(';').next().map(str::trim) != Some("application/json") {
         let status = StatusCode::UNSUPPORTED_MEDIA_TYPE;
-        return Err(Problem::new(status, "send JSON, with `content-type: application/json`"));
+        return Err(Problem::new(
+            status,
+            "unsupported content type; send JSON with `content-type: application/json`",
+        ));
     }
     let read = to_bytes(body, max_bytes).await;
     let too_large =
@@ -82,27 +83,24 @@ pub(super) async fn json_bytes(
     read.map(Vec::from).map_err(|_| too_large())
 }
 
-/// What is there once the bridge runs.
 pub(super) fn services(shared: &HttpState) -> Result<&Services, Problem> {
     shared.services.get().ok_or_else(|| Problem::unavailable("scalebridge is starting"))
 }
 
-/// A name, if one is given.
 pub(super) fn parse_name(key: &str, text: Option<&str>) -> Result<Option<Name>, Problem> {
     let read = |text| Name::new(text).map_err(|error| Problem::bad_request(format!("{key}: {error}")));
     text.map(read).transpose()
 }
 
-/// A pattern over keys of targets, if one is given.
 pub(super) fn parse_pattern(text: Option<&str>) -> Result<Option<TargetPattern>, Problem> {
     let read = |text| {
         TargetPattern::new(text)
-            .ok_or_else(|| Problem::bad_request("target: a pattern of 1 to 4096 bytes is expected"))
+            .ok_or_else(|| Problem::bad_request("target: invalid pattern; expected 1 to 4096 bytes"))
     };
     text.map(read).transpose()
 }
 
-/// RFC 3339, or a duration before now.
+/// Parses an RFC 3339 time, or a duration before `now`.
 pub(super) fn parse_time(key: &str, text: Option<&str>, now: Time) -> Result<Option<Time>, Problem> {
     let read = |text: &str| match duration::parse(text) {
         Ok(ago) => {
@@ -110,16 +108,17 @@ pub(super) fn parse_time(key: &str, text: Option<&str>, now: Time) -> Result<Opt
             Ok(Time::from_nanos(now.as_nanos().saturating_sub(nanos)))
         }
         Err(_) => Time::parse(text).map_err(|error| {
-            Problem::bad_request(format!("{key}: {error}; or write how long ago it was, for example 90m"))
+            Problem::bad_request(format!("{key}: {error}; or use a duration before now, for example 90m"))
         }),
     };
     text.map(read).transpose()
 }
 
-/// How many items a page has.
-pub(super) fn page_size(asked: Option<usize>) -> Result<usize, Problem> {
-    match asked.unwrap_or(DEFAULT_PAGE_SIZE) {
+pub(super) fn page_size(limit: Option<usize>) -> Result<usize, Problem> {
+    match limit.unwrap_or(DEFAULT_PAGE_SIZE) {
         limit @ 1..=MAX_PAGE_SIZE => Ok(limit),
-        other => Err(Problem::bad_request(format!("limit: {other} is not between 1 and {MAX_PAGE_SIZE}"))),
+        other => Err(Problem::bad_request(format!(
+            "limit: {other} is out of range; expected 1 to {MAX_PAGE_SIZE}"
+        ))),
     }
 }

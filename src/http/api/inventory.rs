@@ -1,118 +1,84 @@
-//! How the bridge stands: status, rules, sources, destinations.
+//! The configured rules, sources and destinations.
 
 use std::collections::BTreeMap;
 
 use axum::Json;
 use axum::extract::State;
+use axum::http::Method;
+use axum::routing::get;
 use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::extract::services;
+use super::operation::{Operation, ResponseBody, schema_of};
 use super::problem::Problem;
 use crate::config::{DestinationKind, File};
 use crate::domain::duration::format;
 use crate::domain::rule::{Action, Amount, Change, Mode, Repeat, Rule, RuleTarget};
+use crate::domain::template::Template;
 use crate::domain::time::Time;
-use crate::http::{HttpState, LifecyclePhase};
+use crate::http::HttpState;
 
-/// How the bridge stands.
-#[derive(Debug, Serialize, JsonSchema)]
-pub(super) struct Status {
-    /// The version of scalebridge.
-    version: &'static str,
-    /// `starting`, `ready` or `stopping`.
-    phase: &'static str,
-    /// The store's time, RFC 3339.
-    now: String,
-    /// How the configuration was read last.
-    configuration: ConfigurationStatus,
-    /// How many rules there are.
-    rules: usize,
-    /// How many sources there are.
-    sources: usize,
-    /// How many destinations there are.
-    destinations: usize,
-    /// Destinations that fail, and why, one line each.
-    failing: Vec<String>,
-    /// Deliveries that are neither settled nor given up.
-    undelivered: u64,
-    /// Pauses that are not over.
-    pauses: usize,
-    /// Open episodes by rule.
-    open_episodes: BTreeMap<String, u64>,
-    /// What waits, by the verdict that stops it.
-    deferred: BTreeMap<&'static str, u64>,
+pub(super) fn operations() -> Vec<Operation> {
+    vec![
+        Operation::new(
+            Method::GET,
+            "/rules",
+            "listRules",
+            "List rules in evaluation order",
+            ResponseBody::Json(200, schema_of::<Vec<RuleView>>),
+            get(rules),
+        ),
+        Operation::new(
+            Method::GET,
+            "/sources",
+            "listSources",
+            "List sources",
+            ResponseBody::Json(200, schema_of::<Vec<SourceView>>),
+            get(sources),
+        ),
+        Operation::new(
+            Method::GET,
+            "/destinations",
+            "listDestinations",
+            "List destinations with their backlog",
+            ResponseBody::Json(200, schema_of::<Vec<DestinationView>>),
+            get(destinations),
+        ),
+    ]
 }
 
-/// How the configuration was read last.
-#[derive(Debug, Clone, Serialize, JsonSchema)]
-pub(crate) struct ConfigurationStatus {
-    /// When the one that is in use was loaded, RFC 3339.
-    pub loaded_at: String,
-    /// What was wrong with the last one, if it was refused: the one before goes on.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub last_error: Option<String>,
-    /// What was changed in the files and needs a restart.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub needs_restart: Vec<String>,
-}
-
-pub(super) async fn status(State(shared): State<HttpState>) -> Result<Json<Status>, Problem> {
-    let services = services(&shared)?;
-    let settings = services.settings.load();
-    let tally = services.store.tally();
-    let phase = match shared.lifecycle.phase() {
-        LifecyclePhase::Starting => "starting",
-        LifecyclePhase::Ready => "ready",
-        LifecyclePhase::Stopping => "stopping",
-    };
-    Ok(Json(Status {
-        version: env!("CARGO_PKG_VERSION"),
-        phase,
-        now: services.store.now().to_millis_string(),
-        configuration: services.configuration.load().as_ref().clone(),
-        rules: settings.rules.rules().len(),
-        sources: settings.sources.len(),
-        destinations: settings.destinations.len(),
-        failing: services.statuses.failure_lines(),
-        undelivered: services.store.undelivered(),
-        pauses: services.bridge.pauses().len(),
-        open_episodes: tally.open_episodes.iter().map(|(rule, count)| (rule.to_string(), *count)).collect(),
-        deferred: tally.deferred.iter().map(|(verdict, count)| (verdict.as_str(), *count)).collect(),
-    }))
-}
-
-/// A rule of the table.
+/// A rule of the rule table.
 #[derive(Debug, Serialize, JsonSchema)]
 pub(super) struct RuleView {
     /// Its name.
     name: String,
     /// `active`, `shadow` or `disabled`.
     mode: &'static str,
-    /// The sources that it listens to; null is all.
+    /// The sources whose alerts it evaluates; null means all.
     sources: Option<Vec<String>>,
-    /// In Alertmanager's syntax; all must hold.
+    /// Matchers in Alertmanager's syntax; all must match.
     matchers: Vec<String>,
-    /// The expression that must hold too.
+    /// The condition that must also be true.
     #[serde(skip_serializing_if = "Option::is_none")]
     when: Option<String>,
-    /// The templates of the target's fields; empty for a hold of all targets.
+    /// The templates of the target's fields; empty for a hold on all targets.
     target: BTreeMap<&'static str, String>,
-    /// When an episode opens and grows.
+    /// The action when an episode opens or grows.
     #[serde(skip_serializing_if = "Option::is_none")]
     on_firing: Option<ActionView>,
-    /// When an episode closes.
+    /// The action when an episode closes.
     #[serde(skip_serializing_if = "Option::is_none")]
     on_resolved: Option<ActionView>,
-    /// The directions that it holds back, if it is a hold.
+    /// The directions that it blocks, if it is a hold.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     holds: Vec<&'static str>,
-    /// Where its events go.
+    /// The destinations of its events.
     send_to: Vec<String>,
-    /// Whether later rules see its alerts too.
+    /// Whether later rules evaluate its alerts too.
     #[serde(rename = "continue")]
     continues: bool,
-    /// How many of its episodes are open.
+    /// The number of its open episodes.
     open_episodes: u64,
 }
 
@@ -121,18 +87,18 @@ pub(super) struct RuleView {
 pub(super) struct ActionView {
     /// `scale_out`, `scale_in`, `set_capacity` or `notify`.
     action: &'static str,
-    /// By how much, for people.
+    /// The size of the change, as text.
     amount: String,
-    /// How long an emission blocks later ones.
+    /// How long an emitted event blocks later ones.
     cooldown: String,
-    /// How long it has to stay supported first.
+    /// How long the situation must be unchanged before it is emitted.
     stabilization_window: String,
-    /// `never`, `on_growth` or `while_firing`; only when firing.
+    /// `never`, `on_growth` or `while_firing`; only for `on_firing`.
     #[serde(skip_serializing_if = "Option::is_none")]
     repeat: Option<&'static str>,
 }
 
-pub(super) async fn rules(State(shared): State<HttpState>) -> Result<Json<Vec<RuleView>>, Problem> {
+async fn rules(State(shared): State<HttpState>) -> Result<Json<Vec<RuleView>>, Problem> {
     let services = services(&shared)?;
     let settings = services.settings.load();
     let tally = services.store.tally();
@@ -197,11 +163,9 @@ fn rule_view(rule: &Rule, open_episodes: u64) -> RuleView {
     }
 }
 
-fn fields(
-    given: &[(&'static str, &Option<crate::domain::template::Template>)],
-) -> BTreeMap<&'static str, String> {
-    let written = given.iter().filter_map(|(key, one)| Some((*key, one.as_ref()?.source().to_owned())));
-    written.collect()
+fn fields(templates: &[(&'static str, &Option<Template>)]) -> BTreeMap<&'static str, String> {
+    let sources = templates.iter().filter_map(|(key, one)| Some((*key, one.as_ref()?.source().to_owned())));
+    sources.collect()
 }
 
 fn action_view(action: &Action) -> ActionView {
@@ -225,28 +189,28 @@ fn action_view(action: &Action) -> ActionView {
     }
 }
 
-/// A sender of notifications.
+/// A source of notifications.
 #[derive(Debug, Serialize, JsonSchema)]
 pub(super) struct SourceView {
-    /// Its name, the last part of its webhook's path.
+    /// Its name, the last part of the webhook's path.
     name: String,
-    /// Laid over its alerts' labels.
+    /// Labels that override those of its alerts.
     labels: BTreeMap<String, String>,
-    /// The matchers of its heartbeat; empty if it has none.
+    /// The matchers of its heartbeat; empty if none is configured.
     heartbeat: Vec<String>,
-    /// Since when the heartbeat is open, RFC 3339; null if it is not. While it is not, a source with a heartbeat
-    /// takes nothing away.
+    /// When the heartbeat was last opened, RFC 3339; null if it is not open. While it is not open, alerts of a source
+    /// with a heartbeat do not decrease capacity.
     heartbeat_open_since: Option<String>,
-    /// When the heartbeat ended last.
+    /// When the heartbeat was last lost, RFC 3339.
     #[serde(skip_serializing_if = "Option::is_none")]
     heartbeat_ended_at: Option<String>,
-    /// How long a late firing waits for its resolve.
+    /// How long a late firing is deferred in case its resolve arrives.
     late_window: String,
-    /// How long an alert lives that nobody speaks of.
+    /// How long an alert stays open without a notification that mentions it.
     occurrence_ttl: String,
 }
 
-pub(super) async fn sources(State(shared): State<HttpState>) -> Result<Json<Vec<SourceView>>, Problem> {
+async fn sources(State(shared): State<HttpState>) -> Result<Json<Vec<SourceView>>, Problem> {
     let services = services(&shared)?;
     let settings = services.settings.load();
     let controls = services.store.controls();
@@ -265,31 +229,29 @@ pub(super) async fn sources(State(shared): State<HttpState>) -> Result<Json<Vec<
     Ok(Json(sources.collect()))
 }
 
-/// Where events go.
+/// A destination of events.
 #[derive(Debug, Serialize, JsonSchema)]
 pub(super) struct DestinationView {
     /// Its name.
     name: String,
     /// `sqs`, `lambda` or `file`.
     kind: &'static str,
-    /// The queue's URL, the function, or the file.
+    /// The queue's URL, the function's name or the file's path.
     address: String,
     /// Why it fails, if it does.
     #[serde(skip_serializing_if = "Option::is_none")]
     failing: Option<String>,
-    /// Deliveries that were not tried yet or are on their way.
+    /// Deliveries that have not been attempted or are in flight.
     pending: u64,
-    /// Deliveries that wait for another try.
+    /// Deliveries that failed and will be retried.
     retrying: u64,
     /// Dead letters.
     dead_letters: u64,
-    /// How old the oldest unsettled delivery is.
+    /// The age of the oldest unsettled delivery in seconds.
     oldest_seconds: f64,
 }
 
-pub(super) async fn destinations(
-    State(shared): State<HttpState>,
-) -> Result<Json<Vec<DestinationView>>, Problem> {
+async fn destinations(State(shared): State<HttpState>) -> Result<Json<Vec<DestinationView>>, Problem> {
     let services = services(&shared)?;
     let settings = services.settings.load();
     let now = services.store.now();

@@ -1,14 +1,14 @@
-//! The description of the API: OpenAPI 3.1, whose schemas are JSON Schema.
+//! The OpenAPI 3.1 document, whose schemas are JSON Schema.
 
 use axum::http::Method;
 use schemars::SchemaGenerator;
 use schemars::generate::SchemaSettings;
 use serde_json::{Map, Value, json};
 
+use super::operation::{Operation, ResponseBody, SchemaFn};
+use super::operations;
 use super::problem::Problem;
-use super::{Operation, ResponseBody, operations};
 
-/// The document.
 pub(crate) fn document() -> Value {
     let settings = SchemaSettings::draft2020_12().with(|settings| {
         settings.definitions_path = "/components/schemas".into();
@@ -30,7 +30,7 @@ pub(crate) fn document() -> Value {
         "info": {
             "title": "scalebridge",
             "version": env!("CARGO_PKG_VERSION"),
-            "summary": "What operators see and do",
+            "summary": "Operator API of scalebridge",
             "license": { "name": "Apache-2.0", "identifier": "Apache-2.0" },
         },
         "paths": paths,
@@ -46,29 +46,29 @@ fn operation_object(operation: &Operation, generator: &mut SchemaGenerator) -> V
         parameters.extend(query_parameters(&inline_schema(query, generator)));
     }
     let problem = problem(generator);
-    let (status, given) = match operation.response {
+    let (status, success) = match operation.response {
         ResponseBody::Json(status, schema) => {
             let schema = schema(generator);
             (
                 status,
-                json!({ "description": "Done", "content": { "application/json": { "schema": schema } } }),
+                json!({ "description": "Success", "content": { "application/json": { "schema": schema } } }),
             )
         }
         ResponseBody::Stream(schema) => {
             let schema = schema(generator);
-            let text = "Events of the type `decision`; the data of each is JSON, and its id can be given back as \
+            let text = "Server-sent events of type `decision` with JSON data; to resume after an event, send its id as \
                         Last-Event-ID";
             (
                 200,
                 json!({ "description": text, "content": { "text/event-stream": { "itemSchema": schema, "schema": { "type": "string" } } } }),
             )
         }
-        ResponseBody::Empty => (204, json!({ "description": "Done" })),
+        ResponseBody::Empty => (204, json!({ "description": "Success, no content" })),
     };
     let mut described = json!({
         "operationId": operation.id,
         "summary": operation.summary,
-        "responses": { status.to_string(): given, "default": problem },
+        "responses": { status.to_string(): success, "default": problem },
     });
     if !parameters.is_empty() {
         described["parameters"] = parameters.into();
@@ -86,9 +86,9 @@ fn reload(generator: &mut SchemaGenerator) -> Value {
     let schema = generator.subschema_for::<crate::http::ReloadReport>();
     json!({
         "operationId": "reload",
-        "summary": "Read the configuration again, all or nothing",
+        "summary": "Reload the configuration (atomic)",
         "responses": {
-            "200": { "description": "It is in use", "content": { "application/json": { "schema": schema } } },
+            "200": { "description": "The configuration is active", "content": { "application/json": { "schema": schema } } },
             "default": problem(generator),
         },
     })
@@ -97,22 +97,22 @@ fn reload(generator: &mut SchemaGenerator) -> Value {
 fn problem(generator: &mut SchemaGenerator) -> Value {
     let schema = generator.subschema_for::<Problem>();
     json!({
-        "description": "It was not done (RFC 9457)",
+        "description": "Error (RFC 9457)",
         "content": { "application/problem+json": { "schema": schema } },
     })
 }
 
-/// `{id}` of a path.
+/// The names of a path's parameters: `id` for `/events/{id}`.
 fn path_parameters(path: &str) -> impl Iterator<Item = &str> {
     path.split('/').filter_map(|part| part.strip_prefix('{')?.strip_suffix('}'))
 }
 
-/// The schema of a query, itself and not a reference to it.
-fn inline_schema(query: super::SchemaFn, generator: &mut SchemaGenerator) -> Value {
+/// The schema of a query, inlined instead of referenced.
+fn inline_schema(query: SchemaFn, generator: &mut SchemaGenerator) -> Value {
     let reference = Value::from(query(generator));
     let name =
         reference["$ref"].as_str().and_then(|path| path.rsplit('/').next()).unwrap_or_default().to_owned();
-    // It is no part of any other document.
+    // No other schema refers to it.
     generator.definitions_mut().shift_remove(&name).unwrap_or(reference)
 }
 
@@ -120,7 +120,7 @@ fn query_parameters(schema: &Value) -> Vec<Value> {
     let properties = schema["properties"].as_object().cloned().unwrap_or_default();
     let parameter = |(name, mut schema): (String, Value)| {
         let description = schema["description"].take();
-        // A query has no null: what may be absent is absent.
+        // A query string has no null: an optional parameter is absent.
         if let Some(kinds) = schema["type"].as_array() {
             let kind = kinds.iter().find(|kind| **kind != "null").cloned().unwrap_or_default();
             schema["type"] = kind;

@@ -1,13 +1,15 @@
-//! Pauses: what people stop, and let go on.
+//! Pauses: operators block actions and resume them.
 
 use axum::Json;
 use axum::extract::State;
-use axum::http::StatusCode;
+use axum::http::{Method, StatusCode};
+use axum::routing::{delete, get, post};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::dead_letters::Actor;
 use super::extract::{self, Id, Query, parse_name, parse_pattern, services};
+use super::operation::{Operation, ResponseBody, schema_of};
 use super::problem::Problem;
 use crate::bridge::PauseRequest;
 use crate::domain::control::{Direction, Pause};
@@ -15,33 +17,64 @@ use crate::domain::duration;
 use crate::domain::time::Time;
 use crate::http::HttpState;
 
-/// Every decision reads all of them.
+/// Every decision evaluates all pauses, so their number is limited.
 const MAX_PAUSES: usize = 1000;
-/// Of an author and of a reason.
+/// Maximum length of an author and of a reason.
 const MAX_TEXT_CHARS: usize = 500;
 
-/// A pause.
+pub(super) fn operations() -> Vec<Operation> {
+    vec![
+        Operation::new(
+            Method::GET,
+            "/pauses",
+            "listPauses",
+            "List active pauses",
+            ResponseBody::Json(200, schema_of::<Vec<PauseView>>),
+            get(list),
+        ),
+        Operation::new(
+            Method::POST,
+            "/pauses",
+            "createPause",
+            "Pause actions",
+            ResponseBody::Json(201, schema_of::<PauseView>),
+            post(create),
+        )
+        .body::<NewPause>(),
+        Operation::new(
+            Method::DELETE,
+            "/pauses/{id}",
+            "endPause",
+            "End a pause; deferred actions are re-evaluated at once",
+            ResponseBody::Json(200, schema_of::<PauseView>),
+            delete(end),
+        )
+        .query::<Actor>(),
+    ]
+}
+
+/// An active pause.
 #[derive(Debug, Serialize, JsonSchema)]
 pub(super) struct PauseView {
-    /// The number by which it is ended.
+    /// Its number, which identifies it when it is ended.
     id: u64,
-    /// Actions of this rule only.
+    /// Only actions of this rule.
     #[serde(skip_serializing_if = "Option::is_none")]
     rule: Option<String>,
-    /// Actions about targets with this key only; `*` is any text.
+    /// Only actions for targets whose key matches this pattern; `*` matches any text.
     #[serde(skip_serializing_if = "Option::is_none")]
     target: Option<String>,
-    /// `scale_out` or `scale_in`: actions in this direction only.
+    /// Only actions in this direction: `scale_out` or `scale_in`.
     #[serde(skip_serializing_if = "Option::is_none")]
     direction: Option<&'static str>,
-    /// Since when, RFC 3339.
+    /// When it began, RFC 3339.
     since: String,
-    /// When it ends by itself, RFC 3339.
+    /// When it ends automatically, RFC 3339.
     #[serde(skip_serializing_if = "Option::is_none")]
     until: Option<String>,
-    /// Who has set it.
+    /// Who created it.
     author: String,
-    /// Why.
+    /// The reason, for other operators.
     reason: String,
 }
 
@@ -60,39 +93,38 @@ impl From<Pause> for PauseView {
     }
 }
 
-pub(super) async fn list(State(shared): State<HttpState>) -> Result<Json<Vec<PauseView>>, Problem> {
+async fn list(State(shared): State<HttpState>) -> Result<Json<Vec<PauseView>>, Problem> {
     Ok(Json(services(&shared)?.bridge.pauses().into_iter().map(PauseView::from).collect()))
 }
 
-/// What is to be paused. What is not given covers all: without rule, target and direction everything stops.
+/// A new pause. An omitted key does not restrict it: without rule, target and direction all actions are paused.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct NewPause {
-    /// Actions of this rule only.
+    /// Only actions of this rule.
     rule: Option<String>,
-    /// Actions about targets with this key only; `*` is any text.
+    /// Only actions for targets whose key matches this pattern; `*` matches any text.
     target: Option<String>,
-    /// `scale_out` or `scale_in`: actions in this direction only.
+    /// Only actions in this direction: `scale_out` or `scale_in`.
     direction: Option<Direction>,
-    /// After this it ends by itself, a Prometheus duration. Without it, it lasts until it is ended.
+    /// The duration, in Prometheus' format, after which it ends automatically. Default: until it is ended.
     ends_after: Option<String>,
-    /// Who sets it.
+    /// Who creates it.
     author: String,
-    /// Why.
+    /// The reason, for other operators.
     reason: String,
 }
 
 fn parse_text(key: &str, text: &str) -> Result<String, Problem> {
     let text = text.trim();
     if text.is_empty() || text.chars().count() > MAX_TEXT_CHARS || text.contains(char::is_control) {
-        let expected =
-            format!("{key}: 1 to {MAX_TEXT_CHARS} characters are expected, none of them a control");
+        let expected = format!("{key}: expected 1 to {MAX_TEXT_CHARS} characters without control characters");
         return Err(Problem::bad_request(expected));
     }
     Ok(text.to_owned())
 }
 
-pub(super) async fn create(
+async fn create(
     State(shared): State<HttpState>,
     extract::Json(new): extract::Json<NewPause>,
 ) -> Result<(StatusCode, Json<PauseView>), Problem> {
@@ -101,18 +133,18 @@ pub(super) async fn create(
     let settings = services.settings.load();
     if let Some(rule) = rule.as_ref().filter(|rule| settings.rules.rule(rule).is_none()) {
         let known: Vec<&str> = settings.rules.rules().iter().map(|rule| rule.name.as_str()).collect();
-        return Err(Problem::not_found(format!("there is no rule `{rule}`; there are {}", known.join(", "))));
+        return Err(Problem::not_found(format!("unknown rule `{rule}`; known rules: {}", known.join(", "))));
     }
     let read = |text: &str| {
         duration::parse(text).map_err(|error| Problem::bad_request(format!("ends_after: {error}")))
     };
     let ends_after = new.ends_after.as_deref().map(read).transpose()?;
     if ends_after.is_some_and(|after| after.is_zero()) {
-        return Err(Problem::bad_request("ends_after: it has to be above zero"));
+        return Err(Problem::bad_request("ends_after: must be greater than zero"));
     }
     if services.bridge.pauses().len() >= MAX_PAUSES {
         return Err(Problem::conflict(format!(
-            "there are {MAX_PAUSES} pauses; end some, or take one that covers more"
+            "too many pauses ({MAX_PAUSES}); end some, or use one that covers more actions"
         )));
     }
     let request = PauseRequest {
@@ -127,14 +159,15 @@ pub(super) async fn create(
     Ok((StatusCode::CREATED, Json(pause.into())))
 }
 
-pub(super) async fn end(
+async fn end(
     State(shared): State<HttpState>,
     Id(id): Id,
     Query(actor): Query<Actor>,
 ) -> Result<Json<PauseView>, Problem> {
     let services = services(&shared)?;
-    let id: u64 = id.parse().map_err(|_| Problem::bad_request(format!("`{id}` is no number of a pause")))?;
+    let id: u64 = id.parse().map_err(|_| Problem::bad_request(format!("invalid pause number `{id}`")))?;
     let ended = services.bridge.resume(id, actor.author.as_deref().unwrap_or_default()).await?;
-    let ended = ended.ok_or_else(|| Problem::not_found(format!("there is no pause {id}; it may be over")))?;
+    let ended =
+        ended.ok_or_else(|| Problem::not_found(format!("no active pause {id}; it may have ended")))?;
     Ok(Json(ended.into()))
 }

@@ -1,4 +1,4 @@
-//! Problem details (RFC 9457): what the API answers when it says no.
+//! Problem details (RFC 9457): the error responses of the API.
 
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -7,25 +7,24 @@ use serde::Serialize;
 
 use crate::store;
 
-/// Why a request was not carried out.
+/// An error response (RFC 9457).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 pub(crate) struct Problem {
-    /// Always `about:blank`: the status says which kind it is.
+    /// Always `about:blank`: the status identifies the kind of error.
     #[serde(rename = "type")]
     kind: &'static str,
-    /// The status in words.
+    /// The reason phrase of the status.
     title: String,
     /// The HTTP status.
     status: u16,
-    /// What is wrong and how to mend it.
+    /// What is wrong, and how to fix it.
     detail: String,
-    /// One line for each of several things that are wrong.
+    /// The individual errors, if there are several.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     errors: Vec<String>,
 }
 
 impl Problem {
-    /// A problem of this status.
     pub(crate) fn new(status: StatusCode, detail: impl Into<String>) -> Self {
         let title = status.canonical_reason().unwrap_or("Error").to_owned();
         Self {
@@ -37,27 +36,24 @@ impl Problem {
         }
     }
 
-    /// With a line for each of several things that are wrong.
     pub(crate) fn with_errors(self, errors: Vec<String>) -> Self {
         Self { errors, ..self }
     }
 
-    /// The request cannot be understood.
     pub(crate) fn bad_request(detail: impl Into<String>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, detail)
     }
 
-    /// What is asked for does not exist.
     pub(crate) fn not_found(detail: impl Into<String>) -> Self {
         Self::new(StatusCode::NOT_FOUND, detail)
     }
 
-    /// It can be understood, and not be done.
+    /// The request is valid, but conflicts with the current state.
     pub(crate) fn conflict(detail: impl Into<String>) -> Self {
         Self::new(StatusCode::CONFLICT, detail)
     }
 
-    /// It may pass.
+    /// A transient error: 503 with `Retry-After: 1`.
     pub(crate) fn unavailable(detail: impl Into<String>) -> Self {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, detail)
     }
@@ -65,8 +61,8 @@ impl Problem {
 
 impl From<store::Error> for Problem {
     fn from(error: store::Error) -> Self {
-        tracing::error!(%error, "the store cannot answer an operator");
-        Self::unavailable("the store cannot do it now; its log says why")
+        tracing::error!(%error, "admin request failed in the store");
+        Self::unavailable("store unavailable, retry; the cause is in the log of scalebridge")
     }
 }
 
