@@ -56,37 +56,37 @@ pub(super) fn lint(path: &Path, settings: &Settings, diagnostics: &mut Diagnosti
         );
         return;
     };
-    let ours = bridge_webhooks(receivers, settings, diagnostics);
-    let times = (DEFAULT_GROUP_INTERVAL, &route.location);
+    let webhooks = bridge_webhooks(receivers, settings, diagnostics);
+    let group_interval = (DEFAULT_GROUP_INTERVAL, &route.location);
     let top = RouteSettings {
         receiver: None,
-        group_interval: times,
+        group_interval,
         repeat_interval: (DEFAULT_REPEAT_INTERVAL, &route.location),
     };
     let mut routes = Vec::new();
     collect_routes(route, top, &mut routes, diagnostics);
-    let mut reached = BTreeSet::new();
+    let mut reached_sources = BTreeSet::new();
     for route_settings in &routes {
-        for our in ours.iter().filter(|our| Some(our.receiver) == route_settings.receiver) {
-            reached.insert(our.source.as_str());
-            check_timing(our, route_settings, settings, diagnostics);
+        for webhook in webhooks.iter().filter(|webhook| Some(webhook.receiver) == route_settings.receiver) {
+            reached_sources.insert(webhook.source.as_str());
+            check_timing(webhook, route_settings, settings, diagnostics);
         }
     }
-    let known: Vec<&Name> = settings.sources.keys().collect();
+    let sources: Vec<&Name> = settings.sources.keys().collect();
     // Where an address is in a file of its own, nobody can tell from here that it is not this bridge's.
-    let webhooks =
+    let configured_webhooks =
         || items(Some(receivers)).iter().flat_map(|receiver| items(receiver.get("webhook_configs")));
-    if ours.is_empty() && webhooks().any(|webhook| webhook.get("url_file").is_some()) {
+    if webhooks.is_empty() && configured_webhooks().any(|webhook| webhook.get("url_file").is_some()) {
         return;
     }
-    if !known.iter().any(|name| reached.contains(name.as_str())) {
-        let unreached = ours.first().map(|our| our.receiver);
-        let message = match unreached {
+    if !sources.iter().any(|name| reached_sources.contains(name.as_str())) {
+        let unrouted_receiver = webhooks.first().map(|webhook| webhook.receiver);
+        let message = match unrouted_receiver {
             None => "no receiver here sends to this bridge".to_owned(),
             Some(receiver) => format!("no route leads to receiver `{receiver}`, which sends to this bridge"),
         };
-        let name = known.first().map_or("SOURCE", |name| name.as_str());
-        let help = match unreached {
+        let name = sources.first().map_or("SOURCE", |name| name.as_str());
+        let help = match unrouted_receiver {
             None => format!(
                 "add a receiver with `webhook_configs: [{{ url: \"http://{}/webhook/{name}\" }}]` and a route to it",
                 settings.server.listen
@@ -95,39 +95,41 @@ pub(super) fn lint(path: &Path, settings: &Settings, diagnostics: &mut Diagnosti
         };
         diagnostics.add_with_help(Code::NoRoute, &route.location, message, help);
     } else {
-        check_unrouted(route, &ours, settings, diagnostics);
+        check_unrouted(route, &webhooks, settings, diagnostics);
     }
 }
 
 /// Says which alerts that somebody waits for are never brought here: those of rules, and heartbeats.
 fn check_unrouted(
     route: &Node,
-    ours: &[BridgeWebhook<'_>],
+    webhooks: &[BridgeWebhook<'_>],
     settings: &Settings,
     diagnostics: &mut Diagnostics,
 ) {
-    let served: BTreeSet<&str> = ours.iter().map(|our| our.source.as_str()).collect();
-    let comes = |source: &Source, wanted: &[Matcher]| {
+    let served: BTreeSet<&str> = webhooks.iter().map(|webhook| webhook.source.as_str()).collect();
+    let is_routed = |source: &Source, matchers: &[Matcher]| {
         // What the source lays over its alerts Alertmanager does not know.
-        let own = wanted.iter().filter(|matcher| source.labels.get(matcher.label()).is_empty());
+        let own = matchers.iter().filter(|matcher| source.labels.get(matcher.label()).is_empty());
         let mut receivers = Vec::new();
         collect_receivers(route, None, &own.cloned().collect::<Vec<_>>(), &mut receivers);
-        ours.iter().any(|our| our.source == source.name.as_str() && receivers.contains(&our.receiver))
+        webhooks
+            .iter()
+            .any(|webhook| webhook.source == source.name.as_str() && receivers.contains(&webhook.receiver))
     };
     let sources: Vec<&Source> =
         settings.sources.values().filter(|source| served.contains(source.name.as_str())).collect();
     for source in sources.iter().filter(|source| !source.heartbeat.is_empty()) {
-        if !comes(source, &source.heartbeat) {
+        if !is_routed(source, &source.heartbeat) {
             let message = format!("no route leads the heartbeat of source `{}` to this bridge", source.name);
             let help = "add a route for it: while it is not heard, this source takes nothing away";
             diagnostics.add_with_help(Code::Unrouted, &route.location, message, help);
         }
     }
     for rule in settings.rules.rules().iter().filter(|rule| rule.mode != Mode::Disabled) {
-        let listens =
+        let accepts =
             |source: &&&Source| rule.sources.as_ref().is_none_or(|names| names.contains(&source.name));
-        let mut listening = sources.iter().filter(listens).peekable();
-        if listening.peek().is_some() && !listening.any(|source| comes(source, &rule.matchers)) {
+        let mut rule_sources = sources.iter().filter(accepts).peekable();
+        if rule_sources.peek().is_some() && !rule_sources.any(|source| is_routed(source, &rule.matchers)) {
             let message = format!("no route leads the alerts of rule `{}` to this bridge", rule.name);
             let help = "add a route for them, or widen the one that leads here; an earlier route without \
                         `continue: true` keeps alerts from those behind it";
@@ -140,30 +142,31 @@ fn check_unrouted(
 fn collect_receivers<'n>(
     route: &'n Node,
     inherited: Option<&'n str>,
-    wanted: &[Matcher],
+    alert_matchers: &[Matcher],
     receivers: &mut Vec<&'n str>,
 ) {
     let receiver = text_of(route, "receiver").or(inherited);
-    let mut is_taken = false;
+    let mut is_handled = false;
     for child in items(route.get("routes")) {
-        let asked = matchers_of(child);
-        let all: Vec<Matcher> = wanted.iter().chain(asked.iter().flatten()).cloned().collect();
+        let route_matchers = matchers_of(child);
+        let all: Vec<Matcher> =
+            alert_matchers.iter().chain(route_matchers.iter().flatten()).cloned().collect();
         let excluded = |matcher: &Matcher| {
             possible_values(matcher.label(), &all, None).is_some_and(|left| left.is_empty())
         };
         if all.iter().any(excluded) {
             continue;
         }
-        collect_receivers(child, receiver, wanted, receivers);
+        collect_receivers(child, receiver, alert_matchers, receivers);
         // One that every such alert meets keeps it from its parent, and from those behind it.
-        if asked.is_some_and(|asked| implies(wanted, &asked)) {
-            is_taken = true;
+        if route_matchers.is_some_and(|route_matchers| implies(alert_matchers, &route_matchers)) {
+            is_handled = true;
             if child.get("continue").is_none_or(|node| node.kind != Kind::Bool(true)) {
                 break;
             }
         }
     }
-    if !is_taken {
+    if !is_handled {
         receivers.extend(receiver);
     }
 }
@@ -208,8 +211,8 @@ fn source_from_url(url: &str) -> Option<&str> {
     let (_, path) = rest.split_once('/')?;
     let path = path.split(['?', '#']).next()?.trim_end_matches('/');
     let (before, source) = path.rsplit_once('/')?;
-    let ours = before == "webhook" || before.ends_with("/webhook");
-    (ours && !source.is_empty()).then_some(source)
+    let is_webhook = before == "webhook" || before.ends_with("/webhook");
+    (is_webhook && !source.is_empty()).then_some(source)
 }
 
 fn bridge_webhooks<'n>(
@@ -217,7 +220,7 @@ fn bridge_webhooks<'n>(
     settings: &Settings,
     diagnostics: &mut Diagnostics,
 ) -> Vec<BridgeWebhook<'n>> {
-    let mut ours = Vec::new();
+    let mut webhooks = Vec::new();
     if !matches!(receivers.kind, Kind::List(_)) {
         return wrong_type(receivers, "a list of receivers", diagnostics).unwrap_or_default();
     }
@@ -234,7 +237,7 @@ fn bridge_webhooks<'n>(
                 let timeout = webhook
                     .get("timeout")
                     .and_then(|node| Some((duration(node, diagnostics)?, &node.location)));
-                ours.push(BridgeWebhook { receiver: name, source: source.to_owned(), timeout });
+                webhooks.push(BridgeWebhook { receiver: name, source: source.to_owned(), timeout });
             } else {
                 let known: Vec<&str> = settings.sources.keys().map(Name::as_str).collect();
                 let message =
@@ -248,7 +251,7 @@ fn bridge_webhooks<'n>(
             }
         }
     }
-    ours
+    webhooks
 }
 
 fn check_webhook(name: &str, webhook: &Node, diagnostics: &mut Diagnostics) {
@@ -258,8 +261,8 @@ fn check_webhook(name: &str, webhook: &Node, diagnostics: &mut Diagnostics) {
             "say `send_resolved: true`: without it no episode ever ends, and nothing is ever scaled in";
         diagnostics.add_with_help(Code::ResolvedUnsent, &node.location, message, help);
     }
-    let some = |node: &&Node| !matches!(node.kind, Kind::Int(0) | Kind::Null);
-    if let Some(node) = webhook.get("max_alerts").filter(some) {
+    let is_limited = |node: &&Node| !matches!(node.kind, Kind::Int(0) | Kind::Null);
+    if let Some(node) = webhook.get("max_alerts").filter(is_limited) {
         let message = format!("receiver `{name}` leaves alerts out of large groups");
         let help = "take `max_alerts` out (0 is no bound): what is left out is never scaled for, and a truncated \
                     notification never takes capacity away";
@@ -297,19 +300,19 @@ fn collect_routes<'n>(
 }
 
 fn check_timing(
-    our: &BridgeWebhook<'_>,
+    webhook: &BridgeWebhook<'_>,
     route_settings: &RouteSettings<'_>,
     settings: &Settings,
     diagnostics: &mut Diagnostics,
 ) {
-    let Some(source) = settings.sources.get(our.source.as_str()) else { return };
+    let Some(source) = settings.sources.get(webhook.source.as_str()) else { return };
     let (interval, interval_at) = route_settings.group_interval;
     if let Some((timeout, location)) =
-        our.timeout.filter(|(timeout, _)| !timeout.is_zero() && *timeout >= interval)
+        webhook.timeout.filter(|(timeout, _)| !timeout.is_zero() && *timeout >= interval)
     {
         let message = format!(
             "receiver `{}` waits {} for an answer, not less than the `group_interval` ({}) of a route to it",
-            our.receiver,
+            webhook.receiver,
             format(timeout),
             format(interval)
         );
@@ -323,7 +326,7 @@ fn check_timing(
         let message = format!(
             "a route to receiver `{}` repeats every {}, up to a `group_interval` ({}) later, and source `{}` forgets \
              an alert after {}",
-            our.receiver,
+            webhook.receiver,
             format(repeat),
             format(interval),
             source.name,
@@ -337,7 +340,7 @@ fn check_timing(
         let message = format!(
             "the `group_interval` ({}) of a route to receiver `{}` is not below the `late_window` ({}) of source `{}`",
             format(interval),
-            our.receiver,
+            webhook.receiver,
             format(source.late_window),
             source.name
         );

@@ -148,15 +148,16 @@ impl<'n, 'f> Fields<'n, 'f> {
     pub(super) fn finish(self) {
         let Self { path, entries, known, diagnostics, .. } = self;
         #[cfg(test)]
-        seen::note(path, &known);
+        known_keys::record(path, &known);
         for (key, _) in entries {
-            if let Some(line) = unsupported::find(path, &key.name) {
-                line.report(&key.location, diagnostics);
+            if let Some(entry) = unsupported::find(path, &key.name) {
+                entry.report(&key.location, diagnostics);
             } else if !known.contains(&key.name.as_str()) {
                 let message = format!("there is no key `{}` here", key.name);
-                let later = nearest(&key.name.to_lowercase(), unsupported::keys(path));
-                let help = match later.filter(|later| !known.contains(later)) {
-                    Some(later) => format!("did you mean `{later}`?"),
+                let near_unsupported = nearest(&key.name.to_lowercase(), unsupported::keys(path));
+                let help = match near_unsupported.filter(|near_unsupported| !known.contains(near_unsupported))
+                {
+                    Some(near_unsupported) => format!("did you mean `{near_unsupported}`?"),
                     None => did_you_mean(&key.name, &known),
                 };
                 diagnostics.add_with_help(Code::UnknownKey, &key.location, message, help);
@@ -271,22 +272,22 @@ pub(super) fn describe(node: &Node) -> String {
 
 /// Which keys the readers know, for the test that holds the published schemas to them.
 #[cfg(test)]
-pub(super) mod seen {
+pub(super) mod known_keys {
     use std::cell::RefCell;
     use std::collections::{BTreeMap, BTreeSet};
 
-    type Seen = BTreeMap<&'static str, BTreeSet<&'static str>>;
+    type KnownKeys = BTreeMap<&'static str, BTreeSet<&'static str>>;
 
     thread_local! {
-        static SEEN: RefCell<Seen> = const { RefCell::new(BTreeMap::new()) };
+        static KNOWN_KEYS: RefCell<KnownKeys> = const { RefCell::new(BTreeMap::new()) };
     }
 
-    pub(crate) fn note(path: &'static str, known: &[&'static str]) {
-        SEEN.with_borrow_mut(|seen| seen.entry(path).or_default().extend(known));
+    pub(crate) fn record(path: &'static str, known: &[&'static str]) {
+        KNOWN_KEYS.with_borrow_mut(|keys| keys.entry(path).or_default().extend(known));
     }
 
     /// All that was noted on this thread.
-    pub(crate) fn taken() -> Seen {
-        SEEN.take()
+    pub(crate) fn take() -> KnownKeys {
+        KNOWN_KEYS.take()
     }
 }

@@ -54,13 +54,16 @@ pub(super) fn with_overrides(common: Delivery, fields: &mut Fields<'_, '_>) -> D
 }
 
 fn check(delivery: &Delivery, fields: &mut Fields<'_, '_>) {
-    let Delivery { initial_backoff: first, max_backoff: most, .. } = *delivery;
-    if first > most {
+    let Delivery { initial_backoff, max_backoff, .. } = *delivery;
+    if initial_backoff > max_backoff {
         let location =
             fields.location_of(if fields.has("initial_backoff") { "initial_backoff" } else { "max_backoff" });
-        let message =
-            format!("`initial_backoff` ({}) is above `max_backoff` ({})", format(first), format(most));
-        let help = "back-off grows from the one to the other: lower the first or raise the second";
+        let message = format!(
+            "`initial_backoff` ({}) is above `max_backoff` ({})",
+            format(initial_backoff),
+            format(max_backoff)
+        );
+        let help = "back-off grows from the one to the other: lower the initial_backoff or raise the second";
         fields.diagnostics.add_with_help(Code::Contradiction, location, message, help);
     }
 }

@@ -87,9 +87,9 @@ fn lambda(node: &Node, diagnostics: &mut Diagnostics) -> Option<Lambda> {
     let parsed = FunctionName::parse(&function);
     let region =
         effective_region(node, region, parsed.and_then(|parsed| parsed.region), "function", diagnostics);
-    let of_function = parsed.and_then(|parsed| parsed.qualifier);
+    let function_qualifier = parsed.and_then(|parsed| parsed.qualifier);
     if let (Some(qualifier), Some(other)) =
-        (&qualifier, of_function.filter(|other| Some(*other) != qualifier.as_deref()))
+        (&qualifier, function_qualifier.filter(|other| Some(*other) != qualifier.as_deref()))
     {
         let message = format!("`qualifier` is {qualifier}, and `function` ends in {other}");
         let location = &node.get("qualifier").unwrap_or(node).location;
@@ -103,11 +103,11 @@ fn lambda(node: &Node, diagnostics: &mut Diagnostics) -> Option<Lambda> {
 fn effective_region(
     node: &Node,
     region: Option<String>,
-    of_name: Option<&str>,
+    name_region: Option<&str>,
     name: &str,
     diagnostics: &mut Diagnostics,
 ) -> Option<String> {
-    if let (Some(region), Some(other)) = (&region, of_name)
+    if let (Some(region), Some(other)) = (&region, name_region)
         && region != other
         && node.get("endpoint_url").is_none()
     {
@@ -120,7 +120,7 @@ fn effective_region(
             help,
         );
     }
-    region.or_else(|| of_name.map(str::to_owned))
+    region.or_else(|| name_region.map(str::to_owned))
 }
 
 /// The role that is to be assumed, if one is given.
@@ -139,14 +139,16 @@ fn role(fields: &mut Fields<'_, '_>) -> Option<Role> {
 fn role_arn(node: &Node, diagnostics: &mut Diagnostics) -> Option<String> {
     let text = text(node, diagnostics)?;
     let parts: Vec<&str> = text.splitn(6, ':').collect();
-    let name = |name: &str| {
-        name.len() > 5 && name.starts_with("role/") && name.bytes().all(|b| b.is_ascii_graphic() && b != b':')
+    let is_role_name = |is_role_name: &str| {
+        is_role_name.len() > 5
+            && is_role_name.starts_with("role/")
+            && is_role_name.bytes().all(|b| b.is_ascii_graphic() && b != b':')
     };
     if let ["arn", partition, "iam", "", account, resource] = parts[..]
         && partition.starts_with("aws")
         && account.len() == 12
         && account.bytes().all(|b| b.is_ascii_digit())
-        && name(resource)
+        && is_role_name(resource)
     {
         return Some(text.to_owned());
     }

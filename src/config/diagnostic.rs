@@ -54,10 +54,10 @@ impl fmt::Display for Severity {
 /// The one table of codes. A code is never given to another fault, so that what was written about it
 /// stays true.
 macro_rules! codes {
-    ($($name:ident = $text:literal, $about:literal;)+) => {
+    ($($name:ident = $text:literal, $description:literal;)+) => {
         /// Which fault it is.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-        pub enum Code { $(#[doc = $about] $name),+ }
+        pub enum Code { $(#[doc = $description] $name),+ }
 
         impl Code {
             /// All codes, in the order of their text.
@@ -70,7 +70,7 @@ macro_rules! codes {
 
             /// In a sentence, which fault it is.
             pub const fn description(self) -> &'static str {
-                match self { $(Self::$name => $about),+ }
+                match self { $(Self::$name => $description),+ }
             }
 
             /// Its page, in Markdown: what it means, an example, and the example mended.

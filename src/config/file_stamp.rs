@@ -22,12 +22,12 @@ struct FileVersion {
 impl FileStamp {
     /// The file as it is now, or that it is not there.
     pub fn read(path: PathBuf) -> Self {
-        let mark = std::fs::metadata(&path).ok().map(|file| FileVersion {
+        let version = std::fs::metadata(&path).ok().map(|file| FileVersion {
             inode: inode(&file),
             bytes: file.len(),
             modified_at: file.modified().ok(),
         });
-        Self { path, version: mark }
+        Self { path, version }
     }
 
     /// The same file as it is now.
@@ -52,18 +52,18 @@ mod tests {
     use std::path::Path;
 
     #[test]
-    fn a_configuration_knows_its_files_as_they_were_when_it_was_read() {
+    fn stamps_detect_changed_and_removed_files() {
         let (folder, examples) =
             (tempfile::tempdir().unwrap(), Path::new(env!("CARGO_MANIFEST_DIR")).join("config"));
         for name in ["scalebridge.yaml", "rules.yaml"] {
             std::fs::copy(examples.join(name), folder.path().join(name)).unwrap();
         }
         let files = crate::config::load(&folder.path().join("scalebridge.yaml"), []).unwrap().files;
-        let stay = || files.iter().map(|file| file.refresh() == *file).collect::<Vec<_>>();
-        assert_eq!(stay(), [true, true]);
+        let unchanged = || files.iter().map(|file| file.refresh() == *file).collect::<Vec<_>>();
+        assert_eq!(unchanged(), [true, true]);
         std::fs::write(folder.path().join("rules.yaml"), "rules: []").unwrap();
-        assert_eq!(stay(), [true, false]);
+        assert_eq!(unchanged(), [true, false]);
         std::fs::remove_file(folder.path().join("scalebridge.yaml")).unwrap();
-        assert_eq!(stay(), [false, false]);
+        assert_eq!(unchanged(), [false, false]);
     }
 }

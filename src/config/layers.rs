@@ -47,31 +47,33 @@ pub(super) fn merge(
 struct Layer(Map<String, Value>);
 
 impl Layer {
-    /// `below` is the layer that this one lies over.
-    fn from_node(node: &Node, below: Option<&Node>) -> Self {
+    /// `defaults` is the layer that this one lies over.
+    fn from_node(node: &Node, defaults: Option<&Node>) -> Self {
         let Kind::Map(entries) = &node.kind else { return Self(Map::new()) };
         // `config` reads a key at the top as a path. Those that are none of ours stay out of its hands,
         // and are found in the file's own tree.
-        let plain = |key: &str| !key.is_empty() && key.bytes().all(|b| b.is_ascii_lowercase() || b == b'_');
-        let entries = entries.iter().filter(|(key, _)| plain(&key.name));
-        Self(table(entries, below))
+        let is_setting_key =
+            |key: &str| !key.is_empty() && key.bytes().all(|b| b.is_ascii_lowercase() || b == b'_');
+        let entries = entries.iter().filter(|(key, _)| is_setting_key(&key.name));
+        Self(table(entries, defaults))
     }
 }
 
-fn table<'n>(entries: impl Iterator<Item = &'n (Key, Node)>, below: Option<&Node>) -> Map<String, Value> {
+fn table<'n>(entries: impl Iterator<Item = &'n (Key, Node)>, defaults: Option<&Node>) -> Map<String, Value> {
     let mut table = Map::new();
     for (key, node) in entries {
-        let below = below.and_then(|below| below.get(&key.name));
+        let defaults = defaults.and_then(|defaults| defaults.get(&key.name));
         // A section with all its keys commented out leaves the defaults as they are.
-        let empty = node.kind == Kind::Null && below.is_some_and(|below| matches!(below.kind, Kind::Map(_)));
+        let empty =
+            node.kind == Kind::Null && defaults.is_some_and(|defaults| matches!(defaults.kind, Kind::Map(_)));
         if !empty {
-            table.insert(key.name.clone(), value(node, below));
+            table.insert(key.name.clone(), value(node, defaults));
         }
     }
     table
 }
 
-fn value(node: &Node, below: Option<&Node>) -> Value {
+fn value(node: &Node, defaults: Option<&Node>) -> Value {
     let kind = match &node.kind {
         Kind::Null => ValueKind::Nil,
         Kind::Bool(flag) => ValueKind::Boolean(*flag),
@@ -79,7 +81,7 @@ fn value(node: &Node, below: Option<&Node>) -> Value {
         Kind::Float(number) => ValueKind::Float(*number),
         Kind::Text(text) => ValueKind::String(text.clone()),
         Kind::List(items) => ValueKind::Array(items.iter().map(|item| value(item, None)).collect()),
-        Kind::Map(entries) => ValueKind::Table(table(entries.iter(), below)),
+        Kind::Map(entries) => ValueKind::Table(table(entries.iter(), defaults)),
     };
     Value::new(None, kind)
 }
@@ -107,8 +109,9 @@ impl Variables {
         collect_scalar_paths("", defaults, &mut reachable);
         let mut variables = BTreeMap::new();
         for (name, value) in environment {
-            let upper = name.to_uppercase();
-            let Some(rest) = upper.strip_prefix(PREFIX).and_then(|rest| rest.strip_prefix(SEPARATOR)) else {
+            let uppercase = name.to_uppercase();
+            let Some(rest) = uppercase.strip_prefix(PREFIX).and_then(|rest| rest.strip_prefix(SEPARATOR))
+            else {
                 continue;
             };
             let path = rest.to_lowercase().replace(SEPARATOR, ".");
@@ -143,24 +146,24 @@ impl Variables {
             return self.text(path).or(own).unwrap_or(Node { location: Location::Default, kind: Kind::Null });
         };
         // The environment may have laid a table over what was none, and must not hide that.
-        let written = file.and_then(|file| decode::entries(file, diagnostics)).unwrap_or_default();
+        let from_file = file.and_then(|file| decode::entries(file, diagnostics)).unwrap_or_default();
         let mut entries = Vec::with_capacity(table.len());
-        for (key, node) in written {
-            let below = default.and_then(|default| default.get(&key.name));
+        for (key, node) in from_file {
+            let defaults = default.and_then(|default| default.get(&key.name));
             let node = match table.get(&key.name) {
                 Some(value) => {
-                    self.with_locations(&join(path, &key.name), value, Some(node), below, diagnostics)
+                    self.with_locations(&join(path, &key.name), value, Some(node), defaults, diagnostics)
                 }
                 None => node.clone(),
             };
             entries.push((key.clone(), node));
         }
-        let mut unwritten: Vec<_> =
-            table.iter().filter(|(name, _)| written.iter().all(|(key, _)| key.name != **name)).collect();
-        unwritten.sort_by_key(|(name, _)| *name);
-        for (name, value) in unwritten {
-            let below = default.and_then(|default| default.get(name));
-            let node = self.with_locations(&join(path, name), value, None, below, diagnostics);
+        let mut not_in_file: Vec<_> =
+            table.iter().filter(|(name, _)| from_file.iter().all(|(key, _)| key.name != **name)).collect();
+        not_in_file.sort_by_key(|(name, _)| *name);
+        for (name, value) in not_in_file {
+            let defaults = default.and_then(|default| default.get(name));
+            let node = self.with_locations(&join(path, name), value, None, defaults, diagnostics);
             entries.push((Key { name: name.clone(), location: node.location.clone() }, node));
         }
         let location =

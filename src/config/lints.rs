@@ -20,18 +20,18 @@ pub(super) fn lint_rules(
     sources: &BTreeMap<Name, Source>,
     diagnostics: &mut Diagnostics,
 ) {
-    for (at, (rule, location, spans)) in rules.iter().enumerate() {
+    for (index, (rule, location, spans)) in rules.iter().enumerate() {
         let listening: Vec<&Source> = sources.values().filter(|source| listens(rule, &source.name)).collect();
         if lint_never_matches(rule, spans, &listening, diagnostics) {
             continue;
         }
-        if let Some((earlier, earlier_place, _)) =
-            rules[..at].iter().find(|(earlier, ..)| matches_all_of(earlier, rule, sources))
+        if let Some((earlier, earlier_location, _)) =
+            rules[..index].iter().find(|(earlier, ..)| matches_all_of(earlier, rule, sources))
         {
             let message =
                 format!("rule `{}` never sees an alert: rule `{}` takes them all", rule.name, earlier.name);
             let help = format!(
-                "that one stands at {earlier_place} and matches at least as much: put the narrower rule first, or say \
+                "that one stands at {earlier_location} and matches at least as much: put the narrower rule first, or say \
                  `continue: true` in the other"
             );
             diagnostics.add_with_help(Code::Unreachable, location, message, help);
@@ -86,25 +86,26 @@ fn lint_never_matches(
     listening: &[&Source],
     diagnostics: &mut Diagnostics,
 ) -> bool {
-    let contradicted = labels_of(&rule.matchers).into_iter().find(|label| {
-        let none = |fixed| possible_values(label, &rule.matchers, fixed).is_some_and(|left| left.is_empty());
+    let unsatisfiable = labels_of(&rule.matchers).into_iter().find(|label| {
+        let is_unsatisfiable =
+            |fixed| possible_values(label, &rule.matchers, fixed).is_some_and(|left| left.is_empty());
         if listening.is_empty() {
-            none(None)
+            is_unsatisfiable(None)
         } else {
-            listening.iter().all(|source| none(fixed_label(source, label)))
+            listening.iter().all(|source| is_unsatisfiable(fixed_label(source, label)))
         }
     });
-    let Some(label) = contradicted else { return false };
-    let on: Vec<String> =
+    let Some(label) = unsatisfiable else { return false };
+    let matchers: Vec<String> =
         rule.matchers.iter().filter(|one| one.label() == label).map(ToString::to_string).collect();
-    let laid: Vec<String> = listening
+    let source_labels: Vec<String> = listening
         .iter()
         .filter_map(|source| Some(format!("{} = {:?}", source.name, fixed_label(source, label)?)))
         .collect();
     let mut message =
-        format!("rule `{}` never matches: no value of `{label}` meets {}", rule.name, on.join(" and "));
-    if !laid.is_empty() {
-        message += &format!("; its sources set that label themselves ({})", laid.join(", "));
+        format!("rule `{}` never matches: no value of `{label}` meets {}", rule.name, matchers.join(" and "));
+    if !source_labels.is_empty() {
+        message += &format!("; its sources set that label themselves ({})", source_labels.join(", "));
     }
     diagnostics.add_with_help(
         Code::NeverMatches,
@@ -116,9 +117,9 @@ fn lint_never_matches(
 }
 
 fn lint_templates(rule: &Rule, spans: &RuleSpans, listening: &[&Source], diagnostics: &mut Diagnostics) {
-    for (what, template) in templates(rule) {
-        for need in template.required_names() {
-            let absent = |source: &Source| match need.split_once('.') {
+    for (key, template) in templates(rule) {
+        for required in template.required_names() {
+            let is_absent = |source: &Source| match required.split_once('.') {
                 Some(("labels", label)) => possible_values(label, &rule.matchers, fixed_label(source, label))
                     .is_some_and(|left| left.iter().all(|value| value.is_empty())),
                 Some(("source", field)) => {
@@ -126,14 +127,14 @@ fn lint_templates(rule: &Rule, spans: &RuleSpans, listening: &[&Source], diagnos
                 }
                 _ => false,
             };
-            if listening.is_empty() || !listening.iter().all(|source| absent(source)) {
+            if listening.is_empty() || !listening.iter().all(|source| is_absent(source)) {
                 continue;
             }
             let message = format!(
-                "`{what}` of rule `{}` can never be rendered: no alert of it has `{need}`",
+                "`{key}` of rule `{}` can never be rendered: no alert of it has `{required}`",
                 rule.name
             );
-            let help = match need.starts_with("source.") {
+            let help = match required.starts_with("source.") {
                 true => "set that label in the source's `labels`, or ask for another one",
                 false => {
                     "the rule's own matchers ask for alerts without that label: ask for another one, or change them"

@@ -71,12 +71,12 @@ pub(super) fn number<T: TryFrom<i64>>(
         let Some(number) = number else {
             return wrong_type(node, "a whole number", diagnostics);
         };
-        let fits = range.contains(&number).then(|| T::try_from(number).ok()).flatten();
-        if fits.is_none() {
+        let in_range = range.contains(&number).then(|| T::try_from(number).ok()).flatten();
+        if in_range.is_none() {
             let bounds = match (range.start(), range.end()) {
-                (only, most) if only == most => only.to_string(),
-                (least, &i64::MAX) => format!("at least {least}"),
-                (least, most) => format!("between {least} and {most}"),
+                (only, max) if only == max => only.to_string(),
+                (min, &i64::MAX) => format!("at min {min}"),
+                (min, max) => format!("between {min} and {max}"),
             };
             diagnostics.add(
                 Code::Range,
@@ -84,7 +84,7 @@ pub(super) fn number<T: TryFrom<i64>>(
                 format!("{number} is out of range: it has to be {bounds}"),
             );
         }
-        fits
+        in_range
     }
 }
 

@@ -80,23 +80,23 @@ pub(super) fn check_files(
     root: &Node,
     diagnostics: &mut Diagnostics,
 ) {
-    // As they are written, without the `./`: links are not followed.
-    let plain =
+    // As they are key_path, without the `./`: links are not followed.
+    let normalized =
         |path: &Path| path.components().filter(|part| *part != Component::CurDir).collect::<PathBuf>();
-    let mut taken = HashMap::new();
+    let mut owners = HashMap::new();
     if let Some(Store::Sqlite { path }) = store {
         for suffix in ["", "-wal", "-shm", ".lock"] {
             let mut path = path.clone().into_os_string();
             path.push(suffix);
-            taken.insert(plain(Path::new(&path)), "the store".to_owned());
+            owners.insert(normalized(Path::new(&path)), "the store".to_owned());
         }
     }
     for (name, destination) in destinations {
         let DestinationKind::File(File::Path(path)) = &destination.kind else { continue };
-        if let Some(owner) = taken.insert(plain(path), format!("destination `{name}`")) {
-            let written = ["destinations", name.as_str(), "file", "path"];
-            let location = written.iter().try_fold(root, |node, key| node.get(key)).unwrap_or(root);
-            let message = format!("`{}` is written by {owner} already", path.display());
+        if let Some(owner) = owners.insert(normalized(path), format!("destination `{name}`")) {
+            let key_path = ["destinations", name.as_str(), "file", "path"];
+            let location = key_path.iter().try_fold(root, |node, key| node.get(key)).unwrap_or(root);
+            let message = format!("`{}` is key_path by {owner} already", path.display());
             diagnostics.add_with_help(
                 Code::Contradiction,
                 &location.location,
@@ -121,13 +121,13 @@ pub(super) fn check_rules(
         check_known_names(send_to, names.destinations.as_deref(), "destination", diagnostics);
         check_actions(draft, destinations, diagnostics);
     }
-    let sized = |draft: Draft| {
+    let with_max_event_bytes = |draft: Draft| {
         let mut rule = draft.rule?;
         let limits = rule.send_to.iter().filter_map(|name| destinations.get(name));
         rule.max_event_bytes = limits.map(Destination::max_event_bytes).min().unwrap_or(usize::MAX);
         Some((rule, draft.location, draft.spans))
     };
-    drafts.into_iter().filter_map(sized).collect()
+    drafts.into_iter().filter_map(with_max_event_bytes).collect()
 }
 
 /// A source that nobody hears die must not be trusted when it says that all is well.
@@ -195,8 +195,8 @@ fn check_actions(draft: &Draft, destinations: &BTreeMap<Name, Destination>, diag
         diagnostics.add_with_help(Code::DoesNothing, &draft.location, "this rule does nothing", help);
         return;
     }
-    let Some(SendTo { names, location, is_invalid: faulty }) = &draft.send_to else { return };
-    if names.is_empty() && !faulty {
+    let Some(SendTo { names, location, is_invalid }) = &draft.send_to else { return };
+    if names.is_empty() && !is_invalid {
         let help = "add `send_to: [NAME]` here or under `defaults:` at the top of the file";
         diagnostics.add_with_help(Code::NoDestination, location, "this rule sends its events nowhere", help);
     }

@@ -56,8 +56,8 @@ fn heartbeat(node: &Node, diagnostics: &mut Diagnostics) -> Option<Vec<Matcher>>
         "name the alert that always fires: `heartbeat: ['alertname = \"Watchdog\"']`, or leave it out";
     check_not_empty(node, HEARTBEAT_HELP, diagnostics);
     let matchers = matchers("Watchdog")(node, diagnostics)?;
-    let anything = Labels::default();
-    if !matchers.is_empty() && matchers.iter().all(|matcher| matcher.matches(&anything)) {
+    let no_labels = Labels::default();
+    if !matchers.is_empty() && matchers.iter().all(|matcher| matcher.matches(&no_labels)) {
         let message =
             "these matchers hold for an alert without any label too, and rules do not see a heartbeat";
         diagnostics.add_with_help(Code::Contradiction, &node.location, message, HEARTBEAT_HELP);

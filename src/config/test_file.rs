@@ -146,7 +146,7 @@ fn test_file(root: &Node, directory: &Path, diagnostics: &mut Diagnostics) -> Op
         let location = fields.location_of("tests");
         fields.diagnostics.add_with_help(Code::Empty, location, "there is no test", help);
     }
-    let own = fields.get("sources", |node, diagnostics| {
+    let configured_sources = fields.get("sources", |node, diagnostics| {
         let named = named_entries(node, diagnostics);
         Some(
             named
@@ -161,19 +161,22 @@ fn test_file(root: &Node, directory: &Path, diagnostics: &mut Diagnostics) -> Op
         max_deferral: Duration::from_hours(1),
         per_minute: PerMinute { scale_out: 0, scale_in: 60 },
     };
-    let test_file = match tested {
+    let tested = match tested {
         Some(("rules", node)) => {
             let rules = assemble::standalone_rules(node, directory, fields.diagnostics);
-            let mut sources: BTreeMap<Name, Source> =
-                own.into_iter().flatten().map(|source| (source.name.clone(), source)).collect();
-            let spoken_of = tests.iter().flat_map(|test| &test.steps).flat_map(|step| &step.notify);
-            let named: BTreeSet<&Name> = spoken_of
+            let mut sources: BTreeMap<Name, Source> = configured_sources
+                .into_iter()
+                .flatten()
+                .map(|source| (source.name.clone(), source))
+                .collect();
+            let notifications = tests.iter().flat_map(|test| &test.steps).flat_map(|step| &step.notify);
+            let named: BTreeSet<&Name> = notifications
                 .map(|notify| &notify.source)
                 .chain(rules.rules().iter().flat_map(|rule| rule.sources.iter().flatten()))
                 .collect();
             for name in named {
-                let plain = || sources::default_source(name.clone());
-                sources.entry(name.clone()).or_insert_with(plain);
+                let default = || sources::default_source(name.clone());
+                sources.entry(name.clone()).or_insert_with(default);
             }
             Some((rules, sources, policy))
         }
@@ -193,7 +196,7 @@ fn test_file(root: &Node, directory: &Path, diagnostics: &mut Diagnostics) -> Op
         None => None,
     };
     fields.finish();
-    let (rules, sources, policy) = test_file?;
+    let (rules, sources, policy) = tested?;
     Some(TestFile { rules, sources, policy, tests })
 }
 
@@ -262,13 +265,13 @@ fn relative_time(start: Time) -> impl Fn(&Node, &mut Diagnostics) -> Option<Time
         if text.contains('T') {
             return timestamp(node, diagnostics);
         }
-        let (back, rest) = text.strip_prefix('-').map_or((false, text), |rest| (true, rest));
+        let (is_before_start, rest) = text.strip_prefix('-').map_or((false, text), |rest| (true, rest));
         let length = scalar::duration(
             &Node { location: node.location.clone(), kind: Kind::Text(rest.to_owned()) },
             diagnostics,
         )?;
         let nanos = i64::try_from(length.as_nanos()).unwrap_or(i64::MAX);
-        let nanos = if back {
+        let nanos = if is_before_start {
             start.as_nanos().saturating_sub(nanos)
         } else {
             start.as_nanos().saturating_add(nanos)

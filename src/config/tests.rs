@@ -47,7 +47,7 @@ fn name(text: &str) -> Name {
 
 #[test]
 fn each_bad_configuration_reports_every_error() {
-    let mut wrong = Vec::new();
+    let mut mismatches = Vec::new();
     for path in configurations("tests/config/bad") {
         let rendered = match check(&path) {
             Ok(loaded) => format!("loaded, with these warnings:\n{}\n", loaded.warnings),
@@ -58,14 +58,14 @@ fn each_bad_configuration_reports_every_error() {
             std::fs::write(&expected, &rendered).unwrap();
         }
         if std::fs::read_to_string(&expected).unwrap_or_default() != rendered {
-            wrong.push(format!(
+            mismatches.push(format!(
                 "{} should be told what is in {}, not:\n{rendered}",
                 path.display(),
                 expected.display()
             ));
         }
     }
-    assert!(wrong.is_empty(), "{}\n\nset {BLESS}=1 to accept", wrong.join("\n"));
+    assert!(mismatches.is_empty(), "{}\n\nset {BLESS}=1 to accept", mismatches.join("\n"));
 }
 
 #[test]
@@ -97,13 +97,13 @@ fn the_example_is_the_default() {
     assert_eq!((&settings.store, &settings.retention), (&bare.store, &bare.retention));
     assert_eq!((settings.engine, settings.log), (bare.engine, bare.log));
     assert_eq!(settings.destinations, bare.destinations);
-    let (written, unwritten) = (&settings.sources[&name("local")], &bare.sources[&name("local")]);
-    assert_eq!(written.late_window, unwritten.late_window);
-    assert_eq!(written.occurrence_ttl, unwritten.occurrence_ttl);
+    let (explicit, implicit) = (&settings.sources[&name("local")], &bare.sources[&name("local")]);
+    assert_eq!(explicit.late_window, implicit.late_window);
+    assert_eq!(explicit.occurrence_ttl, implicit.occurrence_ttl);
 }
 
 #[test]
-fn a_file_that_is_not_there_does_not_hide_the_environment() {
+fn a_missing_file_does_not_hide_environment_errors() {
     let environment = [("SCALEBRIDGE__SERVER__LISEN".to_owned(), "x".to_owned())];
     let diagnostics = load(Path::new("nowhere/c.yaml"), environment).unwrap_err();
     assert_eq!(
@@ -115,7 +115,7 @@ fn a_file_that_is_not_there_does_not_hide_the_environment() {
 }
 
 #[test]
-fn a_rule_that_says_nothing_of_guards_has_them() {
+fn guards_have_defaults() {
     let text = "rules:\n  - name: a\n    target: { platform: nomad, kind: job, name: j }\n    send_to: [journal]\n    \
                 on_firing: { scale_out: { by: 1 } }\n    on_resolved: { scale_in: { by: 1 } }\n";
     let directory = tempfile::tempdir().unwrap();
@@ -131,7 +131,7 @@ fn a_rule_that_says_nothing_of_guards_has_them() {
 }
 
 #[test]
-fn what_is_said_is_what_is_meant() {
+fn settings_have_the_configured_values() {
     let path = Path::new("tests/config/good/full.yaml");
     let settings =
         load(path, environment(path)).unwrap_or_else(|diagnostics| panic!("{diagnostics}")).settings;
@@ -198,7 +198,7 @@ fn what_is_said_is_what_is_meant() {
 }
 
 #[test]
-fn what_is_called_says_its_region_where_nobody_else_does() {
+fn the_region_defaults_to_that_of_the_queue_url_or_arn() {
     let directory = tempfile::tempdir().unwrap();
     let region = |destination: &str| {
         let path = directory.path().join("scalebridge.yaml");
@@ -231,7 +231,7 @@ fn what_is_called_says_its_region_where_nobody_else_does() {
 }
 
 #[test]
-fn a_hold_has_nothing_of_what_belongs_to_events() {
+fn a_hold_has_no_event_settings() {
     let path = Path::new("tests/config/good/full.yaml");
     let rules =
         load(path, environment(path)).unwrap_or_else(|diagnostics| panic!("{diagnostics}")).settings.rules;
@@ -253,7 +253,7 @@ fn a_hold_has_nothing_of_what_belongs_to_events() {
 }
 
 /// What a hand or a template engine might put into a configuration.
-const SCRAPS: [&str; 16] = [
+const FRAGMENTS: [&str; 16] = [
     "",
     "~",
     "0",
@@ -283,29 +283,29 @@ fn never_panics(config: &[u8], rules: &[u8]) {
     }
 }
 
-fn mutated(text: &[u8], at: proptest::sample::Index, cut: usize, scrap: &str) -> Vec<u8> {
+fn mutated(text: &[u8], at: proptest::sample::Index, cut: usize, fragment: &str) -> Vec<u8> {
     let at = at.index(text.len());
     let end = (at + cut).min(text.len());
-    [&text[..at], scrap.as_bytes(), &text[end..]].concat()
+    [&text[..at], fragment.as_bytes(), &text[end..]].concat()
 }
 
 proptest::proptest! {
     #![proptest_config(proptest::prelude::ProptestConfig::with_cases(100))]
 
     #[test]
-    fn any_bytes_are_read_or_refused(config in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..300)) {
+    fn arbitrary_bytes_never_panic(config in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..300)) {
         never_panics(&config, &config);
     }
 
     #[test]
-    fn a_damaged_configuration_is_read_or_refused(
+    fn mutated_configurations_never_panic(
         at in proptest::prelude::any::<[proptest::sample::Index; 2]>(),
         cut in [0..30_usize, 0..30],
-        scrap in [proptest::sample::select(&SCRAPS[..]), proptest::sample::select(&SCRAPS[..])],
+        fragment in [proptest::sample::select(&FRAGMENTS[..]), proptest::sample::select(&FRAGMENTS[..])],
     ) {
         let config = include_bytes!("../../tests/config/good/full.yaml");
         let rules = include_bytes!("../../tests/config/good/full.rules.yaml");
-        never_panics(&mutated(config, at[0], cut[0], scrap[0]), rules);
-        never_panics(config, &mutated(rules, at[1], cut[1], scrap[1]));
+        never_panics(&mutated(config, at[0], cut[0], fragment[0]), rules);
+        never_panics(config, &mutated(rules, at[1], cut[1], fragment[1]));
     }
 }

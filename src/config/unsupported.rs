@@ -1,6 +1,6 @@
 //! What the design promises and this version does not build yet.
 //!
-//! It is refused at start, never ignored: a rule that asks for a budget must not act without one. Whoever builds one of these deletes its line here and reads the key where it belongs.
+//! It is refused at start, never ignored: a rule that asks for a budget must not act without one. Whoever builds one of these deletes its entry here and reads the key where it belongs.
 
 use super::diagnostic::{Code, Diagnostics, Location};
 
@@ -12,7 +12,7 @@ pub(super) struct Unsupported {
     help: &'static str,
 }
 
-#[rustfmt::skip] // a table, one line each
+#[rustfmt::skip] // a table, one entry each
 const UNSUPPORTED_KEYS: &[Unsupported] = &[
     unsupported("server", "tls", "leave it out, and end TLS in front of the bridge"),
     unsupported("admin", "tls", "leave it out, and end TLS in front of the bridge"),
@@ -27,24 +27,24 @@ const fn unsupported(path: &'static str, key: &'static str, help: &'static str) 
     Unsupported { path, key, help }
 }
 
-/// The line that refuses `key` in the map `at`.
+/// The entry that refuses `key` in the map `at`.
 pub(super) fn find(path: &str, key: &str) -> Option<&'static Unsupported> {
-    UNSUPPORTED_KEYS.iter().find(|line| line.path == path && line.key == key)
+    UNSUPPORTED_KEYS.iter().find(|entry| entry.path == path && entry.key == key)
 }
 
 /// Whether the setting at this path, or one that it lies in, is listed, so that an environment variable
 /// for it is refused by the list and not called unknown.
 pub(super) fn is_unsupported_path(path: &str) -> bool {
-    UNSUPPORTED_KEYS.iter().any(|line| {
-        let rest = path.strip_prefix(line.path).and_then(|rest| rest.strip_prefix('.'));
-        rest.and_then(|rest| rest.strip_prefix(line.key))
+    UNSUPPORTED_KEYS.iter().any(|entry| {
+        let rest = path.strip_prefix(entry.path).and_then(|rest| rest.strip_prefix('.'));
+        rest.and_then(|rest| rest.strip_prefix(entry.key))
             .is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
     })
 }
 
 /// The keys that are listed for the map `at`.
 pub(super) fn keys(path: &str) -> impl Iterator<Item = &'static str> {
-    UNSUPPORTED_KEYS.iter().filter(move |line| line.path == path).map(|line| line.key)
+    UNSUPPORTED_KEYS.iter().filter(move |entry| entry.path == path).map(|entry| entry.key)
 }
 
 impl Unsupported {

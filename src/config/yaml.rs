@@ -257,7 +257,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_quoted_is_text() {
+    fn quoted_scalars_are_text() {
         for text in ["5", "true", "null", "", "~"] {
             assert_eq!(kind_of(&format!("\"{text}\"")), Kind::Text(text.into()));
             assert_eq!(kind_of(&format!("'{text}'")), Kind::Text(text.into()));
@@ -289,21 +289,21 @@ mod tests {
     }
 
     #[test]
-    fn what_is_empty_is_null() {
+    fn empty_documents_are_null() {
         for text in ["", "# nothing\n", "---\n"] {
             assert_eq!(read(text).0.unwrap().kind, Kind::Null, "{text}");
         }
     }
 
     #[test]
-    fn files_of_other_editors_are_read() {
+    fn byte_order_marks_and_crlf_are_accepted() {
         let (node, diagnostics) = read("\u{feff}a: 1\r\nb:\r\n  - ä: 2\r\n");
         assert_eq!(diagnostics, "");
         assert_eq!(node.unwrap().get("a").unwrap().kind, Kind::Int(1));
     }
 
     #[test]
-    fn aliases_and_merges_are_unfolded() {
+    fn aliases_and_merges_are_expanded() {
         let (node, diagnostics) = read("base: &b {x: 1, y: 2}\nmore:\n  <<: *b\n  y: 3\n");
         assert_eq!(diagnostics, "");
         let node = node.unwrap();
@@ -332,7 +332,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bomb_does_not_go_off() {
+    fn alias_bombs_are_rejected() {
         let mut text = "a0: &a0 [x]\n".to_owned();
         for n in 1..40 {
             text += &format!("a{n}: &a{n} [{}]\n", vec![format!("*a{}", n - 1); 10].join(","));

@@ -27,10 +27,10 @@ fn blocks(page: &str) -> Vec<(&str, &str)> {
 
 /// The codes that an example is told of.
 fn diagnose(directory: &Path, kind: &str, text: &str) -> Vec<Code> {
-    let of_config = if kind == "config" { text } else { "" };
-    let says = |key: &str| of_config.lines().any(|line| line.starts_with(&format!("{key}:")));
-    let base = BASE.iter().filter(|(key, _)| !says(key)).map(|(_, text)| *text);
-    let config = base.chain([of_config]).collect::<String>();
+    let config_example = if kind == "config" { text } else { "" };
+    let has_key = |key: &str| config_example.lines().any(|line| line.starts_with(&format!("{key}:")));
+    let base = BASE.iter().filter(|(key, _)| !has_key(key)).map(|(_, text)| *text);
+    let config = base.chain([config_example]).collect::<String>();
     let write = |name: &str, text: &str| std::fs::write(directory.join(name), text).unwrap();
     write("scalebridge.yaml", &config);
     write("rules.yaml", if kind == "rules" { text } else { RULES });

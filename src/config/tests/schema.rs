@@ -5,7 +5,7 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use crate::config::decode::seen;
+use crate::config::decode::known_keys;
 use crate::config::diagnostic::Diagnostics;
 use crate::config::{file, load, schema, test_file};
 
@@ -67,7 +67,7 @@ fn properties(schema: &Value, definition: &str) -> BTreeSet<String> {
 
 #[test]
 fn the_schemas_have_the_keys_that_the_readers_know() {
-    seen::taken();
+    known_keys::take();
     let all = tempfile::tempdir().unwrap();
     let rules = all.path().join("all.rules.yaml");
     // What the good configurations do not use.
@@ -80,14 +80,14 @@ fn the_schemas_have_the_keys_that_the_readers_know() {
     test_file::read(&all.path().join("all.test.yaml")).unwrap();
     let full = Path::new("tests/config/good/full.yaml");
     load(full, super::environment(full)).unwrap();
-    let seen = seen::taken();
+    let read_keys = known_keys::take();
     let described: BTreeMap<&str, BTreeSet<String>> = MAPS
         .iter()
         .map(|(at, schema, definition)| {
             (*at, properties(&serde_json::to_value(schema()).unwrap(), definition))
         })
         .collect();
-    let known: BTreeMap<&str, BTreeSet<String>> = seen
+    let known: BTreeMap<&str, BTreeSet<String>> = read_keys
         .iter()
         .filter(|(at, _)| **at != "tests.*.expect")
         .map(|(at, known)| (*at, known.iter().map(|key| (*key).to_owned()).collect()))
@@ -96,7 +96,7 @@ fn the_schemas_have_the_keys_that_the_readers_know() {
 }
 
 #[test]
-fn documents_that_are_fine_are_valid() {
+fn valid_documents_match_their_schema() {
     let validators = [schema::config(), schema::rules(), schema::tests()]
         .map(|schema| jsonschema::validator_for(&serde_json::to_value(schema).unwrap()).unwrap());
     let [config, rules, tests] = &validators;
@@ -122,7 +122,7 @@ fn documents_that_are_fine_are_valid() {
 }
 
 #[test]
-fn what_a_schema_can_see_is_refused() {
+fn schemas_reject_invalid_documents() {
     let rules = jsonschema::validator_for(&serde_json::to_value(schema::rules()).unwrap()).unwrap();
     for text in [
         r#"{ "rules": [{ "name": "Not A Name" }] }"#,
