@@ -5,10 +5,11 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::decode::{Fields, Spanned, entries, list, named_entries, spanned};
+use super::decode::{Fields, Spanned, entries, list, spanned};
 use super::delivery::delivery;
 use super::diagnostic::{Code, Diagnostics};
 use super::file_stamp::FileStamp;
+use super::names::named_entries;
 use super::scalar::text;
 use super::semantics::{self, KnownNames};
 use super::settings::{Delivery, Settings};

@@ -6,11 +6,9 @@
 use std::fmt::Display;
 
 use super::diagnostic::{Code, Diagnostics, Location};
-use super::scalar::name;
 use super::suggest::{did_you_mean, nearest};
 use super::unsupported;
 use super::yaml::{Key, Kind, Node};
-use crate::domain::name::Name;
 
 /// A value that is looked at again in the pass of meaning.
 #[derive(Debug, Clone)]
@@ -175,22 +173,6 @@ pub(super) fn entries<'n>(node: &'n Node, diagnostics: &mut Diagnostics) -> Opti
     }
 }
 
-/// The entries of a map whose keys are names.
-pub(super) fn named_entries<'n>(
-    node: &'n Node,
-    diagnostics: &mut Diagnostics,
-) -> Vec<(Spanned<Name>, &'n Node)> {
-    let entries = entries(node, diagnostics).unwrap_or_default();
-    let mut named = Vec::with_capacity(entries.len());
-    for (key, value) in entries {
-        match Name::new(&key.name) {
-            Ok(name) => named.push((Spanned { value: name, location: key.location.clone() }, value)),
-            Err(error) => diagnostics.add(Code::Value, &key.location, error.to_string()),
-        }
-    }
-    named
-}
-
 /// Reads each item of a list; the faulty ones are left out. Nothing at all is an empty list.
 pub(super) fn list<'n, T>(
     read: impl Fn(&'n Node, &mut Diagnostics) -> Option<T>,
@@ -231,11 +213,6 @@ pub(super) fn distinct<'n, T: PartialEq + Display>(
         }
         Some(items)
     }
-}
-
-/// A list of names, none of them twice.
-pub(super) fn names(node: &Node, diagnostics: &mut Diagnostics) -> Option<Vec<Spanned<Name>>> {
-    distinct(name)(node, diagnostics)
 }
 
 /// Keeps the place of what `read` gives.

@@ -18,6 +18,7 @@ mod file_stamp;
 mod layers;
 mod lints;
 mod matchers;
+mod names;
 mod rules;
 mod scalar;
 pub mod schema;

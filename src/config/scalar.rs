@@ -12,7 +12,6 @@ use super::diagnostic::{Code, Diagnostics, Location};
 use super::suggest::did_you_mean;
 use super::yaml::{Kind, Node};
 use crate::domain::duration as durations;
-use crate::domain::name::Name;
 
 /// Any text.
 pub(super) fn any_text<'n>(node: &'n Node, diagnostics: &mut Diagnostics) -> Option<&'n str> {
@@ -131,12 +130,6 @@ pub(super) fn address(node: &Node, diagnostics: &mut Diagnostics) -> Option<Sock
         diagnostics.add_with_help(Code::Value, &node.location, message, help);
     }
     address
-}
-
-/// A name of a source, a destination or a rule.
-pub(super) fn name(node: &Node, diagnostics: &mut Diagnostics) -> Option<Name> {
-    let text = any_text(node, diagnostics)?;
-    Name::new(text).map_err(|error| diagnostics.add(Code::Value, &node.location, error.to_string())).ok()
 }
 
 /// One of a few words.

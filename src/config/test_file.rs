@@ -7,8 +7,9 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::decode::{Fields, entries, list, named_entries};
+use super::decode::{Fields, entries, list};
 use super::diagnostic::{Code, Diagnostics, Location};
+use super::names::{name, named_entries};
 use super::scalar::{any_text, duration, keyword, number, owned_text, text};
 use super::yaml::{Kind, Node};
 use super::{assemble, file, load, scalar, sources};
@@ -297,7 +298,7 @@ fn step(node: &Node, start: Time, diagnostics: &mut Diagnostics) -> Option<TestS
 
 fn notify(node: &Node, start: Time, diagnostics: &mut Diagnostics) -> Option<TestNotification> {
     let mut fields = Fields::from_node(node, "tests.*.notify", diagnostics)?;
-    let source = fields.get_required("source", "source: prod-eu", scalar::name);
+    let source = fields.get_required("source", "source: prod-eu", name);
     let truncated = fields.get("truncatedAlerts", number::<u64>(0..=i64::from(u32::MAX))).unwrap_or(0);
     let envelope = ["receiver", "groupKey", "externalURL", "notification_reason"];
     let envelope = envelope.map(|key| (key, fields.get(key, owned_text)));

@@ -7,23 +7,9 @@ use super::super::diagnostic::{Code, Diagnostics};
 use super::super::scalar::{duration, flag, keyword, number};
 use super::super::yaml::Node;
 use super::amount::amount;
-use super::defaults::Defaults;
+use super::context::{ActionContext, Phase};
 use crate::domain::rule::{Action, Change, FiringAction, Limits, Repeat, ResolvedAction};
 use crate::domain::template::Templates;
-
-/// Which of the two actions is read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Phase {
-    Firing,
-    Resolved,
-}
-
-/// What the actions of a rule are read with.
-pub(super) struct ActionContext<'a> {
-    pub templates: &'a mut Templates,
-    pub defaults: &'a Defaults,
-    pub limits: Limits,
-}
 
 /// Of one episode; more would be an autoscaler's work.
 const MAX_EMISSIONS_PER_EPISODE: i64 = 1000;

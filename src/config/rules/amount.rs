@@ -6,7 +6,7 @@ use super::super::decode::{Fields, list};
 use super::super::diagnostic::{Code, Diagnostics};
 use super::super::scalar::{float, number};
 use super::super::yaml::Node;
-use super::action::Phase;
+use super::context::Phase;
 use super::target::template;
 use crate::domain::rule::{Amount, Step, Steps};
 use crate::domain::template::Templates;

@@ -3,8 +3,9 @@
 use std::num::NonZeroU32;
 use std::time::Duration;
 
-use super::super::decode::{Fields, Spanned, names};
+use super::super::decode::{Fields, Spanned};
 use super::super::diagnostic::{Code, Diagnostics};
+use super::super::names::names;
 use super::super::scalar::{duration, keyword, number, positive_duration};
 use super::super::yaml::Node;
 use crate::domain::name::Name;

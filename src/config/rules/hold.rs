@@ -5,7 +5,7 @@ use super::super::diagnostic::{Code, Diagnostics};
 use super::super::scalar::{flag, keyword};
 use super::super::yaml::Node;
 use super::action::ACTIONS;
-use super::rule::RuleBody;
+use super::body::RuleBody;
 use super::target::partial_target;
 use crate::domain::control::Direction;
 use crate::domain::rule::{HoldTemplate, PartialTemplate};

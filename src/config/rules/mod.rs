@@ -2,6 +2,8 @@
 
 mod action;
 mod amount;
+mod body;
+mod context;
 mod defaults;
 mod event_rule;
 mod hold;
@@ -13,8 +15,9 @@ use super::diagnostic::{Code, Diagnostics};
 use super::yaml::Node;
 use crate::domain::template::Templates;
 
+pub(super) use body::SendTo;
 use defaults::Defaults;
-pub(super) use rule::{Draft, RuleSpans, SendTo};
+pub(super) use rule::{Draft, RuleSpans};
 
 /// The rules of one file, in its order.
 pub(super) fn file(node: &Node, templates: &mut Templates, diagnostics: &mut Diagnostics) -> Vec<Draft> {

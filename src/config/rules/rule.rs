@@ -1,20 +1,18 @@
 //! One rule.
 
-use std::time::Duration;
-
-use super::super::decode::{Fields, Spanned, check_not_empty, names, spanned};
+use super::super::decode::{Fields, Spanned, check_not_empty, spanned};
 use super::super::diagnostic::{Diagnostics, Location};
 use super::super::matchers::matchers;
-use super::super::scalar::{flag, keyword, name};
+use super::super::names::{name, names};
+use super::super::scalar::{flag, keyword};
 use super::super::yaml::Node;
+use super::body::SendTo;
 use super::defaults::{Defaults, MODES};
 use super::target::condition;
 use super::{event_rule, hold};
 use crate::domain::name::Name;
-use crate::domain::rule::{
-    Budget, FiringAction, HoldTemplate, Limits, Mode, ResolvedAction, Rule, RuleTarget,
-};
-use crate::domain::template::{Template, Templates};
+use crate::domain::rule::{Mode, Rule};
+use crate::domain::template::Templates;
 
 /// A rule before the pass of meaning, which knows sources and destinations. What could be read is here
 /// even where the rule as a whole is faulty.
@@ -51,45 +49,6 @@ impl RuleSpans {
             matchers: at(["matchers", ""]),
             target: at(["target", ""]),
             window: ["on_firing", "on_resolved"].map(|phase| at([phase, "stabilization_window"])),
-        }
-    }
-}
-
-/// Where a rule sends its events.
-pub(in crate::config) struct SendTo {
-    pub names: Vec<Spanned<Name>>,
-    /// Where `send_to` or its absence is to be seen.
-    pub location: Location,
-    /// Whether it is there and could not be read.
-    pub is_invalid: bool,
-}
-
-/// What a rule does, and with what: the part in which those that send events and those that hold differ.
-pub(super) struct RuleBody {
-    pub target: RuleTarget,
-    pub on_firing: Option<FiringAction>,
-    pub on_resolved: Option<ResolvedAction>,
-    pub expires_after: Duration,
-    pub limits: Limits,
-    pub budget: Option<Budget>,
-    pub parameters: Vec<(String, Template)>,
-    pub send_to: Vec<Name>,
-}
-
-impl RuleBody {
-    pub(super) const DEFAULT_EXPIRES_AFTER: Duration = Duration::from_hours(1);
-
-    /// A hold, which has none of what belongs to events.
-    pub(super) fn for_hold(hold: HoldTemplate) -> Self {
-        Self {
-            target: RuleTarget::Hold(hold),
-            on_firing: None,
-            on_resolved: None,
-            expires_after: Self::DEFAULT_EXPIRES_AFTER,
-            limits: Limits::default(),
-            budget: None,
-            parameters: Vec::new(),
-            send_to: Vec::new(),
         }
     }
 }
