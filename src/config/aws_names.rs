@@ -1,6 +1,7 @@
-//! What is called in AWS, by the names that AWS gives it: a queue's URL, a function's name or ARN.
+//! Parses AWS names: queue URLs, and function names and ARNs.
 
-/// The region of a queue whose URL is AWS' own, `https://sqs.REGION.amazonaws.com/ACCOUNT/QUEUE`.
+/// The region in a queue URL of the form `https://sqs.REGION.amazonaws.com/ACCOUNT/QUEUE`; `None` for other
+/// hosts.
 pub fn queue_region(url: &str) -> Option<&str> {
     let host = url.strip_prefix("https://")?.split('/').next()?;
     let rest = host.strip_prefix("sqs.")?;
@@ -8,24 +9,24 @@ pub fn queue_region(url: &str) -> Option<&str> {
     (!region.contains('.')).then_some(region)
 }
 
-/// What a function is called by: `scaler`, `scaler:live`, `123456789012:function:scaler`, or
-/// `arn:aws:lambda:REGION:ACCOUNT:function:scaler`, both also with `:live` behind them.
+/// A parsed function name: `scaler`, `123456789012:function:scaler` or
+/// `arn:aws:lambda:REGION:ACCOUNT:function:scaler`, each optionally with a qualifier (`:live`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FunctionName<'t> {
-    /// `aws`, `aws-cn`, `aws-us-gov`; only an ARN has one.
+    /// `aws`, `aws-cn` or `aws-us-gov`; present in ARNs only.
     pub partition: Option<&'t str>,
-    /// Only an ARN has one.
+    /// Present in ARNs only.
     pub region: Option<&'t str>,
     /// Twelve digits.
     pub account: Option<&'t str>,
-    /// The name alone.
+    /// The unqualified name, at most 64 characters.
     pub name: &'t str,
     /// A version, an alias, or `$LATEST`.
     pub qualifier: Option<&'t str>,
 }
 
 impl<'t> FunctionName<'t> {
-    /// Reads one; `None` if Lambda would not.
+    /// Parses a function name; `None` if Lambda would reject it.
     pub fn parse(text: &'t str) -> Option<Self> {
         let parts: Vec<&str> = text.split(':').collect();
         let (arn, rest) = match parts[..] {
@@ -60,12 +61,12 @@ impl<'t> FunctionName<'t> {
     }
 }
 
-/// Whether this is a version, an alias, or `$LATEST`.
+/// Whether `text` is a valid version or alias, or `$LATEST`.
 pub fn is_qualifier(text: &str) -> bool {
     text == "$LATEST" || is_identifier(text, 128)
 }
 
-/// Letters, digits, `-` and `_`: at least one, and `most` at the most.
+/// Whether `text` has 1 to `max_chars` letters, digits, `-` and `_`.
 fn is_identifier(text: &str, max_chars: usize) -> bool {
     let allowed = |b: u8| b.is_ascii_alphanumeric() || b"-_".contains(&b);
     (1..=max_chars).contains(&text.len()) && text.bytes().all(allowed)

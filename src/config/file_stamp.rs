@@ -1,17 +1,18 @@
-//! What a file was when it was looked at, to tell whether it is another one by now.
+//! File stamps: metadata of a file at one point in time, to detect changes.
 
 use std::fs::Metadata;
 use std::path::PathBuf;
 use std::time::SystemTime;
 
-/// A file, as it was when it was looked at.
+/// The path and version of a file when the stamp was read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FileStamp {
     path: PathBuf,
     version: Option<FileVersion>,
 }
 
-/// Device, number, length, and when it was written. Links are followed, so another file behind one is seen.
+/// Device and inode, length and modification time. Links are followed, so that a new target of a link is a
+/// new version.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct FileVersion {
     inode: (u64, u64),
@@ -20,7 +21,7 @@ struct FileVersion {
 }
 
 impl FileStamp {
-    /// The file as it is now, or that it is not there.
+    /// Reads the stamp of the file at `path`; a missing file has a stamp too.
     pub fn read(path: PathBuf) -> Self {
         let version = std::fs::metadata(&path).ok().map(|file| FileVersion {
             inode: inode(&file),
@@ -30,7 +31,7 @@ impl FileStamp {
         Self { path, version }
     }
 
-    /// The same file as it is now.
+    /// Reads the stamp of the same path again.
     pub fn refresh(&self) -> Self {
         Self::read(self.path.clone())
     }

@@ -6,18 +6,18 @@ use super::scalar::any_text;
 use super::yaml::Node;
 use crate::domain::name::Name;
 
-/// A name of a source, a destination or a rule.
+/// Reads the name of a source, a destination or a rule.
 pub(super) fn name(node: &Node, diagnostics: &mut Diagnostics) -> Option<Name> {
     let text = any_text(node, diagnostics)?;
     Name::new(text).map_err(|error| diagnostics.add(Code::Value, &node.location, error.to_string())).ok()
 }
 
-/// A list of names, none of them twice.
+/// Reads a list of names without duplicates.
 pub(super) fn names(node: &Node, diagnostics: &mut Diagnostics) -> Option<Vec<Spanned<Name>>> {
     distinct(name)(node, diagnostics)
 }
 
-/// The entries of a map whose keys are names.
+/// Reads the keys of a map as names; entries with an invalid name are omitted.
 pub(super) fn named_entries<'n>(
     node: &'n Node,
     diagnostics: &mut Diagnostics,

@@ -8,7 +8,7 @@ use crate::domain::name::Name;
 use crate::domain::rule::{Budget, FiringAction, HoldTemplate, Limits, ResolvedAction, RuleTarget};
 use crate::domain::template::Template;
 
-/// What a rule does, and with what: the part in which those that send events and those that hold differ.
+/// The target, actions and event settings of a rule.
 pub(super) struct RuleBody {
     pub target: RuleTarget,
     pub on_firing: Option<FiringAction>,
@@ -23,7 +23,7 @@ pub(super) struct RuleBody {
 impl RuleBody {
     pub(super) const DEFAULT_EXPIRES_AFTER: Duration = Duration::from_hours(1);
 
-    /// A hold, which has none of what belongs to events.
+    /// The body of a hold, without actions and event settings.
     pub(super) fn for_hold(hold: HoldTemplate) -> Self {
         Self {
             target: RuleTarget::Hold(hold),
@@ -38,11 +38,11 @@ impl RuleBody {
     }
 }
 
-/// Where a rule sends its events.
+/// The destinations of a rule.
 pub(in crate::config) struct SendTo {
     pub names: Vec<Spanned<Name>>,
-    /// Where `send_to` or its absence is to be seen.
+    /// The location of `send_to`, or of the rule if it is absent.
     pub location: Location,
-    /// Whether it is there and could not be read.
+    /// Whether `send_to` is present but invalid.
     pub is_invalid: bool,
 }

@@ -1,17 +1,17 @@
-//! What the readers of actions and amounts share.
+//! Context of the readers of actions and amounts.
 
 use super::defaults::Defaults;
 use crate::domain::rule::Limits;
 use crate::domain::template::Templates;
 
-/// Which of the two actions is read.
+/// Whether the action is that of `on_firing` or of `on_resolved`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Phase {
     Firing,
     Resolved,
 }
 
-/// What the actions of a rule are read with.
+/// Inputs for reading the actions of a rule.
 pub(super) struct ActionContext<'a> {
     pub templates: &'a mut Templates,
     pub defaults: &'a Defaults,

@@ -1,4 +1,4 @@
-//! A rule that sends events about a target.
+//! Reader of rules that send events about a target.
 
 use super::super::decode::{Fields, entries};
 use super::super::diagnostic::Diagnostics;
@@ -13,7 +13,7 @@ use super::target::{target, template};
 use crate::domain::rule::RuleTarget;
 use crate::domain::template::{Template, Templates};
 
-/// Reads what such a rule has beside what all rules have.
+/// Reads the keys that only event rules have.
 pub(super) fn body(
     fields: &mut Fields<'_, '_>,
     defaults: &Defaults,

@@ -1,4 +1,4 @@
-//! One rule.
+//! Reader of a rule.
 
 use super::super::decode::{Fields, Spanned, check_not_empty, spanned};
 use super::super::diagnostic::{Diagnostics, Location};
@@ -14,28 +14,27 @@ use crate::domain::name::Name;
 use crate::domain::rule::{Mode, Rule};
 use crate::domain::template::Templates;
 
-/// A rule before the pass of meaning, which knows sources and destinations. What could be read is here
-/// even where the rule as a whole is faulty.
+/// A rule before `semantics` checks it against sources and destinations. The valid parts are present even if
+/// the rule as a whole is invalid.
 pub(in crate::config) struct Draft {
-    /// Where the rule stands.
     pub location: Location,
     pub name: Option<Spanned<Name>>,
     pub sources: Vec<Spanned<Name>>,
     pub mode: Mode,
     pub has_action: bool,
-    /// None for a hold, which sends nothing.
+    /// `None` for a hold, which sends no events.
     pub send_to: Option<SendTo>,
     pub spans: RuleSpans,
     /// The rule, without its `max_event_bytes`.
     pub rule: Option<Rule>,
 }
 
-/// Where the parts of a rule stand that the pass of meaning may have to point at; where one is not given, the
-/// part that it would stand in.
+/// Locations of parts of a rule, for later diagnostics. For an absent part it is the location of the
+/// enclosing one.
 pub(in crate::config) struct RuleSpans {
     pub matchers: Location,
     pub target: Location,
-    /// Of `on_firing` and of `on_resolved`.
+    /// The stabilization windows of `on_firing` and `on_resolved`.
     pub window: [Location; 2],
 }
 
@@ -113,6 +112,6 @@ pub(super) fn rule(
 }
 
 fn sources(node: &Node, diagnostics: &mut Diagnostics) -> Option<Vec<Spanned<Name>>> {
-    check_not_empty(node, "name a source, or leave `sources` out for all of them", diagnostics);
+    check_not_empty(node, "name a source, or remove `sources` to accept all sources", diagnostics);
     names(node, diagnostics)
 }

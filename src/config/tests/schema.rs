@@ -1,4 +1,4 @@
-//! The published schemas say what the readers take: the same keys, and no document that is fine is refused.
+//! The published schemas have the same keys as the readers, and accept valid documents.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -11,7 +11,7 @@ use crate::config::{file, load, schema, test_file};
 
 type MakeSchema = fn() -> schemars::Schema;
 
-/// Each map that a reader reads, and the definition of it in the schema that has it.
+/// Each map that a reader reads, with its schema and the definition in it.
 const MAPS: [(&str, MakeSchema, &str); 32] = [
     ("", schema::config, ""),
     ("server", schema::config, "Server"),
@@ -61,20 +61,22 @@ fn properties(schema: &Value, definition: &str) -> BTreeSet<String> {
         format!("/$defs/{definition}/properties")
     };
     let found = schema.pointer(&pointer).and_then(Value::as_object);
-    // A map without any key has no properties.
+    // A map without keys has no properties.
     found.map(|found| found.keys().cloned().collect()).unwrap_or_default()
 }
 
 #[test]
-fn the_schemas_have_the_keys_that_the_readers_know() {
+fn schemas_and_readers_have_the_same_keys() {
     known_keys::take();
     let all = tempfile::tempdir().unwrap();
     let rules = all.path().join("all.rules.yaml");
-    // What the good configurations do not use.
-    let text = "defaults: { budget: { events: 1, per: 1h } }\nrules:\n  - name: a\n    target: { platform: eks, kind: k, \
+    // Keys that the good configurations do not use.
+    let text = "defaults: { budget: { events: 1, per: 1h } }\nrules:\n  - name: a\n    target: { platform: eks, \
+                kind: k, \
                 name: n }\n    on_firing: { notify: {} }\n    send_to: [x]\n";
     std::fs::write(&rules, text).unwrap();
-    let tests = "rules: [all.rules.yaml]\ntests:\n  - name: t\n    steps:\n      - at: 0s\n        notify: { source: s, \
+    let tests = "rules: [all.rules.yaml]\ntests:\n  - name: t\n    steps:\n      - at: 0s\n        notify: { \
+                 source: s, \
                  alerts: [{ status: firing, labels: {} }] }\n        expect: []\n";
     std::fs::write(all.path().join("all.test.yaml"), tests).unwrap();
     test_file::read(&all.path().join("all.test.yaml")).unwrap();
