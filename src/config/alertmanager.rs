@@ -1,9 +1,9 @@
-//! What in an Alertmanager's own configuration would make this bridge blind or late.
+//! Lints an Alertmanager configuration for settings with which this bridge would miss or delay alerts.
 //!
-//! Its route tree is walked as Alertmanager walks it: a route hands its receiver and its times down to its
-//! children. Receivers are ours where a `webhook_config` has the path `/webhook/SOURCE`. Only what concerns
-//! them is looked at; `amtool check-config` is for the rest. The format is that of Alertmanager's
-//! documentation of `route`, `receiver` and `webhook_config`.
+//! The route tree is traversed as Alertmanager does it: a route passes its receiver and its intervals on to
+//! its children. A receiver belongs to this bridge if a `webhook_config` of it has the path
+//! `/webhook/SOURCE`. Only these receivers and the routes to them are checked; `amtool check-config` checks
+//! the rest. The format is that of Alertmanager's documentation of `route`, `receiver` and `webhook_config`.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -11,10 +11,11 @@ use std::time::Duration;
 
 use super::decode::{entries, wrong_type};
 use super::diagnostic::{Code, Diagnostics, Location};
+use super::file;
+use super::scalar::duration;
 use super::settings::Settings;
 use super::suggest::did_you_mean;
 use super::yaml::{Kind, Node};
-use super::{file, scalar};
 use crate::domain::duration::format;
 use crate::domain::matcher::{Matcher, implies, possible_values};
 use crate::domain::name::Name;
@@ -24,17 +25,17 @@ use crate::domain::source::Source;
 /// Alertmanager's own defaults.
 const DEFAULT_GROUP_INTERVAL: Duration = Duration::from_mins(5);
 const DEFAULT_REPEAT_INTERVAL: Duration = Duration::from_hours(4);
-/// Routes that are walked; a tree that is deeper or wider is no configuration.
+/// Upper bound for the number of routes; larger trees are checked in part.
 const MAX_ROUTES: usize = 100_000;
 
-/// A webhook of a receiver that sends here.
+/// A `webhook_config` that sends to this bridge.
 struct BridgeWebhook<'n> {
     receiver: &'n str,
     source: String,
     timeout: Option<(Duration, &'n Location)>,
 }
 
-/// What a route hands down.
+/// The settings that child routes inherit.
 #[derive(Clone, Copy)]
 struct RouteSettings<'n> {
     receiver: Option<&'n str>,
@@ -42,51 +43,46 @@ struct RouteSettings<'n> {
     repeat_interval: (Duration, &'n Location),
 }
 
-/// Adds what is wrong with the Alertmanager configuration at `path`, as far as it concerns a bridge with these
-/// settings.
+/// Checks the Alertmanager configuration at `path` against the settings of the bridge.
 pub(super) fn lint(path: &Path, settings: &Settings, diagnostics: &mut Diagnostics) {
     let Some((root, _)) = file::read(path, None, diagnostics) else { return };
     let (Some(route), Some(receivers)) = (root.get("route"), root.get("receivers")) else {
-        let help = "give `--alertmanager` the file that Alertmanager is started with: it has `route` and `receivers`";
-        diagnostics.add_with_help(
-            Code::Missing,
-            &root.location,
-            "this is no Alertmanager configuration",
-            help,
-        );
+        let help = "pass the file that Alertmanager is started with to `--alertmanager`: it has the keys `route` \
+                    and `receivers`";
+        diagnostics.add_with_help(Code::Missing, &root.location, "not an Alertmanager configuration", help);
         return;
     };
-    let ours = bridge_webhooks(receivers, settings, diagnostics);
-    let times = (DEFAULT_GROUP_INTERVAL, &route.location);
+    let webhooks = bridge_webhooks(receivers, settings, diagnostics);
+    let group_interval = (DEFAULT_GROUP_INTERVAL, &route.location);
     let top = RouteSettings {
         receiver: None,
-        group_interval: times,
+        group_interval,
         repeat_interval: (DEFAULT_REPEAT_INTERVAL, &route.location),
     };
     let mut routes = Vec::new();
     collect_routes(route, top, &mut routes, diagnostics);
-    let mut reached = BTreeSet::new();
+    let mut reached_sources = BTreeSet::new();
     for route_settings in &routes {
-        for our in ours.iter().filter(|our| Some(our.receiver) == route_settings.receiver) {
-            reached.insert(our.source.as_str());
-            check_timing(our, route_settings, settings, diagnostics);
+        for webhook in webhooks.iter().filter(|webhook| Some(webhook.receiver) == route_settings.receiver) {
+            reached_sources.insert(webhook.source.as_str());
+            check_timing(webhook, route_settings, settings, diagnostics);
         }
     }
-    let known: Vec<&Name> = settings.sources.keys().collect();
-    // Where an address is in a file of its own, nobody can tell from here that it is not this bridge's.
-    let webhooks =
+    let sources: Vec<&Name> = settings.sources.keys().collect();
+    // An address in a `url_file` is unknown here, and may be that of this bridge.
+    let configured_webhooks =
         || items(Some(receivers)).iter().flat_map(|receiver| items(receiver.get("webhook_configs")));
-    if ours.is_empty() && webhooks().any(|webhook| webhook.get("url_file").is_some()) {
+    if webhooks.is_empty() && configured_webhooks().any(|webhook| webhook.get("url_file").is_some()) {
         return;
     }
-    if !known.iter().any(|name| reached.contains(name.as_str())) {
-        let unreached = ours.first().map(|our| our.receiver);
-        let message = match unreached {
-            None => "no receiver here sends to this bridge".to_owned(),
-            Some(receiver) => format!("no route leads to receiver `{receiver}`, which sends to this bridge"),
+    if !sources.iter().any(|name| reached_sources.contains(name.as_str())) {
+        let unrouted_receiver = webhooks.first().map(|webhook| webhook.receiver);
+        let message = match unrouted_receiver {
+            None => "no receiver sends to this bridge".to_owned(),
+            Some(receiver) => format!("no route uses receiver `{receiver}`, which sends to this bridge"),
         };
-        let name = known.first().map_or("SOURCE", |name| name.as_str());
-        let help = match unreached {
+        let name = sources.first().map_or("SOURCE", |name| name.as_str());
+        let help = match unrouted_receiver {
             None => format!(
                 "add a receiver with `webhook_configs: [{{ url: \"http://{}/webhook/{name}\" }}]` and a route to it",
                 settings.server.listen
@@ -95,80 +91,85 @@ pub(super) fn lint(path: &Path, settings: &Settings, diagnostics: &mut Diagnosti
         };
         diagnostics.add_with_help(Code::NoRoute, &route.location, message, help);
     } else {
-        check_unrouted(route, &ours, settings, diagnostics);
+        check_unrouted(route, &webhooks, settings, diagnostics);
     }
 }
 
-/// Says which alerts that somebody waits for are never brought here: those of rules, and heartbeats.
+/// Reports the rules and heartbeats whose alerts no route sends to this bridge.
 fn check_unrouted(
     route: &Node,
-    ours: &[BridgeWebhook<'_>],
+    webhooks: &[BridgeWebhook<'_>],
     settings: &Settings,
     diagnostics: &mut Diagnostics,
 ) {
-    let served: BTreeSet<&str> = ours.iter().map(|our| our.source.as_str()).collect();
-    let comes = |source: &Source, wanted: &[Matcher]| {
-        // What the source lays over its alerts Alertmanager does not know.
-        let own = wanted.iter().filter(|matcher| source.labels.get(matcher.label()).is_empty());
+    let served: BTreeSet<&str> = webhooks.iter().map(|webhook| webhook.source.as_str()).collect();
+    let is_routed = |source: &Source, matchers: &[Matcher]| {
+        // Alertmanager does not know the labels that the source sets.
+        let own = matchers.iter().filter(|matcher| source.labels.get(matcher.label()).is_empty());
         let mut receivers = Vec::new();
         collect_receivers(route, None, &own.cloned().collect::<Vec<_>>(), &mut receivers);
-        ours.iter().any(|our| our.source == source.name.as_str() && receivers.contains(&our.receiver))
+        webhooks
+            .iter()
+            .any(|webhook| webhook.source == source.name.as_str() && receivers.contains(&webhook.receiver))
     };
     let sources: Vec<&Source> =
         settings.sources.values().filter(|source| served.contains(source.name.as_str())).collect();
     for source in sources.iter().filter(|source| !source.heartbeat.is_empty()) {
-        if !comes(source, &source.heartbeat) {
-            let message = format!("no route leads the heartbeat of source `{}` to this bridge", source.name);
-            let help = "add a route for it: while it is not heard, this source takes nothing away";
+        if !is_routed(source, &source.heartbeat) {
+            let message = format!("no route sends the heartbeat of source `{}` to this bridge", source.name);
+            let help = "add a route for it: while the heartbeat is absent, no alert of this source can decrease \
+                        capacity";
             diagnostics.add_with_help(Code::Unrouted, &route.location, message, help);
         }
     }
     for rule in settings.rules.rules().iter().filter(|rule| rule.mode != Mode::Disabled) {
-        let listens =
+        let accepts =
             |source: &&&Source| rule.sources.as_ref().is_none_or(|names| names.contains(&source.name));
-        let mut listening = sources.iter().filter(listens).peekable();
-        if listening.peek().is_some() && !listening.any(|source| comes(source, &rule.matchers)) {
-            let message = format!("no route leads the alerts of rule `{}` to this bridge", rule.name);
-            let help = "add a route for them, or widen the one that leads here; an earlier route without \
-                        `continue: true` keeps alerts from those behind it";
+        let mut rule_sources = sources.iter().filter(accepts).peekable();
+        if rule_sources.peek().is_some() && !rule_sources.any(|source| is_routed(source, &rule.matchers)) {
+            let message = format!("no route sends the alerts of rule `{}` to this bridge", rule.name);
+            let help = "add a route for these alerts, or widen an existing one; an earlier route without `continue: \
+                        true` hides alerts from later routes";
             diagnostics.add_with_help(Code::Unrouted, &route.location, message, help);
         }
     }
 }
 
-/// The receivers that alerts which meet `wanted` may come to by this route; `above` is what it hands down.
+/// Collects the receivers that may get alerts with `alert_matchers` through this route.
 fn collect_receivers<'n>(
     route: &'n Node,
     inherited: Option<&'n str>,
-    wanted: &[Matcher],
+    alert_matchers: &[Matcher],
     receivers: &mut Vec<&'n str>,
 ) {
     let receiver = text_of(route, "receiver").or(inherited);
-    let mut is_taken = false;
+    let mut is_handled = false;
     for child in items(route.get("routes")) {
-        let asked = matchers_of(child);
-        let all: Vec<Matcher> = wanted.iter().chain(asked.iter().flatten()).cloned().collect();
+        let route_matchers = matchers_of(child);
+        let all: Vec<Matcher> =
+            alert_matchers.iter().chain(route_matchers.iter().flatten()).cloned().collect();
         let excluded = |matcher: &Matcher| {
             possible_values(matcher.label(), &all, None).is_some_and(|left| left.is_empty())
         };
         if all.iter().any(excluded) {
             continue;
         }
-        collect_receivers(child, receiver, wanted, receivers);
-        // One that every such alert meets keeps it from its parent, and from those behind it.
-        if asked.is_some_and(|asked| implies(wanted, &asked)) {
-            is_taken = true;
+        collect_receivers(child, receiver, alert_matchers, receivers);
+        // A child that matches all of these alerts hides them from its parent and from later siblings.
+        if route_matchers.is_some_and(|route_matchers| implies(alert_matchers, &route_matchers)) {
+            is_handled = true;
             if child.get("continue").is_none_or(|node| node.kind != Kind::Bool(true)) {
                 break;
             }
         }
     }
-    if !is_taken {
+    if !is_handled {
         receivers.extend(receiver);
     }
 }
 
-/// All that a route asks for, in the present form and in the two old ones; `None` if it cannot be read.
+/// The matchers of a route, from `matchers` and the deprecated `match` and `match_re`; `None` if one is
+/// invalid.
 fn matchers_of(route: &Node) -> Option<Vec<Matcher>> {
     let mut found = Vec::new();
     for item in items(route.get("matchers")) {
@@ -202,14 +203,14 @@ fn text_of<'n>(node: &'n Node, key: &str) -> Option<&'n str> {
     }
 }
 
-/// Of `http://bridge:9096/webhook/prod-eu?x=y` it is `prod-eu`.
+/// The source in a webhook URL: `prod-eu` in `http://bridge:9096/webhook/prod-eu?x=y`.
 fn source_from_url(url: &str) -> Option<&str> {
     let (_, rest) = url.split_once("://")?;
     let (_, path) = rest.split_once('/')?;
     let path = path.split(['?', '#']).next()?.trim_end_matches('/');
     let (before, source) = path.rsplit_once('/')?;
-    let ours = before == "webhook" || before.ends_with("/webhook");
-    (ours && !source.is_empty()).then_some(source)
+    let is_webhook = before == "webhook" || before.ends_with("/webhook");
+    (is_webhook && !source.is_empty()).then_some(source)
 }
 
 fn bridge_webhooks<'n>(
@@ -217,7 +218,7 @@ fn bridge_webhooks<'n>(
     settings: &Settings,
     diagnostics: &mut Diagnostics,
 ) -> Vec<BridgeWebhook<'n>> {
-    let mut ours = Vec::new();
+    let mut webhooks = Vec::new();
     if !matches!(receivers.kind, Kind::List(_)) {
         return wrong_type(receivers, "a list of receivers", diagnostics).unwrap_or_default();
     }
@@ -234,11 +235,11 @@ fn bridge_webhooks<'n>(
                 let timeout = webhook
                     .get("timeout")
                     .and_then(|node| Some((duration(node, diagnostics)?, &node.location)));
-                ours.push(BridgeWebhook { receiver: name, source: source.to_owned(), timeout });
+                webhooks.push(BridgeWebhook { receiver: name, source: source.to_owned(), timeout });
             } else {
                 let known: Vec<&str> = settings.sources.keys().map(Name::as_str).collect();
                 let message =
-                    format!("receiver `{name}` sends to source `{source}`, which this bridge does not have");
+                    format!("receiver `{name}` sends to source `{source}`, which is not configured");
                 diagnostics.add_with_help(
                     Code::UnknownSource,
                     &url.location,
@@ -248,28 +249,22 @@ fn bridge_webhooks<'n>(
             }
         }
     }
-    ours
+    webhooks
 }
 
 fn check_webhook(name: &str, webhook: &Node, diagnostics: &mut Diagnostics) {
     if let Some(node) = webhook.get("send_resolved").filter(|node| node.kind == Kind::Bool(false)) {
-        let message = format!("receiver `{name}` does not send what has resolved");
-        let help =
-            "say `send_resolved: true`: without it no episode ever ends, and nothing is ever scaled in";
+        let message = format!("receiver `{name}` does not send resolved alerts");
+        let help = "set `send_resolved: true`: without it no episode closes, and nothing is scaled in";
         diagnostics.add_with_help(Code::ResolvedUnsent, &node.location, message, help);
     }
-    let some = |node: &&Node| !matches!(node.kind, Kind::Int(0) | Kind::Null);
-    if let Some(node) = webhook.get("max_alerts").filter(some) {
-        let message = format!("receiver `{name}` leaves alerts out of large groups");
-        let help = "take `max_alerts` out (0 is no bound): what is left out is never scaled for, and a truncated \
-                    notification never takes capacity away";
+    let is_limited = |node: &&Node| !matches!(node.kind, Kind::Int(0) | Kind::Null);
+    if let Some(node) = webhook.get("max_alerts").filter(is_limited) {
+        let message = format!("receiver `{name}` truncates large groups");
+        let help = "remove `max_alerts` (0 means no limit): truncated alerts are never acted on, and a truncated \
+                    notification never decreases capacity";
         diagnostics.add_with_help(Code::TruncatedAlerts, &node.location, message, help);
     }
-}
-
-/// A duration; what cannot be read is Alertmanager's own to complain about.
-fn duration(node: &Node, diagnostics: &mut Diagnostics) -> Option<Duration> {
-    scalar::duration(node, diagnostics)
 }
 
 fn collect_routes<'n>(
@@ -297,51 +292,53 @@ fn collect_routes<'n>(
 }
 
 fn check_timing(
-    our: &BridgeWebhook<'_>,
+    webhook: &BridgeWebhook<'_>,
     route_settings: &RouteSettings<'_>,
     settings: &Settings,
     diagnostics: &mut Diagnostics,
 ) {
-    let Some(source) = settings.sources.get(our.source.as_str()) else { return };
+    let Some(source) = settings.sources.get(webhook.source.as_str()) else { return };
     let (interval, interval_at) = route_settings.group_interval;
     if let Some((timeout, location)) =
-        our.timeout.filter(|(timeout, _)| !timeout.is_zero() && *timeout >= interval)
+        webhook.timeout.filter(|(timeout, _)| !timeout.is_zero() && *timeout >= interval)
     {
         let message = format!(
-            "receiver `{}` waits {} for an answer, not less than the `group_interval` ({}) of a route to it",
-            our.receiver,
+            "the `timeout` ({}) of receiver `{}` is not below the `group_interval` ({}) of a route to it",
             format(timeout),
+            webhook.receiver,
             format(interval)
         );
-        let help = "take a shorter `timeout`, for example 10s: a notification that is not answered is tried again only \
-                    within its group_interval";
+        let help = "use a shorter `timeout`, for example 10s: Alertmanager retries a notification only within its \
+                    `group_interval`";
         diagnostics.add_with_help(Code::LongTimeout, location, message, help);
     }
     let (repeat, repeat_at) = route_settings.repeat_interval;
-    // A group is looked at once in a `group_interval`: that much later it may be.
+    // Alertmanager evaluates a group once per `group_interval`, so a repeat may be that much later.
     if repeat.saturating_add(interval) >= source.occurrence_ttl {
         let message = format!(
-            "a route to receiver `{}` repeats every {}, up to a `group_interval` ({}) later, and source `{}` forgets \
-             an alert after {}",
-            our.receiver,
+            "the `repeat_interval` ({}) plus the `group_interval` ({}) of a route to receiver `{}` is not below the \
+             `occurrence_ttl` ({}) of source `{}`",
             format(repeat),
             format(interval),
-            source.name,
-            format(source.occurrence_ttl)
+            webhook.receiver,
+            format(source.occurrence_ttl),
+            source.name
         );
-        let help = "take a shorter `repeat_interval`, or a longer `occurrence_ttl`: else an alert expires while it \
-                    still fires, and its end takes nothing away";
+        let help = "use a shorter `repeat_interval` or a longer `occurrence_ttl`: otherwise an alert expires while \
+                    it still fires, and its resolve decreases no capacity";
         diagnostics.add_with_help(Code::LongRepeatInterval, repeat_at, message, help);
     }
     if interval >= source.late_window {
         let message = format!(
-            "the `group_interval` ({}) of a route to receiver `{}` is not below the `late_window` ({}) of source `{}`",
+            "the `group_interval` ({}) of a route to receiver `{}` is not below the `late_window` ({}) of source \
+             `{}`",
             format(interval),
-            our.receiver,
+            webhook.receiver,
             format(source.late_window),
             source.name
         );
-        let help = "raise `late_window` above it: the other member of an Alertmanager cluster may speak that much later";
+        let help = "raise `late_window` above it: another member of the Alertmanager cluster may send its \
+                    notification that much later";
         diagnostics.add_with_help(Code::ShortLateWindow, interval_at, message, help);
     }
     for rule in settings.rules.rules().iter().filter(|rule| rule.mode != Mode::Disabled) {
@@ -367,14 +364,15 @@ fn check_cooldowns(
             continue;
         };
         let message = format!(
-            "the `cooldown` ({}) of `{phase}` in rule `{}` is over before source `{}` can tell what has changed (`group_interval` {})",
+            "the `cooldown` ({}) of `{phase}` in rule `{}` is below the `group_interval` ({}) of a route from \
+             source `{}`",
             format(action.cooldown),
             rule.name,
-            source.name,
-            format(interval)
+            format(interval),
+            source.name
         );
-        let help = "raise the rule's `cooldown`, or take a shorter `group_interval`: until then the bridge decides on \
-                    what it heard before its last action";
+        let help = "raise the rule's `cooldown` or use a shorter `group_interval`: Alertmanager reports the effect \
+                    of an action only after a `group_interval`";
         diagnostics.add_with_help(Code::ShortCooldown, location, message, help);
     }
 }

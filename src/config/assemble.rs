@@ -1,14 +1,15 @@
-//! The layered tree and the rules files -> settings.
+//! Builds the settings from the merged configuration tree and the rules files.
 
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::decode::{Fields, Spanned, entries, list, named_entries, spanned};
+use super::decode::{Fields, Spanned, entries, list, spanned};
 use super::delivery::delivery;
 use super::diagnostic::{Code, Diagnostics};
 use super::file_stamp::FileStamp;
+use super::names::named_entries;
 use super::scalar::text;
 use super::semantics::{self, KnownNames};
 use super::settings::{Delivery, Settings};
@@ -19,9 +20,8 @@ use crate::domain::name::Name;
 use crate::domain::table::RuleTable;
 use crate::domain::template::Templates;
 
-/// Reads everything, faulty parts or not, and then judges what the parts mean together.
-///
-/// Gives the settings, and the rules files that they were read from.
+/// Reads all sections, also after errors, and then checks them against each other. Returns the settings and
+/// the stamps of the rules files.
 pub(super) fn settings(
     root: &Node,
     directory: &Path,
@@ -50,9 +50,9 @@ pub(super) fn settings(
     if drafts.is_empty() && fields.diagnostics.len() == before {
         rules::report_no_rules(fields.location_of("rules"), fields.diagnostics);
     }
-    semantics::check_section(root, "sources", "source", "sources: { local: {} }", fields.diagnostics);
+    semantics::check_section(root, "sources", "sources: { local: {} }", fields.diagnostics);
     let journal = "destinations: { journal: { file: { path: \"-\" } } }";
-    semantics::check_section(root, "destinations", "destination", journal, fields.diagnostics);
+    semantics::check_section(root, "destinations", journal, fields.diagnostics);
     if let (Some(server), Some(admin)) = (&server, &admin) {
         server::check_distinct_listeners(server, admin, root, fields.diagnostics);
     }
@@ -82,7 +82,7 @@ pub(super) fn settings(
     Some((settings, files))
 }
 
-/// The rules of the files that `node` lists, by themselves: whatever source or destination they name is there.
+/// Reads the rules files in `node` without a configuration: any source or destination name is accepted.
 pub(super) fn standalone_rules(
     node: &Node,
     directory: &Path,
@@ -99,7 +99,7 @@ pub(super) fn standalone_rules(
     Arc::new(RuleTable::new(rules.into_iter().map(|(rule, ..)| rule).collect(), templates))
 }
 
-/// Stands in for a faulty `delivery`, and contradicts nothing that a destination says.
+/// Replaces an invalid `delivery` section: no setting of a destination contradicts it.
 const UNBOUNDED_DELIVERY: Delivery = Delivery {
     initial_backoff: Duration::ZERO,
     max_backoff: MAX_DURATION,
@@ -107,14 +107,14 @@ const UNBOUNDED_DELIVERY: Delivery = Delivery {
     scale_in_max_age: MAX_DURATION,
 };
 
-/// A map of named things: all names, if they could be read, and the things that are whole.
+/// Reads a map of named items. Returns all names, if the map is valid, and the valid items.
 fn section<T>(
     fields: &mut Fields<'_, '_>,
     key: &'static str,
     read: impl Fn(Name, &Node, &mut Diagnostics) -> Option<T>,
 ) -> (Option<Vec<Name>>, BTreeMap<Name, T>) {
     let named = fields.get(key, |node, diagnostics| {
-        // Of an empty section it is said that it is empty, and not of each rule that it names nobody.
+        // An empty section is reported once, and not again by each rule that refers to it.
         entries(node, diagnostics)
             .filter(|entries| !entries.is_empty())
             .map(|_| named_entries(node, diagnostics))
@@ -127,7 +127,7 @@ fn section<T>(
     (named.map(|named| named.into_iter().map(|(name, _)| name.value).collect()), things)
 }
 
-/// The rules of all files that can be read.
+/// Reads the rules of all readable files.
 fn read_rules_files(
     node: &Node,
     directory: &Path,
@@ -138,7 +138,11 @@ fn read_rules_files(
     let mut known: Vec<Spanned<&str>> = Vec::new();
     for path in list(spanned(text))(node, diagnostics)? {
         if known.iter().any(|known| known.value == path.value) {
-            diagnostics.add(Code::DuplicateName, &path.location, format!("`{}` is listed twice", path.value));
+            diagnostics.add(
+                Code::DuplicateName,
+                &path.location,
+                format!("`{}` is listed more than once", path.value),
+            );
         } else {
             let file = directory.join(path.value);
             if let Some((tree, stamp)) = file::read(&file, Some(&path.location), diagnostics) {

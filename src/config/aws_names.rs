@@ -1,6 +1,7 @@
-//! What is called in AWS, by the names that AWS gives it: a queue's URL, a function's name or ARN.
+//! Parses AWS names: queue URLs, and function names and ARNs.
 
-/// The region of a queue whose URL is AWS' own, `https://sqs.REGION.amazonaws.com/ACCOUNT/QUEUE`.
+/// The region in a queue URL of the form `https://sqs.REGION.amazonaws.com/ACCOUNT/QUEUE`; `None` for other
+/// hosts.
 pub fn queue_region(url: &str) -> Option<&str> {
     let host = url.strip_prefix("https://")?.split('/').next()?;
     let rest = host.strip_prefix("sqs.")?;
@@ -8,27 +9,27 @@ pub fn queue_region(url: &str) -> Option<&str> {
     (!region.contains('.')).then_some(region)
 }
 
-/// What a function is called by: `scaler`, `scaler:live`, `123456789012:function:scaler`, or
-/// `arn:aws:lambda:REGION:ACCOUNT:function:scaler`, both also with `:live` behind them.
+/// A parsed function name: `scaler`, `123456789012:function:scaler` or
+/// `arn:aws:lambda:REGION:ACCOUNT:function:scaler`, each optionally with a qualifier (`:live`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FunctionName<'t> {
-    /// `aws`, `aws-cn`, `aws-us-gov`; only an ARN has one.
+    /// `aws`, `aws-cn` or `aws-us-gov`; present in ARNs only.
     pub partition: Option<&'t str>,
-    /// Only an ARN has one.
+    /// Present in ARNs only.
     pub region: Option<&'t str>,
     /// Twelve digits.
     pub account: Option<&'t str>,
-    /// The name alone.
+    /// The unqualified name, at most 64 characters.
     pub name: &'t str,
     /// A version, an alias, or `$LATEST`.
     pub qualifier: Option<&'t str>,
 }
 
 impl<'t> FunctionName<'t> {
-    /// Reads one; `None` if Lambda would not.
+    /// Parses a function name; `None` if Lambda would reject it.
     pub fn parse(text: &'t str) -> Option<Self> {
         let parts: Vec<&str> = text.split(':').collect();
-        let (of_arn, rest) = match parts[..] {
+        let (arn, rest) = match parts[..] {
             ["arn", partition, "lambda", region, ref rest @ ..] => (Some((partition, region)), rest),
             ref rest => (None, rest),
         };
@@ -41,32 +42,34 @@ impl<'t> FunctionName<'t> {
             [name, qualifier] => (name, Some(qualifier)),
             _ => return None,
         };
-        let read = Self {
-            partition: of_arn.map(|(partition, _)| partition),
-            region: of_arn.map(|(_, region)| region),
+        let name_parts = Self {
+            partition: arn.map(|(partition, _)| partition),
+            region: arn.map(|(_, region)| region),
             account,
             name,
             qualifier,
         };
-        let fits = is_word(name, 64)
+        let valid = is_identifier(name, 64)
             && qualifier.is_none_or(is_qualifier)
             && account
                 .is_none_or(|account| account.len() == 12 && account.bytes().all(|b| b.is_ascii_digit()))
-            && read.region.is_none_or(|region| is_word(region, 64) && account.is_some())
-            && read.partition.is_none_or(|partition| partition.starts_with("aws") && is_word(partition, 64));
-        fits.then_some(read)
+            && name_parts.region.is_none_or(|region| is_identifier(region, 64) && account.is_some())
+            && name_parts
+                .partition
+                .is_none_or(|partition| partition.starts_with("aws") && is_identifier(partition, 64));
+        valid.then_some(name_parts)
     }
 }
 
-/// Whether this is a version, an alias, or `$LATEST`.
+/// Whether `text` is a valid version or alias, or `$LATEST`.
 pub fn is_qualifier(text: &str) -> bool {
-    text == "$LATEST" || is_word(text, 128)
+    text == "$LATEST" || is_identifier(text, 128)
 }
 
-/// Letters, digits, `-` and `_`: at least one, and `most` at the most.
-fn is_word(text: &str, max_chars: usize) -> bool {
-    let plain = |b: u8| b.is_ascii_alphanumeric() || b"-_".contains(&b);
-    (1..=max_chars).contains(&text.len()) && text.bytes().all(plain)
+/// Whether `text` has 1 to `max_chars` letters, digits, `-` and `_`.
+fn is_identifier(text: &str, max_chars: usize) -> bool {
+    let allowed = |b: u8| b.is_ascii_alphanumeric() || b"-_".contains(&b);
+    (1..=max_chars).contains(&text.len()) && text.bytes().all(allowed)
 }
 
 #[cfg(test)]
@@ -74,7 +77,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_url_of_a_queue_says_its_region() {
+    fn queue_urls_name_the_region() {
         let region = |host: &str| queue_region(&format!("https://{host}/123456789012/q")).map(str::to_owned);
         assert_eq!(region("sqs.eu-west-1.amazonaws.com").as_deref(), Some("eu-west-1"));
         assert_eq!(region("sqs.cn-north-1.amazonaws.com.cn").as_deref(), Some("cn-north-1"));
@@ -86,12 +89,12 @@ mod tests {
     }
 
     #[test]
-    fn a_function_is_read_in_each_form_that_lambda_takes() {
+    fn every_function_name_form_of_lambda_is_parsed() {
         let bare =
             FunctionName { partition: None, region: None, account: None, name: "f-1_x", qualifier: None };
         let (account, qualifier) = (Some("123456789012"), Some("live"));
         let arn = FunctionName { partition: Some("aws"), region: Some("eu-west-1"), account, ..bare };
-        for (text, read) in [
+        for (text, name_parts) in [
             ("f-1_x", bare),
             ("f-1_x:live", FunctionName { qualifier, ..bare }),
             ("f-1_x:$LATEST", FunctionName { qualifier: Some("$LATEST"), ..bare }),
@@ -100,7 +103,7 @@ mod tests {
             ("arn:aws:lambda:eu-west-1:123456789012:function:f-1_x", arn),
             ("arn:aws:lambda:eu-west-1:123456789012:function:f-1_x:live", FunctionName { qualifier, ..arn }),
         ] {
-            assert_eq!(FunctionName::parse(text), Some(read), "{text}");
+            assert_eq!(FunctionName::parse(text), Some(name_parts), "{text}");
         }
         let long = "f".repeat(65);
         for text in [

@@ -1,18 +1,16 @@
-//! Readers of maps and lists. Each adds what it finds wrong and never stops the others.
+//! Readers of maps and lists. Each reports its errors as diagnostics and does not stop the others.
 //!
-//! A reader gives `None` for what is faulty, and the fault is in the diagnostics by then. So whoever
-//! gets a `None` goes on with what it has, and says nothing.
+//! A reader that returns `None` has already added a diagnostic, so callers continue without reporting the
+//! error again.
 
 use std::fmt::Display;
 
 use super::diagnostic::{Code, Diagnostics, Location};
-use super::scalar::name;
 use super::suggest::{did_you_mean, nearest};
 use super::unsupported;
 use super::yaml::{Key, Kind, Node};
-use crate::domain::name::Name;
 
-/// A value that is looked at again in the pass of meaning.
+/// A value and its location, for diagnostics of later checks.
 #[derive(Debug, Clone)]
 pub(super) struct Spanned<T> {
     pub value: T,
@@ -29,8 +27,8 @@ pub(super) struct Fields<'n, 'f> {
 }
 
 impl<'n, 'f> Fields<'n, 'f> {
-    /// `at` is the map's name in [`unsupported`]'s list. A map of which all keys are commented out is
-    /// empty to YAML, and so it is here.
+    /// Starts reading a map. `path` is the name of the map in the list of [`unsupported`] keys. A map with
+    /// all keys commented out is null in YAML and counts as empty.
     pub(super) fn from_node(
         node: &'n Node,
         path: &'static str,
@@ -40,7 +38,7 @@ impl<'n, 'f> Fields<'n, 'f> {
         Some(Self { path, location: &node.location, entries, known: Vec::new(), diagnostics })
     }
 
-    /// The value of `key`, which is known from now on. What this version refuses is not given out.
+    /// The value of `key`, which counts as known from now on. Unsupported keys return `None`.
     pub(super) fn lookup(&mut self, key: &'static str) -> Option<&'n Node> {
         self.known.push(key);
         let (_, node) = self.entries.iter().find(|(known, _)| known.name == key)?;
@@ -57,7 +55,7 @@ impl<'n, 'f> Fields<'n, 'f> {
         read(node, self.diagnostics)
     }
 
-    /// Reads a key that has to be there.
+    /// Reads a required key.
     pub(super) fn get_required<T>(
         &mut self,
         key: &'static str,
@@ -69,7 +67,7 @@ impl<'n, 'f> Fields<'n, 'f> {
         found
     }
 
-    /// Says that a key is missing, if it is.
+    /// Reports `key` if it is missing.
     pub(super) fn require(&mut self, key: &str, example: &str) {
         if !self.has(key) {
             let message = format!("`{key}` is missing");
@@ -77,7 +75,7 @@ impl<'n, 'f> Fields<'n, 'f> {
         }
     }
 
-    /// Says of those of `keys` that are there that they do not belong here, and reads none.
+    /// Reports each of `keys` that is present; `why` completes the sentence that begins with the key.
     pub(super) fn reject(&mut self, keys: &[&'static str], why: &str, help: &str) {
         for key in keys {
             self.known.push(key);
@@ -88,7 +86,7 @@ impl<'n, 'f> Fields<'n, 'f> {
         }
     }
 
-    /// The one of `keys` that is there.
+    /// Reads `keys`, of which exactly one must be present.
     pub(super) fn one_of(
         &mut self,
         keys: &'static [&'static str],
@@ -102,29 +100,29 @@ impl<'n, 'f> Fields<'n, 'f> {
         match given[..] {
             [_] => found,
             [] => {
-                let message = format!("one of {} is missing", quoted(keys));
+                let message = format!("exactly one of {} is required", quoted(keys));
                 self.diagnostics.add_with_help(Code::ExactlyOne, self.location, message, help);
                 None
             }
             [_, second, ..] => {
-                let message = format!("{} exclude each other", quoted(&given));
+                let message = format!("{} are mutually exclusive", quoted(&given));
                 self.diagnostics.add_with_help(
                     Code::ExactlyOne,
                     self.key_location(second),
                     message,
-                    "keep one of them",
+                    "keep only one of them",
                 );
                 None
             }
         }
     }
 
-    /// Whether the key is there, whatever its value.
+    /// Whether the key is present, even with an invalid value.
     pub(super) fn has(&self, key: &str) -> bool {
         self.entries.iter().any(|(known, _)| known.name == key)
     }
 
-    /// Where the value of `key` stands, or the map if it does not have it.
+    /// The location of the value of `key`, or that of the map if the key is absent.
     pub(super) fn location_of(&self, key: &str) -> &'n Location {
         self.entries
             .iter()
@@ -139,24 +137,25 @@ impl<'n, 'f> Fields<'n, 'f> {
             .map_or(self.location, |(key, _)| &key.location)
     }
 
-    /// Where the map stands.
+    /// The location of the map.
     pub(super) fn location(&self) -> &'n Location {
         self.location
     }
 
-    /// Says which keys are not known, and which are not supported.
+    /// Reports unknown and unsupported keys.
     pub(super) fn finish(self) {
         let Self { path, entries, known, diagnostics, .. } = self;
         #[cfg(test)]
-        seen::note(path, &known);
+        known_keys::record(path, &known);
         for (key, _) in entries {
-            if let Some(line) = unsupported::find(path, &key.name) {
-                line.report(&key.location, diagnostics);
+            if let Some(entry) = unsupported::find(path, &key.name) {
+                entry.report(&key.location, diagnostics);
             } else if !known.contains(&key.name.as_str()) {
-                let message = format!("there is no key `{}` here", key.name);
-                let later = nearest(&key.name.to_lowercase(), unsupported::keys(path));
-                let help = match later.filter(|later| !known.contains(later)) {
-                    Some(later) => format!("did you mean `{later}`?"),
+                let message = format!("unknown key `{}`", key.name);
+                let near_unsupported = nearest(&key.name.to_lowercase(), unsupported::keys(path));
+                let help = match near_unsupported.filter(|near_unsupported| !known.contains(near_unsupported))
+                {
+                    Some(near_unsupported) => format!("did you mean `{near_unsupported}`?"),
                     None => did_you_mean(&key.name, &known),
                 };
                 diagnostics.add_with_help(Code::UnknownKey, &key.location, message, help);
@@ -165,7 +164,7 @@ impl<'n, 'f> Fields<'n, 'f> {
     }
 }
 
-/// The entries of a map whose keys are the user's own.
+/// The entries of a map with arbitrary keys.
 pub(super) fn entries<'n>(node: &'n Node, diagnostics: &mut Diagnostics) -> Option<&'n [(Key, Node)]> {
     match &node.kind {
         Kind::Map(entries) => Some(entries),
@@ -174,23 +173,7 @@ pub(super) fn entries<'n>(node: &'n Node, diagnostics: &mut Diagnostics) -> Opti
     }
 }
 
-/// The entries of a map whose keys are names.
-pub(super) fn named_entries<'n>(
-    node: &'n Node,
-    diagnostics: &mut Diagnostics,
-) -> Vec<(Spanned<Name>, &'n Node)> {
-    let entries = entries(node, diagnostics).unwrap_or_default();
-    let mut named = Vec::with_capacity(entries.len());
-    for (key, value) in entries {
-        match Name::new(&key.name) {
-            Ok(name) => named.push((Spanned { value: name, location: key.location.clone() }, value)),
-            Err(error) => diagnostics.add(Code::Value, &key.location, error.to_string()),
-        }
-    }
-    named
-}
-
-/// Reads each item of a list; the faulty ones are left out. Nothing at all is an empty list.
+/// Reads each item of a list; invalid items are omitted. Null counts as an empty list.
 pub(super) fn list<'n, T>(
     read: impl Fn(&'n Node, &mut Diagnostics) -> Option<T>,
 ) -> impl Fn(&'n Node, &mut Diagnostics) -> Option<Vec<T>> {
@@ -201,7 +184,7 @@ pub(super) fn list<'n, T>(
     }
 }
 
-/// Says that a list is empty, if it is.
+/// Reports an empty list.
 pub(super) fn check_not_empty(node: &Node, help: &str, diagnostics: &mut Diagnostics) {
     let empty = match &node.kind {
         Kind::Null => true,
@@ -209,11 +192,11 @@ pub(super) fn check_not_empty(node: &Node, help: &str, diagnostics: &mut Diagnos
         _ => false,
     };
     if empty {
-        diagnostics.add_with_help(Code::Range, &node.location, "this list must not be empty", help);
+        diagnostics.add_with_help(Code::Range, &node.location, "list must not be empty", help);
     }
 }
 
-/// A list, nothing of it twice.
+/// Reads a list without duplicates.
 pub(super) fn distinct<'n, T: PartialEq + Display>(
     read: impl Fn(&'n Node, &mut Diagnostics) -> Option<T>,
 ) -> impl Fn(&'n Node, &mut Diagnostics) -> Option<Vec<Spanned<T>>> {
@@ -222,7 +205,7 @@ pub(super) fn distinct<'n, T: PartialEq + Display>(
         let mut items: Vec<Spanned<T>> = Vec::new();
         for one in read(node, diagnostics)? {
             if items.iter().any(|known| known.value == one.value) {
-                let message = format!("`{}` is listed twice", one.value);
+                let message = format!("`{}` is listed more than once", one.value);
                 diagnostics.add(Code::DuplicateName, &one.location, message);
             } else {
                 items.push(one);
@@ -232,12 +215,7 @@ pub(super) fn distinct<'n, T: PartialEq + Display>(
     }
 }
 
-/// A list of names, none of them twice.
-pub(super) fn names(node: &Node, diagnostics: &mut Diagnostics) -> Option<Vec<Spanned<Name>>> {
-    distinct(name)(node, diagnostics)
-}
-
-/// Keeps the place of what `read` gives.
+/// Adds the location to the value that `read` returns.
 pub(super) fn spanned<'n, T>(
     read: impl Fn(&'n Node, &mut Diagnostics) -> Option<T>,
 ) -> impl Fn(&'n Node, &mut Diagnostics) -> Option<Spanned<T>> {
@@ -246,7 +224,7 @@ pub(super) fn spanned<'n, T>(
     }
 }
 
-/// Says that `node` is something else than `expected`.
+/// Reports that the type of `node` is not `expected`.
 pub(super) fn wrong_type<T>(node: &Node, expected: &str, diagnostics: &mut Diagnostics) -> Option<T> {
     diagnostics.add(Code::Type, &node.location, format!("expected {expected}, found {}", describe(node)));
     None
@@ -256,7 +234,7 @@ fn quoted(words: &[&str]) -> String {
     words.iter().map(|word| format!("`{word}`")).collect::<Vec<_>>().join(", ")
 }
 
-/// What `node` is, in words.
+/// Describes `node` for a message.
 pub(super) fn describe(node: &Node) -> String {
     match &node.kind {
         Kind::Null => "nothing".to_owned(),
@@ -269,24 +247,24 @@ pub(super) fn describe(node: &Node) -> String {
     }
 }
 
-/// Which keys the readers know, for the test that holds the published schemas to them.
+/// Records the keys that the readers know, for the test that compares them with the JSON Schemas.
 #[cfg(test)]
-pub(super) mod seen {
+pub(super) mod known_keys {
     use std::cell::RefCell;
     use std::collections::{BTreeMap, BTreeSet};
 
-    type Seen = BTreeMap<&'static str, BTreeSet<&'static str>>;
+    type KnownKeys = BTreeMap<&'static str, BTreeSet<&'static str>>;
 
     thread_local! {
-        static SEEN: RefCell<Seen> = const { RefCell::new(BTreeMap::new()) };
+        static KNOWN_KEYS: RefCell<KnownKeys> = const { RefCell::new(BTreeMap::new()) };
     }
 
-    pub(crate) fn note(path: &'static str, known: &[&'static str]) {
-        SEEN.with_borrow_mut(|seen| seen.entry(path).or_default().extend(known));
+    pub(crate) fn record(path: &'static str, known: &[&'static str]) {
+        KNOWN_KEYS.with_borrow_mut(|keys| keys.entry(path).or_default().extend(known));
     }
 
-    /// All that was noted on this thread.
-    pub(crate) fn taken() -> Seen {
-        SEEN.take()
+    /// Returns and clears the keys recorded on this thread.
+    pub(crate) fn take() -> KnownKeys {
+        KNOWN_KEYS.take()
     }
 }

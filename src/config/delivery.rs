@@ -1,4 +1,4 @@
-//! How deliveries are tried again and given up.
+//! Delivery settings: backoff, maximum age and backlog.
 
 use super::decode::Fields;
 use super::diagnostic::{Code, Diagnostics};
@@ -9,13 +9,13 @@ use crate::domain::duration::format;
 
 const KEYS: [&str; 4] = ["initial_backoff", "max_backoff", "max_age", "scale_in_max_age"];
 
-/// A number of undelivered deliveries. None at all would take nothing in.
+/// Reads a maximum number of undelivered deliveries. It is at least 1, since 0 would reject everything.
 pub(super) fn backlog(node: &Node, diagnostics: &mut Diagnostics) -> Option<u64> {
     number(1..=i64::MAX)(node, diagnostics)
 }
 
-/// The section, in which the built-in defaults leave nothing out: what holds for each destination, and for
-/// all of them together.
+/// Reads the `delivery` section: the defaults of each destination, and the backlog limit of all of them
+/// together. The built-in defaults set every key.
 pub(super) fn delivery(node: &Node, diagnostics: &mut Diagnostics) -> Option<(Delivery, u64)> {
     let mut fields = Fields::from_node(node, "delivery", diagnostics)?;
     let [initial_backoff, max_backoff, max_age, scale_in_max_age] =
@@ -37,7 +37,7 @@ pub(super) fn delivery(node: &Node, diagnostics: &mut Diagnostics) -> Option<(De
     delivery.zip(max_backlog)
 }
 
-/// What a destination says for itself, over what holds for all.
+/// The delivery settings of one destination: its own keys override `common`.
 pub(super) fn with_overrides(common: Delivery, fields: &mut Fields<'_, '_>) -> Delivery {
     let [initial_backoff, max_backoff, max_age, scale_in_max_age] =
         KEYS.map(|key| fields.get(key, positive_duration));
@@ -54,13 +54,17 @@ pub(super) fn with_overrides(common: Delivery, fields: &mut Fields<'_, '_>) -> D
 }
 
 fn check(delivery: &Delivery, fields: &mut Fields<'_, '_>) {
-    let Delivery { initial_backoff: first, max_backoff: most, .. } = *delivery;
-    if first > most {
+    let Delivery { initial_backoff, max_backoff, .. } = *delivery;
+    if initial_backoff > max_backoff {
         let location =
             fields.location_of(if fields.has("initial_backoff") { "initial_backoff" } else { "max_backoff" });
-        let message =
-            format!("`initial_backoff` ({}) is above `max_backoff` ({})", format(first), format(most));
-        let help = "back-off grows from the one to the other: lower the first or raise the second";
+        let message = format!(
+            "`initial_backoff` ({}) exceeds `max_backoff` ({})",
+            format(initial_backoff),
+            format(max_backoff)
+        );
+        let help =
+            "the backoff grows from `initial_backoff` to `max_backoff`: lower the first or raise the second";
         fields.diagnostics.add_with_help(Code::Contradiction, location, message, help);
     }
 }

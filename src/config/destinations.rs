@@ -1,4 +1,4 @@
-//! Where events go.
+//! Readers of destinations: SQS queues, Lambda functions and files.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -14,7 +14,7 @@ use crate::domain::name::Name;
 
 const DEFAULT_CONCURRENCY: usize = 8;
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(30);
-const EXAMPLE: &str = "say where its events go, for example `file: { path: \"-\" }`";
+const EXAMPLE: &str = "add one, for example `file: { path: \"-\" }`";
 
 pub(super) fn destination(
     name: Name,
@@ -29,7 +29,7 @@ pub(super) fn destination(
         Some((_, node)) => file(node, fields.diagnostics).map(DestinationKind::File),
         None => None,
     };
-    // Two writers would mix the lines of one file.
+    // Concurrent writers would interleave the lines of a file.
     let max_concurrency = if fields.has("file") { 1 } else { 256 };
     let concurrency = fields.get("concurrency", number(1..=max_concurrency));
     let timeout = fields.get("timeout", positive_duration).unwrap_or(DEFAULT_TIMEOUT);
@@ -67,14 +67,14 @@ fn lambda(node: &Node, diagnostics: &mut Diagnostics) -> Option<Lambda> {
     let endpoint_url = fields.get("endpoint_url", endpoint);
     let role = role(&mut fields);
     let max_events = fields.get("max_events", number(1..=Lambda::MAX_EVENTS as i64)).unwrap_or(1);
-    // The calls about one target follow each other in any case. What Lambda's own queue makes of them is
-    // another matter.
+    // The bridge calls the function for one event of a target at a time. Lambda's own queue may still
+    // reorder the calls.
     let ordered = fields.get("per_target_order", flag).unwrap_or(false);
     if ordered && invocation_type == InvocationType::Event {
-        let message = "`per_target_order` holds for the calls, and with `invocation_type: event` Lambda queues \
-                       them and may run them in another order";
-        let help = "say `invocation_type: request_response`, where the next event of a target waits for the \
-                    function's answer to the one before";
+        let message = "`per_target_order` is not guaranteed with `invocation_type: event`: Lambda queues the calls \
+                       and may run them in another order";
+        let help = "use `invocation_type: request_response`: the next event of a target is then sent after the \
+                    function has responded to the previous one";
         fields.diagnostics.add_with_help(
             Code::OrderNotGuaranteed,
             fields.location_of("per_target_order"),
@@ -87,32 +87,32 @@ fn lambda(node: &Node, diagnostics: &mut Diagnostics) -> Option<Lambda> {
     let parsed = FunctionName::parse(&function);
     let region =
         effective_region(node, region, parsed.and_then(|parsed| parsed.region), "function", diagnostics);
-    let of_function = parsed.and_then(|parsed| parsed.qualifier);
+    let function_qualifier = parsed.and_then(|parsed| parsed.qualifier);
     if let (Some(qualifier), Some(other)) =
-        (&qualifier, of_function.filter(|other| Some(*other) != qualifier.as_deref()))
+        (&qualifier, function_qualifier.filter(|other| Some(*other) != qualifier.as_deref()))
     {
-        let message = format!("`qualifier` is {qualifier}, and `function` ends in {other}");
+        let message = format!("`qualifier` is `{qualifier}`, but `function` ends in `{other}`");
         let location = &node.get("qualifier").unwrap_or(node).location;
-        diagnostics.add_with_help(Code::Contradiction, location, message, "keep one of them");
+        diagnostics.add_with_help(Code::Contradiction, location, message, "keep only one of them");
     }
     Some(Lambda { function, qualifier, invocation_type, max_events, region, endpoint_url, role })
 }
 
-/// The region that a destination says, or else the one that the name of what it calls says. Where an endpoint is
-/// given, that is what is called, and the name says nothing.
+/// The configured region, or else the one in the queue URL or ARN. With `endpoint_url` the two may differ,
+/// since the endpoint is called.
 fn effective_region(
     node: &Node,
     region: Option<String>,
-    of_name: Option<&str>,
+    name_region: Option<&str>,
     name: &str,
     diagnostics: &mut Diagnostics,
 ) -> Option<String> {
-    if let (Some(region), Some(other)) = (&region, of_name)
+    if let (Some(region), Some(other)) = (&region, name_region)
         && region != other
         && node.get("endpoint_url").is_none()
     {
-        let message = format!("`region` is {region}, and `{name}` is in {other}");
-        let help = format!("leave `region` out: `{name}` says it");
+        let message = format!("`region` is `{region}`, but `{name}` is in `{other}`");
+        let help = format!("remove `region`: it is taken from `{name}`");
         diagnostics.add_with_help(
             Code::Contradiction,
             &node.get("region").unwrap_or(node).location,
@@ -120,16 +120,16 @@ fn effective_region(
             help,
         );
     }
-    region.or_else(|| of_name.map(str::to_owned))
+    region.or_else(|| name_region.map(str::to_owned))
 }
 
-/// The role that is to be assumed, if one is given.
+/// Reads the role to assume, if there is one.
 fn role(fields: &mut Fields<'_, '_>) -> Option<Role> {
     let arn = fields.get("role_arn", role_arn);
     if !fields.has("role_arn") {
-        let help = "add `role_arn: arn:aws:iam::123456789012:role/scaling`, the role whose owner asks for it, or \
-                    leave it out";
-        fields.reject(&["external_id"], "says nothing without `role_arn`", help);
+        let help = "add `role_arn: arn:aws:iam::123456789012:role/scaling`, the role that requires this external \
+                    ID, or remove `external_id`";
+        fields.reject(&["external_id"], "requires `role_arn`", help);
         return None;
     }
     let external_id = fields.get("external_id", external_id);
@@ -139,32 +139,35 @@ fn role(fields: &mut Fields<'_, '_>) -> Option<Role> {
 fn role_arn(node: &Node, diagnostics: &mut Diagnostics) -> Option<String> {
     let text = text(node, diagnostics)?;
     let parts: Vec<&str> = text.splitn(6, ':').collect();
-    let name = |name: &str| {
-        name.len() > 5 && name.starts_with("role/") && name.bytes().all(|b| b.is_ascii_graphic() && b != b':')
+    let is_role_name = |is_role_name: &str| {
+        is_role_name.len() > 5
+            && is_role_name.starts_with("role/")
+            && is_role_name.bytes().all(|b| b.is_ascii_graphic() && b != b':')
     };
     if let ["arn", partition, "iam", "", account, resource] = parts[..]
         && partition.starts_with("aws")
         && account.len() == 12
         && account.bytes().all(|b| b.is_ascii_digit())
-        && name(resource)
+        && is_role_name(resource)
     {
         return Some(text.to_owned());
     }
-    let message = format!("`{text}` is not the ARN of a role");
+    let message = format!("`{text}` is not a valid IAM role ARN");
     let help = "copy it from IAM, for example `role_arn: arn:aws:iam::123456789012:role/scaling`";
     diagnostics.add_with_help(Code::Value, &node.location, message, help);
     None
 }
 
-/// As STS wants it.
+/// Reads an external ID in the format of STS.
 fn external_id(node: &Node, diagnostics: &mut Diagnostics) -> Option<String> {
     let text = text(node, diagnostics)?;
     let allowed = |b: u8| b.is_ascii_alphanumeric() || b"+=,.@:/-_".contains(&b);
     if (2..=1224).contains(&text.len()) && text.bytes().all(allowed) {
         return Some(text.to_owned());
     }
-    let help = "it has 2 to 1224 letters, digits and `+=,.@:/-_`, as the role's owner has set it";
-    diagnostics.add_with_help(Code::Value, &node.location, "this is no external id", help);
+    let help =
+        "use 2 to 1224 letters, digits and characters of `+=,.@:/-_`, as set in the role's trust policy";
+    diagnostics.add_with_help(Code::Value, &node.location, "invalid external ID", help);
     None
 }
 
@@ -190,7 +193,7 @@ fn queue_url(node: &Node, diagnostics: &mut Diagnostics) -> Option<String> {
     if parts.len() == 2 && parts.iter().all(plain) {
         return Some(text.to_owned());
     }
-    let message = format!("`{text}` is not the URL of a queue");
+    let message = format!("`{text}` is not a valid queue URL");
     let help = format!("copy it from SQS: scheme, host, account and queue, for example `{QUEUE_URL}`");
     diagnostics.add_with_help(Code::Value, &node.location, message, help);
     None
@@ -203,8 +206,8 @@ fn function(node: &Node, diagnostics: &mut Diagnostics) -> Option<String> {
     if FunctionName::parse(text).is_some() {
         return Some(text.to_owned());
     }
-    let message = format!("`{text}` is not the name of a function");
-    let help = format!("write its name, its ARN or ACCOUNT:function:NAME, for example `{FUNCTION}`");
+    let message = format!("`{text}` is not a valid function name or ARN");
+    let help = format!("use the name, the ARN or ACCOUNT:function:NAME, for example `{FUNCTION}`");
     diagnostics.add_with_help(Code::Value, &node.location, message, help);
     None
 }
@@ -214,12 +217,12 @@ fn qualifier(node: &Node, diagnostics: &mut Diagnostics) -> Option<String> {
     if is_qualifier(text) {
         return Some(text.to_owned());
     }
-    let message = format!("`{text}` is no version and no alias of a function");
+    let message = format!("`{text}` is not a valid function version or alias");
     diagnostics.add_with_help(
         Code::Value,
         &node.location,
         message,
-        "for example `qualifier: live`, or leave it out",
+        "use a version or an alias, for example `qualifier: live`, or remove it",
     );
     None
 }
@@ -229,13 +232,14 @@ fn endpoint(node: &Node, diagnostics: &mut Diagnostics) -> Option<String> {
     if host_and_path(text).is_some() {
         return Some(text.to_owned());
     }
-    let message = format!("`{text}` is not an endpoint");
-    let help = "write an http(s) URL, for example `http://127.0.0.1:4566`, or leave it out for AWS' own";
+    let message = format!("`{text}` is not a valid endpoint URL");
+    let help =
+        "use an http(s) URL, for example `http://127.0.0.1:4566`, or remove it to use the AWS endpoint";
     diagnostics.add_with_help(Code::Value, &node.location, message, help);
     None
 }
 
-/// Of an http(s) URL, as far as this bridge has to understand one.
+/// Splits an http(s) URL into host and path; `None` if it is invalid or has user info, a query or a fragment.
 fn host_and_path(url: &str) -> Option<(&str, Option<&str>)> {
     let rest = url.strip_prefix("https://").or_else(|| url.strip_prefix("http://"))?;
     let (host, path) = match rest.split_once('/') {

@@ -1,27 +1,27 @@
-//! What is wrong with a configuration: where, what, and how to mend it.
+//! Diagnostics: errors and warnings about a configuration, each with location, cause and fix.
 
 use std::cmp::Ordering;
 use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
 
-/// Where a value was written.
+/// The origin of a value.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Location {
-    /// A file as a whole, where there is no line to speak of.
+    /// A file as a whole, for errors without a line.
     WholeFile(Arc<Path>),
-    /// In a file.
+    /// A position in a file.
     File {
-        /// Its path, as it was given.
+        /// The path with which the file was opened.
         file: Arc<Path>,
-        /// From 1.
+        /// Counted from 1.
         line: u32,
-        /// From 1, in characters.
+        /// Counted from 1, in characters.
         column: u32,
     },
-    /// In an environment variable of this name.
+    /// The environment variable of this name.
     Env(Arc<str>),
-    /// Nowhere: it is built in.
+    /// The built-in defaults.
     Default,
 }
 
@@ -36,12 +36,12 @@ impl fmt::Display for Location {
     }
 }
 
-/// How bad a diagnostic is.
+/// Whether a diagnostic prevents the use of the configuration.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Severity {
-    /// The configuration cannot be used.
+    /// The configuration is rejected.
     Error,
-    /// It can, but hardly means what it says.
+    /// The configuration is accepted, but probably does not do what was intended.
     Warning,
 }
 
@@ -51,29 +51,30 @@ impl fmt::Display for Severity {
     }
 }
 
-/// The one table of codes. A code is never given to another fault, so that what was written about it
-/// stays true.
+/// Defines the diagnostic codes. A code is never reused for another diagnostic, so that references to it
+/// remain valid.
 macro_rules! codes {
-    ($($name:ident = $text:literal, $about:literal;)+) => {
-        /// Which fault it is.
+    ($($name:ident = $text:literal, $description:literal;)+) => {
+        /// The code of a diagnostic.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-        pub enum Code { $(#[doc = $about] $name),+ }
+        pub enum Code { $(#[doc = $description] $name),+ }
 
         impl Code {
-            /// All codes, in the order of their text.
+            /// All codes, sorted by text.
             pub const ALL: &[Self] = &[$(Self::$name),+];
 
-            /// `E004`, `W001`.
+            /// The text of the code, such as `E004` or `W001`.
             pub const fn as_str(self) -> &'static str {
                 match self { $(Self::$name => $text),+ }
             }
 
-            /// In a sentence, which fault it is.
+            /// A short description of the diagnostic, ending with a full stop.
             pub const fn description(self) -> &'static str {
-                match self { $(Self::$name => $about),+ }
+                match self { $(Self::$name => $description),+ }
             }
 
-            /// Its page, in Markdown: what it means, an example, and the example mended.
+            /// The page that `explain` prints, in Markdown: the meaning, an example, and the corrected
+            /// example.
             pub const fn page(self) -> &'static str {
                 match self { $(Self::$name => include_str!(concat!("pages/", $text, ".md"))),+ }
             }
@@ -82,68 +83,68 @@ macro_rules! codes {
 }
 
 codes! {
-    Unreadable = "E001", "A file that cannot be read.";
-    Syntax = "E002", "A file that is not YAML.";
-    DuplicateKey = "E003", "A key that is given twice.";
-    UnknownKey = "E004", "A key that does not exist.";
-    Missing = "E005", "A key that has to be given.";
-    Type = "E006", "A value of another type than expected.";
-    Value = "E007", "A value that cannot be read: no duration, no address, no name, no such word.";
-    Range = "E008", "A number, a duration or a text outside its bounds.";
-    ExactlyOne = "E009", "None or several of keys of which exactly one is needed.";
-    Unsupported = "E010", "Something that this version does not support yet.";
-    Environment = "E011", "An environment variable that reaches no setting.";
-    Unauthenticated = "E012", "A listener beyond loopback without credentials.";
-    Contradiction = "E013", "Two values that do not go together.";
-    UnknownName = "E014", "A source or destination that is not configured.";
-    DuplicateName = "E015", "A name or an item that is given twice.";
-    Empty = "E016", "No source, no destination or no rule.";
-    Matcher = "E017", "A matcher that cannot be read.";
-    Template = "E018", "A template or a condition that cannot be read.";
-    Steps = "E019", "Steps that make no sense.";
-    NoDestination = "E020", "A rule that acts and sends to no destination.";
-    NoRoute = "E021", "An Alertmanager of which no route leads to this bridge.";
-    ResolvedUnsent = "E022", "A receiver that does not send what has resolved.";
-    TruncatedAlerts = "E023", "A receiver that leaves alerts out.";
-    LongTimeout = "E024", "A receiver whose `timeout` leaves no time for another try.";
-    LongRepeatInterval = "E025", "A route that repeats itself after the bridge has forgotten its alerts.";
-    UnknownSource = "E026", "A receiver that sends to a source which is not configured.";
-    DoesNothing = "W001", "A rule that never does anything.";
-    DuplicateActing = "W002", "A rule that sends one adjustment to two destinations that act.";
-    NoHeartbeat = "W003", "A source without a heartbeat that a rule which takes capacity away listens to.";
-    OrderNotGuaranteed = "W004", "An order of events that holds only for a part of their way.";
-    Unreachable = "W005", "A rule that never sees an alert, since an earlier one takes them all.";
-    Unused = "W006", "A destination that no rule sends to.";
-    NeverRenders = "W007", "A template that asks for what its alerts never have.";
-    NeverMatches = "W008", "Matchers that cannot all hold.";
-    NoStabilization = "W009", "Capacity is taken away without waiting for calm.";
-    ShortCooldown = "W010", "A cooldown that is over before Alertmanager can tell what has changed.";
-    ShortLateWindow = "W011", "A `late_window` that is over before the other Alertmanager speaks.";
-    Unrouted = "W012", "Alerts of a rule, or a heartbeat, that no route leads to this bridge.";
+    Unreadable = "E001", "An unreadable file.";
+    Syntax = "E002", "A file that is not valid YAML.";
+    DuplicateKey = "E003", "A duplicate key.";
+    UnknownKey = "E004", "An unknown key.";
+    Missing = "E005", "A required key that is missing.";
+    Type = "E006", "A value of the wrong type.";
+    Value = "E007", "An invalid value, such as a malformed duration, address or name, or an unknown keyword.";
+    Range = "E008", "A number, a duration or a text that is out of range.";
+    ExactlyOne = "E009", "None or several of a group of keys of which exactly one is required.";
+    Unsupported = "E010", "A key that this version does not support.";
+    Environment = "E011", "An environment variable that does not match any setting.";
+    Unauthenticated = "E012", "A non-loopback listener without authentication.";
+    Contradiction = "E013", "Two values that contradict each other.";
+    UnknownName = "E014", "A reference to a source or destination that is not configured.";
+    DuplicateName = "E015", "A duplicate name or list item.";
+    Empty = "E016", "No sources, destinations, rules or tests.";
+    Matcher = "E017", "An invalid matcher.";
+    Template = "E018", "An invalid template or condition.";
+    Steps = "E019", "Steps that are empty, out of order or in `on_resolved`.";
+    NoDestination = "E020", "A rule with an action and no destination.";
+    NoRoute = "E021", "An Alertmanager configuration without a route to this bridge.";
+    ResolvedUnsent = "E022", "A receiver that does not send resolved alerts.";
+    TruncatedAlerts = "E023", "A receiver that truncates notifications.";
+    LongTimeout = "E024", "A receiver whose `timeout` leaves no time for a retry.";
+    LongRepeatInterval = "E025", "A route whose alerts expire before it repeats them.";
+    UnknownSource = "E026", "A receiver that sends to a source that is not configured.";
+    DoesNothing = "W001", "A rule without an action.";
+    DuplicateActing = "W002", "A rule that sends its events to more than one acting destination.";
+    NoHeartbeat = "W003", "A source without a heartbeat whose alerts can decrease capacity.";
+    OrderNotGuaranteed = "W004", "An order of events that is not guaranteed end to end.";
+    Unreachable = "W005", "A rule whose alerts are all matched by an earlier rule.";
+    Unused = "W006", "A destination that no rule uses.";
+    NeverRenders = "W007", "A template with a label that none of its alerts has.";
+    NeverMatches = "W008", "Matchers that contradict each other.";
+    NoStabilization = "W009", "A scale-in without a stabilization window.";
+    ShortCooldown = "W010", "A cooldown that is shorter than Alertmanager's `group_interval`.";
+    ShortLateWindow = "W011", "A `late_window` that is not longer than Alertmanager's `group_interval`.";
+    Unrouted = "W012", "A rule or heartbeat whose alerts no route sends to this bridge.";
 }
 
 impl Code {
-    /// The code of a text such as `E012`, in either case.
+    /// Parses a code such as `E012`, ignoring case.
     pub fn parse(text: &str) -> Option<Self> {
         Self::ALL.iter().copied().find(|code| code.as_str().eq_ignore_ascii_case(text))
     }
 
-    /// How bad it is, which its first letter says.
+    /// The severity, given by the first letter of the code.
     pub fn severity(self) -> Severity {
         if self.as_str().starts_with('W') { Severity::Warning } else { Severity::Error }
     }
 }
 
-/// One fault.
+/// An error or warning.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Diagnostic {
-    /// Which fault it is.
+    /// The code, which has a page.
     pub code: Code,
-    /// Where.
+    /// The value that the message is about.
     pub location: Location,
-    /// What is wrong.
+    /// The cause, on one line.
     pub message: String,
-    /// How to mend it.
+    /// The fix.
     pub help: Option<String>,
 }
 
@@ -155,17 +156,17 @@ impl fmt::Display for Diagnostic {
     }
 }
 
-/// All faults of a configuration, in the order of their places.
+/// The diagnostics of a configuration, sorted by location and without duplicates.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Diagnostics(Vec<Diagnostic>);
 
 impl Diagnostics {
-    /// Adds a fault that needs no help.
+    /// Adds a diagnostic whose message implies the fix.
     pub fn add(&mut self, code: Code, location: &Location, message: impl Into<String>) {
         self.push(Diagnostic { code, location: location.clone(), message: message.into(), help: None });
     }
 
-    /// Adds a fault and how to mend it.
+    /// Adds a diagnostic with a fix.
     pub fn add_with_help(
         &mut self,
         code: Code,
@@ -177,10 +178,10 @@ impl Diagnostics {
         self.push(Diagnostic { code, location: location.clone(), message: message.into(), help });
     }
 
-    /// Adds `diagnostic` behind those of the same place. The very same one twice is kept once: what
-    /// several values inherit is judged with each of them.
+    /// Adds `diagnostic` after those of the same location. An identical one is dropped: a value that several
+    /// items inherit is checked once for each of them.
     fn push(&mut self, mut diagnostic: Diagnostic) {
-        // A message is one line, whatever the text is that it repeats.
+        // Control characters of quoted text are escaped, so that a message is one line.
         if diagnostic.message.contains(char::is_control) {
             let shown = |c: char| if c.is_control() { c.escape_default().to_string() } else { c.to_string() };
             diagnostic.message = diagnostic.message.chars().map(shown).collect();
@@ -193,27 +194,27 @@ impl Diagnostics {
         }
     }
 
-    /// Adds all of `others`.
+    /// Adds all diagnostics of `others`.
     pub fn append(&mut self, others: Self) {
         others.0.into_iter().for_each(|one| self.push(one));
     }
 
-    /// All of them in order.
+    /// The diagnostics in order.
     pub fn iter(&self) -> std::slice::Iter<'_, Diagnostic> {
         self.0.iter()
     }
 
-    /// How many there are.
+    /// The number of diagnostics.
     pub fn len(&self) -> usize {
         self.0.len()
     }
 
-    /// Whether there is none.
+    /// Whether there are no diagnostics.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// Whether there is one that forbids the use of the configuration.
+    /// Whether a diagnostic is an error.
     pub fn has_errors(&self) -> bool {
         self.iter().any(|diagnostic| diagnostic.code.severity() == Severity::Error)
     }
@@ -252,12 +253,12 @@ mod tests {
         let at = |line| Location::File { file: Path::new("a.yaml").into(), line, column: 3 };
         let mut diagnostics = Diagnostics::default();
         diagnostics.add(Code::DoesNothing, &at(10), "last");
-        diagnostics.add_with_help(Code::UnknownKey, &at(2), "first", "mend it");
+        diagnostics.add_with_help(Code::UnknownKey, &at(2), "first", "fix it");
         diagnostics.add(Code::Missing, &at(10), "behind the last\u{1b}\n");
         diagnostics.add(Code::DoesNothing, &at(10), "last");
         assert_eq!(
             diagnostics.to_string(),
-            "a.yaml:2:3: error[E004]: first\n  help: mend it\n\
+            "a.yaml:2:3: error[E004]: first\n  help: fix it\n\
              a.yaml:10:3: warning[W001]: last\na.yaml:10:3: error[E005]: behind the last\\u{1b}\\n"
         );
         assert!(diagnostics.has_errors());

@@ -1,4 +1,4 @@
-//! A file -> its tree.
+//! Reads a file into a YAML tree.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -7,14 +7,14 @@ use super::diagnostic::{Code, Diagnostics, Location};
 use super::file_stamp::FileStamp;
 use super::yaml::{self, Node, Origin};
 
-/// Reads a file: its tree, and what the file was right before. `named_at` is where another file names it.
+/// Reads a file and its stamp. `named_at` is the location at which another file names it.
 pub(super) fn read(
     path: &Path,
     named_at: Option<&Location>,
     diagnostics: &mut Diagnostics,
 ) -> Option<(Node, FileStamp)> {
     let file: Arc<Path> = path.into();
-    // What is written while it is read is a change then.
+    // Taken before reading, so that a write during the read counts as a change.
     let stamp = FileStamp::read(path.to_owned());
     let bytes = match std::fs::read(path) {
         Ok(bytes) => bytes,
@@ -29,13 +29,18 @@ pub(super) fn read(
         Err(error) => {
             let (line, column) = end_position(&error.as_bytes()[..error.utf8_error().valid_up_to()]);
             let location = Location::File { file, line, column };
-            diagnostics.add_with_help(Code::Syntax, &location, "this is not UTF-8", "save the file as UTF-8");
+            diagnostics.add_with_help(
+                Code::Syntax,
+                &location,
+                "file is not valid UTF-8",
+                "save the file as UTF-8",
+            );
             None
         }
     }
 }
 
-/// Line and column behind `text`.
+/// The line and column after `text`.
 fn end_position(text: &[u8]) -> (u32, u32) {
     let text = String::from_utf8_lossy(text);
     let count = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);

@@ -1,17 +1,18 @@
-//! What a file was when it was looked at, to tell whether it is another one by now.
+//! File stamps: metadata of a file at one point in time, to detect changes.
 
 use std::fs::Metadata;
 use std::path::PathBuf;
 use std::time::SystemTime;
 
-/// A file, as it was when it was looked at.
+/// The path and version of a file when the stamp was read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FileStamp {
     path: PathBuf,
     version: Option<FileVersion>,
 }
 
-/// Device, number, length, and when it was written. Links are followed, so another file behind one is seen.
+/// Device and inode, length and modification time. Links are followed, so that a new target of a link is a
+/// new version.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct FileVersion {
     inode: (u64, u64),
@@ -20,17 +21,17 @@ struct FileVersion {
 }
 
 impl FileStamp {
-    /// The file as it is now, or that it is not there.
+    /// Reads the stamp of the file at `path`; a missing file has a stamp too.
     pub fn read(path: PathBuf) -> Self {
-        let mark = std::fs::metadata(&path).ok().map(|file| FileVersion {
+        let version = std::fs::metadata(&path).ok().map(|file| FileVersion {
             inode: inode(&file),
             bytes: file.len(),
             modified_at: file.modified().ok(),
         });
-        Self { path, version: mark }
+        Self { path, version }
     }
 
-    /// The same file as it is now.
+    /// Reads the stamp of the same path again.
     pub fn refresh(&self) -> Self {
         Self::read(self.path.clone())
     }
@@ -52,18 +53,18 @@ mod tests {
     use std::path::Path;
 
     #[test]
-    fn a_configuration_knows_its_files_as_they_were_when_it_was_read() {
+    fn stamps_detect_changed_and_removed_files() {
         let (folder, examples) =
             (tempfile::tempdir().unwrap(), Path::new(env!("CARGO_MANIFEST_DIR")).join("config"));
         for name in ["scalebridge.yaml", "rules.yaml"] {
             std::fs::copy(examples.join(name), folder.path().join(name)).unwrap();
         }
         let files = crate::config::load(&folder.path().join("scalebridge.yaml"), []).unwrap().files;
-        let stay = || files.iter().map(|file| file.refresh() == *file).collect::<Vec<_>>();
-        assert_eq!(stay(), [true, true]);
+        let unchanged = || files.iter().map(|file| file.refresh() == *file).collect::<Vec<_>>();
+        assert_eq!(unchanged(), [true, true]);
         std::fs::write(folder.path().join("rules.yaml"), "rules: []").unwrap();
-        assert_eq!(stay(), [true, false]);
+        assert_eq!(unchanged(), [true, false]);
         std::fs::remove_file(folder.path().join("scalebridge.yaml")).unwrap();
-        assert_eq!(stay(), [false, false]);
+        assert_eq!(unchanged(), [false, false]);
     }
 }

@@ -1,7 +1,7 @@
-//! Built-in defaults, the file and the environment, laid over each other by the `config` crate.
+//! Merges built-in defaults, the configuration file and the environment with the `config` crate.
 //!
-//! `config` decides which layer wins and forgets where tables came from. So each winner is taken from
-//! its own layer's tree again, which still knows its place.
+//! `config` decides which layer wins, but drops the locations of tables. So each merged value is looked up
+//! in the tree of its layer, which has the location.
 
 use std::collections::BTreeMap;
 
@@ -15,7 +15,7 @@ use super::yaml::{self, Key, Kind, Node, Origin};
 const PREFIX: &str = "SCALEBRIDGE";
 const SEPARATOR: &str = "__";
 
-/// Lays the three over each other. Without a `file` only the environment is looked at for faults.
+/// Merges the three layers. Without a `file` only the environment is checked.
 pub(super) fn merge(
     file: Option<&Node>,
     environment: impl IntoIterator<Item = (String, String)>,
@@ -36,42 +36,51 @@ pub(super) fn merge(
             Some(variables.with_locations("", &merged.cache, Some(file), Some(&defaults), diagnostics))
         }
         Err(error) => {
-            diagnostics.add(Code::Value, &file.location, format!("the layers do not fit together: {error}"));
+            diagnostics.add(
+                Code::Value,
+                &file.location,
+                format!(
+                    "cannot merge defaults, file and environment: \
+                                                                  {error}"
+                ),
+            );
             None
         }
     }
 }
 
-/// A tree as the `config` crate takes it.
+/// A tree as a source of the `config` crate.
 #[derive(Debug, Clone)]
 struct Layer(Map<String, Value>);
 
 impl Layer {
-    /// `below` is the layer that this one lies over.
-    fn from_node(node: &Node, below: Option<&Node>) -> Self {
+    /// `defaults` is the layer below this one.
+    fn from_node(node: &Node, defaults: Option<&Node>) -> Self {
         let Kind::Map(entries) = &node.kind else { return Self(Map::new()) };
-        // `config` reads a key at the top as a path. Those that are none of ours stay out of its hands,
-        // and are found in the file's own tree.
-        let plain = |key: &str| !key.is_empty() && key.bytes().all(|b| b.is_ascii_lowercase() || b == b'_');
-        let entries = entries.iter().filter(|(key, _)| plain(&key.name));
-        Self(table(entries, below))
+        // `config` parses top-level keys as paths. Keys that cannot be settings are not passed to it; they
+        // remain in the file's own tree, where they are reported.
+        let is_setting_key =
+            |key: &str| !key.is_empty() && key.bytes().all(|b| b.is_ascii_lowercase() || b == b'_');
+        let entries = entries.iter().filter(|(key, _)| is_setting_key(&key.name));
+        Self(table(entries, defaults))
     }
 }
 
-fn table<'n>(entries: impl Iterator<Item = &'n (Key, Node)>, below: Option<&Node>) -> Map<String, Value> {
+fn table<'n>(entries: impl Iterator<Item = &'n (Key, Node)>, defaults: Option<&Node>) -> Map<String, Value> {
     let mut table = Map::new();
     for (key, node) in entries {
-        let below = below.and_then(|below| below.get(&key.name));
-        // A section with all its keys commented out leaves the defaults as they are.
-        let empty = node.kind == Kind::Null && below.is_some_and(|below| matches!(below.kind, Kind::Map(_)));
+        let defaults = defaults.and_then(|defaults| defaults.get(&key.name));
+        // A section with all its keys commented out keeps the defaults.
+        let empty =
+            node.kind == Kind::Null && defaults.is_some_and(|defaults| matches!(defaults.kind, Kind::Map(_)));
         if !empty {
-            table.insert(key.name.clone(), value(node, below));
+            table.insert(key.name.clone(), value(node, defaults));
         }
     }
     table
 }
 
-fn value(node: &Node, below: Option<&Node>) -> Value {
+fn value(node: &Node, defaults: Option<&Node>) -> Value {
     let kind = match &node.kind {
         Kind::Null => ValueKind::Nil,
         Kind::Bool(flag) => ValueKind::Boolean(*flag),
@@ -79,7 +88,7 @@ fn value(node: &Node, below: Option<&Node>) -> Value {
         Kind::Float(number) => ValueKind::Float(*number),
         Kind::Text(text) => ValueKind::String(text.clone()),
         Kind::List(items) => ValueKind::Array(items.iter().map(|item| value(item, None)).collect()),
-        Kind::Map(entries) => ValueKind::Table(table(entries.iter(), below)),
+        Kind::Map(entries) => ValueKind::Table(table(entries.iter(), defaults)),
     };
     Value::new(None, kind)
 }
@@ -94,7 +103,7 @@ impl Source for Layer {
     }
 }
 
-/// The variables that reach a setting: its path, and the variable's name and value.
+/// The variables that match a setting: name and value by the path of the setting.
 struct Variables(BTreeMap<String, (String, String)>);
 
 impl Variables {
@@ -107,8 +116,9 @@ impl Variables {
         collect_scalar_paths("", defaults, &mut reachable);
         let mut variables = BTreeMap::new();
         for (name, value) in environment {
-            let upper = name.to_uppercase();
-            let Some(rest) = upper.strip_prefix(PREFIX).and_then(|rest| rest.strip_prefix(SEPARATOR)) else {
+            let uppercase = name.to_uppercase();
+            let Some(rest) = uppercase.strip_prefix(PREFIX).and_then(|rest| rest.strip_prefix(SEPARATOR))
+            else {
                 continue;
             };
             let path = rest.to_lowercase().replace(SEPARATOR, ".");
@@ -124,12 +134,12 @@ impl Variables {
         Self(variables)
     }
 
-    /// As the environment of the `config` crate.
+    /// Names and values for the environment source of the `config` crate.
     fn values(&self) -> Map<String, String> {
         self.0.values().cloned().collect()
     }
 
-    /// `merged` with the places of its layers.
+    /// Converts `merged` to a tree with the locations of its layers.
     fn with_locations(
         &self,
         path: &str,
@@ -142,25 +152,25 @@ impl Variables {
             let own = file.or(default).cloned();
             return self.text(path).or(own).unwrap_or(Node { location: Location::Default, kind: Kind::Null });
         };
-        // The environment may have laid a table over what was none, and must not hide that.
-        let written = file.and_then(|file| decode::entries(file, diagnostics)).unwrap_or_default();
+        // The environment may have replaced a value of the wrong type by a table; this still reports it.
+        let from_file = file.and_then(|file| decode::entries(file, diagnostics)).unwrap_or_default();
         let mut entries = Vec::with_capacity(table.len());
-        for (key, node) in written {
-            let below = default.and_then(|default| default.get(&key.name));
+        for (key, node) in from_file {
+            let defaults = default.and_then(|default| default.get(&key.name));
             let node = match table.get(&key.name) {
                 Some(value) => {
-                    self.with_locations(&join(path, &key.name), value, Some(node), below, diagnostics)
+                    self.with_locations(&join(path, &key.name), value, Some(node), defaults, diagnostics)
                 }
                 None => node.clone(),
             };
             entries.push((key.clone(), node));
         }
-        let mut unwritten: Vec<_> =
-            table.iter().filter(|(name, _)| written.iter().all(|(key, _)| key.name != **name)).collect();
-        unwritten.sort_by_key(|(name, _)| *name);
-        for (name, value) in unwritten {
-            let below = default.and_then(|default| default.get(name));
-            let node = self.with_locations(&join(path, name), value, None, below, diagnostics);
+        let mut not_in_file: Vec<_> =
+            table.iter().filter(|(name, _)| from_file.iter().all(|(key, _)| key.name != **name)).collect();
+        not_in_file.sort_by_key(|(name, _)| *name);
+        for (name, value) in not_in_file {
+            let defaults = default.and_then(|default| default.get(name));
+            let node = self.with_locations(&join(path, name), value, None, defaults, diagnostics);
             entries.push((Key { name: name.clone(), location: node.location.clone() }, node));
         }
         let location =
@@ -173,7 +183,7 @@ impl Variables {
         Some(Node { location: Location::Env(name.as_str().into()), kind: Kind::Text(value.clone()) })
     }
 
-    /// Of a table that the file does not have.
+    /// The location of a table that is not in the file.
     fn location_of_table(&self, path: &str, default: Option<&Node>) -> Location {
         let inside = |known: &&String| known.strip_prefix(path).is_some_and(|rest| rest.starts_with('.'));
         match self.0.iter().find(|(known, _)| default.is_none() && inside(known)) {
@@ -183,7 +193,7 @@ impl Variables {
     }
 }
 
-/// The paths of all scalars.
+/// Collects the paths of all scalars.
 fn collect_scalar_paths(path: &str, node: &Node, paths: &mut Vec<String>) {
     match &node.kind {
         Kind::Map(entries) => {
@@ -205,12 +215,12 @@ fn variable_name(path: &str) -> String {
 
 fn report_unknown_variable(name: &str, known: &[String], diagnostics: &mut Diagnostics) {
     let location = Location::Env(name.into());
-    let message = "this environment variable reaches no setting";
+    let message = "environment variable does not match any setting";
     let near = super::suggest::nearest(&name.to_uppercase(), known.iter().map(String::as_str));
     let help = match near {
         Some(near) => format!("did you mean `{near}`?"),
-        None => "the environment reaches single values of server, admin, store, delivery, engine, retention \
-                 and log; the rest belongs in the file"
+        None => "environment variables set single values of server, admin, store, delivery, engine, retention and \
+                 log; set everything else in the configuration file"
             .to_owned(),
     };
     diagnostics.add_with_help(Code::Environment, &location, message, help);

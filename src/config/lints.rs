@@ -1,5 +1,4 @@
-//! What is odd about rules that can be used: they say something that never comes about, or take capacity away
-//! without the care that this asks for.
+//! Lints of valid rules: parts that never take effect, and scale-ins without a stabilization window.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -14,25 +13,27 @@ use crate::domain::template::Template;
 
 type LocatedRule = (Rule, Location, RuleSpans);
 
-/// Judges each rule, by itself and after those before it.
+/// Checks each rule by itself and against the rules before it.
 pub(super) fn lint_rules(
     rules: &[LocatedRule],
     sources: &BTreeMap<Name, Source>,
     diagnostics: &mut Diagnostics,
 ) {
-    for (at, (rule, location, spans)) in rules.iter().enumerate() {
+    for (index, (rule, location, spans)) in rules.iter().enumerate() {
         let listening: Vec<&Source> = sources.values().filter(|source| listens(rule, &source.name)).collect();
         if lint_never_matches(rule, spans, &listening, diagnostics) {
             continue;
         }
-        if let Some((earlier, earlier_place, _)) =
-            rules[..at].iter().find(|(earlier, ..)| matches_all_of(earlier, rule, sources))
+        if let Some((earlier, earlier_location, _)) =
+            rules[..index].iter().find(|(earlier, ..)| matches_all_of(earlier, rule, sources))
         {
-            let message =
-                format!("rule `{}` never sees an alert: rule `{}` takes them all", rule.name, earlier.name);
+            let message = format!(
+                "rule `{}` is unreachable: rule `{}` matches all of its alerts first",
+                rule.name, earlier.name
+            );
             let help = format!(
-                "that one stands at {earlier_place} and matches at least as much: put the narrower rule first, or say \
-                 `continue: true` in the other"
+                "the other rule is at {earlier_location}: put the narrower rule first, or set `continue: true` in \
+                 the other one"
             );
             diagnostics.add_with_help(Code::Unreachable, location, message, help);
         }
@@ -41,17 +42,17 @@ pub(super) fn lint_rules(
     }
 }
 
-/// Says which destinations no rule sends to.
+/// Reports destinations that no rule uses.
 pub(super) fn lint_unused_destinations(rules: &[LocatedRule], root: &Node, diagnostics: &mut Diagnostics) {
     let used: BTreeSet<&str> = rules.iter().flat_map(|(rule, ..)| &rule.send_to).map(Name::as_str).collect();
     let Some(Kind::Map(destinations)) = root.get("destinations").map(|node| &node.kind) else { return };
-    // Where a rule could not be read, nobody knows what it would have used.
+    // An invalid rule may use the destination.
     if diagnostics.has_errors() {
         return;
     }
     for (key, _) in destinations.iter().filter(|(key, _)| !used.contains(key.name.as_str())) {
         let message = format!("no rule sends to destination `{}`", key.name);
-        let help = "name it in a rule's `send_to`, or take it out";
+        let help = "add it to the `send_to` of a rule, or remove it";
         diagnostics.add_with_help(Code::Unused, &key.location, message, help);
     }
 }
@@ -60,7 +61,7 @@ fn listens(rule: &Rule, source: &Name) -> bool {
     rule.sources.as_ref().is_none_or(|names| names.contains(source))
 }
 
-/// Whether `earlier` takes every alert that `rule` would match.
+/// Whether `earlier` matches every alert that `rule` matches, and hides it.
 fn matches_all_of(earlier: &Rule, rule: &Rule, sources: &BTreeMap<Name, Source>) -> bool {
     let covered =
         sources.keys().filter(|source| listens(rule, source)).all(|source| listens(earlier, source));
@@ -75,7 +76,7 @@ fn labels_of(matchers: &[Matcher]) -> BTreeSet<&str> {
     matchers.iter().map(Matcher::label).collect()
 }
 
-/// What a source lays over a label of its alerts, where it does.
+/// The value of a label that the source sets for all of its alerts.
 fn fixed_label<'s>(source: &'s Source, label: &str) -> Option<&'s str> {
     Some(source.labels.get(label)).filter(|value| !value.is_empty())
 }
@@ -86,39 +87,43 @@ fn lint_never_matches(
     listening: &[&Source],
     diagnostics: &mut Diagnostics,
 ) -> bool {
-    let contradicted = labels_of(&rule.matchers).into_iter().find(|label| {
-        let none = |fixed| possible_values(label, &rule.matchers, fixed).is_some_and(|left| left.is_empty());
+    let unsatisfiable = labels_of(&rule.matchers).into_iter().find(|label| {
+        let is_unsatisfiable =
+            |fixed| possible_values(label, &rule.matchers, fixed).is_some_and(|left| left.is_empty());
         if listening.is_empty() {
-            none(None)
+            is_unsatisfiable(None)
         } else {
-            listening.iter().all(|source| none(fixed_label(source, label)))
+            listening.iter().all(|source| is_unsatisfiable(fixed_label(source, label)))
         }
     });
-    let Some(label) = contradicted else { return false };
-    let on: Vec<String> =
+    let Some(label) = unsatisfiable else { return false };
+    let matchers: Vec<String> =
         rule.matchers.iter().filter(|one| one.label() == label).map(ToString::to_string).collect();
-    let laid: Vec<String> = listening
+    let source_labels: Vec<String> = listening
         .iter()
         .filter_map(|source| Some(format!("{} = {:?}", source.name, fixed_label(source, label)?)))
         .collect();
-    let mut message =
-        format!("rule `{}` never matches: no value of `{label}` meets {}", rule.name, on.join(" and "));
-    if !laid.is_empty() {
-        message += &format!("; its sources set that label themselves ({})", laid.join(", "));
+    let mut message = format!(
+        "rule `{}` never matches: no value of `{label}` satisfies {}",
+        rule.name,
+        matchers.join(" and ")
+    );
+    if !source_labels.is_empty() {
+        message += &format!("; the label is set by the sources ({})", source_labels.join(", "));
     }
     diagnostics.add_with_help(
         Code::NeverMatches,
         &spans.matchers,
         message,
-        "leave one of them out, or list the values: `=~ \"a|b\"`",
+        "remove one of the matchers, or list the values in one: `=~ \"a|b\"`",
     );
     true
 }
 
 fn lint_templates(rule: &Rule, spans: &RuleSpans, listening: &[&Source], diagnostics: &mut Diagnostics) {
-    for (what, template) in templates(rule) {
-        for need in template.required_names() {
-            let absent = |source: &Source| match need.split_once('.') {
+    for (key, template) in templates(rule) {
+        for required in template.required_names() {
+            let is_absent = |source: &Source| match required.split_once('.') {
                 Some(("labels", label)) => possible_values(label, &rule.matchers, fixed_label(source, label))
                     .is_some_and(|left| left.iter().all(|value| value.is_empty())),
                 Some(("source", field)) => {
@@ -126,17 +131,18 @@ fn lint_templates(rule: &Rule, spans: &RuleSpans, listening: &[&Source], diagnos
                 }
                 _ => false,
             };
-            if listening.is_empty() || !listening.iter().all(|source| absent(source)) {
+            if listening.is_empty() || !listening.iter().all(|source| is_absent(source)) {
                 continue;
             }
             let message = format!(
-                "`{what}` of rule `{}` can never be rendered: no alert of it has `{need}`",
+                "`{key}` of rule `{}` can never be rendered: none of its alerts has `{required}`",
                 rule.name
             );
-            let help = match need.starts_with("source.") {
-                true => "set that label in the source's `labels`, or ask for another one",
+            let help = match required.starts_with("source.") {
+                true => "set that label in the source's `labels`, or use another one",
                 false => {
-                    "the rule's own matchers ask for alerts without that label: ask for another one, or change them"
+                    "the rule's matchers require alerts without that label: use another label, or change the \
+                     matchers"
                 }
             };
             diagnostics.add_with_help(Code::NeverRenders, &spans.target, message, help);
@@ -144,22 +150,22 @@ fn lint_templates(rule: &Rule, spans: &RuleSpans, listening: &[&Source], diagnos
     }
 }
 
-/// A rule that takes capacity away the moment it hears of calm.
+/// Reports scale-ins without a stabilization window.
 fn lint_stabilization(rule: &Rule, spans: &RuleSpans, diagnostics: &mut Diagnostics) {
     let firing = rule.on_firing.as_ref().map(|firing| &firing.action);
     let resolved = rule.on_resolved.as_ref().map(|resolved| &resolved.action);
     for (action, location) in [firing, resolved].into_iter().zip(&spans.window) {
         let Some(action) = action.filter(|_| rule.mode != Mode::Disabled) else { continue };
         if matches!(action.change, Change::ScaleIn(_)) && action.stabilization_window.is_zero() {
-            let message = format!("rule `{}` takes capacity away without waiting for calm", rule.name);
-            let help = "give it a `stabilization_window`, for example 5m: an alert that flaps, or a Prometheus that \
-                        restarts, would take capacity away that is needed a moment later";
+            let message = format!("rule `{}` scales in without a stabilization window", rule.name);
+            let help = "set `stabilization_window`, for example 5m: otherwise a flapping alert or a restart of \
+                        Prometheus removes capacity that is needed again moments later";
             diagnostics.add_with_help(Code::NoStabilization, location, message, help);
         }
     }
 }
 
-/// All templates of a rule, each with the key that it stands at.
+/// The templates of a rule with their keys.
 fn templates(rule: &Rule) -> Vec<(String, &Template)> {
     let mut found = Vec::new();
     match &rule.target {

@@ -1,4 +1,4 @@
-//! Lists of matchers: a rule's, and a source's heartbeat.
+//! Reader of matcher lists: those of rules and of heartbeats.
 
 use super::decode::{list, wrong_type};
 use super::diagnostic::{Code, Diagnostics};
@@ -6,7 +6,7 @@ use super::scalar::text;
 use super::yaml::{Kind, Node};
 use crate::domain::matcher::Matcher;
 
-/// Reads a list of matchers, which may be empty. `example` is the alert that a help names.
+/// Reads a list of matchers, which may be empty. `example` is an alert name for the help text.
 pub(super) fn matchers(example: &str) -> impl Fn(&Node, &mut Diagnostics) -> Option<Vec<Matcher>> {
     move |node, diagnostics| {
         let one = |node: &Node, diagnostics: &mut Diagnostics| {

@@ -1,10 +1,10 @@
-//! Text -> checked configuration, or every diagnostic at once.
+//! Parses and validates the configuration. Returns checked settings or all diagnostics.
 //!
-//! The way of a configuration: `file` reads each file into a `yaml` tree that knows its places;
-//! `layers` lays built-in defaults, the file and the environment over each other; `document` reads
-//! the sections with the small readers of `decode` and `scalar`; `meaning` judges what the parts say about each
-//! other. None of them stops at a fault. `unsupported` lists what the design promises and this version
-//! refuses. The environment is an argument, never read here.
+//! Stages: `file` reads each file into a `yaml` tree with locations; `layers` merges built-in defaults, the
+//! file and the environment; `assemble` reads the sections with the readers of `decode`, `scalar` and
+//! `names`; `semantics` checks the parts against each other; `lints` warns about rules that are valid but
+//! suspicious. No stage stops at an error. `unsupported` lists the keys that this version rejects although
+//! the design has them. The environment is an argument and is never read here.
 
 mod alertmanager;
 mod assemble;
@@ -18,6 +18,7 @@ mod file_stamp;
 mod layers;
 mod lints;
 mod matchers;
+mod names;
 mod rules;
 mod scalar;
 pub mod schema;
@@ -43,14 +44,14 @@ pub use settings::{
     LogLevel, Retention, Role, Server, Settings, Sqs, Store,
 };
 
-/// A configuration that can be used.
+/// A valid configuration.
 #[derive(Debug)]
 pub struct Loaded {
-    /// What it says.
+    /// The checked settings.
     pub settings: Settings,
-    /// What is odd about it.
+    /// Diagnostics that are not errors.
     pub warnings: Diagnostics,
-    /// The files that it was read from, each as it was right before.
+    /// The configuration file and the rules files, each with its stamp from before it was read.
     pub files: Vec<FileStamp>,
 }
 
@@ -58,7 +59,7 @@ pub struct Loaded {
 /// and the `SCALEBRIDGE__…` variables of `environment`.
 ///
 /// # Errors
-/// Every fault of all of them at once, with the warnings between them.
+/// All errors and warnings, if there is an error.
 pub fn load(
     path: &Path,
     environment: impl IntoIterator<Item = (String, String)>,
@@ -77,11 +78,11 @@ pub fn load(
     }
 }
 
-/// [`load`], and what in the Alertmanager configuration at `alertmanager` would make a bridge with these
-/// settings blind: all of it in one run.
+/// Like [`load`], and checks the Alertmanager configuration at `alertmanager` against the settings: routes,
+/// receivers and intervals.
 ///
 /// # Errors
-/// As for [`load`], and where the Alertmanager's configuration has a fault.
+/// As for [`load`], and if the Alertmanager configuration has an error.
 pub fn load_with_alertmanager(
     path: &Path,
     environment: impl IntoIterator<Item = (String, String)>,

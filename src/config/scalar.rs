@@ -1,7 +1,7 @@
-//! Readers of single values, as those of [`super::decode`].
+//! Readers of single values; see [`super::decode`] for the conventions.
 //!
-//! The environment says everything as text, so numbers and flags are read from text there. A file can
-//! say what it means, so there they are not.
+//! Environment variables are text, so numbers and booleans are parsed from text there. In files, quoted
+//! numbers and booleans are errors.
 
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
@@ -12,37 +12,36 @@ use super::diagnostic::{Code, Diagnostics, Location};
 use super::suggest::did_you_mean;
 use super::yaml::{Kind, Node};
 use crate::domain::duration as durations;
-use crate::domain::name::Name;
 
-/// Any text.
+/// Reads a text, which may be empty.
 pub(super) fn any_text<'n>(node: &'n Node, diagnostics: &mut Diagnostics) -> Option<&'n str> {
     match &node.kind {
         Kind::Text(text) => Some(text),
         Kind::Int(_) | Kind::Float(_) | Kind::Bool(_) => {
             let message = format!("expected text, found {}", describe(node));
-            diagnostics.add_with_help(Code::Type, &node.location, message, "put it in quotes");
+            diagnostics.add_with_help(Code::Type, &node.location, message, "quote it");
             None
         }
         _ => wrong_type(node, "text", diagnostics),
     }
 }
 
-/// Text that says something.
+/// Reads a text that is not blank.
 pub(super) fn text<'n>(node: &'n Node, diagnostics: &mut Diagnostics) -> Option<&'n str> {
     let text = any_text(node, diagnostics)?;
     if text.trim().is_empty() {
-        diagnostics.add(Code::Range, &node.location, "this text must not be empty");
+        diagnostics.add(Code::Range, &node.location, "text must not be empty");
         return None;
     }
     Some(text)
 }
 
-/// [`text`] of one's own.
+/// Like [`text`], but returns an owned string.
 pub(super) fn owned_text(node: &Node, diagnostics: &mut Diagnostics) -> Option<String> {
     text(node, diagnostics).map(ToOwned::to_owned)
 }
 
-/// `true` or `false`, which the environment says as text.
+/// Reads a boolean; in the environment from text.
 pub(super) fn flag(node: &Node, diagnostics: &mut Diagnostics) -> Option<bool> {
     match &node.kind {
         Kind::Bool(flag) => Some(*flag),
@@ -52,7 +51,7 @@ pub(super) fn flag(node: &Node, diagnostics: &mut Diagnostics) -> Option<bool> {
     }
 }
 
-/// A whole number inside `range`, which the environment says as text.
+/// Reads an integer in `range`; in the environment from text.
 pub(super) fn number<T: TryFrom<i64>>(
     range: RangeInclusive<i64>,
 ) -> impl Fn(&Node, &mut Diagnostics) -> Option<T> {
@@ -60,7 +59,7 @@ pub(super) fn number<T: TryFrom<i64>>(
         if matches!(&node.kind, Kind::Text(text) if !is_from_environment(node) && text.parse::<i64>().is_ok())
         {
             let message = format!("expected a whole number, found {}", describe(node));
-            diagnostics.add_with_help(Code::Type, &node.location, message, "write it without quotes");
+            diagnostics.add_with_help(Code::Type, &node.location, message, "remove the quotes");
             return None;
         }
         let number = match &node.kind {
@@ -71,24 +70,24 @@ pub(super) fn number<T: TryFrom<i64>>(
         let Some(number) = number else {
             return wrong_type(node, "a whole number", diagnostics);
         };
-        let fits = range.contains(&number).then(|| T::try_from(number).ok()).flatten();
-        if fits.is_none() {
+        let in_range = range.contains(&number).then(|| T::try_from(number).ok()).flatten();
+        if in_range.is_none() {
             let bounds = match (range.start(), range.end()) {
-                (only, most) if only == most => only.to_string(),
-                (least, &i64::MAX) => format!("at least {least}"),
-                (least, most) => format!("between {least} and {most}"),
+                (only, max) if only == max => only.to_string(),
+                (min, &i64::MAX) => format!("at min {min}"),
+                (min, max) => format!("between {min} and {max}"),
             };
             diagnostics.add(
                 Code::Range,
                 &node.location,
-                format!("{number} is out of range: it has to be {bounds}"),
+                format!("{number} is out of range: it must be {bounds}"),
             );
         }
-        fits
+        in_range
     }
 }
 
-/// Any finite number.
+/// Reads a finite number.
 pub(super) fn float(node: &Node, diagnostics: &mut Diagnostics) -> Option<f64> {
     match node.kind {
         Kind::Int(number) => Some(number as f64),
@@ -97,7 +96,7 @@ pub(super) fn float(node: &Node, diagnostics: &mut Diagnostics) -> Option<f64> {
     }
 }
 
-/// A Prometheus duration.
+/// Reads a duration in Prometheus' format.
 pub(super) fn duration(node: &Node, diagnostics: &mut Diagnostics) -> Option<Duration> {
     let text = match &node.kind {
         Kind::Text(text) => text.clone(),
@@ -109,44 +108,38 @@ pub(super) fn duration(node: &Node, diagnostics: &mut Diagnostics) -> Option<Dur
         .ok()
 }
 
-/// A duration above zero.
+/// Reads a duration greater than zero.
 pub(super) fn positive_duration(node: &Node, diagnostics: &mut Diagnostics) -> Option<Duration> {
     let time = duration(node, diagnostics)?;
     if time.is_zero() {
-        diagnostics.add(Code::Range, &node.location, "this duration has to be above zero");
+        diagnostics.add(Code::Range, &node.location, "duration must be greater than zero");
         return None;
     }
     Some(time)
 }
 
-/// An address to listen on.
+/// Reads a listen address.
 pub(super) fn address(node: &Node, diagnostics: &mut Diagnostics) -> Option<SocketAddr> {
     let address = match &node.kind {
         Kind::Text(text) => text.parse().ok(),
         _ => None,
     };
     if address.is_none() {
-        let message = format!("expected an address to listen on, found {}", describe(node));
-        let help = "write an IP address and a port, for example \"127.0.0.1:9096\" or \"[::1]:9096\"";
+        let message = format!("expected a listen address, found {}", describe(node));
+        let help = "use an IP address and a port, for example \"127.0.0.1:9096\" or \"[::1]:9096\"";
         diagnostics.add_with_help(Code::Value, &node.location, message, help);
     }
     address
 }
 
-/// A name of a source, a destination or a rule.
-pub(super) fn name(node: &Node, diagnostics: &mut Diagnostics) -> Option<Name> {
-    let text = any_text(node, diagnostics)?;
-    Name::new(text).map_err(|error| diagnostics.add(Code::Value, &node.location, error.to_string())).ok()
-}
-
-/// One of a few words.
+/// Reads one of a set of keywords.
 pub(super) fn keyword<T: Copy>(words: &[(&str, T)]) -> impl Fn(&Node, &mut Diagnostics) -> Option<T> {
     move |node, diagnostics| {
         let text = any_text(node, diagnostics)?;
         let found = words.iter().find(|(word, _)| *word == text).map(|(_, meaning)| *meaning);
         if found.is_none() {
             let known: Vec<&str> = words.iter().map(|(word, _)| *word).collect();
-            let message = format!("`{text}` is not one of the words that can stand here");
+            let message = format!("invalid value `{text}`");
             diagnostics.add_with_help(Code::Value, &node.location, message, did_you_mean(text, &known));
         }
         found

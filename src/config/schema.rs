@@ -1,9 +1,9 @@
-//! The documents that people write, as JSON Schema: what editors complete and check while typing.
+//! JSON Schemas of the configuration, rules and test files, for completion and validation in editors.
 //!
-//! The types say what the readers of this module take, key for key; a test holds the two together. What a
-//! schema cannot say (names that have to exist, templates that have to be readable) is left to `check`.
+//! The types describe the keys that the readers of this module accept; a test compares the two. Only `check`
+//! validates what a schema cannot express, such as references to names and the syntax of templates.
 
-#![expect(dead_code, reason = "the types are described, and never built")]
+#![expect(dead_code, reason = "the types only describe the schemas and are never constructed")]
 
 use std::collections::BTreeMap;
 
@@ -23,7 +23,7 @@ pub fn rules() -> Schema {
     root::<RulesFile>()
 }
 
-/// The schema of a file of tests, `config/rules.test.yaml`.
+/// The schema of a test file, `config/rules.test.yaml`.
 pub fn tests() -> Schema {
     root::<TestsFile>()
 }
@@ -53,80 +53,80 @@ struct Name(#[schemars(regex(pattern = "^[a-z0-9][a-z0-9_-]{0,62}$"))] String);
 
 /// A matcher in Alertmanager's syntax, such as `severity =~ "warning|critical"`.
 type Matcher = String;
-/// Text with `{{ … }}` over labels, annotations, source and alert.
+/// A template: text with `{{ … }}` expressions on labels, annotations, source and alert.
 type Template = String;
 
-/// The configuration of scalebridge. Each key has a default except where it says otherwise.
+/// The configuration of scalebridge. Keys are optional and have defaults unless marked as required.
 #[derive(JsonSchema)]
 #[schemars(title = "scalebridge configuration", deny_unknown_fields, extend("$id" = "urn:scalebridge:schema:config"))]
 struct ConfigFile {
-    /// The listener that takes Alertmanager's webhooks.
+    /// The listener for Alertmanager's webhooks.
     server: Option<Server>,
-    /// The listener for metrics and operators.
+    /// The listener for metrics and the operator API.
     admin: Option<Admin>,
-    /// Where state lives.
+    /// The store of state, undelivered events and decisions.
     store: Option<Store>,
-    /// Who may send, by name: one for each Alertmanager cluster. Needed.
+    /// Sources by name: one for each Alertmanager cluster. Required.
     sources: BTreeMap<String, Option<Source>>,
-    /// Where events go, by name. Needed.
+    /// Destinations of events by name. Required.
     destinations: BTreeMap<String, Destination>,
-    /// How failed deliveries are tried again and given up.
+    /// Retries, expiry and backlog of deliveries.
     delivery: Option<Delivery>,
-    /// What holds for all rules.
+    /// Settings for all rules.
     engine: Option<Engine>,
-    /// Files with rules, relative to this file. Needed.
+    /// Rules files, relative to this file. Required.
     rules: Vec<String>,
-    /// What is kept for how long.
+    /// Retention periods.
     retention: Option<Retention>,
-    /// How the bridge logs, on stderr.
+    /// The log on stderr.
     log: Option<Log>,
 }
 
-/// The listener that takes Alertmanager's webhooks.
+/// The listener for Alertmanager's webhooks.
 #[derive(JsonSchema)]
 #[schemars(deny_unknown_fields)]
 struct Server {
     /// IP address and port. Default 127.0.0.1:9096.
     listen: Option<String>,
-    /// Whether others than this machine may reach it, and nobody asks who they are.
+    /// Allow a non-loopback address although the listener has no authentication. Default false.
     allow_unauthenticated: Option<bool>,
-    /// A larger body is answered with 413. Default 32 MiB.
+    /// Maximum size of a request body in bytes; a larger one gets 413. Default 33554432 (32 MiB).
     max_body_bytes: Option<u64>,
-    /// Requests at the same time. Default 256.
+    /// Maximum number of concurrent requests; further ones get 503. Default 256.
     max_in_flight: Option<u32>,
-    /// Bytes of bodies at the same time. Default 128 MiB.
+    /// Maximum number of bytes of concurrent request bodies. Default 134217728 (128 MiB).
     max_in_flight_bytes: Option<u64>,
-    /// For a request's head. Default 5s.
+    /// Timeout for reading a request head. Default 5s.
     header_timeout: Option<Duration>,
-    /// For a request's body. Default 30s.
+    /// Timeout for reading a request body. Default 30s.
     body_timeout: Option<Duration>,
-    /// From SIGTERM to the end of the process. Default 25s.
+    /// Maximum time from SIGTERM to the end of the process. Default 25s.
     drain_timeout: Option<Duration>,
 }
 
-/// The listener for metrics and operators.
+/// The listener for metrics and the operator API.
 #[derive(JsonSchema)]
 #[schemars(deny_unknown_fields)]
 struct Admin {
     /// IP address and port. Default 127.0.0.1:9097.
     listen: Option<String>,
-    /// Whether others than this machine may reach it, and nobody asks who they are.
+    /// Allow a non-loopback address although the listener has no authentication. Default false.
     allow_unauthenticated: Option<bool>,
 }
 
-/// Where state lives.
+/// The store of state, undelivered events and decisions.
 #[derive(JsonSchema)]
 #[schemars(deny_unknown_fields)]
 struct Store {
-    /// One file on this machine.
+    /// An embedded SQLite database.
     sqlite: Option<Sqlite>,
 }
 
-/// One file on this machine.
+/// An embedded SQLite database.
 #[derive(JsonSchema)]
 #[schemars(deny_unknown_fields)]
 struct Sqlite {
-    /// The file, relative to the working directory.
+    /// The database file, relative to the working directory. Default data/scalebridge.db.
     path: String,
 }
 
@@ -134,17 +134,19 @@ struct Sqlite {
 #[derive(JsonSchema)]
 #[schemars(deny_unknown_fields)]
 struct Source {
-    /// Laid over each alert's own labels.
+    /// Labels that override those of each alert.
     labels: Option<BTreeMap<String, String>>,
-    /// Matchers of an alert that always fires. While it does not, this source takes nothing away.
+    /// Matchers of an alert that always fires. While it is absent, no alert of this source can decrease
+    /// capacity.
     heartbeat: Option<Vec<Matcher>>,
-    /// How long a firing that comes after its own resolve waits for a late copy. Default 6m.
+    /// How long a firing alert that arrives after its own resolve is deferred, since it may be a late copy.
+    /// Default 6m.
     late_window: Option<Duration>,
-    /// How long an alert lives that nobody speaks of. Default 24h.
+    /// An alert that no notification mentions for this long expires. Default 24h.
     occurrence_ttl: Option<Duration>,
 }
 
-/// Where events go: exactly one of sqs, lambda and file, and how it is delivered there.
+/// A destination of events: exactly one of sqs, lambda and file, and delivery settings.
 #[derive(JsonSchema)]
 #[schemars(deny_unknown_fields)]
 struct Destination {
@@ -152,21 +154,22 @@ struct Destination {
     sqs: Option<Sqs>,
     /// A Lambda function.
     lambda: Option<Lambda>,
-    /// A file, one event a line.
+    /// A file or stdout, one event per line.
     file: Option<File>,
-    /// Calls at the same time. Default 8.
+    /// Maximum number of concurrent calls. Default 8, for a file 1.
     concurrency: Option<u16>,
-    /// For one call. Default 30s.
+    /// Timeout of one call. Default 30s.
     timeout: Option<Duration>,
-    /// With as many deliveries waiting here, what else it should get is a dead letter at once.
+    /// Maximum number of undelivered deliveries of this destination; further ones are dead-lettered
+    /// immediately.
     max_backlog: Option<u64>,
-    /// As in `delivery`.
+    /// Overrides the value of `delivery`.
     initial_backoff: Option<Duration>,
-    /// As in `delivery`.
+    /// Overrides the value of `delivery`.
     max_backoff: Option<Duration>,
-    /// As in `delivery`.
+    /// Overrides the value of `delivery`.
     max_age: Option<Duration>,
-    /// As in `delivery`.
+    /// Overrides the value of `delivery`.
     scale_in_max_age: Option<Duration>,
 }
 
@@ -174,17 +177,17 @@ struct Destination {
 #[derive(JsonSchema)]
 #[schemars(deny_unknown_fields)]
 struct Sqs {
-    /// The queue's URL; one that ends in .fifo keeps the order of a target's events.
+    /// The queue URL. If it ends in .fifo, the events of a target are delivered in order.
     queue_url: String,
-    /// Default: the one that the queue's URL names, else the SDK's.
+    /// AWS region. Default: the one in the queue URL, otherwise that of the AWS SDK.
     region: Option<String>,
-    /// Default: AWS' own.
+    /// Endpoint URL. Default: the AWS endpoint.
     endpoint_url: Option<String>,
-    /// A role that is taken on for this queue.
+    /// ARN of a role to assume for this queue.
     role_arn: Option<String>,
-    /// Where the role's owner asks for one.
+    /// External ID, if the role's trust policy requires one.
     external_id: Option<String>,
-    /// Default 262144.
+    /// Maximum size of a message in bytes. Default 262144.
     #[schemars(range(min = 8192, max = 1_048_576))]
     max_message_bytes: Option<u32>,
 }
@@ -193,28 +196,28 @@ struct Sqs {
 #[derive(JsonSchema)]
 #[schemars(deny_unknown_fields)]
 struct Lambda {
-    /// Name or ARN.
+    /// Function name or ARN.
     function: String,
     /// Alias or version.
     qualifier: Option<String>,
-    /// Default event.
+    /// Invocation type. Default event.
     invocation_type: Option<InvocationType>,
-    /// Whether the function counts on the order of a target's events.
+    /// Whether the function requires the events of a target in order. Default false.
     per_target_order: Option<bool>,
-    /// Events of one call. Default 1.
+    /// Maximum number of events per call; above 1 the payload is an array. Default 1.
     #[schemars(range(min = 1, max = 100))]
     max_events: Option<u32>,
-    /// Default: the one of the function's ARN, else the SDK's.
+    /// AWS region. Default: the one in the ARN, otherwise that of the AWS SDK.
     region: Option<String>,
-    /// Default: AWS' own.
+    /// Endpoint URL. Default: the AWS endpoint.
     endpoint_url: Option<String>,
-    /// A role that is taken on for this function.
+    /// ARN of a role to assume for this function.
     role_arn: Option<String>,
-    /// Where the role's owner asks for one.
+    /// External ID, if the role's trust policy requires one.
     external_id: Option<String>,
 }
 
-/// `event` is queued by Lambda; the answer to `request_response` is waited for.
+/// `event` is asynchronous: Lambda queues the event. `request_response` waits for the function's response.
 #[derive(JsonSchema)]
 #[schemars(rename_all = "snake_case")]
 enum InvocationType {
@@ -222,61 +225,63 @@ enum InvocationType {
     RequestResponse,
 }
 
-/// A file, one event a line.
+/// A file or stdout, one event per line.
 #[derive(JsonSchema)]
 #[schemars(deny_unknown_fields)]
 struct File {
-    /// Relative to the working directory; `-` is stdout.
+    /// Path, relative to the working directory; `-` is stdout.
     path: String,
 }
 
-/// How failed deliveries are tried again and given up.
+/// Retries, expiry and backlog of deliveries.
 #[derive(JsonSchema)]
 #[schemars(deny_unknown_fields)]
 struct Delivery {
-    /// Before the second attempt. Default 500ms.
+    /// Delay before the second attempt. Default 500ms.
     initial_backoff: Option<Duration>,
-    /// The longest pause between two attempts. Default 1m.
+    /// Maximum delay between two attempts. Default 1m.
     max_backoff: Option<Duration>,
-    /// An older delivery is given up and kept as a dead letter. Default 1h.
+    /// An older delivery is dead-lettered. Default 1h.
     max_age: Option<Duration>,
-    /// The same for what takes capacity away. Default 5m.
+    /// `max_age` of events that can decrease capacity. Default 5m.
     scale_in_max_age: Option<Duration>,
-    /// With as many deliveries waiting, over all destinations, the webhook answers 503. Default 1000000.
+    /// Maximum number of undelivered deliveries of all destinations; above it the webhook responds 503.
+    /// Default 1000000.
     max_backlog: Option<u64>,
 }
 
-/// What holds for all rules.
+/// Settings for all rules.
 #[derive(JsonSchema)]
 #[schemars(deny_unknown_fields)]
 struct Engine {
-    /// The most events of this process in a minute that take capacity away; 0 is no limit. Default 60.
+    /// Maximum number of events per minute that decrease capacity, of all rules; 0 means no limit. Default
+    /// 60.
     scale_in_per_minute: Option<u32>,
-    /// The same for those that add capacity. Default 0.
+    /// Maximum number of events per minute that increase capacity, of all rules; 0 means no limit. Default 0.
     scale_out_per_minute: Option<u32>,
-    /// What takes capacity away and is kept back for longer is withdrawn. Default 1h.
+    /// A decrease that is deferred for longer is withdrawn. Default 1h.
     max_deferral: Option<Duration>,
 }
 
-/// What is kept for how long.
+/// Retention periods.
 #[derive(JsonSchema)]
 #[schemars(deny_unknown_fields)]
 struct Retention {
-    /// Decisions, and that an episode expired. Default 7d.
+    /// Decisions and expired episodes. Default 7d.
     decisions: Option<Duration>,
-    /// Events that have arrived everywhere. Default 24h.
+    /// Events that are delivered to every destination. Default 24h.
     delivered: Option<Duration>,
-    /// What is remembered of closed alerts. Default 1h.
+    /// Closed episodes and alerts. Default 1h.
     closed: Option<Duration>,
 }
 
-/// How the bridge logs.
+/// Format and level of the log.
 #[derive(JsonSchema)]
 #[schemars(deny_unknown_fields)]
 struct Log {
-    /// Default text.
+    /// Format of the log. Default text.
     format: Option<LogFormat>,
-    /// Default info.
+    /// The lowest level that is logged. Default info.
     level: Option<LogLevel>,
 }
 
@@ -297,186 +302,190 @@ enum LogLevel {
     Trace,
 }
 
-/// Rules: which alert changes whose capacity. The first that fits takes an alert.
+/// Rules: which alerts change the capacity of which targets. An alert is handled by the first rule that
+/// matches.
 #[derive(JsonSchema)]
 #[schemars(title = "scalebridge rules", deny_unknown_fields, extend("$id" = "urn:scalebridge:schema:rules"))]
 struct RulesFile {
-    /// What holds for every rule of this file that does not say otherwise.
+    /// Defaults of the rules in this file.
     defaults: Option<Defaults>,
-    /// The rules in their order.
+    /// The rules, evaluated in order.
     rules: Vec<Rule>,
 }
 
-/// What the rules of a file have in common.
+/// Defaults of the rules in a file; a rule can override each of them.
 #[derive(JsonSchema)]
 #[schemars(deny_unknown_fields)]
 struct Defaults {
-    /// As in a rule.
+    /// See the key of the same name in a rule.
     send_to: Option<Vec<Name>>,
-    /// As in a rule.
+    /// See the key of the same name in a rule.
     expires_after: Option<Duration>,
-    /// As in a rule.
+    /// See the key of the same name in a rule.
     limits: Option<Limits>,
-    /// As in a rule.
+    /// See the key of the same name in a rule.
     mode: Option<Mode>,
-    /// As in a rule.
+    /// See the key of the same name in a rule.
     budget: Option<Budget>,
-    /// Of every action.
+    /// The `cooldown` of actions.
     cooldown: Option<Duration>,
-    /// Of what takes capacity away.
+    /// The `stabilization_window` of actions that can decrease capacity.
     stabilization_window: Option<Duration>,
 }
 
-/// A rule.
+/// A rule: which alerts it matches, the target, and the actions.
 #[derive(JsonSchema)]
 #[schemars(deny_unknown_fields)]
 struct Rule {
-    /// The rule's identity, also across restarts and reloads.
+    /// The unique name, which identifies the rule across restarts and reloads. Required.
     name: Name,
-    /// The sources that it listens to. Default: all.
+    /// Sources whose alerts the rule accepts. Default: all.
     sources: Option<Vec<Name>>,
-    /// All must hold. None: every alert.
+    /// Matchers, all of which must match. Without matchers the rule matches every alert.
     matchers: Option<Vec<Matcher>>,
-    /// An expression that must hold too, such as `annotations.value | float >= 1`.
+    /// A condition that must be true as well, such as `annotations.value | float >= 1`.
     when: Option<String>,
-    /// What it is about.
+    /// The target of the actions.
     target: Option<Target>,
-    /// When an episode opens, and again when it grows.
+    /// The action when an episode opens, and when it grows.
     on_firing: Option<OnFiring>,
-    /// When an episode closes.
+    /// The action when an episode closes.
     on_resolved: Option<OnResolved>,
-    /// A consumer does not act on an older event. Default 1h.
+    /// Consumers must not act on an older event. Default 1h.
     expires_after: Option<Duration>,
-    /// For the consumer: not beyond these.
+    /// Bounds of the target's capacity, enforced by the consumer.
     limits: Option<Limits>,
-    /// The most events about one target in a span of time.
+    /// Maximum number of events of this rule about one target in a period.
     budget: Option<Budget>,
-    /// Free texts for the consumer.
+    /// Custom parameters for the consumer.
     parameters: Option<BTreeMap<String, Template>>,
-    /// Default active.
+    /// Whether the rule acts. Default active.
     mode: Option<Mode>,
-    /// Destinations.
+    /// Destinations of the events.
     send_to: Option<Vec<Name>>,
-    /// Whether later rules see the alert too.
+    /// Whether later rules are evaluated for the same alert. Default false.
     #[schemars(rename = "continue")]
     continues: Option<bool>,
 }
 
-/// A target, each field a template; platform, kind and name are needed except for a hold.
+/// A target. Fields except platform are templates; platform, kind and name are required unless the action is
+/// a hold.
 #[derive(JsonSchema)]
 #[schemars(deny_unknown_fields)]
 struct Target {
-    /// Where it lives.
+    /// Platform.
     platform: Option<Platform>,
-    /// What it is there, for example nodegroup.
+    /// Kind of resource, for example nodegroup.
     kind: Option<Template>,
-    /// Its name.
+    /// Name of the resource.
     name: Option<Template>,
-    /// AWS account.
+    /// AWS account ID.
     account: Option<Template>,
-    /// Cluster.
+    /// Name of the cluster.
     cluster: Option<Template>,
-    /// Kubernetes' or Nomad's namespace.
+    /// Kubernetes or Nomad namespace.
     namespace: Option<Template>,
     /// AWS region.
     region: Option<Template>,
 }
 
-/// Exactly one action, and its guards.
+/// The action when an episode opens or grows: exactly one action, and its guards.
 #[derive(JsonSchema)]
 #[schemars(deny_unknown_fields)]
 struct OnFiring {
-    /// Add capacity.
+    /// Increase capacity.
     scale_out: Option<Amount>,
-    /// Take capacity away.
+    /// Decrease capacity.
     scale_in: Option<Amount>,
-    /// Go to a number.
+    /// Set the capacity to a number of units.
     set_capacity: Option<SetCapacity>,
-    /// An event that changes nothing.
+    /// Send an event that does not change capacity.
     notify: Option<Notify>,
-    /// Hold back what other rules would do.
+    /// Block actions of other rules.
     hold: Option<Hold>,
-    /// How long an emission blocks later ones about the target. Default 5m.
+    /// How long an event blocks later ones about the same target. Default 5m.
     cooldown: Option<Duration>,
-    /// How long it has to stay supported first. Default 5m for what takes capacity away, else 0.
+    /// How long the situation must not change before the action. Default 5m if it can decrease capacity,
+    /// otherwise 0.
     stabilization_window: Option<Duration>,
-    /// Default on_growth.
+    /// When the action is repeated within an episode. Default on_growth.
     repeat: Option<Repeat>,
-    /// Of one episode, with `repeat: while_firing`. Default 5.
+    /// Maximum number of events per episode; requires `repeat: while_firing`. Default 5.
     #[schemars(range(min = 1, max = 1000))]
     max_emissions: Option<u32>,
 }
 
-/// Exactly one action, and its guards.
+/// The action when an episode closes: exactly one action, and its guards.
 #[derive(JsonSchema)]
 #[schemars(deny_unknown_fields)]
 struct OnResolved {
-    /// Add capacity.
+    /// Increase capacity.
     scale_out: Option<Amount>,
-    /// Take capacity away.
+    /// Decrease capacity.
     scale_in: Option<Amount>,
-    /// Go to a number.
+    /// Set the capacity to a number of units.
     set_capacity: Option<SetCapacity>,
-    /// An event that changes nothing.
+    /// Send an event that does not change capacity.
     notify: Option<Notify>,
-    /// How long an emission blocks later ones about the target. Default 5m.
+    /// How long an event blocks later ones about the same target. Default 5m.
     cooldown: Option<Duration>,
-    /// How long it has to stay supported first. Default 5m for what takes capacity away, else 0.
+    /// How long the situation must not change before the action. Default 5m if it can decrease capacity,
+    /// otherwise 0.
     stabilization_window: Option<Duration>,
 }
 
-/// By how much: one of by, by_percent, and metric with steps.
+/// The amount: exactly one of by, by_percent, and metric with steps.
 #[derive(JsonSchema)]
 #[schemars(deny_unknown_fields)]
 struct Amount {
-    /// Units.
+    /// Number of units.
     #[schemars(range(min = 1))]
     by: Option<u32>,
-    /// Percent of what is there.
+    /// Percentage of the current capacity.
     #[schemars(range(min = 1))]
     by_percent: Option<u32>,
-    /// Beside by_percent: at least so many units.
+    /// With by_percent: minimum number of units.
     #[schemars(range(min = 1))]
     at_least: Option<u32>,
-    /// Beside steps: the number that chooses the step.
+    /// With steps: the number that selects the step.
     metric: Option<Template>,
-    /// Rising.
+    /// Steps with ascending `from`.
     steps: Option<Vec<Step>>,
 }
 
-/// From this value of the metric on, by that many units.
+/// A step: the amount from a value of the metric on.
 #[derive(JsonSchema)]
 #[schemars(deny_unknown_fields)]
 struct Step {
-    /// The lowest value that it serves.
+    /// The lowest metric value of this step.
     from: f64,
-    /// Units.
+    /// Number of units.
     #[schemars(range(min = 1))]
     by: u32,
 }
 
-/// Go to a number of units.
+/// Set the capacity to a number of units.
 #[derive(JsonSchema)]
 #[schemars(deny_unknown_fields)]
 struct SetCapacity {
-    /// Units.
+    /// Number of units.
     to: u32,
-    /// Whether a consumer may lower capacity with it. Default false.
+    /// Whether this may decrease capacity. Default false.
     allow_decrease: Option<bool>,
 }
 
-/// An event that changes nothing.
+/// Send an event that does not change capacity.
 #[derive(JsonSchema)]
 #[schemars(deny_unknown_fields)]
 struct Notify {}
 
-/// Hold back what other rules would do, as long as an alert of this rule fires.
+/// Block actions of other rules on the target while an alert of this rule fires.
 #[derive(JsonSchema)]
 #[schemars(deny_unknown_fields)]
 struct Hold {
-    /// Default both.
+    /// Directions to block. Default: both.
     blocks: Option<Vec<Direction>>,
-    /// Every target.
+    /// Hold every target; requires that `target` is absent. Default false.
     all: Option<bool>,
 }
 
@@ -487,8 +496,8 @@ enum Direction {
     ScaleIn,
 }
 
-/// `on_growth` acts again when more alerts fire than ever before in the episode, `while_firing` once for each
-/// cooldown.
+/// `on_growth` repeats the action when more alerts fire than at any earlier event of the episode,
+/// `while_firing` once per cooldown.
 #[derive(JsonSchema)]
 #[schemars(rename_all = "snake_case")]
 enum Repeat {
@@ -497,7 +506,7 @@ enum Repeat {
     WhileFiring,
 }
 
-/// `shadow` decides and records and sends nothing; `disabled` takes its alerts and does nothing.
+/// `shadow` records decisions without sending events; `disabled` matches alerts without acting.
 #[derive(JsonSchema)]
 #[schemars(rename_all = "snake_case")]
 enum Mode {
@@ -510,20 +519,20 @@ enum Mode {
 #[derive(JsonSchema)]
 #[schemars(deny_unknown_fields)]
 struct Limits {
-    /// Not below.
+    /// Minimum capacity.
     min_capacity: Option<u32>,
-    /// Not above.
+    /// Maximum capacity.
     max_capacity: Option<u32>,
 }
 
-/// The most events about one target in any span of this length.
+/// Maximum number of events about one target in a sliding period.
 #[derive(JsonSchema)]
 #[schemars(deny_unknown_fields)]
 struct Budget {
-    /// Events.
+    /// Maximum number of events.
     #[schemars(range(min = 1, max = 1000))]
     events: u32,
-    /// The span.
+    /// Length of the period.
     per: Duration,
 }
 
@@ -531,42 +540,43 @@ struct Budget {
 #[derive(JsonSchema)]
 #[schemars(title = "scalebridge tests", deny_unknown_fields, extend("$id" = "urn:scalebridge:schema:tests"))]
 struct TestsFile {
-    /// The rules files that are tested, relative to this file. Instead of `config`.
+    /// Rules files under test, relative to this file. Excludes `config`.
     rules: Option<Vec<String>>,
-    /// The configuration that is tested, with its sources. Instead of `rules`.
+    /// The configuration under test, with its sources. Excludes `rules`.
     config: Option<String>,
-    /// Sources, beside `rules`. Those that only steps or rules name need not be here.
+    /// Sources by name, with `rules` only. Sources with default settings need not be listed.
     sources: Option<BTreeMap<String, Option<Source>>>,
-    /// The tests.
+    /// The tests of the file.
     tests: Vec<Test>,
 }
 
-/// A test.
+/// A test: steps on a simulated clock.
+
 #[derive(JsonSchema)]
 #[schemars(deny_unknown_fields)]
 struct Test {
-    /// What it proves.
+    /// What the test verifies.
     name: String,
-    /// When it starts, RFC 3339. Default 2026-01-01T00:00:00Z.
+    /// Start time, RFC 3339. Default 2026-01-01T00:00:00Z.
     #[schemars(extend("format" = "date-time"))]
     start: Option<String>,
-    /// In the order of their times.
+    /// Steps, sorted by `at`.
     steps: Vec<TestStep>,
 }
 
-/// One moment of a test.
+/// Notifications and expectations at one point in time.
 #[derive(JsonSchema)]
 #[schemars(deny_unknown_fields)]
 struct TestStep {
-    /// After the start.
+    /// Offset from the start of the test.
     at: Duration,
-    /// What arrives.
+    /// Notifications that arrive.
     notify: Option<OneOrMore>,
-    /// What has to be decided since the step before: exact for what acts or waits.
+    /// Expected decisions since the previous step. Emitted and deferred ones must all be listed.
     expect: Option<Vec<Expected>>,
 }
 
-/// One notification, or several.
+/// One or more notifications.
 #[derive(JsonSchema)]
 #[schemars(untagged)]
 enum OneOrMore {
@@ -574,26 +584,27 @@ enum OneOrMore {
     More(Vec<TestNotification>),
 }
 
-/// A notification.
+/// A notification of Alertmanager.
+
 #[derive(JsonSchema)]
 #[schemars(deny_unknown_fields)]
 struct TestNotification {
-    /// Who sends it.
+    /// The source that sends it.
     source: Name,
-    /// Its alerts.
+    /// The alerts of the notification.
     alerts: Vec<TestAlert>,
-    /// How many alerts `max_alerts` has left out.
+    /// Number of alerts that `max_alerts` has truncated.
     #[schemars(rename = "truncatedAlerts")]
     truncated_alerts: Option<u32>,
-    /// As in Alertmanager's body.
+    /// Field of Alertmanager's notification.
     receiver: Option<String>,
-    /// As in Alertmanager's body.
+    /// Field of Alertmanager's notification.
     #[schemars(rename = "groupKey")]
     group_key: Option<String>,
-    /// As in Alertmanager's body.
+    /// Field of Alertmanager's notification.
     #[schemars(rename = "externalURL")]
     external_url: Option<String>,
-    /// As in Alertmanager's body.
+    /// Field of Alertmanager's notification.
     notification_reason: Option<String>,
 }
 
@@ -601,21 +612,22 @@ struct TestNotification {
 #[derive(JsonSchema)]
 #[schemars(deny_unknown_fields)]
 struct TestAlert {
-    /// Whether it fires.
+    /// Firing or resolved.
     status: Status,
-    /// Text only: put numbers in quotes.
+    /// Labels. Values must be text: quote numbers.
     labels: BTreeMap<String, String>,
-    /// Text only.
+    /// Annotations. Values must be text: quote numbers.
     annotations: Option<BTreeMap<String, String>>,
-    /// RFC 3339, or a duration after the start, with a minus before it. Default: the step that first fires it.
+    /// RFC 3339, or a duration relative to the start, negative for earlier times. Default: the time of the
+    /// step that first fires the alert.
     #[schemars(rename = "startsAt")]
     starts_at: Option<String>,
-    /// As `startsAt`. Default: the step that resolves it.
+    /// Format as for `startsAt`. Default: the time of the step that resolves the alert.
     #[schemars(rename = "endsAt")]
     ends_at: Option<String>,
-    /// Default: Alertmanager's, of the labels.
+    /// Default: Alertmanager's hash of the labels.
     fingerprint: Option<String>,
-    /// As in Alertmanager's body.
+    /// Field of Alertmanager's notification.
     #[schemars(rename = "generatorURL")]
     generator_url: Option<String>,
 }
@@ -627,36 +639,36 @@ enum Status {
     Resolved,
 }
 
-/// A decision, as far as its fields are given; maps are compared by the keys that are given.
+/// An expected decision. Only the given fields, and the given keys of maps, are compared.
 #[derive(JsonSchema)]
 #[schemars(deny_unknown_fields)]
 struct Expected {
-    /// The rule.
+    /// Name of the rule.
     rule: Option<String>,
-    /// The outcome.
+    /// The verdict of the decision.
     verdict: Option<Verdict>,
-    /// What is asked for.
+    /// The action of the rule.
     action: Option<String>,
-    /// Which end of the episode.
+    /// Phase of the episode: firing or resolved.
     phase: Option<Status>,
     /// The target's key.
     subject: Option<String>,
-    /// The target.
+    /// Fields of the target.
     target: Option<BTreeMap<String, String>>,
-    /// A part of the explanation.
+    /// A part of the explanation text.
     detail: Option<String>,
-    /// When it is looked at again: RFC 3339, or a duration after the start.
+    /// When the deferred action is rechecked: RFC 3339, or a duration relative to the start.
     until: Option<String>,
-    /// The event, as its own schema says.
+    /// Fields of the event; see the schema of events.
     event: Option<BTreeMap<String, serde_json::Value>>,
-    /// The alerts, or how many.
+    /// The alerts, or their number.
     alerts: Option<serde_json::Value>,
-    /// The episode's id.
+    /// ID of the episode.
     episode: Option<String>,
-    /// The destination, where it is about one only.
+    /// The destination, if the decision is about a single one.
     destination: Option<String>,
-    /// The notification that caused it.
+    /// Fields of the notification that caused the decision.
     notification: Option<BTreeMap<String, serde_json::Value>>,
-    /// Whether that left alerts out.
+    /// Whether the notification was truncated.
     truncated: Option<bool>,
 }

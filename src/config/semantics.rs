@@ -1,4 +1,4 @@
-//! The pass of meaning: what the parts of a configuration say about each other.
+//! Semantic checks: whether the parts of a configuration are consistent with each other.
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Component, Path, PathBuf};
@@ -14,20 +14,15 @@ use crate::domain::name::Name;
 use crate::domain::rule::{Mode, Rule};
 use crate::domain::source::Source;
 
-/// What rules can speak of. A list that could not be read is `None`, and nothing is held against it.
+/// The names that rules can refer to. A list is `None` if the section is invalid, and then any name is
+/// accepted.
 pub(super) struct KnownNames {
     pub sources: Option<Vec<Name>>,
     pub destinations: Option<Vec<Name>>,
 }
 
-/// Says that a section is needed which is absent or empty.
-pub(super) fn check_section(
-    root: &Node,
-    key: &str,
-    what: &str,
-    example: &str,
-    diagnostics: &mut Diagnostics,
-) {
+/// Reports a required section that is absent or empty.
+pub(super) fn check_section(root: &Node, key: &str, example: &str, diagnostics: &mut Diagnostics) {
     let node = root.get(key);
     let empty = match node.map(|node| &node.kind) {
         None | Some(Kind::Null) => true,
@@ -39,13 +34,13 @@ pub(super) fn check_section(
         diagnostics.add_with_help(
             Code::Empty,
             location,
-            format!("there is no {what}"),
-            format!("add one: `{example}`"),
+            format!("no {key} configured"),
+            format!("add one, for example `{example}`"),
         );
     }
 }
 
-/// What is closed has to be remembered for as long as a late copy of it may come.
+/// Checks that closed alerts are retained for as long as a late copy may arrive.
 pub(super) fn check_retention<'s>(
     retention: &Retention,
     sources: impl Iterator<Item = &'s Source>,
@@ -63,7 +58,8 @@ pub(super) fn check_retention<'s>(
             format(source.late_window),
             source.name
         );
-        let help = "a closed alert would be forgotten before its late copy comes: raise `retention.closed`";
+        let help = "raise `retention.closed`: otherwise a closed alert is removed before a late copy of it can \
+                    arrive";
         diagnostics.add_with_help(
             Code::Contradiction,
             closed.or(late).unwrap_or(&root.location),
@@ -73,41 +69,41 @@ pub(super) fn check_retention<'s>(
     }
 }
 
-/// A file has one writer: a second one would take back lines of the first, or ruin the store.
+/// Reports files with more than one writer, which would lose lines or corrupt the store.
 pub(super) fn check_files(
     store: Option<&Store>,
     destinations: &BTreeMap<Name, Destination>,
     root: &Node,
     diagnostics: &mut Diagnostics,
 ) {
-    // As they are written, without the `./`: links are not followed.
-    let plain =
+    // Compared as written, without `./`; links are not followed.
+    let normalized =
         |path: &Path| path.components().filter(|part| *part != Component::CurDir).collect::<PathBuf>();
-    let mut taken = HashMap::new();
+    let mut owners = HashMap::new();
     if let Some(Store::Sqlite { path }) = store {
         for suffix in ["", "-wal", "-shm", ".lock"] {
             let mut path = path.clone().into_os_string();
             path.push(suffix);
-            taken.insert(plain(Path::new(&path)), "the store".to_owned());
+            owners.insert(normalized(Path::new(&path)), "the store".to_owned());
         }
     }
     for (name, destination) in destinations {
         let DestinationKind::File(File::Path(path)) = &destination.kind else { continue };
-        if let Some(owner) = taken.insert(plain(path), format!("destination `{name}`")) {
-            let written = ["destinations", name.as_str(), "file", "path"];
-            let location = written.iter().try_fold(root, |node, key| node.get(key)).unwrap_or(root);
-            let message = format!("`{}` is written by {owner} already", path.display());
+        if let Some(owner) = owners.insert(normalized(path), format!("destination `{name}`")) {
+            let key_path = ["destinations", name.as_str(), "file", "path"];
+            let location = key_path.iter().try_fold(root, |node, key| node.get(key)).unwrap_or(root);
+            let message = format!("`{}` is already written by {owner}", path.display());
             diagnostics.add_with_help(
                 Code::Contradiction,
                 &location.location,
                 message,
-                "give it a file of its own",
+                "use a different file",
             );
         }
     }
 }
 
-/// Judges the drafts and gives the rules that are whole, each with where its parts stand.
+/// Checks the drafts. Returns the valid rules with the locations of their parts.
 pub(super) fn check_rules(
     drafts: Vec<Draft>,
     names: &KnownNames,
@@ -121,16 +117,16 @@ pub(super) fn check_rules(
         check_known_names(send_to, names.destinations.as_deref(), "destination", diagnostics);
         check_actions(draft, destinations, diagnostics);
     }
-    let sized = |draft: Draft| {
+    let with_max_event_bytes = |draft: Draft| {
         let mut rule = draft.rule?;
         let limits = rule.send_to.iter().filter_map(|name| destinations.get(name));
         rule.max_event_bytes = limits.map(Destination::max_event_bytes).min().unwrap_or(usize::MAX);
         Some((rule, draft.location, draft.spans))
     };
-    drafts.into_iter().filter_map(sized).collect()
+    drafts.into_iter().filter_map(with_max_event_bytes).collect()
 }
 
-/// A source that nobody hears die must not be trusted when it says that all is well.
+/// Warns about sources without a heartbeat whose alerts can decrease capacity.
 pub(super) fn check_heartbeats(rules: &[Rule], root: &Node, diagnostics: &mut Diagnostics) {
     let Some(Kind::Map(sources)) = root.get("sources").map(|sources| &sources.kind) else { return };
     let decreasing: Vec<&Rule> = rules.iter().filter(|rule| may_decrease_capacity(rule)).collect();
@@ -139,16 +135,17 @@ pub(super) fn check_heartbeats(rules: &[Rule], root: &Node, diagnostics: &mut Di
         let listener = decreasing.iter().find(|rule| rule.sources.as_ref().is_none_or(listens));
         let Some(rule) = listener else { continue };
         let message = format!(
-            "source `{}` has no `heartbeat`, and rule `{}` takes capacity away on its word",
+            "source `{}` has no `heartbeat`, but its alerts can decrease capacity (rule `{}`)",
             source.name, rule.name
         );
-        let help = "add `heartbeat: ['alertname = \"Watchdog\"']`, an alert that always fires: when Prometheus \
-                    dies, Alertmanager resolves everything, and without it that looks like calm";
+        let help = "add `heartbeat: ['alertname = \"Watchdog\"']`, an alert that always fires: if Prometheus fails, \
+                    \
+                    Alertmanager resolves all alerts, which otherwise looks like recovery";
         diagnostics.add_with_help(Code::NoHeartbeat, &source.location, message, help);
     }
 }
 
-/// Whether a rule may really take capacity away.
+/// Whether an active rule has an action that can decrease capacity.
 fn may_decrease_capacity(rule: &Rule) -> bool {
     let firing = rule.on_firing.as_ref().map(|firing| &firing.action);
     let resolved = rule.on_resolved.as_ref().map(|resolved| &resolved.action);
@@ -160,8 +157,9 @@ fn check_unique_names(drafts: &[Draft], diagnostics: &mut Diagnostics) {
     let mut first: HashMap<&Name, &Location> = HashMap::new();
     for name in drafts.iter().filter_map(|draft| draft.name.as_ref()) {
         if let Some(first) = first.get(&name.value) {
-            let message = format!("there are two rules `{}`", name.value);
-            let help = format!("the other stands at {first}; a name is a rule's identity, give each its own");
+            let message = format!("duplicate rule name `{}`", name.value);
+            let help =
+                format!("first defined at {first}; a rule is identified by its name, so use a different one");
             diagnostics.add_with_help(Code::DuplicateName, &name.location, message, help);
         } else {
             first.insert(&name.value, &name.location);
@@ -177,35 +175,38 @@ fn check_known_names<'d>(
 ) {
     let Some(known) = known.filter(|known| !known.is_empty()) else { return };
     for name in names.into_iter().filter(|name| !known.contains(&name.value)) {
-        let message = format!("there is no {what} `{}`", name.value);
+        let message = format!("unknown {what} `{}`", name.value);
         let known: Vec<&str> = known.iter().map(Name::as_str).collect();
         let help = did_you_mean(name.value.as_str(), &known);
         diagnostics.add_with_help(Code::UnknownName, &name.location, message, help);
     }
 }
 
-/// Whether a rule does something, somewhere, and only once. In shadow it does as if.
+/// Checks that a rule has an action and a destination, and at most one acting destination unless it is in
+/// shadow mode.
 fn check_actions(draft: &Draft, destinations: &BTreeMap<Name, Destination>, diagnostics: &mut Diagnostics) {
     if draft.mode == Mode::Disabled {
         return;
     }
     if !draft.has_action {
-        let help = "add `on_firing` or `on_resolved`, or say `mode: disabled` if it is to take its alerts and do \
-                    nothing";
-        diagnostics.add_with_help(Code::DoesNothing, &draft.location, "this rule does nothing", help);
+        let help = "add `on_firing` or `on_resolved`, or set `mode: disabled` if the rule is meant to match alerts \
+                    without acting";
+        diagnostics.add_with_help(Code::DoesNothing, &draft.location, "rule has no action", help);
         return;
     }
-    let Some(SendTo { names, location, is_invalid: faulty }) = &draft.send_to else { return };
-    if names.is_empty() && !faulty {
+    let Some(SendTo { names, location, is_invalid }) = &draft.send_to else { return };
+    if names.is_empty() && !is_invalid {
         let help = "add `send_to: [NAME]` here or under `defaults:` at the top of the file";
-        diagnostics.add_with_help(Code::NoDestination, location, "this rule sends its events nowhere", help);
+        diagnostics.add_with_help(Code::NoDestination, location, "rule has no destination", help);
     }
     let acting = |name: &&Spanned<Name>| destinations.get(&name.value).is_some_and(Destination::is_acting);
     let mut acting = names.iter().filter(acting);
     if let (Mode::Active, Some(first), Some(second)) = (draft.mode, acting.next(), acting.next()) {
-        let message =
-            format!("both `{}` and `{}` would carry out this rule's events", first.value, second.value);
-        let help = "send to one that acts; a destination `file` beside it only keeps the events";
+        let message = format!(
+            "destinations `{}` and `{}` would both act on this rule's events",
+            first.value, second.value
+        );
+        let help = "use one acting destination; an additional `file` destination only records the events";
         diagnostics.add_with_help(Code::DuplicateActing, location, message, help);
     }
 }

@@ -1,4 +1,4 @@
-//! The two listeners.
+//! Readers of the sections `server` and `admin`.
 
 use std::net::SocketAddr;
 
@@ -20,8 +20,9 @@ pub(super) fn server(node: &Node, diagnostics: &mut Diagnostics) -> Option<Serve
     if let (Some(body), Some(all)) = (max_body_bytes, max_in_flight_bytes)
         && body > all
     {
-        let message = format!("`max_body_bytes` ({body}) is above `max_in_flight_bytes` ({all})");
-        let help = "a body of that size could never be read: raise `max_in_flight_bytes` or lower this";
+        let message = format!("`max_body_bytes` ({body}) exceeds `max_in_flight_bytes` ({all})");
+        let help = "a body of that size would never be accepted: raise `max_in_flight_bytes` or lower \
+                    `max_body_bytes`";
         let location = fields.location_of("max_body_bytes");
         fields.diagnostics.add_with_help(Code::Contradiction, location, message, help);
     }
@@ -44,7 +45,7 @@ pub(super) fn admin(node: &Node, diagnostics: &mut Diagnostics) -> Option<Admin>
     Some(Admin { listen: listen?.value })
 }
 
-/// Both listeners cannot have one address. Port 0 takes a free one each time.
+/// Reports two listeners with the same address. Port 0 selects a free port for each.
 pub(super) fn check_distinct_listeners(
     server: &Server,
     admin: &Admin,
@@ -61,21 +62,22 @@ pub(super) fn check_distinct_listeners(
             Code::Contradiction,
             &listen.location,
             message,
-            "give each listener a port of its own",
+            "use a different port for each listener",
         );
     }
 }
 
-/// A listener that others can reach has to know who they are, or be told that nobody asks.
+/// Reads a listen address. A non-loopback address requires `allow_unauthenticated: true`, since there is no
+/// authentication.
 fn listen(fields: &mut Fields<'_, '_>) -> Option<Spanned<SocketAddr>> {
     let allowed = fields.get("allow_unauthenticated", flag);
     let listen = fields.get("listen", spanned(address))?;
     let loopback = listen.value.ip().to_canonical().is_loopback();
     if !loopback && allowed == Some(false) {
         let message =
-            format!("{} is not loopback, and nobody who calls there has to say who they are", listen.value);
-        let help = "listen on 127.0.0.1, or say `allow_unauthenticated: true` beside `listen` if something in \
-                    front checks who calls";
+            format!("{} is not a loopback address, and the listener has no authentication", listen.value);
+        let help = "listen on 127.0.0.1, or set `allow_unauthenticated: true` next to `listen` if a proxy or \
+                    network policy restricts access";
         fields.diagnostics.add_with_help(Code::Unauthenticated, &listen.location, message, help);
     }
     Some(listen)

@@ -1,7 +1,7 @@
-//! What the rest of the bridge sees of a configuration: checked, with every default filled in.
+//! The checked settings, with all defaults applied.
 //!
-//! Past this module nobody validates again. What cannot be true cannot be built here, and what the
-//! types cannot say is promised in words.
+//! No other module validates them again. Invalid values cannot be constructed from a configuration;
+//! invariants beyond the types are documented at the fields.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -16,85 +16,87 @@ use crate::domain::rate::PerMinute;
 use crate::domain::source::Source;
 use crate::domain::table::RuleTable;
 
-/// A whole configuration with its rules.
+/// A checked configuration with its rules.
 #[derive(Debug)]
 pub struct Settings {
-    /// The listener that takes webhooks.
+    /// The webhook listener.
     pub server: Server,
-    /// The listener for metrics and operators.
+    /// The listener for metrics and the operator API.
     pub admin: Admin,
-    /// Where state lives.
+    /// The store of state, outbox and decisions.
     pub store: Store,
-    /// Senders of notifications, at least one.
+    /// The sources by name, at least one.
     pub sources: BTreeMap<Name, Source>,
-    /// Where events go, at least one.
+    /// The destinations by name, at least one.
     pub destinations: BTreeMap<Name, Destination>,
-    /// With as many deliveries undelivered, over all destinations, nothing is taken in. Never zero.
+    /// Maximum number of undelivered deliveries of all destinations; above it the webhook responds 503.
+    /// Never zero.
     pub max_backlog: u64,
     /// The rules, at least one; every name in them is one of `sources` or `destinations`.
     pub rules: Arc<RuleTable>,
-    /// What holds for all rules.
+    /// Settings of the engine for all rules.
     pub engine: Engine,
-    /// What is kept for how long.
+    /// Retention of decisions, events and closed episodes.
     pub retention: Retention,
-    /// How the bridge logs.
+    /// Format and level of the log.
     pub log: Log,
 }
 
-/// The webhook's listener.
+/// Settings of the webhook listener.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Server {
-    /// Where it listens.
+    /// The IP address and port.
     pub listen: SocketAddr,
-    /// A larger body is answered with 413. At most `max_in_flight_bytes`.
+    /// Maximum size of a request body; a larger one gets 413. At most `max_in_flight_bytes`.
     pub max_body_bytes: usize,
-    /// Requests at the same time; one more is answered with 503.
+    /// Maximum number of concurrent requests, 1 to 1,000,000; further ones get 503.
     pub max_in_flight: usize,
-    /// Bytes of bodies at the same time, reserved before reading.
+    /// Maximum number of bytes of concurrent request bodies, reserved before reading.
     pub max_in_flight_bytes: usize,
-    /// For a request's head.
+    /// Timeout for reading a request head.
     pub header_timeout: Duration,
-    /// For a request's body.
+    /// Timeout for reading a request body.
     pub body_timeout: Duration,
-    /// From the signal to the end of the process.
+    /// Maximum time from the stop signal to the end of the process.
     pub drain_timeout: Duration,
 }
 
-/// The admin listener.
+/// Settings of the admin listener.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Admin {
-    /// Where it listens.
+    /// The IP address and port.
     pub listen: SocketAddr,
 }
 
-/// Where state lives.
+/// The kind of the store.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Store {
-    /// Embedded, in one file.
+    /// An embedded SQLite database.
     Sqlite {
-        /// The file, relative to the working directory.
+        /// The database file, relative to the working directory.
         path: PathBuf,
     },
 }
 
-/// Where events go.
+/// A receiver of events.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Destination {
-    /// Its name in the configuration, metrics and the store.
+    /// The name in the configuration, the metrics and the store.
     pub name: Name,
-    /// What it is.
+    /// The kind, with the settings of that kind.
     pub kind: DestinationKind,
-    /// How a delivery is tried again and given up.
+    /// Backoff and maximum age.
     pub delivery: Delivery,
-    /// With as many deliveries undelivered here, new ones are dead letters at once. Never zero.
+    /// Maximum number of undelivered deliveries of this destination; further ones are dead-lettered
+    /// immediately. Never zero.
     pub max_backlog: Option<u64>,
-    /// Calls at the same time, 1 to 256; 1 for a file.
+    /// Maximum number of concurrent calls, 1 to 256; 1 for a file.
     pub concurrency: usize,
-    /// For one call, never zero.
+    /// Timeout of one call, never zero.
     pub timeout: Duration,
 }
 
-/// What a destination is.
+/// The kind of a destination.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum DestinationKind {
     /// An SQS queue.
@@ -105,36 +107,36 @@ pub enum DestinationKind {
     File(File),
 }
 
-/// An SQS queue.
+/// Settings of an SQS queue.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Sqs {
-    /// Its URL: http(s), host, account, queue.
+    /// The URL: http(s), host, account and queue.
     pub queue_url: String,
-    /// Whether it is a FIFO queue: the URL ends in `.fifo`.
+    /// Whether the URL ends in `.fifo`.
     pub fifo: bool,
-    /// The region that is given or that its URL names; else the environment's.
+    /// The configured region, or the one in the URL; `None` leaves it to the AWS SDK.
     pub region: Option<String>,
     /// Another endpoint than AWS' own.
     pub endpoint_url: Option<String>,
     /// The role that calls it, where it is not the process' own.
     pub role: Option<Role>,
-    /// The most bytes that one message may have, from [`Sqs::MIN_MESSAGE_BYTES`] to
-    /// [`Sqs::MAX_MESSAGE_BYTES`].
+    /// Maximum size of a message, from [`Sqs::MIN_MESSAGE_BYTES`] to [`Sqs::MAX_MESSAGE_BYTES`].
     pub max_message_bytes: usize,
 }
 
-/// A Lambda function.
+/// Settings of a Lambda function.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Lambda {
-    /// Its name or ARN.
+    /// The name or ARN, in a form that Lambda accepts.
     pub function: String,
-    /// Alias or version.
+    /// An alias, a version or `$LATEST`.
     pub qualifier: Option<String>,
-    /// Whether the answer is waited for.
+    /// Whether the bridge waits for the function's response.
     pub invocation_type: InvocationType,
-    /// Events of one call, from 1 to [`Lambda::MAX_EVENTS`]. Above 1 a call carries an array.
+    /// Maximum number of events per call, from 1 to [`Lambda::MAX_EVENTS`]. If above 1, the payload is an
+    /// array.
     pub max_events: usize,
-    /// The region that is given or that its ARN names; else the environment's.
+    /// The configured region, or the one in the ARN; `None` leaves it to the AWS SDK.
     pub region: Option<String>,
     /// Another endpoint than AWS' own.
     pub endpoint_url: Option<String>,
@@ -142,25 +144,25 @@ pub struct Lambda {
     pub role: Option<Role>,
 }
 
-/// A role that is assumed for a destination.
+/// An IAM role that is assumed for the calls of a destination.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Role {
-    /// Its ARN.
+    /// `arn:PARTITION:iam::ACCOUNT:role/NAME`.
     pub arn: String,
-    /// What its owner asks for beside that.
+    /// The external ID that the role's trust policy requires.
     pub external_id: Option<String>,
 }
 
-/// How a function is called.
+/// The invocation type of a Lambda function.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum InvocationType {
-    /// Lambda takes the event into its own queue and answers at once.
+    /// Asynchronous: Lambda queues the event and responds immediately.
     Event,
-    /// The answer is waited for, and a `FunctionError` in it is a failure.
+    /// Synchronous: the bridge waits for the response, and a `FunctionError` is a failure.
     RequestResponse,
 }
 
-/// A place for one event a line.
+/// A file or stream for events, one per line.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum File {
     /// Standard output.
@@ -169,78 +171,80 @@ pub enum File {
     Path(PathBuf),
 }
 
-/// How a delivery is tried again and given up.
+/// Backoff and maximum age of deliveries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Delivery {
-    /// Before the second attempt. Never zero, at most `max_backoff`.
+    /// Delay before the second attempt. Never zero, at most `max_backoff`.
     pub initial_backoff: Duration,
-    /// The longest pause between two attempts.
+    /// Maximum delay between two attempts.
     pub max_backoff: Duration,
-    /// A delivery older than this is given up.
+    /// An older delivery is dead-lettered. Never zero.
     pub max_age: Duration,
-    /// The same for what takes capacity away. At most `max_age`.
+    /// `max_age` for events that can decrease capacity; the smaller of both applies. Never zero.
     pub scale_in_max_age: Duration,
 }
 
-/// What holds for all rules.
+/// Settings of the engine for all rules.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Engine {
-    /// How long guards may keep what takes capacity away, beside its own stabilization window.
+    /// Maximum time for which guards can defer a decrease, in addition to its stabilization window. At least
+    /// one minute.
     pub max_deferral: Duration,
-    /// What this process may emit.
+    /// Maximum number of events per minute and direction of this process.
     pub per_minute: PerMinute,
 }
 
-/// What is kept for how long.
+/// Retention periods.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Retention {
-    /// Decisions.
+    /// Decision records.
     pub decisions: Duration,
-    /// Events that every destination has.
+    /// Events that are delivered to every destination.
     pub delivered: Duration,
-    /// Episodes and occurrences that are over; not below any source's `late_window`.
+    /// Closed episodes and occurrences; not below the `late_window` of any source.
     pub closed: Duration,
 }
 
-/// How the bridge logs.
+/// Format and level of the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Log {
-    /// For people or machines.
+    /// Text or JSON.
     pub format: LogFormat,
-    /// From this importance on.
+    /// The lowest level that is logged.
     pub level: LogLevel,
 }
 
-/// The form of a log line.
+/// The format of log lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LogFormat {
-    /// For people.
+    /// Human-readable text.
     Text,
-    /// One JSON object a line.
+    /// One JSON object per line.
     Json,
 }
 
-/// The least importance that is logged.
+/// The lowest level that is logged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum LogLevel {
-    /// What failed.
+    /// Failures that need an operator.
     Error,
-    /// What may fail soon.
+    /// Failures that the bridge works around.
     Warn,
-    /// What happens.
+    /// Changes of state.
     Info,
-    /// What happens inside.
+    /// Details for developers.
     Debug,
-    /// Everything.
+    /// All messages.
     Trace,
 }
 
 impl Settings {
-    /// What holds for all rules, as the engine reads it.
+    /// The settings that the engine uses for all rules.
     pub fn policy(&self) -> Policy {
         Policy {
             last_resolve_retention: self.retention.closed,
-            // While the decisions of the one can be read, the events of the other have ids of their own.
+            // While decisions of an expired episode are retained, event ids of a later one must differ from
+            // its own.
             expired_episode_retention: self.retention.decisions.max(self.retention.closed),
             max_deferral: self.engine.max_deferral,
             per_minute: self.engine.per_minute,
@@ -249,19 +253,19 @@ impl Settings {
 }
 
 impl Sqs {
-    /// A smaller limit leaves no room for one alert.
+    /// A smaller limit has no room for a single alert.
     pub const MIN_MESSAGE_BYTES: usize = 8 * 1024;
-    /// SQS takes no larger message.
+    /// The limit of SQS.
     pub const MAX_MESSAGE_BYTES: usize = 1024 * 1024;
 }
 
 impl Lambda {
-    /// More events would hardly fit into one call.
+    /// More events would exceed the payload limit in most cases.
     pub const MAX_EVENTS: usize = 100;
 }
 
 impl InvocationType {
-    /// The most bytes that one call carries: Lambda's own limits, in powers of ten.
+    /// Maximum payload of one call: Lambda's limits, in decimal bytes.
     pub const fn max_payload_bytes(self) -> usize {
         match self {
             Self::Event => 1_000_000,
@@ -271,11 +275,11 @@ impl InvocationType {
 }
 
 impl Destination {
-    /// The most bytes that one event may have here.
+    /// Maximum size of one event in bytes.
     pub fn max_event_bytes(&self) -> usize {
         match &self.kind {
             DestinationKind::Sqs(sqs) => sqs.max_message_bytes,
-            // In an array it stands between brackets.
+            // The brackets of the array.
             DestinationKind::Lambda(lambda) => {
                 let brackets = if lambda.max_events > 1 { 2 } else { 0 };
                 lambda.invocation_type.max_payload_bytes() - brackets
@@ -284,14 +288,14 @@ impl Destination {
         }
     }
 
-    /// Whether someone changes capacity when an event arrives here. A file only keeps it.
+    /// Whether a consumer changes capacity when an event arrives. A file only records it.
     pub fn is_acting(&self) -> bool {
         !matches!(self.kind, DestinationKind::File(_))
     }
 }
 
 impl LogLevel {
-    /// The word in configuration, which `tracing`'s filters read as well.
+    /// The keyword in the configuration, which is also a valid `tracing` filter.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Error => "error",

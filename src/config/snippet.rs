@@ -1,46 +1,46 @@
-//! A diagnostic with the line that it is about: what `check` prints for people.
+//! Renders a diagnostic with its source line, for the text output of `check`.
 
 use std::fmt::Write as _;
 
 use super::diagnostic::{Diagnostic, Location};
 
-/// So much of a long line is shown.
+/// Maximum number of characters of a source line in the output.
 const MAX_LINE_CHARS: usize = 120;
-/// So much of it stands before the caret where the line is cut.
+/// Number of characters before the caret if the line is truncated.
 const LEADING_CHARS: usize = 60;
 
-/// The diagnostic, the line that it points at in `text` with a caret below it, and how to mend it. `text` is
-/// the file's, where there is one.
+/// Renders the message, the source line from `text` with the token underlined, and the help. `text` is the
+/// content of the file of the location.
 pub fn render(diagnostic: &Diagnostic, text: Option<&str>) -> String {
     let Diagnostic { code, location, message, help } = diagnostic;
-    let mut shown = format!("{location}: {}[{}]: {message}", code.severity(), code.as_str());
+    let mut output = format!("{location}: {}[{}]: {message}", code.severity(), code.as_str());
     if let (Location::File { line, column, .. }, Some(text)) = (location, text)
-        && let Some(written) = text.lines().nth(*line as usize - 1)
+        && let Some(source_line) = text.lines().nth(*line as usize - 1)
     {
-        push_excerpt(&mut shown, *line, *column as usize, written);
+        push_excerpt(&mut output, *line, *column as usize, source_line);
     }
     if let Some(help) = help {
-        // Writing to memory does not fail.
-        let _written = write!(shown, "\n  help: {help}");
+        // Writing to a string cannot fail.
+        let _result = write!(output, "\n  help: {help}");
     }
-    shown
+    output
 }
 
-fn push_excerpt(shown: &mut String, line: u32, column: usize, written: &str) {
+fn push_excerpt(output: &mut String, line: u32, column: usize, source_line: &str) {
     let visible = |c: char| if c.is_control() { ' ' } else { c };
-    let characters: Vec<char> = written.trim_end().chars().map(visible).collect();
+    let characters: Vec<char> = source_line.trim_end().chars().map(visible).collect();
     let at = (column - 1).min(characters.len());
     let start = if characters.len() <= MAX_LINE_CHARS { 0 } else { at.saturating_sub(LEADING_CHARS) };
     let end = characters.len().min(start + MAX_LINE_CHARS);
-    let cut: String = characters[start..end].iter().collect();
-    let number = line.to_string();
-    let margin = " ".repeat(number.len());
+    let excerpt: String = characters[start..end].iter().collect();
+    let line_number = line.to_string();
+    let margin = " ".repeat(line_number.len());
     let indent = " ".repeat(at - start);
     let carets = "^".repeat(token_chars(&characters[at..end]));
-    let _written = write!(shown, "\n {margin} |\n {number} | {cut}\n {margin} | {indent}{carets}");
+    let _result = write!(output, "\n {margin} |\n {line_number} | {excerpt}\n {margin} | {indent}{carets}");
 }
 
-/// How many characters the word has that begins here: a quoted text, or up to what ends a plain one.
+/// The length of the token at the start of `rest`: a quoted text, or a plain scalar up to its delimiter.
 fn token_chars(rest: &[char]) -> usize {
     let quoted = rest.first().filter(|c| matches!(c, '"' | '\''));
     let end = match quoted {
@@ -72,19 +72,19 @@ mod tests {
             code: Code::UnknownKey,
             location,
             message: "it is odd".into(),
-            help: Some("mend it".into()),
+            help: Some("fix it".into()),
         };
         render(&diagnostic, Some(text))
     }
 
     #[test]
-    fn the_word_at_fault_is_pointed_at() {
+    fn the_invalid_token_is_underlined() {
         assert_eq!(
             shown(2, 3, "server:\n  lisen: \"x\"\n"),
-            "a.yaml:2:3: error[E004]: it is odd\n   |\n 2 |   lisen: \"x\"\n   |   ^^^^^\n  help: mend it"
+            "a.yaml:2:3: error[E004]: it is odd\n   |\n 2 |   lisen: \"x\"\n   |   ^^^^^\n  help: fix it"
         );
         assert!(shown(1, 4, "a: \"b, c\" # d").contains("\n   |    ^^^^^^\n"));
-        assert!(shown(1, 4, "a: [b, c]").contains("\n   |    ^^"), "a list is pointed at where it begins");
+        assert!(shown(1, 4, "a: [b, c]").contains("\n   |    ^^"), "a list is underlined at its start");
     }
 
     #[test]

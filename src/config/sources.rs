@@ -1,4 +1,4 @@
-//! Senders of notifications.
+//! Readers of sources.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -30,16 +30,16 @@ pub(super) fn source(name: Name, node: &Node, diagnostics: &mut Diagnostics) -> 
         fields.diagnostics.add_with_help(
             Code::Contradiction,
             location,
-            format!("`occurrence_ttl` ({ttl}) is not above `late_window` ({late})"),
-            "an alert would be forgotten before its late copy is judged: take an `occurrence_ttl` longer than \
-             Alertmanager's repeat_interval",
+            format!("`occurrence_ttl` ({ttl}) is not longer than `late_window` ({late})"),
+            "use an `occurrence_ttl` longer than Alertmanager's `repeat_interval`: otherwise an alert expires \
+             before a late copy of it is evaluated",
         );
     }
     fields.finish();
     Some(Source { name, labels: Arc::new(labels), late_window, occurrence_ttl, heartbeat })
 }
 
-/// A source of which nothing is said.
+/// A source with default settings.
 pub(super) fn default_source(name: Name) -> Source {
     Source {
         name,
@@ -50,16 +50,17 @@ pub(super) fn default_source(name: Name) -> Source {
     }
 }
 
-/// The matchers of one alert. Rules never see a heartbeat, so it must not be any alert.
+/// Reads the matchers of a heartbeat. Rules never see alerts that match them, so they must not match every
+/// alert.
 fn heartbeat(node: &Node, diagnostics: &mut Diagnostics) -> Option<Vec<Matcher>> {
     const HEARTBEAT_HELP: &str =
-        "name the alert that always fires: `heartbeat: ['alertname = \"Watchdog\"']`, or leave it out";
+        "name the alert that always fires: `heartbeat: ['alertname = \"Watchdog\"']`, or remove it";
     check_not_empty(node, HEARTBEAT_HELP, diagnostics);
     let matchers = matchers("Watchdog")(node, diagnostics)?;
-    let anything = Labels::default();
-    if !matchers.is_empty() && matchers.iter().all(|matcher| matcher.matches(&anything)) {
+    let no_labels = Labels::default();
+    if !matchers.is_empty() && matchers.iter().all(|matcher| matcher.matches(&no_labels)) {
         let message =
-            "these matchers hold for an alert without any label too, and rules do not see a heartbeat";
+            "heartbeat matches alerts without any labels, and rules never see alerts that match a heartbeat";
         diagnostics.add_with_help(Code::Contradiction, &node.location, message, HEARTBEAT_HELP);
     }
     Some(matchers)
@@ -69,7 +70,7 @@ fn labels(node: &Node, diagnostics: &mut Diagnostics) -> Option<Labels> {
     let mut labels = Labels::default();
     for (key, value) in entries(node, diagnostics)? {
         if key.name.is_empty() {
-            diagnostics.add(Code::Value, &key.location, "a label's name must not be empty");
+            diagnostics.add(Code::Value, &key.location, "label name must not be empty");
         }
         if let Some(text) = any_text(value, diagnostics) {
             labels.set(&key.name, text);

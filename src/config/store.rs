@@ -1,4 +1,4 @@
-//! Where state lives, for how long, what holds for all rules, and the log.
+//! Readers of the sections `store`, `engine`, `retention` and `log`.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -22,9 +22,9 @@ pub(super) fn store(node: &Node, diagnostics: &mut Diagnostics) -> Option<Store>
     store
 }
 
-/// A kept action is looked at a little after its time.
+/// Deferred actions are rechecked with a delay, which a shorter deadline would not allow for.
 const MIN_DEFERRAL: Duration = Duration::from_secs(60);
-/// A thousand events a second. Who wants more wants no limit.
+/// A thousand events per second; 0 means no limit.
 const MAX_EVENTS_PER_MINUTE: i64 = 60_000;
 
 pub(super) fn engine(node: &Node, diagnostics: &mut Diagnostics) -> Option<Engine> {
@@ -34,13 +34,13 @@ pub(super) fn engine(node: &Node, diagnostics: &mut Diagnostics) -> Option<Engin
         .map(|key| fields.get(key, number::<u32>(0..=MAX_EVENTS_PER_MINUTE)));
     if max_deferral.is_some_and(|given| given < MIN_DEFERRAL) {
         let message =
-            "`max_deferral` is below a minute: what comes due would be withdrawn instead of decided";
+            "`max_deferral` is below 1m: deferred actions would be withdrawn before they are rechecked";
         let location = fields.location_of("max_deferral");
         fields.diagnostics.add_with_help(
             Code::Range,
             location,
             message,
-            "give it at least 1m; the default is 1h",
+            "use at least 1m; the default is 1h",
         );
     }
     fields.finish();

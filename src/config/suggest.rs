@@ -1,16 +1,16 @@
-//! Slips of the pen: what a word was most likely meant to be.
+//! Suggestions for misspelled words.
 
-/// "did you mean" the nearest of `known`, or all of them.
+/// Suggests the nearest of `known`, or lists all of them.
 pub(super) fn did_you_mean(text: &str, known: &[&str]) -> String {
     match (nearest(&text.to_lowercase(), known.iter().copied()), known) {
         (Some(word), _) => format!("did you mean `{word}`?"),
-        (None, []) => "leave it out".to_owned(),
-        (None, _) => format!("known here: {}", known.join(", ")),
+        (None, []) => "remove it".to_owned(),
+        (None, _) => format!("expected one of: {}", known.join(", ")),
     }
 }
 
-/// The one of `known` that `text` is most likely a slip of. None where two are as near as each other:
-/// of `scale_up` it must not be said that `scale_in` was meant.
+/// The word of `known` that `text` most likely is a typo of, by edit distance. `None` if two are equally
+/// near: `scale_in` must not be suggested for `scale_up`.
 pub(super) fn nearest<'k>(text: &str, known: impl Iterator<Item = &'k str>) -> Option<&'k str> {
     let typed: String = text.chars().take(128).collect();
     let mut near: Vec<(usize, &str)> = known
@@ -34,8 +34,11 @@ mod tests {
         let known = ["listen", "late_window", "max_age"];
         assert_eq!(did_you_mean("lisen", &known), "did you mean `listen`?");
         assert_eq!(did_you_mean("Late_Windwo", &known), "did you mean `late_window`?");
-        assert_eq!(did_you_mean("priority", &known), "known here: listen, late_window, max_age");
-        assert_eq!(did_you_mean("priority", &[]), "leave it out");
-        assert_eq!(did_you_mean("scale_up", &["scale_out", "scale_in"]), "known here: scale_out, scale_in");
+        assert_eq!(did_you_mean("priority", &known), "expected one of: listen, late_window, max_age");
+        assert_eq!(did_you_mean("priority", &[]), "remove it");
+        assert_eq!(
+            did_you_mean("scale_up", &["scale_out", "scale_in"]),
+            "expected one of: scale_out, scale_in"
+        );
     }
 }

@@ -1,4 +1,4 @@
-//! Files with unit tests of rules: what `scalebridge test` runs. Text -> checked cases, or every diagnostic.
+//! Parses and validates test files: unit tests of rules, run by `scalebridge test`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -7,8 +7,9 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::decode::{Fields, entries, list, named_entries};
+use super::decode::{Fields, entries, list};
 use super::diagnostic::{Code, Diagnostics, Location};
+use super::names::{name, named_entries};
 use super::scalar::{any_text, duration, keyword, number, owned_text, text};
 use super::yaml::{Kind, Node};
 use super::{assemble, file, load, scalar, sources};
@@ -20,9 +21,9 @@ use crate::domain::source::Source;
 use crate::domain::table::RuleTable;
 use crate::domain::time::Time;
 
-/// The time at which a test starts, unless it says another.
+/// The start time of a test without `start`.
 pub const DEFAULT_START_TIME: &str = "2026-01-01T00:00:00Z";
-/// What an expectation can speak of: the fields of a decision.
+/// The fields of a decision that `expect` can name.
 const DECISION_FIELDS: [&str; 14] = [
     "rule",
     "verdict",
@@ -40,90 +41,90 @@ const DECISION_FIELDS: [&str; 14] = [
     "truncated",
 ];
 
-/// A file of tests with what they test.
+/// The tests of a file, with the rules that they test.
 #[derive(Debug)]
 pub struct TestFile {
-    /// The rules.
+    /// The rules under test.
     pub rules: Arc<RuleTable>,
-    /// The sources: those of the configuration, or all that the tests and the rules name.
+    /// The sources of the configuration, or all sources that tests and rules name.
     pub sources: BTreeMap<Name, Source>,
-    /// What holds for all rules.
+    /// The engine settings of the configuration, or the defaults.
     pub policy: Policy,
-    /// The tests in the order of the file.
+    /// The tests, in the order of the file.
     pub tests: Vec<Test>,
 }
 
-/// One test.
+/// A test: steps on a simulated clock.
 #[derive(Debug)]
 pub struct Test {
-    /// What it says that it proves.
+    /// The name, which describes what the test verifies.
     pub name: String,
-    /// Where it stands.
+    /// The location of the test.
     pub location: Location,
-    /// The time at which it starts.
+    /// The time of the simulated clock at offset 0.
     pub start: Time,
-    /// What happens, in the order of time.
+    /// The steps, sorted by time.
     pub steps: Vec<TestStep>,
 }
 
-/// One moment of a test.
+/// Notifications and expectations at one point in time.
 #[derive(Debug)]
 pub struct TestStep {
-    /// After the start.
+    /// Offset from the start of the test.
     pub at: Duration,
-    /// Where it stands.
+    /// The location of the step.
     pub location: Location,
-    /// What arrives then.
+    /// The notifications that arrive.
     pub notify: Vec<TestNotification>,
-    /// What has to be decided since the step before; `None` where nobody looks.
+    /// The decisions expected since the previous step; `None` if they are not checked.
     pub expect: Option<Vec<Expected>>,
 }
 
-/// A notification.
+/// A notification that arrives in a step.
 #[derive(Debug)]
 pub struct TestNotification {
-    /// Who sends it.
+    /// The source that sends it.
     pub source: Name,
-    /// How many alerts it leaves out.
+    /// The value of `truncatedAlerts`: the number of omitted alerts.
     pub truncated: u64,
-    /// What it says about the whole group.
+    /// Fields of Alertmanager's body about the group, by JSON name.
     pub envelope: BTreeMap<&'static str, String>,
-    /// Its alerts.
+    /// The alerts of the notification.
     pub alerts: Vec<TestAlert>,
 }
 
-/// An alert; what is not given is made up by who runs the test.
+/// An alert. The test runner fills in absent fields.
 #[derive(Debug)]
 pub struct TestAlert {
-    /// Whether it fires.
+    /// Firing or resolved.
     pub status: Status,
-    /// Its labels.
+    /// Labels by name.
     pub labels: BTreeMap<String, String>,
-    /// Its annotations.
+    /// Annotations by name.
     pub annotations: BTreeMap<String, String>,
-    /// When it began.
+    /// `startsAt`; by default the time of the step that first fires the alert.
     pub starts_at: Option<Time>,
-    /// When it ended.
+    /// `endsAt`; by default the time of the step that resolves the alert.
     pub ends_at: Option<Time>,
-    /// Its fingerprint.
+    /// By default Alertmanager's hash of the labels.
     pub fingerprint: Option<String>,
-    /// The page of the expression.
+    /// `generatorURL`: the URL of the alerting expression.
     pub generator_url: Option<String>,
 }
 
-/// A decision that has to come, as far as it is described.
+/// An expected decision; only the given fields are compared.
 #[derive(Debug, Clone)]
 pub struct Expected {
-    /// Where it stands.
+    /// The location of the expectation.
     pub location: Location,
-    /// The fields that are given.
+    /// The given fields, as a JSON object.
     pub fields: Value,
 }
 
-/// Reads a file of tests and the rules or the configuration that it names, relative to its own directory.
+/// Reads a test file and the rules or configuration that it names, relative to its directory.
 ///
 /// # Errors
-/// Every fault of all of them at once.
+/// All errors and warnings of these files, if there is an error.
 pub fn read(path: &Path) -> Result<TestFile, Diagnostics> {
     let mut diagnostics = Diagnostics::default();
     let test_file = file::read(path, None, &mut diagnostics)
@@ -135,18 +136,18 @@ pub fn read(path: &Path) -> Result<TestFile, Diagnostics> {
 }
 
 const RULES_OR_CONFIG: &str =
-    "name what is tested: `rules: [rules.yaml]`, or `config: scalebridge.yaml` with its sources";
+    "set the files under test: `rules: [rules.yaml]`, or `config: scalebridge.yaml` with its sources";
 
 fn test_file(root: &Node, directory: &Path, diagnostics: &mut Diagnostics) -> Option<TestFile> {
     let mut fields = Fields::from_node(root, "tests", diagnostics)?;
     let tested = fields.one_of(&["rules", "config"], RULES_OR_CONFIG);
     let tests = fields.get("tests", list(test)).unwrap_or_default();
     if tests.is_empty() {
-        let help = "add one: `tests: [{ name: …, steps: [{ at: 0s, notify: …, expect: [] }] }]`";
+        let help = "add one, for example `tests: [{ name: …, steps: [{ at: 0s, notify: …, expect: [] }] }]`";
         let location = fields.location_of("tests");
-        fields.diagnostics.add_with_help(Code::Empty, location, "there is no test", help);
+        fields.diagnostics.add_with_help(Code::Empty, location, "no tests defined", help);
     }
-    let own = fields.get("sources", |node, diagnostics| {
+    let configured_sources = fields.get("sources", |node, diagnostics| {
         let named = named_entries(node, diagnostics);
         Some(
             named
@@ -161,31 +162,34 @@ fn test_file(root: &Node, directory: &Path, diagnostics: &mut Diagnostics) -> Op
         max_deferral: Duration::from_hours(1),
         per_minute: PerMinute { scale_out: 0, scale_in: 60 },
     };
-    let test_file = match tested {
+    let tested = match tested {
         Some(("rules", node)) => {
             let rules = assemble::standalone_rules(node, directory, fields.diagnostics);
-            let mut sources: BTreeMap<Name, Source> =
-                own.into_iter().flatten().map(|source| (source.name.clone(), source)).collect();
-            let spoken_of = tests.iter().flat_map(|test| &test.steps).flat_map(|step| &step.notify);
-            let named: BTreeSet<&Name> = spoken_of
+            let mut sources: BTreeMap<Name, Source> = configured_sources
+                .into_iter()
+                .flatten()
+                .map(|source| (source.name.clone(), source))
+                .collect();
+            let notifications = tests.iter().flat_map(|test| &test.steps).flat_map(|step| &step.notify);
+            let named: BTreeSet<&Name> = notifications
                 .map(|notify| &notify.source)
                 .chain(rules.rules().iter().flat_map(|rule| rule.sources.iter().flatten()))
                 .collect();
             for name in named {
-                let plain = || sources::default_source(name.clone());
-                sources.entry(name.clone()).or_insert_with(plain);
+                let default = || sources::default_source(name.clone());
+                sources.entry(name.clone()).or_insert_with(default);
             }
             Some((rules, sources, policy))
         }
         Some((_, node)) => {
             if fields.has("sources") {
                 let location = fields.location_of("sources");
-                let message = "`sources` stand in the configuration that is tested";
+                let message = "`sources` is not allowed with `config`";
                 fields.diagnostics.add_with_help(
                     Code::Contradiction,
                     location,
                     message,
-                    "leave them out here",
+                    "remove it: the sources are those of the configuration under test",
                 );
             }
             load_tested_config(node, directory, &tests, fields.diagnostics)
@@ -193,7 +197,7 @@ fn test_file(root: &Node, directory: &Path, diagnostics: &mut Diagnostics) -> Op
         None => None,
     };
     fields.finish();
-    let (rules, sources, policy) = test_file?;
+    let (rules, sources, policy) = tested?;
     Some(TestFile { rules, sources, policy, tests })
 }
 
@@ -204,14 +208,14 @@ fn load_tested_config(
     diagnostics: &mut Diagnostics,
 ) -> Option<(Arc<RuleTable>, BTreeMap<Name, Source>, Policy)> {
     let path = text(node, diagnostics)?;
-    // The environment is none of a test's business.
+    // Tests do not depend on the environment.
     match load(&directory.join(path), []) {
         Ok(loaded) => {
             let settings = loaded.settings;
             let known: Vec<&str> = settings.sources.keys().map(Name::as_str).collect();
             for step in tests.iter().flat_map(|test| &test.steps) {
                 for notify in step.notify.iter().filter(|one| !settings.sources.contains_key(&one.source)) {
-                    let message = format!("there is no source `{}`", notify.source);
+                    let message = format!("unknown source `{}`", notify.source);
                     let help = super::suggest::did_you_mean(notify.source.as_str(), &known);
                     diagnostics.add_with_help(Code::UnknownName, &step.location, message, help);
                 }
@@ -239,11 +243,11 @@ fn test(node: &Node, diagnostics: &mut Diagnostics) -> Option<Test> {
     fields.finish();
     let steps = steps?;
     for pair in steps.windows(2).filter(|pair| pair[1].at < pair[0].at) {
-        let help = "put the steps in the order of their times";
+        let help = "sort the steps by `at`";
         diagnostics.add_with_help(
             Code::Contradiction,
             &pair[1].location,
-            "this step is before the one above it",
+            "step is earlier than the previous one",
             help,
         );
     }
@@ -255,20 +259,20 @@ fn timestamp(node: &Node, diagnostics: &mut Diagnostics) -> Option<Time> {
     Time::parse(text).map_err(|error| diagnostics.add(Code::Value, &node.location, error.to_string())).ok()
 }
 
-/// RFC 3339, or a duration after the start, or before it with a minus.
+/// Reads a time: RFC 3339, or a duration relative to the start, negative for earlier times.
 fn relative_time(start: Time) -> impl Fn(&Node, &mut Diagnostics) -> Option<Time> {
     move |node, diagnostics| {
         let text = any_text(node, diagnostics)?;
         if text.contains('T') {
             return timestamp(node, diagnostics);
         }
-        let (back, rest) = text.strip_prefix('-').map_or((false, text), |rest| (true, rest));
+        let (is_before_start, rest) = text.strip_prefix('-').map_or((false, text), |rest| (true, rest));
         let length = scalar::duration(
             &Node { location: node.location.clone(), kind: Kind::Text(rest.to_owned()) },
             diagnostics,
         )?;
         let nanos = i64::try_from(length.as_nanos()).unwrap_or(i64::MAX);
-        let nanos = if back {
+        let nanos = if is_before_start {
             start.as_nanos().saturating_sub(nanos)
         } else {
             start.as_nanos().saturating_add(nanos)
@@ -294,7 +298,7 @@ fn step(node: &Node, start: Time, diagnostics: &mut Diagnostics) -> Option<TestS
 
 fn notify(node: &Node, start: Time, diagnostics: &mut Diagnostics) -> Option<TestNotification> {
     let mut fields = Fields::from_node(node, "tests.*.notify", diagnostics)?;
-    let source = fields.get_required("source", "source: prod-eu", scalar::name);
+    let source = fields.get_required("source", "source: prod-eu", name);
     let truncated = fields.get("truncatedAlerts", number::<u64>(0..=i64::from(u32::MAX))).unwrap_or(0);
     let envelope = ["receiver", "groupKey", "externalURL", "notification_reason"];
     let envelope = envelope.map(|key| (key, fields.get(key, owned_text)));

@@ -1,4 +1,4 @@
-//! Configurations as files, each with what it is told: `tests/config`.
+//! Configuration files in `tests/config`, with the expected diagnostics of each.
 
 mod pages;
 mod schema;
@@ -14,7 +14,7 @@ use crate::domain::rate::PerMinute;
 use crate::domain::rule::{Action, Limits, Mode, RuleTarget};
 use crate::domain::target::Platform;
 
-/// Set to write the expected diagnostics anew.
+/// Set this variable to overwrite the expected diagnostics.
 const BLESS: &str = "BLESS_DIAGNOSTICS";
 
 fn configurations(directory: &str) -> Vec<PathBuf> {
@@ -47,7 +47,7 @@ fn name(text: &str) -> Name {
 
 #[test]
 fn each_bad_configuration_reports_every_error() {
-    let mut wrong = Vec::new();
+    let mut mismatches = Vec::new();
     for path in configurations("tests/config/bad") {
         let rendered = match check(&path) {
             Ok(loaded) => format!("loaded, with these warnings:\n{}\n", loaded.warnings),
@@ -58,14 +58,14 @@ fn each_bad_configuration_reports_every_error() {
             std::fs::write(&expected, &rendered).unwrap();
         }
         if std::fs::read_to_string(&expected).unwrap_or_default() != rendered {
-            wrong.push(format!(
-                "{} should be told what is in {}, not:\n{rendered}",
+            mismatches.push(format!(
+                "{}: expected the diagnostics in {}, got:\n{rendered}",
                 path.display(),
                 expected.display()
             ));
         }
     }
-    assert!(wrong.is_empty(), "{}\n\nset {BLESS}=1 to accept", wrong.join("\n"));
+    assert!(mismatches.is_empty(), "{}\n\nset {BLESS}=1 to accept", mismatches.join("\n"));
 }
 
 #[test]
@@ -82,14 +82,14 @@ fn good_configurations_have_no_diagnostics() {
 fn the_example_is_the_default() {
     let example =
         load(Path::new("config/scalebridge.yaml"), []).unwrap_or_else(|diagnostics| panic!("{diagnostics}"));
-    // Its heartbeat is commented out: who tries it by hand has no Prometheus that could be alive.
+    // Its heartbeat is commented out, since a first trial by hand has no Prometheus.
     let warnings: Vec<Code> = example.warnings.iter().map(|warning| warning.code).collect();
     assert_eq!(warnings, [Code::NoHeartbeat], "{}", example.warnings);
     let settings = example.settings;
     assert_eq!(settings.rules.rules().len(), 4);
     assert_eq!(settings.destinations[&name("journal")].kind, DestinationKind::File(File::Stdout));
 
-    // Whatever the example says, it says what holds without it.
+    // The values in the example are the defaults.
     let bare = load(Path::new("tests/config/good/least.yaml"), [])
         .unwrap_or_else(|diagnostics| panic!("{diagnostics}"));
     let bare = bare.settings;
@@ -97,26 +97,27 @@ fn the_example_is_the_default() {
     assert_eq!((&settings.store, &settings.retention), (&bare.store, &bare.retention));
     assert_eq!((settings.engine, settings.log), (bare.engine, bare.log));
     assert_eq!(settings.destinations, bare.destinations);
-    let (written, unwritten) = (&settings.sources[&name("local")], &bare.sources[&name("local")]);
-    assert_eq!(written.late_window, unwritten.late_window);
-    assert_eq!(written.occurrence_ttl, unwritten.occurrence_ttl);
+    let (explicit, implicit) = (&settings.sources[&name("local")], &bare.sources[&name("local")]);
+    assert_eq!(explicit.late_window, implicit.late_window);
+    assert_eq!(explicit.occurrence_ttl, implicit.occurrence_ttl);
 }
 
 #[test]
-fn a_file_that_is_not_there_does_not_hide_the_environment() {
+fn a_missing_file_does_not_hide_environment_errors() {
     let environment = [("SCALEBRIDGE__SERVER__LISEN".to_owned(), "x".to_owned())];
     let diagnostics = load(Path::new("nowhere/c.yaml"), environment).unwrap_err();
     assert_eq!(
         diagnostics.to_string(),
         "nowhere/c.yaml: error[E001]: cannot read nowhere/c.yaml: No such file or directory (os error 2)\n\
-         $SCALEBRIDGE__SERVER__LISEN: error[E011]: this environment variable reaches no setting\n  \
+         $SCALEBRIDGE__SERVER__LISEN: error[E011]: environment variable does not match any setting\n  \
          help: did you mean `SCALEBRIDGE__SERVER__LISTEN`?"
     );
 }
 
 #[test]
-fn a_rule_that_says_nothing_of_guards_has_them() {
-    let text = "rules:\n  - name: a\n    target: { platform: nomad, kind: job, name: j }\n    send_to: [journal]\n    \
+fn guards_have_defaults() {
+    let text = "rules:\n  - name: a\n    target: { platform: nomad, kind: job, name: j }\n    send_to: [journal]\n  \
+                  \
                 on_firing: { scale_out: { by: 1 } }\n    on_resolved: { scale_in: { by: 1 } }\n";
     let directory = tempfile::tempdir().unwrap();
     std::fs::write(directory.path().join("least.yaml"), include_str!("../../tests/config/good/least.yaml"))
@@ -131,7 +132,7 @@ fn a_rule_that_says_nothing_of_guards_has_them() {
 }
 
 #[test]
-fn what_is_said_is_what_is_meant() {
+fn settings_have_the_configured_values() {
     let path = Path::new("tests/config/good/full.yaml");
     let settings =
         load(path, environment(path)).unwrap_or_else(|diagnostics| panic!("{diagnostics}")).settings;
@@ -166,10 +167,19 @@ fn what_is_said_is_what_is_meant() {
     let DestinationKind::Sqs(sqs) = &queue.kind else { panic!("{queue:?}") };
     assert_eq!(sqs.role.as_ref().and_then(|role| role.external_id.as_deref()), Some("a/b:c=d,e.f@g_h-i+1"));
     assert_eq!((queue.delivery.max_age, queue.delivery.max_backoff), (seconds(7200), seconds(30)));
-    assert_eq!((settings.max_backlog, queue.max_backlog), (300_000, Some(50_000)), "of all, and of one");
+    assert_eq!(
+        (settings.max_backlog, queue.max_backlog),
+        (300_000, Some(50_000)),
+        "the limit of all destinations, \
+                                                                                    and that of one"
+    );
     let scaler = &settings.destinations[&name("scaler")];
-    assert_eq!(scaler.max_backlog, None, "the bound of all is not one of each");
-    assert_eq!((scaler.concurrency, scaler.max_event_bytes()), (8, 5_999_998), "between brackets");
+    assert_eq!(scaler.max_backlog, None, "the limit of all destinations does not apply to each");
+    assert_eq!(
+        (scaler.concurrency, scaler.max_event_bytes()),
+        (8, 5_999_998),
+        "without the brackets of the array"
+    );
     let DestinationKind::Lambda(function) = &scaler.kind else { panic!("{scaler:?}") };
     assert_eq!(function.max_events, 100);
     let role = Role { arn: "arn:aws:iam::123456789012:role/scaling".into(), external_id: None };
@@ -184,12 +194,26 @@ fn what_is_said_is_what_is_meant() {
     assert_eq!((rule.limits.min_capacity, rule.limits.max_capacity), (Some(2), Some(40)));
     assert_eq!((rule.expires_after, rule.continues), (seconds(600), true));
     let guards = |action: &Action| (action.cooldown.as_secs(), action.stabilization_window.as_secs());
-    assert_eq!(guards(&rule.on_firing.as_ref().unwrap().action), (0, 0), "its own, and none for a scale-out");
-    assert_eq!(guards(&rule.on_resolved.as_ref().unwrap().action), (420, 900), "the file's, and its own");
+    assert_eq!(
+        guards(&rule.on_firing.as_ref().unwrap().action),
+        (0, 0),
+        "set by the rule; no default window for a \
+                                                                          scale-out"
+    );
+    assert_eq!(
+        guards(&rule.on_resolved.as_ref().unwrap().action),
+        (420, 900),
+        "set by the file's defaults, and by \
+                                                                                the rule"
+    );
     let steps = settings.rules.rule(&name("by-steps")).unwrap();
-    assert_eq!(guards(&steps.on_firing.as_ref().unwrap().action), (420, 0), "a scale-out waits for no calm");
-    assert_eq!(guards(&steps.on_resolved.as_ref().unwrap().action), (420, 540), "the file's");
-    assert_eq!(rule.max_event_bytes, 1024 * 1024, "the smaller of a function's and a file's");
+    assert_eq!(
+        guards(&steps.on_firing.as_ref().unwrap().action),
+        (420, 0),
+        "a scale-out has no default window"
+    );
+    assert_eq!(guards(&steps.on_resolved.as_ref().unwrap().action), (420, 540), "set by the file's defaults");
+    assert_eq!(rule.max_event_bytes, 1024 * 1024, "the smaller limit of the function and the file");
     assert_eq!(rule.send_to, [name("scaler"), name("journal")]);
     let by_steps = settings.rules.rule(&name("by-steps")).unwrap();
     assert_eq!((by_steps.max_event_bytes, by_steps.expires_after), (65_536, seconds(1800)));
@@ -198,13 +222,14 @@ fn what_is_said_is_what_is_meant() {
 }
 
 #[test]
-fn what_is_called_says_its_region_where_nobody_else_does() {
+fn the_region_defaults_to_that_of_the_queue_url_or_arn() {
     let directory = tempfile::tempdir().unwrap();
     let region = |destination: &str| {
         let path = directory.path().join("scalebridge.yaml");
         let rules = std::fs::canonicalize("tests/config/bad/ok.rules.yaml").unwrap();
         let config = format!(
-            "sources: {{ local: {{}} }}\nrules: [{}]\ndestinations:\n  journal: {{ file: {{ path: '-' }} }}\n  it: {destination}\n",
+            "sources: {{ local: {{}} }}\nrules: [{}]\ndestinations:\n  journal: {{ file: {{ path: '-' }} }}\n  it: \
+             {destination}\n",
             rules.display()
         );
         std::fs::write(&path, config).unwrap();
@@ -231,7 +256,7 @@ fn what_is_called_says_its_region_where_nobody_else_does() {
 }
 
 #[test]
-fn a_hold_has_nothing_of_what_belongs_to_events() {
+fn a_hold_has_no_event_settings() {
     let path = Path::new("tests/config/good/full.yaml");
     let rules =
         load(path, environment(path)).unwrap_or_else(|diagnostics| panic!("{diagnostics}")).settings.rules;
@@ -252,8 +277,8 @@ fn a_hold_has_nothing_of_what_belongs_to_events() {
     assert!(all.covers.is_empty());
 }
 
-/// What a hand or a template engine might put into a configuration.
-const SCRAPS: [&str; 16] = [
+/// Fragments that a typo or a template engine might insert into a configuration.
+const FRAGMENTS: [&str; 16] = [
     "",
     "~",
     "0",
@@ -283,29 +308,29 @@ fn never_panics(config: &[u8], rules: &[u8]) {
     }
 }
 
-fn mutated(text: &[u8], at: proptest::sample::Index, cut: usize, scrap: &str) -> Vec<u8> {
+fn mutated(text: &[u8], at: proptest::sample::Index, cut: usize, fragment: &str) -> Vec<u8> {
     let at = at.index(text.len());
     let end = (at + cut).min(text.len());
-    [&text[..at], scrap.as_bytes(), &text[end..]].concat()
+    [&text[..at], fragment.as_bytes(), &text[end..]].concat()
 }
 
 proptest::proptest! {
     #![proptest_config(proptest::prelude::ProptestConfig::with_cases(100))]
 
     #[test]
-    fn any_bytes_are_read_or_refused(config in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..300)) {
+    fn arbitrary_bytes_never_panic(config in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..300)) {
         never_panics(&config, &config);
     }
 
     #[test]
-    fn a_damaged_configuration_is_read_or_refused(
+    fn mutated_configurations_never_panic(
         at in proptest::prelude::any::<[proptest::sample::Index; 2]>(),
         cut in [0..30_usize, 0..30],
-        scrap in [proptest::sample::select(&SCRAPS[..]), proptest::sample::select(&SCRAPS[..])],
+        fragment in [proptest::sample::select(&FRAGMENTS[..]), proptest::sample::select(&FRAGMENTS[..])],
     ) {
         let config = include_bytes!("../../tests/config/good/full.yaml");
         let rules = include_bytes!("../../tests/config/good/full.rules.yaml");
-        never_panics(&mutated(config, at[0], cut[0], scrap[0]), rules);
-        never_panics(config, &mutated(rules, at[1], cut[1], scrap[1]));
+        never_panics(&mutated(config, at[0], cut[0], fragment[0]), rules);
+        never_panics(config, &mutated(rules, at[1], cut[1], fragment[1]));
     }
 }

@@ -1,54 +1,55 @@
-//! What the design promises and this version does not build yet.
+//! Keys that the design has and this version does not support.
 //!
-//! It is refused at start, never ignored: a rule that asks for a budget must not act without one. Whoever builds one of these deletes its line here and reads the key where it belongs.
+//! They are rejected at start, not ignored: a listener with `tls` must not start without it. To implement a
+//! key, remove its entry here and read it in the reader of its map.
 
 use super::diagnostic::{Code, Diagnostics, Location};
 
-/// A key of a map that is refused.
+/// An unsupported key.
 pub(super) struct Unsupported {
-    /// The map, as [`super::decode::Fields::from_node`] was told.
+    /// The map, as passed to [`super::decode::Fields::from_node`].
     path: &'static str,
     key: &'static str,
     help: &'static str,
 }
 
-#[rustfmt::skip] // a table, one line each
+#[rustfmt::skip] // a table, one entry per line
 const UNSUPPORTED_KEYS: &[Unsupported] = &[
-    unsupported("server", "tls", "leave it out, and end TLS in front of the bridge"),
-    unsupported("admin", "tls", "leave it out, and end TLS in front of the bridge"),
-    unsupported("admin", "tokens", "leave it out, and keep the listener on loopback"),
-    unsupported("store", "postgres", "keep the state in `sqlite: { path: … }`"),
-    unsupported("sources.*", "auth", "leave it out, and let only Alertmanager reach the listener"),
-    unsupported("sources.*", "rules", "leave it out, and name the sources in each rule: `sources: […]`"),
-    unsupported("sources.*", "targets", "leave it out, and name the sources in each rule: `sources: […]`"),
+    unsupported("server", "tls", "remove it, and terminate TLS in front of the bridge"),
+    unsupported("admin", "tls", "remove it, and terminate TLS in front of the bridge"),
+    unsupported("admin", "tokens", "remove it, and keep the listener on loopback"),
+    unsupported("store", "postgres", "use `sqlite: { path: … }`"),
+    unsupported("sources.*", "auth", "remove it, and allow only Alertmanager to reach the listener"),
+    unsupported("sources.*", "rules", "remove it, and name the sources in each rule: `sources: […]`"),
+    unsupported("sources.*", "targets", "remove it, and name the sources in each rule: `sources: […]`"),
 ];
 
 const fn unsupported(path: &'static str, key: &'static str, help: &'static str) -> Unsupported {
     Unsupported { path, key, help }
 }
 
-/// The line that refuses `key` in the map `at`.
+/// The entry of `key` in the map `path`.
 pub(super) fn find(path: &str, key: &str) -> Option<&'static Unsupported> {
-    UNSUPPORTED_KEYS.iter().find(|line| line.path == path && line.key == key)
+    UNSUPPORTED_KEYS.iter().find(|entry| entry.path == path && entry.key == key)
 }
 
-/// Whether the setting at this path, or one that it lies in, is listed, so that an environment variable
-/// for it is refused by the list and not called unknown.
+/// Whether the setting at `path`, or a section that contains it, is listed. An environment variable for it
+/// is then reported as unsupported, not as unknown.
 pub(super) fn is_unsupported_path(path: &str) -> bool {
-    UNSUPPORTED_KEYS.iter().any(|line| {
-        let rest = path.strip_prefix(line.path).and_then(|rest| rest.strip_prefix('.'));
-        rest.and_then(|rest| rest.strip_prefix(line.key))
+    UNSUPPORTED_KEYS.iter().any(|entry| {
+        let rest = path.strip_prefix(entry.path).and_then(|rest| rest.strip_prefix('.'));
+        rest.and_then(|rest| rest.strip_prefix(entry.key))
             .is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
     })
 }
 
-/// The keys that are listed for the map `at`.
+/// The unsupported keys of the map `path`.
 pub(super) fn keys(path: &str) -> impl Iterator<Item = &'static str> {
-    UNSUPPORTED_KEYS.iter().filter(move |line| line.path == path).map(|line| line.key)
+    UNSUPPORTED_KEYS.iter().filter(move |entry| entry.path == path).map(|entry| entry.key)
 }
 
 impl Unsupported {
-    /// Says so, at the key.
+    /// Reports the key.
     pub(super) fn report(&self, location: &Location, diagnostics: &mut Diagnostics) {
         let message = format!("`{}` is not supported by this version", self.key);
         diagnostics.add_with_help(Code::Unsupported, location, message, self.help);

@@ -1,8 +1,7 @@
-//! YAML text -> a tree that knows where everything stands.
+//! Parses YAML into a tree with the location of each key and value.
 //!
-//! One parse by `serde-saphyr`, which is used nowhere else. Nothing is decided here about what a key
-//! means; only what YAML itself says is a fault: bad syntax, a key that comes twice, a document that
-//! unfolds into more than its budget allows.
+//! This is the only module that uses `serde-saphyr`. It does not interpret keys and reports only errors of
+//! YAML itself: invalid syntax, duplicate keys, and documents that expand beyond the parser's budget.
 
 use std::fmt;
 use std::path::Path;
@@ -15,15 +14,15 @@ use serde_saphyr::{
 
 use super::diagnostic::{Code, Diagnostics, Location};
 
-/// A value and where it stands.
+/// A value and its location.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Node {
     pub location: Location,
     pub kind: Kind,
 }
 
-/// What a value is. Quoted text is always [`Kind::Text`]; of plain text only `true`, `false`, `null`
-/// and numbers are something else, as YAML 1.2's core schema has it.
+/// The type and content of a value. Quoted scalars are always [`Kind::Text`]; plain ones are typed as in the
+/// core schema of YAML 1.2: only `true`, `false`, `null` and numbers are not text.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Kind {
     Null,
@@ -32,11 +31,11 @@ pub(super) enum Kind {
     Float(f64),
     Text(String),
     List(Vec<Node>),
-    /// In the order of the text, each key once.
+    /// In document order, without duplicate keys.
     Map(Vec<(Key, Node)>),
 }
 
-/// A key of a map and where it stands.
+/// A key of a map and its location.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Key {
     pub name: String,
@@ -44,7 +43,7 @@ pub(super) struct Key {
 }
 
 impl Node {
-    /// The value of a key, if this is a map that has it.
+    /// The value of `key`, if this is a map that contains it.
     pub(super) fn get(&self, key: &str) -> Option<&Self> {
         match &self.kind {
             Kind::Map(entries) => entries.iter().find(|(known, _)| known.name == key).map(|(_, node)| node),
@@ -69,13 +68,13 @@ impl From<&Node> for serde_json::Value {
     }
 }
 
-/// Reads the one document in `text`. Faults are added to `faults`; with a fault of syntax there is no
-/// tree.
+/// Parses the single document in `text`. After a syntax error there is no tree; duplicate keys are reported
+/// and the first one is used.
 pub(super) fn parse(text: &str, origin: &Origin, diagnostics: &mut Diagnostics) -> Option<Node> {
     let mut options = serde_saphyr::Options::default();
-    // Repeated keys are found below, all of them.
+    // Duplicate keys are reported below, all of them.
     options.duplicate_keys = DuplicateKeyPolicy::PassThrough;
-    // `yes`, `0755`, `1_000` and `.inf` are text: who means something else can say so.
+    // `yes`, `0755`, `1_000` and `.inf` are text: their meaning differs between YAML versions.
     options.strict_booleans = true;
     options.leading_zero_numbers_as_strings = true;
     options.underscored_numbers_as_strings = true;
@@ -90,13 +89,13 @@ pub(super) fn parse(text: &str, origin: &Origin, diagnostics: &mut Diagnostics) 
         Err(error) => {
             let location = origin.location(error.location().unwrap_or(YamlLocation::UNKNOWN));
             let message = UserMessageFormatter.format_message(error.without_snippet()).into_owned();
-            diagnostics.add(Code::Syntax, &location, format!("this is not YAML that can be used: {message}"));
+            diagnostics.add(Code::Syntax, &location, format!("invalid YAML: {message}"));
             None
         }
     }
 }
 
-/// What is being read.
+/// The origin of a document.
 pub(super) enum Origin {
     File(Arc<Path>),
     Defaults,
@@ -114,7 +113,7 @@ impl Origin {
         }
     }
 
-    /// Depth is bounded by the reader's budget.
+    /// The recursion depth is bounded by the parser's budget.
     fn node(&self, raw: Spanned<Raw>, diagnostics: &mut Diagnostics) -> Node {
         let kind = match raw.value {
             Raw::Scalar(kind) => kind,
@@ -144,8 +143,8 @@ impl Origin {
                 Some(first) => diagnostics.add_with_help(
                     Code::DuplicateKey,
                     &key.location,
-                    format!("`{}` is given twice", key.name),
-                    format!("it stands at {first} already; keep one of them"),
+                    format!("duplicate key `{}`", key.name),
+                    format!("first defined at {first}; keep only one of them"),
                 ),
             }
         }
@@ -153,7 +152,7 @@ impl Origin {
     }
 }
 
-/// A value as the parser gives it.
+/// A value as deserialized.
 enum Raw {
     Scalar(Kind),
     List(Vec<Spanned<Raw>>),
@@ -196,7 +195,7 @@ impl<'de> Visitor<'de> for RawVisitor {
     }
 
     fn visit_u64<E>(self, value: u64) -> Result<Raw, E> {
-        // Beyond i64 it is out of every bound that a setting has, as a float is.
+        // A value above `i64::MAX` is out of range for every setting, so a float is precise enough.
         Ok(Raw::Scalar(i64::try_from(value).map_or(Kind::Float(value as f64), Kind::Int)))
     }
 
@@ -257,7 +256,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_quoted_is_text() {
+    fn quoted_scalars_are_text() {
         for text in ["5", "true", "null", "", "~"] {
             assert_eq!(kind_of(&format!("\"{text}\"")), Kind::Text(text.into()));
             assert_eq!(kind_of(&format!("'{text}'")), Kind::Text(text.into()));
@@ -283,27 +282,28 @@ mod tests {
         assert_eq!(node.unwrap().get("a").unwrap().kind, Kind::Int(1));
         assert_eq!(
             diagnostics,
-            "c.yaml:2:11: error[E003]: `c` is given twice\n  help: it stands at c.yaml:2:5 already; keep one of them\n\
-             c.yaml:3:1: error[E003]: `a` is given twice\n  help: it stands at c.yaml:1:1 already; keep one of them"
+            "c.yaml:2:11: error[E003]: duplicate key `c`\n  help: first defined at c.yaml:2:5; keep only one of \
+             them\n\
+             c.yaml:3:1: error[E003]: duplicate key `a`\n  help: first defined at c.yaml:1:1; keep only one of them"
         );
     }
 
     #[test]
-    fn what_is_empty_is_null() {
+    fn empty_documents_are_null() {
         for text in ["", "# nothing\n", "---\n"] {
             assert_eq!(read(text).0.unwrap().kind, Kind::Null, "{text}");
         }
     }
 
     #[test]
-    fn files_of_other_editors_are_read() {
+    fn byte_order_marks_and_crlf_are_accepted() {
         let (node, diagnostics) = read("\u{feff}a: 1\r\nb:\r\n  - ä: 2\r\n");
         assert_eq!(diagnostics, "");
         assert_eq!(node.unwrap().get("a").unwrap().kind, Kind::Int(1));
     }
 
     #[test]
-    fn aliases_and_merges_are_unfolded() {
+    fn aliases_and_merges_are_expanded() {
         let (node, diagnostics) = read("base: &b {x: 1, y: 2}\nmore:\n  <<: *b\n  y: 3\n");
         assert_eq!(diagnostics, "");
         let node = node.unwrap();
@@ -332,7 +332,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bomb_does_not_go_off() {
+    fn alias_bombs_are_rejected() {
         let mut text = "a0: &a0 [x]\n".to_owned();
         for n in 1..40 {
             text += &format!("a{n}: &a{n} [{}]\n", vec![format!("*a{}", n - 1); 10].join(","));

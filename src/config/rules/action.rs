@@ -1,4 +1,4 @@
-//! What a rule does when an episode opens and when it closes.
+//! Readers of `on_firing` and `on_resolved`.
 
 use std::num::NonZeroU32;
 
@@ -7,29 +7,15 @@ use super::super::diagnostic::{Code, Diagnostics};
 use super::super::scalar::{duration, flag, keyword, number};
 use super::super::yaml::Node;
 use super::amount::amount;
-use super::defaults::Defaults;
+use super::context::{ActionContext, Phase};
 use crate::domain::rule::{Action, Change, FiringAction, Limits, Repeat, ResolvedAction};
 use crate::domain::template::Templates;
 
-/// Which of the two actions is read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Phase {
-    Firing,
-    Resolved,
-}
-
-/// What the actions of a rule are read with.
-pub(super) struct ActionContext<'a> {
-    pub templates: &'a mut Templates,
-    pub defaults: &'a Defaults,
-    pub limits: Limits,
-}
-
-/// Of one episode; more would be an autoscaler's work.
+/// Upper bound for `max_emissions`; larger adjustments are the task of an autoscaler.
 const MAX_EMISSIONS_PER_EPISODE: i64 = 1000;
-/// What `on_firing` can do.
+/// The actions of `on_firing`.
 pub(super) const ACTIONS: [&str; 5] = ["scale_out", "scale_in", "set_capacity", "notify", "hold"];
-const ONE_ACTION: &str = "write one action, for example `scale_out: { by: 1 }`";
+const ONE_ACTION: &str = "add one action, for example `scale_out: { by: 1 }`";
 
 pub(super) fn firing(
     node: &Node,
@@ -43,7 +29,7 @@ pub(super) fn firing(
         Repeat::WhileFiring { max_emissions: max_emissions.unwrap_or(Repeat::DEFAULT_MAX_EMISSIONS) };
     let repeats = [("never", Repeat::Never), ("on_growth", Repeat::OnGrowth), ("while_firing", while_firing)];
     let repeat = fields.get("repeat", keyword(&repeats)).unwrap_or(Repeat::OnGrowth);
-    // A `hold` alone is read elsewhere; here it is one too many.
+    // A rule with only a `hold` is read by `hold`; here `hold` is an additional action, which is an error.
     let action = fields.one_of(&ACTIONS, ONE_ACTION);
     let action = action_with_guards(action, Phase::Firing, &mut fields, context);
     if let Some(action) = &action {
@@ -53,27 +39,28 @@ pub(super) fn firing(
     Some(FiringAction { action: action?, repeat })
 }
 
-/// `while_firing` acts once for each cooldown, and `max_emissions` belongs to it.
+/// Checks that `while_firing` has a cooldown, and that `max_emissions` has `while_firing`.
 fn check_repeat(action: &Action, repeat: Repeat, fields: &mut Fields<'_, '_>) {
     match repeat {
         Repeat::WhileFiring { .. } if action.cooldown.is_zero() => {
-            let message = "`repeat: while_firing` acts once for each cooldown, and this `cooldown` is none";
+            let message =
+                "`repeat: while_firing` acts once per cooldown, so `cooldown` must be greater than zero";
             let location = fields.location_of("repeat");
             fields.diagnostics.add_with_help(
                 Code::Contradiction,
                 location,
                 message,
-                "give it a `cooldown`, for example 5m",
+                "set `cooldown`, for example 5m",
             );
         }
         Repeat::Never | Repeat::OnGrowth if fields.has("max_emissions") => {
-            let message = "`max_emissions` is there without `repeat: while_firing`, which it belongs to";
+            let message = "`max_emissions` requires `repeat: while_firing`";
             let location = fields.location_of("max_emissions");
             fields.diagnostics.add_with_help(
                 Code::Contradiction,
                 location,
                 message,
-                "leave it out, or say `repeat: while_firing`",
+                "remove it, or set `repeat: while_firing`",
             );
         }
         _ => {}
@@ -98,7 +85,7 @@ fn action_with_guards(
     fields: &mut Fields<'_, '_>,
     context: &mut ActionContext<'_>,
 ) -> Option<Action> {
-    // Both are read first, so that a fault in one hides none in the other.
+    // Both are read before the first return, so that all errors are reported.
     let cooldown = fields.get("cooldown", duration).or(context.defaults.cooldown);
     let window = fields.get("stabilization_window", duration);
     let (name, node) = action?;
@@ -123,13 +110,13 @@ fn set_capacity(node: &Node, limits: Limits, diagnostics: &mut Diagnostics) -> O
     if let Some(to) = to
         && limits.clamp(to) != to
     {
-        let message = format!("`to: {to}` lies outside the rule's `limits`");
+        let message = format!("`to: {to}` is outside the rule's `limits`");
         let location = fields.location_of("to");
         fields.diagnostics.add_with_help(
             Code::Contradiction,
             location,
             message,
-            "move it inside, or widen the limits",
+            "use a value within the limits, or widen them",
         );
     }
     fields.finish();

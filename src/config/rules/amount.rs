@@ -1,4 +1,4 @@
-//! By how much capacity changes.
+//! Reader of amounts: by how much capacity changes.
 
 use std::num::NonZeroU32;
 
@@ -6,14 +6,14 @@ use super::super::decode::{Fields, list};
 use super::super::diagnostic::{Code, Diagnostics};
 use super::super::scalar::{float, number};
 use super::super::yaml::Node;
-use super::action::Phase;
+use super::context::Phase;
 use super::target::template;
 use crate::domain::rule::{Amount, Step, Steps};
 use crate::domain::template::Templates;
 
-const FORMS: &str = "write one of `by: 2`, `by_percent: 25` and `metric` with `steps`";
+const FORMS: &str = "use one of `by: 2`, `by_percent: 25` and `metric` with `steps`";
 
-/// `scale_out` and `scale_in`. A scale-in takes at most all there is.
+/// Reads the amount of `scale_out` or `scale_in`. A scale-in is limited to 100 percent.
 pub(super) fn amount(
     node: &Node,
     scale_in: bool,
@@ -27,7 +27,7 @@ pub(super) fn amount(
     let metric = fields.get("metric", |node, diagnostics| template(node, templates, diagnostics));
     for (key, beside) in [("at_least", "by_percent"), ("metric", "steps")] {
         if fields.has(key) && !fields.has(beside) {
-            let message = format!("`{key}` stands only beside `{beside}`");
+            let message = format!("`{key}` requires `{beside}`");
             let location = fields.location_of(key);
             fields.diagnostics.add_with_help(Code::Contradiction, location, message, FORMS);
         }
@@ -43,12 +43,12 @@ pub(super) fn amount(
             let steps = list(step)(node, fields.diagnostics);
             if phase == Phase::Resolved {
                 let help =
-                    "when the last alert has resolved there is no metric to read: write `by` or `by_percent`";
-                let message = "`steps` cannot stand in `on_resolved`";
+                    "no metric is available after the last alert has resolved: use `by` or `by_percent`";
+                let message = "`steps` is not supported in `on_resolved`";
                 fields.diagnostics.add_with_help(Code::Steps, &node.location, message, help);
             }
             if !fields.has("metric") {
-                let help = "add `metric: \"{{ annotations.value }}\"`, the number that chooses the step";
+                let help = "add `metric: \"{{ annotations.value }}\"`, the number that selects the step";
                 fields.diagnostics.add_with_help(
                     Code::Missing,
                     fields.location(),

@@ -1,19 +1,20 @@
-//! What the rules of one file have in common.
+//! Reader of `defaults`, and of the settings that rules can override.
 
 use std::num::NonZeroU32;
 use std::time::Duration;
 
-use super::super::decode::{Fields, Spanned, names};
+use super::super::decode::{Fields, Spanned};
 use super::super::diagnostic::{Code, Diagnostics};
+use super::super::names::names;
 use super::super::scalar::{duration, keyword, number, positive_duration};
 use super::super::yaml::Node;
 use crate::domain::name::Name;
 use crate::domain::rule::{Budget, Limits, Mode};
 
-/// More would make the state of a target large: the time of each event is kept.
+/// Bounds the state of a target, which stores the time of each event of the budget.
 const MAX_BUDGET_EVENTS: i64 = 1000;
 
-/// `defaults:` at the top of a rules file. What a rule says itself holds before it.
+/// The section `defaults` of a rules file. Settings of a rule override it.
 #[derive(Default)]
 pub(super) struct Defaults {
     pub send_to: Option<Vec<Spanned<Name>>>,
@@ -22,7 +23,7 @@ pub(super) struct Defaults {
     pub mode: Option<Mode>,
     pub budget: Option<Budget>,
     pub cooldown: Option<Duration>,
-    /// Of what takes capacity away; a scale-out waits only where its rule says so itself.
+    /// For actions that can decrease capacity; for a scale-out only the rule itself can set a window.
     pub stabilization_window: Option<Duration>,
 }
 
@@ -44,7 +45,7 @@ pub(super) fn defaults(node: &Node, diagnostics: &mut Diagnostics) -> Option<Def
     Some(defaults)
 }
 
-/// `budget: { events: 20, per: 1h }`.
+/// Reads a budget such as `{ events: 20, per: 1h }`.
 pub(super) fn budget(node: &Node, diagnostics: &mut Diagnostics) -> Option<Budget> {
     let mut fields = Fields::from_node(node, "rules.*.budget", diagnostics)?;
     let events = fields.get_required("events", "events: 20", number::<u32>(1..=MAX_BUDGET_EVENTS));
@@ -53,7 +54,8 @@ pub(super) fn budget(node: &Node, diagnostics: &mut Diagnostics) -> Option<Budge
     Some(Budget { events: NonZeroU32::new(events?)?, per: per? })
 }
 
-/// `limits`, key by key over those of `common`: who gives a rule a maximum keeps the common minimum.
+/// Reads `limits` and merges them with `common` key by key: a rule that sets only a maximum inherits the
+/// minimum.
 pub(super) fn limits(fields: &mut Fields<'_, '_>, common: Limits) -> Limits {
     let read = |node: &Node, diagnostics: &mut Diagnostics| {
         let mut fields = Fields::from_node(node, "rules.*.limits", diagnostics)?;
@@ -69,7 +71,7 @@ pub(super) fn limits(fields: &mut Fields<'_, '_>, common: Limits) -> Limits {
         && min > max
         && own != Limits::default()
     {
-        let message = format!("`min_capacity` ({min}) is above `max_capacity` ({max})");
+        let message = format!("`min_capacity` ({min}) exceeds `max_capacity` ({max})");
         fields.diagnostics.add(Code::Contradiction, fields.location_of("limits"), message);
     }
     Limits { min_capacity, max_capacity }

@@ -1,17 +1,19 @@
-//! A rule that sends events about a target.
+//! Reader of rules that send events about a target.
 
-use super::super::decode::{Fields, entries, names};
+use super::super::decode::{Fields, entries};
 use super::super::diagnostic::Diagnostics;
+use super::super::names::names;
 use super::super::scalar::positive_duration;
 use super::super::yaml::Node;
-use super::action::{self, ActionContext};
+use super::action;
+use super::body::{RuleBody, SendTo};
+use super::context::ActionContext;
 use super::defaults::{Defaults, budget, limits};
-use super::rule::{RuleBody, SendTo};
 use super::target::{target, template};
 use crate::domain::rule::RuleTarget;
 use crate::domain::template::{Template, Templates};
 
-/// Reads what such a rule has beside what all rules have.
+/// Reads the keys that only event rules have.
 pub(super) fn body(
     fields: &mut Fields<'_, '_>,
     defaults: &Defaults,

@@ -1,42 +1,43 @@
-//! A rule with `hold`: while its alerts fire it stops what other rules would do, and it sends nothing.
+//! Reader of rules with `hold`, which block actions of other rules while their alerts fire, and send no
+//! events.
 
 use super::super::decode::{Fields, check_not_empty, distinct};
 use super::super::diagnostic::{Code, Diagnostics};
 use super::super::scalar::{flag, keyword};
 use super::super::yaml::Node;
 use super::action::ACTIONS;
-use super::rule::RuleBody;
+use super::body::RuleBody;
 use super::target::partial_target;
 use crate::domain::control::Direction;
 use crate::domain::rule::{HoldTemplate, PartialTemplate};
 use crate::domain::template::Templates;
 
-/// What only events have.
+/// Keys that only event rules have.
 const EVENT_KEYS: [&str; 5] = ["expires_after", "limits", "budget", "parameters", "send_to"];
-/// What only actions have.
+/// Keys that only actions other than `hold` have.
 const ACTION_KEYS: [&str; 4] = ["cooldown", "stabilization_window", "repeat", "max_emissions"];
-const COVERS_HELP: &str = "say what it holds, for example `target: { cluster: \"{{ labels.cluster }}\" }`; every target \
-                     is held by `hold: { all: true }`";
+const COVERS_HELP: &str = "name the targets to hold, for example `target: { cluster: \"{{ labels.cluster }}\" }`; \
+                           to hold every target, use `hold: { all: true }`";
 
-/// What stands behind `hold:`.
+/// The settings of `hold`.
 struct Hold {
     all: bool,
     blocks: Vec<Direction>,
 }
 
-/// Whether a rule's action is `hold` and no other. Who gives several is told so by the reader of the others.
+/// Whether `hold` is the only action of a rule. The reader of event rules reports several actions.
 pub(super) fn is_hold(rule: &Node) -> bool {
     let given = |key: &&&str| rule.get("on_firing").is_some_and(|action| action.get(key).is_some());
     ACTIONS.iter().filter(given).eq(&["hold"])
 }
 
-/// Reads what a rule with `hold` has beside what all rules have.
+/// Reads the keys of a rule with `hold`, except those that all rules have.
 pub(super) fn body(fields: &mut Fields<'_, '_>, templates: &mut Templates) -> Option<RuleBody> {
     let hold = fields.get("on_firing", on_firing);
     let covers = covers(hold.as_ref(), fields, templates);
-    let why = "means nothing in a rule with `hold`";
-    fields.reject(&EVENT_KEYS, why, "leave it out: a hold sends no event");
-    let help = "leave it out: a hold ends with its alerts, and what it has stopped is decided again then";
+    let why = "is not allowed in a rule with `hold`";
+    fields.reject(&EVENT_KEYS, why, "remove it: a hold sends no events");
+    let help = "remove it: a hold ends with its alerts, and deferred actions are then re-evaluated";
     fields.reject(&["on_resolved"], why, help);
     Some(RuleBody::for_hold(HoldTemplate { covers: covers?, blocks: hold?.blocks }))
 }
@@ -44,8 +45,8 @@ pub(super) fn body(fields: &mut Fields<'_, '_>, templates: &mut Templates) -> Op
 fn on_firing(node: &Node, diagnostics: &mut Diagnostics) -> Option<Hold> {
     let mut fields = Fields::from_node(node, "rules.*.on_firing", diagnostics)?;
     let hold = fields.get("hold", hold);
-    let help = "leave it out: a hold begins at once and lasts while its alerts fire";
-    fields.reject(&ACTION_KEYS, "means nothing beside `hold`", help);
+    let help = "remove it: a hold starts immediately and lasts while its alerts fire";
+    fields.reject(&ACTION_KEYS, "is not allowed with `hold`", help);
     fields.finish();
     hold
 }
@@ -61,12 +62,12 @@ fn hold(node: &Node, diagnostics: &mut Diagnostics) -> Option<Hold> {
 
 fn blocks(node: &Node, diagnostics: &mut Diagnostics) -> Option<Vec<Direction>> {
     let words = Direction::ALL.map(|direction| (direction.as_str(), direction));
-    check_not_empty(node, "name a direction, or leave `blocks` out for both", diagnostics);
+    check_not_empty(node, "name a direction, or remove `blocks` to block both", diagnostics);
     let blocks = distinct(keyword(&words))(node, diagnostics)?;
     Some(blocks.into_iter().map(|direction| direction.value).collect())
 }
 
-/// The targets that are held. All of them only where `all` says so, never because a field was forgotten.
+/// Reads the targets to hold. Only `all` selects every target; an omitted `target` is an error.
 fn covers(
     hold: Option<&Hold>,
     fields: &mut Fields<'_, '_>,
@@ -78,14 +79,14 @@ fn covers(
     match target {
         Some(target) if target.is_empty() == all => return Some(target),
         Some(_) if all => {
-            let message = "`hold: { all: true }` holds every target, and this `target` names some";
-            let help = "leave `all` out to hold these, or leave `target` out to hold every one";
+            let message = "`hold: { all: true }` holds every target, but `target` restricts the hold";
+            let help = "remove `all` to hold these targets only, or remove `target` to hold every target";
             fields.diagnostics.add_with_help(Code::Contradiction, location, message, help);
         }
         Some(_) => fields.diagnostics.add_with_help(
             Code::Missing,
             location,
-            "a hold needs a field of `target`",
+            "`target` of a hold must have at least one field",
             COVERS_HELP,
         ),
         None if fields.has("target") => {}

@@ -1,7 +1,9 @@
-//! Rules files -> drafts of rules, which the pass of meaning makes rules of.
+//! Reads rules files into drafts, which `semantics` turns into rules.
 
 mod action;
 mod amount;
+mod body;
+mod context;
 mod defaults;
 mod event_rule;
 mod hold;
@@ -13,10 +15,11 @@ use super::diagnostic::{Code, Diagnostics};
 use super::yaml::Node;
 use crate::domain::template::Templates;
 
+pub(super) use body::SendTo;
 use defaults::Defaults;
-pub(super) use rule::{Draft, RuleSpans, SendTo};
+pub(super) use rule::{Draft, RuleSpans};
 
-/// The rules of one file, in its order.
+/// Reads the rules of one file in order.
 pub(super) fn file(node: &Node, templates: &mut Templates, diagnostics: &mut Diagnostics) -> Vec<Draft> {
     let Some(mut fields) = Fields::from_node(node, "rules", diagnostics) else { return Vec::new() };
     let defaults = fields.get("defaults", defaults::defaults).unwrap_or_default();
@@ -31,15 +34,15 @@ fn rules(
     templates: &mut Templates,
     diagnostics: &mut Diagnostics,
 ) -> Option<Vec<Draft>> {
-    // By hand: the templates are written to by each of them.
+    // Not with `list(rule)`, since each call needs `&mut templates`.
     let nodes = list(|node, _| Some(node))(node, diagnostics)?;
     Some(nodes.into_iter().filter_map(|node| rule::rule(node, defaults, templates, diagnostics)).collect())
 }
 
-/// What a configuration without a rule is told.
+/// Reports a configuration without rules.
 pub(super) fn report_no_rules(location: &super::diagnostic::Location, diagnostics: &mut Diagnostics) {
-    let help = "name a rules file: `rules: [rules.yaml]`, and put a rule there: `rules: [{ name: pods, matchers: \
+    let help = "list a rules file: `rules: [rules.yaml]`, and add a rule to it: `rules: [{ name: pods, matchers: \
                 [alertname = KubePodUnschedulable], target: { platform: eks, kind: nodegroup, name: workers }, \
                 on_firing: { scale_out: { by: 1 } }, send_to: [journal] }]`";
-    diagnostics.add_with_help(Code::Empty, location, "there is no rule", help);
+    diagnostics.add_with_help(Code::Empty, location, "no rules configured", help);
 }

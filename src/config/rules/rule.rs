@@ -1,43 +1,40 @@
-//! One rule.
+//! Reader of a rule.
 
-use std::time::Duration;
-
-use super::super::decode::{Fields, Spanned, check_not_empty, names, spanned};
+use super::super::decode::{Fields, Spanned, check_not_empty, spanned};
 use super::super::diagnostic::{Diagnostics, Location};
 use super::super::matchers::matchers;
-use super::super::scalar::{flag, keyword, name};
+use super::super::names::{name, names};
+use super::super::scalar::{flag, keyword};
 use super::super::yaml::Node;
+use super::body::SendTo;
 use super::defaults::{Defaults, MODES};
 use super::target::condition;
 use super::{event_rule, hold};
 use crate::domain::name::Name;
-use crate::domain::rule::{
-    Budget, FiringAction, HoldTemplate, Limits, Mode, ResolvedAction, Rule, RuleTarget,
-};
-use crate::domain::template::{Template, Templates};
+use crate::domain::rule::{Mode, Rule};
+use crate::domain::template::Templates;
 
-/// A rule before the pass of meaning, which knows sources and destinations. What could be read is here
-/// even where the rule as a whole is faulty.
+/// A rule before `semantics` checks it against sources and destinations. The valid parts are present even if
+/// the rule as a whole is invalid.
 pub(in crate::config) struct Draft {
-    /// Where the rule stands.
     pub location: Location,
     pub name: Option<Spanned<Name>>,
     pub sources: Vec<Spanned<Name>>,
     pub mode: Mode,
     pub has_action: bool,
-    /// None for a hold, which sends nothing.
+    /// `None` for a hold, which sends no events.
     pub send_to: Option<SendTo>,
     pub spans: RuleSpans,
     /// The rule, without its `max_event_bytes`.
     pub rule: Option<Rule>,
 }
 
-/// Where the parts of a rule stand that the pass of meaning may have to point at; where one is not given, the
-/// part that it would stand in.
+/// Locations of parts of a rule, for later diagnostics. For an absent part it is the location of the
+/// enclosing one.
 pub(in crate::config) struct RuleSpans {
     pub matchers: Location,
     pub target: Location,
-    /// Of `on_firing` and of `on_resolved`.
+    /// The stabilization windows of `on_firing` and `on_resolved`.
     pub window: [Location; 2],
 }
 
@@ -51,45 +48,6 @@ impl RuleSpans {
             matchers: at(["matchers", ""]),
             target: at(["target", ""]),
             window: ["on_firing", "on_resolved"].map(|phase| at([phase, "stabilization_window"])),
-        }
-    }
-}
-
-/// Where a rule sends its events.
-pub(in crate::config) struct SendTo {
-    pub names: Vec<Spanned<Name>>,
-    /// Where `send_to` or its absence is to be seen.
-    pub location: Location,
-    /// Whether it is there and could not be read.
-    pub is_invalid: bool,
-}
-
-/// What a rule does, and with what: the part in which those that send events and those that hold differ.
-pub(super) struct RuleBody {
-    pub target: RuleTarget,
-    pub on_firing: Option<FiringAction>,
-    pub on_resolved: Option<ResolvedAction>,
-    pub expires_after: Duration,
-    pub limits: Limits,
-    pub budget: Option<Budget>,
-    pub parameters: Vec<(String, Template)>,
-    pub send_to: Vec<Name>,
-}
-
-impl RuleBody {
-    pub(super) const DEFAULT_EXPIRES_AFTER: Duration = Duration::from_hours(1);
-
-    /// A hold, which has none of what belongs to events.
-    pub(super) fn for_hold(hold: HoldTemplate) -> Self {
-        Self {
-            target: RuleTarget::Hold(hold),
-            on_firing: None,
-            on_resolved: None,
-            expires_after: Self::DEFAULT_EXPIRES_AFTER,
-            limits: Limits::default(),
-            budget: None,
-            parameters: Vec::new(),
-            send_to: Vec::new(),
         }
     }
 }
@@ -154,6 +112,6 @@ pub(super) fn rule(
 }
 
 fn sources(node: &Node, diagnostics: &mut Diagnostics) -> Option<Vec<Spanned<Name>>> {
-    check_not_empty(node, "name a source, or leave `sources` out for all of them", diagnostics);
+    check_not_empty(node, "name a source, or remove `sources` to accept all sources", diagnostics);
     names(node, diagnostics)
 }

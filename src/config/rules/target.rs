@@ -1,4 +1,4 @@
-//! What a rule is about, and the texts that are templates.
+//! Readers of targets, templates and conditions.
 
 use super::super::decode::Fields;
 use super::super::diagnostic::{Code, Diagnostics};
@@ -8,7 +8,7 @@ use crate::domain::rule::{PartialTemplate, TargetTemplate};
 use crate::domain::target::Platform;
 use crate::domain::template::{Condition, Template, Templates};
 
-/// The target of a rule that sends events.
+/// Reads the target of an event rule.
 pub(super) fn target(
     node: &Node,
     templates: &mut Templates,
@@ -32,8 +32,8 @@ pub(super) fn target(
     })
 }
 
-/// Some fields of a target, for a rule that holds. Without one that is faulty it would hold more than was
-/// meant, so then there is none.
+/// Reads the target of a hold, of which each field is optional. With an invalid field the result is `None`,
+/// since omitting the field would hold more targets than intended.
 pub(super) fn partial_target(
     node: &Node,
     templates: &mut Templates,
@@ -55,15 +55,16 @@ fn target_fields(fields: &mut Fields<'_, '_>, templates: &mut Templates) -> Part
     PartialTemplate { platform, kind, name, account, cluster, namespace, region }
 }
 
-/// A template that is not empty.
+/// Reads a non-empty template.
 pub(super) fn template(
     node: &Node,
     templates: &mut Templates,
     diagnostics: &mut Diagnostics,
 ) -> Option<Template> {
     let text = text(node, diagnostics)?;
-    let report =
-        |error| diagnostics.add(Code::Template, &node.location, format!("in the template `{text}`: {error}"));
+    let report = |error| {
+        diagnostics.add(Code::Template, &node.location, format!("invalid template `{text}`: {error}"))
+    };
     templates.template(text).map_err(report).ok()
 }
 
@@ -77,8 +78,8 @@ pub(super) fn condition(
         diagnostics.add_with_help(
             Code::Template,
             &node.location,
-            format!("in the condition `{text}`: {error}"),
-            "write an expression without braces, for example `annotations.value | float >= 1`",
+            format!("invalid condition `{text}`: {error}"),
+            "use an expression without braces, for example `annotations.value | float >= 1`",
         );
     };
     templates.condition(text).map_err(report).ok()

@@ -1,16 +1,17 @@
-//! The pages of the codes: each shows its fault, and the same without it.
+//! The pages of the codes: each has an example with the diagnostic, and a corrected one.
 
 use std::path::Path;
 
 use crate::config::diagnostic::Code;
 use crate::config::{Diagnostics, load, load_with_alertmanager};
 
-/// What an example does not say itself.
+/// Sections that are added to an example if it does not have them.
 const BASE: [(&str, &str); 3] = [
     ("sources", "sources:\n  prod-eu: { heartbeat: ['alertname = \"Watchdog\"'] }\n"),
     (
         "destinations",
-        "destinations:\n  scaling-queue: { sqs: { queue_url: \"https://sqs.eu-west-1.amazonaws.com/123456789012/scaling\" } }\n  \
+        "destinations:\n  scaling-queue: { sqs: { queue_url: \
+         \"https://sqs.eu-west-1.amazonaws.com/123456789012/scaling\" } }\n  \
          nodegroup-scaler: { lambda: { function: nodegroup-scaler } }\n  journal: { file: { path: \"-\" } }\n",
     ),
     ("rules", "rules: [rules.yaml]\n"),
@@ -19,18 +20,18 @@ const RULES: &str = "rules:\n  - name: pods\n    matchers: [alertname = KubePodU
     target: { platform: eks, kind: nodegroup, name: workers }\n    on_firing: { scale_out: { by: 1 } }\n    \
     on_resolved: { scale_in: { by: 1 } }\n    send_to: [scaling-queue]\n";
 
-/// The blocks of a page: what kind of text it is, and the text.
+/// The code blocks of a page: kind and text of each.
 fn blocks(page: &str) -> Vec<(&str, &str)> {
     let parts = page.split("```yaml ").skip(1);
     parts.map(|part| part.split_once("```").unwrap().0.split_once('\n').unwrap()).collect()
 }
 
-/// The codes that an example is told of.
+/// The codes of the diagnostics of an example.
 fn diagnose(directory: &Path, kind: &str, text: &str) -> Vec<Code> {
-    let of_config = if kind == "config" { text } else { "" };
-    let says = |key: &str| of_config.lines().any(|line| line.starts_with(&format!("{key}:")));
-    let base = BASE.iter().filter(|(key, _)| !says(key)).map(|(_, text)| *text);
-    let config = base.chain([of_config]).collect::<String>();
+    let config_example = if kind == "config" { text } else { "" };
+    let has_key = |key: &str| config_example.lines().any(|line| line.starts_with(&format!("{key}:")));
+    let base = BASE.iter().filter(|(key, _)| !has_key(key)).map(|(_, text)| *text);
+    let config = base.chain([config_example]).collect::<String>();
     let write = |name: &str, text: &str| std::fs::write(directory.join(name), text).unwrap();
     write("scalebridge.yaml", &config);
     write("rules.yaml", if kind == "rules" { text } else { RULES });
@@ -55,17 +56,20 @@ fn each_page_shows_its_error_and_the_fix() {
         let page = code.page();
         let title = page.lines().next().unwrap();
         assert!(title.starts_with(&format!("# {}: ", code.as_str())), "{title}");
-        assert!(page.lines().all(|line| line.chars().count() <= 120), "{title}: lines fit a terminal");
+        assert!(
+            page.lines().all(|line| line.chars().count() <= 120),
+            "{title}: lines longer than 120 characters"
+        );
         let [(wrong_kind, wrong), (right_kind, right)] = blocks(page)[..] else {
-            panic!("{title}: two examples")
+            panic!("{title}: expected two examples")
         };
         let found = diagnose(directory.path(), wrong_kind, wrong);
-        assert!(found.contains(&code), "{title}: the example is told of {found:?}");
+        assert!(found.contains(&code), "{title}: the example has {found:?}");
         let found = diagnose(directory.path(), right_kind, right);
-        assert!(!found.contains(&code), "{title}: the mended example is told of it too");
+        assert!(!found.contains(&code), "{title}: the corrected example still has it");
         let errors =
             found.iter().filter(|code| code.severity() == crate::config::diagnostic::Severity::Error);
-        assert_eq!(errors.count(), 0, "{title}: the mended example works, and not {found:?}");
+        assert_eq!(errors.count(), 0, "{title}: the corrected example has errors: {found:?}");
     }
 }
 

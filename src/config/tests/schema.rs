@@ -1,17 +1,17 @@
-//! The published schemas say what the readers take: the same keys, and no document that is fine is refused.
+//! The published schemas have the same keys as the readers, and accept valid documents.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use serde_json::Value;
 
-use crate::config::decode::seen;
+use crate::config::decode::known_keys;
 use crate::config::diagnostic::Diagnostics;
 use crate::config::{file, load, schema, test_file};
 
 type MakeSchema = fn() -> schemars::Schema;
 
-/// Each map that a reader reads, and the definition of it in the schema that has it.
+/// Each map that a reader reads, with its schema and the definition in it.
 const MAPS: [(&str, MakeSchema, &str); 32] = [
     ("", schema::config, ""),
     ("server", schema::config, "Server"),
@@ -61,33 +61,35 @@ fn properties(schema: &Value, definition: &str) -> BTreeSet<String> {
         format!("/$defs/{definition}/properties")
     };
     let found = schema.pointer(&pointer).and_then(Value::as_object);
-    // A map without any key has no properties.
+    // A map without keys has no properties.
     found.map(|found| found.keys().cloned().collect()).unwrap_or_default()
 }
 
 #[test]
-fn the_schemas_have_the_keys_that_the_readers_know() {
-    seen::taken();
+fn schemas_and_readers_have_the_same_keys() {
+    known_keys::take();
     let all = tempfile::tempdir().unwrap();
     let rules = all.path().join("all.rules.yaml");
-    // What the good configurations do not use.
-    let text = "defaults: { budget: { events: 1, per: 1h } }\nrules:\n  - name: a\n    target: { platform: eks, kind: k, \
+    // Keys that the good configurations do not use.
+    let text = "defaults: { budget: { events: 1, per: 1h } }\nrules:\n  - name: a\n    target: { platform: eks, \
+                kind: k, \
                 name: n }\n    on_firing: { notify: {} }\n    send_to: [x]\n";
     std::fs::write(&rules, text).unwrap();
-    let tests = "rules: [all.rules.yaml]\ntests:\n  - name: t\n    steps:\n      - at: 0s\n        notify: { source: s, \
+    let tests = "rules: [all.rules.yaml]\ntests:\n  - name: t\n    steps:\n      - at: 0s\n        notify: { \
+                 source: s, \
                  alerts: [{ status: firing, labels: {} }] }\n        expect: []\n";
     std::fs::write(all.path().join("all.test.yaml"), tests).unwrap();
     test_file::read(&all.path().join("all.test.yaml")).unwrap();
     let full = Path::new("tests/config/good/full.yaml");
     load(full, super::environment(full)).unwrap();
-    let seen = seen::taken();
+    let read_keys = known_keys::take();
     let described: BTreeMap<&str, BTreeSet<String>> = MAPS
         .iter()
         .map(|(at, schema, definition)| {
             (*at, properties(&serde_json::to_value(schema()).unwrap(), definition))
         })
         .collect();
-    let known: BTreeMap<&str, BTreeSet<String>> = seen
+    let known: BTreeMap<&str, BTreeSet<String>> = read_keys
         .iter()
         .filter(|(at, _)| **at != "tests.*.expect")
         .map(|(at, known)| (*at, known.iter().map(|key| (*key).to_owned()).collect()))
@@ -96,7 +98,7 @@ fn the_schemas_have_the_keys_that_the_readers_know() {
 }
 
 #[test]
-fn documents_that_are_fine_are_valid() {
+fn valid_documents_match_their_schema() {
     let validators = [schema::config(), schema::rules(), schema::tests()]
         .map(|schema| jsonschema::validator_for(&serde_json::to_value(schema).unwrap()).unwrap());
     let [config, rules, tests] = &validators;
@@ -122,7 +124,7 @@ fn documents_that_are_fine_are_valid() {
 }
 
 #[test]
-fn what_a_schema_can_see_is_refused() {
+fn schemas_reject_invalid_documents() {
     let rules = jsonschema::validator_for(&serde_json::to_value(schema::rules()).unwrap()).unwrap();
     for text in [
         r#"{ "rules": [{ "name": "Not A Name" }] }"#,
