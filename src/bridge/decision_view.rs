@@ -1,11 +1,14 @@
-//! Decisions as they are told to people and programs: what records keep, one decision at a time.
+//! Decisions as returned by the API, read from decision records.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::domain::decision_record::{DecisionRecord, RecordedAlert};
+use crate::domain::state::Trigger;
 use crate::domain::target::{PartialTarget, TargetKey};
 use crate::domain::verdict::{Phase, Verdict};
 
@@ -99,94 +102,66 @@ pub struct NotificationView {
     pub reason: Option<String>,
 }
 
-/// What a record says, as far as decisions go.
-#[derive(Deserialize)]
-struct DecisionRecord {
-    at: String,
-    #[serde(default)]
-    notification: Option<NotificationView>,
-    #[serde(default)]
-    truncated: bool,
-    #[serde(default)]
-    decisions: Vec<DecisionEntry>,
-    #[serde(default)]
-    alerts: BTreeMap<String, RecordedAlert>,
+impl From<Trigger> for NotificationView {
+    fn from(trigger: Trigger) -> Self {
+        let Trigger { source, receiver, group_key, external_url, reason, traceparent: _ } = trigger;
+        Self { source: source.to_string(), receiver, group_key, external_url, reason }
+    }
 }
 
-#[derive(Deserialize)]
-struct DecisionEntry {
-    rule: Option<String>,
-    target: Option<String>,
-    phase: Option<Phase>,
-    episode: Option<String>,
-    action: Option<String>,
-    verdict: Verdict,
-    detail: Option<String>,
-    until: Option<String>,
-    #[serde(default)]
-    alerts: Vec<String>,
-    event: Option<String>,
-    shadow: Option<Value>,
-    destination: Option<String>,
-}
-
-#[derive(Deserialize)]
-struct RecordedAlert {
-    status: String,
-    starts_at: String,
-    ends_at: Option<String>,
-    #[serde(default)]
-    labels: BTreeMap<String, String>,
-}
-
-/// The decisions of a record, in their order; none of a record of an operator's act.
+/// The decisions of a record, in their order; none for the record of a pause.
 ///
 /// # Errors
-/// It is no record.
+/// The text is not a decision record.
 pub(crate) fn read(id: i64, body: &str) -> serde_json::Result<Vec<DecisionView>> {
-    let DecisionRecord { at, notification, truncated, decisions, alerts } = serde_json::from_str(body)?;
-    let alert_view = |fingerprint: String| match alerts.get(&fingerprint) {
+    let DecisionRecord { at, notification, truncated, decisions, alerts } =
+        serde_json::from_str::<DecisionRecord<'static>>(body)?;
+    let at = at.to_string();
+    let notification = notification.map(|trigger| NotificationView::from(trigger.into_owned()));
+    let alert_view = |fingerprint: Cow<'static, str>| match alerts.get(&fingerprint) {
         Some(RecordedAlert { status, starts_at, ends_at, labels }) => AlertView {
-            fingerprint,
-            status: Some(status.clone()),
-            starts_at: Some(starts_at.clone()),
-            ends_at: ends_at.clone(),
-            labels: labels.clone(),
+            fingerprint: fingerprint.into_owned(),
+            status: Some(status.as_str().to_owned()),
+            starts_at: Some(starts_at.0.to_string()),
+            ends_at: ends_at.map(|ends_at| ends_at.0.to_string()),
+            labels: labels.iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect(),
         },
-        None => AlertView { fingerprint, ..AlertView::default() },
+        None => AlertView { fingerprint: fingerprint.into_owned(), ..AlertView::default() },
     };
-    let decisions = decisions.into_iter().enumerate().map(|(index, line)| DecisionView {
-        id: format!("{id}.{index}"),
-        at: at.clone(),
-        rule: line.rule,
-        verdict: line.verdict,
-        detail: line.detail,
-        until: line.until,
-        action: line.action,
-        phase: line.phase,
-        target: line.target.as_deref().and_then(|key| TargetKey::from_stored(key).fields()),
-        subject: line.target,
-        episode: line.episode,
-        event: line.event,
-        shadow: line.shadow,
-        destination: line.destination,
-        alerts: line.alerts.into_iter().map(alert_view).collect(),
-        notification: notification.clone(),
-        truncated,
+    let decisions = decisions.into_iter().enumerate().map(|(index, entry)| {
+        let target = entry.target.as_deref().and_then(|key| TargetKey::from_stored(key).fields());
+        Ok(DecisionView {
+            id: format!("{id}.{index}"),
+            at: at.clone(),
+            rule: entry.rule.map(Cow::into_owned),
+            verdict: entry.verdict,
+            detail: entry.detail.map(Cow::into_owned),
+            until: entry.until.map(|until| until.to_string()),
+            action: entry.action.map(Cow::into_owned),
+            phase: entry.phase,
+            target,
+            subject: entry.target.map(Cow::into_owned),
+            episode: entry.episode.map(Cow::into_owned),
+            event: entry.event.map(Cow::into_owned),
+            shadow: entry.shadow.map(|shadow| serde_json::from_str(shadow.get())).transpose()?,
+            destination: entry.destination.map(Cow::into_owned),
+            alerts: entry.alerts.into_iter().map(alert_view).collect(),
+            notification: notification.clone(),
+            truncated,
+        })
     });
-    Ok(decisions.collect())
+    decisions.collect()
 }
 
 impl DecisionView {
-    /// The decision with `event`, the whole of it, in the place of the event's id. What only would have been
-    /// sent stands there too.
+    /// The decision as JSON with the whole event in place of its id: `event`, or else the shadowed one.
     pub fn with_event(self, event: Option<Value>) -> Value {
         let shadow = self.shadow.clone();
-        let mut whole = serde_json::to_value(self).unwrap_or_default();
-        if let (Value::Object(fields), Some(event)) = (&mut whole, event.or(shadow)) {
+        let mut json = serde_json::to_value(self).unwrap_or_default();
+        if let (Value::Object(fields), Some(event)) = (&mut json, event.or(shadow)) {
             fields.remove("shadow");
             fields.insert("event".to_owned(), event);
         }
-        whole
+        json
     }
 }
