@@ -12,92 +12,92 @@ use crate::domain::state::Trigger;
 use crate::domain::target::{PartialTarget, TargetKey};
 use crate::domain::verdict::{Phase, Verdict};
 
-/// One decision: what was made of some alerts of one rule and one target, at one moment, and why.
+/// A decision about alerts of one rule and one target, with its verdict and reason.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[schemars(rename = "Decision")]
 pub struct DecisionView {
-    /// Its number: decisions of one moment share what is before the dot.
+    /// The decision's id: `record.index`. Decisions of one transaction share the record.
     pub id: String,
-    /// When it was decided, RFC 3339.
+    /// When the decision was made, RFC 3339.
     pub at: String,
-    /// The rule, unless none took the alert.
+    /// The rule's name; absent if no rule matched.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rule: Option<String>,
     /// The outcome.
     pub verdict: Verdict,
-    /// Why, where the verdict alone does not say it.
+    /// The reason, where the verdict alone does not give it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub detail: Option<String>,
-    /// When it is looked at again, RFC 3339.
+    /// When the deferred action is rechecked, RFC 3339.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub until: Option<String>,
     /// `scale_out`, `scale_in`, `set_capacity` or `notify`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub action: Option<String>,
-    /// Which end of the episode.
+    /// Which end of the episode the decision is about.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub phase: Option<Phase>,
-    /// The target's key, which is an event's `subject`.
+    /// The target's key, which is the `subject` of its events.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub subject: Option<String>,
-    /// The target's fields, or those that a hold gives.
+    /// The target's fields; for a hold, those that it specifies.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub target: Option<PartialTarget>,
     /// The episode's id.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub episode: Option<String>,
-    /// The id of the event that was written.
+    /// The id of the emitted event.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub event: Option<String>,
-    /// The event that would have been sent, with `shadowed`.
+    /// The event that would have been emitted; only with `shadowed`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub shadow: Option<Value>,
-    /// The destination, where it is about one only.
+    /// The destination, if the decision is about a single delivery.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub destination: Option<String>,
-    /// The alerts that it is about.
+    /// The alerts concerned.
     pub alerts: Vec<AlertView>,
-    /// The notification that caused it; absent where the bridge's clock or an operator did.
+    /// The notification that was processed; absent if the target was due or an operator acted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub notification: Option<NotificationView>,
-    /// Whether the notification left alerts out.
+    /// Whether Alertmanager left alerts out of the notification.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub truncated: bool,
 }
 
-/// An alert that a decision is about.
+/// An alert as it was when the decision was made.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[schemars(rename = "DecidedAlert")]
 pub struct AlertView {
-    /// Alertmanager's hash of its labels; empty where it could not be read.
+    /// Alertmanager's hash of the labels; empty if it is unreadable.
     pub fingerprint: String,
     /// `firing` or `resolved`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub status: Option<String>,
-    /// RFC 3339.
+    /// When the alert started, RFC 3339.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub starts_at: Option<String>,
-    /// RFC 3339.
+    /// When the alert ended, RFC 3339.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ends_at: Option<String>,
-    /// With those of the source laid over them.
+    /// The alert's labels, overridden by those of its source.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub labels: BTreeMap<String, String>,
 }
 
-/// The notification that a decision goes back to.
+/// The notification that led to a decision.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[schemars(rename = "Notification")]
 pub struct NotificationView {
-    /// The source.
+    /// The source's name.
     pub source: String,
     /// The receiver in Alertmanager's configuration.
     pub receiver: String,
-    /// Alertmanager's key of the group.
+    /// Alertmanager's group key.
     pub group_key: String,
-    /// Alertmanager's own address.
+    /// Alertmanager's external URL.
     pub external_url: String,
-    /// Why Alertmanager sent it, where it says so.
+    /// Why Alertmanager sent it, if the notification has a reason.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
 }

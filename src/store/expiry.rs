@@ -48,14 +48,14 @@ mod tests {
     }
 
     #[test]
-    fn what_looks_like_it_elsewhere_stays() {
+    fn similar_text_elsewhere_is_not_changed() {
         let event = r#"{"a":"\"expirytime\":\"x\"","data":{"expirytime":"in"}, "expirytime" : "old" ,"z":[{"expirytime":1}]}"#;
         let expected = event.replace("\"old\"", "\"2027-01-02T03:04:05.006Z\"");
         assert_eq!(rewrite(event, later()).unwrap(), expected);
     }
 
     #[test]
-    fn what_is_no_event_is_refused() {
+    fn invalid_events_are_rejected() {
         for text in ["", "[]", "{}", r#"{"expirytime":"a","expirytime":"b"}"#, r#"{"expirytime":"a"}x"#] {
             assert!(rewrite(text, later()).is_err(), "{text}");
         }
@@ -63,7 +63,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn all_bytes_around_it_stay(before in "\\PC{0,40}", after in "\\PC{0,40}", old in "\\PC{0,30}") {
+        fn all_bytes_around_it_are_unchanged(before in "\\PC{0,40}", after in "\\PC{0,40}", old in "\\PC{0,30}") {
             let quoted = |text: &str| serde_json::to_string(text).unwrap();
             let (head, tail) = (format!("{{\"ä\":{},\"expirytime\":", quoted(&before)), format!(",\"z\":{}}}", quoted(&after)));
             let rewritten = rewrite(&format!("{head}{}{tail}", quoted(&old)), later()).unwrap();

@@ -80,8 +80,8 @@ impl LaneHandle {
     }
 
     /// Looks at the lane. Never held across IO.
-    pub(super) fn with_lane<R>(&self, look: impl FnOnce(&mut Lane) -> R) -> R {
-        look(&mut self.lane.lock())
+    pub(super) fn with_lane<R>(&self, f: impl FnOnce(&mut Lane) -> R) -> R {
+        f(&mut self.lane.lock())
     }
 
     /// Says that something may be claimable. Kept for a worker that is not waiting yet.
@@ -97,10 +97,10 @@ impl LaneHandle {
             None => notified.await,
             Some(due) => {
                 // A lapse of nothing would spin where the clocks differ by less than a tick.
-                let lapse = due.since(now).max(std::time::Duration::from_millis(1));
+                let delay = due.since(now).max(std::time::Duration::from_millis(1));
                 tokio::select! {
                     () = notified => {}
-                    () = tokio::time::sleep(lapse) => {}
+                    () = tokio::time::sleep(delay) => {}
                 }
             }
         }

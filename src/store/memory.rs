@@ -85,8 +85,8 @@ impl Memory {
         }
     }
 
-    fn with_inner<R>(&self, look: impl FnOnce(&mut Inner) -> R) -> R {
-        look(&mut self.inner.lock())
+    fn with_inner<R>(&self, f: impl FnOnce(&mut Inner) -> R) -> R {
+        f(&mut self.inner.lock())
     }
 
     pub(super) fn now(&self) -> Time {
@@ -134,11 +134,11 @@ impl Memory {
     pub(super) async fn due(&self, max: usize) -> Result<Vec<TargetKey>, Error> {
         let now = self.now();
         Ok(self.with_inner(|inner| {
-            let due = inner.states.iter().filter_map(|(key, state)| Some((state.due()?, key)));
-            let timely: BTreeSet<_> = due.filter(|(due, _)| *due <= now).collect();
-            let known: BTreeSet<_> = timely.iter().map(|(_, key)| *key).collect();
+            let scheduled = inner.states.iter().filter_map(|(key, state)| Some((state.due()?, key)));
+            let due: BTreeSet<_> = scheduled.filter(|(at, _)| *at <= now).collect();
+            let known: BTreeSet<_> = due.iter().map(|(_, key)| *key).collect();
             let to_recheck = inner.recheck_queue.iter().filter(|key| !known.contains(key));
-            timely.iter().map(|(_, key)| *key).chain(to_recheck).take(max).cloned().collect()
+            due.iter().map(|(_, key)| *key).chain(to_recheck).take(max).cloned().collect()
         }))
     }
 
@@ -166,7 +166,7 @@ impl Memory {
         Ok(())
     }
 
-    /// What a store in memory was given is known to those who gave it.
+    /// What a store in memory was enqueued is known to those who gave it.
     pub(super) async fn orphaned_destinations(&self) -> Result<Vec<Name>, Error> {
         Ok(Vec::new())
     }
@@ -243,37 +243,37 @@ impl Memory {
         to: Time,
     ) -> Result<Vec<String>, Error> {
         Ok(self.with_inner(|inner| {
-            let about = inner
+            let matching = inner
                 .records
                 .iter()
                 .filter(|(at, record)| *at >= from && *at <= to && record.targets.contains(target));
-            about.map(|(_, record)| record.body.clone()).collect()
+            matching.map(|(_, record)| record.body.clone()).collect()
         }))
     }
 
     pub(super) async fn records(&self, wanted: RecordQuery) -> Result<Records, Error> {
         let (low, high) = wanted.id_range();
         Ok(self.with_inner(|inner| {
-            let about = inner.records.iter().zip(1..).filter(|((at, record), id)| {
+            let matching = inner.records.iter().zip(1..).filter(|((at, record), id)| {
                 (low..=high).contains(id)
                     && (wanted.from..=wanted.to).contains(at)
                     && wanted.target.as_ref().is_none_or(|target| record.targets.contains(target))
             });
             let mut found: Vec<_> =
-                about.map(|((_, record), id)| StoredRecord { id, body: record.body.clone() }).collect();
+                matching.map(|((_, record), id)| StoredRecord { id, body: record.body.clone() }).collect();
             if wanted.newest_first {
                 found.reverse();
             }
-            let more = found.len() > wanted.max;
+            let has_more = found.len() > wanted.max;
             found.truncate(wanted.max);
-            Records { records: found, has_more: more }
+            Records { records: found, has_more }
         }))
     }
 
     pub(super) async fn event(&self, id: &str) -> Result<Option<StoredEvent>, Error> {
-        let begin = query::id_prefix(id);
+        let prefix = query::id_prefix(id);
         Ok(self.with_inner(|inner| {
-            let found = inner.events.iter().rev().find(|(_, _, event)| event.body.starts_with(&begin));
+            let found = inner.events.iter().rev().find(|(_, _, event)| event.body.starts_with(&prefix));
             found.map(|(seq, emitted_at, event)| {
                 let deliveries = event.destinations.iter().filter_map(|destination| {
                     let handle = self.lanes.get(destination)?;
@@ -364,10 +364,10 @@ impl Inner {
     }
 
     fn refill(&self, destination: &Name, lane: &mut Lane) {
-        let behind = self.events.partition_point(|(seq, ..)| seq.0 <= lane.high_watermark());
-        for (seq, at, event) in &self.events[behind..] {
+        let first = self.events.partition_point(|(seq, ..)| seq.0 <= lane.high_watermark());
+        for (seq, at, event) in &self.events[first..] {
             if !lane.has_room() {
-                // What waits behind one that fails leaves the room to others.
+                // What waits first one that fails leaves the room to others.
                 lane.blocked_by_retry(&Set::default())
                     .into_iter()
                     .for_each(|seq| lane.mark_parked(EventSeq(seq)));
@@ -449,8 +449,8 @@ impl Inner {
             }
             self.controls = controls;
         }
-        let watches = |key: &TargetKey| self.states.get(key).is_some_and(|state| state.depends_on_controls());
-        self.recheck_queue.retain(|key| !changes.rechecked.contains(key) && watches(key));
+        let depends = |key: &TargetKey| self.states.get(key).is_some_and(|state| state.depends_on_controls());
+        self.recheck_queue.retain(|key| !changes.rechecked.contains(key) && depends(key));
         self.records.extend(changes.record.map(|record| (now, record)));
         for event in changes.events {
             if event.increases_capacity {
@@ -584,7 +584,7 @@ impl Inner {
         Ok(())
     }
 
-    /// The `on_firing` events of the same episode that a destination was given.
+    /// The `on_firing` events of the same episode that a destination was enqueued.
     fn firing_events<'a>(&'a self, delivery_id: &'a DeliveryId) -> impl Iterator<Item = EventSeq> + 'a {
         let (_, _, compensation) = self.event(delivery_id.seq);
         let of_episode = move |event: &NewEvent| match (&event.episode_phase, &compensation.episode_phase) {
@@ -595,15 +595,15 @@ impl Inner {
             }
             _ => false,
         };
-        let given = self.events.iter().filter(move |(seq, _, event)| {
+        let enqueued = self.events.iter().filter(move |(seq, _, event)| {
             *seq < delivery_id.seq
                 && of_episode(event)
                 && event.destinations.contains(&delivery_id.destination)
         });
-        given.map(|(seq, ..)| *seq)
+        enqueued.map(|(seq, ..)| *seq)
     }
 
-    /// Whether one of these has arrived there; all that were given have been settled by now.
+    /// Whether one of these has arrived there; all that were enqueued have been settled by now.
     fn has_arrived(&self, delivery_id: &DeliveryId) -> bool {
         self.firing_events(delivery_id).any(|seq| {
             let delivery_id = DeliveryId { seq, destination: delivery_id.destination.clone() };
@@ -614,10 +614,10 @@ impl Inner {
     /// What has become of an event at a destination. What a withdrawal was is told by the records alone.
     fn delivery(&self, seq: EventSeq, handle: &LaneHandle) -> Delivery {
         let delivery_id = DeliveryId { seq, destination: handle.name.clone() };
-        let retry =
+        let if_dead =
             handle.with_lane(|lane| lane.is_unsettled(seq).then(|| lane.row_change(seq, Outcome::Dead)));
         let dead = self.dead.get(&delivery_id);
-        let (state, failed_attempts) = match (retry, dead) {
+        let (state, failed_attempts) = match (if_dead, dead) {
             (_, Some(row)) => (DeliveryState::Dead, row.attempts),
             (Some(lane::RowChange::Put { attempts }), None) if self.errors.contains_key(&delivery_id) => {
                 // The one that is being told of is not there yet.
@@ -651,5 +651,5 @@ impl Inner {
 }
 
 fn compensates(event: &NewEvent) -> bool {
-    event.episode_phase.as_ref().is_some_and(|part| part.phase == Phase::Resolved)
+    event.episode_phase.as_ref().is_some_and(|phase| phase.phase == Phase::Resolved)
 }

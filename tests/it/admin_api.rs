@@ -286,7 +286,7 @@ async fn explain_reports_what_would_be_decided_and_changes_nothing() {
         reported["decisions"].as_array().into_iter().flatten().find(|one| one["verdict"] == "emitted");
     assert_eq!(emitted.expect("one")["event"]["data"]["episode"]["emission"], 2, "by the state as it is");
     let rule = &reported["alerts"][2]["rules"][0];
-    assert_eq!(rule["because"], r#"alertname="KubePodsPending" does not hold: it is "Other""#);
+    assert_eq!(rule["reason"], r#"alertname="KubePodsPending" does not match: the value is "Other""#);
     let (code, shown, _) =
         bridge.cli(&["explain", "body.json", "--url", &bridge.admin_url(), "--source", "prod-eu"]);
     assert!(code == Some(0) && shown.contains("duplicate unschedulable-pods"), "{shown}");

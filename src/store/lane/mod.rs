@@ -192,10 +192,9 @@ impl Lane {
             self.beyond_window.insert(seq.0, BeyondWindow::Retry { emitted_at, attempts, due });
         } else {
             self.undelivered += 1;
-            let waits = Some(due);
             self.push_retry(
                 seq.0,
-                Retry { group, emitted_at, compensates, attempts, due: waits, cancelled: false },
+                Retry { group, emitted_at, compensates, attempts, due: Some(due), cancelled: false },
             );
         }
     }
@@ -283,10 +282,9 @@ impl Lane {
         let Slot { group, compensates, .. } = slot;
         self.window.insert(seq, slot);
         if let BeyondWindow::Retry { emitted_at, attempts, due } = known {
-            let waits = Some(due);
             self.push_retry(
                 seq,
-                Retry { group, emitted_at, compensates, attempts, due: waits, cancelled: false },
+                Retry { group, emitted_at, compensates, attempts, due: Some(due), cancelled: false },
             );
         }
         self.advance();
@@ -349,8 +347,8 @@ impl Lane {
             self.retries.values_mut().for_each(|retry| retry.due = None);
         }
         let firsts = self.groups.values().filter_map(|queue| queue.front().copied());
-        let waits = |seq: &i64| self.retries.get(seq).is_some_and(|retry| retry.due.is_some());
-        let claimed: Vec<i64> = firsts.filter(|seq| !waits(seq)).collect();
+        let is_backing_off = |seq: &i64| self.retries.get(seq).is_some_and(|retry| retry.due.is_some());
+        let claimed: Vec<i64> = firsts.filter(|seq| !is_backing_off(seq)).collect();
         claimed.into_iter().for_each(|seq| self.unclaim(EventSeq(seq)));
     }
 

@@ -112,9 +112,9 @@ async fn a_batch_that_fails_keeps_the_controls_the_counts_and_the_recheck_queue(
     );
     assert!(done.await.iter().all(Result::is_err));
     repair_disk(&harness);
-    let kept = |harness: &StoreHarness| (harness.store.controls(), harness.store.tally());
+    let controls_and_tally = |harness: &StoreHarness| (harness.store.controls(), harness.store.tally());
     let unchanged = (std::sync::Arc::new(Controls::default()), before);
-    assert_eq!(kept(&harness), unchanged);
+    assert_eq!(controls_and_tally(&harness), unchanged);
     assert_eq!(due(&harness).await, [""; 0]);
     harness
         .write(&[], |view| {
@@ -123,7 +123,7 @@ async fn a_batch_that_fails_keeps_the_controls_the_counts_and_the_recheck_queue(
         })
         .await;
     harness.restart().await;
-    assert_eq!(kept(&harness), unchanged);
+    assert_eq!(controls_and_tally(&harness), unchanged);
     assert_eq!(due(&harness).await, ["a"]);
 }
 
@@ -133,18 +133,18 @@ async fn a_target_rechecked_before_the_controls_changed_in_the_same_commit_is_qu
     put(&harness, "a", deferred_state("nodes", Verdict::Paused, false)).await;
     put(&harness, "b", deferred_state("nodes", Verdict::Paused, false)).await;
     change_controls(&harness, true).await;
-    let looks_at = |target: &'static str| -> Write {
+    let rechecks = |target: &'static str| -> Write {
         Box::new(move |_| Changes { rechecked: vec![key(target)], ..Changes::default() })
     };
-    let waits = |target: &'static str| -> Write {
+    let defers = |target: &'static str| -> Write {
         let state = deferred_state("nodes", Verdict::Paused, false);
         Box::new(move |_| Changes { states: vec![(key(target), state.clone())], ..Changes::default() })
     };
     let done = commit_together(
         &harness,
         vec![
-            ("a", looks_at("a")),
-            ("c", waits("c")),
+            ("a", rechecks("a")),
+            ("c", defers("c")),
             (
                 "x",
                 Box::new(|view| Changes {
@@ -152,8 +152,8 @@ async fn a_target_rechecked_before_the_controls_changed_in_the_same_commit_is_qu
                     ..Changes::default()
                 }),
             ),
-            ("b", looks_at("b")),
-            ("d", waits("d")),
+            ("b", rechecks("b")),
+            ("d", defers("d")),
         ],
     );
     assert!(done.await.iter().all(Result::is_ok));
@@ -161,7 +161,7 @@ async fn a_target_rechecked_before_the_controls_changed_in_the_same_commit_is_qu
 }
 
 #[tokio::test]
-async fn what_is_emitted_and_cancelled_in_one_commit_is_never_sent() {
+async fn an_event_emitted_and_cancelled_in_one_commit_is_never_sent() {
     let mut harness = StoreHarness::sqlite();
     let emits =
         |kind, id: &'static str| -> Write { Box::new(move |_| event("a", kind, id, &["queue"]).changes()) };
@@ -174,7 +174,7 @@ async fn what_is_emitted_and_cancelled_in_one_commit_is_never_sent() {
 }
 
 #[tokio::test]
-async fn what_is_given_up_in_the_commit_that_cancels_it_is_a_dead_letter() {
+async fn an_event_dead_lettered_in_the_commit_that_cancels_it_is_a_dead_letter() {
     let mut harness = StoreHarness::sqlite();
     harness.emit("a", Kind::In, "in", &["queue"]).await;
     let seqs = harness.claim_expecting("queue", &["in"]).await;

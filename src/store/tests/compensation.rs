@@ -37,7 +37,7 @@ async fn a_compensation_waits_for_a_firing_event_that_is_retried() {
 }
 
 #[tokio::test]
-async fn one_of_several_that_has_arrived_is_enough() {
+async fn one_delivered_firing_event_of_several_is_enough() {
     for mut harness in StoreHarness::both() {
         for id in ["out-1", "out-2", "out-3"] {
             harness.emit_firing("a", id, &["queue"]).await;
@@ -108,7 +108,7 @@ async fn why_it_did_not_scale_is_in_the_history_of_the_target() {
 }
 
 #[tokio::test]
-async fn what_was_delivered_and_pruned_has_arrived() {
+async fn a_delivered_event_that_was_pruned_counts_as_delivered() {
     let mut harness = StoreHarness::sqlite();
     harness.emit_firing("a", "out", &["queue"]).await;
     harness.emit_firing("b", "other", &["queue"]).await;
@@ -124,7 +124,7 @@ async fn what_was_delivered_and_pruned_has_arrived() {
 }
 
 #[tokio::test]
-async fn what_was_discarded_has_not_arrived_however_much_was_pruned() {
+async fn a_discarded_event_counts_as_undelivered_whatever_was_pruned() {
     for mut harness in StoreHarness::both() {
         harness.emit_firing("a", "out", &["queue"]).await;
         let claimed = harness.claim_one("queue", "out").await;
@@ -156,7 +156,7 @@ async fn what_was_discarded_has_not_arrived_however_much_was_pruned() {
 }
 
 #[tokio::test]
-async fn what_was_redriven_and_arrived_is_compensated() {
+async fn a_redriven_and_delivered_event_is_compensated() {
     for mut harness in StoreHarness::both() {
         harness.emit_firing("a", "out", &["queue"]).await;
         let claimed = harness.claim_one("queue", "out").await;
@@ -172,7 +172,7 @@ async fn what_was_redriven_and_arrived_is_compensated() {
 }
 
 #[tokio::test]
-async fn a_scale_in_that_was_cancelled_is_not_compensated_unless_it_arrived_nevertheless() {
+async fn a_cancelled_scale_in_is_compensated_only_if_it_was_delivered() {
     for mut harness in StoreHarness::both() {
         for (target, arrives) in [("a", true), ("b", false)] {
             harness.emit_episode_event(event(target, Kind::In, "in", &["queue"]), Phase::Firing, "e").await;

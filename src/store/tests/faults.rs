@@ -29,7 +29,7 @@ async fn assert_nothing_is_written(harness: &StoreHarness, seq: EventSeq, dead_l
     assert_eq!(harness.store.dead_letters(None, None, 10).await.unwrap().len(), 1);
 }
 
-async fn one_on_its_way_and_a_dead_letter(harness: &StoreHarness) -> (EventSeq, DeliveryId) {
+async fn claimed_event_and_dead_letter(harness: &StoreHarness) -> (EventSeq, DeliveryId) {
     harness.emit("d", Kind::Note, "dead", &["queue"]).await;
     let dead_letter = harness.claim_one("queue", "dead").await;
     harness.settle("queue", dead_letter.seq, dead()).await;
@@ -49,7 +49,7 @@ async fn assert_writes_again(mut harness: StoreHarness, seq: EventSeq) {
 #[tokio::test]
 async fn a_database_that_another_connection_has_locked_is_waited_for() {
     let harness = StoreHarness::sqlite();
-    let (seq, dead_letter) = one_on_its_way_and_a_dead_letter(&harness).await;
+    let (seq, dead_letter) = claimed_event_and_dead_letter(&harness).await;
     let other = harness.database();
     other.execute_batch("BEGIN IMMEDIATE").unwrap();
     assert_nothing_is_written(&harness, seq, &dead_letter).await;
@@ -58,9 +58,9 @@ async fn a_database_that_another_connection_has_locked_is_waited_for() {
 }
 
 #[tokio::test]
-async fn a_store_that_can_only_be_read_is_written_to_when_that_is_over() {
+async fn a_read_only_store_is_written_to_once_it_is_writable() {
     let harness = StoreHarness::sqlite();
-    let (seq, dead_letter) = one_on_its_way_and_a_dead_letter(&harness).await;
+    let (seq, dead_letter) = claimed_event_and_dead_letter(&harness).await;
     let readonly = |on: bool| {
         let Store::Sqlite(store) = &harness.store else { unreachable!("it is one") };
         store.pragma("query_only", if on { 1 } else { 0 })
@@ -72,9 +72,9 @@ async fn a_store_that_can_only_be_read_is_written_to_when_that_is_over() {
 }
 
 #[tokio::test]
-async fn a_disk_that_is_full_refuses_what_needs_room_and_takes_the_rest() {
+async fn a_full_disk_rejects_writes_that_need_room_and_accepts_the_rest() {
     let harness = StoreHarness::sqlite();
-    let (seq, _) = one_on_its_way_and_a_dead_letter(&harness).await;
+    let (seq, _) = claimed_event_and_dead_letter(&harness).await;
     let Store::Sqlite(store) = &harness.store else { unreachable!("it is one") };
     store.pragma("max_page_count", 1).await;
     let large = Settlement::Retry { delay: Duration::ZERO, error: "x".repeat(100_000) };
@@ -119,8 +119,8 @@ fn open_error(path: &std::path::Path) -> Option<String> {
 }
 
 #[tokio::test]
-async fn a_file_whose_head_is_damaged_is_refused_and_left_as_it_is() {
-    let (_house, path, mut bytes) = closed_store().await;
+async fn a_file_with_a_damaged_header_is_rejected_and_not_changed() {
+    let (_harness, path, mut bytes) = closed_store().await;
     bytes[..16].fill(0);
     std::fs::write(&path, &bytes).unwrap();
     let error = open_error(&path).expect("a refusal");
@@ -128,8 +128,8 @@ async fn a_file_whose_head_is_damaged_is_refused_and_left_as_it_is() {
 }
 
 #[tokio::test]
-async fn a_file_that_was_cut_off_is_refused() {
-    let (_house, path, bytes) = closed_store().await;
+async fn a_truncated_file_is_rejected() {
+    let (_harness, path, bytes) = closed_store().await;
     std::fs::write(&path, &bytes[..bytes.len() / 2]).unwrap();
     let error = open_error(&path).expect("a refusal");
     assert!(error.contains("is damaged") && error.contains(".recover"), "{error}");
@@ -137,7 +137,7 @@ async fn a_file_that_was_cut_off_is_refused() {
 
 /// Every page on which a start relies: the roots of all tables, and what is read of them.
 #[tokio::test]
-async fn a_page_that_is_damaged_is_found_at_the_start_if_the_start_relies_on_it() {
+async fn a_damaged_page_is_detected_at_start_if_the_start_reads_it() {
     let (harness, path, bytes) = closed_store().await;
     let roots: Vec<(String, usize)> = {
         let database = harness.database();
@@ -162,7 +162,7 @@ async fn a_page_that_is_damaged_is_found_at_the_start_if_the_start_relies_on_it(
 }
 
 #[tokio::test]
-async fn a_store_of_a_newer_version_is_refused_and_stays_as_it_is() {
+async fn a_store_of_a_newer_version_is_rejected_and_not_changed() {
     let (harness, path, _) = closed_store().await;
     harness.database().execute_batch("PRAGMA user_version = 99").unwrap();
     let error = open_error(&path).unwrap();

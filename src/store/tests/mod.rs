@@ -86,8 +86,8 @@ impl StoreHarness {
     }
 
     fn keys(&self, targets: &[&str]) -> Keys {
-        let nobody = AlertKey { source: name("prod"), fingerprint: "nobody".into() };
-        let alerts = if self.decides_optimistically { vec![nobody] } else { Vec::new() };
+        let unknown = AlertKey { source: name("prod"), fingerprint: "unknown".into() };
+        let alerts = if self.decides_optimistically { vec![unknown] } else { Vec::new() };
         Keys { targets: targets.iter().map(|target| key(target)).collect(), alerts }
     }
 
@@ -352,7 +352,7 @@ fn open_episode(id: &str) -> TargetState {
 }
 
 fn ids(view: &View) -> Vec<String> {
-    view.undelivered_decreases.values().flatten().map(|unsent| unsent.id.clone()).collect()
+    view.undelivered_decreases.values().flatten().map(|decrease| decrease.id.clone()).collect()
 }
 
 fn id_of(claimed: &Claimed) -> String {
@@ -381,7 +381,7 @@ fn state_with_last_resolve(text: &str) -> TargetState {
 
 /// A state in which something waits: what takes capacity away watches, as does what is paused.
 fn deferred_state(rule: &str, verdict: Verdict, closing: bool) -> TargetState {
-    let cause = Trigger {
+    let trigger = Trigger {
         source: name("prod"),
         receiver: String::new(),
         group_key: String::new(),
@@ -398,7 +398,7 @@ fn deferred_state(rule: &str, verdict: Verdict, closing: bool) -> TargetState {
         is_repeat: false,
         blocked_by: Some(verdict),
         alerts: vec![alert("f1")],
-        trigger: cause.into(),
+        trigger: trigger.into(),
     };
     let target = Target {
         platform: Platform::Eks,

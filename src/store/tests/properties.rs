@@ -208,13 +208,13 @@ impl World {
             }
             Operation::Prune => drop(self.harness.store.prune(Duration::ZERO, Duration::ZERO).await.unwrap()),
         }
-        let mut left = 0;
+        let mut undelivered = 0;
         for (lane, destination) in self.lanes.iter().zip(destinations()) {
             let backlog = self.harness.backlog(destination.as_str());
             lane.check(backlog);
-            left += backlog.0 + backlog.1;
+            undelivered += backlog.0 + backlog.1;
         }
-        assert_eq!(self.harness.store.undelivered(), left);
+        assert_eq!(self.harness.store.undelivered(), undelivered);
     }
 
     fn dead_letter(&self, lane: usize, at: usize) -> Option<DeliveryId> {
@@ -277,12 +277,16 @@ impl World {
             .lanes
             .iter()
             .flat_map(|lane| lane.unsettled.keys().filter(|seq| !lane.last_try.contains(seq)));
-        let unsent = open.filter(|seq| self.targets[seq] == target && self.decreases.contains(seq)).copied();
+        let undelivered =
+            open.filter(|seq| self.targets[seq] == target && self.decreases.contains(seq)).copied();
         // What may come again is not known to have arrived.
-        let again = self.lanes.iter().flat_map(|lane| lane.redeliverable.keys().copied());
-        let unsent: BTreeSet<i64> = unsent.collect();
-        let possible: BTreeSet<i64> = again.chain(unsent.iter().copied()).collect();
-        assert!(unsent.is_subset(&named) && named.is_subset(&possible), "told of {named:?}, not {unsent:?}");
+        let redeliverable = self.lanes.iter().flat_map(|lane| lane.redeliverable.keys().copied());
+        let undelivered: BTreeSet<i64> = undelivered.collect();
+        let possible: BTreeSet<i64> = redeliverable.chain(undelivered.iter().copied()).collect();
+        assert!(
+            undelivered.is_subset(&named) && named.is_subset(&possible),
+            "named {named:?}, expected {undelivered:?}"
+        );
         self.targets.insert(seq, target);
         match kind {
             Kind::In => drop(self.decreases.insert(seq)),
@@ -365,7 +369,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
 
     #[test]
-    fn what_was_cancelled_is_not_sent_and_all_else_is_in_order(operations in operations()) {
+    fn cancelled_events_are_not_sent_and_all_others_are_in_order(operations in operations()) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
             for harness in StoreHarness::both() {

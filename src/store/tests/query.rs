@@ -193,7 +193,7 @@ async fn an_event_is_returned_with_the_state_of_each_delivery() {
 }
 
 #[tokio::test]
-async fn what_a_destination_that_is_no_more_has_not_got_becomes_dead_letters() {
+async fn undelivered_events_of_a_removed_destination_become_dead_letters() {
     let id = "0123456789abcdef0123456789abcdef";
     for harness in StoreHarness::both() {
         let store = &harness.store;
@@ -222,7 +222,7 @@ async fn what_a_destination_that_is_no_more_has_not_got_becomes_dead_letters() {
 }
 
 #[tokio::test]
-async fn what_was_claimed_by_a_worker_that_is_no_more_is_handed_out_again_in_order() {
+async fn claims_of_a_worker_that_ended_are_released_and_claimed_in_order() {
     let id = "0123456789abcdef0123456789abcdef";
     for harness in StoreHarness::both() {
         let store = &harness.store;

@@ -35,7 +35,7 @@ proptest! {
 
     /// Also where one transaction writes a target twice, or one that it did not want to see.
     #[test]
-    fn the_counts_are_those_of_all_states(
+    fn the_tally_counts_all_states(
         writes in prop::collection::vec((prop::collection::vec((0..4_usize, states()), 1..4), any::<bool>()), 1..12),
     ) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
