@@ -1,4 +1,4 @@
-//! Rewriting an event's `expirytime` in its JSON text, and nothing else of it.
+//! Rewrites `expirytime` in the JSON text of an event without changing any other byte.
 
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -11,15 +11,15 @@ struct EventExpiry<'a> {
     expirytime: &'a RawValue,
 }
 
-/// The event with this `expirytime`. JSON's own reader says where the old one stands, so neither what a
-/// label says nor how the text is laid out matters.
+/// The event with this `expirytime`. The JSON parser locates the old value, so neither label values nor whitespace
+/// can be mistaken for it.
 ///
 /// # Errors
-/// It is no JSON object with one `expirytime`.
+/// The text is not a JSON object with exactly one `expirytime`.
 pub(super) fn rewrite(event: &str, expirytime: Time) -> Result<String, serde_json::Error> {
     let parsed: EventExpiry<'_> = serde_json::from_str(event)?;
     let old = parsed.expirytime.get();
-    // It was borrowed from the text, so it lies in it.
+    // `old` is borrowed from `event`, so the difference of the addresses is its offset.
     let start = old.as_ptr().addr() - event.as_ptr().addr();
     let end = start + old.len();
     Ok(format!("{}\"{}\"{}", &event[..start], expirytime.to_millis_string(), &event[end..]))

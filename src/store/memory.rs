@@ -1,4 +1,5 @@
-//! A store that keeps nothing on disk: for tests, with a clock that the test moves.
+//! In-memory store with a clock that the caller sets: the reference model for property tests, and the store of
+//! `test`, `explain` and `replay`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -26,7 +27,7 @@ use crate::domain::target::TargetKey;
 use crate::domain::time::Time;
 use crate::domain::verdict::Phase;
 
-/// A store in memory. Cheap to clone.
+/// An in-memory store. Cheap to clone.
 #[derive(Clone)]
 pub struct Memory {
     inner: Arc<Mutex<Inner>>,
@@ -38,7 +39,7 @@ pub struct Memory {
 struct Inner {
     created: Time,
     controls: Arc<Controls>,
-    /// Targets that watch the controls and were not looked at since they changed.
+    /// Targets that depend on the controls and were not rechecked since the generation increased.
     recheck_queue: BTreeSet<TargetKey>,
     target_ids: BTreeMap<TargetKey, i64>,
     states: BTreeMap<TargetKey, Arc<TargetState>>,
@@ -46,12 +47,12 @@ struct Inner {
     records: Vec<(Time, super::Record)>,
     events: Vec<(EventSeq, Time, NewEvent)>,
     tracked_decreases: UndeliveredDecreases<TargetKey>,
-    /// What went wrong the last time, of what was tried and is not settled.
+    /// The last error of unsettled deliveries.
     errors: BTreeMap<DeliveryId, String>,
     dead: BTreeMap<DeliveryId, DeadLetterRow>,
-    /// What was cancelled or discarded.
+    /// Cancelled, discarded and withdrawn deliveries.
     never_delivered: BTreeSet<DeliveryId>,
-    /// What was redriven with another `expirytime`.
+    /// The new `expirytime` of redriven deliveries.
     expiry: BTreeMap<DeliveryId, Time>,
 }
 
@@ -99,7 +100,7 @@ impl Memory {
 
     pub(super) async fn transact(&self, keys: Keys, mut decide: DecideFn) -> Result<(), Error> {
         let now = self.now();
-        // Claims and settlements wait for the same lock, so nothing that the view names is sent meanwhile.
+        // Claims take the same lock, so workers cannot claim the undelivered decreases of the view meanwhile.
         self.with_inner(|inner| {
             let states = inner.states(&keys);
             let (seqs, undelivered_decreases) = inner.undelivered_decreases(&keys, &states);
@@ -166,12 +167,12 @@ impl Memory {
         Ok(())
     }
 
-    /// What a store in memory was enqueued is known to those who gave it.
+    /// None: the caller of an in-memory store knows all its destinations.
     pub(super) async fn orphaned_destinations(&self) -> Result<Vec<Name>, Error> {
         Ok(Vec::new())
     }
 
-    /// Nothing is removed: a test's store is short-lived.
+    /// Deletes nothing: an in-memory store is short-lived.
     pub(super) async fn prune(&self, _decisions: Duration, _delivered: Duration) -> Result<bool, Error> {
         Ok(false)
     }
@@ -307,7 +308,7 @@ impl Memory {
         self.with_inner(|inner| inner.controls.clone())
     }
 
-    /// Counted anew each time: a test's store is small.
+    /// Counts all states: an in-memory store is small.
     pub(super) fn tally(&self) -> Tally {
         self.with_inner(|inner| {
             let mut tally = Tally::default();
@@ -342,8 +343,7 @@ impl Inner {
         states
     }
 
-    /// For each wanted target the events that may make its capacity less and were not sent yet, with
-    /// their numbers.
+    /// The numbers and contents of the undelivered decreases of each target.
     fn undelivered_decreases(
         &self,
         keys: &Keys,
@@ -367,7 +367,7 @@ impl Inner {
         let first = self.events.partition_point(|(seq, ..)| seq.0 <= lane.high_watermark());
         for (seq, at, event) in &self.events[first..] {
             if !lane.has_room() {
-                // What waits first one that fails leaves the room to others.
+                // Deliveries blocked by a retry are parked, so that they do not fill the window.
                 lane.blocked_by_retry(&Set::default())
                     .into_iter()
                     .for_each(|seq| lane.mark_parked(EventSeq(seq)));
@@ -394,7 +394,7 @@ impl Inner {
         }
     }
 
-    /// An event without a state of its target is in an order of its own.
+    /// An event whose target has no state is in a group of its own.
     fn group(&self, target: &TargetKey, seq: EventSeq) -> Group {
         self.target_ids.get(target).copied().unwrap_or(-seq.0)
     }
@@ -504,7 +504,7 @@ impl Inner {
                 handle.with_lane(|lane| lane.mark_delivered(seq));
             }
             Settlement::Withdrawn { reason } => {
-                // What was cancelled has its line already.
+                // A cancelled delivery already has a record.
                 if !handle.with_lane(|lane| lane.is_cancelled(seq)) {
                     self.withdraw(now, &delivery_id, &reason);
                 }
@@ -584,7 +584,7 @@ impl Inner {
         Ok(())
     }
 
-    /// The `on_firing` events of the same episode that a destination was enqueued.
+    /// The `on_firing` events of the same episode that were routed to the destination.
     fn firing_events<'a>(&'a self, delivery_id: &'a DeliveryId) -> impl Iterator<Item = EventSeq> + 'a {
         let (_, _, compensation) = self.event(delivery_id.seq);
         let of_episode = move |event: &NewEvent| match (&event.episode_phase, &compensation.episode_phase) {
@@ -603,7 +603,7 @@ impl Inner {
         enqueued.map(|(seq, ..)| *seq)
     }
 
-    /// Whether one of these has arrived there; all that were enqueued have been settled by now.
+    /// Whether one of the [`Self::firing_events`] has arrived at the destination. All of them are settled.
     fn has_arrived(&self, delivery_id: &DeliveryId) -> bool {
         self.firing_events(delivery_id).any(|seq| {
             let delivery_id = DeliveryId { seq, destination: delivery_id.destination.clone() };
@@ -611,7 +611,7 @@ impl Inner {
         })
     }
 
-    /// What has become of an event at a destination. What a withdrawal was is told by the records alone.
+    /// The state of a delivery. Cancelled, discarded and withdrawn deliveries are not distinguished.
     fn delivery(&self, seq: EventSeq, handle: &LaneHandle) -> Delivery {
         let delivery_id = DeliveryId { seq, destination: handle.name.clone() };
         let if_dead =
@@ -620,7 +620,7 @@ impl Inner {
         let (state, failed_attempts) = match (if_dead, dead) {
             (_, Some(row)) => (DeliveryState::Dead, row.attempts),
             (Some(lane::RowChange::Put { attempts }), None) if self.errors.contains_key(&delivery_id) => {
-                // The one that is being told of is not there yet.
+                // `row_change` counts the attempt that would fail now.
                 (DeliveryState::Retrying, attempts.saturating_sub(1))
             }
             (Some(_), None) => (DeliveryState::Pending, 0),

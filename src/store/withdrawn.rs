@@ -10,9 +10,9 @@ use crate::domain::name::Name;
 use crate::domain::time::Time;
 use crate::domain::verdict::{Phase, Verdict};
 
-/// Why a destination is not sent what undoes something.
+/// The reason of a withdrawal at commit: the destination is not in the route of any event of the episode.
 pub(super) const NEVER_ROUTED: &str =
-    "no on_firing event of this episode was meant for this destination, so there is nothing to undo";
+    "no on_firing event of this episode was routed to this destination, so there is nothing to compensate";
 
 #[derive(Debug, Default, Deserialize)]
 struct Event {

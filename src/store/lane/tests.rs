@@ -1,4 +1,4 @@
-//! A lane by hand.
+//! Unit tests of the lane without a store.
 
 use super::*;
 use crate::store::Backlog;
@@ -95,7 +95,7 @@ fn deliveries_blocked_by_a_retry_do_not_hold_the_cursor() {
     let mut lane = lane(&[7, 7, 8, 7, 9]);
     claim(&mut lane, 0);
     lane.schedule_retry(EventSeq(1), at(5));
-    assert_eq!(lane.blocked_by_retry(&Set::default()), [0i64; 0], "nothing was delivered behind it");
+    assert_eq!(lane.blocked_by_retry(&Set::default()), [0i64; 0], "no later delivery is settled");
     assert_eq!(lane.blocked_by_retry(&Set::from_iter([3])), [2, 4]);
     lane.mark_parked(EventSeq(2));
     lane.mark_parked(EventSeq(4));
@@ -130,7 +130,7 @@ fn a_delivery_settled_twice_counts_once() {
     assert_eq!(claim(&mut lane, 0), [3]);
     lane.mark_delivered(EventSeq(2));
     lane.mark_dead(EventSeq(2));
-    assert_eq!(claim(&mut lane, 0), [0i64; 0], "3 is out");
+    assert_eq!(claim(&mut lane, 0), [0i64; 0], "3 is claimed");
     assert_eq!(lane.backlog(), Backlog { pending: 3, retrying: 0, dead: 0 });
 }
 
@@ -151,7 +151,7 @@ fn a_delivery_cancelled_in_the_window_is_not_claimed_and_the_next_is() {
     let mut lane = lane(&[7, 7, 7, 8]);
     claim(&mut lane, 0);
     lane.cancel(EventSeq(2));
-    assert_eq!(claim(&mut lane, 0), [0i64; 0], "1 is out");
+    assert_eq!(claim(&mut lane, 0), [0i64; 0], "1 is claimed");
     lane.mark_delivered(EventSeq(1));
     assert_eq!(claim(&mut lane, 0), [3]);
     assert_eq!((lane.position().cursor, lane.position().settled_below_cursor), (2, 2));
@@ -175,7 +175,7 @@ fn a_claimed_delivery_that_is_cancelled_may_arrive_and_is_not_retried() {
         let mut lane = lane(&[7, 7]);
         claim(&mut lane, 0);
         lane.cancel(EventSeq(1));
-        assert_eq!(claim(&mut lane, 0), [0i64; 0], "its target waits for it");
+        assert_eq!(claim(&mut lane, 0), [0i64; 0], "it blocks its target");
         if fails {
             assert_eq!(lane.row_change(EventSeq(1), Outcome::Retry), RowChange::None);
             lane.schedule_retry(EventSeq(1), at(5));
@@ -236,7 +236,7 @@ fn nothing_of_a_withheld_target_is_claimed_until_it_is_released() {
     assert_eq!(claim(&mut lane, 0), [1]);
 }
 
-/// Rows of what lies beyond the cursor: the events come by again.
+/// Rows above the cursor: the window reads their events again.
 #[test]
 fn a_delivery_restored_beyond_the_cursor_takes_its_place_in_its_targets_order() {
     let mut lane = Lane::new(Position { cursor: 0, enqueued: 4, settled_below_cursor: 0, dead: 1 });
@@ -250,7 +250,7 @@ fn a_delivery_restored_beyond_the_cursor_takes_its_place_in_its_targets_order() 
             _ => lane.push(new_delivery(seq, 7)),
         }
     }
-    assert_eq!(claim(&mut lane, 9), [1], "it was not known to have arrived");
+    assert_eq!(claim(&mut lane, 9), [1], "no row says that it was delivered");
     lane.mark_delivered(EventSeq(1));
     assert_eq!(claim(&mut lane, 9), [2]);
     lane.mark_delivered(EventSeq(2));
@@ -266,11 +266,11 @@ fn a_redriven_delivery_takes_its_place_among_the_undelivered_of_its_target() {
     lane.redrive(pending_retry(1, 7, 1, 0));
     lane.redrive(pending_retry(1, 7, 1, 0));
     assert_eq!(lane.backlog(), Backlog { pending: 3, retrying: 1, dead: 0 });
-    assert_eq!(claim(&mut lane, 0), [1], "2 had not been handed out yet");
+    assert_eq!(claim(&mut lane, 0), [1], "2 was not claimed yet");
     lane.mark_dead(EventSeq(1));
     assert_eq!(claim(&mut lane, 0), [2]);
     lane.redrive(pending_retry(1, 7, 2, 0));
-    assert_eq!(claim(&mut lane, 0), [0i64; 0], "2 is on its way");
+    assert_eq!(claim(&mut lane, 0), [0i64; 0], "2 is claimed");
     lane.mark_delivered(EventSeq(2));
     assert_eq!(claim(&mut lane, 0), [1]);
     lane.mark_delivered(EventSeq(1));

@@ -1,4 +1,4 @@
-//! A destination takes no more than its bound, and nobody waits for it.
+//! `max_backlog`: events for a full destination become dead letters at once; other destinations are not affected.
 
 use super::*;
 

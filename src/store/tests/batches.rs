@@ -1,4 +1,4 @@
-//! What is written together in one commit, and what is left of it when that fails.
+//! Group commit: commands of one batch are committed together, or none of them.
 
 use super::controls::{change_controls, changed, due, put};
 use super::*;
@@ -7,7 +7,7 @@ use crate::store::{Error, Record};
 
 type Write = Box<dyn FnMut(&View) -> Changes + Send>;
 
-/// No record can be written: whatever holds one fails, with all that is written together with it.
+/// Makes every write of a record fail, and so its whole batch.
 fn break_disk(harness: &StoreHarness) {
     let full = "CREATE TRIGGER full BEFORE INSERT ON records BEGIN SELECT RAISE(ABORT, 'full'); END";
     harness.database().execute_batch(full).unwrap();
@@ -21,7 +21,7 @@ fn record(targets: &[&str]) -> Record {
     Record { targets: targets.iter().map(|target| key(target)).collect(), body: "{}".into() }
 }
 
-/// Asks for these in one commit.
+/// Commits these transactions in one batch.
 async fn commit_together(
     harness: &StoreHarness,
     writes: Vec<(&'static str, Write)>,
@@ -104,7 +104,10 @@ async fn a_batch_that_fails_keeps_the_controls_the_counts_and_the_recheck_queue(
             (
                 "c",
                 Box::new(|view| {
-                    assert_eq!(view.controls.generation, 1, "the earlier one of the batch is seen");
+                    assert_eq!(
+                        view.controls.generation, 1,
+                        "the earlier transaction of the batch is visible"
+                    );
                     Changes { record: Some(record(&["c"])), ..Changes::default() }
                 }),
             ),
@@ -157,7 +160,7 @@ async fn a_target_rechecked_before_the_controls_changed_in_the_same_commit_is_qu
         ],
     );
     assert!(done.await.iter().all(Result::is_ok));
-    assert_eq!(due(&harness).await, ["a", "c"], "b was looked at and d began to wait under the new controls");
+    assert_eq!(due(&harness).await, ["a", "c"], "b was rechecked and d was deferred under the new controls");
 }
 
 #[tokio::test]
@@ -235,7 +238,7 @@ async fn the_clock_starts_no_earlier_than_the_controls_were_written() {
     assert!(harness.store.now() >= later);
 }
 
-/// A file as the first version of the schema left it.
+/// A file of the first schema version.
 #[tokio::test]
 async fn what_an_earlier_version_stored_is_counted_rechecked_and_superseded() {
     let mut harness = StoreHarness::sqlite();

@@ -1,4 +1,4 @@
-//! What undoes goes where what it undoes has arrived, and nowhere else.
+//! A compensation is sent exactly to the destinations at which a firing event of its episode arrived.
 
 use super::*;
 
@@ -16,7 +16,7 @@ async fn a_compensation_is_sent_where_the_firing_event_arrived_and_withdrawn_els
         let claimed = harness.claim_one("journal", "in").await;
         assert!(claimed.nothing_to_compensate);
         harness.settle("journal", claimed.seq, withdrawn()).await;
-        assert_eq!(harness.backlog("journal"), (0, 0, 1), "it is no dead letter");
+        assert_eq!(harness.backlog("journal"), (0, 0, 1), "a withdrawn event is not a dead letter");
     }
 }
 
@@ -152,7 +152,11 @@ async fn a_discarded_event_counts_as_undelivered_whatever_was_pruned() {
     for _ in 0..3 {
         harness.prune().await;
     }
-    assert_eq!((harness.count("events"), harness.count("deliveries")), (0, 0), "nobody asks any more");
+    assert_eq!(
+        (harness.count("events"), harness.count("deliveries")),
+        (0, 0),
+        "no compensation can refer to them"
+    );
 }
 
 #[tokio::test]
@@ -211,7 +215,10 @@ async fn an_episode_older_than_the_tracking_is_compensated() {
     harness.emit_firing("a", "more", &["queue"]).await;
     harness.claim_and_settle("queue", "more", dead()).await;
     harness.emit_resolved("a", "in", &["queue"]).await;
-    assert!(!harness.claim_one("queue", "in").await.nothing_to_compensate, "nobody knows about the first");
+    assert!(
+        !harness.claim_one("queue", "in").await.nothing_to_compensate,
+        "the first event is not in the list"
+    );
 }
 
 #[tokio::test]
@@ -220,7 +227,7 @@ async fn an_answer_is_stored_as_long_as_its_event() {
     harness.emit_firing("a", "out-1", &["queue"]).await;
     harness.emit_firing("b", "out-2", &["queue"]).await;
     let seqs = harness.claim_expecting("queue", &["out-1", "out-2"]).await;
-    // The second one's row lies above the cursor.
+    // The row of the second event is above the cursor.
     harness.settle("queue", seqs[1], Settlement::Answered { answer: "{\"nodes\":3}".into() }).await;
     assert_eq!(harness.backlog("queue"), (1, 0, 0));
     harness.restart().await;
@@ -233,13 +240,13 @@ async fn an_answer_is_stored_as_long_as_its_event() {
         query.query_map([], |row| row.get(0)).unwrap().map(Result::unwrap).collect::<Vec<String>>()
     };
     assert_eq!(answers(&harness), ["{\"nodes\":3}"]);
-    assert_eq!(harness.count("deliveries"), 1, "nothing is kept of what arrived without an answer");
+    assert_eq!(harness.count("deliveries"), 1, "a delivery without an answer has no row");
     harness.restart().await;
     harness.prune().await;
     harness.prune().await;
     assert_eq!((harness.count("events"), harness.count("deliveries")), (0, 0));
     harness.emit_resolved("b", "in", &["queue"]).await;
-    assert!(!harness.claim_one("queue", "in").await.nothing_to_compensate, "an answer is no failure");
+    assert!(!harness.claim_one("queue", "in").await.nothing_to_compensate, "an answer is not a failure");
 }
 
 impl StoreHarness {

@@ -1,11 +1,11 @@
-//! Controls are kept, and whoever watches them is woken.
+//! Controls are durable, and targets that depend on them are rechecked when the generation increases.
 
 use std::sync::Arc;
 
 use super::*;
 use crate::domain::control::{Controls, Heartbeat, Pause};
 
-/// The same controls with one thing more; waking or not.
+/// The controls with one more change, with or without a new generation.
 pub(super) fn changed(controls: &Controls, bumps_generation: bool) -> Arc<Controls> {
     let mut controls = controls.clone();
     let pause = Pause {
@@ -16,7 +16,7 @@ pub(super) fn changed(controls: &Controls, bumps_generation: bool) -> Arc<Contro
         since: Time::from_nanos(0),
         until: None,
         author: "ann".into(),
-        reason: "a try".into(),
+        reason: "test".into(),
     };
     let id = controls.pause(pause);
     if bumps_generation {
@@ -103,7 +103,7 @@ async fn a_target_that_was_rechecked_or_no_longer_depends_on_controls_leaves_the
         recheck(&harness, "a").await;
         put(&harness, "b", state_with_last_resolve("b")).await;
         put(&harness, "b", deferred_state("nodes", Verdict::Paused, false)).await;
-        assert_eq!(due(&harness).await, ["c"], "b began to watch under the new controls");
+        assert_eq!(due(&harness).await, ["c"], "b was deferred under the new controls");
         put(&harness, "c", TargetState::default()).await;
         assert_eq!(due(&harness).await, [""; 0]);
         assert!(!is_due_now(&harness));

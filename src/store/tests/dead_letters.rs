@@ -1,4 +1,4 @@
-//! Dead letters are listed, sent once more and thrown away.
+//! Dead letters are listed, redriven and discarded.
 
 use super::*;
 
@@ -7,7 +7,7 @@ fn delivery_id(seq: EventSeq) -> DeliveryId {
 }
 
 impl StoreHarness {
-    /// An event about a target that was given up.
+    /// Emits an event about a target and settles it as a dead letter.
     async fn create_dead_letter(&self, target: &str, id: &str, kind: Kind) -> DeliveryId {
         self.emit_episode_event(event(target, kind, id, &["queue"]), Phase::Firing, "e").await;
         let claimed = self.claim_one("queue", id).await;
@@ -164,7 +164,7 @@ async fn an_expirytime_is_only_rewritten_when_that_is_asked_for_and_nothing_else
         assert_eq!(claimed.body.replace(&new, &old), *before);
         harness.settle("queue", claimed.seq, dead()).await;
         let dead_letter = harness.store.dead_letter(&delivery_id).await.unwrap().unwrap();
-        assert_eq!(expiry(&dead_letter.event), new, "a second redrive goes on from it");
+        assert_eq!(expiry(&dead_letter.event), new, "a second redrive keeps it");
         harness.store.redrive(&delivery_id, Redrive::default()).await.unwrap();
         assert_eq!(expiry(&harness.claim_one("queue", "out").await.body), new);
     }

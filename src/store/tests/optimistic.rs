@@ -1,4 +1,4 @@
-//! What is decided beside the writer is decided as if it had been decided there.
+//! Optimistic execution gives the same results as execution by the writer.
 
 use super::controls::changed;
 use super::*;
@@ -41,7 +41,7 @@ async fn no_transaction_loses_what_another_does_at_the_same_time() {
     }
 }
 
-/// They are asked for while the writer is busy, so what is decided beside it has seen none of the others.
+/// The transactions are submitted while the writer is blocked, so the optimistic ones have not seen the others.
 #[tokio::test]
 async fn a_conflicting_transaction_is_decided_again() {
     let harness = StoreHarness::optimistic();

@@ -1,4 +1,4 @@
-//! What adds capacity cancels what would take it away and was not sent yet.
+//! An event that increases capacity cancels the undelivered decreases of its target.
 
 use super::*;
 use crate::store::query::RecordQuery;
@@ -110,7 +110,7 @@ async fn a_claimed_decrease_may_still_be_delivered() {
 #[tokio::test]
 async fn a_cancelled_decrease_that_was_claimed_at_shutdown_is_not_sent_again() {
     let mut harness = StoreHarness::sqlite();
-    // One that is before it and not settled holds the cursor.
+    // An unsettled event before it holds back the cursor.
     harness.emit("b", Kind::Note, "first", &["queue"]).await;
     harness.emit("a", Kind::In, "in-1", &["queue"]).await;
     harness.emit("c", Kind::In, "in-2", &["queue"]).await;
@@ -172,7 +172,7 @@ async fn a_cancelled_decrease_is_pruned_when_all_before_it_is_settled() {
     harness.emit("b", Kind::Note, "first", &["queue"]).await;
     harness.emit("a", Kind::In, "in", &["queue"]).await;
     harness.emit("a", Kind::Out, "out", &["queue"]).await;
-    assert_eq!(harness.count("deliveries WHERE state = 3"), 1, "the cursor does not tell it");
+    assert_eq!(harness.count("deliveries WHERE state = 3"), 1, "the cursor has not passed it");
     for seq in harness.claim_expecting("queue", &["first", "out"]).await {
         harness.settle("queue", seq, Settlement::Delivered).await;
     }
