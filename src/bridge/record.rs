@@ -126,6 +126,7 @@ mod tests {
     use crate::domain::notification::Envelope;
     use crate::domain::source::Source;
     use crate::domain::state::{AlertKey, TargetState};
+    use crate::domain::verdict::Verdict;
 
     /// A target with a deferred scale-in, and the decision that withdraws or emits it.
     fn deferred_scale_in() -> (States, Decision) {

@@ -250,7 +250,7 @@ async fn many_dead_letters_are_discarded_or_redriven_and_decreases_only_by_force
 
     let (code, said, _) = bridge.cli(&["dead-letters", "redrive", "--all"]);
     let head = "redrove 0; 5 stay\n";
-    assert!(code == Some(0) && said.starts_with(head) && said.contains("takes capacity away"), "{said}");
+    assert!(code == Some(0) && said.starts_with(head) && said.contains("decreases capacity"), "{said}");
     let (code, said, _) = bridge.cli(&["dead-letters", "discard", "1-journal"]);
     assert_eq!((code, said.as_str()), (Some(0), "discarded 1-journal\n"));
     let (_, said, _) = bridge.cli(&["dead-letters", "discard", "--action", "scale_out"]);

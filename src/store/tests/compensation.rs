@@ -100,7 +100,7 @@ async fn why_it_did_not_scale_is_in_the_history_of_the_target() {
         harness.claim_and_settle("queue", "in", withdrawn()).await;
         let expected = json!({
             "rule": "nodes", "target": "a", "phase": "resolved", "episode": "e", "action": "scale_in",
-            "verdict": "withdrawn", "detail": "there is nothing to undo", "alerts": ["f1"], "event": "in",
+            "verdict": "withdrawn", "detail": "nothing to compensate", "alerts": ["f1"], "event": "in",
             "destination": "queue",
         });
         assert_eq!(harness.decisions("a").await, [expected]);

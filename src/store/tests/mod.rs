@@ -336,7 +336,7 @@ fn dead() -> Settlement {
 }
 
 fn withdrawn() -> Settlement {
-    Settlement::Withdrawn { reason: "there is nothing to undo".into() }
+    Settlement::Withdrawn { reason: "nothing to compensate".into() }
 }
 
 /// A state with nothing but an open episode.
