@@ -1,4 +1,4 @@
-//! Reading decisions back: which there were, newest first, and what comes next.
+//! Queries of stored decisions: pages in descending order, and the decisions after a position.
 
 use std::ops::Bound;
 
@@ -12,39 +12,40 @@ use crate::domain::verdict::Verdict;
 use crate::json;
 use crate::store::{self, RecordQuery, Records, StoredRecord};
 
-/// Records that are read at once.
+/// Records per read of the store.
 const MAX_RECORDS_PER_READ: usize = 500;
-/// Bytes of records that are looked through for one page, so that a rare thing is not looked for in one go.
+/// Bytes of records that are scanned for one page, so that a filter with few matches does not scan the whole
+/// store in one request.
 const MAX_SCAN_BYTES: usize = 64 << 20;
 
-/// Which decisions are wanted; what is not given may be anything.
+/// A filter of decisions; an absent condition matches all.
 #[derive(Debug, Clone, Default)]
 pub struct Filter {
-    /// Of this rule.
+    /// Decisions of this rule.
     pub rule: Option<Name>,
-    /// About targets whose key this covers.
+    /// Decisions about targets whose key the pattern covers.
     pub target: Option<TargetPattern>,
-    /// With one of these verdicts; any, if none is given.
+    /// Decisions with one of these verdicts; all, if empty.
     pub verdicts: Vec<Verdict>,
-    /// About an alert with this fingerprint.
+    /// Decisions about an alert with this fingerprint.
     pub fingerprint: Option<String>,
-    /// Not before this time.
+    /// Inclusive lower bound.
     pub since: Option<Time>,
-    /// Not after it.
+    /// Inclusive upper bound.
     pub until: Option<Time>,
 }
 
-/// A decision's number: its record's and its own place there.
+/// The position of a decision; the text form is `record.index`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Position {
-    /// The record.
+    /// The record's id.
     pub record: i64,
-    /// The place in it.
+    /// The index of the decision in its record.
     pub index: usize,
 }
 
 impl Position {
-    /// Reads `12.3`, as [`DecisionView::id`] has it.
+    /// Parses an id such as `12.3`, see [`DecisionView::id`].
     pub fn parse(text: &str) -> Option<Self> {
         let (record, index) = text.split_once('.')?;
         Some(Self { record: record.parse().ok()?, index: index.parse().ok()? })
@@ -54,10 +55,10 @@ impl Position {
 /// A page of decisions.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Page {
-    /// The decisions.
+    /// In the order of the query.
     pub decisions: Vec<DecisionView>,
-    /// Behind which the next page begins; `None` if there is none. A page may have no decisions and still have
-    /// others behind it.
+    /// The position after which the next page starts; `None` on the last page. An empty page can have a next one,
+    /// since the bytes scanned for a page are limited.
     pub next: Option<Position>,
 }
 
@@ -73,45 +74,45 @@ impl Filter {
                 .is_none_or(|wanted| decision.alerts.iter().any(|alert| alert.fingerprint == *wanted))
     }
 
-    /// Whether a record may hold such a decision, as far as its text shows it.
+    /// Whether the record can contain a matching decision: a cheap test on its text before it is parsed.
     fn may_match(&self, body: &str) -> bool {
-        let names = |text: &str| {
-            // As it stands there, escapes and quotation marks included.
+        let contains = |text: &str| {
+            // As written in the record, with escapes and quotation marks.
             let mut json = Vec::new();
             json::push_string(&mut json, text);
             body.contains(&json::into_string(json))
         };
-        self.rule.as_ref().is_none_or(|rule| names(rule.as_str()))
-            && (self.verdicts.is_empty() || self.verdicts.iter().any(|verdict| names(verdict.as_str())))
-            && self.fingerprint.as_ref().is_none_or(|fingerprint| names(fingerprint))
+        self.rule.as_ref().is_none_or(|rule| contains(rule.as_str()))
+            && (self.verdicts.is_empty() || self.verdicts.iter().any(|verdict| contains(verdict.as_str())))
+            && self.fingerprint.as_ref().is_none_or(|fingerprint| contains(fingerprint))
     }
 
     fn record_query(&self) -> RecordQuery {
         let exact = self.target.as_ref().filter(|pattern| !pattern.as_str().contains('*'));
-        let all = RecordQuery::default();
+        let default = RecordQuery::default();
         RecordQuery {
             target: exact.map(|pattern| TargetKey::from_stored(pattern.as_str())),
-            from: self.since.unwrap_or(all.from),
-            to: self.until.unwrap_or(all.to),
+            from: self.since.unwrap_or(default.from),
+            to: self.until.unwrap_or(default.to),
             max: MAX_RECORDS_PER_READ,
-            ..all
+            ..default
         }
     }
 
-    /// The decisions of a record that are wanted, each with its position.
+    /// The matching decisions of a record, each with its position.
     fn select(&self, record: &StoredRecord) -> Vec<(Position, DecisionView)> {
         if !self.may_match(&record.body) {
             return Vec::new();
         }
         match decision_view::read(record.id, &record.body) {
             Ok(decisions) => {
-                let placed = decisions.into_iter().enumerate();
-                let placed =
-                    placed.map(|(index, decision)| (Position { record: record.id, index }, decision));
-                placed.filter(|(_, decision)| self.matches(decision)).collect()
+                let numbered = decisions.into_iter().enumerate();
+                let positioned =
+                    numbered.map(|(index, decision)| (Position { record: record.id, index }, decision));
+                positioned.filter(|(_, decision)| self.matches(decision)).collect()
             }
             Err(error) => {
-                tracing::error!(%error, record = record.id, "a record of decisions cannot be read");
+                tracing::error!(%error, record = record.id, "decision record unreadable");
                 Vec::new()
             }
         }
@@ -119,7 +120,7 @@ impl Filter {
 }
 
 impl Bridge {
-    /// Up to `max` decisions, the newest moment first, from behind `after` on.
+    /// Up to `max` decisions after the position `after`, newest record first.
     ///
     /// # Errors
     /// The store could not be read.
@@ -133,7 +134,7 @@ impl Bridge {
         let mut below = after.map_or(Bound::Unbounded, |after| Bound::Included(after.record));
         let mut scanned_bytes = 0;
         loop {
-            let Records { records, has_more: more } =
+            let Records { records, has_more } =
                 self.0.store.records(RecordQuery { below, ..filter.record_query() }).await?;
             scanned_bytes += records.iter().map(|record| record.body.len()).sum::<usize>();
             let last = records.last().map(|record| record.id);
@@ -150,7 +151,7 @@ impl Bridge {
                     }
                 }
             }
-            let Some(last) = last.filter(|_| more) else { return Ok(Page { decisions, next: None }) };
+            let Some(last) = last.filter(|_| has_more) else { return Ok(Page { decisions, next: None }) };
             if scanned_bytes >= MAX_SCAN_BYTES {
                 let next = Some(Position { record: last, index: usize::MAX });
                 return Ok(Page { decisions, next });
@@ -159,7 +160,8 @@ impl Bridge {
         }
     }
 
-    /// Up to a few hundred decisions that came behind `after`, oldest first, and behind which the next come.
+    /// The next decisions after `after`, oldest first, at most those of 500 records; and the position from which
+    /// to continue.
     ///
     /// # Errors
     /// The store could not be read.
@@ -169,8 +171,8 @@ impl Bridge {
         after: Position,
     ) -> Result<(Vec<DecisionView>, Position), store::Error> {
         let above = Bound::Included(after.record);
-        let wanted = RecordQuery { above, newest_first: false, ..filter.record_query() };
-        let records = self.0.store.records(wanted).await?.records;
+        let query = RecordQuery { above, newest_first: false, ..filter.record_query() };
+        let records = self.0.store.records(query).await?.records;
         let mut last = after;
         let mut decisions = Vec::new();
         for record in &records {
@@ -187,7 +189,7 @@ impl Bridge {
         Ok((decisions, last))
     }
 
-    /// The position behind which what is decided from now on comes.
+    /// The position after which all future decisions come.
     ///
     /// # Errors
     /// The store could not be read.
@@ -209,7 +211,7 @@ mod tests {
             let decision = json!({ "rule": "pods", "verdict": "emitted", "alerts": [fingerprint] });
             let body = json!({ "at": "2026-11-22T16:55:20.062Z", "decisions": [decision] }).to_string();
             let record = StoredRecord { id: 1, body };
-            let of = |fingerprint: &str| {
+            let count = |fingerprint: &str| {
                 let filter = Filter {
                     rule: Some(Name::new("pods").unwrap()),
                     verdicts: vec![Verdict::Emitted],
@@ -218,7 +220,7 @@ mod tests {
                 };
                 filter.select(&record).len()
             };
-            assert_eq!((of(fingerprint), of("another")), (1, 0), "{fingerprint:?}");
+            assert_eq!((count(fingerprint), count("another")), (1, 0), "{fingerprint:?}");
         }
     }
 }

@@ -1,192 +1,167 @@
-//! Decisions as they are told to people and programs: what records keep, one decision at a time.
+//! Decisions as returned by the API, read from decision records.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::domain::decision_record::{DecisionRecord, RecordedAlert};
+use crate::domain::state::Trigger;
 use crate::domain::target::{PartialTarget, TargetKey};
 use crate::domain::verdict::{Phase, Verdict};
 
-/// One decision: what was made of some alerts of one rule and one target, at one moment, and why.
+/// A decision about alerts of one rule and one target, with its verdict and reason.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[schemars(rename = "Decision")]
 pub struct DecisionView {
-    /// Its number: decisions of one moment share what is before the dot.
+    /// The decision's id: `record.index`. Decisions of one transaction share the record.
     pub id: String,
-    /// When it was decided, RFC 3339.
+    /// When the decision was made, RFC 3339.
     pub at: String,
-    /// The rule, unless none took the alert.
+    /// The rule's name; absent if no rule matched.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rule: Option<String>,
     /// The outcome.
     pub verdict: Verdict,
-    /// Why, where the verdict alone does not say it.
+    /// The reason, where the verdict alone does not give it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub detail: Option<String>,
-    /// When it is looked at again, RFC 3339.
+    /// When the deferred action is rechecked, RFC 3339.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub until: Option<String>,
     /// `scale_out`, `scale_in`, `set_capacity` or `notify`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub action: Option<String>,
-    /// Which end of the episode.
+    /// Which end of the episode the decision is about.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub phase: Option<Phase>,
-    /// The target's key, which is an event's `subject`.
+    /// The target's key, which is the `subject` of its events.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub subject: Option<String>,
-    /// The target's fields, or those that a hold gives.
+    /// The target's fields; for a hold, those that it specifies.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub target: Option<PartialTarget>,
     /// The episode's id.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub episode: Option<String>,
-    /// The id of the event that was written.
+    /// The id of the emitted event.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub event: Option<String>,
-    /// The event that would have been sent, with `shadowed`.
+    /// The event that would have been emitted; only with `shadowed`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub shadow: Option<Value>,
-    /// The destination, where it is about one only.
+    /// The destination, if the decision is about a single delivery.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub destination: Option<String>,
-    /// The alerts that it is about.
+    /// The alerts concerned.
     pub alerts: Vec<AlertView>,
-    /// The notification that caused it; absent where the bridge's clock or an operator did.
+    /// The notification that was processed; absent if the target was due or an operator acted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub notification: Option<NotificationView>,
-    /// Whether the notification left alerts out.
+    /// Whether Alertmanager left alerts out of the notification.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub truncated: bool,
 }
 
-/// An alert that a decision is about.
+/// An alert as it was when the decision was made.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[schemars(rename = "DecidedAlert")]
 pub struct AlertView {
-    /// Alertmanager's hash of its labels; empty where it could not be read.
+    /// Alertmanager's hash of the labels; empty if it is unreadable.
     pub fingerprint: String,
     /// `firing` or `resolved`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub status: Option<String>,
-    /// RFC 3339.
+    /// When the alert started, RFC 3339.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub starts_at: Option<String>,
-    /// RFC 3339.
+    /// When the alert ended, RFC 3339.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ends_at: Option<String>,
-    /// With those of the source laid over them.
+    /// The alert's labels, overridden by those of its source.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub labels: BTreeMap<String, String>,
 }
 
-/// The notification that a decision goes back to.
+/// The notification that led to a decision.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[schemars(rename = "Notification")]
 pub struct NotificationView {
-    /// The source.
+    /// The source's name.
     pub source: String,
     /// The receiver in Alertmanager's configuration.
     pub receiver: String,
-    /// Alertmanager's key of the group.
+    /// Alertmanager's group key.
     pub group_key: String,
-    /// Alertmanager's own address.
+    /// Alertmanager's external URL.
     pub external_url: String,
-    /// Why Alertmanager sent it, where it says so.
+    /// Why Alertmanager sent it, if the notification has a reason.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
 }
 
-/// What a record says, as far as decisions go.
-#[derive(Deserialize)]
-struct DecisionRecord {
-    at: String,
-    #[serde(default)]
-    notification: Option<NotificationView>,
-    #[serde(default)]
-    truncated: bool,
-    #[serde(default)]
-    decisions: Vec<DecisionEntry>,
-    #[serde(default)]
-    alerts: BTreeMap<String, RecordedAlert>,
+impl From<Trigger> for NotificationView {
+    fn from(trigger: Trigger) -> Self {
+        let Trigger { source, receiver, group_key, external_url, reason, traceparent: _ } = trigger;
+        Self { source: source.to_string(), receiver, group_key, external_url, reason }
+    }
 }
 
-#[derive(Deserialize)]
-struct DecisionEntry {
-    rule: Option<String>,
-    target: Option<String>,
-    phase: Option<Phase>,
-    episode: Option<String>,
-    action: Option<String>,
-    verdict: Verdict,
-    detail: Option<String>,
-    until: Option<String>,
-    #[serde(default)]
-    alerts: Vec<String>,
-    event: Option<String>,
-    shadow: Option<Value>,
-    destination: Option<String>,
-}
-
-#[derive(Deserialize)]
-struct RecordedAlert {
-    status: String,
-    starts_at: String,
-    ends_at: Option<String>,
-    #[serde(default)]
-    labels: BTreeMap<String, String>,
-}
-
-/// The decisions of a record, in their order; none of a record of an operator's act.
+/// The decisions of a record, in their order; none for the record of a pause.
 ///
 /// # Errors
-/// It is no record.
+/// The text is not a decision record.
 pub(crate) fn read(id: i64, body: &str) -> serde_json::Result<Vec<DecisionView>> {
-    let DecisionRecord { at, notification, truncated, decisions, alerts } = serde_json::from_str(body)?;
-    let alert_view = |fingerprint: String| match alerts.get(&fingerprint) {
+    let DecisionRecord { at, notification, truncated, decisions, alerts } =
+        serde_json::from_str::<DecisionRecord<'static>>(body)?;
+    let at = at.to_string();
+    let notification = notification.map(|trigger| NotificationView::from(trigger.into_owned()));
+    let alert_view = |fingerprint: Cow<'static, str>| match alerts.get(&fingerprint) {
         Some(RecordedAlert { status, starts_at, ends_at, labels }) => AlertView {
-            fingerprint,
-            status: Some(status.clone()),
-            starts_at: Some(starts_at.clone()),
-            ends_at: ends_at.clone(),
-            labels: labels.clone(),
+            fingerprint: fingerprint.into_owned(),
+            status: Some(status.as_str().to_owned()),
+            starts_at: Some(starts_at.0.to_string()),
+            ends_at: ends_at.map(|ends_at| ends_at.0.to_string()),
+            labels: labels.iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect(),
         },
-        None => AlertView { fingerprint, ..AlertView::default() },
+        None => AlertView { fingerprint: fingerprint.into_owned(), ..AlertView::default() },
     };
-    let decisions = decisions.into_iter().enumerate().map(|(index, line)| DecisionView {
-        id: format!("{id}.{index}"),
-        at: at.clone(),
-        rule: line.rule,
-        verdict: line.verdict,
-        detail: line.detail,
-        until: line.until,
-        action: line.action,
-        phase: line.phase,
-        target: line.target.as_deref().and_then(|key| TargetKey::from_stored(key).fields()),
-        subject: line.target,
-        episode: line.episode,
-        event: line.event,
-        shadow: line.shadow,
-        destination: line.destination,
-        alerts: line.alerts.into_iter().map(alert_view).collect(),
-        notification: notification.clone(),
-        truncated,
+    let decisions = decisions.into_iter().enumerate().map(|(index, entry)| {
+        let target = entry.target.as_deref().and_then(|key| TargetKey::from_stored(key).fields());
+        Ok(DecisionView {
+            id: format!("{id}.{index}"),
+            at: at.clone(),
+            rule: entry.rule.map(Cow::into_owned),
+            verdict: entry.verdict,
+            detail: entry.detail.map(Cow::into_owned),
+            until: entry.until.map(|until| until.to_string()),
+            action: entry.action.map(Cow::into_owned),
+            phase: entry.phase,
+            target,
+            subject: entry.target.map(Cow::into_owned),
+            episode: entry.episode.map(Cow::into_owned),
+            event: entry.event.map(Cow::into_owned),
+            shadow: entry.shadow.map(|shadow| serde_json::from_str(shadow.get())).transpose()?,
+            destination: entry.destination.map(Cow::into_owned),
+            alerts: entry.alerts.into_iter().map(alert_view).collect(),
+            notification: notification.clone(),
+            truncated,
+        })
     });
-    Ok(decisions.collect())
+    decisions.collect()
 }
 
 impl DecisionView {
-    /// The decision with `event`, the whole of it, in the place of the event's id. What only would have been
-    /// sent stands there too.
+    /// The decision as JSON with the whole event in place of its id: `event`, or else the shadowed one.
     pub fn with_event(self, event: Option<Value>) -> Value {
         let shadow = self.shadow.clone();
-        let mut whole = serde_json::to_value(self).unwrap_or_default();
-        if let (Value::Object(fields), Some(event)) = (&mut whole, event.or(shadow)) {
+        let mut json = serde_json::to_value(self).unwrap_or_default();
+        if let (Value::Object(fields), Some(event)) = (&mut json, event.or(shadow)) {
             fields.remove("shadow");
             fields.insert("event".to_owned(), event);
         }
-        whole
+        json
     }
 }

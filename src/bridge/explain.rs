@@ -1,4 +1,4 @@
-//! What would be decided about a notification now, and why: the engine's own step, of which nothing is written.
+//! Explains how a notification would be processed now: runs the engine's own step and discards the changes.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -16,71 +16,71 @@ use crate::domain::table::{MatchResult, RuleTable};
 use crate::domain::target::PartialTarget;
 use crate::store::{self, Changes, Keys};
 
-/// More alerts than this are not explained at once.
+/// The maximum number of alerts that are explained in one request.
 pub(crate) const MAX_ALERTS: usize = 1000;
 
-/// What would be decided about a notification.
+/// How a notification would be processed.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Explanation {
-    /// The source that it would come from.
+    /// The source that would have sent the notification.
     pub source: String,
-    /// The time for which this holds, RFC 3339.
+    /// The store's time at which it was evaluated, RFC 3339.
     pub at: String,
-    /// Whether the notification left alerts out.
+    /// Whether Alertmanager left alerts out of the notification.
     pub truncated: bool,
-    /// Its alerts in the order of the body.
+    /// The alerts in the order of the body.
     pub alerts: Vec<ExplainedAlert>,
-    /// What would be decided, each with the whole event that would be sent, in the place of its id.
+    /// The decisions that would be made, each with the whole event in place of its id.
     pub decisions: Vec<Value>,
 }
 
-/// What each rule says of an alert.
+/// The result of each rule for an alert.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct ExplainedAlert {
-    /// Alertmanager's hash of its labels; empty where it could not be read.
+    /// Alertmanager's hash of the labels; empty if it is unreadable.
     pub fingerprint: String,
     /// `firing` or `resolved`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub status: Option<String>,
-    /// With those of the source laid over them.
+    /// The alert's labels, overridden by those of its source.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub labels: BTreeMap<String, String>,
-    /// Why rules are not asked, where they are not: it is invalid, a heartbeat, or has resolved.
+    /// Why no rule was evaluated: the alert is invalid, a heartbeat, or resolved.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub skipped_reason: Option<String>,
-    /// Each rule in the order of the table.
+    /// All rules in the order of the rule table.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub rules: Vec<ExplainedRule>,
 }
 
-/// What one rule says of an alert, and the first thing that made it so.
+/// The result of one rule for an alert.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct ExplainedRule {
-    /// The rule.
+    /// The rule's name.
     pub rule: String,
-    /// Whether it takes the alert.
+    /// Whether the rule matches the alert, and no earlier rule did.
     pub matched: bool,
     /// `matched`, `other_source`, `no_match`, `condition_false`, `invalid`, `disabled` or `skipped`.
     pub outcome: String,
-    /// The first thing that decided it, for people.
+    /// The reason for the outcome, as text.
     pub reason: String,
-    /// The rendered target, or what is held.
+    /// The rendered target; for a `hold` rule, the targets that it covers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub target: Option<PartialTarget>,
     /// The rendered parameters.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub parameters: BTreeMap<String, String>,
-    /// The number that chooses the step.
+    /// The value of `metric`, which selects the step.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub metric: Option<f64>,
 }
 
 impl Bridge {
-    /// What would be decided about a notification of at most [`MAX_ALERTS`] alerts, given the state as it is.
+    /// Explains how a notification of at most [`MAX_ALERTS`] alerts would be processed in the current state.
     /// Nothing is written.
     ///
     /// # Errors
-    /// The store could not be asked.
+    /// The store could not be read.
     pub async fn explain(
         &self,
         handle: &SourceHandle,
@@ -114,8 +114,8 @@ impl Bridge {
             (Changes::default(), (view.now, record, events))
         });
         let (now, record, events) = decided.await?;
-        let told = record.and_then(|record| decision_view::read(0, &record.body).ok()).unwrap_or_default();
-        let decisions = told.into_iter().zip(events).map(|(told, event)| told.with_event(event)).collect();
+        let views = record.and_then(|record| decision_view::read(0, &record.body).ok()).unwrap_or_default();
+        let decisions = views.into_iter().zip(events).map(|(view, event)| view.with_event(event)).collect();
         let at = now.to_millis_string();
         Ok(Explanation {
             source: source.name.to_string(),
@@ -128,26 +128,28 @@ impl Bridge {
 }
 
 fn explain_alert(rules: &RuleTable, source: &Source, evaluated: &EvaluatedAlert) -> ExplainedAlert {
-    let told = |alert: &Alert| ExplainedAlert {
+    let explained = |alert: &Alert| ExplainedAlert {
         fingerprint: alert.fingerprint.to_string(),
         status: Some(alert.status.as_str().to_owned()),
         labels: alert.labels.iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect(),
         skipped_reason: None,
         rules: Vec::new(),
     };
-    let not_asked =
-        |alert: &Alert, why: &str| ExplainedAlert { skipped_reason: Some(why.to_owned()), ..told(alert) };
+    let skipped = |alert: &Alert, reason: &str| ExplainedAlert {
+        skipped_reason: Some(reason.to_owned()),
+        ..explained(alert)
+    };
     match evaluated {
         EvaluatedAlert::Invalid(invalid) => ExplainedAlert {
             fingerprint: invalid.fingerprint.clone().unwrap_or_default(),
             status: None,
             labels: BTreeMap::new(),
-            skipped_reason: Some(format!("it is invalid: {}", invalid.error)),
+            skipped_reason: Some(format!("the alert is invalid: {}", invalid.error)),
             rules: Vec::new(),
         },
-        EvaluatedAlert::Heartbeat(alert, _) => not_asked(alert, "it is the heartbeat of its source"),
+        EvaluatedAlert::Heartbeat(alert, _) => skipped(alert, "the alert is the heartbeat of its source"),
         EvaluatedAlert::Resolved(alert) => {
-            not_asked(alert, "it has resolved, which concerns the episodes that it is open in")
+            skipped(alert, "the alert is resolved, which concerns only its open episodes")
         }
         EvaluatedAlert::Firing(alert, _) => {
             debug_assert_eq!(alert.status, Status::Firing);
@@ -155,43 +157,43 @@ fn explain_alert(rules: &RuleTable, source: &Source, evaluated: &EvaluatedAlert)
             let rules = trace
                 .into_iter()
                 .map(|(rule, result)| explain_rule(rule.name.as_str(), result, alert, source));
-            ExplainedAlert { rules: rules.collect(), ..told(alert) }
+            ExplainedAlert { rules: rules.collect(), ..explained(alert) }
         }
     }
 }
 
 fn explain_rule(rule: &str, result: MatchResult<'_>, alert: &Alert, source: &Source) -> ExplainedRule {
-    let (outcome, because) = match &result {
-        MatchResult::OtherSource => ("other_source", format!("it does not listen to source {}", source.name)),
+    let (outcome, reason) = match &result {
+        MatchResult::OtherSource => {
+            ("other_source", format!("the rule does not apply to source {}", source.name))
+        }
         MatchResult::NoMatch(matcher) => {
-            let because = match alert.labels.get(matcher.label()) {
-                "" => format!("{matcher} does not hold: the alert has no {}", matcher.label()),
-                value => format!("{matcher} does not hold: it is {value:?}"),
+            let reason = match alert.labels.get(matcher.label()) {
+                "" => format!("{matcher} does not match: the alert has no label {}", matcher.label()),
+                value => format!("{matcher} does not match: the value is {value:?}"),
             };
-            ("no_match", because)
+            ("no_match", reason)
         }
-        MatchResult::ConditionFalse => {
-            ("condition_false", "its matchers hold, its `when` does not".to_owned())
-        }
+        MatchResult::ConditionFalse => ("condition_false", "the matchers match, `when` is false".to_owned()),
         MatchResult::Invalid(error) => ("invalid", error.clone()),
-        MatchResult::Disabled => ("disabled", "its matchers hold, and it is disabled".to_owned()),
-        MatchResult::Matched(_) => ("matched", "its sources, its matchers and its `when` hold".to_owned()),
-        MatchResult::Skipped(by) => ("skipped", format!("rule {by} has taken the alert")),
+        MatchResult::Disabled => ("disabled", "the matchers match, but the rule is disabled".to_owned()),
+        MatchResult::Matched(_) => ("matched", "`sources`, matchers and `when` match".to_owned()),
+        MatchResult::Skipped(rule) => ("skipped", format!("rule {rule} matched first")),
     };
-    let mut told = ExplainedRule {
+    let mut explained = ExplainedRule {
         rule: rule.to_owned(),
         matched: false,
         outcome: outcome.to_owned(),
-        reason: because,
+        reason,
         target: None,
         parameters: BTreeMap::new(),
         metric: None,
     };
     if let MatchResult::Matched(rule_match) = result {
-        told.matched = true;
-        told.target = rule_match.key.fields();
-        told.parameters = rule_match.parameters;
-        told.metric = rule_match.metric;
+        explained.matched = true;
+        explained.target = rule_match.key.fields();
+        explained.parameters = rule_match.parameters;
+        explained.metric = rule_match.metric;
     }
-    told
+    explained
 }

@@ -1,7 +1,7 @@
 //! From a notification to decisions in the store: evaluate, transact, wake.
 //!
-//! Rules are matched and templates rendered before the transaction; only the engine's step is inside
-//! it. What comes due by the store's clock goes the same way.
+//! Rules are matched and templates rendered before the transaction; only the engine's step runs inside it.
+//! Due targets are processed in the same way.
 
 mod decision_query;
 pub(crate) mod decision_view;
@@ -39,40 +39,39 @@ pub(crate) use explain::{Explanation, MAX_ALERTS as MAX_EXPLAINED};
 pub use pauses::PauseRequest;
 pub(crate) use simulator::{Simulator, SimulatorError};
 
-/// Targets that come due and are decided in one transaction.
+/// Due targets that are processed in one transaction.
 const MAX_DUE_PER_TRANSACTION: usize = 100;
-/// Pause after a store that could not do it.
+/// Delay before due targets are processed again after a store error.
 const STORE_RETRY_DELAY: Duration = Duration::from_secs(1);
 
-/// Decides what arrives and what comes due. Cheap to clone.
+/// Processes notifications and due targets. Cheap to clone.
 #[derive(Clone)]
 pub struct Bridge(Arc<Inner>);
 
 struct Inner {
     store: Store,
-    /// As it is now. Who decides takes hold of it once, so that a reload never splits a notification.
+    /// The current rules. Each notification loads the snapshot once, so a reload never splits a notification.
     snapshot: ArcSwap<RuleSnapshot>,
     metrics: Metrics,
-    /// Changes with each commit of decisions.
+    /// Notified after each commit of decisions.
     commits: watch::Sender<()>,
 }
 
-/// What every decision reads, beside the store's view.
+/// The configuration that decisions read, in addition to the store's view.
 struct RuleSnapshot {
     rules: Arc<RuleTable>,
     sources: BTreeMap<Name, Arc<Source>>,
     routes: Routes,
     policy: Policy,
     with_heartbeat: BTreeSet<Name>,
-    /// What this process has emitted lately, whatever the rules were. Locked for the time of one decision,
-    /// never across IO.
+    /// Recent emissions of this process, kept across reloads. Locked for one decision, never across IO.
     rates: Arc<Mutex<Rates>>,
 }
 
-/// Where a rule's events go, and how large they may be.
+/// By rule: the destinations of its events, and their maximum size in bytes.
 type Routes = HashMap<Name, (Arc<[Name]>, usize), FixedState>;
 
-/// A configured source, with the rules as they are when it speaks.
+/// A configured source with the rules that are active when the handle is created.
 #[derive(Clone)]
 pub struct SourceHandle {
     source: Arc<Source>,
@@ -80,24 +79,24 @@ pub struct SourceHandle {
 }
 
 impl SourceHandle {
-    /// The source.
+    /// The configured source, without its rules.
     pub fn source(&self) -> &Arc<Source> {
         &self.source
     }
 }
 
-/// The rules that were before a reload.
+/// The rules that a reload has replaced.
 pub struct RetiredRules(Weak<RuleSnapshot>);
 
 impl RetiredRules {
-    /// Whether somebody still decides by them.
+    /// Whether a notification or a transaction still uses them.
     pub fn is_in_use(&self) -> bool {
         self.0.strong_count() > 0
     }
 }
 
 impl Bridge {
-    /// A bridge over a store.
+    /// A bridge over an open store.
     pub fn new(
         store: Store,
         rules: Arc<RuleTable>,
@@ -110,18 +109,18 @@ impl Bridge {
         Self(Arc::new(Inner { store, snapshot: ArcSwap::from_pointee(snapshot), metrics, commits }))
     }
 
-    /// A configured source.
+    /// The source of this name with the current rules; `None` if it is not configured.
     pub fn source(&self, name: &str) -> Option<SourceHandle> {
         let snapshot = self.0.snapshot.load_full();
         let source = snapshot.sources.get(name)?.clone();
         Some(SourceHandle { source, snapshot })
     }
 
-    /// Decides by these rules from now on. What is being decided goes on by the rules that were; all that
-    /// waits is looked at again.
+    /// Replaces the rules. Notifications in progress finish with the previous rules; deferred actions that depend
+    /// on the controls are rechecked.
     ///
     /// # Errors
-    /// The new rules hold, and the store could not write that what waits has to be looked at again.
+    /// The new rules are active, but the store could not queue the recheck.
     pub async fn reload(
         &self,
         rules: Arc<RuleTable>,
@@ -138,19 +137,18 @@ impl Bridge {
         (RetiredRules(Arc::downgrade(&retired_rules)), rechecked.await)
     }
 
-    /// Completes each time when decisions were committed; who is late is told once.
+    /// Notified after each commit of decisions; a slow receiver sees several commits as one.
     pub fn subscribe_commits(&self) -> watch::Receiver<()> {
         self.0.commits.subscribe()
     }
 
-    /// Decides a notification. When this returns `Ok`, every decision and every delivery that it
-    /// causes is on disk.
+    /// Processes a notification. When this returns `Ok`, all its decisions and deliveries are on disk.
     ///
-    /// `traceparent` is the request's; what is none is passed over.
+    /// `traceparent` is the request's header; an invalid one is ignored.
     ///
     /// # Errors
-    /// The store could not write. Of a notification of more than 1,000 alerts a part may have
-    /// been decided; when it is sent again, that part is a duplicate.
+    /// The store could not write. A notification of more than 1,000 alerts may be processed in part; when it is
+    /// sent again, that part yields duplicates.
     pub async fn ingest(
         &self,
         handle: &SourceHandle,
@@ -161,15 +159,15 @@ impl Bridge {
         let Notification { envelope, truncated_alerts, alerts } = notification;
         let traceparent = traceparent.filter(|text| is_traceparent(text)).map(str::to_owned);
         let count = alerts.len();
-        let judge = {
+        let evaluate = {
             let (snapshot, source) = (snapshot.clone(), source.clone());
-            let judge = move |alert| EvaluatedAlert::new(&snapshot.rules, &source, alert);
-            move || alerts.into_iter().map(judge).collect::<Vec<_>>()
+            let evaluate = move |alert| EvaluatedAlert::new(&snapshot.rules, &source, alert);
+            move || alerts.into_iter().map(evaluate).collect::<Vec<_>>()
         };
         let evaluated = if count > split::MAX_ALERTS_PER_TRANSACTION {
-            tokio::task::spawn_blocking(judge).await.map_err(|_| store::Error::Closed)?
+            tokio::task::spawn_blocking(evaluate).await.map_err(|_| store::Error::Closed)?
         } else {
-            judge()
+            evaluate()
         };
         self.0.metrics.record_alerts(&source.name, &evaluated);
         let whole = Input {
@@ -195,7 +193,8 @@ impl Bridge {
         self.transact(snapshot.clone(), keys, Vec::new(), step).await
     }
 
-    /// One transaction of the engine. `looked_at` are the targets at which it looks at all that waits.
+    /// Runs one step of the engine in a transaction. `rechecked` are the targets whose deferred actions the step
+    /// re-evaluates.
     async fn transact(
         &self,
         snapshot: Arc<RuleSnapshot>,
@@ -204,7 +203,7 @@ impl Bridge {
         step: impl Fn(&Context<'_>, &States, &mut Rates) -> (Step, Option<store::Record>) + Send + 'static,
     ) -> Result<Summary, store::Error> {
         let rates = snapshot.rates.clone();
-        // So that what was not written does not count against the limits.
+        // Rolled back if the step runs again or the commit fails: only committed emissions count against the limits.
         let delta: Arc<Mutex<Option<RateDelta>>> = Arc::default();
         let slot = delta.clone();
         let result = self.0.store.transact(keys, move |view| {
@@ -232,7 +231,7 @@ impl Bridge {
         }
     }
 
-    /// Decides what comes due, when it does, until it is stopped.
+    /// Processes targets when they are due, until `stop` is cancelled.
     pub async fn run(&self, stop: &CancellationToken) {
         let mut next = self.0.store.next_due();
         while !stop.is_cancelled() {
@@ -242,8 +241,9 @@ impl Bridge {
                 () = stop.cancelled() => return,
                 changed = next.changed() => if changed.is_err() { return },
                 () = sleep(delay) => {
-                    if let Err(error) = self.process_due().await {
-                        tracing::error!(%error, "cannot decide what has come due; it is tried again");
+                    if let Err((target, error)) = self.process_due_targets().await {
+                        let target = target.as_ref().map(TargetKey::as_str);
+                        tracing::error!(target, %error, "processing due targets failed, retrying");
                         tokio::select! {
                             () = stop.cancelled() => return,
                             () = tokio::time::sleep(STORE_RETRY_DELAY) => {}
@@ -254,25 +254,32 @@ impl Bridge {
         }
     }
 
-    /// Decides all that is due by now.
+    /// Processes all targets that are due now.
     ///
     /// # Errors
     /// The store could not read or write.
     pub async fn process_due(&self) -> Result<(), store::Error> {
+        self.process_due_targets().await.map_err(|(_, error)| error)
+    }
+
+    /// An error comes with the first target of its transaction.
+    async fn process_due_targets(&self) -> Result<(), (Option<TargetKey>, store::Error)> {
         loop {
-            let keys = self.0.store.due(MAX_DUE_PER_TRANSACTION).await?;
+            let due = self.0.store.due(MAX_DUE_PER_TRANSACTION).await;
+            let keys = due.map_err(|error| (None, error))?;
             let last = keys.len() < MAX_DUE_PER_TRANSACTION;
             if keys.is_empty() {
                 return Ok(());
             }
-            let targets = keys.clone();
+            let (targets, first) = (keys.clone(), keys.first().cloned());
             let step = move |context: &Context<'_>, states: &States, rates: &mut Rates| {
                 let step = engine::process_due(context, &targets, states, rates);
                 let record = record::for_due(context.now, states, &step.decisions);
                 (step, record)
             };
-            let wanted = Keys { targets: keys.clone(), alerts: Vec::new() };
-            self.transact(self.0.snapshot.load_full(), wanted, keys, step).await?;
+            let read = Keys { targets: keys.clone(), alerts: Vec::new() };
+            let done = self.transact(self.0.snapshot.load_full(), read, keys, step).await;
+            done.map_err(|error| (first, error))?;
             if last {
                 return Ok(());
             }
@@ -280,10 +287,10 @@ impl Bridge {
     }
 }
 
-/// Never, if there is nothing to wait for.
+/// Never completes without a delay.
 async fn sleep(delay: Option<Duration>) {
     match delay {
-        // A little more than nothing, so that clocks that differ by less than a tick do not spin.
+        // At least a millisecond, so that the loop does not spin if the clocks differ by less than a tick.
         Some(delay) => tokio::time::sleep(delay.max(Duration::from_millis(1))).await,
         None => std::future::pending().await,
     }
@@ -300,8 +307,8 @@ impl RuleSnapshot {
             (rule.name.clone(), (Arc::from(rule.send_to.as_slice()), rule.max_event_bytes))
         };
         let routes = rules.rules().iter().map(route).collect();
-        let beating = sources.values().filter(|source| !source.heartbeat.is_empty());
-        let with_heartbeat = beating.map(|source| source.name.clone()).collect();
+        let heartbeat_sources = sources.values().filter(|source| !source.heartbeat.is_empty());
+        let with_heartbeat = heartbeat_sources.map(|source| source.name.clone()).collect();
         let sources = sources.into_iter().map(|(name, source)| (name, Arc::new(source))).collect();
         Self { rules, sources, routes, policy, with_heartbeat, rates }
     }
@@ -319,7 +326,7 @@ impl RuleSnapshot {
     }
 }
 
-/// What a step means for the store.
+/// Converts the result of an engine step to changes of the store.
 fn changes(routes: &Routes, step: Step, record: Option<store::Record>, rechecked: Vec<TargetKey>) -> Changes {
     let mut events = Vec::new();
     for event in step.decisions.iter().filter_map(|decision| decision.event.as_deref()) {

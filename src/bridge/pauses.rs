@@ -1,4 +1,4 @@
-//! What operators do to decisions: pause them, and let them go on.
+//! Pauses: set and ended by operators, they block actions.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,24 +11,24 @@ use crate::domain::name::Name;
 use crate::domain::time::Time;
 use crate::store::{self, Changes, Keys, Record};
 
-/// What is to be paused. A part that is not given covers all.
+/// A pause to be set. An absent condition covers all actions.
 #[derive(Debug, Clone)]
 pub struct PauseRequest {
-    /// Actions of this rule only.
+    /// Only actions of this rule.
     pub rule: Option<Name>,
-    /// Actions about targets whose key this covers only.
+    /// Only actions on targets whose key the pattern covers.
     pub target: Option<TargetPattern>,
-    /// Actions in this direction only.
+    /// Only actions in this direction.
     pub direction: Option<Direction>,
-    /// After this it ends by itself.
+    /// The pause expires after this time; without it, it lasts until it is resumed.
     pub ends_after: Option<Duration>,
-    /// Who asks for it.
+    /// The operator, as given in the request.
     pub author: String,
-    /// Why.
+    /// The operator's reason, as given in the request.
     pub reason: String,
 }
 
-/// What is kept of it beside the decisions.
+/// The record of a pause or its end, stored beside the decision records.
 #[derive(Serialize)]
 struct PauseRecord<'a> {
     at: String,
@@ -41,7 +41,7 @@ struct PauseRecord<'a> {
 }
 
 impl Bridge {
-    /// Stops actions from now on, until it is ended or over. When this returns `Ok`, it is on disk.
+    /// Blocks actions until the pause is resumed or expires. When this returns `Ok`, the pause is on disk.
     ///
     /// # Errors
     /// The store could not write; nothing is paused.
@@ -61,8 +61,8 @@ impl Bridge {
         Ok(pause)
     }
 
-    /// Ends a pause: what it has stopped is looked at again at once. `None` if there is none of this
-    /// number.
+    /// Ends a pause: the actions that it has blocked are rechecked at once. `None` if there is no pause with this
+    /// id.
     ///
     /// # Errors
     /// The store could not write; nothing has changed.
@@ -81,7 +81,7 @@ impl Bridge {
         Ok(ended)
     }
 
-    /// The pauses that are not over, oldest first.
+    /// The active pauses, oldest first.
     pub fn pauses(&self) -> Vec<Pause> {
         self.0.store.controls().pauses(self.0.store.now()).cloned().collect()
     }

@@ -1,71 +1,21 @@
-//! What is kept of the decisions of one transaction: enough to say later why something did or did not
-//! scale. One JSON document, since it is written always and read rarely.
+//! Builds the decision record of one transaction, which explains later why something did or did not scale.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 
-use serde::Serialize;
 use serde_json::value::RawValue;
 
+use crate::domain::decision_record::{DecisionEntry, DecisionRecord, RecordedAlert};
 use crate::domain::engine::{EvaluatedAlert, Input, States};
-use crate::domain::labels::Labels;
-use crate::domain::name::Name;
 use crate::domain::notification::Status;
 use crate::domain::state::Trigger;
 use crate::domain::target::TargetKey;
-use crate::domain::time::{DisplayTime, Millis, Time};
-use crate::domain::verdict::{Decision, Phase, Verdict};
+use crate::domain::time::{DisplayTime, Time};
+use crate::domain::verdict::{Decision, Phase};
 use crate::json;
 use crate::store::Record;
 
-#[derive(Serialize)]
-struct DecisionRecord<'a> {
-    at: Millis,
-    /// Absent where the store's clock was the cause.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    notification: Option<&'a Trigger>,
-    #[serde(skip_serializing_if = "std::ops::Not::not")]
-    truncated: bool,
-    decisions: Vec<DecisionEntry<'a>>,
-    /// The alerts of the notification, or those that waited, by their fingerprints.
-    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    alerts: BTreeMap<&'a str, RecordedAlert<'a>>,
-}
-
-#[derive(Serialize)]
-struct DecisionEntry<'a> {
-    #[serde(skip_serializing_if = "Option::is_none")]
-    rule: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    target: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    phase: Option<Phase>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    episode: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    action: Option<&'static str>,
-    verdict: Verdict,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    detail: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    until: Option<Millis>,
-    alerts: Vec<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    event: Option<&'a str>,
-    /// The whole event that `mode: shadow` only would have sent.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    shadow: Option<Box<RawValue>>,
-}
-
-#[derive(Serialize)]
-struct RecordedAlert<'a> {
-    status: &'static str,
-    starts_at: DisplayTime,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    ends_at: Option<DisplayTime>,
-    labels: &'a Labels,
-}
-
-/// The record of a notification that came to targets in these states. `None` if nothing was decided.
+/// The record of a notification; `states` are those before it was processed. `None` without decisions.
 pub(super) fn for_notification(
     now: Time,
     input: &Input,
@@ -75,27 +25,27 @@ pub(super) fn for_notification(
     let mut alerts = deferred_alerts(states, decisions.iter().filter(|decision| !decision.is_reply));
     alerts.extend(input.alerts.iter().filter_map(EvaluatedAlert::alert).map(|alert| {
         let recorded = RecordedAlert {
-            status: alert.status.as_str(),
+            status: alert.status,
             starts_at: DisplayTime(alert.starts_at),
             ends_at: alert.ends_at.map(DisplayTime),
-            labels: &alert.labels,
+            labels: Cow::Borrowed(&*alert.labels),
         };
-        (&*alert.fingerprint, recorded)
+        (Cow::Borrowed(&*alert.fingerprint), recorded)
     }));
     record(now, Some(&input.trigger), input.truncated, alerts, decisions)
 }
 
-/// The record of what came due at targets that were in these states. `None` if nothing was decided.
+/// The record of due targets; `states` are those before they were processed. `None` without decisions.
 pub(super) fn for_due(now: Time, states: &States, decisions: &[Decision]) -> Option<Record> {
     record(now, None, false, deferred_alerts(states, decisions), decisions)
 }
 
-/// The alerts of decisions about what waited or came due: as they were when it was asked for, so those of
-/// an episode that has closed are resolved.
+/// The alerts of decisions about deferred actions and due targets, as they were when the action was requested:
+/// those of a closed episode are resolved.
 fn deferred_alerts<'a>(
     states: &'a States,
     decisions: impl IntoIterator<Item = &'a Decision>,
-) -> BTreeMap<&'a str, RecordedAlert<'a>> {
+) -> BTreeMap<Cow<'a, str>, RecordedAlert<'a>> {
     let mut recorded = BTreeMap::new();
     for decision in decisions {
         let state = decision.target.as_ref().and_then(|target| states.targets.get(target));
@@ -107,12 +57,12 @@ fn deferred_alerts<'a>(
         for open in decision.alerts.iter().filter_map(|alert| state.occurrence(alert)) {
             let ended = state.last_resolve(&open.alert).filter(|_| status == Status::Resolved);
             let alert = RecordedAlert {
-                status: status.as_str(),
+                status,
                 starts_at: DisplayTime(open.starts_at),
                 ends_at: ended.map(|ended| DisplayTime(ended.ends_at)),
-                labels: &open.labels,
+                labels: Cow::Borrowed(&*open.labels),
             };
-            recorded.insert(&*open.alert.fingerprint, alert);
+            recorded.insert(Cow::Borrowed(&*open.alert.fingerprint), alert);
         }
     }
     recorded
@@ -123,7 +73,7 @@ fn record(
     now: Time,
     notification: Option<&Trigger>,
     truncated: bool,
-    alerts: BTreeMap<&str, RecordedAlert<'_>>,
+    alerts: BTreeMap<Cow<'_, str>, RecordedAlert<'_>>,
     decisions: &[Decision],
 ) -> Option<Record> {
     if decisions.is_empty() {
@@ -131,15 +81,15 @@ fn record(
     }
     let targets: BTreeSet<&TargetKey> =
         decisions.iter().filter_map(|decision| decision.target.as_ref()).collect();
-    let document = DecisionRecord {
+    let record = DecisionRecord {
         at: now.millis(),
-        notification,
+        notification: notification.map(Cow::Borrowed),
         truncated,
         decisions: decisions.iter().map(entry).collect(),
         alerts,
     };
-    let room = 512 + 1024 * document.alerts.len();
-    let body = json::to_string(&document, room).expect("all keys are strings");
+    let capacity = 512 + 1024 * record.alerts.len();
+    let body = json::to_string(&record, capacity).expect("all keys are strings");
     Some(Record { targets: targets.into_iter().cloned().collect(), body })
 }
 
@@ -149,17 +99,18 @@ fn entry(decision: &Decision) -> DecisionEntry<'_> {
     } = decision;
     let shadow = shadow.as_ref().and_then(|shadow| RawValue::from_string(shadow.encode(usize::MAX)).ok());
     DecisionEntry {
-        rule: rule.as_ref().map(Name::as_str),
-        target: target.as_ref().map(TargetKey::as_str),
+        rule: rule.as_ref().map(|rule| Cow::Borrowed(rule.as_str())),
+        target: target.as_ref().map(|target| Cow::Borrowed(target.as_str())),
         phase: *phase,
-        episode: episode.as_deref(),
-        action: *action,
+        episode: episode.as_deref().map(Cow::Borrowed),
+        action: action.map(Cow::Borrowed),
         verdict: *verdict,
-        detail: detail.as_deref(),
+        detail: detail.as_deref().map(Cow::Borrowed),
         until: until.map(Time::millis),
-        alerts: alerts.iter().map(|alert| &*alert.fingerprint).collect(),
-        event: event.as_ref().map(|event| &*event.id),
+        alerts: alerts.iter().map(|alert| Cow::Borrowed(&*alert.fingerprint)).collect(),
+        event: event.as_ref().map(|event| Cow::Borrowed(&*event.id)),
         shadow,
+        destination: None,
     }
 }
 
@@ -171,11 +122,13 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
+    use crate::domain::name::Name;
     use crate::domain::notification::Envelope;
     use crate::domain::source::Source;
     use crate::domain::state::{AlertKey, TargetState};
+    use crate::domain::verdict::Verdict;
 
-    /// A target at which a scale-in waits, and the decision that withdraws or emits it.
+    /// A target with a deferred scale-in, and the decision that withdraws or emits it.
     fn deferred_scale_in() -> (States, Decision) {
         let state: TargetState = serde_json::from_value(json!({
             "rules": { "pods": { "closing": {
@@ -220,7 +173,7 @@ mod tests {
         let now = Time::from_millis(3000);
         assert_eq!(alerts(for_due(now, &states, std::slice::from_ref(&decision))), recorded);
         let name = Name::new("prod").unwrap();
-        let cause = Arc::new(Trigger::new(&name, &Envelope::default(), None));
+        let trigger = Arc::new(Trigger::new(&name, &Envelope::default(), None));
         let source = Arc::new(Source {
             name,
             labels: Arc::default(),
@@ -228,7 +181,7 @@ mod tests {
             occurrence_ttl: Duration::ZERO,
             heartbeat: Vec::new(),
         });
-        let input = Input { source, trigger: cause, truncated: false, alerts: Vec::new() };
+        let input = Input { source, trigger, truncated: false, alerts: Vec::new() };
         assert_eq!(alerts(for_notification(now, &input, &states, &[decision])), recorded);
     }
 }

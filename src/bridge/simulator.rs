@@ -1,5 +1,5 @@
-//! A bridge that nothing depends on: the same engine over a store in memory, with a clock that whoever
-//! rehearses moves. What it emits arrives at once.
+//! A bridge over the in-memory store with a clock that the caller moves: the engine of `test` and `replay`. Events
+//! are delivered at once.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
@@ -18,40 +18,40 @@ use crate::domain::time::Time;
 use crate::store::{self, Memory, RecordQuery, Settlement, Store};
 use crate::telemetry::Metrics;
 
-/// Moments that are looked at on the way to a later one, at most: a rule acts once a second at the most often.
+/// The maximum number of due times that one call processes; a rule repeats at most once per second.
 const MAX_STEPS: usize = 200_000;
-/// What is delivered at once.
+/// Deliveries per claim.
 const MAX_CLAIMED: usize = 1000;
 
-/// A rehearsal.
+/// A bridge with its store and simulated clock.
 pub(crate) struct Simulator {
     bridge: Bridge,
     store: Store,
     clock: Arc<AtomicI64>,
     destinations: BTreeSet<Name>,
-    /// The number of the last record that was told.
+    /// The id of the last record that was returned.
     last_record: i64,
 }
 
-/// Why a rehearsal cannot go on.
+/// Why the simulation cannot continue.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum SimulatorError {
-    /// The store in memory could not do it.
+    /// The in-memory store failed.
     #[error(transparent)]
     Store(#[from] store::Error),
-    /// There is no such source.
-    #[error("there is no source `{0}`")]
+    /// The source is not configured.
+    #[error("unknown source `{0}`")]
     UnknownSource(String),
-    /// More moments than anybody waits for.
-    #[error("more comes due on the way to that time than is looked at; take smaller steps")]
+    /// More than [`MAX_STEPS`] due times in one call.
+    #[error("more than {MAX_STEPS} due times before that time; advance in smaller steps")]
     TooManySteps,
-    /// A record that was just written cannot be read.
-    #[error("a decision cannot be read: {0}")]
+    /// A record that was just written is unreadable.
+    #[error("decision record unreadable: {0}")]
     Unreadable(#[from] serde_json::Error),
 }
 
 impl Simulator {
-    /// A bridge of these rules and sources that starts at a time, and never heard of anything.
+    /// A bridge with these rules and sources and an empty store, created at `start`.
     pub(crate) fn new(
         rules: Arc<RuleTable>,
         sources: BTreeMap<Name, Source>,
@@ -62,19 +62,20 @@ impl Simulator {
         let destinations: BTreeSet<Name> =
             rules.rules().iter().flat_map(|rule| &rule.send_to).cloned().collect();
         let names: Vec<Name> = destinations.iter().cloned().collect();
-        let reading = clock.clone();
-        let read = Arc::new(move || Time::from_nanos(reading.load(Ordering::Relaxed)));
-        let store = Store::Memory(Memory::new(&names, read));
+        let simulated = clock.clone();
+        let read_clock = Arc::new(move || Time::from_nanos(simulated.load(Ordering::Relaxed)));
+        let store = Store::Memory(Memory::new(&names, read_clock));
         let bridge = Bridge::new(store.clone(), rules, sources, policy, Metrics::new());
         Self { bridge, store, clock, destinations, last_record: 0 }
     }
 
-    /// The time that it is.
+    /// The simulated time.
     pub(crate) fn now(&self) -> Time {
         self.store.now()
     }
 
-    /// Lets time pass up to `at`, and decides what comes due on the way. Each decision has its whole event.
+    /// Advances the clock to `at` and processes what is due until then. Returns the decisions, each with its whole
+    /// event.
     ///
     /// # Errors
     /// [`SimulatorError`].
@@ -92,7 +93,7 @@ impl Simulator {
         Err(SimulatorError::TooManySteps)
     }
 
-    /// Takes a notification now, and decides what comes due by it. Gives what was decided, each decision with its whole event.
+    /// Processes a notification now, and what is due after it. Returns the decisions, each with its whole event.
     ///
     /// # Errors
     /// [`SimulatorError`].
@@ -105,11 +106,11 @@ impl Simulator {
             self.bridge.source(source).ok_or_else(|| SimulatorError::UnknownSource(source.to_owned()))?;
         self.bridge.ingest(&handle, notification, None).await?;
         self.deliver().await?;
-        // What it has freed is due at once.
+        // Actions that it has unblocked are due at once.
         self.advance_to(self.now()).await
     }
 
-    /// What would be decided now. Nothing changes.
+    /// Explains how a notification would be processed now. Nothing changes.
     ///
     /// # Errors
     /// [`SimulatorError`].
@@ -123,7 +124,7 @@ impl Simulator {
         Ok(self.bridge.explain(&handle, notification).await?)
     }
 
-    /// Everything arrives.
+    /// Delivers all events, at all destinations.
     async fn deliver(&self) -> Result<(), SimulatorError> {
         for destination in &self.destinations {
             loop {
@@ -132,8 +133,9 @@ impl Simulator {
                     break;
                 }
                 let settle = |claimed: store::Claimed| {
-                    let withdrawn =
-                        || Settlement::Withdrawn { reason: "what it would undo never arrived".to_owned() };
+                    let withdrawn = || Settlement::Withdrawn {
+                        reason: "the event that it would compensate was never delivered".to_owned(),
+                    };
                     (
                         claimed.seq,
                         if claimed.nothing_to_compensate { withdrawn() } else { Settlement::Delivered },
@@ -145,12 +147,12 @@ impl Simulator {
         Ok(())
     }
 
-    /// What was decided since this was asked last.
+    /// The decisions since the last call.
     async fn new_decisions(&mut self) -> Result<Vec<Value>, SimulatorError> {
         let above = Bound::Excluded(self.last_record);
-        let wanted = RecordQuery { above, newest_first: false, max: usize::MAX, ..RecordQuery::default() };
+        let query = RecordQuery { above, newest_first: false, max: usize::MAX, ..RecordQuery::default() };
         let mut decisions = Vec::new();
-        for record in self.store.records(wanted).await?.records {
+        for record in self.store.records(query).await?.records {
             self.last_record = record.id;
             for decision in decision_view::read(record.id, &record.body)? {
                 let event = match &decision.event {

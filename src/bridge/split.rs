@@ -1,7 +1,7 @@
-//! Large notifications, decided in parts.
+//! Splits large notifications into several transactions.
 //!
-//! What concerns one target has to be decided together: a pod that takes another's place in the same
-//! notification is no growth. So a notification is split between targets, never inside one.
+//! All alerts of a target are processed in one transaction, since a pod that replaces another one in the same
+//! notification does not grow the episode. A notification is split between targets, never within one.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -10,13 +10,13 @@ use crate::domain::state::AlertKey;
 use crate::domain::target::{KeyKind, TargetKey};
 use crate::store::{self, Store};
 
-/// A notification of up to this many alerts is one transaction.
+/// A notification of up to this many alerts is one transaction; larger ones are split.
 pub(super) const MAX_ALERTS_PER_TRANSACTION: usize = 1000;
 
-/// The notification as it is, or in parts of about [`MAX_ALERTS_PER_TRANSACTION`] alerts.
+/// Returns the notification unchanged, or in parts of about [`MAX_ALERTS_PER_TRANSACTION`] alerts.
 ///
 /// # Errors
-/// The store could not say where alerts are open.
+/// The store could not be read to find the targets at which alerts are open.
 pub(super) async fn split(store: &Store, input: Input) -> Result<Vec<Input>, store::Error> {
     if input.alerts.len() <= MAX_ALERTS_PER_TRANSACTION {
         return Ok(vec![input]);
@@ -25,7 +25,7 @@ pub(super) async fn split(store: &Store, input: Input) -> Result<Vec<Input>, sto
     Ok(partition(input, &known))
 }
 
-/// The parts, if alerts are known where `known` says.
+/// The parts; `known` has the targets at which each alert is known.
 fn partition(input: Input, known: &BTreeMap<AlertKey, Vec<TargetKey>>) -> Vec<Input> {
     let mut groups = DisjointSets::default();
     let mut sets_controls = Vec::with_capacity(input.alerts.len());
@@ -33,23 +33,23 @@ fn partition(input: Input, known: &BTreeMap<AlertKey, Vec<TargetKey>>) -> Vec<In
         let key = evaluated.key(&input.source.name);
         let open = key.iter().filter_map(|key| known.get(key)).flatten();
         let own = key.iter().map(|key| TargetKey::for_stray_alert(key.source.as_str(), &key.fingerprint));
-        // A resolve is about what its alert is known at, a hold too.
+        // A resolved alert concerns the targets and holds at which it is known.
         let about = evaluated.targets().chain(open);
         sets_controls.push(about.clone().any(|target| target.kind() != KeyKind::Target));
         groups.add(at, about.cloned().chain(own));
     }
-    let Input { source, trigger: cause, truncated, alerts } = input;
+    let Input { source, trigger, truncated, alerts } = input;
     let mut alerts: Vec<Option<EvaluatedAlert>> = alerts.into_iter().map(Some).collect();
     let mut parts: Vec<Input> = Vec::new();
     let mut groups: Vec<_> = groups.into_groups().collect();
-    // What decisions about targets look at comes first, as it does within a part.
+    // Holds and heartbeats first, as within a part: decisions about targets read the controls.
     groups.sort_by_key(|group| !group.iter().any(|&at| sets_controls[at]));
     for group in groups {
         let fits =
             parts.last().is_some_and(|part| part.alerts.len() + group.len() <= MAX_ALERTS_PER_TRANSACTION);
         if !fits {
-            let (source, cause) = (source.clone(), cause.clone());
-            parts.push(Input { source, trigger: cause, truncated, alerts: Vec::new() });
+            let (source, trigger) = (source.clone(), trigger.clone());
+            parts.push(Input { source, trigger, truncated, alerts: Vec::new() });
         }
         if let Some(part) = parts.last_mut() {
             part.alerts.extend(group.into_iter().filter_map(|at| alerts[at].take()));
@@ -58,7 +58,7 @@ fn partition(input: Input, known: &BTreeMap<AlertKey, Vec<TargetKey>>) -> Vec<In
     parts
 }
 
-/// Alerts that share a target, directly or by a third.
+/// Disjoint sets (union-find) of alerts that share a target, directly or through other alerts.
 #[derive(Default)]
 struct DisjointSets {
     parents: Vec<usize>,
@@ -67,12 +67,12 @@ struct DisjointSets {
 
 impl DisjointSets {
     fn add(&mut self, alert: usize, targets: impl Iterator<Item = TargetKey>) {
-        debug_assert_eq!(alert, self.parents.len(), "alerts come in their order");
+        debug_assert_eq!(alert, self.parents.len(), "alerts are added in order");
         self.parents.push(alert);
         for target in targets {
             let other = *self.by_target.entry(target).or_insert(alert);
             let (a, b) = (self.root(alert), self.root(other));
-            // The earlier one leads, so groups come out in the order of their first alerts.
+            // The earlier alert is the root, so groups are ordered by their first alerts.
             self.parents[a.max(b)] = a.min(b);
         }
     }
@@ -131,9 +131,10 @@ mod tests {
         })
     }
 
-    /// As within one transaction: else what a hold held would be stopped by it and told so, and then freed.
+    /// As within one transaction; otherwise actions would be recorded as blocked by a hold that ends in the same
+    /// notification.
     #[test]
-    fn what_ends_a_hold_is_decided_before_what_it_holds_also_in_parts() {
+    fn the_end_of_a_hold_is_decided_before_the_actions_it_blocks_also_when_split() {
         let source = Source {
             name: Name::new("prod").unwrap(),
             labels: Arc::default(),

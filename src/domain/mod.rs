@@ -2,6 +2,7 @@
 
 pub mod alert_map;
 pub mod control;
+pub mod decision_record;
 pub mod duration;
 pub mod engine;
 pub mod episode_scope;

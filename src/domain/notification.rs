@@ -7,7 +7,7 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use super::labels::{Labels, Text};
@@ -22,7 +22,8 @@ pub const MAX_ALERTS: usize = 250_000;
 pub const MAX_FINGERPRINT_BYTES: usize = 128;
 
 /// Whether an alert fires.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Status {
     /// The condition holds.
     Firing,

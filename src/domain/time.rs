@@ -1,9 +1,11 @@
 //! Points in time, to the nanosecond. Nothing here reads a clock.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize, Serializer};
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// Nanoseconds since 1970, UTC: from 1677 to 2262. Prometheus' and Alertmanager's clocks as well as
 /// the store's are told in it; the zero time `0001-01-01T00:00:00Z` of Go is outside and therefore
@@ -124,6 +126,13 @@ impl Serialize for DisplayTime {
     }
 }
 
+impl<'de> Deserialize<'de> for DisplayTime {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = Cow::<str>::deserialize(deserializer)?;
+        Time::parse(&text).map(Self).map_err(D::Error::custom)
+    }
+}
+
 /// A time cut to milliseconds: `2026-11-22T16:55:20.062Z`.
 #[derive(Debug, Clone, Copy)]
 pub struct Millis(Time);
@@ -137,6 +146,12 @@ impl fmt::Display for Millis {
 impl Serialize for Millis {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Millis {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        DisplayTime::deserialize(deserializer).map(|time| time.0.millis())
     }
 }
 

@@ -1,10 +1,10 @@
-//! The store's time: it never goes back, and steps of the wall clock reach it slowly.
+//! The store's time. It never goes back and follows steps of the wall clock slowly.
 
 use std::time::Duration;
 
 use crate::domain::time::Time;
 
-/// A clock that follows a monotonic one and is drawn towards the wall clock by at most one percent.
+/// A monotonic clock that is slewed towards the wall clock by at most one percent.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Clock {
     now: Time,
@@ -12,13 +12,13 @@ pub(super) struct Clock {
 }
 
 impl Clock {
-    /// Starts at the later of the wall clock and the last time that was stored. `monotonic` is the
-    /// reading of the monotonic clock at this moment, from any zero.
+    /// Starts at the later of the wall clock and the last stored time. `monotonic` is the current reading of the
+    /// monotonic clock, with any origin.
     pub(super) fn start(wall: Time, last_stored: Option<Time>, monotonic: Duration) -> Self {
         Self { now: last_stored.map_or(wall, |last| last.max(wall)), monotonic }
     }
 
-    /// The time now, given both clocks.
+    /// The current time, given the readings of both clocks.
     pub(super) fn read(&mut self, wall: Time, monotonic: Duration) -> Time {
         let passed = monotonic.saturating_sub(self.monotonic);
         self.monotonic = self.monotonic.max(monotonic);
@@ -54,7 +54,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wall_clock_that_jumps_ahead_hurries_it_by_a_percent() {
+    fn a_wall_clock_that_jumps_ahead_speeds_it_up_by_a_percent() {
         let mut clock = Clock::start(at(0), None, Duration::ZERO);
         assert_eq!(clock.read(at(90_000), 100 * SECOND), at(101));
         assert_eq!(clock.read(at(90_000), 100 * SECOND), at(101), "no time passed");

@@ -1,4 +1,4 @@
-//! Dead letters: deliveries that were given up, kept until someone redrives or discards them.
+//! Dead letters: deliveries that were given up, stored until an operator redrives or discards them.
 
 use std::time::Duration;
 
@@ -10,80 +10,79 @@ use crate::domain::header::EventHeader;
 use crate::domain::name::Name;
 use crate::domain::time::Time;
 
-/// Why what a destination is given beyond its bound is a dead letter at once.
-pub(super) const BACKLOG_FULL: &str =
-    "backlog_full: as many deliveries as its max_backlog were undelivered here";
+/// The error of an event that becomes a dead letter at once, since the destination has reached `max_backlog`.
+pub(super) const BACKLOG_FULL: &str = "backlog_full: the destination had max_backlog undelivered events";
 
-/// Which delivery. Dead letters are listed in this order.
+/// Identifies a delivery. Dead letters are listed in this order.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct DeliveryId {
-    /// The event.
+    /// The event's number.
     pub seq: EventSeq,
-    /// Where it was to go.
+    /// The destination's name.
     pub destination: Name,
 }
 
 /// A delivery that was given up.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DeadLetter {
-    /// Which one.
+    /// The delivery.
     pub delivery_id: DeliveryId,
-    /// The event's id; empty where the event cannot be read, as are the next three.
+    /// The event's id; like the next three fields, empty if the event is unreadable.
     pub id: String,
-    /// Its rule.
+    /// The name of the event's rule.
     pub rule: String,
-    /// Its target's key.
+    /// The key of the event's target.
     pub target: String,
-    /// Its action.
+    /// `scale_out`, `scale_in`, `set_capacity` or `notify`.
     pub action: String,
-    /// When it was emitted.
+    /// When the event was emitted.
     pub emitted_at: Time,
-    /// How often it was tried.
+    /// The number of attempts.
     pub attempts: u32,
-    /// Why it was given up: what went wrong the last time.
+    /// Why it was given up: the error of the last attempt.
     pub error: String,
-    /// When.
+    /// When it became a dead letter.
     pub given_up_at: Time,
-    /// The event as it would be sent.
+    /// The event as it would be sent, with its current `expirytime`.
     pub event: EncodedEvent,
 }
 
-/// How a dead letter is sent once more.
+/// Options of a redrive.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Redrive {
-    /// Consumers may act on it for so long from now: `expirytime` is rewritten, and nothing else.
+    /// Sets the event's `expirytime` to this long from now. Nothing else of the event changes.
     pub valid_for: Option<Duration>,
-    /// Also if it takes capacity away.
+    /// Required for events that decrease capacity.
     pub force: bool,
 }
 
-/// Why a dead letter stays what it is.
+/// Why a dead letter was not redriven or discarded.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum DeadLetterError {
-    /// The store could not do it.
+    /// The store could not read or write.
     #[error(transparent)]
     Store(#[from] Error),
-    /// Nobody delivers there.
-    #[error("the destination {0} is not configured")]
+    /// The destination has no worker.
+    #[error("destination `{0}` is not configured")]
     NotConfigured(Name),
-    /// It was redriven or discarded, has arrived, or never was.
+    /// The delivery is not a dead letter: it was redriven, discarded or delivered, or never existed.
     #[error("there is no such dead letter; it may have been redriven or discarded already")]
     NotDead,
-    /// Consumers would not act on it.
-    #[error("its expirytime {at} has passed; say for how long it is to be valid")]
+    /// Consumers would ignore the event.
+    #[error("the event expired at {at}; set valid_for to redrive it")]
     Expired {
-        /// It.
+        /// The event's `expirytime`.
         at: Time,
     },
-    /// What it would take away may be needed by now.
-    #[error("it takes capacity away, and is only redriven when that is forced")]
+    /// The capacity may be needed by now.
+    #[error("the event decreases capacity; set force to redrive it")]
     DecreasesCapacity,
-    /// It was given up for that, and would be again.
+    /// The event is unreadable and would become a dead letter again.
     #[error("{0}")]
     Unreadable(String),
 }
 
-/// The parts of an event that a list shows; of what is no event they are empty.
+/// The fields of an event that a list shows; empty if they are missing.
 #[derive(Debug, Default, Deserialize)]
 struct EventSummary {
     #[serde(default)]
@@ -102,7 +101,7 @@ struct EventSummaryData {
     action: String,
 }
 
-/// A row of a dead letter.
+/// A dead letter as it is stored.
 #[derive(Debug, Clone)]
 pub struct DeadLetterRow {
     pub delivery_id: DeliveryId,
@@ -134,7 +133,7 @@ impl From<DeadLetterRow> for DeadLetter {
 }
 
 impl Redrive {
-    /// Checks that an event may be sent once more, and gives its `expirytime` if it gets another one.
+    /// Checks that the event can be redriven, and returns its new `expirytime`, if any.
     pub fn check(&self, event: &str, now: Time) -> Result<Option<Time>, DeadLetterError> {
         let header =
             EventHeader::read(event).map_err(|error| DeadLetterError::Unreadable(error.to_string()))?;

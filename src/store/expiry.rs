@@ -1,4 +1,4 @@
-//! Rewriting an event's `expirytime` in its JSON text, and nothing else of it.
+//! Rewrites `expirytime` in the JSON text of an event without changing any other byte.
 
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -11,15 +11,15 @@ struct EventExpiry<'a> {
     expirytime: &'a RawValue,
 }
 
-/// The event with this `expirytime`. JSON's own reader says where the old one stands, so neither what a
-/// label says nor how the text is laid out matters.
+/// The event with this `expirytime`. The JSON parser locates the old value, so neither label values nor whitespace
+/// can be mistaken for it.
 ///
 /// # Errors
-/// It is no JSON object with one `expirytime`.
+/// The text is not a JSON object with exactly one `expirytime`.
 pub(super) fn rewrite(event: &str, expirytime: Time) -> Result<String, serde_json::Error> {
     let parsed: EventExpiry<'_> = serde_json::from_str(event)?;
     let old = parsed.expirytime.get();
-    // It was borrowed from the text, so it lies in it.
+    // `old` is borrowed from `event`, so the difference of the addresses is its offset.
     let start = old.as_ptr().addr() - event.as_ptr().addr();
     let end = start + old.len();
     Ok(format!("{}\"{}\"{}", &event[..start], expirytime.to_millis_string(), &event[end..]))
@@ -48,14 +48,14 @@ mod tests {
     }
 
     #[test]
-    fn what_looks_like_it_elsewhere_stays() {
+    fn similar_text_elsewhere_is_not_changed() {
         let event = r#"{"a":"\"expirytime\":\"x\"","data":{"expirytime":"in"}, "expirytime" : "old" ,"z":[{"expirytime":1}]}"#;
         let expected = event.replace("\"old\"", "\"2027-01-02T03:04:05.006Z\"");
         assert_eq!(rewrite(event, later()).unwrap(), expected);
     }
 
     #[test]
-    fn what_is_no_event_is_refused() {
+    fn invalid_events_are_rejected() {
         for text in ["", "[]", "{}", r#"{"expirytime":"a","expirytime":"b"}"#, r#"{"expirytime":"a"}x"#] {
             assert!(rewrite(text, later()).is_err(), "{text}");
         }
@@ -63,7 +63,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn all_bytes_around_it_stay(before in "\\PC{0,40}", after in "\\PC{0,40}", old in "\\PC{0,30}") {
+        fn all_bytes_around_it_are_unchanged(before in "\\PC{0,40}", after in "\\PC{0,40}", old in "\\PC{0,30}") {
             let quoted = |text: &str| serde_json::to_string(text).unwrap();
             let (head, tail) = (format!("{{\"ä\":{},\"expirytime\":", quoted(&before)), format!(",\"z\":{}}}", quoted(&after)));
             let rewritten = rewrite(&format!("{head}{}{tail}", quoted(&old)), later()).unwrap();

@@ -1,5 +1,5 @@
-//! Maps by the store's own numbers and by names of the configuration: nobody from outside chooses them, so
-//! they are hashed fast.
+//! Hash maps with a fast hash without protection against collision attacks: for keys that no sender can choose, such
+//! as ids of the store and names of the configuration.
 
 use std::collections::{HashMap, HashSet};
 

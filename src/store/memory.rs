@@ -1,4 +1,5 @@
-//! A store that keeps nothing on disk: for tests, with a clock that the test moves.
+//! In-memory store with a clock that the caller sets: the reference model for property tests, and the store of
+//! `test`, `explain` and `replay`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -26,7 +27,7 @@ use crate::domain::target::TargetKey;
 use crate::domain::time::Time;
 use crate::domain::verdict::Phase;
 
-/// A store in memory. Cheap to clone.
+/// An in-memory store. Cheap to clone.
 #[derive(Clone)]
 pub struct Memory {
     inner: Arc<Mutex<Inner>>,
@@ -38,7 +39,7 @@ pub struct Memory {
 struct Inner {
     created: Time,
     controls: Arc<Controls>,
-    /// Targets that watch the controls and were not looked at since they changed.
+    /// Targets that depend on the controls and were not rechecked since the generation increased.
     recheck_queue: BTreeSet<TargetKey>,
     target_ids: BTreeMap<TargetKey, i64>,
     states: BTreeMap<TargetKey, Arc<TargetState>>,
@@ -46,12 +47,12 @@ struct Inner {
     records: Vec<(Time, super::Record)>,
     events: Vec<(EventSeq, Time, NewEvent)>,
     tracked_decreases: UndeliveredDecreases<TargetKey>,
-    /// What went wrong the last time, of what was tried and is not settled.
+    /// The last error of unsettled deliveries.
     errors: BTreeMap<DeliveryId, String>,
     dead: BTreeMap<DeliveryId, DeadLetterRow>,
-    /// What was cancelled or discarded.
+    /// Cancelled, discarded and withdrawn deliveries.
     never_delivered: BTreeSet<DeliveryId>,
-    /// What was redriven with another `expirytime`.
+    /// The new `expirytime` of redriven deliveries.
     expiry: BTreeMap<DeliveryId, Time>,
 }
 
@@ -85,8 +86,8 @@ impl Memory {
         }
     }
 
-    fn with_inner<R>(&self, look: impl FnOnce(&mut Inner) -> R) -> R {
-        look(&mut self.inner.lock())
+    fn with_inner<R>(&self, f: impl FnOnce(&mut Inner) -> R) -> R {
+        f(&mut self.inner.lock())
     }
 
     pub(super) fn now(&self) -> Time {
@@ -99,7 +100,7 @@ impl Memory {
 
     pub(super) async fn transact(&self, keys: Keys, mut decide: DecideFn) -> Result<(), Error> {
         let now = self.now();
-        // Claims and settlements wait for the same lock, so nothing that the view names is sent meanwhile.
+        // Claims take the same lock, so workers cannot claim the undelivered decreases of the view meanwhile.
         self.with_inner(|inner| {
             let states = inner.states(&keys);
             let (seqs, undelivered_decreases) = inner.undelivered_decreases(&keys, &states);
@@ -134,11 +135,11 @@ impl Memory {
     pub(super) async fn due(&self, max: usize) -> Result<Vec<TargetKey>, Error> {
         let now = self.now();
         Ok(self.with_inner(|inner| {
-            let due = inner.states.iter().filter_map(|(key, state)| Some((state.due()?, key)));
-            let timely: BTreeSet<_> = due.filter(|(due, _)| *due <= now).collect();
-            let known: BTreeSet<_> = timely.iter().map(|(_, key)| *key).collect();
+            let scheduled = inner.states.iter().filter_map(|(key, state)| Some((state.due()?, key)));
+            let due: BTreeSet<_> = scheduled.filter(|(at, _)| *at <= now).collect();
+            let known: BTreeSet<_> = due.iter().map(|(_, key)| *key).collect();
             let to_recheck = inner.recheck_queue.iter().filter(|key| !known.contains(key));
-            timely.iter().map(|(_, key)| *key).chain(to_recheck).take(max).cloned().collect()
+            due.iter().map(|(_, key)| *key).chain(to_recheck).take(max).cloned().collect()
         }))
     }
 
@@ -166,12 +167,12 @@ impl Memory {
         Ok(())
     }
 
-    /// What a store in memory was given is known to those who gave it.
+    /// None: the caller of an in-memory store knows all its destinations.
     pub(super) async fn orphaned_destinations(&self) -> Result<Vec<Name>, Error> {
         Ok(Vec::new())
     }
 
-    /// Nothing is removed: a test's store is short-lived.
+    /// Deletes nothing: an in-memory store is short-lived.
     pub(super) async fn prune(&self, _decisions: Duration, _delivered: Duration) -> Result<bool, Error> {
         Ok(false)
     }
@@ -243,37 +244,37 @@ impl Memory {
         to: Time,
     ) -> Result<Vec<String>, Error> {
         Ok(self.with_inner(|inner| {
-            let about = inner
+            let matching = inner
                 .records
                 .iter()
                 .filter(|(at, record)| *at >= from && *at <= to && record.targets.contains(target));
-            about.map(|(_, record)| record.body.clone()).collect()
+            matching.map(|(_, record)| record.body.clone()).collect()
         }))
     }
 
     pub(super) async fn records(&self, wanted: RecordQuery) -> Result<Records, Error> {
         let (low, high) = wanted.id_range();
         Ok(self.with_inner(|inner| {
-            let about = inner.records.iter().zip(1..).filter(|((at, record), id)| {
+            let matching = inner.records.iter().zip(1..).filter(|((at, record), id)| {
                 (low..=high).contains(id)
                     && (wanted.from..=wanted.to).contains(at)
                     && wanted.target.as_ref().is_none_or(|target| record.targets.contains(target))
             });
             let mut found: Vec<_> =
-                about.map(|((_, record), id)| StoredRecord { id, body: record.body.clone() }).collect();
+                matching.map(|((_, record), id)| StoredRecord { id, body: record.body.clone() }).collect();
             if wanted.newest_first {
                 found.reverse();
             }
-            let more = found.len() > wanted.max;
+            let has_more = found.len() > wanted.max;
             found.truncate(wanted.max);
-            Records { records: found, has_more: more }
+            Records { records: found, has_more }
         }))
     }
 
     pub(super) async fn event(&self, id: &str) -> Result<Option<StoredEvent>, Error> {
-        let begin = query::id_prefix(id);
+        let prefix = query::id_prefix(id);
         Ok(self.with_inner(|inner| {
-            let found = inner.events.iter().rev().find(|(_, _, event)| event.body.starts_with(&begin));
+            let found = inner.events.iter().rev().find(|(_, _, event)| event.body.starts_with(&prefix));
             found.map(|(seq, emitted_at, event)| {
                 let deliveries = event.destinations.iter().filter_map(|destination| {
                     let handle = self.lanes.get(destination)?;
@@ -307,7 +308,7 @@ impl Memory {
         self.with_inner(|inner| inner.controls.clone())
     }
 
-    /// Counted anew each time: a test's store is small.
+    /// Counts all states: an in-memory store is small.
     pub(super) fn tally(&self) -> Tally {
         self.with_inner(|inner| {
             let mut tally = Tally::default();
@@ -342,8 +343,7 @@ impl Inner {
         states
     }
 
-    /// For each wanted target the events that may make its capacity less and were not sent yet, with
-    /// their numbers.
+    /// The numbers and contents of the undelivered decreases of each target.
     fn undelivered_decreases(
         &self,
         keys: &Keys,
@@ -364,10 +364,10 @@ impl Inner {
     }
 
     fn refill(&self, destination: &Name, lane: &mut Lane) {
-        let behind = self.events.partition_point(|(seq, ..)| seq.0 <= lane.high_watermark());
-        for (seq, at, event) in &self.events[behind..] {
+        let first = self.events.partition_point(|(seq, ..)| seq.0 <= lane.high_watermark());
+        for (seq, at, event) in &self.events[first..] {
             if !lane.has_room() {
-                // What waits behind one that fails leaves the room to others.
+                // Deliveries blocked by a retry are parked, so that they do not fill the window.
                 lane.blocked_by_retry(&Set::default())
                     .into_iter()
                     .for_each(|seq| lane.mark_parked(EventSeq(seq)));
@@ -394,7 +394,7 @@ impl Inner {
         }
     }
 
-    /// An event without a state of its target is in an order of its own.
+    /// An event whose target has no state is in a group of its own.
     fn group(&self, target: &TargetKey, seq: EventSeq) -> Group {
         self.target_ids.get(target).copied().unwrap_or(-seq.0)
     }
@@ -449,8 +449,8 @@ impl Inner {
             }
             self.controls = controls;
         }
-        let watches = |key: &TargetKey| self.states.get(key).is_some_and(|state| state.depends_on_controls());
-        self.recheck_queue.retain(|key| !changes.rechecked.contains(key) && watches(key));
+        let depends = |key: &TargetKey| self.states.get(key).is_some_and(|state| state.depends_on_controls());
+        self.recheck_queue.retain(|key| !changes.rechecked.contains(key) && depends(key));
         self.records.extend(changes.record.map(|record| (now, record)));
         for event in changes.events {
             if event.increases_capacity {
@@ -504,7 +504,7 @@ impl Inner {
                 handle.with_lane(|lane| lane.mark_delivered(seq));
             }
             Settlement::Withdrawn { reason } => {
-                // What was cancelled has its line already.
+                // A cancelled delivery already has a record.
                 if !handle.with_lane(|lane| lane.is_cancelled(seq)) {
                     self.withdraw(now, &delivery_id, &reason);
                 }
@@ -584,7 +584,7 @@ impl Inner {
         Ok(())
     }
 
-    /// The `on_firing` events of the same episode that a destination was given.
+    /// The `on_firing` events of the same episode that were routed to the destination.
     fn firing_events<'a>(&'a self, delivery_id: &'a DeliveryId) -> impl Iterator<Item = EventSeq> + 'a {
         let (_, _, compensation) = self.event(delivery_id.seq);
         let of_episode = move |event: &NewEvent| match (&event.episode_phase, &compensation.episode_phase) {
@@ -595,15 +595,15 @@ impl Inner {
             }
             _ => false,
         };
-        let given = self.events.iter().filter(move |(seq, _, event)| {
+        let enqueued = self.events.iter().filter(move |(seq, _, event)| {
             *seq < delivery_id.seq
                 && of_episode(event)
                 && event.destinations.contains(&delivery_id.destination)
         });
-        given.map(|(seq, ..)| *seq)
+        enqueued.map(|(seq, ..)| *seq)
     }
 
-    /// Whether one of these has arrived there; all that were given have been settled by now.
+    /// Whether one of the [`Self::firing_events`] has arrived at the destination. All of them are settled.
     fn has_arrived(&self, delivery_id: &DeliveryId) -> bool {
         self.firing_events(delivery_id).any(|seq| {
             let delivery_id = DeliveryId { seq, destination: delivery_id.destination.clone() };
@@ -611,16 +611,16 @@ impl Inner {
         })
     }
 
-    /// What has become of an event at a destination. What a withdrawal was is told by the records alone.
+    /// The state of a delivery. Cancelled, discarded and withdrawn deliveries are not distinguished.
     fn delivery(&self, seq: EventSeq, handle: &LaneHandle) -> Delivery {
         let delivery_id = DeliveryId { seq, destination: handle.name.clone() };
-        let retry =
+        let if_dead =
             handle.with_lane(|lane| lane.is_unsettled(seq).then(|| lane.row_change(seq, Outcome::Dead)));
         let dead = self.dead.get(&delivery_id);
-        let (state, failed_attempts) = match (retry, dead) {
+        let (state, failed_attempts) = match (if_dead, dead) {
             (_, Some(row)) => (DeliveryState::Dead, row.attempts),
             (Some(lane::RowChange::Put { attempts }), None) if self.errors.contains_key(&delivery_id) => {
-                // The one that is being told of is not there yet.
+                // `row_change` counts the attempt that would fail now.
                 (DeliveryState::Retrying, attempts.saturating_sub(1))
             }
             (Some(_), None) => (DeliveryState::Pending, 0),
@@ -651,5 +651,5 @@ impl Inner {
 }
 
 fn compensates(event: &NewEvent) -> bool {
-    event.episode_phase.as_ref().is_some_and(|part| part.phase == Phase::Resolved)
+    event.episode_phase.as_ref().is_some_and(|phase| phase.phase == Phase::Resolved)
 }

@@ -1,25 +1,23 @@
-//! What must survive: states of targets, decisions, and events with their deliveries.
+//! Durable state: states of targets, decisions, and events with their deliveries.
 //!
-//! The heart is [`Store::transact`]: the states of the named targets go into a pure function, what
-//! comes out is written together or not at all. State changes of one target are serial. When a call
-//! returns `Ok`, what it wrote is on disk.
+//! [`Store::transact`] passes the states of the given targets to a pure function and commits its result
+//! atomically. Transactions about one target are serial. When a call returns `Ok`, its changes are on disk.
 //!
-//! Deliveries: every event has a list of destinations. For each destination the store keeps a
-//! *cursor*, up to which everything is settled, and rows only for exceptions (waiting for another
-//! try, given up, cancelled before the cursor came to it). [`Store::claim`] hands out what may be sent
-//! now, and never two events about the same target at once, so a destination receives the events of a
-//! target in their order.
+//! Deliveries: each event has a list of destinations. For each destination the store has a *cursor*, up to which
+//! every delivery is settled, and rows only for exceptions: retries, dead letters, and deliveries that were
+//! cancelled above the cursor. [`Store::claim`] returns the deliveries that can be sent now, and never two events
+//! of the same target at once, so a destination receives the events of a target in order.
 //!
-//! What undoes follows what was done: an `on_resolved` event goes only to destinations at which an
-//! `on_firing` event of its episode arrived. The lane's order lets it wait for them. Evidence is, beside
-//! the state of each target, the list of the `on_firing` events of its open episodes, each with its route:
-//! routes tell who was given them, and rows who never got them. The list goes over to the event that
-//! undoes, and rows that say *never arrived* outlive their events until nobody can ask for them. So
-//! nothing is written when an event arrives, nothing is read where a destination has no such row, and
-//! what was pruned counts as arrived. See [`Claimed::nothing_to_compensate`].
+//! Compensation: an `on_resolved` event goes only to destinations at which an `on_firing` event of its episode
+//! arrived. The lane's order makes it wait for them. With the state of each target, the store has the list of the
+//! `on_firing` events of its open episodes and their routes: a route says to which destinations an event was sent,
+//! and rows say where it was never delivered. The list moves to the compensating event, and rows of deliveries that
+//! never arrived outlive their events as long as a compensation can refer to them. So a successful delivery writes
+//! nothing, a destination without such rows costs no reads, and events that were pruned count as delivered. See
+//! [`Claimed::nothing_to_compensate`].
 //!
-//! What may make capacity less is *unsent* as long as a destination has not settled it. A transaction
-//! about its target is told of it, and cancels it with an event that adds capacity.
+//! An event that can decrease capacity is an *undelivered decrease* as long as a destination has not settled it.
+//! Transactions about its target see it, and an event that increases capacity cancels it.
 
 mod clock;
 mod dead_letters;
@@ -59,182 +57,182 @@ pub(crate) use query::{
 };
 pub use sqlite::Sqlite;
 
-/// Reads the wall clock. Handed in, so that nothing below reads one by itself.
+/// Reads the wall clock. An argument, so that the store reads no clock of its own.
 pub(crate) type WallClock = Arc<dyn Fn() -> Time + Send + Sync>;
 
-/// The decision of a transaction. Pure, and able to run again.
+/// The function that decides a transaction. It is pure and can run more than once.
 pub(crate) type DecideFn = Box<dyn FnMut(&View) -> Changes + Send>;
 
-/// A store; cheap to clone.
+/// A store. Cheap to clone.
 #[derive(Clone)]
 pub enum Store {
-    /// One file on this machine.
+    /// A local SQLite file.
     Sqlite(Sqlite),
-    /// Nothing on disk: for tests.
+    /// In memory: for `test`, `explain` and `replay`, and the reference model of the property tests.
     Memory(Memory),
 }
 
-/// What a transaction has to see.
+/// What a transaction reads.
 #[derive(Debug, Clone, Default)]
 pub struct Keys {
-    /// Targets whose state is wanted.
+    /// Targets whose states are read.
     pub targets: Vec<TargetKey>,
-    /// Alerts; the targets that know one of them are wanted too.
+    /// Alerts: the states of targets that know one of them are read too.
     pub alerts: Vec<AlertKey>,
 }
 
-/// What a transaction sees.
+/// The input of a transaction.
 #[derive(Debug)]
 pub struct View {
-    /// The store's time; it never goes back.
+    /// The store's time, which never goes back.
     pub now: Time,
     /// When this store was created.
     pub created: Time,
-    /// The states of the wanted targets.
+    /// The states of the targets in [`Keys`]; new targets have none.
     pub states: States,
-    /// What holds for all targets.
+    /// Pauses, holds and heartbeats.
     pub controls: Arc<Controls>,
-    /// For each wanted target, the events that may make its capacity less and that some destination has
-    /// not been sent yet. Until the transaction is over no worker takes them.
+    /// For each of the targets, the events that can decrease its capacity and that some destination has not
+    /// settled. Workers cannot claim them until the transaction is over.
     pub undelivered_decreases: BTreeMap<TargetKey, Vec<UndeliveredDecrease>>,
 }
 
-/// What a transaction writes, all or nothing.
+/// The changes of a transaction, committed atomically.
 #[derive(Debug, Default)]
 pub struct Changes {
-    /// New states. An empty one is forgotten.
+    /// New states. An empty state is deleted.
     pub states: Vec<(TargetKey, TargetState)>,
-    /// New controls. Where [`Controls::generation`] has risen, every target that [`TargetState::depends_on_controls`] is
-    /// due at once.
+    /// New controls. If [`Controls::generation`] has increased, every target whose state
+    /// [depends on controls](TargetState::depends_on_controls) is due at once.
     pub controls: Option<Arc<Controls>>,
-    /// Targets at which all that waits has been looked at, so that they are not due for the sake of the
-    /// controls any more.
+    /// Targets whose deferred actions were re-evaluated: they leave the recheck queue.
     pub rechecked: Vec<TargetKey>,
-    /// What was decided.
+    /// The decision record.
     pub record: Option<Record>,
-    /// What is to be sent.
+    /// The emitted events.
     pub events: Vec<NewEvent>,
 }
 
-/// The decisions of one transaction, kept together.
+/// A decision record to be stored.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Record {
-    /// The targets that they are about, each once.
+    /// The targets of its decisions, without duplicates.
     pub targets: Vec<TargetKey>,
     /// JSON.
     pub body: String,
 }
 
-/// An event to be sent.
+/// An event to be delivered.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NewEvent {
-    /// Its target: events about one target stay in order.
+    /// The target; its events are delivered in order.
     pub target: TargetKey,
-    /// Where it goes; not empty.
+    /// The destinations; not empty.
     pub destinations: Arc<[Name]>,
-    /// Whether it adds capacity. Such an event cancels what [`View::undelivered_decreases`] names of its target, wherever
-    /// it was not sent yet; what is on its way is not tried again.
+    /// Whether the event increases capacity. Such an event cancels the [`View::undelivered_decreases`] of its
+    /// target at all destinations that have not settled them; claimed ones are not retried.
     pub increases_capacity: bool,
-    /// Whether it may make capacity less.
+    /// Whether the event can decrease capacity.
     pub may_decrease_capacity: bool,
-    /// Which end of which episode it is about, where what undoes has to follow what was done.
+    /// The end of an episode that the event is about, so that `on_resolved` can compensate `on_firing`.
     pub episode_phase: Option<EpisodePhase>,
     /// The event, encoded once.
     pub body: EncodedEvent,
 }
 
-/// One end of an episode.
+/// The firing or resolved end of an episode.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EpisodePhase {
-    /// Which end.
+    /// `Firing` or `Resolved`.
     pub phase: Phase,
     /// The episode's id.
     pub episode: Arc<str>,
 }
 
-/// The store's number of an event; it rises in the order of the commits.
+/// The number of an event in the store, ascending in commit order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct EventSeq(pub i64);
 
-/// A delivery that was handed out.
+/// A claimed delivery.
 #[derive(Debug, Clone)]
 pub struct Claimed {
-    /// Which event.
+    /// The event's number.
     pub seq: EventSeq,
-    /// The event, as it was encoded.
+    /// The event as it was encoded.
     pub body: EncodedEvent,
-    /// When it was emitted; when it was redriven, if it was a dead letter since.
+    /// When the event was emitted, or redriven if it was a dead letter.
     pub emitted_at: Time,
-    /// How often it was tried before.
+    /// Failed attempts so far.
     pub attempts: u32,
-    /// What went wrong the last time, where it was tried before.
+    /// The error of the last attempt.
     pub last_error: Option<Arc<str>>,
-    /// Whether it would undo what this destination never got: it is not to be sent, but withdrawn.
+    /// Whether the event would compensate events that never arrived at this destination: it must be withdrawn
+    /// instead of sent.
     pub nothing_to_compensate: bool,
 }
 
-/// What became of a delivery that was handed out.
+/// The outcome of a claimed delivery.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Settlement {
-    /// It arrived.
+    /// The destination accepted the event.
     Delivered,
-    /// It arrived, and this is what the destination answered, to be kept with the delivery.
+    /// The destination accepted the event and answered; the answer is stored with the delivery.
     Answered {
         /// At most a few KiB of text.
         answer: String,
     },
-    /// It is not sent: what it would undo never arrived here. No dead letter.
+    /// Not sent, since the events that it would compensate never arrived. Not a dead letter.
     Withdrawn {
-        /// Why.
+        /// For the decision record.
         reason: String,
     },
-    /// It is tried again after `delay`, unless it was cancelled on its way.
+    /// To be retried after `delay`, unless it was cancelled while it was claimed.
     Retry {
-        /// How long to wait.
+        /// The backoff.
         delay: Duration,
-        /// What went wrong.
+        /// The error of the attempt.
         error: String,
     },
-    /// It was given up and is kept as a dead letter.
+    /// Given up and stored as a dead letter.
     Dead {
-        /// Why.
+        /// Why it was given up.
         error: String,
     },
 }
 
-/// How many deliveries of a destination are in which state.
+/// The deliveries of a destination, counted by state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Backlog {
-    /// Not tried yet, or being sent.
+    /// Not attempted yet, or claimed.
     pub pending: u64,
-    /// Waiting for another try.
+    /// Failed and waiting for a retry.
     pub retrying: u64,
-    /// Given up.
+    /// Dead letters.
     pub dead: u64,
 }
 
-/// What is open and what waits, counted.
+/// Counts of open episodes and deferred actions.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Tally {
-    /// Open episodes by their rules.
+    /// Open episodes by rule.
     pub open_episodes: BTreeMap<Name, u64>,
-    /// What waits, by what stops it.
+    /// Deferred actions by blocking verdict.
     pub deferred: BTreeMap<Verdict, u64>,
 }
 
-/// Deliveries of a destination that is no more are given up so many at once.
+/// Deliveries of a removed destination that become dead letters in one transaction.
 const MAX_DRAIN_BATCH_SIZE: usize = 1000;
 
-/// Why the store could not do it. Nothing of the call was written.
+/// An error of the store. Nothing of the call was written.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum Error {
-    /// It may work later: disk full, locked, read-only, an IO error.
-    #[error("the store cannot do it now: {0}")]
+    /// Possibly transient: disk full, locked, read-only, an IO error.
+    #[error("store unavailable: {0}")]
     Unavailable(String),
-    /// It will not work without a person.
+    /// Needs an operator.
     #[error("{0}")]
     Unusable(String),
-    /// The store is closed.
+    /// The store was closed, or its thread has ended.
     #[error("the store is closed")]
     Closed,
 }
@@ -249,11 +247,11 @@ macro_rules! delegate {
 }
 
 impl Store {
-    /// Runs `decide` on the states of the named targets and of those that know a named alert, and
-    /// writes what it gives. When this returns `Ok`, it is on disk.
+    /// Runs `decide` on the states of the given targets and of those that know a given alert, and commits its
+    /// changes. When this returns `Ok`, they are on disk. `decide` can run more than once.
     ///
     /// # Errors
-    /// Nothing was written.
+    /// The store could not read or write; nothing was written.
     pub async fn transact<R: Send + 'static>(
         &self,
         keys: Keys,
@@ -271,7 +269,7 @@ impl Store {
         decided.ok_or(Error::Closed)
     }
 
-    /// Where alerts are known by now; only a hint, since it may have changed when it is read.
+    /// The targets at which alerts are known. Only a hint: it can be outdated when it is returned.
     ///
     /// # Errors
     /// If the store cannot be read.
@@ -280,7 +278,7 @@ impl Store {
         delegate!(self, store => store.locate(keys).await)
     }
 
-    /// Up to `max` targets that have to be looked at: their time has come, or the controls have changed.
+    /// Up to `max` targets that have to be processed: they are due by time, or in the recheck queue.
     ///
     /// # Errors
     /// If the store cannot be read.
@@ -288,7 +286,7 @@ impl Store {
         delegate!(self, store => store.due(max).await)
     }
 
-    /// When the next target has to be looked at, as it changes.
+    /// The time at which the next target is due, with its changes.
     pub fn next_due(&self) -> watch::Receiver<Option<Time>> {
         delegate!(self, store => store.next_due())
     }
@@ -298,50 +296,48 @@ impl Store {
         delegate!(self, store => store.now())
     }
 
-    /// The controls as they are on disk.
+    /// The controls as of the last commit.
     pub fn controls(&self) -> Arc<Controls> {
         delegate!(self, store => store.controls())
     }
 
-    /// What is open and what waits.
+    /// Counts of open episodes and deferred actions as of the last commit.
     pub fn tally(&self) -> Tally {
         delegate!(self, store => store.tally())
     }
 
     fn lane_handle(&self, destination: &Name) -> Result<Arc<LaneHandle>, Error> {
         let lanes = delegate!(self, store => store.lanes());
-        let unknown =
-            || Error::Unusable(format!("the store was not opened for the destination {destination}"));
+        let unknown = || Error::Unusable(format!("unknown destination `{destination}`"));
         lanes.get(destination).ok_or_else(unknown)
     }
 
-    /// Hands out up to `max` deliveries that may be sent now, at most one for each target, and none of a
-    /// target about which a transaction has just been told that something is unsent. They stay handed
-    /// out until they are settled.
+    /// Claims up to `max` deliveries that can be sent now: at most one per target, and none of a target whose
+    /// undelivered decreases a transaction currently sees. They stay claimed until they are settled.
     ///
     /// # Errors
-    /// If the store cannot be read; nothing stays handed out then.
+    /// If the store cannot be read; nothing stays claimed then.
     pub async fn claim(&self, destination: &Name, max: usize) -> Result<Vec<Claimed>, Error> {
         let handle = self.lane_handle(destination)?;
         delegate!(self, store => store.claim(&handle, max).await)
     }
 
-    /// Whether a delivery that is handed out was cancelled meanwhile: it need not be sent any more.
+    /// Whether a claimed delivery was cancelled meanwhile, so that it need not be sent.
     pub fn is_cancelled(&self, destination: &Name, seq: EventSeq) -> bool {
         self.lane_handle(destination).is_ok_and(|handle| handle.with_lane(|lane| lane.is_cancelled(seq)))
     }
 
-    /// Bounds what a destination may have undelivered: with as many, what it is given is a dead letter at
-    /// once, and nobody else has to wait for it. `None` is no bound.
+    /// Sets the maximum number of undelivered events of a destination; further events become dead letters at once.
+    /// `None` removes the limit.
     ///
     /// # Errors
-    /// The store was not opened for the destination.
+    /// The destination is unknown to the store.
     pub fn set_max_backlog(&self, destination: &Name, max_backlog: Option<u64>) -> Result<(), Error> {
         self.lane_handle(destination)?.set_max_backlog(max_backlog);
         Ok(())
     }
 
-    /// Deliveries of all destinations that are neither settled nor given up. Costs nearly nothing.
+    /// The number of unsettled deliveries of all destinations. Cheap: nothing is counted or read.
     pub fn undelivered(&self) -> u64 {
         delegate!(self, store => store.lanes())
             .all()
@@ -350,8 +346,8 @@ impl Store {
             .sum()
     }
 
-    /// Up to `max` dead letters, of one destination or of all, also of those that are configured no more:
-    /// the oldest first, from behind `after` on. A page that is full may have others behind it.
+    /// Up to `max` dead letters after `after`, oldest first, of one destination or of all, including destinations
+    /// that are not configured any more. A full page can have a next one.
     ///
     /// # Errors
     /// If the store cannot be read.
@@ -364,7 +360,7 @@ impl Store {
         delegate!(self, store => store.dead_letters(destination.cloned(), after.cloned(), max).await)
     }
 
-    /// One dead letter, if it is one.
+    /// A dead letter; `None` if the delivery is not a dead letter.
     ///
     /// # Errors
     /// If the store cannot be read.
@@ -374,13 +370,12 @@ impl Store {
         Ok(found.into_iter().find(|dead_letter| dead_letter.delivery_id == *delivery_id))
     }
 
-    /// Sends a dead letter once more: the same event with its id and `sequence`. It takes its place by the
-    /// order of its target's events among those that this destination has not settled; what came later
-    /// and is settled by now stays before it, so consumers that look at `sequence` may ignore it. Its age
-    /// counts from now. When this returns `Ok`, it is on disk.
+    /// Redrives a dead letter: the same event with its id and `sequence` is delivered again. It is ordered among the
+    /// unsettled events of its target; later events may have been delivered before it, so consumers that check
+    /// `sequence` may ignore it. Its age counts from now. When this returns `Ok`, the redrive is on disk.
     ///
     /// # Errors
-    /// Nothing has changed; [`DeadLetterError`] says why.
+    /// Nothing has changed; see [`DeadLetterError`].
     pub async fn redrive(&self, delivery_id: &DeliveryId, redrive: Redrive) -> Result<(), DeadLetterError> {
         let handle = self
             .lane_handle(&delivery_id.destination)
@@ -388,19 +383,19 @@ impl Store {
         delegate!(self, store => store.redrive(&handle, delivery_id.seq, redrive).await)
     }
 
-    /// Throws a dead letter away: it is not sent any more, and what would undo it is withdrawn. When this
-    /// returns `Ok`, it is on disk.
+    /// Deletes a dead letter: it cannot be redriven, and its compensation is withdrawn. When this returns `Ok`, the
+    /// deletion is on disk.
     ///
     /// # Errors
-    /// Nothing has changed; [`DeadLetterError`] says why.
+    /// Nothing has changed; see [`DeadLetterError`].
     pub async fn discard(&self, delivery_id: &DeliveryId) -> Result<(), DeadLetterError> {
         delegate!(self, store => store.discard(delivery_id).await)
     }
 
-    /// Says what became of deliveries. When this returns `Ok`, it is on disk.
+    /// Records the outcome of claimed deliveries. When this returns `Ok`, it is on disk.
     ///
     /// # Errors
-    /// Nothing was written; to be called again, or they are sent again after a restart.
+    /// Nothing was written. Unless the call is repeated, the deliveries are sent again after a restart.
     pub async fn settle(
         &self,
         destination: &Name,
@@ -410,7 +405,7 @@ impl Store {
         delegate!(self, store => store.settle(&handle, settled).await)
     }
 
-    /// Completes when something may be claimable; also when nothing is.
+    /// Completes when deliveries may be claimable. Spurious wake-ups are possible.
     pub async fn wait(&self, destination: &Name) {
         match self.lane_handle(destination) {
             Ok(handle) => handle.wait(self.now()).await,
@@ -418,7 +413,7 @@ impl Store {
         }
     }
 
-    /// Opens the store for one more destination. One that was there before goes on where it stood.
+    /// Adds a destination. A destination that the store knows continues at its cursor.
     ///
     /// # Errors
     /// The store could not write.
@@ -426,10 +421,10 @@ impl Store {
         delegate!(self, store => store.add_destination(destination.clone()).await)
     }
 
-    /// What the destination's worker, which is no more, had claimed and not settled may be claimed again.
+    /// Makes the claimed deliveries of a worker that has ended claimable.
     ///
     /// # Errors
-    /// The store was not opened for the destination.
+    /// The destination is unknown to the store.
     pub fn release_claims(&self, destination: &Name) -> Result<(), Error> {
         let handle = self.lane_handle(destination)?;
         handle.with_lane(|lane| lane.release_claims(false));
@@ -437,7 +432,7 @@ impl Store {
         Ok(())
     }
 
-    /// Destinations that the store was not opened for, and that have not got all that they were given.
+    /// Destinations that have unsettled deliveries and that were not added to the open store.
     ///
     /// # Errors
     /// If the store cannot be read.
@@ -445,11 +440,11 @@ impl Store {
         delegate!(self, store => store.orphaned_destinations().await)
     }
 
-    /// Ends a destination that nobody delivers to any more: what it has not got becomes dead letters that say
-    /// why, and how many. Its worker has ended before.
+    /// Removes a destination whose worker has ended. Its unsettled deliveries become dead letters with `reason`;
+    /// returns their number.
     ///
     /// # Errors
-    /// The store could not do it; a part may be done, and it can be called again.
+    /// The store could not read or write. Some dead letters may have been stored; the call can be repeated.
     pub async fn drain_to_dead_letters(&self, destination: &Name, reason: &str) -> Result<u64, Error> {
         let handle = self.lane_handle(destination)?;
         let mut drained = 0;
@@ -458,7 +453,7 @@ impl Store {
             handle.with_lane(|lane| lane.release_claims(true));
             let claimed = self.claim(destination, MAX_DRAIN_BATCH_SIZE).await?;
             if claimed.is_empty() {
-                // A transaction may be looking at what is left.
+                // A transaction may withhold the remaining deliveries.
                 polls_left = polls_left.saturating_sub(1);
                 if polls_left == 0 || handle.with_lane(|lane| lane.undelivered()) == 0 {
                     break;
@@ -474,23 +469,23 @@ impl Store {
         }
         let undelivered = handle.with_lane(|lane| lane.undelivered());
         if undelivered > 0 {
-            tracing::warn!(%destination, undelivered, "deliveries of a destination that is no more cannot be found");
+            tracing::warn!(%destination, count = undelivered, "deliveries of a removed destination not found");
         }
         delegate!(self, store => store.remove_destination(destination.clone()).await)?;
         Ok(drained)
     }
 
-    /// How many deliveries of a destination are in which state.
+    /// The deliveries of a destination, counted by state; zeros for an unknown destination.
     pub fn backlog(&self, destination: &Name) -> Backlog {
         self.lane_handle(destination).map(|handle| handle.backlog()).unwrap_or_default()
     }
 
-    /// When the oldest event was emitted that this destination has not settled.
+    /// The emission time of the oldest event that the destination has not settled.
     pub fn oldest_unsettled(&self, destination: &Name) -> Option<Time> {
         self.lane_handle(destination).ok().and_then(|handle| handle.with_lane(|lane| lane.oldest_unsettled()))
     }
 
-    /// What was decided about a target in `from..=to`, oldest first: the records' JSON.
+    /// The JSON of the decision records about a target in `from..=to`, oldest first.
     ///
     /// # Errors
     /// If the store cannot be read.
@@ -498,7 +493,7 @@ impl Store {
         delegate!(self, store => store.history(target, from, to).await)
     }
 
-    /// Records of decisions, as many as can be read at once.
+    /// A page of decision records.
     ///
     /// # Errors
     /// If the store cannot be read.
@@ -506,8 +501,7 @@ impl Store {
         delegate!(self, store => store.records(query).await)
     }
 
-    /// An event by its id, with what has become of it at each destination. Of several with the same id it is
-    /// the newest.
+    /// An event by its id, with the state of its deliveries; the newest one if several events have this id.
     ///
     /// # Errors
     /// If the store cannot be read.
@@ -518,7 +512,7 @@ impl Store {
         delegate!(self, store => store.event(id).await)
     }
 
-    /// Up to `max` states of targets behind the one of this number, in the order of their numbers.
+    /// Up to `max` states of targets with ids above `after`, in ascending order.
     ///
     /// # Errors
     /// If the store cannot be read.
@@ -526,17 +520,17 @@ impl Store {
         delegate!(self, store => store.states(after, max).await)
     }
 
-    /// Removes some of the records that are older than `decisions`, but never the newest one, which knows how
-    /// far numbers and time have come; and of the events that are older than `delivered` and settled everywhere.
-    /// Says whether there may be more.
+    /// Deletes some of the records older than `decisions`, except the newest one, from which ids and the store's
+    /// time continue; and some of the events older than `delivered` that every destination has settled. Returns
+    /// whether there may be more to delete.
     ///
     /// # Errors
-    /// Nothing was removed.
+    /// The store could not write; nothing was deleted.
     pub async fn prune(&self, decisions: Duration, delivered: Duration) -> Result<bool, Error> {
         delegate!(self, store => store.prune(decisions, delivered).await)
     }
 
-    /// Writes what is queued and closes.
+    /// Commits queued commands and closes the store.
     pub async fn close(&self) {
         delegate!(self, store => store.close().await);
     }

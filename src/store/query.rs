@@ -1,4 +1,4 @@
-//! What people and programs look at: decisions, events with their deliveries, states. Reading only.
+//! Types of read-only queries: decision records, events with their deliveries, and states.
 
 use std::ops::Bound;
 
@@ -7,22 +7,22 @@ use crate::domain::state::TargetState;
 use crate::domain::target::TargetKey;
 use crate::domain::time::Time;
 
-/// Which records of decisions are wanted, the newest first or the oldest first.
+/// A query of decision records. Ids are in commit order.
 #[derive(Debug, Clone)]
 pub struct RecordQuery {
-    /// About this target only.
+    /// Only records about this target.
     pub target: Option<TargetKey>,
-    /// Not before this time.
+    /// Inclusive lower bound of the time.
     pub from: Time,
-    /// Not after it.
+    /// Inclusive upper bound of the time.
     pub to: Time,
-    /// Records are numbered in the order of their commits: only those above this one.
+    /// Lower bound of the id.
     pub above: Bound<i64>,
-    /// Only those below this one.
+    /// Upper bound of the id.
     pub below: Bound<i64>,
-    /// Whether the newest comes first.
+    /// Whether the order is descending.
     pub newest_first: bool,
-    /// At most so many, and fewer where they are long.
+    /// The maximum number of records; fewer are returned if they are large.
     pub max: usize,
 }
 
@@ -41,7 +41,7 @@ impl Default for RecordQuery {
 }
 
 impl RecordQuery {
-    /// The numbers that are wanted, both ends included.
+    /// The range of ids, both ends inclusive.
     pub(super) fn id_range(&self) -> (i64, i64) {
         let above = match self.above {
             Bound::Unbounded => i64::MIN,
@@ -57,76 +57,76 @@ impl RecordQuery {
     }
 }
 
-/// Records, and whether others like them come behind.
+/// A page of records.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Records {
-    /// In the order that was asked for.
+    /// In the order of the query.
     pub records: Vec<StoredRecord>,
-    /// Whether there may be more.
+    /// Whether there may be a next page.
     pub has_more: bool,
 }
 
-/// Records are read up to about so many bytes at once: one of a large notification has a megabyte.
+/// The approximate size of a page; the record of a large notification has a megabyte.
 pub(super) const MAX_RECORD_PAGE_BYTES: usize = 4 << 20;
 
-/// A record of decisions.
+/// A stored decision record.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoredRecord {
-    /// Its number. They rise, and none comes again.
+    /// Ascending and never reused.
     pub id: i64,
-    /// JSON, as it was written.
+    /// JSON as it was written.
     pub body: String,
 }
 
-/// An event and what has become of it.
+/// An event with its deliveries.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoredEvent {
-    /// When it was emitted.
+    /// When the event was emitted.
     pub emitted_at: Time,
     /// The event as it was encoded.
     pub body: String,
-    /// One for each destination that it was meant for.
+    /// One for each destination of the event's route.
     pub deliveries: Vec<Delivery>,
 }
 
-/// What has become of an event at one destination.
+/// The state of an event at one destination.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Delivery {
-    /// Where.
+    /// The destination's name.
     pub destination: Name,
-    /// What has become of it.
+    /// The state of the delivery.
     pub state: DeliveryState,
-    /// Attempts that failed; what arrived was tried once more.
+    /// Failed attempts, without the successful one.
     pub failed_attempts: u32,
-    /// What went wrong the last time, or why it was not sent.
+    /// The error of the last attempt, or why the event was not sent.
     pub error: Option<String>,
-    /// What the destination answered, where that is kept.
+    /// The destination's answer, if it is stored.
     pub answer: Option<String>,
-    /// When it is tried again.
+    /// When the next attempt is due.
     pub due: Option<Time>,
 }
 
-/// Where a delivery is on its way.
+/// The state of a delivery.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DeliveryState {
-    /// Not tried yet, or on its way.
+    /// Not attempted yet, or claimed.
     Pending,
-    /// Waits for another try.
+    /// Failed and waiting for a retry.
     Retrying,
-    /// It arrived.
+    /// Accepted by the destination.
     Delivered,
-    /// Given up, and kept.
+    /// A dead letter.
     Dead,
-    /// Cancelled by an event that adds capacity.
+    /// Cancelled by an event that increases capacity.
     Superseded,
-    /// Not sent: what it would undo never arrived.
+    /// Not sent, since the events that it would compensate never arrived.
     Withdrawn,
-    /// Was a dead letter, and was thrown away.
+    /// A dead letter that an operator discarded.
     Discarded,
 }
 
 impl DeliveryState {
-    /// The word in the API.
+    /// The name in the API.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Pending => "pending",
@@ -140,23 +140,23 @@ impl DeliveryState {
     }
 }
 
-/// The state of a target with the store's number of it.
+/// A target's state with its id in the store.
 #[derive(Debug, Clone)]
 pub struct StoredState {
-    /// States are listed in the order of these.
+    /// The target's id; states are listed in ascending order.
     pub id: i64,
-    /// Which target.
+    /// The target's key.
     pub key: TargetKey,
-    /// Its state.
+    /// Never empty: empty states are deleted.
     pub state: TargetState,
 }
 
-/// What every event begins with, up to the end of its id.
+/// The beginning of an encoded event up to the end of its id.
 pub(super) fn id_prefix(id: &str) -> String {
     format!("{{\"specversion\":\"1.0\",\"id\":\"{id}\"")
 }
 
-/// Whether a text may be an event's id: 32 hex digits.
+/// Whether a text can be an event's id: 32 hex digits.
 pub(super) fn is_event_id(id: &str) -> bool {
     id.len() == 32 && id.bytes().all(|b| b.is_ascii_hexdigit())
 }

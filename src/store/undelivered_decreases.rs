@@ -1,6 +1,6 @@
-//! Which events that may make capacity less are not settled at which destinations, by their targets.
+//! Undelivered scale-ins per target: events that can decrease capacity and that some destination has not settled.
 //!
-//! Most targets have none, so a store that has none at all finds that out at once.
+//! Most stores have none most of the time, so [`UndeliveredDecreases::is_empty`] is the fast path.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -10,21 +10,21 @@ use super::fast_map::Map;
 use super::lane::Group;
 use crate::domain::name::Name;
 
-/// The unsettled events that may make capacity less. `T` is what a store knows a target by.
+/// The undelivered decreases of all targets. `T` identifies a target in the store.
 #[derive(Debug)]
 pub(super) struct UndeliveredDecreases<T> {
     events: Map<i64, TrackedDecrease<T>>,
     by_target: HashMap<T, Vec<i64>>,
 }
 
-/// One of them.
+/// An undelivered decrease.
 #[derive(Debug, Clone)]
 pub(super) struct TrackedDecrease<T> {
-    /// Its target.
+    /// The event's target.
     pub target: T,
-    /// The store's number of the target when the event was written.
+    /// The target's id in the store when the event was written.
     pub group: Group,
-    /// Destinations that have not settled it.
+    /// Destinations that have not settled the event.
     pub pending_destinations: Vec<Name>,
 }
 
@@ -35,14 +35,13 @@ impl<T> Default for UndeliveredDecreases<T> {
 }
 
 impl<T: Clone + Eq + Hash> UndeliveredDecreases<T> {
-    /// Whether there is none.
     pub(super) fn is_empty(&self) -> bool {
         self.events.is_empty()
     }
 
-    /// Adds an event, or destinations of one that is known.
+    /// Adds an event, or further destinations of a known event.
     pub(super) fn add(&mut self, seq: i64, decrease: TrackedDecrease<T>) {
-        // Those of a target come in their order, but for what is redriven.
+        // Events of a target are added in order, except for redriven ones.
         let seqs = self.by_target.entry(decrease.target.clone()).or_default();
         if let Err(at) = seqs.binary_search(&seq) {
             seqs.insert(at, seq);
@@ -55,18 +54,17 @@ impl<T: Clone + Eq + Hash> UndeliveredDecreases<T> {
         }
     }
 
-    /// Those of a target, in their order.
+    /// The events of a target in ascending order.
     pub(super) fn for_target(&self, target: &T) -> impl Iterator<Item = (i64, &TrackedDecrease<T>)> {
         let seqs = self.by_target.get(target).into_iter().flatten();
         seqs.filter_map(|seq| self.events.get(seq).map(|decrease| (*seq, decrease)))
     }
 
-    /// One of them by its number.
     pub(super) fn get(&self, seq: i64) -> Option<&TrackedDecrease<T>> {
         self.events.get(&seq)
     }
 
-    /// A destination has settled the event, if it is one of these.
+    /// Removes the destination from the event; an event without pending destinations is removed.
     pub(super) fn mark_settled(&mut self, seq: i64, destination: &Name) {
         let Some(decrease) = self.events.get_mut(&seq) else { return };
         decrease.pending_destinations.retain(|name| name != destination);
@@ -75,7 +73,7 @@ impl<T: Clone + Eq + Hash> UndeliveredDecreases<T> {
         }
     }
 
-    /// Nobody is to send the event any more.
+    /// Removes the event for all destinations.
     pub(super) fn remove(&mut self, seq: i64) {
         let Some(decrease) = self.events.remove(&seq) else { return };
         if let Some(seqs) = self.by_target.get_mut(&decrease.target) {
@@ -86,7 +84,7 @@ impl<T: Clone + Eq + Hash> UndeliveredDecreases<T> {
         }
     }
 
-    /// Takes over what a batch has added.
+    /// Merges the events that a committed batch has added.
     pub(super) fn merge(&mut self, added: Self) {
         added.events.into_iter().for_each(|(seq, decrease)| self.add(seq, decrease));
     }

@@ -1,38 +1,18 @@
-//! The line in a target's history that says why an event was not sent somewhere.
+//! The decision record of a withdrawn delivery: why an event was not sent to a destination.
 
-use serde::{Deserialize, Serialize};
+use std::borrow::Cow;
+use std::collections::BTreeMap;
 
+use serde::Deserialize;
+
+use crate::domain::decision_record::{DecisionEntry, DecisionRecord};
 use crate::domain::name::Name;
 use crate::domain::time::Time;
 use crate::domain::verdict::{Phase, Verdict};
 
-/// Why a destination is not sent what undoes something.
+/// The reason of a withdrawal at commit: the destination is not in the route of any event of the episode.
 pub(super) const NEVER_ROUTED: &str =
-    "no on_firing event of this episode was meant for this destination, so there is nothing to undo";
-
-#[derive(Serialize)]
-struct DecisionRecord<'a> {
-    at: String,
-    decisions: [DecisionEntry<'a>; 1],
-}
-
-/// As the lines of other decisions, with the destination that it is about.
-#[derive(Serialize)]
-struct DecisionEntry<'a> {
-    rule: &'a str,
-    #[serde(skip_serializing_if = "str::is_empty")]
-    target: &'a str,
-    phase: Phase,
-    #[serde(skip_serializing_if = "str::is_empty")]
-    episode: &'a str,
-    #[serde(skip_serializing_if = "str::is_empty")]
-    action: &'a str,
-    verdict: Verdict,
-    detail: &'a str,
-    alerts: Vec<&'a str>,
-    event: &'a str,
-    destination: &'a str,
-}
+    "no on_firing event of this episode was routed to this destination, so there is nothing to compensate";
 
 #[derive(Debug, Default, Deserialize)]
 struct Event {
@@ -68,22 +48,35 @@ struct Alert {
     fingerprint: String,
 }
 
-/// The record, JSON: an event is not sent to a destination, for this reason.
+/// The record as JSON: the event is not sent to the destination, for this reason.
 #[expect(clippy::expect_used, reason = "all keys are strings, and memory is written to")]
 pub(super) fn withdrawal_record(now: Time, event: &str, destination: &Name, reason: &str) -> String {
     let Event { id, subject, data } = serde_json::from_str(event).unwrap_or_default();
     let entry = DecisionEntry {
-        rule: &data.rule,
-        target: &subject,
-        phase: Phase::Resolved,
-        episode: &data.episode.id,
-        action: &data.action,
+        rule: Some(Cow::Borrowed(&data.rule)),
+        target: unless_empty(&subject),
+        phase: Some(Phase::Resolved),
+        episode: unless_empty(&data.episode.id),
+        action: unless_empty(&data.action),
         verdict: Verdict::Withdrawn,
-        detail: reason,
-        alerts: data.alerts.iter().map(|alert| alert.fingerprint.as_str()).collect(),
-        event: &id,
-        destination: destination.as_str(),
+        detail: Some(Cow::Borrowed(reason)),
+        until: None,
+        alerts: data.alerts.iter().map(|alert| Cow::Borrowed(alert.fingerprint.as_str())).collect(),
+        event: Some(Cow::Borrowed(&id)),
+        shadow: None,
+        destination: Some(Cow::Borrowed(destination.as_str())),
     };
-    let record = DecisionRecord { at: now.to_millis_string(), decisions: [entry] };
+    let record = DecisionRecord {
+        at: now.millis(),
+        notification: None,
+        truncated: false,
+        decisions: vec![entry],
+        alerts: BTreeMap::new(),
+    };
     serde_json::to_string(&record).expect("all keys are strings and memory does not fail")
+}
+
+/// Texts that an event lacks are absent, as in other records.
+fn unless_empty(text: &str) -> Option<Cow<'_, str>> {
+    (!text.is_empty()).then_some(Cow::Borrowed(text))
 }

@@ -253,7 +253,7 @@ async fn many_dead_letters_are_discarded_or_redriven_and_decreases_only_by_force
 
     let (code, said, _) = bridge.cli(&["dead-letters", "redrive", "--all"]);
     let head = "redriven: 0, failed: 5\n";
-    assert!(code == Some(0) && said.starts_with(head) && said.contains("takes capacity away"), "{said}");
+    assert!(code == Some(0) && said.starts_with(head) && said.contains("decreases capacity"), "{said}");
     let (code, said, _) = bridge.cli(&["dead-letters", "discard", "1-journal"]);
     assert_eq!((code, said.as_str()), (Some(0), "discarded 1-journal\n"));
     let (_, said, _) = bridge.cli(&["dead-letters", "discard", "--action", "scale_out"]);
@@ -293,7 +293,7 @@ async fn explain_reports_what_would_be_decided_and_changes_nothing() {
         "decided by the current state"
     );
     let rule = &reported["alerts"][2]["rules"][0];
-    assert_eq!(rule["reason"], r#"alertname="KubePodsPending" does not hold: it is "Other""#);
+    assert_eq!(rule["reason"], r#"alertname="KubePodsPending" does not match: the value is "Other""#);
     let (code, shown, _) =
         bridge.cli(&["explain", "body.json", "--url", &bridge.admin_url(), "--source", "prod-eu"]);
     assert!(code == Some(0) && shown.contains("duplicate unschedulable-pods"), "{shown}");

@@ -1,27 +1,27 @@
-//! Deliveries that are not to be sent any more, and how workers are kept from them meanwhile.
+//! Cancellation of deliveries, and withholding them from workers while a transaction sees them.
 
 use super::{BeyondWindow, Group, Lane};
 use crate::store::EventSeq;
 
 impl Lane {
-    /// Hands out nothing of this target until [`Lane::release`].
+    /// Makes all deliveries of the target unclaimable until [`Lane::release`].
     pub(crate) fn withhold(&mut self, group: Group) {
         self.withheld.insert(group);
     }
 
-    /// Ends all withholding.
+    /// Releases all withheld targets.
     pub(crate) fn release(&mut self) {
         self.withheld.clear();
     }
 
-    /// Whether the delivery is about a target that is withheld.
+    /// Whether the target of the delivery is withheld.
     pub(super) fn is_withheld(&self, seq: i64) -> bool {
         !self.withheld.is_empty() && self.group_of(seq).is_some_and(|group| self.withheld.contains(&group))
     }
 
-    /// Cancels a delivery, wherever it is: it is not sent any more, and what waits behind it goes on.
-    /// One that is on its way may still arrive, but is not tried again; until it is settled its target
-    /// waits. Called when a row or the cursor tells it to whoever opens the store next.
+    /// Cancels a delivery: it is not sent, and the next one of its target can be claimed. A claimed delivery may
+    /// still arrive, but is not retried; it blocks its target until it is settled. Must be called after the commit
+    /// that records the cancellation.
     pub(crate) fn cancel(&mut self, seq: EventSeq) {
         self.never_delivered += 1;
         if seq.0 > self.high_watermark {
@@ -44,12 +44,12 @@ impl Lane {
         self.finish(seq.0);
     }
 
-    /// Whether the delivery was cancelled and is on its way.
+    /// Whether the delivery was cancelled while it was claimed.
     pub(crate) fn is_cancelled(&self, seq: EventSeq) -> bool {
         self.retries.get(&seq.0).is_some_and(|retry| retry.cancelled)
     }
 
-    /// Whether the delivery is handed out. The first of a target is, unless it is ready or waits.
+    /// Whether the delivery is claimed: it is the first of its target, not ready, and not backing off.
     pub(super) fn is_claimed(&self, seq: i64) -> bool {
         let first = self.group_of(seq).and_then(|group| self.groups.get(&group)?.front().copied());
         first == Some(seq)

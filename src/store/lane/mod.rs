@@ -1,11 +1,11 @@
-//! A destination's deliveries in memory: what may be sent now, what is being sent, how far everything
-//! is settled. No IO and no clock; both stores keep one lane for each destination.
+//! In-memory delivery queue of one destination: a bounded window above the cursor, per-target FIFO, retries, and
+//! cancellation. No IO and no clock; both stores have one lane per destination.
 //!
-//! A lane never hands out two events about the same target at once, and none before an earlier one of
-//! the same target is settled for good, so the order within a target is kept whatever fails.
+//! At most one delivery per target is claimed, always the oldest unsettled one, so the order of a target's events
+//! is preserved whatever fails.
 //!
-//! The *window* holds events above the cursor. It is bounded: what does not fit stays in the store and
-//! is read when there is room again.
+//! The *window* holds events above the cursor. It is bounded in number and bytes; further events stay in the store
+//! and are read when there is room.
 
 mod cancel;
 mod progress;
@@ -20,52 +20,52 @@ use super::fast_map::{Map, Set};
 use crate::domain::header::EncodedEvent;
 use crate::domain::time::Time;
 
-/// Events in the window at the most; few in tests, so that they often reach beyond it.
+/// The maximum number of events in the window; small in tests, so that they exceed it often.
 const MAX_WINDOW_EVENTS: usize = if cfg!(test) { 16 } else { 16_384 };
-/// Bytes of events in the window at the most, beside one event.
+/// The maximum size of the events in the window; one event can exceed it.
 const MAX_WINDOW_BYTES: usize = 16 << 20;
 
-/// The store's number of a target.
+/// The id of a target in the store; negative for an event whose target has no state.
 pub(super) type Group = i64;
 
-/// Where a lane stands when a store is opened.
+/// The persisted position of a lane.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Position {
-    /// Everything up to here is settled or has a row.
+    /// Every delivery up to this event is settled or has a row.
     pub cursor: i64,
-    /// Deliveries that this destination was ever given.
+    /// All deliveries that were ever committed for this destination.
     pub enqueued: u64,
-    /// How many of them lie at or below the cursor.
+    /// The number of those at or below the cursor.
     pub settled_below_cursor: u64,
     /// Dead letters.
     pub dead: u64,
 }
 
-/// A destination's deliveries.
+/// The deliveries of a destination.
 #[derive(Debug)]
 pub(super) struct Lane {
     position: Position,
-    /// Everything in the store up to here that concerns this destination is in the window.
+    /// The event number up to which the store has been read into the window.
     high_watermark: i64,
     window: BTreeMap<i64, Slot>,
     window_bytes: usize,
-    /// Deliveries that the cursor does not wait for, whether they wait, are ready or being sent: tried
-    /// before, parked behind one that was, or cancelled on their way.
+    /// Unsettled deliveries that do not hold back the cursor, since they have rows: failed before, parked behind a
+    /// failed one, or cancelled while claimed.
     retries: Map<i64, Retry>,
     retry_schedule: BTreeSet<(Time, i64)>,
-    /// Unsettled events of each target in their order; only the first may be sent.
+    /// Unsettled events of each target in order; only the first can be claimed.
     groups: Map<Group, VecDeque<i64>>,
     ready: BTreeSet<i64>,
-    /// What is known of deliveries that the window has not reached.
+    /// Known deliveries above the high watermark.
     beyond_window: BTreeMap<i64, BeyondWindow>,
-    /// How many deliveries that the window has not reached are settled, beside those in `ahead`: their rows
-    /// say which. Below zero while one is read before its commit is made known.
+    /// Settled deliveries above the high watermark that are not in `beyond_window`; their rows say which.
+    /// Temporarily negative if an event is read before its commit is counted.
     settled_beyond_window: i64,
-    /// Deliveries that are neither settled nor given up.
+    /// Unsettled deliveries, including those that the window has not reached.
     undelivered: u64,
-    /// Rows of what was cancelled or discarded: with the dead letters, all that never arrived.
+    /// Rows of cancelled or discarded deliveries; together with dead letters, all that never arrived.
     never_delivered: u64,
-    /// Targets of which nothing is handed out while a transaction looks at what was not sent yet.
+    /// Targets whose deliveries cannot be claimed while a transaction sees their undelivered decreases.
     withheld: Set<Group>,
 }
 
@@ -74,97 +74,98 @@ struct Slot {
     group: Group,
     emitted_at: Time,
     compensates: bool,
-    /// `None` when settled, until the cursor passes it.
+    /// `None` if the delivery is settled or has moved to `retries`, until the cursor passes it.
     body: Option<EncodedEvent>,
 }
 
 #[derive(Debug, Clone, Copy)]
 struct Retry {
     group: Group,
-    /// When it was emitted, or redriven.
+    /// When the event was emitted or redriven.
     emitted_at: Time,
     compensates: bool,
     attempts: u32,
-    /// Until when, if its time has not come.
+    /// The end of the backoff; `None` once it is over.
     due: Option<Time>,
-    /// It was cancelled while it was on its way: its try is the last.
+    /// Cancelled while it was claimed: it is not retried.
     cancelled: bool,
 }
 
-/// What rows tell of a delivery that the window has not reached. It gets its place in its target's order
-/// when the window comes to it.
+/// A delivery above the high watermark, as its row describes it. It takes its place in its target's order when
+/// the window reaches it.
 #[derive(Debug, Clone, Copy)]
 enum BeyondWindow {
-    /// Cancelled.
+    /// Cancelled, or otherwise settled.
     Settled,
-    /// Tried, parked or redriven.
+    /// Failed, parked or redriven.
     Retry { emitted_at: Time, attempts: u32, due: Time },
 }
 
-/// An event for the window.
+/// An event to be added to the window.
 #[derive(Debug, Clone)]
 pub(super) struct NewDelivery {
     pub seq: EventSeq,
     pub group: Group,
     pub emitted_at: Time,
-    /// Whether it undoes what earlier events have done, so that it may find nothing to undo.
+    /// Whether the event compensates earlier ones, so that there may be nothing to compensate.
     pub compensates: bool,
     pub body: EncodedEvent,
 }
 
-/// A delivery with a row, that is to be tried.
+/// An unsettled delivery with a row.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct PendingRetry {
     pub seq: EventSeq,
     pub group: Group,
-    /// When it was emitted, or redriven.
+    /// When the event was emitted or redriven.
     pub emitted_at: Time,
     pub compensates: bool,
     pub attempts: u32,
     pub due: Time,
 }
 
-/// How a delivery ends, as far as a lane cares.
+/// The outcome of a claimed delivery: a [`Settlement`](super::Settlement) without its data.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Outcome {
-    /// It arrived.
+    /// Accepted by the destination.
     Delivered,
-    /// It arrived, and its answer is kept.
+    /// Accepted, and the answer is stored.
     Answered,
-    /// It is not to be sent.
+    /// Not sent.
     Withdrawn,
-    /// It is tried again.
+    /// To be retried.
     Retry,
-    /// It is given up.
+    /// Given up.
     Dead,
 }
 
-/// What a lane hands out; a body that is not in memory has to be read.
+/// A claimed delivery.
 #[derive(Debug)]
 pub(super) struct Claim {
     pub seq: EventSeq,
+    /// `None` if the event is not in memory and has to be read.
     pub body: Option<EncodedEvent>,
     pub emitted_at: Time,
-    /// Whether it undoes something.
+    /// Whether the event compensates earlier ones.
     pub compensates: bool,
     pub attempts: u32,
 }
 
-/// What a store has to write when deliveries were settled.
+/// The change of a delivery's row when it is settled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum RowChange {
-    /// Nothing: the cursor tells it, or will.
+    /// No change: the cursor passes the delivery, or its row already says that it was cancelled.
     None,
-    /// There was a row, and it is not needed any more.
+    /// The row is not needed any more.
     Delete,
-    /// A row that tells how it ended, with this many attempts.
+    /// A row with the outcome and this number of attempts.
     Put { attempts: u32 },
-    /// The row says that it was cancelled, but it arrived.
+    /// The row says that the delivery was cancelled, but it arrived.
     Delivered { attempts: u32 },
 }
 
 impl Lane {
-    /// A lane at `position`.
+    /// An empty lane at `position`.
     pub(super) fn new(position: Position) -> Self {
         Self {
             position,
@@ -183,46 +184,45 @@ impl Lane {
         }
     }
 
-    /// A delivery that waits for another try, read when the store is opened; to be called in the order
-    /// of the events.
+    /// Restores an unsettled delivery with a row when the store is opened. Must be called in the order of the
+    /// events.
     pub(super) fn restore(&mut self, pending: PendingRetry) {
         let PendingRetry { seq, group, emitted_at, compensates, attempts, due } = pending;
         if seq.0 > self.high_watermark {
-            // Earlier ones of its target may have no row.
+            // Earlier events of its target may have no row and are not read yet.
             self.beyond_window.insert(seq.0, BeyondWindow::Retry { emitted_at, attempts, due });
         } else {
             self.undelivered += 1;
-            let waits = Some(due);
             self.push_retry(
                 seq.0,
-                Retry { group, emitted_at, compensates, attempts, due: waits, cancelled: false },
+                Retry { group, emitted_at, compensates, attempts, due: Some(due), cancelled: false },
             );
         }
     }
 
-    /// A delivery that was cancelled, with a row above the cursor; read when the store is opened.
+    /// Restores a cancelled delivery with a row above the cursor when the store is opened.
     pub(super) fn restore_cancelled(&mut self, seq: EventSeq) {
         self.beyond_window.insert(seq.0, BeyondWindow::Settled);
         self.undelivered = self.undelivered.saturating_sub(1);
     }
 
-    /// So many deliveries above the cursor have rows that say that they are settled, and so many at all
-    /// were cancelled or discarded; read when the store is opened.
+    /// Restores counts when the store is opened: `settled` deliveries above the cursor have rows that say so, and
+    /// `never_delivered` deliveries in all were cancelled or discarded.
     pub(super) fn restore_counts(&mut self, settled: u64, never_delivered: u64) {
         self.settled_beyond_window = i64::try_from(settled).unwrap_or(i64::MAX);
         self.undelivered = self.undelivered.saturating_sub(settled);
         self.never_delivered = never_delivered;
     }
 
-    /// Puts what waits for another try at the end of its target's order.
+    /// Appends a retry to the queue of its target.
     fn push_retry(&mut self, seq: i64, retry: Retry) {
         self.groups.entry(retry.group).or_default().push_back(seq);
         self.retry_schedule.extend(retry.due.map(|due| (due, seq)));
         self.retries.insert(seq, retry);
     }
 
-    /// Counts deliveries that were committed; so many of them have rows that say that they are settled, and
-    /// so many of these are dead letters.
+    /// Counts `count` committed deliveries; `settled` of them have rows that say so, and `dead` of these are dead
+    /// letters.
     pub(super) fn add_enqueued(&mut self, count: u64, settled: u64, dead: u64) {
         self.position.enqueued += count;
         self.position.dead += dead;
@@ -230,23 +230,21 @@ impl Lane {
         self.settled_beyond_window = self.settled_beyond_window.saturating_add_unsigned(settled);
     }
 
-    /// How far the window reaches.
     pub(super) fn high_watermark(&self) -> i64 {
         self.high_watermark
     }
 
-    /// Whether there is room in the window.
     pub(super) fn has_room(&self) -> bool {
         self.window.len() < MAX_WINDOW_EVENTS && self.window_bytes < MAX_WINDOW_BYTES
     }
 
-    /// Says that up to `seq` there is nothing else for this destination.
+    /// Advances the high watermark to `seq`; there are no further deliveries up to it.
     pub(super) fn skip_to(&mut self, seq: EventSeq) {
         self.high_watermark = self.high_watermark.max(seq.0);
         self.advance();
     }
 
-    /// Puts an event into the window. Events come in their order, each once.
+    /// Adds an event to the window. Events must be added in order; those up to the high watermark are ignored.
     pub(super) fn push(&mut self, delivery: NewDelivery) {
         let NewDelivery { seq, group, emitted_at, compensates, body } = delivery;
         if seq.0 <= self.high_watermark {
@@ -265,7 +263,7 @@ impl Lane {
         }
     }
 
-    /// The same of an event whose delivery has a row.
+    /// Adds an event whose delivery has a row.
     pub(super) fn push_known(&mut self, delivery: &NewDelivery) {
         let &NewDelivery { seq, group, emitted_at, compensates, .. } = delivery;
         if seq.0 <= self.high_watermark {
@@ -273,7 +271,7 @@ impl Lane {
         }
         self.high_watermark = seq.0;
         let known = self.beyond_window.remove(&seq.0);
-        // One that is redriven at this moment is put in its place when that is made known.
+        // A delivery that is being redriven is inserted by `redrive` after the commit.
         self.settled_beyond_window -= i64::from(known.is_none());
         let known = known.unwrap_or(BeyondWindow::Settled);
         self.put_known(seq.0, Slot { group, emitted_at, compensates, body: None }, known);
@@ -283,16 +281,15 @@ impl Lane {
         let Slot { group, compensates, .. } = slot;
         self.window.insert(seq, slot);
         if let BeyondWindow::Retry { emitted_at, attempts, due } = known {
-            let waits = Some(due);
             self.push_retry(
                 seq,
-                Retry { group, emitted_at, compensates, attempts, due: waits, cancelled: false },
+                Retry { group, emitted_at, compensates, attempts, due: Some(due), cancelled: false },
             );
         }
         self.advance();
     }
 
-    /// Hands out up to `max` deliveries.
+    /// Claims up to `max` deliveries.
     pub(super) fn claim(&mut self, max: usize, now: Time) -> Vec<Claim> {
         while let Some(&(due, seq)) = self.retry_schedule.first()
             && due <= now
@@ -312,7 +309,7 @@ impl Lane {
                 withheld.push(seq);
                 continue;
             }
-            // One with a row may still be in the window, until the cursor passes it.
+            // A delivery with a row can still be in the window, until the cursor passes it.
             let seq = EventSeq(seq);
             claims.push(match (self.retries.get(&seq.0), self.window.get(&seq.0)) {
                 (Some(&Retry { emitted_at, compensates, attempts, .. }), _) => {
@@ -332,7 +329,7 @@ impl Lane {
         claims
     }
 
-    /// Gives back a delivery that was handed out and not tried.
+    /// Releases a claimed delivery that was not attempted.
     pub(super) fn unclaim(&mut self, seq: EventSeq) {
         if self.is_cancelled(seq) {
             self.finish(seq.0);
@@ -341,16 +338,15 @@ impl Lane {
         }
     }
 
-    /// Nobody is on the way with anything any more: what was handed out and not settled may be handed out
-    /// again. With `at_once` nothing waits for its time either.
+    /// Releases all claims, since no worker holds any. With `skip_delays`, retries are due at once as well.
     pub(super) fn release_claims(&mut self, skip_delays: bool) {
         if skip_delays {
             self.retry_schedule.clear();
             self.retries.values_mut().for_each(|retry| retry.due = None);
         }
         let firsts = self.groups.values().filter_map(|queue| queue.front().copied());
-        let waits = |seq: &i64| self.retries.get(seq).is_some_and(|retry| retry.due.is_some());
-        let claimed: Vec<i64> = firsts.filter(|seq| !waits(seq)).collect();
+        let is_backing_off = |seq: &i64| self.retries.get(seq).is_some_and(|retry| retry.due.is_some());
+        let claimed: Vec<i64> = firsts.filter(|seq| !is_backing_off(seq)).collect();
         claimed.into_iter().for_each(|seq| self.unclaim(EventSeq(seq)));
     }
 
@@ -366,15 +362,15 @@ impl Lane {
         }
     }
 
-    /// What the store has to write for a delivery that ends so. Changes nothing: [`Lane::mark_delivered`] and
-    /// its sisters follow the commit.
+    /// The row change for this outcome. Does not change the lane: [`Lane::mark_delivered`], [`Lane::mark_dead`] or
+    /// [`Lane::schedule_retry`] must be called after the commit.
     pub(super) fn row_change(&self, seq: EventSeq, outcome: Outcome) -> RowChange {
         let known = self.retries.get(&seq.0);
         let attempts = known.map_or(0, |retry| retry.attempts).saturating_add(1);
         match outcome {
             Outcome::Dead | Outcome::Answered => RowChange::Put { attempts },
             Outcome::Delivered if self.is_cancelled(seq) => RowChange::Delivered { attempts },
-            // The row that tells it stays.
+            // The row that says so is not changed.
             _ if self.is_cancelled(seq) => RowChange::None,
             Outcome::Retry => RowChange::Put { attempts },
             Outcome::Withdrawn => RowChange::Put { attempts: attempts - 1 },
@@ -383,19 +379,19 @@ impl Lane {
         }
     }
 
-    /// The delivery arrived.
+    /// Settles a delivery that arrived or was withdrawn.
     pub(super) fn mark_delivered(&mut self, seq: EventSeq) {
         self.finish(seq.0);
     }
 
-    /// The delivery was given up.
+    /// Settles a delivery that is a dead letter.
     pub(super) fn mark_dead(&mut self, seq: EventSeq) {
         self.position.dead += u64::from(self.is_unsettled(seq));
         self.finish(seq.0);
     }
 
-    /// The delivery waits until `due`; it has a row now and holds the cursor back no longer. One that was
-    /// cancelled on its way is over.
+    /// Schedules a retry at `due`. The delivery has a row now and does not hold back the cursor any more. A delivery
+    /// that was cancelled while it was claimed is settled instead.
     pub(super) fn schedule_retry(&mut self, seq: EventSeq, due: Time) {
         if self.is_cancelled(seq) {
             return self.finish(seq.0);
@@ -408,13 +404,13 @@ impl Lane {
         self.advance();
     }
 
-    /// A delivery that waits behind one with a row has a row of its own now, not tried yet.
+    /// Marks a delivery behind a retry of its target as parked: it has a row now, without attempts.
     pub(super) fn mark_parked(&mut self, seq: EventSeq) {
         self.move_to_retries(seq.0);
         self.advance();
     }
 
-    /// What is unsettled in the window and has no row gets one in memory.
+    /// Moves an unsettled delivery without a row from the window to `retries`.
     fn move_to_retries(&mut self, seq: i64) {
         if let Some(slot) = self.window.get_mut(&seq)
             && let Some(body) = slot.body.take()
@@ -426,18 +422,18 @@ impl Lane {
         }
     }
 
-    /// Whether this delivery is not settled for good.
+    /// Whether the delivery is known and not settled.
     pub(super) fn is_unsettled(&self, seq: EventSeq) -> bool {
         self.retries.contains_key(&seq.0) || self.window.get(&seq.0).is_some_and(|slot| slot.body.is_some())
     }
 
-    /// Whether this delivery is known to be settled for good.
+    /// Whether the delivery is known to be settled.
     pub(super) fn is_settled(&self, seq: EventSeq) -> bool {
         seq.0 <= self.high_watermark() && !self.is_unsettled(seq)
     }
 
     fn finish(&mut self, seq: i64) {
-        // What is settled twice would let the next of its target out twice.
+        // Settling a delivery twice must not make the next one of its target claimable twice.
         let Some(group) = self.group_of(seq).filter(|_| self.is_unsettled(EventSeq(seq))) else { return };
         self.undelivered = self.undelivered.saturating_sub(1);
         self.retries.remove(&seq);
@@ -445,7 +441,7 @@ impl Lane {
             self.window_bytes -= slot.body.take().map_or(0, |body| body.len());
         }
         if let Some(queue) = self.groups.get_mut(&group) {
-            // Only the first is ever out, but others may be cancelled.
+            // Only the first can be claimed, but others can be cancelled.
             let was_first = queue.front() == Some(&seq);
             if was_first {
                 queue.pop_front();
@@ -462,7 +458,7 @@ impl Lane {
         self.advance();
     }
 
-    /// When the next delivery that waits is due.
+    /// When the next retry is due.
     pub(super) fn next_due(&self) -> Option<Time> {
         self.retry_schedule.first().map(|&(due, _)| due)
     }

@@ -1,4 +1,4 @@
-//! How far a lane is, and what keeps its cursor back.
+//! The lane's cursor: how it advances, and what holds it back.
 
 use super::{BeyondWindow, Lane, Position, Slot};
 use crate::domain::time::Time;
@@ -6,7 +6,7 @@ use crate::store::Backlog;
 use crate::store::fast_map::Set;
 
 impl Lane {
-    /// Moves the cursor over everything that is settled or has a row.
+    /// Advances the cursor over deliveries that are settled or have a row.
     pub(super) fn advance(&mut self) {
         while let Some(entry) = self.window.first_entry()
             && entry.get().body.is_none()
@@ -20,14 +20,13 @@ impl Lane {
         }
     }
 
-    /// Where the lane stands, for tests.
     #[cfg(test)]
     pub(crate) fn position(&self) -> Position {
         self.position
     }
 
-    /// Where the lane will stand when `settled` have been settled or got a row, `dead` of them given
-    /// up, and `given` more deliveries have been committed: what is written in the same transaction.
+    /// The position after `settled` have been settled or got a row, `dead` of them as dead letters, and `enqueued`
+    /// further deliveries have been committed. It is written in the same transaction.
     pub(crate) fn position_after(&self, settled: &Set<i64>, dead: i64, enqueued: u64) -> Position {
         let mut after = self.position;
         after.dead = after.dead.saturating_add_signed(dead);
@@ -43,9 +42,9 @@ impl Lane {
         after
     }
 
-    /// Deliveries that hold the cursor back and cannot be sent, since an earlier one of their target is
-    /// tried again; `settled` are about to be settled. They want rows, or one target that fails would
-    /// fill the window for all, and after a restart what was delivered behind them would be sent again.
+    /// Deliveries that hold back the cursor and cannot be claimed, since an earlier delivery of their target is
+    /// being retried; `settled` are about to be settled. They need rows: otherwise one failing target could fill the
+    /// window, and after a restart deliveries settled behind them would be sent again.
     pub(crate) fn blocked_by_retry(&self, settled: &Set<i64>) -> Vec<i64> {
         let mut found = Vec::new();
         for (seq, slot) in &self.window {
@@ -67,7 +66,7 @@ impl Lane {
         found
     }
 
-    /// What holds the cursor back although something behind it is settled.
+    /// Unsettled deliveries before the last settled one of the window: they hold back the cursor.
     pub(crate) fn unsettled(&self) -> Set<i64> {
         let settled = self.window.iter().rfind(|(_, slot)| slot.body.is_none());
         let Some((&last, _)) = settled else { return Set::default() };
@@ -75,29 +74,29 @@ impl Lane {
         before.map(|(seq, _)| *seq).collect()
     }
 
-    /// When the oldest event was emitted that is not settled.
+    /// The emission time of the oldest unsettled event.
     pub(crate) fn oldest_unsettled(&self) -> Option<Time> {
         let unsettled = self.window.values().find(|slot| slot.body.is_some());
         let retried = self.retries.values().map(|retry| retry.emitted_at).min();
         unsettled.map(|slot| slot.emitted_at).into_iter().chain(retried).min()
     }
 
-    /// Deliveries that are neither settled nor given up, without counting them.
+    /// The number of unsettled deliveries, in constant time.
     pub(crate) fn undelivered(&self) -> u64 {
         self.undelivered
     }
 
-    /// Whether some of what this destination was given may never have arrived.
+    /// Whether some deliveries of this destination may never have arrived.
     pub(crate) fn has_never_delivered(&self) -> bool {
         self.position.dead + self.never_delivered > 0
     }
 
-    /// So many rows of what was cancelled or discarded are no more.
+    /// Subtracts `count` pruned rows of cancelled or discarded deliveries.
     pub(crate) fn forget_never_delivered(&mut self, count: u64) {
         self.never_delivered = self.never_delivered.saturating_sub(count);
     }
 
-    /// Counts by state.
+    /// The deliveries counted by state.
     pub(crate) fn backlog(&self) -> Backlog {
         let settled_above = self.window.values().filter(|slot| slot.body.is_none()).count() as u64;
         let beyond_window = self.beyond_window.values().filter_map(|known| match known {

@@ -1,11 +1,10 @@
-//! Dead letters that are sent once more, or thrown away.
+//! Redrive and discard of dead letters.
 
 use super::{BeyondWindow, Lane, PendingRetry, Retry};
 
 impl Lane {
-    /// Puts a dead letter back. It takes its place by the order of its target's events among those that
-    /// are not settled; what was settled since it was given up stays before it. One that is on its way
-    /// is not overtaken.
+    /// Returns a dead letter to the queue. It is ordered among the unsettled events of its target, but after one
+    /// that is claimed.
     pub(crate) fn redrive(&mut self, pending: PendingRetry) {
         let PendingRetry { seq, group, emitted_at, compensates, attempts, due } = pending;
         if self.is_unsettled(seq) {
@@ -33,7 +32,7 @@ impl Lane {
         );
     }
 
-    /// So many dead letters were thrown away.
+    /// Counts `count` discarded dead letters.
     pub(crate) fn mark_discarded(&mut self, count: u64) {
         self.position.dead = self.position.dead.saturating_sub(count);
         self.never_delivered += count;

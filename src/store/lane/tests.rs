@@ -1,4 +1,4 @@
-//! A lane by hand.
+//! Unit tests of the lane without a store.
 
 use super::*;
 use crate::store::Backlog;
@@ -29,7 +29,7 @@ fn claim(lane: &mut Lane, now: i64) -> Vec<i64> {
 }
 
 #[test]
-fn one_event_a_target_is_out_at_a_time_and_in_order() {
+fn one_event_of_a_target_is_claimed_at_a_time_and_in_order() {
     let mut lane = lane(&[7, 7, 8]);
     assert_eq!(claim(&mut lane, 0), [1, 3]);
     assert_eq!(claim(&mut lane, 0), [0i64; 0]);
@@ -91,11 +91,11 @@ fn tries_are_counted_while_an_earlier_event_holds_the_cursor() {
 }
 
 #[test]
-fn what_waits_behind_a_failed_delivery_does_not_hold_the_cursor() {
+fn deliveries_blocked_by_a_retry_do_not_hold_the_cursor() {
     let mut lane = lane(&[7, 7, 8, 7, 9]);
     claim(&mut lane, 0);
     lane.schedule_retry(EventSeq(1), at(5));
-    assert_eq!(lane.blocked_by_retry(&Set::default()), [0i64; 0], "nothing was delivered behind it");
+    assert_eq!(lane.blocked_by_retry(&Set::default()), [0i64; 0], "no later delivery is settled");
     assert_eq!(lane.blocked_by_retry(&Set::from_iter([3])), [2, 4]);
     lane.mark_parked(EventSeq(2));
     lane.mark_parked(EventSeq(4));
@@ -123,19 +123,19 @@ fn a_target_that_fails_does_not_fill_the_window_for_others() {
 }
 
 #[test]
-fn what_is_settled_twice_counts_once() {
+fn a_delivery_settled_twice_counts_once() {
     let mut lane = lane(&[6, 7, 7, 7]);
     assert_eq!(claim(&mut lane, 0), [1, 2]);
     lane.mark_delivered(EventSeq(2));
     assert_eq!(claim(&mut lane, 0), [3]);
     lane.mark_delivered(EventSeq(2));
     lane.mark_dead(EventSeq(2));
-    assert_eq!(claim(&mut lane, 0), [0i64; 0], "3 is out");
+    assert_eq!(claim(&mut lane, 0), [0i64; 0], "3 is claimed");
     assert_eq!(lane.backlog(), Backlog { pending: 3, retrying: 0, dead: 0 });
 }
 
 #[test]
-fn what_is_restored_comes_before_what_is_newer() {
+fn a_restored_delivery_comes_before_newer_ones() {
     let mut lane = Lane::new(Position { cursor: 5, enqueued: 6, settled_below_cursor: 5, dead: 0 });
     lane.restore(pending_retry(3, 7, 2, 10));
     lane.push(new_delivery(6, 7));
@@ -147,11 +147,11 @@ fn what_is_restored_comes_before_what_is_newer() {
 }
 
 #[test]
-fn what_is_cancelled_in_the_window_is_not_handed_out_and_what_is_behind_it_is() {
+fn a_delivery_cancelled_in_the_window_is_not_claimed_and_the_next_is() {
     let mut lane = lane(&[7, 7, 7, 8]);
     claim(&mut lane, 0);
     lane.cancel(EventSeq(2));
-    assert_eq!(claim(&mut lane, 0), [0i64; 0], "1 is out");
+    assert_eq!(claim(&mut lane, 0), [0i64; 0], "1 is claimed");
     lane.mark_delivered(EventSeq(1));
     assert_eq!(claim(&mut lane, 0), [3]);
     assert_eq!((lane.position().cursor, lane.position().settled_below_cursor), (2, 2));
@@ -159,7 +159,7 @@ fn what_is_cancelled_in_the_window_is_not_handed_out_and_what_is_behind_it_is() 
 }
 
 #[test]
-fn what_is_cancelled_while_it_waits_for_another_try_lets_its_target_go_on() {
+fn a_delivery_cancelled_while_it_backs_off_unblocks_its_target() {
     let mut lane = lane(&[7, 7]);
     claim(&mut lane, 0);
     lane.schedule_retry(EventSeq(1), at(5));
@@ -170,12 +170,12 @@ fn what_is_cancelled_while_it_waits_for_another_try_lets_its_target_go_on() {
 }
 
 #[test]
-fn what_is_cancelled_on_its_way_may_arrive_and_is_not_tried_again() {
+fn a_claimed_delivery_that_is_cancelled_may_arrive_and_is_not_retried() {
     for fails in [false, true] {
         let mut lane = lane(&[7, 7]);
         claim(&mut lane, 0);
         lane.cancel(EventSeq(1));
-        assert_eq!(claim(&mut lane, 0), [0i64; 0], "its target waits for it");
+        assert_eq!(claim(&mut lane, 0), [0i64; 0], "it blocks its target");
         if fails {
             assert_eq!(lane.row_change(EventSeq(1), Outcome::Retry), RowChange::None);
             lane.schedule_retry(EventSeq(1), at(5));
@@ -192,7 +192,7 @@ fn what_is_cancelled_on_its_way_may_arrive_and_is_not_tried_again() {
 }
 
 #[test]
-fn what_is_cancelled_on_its_way_and_given_back_is_over() {
+fn a_claimed_delivery_that_is_cancelled_and_unclaimed_is_settled() {
     let mut lane = lane(&[7, 7]);
     claim(&mut lane, 0);
     lane.cancel(EventSeq(1));
@@ -201,7 +201,7 @@ fn what_is_cancelled_on_its_way_and_given_back_is_over() {
 }
 
 #[test]
-fn what_is_cancelled_on_its_way_and_given_up_is_a_dead_letter() {
+fn a_claimed_delivery_that_is_cancelled_and_dead_lettered_is_a_dead_letter() {
     let mut lane = lane(&[7, 7]);
     claim(&mut lane, 0);
     lane.cancel(EventSeq(1));
@@ -212,7 +212,7 @@ fn what_is_cancelled_on_its_way_and_given_up_is_a_dead_letter() {
 }
 
 #[test]
-fn what_is_cancelled_before_the_window_reaches_it_is_passed_over() {
+fn a_delivery_cancelled_before_the_window_reaches_it_is_skipped() {
     let mut lane = lane(&[7]);
     lane.add_enqueued(2, 0, 0);
     lane.cancel(EventSeq(2));
@@ -226,7 +226,7 @@ fn what_is_cancelled_before_the_window_reaches_it_is_passed_over() {
 }
 
 #[test]
-fn nothing_of_a_withheld_target_is_handed_out_until_it_is_released() {
+fn nothing_of_a_withheld_target_is_claimed_until_it_is_released() {
     let mut lane = lane(&[7, 8]);
     lane.withhold(7);
     assert_eq!(claim(&mut lane, 0), [2]);
@@ -236,9 +236,9 @@ fn nothing_of_a_withheld_target_is_handed_out_until_it_is_released() {
     assert_eq!(claim(&mut lane, 0), [1]);
 }
 
-/// Rows of what lies beyond the cursor: the events come by again.
+/// Rows above the cursor: the window reads their events again.
 #[test]
-fn what_is_restored_beyond_the_cursor_takes_its_place_in_its_targets_order() {
+fn a_delivery_restored_beyond_the_cursor_takes_its_place_in_its_targets_order() {
     let mut lane = Lane::new(Position { cursor: 0, enqueued: 4, settled_below_cursor: 0, dead: 1 });
     lane.restore(pending_retry(2, 7, 1, 5));
     lane.restore_counts(1, 0);
@@ -250,7 +250,7 @@ fn what_is_restored_beyond_the_cursor_takes_its_place_in_its_targets_order() {
             _ => lane.push(new_delivery(seq, 7)),
         }
     }
-    assert_eq!(claim(&mut lane, 9), [1], "it was not known to have arrived");
+    assert_eq!(claim(&mut lane, 9), [1], "no row says that it was delivered");
     lane.mark_delivered(EventSeq(1));
     assert_eq!(claim(&mut lane, 9), [2]);
     lane.mark_delivered(EventSeq(2));
@@ -259,18 +259,18 @@ fn what_is_restored_beyond_the_cursor_takes_its_place_in_its_targets_order() {
 }
 
 #[test]
-fn what_is_redriven_takes_its_place_among_what_is_left_of_its_target() {
+fn a_redriven_delivery_takes_its_place_among_the_undelivered_of_its_target() {
     let mut lane = lane(&[7, 7, 7, 8]);
     claim(&mut lane, 0);
     lane.mark_dead(EventSeq(1));
     lane.redrive(pending_retry(1, 7, 1, 0));
     lane.redrive(pending_retry(1, 7, 1, 0));
     assert_eq!(lane.backlog(), Backlog { pending: 3, retrying: 1, dead: 0 });
-    assert_eq!(claim(&mut lane, 0), [1], "2 had not been handed out yet");
+    assert_eq!(claim(&mut lane, 0), [1], "2 was not claimed yet");
     lane.mark_dead(EventSeq(1));
     assert_eq!(claim(&mut lane, 0), [2]);
     lane.redrive(pending_retry(1, 7, 2, 0));
-    assert_eq!(claim(&mut lane, 0), [0i64; 0], "2 is on its way");
+    assert_eq!(claim(&mut lane, 0), [0i64; 0], "2 is claimed");
     lane.mark_delivered(EventSeq(2));
     assert_eq!(claim(&mut lane, 0), [1]);
     lane.mark_delivered(EventSeq(1));
@@ -279,7 +279,7 @@ fn what_is_redriven_takes_its_place_among_what_is_left_of_its_target() {
 }
 
 #[test]
-fn what_is_refused_at_once_is_passed_over_wherever_the_window_is() {
+fn deliveries_settled_at_commit_are_skipped_wherever_the_window_is() {
     let mut lane = lane(&[7]);
     lane.add_enqueued(3, 2, 1);
     assert_eq!((lane.undelivered(), lane.backlog().pending), (2, 2));

@@ -1,9 +1,9 @@
-//! A destination takes no more than its bound, and nobody waits for it.
+//! `max_backlog`: events for a full destination become dead letters at once; other destinations are not affected.
 
 use super::*;
 
 #[tokio::test]
-async fn what_a_full_destination_is_given_is_a_dead_letter_at_once_and_others_get_it() {
+async fn events_for_a_full_destination_are_dead_letters_at_once_and_others_get_them() {
     for mut harness in StoreHarness::both() {
         harness.store.set_max_backlog(&name("queue"), Some(3)).unwrap();
         for at in 0..5 {
@@ -58,7 +58,7 @@ async fn max_backlog_holds_within_one_commit_and_beyond_the_window() {
 }
 
 #[tokio::test]
-async fn what_a_full_destination_refused_is_not_compensated() {
+async fn an_event_that_a_full_destination_did_not_accept_is_not_compensated() {
     for mut harness in StoreHarness::both() {
         harness.emit_firing("a", "out-a", &["queue"]).await;
         harness.store.set_max_backlog(&name("queue"), Some(1)).unwrap();
@@ -73,7 +73,7 @@ async fn what_a_full_destination_refused_is_not_compensated() {
 }
 
 #[tokio::test]
-async fn what_is_undelivered_is_counted_whatever_becomes_of_it() {
+async fn undelivered_events_are_counted_whatever_their_outcome() {
     for mut harness in StoreHarness::both() {
         for (target, kind) in [("a", Kind::Note), ("b", Kind::In), ("c", Kind::Note), ("d", Kind::Note)] {
             harness.emit(target, kind, target, &["queue"]).await;

@@ -1,4 +1,4 @@
-//! What is written together in one commit, and what is left of it when that fails.
+//! Group commit: commands of one batch are committed together, or none of them.
 
 use super::controls::{change_controls, changed, due, put};
 use super::*;
@@ -7,7 +7,7 @@ use crate::store::{Error, Record};
 
 type Write = Box<dyn FnMut(&View) -> Changes + Send>;
 
-/// No record can be written: whatever holds one fails, with all that is written together with it.
+/// Makes every write of a record fail, and so its whole batch.
 fn break_disk(harness: &StoreHarness) {
     let full = "CREATE TRIGGER full BEFORE INSERT ON records BEGIN SELECT RAISE(ABORT, 'full'); END";
     harness.database().execute_batch(full).unwrap();
@@ -21,7 +21,7 @@ fn record(targets: &[&str]) -> Record {
     Record { targets: targets.iter().map(|target| key(target)).collect(), body: "{}".into() }
 }
 
-/// Asks for these in one commit.
+/// Commits these transactions in one batch.
 async fn commit_together(
     harness: &StoreHarness,
     writes: Vec<(&'static str, Write)>,
@@ -104,7 +104,10 @@ async fn a_batch_that_fails_keeps_the_controls_the_counts_and_the_recheck_queue(
             (
                 "c",
                 Box::new(|view| {
-                    assert_eq!(view.controls.generation, 1, "the earlier one of the batch is seen");
+                    assert_eq!(
+                        view.controls.generation, 1,
+                        "the earlier transaction of the batch is visible"
+                    );
                     Changes { record: Some(record(&["c"])), ..Changes::default() }
                 }),
             ),
@@ -112,9 +115,9 @@ async fn a_batch_that_fails_keeps_the_controls_the_counts_and_the_recheck_queue(
     );
     assert!(done.await.iter().all(Result::is_err));
     repair_disk(&harness);
-    let kept = |harness: &StoreHarness| (harness.store.controls(), harness.store.tally());
+    let controls_and_tally = |harness: &StoreHarness| (harness.store.controls(), harness.store.tally());
     let unchanged = (std::sync::Arc::new(Controls::default()), before);
-    assert_eq!(kept(&harness), unchanged);
+    assert_eq!(controls_and_tally(&harness), unchanged);
     assert_eq!(due(&harness).await, [""; 0]);
     harness
         .write(&[], |view| {
@@ -123,7 +126,7 @@ async fn a_batch_that_fails_keeps_the_controls_the_counts_and_the_recheck_queue(
         })
         .await;
     harness.restart().await;
-    assert_eq!(kept(&harness), unchanged);
+    assert_eq!(controls_and_tally(&harness), unchanged);
     assert_eq!(due(&harness).await, ["a"]);
 }
 
@@ -133,18 +136,18 @@ async fn a_target_rechecked_before_the_controls_changed_in_the_same_commit_is_qu
     put(&harness, "a", deferred_state("nodes", Verdict::Paused, false)).await;
     put(&harness, "b", deferred_state("nodes", Verdict::Paused, false)).await;
     change_controls(&harness, true).await;
-    let looks_at = |target: &'static str| -> Write {
+    let rechecks = |target: &'static str| -> Write {
         Box::new(move |_| Changes { rechecked: vec![key(target)], ..Changes::default() })
     };
-    let waits = |target: &'static str| -> Write {
+    let defers = |target: &'static str| -> Write {
         let state = deferred_state("nodes", Verdict::Paused, false);
         Box::new(move |_| Changes { states: vec![(key(target), state.clone())], ..Changes::default() })
     };
     let done = commit_together(
         &harness,
         vec![
-            ("a", looks_at("a")),
-            ("c", waits("c")),
+            ("a", rechecks("a")),
+            ("c", defers("c")),
             (
                 "x",
                 Box::new(|view| Changes {
@@ -152,16 +155,16 @@ async fn a_target_rechecked_before_the_controls_changed_in_the_same_commit_is_qu
                     ..Changes::default()
                 }),
             ),
-            ("b", looks_at("b")),
-            ("d", waits("d")),
+            ("b", rechecks("b")),
+            ("d", defers("d")),
         ],
     );
     assert!(done.await.iter().all(Result::is_ok));
-    assert_eq!(due(&harness).await, ["a", "c"], "b was looked at and d began to wait under the new controls");
+    assert_eq!(due(&harness).await, ["a", "c"], "b was rechecked and d was deferred under the new controls");
 }
 
 #[tokio::test]
-async fn what_is_emitted_and_cancelled_in_one_commit_is_never_sent() {
+async fn an_event_emitted_and_cancelled_in_one_commit_is_never_sent() {
     let mut harness = StoreHarness::sqlite();
     let emits =
         |kind, id: &'static str| -> Write { Box::new(move |_| event("a", kind, id, &["queue"]).changes()) };
@@ -174,7 +177,7 @@ async fn what_is_emitted_and_cancelled_in_one_commit_is_never_sent() {
 }
 
 #[tokio::test]
-async fn what_is_given_up_in_the_commit_that_cancels_it_is_a_dead_letter() {
+async fn an_event_dead_lettered_in_the_commit_that_cancels_it_is_a_dead_letter() {
     let mut harness = StoreHarness::sqlite();
     harness.emit("a", Kind::In, "in", &["queue"]).await;
     let seqs = harness.claim_expecting("queue", &["in"]).await;
@@ -235,7 +238,7 @@ async fn the_clock_starts_no_earlier_than_the_controls_were_written() {
     assert!(harness.store.now() >= later);
 }
 
-/// A file as the first version of the schema left it.
+/// A file of the first schema version.
 #[tokio::test]
 async fn what_an_earlier_version_stored_is_counted_rechecked_and_superseded() {
     let mut harness = StoreHarness::sqlite();

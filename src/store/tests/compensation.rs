@@ -1,4 +1,4 @@
-//! What undoes goes where what it undoes has arrived, and nowhere else.
+//! A compensation is sent exactly to the destinations at which a firing event of its episode arrived.
 
 use super::*;
 
@@ -16,7 +16,7 @@ async fn a_compensation_is_sent_where_the_firing_event_arrived_and_withdrawn_els
         let claimed = harness.claim_one("journal", "in").await;
         assert!(claimed.nothing_to_compensate);
         harness.settle("journal", claimed.seq, withdrawn()).await;
-        assert_eq!(harness.backlog("journal"), (0, 0, 1), "it is no dead letter");
+        assert_eq!(harness.backlog("journal"), (0, 0, 1), "a withdrawn event is not a dead letter");
     }
 }
 
@@ -37,7 +37,7 @@ async fn a_compensation_waits_for_a_firing_event_that_is_retried() {
 }
 
 #[tokio::test]
-async fn one_of_several_that_has_arrived_is_enough() {
+async fn one_delivered_firing_event_of_several_is_enough() {
     for mut harness in StoreHarness::both() {
         for id in ["out-1", "out-2", "out-3"] {
             harness.emit_firing("a", id, &["queue"]).await;
@@ -100,7 +100,7 @@ async fn why_it_did_not_scale_is_in_the_history_of_the_target() {
         harness.claim_and_settle("queue", "in", withdrawn()).await;
         let expected = json!({
             "rule": "nodes", "target": "a", "phase": "resolved", "episode": "e", "action": "scale_in",
-            "verdict": "withdrawn", "detail": "there is nothing to undo", "alerts": ["f1"], "event": "in",
+            "verdict": "withdrawn", "detail": "nothing to compensate", "alerts": ["f1"], "event": "in",
             "destination": "queue",
         });
         assert_eq!(harness.decisions("a").await, [expected]);
@@ -108,7 +108,7 @@ async fn why_it_did_not_scale_is_in_the_history_of_the_target() {
 }
 
 #[tokio::test]
-async fn what_was_delivered_and_pruned_has_arrived() {
+async fn a_delivered_event_that_was_pruned_counts_as_delivered() {
     let mut harness = StoreHarness::sqlite();
     harness.emit_firing("a", "out", &["queue"]).await;
     harness.emit_firing("b", "other", &["queue"]).await;
@@ -124,7 +124,7 @@ async fn what_was_delivered_and_pruned_has_arrived() {
 }
 
 #[tokio::test]
-async fn what_was_discarded_has_not_arrived_however_much_was_pruned() {
+async fn a_discarded_event_counts_as_undelivered_whatever_was_pruned() {
     for mut harness in StoreHarness::both() {
         harness.emit_firing("a", "out", &["queue"]).await;
         let claimed = harness.claim_one("queue", "out").await;
@@ -152,11 +152,15 @@ async fn what_was_discarded_has_not_arrived_however_much_was_pruned() {
     for _ in 0..3 {
         harness.prune().await;
     }
-    assert_eq!((harness.count("events"), harness.count("deliveries")), (0, 0), "nobody asks any more");
+    assert_eq!(
+        (harness.count("events"), harness.count("deliveries")),
+        (0, 0),
+        "no compensation can refer to them"
+    );
 }
 
 #[tokio::test]
-async fn what_was_redriven_and_arrived_is_compensated() {
+async fn a_redriven_and_delivered_event_is_compensated() {
     for mut harness in StoreHarness::both() {
         harness.emit_firing("a", "out", &["queue"]).await;
         let claimed = harness.claim_one("queue", "out").await;
@@ -172,7 +176,7 @@ async fn what_was_redriven_and_arrived_is_compensated() {
 }
 
 #[tokio::test]
-async fn a_scale_in_that_was_cancelled_is_not_compensated_unless_it_arrived_nevertheless() {
+async fn a_cancelled_scale_in_is_compensated_only_if_it_was_delivered() {
     for mut harness in StoreHarness::both() {
         for (target, arrives) in [("a", true), ("b", false)] {
             harness.emit_episode_event(event(target, Kind::In, "in", &["queue"]), Phase::Firing, "e").await;
@@ -211,7 +215,10 @@ async fn an_episode_older_than_the_tracking_is_compensated() {
     harness.emit_firing("a", "more", &["queue"]).await;
     harness.claim_and_settle("queue", "more", dead()).await;
     harness.emit_resolved("a", "in", &["queue"]).await;
-    assert!(!harness.claim_one("queue", "in").await.nothing_to_compensate, "nobody knows about the first");
+    assert!(
+        !harness.claim_one("queue", "in").await.nothing_to_compensate,
+        "the first event is not in the list"
+    );
 }
 
 #[tokio::test]
@@ -220,7 +227,7 @@ async fn an_answer_is_stored_as_long_as_its_event() {
     harness.emit_firing("a", "out-1", &["queue"]).await;
     harness.emit_firing("b", "out-2", &["queue"]).await;
     let seqs = harness.claim_expecting("queue", &["out-1", "out-2"]).await;
-    // The second one's row lies above the cursor.
+    // The row of the second event is above the cursor.
     harness.settle("queue", seqs[1], Settlement::Answered { answer: "{\"nodes\":3}".into() }).await;
     assert_eq!(harness.backlog("queue"), (1, 0, 0));
     harness.restart().await;
@@ -233,13 +240,13 @@ async fn an_answer_is_stored_as_long_as_its_event() {
         query.query_map([], |row| row.get(0)).unwrap().map(Result::unwrap).collect::<Vec<String>>()
     };
     assert_eq!(answers(&harness), ["{\"nodes\":3}"]);
-    assert_eq!(harness.count("deliveries"), 1, "nothing is kept of what arrived without an answer");
+    assert_eq!(harness.count("deliveries"), 1, "a delivery without an answer has no row");
     harness.restart().await;
     harness.prune().await;
     harness.prune().await;
     assert_eq!((harness.count("events"), harness.count("deliveries")), (0, 0));
     harness.emit_resolved("b", "in", &["queue"]).await;
-    assert!(!harness.claim_one("queue", "in").await.nothing_to_compensate, "an answer is no failure");
+    assert!(!harness.claim_one("queue", "in").await.nothing_to_compensate, "an answer is not a failure");
 }
 
 impl StoreHarness {

@@ -1,4 +1,4 @@
-//! However texts are kept, what was written is what is read.
+//! Compressed events, records and states are read as they were written.
 
 use super::*;
 use crate::domain::labels::Labels;
@@ -10,7 +10,7 @@ fn id(number: usize) -> String {
     format!("{number:032x}")
 }
 
-/// As many events as one notification may give, of all lengths, and a long record and a long state.
+/// Many events of different lengths, a long record and a long state.
 fn changes() -> Changes {
     let targets: Vec<String> = (0..EVENTS).map(|number| format!("workers-{number}")).collect();
     let events = targets.iter().enumerate().map(|(number, target)| {
@@ -37,7 +37,7 @@ fn changes() -> Changes {
     }
 }
 
-/// Claims and settles all that there is, until nothing is left. What was handed out, in its order.
+/// Claims and settles until nothing is left. Returns the claims in order.
 async fn drain(
     harness: &StoreHarness,
     destination: &str,
@@ -69,7 +69,7 @@ async fn event_blocks_survive_a_restart_and_are_found_by_all_queries() {
         harness.write(&["workers-0"], |_| changes()).await;
         harness.restart().await;
         assert_as_written(&drain(&harness, "queue", |_| Settlement::Delivered).await);
-        // Each is tried once more, so that its text is read by itself; every other one is given up then.
+        // Each event is retried, so that it is read individually; every other one then becomes a dead letter.
         let tried = drain(&harness, "journal", |claimed| match (claimed.attempts, claimed.seq.0 % 2) {
             (0, _) => Settlement::Retry { delay: Duration::ZERO, error: "throttled".into() },
             (_, 0) => Settlement::Delivered,
@@ -113,7 +113,7 @@ async fn event_blocks_survive_a_restart_and_are_found_by_all_queries() {
 async fn event_blocks_are_pruned_with_the_last_of_their_events() {
     for mut harness in [StoreHarness::sqlite(), StoreHarness::optimistic()] {
         harness.write(&["workers-0"], |_| changes()).await;
-        assert!(harness.count("texts") > 3, "they are kept together, and fewer of the long ones");
+        assert!(harness.count("texts") > 3, "several blocks, since long events fill a block sooner");
         assert_eq!(harness.count("events WHERE body <> ''"), 0);
         drain(&harness, "queue", |_| Settlement::Delivered).await;
         drain(&harness, "journal", |claimed| match &claimed.body {
@@ -122,14 +122,14 @@ async fn event_blocks_are_pruned_with_the_last_of_their_events() {
         })
         .await;
         harness.prune().await;
-        assert_eq!((harness.count("events"), harness.count("texts")), (1, 1), "one is a dead letter");
+        assert_eq!((harness.count("events"), harness.count("texts")), (1, 1), "the dead letter");
         harness.restart().await;
         let dead_letter = harness.store.dead_letters(None, None, 10).await.unwrap().remove(0);
         assert_eq!(dead_letter.event, changes().events[90].body);
-        assert_eq!(harness.store.event(&id(89)).await.unwrap(), None, "its text is there, and it is not");
+        assert_eq!(harness.store.event(&id(89)).await.unwrap(), None, "its block still exists");
         assert!(harness.store.event(&id(90)).await.unwrap().is_some());
         harness.store.discard(&dead_letter.delivery_id).await.unwrap();
-        // What never arrived is evidence, as long as anything was not settled that was there by then.
+        // An undelivered event is retained until all deliveries that were pending at that time are settled.
         harness.prune().await;
         harness.prune().await;
         assert_eq!((harness.count("events"), harness.count("texts")), (0, 0));
@@ -139,7 +139,7 @@ async fn event_blocks_are_pruned_with_the_last_of_their_events() {
 const NO_ROOM: &str = "Pods wait for more than five minutes, since no node has room for them.";
 const NO_ADDRESS: &str = "Pods wait for more than five minutes, since their subnets have no addresses left.";
 
-/// Events of which a group is full by their number, and not by their bytes; the last ones are kept as they are.
+/// Events that fill a block by number, not by bytes; the last ones are stored uncompressed.
 fn short(from: usize) -> Changes {
     let event = |number: usize| {
         let mut event = event(&format!("workers-{number}"), Kind::Note, &id(number), &["queue"]).event();
@@ -149,7 +149,7 @@ fn short(from: usize) -> Changes {
     Changes { events: (from..from + 200).map(event).collect(), ..Changes::default() }
 }
 
-/// A step of pruning looks at 500 events, so it ends within a group.
+/// A pruning step covers 500 events, so it ends within a block.
 #[tokio::test]
 async fn event_blocks_are_pruned_also_where_a_step_of_pruning_ends_within_one() {
     for harness in [StoreHarness::sqlite(), StoreHarness::optimistic()] {
@@ -195,13 +195,13 @@ async fn damaged_event_blocks_hold_up_nobody_else() {
                 assert_eq!(claimed.body, written.body, "event {number}");
             }
         }
-        // It is found as it was told again.
+        // The second event with this id is found.
         let found = harness.store.event(&id(0)).await.unwrap().unwrap();
         assert_eq!(found.body, *changes().events[0].body);
     }
 }
 
-/// An open episode of a rule, as large as they mostly are, of which little is the target's own.
+/// An open episode of typical size; most of its text is the same for all targets of the rule.
 fn similar_state(rule: &str, target: usize, about: &str) -> TargetState {
     let mut state = deferred_state(rule, Verdict::Paused, false);
     let annotations: Labels = [("summary", format!("{target}: {about}"))].into_iter().collect();
@@ -262,10 +262,10 @@ async fn states_of_a_rule_are_compressed_with_its_dictionary() {
         harness.restart().await;
         assert_states(&harness, "nodes", 0..10, NO_ROOM).await;
         assert_eq!(harness.store.states(0, 100).await.unwrap().len(), 20);
-        // Samples are found again, and not made again.
+        // Dictionaries are reused after a restart.
         put_similar_states(&harness, "nodes", 5..20, NO_ROOM).await;
         assert_eq!(harness.count("samples"), 2);
-        // A state that changes into another kind is not read with the sample of what it was.
+        // A state that is written without the dictionary is read without it.
         harness
             .write(&["nodes-7"], |_| Changes {
                 states: vec![(key("nodes-7"), state_with_last_resolve("nodes-7"))],
@@ -282,11 +282,11 @@ async fn states_of_a_rule_are_compressed_with_its_dictionary() {
     }
 }
 
-/// Texts of which a sample makes nothing less.
+/// Texts that the first dictionary does not compress.
 #[tokio::test]
 async fn a_rule_whose_alerts_have_changed_gets_another_dictionary() {
     let mut harness = StoreHarness::optimistic();
-    // Longer than what is the same in all states, and nothing in it twice.
+    // Longer than the common part of all states, and incompressible.
     let mut random = fastrand::Rng::with_seed(1);
     let others: String = std::iter::repeat_with(|| random.alphanumeric()).take(1000).collect();
     let others = others.as_str();
@@ -310,7 +310,7 @@ async fn a_state_whose_dictionary_is_lost_is_unreadable_and_nothing_is_decided_w
     let message = decided.unwrap_err().to_string();
     assert!(message.contains("its sample is damaged"), "{message}");
     assert_states(&harness, "nodes", 0..1, NO_ROOM).await;
-    assert_eq!(harness.store.states(0, 10).await.unwrap().len(), 1, "the other one is told");
+    assert_eq!(harness.store.states(0, 10).await.unwrap().len(), 1, "the readable one is returned");
 }
 
 #[tokio::test]

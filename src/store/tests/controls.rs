@@ -1,11 +1,11 @@
-//! Controls are kept, and whoever watches them is woken.
+//! Controls are durable, and targets that depend on them are rechecked when the generation increases.
 
 use std::sync::Arc;
 
 use super::*;
 use crate::domain::control::{Controls, Heartbeat, Pause};
 
-/// The same controls with one thing more; waking or not.
+/// The controls with one more change, with or without a new generation.
 pub(super) fn changed(controls: &Controls, bumps_generation: bool) -> Arc<Controls> {
     let mut controls = controls.clone();
     let pause = Pause {
@@ -16,7 +16,7 @@ pub(super) fn changed(controls: &Controls, bumps_generation: bool) -> Arc<Contro
         since: Time::from_nanos(0),
         until: None,
         author: "ann".into(),
-        reason: "a try".into(),
+        reason: "test".into(),
     };
     let id = controls.pause(pause);
     if bumps_generation {
@@ -78,7 +78,7 @@ async fn controls_are_seen_by_the_next_transaction_also_after_a_restart() {
 }
 
 #[tokio::test]
-async fn a_change_that_frees_something_rechecks_all_that_depend_on_controls_and_no_other() {
+async fn a_new_generation_rechecks_all_targets_that_depend_on_controls_and_no_other() {
     for harness in StoreHarness::both() {
         put(&harness, "a", deferred_state("nodes", Verdict::Paused, false)).await;
         put(&harness, "b", deferred_state("nodes", Verdict::CoolingDown, false)).await;
@@ -94,7 +94,7 @@ async fn a_change_that_frees_something_rechecks_all_that_depend_on_controls_and_
 }
 
 #[tokio::test]
-async fn what_was_rechecked_or_depends_on_controls_no_more_is_off_the_queue() {
+async fn a_target_that_was_rechecked_or_no_longer_depends_on_controls_leaves_the_queue() {
     for harness in StoreHarness::both() {
         for target in ["a", "b", "c"] {
             put(&harness, target, deferred_state("nodes", Verdict::Paused, false)).await;
@@ -103,7 +103,7 @@ async fn what_was_rechecked_or_depends_on_controls_no_more_is_off_the_queue() {
         recheck(&harness, "a").await;
         put(&harness, "b", state_with_last_resolve("b")).await;
         put(&harness, "b", deferred_state("nodes", Verdict::Paused, false)).await;
-        assert_eq!(due(&harness).await, ["c"], "b began to watch under the new controls");
+        assert_eq!(due(&harness).await, ["c"], "b was deferred under the new controls");
         put(&harness, "c", TargetState::default()).await;
         assert_eq!(due(&harness).await, [""; 0]);
         assert!(!is_due_now(&harness));
@@ -129,7 +129,7 @@ async fn one_transaction_may_change_the_controls_and_recheck_a_target_under_them
 }
 
 #[tokio::test]
-async fn those_whose_time_has_come_are_due_before_those_in_the_recheck_queue() {
+async fn targets_due_by_time_come_before_those_in_the_recheck_queue() {
     for harness in StoreHarness::both() {
         put(&harness, "a", deferred_state("nodes", Verdict::Paused, false)).await;
         let mut late = state_with_last_resolve("b");

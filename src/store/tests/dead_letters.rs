@@ -1,4 +1,4 @@
-//! Dead letters are listed, sent once more and thrown away.
+//! Dead letters are listed, redriven and discarded.
 
 use super::*;
 
@@ -7,7 +7,7 @@ fn delivery_id(seq: EventSeq) -> DeliveryId {
 }
 
 impl StoreHarness {
-    /// An event about a target that was given up.
+    /// Emits an event about a target and settles it as a dead letter.
     async fn create_dead_letter(&self, target: &str, id: &str, kind: Kind) -> DeliveryId {
         self.emit_episode_event(event(target, kind, id, &["queue"]), Phase::Firing, "e").await;
         let claimed = self.claim_one("queue", id).await;
@@ -17,7 +17,7 @@ impl StoreHarness {
 
     async fn dead_letter_ids(&self) -> Vec<String> {
         let dead_letters = self.store.dead_letters(None, None, 100).await.unwrap();
-        dead_letters.into_iter().map(|letter| letter.id).collect()
+        dead_letters.into_iter().map(|dead_letter| dead_letter.id).collect()
     }
 }
 
@@ -26,23 +26,28 @@ fn force() -> Redrive {
 }
 
 #[tokio::test]
-async fn all_that_is_known_of_a_dead_letter_is_shown() {
+async fn a_dead_letter_is_returned_with_all_its_fields() {
     for mut harness in StoreHarness::both() {
         harness.emit_firing("a", "out", &["queue"]).await;
         let claimed = harness.claim_one("queue", "out").await;
         harness.settle("queue", claimed.seq, retry_after(0)).await;
         harness.claim_and_settle("queue", "out", dead()).await;
         harness.restart().await;
-        let letter =
-            harness.store.dead_letter(&delivery_id(claimed.seq)).await.unwrap().expect("a dead letter");
+        let dead_letter =
+            harness.store.dead_letter(&delivery_id(claimed.seq)).await.unwrap().expect("a dead dead_letter");
         assert_eq!(
-            (letter.id.as_str(), letter.rule.as_str(), letter.target.as_str(), letter.action.as_str()),
+            (
+                dead_letter.id.as_str(),
+                dead_letter.rule.as_str(),
+                dead_letter.target.as_str(),
+                dead_letter.action.as_str()
+            ),
             ("out", "nodes", "a", "scale_out")
         );
-        assert_eq!((letter.attempts, letter.error.as_str()), (2, "refused"));
-        assert_eq!(letter.event, claimed.body);
-        assert!(letter.given_up_at >= letter.emitted_at);
-        let other = DeliveryId { seq: EventSeq(claimed.seq.0 + 1), ..letter.delivery_id };
+        assert_eq!((dead_letter.attempts, dead_letter.error.as_str()), (2, "refused"));
+        assert_eq!(dead_letter.event, claimed.body);
+        assert!(dead_letter.given_up_at >= dead_letter.emitted_at);
+        let other = DeliveryId { seq: EventSeq(claimed.seq.0 + 1), ..dead_letter.delivery_id };
         assert_eq!(harness.store.dead_letter(&other).await.unwrap(), None);
     }
 }
@@ -63,10 +68,9 @@ async fn dead_letters_are_listed_in_pages_the_newest_last() {
                 let page = harness.store.dead_letters(destination.as_ref(), after.as_ref(), 3).await.unwrap();
                 let Some(last) = page.last() else { break };
                 after = Some(last.delivery_id.clone());
-                pages.extend(
-                    page.into_iter()
-                        .map(|letter| format!("{} {}", letter.id, letter.delivery_id.destination)),
-                );
+                pages.extend(page.into_iter().map(|dead_letter| {
+                    format!("{} {}", dead_letter.id, dead_letter.delivery_id.destination)
+                }));
             }
             let all = (0..5).flat_map(|at| [format!("{at} journal"), format!("{at} queue")]);
             let expected: Vec<String> =
@@ -77,13 +81,13 @@ async fn dead_letters_are_listed_in_pages_the_newest_last() {
 }
 
 #[tokio::test]
-async fn a_dead_letter_is_sent_once_more_and_no_more_often() {
+async fn a_dead_letter_is_redriven_once() {
     for mut harness in StoreHarness::both() {
         let delivery_id = harness.create_dead_letter("a", "out", Kind::Out).await;
         harness.restart().await;
         harness.store.redrive(&delivery_id, Redrive::default()).await.unwrap();
-        let again = harness.store.redrive(&delivery_id, Redrive::default()).await;
-        assert!(matches!(again, Err(DeadLetterError::NotDead)), "{again:?}");
+        let second = harness.store.redrive(&delivery_id, Redrive::default()).await;
+        assert!(matches!(second, Err(DeadLetterError::NotDead)), "{second:?}");
         assert_eq!(harness.backlog("queue"), (0, 1, 0));
         assert_eq!(harness.dead_letter_ids().await, [""; 0]);
         harness.restart().await;
@@ -98,7 +102,7 @@ async fn a_dead_letter_is_sent_once_more_and_no_more_often() {
 }
 
 #[tokio::test]
-async fn two_that_redrive_at_once_redrive_once() {
+async fn concurrent_redrives_of_one_dead_letter_redrive_it_once() {
     let harness = StoreHarness::sqlite();
     let delivery_id = harness.create_dead_letter("a", "out", Kind::Out).await;
     let gate = Gate::new(&harness.store, true).await;
@@ -118,7 +122,7 @@ async fn two_that_redrive_at_once_redrive_once() {
 }
 
 #[tokio::test]
-async fn what_is_redriven_takes_its_place_before_what_came_later_and_is_left() {
+async fn a_redriven_event_precedes_later_undelivered_events_of_its_target() {
     for mut harness in StoreHarness::both() {
         let first = harness.create_dead_letter("a", "1", Kind::Note).await;
         let third = {
@@ -128,12 +132,12 @@ async fn what_is_redriven_takes_its_place_before_what_came_later_and_is_left() {
         };
         harness.emit("a", Kind::Note, "4", &["queue"]).await;
         harness.emit("a", Kind::Note, "5", &["queue"]).await;
-        let out = harness.claim_one("queue", "4").await;
+        let fourth = harness.claim_one("queue", "4").await;
         for delivery_id in [&third, &first] {
             harness.store.redrive(delivery_id, Redrive::default()).await.unwrap();
         }
         harness.claim_expecting("queue", &[]).await;
-        harness.settle("queue", out.seq, Settlement::Delivered).await;
+        harness.settle("queue", fourth.seq, Settlement::Delivered).await;
         harness.restart().await;
         for id in ["1", "3", "5"] {
             harness.claim_and_settle("queue", id, Settlement::Delivered).await;
@@ -159,8 +163,8 @@ async fn an_expirytime_is_only_rewritten_when_that_is_asked_for_and_nothing_else
         assert!(valid_until >= now().after(2 * HOUR) && valid_until < now().after(3 * HOUR), "{new}");
         assert_eq!(claimed.body.replace(&new, &old), *before);
         harness.settle("queue", claimed.seq, dead()).await;
-        let letter = harness.store.dead_letter(&delivery_id).await.unwrap().unwrap();
-        assert_eq!(expiry(&letter.event), new, "a second redrive goes on from it");
+        let dead_letter = harness.store.dead_letter(&delivery_id).await.unwrap().unwrap();
+        assert_eq!(expiry(&dead_letter.event), new, "a second redrive keeps it");
         harness.store.redrive(&delivery_id, Redrive::default()).await.unwrap();
         assert_eq!(expiry(&harness.claim_one("queue", "out").await.body), new);
     }
@@ -198,8 +202,8 @@ async fn an_expired_event_stays_a_dead_letter_and_the_redrive_is_rejected() {
         let claimed = harness.claim_one("queue", "out").await;
         harness.settle("queue", claimed.seq, dead()).await;
         let delivery_id = delivery_id(claimed.seq);
-        let refused = harness.store.redrive(&delivery_id, Redrive::default()).await;
-        assert!(matches!(refused, Err(DeadLetterError::Expired { .. })), "{refused:?}");
+        let rejected = harness.store.redrive(&delivery_id, Redrive::default()).await;
+        assert!(matches!(rejected, Err(DeadLetterError::Expired { .. })), "{rejected:?}");
         assert_eq!(harness.backlog("queue"), (0, 0, 1));
         harness.store.redrive(&delivery_id, Redrive { valid_for: Some(HOUR), force: false }).await.unwrap();
         assert_eq!(harness.backlog("queue"), (0, 1, 0));
@@ -210,8 +214,8 @@ async fn an_expired_event_stays_a_dead_letter_and_the_redrive_is_rejected() {
 async fn a_decrease_is_only_redriven_by_force_and_may_be_superseded_again() {
     for mut harness in StoreHarness::both() {
         let delivery_id = harness.create_dead_letter("a", "in", Kind::In).await;
-        let refused = harness.store.redrive(&delivery_id, Redrive::default()).await;
-        assert!(matches!(refused, Err(DeadLetterError::DecreasesCapacity)), "{refused:?}");
+        let rejected = harness.store.redrive(&delivery_id, Redrive::default()).await;
+        assert!(matches!(rejected, Err(DeadLetterError::DecreasesCapacity)), "{rejected:?}");
         assert_eq!(harness.emit("a", Kind::Note, "note-1", &["queue"]).await, [""; 0]);
         harness.claim_and_settle("queue", "note-1", Settlement::Delivered).await;
         harness.store.redrive(&delivery_id, force()).await.unwrap();
@@ -226,7 +230,7 @@ async fn a_decrease_is_only_redriven_by_force_and_may_be_superseded_again() {
 }
 
 #[tokio::test]
-async fn what_is_no_event_is_not_redriven() {
+async fn an_unreadable_event_is_not_redriven() {
     for harness in StoreHarness::both() {
         harness
             .write(&["a"], |_| {
@@ -237,20 +241,20 @@ async fn what_is_no_event_is_not_redriven() {
             .await;
         let claimed = harness.claim_one("queue", "note").await;
         harness.settle("queue", claimed.seq, dead()).await;
-        let refused = harness.store.redrive(&delivery_id(claimed.seq), force()).await;
-        assert!(matches!(refused, Err(DeadLetterError::Unreadable(_))), "{refused:?}");
+        let rejected = harness.store.redrive(&delivery_id(claimed.seq), force()).await;
+        assert!(matches!(rejected, Err(DeadLetterError::Unreadable(_))), "{rejected:?}");
         assert_eq!(harness.dead_letter_ids().await, ["note"]);
     }
 }
 
 #[tokio::test]
-async fn what_is_discarded_is_gone_for_good() {
+async fn a_discarded_dead_letter_cannot_be_redriven() {
     for mut harness in StoreHarness::both() {
         let delivery_id = harness.create_dead_letter("a", "out", Kind::Out).await;
         harness.restart().await;
         harness.store.discard(&delivery_id).await.unwrap();
-        let again = harness.store.discard(&delivery_id).await;
-        assert!(matches!(again, Err(DeadLetterError::NotDead)), "{again:?}");
+        let second = harness.store.discard(&delivery_id).await;
+        assert!(matches!(second, Err(DeadLetterError::NotDead)), "{second:?}");
         let redriven = harness.store.redrive(&delivery_id, force()).await;
         assert!(matches!(redriven, Err(DeadLetterError::NotDead)), "{redriven:?}");
         harness.restart().await;
@@ -273,11 +277,11 @@ async fn dead_letters_of_a_destination_that_is_gone_are_listed_and_discarded() {
 }
 
 #[tokio::test]
-async fn what_is_redriven_is_as_old_as_its_redrive() {
+async fn the_age_of_a_redriven_event_counts_from_its_redrive() {
     for harness in StoreHarness::both() {
         let delivery_id = harness.create_dead_letter("a", "out", Kind::Out).await;
-        let letter = harness.store.dead_letter(&delivery_id).await.unwrap().unwrap();
+        let dead_letter = harness.store.dead_letter(&delivery_id).await.unwrap().unwrap();
         harness.store.redrive(&delivery_id, Redrive::default()).await.unwrap();
-        assert!(harness.claim_one("queue", "out").await.emitted_at >= letter.given_up_at);
+        assert!(harness.claim_one("queue", "out").await.emitted_at >= dead_letter.given_up_at);
     }
 }

@@ -1,4 +1,4 @@
-//! A store that cannot write says so, keeps nothing of it, and goes on by itself.
+//! Faults: failed writes are reported and rolled back, the store recovers, and damaged files are rejected.
 
 use std::path::PathBuf;
 
@@ -12,7 +12,7 @@ fn assert_unavailable<T: std::fmt::Debug, E: Into<DeadLetterError>>(result: Resu
     }
 }
 
-/// What every writer is told while the store cannot write.
+/// Every write fails as unavailable, and reads succeed.
 async fn assert_nothing_is_written(harness: &StoreHarness, seq: EventSeq, dead_letter: &DeliveryId) {
     let keys = Keys { targets: vec![key("b")], alerts: Vec::new() };
     let emission = event("b", Kind::Note, "lost", &["queue"]);
@@ -24,12 +24,12 @@ async fn assert_nothing_is_written(harness: &StoreHarness, seq: EventSeq, dead_l
     assert_unavailable(harness.store.discard(dead_letter).await);
     assert_unavailable(harness.store.prune(Duration::ZERO, Duration::ZERO).await);
     assert_eq!(harness.backlog("queue"), (1, 0, 1));
-    // What only reads goes on.
+    // Reads succeed.
     harness.claim_expecting("queue", &[]).await;
     assert_eq!(harness.store.dead_letters(None, None, 10).await.unwrap().len(), 1);
 }
 
-async fn one_on_its_way_and_a_dead_letter(harness: &StoreHarness) -> (EventSeq, DeliveryId) {
+async fn claimed_event_and_dead_letter(harness: &StoreHarness) -> (EventSeq, DeliveryId) {
     harness.emit("d", Kind::Note, "dead", &["queue"]).await;
     let dead_letter = harness.claim_one("queue", "dead").await;
     harness.settle("queue", dead_letter.seq, dead()).await;
@@ -49,7 +49,7 @@ async fn assert_writes_again(mut harness: StoreHarness, seq: EventSeq) {
 #[tokio::test]
 async fn a_database_that_another_connection_has_locked_is_waited_for() {
     let harness = StoreHarness::sqlite();
-    let (seq, dead_letter) = one_on_its_way_and_a_dead_letter(&harness).await;
+    let (seq, dead_letter) = claimed_event_and_dead_letter(&harness).await;
     let other = harness.database();
     other.execute_batch("BEGIN IMMEDIATE").unwrap();
     assert_nothing_is_written(&harness, seq, &dead_letter).await;
@@ -58,11 +58,11 @@ async fn a_database_that_another_connection_has_locked_is_waited_for() {
 }
 
 #[tokio::test]
-async fn a_store_that_can_only_be_read_is_written_to_when_that_is_over() {
+async fn a_read_only_store_is_written_to_once_it_is_writable() {
     let harness = StoreHarness::sqlite();
-    let (seq, dead_letter) = one_on_its_way_and_a_dead_letter(&harness).await;
+    let (seq, dead_letter) = claimed_event_and_dead_letter(&harness).await;
     let readonly = |on: bool| {
-        let Store::Sqlite(store) = &harness.store else { unreachable!("it is one") };
+        let Store::Sqlite(store) = &harness.store else { unreachable!("the harness is SQLite") };
         store.pragma("query_only", if on { 1 } else { 0 })
     };
     readonly(true).await;
@@ -72,16 +72,16 @@ async fn a_store_that_can_only_be_read_is_written_to_when_that_is_over() {
 }
 
 #[tokio::test]
-async fn a_disk_that_is_full_refuses_what_needs_room_and_takes_the_rest() {
+async fn a_full_disk_rejects_writes_that_need_room_and_accepts_the_rest() {
     let harness = StoreHarness::sqlite();
-    let (seq, _) = one_on_its_way_and_a_dead_letter(&harness).await;
-    let Store::Sqlite(store) = &harness.store else { unreachable!("it is one") };
+    let (seq, _) = claimed_event_and_dead_letter(&harness).await;
+    let Store::Sqlite(store) = &harness.store else { unreachable!("the harness is SQLite") };
     store.pragma("max_page_count", 1).await;
     let large = Settlement::Retry { delay: Duration::ZERO, error: "x".repeat(100_000) };
     assert_unavailable(harness.store.settle(&name("queue"), vec![(seq, large)]).await);
     let keys = Keys { targets: vec![key("b")], alerts: Vec::new() };
     let mut changes = event("b", Kind::Note, "lost", &["queue"]).changes();
-    // Of which packing makes nothing less.
+    // Incompressible.
     let mut random = fastrand::Rng::with_seed(1);
     let noise: String = std::iter::repeat_with(|| random.alphanumeric()).take(100_000).collect();
     changes.events[0].body = noise.into();
@@ -112,32 +112,32 @@ fn open_error(path: &std::path::Path) -> Option<String> {
     match opened {
         Ok(_) => None,
         Err(error) => {
-            assert!(before == after, "it is left as it is: {error}");
+            assert!(before == after, "the file was changed: {error}");
             Some(error.to_string())
         }
     }
 }
 
 #[tokio::test]
-async fn a_file_whose_head_is_damaged_is_refused_and_left_as_it_is() {
-    let (_house, path, mut bytes) = closed_store().await;
+async fn a_file_with_a_damaged_header_is_rejected_and_not_changed() {
+    let (_harness, path, mut bytes) = closed_store().await;
     bytes[..16].fill(0);
     std::fs::write(&path, &bytes).unwrap();
-    let error = open_error(&path).expect("a refusal");
+    let error = open_error(&path).expect("an error");
     assert!(error.contains("its head is damaged") && error.contains("keep a copy"), "{error}");
 }
 
 #[tokio::test]
-async fn a_file_that_was_cut_off_is_refused() {
-    let (_house, path, bytes) = closed_store().await;
+async fn a_truncated_file_is_rejected() {
+    let (_harness, path, bytes) = closed_store().await;
     std::fs::write(&path, &bytes[..bytes.len() / 2]).unwrap();
-    let error = open_error(&path).expect("a refusal");
+    let error = open_error(&path).expect("an error");
     assert!(error.contains("is damaged") && error.contains(".recover"), "{error}");
 }
 
-/// Every page on which a start relies: the roots of all tables, and what is read of them.
+/// The root pages of all tables: every start reads them.
 #[tokio::test]
-async fn a_page_that_is_damaged_is_found_at_the_start_if_the_start_relies_on_it() {
+async fn a_damaged_page_is_detected_at_start_if_the_start_reads_it() {
     let (harness, path, bytes) = closed_store().await;
     let roots: Vec<(String, usize)> = {
         let database = harness.database();
@@ -154,7 +154,7 @@ async fn a_page_that_is_damaged_is_found_at_the_start_if_the_start_relies_on_it(
         let mut damaged = bytes.clone();
         damaged[(page - 1) * 8192..][..8192].fill(0xA5);
         std::fs::write(&path, &damaged).unwrap();
-        let error = open_error(&path).unwrap_or_else(|| panic!("{table} is damaged, and nobody says so"));
+        let error = open_error(&path).unwrap_or_else(|| panic!("the damage of {table} was not detected"));
         assert!(error.contains("is damaged") && error.contains("keep a copy"), "{table}: {error}");
     }
     std::fs::write(&path, &bytes).unwrap();
@@ -162,7 +162,7 @@ async fn a_page_that_is_damaged_is_found_at_the_start_if_the_start_relies_on_it(
 }
 
 #[tokio::test]
-async fn a_store_of_a_newer_version_is_refused_and_stays_as_it_is() {
+async fn a_store_of_a_newer_version_is_rejected_and_not_changed() {
     let (harness, path, _) = closed_store().await;
     harness.database().execute_batch("PRAGMA user_version = 99").unwrap();
     let error = open_error(&path).unwrap();

@@ -1,4 +1,4 @@
-//! What both stores promise, and what SQLite keeps over a restart.
+//! Contract of both stores, and durability of SQLite across restarts.
 
 mod backlog;
 mod batches;
@@ -33,11 +33,11 @@ use crate::domain::target::{Platform, Target, TargetKey};
 use crate::domain::time::Time;
 use crate::domain::verdict::{Phase, Verdict};
 
-/// A store and what it takes to open it again.
+/// A store that can be restarted.
 struct StoreHarness {
     store: Store,
     dir: TempDir,
-    /// Whether an alert is asked for too, as every notification does: then SQLite decides beside its writer.
+    /// Whether transactions read an alert too, as every notification does: SQLite then executes them optimistically.
     decides_optimistically: bool,
 }
 
@@ -80,18 +80,18 @@ impl StoreHarness {
         }
     }
 
-    /// Both stores, SQLite's in both of its ways.
+    /// Both stores; SQLite with and without optimistic execution.
     fn both() -> [Self; 3] {
         [Self::sqlite(), Self::optimistic(), Self::memory()]
     }
 
     fn keys(&self, targets: &[&str]) -> Keys {
-        let nobody = AlertKey { source: name("prod"), fingerprint: "nobody".into() };
-        let alerts = if self.decides_optimistically { vec![nobody] } else { Vec::new() };
+        let unknown = AlertKey { source: name("prod"), fingerprint: "unknown".into() };
+        let alerts = if self.decides_optimistically { vec![unknown] } else { Vec::new() };
         Keys { targets: targets.iter().map(|target| key(target)).collect(), alerts }
     }
 
-    /// Opens the file again; a store in memory lives on.
+    /// Closes the file and opens it again; does nothing for an in-memory store.
     async fn restart(&mut self) {
         self.restart_for(&destinations()).await;
     }
@@ -103,7 +103,7 @@ impl StoreHarness {
         }
     }
 
-    /// The file, as others see it.
+    /// A second connection to the file.
     fn database(&self) -> rusqlite::Connection {
         rusqlite::Connection::open(self.dir.path().join("bridge.db")).unwrap()
     }
@@ -118,8 +118,7 @@ impl StoreHarness {
         self.store.transact(keys, move |view| (changes(view), ())).await.unwrap();
     }
 
-    /// Writes one event about a target to these destinations. The ids of the events that the
-    /// transaction is told of.
+    /// Emits one event about a target. Returns the ids of the undelivered decreases that the transaction saw.
     async fn emit(&self, target: &str, kind: Kind, id: &str, to: &[&str]) -> Vec<String> {
         let event = event(target, kind, id, to);
         let keys = self.keys(&[target]);
@@ -127,17 +126,17 @@ impl StoreHarness {
         named_ids.await.unwrap()
     }
 
-    /// The ids that are handed out now.
+    /// Claims, and returns numbers and ids of the events.
     async fn claim(&self, destination: &str) -> Vec<(EventSeq, String)> {
         let claimed = self.store.claim(&name(destination), 100).await.unwrap();
         claimed.into_iter().map(|claimed| (claimed.seq, id_of(&claimed))).collect()
     }
 
-    /// Claims, and expects these.
+    /// Claims, and expects these ids.
     async fn claim_expecting(&self, destination: &str, expected: &[&str]) -> Vec<EventSeq> {
         let claimed = self.claim(destination).await;
         let ids: Vec<&str> = claimed.iter().map(|(_, id)| id.as_str()).collect();
-        assert_eq!(ids, expected, "sent to {destination}");
+        assert_eq!(ids, expected, "claimed for {destination}");
         claimed.into_iter().map(|(seq, _)| seq).collect()
     }
 
@@ -151,7 +150,7 @@ impl StoreHarness {
     }
 }
 
-/// Holds SQLite's writer up, so that what is asked for meanwhile is one batch.
+/// Blocks SQLite's writer, so that commands submitted meanwhile are one batch.
 struct Gate(Option<(tokio::task::JoinHandle<()>, std::sync::mpsc::Sender<()>)>);
 
 impl Gate {
@@ -170,13 +169,13 @@ impl Gate {
             };
             drop(store.transact(Keys::default(), hold).await);
         });
-        // Whatever is asked for from now on is not in the batch that holds it up.
+        // Commands submitted from now on are not in the batch of the blocking transaction.
         drop(entered.await);
         Self(Some((held, opener)))
     }
 
     async fn open(self) {
-        // Every task asks when it runs first, and they do so in turn.
+        // Each task submits its command when it first runs.
         tokio::task::yield_now().await;
         if let Some((held, opener)) = self.0 {
             drop(opener);
@@ -187,15 +186,15 @@ impl Gate {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
-    /// Makes capacity more.
+    /// Increases capacity.
     Out,
-    /// Makes it less.
+    /// Decreases capacity.
     In,
     /// Neither.
     Note,
 }
 
-/// An event with its target's state, so that it has its place in the target's order.
+/// An event with a state of its target, so that it is in the target's order.
 #[derive(Clone)]
 struct Emission {
     target: TargetKey,
@@ -224,7 +223,7 @@ impl Emission {
 
     fn event(self) -> NewEvent {
         let action = self.kind.action();
-        // Every other one is long enough to be packed.
+        // Every other event is long enough to be compressed.
         let is_long = self.id.bytes().map(u32::from).sum::<u32>() % 2 == 0;
         let body = json!({
             "specversion": "1.0", "id": self.id, "source": "/scalebridge/prod",
@@ -247,7 +246,7 @@ impl Emission {
     }
 }
 
-/// An event of an episode, as the bridge makes one, with the state that it leaves behind.
+/// An event of an episode with the state after it, as the bridge writes them.
 #[derive(Clone)]
 struct EpisodeEvent {
     emission: Emission,
@@ -280,12 +279,12 @@ impl Kind {
 }
 
 impl StoreHarness {
-    /// A scale-out at the beginning of the episode `e` of a target.
+    /// Emits the `on_firing` scale-out of episode `e` of the target.
     async fn emit_firing(&self, target: &str, id: &str, to: &[&str]) {
         self.emit_episode_event(event(target, Kind::Out, id, to), Phase::Firing, "e").await;
     }
 
-    /// The scale-in at its end.
+    /// Emits the `on_resolved` scale-in of the same episode.
     async fn emit_resolved(&self, target: &str, id: &str, to: &[&str]) {
         self.emit_episode_event(event(target, Kind::In, id, to), Phase::Resolved, "e").await;
     }
@@ -296,21 +295,21 @@ impl StoreHarness {
         self.write(&[&target], move |_| episode_event.clone().changes()).await;
     }
 
-    /// Claims one event, and expects this.
+    /// Claims, and expects exactly this event.
     async fn claim_one(&self, destination: &str, id: &str) -> Claimed {
         let mut claimed = self.store.claim(&name(destination), 100).await.unwrap();
         let ids: Vec<String> = claimed.iter().map(id_of).collect();
-        assert_eq!(ids, [id], "sent to {destination}");
+        assert_eq!(ids, [id], "claimed for {destination}");
         claimed.remove(0)
     }
 
-    /// Claims one event, expects this, and settles it so.
+    /// Claims, expects exactly this event, and settles it.
     async fn claim_and_settle(&self, destination: &str, id: &str, settlement: Settlement) {
         let claimed = self.claim_one(destination, id).await;
         self.settle(destination, claimed.seq, settlement).await;
     }
 
-    /// All decisions about a target.
+    /// The first decision of each record about a target.
     async fn decisions(&self, target: &str) -> Vec<serde_json::Value> {
         let (from, to) = (Time::from_nanos(0), Time::from_nanos(i64::MAX));
         let records = self.store.history(&key(target), from, to).await.unwrap();
@@ -337,10 +336,10 @@ fn dead() -> Settlement {
 }
 
 fn withdrawn() -> Settlement {
-    Settlement::Withdrawn { reason: "there is nothing to undo".into() }
+    Settlement::Withdrawn { reason: "nothing to compensate".into() }
 }
 
-/// A state with an open episode, and nothing else.
+/// A state with nothing but an open episode.
 fn open_episode(id: &str) -> TargetState {
     let mut state = deferred_state("nodes", Verdict::Paused, false);
     for rule in state.rules.values_mut() {
@@ -352,7 +351,7 @@ fn open_episode(id: &str) -> TargetState {
 }
 
 fn ids(view: &View) -> Vec<String> {
-    view.undelivered_decreases.values().flatten().map(|unsent| unsent.id.clone()).collect()
+    view.undelivered_decreases.values().flatten().map(|decrease| decrease.id.clone()).collect()
 }
 
 fn id_of(claimed: &Claimed) -> String {
@@ -368,7 +367,7 @@ fn alert(text: &str) -> AlertKey {
     AlertKey { source: name("prod"), fingerprint: text.into() }
 }
 
-/// A state in which an alert's end is remembered, and nothing else.
+/// A state with nothing but the last resolve of an alert.
 fn state_with_last_resolve(text: &str) -> TargetState {
     let ended = LastResolve {
         alert: alert(text),
@@ -379,9 +378,9 @@ fn state_with_last_resolve(text: &str) -> TargetState {
     TargetState { last_resolves: std::iter::once(ended).collect(), ..TargetState::default() }
 }
 
-/// A state in which something waits: what takes capacity away watches, as does what is paused.
+/// A state with a deferred action. It depends on controls if it is paused or, with `closing`, a decrease.
 fn deferred_state(rule: &str, verdict: Verdict, closing: bool) -> TargetState {
-    let cause = Trigger {
+    let trigger = Trigger {
         source: name("prod"),
         receiver: String::new(),
         group_key: String::new(),
@@ -398,7 +397,7 @@ fn deferred_state(rule: &str, verdict: Verdict, closing: bool) -> TargetState {
         is_repeat: false,
         blocked_by: Some(verdict),
         alerts: vec![alert("f1")],
-        trigger: cause.into(),
+        trigger: trigger.into(),
     };
     let target = Target {
         platform: Platform::Eks,

@@ -1,4 +1,4 @@
-//! What is decided beside the writer is decided as if it had been decided there.
+//! Optimistic execution gives the same results as execution by the writer.
 
 use super::controls::changed;
 use super::*;
@@ -41,20 +41,20 @@ async fn no_transaction_loses_what_another_does_at_the_same_time() {
     }
 }
 
-/// They are asked for while the writer is busy, so what is decided beside it has seen none of the others.
+/// The transactions are submitted while the writer is blocked, so the optimistic ones have not seen the others.
 #[tokio::test]
-async fn what_another_has_changed_meanwhile_is_decided_again() {
+async fn a_conflicting_transaction_is_decided_again() {
     let harness = StoreHarness::optimistic();
     harness.write(&["a"], |view| counted(view, "a")).await;
     let gate = Gate::new(&harness.store, true).await;
-    let (raised, seen) = (harness.store.clone(), harness.store.clone());
-    let (raise, look) = (harness.keys(&["b"]), harness.keys(&["b"]));
-    let raised = tokio::spawn(async move {
+    let (pausing, reading) = (harness.store.clone(), harness.store.clone());
+    let (pause_keys, read_keys) = (harness.keys(&["b"]), harness.keys(&["b"]));
+    let paused = tokio::spawn(async move {
         let controls = changed(&Controls::default(), false);
         let decide = move |_: &View| (Changes { controls: Some(controls.clone()), ..Changes::default() }, ());
-        raised.transact(raise, decide).await.unwrap();
+        pausing.transact(pause_keys, decide).await.unwrap();
     });
-    let grown: Vec<_> = (0..3)
+    let counting: Vec<_> = (0..3)
         .map(|_| {
             let (store, keys) = (harness.store.clone(), harness.keys(&["a"]));
             tokio::spawn(async move {
@@ -63,13 +63,13 @@ async fn what_another_has_changed_meanwhile_is_decided_again() {
         })
         .collect();
     tokio::task::yield_now().await;
-    let seen = tokio::spawn(async move {
-        seen.transact(look, |view| (Changes::default(), view.controls.version)).await.unwrap()
+    let seen_version = tokio::spawn(async move {
+        reading.transact(read_keys, |view| (Changes::default(), view.controls.version)).await.unwrap()
     });
     gate.open().await;
-    raised.await.unwrap();
-    assert_eq!(seen.await.unwrap(), 1, "the pause that was set before it is seen");
-    for task in grown {
+    paused.await.unwrap();
+    assert_eq!(seen_version.await.unwrap(), 1, "the pause that was set before it is seen");
+    for task in counting {
         task.await.unwrap();
     }
     assert_eq!(count(&harness, "a").await, 4);

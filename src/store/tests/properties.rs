@@ -1,5 +1,5 @@
-//! Whatever is emitted, claimed, settled and cancelled in whatever order: nothing that was cancelled is
-//! sent, and each target's events in their order.
+//! Property test: under any sequence of emissions, claims, settlements and cancellations, no cancelled event is
+//! sent, and the events of each target are claimed in order.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -9,18 +9,18 @@ use super::*;
 
 #[derive(Debug, Clone)]
 enum Operation {
-    /// Which target, of what kind, to one or both.
+    /// Target, kind, and whether it goes to both destinations.
     Emit(usize, Kind, bool),
-    /// To which destination, at most how many.
+    /// Destination and maximum number.
     Claim(usize, usize),
-    /// Which of those that are on their way, and how it ends.
+    /// Destination, index of the claimed delivery, and outcome.
     Settle(usize, usize, Outcome),
-    /// Which dead letter of which destination is sent once more, or thrown away.
+    /// Destination and index of the dead letter.
     Redrive(usize, usize),
     Discard(usize, usize),
     Restart,
     Prune,
-    /// Several of the first and the third in one commit.
+    /// Several emissions and settlements in one commit.
     Together(Vec<Operation>),
 }
 
@@ -67,25 +67,25 @@ fn operations() -> impl Strategy<Value = Vec<Operation>> {
     prop::collection::vec(operation, 1..40)
 }
 
-/// What is known of one destination's deliveries.
+/// The model of one destination.
 #[derive(Default)]
 struct Expected {
-    /// The target of each event that is to be sent, by the event's number.
+    /// The target of each unsettled event, by the event's number.
     unsettled: BTreeMap<i64, usize>,
     claimed: BTreeSet<i64>,
-    /// Those on their way that are not to be tried again.
+    /// Claimed deliveries that were cancelled: they are not retried.
     last_try: BTreeSet<i64>,
-    /// Those that failed once.
+    /// Failed deliveries.
     retried: BTreeSet<i64>,
-    /// Those that are not tried again before the test is over.
+    /// Deliveries whose backoff is longer than the test.
     backing_off: BTreeSet<i64>,
-    /// What has arrived since the start, and what had before and may come again.
+    /// Deliveries that arrived since the start, and those before it, which may be sent again.
     arrived: BTreeSet<i64>,
     redeliverable: BTreeMap<i64, usize>,
-    /// The last of each target that was handed out since the start.
+    /// The last claim of each target since the start.
     last_claimed: BTreeMap<usize, i64>,
     dead: BTreeSet<i64>,
-    /// Targets in whose order something was redriven while another was on its way, which is not overtaken.
+    /// Targets with an event that was redriven while a later one was claimed.
     reordered: BTreeSet<usize>,
 }
 
@@ -94,13 +94,16 @@ impl Expected {
         if let Some(target) = self.redeliverable.remove(&seq) {
             self.unsettled.insert(seq, target);
         }
-        let Some(&target) = self.unsettled.get(&seq) else { panic!("{seq} was cancelled or is over") };
+        let Some(&target) = self.unsettled.get(&seq) else { panic!("{seq} was cancelled or settled") };
         let first = self.unsettled.iter().find(|(_, other)| **other == target).map(|(seq, _)| *seq);
         let mixed = self.reordered.contains(&target);
-        assert!(mixed || first == Some(seq), "an earlier one of the target is not settled");
-        assert!(self.claimed.iter().all(|out| self.unsettled[out] != target), "one of the target is out");
-        assert!(!self.backing_off.contains(&seq), "the time of {seq} has not come");
-        assert!(self.claimed.insert(seq), "{seq} is out already");
+        assert!(mixed || first == Some(seq), "an earlier event of the target is unsettled");
+        assert!(
+            self.claimed.iter().all(|out| self.unsettled[out] != target),
+            "another event of the target is claimed"
+        );
+        assert!(!self.backing_off.contains(&seq), "{seq} is backing off");
+        assert!(self.claimed.insert(seq), "{seq} is already claimed");
         let last = self.last_claimed.insert(target, seq);
         assert!(mixed || last <= Some(seq), "{seq} comes after {last:?}");
     }
@@ -117,7 +120,7 @@ impl Expected {
                 return;
             }
             Outcome::RetryNow | Outcome::RetryLater => {}
-            // One that was cancelled does not come again, whatever is known of it.
+            // A cancelled delivery is not sent again after a restart.
             Outcome::Delivered if last => {}
             Outcome::Delivered => drop(self.arrived.insert(seq)),
             Outcome::Dead => drop(self.dead.insert(seq)),
@@ -165,16 +168,16 @@ impl Expected {
         let least = (self.unsettled.len() - self.retried.len()) as u64;
         assert!(
             (least..=least + self.redeliverable.len() as u64).contains(&pending),
-            "{pending} pending, not {least}"
+            "{pending} pending, expected at least {least}"
         );
     }
 }
 
-/// A store, and what is expected of it.
+/// A store and its model.
 struct World {
     harness: StoreHarness,
     lanes: [Expected; 2],
-    /// The target of each event, and which events may make capacity less.
+    /// The target of each event, and the events that can decrease capacity.
     targets: BTreeMap<i64, usize>,
     decreases: BTreeSet<i64>,
 }
@@ -208,13 +211,13 @@ impl World {
             }
             Operation::Prune => drop(self.harness.store.prune(Duration::ZERO, Duration::ZERO).await.unwrap()),
         }
-        let mut left = 0;
+        let mut undelivered = 0;
         for (lane, destination) in self.lanes.iter().zip(destinations()) {
             let backlog = self.harness.backlog(destination.as_str());
             lane.check(backlog);
-            left += backlog.0 + backlog.1;
+            undelivered += backlog.0 + backlog.1;
         }
-        assert_eq!(self.harness.store.undelivered(), left);
+        assert_eq!(self.harness.store.undelivered(), undelivered);
     }
 
     fn dead_letter(&self, lane: usize, at: usize) -> Option<DeliveryId> {
@@ -223,7 +226,7 @@ impl World {
         Some(DeliveryId { seq: EventSeq(*seq), destination: destinations()[lane].clone() })
     }
 
-    /// All in one commit: what is asked for while the writer is held up.
+    /// All in one commit: they are submitted while the writer is blocked.
     async fn commit_together(&mut self, operations: Vec<Operation>) {
         let gate = Gate::new(&self.harness.store, operations.len() > 1).await;
         let mut submitted = Vec::new();
@@ -257,7 +260,7 @@ impl World {
                         submitted.push((Submitted::Settle(lane, seq, outcome), task));
                     }
                 }
-                _ => unreachable!("only what is written"),
+                _ => unreachable!("only emissions and settlements"),
             }
         }
         gate.open().await;
@@ -277,12 +280,16 @@ impl World {
             .lanes
             .iter()
             .flat_map(|lane| lane.unsettled.keys().filter(|seq| !lane.last_try.contains(seq)));
-        let unsent = open.filter(|seq| self.targets[seq] == target && self.decreases.contains(seq)).copied();
-        // What may come again is not known to have arrived.
-        let again = self.lanes.iter().flat_map(|lane| lane.redeliverable.keys().copied());
-        let unsent: BTreeSet<i64> = unsent.collect();
-        let possible: BTreeSet<i64> = again.chain(unsent.iter().copied()).collect();
-        assert!(unsent.is_subset(&named) && named.is_subset(&possible), "told of {named:?}, not {unsent:?}");
+        let undelivered =
+            open.filter(|seq| self.targets[seq] == target && self.decreases.contains(seq)).copied();
+        // After a restart the store may not know that these were delivered.
+        let redeliverable = self.lanes.iter().flat_map(|lane| lane.redeliverable.keys().copied());
+        let undelivered: BTreeSet<i64> = undelivered.collect();
+        let possible: BTreeSet<i64> = redeliverable.chain(undelivered.iter().copied()).collect();
+        assert!(
+            undelivered.is_subset(&named) && named.is_subset(&possible),
+            "named {named:?}, expected {undelivered:?}"
+        );
         self.targets.insert(seq, target);
         match kind {
             Kind::In => drop(self.decreases.insert(seq)),
@@ -318,7 +325,7 @@ impl World {
         self.lanes[lane].settled(seq, outcome);
     }
 
-    /// In the end everything is sent but what waits, and what waits behind it.
+    /// Settles everything, and expects that only deliveries that are backing off remain, and those behind them.
     async fn drain(mut self) {
         for lane in 0..2 {
             loop {
@@ -326,7 +333,7 @@ impl World {
                     self.settle(lane, seq, Outcome::Delivered).await;
                 }
                 if self.claim(lane, 3).await.is_empty() {
-                    // A commit lets go of what waits behind one that fails.
+                    // A commit parks deliveries that are blocked by a retry.
                     self.apply(Operation::Prune).await;
                     if self.claim(lane, 3).await.is_empty() {
                         break;
@@ -341,7 +348,7 @@ impl World {
             for (target, first) in firsts {
                 let waits =
                     |seq: &i64| expected.backing_off.contains(seq) && expected.unsettled[seq] == target;
-                // What was redriven waits behind what was on its way then.
+                // A redriven event is ordered behind the one that was claimed.
                 let waited_for =
                     expected.reordered.contains(&target) && expected.backing_off.iter().any(waits);
                 assert!(waits(&first) || waited_for, "{first} is never sent");
@@ -355,7 +362,7 @@ impl World {
     }
 }
 
-/// What was asked of the store and is to be told to the lanes' model.
+/// A submitted command that is to be applied to the model.
 enum Submitted {
     Emit(usize, Kind, usize),
     Settle(usize, i64, Outcome),
@@ -365,7 +372,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
 
     #[test]
-    fn what_was_cancelled_is_not_sent_and_all_else_is_in_order(operations in operations()) {
+    fn cancelled_events_are_not_sent_and_all_others_are_in_order(operations in operations()) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
             for harness in StoreHarness::both() {

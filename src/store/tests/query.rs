@@ -1,4 +1,4 @@
-//! What people look at: records in both orders, events with their deliveries, states.
+//! Queries: records in both orders, events with their deliveries, states.
 
 use std::ops::Bound;
 
@@ -34,7 +34,7 @@ async fn records_are_found_by_id_target_and_order_and_a_page_says_if_there_are_m
             .unwrap();
         assert_eq!((ids(&first), first.has_more), (vec![1, 2], true));
         let exact = store.records(RecordQuery { max: 5, ..RecordQuery::default() }).await.unwrap();
-        assert_eq!((exact.records.len(), exact.has_more), (5, false), "as many as there are is all of them");
+        assert_eq!((exact.records.len(), exact.has_more), (5, false), "a full last page has no next one");
         let between =
             RecordQuery { above: Bound::Excluded(1), below: Bound::Included(4), ..RecordQuery::default() };
         assert_eq!(ids(&store.records(between).await.unwrap()), [4, 3, 2]);
@@ -52,7 +52,7 @@ async fn records_are_found_by_id_target_and_order_and_a_page_says_if_there_are_m
     }
 }
 
-/// Who follows decisions asks for those behind the last one that he has seen, also over a restart.
+/// A client that follows decisions continues after the last id that it has seen, also across a restart.
 #[tokio::test]
 async fn a_record_id_is_never_reused_also_when_all_before_it_are_past_their_retention() {
     let mut harness = StoreHarness::sqlite();
@@ -71,7 +71,7 @@ async fn a_record_id_is_never_reused_also_when_all_before_it_are_past_their_rete
     }
 }
 
-/// The wall clock may stand anywhere after a restart.
+/// The wall clock may have any value after a restart.
 #[tokio::test]
 async fn time_goes_on_where_it_was_also_when_all_is_past_its_retention() {
     let harness = StoreHarness::sqlite();
@@ -83,11 +83,11 @@ async fn time_goes_on_where_it_was_also_when_all_is_past_its_retention() {
         Arc::new(|| Time::from_nanos(now().as_nanos() - 24 * 3_600_000_000_000));
     let store = Sqlite::open(&harness.dir.path().join("bridge.db"), &destinations(), a_day_back).unwrap();
     let after = Store::Sqlite(store).now();
-    // The last decision's time is what is known: pruning took a moment since.
+    // Only the time of the last record is stored, and pruning took a moment.
     assert!(after.after(Duration::from_secs(60)) > before, "{after:?}, and before the restart {before:?}");
 }
 
-/// A record that outlives its target must not tell of another one.
+/// A record that outlives its target must not be attributed to another one.
 #[tokio::test]
 async fn a_target_id_is_never_reused_also_when_all_are_pruned() {
     let mut harness = StoreHarness::sqlite();
@@ -105,7 +105,7 @@ async fn a_target_id_is_never_reused_also_when_all_are_pruned() {
     }
 }
 
-/// One of a large notification has a megabyte; a page of them must not take all memory.
+/// The record of a large notification has a megabyte; a page of them must not exhaust the memory.
 #[tokio::test]
 async fn long_records_come_in_small_pages() {
     let harness = StoreHarness::sqlite();
@@ -180,7 +180,11 @@ async fn an_event_is_returned_with_the_state_of_each_delivery() {
         assert_eq!(stored.deliveries[1].failed_attempts, 1);
         settle("journal", Settlement::Dead { error: "given up".into() }).await;
         assert_eq!(states(store, first).await, [Delivered, Dead]);
-        assert_eq!(states(store, second).await, [Pending, Pending], "another one's row is not its own");
+        assert_eq!(
+            states(store, second).await,
+            [Pending, Pending],
+            "the row of the other event does not apply"
+        );
         let dead_letter = store.dead_letters(None, None, 1).await.unwrap().remove(0);
         store.discard(&dead_letter.delivery_id).await.unwrap();
         let expected =
@@ -193,14 +197,14 @@ async fn an_event_is_returned_with_the_state_of_each_delivery() {
 }
 
 #[tokio::test]
-async fn what_a_destination_that_is_no_more_has_not_got_becomes_dead_letters() {
+async fn undelivered_events_of_a_removed_destination_become_dead_letters() {
     let id = "0123456789abcdef0123456789abcdef";
     for harness in StoreHarness::both() {
         let store = &harness.store;
         for _ in 0..3 {
             put(store, id).await;
         }
-        // One is on its way when the worker ends, one waits for another try.
+        // When the worker ends, one delivery is backing off.
         let journal = name("journal");
         let claimed = store.claim(&journal, 1).await.unwrap();
         let retry = Settlement::Retry { delay: Duration::from_secs(3600), error: "later".into() };
@@ -211,9 +215,9 @@ async fn what_a_destination_that_is_no_more_has_not_got_becomes_dead_letters() {
             dead_letters.iter().map(|dead_letter| dead_letter.error.as_str()).collect::<Vec<_>>(),
             ["gone"; 3]
         );
-        assert!(store.claim(&journal, 1).await.is_err(), "nobody delivers there");
+        assert!(store.claim(&journal, 1).await.is_err(), "the destination is removed");
         assert_eq!(store.orphaned_destinations().await.unwrap(), []);
-        // It comes back, and is given what comes from then on.
+        // Added again, it gets events from then on.
         store.add_destination(&journal).await.unwrap();
         assert_eq!((store.backlog(&journal).dead, store.backlog(&journal).pending), (3, 0));
         put(store, id).await;
@@ -222,7 +226,7 @@ async fn what_a_destination_that_is_no_more_has_not_got_becomes_dead_letters() {
 }
 
 #[tokio::test]
-async fn what_was_claimed_by_a_worker_that_is_no_more_is_handed_out_again_in_order() {
+async fn claims_of_a_worker_that_ended_are_released_and_claimed_in_order() {
     let id = "0123456789abcdef0123456789abcdef";
     for harness in StoreHarness::both() {
         let store = &harness.store;
@@ -238,6 +242,6 @@ async fn what_was_claimed_by_a_worker_that_is_no_more_is_handed_out_again_in_ord
         let settled = again.iter().map(|one| (one.seq, Settlement::Delivered)).collect();
         store.settle(&queue, settled).await.unwrap();
         store.release_claims(&queue).unwrap();
-        assert_eq!(store.claim(&queue, 10).await.unwrap().len(), 0, "what is settled is settled");
+        assert_eq!(store.claim(&queue, 10).await.unwrap().len(), 0, "settled deliveries are not claimed");
     }
 }

@@ -1,4 +1,4 @@
-//! What is open and what waits is counted exactly.
+//! The tally of open episodes and deferred actions is exact.
 
 use proptest::prelude::*;
 
@@ -33,9 +33,9 @@ fn states() -> impl Strategy<Value = TargetState> {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
 
-    /// Also where one transaction writes a target twice, or one that it did not want to see.
+    /// Also if a transaction writes a target twice, or one that is not in its keys.
     #[test]
-    fn the_counts_are_those_of_all_states(
+    fn the_tally_counts_all_states(
         writes in prop::collection::vec((prop::collection::vec((0..4_usize, states()), 1..4), any::<bool>()), 1..12),
     ) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();

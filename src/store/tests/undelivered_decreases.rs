@@ -1,4 +1,4 @@
-//! What adds capacity cancels what would take it away and was not sent yet.
+//! An event that increases capacity cancels the undelivered decreases of its target.
 
 use super::*;
 use crate::store::query::RecordQuery;
@@ -15,8 +15,8 @@ async fn undelivered_decreases_are_named_to_transactions_about_their_target() {
         let undelivered =
             harness.store.transact(keys, |view| (Changes::default(), view.undelivered_decreases.clone()));
         let undelivered = undelivered.await.unwrap();
-        let unsent = &undelivered[&key("a")][0];
-        assert_eq!((unsent.rule.as_str(), &unsent.alerts[..]), ("nodes", &[alert("f1")][..]));
+        let decrease = &undelivered[&key("a")][0];
+        assert_eq!((decrease.rule.as_str(), &decrease.alerts[..]), ("nodes", &[alert("f1")][..]));
         let seqs = harness.claim_expecting("queue", &["in-1", "in-2"]).await;
         harness.settle("queue", seqs[0], Settlement::Delivered).await;
         harness.settle("queue", seqs[1], Settlement::Dead { error: "refused".into() }).await;
@@ -26,7 +26,7 @@ async fn undelivered_decreases_are_named_to_transactions_about_their_target() {
 }
 
 #[tokio::test]
-async fn what_waits_to_be_sent_is_cancelled_and_its_target_goes_on() {
+async fn a_pending_decrease_is_cancelled_and_its_target_continues() {
     for mut harness in StoreHarness::both() {
         harness.emit("a", Kind::Note, "note", &BOTH).await;
         harness.emit("a", Kind::In, "in-1", &BOTH).await;
@@ -49,7 +49,7 @@ async fn what_waits_to_be_sent_is_cancelled_and_its_target_goes_on() {
 }
 
 #[tokio::test]
-async fn what_waits_for_another_try_is_cancelled() {
+async fn a_decrease_that_is_backing_off_is_cancelled() {
     for mut harness in StoreHarness::both() {
         harness.emit("a", Kind::In, "in", &["queue"]).await;
         let seqs = harness.claim_expecting("queue", &["in"]).await;
@@ -64,7 +64,7 @@ async fn what_waits_for_another_try_is_cancelled() {
 }
 
 #[tokio::test]
-async fn what_is_on_its_way_is_not_tried_again_when_it_fails() {
+async fn a_claimed_decrease_that_was_cancelled_is_not_retried() {
     for mut harness in StoreHarness::both() {
         harness.emit("a", Kind::In, "in", &["queue"]).await;
         let seqs = harness.claim_expecting("queue", &["in"]).await;
@@ -78,7 +78,7 @@ async fn what_is_on_its_way_is_not_tried_again_when_it_fails() {
 }
 
 #[tokio::test]
-async fn what_waits_for_its_call_is_known_to_be_cancelled_and_has_one_line_of_history() {
+async fn a_claimed_decrease_is_known_to_be_cancelled_and_has_one_record() {
     for mut harness in StoreHarness::both() {
         harness.emit("a", Kind::In, "in", &BOTH).await;
         let seqs = harness.claim_expecting("queue", &["in"]).await;
@@ -95,7 +95,7 @@ async fn what_waits_for_its_call_is_known_to_be_cancelled_and_has_one_line_of_hi
 }
 
 #[tokio::test]
-async fn what_is_on_its_way_may_arrive() {
+async fn a_claimed_decrease_may_still_be_delivered() {
     for mut harness in StoreHarness::both() {
         harness.emit("a", Kind::In, "in", &["queue"]).await;
         let seqs = harness.claim_expecting("queue", &["in"]).await;
@@ -108,9 +108,9 @@ async fn what_is_on_its_way_may_arrive() {
 }
 
 #[tokio::test]
-async fn what_was_on_its_way_when_the_bridge_ended_is_not_sent_again() {
+async fn a_cancelled_decrease_that_was_claimed_at_shutdown_is_not_sent_again() {
     let mut harness = StoreHarness::sqlite();
-    // One that is before it and not settled holds the cursor.
+    // An unsettled event before it holds back the cursor.
     harness.emit("b", Kind::Note, "first", &["queue"]).await;
     harness.emit("a", Kind::In, "in-1", &["queue"]).await;
     harness.emit("c", Kind::In, "in-2", &["queue"]).await;
@@ -124,7 +124,7 @@ async fn what_was_on_its_way_when_the_bridge_ended_is_not_sent_again() {
 }
 
 #[tokio::test]
-async fn each_destination_is_spared_what_it_was_not_sent() {
+async fn a_decrease_is_cancelled_only_where_it_was_not_delivered() {
     for mut harness in StoreHarness::both() {
         harness.emit("a", Kind::In, "in", &BOTH).await;
         let seqs = harness.claim_expecting("queue", &["in"]).await;
@@ -137,7 +137,7 @@ async fn each_destination_is_spared_what_it_was_not_sent() {
 }
 
 #[tokio::test]
-async fn what_lies_beyond_the_window_is_cancelled() {
+async fn a_decrease_beyond_the_window_is_cancelled() {
     for mut harness in StoreHarness::both() {
         harness
             .write(&["b"], |_| {
@@ -167,12 +167,12 @@ async fn what_lies_beyond_the_window_is_cancelled() {
 }
 
 #[tokio::test]
-async fn what_is_cancelled_is_pruned_when_all_before_it_is_settled() {
+async fn a_cancelled_decrease_is_pruned_when_all_before_it_is_settled() {
     let harness = StoreHarness::sqlite();
     harness.emit("b", Kind::Note, "first", &["queue"]).await;
     harness.emit("a", Kind::In, "in", &["queue"]).await;
     harness.emit("a", Kind::Out, "out", &["queue"]).await;
-    assert_eq!(harness.count("deliveries WHERE state = 3"), 1, "the cursor does not tell it");
+    assert_eq!(harness.count("deliveries WHERE state = 3"), 1, "the cursor has not passed it");
     for seq in harness.claim_expecting("queue", &["first", "out"]).await {
         harness.settle("queue", seq, Settlement::Delivered).await;
     }
@@ -184,7 +184,7 @@ async fn what_is_cancelled_is_pruned_when_all_before_it_is_settled() {
 }
 
 #[tokio::test]
-async fn a_destination_that_comes_back_is_not_sent_what_was_cancelled_meanwhile() {
+async fn a_destination_that_is_added_again_is_not_sent_what_was_cancelled_meanwhile() {
     let mut harness = StoreHarness::sqlite();
     harness.emit("a", Kind::In, "in", &["journal"]).await;
     harness.restart_for(&[name("queue")]).await;
@@ -196,7 +196,7 @@ async fn a_destination_that_comes_back_is_not_sent_what_was_cancelled_meanwhile(
 }
 
 #[tokio::test]
-async fn a_target_that_was_forgotten_meanwhile_is_still_the_same() {
+async fn a_target_whose_state_was_deleted_meanwhile_is_still_the_same() {
     for mut harness in StoreHarness::both() {
         harness.emit("a", Kind::In, "in", &["queue"]).await;
         harness
@@ -212,7 +212,7 @@ async fn a_target_that_was_forgotten_meanwhile_is_still_the_same() {
 }
 
 #[tokio::test]
-async fn an_event_that_cannot_be_read_is_left_as_it_is() {
+async fn an_unreadable_event_is_not_cancelled() {
     for harness in StoreHarness::both() {
         harness
             .write(&["a"], |_| {
