@@ -48,6 +48,20 @@ pub(crate) fn for_sqs(json: String) -> String {
     json.replace('\u{FFFE}', "\\ufffe").replace('\u{FFFF}', "\\uffff")
 }
 
+/// `text` up to the last character with which it takes at most `max` bytes inside a JSON string.
+pub(crate) fn truncate_escaped(text: &str, max: usize) -> &str {
+    let mut taken = 0;
+    let end = text.char_indices().find(|&(_, c)| {
+        taken += match c {
+            '"' | '\\' => 2,
+            '\0'..='\x1f' | '\u{FFFE}' | '\u{FFFF}' => 6,
+            _ => c.len_utf8(),
+        };
+        taken > max
+    });
+    end.map_or(text, |(at, _)| &text[..at])
+}
+
 /// JSON that is written already, for any serializer of serde_json's kind: as serde_json's own `RawValue`, and
 /// without reading it once more.
 pub(crate) struct Raw<'a>(pub &'a str);

@@ -6,8 +6,9 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::domain::phase::Phase;
 use crate::domain::target::{PartialTarget, TargetKey};
-use crate::domain::verdict::{Phase, Verdict};
+use crate::domain::verdict::Verdict;
 
 /// One decision: what was made of some alerts of one rule and one target, at one moment, and why.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]

@@ -10,10 +10,11 @@ use crate::domain::engine::{EvaluatedAlert, Input, States};
 use crate::domain::labels::Labels;
 use crate::domain::name::Name;
 use crate::domain::notification::Status;
-use crate::domain::state::Trigger;
+use crate::domain::phase::Phase;
 use crate::domain::target::TargetKey;
 use crate::domain::time::{DisplayTime, Millis, Time};
-use crate::domain::verdict::{Decision, Phase, Verdict};
+use crate::domain::trigger::Trigger;
+use crate::domain::verdict::{Decision, Verdict};
 use crate::json;
 use crate::store::Record;
 
@@ -171,9 +172,10 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
+    use crate::domain::alert_key::AlertKey;
     use crate::domain::notification::Envelope;
     use crate::domain::source::Source;
-    use crate::domain::state::{AlertKey, TargetState};
+    use crate::domain::state::TargetState;
 
     /// A target at which a scale-in waits, and the decision that withdraws or emits it.
     fn deferred_scale_in() -> (States, Decision) {

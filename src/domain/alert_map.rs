@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use super::state::AlertKey;
+use super::alert_key::AlertKey;
 
 /// What a [`AlertMap`] keeps.
 pub trait HasAlertKey {

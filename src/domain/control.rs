@@ -8,9 +8,9 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
-use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::direction::Direction;
 use super::name::Name;
 use super::rule::Change;
 use super::target::{PartialTarget, Target, TargetKey};
@@ -103,43 +103,6 @@ pub struct Heartbeat {
     pub lost_at: Option<Time>,
 }
 
-/// A direction in which capacity changes. A `set_capacity` goes in both.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum Direction {
-    /// More.
-    ScaleOut,
-    /// Less.
-    ScaleIn,
-}
-
-impl Direction {
-    /// Both, in the order of the documentation.
-    pub const ALL: [Self; 2] = [Self::ScaleOut, Self::ScaleIn];
-
-    /// The word in configuration and API.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::ScaleOut => "scale_out",
-            Self::ScaleIn => "scale_in",
-        }
-    }
-
-    /// Whether a change goes this way.
-    pub const fn applies_to(self, change: &Change) -> bool {
-        match self {
-            Self::ScaleOut => change.increases_capacity(),
-            Self::ScaleIn => change.decreases_capacity(),
-        }
-    }
-}
-
-impl fmt::Display for Direction {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
-}
-
 /// A pattern over a target's key, such as `eks/nodegroup/*/prod-eu/*`: `*` is any number of characters,
 /// also `/`, and all else is itself.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -195,7 +158,7 @@ impl Pause {
     pub fn covers(&self, rule: &Name, key: &TargetKey, change: &Change, now: Time) -> bool {
         self.is_active(now)
             && self.rule.as_ref().is_none_or(|own| own == rule)
-            && self.direction.is_none_or(|direction| direction.applies_to(change))
+            && self.direction.is_none_or(|direction| change.has_direction(direction))
             && self.target.as_ref().is_none_or(|pattern| pattern.covers(key))
     }
 

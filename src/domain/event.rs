@@ -19,11 +19,11 @@ use cloud_event::{Alert, Alerts, CloudEvent, Episode, EventData, Notification};
 use super::header::{EventHeader, MAX_ATTRIBUTE_BYTES_BESIDE_SUBJECT};
 use super::labels::Labels;
 use super::name::Name;
+use super::phase::Phase;
 use super::rule::Limits;
-use super::state::Trigger;
 use super::target::{Target, TargetKey};
 use super::time::Time;
-use super::verdict::Phase;
+use super::trigger::{MAX_TRIGGER_FIELD_BYTES, Trigger};
 use crate::json;
 
 /// `dataschema` of every event.
@@ -34,7 +34,7 @@ pub const DATA_CONTENT_TYPE: &str = "application/json";
 const SOURCE_PREFIX: &str = "/scalebridge/";
 
 /// What everything but the alerts, the parameters and the target can take, JSON's escapes included.
-pub const MAX_ENVELOPE_BYTES: usize = 2048 + 4 * super::state::MAX_TRIGGER_FIELD_BYTES;
+pub const MAX_ENVELOPE_BYTES: usize = 2048 + 4 * MAX_TRIGGER_FIELD_BYTES;
 
 /// One event, before it is encoded.
 #[derive(Debug, Clone, PartialEq)]
@@ -259,20 +259,6 @@ impl fmt::Display for Traceparent<'_> {
     }
 }
 
-/// `text` up to the last character with which it takes at most `max` bytes inside a JSON string.
-pub fn truncate_escaped(text: &str, max: usize) -> &str {
-    let mut taken = 0;
-    let end = text.char_indices().find(|&(_, c)| {
-        taken += match c {
-            '"' | '\\' => 2,
-            '\0'..='\x1f' | '\u{FFFE}' | '\u{FFFF}' => 6,
-            _ => c.len_utf8(),
-        };
-        taken > max
-    });
-    end.map_or(text, |(at, _)| &text[..at])
-}
-
 /// Whether a text is a `traceparent` of W3C's trace context, version 00.
 pub fn is_traceparent(text: &str) -> bool {
     let hex = |part: &str, length: usize| {
@@ -448,7 +434,7 @@ mod tests {
         event.parameters = [("p".to_owned(), worst.clone())].into();
         Arc::make_mut(&mut event.target).name = worst[..300].to_owned();
         event.key = event.target.key();
-        event.reason = truncate_escaped(&worst, 400).to_owned();
+        event.reason = json::truncate_escaped(&worst, 400).to_owned();
         let envelope = super::super::notification::Envelope {
             receiver: worst.clone(),
             group_key: worst.clone(),

@@ -6,7 +6,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use super::control::Direction;
+use super::direction::Direction;
 use super::rule::Change;
 use super::time::Time;
 
@@ -143,7 +143,7 @@ impl Rates {
 
 /// The limits that a change has to keep to.
 fn applicable_limits(limits: PerMinute, change: &Change) -> impl Iterator<Item = (Direction, usize)> {
-    let directions = Direction::ALL.into_iter().filter(|direction| direction.applies_to(change));
+    let directions = Direction::ALL.into_iter().filter(|direction| change.has_direction(*direction));
     directions.filter_map(move |direction| Some((direction, limits.for_direction(direction)?)))
 }
 

@@ -5,7 +5,7 @@
 use std::num::NonZeroU32;
 use std::time::Duration;
 
-use super::control::Direction;
+use super::direction::Direction;
 use super::matcher::Matcher;
 use super::name::Name;
 use super::target::Platform;
@@ -325,6 +325,14 @@ impl Change {
     /// Whether capacity could become more by it.
     pub const fn increases_capacity(&self) -> bool {
         matches!(self, Self::ScaleOut(_) | Self::SetCapacity { .. })
+    }
+
+    /// Whether the change has `direction`. A `set_capacity` has both.
+    pub const fn has_direction(&self, direction: Direction) -> bool {
+        match direction {
+            Direction::ScaleOut => self.increases_capacity(),
+            Direction::ScaleIn => self.decreases_capacity(),
+        }
     }
 
     /// The steps, where the amount is given by them.

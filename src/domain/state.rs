@@ -5,38 +5,22 @@
 //! at again by itself has a time in it, and [`TargetState::due`] is the earliest.
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use super::alert_key::AlertKey;
 use super::alert_map::{AlertMap, HasAlertKey};
-use super::control::Direction;
+use super::direction::Direction;
 use super::episode_scope::EpisodeScope;
-use super::event::truncate_escaped;
 use super::labels::Labels;
 use super::name::Name;
-use super::notification::Envelope;
 use super::rate::Slot;
 use super::rule::{Action, Change, Mode};
 use super::small_map::SmallMap;
 use super::time::Time;
+use super::trigger::Trigger;
 use super::verdict::Verdict;
-
-/// An alert's identity: who sent it, and Alertmanager's hash of its labels.
-#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct AlertKey {
-    /// The source.
-    pub source: Name,
-    /// The fingerprint.
-    pub fingerprint: Arc<str>,
-}
-
-impl fmt::Debug for AlertKey {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.source, self.fingerprint)
-    }
-}
 
 /// The state of one target; the default is a target never heard of.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
@@ -271,43 +255,6 @@ pub struct LastResolve {
     pub was_open: bool,
     /// Until when this has to be remembered.
     pub until: Time,
-}
-
-/// The notification that a decision goes back to.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Trigger {
-    /// Who sent it.
-    pub source: Name,
-    /// The receiver in Alertmanager's configuration.
-    pub receiver: String,
-    /// Alertmanager's key of the group.
-    pub group_key: String,
-    /// Alertmanager's own address.
-    pub external_url: String,
-    /// Why Alertmanager sent it, where it says so.
-    pub reason: Option<String>,
-    /// W3C trace context of the request.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub traceparent: Option<String>,
-}
-
-/// What Alertmanager says about a group is kept up to this many bytes of JSON a field, so that the
-/// fixed part of an event has a bound.
-pub const MAX_TRIGGER_FIELD_BYTES: usize = 1024;
-
-impl Trigger {
-    /// From a notification's envelope, each text cut to [`MAX_TRIGGER_FIELD_BYTES`].
-    pub fn new(source: &Name, envelope: &Envelope, traceparent: Option<String>) -> Self {
-        let cut = |text: &str| truncate_escaped(text, MAX_TRIGGER_FIELD_BYTES).to_owned();
-        Self {
-            source: source.clone(),
-            receiver: cut(&envelope.receiver),
-            group_key: cut(&envelope.group_key),
-            external_url: cut(&envelope.external_url),
-            reason: envelope.reason.as_deref().map(cut),
-            traceparent,
-        }
-    }
 }
 
 impl Occurrence {

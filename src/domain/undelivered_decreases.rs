@@ -3,9 +3,9 @@
 
 use serde::Deserialize;
 
+use super::alert_key::AlertKey;
 use super::engine::UndeliveredDecrease;
 use super::name::Name;
-use super::state::AlertKey;
 
 #[derive(Deserialize)]
 struct RawEvent {

@@ -6,9 +6,10 @@ use std::sync::Arc;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::alert_key::AlertKey;
 use super::event::Event;
 use super::name::Name;
-use super::state::AlertKey;
+use super::phase::Phase;
 use super::target::TargetKey;
 use super::time::Time;
 
@@ -170,26 +171,6 @@ impl Verdict {
 impl fmt::Display for Verdict {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())
-    }
-}
-
-/// Whether a decision is about the beginning or the end of an episode.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum Phase {
-    /// `on_firing`.
-    Firing,
-    /// `on_resolved`.
-    Resolved,
-}
-
-impl Phase {
-    /// The word in events.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Firing => "firing",
-            Self::Resolved => "resolved",
-        }
     }
 }
 

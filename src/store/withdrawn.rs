@@ -3,8 +3,9 @@
 use serde::{Deserialize, Serialize};
 
 use crate::domain::name::Name;
+use crate::domain::phase::Phase;
 use crate::domain::time::Time;
-use crate::domain::verdict::{Phase, Verdict};
+use crate::domain::verdict::Verdict;
 
 /// Why a destination is not sent what undoes something.
 pub(super) const NEVER_ROUTED: &str =

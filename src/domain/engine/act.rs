@@ -5,14 +5,17 @@ use std::sync::Arc;
 use super::emit;
 use super::guard::Blocked;
 use super::step::StepContext;
+use crate::domain::alert_key::AlertKey;
 use crate::domain::event::{Event, EventAlert};
 use crate::domain::name::Name;
+use crate::domain::phase::Phase;
 use crate::domain::rate::Slot;
 use crate::domain::rule::{Action, Change, FiringAction, Mode, Repeat, Rule};
-use crate::domain::state::{AlertKey, Cooldowns, Deferred, Episode, Occurrence, Shadow, Trigger};
+use crate::domain::state::{Cooldowns, Deferred, Episode, Occurrence, Shadow};
 use crate::domain::target::TargetKey;
 use crate::domain::time::Time;
-use crate::domain::verdict::{Decision, Phase, Verdict};
+use crate::domain::trigger::Trigger;
+use crate::domain::verdict::{Decision, Verdict};
 
 /// The outcome for some alerts.
 #[derive(Default)]

@@ -4,10 +4,11 @@
 use super::act::{DecisionLog, Outcome};
 use super::episode::{RuleDelta, open};
 use super::step::StepContext;
+use crate::domain::alert_key::AlertKey;
 use crate::domain::control::Hold;
 use crate::domain::episode_scope::EpisodeScope;
 use crate::domain::name::Name;
-use crate::domain::state::{AlertKey, Episode, TargetState};
+use crate::domain::state::{Episode, TargetState};
 use crate::domain::target::{KeyKind, TargetKey};
 use crate::domain::time::Time;
 use crate::domain::verdict::{Decision, Verdict};

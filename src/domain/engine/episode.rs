@@ -7,17 +7,19 @@ use super::act::{ActionAttempt, ActionRequest, DecisionLog, EmissionState, Outco
 use super::guard::outranked_by;
 use super::step::StepContext;
 use super::{Context, emit};
+use crate::domain::alert_key::AlertKey;
 use crate::domain::alert_map::{AlertMap, HasAlertKey};
 use crate::domain::episode_scope::EpisodeScope;
 use crate::domain::name::Name;
+use crate::domain::phase::Phase;
 use crate::domain::rule::Mode;
 use crate::domain::state::{
-    AlertKey, EmissionStats, Episode, ExpiredEpisode, Occurrence, PendingClose, RuleState, Shadow,
-    TargetState, Trigger,
+    EmissionStats, Episode, ExpiredEpisode, Occurrence, PendingClose, RuleState, Shadow, TargetState,
 };
 use crate::domain::target::TargetKey;
 use crate::domain::time::Time;
-use crate::domain::verdict::{Decision, Phase, Verdict};
+use crate::domain::trigger::Trigger;
+use crate::domain::verdict::{Decision, Verdict};
 
 /// What happened to one rule at one target at one moment.
 #[derive(Default)]

@@ -10,10 +10,10 @@ use serde::ser::SerializeSeq;
 
 use super::{Adjustment, Event, EventAlert};
 use crate::domain::labels::Labels;
+use crate::domain::phase::Phase;
 use crate::domain::rule::Limits;
 use crate::domain::target::Target;
 use crate::domain::time::{DisplayTime, Millis};
-use crate::domain::verdict::Phase;
 
 /// A scaling event: a CloudEvents 1.0 document in structured JSON. A field is never renamed or retyped within
 /// v1; new ones may come.

@@ -10,10 +10,11 @@ use serde_json::Value;
 
 use super::extract::{Id, Query, page_size, parse_name, parse_pattern, services};
 use super::problem::Problem;
+use crate::domain::phase::Phase;
 use crate::domain::state::{Deferred, Episode, RuleState};
 use crate::domain::target::{KeyKind, PartialTarget};
 use crate::domain::time::Time;
-use crate::domain::verdict::{Phase, Verdict};
+use crate::domain::verdict::Verdict;
 use crate::http::HttpState;
 use crate::store::{self, StoredState};
 
