@@ -7,12 +7,12 @@ use serde::{Deserialize, Serialize};
 
 use super::name::Name;
 
-/// An alert's identity: who sent it, and Alertmanager's hash of its labels.
+/// The identity of an alert: its source and Alertmanager's hash of its labels.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct AlertKey {
-    /// The source.
+    /// The source that sent the alert.
     pub source: Name,
-    /// The fingerprint.
+    /// Alertmanager's fingerprint, usually 16 hex digits.
     pub fingerprint: Arc<str>,
 }
 

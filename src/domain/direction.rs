@@ -5,21 +5,21 @@ use std::fmt;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// A direction in which capacity changes. A `set_capacity` goes in both.
+/// A direction of capacity changes. A `set_capacity` has both.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Direction {
-    /// More.
+    /// Increases capacity.
     ScaleOut,
-    /// Less.
+    /// Decreases capacity.
     ScaleIn,
 }
 
 impl Direction {
-    /// Both, in the order of the documentation.
+    /// Both directions, in the order of the documentation.
     pub const ALL: [Self; 2] = [Self::ScaleOut, Self::ScaleIn];
 
-    /// The word in configuration and API.
+    /// The name in configuration and API.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::ScaleOut => "scale_out",

@@ -1,4 +1,4 @@
-//! What scalebridge knows about alerts and capacity. Pure: no clock, no chance, no files, no tokio.
+//! Alerts, rules, targets, states and decisions. Pure: no clock, no randomness, no files, no tokio.
 
 pub mod alert_key;
 pub mod alert_map;

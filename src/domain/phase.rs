@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// Whether a decision is about the beginning or the end of an episode.
+/// The end of an episode that a decision is about: its beginning or its close.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Phase {
@@ -14,7 +14,7 @@ pub enum Phase {
 }
 
 impl Phase {
-    /// The word in events.
+    /// The name in events.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Firing => "firing",
