@@ -2,7 +2,7 @@
 //!
 //! Usually there are few entries; but a group can have many thousands of alerts about one target, and each
 //! notification contains all of them, so no operation may be linear in the number of alerts. Up to
-//! [`MAX_LIST_LEN`] entries are a sorted list, more are a tree. Serialized as a list.
+//! `MAX_LIST_LEN` entries are a sorted list, more are a tree. Serialized as a list.
 
 use std::collections::BTreeMap;
 

@@ -63,7 +63,7 @@ pub struct RuleState {
     /// Late firings, possibly the delayed copies of a second Alertmanager.
     #[serde(default, skip_serializing_if = "AlertMap::is_empty")]
     pub late: AlertMap<LateFiring>,
-    /// The deferred action of the episode that closed last. Withdrawn when an episode of the rule opens, so
+    /// The deferred action of the episode that closed last. Withdrawn when any episode opens on the target, so
     /// it never exists together with an open episode.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[serde(rename = "closing")]

@@ -40,7 +40,7 @@ pub struct RuleTable {
 pub struct Evaluation {
     /// The rules that matched, with their rendered values.
     pub matches: Vec<RuleMatch>,
-    /// Why the alert is not used, by any rule or by a rule after the matches.
+    /// Why no rule matched, or why a matching rule cannot use the alert.
     pub not_matched: Option<NotMatched>,
 }
 

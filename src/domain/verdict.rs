@@ -178,7 +178,7 @@ impl fmt::Display for Verdict {
 pub struct Decision {
     /// The rule; `None` if no rule matched.
     pub rule: Option<Name>,
-    /// The key of the target, hold or heartbeat; `None` if no rule matched.
+    /// The key of the target, hold or heartbeat; `None` if the alert never reached one.
     pub target: Option<TargetKey>,
     /// Whether the decision answers a notification about these alerts; otherwise it concerns a deferred
     /// action or something that became due.
