@@ -21,8 +21,8 @@ use scalebridge::domain::engine::{
 use scalebridge::domain::notification::{Alert, Envelope, Notification};
 use scalebridge::domain::rate::{PerMinute, Rates};
 use scalebridge::domain::source::Source;
-use scalebridge::domain::state::Trigger;
 use scalebridge::domain::time::Time;
+use scalebridge::domain::trigger::Trigger;
 
 const ALERTS_PER_BODY: usize = 20;
 

@@ -17,11 +17,12 @@ use scalebridge::domain::engine::EvaluatedAlert;
 use scalebridge::domain::event::{Adjustment, AdjustmentType, EpisodeRef, Event, EventAlert};
 use scalebridge::domain::name::Name;
 use scalebridge::domain::notification::{Alert, Envelope, Notification};
+use scalebridge::domain::phase::Phase;
 use scalebridge::domain::source::Source;
-use scalebridge::domain::state::{TargetState, Trigger};
+use scalebridge::domain::state::TargetState;
 use scalebridge::domain::target::{Platform, Target, TargetKey};
 use scalebridge::domain::time::Time;
-use scalebridge::domain::verdict::Phase;
+use scalebridge::domain::trigger::Trigger;
 use scalebridge::testing::{Changes, Keys, Memory, NewEvent, Settlement, Sqlite, Store};
 use tokio::runtime::Runtime;
 

@@ -1,9 +1,9 @@
-//! Writing JSON, to memory and compact: the same texts that serde_json writes, for less time. (And [`Object`], by
-//! which JSON from outside is read.)
+//! Serializes compact JSON to memory, with the same output as serde_json but faster. (And [`Object`], for
+//! parsing JSON from outside.)
 //!
-//! What the bridge does for an alert is to a good part writing JSON (the event, the state, the record, and the
-//! event once more as a text inside the call to SQS). serde_json asks for each byte whether it has to be escaped
-//! and hands each piece to a writer; here eight bytes are asked at once, and they are copied before the answer.
+//! Much of the processor time per alert is spent writing JSON: the event, the state, the record, and the
+//! event once more as a string in the call to SQS. serde_json checks each byte for escapes and passes each
+//! piece to a writer; here eight bytes are copied and checked at once.
 
 use std::fmt::{self, Write as _};
 
@@ -15,41 +15,55 @@ mod object;
 
 pub(crate) use object::Object;
 
-/// The type's name by which serde_json hands its [`serde_json::value::RawValue`] to any serializer.
+/// The struct name with which [`serde_json::value::RawValue`] is passed to any serializer.
 const RAW_VALUE_TOKEN: &str = "$serde_json::private::RawValue";
 
 const ONES: u64 = 0x0101_0101_0101_0101;
 const HIGH: u64 = 0x8080_8080_8080_8080;
 
-/// Any value as JSON, in a text that has room for `capacity` bytes from the beginning.
+/// Serializes a value into a string with an initial capacity of `capacity` bytes.
 ///
 /// # Errors
 ///
-/// What the value's own `Serialize` says; keys that are no texts.
+/// Errors of the value's `Serialize`; map keys that are not strings.
 pub(crate) fn to_string<T: Serialize + ?Sized>(value: &T, capacity: usize) -> Result<String> {
     let mut json = Vec::with_capacity(capacity);
     value.serialize(Writer { json: &mut json, raw: false })?;
     Ok(into_string(json))
 }
 
-/// What was written here, as a text.
+/// Converts the bytes that this module has written to a string.
 pub(crate) fn into_string(json: Vec<u8>) -> String {
-    // Texts are UTF-8, and what is put between their characters is ASCII.
+    // Strings are UTF-8, and everything between their characters is ASCII.
     String::from_utf8(json).unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned())
 }
 
-/// The same JSON in characters that any queue takes: SQS refuses what XML's `Char` leaves out. The control
-/// characters JSON has escaped anyway; U+FFFE and U+FFFF are legal in JSON. (Surrogates cannot occur.)
+/// Escapes the characters that SQS rejects, which are those outside of XML's `Char`. JSON already escapes
+/// control characters, and surrogates cannot occur, but U+FFFE and U+FFFF are legal in JSON.
 pub(crate) fn for_sqs(json: String) -> String {
-    // 0xEF is rare: it begins U+F000 to U+FFFF. Such characters stand in strings only.
+    // 0xEF is rare: it is the first byte of U+F000 to U+FFFF. Such characters occur only in strings.
     if !json.as_bytes().contains(&0xEF) {
         return json;
     }
     json.replace('\u{FFFE}', "\\ufffe").replace('\u{FFFF}', "\\uffff")
 }
 
-/// JSON that is written already, for any serializer of serde_json's kind: as serde_json's own `RawValue`, and
-/// without reading it once more.
+/// The longest prefix of `text` that takes at most `max` bytes within a JSON string.
+pub(crate) fn truncate_escaped(text: &str, max: usize) -> &str {
+    let mut taken = 0;
+    let end = text.char_indices().find(|&(_, c)| {
+        taken += match c {
+            '"' | '\\' => 2,
+            '\0'..='\x1f' | '\u{FFFE}' | '\u{FFFF}' => 6,
+            _ => c.len_utf8(),
+        };
+        taken > max
+    });
+    end.map_or(text, |(at, _)| &text[..at])
+}
+
+/// Encoded JSON that a serializer of serde_json's kind copies, as serde_json's own `RawValue`, but without
+/// parsing it.
 pub(crate) struct Raw<'a>(pub &'a str);
 
 impl Serialize for Raw<'_> {
@@ -60,7 +74,7 @@ impl Serialize for Raw<'_> {
     }
 }
 
-/// Appends a text with its quotation marks.
+/// Appends a string with its quotation marks.
 pub(crate) fn push_string(json: &mut Vec<u8>, text: &str) {
     json.push(b'"');
     push_escaped(json, text.as_bytes());
@@ -83,7 +97,7 @@ fn push_escaped(json: &mut Vec<u8>, mut rest: &[u8]) {
     for (to, from) in word.iter_mut().zip(rest) {
         *to = *from;
     }
-    // Nearly always nothing, and then all of it is written at once.
+    // The usual case, which writes all of it at once.
     if first_to_escape(word).is_none() {
         let length = json.len() + rest.len();
         json.extend_from_slice(&word);
@@ -99,11 +113,11 @@ fn push_escaped(json: &mut Vec<u8>, mut rest: &[u8]) {
     }
 }
 
-/// Where the first of eight bytes is that does not stand in a JSON string as it is.
+/// The index of the first of eight bytes that has to be escaped in a JSON string.
 fn first_to_escape(word: [u8; 8]) -> Option<usize> {
     let word = u64::from_le_bytes(word);
-    // The high bit of each byte that is 0, or less than a space. A borrow makes such bits only above the first
-    // that is right, and the first is the one that is asked for.
+    // Sets the high bit of each byte that is 0, or less than a space. A borrow can set wrong bits only above
+    // the first correct one, and only the first is used.
     let zero = |word: u64| word.wrapping_sub(ONES) & !word & HIGH;
     let control = word.wrapping_sub(ONES * b' ' as u64) & !word & HIGH;
     let found = control | zero(word ^ (ONES * b'"' as u64)) | zero(word ^ (ONES * b'\\' as u64));
@@ -130,7 +144,7 @@ fn push_escape(json: &mut Vec<u8>, byte: u8) {
     }
 }
 
-/// What [`fmt::Display`] writes, as the inside of a string.
+/// Escapes the output of [`fmt::Display`] as part of a string.
 struct EscapingWriter<'a>(&'a mut Vec<u8>);
 
 impl fmt::Write for EscapingWriter<'_> {
@@ -142,7 +156,7 @@ impl fmt::Write for EscapingWriter<'_> {
 
 struct Writer<'a> {
     json: &'a mut Vec<u8>,
-    /// Texts are JSON already.
+    /// Strings are already encoded JSON.
     raw: bool,
 }
 
@@ -152,7 +166,7 @@ impl<'a> Writer<'a> {
         Compound { json: self.json, first: true, end }
     }
 
-    /// `{"variant":` and what the variant holds.
+    /// Writes `{"variant":` and begins the content of the variant.
     fn variant(self, variant: &str, begin: &str, end: &'static str) -> Compound<'a> {
         self.json.push(b'{');
         push_string(self.json, variant);
@@ -165,11 +179,11 @@ impl<'a> Writer<'a> {
     }
 }
 
-/// A list or a map that is being written.
+/// A list or map that is being written.
 struct Compound<'a> {
     json: &'a mut Vec<u8>,
     first: bool,
-    /// What closes it.
+    /// The closing brackets.
     end: &'static str,
 }
 
@@ -184,7 +198,7 @@ impl Compound<'_> {
         value.serialize(Writer { json: self.json, raw: false })
     }
 
-    /// The names of fields are words of ours: there is nothing in them to escape.
+    /// Field names are identifiers without characters to escape.
     fn field<T: Serialize + ?Sized>(&mut self, key: &'static str, value: &T) -> Result<()> {
         debug_assert!(!key.bytes().any(|byte| matches!(byte, b'"' | b'\\' | 0..b' ')), "{key}");
         self.json.extend_from_slice(if std::mem::take(&mut self.first) { b"\"" } else { b",\"" });
@@ -198,7 +212,7 @@ impl Compound<'_> {
     }
 }
 
-/// A struct, or the one that is no struct: JSON that is written already.
+/// A struct, or a raw value, which is serialized as a struct.
 enum StructSerializer<'a> {
     Struct(Compound<'a>),
     Raw(&'a mut Vec<u8>),
@@ -349,7 +363,7 @@ impl<'a> ser::Serializer for Writer<'a> {
     }
 }
 
-/// Serde has four traits for lists.
+/// Serde has four traits for sequences.
 macro_rules! lists {
     ($($list:ident::$method:ident),*) => {
         $(impl ser::$list for Compound<'_> {
@@ -384,9 +398,9 @@ impl ser::SerializeMap for Compound<'_> {
         self.comma();
         let begin = self.json.len();
         self.value(key)?;
-        // Whatever is written as a text is one.
+        // A key is valid if it was serialized as a string.
         if self.json.get(begin) != Some(&b'"') {
-            return Err(Error::custom("a key of a map is no text"));
+            return Err(Error::custom("a map key is not a string"));
         }
         self.json.push(b':');
         Ok(())
@@ -444,7 +458,7 @@ mod tests {
 
     use super::*;
 
-    /// All shapes that serde knows.
+    /// All types of serde's data model.
     #[derive(Serialize)]
     struct All<'a> {
         texts: (&'a str, char, Option<&'a str>, Option<()>),

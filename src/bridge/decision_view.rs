@@ -8,9 +8,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::domain::decision_record::{DecisionRecord, RecordedAlert};
-use crate::domain::state::Trigger;
+use crate::domain::phase::Phase;
 use crate::domain::target::{PartialTarget, TargetKey};
-use crate::domain::verdict::{Phase, Verdict};
+use crate::domain::trigger::Trigger;
+use crate::domain::verdict::Verdict;
 
 /// A decision about alerts of one rule and one target, with its verdict and reason.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]

@@ -11,9 +11,9 @@ use super::{Bridge, SourceHandle, decision_view, record};
 use crate::domain::engine::{self, EvaluatedAlert, Input};
 use crate::domain::notification::{Alert, Notification, Status};
 use crate::domain::source::Source;
-use crate::domain::state::Trigger;
 use crate::domain::table::{MatchResult, RuleTable};
 use crate::domain::target::PartialTarget;
+use crate::domain::trigger::Trigger;
 use crate::store::{self, Changes, Keys};
 
 /// The maximum number of alerts that are explained in one request.

@@ -6,7 +6,8 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::Bridge;
-use crate::domain::control::{Direction, Pause, TargetPattern};
+use crate::domain::control::{Pause, TargetPattern};
+use crate::domain::direction::Direction;
 use crate::domain::name::Name;
 use crate::domain::time::Time;
 use crate::store::{self, Changes, Keys, Record};

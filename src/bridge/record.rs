@@ -8,10 +8,11 @@ use serde_json::value::RawValue;
 use crate::domain::decision_record::{DecisionEntry, DecisionRecord, RecordedAlert};
 use crate::domain::engine::{EvaluatedAlert, Input, States};
 use crate::domain::notification::Status;
-use crate::domain::state::Trigger;
+use crate::domain::phase::Phase;
 use crate::domain::target::TargetKey;
 use crate::domain::time::{DisplayTime, Time};
-use crate::domain::verdict::{Decision, Phase};
+use crate::domain::trigger::Trigger;
+use crate::domain::verdict::Decision;
 use crate::json;
 use crate::store::Record;
 
@@ -122,10 +123,11 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
+    use crate::domain::alert_key::AlertKey;
     use crate::domain::name::Name;
     use crate::domain::notification::Envelope;
     use crate::domain::source::Source;
-    use crate::domain::state::{AlertKey, TargetState};
+    use crate::domain::state::TargetState;
     use crate::domain::verdict::Verdict;
 
     /// A target with a deferred scale-in, and the decision that withdraws or emits it.

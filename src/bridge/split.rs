@@ -5,8 +5,8 @@
 
 use std::collections::{BTreeMap, HashMap};
 
+use crate::domain::alert_key::AlertKey;
 use crate::domain::engine::{EvaluatedAlert, Input};
-use crate::domain::state::AlertKey;
 use crate::domain::target::{KeyKind, TargetKey};
 use crate::store::{self, Store};
 
@@ -103,9 +103,9 @@ mod tests {
     use crate::domain::name::Name;
     use crate::domain::notification::{Alert, Envelope, Status};
     use crate::domain::source::Source;
-    use crate::domain::state::Trigger;
     use crate::domain::target::PartialTarget;
     use crate::domain::time::Time;
+    use crate::domain::trigger::Trigger;
 
     #[test]
     fn alerts_that_share_a_target_stay_together() {

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::diagnostic::Code;
 use super::*;
-use crate::domain::control::Direction;
+use crate::domain::direction::Direction;
 use crate::domain::name::Name;
 use crate::domain::rate::PerMinute;
 use crate::domain::rule::{Action, Limits, Mode, RuleTarget};

@@ -1,25 +1,25 @@
-//! Things that are kept by the alert that they are about, at most one for each.
+//! A map from alerts to values that contain their own key.
 //!
-//! Most often there is one, or a few; but a group can have many thousands of alerts about one target, and
-//! each notification speaks of all of them, so nothing here may look at every alert for every alert. A few
-//! are a sorted list, many a tree. Written as a list.
+//! Usually there are few entries; but a group can have many thousands of alerts about one target, and each
+//! notification contains all of them, so no operation may be linear in the number of alerts. Up to
+//! `MAX_LIST_LEN` entries are a sorted list, more are a tree. Serialized as a list.
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use super::state::AlertKey;
+use super::alert_key::AlertKey;
 
-/// What a [`AlertMap`] keeps.
+/// A value of an [`AlertMap`].
 pub trait HasAlertKey {
-    /// The alert that it is about.
+    /// The alert that the value belongs to.
     fn alert(&self) -> &AlertKey;
 }
 
-/// So many are a list.
+/// With more entries the map becomes a tree.
 const MAX_LIST_LEN: usize = 32;
 
-/// Things by their alerts, in the order of the alerts.
+/// Values in the order of their alerts, at most one per alert.
 #[derive(Debug, Clone)]
 pub struct AlertMap<T>(Repr<T>);
 
@@ -36,7 +36,7 @@ impl<T> Default for AlertMap<T> {
 }
 
 impl<T> AlertMap<T> {
-    /// How many there are.
+    /// The number of values.
     pub fn len(&self) -> usize {
         match &self.0 {
             Repr::List(list) => list.len(),
@@ -44,12 +44,12 @@ impl<T> AlertMap<T> {
         }
     }
 
-    /// Whether there is none.
+    /// Whether the map has no values.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// All, by alert.
+    /// All values, ordered by alert.
     pub fn iter(&self) -> impl Iterator<Item = &T> {
         let (few, many) = match &self.0 {
             Repr::List(list) => (list.as_slice(), None),
@@ -59,13 +59,13 @@ impl<T> AlertMap<T> {
     }
 }
 
-/// Where an alert is in a list, or would be.
+/// The index of an alert in a sorted list, or the index at which it would be inserted.
 fn find<T: HasAlertKey>(list: &[T], alert: &AlertKey) -> Result<usize, usize> {
     list.binary_search_by(|item| item.alert().cmp(alert))
 }
 
 impl<T: HasAlertKey> AlertMap<T> {
-    /// What is kept for an alert.
+    /// The value of an alert.
     pub fn get(&self, alert: &AlertKey) -> Option<&T> {
         match &self.0 {
             Repr::List(list) => find(list, alert).ok().map(|at| &list[at]),
@@ -73,7 +73,7 @@ impl<T: HasAlertKey> AlertMap<T> {
         }
     }
 
-    /// What is kept for an alert, to change it.
+    /// The value of an alert, mutable.
     pub fn get_mut(&mut self, alert: &AlertKey) -> Option<&mut T> {
         match &mut self.0 {
             Repr::List(list) => find(list, alert).ok().map(|at| &mut list[at]),
@@ -81,12 +81,12 @@ impl<T: HasAlertKey> AlertMap<T> {
         }
     }
 
-    /// Whether anything is kept for an alert.
+    /// Whether the map has a value for an alert.
     pub fn contains(&self, alert: &AlertKey) -> bool {
         self.get(alert).is_some()
     }
 
-    /// Keeps it, in the place of what was kept for its alert.
+    /// Inserts a value. A value with the same alert is replaced.
     pub fn insert(&mut self, item: T) {
         match &mut self.0 {
             Repr::List(list) => match find(list, item.alert()) {
@@ -106,7 +106,7 @@ impl<T: HasAlertKey> AlertMap<T> {
         }
     }
 
-    /// Takes out what is kept for an alert.
+    /// Removes and returns the value of an alert.
     pub fn remove(&mut self, alert: &AlertKey) -> Option<T> {
         match &mut self.0 {
             Repr::List(list) => find(list, alert).ok().map(|at| list.remove(at)),
@@ -114,16 +114,18 @@ impl<T: HasAlertKey> AlertMap<T> {
         }
     }
 
-    /// Takes out all for which `leaves` holds.
-    pub fn extract_if(&mut self, mut leaves: impl FnMut(&T) -> bool) -> Vec<T> {
+    /// Removes and returns all values for which `predicate` returns true.
+    pub fn extract_if(&mut self, mut predicate: impl FnMut(&T) -> bool) -> Vec<T> {
         match &mut self.0 {
-            Repr::List(list) => list.extract_if(.., |item| leaves(item)).collect(),
-            Repr::Tree(tree) => tree.extract_if(.., |_, item| leaves(item)).map(|(_, item)| *item).collect(),
+            Repr::List(list) => list.extract_if(.., |item| predicate(item)).collect(),
+            Repr::Tree(tree) => {
+                tree.extract_if(.., |_, item| predicate(item)).map(|(_, item)| *item).collect()
+            }
         }
     }
 }
 
-/// Whatever each of them is kept in.
+/// A list and a tree with the same values are equal.
 impl<T: PartialEq> PartialEq for AlertMap<T> {
     fn eq(&self, other: &Self) -> bool {
         self.len() == other.len() && self.iter().eq(other.iter())
@@ -186,7 +188,7 @@ mod tests {
         let gone = many.extract_if(|alert| *alert >= key(3));
         assert_eq!(gone.len(), 97);
         let few: AlertMap<AlertKey> = [2, 0, 1].map(key).into_iter().collect();
-        assert_eq!(few, many, "one was many, and the other never was");
+        assert_eq!(few, many, "one was a tree before, the other always a list");
         assert_eq!(many.remove(&key(1)), Some(key(1)));
         assert_ne!(few, many);
         assert_eq!(few.into_iter().collect::<Vec<_>>(), [0, 1, 2].map(key));

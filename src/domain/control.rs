@@ -1,170 +1,134 @@
-//! Controls: what stops actions whatever target they are about.
+//! Controls: pauses, holds and heartbeats, which can block actions on any target.
 //!
-//! Pauses, which people set; holds, which alerts set by rules with `hold`; and the heartbeats of sources.
-//! Together they are one small whole that every decision reads. It is written as one JSON document, with
-//! a version.
+//! Operators set pauses, alerts set holds through rules with `hold`, and sources have heartbeats. Every
+//! decision reads all of them. They are stored as one JSON document with a version.
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
-use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::direction::Direction;
 use super::name::Name;
 use super::rule::Change;
 use super::target::{PartialTarget, Target, TargetKey};
 use super::time::Time;
 
-/// All controls; the default is none.
+/// All controls. The default has none.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Controls {
-    /// Rises with every change.
+    /// Increases with every change.
     #[serde(default)]
     pub version: u64,
-    /// Rises with every change after which something that waits has to be looked at again: it may be
-    /// free, or have lost its support.
+    /// Increases with every change after which deferred actions have to be rechecked: they may be unblocked,
+    /// or no longer justified.
     #[serde(default)]
     #[serde(rename = "wakes")]
     pub generation: u64,
-    /// The number that the next pause gets.
+    /// The id of the latest pause.
     #[serde(default)]
     next_pause: u64,
-    /// Pauses by their numbers. One that is over may still be here.
+    /// Pauses by id. Expired ones may still be included.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pauses: BTreeMap<u64, Pause>,
     /// The open holds of each rule with `hold`, by the key of their episode.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     holds: BTreeMap<Name, BTreeMap<TargetKey, Hold>>,
-    /// The holds that have ended lately because nobody spoke of them any more.
+    /// Recently expired holds: no notification mentioned their alerts any more.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[serde(rename = "lapsed")]
     expired_holds: BTreeMap<Name, BTreeMap<TargetKey, ExpiredHold>>,
-    /// Each source's heartbeat, as far as one was ever heard.
+    /// The heartbeat of each source from which one was ever received.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     heartbeats: BTreeMap<Name, Heartbeat>,
 }
 
-/// What a person has stopped: everything, or what all of the given parts cover.
+/// A pause set by an operator. It blocks the actions that match all given fields; without any, all actions.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Pause {
-    /// The number by which it is ended.
+    /// The id with which the pause is ended.
     pub id: u64,
-    /// Actions of this rule only.
+    /// Limits the pause to actions of this rule.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rule: Option<Name>,
-    /// Actions about targets whose key this covers only.
+    /// Limits the pause to targets whose key matches.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub target: Option<TargetPattern>,
-    /// Actions in this direction only.
+    /// Limits the pause to actions in this direction.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub direction: Option<Direction>,
-    /// Since when.
+    /// The time at which the pause was set.
     pub since: Time,
-    /// When it ends by itself.
+    /// The time at which the pause expires; `None` if it lasts until it is resumed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub until: Option<Time>,
-    /// Who has set it.
+    /// The operator who set the pause.
     pub author: String,
-    /// Why.
+    /// The operator's reason.
     pub reason: String,
 }
 
-/// What an open episode of a rule with `hold` covers.
+/// A hold: the targets that an open episode of a rule with `hold` covers.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Hold {
-    /// The targets; the empty one is all of them.
+    /// The targets. Without any field it covers all targets.
     pub covers: PartialTarget,
-    /// Since when.
+    /// The time at which the episode opened.
     pub since: Time,
 }
 
-/// A hold that nobody speaks of any more, so that nobody knows its end.
+/// A hold whose alerts expired, so that its actual end is unknown.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ExpiredHold {
-    /// The targets.
+    /// The targets that the hold covered.
     pub covers: PartialTarget,
-    /// When it was given up.
+    /// The time at which it expired.
     pub at: Time,
 }
 
-/// Whatever waits is looked at when a hold ends, so this is only to be remembered until that is done.
+/// How long expired holds are retained. Deferred actions are rechecked when a hold ends, so they are needed
+/// only until then.
 const EXPIRED_HOLD_RETENTION: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// Whether a source's Prometheus was heard to live.
+/// Whether the heartbeat of a source is present.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Heartbeat {
-    /// Since when it is open.
+    /// The time since which it is open; `None` if it is not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub open_since: Option<Time>,
-    /// When it ended last.
+    /// The time at which it ended last.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[serde(rename = "broke_at")]
     pub lost_at: Option<Time>,
 }
 
-/// A direction in which capacity changes. A `set_capacity` goes in both.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum Direction {
-    /// More.
-    ScaleOut,
-    /// Less.
-    ScaleIn,
-}
-
-impl Direction {
-    /// Both, in the order of the documentation.
-    pub const ALL: [Self; 2] = [Self::ScaleOut, Self::ScaleIn];
-
-    /// The word in configuration and API.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::ScaleOut => "scale_out",
-            Self::ScaleIn => "scale_in",
-        }
-    }
-
-    /// Whether a change goes this way.
-    pub const fn applies_to(self, change: &Change) -> bool {
-        match self {
-            Self::ScaleOut => change.increases_capacity(),
-            Self::ScaleIn => change.decreases_capacity(),
-        }
-    }
-}
-
-impl fmt::Display for Direction {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
-}
-
-/// A pattern over a target's key, such as `eks/nodegroup/*/prod-eu/*`: `*` is any number of characters,
-/// also `/`, and all else is itself.
+/// A pattern for target keys, such as `eks/nodegroup/*/prod-eu/*`. `*` matches any number of characters,
+/// including `/`; all other characters match themselves.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct TargetPattern(String);
 
 impl TargetPattern {
-    /// The most bytes of a pattern.
+    /// The maximum length of a pattern in bytes.
     pub const MAX_BYTES: usize = 4096;
 
-    /// A pattern; `None` if it is empty or too long.
+    /// Creates a pattern; `None` if `text` is empty or longer than [`Self::MAX_BYTES`].
     pub fn new(text: &str) -> Option<Self> {
         (!text.is_empty() && text.len() <= Self::MAX_BYTES).then(|| Self(text.to_owned()))
     }
 
-    /// As it was given.
+    /// The text of the pattern.
     pub fn as_str(&self) -> &str {
         &self.0
     }
 
-    /// Whether it covers a target. Takes no longer than the two texts are long, multiplied.
+    /// Whether the pattern matches a key. Takes time proportional to at most the product of both lengths.
     pub fn covers(&self, key: &TargetKey) -> bool {
         let (pattern, text) = (self.0.as_bytes(), key.as_str().as_bytes());
         let (mut at, mut read) = (0, 0);
-        // Where to go on when what follows the last `*` does not fit: that `*` takes one more.
+        // Where to continue if the text after the last `*` does not match: the `*` then matches one more
+        // character.
         let mut retry: Option<(usize, usize)> = None;
         while read < text.len() {
             if pattern.get(at) == Some(&b'*') {
@@ -173,9 +137,9 @@ impl TargetPattern {
             } else if pattern.get(at) == Some(&text[read]) {
                 at += 1;
                 read += 1;
-            } else if let Some((after, taken)) = retry {
-                retry = Some((after, taken + 1));
-                (at, read) = (after, taken + 1);
+            } else if let Some((after, matched)) = retry {
+                retry = Some((after, matched + 1));
+                (at, read) = (after, matched + 1);
             } else {
                 return false;
             }
@@ -191,33 +155,33 @@ impl fmt::Display for TargetPattern {
 }
 
 impl Pause {
-    /// Whether it stops this change now.
+    /// Whether the pause blocks this change at `now`.
     pub fn covers(&self, rule: &Name, key: &TargetKey, change: &Change, now: Time) -> bool {
         self.is_active(now)
             && self.rule.as_ref().is_none_or(|own| own == rule)
-            && self.direction.is_none_or(|direction| direction.applies_to(change))
+            && self.direction.is_none_or(|direction| change.has_direction(direction))
             && self.target.as_ref().is_none_or(|pattern| pattern.covers(key))
     }
 
-    /// Whether it is not over.
+    /// Whether the pause has not expired.
     pub fn is_active(&self, now: Time) -> bool {
         self.until.is_none_or(|until| until > now)
     }
 }
 
 impl Controls {
-    /// The pauses that are not over, oldest first.
+    /// The pauses that have not expired, oldest first.
     pub fn pauses(&self, now: Time) -> impl Iterator<Item = &Pause> {
         self.pauses.values().filter(move |pause| pause.is_active(now))
     }
 
-    /// Everything that waits has to be looked at again: the rules are others.
+    /// Causes all deferred actions to be rechecked, because the rules have changed.
     pub fn bump_generation(&mut self) {
         self.version += 1;
         self.generation += 1;
     }
 
-    /// Adds a pause, gives it its number and says which. Forgets those that are over.
+    /// Adds a pause and returns its new id. Removes expired pauses.
     pub fn pause(&mut self, pause: Pause) -> u64 {
         self.version += 1;
         self.next_pause += 1;
@@ -227,7 +191,7 @@ impl Controls {
         id
     }
 
-    /// Ends a pause; `None` if there is none of this number.
+    /// Ends a pause. Returns `None` if no pause has this id.
     pub fn resume(&mut self, id: u64) -> Option<Pause> {
         let pause = self.pauses.remove(&id)?;
         self.version += 1;
@@ -235,7 +199,7 @@ impl Controls {
         Some(pause)
     }
 
-    /// The open holds with their rules.
+    /// The open holds and their rules.
     pub fn holds(&self) -> impl Iterator<Item = (&Name, &Hold)> {
         self.holds.iter().flat_map(|(rule, holds)| holds.values().map(move |hold| (rule, hold)))
     }
@@ -245,20 +209,21 @@ impl Controls {
         self.holds().filter(|(_, hold)| hold.covers.covers(target)).map(|(rule, _)| rule)
     }
 
-    /// The rules of which a hold that covers a target has lapsed after `since`.
+    /// The rules that had a hold on a target which expired after `since`.
     pub fn rules_with_expired_hold(&self, target: &Target, since: Time) -> impl Iterator<Item = &Name> {
         let covers =
             move |expired_hold: &ExpiredHold| expired_hold.at > since && expired_hold.covers.covers(target);
         self.expired_holds.iter().filter(move |(_, holds)| holds.values().any(covers)).map(|(rule, _)| rule)
     }
 
-    /// An episode of a rule with `hold` has opened.
+    /// Adds the hold of an episode that has opened.
     pub fn open_hold(&mut self, rule: &Name, key: &TargetKey, hold: Hold) {
         self.version += 1;
         self.holds.entry(rule.clone()).or_default().insert(key.clone(), hold);
     }
 
-    /// An episode of a rule with `hold` is over, at `expired` because nobody spoke of it any more.
+    /// Removes the hold of an episode that has closed. `expired` is the time of the expiry, if the episode
+    /// has closed because its alerts expired.
     pub fn end_hold(&mut self, rule: &Name, key: &TargetKey, expired: Option<Time>) {
         let Some(holds) = self.holds.get_mut(rule) else { return };
         let ended = holds.remove(key);
@@ -273,7 +238,7 @@ impl Controls {
         }
     }
 
-    /// Remembers a hold that has lapsed, and forgets those that need not be remembered any more.
+    /// Stores an expired hold and removes those older than [`EXPIRED_HOLD_RETENTION`].
     fn record_expired_hold(&mut self, rule: &Name, key: &TargetKey, expired_hold: ExpiredHold) {
         self.expired_holds.retain(|_, holds| {
             holds.retain(|_, known| known.at.after(EXPIRED_HOLD_RETENTION) > expired_hold.at);
@@ -282,12 +247,12 @@ impl Controls {
         self.expired_holds.entry(rule.clone()).or_default().insert(key.clone(), expired_hold);
     }
 
-    /// A source's heartbeat; the default where none was ever heard.
+    /// The heartbeat of a source; the default if none was ever received.
     pub fn heartbeat(&self, source: &Name) -> Heartbeat {
         self.heartbeats.get(source).copied().unwrap_or_default()
     }
 
-    /// A source's heartbeat is open from now on.
+    /// Opens the heartbeat of a source.
     pub fn open_heartbeat(&mut self, source: &Name, now: Time) {
         let heartbeat = self.heartbeats.entry(source.clone()).or_default();
         if heartbeat.open_since.is_none() {
@@ -297,7 +262,7 @@ impl Controls {
         }
     }
 
-    /// A source's heartbeat has ended.
+    /// Ends the heartbeat of a source.
     pub fn end_heartbeat(&mut self, source: &Name, now: Time) {
         let Some(heartbeat) = self.heartbeats.get_mut(source) else { return };
         if heartbeat.open_since.take().is_some() {
@@ -307,7 +272,7 @@ impl Controls {
         }
     }
 
-    /// The sources whose heartbeat has ended after `since`, of these.
+    /// The first of `sources` whose heartbeat has ended after `since`.
     pub fn heartbeat_lost_since<'a>(
         &self,
         mut sources: impl Iterator<Item = &'a Name>,

@@ -9,9 +9,10 @@ use serde_json::value::RawValue;
 
 use super::labels::Labels;
 use super::notification::Status;
-use super::state::Trigger;
+use super::phase::Phase;
 use super::time::{DisplayTime, Millis};
-use super::verdict::{Phase, Verdict};
+use super::trigger::Trigger;
+use super::verdict::Verdict;
 
 /// The decisions of one transaction. Records of pauses have `at` and no decisions.
 #[derive(Debug, Clone, Serialize, Deserialize)]

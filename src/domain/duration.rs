@@ -1,7 +1,7 @@
-//! Prometheus' durations (`90s`, `1h30m`, `7d`): what configuration says and errors repeat.
+//! Durations in Prometheus' format (`90s`, `1h30m`, `7d`), as in configuration and error messages.
 //!
-//! The format is that of Prometheus' configuration: whole numbers with the units `y w d h m s ms`,
-//! each at most once and from large to small; a lone `0` needs no unit.
+//! A duration is a sequence of whole numbers with the units `y w d h m s ms`, each at most once and from
+//! large to small; a lone `0` needs no unit.
 
 use std::time::Duration;
 
@@ -15,19 +15,19 @@ const UNITS: [(&str, u64); 7] = [
     ("ms", 1),
 ];
 
-/// The longest duration that is accepted, a hundred years: sums with a time cannot overflow.
+/// The longest duration that is accepted, a hundred years, so that adding it to a time cannot overflow.
 pub const MAX_DURATION: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
 
-/// Why a text is no duration.
+/// Why a text is not a valid duration.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
     /// Not of the form number, unit, number, unit.
     #[error("`{0}` is not a duration: write it as Prometheus does, for example 90s, 1h30m or 7d")]
     Form(String),
-    /// A unit twice, or a small unit before a large one.
-    #[error("`{0}` is not a duration: each unit stands once, from large to small (1h30m, not 30m1h)")]
+    /// A unit appears twice, or after a smaller one.
+    #[error("`{0}` is not a duration: each unit may appear once, from large to small (1h30m, not 30m1h)")]
     Order(String),
-    /// More than [`MAX_DURATION`].
+    /// Longer than [`MAX_DURATION`].
     #[error("`{0}` is longer than 100 years")]
     TooLong(String),
 }
@@ -71,14 +71,14 @@ pub fn parse(text: &str) -> Result<Duration, Error> {
     Ok(Duration::from_millis(millis))
 }
 
-/// Writes a duration as Prometheus does, to the millisecond: `1h30m`, `0s`.
+/// Formats a duration as Prometheus does, in milliseconds precision: `1h30m`, `0s`.
 pub fn format(duration: Duration) -> String {
     let mut millis = duration.as_millis() as u64;
     if millis == 0 {
         return "0s".to_owned();
     }
     let mut text = String::new();
-    // Years and weeks are read but not written, as in Prometheus' own output of odd values.
+    // Years and weeks are accepted but never written, as in Prometheus.
     for (name, size) in &UNITS[2..] {
         if millis >= *size {
             text += &format!("{}{name}", millis / size);
@@ -93,7 +93,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_written_is_read_back() {
+    fn formatted_durations_are_parsed_back() {
         for text in ["0s", "1ms", "90s", "1h30m", "7d", "1d2h3m4s5ms"] {
             let read = parse(text).unwrap();
             assert_eq!(parse(&format(read)), Ok(read), "{text}");
@@ -102,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn other_notations_are_refused() {
+    fn other_notations_are_rejected() {
         for text in
             ["", "5", "1.5h", "-1s", "1 h", "5 minutes", "s", "1hm", "1H", "9999999999999999999999s", "ü"]
         {

@@ -1,4 +1,4 @@
-//! What an episode is about: a target, or one of the things that decisions about targets look at.
+//! The scope of an episode: a target, or one of the controls that decisions about targets read.
 
 use std::sync::Arc;
 
@@ -7,20 +7,20 @@ use serde::{Deserialize, Serialize, Serializer};
 use super::name::Name;
 use super::target::{PartialTarget, Platform, Target, TargetKey};
 
-/// What an episode is about.
+/// What the alerts of an episode concern.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "RawEpisodeScope")]
 pub enum EpisodeScope {
-    /// A target, whose capacity changes.
+    /// A target whose capacity changes.
     Target(Arc<Target>),
-    /// The targets that a rule with `hold` holds.
+    /// The targets that a rule with `hold` covers.
     Hold(PartialTarget),
     /// The heartbeat of a source.
     Heartbeat(Name),
 }
 
 impl EpisodeScope {
-    /// The key under which its state is kept.
+    /// The key of the stored state.
     pub fn key(&self) -> TargetKey {
         match self {
             Self::Target(target) => target.key(),
@@ -29,7 +29,7 @@ impl EpisodeScope {
         }
     }
 
-    /// The target, if it is one.
+    /// The target; `None` for holds and heartbeats.
     pub const fn target(&self) -> Option<&Arc<Target>> {
         match self {
             Self::Target(target) => Some(target),
@@ -38,7 +38,7 @@ impl EpisodeScope {
     }
 }
 
-/// A target is written as it stands in events, the others under a word of their own.
+/// A target is serialized as in events, the others as an object with the member `hold` or `heartbeat`.
 impl Serialize for EpisodeScope {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         #[derive(Serialize)]
@@ -55,7 +55,7 @@ impl Serialize for EpisodeScope {
     }
 }
 
-/// All that may be written; which of the three it is, is told by what is there.
+/// The union of the three serialized forms; the members that are present determine which one it is.
 #[derive(Deserialize)]
 struct RawEpisodeScope {
     platform: Option<Platform>,
@@ -82,7 +82,7 @@ impl TryFrom<RawEpisodeScope> for EpisodeScope {
                 let target = Target { platform, kind, name, account, cluster, namespace, region };
                 Ok(Self::Target(Arc::new(target)))
             }
-            (None, None, None) => Err("a target without platform, kind or name"),
+            (None, None, None) => Err("a target requires platform, kind and name"),
         }
     }
 }
@@ -92,7 +92,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_reads_back_as_what_it_was() {
+    fn each_scope_survives_a_round_trip() {
         let target = Target {
             platform: Platform::Eks,
             kind: "nodegroup".into(),

@@ -1,7 +1,7 @@
-//! The event: CloudEvents 1.0 in structured JSON, as consumers get it.
+//! The event: a CloudEvents 1.0 document in structured JSON.
 //!
-//! A field is never renamed or retyped within `v1`. An event is encoded once, when it is emitted, and
-//! travels as these bytes: every try and every destination sends the same document.
+//! A field is never renamed or retyped within `v1`. An event is encoded once, when it is emitted; every
+//! attempt and every destination sends the same bytes.
 
 mod cloud_event;
 
@@ -19,11 +19,11 @@ use cloud_event::{Alert, Alerts, CloudEvent, Episode, EventData, Notification};
 use super::header::{EventHeader, MAX_ATTRIBUTE_BYTES_BESIDE_SUBJECT};
 use super::labels::Labels;
 use super::name::Name;
+use super::phase::Phase;
 use super::rule::Limits;
-use super::state::Trigger;
 use super::target::{Target, TargetKey};
 use super::time::Time;
-use super::verdict::Phase;
+use super::trigger::{MAX_TRIGGER_FIELD_BYTES, Trigger};
 use crate::json;
 
 /// `dataschema` of every event.
@@ -33,69 +33,69 @@ pub const DATA_CONTENT_TYPE: &str = "application/json";
 
 const SOURCE_PREFIX: &str = "/scalebridge/";
 
-/// What everything but the alerts, the parameters and the target can take, JSON's escapes included.
-pub const MAX_ENVELOPE_BYTES: usize = 2048 + 4 * super::state::MAX_TRIGGER_FIELD_BYTES;
+/// The maximum size of an encoded event without alerts, parameters and target, including JSON escapes.
+pub const MAX_ENVELOPE_BYTES: usize = 2048 + 4 * MAX_TRIGGER_FIELD_BYTES;
 
-/// One event, before it is encoded.
+/// An event before it is encoded.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Event {
-    /// 32 hex digits: a hash of what the event is about, so the same history gives the same id.
+    /// 32 hex digits: a hash of what the event is about, so the same history results in the same id.
     pub id: Arc<str>,
     /// `scale_out`, `scale_in`, `set_capacity` or `notify`.
     pub action: &'static str,
-    /// When it was emitted.
+    /// The time of the emission.
     pub time: Time,
-    /// Rises strictly for each target.
+    /// Strictly increasing per target.
     pub sequence: u64,
-    /// A consumer does not act on it after `time` and this.
+    /// Consumers must not act on the event when this much time has passed since `time`.
     pub expires_after: Duration,
-    /// The rule.
+    /// The rule that emitted the event.
     pub rule: Name,
-    /// Which end of the episode.
+    /// Whether the episode fires or has resolved.
     pub phase: Phase,
-    /// The change, none for `notify`.
+    /// The change of capacity; `None` for `notify`.
     pub adjustment: Option<Adjustment>,
-    /// What it is about.
+    /// The target of the change.
     pub target: Arc<Target>,
     /// The target's key.
     pub key: TargetKey,
-    /// Bounds for the consumer.
+    /// Bounds within which the consumer keeps capacity.
     pub limits: Limits,
-    /// One line for people.
+    /// A human-readable summary, one line.
     pub reason: String,
-    /// The episode.
+    /// The episode that the event belongs to.
     pub episode: EpisodeRef,
-    /// When firing all open occurrences, when resolved those that closed with this decision.
+    /// All open occurrences if firing; if resolved, those that closed with this decision.
     pub alerts: Vec<EventAlert>,
-    /// The notification that caused it.
+    /// The notification that caused the event.
     pub trigger: Arc<Trigger>,
-    /// The rule's parameters.
+    /// The rendered parameters of the rule.
     pub parameters: BTreeMap<String, String>,
 }
 
-/// A change in Auto Scaling's terms.
+/// A change of capacity in the terms of AWS Auto Scaling.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Adjustment {
-    /// How `value` is meant.
+    /// How `value` is interpreted.
     #[serde(rename = "type")]
     pub kind: AdjustmentType,
-    /// Units or percent; negative where capacity is taken away.
+    /// Units or percent; negative for a decrease.
     pub value: i64,
-    /// The least units of a change in percent.
+    /// The minimum number of units of a change in percent.
     pub min_magnitude: Option<u32>,
-    /// Only with `ExactCapacity`: whether capacity may become less.
+    /// Only with `ExactCapacity`: whether the consumer may decrease capacity.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub allow_decrease: Option<bool>,
 }
 
-/// Auto Scaling's adjustment types.
+/// The adjustment types of AWS Auto Scaling.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
 pub enum AdjustmentType {
-    /// `value` units more or less.
+    /// Change capacity by `value` units.
     ChangeInCapacity,
-    /// `value` percent more or less.
+    /// Change capacity by `value` percent.
     PercentChangeInCapacity,
-    /// To `value` units.
+    /// Set capacity to `value` units.
     ExactCapacity,
 }
 
@@ -104,28 +104,28 @@ pub enum AdjustmentType {
 pub struct EpisodeRef {
     /// 32 hex digits.
     pub id: Arc<str>,
-    /// When it opened.
+    /// The time at which the episode opened.
     pub opened_at: Time,
-    /// Which event of this episode and phase, from 1.
+    /// The number of this event within its episode and phase, from 1.
     pub emission: u32,
 }
 
-/// An alert inside an event.
+/// An alert as an event contains it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct EventAlert {
     /// Alertmanager's fingerprint.
     pub fingerprint: Arc<str>,
-    /// Labels, the source's laid over them.
+    /// The alert's labels; those of the source take precedence.
     pub labels: Arc<Labels>,
-    /// Annotations.
+    /// The latest annotations.
     pub annotations: Arc<Labels>,
-    /// When it began.
+    /// The alert's `startsAt`.
     pub starts_at: Time,
-    /// The page of the expression.
+    /// The URL of the alert's expression in Prometheus.
     pub generator_url: Arc<str>,
 }
 
-/// The JSON Schema of an event as consumers get it, draft 2020-12.
+/// The JSON Schema of an encoded event, draft 2020-12.
 pub fn schema() -> schemars::Schema {
     schemars::generate::SchemaSettings::draft2020_12()
         .for_serialize()
@@ -134,19 +134,19 @@ pub fn schema() -> schemars::Schema {
 }
 
 impl Event {
-    /// Whether capacity may become more by it.
+    /// Whether the event can increase capacity.
     pub fn increases_capacity(&self) -> bool {
         matches!(self.action, "scale_out" | "set_capacity")
     }
 
-    /// Whether capacity may become less by it.
+    /// Whether the event can decrease capacity.
     pub fn may_decrease_capacity(&self) -> bool {
         let lowers =
             self.adjustment.as_ref().is_some_and(|adjustment| adjustment.allow_decrease == Some(true));
         self.action == "scale_in" || lowers
     }
 
-    /// What delivery has to know of it.
+    /// The fields that delivery needs.
     pub fn header(&self) -> EventHeader {
         EventHeader {
             id: self.id.clone(),
@@ -170,15 +170,16 @@ impl Event {
         }
     }
 
-    /// To the millisecond, as it is told.
+    /// The expiry time, truncated to milliseconds as in the encoded event.
     fn expirytime(&self) -> Time {
         Time::from_millis(self.time.after(self.expires_after).as_millis())
     }
 
-    /// The document, of at most `max_bytes` with what SQS' attributes take beside it. Alerts that do
-    /// not fit are left out whole; `alerts_total` says how many there were.
+    /// Encodes the event in at most `max_bytes`, including the message attributes of SQS. Alerts that do not
+    /// fit are left out whole; `alerts_total` is the number of all alerts.
     ///
-    /// What is not an alert is bounded where alerts come in (see [`check_fixed_bytes`]), so it fits.
+    /// The part without alerts always fits, because its size was checked when the alerts were evaluated (see
+    /// [`check_fixed_bytes`]).
     pub fn encode(&self, max_bytes: usize) -> String {
         let subject = &self.key;
         let room = max_bytes.saturating_sub(MAX_ATTRIBUTE_BYTES_BESIDE_SUBJECT + subject.as_str().len());
@@ -240,7 +241,8 @@ impl Event {
     }
 }
 
-/// The request's, else one made from the id: the trace's id is then the event's.
+/// The trace context of the request, or else one derived from the event's id: the trace id is then the event
+/// id.
 struct Traceparent<'a>(&'a Event);
 
 impl fmt::Display for Traceparent<'_> {
@@ -259,21 +261,7 @@ impl fmt::Display for Traceparent<'_> {
     }
 }
 
-/// `text` up to the last character with which it takes at most `max` bytes inside a JSON string.
-pub fn truncate_escaped(text: &str, max: usize) -> &str {
-    let mut taken = 0;
-    let end = text.char_indices().find(|&(_, c)| {
-        taken += match c {
-            '"' | '\\' => 2,
-            '\0'..='\x1f' | '\u{FFFE}' | '\u{FFFF}' => 6,
-            _ => c.len_utf8(),
-        };
-        taken > max
-    });
-    end.map_or(text, |(at, _)| &text[..at])
-}
-
-/// Whether a text is a `traceparent` of W3C's trace context, version 00.
+/// Whether a text is a valid `traceparent` of W3C Trace Context, version 00.
 pub fn is_traceparent(text: &str) -> bool {
     let hex = |part: &str, length: usize| {
         part.len() == length && part.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
@@ -284,14 +272,14 @@ pub fn is_traceparent(text: &str) -> bool {
         if hex(trace, 32) && nonzero(trace) && hex(span, 16) && nonzero(span) && hex(flags, 2))
 }
 
-/// Whether an event of this target with these parameters has at most `most` bytes without any alert; the
-/// bytes that it may have if not.
+/// Checks that an event with this target and these parameters, but without alerts, has at most `max_bytes`.
+/// Returns its maximum size as the error.
 pub fn check_fixed_bytes(
     target: &Target,
     parameters: &BTreeMap<String, String>,
     max_bytes: usize,
 ) -> Result<(), usize> {
-    // A character takes at most six bytes in JSON and three in a key, which stands there twice.
+    // Upper bound: a character takes at most six bytes in JSON and three in a key, which occurs twice.
     let Target { kind, name, account, cluster, namespace, region, .. } = target;
     let optional = [account, cluster, namespace, region].map(|field| field.as_ref().map_or(0, String::len));
     let texts = kind.len() + name.len() + optional.iter().sum::<usize>();
@@ -312,13 +300,13 @@ fn exact_fixed_bytes(target: &Target, parameters: &BTreeMap<String, String>) -> 
         + to_json(parameters).len()
 }
 
-/// JSON that any queue takes.
+/// JSON with only characters that SQS accepts.
 #[expect(clippy::expect_used, reason = "all keys are strings")]
 fn to_json<T: Serialize>(value: &T) -> String {
     json::for_sqs(json::to_string(value, 2048).expect("all keys are strings"))
 }
 
-/// Holds an event, as it is encoded, to the published schema.
+/// Validates an encoded event against the published schema.
 #[cfg(test)]
 pub(super) fn assert_matches_schema(event: &Event) {
     use std::sync::OnceLock;
@@ -394,16 +382,16 @@ mod tests {
     }
 
     #[test]
-    fn the_header_is_what_delivery_would_read() {
+    fn the_header_equals_the_parsed_one() {
         let event = event(2, "pod web-0 unschedulable");
         assert_eq!(event.header(), EventHeader::read(&event.encode(262_144)).unwrap());
     }
 
     #[test]
-    fn the_document_is_the_published_one() {
+    fn the_encoding_is_the_published_example() {
         let text = event(1, "pod web-0 unschedulable").encode(262_144);
         let published = include_str!("../../tests/fixtures/event.json");
-        // Without white space between the parts the two are the same to the letter, order included.
+        // Apart from white space both texts are equal, including the order of fields.
         let compact: String = published.lines().map(str::trim_start).collect();
         assert_eq!(
             text,
@@ -419,21 +407,21 @@ mod tests {
         for limit in [8 * 1024, 10_000, 16 * 1024, whole + 500] {
             let text = event.encode(limit);
             let document = read(&text);
-            let kept = document["data"]["alerts"].as_array().unwrap().len();
+            let included = document["data"]["alerts"].as_array().unwrap().len();
             assert!(text.len() + MAX_ATTRIBUTE_BYTES_BESIDE_SUBJECT <= limit, "{limit}: {}", text.len());
             assert_eq!(document["data"]["alerts_total"], 40, "{limit}");
-            assert!(kept < 40, "{limit}");
+            assert!(included < 40, "{limit}");
             let one_more = whole / 40 + 20;
             assert!(
                 limit - text.len() <= MAX_ATTRIBUTE_BYTES_BESIDE_SUBJECT + 100 + one_more,
-                "{limit}: as many as fit, {kept}"
+                "{limit}: as many as fit, {included}"
             );
         }
         assert_eq!(read(&event.encode(whole + 800))["data"]["alerts"].as_array().unwrap().len(), 40);
     }
 
     #[test]
-    fn no_character_is_written_that_a_queue_refuses() {
+    fn only_characters_that_sqs_accepts_are_written() {
         let odd: String = (0..=0xFFFF_u32).filter_map(char::from_u32).collect();
         let text = event(1, &odd).encode(1 << 20);
         let accepted = |c: char| matches!(c, '\t' | '\n' | '\r' | ' '..='\u{FFFD}' | '\u{10000}'..);
@@ -448,7 +436,7 @@ mod tests {
         event.parameters = [("p".to_owned(), worst.clone())].into();
         Arc::make_mut(&mut event.target).name = worst[..300].to_owned();
         event.key = event.target.key();
-        event.reason = truncate_escaped(&worst, 400).to_owned();
+        event.reason = json::truncate_escaped(&worst, 400).to_owned();
         let envelope = super::super::notification::Envelope {
             receiver: worst.clone(),
             group_key: worst.clone(),
@@ -465,7 +453,7 @@ mod tests {
     }
 
     #[test]
-    fn only_a_traceparent_of_the_standard_is_taken_over() {
+    fn only_a_valid_traceparent_is_accepted() {
         assert!(is_traceparent("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"));
         for text in [
             "",

@@ -1,7 +1,7 @@
 //! Alertmanager's fingerprint of an alert: a hash of its labels.
 
-/// The fingerprint of these labels, which come in the order of their names: 16 hex digits, FNV-1a of names and
-/// values, each followed by the byte 255, as `prometheus/common` makes it.
+/// The fingerprint of labels that are sorted by name: 16 hex digits of FNV-1a over names and values, each
+/// followed by the byte 255. The algorithm is that of `prometheus/common`.
 pub fn from_labels<'a>(labels: impl IntoIterator<Item = (&'a str, &'a str)>) -> String {
     const OFFSET: u64 = 14_695_981_039_346_656_037;
     const PRIME: u64 = 1_099_511_628_211;
@@ -23,7 +23,7 @@ mod tests {
     use crate::domain::notification::Notification;
 
     #[test]
-    fn it_is_the_one_that_alertmanager_sends() {
+    fn it_equals_alertmanagers_fingerprint() {
         let body = include_bytes!("../../tests/fixtures/alertmanager/three-firing.json");
         for alert in Notification::parse(body).unwrap().alerts {
             let alert = alert.unwrap();

@@ -1,8 +1,8 @@
-//! What delivery has to know of an event, read back from the event as it was encoded.
+//! The fields of an encoded event that delivery needs.
 //!
-//! An event is stored and sent as the bytes that were made when it was emitted. Delivery takes from
-//! them what a queue wants beside the body (attributes, group, deduplication id) and what tells how
-//! long the event may still be sent, and leaves the rest unread.
+//! An event is stored and sent as the bytes that were encoded when it was emitted. Delivery reads from them
+//! what a queue needs besides the body (attributes, group, deduplication id) and how long the event may be
+//! sent.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -13,7 +13,7 @@ use serde::Deserialize;
 
 use super::time::Time;
 
-/// The parts of an encoded event that delivery looks at.
+/// The fields of an encoded event that delivery reads.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EventHeader {
     /// The event's id.
@@ -24,40 +24,40 @@ pub struct EventHeader {
     pub source: Arc<str>,
     /// `subject`: the target's key.
     pub subject: Arc<str>,
-    /// `sequence`: rises with every event about the target.
+    /// `sequence`: strictly increasing per target.
     pub sequence: u64,
-    /// After this nobody acts on the event.
+    /// `expirytime`: consumers do not act on the event after this time.
     pub expirytime: Time,
-    /// W3C's trace context; empty if there is none.
+    /// W3C trace context; empty if absent.
     pub traceparent: Arc<str>,
     /// `data.rule`.
     pub rule: Arc<str>,
     /// `data.action`.
     pub action: Cow<'static, str>,
-    /// When the alert began that has been open the longest. None if the event has no alert.
+    /// The `starts_at` of the oldest alert; `None` if the event has no alerts.
     pub oldest_starts_at: Option<Time>,
 }
 
-/// An event as it is sent, to every destination and at every try. Cheap to clone.
+/// An encoded event, identical for every destination and attempt. Cheap to clone.
 #[derive(Clone)]
 pub struct EncodedEvent(Arc<Inner>);
 
 struct Inner {
     text: String,
-    /// Where the event was made just now; of one that was stored it is read when it is asked for.
+    /// Present if the event was encoded by this process; the header of a stored event is parsed on demand.
     header: Option<Arc<EventHeader>>,
 }
 
 impl EncodedEvent {
-    /// An event that was made just now, with its header.
+    /// An event that has just been encoded, with its header.
     pub fn new(text: String, header: EventHeader) -> Self {
         Self(Arc::new(Inner { text, header: Some(Arc::new(header)) }))
     }
 
-    /// What delivery has to know of it.
+    /// The header of the event.
     ///
     /// # Errors
-    /// If the text is no event of ours.
+    /// The text is not an event of scalebridge.
     pub fn header(&self) -> Result<Arc<EventHeader>, Error> {
         self.0.header.clone().map_or_else(|| EventHeader::read(&self.0.text).map(Arc::new), Ok)
     }
@@ -103,16 +103,16 @@ impl fmt::Debug for EncodedEvent {
     }
 }
 
-/// Why a text is no event of ours.
+/// Why a text is not an event of scalebridge.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// Not JSON, or a part is missing or of another type.
+    /// Not JSON, or a field is missing or of another type.
     #[error("the event cannot be read: {0}")]
     Form(#[from] serde_json::Error),
-    /// `sequence` is no number.
+    /// `sequence` is not a whole number.
     #[error("the event cannot be read: its `sequence` is not a whole number")]
     Sequence,
-    /// `expirytime` is no time.
+    /// `expirytime` is not a time.
     #[error("the event cannot be read: its `expirytime` is not a time")]
     ExpiryTime,
 }
@@ -161,7 +161,7 @@ impl EventHeader {
         Ok(Self {
             sequence: document.sequence.parse().map_err(|_| Error::Sequence)?,
             expirytime: Time::parse(&document.expirytime).map_err(|_| Error::ExpiryTime)?,
-            // It is only measured, so an alert without a time does not keep the event from its way.
+            // Only used for metrics, so an alert without a valid time does not block the event.
             oldest_starts_at: alerts.iter().filter_map(|alert| Time::parse(&alert.starts_at).ok()).min(),
             id: document.id.into(),
             kind: document.kind.into_owned().into(),
@@ -173,8 +173,8 @@ impl EventHeader {
         })
     }
 
-    /// Whether the event may take capacity away: the shorter age limit is for it. An action that
-    /// this version does not know counts as one that does.
+    /// Whether the event can decrease capacity, so that the shorter age limit applies. Actions that are
+    /// unknown to this version count as decreases.
     pub fn decreases_capacity(&self) -> bool {
         !matches!(&*self.action, "scale_out" | "notify")
     }
@@ -184,8 +184,8 @@ impl EventHeader {
         self.source.rsplit('/').next().unwrap_or_default()
     }
 
-    /// The message attributes that a queue gets beside the body, name and value. At most ten, none
-    /// empty; all of them are of the type [`ATTRIBUTE_TYPE`].
+    /// The message attributes that a queue gets besides the body, as names and values. At most ten, none
+    /// empty, all of type [`ATTRIBUTE_TYPE`].
     pub fn attributes(&self) -> impl Iterator<Item = (&'static str, &str)> {
         let all = [
             ("content-type", "application/cloudevents+json"),
@@ -200,7 +200,7 @@ impl EventHeader {
         all.into_iter().filter(|(_, value)| !value.is_empty())
     }
 
-    /// The bytes that SQS counts for the attributes, beside the body: names, types and values.
+    /// The bytes that SQS counts for the attributes in addition to the body: names, types and values.
     pub fn attribute_bytes(&self) -> usize {
         self.attributes().map(|(name, value)| name.len() + ATTRIBUTE_TYPE.len() + value.len()).sum()
     }
@@ -209,8 +209,8 @@ impl EventHeader {
 /// The type of every message attribute.
 pub const ATTRIBUTE_TYPE: &str = "String";
 
-/// [`EventHeader::attribute_bytes`] is never more than this and the length of the subject, for any event
-/// that the bridge makes: ids have 32 digits, names at most 63 characters, a trace context 55.
+/// The maximum of [`EventHeader::attribute_bytes`] minus the length of the subject, for any event that the
+/// bridge encodes: ids have 32 digits, names at most 63 characters, a trace context 55.
 pub const MAX_ATTRIBUTE_BYTES_BESIDE_SUBJECT: usize = 512;
 
 #[cfg(test)]
@@ -225,7 +225,7 @@ mod tests {
                 "type":"io.scalebridge.{action}.v1","subject":"eks/nodegroup/-/-/prod-eu/-/workers",
                 "sequence":"1795366520062131","expirytime":"2026-11-22T17:55:20.062Z","traceparent":"00-1-2-00",
                 "data":{{"rule":"pods","phase":"firing","action":"{action}","alerts":{alerts},
-                "parameters":{{"action":"none of ours"}}}}}}"#
+                "parameters":{{"action":"not the event's"}}}}}}"#
         )
     }
 
@@ -252,16 +252,16 @@ mod tests {
 
     #[test]
     fn an_unknown_action_counts_as_a_decrease() {
-        let takes_away = |action| EventHeader::read(&event(action, "[]")).unwrap().decreases_capacity();
-        assert!(!takes_away("scale_out"));
-        assert!(!takes_away("notify"));
-        assert!(takes_away("scale_in"));
-        assert!(takes_away("set_capacity"));
-        assert!(takes_away("a_later_action"));
+        let decreases = |action| EventHeader::read(&event(action, "[]")).unwrap().decreases_capacity();
+        assert!(!decreases("scale_out"));
+        assert!(!decreases("notify"));
+        assert!(decreases("scale_in"));
+        assert!(decreases("set_capacity"));
+        assert!(decreases("a_later_action"));
     }
 
     #[test]
-    fn what_is_no_event_is_refused_and_says_why() {
+    fn an_invalid_event_is_rejected_with_a_reason() {
         let good = event("scale_out", "[]");
         let broken = [
             ("1795366520062131", "-1", "`sequence`"),
@@ -269,9 +269,9 @@ mod tests {
             ("\"id\"", "\"no\"", "missing field `id`"),
             ("\"data\":{", "\"data\":[{", "invalid type"),
         ];
-        for (from, to, said) in broken {
+        for (from, to, expected) in broken {
             let error = EventHeader::read(&good.replace(from, to)).unwrap_err().to_string();
-            assert!(error.contains(said), "{error}");
+            assert!(error.contains(expected), "{error}");
         }
     }
 
@@ -300,7 +300,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_text_and_any_damage_is_an_answer_not_a_panic(text in ".{0,200}", at in 0usize..500, with in any::<char>()) {
+        fn no_text_and_no_damage_causes_a_panic(text in ".{0,200}", at in 0usize..500, with in any::<char>()) {
             let _ = EventHeader::read(&text);
             let mut damaged: Vec<char> = event("scale_in", r#"[{"starts_at":"2026-11-22T16:55:20Z"}]"#).chars().collect();
             if at < damaged.len() {

@@ -1,7 +1,7 @@
 //! Label and annotation sets.
 //!
-//! A notification has thousands of small texts in them, which are read once, compared a few times and
-//! written again: so a set is one text, and where in it each name and value ends.
+//! A notification contains thousands of short strings, which are read once, compared a few times and written
+//! again. Therefore a set is stored as one string and the offsets of the names and values in it.
 
 use std::borrow::Cow;
 use std::cmp::Ordering;
@@ -13,41 +13,42 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::json::{self, Raw};
 
-/// Names and values in the order of the names, each name once.
+/// A set of labels or annotations, sorted by name, each name once.
 ///
-/// An absent label and an empty one are the same to Prometheus; [`Labels::get`] gives both as `""`.
+/// As in Prometheus, an absent label equals an empty one; [`Labels::get`] returns `""` for both.
 ///
-/// Each set is written three times (into the event, the state and the record), so it is encoded when it
-/// comes in, and copied from then on.
+/// Each set is written three times (to event, state and record), so it is encoded once and copied from then
+/// on.
 #[derive(Clone)]
 pub struct Labels {
-    /// The set as JSON, in a form that any queue takes.
+    /// The set as JSON that SQS accepts.
     json: String,
-    /// Each name and, right after it, its value, if they do not stand in `json` as they are.
+    /// Names and values, concatenated in pairs, if some of them are escaped in `json`.
     plain: Option<Box<str>>,
-    /// Where in the text each name and each value ends.
+    /// The end offsets of each name and value in [`Labels::text`].
     ends: Box<[(u32, u32)]>,
 }
 
 impl Labels {
-    /// From pairs in the order of their names, each name once.
+    /// Builds a set from pairs that are sorted by name, each name once.
     fn from_sorted_pairs(pairs: &[(Cow<'_, str>, Cow<'_, str>)]) -> Self {
         let plain_bytes: usize = pairs.iter().map(|(name, value)| name.len() + value.len()).sum();
-        // Beside the texts: brackets, to each pair four quotation marks and a colon, and commas between them.
+        // Besides the strings: the braces, four quotation marks and a colon per pair, and commas between
+        // pairs.
         let plain_json = plain_bytes + 2 + 5 * pairs.len() + pairs.len().saturating_sub(1);
         let json = encode(pairs, plain_json);
-        let as_they_are = json.len() == plain_json;
-        let plain = (!as_they_are && !pairs.is_empty()).then(|| {
+        let is_plain = json.len() == plain_json;
+        let plain = (!is_plain && !pairs.is_empty()).then(|| {
             let texts = pairs.iter().flat_map(|(name, value)| [&**name, &**value]);
             texts.collect::<String>().into_boxed_str()
         });
         let mut labels = Self { json, plain, ends: Box::default() };
-        let (mut at, gap) = (labels.first_offset(), labels.separator_len());
+        let (mut at, separator_len) = (labels.first_offset(), labels.separator_len());
         let ends = pairs.iter().map(|(name, value)| {
             let name_end = at + name.len();
-            let value_end = name_end + gap + value.len();
-            at = value_end + gap;
-            // A body is bounded far below.
+            let value_end = name_end + separator_len + value.len();
+            at = value_end + separator_len;
+            // The size of a body is limited far below `u32::MAX`.
             (u32::try_from(name_end).unwrap_or(u32::MAX), u32::try_from(value_end).unwrap_or(u32::MAX))
         });
         labels.ends = ends.collect();
@@ -58,12 +59,12 @@ impl Labels {
         self.plain.as_deref().unwrap_or_else(|| &self.json)
     }
 
-    /// Where in the text the first name begins: in JSON after `{"`.
+    /// The offset of the first name: in JSON after `{"`.
     const fn first_offset(&self) -> usize {
         if self.plain.is_some() { 0 } else { 2 }
     }
 
-    /// What stands between two texts: in JSON `":"` and `","`.
+    /// The length of what separates two strings: `":"` or `","` in JSON.
     const fn separator_len(&self) -> usize {
         if self.plain.is_some() { 0 } else { 3 }
     }
@@ -78,23 +79,23 @@ impl Labels {
         (&text[begin..name_end], &text[name_end + self.separator_len()..value_end])
     }
 
-    /// The value, `""` where there is none.
+    /// The value of a label, `""` if absent.
     pub fn get(&self, name: &str) -> &str {
-        // There are few, and most differ in length.
+        // A linear search: sets are small, and most names differ in length.
         (0..self.ends.len())
             .map(|at| self.pair(at))
             .find(|(known, _)| *known == name)
             .map_or("", |(_, value)| value)
     }
 
-    /// Sets `name`, over what it was.
+    /// Sets `name`, replacing its value.
     pub fn set(&mut self, name: &str, value: &str) {
         self.overlay(&Self::from_sorted_pairs(&[(name.into(), value.into())]));
     }
 
-    /// Sets all that `other` names, over what was there.
+    /// Sets all labels of `other`, replacing existing values.
     pub fn overlay(&mut self, other: &Self) {
-        // An empty value looks like none.
+        // An empty value is indistinguishable from an absent one, so it needs the merge.
         if !other.iter().all(|(name, value)| !value.is_empty() && self.get(name) == value) {
             *self = self.merged_with(other);
         }
@@ -117,16 +118,15 @@ impl Labels {
         Self::from_sorted_pairs(&both)
     }
 
-    /// All names and values in the order of the names.
+    /// All names and values, sorted by name.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = (&str, &str)> {
         (0..self.ends.len()).map(|at| self.pair(at))
     }
 }
 
-/// The set as JSON, with room for so many bytes. SQS refuses U+FFFE and U+FFFF, which JSON lets through, so they
-/// are escaped.
+/// Encodes pairs as JSON in a buffer of `room` bytes. U+FFFE and U+FFFF are escaped, since SQS rejects them.
 fn encode(pairs: &[(Cow<'_, str>, Cow<'_, str>)], room: usize) -> String {
-    // The last texts are written eight bytes at a time.
+    // Strings are written in blocks of eight bytes.
     let mut json = Vec::with_capacity(room + 8);
     json.push(b'{');
     for (at, (name, value)) in pairs.iter().enumerate() {
@@ -149,7 +149,7 @@ impl Default for Labels {
 
 impl PartialEq for Labels {
     fn eq(&self, other: &Self) -> bool {
-        // A set has one form.
+        // The encoding of a set is canonical.
         self.json == other.json
     }
 }
@@ -157,7 +157,7 @@ impl PartialEq for Labels {
 impl Eq for Labels {}
 
 impl<K: Into<String>, V: Into<String>> FromIterator<(K, V)> for Labels {
-    /// Of a name that comes twice the last value stays.
+    /// The last value of a duplicate name wins.
     fn from_iter<I: IntoIterator<Item = (K, V)>>(pairs: I) -> Self {
         let sorted: BTreeMap<String, String> =
             pairs.into_iter().map(|(name, value)| (name.into(), value.into())).collect();
@@ -178,12 +178,12 @@ impl Serialize for Labels {
     }
 }
 
-/// A text that is borrowed where it stands in the body as it is.
+/// A string that borrows from the input if it contains no escapes.
 #[derive(Deserialize)]
 pub struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
 
 impl Text<'_> {
-    /// The text.
+    /// The unescaped string.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -191,8 +191,8 @@ impl Text<'_> {
 
 impl<'de> Deserialize<'de> for Labels {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Pairs;
-        impl<'de> Visitor<'de> for Pairs {
+        struct LabelsVisitor;
+        impl<'de> Visitor<'de> for LabelsVisitor {
             type Value = Labels;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -205,16 +205,16 @@ impl<'de> Deserialize<'de> for Labels {
                 while let Some((Text(name), Text(value))) = map.next_entry()? {
                     pairs.push((name, value));
                 }
-                // Alertmanager sends them sorted, so this is a look, not a sort.
+                // Alertmanager sends labels sorted, so this is a single pass.
                 pairs.sort_by(|a, b| a.0.cmp(&b.0));
-                if let Some(twice) = pairs.windows(2).find(|pair| pair[0].0 == pair[1].0) {
-                    let name: String = twice[0].0.chars().take(80).collect();
+                if let Some(duplicate) = pairs.windows(2).find(|pair| pair[0].0 == pair[1].0) {
+                    let name: String = duplicate[0].0.chars().take(80).collect();
                     return Err(serde::de::Error::custom(format!("`{name}` is given twice")));
                 }
                 Ok(Labels::from_sorted_pairs(&pairs))
             }
         }
-        deserializer.deserialize_map(Pairs)
+        deserializer.deserialize_map(LabelsVisitor)
     }
 }
 
@@ -226,14 +226,14 @@ mod tests {
 
     use super::*;
 
-    fn texts() -> impl Strategy<Value = BTreeMap<String, String>> {
+    fn string_maps() -> impl Strategy<Value = BTreeMap<String, String>> {
         prop::collection::btree_map("[a-c]{0,2}", "[a-c\"\\\\é\u{fffe}]{0,3}", 0..6)
     }
 
     proptest! {
-        /// As maps of texts are, which they stand for.
+        /// A set behaves as a map of strings.
         #[test]
-        fn labels_are_a_map(below in texts(), above in texts()) {
+        fn labels_behave_as_a_map(below in string_maps(), above in string_maps()) {
             let labels: Labels = below.clone().into_iter().collect();
             let json = serde_json::to_string(&below).unwrap();
             prop_assert_eq!(&serde_json::to_string(&labels).unwrap(), &json.replace('\u{fffe}', "\\ufffe"));
@@ -252,7 +252,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_that_is_given_twice_is_refused() {
+    fn a_duplicate_name_is_rejected() {
         let error = serde_json::from_str::<Labels>(r#"{"b":"1","a":"2","b":"3"}"#).unwrap_err();
         assert!(error.to_string().starts_with("`b` is given twice"), "{error}");
     }

@@ -1,9 +1,9 @@
-//! Matchers in Alertmanager's syntax: `severity =~ "warning|critical"`, UTF-8 names included.
+//! Matchers in Alertmanager's syntax: `severity =~ "warning|critical"`, including UTF-8 names.
 //!
-//! The grammar is that of Alertmanager's UTF-8 matchers: names and values stand bare, or in double
-//! quotes where they contain white space or one of `{ } ! = ~ , \ " ' ` and the backtick. A list is
-//! split by commas and may stand in braces. As in Prometheus, a label that is absent is the empty
-//! string, and a regular expression has to match the whole value.
+//! The grammar is that of Alertmanager's UTF-8 matchers: names and values are bare, or in double quotes if
+//! they contain white space or one of `{ } ! = ~ , \ " ' ` and the backtick. Matchers of a list are separated
+//! by commas, and the list may be enclosed in braces. As in Prometheus, an absent label is the empty string,
+//! and a regular expression has to match the whole value.
 
 use std::fmt;
 
@@ -27,13 +27,13 @@ struct Pattern {
     form: Form,
 }
 
-/// Most expressions are a list of words, and most others begin with one: a table of a thousand rules asks
-/// each of them about an alert, and reads hardly any automaton for it.
+/// Fast paths for common expressions. Most are a list of words, and most others begin with a literal, so that
+/// even a table of a thousand rules rarely runs an automaton.
 #[derive(Debug, Clone)]
 enum Form {
     /// `warning|critical`.
     Words(Vec<String>),
-    /// All else, with the word that every match begins with.
+    /// All other expressions, with the literal prefix of every match.
     Expression { prefix: String, regex: Regex },
 }
 
@@ -44,23 +44,23 @@ pub struct Matcher {
     test: Test,
 }
 
-/// What is wrong with the text of a matcher.
+/// A syntax error in a matcher.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{message}, at character {column} of `{text}`")]
 pub struct Error {
-    /// The whole text that was read.
+    /// The complete text of the matchers.
     pub text: String,
-    /// Where in it, from 1, in characters.
+    /// The position of the error in characters, from 1.
     pub column: usize,
-    /// What is wrong and how to mend it.
+    /// What is wrong and how to fix it.
     pub message: String,
 }
 
-/// A compiled regular expression takes at most this much memory.
+/// The maximum size of a compiled regular expression.
 const MAX_REGEX_BYTES: usize = 1 << 20;
 
 impl Matcher {
-    /// Reads one text, which may hold several matchers: `alertname = Disk, severity != info`.
+    /// Parses a text with one or more matchers: `alertname = Disk, severity != info`.
     pub fn parse_list(text: &str) -> Result<Vec<Self>, Error> {
         let mut reader = Reader { text, at: 0 };
         let braced = reader.consume("{");
@@ -91,12 +91,12 @@ impl Matcher {
         Ok(matchers)
     }
 
-    /// The label that this matcher looks at.
+    /// The name of the label.
     pub fn label(&self) -> &str {
         &self.name
     }
 
-    /// The values, if this matcher asks for one of a few.
+    /// The accepted values, if the matcher accepts only a fixed list of values.
     pub fn one_of(&self) -> Option<Vec<&str>> {
         match &self.test {
             Test::Equal(value) => Some(vec![value]),
@@ -107,12 +107,12 @@ impl Matcher {
         }
     }
 
-    /// Whether an alert with these labels meets the condition.
+    /// Whether these labels satisfy the matcher.
     pub fn matches(&self, labels: &Labels) -> bool {
         self.matches_value(labels.get(&self.name))
     }
 
-    /// Whether a label of this value meets the condition; the empty text is a label that is not there.
+    /// Whether a value satisfies the matcher; the empty string is an absent label.
     pub fn matches_value(&self, value: &str) -> bool {
         match &self.test {
             Test::Equal(wanted) => value == wanted,
@@ -123,8 +123,8 @@ impl Matcher {
     }
 }
 
-/// The values that `label` can have where all of `matchers` hold and the label is not set to `fixed` by
-/// somebody else; `None` if they are not a list. An empty list: the matchers contradict each other.
+/// The values that `label` can have if all `matchers` match; `fixed` is its value if a source sets it.
+/// Returns `None` if they are not a finite list, and an empty list if the matchers contradict each other.
 pub fn possible_values<'m>(
     label: &str,
     matchers: &'m [Matcher],
@@ -134,24 +134,24 @@ pub fn possible_values<'m>(
     let listed = fixed.map(|value| vec![value]).or_else(|| own.clone().find_map(Matcher::one_of));
     let listed = match listed {
         Some(listed) => listed,
-        // What refuses every text that is there asks for a label that is not.
+        // A matcher that rejects every non-empty value requires the label to be absent.
         None if own.any(Matcher::requires_absence) => vec![""],
         None => return None,
     };
-    let held =
+    let allowed =
         |value: &&str| matchers.iter().all(|matcher| matcher.name != label || matcher.matches_value(value));
-    Some(listed.into_iter().filter(held).collect())
+    Some(listed.into_iter().filter(allowed).collect())
 }
 
-/// Whether `weaker` hold wherever all of `stronger` do, as far as that is plain to see: a matcher that stands
-/// in both, or one that accepts every value that the others leave.
+/// Whether all of `weaker` match whenever all of `stronger` do. Conservative: recognizes equal matchers, and
+/// matchers that accept every possible value.
 pub fn implies(stronger: &[Matcher], weaker: &[Matcher]) -> bool {
     weaker.iter().all(|wanted| {
         let same = |known: &Matcher| known.to_string() == wanted.to_string();
-        let leaves = || possible_values(&wanted.name, stronger, None);
+        let possible = || possible_values(&wanted.name, stronger, None);
         wanted.matches_all()
             || stronger.iter().any(same)
-            || leaves().is_some_and(|left| left.iter().all(|value| wanted.matches_value(value)))
+            || possible().is_some_and(|values| values.iter().all(|value| wanted.matches_value(value)))
     })
 }
 
@@ -172,7 +172,8 @@ impl Pattern {
             Form::Words(source.split('|').map(str::to_owned).collect())
         } else {
             let compiled = |text: &str| regex::RegexBuilder::new(text).size_limit(MAX_REGEX_BYTES).build();
-            // By itself first: `a)|(b` is one between our parentheses only, and half of it without an anchor.
+            // Compiled without the anchors first: `a)|(b` is valid only between the parentheses, and only
+            // half of it would be anchored.
             compiled(source)?;
             let regex = compiled(&format!("^(?s:{source})$"))?;
             Form::Expression { prefix: literal_prefix(source).to_owned(), regex }
@@ -188,24 +189,24 @@ impl Pattern {
     }
 }
 
-/// Whether a character is itself in a regular expression.
+/// Whether a character matches itself in a regular expression.
 fn is_literal(c: char) -> bool {
     c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '/' | ':' | ' ')
 }
 
-/// What every match of a regular expression begins with, as far as that is plain to see.
+/// The literal prefix of every match of a regular expression, as far as it is easy to see.
 fn literal_prefix(source: &str) -> &str {
     if source.contains('|') {
         return "";
     }
     let end = source.find(|c| !is_literal(c)).unwrap_or(source.len());
-    // What may be repeated no times does not have to be there, `a+*` included.
+    // A quantified character is optional, also in `a+*`.
     let optional = source[end..].starts_with(['?', '*', '+', '{']);
     &source[..end.saturating_sub(usize::from(optional))]
 }
 
 impl fmt::Display for Matcher {
-    /// As Alertmanager prints it: `severity=~"warning|critical"`.
+    /// Formats the matcher as Alertmanager does: `severity=~"warning|critical"`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let bare = !self.name.is_empty() && !self.name.chars().any(is_reserved);
         if bare {
@@ -250,7 +251,7 @@ impl<'a> Reader<'a> {
         self.at = self.text.len() - self.rest().trim_start().len();
     }
 
-    /// Skips white space, then `token` if it comes next.
+    /// Skips white space, then `token` if it is next. Returns whether it was.
     fn consume(&mut self, token: &str) -> bool {
         self.skip_space();
         let found = self.rest().starts_with(token);
@@ -281,7 +282,7 @@ impl<'a> Reader<'a> {
         };
         if operator == "=" && self.rest().starts_with('=') {
             self.at = operator_at;
-            return Err(self.error("`==` is no operator here: use ="));
+            return Err(self.error("unsupported operator `==`; use `=`"));
         }
         let value_at = self.at;
         let value = self.word("a value")?;
@@ -303,7 +304,7 @@ impl<'a> Reader<'a> {
         Ok(Matcher { name, test })
     }
 
-    /// A bare or a quoted word.
+    /// Parses a bare or quoted word.
     fn word(&mut self, what: &str) -> Result<String, Error> {
         self.skip_space();
         if self.rest().starts_with('"') {
@@ -314,8 +315,8 @@ impl<'a> Reader<'a> {
         if end == 0 {
             let hint = match rest.chars().next() {
                 None => format!("expected {what}; write \"\" for the empty string"),
-                Some('\'' | '`') => format!("expected {what}; only double quotes quote"),
-                Some(c) => format!("expected {what}, not `{c}`; put it in double quotes if it belongs to it"),
+                Some('\'' | '`') => format!("expected {what}; use double quotes"),
+                Some(c) => format!("expected {what}, not `{c}`; use double quotes if it is part of it"),
             };
             return Err(self.error(hint));
         }
@@ -337,19 +338,19 @@ impl<'a> Reader<'a> {
                     Some((_, 'n')) => word.push('\n'),
                     Some((_, 't')) => word.push('\t'),
                     Some((_, escaped @ ('"' | '\\'))) => word.push(escaped),
-                    // A regular expression's `\.` and `\d` keep their backslash, so that they need
-                    // not be doubled; Alertmanager's own reader does the same.
+                    // The backslash of `\.` and `\d` is preserved, so that it need not be doubled;
+                    // Alertmanager's parser does the same.
                     Some((_, other)) => word.extend(['\\', other]),
                     None => break,
                 },
                 plain => word.push(plain),
             }
         }
-        Err(self.error("a double quote that is not closed"))
+        Err(self.error("unclosed double quote"))
     }
 }
 
-/// The last line of a regex error says what is wrong; those before draw a picture.
+/// The last line of a regex error is the message; the lines before show the position.
 fn regex_error_message(error: &regex::Error) -> String {
     match error {
         regex::Error::CompiledTooBig(_) => "it is too large when compiled".to_owned(),
@@ -393,7 +394,7 @@ mod tests {
     }
 
     proptest::proptest! {
-        /// Words and beginnings are only a short way to the same answer.
+        /// The fast paths give the same result as the automaton.
         #[test]
         fn every_expression_matches_as_the_automaton_does(
             pieces in proptest::collection::vec("a|b|-|ab|[|]|[?]|[*]|[+]|[.]|[(]a[)]|a\\{0,1\\}|\\[ab\\]|\\\\-", 0..6),
@@ -425,7 +426,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_printed_is_read_back() {
+    fn printed_matchers_are_parsed_back() {
         for text in ["a=\"b\"", "a!=\"\"", "a=~\"x|y\"", "\"a b\"!~\"q\\\"\\\\n\""] {
             let read = Matcher::parse_list(text).unwrap();
             assert_eq!(read[0].to_string(), text);
@@ -434,7 +435,7 @@ mod tests {
 
     #[test]
     fn errors_say_where_and_how_to_fix() {
-        let fault = |text: &str| Matcher::parse_list(text).unwrap_err().to_string();
+        let error = |text: &str| Matcher::parse_list(text).unwrap_err().to_string();
         let errors = [
             "",
             "alertname",
@@ -447,31 +448,31 @@ mod tests {
             "a =~ \"x)|(y\"",
             "a = \"b",
         ]
-        .map(fault)
+        .map(error)
         .join("\n");
         insta::assert_snapshot!(errors, @r#"
         expected a matcher such as alertname = "Disk", at character 1 of ``
         expected one of =, !=, =~ and !~, at character 10 of `alertname`
-        `==` is no operator here: use =, at character 11 of `alertname == X`
-        expected a label name, not `=`; put it in double quotes if it belongs to it, at character 1 of `= X`
+        unsupported operator `==`; use `=`, at character 11 of `alertname == X`
+        expected a label name, not `=`; use double quotes if it is part of it, at character 1 of `= X`
         expected a value; write "" for the empty string, at character 5 of `a = `
         expected `,` or the end; put a value with special characters in double quotes, at character 7 of `a = b c`
-        expected a value; only double quotes quote, at character 5 of `a = 'b'`
+        expected a value; use double quotes, at character 5 of `a = 'b'`
         `(` is not a regular expression: unclosed group, at character 6 of `a =~ "("`
         `x)|(y` is not a regular expression: unopened group, at character 6 of `a =~ "x)|(y"`
-        a double quote that is not closed, at character 5 of `a = "b`
+        unclosed double quote, at character 5 of `a = "b`
         "#);
     }
 
-    /// Every way to set two labels to a few values.
-    fn worlds() -> Vec<Labels> {
+    /// Every combination of a few values of two labels.
+    fn label_sets() -> Vec<Labels> {
         let values = ["", "x", "y", "xy", "z"];
         let both = values.iter().flat_map(|a| values.iter().map(move |b| (*a, *b)));
         both.map(|(a, b)| [("a", a), ("b", b)].into_iter().filter(|(_, value)| !value.is_empty()).collect())
             .collect()
     }
 
-    fn some() -> impl proptest::strategy::Strategy<Value = Vec<Matcher>> {
+    fn matcher_lists() -> impl proptest::strategy::Strategy<Value = Vec<Matcher>> {
         const TEXTS: [&str; 14] = [
             "a = x",
             "a != x",
@@ -500,8 +501,8 @@ mod tests {
 
     proptest::proptest! {
         #[test]
-        fn what_is_said_to_imply_or_to_contradict_does(stronger in some(), weaker in some()) {
-            for labels in worlds() {
+        fn implications_and_contradictions_are_correct(stronger in matcher_lists(), weaker in matcher_lists()) {
+            for labels in label_sets() {
                 if implies(&stronger, &weaker) && all_match(&stronger, &labels) {
                     proptest::prop_assert!(all_match(&weaker, &labels), "{stronger:?} {weaker:?} {labels:?}");
                 }
@@ -515,7 +516,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_plain_to_see_is_seen() {
+    fn simple_implications_and_contradictions_are_found() {
         let list = |text: &str| Matcher::parse_list(text).unwrap();
         for (stronger, weaker) in [
             ("a = x, b = y", "a = x"),

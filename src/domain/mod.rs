@@ -1,8 +1,10 @@
-//! What scalebridge knows about alerts and capacity. Pure: no clock, no chance, no files, no tokio.
+//! Alerts, rules, targets, states and decisions. Pure: no clock, no randomness, no files, no tokio.
 
+pub mod alert_key;
 pub mod alert_map;
 pub mod control;
 pub mod decision_record;
+pub mod direction;
 pub mod duration;
 pub mod engine;
 pub mod episode_scope;
@@ -13,6 +15,7 @@ pub mod labels;
 pub mod matcher;
 pub mod name;
 pub mod notification;
+pub mod phase;
 pub mod rate;
 pub mod retry;
 pub mod rule;
@@ -24,5 +27,6 @@ pub mod table;
 pub mod target;
 pub mod template;
 pub mod time;
+pub mod trigger;
 pub mod undelivered_decreases;
 pub mod verdict;

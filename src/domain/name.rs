@@ -1,18 +1,19 @@
 //! Names of sources, destinations and rules: `[a-z0-9][a-z0-9_-]{0,62}`.
 //!
-//! They appear as metric labels, in URLs and in event ids, so they are narrow from the start.
+//! Names appear in metric labels, URLs and event ids, so only characters that need no escaping there are
+//! allowed.
 
 use std::fmt;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-/// A checked name. Cheap to clone.
+/// A valid name. Cheap to clone.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Name(Arc<str>);
 
-/// Why a text is no [`Name`].
+/// The text is not a valid [`Name`].
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("`{0}` is not a name: use 1 to 63 of a-z, 0-9, `_` and `-`, the first a letter or digit")]
 pub struct NameError(String);
@@ -28,18 +29,18 @@ impl Name {
         if fits { Ok(Self(text.into())) } else { Err(NameError(text.chars().take(80).collect())) }
     }
 
-    /// The name under which a source's heartbeat has its episode. A rule may be called so too: the two are
-    /// never about the same key.
+    /// The rule name of heartbeat episodes. A rule can have the same name without a conflict, because the
+    /// target keys differ.
     pub fn for_heartbeat() -> Self {
         Self("heartbeat".into())
     }
 
-    /// The name as text that is held on to.
+    /// The name as a shared string.
     pub fn shared(&self) -> Arc<str> {
         self.0.clone()
     }
 
-    /// The name as text.
+    /// The name as a string slice.
     pub fn as_str(&self) -> &str {
         &self.0
     }

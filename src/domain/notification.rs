@@ -1,8 +1,8 @@
 //! The body of Alertmanager's webhook, version "4".
 //!
-//! The format is documented with Alertmanager's `webhook_config`. New versions add fields, so
-//! unknown ones are let through. A fault of the whole body is an error; a fault inside one alert
-//! makes only that alert invalid, so that it does not take its neighbours with it.
+//! The format is documented with Alertmanager's `webhook_config`. New versions of Alertmanager add fields, so
+//! unknown ones are ignored. An error in the body rejects the notification; an error in one alert makes only
+//! this alert invalid.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -14,25 +14,25 @@ use super::labels::{Labels, Text};
 use super::time::Time;
 use crate::json::Object;
 
-/// An alert of more bytes than this is invalid.
+/// A larger alert is invalid.
 pub const MAX_ALERT_BYTES: usize = 128 * 1024;
-/// A notification of more alerts than this is refused.
+/// A notification with more alerts is rejected.
 pub const MAX_ALERTS: usize = 250_000;
-/// A fingerprint of more bytes than this is invalid. Alertmanager's have 16.
+/// An alert with a longer fingerprint is invalid. Alertmanager's fingerprints have 16 bytes.
 pub const MAX_FINGERPRINT_BYTES: usize = 128;
 
-/// Whether an alert fires.
+/// Whether an alert fires or has resolved.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Status {
-    /// The condition holds.
+    /// The condition of the alert is met.
     Firing,
-    /// Alertmanager was told that it is over, or was not told that it goes on.
+    /// Prometheus has reported the end of the alert, or has not refreshed it in time.
     Resolved,
 }
 
 impl Status {
-    /// The word in bodies and events.
+    /// The name in notifications and events.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Firing => "firing",
@@ -44,32 +44,33 @@ impl Status {
 /// One alert of a notification.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Alert {
-    /// Whether it fires.
+    /// Whether the alert fires or has resolved.
     pub status: Status,
-    /// Its labels, those of the source laid over them once it is known.
+    /// The labels. [`RuleTable`](super::table::RuleTable) expects that those of the source have already
+    /// overridden them.
     pub labels: Arc<Labels>,
-    /// Its annotations.
+    /// The annotations.
     pub annotations: Arc<Labels>,
-    /// When it began, by Prometheus' clock.
+    /// The start of the alert by Prometheus' clock.
     pub starts_at: Time,
-    /// When it ended; always there in a resolved alert.
+    /// The end of the alert; `Some` in every resolved alert.
     pub ends_at: Option<Time>,
-    /// The page of the expression that fired.
+    /// The URL of the alert's expression in Prometheus.
     pub generator_url: Arc<str>,
-    /// Alertmanager's hash of the labels: with the source, the alert's identity.
+    /// Alertmanager's hash of the labels: with the source, the identity of the alert.
     pub fingerprint: Arc<str>,
 }
 
-/// An alert that could not be understood, with what was readable of it.
+/// An alert that could not be parsed, and the parts that are known.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct InvalidAlert {
-    /// What is wrong, and where in the alert.
+    /// What is wrong, and in which field.
     pub error: String,
-    /// The fingerprint, if there was one.
+    /// The fingerprint, if it could be read.
     pub fingerprint: Option<String>,
 }
 
-/// What a notification says about all of its alerts.
+/// The fields of a notification that concern all of its alerts.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Envelope {
     /// The receiver in Alertmanager's configuration.
@@ -78,36 +79,36 @@ pub struct Envelope {
     pub group_key: String,
     /// Alertmanager's own address.
     pub external_url: String,
-    /// Why Alertmanager sent it; known from Alertmanager 0.33 on.
+    /// Why Alertmanager sent it; present since Alertmanager 0.33.
     pub reason: Option<String>,
 }
 
 /// One webhook body.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Notification {
-    /// What is said about the whole group.
+    /// The fields that concern the whole group.
     pub envelope: Envelope,
-    /// Alerts that `max_alerts` left out. What they say is unknown.
+    /// The number of alerts that Alertmanager left out due to its `max_alerts`.
     pub truncated_alerts: u64,
     /// The alerts in the order of the body.
     pub alerts: Vec<Result<Alert, InvalidAlert>>,
 }
 
-/// Why a whole body is refused.
+/// Why a body is rejected.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
-    /// Not JSON, or not the documented shape.
+    /// Not JSON, or not of the documented shape.
     #[error("the body is not an Alertmanager notification: {0}")]
     Shape(String),
-    /// Another version of the format.
-    #[error("the body has version {0:?}; this bridge understands Alertmanager's version \"4\"")]
+    /// An unsupported version of the format.
+    #[error("the body has version {0:?}; Alertmanager's version \"4\" is expected")]
     Version(String),
-    /// More than [`MAX_ALERTS`].
-    #[error("the body has {0} alerts; at most {MAX_ALERTS} are taken, so group by more labels")]
+    /// More than [`MAX_ALERTS`] alerts.
+    #[error("the body has {0} alerts; the maximum is {MAX_ALERTS}; group by more labels")]
     TooMany(usize),
 }
 
-/// `A` is what is made of an alert: what it says, or its text.
+/// `A` is the representation of an alert: its fields, or its JSON.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Body<A> {
@@ -142,12 +143,12 @@ struct RawAlert<'a> {
 }
 
 impl Notification {
-    /// Reads a body.
+    /// Parses a body.
     ///
     /// # Errors
-    /// Says where: serde_json's line and column, or the field.
+    /// The message contains the position: line and column from serde_json, or the field.
     pub fn parse(body: &[u8]) -> Result<Self, Error> {
-        // Nearly every body is right, and small enough that none of its alerts is too large.
+        // Fast path: nearly every body is valid, and so small that no alert can exceed the limit.
         if body.len() <= MAX_ALERT_BYTES
             && let Ok(body) = std::str::from_utf8(body)
             && let Ok(Object(read)) = serde_json::from_str::<Object<Body<Object<RawAlert<'_>>>>>(body)
@@ -179,8 +180,8 @@ impl Notification {
     }
 }
 
-/// A version that is absent is told as such; everything else in serde_json's words, which name the
-/// field, the line and the column.
+/// Reports an unsupported version as such, and all other errors with serde_json's message, which contains
+/// field, line and column.
 fn shape_error(body: &[u8], error: &serde_json::Error) -> Error {
     #[derive(Deserialize)]
     struct OnlyVersion {
@@ -194,10 +195,10 @@ fn shape_error(body: &[u8], error: &serde_json::Error) -> Error {
     }
 }
 
-/// An alert by itself, so that what is wrong with it is found.
+/// Parses a single alert, to find what is wrong with it.
 fn parse_alert(raw: &str) -> Result<Alert, InvalidAlert> {
     if raw.len() > MAX_ALERT_BYTES {
-        let error = format!("it has {} bytes; at most {MAX_ALERT_BYTES} are taken", raw.len());
+        let error = format!("the alert has {} bytes; the maximum is {MAX_ALERT_BYTES}", raw.len());
         return Err(InvalidAlert { error, fingerprint: None });
     }
     let Object(read) = serde_json::from_str(raw).map_err(|error| InvalidAlert {
@@ -214,26 +215,26 @@ fn alert_from_raw(read: RawAlert<'_>) -> Result<Alert, InvalidAlert> {
         InvalidAlert { error, fingerprint }
     };
     if fingerprint.is_empty() {
-        return Err(InvalidAlert { error: "it has no fingerprint".into(), fingerprint: None });
+        return Err(InvalidAlert { error: "no fingerprint".into(), fingerprint: None });
     }
     if fingerprint.len() > MAX_FINGERPRINT_BYTES {
-        return Err(invalid(format!("its fingerprint has more than {MAX_FINGERPRINT_BYTES} bytes")));
+        return Err(invalid(format!("fingerprint: more than {MAX_FINGERPRINT_BYTES} bytes")));
     }
     let status = match &*read.status {
         "firing" => Status::Firing,
         "resolved" => Status::Resolved,
         other => {
             let other: String = other.chars().take(40).collect();
-            return Err(invalid(format!("its status is `{other}`, neither firing nor resolved")));
+            return Err(invalid(format!("status: `{other}` is neither firing nor resolved")));
         }
     };
     let time = |field: &str, text: Option<&str>| match text {
-        None => Err(invalid(format!("it has no {field}"))),
+        None => Err(invalid(format!("no {field}"))),
         Some(text) => Time::parse(text).map_err(|error| invalid(format!("{field}: {error}"))),
     };
     let starts_at = time("startsAt", read.starts_at.as_ref().map(Text::as_str))?;
     let ends_at = match status {
-        // The zero time, since nobody knows yet.
+        // Alertmanager sends the zero time, since the end is not known yet.
         Status::Firing => None,
         Status::Resolved => Some(time("endsAt", read.ends_at.as_ref().map(Text::as_str))?),
     };
@@ -248,7 +249,7 @@ fn alert_from_raw(read: RawAlert<'_>) -> Result<Alert, InvalidAlert> {
     })
 }
 
-/// serde_json names the type it met, but not the field; its column leads to it.
+/// serde_json reports the unexpected type, but not the field; the field is found by the column.
 fn error_with_field(raw: &str, error: &serde_json::Error) -> String {
     const FIELDS: [&str; 7] =
         ["status", "labels", "annotations", "startsAt", "endsAt", "generatorURL", "fingerprint"];
@@ -280,8 +281,8 @@ mod tests {
         Notification::parse(&std::fs::read(path).unwrap()).unwrap()
     }
 
-    /// A notification of one alert, with the given members beside the usual ones.
-    fn one(members: &str) -> Result<Alert, InvalidAlert> {
+    /// Parses a notification with one alert that has the given members instead of the usual ones.
+    fn parse_one(members: &str) -> Result<Alert, InvalidAlert> {
         let usual = r#""status":"firing","labels":{"alertname":"X"},"startsAt":"2026-11-22T16:55:15Z","fingerprint":"f""#;
         let body = format!(
             r#"{{"version":"4","alerts":[{{{}}}]}}"#,
@@ -291,7 +292,7 @@ mod tests {
     }
 
     fn error_of(members: &str) -> String {
-        one(members).unwrap_err().error
+        parse_one(members).unwrap_err().error
     }
 
     #[test]
@@ -320,7 +321,7 @@ mod tests {
     }
 
     #[test]
-    fn an_alert_keeps_what_alertmanager_said() {
+    fn all_fields_of_an_alert_are_read() {
         let alert = captured("all-resolved").alerts.remove(0).unwrap();
         assert_eq!(alert.status, Status::Resolved);
         assert_eq!(alert.labels.get("pod"), "web-1");
@@ -331,23 +332,23 @@ mod tests {
     }
 
     #[test]
-    fn a_body_of_another_shape_is_refused_and_says_where() {
-        let refused = |body: &str| Notification::parse(body.as_bytes()).unwrap_err().to_string();
-        assert!(refused("").contains("line 1 column 0"));
-        assert!(refused("{\"version\":\"4\",\n  oops}").contains("line 2 column 3"));
-        assert!(refused(r#"{"version":"4"}"#).contains("missing field `alerts`"));
-        assert!(refused(r#"{"version":"4","alerts":{}}"#).contains("expected a sequence"));
-        assert!(refused(r#"{"alerts":[]}"#).contains("missing field `version`"));
-        assert!(refused(r#"{"version":"3","alerts":[]}"#).contains("version \"3\""));
-        assert!(refused(r#"{"version":"5"}"#).contains("version \"5\""));
+    fn a_body_of_another_shape_is_rejected_with_its_position() {
+        let rejected = |body: &str| Notification::parse(body.as_bytes()).unwrap_err().to_string();
+        assert!(rejected("").contains("line 1 column 0"));
+        assert!(rejected("{\"version\":\"4\",\n  oops}").contains("line 2 column 3"));
+        assert!(rejected(r#"{"version":"4"}"#).contains("missing field `alerts`"));
+        assert!(rejected(r#"{"version":"4","alerts":{}}"#).contains("expected a sequence"));
+        assert!(rejected(r#"{"alerts":[]}"#).contains("missing field `version`"));
+        assert!(rejected(r#"{"version":"3","alerts":[]}"#).contains("version \"3\""));
+        assert!(rejected(r#"{"version":"5"}"#).contains("version \"5\""));
         for text in ["[]", "null", "7", r#"["4",[],null,null,null,null,null]"#] {
-            assert!(refused(text).contains("expected a JSON object"), "{text}");
+            assert!(rejected(text).contains("expected a JSON object"), "{text}");
         }
     }
 
     #[test]
-    fn a_fault_of_one_alert_says_what_and_where() {
-        assert!(one("").is_ok());
+    fn an_error_in_one_alert_says_what_and_where() {
+        assert!(parse_one("").is_ok());
         assert!(
             error_of(r#""status":"pending","labels":{},"startsAt":"2026-11-22T16:55:15Z","fingerprint":"f""#)
                 .contains("`pending`")
@@ -374,7 +375,7 @@ mod tests {
     }
 
     #[test]
-    fn an_alert_is_an_object_whatever_an_array_says() {
+    fn an_alert_must_be_an_object() {
         let time = "2026-11-22T16:55:15Z";
         for alert in [r#""firing""#, "null", &format!(r#"["firing",{{}},{{}},"{time}","{time}","","f"]"#)] {
             let body = format!(r#"{{"version":"4","alerts":[{alert}]}}"#);
@@ -384,14 +385,14 @@ mod tests {
     }
 
     #[test]
-    fn a_notification_without_an_end_is_refused() {
+    fn a_notification_with_too_many_alerts_is_rejected() {
         let body = format!(r#"{{"version":"4","alerts":[{}1]}}"#, "1,".repeat(MAX_ALERTS));
         assert_eq!(Notification::parse(body.as_bytes()), Err(Error::TooMany(MAX_ALERTS + 1)));
     }
 
     #[test]
-    fn a_fault_of_one_alert_keeps_its_fingerprint() {
-        let invalid = one(r#""status":1,"fingerprint":"f00""#).unwrap_err();
+    fn an_invalid_alert_keeps_its_fingerprint() {
+        let invalid = parse_one(r#""status":1,"fingerprint":"f00""#).unwrap_err();
         assert_eq!(invalid.fingerprint.as_deref(), Some("f00"));
     }
 }

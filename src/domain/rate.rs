@@ -1,29 +1,29 @@
-//! The process's own limits: so many events a minute that add capacity, so many that take it away.
+//! Rate limits of the process: the number of increases and decreases per minute.
 //!
-//! What is stopped gets a turn at which it is looked at again, each a later one, so that a thousand that
-//! wait do not come back all at the same time to find room for sixty.
+//! Each blocked action reserves a slot at which it is rechecked, each later than the one before, so that a
+//! thousand deferred actions do not return at once to compete for sixty places.
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use super::control::Direction;
+use super::direction::Direction;
 use super::rule::Change;
 use super::time::Time;
 
-/// The span that is counted in.
+/// The length of the sliding window.
 const WINDOW: Duration = Duration::from_secs(60);
 
-/// Events a minute; 0 is no limit.
+/// Events per minute; 0 is unlimited.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct PerMinute {
-    /// That add capacity.
+    /// Events that increase capacity.
     pub scale_out: u32,
-    /// That take it away.
+    /// Events that decrease capacity.
     pub scale_in: u32,
 }
 
 impl PerMinute {
-    /// The limit of a direction, if there is one.
+    /// The limit of a direction; `None` if unlimited.
     fn for_direction(self, direction: Direction) -> Option<usize> {
         let limit = match direction {
             Direction::ScaleOut => self.scale_out,
@@ -33,25 +33,25 @@ impl PerMinute {
     }
 }
 
-/// What one process has emitted lately. Kept in memory: it is a limit of each process.
+/// The recent emissions and reserved slots of this process. Kept in memory, since the limits are per process.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Rates {
     scale_out: Rate,
     scale_in: Rate,
-    /// What was done since [`Rates::take_delta`].
+    /// The changes since the last [`Rates::take_delta`].
     delta: RateDelta,
 }
 
-/// A place among those that wait for one direction's limit.
+/// A reserved slot of a deferred action.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Slot {
-    /// The direction that has no room.
+    /// The direction whose limit was reached.
     pub direction: Direction,
-    /// When what waits is looked at again.
+    /// The time at which the action is rechecked.
     pub at: Time,
 }
 
-/// What a decision has done to the limits, in its order.
+/// The changes that a decision made to the rate limits, in order.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct RateDelta(Vec<(Direction, RateChange)>);
 
@@ -59,24 +59,24 @@ pub struct RateDelta(Vec<(Direction, RateChange)>);
 enum RateChange {
     /// An event was emitted at this time.
     Emitted(Time),
-    /// This turn was given out.
+    /// The slot at this time was reserved.
     Reserved(Time),
-    /// This turn was given back.
+    /// The slot at this time was released.
     Released(Time),
 }
 
-/// One direction's events.
+/// Emissions and slots of one direction.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 struct Rate {
-    /// When the events of the last minute were emitted.
+    /// The times of the emissions in the last minute, sorted.
     sent: VecDeque<Time>,
-    /// The turns that were given out and have not come, in their order.
+    /// The reserved slots that are not due yet, sorted.
     slots: VecDeque<Time>,
 }
 
 impl Rates {
-    /// Whether a change is stopped, and the place in a line that it gets. `place` is the one that it was
-    /// given before, so that it keeps it.
+    /// Checks a change against the limits. If it is blocked, reserves and returns a slot; `None` means that
+    /// it can be emitted. `slot` is the one that the action has already reserved, and is reused.
     pub fn reserve_if_limited(
         &mut self,
         limits: PerMinute,
@@ -84,26 +84,26 @@ impl Rates {
         now: Time,
         slot: Option<Slot>,
     ) -> Option<Slot> {
-        // Whose turn has come in one line waits behind nobody in the other.
+        // A slot that is due takes precedence in both directions.
         let is_due = slot.is_some_and(|slot| slot.at <= now);
         applicable_limits(limits, change).find_map(|(direction, limit)| {
-            let own = slot.filter(|slot| slot.direction == direction).map(|slot| slot.at);
-            let slot_at = self.rate_mut(direction).reserve_if_limited(limit, now, own, is_due)?;
-            if own != Some(slot_at) {
+            let reserved = slot.filter(|slot| slot.direction == direction).map(|slot| slot.at);
+            let slot_at = self.rate_mut(direction).reserve_if_limited(limit, now, reserved, is_due)?;
+            if reserved != Some(slot_at) {
                 self.record(direction, RateChange::Reserved(slot_at));
             }
             Some(Slot { direction, at: slot_at })
         })
     }
 
-    /// Takes back a place at which nobody waits any more.
+    /// Releases a slot that is no longer needed.
     pub fn release(&mut self, Slot { direction, at: slot_at }: Slot) {
         if self.rate_mut(direction).remove_slot(slot_at) {
             self.record(direction, RateChange::Released(slot_at));
         }
     }
 
-    /// Notes an emission.
+    /// Records an emission.
     pub fn record_emission(&mut self, limits: PerMinute, change: &Change, now: Time) {
         for (direction, _) in applicable_limits(limits, change) {
             self.rate_mut(direction).insert_sent(now);
@@ -111,17 +111,18 @@ impl Rates {
         }
     }
 
-    /// What was done since this was asked for last: a decision, to be taken back if it is not written.
+    /// Returns and clears the changes since the last call: those of one decision, for [`Rates::rollback`] if
+    /// it is not committed.
     pub fn take_delta(&mut self) -> RateDelta {
         std::mem::take(&mut self.delta)
     }
 
-    /// Undoes a decision of which nothing was written. What it has stopped does not wait, so its turns are
-    /// free: else each attempt would move the end of the line away from whoever comes next.
+    /// Reverts the changes of a decision that was not committed, including its slots: the decision will be
+    /// repeated, and otherwise each attempt would reserve further slots.
     pub fn rollback(&mut self, RateDelta(delta): RateDelta) {
-        for (direction, note) in delta.into_iter().rev() {
+        for (direction, change) in delta.into_iter().rev() {
             let rate = self.rate_mut(direction);
-            match note {
+            match change {
                 RateChange::Emitted(at) => rate.remove_sent(at),
                 RateChange::Reserved(slot_at) => drop(rate.remove_slot(slot_at)),
                 RateChange::Released(slot_at) => rate.insert_slot(slot_at),
@@ -129,8 +130,8 @@ impl Rates {
         }
     }
 
-    fn record(&mut self, direction: Direction, note: RateChange) {
-        self.delta.0.push((direction, note));
+    fn record(&mut self, direction: Direction, change: RateChange) {
+        self.delta.0.push((direction, change));
     }
 
     const fn rate_mut(&mut self, direction: Direction) -> &mut Rate {
@@ -141,20 +142,20 @@ impl Rates {
     }
 }
 
-/// The limits that a change has to keep to.
+/// The limits that apply to a change.
 fn applicable_limits(limits: PerMinute, change: &Change) -> impl Iterator<Item = (Direction, usize)> {
-    let directions = Direction::ALL.into_iter().filter(|direction| direction.applies_to(change));
+    let directions = Direction::ALL.into_iter().filter(|direction| change.has_direction(*direction));
     directions.filter_map(move |direction| Some((direction, limits.for_direction(direction)?)))
 }
 
 impl Rate {
-    /// The turn at which it is looked at again, if there is no room for it: its `own` if that is still to
-    /// come.
+    /// The slot at which the action is rechecked, or `None` if there is capacity for it now. Returns its
+    /// `reserved` slot if that is not due yet.
     fn reserve_if_limited(
         &mut self,
         limit: usize,
         now: Time,
-        own: Option<Time>,
+        reserved: Option<Time>,
         is_due: bool,
     ) -> Option<Time> {
         while self.sent.front().is_some_and(|sent| sent.after(WINDOW) <= now) {
@@ -163,14 +164,14 @@ impl Rate {
         while self.slots.front().is_some_and(|slot_at| *slot_at <= now) {
             self.slots.pop_front();
         }
-        if let Some(slot_at) = own.filter(|slot_at| self.slots.binary_search(slot_at).is_ok()) {
+        if let Some(slot_at) = reserved.filter(|slot_at| self.slots.binary_search(slot_at).is_ok()) {
             return Some(slot_at);
         }
-        let ahead = if is_due { 0 } else { self.slots.len() };
-        if self.sent.len() + ahead < limit {
+        let slots_ahead = if is_due { 0 } else { self.slots.len() };
+        if self.sent.len() + slots_ahead < limit {
             return None;
         }
-        // A minute after the one that is `most` places before it.
+        // One minute after the emission or slot that is `limit` places before it.
         let slot = self.sent.len() + self.slots.len() - limit;
         let before = self.sent.iter().chain(&self.slots).nth(slot).copied().unwrap_or(now);
         let slot_at = before.after(WINDOW);
@@ -178,19 +179,19 @@ impl Rate {
         Some(slot_at)
     }
 
-    /// In order, also where decisions that were made beside each other come a little out of it.
+    /// Keeps the order even if concurrent decisions commit slightly out of order.
     fn insert_sent(&mut self, at: Time) {
         let slot = self.sent.partition_point(|known| *known <= at);
         self.sent.insert(slot, at);
     }
 
-    /// Nearly always as the last; not so where turns before it were given back.
+    /// Usually the last, except after the release of an earlier slot.
     fn insert_slot(&mut self, slot_at: Time) {
         let at = self.slots.partition_point(|known| *known <= slot_at);
         self.slots.insert(at, slot_at);
     }
 
-    /// Whether it was there.
+    /// Returns whether the slot was reserved.
     fn remove_slot(&mut self, slot_at: Time) -> bool {
         let at = self.slots.binary_search(&slot_at);
         at.is_ok_and(|at| self.slots.remove(at).is_some())
@@ -213,7 +214,7 @@ mod tests {
         Time::from_millis(seconds * 1000)
     }
 
-    fn inwards(slot_at: i64) -> Option<Slot> {
+    fn scale_in_slot(slot_at: i64) -> Option<Slot> {
         Some(Slot { direction: Direction::ScaleIn, at: at(slot_at) })
     }
 
@@ -222,7 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_limited_gets_slots_one_after_the_other() {
+    fn blocked_actions_get_consecutive_slots() {
         let (mut rates, limits) = (Rates::default(), PerMinute { scale_out: 0, scale_in: 2 });
         let change = scale_in();
         for second in 0..2 {
@@ -233,27 +234,27 @@ mod tests {
             .map(|_| rates.reserve_if_limited(limits, &change, at(2), None).unwrap().at.as_millis() / 1000)
             .collect();
         assert_eq!(slots, [60, 61, 120, 121, 180]);
-        // Who asks again keeps the place.
-        assert_eq!(rates.reserve_if_limited(limits, &change, at(3), inwards(61)), inwards(61));
-        // At its turn there is room for it, and none for one that has just arrived.
-        assert_eq!(rates.reserve_if_limited(limits, &change, at(60), None), inwards(181));
-        assert_eq!(rates.reserve_if_limited(limits, &change, at(60), inwards(60)), None);
+        // A repeated check keeps its slot.
+        assert_eq!(rates.reserve_if_limited(limits, &change, at(3), scale_in_slot(61)), scale_in_slot(61));
+        // When its slot is due it can be emitted, but not an action that has just arrived.
+        assert_eq!(rates.reserve_if_limited(limits, &change, at(60), None), scale_in_slot(181));
+        assert_eq!(rates.reserve_if_limited(limits, &change, at(60), scale_in_slot(60)), None);
     }
 
     #[test]
-    fn what_was_not_written_leaves_neither_an_event_nor_a_slot() {
+    fn a_rollback_leaves_neither_an_emission_nor_a_slot() {
         let (mut rates, limits) = (Rates::default(), PerMinute { scale_out: 0, scale_in: 1 });
         let change = scale_in();
         rates.record_emission(limits, &change, at(0));
-        assert_eq!(rates.reserve_if_limited(limits, &change, at(1), None), inwards(60));
+        assert_eq!(rates.reserve_if_limited(limits, &change, at(1), None), scale_in_slot(60));
         rates.take_delta();
         let before = rates.clone();
-        // A disk that is full for a while: who sent it comes again and again.
+        // While the disk is full, the sender retries repeatedly.
         for second in 2..50 {
-            rates.release(inwards(60).unwrap());
+            rates.release(scale_in_slot(60).unwrap());
             for slot_at in [60, 120, 180] {
                 let stop = rates.reserve_if_limited(limits, &change, at(second), None);
-                assert_eq!(stop, inwards(slot_at));
+                assert_eq!(stop, scale_in_slot(slot_at));
             }
             rates.record_emission(limits, &change, at(second));
             let delta = rates.take_delta();
@@ -263,7 +264,7 @@ mod tests {
     }
 
     #[test]
-    fn no_limit_is_no_limit_and_each_direction_has_its_own() {
+    fn zero_is_unlimited_and_each_direction_has_its_own_limit() {
         let (mut rates, limits) = (Rates::default(), PerMinute { scale_out: 1, scale_in: 0 });
         let to = Change::SetCapacity { to: 3, allow_decrease: true };
         rates.record_emission(limits, &scale_in(), at(0));
@@ -280,7 +281,7 @@ mod tests {
         assert_eq!(
             rates.reserve_if_limited(limits, &to, at(1), None),
             None,
-            "nothing of it was written, and nobody waits"
+            "neither the emission nor the slot remains"
         );
     }
 }

@@ -1,4 +1,4 @@
-//! When a delivery is tried again, and when it is given up. Chance and time are arguments.
+//! Backoff between the attempts of a delivery, and its expiry. Time and randomness are arguments.
 
 use std::fmt;
 use std::time::Duration;
@@ -6,25 +6,24 @@ use std::time::Duration;
 use super::duration;
 use super::time::Time;
 
-/// Exponential back-off with full jitter: after the first attempt a pause of up to `initial`, after
-/// each further one of up to twice as much, never more than `max`.
+/// Exponential backoff with full jitter: the delay after the first attempt is at most `initial`, and this
+/// maximum doubles with each further attempt up to `max`.
 ///
-/// Full jitter spreads the tries of many deliveries that failed together over the whole pause, so
-/// that they do not come back together.
+/// Full jitter spreads the retries of deliveries that failed together over the whole delay.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Backoff {
     initial: Duration,
     max: Duration,
 }
 
-/// Why two durations are no [`Backoff`].
+/// Why two durations do not make a [`Backoff`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum BackoffError {
-    /// It would try again without a pause.
-    #[error("the initial back-off is zero")]
+    /// `initial` is zero, so retries would have no delay.
+    #[error("the initial backoff must be longer than zero")]
     Zero,
-    /// It could never be reached.
-    #[error("the initial back-off is longer than the longest")]
+    /// `initial` is longer than `max`.
+    #[error("the initial backoff must not exceed the maximum")]
     Order,
 }
 
@@ -40,31 +39,30 @@ impl Backoff {
         }
     }
 
-    /// The pause after `attempts` attempts that failed; `chance` is from 0 up to, without, 1.
-    /// No attempt counts as one.
+    /// The delay after `attempts` failed attempts (0 counts as 1); `jitter` is in `[0, 1)`.
     pub fn delay(&self, attempts: u32, jitter: f64) -> Duration {
         self.ceiling(attempts).mul_f64(if jitter >= 0.0 { jitter.min(1.0) } else { 0.0 })
     }
 
-    /// The longest pause after `attempts` attempts that failed.
+    /// The maximum delay after `attempts` failed attempts.
     pub fn ceiling(&self, attempts: u32) -> Duration {
         let doubled = 1u32.checked_shl(attempts.saturating_sub(1));
-        let pause = doubled.and_then(|factor| self.initial.checked_mul(factor));
-        pause.map_or(self.max, |pause| pause.min(self.max))
+        let delay = doubled.and_then(|factor| self.initial.checked_mul(factor));
+        delay.map_or(self.max, |delay| delay.min(self.max))
     }
 }
 
-/// Why a delivery is not sent any more.
+/// Why a delivery has expired.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ExpiryReason {
-    /// It is older than its limit.
+    /// It is older than the age limit.
     Age {
-        /// The limit.
+        /// The age limit.
         limit: Duration,
     },
-    /// The event's `expirytime` has passed: no consumer would act on it.
+    /// The event's `expirytime` has passed: consumers would not act on it.
     ExpiryTime {
-        /// It.
+        /// The `expirytime`.
         at: Time,
     },
 }
@@ -80,8 +78,8 @@ impl fmt::Display for ExpiryReason {
     }
 }
 
-/// Whether a delivery is too old to be sent, and why: `expirytime` has passed, or it was emitted
-/// longer ago than `max_age`.
+/// Returns why a delivery has expired: its `expirytime` has passed, or it was emitted longer ago than
+/// `max_age`. Returns `None` if it can be sent.
 pub fn expiry_reason(
     now: Time,
     emitted_at: Time,
@@ -115,7 +113,7 @@ mod tests {
     }
 
     #[test]
-    fn the_pause_doubles_up_to_its_limit() {
+    fn the_delay_doubles_up_to_its_limit() {
         let backoff = Backoff::new(Duration::from_millis(500), seconds(60)).unwrap();
         let ceilings: Vec<_> = (0..=9).map(|attempts| backoff.ceiling(attempts).as_millis()).collect();
         assert_eq!(ceilings, [500, 500, 1000, 2000, 4000, 8000, 16000, 32000, 60000, 60000]);
@@ -123,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn jitter_that_is_not_a_number_is_no_pause() {
+    fn invalid_jitter_is_no_delay() {
         let backoff = Backoff::new(seconds(1), seconds(60)).unwrap();
         assert_eq!(backoff.delay(1, f64::NAN), Duration::ZERO);
         assert_eq!(backoff.delay(1, -1.0), Duration::ZERO);
@@ -132,7 +130,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_pause_is_within_its_ceiling_and_the_ceiling_within_the_limits(
+        fn a_delay_is_within_its_ceiling_and_the_ceiling_within_the_limits(
             initial in 1u64..u64::MAX, more in 0u64..u64::MAX, attempts: u32, jitter in 0.0..1.0f64,
         ) {
             let (initial, max) = (Duration::from_nanos(initial), Duration::from_nanos(initial.saturating_add(more)));
@@ -143,7 +141,7 @@ mod tests {
         }
 
         #[test]
-        fn more_jitter_is_a_longer_pause(attempts in 0u32..40, a in 0.0..1.0f64, b in 0.0..1.0f64) {
+        fn more_jitter_is_a_longer_delay(attempts in 0u32..40, a in 0.0..1.0f64, b in 0.0..1.0f64) {
             let backoff = Backoff::new(Duration::from_millis(500), seconds(60)).unwrap();
             prop_assert!(backoff.delay(attempts, a.min(b)) <= backoff.delay(attempts, a.max(b)));
         }
@@ -152,8 +150,8 @@ mod tests {
         fn an_expired_delivery_stays_expired(emitted: i32, expiry: i32, age in 0u32..100_000, now: i32, later: u32) {
             let at = |second: i64| Time::from_millis(second * 1000);
             let (emitted, expiry) = (at(emitted.into()), at(expiry.into()));
-            let given_up = |now| expiry_reason(now, emitted, expiry, seconds(age.into())).is_some();
-            prop_assert!(!given_up(at(now.into())) || given_up(at(i64::from(now) + i64::from(later))));
+            let has_expired = |now| expiry_reason(now, emitted, expiry, seconds(age.into())).is_some();
+            prop_assert!(!has_expired(at(now.into())) || has_expired(at(i64::from(now) + i64::from(later))));
         }
     }
 
@@ -167,10 +165,6 @@ mod tests {
         assert_eq!(expiry_reason(at(3600), at(0), expiry, seconds(7200)), None);
         let passed = expiry_reason(at(3601), at(0), expiry, seconds(7200)).unwrap();
         assert_eq!(passed.to_string(), "expired: its expirytime 1970-01-01T01:00:00Z has passed");
-        assert_eq!(
-            expiry_reason(at(-5), at(0), expiry, seconds(1)),
-            None,
-            "the clock stood elsewhere before"
-        );
+        assert_eq!(expiry_reason(at(-5), at(0), expiry, seconds(1)), None, "the clock was ahead before");
     }
 }

@@ -1,11 +1,11 @@
-//! Rules: which alerts concern which target, and what is to happen then.
+//! Rules: which alerts concern which target, and the actions that follow.
 //!
-//! Everything here is already checked; `config` reads the text and finds the faults.
+//! All values are valid; `config` parses the text and reports errors.
 
 use std::num::NonZeroU32;
 use std::time::Duration;
 
-use super::control::Direction;
+use super::direction::Direction;
 use super::matcher::Matcher;
 use super::name::Name;
 use super::target::Platform;
@@ -14,86 +14,86 @@ use super::template::{Condition, Template};
 /// A row of the rule table.
 #[derive(Debug, Clone)]
 pub struct Rule {
-    /// The rule's identity, also across restarts and reloads.
+    /// The identity of the rule, also across restarts and reloads.
     pub name: Name,
-    /// The sources it listens to; `None` is all.
+    /// The sources whose alerts the rule matches; `None` matches all.
     pub sources: Option<Vec<Name>>,
-    /// All must hold.
+    /// Matchers, all of which must match.
     pub matchers: Vec<Matcher>,
-    /// Must hold too, if there is one.
+    /// An additional condition.
     pub when: Option<Condition>,
-    /// What it is about.
+    /// What the rule acts on.
     pub target: RuleTarget,
-    /// When an episode opens or grows.
+    /// The action when an episode opens or grows.
     pub on_firing: Option<FiringAction>,
-    /// When an episode closes.
+    /// The action when an episode closes.
     pub on_resolved: Option<ResolvedAction>,
-    /// How long an event may be acted on.
+    /// How long consumers may act on an event.
     pub expires_after: Duration,
-    /// Bounds for whoever carries the adjustment out.
+    /// Bounds of the target's capacity, for the consumer.
     pub limits: Limits,
-    /// The most events about one target in a span of time.
+    /// The maximum number of events per target in a span of time.
     pub budget: Option<Budget>,
-    /// Free text for the consumer.
+    /// Templates of texts for the consumer.
     pub parameters: Vec<(String, Template)>,
-    /// Whether it acts.
+    /// Whether the rule sends events.
     pub mode: Mode,
-    /// Where its events go; never empty in a rule that acts, and without doubles.
+    /// The destinations of its events; never empty in an active rule, without duplicates.
     pub send_to: Vec<Name>,
-    /// The most bytes that one of its events may have: the smallest limit among `send_to`.
+    /// The maximum size of an event in bytes: the smallest limit of the destinations in `send_to`.
     pub max_event_bytes: usize,
-    /// Whether later rules see the alert too.
+    /// Whether later rules are evaluated after a match.
     pub continues: bool,
 }
 
-/// A sliding bound for one rule at one target.
+/// A limit on the events of one rule about one target, over a sliding window.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Budget {
-    /// Events.
+    /// The maximum number of events.
     pub events: NonZeroU32,
-    /// In any span of this length.
+    /// The length of the window.
     pub per: Duration,
 }
 
-/// What a rule is about, and with that what kind of rule it is.
+/// What a rule acts on.
 #[derive(Debug, Clone)]
 pub enum RuleTarget {
-    /// It changes a target's capacity.
+    /// The rule changes the capacity of a target.
     Target(TargetTemplate),
-    /// It holds targets while its alerts fire, and sends nothing.
+    /// The rule holds targets while its alerts fire, and emits no events.
     Hold(HoldTemplate),
 }
 
-/// What a rule with `hold` holds.
+/// The targets and directions that a rule with `hold` blocks.
 #[derive(Debug, Clone)]
 pub struct HoldTemplate {
-    /// Templates of the fields that a target has to agree in; none of them is `hold: { all: true }`.
+    /// Templates of the fields in which targets have to match; none for `hold: { all: true }`.
     pub covers: PartialTemplate,
-    /// The directions that it stops, at least one.
+    /// The blocked directions, at least one.
     pub blocks: Vec<Direction>,
 }
 
-/// Templates of some of a target's fields.
+/// Templates of some fields of a target.
 #[derive(Debug, Clone, Default)]
 pub struct PartialTemplate {
-    /// Where it lives.
+    /// The platform.
     pub platform: Option<Platform>,
-    /// What it is there.
+    /// The kind of resource.
     pub kind: Option<Template>,
-    /// Its name.
+    /// The name.
     pub name: Option<Template>,
-    /// AWS account.
+    /// The AWS account.
     pub account: Option<Template>,
-    /// Cluster.
+    /// The cluster.
     pub cluster: Option<Template>,
-    /// Namespace.
+    /// The namespace.
     pub namespace: Option<Template>,
-    /// AWS region.
+    /// The AWS region.
     pub region: Option<Template>,
 }
 
 impl PartialTemplate {
-    /// Whether no field is given, so that every target agrees.
+    /// Whether no field is set, so that every target matches.
     pub const fn is_empty(&self) -> bool {
         let Self { platform, kind, name, account, cluster, namespace, region } = self;
         platform.is_none()
@@ -106,171 +106,170 @@ impl PartialTemplate {
     }
 }
 
-/// Templates of a target's fields.
+/// Templates of the fields of a target.
 #[derive(Debug, Clone)]
 pub struct TargetTemplate {
-    /// Where it lives.
+    /// The platform.
     pub platform: Platform,
-    /// What it is there.
+    /// The kind of resource.
     pub kind: Template,
-    /// Its name.
+    /// The name.
     pub name: Template,
-    /// AWS account.
+    /// The AWS account.
     pub account: Option<Template>,
-    /// Cluster.
+    /// The cluster.
     pub cluster: Option<Template>,
-    /// Namespace.
+    /// The namespace.
     pub namespace: Option<Template>,
-    /// AWS region.
+    /// The AWS region.
     pub region: Option<Template>,
 }
 
-/// Whether a rule acts.
+/// Whether a rule sends events.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mode {
-    /// It acts.
+    /// The rule sends events.
     Active,
-    /// It decides as if it acted, sends nothing and stops nobody.
+    /// The rule decides as if it were active, but sends nothing and blocks no other rule.
     Shadow,
-    /// It takes its alerts and does nothing.
+    /// The rule matches alerts without any action.
     Disabled,
 }
 
-/// A change and what guards it.
+/// A change and its guards.
 #[derive(Debug, Clone)]
 pub struct Action {
-    /// The change that is asked for.
+    /// The requested change.
     pub change: Change,
-    /// How long its emission blocks later ones about the same target.
+    /// How long an emission blocks later ones about the same target.
     pub cooldown: Duration,
-    /// How long it has to stay supported before it is emitted.
+    /// How long the action has to remain justified before it is emitted.
     pub stabilization_window: Duration,
 }
 
 impl Action {
-    /// The cooldown where none is given.
+    /// The default cooldown.
     pub const DEFAULT_COOLDOWN: Duration = Duration::from_secs(5 * 60);
 
-    /// The stabilization window where none is given: five minutes for what takes capacity away, none for
-    /// the rest.
+    /// The default stabilization window: five minutes for decreases, none for other changes.
     pub const fn default_stabilization_window(change: &Change) -> Duration {
         if change.decreases_capacity() { Duration::from_secs(5 * 60) } else { Duration::ZERO }
     }
 }
 
-/// What happens when an episode opens, and again when it grows.
+/// The action when an episode opens or grows.
 #[derive(Debug, Clone)]
 pub struct FiringAction {
-    /// The change, guarded.
+    /// The change and its guards.
     pub action: Action,
-    /// Whether growth acts again.
+    /// When the action is repeated.
     pub repeat: Repeat,
 }
 
-/// What happens when an episode closes. It never holds [`Amount::Steps`]: when the last alert has
-/// resolved there is no metric to read.
+/// The action when an episode closes. Never uses [`Amount::Steps`]: when the last alert has resolved, there
+/// is no metric.
 #[derive(Debug, Clone)]
 pub struct ResolvedAction {
-    /// The change, guarded.
+    /// The change and its guards.
     pub action: Action,
 }
 
-/// When the firing action of an open episode acts again.
+/// When the firing action of an open episode is repeated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Repeat {
-    /// Once an episode.
+    /// Once per episode.
     Never,
-    /// When more alerts are open than at any earlier emission.
+    /// Whenever more alerts are open than at any earlier emission.
     OnGrowth,
-    /// By our own clock, once for each cooldown, while the episode is open. Notifications do not count.
+    /// Once per cooldown while the episode is open, independent of notifications.
     WhileFiring {
-        /// The most events of one episode, the first one included.
+        /// The maximum number of events per episode, including the first.
         max_emissions: NonZeroU32,
     },
 }
 
 impl Repeat {
-    /// `max_emissions` where none is given.
+    /// The default of `max_emissions`.
     pub const DEFAULT_MAX_EMISSIONS: NonZeroU32 = NonZeroU32::new(5).unwrap();
 }
 
 /// A change of capacity.
 #[derive(Debug, Clone)]
 pub enum Change {
-    /// Add capacity.
+    /// Increases capacity.
     ScaleOut(Amount),
-    /// Take capacity away.
+    /// Decreases capacity.
     ScaleIn(Amount),
-    /// Go to a number. Both directions for every guard.
+    /// Sets capacity. Guards treat it as an increase and a decrease.
     SetCapacity {
-        /// The number, inside the rule's limits.
+        /// The new capacity, within the rule's limits.
         to: u32,
-        /// Whether a consumer may lower capacity with it.
+        /// Whether the consumer may decrease capacity to reach it.
         allow_decrease: bool,
     },
-    /// Tell, and change nothing.
+    /// Notifies the consumer without a change.
     Notify,
 }
 
-/// By how much.
+/// The amount of a change.
 #[derive(Debug, Clone)]
 pub enum Amount {
-    /// By a number of units.
+    /// A number of units.
     By(NonZeroU32),
-    /// By a share of what is there.
+    /// A percentage of the current capacity.
     ByPercent {
-        /// Percent.
+        /// The percentage.
         percent: NonZeroU32,
-        /// At least this many units.
+        /// The minimum number of units.
         at_least: Option<NonZeroU32>,
     },
-    /// By the highest metric among the open occurrences.
+    /// A number of units determined by the highest metric among the open occurrences.
     Steps(Steps),
 }
 
 /// The steps of a step adjustment.
 #[derive(Debug, Clone)]
 pub struct Steps {
-    /// Gives the number.
+    /// The template of the metric.
     pub metric: Template,
-    /// Never empty, `from` rising strictly.
+    /// Never empty, strictly increasing in `from`.
     steps: Vec<Step>,
 }
 
-/// From this value of the metric on, by that many units.
+/// A step: the number of units from a value of the metric up to the next step.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Step {
-    /// The lowest value that this step serves.
+    /// The lowest value of the metric to which the step applies.
     pub from: f64,
-    /// Units.
+    /// The number of units.
     pub by: NonZeroU32,
 }
 
-/// Why a list of steps makes no sense.
+/// Why a list of steps is invalid.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum StepsError {
-    /// None at all.
-    #[error("there is no step: give at least `{{ from: 0, by: 1 }}`")]
+    /// The list is empty.
+    #[error("no steps: specify at least `{{ from: 0, by: 1 }}`")]
     Empty,
-    /// `from` is not a finite number, or does not rise.
+    /// `from` is not a finite number, or does not increase.
     #[error("the steps do not rise: each `from` has to be a finite number above the one before")]
     NotRising,
 }
 
 impl Steps {
-    /// Checks that there is a step and that `from` rises.
+    /// Checks that there is a step and that `from` is finite and strictly increasing.
     pub fn new(metric: Template, steps: Vec<Step>) -> Result<Self, StepsError> {
         if steps.is_empty() {
             return Err(StepsError::Empty);
         }
-        let rises = steps.windows(2).all(|pair| pair[0].from < pair[1].from);
-        if !rises || steps.iter().any(|step| !step.from.is_finite()) {
+        let is_rising = steps.windows(2).all(|pair| pair[0].from < pair[1].from);
+        if !is_rising || steps.iter().any(|step| !step.from.is_finite()) {
             return Err(StepsError::NotRising);
         }
         Ok(Self { metric, steps })
     }
 
-    /// The step that serves `metric`; `None` below the lowest and for what is no finite number.
+    /// The step that applies to `metric`; `None` if it is below the lowest step or not finite.
     pub fn step_for(&self, metric: f64) -> Option<Step> {
         if !metric.is_finite() {
             return None;
@@ -278,7 +277,7 @@ impl Steps {
         self.steps.iter().rev().find(|step| metric >= step.from).copied()
     }
 
-    /// The lowest value that is served.
+    /// The lowest value to which a step applies.
     pub fn lowest(&self) -> f64 {
         self.steps[0].from
     }
@@ -287,14 +286,14 @@ impl Steps {
 /// Bounds of a target's capacity.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, schemars::JsonSchema)]
 pub struct Limits {
-    /// Not below.
+    /// The minimum capacity.
     pub min_capacity: Option<u32>,
-    /// Not above.
+    /// The maximum capacity.
     pub max_capacity: Option<u32>,
 }
 
 impl Limits {
-    /// `capacity` held inside the bounds.
+    /// Limits `capacity` to the bounds.
     pub fn clamp(&self, capacity: u32) -> u32 {
         let raised = capacity.max(self.min_capacity.unwrap_or(0));
         raised.min(self.max_capacity.unwrap_or(u32::MAX))
@@ -302,7 +301,7 @@ impl Limits {
 }
 
 impl Change {
-    /// The word in events and metrics.
+    /// The name of the action in events and metrics.
     pub const fn action(&self) -> &'static str {
         match self {
             Self::ScaleOut(_) => "scale_out",
@@ -312,22 +311,30 @@ impl Change {
         }
     }
 
-    /// Whether capacity could become less by it. A `set_capacity` counts in both directions.
+    /// Whether the change can decrease capacity. A `set_capacity` counts in both directions.
     pub const fn decreases_capacity(&self) -> bool {
         matches!(self, Self::ScaleIn(_) | Self::SetCapacity { .. })
     }
 
-    /// Whether whoever carries it out may make capacity less.
+    /// Whether the consumer may decrease capacity.
     pub const fn may_decrease_capacity(&self) -> bool {
         matches!(self, Self::ScaleIn(_) | Self::SetCapacity { allow_decrease: true, .. })
     }
 
-    /// Whether capacity could become more by it.
+    /// Whether the change can increase capacity.
     pub const fn increases_capacity(&self) -> bool {
         matches!(self, Self::ScaleOut(_) | Self::SetCapacity { .. })
     }
 
-    /// The steps, where the amount is given by them.
+    /// Whether the change has `direction`. A `set_capacity` has both.
+    pub const fn has_direction(&self, direction: Direction) -> bool {
+        match direction {
+            Direction::ScaleOut => self.increases_capacity(),
+            Direction::ScaleIn => self.decreases_capacity(),
+        }
+    }
+
+    /// The steps, if the amount is determined by steps.
     pub const fn steps(&self) -> Option<&Steps> {
         match self {
             Self::ScaleOut(Amount::Steps(steps)) | Self::ScaleIn(Amount::Steps(steps)) => Some(steps),

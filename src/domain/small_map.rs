@@ -1,5 +1,5 @@
-//! A map of a few entries: a sorted list, which takes one small allocation where a tree's node has room for
-//! eleven. Written as a map.
+//! A map for a few entries: a sorted list, which needs one small allocation where a node of a B-tree has room
+//! for eleven entries. Serialized as a map.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -7,7 +7,7 @@ use std::marker::PhantomData;
 use serde::de::{MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// What is kept by a key, in the keys' order.
+/// Values in the order of their keys.
 #[derive(Clone, PartialEq)]
 pub struct SmallMap<K, V>(Vec<(K, V)>);
 
@@ -27,12 +27,12 @@ impl<K: Ord, V> SmallMap<K, V> {
         self.find(key).ok().map(|at| &self.0[at].1)
     }
 
-    /// The value of a key, to change it.
+    /// The value of a key, mutable.
     pub fn get_mut(&mut self, key: &K) -> Option<&mut V> {
         self.find(key).ok().map(|at| &mut self.0[at].1)
     }
 
-    /// The value of a key, made where there is none.
+    /// The value of a key. Inserts the default if the key is absent.
     pub fn get_or_default(&mut self, key: &K) -> &mut V
     where
         K: Clone,
@@ -40,7 +40,7 @@ impl<K: Ord, V> SmallMap<K, V> {
     {
         let at = self.find(key).unwrap_or_else(|at| {
             if self.0.is_empty() {
-                // There is nearly always one only.
+                // Most maps have exactly one entry.
                 self.0.reserve_exact(1);
             }
             self.0.insert(at, (key.clone(), V::default()));
@@ -49,7 +49,7 @@ impl<K: Ord, V> SmallMap<K, V> {
         &mut self.0[at].1
     }
 
-    /// Puts a value in the place of the one that the key had.
+    /// Inserts a value. A value with the same key is replaced.
     pub fn insert(&mut self, key: K, value: V) {
         match self.find(&key) {
             Ok(at) => self.0[at].1 = value,
@@ -57,41 +57,41 @@ impl<K: Ord, V> SmallMap<K, V> {
         }
     }
 
-    /// Takes a key out.
+    /// Removes a key and returns its value.
     pub fn remove(&mut self, key: &K) -> Option<V> {
         self.find(key).ok().map(|at| self.0.remove(at).1)
     }
 }
 
 impl<K, V> SmallMap<K, V> {
-    /// Whether there is nothing in it.
+    /// Whether the map has no entries.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// All entries, by key.
+    /// All entries, ordered by key.
     pub fn iter(&self) -> impl Iterator<Item = (&K, &V)> {
         self.0.iter().map(|(key, value)| (key, value))
     }
 
-    /// All entries, by key, the values to change them.
+    /// All entries with mutable values, ordered by key.
     pub fn iter_mut(&mut self) -> impl Iterator<Item = (&K, &mut V)> {
         self.0.iter_mut().map(|(key, value)| (&*key, value))
     }
 
-    /// All values, by key.
+    /// All values, ordered by key.
     pub fn values(&self) -> impl Iterator<Item = &V> {
         self.0.iter().map(|(_, value)| value)
     }
 
-    /// All values, by key, to change them.
+    /// All values, mutable, ordered by key.
     pub fn values_mut(&mut self) -> impl Iterator<Item = &mut V> {
         self.0.iter_mut().map(|(_, value)| value)
     }
 
-    /// Takes out what does not stay.
-    pub fn retain(&mut self, mut stays: impl FnMut(&K, &mut V) -> bool) {
-        self.0.retain_mut(|(key, value)| stays(key, value));
+    /// Removes all entries for which `keep` returns false.
+    pub fn retain(&mut self, mut keep: impl FnMut(&K, &mut V) -> bool) {
+        self.0.retain_mut(|(key, value)| keep(key, value));
     }
 }
 

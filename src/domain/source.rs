@@ -1,4 +1,4 @@
-//! What is known of a sender of notifications.
+//! The configuration of a source.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,26 +7,26 @@ use super::labels::Labels;
 use super::matcher::Matcher;
 use super::name::Name;
 
-/// A configured sender: one Alertmanager cluster.
+/// A configured sender of notifications: one Alertmanager cluster.
 #[derive(Debug, Clone)]
 pub struct Source {
-    /// Its name, the last part of its webhook's path.
+    /// The name, the last part of the webhook's path.
     pub name: Name,
-    /// Laid over every alert's labels: a source cannot speak for another cluster.
+    /// Labels that override those of every alert, so that a source cannot send alerts for another cluster.
     pub labels: Arc<Labels>,
-    /// How long a firing that might be a twin's late copy waits for its resolve. Longer than
-    /// Alertmanager's `group_interval`.
+    /// How long a late firing (possibly the delayed copy of a second Alertmanager) is deferred for its
+    /// resolve to arrive. Longer than Alertmanager's `group_interval`.
     pub late_window: Duration,
-    /// How long an occurrence lives that nobody speaks of. Longer than Alertmanager's
+    /// How long an occurrence stays open when no notification mentions it. Longer than Alertmanager's
     /// `repeat_interval`.
     pub occurrence_ttl: Duration,
-    /// All hold for the alert that always fires while this source's Prometheus lives. Empty where there
-    /// is none.
+    /// Matchers of the heartbeat: the alert that always fires while this source's Prometheus runs. Empty if
+    /// none is configured.
     pub heartbeat: Vec<Matcher>,
 }
 
 impl Source {
-    /// Whether an alert is this source's heartbeat.
+    /// Whether an alert with these labels is the heartbeat of this source.
     pub fn is_heartbeat(&self, labels: &Labels) -> bool {
         !self.heartbeat.is_empty() && self.heartbeat.iter().all(|matcher| matcher.matches(labels))
     }

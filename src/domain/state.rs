@@ -1,113 +1,97 @@
-//! What is remembered of a target between notifications.
+//! The state of a target between notifications.
 //!
-//! This is what the engine reads and gives back, and what the store keeps: one document a target,
-//! written with field names, so that a later version can add to it. Everything that has to be looked
-//! at again by itself has a time in it, and [`TargetState::due`] is the earliest.
+//! The engine reads and returns it, and the store stores it: one JSON document per target, with field names,
+//! so that later versions can add fields. Everything that has to be rechecked contains a time, and
+//! [`TargetState::due`] returns the earliest.
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use super::alert_key::AlertKey;
 use super::alert_map::{AlertMap, HasAlertKey};
-use super::control::Direction;
+use super::direction::Direction;
 use super::episode_scope::EpisodeScope;
-use super::event::truncate_escaped;
 use super::labels::Labels;
 use super::name::Name;
-use super::notification::Envelope;
 use super::rate::Slot;
 use super::rule::{Action, Change, Mode};
 use super::small_map::SmallMap;
 use super::time::Time;
+use super::trigger::Trigger;
 use super::verdict::Verdict;
 
-/// An alert's identity: who sent it, and Alertmanager's hash of its labels.
-#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct AlertKey {
-    /// The source.
-    pub source: Name,
-    /// The fingerprint.
-    pub fingerprint: Arc<str>,
-}
-
-impl fmt::Debug for AlertKey {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.source, self.fingerprint)
-    }
-}
-
-/// The state of one target; the default is a target never heard of.
+/// The state of one target. The default is that of an unknown target.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct TargetState {
     /// The `sequence` of the last event about this target.
     #[serde(default)]
     pub sequence: u64,
-    /// Each rule's part, by the rule's name. A rule without an episode has none.
+    /// The state of each rule by name. Rules without state are absent.
     #[serde(default, skip_serializing_if = "SmallMap::is_empty")]
     pub rules: SmallMap<Name, RuleState>,
-    /// Alerts that are over.
+    /// The last resolve of each alert.
     #[serde(default, skip_serializing_if = "AlertMap::is_empty")]
     #[serde(rename = "ended")]
     pub last_resolves: AlertMap<LastResolve>,
-    /// What earlier emissions block.
+    /// Cooldowns after earlier emissions.
     #[serde(default, skip_serializing_if = "Cooldowns::is_empty")]
     pub cooldowns: Cooldowns,
 }
 
-/// Until when emissions about a target block later ones: those that add capacity look at those that
-/// added, those that take it away look at both.
+/// Until when emissions about a target block later ones: increases are blocked by increases only, decreases
+/// by both.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Cooldowns {
-    /// By what added capacity.
+    /// The end of the cooldown after the last increase.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[serde(rename = "added")]
     pub after_increase: Option<Time>,
-    /// By what took it away.
+    /// The end of the cooldown after the last decrease.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[serde(rename = "taken")]
     pub after_decrease: Option<Time>,
 }
 
-/// What one rule has going on at one target.
+/// The state of one rule for one target.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct RuleState {
     /// The open episode.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub episode: Option<Box<Episode>>,
-    /// Firings that may be the late half of a pair of Alertmanagers.
+    /// Late firings, possibly the delayed copies of a second Alertmanager.
     #[serde(default, skip_serializing_if = "AlertMap::is_empty")]
     pub late: AlertMap<LateFiring>,
-    /// What is to be done about the episode that closed last. Withdrawn when anything opens on the
-    /// target, so never there beside an open episode.
+    /// The deferred action of the episode that closed last. Withdrawn when any episode opens on the target, so
+    /// it never exists together with an open episode.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[serde(rename = "closing")]
     pub pending_close: Option<Box<PendingClose>>,
-    /// When each of the rule's latest events frees its part of the rule's budget.
+    /// When each of the recent events stops counting against the rule's budget.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[serde(rename = "spent")]
     pub budget_expiries: Vec<Time>,
-    /// What the events that the rule only would have sent block, in `mode: shadow`.
+    /// Cooldowns and budget of the events that the rule would have sent in `mode: shadow`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub shadow: Option<Box<Shadow>>,
-    /// The latest episode of which an alert expired. Its alerts may be heard again as they were, with no end
-    /// between, and what they open then is another episode.
+    /// The latest episode in which an alert expired. Its alerts may be received again without an end in
+    /// between, and then open a different episode.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[serde(rename = "lapsed")]
     pub expired_episode: Option<Box<ExpiredEpisode>>,
 }
 
-/// An episode that ended without the ends of all its alerts.
+/// An episode that ended because alerts expired.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ExpiredEpisode {
-    /// Its id.
+    /// The id of the episode.
     pub episode: Arc<str>,
-    /// Until when this has to be remembered.
+    /// The time until which this entry is retained.
     pub until: Time,
 }
 
-/// What a rule in `mode: shadow` blocks for itself, and for nobody else.
+/// What a rule in `mode: shadow` blocks for itself only.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct Shadow {
     /// As [`TargetState::cooldowns`].
@@ -119,82 +103,86 @@ pub struct Shadow {
     pub budget_expiries: Vec<Time>,
 }
 
-/// The `on_resolved` action of a closed episode, stopped by a guard for a time.
+/// The deferred `on_resolved` action of a closed episode.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct PendingClose {
-    /// The episode; nothing of it is open any more.
+    /// The episode, without open occurrences.
     pub episode: Box<Episode>,
-    /// The occurrences with which it closed.
+    /// The occurrences that closed it.
     pub closed: Vec<Occurrence>,
-    /// Since when, and until when.
+    /// The deferred action.
     #[serde(rename = "kept")]
     pub deferred: Deferred,
 }
 
-/// An action that a guard has stopped for a time, or that is to be repeated.
+/// An action that a guard has blocked for a time, or that is to be repeated.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Deferred {
-    /// When it was asked for.
+    /// The time of the request.
     #[serde(rename = "since")]
     pub requested_at: Time,
-    /// When it is looked at again; `None` when what stops it has no end that is known, so that the end of
-    /// another episode is waited for.
+    /// The time of the next recheck. `None` if the end of the block is unknown, so that the action depends on
+    /// the end of another episode.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[serde(rename = "due")]
     pub recheck_at: Option<Time>,
-    /// Where a limit of the process has stopped it: the direction that had no room. `due` is its turn then.
+    /// The direction whose rate limit has blocked the action. `recheck_at` is then the time of its slot.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[serde(rename = "line")]
     pub limited_direction: Option<Direction>,
-    /// When it is withdrawn at the latest; only what takes capacity away has such a time.
+    /// The time at which the action is withdrawn at the latest. Only decreases have a deadline.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[serde(rename = "give_up")]
     pub deadline: Option<Time>,
-    /// Whether `repeat: while_firing` asks for it: then an open episode is all the support it needs.
+    /// Whether the action is requested by `repeat: while_firing`: it is then justified as long as the episode
+    /// is open.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     #[serde(rename = "by_clock")]
     pub is_repeat: bool,
-    /// What stops it; `None` for a repetition that nothing has stopped yet.
+    /// The blocking verdict; `None` for a repetition that has not been blocked yet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[serde(rename = "stopped_by")]
     pub blocked_by: Option<Verdict>,
-    /// The alerts that it is about.
+    /// The alerts that the action concerns.
     pub alerts: Vec<AlertKey>,
-    /// The notification that it goes back to.
+    /// The notification that caused the action.
     #[serde(rename = "cause")]
     pub trigger: Arc<Trigger>,
 }
 
-/// From the first occurrence that opens to the last that resolves. Never without one that is open.
+/// The time from the first occurrence that opens to the last that resolves. At least one occurrence is open,
+/// except within a [`PendingClose`].
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Episode {
-    /// Hash of rule, target and opening occurrences.
+    /// A hash of rule, target and opening occurrences.
     pub id: Arc<str>,
-    /// What it is about, as it was rendered when the episode opened.
+    /// The scope, as rendered when the episode opened.
     #[serde(rename = "target")]
     pub scope: EpisodeScope,
-    /// The store's time at which it opened.
+    /// The store time at which the episode opened.
     pub opened_at: Time,
     /// The open occurrences.
     pub open: AlertMap<Occurrence>,
-    /// How many `on_firing` events it has emitted.
+    /// The number of emitted `on_firing` events.
     pub emissions: u32,
-    /// The most alerts that were open at one of these emissions.
+    /// The growth mark: the largest number of alerts that were open at any of these emissions.
     pub most_open: u32,
-    /// The same of what `mode: shadow` only would have sent.
+    /// The same for events that `mode: shadow` would have sent.
     #[serde(default, skip_serializing_if = "EmissionStats::is_empty")]
     pub shadowed: EmissionStats,
-    /// The sources of all its occurrences, also of those that are over; each once. A list, since there is
-    /// nearly always one.
+    /// The sources of all its occurrences, including resolved ones, without duplicates. A list, since there
+    /// is almost always only one.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub sources: Vec<Name>,
-    /// Whether one of its occurrences began before this store was created: it takes nothing away.
+    /// Whether one of its occurrences started before this store was created. Such an episode cannot decrease
+    /// capacity.
     #[serde(default)]
     pub adopted: bool,
-    /// Whether one of its occurrences expired, so that nobody knows its end: it takes nothing away.
+    /// Whether one of its occurrences expired, so that its end is unknown. Such an episode cannot decrease
+    /// capacity.
     #[serde(default)]
     pub expired: bool,
-    /// The `on_firing` action that a guard has stopped for a time, or that is to be repeated.
+    /// The deferred or repeated `on_firing` action.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[serde(rename = "kept")]
     pub deferred: Option<Deferred>,
@@ -203,116 +191,81 @@ pub struct Episode {
     pub parameters: BTreeMap<String, String>,
 }
 
-/// What an episode has emitted, or in `mode: shadow` would have.
+/// Emissions of an episode, actual or in `mode: shadow`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct EmissionStats {
-    /// How many `on_firing` events.
+    /// The number of `on_firing` events.
     pub emissions: u32,
-    /// The most alerts that were open at one of them.
+    /// The growth mark: the largest number of alerts that were open at any of them.
     pub most_open: u32,
 }
 
-/// One alert while it fires.
+/// One alert from a firing to its resolve.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Occurrence {
-    /// Which alert.
+    /// The identity of the alert.
     pub alert: AlertKey,
-    /// When it began, by Prometheus.
+    /// The start of the alert by Prometheus' clock.
     pub starts_at: Time,
-    /// When it was last heard firing, by the store's clock.
+    /// The store time at which it was last received firing.
     pub heard_at: Time,
-    /// When it expires, unless it is heard again.
+    /// The time at which it expires unless it is received again.
     pub expires_at: Time,
-    /// The number that step adjustments look at.
+    /// The metric for step adjustments.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub metric: Option<f64>,
-    /// Labels, the source's laid over them.
+    /// The labels; those of the source take precedence.
     pub labels: Arc<Labels>,
     /// The latest annotations.
     pub annotations: Arc<Labels>,
-    /// The page of the expression.
+    /// The URL of the alert's expression in Prometheus.
     #[serde(default)]
     pub generator_url: Arc<str>,
 }
 
-/// A firing that began before the last known end of the same alert. It opens at `due`, unless its
-/// resolve arrives before.
+/// A firing that started before the last known end of the same alert. It opens at `opens_at` unless its
+/// resolve arrives first.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct LateFiring {
-    /// What would open.
+    /// The occurrence that would open.
     pub occurrence: Occurrence,
-    /// Where.
+    /// The scope of the episode in which it would open.
     #[serde(rename = "target")]
     pub scope: EpisodeScope,
-    /// With which parameters.
+    /// The rendered parameters of the rule.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub parameters: BTreeMap<String, String>,
-    /// The notification that brought it.
+    /// The notification that contained the firing.
     #[serde(rename = "cause")]
     pub trigger: Arc<Trigger>,
-    /// Whether no notification that spoke of it was whole: it takes nothing away then.
+    /// Whether every notification that contained the firing was truncated. The occurrence then cannot
+    /// decrease capacity.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub truncated: bool,
-    /// The end that it began before.
+    /// The known end of the alert, which is later than this start.
     pub previous_end: Time,
-    /// When it opens.
+    /// The time at which it opens.
     #[serde(rename = "due")]
     pub opens_at: Time,
 }
 
-/// The last end of an alert.
+/// The last resolve of an alert.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct LastResolve {
-    /// Which alert.
+    /// The identity of the alert.
     pub alert: AlertKey,
-    /// Its end, by Alertmanager.
+    /// The end of the alert according to Alertmanager.
     pub ends_at: Time,
-    /// Whether it had been open here; else its firing never reached us.
+    /// Whether the alert was open; otherwise its firing was never received.
     pub was_open: bool,
-    /// Until when this has to be remembered.
+    /// The time until which this entry is retained.
     pub until: Time,
 }
 
-/// The notification that a decision goes back to.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Trigger {
-    /// Who sent it.
-    pub source: Name,
-    /// The receiver in Alertmanager's configuration.
-    pub receiver: String,
-    /// Alertmanager's key of the group.
-    pub group_key: String,
-    /// Alertmanager's own address.
-    pub external_url: String,
-    /// Why Alertmanager sent it, where it says so.
-    pub reason: Option<String>,
-    /// W3C trace context of the request.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub traceparent: Option<String>,
-}
-
-/// What Alertmanager says about a group is kept up to this many bytes of JSON a field, so that the
-/// fixed part of an event has a bound.
-pub const MAX_TRIGGER_FIELD_BYTES: usize = 1024;
-
-impl Trigger {
-    /// From a notification's envelope, each text cut to [`MAX_TRIGGER_FIELD_BYTES`].
-    pub fn new(source: &Name, envelope: &Envelope, traceparent: Option<String>) -> Self {
-        let cut = |text: &str| truncate_escaped(text, MAX_TRIGGER_FIELD_BYTES).to_owned();
-        Self {
-            source: source.clone(),
-            receiver: cut(&envelope.receiver),
-            group_key: cut(&envelope.group_key),
-            external_url: cut(&envelope.external_url),
-            reason: envelope.reason.as_deref().map(cut),
-            traceparent,
-        }
-    }
-}
-
 impl Occurrence {
-    /// Whether a start of the same alert is that of another occurrence, so that this one has ended unheard.
-    /// Where Prometheus' clock is ahead of ours, its own start may lie after we heard of it.
+    /// Whether a firing with this start belongs to a newer occurrence of the same alert, so that the end of
+    /// this one was missed. `starts_at` is compared too, because Prometheus' clock may be ahead of the
+    /// store's.
     pub fn is_replaced_by(&self, starts_at: Time) -> bool {
         starts_at > self.heard_at && starts_at > self.starts_at
     }
@@ -337,14 +290,14 @@ impl HasAlertKey for LastResolve {
 }
 
 impl TargetState {
-    /// Whether there is nothing to remember: no open, late or kept thing, no end, no cooldown.
+    /// Whether the state can be deleted: it has no rule state, resolve or cooldown.
     pub fn is_empty(&self) -> bool {
         self.last_resolves.is_empty()
             && self.cooldowns.is_empty()
             && self.rules.values().all(RuleState::is_empty)
     }
 
-    /// Forgets ends that need not be remembered, and what blocked later emissions and is over.
+    /// Removes all entries that have expired at `now`.
     pub fn prune(&mut self, now: Time) {
         self.last_resolves.extract_if(|ended| ended.until <= now);
         self.cooldowns.prune(now);
@@ -356,7 +309,7 @@ impl TargetState {
         });
     }
 
-    /// The earliest time at which something here has to be looked at again; `None` if never.
+    /// The earliest time at which the target has to be processed; `None` if never.
     pub fn due(&self) -> Option<Time> {
         let rules = self.rules.values().flat_map(|rule| {
             let expiry = rule.occurrences().map(|open| open.expires_at);
@@ -379,8 +332,8 @@ impl TargetState {
         rules.chain(ended).chain(self.cooldowns.after_increase).chain(self.cooldowns.after_decrease).min()
     }
 
-    /// Whether something here may be free, or have lost its support, by a change of the controls: what a
-    /// pause or a hold has stopped, and whatever would take capacity away and waits.
+    /// Whether a change of the controls can unblock or invalidate a deferred action: one that is blocked by a
+    /// pause or hold, or any decrease.
     pub fn depends_on_controls(&self) -> bool {
         self.deferred_actions().any(|deferred| {
             deferred.deadline.is_some()
@@ -388,7 +341,7 @@ impl TargetState {
         })
     }
 
-    /// The rules that have an episode open here.
+    /// The rules with an open episode, except heartbeats.
     pub fn open_episodes(&self) -> impl Iterator<Item = &Name> {
         let open = self.rules.iter().filter(|(_, rule)| {
             rule.episode.as_ref().is_some_and(|episode| !matches!(episode.scope, EpisodeScope::Heartbeat(_)))
@@ -396,7 +349,7 @@ impl TargetState {
         open.map(|(name, _)| name)
     }
 
-    /// The verdicts of all that waits here, one for each action and each late alert.
+    /// The blocking verdicts of the deferred actions, and `late` for each late firing.
     pub fn deferred_verdicts(&self) -> impl Iterator<Item = Verdict> {
         let late = self.rules.values().flat_map(|rule| rule.late.iter().map(|_| Verdict::Late));
         self.deferred_actions().filter_map(|deferred| deferred.blocked_by).chain(late)
@@ -406,7 +359,7 @@ impl TargetState {
         self.rules.values().filter_map(RuleState::deferred)
     }
 
-    /// What is known of an alert that is open, late, or waits with a closed episode here.
+    /// The occurrence of an alert that is open, late, or part of a pending close.
     pub fn occurrence(&self, alert: &AlertKey) -> Option<&Occurrence> {
         self.rules.values().find_map(|rule| {
             let open = rule.episode.as_ref().and_then(|episode| episode.open.get(alert));
@@ -419,7 +372,7 @@ impl TargetState {
         })
     }
 
-    /// Every alert that is open, late or remembered here; one may come more than once.
+    /// All alerts that are open, late or have a stored resolve, possibly with duplicates.
     pub fn alerts(&self) -> impl Iterator<Item = &AlertKey> {
         let rules = self.rules.values().flat_map(|rule| {
             rule.occurrences()
@@ -429,19 +382,19 @@ impl TargetState {
         rules.chain(self.last_resolves.iter().map(|ended| &ended.alert))
     }
 
-    /// The last known end of an alert.
+    /// The last resolve of an alert, if it is stored.
     pub fn last_resolve(&self, alert: &AlertKey) -> Option<&LastResolve> {
         self.last_resolves.get(alert)
     }
 }
 
 impl Cooldowns {
-    /// Whether nothing is blocked.
+    /// Whether there are no cooldowns.
     pub fn is_empty(&self) -> bool {
         self.after_increase.is_none() && self.after_decrease.is_none()
     }
 
-    /// Until when this change is blocked, if it is. A change that is none looks at nothing.
+    /// The time until which a change is blocked; `None` if it is not. `notify` is never blocked.
     pub fn blocked_until(&self, change: &Change, now: Time) -> Option<Time> {
         let until = match change {
             Change::Notify => None,
@@ -451,7 +404,7 @@ impl Cooldowns {
         until.filter(|until| *until > now)
     }
 
-    /// Notes an emission. A `set_capacity` counts in both directions.
+    /// Records an emission. A `set_capacity` counts in both directions.
     pub fn record_emission(&mut self, action: &Action, now: Time) {
         let until = Some(now.after(action.cooldown)).filter(|until| *until > now);
         if action.change.increases_capacity() {
@@ -462,7 +415,7 @@ impl Cooldowns {
         }
     }
 
-    /// Forgets what is over.
+    /// Removes cooldowns that are over.
     pub fn prune(&mut self, now: Time) {
         self.after_increase = self.after_increase.filter(|until| *until > now);
         self.after_decrease = self.after_decrease.filter(|until| *until > now);
@@ -470,17 +423,17 @@ impl Cooldowns {
 }
 
 impl Episode {
-    /// How many alerts are open.
+    /// The number of open alerts.
     pub fn open_count(&self) -> u32 {
         u32::try_from(self.open.len()).unwrap_or(u32::MAX)
     }
 
-    /// Whether more alerts are open than at any emission so far, of those that a rule in this mode makes.
+    /// Whether more alerts are open than at any emission so far in this mode.
     pub fn has_grown(&self, mode: Mode) -> bool {
         self.open_count() > self.emission_stats(mode).most_open
     }
 
-    /// What a rule in this mode has emitted.
+    /// The emissions in this mode.
     pub fn emission_stats(&self, mode: Mode) -> EmissionStats {
         match mode {
             Mode::Shadow => self.shadowed,
@@ -490,7 +443,7 @@ impl Episode {
         }
     }
 
-    /// Notes an emission of a rule in this mode, of all that is open.
+    /// Records an emission in this mode with the current number of open alerts.
     pub fn record_emission(&mut self, mode: Mode) {
         let EmissionStats { emissions, most_open } = self.emission_stats(mode);
         let most_open = most_open.max(self.open_count());
@@ -516,7 +469,7 @@ impl Shadow {
         cooldowns.chain(self.budget_expiries.iter().copied())
     }
 
-    /// Forgets what is over. Whether anything is left.
+    /// Removes what is over. Returns whether anything remains.
     pub fn prune(&mut self, now: Time) -> bool {
         self.cooldowns.prune(now);
         self.budget_expiries.retain(|free| *free > now);
@@ -525,19 +478,19 @@ impl Shadow {
 }
 
 impl Deferred {
-    /// The place that the process's limits gave it.
+    /// The slot that the action has reserved in the rate limits.
     pub fn slot(&self) -> Option<Slot> {
         self.limited_direction.zip(self.recheck_at).map(|(direction, at)| Slot { direction, at })
     }
 
-    /// Whether its time has come.
+    /// Whether the recheck or the deadline is due.
     pub fn is_due(&self, now: Time) -> bool {
         self.recheck_at.into_iter().chain(self.deadline).any(|due| due <= now)
     }
 }
 
 impl RuleState {
-    /// Whether there is nothing to remember.
+    /// Whether the rule has no state for the target.
     pub fn is_empty(&self) -> bool {
         self.episode.is_none()
             && self.late.is_empty()
@@ -547,7 +500,7 @@ impl RuleState {
             && self.expired_episode.is_none()
     }
 
-    /// The action that a guard has stopped; there is one at the most.
+    /// The deferred action; there is at most one.
     pub fn deferred(&self) -> Option<&Deferred> {
         let firing = self.episode.as_ref().and_then(|episode| episode.deferred.as_ref());
         firing.or(self.pending_close.as_ref().map(|pending_close| &pending_close.deferred))
@@ -557,12 +510,12 @@ impl RuleState {
         self.episode.iter().flat_map(|episode| episode.open.iter())
     }
 
-    /// Whether this alert is open here.
+    /// Whether the alert is open.
     pub fn is_open(&self, alert: &AlertKey) -> bool {
         self.episode.as_ref().is_some_and(|episode| episode.open.contains(alert))
     }
 
-    /// Whether this alert is open or late here.
+    /// Whether the alert is open or late.
     pub fn is_tracked(&self, alert: &AlertKey) -> bool {
         self.is_open(alert) || self.late.contains(alert)
     }

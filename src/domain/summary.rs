@@ -1,28 +1,28 @@
-//! What came of a notification, in numbers.
+//! Counts of the decisions on a notification.
 
 use std::collections::BTreeMap;
 
 use super::name::Name;
 use super::verdict::{Decision, Verdict};
 
-/// The numbers of one or more decisions.
+/// Counts over one or more decisions.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Summary {
-    /// Alerts of the notification.
+    /// Alerts in the notification.
     pub alerts: usize,
-    /// Events that were written.
+    /// Events that were emitted.
     pub events: u64,
-    /// Verdicts of the alerts of a notification, counted for each alert and rule that took it. What became
-    /// of something that had waited is in `decisions` alone.
+    /// Alerts per verdict, counted once for each rule that matched. Decisions on deferred actions are counted
+    /// in `decisions` only.
     pub verdicts: BTreeMap<Verdict, u64>,
-    /// Decisions of each rule and verdict.
+    /// Decisions per rule and verdict.
     pub decisions: BTreeMap<(Option<Name>, Verdict), u64>,
-    /// Events of each rule and action.
+    /// Events per rule and action.
     pub actions: BTreeMap<(Name, &'static str), u64>,
 }
 
 impl Summary {
-    /// Counts decisions.
+    /// Counts `decisions`. The number of alerts is left at 0.
     pub fn from_decisions(decisions: &[Decision]) -> Self {
         let mut summary = Self::default();
         for decision in decisions {
@@ -38,7 +38,7 @@ impl Summary {
         summary
     }
 
-    /// Adds the numbers of another part of the same notification.
+    /// Adds the counts of another part of the same notification. The number of alerts does not change.
     pub fn add(&mut self, other: Self) {
         self.events += other.events;
         for (verdict, count) in other.verdicts {

@@ -1,4 +1,4 @@
-//! The rule table: which rule takes an alert, and what it makes of it. Pure, before any state.
+//! The rule table: finds the rules that match an alert and renders their templates. Pure, without any state.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -16,94 +16,95 @@ use super::target::{PartialTarget, Target, TargetKey};
 use super::template::{Scope, Template, Templates};
 use super::verdict::Verdict;
 
-/// A rendered field of a target has at most this many bytes. Names in AWS and Kubernetes have at most
-/// 255; an ARN fits too.
+/// The maximum size of a rendered field of a target. Names in AWS and Kubernetes have at most 255 bytes; an
+/// ARN fits too.
 pub const MAX_TARGET_FIELD_BYTES: usize = 512;
 
-/// All rules in their order, with the templates that they are made of.
+/// All rules in order, with their compiled templates.
 ///
-/// What its maps hold comes from the configuration, so nobody can make their hashes collide.
+/// The keys of its hash maps come from the configuration, so a fast hasher without protection against
+/// collisions is sufficient.
 #[derive(Debug)]
 pub struct RuleTable {
     rules: Vec<Rule>,
     templates: Templates,
     by_name: HashMap<Name, usize, FixedState>,
-    /// Rules that ask for one of a few `alertname`s, among all that could take such an alert, in order.
+    /// For each `alertname` that a rule requires: all rules that can match such an alert, in order.
     by_alertname: HashMap<String, Vec<usize>, FixedState>,
-    /// Rules that do not.
+    /// The rules that require no particular `alertname`, in order.
     others: Vec<usize>,
 }
 
-/// What the table made of one firing alert.
+/// The evaluation of one firing alert.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Evaluation {
-    /// The rules that took it and can use it.
+    /// The rules that matched, with their rendered values.
     pub matches: Vec<RuleMatch>,
-    /// What else is to be said: nothing took it, or what took it cannot use it.
+    /// Why no rule matched, or why a matching rule cannot use the alert.
     pub not_matched: Option<NotMatched>,
 }
 
-/// A rule took an alert.
+/// A rule that matched an alert.
 #[derive(Debug, Clone, PartialEq)]
 pub struct RuleMatch {
-    /// The rule's place in [`RuleTable::rules`].
+    /// The index of the rule in [`RuleTable::rules`].
     pub rule_index: usize,
-    /// What it is about: the rendered target, or what is held.
+    /// The rendered target or hold.
     pub scope: EpisodeScope,
-    /// Its key.
+    /// The key of `scope`.
     pub key: TargetKey,
     /// The rendered parameters.
     pub parameters: BTreeMap<String, String>,
-    /// The number for step adjustments; finite and not below the lowest step.
+    /// The metric for step adjustments; finite and not below the lowest step.
     pub metric: Option<f64>,
 }
 
-/// Why an alert comes to no target.
+/// Why an alert has no target.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NotMatched {
     /// `unmatched`, `condition_false`, `disabled` or `invalid`.
     pub verdict: Verdict,
-    /// The rule that says so, if it was one.
+    /// The rule that determined the verdict, if any.
     pub rule: Option<Name>,
-    /// More about it.
+    /// An explanation.
     pub detail: Option<String>,
 }
 
-/// What one rule says of an alert: the first thing that makes it match or not.
+/// The result of evaluating one rule for an alert: the first check that fails, or a match.
 #[derive(Debug, Clone)]
 pub enum MatchResult<'a> {
-    /// It does not listen to the alert's source.
+    /// The rule does not apply to the alert's source.
     OtherSource,
-    /// This matcher does not hold.
+    /// This matcher does not match.
     NoMatch(&'a Matcher),
-    /// Its matchers hold, its `when` does not.
+    /// The matchers match, but `when` is false.
     ConditionFalse,
-    /// It takes the alert and cannot use it: a fault in `when` or in a template.
+    /// The rule matches, but evaluating `when` or a template failed.
     Invalid(String),
-    /// It takes the alert, and is disabled.
+    /// The rule matches, but is disabled.
     Disabled,
-    /// It takes the alert.
+    /// The rule matches.
     Matched(RuleMatch),
-    /// This rule has taken the alert before, so it is not asked.
+    /// This earlier rule has ended the evaluation, so the rule was not evaluated.
     Skipped(&'a Name),
 }
 
 impl RuleTable {
-    /// `rules` in their order; `templates` is what their templates were made with. Names are unique,
-    /// which `config` has checked.
+    /// Builds the table from rules in order and the set in which their templates were compiled. Names must be
+    /// unique, as checked by `config`.
     pub fn new(rules: Vec<Rule>, templates: Templates) -> Self {
         let by_name = rules.iter().enumerate().map(|(at, rule)| (rule.name.clone(), at)).collect();
-        let wanted = |rule: &Rule| {
+        let required_names = |rule: &Rule| {
             let mut named = rule.matchers.iter().filter(|matcher| matcher.label() == "alertname");
             let names = named.find_map(Matcher::one_of)?;
             Some(names.into_iter().map(str::to_owned).collect::<BTreeSet<String>>())
         };
-        let wanted: Vec<Option<BTreeSet<String>>> = rules.iter().map(wanted).collect();
-        let names = wanted.iter().flatten().flatten();
+        let required: Vec<Option<BTreeSet<String>>> = rules.iter().map(required_names).collect();
+        let names = required.iter().flatten().flatten();
         let mut by_alertname: HashMap<String, Vec<usize>, FixedState> =
             names.map(|name| (name.clone(), Vec::new())).collect();
         let mut others = Vec::new();
-        for (at, names) in wanted.iter().enumerate() {
+        for (at, names) in required.iter().enumerate() {
             match names {
                 Some(names) => {
                     for name in names {
@@ -124,14 +125,14 @@ impl RuleTable {
         &self.rules
     }
 
-    /// A rule by its name.
+    /// The rule with this name.
     pub fn rule(&self, name: &Name) -> Option<&Rule> {
         self.by_name.get(name).map(|&at| &self.rules[at])
     }
 
-    /// Judges one firing alert, the source's labels already laid over its own: the first rule whose
-    /// sources, matchers and `when` hold takes it, later ones too where it says `continue`. A fault in
-    /// `when` or a template makes it invalid and ends the look.
+    /// Evaluates the rules in order for one firing alert, whose labels have already been overridden by those
+    /// of the source. The first rule whose sources, matchers and `when` match ends the evaluation, unless it
+    /// has `continue`. An error in `when` or a template makes the alert invalid and ends the evaluation.
     pub fn evaluate_alert(&self, source: &Source, alert: &Alert) -> Evaluation {
         let scope = Scope { source: &source.name, source_labels: &source.labels, alert };
         let mut evaluation = Evaluation::default();
@@ -139,18 +140,18 @@ impl RuleTable {
         let alertname = alert.labels.get("alertname");
         let candidates = self.by_alertname.get(alertname).unwrap_or(&self.others);
         for (at, rule) in candidates.iter().map(|&at| (at, &self.rules[at])) {
-            let refuse = |verdict, detail| NotMatched { verdict, rule: Some(rule.name.clone()), detail };
+            let not_matched = |verdict, detail| NotMatched { verdict, rule: Some(rule.name.clone()), detail };
             match self.evaluate(at, rule, &scope) {
                 MatchResult::OtherSource | MatchResult::NoMatch(_) | MatchResult::Skipped(_) => continue,
                 MatchResult::ConditionFalse => {
-                    condition_false.get_or_insert_with(|| refuse(Verdict::ConditionFalse, None));
+                    condition_false.get_or_insert_with(|| not_matched(Verdict::ConditionFalse, None));
                     continue;
                 }
                 MatchResult::Invalid(error) => {
-                    evaluation.not_matched = Some(refuse(Verdict::Invalid, Some(error)));
+                    evaluation.not_matched = Some(not_matched(Verdict::Invalid, Some(error)));
                     return evaluation;
                 }
-                MatchResult::Disabled => evaluation.not_matched = Some(refuse(Verdict::Disabled, None)),
+                MatchResult::Disabled => evaluation.not_matched = Some(not_matched(Verdict::Disabled, None)),
                 MatchResult::Matched(matched) => evaluation.matches.push(matched),
             }
             if !rule.continues {
@@ -164,7 +165,7 @@ impl RuleTable {
         evaluation
     }
 
-    /// What every rule says of an alert that [`RuleTable::evaluate_alert`] would judge, in their order.
+    /// The result of every rule for an alert, in order, as [`RuleTable::evaluate_alert`] evaluates them.
     pub fn trace(&self, source: &Source, alert: &Alert) -> Vec<(&Rule, MatchResult<'_>)> {
         let scope = Scope { source: &source.name, source_labels: &source.labels, alert };
         let mut ended_by = None;
@@ -219,7 +220,7 @@ impl RuleTable {
             let bytes = check_fixed_bytes(target, &parameters, max_bytes);
             bytes.map_err(|bytes| {
                 format!(
-                    "its event would have {bytes} bytes without any alert; the destinations take {max_bytes}"
+                    "the event would have {bytes} bytes without any alert; the destinations accept {max_bytes}"
                 )
             })?;
         }
@@ -227,7 +228,7 @@ impl RuleTable {
         Ok(RuleMatch { rule_index: at, key: episode_scope.key(), scope: episode_scope, parameters, metric })
     }
 
-    /// A field of a target: never empty, and not too long.
+    /// Renders a field of a target, which must not be empty or too long.
     fn field(&self, name: &str, template: &Template, scope: &Scope<'_>) -> Result<String, String> {
         let text = self.templates.render(template, scope);
         let text = text.map_err(|error| format!("target.{name}: {error}"))?;
@@ -291,7 +292,7 @@ impl RuleTable {
             Ok(metric) if metric.is_finite() => {
                 Err(format!("metric: {metric} is below the lowest step, {}", steps.lowest()))
             }
-            _ => Err(format!("metric: `{}` is no finite number", shown())),
+            _ => Err(format!("metric: `{}` is not a finite number", shown())),
         }
     }
 }

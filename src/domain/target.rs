@@ -1,4 +1,4 @@
-//! The thing whose capacity changes, and its key.
+//! Targets, whose capacity changes, and their keys.
 
 use std::fmt;
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::name::Name;
 
-/// Where a target lives; it tells a consumer which API to call.
+/// The platform of a target, which determines the API that a consumer calls.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Platform {
@@ -19,16 +19,16 @@ pub enum Platform {
     Ec2,
     /// An ECS service.
     Ecs,
-    /// A workload of Kubernetes.
+    /// A Kubernetes workload.
     Kubernetes,
-    /// A job of Nomad.
+    /// A Nomad job.
     Nomad,
-    /// Whatever a consumer of one's own understands.
+    /// Anything that a custom consumer understands.
     Custom,
 }
 
 impl Platform {
-    /// All of them, in the order of the documentation.
+    /// All platforms, in the order of the documentation.
     pub const ALL: [Self; 6] = [Self::Eks, Self::Ec2, Self::Ecs, Self::Kubernetes, Self::Nomad, Self::Custom];
 
     /// The name in configuration and events.
@@ -44,61 +44,61 @@ impl Platform {
     }
 }
 
-/// A target as events carry it. No field is empty; what is absent is `None`.
+/// A target as in events. Fields are never empty; absent ones are omitted.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 pub struct Target {
-    /// Where it lives.
+    /// The platform.
     pub platform: Platform,
-    /// What it is there: `nodegroup`, `service`, `deployment`.
+    /// The kind of resource: `nodegroup`, `service`, `deployment`.
     pub kind: String,
-    /// Its name.
+    /// The name.
     pub name: String,
-    /// AWS account.
+    /// The AWS account.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub account: Option<String>,
-    /// Cluster.
+    /// The cluster.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cluster: Option<String>,
-    /// Kubernetes' or Nomad's namespace.
+    /// The namespace in Kubernetes or Nomad.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub namespace: Option<String>,
-    /// AWS region.
+    /// The AWS region.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub region: Option<String>,
 }
 
-/// Some fields of a target, as a hold gives them: it covers every target that agrees in all of them.
+/// Some fields of a target, as in a hold: covers every target that has the same values.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 pub struct PartialTarget {
-    /// Where it lives.
+    /// The platform.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub platform: Option<Platform>,
-    /// What it is there.
+    /// The kind of resource.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kind: Option<String>,
-    /// Its name.
+    /// The name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
-    /// AWS account.
+    /// The AWS account.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub account: Option<String>,
-    /// Cluster.
+    /// The cluster.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cluster: Option<String>,
-    /// Kubernetes' or Nomad's namespace.
+    /// The namespace in Kubernetes or Nomad.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub namespace: Option<String>,
-    /// AWS region.
+    /// The AWS region.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub region: Option<String>,
 }
 
-/// What a [`TargetKey`] leaves as it is: RFC 3986's unreserved characters.
+/// The characters that are percent-encoded in a [`TargetKey`]: all except RFC 3986's unreserved characters.
 const KEY_ENCODE_SET: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
 impl Target {
-    /// `platform/kind/account/region/cluster/namespace/name`, each part percent-encoded, `-` for
-    /// what is absent. A part that is itself `-` is written `%2D`, so two targets never share a key.
+    /// The key: `platform/kind/account/region/cluster/namespace/name`, each part percent-encoded, `-` for
+    /// absent parts. A part that is itself `-` is encoded as `%2D`, so different targets have different keys.
     pub fn key(&self) -> TargetKey {
         let mut key = String::with_capacity(64);
         key.push_str(self.platform.as_str());
@@ -127,7 +127,7 @@ fn push_parts(key: &mut String, parts: &[Option<&String>]) {
 }
 
 impl PartialTarget {
-    /// Whether it covers a target: a field that the target lacks does not agree.
+    /// Whether the target has the same value in every field that is set here.
     pub fn covers(&self, target: &Target) -> bool {
         let agrees = |own: &Option<String>, other: Option<&String>| own.is_none() || own.as_ref() == other;
         self.platform.is_none_or(|platform| platform == target.platform)
@@ -139,8 +139,8 @@ impl PartialTarget {
             && agrees(&self.region, target.region.as_ref())
     }
 
-    /// The key under which a hold of these targets is kept: `hold/` and the parts of a target's key, the
-    /// platform included. No [`Platform`] is called `hold`, so it never meets a target's key.
+    /// The key of a hold's state: `hold/` and the parts of a target's key, including the platform. No
+    /// [`Platform`] is named `hold`, so it cannot collide with a target's key.
     pub fn key(&self) -> TargetKey {
         let mut key = String::with_capacity(64);
         key.push_str(HOLD_PREFIX);
@@ -154,47 +154,47 @@ impl PartialTarget {
 const HOLD_PREFIX: &str = "hold/";
 const HEARTBEAT_PREFIX: &str = "heartbeat/";
 
-/// What a [`TargetKey`] stands for, in the order in which things of one moment are decided: what every
-/// decision about a target looks at comes first.
+/// The kind of thing that a [`TargetKey`] identifies, in the order of evaluation: the controls come before
+/// the targets whose decisions read them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum KeyKind {
-    /// A source's heartbeat.
+    /// The heartbeat of a source.
     Heartbeat,
-    /// What a rule with `hold` holds.
+    /// The targets that a rule with `hold` covers.
     Hold,
-    /// A target, or an alert that never came to one.
+    /// A target, or an alert that was never open on any target.
     Target,
 }
 
-/// The text that names a target: an event's `subject`, the store's lock, a FIFO group.
+/// The identity of a target as text: the `subject` of events, the store's lock, the FIFO message group.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct TargetKey(Arc<str>);
 
 impl TargetKey {
-    /// The key as text that is held on to.
+    /// The key as a shared string.
     pub fn shared(&self) -> Arc<str> {
         self.0.clone()
     }
 
-    /// The key as text.
+    /// The key as a string slice.
     pub fn as_str(&self) -> &str {
         &self.0
     }
 
-    /// The key under which the end of an alert is remembered that was never open on any target.
-    /// No [`Platform`] is called `alert`, so it never meets a target's key.
+    /// The key under which the resolve of an alert is stored that was never open on any target. No
+    /// [`Platform`] is named `alert`, so it cannot collide with a target's key.
     pub fn for_stray_alert(source: &str, fingerprint: &str) -> Self {
         let fingerprint = utf8_percent_encode(fingerprint, KEY_ENCODE_SET);
         Self(format!("alert/{source}/{fingerprint}").into())
     }
 
-    /// The key under which a source's heartbeat is kept. No [`Platform`] is called `heartbeat`.
+    /// The key of the heartbeat of a source. No [`Platform`] is named `heartbeat`.
     pub fn for_heartbeat(source: &Name) -> Self {
         Self(format!("{HEARTBEAT_PREFIX}{source}").into())
     }
 
-    /// What it stands for.
+    /// The kind of thing that the key identifies.
     pub fn kind(&self) -> KeyKind {
         if self.0.starts_with(HOLD_PREFIX) {
             KeyKind::Hold
@@ -205,7 +205,7 @@ impl TargetKey {
         }
     }
 
-    /// The fields of the target or hold that it names; `None` if it names something else.
+    /// Parses the fields of a target or hold from the key; `None` if it identifies something else.
     pub fn fields(&self) -> Option<PartialTarget> {
         let parts: Vec<&str> = self.0.strip_prefix(HOLD_PREFIX).unwrap_or(&self.0).split('/').collect();
         let [platform, rest @ ..] = parts.as_slice() else { return None };
@@ -229,7 +229,7 @@ impl TargetKey {
         })
     }
 
-    /// A key read back from the store.
+    /// A key that was read from the store and is not validated.
     pub fn from_stored(text: &str) -> Self {
         Self(text.into())
     }

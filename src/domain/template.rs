@@ -1,8 +1,8 @@
 //! Templates and conditions of rules, in Jinja's syntax by `minijinja`.
 //!
-//! Strict: what an alert does not have is an error, never an empty string, since an event about a
-//! node group called "" helps nobody. An empty label counts as absent, as it does in Prometheus.
-//! Rendering is bounded in steps and in bytes, because annotations are text from anywhere.
+//! Strict: using a label or annotation that the alert lacks is an error, not an empty string, because an
+//! event about a node group named "" is useless. An empty label counts as absent, as in Prometheus. Rendering
+//! is limited in steps and bytes, because annotations are untrusted input.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -15,24 +15,24 @@ use super::labels::Labels;
 use super::name::Name;
 use super::notification::Alert;
 
-/// Steps that one rendering may take.
+/// The maximum number of steps of one rendering.
 const MAX_RENDER_FUEL: u64 = 20_000;
-/// Bytes that one rendering may give.
+/// The maximum size of a rendered text in bytes.
 pub const MAX_RENDERED_BYTES: usize = 64 * 1024;
 
-/// What a template did not like about an alert, or a reader about a template.
+/// An error in a template, or in rendering it for an alert.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct Error(String);
 
-/// A checked template.
+/// A compiled template.
 #[derive(Debug, Clone)]
 pub struct Template {
     source: Arc<str>,
     form: Form,
 }
 
-/// Most templates are a constant or one label, and those need no interpreter.
+/// Fast paths: most templates are a constant or a single label and need no interpreter.
 #[derive(Debug, Clone)]
 enum Form {
     Constant,
@@ -41,7 +41,7 @@ enum Form {
     Compiled { names: BTreeSet<String> },
 }
 
-/// A checked boolean expression.
+/// A compiled boolean expression.
 #[derive(Debug, Clone)]
 pub struct Condition {
     shown: Arc<str>,
@@ -65,30 +65,30 @@ impl Default for Templates {
     }
 }
 
-/// What a template can speak of.
+/// The variables of a template.
 #[derive(Debug, Clone, Copy)]
 pub struct Scope<'a> {
     /// The source's name.
     pub source: &'a Name,
     /// The source's labels.
     pub source_labels: &'a Arc<Labels>,
-    /// The alert, the source's labels already laid over its own.
+    /// The alert, whose labels have already been overridden by those of the source.
     pub alert: &'a Alert,
 }
 
-/// The names at the top of a template's scope.
+/// The names of the variables.
 const ROOTS: [&str; 4] = ["labels", "annotations", "source", "alert"];
 const ALERT_FIELDS: [&str; 5] = ["status", "fingerprint", "starts_at", "ends_at", "generator_url"];
 const SOURCE_FIELDS: [&str; 2] = ["name", "labels"];
 
 impl Template {
-    /// As it was written.
+    /// The source text.
     pub fn source(&self) -> &str {
         &self.source
     }
 
-    /// The names, such as `labels.zone`, without which it cannot be rendered. Where it asks whether something
-    /// is there, none is certain.
+    /// The variables, such as `labels.zone`, without which rendering fails. Empty if the template tests for
+    /// absence, since then none is certainly required.
     pub fn required_names(&self) -> Vec<String> {
         match &self.form {
             Form::Constant => Vec::new(),
@@ -107,7 +107,7 @@ impl Template {
 }
 
 impl Condition {
-    /// As it was written.
+    /// The source text.
     pub fn source(&self) -> &str {
         &self.shown
     }
@@ -119,21 +119,21 @@ impl Templates {
         let mut environment = Environment::new();
         environment.set_undefined_behavior(UndefinedBehavior::Strict);
         environment.set_fuel(Some(MAX_RENDER_FUEL));
-        // Templates are named by their own text, so a name may look like a file's.
+        // Templates are named by their source text, which may look like a file name.
         environment.set_auto_escape_callback(|_| AutoEscape::None);
         environment.add_filter("float", float);
         environment.add_filter(TRUTH, truth);
-        // Functions that only help to build text of any size.
+        // These functions can produce text of any size.
         for function in ["range", "namespace", "debug", "cycler", "joiner", "lipsum"] {
             environment.remove_global(function);
         }
         Self { environment }
     }
 
-    /// Checks a template and keeps it.
+    /// Compiles a template and adds it to the set.
     ///
     /// # Errors
-    /// Bad syntax, an unknown filter's or root's name.
+    /// Invalid syntax, an unknown filter or an unknown variable.
     pub fn template(&mut self, source: &str) -> Result<Template, Error> {
         let text: Arc<str> = source.into();
         if !["{{", "{%", "{#"].iter().any(|mark| source.contains(mark)) {
@@ -148,12 +148,12 @@ impl Templates {
         Ok(Template { source: text, form })
     }
 
-    /// Checks a boolean expression such as `annotations.value | float >= 1` and keeps it.
+    /// Compiles a boolean expression such as `annotations.value | float >= 1` and adds it to the set.
     ///
     /// # Errors
     /// As for [`Templates::template`].
     pub fn condition(&mut self, source: &str) -> Result<Condition, Error> {
-        // By itself first: `1) }} {{ (2` is no expression, but would be one between parentheses.
+        // Compiled alone first: `1) }} {{ (2` is not an expression, but would be one between parentheses.
         self.environment.compile_expression_owned(source.to_owned()).map_err(|error| syntax(&error))?;
         let wrapped = format!("{{{{ ({source}) | {TRUTH} }}}}");
         let names = self.compile(wrapped.clone())?;
@@ -177,16 +177,16 @@ impl Templates {
                 _ => &[],
             };
             if !ROOTS.contains(&root) && !functions.contains(root) {
-                return Err(Error(format!(
-                    "there is no `{root}` here: a template knows {}",
-                    ROOTS.join(", ")
-                )));
+                return Err(Error(format!("unknown variable `{root}`; available are {}", ROOTS.join(", "))));
             }
             if let Some(field) = field
                 && !fields.is_empty()
                 && !fields.contains(&field)
             {
-                return Err(Error(format!("`{root}` has no `{field}`: it has {}", fields.join(", "))));
+                return Err(Error(format!(
+                    "`{root}` has no field `{field}`; available are {}",
+                    fields.join(", ")
+                )));
             }
         }
         Ok(names)
@@ -195,8 +195,8 @@ impl Templates {
     /// Renders a template.
     ///
     /// # Errors
-    /// A label or annotation that the alert does not have, a filter that fails, a result of more
-    /// than [`MAX_RENDERED_BYTES`] bytes.
+    /// A label or annotation that the alert lacks, a filter that fails, a result of more than
+    /// [`MAX_RENDERED_BYTES`] bytes.
     pub fn render(&self, template: &Template, scope: &Scope<'_>) -> Result<String, Error> {
         let field = |what: &str, labels: &Labels, name: &str| match labels.get(name) {
             "" => Err(Error(format!("the alert has no {what} `{name}`"))),
@@ -216,12 +216,15 @@ impl Templates {
             }
         };
         if text.len() > MAX_RENDERED_BYTES {
-            return Err(Error(format!("`{}` gives more than {MAX_RENDERED_BYTES} bytes", template.source)));
+            return Err(Error(format!(
+                "the result of `{}` has more than {MAX_RENDERED_BYTES} bytes",
+                template.source
+            )));
         }
         Ok(text)
     }
 
-    /// Judges a condition.
+    /// Evaluates a condition.
     ///
     /// # Errors
     /// As for [`Templates::render`], and a result that is neither true nor false.
@@ -249,25 +252,25 @@ fn truth(value: &Value) -> Result<&'static str, minijinja::Error> {
         Ok(false) if value.kind() == minijinja::value::ValueKind::Bool => Ok("0"),
         _ => Err(minijinja::Error::new(
             ErrorKind::InvalidOperation,
-            format!("a condition has to give true or false, this gave a {}", value.kind()),
+            format!("a condition must be true or false, got a {}", value.kind()),
         )),
     }
 }
 
-/// Jinja's `float`, without its quiet zero for nothing, and without NaN, which a comparison would
-/// place above every number.
+/// Jinja's `float`, except that an absent value is an error instead of 0, and NaN is rejected, since it would
+/// compare greater than every number.
 fn float(value: &Value) -> Result<f64, minijinja::Error> {
-    let fault = || {
-        let text = format!("`{value}` is no number");
+    let not_a_number = || {
+        let text = format!("`{value}` is not a number");
         minijinja::Error::new(ErrorKind::InvalidOperation, text)
     };
     let number = match value.as_str() {
-        Some(text) => text.trim().parse().map_err(|_| fault())?,
+        Some(text) => text.trim().parse().map_err(|_| not_a_number())?,
         None if value.is_number() => f64::try_from(value.clone())?,
         None if value.is_undefined() => return Err(minijinja::Error::from(ErrorKind::UndefinedError)),
-        None => return Err(fault()),
+        None => return Err(not_a_number()),
     };
-    if f64::is_nan(number) { Err(fault()) } else { Ok(number) }
+    if f64::is_nan(number) { Err(not_a_number()) } else { Ok(number) }
 }
 
 impl Scope<'_> {
@@ -290,7 +293,7 @@ impl Scope<'_> {
         }
     }
 
-    /// Whether `labels.x` or `annotations.x` is there; true for all other names.
+    /// Whether `labels.x` or `annotations.x` is present; true for all other names.
     fn has(&self, name: &str) -> bool {
         match name.split_once('.') {
             Some(("labels", label)) => !self.alert.labels.get(label).is_empty(),
@@ -314,7 +317,7 @@ impl Object for Labels {
     }
 }
 
-/// Stops a rendering that grows past [`MAX_RENDERED_BYTES`], instead of letting it take the memory.
+/// Aborts a rendering that exceeds [`MAX_RENDERED_BYTES`], to limit memory.
 struct Bounded(Vec<u8>);
 
 impl std::io::Write for Bounded {
@@ -340,13 +343,13 @@ fn runtime(error: &minijinja::Error, names: &BTreeSet<String>, scope: &Scope<'_>
         ErrorKind::UndefinedError => {
             let missing: Vec<_> = names.iter().filter(|name| !scope.has(name)).cloned().collect();
             if missing.is_empty() {
-                Error("it uses something that this alert does not have".to_owned())
+                Error("it uses a value that the alert does not have".to_owned())
             } else {
                 Error(format!("the alert has no {}", missing.join(", no ")))
             }
         }
-        ErrorKind::OutOfFuel => Error(format!("it takes more than {MAX_RENDER_FUEL} steps")),
-        ErrorKind::WriteFailure => Error(format!("it gives more than {MAX_RENDERED_BYTES} bytes")),
+        ErrorKind::OutOfFuel => Error(format!("rendering takes more than {MAX_RENDER_FUEL} steps")),
+        ErrorKind::WriteFailure => Error(format!("the result has more than {MAX_RENDERED_BYTES} bytes")),
         _ => syntax(error),
     }
 }
@@ -371,22 +374,22 @@ mod tests {
 
     fn render(source: &str) -> Result<String, String> {
         let mut templates = Templates::new();
-        let template = templates.template(source).map_err(|error| format!("refused: {error}"))?;
+        let template = templates.template(source).map_err(|error| format!("rejected: {error}"))?;
         let (name, labels) = (Name::new("prod-eu").unwrap(), Arc::default());
         let scope = Scope { source: &name, source_labels: &labels, alert: &alert() };
         templates.render(&template, &scope).map_err(|error| error.to_string())
     }
 
-    fn holds(source: &str) -> Result<bool, String> {
+    fn is_true(source: &str) -> Result<bool, String> {
         let mut templates = Templates::new();
-        let condition = templates.condition(source).map_err(|error| format!("refused: {error}"))?;
+        let condition = templates.condition(source).map_err(|error| format!("rejected: {error}"))?;
         let (name, labels) = (Name::new("prod-eu").unwrap(), Arc::default());
         let scope = Scope { source: &name, source_labels: &labels, alert: &alert() };
         templates.is_true(&condition, &scope).map_err(|error| error.to_string())
     }
 
     #[test]
-    fn labels_annotations_source_and_alert_are_at_hand() {
+    fn labels_annotations_source_and_alert_are_available() {
         assert_eq!(render("workers"), Ok("workers".into()));
         assert_eq!(render("{{ labels.nodegroup }}"), Ok("workers".into()));
         assert_eq!(
@@ -398,7 +401,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_absent_or_empty_is_an_error_that_names_it() {
+    fn an_absent_or_empty_value_is_an_error_that_names_it() {
         assert_eq!(render("{{ labels.zone }}"), Err("the alert has no label `zone`".into()));
         assert_eq!(render("{{ labels.empty }}"), Err("the alert has no label `empty`".into()));
         assert_eq!(render("ng-{{ labels.zone }}"), Err("the alert has no labels.zone".into()));
@@ -406,22 +409,22 @@ mod tests {
     }
 
     #[test]
-    fn faults_of_a_template_are_found_before_any_alert() {
+    fn errors_of_a_template_are_found_before_any_alert() {
         for source in ["{{ labels.x", "{{ lables.x }}", "{{ alert.name }}", "{{ x | nosuchfilter }}"] {
-            assert!(render(source).unwrap_err().starts_with("refused: "), "{source}");
+            assert!(render(source).unwrap_err().starts_with("rejected: "), "{source}");
         }
         for source in ["annotations.value >", "1) }}{{ (2", "{{ labels.x }}"] {
-            assert!(holds(source).unwrap_err().starts_with("refused: "), "{source}");
+            assert!(is_true(source).unwrap_err().starts_with("rejected: "), "{source}");
         }
     }
 
     #[test]
     fn a_condition_is_true_or_false_and_nothing_else() {
-        assert_eq!(holds("annotations.value | float >= 1"), Ok(true));
-        assert_eq!(holds("annotations.value | float >= 4 or labels.nodegroup == 'x'"), Ok(false));
-        assert!(holds("annotations.value").unwrap_err().contains("true or false"));
-        assert!(holds("annotations.missing | float >= 1").is_err());
-        assert!(holds("annotations.nan | float >= 1").unwrap_err().contains("`NaN` is no number"));
+        assert_eq!(is_true("annotations.value | float >= 1"), Ok(true));
+        assert_eq!(is_true("annotations.value | float >= 4 or labels.nodegroup == 'x'"), Ok(false));
+        assert!(is_true("annotations.value").unwrap_err().contains("true or false"));
+        assert!(is_true("annotations.missing | float >= 1").is_err());
+        assert!(is_true("annotations.nan | float >= 1").unwrap_err().contains("`NaN` is not a number"));
     }
 
     #[test]

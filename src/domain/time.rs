@@ -1,4 +1,4 @@
-//! Points in time, to the nanosecond. Nothing here reads a clock.
+//! Points in time with nanosecond precision. Nothing here reads a clock.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -7,74 +7,73 @@ use std::time::Duration;
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// Nanoseconds since 1970, UTC: from 1677 to 2262. Prometheus' and Alertmanager's clocks as well as
-/// the store's are told in it; the zero time `0001-01-01T00:00:00Z` of Go is outside and therefore
-/// never mistaken for a point in time.
+/// Nanoseconds since 1970, UTC: from 1677 to 2262. Used for the clocks of Prometheus, Alertmanager and the
+/// store. Go's zero time `0001-01-01T00:00:00Z` is outside of the range and therefore rejected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Time(i64);
 
-/// Why a text is no [`Time`].
+/// The text is not a valid [`Time`].
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("`{0}` is not a time: RFC 3339 between 1678 and 2262 is expected")]
 pub struct ParseTimeError(String);
 
 impl Time {
-    /// Nanoseconds since 1970.
+    /// From nanoseconds since 1970.
     pub const fn from_nanos(nanos: i64) -> Self {
         Self(nanos)
     }
 
-    /// Milliseconds since 1970, held inside what can be told.
+    /// From milliseconds since 1970, saturating.
     pub const fn from_millis(millis: i64) -> Self {
         Self(millis.saturating_mul(1_000_000))
     }
 
-    /// Reads RFC 3339 with any offset.
+    /// Parses RFC 3339 with any offset.
     pub fn parse(text: &str) -> Result<Self, ParseTimeError> {
-        let not = || ParseTimeError(text.chars().take(40).collect());
-        let stamp: jiff::Timestamp = text.parse().map_err(|_| not())?;
-        i64::try_from(stamp.as_nanosecond()).map(Self).map_err(|_| not())
+        let invalid = || ParseTimeError(text.chars().take(40).collect());
+        let stamp: jiff::Timestamp = text.parse().map_err(|_| invalid())?;
+        i64::try_from(stamp.as_nanosecond()).map(Self).map_err(|_| invalid())
     }
 
-    /// Nanoseconds since 1970.
+    /// Nanoseconds since 1970, negative before.
     pub const fn as_nanos(self) -> i64 {
         self.0
     }
 
-    /// Microseconds since 1970, never negative: what a `sequence` starts from.
+    /// Microseconds since 1970, 0 for earlier times. The lower bound of a `sequence`.
     pub const fn as_micros(self) -> u64 {
         if self.0 < 0 { 0 } else { (self.0 / 1_000) as u64 }
     }
 
-    /// Whole milliseconds since 1970.
+    /// Milliseconds since 1970, rounded down.
     pub const fn as_millis(self) -> i64 {
         self.0.div_euclid(1_000_000)
     }
 
-    /// This time and `duration` later, held inside what can be told.
+    /// This time plus `duration`, saturating.
     pub fn after(self, duration: Duration) -> Self {
         let nanos = i64::try_from(duration.as_nanos()).unwrap_or(i64::MAX);
         Self(self.0.saturating_add(nanos))
     }
 
-    /// How long it is from `earlier` to this time; zero if `earlier` is later.
+    /// The duration since `earlier`; zero if `earlier` is later.
     pub fn since(self, earlier: Self) -> Duration {
         Duration::from_nanos(u64::try_from(self.0.saturating_sub(earlier.0)).unwrap_or(0))
     }
 
-    /// The same time cut to milliseconds, as events tell it: `2026-11-22T16:55:20.062Z`.
+    /// RFC 3339 in UTC, truncated to milliseconds as in events: `2026-11-22T16:55:20.062Z`.
     pub fn to_millis_string(self) -> String {
         self.millis().to_string()
     }
 
-    /// [`Self::to_millis_string`], where it is written to something.
+    /// As [`Self::to_millis_string`], but formatted lazily.
     pub const fn millis(self) -> Millis {
         Millis(self)
     }
 
-    /// All nine digits, without the `Z`. Each event has four times in it, so this is not left to general
-    /// formatting.
+    /// RFC 3339 with nine fractional digits, without the `Z`. Each event contains four times, so this avoids
+    /// general formatting.
     fn to_rfc3339(self) -> Rfc3339Text {
         let (seconds, nanos) = (self.0.div_euclid(1_000_000_000), self.0.rem_euclid(1_000_000_000));
         let (days, second) = (seconds.div_euclid(86_400), seconds.rem_euclid(86_400));
@@ -83,7 +82,7 @@ impl Time {
         let mut put = |value: i64, from: usize, to: usize| {
             let mut rest = value;
             for at in (from..to).rev() {
-                // A remainder by ten is a digit.
+                // A remainder modulo ten is a single digit.
                 text[at] = b'0' + (rest % 10) as u8;
                 rest /= 10;
             }
@@ -99,7 +98,7 @@ impl Time {
     }
 }
 
-/// Characters of a time up to its milliseconds, and to its nanoseconds.
+/// The length of a time up to its milliseconds, and up to its nanoseconds.
 const MILLIS_LEN: usize = "2026-11-22T16:55:20.062".len();
 const NANOS_LEN: usize = MILLIS_LEN + 6;
 
@@ -109,14 +108,14 @@ struct Rfc3339Text {
 }
 
 impl Rfc3339Text {
-    /// So many characters of it and the `Z`.
+    /// Writes the first `length` characters and the `Z`.
     fn write_to(&self, length: usize, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(std::str::from_utf8(&self.text[..length]).map_err(|_| fmt::Error)?)?;
         f.write_str("Z")
     }
 }
 
-/// A time that is serialized as it is displayed, with as many digits as it has.
+/// A time that is serialized as it is displayed: RFC 3339 with as many fractional digits as needed.
 #[derive(Debug, Clone, Copy)]
 pub struct DisplayTime(pub Time);
 
@@ -133,7 +132,7 @@ impl<'de> Deserialize<'de> for DisplayTime {
     }
 }
 
-/// A time cut to milliseconds: `2026-11-22T16:55:20.062Z`.
+/// A time truncated to milliseconds: `2026-11-22T16:55:20.062Z`.
 #[derive(Debug, Clone, Copy)]
 pub struct Millis(Time);
 
@@ -155,16 +154,16 @@ impl<'de> Deserialize<'de> for Millis {
     }
 }
 
-/// Year, month and day, of so many days since 1970. Years are counted from the first of March, so that the
-/// day that only some of them have is their last.
+/// Year, month and day from the number of days since 1970. Internally a year begins in March, so that a leap
+/// day is its last day.
 const fn civil_from_days(days: i64) -> (i64, i64, i64) {
     const DAYS_OF_400_YEARS: i64 = 146_097;
-    // The first of March of the year 0 was so many days before 1970.
+    // The number of days from March 1 of year 0 to 1970.
     let days = days + 719_468;
     let (era, day) = (days.div_euclid(DAYS_OF_400_YEARS), days.rem_euclid(DAYS_OF_400_YEARS));
     let year = (day - day / 1460 + day / 36_524 - day / 146_096) / 365;
     let day = day - (365 * year + year / 4 - year / 100);
-    // Five months have 153 days, from March on and again from August on.
+    // Five months have 153 days, starting in March and in August.
     let month = (5 * day + 2) / 153;
     let day = day - (153 * month + 2) / 5 + 1;
     let (month, later) = if month < 10 { (month + 3, 0) } else { (month - 9, 1) };
@@ -172,7 +171,7 @@ const fn civil_from_days(days: i64) -> (i64, i64, i64) {
 }
 
 impl fmt::Display for Time {
-    /// RFC 3339 in UTC with as many digits as the time has.
+    /// RFC 3339 in UTC with as many fractional digits as needed.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let rfc3339 = self.to_rfc3339();
         let length = match rfc3339.nanos {
@@ -201,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn alertmanagers_times_are_read_and_written_back() {
+    fn alertmanagers_times_survive_a_round_trip() {
         let text = "2026-11-22T16:55:15.05042Z";
         assert_eq!(Time::parse(text).unwrap().to_string(), text);
         assert_eq!(Time::parse(text).unwrap().to_millis_string(), "2026-11-22T16:55:15.050Z");
@@ -209,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn the_zero_time_is_no_time() {
+    fn the_zero_time_is_rejected() {
         assert!(Time::parse("0001-01-01T00:00:00Z").is_err());
         assert!(Time::parse("yesterday").is_err());
     }

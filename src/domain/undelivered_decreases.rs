@@ -1,11 +1,10 @@
-//! What a transaction has to know of an event that was not sent yet, read back from the event as it was
-//! encoded.
+//! Reads the fields of an undelivered scale-in that a transaction needs from the encoded event.
 
 use serde::Deserialize;
 
+use super::alert_key::AlertKey;
 use super::engine::UndeliveredDecrease;
 use super::name::Name;
-use super::state::AlertKey;
 
 #[derive(Deserialize)]
 struct RawEvent {
@@ -33,10 +32,10 @@ struct RawNotification {
 }
 
 impl UndeliveredDecrease {
-    /// Reads an encoded event. Of one that was cut to its size the alerts that were left out are missing.
+    /// Reads an encoded event. Alerts that were left out to limit its size are missing.
     ///
     /// # Errors
-    /// It is no event of ours: not JSON, or without a rule.
+    /// The text is not an event of scalebridge: not JSON, or without a rule.
     pub fn read(body: &str) -> Result<Self, serde_json::Error> {
         let RawEvent { id, data: RawData { rule, alerts, notification } } = serde_json::from_str(body)?;
         let source = notification.map(|notification| notification.source);
@@ -61,7 +60,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_missing_is_left_out_and_what_is_no_event_is_refused() {
+    fn missing_fields_are_left_out_and_other_texts_are_rejected() {
         let decrease =
             UndeliveredDecrease::read(r#"{"data":{"rule":"nodes","alerts":[{"fingerprint":"a"}]}}"#).unwrap();
         assert_eq!((decrease.id.as_str(), decrease.alerts.len()), ("", 0));

@@ -1,4 +1,4 @@
-//! What was decided, and why. One list of words for the answer, the store, metrics and logs.
+//! Decisions and their verdicts. The names are the same in answers, records, metrics and logs.
 
 use std::fmt;
 use std::sync::Arc;
@@ -6,9 +6,10 @@ use std::sync::Arc;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::alert_key::AlertKey;
 use super::event::Event;
 use super::name::Name;
-use super::state::AlertKey;
+use super::phase::Phase;
 use super::target::TargetKey;
 use super::time::Time;
 
@@ -16,55 +17,54 @@ use super::time::Time;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Verdict {
-    /// An event was written, to be delivered.
+    /// An event was committed for delivery.
     Emitted,
-    /// An event that would have been sent, if the rule were not in `mode: shadow`.
+    /// An event would have been sent if the rule were not in `mode: shadow`.
     Shadowed,
-    /// The same occurrence or the same end again.
+    /// A repetition of a known firing or resolve.
     Duplicate,
-    /// A resolve that is older than what is open.
+    /// A resolve that is older than the open occurrence.
     Stale,
-    /// A firing that may be a twin's late copy; it opens when its window is over.
+    /// A late firing; it opens when the late window has passed.
     Late,
-    /// This alert resolved, others of the episode still fire.
+    /// The alert resolved, but other alerts of the episode still fire.
     StillOpen,
-    /// The rule has nothing to do here.
+    /// Nothing to do: no action is configured, or the episode has not grown, or the rule is a hold.
     NoAction,
-    /// Capacity would be taken away, but nothing shows that it may be.
+    /// A decrease was requested, but there is no positive evidence that it is safe.
     NoEvidence,
-    /// What was kept is not supported any more.
+    /// A deferred action is no longer justified and was dropped.
     Withdrawn,
-    /// An event that was not sent yet, when one that adds capacity came after it.
+    /// An undelivered decrease was canceled by a later increase.
     Superseded,
-    /// No rule's matchers hold.
+    /// No rule matched.
     Unmatched,
-    /// Matchers held, but no `when` did.
+    /// The matchers of a rule matched, but no `when` was true.
     ConditionFalse,
-    /// The alert, or what a rule makes of it, cannot be used.
+    /// The alert, or a value rendered from it, is invalid.
     Invalid,
-    /// The rule that takes it is disabled.
+    /// The matching rule is disabled.
     Disabled,
-    /// Not heard of for the source's `occurrence_ttl`.
+    /// No notification has mentioned the alert for the source's `occurrence_ttl`.
     Expired,
-    /// The alert is its source's heartbeat; rules do not see it.
+    /// The alert is the heartbeat of its source; it is not matched against rules.
     Heartbeat,
-    /// A pause covers it.
+    /// Blocked by a pause.
     Paused,
-    /// A hold covers it, or its source's heartbeat is not open.
+    /// Blocked by a hold, or by the source's missing heartbeat.
     Held,
-    /// It takes capacity away, and another rule has an episode open that added some.
+    /// A decrease is blocked by the open episode of another rule that has increased capacity.
     Outranked,
-    /// Its stabilization window is not over.
+    /// The stabilization window is not over.
     Stabilizing,
-    /// An earlier emission about the target blocks it.
+    /// Blocked by the cooldown after an earlier emission about the target.
     CoolingDown,
-    /// The rule has emitted as many events about the target as its budget allows, or the process as many
-    /// as its limit.
+    /// The rule has used up its budget for the target, or the process its rate limit.
     OverBudget,
 }
 
 impl Verdict {
-    /// All of them, for documentation and tests.
+    /// All verdicts, for documentation and tests.
     pub const ALL: [Self; 22] = [
         Self::Emitted,
         Self::Shadowed,
@@ -90,7 +90,7 @@ impl Verdict {
         Self::OverBudget,
     ];
 
-    /// Whether what gets it is kept and looked at again.
+    /// Whether an action or alert with this verdict is deferred and rechecked.
     pub const fn is_deferred(self) -> bool {
         match self {
             Self::Late
@@ -118,7 +118,7 @@ impl Verdict {
         }
     }
 
-    /// Whether it says that nothing has changed: an alert was heard, and nothing acts or waits for it.
+    /// Whether nothing has changed: an alert was received, without any action, deferred or not.
     pub const fn is_quiet(self) -> bool {
         matches!(
             self,
@@ -133,12 +133,12 @@ impl Verdict {
         )
     }
 
-    /// The verdict of a word.
+    /// The verdict with this name.
     pub fn parse(word: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|verdict| verdict.as_str() == word)
     }
 
-    /// The word in answers, records and metrics.
+    /// The name in answers, records and metrics.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Emitted => "emitted",
@@ -173,58 +173,38 @@ impl fmt::Display for Verdict {
     }
 }
 
-/// Whether a decision is about the beginning or the end of an episode.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum Phase {
-    /// `on_firing`.
-    Firing,
-    /// `on_resolved`.
-    Resolved,
-}
-
-impl Phase {
-    /// The word in events.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Firing => "firing",
-            Self::Resolved => "resolved",
-        }
-    }
-}
-
-/// What was decided about some alerts of one rule and one target, at one moment.
+/// The decision on some alerts of one rule and target at one moment.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Decision {
-    /// The rule, unless none took the alert.
+    /// The rule; `None` if no rule matched.
     pub rule: Option<Name>,
-    /// The target, or what else has a key, unless it never came to one.
+    /// The key of the target, hold or heartbeat; `None` if the alert never reached one.
     pub target: Option<TargetKey>,
-    /// Whether it answers what a notification says of these alerts; else it is about what waited, or came
-    /// due.
+    /// Whether the decision answers a notification about these alerts; otherwise it concerns a deferred
+    /// action or something that became due.
     pub is_reply: bool,
-    /// Which end of the episode it is about, where it is about one.
+    /// The end of the episode that the decision concerns, if any.
     pub phase: Option<Phase>,
-    /// The episode's id, where there is one.
+    /// The id of the episode, if any.
     pub episode: Option<Arc<str>>,
-    /// The action that was asked for: `scale_out`, `scale_in`, `set_capacity` or `notify`.
+    /// The requested action: `scale_out`, `scale_in`, `set_capacity` or `notify`.
     pub action: Option<&'static str>,
     /// The outcome.
     pub verdict: Verdict,
-    /// Why, where the verdict alone does not say it.
+    /// An explanation, if the verdict alone is not sufficient.
     pub detail: Option<String>,
-    /// When it will be looked at again.
+    /// The time of the next recheck.
     pub until: Option<Time>,
-    /// The alerts that it is about.
+    /// The alerts that the decision concerns.
     pub alerts: Vec<AlertKey>,
-    /// What is sent, if anything.
+    /// The emitted event.
     pub event: Option<Box<Event>>,
-    /// What would have been sent, with [`Verdict::Shadowed`].
+    /// The event that would have been sent, with [`Verdict::Shadowed`].
     pub shadow: Option<Box<Event>>,
 }
 
 impl Decision {
-    /// A verdict on alerts, as a notification is answered with it; all else is not known of it.
+    /// A decision that answers a notification with a verdict and has no other fields set.
     pub fn new(verdict: Verdict, alerts: Vec<AlertKey>) -> Self {
         Self {
             rule: None,

@@ -1,4 +1,4 @@
-//! Reading JSON objects that come from outside.
+//! Parses JSON objects from outside.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -7,8 +7,8 @@ use serde::de::value::MapAccessDeserializer;
 use serde::de::{MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
-/// A JSON object, and nothing else. What serde derives for a struct takes an array of its fields in their order
-/// too, and no format that is read here knows such a form.
+/// Deserializes a JSON object only. A struct with derived `Deserialize` also accepts an array of its fields
+/// in order, which is not valid in any format that is parsed here.
 pub(crate) struct Object<T>(pub T);
 
 impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {

@@ -18,14 +18,15 @@ use super::{
     EventSeq, Keys, NewEvent, RecordQuery, Records, Redrive, Settlement, StoredEvent, StoredRecord,
     StoredState, Tally, View, WallClock, expiry, query, withdrawn,
 };
+use crate::domain::alert_key::AlertKey;
 use crate::domain::control::Controls;
 use crate::domain::engine::{States, UndeliveredDecrease};
 use crate::domain::header::EncodedEvent;
 use crate::domain::name::Name;
-use crate::domain::state::{AlertKey, TargetState};
+use crate::domain::phase::Phase;
+use crate::domain::state::TargetState;
 use crate::domain::target::TargetKey;
 use crate::domain::time::Time;
-use crate::domain::verdict::Phase;
 
 /// An in-memory store. Cheap to clone.
 #[derive(Clone)]

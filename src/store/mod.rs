@@ -40,14 +40,16 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
+use crate::domain::alert_key::AlertKey;
 use crate::domain::control::Controls;
 use crate::domain::engine::{States, UndeliveredDecrease};
 use crate::domain::header::EncodedEvent;
 use crate::domain::name::Name;
-use crate::domain::state::{AlertKey, TargetState};
+use crate::domain::phase::Phase;
+use crate::domain::state::TargetState;
 use crate::domain::target::TargetKey;
 use crate::domain::time::Time;
-use crate::domain::verdict::{Phase, Verdict};
+use crate::domain::verdict::Verdict;
 
 pub(crate) use dead_letters::{DeadLetter, DeadLetterError, DeliveryId, Redrive};
 use lanes::LaneHandle;

@@ -7,8 +7,9 @@ use serde::Deserialize;
 
 use crate::domain::decision_record::{DecisionEntry, DecisionRecord};
 use crate::domain::name::Name;
+use crate::domain::phase::Phase;
 use crate::domain::time::Time;
-use crate::domain::verdict::{Phase, Verdict};
+use crate::domain::verdict::Verdict;
 
 /// The reason of a withdrawal at commit: the destination is not in the route of any event of the episode.
 pub(super) const NEVER_ROUTED: &str =

@@ -8,7 +8,7 @@ use super::super::yaml::Node;
 use super::action::ACTIONS;
 use super::body::RuleBody;
 use super::target::partial_target;
-use crate::domain::control::Direction;
+use crate::domain::direction::Direction;
 use crate::domain::rule::{HoldTemplate, PartialTemplate};
 use crate::domain::template::Templates;
 

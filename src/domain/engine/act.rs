@@ -4,11 +4,13 @@ use super::attempt::{ActionAttempt, ActionRequest};
 use super::emit;
 use super::guard::Blocked;
 use super::outcome::{DecisionLog, Outcome};
+use crate::domain::alert_key::AlertKey;
 use crate::domain::event::{Event, EventAlert};
+use crate::domain::phase::Phase;
 use crate::domain::rule::{Action, Change, FiringAction, Mode, Repeat};
-use crate::domain::state::{AlertKey, Deferred, Episode, Occurrence, PendingClose};
+use crate::domain::state::{Deferred, Episode, Occurrence, PendingClose};
 use crate::domain::time::Time;
-use crate::domain::verdict::{Phase, Verdict};
+use crate::domain::verdict::Verdict;
 
 impl ActionAttempt<'_, '_> {
     /// Handles openings in an episode. `alerts` are already in it; `had_grown` is whether the deferred action

@@ -3,13 +3,15 @@
 use std::sync::Arc;
 
 use super::step::StepContext;
+use crate::domain::alert_key::AlertKey;
 use crate::domain::name::Name;
+use crate::domain::phase::Phase;
 use crate::domain::rate::Slot;
 use crate::domain::rule::{Change, Mode, Rule};
-use crate::domain::state::{AlertKey, Cooldowns, Shadow, Trigger};
+use crate::domain::state::{Cooldowns, Shadow};
 use crate::domain::target::TargetKey;
 use crate::domain::time::Time;
-use crate::domain::verdict::Phase;
+use crate::domain::trigger::Trigger;
 
 /// An attempt of a rule to act on a target. `act` executes it; `guard` evaluates the guards.
 pub(super) struct ActionAttempt<'a, 'd> {

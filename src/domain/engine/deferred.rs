@@ -8,11 +8,13 @@ use super::episode::{RULE_REMOVED, remove_if_empty, supersede};
 use super::guard::{invalidated_by, is_ready_to_recheck, outranked_by};
 use super::outcome::{DecisionLog, Outcome};
 use super::step::StepContext;
+use crate::domain::alert_key::AlertKey;
 use crate::domain::name::Name;
+use crate::domain::phase::Phase;
 use crate::domain::rule::Mode;
-use crate::domain::state::{AlertKey, Deferred, Episode, PendingClose, RuleState, TargetState};
+use crate::domain::state::{Deferred, Episode, PendingClose, RuleState, TargetState};
 use crate::domain::target::TargetKey;
-use crate::domain::verdict::{Decision, Phase, Verdict};
+use crate::domain::verdict::{Decision, Verdict};
 
 const DEFERRED_TOO_LONG: &str = "the action was deferred for longer than engine.max_deferral";
 

@@ -3,10 +3,12 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use crate::domain::alert_key::AlertKey;
 use crate::domain::alert_map::{AlertMap, HasAlertKey};
 use crate::domain::episode_scope::EpisodeScope;
-use crate::domain::state::{AlertKey, Occurrence, Trigger};
+use crate::domain::state::Occurrence;
 use crate::domain::time::Time;
+use crate::domain::trigger::Trigger;
 use crate::domain::verdict::Verdict;
 
 /// The changes of one rule at one target; the input of its episode.

@@ -6,12 +6,13 @@ use sha2::{Digest, Sha256};
 
 use super::delta::Opened;
 use crate::domain::alert_map::AlertMap;
-use crate::domain::event::{Adjustment, AdjustmentType, EpisodeRef, EventAlert, truncate_escaped};
+use crate::domain::event::{Adjustment, AdjustmentType, EpisodeRef, EventAlert};
 use crate::domain::name::Name;
+use crate::domain::phase::Phase;
 use crate::domain::rule::{Amount, Change, Limits};
 use crate::domain::state::{Episode, ExpiredEpisode, Occurrence};
 use crate::domain::target::TargetKey;
-use crate::domain::verdict::Phase;
+use crate::json::truncate_escaped;
 
 /// The alert names in a reason; further names are counted.
 const MAX_NAMES_IN_REASON: usize = 3;

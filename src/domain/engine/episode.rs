@@ -9,16 +9,17 @@ use super::guard::outranked_by;
 use super::outcome::{DecisionLog, Outcome};
 use super::step::StepContext;
 use super::{Context, emit};
+use crate::domain::alert_key::AlertKey;
 use crate::domain::alert_map::AlertMap;
 use crate::domain::name::Name;
+use crate::domain::phase::Phase;
 use crate::domain::rule::Mode;
 use crate::domain::state::{
-    AlertKey, EmissionStats, Episode, ExpiredEpisode, Occurrence, PendingClose, RuleState, Shadow,
-    TargetState,
+    EmissionStats, Episode, ExpiredEpisode, Occurrence, PendingClose, RuleState, Shadow, TargetState,
 };
 use crate::domain::target::TargetKey;
 use crate::domain::time::Time;
-use crate::domain::verdict::{Decision, Phase, Verdict};
+use crate::domain::verdict::{Decision, Verdict};
 
 /// Updates the episode with the changes of a step, executes its actions, and returns the decisions.
 pub(super) fn evaluate_episode(

@@ -5,14 +5,15 @@ use super::attempt::{ActionAttempt, requested_change};
 use super::outcome::Outcome;
 use super::step::StepContext;
 use super::{Context, Policy};
-use crate::domain::control::Direction;
+use crate::domain::direction::Direction;
 use crate::domain::name::Name;
+use crate::domain::phase::Phase;
 use crate::domain::rate::Slot;
 use crate::domain::rule::{Action, Change, Mode, Rule, RuleTarget};
 use crate::domain::state::{Deferred, Episode, TargetState};
 use crate::domain::target::TargetKey;
 use crate::domain::time::Time;
-use crate::domain::verdict::{Phase, Verdict};
+use crate::domain::verdict::Verdict;
 
 /// The guard that blocks an action.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -149,7 +150,7 @@ fn blocked_by_hold(step: &StepContext<'_>, change: &Change, episode: &Episode) -
 fn is_blocking_hold(step: &StepContext<'_>, rule: &Name, change: &Change) -> bool {
     let rule = step.rule(rule).filter(|rule| rule.mode == Mode::Active);
     rule.is_some_and(|rule| match &rule.target {
-        RuleTarget::Hold(hold) => hold.blocks.iter().any(|direction| direction.applies_to(change)),
+        RuleTarget::Hold(hold) => hold.blocks.iter().any(|direction| change.has_direction(*direction)),
         RuleTarget::Target(_) => false,
     })
 }

@@ -3,13 +3,14 @@
 use std::sync::Arc;
 
 use super::{alert_key, sorted_unique};
+use crate::domain::alert_key::AlertKey;
 use crate::domain::episode_scope::EpisodeScope;
 use crate::domain::name::Name;
 use crate::domain::notification::{Alert, InvalidAlert, Status};
 use crate::domain::source::Source;
-use crate::domain::state::{AlertKey, Trigger};
 use crate::domain::table::{Evaluation, RuleTable};
 use crate::domain::target::TargetKey;
+use crate::domain::trigger::Trigger;
 
 /// One notification with its evaluated alerts.
 #[derive(Debug, Clone)]

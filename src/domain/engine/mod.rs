@@ -30,11 +30,12 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::alert_key::AlertKey;
 use super::control::Controls;
 use super::name::Name;
 use super::notification::{Alert, Status};
 use super::rate::{PerMinute, Rates};
-use super::state::{AlertKey, LastResolve, TargetState};
+use super::state::{LastResolve, TargetState};
 use super::table::RuleTable;
 use super::target::{KeyKind, TargetKey};
 use super::time::Time;

@@ -3,13 +3,15 @@
 use std::sync::Arc;
 
 use super::attempt::requested_change;
+use crate::domain::alert_key::AlertKey;
 use crate::domain::event::Event;
 use crate::domain::name::Name;
+use crate::domain::phase::Phase;
 use crate::domain::rule::{Change, Rule};
-use crate::domain::state::{AlertKey, Deferred, Episode};
+use crate::domain::state::{Deferred, Episode};
 use crate::domain::target::TargetKey;
 use crate::domain::time::Time;
-use crate::domain::verdict::{Decision, Phase, Verdict};
+use crate::domain::verdict::{Decision, Verdict};
 
 /// The outcome for one or more alerts.
 #[derive(Default)]

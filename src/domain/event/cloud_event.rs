@@ -1,5 +1,4 @@
-//! The document that consumers get, field by field. What is said of a field here is what the published schema
-//! says of it.
+//! The encoded event, field by field. The doc comments are the descriptions in the published schema.
 
 use std::collections::BTreeMap;
 use std::fmt::Arguments;
@@ -10,113 +9,115 @@ use serde::ser::SerializeSeq;
 
 use super::{Adjustment, Event, EventAlert};
 use crate::domain::labels::Labels;
+use crate::domain::phase::Phase;
 use crate::domain::rule::Limits;
 use crate::domain::target::Target;
 use crate::domain::time::{DisplayTime, Millis};
-use crate::domain::verdict::Phase;
 
-/// A scaling event: a CloudEvents 1.0 document in structured JSON. A field is never renamed or retyped within
-/// v1; new ones may come.
+/// A scaling event: a CloudEvents 1.0 document in structured JSON. Fields are never renamed or retyped within
+/// v1; new ones may be added.
 #[derive(Serialize, JsonSchema)]
 #[schemars(title = "scalebridge event", rename = "Event", extend("$id" = "urn:scalebridge:schema:event:v1"))]
 pub(super) struct CloudEvent<'a> {
-    /// The version of CloudEvents.
+    /// The version of the CloudEvents specification.
     #[schemars(extend("const" = "1.0"))]
     pub specversion: &'static str,
-    /// A hash of what the event is about: the same event always has the same id, so it is what to deduplicate by.
+    /// A hash that identifies the event: duplicates of an event carry the same id, so consumers deduplicate
+    /// by it.
     #[schemars(regex(pattern = "^[0-9a-f]{32}$"))]
     pub id: &'a str,
     /// `/scalebridge/` and the source of the notification.
     #[schemars(regex(pattern = "^/scalebridge/[a-z0-9][a-z0-9_-]{0,62}$"))]
     #[schemars(with = "String")]
     pub source: Arguments<'a>,
-    /// The action, with the version of the format.
+    /// The action and the version of the format.
     #[serde(rename = "type")]
     #[schemars(regex(pattern = "^io\\.scalebridge\\.(scale_out|scale_in|set_capacity|notify)\\.v1$"))]
     pub kind: &'a str,
-    /// The target's key: platform/kind/account/region/cluster/namespace/name, `-` for what is absent, each part
+    /// The target's key: platform/kind/account/region/cluster/namespace/name, `-` for absent parts, each part
     /// percent-encoded.
     pub subject: &'a str,
-    /// When it was emitted, RFC 3339 with milliseconds.
+    /// The time of the emission, RFC 3339 with milliseconds.
     #[schemars(extend("format" = "date-time"))]
     #[schemars(with = "String")]
     pub time: Millis,
-    /// Always JSON.
+    /// The media type of `data`, always JSON.
     #[schemars(extend("const" = "application/json"))]
     pub datacontenttype: &'static str,
     /// The schema of `data`.
     #[schemars(extend("const" = "urn:scalebridge:schema:event-data:v1"))]
     pub dataschema: &'static str,
-    /// Rises strictly for each target, also over the loss of the store: an event with a lower one than the last
-    /// that was carried out is out of date. Digits, since it may have more than a double can hold.
+    /// Strictly increasing per target, even after a loss of the store: an event with a lower sequence than
+    /// the last one that was carried out is out of date. A string of digits, because the value may exceed the
+    /// precision of a double.
     #[schemars(regex(pattern = "^[0-9]+$"))]
     #[schemars(with = "String")]
     pub sequence: Arguments<'a>,
-    /// A consumer does not act on the event after this time.
+    /// Consumers must not act on the event after this time.
     #[schemars(extend("format" = "date-time"))]
     #[schemars(with = "String")]
     pub expirytime: Millis,
-    /// W3C's trace context: the notification's, or one made from the id.
+    /// W3C trace context: that of the notification's request, or one derived from the id.
     #[schemars(regex(pattern = "^00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$"))]
     #[schemars(with = "String")]
     pub traceparent: Arguments<'a>,
-    /// What is to be done, and why.
+    /// The requested change and its reason.
     pub data: EventData<'a>,
 }
 
-/// What is to be done, and why.
+/// The requested change and its reason.
 #[derive(Serialize, JsonSchema)]
 #[schemars(rename = "EventData")]
 pub(super) struct EventData<'a> {
-    /// The rule that emitted it.
+    /// The rule that emitted the event.
     pub rule: &'a str,
-    /// Which end of the episode.
+    /// Whether the episode fires or has resolved.
     pub phase: Phase,
-    /// What is to be done.
+    /// The requested action.
     #[schemars(extend("enum" = ["scale_out", "scale_in", "set_capacity", "notify"]))]
     pub action: &'static str,
-    /// By how much; null for `notify`, which changes nothing.
+    /// The change of capacity; null for `notify`, which changes nothing.
     pub adjustment: Option<&'a Adjustment>,
-    /// What it is about.
+    /// The target of the change.
     pub target: &'a Target,
-    /// Bounds that the consumer keeps capacity in.
+    /// Bounds within which the consumer keeps capacity.
     pub limits: Limits,
-    /// One line for people.
+    /// A human-readable summary, one line.
     pub reason: &'a str,
-    /// The episode that it belongs to.
+    /// The episode that the event belongs to.
     pub episode: Episode<'a>,
-    /// When firing all open alerts, when resolved those that closed with this decision. A long list is cut to
-    /// whole alerts.
+    /// All open alerts if firing; if resolved, those that closed with this decision. If the event would be
+    /// too large, alerts are left out whole.
     #[schemars(with = "Vec<Alert<'static>>")]
     pub alerts: Alerts<'a>,
-    /// How many alerts there were before the list was cut.
+    /// The number of alerts before any were left out.
     pub alerts_total: usize,
-    /// The notification that caused it.
+    /// The notification that caused the event.
     pub notification: Notification<'a>,
-    /// The rule's own texts.
+    /// The rendered parameters of the rule.
     pub parameters: &'a BTreeMap<String, String>,
 }
 
-/// From the first alert that opens to the last that resolves, of one rule and target.
+/// The time from the first firing alert to the last resolve, for one rule and target.
 #[derive(Serialize, JsonSchema)]
 #[schemars(rename = "Episode")]
 pub(super) struct Episode<'a> {
-    /// Its id.
+    /// The id of the episode.
     #[schemars(regex(pattern = "^[0-9a-f]{32}$"))]
     pub id: &'a str,
-    /// When it opened.
+    /// The time at which the episode opened.
     #[schemars(extend("format" = "date-time"))]
     #[schemars(with = "String")]
     pub opened_at: Millis,
-    /// Which event of the episode and phase this is, from 1.
+    /// The number of this event within its episode and phase, from 1.
     pub emission: u32,
 }
 
-/// What Alertmanager says of the notification.
+/// The notification as Alertmanager describes it.
 #[derive(Serialize, JsonSchema)]
 #[schemars(rename = "Notification")]
 pub(super) struct Notification<'a> {
-    /// The source of the configuration.
+    /// The configured source.
     pub source: &'a str,
     /// The receiver in Alertmanager's configuration.
     pub receiver: &'a str,
@@ -124,7 +125,7 @@ pub(super) struct Notification<'a> {
     pub group_key: &'a str,
     /// Alertmanager's own address.
     pub external_url: &'a str,
-    /// Why Alertmanager sent it, where it says so.
+    /// Why Alertmanager sent it, if the notification contains a reason.
     pub reason: Option<&'a str>,
 }
 
@@ -144,25 +145,25 @@ impl Serialize for Alerts<'_> {
     }
 }
 
-/// One alert.
+/// An alert of the episode.
 #[derive(Serialize, JsonSchema)]
 #[schemars(rename = "Alert")]
 pub(super) struct Alert<'a> {
-    /// Alertmanager's hash of its labels.
+    /// Alertmanager's hash of the labels.
     fingerprint: &'a str,
-    /// Whether it fires.
+    /// Whether the alert fires or has resolved.
     status: Phase,
-    /// Its labels, those of the source laid over them.
+    /// The labels; those of the source take precedence.
     #[schemars(with = "BTreeMap<String, String>")]
     labels: &'a Labels,
-    /// Its latest annotations.
+    /// The latest annotations.
     #[schemars(with = "BTreeMap<String, String>")]
     annotations: &'a Labels,
-    /// When it began, by Prometheus' clock.
+    /// The start of the alert by Prometheus' clock.
     #[schemars(extend("format" = "date-time"))]
     #[schemars(with = "String")]
     starts_at: DisplayTime,
-    /// The page of the expression.
+    /// The URL of the alert's expression in Prometheus.
     generator_url: &'a str,
 }
 

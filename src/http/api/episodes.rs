@@ -12,10 +12,11 @@ use serde::{Deserialize, Serialize};
 use super::extract::{Query, page_size, parse_name, parse_pattern, services};
 use super::operation::{Operation, ResponseBody, schema_of};
 use super::problem::Problem;
+use crate::domain::phase::Phase;
 use crate::domain::state::{Deferred, Episode, Occurrence, RuleState};
 use crate::domain::target::{KeyKind, PartialTarget};
 use crate::domain::time::Time;
-use crate::domain::verdict::{Phase, Verdict};
+use crate::domain::verdict::Verdict;
 use crate::http::HttpState;
 use crate::store::StoredState;
 

@@ -8,8 +8,8 @@ use tokio::sync::oneshot;
 
 use super::index::{CachedTarget, Fingerprint};
 use super::optimistic::Speculation;
+use crate::domain::alert_key::AlertKey;
 use crate::domain::name::Name;
-use crate::domain::state::AlertKey;
 use crate::domain::target::TargetKey;
 use crate::store::lanes::LaneHandle;
 use crate::store::{DeadLetterError, DecideFn, DeliveryId, Error, EventSeq, Keys, Redrive, Settlement};

@@ -13,7 +13,8 @@ use smallvec::SmallVec;
 
 use super::compensation::FiringEvents;
 use super::recheck_queue::{self, RecheckQueue};
-use crate::domain::state::{AlertKey, TargetState};
+use crate::domain::alert_key::AlertKey;
+use crate::domain::state::TargetState;
 use crate::domain::target::TargetKey;
 use crate::domain::time::Time;
 use crate::store::fast_map;

@@ -210,7 +210,7 @@ impl Sqlite {
     pub(super) async fn locate(
         &self,
         keys: Keys,
-    ) -> Result<BTreeMap<crate::domain::state::AlertKey, Vec<TargetKey>>, Error> {
+    ) -> Result<BTreeMap<crate::domain::alert_key::AlertKey, Vec<TargetKey>>, Error> {
         self.ask(|reply| Command::Locate { keys, reply }).await
     }
 

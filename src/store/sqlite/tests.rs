@@ -24,7 +24,10 @@ fn event(target: &str, bytes: usize) -> DecideFn {
     let target = TargetKey::from_stored(target);
     let state = crate::domain::state::TargetState {
         last_resolves: std::iter::once(crate::domain::state::LastResolve {
-            alert: crate::domain::state::AlertKey { source: queue(), fingerprint: target.as_str().into() },
+            alert: crate::domain::alert_key::AlertKey {
+                source: queue(),
+                fingerprint: target.as_str().into(),
+            },
             ends_at: Time::from_nanos(0),
             was_open: true,
             until: Time::from_nanos(i64::MAX),

@@ -23,15 +23,17 @@ use super::{
     Changes, Claimed, DeadLetterError, DeliveryId, EpisodePhase, EventSeq, Keys, Memory, NewEvent, Redrive,
     Settlement, Sqlite, Store, View,
 };
+use crate::domain::alert_key::AlertKey;
 use crate::domain::episode_scope::EpisodeScope;
 use crate::domain::name::Name;
+use crate::domain::phase::Phase;
 use crate::domain::state::{
-    AlertKey, Deferred, EmissionStats, Episode, LastResolve, Occurrence, PendingClose, RuleState,
-    TargetState, Trigger,
+    Deferred, EmissionStats, Episode, LastResolve, Occurrence, PendingClose, RuleState, TargetState,
 };
 use crate::domain::target::{Platform, Target, TargetKey};
 use crate::domain::time::Time;
-use crate::domain::verdict::{Phase, Verdict};
+use crate::domain::trigger::Trigger;
+use crate::domain::verdict::Verdict;
 
 /// A store that can be restarted.
 struct StoreHarness {

@@ -2,7 +2,8 @@
 //! which block no other rule.
 
 use super::*;
-use crate::domain::control::{Direction, Pause, TargetPattern};
+use crate::domain::control::{Pause, TargetPattern};
+use crate::domain::direction::Direction;
 use crate::domain::rule::{HoldTemplate, PartialTemplate};
 
 const HOUR: i64 = 3600;

@@ -10,15 +10,15 @@ use crate::domain::event::assert_matches_schema;
 use crate::domain::event::{AdjustmentType, Event};
 use crate::domain::matcher::Matcher;
 use crate::domain::notification::Envelope;
+use crate::domain::phase::Phase;
 use crate::domain::rule::{
     Action, Amount, Budget, Change, FiringAction, Limits, Mode, Repeat, ResolvedAction, Rule, RuleTarget,
     Step as RuleStep, Steps, TargetTemplate,
 };
 use crate::domain::source::Source;
-use crate::domain::state::Trigger;
 use crate::domain::target::Platform;
 use crate::domain::template::Templates;
-use crate::domain::verdict::Phase;
+use crate::domain::trigger::Trigger;
 
 mod controls;
 mod episodes;

@@ -4,7 +4,8 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::domain::control::{Direction, Pause, TargetPattern};
+use crate::domain::control::{Pause, TargetPattern};
+use crate::domain::direction::Direction;
 use crate::domain::event::Event;
 use crate::domain::rule::{HoldTemplate, PartialTemplate};
 
