@@ -76,7 +76,7 @@ pub struct ExplainedRule {
 }
 
 impl Bridge {
-    /// Explains how a notification of at most [`MAX_ALERTS`] alerts would be processed in the current state.
+    /// Explains how a notification of at most 1,000 alerts would be processed in the current state.
     /// Nothing is written.
     ///
     /// # Errors

@@ -62,7 +62,7 @@ impl Bridge {
         Ok(pause)
     }
 
-    /// Ends a pause: the actions that it has blocked are rechecked at once. `None` if there is no pause with this
+    /// Ends a pause: the actions that it has blocked are rechecked at once. `None` if no pause has this
     /// id.
     ///
     /// # Errors

@@ -101,7 +101,7 @@ mod tests {
         r#""decisions":[{"rule":"nodes","target":"eks/nodegroup/-/-/-/-/workers","phase":"resolved","#,
         r#""episode":"e","action":"scale_in","verdict":"shadowed","detail":"why \"not\"","#,
         r#""until":"2026-11-22T17:55:20.000Z","alerts":["f","\ttab"],"event":"id","#,
-        r#""shadow":{"b":1.50,"a":[ ]},"destination":"queue"},{"verdict":"no_match","alerts":[]}],"#,
+        r#""shadow":{"b":1.50,"a":[ ]},"destination":"queue"},{"verdict":"unmatched","alerts":[]}],"#,
         r#""alerts":{"\ttab":{"status":"firing","starts_at":"2026-11-22T16:55:15.05042Z","labels":{}},"#,
         r#""f":{"status":"resolved","starts_at":"2026-11-22T16:00:00Z","ends_at":"2026-11-22T16:50:00.5Z","#,
         r#""labels":{"namespace":"shop","pod":"a"}}}}"#,

@@ -131,7 +131,7 @@ pub struct NewEvent {
     pub target: TargetKey,
     /// The destinations; not empty.
     pub destinations: Arc<[Name]>,
-    /// Whether the event increases capacity. Such an event cancels the [`View::undelivered_decreases`] of its
+    /// Whether the event increases capacity. Such an event cancels the `View::undelivered_decreases` of its
     /// target at all destinations that have not settled them; claimed ones are not retried.
     pub increases_capacity: bool,
     /// Whether the event can decrease capacity.
@@ -377,7 +377,7 @@ impl Store {
     /// `sequence` may ignore it. Its age counts from now. When this returns `Ok`, the redrive is on disk.
     ///
     /// # Errors
-    /// Nothing has changed; see [`DeadLetterError`].
+    /// Nothing has changed; see `DeadLetterError`.
     pub async fn redrive(&self, delivery_id: &DeliveryId, redrive: Redrive) -> Result<(), DeadLetterError> {
         let handle = self
             .lane_handle(&delivery_id.destination)
@@ -389,7 +389,7 @@ impl Store {
     /// deletion is on disk.
     ///
     /// # Errors
-    /// Nothing has changed; see [`DeadLetterError`].
+    /// Nothing has changed; see `DeadLetterError`.
     pub async fn discard(&self, delivery_id: &DeliveryId) -> Result<(), DeadLetterError> {
         delegate!(self, store => store.discard(delivery_id).await)
     }
