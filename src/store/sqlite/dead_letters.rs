@@ -21,7 +21,7 @@ const SELECT_PAGE: &str = "
     WHERE d.state = 2 AND d.state IN (1, 2, 3, 6) AND d.destination = ?1 AND d.event > ?2
     ORDER BY d.event LIMIT ?3";
 const SELECT_ONE: &str = "
-    SELECT d.attempts, d.expiry, e.target, e.shrinks, e.undoes IS NOT NULL, e.body
+    SELECT d.attempts, d.expiry, e.target, e.decreases, e.compensates IS NOT NULL, e.body
     FROM deliveries d JOIN events e ON e.id = d.event
     WHERE d.destination = ?1 AND d.event = ?2 AND d.state = 2";
 

@@ -140,11 +140,11 @@ impl Writer {
 
     fn write_position(&self, handle: &LaneHandle, position: Position) -> rusqlite::Result<()> {
         let mut update = self.connection.prepare_cached(
-            "UPDATE destinations SET cursor = ?2, given = ?3, passed = ?4, dead = ?5 WHERE id = ?1",
+            "UPDATE destinations SET cursor = ?2, enqueued = ?3, settled_below_cursor = ?4, dead = ?5 WHERE id = ?1",
         )?;
-        let (given, passed, dead) =
+        let (enqueued, settled_below_cursor, dead) =
             (position.enqueued as i64, position.settled_below_cursor as i64, position.dead as i64);
-        update.execute(params![handle.id, position.cursor, given, passed, dead])?;
+        update.execute(params![handle.id, position.cursor, enqueued, settled_below_cursor, dead])?;
         Ok(())
     }
 

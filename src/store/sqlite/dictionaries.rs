@@ -65,7 +65,7 @@ impl Dictionaries {
     /// Reads them when the store is opened.
     pub(super) fn read(connection: &Connection) -> rusqlite::Result<Self> {
         let mut dictionaries = Self::default();
-        let mut read = connection.prepare("SELECT id, rule, text FROM samples ORDER BY id")?;
+        let mut read = connection.prepare("SELECT id, rule, text FROM dictionaries ORDER BY id")?;
         let mut rows = read.query([])?;
         while let Some(row) = rows.next()? {
             dictionaries.last = row.get(0)?;
@@ -132,7 +132,7 @@ impl Dictionaries {
             return Ok(None);
         }
         let id = self.last + 1;
-        let mut put = connection.prepare_cached("INSERT INTO samples VALUES (?1, ?2, ?3)")?;
+        let mut put = connection.prepare_cached("INSERT INTO dictionaries VALUES (?1, ?2, ?3)")?;
         put.execute(params![id, rule.as_str(), text])?;
         let mut dictionaries = self.clone();
         dictionaries.set(rule.clone(), id, text.clone());

@@ -55,7 +55,7 @@ pub(super) fn write(
     compressed: &[u8],
 ) -> rusqlite::Result<()> {
     connection
-        .prepare_cached("INSERT INTO texts VALUES (?1, ?2, ?3)")?
+        .prepare_cached("INSERT INTO event_blocks VALUES (?1, ?2, ?3)")?
         .execute(params![first, last, compressed])?;
     Ok(())
 }
@@ -65,7 +65,7 @@ pub(super) fn prune(connection: &Connection, from: i64, upto: i64) -> rusqlite::
     let max_events = i64::try_from(MAX_BLOCK_EVENTS).unwrap_or(i64::MAX);
     connection
         .prepare_cached(
-            "DELETE FROM texts WHERE first > ?1 AND first <= ?2
+            "DELETE FROM event_blocks WHERE first > ?1 AND first <= ?2
              AND NOT EXISTS (SELECT 1 FROM events WHERE id >= first AND id <= last)",
         )?
         .execute([from.saturating_sub(max_events), upto])?;
@@ -92,7 +92,7 @@ impl<'c> BodyReader<'c> {
         }
         if !self.block.contains(seq) {
             let mut around = self.connection.prepare_cached(
-                "SELECT first, packed FROM texts WHERE first <= ?1 ORDER BY first DESC LIMIT 1",
+                "SELECT first, compressed FROM event_blocks WHERE first <= ?1 ORDER BY first DESC LIMIT 1",
             )?;
             let read = |row: &rusqlite::Row<'_>| Ok(EventBlock::read(row.get(0)?, row.get_ref(1)?));
             let read = around.query_row([seq], read).optional()?.unwrap_or_else(|| Ok(EventBlock::default()));
@@ -115,7 +115,7 @@ pub(super) fn find_by_prefix(
 ) -> rusqlite::Result<Option<(i64, String)>> {
     let max_events = i64::try_from(MAX_BLOCK_EVENTS).unwrap_or(i64::MAX);
     let mut groups = connection.prepare_cached(
-        "SELECT first, packed FROM texts WHERE first > ?1 AND first < ?2 ORDER BY first DESC",
+        "SELECT first, compressed FROM event_blocks WHERE first > ?1 AND first < ?2 ORDER BY first DESC",
     )?;
     let mut event = connection.prepare_cached("SELECT 1 FROM events WHERE id = ?1 AND body = ''")?;
     let mut groups = groups.query(params![from.saturating_sub(max_events), below])?;
@@ -140,7 +140,7 @@ struct EventBlock {
 }
 
 impl EventBlock {
-    /// From a row of `texts`.
+    /// From a row of `event_blocks`.
     fn read(first: i64, compressed: ValueRef<'_>) -> rusqlite::Result<Self> {
         let damaged = || FromSqlError::Other(format!("the texts from event {first} on are damaged").into());
         let bytes = compression::decompress(compressed.as_blob()?, b"")?;

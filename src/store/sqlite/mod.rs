@@ -237,7 +237,7 @@ impl Sqlite {
     pub(super) async fn orphaned_destinations(&self) -> Result<Vec<Name>, Error> {
         let names = self.read(|reader| {
             let mut names = reader.prepare_cached(
-                "SELECT name FROM destinations n WHERE given > passed
+                "SELECT name FROM destinations n WHERE enqueued > settled_below_cursor
                  OR EXISTS (SELECT 1 FROM deliveries d WHERE d.destination = n.id AND d.state = 1)",
             )?;
             names.query_map([], |row| row.get::<_, String>(0))?.collect::<Result<Vec<_>, _>>()
@@ -368,7 +368,7 @@ impl Sqlite {
         let id = self.ask(|reply| Command::TargetId { hash, reply }).await?;
         self.read(move |reader| {
             let mut former =
-                reader.prepare_cached("SELECT id FROM former_targets WHERE hash = ?1 ORDER BY id")?;
+                reader.prepare_cached("SELECT id FROM retired_targets WHERE hash = ?1 ORDER BY id")?;
             let mut ids = former.query_map([hash.0], |row| row.get(0))?.collect::<Result<Vec<i64>, _>>()?;
             ids.extend(id);
             let mut found = Vec::new();
@@ -474,7 +474,7 @@ fn read_events(
         }
     }
     let mut events = reader.prepare_cached(
-        "SELECT e.id, e.target, e.route, e.at, e.undoes IS NOT NULL, e.body, coalesce(d.state, ?4) <> ?4
+        "SELECT e.id, e.target, e.route, e.at, e.compensates IS NOT NULL, e.body, coalesce(d.state, ?4) <> ?4
          FROM events e LEFT JOIN deliveries d ON d.destination = ?3 AND d.event = e.id
          WHERE e.id > ?1 ORDER BY e.id LIMIT ?2",
     )?;
@@ -520,7 +520,7 @@ fn read_claims(
     lookups: &[ClaimLookup],
 ) -> rusqlite::Result<BTreeMap<i64, ClaimDetails>> {
     let mut event = reader.prepare_cached(
-        "SELECT e.body, d.state, d.error, d.expiry, e.undoes
+        "SELECT e.body, d.state, d.error, d.expiry, e.compensates
          FROM events e LEFT JOIN deliveries d ON d.destination = ?1 AND d.event = e.id WHERE e.id = ?2",
     )?;
     let mut found = BTreeMap::new();

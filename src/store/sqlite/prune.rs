@@ -20,7 +20,7 @@ const FREE_PAGES_DIVISOR: i64 = 4;
 const EVENTS_BELOW_CURSORS: &str = "
     SELECT id, at FROM events WHERE id > ?1
     AND id <= (SELECT min(cursor) FROM destinations
-        WHERE given > passed OR name IN (SELECT value FROM json_each(?2)))
+        WHERE enqueued > settled_below_cursor OR name IN (SELECT value FROM json_each(?2)))
     ORDER BY id LIMIT ?3";
 /// Those of them that nobody waits for: dead letters stay, and what never arrived as long as nobody knows
 /// whether it is asked for.
@@ -43,9 +43,9 @@ const NEVER_DELIVERED: &str = "
 /// Numbers that targets had. The largest one stays, so that none comes again: the newest record and events that
 /// nobody has taken yet may know a target by it.
 const RETIRED_TARGET_IDS: &str = "
-    DELETE FROM former_targets WHERE (hash, id) IN
-        (SELECT hash, id FROM former_targets
-         WHERE gone < ?1 AND id < (SELECT max(id) FROM former_targets) LIMIT ?2)";
+    DELETE FROM retired_targets WHERE (hash, id) IN
+        (SELECT hash, id FROM retired_targets
+         WHERE retired_at < ?1 AND id < (SELECT max(id) FROM retired_targets) LIMIT ?2)";
 /// The newest one stays, however old it is: it knows how far numbers and time have come, also after a restart.
 const OLD_RECORDS: &str = "
     SELECT id, at, targets FROM records WHERE id < (SELECT max(id) FROM records) ORDER BY id LIMIT ?1";
@@ -158,7 +158,7 @@ impl Writer {
     /// Whether an event belongs to an episode that is open.
     fn is_referenced(&self, event: i64) -> rusqlite::Result<bool> {
         let mut firing = self.connection.prepare_cached(
-            "SELECT t.fired FROM events e JOIN targets t ON t.id = e.target WHERE e.id = ?1",
+            "SELECT t.firing_events FROM events e JOIN targets t ON t.id = e.target WHERE e.id = ?1",
         )?;
         let asked = firing.query_row([event], |row| {
             let firing = row.get_ref(0)?.as_blob_or_null()?.unwrap_or_default();
@@ -231,7 +231,8 @@ mod tests {
         database
             .execute_batch(&format!(
                 "CREATE TABLE events (id INTEGER PRIMARY KEY, at INTEGER);
-                 CREATE TABLE destinations (id INTEGER PRIMARY KEY, name TEXT, cursor INTEGER, given INTEGER, passed INTEGER);
+                 CREATE TABLE destinations (id INTEGER PRIMARY KEY, name TEXT, cursor INTEGER,
+                                            enqueued INTEGER, settled_below_cursor INTEGER);
                  CREATE TABLE deliveries (destination INTEGER, event INTEGER, state INTEGER, due INTEGER,
                                           PRIMARY KEY (destination, event)) WITHOUT ROWID;
                  INSERT INTO destinations VALUES (1, 'queue', 9000, 1, 0);

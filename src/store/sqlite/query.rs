@@ -44,7 +44,7 @@ pub(super) fn records(
         ))?;
         return bounded(records.query(params![low, high, from, to, max])?, query.max);
     };
-    let mut former = reader.prepare_cached("SELECT id FROM former_targets WHERE hash = ?1")?;
+    let mut former = reader.prepare_cached("SELECT id FROM retired_targets WHERE hash = ?1")?;
     let mut numbers = former.query_map([hash.0], |row| row.get(0))?.collect::<Result<Vec<i64>, _>>()?;
     numbers.extend(number);
     let mut lines = reader.prepare_cached(&format!(
@@ -197,7 +197,7 @@ pub(super) fn find_event(reader: &Connection, id: &str, below: i64) -> rusqlite:
 /// States of targets behind a number, in the order of their numbers. One that cannot be read is left out.
 pub(super) fn states(reader: &Connection, after: i64, max: usize) -> rusqlite::Result<Vec<StoredState>> {
     let mut states = reader.prepare_cached(
-        "SELECT t.id, t.key, t.state, s.text FROM targets t LEFT JOIN samples s ON s.id = t.sample
+        "SELECT t.id, t.key, t.state, d.text FROM targets t LEFT JOIN dictionaries d ON d.id = t.dictionary
          WHERE t.id > ?1 ORDER BY t.id LIMIT ?2",
     )?;
     let max = i64::try_from(max).unwrap_or(i64::MAX);

@@ -36,7 +36,7 @@ pub(super) fn read_index(writer: &Connection) -> rusqlite::Result<Index> {
 /// The targets that watch the controls.
 pub(super) fn read_recheck_queue(writer: &Connection) -> rusqlite::Result<BTreeSet<i64>> {
     let mut targets =
-        writer.prepare("SELECT target FROM watching WHERE target IN (SELECT id FROM targets)")?;
+        writer.prepare("SELECT target FROM recheck_queue WHERE target IN (SELECT id FROM targets)")?;
     targets.query_map([], |row| row.get(0))?.collect()
 }
 
@@ -52,7 +52,7 @@ pub(super) fn last_time(writer: &Connection) -> rusqlite::Result<Option<Time>> {
 
 /// What waits for another try.
 const PENDING_RETRIES: &str = "
-    SELECT d.event, e.target, coalesce(d.since, e.at), e.undoes IS NOT NULL, d.attempts, d.due
+    SELECT d.event, e.target, coalesce(d.since, e.at), e.compensates IS NOT NULL, d.attempts, d.due
     FROM deliveries d INDEXED BY exceptions JOIN events e ON e.id = d.event
     WHERE d.state = 1 AND d.state IN (1, 2, 3, 6) AND d.destination = ?1 ORDER BY d.event";
 /// What was cancelled, and the cursor does not tell it.
@@ -81,11 +81,11 @@ pub(super) fn read_lanes(
     for name in destinations {
         // A destination that is new was given nothing before.
         writer.execute(
-            "INSERT OR IGNORE INTO destinations (name, cursor, given, passed, dead) VALUES (?1, ?2, 0, 0, 0)",
+            "INSERT OR IGNORE INTO destinations (name, cursor, enqueued, settled_below_cursor, dead) VALUES (?1, ?2, 0, 0, 0)",
             params![name.as_str(), newest],
         )?;
         let (number, position) = writer.query_row(
-            "SELECT id, cursor, given, passed, dead FROM destinations WHERE name = ?1",
+            "SELECT id, cursor, enqueued, settled_below_cursor, dead FROM destinations WHERE name = ?1",
             [name.as_str()],
             |row| {
                 let position = Position {

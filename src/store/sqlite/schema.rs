@@ -34,7 +34,8 @@ const SYNCHRONOUS_FULL: i64 = 2;
 const CACHE_KIB: i64 = 4 * 1024;
 
 /// What leads from one version of the schema to the next; `user_version` counts those done.
-const MIGRATIONS: [&str; 4] = [INITIAL_SCHEMA, CONTROLS_AND_UNDELIVERED_DECREASES, OUTBOX, COMPRESSION];
+const MIGRATIONS: [&str; 5] =
+    [INITIAL_SCHEMA, CONTROLS_AND_UNDELIVERED_DECREASES, OUTBOX, COMPRESSION, RENAMES];
 
 const INITIAL_SCHEMA: &str = "
 CREATE TABLE store (
@@ -155,6 +156,23 @@ CREATE TABLE samples (         -- states that others are packed with; none goes
     text TEXT NOT NULL
 );
 ALTER TABLE targets ADD COLUMN sample INTEGER;    -- what the state is packed with, beside itself
+";
+
+/// Tables and columns get the names of the code. `ALTER TABLE … RENAME` changes the schema only, so this step takes
+/// the same time for every store. The index `shrinking` stays: creating it anew would read all events.
+const RENAMES: &str = "
+ALTER TABLE texts RENAME TO event_blocks;
+ALTER TABLE event_blocks RENAME COLUMN packed TO compressed;
+ALTER TABLE samples RENAME TO dictionaries;
+ALTER TABLE watching RENAME TO recheck_queue;
+ALTER TABLE former_targets RENAME TO retired_targets;
+ALTER TABLE retired_targets RENAME COLUMN gone TO retired_at;
+ALTER TABLE targets RENAME COLUMN fired TO firing_events;
+ALTER TABLE targets RENAME COLUMN sample TO dictionary;
+ALTER TABLE events RENAME COLUMN shrinks TO decreases;
+ALTER TABLE events RENAME COLUMN undoes TO compensates;
+ALTER TABLE destinations RENAME COLUMN given TO enqueued;
+ALTER TABLE destinations RENAME COLUMN passed TO settled_below_cursor;
 ";
 
 /// `deliveries.state`: waits for another try.
@@ -315,17 +333,18 @@ fn count_states(transaction: &Connection) -> rusqlite::Result<()> {
         };
         deltas.put(&TargetState::default(), &state);
         if state.depends_on_controls() {
-            transaction.execute("INSERT INTO watching VALUES (?1)", [id])?;
+            transaction.execute("INSERT INTO recheck_queue VALUES (?1)", [id])?;
         }
     }
     deltas.write(transaction, &Tally::default())
 }
 
-/// Finds damage without reading the whole file: small tables are checked from end to end, of large ones
-/// the way down to both ends; what else is read at start is read right after this.
+/// Finds damage without reading the whole file: small tables are checked completely, large ones along the path to
+/// their first and last row; everything else that a start needs is read right after this. Runs before the migrations,
+/// so a table may be missing or have its earlier name.
 fn check_integrity(writer: &Connection) -> rusqlite::Result<Option<String>> {
-    for table in ["store", "routes", "destinations", "controls", "tally", "watching", "samples"] {
-        // The version is not checked yet, so one may be missing.
+    let small = ["store", "routes", "destinations", "controls", "tally", "recheck_queue", "dictionaries"];
+    for table in small.into_iter().chain(["watching", "samples"]) {
         if !writer.table_exists(None, table)? {
             continue;
         }
@@ -335,22 +354,22 @@ fn check_integrity(writer: &Connection) -> rusqlite::Result<Option<String>> {
             return Ok(Some(format!("{table}: {}", found.lines().last().unwrap_or_default())));
         }
     }
-    for (table, id) in [("targets", "id"), ("records", "id"), ("events", "id"), ("texts", "first")] {
+    for (table, key) in [
+        ("targets", "id"),
+        ("records", "id"),
+        ("events", "id"),
+        ("event_blocks", "first"),
+        ("texts", "first"),
+        ("history", "target, at, record"),
+        ("deliveries", "destination, event"),
+        ("retired_targets", "hash, id"),
+        ("former_targets", "hash, id"),
+    ] {
         if !writer.table_exists(None, table)? {
             continue;
         }
-        for end in ["min", "max"] {
-            writer.query_row(&format!("SELECT {end}({id}) FROM {table}"), [], |_| Ok(()))?;
-        }
-    }
-    for (table, order) in [
-        ("history", "target, at, record"),
-        ("deliveries", "destination, event"),
-        ("former_targets", "hash, id"),
-    ] {
-        let (up, down) = (order.to_owned(), order.replace(',', " DESC,") + " DESC");
-        for order in [up, down] {
-            let query = format!("SELECT 1 FROM {table} ORDER BY {order} LIMIT 1");
+        for order in [key.to_owned(), key.replace(',', " DESC,") + " DESC"] {
+            let query = format!("SELECT {key} FROM {table} ORDER BY {order} LIMIT 1");
             writer.query_row(&query, [], |_| Ok(())).optional()?;
         }
     }

@@ -193,8 +193,8 @@ impl Writer {
             return Ok(known);
         }
         let mut read = self.connection.prepare_cached(
-            "SELECT t.key, t.state, t.fired, s.text
-             FROM targets t LEFT JOIN samples s ON s.id = t.sample WHERE t.id = ?1",
+            "SELECT t.key, t.state, t.firing_events, d.text
+             FROM targets t LEFT JOIN dictionaries d ON d.id = t.dictionary WHERE t.id = ?1",
         )?;
         let found = read.query_row([id], |row| {
             let key = TargetKey::from_stored(row.get_ref(0)?.as_str()?);
@@ -239,7 +239,7 @@ impl Writer {
             batch.tally.put(&before, &TargetState::default());
             self.connection.prepare_cached("DELETE FROM targets WHERE id = ?1")?.execute([id])?;
             self.connection
-                .prepare_cached("INSERT INTO former_targets VALUES (?1, ?2, ?3)")?
+                .prepare_cached("INSERT INTO retired_targets VALUES (?1, ?2, ?3)")?
                 .execute(params![hash.0, id, now.as_nanos()])?;
             batch.overlay.put(&self.index(), &self.hashes, id, hash, &before, None);
             return Ok(());
@@ -259,7 +259,7 @@ impl Writer {
             Some(id) => {
                 self.connection
                     .prepare_cached(
-                        "UPDATE targets SET due = ?2, alerts = ?3, state = ?4, fired = ?5, sample = ?6 WHERE id = ?1",
+                        "UPDATE targets SET due = ?2, alerts = ?3, state = ?4, firing_events = ?5, dictionary = ?6 WHERE id = ?1",
                     )?
                     .execute(params![id, due, alerts, encoded.text, firing_bytes, encoded.dictionary])?;
                 id
@@ -269,7 +269,7 @@ impl Writer {
                 batch.next.target += 1;
                 self.connection
                     .prepare_cached(
-                        "INSERT INTO targets (id, hash, due, alerts, key, state, fired, sample)
+                        "INSERT INTO targets (id, hash, due, alerts, key, state, firing_events, dictionary)
                          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
                     )?
                     .execute(params![
@@ -304,9 +304,9 @@ impl Writer {
         after: bool,
     ) -> rusqlite::Result<()> {
         let (change, statement) = match (before, after) {
-            (false, true) => (recheck_queue::RecheckChange::Add(id), "INSERT INTO watching VALUES (?1)"),
+            (false, true) => (recheck_queue::RecheckChange::Add(id), "INSERT INTO recheck_queue VALUES (?1)"),
             (true, false) => {
-                (recheck_queue::RecheckChange::Remove(id), "DELETE FROM watching WHERE target = ?1")
+                (recheck_queue::RecheckChange::Remove(id), "DELETE FROM recheck_queue WHERE target = ?1")
             }
             _ => return Ok(()),
         };
@@ -376,7 +376,7 @@ impl Writer {
         let compensates_bytes = compensates.as_ref().map(compensation::encode);
         self.connection
             .prepare_cached(
-                "INSERT INTO events (id, target, route, at, body, shrinks, undoes)
+                "INSERT INTO events (id, target, route, at, body, decreases, compensates)
                  VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
             )?
             .execute(params![
@@ -484,7 +484,7 @@ impl Writer {
             return Ok(id);
         }
         let mut last =
-            self.connection.prepare_cached("SELECT max(id) FROM former_targets WHERE hash = ?1")?;
+            self.connection.prepare_cached("SELECT max(id) FROM retired_targets WHERE hash = ?1")?;
         let last: Option<i64> = last.query_row([hash.0], |row| row.get(0))?;
         let id = last.unwrap_or_else(|| {
             batch.next.target += 1;
@@ -492,7 +492,7 @@ impl Writer {
         });
         // From now on it is kept as long as what is decided now.
         self.connection
-            .prepare_cached("INSERT OR REPLACE INTO former_targets VALUES (?1, ?2, ?3)")?
+            .prepare_cached("INSERT OR REPLACE INTO retired_targets VALUES (?1, ?2, ?3)")?
             .execute(params![hash.0, id, now.as_nanos()])?;
         Ok(id)
     }

@@ -23,19 +23,19 @@ const UNDELIVERED_DECREASES: &str = "
     JOIN routes r ON r.id = e.route JOIN json_each(r.destinations) n
     JOIN destinations d ON d.name = n.value
     LEFT JOIN deliveries x ON x.destination = d.id AND x.event = e.id
-    WHERE e.shrinks = 1
-    AND e.id > (SELECT coalesce(min(cursor), 9223372036854775807) FROM destinations WHERE given > passed)
+    WHERE e.decreases = 1
+    AND e.id > (SELECT coalesce(min(cursor), 9223372036854775807) FROM destinations WHERE enqueued > settled_below_cursor)
     AND (x.state = ?1 OR x.state IS NULL AND e.id > d.cursor)
     UNION
     SELECT e.id, e.target, d.name FROM deliveries x
-    JOIN events e ON e.id = x.event AND e.shrinks = 1
+    JOIN events e ON e.id = x.event AND e.decreases = 1
     JOIN destinations d ON d.id = x.destination
     WHERE x.state = ?1
     ORDER BY event";
 /// The key of a target by its number, also of one that was forgotten.
 pub(super) const TARGET_HASH: &str = "
     SELECT hash FROM targets WHERE id = ?1
-    UNION ALL SELECT hash FROM former_targets WHERE id = ?1 LIMIT 1";
+    UNION ALL SELECT hash FROM retired_targets WHERE id = ?1 LIMIT 1";
 
 /// What is known of them. Targets go by their keys' hashes, since a target that is forgotten and comes
 /// back has another number.

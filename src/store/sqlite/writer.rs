@@ -226,7 +226,7 @@ impl Writer {
         let Database { writer: connection, created, lock, .. } = opened;
         let number = |query: &str| connection.query_row(query, [], |row| row.get::<_, i64>(0));
         let newest = "SELECT max(coalesce((SELECT max(id) FROM events), 0), coalesce((SELECT max(cursor) FROM destinations), 0))";
-        let targets = "SELECT max(coalesce((SELECT max(id) FROM targets), 0), coalesce((SELECT max(id) FROM former_targets), 0))";
+        let targets = "SELECT max(coalesce((SELECT max(id) FROM targets), 0), coalesce((SELECT max(id) FROM retired_targets), 0))";
         let last_event = number(newest)?;
         let next = NextIds {
             target: number(targets)? + 1,
