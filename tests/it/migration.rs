@@ -18,9 +18,10 @@ use scalebridge::domain::verdict::Verdict;
 use scalebridge::testing::{Bridge, Metrics, Sqlite, Store};
 use serde_json::{Value, json};
 
-/// Written by the last version with schema 4 under load: active and shadow rules, a heartbeat, a hold, two pauses,
-/// deferred actions, a late firing, retries, dead letters, one of them discarded and one redriven, superseded,
-/// withdrawn and answered deliveries, a retired target, an event block and states compressed with dictionaries.
+/// Written by the last version with schema 4 under load: active and shadow rules, a heartbeat, a hold, two
+/// pauses, deferred actions, a late firing, retries, dead letters, one of them discarded and one redriven,
+/// superseded, withdrawn and answered deliveries, a retired target, an event block and states compressed with
+/// dictionaries.
 const SCHEMA_4: &str = include_str!("../fixtures/store-schema-4.sql");
 /// Two seconds after the last commit of the fixture.
 const OPENED_MS: i64 = 1_795_959_910_148;
@@ -141,12 +142,12 @@ async fn check_values(store: &Store) {
     assert_eq!(states.len(), 28, "every state can be decoded");
     let rule = |key: &str, rule: &str| {
         let state = states.iter().find(|state| state.key.as_str() == key).expect("a state");
-        state.state.rules[&name(rule)].clone()
+        state.state.rules.get(&name(rule)).expect("a rule").clone()
     };
     let episode = rule("eks/nodegroup/-/-/prod-eu/-/workers-0", "pending").episode.expect("an episode");
     assert_eq!(episode.id.to_string(), "69cf574acea099228056ba60962ab86f");
     let paused = rule("eks/nodegroup/-/-/prod-eu/-/workers-99", "pending");
-    assert_eq!(paused.deferred.expect("a deferred action").blocked_by, Some(Verdict::Paused));
+    assert_eq!(paused.deferred().expect("a deferred action").blocked_by, Some(Verdict::Paused));
     let closing =
         rule("ecs/service/-/-/prod-us/-/patient", "patient").pending_close.expect("a pending close");
     assert_eq!(closing.episode.id.to_string(), "d952e727adce79d0c49e9d8657da302d");
@@ -192,8 +193,8 @@ async fn check_values(store: &Store) {
         assert_eq!(shown, deliveries, "{id}");
     }
     let history = async |key: &str| {
-        let all =
-            store.history(&TargetKey::from_stored(key), Time::from_nanos(0), Time::from_nanos(i64::MAX));
+        let key = TargetKey::from_stored(key);
+        let all = store.history(&key, Time::from_nanos(0), Time::from_nanos(i64::MAX));
         all.await.expect("a history")
     };
     let of_block = history("eks/nodegroup/-/-/prod-eu/-/workers-11").await;
