@@ -171,7 +171,9 @@ async fn event_blocks_are_pruned_also_where_a_step_of_pruning_ends_within_one() 
 
 #[tokio::test]
 async fn damaged_event_blocks_hold_up_nobody_else() {
-    for damage in ["x'ff'", "x'ffffffff00'", "packed || x'00'", "zeroblob(100)", "substr(packed, 1, 50)"] {
+    for damage in
+        ["x'ff'", "x'ffffffff00'", "compressed || x'00'", "zeroblob(100)", "substr(compressed, 1, 50)"]
+    {
         let mut harness = StoreHarness::sqlite();
         harness.write(&["workers-0"], |_| changes()).await;
         harness.store.close().await;
@@ -316,7 +318,7 @@ async fn a_state_whose_dictionary_is_lost_is_unreadable_and_nothing_is_decided_w
     harness.restart().await;
     let decided = harness.store.transact(harness.keys(&["nodes-1"]), |_| (Changes::default(), ())).await;
     let message = decided.unwrap_err().to_string();
-    assert!(message.contains("its sample is damaged"), "{message}");
+    assert!(message.contains("its dictionary is damaged"), "{message}");
     assert_states(&harness, "nodes", 0..1, NO_ROOM).await;
     assert_eq!(harness.store.states(0, 10).await.unwrap().len(), 1, "the other one is told");
 }
