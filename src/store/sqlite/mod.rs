@@ -90,7 +90,7 @@ impl Sqlite {
     /// Opens the file, creates it if it does not exist, and starts the threads. Blocks.
     ///
     /// # Errors
-    /// [`Error::Unusable`], with the cause and the fix.
+    /// `Error::Unusable`, with the cause and the fix.
     pub fn open(path: &Path, destinations: &[Name], wall: WallClock) -> Result<Self, Error> {
         let opened = schema::open(path, wall())?;
         let broken = |error: rusqlite::Error| schema::unusable(path, &error);
