@@ -13,6 +13,7 @@ mod faults;
 mod full_disk;
 mod guards;
 mod layers;
+mod migration;
 mod reload;
 mod restart;
 mod serve;

@@ -1,4 +1,4 @@
-//! What the writer can be asked for.
+//! Commands to the writer thread.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -14,12 +14,12 @@ use crate::domain::target::TargetKey;
 use crate::store::lanes::LaneHandle;
 use crate::store::{DeadLetterError, DecideFn, DeliveryId, Error, EventSeq, Keys, Redrive, Settlement};
 
-/// What the writer is asked for. Every reply follows the commit.
+/// A command to the writer. Replies of commands that write follow the commit.
 pub(super) enum Command {
     Transact {
         keys: Keys,
         decide: DecideFn,
-        /// What was decided already, beside the writer.
+        /// The optimistic decision, if one was made.
         speculation: Option<Box<Speculation>>,
         reply: Reply<DropOnCaller>,
     },
@@ -50,12 +50,12 @@ pub(super) enum Command {
         delivery_id: DeliveryId,
         reply: Reply<Result<(), DeadLetterError>>,
     },
-    /// Opens an outlet for a destination, if it has none.
+    /// Opens a lane for a destination that has none.
     AddDestination {
         destination: Name,
         reply: Reply<()>,
     },
-    /// Closes the outlet of a destination, which is sent nothing more.
+    /// Closes the lane of a destination; no more deliveries are claimed for it.
     RemoveDestination {
         destination: Name,
         reply: Reply<()>,
@@ -75,7 +75,8 @@ pub(super) enum Command {
 }
 
 impl Command {
-    /// Whether nobody waits for it: what was sent is sent, and only a crash would send it again.
+    /// Whether its commit can be delayed: no caller waits for a settlement, and only a crash would repeat the
+    /// delivery.
     pub(super) const fn can_linger(&self) -> bool {
         matches!(self, Self::Settle { .. })
     }
@@ -91,8 +92,8 @@ impl Command {
 
 pub(super) type Reply<R> = oneshot::Sender<Result<R, Error>>;
 
-/// What a transaction has left over: some thousand small pieces of memory. They are freed by whoever asked
-/// for it, since everybody waits for the writer.
+/// What remains of a transaction: thousands of small allocations. The caller's thread frees them, because the
+/// writer is the bottleneck.
 pub(super) struct DropOnCaller {
     _keys: Keys,
     _decide: DecideFn,

@@ -1,4 +1,4 @@
-//! What is committed and read by many without asking the writer.
+//! Snapshot of controls, counts and dictionaries as of the last commit, readable without the writer.
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use crate::domain::control::Controls;
 use crate::domain::time::Time;
 use crate::store::Tally;
 
-/// The committed controls, counts and samples. Set by the writer alone, after each commit.
+/// The committed controls, tally and dictionaries. Only the writer sets them, after each commit.
 #[derive(Debug)]
 pub(super) struct CommittedView {
     controls: RwLock<Arc<Controls>>,
@@ -20,7 +20,7 @@ pub(super) struct CommittedView {
 }
 
 impl CommittedView {
-    /// Reads them when the store is opened.
+    /// Reads the committed values when the store is opened.
     pub(super) fn read(connection: &Connection) -> rusqlite::Result<Self> {
         let controls = read_controls(connection)?;
         Ok(Self {
@@ -46,9 +46,9 @@ impl CommittedView {
         *self.dictionaries.write() = dictionaries;
     }
 
-    /// Looks at the counts.
-    pub(super) fn tally<R>(&self, look: impl FnOnce(&Tally) -> R) -> R {
-        look(&self.tally.read())
+    /// Calls `read` with the committed tally.
+    pub(super) fn tally<R>(&self, read: impl FnOnce(&Tally) -> R) -> R {
+        read(&self.tally.read())
     }
 
     pub(super) fn change_tally(&self, change: impl FnOnce(&mut Tally)) {
@@ -66,7 +66,7 @@ fn read_controls(connection: &Connection) -> rusqlite::Result<Controls> {
     Ok(found.optional()?.unwrap_or_default())
 }
 
-/// Writes the controls, and when.
+/// Writes the controls with the time of the write.
 pub(super) fn write_controls(
     connection: &Connection,
     now: Time,

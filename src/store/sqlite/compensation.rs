@@ -1,9 +1,10 @@
-//! What was done, so that what undoes it can follow it: the `on_firing` events of each open episode.
+//! Tracks which `on_firing` events an open episode has emitted, so that its `on_resolved` event goes only to
+//! destinations that received one.
 //!
-//! The list lies in the row of the target, which is written with every event anyway, and goes when the
-//! episode does. The event that undoes gets a copy, so that nothing of the target is needed to judge it.
-//! An event of the list has arrived at a destination of its route, unless a row there says otherwise;
-//! rows that say so outlive their events (see `prune.rs`).
+//! The list is in the row of the target, which is written with every event anyway, and is deleted with the
+//! episode. The compensating event gets a copy, so that its deliveries are decided without the target. An
+//! event of the list has arrived at a destination of its route unless `deliveries` has a row that says
+//! otherwise; those rows are retained longer than their events (`prune.rs`).
 
 use std::sync::Arc;
 
@@ -23,13 +24,12 @@ pub(super) struct FiringEventRef {
     pub route: i64,
 }
 
-/// Those of a target; `None` where they are not known, since the episodes are older than the list.
+/// The `on_firing` events of a target; `None` if unknown, because its episodes are older than schema 3.
 pub(super) type FiringEvents = Option<Vec<FiringEventRef>>;
 
-/// Bytes of one event in a row.
+/// Bytes of one encoded event.
 const ENTRY_BYTES: usize = 24;
 
-/// Which episode it is.
 pub(super) fn hash_episode(id: &str) -> u64 {
     use std::hash::Hasher;
     let mut hasher = siphasher::sip::SipHasher13::new();
@@ -37,7 +37,7 @@ pub(super) fn hash_episode(id: &str) -> u64 {
     hasher.finish()
 }
 
-/// As a row has it.
+/// Encodes a list for its column: three big-endian integers per event.
 pub(super) fn encode<'a>(firing: impl IntoIterator<Item = &'a FiringEventRef>) -> Vec<u8> {
     let bytes = |firing: &FiringEventRef| {
         let parts = [firing.episode.to_be_bytes(), firing.seq.0.to_be_bytes(), firing.route.to_be_bytes()];
@@ -46,7 +46,7 @@ pub(super) fn encode<'a>(firing: impl IntoIterator<Item = &'a FiringEventRef>) -
     firing.into_iter().flat_map(bytes).collect()
 }
 
-/// From a row.
+/// Decodes a list.
 pub(super) fn decode(bytes: &[u8]) -> Vec<FiringEventRef> {
     let number = |bytes: &[u8]| bytes.iter().fold(0_u64, |number, &byte| number << 8 | u64::from(byte));
     let one = |bytes: &[u8; ENTRY_BYTES]| FiringEventRef {
@@ -57,10 +57,10 @@ pub(super) fn decode(bytes: &[u8]) -> Vec<FiringEventRef> {
     bytes.as_chunks::<ENTRY_BYTES>().0.iter().map(one).collect()
 }
 
-/// What is to be remembered beside a target's new state.
+/// The list for a target's new state: known and new events, without those of closed episodes.
 pub(super) fn merge(
     known: &FiringEvents,
-    now: &[FiringEventRef],
+    new: &[FiringEventRef],
     before: &TargetState,
     after: &TargetState,
 ) -> FiringEvents {
@@ -68,7 +68,7 @@ pub(super) fn merge(
     match known {
         None if episodes(before).next().is_some() && !open.is_empty() => None,
         known => {
-            let all = known.iter().flatten().chain(now);
+            let all = known.iter().flatten().chain(new);
             Some(all.filter(|firing| open.contains(&firing.episode)).copied().collect())
         }
     }
@@ -82,17 +82,17 @@ fn episodes(state: &TargetState) -> impl Iterator<Item = u64> {
     open.map(|known| hash_episode(&known.id))
 }
 
-/// Whether one of these has arrived at a destination. One that is tried again has not.
+/// Whether one of these events has arrived at a destination. A delivery that waits for a retry has not.
 pub(super) fn has_arrived(
     reader: &Connection,
     destination: &Name,
-    number: i64,
+    destination_id: i64,
     firing: &[FiringEventRef],
 ) -> rusqlite::Result<bool> {
     let mut exception = reader.prepare_cached(
         "SELECT 1 FROM deliveries WHERE destination = ?1 AND event = ?2 AND state IN (?3, ?4, ?5, ?6)",
     )?;
-    // Nearly always one and the same.
+    // All events nearly always have the same route.
     let mut known: Option<(i64, bool)> = None;
     for firing in firing {
         let is_routed = match known {
@@ -104,7 +104,7 @@ pub(super) fn has_arrived(
             continue;
         }
         let states = (schema::RETRY, schema::DEAD, schema::CANCELLED, schema::DISCARDED);
-        let row = params![number, firing.seq.0, states.0, states.1, states.2, states.3];
+        let row = params![destination_id, firing.seq.0, states.0, states.1, states.2, states.3];
         if !exception.exists(row)? {
             return Ok(true);
         }
@@ -112,14 +112,13 @@ pub(super) fn has_arrived(
     Ok(false)
 }
 
-/// The destinations of a route.
 pub(super) fn route_destinations(reader: &Connection, id: i64) -> rusqlite::Result<Option<Arc<[Name]>>> {
     let mut route = reader.prepare_cached("SELECT destinations FROM routes WHERE id = ?1")?;
     let list = route.query_row([id], |row| Ok(parse_destinations(row.get_ref(0)?.as_str()?))).optional()?;
     Ok(list)
 }
 
-/// The names in a route's list.
+/// Parses the list of names in `routes.destinations`.
 pub(super) fn parse_destinations(list: &str) -> Arc<[Name]> {
     let names: Vec<String> = serde_json::from_str(list).unwrap_or_default();
     names.iter().filter_map(|name| Name::new(name).ok()).collect()
@@ -130,7 +129,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_written_is_read() {
+    fn what_is_encoded_is_decoded() {
         let firing = [
             FiringEventRef { episode: u64::MAX, seq: EventSeq(1), route: i64::MAX },
             FiringEventRef { episode: hash_episode("e"), seq: EventSeq(1 << 40), route: 2 },

@@ -1,20 +1,21 @@
-//! Long texts are kept compressed: what a commit costs is the bytes that it writes and syncs, and texts of
-//! one notification are much alike.
+//! Compression of long texts with LZ4: the cost of a commit is the number of bytes that it writes and syncs,
+//! and the texts of one notification are much alike.
 //!
-//! A text of which compressing gains nothing is kept as it is, so a column of texts holds both: `TEXT` as
-//! it is, `BLOB` for a packed one, which is its length as four bytes, little-endian, and one LZ4 block.
+//! A text is stored uncompressed where compression does not pay, so a column has values of both types: `TEXT`
+//! is plain;
+//! `BLOB` is compressed: the length in four bytes, little-endian, and one LZ4 block.
 
 use std::borrow::Cow;
 
 use rusqlite::ToSql;
 use rusqlite::types::{FromSqlError, FromSqlResult, ToSqlOutput, ValueRef};
 
-/// Shorter ones stay as they are: there is little in them to be found twice, and people can read them.
+/// Shorter texts are stored uncompressed: they have little repetition, and stay readable in the file.
 pub(super) const MIN_COMPRESS_BYTES: usize = 2048;
-/// A block of LZ4 tells no more than this of each of its bytes. What claims more is damaged.
+/// The maximum ratio of LZ4. A block that claims a larger one is damaged.
 const MAX_COMPRESSION_RATIO: usize = 255;
 
-/// A text as it is kept.
+/// A text in its stored form.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Encoded {
     Plain(String),
@@ -36,48 +37,48 @@ impl ToSql for Encoded {
     }
 }
 
-/// Packs bytes, if that gains at least a quarter.
+/// Compresses bytes if that saves at least a quarter.
 pub(super) fn compress(bytes: &[u8]) -> Option<Vec<u8>> {
     if bytes.len() < MIN_COMPRESS_BYTES {
         return None;
     }
     let mut compressed = lz4_flex::block::compress_prepend_size(bytes);
-    // It was made for the worst case, and waits for its commit.
+    // Allocated for the worst case, and alive until the commit.
     compressed.shrink_to_fit();
     (compressed.len() < bytes.len() / 4 * 3).then_some(compressed)
 }
 
-/// Packs a text that is much like another, which unpacking needs too; if that makes it less than half.
+/// Compresses a text with a dictionary, which decompression needs too, if the result is shorter than half.
 pub(super) fn compress_with_dictionary(text: &str, dictionary: &str) -> Option<Vec<u8>> {
     let compressed = lz4_flex::block::compress_prepend_size_with_dict(text.as_bytes(), dictionary.as_bytes());
     (compressed.len() < text.len() / 2).then_some(compressed)
 }
 
-/// What was packed, with the text that it was packed with.
+/// Decompresses with the dictionary of the compression; empty for none.
 ///
 /// # Errors
-/// If these are no packed bytes.
+/// If the bytes are not valid.
 pub(super) fn decompress(compressed: &[u8], dictionary: &[u8]) -> FromSqlResult<Vec<u8>> {
     let broken = |error: lz4_flex::block::DecompressError| FromSqlError::Other(Box::new(error));
     let (bytes, block) = lz4_flex::block::uncompressed_size(compressed).map_err(broken)?;
     if bytes > block.len().saturating_mul(MAX_COMPRESSION_RATIO) {
-        return Err(FromSqlError::Other("a packed text claims to be longer than it can be".into()));
+        return Err(FromSqlError::Other("the length of a compressed text exceeds the maximum".into()));
     }
     lz4_flex::block::decompress_with_dict(block, bytes, dictionary).map_err(broken)
 }
 
-/// The text in a column that holds both.
+/// Decodes a value that was compressed without a dictionary, or not at all.
 ///
 /// # Errors
-/// If it is none, or damaged.
+/// If the value is damaged or has another type.
 pub(super) fn decode(value: ValueRef<'_>) -> FromSqlResult<Cow<'_, str>> {
     decode_with_dictionary(value, None)
 }
 
-/// The text in a column that holds both, where a packed one may have been packed with another.
+/// Decodes a value that may have been compressed with a dictionary.
 ///
 /// # Errors
-/// If it is none, or damaged, or was packed with something else.
+/// If the value is damaged, has another type, or was compressed with another dictionary.
 pub(super) fn decode_with_dictionary<'a>(
     value: ValueRef<'a>,
     dictionary: Option<&str>,
@@ -111,7 +112,7 @@ mod tests {
             prop_assert_eq!(read(&Encoded::from_text(text.clone())), text);
         }
 
-        /// The texts have parts in common, or not, in any place.
+        /// Text and dictionary are built of the same parts, in any order.
         #[test]
         fn what_is_compressed_with_a_dictionary_is_read_back_with_it(
             parts in prop::collection::vec("\\PC{0,60}", 1..6),
@@ -119,10 +120,10 @@ mod tests {
             dictionary in prop::collection::vec(any::<prop::sample::Index>(), 0..40),
             own in "\\PC{0,60}",
         ) {
-            let of = |places: &[prop::sample::Index]| -> String {
-                places.iter().map(|place| place.get(&parts).as_str()).collect()
+            let join = |picks: &[prop::sample::Index]| -> String {
+                picks.iter().map(|pick| pick.get(&parts).as_str()).collect()
             };
-            let (text, dictionary) = (of(&text) + &own, of(&dictionary));
+            let (text, dictionary) = (join(&text) + &own, join(&dictionary));
             if let Some(compressed) = compress_with_dictionary(&text, &dictionary) {
                 let read = decode_with_dictionary(ValueRef::Blob(&compressed), Some(&dictionary)).unwrap();
                 prop_assert_eq!(read, text);
@@ -141,7 +142,7 @@ mod tests {
             let at = at.index(compressed.len());
             compressed[at] = to;
             compressed.truncate(cut.index(compressed.len()) + 1);
-            // Whatever comes out is no longer than the bytes can tell.
+            // The output, if any, is bounded by the input.
             if let Ok(read) = decompress(&compressed, b"") {
                 prop_assert!(read.len() <= compressed.len() * MAX_COMPRESSION_RATIO);
             }
@@ -163,7 +164,7 @@ mod tests {
     #[test]
     fn a_length_that_cannot_be_true_takes_no_memory() {
         let error = decompress(&[0xff, 0xff, 0xff, 0xff, 0x10, 0x61], b"").unwrap_err();
-        assert!(error.to_string().contains("longer than it can be"), "{error}");
+        assert!(error.to_string().contains("exceeds the maximum"), "{error}");
         decompress(&[1, 2], b"").unwrap_err();
         decompress(&[], b"").unwrap_err();
     }

@@ -2,10 +2,12 @@
 
 use rusqlite::{Connection, OptionalExtension, params};
 
+use super::batch::WriteBatch;
+use super::decrease_tracker::TARGET_HASH;
 use super::event_blocks::BodyReader;
 use super::index::Fingerprint;
-use super::writer::{WriteBatch, Writer};
-use super::{schema, undelivered_decreases};
+use super::schema;
+use super::writer::Writer;
 use crate::domain::header::EncodedEvent;
 use crate::domain::name::Name;
 use crate::domain::time::Time;
@@ -21,34 +23,34 @@ const SELECT_PAGE: &str = "
     WHERE d.state = 2 AND d.state IN (1, 2, 3, 6) AND d.destination = ?1 AND d.event > ?2
     ORDER BY d.event LIMIT ?3";
 const SELECT_ONE: &str = "
-    SELECT d.attempts, d.expiry, e.target, e.shrinks, e.undoes IS NOT NULL, e.body
+    SELECT d.attempts, d.expiry, e.target, e.decreases, e.compensates IS NOT NULL, e.body
     FROM deliveries d JOIN events e ON e.id = d.event
     WHERE d.destination = ?1 AND d.event = ?2 AND d.state = 2";
 
-/// Up to `max` dead letters behind a place, in their order.
+/// Lists up to `max` dead letters after a delivery, by event and destination.
 pub(super) fn list(
     reader: &Connection,
     destination: Option<&Name>,
     after: Option<&DeliveryId>,
     max: usize,
 ) -> rusqlite::Result<Vec<DeadLetterRow>> {
-    let mut known = reader.prepare_cached("SELECT id, name FROM destinations")?;
-    let known = known.query_map([], |row| Ok((row.get::<_, i64>(0)?, row.get::<_, String>(1)?)))?;
+    let mut destinations = reader.prepare_cached("SELECT id, name FROM destinations")?;
+    let rows = destinations.query_map([], |row| Ok((row.get::<_, i64>(0)?, row.get::<_, String>(1)?)))?;
     let mut found = Vec::new();
-    for known in known {
-        let (number, name) = known?;
+    for row in rows {
+        let (destination_id, name) = row?;
         let Ok(name) = Name::new(&name) else { continue };
-        if destination.is_some_and(|wanted| *wanted != name) {
+        if destination.is_some_and(|destination| *destination != name) {
             continue;
         }
-        let behind = after.map_or(i64::MIN, |after| {
-            // Of the same event, those at later destinations are still to come.
+        let after_seq = after.map_or(i64::MIN, |after| {
+            // The same event may follow for a later destination.
             if name > after.destination { after.seq.0.saturating_sub(1) } else { after.seq.0 }
         });
         let mut list = reader.prepare_cached(SELECT_PAGE)?;
         let limit = i64::try_from(max).unwrap_or(i64::MAX);
         let mut bodies = BodyReader::new(reader);
-        let rows = list.query_map(params![number, behind, limit], |row| {
+        let rows = list.query_map(params![destination_id, after_seq, limit], |row| {
             let seq = row.get(0)?;
             Ok(DeadLetterRow {
                 delivery_id: DeliveryId { seq: EventSeq(seq), destination: name.clone() },
@@ -66,13 +68,13 @@ pub(super) fn list(
     Ok(found)
 }
 
-/// The event with the `expirytime` that it was redriven with, if it was.
+/// The event as it is sent: with the `expirytime` of its redrive, if that changed it.
 pub(super) fn as_sent(body: &str, expiry: Option<i64>) -> EncodedEvent {
     let rewritten = expiry.and_then(|expiry| expiry::rewrite(body, Time::from_nanos(expiry)).ok());
     rewritten.map_or_else(|| body.into(), Into::into)
 }
 
-/// A dead letter that is to be sent once more.
+/// A dead letter that is redriven.
 struct RedriveRow {
     attempts: u32,
     expiry: Option<i64>,
@@ -92,7 +94,7 @@ impl Writer {
     ) -> rusqlite::Result<Result<(), DeadLetterError>> {
         let now = self.clock.now();
         let mut one = self.connection.prepare_cached(SELECT_ONE)?;
-        let letter = one.query_row([handle.id, seq.0], |row| {
+        let row = one.query_row([handle.id, seq.0], |row| {
             let expiry = row.get(1)?;
             Ok(RedriveRow {
                 attempts: row.get(0)?,
@@ -103,32 +105,28 @@ impl Writer {
                 event: as_sent(BodyReader::new(&self.connection).read(seq.0, row.get_ref(5)?)?, expiry),
             })
         });
-        let Some(letter) = letter.optional()? else { return Ok(Err(DeadLetterError::NotDead)) };
-        let expiry = match redrive.check(&letter.event, now) {
-            Ok(expiry) => expiry.map(Time::as_nanos).or(letter.expiry),
+        let Some(row) = row.optional()? else { return Ok(Err(DeadLetterError::NotDead)) };
+        let expiry = match redrive.check(&row.event, now) {
+            Ok(expiry) => expiry.map(Time::as_nanos).or(row.expiry),
             Err(error) => return Ok(Err(error)),
         };
         let mut update = self.connection.prepare_cached(
             "UPDATE deliveries SET state = ?3, due = 0, since = ?4, expiry = ?5 WHERE destination = ?1 AND event = ?2",
         )?;
         update.execute(params![handle.id, seq.0, schema::RETRY, now.as_nanos(), expiry])?;
-        let RedriveRow { attempts, target: group, compensates, .. } = letter;
-        if letter.may_decrease_capacity {
-            let hash = self
-                .connection
-                .prepare_cached(undelivered_decreases::TARGET_HASH)?
-                .query_row([group], |row| row.get(0));
+        let RedriveRow { attempts, target: group, compensates, .. } = row;
+        if row.may_decrease_capacity {
+            let hash = self.connection.prepare_cached(TARGET_HASH)?.query_row([group], |row| row.get(0));
             if let Some(hash) = hash.optional()? {
-                let left = vec![handle.name.clone()];
-                batch.undelivered_decreases.add(
-                    seq.0,
-                    TrackedDecrease { target: Fingerprint(hash), group, pending_destinations: left },
-                );
+                let pending_destinations = vec![handle.name.clone()];
+                batch
+                    .undelivered_decreases
+                    .add(seq.0, TrackedDecrease { target: Fingerprint(hash), group, pending_destinations });
             }
         }
         let lane_changes = batch.lanes.entry(handle.name.clone()).or_default();
         lane_changes.dead_delta -= 1;
-        // At once, wherever the clock stands after a restart.
+        // Due at once, also if the clock is behind after a restart.
         let due = Time::from_nanos(0);
         lane_changes.redriven.push(PendingRetry { seq, group, emitted_at: now, compensates, attempts, due });
         Ok(Ok(()))
@@ -140,7 +138,7 @@ impl Writer {
         delivery_id: &DeliveryId,
     ) -> rusqlite::Result<Result<(), DeadLetterError>> {
         let name = delivery_id.destination.as_str();
-        // When nobody asks for it any more is not known yet.
+        // 0: it is not known yet up to which event the row has to be retained.
         let mut discard = self.connection.prepare_cached(
             "UPDATE deliveries SET state = ?3, due = 0 WHERE event = ?2 AND state = ?4
              AND destination = (SELECT id FROM destinations WHERE name = ?1)",
@@ -153,7 +151,7 @@ impl Writer {
             lane_changes.dead_delta -= 1;
             lane_changes.discarded += 1;
         } else {
-            // Nobody delivers there, so nobody else writes how it stands.
+            // The destination has no lane, so no position is written for it.
             let mut count =
                 self.connection.prepare_cached("UPDATE destinations SET dead = dead - 1 WHERE name = ?1")?;
             count.execute([name])?;

@@ -1,9 +1,10 @@
-//! What the writer keeps of deliveries: rows for the exceptions, and how far each destination is.
+//! Stored deliveries: rows for the exceptions, and the position of each destination.
 
 use rusqlite::{OptionalExtension, params};
 
+use super::batch::{SettledDelivery, WriteBatch};
 use super::event_blocks::BodyReader;
-use super::writer::{SettledDelivery, WriteBatch, Writer};
+use super::writer::Writer;
 use super::{checkpoint, schema};
 use crate::domain::name::Name;
 use crate::domain::time::Time;
@@ -12,7 +13,7 @@ use crate::store::lane::{Outcome, Position, RowChange};
 use crate::store::lanes::LaneHandle;
 use crate::store::{EventSeq, Settlement, withdrawn};
 
-/// What a redriven delivery has beside stays with it.
+/// Keeps `expiry` and `since` of a redriven delivery.
 pub(super) const UPSERT_DELIVERY: &str = "
     INSERT INTO deliveries (destination, event, state, attempts, due, error) VALUES (?1, ?2, ?3, ?4, ?5, ?6)
     ON CONFLICT DO UPDATE SET state = ?3, attempts = ?4, due = ?5, error = ?6";
@@ -28,7 +29,8 @@ impl Writer {
         let now = self.clock.now();
         for (seq, settlement) in settled {
             let lane_changes = batch.lanes.entry(handle.name.clone()).or_default();
-            // Settled once is settled: a row of what was delivered would bring it back after a restart.
+            // Only the first settlement counts: a row written for a delivered one would restore it after a
+            // restart.
             if lane_changes.settled.contains(&seq.0) || !handle.with_lane(|lane| lane.is_unsettled(seq)) {
                 continue;
             }
@@ -44,7 +46,7 @@ impl Writer {
                 Settlement::Dead { error } => (Outcome::Dead, schema::DEAD, error),
             };
             if outcome == Outcome::Dead {
-                // The row of a dead letter tells enough.
+                // The row of a dead letter takes precedence over a cancellation.
                 lane_changes.cancelled.remove(&seq.0);
                 lane_changes.dead_delta += 1;
             }
@@ -61,7 +63,7 @@ impl Writer {
                     self.connection.prepare_cached(DELETE_DELIVERY)?.execute(params![handle.id, seq.0])?;
                 }
             }
-            // What was cancelled has its line already.
+            // A cancelled delivery has its record already.
             if outcome == Outcome::Withdrawn && row != RowChange::None {
                 self.record_withdrawn(batch, now, seq, &handle.name, &text)?;
             }
@@ -69,7 +71,7 @@ impl Writer {
         Ok(())
     }
 
-    /// Why the target did not scale here: a line in its history.
+    /// Writes a record of the withdrawal to the history of the target.
     fn record_withdrawn(
         &self,
         batch: &mut WriteBatch,
@@ -92,7 +94,7 @@ impl Writer {
         self.put_record_about(batch, now, &[target], record)
     }
 
-    /// Where the lanes will stand when this batch is committed.
+    /// Writes the positions that the lanes will have when this batch is committed.
     pub(super) fn write_positions(&self, batch: &mut WriteBatch) -> rusqlite::Result<()> {
         for (name, lane_changes) in &mut batch.lanes {
             let Some(handle) = self.lanes.get(name) else {
@@ -102,7 +104,7 @@ impl Writer {
             lane_changes.settled.extend(&lane_changes.cancelled);
             lane_changes.blocked_by_retry =
                 handle.with_lane(|lane| lane.blocked_by_retry(&lane_changes.settled));
-            // Nothing but the one before them keeps them waiting.
+            // They wait only for the earlier delivery of their target.
             for seq in &lane_changes.blocked_by_retry {
                 let mut put = self.connection.prepare_cached(UPSERT_DELIVERY)?;
                 put.execute(params![handle.id, seq, schema::RETRY, 0, 0, ""])?;
@@ -112,7 +114,7 @@ impl Writer {
                 lane.position_after(&lane_changes.settled, lane_changes.dead_delta, lane_changes.enqueued)
             });
             self.write_position(&handle, after)?;
-            // Evidence that it never arrived, also where the cursor tells that it is over.
+            // Rows show that they never arrived, also at or below the cursor.
             for &seq in &lane_changes.cancelled {
                 let state = if lane_changes.has_arrived(seq) { schema::ARRIVED } else { schema::CANCELLED };
                 let mut put = self.connection.prepare_cached(UPSERT_DELIVERY)?;
@@ -122,7 +124,7 @@ impl Writer {
         Ok(())
     }
 
-    /// Cancels deliveries of a destination that is configured no more, in case it comes back.
+    /// Cancels deliveries of a destination that is not configured any more, in case it is added again.
     fn cancel_for_removed_destination(
         &self,
         destination: &Name,
@@ -140,37 +142,38 @@ impl Writer {
 
     fn write_position(&self, handle: &LaneHandle, position: Position) -> rusqlite::Result<()> {
         let mut update = self.connection.prepare_cached(
-            "UPDATE destinations SET cursor = ?2, given = ?3, passed = ?4, dead = ?5 WHERE id = ?1",
+            "UPDATE destinations SET cursor = ?2, enqueued = ?3, settled_below_cursor = ?4, dead = ?5 WHERE id = ?1",
         )?;
-        let (given, passed, dead) =
+        let (enqueued, settled_below_cursor, dead) =
             (position.enqueued as i64, position.settled_below_cursor as i64, position.dead as i64);
-        update.execute(params![handle.id, position.cursor, given, passed, dead])?;
+        update.execute(params![handle.id, position.cursor, enqueued, settled_below_cursor, dead])?;
         Ok(())
     }
 
-    /// Writes where the lanes stand, when nothing else is to be written any more.
+    /// Writes the positions of all lanes at shutdown, after the last command.
     pub(super) fn finish(&self) {
         if let Err(error) = self.persist_positions() {
-            tracing::warn!(%error, "cannot write how far the destinations are; what they have got may come again");
+            tracing::warn!(%error, "saving cursors failed, deliveries may be repeated");
         }
         checkpoint::checkpoint_all(&self.connection);
     }
 
     fn persist_positions(&self) -> rusqlite::Result<()> {
         self.connection.execute_batch("BEGIN IMMEDIATE")?;
-        let left = self.lanes.all().values().try_for_each(|handle| self.persist_position(handle));
-        self.connection.execute_batch(if left.is_ok() { "COMMIT" } else { "ROLLBACK" })?;
-        left
+        let written = self.lanes.all().values().try_for_each(|handle| self.persist_position(handle));
+        self.connection.execute_batch(if written.is_ok() { "COMMIT" } else { "ROLLBACK" })?;
+        written
     }
 
-    /// Writes where a lane stands.
+    /// Writes the position of a lane.
     pub(super) fn persist_position(&self, handle: &LaneHandle) -> rusqlite::Result<()> {
-        // What holds the cursor back gets a row, or all that was delivered behind it would be sent again.
-        let left = handle.with_lane(|lane| lane.unsettled());
-        for seq in &left {
+        // Unsettled deliveries get rows, so that the cursor can pass them: otherwise everything that was
+        // delivered above them would be sent again.
+        let unsettled = handle.with_lane(|lane| lane.unsettled());
+        for seq in &unsettled {
             let mut put = self.connection.prepare_cached(UPSERT_DELIVERY)?;
             put.execute(params![handle.id, seq, schema::RETRY, 0, 0, ""])?;
         }
-        self.write_position(handle, handle.with_lane(|lane| lane.position_after(&left, 0, 0)))
+        self.write_position(handle, handle.with_lane(|lane| lane.position_after(&unsettled, 0, 0)))
     }
 }

@@ -1,7 +1,7 @@
-//! What the states of a rule have in common is kept once: the first one is a sample, and those after it are
-//! packed with it as their dictionary, so that a row has little but what is its own.
+//! Per-rule compression dictionaries for target states: the first state of a rule, at most 256 in all. Later
+//! states of the rule are compressed with it, so that a row has little more than its own part.
 //!
-//! Samples are few and never change or go, so whoever has read a row finds its sample.
+//! Dictionaries are never changed or deleted, so the dictionary of a row always exists.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -15,14 +15,15 @@ use crate::domain::name::Name;
 use crate::domain::state::TargetState;
 use crate::store::fast_map::Map;
 
-/// Shorter states are kept as they are.
+/// Shorter states are stored uncompressed.
 const MIN_STATE_BYTES: usize = 400;
-/// So many states in a row that a sample makes no shorter than half ask for another one.
+/// After this number of consecutive states that a dictionary does not compress to half, the rule gets a new
+/// one.
 const MAX_CONSECUTIVE_MISSES: u32 = 64;
-/// No more samples are taken, whatever rules come and go.
+/// Maximum number of dictionaries, including those of removed rules.
 const MAX_DICTIONARIES: i64 = 256;
 
-/// A text that others are like.
+/// A compression dictionary.
 #[derive(Debug)]
 struct Dictionary {
     id: i64,
@@ -30,24 +31,24 @@ struct Dictionary {
     misses: AtomicU32,
 }
 
-/// The newest sample of each rule.
+/// The newest dictionary of each rule.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Dictionaries {
     rules: Map<Name, Arc<Dictionary>>,
     last: i64,
 }
 
-/// A state as it is kept.
+/// A state in its stored form.
 #[derive(Debug)]
 pub(super) struct EncodedState {
     pub text: Encoded,
-    /// The sample that it is packed with.
+    /// The dictionary that it is compressed with.
     pub dictionary: Option<i64>,
-    /// Whose sample it would be.
+    /// Set if the state may become a dictionary.
     candidate: Option<DictionaryCandidate>,
 }
 
-/// The rule that wants a sample, and the one that it has.
+/// The rule that needs a dictionary, and its current one.
 #[derive(Debug)]
 struct DictionaryCandidate {
     rule: Name,
@@ -55,21 +56,21 @@ struct DictionaryCandidate {
 }
 
 impl EncodedState {
-    /// Whether it would be a good sample.
+    /// Whether the state may become a dictionary.
     pub(super) const fn is_candidate(&self) -> bool {
         self.candidate.is_some()
     }
 }
 
 impl Dictionaries {
-    /// Reads them when the store is opened.
+    /// Reads the dictionaries when the store is opened.
     pub(super) fn read(connection: &Connection) -> rusqlite::Result<Self> {
         let mut dictionaries = Self::default();
-        let mut read = connection.prepare("SELECT id, rule, text FROM samples ORDER BY id")?;
+        let mut read = connection.prepare("SELECT id, rule, text FROM dictionaries ORDER BY id")?;
         let mut rows = read.query([])?;
         while let Some(row) = rows.next()? {
             dictionaries.last = row.get(0)?;
-            // One whose rule has a name that is none any more is still found by its number.
+            // A dictionary whose rule name is not valid any more is still found by its id.
             if let Ok(rule) = Name::new(row.get_ref(1)?.as_str()?) {
                 dictionaries.set(rule, row.get(0)?, row.get(2)?);
             }
@@ -82,10 +83,10 @@ impl Dictionaries {
         self.rules.insert(rule, Arc::new(Dictionary { id, text, misses: AtomicU32::new(0) }));
     }
 
-    /// How a state is kept that is this text.
+    /// Encodes a state, given as JSON.
     pub(super) fn encode(&self, state: &TargetState, text: String) -> EncodedState {
-        let is_middling = (MIN_STATE_BYTES..compression::MIN_COMPRESS_BYTES).contains(&text.len());
-        let Some((rule, _)) = state.rules.iter().next().filter(|_| is_middling) else {
+        let is_dictionary_size = (MIN_STATE_BYTES..compression::MIN_COMPRESS_BYTES).contains(&text.len());
+        let Some((rule, _)) = state.rules.iter().next().filter(|_| is_dictionary_size) else {
             return EncodedState { text: Encoded::from_text(text), dictionary: None, candidate: None };
         };
         let dictionary = self.rules.get(rule);
@@ -112,7 +113,8 @@ impl Dictionaries {
         }
     }
 
-    /// Takes a state as a sample, if it is wanted as one and no other was taken meanwhile. The samples with it.
+    /// Stores a candidate as the dictionary of its rule, unless the rule got another one meanwhile. Returns
+    /// the dictionaries with it.
     pub(super) fn add_candidate(
         &self,
         connection: &Connection,
@@ -120,19 +122,18 @@ impl Dictionaries {
     ) -> rusqlite::Result<Option<Self>> {
         let EncodedState {
             text: Encoded::Plain(text),
-            candidate: Some(DictionaryCandidate { rule, replaces: instead_of }),
+            candidate: Some(DictionaryCandidate { rule, replaces }),
             ..
         } = state
         else {
             return Ok(None);
         };
-        if self.rules.get(rule).map(|dictionary| dictionary.id) != *instead_of
-            || self.last >= MAX_DICTIONARIES
+        if self.rules.get(rule).map(|dictionary| dictionary.id) != *replaces || self.last >= MAX_DICTIONARIES
         {
             return Ok(None);
         }
         let id = self.last + 1;
-        let mut put = connection.prepare_cached("INSERT INTO samples VALUES (?1, ?2, ?3)")?;
+        let mut put = connection.prepare_cached("INSERT INTO dictionaries VALUES (?1, ?2, ?3)")?;
         put.execute(params![id, rule.as_str(), text])?;
         let mut dictionaries = self.clone();
         dictionaries.set(rule.clone(), id, text.clone());
@@ -140,13 +141,13 @@ impl Dictionaries {
     }
 }
 
-/// The text of a state, from its row and, if it has one, its sample's.
+/// Decodes a state, from its row and the text of its dictionary.
 ///
 /// # Errors
-/// If the state is damaged, or its sample is missing.
+/// If the state is damaged, or its dictionary is damaged or missing.
 pub(super) fn decode_state<'a>(state: ValueRef<'a>, dictionary: ValueRef<'_>) -> FromSqlResult<Cow<'a, str>> {
     compression::decode_with_dictionary(state, dictionary.as_str_or_null()?).map_err(|error| {
-        let message = format!("a target's state cannot be unpacked; it or its sample is damaged: {error}");
+        let message = format!("cannot decompress the state; it or its dictionary is damaged: {error}");
         FromSqlError::Other(message.into())
     })
 }

@@ -1,5 +1,5 @@
-//! The texts of events. Those of one transaction are packed together, since they are much alike: the row of
-//! such an event has an empty text, and the text itself is in `texts`, with those beside it.
+//! Events of one transaction are compressed together, at most 64 per block, because they are much alike. The
+//! row of such an event has an empty body; the body is in `event_blocks`.
 
 use std::ops::Range;
 
@@ -9,45 +9,45 @@ use rusqlite::{Connection, OptionalExtension, params};
 use super::compression;
 use crate::store::NewEvent;
 
-/// So many texts are packed together at most: who reads one unpacks them all.
+/// Maximum number of events in a block: reading one decompresses all of them.
 pub(super) const MAX_BLOCK_EVENTS: usize = 64;
-/// And no more once they have so many bytes.
+/// A block is closed once it has this many uncompressed bytes.
 const MAX_BLOCK_BYTES: usize = 64 << 10;
-/// Bytes of a text's length in front of it, little-endian.
+/// Bytes of the little-endian length before each body.
 const LENGTH_PREFIX_BYTES: usize = size_of::<u64>();
 
-/// Events that follow each other and are kept together.
+/// Consecutive events that may share a block.
 pub(super) struct EncodedBlock {
     pub event_count: usize,
-    /// Their texts; `None` if each is kept in its own row.
+    /// Their bodies; `None` if each is stored in its own row.
     pub compressed: Option<Vec<u8>>,
 }
 
-/// Groups the events of a transaction, in their order.
+/// Splits the events of a transaction into blocks, in their order.
 pub(super) fn encode_blocks(events: &[NewEvent]) -> Vec<EncodedBlock> {
-    let mut groups = Vec::new();
+    let mut blocks = Vec::new();
     let mut begin = 0;
-    let mut texts = Vec::new();
+    let mut bodies = Vec::new();
     for (index, event) in events.iter().enumerate() {
-        texts.extend((event.body.len() as u64).to_le_bytes());
-        texts.extend(event.body.as_bytes());
+        bodies.extend((event.body.len() as u64).to_le_bytes());
+        bodies.extend(event.body.as_bytes());
         let count = index + 1 - begin;
-        if count == MAX_BLOCK_EVENTS || texts.len() >= MAX_BLOCK_BYTES {
-            groups.push(finish_block(count, &mut texts));
+        if count == MAX_BLOCK_EVENTS || bodies.len() >= MAX_BLOCK_BYTES {
+            blocks.push(finish_block(count, &mut bodies));
             begin = index + 1;
         }
     }
-    groups.push(finish_block(events.len() - begin, &mut texts));
-    groups
+    blocks.push(finish_block(events.len() - begin, &mut bodies));
+    blocks
 }
 
-fn finish_block(events: usize, texts: &mut Vec<u8>) -> EncodedBlock {
-    let compressed = compression::compress(texts);
-    texts.clear();
-    EncodedBlock { event_count: events, compressed }
+fn finish_block(event_count: usize, bodies: &mut Vec<u8>) -> EncodedBlock {
+    let compressed = compression::compress(bodies);
+    bodies.clear();
+    EncodedBlock { event_count, compressed }
 }
 
-/// Keeps the texts of events that have these numbers in a row.
+/// Stores the block of the events with these consecutive ids.
 pub(super) fn write(
     connection: &Connection,
     first: i64,
@@ -55,24 +55,24 @@ pub(super) fn write(
     compressed: &[u8],
 ) -> rusqlite::Result<()> {
     connection
-        .prepare_cached("INSERT INTO texts VALUES (?1, ?2, ?3)")?
+        .prepare_cached("INSERT INTO event_blocks VALUES (?1, ?2, ?3)")?
         .execute(params![first, last, compressed])?;
     Ok(())
 }
 
-/// Removes texts of which no event is left, where events from behind one number up to another were removed.
+/// Deletes blocks without events, after events above `from` and up to `upto` were deleted.
 pub(super) fn prune(connection: &Connection, from: i64, upto: i64) -> rusqlite::Result<()> {
     let max_events = i64::try_from(MAX_BLOCK_EVENTS).unwrap_or(i64::MAX);
     connection
         .prepare_cached(
-            "DELETE FROM texts WHERE first > ?1 AND first <= ?2
+            "DELETE FROM event_blocks WHERE first > ?1 AND first <= ?2
              AND NOT EXISTS (SELECT 1 FROM events WHERE id >= first AND id <= last)",
         )?
         .execute([from.saturating_sub(max_events), upto])?;
     Ok(())
 }
 
-/// Reads texts of events; fast where they follow each other.
+/// Reads bodies of events. Caches the last block, so consecutive reads are fast.
 pub(super) struct BodyReader<'c> {
     connection: &'c Connection,
     block: EventBlock,
@@ -83,21 +83,21 @@ impl<'c> BodyReader<'c> {
         Self { connection, block: EventBlock::default() }
     }
 
-    /// An event's text, from its number and what its row has of it. Empty if it is lost: then it is no event,
-    /// and whoever delivers says so, instead of holding up those behind it.
+    /// Returns the body of an event, from its id and the body in its row. Empty if it is lost: the delivery
+    /// then becomes a dead letter instead of blocking later ones.
     pub(super) fn read<'a>(&'a mut self, seq: i64, body: ValueRef<'a>) -> rusqlite::Result<&'a str> {
         let body = body.as_str()?;
         if !body.is_empty() {
             return Ok(body);
         }
         if !self.block.contains(seq) {
-            let mut around = self.connection.prepare_cached(
-                "SELECT first, packed FROM texts WHERE first <= ?1 ORDER BY first DESC LIMIT 1",
+            let mut block = self.connection.prepare_cached(
+                "SELECT first, compressed FROM event_blocks WHERE first <= ?1 ORDER BY first DESC LIMIT 1",
             )?;
             let read = |row: &rusqlite::Row<'_>| Ok(EventBlock::read(row.get(0)?, row.get_ref(1)?));
-            let read = around.query_row([seq], read).optional()?.unwrap_or_else(|| Ok(EventBlock::default()));
+            let read = block.query_row([seq], read).optional()?.unwrap_or_else(|| Ok(EventBlock::default()));
             self.block = read.unwrap_or_else(|error| {
-                tracing::error!(%error, event = seq, "the text of an event is damaged");
+                tracing::error!(%error, event = seq, "event block damaged");
                 EventBlock::default()
             });
         }
@@ -105,24 +105,24 @@ impl<'c> BodyReader<'c> {
     }
 }
 
-/// Looks among texts that are kept together for the last one that begins so, of an event that is still there
-/// and has a number from the first up to, and not with, the second.
+/// Searches event blocks for the last body with this prefix, among the existing events with ids in
+/// `from..below`.
 pub(super) fn find_by_prefix(
     connection: &Connection,
     from: i64,
     below: i64,
-    begin: &str,
+    prefix: &str,
 ) -> rusqlite::Result<Option<(i64, String)>> {
     let max_events = i64::try_from(MAX_BLOCK_EVENTS).unwrap_or(i64::MAX);
-    let mut groups = connection.prepare_cached(
-        "SELECT first, packed FROM texts WHERE first > ?1 AND first < ?2 ORDER BY first DESC",
+    let mut blocks = connection.prepare_cached(
+        "SELECT first, compressed FROM event_blocks WHERE first > ?1 AND first < ?2 ORDER BY first DESC",
     )?;
     let mut event = connection.prepare_cached("SELECT 1 FROM events WHERE id = ?1 AND body = ''")?;
-    let mut groups = groups.query(params![from.saturating_sub(max_events), below])?;
-    while let Some(row) = groups.next()? {
-        // One that is damaged is told of when it is delivered.
-        let Ok(texts) = EventBlock::read(row.get(0)?, row.get_ref(1)?) else { continue };
-        for (seq, text) in texts.starting_with(begin) {
+    let mut rows = blocks.query(params![from.saturating_sub(max_events), below])?;
+    while let Some(row) = rows.next()? {
+        // A damaged block is logged when one of its events is delivered.
+        let Ok(block) = EventBlock::read(row.get(0)?, row.get_ref(1)?) else { continue };
+        for (seq, text) in block.starting_with(prefix) {
             if (from..below).contains(&seq) && event.exists([seq])? {
                 return Ok(Some((seq, text.to_owned())));
             }
@@ -131,7 +131,7 @@ pub(super) fn find_by_prefix(
     Ok(None)
 }
 
-/// EventBlock that were packed together.
+/// A decompressed block.
 #[derive(Default)]
 struct EventBlock {
     first: i64,
@@ -140,9 +140,8 @@ struct EventBlock {
 }
 
 impl EventBlock {
-    /// From a row of `texts`.
     fn read(first: i64, compressed: ValueRef<'_>) -> rusqlite::Result<Self> {
-        let damaged = || FromSqlError::Other(format!("the texts from event {first} on are damaged").into());
+        let damaged = || FromSqlError::Other(format!("the event block of event {first} is damaged").into());
         let bytes = compression::decompress(compressed.as_blob()?, b"")?;
         let (mut all, mut ranges) = (String::with_capacity(bytes.len()), Vec::new());
         let mut rest = bytes.as_slice();
@@ -158,25 +157,24 @@ impl EventBlock {
     }
 
     fn range(&self, seq: i64) -> Option<Range<usize>> {
-        let place = usize::try_from(seq.checked_sub(self.first)?).ok()?;
-        self.ranges.get(place).cloned()
+        let index = usize::try_from(seq.checked_sub(self.first)?).ok()?;
+        self.ranges.get(index).cloned()
     }
 
     fn contains(&self, seq: i64) -> bool {
         self.range(seq).is_some()
     }
 
-    /// An event's text; empty if it is not among them.
+    /// The body of an event; empty if the block does not have it.
     fn get(&self, seq: i64) -> &str {
-        self.range(seq).and_then(|place| self.text.get(place)).unwrap_or_default()
+        self.range(seq).and_then(|range| self.text.get(range)).unwrap_or_default()
     }
 
-    /// Numbers and texts of those that begin so, the last one first.
-    fn starting_with<'a>(&'a self, begin: &'a str) -> impl Iterator<Item = (i64, &'a str)> {
-        let text = |place: usize| self.text.get(self.ranges.get(place)?.clone());
-        let number = |place: usize| self.first.checked_add(i64::try_from(place).ok()?);
-        let known =
-            (0..self.ranges.len()).rev().filter_map(move |place| Some((number(place)?, text(place)?)));
-        known.filter(move |(_, text)| text.starts_with(begin))
+    /// Ids and bodies of the events with this prefix, the last one first.
+    fn starting_with<'a>(&'a self, prefix: &'a str) -> impl Iterator<Item = (i64, &'a str)> {
+        let body = |index: usize| self.text.get(self.ranges.get(index)?.clone());
+        let seq = |index: usize| self.first.checked_add(i64::try_from(index).ok()?);
+        let events = (0..self.ranges.len()).rev().filter_map(move |index| Some((seq(index)?, body(index)?)));
+        events.filter(move |(_, body)| body.starts_with(prefix))
     }
 }

@@ -1,8 +1,8 @@
-//! What the writer knows without asking SQLite: which target has which number, which alert is known
-//! where, what comes due when, and the states that were used last.
+//! The index in memory: the id of each target, the targets of each alert, due times, the recheck queue, and
+//! recently used states.
 //!
-//! A batch writes to a [`IndexOverlay`] that is merged after its commit and dropped when it fails, so the
-//! index never knows more than the file.
+//! A batch writes to an [`IndexOverlay`], which is merged after the commit and dropped if it fails, so the
+//! index never has more than the file.
 
 use std::collections::{BTreeSet, HashMap};
 use std::hash::{BuildHasherDefault, Hasher};
@@ -19,12 +19,12 @@ use crate::domain::target::TargetKey;
 use crate::domain::time::Time;
 use crate::store::fast_map;
 
-/// A keyed hash of a target's key or an alert's identity. With 128 bits and a secret key nobody finds
-/// two that are equal.
+/// A keyed hash of a target's key or an alert's identity. Its 128 bits and secret key exclude collisions in
+/// practice, also deliberate ones.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct Fingerprint(pub [u8; 16]);
 
-/// Makes fingerprints.
+/// Computes fingerprints with the secret key of the store.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Fingerprints(pub [u8; 16]);
 
@@ -37,7 +37,7 @@ impl Fingerprints {
         self.hash_parts(&[b"a", key.source.as_str().as_bytes(), key.fingerprint.as_bytes()])
     }
 
-    /// The alerts that a state knows, each once, in the order of their hashes.
+    /// The alerts of a state, sorted and without duplicates.
     pub(super) fn alerts(&self, state: &TargetState) -> Vec<Fingerprint> {
         let mut alerts: Vec<Fingerprint> = state.alerts().map(|alert| self.alert(alert)).collect();
         alerts.sort_unstable();
@@ -55,7 +55,7 @@ impl Fingerprints {
     }
 }
 
-/// Fingerprints are hashes already.
+/// A hasher for fingerprints, which are hashes already.
 #[derive(Default)]
 pub(super) struct IdentityHasher(u64);
 
@@ -73,11 +73,11 @@ impl Hasher for IdentityHasher {
     }
 }
 
-/// Targets; nearly always one.
+/// Target ids; nearly always one.
 pub(super) type Ids = SmallVec<[i64; 2]>;
 pub(super) type Map<V> = HashMap<Fingerprint, V, BuildHasherDefault<IdentityHasher>>;
 
-/// A target as the writer knows it.
+/// A target with its decoded state.
 #[derive(Debug)]
 pub(super) struct CachedTarget {
     pub key: TargetKey,
@@ -85,14 +85,15 @@ pub(super) struct CachedTarget {
     pub firing: FiringEvents,
 }
 
-/// States of targets that were spoken of more than once are kept at hand, so many in each of two generations.
+/// Maximum number of states in each of the two generations of the cache. It has states that were used more
+/// than once.
 const MAX_HOT_TARGETS: usize = 4096;
 
 /// The index of what is committed.
 #[derive(Default)]
 pub(super) struct Index {
     targets: Map<i64>,
-    /// The target that knows an alert. Few alerts are known to more than one; those are in `shared`.
+    /// The first target of each alert. The few alerts of more than one target are also in `shared`.
     alerts: Map<i64>,
     shared: Map<Ids>,
     due: BTreeSet<(Time, i64)>,
@@ -101,24 +102,24 @@ pub(super) struct Index {
     cold: fast_map::Map<i64, Arc<CachedTarget>>,
 }
 
-/// What a batch has changed and not committed yet.
+/// The uncommitted changes of a batch.
 #[derive(Default)]
 pub(super) struct IndexOverlay {
     targets: Map<Option<i64>>,
     alerts: Map<Ids>,
     states: fast_map::Map<i64, Option<Arc<CachedTarget>>>,
-    /// What was committed before the batch, and what holds after it.
+    /// The committed due time, and the new one.
     due: fast_map::Map<i64, (Option<Time>, Option<Time>)>,
     recheck_changes: Vec<recheck_queue::RecheckChange>,
 }
 
 impl Index {
-    /// The targets that watch, read when the store is opened.
+    /// Sets the targets that depend on the controls when the store is opened.
     pub(super) fn restore_recheck_queue(&mut self, all: BTreeSet<i64>, now: Time) {
         self.recheck_queue = RecheckQueue::restore(all, now);
     }
 
-    /// Adds a target that is read when the store is opened.
+    /// Adds a stored target when the store is opened.
     pub(super) fn restore(&mut self, id: i64, hash: Fingerprint, due: Option<Time>, alerts: &[u8]) {
         self.targets.insert(hash, id);
         self.due.extend(due.map(|due| (due, id)));
@@ -130,7 +131,7 @@ impl Index {
         }
     }
 
-    /// Makes room for as many targets at once, instead of growing step by step.
+    /// Reserves capacity for this number of targets.
     pub(super) fn reserve(&mut self, targets: usize) {
         self.targets.reserve(targets);
         self.alerts.reserve(targets);
@@ -165,7 +166,7 @@ impl Index {
         }
     }
 
-    /// The state, if it is at hand. `Some(None)` says that the batch has removed it.
+    /// The state, if it is cached. `Some(None)` if the batch has deleted it.
     pub(super) fn state(&self, id: i64, overlay: &IndexOverlay) -> Option<Option<Arc<CachedTarget>>> {
         if let Some(state) = overlay.states.get(&id) {
             return Some(state.clone());
@@ -174,7 +175,7 @@ impl Index {
         Some(Some(known.clone()))
     }
 
-    /// Keeps a state at hand.
+    /// Caches a state.
     pub(super) fn cache(&mut self, id: i64, known: Arc<CachedTarget>) {
         if self.hot.len() >= MAX_HOT_TARGETS {
             self.cold = std::mem::take(&mut self.hot);
@@ -182,7 +183,7 @@ impl Index {
         self.hot.insert(id, known);
     }
 
-    /// Up to `max` targets that are due: those whose time has come, then those that were woken.
+    /// Up to `max` targets to process: those that are due, then those that have to be rechecked.
     pub(super) fn due(&self, now: Time, max: usize) -> Vec<i64> {
         let due = self.due.iter().take_while(|(due, _)| *due <= now);
         let mut found: Vec<i64> = due.take(max).map(|&(_, id)| id).collect();
@@ -192,14 +193,14 @@ impl Index {
         found
     }
 
-    /// When the next target is due; since when, if one was woken.
+    /// When the next target is due; in the past if a recheck is pending.
     pub(super) fn next_due(&self) -> Option<Time> {
         self.due.first().map(|&(due, _)| due).into_iter().chain(self.recheck_queue.since()).min()
     }
 
-    /// Takes over what a batch has committed. Gives the states that need not be kept at hand.
+    /// Applies the changes of a committed batch. Returns the states that are not cached.
     pub(super) fn merge(&mut self, overlay: IndexOverlay) -> Vec<Arc<CachedTarget>> {
-        let mut rest = Vec::new();
+        let mut uncached = Vec::new();
         for (hash, id) in overlay.targets {
             match id {
                 Some(id) => drop(self.targets.insert(hash, id)),
@@ -221,27 +222,27 @@ impl Index {
             self.recheck_queue.apply(change);
         }
         for (id, known) in overlay.states {
-            // One that is new goes while it is still in the processor's cache: in a storm nearly all are
-            // new, and most are not spoken of again for a while.
+            // A new state is freed while it is still in the processor's cache: in a storm nearly all states
+            // are new, and most are not used again for a while.
             let before = [self.cold.remove(&id), self.hot.remove(&id)];
             match known {
                 Some(known) if before.iter().any(Option::is_some) => self.cache(id, known),
-                known => rest.extend(known),
+                known => uncached.extend(known),
             }
-            rest.extend(before.into_iter().flatten());
+            uncached.extend(before.into_iter().flatten());
         }
-        rest
+        uncached
     }
 }
 
 impl IndexOverlay {
-    /// Notes what a transaction does to the targets that watch.
+    /// Adds a change of the recheck queue.
     pub(super) fn push_recheck_change(&mut self, change: recheck_queue::RecheckChange) {
         self.recheck_changes.push(change);
     }
 
-    /// Notes a target's new state and the alerts that it knows, `None` where it is forgotten. `before` is
-    /// the state that this one takes the place of.
+    /// Sets a target's new state with its alerts, sorted; `None` deletes the target. `before` is the state
+    /// that is replaced.
     pub(super) fn put(
         &mut self,
         index: &Index,
@@ -252,21 +253,21 @@ impl IndexOverlay {
         after: Option<(Arc<CachedTarget>, Vec<Fingerprint>)>,
     ) {
         self.targets.insert(hash, after.as_ref().map(|_| id));
-        let (after, now_known) = after.unzip();
-        let now_known = now_known.unwrap_or_default();
+        let (after, alerts) = after.unzip();
+        let alerts = alerts.unwrap_or_default();
         for gone in before.alerts().map(|alert| hashes.alert(alert)) {
-            // A target may know as many alerts as a body holds.
-            if now_known.binary_search(&gone).is_err() {
+            // A target can have as many alerts as a notification, hence the binary search.
+            if alerts.binary_search(&gone).is_err() {
                 let mut ids = index.alert_targets(gone, self);
                 ids.retain(|other| *other != id);
                 self.alerts.insert(gone, ids);
             }
         }
-        for known in now_known {
-            let mut ids = index.alert_targets(known, self);
+        for alert in alerts {
+            let mut ids = index.alert_targets(alert, self);
             if !ids.contains(&id) {
                 ids.push(id);
-                self.alerts.insert(known, ids);
+                self.alerts.insert(alert, ids);
             }
         }
         let due = after.as_ref().and_then(|known| known.state.due());

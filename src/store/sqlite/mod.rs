@@ -1,17 +1,19 @@
-//! The embedded store: one SQLite file, one writer, no setup.
+//! The embedded store: one SQLite file, one writer thread, no setup.
 //!
-//! All writing goes through one thread, which commits together what has queued up. It waits no longer than
-//! half a millisecond for decisions that are being made, and some milliseconds where it has nothing but
-//! settlements, for which nobody waits. WAL with `synchronous=FULL`: when a commit returns, it is on disk.
-//! The thread has the index in memory (which target has which number, which alert is known where), so that a
-//! target never heard of costs no query.
+//! All writes go through one thread, which commits queued commands together (group commit). It waits at most
+//! half a millisecond for transactions that are being decided, and up to five milliseconds if it has only
+//! settlements, since no caller waits for those. WAL with `synchronous=FULL`: a commit that has returned is
+//! on disk. The index (target ids, targets of each alert, due times) is in memory, so a new target costs no
+//! query.
 
+mod batch;
 mod checkpoint;
 mod command;
 mod committed;
 mod compensation;
 mod compression;
 mod dead_letters;
+mod decrease_tracker;
 mod deliveries;
 mod dictionaries;
 mod event_blocks;
@@ -22,6 +24,7 @@ mod query;
 mod recheck_queue;
 mod restore;
 mod schema;
+mod shared_clock;
 mod tally;
 #[cfg(test)]
 mod tests;
@@ -56,15 +59,16 @@ use event_blocks::BodyReader;
 use index::Fingerprints;
 use optimistic::{SharedIndex, Snapshot, Speculation, SpeculationGate};
 use restore::{last_time, read_index, read_lanes, read_recheck_queue};
-use writer::{SharedClock, Writer, WriterDeps};
+use shared_clock::SharedClock;
+use writer::{Writer, WriterDeps};
 
-/// A decision about more alerts than this is made on a thread that may block.
+/// A decision about more alerts than this runs on a blocking thread.
 const MAX_INLINE_ALERTS: usize = 200;
 
-/// Events that are read at once to fill a lane's window.
+/// Maximum number of events that one refill of a lane's window reads.
 const MAX_REFILL_EVENTS: usize = 1000;
 
-/// An opened SQLite store. Cheap to clone.
+/// A handle of an open SQLite store. Cheap to clone.
 #[derive(Clone)]
 pub struct Sqlite {
     commands: mpsc::Sender<Command>,
@@ -83,10 +87,10 @@ pub struct Sqlite {
 }
 
 impl Sqlite {
-    /// Opens the file, creates it if there is none, and starts the writer. Blocks.
+    /// Opens the file, creates it if it does not exist, and starts the threads. Blocks.
     ///
     /// # Errors
-    /// [`Error::Unusable`], with what to do about it.
+    /// `Error::Unusable`, with the cause and the fix.
     pub fn open(path: &Path, destinations: &[Name], wall: WallClock) -> Result<Self, Error> {
         let opened = schema::open(path, wall())?;
         let broken = |error: rusqlite::Error| schema::unusable(path, &error);
@@ -163,7 +167,7 @@ impl Sqlite {
         answer.await.map_err(|_| Error::Closed)?
     }
 
-    /// Decides here what the writer would decide, if it can be done.
+    /// Decides on this thread if all states are cached; otherwise the writer decides.
     async fn decide_optimistically(
         &self,
         keys: Keys,
@@ -237,7 +241,7 @@ impl Sqlite {
     pub(super) async fn orphaned_destinations(&self) -> Result<Vec<Name>, Error> {
         let names = self.read(|reader| {
             let mut names = reader.prepare_cached(
-                "SELECT name FROM destinations n WHERE given > passed
+                "SELECT name FROM destinations n WHERE enqueued > settled_below_cursor
                  OR EXISTS (SELECT 1 FROM deliveries d WHERE d.destination = n.id AND d.state = 1)",
             )?;
             names.query_map([], |row| row.get::<_, String>(0))?.collect::<Result<Vec<_>, _>>()
@@ -252,7 +256,7 @@ impl Sqlite {
         self.ask(|reply| Command::Prune { decisions, delivered, reply }).await
     }
 
-    /// Runs `read` on the reading connection, on a thread that may block.
+    /// Runs `read` with the reading connection, on a blocking thread.
     async fn read<R: Send + 'static>(
         &self,
         read: impl FnOnce(&Connection) -> rusqlite::Result<R> + Send + 'static,
@@ -280,12 +284,12 @@ impl Sqlite {
                 has_row: one.body.is_none(),
                 check_compensation: one.compensates && may_have_missed,
             })
-            .filter(|lookups| lookups.has_row || lookups.check_compensation)
+            .filter(|lookup| lookup.has_row || lookup.check_compensation)
             .collect();
         let mut details = BTreeMap::new();
         if !lookups.is_empty() {
-            let (name, number) = (handle.name.clone(), handle.id);
-            match self.read(move |reader| read_claims(reader, &name, number, &lookups)).await {
+            let (name, destination_id) = (handle.name.clone(), handle.id);
+            match self.read(move |reader| read_claims(reader, &name, destination_id, &lookups)).await {
                 Ok(found) => details = found,
                 Err(error) => {
                     handle.with_lane(|lane| claims.iter().for_each(|one| lane.unclaim(one.seq)));
@@ -294,32 +298,33 @@ impl Sqlite {
             }
         }
         let claimed = claims.into_iter().filter_map(|Claim { seq, body, emitted_at, attempts, .. }| {
-            let ClaimDetails { body: stored, last_error, nothing_to_compensate } = details.remove(&seq.0).unwrap_or_default();
+            let ClaimDetails { body: stored, last_error, nothing_to_compensate } =
+                details.remove(&seq.0).unwrap_or_default();
             let body = body.or(stored);
             if body.is_none() {
-                tracing::error!(event = seq.0, destination = %handle.name, "an event to be delivered is missing from the store");
+                tracing::error!(event = seq.0, destination = %handle.name, "event missing from the store");
             }
             Some(Claimed { seq, body: body?, emitted_at, attempts, last_error, nothing_to_compensate })
         });
         Ok(claimed.collect())
     }
 
-    /// Reads events behind the window into it. What is committed meanwhile is offered by the writer
-    /// only to a lane that has caught up, and a lane takes no event twice.
+    /// Reads the events above the high watermark into the window. The writer pushes newly committed events
+    /// only to lanes that have caught up, and a lane ignores events that it has.
     async fn refill(&self, handle: &Arc<LaneHandle>) -> Result<(), Error> {
         let after = handle.with_lane(|lane| lane.high_watermark());
         if after >= self.clock.last_event() {
             return Ok(());
         }
-        let (name, number) = (handle.name.clone(), handle.id);
-        let events = self.read(move |reader| read_events(reader, &name, number, after)).await?;
+        let (name, destination_id) = (handle.name.clone(), handle.id);
+        let events = self.read(move |reader| read_events(reader, &name, destination_id, after)).await?;
         let more = events.len() == MAX_REFILL_EVENTS;
         handle.with_lane(|lane| {
-            for RefillEvent { delivery, is_wanted: wanted, has_row } in events {
+            for RefillEvent { delivery, is_wanted, has_row } in events {
                 if !lane.has_room() {
                     return;
                 }
-                match (wanted, has_row) {
+                match (is_wanted, has_row) {
                     (false, _) => lane.skip_to(delivery.seq),
                     (true, true) => lane.push_known(&delivery),
                     (true, false) => lane.push(delivery),
@@ -367,9 +372,9 @@ impl Sqlite {
         let hash = self.hashes.target(target);
         let id = self.ask(|reply| Command::TargetId { hash, reply }).await?;
         self.read(move |reader| {
-            let mut former =
-                reader.prepare_cached("SELECT id FROM former_targets WHERE hash = ?1 ORDER BY id")?;
-            let mut ids = former.query_map([hash.0], |row| row.get(0))?.collect::<Result<Vec<i64>, _>>()?;
+            let mut retired =
+                reader.prepare_cached("SELECT id FROM retired_targets WHERE hash = ?1 ORDER BY id")?;
+            let mut ids = retired.query_map([hash.0], |row| row.get(0))?.collect::<Result<Vec<i64>, _>>()?;
             ids.extend(id);
             let mut found = Vec::new();
             let mut history = reader.prepare_cached(
@@ -387,37 +392,32 @@ impl Sqlite {
         .await
     }
 
-    pub(super) async fn records(&self, wanted: RecordQuery) -> Result<Records, Error> {
-        let target = match &wanted.target {
+    pub(super) async fn records(&self, query: RecordQuery) -> Result<Records, Error> {
+        let target = match &query.target {
             Some(target) => {
                 let hash = self.hashes.target(target);
                 Some((hash, self.ask(|reply| Command::TargetId { hash, reply }).await?))
             }
             None => None,
         };
-        self.read(move |reader| query::records(reader, &wanted, target)).await
+        self.read(move |reader| query::records(reader, &query, target)).await
     }
 
     pub(super) async fn event(&self, id: &str) -> Result<Option<StoredEvent>, Error> {
         let mut below = i64::MAX;
         loop {
             let id = id.to_owned();
-            let step = self.read(move |reader| query::find_event(reader, &id, below)).await?;
-            match step {
+            match self.read(move |reader| query::find_event(reader, &id, below)).await? {
                 query::ScanStep::NotFound => return Ok(None),
-                query::ScanStep::Below(number) => below = number,
+                query::ScanStep::Below(seq) => below = seq,
                 query::ScanStep::Found(found) => {
                     let query::FoundEvent { seq, mut event, below_cursor } = *found;
-                    for (delivery, _) in event
-                        .deliveries
-                        .iter_mut()
-                        .zip(below_cursor)
-                        .filter(|(_, below_cursor)| !below_cursor)
-                    {
+                    let deliveries = event.deliveries.iter_mut().zip(below_cursor);
+                    for (delivery, _) in deliveries.filter(|(_, is_below_cursor)| !is_below_cursor) {
                         let handle = self.lanes.get(&delivery.destination);
                         let settled =
                             handle.is_some_and(|handle| handle.with_lane(|lane| lane.is_settled(seq)));
-                        // The cursor comes after.
+                        // The stored cursor lags behind the lane.
                         if settled && delivery.state == DeliveryState::Pending {
                             delivery.state = DeliveryState::Delivered;
                         }
@@ -432,7 +432,7 @@ impl Sqlite {
         self.read(move |reader| query::states(reader, after, max)).await
     }
 
-    /// Finishes what is queued, folds the log into the file and ends the threads.
+    /// Executes the queued commands, checkpoints the WAL and stops the threads.
     pub(super) async fn close(&self) {
         if self.commands.send(Command::Close).is_err() {
             return;
@@ -441,12 +441,12 @@ impl Sqlite {
         let joined = tokio::task::spawn_blocking(move || {
             for thread in threads {
                 if thread.join().is_err() {
-                    tracing::error!("a thread of the store ended with a panic");
+                    tracing::error!("store thread panicked");
                 }
             }
         });
         if joined.await.is_err() {
-            tracing::error!("the store did not close");
+            tracing::error!("store did not close");
         }
     }
 }
@@ -454,15 +454,15 @@ impl Sqlite {
 struct RefillEvent {
     delivery: NewDelivery,
     is_wanted: bool,
-    /// Whether a row says more of the delivery than the lane may know. What is cancelled at this moment is
-    /// cancelled in the lane when that is made known.
+    /// Whether a row of `deliveries` has details that the lane does not have. A delivery that is cancelled
+    /// during this read is cancelled in the lane when that commit is published.
     has_row: bool,
 }
 
 fn read_events(
     reader: &Connection,
     destination: &Name,
-    number: i64,
+    destination_id: i64,
     after: i64,
 ) -> rusqlite::Result<Vec<RefillEvent>> {
     let mut routes = reader.prepare_cached("SELECT id, destinations FROM routes")?;
@@ -474,13 +474,14 @@ fn read_events(
         }
     }
     let mut events = reader.prepare_cached(
-        "SELECT e.id, e.target, e.route, e.at, e.undoes IS NOT NULL, e.body, coalesce(d.state, ?4) <> ?4
+        "SELECT e.id, e.target, e.route, e.at, e.compensates IS NOT NULL, e.body, coalesce(d.state, ?4) <> ?4
          FROM events e LEFT JOIN deliveries d ON d.destination = ?3 AND d.event = e.id
          WHERE e.id > ?1 ORDER BY e.id LIMIT ?2",
     )?;
     let mut bodies = BodyReader::new(reader);
-    let rows =
-        events.query_map(params![after, MAX_REFILL_EVENTS as i64, number, schema::CANCELLED], |row| {
+    let rows = events.query_map(
+        params![after, MAX_REFILL_EVENTS as i64, destination_id, schema::CANCELLED],
+        |row| {
             let seq = row.get(0)?;
             Ok(RefillEvent {
                 is_wanted: wanted.contains(&row.get(2)?),
@@ -493,16 +494,17 @@ fn read_events(
                     body: bodies.read(seq, row.get_ref(5)?)?.into(),
                 },
             })
-        })?;
+        },
+    )?;
     rows.collect()
 }
 
-/// What has to be read of a delivery that is handed out.
+/// What has to be read for a claimed delivery.
 struct ClaimLookup {
     seq: i64,
-    /// Its body is not in memory, and its row may tell more.
+    /// Its body is not in memory, and it may have a row.
     has_row: bool,
-    /// Whether it may have nothing to undo.
+    /// Whether it may have nothing to compensate.
     check_compensation: bool,
 }
 
@@ -516,29 +518,31 @@ struct ClaimDetails {
 fn read_claims(
     reader: &Connection,
     destination: &Name,
-    number: i64,
+    destination_id: i64,
     lookups: &[ClaimLookup],
 ) -> rusqlite::Result<BTreeMap<i64, ClaimDetails>> {
     let mut event = reader.prepare_cached(
-        "SELECT e.body, d.state, d.error, d.expiry, e.undoes
+        "SELECT e.body, d.state, d.error, d.expiry, e.compensates
          FROM events e LEFT JOIN deliveries d ON d.destination = ?1 AND d.event = e.id WHERE e.id = ?2",
     )?;
     let mut found = BTreeMap::new();
     let mut bodies = BodyReader::new(reader);
-    for &ClaimLookup { seq, has_row, check_compensation: judge } in lookups {
-        let details = event.query_row([number, seq], |row| {
+    for &ClaimLookup { seq, has_row, check_compensation } in lookups {
+        let details = event.query_row([destination_id, seq], |row| {
             let mut details = ClaimDetails::default();
             if has_row {
                 details.body = Some(dead_letters::as_sent(bodies.read(seq, row.get_ref(0)?)?, row.get(3)?));
                 let error = row.get_ref(2)?.as_str_or_null()?.unwrap_or_default();
                 details.last_error = Some(error).filter(|error| !error.is_empty()).map(Into::into);
             }
-            let firing = row.get_ref(4)?.as_blob_or_null()?.filter(|_| judge).map(compensation::decode);
+            let firing =
+                row.get_ref(4)?.as_blob_or_null()?.filter(|_| check_compensation).map(compensation::decode);
             Ok((details, firing))
         });
         let Some((mut details, firing)) = details.optional()? else { continue };
         if let Some(firing) = firing {
-            details.nothing_to_compensate = !compensation::has_arrived(reader, destination, number, &firing)?;
+            details.nothing_to_compensate =
+                !compensation::has_arrived(reader, destination, destination_id, &firing)?;
         }
         found.insert(seq, details);
     }

@@ -1,9 +1,7 @@
-//! Deciding beside the writer.
-//!
-//! The writer is one thread, and what it does holds up everybody else. So a decision is made where the
-//! notification came in, on what was committed last, and its states are encoded there too. The writer looks
-//! whether all that the decision has seen is still so; where it is not, it decides again by itself. Which
-//! of the two it was makes no difference to what is decided, since a decision can be run again.
+//! Optimistic execution. A transaction is decided on the caller's thread against the last committed snapshot,
+//! and its states are encoded there too; the writer validates the read set and commits, or re-runs the
+//! decision itself. The writer is one thread and the bottleneck, so the work is moved off it. The result is
+//! the same in both cases, because a decision is a pure function that can be run again.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -14,7 +12,7 @@ use super::compression;
 use super::dictionaries::{Dictionaries, EncodedState};
 use super::event_blocks::{self, EncodedBlock};
 use super::index::{CachedTarget, Fingerprint, Fingerprints, Ids, Index, IndexOverlay};
-use super::writer::SharedClock;
+use super::shared_clock::SharedClock;
 use crate::domain::control::Controls;
 use crate::domain::engine::States;
 use crate::domain::state::TargetState;
@@ -23,13 +21,13 @@ use crate::json;
 use crate::store::fast_map::Map;
 use crate::store::{Changes, DecideFn, Keys, View};
 
-/// The index: the writer changes it, others read it.
+/// The index: changed by the writer, read by all threads.
 pub(super) type SharedIndex = Arc<RwLock<Index>>;
 
-/// So many decisions are left to the writer after one that was made in vain.
+/// Number of transactions that the writer decides after a conflict.
 const SKIPS_AFTER_CONFLICT: u32 = 16;
 
-/// A decision, and all that it has seen.
+/// An optimistic decision with everything that it has read.
 pub(super) struct Speculation {
     pub now: Time,
     pub read_set: ReadSet,
@@ -39,13 +37,12 @@ pub(super) struct Speculation {
     pub encoded: EncodedChanges,
 }
 
-/// What a decision changes, as it is kept.
+/// The changes of a decision in their stored form.
 pub(super) struct EncodedChanges {
-    /// Of each state.
+    /// One for each state.
     pub states: Vec<EncodedState>,
-    /// Of the record, if that is packed.
+    /// The record, if compression pays.
     pub record: Option<Vec<u8>>,
-    /// Of the events.
     pub event_blocks: Vec<EncodedBlock>,
 }
 
@@ -63,14 +60,13 @@ impl EncodedChanges {
     }
 }
 
-/// Where the wanted targets and alerts are in the index, in the order in which they are wanted.
+/// The index entries of the requested targets and alerts, in the order of the keys.
 pub(super) struct ReadSet {
     targets: Vec<(Fingerprint, Option<i64>)>,
     alerts: Vec<(Fingerprint, Ids)>,
 }
 
 impl ReadSet {
-    /// Looks all of them up.
     pub(super) fn for_keys(keys: &Keys, hashes: Fingerprints, index: &Index, overlay: &IndexOverlay) -> Self {
         let target = |key| {
             let hash = hashes.target(key);
@@ -86,13 +82,13 @@ impl ReadSet {
         }
     }
 
-    /// Whether all of them are where they were.
+    /// Whether all entries are still the same.
     pub(super) fn is_unchanged(&self, index: &Index, overlay: &IndexOverlay) -> bool {
         self.targets.iter().all(|(hash, id)| index.target(*hash, overlay) == *id)
             && self.alerts.iter().all(|(hash, ids)| index.alert_targets(*hash, overlay) == *ids)
     }
 
-    /// The states of what is known.
+    /// Loads the states of the targets that exist.
     pub(super) fn states<E>(
         &self,
         keys: &Keys,
@@ -121,27 +117,26 @@ impl ReadSet {
     }
 }
 
-/// Whether it is worth while to decide beside the writer.
+/// Suspends optimistic execution after a conflict, and counts the decisions in flight.
 #[derive(Default)]
 pub(super) struct SpeculationGate {
-    /// So many decisions are left to the writer.
+    /// Number of transactions that the writer still has to decide.
     skips_left: AtomicU32,
-    /// So many are being made beside it.
+    /// Number of optimistic decisions that are being made.
     in_flight: AtomicU32,
 }
 
 impl SpeculationGate {
-    /// A decision was made in vain: others are at the same targets.
+    /// Records a conflict: other transactions change the same targets.
     pub(super) fn conflicted(&self) {
         self.skips_left.store(SKIPS_AFTER_CONFLICT, Ordering::Relaxed);
     }
 
-    /// Whether some are being made now.
     pub(super) fn any_in_flight(&self) -> bool {
         self.in_flight.load(Ordering::Relaxed) > 0
     }
 
-    /// Counts one that is being made, until it is dropped.
+    /// Counts a decision until the guard is dropped.
     pub(super) fn begin(&self) -> InFlightGuard<'_> {
         self.in_flight.fetch_add(1, Ordering::Relaxed);
         InFlightGuard(&self.in_flight)
@@ -153,7 +148,7 @@ impl SpeculationGate {
     }
 }
 
-/// A decision that is being made.
+/// An optimistic decision in flight.
 pub(super) struct InFlightGuard<'a>(&'a AtomicU32);
 
 impl Drop for InFlightGuard<'_> {
@@ -162,7 +157,7 @@ impl Drop for InFlightGuard<'_> {
     }
 }
 
-/// What a decision reads beside the states.
+/// What an optimistic decision reads besides the states.
 pub(super) struct Snapshot {
     pub clock: Arc<SharedClock>,
     pub created: Time,
@@ -170,7 +165,7 @@ pub(super) struct Snapshot {
     pub dictionaries: Arc<Dictionaries>,
 }
 
-/// Decides on what was committed last; `None` where that is not all in memory.
+/// Decides against the last commit; `None` if a state is not cached or the gate is closed.
 pub(super) fn decide_optimistically(
     gate: &SpeculationGate,
     index: &SharedIndex,
@@ -179,7 +174,7 @@ pub(super) fn decide_optimistically(
     keys: &Keys,
     decide: &mut DecideFn,
 ) -> Option<Speculation> {
-    // What comes due has no alerts. It is not urgent.
+    // Due targets have no alerts, and are not urgent.
     if keys.alerts.is_empty() || !gate.try_enter() {
         return None;
     }
@@ -196,7 +191,7 @@ pub(super) fn decide_optimistically(
         (read_set, states.ok()?)
     };
     let Snapshot { clock, created, controls, dictionaries } = snapshot;
-    // After the look, so that it is not before anything that was seen.
+    // Read after the states, so that it is not before any of their times.
     let now = clock.now();
     let view =
         View { now, created, states, controls: controls.clone(), undelivered_decreases: Default::default() };
@@ -208,6 +203,6 @@ pub(super) fn decide_optimistically(
 struct CacheMiss;
 
 fn encode(state: &TargetState) -> serde_json::Result<String> {
-    // As most states are: one allocation instead of one for each doubling.
+    // The size of most states: one allocation instead of one for each doubling.
     json::to_string(state, 2048)
 }

@@ -1,64 +1,59 @@
-//! Removing what is past its retention, a little at a time, so that nothing else has to wait for it.
+//! Deletes rows past their retention, in small steps so that other commands do not wait.
 
 use std::time::Duration;
 
 use rusqlite::{OptionalExtension, params};
 
-use super::writer::{WriteBatch, Writer};
+use super::batch::WriteBatch;
+use super::writer::Writer;
 use super::{compensation, event_blocks};
 use crate::domain::name::Name;
 
-/// Rows that one pruning looks at, so that it never keeps others waiting.
+/// Maximum number of rows that each query of one step reads.
 const MAX_PRUNE_ROWS: usize = 500;
-/// Free pages that one pruning gives back to the file system.
+/// Maximum number of free pages that one step releases to the file system.
 const MAX_VACUUM_PAGES: usize = 500;
-/// Freed pages are used again; what exceeds this part of the file is given back.
+/// Free pages are reused; those above this fraction of the file (one in four) are released.
 const FREE_PAGES_DIVISOR: i64 = 4;
 
-/// Events behind a place that every destination has passed. One that is configured no more keeps what it
-/// was not given.
+/// Events above an id and at or below the cursor of every destination. A destination that is not configured
+/// any more retains its undelivered events.
 const EVENTS_BELOW_CURSORS: &str = "
     SELECT id, at FROM events WHERE id > ?1
     AND id <= (SELECT min(cursor) FROM destinations
-        WHERE given > passed OR name IN (SELECT value FROM json_each(?2)))
+        WHERE enqueued > settled_below_cursor OR name IN (SELECT value FROM json_each(?2)))
     ORDER BY id LIMIT ?3";
-/// Those of them that nobody waits for: dead letters stay, and what never arrived as long as nobody knows
-/// whether it is asked for.
+/// Deletes those of them without pending rows. Dead letters stay; so do events that never arrived, until it
+/// is known when their rows can be deleted (`due`).
 const DELETE_DELIVERED_EVENTS: &str = "
     DELETE FROM events WHERE id > ?1 AND id <= ?2 AND NOT EXISTS (
         SELECT 1 FROM destinations d CROSS JOIN deliveries x ON x.destination = d.id AND x.event = events.id
         WHERE x.state IN (1, 2) OR x.state IN (3, 6) AND x.due = 0)";
-/// What rows told of them.
+/// Deletes the rows of the deleted events.
 const SETTLED_ROWS: &str = "
     DELETE FROM deliveries WHERE (destination, event) IN (
         SELECT x.destination, x.event FROM destinations d CROSS JOIN deliveries x ON x.destination = d.id
         WHERE x.event > ?1 AND x.event <= ?2 AND x.state IN (4, 5, 7)
         AND NOT EXISTS (SELECT 1 FROM events WHERE id = x.event))";
-/// Rows of what never arrived, behind a place.
+/// Rows of deliveries that never arrived, above a key.
 const NEVER_DELIVERED: &str = "
     SELECT x.state, x.destination, x.event, x.due, d.cursor
     FROM deliveries x INDEXED BY exceptions JOIN destinations d ON d.id = x.destination
     WHERE x.state IN (3, 6) AND x.state IN (1, 2, 3, 6) AND (x.state, x.destination, x.event) > (?1, ?2, ?3)
     ORDER BY x.state, x.destination, x.event LIMIT ?4";
-/// Numbers that targets had. The largest one stays, so that none comes again: the newest record and events that
-/// nobody has taken yet may know a target by it.
+/// Ids of targets without a state. The largest one stays, so that no id is used twice: the newest record and
+/// undelivered events may refer to it.
 const RETIRED_TARGET_IDS: &str = "
-    DELETE FROM former_targets WHERE (hash, id) IN
-        (SELECT hash, id FROM former_targets
-         WHERE gone < ?1 AND id < (SELECT max(id) FROM former_targets) LIMIT ?2)";
-/// The newest one stays, however old it is: it knows how far numbers and time have come, also after a restart.
+    DELETE FROM retired_targets WHERE (hash, id) IN
+        (SELECT hash, id FROM retired_targets
+         WHERE retired_at < ?1 AND id < (SELECT max(id) FROM retired_targets) LIMIT ?2)";
+/// The newest record stays, whatever its age: after a restart it is the source of the next id and of the
+/// store time.
 const OLD_RECORDS: &str = "
     SELECT id, at, targets FROM records WHERE id < (SELECT max(id) FROM records) ORDER BY id LIMIT ?1";
 
-/// How far a round has come. What has to stay is passed over once a round, and not at each step.
-#[derive(Debug, Default)]
-pub(super) struct PruneCursor {
-    event: i64,
-    never_delivered: (i64, i64, i64),
-}
-
 impl Writer {
-    /// Removes some of what is past its retention. Says whether there may be more.
+    /// Runs one step. Returns whether there may be more to prune.
     pub(super) fn prune(
         &mut self,
         batch: &mut WriteBatch,
@@ -69,7 +64,8 @@ impl Writer {
         let before = |retention: Duration| {
             now.as_nanos().saturating_sub(i64::try_from(retention.as_nanos()).unwrap_or(i64::MAX))
         };
-        // Positions of destinations that get no events move in memory only.
+        // Cursors of destinations without new events move in memory only; this entry writes them with the
+        // batch.
         for handle in self.lanes.all().values() {
             batch.lanes.entry(handle.name.clone()).or_default();
         }
@@ -77,18 +73,18 @@ impl Writer {
         more |= self.prune_events(before(delivered))?;
         more |= self.prune_never_delivered(batch)?;
         if !more {
-            // Not in the order of time, so a look at all of them: once a round.
-            let former = self
+            // Not ordered by time, so this scans all of them: once per round.
+            let retired = self
                 .connection
                 .execute(RETIRED_TARGET_IDS, params![before(decisions), MAX_PRUNE_ROWS as i64])?;
-            more = former == MAX_PRUNE_ROWS;
+            more = retired == MAX_PRUNE_ROWS;
         }
         more |= self.release_pages()?;
         batch.pruned_all = !more;
         Ok(more)
     }
 
-    /// Events that arrived everywhere, and what rows tell of them.
+    /// Prunes events that all destinations have settled, with their rows.
     fn prune_events(&mut self, before: i64) -> rusqlite::Result<bool> {
         let from = self.prune_cursor.event;
         let mut upto = None;
@@ -98,7 +94,7 @@ impl Writer {
             let mut rows =
                 below_cursors.query(params![from, self.destination_names(), MAX_PRUNE_ROWS as i64])?;
             while let Some(row) = rows.next()? {
-                // Times rise with the numbers.
+                // Times increase with ids.
                 if row.get::<_, i64>(1)? >= before {
                     break;
                 }
@@ -116,9 +112,9 @@ impl Writer {
         Ok(more)
     }
 
-    /// Rows that say that an event never arrived. They are asked for while the event's episode is open, and
-    /// by events that undo it. So when the episode is over, the row waits until all events that there are
-    /// by then are gone.
+    /// Prunes rows of deliveries that never arrived. They are read while the event's episode is open, and by
+    /// the events that compensate it. So after the end of the episode `due` becomes the last event id of that
+    /// time, and the row is deleted when all events up to it are gone.
     fn prune_never_delivered(&mut self, batch: &mut WriteBatch) -> rusqlite::Result<bool> {
         let oldest: Option<i64> =
             self.connection.query_row("SELECT min(id) FROM events", [], |row| row.get(0))?;
@@ -139,10 +135,10 @@ impl Writer {
                     mark.execute([destination, event, batch.next.event - 1])?;
                 }
             } else if event <= cursor && oldest.is_none_or(|oldest| oldest > last) {
-                let mut forget = self
+                let mut delete = self
                     .connection
                     .prepare_cached("DELETE FROM deliveries WHERE destination = ?1 AND event = ?2")?;
-                forget.execute([destination, event])?;
+                delete.execute([destination, event])?;
                 if let Some(handle) = self.lanes.all().values().find(|handle| handle.id == destination) {
                     batch.lanes.entry(handle.name.clone()).or_default().pruned_rows += 1;
                 }
@@ -155,19 +151,19 @@ impl Writer {
         Ok(more)
     }
 
-    /// Whether an event belongs to an episode that is open.
+    /// Whether an event belongs to an open episode.
     fn is_referenced(&self, event: i64) -> rusqlite::Result<bool> {
         let mut firing = self.connection.prepare_cached(
-            "SELECT t.fired FROM events e JOIN targets t ON t.id = e.target WHERE e.id = ?1",
+            "SELECT t.firing_events FROM events e JOIN targets t ON t.id = e.target WHERE e.id = ?1",
         )?;
-        let asked = firing.query_row([event], |row| {
+        let is_listed = firing.query_row([event], |row| {
             let firing = row.get_ref(0)?.as_blob_or_null()?.unwrap_or_default();
             Ok(compensation::decode(firing).iter().any(|firing| firing.seq.0 == event))
         });
-        Ok(asked.optional()?.unwrap_or(false))
+        Ok(is_listed.optional()?.unwrap_or(false))
     }
 
-    /// Gives free pages back. Says whether there are more than may stay.
+    /// Releases free pages to the file system. Returns whether there are still too many.
     fn release_pages(&self) -> rusqlite::Result<bool> {
         let number =
             |pragma: &str| self.connection.pragma_query_value(None, pragma, |row| row.get::<_, i64>(0));
@@ -188,7 +184,7 @@ impl Writer {
         serde_json::to_string(&names).unwrap_or_else(|_| "[]".to_owned())
     }
 
-    /// Records, each with its lines in the histories of its targets, of which it may have many.
+    /// Prunes records with their entries in the histories of their targets, which may be many per record.
     fn prune_records(&self, before: i64) -> rusqlite::Result<bool> {
         let mut old = self.connection.prepare_cached(OLD_RECORDS)?;
         let mut rows = old.query([MAX_PRUNE_ROWS as i64])?;
@@ -198,7 +194,7 @@ impl Writer {
             && let Some(row) = rows.next()?
         {
             let (id, at): (i64, i64) = (row.get(0)?, row.get(1)?);
-            // Times rise with the numbers.
+            // Times increase with ids.
             if at >= before {
                 break;
             }
@@ -231,7 +227,8 @@ mod tests {
         database
             .execute_batch(&format!(
                 "CREATE TABLE events (id INTEGER PRIMARY KEY, at INTEGER);
-                 CREATE TABLE destinations (id INTEGER PRIMARY KEY, name TEXT, cursor INTEGER, given INTEGER, passed INTEGER);
+                 CREATE TABLE destinations (id INTEGER PRIMARY KEY, name TEXT, cursor INTEGER,
+                                            enqueued INTEGER, settled_below_cursor INTEGER);
                  CREATE TABLE deliveries (destination INTEGER, event INTEGER, state INTEGER, due INTEGER,
                                           PRIMARY KEY (destination, event)) WITHOUT ROWID;
                  INSERT INTO destinations VALUES (1, 'queue', 9000, 1, 0);

@@ -1,4 +1,4 @@
-//! What people look at, read by the reading connection in short steps, so that nobody waits for it for long.
+//! Queries of the API on the reading connection, in short steps so that other readers do not wait for long.
 
 use std::borrow::Cow;
 
@@ -14,12 +14,12 @@ use crate::store::{
     Delivery, DeliveryState, EventSeq, RecordQuery, Records, StoredEvent, StoredRecord, StoredState,
 };
 
-/// Events that are looked through in one step for one of them.
+/// Number of events that one step of a search by id scans.
 pub(super) const MAX_SCAN_EVENTS: i64 = 20_000;
-/// Times of records that were written beside each other may differ from their order by no more than this.
+/// Upper bound of the difference between the order of records and the order of their times.
 const MAX_TIME_DISORDER: std::time::Duration = std::time::Duration::from_secs(2);
 
-/// Records in the order of their numbers, or the other way round.
+/// Lists records by id, ascending or descending.
 pub(super) fn records(
     reader: &Connection,
     query: &RecordQuery,
@@ -28,9 +28,9 @@ pub(super) fn records(
     let (mut low, mut high) = query.id_range();
     let (from, to) = (query.from.as_nanos(), query.to.as_nanos());
     let order = if query.newest_first { "DESC" } else { "ASC" };
-    // One more tells whether there are more.
+    // One more row shows whether there are more.
     let max = i64::try_from(query.max).unwrap_or(i64::MAX).saturating_add(1);
-    let Some((hash, number)) = target else {
+    let Some((hash, id)) = target else {
         let disorder = i64::try_from(MAX_TIME_DISORDER.as_nanos()).unwrap_or(0);
         if from != i64::MIN {
             low = low.max(first_at(reader, from.saturating_sub(disorder))?);
@@ -44,16 +44,17 @@ pub(super) fn records(
         ))?;
         return bounded(records.query(params![low, high, from, to, max])?, query.max);
     };
-    let mut former = reader.prepare_cached("SELECT id FROM former_targets WHERE hash = ?1")?;
-    let mut numbers = former.query_map([hash.0], |row| row.get(0))?.collect::<Result<Vec<i64>, _>>()?;
-    numbers.extend(number);
-    let mut lines = reader.prepare_cached(&format!(
+    let mut retired = reader.prepare_cached("SELECT id FROM retired_targets WHERE hash = ?1")?;
+    let mut ids = retired.query_map([hash.0], |row| row.get(0))?.collect::<Result<Vec<i64>, _>>()?;
+    ids.extend(id);
+    let mut history = reader.prepare_cached(&format!(
         "SELECT record FROM history WHERE target = ?6 AND at BETWEEN ?3 AND ?4 AND record BETWEEN ?1 AND ?2
          ORDER BY record {order} LIMIT ?5"
     ))?;
     let mut found = Vec::new();
-    for number in numbers {
-        let rows = lines.query_map(params![low, high, from, to, max, number], |row| row.get::<_, i64>(0))?;
+    for target in ids {
+        let rows =
+            history.query_map(params![low, high, from, to, max, target], |row| row.get::<_, i64>(0))?;
         found.extend(rows.collect::<Result<Vec<_>, _>>()?);
     }
     found.sort_by_key(|id| if query.newest_first { -id } else { *id });
@@ -64,7 +65,7 @@ pub(super) fn records(
         if records.len() == query.max || bytes > MAX_RECORD_PAGE_BYTES {
             return Ok(Records { records, has_more: true });
         }
-        // One may have been pruned meanwhile.
+        // A record may have been pruned meanwhile.
         let body = record.query_row([id], |row| Ok(record_text(id, row.get_ref(0)?))).optional()?;
         let Some(body) = body.flatten() else { continue };
         bytes += body.len();
@@ -87,13 +88,13 @@ fn bounded(mut rows: rusqlite::Rows<'_>, max: usize) -> rusqlite::Result<Records
     Ok(Records { records, has_more: false })
 }
 
-/// The text of a record. One that is damaged is told of, and left out: the others are still an answer.
+/// Decodes a record. A damaged one is logged and left out of the result.
 pub(super) fn record_text(id: i64, body: ValueRef<'_>) -> Option<String> {
-    let told = |error| tracing::error!(%error, record = id, "a record of decisions is damaged, and left out");
-    compression::decode(body).map_err(told).ok().map(Cow::into_owned)
+    let log = |error| tracing::error!(%error, record = id, "decision record damaged");
+    compression::decode(body).map_err(log).ok().map(Cow::into_owned)
 }
 
-/// The number of the first record that is not before a time, found by halves: numbers and times rise together.
+/// The id of the first record that is not before a time, by binary search: ids and times increase together.
 fn first_at(reader: &Connection, at: i64) -> rusqlite::Result<i64> {
     let bounds = |order: &str| {
         let query = format!("SELECT id FROM records ORDER BY id {order} LIMIT 1");
@@ -107,33 +108,33 @@ fn first_at(reader: &Connection, at: i64) -> rusqlite::Result<i64> {
         let found = next.query_row([middle], |row| Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?)));
         match found.optional()? {
             Some((id, time)) if time < at => low = id + 1,
-            // What is pruned meanwhile is not behind it either.
+            // No row: the rest was pruned meanwhile, so the record is not above `middle`.
             _ => high = middle,
         }
     }
     Ok(low)
 }
 
-/// What one step of a search came to.
+/// The result of one step of a search by id.
 pub(super) enum ScanStep {
-    /// It is this one.
+    /// The event.
     Found(Box<FoundEvent>),
-    /// It is below this number, if anywhere.
+    /// Not found; the search goes on below this sequence number.
     Below(i64),
-    /// It is not there.
+    /// The event does not exist.
     NotFound,
 }
 
-/// An event, and where it was to go.
+/// An event with its deliveries.
 pub(super) struct FoundEvent {
     pub seq: EventSeq,
     pub event: StoredEvent,
-    /// Of each delivery, whether the destination's cursor tells that it is settled.
+    /// For each delivery, whether it is at or below the destination's stored cursor.
     pub below_cursor: Vec<bool>,
 }
 
-/// Looks for an event by its id among the [`MAX_SCAN_EVENTS`] newest below a number. Ids have no index of their own: it
-/// would cost every event, and nearly all that is looked for is new.
+/// Searches for an event by its id among the [`MAX_SCAN_EVENTS`] newest below a sequence number. Ids have no
+/// index: it would cost time for every event, and nearly all requested events are new.
 pub(super) fn find_event(reader: &Connection, id: &str, below: i64) -> rusqlite::Result<ScanStep> {
     let mut newest =
         reader.prepare_cached("SELECT id FROM events WHERE id < ?1 ORDER BY id DESC LIMIT 1 OFFSET ?2")?;
@@ -163,14 +164,16 @@ pub(super) fn find_event(reader: &Connection, id: &str, below: i64) -> rusqlite:
          LEFT JOIN deliveries d ON d.destination = n.id AND d.event = ?2 WHERE n.name = ?1",
     )?;
     for name in compensation::parse_destinations(&names).iter().cloned() {
-        let told = delivery.query_row(params![name.as_str(), seq], |row| {
+        let row = delivery.query_row(params![name.as_str(), seq], |row| {
             let cursor: i64 = row.get(0)?;
             let (state, attempts) = (row.get::<_, Option<i64>>(1)?, row.get::<_, Option<u32>>(2)?);
             let (due, text) = (row.get::<_, Option<i64>>(3)?, row.get::<_, Option<String>>(4)?);
             Ok((cursor >= seq, state, attempts.unwrap_or(0), due, text.filter(|text| !text.is_empty())))
         });
-        let Some((is_below_cursor, row, failed_attempts, due, text)) = told.optional()? else { continue };
-        let state = match row {
+        let Some((is_below_cursor, row_state, failed_attempts, due, text)) = row.optional()? else {
+            continue;
+        };
+        let state = match row_state {
             None if is_below_cursor => DeliveryState::Delivered,
             None => DeliveryState::Pending,
             Some(schema::RETRY) => DeliveryState::Retrying,
@@ -180,7 +183,7 @@ pub(super) fn find_event(reader: &Connection, id: &str, below: i64) -> rusqlite:
             Some(schema::DISCARDED) => DeliveryState::Discarded,
             Some(_) => DeliveryState::Delivered,
         };
-        let answered = row == Some(schema::ANSWERED);
+        let answered = row_state == Some(schema::ANSWERED);
         below_cursor.push(is_below_cursor);
         event.deliveries.push(Delivery {
             destination: name,
@@ -194,10 +197,10 @@ pub(super) fn find_event(reader: &Connection, id: &str, below: i64) -> rusqlite:
     Ok(ScanStep::Found(Box::new(FoundEvent { seq: EventSeq(seq), event, below_cursor })))
 }
 
-/// States of targets behind a number, in the order of their numbers. One that cannot be read is left out.
+/// Lists the states of targets above an id, by id. A state that cannot be read is logged and left out.
 pub(super) fn states(reader: &Connection, after: i64, max: usize) -> rusqlite::Result<Vec<StoredState>> {
     let mut states = reader.prepare_cached(
-        "SELECT t.id, t.key, t.state, s.text FROM targets t LEFT JOIN samples s ON s.id = t.sample
+        "SELECT t.id, t.key, t.state, d.text FROM targets t LEFT JOIN dictionaries d ON d.id = t.dictionary
          WHERE t.id > ?1 ORDER BY t.id LIMIT ?2",
     )?;
     let max = i64::try_from(max).unwrap_or(i64::MAX);
@@ -211,7 +214,7 @@ pub(super) fn states(reader: &Connection, after: i64, max: usize) -> rusqlite::R
         };
         match state {
             Ok(state) => found.push(StoredState { id, key, state }),
-            Err(error) => tracing::error!(error, %key, "a target's state cannot be read"),
+            Err(error) => tracing::error!(error, target = %key, "target state unreadable"),
         }
     }
     Ok(found)

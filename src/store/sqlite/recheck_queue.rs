@@ -1,40 +1,43 @@
-//! Targets that watch the controls, and those of them that have to be looked at since the controls
-//! changed.
+//! Targets with deferred actions that depend on pauses, holds or heartbeats; they are rechecked when the
+//! controls change.
 
 use std::collections::BTreeSet;
 
 use crate::domain::time::Time;
 
-/// What is committed.
+/// The queue as of the last commit.
 #[derive(Debug, Default)]
 pub(super) struct RecheckQueue {
+    /// Targets that depend on the controls.
     all: BTreeSet<i64>,
+    /// Those of them that were not rechecked since the last change of the controls.
     pending: BTreeSet<i64>,
-    /// When they were woken last.
+    /// When the controls changed last.
     since: Option<Time>,
 }
 
-/// What a transaction does to them. A batch keeps these in their order, so that a target that was looked
-/// at before the controls changed is woken, and one that began to watch after it is not.
+/// A change of the queue. A batch applies its changes in order: a target that was rechecked before the
+/// controls changed becomes pending, a target that was added after that does not.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum RecheckChange {
-    /// A target begins to watch.
+    /// A target has an action that depends on the controls.
     Add(i64),
-    /// A target does not watch any more.
+    /// A target depends on the controls no longer.
     Remove(i64),
-    /// The controls have changed.
+    /// The controls have changed; all targets become pending.
     ControlsChanged(Time),
-    /// A target has been looked at.
+    /// A target has been rechecked.
     Rechecked(i64),
 }
 
 impl RecheckQueue {
-    /// All that watch are woken when the store is opened: nobody knows what has changed meanwhile.
+    /// All targets are pending when the store is opened, because changes while the store was closed are
+    /// unknown.
     pub(super) fn restore(all: BTreeSet<i64>, now: Time) -> Self {
         Self { pending: all.clone(), all, since: Some(now) }
     }
 
-    /// Takes over what a transaction has done.
+    /// Applies a committed change.
     pub(super) fn apply(&mut self, change: RecheckChange) {
         match change {
             RecheckChange::Add(target) => drop(self.all.insert(target)),
@@ -50,12 +53,12 @@ impl RecheckQueue {
         }
     }
 
-    /// The targets that were woken and not looked at since.
+    /// The targets that have to be rechecked.
     pub(super) fn pending(&self) -> impl Iterator<Item = i64> {
         self.pending.iter().copied()
     }
 
-    /// Since when one is woken, if one is.
+    /// The time since which targets are pending; `None` if no target is.
     pub(super) fn since(&self) -> Option<Time> {
         self.since.filter(|_| !self.pending.is_empty())
     }

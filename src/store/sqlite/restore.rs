@@ -1,4 +1,4 @@
-//! What is read when the store is opened.
+//! Reads the index, the recheck queue, the lanes and the last store time when the store is opened.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -12,14 +12,14 @@ use crate::store::EventSeq;
 use crate::store::lane::{Lane, PendingRetry, Position};
 use crate::store::lanes::LaneHandle;
 
-/// Which target has which number, which alert is known where, and what comes due when.
+/// Reads the index: target ids, targets of each alert, due times.
 pub(super) fn read_index(writer: &Connection) -> rusqlite::Result<Index> {
     let mut index = Index::default();
     let count: i64 =
         writer.query_row("SELECT coalesce(max(id) - min(id) + 1, 0) FROM targets", [], |row| row.get(0))?;
     let mut targets = writer.prepare("SELECT id, hash, due, alerts FROM targets")?;
     let mut rows = targets.query([])?;
-    // Numbers have gaps, so this is no more than a bound.
+    // Ids have gaps, so this is an upper bound.
     index.reserve(usize::try_from(count).unwrap_or(0).min(1 << 20));
     while let Some(row) = rows.next()? {
         let due: Option<i64> = row.get(2)?;
@@ -33,14 +33,14 @@ pub(super) fn read_index(writer: &Connection) -> rusqlite::Result<Index> {
     Ok(index)
 }
 
-/// The targets that watch the controls.
+/// Reads the targets with actions that depend on the controls.
 pub(super) fn read_recheck_queue(writer: &Connection) -> rusqlite::Result<BTreeSet<i64>> {
     let mut targets =
-        writer.prepare("SELECT target FROM watching WHERE target IN (SELECT id FROM targets)")?;
+        writer.prepare("SELECT target FROM recheck_queue WHERE target IN (SELECT id FROM targets)")?;
     targets.query_map([], |row| row.get(0))?.collect()
 }
 
-/// The last time that was written.
+/// The last stored time.
 pub(super) fn last_time(writer: &Connection) -> rusqlite::Result<Option<Time>> {
     let last = |table: &str| {
         let query = format!("SELECT at FROM {table} ORDER BY id DESC LIMIT 1");
@@ -50,24 +50,24 @@ pub(super) fn last_time(writer: &Connection) -> rusqlite::Result<Option<Time>> {
     Ok(last.map(Time::from_nanos))
 }
 
-/// What waits for another try.
+/// Deliveries that wait for a retry.
 const PENDING_RETRIES: &str = "
-    SELECT d.event, e.target, coalesce(d.since, e.at), e.undoes IS NOT NULL, d.attempts, d.due
+    SELECT d.event, e.target, coalesce(d.since, e.at), e.compensates IS NOT NULL, d.attempts, d.due
     FROM deliveries d INDEXED BY exceptions JOIN events e ON e.id = d.event
     WHERE d.state = 1 AND d.state IN (1, 2, 3, 6) AND d.destination = ?1 ORDER BY d.event";
-/// What was cancelled, and the cursor does not tell it.
+/// Cancelled deliveries above the cursor.
 const CANCELLED_DELIVERIES: &str = "
     SELECT event FROM deliveries INDEXED BY exceptions
     WHERE state = 3 AND state IN (1, 2, 3, 6) AND destination = ?1 AND event > ?2 ORDER BY event";
-/// How much else has a row that tells that it is settled, where the cursor does not.
+/// Number of other settled deliveries above the cursor.
 const COUNT_SETTLED: &str =
     "SELECT count(*) FROM deliveries WHERE destination = ?1 AND event > ?2 AND state NOT IN (1, 3)";
-/// What was cancelled or discarded.
+/// Number of cancelled and discarded deliveries.
 const COUNT_NEVER_DELIVERED: &str = "
     SELECT count(*) FROM deliveries INDEXED BY exceptions
     WHERE state IN (3, 6) AND state IN (1, 2, 3, 6) AND destination = ?1 AND ?2 IS NOT NULL";
 
-/// Where each destination stands. One that is new is added.
+/// Reads the lane of each destination. New destinations are added.
 pub(super) fn read_lanes(
     writer: &Connection,
     destinations: &[Name],
@@ -79,13 +79,13 @@ pub(super) fn read_lanes(
     )?;
     let mut lanes = BTreeMap::new();
     for name in destinations {
-        // A destination that is new was given nothing before.
+        // A new destination starts after the newest event.
         writer.execute(
-            "INSERT OR IGNORE INTO destinations (name, cursor, given, passed, dead) VALUES (?1, ?2, 0, 0, 0)",
+            "INSERT OR IGNORE INTO destinations (name, cursor, enqueued, settled_below_cursor, dead) VALUES (?1, ?2, 0, 0, 0)",
             params![name.as_str(), newest],
         )?;
-        let (number, position) = writer.query_row(
-            "SELECT id, cursor, given, passed, dead FROM destinations WHERE name = ?1",
+        let (destination_id, position) = writer.query_row(
+            "SELECT id, cursor, enqueued, settled_below_cursor, dead FROM destinations WHERE name = ?1",
             [name.as_str()],
             |row| {
                 let position = Position {
@@ -99,7 +99,7 @@ pub(super) fn read_lanes(
         )?;
         let mut lane = Lane::new(position);
         let mut rows = writer.prepare(PENDING_RETRIES)?;
-        let mut rows = rows.query([number])?;
+        let mut rows = rows.query([destination_id])?;
         while let Some(row) = rows.next()? {
             lane.restore(PendingRetry {
                 seq: EventSeq(row.get(0)?),
@@ -111,13 +111,14 @@ pub(super) fn read_lanes(
             });
         }
         let mut rows = writer.prepare(CANCELLED_DELIVERIES)?;
-        let mut rows = rows.query([number, position.cursor])?;
+        let mut rows = rows.query([destination_id, position.cursor])?;
         while let Some(row) = rows.next()? {
             lane.restore_cancelled(EventSeq(row.get(0)?));
         }
-        let count = |query: &str| writer.query_row(query, [number, position.cursor], |row| row.get(0));
+        let count =
+            |query: &str| writer.query_row(query, [destination_id, position.cursor], |row| row.get(0));
         lane.restore_counts(count(COUNT_SETTLED)?, count(COUNT_NEVER_DELIVERED)?);
-        let handle = LaneHandle::new(name.clone(), number, lane);
+        let handle = LaneHandle::new(name.clone(), destination_id, lane);
         handle.wake();
         lanes.insert(name.clone(), Arc::new(handle));
     }

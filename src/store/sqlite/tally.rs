@@ -1,4 +1,5 @@
-//! What is open and what waits, counted as states are written, so that nobody has to read them for it.
+//! Numbers of open episodes and deferred actions, updated with each written state, so that reading them scans
+//! no states.
 
 use std::collections::BTreeMap;
 
@@ -11,10 +12,10 @@ use crate::store::Tally;
 
 /// `tally.kind`: open episodes of a rule.
 const KIND_OPEN_EPISODES: i64 = 1;
-/// `tally.kind`: what waits, by its verdict.
+/// `tally.kind`: deferred actions by blocking verdict.
 const KIND_DEFERRED: i64 = 2;
 
-/// By how much a batch changes the counts.
+/// The changes of the counts in a batch.
 #[derive(Debug, Default)]
 pub(super) struct Deltas {
     open: BTreeMap<Name, i64>,
@@ -22,7 +23,7 @@ pub(super) struct Deltas {
 }
 
 impl Deltas {
-    /// Notes that a state takes the place of another.
+    /// Adds the difference between two states of a target.
     pub(super) fn put(&mut self, before: &TargetState, after: &TargetState) {
         // Most writes change neither.
         if !before.open_episodes().eq(after.open_episodes()) {
@@ -35,7 +36,7 @@ impl Deltas {
         }
     }
 
-    /// Writes the counts that change, as they will be.
+    /// Writes the new values of the counts that change; a count of 0 has no row.
     pub(super) fn write(&self, connection: &Connection, before: &Tally) -> rusqlite::Result<()> {
         let put = |kind: i64, name: &str, count: u64| {
             let mut put = connection.prepare_cached("INSERT OR REPLACE INTO tally VALUES (?1, ?2, ?3)")?;
@@ -51,7 +52,7 @@ impl Deltas {
             .try_for_each(|(verdict, count)| put(KIND_DEFERRED, verdict.as_str(), count))
     }
 
-    /// Changes the counts in memory.
+    /// Applies the changes to the counts in memory.
     pub(super) fn apply(&self, tally: &mut Tally) {
         apply(&mut tally.open_episodes, &self.open);
         apply(&mut tally.deferred, &self.deferred);
@@ -82,7 +83,7 @@ fn apply<K: Ord + Clone>(counts: &mut BTreeMap<K, u64>, deltas: &BTreeMap<K, i64
     }
 }
 
-/// The counts as they were written.
+/// Reads the stored counts.
 pub(super) fn read(connection: &Connection) -> rusqlite::Result<Tally> {
     let mut tally = Tally::default();
     let mut counts = connection.prepare("SELECT kind, name, count FROM tally")?;

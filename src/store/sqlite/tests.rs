@@ -1,4 +1,4 @@
-//! What the store does when SQLite fails it, and what is left after a restart.
+//! Behaviour of the store when SQLite fails, and after a restart.
 
 use std::path::Path;
 use std::sync::atomic::Ordering;
@@ -19,7 +19,7 @@ fn open(dir: &Path) -> Sqlite {
     Sqlite::open(&dir.join("bridge.db"), &[queue()], wall()).unwrap()
 }
 
-/// Writes one event of so many bytes about a target, and nothing else.
+/// Writes one event of this size about a target, and nothing else.
 fn event(target: &str, bytes: usize) -> DecideFn {
     let target = TargetKey::from_stored(target);
     let state = crate::domain::state::TargetState {
@@ -35,7 +35,7 @@ fn event(target: &str, bytes: usize) -> DecideFn {
         .collect(),
         ..Default::default()
     };
-    // Of which packing makes nothing less.
+    // Does not compress.
     let mut random = fastrand::Rng::with_seed(1);
     let noise: String = std::iter::repeat_with(|| random.alphanumeric()).take(bytes).collect();
     Box::new(move |_| Changes {
@@ -78,7 +78,7 @@ impl Sqlite {
     }
 }
 
-/// A writer without threads, on a disk that has room for so many pages.
+/// A writer without threads, whose file can have this number of pages.
 fn writer(dir: &Path, pages: i64) -> Writer {
     let opened = schema::open(&dir.join("bridge.db"), wall()()).unwrap();
     opened.writer.pragma_update_and_check(None, "max_page_count", pages, |_| Ok(())).unwrap();
@@ -96,22 +96,22 @@ fn writer(dir: &Path, pages: i64) -> Writer {
     Writer::new(opened, hashes, deps).unwrap()
 }
 
-/// A disk that is full makes SQLite roll back by itself, in the middle of a batch.
+/// A full disk makes SQLite roll back by itself, in the middle of a batch.
 #[test]
-fn a_batch_that_fails_keeps_nothing_of_what_came_behind_the_fault() {
+fn a_failed_batch_commits_none_of_its_later_commands() {
     let dir = tempfile::tempdir().unwrap();
     let mut writer = writer(dir.path(), 30);
-    let ask = |decide: DecideFn| {
+    let transact = |decide: DecideFn| {
         let (reply, answer) = oneshot::channel();
         (Command::Transact { keys: Keys::default(), decide, speculation: None, reply }, answer)
     };
-    let (full, first) = ask(event("full", 1_000_000));
-    let (behind, second) = ask(event("behind", 10));
-    writer.process_batch(vec![full, behind]);
+    let (full, first) = transact(event("full", 1_000_000));
+    let (after, second) = transact(event("after", 10));
+    writer.process_batch(vec![full, after]);
     assert!(first.blocking_recv().unwrap().is_err());
     assert!(second.blocking_recv().unwrap().is_err());
     assert_eq!((count(dir.path(), "targets"), count(dir.path(), "events")), (0, 0));
-    let (later, third) = ask(event("later", 10));
+    let (later, third) = transact(event("later", 10));
     writer.process_batch(vec![later]);
     assert!(third.blocking_recv().unwrap().is_ok());
     assert_eq!((count(dir.path(), "targets"), count(dir.path(), "events")), (1, 1));
@@ -123,7 +123,7 @@ async fn claims_are_released_when_the_store_cannot_be_read() {
     let store = open(dir.path());
     let handle = store.lanes().get(&queue()).unwrap();
     write(&store, "a").await;
-    // The lane has one event ready, and believes that there are more behind.
+    // The lane has one event ready, and the clock says that there are more in the store.
     store.clock.last_event.fetch_add(1, Ordering::AcqRel);
     let database = Connection::open(dir.path().join("bridge.db")).unwrap();
     database.execute_batch("ALTER TABLE routes RENAME TO hidden").unwrap();
@@ -134,7 +134,7 @@ async fn claims_are_released_when_the_store_cannot_be_read() {
 }
 
 #[tokio::test]
-async fn a_target_that_fails_does_not_bring_back_what_others_were_sent() {
+async fn a_failing_target_does_not_repeat_delivered_events_of_other_targets() {
     let dir = tempfile::tempdir().unwrap();
     let mut store = open(dir.path());
     for target in ["a", "a", "b", "c"] {
@@ -148,7 +148,7 @@ async fn a_target_that_fails_does_not_bring_back_what_others_were_sent() {
     store.close().await;
 
     store = open(dir.path());
-    assert!(claim(&store).await.is_empty(), "b and c were sent, a waits");
+    assert!(claim(&store).await.is_empty(), "b and c were delivered, a waits");
     let backlog = store.lanes().get(&queue()).unwrap().backlog();
     assert_eq!((backlog.pending, backlog.retrying), (1, 1));
     settle(&store, vec![(EventSeq(1), Settlement::Delivered)]).await;

@@ -1,18 +1,19 @@
-//! One transaction: what it sees, and writing what it decides.
+//! One transaction: reads the states, decides or validates an optimistic decision, and writes the changes.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use rusqlite::{OptionalExtension, ToSql, params};
 
+use super::batch::{CommittedEvent, WriteBatch};
 use super::committed::write_controls;
 use super::compensation::{self, FiringEventRef};
 use super::deliveries::UPSERT_DELIVERY;
 use super::dictionaries::{self, Dictionaries, EncodedState};
 use super::event_blocks::{self, EncodedBlock};
-use super::index::{self, CachedTarget, IndexOverlay};
+use super::index::{self, CachedTarget, Fingerprint, IndexOverlay};
 use super::optimistic::{EncodedChanges, ReadSet, Speculation};
-use super::writer::{CommittedEvent, WriteBatch, Writer};
+use super::writer::Writer;
 use super::{recheck_queue, schema};
 use crate::domain::control::Controls;
 use crate::domain::name::Name;
@@ -25,34 +26,34 @@ use crate::store::lane::NewDelivery;
 use crate::store::undelivered_decreases::TrackedDecrease;
 use crate::store::{Changes, DecideFn, EpisodePhase, EventSeq, Keys, NewEvent, Record, View, withdrawn};
 
-/// What a transaction writes.
+/// A decided transaction.
 struct Decision {
     now: Time,
     changes: Changes,
     encoded: EncodedChanges,
-    /// The numbers of the events that the decision was told of, by target.
+    /// The undelivered decreases that the decision has seen, by target.
     undelivered_seqs: BTreeMap<TargetKey, Vec<i64>>,
 }
 
-/// What the events of a transaction will be known by.
+/// The ids, routes and compensations of the events of a transaction.
 #[derive(Default)]
 struct Plan {
     events: Vec<PlannedEvent>,
-    /// Those at the beginning of an episode, by their targets.
+    /// New `on_firing` events, by target.
     firing: index::Map<Vec<FiringEventRef>>,
 }
 
 struct PlannedEvent {
     seq: i64,
     route: i64,
-    /// What it undoes; `None` if it undoes nothing, or nobody knows.
+    /// The `on_firing` events that it compensates; `None` if it compensates nothing or if they are unknown.
     compensates: Option<Vec<FiringEventRef>>,
-    /// Whether its text is kept with those of others.
+    /// Whether its body is in an event block.
     is_in_block: bool,
 }
 
 impl Writer {
-    /// Runs a decision and writes what it gives.
+    /// Decides a transaction and writes its changes.
     pub(super) fn transact(
         &mut self,
         batch: &mut WriteBatch,
@@ -96,7 +97,7 @@ impl Writer {
         Ok(())
     }
 
-    /// What is decided: as it was foreseen, if all that was seen then is still so.
+    /// Returns the optimistic decision if it is valid, and decides now otherwise.
     fn decide(
         &mut self,
         batch: &WriteBatch,
@@ -130,6 +131,7 @@ impl Writer {
         Ok(Decision { now, changes, encoded, undelivered_seqs: undelivered.seqs })
     }
 
+    /// Whether nothing that the optimistic decision has read was changed since.
     fn validate(
         &mut self,
         batch: &WriteBatch,
@@ -152,7 +154,8 @@ impl Writer {
         Ok(undelivered.events.is_empty())
     }
 
-    /// What the events will be known by. Made before the states are written, since they remember it.
+    /// Assigns ids to the events. Runs before the states are written, because a state stores its `on_firing`
+    /// events.
     fn plan(&mut self, batch: &mut WriteBatch, events: &[NewEvent]) -> rusqlite::Result<Plan> {
         let mut plan = Plan::default();
         for event in events {
@@ -169,7 +172,7 @@ impl Writer {
                     Phase::Resolved => {
                         let id = self.index().target(target, &batch.overlay);
                         let known = id.map_or(Ok(None), |id| self.load(id, batch))?;
-                        // Of a target without a state nothing is open, so it has nothing to undo.
+                        // A target without a state has no open episode, so there is nothing to compensate.
                         let before = known.map_or(Some(Vec::new()), |known| known.firing.clone());
                         compensates = before.map(|before| {
                             let all = before.iter().chain(&*firing);
@@ -193,8 +196,8 @@ impl Writer {
             return Ok(known);
         }
         let mut read = self.connection.prepare_cached(
-            "SELECT t.key, t.state, t.fired, s.text
-             FROM targets t LEFT JOIN samples s ON s.id = t.sample WHERE t.id = ?1",
+            "SELECT t.key, t.state, t.firing_events, d.text
+             FROM targets t LEFT JOIN dictionaries d ON d.id = t.dictionary WHERE t.id = ?1",
         )?;
         let found = read.query_row([id], |row| {
             let key = TargetKey::from_stored(row.get_ref(0)?.as_str()?);
@@ -227,7 +230,7 @@ impl Writer {
     ) -> rusqlite::Result<()> {
         let hash = self.hashes.target(&key);
         let id = self.index().target(hash, &batch.overlay);
-        // At hand, since the decision has just seen it.
+        // In the cache, because the decision has just read it.
         let known = id.map_or(Ok(None), |id| self.load(id, batch))?;
         let (before, known_firing) = known.map_or_else(
             || (Arc::default(), Some(Vec::new())),
@@ -239,7 +242,7 @@ impl Writer {
             batch.tally.put(&before, &TargetState::default());
             self.connection.prepare_cached("DELETE FROM targets WHERE id = ?1")?.execute([id])?;
             self.connection
-                .prepare_cached("INSERT INTO former_targets VALUES (?1, ?2, ?3)")?
+                .prepare_cached("INSERT INTO retired_targets VALUES (?1, ?2, ?3)")?
                 .execute(params![hash.0, id, now.as_nanos()])?;
             batch.overlay.put(&self.index(), &self.hashes, id, hash, &before, None);
             return Ok(());
@@ -255,41 +258,39 @@ impl Writer {
         let new = firing.get(&hash).map_or(&[][..], Vec::as_slice);
         let firing = compensation::merge(&known_firing, new, &before, &state);
         let firing_bytes = firing.as_ref().map(compensation::encode);
-        let id = match id {
-            Some(id) => {
-                self.connection
-                    .prepare_cached(
-                        "UPDATE targets SET due = ?2, alerts = ?3, state = ?4, fired = ?5, sample = ?6 WHERE id = ?1",
-                    )?
-                    .execute(params![id, due, alerts, encoded.text, firing_bytes, encoded.dictionary])?;
-                id
-            }
-            None => {
-                let id = batch.next.target;
-                batch.next.target += 1;
-                self.connection
-                    .prepare_cached(
-                        "INSERT INTO targets (id, hash, due, alerts, key, state, fired, sample)
-                         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
-                    )?
-                    .execute(params![
-                        id,
-                        hash.0,
-                        due,
-                        alerts,
-                        key.as_str(),
-                        encoded.text,
-                        firing_bytes,
-                        encoded.dictionary
-                    ])?;
-                id
-            }
-        };
+        let row: [&dyn ToSql; 5] = [&due, &alerts, &encoded.text, &firing_bytes, &encoded.dictionary];
+        let id = self.put_target_row(batch, id, hash, &key, row)?;
         self.update_recheck_queue(batch, id, before.depends_on_controls(), state.depends_on_controls())?;
         batch.tally.put(&before, &state);
         let known = Arc::new(CachedTarget { key, state: Arc::new(state), firing });
         batch.overlay.put(&self.index(), &self.hashes, id, hash, &before, Some((known, known_alerts)));
         Ok(())
+    }
+
+    /// Writes the row of a target: due time, alerts, state, `on_firing` events and dictionary. Returns its id.
+    fn put_target_row(
+        &self,
+        batch: &mut WriteBatch,
+        id: Option<i64>,
+        hash: Fingerprint,
+        key: &TargetKey,
+        [due, alerts, state, firing_events, dictionary]: [&dyn ToSql; 5],
+    ) -> rusqlite::Result<i64> {
+        if let Some(id) = id {
+            let mut update = self.connection.prepare_cached(
+                "UPDATE targets SET due = ?2, alerts = ?3, state = ?4, firing_events = ?5, dictionary = ?6 WHERE id = ?1",
+            )?;
+            update.execute(params![id, due, alerts, state, firing_events, dictionary])?;
+            return Ok(id);
+        }
+        let id = batch.next.target;
+        batch.next.target += 1;
+        let mut insert = self.connection.prepare_cached(
+            "INSERT INTO targets (id, hash, due, alerts, key, state, firing_events, dictionary)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+        )?;
+        insert.execute(params![id, hash.0, due, alerts, key.as_str(), state, firing_events, dictionary])?;
+        Ok(id)
     }
 
     fn dictionaries(&self, batch: &WriteBatch) -> Arc<Dictionaries> {
@@ -304,9 +305,9 @@ impl Writer {
         after: bool,
     ) -> rusqlite::Result<()> {
         let (change, statement) = match (before, after) {
-            (false, true) => (recheck_queue::RecheckChange::Add(id), "INSERT INTO watching VALUES (?1)"),
+            (false, true) => (recheck_queue::RecheckChange::Add(id), "INSERT INTO recheck_queue VALUES (?1)"),
             (true, false) => {
-                (recheck_queue::RecheckChange::Remove(id), "DELETE FROM watching WHERE target = ?1")
+                (recheck_queue::RecheckChange::Remove(id), "DELETE FROM recheck_queue WHERE target = ?1")
             }
             _ => return Ok(()),
         };
@@ -332,7 +333,7 @@ impl Writer {
         }
     }
 
-    /// Writes a record about the targets of these numbers.
+    /// Writes a record and its entries in the histories of the targets with these ids.
     pub(super) fn put_record_about(
         &self,
         batch: &mut WriteBatch,
@@ -351,14 +352,14 @@ impl Writer {
         put.execute(params![id, now.as_nanos(), targets, body]).map(drop)
     }
 
-    /// Writes the texts that are kept together.
-    fn put_event_blocks(&self, events: &mut [PlannedEvent], groups: &[EncodedBlock]) -> rusqlite::Result<()> {
+    /// Writes the compressed event blocks.
+    fn put_event_blocks(&self, events: &mut [PlannedEvent], blocks: &[EncodedBlock]) -> rusqlite::Result<()> {
         let mut events = events.iter_mut();
-        for EncodedBlock { event_count: count, compressed } in groups {
-            let mut group: Vec<_> = events.by_ref().take(*count).collect();
-            if let (Some(compressed), [first, ..], [.., last]) = (compressed, &*group, &*group) {
+        for EncodedBlock { event_count, compressed } in blocks {
+            let mut block: Vec<_> = events.by_ref().take(*event_count).collect();
+            if let (Some(compressed), [first, ..], [.., last]) = (compressed, &*block, &*block) {
                 event_blocks::write(&self.connection, first.seq, last.seq, compressed)?;
-                group.iter_mut().for_each(|event| event.is_in_block = true);
+                block.iter_mut().for_each(|event| event.is_in_block = true);
             }
         }
         Ok(())
@@ -376,7 +377,7 @@ impl Writer {
         let compensates_bytes = compensates.as_ref().map(compensation::encode);
         self.connection
             .prepare_cached(
-                "INSERT INTO events (id, target, route, at, body, shrinks, undoes)
+                "INSERT INTO events (id, target, route, at, body, decreases, compensates)
                  VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
             )?
             .execute(params![
@@ -388,7 +389,7 @@ impl Writer {
                 event.may_decrease_capacity,
                 compensates_bytes
             ])?;
-        let mut left = Vec::with_capacity(event.destinations.len());
+        let mut pending_destinations = Vec::with_capacity(event.destinations.len());
         for name in event.destinations.iter() {
             batch.lanes.entry(name.clone()).or_default().enqueued += 1;
             let settled_on_insert = if compensates
@@ -404,16 +405,16 @@ impl Writer {
                 false
             };
             if !settled_on_insert {
-                left.push(name.clone());
+                pending_destinations.push(name.clone());
             }
         }
-        if event.may_decrease_capacity && !left.is_empty() {
-            let open = TrackedDecrease {
+        if event.may_decrease_capacity && !pending_destinations.is_empty() {
+            let decrease = TrackedDecrease {
                 target: self.hashes.target(&event.target),
                 group: target,
-                pending_destinations: left,
+                pending_destinations,
             };
-            batch.undelivered_decreases.add(seq, open);
+            batch.undelivered_decreases.add(seq, decrease);
         }
         let NewEvent { destinations, body, .. } = event;
         batch.events.push(CommittedEvent {
@@ -429,7 +430,7 @@ impl Writer {
         Ok(())
     }
 
-    /// Whether a destination was given none of these.
+    /// Whether no route of these events has the destination.
     fn was_never_routed_to(
         &mut self,
         batch: &WriteBatch,
@@ -446,14 +447,14 @@ impl Writer {
 
     fn is_full(&self, batch: &WriteBatch, name: &Name) -> bool {
         let lane_changes = batch.lanes.get(name);
-        // The one that is asked about is counted as given already.
+        // `enqueued` includes the delivery that is being checked.
         let more = lane_changes.map_or(0, |lane_changes| {
             lane_changes.enqueued.saturating_sub(1 + lane_changes.settled_on_insert.len() as u64)
         });
         self.lanes.get(name).is_some_and(|handle| handle.is_full(more))
     }
 
-    /// Settles a delivery in the commit that makes it. False where nobody delivers.
+    /// Settles a delivery in the commit that enqueues it. Returns false if the destination has no lane.
     fn settle_on_insert(
         &self,
         batch: &mut WriteBatch,
@@ -475,8 +476,8 @@ impl Writer {
         Ok(true)
     }
 
-    /// A target's number, also of one that this transaction forgets. One without a state gets a number too,
-    /// so that what was decided about it is found.
+    /// Returns the id of a target, also of one whose state this transaction deletes. A target without a state
+    /// gets an id too, so that its history is found.
     fn target_id(&self, key: &TargetKey, batch: &mut WriteBatch, now: Time) -> rusqlite::Result<i64> {
         let hash = self.hashes.target(key);
         let staged = self.index().target(hash, &batch.overlay);
@@ -484,20 +485,19 @@ impl Writer {
             return Ok(id);
         }
         let mut last =
-            self.connection.prepare_cached("SELECT max(id) FROM former_targets WHERE hash = ?1")?;
+            self.connection.prepare_cached("SELECT max(id) FROM retired_targets WHERE hash = ?1")?;
         let last: Option<i64> = last.query_row([hash.0], |row| row.get(0))?;
         let id = last.unwrap_or_else(|| {
             batch.next.target += 1;
             batch.next.target - 1
         });
-        // From now on it is kept as long as what is decided now.
+        // The id is retained for as long as the decisions that are made now.
         self.connection
-            .prepare_cached("INSERT OR REPLACE INTO former_targets VALUES (?1, ?2, ?3)")?
+            .prepare_cached("INSERT OR REPLACE INTO retired_targets VALUES (?1, ?2, ?3)")?
             .execute(params![hash.0, id, now.as_nanos()])?;
         Ok(id)
     }
 
-    /// The destinations of a route.
     fn route_destinations(&mut self, batch: &WriteBatch, id: i64) -> rusqlite::Result<Arc<[Name]>> {
         let known = self.routes.iter().chain(batch.routes.iter().map(|(names, id)| (names, id)));
         if let Some((names, _)) = known.into_iter().find(|(_, known)| **known == id) {

@@ -1,75 +1,46 @@
-//! The one thread that writes.
+//! The writer thread: group commit of queued commands, and publication of committed batches.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender};
 use std::time::{Duration, Instant};
 
-use parking_lot::{Mutex, RwLockReadGuard, RwLockWriteGuard};
+use parking_lot::{RwLockReadGuard, RwLockWriteGuard};
 use rusqlite::Connection;
 use tokio::sync::watch;
 
+use super::batch::{CommittedEvent, NextIds, WriteBatch};
 use super::checkpoint::{self, HandOver};
 use super::command::{Command, DropOnCaller, Reply};
 use super::committed::CommittedView;
-use super::dictionaries::Dictionaries;
-use super::index::{CachedTarget, Fingerprint, Fingerprints, Index, IndexOverlay};
+use super::decrease_tracker::DecreaseTracker;
+use super::index::{CachedTarget, Fingerprints, Index};
 use super::optimistic::{SharedIndex, SpeculationGate};
-use super::prune::PruneCursor;
 use super::restore::read_lanes;
 use super::schema::{self, Database};
-use super::tally::Deltas;
-use super::undelivered_decreases::DecreaseTracker;
+use super::shared_clock::SharedClock;
 use crate::domain::alert_key::AlertKey;
-use crate::domain::control::Controls;
 use crate::domain::name::Name;
 use crate::domain::target::TargetKey;
 use crate::domain::time::Time;
-use crate::store::clock::Clock;
-use crate::store::fast_map::{Map, Set};
-use crate::store::lane::{Lane, NewDelivery, Outcome, PendingRetry};
+use crate::store::fast_map::Map;
 use crate::store::lanes::LaneHandles;
-use crate::store::undelivered_decreases::UndeliveredDecreases;
-use crate::store::{DeadLetterError, Error, EventSeq, Keys, WallClock};
+use crate::store::{Error, Keys};
 
-/// A change of the outlets.
+/// A change of the set of lanes.
 enum DestinationChange {
     Add(Name, Reply<()>),
     Remove(Name, Reply<()>),
 }
 
-/// Commits hold about as many keys and settlements.
+/// A batch is closed when it has this many keys and settlements.
 const MAX_BATCH_WEIGHT: usize = 1000;
-/// How long what nobody waits for stays uncommitted, so that it shares the commit of what comes in.
+/// How long settlements stay uncommitted, so that they share a commit with later commands.
 const SETTLE_DELAY: Duration = Duration::from_millis(5);
-/// How long a commit waits for decisions that are being made: the pages that every commit writes are written
-/// less often then.
+/// How long a commit waits for transactions that are being decided: fewer commits write the pages that every
+/// commit writes.
 const GROUP_COMMIT_DELAY: Duration = Duration::from_micros(500);
-
-/// The store's clock and the number of the last event, read by many and set by the writer.
-pub(super) struct SharedClock {
-    wall: WallClock,
-    started: Instant,
-    clock: Mutex<Clock>,
-    pub(super) last_event: AtomicI64,
-}
-
-impl SharedClock {
-    pub(super) fn start(wall: WallClock, last_stored: Option<Time>) -> Self {
-        let clock = Clock::start(wall(), last_stored, Duration::ZERO);
-        Self { wall, started: Instant::now(), clock: Mutex::new(clock), last_event: AtomicI64::new(0) }
-    }
-
-    pub(super) fn now(&self) -> Time {
-        let mut clock = self.clock.lock();
-        clock.read((self.wall)(), self.started.elapsed())
-    }
-
-    pub(super) fn last_event(&self) -> i64 {
-        self.last_event.load(Ordering::Acquire)
-    }
-}
 
 pub(super) struct Writer {
     pub(super) connection: Connection,
@@ -85,148 +56,81 @@ pub(super) struct Writer {
     hand_over: HandOver,
     pub(super) routes: Map<Arc<[Name]>, i64>,
     pub(super) decrease_tracker: DecreaseTracker,
-    /// How far the present round of pruning has come.
+    /// Progress of the current round of pruning.
     pub(super) prune_cursor: PruneCursor,
     next: NextIds,
     _lock: std::fs::File,
 }
 
-/// What the writer shares with others.
+/// Progress of a round of pruning. Rows that have to stay are skipped once per round, not in each step.
+#[derive(Debug, Default)]
+pub(super) struct PruneCursor {
+    pub(super) event: i64,
+    pub(super) never_delivered: (i64, i64, i64),
+}
+
+/// What the writer shares with other threads.
 pub(super) struct WriterDeps {
     pub lanes: LaneHandles,
     pub clock: Arc<SharedClock>,
     pub committed: Arc<CommittedView>,
     /// When the next target is due.
     pub due: watch::Sender<Option<Time>>,
-    /// Wakes the thread that folds the log.
+    /// Wakes the checkpoint thread.
     pub checkpoints: SyncSender<()>,
     pub hand_over: HandOver,
     pub index: SharedIndex,
     pub gate: Arc<SpeculationGate>,
 }
 
-/// The numbers that come next.
-#[derive(Clone, Copy)]
-pub(super) struct NextIds {
-    pub(super) target: i64,
-    pub(super) record: i64,
-    pub(super) event: i64,
-}
-
-/// What a batch has done and not committed.
-pub(super) struct WriteBatch {
-    pub(super) overlay: IndexOverlay,
-    pub(super) controls: Option<Arc<Controls>>,
-    pub(super) dictionaries: Option<Arc<Dictionaries>>,
-    pub(super) tally: Deltas,
-    pub(super) next: NextIds,
-    pub(super) events: Vec<CommittedEvent>,
-    pub(super) lanes: Map<Name, LaneChanges>,
-    pub(super) routes: Vec<(Arc<[Name]>, i64)>,
-    /// Events that may make capacity less, written in this batch.
-    pub(super) undelivered_decreases: UndeliveredDecreases<Fingerprint>,
-    /// Events that this batch cancels.
-    pub(super) cancelled: Set<i64>,
-    /// It has pruned, and nothing was left to prune.
-    pub(super) pruned_all: bool,
-}
-
-impl WriteBatch {
-    fn new(next: NextIds) -> Self {
-        Self {
-            overlay: IndexOverlay::default(),
-            controls: None,
-            dictionaries: None,
-            tally: Deltas::default(),
-            next,
-            events: Vec::new(),
-            lanes: Map::default(),
-            routes: Vec::new(),
-            undelivered_decreases: UndeliveredDecreases::default(),
-            cancelled: Set::default(),
-            pruned_all: false,
-        }
-    }
-}
-
-/// An event to be offered to lanes once it is committed.
-pub(super) struct CommittedEvent {
-    pub(super) delivery: NewDelivery,
-    pub(super) destinations: Arc<[Name]>,
-}
-
-/// A delivery that was settled.
-pub(super) struct SettledDelivery {
-    pub(super) seq: EventSeq,
-    pub(super) outcome: Outcome,
-    /// When it is tried again, if it is.
-    pub(super) due: Time,
-}
-
-#[derive(Default)]
-pub(super) struct LaneChanges {
-    pub(super) settled: Set<i64>,
-    /// By how much dead letters become more.
-    pub(super) dead_delta: i64,
-    pub(super) enqueued: u64,
-    /// Settled in the commit that gives them, and how many of them are dead letters.
-    pub(super) settled_on_insert: Set<i64>,
-    pub(super) dead_on_insert: u64,
-    pub(super) settlements: Vec<SettledDelivery>,
-    /// Dead letters that are sent once more, and how many are thrown away.
-    pub(super) redriven: Vec<PendingRetry>,
-    pub(super) discarded: u64,
-    /// How many rows of what never arrived nobody asks for any more.
-    pub(super) pruned_rows: u64,
-    /// Get a row in this batch, since an earlier one of their target has one.
-    pub(super) blocked_by_retry: Vec<i64>,
-    /// Are not to be sent any more.
-    pub(super) cancelled: Set<i64>,
-}
-
-impl LaneChanges {
-    /// Whether the delivery has arrived or was given up.
-    pub(super) fn has_finished(&self, seq: i64) -> bool {
-        self.settled.contains(&seq)
-            && self.settlements.iter().any(|one| one.seq.0 == seq && one.outcome != Outcome::Retry)
-            && !self.redriven.iter().any(|one| one.seq.0 == seq)
-    }
-
-    /// Whether the delivery has arrived.
-    pub(super) fn has_arrived(&self, seq: i64) -> bool {
-        let arrived = |one: &SettledDelivery| matches!(one.outcome, Outcome::Delivered | Outcome::Answered);
-        self.settled.contains(&seq) && self.settlements.iter().any(|one| one.seq.0 == seq && arrived(one))
-    }
-}
-
-impl LaneChanges {
-    /// Tells a lane what is committed.
-    fn apply_to(&self, lane: &mut Lane) {
-        lane.add_enqueued(self.enqueued, self.settled_on_insert.len() as u64, self.dead_on_insert);
-        self.blocked_by_retry.iter().for_each(|&seq| lane.mark_parked(EventSeq(seq)));
-        for &SettledDelivery { seq, outcome, due } in &self.settlements {
-            match outcome {
-                Outcome::Retry => lane.schedule_retry(seq, due),
-                Outcome::Dead => lane.mark_dead(seq),
-                Outcome::Delivered | Outcome::Answered | Outcome::Withdrawn => lane.mark_delivered(seq),
-            }
-        }
-        self.redriven.iter().for_each(|&waiting| lane.redrive(waiting));
-        lane.mark_discarded(self.discarded);
-        self.cancelled.iter().for_each(|&seq| lane.cancel(EventSeq(seq)));
-        lane.forget_never_delivered(self.pruned_rows);
-    }
-}
-
 /// A reply that waits for the commit.
 type PendingReply = Box<dyn FnOnce(Result<(), Error>, &mut Vec<Arc<CachedTarget>>)>;
+
+/// A write that failed.
+struct Failure {
+    error: rusqlite::Error,
+    /// The first target of the transaction, where the command was one.
+    target: Option<TargetKey>,
+}
+
+/// The execution of one batch.
+struct BatchRun {
+    batch: WriteBatch,
+    /// The number of commands.
+    commands: usize,
+    has_begun: bool,
+    failed: Option<Failure>,
+    replies: Vec<PendingReply>,
+    destination_changes: Vec<DestinationChange>,
+    /// False after [`Command::Close`].
+    is_open: bool,
+}
+
+impl BatchRun {
+    fn new(next: NextIds, commands: usize) -> Self {
+        Self {
+            batch: WriteBatch::new(next),
+            commands,
+            has_begun: false,
+            failed: None,
+            replies: Vec::new(),
+            destination_changes: Vec::new(),
+            is_open: true,
+        }
+    }
+
+    /// Replies with a value once the batch is committed.
+    fn reply_with<R: 'static>(&mut self, value: R, reply: Reply<R>) {
+        self.replies.push(Box::new(move |result, _| drop(reply.send(result.map(|()| value)))));
+    }
+}
 
 impl Writer {
     pub(super) fn new(opened: Database, hashes: Fingerprints, deps: WriterDeps) -> rusqlite::Result<Self> {
         let Database { writer: connection, created, lock, .. } = opened;
         let number = |query: &str| connection.query_row(query, [], |row| row.get::<_, i64>(0));
         let newest = "SELECT max(coalesce((SELECT max(id) FROM events), 0), coalesce((SELECT max(cursor) FROM destinations), 0))";
-        let targets = "SELECT max(coalesce((SELECT max(id) FROM targets), 0), coalesce((SELECT max(id) FROM former_targets), 0))";
+        let targets = "SELECT max(coalesce((SELECT max(id) FROM targets), 0), coalesce((SELECT max(id) FROM retired_targets), 0))";
         let last_event = number(newest)?;
         let next = NextIds {
             target: number(targets)? + 1,
@@ -264,7 +168,7 @@ impl Writer {
         self.index.write()
     }
 
-    /// Works until it is told to close or nobody can ask any more.
+    /// Runs until [`Command::Close`] or until all senders are gone.
     pub(super) fn run(mut self, queue: &Receiver<Command>) {
         while let Ok(first) = queue.recv() {
             let commands = self.collect_batch(first, queue);
@@ -275,20 +179,20 @@ impl Writer {
         self.finish();
     }
 
-    /// What is written in one commit: what has queued up, and what comes in a moment.
+    /// Collects the commands of one commit: the queued ones and those that arrive within a short delay.
     fn collect_batch(&self, first: Command, queue: &Receiver<Command>) -> Vec<Command> {
         let begun = Instant::now();
         let mut weight = first.weight();
         let mut commands = vec![first];
         let mut is_urgent = !commands[0].can_linger();
         while weight < MAX_BATCH_WEIGHT {
-            let patience = match is_urgent {
+            let delay = match is_urgent {
                 false => SETTLE_DELAY,
                 true if self.gate.any_in_flight() => GROUP_COMMIT_DELAY,
                 true => Duration::ZERO,
             };
             let next = queue.try_recv().or_else(|_| {
-                let rest = patience.saturating_sub(begun.elapsed());
+                let rest = delay.saturating_sub(begun.elapsed());
                 if rest.is_zero() { Err(RecvTimeoutError::Timeout) } else { queue.recv_timeout(rest) }
             });
             let Ok(command) = next else { break };
@@ -299,112 +203,19 @@ impl Writer {
         commands
     }
 
-    /// One batch. False when it was told to close.
+    /// Executes the commands of one batch in one SQLite transaction. False when one of them was
+    /// [`Command::Close`].
     pub(super) fn process_batch(&mut self, commands: Vec<Command>) -> bool {
-        let mut batch = WriteBatch::new(self.next);
-        let mut pending_replies: Vec<PendingReply> = Vec::new();
-        let mut open = true;
-        // After an error SQLite may have rolled back by itself: what came then would be committed alone.
-        let mut failed: Option<rusqlite::Error> = None;
-        let mut begun = false;
-        let mut destination_changes = Vec::new();
+        let mut run = BatchRun::new(self.next, commands.len());
         for command in commands {
-            let result = match command {
-                Command::Close => {
-                    open = false;
-                    continue;
-                }
-                Command::Due { max, reply } => {
-                    let due = self.keys_due(max, &batch);
-                    drop(reply.send(due.map_err(|error| schema::unavailable(&error))));
-                    continue;
-                }
-                Command::Locate { keys, reply } => {
-                    let found = self.locate(&keys, &batch);
-                    drop(reply.send(found.map_err(|error| schema::unavailable(&error))));
-                    continue;
-                }
-                #[cfg(test)]
-                Command::Pragma { name, value, reply } => {
-                    let set = self.connection.pragma_update_and_check(None, name, value, |_| Ok(()));
-                    let set = set.or_else(|_| self.connection.pragma_update(None, name, value));
-                    drop(reply.send(set.map_err(|error| schema::unavailable(&error))));
-                    continue;
-                }
-                Command::TargetId { hash, reply } => {
-                    drop(reply.send(Ok(self.index().target(hash, &batch.overlay))));
-                    continue;
-                }
-                Command::AddDestination { destination, reply } => {
-                    destination_changes.push(DestinationChange::Add(destination, reply));
-                    continue;
-                }
-                Command::RemoveDestination { destination, reply } => {
-                    destination_changes.push(DestinationChange::Remove(destination, reply));
-                    continue;
-                }
-                Command::Transact { keys, mut decide, speculation, reply } => {
-                    let done = if failed.is_none() {
-                        self.begin(&mut begun)
-                            .and_then(|()| self.transact(&mut batch, &keys, &mut decide, speculation))
-                    } else {
-                        Ok(())
-                    };
-                    pending_replies.push(Box::new(move |result, states| {
-                        let rest = DropOnCaller::new(keys, decide, std::mem::take(states));
-                        drop(reply.send(result.map(|()| rest)));
-                    }));
-                    done
-                }
-                Command::Settle { handle, settled, reply } => {
-                    pending_replies.push(Box::new(move |result, _| drop(reply.send(result))));
-                    if failed.is_some() {
-                        continue;
-                    }
-                    self.begin(&mut begun).and_then(|()| self.settle(&mut batch, &handle, settled))
-                }
-                Command::Redrive { handle, seq, redrive, reply } => {
-                    let done = if failed.is_none() {
-                        self.begin(&mut begun).and_then(|()| self.redrive(&mut batch, &handle, seq, redrive))
-                    } else {
-                        Ok(Ok(()))
-                    };
-                    let (done, result) = split(done);
-                    pending_replies.push(Box::new(move |result, _| drop(reply.send(result.map(|()| done)))));
-                    result
-                }
-                Command::Discard { delivery_id, reply } => {
-                    let done = if failed.is_none() {
-                        self.begin(&mut begun).and_then(|()| self.discard(&mut batch, &delivery_id))
-                    } else {
-                        Ok(Ok(()))
-                    };
-                    let (done, result) = split(done);
-                    pending_replies.push(Box::new(move |result, _| drop(reply.send(result.map(|()| done)))));
-                    result
-                }
-                Command::Prune { decisions, delivered, reply } => {
-                    if failed.is_some() {
-                        pending_replies
-                            .push(Box::new(move |result, _| drop(reply.send(result.map(|()| false)))));
-                        continue;
-                    }
-                    let pruned =
-                        self.begin(&mut begun).and_then(|()| self.prune(&mut batch, decisions, delivered));
-                    let more = *pruned.as_ref().unwrap_or(&false);
-                    pending_replies.push(Box::new(move |result, _| drop(reply.send(result.map(|()| more)))));
-                    pruned.map(drop)
-                }
-            };
-            if let Err(error) = result {
-                failed.get_or_insert(error);
-            }
+            self.execute(&mut run, command);
         }
-        let outcome = match (begun, failed) {
-            (true, None) => self.commit(batch),
-            (true, Some(error)) => Err(self.roll_back(&error)),
-            (false, Some(error)) => {
-                tracing::error!(%error, "the store cannot write");
+        let BatchRun { batch, commands, has_begun, failed, replies, destination_changes, is_open } = run;
+        let outcome = match (has_begun, failed) {
+            (true, None) => self.commit(batch, commands),
+            (true, Some(Failure { error, target })) => Err(self.roll_back(&error, commands, target.as_ref())),
+            (false, Some(Failure { error, .. })) => {
+                tracing::error!(%error, "cannot begin a transaction");
                 Err(schema::unavailable(&error))
             }
             (false, None) => Ok(Vec::new()),
@@ -414,18 +225,90 @@ impl Writer {
             Ok(states) => (Ok(()), states),
             Err(error) => (Err(error), Vec::new()),
         };
-        pending_replies.into_iter().for_each(|answer| answer(outcome.clone(), &mut states));
-        destination_changes.into_iter().for_each(|one| self.change_destination(one));
-        open
+        replies.into_iter().for_each(|reply| reply(outcome.clone(), &mut states));
+        destination_changes.into_iter().for_each(|change| self.change_destination(change));
+        is_open
     }
 
-    /// Between two batches, so that all of a batch sees the same outlets.
-    fn change_destination(&self, one: DestinationChange) {
-        let (done, reply) = match one {
+    /// Executes a command; its reply follows the commit if it writes.
+    fn execute(&mut self, run: &mut BatchRun, command: Command) {
+        match command {
+            Command::Close => run.is_open = false,
+            Command::AddDestination { destination, reply } => {
+                run.destination_changes.push(DestinationChange::Add(destination, reply));
+            }
+            Command::RemoveDestination { destination, reply } => {
+                run.destination_changes.push(DestinationChange::Remove(destination, reply));
+            }
+            Command::Due { max, reply } => {
+                let due = self.keys_due(max, &run.batch);
+                drop(reply.send(due.map_err(|error| schema::unavailable(&error))));
+            }
+            Command::Locate { keys, reply } => {
+                let found = self.locate(&keys, &run.batch);
+                drop(reply.send(found.map_err(|error| schema::unavailable(&error))));
+            }
+            Command::TargetId { hash, reply } => {
+                drop(reply.send(Ok(self.index().target(hash, &run.batch.overlay))));
+            }
+            #[cfg(test)]
+            Command::Pragma { name, value, reply } => {
+                let set = self.connection.pragma_update_and_check(None, name, value, |_| Ok(()));
+                let set = set.or_else(|_| self.connection.pragma_update(None, name, value));
+                drop(reply.send(set.map_err(|error| schema::unavailable(&error))));
+            }
+            Command::Transact { keys, mut decide, speculation, reply } => {
+                self.write(run, keys.targets.first(), |writer, batch| {
+                    writer.transact(batch, &keys, &mut decide, speculation)
+                });
+                run.replies.push(Box::new(move |result, states| {
+                    let rest = DropOnCaller::new(keys, decide, std::mem::take(states));
+                    drop(reply.send(result.map(|()| rest)));
+                }));
+            }
+            Command::Settle { handle, settled, reply } => {
+                self.write(run, None, |writer, batch| writer.settle(batch, &handle, settled));
+                run.reply_with((), reply);
+            }
+            Command::Redrive { handle, seq, redrive, reply } => {
+                let redriven =
+                    self.write(run, None, |writer, batch| writer.redrive(batch, &handle, seq, redrive));
+                run.reply_with(redriven.unwrap_or(Ok(())), reply);
+            }
+            Command::Discard { delivery_id, reply } => {
+                let discarded = self.write(run, None, |writer, batch| writer.discard(batch, &delivery_id));
+                run.reply_with(discarded.unwrap_or(Ok(())), reply);
+            }
+            Command::Prune { decisions, delivered, reply } => {
+                let more = self.write(run, None, |writer, batch| writer.prune(batch, decisions, delivered));
+                run.reply_with(more.unwrap_or(false), reply);
+            }
+        }
+    }
+
+    /// Executes a write in the transaction of the batch, which the first one begins. `None` if it fails, and
+    /// after any write of the batch has failed: SQLite may have rolled back by itself then, and this one
+    /// would be committed alone.
+    fn write<R>(
+        &mut self,
+        run: &mut BatchRun,
+        target: Option<&TargetKey>,
+        write: impl FnOnce(&mut Self, &mut WriteBatch) -> rusqlite::Result<R>,
+    ) -> Option<R> {
+        if run.failed.is_some() {
+            return None;
+        }
+        let written = self.begin(&mut run.has_begun).and_then(|()| write(self, &mut run.batch));
+        written.map_err(|error| run.failed = Some(Failure { error, target: target.cloned() })).ok()
+    }
+
+    /// Runs between two batches, so that all commands of a batch see the same lanes.
+    fn change_destination(&self, change: DestinationChange) {
+        let (result, reply) = match change {
             DestinationChange::Add(destination, reply) => (self.add_destination(&destination), reply),
             DestinationChange::Remove(destination, reply) => (self.remove_destination(&destination), reply),
         };
-        drop(reply.send(done.map_err(|error| schema::unavailable(&error))));
+        drop(reply.send(result.map_err(|error| schema::unavailable(&error))));
     }
 
     fn add_destination(&self, destination: &Name) -> rusqlite::Result<()> {
@@ -443,14 +326,14 @@ impl Writer {
         Ok(())
     }
 
-    /// Gives the states that need not be kept at hand.
-    fn commit(&mut self, mut batch: WriteBatch) -> Result<Vec<Arc<CachedTarget>>, Error> {
+    /// Returns the states that are not cached.
+    fn commit(&mut self, mut batch: WriteBatch, commands: usize) -> Result<Vec<Arc<CachedTarget>>, Error> {
         let written = self
             .write_positions(&mut batch)
             .and_then(|()| self.committed.tally(|tally| batch.tally.write(&self.connection, tally)));
         match written.and_then(|()| self.connection.execute_batch("COMMIT")) {
             Ok(()) => Ok(self.publish(batch)),
-            Err(error) => Err(self.roll_back(&error)),
+            Err(error) => Err(self.roll_back(&error, commands, None)),
         }
     }
 
@@ -462,24 +345,26 @@ impl Writer {
         Ok(())
     }
 
-    /// Undoes a batch, and says what its senders are told.
-    fn roll_back(&self, error: &rusqlite::Error) -> Error {
-        tracing::error!(%error, "the store cannot write; what was asked for is refused and nothing of it is kept");
-        // SQLite rolls back by itself after some errors, and says so when asked again.
+    /// Rolls a batch back. Returns the error for its callers.
+    fn roll_back(&self, error: &rusqlite::Error, commands: usize, target: Option<&TargetKey>) -> Error {
+        let target = target.map(tracing::field::display);
+        tracing::error!(%error, batch.commands = commands, target, "commit failed, batch rolled back");
+        // After some errors SQLite has rolled back by itself; another ROLLBACK would be an error.
         if !self.connection.is_autocommit()
             && let Err(error) = self.connection.execute_batch("ROLLBACK")
         {
-            tracing::error!(%error, "the store cannot roll back");
+            tracing::error!(%error, "rollback failed");
         }
         schema::unavailable(error)
     }
 
-    /// Makes a committed batch known. Gives the states that need not be kept at hand.
+    /// Publishes a committed batch to the index, the lanes and the committed view. Returns the states that
+    /// are not cached.
     fn publish(&mut self, batch: WriteBatch) -> Vec<Arc<CachedTarget>> {
         let last_before = self.next.event - 1;
         self.next = batch.next;
         self.routes.extend(batch.routes);
-        let rest = self.index_mut().merge(batch.overlay);
+        let uncached = self.index_mut().merge(batch.overlay);
         if let Some(controls) = batch.controls {
             self.committed.set_controls(controls);
         }
@@ -522,23 +407,23 @@ impl Writer {
         self.due.send_if_modified(|due| std::mem::replace(due, next_due) != next_due);
         self.checkpoint_if_needed();
         if batch.pruned_all && !checkpoint::truncate_wal(&self.connection) {
-            // The next round finds a short rest.
+            // After a checkpoint the remainder is short enough for the next round of pruning.
             self.request_checkpoint();
         }
-        rest
+        uncached
     }
 
-    /// Whoever holds the token is at it.
     fn request_checkpoint(&self) {
-        let _held = self.checkpoints.try_send(());
+        // If the channel is full, a checkpoint is requested already.
+        let _requested = self.checkpoints.try_send(());
     }
 
     fn checkpoint_if_needed(&self) {
         checkpoint::checkpoint_remainder(&self.connection, &self.hand_over);
         match checkpoint::uncheckpointed_pages(&self.connection) {
-            Ok(waiting) if checkpoint::is_needed(waiting) => self.request_checkpoint(),
+            Ok(pages) if checkpoint::is_needed(pages) => self.request_checkpoint(),
             Ok(_) => {}
-            Err(error) => tracing::warn!(%error, "cannot tell how long the store's log is"),
+            Err(error) => tracing::warn!(%error, "reading the WAL size failed"),
         }
     }
 
@@ -566,15 +451,5 @@ impl Writer {
             }
         }
         Ok(found)
-    }
-}
-
-/// What is answered if the batch is committed, and whether SQLite failed.
-fn split(
-    done: rusqlite::Result<Result<(), DeadLetterError>>,
-) -> (Result<(), DeadLetterError>, rusqlite::Result<()>) {
-    match done {
-        Ok(done) => (done, Ok(())),
-        Err(error) => (Ok(()), Err(error)),
     }
 }

@@ -257,9 +257,13 @@ async fn what_an_earlier_version_stored_is_counted_rechecked_and_superseded() {
     harness
         .database()
         .execute_batch(
-            "DROP TABLE texts; DROP TABLE samples; ALTER TABLE targets DROP COLUMN sample; DROP TABLE controls; DROP TABLE watching; DROP TABLE tally; DROP INDEX shrinking;
-             DROP INDEX exceptions; ALTER TABLE events DROP COLUMN shrinks;
-             ALTER TABLE events DROP COLUMN undoes; ALTER TABLE targets DROP COLUMN fired;
+            "ALTER TABLE retired_targets RENAME TO former_targets; ALTER TABLE former_targets RENAME COLUMN retired_at TO gone;
+             ALTER TABLE destinations RENAME COLUMN enqueued TO given;
+             ALTER TABLE destinations RENAME COLUMN settled_below_cursor TO passed;
+             DROP TABLE event_blocks; DROP TABLE dictionaries; ALTER TABLE targets DROP COLUMN dictionary;
+             DROP TABLE controls; DROP TABLE recheck_queue; DROP TABLE tally; DROP INDEX shrinking;
+             DROP INDEX exceptions; ALTER TABLE events DROP COLUMN decreases;
+             ALTER TABLE events DROP COLUMN compensates; ALTER TABLE targets DROP COLUMN firing_events;
              ALTER TABLE deliveries DROP COLUMN expiry; ALTER TABLE deliveries DROP COLUMN since;
              PRAGMA user_version = 1;",
         )

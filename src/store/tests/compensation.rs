@@ -210,7 +210,7 @@ async fn an_episode_older_than_the_tracking_is_compensated() {
     harness.emit_firing("a", "out", &["queue"]).await;
     harness.claim_and_settle("queue", "out", Settlement::Delivered).await;
     harness.store.close().await;
-    harness.database().execute_batch("UPDATE targets SET fired = NULL").unwrap();
+    harness.database().execute_batch("UPDATE targets SET firing_events = NULL").unwrap();
     harness.restart().await;
     harness.emit_firing("a", "more", &["queue"]).await;
     harness.claim_and_settle("queue", "more", dead()).await;

@@ -113,7 +113,7 @@ async fn event_blocks_survive_a_restart_and_are_found_by_all_queries() {
 async fn event_blocks_are_pruned_with_the_last_of_their_events() {
     for mut harness in [StoreHarness::sqlite(), StoreHarness::optimistic()] {
         harness.write(&["workers-0"], |_| changes()).await;
-        assert!(harness.count("texts") > 3, "several blocks, since long events fill a block sooner");
+        assert!(harness.count("event_blocks") > 3, "several blocks, since long events fill a block sooner");
         assert_eq!(harness.count("events WHERE body <> ''"), 0);
         drain(&harness, "queue", |_| Settlement::Delivered).await;
         drain(&harness, "journal", |claimed| match &claimed.body {
@@ -122,7 +122,7 @@ async fn event_blocks_are_pruned_with_the_last_of_their_events() {
         })
         .await;
         harness.prune().await;
-        assert_eq!((harness.count("events"), harness.count("texts")), (1, 1), "the dead letter");
+        assert_eq!((harness.count("events"), harness.count("event_blocks")), (1, 1), "the dead letter");
         harness.restart().await;
         let dead_letter = harness.store.dead_letters(None, None, 10).await.unwrap().remove(0);
         assert_eq!(dead_letter.event, changes().events[90].body);
@@ -132,7 +132,7 @@ async fn event_blocks_are_pruned_with_the_last_of_their_events() {
         // An undelivered event is retained until all deliveries that were pending at that time are settled.
         harness.prune().await;
         harness.prune().await;
-        assert_eq!((harness.count("events"), harness.count("texts")), (0, 0));
+        assert_eq!((harness.count("events"), harness.count("event_blocks")), (0, 0));
     }
 }
 
@@ -156,27 +156,35 @@ async fn event_blocks_are_pruned_also_where_a_step_of_pruning_ends_within_one() 
         for from in [0, 200, 400] {
             harness.write(&["workers-0"], move |_| short(from)).await;
         }
-        assert_eq!((harness.count("texts"), harness.count("texts WHERE last - first = 63")), (9, 9));
+        assert_eq!(
+            (harness.count("event_blocks"), harness.count("event_blocks WHERE last - first = 63")),
+            (9, 9)
+        );
         assert_eq!(harness.count("events WHERE body <> ''"), 3 * 8);
-        assert_eq!(harness.count("texts WHERE first <= 500 AND last > 500"), 1);
+        assert_eq!(harness.count("event_blocks WHERE first <= 500 AND last > 500"), 1);
         assert_eq!(harness.store.event(&id(463)).await.unwrap().unwrap().body, *short(463).events[0].body);
         drain(&harness, "queue", |_| Settlement::Delivered).await;
         harness.prune().await;
-        assert_eq!((harness.count("events"), harness.count("texts")), (0, 0));
+        assert_eq!((harness.count("events"), harness.count("event_blocks")), (0, 0));
     }
 }
 
 #[tokio::test]
 async fn damaged_event_blocks_hold_up_nobody_else() {
-    for damage in ["x'ff'", "x'ffffffff00'", "packed || x'00'", "zeroblob(100)", "substr(packed, 1, 50)"] {
+    for damage in
+        ["x'ff'", "x'ffffffff00'", "compressed || x'00'", "zeroblob(100)", "substr(compressed, 1, 50)"]
+    {
         let mut harness = StoreHarness::sqlite();
         harness.write(&["workers-0"], |_| changes()).await;
         harness.store.close().await;
-        let damaged = format!("UPDATE texts SET packed = {damage} WHERE first = 1");
+        let damaged = format!("UPDATE event_blocks SET compressed = {damage} WHERE first = 1");
         assert_eq!(harness.database().execute(&damaged, []).unwrap(), 1);
-        let lost: usize =
-            harness.count("events WHERE id <= (SELECT last FROM texts WHERE first = 1)").try_into().unwrap();
-        let damaged = damaged.replace("texts", "records").replace("packed", "body").replace("first", "id");
+        let lost: usize = harness
+            .count("events WHERE id <= (SELECT last FROM event_blocks WHERE first = 1)")
+            .try_into()
+            .unwrap();
+        let damaged =
+            damaged.replace("event_blocks", "records").replace("compressed", "body").replace("first", "id");
         assert_eq!(harness.database().execute(&damaged, []).unwrap(), 1);
         harness.restart().await;
         harness.write(&[], |_| changes()).await;
@@ -253,18 +261,20 @@ async fn assert_states(harness: &StoreHarness, rule: &str, targets: std::ops::Ra
 #[tokio::test]
 async fn states_of_a_rule_are_compressed_with_its_dictionary() {
     for mut harness in [StoreHarness::sqlite(), StoreHarness::optimistic()] {
-        let average =
-            "(SELECT avg(length(state)) AS bytes FROM targets WHERE sample IS NOT NULL) WHERE bytes < 200";
+        let average = "(SELECT avg(length(state)) AS bytes FROM targets WHERE dictionary IS NOT NULL) WHERE bytes < 200";
         put_similar_states(&harness, "nodes", 0..10, NO_ROOM).await;
         put_similar_states(&harness, "pods", 0..10, NO_ADDRESS).await;
-        assert_eq!((harness.count("samples"), harness.count("targets WHERE sample IS NULL")), (2, 2));
+        assert_eq!(
+            (harness.count("dictionaries"), harness.count("targets WHERE dictionary IS NULL")),
+            (2, 2)
+        );
         assert_eq!(harness.count(average), 1);
         harness.restart().await;
         assert_states(&harness, "nodes", 0..10, NO_ROOM).await;
         assert_eq!(harness.store.states(0, 100).await.unwrap().len(), 20);
         // Dictionaries are reused after a restart.
         put_similar_states(&harness, "nodes", 5..20, NO_ROOM).await;
-        assert_eq!(harness.count("samples"), 2);
+        assert_eq!(harness.count("dictionaries"), 2);
         // A state that is written without the dictionary is read without it.
         harness
             .write(&["nodes-7"], |_| Changes {
@@ -294,7 +304,7 @@ async fn a_rule_whose_alerts_have_changed_gets_another_dictionary() {
     put_similar_states(&harness, "nodes", 2..70, others).await;
     harness.restart().await;
     put_similar_states(&harness, "nodes", 70..200, others).await;
-    assert_eq!(harness.count("samples"), 2);
+    assert_eq!(harness.count("dictionaries"), 2);
     assert_states(&harness, "nodes", 0..2, NO_ROOM).await;
     assert_states(&harness, "nodes", 2..200, others).await;
 }
@@ -304,11 +314,11 @@ async fn a_state_whose_dictionary_is_lost_is_unreadable_and_nothing_is_decided_w
     let mut harness = StoreHarness::sqlite();
     put_similar_states(&harness, "nodes", 0..2, NO_ROOM).await;
     harness.store.close().await;
-    harness.database().execute_batch("DELETE FROM samples").unwrap();
+    harness.database().execute_batch("DELETE FROM dictionaries").unwrap();
     harness.restart().await;
     let decided = harness.store.transact(harness.keys(&["nodes-1"]), |_| (Changes::default(), ())).await;
     let message = decided.unwrap_err().to_string();
-    assert!(message.contains("its sample is damaged"), "{message}");
+    assert!(message.contains("its dictionary is damaged"), "{message}");
     assert_states(&harness, "nodes", 0..1, NO_ROOM).await;
     assert_eq!(harness.store.states(0, 10).await.unwrap().len(), 1, "the readable one is returned");
 }
@@ -325,7 +335,7 @@ async fn dictionaries_are_limited_however_many_rules_come_and_go() {
         for _ in 0..2 {
             harness.write(&[], states).await;
         }
-        assert_eq!(harness.count("samples"), 256);
+        assert_eq!(harness.count("dictionaries"), 256);
         harness.restart().await;
         let states = harness.store.states(0, 300).await.unwrap();
         assert_eq!(states.len(), 300);

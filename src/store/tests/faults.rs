@@ -124,7 +124,7 @@ async fn a_file_with_a_damaged_header_is_rejected_and_not_changed() {
     bytes[..16].fill(0);
     std::fs::write(&path, &bytes).unwrap();
     let error = open_error(&path).expect("an error");
-    assert!(error.contains("its head is damaged") && error.contains("keep a copy"), "{error}");
+    assert!(error.contains("its header is damaged") && error.contains("keep a copy"), "{error}");
 }
 
 #[tokio::test]
@@ -167,7 +167,7 @@ async fn a_store_of_a_newer_version_is_rejected_and_not_changed() {
     harness.database().execute_batch("PRAGMA user_version = 99").unwrap();
     let error = open_error(&path).unwrap();
     assert!(error.contains("was written by a newer scalebridge (schema 99"), "{error}");
-    assert!(error.contains("start that version, or give this one a store of its own"), "{error}");
+    assert!(error.contains("start that version, or set `store.sqlite.path` to another file"), "{error}");
     let version = harness.database().pragma_query_value(None, "user_version", |row| row.get::<_, i64>(0));
     assert_eq!(version.unwrap(), 99);
     assert_eq!(harness.count("events"), 300);

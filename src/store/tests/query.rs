@@ -94,7 +94,7 @@ async fn a_target_id_is_never_reused_also_when_all_are_pruned() {
     for target in ["a", "b", "c"] {
         record(&harness.store, target, target).await;
         harness.prune().await;
-        assert_eq!((harness.count("records"), harness.count("former_targets")), (1, 1));
+        assert_eq!((harness.count("records"), harness.count("retired_targets")), (1, 1));
         harness.restart().await;
     }
     for (target, found) in [("c", vec!["again", "c"]), ("a", vec!["again"]), ("d", vec!["again"])] {

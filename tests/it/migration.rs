@@ -1,0 +1,269 @@
+//! A store of an earlier schema opens with all its rows, and the bridge goes on with it.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rusqlite::Connection;
+use rusqlite::types::Value as Column;
+use scalebridge::config;
+use scalebridge::domain::engine::Policy;
+use scalebridge::domain::name::Name;
+use scalebridge::domain::notification::Notification;
+use scalebridge::domain::rate::PerMinute;
+use scalebridge::domain::target::TargetKey;
+use scalebridge::domain::time::Time;
+use scalebridge::domain::verdict::Verdict;
+use scalebridge::testing::{Bridge, Metrics, Sqlite, Store};
+use serde_json::{Value, json};
+
+/// Written by the last version with schema 4 under load: active and shadow rules, a heartbeat, a hold, two
+/// pauses, deferred actions, a late firing, retries, dead letters, one of them discarded and one redriven,
+/// superseded, withdrawn and answered deliveries, a retired target, an event block and states compressed with
+/// dictionaries.
+const SCHEMA_4: &str = include_str!("../fixtures/store-schema-4.sql");
+/// Two seconds after the last commit of the fixture.
+const OPENED_MS: i64 = 1_795_959_910_148;
+const DESTINATIONS: [&str; 4] = ["journal", "scaler", "short", "slow"];
+/// Names of schema 4, with today's. Their columns are the same ones in the same order.
+const RENAMED: [(&str, &str); 4] = [
+    ("texts", "event_blocks"),
+    ("samples", "dictionaries"),
+    ("watching", "recheck_queue"),
+    ("former_targets", "retired_targets"),
+];
+const CONFIG: &str = "
+sources:
+  prod-eu:
+    labels: { cluster: prod-eu }
+    heartbeat: ['alertname = \"Watchdog\"']
+destinations: { journal: { file: { path: journal.jsonl } } }
+rules: [rules.yaml]
+";
+const RULES: &str = r#"
+defaults: { send_to: [journal], expires_after: 24h }
+rules:
+  - name: pending
+    matchers: [alertname = Pending]
+    target: { platform: eks, kind: nodegroup, name: "{{ labels.group }}", cluster: "{{ labels.cluster }}" }
+    on_firing: { scale_out: { by: 2 } }
+    on_resolved: { scale_in: { by: 2 }, stabilization_window: 0s }
+"#;
+
+type Rows = Vec<Vec<Column>>;
+
+fn name(text: &str) -> Name {
+    Name::new(text).expect("a name")
+}
+
+fn open(dir: &Path, now_ms: i64) -> Store {
+    let wall = Arc::new(move || Time::from_millis(now_ms));
+    let opened = Sqlite::open(&dir.join("bridge.db"), &DESTINATIONS.map(name), wall);
+    Store::Sqlite(opened.expect("a store"))
+}
+
+/// All rows of all tables, under the names of today.
+fn tables(database: &Connection) -> BTreeMap<String, Rows> {
+    let names = "SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite%'";
+    let mut names = database.prepare(names).expect("a query");
+    let names = names.query_map([], |row| row.get::<_, String>(0)).expect("tables");
+    let read = |table: String| {
+        let mut rows = database.prepare(&format!("SELECT * FROM {table}")).expect("a query");
+        let columns = rows.column_count();
+        let rows = rows.query_map([], |row| (0..columns).map(|column| row.get(column)).collect());
+        let rows = rows.expect("rows").collect::<Result<Rows, _>>().expect("rows");
+        let renamed = RENAMED.iter().find(|(before, _)| *before == table);
+        (renamed.map_or(table, |(_, name)| (*name).to_owned()), rows)
+    };
+    names.map(|name| read(name.expect("a name"))).collect()
+}
+
+fn numbers<K: ToString>(counts: &BTreeMap<K, u64>) -> Vec<(String, u64)> {
+    let mut counts: Vec<(String, u64)> =
+        counts.iter().map(|(key, count)| (key.to_string(), *count)).collect();
+    counts.sort();
+    counts
+}
+
+fn verdicts(records: &[String]) -> Vec<Value> {
+    let records = records.iter().map(|record| serde_json::from_str::<Value>(record).expect("a record"));
+    records.map(|record| record["decisions"][0]["verdict"].clone()).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_of_schema_4_opens_with_all_its_rows_and_the_bridge_goes_on_with_it() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let database = Connection::open(dir.path().join("bridge.db")).expect("a database");
+    database.execute_batch(SCHEMA_4).expect("the fixture");
+    let before = tables(&database);
+    assert!(before.values().all(|rows| !rows.is_empty()), "every table of the fixture has rows");
+    drop(database);
+
+    let store = open(dir.path(), OPENED_MS);
+    let database = Connection::open(dir.path().join("bridge.db")).expect("a database");
+    let after = tables(&database);
+    assert_eq!(after.keys().collect::<Vec<_>>(), before.keys().collect::<Vec<_>>());
+    for (table, rows) in &before {
+        assert_eq!(after[table], *rows, "rows of {table}");
+    }
+    for (old, _) in RENAMED {
+        assert!(!database.table_exists(None, old).expect("a schema"), "{old} is renamed");
+    }
+    let version = database.pragma_query_value(None, "user_version", |row| row.get::<_, i64>(0));
+    assert_eq!(version.expect("a version"), 5);
+    drop(database);
+    check_values(&store).await;
+    store.close().await;
+
+    // Ten minutes later no cooldown blocks a decrease.
+    let store = open(dir.path(), OPENED_MS + 600_000);
+    goes_on(dir.path(), &store).await;
+    store.close().await;
+}
+
+async fn check_values(store: &Store) {
+    let tally = store.tally();
+    let open: Vec<(String, u64)> =
+        [("busy", 1), ("freeze", 1), ("pending", 13), ("shrink", 3), ("trial", 13), ("unreachable", 5)]
+            .map(|(rule, count)| (rule.to_owned(), count))
+            .into();
+    assert_eq!(numbers(&tally.open_episodes), open);
+    let deferred = [
+        (Verdict::Paused, 3),
+        (Verdict::Held, 1),
+        (Verdict::CoolingDown, 3),
+        (Verdict::Stabilizing, 1),
+        (Verdict::Late, 2),
+    ];
+    assert_eq!(tally.deferred, BTreeMap::from(deferred));
+
+    let states = store.states(0, 100).await.expect("states");
+    assert_eq!(states.len(), 28, "every state can be decoded");
+    let rule = |key: &str, rule: &str| {
+        let state = states.iter().find(|state| state.key.as_str() == key).expect("a state");
+        state.state.rules.get(&name(rule)).expect("a rule").clone()
+    };
+    let episode = rule("eks/nodegroup/-/-/prod-eu/-/workers-0", "pending").episode.expect("an episode");
+    assert_eq!(episode.id.to_string(), "69cf574acea099228056ba60962ab86f");
+    let paused = rule("eks/nodegroup/-/-/prod-eu/-/workers-99", "pending");
+    assert_eq!(paused.deferred().expect("a deferred action").blocked_by, Some(Verdict::Paused));
+    let closing =
+        rule("ecs/service/-/-/prod-us/-/patient", "patient").pending_close.expect("a pending close");
+    assert_eq!(closing.episode.id.to_string(), "d952e727adce79d0c49e9d8657da302d");
+    assert_eq!(closing.deferred.blocked_by, Some(Verdict::Stabilizing));
+
+    let dead = store.dead_letters(None, None, 100).await.expect("dead letters");
+    let dead: Vec<(i64, &str, &str, u32, bool)> = dead
+        .iter()
+        .map(|one| {
+            let is_expired = one.error.starts_with("expired: not delivered within 2s; the last error");
+            let id = &one.delivery_id;
+            (id.seq.0, id.destination.as_str(), one.target.as_str(), one.attempts, is_expired)
+        })
+        .collect();
+    assert_eq!(
+        dead,
+        [
+            (23, "short", "ecs/service/-/-/prod-us/-/lost3", 2, true),
+            (24, "short", "ecs/service/-/-/prod-us/-/lost4", 3, true),
+        ]
+    );
+
+    // An event in a row of its own, one in an event block, and what became of each of the others.
+    for (id, action, deliveries) in [
+        ("76900049e55008854c8a499200d0316d", "scale_out", &["journal delivered"][..]),
+        ("06ca48f0c1f6f8bdf2b691971fecda96", "scale_out", &["short discarded", "slow retrying"]),
+        ("764aa06b1a7bee1346a6fc9e827c9eb1", "scale_in", &["slow superseded"]),
+        ("3c60b2e2e348e17d23c7f95021e1d0d7", "scale_out", &["scaler delivered {\"capacity\":4}"]),
+        ("61be5640f25d51aeab02ef81be5fed71", "scale_in", &["short withdrawn", "slow retrying"]),
+        ("75a58bb6cbb5473cedefacc40f89c7bf", "scale_out", &["short retrying", "slow retrying"]),
+    ] {
+        let event = store.event(id).await.expect("an answer").expect("an event");
+        let body: Value = serde_json::from_str(&event.body).expect("an event");
+        assert_eq!((&body["id"], &body["data"]["action"]), (&json!(id), &json!(action)));
+        let shown: Vec<String> = event
+            .deliveries
+            .iter()
+            .map(|one| {
+                let answer = one.answer.as_deref().map(|answer| format!(" {answer}")).unwrap_or_default();
+                format!("{} {}{answer}", one.destination, one.state.as_str())
+            })
+            .collect();
+        assert_eq!(shown, deliveries, "{id}");
+    }
+    let history = async |key: &str| {
+        let key = TargetKey::from_stored(key);
+        let all = store.history(&key, Time::from_nanos(0), Time::from_nanos(i64::MAX));
+        all.await.expect("a history")
+    };
+    let of_block = history("eks/nodegroup/-/-/prod-eu/-/workers-11").await;
+    let record: Value = serde_json::from_str(&of_block[0]).expect("a record");
+    let decisions = record["decisions"].as_array().expect("decisions");
+    assert_eq!(decisions.len(), 24, "active and shadow, of twelve targets");
+    let emitted = decisions
+        .iter()
+        .find(|one| one["target"] == "eks/nodegroup/-/-/prod-eu/-/workers-11" && one["verdict"] == "emitted");
+    let id = emitted.expect("an emitted decision")["event"].as_str().expect("an id");
+    let event = store.event(id).await.expect("an answer").expect("an event");
+    let body: Value = serde_json::from_str(&event.body).expect("an event");
+    assert_eq!(body["subject"], "eks/nodegroup/-/-/prod-eu/-/workers-11");
+    assert_eq!(verdicts(&history("ecs/service/-/-/prod-us/-/patient").await), ["emitted", "stabilizing"]);
+    let retired = history("ecs/service/-/-/prod-us/-/lost").await;
+    assert_eq!(verdicts(&retired), ["emitted", "emitted", "withdrawn"], "of a target without a state");
+
+    let backlog = |destination: &str| {
+        let backlog = store.backlog(&name(destination));
+        (backlog.pending, backlog.retrying, backlog.dead)
+    };
+    let backlogs = DESTINATIONS.map(backlog);
+    assert_eq!(backlogs, [(0, 0, 0), (0, 0, 0), (1, 2, 2), (6, 2, 0)], "as `status` showed them");
+}
+
+async fn goes_on(dir: &Path, store: &Store) {
+    std::fs::write(dir.join("scalebridge.yaml"), CONFIG).expect("a file");
+    std::fs::write(dir.join("rules.yaml"), RULES).expect("a file");
+    let settings = config::load(&dir.join("scalebridge.yaml"), []).expect("a configuration").settings;
+    let policy = Policy {
+        last_resolve_retention: Duration::from_secs(3600),
+        expired_episode_retention: Duration::from_secs(3600),
+        max_deferral: Duration::from_secs(3600),
+        per_minute: PerMinute::default(),
+    };
+    let bridge = Bridge::new(store.clone(), settings.rules, settings.sources, policy, Metrics::new());
+
+    let pauses = bridge.pauses();
+    let shown: Vec<(u64, &str, &str)> =
+        pauses.iter().map(|pause| (pause.id, pause.author.as_str(), pause.reason.as_str())).collect();
+    assert_eq!(shown, [(1, "ana", "the database moves"), (2, "ben", "no scale-in this month")]);
+    assert_eq!(pauses[1].until.expect("an end").to_string(), "2026-12-29T13:44:39.788693472Z");
+
+    // The episode has been open since before the migration; its event compensates event 1.
+    let alert = json!({
+        "status": "resolved", "annotations": {}, "fingerprint": "a5b2c13339fbed74",
+        "labels": { "alertname": "Pending", "group": "workers-0" },
+        "startsAt": "2026-11-29T13:44:36.311822Z", "endsAt": "2026-11-29T13:55:00Z",
+    });
+    let body = json!({ "version": "4", "alerts": [alert], "truncatedAlerts": 0 });
+    let notification = Notification::parse(body.to_string().as_bytes()).expect("a notification");
+    let source = bridge.source("prod-eu").expect("a source");
+    let summary = bridge.ingest(&source, notification, None).await.expect("a decision");
+    assert_eq!(summary.verdicts.get(&Verdict::Emitted), Some(&1), "{:?}", summary.verdicts);
+    let claimed = store.claim(&name("journal"), 10).await.expect("a claim");
+    assert_eq!(claimed.len(), 1);
+    assert!(!claimed[0].nothing_to_compensate);
+    let event: Value = serde_json::from_str(&claimed[0].body).expect("an event");
+    assert_eq!((&event["data"]["action"], &event["data"]["rule"]), (&json!("scale_in"), &json!("pending")));
+    assert_eq!(event["subject"], "eks/nodegroup/-/-/prod-eu/-/workers-0");
+    assert_eq!(store.tally().open_episodes[&name("pending")], 12);
+
+    // An action that waits for a pause is emitted when the pause ends.
+    bridge.resume(1, "ana").await.expect("an answer").expect("a pause");
+    bridge.process_due().await.expect("decided");
+    let claimed = store.claim(&name("journal"), 10).await.expect("a claim");
+    let subjects: Vec<String> = claimed
+        .iter()
+        .map(|one| serde_json::from_str::<Value>(&one.body).expect("an event")["subject"].to_string())
+        .collect();
+    assert!(subjects.contains(&"\"eks/nodegroup/-/-/prod-eu/-/workers-99\"".to_owned()), "{subjects:?}");
+}
