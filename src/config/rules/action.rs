@@ -9,7 +9,6 @@ use super::super::yaml::Node;
 use super::amount::amount;
 use super::context::{ActionContext, Phase};
 use crate::domain::rule::{Action, Change, FiringAction, Limits, Repeat, ResolvedAction};
-use crate::domain::template::Templates;
 
 /// Upper bound for `max_emissions`; larger adjustments are the task of an autoscaler.
 const MAX_EMISSIONS_PER_EPISODE: i64 = 1000;
