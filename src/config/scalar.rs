@@ -74,7 +74,7 @@ pub(super) fn number<T: TryFrom<i64>>(
         if in_range.is_none() {
             let bounds = match (range.start(), range.end()) {
                 (only, max) if only == max => only.to_string(),
-                (min, &i64::MAX) => format!("at min {min}"),
+                (min, &i64::MAX) => format!("at least {min}"),
                 (min, max) => format!("between {min} and {max}"),
             };
             diagnostics.add(

@@ -116,8 +116,7 @@ fn a_missing_file_does_not_hide_environment_errors() {
 
 #[test]
 fn guards_have_defaults() {
-    let text = "rules:\n  - name: a\n    target: { platform: nomad, kind: job, name: j }\n    send_to: [journal]\n  \
-                  \
+    let text = "rules:\n  - name: a\n    target: { platform: nomad, kind: job, name: j }\n    send_to: [journal]\n    \
                 on_firing: { scale_out: { by: 1 } }\n    on_resolved: { scale_in: { by: 1 } }\n";
     let directory = tempfile::tempdir().unwrap();
     std::fs::write(directory.path().join("least.yaml"), include_str!("../../tests/config/good/least.yaml"))
@@ -170,8 +169,7 @@ fn settings_have_the_configured_values() {
     assert_eq!(
         (settings.max_backlog, queue.max_backlog),
         (300_000, Some(50_000)),
-        "the limit of all destinations, \
-                                                                                    and that of one"
+        "of all destinations, and of one"
     );
     let scaler = &settings.destinations[&name("scaler")];
     assert_eq!(scaler.max_backlog, None, "the limit of all destinations does not apply to each");
@@ -194,18 +192,8 @@ fn settings_have_the_configured_values() {
     assert_eq!((rule.limits.min_capacity, rule.limits.max_capacity), (Some(2), Some(40)));
     assert_eq!((rule.expires_after, rule.continues), (seconds(600), true));
     let guards = |action: &Action| (action.cooldown.as_secs(), action.stabilization_window.as_secs());
-    assert_eq!(
-        guards(&rule.on_firing.as_ref().unwrap().action),
-        (0, 0),
-        "set by the rule; no default window for a \
-                                                                          scale-out"
-    );
-    assert_eq!(
-        guards(&rule.on_resolved.as_ref().unwrap().action),
-        (420, 900),
-        "set by the file's defaults, and by \
-                                                                                the rule"
-    );
+    assert_eq!(guards(&rule.on_firing.as_ref().unwrap().action), (0, 0), "the rule's; none for a scale-out");
+    assert_eq!(guards(&rule.on_resolved.as_ref().unwrap().action), (420, 900), "the file's, and the rule's");
     let steps = settings.rules.rule(&name("by-steps")).unwrap();
     assert_eq!(
         guards(&steps.on_firing.as_ref().unwrap().action),
@@ -228,8 +216,7 @@ fn the_region_defaults_to_that_of_the_queue_url_or_arn() {
         let path = directory.path().join("scalebridge.yaml");
         let rules = std::fs::canonicalize("tests/config/bad/ok.rules.yaml").unwrap();
         let config = format!(
-            "sources: {{ local: {{}} }}\nrules: [{}]\ndestinations:\n  journal: {{ file: {{ path: '-' }} }}\n  it: \
-             {destination}\n",
+            "sources: {{ local: {{}} }}\nrules: [{}]\ndestinations:\n  journal: {{ file: {{ path: '-' }} }}\n  it: {destination}\n",
             rules.display()
         );
         std::fs::write(&path, config).unwrap();

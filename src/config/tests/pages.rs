@@ -10,8 +10,7 @@ const BASE: [(&str, &str); 3] = [
     ("sources", "sources:\n  prod-eu: { heartbeat: ['alertname = \"Watchdog\"'] }\n"),
     (
         "destinations",
-        "destinations:\n  scaling-queue: { sqs: { queue_url: \
-         \"https://sqs.eu-west-1.amazonaws.com/123456789012/scaling\" } }\n  \
+        "destinations:\n  scaling-queue: { sqs: { queue_url: \"https://sqs.eu-west-1.amazonaws.com/123456789012/scaling\" } }\n  \
          nodegroup-scaler: { lambda: { function: nodegroup-scaler } }\n  journal: { file: { path: \"-\" } }\n",
     ),
     ("rules", "rules: [rules.yaml]\n"),

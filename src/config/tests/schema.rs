@@ -71,12 +71,10 @@ fn schemas_and_readers_have_the_same_keys() {
     let all = tempfile::tempdir().unwrap();
     let rules = all.path().join("all.rules.yaml");
     // Keys that the good configurations do not use.
-    let text = "defaults: { budget: { events: 1, per: 1h } }\nrules:\n  - name: a\n    target: { platform: eks, \
-                kind: k, \
+    let text = "defaults: { budget: { events: 1, per: 1h } }\nrules:\n  - name: a\n    target: { platform: eks, kind: k, \
                 name: n }\n    on_firing: { notify: {} }\n    send_to: [x]\n";
     std::fs::write(&rules, text).unwrap();
-    let tests = "rules: [all.rules.yaml]\ntests:\n  - name: t\n    steps:\n      - at: 0s\n        notify: { \
-                 source: s, \
+    let tests = "rules: [all.rules.yaml]\ntests:\n  - name: t\n    steps:\n      - at: 0s\n        notify: { source: s, \
                  alerts: [{ status: firing, labels: {} }] }\n        expect: []\n";
     std::fs::write(all.path().join("all.test.yaml"), tests).unwrap();
     test_file::read(&all.path().join("all.test.yaml")).unwrap();
