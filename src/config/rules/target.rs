@@ -63,7 +63,7 @@ pub(super) fn template(
 ) -> Option<Template> {
     let text = text(node, diagnostics)?;
     let report = |error| {
-        diagnostics.add(Code::Template, &node.location, format!("invalid template `{text}`: {error}"))
+        diagnostics.add(Code::Template, &node.location, format!("invalid template `{text}`: {error}"));
     };
     templates.template(text).map_err(report).ok()
 }
