@@ -97,7 +97,12 @@ fn a_file_destination_that_shares_its_file_is_rejected() {
     ] {
         let (code, says) = failed_start(&Bridge::new(&CONFIG.replace(journal, &lines), RULES));
         assert_eq!(code, Some(2), "{says}");
-        assert!(says.contains(location) && says.contains("a file of its own"), "{says}");
+        assert!(
+            says.contains(location)
+                && says.contains("already written by")
+                && says.contains("use a different file"),
+            "{says}"
+        );
     }
 }
 

@@ -170,11 +170,11 @@ async fn a_second_bridge_on_the_same_store_does_not_start() {
 async fn a_file_that_is_not_a_store_is_not_changed() {
     let bridge = Bridge::new(CONFIG, RULES);
     let file = bridge.dir().join("bridge.db");
-    let text = "somebody's notes, long enough to be taken for a page of a database\n".repeat(100);
+    let text = "notes of another program, longer than a page header of a database\n".repeat(100);
     std::fs::write(&file, &text).expect("a file");
     let ended = bridge.command().stdout(Stdio::null()).stderr(Stdio::piped()).output().expect("an exit");
     let says = String::from_utf8_lossy(&ended.stderr);
     assert_eq!(ended.status.code(), Some(2), "{says}");
-    assert!(says.contains("bridge.db is not a scalebridge store"), "{says}");
+    assert!(says.contains("bridge.db is not a SQLite database"), "{says}");
     assert_eq!(std::fs::read_to_string(&file).expect("the file"), text);
 }
