@@ -45,13 +45,13 @@ def handler(event, _context):
     key = event["id"][:16]
     if key not in notes:
         if change["action"] == "scale_in" and change["sequence"] < sequence:
-            return report(event, "outdated")
+            return report(event, "overtaken")
         sequence = max(sequence, change["sequence"])
         notes = {key: ("planned", capacity_after(change, group)), **notes}
         write_tags(autoscaling, group, notes, sequence)
     state, desired = notes[key]
     if state == "done":
-        return report(event, "already handled")
+        return report(event, "already_applied")
     if key != next(iter(notes)):
         raise Rejected("an earlier run was interrupted and later events were handled: check the capacity of the group")
     if desired != group["DesiredCapacity"]:

@@ -58,7 +58,7 @@ pub struct ExplainedAlert {
 pub struct ExplainedRule {
     /// The rule's name.
     pub rule: String,
-    /// Whether the rule matches the alert, and no earlier rule did.
+    /// Whether the rule matches the alert. Later rules are skipped unless it has `continue: true`.
     pub matched: bool,
     /// `matched`, `other_source`, `no_match`, `condition_false`, `invalid`, `disabled` or `skipped`.
     pub outcome: String,

@@ -331,7 +331,7 @@ fn count_states(transaction: &Connection) -> rusqlite::Result<()> {
         let state: TargetState = match serde_json::from_str(row.get_ref(1)?.as_str()?) {
             Ok(state) => state,
             Err(error) => {
-                tracing::error!(%error, target = id, "target state unreadable");
+                tracing::warn!(%error, target = id, "target state unreadable, not counted");
                 continue;
             }
         };
