@@ -12,13 +12,16 @@
 //! - `app`: wiring, reload, shutdown.
 //! - `cli`: the commands.
 //!
-//! Without the feature `server` the crate has only `domain` and `config`: what consumers need to read
-//! events, and tools to read rules.
+//! Without the feature `server` the crate has only `json`, `domain` and `config`: what consumers need to
+//! read events, and tools to read rules.
 //!
 //! # Where to find what
 //!
-//! - A decrease is blocked by the guards: `domain/engine/guard.rs`. Blocked actions are deferred and
-//!   rechecked: `domain/engine/deferred.rs`.
+//! - A decrease without positive evidence gets the verdict `no_evidence`: `check_evidence` in
+//!   `domain/engine/act.rs`, and `domain/engine/mod.rs` for a resolve of an alert that never fired.
+//! - A decrease is blocked by the guards: `domain/engine/guard.rs`. Blocked actions are deferred, rechecked
+//!   and, if no longer justified, withdrawn: `domain/engine/deferred.rs`.
+//! - An undelivered decrease is superseded by an increase: `domain/engine/episode.rs`.
 //! - An event is retried with exponential backoff: `domain/retry.rs` (delay and expiry),
 //!   `dispatch/send.rs` (outcome of each delivery), `dispatch/worker.rs` (the loop). The circuit breaker
 //!   is `dispatch/breaker.rs`, the AIMD concurrency limit `dispatch/concurrency.rs`.
@@ -31,7 +34,7 @@
 //!
 //! # Invariants
 //!
-//! 1. A 200 follows the commit of every decision and every delivery that it causes.
+//! 1. A 200 follows the commit of all decisions and of the events still to be delivered.
 //! 2. The engine is deterministic: event ids are hashes of what an event is about, and the state that they
 //!    are derived from is written in the same transaction.
 //! 3. Capacity is only decreased on positive evidence, never because of an unknown status, a missing label,
