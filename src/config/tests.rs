@@ -184,7 +184,14 @@ fn settings_have_the_configured_values() {
     assert_eq!(function.role, Some(role));
     assert_eq!(scaler.delivery.initial_backoff, seconds(10));
     assert_eq!(settings.destinations[&name("journal")].concurrency, 1);
+}
 
+#[test]
+fn rules_have_the_configured_values() {
+    let path = Path::new("tests/config/good/full.yaml");
+    let settings =
+        load(path, environment(path)).unwrap_or_else(|diagnostics| panic!("{diagnostics}")).settings;
+    let seconds = Duration::from_secs;
     let rules: Vec<&str> = settings.rules.rules().iter().map(|rule| rule.name.as_str()).collect();
     assert_eq!(rules, ["everything", "by-steps", "resting", "on-trial", "freeze", "freeze-all", "all"]);
     let rule = settings.rules.rule(&name("everything")).unwrap();

@@ -1,4 +1,4 @@
-//! A store of an earlier schema opens with all its rows, and the bridge goes on with it.
+//! A store of an earlier schema opens with all its rows, and the bridge continues with it.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -113,16 +113,21 @@ async fn a_store_of_schema_4_opens_with_all_its_rows_and_the_bridge_goes_on_with
     let version = database.pragma_query_value(None, "user_version", |row| row.get::<_, i64>(0));
     assert_eq!(version.expect("a version"), 5);
     drop(database);
-    check_values(&store).await;
+    check_states(&store).await;
+    check_dead_letters(&store).await;
+    check_events(&store).await;
+    check_histories(&store).await;
+    check_backlogs(&store);
     store.close().await;
 
     // Ten minutes later no cooldown blocks a decrease.
     let store = open(dir.path(), OPENED_MS + 600_000);
-    goes_on(dir.path(), &store).await;
+    resolve_and_resume(dir.path(), &store).await;
     store.close().await;
 }
 
-async fn check_values(store: &Store) {
+/// States, episodes and deferred actions.
+async fn check_states(store: &Store) {
     let tally = store.tally();
     let open: Vec<(String, u64)> =
         [("busy", 1), ("freeze", 1), ("pending", 13), ("shrink", 3), ("trial", 13), ("unreachable", 5)]
@@ -152,7 +157,9 @@ async fn check_values(store: &Store) {
         rule("ecs/service/-/-/prod-us/-/patient", "patient").pending_close.expect("a pending close");
     assert_eq!(closing.episode.id.to_string(), "d952e727adce79d0c49e9d8657da302d");
     assert_eq!(closing.deferred.blocked_by, Some(Verdict::Stabilizing));
+}
 
+async fn check_dead_letters(store: &Store) {
     let dead = store.dead_letters(None, None, 100).await.expect("dead letters");
     let dead: Vec<(i64, &str, &str, u32, bool)> = dead
         .iter()
@@ -169,8 +176,10 @@ async fn check_values(store: &Store) {
             (24, "short", "ecs/service/-/-/prod-us/-/lost4", 3, true),
         ]
     );
+}
 
-    // An event in a row of its own, one in an event block, and what became of each of the others.
+/// An event in its own row, one in an event block, and the deliveries of the others.
+async fn check_events(store: &Store) {
     for (id, action, deliveries) in [
         ("76900049e55008854c8a499200d0316d", "scale_out", &["journal delivered"][..]),
         ("06ca48f0c1f6f8bdf2b691971fecda96", "scale_out", &["short discarded", "slow retrying"]),
@@ -192,6 +201,9 @@ async fn check_values(store: &Store) {
             .collect();
         assert_eq!(shown, deliveries, "{id}");
     }
+}
+
+async fn check_histories(store: &Store) {
     let history = async |key: &str| {
         let key = TargetKey::from_stored(key);
         let all = store.history(&key, Time::from_nanos(0), Time::from_nanos(i64::MAX));
@@ -211,7 +223,9 @@ async fn check_values(store: &Store) {
     assert_eq!(verdicts(&history("ecs/service/-/-/prod-us/-/patient").await), ["emitted", "stabilizing"]);
     let retired = history("ecs/service/-/-/prod-us/-/lost").await;
     assert_eq!(verdicts(&retired), ["emitted", "emitted", "withdrawn"], "of a target without a state");
+}
 
+fn check_backlogs(store: &Store) {
     let backlog = |destination: &str| {
         let backlog = store.backlog(&name(destination));
         (backlog.pending, backlog.retrying, backlog.dead)
@@ -220,7 +234,7 @@ async fn check_values(store: &Store) {
     assert_eq!(backlogs, [(0, 0, 0), (0, 0, 0), (1, 2, 2), (6, 2, 0)], "as `status` showed them");
 }
 
-async fn goes_on(dir: &Path, store: &Store) {
+async fn resolve_and_resume(dir: &Path, store: &Store) {
     std::fs::write(dir.join("scalebridge.yaml"), CONFIG).expect("a file");
     std::fs::write(dir.join("rules.yaml"), RULES).expect("a file");
     let settings = config::load(&dir.join("scalebridge.yaml"), []).expect("a configuration").settings;
