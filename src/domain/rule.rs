@@ -167,7 +167,7 @@ pub struct FiringAction {
 }
 
 /// The action when an episode closes. Never uses [`Amount::Steps`]: when the last alert has resolved, there
-/// is no metric.
+/// are no metrics.
 #[derive(Debug, Clone)]
 pub struct ResolvedAction {
     /// The change and its guards.

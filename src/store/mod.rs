@@ -33,11 +33,11 @@ mod tests;
 mod undelivered_decreases;
 mod withdrawn;
 
-use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use crate::domain::alert_key::AlertKey;

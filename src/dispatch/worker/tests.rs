@@ -4,9 +4,9 @@ mod delivering;
 mod ending;
 mod failing;
 
-use parking_lot::Mutex;
 use std::collections::{BTreeMap, BTreeSet};
 
+use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use super::*;
