@@ -139,7 +139,6 @@ pub(super) fn check_heartbeats(rules: &[Rule], root: &Node, diagnostics: &mut Di
             source.name, rule.name
         );
         let help = "add `heartbeat: ['alertname = \"Watchdog\"']`, an alert that always fires: if Prometheus fails, \
-                    \
                     Alertmanager resolves all alerts, which otherwise looks like recovery";
         diagnostics.add_with_help(Code::NoHeartbeat, &source.location, message, help);
     }

@@ -31,8 +31,8 @@ pub(super) fn source(name: Name, node: &Node, diagnostics: &mut Diagnostics) -> 
             Code::Contradiction,
             location,
             format!("`occurrence_ttl` ({ttl}) is not longer than `late_window` ({late})"),
-            "use an `occurrence_ttl` longer than Alertmanager's `repeat_interval`: otherwise an alert expires \
-             before a late copy of it is evaluated",
+            "use an `occurrence_ttl` longer than `late_window` and Alertmanager's `repeat_interval`: otherwise an \
+             alert expires before a late copy of it is evaluated",
         );
     }
     fields.finish();

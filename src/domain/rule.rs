@@ -252,7 +252,9 @@ pub enum StepsError {
     #[error("no steps: specify at least `{{ from: 0, by: 1 }}`")]
     Empty,
     /// `from` is not a finite number, or does not increase.
-    #[error("the steps do not rise: each `from` has to be a finite number above the one before")]
+    #[error(
+        "the steps are not in ascending order: each `from` must be a finite number above the previous one"
+    )]
     NotRising,
 }
 

@@ -72,7 +72,8 @@ pub(super) fn limits(fields: &mut Fields<'_, '_>, common: Limits) -> Limits {
         && own != Limits::default()
     {
         let message = format!("`min_capacity` ({min}) exceeds `max_capacity` ({max})");
-        fields.diagnostics.add(Code::Contradiction, fields.location_of("limits"), message);
+        let help = "raise `max_capacity` or lower `min_capacity`";
+        fields.diagnostics.add_with_help(Code::Contradiction, fields.location_of("limits"), message, help);
     }
     Limits { min_capacity, max_capacity }
 }
