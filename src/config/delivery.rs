@@ -9,7 +9,7 @@ use crate::domain::duration::format;
 
 const KEYS: [&str; 4] = ["initial_backoff", "max_backoff", "max_age", "scale_in_max_age"];
 
-/// Reads a maximum number of undelivered deliveries. It is at least 1, since 0 would reject everything.
+/// Reads a maximum number of unsettled deliveries. It is at least 1, since 0 would reject everything.
 pub(super) fn backlog(node: &Node, diagnostics: &mut Diagnostics) -> Option<u64> {
     number(1..=i64::MAX)(node, diagnostics)
 }

@@ -96,7 +96,7 @@ struct Server {
     max_in_flight: Option<u32>,
     /// Maximum number of bytes of concurrent request bodies. Default 134217728 (128 MiB).
     max_in_flight_bytes: Option<u64>,
-    /// Timeout for reading a request head. Default 5s.
+    /// Timeout for reading the headers of a request. Default 5s.
     header_timeout: Option<Duration>,
     /// Timeout for reading a request body. Default 30s.
     body_timeout: Option<Duration>,
@@ -160,7 +160,7 @@ struct Destination {
     concurrency: Option<u16>,
     /// Timeout of one call. Default 30s.
     timeout: Option<Duration>,
-    /// Maximum number of undelivered deliveries of this destination; further ones are dead-lettered
+    /// Maximum number of unsettled deliveries of this destination; further ones are dead-lettered
     /// immediately.
     max_backlog: Option<u64>,
     /// Overrides the value of `delivery`.
@@ -245,7 +245,7 @@ struct Delivery {
     max_age: Option<Duration>,
     /// `max_age` of events that can decrease capacity. Default 5m.
     scale_in_max_age: Option<Duration>,
-    /// Maximum number of undelivered deliveries of all destinations; above it the webhook responds 503.
+    /// Maximum number of unsettled deliveries of all destinations; at this number the webhook responds 503.
     /// Default 1000000.
     max_backlog: Option<u64>,
 }
@@ -550,8 +550,7 @@ struct TestsFile {
     tests: Vec<Test>,
 }
 
-/// A test: steps on a simulated clock.
-
+/// A test: steps on a virtual clock.
 #[derive(JsonSchema)]
 #[schemars(deny_unknown_fields)]
 struct Test {
@@ -572,7 +571,8 @@ struct TestStep {
     at: Duration,
     /// Notifications that arrive.
     notify: Option<OneOrMore>,
-    /// Expected decisions since the previous step. Emitted and deferred ones must all be listed.
+    /// Expected decisions since the previous step. All must be listed, except those with the verdicts duplicate,
+    /// still_open, no_action, stale, unmatched, condition_false, heartbeat and disabled.
     expect: Option<Vec<Expected>>,
 }
 
@@ -585,7 +585,6 @@ enum OneOrMore {
 }
 
 /// A notification of Alertmanager.
-
 #[derive(JsonSchema)]
 #[schemars(deny_unknown_fields)]
 struct TestNotification {

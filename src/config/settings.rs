@@ -29,7 +29,7 @@ pub struct Settings {
     pub sources: BTreeMap<Name, Source>,
     /// The destinations by name, at least one.
     pub destinations: BTreeMap<Name, Destination>,
-    /// Maximum number of undelivered deliveries of all destinations; above it the webhook responds 503.
+    /// Maximum number of unsettled deliveries of all destinations; at this number the webhook responds 503.
     /// Never zero.
     pub max_backlog: u64,
     /// The rules, at least one; every name in them is one of `sources` or `destinations`.
@@ -53,7 +53,7 @@ pub struct Server {
     pub max_in_flight: usize,
     /// Maximum number of bytes of concurrent request bodies, reserved before reading.
     pub max_in_flight_bytes: usize,
-    /// Timeout for reading a request head.
+    /// Timeout for reading the headers of a request.
     pub header_timeout: Duration,
     /// Timeout for reading a request body.
     pub body_timeout: Duration,
@@ -87,7 +87,7 @@ pub struct Destination {
     pub kind: DestinationKind,
     /// Backoff and maximum age.
     pub delivery: Delivery,
-    /// Maximum number of undelivered deliveries of this destination; further ones are dead-lettered
+    /// Maximum number of unsettled deliveries of this destination; further ones are dead-lettered
     /// immediately. Never zero.
     pub max_backlog: Option<u64>,
     /// Maximum number of concurrent calls, 1 to 256; 1 for a file.
