@@ -35,7 +35,7 @@ pub struct DecisionView {
     /// `scale_out`, `scale_in`, `set_capacity` or `notify`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub action: Option<String>,
-    /// Which end of the episode the decision is about.
+    /// The phase of the episode that the decision is about: firing or resolved.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub phase: Option<Phase>,
     /// The target's key, which is the `subject` of its events.

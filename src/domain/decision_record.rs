@@ -42,7 +42,7 @@ pub struct DecisionEntry<'a> {
     /// The target's key, as in [`super::target::TargetKey`].
     #[serde(skip_serializing_if = "Option::is_none")]
     pub target: Option<Cow<'a, str>>,
-    /// Which end of the episode the decision is about.
+    /// The phase of the episode that the decision is about.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub phase: Option<Phase>,
     /// The episode's id.

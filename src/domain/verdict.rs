@@ -33,9 +33,9 @@ pub enum Verdict {
     NoAction,
     /// A decrease was requested, but there is no positive evidence that it is safe.
     NoEvidence,
-    /// A deferred action is no longer justified and was dropped.
+    /// A deferred action was dropped because it is no longer justified.
     Withdrawn,
-    /// An undelivered decrease was canceled by a later increase.
+    /// An undelivered decrease was cancelled by a later increase.
     Superseded,
     /// No rule matched.
     Unmatched,

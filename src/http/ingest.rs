@@ -80,7 +80,7 @@ async fn accept(
     };
     // Checked in memory, before the body is read.
     if services.store.undelivered() >= services.settings.load().max_backlog {
-        return Err(Rejection::unavailable("too many deliveries are undelivered (delivery.max_backlog)"));
+        return Err(Rejection::unavailable("too many unsettled deliveries (delivery.max_backlog)"));
     }
     let _permit = shared.limits.requests.try_acquire();
     let _permit =

@@ -103,7 +103,7 @@ pub(super) struct DeadLetterPage {
 /// A delivery that was given up.
 #[derive(Debug, Serialize, JsonSchema)]
 pub(super) struct DeadLetterView {
-    /// Its id: the event's sequence number in the store and the destination, such as `17-scaling-queue`.
+    /// Its id: the event's number in the store and the destination, such as `17-scaling-queue`.
     id: String,
     /// The destination.
     destination: String,

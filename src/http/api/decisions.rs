@@ -156,7 +156,7 @@ async fn stream(
         return Err(Problem::bad_request("cursor, limit and until are not supported by the stream"));
     }
     let permit = shared.streams.clone().try_acquire_owned();
-    let permit = permit.map_err(|_| Problem::unavailable("too many concurrent streams"))?;
+    let permit = permit.map_err(|_| Problem::unavailable("too many concurrent streams; close one"))?;
     let filter = params.filter(services.store.now())?;
     let last_event_id =
         headers.get("last-event-id").and_then(|value| value.to_str().ok()).and_then(Position::parse);

@@ -20,7 +20,7 @@ pub(super) fn operations() -> Vec<Operation> {
         Method::GET,
         "/events/{id}",
         "getEvent",
-        "An event with its deliveries",
+        "Get an event with its deliveries",
         ResponseBody::Json(200, schema_of::<EventView>),
         get(event),
     )]

@@ -166,7 +166,9 @@ async fn end(
     Query(actor): Query<Actor>,
 ) -> Result<Json<PauseView>, Problem> {
     let services = services(&shared)?;
-    let id: u64 = id.parse().map_err(|_| Problem::bad_request(format!("invalid pause number `{id}`")))?;
+    let id: u64 = id.parse().map_err(|_| {
+        Problem::bad_request(format!("invalid pause number `{id}`; use the `id` of a pause in the list"))
+    })?;
     let ended = services.bridge.resume(id, actor.author.as_deref().unwrap_or_default()).await?;
     let ended =
         ended.ok_or_else(|| Problem::not_found(format!("no active pause {id}; it may have ended")))?;

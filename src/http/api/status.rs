@@ -50,7 +50,7 @@ pub(super) struct Status {
     pauses: usize,
     /// Number of open episodes by rule.
     open_episodes: BTreeMap<String, u64>,
-    /// Number of deferred actions and late alerts by blocking verdict.
+    /// Number of deferred actions and late firings by blocking verdict.
     deferred: BTreeMap<&'static str, u64>,
 }
 
