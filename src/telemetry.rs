@@ -171,7 +171,7 @@ impl Metrics {
         );
         bridge.register("alerts", "Alerts received by source and status", self.alerts.clone());
         bridge.register("decisions", "Decisions by rule and verdict", self.decisions.clone());
-        bridge.register("events", "Events written by rule and action", self.events.clone());
+        bridge.register("events", "Events emitted by rule and action", self.events.clone());
     }
 
     fn register_deliveries(&self, bridge: &mut Registry) {
@@ -208,10 +208,10 @@ impl Metrics {
         bridge.register("open_episodes", "Open episodes by rule", self.open_episodes.clone());
         bridge.register(
             "deferred_decisions",
-            "Deferred actions and late alerts, by blocking verdict",
+            "Deferred actions and late firings by blocking verdict",
             self.deferred.clone(),
         );
-        bridge.register("paused", "Pauses in force", self.paused.clone());
+        bridge.register("paused", "Active pauses", self.paused.clone());
         bridge.register(
             "config_last_reload_successful",
             "1 if the last load of the configuration was successful; 0 if it failed",
