@@ -163,9 +163,10 @@ pub(super) fn send_notification(
     if let Some(token) = token {
         request = request.header("authorization", format!("Bearer {token}"));
     }
-    let mut response = request
-        .send(body)
-        .map_err(|error| ClientError::RequestFailed(format!("no response from {url}: {error}")))?;
+    let mut response = request.send(body).map_err(|error| {
+        let why = format!("no response from {url}: {error}; is it the webhook of a running bridge?");
+        ClientError::RequestFailed(why)
+    })?;
     let text =
         response.body_mut().with_config().limit(MAX_RESPONSE_BYTES).read_to_string().unwrap_or_default();
     Ok((response.status().as_u16(), text))

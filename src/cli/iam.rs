@@ -24,10 +24,10 @@ pub(super) struct IamPolicy {
     /// Print the policy of this role of a destination instead
     #[arg(long, value_name = "ARN")]
     role: Option<String>,
-    /// AWS account of functions that are configured by name only; `*` is any
+    /// AWS account of functions that are configured by name only; `*` means any
     #[arg(long, value_name = "ID", default_value = "*")]
     account: String,
-    /// Region of functions and queues configured without one; `*` is any
+    /// Region of functions and queues configured without one; `*` means any
     #[arg(long, value_name = "REGION", env = "AWS_REGION", default_value = "*")]
     region: String,
 }

@@ -19,7 +19,7 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
 
-/// Turns Prometheus alerts into scaling events that are delivered once, in order, and can be explained.
+/// The command line. `about` is the description of the package.
 #[derive(Debug, Parser)]
 #[command(name = "scalebridge", version, about, arg_required_else_help = true, max_term_width = 100)]
 struct Cli {

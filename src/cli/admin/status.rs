@@ -47,7 +47,7 @@ impl Status {
             }
             if status["configuration"]["needs_restart"].is_array() {
                 shown += &format!(
-                    "Restart needed to apply changes of: {}\n",
+                    "Restart needed to apply changes to: {}\n",
                     text(&status["configuration"], "needs_restart")
                 );
             }
