@@ -1,7 +1,7 @@
 //! Wiring: builds, starts and drains the parts of `serve`.
 //!
-//! Signals end in `main`; a token requests the stop here. Both listeners are bound first, so that a port
-//! in use is an error at once. They reply 503 until the store is open.
+//! Signals are handled in `cli/serve.rs`; a token requests the stop here. Both listeners are bound first, so
+//! that a port in use is an error at once. They reply 503 until the store is open.
 
 mod listener;
 mod reload;

@@ -27,7 +27,7 @@ use crate::telemetry::Metrics;
 
 /// The maximum time to wait for transactions that use the old rules.
 const RETIRED_RULES_TIMEOUT: Duration = Duration::from_secs(60);
-/// The interval of checking for such transactions.
+/// The interval at which it is checked whether such transactions exist.
 const POLL_INTERVAL: Duration = Duration::from_millis(20);
 /// The maximum time to wait for the removal of destinations that are configured again, in total.
 const REMOVAL_TIMEOUT: Duration = Duration::from_secs(10);
@@ -117,7 +117,7 @@ impl Reloader {
         }
         let changed = describe_changes(&before, &settings);
         let settings = Arc::new(settings);
-        // From here on, no step can fail.
+        // From here on, no step makes the reload fail.
         prepared.into_iter().for_each(|prepared| workers.start(prepared));
         let (rules, sources) = (settings.rules.clone(), settings.sources.clone());
         let (retired_rules, rechecks) = self.bridge.reload(rules, sources, settings.policy()).await;

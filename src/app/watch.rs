@@ -30,7 +30,7 @@ fn current_stamps(files: &FileStamps) -> Vec<FileStamp> {
 /// returns false, the call is retried after [`RETRY_INTERVAL`].
 pub(super) async fn watch(files: FileStamps, stop: CancellationToken, changed: impl AsyncFn() -> bool) {
     let mut loaded = current_stamps(&files);
-    // The files as of the last reported change.
+    // The files as of the last reload or reported change.
     let mut known = loaded.clone();
     loop {
         tokio::select! {

@@ -1,4 +1,4 @@
-//! Queries of stored decisions: pages in descending order, and the decisions after a position.
+//! Queries of stored decisions: pages with the newest record first, and the decisions after a position.
 
 use std::ops::Bound;
 

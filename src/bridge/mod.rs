@@ -64,7 +64,8 @@ struct RuleSnapshot {
     routes: Routes,
     policy: Policy,
     with_heartbeat: BTreeSet<Name>,
-    /// Recent emissions of this process, kept across reloads. Locked for one decision, never across IO.
+    /// Recent emissions and reserved slots of this process, kept across reloads. Locked for one decision,
+    /// never across IO.
     rates: Arc<Mutex<Rates>>,
 }
 

@@ -18,7 +18,8 @@ use crate::domain::time::Time;
 use crate::store::{self, Memory, RecordQuery, Settlement, Store};
 use crate::telemetry::Metrics;
 
-/// The maximum number of due times that one call processes; a rule repeats at most once per second.
+/// The maximum number of due times that one call processes. It bounds a rule that repeats with a short
+/// cooldown.
 const MAX_STEPS: usize = 200_000;
 /// Deliveries per claim.
 const MAX_CLAIMED: usize = 1000;

@@ -13,7 +13,8 @@ use crate::store::{self, Store};
 /// A notification of up to this many alerts is one transaction; larger ones are split.
 pub(super) const MAX_ALERTS_PER_TRANSACTION: usize = 1000;
 
-/// Returns the notification unchanged, or in parts of about [`MAX_ALERTS_PER_TRANSACTION`] alerts.
+/// Returns the notification unchanged, or in parts of at most [`MAX_ALERTS_PER_TRANSACTION`] alerts; alerts
+/// that share a target are one part even if they are more.
 ///
 /// # Errors
 /// The store could not be read to find the targets at which alerts are open.

@@ -120,8 +120,8 @@ where
     }
 }
 
-/// The failure of one entry of a batch whose call succeeded. With `sender_fault` it is not transient: it
-/// is a misconfiguration if the code says so, and otherwise permanent for this event.
+/// The failure of one entry of a batch whose call succeeded. With `sender_fault` it is not transient: it is
+/// throttled or a misconfiguration if the code says so, and otherwise permanent for this event.
 pub(super) fn entry_failure(entry: &BatchResultErrorEntry) -> Failure {
     let class = match classify_code(entry.code(), 0) {
         Class::Transient if entry.sender_fault() => Class::Permanent,

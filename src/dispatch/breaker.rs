@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use super::{Class, Failure};
 use crate::domain::retry::Backoff;
 
-/// Consecutive failures that open it. A single lost connection among many calls does not.
+/// Consecutive failures that open the breaker. A single lost connection among many calls does not.
 const FAILURE_THRESHOLD: u32 = 3;
 
 #[derive(Debug)]
@@ -141,7 +141,7 @@ impl Breaker {
         }
     }
 
-    /// No call was made because all of its deliveries had expired or were superseded.
+    /// No call was made because each of its deliveries had expired, was superseded or was too large.
     pub(super) fn on_skipped(&mut self, ticket: Ticket, now: Instant) {
         if let (State::HalfOpen { consecutive_opens }, false) = (self.state, self.is_stale(ticket)) {
             self.enter(State::Open { until: now, consecutive_opens });

@@ -1,5 +1,5 @@
-//! AIMD concurrency limit: halved on throttling, +1 after a full window of successes, up to the
-//! configured maximum. Pure.
+//! AIMD concurrency limit: halved on throttling, +1 after a full round of successes, up to the configured
+//! maximum. Pure.
 
 /// The limit of concurrent calls, between 1 and the configured maximum.
 #[derive(Debug)]

@@ -2,7 +2,7 @@
 //! ([`Breaker`]), how many at the same time ([`AdaptiveConcurrency`]), and a backoff when even a single
 //! call at a time is throttled.
 //!
-//! It protects the backlog of a dead destination from being used up by failing calls, and a throttling
+//! This protects the backlog of a dead destination from being used up by failing calls, and a throttling
 //! destination from overload. Pure: instants and randomness are arguments.
 
 use tokio::time::Instant;

@@ -3,8 +3,9 @@
 //! Each destination has one [`Worker`], independent of all others. It claims deliveries from the
 //! [`Outbox`], sends them in batches and settles each delivery by its own answer.
 //!
-//! - Every claimed delivery is settled, by an answer or because it has expired. It is settled as
-//!   delivered only after the destination has confirmed it.
+//! - Every claimed delivery is settled: by an answer, or without a call if it has expired, is superseded, is
+//!   unreadable or too large, or has nothing to compensate. It is settled as delivered only after the
+//!   destination has confirmed it.
 //! - An event that is older than its limits is never sent, whatever delayed it.
 //! - The class of a failure is decided in one place: `aws.rs` for errors of AWS. A delivery whose
 //!   failure may be temporary is retried until it expires.
@@ -110,7 +111,7 @@ pub(crate) struct OutgoingEvent {
     pub body: EncodedEvent,
     /// The parts of the event that delivery uses.
     pub header: Arc<EventHeader>,
-    /// The store time of its emission.
+    /// The store time of its emission or redrive.
     pub emitted_at: Time,
     /// The number of earlier attempts.
     pub attempts: u32,

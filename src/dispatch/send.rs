@@ -53,7 +53,7 @@ pub(super) struct CompletedCall {
     settled: Vec<SettledDelivery>,
     /// The store time of the answer, since settling can take long.
     completed_at: Time,
-    /// Whether the call failed as a whole. The worker logs that, throttled.
+    /// Whether the call failed as a whole or was throttled. The worker logs that, at most once per interval.
     failed: bool,
 }
 

@@ -25,7 +25,8 @@ mod tests;
 /// once, and so does one whose last claim reached its limit.
 const LINGER: Duration = Duration::from_millis(5);
 
-/// The limit of unsettled deliveries above which nothing is claimed, in rounds of full concurrency.
+/// The number of deliveries waiting for a settlement from which on nothing is claimed, in rounds of full
+/// concurrency.
 const MAX_UNSETTLED_ROUNDS: usize = 4;
 
 /// The configuration of a worker.
@@ -179,8 +180,8 @@ impl<O: Outbox, D: Destination, V: Observer> Worker<O, D, V> {
         self.health.paused_until(now).max(self.store_paused_until.filter(|&until| until > now))
     }
 
-    /// The number of deliveries for which calls may start now: 1 for a probe, and 0 while batches wait for
-    /// a call.
+    /// The number of deliveries for which calls may start now: 1 for a probe, and 0 while batches wait for a
+    /// call or too many deliveries wait for a settlement.
     fn claim_limit(&self) -> usize {
         let now = Instant::now();
         let events = self.shared.destination.limits().events;

@@ -87,8 +87,8 @@ pub struct ExpiredHold {
     pub at: Time,
 }
 
-/// How long expired holds are retained. Deferred actions are rechecked when a hold ends, so they are needed
-/// only until then.
+/// How long expired holds are retained. Deferred actions are rechecked when a hold ends, so expired holds are
+/// needed only until that recheck.
 const EXPIRED_HOLD_RETENTION: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Whether the heartbeat of a source is present.

@@ -71,14 +71,14 @@ pub fn parse(text: &str) -> Result<Duration, Error> {
     Ok(Duration::from_millis(millis))
 }
 
-/// Formats a duration as Prometheus does, in milliseconds precision: `1h30m`, `0s`.
+/// Formats a duration in Prometheus' format, with a precision of milliseconds: `1h30m`, `0s`.
 pub fn format(duration: Duration) -> String {
     let mut millis = duration.as_millis() as u64;
     if millis == 0 {
         return "0s".to_owned();
     }
     let mut text = String::new();
-    // Years and weeks are accepted but never written, as in Prometheus.
+    // Years and weeks are accepted but never written; Prometheus writes `1w`, this function `7d`.
     for (name, size) in &UNITS[2..] {
         if millis >= *size {
             text += &format!("{}{name}", millis / size);

@@ -1,7 +1,7 @@
 //! The event: a CloudEvents 1.0 document in structured JSON.
 //!
 //! A field is never renamed or retyped within `v1`. An event is encoded once, when it is emitted; every
-//! attempt and every destination sends the same bytes.
+//! attempt and every destination sends the same bytes, except that a redrive can set another `expirytime`.
 
 mod cloud_event;
 
@@ -279,7 +279,7 @@ pub fn check_fixed_bytes(
     parameters: &BTreeMap<String, String>,
     max_bytes: usize,
 ) -> Result<(), usize> {
-    // Upper bound: a character takes at most six bytes in JSON and three in a key, which occurs twice.
+    // Upper bound: a byte becomes at most six bytes in JSON and three in a key, which occurs twice.
     let Target { kind, name, account, cluster, namespace, region, .. } = target;
     let optional = [account, cluster, namespace, region].map(|field| field.as_ref().map_or(0, String::len));
     let texts = kind.len() + name.len() + optional.iter().sum::<usize>();

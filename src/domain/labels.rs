@@ -124,7 +124,8 @@ impl Labels {
     }
 }
 
-/// Encodes pairs as JSON in a buffer of `room` bytes. U+FFFE and U+FFFF are escaped, since SQS rejects them.
+/// Encodes pairs as JSON, for which about `room` bytes are allocated. U+FFFE and U+FFFF are escaped, since
+/// SQS rejects them.
 fn encode(pairs: &[(Cow<'_, str>, Cow<'_, str>)], room: usize) -> String {
     // Strings are written in blocks of eight bytes.
     let mut json = Vec::with_capacity(room + 8);

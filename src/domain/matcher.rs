@@ -200,7 +200,7 @@ fn literal_prefix(source: &str) -> &str {
         return "";
     }
     let end = source.find(|c| !is_literal(c)).unwrap_or(source.len());
-    // A quantified character is optional, also in `a+*`.
+    // A quantified character may be optional, even after `+`: in `a+*`.
     let optional = source[end..].starts_with(['?', '*', '+', '{']);
     &source[..end.saturating_sub(usize::from(optional))]
 }

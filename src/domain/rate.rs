@@ -76,7 +76,8 @@ struct Rate {
 
 impl Rates {
     /// Checks a change against the limits. If it is blocked, reserves and returns a slot; `None` means that
-    /// it can be emitted. `slot` is the one that the action has already reserved, and is reused.
+    /// it can be emitted. `slot` is the one that the action has already reserved; it is reused until it is
+    /// due.
     pub fn reserve_if_limited(
         &mut self,
         limits: PerMinute,
@@ -84,7 +85,7 @@ impl Rates {
         now: Time,
         slot: Option<Slot>,
     ) -> Option<Slot> {
-        // A slot that is due takes precedence in both directions.
+        // An action whose slot is due takes precedence in both directions.
         let is_due = slot.is_some_and(|slot| slot.at <= now);
         applicable_limits(limits, change).find_map(|(direction, limit)| {
             let reserved = slot.filter(|slot| slot.direction == direction).map(|slot| slot.at);
@@ -171,9 +172,9 @@ impl Rate {
         if self.sent.len() + slots_ahead < limit {
             return None;
         }
-        // One minute after the emission or slot that is `limit` places before it.
-        let slot = self.sent.len() + self.slots.len() - limit;
-        let before = self.sent.iter().chain(&self.slots).nth(slot).copied().unwrap_or(now);
+        // One minute after the emission or slot that is `limit` places before the new one.
+        let index = self.sent.len() + self.slots.len() - limit;
+        let before = self.sent.iter().chain(&self.slots).nth(index).copied().unwrap_or(now);
         let slot_at = before.after(WINDOW);
         self.insert_slot(slot_at);
         Some(slot_at)
@@ -181,11 +182,11 @@ impl Rate {
 
     /// Keeps the order even if concurrent decisions commit slightly out of order.
     fn insert_sent(&mut self, at: Time) {
-        let slot = self.sent.partition_point(|known| *known <= at);
-        self.sent.insert(slot, at);
+        let index = self.sent.partition_point(|known| *known <= at);
+        self.sent.insert(index, at);
     }
 
-    /// Usually the last, except after the release of an earlier slot.
+    /// Keeps the order. A new slot is usually the last, except after the release of an earlier one.
     fn insert_slot(&mut self, slot_at: Time) {
         let at = self.slots.partition_point(|known| *known <= slot_at);
         self.slots.insert(at, slot_at);
@@ -253,8 +254,8 @@ mod tests {
         for second in 2..50 {
             rates.release(scale_in_slot(60).unwrap());
             for slot_at in [60, 120, 180] {
-                let stop = rates.reserve_if_limited(limits, &change, at(second), None);
-                assert_eq!(stop, scale_in_slot(slot_at));
+                let slot = rates.reserve_if_limited(limits, &change, at(second), None);
+                assert_eq!(slot, scale_in_slot(slot_at));
             }
             rates.record_emission(limits, &change, at(second));
             let delta = rates.take_delta();

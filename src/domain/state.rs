@@ -63,8 +63,8 @@ pub struct RuleState {
     /// Late firings, possibly the delayed copies of a second Alertmanager.
     #[serde(default, skip_serializing_if = "AlertMap::is_empty")]
     pub late: AlertMap<LateFiring>,
-    /// The deferred action of the episode that closed last. Withdrawn when any episode opens on the target, so
-    /// it never exists together with an open episode.
+    /// The deferred action of the episode that closed last. Withdrawn when an alert opens on the target,
+    /// unless only for other rules in `mode: shadow`; so a rule never has it together with an open episode.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[serde(rename = "closing")]
     pub pending_close: Option<Box<PendingClose>>,
@@ -82,7 +82,7 @@ pub struct RuleState {
     pub expired_episode: Option<Box<ExpiredEpisode>>,
 }
 
-/// An episode that ended because alerts expired.
+/// A closed episode in which an alert expired.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ExpiredEpisode {
     /// The id of the episode.
@@ -91,7 +91,7 @@ pub struct ExpiredEpisode {
     pub until: Time,
 }
 
-/// What a rule in `mode: shadow` blocks for itself only.
+/// Cooldowns and budget of a rule in `mode: shadow`, which block only this rule.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct Shadow {
     /// As [`TargetState::cooldowns`].
@@ -121,8 +121,8 @@ pub struct Deferred {
     /// The time of the request.
     #[serde(rename = "since")]
     pub requested_at: Time,
-    /// The time of the next recheck. `None` if the end of the block is unknown, so that the action depends on
-    /// the end of another episode.
+    /// The time of the next recheck. `None` if the end of the block is unknown: a pause without an end, a
+    /// hold, a missing heartbeat or the episode of another rule.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[serde(rename = "due")]
     pub recheck_at: Option<Time>,
@@ -242,7 +242,7 @@ pub struct LateFiring {
     /// decrease capacity.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub truncated: bool,
-    /// The known end of the alert, which is later than this start.
+    /// The known end of the alert, which is not before this start.
     pub previous_end: Time,
     /// The time at which it opens.
     #[serde(rename = "due")]

@@ -59,7 +59,7 @@ pub struct RuleMatch {
     pub metric: Option<f64>,
 }
 
-/// Why an alert has no target.
+/// Why no rule matched an alert, or why a matching rule cannot use it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NotMatched {
     /// `unmatched`, `condition_false`, `disabled` or `invalid`.

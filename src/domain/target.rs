@@ -166,7 +166,8 @@ pub enum KeyKind {
     Target,
 }
 
-/// The identity of a target as text: the `subject` of events, the store's lock, the FIFO message group.
+/// The identity of a target as text: the `subject` of events, the unit of serial transactions, the FIFO
+/// message group.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct TargetKey(Arc<str>);

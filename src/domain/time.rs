@@ -72,8 +72,8 @@ impl Time {
         Millis(self)
     }
 
-    /// RFC 3339 with nine fractional digits, without the `Z`. Each event contains four times, so this avoids
-    /// general formatting.
+    /// RFC 3339 with nine fractional digits, without the `Z`. Each event contains at least three times, so
+    /// this avoids general formatting.
     fn to_rfc3339(self) -> Rfc3339Text {
         let (seconds, nanos) = (self.0.div_euclid(1_000_000_000), self.0.rem_euclid(1_000_000_000));
         let (days, second) = (seconds.div_euclid(86_400), seconds.rem_euclid(86_400));

@@ -1,4 +1,4 @@
-//! Reads the fields of an undelivered scale-in that a transaction needs from the encoded event.
+//! Reads from an encoded event the fields of an undelivered decrease that a transaction needs.
 
 use serde::Deserialize;
 

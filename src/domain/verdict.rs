@@ -118,7 +118,7 @@ impl Verdict {
         }
     }
 
-    /// Whether nothing has changed: an alert was received, without any action, deferred or not.
+    /// Whether a valid alert was received that led to no action, deferred or not.
     pub const fn is_quiet(self) -> bool {
         matches!(
             self,

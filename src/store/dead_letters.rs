@@ -39,7 +39,7 @@ pub struct DeadLetter {
     pub emitted_at: Time,
     /// The number of attempts.
     pub attempts: u32,
-    /// Why it was given up: the error of the last attempt.
+    /// Why it was given up, for example the error of the last attempt.
     pub error: String,
     /// When it became a dead letter.
     pub given_up_at: Time,

@@ -354,11 +354,9 @@ impl Inner {
         let wanted: BTreeSet<&TargetKey> = keys.targets.iter().chain(states.targets.keys()).collect();
         for key in wanted {
             for (seq, _) in self.tracked_decreases.for_target(key) {
-                let Ok(undelivered_decreases) = UndeliveredDecrease::read(self.body(EventSeq(seq))) else {
-                    continue;
-                };
+                let Ok(decrease) = UndeliveredDecrease::read(self.body(EventSeq(seq))) else { continue };
                 seqs.entry(key.clone()).or_default().push(EventSeq(seq));
-                events.entry(key.clone()).or_default().push(undelivered_decreases);
+                events.entry(key.clone()).or_default().push(decrease);
             }
         }
         (seqs, events)
@@ -395,7 +393,7 @@ impl Inner {
         }
     }
 
-    /// An event whose target has no state is in a group of its own.
+    /// An event whose target never had a state is in a group of its own.
     fn group(&self, target: &TargetKey, seq: EventSeq) -> Group {
         self.target_ids.get(target).copied().unwrap_or(-seq.0)
     }

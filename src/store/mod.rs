@@ -4,9 +4,10 @@
 //! atomically. Transactions about one target are serial. When a call returns `Ok`, its changes are on disk.
 //!
 //! Deliveries: each event has a list of destinations. For each destination the store has a *cursor*, up to which
-//! every delivery is settled, and rows only for exceptions: retries, dead letters, and deliveries that were
-//! cancelled above the cursor. [`Store::claim`] returns the deliveries that can be sent now, and never two events
-//! of the same target at once, so a destination receives the events of a target in order.
+//! every delivery is settled or has a row, and rows only for exceptions: retries, dead letters, deliveries that
+//! were cancelled, withdrawn or discarded, and stored answers. [`Store::claim`] returns the deliveries that can
+//! be sent now, and never two events of the same target at once, so a destination receives the events of a target
+//! in order.
 //!
 //! Compensation: an `on_resolved` event goes only to destinations at which an `on_firing` event of its episode
 //! arrived. The lane's order makes it wait for them. With the state of each target, the store has the list of the
@@ -160,7 +161,7 @@ pub struct EventSeq(pub i64);
 pub struct Claimed {
     /// The event's number.
     pub seq: EventSeq,
-    /// The event as it was encoded.
+    /// The event as it is sent: as it was encoded, or with the `expirytime` that its redrive has set.
     pub body: EncodedEvent,
     /// When the event was emitted, or redriven if it was a dead letter.
     pub emitted_at: Time,
@@ -183,7 +184,8 @@ pub enum Settlement {
         /// At most a few KiB of text.
         answer: String,
     },
-    /// Not sent, since the events that it would compensate never arrived. Not a dead letter.
+    /// Not sent, since the events that it would compensate never arrived, or since an increase superseded it.
+    /// Not a dead letter.
     Withdrawn {
         /// For the decision record.
         reason: String,
@@ -205,9 +207,9 @@ pub enum Settlement {
 /// The deliveries of a destination, counted by state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Backlog {
-    /// Not attempted yet, or claimed.
+    /// Without a failed attempt, claimed or not.
     pub pending: u64,
-    /// Failed and waiting for a retry.
+    /// With a failed attempt, claimed or not.
     pub retrying: u64,
     /// Dead letters.
     pub dead: u64,
@@ -288,7 +290,7 @@ impl Store {
         delegate!(self, store => store.due(max).await)
     }
 
-    /// The time at which the next target is due, with its changes.
+    /// The time at which the next target is due; the receiver is notified when it changes.
     pub fn next_due(&self) -> watch::Receiver<Option<Time>> {
         delegate!(self, store => store.next_due())
     }
@@ -442,8 +444,8 @@ impl Store {
         delegate!(self, store => store.orphaned_destinations().await)
     }
 
-    /// Removes a destination whose worker has ended. Its unsettled deliveries become dead letters with `reason`;
-    /// returns their number.
+    /// Removes a destination whose worker has ended. Its unsettled deliveries become dead letters with `reason`,
+    /// or are withdrawn if there is nothing to compensate; returns the number of both.
     ///
     /// # Errors
     /// The store could not read or write. Some dead letters may have been stored; the call can be repeated.

@@ -96,7 +96,8 @@ pub struct Delivery {
     pub destination: Name,
     /// The state of the delivery.
     pub state: DeliveryState,
-    /// Failed attempts, without the successful one.
+    /// Failed attempts. If an answer is stored, or the delivery arrived after it was cancelled, the
+    /// successful attempt is counted too.
     pub failed_attempts: u32,
     /// The error of the last attempt, or why the event was not sent.
     pub error: Option<String>,
@@ -109,9 +110,9 @@ pub struct Delivery {
 /// The state of a delivery.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DeliveryState {
-    /// Not attempted yet, or claimed.
+    /// Not attempted yet, or claimed for the first attempt.
     Pending,
-    /// Failed and waiting for a retry.
+    /// To be retried: failed, redriven, or parked behind a failed one; claimed or not.
     Retrying,
     /// Accepted by the destination.
     Delivered,

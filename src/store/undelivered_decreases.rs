@@ -1,4 +1,4 @@
-//! Undelivered scale-ins per target: events that can decrease capacity and that some destination has not settled.
+//! Undelivered decreases per target: events that can decrease capacity and that some destination has not settled.
 //!
 //! Most stores have none most of the time, so [`UndeliveredDecreases::is_empty`] is the fast path.
 

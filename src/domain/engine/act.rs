@@ -14,7 +14,7 @@ use crate::domain::verdict::Verdict;
 
 impl ActionAttempt<'_, '_> {
     /// Handles openings in an episode. `alerts` are already in it; `had_grown` is whether the deferred action
-    /// was still justified before they opened.
+    /// was still justified before these alerts opened.
     pub(super) fn on_firing(
         &mut self,
         episode: &mut Episode,
@@ -33,8 +33,8 @@ impl ActionAttempt<'_, '_> {
         let for_firing = |outcome: Outcome, episode: &Episode| {
             outcome.for_episode(Phase::Firing, episode, Some(self.rule))
         };
-        // A deferred action that was no longer justified is not revived by the new openings; they are
-        // deferred on their own.
+        // A deferred action that was no longer justified is not revived by the new openings, which are a
+        // request of their own.
         if let Some(previous) = episode.deferred.take_if(|deferred| !deferred.is_repeat && !had_grown) {
             self.step.release_slot(&previous);
             let outcome = Outcome::with_detail(Verdict::Withdrawn, NO_LONGER_GROWN);
@@ -43,7 +43,8 @@ impl ActionAttempt<'_, '_> {
         if let Some(outcome) = self.check_evidence(&firing.action.change, episode) {
             return outcome;
         }
-        // The newest action replaces the deferred one. It keeps its request time, since the need never ended.
+        // The newest action replaces the deferred one and takes over its request time, since the need never
+        // ended.
         let previous = episode.deferred.take();
         let request = previous.as_ref().filter(|deferred| !deferred.is_repeat);
         let requested_at = request.map_or(self.step.context.now, |deferred| deferred.requested_at);
@@ -138,7 +139,7 @@ impl ActionAttempt<'_, '_> {
         (self.emit(Phase::Resolved, &resolved.action, episode, 1, event_alerts, Vec::new()), None)
     }
 
-    /// A decrease requires positive evidence. Returns the outcome if there is none.
+    /// A decrease requires positive evidence. Returns the outcome `no_evidence` if it is missing.
     fn check_evidence(&self, change: &Change, episode: &Episode) -> Option<Outcome> {
         if !change.decreases_capacity() {
             None

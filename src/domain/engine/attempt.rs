@@ -49,13 +49,13 @@ pub(super) struct EmissionState<'a> {
 impl<'a> EmissionState<'a> {
     /// The emission state for the mode of a rule. A shadow state that is created here and stays empty is
     /// removed by `episode::remove_if_empty`.
-    pub(super) fn for_mode(mode: Mode, own: Self, shadow: &'a mut Option<Box<Shadow>>) -> Self {
+    pub(super) fn for_mode(mode: Mode, active: Self, shadow: &'a mut Option<Box<Shadow>>) -> Self {
         match mode {
-            Mode::Active | Mode::Disabled => own,
+            Mode::Active | Mode::Disabled => active,
             Mode::Shadow => {
                 let shadow = &mut **shadow.get_or_insert_default();
                 Self {
-                    sequence: own.sequence,
+                    sequence: active.sequence,
                     cooldowns: &mut shadow.cooldowns,
                     budget_expiries: &mut shadow.budget_expiries,
                 }

@@ -78,7 +78,7 @@ fn begin(step: &mut StepContext<'_>, rule: &Name, key: &TargetKey, scope: &Episo
 }
 
 /// Handles an occurrence that was replaced because its resolve was not received. A heartbeat was lost in
-/// between, unless another alert of it has been open all the time. A hold continues.
+/// between, unless another alert of the heartbeat has been open all the time. A hold continues.
 fn restart(step: &mut StepContext<'_>, episode: &Episode) {
     let EpisodeScope::Heartbeat(source) = &episode.scope else { return };
     let open_since = step.controls().heartbeat(source).open_since;

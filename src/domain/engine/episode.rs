@@ -209,7 +209,7 @@ pub(super) fn open_occurrences<'a>(
 
 pub(super) const RULE_REMOVED: &str = "the rule no longer exists";
 
-/// Removes the state of a rule, and its shadow, if it is empty.
+/// Removes the shadow state of a rule if it is empty, and then the rule's state if it is empty.
 pub(super) fn remove_if_empty(state: &mut TargetState, name: &Name) {
     let Some(rule_state) = state.rules.get_mut(name) else { return };
     rule_state.shadow.take_if(|shadow| **shadow == Shadow::default());

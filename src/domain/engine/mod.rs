@@ -92,7 +92,7 @@ pub struct UndeliveredDecrease {
     pub id: String,
     /// The rule that emitted it.
     pub rule: Name,
-    /// The alerts of its decision.
+    /// The alerts of the event, without those that were left out to limit its size.
     pub alerts: Vec<AlertKey>,
 }
 

@@ -119,7 +119,8 @@ pub(super) fn apply(
             let duplicate = Decision::new(Verdict::Duplicate, vec![resolve.key.clone()]);
             decisions.push(Decision { target: Some(key.clone()), ..duplicate });
         }
-        // Also an end that is not the latest one, so that a target whose only alert it was has a history.
+        // An end that is not the latest one is recorded too, so that a target whose only alert it was has a
+        // history.
         if applied {
             let until = now.after(step.context.policy.last_resolve_retention);
             let (alert, ends_at) = (resolve.key, resolve.ends_at);
@@ -164,7 +165,7 @@ fn evaluate_all(
     }
     let detail = "an alert opened on the target";
     decisions.extend(deferred::withdraw_pending_closes(step, key, state, &affected_by_openings, detail));
-    // The blocker may still be there: a missing notification is not evidence.
+    // The alert may still fire: a missing notification is not evidence of its end.
     let detail = "an alert about the target has expired";
     decisions.extend(deferred::withdraw_pending_closes(step, key, state, &affected_by_expiry, detail));
     // Deferred actions that are due, or that only an episode that has just closed was blocking.

@@ -25,7 +25,7 @@ const MAX_WINDOW_EVENTS: usize = if cfg!(test) { 16 } else { 16_384 };
 /// The maximum size of the events in the window; one event can exceed it.
 const MAX_WINDOW_BYTES: usize = 16 << 20;
 
-/// The id of a target in the store; negative for an event whose target has no state.
+/// The id of a target in the store; in memory, negative for an event whose target never had a state.
 pub(super) type Group = i64;
 
 /// The persisted position of a lane.
@@ -50,7 +50,7 @@ pub(super) struct Lane {
     window: BTreeMap<i64, Slot>,
     window_bytes: usize,
     /// Unsettled deliveries that do not hold back the cursor, since they have rows: failed before, parked behind a
-    /// failed one, or cancelled while claimed.
+    /// failed one, redriven, or cancelled while claimed.
     retries: Map<i64, Retry>,
     retry_schedule: BTreeSet<(Time, i64)>,
     /// Unsettled events of each target in order; only the first can be claimed.
@@ -74,7 +74,8 @@ struct Slot {
     group: Group,
     emitted_at: Time,
     compensates: bool,
-    /// `None` if the delivery is settled or has moved to `retries`, until the cursor passes it.
+    /// `None` if the delivery is settled or has moved to `retries`. The slot stays until the cursor passes
+    /// it.
     body: Option<EncodedEvent>,
 }
 

@@ -25,8 +25,8 @@ impl Lane {
         self.position
     }
 
-    /// The position after `settled` have been settled or got a row, `dead` of them as dead letters, and `enqueued`
-    /// further deliveries have been committed. It is written in the same transaction.
+    /// The position after `settled` have been settled or got a row, the number of dead letters has changed by
+    /// `dead`, and `enqueued` further deliveries have been committed. It is written in the same transaction.
     pub(crate) fn position_after(&self, settled: &Set<i64>, dead: i64, enqueued: u64) -> Position {
         let mut after = self.position;
         after.dead = after.dead.saturating_add_signed(dead);

@@ -94,7 +94,7 @@ pub(super) struct LaneChanges {
 }
 
 impl LaneChanges {
-    /// Whether the delivery has arrived or is a dead letter.
+    /// Whether the delivery has arrived, was withdrawn or is a dead letter, and was not redriven after that.
     pub(super) fn has_finished(&self, seq: i64) -> bool {
         self.settled.contains(&seq)
             && self.settlements.iter().any(|one| one.seq.0 == seq && one.outcome != Outcome::Retry)

@@ -15,12 +15,12 @@ use rusqlite::Connection;
 
 /// The thread is woken when the WAL has more uncheckpointed pages than this; 4 MiB.
 const MIN_CHECKPOINT_PAGES: i64 = (4 << 20) / super::schema::PAGE_BYTES;
-/// The writer checkpoints the remainder if it has at most this many pages.
+/// The thread leaves a remainder of at most this many pages to the writer.
 const MAX_REMAINDER_PAGES: i64 = 200;
-/// Bound for a writer that is faster than the thread; the remainder is longer then.
+/// Bound of the rounds of the thread, for a writer that is faster; the remainder is longer then.
 const MAX_ROUNDS: usize = 10;
 
-/// Set by the thread when the remainder is short enough for the writer.
+/// Set by the thread when the writer has to checkpoint the remainder.
 pub(super) type HandOver = Arc<AtomicBool>;
 
 /// Pages in the WAL that have not been checkpointed.

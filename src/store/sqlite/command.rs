@@ -75,8 +75,8 @@ pub(super) enum Command {
 }
 
 impl Command {
-    /// Whether its commit can be delayed: no caller waits for a settlement, and only a crash would repeat the
-    /// delivery.
+    /// Whether its commit can be delayed: no caller waits for a settlement, and a settlement that is lost in
+    /// a crash only repeats the delivery.
     pub(super) const fn can_linger(&self) -> bool {
         matches!(self, Self::Settle { .. })
     }

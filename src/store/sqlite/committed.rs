@@ -1,4 +1,4 @@
-//! Snapshot of controls, counts and dictionaries as of the last commit, readable without the writer.
+//! The committed view: controls, tally and dictionaries as of the last commit, readable without the writer.
 
 use std::sync::Arc;
 

@@ -27,7 +27,7 @@ pub(super) struct FiringEventRef {
 /// The `on_firing` events of a target; `None` if unknown, because its episodes are older than schema 3.
 pub(super) type FiringEvents = Option<Vec<FiringEventRef>>;
 
-/// Bytes of one encoded event.
+/// Bytes of one encoded entry of the list.
 const ENTRY_BYTES: usize = 24;
 
 pub(super) fn hash_episode(id: &str) -> u64 {

@@ -2,15 +2,15 @@
 //! and the texts of one notification are much alike.
 //!
 //! A text is stored uncompressed where compression does not pay, so a column has values of both types: `TEXT`
-//! is plain;
-//! `BLOB` is compressed: the length in four bytes, little-endian, and one LZ4 block.
+//! is plain, `BLOB` is compressed: the length in four bytes, little-endian, and one LZ4 block.
 
 use std::borrow::Cow;
 
 use rusqlite::ToSql;
 use rusqlite::types::{FromSqlError, FromSqlResult, ToSqlOutput, ValueRef};
 
-/// Shorter texts are stored uncompressed: they have little repetition, and stay readable in the file.
+/// Shorter texts are compressed only with a dictionary: they have little repetition, and stay readable in the
+/// file.
 pub(super) const MIN_COMPRESS_BYTES: usize = 2048;
 /// The maximum ratio of LZ4. A block that claims a larger one is damaged.
 const MAX_COMPRESSION_RATIO: usize = 255;

@@ -104,7 +104,7 @@ impl Writer {
             lane_changes.settled.extend(&lane_changes.cancelled);
             lane_changes.blocked_by_retry =
                 handle.with_lane(|lane| lane.blocked_by_retry(&lane_changes.settled));
-            // They wait only for the earlier delivery of their target.
+            // Due at once: they wait only for the earlier delivery of their target.
             for seq in &lane_changes.blocked_by_retry {
                 let mut put = self.connection.prepare_cached(UPSERT_DELIVERY)?;
                 put.execute(params![handle.id, seq, schema::RETRY, 0, 0, ""])?;
@@ -114,7 +114,7 @@ impl Writer {
                 lane.position_after(&lane_changes.settled, lane_changes.dead_delta, lane_changes.enqueued)
             });
             self.write_position(&handle, after)?;
-            // Rows show that they never arrived, also at or below the cursor.
+            // Cancelled deliveries have rows also at or below the cursor, which show that they never arrived.
             for &seq in &lane_changes.cancelled {
                 let state = if lane_changes.has_arrived(seq) { schema::ARRIVED } else { schema::CANCELLED };
                 let mut put = self.connection.prepare_cached(UPSERT_DELIVERY)?;

@@ -29,7 +29,7 @@ const DELETE_DELIVERED_EVENTS: &str = "
     DELETE FROM events WHERE id > ?1 AND id <= ?2 AND NOT EXISTS (
         SELECT 1 FROM destinations d CROSS JOIN deliveries x ON x.destination = d.id AND x.event = events.id
         WHERE x.state IN (1, 2) OR x.state IN (3, 6) AND x.due = 0)";
-/// Deletes the rows of the deleted events.
+/// Deletes the rows of the deleted events, except those of deliveries that never arrived.
 const SETTLED_ROWS: &str = "
     DELETE FROM deliveries WHERE (destination, event) IN (
         SELECT x.destination, x.event FROM destinations d CROSS JOIN deliveries x ON x.destination = d.id

@@ -119,7 +119,7 @@ fn first_at(reader: &Connection, at: i64) -> rusqlite::Result<i64> {
 pub(super) enum ScanStep {
     /// The event.
     Found(Box<FoundEvent>),
-    /// Not found; the search goes on below this sequence number.
+    /// Not found yet; the search goes on below this event number.
     Below(i64),
     /// The event does not exist.
     NotFound,
@@ -133,7 +133,7 @@ pub(super) struct FoundEvent {
     pub below_cursor: Vec<bool>,
 }
 
-/// Searches for an event by its id among the [`MAX_SCAN_EVENTS`] newest below a sequence number. Ids have no
+/// Searches for an event by its id among the [`MAX_SCAN_EVENTS`] newest below an event number. Ids have no
 /// index: it would cost time for every event, and nearly all requested events are new.
 pub(super) fn find_event(reader: &Connection, id: &str, below: i64) -> rusqlite::Result<ScanStep> {
     let mut newest =

@@ -1,5 +1,5 @@
 //! Targets with deferred actions that depend on pauses, holds or heartbeats; they are rechecked when the
-//! controls change.
+//! generation of the controls rises.
 
 use std::collections::BTreeSet;
 
@@ -10,21 +10,21 @@ use crate::domain::time::Time;
 pub(super) struct RecheckQueue {
     /// Targets that depend on the controls.
     all: BTreeSet<i64>,
-    /// Those of them that were not rechecked since the last change of the controls.
+    /// Those of them that were not rechecked since the generation rose last.
     pending: BTreeSet<i64>,
-    /// When the controls changed last.
+    /// When the generation rose last.
     since: Option<Time>,
 }
 
 /// A change of the queue. A batch applies its changes in order: a target that was rechecked before the
-/// controls changed becomes pending, a target that was added after that does not.
+/// generation rose becomes pending, a target that was added after that does not.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum RecheckChange {
     /// A target has an action that depends on the controls.
     Add(i64),
     /// A target depends on the controls no longer.
     Remove(i64),
-    /// The controls have changed; all targets become pending.
+    /// The generation of the controls has risen; all targets become pending.
     ControlsChanged(Time),
     /// A target has been rechecked.
     Rechecked(i64),

@@ -142,9 +142,9 @@ DROP INDEX cancelled;
 CREATE INDEX exceptions ON deliveries (state, destination, event) WHERE state IN (1, 2, 3, 6);
 ";
 
-/// Does not change stored rows. From here on `targets.state` and `records.body` may be compressed
-/// (`compression.rs`,
-/// `dictionaries.rs`), and `events.body` is empty if the event is in an event block (`event_blocks.rs`).
+/// Does not change stored rows. From here on, `targets.state` and `records.body` may be compressed
+/// (`compression.rs`, `dictionaries.rs`), and `events.body` is empty if the event is in an event block
+/// (`event_blocks.rs`).
 const COMPRESSION: &str = "
 CREATE TABLE texts (           -- bodies of events of one transaction
     first INTEGER PRIMARY KEY, -- the id of the first event
@@ -273,7 +273,7 @@ fn lock(path: &Path) -> Result<File, Error> {
     }
 }
 
-/// Opens another connection to an open database.
+/// Opens a connection to a database file.
 pub(super) fn connect(path: &Path) -> rusqlite::Result<Connection> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
         | OpenFlags::SQLITE_OPEN_CREATE

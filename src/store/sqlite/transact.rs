@@ -46,7 +46,7 @@ struct Plan {
 struct PlannedEvent {
     seq: i64,
     route: i64,
-    /// The `on_firing` events that it compensates; `None` if it compensates nothing or if they are unknown.
+    /// The `on_firing` events that it compensates; `None` for an `on_firing` event, or if they are unknown.
     compensates: Option<Vec<FiringEventRef>>,
     /// Whether its body is in an event block.
     is_in_block: bool,

@@ -1,4 +1,4 @@
-//! Undelivered scale-ins per target. A scale-out emitted for the same target cancels them in the same commit.
+//! Undelivered decreases per target. An increase of the same target cancels them in the same commit.
 
 use std::collections::{BTreeMap, BTreeSet};
 

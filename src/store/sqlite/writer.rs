@@ -89,7 +89,7 @@ type PendingReply = Box<dyn FnOnce(Result<(), Error>, &mut Vec<Arc<CachedTarget>
 /// A write that failed.
 struct Failure {
     error: rusqlite::Error,
-    /// The first target of the transaction, where the command was one.
+    /// The first target of the transaction, if the command was a transaction.
     target: Option<TargetKey>,
 }
 
