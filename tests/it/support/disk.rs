@@ -11,15 +11,23 @@ pub(crate) struct Disk {
 }
 
 impl Disk {
-    /// Mounts a tmpfs of `mebibytes` MiB; returns an error if the test has no permission to mount.
-    pub(crate) fn mount(at: &Path, mebibytes: u32) -> io::Result<Self> {
-        fs::create_dir_all(at)?;
+    /// Mounts a tmpfs of `mebibytes` MiB. `None` if mounting is not permitted, so that the test is skipped;
+    /// in CI that is a failure.
+    pub(crate) fn mount(at: &Path, mebibytes: u32) -> Option<Self> {
+        fs::create_dir_all(at).expect("a directory");
         let size = format!("size={mebibytes}m");
-        let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", &size, "tmpfs"]).arg(at).output()?;
+        let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", &size, "tmpfs"]).arg(at).output();
+        let mounted = mounted.expect("the command mount");
         if mounted.status.success() {
-            return Ok(Self { mount_point: at.to_owned() });
+            return Some(Self { mount_point: at.to_owned() });
         }
-        Err(io::Error::other(String::from_utf8_lossy(&mounted.stderr).into_owned()))
+        let error = String::from_utf8_lossy(&mounted.stderr);
+        assert!(
+            std::env::var_os("CI").is_none(),
+            "cannot mount a file system, and CI must not skip: {error}"
+        );
+        eprintln!("skipped, cannot mount a file system: {error}");
+        None
     }
 
     /// Uses up all free space.
