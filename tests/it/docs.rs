@@ -7,6 +7,7 @@ use std::process::{Command, Stdio};
 use scalebridge::domain::verdict::Verdict;
 
 use crate::support::bridge::{Bridge, program};
+use crate::support::sources;
 use crate::support::tools::{eventually, tool};
 
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
@@ -208,4 +209,23 @@ fn every_path_in_a_map_exists() {
         }
     }
     assert!(checked > 60, "only {checked} paths found");
+}
+
+/// Operators write alerts on log lines, so the table of log lines has to be that of the program.
+#[test]
+fn every_log_line_of_the_logging_guide_is_in_the_program() {
+    // Long messages are wrapped in the source by a backslash.
+    let join_wrapped = |text: &str| text.replace("\\\n", "").split_whitespace().collect::<Vec<_>>().join(" ");
+    let program: String = sources::rust_files("src").iter().map(|(_, text)| join_wrapped(text)).collect();
+    let guide = read("docs/LOGGING.md");
+    let levels = ["| ERROR |", "| WARN |", "| INFO |", "| DEBUG |"];
+    let rows = guide.lines().filter(|line| levels.iter().any(|level| line.starts_with(level)));
+    let messages: Vec<_> = rows
+        .filter_map(|row| row.split('|').nth(2))
+        .flat_map(|cell| cell.split('`').skip(1).step_by(2))
+        .collect();
+    assert!(messages.len() > 40, "the table of log lines has moved: {messages:?}");
+    for message in messages {
+        assert!(program.contains(&format!("\"{message}\"")), "docs/LOGGING.md: no code logs `{message}`");
+    }
 }

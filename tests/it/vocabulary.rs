@@ -80,6 +80,16 @@ fn no_identifier_is_a_retired_name() {
     }
 }
 
+/// Doc comments are help texts, and messages name flags. An alias is written without its dashes.
+#[test]
+fn no_help_or_message_names_a_retired_flag() {
+    for (path, text) in sources::rust_files("src") {
+        for flag in retired("flags") {
+            assert!(!text.contains(&flag), "{}: {flag} is a retired name", path.display());
+        }
+    }
+}
+
 #[test]
 fn no_document_uses_a_retired_name() {
     let (files, flags) = (retired("files"), retired("flags"));
