@@ -229,3 +229,28 @@ fn every_log_line_of_the_logging_guide_is_in_the_program() {
         assert!(program.contains(&format!("\"{message}\"")), "docs/LOGGING.md: no code logs `{message}`");
     }
 }
+
+/// CI runs these commands, or they take minutes or change files; each must name what exists.
+#[test]
+fn every_command_of_the_contributing_guide_names_what_exists() {
+    let (makefile, manifest) = (read("Makefile"), read("Cargo.toml"));
+    let mut checked = 0;
+    for block in blocks(&read("CONTRIBUTING.md"), "bash") {
+        let words: Vec<&str> = block.split_whitespace().collect();
+        for pair in words.windows(2) {
+            let exists = match (pair[0], pair[1]) {
+                ("make", target) => makefile.contains(&format!("\n{target}:")),
+                ("--bench", name) => manifest.contains(&format!("[[bench]]\nname = \"{name}\"")),
+                ("--test", name) => manifest.contains(&format!("[[test]]\nname = \"{name}\"")),
+                ("it", file) if file.ends_with("::") => {
+                    Path::new(ROOT).join("tests/it").join(file.replace("::", ".rs")).exists()
+                }
+                (_, script) if script.starts_with("deploy/") => Path::new(ROOT).join(script).exists(),
+                _ => continue,
+            };
+            assert!(exists, "CONTRIBUTING.md: `{} {}` names what does not exist", pair[0], pair[1]);
+            checked += 1;
+        }
+    }
+    assert!(checked > 8, "only {checked} commands found");
+}
