@@ -14,9 +14,9 @@ use super::lane::{self, Group, Lane, NewDelivery, Outcome, PendingRetry, Positio
 use super::lanes::{LaneHandle, LaneHandles};
 use super::undelivered_decreases::{TrackedDecrease, UndeliveredDecreases};
 use super::{
-    Changes, Claimed, DeadLetter, DeadLetterError, DecideFn, Delivery, DeliveryId, DeliveryState, Error,
+    Changes, Claimed, DeadLetter, DeadLetterError, DecideFn, Delivery, DeliveryId, DeliveryState, DropError, Error,
     EventSeq, Keys, NewEvent, RecordQuery, Records, Redrive, Settlement, StoredEvent, StoredRecord,
-    StoredState, Tally, View, WallClock, expiry, query, withdrawn,
+    StoredState, Tally, UnreadableRow, View, WallClock, expiry, query, withdrawn,
 };
 use crate::domain::alert_key::AlertKey;
 use crate::domain::control::Controls;
@@ -301,6 +301,15 @@ impl Memory {
             found.truncate(max);
             found
         }))
+    }
+
+    /// None: there are no rows.
+    pub(super) fn unreadable_rows(&self) -> Vec<UnreadableRow> {
+        Vec::new()
+    }
+
+    pub(super) async fn drop_unreadable(&self, _row: i64) -> Result<UnreadableRow, DropError> {
+        Err(DropError::NotUnreadable)
     }
 
     pub(super) async fn close(&self) {}

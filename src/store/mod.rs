@@ -34,7 +34,8 @@ mod tests;
 mod undelivered_decreases;
 mod withdrawn;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -236,9 +237,55 @@ pub enum Error {
     /// Needs an operator.
     #[error("{0}")]
     Unusable(String),
+    /// Some rows cannot be read; everything that does not need them goes on.
+    #[error("{0}")]
+    Unreadable(UnreadableStates),
     /// The store was closed, or its thread has ended.
     #[error("the store is closed")]
     Closed,
+}
+
+/// The keys of a transaction that refer to states which cannot be read.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct UnreadableStates {
+    /// Targets.
+    pub targets: BTreeSet<TargetKey>,
+    /// Alerts that are known at such a target.
+    pub alerts: BTreeSet<AlertKey>,
+}
+
+impl fmt::Display for UnreadableStates {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.targets.first() {
+            Some(first) => write!(f, "the state of target {first} cannot be read")?,
+            None => write!(f, "the state of a target of these alerts cannot be read")?,
+        }
+        write!(f, "; `scalebridge status` lists such targets, `scalebridge store drop` gives one up")
+    }
+}
+
+/// A row of the store that cannot be read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UnreadableRow {
+    /// The target's id in the store.
+    pub id: i64,
+    /// The target; `None` if its key cannot be read either.
+    pub target: Option<TargetKey>,
+    /// When it was found.
+    pub since: Time,
+    /// Why it cannot be read.
+    pub error: String,
+}
+
+/// Why a row was not dropped.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum DropError {
+    /// The store could not read or write.
+    #[error(transparent)]
+    Store(#[from] Error),
+    /// The row can be read, or does not exist.
+    #[error("the store has no such unreadable row")]
+    NotUnreadable,
 }
 
 macro_rules! delegate {
@@ -532,6 +579,20 @@ impl Store {
     /// The store could not write; nothing was deleted.
     pub async fn prune(&self, decisions: Duration, delivered: Duration) -> Result<bool, Error> {
         delegate!(self, store => store.prune(decisions, delivered).await)
+    }
+
+    /// The rows that cannot be read, as far as they were found: each is found when it is needed.
+    pub fn unreadable_rows(&self) -> Vec<UnreadableRow> {
+        delegate!(self, store => store.unreadable_rows())
+    }
+
+    /// Gives up the state of a target that cannot be read: it is deleted, as if the target had never had one. When
+    /// this returns `Ok`, that is on disk.
+    ///
+    /// # Errors
+    /// Nothing has changed; see `DropError`.
+    pub async fn drop_unreadable(&self, row: i64) -> Result<UnreadableRow, DropError> {
+        delegate!(self, store => store.drop_unreadable(row).await)
     }
 
     /// Commits queued commands and closes the store.

@@ -5,68 +5,72 @@
 //! settlements, since no caller waits for those. WAL with `synchronous=FULL`: a commit that has returned is
 //! on disk. The index (target ids, targets of each alert, due times) is in memory, so a new target costs no
 //! query.
+//!
+//! In reading order, each knows only those before it:
+//!
+//! 1. `codec`: the stored forms of states, events and records.
+//! 2. `tally`: counts of open episodes and deferred actions.
+//! 3. `file`: the schema with its migrations, opening and locking, checkpoints.
+//! 4. `committed`: what is kept in memory as of the last commit, and what a batch has staged on top of it.
+//! 5. `decide`: the read set and the write set of a decision, and deciding on the caller's thread.
+//! 6. `tables`: writing rows: states, events, deliveries, dead letters, records.
+//! 7. `retention`: deleting old rows. `restore`: filling `committed` when the store is opened.
+//! 8. `writer`: the thread: batching, group commit with a savepoint for each command, publication.
+//! 9. `reader`: queries beside the writer.
+//! 10. This file: the handle, which implements the contracts of [`crate::store`].
 
-mod batch;
-mod checkpoint;
-mod command;
+mod codec;
 mod committed;
-mod compensation;
-mod compression;
-mod dead_letters;
-mod decrease_tracker;
-mod deliveries;
-mod dictionaries;
-mod event_blocks;
-mod index;
-mod optimistic;
-mod prune;
-mod query;
-mod recheck_queue;
+mod decide;
+mod file;
+mod reader;
 mod restore;
-mod schema;
-mod shared_clock;
+mod retention;
+mod tables;
 mod tally;
 #[cfg(test)]
 mod tests;
-mod transact;
-mod undelivered_decreases;
 mod writer;
 
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::path::Path;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 use parking_lot::{Mutex, RwLock};
-use rusqlite::{Connection, OptionalExtension, params};
+use rusqlite::Connection;
 use tokio::sync::{oneshot, watch};
 
-use super::lane::{Claim, NewDelivery};
+use super::lane::Claim;
 use super::lanes::{LaneHandle, LaneHandles};
 use super::{
-    Claimed, DeadLetter, DeadLetterError, DecideFn, DeliveryId, DeliveryState, Error, EventSeq, Keys,
-    RecordQuery, Records, Redrive, Settlement, StoredEvent, StoredState, Tally, WallClock,
+    Claimed, DeadLetter, DeadLetterError, DecideFn, DeliveryId, DeliveryState, DropError, Error, EventSeq,
+    Keys, RecordQuery, Records, Redrive, Settlement, StoredEvent, StoredState, Tally, UnreadableRow, WallClock,
 };
+use crate::domain::alert_key::AlertKey;
 use crate::domain::control::Controls;
-use crate::domain::header::EncodedEvent;
 use crate::domain::name::Name;
 use crate::domain::target::TargetKey;
 use crate::domain::time::Time;
-use command::Command;
-use committed::CommittedView;
-use event_blocks::BodyReader;
-use index::Fingerprints;
-use optimistic::{SharedIndex, Snapshot, Speculation, SpeculationGate};
-use restore::{last_time, read_index, read_lanes, read_recheck_queue};
-use shared_clock::SharedClock;
-use writer::{Writer, WriterDeps};
+use committed::clock::SharedClock;
+use committed::controls::CommittedView;
+use committed::index::Fingerprints;
+use committed::quarantine::Quarantine;
+use decide::optimistic::{self, SharedIndex, Snapshot, Speculation, SpeculationGate};
+use file::{checkpoint, schema};
+use reader::{claims, query};
+use retention::{PruneCursor, Retention};
+use tables::dead_letters;
+use tables::deliveries::OutboxTable;
+use tables::routes::Routes;
+use tables::states::StateTable;
+use writer::command::Command;
+use writer::{Publisher, Writer};
 
 /// A decision about more alerts than this runs on a blocking thread.
 const MAX_INLINE_ALERTS: usize = 200;
-
-/// Maximum number of events that one refill of a lane's window reads.
-const MAX_REFILL_EVENTS: usize = 1000;
 
 /// A handle of an open SQLite store. Cheap to clone.
 #[derive(Clone)]
@@ -80,6 +84,7 @@ pub struct Sqlite {
     created: Time,
     index: SharedIndex,
     gate: Arc<SpeculationGate>,
+    quarantine: Arc<Quarantine>,
     due: watch::Receiver<Option<Time>>,
     /// Closed after the connections: see [`schema::Database`].
     _file: Arc<File>,
@@ -92,62 +97,43 @@ impl Sqlite {
     /// # Errors
     /// `Error::Unusable`, with the cause and the fix.
     pub fn open(path: &Path, destinations: &[Name], wall: WallClock) -> Result<Self, Error> {
-        let opened = schema::open(path, wall())?;
         let broken = |error: rusqlite::Error| schema::unusable(path, &error);
-        let hashes = Fingerprints(opened.hash_key);
-        let mut index = read_index(&opened.writer).map_err(broken)?;
-        let lanes = LaneHandles::new(read_lanes(&opened.writer, destinations).map_err(broken)?);
-        let clock = SharedClock::start(wall, last_time(&opened.writer).map_err(broken)?);
-        let clock = Arc::new(clock);
-        index.restore_recheck_queue(read_recheck_queue(&opened.writer).map_err(broken)?, clock.now());
-        let committed = Arc::new(CommittedView::read(&opened.writer).map_err(broken)?);
-        let (due_sender, due) = watch::channel(index.next_due());
-        let (commands, queue) = mpsc::channel();
-        let (checkpoints, wanted) = mpsc::sync_channel(1);
-        let checkpointer = schema::connect(path).map_err(broken)?;
+        let opened = schema::open(path, wall())?;
         let reader = schema::connect(path).map_err(broken)?;
-        let (file, hand_over) = (opened.file.clone(), checkpoint::HandOver::default());
-        let checkpoint_files = (file.clone(), hand_over.clone());
-        let (index, gate) = (Arc::new(RwLock::new(index)), Arc::<SpeculationGate>::default());
-        let deps = WriterDeps {
-            lanes: lanes.clone(),
-            clock: clock.clone(),
-            committed: committed.clone(),
-            due: due_sender,
-            checkpoints,
-            hand_over,
-            index: index.clone(),
-            gate: gate.clone(),
+        let checkpointer = schema::connect(path).map_err(broken)?;
+        let file = opened.file.clone();
+        let (checkpoints, wanted) = mpsc::sync_channel(1);
+        let Parts { writer, due } = prepare(opened, destinations, wall, checkpoints).map_err(broken)?;
+        let (commands, queue) = mpsc::channel();
+        let store = Self {
+            commands,
+            reader: Arc::new(Mutex::new(reader)),
+            lanes: writer.outbox.lanes.clone(),
+            clock: writer.clock.clone(),
+            committed: writer.states.committed.clone(),
+            hashes: writer.states.hashes,
+            created: writer.created,
+            index: writer.states.index.clone(),
+            gate: writer.gate.clone(),
+            quarantine: writer.states.quarantine.clone(),
+            due,
+            _file: file.clone(),
+            threads: Arc::default(),
         };
-        let created = opened.created;
-        let writer = Writer::new(opened, hashes, deps).map_err(broken)?;
+        let hand_over = writer.publisher.hand_over.clone();
         let spawn = |name: &str, run: Box<dyn FnOnce() + Send>| {
             let thread = std::thread::Builder::new().name(name.to_owned()).spawn(run);
             thread.map_err(|error| Error::Unusable(format!("cannot start the thread {name}: {error}")))
         };
-        let threads = vec![
+        let threads = [
             spawn("store-writer", Box::new(move || writer.run(&queue)))?,
             spawn(
                 "store-checkpoint",
-                Box::new(move || {
-                    checkpoint::run(&checkpointer, &checkpoint_files.0, &wanted, &checkpoint_files.1);
-                }),
+                Box::new(move || checkpoint::run(&checkpointer, &file, &wanted, &hand_over)),
             )?,
         ];
-        Ok(Self {
-            commands,
-            reader: Arc::new(Mutex::new(reader)),
-            lanes,
-            clock,
-            committed,
-            hashes,
-            created,
-            index,
-            gate,
-            due,
-            _file: file,
-            threads: Arc::new(Mutex::new(threads)),
-        })
+        store.threads.lock().extend(threads);
+        Ok(store)
     }
 
     pub(super) fn now(&self) -> Time {
@@ -214,7 +200,7 @@ impl Sqlite {
     pub(super) async fn locate(
         &self,
         keys: Keys,
-    ) -> Result<BTreeMap<crate::domain::alert_key::AlertKey, Vec<TargetKey>>, Error> {
+    ) -> Result<BTreeMap<AlertKey, Vec<TargetKey>>, Error> {
         self.ask(|reply| Command::Locate { keys, reply }).await
     }
 
@@ -253,7 +239,17 @@ impl Sqlite {
     }
 
     pub(super) async fn prune(&self, decisions: Duration, delivered: Duration) -> Result<bool, Error> {
-        self.ask(|reply| Command::Prune { decisions, delivered, reply }).await
+        let retention = Retention { decisions, delivered };
+        self.ask(|reply| Command::Prune { retention, reply }).await
+    }
+
+    /// The rows that cannot be read, as far as they were found.
+    pub(super) fn unreadable_rows(&self) -> Vec<UnreadableRow> {
+        self.quarantine.rows()
+    }
+
+    pub(super) async fn drop_unreadable(&self, row: i64) -> Result<UnreadableRow, DropError> {
+        self.ask(|reply| Command::DropState { row, reply }).await?
     }
 
     /// Runs `read` with the reading connection, on a blocking thread.
@@ -268,18 +264,18 @@ impl Sqlite {
 
     pub(super) async fn claim(&self, handle: &Arc<LaneHandle>, max: usize) -> Result<Vec<Claimed>, Error> {
         let now = self.now();
-        let mut claims = handle.with_lane(|lane| lane.claim(max, now));
-        if claims.len() < max && handle.with_lane(|lane| lane.has_room()) {
+        let mut claimed = handle.with_lane(|lane| lane.claim(max, now));
+        if claimed.len() < max && handle.with_lane(|lane| lane.has_room()) {
             if let Err(error) = self.refill(handle).await {
-                handle.with_lane(|lane| claims.iter().for_each(|one| lane.unclaim(one.seq)));
+                handle.with_lane(|lane| claimed.iter().for_each(|one| lane.unclaim(one.seq)));
                 return Err(error);
             }
-            claims.extend(handle.with_lane(|lane| lane.claim(max - claims.len(), now)));
+            claimed.extend(handle.with_lane(|lane| lane.claim(max - claimed.len(), now)));
         }
         let may_have_missed = handle.with_lane(|lane| lane.has_never_delivered());
-        let lookups: Vec<ClaimLookup> = claims
+        let lookups: Vec<claims::ClaimLookup> = claimed
             .iter()
-            .map(|one| ClaimLookup {
+            .map(|one| claims::ClaimLookup {
                 seq: one.seq.0,
                 has_row: one.body.is_none(),
                 check_compensation: one.compensates && may_have_missed,
@@ -289,16 +285,16 @@ impl Sqlite {
         let mut details = BTreeMap::new();
         if !lookups.is_empty() {
             let (name, destination_id) = (handle.name.clone(), handle.id);
-            match self.read(move |reader| read_claims(reader, &name, destination_id, &lookups)).await {
+            match self.read(move |reader| claims::read_claims(reader, &name, destination_id, &lookups)).await {
                 Ok(found) => details = found,
                 Err(error) => {
-                    handle.with_lane(|lane| claims.iter().for_each(|one| lane.unclaim(one.seq)));
+                    handle.with_lane(|lane| claimed.iter().for_each(|one| lane.unclaim(one.seq)));
                     return Err(error);
                 }
             }
         }
-        let claimed = claims.into_iter().filter_map(|Claim { seq, body, emitted_at, attempts, .. }| {
-            let ClaimDetails { body: stored, last_error, nothing_to_compensate } =
+        let claimed = claimed.into_iter().filter_map(|Claim { seq, body, emitted_at, attempts, .. }| {
+            let claims::ClaimDetails { body: stored, last_error, nothing_to_compensate } =
                 details.remove(&seq.0).unwrap_or_default();
             let body = body.or(stored);
             if body.is_none() {
@@ -317,10 +313,10 @@ impl Sqlite {
             return Ok(());
         }
         let (name, destination_id) = (handle.name.clone(), handle.id);
-        let events = self.read(move |reader| read_events(reader, &name, destination_id, after)).await?;
-        let more = events.len() == MAX_REFILL_EVENTS;
+        let events = self.read(move |reader| claims::read_events(reader, &name, destination_id, after)).await?;
+        let more = events.len() == claims::MAX_REFILL_EVENTS;
         handle.with_lane(|lane| {
-            for RefillEvent { delivery, is_wanted, has_row } in events {
+            for claims::RefillEvent { delivery, is_wanted, has_row } in events {
                 if !lane.has_room() {
                     return;
                 }
@@ -371,25 +367,7 @@ impl Sqlite {
     ) -> Result<Vec<String>, Error> {
         let hash = self.hashes.target(target);
         let id = self.ask(|reply| Command::TargetId { hash, reply }).await?;
-        self.read(move |reader| {
-            let mut retired =
-                reader.prepare_cached("SELECT id FROM retired_targets WHERE hash = ?1 ORDER BY id")?;
-            let mut ids = retired.query_map([hash.0], |row| row.get(0))?.collect::<Result<Vec<i64>, _>>()?;
-            ids.extend(id);
-            let mut found = Vec::new();
-            let mut history = reader.prepare_cached(
-                "SELECT r.id, r.body FROM history h JOIN records r ON r.id = h.record
-                 WHERE h.target = ?1 AND h.at BETWEEN ?2 AND ?3 ORDER BY h.at, h.record",
-            )?;
-            for id in ids {
-                let rows = history.query_map(params![id, from.as_nanos(), to.as_nanos()], |row| {
-                    Ok(query::record_text(row.get(0)?, row.get_ref(1)?))
-                })?;
-                found.extend(rows.collect::<Result<Vec<_>, _>>()?.into_iter().flatten());
-            }
-            Ok(found)
-        })
-        .await
+        self.read(move |reader| query::history(reader, (hash, id), from, to)).await
     }
 
     pub(super) async fn records(&self, query: RecordQuery) -> Result<Records, Error> {
@@ -451,100 +429,45 @@ impl Sqlite {
     }
 }
 
-struct RefillEvent {
-    delivery: NewDelivery,
-    is_wanted: bool,
-    /// Whether a row of `deliveries` has details that the lane does not have. A delivery that is cancelled
-    /// during this read is cancelled in the lane when that commit is published.
-    has_row: bool,
+/// A writer that has not started.
+struct Parts {
+    writer: Writer,
+    due: watch::Receiver<Option<Time>>,
 }
 
-fn read_events(
-    reader: &Connection,
-    destination: &Name,
-    destination_id: i64,
-    after: i64,
-) -> rusqlite::Result<Vec<RefillEvent>> {
-    let mut routes = reader.prepare_cached("SELECT id, destinations FROM routes")?;
-    let mut routes = routes.query([])?;
-    let mut wanted: Vec<i64> = Vec::new();
-    while let Some(route) = routes.next()? {
-        if compensation::parse_destinations(route.get_ref(1)?.as_str()?).contains(destination) {
-            wanted.push(route.get(0)?);
-        }
-    }
-    let mut events = reader.prepare_cached(
-        "SELECT e.id, e.target, e.route, e.at, e.compensates IS NOT NULL, e.body, coalesce(d.state, ?4) <> ?4
-         FROM events e LEFT JOIN deliveries d ON d.destination = ?3 AND d.event = e.id
-         WHERE e.id > ?1 ORDER BY e.id LIMIT ?2",
-    )?;
-    let mut bodies = BodyReader::new(reader);
-    let rows = events.query_map(
-        params![after, MAX_REFILL_EVENTS as i64, destination_id, schema::CANCELLED],
-        |row| {
-            let seq = row.get(0)?;
-            Ok(RefillEvent {
-                is_wanted: wanted.contains(&row.get(2)?),
-                has_row: row.get(6)?,
-                delivery: NewDelivery {
-                    seq: EventSeq(seq),
-                    group: row.get(1)?,
-                    emitted_at: Time::from_nanos(row.get(3)?),
-                    compensates: row.get(4)?,
-                    body: bodies.read(seq, row.get_ref(5)?)?.into(),
-                },
-            })
+/// Fills what is kept in memory, and builds the writer.
+fn prepare(
+    opened: schema::Database,
+    destinations: &[Name],
+    wall: WallClock,
+    checkpoints: mpsc::SyncSender<()>,
+) -> rusqlite::Result<Parts> {
+    let schema::Database { writer: connection, created, hash_key, lock, .. } = opened;
+    let hashes = Fingerprints(hash_key);
+    let mut index = restore::read_index(&connection)?;
+    let lanes = LaneHandles::new(restore::read_lanes(&connection, destinations)?);
+    let clock = SharedClock::start(wall, restore::last_time(&connection)?);
+    index.restore_recheck_queue(restore::read_recheck_queue(&connection)?, clock.now());
+    let next = restore::read_next_ids(&connection)?;
+    clock.last_event.store(next.event - 1, Ordering::Release);
+    let (due_sender, due) = watch::channel(index.next_due());
+    let decreases = restore::read_decreases(&connection)?;
+    let writer = Writer {
+        created,
+        states: StateTable {
+            index: Arc::new(RwLock::new(index)),
+            hashes,
+            committed: Arc::new(CommittedView::read(&connection)?),
+            quarantine: Arc::default(),
         },
-    )?;
-    rows.collect()
-}
-
-/// What has to be read for a claimed delivery.
-struct ClaimLookup {
-    seq: i64,
-    /// Its body is not in memory, and it may have a row.
-    has_row: bool,
-    /// Whether it may have nothing to compensate.
-    check_compensation: bool,
-}
-
-#[derive(Default)]
-struct ClaimDetails {
-    body: Option<EncodedEvent>,
-    last_error: Option<Arc<str>>,
-    nothing_to_compensate: bool,
-}
-
-fn read_claims(
-    reader: &Connection,
-    destination: &Name,
-    destination_id: i64,
-    lookups: &[ClaimLookup],
-) -> rusqlite::Result<BTreeMap<i64, ClaimDetails>> {
-    let mut event = reader.prepare_cached(
-        "SELECT e.body, d.state, d.error, d.expiry, e.compensates
-         FROM events e LEFT JOIN deliveries d ON d.destination = ?1 AND d.event = e.id WHERE e.id = ?2",
-    )?;
-    let mut found = BTreeMap::new();
-    let mut bodies = BodyReader::new(reader);
-    for &ClaimLookup { seq, has_row, check_compensation } in lookups {
-        let details = event.query_row([destination_id, seq], |row| {
-            let mut details = ClaimDetails::default();
-            if has_row {
-                details.body = Some(dead_letters::as_sent(bodies.read(seq, row.get_ref(0)?)?, row.get(3)?));
-                let error = row.get_ref(2)?.as_str_or_null()?.unwrap_or_default();
-                details.last_error = Some(error).filter(|error| !error.is_empty()).map(Into::into);
-            }
-            let firing =
-                row.get_ref(4)?.as_blob_or_null()?.filter(|_| check_compensation).map(compensation::decode);
-            Ok((details, firing))
-        });
-        let Some((mut details, firing)) = details.optional()? else { continue };
-        if let Some(firing) = firing {
-            details.nothing_to_compensate =
-                !compensation::has_arrived(reader, destination, destination_id, &firing)?;
-        }
-        found.insert(seq, details);
-    }
-    Ok(found)
+        outbox: OutboxTable { hashes, lanes, routes: Routes::default(), decreases },
+        clock: Arc::new(clock),
+        gate: Arc::default(),
+        prune_cursor: PruneCursor::default(),
+        next,
+        publisher: Publisher { due: due_sender, checkpoints, hand_over: checkpoint::HandOver::default() },
+        _lock: lock,
+        connection,
+    };
+    Ok(Parts { writer, due })
 }

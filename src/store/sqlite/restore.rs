@@ -1,16 +1,22 @@
-//! Reads the index, the recheck queue, the lanes and the last store time when the store is opened.
+//! Reads what is kept in memory when the store is opened: the index, the recheck queue, the lanes, the undelivered
+//! decreases, and the last store time.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use rusqlite::{Connection, OptionalExtension, params};
 
-use super::index::{Fingerprint, Index};
+use super::committed::decreases::DecreaseTracker;
+use super::committed::index::{Fingerprint, Index};
+use super::committed::staged::NextIds;
+use super::file::delivery_state::DeliveryState;
+use super::tables::states::TARGET_HASH;
 use crate::domain::name::Name;
 use crate::domain::time::Time;
 use crate::store::EventSeq;
 use crate::store::lane::{Lane, PendingRetry, Position};
 use crate::store::lanes::LaneHandle;
+use crate::store::undelivered_decreases::{TrackedDecrease, UndeliveredDecreases};
 
 /// Reads the index: target ids, targets of each alert, due times.
 pub(super) fn read_index(writer: &Connection) -> rusqlite::Result<Index> {
@@ -50,6 +56,9 @@ pub(super) fn last_time(writer: &Connection) -> rusqlite::Result<Option<Time>> {
     Ok(last.map(Time::from_nanos))
 }
 
+/// The id of the newest event, also of a deleted one.
+const NEWEST_EVENT: &str = "
+    SELECT max(coalesce((SELECT max(id) FROM events), 0), coalesce((SELECT max(cursor) FROM destinations), 0))";
 /// Deliveries that wait for a retry.
 const PENDING_RETRIES: &str = "
     SELECT d.event, e.target, coalesce(d.since, e.at), e.compensates IS NOT NULL, d.attempts, d.due
@@ -72,11 +81,7 @@ pub(super) fn read_lanes(
     writer: &Connection,
     destinations: &[Name],
 ) -> rusqlite::Result<BTreeMap<Name, Arc<LaneHandle>>> {
-    let newest: i64 = writer.query_row(
-        "SELECT max(coalesce((SELECT max(id) FROM events), 0), coalesce((SELECT max(cursor) FROM destinations), 0))",
-        [],
-        |row| row.get(0),
-    )?;
+    let newest: i64 = writer.query_row(NEWEST_EVENT, [], |row| row.get(0))?;
     let mut lanes = BTreeMap::new();
     for name in destinations {
         // A new destination starts after the newest event.
@@ -123,4 +128,55 @@ pub(super) fn read_lanes(
         lanes.insert(name.clone(), Arc::new(handle));
     }
     Ok(lanes)
+}
+
+/// Each undelivered decrease with each destination that has not settled it, including destinations that are not
+/// configured any more. Events above the lowest cursor are found by their index, those below it by their rows.
+const UNDELIVERED_DECREASES: &str = "
+    SELECT e.id AS event, e.target, d.name FROM events e INDEXED BY shrinking
+    JOIN routes r ON r.id = e.route JOIN json_each(r.destinations) n
+    JOIN destinations d ON d.name = n.value
+    LEFT JOIN deliveries x ON x.destination = d.id AND x.event = e.id
+    WHERE e.decreases = 1
+    AND e.id > (SELECT coalesce(min(cursor), 9223372036854775807) FROM destinations WHERE enqueued > settled_below_cursor)
+    AND (x.state = ?1 OR x.state IS NULL AND e.id > d.cursor)
+    UNION
+    SELECT e.id, e.target, d.name FROM deliveries x
+    JOIN events e ON e.id = x.event AND e.decreases = 1
+    JOIN destinations d ON d.id = x.destination
+    WHERE x.state = ?1
+    ORDER BY event";
+/// Reads the undelivered decreases when the store is opened.
+pub(super) fn read_decreases(connection: &Connection) -> rusqlite::Result<DecreaseTracker> {
+    let mut undelivered = UndeliveredDecreases::default();
+    let mut found = connection.prepare(UNDELIVERED_DECREASES)?;
+    let mut rows = found.query([DeliveryState::Retry])?;
+    let mut events: BTreeMap<i64, (i64, Vec<Name>)> = BTreeMap::new();
+    while let Some(row) = rows.next()? {
+        let (_, pending) = events.entry(row.get(0)?).or_insert((row.get(1)?, Vec::new()));
+        pending.extend(Name::new(row.get_ref(2)?.as_str()?));
+    }
+    for (seq, (group, pending_destinations)) in events {
+        let hash =
+            connection.prepare_cached(TARGET_HASH)?.query_row([group], |row| row.get(0)).optional()?;
+        // An id that is not retained any more belongs to decisions past their retention.
+        if let Some(hash) = hash {
+            undelivered
+                .add(seq, TrackedDecrease { target: Fingerprint(hash), group, pending_destinations });
+        }
+    }
+    Ok(DecreaseTracker { undelivered, withholding: BTreeSet::new() })
+}
+
+/// The next free ids. Ids are never used twice, so those of deleted rows count too.
+pub(super) fn read_next_ids(connection: &Connection) -> rusqlite::Result<NextIds> {
+    let number = |query: &str| connection.query_row(query, [], |row| row.get::<_, i64>(0));
+    Ok(NextIds {
+        target: number(
+            "SELECT max(coalesce((SELECT max(id) FROM targets), 0),
+                        coalesce((SELECT max(id) FROM retired_targets), 0)) + 1",
+        )?,
+        record: number("SELECT coalesce(max(id), 0) + 1 FROM records")?,
+        event: number(NEWEST_EVENT)? + 1,
+    })
 }

@@ -17,14 +17,14 @@ const KIND_DEFERRED: i64 = 2;
 
 /// The changes of the counts in a batch.
 #[derive(Debug, Default)]
-pub(super) struct Deltas {
+pub(crate) struct Deltas {
     open: BTreeMap<Name, i64>,
     deferred: BTreeMap<Verdict, i64>,
 }
 
 impl Deltas {
     /// Adds the difference between two states of a target.
-    pub(super) fn put(&mut self, before: &TargetState, after: &TargetState) {
+    pub(crate) fn put(&mut self, before: &TargetState, after: &TargetState) {
         // Most writes change neither.
         if !before.open_episodes().eq(after.open_episodes()) {
             add(&mut self.open, before.open_episodes().cloned(), -1);
@@ -36,8 +36,21 @@ impl Deltas {
         }
     }
 
+    /// Adds later changes.
+    pub(crate) fn absorb(&mut self, later: Self) {
+        later.open.into_iter().for_each(|(rule, by)| *self.open.entry(rule).or_default() += by);
+        later.deferred.into_iter().for_each(|(verdict, by)| *self.deferred.entry(verdict).or_default() += by);
+    }
+
+    /// The counts, if all were 0 before.
+    pub(crate) fn totals(&self) -> Tally {
+        let mut totals = Tally::default();
+        self.apply(&mut totals);
+        totals
+    }
+
     /// Writes the new values of the counts that change; a count of 0 has no row.
-    pub(super) fn write(&self, connection: &Connection, before: &Tally) -> rusqlite::Result<()> {
+    pub(crate) fn write(&self, connection: &Connection, before: &Tally) -> rusqlite::Result<()> {
         let put = |kind: i64, name: &str, count: u64| {
             let mut put = connection.prepare_cached("INSERT OR REPLACE INTO tally VALUES (?1, ?2, ?3)")?;
             let mut delete = connection.prepare_cached("DELETE FROM tally WHERE kind = ?1 AND name = ?2")?;
@@ -53,7 +66,7 @@ impl Deltas {
     }
 
     /// Applies the changes to the counts in memory.
-    pub(super) fn apply(&self, tally: &mut Tally) {
+    pub(crate) fn apply(&self, tally: &mut Tally) {
         apply(&mut tally.open_episodes, &self.open);
         apply(&mut tally.deferred, &self.deferred);
     }
@@ -83,8 +96,13 @@ fn apply<K: Ord + Clone>(counts: &mut BTreeMap<K, u64>, deltas: &BTreeMap<K, i64
     }
 }
 
+/// Deletes all counts.
+pub(crate) fn clear(connection: &Connection) -> rusqlite::Result<()> {
+    connection.execute("DELETE FROM tally", []).map(drop)
+}
+
 /// Reads the stored counts.
-pub(super) fn read(connection: &Connection) -> rusqlite::Result<Tally> {
+pub(crate) fn read(connection: &Connection) -> rusqlite::Result<Tally> {
     let mut tally = Tally::default();
     let mut counts = connection.prepare("SELECT kind, name, count FROM tally")?;
     let mut rows = counts.query([])?;

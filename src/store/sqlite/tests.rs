@@ -82,18 +82,7 @@ impl Sqlite {
 fn writer(dir: &Path, pages: i64) -> Writer {
     let opened = schema::open(&dir.join("bridge.db"), wall()()).unwrap();
     opened.writer.pragma_update_and_check(None, "max_page_count", pages, |_| Ok(())).unwrap();
-    let hashes = Fingerprints(opened.hash_key);
-    let deps = WriterDeps {
-        lanes: LaneHandles::new(read_lanes(&opened.writer, &[queue()]).unwrap()),
-        clock: Arc::new(SharedClock::start(wall(), None)),
-        committed: Arc::new(CommittedView::read(&opened.writer).unwrap()),
-        due: watch::channel(None).0,
-        checkpoints: mpsc::sync_channel(1).0,
-        hand_over: checkpoint::HandOver::default(),
-        index: Arc::default(),
-        gate: Arc::default(),
-    };
-    Writer::new(opened, hashes, deps).unwrap()
+    prepare(opened, &[queue()], wall(), mpsc::sync_channel(1).0).unwrap().writer
 }
 
 /// A full disk makes SQLite roll back by itself, in the middle of a batch.

@@ -1,4 +1,5 @@
-//! Group commit: commands of one batch are committed together, or none of them.
+//! Group commit: the commands of one batch are committed together, without those that fail; if the commit fails,
+//! none of them is.
 
 use super::controls::{change_controls, changed, due, put};
 use super::*;
@@ -7,14 +8,27 @@ use crate::store::{Error, Record};
 
 type Write = Box<dyn FnMut(&View) -> Changes + Send>;
 
-/// Makes every write of a record fail, and so its whole batch.
-fn break_disk(harness: &StoreHarness) {
-    let full = "CREATE TRIGGER full BEFORE INSERT ON records BEGIN SELECT RAISE(ABORT, 'full'); END";
+/// Makes every commit of a batch fail that delivers events or changes counts.
+fn break_commits(harness: &StoreHarness) {
+    let full = "CREATE TRIGGER full BEFORE UPDATE ON destinations BEGIN SELECT RAISE(ABORT, 'full'); END;
+                CREATE TRIGGER full_too BEFORE INSERT ON tally BEGIN SELECT RAISE(ABORT, 'full'); END";
     harness.database().execute_batch(full).unwrap();
 }
 
-fn repair_disk(harness: &StoreHarness) {
-    harness.database().execute_batch("DROP TRIGGER full").unwrap();
+fn repair_commits(harness: &StoreHarness) {
+    harness.database().execute_batch("DROP TRIGGER full; DROP TRIGGER full_too").unwrap();
+}
+
+/// Makes every command fail that writes a record with this text.
+fn break_commands(harness: &StoreHarness) {
+    let full = "CREATE TRIGGER full BEFORE INSERT ON records WHEN NEW.body = '\"fails\"'
+                BEGIN SELECT RAISE(ABORT, 'full'); END";
+    harness.database().execute_batch(full).unwrap();
+}
+
+/// The record of a command that fails.
+fn failing_record(target: &str) -> Record {
+    Record { targets: vec![key(target)], body: "\"fails\"".into() }
 }
 
 fn record(targets: &[&str]) -> Record {
@@ -67,7 +81,7 @@ async fn no_worker_claims_the_decreases_that_a_transaction_sees() {
 async fn a_batch_that_fails_cancels_nothing_and_releases_what_it_withheld() {
     let mut harness = StoreHarness::sqlite();
     harness.emit("a", Kind::In, "in", &["queue"]).await;
-    break_disk(&harness);
+    break_commits(&harness);
     let done = commit_together(
         &harness,
         vec![
@@ -76,7 +90,7 @@ async fn a_batch_that_fails_cancels_nothing_and_releases_what_it_withheld() {
         ],
     );
     assert!(done.await.iter().all(Result::is_err));
-    repair_disk(&harness);
+    repair_commits(&harness);
     harness.restart().await;
     let seqs = harness.claim_expecting("queue", &["in"]).await;
     assert_eq!(harness.emit("a", Kind::Note, "note", &["queue"]).await, ["in"]);
@@ -85,11 +99,68 @@ async fn a_batch_that_fails_cancels_nothing_and_releases_what_it_withheld() {
 }
 
 #[tokio::test]
+async fn a_command_that_fails_is_rolled_back_alone() {
+    let mut harness = StoreHarness::sqlite();
+    harness.emit("a", Kind::In, "in", &["queue"]).await;
+    put(&harness, "d", deferred_state("nodes", Verdict::Paused, false)).await;
+    break_commands(&harness);
+    let done = commit_together(
+        &harness,
+        vec![
+            ("b", Box::new(|_| event("b", Kind::Note, "before", &["queue"]).changes())),
+            (
+                "a",
+                Box::new(|view| Changes {
+                    states: vec![
+                        (key("d"), TargetState::default()),
+                        (key("e"), deferred_state("pods", Verdict::Held, false)),
+                    ],
+                    controls: Some(changed(&view.controls, true)),
+                    record: Some(failing_record("a")),
+                    ..event("a", Kind::Out, "superseding", &["queue", "journal"]).changes()
+                }),
+            ),
+            (
+                "a",
+                Box::new(|view| {
+                    assert_eq!(view.controls.generation, 0, "the command that failed changed no controls");
+                    assert_eq!(ids(view), ["in"], "and it superseded nothing");
+                    event("c", Kind::Note, "after", &["queue"]).changes()
+                }),
+            ),
+        ],
+    );
+    let done: Vec<bool> = done.await.iter().map(Result::is_ok).collect();
+    assert_eq!(done, [true, false, true]);
+    for restart in [false, true] {
+        if restart {
+            harness.store.close().await;
+            harness.restart().await;
+        }
+        harness.claim_expecting("queue", &["in", "before", "after"]).await;
+        harness.claim_expecting("journal", &[]).await;
+        let counts = harness.store.tally();
+        let paused: u64 = counts.deferred.values().sum();
+        assert_eq!((paused, counts.open_episodes.len()), (1, counted_open(&harness).await), "{counts:?}");
+        assert_eq!(harness.store.controls().generation, 0);
+        harness.store.release_claims(&name("queue")).unwrap();
+    }
+    assert_eq!(harness.count("events"), 3);
+    assert_eq!(harness.count("targets"), 1);
+}
+
+/// The number of rules with open episodes, from the states.
+async fn counted_open(harness: &StoreHarness) -> usize {
+    let states = harness.store.states(0, 10).await.unwrap();
+    states.iter().flat_map(|stored| stored.state.open_episodes()).collect::<std::collections::BTreeSet<_>>().len()
+}
+
+#[tokio::test]
 async fn a_batch_that_fails_keeps_the_controls_the_counts_and_the_recheck_queue() {
     let mut harness = StoreHarness::sqlite();
     put(&harness, "a", deferred_state("nodes", Verdict::Paused, false)).await;
     let before = harness.store.tally();
-    break_disk(&harness);
+    break_commits(&harness);
     let done = commit_together(
         &harness,
         vec![
@@ -114,7 +185,7 @@ async fn a_batch_that_fails_keeps_the_controls_the_counts_and_the_recheck_queue(
         ],
     );
     assert!(done.await.iter().all(Result::is_err));
-    repair_disk(&harness);
+    repair_commits(&harness);
     let controls_and_tally = |harness: &StoreHarness| (harness.store.controls(), harness.store.tally());
     let unchanged = (std::sync::Arc::new(Controls::default()), before);
     assert_eq!(controls_and_tally(&harness), unchanged);

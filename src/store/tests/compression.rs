@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::domain::labels::Labels;
-use crate::store::{Record, RecordQuery};
+use crate::store::{Error, Record, RecordQuery};
 
 const EVENTS: usize = 150;
 
@@ -317,8 +317,10 @@ async fn a_state_whose_dictionary_is_lost_is_unreadable_and_nothing_is_decided_w
     harness.database().execute_batch("DELETE FROM dictionaries").unwrap();
     harness.restart().await;
     let decided = harness.store.transact(harness.keys(&["nodes-1"]), |_| (Changes::default(), ())).await;
-    let message = decided.unwrap_err().to_string();
-    assert!(message.contains("its dictionary is damaged"), "{message}");
+    let Err(Error::Unreadable(unreadable)) = decided else { panic!("{decided:?}") };
+    assert_eq!(unreadable.targets.into_iter().collect::<Vec<_>>(), [key("nodes-1")]);
+    let rows = harness.store.unreadable_rows();
+    assert!(rows[0].error.contains("its dictionary is damaged"), "{rows:?}");
     assert_states(&harness, "nodes", 0..1, NO_ROOM).await;
     assert_eq!(harness.store.states(0, 10).await.unwrap().len(), 1, "the readable one is returned");
 }

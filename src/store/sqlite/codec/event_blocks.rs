@@ -10,21 +10,21 @@ use super::compression;
 use crate::store::NewEvent;
 
 /// Maximum number of events in a block: reading one decompresses all of them.
-pub(super) const MAX_BLOCK_EVENTS: usize = 64;
+pub(crate) const MAX_BLOCK_EVENTS: usize = 64;
 /// A block is closed once it has this many uncompressed bytes.
 const MAX_BLOCK_BYTES: usize = 64 << 10;
 /// Bytes of the little-endian length before each body.
 const LENGTH_PREFIX_BYTES: usize = size_of::<u64>();
 
 /// Consecutive events that may share a block.
-pub(super) struct EncodedBlock {
+pub(crate) struct EncodedBlock {
     pub event_count: usize,
     /// Their bodies; `None` if each is stored in its own row.
     pub compressed: Option<Vec<u8>>,
 }
 
 /// Splits the events of a transaction into blocks, in their order.
-pub(super) fn encode_blocks(events: &[NewEvent]) -> Vec<EncodedBlock> {
+pub(crate) fn encode_blocks(events: &[NewEvent]) -> Vec<EncodedBlock> {
     let mut blocks = Vec::new();
     let mut begin = 0;
     let mut bodies = Vec::new();
@@ -48,7 +48,7 @@ fn finish_block(event_count: usize, bodies: &mut Vec<u8>) -> EncodedBlock {
 }
 
 /// Stores the block of the events with these consecutive ids.
-pub(super) fn write(
+pub(crate) fn write(
     connection: &Connection,
     first: i64,
     last: i64,
@@ -61,7 +61,7 @@ pub(super) fn write(
 }
 
 /// Deletes blocks without events, after events above `from` and up to `upto` were deleted.
-pub(super) fn prune(connection: &Connection, from: i64, upto: i64) -> rusqlite::Result<()> {
+pub(crate) fn prune(connection: &Connection, from: i64, upto: i64) -> rusqlite::Result<()> {
     let max_events = i64::try_from(MAX_BLOCK_EVENTS).unwrap_or(i64::MAX);
     connection
         .prepare_cached(
@@ -73,19 +73,19 @@ pub(super) fn prune(connection: &Connection, from: i64, upto: i64) -> rusqlite::
 }
 
 /// Reads bodies of events. Caches the last block, so consecutive reads are fast.
-pub(super) struct BodyReader<'c> {
+pub(crate) struct BodyReader<'c> {
     connection: &'c Connection,
     block: EventBlock,
 }
 
 impl<'c> BodyReader<'c> {
-    pub(super) fn new(connection: &'c Connection) -> Self {
+    pub(crate) fn new(connection: &'c Connection) -> Self {
         Self { connection, block: EventBlock::default() }
     }
 
     /// Returns the body of an event, from its id and the body in its row. Empty if it is lost: the delivery
     /// then becomes a dead letter instead of blocking later ones.
-    pub(super) fn read<'a>(&'a mut self, seq: i64, body: ValueRef<'a>) -> rusqlite::Result<&'a str> {
+    pub(crate) fn read<'a>(&'a mut self, seq: i64, body: ValueRef<'a>) -> rusqlite::Result<&'a str> {
         let body = body.as_str()?;
         if !body.is_empty() {
             return Ok(body);
@@ -107,7 +107,7 @@ impl<'c> BodyReader<'c> {
 
 /// Searches event blocks for the last body with this prefix, among the existing events with ids in
 /// `from..below`.
-pub(super) fn find_by_prefix(
+pub(crate) fn find_by_prefix(
     connection: &Connection,
     from: i64,
     below: i64,

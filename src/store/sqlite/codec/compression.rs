@@ -11,19 +11,19 @@ use rusqlite::types::{FromSqlError, FromSqlResult, ToSqlOutput, ValueRef};
 
 /// Shorter texts are compressed only with a dictionary: they have little repetition, and stay readable in the
 /// file.
-pub(super) const MIN_COMPRESS_BYTES: usize = 2048;
+pub(crate) const MIN_COMPRESS_BYTES: usize = 2048;
 /// The maximum ratio of LZ4. A block that claims a larger one is damaged.
 const MAX_COMPRESSION_RATIO: usize = 255;
 
 /// A text in its stored form.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Encoded {
+pub(crate) enum Encoded {
     Plain(String),
     Compressed(Vec<u8>),
 }
 
 impl Encoded {
-    pub(super) fn from_text(text: String) -> Self {
+    pub(crate) fn from_text(text: String) -> Self {
         compress(text.as_bytes()).map_or(Self::Plain(text), Self::Compressed)
     }
 }
@@ -38,7 +38,7 @@ impl ToSql for Encoded {
 }
 
 /// Compresses bytes if that saves at least a quarter.
-pub(super) fn compress(bytes: &[u8]) -> Option<Vec<u8>> {
+pub(crate) fn compress(bytes: &[u8]) -> Option<Vec<u8>> {
     if bytes.len() < MIN_COMPRESS_BYTES {
         return None;
     }
@@ -49,7 +49,7 @@ pub(super) fn compress(bytes: &[u8]) -> Option<Vec<u8>> {
 }
 
 /// Compresses a text with a dictionary, which decompression needs too, if the result is shorter than half.
-pub(super) fn compress_with_dictionary(text: &str, dictionary: &str) -> Option<Vec<u8>> {
+pub(crate) fn compress_with_dictionary(text: &str, dictionary: &str) -> Option<Vec<u8>> {
     let compressed = lz4_flex::block::compress_prepend_size_with_dict(text.as_bytes(), dictionary.as_bytes());
     (compressed.len() < text.len() / 2).then_some(compressed)
 }
@@ -58,7 +58,7 @@ pub(super) fn compress_with_dictionary(text: &str, dictionary: &str) -> Option<V
 ///
 /// # Errors
 /// If the bytes are not valid.
-pub(super) fn decompress(compressed: &[u8], dictionary: &[u8]) -> FromSqlResult<Vec<u8>> {
+pub(crate) fn decompress(compressed: &[u8], dictionary: &[u8]) -> FromSqlResult<Vec<u8>> {
     let broken = |error: lz4_flex::block::DecompressError| FromSqlError::Other(Box::new(error));
     let (bytes, block) = lz4_flex::block::uncompressed_size(compressed).map_err(broken)?;
     if bytes > block.len().saturating_mul(MAX_COMPRESSION_RATIO) {
@@ -71,7 +71,7 @@ pub(super) fn decompress(compressed: &[u8], dictionary: &[u8]) -> FromSqlResult<
 ///
 /// # Errors
 /// If the value is damaged or has another type.
-pub(super) fn decode(value: ValueRef<'_>) -> FromSqlResult<Cow<'_, str>> {
+pub(crate) fn decode(value: ValueRef<'_>) -> FromSqlResult<Cow<'_, str>> {
     decode_with_dictionary(value, None)
 }
 
@@ -79,7 +79,7 @@ pub(super) fn decode(value: ValueRef<'_>) -> FromSqlResult<Cow<'_, str>> {
 ///
 /// # Errors
 /// If the value is damaged, has another type, or was compressed with another dictionary.
-pub(super) fn decode_with_dictionary<'a>(
+pub(crate) fn decode_with_dictionary<'a>(
     value: ValueRef<'a>,
     dictionary: Option<&str>,
 ) -> FromSqlResult<Cow<'a, str>> {

@@ -5,22 +5,24 @@ use std::borrow::Cow;
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OptionalExtension, params};
 
-use super::index::Fingerprint;
-use super::{compensation, compression, dictionaries, event_blocks, schema};
 use crate::domain::target::TargetKey;
 use crate::domain::time::Time;
 use crate::store::query::{MAX_RECORD_PAGE_BYTES, id_prefix};
+use crate::store::sqlite::codec::{compression, dictionaries, event_blocks};
+use crate::store::sqlite::committed::index::Fingerprint;
+use crate::store::sqlite::file::delivery_state::DeliveryState as RowState;
+use crate::store::sqlite::tables::routes;
 use crate::store::{
     Delivery, DeliveryState, EventSeq, RecordQuery, Records, StoredEvent, StoredRecord, StoredState,
 };
 
 /// Number of events that one step of a search by id scans.
-pub(super) const MAX_SCAN_EVENTS: i64 = 20_000;
+pub(crate) const MAX_SCAN_EVENTS: i64 = 20_000;
 /// Upper bound of the difference between the order of records and the order of their times.
 const MAX_TIME_DISORDER: std::time::Duration = std::time::Duration::from_secs(2);
 
 /// Lists records by id, ascending or descending.
-pub(super) fn records(
+pub(crate) fn records(
     reader: &Connection,
     query: &RecordQuery,
     target: Option<(Fingerprint, Option<i64>)>,
@@ -74,6 +76,30 @@ pub(super) fn records(
     Ok(Records { records, has_more: false })
 }
 
+/// The texts of the records about a target in `from..=to`, oldest first; the target has had this hash and this id.
+pub(crate) fn history(
+    reader: &Connection,
+    (hash, id): (Fingerprint, Option<i64>),
+    from: Time,
+    to: Time,
+) -> rusqlite::Result<Vec<String>> {
+    let mut retired = reader.prepare_cached("SELECT id FROM retired_targets WHERE hash = ?1 ORDER BY id")?;
+    let mut ids = retired.query_map([hash.0], |row| row.get(0))?.collect::<Result<Vec<i64>, _>>()?;
+    ids.extend(id);
+    let mut found = Vec::new();
+    let mut history = reader.prepare_cached(
+        "SELECT r.id, r.body FROM history h JOIN records r ON r.id = h.record
+         WHERE h.target = ?1 AND h.at BETWEEN ?2 AND ?3 ORDER BY h.at, h.record",
+    )?;
+    for id in ids {
+        let rows = history.query_map(params![id, from.as_nanos(), to.as_nanos()], |row| {
+            Ok(record_text(row.get(0)?, row.get_ref(1)?))
+        })?;
+        found.extend(rows.collect::<Result<Vec<_>, _>>()?.into_iter().flatten());
+    }
+    Ok(found)
+}
+
 fn bounded(mut rows: rusqlite::Rows<'_>, max: usize) -> rusqlite::Result<Records> {
     let (mut records, mut bytes) = (Vec::new(), 0);
     while let Some(row) = rows.next()? {
@@ -89,7 +115,7 @@ fn bounded(mut rows: rusqlite::Rows<'_>, max: usize) -> rusqlite::Result<Records
 }
 
 /// Decodes a record. A damaged one is logged and left out of the result.
-pub(super) fn record_text(id: i64, body: ValueRef<'_>) -> Option<String> {
+pub(crate) fn record_text(id: i64, body: ValueRef<'_>) -> Option<String> {
     let log = |error| tracing::error!(%error, record = id, "decision record damaged");
     compression::decode(body).map_err(log).ok().map(Cow::into_owned)
 }
@@ -116,7 +142,7 @@ fn first_at(reader: &Connection, at: i64) -> rusqlite::Result<i64> {
 }
 
 /// The result of one step of a search by id.
-pub(super) enum ScanStep {
+pub(crate) enum ScanStep {
     /// The event.
     Found(Box<FoundEvent>),
     /// Not found yet; the search goes on below this event number.
@@ -126,7 +152,7 @@ pub(super) enum ScanStep {
 }
 
 /// An event with its deliveries.
-pub(super) struct FoundEvent {
+pub(crate) struct FoundEvent {
     pub seq: EventSeq,
     pub event: StoredEvent,
     /// For each delivery, whether it is at or below the destination's stored cursor.
@@ -135,7 +161,7 @@ pub(super) struct FoundEvent {
 
 /// Searches for an event by its id among the [`MAX_SCAN_EVENTS`] newest below an event number. Ids have no
 /// index: it would cost time for every event, and nearly all requested events are new.
-pub(super) fn find_event(reader: &Connection, id: &str, below: i64) -> rusqlite::Result<ScanStep> {
+pub(crate) fn find_event(reader: &Connection, id: &str, below: i64) -> rusqlite::Result<ScanStep> {
     let mut newest =
         reader.prepare_cached("SELECT id FROM events WHERE id < ?1 ORDER BY id DESC LIMIT 1 OFFSET ?2")?;
     let lowest: Option<i64> = newest.query_row([below, MAX_SCAN_EVENTS - 1], |row| row.get(0)).optional()?;
@@ -163,10 +189,10 @@ pub(super) fn find_event(reader: &Connection, id: &str, below: i64) -> rusqlite:
         "SELECT n.cursor, d.state, d.attempts, d.due, d.error FROM destinations n
          LEFT JOIN deliveries d ON d.destination = n.id AND d.event = ?2 WHERE n.name = ?1",
     )?;
-    for name in compensation::parse_destinations(&names).iter().cloned() {
+    for name in routes::parse(&names).iter().cloned() {
         let row = delivery.query_row(params![name.as_str(), seq], |row| {
             let cursor: i64 = row.get(0)?;
-            let (state, attempts) = (row.get::<_, Option<i64>>(1)?, row.get::<_, Option<u32>>(2)?);
+            let (state, attempts) = (row.get::<_, Option<RowState>>(1)?, row.get::<_, Option<u32>>(2)?);
             let (due, text) = (row.get::<_, Option<i64>>(3)?, row.get::<_, Option<String>>(4)?);
             Ok((cursor >= seq, state, attempts.unwrap_or(0), due, text.filter(|text| !text.is_empty())))
         });
@@ -176,14 +202,14 @@ pub(super) fn find_event(reader: &Connection, id: &str, below: i64) -> rusqlite:
         let state = match row_state {
             None if is_below_cursor => DeliveryState::Delivered,
             None => DeliveryState::Pending,
-            Some(schema::RETRY) => DeliveryState::Retrying,
-            Some(schema::DEAD) => DeliveryState::Dead,
-            Some(schema::CANCELLED) => DeliveryState::Superseded,
-            Some(schema::WITHDRAWN) => DeliveryState::Withdrawn,
-            Some(schema::DISCARDED) => DeliveryState::Discarded,
-            Some(_) => DeliveryState::Delivered,
+            Some(RowState::Retry) => DeliveryState::Retrying,
+            Some(RowState::Dead) => DeliveryState::Dead,
+            Some(RowState::Cancelled) => DeliveryState::Superseded,
+            Some(RowState::Withdrawn) => DeliveryState::Withdrawn,
+            Some(RowState::Discarded) => DeliveryState::Discarded,
+            Some(RowState::Answered | RowState::Arrived) => DeliveryState::Delivered,
         };
-        let answered = row_state == Some(schema::ANSWERED);
+        let answered = row_state == Some(RowState::Answered);
         below_cursor.push(is_below_cursor);
         event.deliveries.push(Delivery {
             destination: name,
@@ -198,7 +224,7 @@ pub(super) fn find_event(reader: &Connection, id: &str, below: i64) -> rusqlite:
 }
 
 /// Lists the states of targets above an id, by id. A state that cannot be read is logged and left out.
-pub(super) fn states(reader: &Connection, after: i64, max: usize) -> rusqlite::Result<Vec<StoredState>> {
+pub(crate) fn states(reader: &Connection, after: i64, max: usize) -> rusqlite::Result<Vec<StoredState>> {
     let mut states = reader.prepare_cached(
         "SELECT t.id, t.key, t.state, d.text FROM targets t LEFT JOIN dictionaries d ON d.id = t.dictionary
          WHERE t.id > ?1 ORDER BY t.id LIMIT ?2",

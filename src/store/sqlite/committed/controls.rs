@@ -5,15 +5,15 @@ use std::sync::Arc;
 use parking_lot::RwLock;
 use rusqlite::{Connection, OptionalExtension, params};
 
-use super::dictionaries::Dictionaries;
-use super::tally;
 use crate::domain::control::Controls;
 use crate::domain::time::Time;
 use crate::store::Tally;
+use crate::store::sqlite::codec::dictionaries::Dictionaries;
+use crate::store::sqlite::tally;
 
 /// The committed controls, tally and dictionaries. Only the writer sets them, after each commit.
 #[derive(Debug)]
-pub(super) struct CommittedView {
+pub(crate) struct CommittedView {
     controls: RwLock<Arc<Controls>>,
     tally: RwLock<Tally>,
     dictionaries: RwLock<Arc<Dictionaries>>,
@@ -21,7 +21,7 @@ pub(super) struct CommittedView {
 
 impl CommittedView {
     /// Reads the committed values when the store is opened.
-    pub(super) fn read(connection: &Connection) -> rusqlite::Result<Self> {
+    pub(crate) fn read(connection: &Connection) -> rusqlite::Result<Self> {
         let controls = read_controls(connection)?;
         Ok(Self {
             controls: RwLock::new(Arc::new(controls)),
@@ -30,28 +30,28 @@ impl CommittedView {
         })
     }
 
-    pub(super) fn controls(&self) -> Arc<Controls> {
+    pub(crate) fn controls(&self) -> Arc<Controls> {
         self.controls.read().clone()
     }
 
-    pub(super) fn set_controls(&self, controls: Arc<Controls>) {
+    pub(crate) fn set_controls(&self, controls: Arc<Controls>) {
         *self.controls.write() = controls;
     }
 
-    pub(super) fn dictionaries(&self) -> Arc<Dictionaries> {
+    pub(crate) fn dictionaries(&self) -> Arc<Dictionaries> {
         self.dictionaries.read().clone()
     }
 
-    pub(super) fn set_dictionaries(&self, dictionaries: Arc<Dictionaries>) {
+    pub(crate) fn set_dictionaries(&self, dictionaries: Arc<Dictionaries>) {
         *self.dictionaries.write() = dictionaries;
     }
 
     /// Calls `read` with the committed tally.
-    pub(super) fn tally<R>(&self, read: impl FnOnce(&Tally) -> R) -> R {
+    pub(crate) fn tally<R>(&self, read: impl FnOnce(&Tally) -> R) -> R {
         read(&self.tally.read())
     }
 
-    pub(super) fn change_tally(&self, change: impl FnOnce(&mut Tally)) {
+    pub(crate) fn change_tally(&self, change: impl FnOnce(&mut Tally)) {
         change(&mut self.tally.write());
     }
 }
@@ -67,7 +67,7 @@ fn read_controls(connection: &Connection) -> rusqlite::Result<Controls> {
 }
 
 /// Writes the controls with the time of the write.
-pub(super) fn write_controls(
+pub(crate) fn write_controls(
     connection: &Connection,
     now: Time,
     controls: &Controls,

@@ -1,8 +1,8 @@
 //! The index in memory: the id of each target, the targets of each alert, due times, the recheck queue, and
 //! recently used states.
 //!
-//! A batch writes to an [`IndexOverlay`], which is merged after the commit and dropped if it fails, so the
-//! index never has more than the file.
+//! A command writes to an [`IndexOverlay`], which is merged after the commit and dropped if the command or the
+//! commit fails, so the index never has more than the file.
 
 use std::collections::{BTreeSet, HashMap};
 use std::hash::{BuildHasherDefault, Hasher};
@@ -11,34 +11,34 @@ use std::sync::Arc;
 use siphasher::sip128::{Hasher128, SipHasher13};
 use smallvec::SmallVec;
 
-use super::compensation::FiringEvents;
-use super::recheck_queue::{self, RecheckQueue};
+use super::recheck_queue::{RecheckChange, RecheckQueue};
 use crate::domain::alert_key::AlertKey;
 use crate::domain::state::TargetState;
 use crate::domain::target::TargetKey;
 use crate::domain::time::Time;
 use crate::store::fast_map;
+use crate::store::sqlite::codec::firing_events::FiringEvents;
 
 /// A keyed hash of a target's key or an alert's identity. Its 128 bits and secret key exclude collisions in
 /// practice, also deliberate ones.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(super) struct Fingerprint(pub [u8; 16]);
+pub(crate) struct Fingerprint(pub [u8; 16]);
 
 /// Computes fingerprints with the secret key of the store.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Fingerprints(pub [u8; 16]);
+pub(crate) struct Fingerprints(pub [u8; 16]);
 
 impl Fingerprints {
-    pub(super) fn target(&self, key: &TargetKey) -> Fingerprint {
+    pub(crate) fn target(&self, key: &TargetKey) -> Fingerprint {
         self.hash_parts(&[b"t", key.as_str().as_bytes()])
     }
 
-    pub(super) fn alert(&self, key: &AlertKey) -> Fingerprint {
+    pub(crate) fn alert(&self, key: &AlertKey) -> Fingerprint {
         self.hash_parts(&[b"a", key.source.as_str().as_bytes(), key.fingerprint.as_bytes()])
     }
 
     /// The alerts of a state, sorted and without duplicates.
-    pub(super) fn alerts(&self, state: &TargetState) -> Vec<Fingerprint> {
+    pub(crate) fn alerts(&self, state: &TargetState) -> Vec<Fingerprint> {
         let mut alerts: Vec<Fingerprint> = state.alerts().map(|alert| self.alert(alert)).collect();
         alerts.sort_unstable();
         alerts.dedup();
@@ -57,7 +57,7 @@ impl Fingerprints {
 
 /// A hasher for fingerprints, which are hashes already.
 #[derive(Default)]
-pub(super) struct IdentityHasher(u64);
+pub(crate) struct IdentityHasher(u64);
 
 impl Hasher for IdentityHasher {
     fn write(&mut self, bytes: &[u8]) {
@@ -74,12 +74,12 @@ impl Hasher for IdentityHasher {
 }
 
 /// Target ids; nearly always one.
-pub(super) type Ids = SmallVec<[i64; 2]>;
-pub(super) type Map<V> = HashMap<Fingerprint, V, BuildHasherDefault<IdentityHasher>>;
+pub(crate) type Ids = SmallVec<[i64; 2]>;
+pub(crate) type Map<V> = HashMap<Fingerprint, V, BuildHasherDefault<IdentityHasher>>;
 
 /// A target with its decoded state.
 #[derive(Debug)]
-pub(super) struct CachedTarget {
+pub(crate) struct CachedTarget {
     pub key: TargetKey,
     pub state: Arc<TargetState>,
     pub firing: FiringEvents,
@@ -91,7 +91,7 @@ const MAX_HOT_TARGETS: usize = 4096;
 
 /// The index of what is committed.
 #[derive(Default)]
-pub(super) struct Index {
+pub(crate) struct Index {
     targets: Map<i64>,
     /// The first target of each alert. The few alerts of more than one target are also in `shared`.
     alerts: Map<i64>,
@@ -102,25 +102,57 @@ pub(super) struct Index {
     cold: fast_map::Map<i64, Arc<CachedTarget>>,
 }
 
-/// The uncommitted changes of a batch.
-#[derive(Default)]
-pub(super) struct IndexOverlay {
+/// A change of a target in the index.
+#[derive(Debug)]
+pub(crate) struct TargetChange<'a> {
+    pub id: i64,
+    pub hash: Fingerprint,
+    /// The new state; `None` deletes the target.
+    pub state: Option<Arc<CachedTarget>>,
+    /// Alerts of the state before that the new one does not have.
+    pub removed_alerts: &'a [Fingerprint],
+    /// Alerts of the new state that the one before does not have.
+    pub added_alerts: &'a [Fingerprint],
+    /// The due time before and after.
+    pub due: (Option<Time>, Option<Time>),
+}
+
+/// The overlays on top of the index, the newest first.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Layers<'a>([Option<&'a IndexOverlay>; 2]);
+
+impl<'a> Layers<'a> {
+    /// What is committed.
+    pub(crate) const NONE: Layers<'static> = Layers([None, None]);
+
+    pub(crate) const fn two(newer: &'a IndexOverlay, older: &'a IndexOverlay) -> Self {
+        Self([Some(newer), Some(older)])
+    }
+
+    fn find<T: ?Sized>(self, get: impl FnMut(&'a IndexOverlay) -> Option<&'a T>) -> Option<&'a T> {
+        self.0.into_iter().flatten().find_map(get)
+    }
+}
+
+/// Uncommitted changes of the index.
+#[derive(Debug, Default)]
+pub(crate) struct IndexOverlay {
     targets: Map<Option<i64>>,
     alerts: Map<Ids>,
     states: fast_map::Map<i64, Option<Arc<CachedTarget>>>,
     /// The committed due time, and the new one.
     due: fast_map::Map<i64, (Option<Time>, Option<Time>)>,
-    recheck_changes: Vec<recheck_queue::RecheckChange>,
+    recheck_changes: Vec<RecheckChange>,
 }
 
 impl Index {
     /// Sets the targets that depend on the controls when the store is opened.
-    pub(super) fn restore_recheck_queue(&mut self, all: BTreeSet<i64>, now: Time) {
+    pub(crate) fn restore_recheck_queue(&mut self, all: BTreeSet<i64>, now: Time) {
         self.recheck_queue = RecheckQueue::restore(all, now);
     }
 
     /// Adds a stored target when the store is opened.
-    pub(super) fn restore(&mut self, id: i64, hash: Fingerprint, due: Option<Time>, alerts: &[u8]) {
+    pub(crate) fn restore(&mut self, id: i64, hash: Fingerprint, due: Option<Time>, alerts: &[u8]) {
         self.targets.insert(hash, id);
         self.due.extend(due.map(|due| (due, id)));
         for alert in alerts.as_chunks::<16>().0 {
@@ -132,20 +164,20 @@ impl Index {
     }
 
     /// Reserves capacity for this number of targets.
-    pub(super) fn reserve(&mut self, targets: usize) {
+    pub(crate) fn reserve(&mut self, targets: usize) {
         self.targets.reserve(targets);
         self.alerts.reserve(targets);
     }
 
-    pub(super) fn target(&self, hash: Fingerprint, overlay: &IndexOverlay) -> Option<i64> {
-        match overlay.targets.get(&hash) {
+    pub(crate) fn target(&self, hash: Fingerprint, layers: Layers<'_>) -> Option<i64> {
+        match layers.find(|overlay| overlay.targets.get(&hash)) {
             Some(id) => *id,
             None => self.targets.get(&hash).copied(),
         }
     }
 
-    pub(super) fn alert_targets(&self, hash: Fingerprint, overlay: &IndexOverlay) -> Ids {
-        overlay.alerts.get(&hash).cloned().unwrap_or_else(|| self.alert(hash))
+    pub(crate) fn alert_targets(&self, hash: Fingerprint, layers: Layers<'_>) -> Ids {
+        layers.find(|overlay| overlay.alerts.get(&hash)).cloned().unwrap_or_else(|| self.alert(hash))
     }
 
     fn alert(&self, hash: Fingerprint) -> Ids {
@@ -166,9 +198,9 @@ impl Index {
         }
     }
 
-    /// The state, if it is cached. `Some(None)` if the batch has deleted it.
-    pub(super) fn state(&self, id: i64, overlay: &IndexOverlay) -> Option<Option<Arc<CachedTarget>>> {
-        if let Some(state) = overlay.states.get(&id) {
+    /// The state, if it is cached. `Some(None)` if an uncommitted change has deleted it.
+    pub(crate) fn state(&self, id: i64, layers: Layers<'_>) -> Option<Option<Arc<CachedTarget>>> {
+        if let Some(state) = layers.find(|overlay| overlay.states.get(&id)) {
             return Some(state.clone());
         }
         let known = self.hot.get(&id).or_else(|| self.cold.get(&id))?;
@@ -176,15 +208,21 @@ impl Index {
     }
 
     /// Caches a state.
-    pub(super) fn cache(&mut self, id: i64, known: Arc<CachedTarget>) {
+    pub(crate) fn cache(&mut self, id: i64, known: Arc<CachedTarget>) {
         if self.hot.len() >= MAX_HOT_TARGETS {
             self.cold = std::mem::take(&mut self.hot);
         }
         self.hot.insert(id, known);
     }
 
+    /// Takes a target whose row cannot be read out of the due work.
+    pub(crate) fn remove_due(&mut self, id: i64) {
+        self.due.retain(|(_, other)| *other != id);
+        self.recheck_queue.apply(RecheckChange::Rechecked(id));
+    }
+
     /// Up to `max` targets to process: those that are due, then those that have to be rechecked.
-    pub(super) fn due(&self, now: Time, max: usize) -> Vec<i64> {
+    pub(crate) fn due(&self, now: Time, max: usize) -> Vec<i64> {
         let due = self.due.iter().take_while(|(due, _)| *due <= now);
         let mut found: Vec<i64> = due.take(max).map(|&(_, id)| id).collect();
         let timely: fast_map::Set<i64> = found.iter().copied().collect();
@@ -194,12 +232,12 @@ impl Index {
     }
 
     /// When the next target is due; in the past if a recheck is pending.
-    pub(super) fn next_due(&self) -> Option<Time> {
+    pub(crate) fn next_due(&self) -> Option<Time> {
         self.due.first().map(|&(due, _)| due).into_iter().chain(self.recheck_queue.since()).min()
     }
 
     /// Applies the changes of a committed batch. Returns the states that are not cached.
-    pub(super) fn merge(&mut self, overlay: IndexOverlay) -> Vec<Arc<CachedTarget>> {
+    pub(crate) fn merge(&mut self, overlay: IndexOverlay) -> Vec<Arc<CachedTarget>> {
         let mut uncached = Vec::new();
         for (hash, id) in overlay.targets {
             match id {
@@ -236,42 +274,36 @@ impl Index {
 }
 
 impl IndexOverlay {
-    /// Adds a change of the recheck queue.
-    pub(super) fn push_recheck_change(&mut self, change: recheck_queue::RecheckChange) {
+    pub(crate) fn push_recheck_change(&mut self, change: RecheckChange) {
         self.recheck_changes.push(change);
     }
 
-    /// Sets a target's new state with its alerts, sorted; `None` deletes the target. `before` is the state
-    /// that is replaced.
-    pub(super) fn put(
-        &mut self,
-        index: &Index,
-        hashes: &Fingerprints,
-        id: i64,
-        hash: Fingerprint,
-        before: &TargetState,
-        after: Option<(Arc<CachedTarget>, Vec<Fingerprint>)>,
-    ) {
-        self.targets.insert(hash, after.as_ref().map(|_| id));
-        let (after, alerts) = after.unzip();
-        let alerts = alerts.unwrap_or_default();
-        for gone in before.alerts().map(|alert| hashes.alert(alert)) {
-            // A target can have as many alerts as a notification, hence the binary search.
-            if alerts.binary_search(&gone).is_err() {
-                let mut ids = index.alert_targets(gone, self);
+    /// Puts a changed target. `below` has the changes that this overlay is on top of.
+    pub(crate) fn put(&mut self, index: &Index, below: &Self, change: TargetChange<'_>) {
+        let TargetChange { id, hash, state, removed_alerts, added_alerts, due } = change;
+        self.targets.insert(hash, state.as_ref().map(|_| id));
+        for (alerts, is_added) in [(removed_alerts, false), (added_alerts, true)] {
+            for &alert in alerts {
+                let mut ids = index.alert_targets(alert, Layers::two(self, below));
                 ids.retain(|other| *other != id);
-                self.alerts.insert(gone, ids);
-            }
-        }
-        for alert in alerts {
-            let mut ids = index.alert_targets(alert, self);
-            if !ids.contains(&id) {
-                ids.push(id);
+                if is_added {
+                    ids.push(id);
+                }
                 self.alerts.insert(alert, ids);
             }
         }
-        let due = after.as_ref().and_then(|known| known.state.due());
-        self.due.entry(id).or_insert((before.due(), None)).1 = due;
-        self.states.insert(id, after);
+        self.due.entry(id).or_insert((due.0, None)).1 = due.1;
+        self.states.insert(id, state);
+    }
+
+    /// Adds changes that are on top of these.
+    pub(crate) fn absorb(&mut self, newer: Self) {
+        self.targets.extend(newer.targets);
+        self.alerts.extend(newer.alerts);
+        self.states.extend(newer.states);
+        for (id, (before, after)) in newer.due {
+            self.due.entry(id).or_insert((before, None)).1 = after;
+        }
+        self.recheck_changes.extend(newer.recheck_changes);
     }
 }

@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
-use rusqlite::{OptionalExtension, params};
+use rusqlite::{Connection, OptionalExtension, params};
 
-use super::batch::WriteBatch;
-use super::writer::Writer;
-use super::{compensation, event_blocks};
+use super::codec::{event_blocks, firing_events};
+use super::committed::staged::WriteBatch;
 use crate::domain::name::Name;
+use crate::domain::time::Time;
+use crate::store::lanes::LaneHandles;
 
 /// Maximum number of rows that each query of one step reads.
 const MAX_PRUNE_ROWS: usize = 500;
@@ -52,41 +53,74 @@ const RETIRED_TARGET_IDS: &str = "
 const OLD_RECORDS: &str = "
     SELECT id, at, targets FROM records WHERE id < (SELECT max(id) FROM records) ORDER BY id LIMIT ?1";
 
-impl Writer {
-    /// Runs one step. Returns whether there may be more to prune.
-    pub(super) fn prune(
+/// Progress of a round of pruning. Rows that have to stay are skipped once per round, not in each step.
+#[derive(Debug, Default)]
+pub(super) struct PruneCursor {
+    event: i64,
+    never_delivered: (i64, i64, i64),
+}
+
+/// How long rows are retained.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Retention {
+    /// Decision records.
+    pub decisions: Duration,
+    /// Events that every destination has settled.
+    pub delivered: Duration,
+}
+
+/// Runs one step. Returns whether there may be more to prune.
+pub(super) fn prune(
+    connection: &Connection,
+    lanes: &LaneHandles,
+    cursor: &mut PruneCursor,
+    batch: &mut WriteBatch,
+    now: Time,
+    retention: Retention,
+) -> rusqlite::Result<bool> {
+    Step { connection, lanes, cursor }.run(batch, now, retention)
+}
+
+/// One step of a round.
+struct Step<'a> {
+    connection: &'a Connection,
+    lanes: &'a LaneHandles,
+    cursor: &'a mut PruneCursor,
+}
+
+impl Step<'_> {
+    fn run(
         &mut self,
         batch: &mut WriteBatch,
-        decisions: Duration,
-        delivered: Duration,
+        now: Time,
+        retention: Retention,
     ) -> rusqlite::Result<bool> {
-        let now = self.clock.now();
-        let before = |retention: Duration| {
-            now.as_nanos().saturating_sub(i64::try_from(retention.as_nanos()).unwrap_or(i64::MAX))
+        let before = |period: Duration| {
+            now.as_nanos().saturating_sub(i64::try_from(period.as_nanos()).unwrap_or(i64::MAX))
         };
         // Cursors of destinations without new events move in memory only; this entry writes them with the
         // batch.
         for handle in self.lanes.all().values() {
-            batch.lanes.entry(handle.name.clone()).or_default();
+            batch.lane_mut(&handle.name);
         }
-        let mut more = self.prune_records(before(decisions))?;
-        more |= self.prune_events(before(delivered))?;
+        let mut more = self.prune_records(before(retention.decisions))?;
+        more |= self.prune_events(before(retention.delivered))?;
         more |= self.prune_never_delivered(batch)?;
         if !more {
             // Not ordered by time, so this scans all of them: once per round.
             let retired = self
                 .connection
-                .execute(RETIRED_TARGET_IDS, params![before(decisions), MAX_PRUNE_ROWS as i64])?;
+                .execute(RETIRED_TARGET_IDS, params![before(retention.decisions), MAX_PRUNE_ROWS as i64])?;
             more = retired == MAX_PRUNE_ROWS;
         }
         more |= self.release_pages()?;
-        batch.pruned_all = !more;
+        batch.current.pruned_all = !more;
         Ok(more)
     }
 
     /// Prunes events that all destinations have settled, with their rows.
     fn prune_events(&mut self, before: i64) -> rusqlite::Result<bool> {
-        let from = self.prune_cursor.event;
+        let from = self.cursor.event;
         let mut upto = None;
         let mut count = 0;
         {
@@ -104,11 +138,11 @@ impl Writer {
         }
         if let Some(upto) = upto {
             self.connection.prepare_cached(DELETE_DELIVERED_EVENTS)?.execute([from, upto])?;
-            event_blocks::prune(&self.connection, from, upto)?;
+            event_blocks::prune(self.connection, from, upto)?;
             self.connection.prepare_cached(SETTLED_ROWS)?.execute([from, upto])?;
         }
         let more = count == MAX_PRUNE_ROWS;
-        self.prune_cursor.event = upto.filter(|_| more).unwrap_or_default();
+        self.cursor.event = upto.filter(|_| more).unwrap_or_default();
         Ok(more)
     }
 
@@ -118,14 +152,14 @@ impl Writer {
     fn prune_never_delivered(&mut self, batch: &mut WriteBatch) -> rusqlite::Result<bool> {
         let oldest: Option<i64> =
             self.connection.query_row("SELECT min(id) FROM events", [], |row| row.get(0))?;
-        let (state, destination, event) = self.prune_cursor.never_delivered;
+        let (state, destination, event) = self.cursor.never_delivered;
         let mut never_delivered = self.connection.prepare_cached(NEVER_DELIVERED)?;
         let mut rows = never_delivered.query(params![state, destination, event, MAX_PRUNE_ROWS as i64])?;
         let mut count = 0;
         while let Some(row) = rows.next()? {
             let (state, destination, event) = (row.get(0)?, row.get(1)?, row.get(2)?);
             let (last, cursor): (i64, i64) = (row.get(3)?, row.get(4)?);
-            self.prune_cursor.never_delivered = (state, destination, event);
+            self.cursor.never_delivered = (state, destination, event);
             count += 1;
             if last == 0 {
                 if !self.is_referenced(event)? {
@@ -140,13 +174,13 @@ impl Writer {
                     .prepare_cached("DELETE FROM deliveries WHERE destination = ?1 AND event = ?2")?;
                 delete.execute([destination, event])?;
                 if let Some(handle) = self.lanes.all().values().find(|handle| handle.id == destination) {
-                    batch.lanes.entry(handle.name.clone()).or_default().pruned_rows += 1;
+                    batch.lane_mut(&handle.name).pruned_rows += 1;
                 }
             }
         }
         let more = count == MAX_PRUNE_ROWS;
         if !more {
-            self.prune_cursor.never_delivered = Default::default();
+            self.cursor.never_delivered = Default::default();
         }
         Ok(more)
     }
@@ -158,7 +192,7 @@ impl Writer {
         )?;
         let is_listed = firing.query_row([event], |row| {
             let firing = row.get_ref(0)?.as_blob_or_null()?.unwrap_or_default();
-            Ok(compensation::decode(firing).iter().any(|firing| firing.seq.0 == event))
+            Ok(firing_events::decode(firing).iter().any(|firing| firing.seq.0 == event))
         });
         Ok(is_listed.optional()?.unwrap_or(false))
     }

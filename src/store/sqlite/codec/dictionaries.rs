@@ -33,14 +33,14 @@ struct Dictionary {
 
 /// The newest dictionary of each rule.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Dictionaries {
+pub(crate) struct Dictionaries {
     rules: Map<Name, Arc<Dictionary>>,
     last: i64,
 }
 
 /// A state in its stored form.
 #[derive(Debug)]
-pub(super) struct EncodedState {
+pub(crate) struct EncodedState {
     pub text: Encoded,
     /// The dictionary that it is compressed with.
     pub dictionary: Option<i64>,
@@ -57,14 +57,14 @@ struct DictionaryCandidate {
 
 impl EncodedState {
     /// Whether the state may become a dictionary.
-    pub(super) const fn is_candidate(&self) -> bool {
+    pub(crate) const fn is_candidate(&self) -> bool {
         self.candidate.is_some()
     }
 }
 
 impl Dictionaries {
     /// Reads the dictionaries when the store is opened.
-    pub(super) fn read(connection: &Connection) -> rusqlite::Result<Self> {
+    pub(crate) fn read(connection: &Connection) -> rusqlite::Result<Self> {
         let mut dictionaries = Self::default();
         let mut read = connection.prepare("SELECT id, rule, text FROM dictionaries ORDER BY id")?;
         let mut rows = read.query([])?;
@@ -84,7 +84,7 @@ impl Dictionaries {
     }
 
     /// Encodes a state, given as JSON.
-    pub(super) fn encode(&self, state: &TargetState, text: String) -> EncodedState {
+    pub(crate) fn encode(&self, state: &TargetState, text: String) -> EncodedState {
         let is_dictionary_size = (MIN_STATE_BYTES..compression::MIN_COMPRESS_BYTES).contains(&text.len());
         let Some((rule, _)) = state.rules.iter().next().filter(|_| is_dictionary_size) else {
             return EncodedState { text: Encoded::from_text(text), dictionary: None, candidate: None };
@@ -115,7 +115,7 @@ impl Dictionaries {
 
     /// Stores a candidate as the dictionary of its rule, unless the rule got another one meanwhile. Returns
     /// the dictionaries with it.
-    pub(super) fn add_candidate(
+    pub(crate) fn add_candidate(
         &self,
         connection: &Connection,
         state: &EncodedState,
@@ -145,7 +145,7 @@ impl Dictionaries {
 ///
 /// # Errors
 /// If the state is damaged, or its dictionary is damaged or missing.
-pub(super) fn decode_state<'a>(state: ValueRef<'a>, dictionary: ValueRef<'_>) -> FromSqlResult<Cow<'a, str>> {
+pub(crate) fn decode_state<'a>(state: ValueRef<'a>, dictionary: ValueRef<'_>) -> FromSqlResult<Cow<'a, str>> {
     compression::decode_with_dictionary(state, dictionary.as_str_or_null()?).map_err(|error| {
         let message = format!("cannot decompress the state; it or its dictionary is damaged: {error}");
         FromSqlError::Other(message.into())

@@ -9,25 +9,25 @@ use crate::domain::time::Time;
 use crate::store::WallClock;
 use crate::store::clock::Clock;
 
-pub(super) struct SharedClock {
+pub(crate) struct SharedClock {
     wall: WallClock,
     started: Instant,
     clock: Mutex<Clock>,
-    pub(super) last_event: AtomicI64,
+    pub(crate) last_event: AtomicI64,
 }
 
 impl SharedClock {
-    pub(super) fn start(wall: WallClock, last_stored: Option<Time>) -> Self {
+    pub(crate) fn start(wall: WallClock, last_stored: Option<Time>) -> Self {
         let clock = Clock::start(wall(), last_stored, Duration::ZERO);
         Self { wall, started: Instant::now(), clock: Mutex::new(clock), last_event: AtomicI64::new(0) }
     }
 
-    pub(super) fn now(&self) -> Time {
+    pub(crate) fn now(&self) -> Time {
         let mut clock = self.clock.lock();
         clock.read((self.wall)(), self.started.elapsed())
     }
 
-    pub(super) fn last_event(&self) -> i64 {
+    pub(crate) fn last_event(&self) -> i64 {
         self.last_event.load(Ordering::Acquire)
     }
 }

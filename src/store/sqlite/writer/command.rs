@@ -2,20 +2,22 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 use tokio::sync::oneshot;
 
-use super::index::{CachedTarget, Fingerprint};
-use super::optimistic::Speculation;
 use crate::domain::alert_key::AlertKey;
 use crate::domain::name::Name;
 use crate::domain::target::TargetKey;
 use crate::store::lanes::LaneHandle;
-use crate::store::{DeadLetterError, DecideFn, DeliveryId, Error, EventSeq, Keys, Redrive, Settlement};
+use crate::store::sqlite::committed::index::{CachedTarget, Fingerprint};
+use crate::store::sqlite::decide::optimistic::Speculation;
+use crate::store::sqlite::retention::Retention;
+use crate::store::{
+    DeadLetterError, DecideFn, DeliveryId, DropError, Error, EventSeq, Keys, Redrive, Settlement, UnreadableRow,
+};
 
 /// A command to the writer. Replies of commands that write follow the commit.
-pub(super) enum Command {
+pub(crate) enum Command {
     Transact {
         keys: Keys,
         decide: DecideFn,
@@ -61,9 +63,13 @@ pub(super) enum Command {
         reply: Reply<()>,
     },
     Prune {
-        decisions: Duration,
-        delivered: Duration,
+        retention: Retention,
         reply: Reply<bool>,
+    },
+    /// Deletes the state of a target that cannot be read.
+    DropState {
+        row: i64,
+        reply: Reply<Result<UnreadableRow, DropError>>,
     },
     #[cfg(test)]
     Pragma {
@@ -77,11 +83,11 @@ pub(super) enum Command {
 impl Command {
     /// Whether its commit can be delayed: no caller waits for a settlement, and a settlement that is lost in
     /// a crash only repeats the delivery.
-    pub(super) const fn can_linger(&self) -> bool {
+    pub(crate) const fn can_linger(&self) -> bool {
         matches!(self, Self::Settle { .. })
     }
 
-    pub(super) fn weight(&self) -> usize {
+    pub(crate) fn weight(&self) -> usize {
         match self {
             Self::Transact { keys, .. } => keys.targets.len() + keys.alerts.len(),
             Self::Settle { settled, .. } => settled.len(),
@@ -90,18 +96,18 @@ impl Command {
     }
 }
 
-pub(super) type Reply<R> = oneshot::Sender<Result<R, Error>>;
+pub(crate) type Reply<R> = oneshot::Sender<Result<R, Error>>;
 
 /// What remains of a transaction: thousands of small allocations. The caller's thread frees them, because the
 /// writer is the bottleneck.
-pub(super) struct DropOnCaller {
+pub(crate) struct DropOnCaller {
     _keys: Keys,
     _decide: DecideFn,
     _states: Vec<Arc<CachedTarget>>,
 }
 
 impl DropOnCaller {
-    pub(super) fn new(keys: Keys, decide: DecideFn, states: Vec<Arc<CachedTarget>>) -> Self {
+    pub(crate) fn new(keys: Keys, decide: DecideFn, states: Vec<Arc<CachedTarget>>) -> Self {
         Self { _keys: keys, _decide: decide, _states: states }
     }
 }

@@ -21,15 +21,15 @@ const MAX_REMAINDER_PAGES: i64 = 200;
 const MAX_ROUNDS: usize = 10;
 
 /// Set by the thread when the writer has to checkpoint the remainder.
-pub(super) type HandOver = Arc<AtomicBool>;
+pub(crate) type HandOver = Arc<AtomicBool>;
 
 /// Pages in the WAL that have not been checkpointed.
-pub(super) fn uncheckpointed_pages(connection: &Connection) -> rusqlite::Result<i64> {
+pub(crate) fn uncheckpointed_pages(connection: &Connection) -> rusqlite::Result<i64> {
     checkpoint(connection, "NOOP").map(|(pages, checkpointed)| pages - checkpointed)
 }
 
 /// Whether the thread should be woken for this number of uncheckpointed pages.
-pub(super) fn is_needed(pages: i64) -> bool {
+pub(crate) fn is_needed(pages: i64) -> bool {
     pages > MIN_CHECKPOINT_PAGES
 }
 
@@ -40,7 +40,7 @@ fn checkpoint(connection: &Connection, mode: &str) -> rusqlite::Result<(i64, i64
 }
 
 /// Runs on the writer after a hand-over: checkpoints the remainder, so that the next commit restarts the WAL.
-pub(super) fn checkpoint_remainder(connection: &Connection, hand_over: &HandOver) {
+pub(crate) fn checkpoint_remainder(connection: &Connection, hand_over: &HandOver) {
     if hand_over.swap(false, Ordering::AcqRel) {
         log_failure(checkpoint(connection, "PASSIVE"));
     }
@@ -48,7 +48,7 @@ pub(super) fn checkpoint_remainder(connection: &Connection, hand_over: &HandOver
 
 /// Checkpoints the remainder and truncates the WAL file. Does nothing and returns false if the remainder is
 /// too long.
-pub(super) fn truncate_wal(connection: &Connection) -> bool {
+pub(crate) fn truncate_wal(connection: &Connection) -> bool {
     if !uncheckpointed_pages(connection).is_ok_and(|pages| pages <= MAX_REMAINDER_PAGES) {
         return false;
     }
@@ -60,7 +60,7 @@ pub(super) fn truncate_wal(connection: &Connection) -> bool {
 }
 
 /// Checkpoints everything and truncates the WAL; at shutdown, after the last write.
-pub(super) fn checkpoint_all(connection: &Connection) {
+pub(crate) fn checkpoint_all(connection: &Connection) {
     log_failure(checkpoint(connection, "TRUNCATE"));
 }
 
@@ -71,7 +71,7 @@ fn log_failure(checkpointed: rusqlite::Result<(i64, i64)>) {
 }
 
 /// The checkpoint thread: runs a checkpoint for each request, until the sender is gone.
-pub(super) fn run(connection: &Connection, file: &File, requests: &Receiver<()>, hand_over: &HandOver) {
+pub(crate) fn run(connection: &Connection, file: &File, requests: &Receiver<()>, hand_over: &HandOver) {
     while requests.recv().is_ok() {
         for _ in 0..MAX_ROUNDS {
             log_failure(checkpoint(connection, "PASSIVE"));

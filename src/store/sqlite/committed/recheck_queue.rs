@@ -7,7 +7,7 @@ use crate::domain::time::Time;
 
 /// The queue as of the last commit.
 #[derive(Debug, Default)]
-pub(super) struct RecheckQueue {
+pub(crate) struct RecheckQueue {
     /// Targets that depend on the controls.
     all: BTreeSet<i64>,
     /// Those of them that were not rechecked since the generation rose last.
@@ -19,7 +19,7 @@ pub(super) struct RecheckQueue {
 /// A change of the queue. A batch applies its changes in order: a target that was rechecked before the
 /// generation rose becomes pending, a target that was added after that does not.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum RecheckChange {
+pub(crate) enum RecheckChange {
     /// A target has an action that depends on the controls.
     Add(i64),
     /// A target depends on the controls no longer.
@@ -33,12 +33,12 @@ pub(super) enum RecheckChange {
 impl RecheckQueue {
     /// All targets are pending when the store is opened, because changes while the store was closed are
     /// unknown.
-    pub(super) fn restore(all: BTreeSet<i64>, now: Time) -> Self {
+    pub(crate) fn restore(all: BTreeSet<i64>, now: Time) -> Self {
         Self { pending: all.clone(), all, since: Some(now) }
     }
 
     /// Applies a committed change.
-    pub(super) fn apply(&mut self, change: RecheckChange) {
+    pub(crate) fn apply(&mut self, change: RecheckChange) {
         match change {
             RecheckChange::Add(target) => drop(self.all.insert(target)),
             RecheckChange::Remove(target) => {
@@ -54,12 +54,12 @@ impl RecheckQueue {
     }
 
     /// The targets that have to be rechecked.
-    pub(super) fn pending(&self) -> impl Iterator<Item = i64> {
+    pub(crate) fn pending(&self) -> impl Iterator<Item = i64> {
         self.pending.iter().copied()
     }
 
     /// The time since which targets are pending; `None` if no target is.
-    pub(super) fn since(&self) -> Option<Time> {
+    pub(crate) fn since(&self) -> Option<Time> {
         self.since.filter(|_| !self.pending.is_empty())
     }
 }

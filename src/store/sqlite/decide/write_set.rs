@@ -1,0 +1,185 @@
+//! What a decision writes, complete but for ids: encoded states, events, the record, and the deltas of counts. It is
+//! made on the thread that decides, so that the writer only assigns ids and writes rows.
+
+use std::sync::Arc;
+
+use super::read_set::ReadSet;
+use crate::domain::control::Controls;
+use crate::domain::phase::Phase;
+use crate::domain::state::TargetState;
+use crate::domain::target::TargetKey;
+use crate::domain::time::Time;
+use crate::json;
+use crate::store::sqlite::codec::compression::Encoded;
+use crate::store::sqlite::codec::dictionaries::{Dictionaries, EncodedState};
+use crate::store::sqlite::codec::event_blocks::{self, EncodedBlock};
+use crate::store::sqlite::codec::firing_events;
+use crate::store::sqlite::committed::index::{CachedTarget, Fingerprint, Fingerprints};
+use crate::store::fast_map::Set;
+use crate::store::sqlite::tally::Deltas;
+use crate::store::{Changes, NewEvent, Record};
+
+/// Initial capacity of the text of a state: one allocation instead of one for each doubling.
+const STATE_CAPACITY: usize = 2048;
+
+/// The writes of a transaction.
+pub(crate) struct WriteSet {
+    /// The time of the decision.
+    pub now: Time,
+    pub states: Vec<StateWrite>,
+    /// The changes of the counts by the states.
+    pub tally: Deltas,
+    pub controls: Option<Arc<Controls>>,
+    /// Targets whose deferred actions were re-evaluated.
+    pub rechecked: Vec<Fingerprint>,
+    pub record: Option<RecordWrite>,
+    pub events: Vec<EventWrite>,
+    /// Blocks of the events, in their order.
+    pub event_blocks: Vec<EncodedBlock>,
+}
+
+/// A new or deleted state.
+pub(crate) struct StateWrite {
+    pub hash: Fingerprint,
+    /// The state that it replaces, with its id.
+    pub before: Option<(i64, Arc<CachedTarget>)>,
+    /// `None` deletes the target.
+    pub after: Option<NewState>,
+    /// Alerts of the state before that the new one does not have.
+    pub removed_alerts: Vec<Fingerprint>,
+    /// Alerts of the new state that the one before does not have.
+    pub added_alerts: Vec<Fingerprint>,
+    /// The due time before and after.
+    pub due: (Option<Time>, Option<Time>),
+    /// Whether the target depended on the controls before, and does after.
+    pub depends_on_controls: (bool, bool),
+}
+
+/// A state in its stored form.
+pub(crate) struct NewState {
+    pub key: TargetKey,
+    pub state: Arc<TargetState>,
+    pub encoded: EncodedState,
+    /// 16 bytes for each alert.
+    pub alerts: Vec<u8>,
+    /// Hashes of the open episodes.
+    pub open_episodes: Vec<u64>,
+    /// Whether the state before had an open episode.
+    pub had_open_episode: bool,
+}
+
+/// A decision record.
+pub(crate) struct RecordWrite {
+    pub targets: Vec<Fingerprint>,
+    pub body: Encoded,
+}
+
+/// An event.
+pub(crate) struct EventWrite {
+    pub target: Fingerprint,
+    /// The end of an episode that it is about, and the hash of the episode.
+    pub episode: Option<(Phase, u64)>,
+    pub event: NewEvent,
+}
+
+impl WriteSet {
+    /// Encodes the changes of a decision that has read `reads`. `read_now` reads the state of a target that the
+    /// decision writes without having read it.
+    ///
+    /// # Errors
+    /// A state cannot be written as JSON, or an error of `read_now`.
+    pub(crate) fn new<E: From<serde_json::Error>>(
+        now: Time,
+        changes: Changes,
+        reads: &ReadSet,
+        hashes: Fingerprints,
+        dictionaries: &Dictionaries,
+        mut read_now: impl FnMut(Fingerprint) -> Result<Option<(i64, Arc<CachedTarget>)>, E>,
+    ) -> Result<Self, E> {
+        let Changes { states, controls, rechecked, record, events } = changes;
+        let known = reads.by_hash(hashes);
+        let mut tally = Deltas::default();
+        let mut writes = Vec::with_capacity(states.len());
+        // Only the last state of a target counts.
+        let mut written = Set::default();
+        for (key, state) in states.into_iter().rev() {
+            let hash = hashes.target(&key);
+            if !written.insert(hash) {
+                continue;
+            }
+            let before = known.get(&hash).cloned().map_or_else(|| read_now(hash), Ok)?;
+            if state.is_empty() && before.is_none() {
+                continue;
+            }
+            let none = TargetState::default();
+            tally.put(before.as_ref().map_or(&none, |(_, known)| &known.state), &state);
+            writes.push(StateWrite::new(hash, key, before, state, hashes, dictionaries)?);
+        }
+        writes.reverse();
+        Ok(Self {
+            now,
+            states: writes,
+            tally,
+            controls,
+            rechecked: rechecked.iter().map(|key| hashes.target(key)).collect(),
+            record: record.map(|Record { targets, body }| RecordWrite {
+                targets: targets.iter().map(|key| hashes.target(key)).collect(),
+                body: Encoded::from_text(body),
+            }),
+            event_blocks: event_blocks::encode_blocks(&events),
+            events: events.into_iter().map(|event| EventWrite::new(event, hashes)).collect(),
+        })
+    }
+}
+
+impl StateWrite {
+    fn new(
+        hash: Fingerprint,
+        key: TargetKey,
+        before: Option<(i64, Arc<CachedTarget>)>,
+        state: TargetState,
+        hashes: Fingerprints,
+        dictionaries: &Dictionaries,
+    ) -> serde_json::Result<Self> {
+        let old = before.as_ref().map(|(_, known)| &*known.state);
+        let old_alerts = old.map(|old| hashes.alerts(old)).unwrap_or_default();
+        let alerts = hashes.alerts(&state);
+        let missing = |from: &[Fingerprint], other: &[Fingerprint]| -> Vec<Fingerprint> {
+            // Both are sorted; a target can have as many alerts as a notification.
+            from.iter().filter(|alert| other.binary_search(alert).is_err()).copied().collect()
+        };
+        let mut write = Self {
+            hash,
+            removed_alerts: missing(&old_alerts, &alerts),
+            added_alerts: missing(&alerts, &old_alerts),
+            due: (old.and_then(TargetState::due), state.due()),
+            depends_on_controls: (
+                old.is_some_and(TargetState::depends_on_controls),
+                state.depends_on_controls(),
+            ),
+            after: None,
+            before: None,
+        };
+        if !state.is_empty() {
+            let text = json::to_string(&state, STATE_CAPACITY)?;
+            write.after = Some(NewState {
+                encoded: dictionaries.encode(&state, text),
+                alerts: alerts.iter().flat_map(|alert| alert.0).collect(),
+                open_episodes: firing_events::open_episodes(&state).collect(),
+                had_open_episode: old.is_some_and(|old| firing_events::open_episodes(old).next().is_some()),
+                key,
+                state: Arc::new(state),
+            });
+        }
+        write.before = before;
+        Ok(write)
+    }
+}
+
+impl EventWrite {
+    fn new(event: NewEvent, hashes: Fingerprints) -> Self {
+        let hash = |episode: &str| firing_events::hash_episode(episode);
+        let episode = event.episode_phase.as_ref().map(|phase| (phase.phase, hash(&phase.episode)));
+        Self { target: hashes.target(&event.target), episode, event }
+    }
+}

@@ -1,0 +1,193 @@
+//! The steps of the schema. `user_version` is the number of applied ones; each leads to the next, and none is
+//! changed once it was released. A new step is described in `docs/adding-a-schema-step.md`.
+
+use rusqlite::Connection;
+
+use crate::domain::state::TargetState;
+use crate::domain::time::Time;
+use crate::store::Tally;
+use crate::store::sqlite::tally::Deltas;
+
+/// The migrations in order; `user_version` is the number of applied ones.
+pub(crate) const MIGRATIONS: [&str; 5] =
+    [INITIAL_SCHEMA, CONTROLS_AND_UNDELIVERED_DECREASES, OUTBOX, COMPRESSION, RENAMES];
+
+const INITIAL_SCHEMA: &str = "
+CREATE TABLE store (
+    id INTEGER PRIMARY KEY CHECK (id = 1),
+    created INTEGER NOT NULL,  -- all times are nanoseconds since 1970
+    hash_key BLOB NOT NULL     -- keys the hashes of targets and alerts
+);
+CREATE TABLE targets (
+    id INTEGER PRIMARY KEY,    -- increasing; the FIFO group of the target's events
+    hash BLOB NOT NULL,        -- 16 bytes, of the key
+    due INTEGER,               -- when it has to be processed again
+    alerts BLOB NOT NULL,      -- 16 bytes for each of its alerts
+    key TEXT NOT NULL,
+    state TEXT NOT NULL        -- JSON; last, so that a scan of the other columns does not read it
+);
+CREATE TABLE former_targets (  -- ids of keys without a state
+    hash BLOB NOT NULL,
+    id INTEGER NOT NULL,
+    gone INTEGER NOT NULL,
+    PRIMARY KEY (hash, id)
+) WITHOUT ROWID;
+CREATE TABLE records (         -- the decisions of one transaction
+    id INTEGER PRIMARY KEY,
+    at INTEGER NOT NULL,
+    targets BLOB NOT NULL,     -- 8 bytes for each, big-endian
+    body TEXT NOT NULL         -- JSON
+);
+CREATE TABLE history (         -- the records of a target, by time
+    target INTEGER NOT NULL,
+    at INTEGER NOT NULL,
+    record INTEGER NOT NULL,
+    PRIMARY KEY (target, at, record)
+) WITHOUT ROWID;
+CREATE TABLE routes (          -- the sets of destinations of events
+    id INTEGER PRIMARY KEY,
+    destinations TEXT NOT NULL UNIQUE  -- a JSON list of names
+);
+CREATE TABLE events (
+    id INTEGER PRIMARY KEY,    -- increasing in commit order
+    target INTEGER NOT NULL,
+    route INTEGER NOT NULL,
+    at INTEGER NOT NULL,
+    body TEXT NOT NULL         -- as it is sent
+);
+CREATE TABLE destinations (
+    id INTEGER PRIMARY KEY,
+    name TEXT NOT NULL UNIQUE,
+    cursor INTEGER NOT NULL,   -- events up to here are settled or have a row in deliveries
+    given INTEGER NOT NULL,    -- deliveries ever enqueued
+    passed INTEGER NOT NULL,   -- number of them that are settled, at or below the cursor
+    dead INTEGER NOT NULL      -- number of dead letters
+);
+CREATE TABLE deliveries (      -- the exceptions
+    destination INTEGER NOT NULL,
+    event INTEGER NOT NULL,
+    state INTEGER NOT NULL,    -- 1 waits for a retry, 2 dead letter
+    attempts INTEGER NOT NULL,
+    due INTEGER NOT NULL,
+    error TEXT NOT NULL,
+    PRIMARY KEY (destination, event)
+) WITHOUT ROWID;
+";
+
+/// Does not change stored states. The targets that depend on the controls are in a table of their own, so
+/// that writing other states costs nothing more.
+const CONTROLS_AND_UNDELIVERED_DECREASES: &str = "
+CREATE TABLE controls (        -- pauses, holds and heartbeats
+    id INTEGER PRIMARY KEY CHECK (id = 1),
+    at INTEGER NOT NULL,       -- when it was written
+    body TEXT NOT NULL         -- JSON
+);
+CREATE TABLE watching (        -- targets with actions that depend on the controls
+    target INTEGER PRIMARY KEY
+);
+CREATE TABLE tally (           -- open episodes and deferred actions of all targets; no row has 0
+    kind INTEGER NOT NULL,     -- 1 open episodes by rule, 2 deferred actions by verdict
+    name TEXT NOT NULL,
+    count INTEGER NOT NULL,
+    PRIMARY KEY (kind, name)
+) WITHOUT ROWID;
+ALTER TABLE events ADD COLUMN shrinks INTEGER NOT NULL DEFAULT 0;  -- 1 if it may decrease capacity
+CREATE INDEX shrinking ON events (id) WHERE shrinks = 1;
+-- deliveries.state 3: cancelled, and above the cursor
+CREATE INDEX cancelled ON deliveries (destination, event) WHERE state = 3;
+UPDATE events SET shrinks = 1
+WHERE (id > (SELECT coalesce(min(cursor), 0) FROM destinations)
+       OR id IN (SELECT event FROM deliveries WHERE state = 1))
+  AND CASE WHEN json_valid(body) THEN json_extract(body, '$.data.action') = 'scale_in'
+       OR json_extract(body, '$.data.adjustment.allow_decrease') ELSE 0 END;
+";
+
+/// More outcomes of deliveries, and compensation. The events of episodes that are open at the time of the
+/// migration are unknown (`NULL`): their `on_resolved` events go to all destinations of the route, as before.
+const OUTBOX: &str = "
+ALTER TABLE targets ADD COLUMN fired BLOB;        -- see compensation.rs; NULL if unknown
+ALTER TABLE events ADD COLUMN undoes BLOB;        -- the on_firing events that this one compensates
+-- deliveries.state 4: arrived, `error` is the answer; 5: withdrawn, `error` is the reason; 6: a discarded dead
+-- letter; 7: arrived after it was cancelled. due: the time; for 3 and 6 the event id up to which the row is
+-- retained, 0 until that is known
+ALTER TABLE deliveries ADD COLUMN expiry INTEGER; -- the event's expirytime, if redriven with another one
+ALTER TABLE deliveries ADD COLUMN since INTEGER;  -- when it was redriven, if it was
+UPDATE deliveries SET due = 0 WHERE state = 3;
+DROP INDEX cancelled;
+CREATE INDEX exceptions ON deliveries (state, destination, event) WHERE state IN (1, 2, 3, 6);
+";
+
+/// Does not change stored rows. From here on, `targets.state` and `records.body` may be compressed
+/// (`compression.rs`, `dictionaries.rs`), and `events.body` is empty if the event is in an event block
+/// (`event_blocks.rs`).
+const COMPRESSION: &str = "
+CREATE TABLE texts (           -- bodies of events of one transaction
+    first INTEGER PRIMARY KEY, -- the id of the first event
+    last INTEGER NOT NULL,     -- the id of the last event; all between are in the block
+    packed BLOB NOT NULL       -- each body after its length; deleted with the last event
+);
+CREATE TABLE samples (         -- compression dictionaries; never changed or deleted
+    id INTEGER PRIMARY KEY,
+    rule TEXT NOT NULL,
+    text TEXT NOT NULL
+);
+ALTER TABLE targets ADD COLUMN sample INTEGER;    -- the dictionary of the compressed state
+";
+
+/// Tables and columns get the names of the code. `ALTER TABLE … RENAME` changes the schema only, so this step
+/// takes the same time for every store. The index `shrinking` stays: creating it anew would read all events.
+const RENAMES: &str = "
+ALTER TABLE texts RENAME TO event_blocks;
+ALTER TABLE event_blocks RENAME COLUMN packed TO compressed;
+ALTER TABLE samples RENAME TO dictionaries;
+ALTER TABLE watching RENAME TO recheck_queue;
+ALTER TABLE former_targets RENAME TO retired_targets;
+ALTER TABLE retired_targets RENAME COLUMN gone TO retired_at;
+ALTER TABLE targets RENAME COLUMN fired TO firing_events;
+ALTER TABLE targets RENAME COLUMN sample TO dictionary;
+ALTER TABLE events RENAME COLUMN shrinks TO decreases;
+ALTER TABLE events RENAME COLUMN undoes TO compensates;
+ALTER TABLE destinations RENAME COLUMN given TO enqueued;
+ALTER TABLE destinations RENAME COLUMN passed TO settled_below_cursor;
+";
+
+pub(crate) fn migrate(writer: &mut Connection, version: usize, now: Time) -> rusqlite::Result<(Time, [u8; 16])> {
+    let transaction = writer.transaction()?;
+    for step in &MIGRATIONS[version..] {
+        transaction.execute_batch(step)?;
+    }
+    if version == 1 {
+        count_states(&transaction)?;
+    }
+    transaction.pragma_update(None, "user_version", MIGRATIONS.len())?;
+    if version == 0 {
+        transaction.execute("INSERT INTO store VALUES (1, ?1, randomblob(16))", [now.as_nanos()])?;
+    }
+    let found = transaction.query_row("SELECT created, hash_key FROM store", [], |row| {
+        Ok((Time::from_nanos(row.get(0)?), row.get(1)?))
+    })?;
+    transaction.commit()?;
+    Ok(found)
+}
+
+/// Fills the tally and the recheck queue of a store of schema 1, which had neither.
+fn count_states(transaction: &Connection) -> rusqlite::Result<()> {
+    let mut deltas = Deltas::default();
+    let mut targets = transaction.prepare("SELECT id, state FROM targets")?;
+    let mut rows = targets.query([])?;
+    while let Some(row) = rows.next()? {
+        let id: i64 = row.get(0)?;
+        let state: TargetState = match serde_json::from_str(row.get_ref(1)?.as_str()?) {
+            Ok(state) => state,
+            Err(error) => {
+                tracing::warn!(%error, target = id, "target state unreadable, not counted");
+                continue;
+            }
+        };
+        deltas.put(&TargetState::default(), &state);
+        if state.depends_on_controls() {
+            transaction.execute("INSERT INTO recheck_queue VALUES (?1)", [id])?;
+        }
+    }
+    deltas.write(transaction, &Tally::default())
+}

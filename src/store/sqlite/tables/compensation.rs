@@ -1,0 +1,40 @@
+//! Whether an `on_resolved` event has anything to compensate at a destination.
+//!
+//! An `on_firing` event of an episode has arrived at a destination of its route unless `deliveries` has a row that
+//! says otherwise; those rows are retained longer than their events (`retention.rs`).
+
+use rusqlite::{Connection, params};
+
+use super::routes;
+use crate::domain::name::Name;
+use crate::store::sqlite::codec::firing_events::FiringEventRef;
+use crate::store::sqlite::file::delivery_state::DeliveryState;
+
+/// Whether one of these events has arrived at a destination. A delivery that waits for a retry has not.
+pub(crate) fn has_arrived(
+    reader: &Connection,
+    destination: &Name,
+    destination_id: i64,
+    firing: &[FiringEventRef],
+) -> rusqlite::Result<bool> {
+    let mut exception = reader.prepare_cached(
+        "SELECT 1 FROM deliveries WHERE destination = ?1 AND event = ?2 AND state IN (?3, ?4, ?5, ?6)",
+    )?;
+    // All events nearly always have the same route.
+    let mut known: Option<(i64, bool)> = None;
+    for firing in firing {
+        let is_routed = match known {
+            Some((id, is_routed)) if id == firing.route => is_routed,
+            _ => routes::read(reader, firing.route)?.is_some_and(|names| names.contains(destination)),
+        };
+        known = Some((firing.route, is_routed));
+        if !is_routed {
+            continue;
+        }
+        use DeliveryState::{Cancelled, Dead, Discarded, Retry};
+        if !exception.exists(params![destination_id, firing.seq.0, Retry, Dead, Cancelled, Discarded])? {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}

@@ -1,0 +1,162 @@
+//! Dead letters: listed by the reader, redriven and discarded by the writer.
+
+use rusqlite::{Connection, OptionalExtension, params};
+
+use super::states::TARGET_HASH;
+use crate::domain::header::EncodedEvent;
+use crate::domain::name::Name;
+use crate::domain::time::Time;
+use crate::store::dead_letters::DeadLetterRow;
+use crate::store::lane::PendingRetry;
+use crate::store::lanes::{LaneHandle, LaneHandles};
+use crate::store::sqlite::codec::event_blocks::BodyReader;
+use crate::store::sqlite::committed::index::Fingerprint;
+use crate::store::sqlite::committed::staged::WriteBatch;
+use crate::store::sqlite::file::delivery_state::DeliveryState;
+use crate::store::undelivered_decreases::TrackedDecrease;
+use crate::store::{DeadLetterError, DeliveryId, EventSeq, Redrive, expiry};
+
+const SELECT_PAGE: &str = "
+    SELECT d.event, d.attempts, d.error, d.due, d.expiry, e.at, e.body
+    FROM deliveries d INDEXED BY exceptions JOIN events e ON e.id = d.event
+    WHERE d.state = 2 AND d.state IN (1, 2, 3, 6) AND d.destination = ?1 AND d.event > ?2
+    ORDER BY d.event LIMIT ?3";
+const SELECT_ONE: &str = "
+    SELECT d.attempts, d.expiry, e.target, e.decreases, e.compensates IS NOT NULL, e.body
+    FROM deliveries d JOIN events e ON e.id = d.event
+    WHERE d.destination = ?1 AND d.event = ?2 AND d.state = 2";
+
+/// Lists up to `max` dead letters after a delivery, by event and destination.
+pub(crate) fn list(
+    reader: &Connection,
+    destination: Option<&Name>,
+    after: Option<&DeliveryId>,
+    max: usize,
+) -> rusqlite::Result<Vec<DeadLetterRow>> {
+    let mut destinations = reader.prepare_cached("SELECT id, name FROM destinations")?;
+    let rows = destinations.query_map([], |row| Ok((row.get::<_, i64>(0)?, row.get::<_, String>(1)?)))?;
+    let mut found = Vec::new();
+    for row in rows {
+        let (destination_id, name) = row?;
+        let Ok(name) = Name::new(&name) else { continue };
+        if destination.is_some_and(|destination| *destination != name) {
+            continue;
+        }
+        let after_seq = after.map_or(i64::MIN, |after| {
+            // The same event may follow for a later destination.
+            if name > after.destination { after.seq.0.saturating_sub(1) } else { after.seq.0 }
+        });
+        let mut list = reader.prepare_cached(SELECT_PAGE)?;
+        let limit = i64::try_from(max).unwrap_or(i64::MAX);
+        let mut bodies = BodyReader::new(reader);
+        let rows = list.query_map(params![destination_id, after_seq, limit], |row| {
+            let seq = row.get(0)?;
+            Ok(DeadLetterRow {
+                delivery_id: DeliveryId { seq: EventSeq(seq), destination: name.clone() },
+                attempts: row.get(1)?,
+                error: row.get(2)?,
+                given_up_at: Time::from_nanos(row.get(3)?),
+                emitted_at: Time::from_nanos(row.get(5)?),
+                event: as_sent(bodies.read(seq, row.get_ref(6)?)?, row.get(4)?),
+            })
+        })?;
+        found.extend(rows.collect::<Result<Vec<_>, _>>()?);
+    }
+    found.sort_by(|one, other| one.delivery_id.cmp(&other.delivery_id));
+    found.truncate(max);
+    Ok(found)
+}
+
+/// The event as it is sent: with the `expirytime` of its redrive, if that changed it.
+pub(crate) fn as_sent(body: &str, expiry: Option<i64>) -> EncodedEvent {
+    let rewritten = expiry.and_then(|expiry| expiry::rewrite(body, Time::from_nanos(expiry)).ok());
+    rewritten.map_or_else(|| body.into(), Into::into)
+}
+
+/// A dead letter that is redriven.
+struct RedriveRow {
+    attempts: u32,
+    expiry: Option<i64>,
+    target: i64,
+    may_decrease_capacity: bool,
+    compensates: bool,
+    event: EncodedEvent,
+}
+
+/// Returns a dead letter to the queue of its destination.
+pub(crate) fn redrive(
+    connection: &Connection,
+    batch: &mut WriteBatch,
+    now: Time,
+    handle: &LaneHandle,
+    seq: EventSeq,
+    redrive: Redrive,
+) -> rusqlite::Result<Result<(), DeadLetterError>> {
+    let mut one = connection.prepare_cached(SELECT_ONE)?;
+    let row = one.query_row([handle.id, seq.0], |row| {
+        let expiry = row.get(1)?;
+        Ok(RedriveRow {
+            attempts: row.get(0)?,
+            expiry,
+            target: row.get(2)?,
+            may_decrease_capacity: row.get(3)?,
+            compensates: row.get(4)?,
+            event: as_sent(BodyReader::new(connection).read(seq.0, row.get_ref(5)?)?, expiry),
+        })
+    });
+    let Some(row) = row.optional()? else { return Ok(Err(DeadLetterError::NotDead)) };
+    let expiry = match redrive.check(&row.event, now) {
+        Ok(expiry) => expiry.map(Time::as_nanos).or(row.expiry),
+        Err(error) => return Ok(Err(error)),
+    };
+    let mut update = connection.prepare_cached(
+        "UPDATE deliveries SET state = ?3, due = 0, since = ?4, expiry = ?5 WHERE destination = ?1 AND event = ?2",
+    )?;
+    update.execute(params![handle.id, seq.0, DeliveryState::Retry, now.as_nanos(), expiry])?;
+    let RedriveRow { attempts, target: group, compensates, .. } = row;
+    if row.may_decrease_capacity {
+        let hash = connection.prepare_cached(TARGET_HASH)?.query_row([group], |row| row.get(0));
+        if let Some(hash) = hash.optional()? {
+            let pending_destinations = vec![handle.name.clone()];
+            batch
+                .current
+                .decreases
+                .add(seq.0, TrackedDecrease { target: Fingerprint(hash), group, pending_destinations });
+        }
+    }
+    let lane_changes = batch.lane_mut(&handle.name);
+    lane_changes.dead_delta -= 1;
+    // Due at once, also if the clock is behind after a restart.
+    let due = Time::from_nanos(0);
+    lane_changes.redriven.push(PendingRetry { seq, group, emitted_at: now, compensates, attempts, due });
+    Ok(Ok(()))
+}
+
+/// Discards a dead letter.
+pub(crate) fn discard(
+    connection: &Connection,
+    lanes: &LaneHandles,
+    batch: &mut WriteBatch,
+    delivery_id: &DeliveryId,
+) -> rusqlite::Result<Result<(), DeadLetterError>> {
+    let name = delivery_id.destination.as_str();
+    // 0: it is not known yet up to which event the row has to be retained.
+    let mut discard = connection.prepare_cached(
+        "UPDATE deliveries SET state = ?3, due = 0 WHERE event = ?2 AND state = ?4
+         AND destination = (SELECT id FROM destinations WHERE name = ?1)",
+    )?;
+    if discard.execute(params![name, delivery_id.seq.0, DeliveryState::Discarded, DeliveryState::Dead])? == 0 {
+        return Ok(Err(DeadLetterError::NotDead));
+    }
+    if lanes.get(&delivery_id.destination).is_some() {
+        let lane_changes = batch.lane_mut(&delivery_id.destination);
+        lane_changes.dead_delta -= 1;
+        lane_changes.discarded += 1;
+    } else {
+        // The destination has no lane, so no position is written for it.
+        let mut count =
+            connection.prepare_cached("UPDATE destinations SET dead = dead - 1 WHERE name = ?1")?;
+        count.execute([name])?;
+    }
+    Ok(Ok(()))
+}

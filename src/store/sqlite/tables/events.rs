@@ -1,0 +1,205 @@
+//! Events of a transaction: their ids, routes and compensations, and their deliveries.
+
+use std::sync::Arc;
+
+use rusqlite::{Connection, params};
+
+use super::deliveries::{self, OutboxTable};
+use super::states::StateTable;
+use super::{history, undelivered_decreases};
+use crate::domain::name::Name;
+use crate::domain::phase::Phase;
+use crate::domain::time::Time;
+use crate::store::dead_letters::BACKLOG_FULL;
+use crate::store::lane::NewDelivery;
+use crate::store::sqlite::codec::event_blocks::{self, EncodedBlock};
+use crate::store::sqlite::codec::firing_events::{self, FiringEventRef, FiringEvents};
+use crate::store::sqlite::committed::index;
+use crate::store::sqlite::committed::staged::{CommittedEvent, WriteBatch};
+use crate::store::sqlite::decide::write_set::EventWrite;
+use crate::store::sqlite::file::delivery_state::DeliveryState;
+use crate::store::undelivered_decreases::TrackedDecrease;
+use crate::store::{EventSeq, NewEvent, withdrawn};
+
+/// The ids, routes and compensations of the events of a transaction.
+#[derive(Default)]
+pub(crate) struct Plan {
+    pub events: Vec<PlannedEvent>,
+    /// New `on_firing` events, by target.
+    pub firing: index::Map<Vec<FiringEventRef>>,
+}
+
+pub(crate) struct PlannedEvent {
+    seq: i64,
+    route: i64,
+    /// The `on_firing` events that it compensates; `None` for an `on_firing` event, or if they are unknown.
+    compensates: Option<Vec<FiringEventRef>>,
+    /// Whether its body is in an event block.
+    is_in_block: bool,
+}
+
+impl Plan {
+    /// Assigns ids to the events. Runs before the states are written, because a state stores its `on_firing`
+    /// events. `firing_before` are those of each target's state before the transaction.
+    pub(crate) fn new(
+        connection: &Connection,
+        outbox: &OutboxTable,
+        batch: &mut WriteBatch,
+        events: &[EventWrite],
+        firing_before: &index::Map<FiringEvents>,
+    ) -> rusqlite::Result<Self> {
+        let mut plan = Self::default();
+        for EventWrite { target, episode, event } in events {
+            let seq = batch.next.event;
+            batch.next.event += 1;
+            let route = outbox.routes.id(connection, batch, &event.destinations)?;
+            let mut compensates = None;
+            if let Some((phase, episode)) = *episode {
+                let firing = plan.firing.entry(*target).or_default();
+                match phase {
+                    Phase::Firing => firing.push(FiringEventRef { episode, seq: EventSeq(seq), route }),
+                    Phase::Resolved => {
+                        // A target without a state has no open episode, so there is nothing to compensate.
+                        let none = Some(Vec::new());
+                        let before = firing_before.get(target).unwrap_or(&none);
+                        compensates = before.as_ref().map(|before| {
+                            let all = before.iter().chain(&*firing);
+                            all.filter(|firing| firing.episode == episode).copied().collect()
+                        });
+                    }
+                }
+            }
+            plan.events.push(PlannedEvent { seq, route, compensates, is_in_block: false });
+        }
+        Ok(plan)
+    }
+
+    /// Writes the compressed event blocks.
+    pub(crate) fn put_blocks(
+        &mut self,
+        connection: &Connection,
+        blocks: &[EncodedBlock],
+    ) -> rusqlite::Result<()> {
+        let mut events = self.events.iter_mut();
+        for EncodedBlock { event_count, compressed } in blocks {
+            let mut block: Vec<_> = events.by_ref().take(*event_count).collect();
+            if let (Some(compressed), [first, ..], [.., last]) = (compressed, &*block, &*block) {
+                event_blocks::write(connection, first.seq, last.seq, compressed)?;
+                block.iter_mut().for_each(|event| event.is_in_block = true);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Writes an event, and its deliveries that are settled at once.
+pub(crate) fn put_event(
+    connection: &Connection,
+    states: &StateTable,
+    outbox: &mut OutboxTable,
+    batch: &mut WriteBatch,
+    now: Time,
+    (write, planned): (EventWrite, PlannedEvent),
+) -> rusqlite::Result<()> {
+    let EventWrite { target: hash, event, .. } = write;
+    let PlannedEvent { seq, route, compensates, is_in_block } = planned;
+    let target = states.target_id(connection, batch, now, hash)?;
+    let compensates_bytes = compensates.as_ref().map(firing_events::encode);
+    let body = if is_in_block { "" } else { &event.body };
+    connection
+        .prepare_cached(
+            "INSERT INTO events (id, target, route, at, body, decreases, compensates)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+        )?
+        .execute(params![
+            seq,
+            target,
+            route,
+            now.as_nanos(),
+            body,
+            event.may_decrease_capacity,
+            compensates_bytes
+        ])?;
+    let mut pending_destinations = Vec::with_capacity(event.destinations.len());
+    for name in event.destinations.iter() {
+        batch.lane_mut(name).enqueued += 1;
+        let never_routed = match &compensates {
+            Some(compensates) => was_never_routed_to(connection, outbox, batch, name, compensates)?,
+            None => false,
+        };
+        let reason = if never_routed {
+            let record = withdrawn::withdrawal_record(now, &event.body, name, withdrawn::NEVER_ROUTED);
+            history::put_record(connection, batch, now, &[target], record)?;
+            Some((DeliveryState::Withdrawn, withdrawn::NEVER_ROUTED))
+        } else {
+            outbox.is_full(batch, name).then_some((DeliveryState::Dead, BACKLOG_FULL))
+        };
+        let settled = match reason {
+            Some((state, reason)) => {
+                settle_on_insert(connection, outbox, batch, now, (seq, name), state, reason)?
+            }
+            None => false,
+        };
+        if !settled {
+            pending_destinations.push(name.clone());
+        }
+    }
+    if event.may_decrease_capacity && !pending_destinations.is_empty() {
+        let decrease = TrackedDecrease { target: hash, group: target, pending_destinations };
+        batch.current.decreases.add(seq, decrease);
+    }
+    let NewEvent { destinations, body, .. } = event;
+    let delivery = NewDelivery {
+        seq: EventSeq(seq),
+        group: target,
+        emitted_at: now,
+        compensates: compensates.is_some(),
+        body,
+    };
+    batch.current.events.push(CommittedEvent { delivery, destinations });
+    Ok(())
+}
+
+/// Cancels the undelivered decreases that an increase supersedes.
+pub(crate) fn supersede(outbox: &OutboxTable, batch: &mut WriteBatch, seqs: Vec<i64>) {
+    seqs.into_iter().for_each(|seq| undelivered_decreases::cancel(&outbox.decreases, batch, seq));
+}
+
+/// Whether no route of these events has the destination.
+fn was_never_routed_to(
+    connection: &Connection,
+    outbox: &mut OutboxTable,
+    batch: &WriteBatch,
+    name: &Name,
+    compensates: &[FiringEventRef],
+) -> rusqlite::Result<bool> {
+    for firing in compensates {
+        let destinations: Arc<[Name]> = outbox.routes.destinations(connection, batch, firing.route)?;
+        if destinations.contains(name) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// Settles a delivery in the commit that enqueues it. Returns false if the destination has no lane.
+fn settle_on_insert(
+    connection: &Connection,
+    outbox: &OutboxTable,
+    batch: &mut WriteBatch,
+    now: Time,
+    (seq, name): (i64, &Name),
+    state: DeliveryState,
+    reason: &str,
+) -> rusqlite::Result<bool> {
+    let Some(handle) = outbox.lanes.get(name) else { return Ok(false) };
+    let mut put = connection.prepare_cached(deliveries::UPSERT_DELIVERY)?;
+    put.execute(params![handle.id, seq, state, 0, now.as_nanos(), reason])?;
+    let lane_changes = batch.lane_mut(name);
+    lane_changes.settled_on_insert.insert(seq);
+    if state == DeliveryState::Dead {
+        lane_changes.dead_on_insert += 1;
+        lane_changes.dead_delta += 1;
+    }
+    Ok(true)
+}

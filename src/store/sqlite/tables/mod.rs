@@ -1,0 +1,11 @@
+//! The tables that commands change. Each function gets the connection and the batch; it writes rows at once, and
+//! stages what the commit publishes in memory.
+
+pub(crate) mod compensation;
+pub(crate) mod dead_letters;
+pub(crate) mod deliveries;
+pub(crate) mod events;
+pub(crate) mod history;
+pub(crate) mod routes;
+pub(crate) mod states;
+pub(crate) mod undelivered_decreases;

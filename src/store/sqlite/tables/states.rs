@@ -1,0 +1,311 @@
+//! States of targets, with their ids, the index, and the rows that cannot be read.
+
+use std::sync::Arc;
+
+use parking_lot::{RwLockReadGuard, RwLockWriteGuard};
+use rusqlite::types::Type;
+use rusqlite::{Connection, ErrorCode, OptionalExtension, ToSql, params};
+
+use crate::domain::state::TargetState;
+use crate::domain::target::TargetKey;
+use crate::domain::time::Time;
+use crate::store::sqlite::codec::dictionaries;
+use crate::store::sqlite::codec::firing_events::{self, FiringEventRef};
+use crate::store::sqlite::committed::controls::CommittedView;
+use crate::store::sqlite::committed::index::{
+    CachedTarget, Fingerprint, Fingerprints, Index, Layers, TargetChange,
+};
+use crate::store::sqlite::committed::quarantine::Quarantine;
+use crate::store::sqlite::committed::recheck_queue::RecheckChange;
+use crate::store::sqlite::committed::staged::WriteBatch;
+use crate::store::sqlite::decide::optimistic::SharedIndex;
+use crate::store::sqlite::decide::read_set::LoadError;
+use crate::store::sqlite::decide::write_set::{NewState, StateWrite};
+use crate::store::{UnreadableRow, sqlite::tally};
+
+/// The hash of a target's key by its id, also of a retired id.
+pub(crate) const TARGET_HASH: &str = "
+    SELECT hash FROM targets WHERE id = ?1
+    UNION ALL SELECT hash FROM retired_targets WHERE id = ?1 LIMIT 1";
+
+/// The table of states.
+pub(crate) struct StateTable {
+    pub index: SharedIndex,
+    pub hashes: Fingerprints,
+    pub committed: Arc<CommittedView>,
+    pub quarantine: Arc<Quarantine>,
+}
+
+impl StateTable {
+    pub(crate) fn index(&self) -> RwLockReadGuard<'_, Index> {
+        self.index.read()
+    }
+
+    pub(crate) fn index_mut(&self) -> RwLockWriteGuard<'_, Index> {
+        self.index.write()
+    }
+
+    /// The state of a target; `None` if it does not exist. A row that cannot be read is put in quarantine.
+    pub(crate) fn load(
+        &self,
+        connection: &Connection,
+        layers: Layers<'_>,
+        now: Time,
+        id: i64,
+    ) -> Result<Option<Arc<CachedTarget>>, LoadError<rusqlite::Error>> {
+        let cached = self.index().state(id, layers);
+        if let Some(known) = cached {
+            return Ok(known);
+        }
+        if self.quarantine.contains(id) {
+            return Err(LoadError::Unreadable);
+        }
+        match read_state(connection, id) {
+            Ok(Some(known)) => {
+                let known = Arc::new(known);
+                self.index_mut().cache(id, known.clone());
+                Ok(Some(known))
+            }
+            Ok(None) => Ok(None),
+            Err(error) if is_damage(&error) => {
+                self.set_unreadable(connection, now, id, &error);
+                Err(LoadError::Unreadable)
+            }
+            Err(error) => Err(LoadError::Failed(error)),
+        }
+    }
+
+    fn set_unreadable(&self, connection: &Connection, now: Time, id: i64, error: &rusqlite::Error) {
+        let column = |name: &str| format!("SELECT {name} FROM targets WHERE id = ?1");
+        let key: Option<String> = connection.query_row(&column("key"), [id], |row| row.get(0)).ok();
+        let hash: Option<[u8; 16]> = connection.query_row(&column("hash"), [id], |row| row.get(0)).ok();
+        let target = key.as_deref().map(TargetKey::from_stored);
+        // The hash is part of the index, and the key may be damaged.
+        let hash = hash.map(Fingerprint).or_else(|| Some(self.hashes.target(target.as_ref()?)));
+        let target = target.filter(|target| Some(self.hashes.target(target)) == hash);
+        let row = UnreadableRow { id, target, since: now, error: error.to_string() };
+        if self.quarantine.add(id, hash.unwrap_or(Fingerprint([0; 16])), row.clone()) {
+            self.index_mut().remove_due(id);
+            let target = row.target.as_ref().map(tracing::field::display);
+            tracing::error!(
+                %error, row = id, target, "target state unreadable, its alerts are refused until it is dropped"
+            );
+        }
+    }
+
+    /// Writes a new state, or deletes a target. `new` are the `on_firing` events that the transaction emits for it.
+    pub(crate) fn put(
+        &self,
+        connection: &Connection,
+        batch: &mut WriteBatch,
+        now: Time,
+        write: StateWrite,
+        new: &[FiringEventRef],
+    ) -> rusqlite::Result<()> {
+        let StateWrite { hash, before, after, removed_alerts, added_alerts, due, depends_on_controls } =
+            write;
+        let id = before.as_ref().map(|(id, _)| *id);
+        let (id, state) = match (id, after) {
+            (None, None) => return Ok(()),
+            (Some(id), None) => {
+                delete_target(connection, hash, id, now)?;
+                (id, None)
+            }
+            (id, Some(after)) => {
+                let known = before.map_or(Some(Vec::new()), |(_, known)| known.firing.clone());
+                let firing =
+                    firing_events::merge(&known, new, after.had_open_episode, &after.open_episodes);
+                self.add_dictionary(connection, batch, &after)?;
+                let firing_bytes = firing.as_ref().map(firing_events::encode);
+                let id = put_row(connection, batch, id, hash, due.1, &after, &firing_bytes)?;
+                (id, Some(Arc::new(CachedTarget { key: after.key, state: after.state, firing })))
+            }
+        };
+        update_recheck_queue(connection, batch, id, depends_on_controls)?;
+        let (overlay, below) = batch.index_mut();
+        let change = TargetChange {
+            id,
+            hash,
+            state,
+            removed_alerts: &removed_alerts,
+            added_alerts: &added_alerts,
+            due,
+        };
+        overlay.put(&self.index(), below, change);
+        Ok(())
+    }
+
+    fn add_dictionary(
+        &self,
+        connection: &Connection,
+        batch: &mut WriteBatch,
+        state: &NewState,
+    ) -> rusqlite::Result<()> {
+        if state.encoded.is_candidate()
+            && let Some(dictionaries) =
+                batch.dictionaries(&self.committed).add_candidate(connection, &state.encoded)?
+        {
+            batch.current.dictionaries = Some(Arc::new(dictionaries));
+        }
+        Ok(())
+    }
+
+    /// The id of a target, also of one whose state this transaction deletes. A target without a state gets an id
+    /// too, so that its history is found.
+    pub(crate) fn target_id(
+        &self,
+        connection: &Connection,
+        batch: &mut WriteBatch,
+        now: Time,
+        hash: Fingerprint,
+    ) -> rusqlite::Result<i64> {
+        let staged = self.index().target(hash, batch.layers());
+        if let Some(id) = staged.or_else(|| self.index().target(hash, Layers::NONE)) {
+            return Ok(id);
+        }
+        let mut last = connection.prepare_cached("SELECT max(id) FROM retired_targets WHERE hash = ?1")?;
+        let last: Option<i64> = last.query_row([hash.0], |row| row.get(0))?;
+        let id = last.unwrap_or_else(|| {
+            batch.next.target += 1;
+            batch.next.target - 1
+        });
+        // The id is retained for as long as the decisions that are made now.
+        connection
+            .prepare_cached("INSERT OR REPLACE INTO retired_targets VALUES (?1, ?2, ?3)")?
+            .execute(params![hash.0, id, now.as_nanos()])?;
+        Ok(id)
+    }
+
+    /// Deletes the row of a target that is in quarantine. The counts of open episodes and deferred actions are
+    /// counted anew, because it is unknown what the row added to them.
+    pub(crate) fn drop_unreadable(
+        &self,
+        connection: &Connection,
+        batch: &mut WriteBatch,
+        now: Time,
+        id: i64,
+    ) -> rusqlite::Result<()> {
+        let hash = self.quarantine.hash(id).unwrap_or(Fingerprint([0; 16]));
+        let mut alerts = connection.prepare_cached("SELECT alerts FROM targets WHERE id = ?1")?;
+        let alerts: Vec<u8> = alerts.query_row([id], |row| row.get(0)).optional()?.unwrap_or_default();
+        let alerts: Vec<Fingerprint> =
+            alerts.as_chunks::<16>().0.iter().map(|alert| Fingerprint(*alert)).collect();
+        delete_target(connection, hash, id, now)?;
+        update_recheck_queue(connection, batch, id, (true, false))?;
+        let (overlay, below) = batch.index_mut();
+        let change = TargetChange {
+            id,
+            hash,
+            state: None,
+            removed_alerts: &alerts,
+            added_alerts: &[],
+            due: (None, None),
+        };
+        overlay.put(&self.index(), below, change);
+        batch.current.recounted = Some(self.count_states(connection)?);
+        Ok(())
+    }
+
+    /// Counts all states that can be read.
+    fn count_states(&self, connection: &Connection) -> rusqlite::Result<tally::Deltas> {
+        let mut counts = tally::Deltas::default();
+        let mut ids = connection.prepare("SELECT id FROM targets")?;
+        let ids = ids.query_map([], |row| row.get(0))?.collect::<Result<Vec<i64>, _>>()?;
+        for id in ids.into_iter().filter(|id| !self.quarantine.contains(*id)) {
+            match read_state(connection, id) {
+                Ok(known) => {
+                    known.iter().for_each(|known| counts.put(&TargetState::default(), &known.state));
+                }
+                // Found when it is needed.
+                Err(error) if is_damage(&error) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(counts)
+    }
+}
+
+/// Whether the error is about what is stored in a row, and not about reading at this time.
+fn is_damage(error: &rusqlite::Error) -> bool {
+    match error {
+        rusqlite::Error::SqliteFailure(failure, _) => failure.code == ErrorCode::DatabaseCorrupt,
+        rusqlite::Error::FromSqlConversionFailure(..)
+        | rusqlite::Error::InvalidColumnType(..)
+        | rusqlite::Error::IntegralValueOutOfRange(..)
+        | rusqlite::Error::Utf8Error(..) => true,
+        _ => false,
+    }
+}
+
+fn read_state(connection: &Connection, id: i64) -> rusqlite::Result<Option<CachedTarget>> {
+    let mut read = connection.prepare_cached(
+        "SELECT t.key, t.state, t.firing_events, d.text
+         FROM targets t LEFT JOIN dictionaries d ON d.id = t.dictionary WHERE t.id = ?1",
+    )?;
+    let found = read.query_row([id], |row| {
+        let text = dictionaries::decode_state(row.get_ref(1)?, row.get_ref(3)?)?;
+        let unreadable = |error: serde_json::Error| {
+            rusqlite::Error::FromSqlConversionFailure(1, Type::Text, Box::new(error))
+        };
+        Ok(CachedTarget {
+            key: TargetKey::from_stored(row.get_ref(0)?.as_str()?),
+            state: Arc::new(serde_json::from_str(&text).map_err(unreadable)?),
+            firing: row.get_ref(2)?.as_blob_or_null()?.map(firing_events::decode),
+        })
+    });
+    found.optional()
+}
+
+/// Writes the row of a target. Returns its id.
+fn put_row(
+    connection: &Connection,
+    batch: &mut WriteBatch,
+    id: Option<i64>,
+    hash: Fingerprint,
+    due: Option<Time>,
+    state: &NewState,
+    firing: &Option<Vec<u8>>,
+) -> rusqlite::Result<i64> {
+    let due = due.map(Time::as_nanos);
+    let columns: [&dyn ToSql; 5] =
+        [&due, &state.alerts, &state.encoded.text, firing, &state.encoded.dictionary];
+    let [due, alerts, text, firing, dictionary] = columns;
+    if let Some(id) = id {
+        let mut update = connection.prepare_cached(
+            "UPDATE targets SET due = ?2, alerts = ?3, state = ?4, firing_events = ?5, dictionary = ?6 WHERE id = ?1",
+        )?;
+        update.execute(params![id, due, alerts, text, firing, dictionary])?;
+        return Ok(id);
+    }
+    let id = batch.next.target;
+    batch.next.target += 1;
+    let mut insert = connection.prepare_cached(
+        "INSERT INTO targets (id, hash, due, alerts, key, state, firing_events, dictionary)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+    )?;
+    insert.execute(params![id, hash.0, due, alerts, state.key.as_str(), text, firing, dictionary])?;
+    Ok(id)
+}
+
+/// Deletes a target; its id stays reserved.
+fn delete_target(connection: &Connection, hash: Fingerprint, id: i64, now: Time) -> rusqlite::Result<()> {
+    connection.prepare_cached("DELETE FROM targets WHERE id = ?1")?.execute([id])?;
+    let mut retire = connection.prepare_cached("INSERT OR REPLACE INTO retired_targets VALUES (?1, ?2, ?3)")?;
+    retire.execute(params![hash.0, id, now.as_nanos()]).map(drop)
+}
+
+fn update_recheck_queue(
+    connection: &Connection,
+    batch: &mut WriteBatch,
+    id: i64,
+    (before, after): (bool, bool),
+) -> rusqlite::Result<()> {
+    let (change, statement) = match (before, after) {
+        (false, true) => (RecheckChange::Add(id), "INSERT INTO recheck_queue VALUES (?1)"),
+        (true, false) => (RecheckChange::Remove(id), "DELETE FROM recheck_queue WHERE target = ?1"),
+        _ => return Ok(()),
+    };
+    connection.prepare_cached(statement)?.execute([id])?;
+    batch.current.index.push_recheck_change(change);
+    Ok(())
+}

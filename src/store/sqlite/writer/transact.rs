@@ -1,0 +1,173 @@
+//! One transaction: reads the states, decides or validates an optimistic decision, and applies the write set.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use rusqlite::Connection;
+
+use super::CommandError;
+use crate::domain::control::Controls;
+use crate::domain::target::TargetKey;
+use crate::domain::time::Time;
+use crate::store::sqlite::committed::controls::write_controls;
+use crate::store::sqlite::committed::index;
+use crate::store::sqlite::committed::recheck_queue::RecheckChange;
+use crate::store::sqlite::committed::staged::WriteBatch;
+use crate::store::sqlite::decide::optimistic::{Speculation, SpeculationGate};
+use crate::store::sqlite::decide::read_set::{LoadError, ReadSet};
+use crate::store::sqlite::decide::write_set::{RecordWrite, WriteSet};
+use crate::store::sqlite::tables::deliveries::OutboxTable;
+use crate::store::sqlite::tables::events::{self, Plan};
+use crate::store::sqlite::tables::states::StateTable;
+use crate::store::sqlite::tables::{history, undelivered_decreases};
+use crate::store::{DecideFn, Keys, UnreadableStates, View};
+
+/// What a transaction works on.
+pub(super) struct Transaction<'a> {
+    pub connection: &'a Connection,
+    pub states: &'a StateTable,
+    pub outbox: &'a mut OutboxTable,
+    pub gate: &'a SpeculationGate,
+    pub created: Time,
+    pub now: Time,
+}
+
+/// A decided transaction.
+struct Decision {
+    write_set: WriteSet,
+    /// The undelivered decreases that the decision has seen, by target.
+    seen_decreases: BTreeMap<TargetKey, Vec<i64>>,
+}
+
+impl Transaction<'_> {
+    /// Decides the transaction and applies its write set.
+    pub(super) fn run(
+        &mut self,
+        batch: &mut WriteBatch,
+        keys: &Keys,
+        decide: &mut DecideFn,
+        speculation: Option<Box<Speculation>>,
+    ) -> Result<(), CommandError> {
+        let controls = batch.controls(&self.states.committed);
+        let decision = match self.validated(batch, keys, speculation, &controls)? {
+            Some(write_set) => Decision { write_set, seen_decreases: BTreeMap::new() },
+            None => self.decide(batch, keys, decide, &controls)?,
+        };
+        Ok(self.apply(batch, decision, &controls)?)
+    }
+
+    /// The write set of the optimistic decision, unless something that it has read was changed since.
+    fn validated(
+        &mut self,
+        batch: &WriteBatch,
+        keys: &Keys,
+        speculation: Option<Box<Speculation>>,
+        controls: &Arc<Controls>,
+    ) -> rusqlite::Result<Option<WriteSet>> {
+        let Some(speculation) = speculation else { return Ok(None) };
+        let Speculation { read_set, controls: known_controls, write_set } = *speculation;
+        let is_valid = Arc::ptr_eq(&known_controls, controls)
+            && read_set.is_unchanged(&self.states.index(), batch.layers())
+            && undelivered_decreases::find(self.connection, self.outbox, batch, read_set.target_keys(keys))?
+                .events
+                .is_empty();
+        if !is_valid {
+            self.gate.conflicted();
+        }
+        Ok(Some(write_set).filter(|_| is_valid))
+    }
+
+    fn decide(
+        &mut self,
+        batch: &WriteBatch,
+        keys: &Keys,
+        decide: &mut DecideFn,
+        controls: &Arc<Controls>,
+    ) -> Result<Decision, CommandError> {
+        let hashes = self.states.hashes;
+        let layers = batch.layers();
+        let look_up = ReadSet::look_up(keys, hashes, &self.states.index(), layers);
+        let read_set = look_up.load(keys, |id| self.states.load(self.connection, layers, self.now, id))?;
+        let targets = read_set.target_keys(keys);
+        let undelivered = undelivered_decreases::find(self.connection, self.outbox, batch, targets)?;
+        let view = View {
+            now: self.now,
+            created: self.created,
+            states: read_set.states(keys),
+            controls: controls.clone(),
+            undelivered_decreases: undelivered.events,
+        };
+        let changes = decide(&view);
+        let dictionaries = batch.dictionaries(&self.states.committed);
+        let read_now = |hash| {
+            let id = self.states.index().target(hash, layers);
+            let load = |id| self.states.load(self.connection, layers, self.now, id);
+            let known = id.map(load).transpose().map_err(|error| match error {
+                LoadError::Failed(error) => CommandError::Sql(error),
+                LoadError::Unreadable => CommandError::Unreadable(UnreadableStates::default()),
+            })?;
+            Ok::<_, CommandError>(id.zip(known.flatten()))
+        };
+        let write_set = WriteSet::new(self.now, changes, &read_set, hashes, &dictionaries, read_now)?;
+        Ok(Decision { write_set, seen_decreases: undelivered.seqs })
+    }
+
+    fn apply(
+        &mut self,
+        batch: &mut WriteBatch,
+        decision: Decision,
+        controls: &Controls,
+    ) -> rusqlite::Result<()> {
+        let Decision { write_set, mut seen_decreases } = decision;
+        let WriteSet { now, states, tally, controls: changed, rechecked, record, events, event_blocks } =
+            write_set;
+        let firing_before: index::Map<_> = states
+            .iter()
+            .filter_map(|write| Some((write.hash, write.before.as_ref()?.1.firing.clone())))
+            .collect();
+        let mut plan = Plan::new(self.connection, self.outbox, batch, &events, &firing_before)?;
+        for write in states {
+            let new = plan.firing.get(&write.hash).map_or(&[][..], Vec::as_slice);
+            self.states.put(self.connection, batch, now, write, new)?;
+        }
+        batch.current.tally.absorb(tally);
+        if let Some(changed) = changed {
+            write_controls(self.connection, now, &changed)?;
+            if changed.generation > controls.generation {
+                batch.current.index.push_recheck_change(RecheckChange::ControlsChanged(now));
+            }
+            batch.current.controls = Some(changed);
+        }
+        for hash in rechecked {
+            let id = self.states.index().target(hash, batch.layers());
+            if let Some(id) = id {
+                batch.current.index.push_recheck_change(RecheckChange::Rechecked(id));
+            }
+        }
+        if let Some(record) = record {
+            self.put_record(batch, now, &record)?;
+        }
+        plan.put_blocks(self.connection, &event_blocks)?;
+        for (write, planned) in events.into_iter().zip(plan.events) {
+            if write.event.increases_capacity {
+                let seen = seen_decreases.remove(&write.event.target).unwrap_or_default();
+                events::supersede(self.outbox, batch, seen);
+            }
+            events::put_event(self.connection, self.states, self.outbox, batch, now, (write, planned))?;
+        }
+        Ok(())
+    }
+
+    fn put_record(
+        &self,
+        batch: &mut WriteBatch,
+        now: Time,
+        record: &RecordWrite,
+    ) -> rusqlite::Result<()> {
+        let mut targets = Vec::with_capacity(record.targets.len());
+        for hash in &record.targets {
+            targets.push(self.states.target_id(self.connection, batch, now, *hash)?);
+        }
+        history::put_record(self.connection, batch, now, &targets, &record.body)
+    }
+}
