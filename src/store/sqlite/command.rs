@@ -12,7 +12,9 @@ use crate::domain::alert_key::AlertKey;
 use crate::domain::name::Name;
 use crate::domain::target::TargetKey;
 use crate::store::lanes::LaneHandle;
-use crate::store::{DeadLetterError, DecideFn, DeliveryId, Error, EventSeq, Keys, Redrive, Settlement};
+use crate::store::{
+    AuditWrite, DeadLetterError, DecideFn, DeliveryId, Error, EventSeq, Keys, Redrive, Settlement,
+};
 
 /// A command to the writer. Replies of commands that write follow the commit.
 pub(super) enum Command {
@@ -44,11 +46,18 @@ pub(super) enum Command {
         handle: Arc<LaneHandle>,
         seq: EventSeq,
         redrive: Redrive,
+        audit: AuditWrite,
         reply: Reply<Result<(), DeadLetterError>>,
     },
     Discard {
         delivery_id: DeliveryId,
+        audit: AuditWrite,
         reply: Reply<Result<(), DeadLetterError>>,
+    },
+    /// Replies with the id of the entry.
+    Audit {
+        write: AuditWrite,
+        reply: Reply<i64>,
     },
     /// Opens a lane for a destination that has none.
     AddDestination {

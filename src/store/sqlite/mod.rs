@@ -6,6 +6,7 @@
 //! on disk. The index (target ids, targets of each alert, due times) is in memory, so a new target costs no
 //! query.
 
+mod audit;
 mod batch;
 mod checkpoint;
 mod command;
@@ -45,8 +46,9 @@ use tokio::sync::{oneshot, watch};
 use super::lane::{Claim, NewDelivery};
 use super::lanes::{LaneHandle, LaneHandles};
 use super::{
-    Claimed, DeadLetter, DeadLetterError, DecideFn, DeliveryId, DeliveryState, Error, EventSeq, Keys,
-    RecordQuery, Records, Redrive, Settlement, StoredEvent, StoredState, Tally, WallClock,
+    AuditPage, AuditQuery, AuditWrite, Claimed, DeadLetter, DeadLetterError, DecideFn, DeliveryId,
+    DeliveryState, Error, EventSeq, Keys, RecordQuery, Records, Redrive, Settlement, StoredEvent,
+    StoredState, Tally, WallClock,
 };
 use crate::domain::control::Controls;
 use crate::domain::header::EncodedEvent;
@@ -353,14 +355,27 @@ impl Sqlite {
         handle: &Arc<LaneHandle>,
         seq: EventSeq,
         redrive: Redrive,
+        audit: AuditWrite,
     ) -> Result<(), DeadLetterError> {
         let handle = handle.clone();
-        self.ask(|reply| Command::Redrive { handle, seq, redrive, reply }).await?
+        self.ask(|reply| Command::Redrive { handle, seq, redrive, audit, reply }).await?
     }
 
-    pub(super) async fn discard(&self, delivery_id: &DeliveryId) -> Result<(), DeadLetterError> {
+    pub(super) async fn discard(
+        &self,
+        delivery_id: &DeliveryId,
+        audit: AuditWrite,
+    ) -> Result<(), DeadLetterError> {
         let delivery_id = delivery_id.clone();
-        self.ask(|reply| Command::Discard { delivery_id, reply }).await?
+        self.ask(|reply| Command::Discard { delivery_id, audit, reply }).await?
+    }
+
+    pub(super) async fn audit(&self, write: AuditWrite) -> Result<i64, Error> {
+        self.ask(|reply| Command::Audit { write, reply }).await
+    }
+
+    pub(super) async fn audit_trail(&self, query: AuditQuery) -> Result<AuditPage, Error> {
+        self.read(move |reader| audit::list(reader, &query)).await
     }
 
     pub(super) async fn history(

@@ -70,6 +70,7 @@ impl Writer {
             batch.lanes.entry(handle.name.clone()).or_default();
         }
         let mut more = self.prune_records(before(decisions))?;
+        more |= self.prune_audit(before(decisions), MAX_PRUNE_ROWS)?;
         more |= self.prune_events(before(delivered))?;
         more |= self.prune_never_delivered(batch)?;
         if !more {

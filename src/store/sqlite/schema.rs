@@ -34,8 +34,8 @@ const SYNCHRONOUS_FULL: i64 = 2;
 const CACHE_KIB: i64 = 4 * 1024;
 
 /// The migrations in order; `user_version` is the number of applied ones.
-const MIGRATIONS: [&str; 5] =
-    [INITIAL_SCHEMA, CONTROLS_AND_UNDELIVERED_DECREASES, OUTBOX, COMPRESSION, RENAMES];
+const MIGRATIONS: [&str; 6] =
+    [INITIAL_SCHEMA, CONTROLS_AND_UNDELIVERED_DECREASES, OUTBOX, COMPRESSION, RENAMES, AUDIT];
 
 const INITIAL_SCHEMA: &str = "
 CREATE TABLE store (
@@ -174,6 +174,17 @@ ALTER TABLE events RENAME COLUMN shrinks TO decreases;
 ALTER TABLE events RENAME COLUMN undoes TO compensates;
 ALTER TABLE destinations RENAME COLUMN given TO enqueued;
 ALTER TABLE destinations RENAME COLUMN passed TO settled_below_cursor;
+";
+
+/// Does not change stored rows.
+const AUDIT: &str = "
+CREATE TABLE audit (           -- acts of operators
+    id INTEGER PRIMARY KEY,    -- increasing
+    at INTEGER NOT NULL,
+    actor TEXT NOT NULL,
+    act TEXT NOT NULL,
+    body TEXT NOT NULL         -- JSON
+);
 ";
 
 /// `deliveries.state`: waits for a retry.
@@ -361,6 +372,7 @@ fn check_integrity(writer: &Connection) -> rusqlite::Result<Option<String>> {
     for (table, key) in [
         ("targets", "id"),
         ("records", "id"),
+        ("audit", "id"),
         ("events", "id"),
         ("event_blocks", "first"),
         ("texts", "first"),

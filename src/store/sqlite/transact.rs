@@ -24,7 +24,9 @@ use crate::domain::time::Time;
 use crate::store::dead_letters::BACKLOG_FULL;
 use crate::store::lane::NewDelivery;
 use crate::store::undelivered_decreases::TrackedDecrease;
-use crate::store::{Changes, DecideFn, EpisodePhase, EventSeq, Keys, NewEvent, Record, View, withdrawn};
+use crate::store::{
+    AuditWrite, Changes, DecideFn, EpisodePhase, EventSeq, Keys, NewEvent, Record, View, withdrawn,
+};
 
 /// A decided transaction.
 struct Decision {
@@ -79,6 +81,9 @@ impl Writer {
             if let Some(id) = self.index().target(self.hashes.target(key), &batch.overlay) {
                 batch.overlay.push_recheck_change(recheck_queue::RecheckChange::Rechecked(id));
             }
+        }
+        if let Some(entry) = changes.audit {
+            self.write_audit(now, &AuditWrite::Add(entry))?;
         }
         if let Some(record) = &changes.record {
             self.put_record(batch, now, record, encoded.record.as_deref())?;

@@ -270,14 +270,23 @@ impl Writer {
                 self.write(run, None, |writer, batch| writer.settle(batch, &handle, settled));
                 run.reply_with((), reply);
             }
-            Command::Redrive { handle, seq, redrive, reply } => {
-                let redriven =
-                    self.write(run, None, |writer, batch| writer.redrive(batch, &handle, seq, redrive));
+            Command::Redrive { handle, seq, redrive, audit, reply } => {
+                let redriven = self.write(run, None, |writer, batch| {
+                    let redriven = writer.redrive(batch, &handle, seq, redrive)?;
+                    writer.audit_if_done(redriven, &audit)
+                });
                 run.reply_with(redriven.unwrap_or(Ok(())), reply);
             }
-            Command::Discard { delivery_id, reply } => {
-                let discarded = self.write(run, None, |writer, batch| writer.discard(batch, &delivery_id));
+            Command::Discard { delivery_id, audit, reply } => {
+                let discarded = self.write(run, None, |writer, batch| {
+                    let discarded = writer.discard(batch, &delivery_id)?;
+                    writer.audit_if_done(discarded, &audit)
+                });
                 run.reply_with(discarded.unwrap_or(Ok(())), reply);
+            }
+            Command::Audit { write, reply } => {
+                let id = self.write(run, None, |writer, _| writer.write_audit(writer.clock.now(), &write));
+                run.reply_with(id.unwrap_or_default(), reply);
             }
             Command::Prune { decisions, delivered, reply } => {
                 let more = self.write(run, None, |writer, batch| writer.prune(batch, decisions, delivered));
