@@ -342,5 +342,6 @@ fn changes(routes: &Routes, step: Step, record: Option<store::Record>, rechecked
             body: EncodedEvent::new(event.encode(*max_bytes), event.header()),
         });
     }
-    Changes { states: step.states, controls: step.controls.map(Arc::new), rechecked, record, events }
+    let controls = step.controls.map(Arc::new);
+    Changes { states: step.states, controls, rechecked, record, events, audit: None }
 }

@@ -8,13 +8,14 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
+use super::audit::MemoryAudit;
 use super::dead_letters::{BACKLOG_FULL, DeadLetterRow};
 use super::fast_map::Set;
 use super::lane::{self, Group, Lane, NewDelivery, Outcome, PendingRetry, Position};
 use super::lanes::{LaneHandle, LaneHandles};
 use super::undelivered_decreases::{TrackedDecrease, UndeliveredDecreases};
 use super::{
-    Changes, Claimed, DeadLetter, DeadLetterError, DecideFn, Delivery, DeliveryId, DeliveryState, DropError, Error,
+    AuditPage, AuditQuery, AuditWrite, Changes, Claimed, DeadLetter, DeadLetterError, DecideFn, Delivery, DeliveryId, DeliveryState, DropError, Error,
     EventSeq, Keys, NewEvent, RecordQuery, Records, Redrive, Settlement, StoredEvent, StoredRecord,
     StoredState, Tally, UnreadableRow, View, WallClock, expiry, query, withdrawn,
 };
@@ -55,6 +56,7 @@ struct Inner {
     never_delivered: BTreeSet<DeliveryId>,
     /// The new `expirytime` of redriven deliveries.
     expiry: BTreeMap<DeliveryId, Time>,
+    audit: MemoryAudit,
 }
 
 impl Memory {
@@ -78,6 +80,7 @@ impl Memory {
             dead: BTreeMap::new(),
             never_delivered: BTreeSet::new(),
             expiry: BTreeMap::new(),
+            audit: MemoryAudit::default(),
         };
         Self {
             inner: Arc::new(Mutex::new(inner)),
@@ -221,21 +224,41 @@ impl Memory {
         handle: &Arc<LaneHandle>,
         seq: EventSeq,
         redrive: Redrive,
+        audit: AuditWrite,
     ) -> Result<(), DeadLetterError> {
         let now = self.now();
-        self.with_inner(|inner| inner.redrive(now, handle, seq, redrive))?;
+        self.with_inner(|inner| {
+            inner.redrive(now, handle, seq, redrive).map(|()| inner.audit.write(now, audit))
+        })?;
         handle.wake();
         Ok(())
     }
 
-    pub(super) async fn discard(&self, delivery_id: &DeliveryId) -> Result<(), DeadLetterError> {
+    pub(super) async fn discard(
+        &self,
+        delivery_id: &DeliveryId,
+        audit: AuditWrite,
+    ) -> Result<(), DeadLetterError> {
+        let now = self.now();
         self.with_inner(|inner| {
-            inner.dead.remove(delivery_id).map(|_| inner.never_delivered.insert(delivery_id.clone()))
+            inner.dead.remove(delivery_id).map(|_| {
+                inner.never_delivered.insert(delivery_id.clone());
+                inner.audit.write(now, audit);
+            })
         })
         .ok_or(DeadLetterError::NotDead)?;
         let handle = self.lanes.get(&delivery_id.destination);
         handle.into_iter().for_each(|handle| handle.with_lane(|lane| lane.mark_discarded(1)));
         Ok(())
+    }
+
+    pub(super) async fn audit(&self, write: AuditWrite) -> Result<i64, Error> {
+        let now = self.now();
+        Ok(self.with_inner(|inner| inner.audit.write(now, write)))
+    }
+
+    pub(super) async fn audit_trail(&self, query: AuditQuery) -> Result<AuditPage, Error> {
+        Ok(self.with_inner(|inner| inner.audit.page(&query)))
     }
 
     pub(super) async fn history(
@@ -308,7 +331,11 @@ impl Memory {
         Vec::new()
     }
 
-    pub(super) async fn drop_unreadable(&self, _row: i64) -> Result<UnreadableRow, DropError> {
+    pub(super) async fn drop_unreadable(
+        &self,
+        _row: i64,
+        _audit: AuditWrite,
+    ) -> Result<UnreadableRow, DropError> {
         Err(DropError::NotUnreadable)
     }
 
@@ -460,6 +487,9 @@ impl Inner {
         let depends = |key: &TargetKey| self.states.get(key).is_some_and(|state| state.depends_on_controls());
         self.recheck_queue.retain(|key| !changes.rechecked.contains(key) && depends(key));
         self.records.extend(changes.record.map(|record| (now, record)));
+        changes.audit.into_iter().for_each(|entry| {
+            self.audit.write(now, AuditWrite::Add(entry));
+        });
         for event in changes.events {
             if event.increases_capacity {
                 undelivered_decreases

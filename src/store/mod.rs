@@ -20,6 +20,7 @@
 //! An event that can decrease capacity is an *undelivered decrease* as long as a destination has not settled it.
 //! Transactions about its target see it, and an event that increases capacity cancels it.
 
+mod audit;
 mod clock;
 mod dead_letters;
 mod expiry;
@@ -53,6 +54,7 @@ use crate::domain::target::TargetKey;
 use crate::domain::time::Time;
 use crate::domain::verdict::Verdict;
 
+pub(crate) use audit::{AuditEntry, AuditPage, AuditQuery, AuditWrite, StoredAuditEntry};
 pub(crate) use dead_letters::{DeadLetter, DeadLetterError, DeliveryId, Redrive};
 use lanes::LaneHandle;
 pub use memory::Memory;
@@ -115,6 +117,8 @@ pub struct Changes {
     pub record: Option<Record>,
     /// The emitted events.
     pub events: Vec<NewEvent>,
+    /// The audit entry, if an operator's act makes these changes.
+    pub audit: Option<AuditEntry>,
 }
 
 /// A decision record to be stored.
@@ -423,24 +427,46 @@ impl Store {
 
     /// Redrives a dead letter: the same event with its id and `sequence` is delivered again. It is ordered among the
     /// unsettled events of its target; later events may have been delivered before it, so consumers that check
-    /// `sequence` may ignore it. Its age counts from now. When this returns `Ok`, the redrive is on disk.
+    /// `sequence` may ignore it. Its age counts from now. When this returns `Ok`, the redrive is on disk, with `audit`.
     ///
     /// # Errors
     /// Nothing has changed; see `DeadLetterError`.
-    pub async fn redrive(&self, delivery_id: &DeliveryId, redrive: Redrive) -> Result<(), DeadLetterError> {
+    pub async fn redrive(
+        &self,
+        delivery_id: &DeliveryId,
+        redrive: Redrive,
+        audit: AuditWrite,
+    ) -> Result<(), DeadLetterError> {
         let handle = self
             .lane_handle(&delivery_id.destination)
             .map_err(|_| DeadLetterError::NotConfigured(delivery_id.destination.clone()))?;
-        delegate!(self, store => store.redrive(&handle, delivery_id.seq, redrive).await)
+        delegate!(self, store => store.redrive(&handle, delivery_id.seq, redrive, audit).await)
     }
 
     /// Deletes a dead letter: it cannot be redriven, and its compensation is withdrawn. When this returns `Ok`, the
-    /// deletion is on disk.
+    /// deletion is on disk, with `audit`.
     ///
     /// # Errors
     /// Nothing has changed; see `DeadLetterError`.
-    pub async fn discard(&self, delivery_id: &DeliveryId) -> Result<(), DeadLetterError> {
-        delegate!(self, store => store.discard(delivery_id).await)
+    pub async fn discard(&self, delivery_id: &DeliveryId, audit: AuditWrite) -> Result<(), DeadLetterError> {
+        delegate!(self, store => store.discard(delivery_id, audit).await)
+    }
+
+    /// Writes to the audit trail about an act that changes nothing in the store. Returns the id of the entry. When this
+    /// returns `Ok`, it is on disk.
+    ///
+    /// # Errors
+    /// The store could not write; nothing was written.
+    pub async fn audit(&self, write: AuditWrite) -> Result<i64, Error> {
+        delegate!(self, store => store.audit(write).await)
+    }
+
+    /// A page of the audit trail, newest first.
+    ///
+    /// # Errors
+    /// If the store cannot be read.
+    pub async fn audit_trail(&self, query: AuditQuery) -> Result<AuditPage, Error> {
+        delegate!(self, store => store.audit_trail(query).await)
     }
 
     /// Records the outcome of claimed deliveries. When this returns `Ok`, it is on disk.
@@ -571,9 +597,9 @@ impl Store {
         delegate!(self, store => store.states(after, max).await)
     }
 
-    /// Deletes some of the records older than `decisions`, except the newest one, from which ids and the store's
-    /// time continue; and some of the events older than `delivered` that every destination has settled. Returns
-    /// whether there may be more to delete.
+    /// Deletes some of the records and audit entries older than `decisions`, except the newest ones, from which ids and
+    /// the store's time continue; and some of the events older than `delivered` that every destination has settled.
+    /// Returns whether there may be more to delete.
     ///
     /// # Errors
     /// The store could not write; nothing was deleted.
@@ -587,12 +613,12 @@ impl Store {
     }
 
     /// Gives up the state of a target that cannot be read: it is deleted, as if the target had never had one. When
-    /// this returns `Ok`, that is on disk.
+    /// this returns `Ok`, that is on disk, with `audit`.
     ///
     /// # Errors
     /// Nothing has changed; see `DropError`.
-    pub async fn drop_unreadable(&self, row: i64) -> Result<UnreadableRow, DropError> {
-        delegate!(self, store => store.drop_unreadable(row).await)
+    pub async fn drop_unreadable(&self, row: i64, audit: AuditWrite) -> Result<UnreadableRow, DropError> {
+        delegate!(self, store => store.drop_unreadable(row, audit).await)
     }
 
     /// Commits queued commands and closes the store.

@@ -15,7 +15,7 @@ use crate::domain::duration;
 use crate::domain::header::EventHeader;
 use crate::domain::name::Name;
 use crate::http::{HttpState, Services};
-use crate::store::{DeadLetter, DeadLetterError, DeliveryId, EventSeq, Redrive};
+use crate::store::{AuditEntry, AuditWrite, DeadLetter, DeadLetterError, DeliveryId, EventSeq, Redrive};
 
 /// Dead letters read per query by a bulk operation.
 const BULK_PAGE_SIZE: usize = 500;
@@ -221,7 +221,8 @@ async fn redrive(
 ) -> Result<StatusCode, Problem> {
     let services = services(&shared)?;
     let delivery_id = parse_id(&id)?;
-    services.store.redrive(&delivery_id, options.to_redrive()?).await.map_err(problem_for)?;
+    let audit = audit_entry("redrive", options.author.as_deref(), &id);
+    services.store.redrive(&delivery_id, options.to_redrive()?, audit).await.map_err(problem_for)?;
     tracing::info!(
         dead_letter = id,
         author = options.author.as_deref().unwrap_or_default(),
@@ -236,13 +237,20 @@ async fn discard(
     Query(actor): Query<Actor>,
 ) -> Result<StatusCode, Problem> {
     let services = services(&shared)?;
-    services.store.discard(&parse_id(&id)?).await.map_err(problem_for)?;
+    let audit = audit_entry("discard", actor.author.as_deref(), &id);
+    services.store.discard(&parse_id(&id)?, audit).await.map_err(problem_for)?;
     tracing::info!(
         dead_letter = id,
         author = actor.author.as_deref().unwrap_or_default(),
         "dead letter discarded"
     );
     Ok(StatusCode::NO_CONTENT)
+}
+
+fn audit_entry(act: &str, author: Option<&str>, id: &str) -> AuditWrite {
+    let actor = author.filter(|author| !author.is_empty()).unwrap_or("unknown").to_owned();
+    let body = serde_json::json!({ "dead_letter": id }).to_string();
+    AuditWrite::Add(AuditEntry { actor, act: act.to_owned(), body })
 }
 
 /// The operator who makes a change.
@@ -323,7 +331,13 @@ async fn redrive_selected(
 ) -> Result<Json<BulkResult>, Problem> {
     let services = services(&shared)?;
     let redrive = params.options.to_redrive()?;
-    let result = for_each_selected(services, &params.selector, BulkAction::Redrive(redrive)).await?;
+    let result = for_each_selected(
+        services,
+        &params.selector,
+        BulkAction::Redrive(redrive),
+        params.options.author.as_deref(),
+    )
+    .await?;
     tracing::info!(
         count = result.succeeded,
         author = params.options.author.as_deref().unwrap_or_default(),
@@ -337,7 +351,8 @@ async fn discard_selected(
     extract::Json(params): extract::Json<BulkDiscard>,
 ) -> Result<Json<BulkResult>, Problem> {
     let services = services(&shared)?;
-    let result = for_each_selected(services, &params.selector, BulkAction::Discard).await?;
+    let result =
+        for_each_selected(services, &params.selector, BulkAction::Discard, params.author.as_deref()).await?;
     tracing::info!(
         count = result.succeeded,
         author = params.author.as_deref().unwrap_or_default(),
@@ -358,6 +373,7 @@ async fn for_each_selected(
     services: &Services,
     selector: &DeadLetterSelector,
     bulk_action: BulkAction,
+    author: Option<&str>,
 ) -> Result<BulkResult, Problem> {
     let DeadLetterSelector { destination, rule, action, given_up_before, all } = selector;
     let has_filter = destination.is_some() || rule.is_some() || action.is_some() || given_up_before.is_some();
@@ -380,9 +396,13 @@ async fn for_each_selected(
         for dead_letter in page.iter().filter(|dead_letter| is_selected(dead_letter)) {
             let outcome = match bulk_action {
                 BulkAction::Redrive(redrive) => {
-                    services.store.redrive(&dead_letter.delivery_id, redrive).await
+                    let audit = audit_entry("redrive", author, &format_id(&dead_letter.delivery_id));
+                    services.store.redrive(&dead_letter.delivery_id, redrive, audit).await
                 }
-                BulkAction::Discard => services.store.discard(&dead_letter.delivery_id).await,
+                BulkAction::Discard => {
+                    let audit = audit_entry("discard", author, &format_id(&dead_letter.delivery_id));
+                    services.store.discard(&dead_letter.delivery_id, audit).await
+                }
             };
             match outcome {
                 Ok(()) => result.succeeded += 1,

@@ -46,7 +46,7 @@ use tokio::sync::{oneshot, watch};
 use super::lane::Claim;
 use super::lanes::{LaneHandle, LaneHandles};
 use super::{
-    Claimed, DeadLetter, DeadLetterError, DecideFn, DeliveryId, DeliveryState, DropError, Error, EventSeq,
+    AuditPage, AuditQuery, AuditWrite, Claimed, DeadLetter, DeadLetterError, DecideFn, DeliveryId, DeliveryState, DropError, Error, EventSeq,
     Keys, RecordQuery, Records, Redrive, Settlement, StoredEvent, StoredState, Tally, UnreadableRow, WallClock,
 };
 use crate::domain::alert_key::AlertKey;
@@ -248,8 +248,12 @@ impl Sqlite {
         self.quarantine.rows()
     }
 
-    pub(super) async fn drop_unreadable(&self, row: i64) -> Result<UnreadableRow, DropError> {
-        self.ask(|reply| Command::DropState { row, reply }).await?
+    pub(super) async fn drop_unreadable(
+        &self,
+        row: i64,
+        audit: AuditWrite,
+    ) -> Result<UnreadableRow, DropError> {
+        self.ask(|reply| Command::DropState { row, audit, reply }).await?
     }
 
     /// Runs `read` with the reading connection, on a blocking thread.
@@ -349,14 +353,27 @@ impl Sqlite {
         handle: &Arc<LaneHandle>,
         seq: EventSeq,
         redrive: Redrive,
+        audit: AuditWrite,
     ) -> Result<(), DeadLetterError> {
         let handle = handle.clone();
-        self.ask(|reply| Command::Redrive { handle, seq, redrive, reply }).await?
+        self.ask(|reply| Command::Redrive { handle, seq, redrive, audit, reply }).await?
     }
 
-    pub(super) async fn discard(&self, delivery_id: &DeliveryId) -> Result<(), DeadLetterError> {
+    pub(super) async fn discard(
+        &self,
+        delivery_id: &DeliveryId,
+        audit: AuditWrite,
+    ) -> Result<(), DeadLetterError> {
         let delivery_id = delivery_id.clone();
-        self.ask(|reply| Command::Discard { delivery_id, reply }).await?
+        self.ask(|reply| Command::Discard { delivery_id, audit, reply }).await?
+    }
+
+    pub(super) async fn audit(&self, write: AuditWrite) -> Result<i64, Error> {
+        self.ask(|reply| Command::Audit { write, reply }).await
+    }
+
+    pub(super) async fn audit_trail(&self, query: AuditQuery) -> Result<AuditPage, Error> {
+        self.read(move |reader| tables::audit::list(reader, &query)).await
     }
 
     pub(super) async fn history(

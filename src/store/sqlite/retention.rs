@@ -6,6 +6,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 
 use super::codec::{event_blocks, firing_events};
 use super::committed::staged::WriteBatch;
+use super::tables::audit;
 use crate::domain::name::Name;
 use crate::domain::time::Time;
 use crate::store::lanes::LaneHandles;
@@ -104,6 +105,7 @@ impl Step<'_> {
             batch.lane_mut(&handle.name);
         }
         let mut more = self.prune_records(before(retention.decisions))?;
+        more |= audit::prune(self.connection, before(retention.decisions), MAX_PRUNE_ROWS)?;
         more |= self.prune_events(before(retention.delivered))?;
         more |= self.prune_never_delivered(batch)?;
         if !more {

@@ -27,7 +27,11 @@ async fn events_for_a_full_destination_are_dead_letters_at_once_and_others_get_t
         harness.store.set_max_backlog(&name("queue"), Some(3)).unwrap();
         harness.emit_firing("t5", "5", &["queue"]).await;
         harness.claim_expecting("queue", &["5"]).await;
-        harness.store.redrive(&dead_letters[0].delivery_id, Redrive::default()).await.unwrap();
+        harness
+            .store
+            .redrive(&dead_letters[0].delivery_id, Redrive::default(), audit("redrive"))
+            .await
+            .unwrap();
         harness.claim_expecting("queue", &["3"]).await;
         assert_eq!(harness.backlog("queue"), (4, 0, 1));
     }

@@ -129,7 +129,11 @@ async fn a_discarded_event_counts_as_undelivered_whatever_was_pruned() {
         harness.emit_firing("a", "out", &["queue"]).await;
         let claimed = harness.claim_one("queue", "out").await;
         harness.settle("queue", claimed.seq, dead()).await;
-        harness.store.discard(&DeliveryId { seq: claimed.seq, destination: name("queue") }).await.unwrap();
+        harness
+            .store
+            .discard(&DeliveryId { seq: claimed.seq, destination: name("queue") }, audit("discard"))
+            .await
+            .unwrap();
         assert_eq!(harness.backlog("queue"), (0, 0, 0));
         for _ in 0..3 {
             harness.prune().await;
@@ -146,7 +150,11 @@ async fn a_discarded_event_counts_as_undelivered_whatever_was_pruned() {
     harness.emit_firing("a", "out", &["queue"]).await;
     let claimed = harness.claim_one("queue", "out").await;
     harness.settle("queue", claimed.seq, dead()).await;
-    harness.store.discard(&DeliveryId { seq: claimed.seq, destination: name("queue") }).await.unwrap();
+    harness
+        .store
+        .discard(&DeliveryId { seq: claimed.seq, destination: name("queue") }, audit("discard"))
+        .await
+        .unwrap();
     harness.emit_resolved("a", "in", &["queue"]).await;
     harness.claim_and_withdraw("queue", "in").await;
     for _ in 0..3 {
@@ -167,7 +175,7 @@ async fn a_redriven_and_delivered_event_is_compensated() {
         harness.settle("queue", claimed.seq, dead()).await;
         harness.emit_resolved("a", "in", &["queue"]).await;
         let delivery_id = DeliveryId { seq: claimed.seq, destination: name("queue") };
-        harness.store.redrive(&delivery_id, Redrive::default()).await.unwrap();
+        harness.store.redrive(&delivery_id, Redrive::default(), audit("redrive")).await.unwrap();
         harness.restart().await;
         harness.claim_and_settle("queue", "out", Settlement::Delivered).await;
         harness.restart().await;

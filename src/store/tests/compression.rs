@@ -128,7 +128,7 @@ async fn event_blocks_are_pruned_with_the_last_of_their_events() {
         assert_eq!(dead_letter.event, changes().events[90].body);
         assert_eq!(harness.store.event(&id(89)).await.unwrap(), None, "its block still exists");
         assert!(harness.store.event(&id(90)).await.unwrap().is_some());
-        harness.store.discard(&dead_letter.delivery_id).await.unwrap();
+        harness.store.discard(&dead_letter.delivery_id, audit("discard")).await.unwrap();
         // An undelivered event is retained until all deliveries that were pending at that time are settled.
         harness.prune().await;
         harness.prune().await;

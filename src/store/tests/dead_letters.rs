@@ -85,8 +85,8 @@ async fn a_dead_letter_is_redriven_once() {
     for mut harness in StoreHarness::both() {
         let delivery_id = harness.create_dead_letter("a", "out", Kind::Out).await;
         harness.restart().await;
-        harness.store.redrive(&delivery_id, Redrive::default()).await.unwrap();
-        let second = harness.store.redrive(&delivery_id, Redrive::default()).await;
+        harness.store.redrive(&delivery_id, Redrive::default(), audit("redrive")).await.unwrap();
+        let second = harness.store.redrive(&delivery_id, Redrive::default(), audit("redrive")).await;
         assert!(matches!(second, Err(DeadLetterError::NotDead)), "{second:?}");
         assert_eq!(harness.backlog("queue"), (0, 1, 0));
         assert_eq!(harness.dead_letter_ids().await, [""; 0]);
@@ -108,7 +108,7 @@ async fn concurrent_redrives_of_one_dead_letter_redrive_it_once() {
     let gate = Gate::new(&harness.store, true).await;
     let redrive = || {
         let (store, delivery_id) = (harness.store.clone(), delivery_id.clone());
-        tokio::spawn(async move { store.redrive(&delivery_id, Redrive::default()).await })
+        tokio::spawn(async move { store.redrive(&delivery_id, Redrive::default(), audit("redrive")).await })
     };
     let both = [redrive(), redrive()];
     gate.open().await;
@@ -134,7 +134,7 @@ async fn a_redriven_event_precedes_later_undelivered_events_of_its_target() {
         harness.emit("a", Kind::Note, "5", &["queue"]).await;
         let fourth = harness.claim_one("queue", "4").await;
         for delivery_id in [&third, &first] {
-            harness.store.redrive(delivery_id, Redrive::default()).await.unwrap();
+            harness.store.redrive(delivery_id, Redrive::default(), audit("redrive")).await.unwrap();
         }
         harness.claim_expecting("queue", &[]).await;
         harness.settle("queue", fourth.seq, Settlement::Delivered).await;
@@ -151,7 +151,11 @@ async fn an_expirytime_is_only_rewritten_when_that_is_asked_for_and_nothing_else
         let delivery_id = harness.create_dead_letter("a", "out", Kind::Out).await;
         let before = harness.store.dead_letter(&delivery_id).await.unwrap().unwrap().event;
         let valid_for = Some(2 * HOUR);
-        harness.store.redrive(&delivery_id, Redrive { valid_for, force: false }).await.unwrap();
+        harness
+            .store
+            .redrive(&delivery_id, Redrive { valid_for, force: false }, audit("redrive"))
+            .await
+            .unwrap();
         harness.restart().await;
         let claimed = harness.claim_one("queue", "out").await;
         let expiry = |event: &str| {
@@ -165,7 +169,7 @@ async fn an_expirytime_is_only_rewritten_when_that_is_asked_for_and_nothing_else
         harness.settle("queue", claimed.seq, dead()).await;
         let dead_letter = harness.store.dead_letter(&delivery_id).await.unwrap().unwrap();
         assert_eq!(expiry(&dead_letter.event), new, "a second redrive keeps it");
-        harness.store.redrive(&delivery_id, Redrive::default()).await.unwrap();
+        harness.store.redrive(&delivery_id, Redrive::default(), audit("redrive")).await.unwrap();
         assert_eq!(expiry(&harness.claim_one("queue", "out").await.body), new);
     }
 }
@@ -177,7 +181,11 @@ async fn another_destination_keeps_the_event_as_it_was() {
         let claimed = harness.claim_one("queue", "out").await;
         harness.settle("queue", claimed.seq, dead()).await;
         let valid_for = Some(2 * HOUR);
-        harness.store.redrive(&delivery_id(claimed.seq), Redrive { valid_for, force: false }).await.unwrap();
+        harness
+            .store
+            .redrive(&delivery_id(claimed.seq), Redrive { valid_for, force: false }, audit("redrive"))
+            .await
+            .unwrap();
         assert_ne!(harness.claim_one("queue", "out").await.body, claimed.body);
         assert_eq!(harness.claim_one("journal", "out").await.body, claimed.body);
     }
@@ -202,10 +210,14 @@ async fn an_expired_event_stays_a_dead_letter_and_the_redrive_is_rejected() {
         let claimed = harness.claim_one("queue", "out").await;
         harness.settle("queue", claimed.seq, dead()).await;
         let delivery_id = delivery_id(claimed.seq);
-        let rejected = harness.store.redrive(&delivery_id, Redrive::default()).await;
+        let rejected = harness.store.redrive(&delivery_id, Redrive::default(), audit("redrive")).await;
         assert!(matches!(rejected, Err(DeadLetterError::Expired { .. })), "{rejected:?}");
         assert_eq!(harness.backlog("queue"), (0, 0, 1));
-        harness.store.redrive(&delivery_id, Redrive { valid_for: Some(HOUR), force: false }).await.unwrap();
+        harness
+            .store
+            .redrive(&delivery_id, Redrive { valid_for: Some(HOUR), force: false }, audit("redrive"))
+            .await
+            .unwrap();
         assert_eq!(harness.backlog("queue"), (0, 1, 0));
     }
 }
@@ -214,11 +226,11 @@ async fn an_expired_event_stays_a_dead_letter_and_the_redrive_is_rejected() {
 async fn a_decrease_is_only_redriven_by_force_and_may_be_superseded_again() {
     for mut harness in StoreHarness::both() {
         let delivery_id = harness.create_dead_letter("a", "in", Kind::In).await;
-        let rejected = harness.store.redrive(&delivery_id, Redrive::default()).await;
+        let rejected = harness.store.redrive(&delivery_id, Redrive::default(), audit("redrive")).await;
         assert!(matches!(rejected, Err(DeadLetterError::DecreasesCapacity)), "{rejected:?}");
         assert_eq!(harness.emit("a", Kind::Note, "note-1", &["queue"]).await, [""; 0]);
         harness.claim_and_settle("queue", "note-1", Settlement::Delivered).await;
-        harness.store.redrive(&delivery_id, force()).await.unwrap();
+        harness.store.redrive(&delivery_id, force(), audit("redrive")).await.unwrap();
         assert_eq!(harness.emit("a", Kind::Note, "note-2", &["queue"]).await, ["in"]);
         harness.restart().await;
         assert_eq!(harness.emit("a", Kind::Out, "out", &["queue"]).await, ["in"]);
@@ -241,7 +253,7 @@ async fn an_unreadable_event_is_not_redriven() {
             .await;
         let claimed = harness.claim_one("queue", "note").await;
         harness.settle("queue", claimed.seq, dead()).await;
-        let rejected = harness.store.redrive(&delivery_id(claimed.seq), force()).await;
+        let rejected = harness.store.redrive(&delivery_id(claimed.seq), force(), audit("redrive")).await;
         assert!(matches!(rejected, Err(DeadLetterError::Unreadable(_))), "{rejected:?}");
         assert_eq!(harness.dead_letter_ids().await, ["note"]);
     }
@@ -252,10 +264,10 @@ async fn a_discarded_dead_letter_cannot_be_redriven() {
     for mut harness in StoreHarness::both() {
         let delivery_id = harness.create_dead_letter("a", "out", Kind::Out).await;
         harness.restart().await;
-        harness.store.discard(&delivery_id).await.unwrap();
-        let second = harness.store.discard(&delivery_id).await;
+        harness.store.discard(&delivery_id, audit("discard")).await.unwrap();
+        let second = harness.store.discard(&delivery_id, audit("discard")).await;
         assert!(matches!(second, Err(DeadLetterError::NotDead)), "{second:?}");
-        let redriven = harness.store.redrive(&delivery_id, force()).await;
+        let redriven = harness.store.redrive(&delivery_id, force(), audit("redrive")).await;
         assert!(matches!(redriven, Err(DeadLetterError::NotDead)), "{redriven:?}");
         harness.restart().await;
         assert_eq!((harness.dead_letter_ids().await.len(), harness.backlog("queue")), (0, (0, 0, 0)));
@@ -269,9 +281,9 @@ async fn dead_letters_of_a_destination_that_is_gone_are_listed_and_discarded() {
     let delivery_id = harness.create_dead_letter("a", "out", Kind::Out).await;
     harness.restart_for(&[name("journal")]).await;
     assert_eq!(harness.dead_letter_ids().await, ["out"]);
-    let redriven = harness.store.redrive(&delivery_id, force()).await;
+    let redriven = harness.store.redrive(&delivery_id, force(), audit("redrive")).await;
     assert!(matches!(redriven, Err(DeadLetterError::NotConfigured(_))), "{redriven:?}");
-    harness.store.discard(&delivery_id).await.unwrap();
+    harness.store.discard(&delivery_id, audit("discard")).await.unwrap();
     harness.restart().await;
     assert_eq!(harness.backlog("queue"), (0, 0, 0));
 }
@@ -281,7 +293,7 @@ async fn the_age_of_a_redriven_event_counts_from_its_redrive() {
     for harness in StoreHarness::both() {
         let delivery_id = harness.create_dead_letter("a", "out", Kind::Out).await;
         let dead_letter = harness.store.dead_letter(&delivery_id).await.unwrap().unwrap();
-        harness.store.redrive(&delivery_id, Redrive::default()).await.unwrap();
+        harness.store.redrive(&delivery_id, Redrive::default(), audit("redrive")).await.unwrap();
         assert!(harness.claim_one("queue", "out").await.emitted_at >= dead_letter.given_up_at);
     }
 }

@@ -1,5 +1,6 @@
 //! Contract of both stores, and durability of SQLite across restarts.
 
+mod audit;
 mod backlog;
 mod batches;
 mod compensation;
@@ -20,8 +21,8 @@ use serde_json::json;
 use tempfile::TempDir;
 
 use super::{
-    Changes, Claimed, DeadLetterError, DeliveryId, EpisodePhase, EventSeq, Keys, Memory, NewEvent, Redrive,
-    Settlement, Sqlite, Store, View,
+    AuditEntry, AuditWrite, Changes, Claimed, DeadLetterError, DeliveryId, EpisodePhase, EventSeq, Keys,
+    Memory, NewEvent, Redrive, Settlement, Sqlite, Store, View,
 };
 use crate::domain::alert_key::AlertKey;
 use crate::domain::episode_scope::EpisodeScope;
@@ -335,6 +336,11 @@ fn now() -> Time {
 
 fn dead() -> Settlement {
     Settlement::Dead { error: "refused".into() }
+}
+
+/// An audit entry of an act by Ann.
+fn audit(act: &str) -> AuditWrite {
+    AuditWrite::Add(AuditEntry { actor: "ann".into(), act: act.to_owned(), body: "{}".into() })
 }
 
 fn withdrawn() -> Settlement {

@@ -195,12 +195,12 @@ impl World {
             Operation::Redrive(lane, at) => {
                 let Some(delivery_id) = self.dead_letter(lane, at) else { return };
                 let all = Redrive { valid_for: Some(HOUR), force: true };
-                self.harness.store.redrive(&delivery_id, all).await.unwrap();
+                self.harness.store.redrive(&delivery_id, all, audit("redrive")).await.unwrap();
                 self.lanes[lane].redriven(delivery_id.seq.0, self.targets[&delivery_id.seq.0]);
             }
             Operation::Discard(lane, at) => {
                 let Some(delivery_id) = self.dead_letter(lane, at) else { return };
-                self.harness.store.discard(&delivery_id).await.unwrap();
+                self.harness.store.discard(&delivery_id, audit("discard")).await.unwrap();
                 self.lanes[lane].dead.remove(&delivery_id.seq.0);
             }
             Operation::Restart => {

@@ -186,7 +186,7 @@ async fn an_event_is_returned_with_the_state_of_each_delivery() {
             "the row of the other event does not apply"
         );
         let dead_letter = store.dead_letters(None, None, 1).await.unwrap().remove(0);
-        store.discard(&dead_letter.delivery_id).await.unwrap();
+        store.discard(&dead_letter.delivery_id, audit("discard")).await.unwrap();
         let expected =
             if matches!(harness.store, Store::Memory(_)) { DeliveryState::Superseded } else { Discarded };
         assert_eq!(states(store, first).await, [Delivered, expected]);

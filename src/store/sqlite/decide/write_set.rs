@@ -17,7 +17,7 @@ use crate::store::sqlite::codec::firing_events;
 use crate::store::sqlite::committed::index::{CachedTarget, Fingerprint, Fingerprints};
 use crate::store::fast_map::Set;
 use crate::store::sqlite::tally::Deltas;
-use crate::store::{Changes, NewEvent, Record};
+use crate::store::{AuditEntry, Changes, NewEvent, Record};
 
 /// Initial capacity of the text of a state: one allocation instead of one for each doubling.
 const STATE_CAPACITY: usize = 2048;
@@ -33,6 +33,8 @@ pub(crate) struct WriteSet {
     /// Targets whose deferred actions were re-evaluated.
     pub rechecked: Vec<Fingerprint>,
     pub record: Option<RecordWrite>,
+    /// The audit entry, if an operator's act makes these changes.
+    pub audit: Option<AuditEntry>,
     pub events: Vec<EventWrite>,
     /// Blocks of the events, in their order.
     pub event_blocks: Vec<EncodedBlock>,
@@ -96,7 +98,7 @@ impl WriteSet {
         dictionaries: &Dictionaries,
         mut read_now: impl FnMut(Fingerprint) -> Result<Option<(i64, Arc<CachedTarget>)>, E>,
     ) -> Result<Self, E> {
-        let Changes { states, controls, rechecked, record, events } = changes;
+        let Changes { states, controls, rechecked, record, events, audit } = changes;
         let known = reads.by_hash(hashes);
         let mut tally = Deltas::default();
         let mut writes = Vec::with_capacity(states.len());
@@ -126,6 +128,7 @@ impl WriteSet {
                 targets: targets.iter().map(|key| hashes.target(key)).collect(),
                 body: Encoded::from_text(body),
             }),
+            audit,
             event_blocks: event_blocks::encode_blocks(&events),
             events: events.into_iter().map(|event| EventWrite::new(event, hashes)).collect(),
         })

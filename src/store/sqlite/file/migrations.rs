@@ -9,8 +9,8 @@ use crate::store::Tally;
 use crate::store::sqlite::tally::Deltas;
 
 /// The migrations in order; `user_version` is the number of applied ones.
-pub(crate) const MIGRATIONS: [&str; 5] =
-    [INITIAL_SCHEMA, CONTROLS_AND_UNDELIVERED_DECREASES, OUTBOX, COMPRESSION, RENAMES];
+pub(crate) const MIGRATIONS: [&str; 6] =
+    [INITIAL_SCHEMA, CONTROLS_AND_UNDELIVERED_DECREASES, OUTBOX, COMPRESSION, RENAMES, AUDIT];
 
 const INITIAL_SCHEMA: &str = "
 CREATE TABLE store (
@@ -149,6 +149,17 @@ ALTER TABLE events RENAME COLUMN shrinks TO decreases;
 ALTER TABLE events RENAME COLUMN undoes TO compensates;
 ALTER TABLE destinations RENAME COLUMN given TO enqueued;
 ALTER TABLE destinations RENAME COLUMN passed TO settled_below_cursor;
+";
+
+/// Does not change stored rows.
+const AUDIT: &str = "
+CREATE TABLE audit (           -- acts of operators
+    id INTEGER PRIMARY KEY,    -- increasing
+    at INTEGER NOT NULL,
+    actor TEXT NOT NULL,
+    act TEXT NOT NULL,
+    body TEXT NOT NULL         -- JSON
+);
 ";
 
 pub(crate) fn migrate(writer: &mut Connection, version: usize, now: Time) -> rusqlite::Result<(Time, [u8; 16])> {

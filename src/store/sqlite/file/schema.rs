@@ -162,6 +162,7 @@ fn check_integrity(writer: &Connection) -> rusqlite::Result<Option<String>> {
     for (table, key) in [
         ("targets", "id"),
         ("records", "id"),
+        ("audit", "id"),
         ("events", "id"),
         ("event_blocks", "first"),
         ("texts", "first"),

@@ -1,6 +1,7 @@
 //! The tables that commands change. Each function gets the connection and the batch; it writes rows at once, and
 //! stages what the commit publishes in memory.
 
+pub(crate) mod audit;
 pub(crate) mod compensation;
 pub(crate) mod dead_letters;
 pub(crate) mod deliveries;

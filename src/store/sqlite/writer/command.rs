@@ -13,7 +13,7 @@ use crate::store::sqlite::committed::index::{CachedTarget, Fingerprint};
 use crate::store::sqlite::decide::optimistic::Speculation;
 use crate::store::sqlite::retention::Retention;
 use crate::store::{
-    DeadLetterError, DecideFn, DeliveryId, DropError, Error, EventSeq, Keys, Redrive, Settlement, UnreadableRow,
+    AuditWrite, DeadLetterError, DecideFn, DeliveryId, DropError, Error, EventSeq, Keys, Redrive, Settlement, UnreadableRow,
 };
 
 /// A command to the writer. Replies of commands that write follow the commit.
@@ -46,11 +46,18 @@ pub(crate) enum Command {
         handle: Arc<LaneHandle>,
         seq: EventSeq,
         redrive: Redrive,
+        audit: AuditWrite,
         reply: Reply<Result<(), DeadLetterError>>,
     },
     Discard {
         delivery_id: DeliveryId,
+        audit: AuditWrite,
         reply: Reply<Result<(), DeadLetterError>>,
+    },
+    /// Replies with the id of the entry.
+    Audit {
+        write: AuditWrite,
+        reply: Reply<i64>,
     },
     /// Opens a lane for a destination that has none.
     AddDestination {
@@ -69,6 +76,7 @@ pub(crate) enum Command {
     /// Deletes the state of a target that cannot be read.
     DropState {
         row: i64,
+        audit: AuditWrite,
         reply: Reply<Result<UnreadableRow, DropError>>,
     },
     #[cfg(test)]

@@ -26,7 +26,7 @@ use super::restore;
 use super::retention::{self, PruneCursor};
 use super::tables::deliveries::OutboxTable;
 use super::tables::states::StateTable;
-use super::tables::{dead_letters, deliveries, undelivered_decreases};
+use super::tables::{audit, dead_letters, deliveries, undelivered_decreases};
 use crate::domain::alert_key::AlertKey;
 use crate::domain::name::Name;
 use crate::domain::target::TargetKey;
@@ -253,18 +253,26 @@ impl Writer {
                 });
                 run.reply(settled, reply);
             }
-            Command::Redrive { handle, seq, redrive, reply } => {
+            Command::Redrive { handle, seq, redrive, audit, reply } => {
                 let redriven = self.apply(run, None, |writer, batch| {
-                    Ok(dead_letters::redrive(&writer.connection, batch, now, &handle, seq, redrive)?)
+                    let connection = &writer.connection;
+                    let redriven = dead_letters::redrive(connection, batch, now, &handle, seq, redrive)?;
+                    Ok(audit::write_if_done(connection, now, redriven, &audit)?)
                 });
                 run.reply(redriven, reply);
             }
-            Command::Discard { delivery_id, reply } => {
+            Command::Discard { delivery_id, audit, reply } => {
                 let discarded = self.apply(run, None, |writer, batch| {
-                    let lanes = &writer.outbox.lanes;
-                    Ok(dead_letters::discard(&writer.connection, lanes, batch, &delivery_id)?)
+                    let Self { connection, outbox, .. } = writer;
+                    let discarded = dead_letters::discard(connection, &outbox.lanes, batch, &delivery_id)?;
+                    Ok(audit::write_if_done(connection, now, discarded, &audit)?)
                 });
                 run.reply(discarded, reply);
+            }
+            Command::Audit { write, reply } => {
+                let id =
+                    self.apply(run, None, |writer, _| Ok(audit::write(&writer.connection, now, &write)?));
+                run.reply(id, reply);
             }
             Command::Prune { retention, reply } => {
                 let more = self.apply(run, None, |writer, batch| {
@@ -273,8 +281,11 @@ impl Writer {
                 });
                 run.reply(more, reply);
             }
-            Command::DropState { row, reply } => {
-                let dropped = self.apply(run, None, |writer, batch| writer.drop_state(batch, now, row));
+            Command::DropState { row, audit, reply } => {
+                let dropped = self.apply(run, None, |writer, batch| {
+                    let dropped = writer.drop_state(batch, now, row)?;
+                    Ok(audit::write_if_done(&writer.connection, now, dropped, &audit)?)
+                });
                 run.reply(dropped, reply);
             }
             _ => {}

@@ -19,8 +19,8 @@ use crate::store::sqlite::decide::write_set::{RecordWrite, WriteSet};
 use crate::store::sqlite::tables::deliveries::OutboxTable;
 use crate::store::sqlite::tables::events::{self, Plan};
 use crate::store::sqlite::tables::states::StateTable;
-use crate::store::sqlite::tables::{history, undelivered_decreases};
-use crate::store::{DecideFn, Keys, UnreadableStates, View};
+use crate::store::sqlite::tables::{audit, history, undelivered_decreases};
+use crate::store::{AuditWrite, DecideFn, Keys, UnreadableStates, View};
 
 /// What a transaction works on.
 pub(super) struct Transaction<'a> {
@@ -119,8 +119,17 @@ impl Transaction<'_> {
         controls: &Controls,
     ) -> rusqlite::Result<()> {
         let Decision { write_set, mut seen_decreases } = decision;
-        let WriteSet { now, states, tally, controls: changed, rechecked, record, events, event_blocks } =
-            write_set;
+        let WriteSet {
+            now,
+            states,
+            tally,
+            controls: changed,
+            rechecked,
+            record,
+            audit,
+            events,
+            event_blocks,
+        } = write_set;
         let firing_before: index::Map<_> = states
             .iter()
             .filter_map(|write| Some((write.hash, write.before.as_ref()?.1.firing.clone())))
@@ -143,6 +152,9 @@ impl Transaction<'_> {
             if let Some(id) = id {
                 batch.current.index.push_recheck_change(RecheckChange::Rechecked(id));
             }
+        }
+        if let Some(entry) = audit {
+            audit::write(self.connection, now, &AuditWrite::Add(entry))?;
         }
         if let Some(record) = record {
             self.put_record(batch, now, &record)?;
