@@ -1,8 +1,7 @@
 //! The embedded store: one SQLite file, one writer thread, no setup.
 //!
-//! All writes go through one thread, which commits queued commands together (group commit). It waits at most
-//! half a millisecond for transactions that are being decided, and up to five milliseconds if it has only
-//! settlements, since no caller waits for those. WAL with `synchronous=FULL`: a commit that has returned is
+//! All writes go through one thread, which commits queued commands together (group commit). It waits up
+//! to five milliseconds if it has only settlements, since no caller waits for those. WAL with `synchronous=FULL`: a commit that has returned is
 //! on disk. The index (target ids, targets of each alert, due times) is in memory, so a new target costs no
 //! query.
 //!
@@ -12,7 +11,7 @@
 //! 2. `tally`: counts of open episodes and deferred actions.
 //! 3. `file`: the schema with its migrations, opening and locking, checkpoints.
 //! 4. `committed`: what is kept in memory as of the last commit, and what a batch has staged on top of it.
-//! 5. `decide`: the read set and the write set of a decision, and deciding on the caller's thread.
+//! 5. `decide`: the read set and the write set of a decision.
 //! 6. `tables`: writing rows: states, events, deliveries, dead letters, records.
 //! 7. `retention`: deleting old rows. `restore`: filling `committed` when the store is opened.
 //! 8. `writer`: the thread: batching, group commit with a savepoint for each command, publication.
@@ -39,7 +38,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
-use parking_lot::{Mutex, RwLock};
+use parking_lot::Mutex;
 use rusqlite::Connection;
 use tokio::sync::{oneshot, watch};
 
@@ -58,7 +57,6 @@ use committed::clock::SharedClock;
 use committed::controls::CommittedView;
 use committed::index::Fingerprints;
 use committed::quarantine::Quarantine;
-use decide::optimistic::{self, SharedIndex, Snapshot, Speculation, SpeculationGate};
 use file::{checkpoint, schema};
 use reader::{claims, query};
 use retention::{PruneCursor, Retention};
@@ -69,9 +67,6 @@ use tables::states::StateTable;
 use writer::command::Command;
 use writer::{Publisher, Writer};
 
-/// A decision about more alerts than this runs on a blocking thread.
-const MAX_INLINE_ALERTS: usize = 200;
-
 /// A handle of an open SQLite store. Cheap to clone.
 #[derive(Clone)]
 pub struct Sqlite {
@@ -81,9 +76,6 @@ pub struct Sqlite {
     clock: Arc<SharedClock>,
     committed: Arc<CommittedView>,
     hashes: Fingerprints,
-    created: Time,
-    index: SharedIndex,
-    gate: Arc<SpeculationGate>,
     quarantine: Arc<Quarantine>,
     due: watch::Receiver<Option<Time>>,
     /// Closed after the connections: see [`schema::Database`].
@@ -112,9 +104,6 @@ impl Sqlite {
             clock: writer.clock.clone(),
             committed: writer.states.committed.clone(),
             hashes: writer.states.hashes,
-            created: writer.created,
-            index: writer.states.index.clone(),
-            gate: writer.gate.clone(),
             quarantine: writer.states.quarantine.clone(),
             due,
             _file: file.clone(),
@@ -153,35 +142,8 @@ impl Sqlite {
         answer.await.map_err(|_| Error::Closed)?
     }
 
-    /// Decides on this thread if all states are cached; otherwise the writer decides.
-    async fn decide_optimistically(
-        &self,
-        keys: Keys,
-        mut decide: DecideFn,
-    ) -> Result<(Keys, DecideFn, Option<Box<Speculation>>), Error> {
-        let (index, gate, hashes) = (self.index.clone(), self.gate.clone(), self.hashes);
-        let snapshot = Snapshot {
-            clock: self.clock.clone(),
-            created: self.created,
-            controls: self.controls(),
-            dictionaries: self.committed.dictionaries(),
-        };
-        let is_large = keys.alerts.len() > MAX_INLINE_ALERTS;
-        let decide_here = move || {
-            let _in_flight = gate.begin();
-            let speculation =
-                optimistic::decide_optimistically(&gate, &index, hashes, snapshot, &keys, &mut decide);
-            (keys, decide, speculation.map(Box::new))
-        };
-        if is_large {
-            return tokio::task::spawn_blocking(decide_here).await.map_err(|_| Error::Closed);
-        }
-        Ok(decide_here())
-    }
-
     pub(super) async fn transact(&self, keys: Keys, decide: DecideFn) -> Result<(), Error> {
-        let (keys, decide, speculation) = self.decide_optimistically(keys, decide).await?;
-        self.ask(|reply| Command::Transact { keys, decide, speculation, reply }).await.map(drop)
+        self.ask(|reply| Command::Transact { keys, decide, reply }).await.map(drop)
     }
 
     pub(super) async fn settle(
@@ -472,14 +434,13 @@ fn prepare(
     let writer = Writer {
         created,
         states: StateTable {
-            index: Arc::new(RwLock::new(index)),
+            index,
             hashes,
             committed: Arc::new(CommittedView::read(&connection)?),
             quarantine: Arc::default(),
         },
         outbox: OutboxTable { hashes, lanes, routes: Routes::default(), decreases },
         clock: Arc::new(clock),
-        gate: Arc::default(),
         prune_cursor: PruneCursor::default(),
         next,
         publisher: Publisher { due: due_sender, checkpoints, hand_over: checkpoint::HandOver::default() },

@@ -92,7 +92,7 @@ fn a_failed_batch_commits_none_of_its_later_commands() {
     let mut writer = writer(dir.path(), 30);
     let transact = |decide: DecideFn| {
         let (reply, answer) = oneshot::channel();
-        (Command::Transact { keys: Keys::default(), decide, speculation: None, reply }, answer)
+        (Command::Transact { keys: Keys::default(), decide, reply }, answer)
     };
     let (full, first) = transact(event("full", 1_000_000));
     let (after, second) = transact(event("after", 10));

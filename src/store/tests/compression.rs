@@ -111,7 +111,7 @@ async fn event_blocks_survive_a_restart_and_are_found_by_all_queries() {
 
 #[tokio::test]
 async fn event_blocks_are_pruned_with_the_last_of_their_events() {
-    for mut harness in [StoreHarness::sqlite(), StoreHarness::optimistic()] {
+    for mut harness in [StoreHarness::sqlite()] {
         harness.write(&["workers-0"], |_| changes()).await;
         assert!(harness.count("event_blocks") > 3, "several blocks, since long events fill a block sooner");
         assert_eq!(harness.count("events WHERE body <> ''"), 0);
@@ -137,7 +137,6 @@ async fn event_blocks_are_pruned_with_the_last_of_their_events() {
 }
 
 const NO_ROOM: &str = "Pods wait for more than five minutes, since no node has room for them.";
-const NO_ADDRESS: &str = "Pods wait for more than five minutes, since their subnets have no addresses left.";
 
 /// Events that fill a block by number, not by bytes; the last ones are stored uncompressed.
 fn short(from: usize) -> Changes {
@@ -152,7 +151,7 @@ fn short(from: usize) -> Changes {
 /// A pruning step covers 500 events, so it ends within a block.
 #[tokio::test]
 async fn event_blocks_are_pruned_also_where_a_step_of_pruning_ends_within_one() {
-    for harness in [StoreHarness::sqlite(), StoreHarness::optimistic()] {
+    for harness in [StoreHarness::sqlite()] {
         for from in [0, 200, 400] {
             harness.write(&["workers-0"], move |_| short(from)).await;
         }
@@ -259,90 +258,42 @@ async fn assert_states(harness: &StoreHarness, rule: &str, targets: std::ops::Ra
 }
 
 #[tokio::test]
-async fn states_of_a_rule_are_compressed_with_its_dictionary() {
-    for mut harness in [StoreHarness::sqlite(), StoreHarness::optimistic()] {
-        let average = "(SELECT avg(length(state)) AS bytes FROM targets WHERE dictionary IS NOT NULL) WHERE bytes < 200";
-        put_similar_states(&harness, "nodes", 0..10, NO_ROOM).await;
-        put_similar_states(&harness, "pods", 0..10, NO_ADDRESS).await;
-        assert_eq!(
-            (harness.count("dictionaries"), harness.count("targets WHERE dictionary IS NULL")),
-            (2, 2)
-        );
-        assert_eq!(harness.count(average), 1);
-        harness.restart().await;
-        assert_states(&harness, "nodes", 0..10, NO_ROOM).await;
-        assert_eq!(harness.store.states(0, 100).await.unwrap().len(), 20);
-        // Dictionaries are reused after a restart.
-        put_similar_states(&harness, "nodes", 5..20, NO_ROOM).await;
-        assert_eq!(harness.count("dictionaries"), 2);
-        // A state that is written without the dictionary is read without it.
-        harness
-            .write(&["nodes-7"], |_| Changes {
-                states: vec![(key("nodes-7"), state_with_last_resolve("nodes-7"))],
-                ..Changes::default()
-            })
-            .await;
-        harness.restart().await;
-        assert_states(&harness, "nodes", 8..20, NO_ROOM).await;
-        assert_states(&harness, "pods", 0..10, NO_ADDRESS).await;
-        let states = harness.store.states(0, 100).await.unwrap();
-        assert!(
-            states.iter().any(|state| state.key == key("nodes-7") && state.state == state_with_last_resolve("nodes-7"))
-        );
-    }
-}
-
-/// Texts that the first dictionary does not compress.
-#[tokio::test]
-async fn a_rule_whose_alerts_have_changed_gets_another_dictionary() {
-    let mut harness = StoreHarness::optimistic();
-    // Longer than the common part of all states, and incompressible.
-    let mut random = fastrand::Rng::with_seed(1);
-    let others: String = std::iter::repeat_with(|| random.alphanumeric()).take(1000).collect();
-    let others = others.as_str();
-    put_similar_states(&harness, "nodes", 0..2, NO_ROOM).await;
-    put_similar_states(&harness, "nodes", 2..70, others).await;
+async fn states_are_compressed_with_the_dictionary_of_the_program() {
+    let mut harness = StoreHarness::sqlite();
+    put_similar_states(&harness, "nodes", 0..10, NO_ROOM).await;
+    assert_eq!(harness.count("targets WHERE dictionary IS NULL"), 0);
+    let texts = "(SELECT avg(length(state)) AS bytes FROM targets) WHERE bytes < 400";
+    assert_eq!(harness.count(texts), 1, "the states have about 600 bytes");
     harness.restart().await;
-    put_similar_states(&harness, "nodes", 70..200, others).await;
-    assert_eq!(harness.count("dictionaries"), 2);
-    assert_states(&harness, "nodes", 0..2, NO_ROOM).await;
-    assert_states(&harness, "nodes", 2..200, others).await;
+    assert_states(&harness, "nodes", 0..10, NO_ROOM).await;
+    // A state that is written without the dictionary is read without it.
+    harness
+        .write(&["nodes-7"], |_| Changes {
+            states: vec![(key("nodes-7"), state_with_last_resolve("nodes-7"))],
+            ..Changes::default()
+        })
+        .await;
+    harness.restart().await;
+    assert_states(&harness, "nodes", 8..10, NO_ROOM).await;
+    let states = harness.store.states(0, 100).await.unwrap();
+    assert_eq!(states.len(), 10);
+    assert!(
+        states.iter().any(|state| state.key == key("nodes-7") && state.state == state_with_last_resolve("nodes-7"))
+    );
 }
 
 #[tokio::test]
-async fn a_state_whose_dictionary_is_lost_is_unreadable_and_nothing_is_decided_without_it() {
+async fn a_state_of_an_unknown_dictionary_is_unreadable_and_nothing_is_decided_without_it() {
     let mut harness = StoreHarness::sqlite();
     put_similar_states(&harness, "nodes", 0..2, NO_ROOM).await;
     harness.store.close().await;
-    harness.database().execute_batch("DELETE FROM dictionaries").unwrap();
+    harness.database().execute_batch("UPDATE targets SET dictionary = 99 WHERE id = 2").unwrap();
     harness.restart().await;
     let decided = harness.store.transact(harness.keys(&["nodes-1"]), |_| (Changes::default(), ())).await;
     let Err(Error::Unreadable(unreadable)) = decided else { panic!("{decided:?}") };
     assert_eq!(unreadable.targets.into_iter().collect::<Vec<_>>(), [key("nodes-1")]);
     let rows = harness.store.unreadable_rows();
-    assert!(rows[0].error.contains("its dictionary is damaged"), "{rows:?}");
+    assert!(rows[0].error.contains("unknown dictionary 99"), "{rows:?}");
     assert_states(&harness, "nodes", 0..1, NO_ROOM).await;
     assert_eq!(harness.store.states(0, 10).await.unwrap().len(), 1, "the readable one is returned");
-}
-
-#[tokio::test]
-async fn dictionaries_are_limited_however_many_rules_come_and_go() {
-    for mut harness in [StoreHarness::sqlite(), StoreHarness::optimistic()] {
-        let states = |_: &View| {
-            let state = |number: usize| {
-                (key(&format!("{number}")), similar_state(&format!("rule-{number}"), number, NO_ROOM))
-            };
-            Changes { states: (0..300).map(state).collect(), ..Changes::default() }
-        };
-        for _ in 0..2 {
-            harness.write(&[], states).await;
-        }
-        assert_eq!(harness.count("dictionaries"), 256);
-        harness.restart().await;
-        let states = harness.store.states(0, 300).await.unwrap();
-        assert_eq!(states.len(), 300);
-        for (number, stored) in states.iter().enumerate() {
-            assert_eq!(stored.state, similar_state(&format!("rule-{number}"), number, NO_ROOM));
-        }
-    }
 }

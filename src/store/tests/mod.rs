@@ -8,7 +8,7 @@ mod compression;
 mod controls;
 mod dead_letters;
 mod faults;
-mod optimistic;
+mod concurrent;
 mod properties;
 mod query;
 mod tally;
@@ -40,8 +40,6 @@ use crate::domain::verdict::Verdict;
 struct StoreHarness {
     store: Store,
     dir: TempDir,
-    /// Whether transactions read an alert too, as every notification does: SQLite then executes them optimistically.
-    decides_optimistically: bool,
 }
 
 fn name(text: &str) -> Name {
@@ -67,11 +65,7 @@ fn sqlite(dir: &TempDir, destinations: &[Name]) -> Store {
 impl StoreHarness {
     fn sqlite() -> Self {
         let dir = tempfile::tempdir().unwrap();
-        Self { store: sqlite(&dir, &destinations()), dir, decides_optimistically: false }
-    }
-
-    fn optimistic() -> Self {
-        Self { decides_optimistically: true, ..Self::sqlite() }
+        Self { store: sqlite(&dir, &destinations()), dir }
     }
 
     fn memory() -> Self {
@@ -79,19 +73,18 @@ impl StoreHarness {
         Self {
             store: Store::Memory(Memory::new(&destinations(), clock())),
             dir,
-            decides_optimistically: false,
         }
     }
 
-    /// Both stores; SQLite with and without optimistic execution.
-    fn both() -> [Self; 3] {
-        [Self::sqlite(), Self::optimistic(), Self::memory()]
+    /// Both stores.
+    fn both() -> [Self; 2] {
+        [Self::sqlite(), Self::memory()]
     }
 
     fn keys(&self, targets: &[&str]) -> Keys {
+        // Every notification reads its alerts too.
         let unknown = AlertKey { source: name("prod"), fingerprint: "unknown".into() };
-        let alerts = if self.decides_optimistically { vec![unknown] } else { Vec::new() };
-        Keys { targets: targets.iter().map(|target| key(target)).collect(), alerts }
+        Keys { targets: targets.iter().map(|target| key(target)).collect(), alerts: vec![unknown] }
     }
 
     /// Closes the file and opens it again; does nothing for an in-memory store.

@@ -48,10 +48,11 @@ pub(crate) fn compress(bytes: &[u8]) -> Option<Vec<u8>> {
     (compressed.len() < bytes.len() / 4 * 3).then_some(compressed)
 }
 
-/// Compresses a text with a dictionary, which decompression needs too, if the result is shorter than half.
+/// Compresses a text with a dictionary, which decompression needs too, if that saves at least
+/// a quarter.
 pub(crate) fn compress_with_dictionary(text: &str, dictionary: &str) -> Option<Vec<u8>> {
     let compressed = lz4_flex::block::compress_prepend_size_with_dict(text.as_bytes(), dictionary.as_bytes());
-    (compressed.len() < text.len() / 2).then_some(compressed)
+    (compressed.len() < text.len() / 4 * 3).then_some(compressed)
 }
 
 /// Decompresses with the dictionary of the compression; empty for none.

@@ -1,4 +1,4 @@
-//! The committed view: controls, tally and dictionaries as of the last commit, readable without the writer.
+//! The committed view: controls and tally as of the last commit, readable without the writer.
 
 use std::sync::Arc;
 
@@ -8,15 +8,13 @@ use rusqlite::{Connection, OptionalExtension, params};
 use crate::domain::control::Controls;
 use crate::domain::time::Time;
 use crate::store::Tally;
-use crate::store::sqlite::codec::dictionaries::Dictionaries;
 use crate::store::sqlite::tally;
 
-/// The committed controls, tally and dictionaries. Only the writer sets them, after each commit.
+/// The committed controls and tally. Only the writer sets them, after each commit.
 #[derive(Debug)]
 pub(crate) struct CommittedView {
     controls: RwLock<Arc<Controls>>,
     tally: RwLock<Tally>,
-    dictionaries: RwLock<Arc<Dictionaries>>,
 }
 
 impl CommittedView {
@@ -26,7 +24,6 @@ impl CommittedView {
         Ok(Self {
             controls: RwLock::new(Arc::new(controls)),
             tally: RwLock::new(tally::read(connection)?),
-            dictionaries: RwLock::new(Arc::new(Dictionaries::read(connection)?)),
         })
     }
 
@@ -36,14 +33,6 @@ impl CommittedView {
 
     pub(crate) fn set_controls(&self, controls: Arc<Controls>) {
         *self.controls.write() = controls;
-    }
-
-    pub(crate) fn dictionaries(&self) -> Arc<Dictionaries> {
-        self.dictionaries.read().clone()
-    }
-
-    pub(crate) fn set_dictionaries(&self, dictionaries: Arc<Dictionaries>) {
-        *self.dictionaries.write() = dictionaries;
     }
 
     /// Calls `read` with the committed tally.

@@ -12,7 +12,6 @@ use crate::domain::control::Controls;
 use crate::domain::name::Name;
 use crate::store::fast_map::{Map, Set};
 use crate::store::lane::NewDelivery;
-use crate::store::sqlite::codec::dictionaries::Dictionaries;
 use crate::store::sqlite::tally::Deltas;
 use crate::store::undelivered_decreases::UndeliveredDecreases;
 
@@ -35,7 +34,6 @@ pub(crate) struct CommittedEvent {
 pub(crate) struct Staged {
     pub index: IndexOverlay,
     pub controls: Option<Arc<Controls>>,
-    pub dictionaries: Option<Arc<Dictionaries>>,
     pub tally: Deltas,
     /// The counts of all states, counted anew.
     pub recounted: Option<Deltas>,
@@ -61,7 +59,6 @@ impl Staged {
         }
         self.index.absorb(later.index);
         self.controls = later.controls.or(self.controls.take());
-        self.dictionaries = later.dictionaries.or(self.dictionaries.take());
         if later.recounted.is_some() {
             // Counted with the changes before it.
             self.recounted = later.recounted;
@@ -132,11 +129,6 @@ impl WriteBatch {
     pub(crate) fn controls(&self, committed: &CommittedView) -> Arc<Controls> {
         let staged = self.current.controls.as_ref().or(self.released.controls.as_ref());
         staged.cloned().unwrap_or_else(|| committed.controls())
-    }
-
-    pub(crate) fn dictionaries(&self, committed: &CommittedView) -> Arc<Dictionaries> {
-        let staged = self.current.dictionaries.as_ref().or(self.released.dictionaries.as_ref());
-        staged.cloned().unwrap_or_else(|| committed.dictionaries())
     }
 
     /// The changes of the destination's lane by the running command, to be changed.

@@ -1,5 +1,4 @@
-//! Decisions as data: what a decision has read, what it writes, and deciding before the writer does.
+//! Decisions as data: what a decision has read, and what it writes.
 
-pub(crate) mod optimistic;
 pub(crate) mod read_set;
 pub(crate) mod write_set;

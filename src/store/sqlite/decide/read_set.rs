@@ -83,16 +83,6 @@ impl ReadSet {
         }))
     }
 
-    /// Whether all entries and states are still the same.
-    pub(crate) fn is_unchanged(&self, index: &Index, layers: Layers<'_>) -> bool {
-        let is_same = |(id, known): (&i64, &Arc<CachedTarget>)| {
-            index.state(*id, layers).flatten().is_some_and(|now| Arc::ptr_eq(&now, known))
-        };
-        self.targets.iter().all(|(hash, id)| index.target(*hash, layers) == *id)
-            && self.alerts.iter().all(|(hash, ids)| index.alert_targets(*hash, layers) == *ids)
-            && self.states.iter().all(is_same)
-    }
-
     /// The states for the engine.
     pub(crate) fn states(&self, keys: &Keys) -> States {
         let mut states = States::default();

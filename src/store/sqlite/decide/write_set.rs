@@ -1,5 +1,5 @@
-//! What a decision writes, complete but for ids: encoded states, events, the record, and the deltas of counts. It is
-//! made on the thread that decides, so that the writer only assigns ids and writes rows.
+//! What a decision writes, complete but for ids: encoded states, events, the record, and the deltas of counts. Once it
+//! exists, only writing rows can fail.
 
 use std::sync::Arc;
 
@@ -11,9 +11,9 @@ use crate::domain::target::TargetKey;
 use crate::domain::time::Time;
 use crate::json;
 use crate::store::sqlite::codec::compression::Encoded;
-use crate::store::sqlite::codec::dictionaries::{Dictionaries, EncodedState};
 use crate::store::sqlite::codec::event_blocks::{self, EncodedBlock};
 use crate::store::sqlite::codec::firing_events;
+use crate::store::sqlite::codec::states::{self, EncodedState};
 use crate::store::sqlite::committed::index::{CachedTarget, Fingerprint, Fingerprints};
 use crate::store::fast_map::Set;
 use crate::store::sqlite::tally::Deltas;
@@ -95,16 +95,15 @@ impl WriteSet {
         changes: Changes,
         reads: &ReadSet,
         hashes: Fingerprints,
-        dictionaries: &Dictionaries,
         mut read_now: impl FnMut(Fingerprint) -> Result<Option<(i64, Arc<CachedTarget>)>, E>,
     ) -> Result<Self, E> {
-        let Changes { states, controls, rechecked, record, events, audit } = changes;
+        let Changes { states: changed, controls, rechecked, record, events, audit } = changes;
         let known = reads.by_hash(hashes);
         let mut tally = Deltas::default();
-        let mut writes = Vec::with_capacity(states.len());
+        let mut writes = Vec::with_capacity(changed.len());
         // Only the last state of a target counts.
         let mut written = Set::default();
-        for (key, state) in states.into_iter().rev() {
+        for (key, state) in changed.into_iter().rev() {
             let hash = hashes.target(&key);
             if !written.insert(hash) {
                 continue;
@@ -115,7 +114,7 @@ impl WriteSet {
             }
             let none = TargetState::default();
             tally.put(before.as_ref().map_or(&none, |(_, known)| &known.state), &state);
-            writes.push(StateWrite::new(hash, key, before, state, hashes, dictionaries)?);
+            writes.push(StateWrite::new(hash, key, before, state, hashes)?);
         }
         writes.reverse();
         Ok(Self {
@@ -142,7 +141,6 @@ impl StateWrite {
         before: Option<(i64, Arc<CachedTarget>)>,
         state: TargetState,
         hashes: Fingerprints,
-        dictionaries: &Dictionaries,
     ) -> serde_json::Result<Self> {
         let old = before.as_ref().map(|(_, known)| &*known.state);
         let old_alerts = old.map(|old| hashes.alerts(old)).unwrap_or_default();
@@ -166,7 +164,7 @@ impl StateWrite {
         if !state.is_empty() {
             let text = json::to_string(&state, STATE_CAPACITY)?;
             write.after = Some(NewState {
-                encoded: dictionaries.encode(&state, text),
+                encoded: states::encode(text),
                 alerts: alerts.iter().flat_map(|alert| alert.0).collect(),
                 open_episodes: firing_events::open_episodes(&state).collect(),
                 had_open_episode: old.is_some_and(|old| firing_events::open_episodes(old).next().is_some()),

@@ -1,16 +1,25 @@
 //! The steps of the schema. `user_version` is the number of applied ones; each leads to the next, and none is
 //! changed once it was released. A new step is described in `docs/adding-a-schema-step.md`.
 
-use rusqlite::Connection;
+use rusqlite::{Connection, params};
 
 use crate::domain::state::TargetState;
 use crate::domain::time::Time;
 use crate::store::Tally;
+use crate::store::sqlite::codec::compression;
+use crate::store::sqlite::codec::states::{self, EncodedState};
 use crate::store::sqlite::tally::Deltas;
 
 /// The migrations in order; `user_version` is the number of applied ones.
-pub(crate) const MIGRATIONS: [&str; 6] =
-    [INITIAL_SCHEMA, CONTROLS_AND_UNDELIVERED_DECREASES, OUTBOX, COMPRESSION, RENAMES, AUDIT];
+pub(crate) const MIGRATIONS: [&str; 7] = [
+    INITIAL_SCHEMA,
+    CONTROLS_AND_UNDELIVERED_DECREASES,
+    OUTBOX,
+    COMPRESSION,
+    RENAMES,
+    AUDIT,
+    STATIC_DICTIONARIES,
+];
 
 const INITIAL_SCHEMA: &str = "
 CREATE TABLE store (
@@ -118,7 +127,7 @@ CREATE INDEX exceptions ON deliveries (state, destination, event) WHERE state IN
 ";
 
 /// Does not change stored rows. From here on, `targets.state` and `records.body` may be compressed
-/// (`compression.rs`, `dictionaries.rs`), and `events.body` is empty if the event is in an event block
+/// (`codec/compression.rs`, `codec/states.rs`), and `events.body` is empty if the event is in an event block
 /// (`event_blocks.rs`).
 const COMPRESSION: &str = "
 CREATE TABLE texts (           -- bodies of events of one transaction
@@ -162,9 +171,22 @@ CREATE TABLE audit (           -- acts of operators
 );
 ";
 
-pub(crate) fn migrate(writer: &mut Connection, version: usize, now: Time) -> rusqlite::Result<(Time, [u8; 16])> {
+/// From here on, `targets.dictionary` is the id of a dictionary of the program (`codec/states.rs`). The states that
+/// were compressed with a dictionary of the table are encoded anew before it is dropped; see [`migrate`].
+const STATIC_DICTIONARIES: &str = "
+DROP TABLE dictionaries;
+";
+
+pub(crate) fn migrate(
+    writer: &mut Connection,
+    version: usize,
+    now: Time,
+) -> rusqlite::Result<(Time, [u8; 16])> {
     let transaction = writer.transaction()?;
     for step in &MIGRATIONS[version..] {
+        if *step == STATIC_DICTIONARIES {
+            encode_states_anew(&transaction)?;
+        }
         transaction.execute_batch(step)?;
     }
     if version == 1 {
@@ -201,4 +223,30 @@ fn count_states(transaction: &Connection) -> rusqlite::Result<()> {
         }
     }
     deltas.write(transaction, &Tally::default())
+}
+
+/// Encodes the states that were compressed with a dictionary of the table `dictionaries`.
+fn encode_states_anew(transaction: &Connection) -> rusqlite::Result<()> {
+    let mut targets = transaction.prepare(
+        "SELECT t.id, t.state, d.text FROM targets t LEFT JOIN dictionaries d ON d.id = t.dictionary
+         WHERE t.dictionary IS NOT NULL",
+    )?;
+    let mut update = transaction.prepare("UPDATE targets SET state = ?2, dictionary = ?3 WHERE id = ?1")?;
+    let mut leave = transaction.prepare("UPDATE targets SET dictionary = 0 WHERE id = ?1")?;
+    let mut rows = targets.query([])?;
+    while let Some(row) = rows.next()? {
+        let id: i64 = row.get(0)?;
+        match compression::decode_with_dictionary(row.get_ref(1)?, row.get_ref(2)?.as_str_or_null()?) {
+            Ok(text) => {
+                let EncodedState { text, dictionary } = states::encode(text.into_owned());
+                update.execute(params![id, text, dictionary])?;
+            }
+            Err(error) => {
+                // There is no dictionary 0, so the row stays unreadable and concerns its own target only.
+                tracing::warn!(%error, target = id, "target state unreadable, not migrated");
+                leave.execute([id])?;
+            }
+        }
+    }
+    Ok(())
 }

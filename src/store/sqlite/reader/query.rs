@@ -8,7 +8,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 use crate::domain::target::TargetKey;
 use crate::domain::time::Time;
 use crate::store::query::{MAX_RECORD_PAGE_BYTES, id_prefix};
-use crate::store::sqlite::codec::{compression, dictionaries, event_blocks};
+use crate::store::sqlite::codec::{self, compression, event_blocks};
 use crate::store::sqlite::committed::index::Fingerprint;
 use crate::store::sqlite::file::delivery_state::DeliveryState as RowState;
 use crate::store::sqlite::tables::routes;
@@ -226,15 +226,14 @@ pub(crate) fn find_event(reader: &Connection, id: &str, below: i64) -> rusqlite:
 /// Lists the states of targets above an id, by id. A state that cannot be read is logged and left out.
 pub(crate) fn states(reader: &Connection, after: i64, max: usize) -> rusqlite::Result<Vec<StoredState>> {
     let mut states = reader.prepare_cached(
-        "SELECT t.id, t.key, t.state, d.text FROM targets t LEFT JOIN dictionaries d ON d.id = t.dictionary
-         WHERE t.id > ?1 ORDER BY t.id LIMIT ?2",
+        "SELECT id, key, state, dictionary FROM targets WHERE id > ?1 ORDER BY id LIMIT ?2",
     )?;
     let max = i64::try_from(max).unwrap_or(i64::MAX);
     let mut rows = states.query([after, max])?;
     let mut found = Vec::new();
     while let Some(row) = rows.next()? {
         let (id, key) = (row.get(0)?, TargetKey::from_stored(row.get_ref(1)?.as_str()?));
-        let state = match dictionaries::decode_state(row.get_ref(2)?, row.get_ref(3)?) {
+        let state = match codec::states::decode(row.get_ref(2)?, row.get(3)?) {
             Ok(text) => serde_json::from_str(&text).map_err(|error| error.to_string()),
             Err(error) => Err(error.to_string()),
         };

@@ -2,15 +2,14 @@
 
 use std::sync::Arc;
 
-use parking_lot::{RwLockReadGuard, RwLockWriteGuard};
 use rusqlite::types::Type;
 use rusqlite::{Connection, ErrorCode, OptionalExtension, ToSql, params};
 
 use crate::domain::state::TargetState;
 use crate::domain::target::TargetKey;
 use crate::domain::time::Time;
-use crate::store::sqlite::codec::dictionaries;
 use crate::store::sqlite::codec::firing_events::{self, FiringEventRef};
+use crate::store::sqlite::codec::states;
 use crate::store::sqlite::committed::controls::CommittedView;
 use crate::store::sqlite::committed::index::{
     CachedTarget, Fingerprint, Fingerprints, Index, Layers, TargetChange,
@@ -18,7 +17,6 @@ use crate::store::sqlite::committed::index::{
 use crate::store::sqlite::committed::quarantine::Quarantine;
 use crate::store::sqlite::committed::recheck_queue::RecheckChange;
 use crate::store::sqlite::committed::staged::WriteBatch;
-use crate::store::sqlite::decide::optimistic::SharedIndex;
 use crate::store::sqlite::decide::read_set::LoadError;
 use crate::store::sqlite::decide::write_set::{NewState, StateWrite};
 use crate::store::{UnreadableRow, sqlite::tally};
@@ -30,30 +28,22 @@ pub(crate) const TARGET_HASH: &str = "
 
 /// The table of states.
 pub(crate) struct StateTable {
-    pub index: SharedIndex,
+    pub index: Index,
     pub hashes: Fingerprints,
     pub committed: Arc<CommittedView>,
     pub quarantine: Arc<Quarantine>,
 }
 
 impl StateTable {
-    pub(crate) fn index(&self) -> RwLockReadGuard<'_, Index> {
-        self.index.read()
-    }
-
-    pub(crate) fn index_mut(&self) -> RwLockWriteGuard<'_, Index> {
-        self.index.write()
-    }
-
     /// The state of a target; `None` if it does not exist. A row that cannot be read is put in quarantine.
     pub(crate) fn load(
-        &self,
+        &mut self,
         connection: &Connection,
         layers: Layers<'_>,
         now: Time,
         id: i64,
     ) -> Result<Option<Arc<CachedTarget>>, LoadError<rusqlite::Error>> {
-        let cached = self.index().state(id, layers);
+        let cached = self.index.state(id, layers);
         if let Some(known) = cached {
             return Ok(known);
         }
@@ -63,7 +53,7 @@ impl StateTable {
         match read_state(connection, id) {
             Ok(Some(known)) => {
                 let known = Arc::new(known);
-                self.index_mut().cache(id, known.clone());
+                self.index.cache(id, known.clone());
                 Ok(Some(known))
             }
             Ok(None) => Ok(None),
@@ -75,7 +65,7 @@ impl StateTable {
         }
     }
 
-    fn set_unreadable(&self, connection: &Connection, now: Time, id: i64, error: &rusqlite::Error) {
+    fn set_unreadable(&mut self, connection: &Connection, now: Time, id: i64, error: &rusqlite::Error) {
         let column = |name: &str| format!("SELECT {name} FROM targets WHERE id = ?1");
         let key: Option<String> = connection.query_row(&column("key"), [id], |row| row.get(0)).ok();
         let hash: Option<[u8; 16]> = connection.query_row(&column("hash"), [id], |row| row.get(0)).ok();
@@ -85,7 +75,7 @@ impl StateTable {
         let target = target.filter(|target| Some(self.hashes.target(target)) == hash);
         let row = UnreadableRow { id, target, since: now, error: error.to_string() };
         if self.quarantine.add(id, hash.unwrap_or(Fingerprint([0; 16])), row.clone()) {
-            self.index_mut().remove_due(id);
+            self.index.remove_due(id);
             let target = row.target.as_ref().map(tracing::field::display);
             tracing::error!(
                 %error, row = id, target, "target state unreadable, its alerts are refused until it is dropped"
@@ -115,7 +105,6 @@ impl StateTable {
                 let known = before.map_or(Some(Vec::new()), |(_, known)| known.firing.clone());
                 let firing =
                     firing_events::merge(&known, new, after.had_open_episode, &after.open_episodes);
-                self.add_dictionary(connection, batch, &after)?;
                 let firing_bytes = firing.as_ref().map(firing_events::encode);
                 let id = put_row(connection, batch, id, hash, due.1, &after, &firing_bytes)?;
                 (id, Some(Arc::new(CachedTarget { key: after.key, state: after.state, firing })))
@@ -131,22 +120,7 @@ impl StateTable {
             added_alerts: &added_alerts,
             due,
         };
-        overlay.put(&self.index(), below, change);
-        Ok(())
-    }
-
-    fn add_dictionary(
-        &self,
-        connection: &Connection,
-        batch: &mut WriteBatch,
-        state: &NewState,
-    ) -> rusqlite::Result<()> {
-        if state.encoded.is_candidate()
-            && let Some(dictionaries) =
-                batch.dictionaries(&self.committed).add_candidate(connection, &state.encoded)?
-        {
-            batch.current.dictionaries = Some(Arc::new(dictionaries));
-        }
+        overlay.put(&self.index, below, change);
         Ok(())
     }
 
@@ -159,8 +133,8 @@ impl StateTable {
         now: Time,
         hash: Fingerprint,
     ) -> rusqlite::Result<i64> {
-        let staged = self.index().target(hash, batch.layers());
-        if let Some(id) = staged.or_else(|| self.index().target(hash, Layers::NONE)) {
+        let staged = self.index.target(hash, batch.layers());
+        if let Some(id) = staged.or_else(|| self.index.target(hash, Layers::NONE)) {
             return Ok(id);
         }
         let mut last = connection.prepare_cached("SELECT max(id) FROM retired_targets WHERE hash = ?1")?;
@@ -201,7 +175,7 @@ impl StateTable {
             added_alerts: &[],
             due: (None, None),
         };
-        overlay.put(&self.index(), below, change);
+        overlay.put(&self.index, below, change);
         batch.current.recounted = Some(self.count_states(connection)?);
         Ok(())
     }
@@ -239,11 +213,10 @@ fn is_damage(error: &rusqlite::Error) -> bool {
 
 fn read_state(connection: &Connection, id: i64) -> rusqlite::Result<Option<CachedTarget>> {
     let mut read = connection.prepare_cached(
-        "SELECT t.key, t.state, t.firing_events, d.text
-         FROM targets t LEFT JOIN dictionaries d ON d.id = t.dictionary WHERE t.id = ?1",
+        "SELECT key, state, firing_events, dictionary FROM targets WHERE id = ?1",
     )?;
     let found = read.query_row([id], |row| {
-        let text = dictionaries::decode_state(row.get_ref(1)?, row.get_ref(3)?)?;
+        let text = states::decode(row.get_ref(1)?, row.get(3)?)?;
         let unreadable = |error: serde_json::Error| {
             rusqlite::Error::FromSqlConversionFailure(1, Type::Text, Box::new(error))
         };

@@ -10,7 +10,6 @@ use crate::domain::name::Name;
 use crate::domain::target::TargetKey;
 use crate::store::lanes::LaneHandle;
 use crate::store::sqlite::committed::index::{CachedTarget, Fingerprint};
-use crate::store::sqlite::decide::optimistic::Speculation;
 use crate::store::sqlite::retention::Retention;
 use crate::store::{
     AuditWrite, DeadLetterError, DecideFn, DeliveryId, DropError, Error, EventSeq, Keys, Redrive, Settlement, UnreadableRow,
@@ -21,8 +20,6 @@ pub(crate) enum Command {
     Transact {
         keys: Keys,
         decide: DecideFn,
-        /// The optimistic decision, if one was made.
-        speculation: Option<Box<Speculation>>,
         reply: Reply<DropOnCaller>,
     },
     Settle {

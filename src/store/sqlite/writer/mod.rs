@@ -19,7 +19,6 @@ use rusqlite::Connection;
 use super::committed::clock::SharedClock;
 use super::committed::index::CachedTarget;
 use super::committed::staged::{NextIds, WriteBatch};
-use super::decide::optimistic::SpeculationGate;
 use super::decide::read_set::{LoadError, ReadError};
 use super::file::{checkpoint, schema};
 use super::restore;
@@ -40,9 +39,6 @@ use transact::Transaction;
 const MAX_BATCH_WEIGHT: usize = 1000;
 /// How long settlements stay uncommitted, so that they share a commit with later commands.
 const SETTLE_DELAY: Duration = Duration::from_millis(5);
-/// How long a commit waits for transactions that are being decided: fewer commits write the pages that every
-/// commit writes.
-const GROUP_COMMIT_DELAY: Duration = Duration::from_micros(500);
 
 /// The only owner of the writing connection.
 pub(crate) struct Writer {
@@ -51,7 +47,6 @@ pub(crate) struct Writer {
     pub states: StateTable,
     pub outbox: OutboxTable,
     pub clock: Arc<SharedClock>,
-    pub gate: Arc<SpeculationGate>,
     /// Progress of the current round of pruning.
     pub prune_cursor: PruneCursor,
     pub next: NextIds,
@@ -142,7 +137,7 @@ impl Writer {
     /// Runs until [`Command::Close`] or until all senders are gone.
     pub(crate) fn run(mut self, queue: &Receiver<Command>) {
         while let Ok(first) = queue.recv() {
-            let commands = self.collect_batch(first, queue);
+            let commands = Self::collect_batch(first, queue);
             if !self.process_batch(commands) {
                 break;
             }
@@ -153,18 +148,14 @@ impl Writer {
         checkpoint::checkpoint_all(&self.connection);
     }
 
-    /// Collects the commands of one commit: the queued ones and those that arrive within a short delay.
-    fn collect_batch(&self, first: Command, queue: &Receiver<Command>) -> Vec<Command> {
+    /// Collects the commands of one commit: the queued ones, and those that arrive soon if no caller waits.
+    fn collect_batch(first: Command, queue: &Receiver<Command>) -> Vec<Command> {
         let begun = Instant::now();
         let mut weight = first.weight();
         let mut commands = vec![first];
         let mut is_urgent = !commands[0].can_linger();
         while weight < MAX_BATCH_WEIGHT {
-            let delay = match is_urgent {
-                false => SETTLE_DELAY,
-                true if self.gate.any_in_flight() => GROUP_COMMIT_DELAY,
-                true => Duration::ZERO,
-            };
+            let delay = if is_urgent { Duration::ZERO } else { SETTLE_DELAY };
             let next = queue.try_recv().or_else(|_| {
                 let rest = delay.saturating_sub(begun.elapsed());
                 if rest.is_zero() { Err(RecvTimeoutError::Timeout) } else { queue.recv_timeout(rest) }
@@ -219,7 +210,7 @@ impl Writer {
                 drop(reply.send(found.map_err(|error| schema::unavailable(&error))));
             }
             Command::TargetId { hash, reply } => {
-                drop(reply.send(Ok(self.states.index().target(hash, run.batch.layers()))));
+                drop(reply.send(Ok(self.states.index.target(hash, run.batch.layers()))));
             }
             #[cfg(test)]
             Command::Pragma { name, value, reply } => {
@@ -235,9 +226,9 @@ impl Writer {
     fn execute_write(&mut self, run: &mut BatchRun, command: Command) {
         let now = self.clock.now();
         match command {
-            Command::Transact { keys, mut decide, speculation, reply } => {
+            Command::Transact { keys, mut decide, reply } => {
                 let applied = self.apply(run, keys.targets.first(), |writer, batch| {
-                    writer.transaction(now).run(batch, &keys, &mut decide, speculation)
+                    writer.transaction(now).run(batch, &keys, &mut decide)
                 });
                 match applied {
                     Ok(()) => run.replies.push(Box::new(move |committed, states| {
@@ -293,8 +284,8 @@ impl Writer {
     }
 
     fn transaction(&mut self, now: Time) -> Transaction<'_> {
-        let Self { connection, states, outbox, gate, created, .. } = self;
-        Transaction { connection, states, outbox, gate, created: *created, now }
+        let Self { connection, states, outbox, created, .. } = self;
+        Transaction { connection, states, outbox, created: *created, now }
     }
 
     /// Applies one command in a savepoint of the batch's transaction, which the first one begins. If it fails, it is
@@ -417,9 +408,9 @@ impl Writer {
         }
     }
 
-    fn keys_due(&self, max: usize, batch: &WriteBatch) -> rusqlite::Result<Vec<TargetKey>> {
+    fn keys_due(&mut self, max: usize, batch: &WriteBatch) -> rusqlite::Result<Vec<TargetKey>> {
         let now = self.clock.now();
-        let due = self.states.index().due(now, max);
+        let due = self.states.index.due(now, max);
         let mut keys = Vec::new();
         for id in due {
             match self.states.load(&self.connection, batch.layers(), now, id) {
@@ -433,7 +424,7 @@ impl Writer {
 
     /// Targets whose rows cannot be read are left out.
     fn locate(
-        &self,
+        &mut self,
         keys: &Keys,
         batch: &WriteBatch,
     ) -> rusqlite::Result<BTreeMap<AlertKey, Vec<TargetKey>>> {
@@ -441,7 +432,7 @@ impl Writer {
         let mut found: BTreeMap<AlertKey, Vec<TargetKey>> = BTreeMap::new();
         for alert in &keys.alerts {
             let hash = self.states.hashes.alert(alert);
-            let ids = self.states.index().alert_targets(hash, batch.layers());
+            let ids = self.states.index.alert_targets(hash, batch.layers());
             for id in ids {
                 match self.states.load(&self.connection, batch.layers(), now, id) {
                     Ok(Some(known)) => found.entry(alert.clone()).or_default().push(known.key.clone()),
@@ -454,7 +445,7 @@ impl Writer {
     }
 
     fn drop_state(
-        &self,
+        &mut self,
         batch: &mut WriteBatch,
         now: Time,
         row: i64,

@@ -51,13 +51,12 @@ impl Writer {
         let last_before = self.next.event - 1;
         let (staged, next) = batch.into_parts();
         self.next = next;
-        let Staged { index, controls, dictionaries, tally, recounted, events, lanes, routes, .. } = staged;
+        let Staged { index, controls, tally, recounted, events, lanes, routes, .. } = staged;
         self.outbox.routes.extend(routes);
-        let uncached = self.states.index_mut().merge(index);
+        let uncached = self.states.index.merge(index);
         staged.dropped.into_iter().for_each(|id| self.states.quarantine.remove(id));
         let committed = &self.states.committed;
         controls.into_iter().for_each(|controls| committed.set_controls(controls));
-        dictionaries.into_iter().for_each(|dictionaries| committed.set_dictionaries(dictionaries));
         committed.change_tally(|counts| {
             if let Some(recounted) = recounted {
                 *counts = recounted.totals();
@@ -67,7 +66,7 @@ impl Writer {
         self.outbox.decreases.merge(staged.decreases, &lanes, &staged.cancelled);
         self.clock.last_event.store(self.next.event - 1, Ordering::Release);
         self.publish_to_lanes(&events, &lanes, last_before);
-        let next_due = self.states.index().next_due();
+        let next_due = self.states.index.next_due();
         self.publisher.due.send_if_modified(|due| std::mem::replace(due, next_due) != next_due);
         self.checkpoint_if_needed();
         if staged.pruned_all && !checkpoint::truncate_wal(&self.connection) {

@@ -1,4 +1,4 @@
-//! One transaction: reads the states, decides or validates an optimistic decision, and applies the write set.
+//! One transaction: reads the states, decides, and applies the write set.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -13,7 +13,6 @@ use crate::store::sqlite::committed::controls::write_controls;
 use crate::store::sqlite::committed::index;
 use crate::store::sqlite::committed::recheck_queue::RecheckChange;
 use crate::store::sqlite::committed::staged::WriteBatch;
-use crate::store::sqlite::decide::optimistic::{Speculation, SpeculationGate};
 use crate::store::sqlite::decide::read_set::{LoadError, ReadSet};
 use crate::store::sqlite::decide::write_set::{RecordWrite, WriteSet};
 use crate::store::sqlite::tables::deliveries::OutboxTable;
@@ -25,9 +24,8 @@ use crate::store::{AuditWrite, DecideFn, Keys, UnreadableStates, View};
 /// What a transaction works on.
 pub(super) struct Transaction<'a> {
     pub connection: &'a Connection,
-    pub states: &'a StateTable,
+    pub states: &'a mut StateTable,
     pub outbox: &'a mut OutboxTable,
-    pub gate: &'a SpeculationGate,
     pub created: Time,
     pub now: Time,
 }
@@ -46,35 +44,10 @@ impl Transaction<'_> {
         batch: &mut WriteBatch,
         keys: &Keys,
         decide: &mut DecideFn,
-        speculation: Option<Box<Speculation>>,
     ) -> Result<(), CommandError> {
         let controls = batch.controls(&self.states.committed);
-        let decision = match self.validated(batch, keys, speculation, &controls)? {
-            Some(write_set) => Decision { write_set, seen_decreases: BTreeMap::new() },
-            None => self.decide(batch, keys, decide, &controls)?,
-        };
+        let decision = self.decide(batch, keys, decide, &controls)?;
         Ok(self.apply(batch, decision, &controls)?)
-    }
-
-    /// The write set of the optimistic decision, unless something that it has read was changed since.
-    fn validated(
-        &mut self,
-        batch: &WriteBatch,
-        keys: &Keys,
-        speculation: Option<Box<Speculation>>,
-        controls: &Arc<Controls>,
-    ) -> rusqlite::Result<Option<WriteSet>> {
-        let Some(speculation) = speculation else { return Ok(None) };
-        let Speculation { read_set, controls: known_controls, write_set } = *speculation;
-        let is_valid = Arc::ptr_eq(&known_controls, controls)
-            && read_set.is_unchanged(&self.states.index(), batch.layers())
-            && undelivered_decreases::find(self.connection, self.outbox, batch, read_set.target_keys(keys))?
-                .events
-                .is_empty();
-        if !is_valid {
-            self.gate.conflicted();
-        }
-        Ok(Some(write_set).filter(|_| is_valid))
     }
 
     fn decide(
@@ -84,31 +57,30 @@ impl Transaction<'_> {
         decide: &mut DecideFn,
         controls: &Arc<Controls>,
     ) -> Result<Decision, CommandError> {
-        let hashes = self.states.hashes;
-        let layers = batch.layers();
-        let look_up = ReadSet::look_up(keys, hashes, &self.states.index(), layers);
-        let read_set = look_up.load(keys, |id| self.states.load(self.connection, layers, self.now, id))?;
+        let Self { connection, states, outbox, created, now } = self;
+        let (connection, now, hashes, layers) = (*connection, *now, states.hashes, batch.layers());
+        let look_up = ReadSet::look_up(keys, hashes, &states.index, layers);
+        let read_set = look_up.load(keys, |id| states.load(connection, layers, now, id))?;
         let targets = read_set.target_keys(keys);
-        let undelivered = undelivered_decreases::find(self.connection, self.outbox, batch, targets)?;
+        let undelivered = undelivered_decreases::find(connection, outbox, batch, targets)?;
         let view = View {
-            now: self.now,
-            created: self.created,
+            now,
+            created: *created,
             states: read_set.states(keys),
             controls: controls.clone(),
             undelivered_decreases: undelivered.events,
         };
         let changes = decide(&view);
-        let dictionaries = batch.dictionaries(&self.states.committed);
         let read_now = |hash| {
-            let id = self.states.index().target(hash, layers);
-            let load = |id| self.states.load(self.connection, layers, self.now, id);
-            let known = id.map(load).transpose().map_err(|error| match error {
+            let id = states.index.target(hash, layers);
+            let known = id.map(|id| states.load(connection, layers, now, id)).transpose();
+            let known = known.map_err(|error| match error {
                 LoadError::Failed(error) => CommandError::Sql(error),
                 LoadError::Unreadable => CommandError::Unreadable(UnreadableStates::default()),
             })?;
             Ok::<_, CommandError>(id.zip(known.flatten()))
         };
-        let write_set = WriteSet::new(self.now, changes, &read_set, hashes, &dictionaries, read_now)?;
+        let write_set = WriteSet::new(now, changes, &read_set, hashes, read_now)?;
         Ok(Decision { write_set, seen_decreases: undelivered.seqs })
     }
 
@@ -148,7 +120,7 @@ impl Transaction<'_> {
             batch.current.controls = Some(changed);
         }
         for hash in rechecked {
-            let id = self.states.index().target(hash, batch.layers());
+            let id = self.states.index.target(hash, batch.layers());
             if let Some(id) = id {
                 batch.current.index.push_recheck_change(RecheckChange::Rechecked(id));
             }
