@@ -22,7 +22,6 @@
 
 mod clock;
 mod dead_letters;
-mod expiry;
 mod fast_map;
 mod lane;
 mod lanes;

@@ -11,11 +11,11 @@ use super::writer::Writer;
 use crate::domain::header::EncodedEvent;
 use crate::domain::name::Name;
 use crate::domain::time::Time;
-use crate::store::dead_letters::DeadLetterRow;
+use crate::store::dead_letters::{self, DeadLetterRow};
 use crate::store::lane::PendingRetry;
 use crate::store::lanes::LaneHandle;
 use crate::store::undelivered_decreases::TrackedDecrease;
-use crate::store::{DeadLetterError, DeliveryId, EventSeq, Redrive, expiry};
+use crate::store::{DeadLetterError, DeliveryId, EventSeq, Redrive};
 
 const SELECT_PAGE: &str = "
     SELECT d.event, d.attempts, d.error, d.due, d.expiry, e.at, e.body
@@ -68,10 +68,9 @@ pub(super) fn list(
     Ok(found)
 }
 
-/// The event as it is sent: with the `expirytime` of its redrive, if that changed it.
+/// The event as it is sent, see [`dead_letters::as_sent`].
 pub(super) fn as_sent(body: &str, expiry: Option<i64>) -> EncodedEvent {
-    let rewritten = expiry.and_then(|expiry| expiry::rewrite(body, Time::from_nanos(expiry)).ok());
-    rewritten.map_or_else(|| body.into(), Into::into)
+    dead_letters::as_sent(body, expiry.map(Time::from_nanos))
 }
 
 /// A dead letter that is redriven.

@@ -7,9 +7,10 @@ use rusqlite::{Connection, OptionalExtension, params};
 
 use super::index::Fingerprint;
 use super::{compensation, compression, dictionaries, event_blocks, schema};
+use crate::domain::event::id_prefix;
 use crate::domain::target::TargetKey;
 use crate::domain::time::Time;
-use crate::store::query::{MAX_RECORD_PAGE_BYTES, id_prefix};
+use crate::store::query::MAX_RECORD_PAGE_BYTES;
 use crate::store::{
     Delivery, DeliveryState, EventSeq, RecordQuery, Records, StoredEvent, StoredRecord, StoredState,
 };
