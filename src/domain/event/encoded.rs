@@ -115,7 +115,6 @@ impl<'a> EventDocument<'a> {
     /// One of them is missing or has another form.
     pub fn header(&self) -> Result<EventHeader, Error> {
         let Fields { id, kind, source, subject, sequence, traceparent, data, .. } = &self.fields;
-        let sequence = required("sequence", sequence.as_ref())?.parse();
         // Only used for metrics, so an alert without a valid time does not block the event.
         let starts = data.alerts.iter().filter_map(|alert| Time::parse(&alert.starts_at.as_ref()?.0).ok());
         Ok(EventHeader {
@@ -123,7 +122,9 @@ impl<'a> EventDocument<'a> {
             kind: required("type", kind.as_ref())?.to_owned().into(),
             source: required("source", source.as_ref())?.into(),
             subject: required("subject", subject.as_ref())?.into(),
-            sequence: sequence.map_err(|_| Error::Field { field: "sequence", expected: "whole number" })?,
+            sequence: required("sequence", sequence.as_ref())?
+                .parse()
+                .map_err(|_| Error::Field { field: "sequence", expected: "whole number" })?,
             expirytime: self.expirytime()?,
             traceparent: text(traceparent.as_ref()).unwrap_or_default().into(),
             rule: required("data.rule", data.rule.as_ref())?.into(),
