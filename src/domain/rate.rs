@@ -19,7 +19,7 @@ use super::time::Time;
 /// The length of the sliding window.
 const WINDOW: Duration = Duration::from_secs(60);
 /// How long after an emission or slot is over it is retained. Concurrent decisions have times that differ a
-/// little, so what is over for one may count for another.
+/// little, so what is over for one may count for another. If they differ by more, the earlier one is blocked.
 const RETENTION: Duration = Duration::from_secs(60);
 
 /// Events per minute; 0 is unlimited.
@@ -83,6 +83,8 @@ enum RateChange {
 struct Rate {
     /// The times of the recent emissions, sorted.
     sent: VecDeque<Time>,
+    /// The time of the last emission that is not retained.
+    last_pruned: Option<Time>,
     /// The reserved slots, sorted. A slot that is due does not count any more.
     slots: VecDeque<Time>,
 }
@@ -146,7 +148,7 @@ impl Rates {
     /// The emissions and the slots of a direction that are retained.
     #[cfg(test)]
     pub(crate) fn contents(&self, direction: Direction) -> (Vec<Time>, Vec<Time>) {
-        let Rate { sent, slots } = &**self.rate(direction);
+        let Rate { sent, slots, .. } = &**self.rate(direction);
         (sent.iter().copied().collect(), slots.iter().copied().collect())
     }
 }
@@ -245,11 +247,13 @@ impl Rate {
         let sent = self.sent.range(self.sent.partition_point(|sent| sent.after(WINDOW) <= now)..);
         let slots = self.slots.range(self.slots.partition_point(|slot_at| *slot_at <= now)..);
         let slots_ahead = if is_due { 0 } else { slots.len() };
-        if sent.len() + slots_ahead < limit {
+        // After a suspension of this thread, emissions that count for it may have been dropped.
+        let is_complete = self.last_pruned.is_none_or(|pruned| pruned.after(WINDOW) <= now);
+        if is_complete && sent.len() + slots_ahead < limit {
             return Check::Free;
         }
         // One minute after the emission or slot that is `limit` places before the new one.
-        let index = sent.len() + slots.len() - limit;
+        let index = (sent.len() + slots.len()).saturating_sub(limit);
         let before = sent.chain(slots).nth(index).copied().unwrap_or(now);
         Check::NeedsSlot(before.after(WINDOW))
     }
@@ -261,7 +265,7 @@ impl Rate {
 
     fn prune(&mut self, now: Time) {
         while self.sent.front().is_some_and(|sent| sent.after(WINDOW + RETENTION) <= now) {
-            self.sent.pop_front();
+            self.last_pruned = self.sent.pop_front();
         }
         while self.slots.front().is_some_and(|slot_at| slot_at.after(RETENTION) <= now) {
             self.slots.pop_front();
@@ -432,5 +436,8 @@ mod tests {
         step(&mut rates, limits, 130, emit);
         let (sent, slots) = rates.contents(Direction::ScaleIn);
         assert_eq!((sent, slots), (vec![at(130)], vec![]), "what nobody counts is dropped");
+        // A thread that was suspended for more than a minute is blocked, since it cannot know.
+        let (slot, _) = step(&mut rates, limits, 50, |rates| rates.reserve_if_limited(&change, None));
+        assert!(slot.is_some());
     }
 }
