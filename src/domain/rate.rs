@@ -437,7 +437,9 @@ mod tests {
         let (sent, slots) = rates.contents(Direction::ScaleIn);
         assert_eq!((sent, slots), (vec![at(130)], vec![]), "what nobody counts is dropped");
         // A thread that was suspended for more than a minute is blocked, since it cannot know.
-        let (slot, _) = step(&mut rates, limits, 50, |rates| rates.reserve_if_limited(&change, None));
-        assert!(slot.is_some());
+        let limits = PerMinute { scale_out: 0, scale_in: 9 };
+        let reserve = |rates: &mut StepRates<'_>| rates.reserve_if_limited(&change, None);
+        assert!(step(&mut rates, limits, 59, reserve).0.is_some());
+        assert_eq!(step(&mut rates, limits, 60, reserve).0, None);
     }
 }

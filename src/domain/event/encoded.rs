@@ -343,9 +343,9 @@ mod tests {
                 let traceparent =
                     has_traceparent.then(|| format!("00-{}-{}-01", "a".repeat(32), "b".repeat(16)));
                 event.trigger = Arc::new(Trigger {
-                    receiver: texts[1].clone().into(),
-                    group_key: texts[2].clone().into(),
-                    traceparent: traceparent.map(Into::into),
+                    receiver: texts[1].clone(),
+                    group_key: texts[2].clone(),
+                    traceparent,
                     ..(*event.trigger).clone()
                 });
                 Arc::make_mut(&mut event.target).name.clone_from(&texts[3]);
