@@ -120,10 +120,11 @@ impl World {
                 per_minute: PerMinute { scale_out: 0, scale_in: 60 },
             },
             controls: &self.controls,
+            rates: &Rates::default(),
             with_heartbeat: &BTreeSet::new(),
             undelivered_decreases: &BTreeMap::new(),
         };
-        process_notification(&context, &input, states, &mut Rates::default())
+        process_notification(&context, &input, states)
     }
 
     /// State after a step.

@@ -5,11 +5,11 @@ use std::ops::Bound;
 use super::Bridge;
 use super::decision_view::{self, DecisionView};
 use crate::domain::control::TargetPattern;
+use crate::domain::decision_record::DecisionRecord;
 use crate::domain::name::Name;
 use crate::domain::target::TargetKey;
 use crate::domain::time::Time;
 use crate::domain::verdict::Verdict;
-use crate::json;
 use crate::store::{self, RecordQuery, Records, StoredRecord};
 
 /// Records per read of the store.
@@ -76,12 +76,7 @@ impl Filter {
 
     /// Whether the record can contain a matching decision: a cheap test on its text before it is parsed.
     fn may_match(&self, body: &str) -> bool {
-        let contains = |text: &str| {
-            // As written in the record, with escapes and quotation marks.
-            let mut json = Vec::new();
-            json::push_string(&mut json, text);
-            body.contains(&json::into_string(json))
-        };
+        let contains = |value: &str| DecisionRecord::may_contain(body, value);
         self.rule.as_ref().is_none_or(|rule| contains(rule.as_str()))
             && (self.verdicts.is_empty() || self.verdicts.iter().any(|verdict| contains(verdict.as_str())))
             && self.fingerprint.as_ref().is_none_or(|fingerprint| contains(fingerprint))

@@ -99,10 +99,10 @@ impl Bridge {
             alerts: evaluated,
         };
         let keys = Keys { targets: input.target_keys(), alerts: input.alert_keys() };
+        let rates = self.0.rates.clone();
         let decided = self.0.store.transact(keys, move |view| {
-            let mut rates = snapshot.rates.lock().clone();
-            let step =
-                engine::process_notification(&snapshot.context(view), &input, &view.states, &mut rates);
+            let rates = rates.load();
+            let step = engine::process_notification(&snapshot.context(view, &rates), &input, &view.states);
             let record = record::for_notification(view.now, &input, &view.states, &step.decisions);
             let event = |decision: &crate::domain::verdict::Decision| {
                 let event = decision.event.as_deref()?;

@@ -7,6 +7,7 @@ mod decision_query;
 pub(crate) mod decision_view;
 mod explain;
 mod pauses;
+mod rates;
 mod record;
 mod simulator;
 mod split;
@@ -17,7 +18,6 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use foldhash::fast::FixedState;
-use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -26,17 +26,19 @@ use crate::domain::event::is_traceparent;
 use crate::domain::header::EncodedEvent;
 use crate::domain::name::Name;
 use crate::domain::notification::Notification;
-use crate::domain::rate::{RateDelta, Rates};
+use crate::domain::rate::Rates;
 use crate::domain::source::Source;
 use crate::domain::summary::Summary;
 use crate::domain::table::RuleTable;
 use crate::domain::target::TargetKey;
 use crate::domain::trigger::Trigger;
+use crate::domain::verdict::Decision;
 use crate::store::{self, Changes, EpisodePhase, Keys, NewEvent, Store, View};
 use crate::telemetry::Metrics;
 pub(crate) use decision_query::{Filter, Position};
 pub(crate) use explain::{Explanation, MAX_ALERTS as MAX_EXPLAINED};
 pub use pauses::PauseRequest;
+use rates::{RateTransaction, SharedRates};
 pub(crate) use simulator::{Simulator, SimulatorError};
 
 /// Due targets that are processed in one transaction.
@@ -52,6 +54,8 @@ struct Inner {
     store: Store,
     /// The current rules. Each notification loads the snapshot once, so a reload never splits a notification.
     snapshot: ArcSwap<RuleSnapshot>,
+    /// Recent emissions and reserved slots of this process, kept across reloads.
+    rates: Arc<SharedRates>,
     metrics: Metrics,
     /// Notified after each commit of decisions.
     commits: watch::Sender<()>,
@@ -64,9 +68,6 @@ struct RuleSnapshot {
     routes: Routes,
     policy: Policy,
     with_heartbeat: BTreeSet<Name>,
-    /// Recent emissions and reserved slots of this process, kept across reloads. Locked for one decision,
-    /// never across IO.
-    rates: Arc<Mutex<Rates>>,
 }
 
 /// By rule: the destinations of its events, and their maximum size in bytes.
@@ -105,9 +106,9 @@ impl Bridge {
         policy: Policy,
         metrics: Metrics,
     ) -> Self {
-        let snapshot = RuleSnapshot::new(rules, sources, policy, Arc::default());
+        let snapshot = ArcSwap::from_pointee(RuleSnapshot::new(rules, sources, policy));
         let commits = watch::Sender::new(());
-        Self(Arc::new(Inner { store, snapshot: ArcSwap::from_pointee(snapshot), metrics, commits }))
+        Self(Arc::new(Inner { store, snapshot, rates: Arc::default(), metrics, commits }))
     }
 
     /// The source of this name with the current rules; `None` if it is not configured.
@@ -128,8 +129,7 @@ impl Bridge {
         sources: BTreeMap<Name, Source>,
         policy: Policy,
     ) -> (RetiredRules, Result<(), store::Error>) {
-        let rates = self.0.snapshot.load().rates.clone();
-        let retired_rules = self.0.snapshot.swap(Arc::new(RuleSnapshot::new(rules, sources, policy, rates)));
+        let retired_rules = self.0.snapshot.swap(Arc::new(RuleSnapshot::new(rules, sources, policy)));
         let rechecked = self.0.store.transact(Keys::default(), |view| {
             let mut controls = (*view.controls).clone();
             controls.bump_generation();
@@ -179,43 +179,26 @@ impl Bridge {
         };
         let mut summary = Summary { alerts: count, ..Summary::default() };
         for input in split::split(&self.0.store, whole).await? {
-            summary.add(self.decide(snapshot, input).await?);
+            let keys = Keys { targets: input.target_keys(), alerts: input.alert_keys() };
+            summary.add(self.transact(snapshot.clone(), keys, Work::Notification(input)).await?);
         }
         Ok(summary)
     }
 
-    async fn decide(&self, snapshot: &Arc<RuleSnapshot>, input: Input) -> Result<Summary, store::Error> {
-        let keys = Keys { targets: input.target_keys(), alerts: input.alert_keys() };
-        let step = move |context: &Context<'_>, states: &States, rates: &mut Rates| {
-            let step = engine::process_notification(context, &input, states, rates);
-            let record = record::for_notification(context.now, &input, states, &step.decisions);
-            (step, record)
-        };
-        self.transact(snapshot.clone(), keys, Vec::new(), step).await
-    }
-
-    /// Runs one step of the engine in a transaction. `rechecked` are the targets whose deferred actions the step
-    /// re-evaluates.
+    /// Runs one step of the engine in a transaction.
     async fn transact(
         &self,
         snapshot: Arc<RuleSnapshot>,
         keys: Keys,
-        rechecked: Vec<TargetKey>,
-        step: impl Fn(&Context<'_>, &States, &mut Rates) -> (Step, Option<store::Record>) + Send + 'static,
+        work: Work,
     ) -> Result<Summary, store::Error> {
-        let rates = snapshot.rates.clone();
-        // Rolled back if the step runs again or the commit fails: only committed emissions count against the limits.
-        let delta: Arc<Mutex<Option<RateDelta>>> = Arc::default();
-        let slot = delta.clone();
+        let rates = RateTransaction::new(self.0.rates.clone());
+        let step_rates = rates.clone();
         let result = self.0.store.transact(keys, move |view| {
-            let mut rates = snapshot.rates.lock();
-            if let Some(before) = slot.lock().take() {
-                rates.rollback(before);
-            }
-            let (step, record) = step(&snapshot.context(view), &view.states, &mut rates);
-            *slot.lock() = Some(rates.take_delta());
+            let step = step_rates.run(|rates| work.step(&snapshot.context(view, rates), &view.states));
+            let record = work.record(view, &step.decisions);
             let summary = Summary::from_decisions(&step.decisions);
-            (changes(&snapshot.routes, step, record, rechecked.clone()), summary)
+            (changes(&snapshot.routes, step, record, work.rechecked()), summary)
         });
         match result.await {
             Ok(summary) => {
@@ -224,9 +207,7 @@ impl Bridge {
                 Ok(summary)
             }
             Err(error) => {
-                if let Some(delta) = delta.lock().take() {
-                    rates.lock().rollback(delta);
-                }
+                rates.rollback();
                 Err(error)
             }
         }
@@ -272,14 +253,9 @@ impl Bridge {
             if keys.is_empty() {
                 return Ok(());
             }
-            let (targets, first) = (keys.clone(), keys.first().cloned());
-            let step = move |context: &Context<'_>, states: &States, rates: &mut Rates| {
-                let step = engine::process_due(context, &targets, states, rates);
-                let record = record::for_due(context.now, states, &step.decisions);
-                (step, record)
-            };
+            let first = keys.first().cloned();
             let read = Keys { targets: keys.clone(), alerts: Vec::new() };
-            let done = self.transact(self.0.snapshot.load_full(), read, keys, step).await;
+            let done = self.transact(self.0.snapshot.load_full(), read, Work::Due(keys)).await;
             done.map_err(|error| (first, error))?;
             if last {
                 return Ok(());
@@ -298,12 +274,7 @@ async fn sleep(delay: Option<Duration>) {
 }
 
 impl RuleSnapshot {
-    fn new(
-        rules: Arc<RuleTable>,
-        sources: BTreeMap<Name, Source>,
-        policy: Policy,
-        rates: Arc<Mutex<Rates>>,
-    ) -> Self {
+    fn new(rules: Arc<RuleTable>, sources: BTreeMap<Name, Source>, policy: Policy) -> Self {
         let route = |rule: &crate::domain::rule::Rule| {
             (rule.name.clone(), (Arc::from(rule.send_to.as_slice()), rule.max_event_bytes))
         };
@@ -311,18 +282,51 @@ impl RuleSnapshot {
         let heartbeat_sources = sources.values().filter(|source| !source.heartbeat.is_empty());
         let with_heartbeat = heartbeat_sources.map(|source| source.name.clone()).collect();
         let sources = sources.into_iter().map(|(name, source)| (name, Arc::new(source))).collect();
-        Self { rules, sources, routes, policy, with_heartbeat, rates }
+        Self { rules, sources, routes, policy, with_heartbeat }
     }
 
-    fn context<'a>(&'a self, view: &'a View) -> Context<'a> {
+    fn context<'a>(&'a self, view: &'a View, rates: &'a Rates) -> Context<'a> {
         Context {
             rules: &self.rules,
             now: view.now,
             created: view.created,
             policy: self.policy,
             controls: &view.controls,
+            rates,
             with_heartbeat: &self.with_heartbeat,
             undelivered_decreases: &view.undelivered_decreases,
+        }
+    }
+}
+
+/// What a step of the engine processes.
+enum Work {
+    /// A notification, or a part of a large one.
+    Notification(Input),
+    /// Targets that are due, whose deferred actions the step re-evaluates.
+    Due(Vec<TargetKey>),
+}
+
+impl Work {
+    fn step(&self, context: &Context<'_>, states: &States) -> Step {
+        match self {
+            Self::Notification(input) => engine::process_notification(context, input, states),
+            Self::Due(targets) => engine::process_due(context, targets, states),
+        }
+    }
+
+    fn record(&self, view: &View, decisions: &[Decision]) -> Option<store::Record> {
+        match self {
+            Self::Notification(input) => record::for_notification(view.now, input, &view.states, decisions),
+            Self::Due(_) => record::for_due(view.now, &view.states, decisions),
+        }
+    }
+
+    /// The targets that leave the recheck queue.
+    fn rechecked(&self) -> Vec<TargetKey> {
+        match self {
+            Self::Notification(_) => Vec::new(),
+            Self::Due(targets) => targets.clone(),
         }
     }
 }

@@ -13,6 +13,7 @@ use super::phase::Phase;
 use super::time::{DisplayTime, Millis};
 use super::trigger::Trigger;
 use super::verdict::Verdict;
+use crate::json;
 
 /// The decisions of one transaction. Records of pauses have `at` and no decisions.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -31,6 +32,17 @@ pub struct DecisionRecord<'a> {
     /// The alerts of the notification and those of deferred actions, by fingerprint.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub alerts: BTreeMap<Cow<'a, str>, RecordedAlert<'a>>,
+}
+
+impl DecisionRecord<'_> {
+    /// Whether an encoded record can contain this string as a value: a cheap test of its text before the record
+    /// is parsed. Never false for a record that contains it.
+    pub fn may_contain(record: &str, value: &str) -> bool {
+        // As `json` writes it, with escapes and quotation marks.
+        let mut json = Vec::with_capacity(value.len() + 2);
+        json::push_string(&mut json, value);
+        record.contains(&json::into_string(json))
+    }
 }
 
 /// One decision. What is unknown or does not apply is absent.
@@ -90,6 +102,7 @@ pub struct RecordedAlert<'a> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
     use serde_json::json;
 
     use super::*;
@@ -108,7 +121,7 @@ mod tests {
     );
 
     fn write(record: &DecisionRecord<'_>) -> String {
-        let json = crate::json::to_string(record, 0).unwrap();
+        let json = json::to_string(record, 0).unwrap();
         assert_eq!(serde_json::to_string(record).unwrap(), json);
         json
     }
@@ -139,5 +152,22 @@ mod tests {
         let pause = json!({ "at": "2026-11-22T16:55:20.062Z", "paused": { "id": 1 }, "author": "ann" });
         let read: DecisionRecord<'static> = serde_json::from_str(&pause.to_string()).unwrap();
         assert_eq!(write(&read), minimal);
+    }
+
+    proptest! {
+        #[test]
+        fn a_record_may_contain_what_it_contains(
+            rule in "\\PC{0,8}",
+            fingerprint in "(\\PC|[\\x00-\\x1f\\x7f\u{fffe}\u{ffff}\"\\\\]){0,12}",
+        ) {
+            let mut record: DecisionRecord<'_> = serde_json::from_str(FULL).unwrap();
+            record.decisions[0].rule = Some(Cow::Borrowed(&rule));
+            record.decisions[1].alerts = vec![Cow::Borrowed(&fingerprint)];
+            let text = write(&record);
+            for value in [&*rule, &fingerprint, Verdict::Shadowed.as_str(), Verdict::Unmatched.as_str()] {
+                prop_assert!(DecisionRecord::may_contain(&text, value), "{value:?}");
+            }
+            prop_assert!(!DecisionRecord::may_contain(&text, Verdict::Emitted.as_str()));
+        }
     }
 }

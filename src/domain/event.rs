@@ -4,6 +4,7 @@
 //! attempt and every destination sends the same bytes, except that a redrive can set another `expirytime`.
 
 mod cloud_event;
+mod encoded;
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -13,6 +14,8 @@ use std::time::Duration;
 
 use schemars::JsonSchema;
 use serde::Serialize;
+
+pub use encoded::{Error, EventDocument, id_prefix};
 
 use cloud_event::{Alert, Alerts, CloudEvent, Episode, EventData, Notification};
 
@@ -327,7 +330,7 @@ mod tests {
     use super::*;
     use crate::domain::target::Platform;
 
-    fn event(alerts: usize, summary: &str) -> Event {
+    pub(super) fn event(alerts: usize, summary: &str) -> Event {
         let time = Time::parse("2026-11-22T16:55:20.062131Z").unwrap();
         let alert = |at: usize| EventAlert {
             fingerprint: format!("{at:016x}").into(),

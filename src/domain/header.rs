@@ -1,15 +1,13 @@
 //! The fields of an encoded event that delivery needs.
 //!
-//! An event is stored and sent as the bytes that were encoded when it was emitted. Delivery reads from them
-//! what a queue needs besides the body (attributes, group, deduplication id) and how long the event may be
-//! sent.
+//! An event is stored and sent as the bytes that were encoded when it was emitted. Delivery needs from them what
+//! a queue gets besides the body (attributes, group, deduplication id) and how long the event may be sent.
+//! `event/encoded.rs` reads them, unless this process has encoded the event itself.
 
 use std::borrow::Cow;
 use std::fmt;
 use std::ops::Deref;
 use std::sync::Arc;
-
-use serde::Deserialize;
 
 use super::time::Time;
 
@@ -54,12 +52,9 @@ impl EncodedEvent {
         Self(Arc::new(Inner { text, header: Some(Arc::new(header)) }))
     }
 
-    /// The header of the event.
-    ///
-    /// # Errors
-    /// The text is not an event of scalebridge.
-    pub fn header(&self) -> Result<Arc<EventHeader>, Error> {
-        self.0.header.clone().map_or_else(|| EventHeader::read(&self.0.text).map(Arc::new), Ok)
+    /// The header that came with the text; `None` if it has to be read, see [`EncodedEvent::header`].
+    pub(super) fn known_header(&self) -> Option<Arc<EventHeader>> {
+        self.0.header.clone()
     }
 }
 
@@ -103,76 +98,7 @@ impl fmt::Debug for EncodedEvent {
     }
 }
 
-/// Why a text is not an event of scalebridge.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// Not JSON, or a field is missing or of another type.
-    #[error("the event cannot be read: {0}")]
-    Form(#[from] serde_json::Error),
-    /// `sequence` is not a whole number.
-    #[error("the event cannot be read: its `sequence` is not a whole number")]
-    Sequence,
-    /// `expirytime` is not a time.
-    #[error("the event cannot be read: its `expirytime` is not a time")]
-    ExpiryTime,
-}
-
-#[derive(Deserialize)]
-struct RawEvent<'a> {
-    #[serde(borrow)]
-    id: Cow<'a, str>,
-    #[serde(borrow, rename = "type")]
-    kind: Cow<'a, str>,
-    #[serde(borrow)]
-    source: Cow<'a, str>,
-    #[serde(borrow)]
-    subject: Cow<'a, str>,
-    #[serde(borrow)]
-    sequence: Cow<'a, str>,
-    #[serde(borrow)]
-    expirytime: Cow<'a, str>,
-    #[serde(borrow, default)]
-    traceparent: Cow<'a, str>,
-    #[serde(borrow)]
-    data: RawData<'a>,
-}
-
-#[derive(Deserialize)]
-struct RawData<'a> {
-    #[serde(borrow)]
-    rule: Cow<'a, str>,
-    #[serde(borrow)]
-    action: Cow<'a, str>,
-    #[serde(borrow, default)]
-    alerts: Vec<RawAlert<'a>>,
-}
-
-#[derive(Deserialize)]
-struct RawAlert<'a> {
-    #[serde(borrow, default)]
-    starts_at: Cow<'a, str>,
-}
-
 impl EventHeader {
-    /// Reads the header of an encoded event.
-    pub fn read(event: &str) -> Result<Self, Error> {
-        let document: RawEvent<'_> = serde_json::from_str(event)?;
-        let alerts = &document.data.alerts;
-        Ok(Self {
-            sequence: document.sequence.parse().map_err(|_| Error::Sequence)?,
-            expirytime: Time::parse(&document.expirytime).map_err(|_| Error::ExpiryTime)?,
-            // Only used for metrics, so an alert without a valid time does not block the event.
-            oldest_starts_at: alerts.iter().filter_map(|alert| Time::parse(&alert.starts_at).ok()).min(),
-            id: document.id.into(),
-            kind: document.kind.into_owned().into(),
-            source: document.source.into(),
-            subject: document.subject.into(),
-            traceparent: document.traceparent.into(),
-            rule: document.data.rule.into(),
-            action: document.data.action.into_owned().into(),
-        })
-    }
-
     /// Whether the event can decrease capacity, so that the shorter age limit applies. Actions that are
     /// unknown to this version count as decreases.
     pub fn decreases_capacity(&self) -> bool {
@@ -215,8 +141,6 @@ pub const MAX_ATTRIBUTE_BYTES_BESIDE_SUBJECT: usize = 512;
 
 #[cfg(test)]
 mod tests {
-    use proptest::prelude::*;
-
     use super::*;
 
     fn event(action: &str, alerts: &str) -> String {
@@ -230,27 +154,6 @@ mod tests {
     }
 
     #[test]
-    fn every_part_is_read() {
-        let alerts = r#"[{"labels":{"a":"\"\u00e4"},"starts_at":"2026-11-22T16:55:20Z"},
-            {"starts_at":"2026-11-22T16:50:00Z"},{"starts_at":"?"},{}]"#;
-        let header = EventHeader::read(&event("scale_out", alerts)).unwrap();
-        let expected = EventHeader {
-            id: "b3f0".into(),
-            kind: "io.scalebridge.scale_out.v1".into(),
-            source: "/scalebridge/prod-eu".into(),
-            subject: "eks/nodegroup/-/-/prod-eu/-/workers".into(),
-            sequence: 1_795_366_520_062_131,
-            expirytime: Time::parse("2026-11-22T17:55:20.062Z").unwrap(),
-            traceparent: "00-1-2-00".into(),
-            rule: "pods".into(),
-            action: "scale_out".into(),
-            oldest_starts_at: Some(Time::parse("2026-11-22T16:50:00Z").unwrap()),
-        };
-        assert_eq!(header, expected);
-        assert_eq!(header.source_name(), "prod-eu");
-    }
-
-    #[test]
     fn an_unknown_action_counts_as_a_decrease() {
         let decreases = |action| EventHeader::read(&event(action, "[]")).unwrap().decreases_capacity();
         assert!(!decreases("scale_out"));
@@ -258,21 +161,6 @@ mod tests {
         assert!(decreases("scale_in"));
         assert!(decreases("set_capacity"));
         assert!(decreases("a_later_action"));
-    }
-
-    #[test]
-    fn an_invalid_event_is_rejected_with_a_reason() {
-        let good = event("scale_out", "[]");
-        let broken = [
-            ("1795366520062131", "-1", "`sequence`"),
-            ("2026-11-22T17:55:20.062Z", "soon", "`expirytime`"),
-            ("\"id\"", "\"no\"", "missing field `id`"),
-            ("\"data\":{", "\"data\":[{", "invalid type"),
-        ];
-        for (from, to, expected) in broken {
-            let error = EventHeader::read(&good.replace(from, to)).unwrap_err().to_string();
-            assert!(error.contains(expected), "{error}");
-        }
     }
 
     #[test]
@@ -296,17 +184,5 @@ mod tests {
         header.traceparent = "0".repeat(55).into();
         let beside_subject = header.attribute_bytes() - header.subject.len();
         assert!(beside_subject <= MAX_ATTRIBUTE_BYTES_BESIDE_SUBJECT, "{beside_subject}");
-    }
-
-    proptest! {
-        #[test]
-        fn no_text_and_no_damage_causes_a_panic(text in ".{0,200}", at in 0usize..500, with in any::<char>()) {
-            let _ = EventHeader::read(&text);
-            let mut damaged: Vec<char> = event("scale_in", r#"[{"starts_at":"2026-11-22T16:55:20Z"}]"#).chars().collect();
-            if at < damaged.len() {
-                damaged[at] = with;
-            }
-            let _ = EventHeader::read(&damaged.into_iter().collect::<String>());
-        }
     }
 }

@@ -1,48 +1,26 @@
 //! Reads from an encoded event the fields of an undelivered decrease that a transaction needs.
 
-use serde::Deserialize;
-
 use super::alert_key::AlertKey;
 use super::engine::UndeliveredDecrease;
-use super::name::Name;
-
-#[derive(Deserialize)]
-struct RawEvent {
-    #[serde(default)]
-    id: String,
-    data: RawData,
-}
-
-#[derive(Deserialize)]
-struct RawData {
-    rule: Name,
-    #[serde(default)]
-    alerts: Vec<RawAlert>,
-    notification: Option<RawNotification>,
-}
-
-#[derive(Deserialize)]
-struct RawAlert {
-    fingerprint: String,
-}
-
-#[derive(Deserialize)]
-struct RawNotification {
-    source: Name,
-}
+use super::event::{Error, EventDocument};
 
 impl UndeliveredDecrease {
     /// Reads an encoded event. Alerts that were left out to limit its size are missing.
     ///
     /// # Errors
     /// The text is not an event of scalebridge: not JSON, or without a rule.
-    pub fn read(body: &str) -> Result<Self, serde_json::Error> {
-        let RawEvent { id, data: RawData { rule, alerts, notification } } = serde_json::from_str(body)?;
-        let source = notification.map(|notification| notification.source);
-        let alerts = alerts.into_iter().filter_map(|alert| {
-            Some(AlertKey { source: source.clone()?, fingerprint: alert.fingerprint.into() })
+    pub fn read(body: &str) -> Result<Self, Error> {
+        let event = EventDocument::read(body)?;
+        let alerts = event.notification_source().map(|source| {
+            let key =
+                |fingerprint: &str| AlertKey { source: source.clone(), fingerprint: fingerprint.into() };
+            event.fingerprints().map(key).collect()
         });
-        Ok(Self { id, rule, alerts: alerts.collect() })
+        Ok(Self {
+            id: event.id().unwrap_or_default().to_owned(),
+            rule: event.rule_name()?,
+            alerts: alerts.unwrap_or_default(),
+        })
     }
 }
 

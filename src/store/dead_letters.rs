@@ -2,11 +2,9 @@
 
 use std::time::Duration;
 
-use serde::Deserialize;
-
-use super::{Error, EventSeq, expiry};
+use super::{Error, EventSeq};
+use crate::domain::event::{self, EventDocument};
 use crate::domain::header::EncodedEvent;
-use crate::domain::header::EventHeader;
 use crate::domain::name::Name;
 use crate::domain::time::Time;
 
@@ -82,23 +80,11 @@ pub enum DeadLetterError {
     Unreadable(String),
 }
 
-/// The fields of an event that a list shows; empty if they are missing.
-#[derive(Debug, Default, Deserialize)]
-struct EventSummary {
-    #[serde(default)]
-    id: String,
-    #[serde(default)]
-    subject: String,
-    #[serde(default)]
-    data: EventSummaryData,
-}
-
-#[derive(Debug, Default, Deserialize)]
-struct EventSummaryData {
-    #[serde(default)]
-    rule: String,
-    #[serde(default)]
-    action: String,
+/// The event as it is sent: with the `expirytime` of its redrive, if that changed it.
+pub(super) fn as_sent(body: &str, expirytime: Option<Time>) -> EncodedEvent {
+    let with_expirytime =
+        |at| EventDocument::read(body).and_then(|document| document.with_expirytime(at)).ok();
+    expirytime.and_then(with_expirytime).map_or_else(|| body.into(), Into::into)
 }
 
 /// A dead letter as it is stored.
@@ -115,40 +101,28 @@ pub struct DeadLetterRow {
 impl From<DeadLetterRow> for DeadLetter {
     fn from(row: DeadLetterRow) -> Self {
         let DeadLetterRow { delivery_id, emitted_at, attempts, error, given_up_at, event } = row;
-        let EventSummary { id, subject, data } = serde_json::from_str(&event).unwrap_or_default();
-        let EventSummaryData { rule, action } = data;
-        Self {
-            delivery_id,
-            id,
-            rule,
-            target: subject,
-            action,
-            emitted_at,
-            attempts,
-            error,
-            given_up_at,
-            event,
-        }
+        let document = EventDocument::read(&event).unwrap_or_default();
+        let owned = |field: Option<&str>| field.unwrap_or_default().to_owned();
+        let (id, rule) = (owned(document.id()), owned(document.rule()));
+        let (target, action) = (owned(document.subject()), owned(document.action()));
+        Self { delivery_id, id, rule, target, action, emitted_at, attempts, error, given_up_at, event }
     }
 }
 
 impl Redrive {
     /// Checks that the event can be redriven, and returns its new `expirytime`, if any.
     pub fn check(&self, event: &str, now: Time) -> Result<Option<Time>, DeadLetterError> {
-        let header =
-            EventHeader::read(event).map_err(|error| DeadLetterError::Unreadable(error.to_string()))?;
+        let unreadable = |error: event::Error| DeadLetterError::Unreadable(error.to_string());
+        let document = EventDocument::read(event).map_err(unreadable)?;
+        let header = document.header().map_err(unreadable)?;
         if header.decreases_capacity() && !self.force {
             return Err(DeadLetterError::DecreasesCapacity);
         }
         match self.valid_for {
             None if now > header.expirytime => Err(DeadLetterError::Expired { at: header.expirytime }),
             None => Ok(None),
-            Some(valid_for) => {
-                let until = now.after(valid_for);
-                let unreadable = |error: serde_json::Error| DeadLetterError::Unreadable(error.to_string());
-                expiry::rewrite(event, until).map_err(unreadable)?;
-                Ok(Some(until))
-            }
+            // That it can be set is known: the header has an `expirytime`.
+            Some(valid_for) => Ok(Some(now.after(valid_for))),
         }
     }
 }

@@ -17,11 +17,12 @@ use super::undelivered_decreases::{TrackedDecrease, UndeliveredDecreases};
 use super::{
     AuditPage, AuditQuery, AuditWrite, Changes, Claimed, DeadLetter, DeadLetterError, DecideFn, Delivery, DeliveryId, DeliveryState, DropError, Error,
     EventSeq, Keys, NewEvent, RecordQuery, Records, Redrive, Settlement, StoredEvent, StoredRecord,
-    StoredState, Tally, UnreadableRow, View, WallClock, expiry, query, withdrawn,
+    StoredState, Tally, UnreadableRow, View, WallClock, dead_letters, withdrawn,
 };
 use crate::domain::alert_key::AlertKey;
 use crate::domain::control::Controls;
 use crate::domain::engine::{States, UndeliveredDecrease};
+use crate::domain::event::id_prefix;
 use crate::domain::header::EncodedEvent;
 use crate::domain::name::Name;
 use crate::domain::phase::Phase;
@@ -296,7 +297,7 @@ impl Memory {
     }
 
     pub(super) async fn event(&self, id: &str) -> Result<Option<StoredEvent>, Error> {
-        let prefix = query::id_prefix(id);
+        let prefix = id_prefix(id);
         Ok(self.with_inner(|inner| {
             let found = inner.events.iter().rev().find(|(_, _, event)| event.body.starts_with(&prefix));
             found.map(|(seq, emitted_at, event)| {
@@ -682,9 +683,7 @@ impl Inner {
     }
 
     fn as_sent(&self, delivery_id: &DeliveryId) -> EncodedEvent {
-        let body = self.body(delivery_id.seq);
-        let rewritten = self.expiry.get(delivery_id).and_then(|at| expiry::rewrite(body, *at).ok());
-        rewritten.map_or_else(|| body.into(), Into::into)
+        dead_letters::as_sent(self.body(delivery_id.seq), self.expiry.get(delivery_id).copied())
     }
 }
 

@@ -23,7 +23,6 @@
 mod audit;
 mod clock;
 mod dead_letters;
-mod expiry;
 mod fast_map;
 mod lane;
 mod lanes;

@@ -152,11 +152,6 @@ pub struct StoredState {
     pub state: TargetState,
 }
 
-/// The beginning of an encoded event up to the end of its id.
-pub(super) fn id_prefix(id: &str) -> String {
-    format!("{{\"specversion\":\"1.0\",\"id\":\"{id}\"")
-}
-
 /// Whether a text can be an event's id: 32 hex digits.
 pub(super) fn is_event_id(id: &str) -> bool {
     id.len() == 32 && id.bytes().all(|b| b.is_ascii_hexdigit())

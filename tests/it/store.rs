@@ -44,10 +44,14 @@ fn policy(retention_secs: u64) -> Policy {
 }
 
 fn bridge(dir: &Path, store: &Store) -> Bridge {
+    bridge_with(dir, store, policy(3600))
+}
+
+fn bridge_with(dir: &Path, store: &Store, policy: Policy) -> Bridge {
     std::fs::write(dir.join("scalebridge.yaml"), CONFIG).expect("a file");
     std::fs::write(dir.join("rules.yaml"), RULES).expect("a file");
     let settings = config::load(&dir.join("scalebridge.yaml"), []).expect("a configuration").settings;
-    Bridge::new(store.clone(), settings.rules, settings.sources, policy(3600), Metrics::new())
+    Bridge::new(store.clone(), settings.rules, settings.sources, policy, Metrics::new())
 }
 
 async fn post(bridge: &Bridge, body: &Value) -> Summary {
@@ -286,6 +290,45 @@ async fn concurrent_notifications_about_one_target_are_decided_one_after_the_oth
     assert!(sizes.is_sorted_by(|a, b| a < b), "growth is emitted once: {sizes:?}");
     assert_eq!(sizes.last(), Some(&4), "the last growth is emitted");
     store.close().await;
+}
+
+/// SQLite decides concurrent notifications about different targets on the callers' threads.
+#[tokio::test(flavor = "multi_thread", worker_threads = 8)]
+async fn concurrent_notifications_about_many_targets_stay_within_the_rate_limit() {
+    const LIMIT: u32 = 5;
+    let dir = tempfile::tempdir().expect("a directory");
+    let start = wall_clock();
+    for store in [sqlite(dir.path()), Store::Memory(Memory::new(&[journal()], Arc::new(wall_clock)))] {
+        let per_minute = PerMinute { scale_out: LIMIT, scale_in: 0 };
+        let bridge = bridge_with(dir.path(), &store, Policy { per_minute, ..policy(3600) });
+        // What is only explained does not count.
+        let source = bridge.source("prod-eu").expect("a source");
+        let all: Vec<_> = (0..20).map(|group| (group, 0, true, 1)).collect();
+        let notification = Notification::parse(body(start, &all, false).to_string().as_bytes());
+        bridge.explain(&source, notification.expect("a notification")).await.expect("an explanation");
+
+        let mut tasks = tokio::task::JoinSet::new();
+        for task in 0..8_u8 {
+            let bridge = bridge.clone();
+            tasks.spawn(async move {
+                let mut verdicts: BTreeMap<Verdict, u64> = BTreeMap::new();
+                for group in 0..20 {
+                    let alerts = [(20 * task + group, 0, true, 1)];
+                    for (verdict, count) in post(&bridge, &body(start, &alerts, false)).await.verdicts {
+                        *verdicts.entry(verdict).or_default() += count;
+                    }
+                }
+                verdicts
+            });
+        }
+        let verdicts = tasks.join_all().await;
+        let total = |verdict| verdicts.iter().filter_map(|counts| counts.get(&verdict)).sum::<u64>();
+        assert_eq!(total(Verdict::Emitted), u64::from(LIMIT));
+        assert_eq!(total(Verdict::OverBudget), 160 - u64::from(LIMIT));
+        let events: usize = deliver(&store).await.values().map(Vec::len).sum();
+        assert_eq!(events, LIMIT as usize);
+        store.close().await;
+    }
 }
 
 /// A scale-in with a stabilization window of five minutes waits at most five minutes after a restart, wherever

@@ -252,7 +252,7 @@ impl ActionAttempt<'_, '_> {
             return Outcome::shadowed(event);
         }
         *self.emission_state.sequence = sequence;
-        self.step.rates.record_emission(self.step.context.policy.per_minute, &action.change, now);
+        self.step.rates.record_emission(&action.change);
         Outcome::emitted(event)
     }
 }

@@ -4,7 +4,6 @@
 use super::attempt::{ActionAttempt, requested_change};
 use super::outcome::Outcome;
 use super::step::StepContext;
-use super::{Context, Policy};
 use crate::domain::direction::Direction;
 use crate::domain::name::Name;
 use crate::domain::phase::Phase;
@@ -87,8 +86,7 @@ impl ActionAttempt<'_, '_> {
         if self.rule.mode != Mode::Active {
             return None;
         }
-        let Context { now, policy: Policy { per_minute, .. }, .. } = *self.step.context;
-        let Slot { direction, at } = self.step.rates.reserve_if_limited(per_minute, change, now, slot)?;
+        let Slot { direction, at } = self.step.rates.reserve_if_limited(change, slot)?;
         let detail = Some(format!("this process has reached engine.{direction}_per_minute"));
         Some(Blocked {
             detail,

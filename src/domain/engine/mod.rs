@@ -1,7 +1,7 @@
 //! The engine: a pure state machine.
 //!
-//! `(states, controls, input, now) -> (new states, new controls, decisions)`. It reads no clock and does no
-//! I/O, so a step can be executed again with the same result. [`process_notification`] handles one
+//! `(states, controls, rates, input, now) -> (new states, new controls, rate delta, decisions)`. It reads no
+//! clock and does no I/O, so a step can be executed again with the same result. [`process_notification`] handles one
 //! notification; [`process_due`] handles timers and changes of the controls. `serve`, `test`, `explain` and
 //! `replay` use these two functions.
 //!
@@ -34,7 +34,7 @@ use super::alert_key::AlertKey;
 use super::control::Controls;
 use super::name::Name;
 use super::notification::{Alert, Status};
-use super::rate::{PerMinute, Rates};
+use super::rate::{PerMinute, RateDelta, Rates};
 use super::state::{LastResolve, TargetState};
 use super::table::RuleTable;
 use super::target::{KeyKind, TargetKey};
@@ -57,6 +57,8 @@ pub struct Context<'a> {
     pub policy: Policy,
     /// Pauses, holds and heartbeats as of the last commit.
     pub controls: &'a Controls,
+    /// The recent emissions and reserved slots of this process.
+    pub rates: &'a Rates,
     /// The sources that have a heartbeat.
     pub with_heartbeat: &'a BTreeSet<Name>,
     /// Undelivered decreases by target; an increase supersedes them.
@@ -103,6 +105,8 @@ pub struct Step {
     pub states: Vec<(TargetKey, TargetState)>,
     /// The new controls, if they have changed.
     pub controls: Option<Controls>,
+    /// The changes to the rates. To be applied before the events are sent; the step is not valid if they cannot be.
+    pub rates: RateDelta,
     /// The decisions, in the order in which they were made.
     pub decisions: Vec<Decision>,
 }
@@ -162,12 +166,7 @@ impl States {
 /// A firing alert is routed to the targets that its rules name; if it is already open for a rule at another
 /// target, it stays there. A resolved alert is routed to every target at which it is open, whatever the rules
 /// are now. Holds and heartbeats are processed before targets.
-pub fn process_notification(
-    context: &Context<'_>,
-    input: &Input,
-    states: &States,
-    rates: &mut Rates,
-) -> Step {
+pub fn process_notification(context: &Context<'_>, input: &Input, states: &States) -> Step {
     let mut routing = Routing::new(context, input, states);
     for evaluated in &input.alerts {
         match evaluated {
@@ -221,7 +220,7 @@ pub fn process_notification(
         }
     }
     routing.route_resolved();
-    routing.decide(rates)
+    routing.decide()
 }
 
 static NO_PARAMETERS: BTreeMap<String, String> = BTreeMap::new();
@@ -334,13 +333,13 @@ impl<'a> Routing<'a> {
         }
     }
 
-    fn decide(self, rates: &mut Rates) -> Step {
+    fn decide(self) -> Step {
         let Self { context, input, states, target_inputs, strays, targetless } = self;
         let mut decisions = targetless.decisions;
         let mut changed: BTreeMap<TargetKey, TargetState> = BTreeMap::new();
         let state_of =
             |key: &TargetKey| states.targets.get(key).map(|state| (**state).clone()).unwrap_or_default();
-        let mut step_context = StepContext::new(context, rates);
+        let mut step_context = StepContext::new(context);
         let mut target_inputs: Vec<_> = target_inputs.into_iter().collect();
         target_inputs.sort_by_key(|(key, _)| key.kind());
         for (key, target_input) in target_inputs {
@@ -352,15 +351,16 @@ impl<'a> Routing<'a> {
             let state = changed.entry(key).or_insert_with_key(state_of);
             occurrence::record_last_resolve(state, last_resolve);
         }
-        Step { states: changed.into_iter().collect(), controls: step_context.changed_controls(), decisions }
+        let (controls, rates) = step_context.into_changes();
+        Step { states: changed.into_iter().collect(), controls, rates, decisions }
     }
 }
 
 /// Processes targets that are due, or whose deferred actions depend on controls that have changed: expires
 /// occurrences, opens late firings whose window is over, rechecks deferred actions, and prunes retained ends.
 /// Targets that do not change are not part of the step.
-pub fn process_due(context: &Context<'_>, keys: &[TargetKey], states: &States, rates: &mut Rates) -> Step {
-    let mut step_context = StepContext::new(context, rates);
+pub fn process_due(context: &Context<'_>, keys: &[TargetKey], states: &States) -> Step {
+    let mut step_context = StepContext::new(context);
     let mut step = Step::default();
     let mut keys: Vec<&TargetKey> = keys.iter().collect();
     keys.sort_by_key(|key| (key.kind(), *key));
@@ -378,7 +378,7 @@ pub fn process_due(context: &Context<'_>, keys: &[TargetKey], states: &States, r
         }
         step.decisions.extend(decisions);
     }
-    step.controls = step_context.changed_controls();
+    (step.controls, step.rates) = step_context.into_changes();
     step
 }
 

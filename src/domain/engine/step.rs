@@ -1,4 +1,4 @@
-//! Context of one engine step: read-only inputs plus the controls and rate limits it changes.
+//! Context of one engine step: read-only inputs plus its copies of the controls and rates, which it changes.
 
 use std::borrow::Cow;
 use std::collections::BTreeSet;
@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use super::{Context, UndeliveredDecrease};
 use crate::domain::control::Controls;
 use crate::domain::name::Name;
-use crate::domain::rate::Rates;
+use crate::domain::rate::{RateDelta, StepRates};
 use crate::domain::rule::{Mode, Rule};
 use crate::domain::state::Deferred;
 use crate::domain::target::TargetKey;
@@ -14,13 +14,14 @@ use crate::domain::target::TargetKey;
 pub(super) struct StepContext<'a> {
     pub context: &'a Context<'a>,
     controls: Cow<'a, Controls>,
-    pub rates: &'a mut Rates,
+    pub rates: StepRates<'a>,
     /// Ids of the events that this step has superseded.
     superseded: BTreeSet<&'a str>,
 }
 
 impl<'a> StepContext<'a> {
-    pub(super) fn new(context: &'a Context<'a>, rates: &'a mut Rates) -> Self {
+    pub(super) fn new(context: &'a Context<'a>) -> Self {
+        let rates = StepRates::new(context.rates, context.policy.per_minute, context.now);
         Self { context, controls: Cow::Borrowed(context.controls), rates, superseded: BTreeSet::new() }
     }
 
@@ -33,13 +34,14 @@ impl<'a> StepContext<'a> {
         self.controls.to_mut()
     }
 
-    /// The controls, if this step has changed them.
-    pub(super) fn changed_controls(self) -> Option<Controls> {
+    /// The controls, if this step has changed them, and its changes to the rates.
+    pub(super) fn into_changes(self) -> (Option<Controls>, RateDelta) {
         let version = self.context.controls.version;
-        match self.controls {
+        let controls = match self.controls {
             Cow::Owned(controls) if controls.version != version => Some(controls),
             _ => None,
-        }
+        };
+        (controls, self.rates.into_delta())
     }
 
     /// The current version of a rule; `None` if it no longer exists.

@@ -5,9 +5,10 @@ use std::borrow::Cow;
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OptionalExtension, params};
 
+use crate::domain::event::id_prefix;
 use crate::domain::target::TargetKey;
 use crate::domain::time::Time;
-use crate::store::query::{MAX_RECORD_PAGE_BYTES, id_prefix};
+use crate::store::query::MAX_RECORD_PAGE_BYTES;
 use crate::store::sqlite::codec::{self, compression, event_blocks};
 use crate::store::sqlite::committed::index::Fingerprint;
 use crate::store::sqlite::file::delivery_state::DeliveryState as RowState;

@@ -6,7 +6,7 @@ use super::states::TARGET_HASH;
 use crate::domain::header::EncodedEvent;
 use crate::domain::name::Name;
 use crate::domain::time::Time;
-use crate::store::dead_letters::DeadLetterRow;
+use crate::store::dead_letters::{self, DeadLetterRow};
 use crate::store::lane::PendingRetry;
 use crate::store::lanes::{LaneHandle, LaneHandles};
 use crate::store::sqlite::codec::event_blocks::BodyReader;
@@ -14,7 +14,7 @@ use crate::store::sqlite::committed::index::Fingerprint;
 use crate::store::sqlite::committed::staged::WriteBatch;
 use crate::store::sqlite::file::delivery_state::DeliveryState;
 use crate::store::undelivered_decreases::TrackedDecrease;
-use crate::store::{DeadLetterError, DeliveryId, EventSeq, Redrive, expiry};
+use crate::store::{DeadLetterError, DeliveryId, EventSeq, Redrive};
 
 const SELECT_PAGE: &str = "
     SELECT d.event, d.attempts, d.error, d.due, d.expiry, e.at, e.body
@@ -67,10 +67,9 @@ pub(crate) fn list(
     Ok(found)
 }
 
-/// The event as it is sent: with the `expirytime` of its redrive, if that changed it.
+/// The event as it is sent, see [`dead_letters::as_sent`].
 pub(crate) fn as_sent(body: &str, expiry: Option<i64>) -> EncodedEvent {
-    let rewritten = expiry.and_then(|expiry| expiry::rewrite(body, Time::from_nanos(expiry)).ok());
-    rewritten.map_or_else(|| body.into(), Into::into)
+    dead_letters::as_sent(body, expiry.map(Time::from_nanos))
 }
 
 /// A dead letter that is redriven.
