@@ -109,6 +109,7 @@ pub struct Metrics {
     shown_rules: Arc<Mutex<BTreeSet<Name>>>,
     deferred: Family<VerdictLabels, Gauge>,
     paused: Gauge,
+    unreadable_rows: Gauge,
     config_successful: Gauge,
     config_success_time: SecondsGauge,
 }
@@ -146,6 +147,7 @@ impl Metrics {
             shown_rules: Arc::default(),
             deferred: Family::default(),
             paused: Gauge::default(),
+            unreadable_rows: Gauge::default(),
             config_successful: Gauge::default(),
             config_success_time: Gauge::default(),
         };
@@ -212,6 +214,11 @@ impl Metrics {
             self.deferred.clone(),
         );
         bridge.register("paused", "Active pauses", self.paused.clone());
+        bridge.register(
+            "store_unreadable_rows",
+            "Rows of the store that were found unreadable; each concerns one target",
+            self.unreadable_rows.clone(),
+        );
         bridge.register(
             "config_last_reload_successful",
             "1 if the last load of the configuration was successful; 0 if it failed",
@@ -324,6 +331,11 @@ impl Metrics {
             self.deferred.get_or_create(&VerdictLabels { verdict: verdict.as_str() }).set(count(deferred));
         }
         self.paused.set(count(pauses as u64));
+    }
+
+    /// Sets the gauge of unreadable rows.
+    pub fn set_unreadable_rows(&self, count: usize) {
+        self.unreadable_rows.set(i64::try_from(count).unwrap_or(i64::MAX));
     }
 
     /// Records a load of the configuration: successful at the Unix time `at`, or failed (`None`).

@@ -33,7 +33,7 @@ use crate::domain::table::RuleTable;
 use crate::domain::target::TargetKey;
 use crate::domain::trigger::Trigger;
 use crate::domain::verdict::Decision;
-use crate::store::{self, Changes, EpisodePhase, Keys, NewEvent, Store, View};
+use crate::store::{self, Changes, EpisodePhase, Keys, NewEvent, Store, UnreadableStates, View};
 use crate::telemetry::Metrics;
 pub(crate) use decision_query::{Filter, Position};
 pub(crate) use explain::{Explanation, MAX_ALERTS as MAX_EXPLAINED};
@@ -148,8 +148,8 @@ impl Bridge {
     /// `traceparent` is the request's header; an invalid one is ignored.
     ///
     /// # Errors
-    /// The store could not write. A notification of more than 1,000 alerts may be processed in part; when it is
-    /// sent again, that part yields duplicates.
+    /// The store could not read or write. A notification of more than 1,000 alerts, or one about a target whose
+    /// state cannot be read, may be processed in part; when it is sent again, that part yields duplicates.
     pub async fn ingest(
         &self,
         handle: &SourceHandle,
@@ -178,11 +178,39 @@ impl Bridge {
             alerts: evaluated,
         };
         let mut summary = Summary { alerts: count, ..Summary::default() };
+        let mut refused = None;
         for input in split::split(&self.0.store, whole).await? {
-            let keys = Keys { targets: input.target_keys(), alerts: input.alert_keys() };
-            summary.add(self.transact(snapshot.clone(), keys, Work::Notification(input)).await?);
+            summary.add(self.decide_readable(snapshot, input, &mut refused).await?);
         }
-        Ok(summary)
+        // Everything else is committed: when Alertmanager sends the notification again, that part yields duplicates.
+        refused.map_or(Ok(summary), |unreadable| Err(store::Error::Unreadable(unreadable)))
+    }
+
+    /// Decides all alerts but those about targets whose states cannot be read, which are added to `refused`.
+    async fn decide_readable(
+        &self,
+        snapshot: &Arc<RuleSnapshot>,
+        input: Input,
+        refused: &mut Option<UnreadableStates>,
+    ) -> Result<Summary, store::Error> {
+        let mut input = Arc::new(input);
+        loop {
+            let keys = Keys { targets: input.target_keys(), alerts: input.alert_keys() };
+            let work = Work::Notification(input.clone());
+            let unreadable = match self.transact(snapshot.clone(), keys, work).await {
+                Err(store::Error::Unreadable(unreadable)) => unreadable,
+                decided => return decided,
+            };
+            let rest = input.without(&unreadable.targets, &unreadable.alerts);
+            if rest.alerts.len() == input.alerts.len() {
+                return Err(store::Error::Unreadable(unreadable));
+            }
+            refused.get_or_insert_default().extend(unreadable);
+            if rest.alerts.is_empty() {
+                return Ok(Summary::default());
+            }
+            input = Arc::new(rest);
+        }
     }
 
     /// Runs one step of the engine in a transaction.
@@ -302,7 +330,7 @@ impl RuleSnapshot {
 /// What a step of the engine processes.
 enum Work {
     /// A notification, or a part of a large one.
-    Notification(Input),
+    Notification(Arc<Input>),
     /// Targets that are due, whose deferred actions the step re-evaluates.
     Due(Vec<TargetKey>),
 }

@@ -63,6 +63,7 @@ async fn metrics(State(shared): State<HttpState>) -> Response {
         let rules = settings.rules.rules().iter().map(|rule| &rule.name);
         let tally = services.store.tally();
         shared.metrics.set_state_gauges(rules, &tally, services.bridge.pauses().len());
+        shared.metrics.set_unreadable_rows(services.store.unreadable_rows().len());
         for destination in settings.destinations.keys() {
             let oldest =
                 services.store.oldest_unsettled(destination).map_or(Duration::ZERO, |at| now.since(at));

@@ -121,5 +121,9 @@ fn verdicts(summary: &Summary) -> String {
 
 fn store_unavailable(error: store::Error) -> Rejection {
     tracing::error!(%error, "storing notification failed");
-    Rejection::unavailable("store unavailable, retry")
+    match error {
+        // Its other alerts are committed.
+        store::Error::Unreadable(states) => Rejection::unavailable(states.to_string()),
+        _ => Rejection::unavailable("store unavailable, retry"),
+    }
 }

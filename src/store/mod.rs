@@ -257,6 +257,14 @@ pub struct UnreadableStates {
     pub alerts: BTreeSet<AlertKey>,
 }
 
+impl UnreadableStates {
+    /// Adds others.
+    pub fn extend(&mut self, others: Self) {
+        self.targets.extend(others.targets);
+        self.alerts.extend(others.alerts);
+    }
+}
+
 impl fmt::Display for UnreadableStates {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.targets.first() {

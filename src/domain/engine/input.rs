@@ -1,5 +1,6 @@
 //! The input of a step: alerts, evaluated by the rule table before any state is read.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::{alert_key, sorted_unique};
@@ -106,6 +107,17 @@ impl EvaluatedAlert {
 }
 
 impl Input {
+    /// The alerts that concern none of these targets and are none of these alerts.
+    #[must_use]
+    pub fn without(&self, targets: &BTreeSet<TargetKey>, alerts: &BTreeSet<AlertKey>) -> Self {
+        let is_excluded = |alert: &EvaluatedAlert| {
+            alert.key(&self.source.name).is_some_and(|key| alerts.contains(&key))
+                || alert.targets().any(|target| targets.contains(target))
+        };
+        let rest = self.alerts.iter().filter(|alert| !is_excluded(alert)).cloned().collect();
+        Self { alerts: rest, ..self.clone() }
+    }
+
     /// The alerts that [`States::alerts`](super::States::alerts) has to cover, sorted and unique.
     pub fn alert_keys(&self) -> Vec<AlertKey> {
         sorted_unique(self.alerts.iter().filter_map(|alert| alert.key(&self.source.name)).collect())
