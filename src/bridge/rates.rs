@@ -192,7 +192,7 @@ mod tests {
 
     /// What one thread has committed.
     #[derive(Default)]
-    struct Committed {
+    struct CommittedActions {
         emissions: Vec<(Direction, Time)>,
         /// Of actions that are still deferred.
         slots: Vec<Slot>,
@@ -204,9 +204,9 @@ mod tests {
         clock: &AtomicI64,
         limits: PerMinute,
         seed: u64,
-    ) -> Committed {
+    ) -> CommittedActions {
         let mut random = fastrand::Rng::with_seed(seed);
-        let mut committed = Committed::default();
+        let mut committed = CommittedActions::default();
         for _ in 0..600 {
             let now = at(clock.fetch_add(random.i64(0..400), Ordering::Relaxed));
             let due = committed.slots.iter().position(|slot| slot.at <= now || random.u8(..) < 16);
@@ -253,7 +253,7 @@ mod tests {
     fn concurrent_decisions_never_exceed_the_limits_and_failed_ones_leave_nothing() {
         for seed in 0..5 {
             let (shared, clock, limits) = (Arc::new(SharedRates::default()), AtomicI64::new(0), limits(7, 4));
-            let committed: Vec<Committed> = std::thread::scope(|scope| {
+            let committed: Vec<CommittedActions> = std::thread::scope(|scope| {
                 let run = |thread: u64| {
                     let (shared, clock) = (&shared, &clock);
                     scope.spawn(move || decide_at_random(shared, clock, limits, seed * 100 + thread))
