@@ -248,6 +248,31 @@ async fn the_history_of_a_target_outlives_its_state() {
     store.close().await;
 }
 
+/// Notifications are decided on the threads of their callers. The answers do not show it, but the throughput does.
+#[tokio::test]
+async fn notifications_are_decided_optimistically() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let start = wall_clock();
+    let store = sqlite(dir.path());
+    let bridge = bridge(dir.path(), &store);
+    let grow = async |pods| {
+        let alerts: Vec<_> =
+            (0..3).flat_map(|group| (0..pods).map(move |pod| (group, pod, true, 1))).collect();
+        assert_eq!(post(&bridge, &body(start, &alerts, false)).await.events, 3);
+        let Store::Sqlite(opened) = &store else { panic!("not SQLite") };
+        opened.speculation_counts()
+    };
+    // The cache has states that were used more than once.
+    for pods in 1..=2 {
+        grow(pods).await;
+    }
+    let before = grow(3).await;
+    grow(4).await;
+    let after = grow(5).await;
+    assert_eq!((after.made - before.made, after.conflicts), (2, 0));
+    store.close().await;
+}
+
 /// Concurrent transactions about one target are serialized.
 #[tokio::test(flavor = "multi_thread")]
 async fn concurrent_notifications_about_one_target_are_decided_one_after_the_other() {

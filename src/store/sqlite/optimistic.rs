@@ -4,10 +4,11 @@
 //! the same in both cases, because a decision is a pure function that can be run again.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use parking_lot::RwLock;
 
+use super::Sqlite;
 use super::compression;
 use super::dictionaries::{Dictionaries, EncodedState};
 use super::event_blocks::{self, EncodedBlock};
@@ -124,12 +125,33 @@ pub(super) struct SpeculationGate {
     skips_left: AtomicU32,
     /// Number of optimistic decisions that are being made.
     in_flight: AtomicU32,
+    made: AtomicU64,
+    conflicts: AtomicU64,
+}
+
+/// What became of the transactions since the store was opened. The result of a transaction does not show where it
+/// was decided, so tests need these counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SpeculationCounts {
+    /// Transactions that were decided optimistically.
+    pub made: u64,
+    /// Those of them that the writer decided again.
+    pub conflicts: u64,
+}
+
+impl Sqlite {
+    /// How often optimistic execution was used, and how often it was in vain.
+    pub fn speculation_counts(&self) -> SpeculationCounts {
+        let SpeculationGate { made, conflicts, .. } = &*self.gate;
+        SpeculationCounts { made: made.load(Ordering::Relaxed), conflicts: conflicts.load(Ordering::Relaxed) }
+    }
 }
 
 impl SpeculationGate {
     /// Records a conflict: other transactions change the same targets.
     pub(super) fn conflicted(&self) {
         self.skips_left.store(SKIPS_AFTER_CONFLICT, Ordering::Relaxed);
+        self.conflicts.fetch_add(1, Ordering::Relaxed);
     }
 
     pub(super) fn any_in_flight(&self) -> bool {
@@ -197,6 +219,7 @@ pub(super) fn decide_optimistically(
         View { now, created, states, controls: controls.clone(), undelivered_decreases: Default::default() };
     let changes = decide(&view);
     let encoded = EncodedChanges::from_changes(&changes, &dictionaries).ok()?;
+    gate.made.fetch_add(1, Ordering::Relaxed);
     Some(Speculation { now, read_set, targets: known, controls, changes, encoded })
 }
 
