@@ -53,6 +53,7 @@ use crate::domain::time::Time;
 use crate::domain::verdict::Verdict;
 
 pub(crate) use dead_letters::{DeadLetter, DeadLetterError, DeliveryId, Redrive};
+pub use lane::MAX_WINDOW_BYTES;
 use lanes::LaneHandle;
 pub use memory::Memory;
 pub(crate) use query::{
