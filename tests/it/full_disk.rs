@@ -13,6 +13,7 @@ use crate::support::disk::Disk;
 use crate::support::ledger::{Expected, Ledger};
 use crate::support::load::{self, Senders};
 use crate::support::queue::TEST_AWS_ENV;
+use crate::support::seed;
 use crate::support::sqs_stub::{Kind, SqsStub};
 use crate::support::tools::{eventually, get};
 
@@ -162,8 +163,7 @@ async fn a_full_disk_rejects_notifications_until_there_is_space() {
 /// Under load: whatever fails on the full disk, a commit, a settlement or a write to the journal, is retried.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_disk_that_is_full_at_times_loses_nothing_under_load() {
-    let seed = std::env::var("DISK_SEED").map_or(5, |seed| seed.parse().expect("a seed"));
-    eprintln!("seed {seed}");
+    let seed = seed();
     let mut rng = fastrand::Rng::with_seed(seed);
     let mut harness = Harness::new();
     let Some(disk) = Disk::mount(&harness.bridge.dir().join("data"), DISK_MIB) else { return };

@@ -5,6 +5,7 @@ use tokio::sync::watch;
 use crate::support::bridge::Bridge;
 use crate::support::load::Senders;
 use crate::support::queue::TEST_AWS_ENV;
+use crate::support::seed;
 use crate::support::sqs_stub::{Kind, SqsStub};
 
 const RESTARTS: usize = 12;
@@ -13,8 +14,7 @@ const RESTARTS: usize = 12;
 /// a retry; but they acknowledge every accepted message.
 #[tokio::test(flavor = "multi_thread")]
 async fn no_event_is_duplicated_by_a_restart() {
-    let seed = std::env::var("RESTART_SEED").map_or(3, |seed| seed.parse().expect("a seed"));
-    eprintln!("seed {seed}");
+    let seed = seed();
     let mut rng = fastrand::Rng::with_seed(seed);
     let queues = [
         ("fifo", SqsStub::without_lost_answers(Kind::Fifo, seed)),

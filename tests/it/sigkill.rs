@@ -8,6 +8,7 @@ use tokio::sync::watch;
 use crate::support::bridge::Bridge;
 use crate::support::load::Senders;
 use crate::support::queue::TEST_AWS_ENV;
+use crate::support::seed;
 use crate::support::sqs_stub::{Kind, SqsStub};
 
 const KILLS: usize = 36;
@@ -16,8 +17,7 @@ const KILLS: usize = 36;
 /// ready.
 #[tokio::test(flavor = "multi_thread")]
 async fn no_event_that_was_accepted_is_lost_in_a_storm_of_sigkills() {
-    let seed = std::env::var("KILL_SEED").map_or(11, |seed| seed.parse().expect("a seed"));
-    eprintln!("seed {seed}");
+    let seed = seed();
     let mut rng = fastrand::Rng::with_seed(seed);
     let fifo = SqsStub::faulty(Kind::Fifo, seed);
     let standard = SqsStub::start(Kind::Standard);
