@@ -59,17 +59,14 @@ async fn write(store: &Store, name: &str, count: usize, bytes: usize) {
     store.transact(Keys::default(), decide).await.expect("written");
 }
 
-/// Settles everything that can be claimed. Returns the bodies of the events.
-async fn settle_all(store: &Store, settlement: Settlement) -> Vec<String> {
-    let mut bodies = Vec::new();
+async fn settle_all(store: &Store, settlement: Settlement) {
     loop {
         let claimed = store.claim(&queue(), EVENTS_PER_COMMIT).await.expect("a claim");
         if claimed.is_empty() {
-            return bodies;
+            return;
         }
         let settled = claimed.iter().map(|one| (one.seq, settlement.clone())).collect();
         store.settle(&queue(), settled).await.expect("settled");
-        bodies.extend(claimed.iter().map(|one| str::to_owned(&one.body)));
     }
 }
 
@@ -139,19 +136,30 @@ async fn grow(bridge: Bridge, sender: usize, stop: CancellationToken) -> BTreeMa
     targets.into_iter().map(|target| (target, pods)).collect()
 }
 
-/// Delivers events until the token is cancelled and none are left. Returns the sizes of the events of each target, in
-/// the order of their delivery.
+/// Delivers events until the token is cancelled and none are left. Every third fails once, so that it is read from the
+/// store again. Returns the sizes of the events of each target, in the order of their delivery.
 async fn deliver(store: Store, stop: CancellationToken) -> BTreeMap<String, Vec<u64>> {
     let mut sizes: BTreeMap<String, Vec<u64>> = BTreeMap::new();
     loop {
         let is_last = stop.is_cancelled();
-        for body in settle_all(&store, Settlement::Delivered).await {
-            let event: Value = serde_json::from_str(&body).expect("an event");
+        let claimed = store.claim(&queue(), EVENTS_PER_COMMIT).await.expect("a claim");
+        if is_last && claimed.is_empty() && store.undelivered() == 0 {
+            return sizes;
+        }
+        let mut settled = Vec::new();
+        for one in claimed {
+            if one.seq.0 % 3 == 0 && one.attempts == 0 {
+                let error = "reset by peer".to_owned();
+                settled.push((one.seq, Settlement::Retry { delay: Duration::ZERO, error }));
+                continue;
+            }
+            let event: Value = serde_json::from_str(&one.body).expect("an event");
             let target = event["data"]["target"]["name"].as_str().expect("a name").to_owned();
             sizes.entry(target).or_default().push(event["data"]["alerts_total"].as_u64().expect("a number"));
+            settled.push((one.seq, Settlement::Delivered));
         }
-        if is_last {
-            return sizes;
+        if !settled.is_empty() {
+            store.settle(&queue(), settled).await.expect("settled");
         }
         tokio::task::yield_now().await;
     }
@@ -186,7 +194,8 @@ async fn pruning_beside_a_load_deletes_settled_events_and_nothing_else() {
     end_of_load.cancel();
     let alerts: BTreeMap<String, u64> = senders.join_all().await.into_iter().flatten().collect();
     end_of_delivery.cancel();
-    let delivered = delivering.await.expect("the deliveries");
+    let delivered = tokio::time::timeout(Duration::from_secs(30), delivering).await;
+    let delivered = delivered.expect("everything is delivered").expect("the deliveries");
     let expected = alerts.into_iter().map(|(target, alerts)| (target, (1..=alerts).collect()));
     assert_eq!(delivered, expected.collect::<BTreeMap<String, Vec<u64>>>());
     assert_eq!(store.undelivered(), 0);
