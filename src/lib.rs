@@ -68,6 +68,8 @@ pub use cli::run;
 pub mod testing {
     pub use crate::app::wall_clock;
     pub use crate::bridge::{Bridge, PauseRequest};
-    pub use crate::store::{Changes, Keys, Memory, NewEvent, Record, Settlement, Sqlite, Store};
+    pub use crate::store::{
+        Changes, Keys, MAX_WINDOW_BYTES, Memory, NewEvent, Record, Settlement, Sqlite, Store,
+    };
     pub use crate::telemetry::Metrics;
 }

@@ -55,6 +55,7 @@ use crate::domain::verdict::Verdict;
 
 pub(crate) use audit::{AuditEntry, AuditPage, AuditQuery, AuditWrite, StoredAuditEntry};
 pub(crate) use dead_letters::{DeadLetter, DeadLetterError, DeliveryId, Redrive};
+pub use lane::MAX_WINDOW_BYTES;
 use lanes::LaneHandle;
 pub use memory::Memory;
 pub(crate) use query::{

@@ -7,13 +7,13 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use tokio::sync::watch;
 
 use crate::support::bridge::{Answer, Bridge, notification, pending_pod, resolved};
 use crate::support::disk::Disk;
 use crate::support::ledger::{Expected, Ledger};
-use crate::support::load;
+use crate::support::load::{self, Senders};
 use crate::support::queue::TEST_AWS_ENV;
+use crate::support::seed;
 use crate::support::sqs_stub::{Kind, SqsStub};
 use crate::support::tools::{eventually, get};
 
@@ -91,11 +91,10 @@ impl Harness {
     /// Without a restart every event is delivered exactly once, whatever could not be written.
     async fn assert_delivered_once(&self) {
         let (queue, journal) = self.wait_delivered().await;
-        assert!(self.ledger.check("the queue", &queue).is_empty(), "the queue received each event once");
-        assert!(
-            self.ledger.check("the journal", &journal).is_empty(),
-            "the journal received each event once"
-        );
+        for (destination, events) in [("queue", &queue), ("journal", &journal)] {
+            let copies = self.ledger.check(&self.bridge, destination, events).await;
+            assert!(copies.is_empty(), "{destination} received events more than once: {copies:?}");
+        }
     }
 }
 
@@ -157,42 +156,36 @@ async fn a_full_disk_rejects_notifications_until_there_is_space() {
     harness.bridge.run().await;
     harness.post_until_accepted().await;
     let (queue, journal) = harness.wait_delivered().await;
-    harness.ledger.check("the queue", &queue);
-    harness.ledger.check("the journal", &journal);
+    harness.ledger.check(&harness.bridge, "queue", &queue).await;
+    harness.ledger.check(&harness.bridge, "journal", &journal).await;
 }
 
 /// Under load: whatever fails on the full disk, a commit, a settlement or a write to the journal, is retried.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_disk_that_is_full_at_times_loses_nothing_under_load() {
-    let seed = std::env::var("DISK_SEED").map_or(5, |seed| seed.parse().expect("a seed"));
-    eprintln!("seed {seed}");
+    let seed = seed();
     let mut rng = fastrand::Rng::with_seed(seed);
     let mut harness = Harness::new();
     let Some(disk) = Disk::mount(&harness.bridge.dir().join("data"), DISK_MIB) else { return };
     harness.bridge.run().await;
-    let answered = watch::Sender::new(0);
-    let to = load::constant_address(harness.bridge.url("/webhook/prod-eu"));
-    let sending = tokio::spawn(load::send(seed, 300, to, answered.clone()));
+    let mut senders = Senders::start(seed, &load::constant_address(harness.bridge.url("/webhook/prod-eu")));
     let mut rejecting_rounds = 0;
     for _ in 0..8 {
-        // Unlimited once the load has ended.
-        let answers = || if sending.is_finished() { usize::MAX } else { *answered.borrow() };
-        let threshold = answers().saturating_add(rng.usize(1..8));
-        eventually("more answers", async || (answers() >= threshold).then_some(())).await;
+        senders.wait_answered(rng.usize(1..8)).await;
         let before = harness.bridge.metric(REJECTED_SERIES).await;
         disk.fill();
-        let threshold = answers().saturating_add(20);
+        let threshold = senders.answered() + 20;
         // After a checkpoint the WAL is overwritten in place and needs no space. Before the first one it grows.
         rejecting_rounds += eventually("a rejection or enough answers", async || {
             let rejected = harness.bridge.metric(REJECTED_SERIES).await > before;
-            (rejected || answers() >= threshold).then_some(u32::from(rejected))
+            (rejected || senders.answered() >= threshold).then_some(u32::from(rejected))
         })
         .await;
         tokio::time::sleep(Duration::from_millis(rng.u64(..20))).await;
         disk.free();
     }
     assert!(rejecting_rounds > 0, "the disk was never full");
-    harness.ledger = sending.await.expect("the load");
+    harness.ledger = senders.stop().await;
     harness.assert_delivered_once().await;
 }
 

@@ -14,6 +14,7 @@ mod full_disk;
 mod guards;
 mod layers;
 mod migration;
+mod mutations;
 mod reload;
 mod restart;
 mod serve;

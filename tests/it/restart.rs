@@ -3,19 +3,18 @@
 use tokio::sync::watch;
 
 use crate::support::bridge::Bridge;
-use crate::support::load;
+use crate::support::load::Senders;
 use crate::support::queue::TEST_AWS_ENV;
+use crate::support::seed;
 use crate::support::sqs_stub::{Kind, SqsStub};
 
 const RESTARTS: usize = 12;
-const NOTIFICATIONS: usize = 240;
 
 /// The queues are slow and reject many calls, so each stop finds calls in flight and deliveries that wait for
 /// a retry; but they acknowledge every accepted message.
 #[tokio::test(flavor = "multi_thread")]
 async fn no_event_is_duplicated_by_a_restart() {
-    let seed = std::env::var("RESTART_SEED").map_or(3, |seed| seed.parse().expect("a seed"));
-    eprintln!("seed {seed}");
+    let seed = seed();
     let mut rng = fastrand::Rng::with_seed(seed);
     let queues = [
         ("fifo", SqsStub::without_lost_answers(Kind::Fifo, seed)),
@@ -28,27 +27,25 @@ async fn no_event_is_duplicated_by_a_restart() {
     TEST_AWS_ENV.iter().for_each(|(name, value)| bridge.env(name, value));
     bridge.run().await;
     let (address, to) = watch::channel(Some(bridge.url("/webhook/prod-eu")));
-    let (answered, mut answers) = watch::channel(0);
-    let sending = tokio::spawn(load::send(seed, NOTIFICATIONS, to, answered));
-    for restart in 1..=RESTARTS {
-        let threshold = restart * NOTIFICATIONS / (RESTARTS + 1) + rng.usize(..8);
-        answers.wait_for(|count| *count >= threshold).await.expect("running senders");
+    let mut senders = Senders::start(seed, &to);
+    for _ in 0..RESTARTS {
+        senders.wait_answered(rng.usize(8..30)).await;
         address.send_replace(None);
         assert!(bridge.stop().await.success());
         bridge.run().await;
         address.send_replace(Some(bridge.url("/webhook/prod-eu")));
     }
-    let ledger = sending.await.expect("the load");
+    let ledger = senders.stop().await;
     queues.iter().for_each(|(_, stub)| stub.heal());
     for (name, _) in &destinations {
         bridge.wait_delivered(name).await;
     }
     for (name, stub) in &queues {
         let sent: Vec<_> = stub.sent().into_iter().map(|sent| sent.event).collect();
-        let duplicates = ledger.check(name, &sent);
+        let duplicates = ledger.check(&bridge, name, &sent).await;
         assert!(duplicates.is_empty(), "{name}: {duplicates:?}");
         stub.assert_no_violations();
     }
-    let duplicates = ledger.check("journal", &bridge.journal());
+    let duplicates = ledger.check(&bridge, "journal", &bridge.journal()).await;
     assert!(duplicates.is_empty(), "the journal: {duplicates:?}");
 }

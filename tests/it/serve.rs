@@ -10,7 +10,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use crate::support::bridge::{Bridge, CONFIG, RULES, captured, program};
-use crate::support::tools::{free_port, get};
+use crate::support::tools::{Port, get};
 
 /// Exit code and stderr of a bridge that does not start.
 fn failed_start(bridge: &Bridge) -> (Option<i32>, String) {
@@ -140,7 +140,8 @@ async fn an_unwritable_log_does_not_stop_the_bridge() {
     let faulty = Bridge::new("sources: 1", RULES).command().stderr(full()).status();
     assert_eq!(faulty.expect("an exit").code(), Some(2), "the exit code does not depend on the log");
 
-    let address = format!("127.0.0.1:{}", free_port());
+    let port = Port::reserve();
+    let address = format!("127.0.0.1:{}", port.number);
     let mut bridge = Bridge::new(CONFIG, RULES);
     bridge.env("SCALEBRIDGE__SERVER__LISTEN", &address);
     let mut child = bridge.command().stdout(Stdio::null()).stderr(full()).spawn().expect("the bridge");

@@ -6,19 +6,18 @@ use serde_json::Value;
 use tokio::sync::watch;
 
 use crate::support::bridge::Bridge;
-use crate::support::load;
+use crate::support::load::Senders;
 use crate::support::queue::TEST_AWS_ENV;
+use crate::support::seed;
 use crate::support::sqs_stub::{Kind, SqsStub};
 
 const KILLS: usize = 36;
-const NOTIFICATIONS: usize = 400;
 
-/// The kills are spread over the load by the number of accepted notifications; some occur before the bridge is
+/// Each kill follows a few answers, and the load goes on until the last one; some kills occur before the bridge is
 /// ready.
 #[tokio::test(flavor = "multi_thread")]
 async fn no_event_that_was_accepted_is_lost_in_a_storm_of_sigkills() {
-    let seed = std::env::var("KILL_SEED").map_or(11, |seed| seed.parse().expect("a seed"));
-    eprintln!("seed {seed}");
+    let seed = seed();
     let mut rng = fastrand::Rng::with_seed(seed);
     let fifo = SqsStub::faulty(Kind::Fifo, seed);
     let standard = SqsStub::start(Kind::Standard);
@@ -33,8 +32,7 @@ async fn no_event_that_was_accepted_is_lost_in_a_storm_of_sigkills() {
     // The store is created before the load: an occurrence that is older than the store cannot decrease capacity.
     bridge.run().await;
     let (address, to) = watch::channel(None);
-    let (answered, mut answers) = watch::channel(0);
-    let sending = tokio::spawn(load::send(seed, NOTIFICATIONS, to, answered));
+    let mut senders = Senders::start(seed, &to);
     for kill in 0..KILLS {
         if kill > 0 {
             bridge.launch();
@@ -46,8 +44,7 @@ async fn no_event_that_was_accepted_is_lost_in_a_storm_of_sigkills() {
             bridge.wait_ready().await;
         }
         address.send_replace(Some(bridge.url("/webhook/prod-eu")));
-        let threshold = kill * NOTIFICATIONS / (KILLS + 1) + rng.usize(1..8);
-        answers.wait_for(|count| *count >= threshold).await.expect("running senders");
+        senders.wait_answered(rng.usize(1..20)).await;
         // Half of the kills follow an answer immediately.
         if rng.bool() {
             tokio::time::sleep(Duration::from_micros(rng.u64(..20_000))).await;
@@ -55,23 +52,20 @@ async fn no_event_that_was_accepted_is_lost_in_a_storm_of_sigkills() {
         bridge.kill();
         address.send_replace(None);
     }
-    assert!(*answers.borrow() < NOTIFICATIONS, "the load ended before the last kill");
     fifo.heal();
     bridge.run().await;
     address.send_replace(Some(bridge.url("/webhook/prod-eu")));
-    let ledger = sending.await.expect("the load");
+    let ledger = senders.stop().await;
     for name in ["fifo", "standard", "journal"] {
         bridge.wait_delivered(name).await;
     }
 
     let all = |stub: &SqsStub| stub.sent().into_iter().map(|sent| sent.event).collect::<Vec<Value>>();
-    ledger.check("every attempt at the fifo queue", &all(&fifo));
-    assert!(
-        ledger.check("the fifo queue", &fifo.events()).is_empty(),
-        "deduplication ids identify duplicates"
-    );
-    ledger.check("the standard queue", &all(&standard));
-    ledger.check("the journal", &bridge.journal_after_kills());
+    ledger.check(&bridge, "fifo", &all(&fifo)).await;
+    let copies = ledger.check(&bridge, "fifo", &fifo.events()).await;
+    assert!(copies.is_empty(), "deduplication ids identify duplicates: {copies:?}");
+    ledger.check(&bridge, "standard", &all(&standard)).await;
+    ledger.check(&bridge, "journal", &bridge.journal_after_kills()).await;
     fifo.assert_no_violations();
     standard.assert_no_violations();
 }

@@ -1,13 +1,26 @@
 //! After a burst of events pruning shrinks the store's file, in steps that do not block other commands for long.
+//! Beside a load, it deletes only what is settled.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use scalebridge::config;
+use scalebridge::domain::engine::Policy;
 use scalebridge::domain::name::Name;
+use scalebridge::domain::notification::Notification;
+use scalebridge::domain::rate::PerMinute;
 use scalebridge::domain::target::TargetKey;
-use scalebridge::testing::wall_clock;
-use scalebridge::testing::{Changes, Keys, NewEvent, Record, Settlement, Sqlite, Store};
+use scalebridge::testing::{
+    Bridge, Changes, Keys, Metrics, NewEvent, Record, Settlement, Sqlite, Store, wall_clock,
+};
+use serde_json::Value;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::support::bridge::{CONFIG, RULES, notification, pending_pod};
+use crate::support::tools::eventually;
 
 const EVENTS: usize = 60_000;
 const EVENTS_PER_COMMIT: usize = 500;
@@ -85,5 +98,106 @@ async fn the_file_shrinks_after_a_storm_and_no_pruning_step_is_long() {
     }
     assert!(longest < Duration::from_secs(2), "a step took {longest:?}");
     assert_eq!(store.backlog(&queue()).dead, 200);
+    store.close().await;
+}
+
+const SENDERS: usize = 3;
+const TARGETS_PER_SENDER: usize = 8;
+/// The load ends when this many events have been pruned beside it.
+const PRUNED_UNDER_LOAD: i64 = 500;
+
+fn bridge(dir: &Path, store: &Store) -> Bridge {
+    std::fs::write(dir.join("scalebridge.yaml"), CONFIG.replace("journal:", "queue:")).expect("a file");
+    std::fs::write(dir.join("rules.yaml"), RULES.replace("[journal]", "[queue]")).expect("a file");
+    let settings = config::load(&dir.join("scalebridge.yaml"), []).expect("a configuration").settings;
+    let policy = Policy {
+        last_resolve_retention: Duration::ZERO,
+        expired_episode_retention: Duration::ZERO,
+        max_deferral: Duration::from_secs(3600),
+        per_minute: PerMinute::default(),
+    };
+    Bridge::new(store.clone(), settings.rules, settings.sources, policy, Metrics::new())
+}
+
+/// Adds one alert after another to each target of a sender, until the token is cancelled. Each alert causes an event.
+/// Returns the number of alerts of each target.
+async fn grow(bridge: Bridge, sender: usize, stop: CancellationToken) -> BTreeMap<String, u64> {
+    let source = bridge.source("prod-eu").expect("a source").clone();
+    let targets: Vec<String> = (0..TARGETS_PER_SENDER).map(|at| format!("group-{sender}-{at}")).collect();
+    let mut pods = 0;
+    while !stop.is_cancelled() {
+        let pod = format!("pod-{pods}");
+        let alerts: Vec<Value> = targets.iter().map(|target| pending_pod(target, &pod)).collect();
+        let body = Notification::parse(notification(&alerts).as_bytes()).expect("a notification");
+        let summary = bridge.ingest(&source, body, None).await.expect("a decision");
+        assert_eq!(summary.events, TARGETS_PER_SENDER as u64, "{summary:?}");
+        pods += 1;
+    }
+    targets.into_iter().map(|target| (target, pods)).collect()
+}
+
+/// Delivers events until the token is cancelled and none are left. Every third fails once, so that it is read from the
+/// store again. Returns the sizes of the events of each target, in the order of their delivery.
+async fn deliver(store: Store, stop: CancellationToken) -> BTreeMap<String, Vec<u64>> {
+    let mut sizes: BTreeMap<String, Vec<u64>> = BTreeMap::new();
+    loop {
+        let is_last = stop.is_cancelled();
+        let claimed = store.claim(&queue(), EVENTS_PER_COMMIT).await.expect("a claim");
+        if is_last && claimed.is_empty() && store.undelivered() == 0 {
+            return sizes;
+        }
+        let mut settled = Vec::new();
+        for one in claimed {
+            if one.seq.0 % 3 == 0 && one.attempts == 0 {
+                let error = "reset by peer".to_owned();
+                settled.push((one.seq, Settlement::Retry { delay: Duration::ZERO, error }));
+                continue;
+            }
+            let event: Value = serde_json::from_str(&one.body).expect("an event");
+            let target = event["data"]["target"]["name"].as_str().expect("a name").to_owned();
+            sizes.entry(target).or_default().push(event["data"]["alerts_total"].as_u64().expect("a number"));
+            settled.push((one.seq, Settlement::Delivered));
+        }
+        if !settled.is_empty() {
+            store.settle(&queue(), settled).await.expect("settled");
+        }
+        tokio::task::yield_now().await;
+    }
+}
+
+/// The number of deleted events: ids rise from 1. The newest events may be among the deleted ones and are not counted.
+fn pruned_events(dir: &Path) -> i64 {
+    let database = rusqlite::Connection::open(dir.join("bridge.db")).expect("a database");
+    let query = "SELECT coalesce(max(id), 0) - count(*) FROM events";
+    database.query_row(query, [], |row| row.get(0)).expect("a number")
+}
+
+/// Nothing is retained, so each step deletes what was settled a moment ago, next to what is still to be delivered.
+#[tokio::test(flavor = "multi_thread")]
+async fn pruning_beside_a_load_deletes_settled_events_and_nothing_else() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let opened = Sqlite::open(&dir.path().join("bridge.db"), &[queue()], Arc::new(wall_clock));
+    let store = Store::Sqlite(opened.expect("a store"));
+    let bridge = bridge(dir.path(), &store);
+    let (end_of_load, end_of_delivery) = (CancellationToken::new(), CancellationToken::new());
+    let senders: JoinSet<_> =
+        (0..SENDERS).map(|sender| grow(bridge.clone(), sender, end_of_load.clone())).collect();
+    let delivering = tokio::spawn(deliver(store.clone(), end_of_delivery.clone()));
+
+    eventually("events to be pruned under load", async || {
+        for _ in 0..20 {
+            store.prune(Duration::ZERO, Duration::ZERO).await.expect("pruned");
+        }
+        (pruned_events(dir.path()) >= PRUNED_UNDER_LOAD).then_some(())
+    })
+    .await;
+    end_of_load.cancel();
+    let alerts: BTreeMap<String, u64> = senders.join_all().await.into_iter().flatten().collect();
+    end_of_delivery.cancel();
+    let delivered = tokio::time::timeout(Duration::from_secs(30), delivering).await;
+    let delivered = delivered.expect("everything is delivered").expect("the deliveries");
+    let expected = alerts.into_iter().map(|(target, alerts)| (target, (1..=alerts).collect()));
+    assert_eq!(delivered, expected.collect::<BTreeMap<String, Vec<u64>>>());
+    assert_eq!(store.undelivered(), 0);
     store.close().await;
 }

@@ -21,9 +21,9 @@ use crate::domain::header::EncodedEvent;
 use crate::domain::time::Time;
 
 /// The maximum number of events in the window; small in tests, so that they exceed it often.
-const MAX_WINDOW_EVENTS: usize = if cfg!(test) { 16 } else { 16_384 };
+pub(super) const MAX_WINDOW_EVENTS: usize = if cfg!(test) { 16 } else { 16_384 };
 /// The maximum size of the events in the window; one event can exceed it.
-const MAX_WINDOW_BYTES: usize = 16 << 20;
+pub const MAX_WINDOW_BYTES: usize = 16 << 20;
 
 /// The id of a target in the store; in memory, negative for an event whose target never had a state.
 pub(super) type Group = i64;

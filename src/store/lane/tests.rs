@@ -39,10 +39,12 @@ fn one_event_of_a_target_is_claimed_at_a_time_and_in_order() {
 
 #[test]
 fn a_failed_delivery_holds_its_target_back_and_no_other() {
-    let mut lane = lane(&[7, 7, 8]);
-    claim(&mut lane, 0);
+    let mut lane = lane(&[7, 7, 8, 8]);
+    assert_eq!(claim(&mut lane, 0), [1, 3]);
     lane.schedule_retry(EventSeq(1), at(5));
     lane.mark_delivered(EventSeq(3));
+    assert_eq!(claim(&mut lane, 4), [4]);
+    lane.mark_delivered(EventSeq(4));
     assert_eq!(claim(&mut lane, 4), [0i64; 0]);
     assert_eq!(lane.next_due(), Some(at(5)));
     assert_eq!(lane.backlog(), Backlog { pending: 1, retrying: 1, dead: 0 });

@@ -39,6 +39,7 @@ async fn events_for_a_full_destination_are_dead_letters_at_once_and_others_get_t
 
 #[tokio::test]
 async fn max_backlog_holds_within_one_commit_and_beyond_the_window() {
+    const { assert!(crate::store::lane::MAX_WINDOW_EVENTS < 30) };
     for mut harness in StoreHarness::both() {
         harness.store.set_max_backlog(&name("queue"), Some(30)).unwrap();
         harness

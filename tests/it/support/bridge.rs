@@ -262,6 +262,18 @@ impl Bridge {
         answer
     }
 
+    /// All decisions with this verdict, newest first.
+    pub(crate) async fn decisions(&self, verdict: &str) -> Vec<Value> {
+        let query = format!("/api/v1/decisions?limit=1000&verdict={verdict}");
+        let (mut all, mut cursor) = (Vec::new(), Some(String::new()));
+        while let Some(after) = cursor {
+            let mut page = self.get_json(&format!("{query}{after}")).await;
+            all.append(page["decisions"].as_array_mut().expect("a list"));
+            cursor = page["next"].as_str().map(|next| format!("&cursor={next}"));
+        }
+        all
+    }
+
     /// Runs a CLI command against the admin listener. Returns the exit code, stdout and stderr.
     pub(crate) fn cli(&self, words: &[&str]) -> (Option<i32>, String, String) {
         let done = Command::new(program())

@@ -5,6 +5,8 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
 
 use super::bridge::{notification, pending_pod, resolved, try_post};
 use super::ledger::{Expected, Ledger};
@@ -36,27 +38,49 @@ struct Step {
     events: u64,
 }
 
-/// Sends `notifications` notifications by several senders. Each sender has its own targets and retries a
-/// notification until it is accepted before it sends the next one. Returns the events that must be
-/// delivered. `answered` counts the accepted notifications.
-pub(crate) async fn send(
-    seed: u64,
-    notifications: usize,
-    to: Address,
-    answered: watch::Sender<usize>,
-) -> Ledger {
-    const SENDERS: usize = 4;
-    let senders: Vec<_> = (0..SENDERS)
-        .map(|sender| {
+/// Senders that are at work until they are stopped, so that a test interferes with a load however fast it is.
+pub(crate) struct Senders {
+    tasks: Vec<JoinHandle<Ledger>>,
+    answered: watch::Receiver<usize>,
+    stop: CancellationToken,
+}
+
+impl Senders {
+    /// Starts several senders. Each has its own targets and retries a notification until it is accepted before it
+    /// sends the next one.
+    pub(crate) fn start(seed: u64, to: &Address) -> Self {
+        const SENDERS: usize = 4;
+        let (answers, answered) = watch::channel(0);
+        let stop = CancellationToken::new();
+        let start = |sender| {
             let load = Load::new(seed, &format!("s{sender}"), 10);
-            tokio::spawn(load.send(notifications / SENDERS, to.clone(), answered.clone()))
-        })
-        .collect();
-    let mut all = Ledger::default();
-    for sender in senders {
-        all.merge(sender.await.expect("a sender"));
+            tokio::spawn(load.send(stop.clone(), to.clone(), answers.clone()))
+        };
+        Self { tasks: (0..SENDERS).map(start).collect(), answered, stop }
     }
-    all
+
+    /// The number of accepted notifications.
+    pub(crate) fn answered(&self) -> usize {
+        *self.answered.borrow()
+    }
+
+    /// Waits until this many more notifications are accepted.
+    pub(crate) async fn wait_answered(&mut self, more: usize) {
+        let threshold = self.answered() + more;
+        let waiting = self.answered.wait_for(|count| *count >= threshold);
+        let reached = tokio::time::timeout(ACCEPT_TIMEOUT, waiting).await;
+        reached.expect("answers in time").expect("running senders");
+    }
+
+    /// Ends the load when each sender's last notification is accepted. Returns the events that must be delivered.
+    pub(crate) async fn stop(self) -> Ledger {
+        self.stop.cancel();
+        let mut all = Ledger::default();
+        for task in self.tasks {
+            all.merge(task.await.expect("a sender"));
+        }
+        all
+    }
 }
 
 /// An address that does not change.
@@ -76,8 +100,13 @@ impl Load {
         }
     }
 
-    async fn send(mut self, notifications: usize, mut to: Address, answered: watch::Sender<usize>) -> Ledger {
-        for _ in 0..notifications {
+    async fn send(
+        mut self,
+        stop: CancellationToken,
+        mut to: Address,
+        answered: watch::Sender<usize>,
+    ) -> Ledger {
+        while !stop.is_cancelled() {
             let step = self.next();
             post_until_accepted(&step, &mut to).await;
             answered.send_modify(|count| *count += 1);

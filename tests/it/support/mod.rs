@@ -9,3 +9,13 @@ pub(crate) mod schema;
 pub(crate) mod sources;
 pub(crate) mod sqs_stub;
 pub(crate) mod tools;
+
+/// The seed of this run, which `.ci/with-seed` sets for the property tests too: `SCALEBRIDGE_TEST_SEED`, or the day.
+/// The test prints it if it fails.
+pub(crate) fn seed() -> u64 {
+    let given = std::env::var("SCALEBRIDGE_TEST_SEED").ok();
+    let today = || jiff::Zoned::now().with_time_zone(jiff::tz::TimeZone::UTC).strftime("%Y%m%d").to_string();
+    let text = given.unwrap_or_else(today);
+    eprintln!("SCALEBRIDGE_TEST_SEED={text}");
+    text.parse().unwrap_or_else(|error| panic!("SCALEBRIDGE_TEST_SEED={text}: {error}"))
+}

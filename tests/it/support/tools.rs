@@ -29,13 +29,22 @@ const MAX_LOG_LINES: usize = 40;
 pub(crate) const REGION: &str = "eu-west-1";
 
 /// Polls until `poll` returns a value, and returns it. Panics after [`WAIT_TIMEOUT`].
-pub(crate) async fn eventually<T>(what: &str, mut poll: impl AsyncFnMut() -> Option<T>) -> T {
-    let deadline = Instant::now() + WAIT_TIMEOUT;
+pub(crate) async fn eventually<T>(what: &str, poll: impl AsyncFnMut() -> Option<T>) -> T {
+    eventually_within(WAIT_TIMEOUT, what, poll).await
+}
+
+/// [`eventually`], with another timeout.
+pub(crate) async fn eventually_within<T>(
+    timeout: Duration,
+    what: &str,
+    mut poll: impl AsyncFnMut() -> Option<T>,
+) -> T {
+    let deadline = Instant::now() + timeout;
     loop {
         if let Some(found) = poll().await {
             return found;
         }
-        assert!(Instant::now() < deadline, "timed out after {WAIT_TIMEOUT:?} waiting for {what}");
+        assert!(Instant::now() < deadline, "timed out after {timeout:?} waiting for {what}");
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
 }
@@ -52,46 +61,65 @@ pub(crate) async fn get(url: &str) -> io::Result<(u16, String)> {
     Ok((status.ok_or(io::ErrorKind::InvalidData)?, body.to_owned()))
 }
 
-/// A port that is free now. Another process can take it first: see [`Server::start`].
-pub(crate) fn free_port() -> u16 {
-    let holder = PortHolder::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
-    holder.local_addr().expect("its address").port()
+/// A free port of 127.0.0.1 for a program that cannot listen on port 0 and say which one it got. Until it is dropped,
+/// no other test gets it, whatever its process: each port has a lock file, and none is in the range from which the
+/// system chooses.
+pub(crate) struct Port {
+    pub number: u16,
+    _lock: File,
+}
+
+impl Port {
+    pub(crate) fn reserve() -> Self {
+        // Below 32768, where the system's range begins.
+        const FIRST: u32 = 20_000;
+        const PORTS: u32 = 10_000;
+        let locks = env::temp_dir().join("scalebridge-test-ports");
+        fs::create_dir_all(&locks).expect("a directory");
+        // Processes begin at different ports, so that they seldom meet.
+        let start = std::process::id().wrapping_mul(97);
+        let candidates = (0..PORTS).map(|step| FIRST + start.wrapping_add(step) % PORTS);
+        let mut ports = candidates.filter_map(|port| {
+            let number = u16::try_from(port).ok()?;
+            let lock = File::create(locks.join(port.to_string())).ok()?;
+            lock.try_lock().ok()?;
+            PortHolder::bind((Ipv4Addr::LOCALHOST, number)).ok()?;
+            Some(Self { number, _lock: lock })
+        });
+        ports.next().expect("a free port")
+    }
 }
 
 /// A child process that serves HTTP.
 pub(crate) struct Server {
     name: &'static str,
-    port: u16,
     child: Child,
     log: PathBuf,
+    /// Released when the child has ended.
+    port: Port,
 }
 
 impl Server {
-    /// Starts the program with a free port and waits until `GET` of `ready` answers 200. If the program
-    /// exits before that, another process may have taken the port: retries with another port.
+    /// Starts the program with a free port and waits until `GET` of `ready` answers 200.
     pub(crate) async fn start(
         name: &'static str,
         dir: &Path,
         ready: &str,
-        mut command: impl FnMut(u16) -> Command,
+        command: impl FnOnce(u16) -> Command,
     ) -> Self {
-        for _ in 0..3 {
-            let port = free_port();
-            let log = dir.join(format!("{name}.log"));
-            let output = File::create(&log).expect("a log file");
-            let child = without_aws_accounts(&mut command(port))
-                .current_dir(dir)
-                .stdin(Stdio::null())
-                .stdout(output.try_clone().expect("a second handle"))
-                .stderr(output)
-                .spawn()
-                .unwrap_or_else(|error| panic!("start {name}: {error}"));
-            let mut server = Self { name, port, child, log };
-            if server.wait_ready(ready).await {
-                return server;
-            }
-        }
-        panic!("{name} exits at each start");
+        let port = Port::reserve();
+        let log = dir.join(format!("{name}.log"));
+        let output = File::create(&log).expect("a log file");
+        let child = without_aws_accounts(&mut command(port.number))
+            .current_dir(dir)
+            .stdin(Stdio::null())
+            .stdout(output.try_clone().expect("a second handle"))
+            .stderr(output)
+            .spawn()
+            .unwrap_or_else(|error| panic!("start {name}: {error}"));
+        let mut server = Self { name, child, log, port };
+        server.wait_ready(ready).await;
+        server
     }
 
     /// `http://127.0.0.1:PORT`
@@ -101,19 +129,17 @@ impl Server {
 
     /// `127.0.0.1:PORT`
     pub(crate) fn address(&self) -> String {
-        format!("127.0.0.1:{}", self.port)
+        format!("127.0.0.1:{}", self.port.number)
     }
 
-    async fn wait_ready(&mut self, path: &str) -> bool {
+    async fn wait_ready(&mut self, path: &str) {
         let url = self.url() + path;
         let deadline = Instant::now() + WAIT_TIMEOUT;
         loop {
+            let ended = self.child.try_wait().expect("a process status");
+            assert!(ended.is_none(), "{} exited with {ended:?}", self.name);
             if matches!(get(&url).await, Ok((200, _))) {
-                return true;
-            }
-            if let Some(status) = self.child.try_wait().expect("a process status") {
-                eprintln!("{} exited with {status}:\n{}", self.name, log_tail(&self.log));
-                return false;
+                return;
             }
             assert!(Instant::now() < deadline, "{} is not ready after {WAIT_TIMEOUT:?}", self.name);
             tokio::time::sleep(Duration::from_millis(50)).await;
