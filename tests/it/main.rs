@@ -23,5 +23,6 @@ mod store;
 mod storm;
 mod support;
 mod survival;
+mod unreadable;
 mod vocabulary;
 mod webhook;
