@@ -9,7 +9,6 @@ use crate::domain::name::Name;
 use crate::domain::target::TargetKey;
 use crate::domain::time::Time;
 use crate::domain::verdict::Verdict;
-use crate::json;
 use crate::store::{self, RecordQuery, Records, StoredRecord};
 
 /// Records per read of the store.
@@ -78,9 +77,7 @@ impl Filter {
     fn may_match(&self, body: &str) -> bool {
         let contains = |text: &str| {
             // As written in the record, with escapes and quotation marks.
-            let mut json = Vec::new();
-            json::push_string(&mut json, text);
-            body.contains(&json::into_string(json))
+            serde_json::to_string(text).map_or(true, |json| body.contains(&json))
         };
         self.rule.as_ref().is_none_or(|rule| contains(rule.as_str()))
             && (self.verdicts.is_empty() || self.verdicts.iter().any(|verdict| contains(verdict.as_str())))
