@@ -3,7 +3,7 @@
 //! The modules in reading order. A module may import those above it; modules on the same line do not
 //! import each other (`tests/it/layers.rs`).
 //!
-//! - `json`: fast JSON encoding.
+//! - `json`: JSON encoding, and the escapes that SQS requires.
 //! - [`domain`]: alerts, rules, targets, events, and the engine that decides. Pure: no IO, no clock.
 //! - [`config`], `store`: configuration files to checked settings; the durable state.
 //! - `telemetry`: logs and metrics.

@@ -124,22 +124,19 @@ impl Labels {
     }
 }
 
-/// Encodes pairs as JSON, for which about `room` bytes are allocated. U+FFFE and U+FFFF are escaped, since
-/// SQS rejects them.
+/// Encodes pairs as JSON, for which `room` bytes are allocated. U+FFFE and U+FFFF are escaped, since SQS
+/// rejects them.
+#[expect(clippy::expect_used, reason = "all keys are strings")]
 fn encode(pairs: &[(Cow<'_, str>, Cow<'_, str>)], room: usize) -> String {
-    // Strings are written in blocks of eight bytes.
-    let mut json = Vec::with_capacity(room + 8);
-    json.push(b'{');
-    for (at, (name, value)) in pairs.iter().enumerate() {
-        if at > 0 {
-            json.push(b',');
-        }
-        json::push_string(&mut json, name);
-        json.push(b':');
-        json::push_string(&mut json, value);
+    json::for_sqs(json::to_string(&Pairs(pairs), room).expect("all keys are strings"))
+}
+
+struct Pairs<'a>(&'a [(Cow<'a, str>, Cow<'a, str>)]);
+
+impl Serialize for Pairs<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(self.0.iter().map(|(name, value)| (name, value)))
     }
-    json.push(b'}');
-    json::for_sqs(json::into_string(json))
 }
 
 impl Default for Labels {

@@ -9,7 +9,6 @@ use sha2::{Digest, Sha256};
 
 use crate::dispatch::OutgoingEvent;
 use crate::domain::header::ATTRIBUTE_TYPE;
-use crate::json::push_string;
 
 /// The maximum length of a message group id.
 const MAX_GROUP_CHARS: usize = 128;
@@ -62,6 +61,12 @@ fn push_entry(json: &mut Vec<u8>, index: usize, event: &OutgoingEvent, fifo: boo
         json.push(b'}');
     }
     json.extend_from_slice(b"}}");
+}
+
+/// Appends a string with its quotation marks.
+#[expect(clippy::expect_used, reason = "a string can be encoded, and memory does not fail")]
+fn push_string(json: &mut Vec<u8>, text: &str) {
+    serde_json::to_writer(json, text).expect("a string can be encoded, and memory does not fail");
 }
 
 /// `text` as message group id: unchanged if SQS allows it, otherwise its SHA-256.
