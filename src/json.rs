@@ -38,9 +38,9 @@ pub(crate) fn into_string(json: Vec<u8>) -> String {
     String::from_utf8(json).unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned())
 }
 
-/// Escapes the characters that SQS rejects, which are those outside of XML's `Char`. JSON already escapes
+/// Escapes the characters outside of XML's `Char`, which transports such as SQS reject. JSON already escapes
 /// control characters, and surrogates cannot occur, but U+FFFE and U+FFFF are legal in JSON.
-pub(crate) fn for_sqs(json: String) -> String {
+pub(crate) fn xml_safe(json: String) -> String {
     // 0xEF is rare: it is the first byte of U+F000 to U+FFFF. Such characters occur only in strings.
     if !json.as_bytes().contains(&0xEF) {
         return json;

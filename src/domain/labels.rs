@@ -21,7 +21,7 @@ use crate::json::{self, Raw};
 /// on.
 #[derive(Clone)]
 pub struct Labels {
-    /// The set as JSON that SQS accepts.
+    /// The set as JSON with only characters that XML allows.
     json: String,
     /// Names and values, concatenated in pairs, if some of them are escaped in `json`.
     plain: Option<Box<str>>,
@@ -125,7 +125,7 @@ impl Labels {
 }
 
 /// Encodes pairs as JSON, for which about `room` bytes are allocated. U+FFFE and U+FFFF are escaped, since
-/// SQS rejects them.
+/// XML does not allow them.
 fn encode(pairs: &[(Cow<'_, str>, Cow<'_, str>)], room: usize) -> String {
     // Strings are written in blocks of eight bytes.
     let mut json = Vec::with_capacity(room + 8);
@@ -139,7 +139,7 @@ fn encode(pairs: &[(Cow<'_, str>, Cow<'_, str>)], room: usize) -> String {
         json::push_string(&mut json, value);
     }
     json.push(b'}');
-    json::for_sqs(json::into_string(json))
+    json::xml_safe(json::into_string(json))
 }
 
 impl Default for Labels {

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::domain::event::assert_matches_schema;
-use crate::domain::event::{AdjustmentType, Event};
+use crate::domain::event::{AdjustmentType, Event, SizeLimit};
 use crate::domain::matcher::Matcher;
 use crate::domain::notification::Envelope;
 use crate::domain::phase::Phase;
@@ -109,7 +109,7 @@ impl Setup {
             parameters: vec![("zone".into(), template("{{ labels.zone | default('any') }}"))],
             mode: self.mode,
             send_to: vec![name("queue")],
-            max_event_bytes: 262_144,
+            size_limit: SizeLimit::of_body(262_144),
             continues: false,
         };
         RuleTable::new(vec![rule], templates)
