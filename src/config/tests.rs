@@ -1,5 +1,6 @@
 //! Configuration files in `tests/config`, with the expected diagnostics of each.
 
+mod defaults;
 mod pages;
 mod schema;
 
