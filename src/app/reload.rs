@@ -215,7 +215,8 @@ fn describe_changes(before: &Settings, new: &Settings) -> Vec<String> {
         rules.map(|rule| (rule.name.clone(), format!("{rule:?}"))).collect()
     };
     let sources = |settings: &Settings| -> BTreeMap<Name, String> {
-        settings.sources.iter().map(|(name, value)| (name.clone(), debug_text(value))).collect()
+        let text = |name: &Name, source| debug_text(&(source, settings.source_kinds.get(name)));
+        settings.sources.iter().map(|(name, source)| (name.clone(), text(name, source))).collect()
     };
     let destinations = |settings: &Settings| -> BTreeMap<Name, String> {
         settings.destinations.iter().map(|(name, value)| (name.clone(), debug_text(value))).collect()
