@@ -22,7 +22,7 @@ use scalebridge::domain::rate::{PerMinute, Rates};
 use scalebridge::domain::source::Source;
 use scalebridge::domain::time::Time;
 use scalebridge::domain::trigger::Trigger;
-use scalebridge::testing::{self, Configuration};
+use scalebridge::testing::{self, BridgeSettings};
 
 const ALERTS_PER_BODY: usize = 20;
 
@@ -44,7 +44,7 @@ enum MatchBy {
 }
 
 /// `count` rules; only the last one matches the alerts.
-fn settings(rules: usize, by: MatchBy) -> Configuration {
+fn settings(rules: usize, by: MatchBy) -> BridgeSettings {
     let mut text = "defaults: { send_to: [journal] }\nrules:\n".to_owned();
     for rule in (0..rules).rev() {
         let matcher = match by {
@@ -88,7 +88,7 @@ fn alerts(one_target: bool) -> Vec<Alert> {
 
 /// Inputs of a decision.
 struct World {
-    settings: Configuration,
+    settings: BridgeSettings,
     source: Arc<Source>,
     controls: Controls,
 }

@@ -13,16 +13,19 @@ use std::time::{Duration, Instant};
 
 use criterion::{BenchmarkId, Criterion, Throughput};
 use scalebridge::domain::engine::EvaluatedAlert;
-use scalebridge::domain::event::{Adjustment, AdjustmentType, EpisodeRef, Event, EventAlert, SizeLimit};
+use scalebridge::domain::event::{Adjustment, AdjustmentType, EpisodeRef, Event, EventAlert};
 use scalebridge::domain::name::Name;
 use scalebridge::domain::notification::{Alert, Envelope};
 use scalebridge::domain::phase::Phase;
+use scalebridge::domain::size_limit::SizeLimit;
 use scalebridge::domain::source::Source;
 use scalebridge::domain::state::TargetState;
 use scalebridge::domain::target::{Platform, Target, TargetKey};
 use scalebridge::domain::time::Time;
 use scalebridge::domain::trigger::Trigger;
-use scalebridge::testing::{self, Changes, Configuration, Keys, Memory, NewEvent, Settlement, Sqlite, Store};
+use scalebridge::testing::{
+    self, BridgeSettings, Changes, Keys, Memory, NewEvent, Settlement, Sqlite, Store,
+};
 use tokio::runtime::Runtime;
 
 // The allocator of the bridge.
@@ -57,7 +60,7 @@ fn decode(criterion: &mut Criterion) {
 }
 
 /// Ten rules; only the last one, which contains `last`, matches the alert.
-fn settings(last: &str) -> Configuration {
+fn settings(last: &str) -> BridgeSettings {
     let mut rules = "defaults: { send_to: [journal] }\nrules:\n".to_owned();
     let constant = "target: { platform: eks, kind: nodegroup, name: workers }";
     for rule in 1..10 {

@@ -91,7 +91,7 @@ pub mod testing {
 
     /// The parts of a configuration that the bridge needs.
     #[derive(Debug)]
-    pub struct Configuration {
+    pub struct BridgeSettings {
         /// The rules.
         pub rules: Arc<RuleTable>,
         /// The sources by name.
@@ -102,9 +102,9 @@ pub mod testing {
     ///
     /// # Errors
     /// All errors and warnings, if there is an error.
-    pub fn load(path: &Path) -> Result<Configuration, Diagnostics> {
+    pub fn load(path: &Path) -> Result<BridgeSettings, Diagnostics> {
         let settings = kinds::load(path, [])?.settings;
-        Ok(Configuration { rules: settings.rules, sources: settings.sources })
+        Ok(BridgeSettings { rules: settings.rules, sources: settings.sources })
     }
 
     /// Parses a body as the webhook of a source with the default kind does.

@@ -9,8 +9,8 @@ use serde_json::Value;
 
 use super::{Bridge, SourceHandle, decision_view, record};
 use crate::domain::engine::{self, EvaluatedAlert, Input};
-use crate::domain::event::SizeLimit;
 use crate::domain::notification::{Alert, Notification, Status};
+use crate::domain::size_limit::SizeLimit;
 use crate::domain::source::Source;
 use crate::domain::table::{MatchResult, RuleTable};
 use crate::domain::target::PartialTarget;

@@ -22,11 +22,12 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::domain::engine::{self, Context, EvaluatedAlert, Input, Policy, States, Step};
-use crate::domain::event::{SizeLimit, is_traceparent};
+use crate::domain::event::is_traceparent;
 use crate::domain::header::EncodedEvent;
 use crate::domain::name::Name;
 use crate::domain::notification::Notification;
 use crate::domain::rate::{RateDelta, Rates};
+use crate::domain::size_limit::SizeLimit;
 use crate::domain::source::Source;
 use crate::domain::summary::Summary;
 use crate::domain::table::RuleTable;

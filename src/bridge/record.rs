@@ -7,9 +7,9 @@ use serde_json::value::RawValue;
 
 use crate::domain::decision_record::{DecisionEntry, DecisionRecord, RecordedAlert};
 use crate::domain::engine::{EvaluatedAlert, Input, States};
-use crate::domain::event::SizeLimit;
 use crate::domain::notification::Status;
 use crate::domain::phase::Phase;
+use crate::domain::size_limit::SizeLimit;
 use crate::domain::target::TargetKey;
 use crate::domain::time::{DisplayTime, Time};
 use crate::domain::trigger::Trigger;

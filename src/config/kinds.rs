@@ -11,7 +11,7 @@ use schemars::{Schema, SchemaGenerator};
 
 use super::diagnostic::Diagnostics;
 use super::yaml::Node;
-use crate::domain::event::SizeLimit;
+use crate::domain::size_limit::SizeLimit;
 
 /// The settings of a destination of any kind: an enum with one variant for each kind.
 pub trait DestinationSettings: Debug + Clone + PartialEq + 'static {

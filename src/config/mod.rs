@@ -50,10 +50,10 @@ pub use settings::{
 /// What a kind needs to read its settings.
 #[cfg(feature = "server")]
 pub(crate) mod read {
-    pub(crate) use super::decode::Fields;
-    pub(crate) use super::diagnostic::{Code, Diagnostics};
-    pub(crate) use super::scalar::{flag, keyword, number, owned_text, text};
-    pub(crate) use super::yaml::Node;
+    pub(crate) use crate::config::decode::Fields;
+    pub(crate) use crate::config::diagnostic::{Code, Diagnostics};
+    pub(crate) use crate::config::scalar::{flag, keyword, number, owned_text, text};
+    pub(crate) use crate::config::yaml::Node;
 }
 
 /// A valid configuration.

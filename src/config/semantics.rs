@@ -11,9 +11,9 @@ use super::settings::{Destination, Retention, Store};
 use super::suggest::did_you_mean;
 use super::yaml::{Kind, Node};
 use crate::domain::duration::format;
-use crate::domain::event::SizeLimit;
 use crate::domain::name::Name;
 use crate::domain::rule::{Mode, Rule};
+use crate::domain::size_limit::SizeLimit;
 use crate::domain::source::Source;
 
 /// The names that rules can refer to. A list is `None` if the section is invalid, and then any name is

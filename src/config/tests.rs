@@ -10,10 +10,10 @@ use std::time::Duration;
 use super::diagnostic::Code;
 use super::{Diagnostics, Engine, Log, LogFormat, LogLevel, Store};
 use crate::domain::direction::Direction;
-use crate::domain::event::SizeLimit;
 use crate::domain::name::Name;
 use crate::domain::rate::PerMinute;
 use crate::domain::rule::{Action, Limits, Mode, RuleTarget};
+use crate::domain::size_limit::SizeLimit;
 use crate::domain::target::Platform;
 use crate::kinds::{Loaded, load};
 

@@ -11,7 +11,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator};
 use super::aws::{self, ArnDefaults, Permission};
 use super::{Answer, Destination, Failure, Limits, OutgoingEvent, file, lambda, sqs};
 use crate::config::{self, DestinationKind};
-use crate::domain::event::SizeLimit;
+use crate::domain::size_limit::SizeLimit;
 
 /// The default and the maximum of `concurrency` for services.
 const DEFAULT_CONCURRENCY: usize = 8;

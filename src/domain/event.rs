@@ -4,7 +4,6 @@
 //! attempt and every destination sends the same bytes, except that a redrive can set another `expirytime`.
 
 mod cloud_event;
-mod size_limit;
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -22,12 +21,11 @@ use super::labels::Labels;
 use super::name::Name;
 use super::phase::Phase;
 use super::rule::Limits;
+use super::size_limit::SizeLimit;
 use super::target::{Target, TargetKey};
 use super::time::Time;
 use super::trigger::{MAX_TRIGGER_FIELD_BYTES, Trigger};
 use crate::json;
-
-pub use size_limit::SizeLimit;
 
 /// `dataschema` of every event.
 pub const DATA_SCHEMA: &str = "urn:scalebridge:schema:event-data:v1";

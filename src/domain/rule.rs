@@ -6,9 +6,9 @@ use std::num::NonZeroU32;
 use std::time::Duration;
 
 use super::direction::Direction;
-use super::event::SizeLimit;
 use super::matcher::Matcher;
 use super::name::Name;
+use super::size_limit::SizeLimit;
 use super::target::Platform;
 use super::template::{Condition, Template};
 

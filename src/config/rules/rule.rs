@@ -10,9 +10,9 @@ use super::body::SendTo;
 use super::defaults::{Defaults, MODES};
 use super::target::condition;
 use super::{event_rule, hold};
-use crate::domain::event::SizeLimit;
 use crate::domain::name::Name;
 use crate::domain::rule::{Mode, Rule};
+use crate::domain::size_limit::SizeLimit;
 use crate::domain::template::Templates;
 
 /// A rule before `semantics` checks it against sources and destinations. The valid parts are present even if

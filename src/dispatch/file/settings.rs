@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use crate::config::read::{Diagnostics, Fields, Node, text};
-use crate::domain::event::SizeLimit;
+use crate::domain::size_limit::SizeLimit;
 
 /// A file or stream for events, one per line.
 #[derive(Debug, Clone, PartialEq, Eq)]

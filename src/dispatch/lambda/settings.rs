@@ -3,7 +3,7 @@
 use super::super::aws::{self, Access, ArnDefaults, Permission};
 use super::name::{FunctionName, is_qualifier};
 use crate::config::read::{Code, Diagnostics, Fields, Node, flag, keyword, number, owned_text, text};
-use crate::domain::event::SizeLimit;
+use crate::domain::size_limit::SizeLimit;
 
 /// Settings of a Lambda function.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -3,7 +3,7 @@
 use super::super::aws::{self, Access, ArnDefaults, Permission};
 use super::attributes::MAX_ATTRIBUTE_BYTES_BESIDE_SUBJECT;
 use crate::config::read::{Code, Diagnostics, Fields, Node, number, owned_text, text};
-use crate::domain::event::SizeLimit;
+use crate::domain::size_limit::SizeLimit;
 
 /// The default of `max_message_bytes`.
 const DEFAULT_MESSAGE_BYTES: usize = 256 * 1024;

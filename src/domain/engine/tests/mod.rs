@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::domain::event::assert_matches_schema;
-use crate::domain::event::{AdjustmentType, Event, SizeLimit};
+use crate::domain::event::{AdjustmentType, Event};
 use crate::domain::matcher::Matcher;
 use crate::domain::notification::Envelope;
 use crate::domain::phase::Phase;
@@ -15,6 +15,7 @@ use crate::domain::rule::{
     Action, Amount, Budget, Change, FiringAction, Limits, Mode, Repeat, ResolvedAction, Rule, RuleTarget,
     Step as RuleStep, Steps, TargetTemplate,
 };
+use crate::domain::size_limit::SizeLimit;
 use crate::domain::source::Source;
 use crate::domain::target::Platform;
 use crate::domain::template::Templates;
