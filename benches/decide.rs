@@ -13,16 +13,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use criterion::{BatchSize, BenchmarkGroup, BenchmarkId, Criterion, Throughput, measurement::WallTime};
-use scalebridge::config::{self, Settings};
 use scalebridge::domain::control::Controls;
 use scalebridge::domain::engine::{
     Context, EvaluatedAlert, Input, Policy, States, Step, process_notification,
 };
-use scalebridge::domain::notification::{Alert, Envelope, Notification};
+use scalebridge::domain::notification::{Alert, Envelope};
 use scalebridge::domain::rate::{PerMinute, Rates};
 use scalebridge::domain::source::Source;
 use scalebridge::domain::time::Time;
 use scalebridge::domain::trigger::Trigger;
+use scalebridge::testing::{self, BridgeSettings};
 
 const ALERTS_PER_BODY: usize = 20;
 
@@ -44,7 +44,7 @@ enum MatchBy {
 }
 
 /// `count` rules; only the last one matches the alerts.
-fn settings(rules: usize, by: MatchBy) -> Settings {
+fn settings(rules: usize, by: MatchBy) -> BridgeSettings {
     let mut text = "defaults: { send_to: [journal] }\nrules:\n".to_owned();
     for rule in (0..rules).rev() {
         let matcher = match by {
@@ -66,8 +66,8 @@ fn settings(rules: usize, by: MatchBy) -> Settings {
     let folder = tempfile::tempdir().expect("a temporary folder");
     std::fs::write(folder.path().join("scalebridge.yaml"), CONFIG).expect("write the configuration");
     std::fs::write(folder.path().join("rules.yaml"), text).expect("write the rules");
-    let loaded = config::load(&folder.path().join("scalebridge.yaml"), []);
-    loaded.unwrap_or_else(|diagnostics| panic!("{diagnostics}")).settings
+    let loaded = testing::load(&folder.path().join("scalebridge.yaml"));
+    loaded.unwrap_or_else(|diagnostics| panic!("{diagnostics}"))
 }
 
 /// A notification in which each alert has its own target, or all have the same.
@@ -82,13 +82,13 @@ fn alerts(one_target: bool) -> Vec<Alert> {
     };
     let list = (0..ALERTS_PER_BODY).map(one).collect::<Vec<_>>().join(",");
     let body = format!(r#"{{"version":"4","groupKey":"{{}}:{{}}","receiver":"scaling","alerts":[{list}]}}"#);
-    let read = Notification::parse(body.as_bytes()).expect("a notification");
+    let read = testing::parse_notification(body.as_bytes()).expect("a notification");
     read.alerts.into_iter().map(|alert| alert.expect("an alert")).collect()
 }
 
 /// Inputs of a decision.
 struct World {
-    settings: Settings,
+    settings: BridgeSettings,
     source: Arc<Source>,
     controls: Controls,
 }

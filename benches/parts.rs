@@ -12,18 +12,20 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use criterion::{BenchmarkId, Criterion, Throughput};
-use scalebridge::config::{self, Settings};
 use scalebridge::domain::engine::EvaluatedAlert;
 use scalebridge::domain::event::{Adjustment, AdjustmentType, EpisodeRef, Event, EventAlert};
 use scalebridge::domain::name::Name;
-use scalebridge::domain::notification::{Alert, Envelope, Notification};
+use scalebridge::domain::notification::{Alert, Envelope};
 use scalebridge::domain::phase::Phase;
+use scalebridge::domain::size_limit::SizeLimit;
 use scalebridge::domain::source::Source;
 use scalebridge::domain::state::TargetState;
 use scalebridge::domain::target::{Platform, Target, TargetKey};
 use scalebridge::domain::time::Time;
 use scalebridge::domain::trigger::Trigger;
-use scalebridge::testing::{Changes, Keys, Memory, NewEvent, Settlement, Sqlite, Store};
+use scalebridge::testing::{
+    self, BridgeSettings, Changes, Keys, Memory, NewEvent, Settlement, Sqlite, Store,
+};
 use tokio::runtime::Runtime;
 
 // The allocator of the bridge.
@@ -41,7 +43,7 @@ fn body(alerts: usize) -> String {
 }
 
 fn alerts(count: usize) -> Vec<Alert> {
-    let read = Notification::parse(body(count).as_bytes()).expect("a notification");
+    let read = testing::parse_notification(body(count).as_bytes()).expect("a notification");
     read.alerts.into_iter().map(|alert| alert.expect("an alert")).collect()
 }
 
@@ -51,14 +53,14 @@ fn decode(criterion: &mut Criterion) {
         let body = body(count);
         group.throughput(Throughput::Elements(count as u64));
         group.bench_function(BenchmarkId::from_parameter(count), |bencher| {
-            bencher.iter(|| Notification::parse(black_box(body.as_bytes())));
+            bencher.iter(|| testing::parse_notification(black_box(body.as_bytes())));
         });
     }
     group.finish();
 }
 
 /// Ten rules; only the last one, which contains `last`, matches the alert.
-fn settings(last: &str) -> Settings {
+fn settings(last: &str) -> BridgeSettings {
     let mut rules = "defaults: { send_to: [journal] }\nrules:\n".to_owned();
     let constant = "target: { platform: eks, kind: nodegroup, name: workers }";
     for rule in 1..10 {
@@ -83,8 +85,8 @@ rules: [rules.yaml]
 ";
     std::fs::write(folder.path().join("scalebridge.yaml"), configuration).expect("write the configuration");
     std::fs::write(folder.path().join("rules.yaml"), rules).expect("write the rules");
-    let loaded = config::load(&folder.path().join("scalebridge.yaml"), []);
-    loaded.unwrap_or_else(|diagnostics| panic!("{diagnostics}")).settings
+    let loaded = testing::load(&folder.path().join("scalebridge.yaml"));
+    loaded.unwrap_or_else(|diagnostics| panic!("{diagnostics}"))
 }
 
 /// Matching alone, and with the templates that the matching rule renders.
@@ -161,7 +163,7 @@ fn encode(criterion: &mut Criterion) {
         let event = event("workers", &alerts(count));
         group.throughput(Throughput::Elements(count as u64));
         group.bench_function(BenchmarkId::from_parameter(count), |bencher| {
-            bencher.iter(|| black_box(&event).encode(1 << 20));
+            bencher.iter(|| black_box(&event).encode(SizeLimit::of_body(1 << 20)));
         });
     }
     group.finish();
@@ -182,7 +184,7 @@ async fn append(store: &Store, from: usize, count: usize, alert: &[Alert]) {
     let events: Vec<Event> = (from..from + count).map(|at| event(&format!("workers-{at}"), alert)).collect();
     let decide = move |_: &_| {
         let made = events.iter().map(|event| {
-            let body = event.encode(1 << 18).into();
+            let body = event.encode(SizeLimit::of_body(1 << 18)).into();
             let (target, destinations) = (event.target.key(), queue.clone());
             NewEvent {
                 target,

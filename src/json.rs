@@ -23,9 +23,9 @@ pub(crate) fn to_string<T: Serialize + ?Sized>(value: &T, capacity: usize) -> Re
     String::from_utf8(json).map_err(Error::custom)
 }
 
-/// Escapes the characters that SQS rejects, which are those outside of XML's `Char`. JSON already escapes
+/// Escapes the characters outside of XML's `Char`, which transports such as SQS reject. JSON already escapes
 /// control characters, and surrogates cannot occur, but U+FFFE and U+FFFF are legal in JSON.
-pub(crate) fn for_sqs(json: String) -> String {
+pub(crate) fn xml_safe(json: String) -> String {
     // 0xEF is rare: it is the first byte of U+F000 to U+FFFF. Such characters occur only in strings.
     if !json.as_bytes().contains(&0xEF) {
         return json;

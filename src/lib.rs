@@ -7,7 +7,9 @@
 //! - [`domain`]: alerts, rules, targets, events, and the engine that decides. Pure: no IO, no clock.
 //! - [`config`], `store`: configuration files to checked settings; the durable state.
 //! - `telemetry`: logs and metrics.
-//! - `bridge`, `dispatch`: notification to committed decisions; committed events to destinations.
+//! - `sources`, `bridge`, `dispatch`: bodies to notifications; notifications to committed decisions;
+//!   committed events to destinations.
+//! - `kinds`: the configuration with the kinds of sources and destinations that there are.
 //! - `http`: the webhook and the admin listener.
 //! - `app`: wiring, reload, shutdown.
 //! - `cli`: the commands.
@@ -55,6 +57,10 @@ pub mod domain;
 mod http;
 mod json;
 #[cfg(feature = "server")]
+mod kinds;
+#[cfg(feature = "server")]
+mod sources;
+#[cfg(feature = "server")]
 mod store;
 #[cfg(feature = "server")]
 mod telemetry;
@@ -72,4 +78,42 @@ pub mod testing {
         Changes, Keys, MAX_WINDOW_BYTES, Memory, NewEvent, Record, Settlement, Sqlite, Store,
     };
     pub use crate::telemetry::Metrics;
+
+    use std::collections::BTreeMap;
+    use std::path::Path;
+    use std::sync::Arc;
+
+    use crate::config::Diagnostics;
+    use crate::domain::name::Name;
+    use crate::domain::notification::Notification;
+    use crate::domain::source::Source;
+    use crate::domain::table::RuleTable;
+    use crate::kinds;
+    use crate::sources::SourceKind;
+
+    /// The parts of a configuration that the bridge needs.
+    #[derive(Debug)]
+    pub struct BridgeSettings {
+        /// The rules.
+        pub rules: Arc<RuleTable>,
+        /// The sources by name.
+        pub sources: BTreeMap<Name, Source>,
+    }
+
+    /// Loads the configuration file at `path`, without environment variables.
+    ///
+    /// # Errors
+    /// All errors and warnings, if there is an error.
+    pub fn load(path: &Path) -> Result<BridgeSettings, Diagnostics> {
+        let settings = kinds::load(path, [])?.settings;
+        Ok(BridgeSettings { rules: settings.rules, sources: settings.sources })
+    }
+
+    /// Parses a body as the webhook of a source with the default kind does.
+    ///
+    /// # Errors
+    /// The body as a whole is rejected.
+    pub fn parse_notification(body: &[u8]) -> Result<Notification, impl std::error::Error + use<>> {
+        SourceKind::default().parse(body)
+    }
 }

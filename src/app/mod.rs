@@ -17,9 +17,9 @@ use anyhow::Context as _;
 use tokio::sync::{Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 
-use crate::config::Loaded;
 use crate::domain::time::Time;
 use crate::http::{self, HttpState, Lifecycle, LifecyclePhase, Limits, MAX_STREAMS, ReloadRequest};
+use crate::kinds::Loaded;
 use crate::telemetry::Metrics;
 use listener::Listener;
 use running::RunningBridge;

@@ -18,10 +18,10 @@ use tokio_util::sync::CancellationToken;
 use super::workers::Workers;
 use super::{Origin, wall_clock};
 use crate::bridge::{Bridge, RetiredRules};
-use crate::config::{self, Settings};
 use crate::dispatch::DestinationStatuses;
 use crate::domain::name::Name;
 use crate::http::{ConfigurationStatus, ReloadError, ReloadReport};
+use crate::kinds::{self, Settings};
 use crate::store::Store;
 use crate::telemetry::Metrics;
 
@@ -89,7 +89,7 @@ impl Reloader {
     async fn try_reload(&mut self, workers: &mut Workers) -> Result<ReloadReport, ReloadError> {
         let failed = |reason: String| ReloadError::Failed(reason);
         let origin = self.origin.clone();
-        let loading = tokio::task::spawn_blocking(move || config::load(&origin.path, origin.environment));
+        let loading = tokio::task::spawn_blocking(move || kinds::load(&origin.path, origin.environment));
         let loaded = loading.await.map_err(|error| failed(error.to_string()))?;
         let loaded = loaded
             .map_err(|faults| ReloadError::Invalid(faults.iter().map(ToString::to_string).collect()))?;
@@ -215,7 +215,8 @@ fn describe_changes(before: &Settings, new: &Settings) -> Vec<String> {
         rules.map(|rule| (rule.name.clone(), format!("{rule:?}"))).collect()
     };
     let sources = |settings: &Settings| -> BTreeMap<Name, String> {
-        settings.sources.iter().map(|(name, value)| (name.clone(), debug_text(value))).collect()
+        let text = |name: &Name, source| debug_text(&(source, settings.source_kinds.get(name)));
+        settings.sources.iter().map(|(name, source)| (name.clone(), text(name, source))).collect()
     };
     let destinations = |settings: &Settings| -> BTreeMap<Name, String> {
         settings.destinations.iter().map(|(name, value)| (name.clone(), debug_text(value))).collect()

@@ -15,10 +15,11 @@ use super::reload::Reloader;
 use super::workers::Workers;
 use super::{Origin, wall_clock, watch};
 use crate::bridge::Bridge;
-use crate::config::{self, Settings};
+use crate::config;
 use crate::dispatch::DestinationStatuses;
 use crate::domain::name::Name;
 use crate::http::{ConfigurationStatus, ReloadError, ReloadRequest, Services};
+use crate::kinds::Settings;
 use crate::store::{Sqlite, Store};
 use crate::telemetry::Metrics;
 

@@ -7,12 +7,12 @@ use anyhow::Context as _;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::config::Destination;
 use crate::dispatch::{
     Clients, ConnectedDestination, DeliveryReport, DestinationStatuses, Failure, Observer, Options, Outcome,
     Worker as DeliveryWorker,
 };
 use crate::domain::name::Name;
+use crate::kinds::Destination;
 use crate::store::Store;
 use crate::telemetry::{DeliveryMetrics, Metrics};
 

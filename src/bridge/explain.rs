@@ -10,6 +10,7 @@ use serde_json::Value;
 use super::{Bridge, SourceHandle, decision_view, record};
 use crate::domain::engine::{self, EvaluatedAlert, Input};
 use crate::domain::notification::{Alert, Notification, Status};
+use crate::domain::size_limit::SizeLimit;
 use crate::domain::source::Source;
 use crate::domain::table::{MatchResult, RuleTable};
 use crate::domain::target::PartialTarget;
@@ -106,9 +107,8 @@ impl Bridge {
             let record = record::for_notification(view.now, &input, &view.states, &step.decisions);
             let event = |decision: &crate::domain::verdict::Decision| {
                 let event = decision.event.as_deref()?;
-                let max_bytes =
-                    snapshot.routes.get(&event.rule).map_or(usize::MAX, |(_, max_bytes)| *max_bytes);
-                serde_json::from_str(&event.encode(max_bytes)).ok()
+                let limit = snapshot.routes.get(&event.rule).map_or(SizeLimit::NONE, |(_, limit)| *limit);
+                serde_json::from_str(&event.encode(limit)).ok()
             };
             let events: Vec<Option<Value>> = step.decisions.iter().map(event).collect();
             (Changes::default(), (view.now, record, events))

@@ -27,6 +27,7 @@ use crate::domain::header::EncodedEvent;
 use crate::domain::name::Name;
 use crate::domain::notification::Notification;
 use crate::domain::rate::Rates;
+use crate::domain::size_limit::SizeLimit;
 use crate::domain::source::Source;
 use crate::domain::summary::Summary;
 use crate::domain::table::RuleTable;
@@ -71,7 +72,7 @@ struct RuleSnapshot {
 }
 
 /// By rule: the destinations of its events, and their maximum size in bytes.
-type Routes = HashMap<Name, (Arc<[Name]>, usize), FixedState>;
+type Routes = HashMap<Name, (Arc<[Name]>, SizeLimit), FixedState>;
 
 /// A configured source with the rules that are active when the handle is created.
 #[derive(Clone)]
@@ -304,7 +305,7 @@ async fn sleep(delay: Option<Duration>) {
 impl RuleSnapshot {
     fn new(rules: Arc<RuleTable>, sources: BTreeMap<Name, Source>, policy: Policy) -> Self {
         let route = |rule: &crate::domain::rule::Rule| {
-            (rule.name.clone(), (Arc::from(rule.send_to.as_slice()), rule.max_event_bytes))
+            (rule.name.clone(), (Arc::from(rule.send_to.as_slice()), rule.size_limit))
         };
         let routes = rules.rules().iter().map(route).collect();
         let heartbeat_sources = sources.values().filter(|source| !source.heartbeat.is_empty());
@@ -364,14 +365,14 @@ fn changes(routes: &Routes, step: Step, record: Option<store::Record>, rechecked
     let mut events = Vec::new();
     for event in step.decisions.iter().filter_map(|decision| decision.event.as_deref()) {
         // The engine only emits for rules of the table.
-        let Some((destinations, max_bytes)) = routes.get(&event.rule) else { continue };
+        let Some((destinations, size_limit)) = routes.get(&event.rule) else { continue };
         events.push(NewEvent {
             target: event.key.clone(),
             destinations: destinations.clone(),
             increases_capacity: event.increases_capacity(),
             may_decrease_capacity: event.may_decrease_capacity(),
             episode_phase: Some(EpisodePhase { phase: event.phase, episode: event.episode.id.clone() }),
-            body: EncodedEvent::new(event.encode(*max_bytes), event.header()),
+            body: EncodedEvent::new(event.encode(*size_limit), event.header()),
         });
     }
     let controls = step.controls.map(Arc::new);

@@ -9,6 +9,7 @@ use crate::domain::decision_record::{DecisionEntry, DecisionRecord, RecordedAler
 use crate::domain::engine::{EvaluatedAlert, Input, States};
 use crate::domain::notification::Status;
 use crate::domain::phase::Phase;
+use crate::domain::size_limit::SizeLimit;
 use crate::domain::target::TargetKey;
 use crate::domain::time::{DisplayTime, Time};
 use crate::domain::trigger::Trigger;
@@ -98,7 +99,8 @@ fn entry(decision: &Decision) -> DecisionEntry<'_> {
     let Decision {
         rule, target, phase, episode, action, verdict, detail, until, alerts, event, shadow, ..
     } = decision;
-    let shadow = shadow.as_ref().and_then(|shadow| RawValue::from_string(shadow.encode(usize::MAX)).ok());
+    let shadow =
+        shadow.as_ref().and_then(|shadow| RawValue::from_string(shadow.encode(SizeLimit::NONE)).ok());
     DecisionEntry {
         rule: rule.as_ref().map(|rule| Cow::Borrowed(rule.as_str())),
         target: target.as_ref().map(|target| Cow::Borrowed(target.as_str())),

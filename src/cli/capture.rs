@@ -2,9 +2,10 @@
 
 use std::path::Path;
 
-use crate::config::Settings;
 use crate::domain::notification::{Notification, Status};
 use crate::domain::time::Time;
+use crate::kinds::Settings;
+use crate::sources::SourceKind;
 
 /// A captured notification and the bytes it was parsed from.
 pub(super) struct Capture {
@@ -21,7 +22,8 @@ pub(super) fn read(path: &Path) -> Result<Capture, String> {
         std::fs::read(path)
     };
     let bytes = bytes.map_err(|error| format!("cannot read {}: {error}", path.display()))?;
-    let notification = Notification::parse(&bytes).map_err(|error| format!("{}: {error}", path.display()))?;
+    let notification =
+        SourceKind::default().parse(&bytes).map_err(|error| format!("{}: {error}", path.display()))?;
     Ok(Capture { bytes, notification })
 }
 

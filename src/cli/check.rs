@@ -12,7 +12,8 @@ use super::output::{
     ConfigArgs, EXIT_FAILED, EXIT_USAGE, Format, OutputArgs, environment, pluralize, print, print_json,
 };
 use crate::config::diagnostic::{Code, Diagnostic, Location, Severity};
-use crate::config::{self, Diagnostics, Loaded, snippet};
+use crate::config::{Diagnostics, snippet};
+use crate::kinds::{self, Loaded};
 use crate::telemetry;
 
 /// Validate configuration and rules
@@ -76,8 +77,8 @@ impl Check {
     pub(super) fn run(&self) -> ExitCode {
         let path = &self.config.config;
         let loaded = match &self.alertmanager {
-            Some(alertmanager) => config::load_with_alertmanager(path, environment(), alertmanager),
-            None => config::load(path, environment()),
+            Some(alertmanager) => kinds::load_with_alertmanager(path, environment(), alertmanager),
+            None => kinds::load(path, environment()),
         };
         let summary = loaded.as_ref().ok().map(|Loaded { settings, .. }| {
             format!(

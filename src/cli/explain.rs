@@ -14,9 +14,9 @@ use super::output::{
 };
 use super::{capture, decision};
 use crate::bridge::{Explanation, Simulator};
-use crate::config;
 use crate::config::diagnostic::Code;
 use crate::domain::time::Time;
+use crate::kinds;
 use crate::telemetry;
 
 /// Explain how a captured notification would be processed, or describe a diagnostic code
@@ -75,7 +75,7 @@ impl Explain {
                 }
             }
             None => {
-                let settings = match config::load(&self.config.config, environment()) {
+                let settings = match kinds::load(&self.config.config, environment()) {
                     Ok(loaded) => loaded.settings,
                     Err(diagnostics) => {
                         telemetry::print_to_stderr(render_diagnostics(&diagnostics).trim_end());

@@ -8,8 +8,8 @@ use serde_json::{Value, json};
 
 use super::check::render_diagnostics;
 use super::output::{ConfigArgs, EXIT_USAGE, environment, print_json, usage_error};
-use crate::config::aws_names::FunctionName;
-use crate::config::{self, Destination, DestinationKind, Lambda, Role};
+use crate::dispatch::{ArnDefaults, Permission};
+use crate::kinds;
 use crate::telemetry;
 
 /// Print a least-privilege IAM policy
@@ -34,7 +34,7 @@ pub(super) struct IamPolicy {
 
 impl IamPolicy {
     pub(super) fn run(&self) -> ExitCode {
-        let settings = match config::load(&self.config.config, environment()) {
+        let settings = match kinds::load(&self.config.config, environment()) {
             Ok(loaded) => loaded.settings,
             Err(diagnostics) => {
                 telemetry::print_to_stderr(render_diagnostics(&diagnostics).trim_end());
@@ -46,8 +46,10 @@ impl IamPolicy {
         let mut require = |principal: Option<String>, action, resource| {
             permissions.entry(principal).or_default().entry(action).or_default().insert(resource);
         };
+        let defaults = ArnDefaults { account: &self.account, region: &self.region };
         for destination in settings.destinations.values() {
-            let Some((role, action, resource)) = self.required_permission(destination) else { continue };
+            let Some(permission) = destination.settings.permission(&defaults) else { continue };
+            let Permission { role, action, resource } = permission;
             let role = role.map(|role| role.arn.clone());
             if let Some(arn) = &role {
                 require(None, "sts:AssumeRole", arn.clone());
@@ -74,49 +76,5 @@ impl IamPolicy {
         let statements: Vec<Value> = statements.into_iter().map(statement).collect();
         print_json(&json!({ "Version": "2012-10-17", "Statement": statements }));
         ExitCode::SUCCESS
-    }
-
-    fn required_permission<'d>(
-        &self,
-        destination: &'d Destination,
-    ) -> Option<(Option<&'d Role>, &'static str, String)> {
-        match &destination.kind {
-            DestinationKind::Sqs(sqs) => {
-                // The URL consists of host, account and queue; `config` has validated it.
-                let parts: Vec<&str> = sqs.queue_url.rsplit('/').collect();
-                let [queue, account, ..] = parts[..] else { return None };
-                let region = sqs.region.as_deref().unwrap_or(&self.region);
-                let resource = format!("arn:{}:sqs:{region}:{account}:{queue}", partition(region));
-                Some((sqs.role.as_ref(), "sqs:SendMessage", resource))
-            }
-            DestinationKind::Lambda(lambda) => {
-                Some((lambda.role.as_ref(), "lambda:InvokeFunction", self.function_arn(lambda)))
-            }
-            DestinationKind::File(_) => None,
-        }
-    }
-
-    /// The ARN of the function; with a qualifier, of that alias or version only.
-    fn function_arn(&self, lambda: &Lambda) -> String {
-        // Always valid: `config` has checked it.
-        let Some(parsed) = FunctionName::parse(&lambda.function) else { return lambda.function.clone() };
-        let region = parsed.region.or(lambda.region.as_deref()).unwrap_or(&self.region);
-        let account = parsed.account.unwrap_or(&self.account);
-        let partition = parsed.partition.unwrap_or_else(|| partition(region));
-        let arn = format!("arn:{partition}:lambda:{region}:{account}:function:{}", parsed.name);
-        match parsed.qualifier.or(lambda.qualifier.as_deref()) {
-            Some(qualifier) => format!("{arn}:{qualifier}"),
-            None => arn,
-        }
-    }
-}
-
-fn partition(region: &str) -> &'static str {
-    if region.starts_with("cn-") {
-        "aws-cn"
-    } else if region.starts_with("us-gov-") {
-        "aws-us-gov"
-    } else {
-        "aws"
     }
 }

@@ -17,10 +17,10 @@ use super::output::{
 use super::test::{FieldMismatch, mismatches};
 use super::{capture, decision};
 use crate::bridge::{Simulator, SimulatorError};
-use crate::config::{self, Settings};
 use crate::domain::duration;
 use crate::domain::notification::Notification;
 use crate::domain::time::Time;
+use crate::kinds::{self, Settings};
 use crate::telemetry;
 
 /// Replay captured notifications, and compare new with old rules
@@ -77,7 +77,7 @@ impl Replay {
         };
         let end = captured.last().map_or(start, |last| last.at).after(self.advance);
         let decide = |path: &Path| -> Result<Vec<Vec<Value>>, ExitCode> {
-            let settings = config::load(path, environment()).map_err(|diagnostics| {
+            let settings = kinds::load(path, environment()).map_err(|diagnostics| {
                 telemetry::print_to_stderr(render_diagnostics(&diagnostics).trim_end());
                 ExitCode::from(EXIT_USAGE)
             })?;

@@ -7,6 +7,7 @@ use clap::{Args, ValueEnum};
 use super::output::print_json;
 use crate::config;
 use crate::domain::event;
+use crate::kinds;
 
 /// Print a JSON Schema, draft 2020-12
 ///
@@ -34,9 +35,9 @@ enum SchemaKind {
 impl Schema {
     pub(super) fn run(&self) -> ExitCode {
         print_json(&match self.document {
-            SchemaKind::Config => config::schema::config(),
+            SchemaKind::Config => kinds::config_schema(),
             SchemaKind::Rules => config::schema::rules(),
-            SchemaKind::Tests => config::schema::tests(),
+            SchemaKind::Tests => kinds::tests_schema(),
             SchemaKind::Event => event::schema(),
         });
         ExitCode::SUCCESS

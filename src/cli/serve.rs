@@ -10,8 +10,8 @@ use tokio_util::sync::CancellationToken;
 use super::check::render_diagnostics;
 use super::output::{ConfigArgs, EXIT_USAGE, environment};
 use crate::app::{App, Origin};
-use crate::config;
 use crate::http::ReloadRequest;
+use crate::kinds;
 use crate::store;
 use crate::telemetry;
 
@@ -25,7 +25,7 @@ impl Serve {
     pub(super) fn run(&self) -> ExitCode {
         let environment: Vec<_> = environment().collect();
         let origin = Origin::new(self.config.config.clone(), environment.clone());
-        let loaded = match config::load(&self.config.config, environment) {
+        let loaded = match kinds::load(&self.config.config, environment) {
             Ok(loaded) => loaded,
             Err(diagnostics) => {
                 telemetry::print_to_stderr(render_diagnostics(&diagnostics).trim_end());

@@ -44,7 +44,7 @@ struct RouteSettings<'n> {
 }
 
 /// Checks the Alertmanager configuration at `path` against the settings of the bridge.
-pub(super) fn lint(path: &Path, settings: &Settings, diagnostics: &mut Diagnostics) {
+pub(super) fn lint<D, S>(path: &Path, settings: &Settings<D, S>, diagnostics: &mut Diagnostics) {
     let Some((root, _)) = file::read(path, None, diagnostics) else { return };
     let (Some(route), Some(receivers)) = (root.get("route"), root.get("receivers")) else {
         let help = "pass the file that Alertmanager is started with to `--alertmanager`: it has the keys `route` \
@@ -96,10 +96,10 @@ pub(super) fn lint(path: &Path, settings: &Settings, diagnostics: &mut Diagnosti
 }
 
 /// Reports the rules and heartbeats whose alerts no route sends to this bridge.
-fn check_unrouted(
+fn check_unrouted<D, S>(
     route: &Node,
     webhooks: &[BridgeWebhook<'_>],
-    settings: &Settings,
+    settings: &Settings<D, S>,
     diagnostics: &mut Diagnostics,
 ) {
     let served: BTreeSet<&str> = webhooks.iter().map(|webhook| webhook.source.as_str()).collect();
@@ -213,9 +213,9 @@ fn source_from_url(url: &str) -> Option<&str> {
     (is_webhook && !source.is_empty()).then_some(source)
 }
 
-fn bridge_webhooks<'n>(
+fn bridge_webhooks<'n, D, S>(
     receivers: &'n Node,
-    settings: &Settings,
+    settings: &Settings<D, S>,
     diagnostics: &mut Diagnostics,
 ) -> Vec<BridgeWebhook<'n>> {
     let mut webhooks = Vec::new();
@@ -291,10 +291,10 @@ fn collect_routes<'n>(
     }
 }
 
-fn check_timing(
+fn check_timing<D, S>(
     webhook: &BridgeWebhook<'_>,
     route_settings: &RouteSettings<'_>,
-    settings: &Settings,
+    settings: &Settings<D, S>,
     diagnostics: &mut Diagnostics,
 ) {
     let Some(source) = settings.sources.get(webhook.source.as_str()) else { return };

@@ -9,24 +9,26 @@ use super::decode::{Fields, Spanned, entries, list, spanned};
 use super::delivery::delivery;
 use super::diagnostic::{Code, Diagnostics};
 use super::file_stamp::FileStamp;
+use super::kinds::{DestinationSettings, SourceKind};
 use super::names::named_entries;
 use super::scalar::text;
 use super::semantics::{self, KnownNames};
-use super::settings::{Delivery, Settings};
+use super::settings::{Delivery, Destination, Settings};
 use super::yaml::Node;
-use super::{destinations, file, lints, rules, server, sources, store};
+use super::{destinations, file, layers, lints, rules, server, sources, store};
 use crate::domain::duration::MAX_DURATION;
+use crate::domain::engine::Policy;
 use crate::domain::name::Name;
 use crate::domain::table::RuleTable;
 use crate::domain::template::Templates;
 
 /// Reads all sections, also after errors, and then checks them against each other. Returns the settings and
 /// the stamps of the rules files.
-pub(super) fn settings(
+pub(super) fn settings<D: DestinationSettings, S: SourceKind>(
     root: &Node,
     directory: &Path,
     diagnostics: &mut Diagnostics,
-) -> Option<(Settings, Vec<FileStamp>)> {
+) -> Option<(Settings<D, S>, Vec<FileStamp>)> {
     let mut templates = Templates::new();
     let mut fields = Fields::from_node(root, "", diagnostics)?;
     let server = fields.get("server", server::server);
@@ -37,10 +39,12 @@ pub(super) fn settings(
     let engine = fields.get("engine", store::engine);
     let delivery = fields.get("delivery", delivery);
     let common = delivery.map_or(UNBOUNDED_DELIVERY, |(common, _)| common);
-    let (source_names, sources) = section(&mut fields, "sources", sources::source);
+    let (source_names, sources) = section(&mut fields, "sources", sources::source::<S>);
+    let source_kinds = sources.iter().map(|(name, (_, kind))| (name.clone(), *kind)).collect();
+    let sources: BTreeMap<_, _> = sources.into_iter().map(|(name, (source, _))| (name, source)).collect();
     let (destination_names, destinations) =
         section(&mut fields, "destinations", |name, node, diagnostics| {
-            destinations::destination(name, node, common, diagnostics)
+            destinations::destination::<D>(name, node, common, diagnostics)
         });
     let before = fields.diagnostics.len();
     let drafts = fields
@@ -51,8 +55,8 @@ pub(super) fn settings(
         rules::report_no_rules(fields.location_of("rules"), fields.diagnostics);
     }
     semantics::check_section(root, "sources", "sources: { local: {} }", fields.diagnostics);
-    let journal = "destinations: { journal: { file: { path: \"-\" } } }";
-    semantics::check_section(root, "destinations", journal, fields.diagnostics);
+    let example = format!("destinations: {{ journal: {{ {} }} }}", destinations::example::<D>());
+    semantics::check_section(root, "destinations", &example, fields.diagnostics);
     if let (Some(server), Some(admin)) = (&server, &admin) {
         server::check_distinct_listeners(server, admin, root, fields.diagnostics);
     }
@@ -72,6 +76,7 @@ pub(super) fn settings(
         admin: admin?,
         store: store?,
         sources,
+        source_kinds,
         destinations,
         max_backlog: delivery?.1,
         rules: Arc::new(RuleTable::new(rules, templates)),
@@ -83,7 +88,7 @@ pub(super) fn settings(
 }
 
 /// Reads the rules files in `node` without a configuration: any source or destination name is accepted.
-pub(super) fn standalone_rules(
+pub(super) fn standalone_rules<D: DestinationSettings>(
     node: &Node,
     directory: &Path,
     diagnostics: &mut Diagnostics,
@@ -95,8 +100,15 @@ pub(super) fn standalone_rules(
         rules::report_no_rules(&node.location, diagnostics);
     }
     let names = KnownNames { sources: None, destinations: None };
-    let rules = semantics::check_rules(drafts, &names, &BTreeMap::new(), diagnostics);
+    let rules = semantics::check_rules(drafts, &names, &BTreeMap::<Name, Destination<D>>::new(), diagnostics);
     Arc::new(RuleTable::new(rules.into_iter().map(|(rule, ..)| rule).collect(), templates))
+}
+
+/// The settings of the engine without a configuration.
+pub(super) fn default_policy(diagnostics: &mut Diagnostics) -> Option<Policy> {
+    let defaults = layers::defaults(diagnostics)?;
+    let retention = store::retention(defaults.get("retention")?, diagnostics)?;
+    Some(store::engine(defaults.get("engine")?, diagnostics)?.policy(&retention))
 }
 
 /// Replaces an invalid `delivery` section: no setting of a destination contradicts it.

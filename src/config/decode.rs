@@ -18,7 +18,7 @@ pub(super) struct Spanned<T> {
 }
 
 /// A map that is being read, key by key.
-pub(super) struct Fields<'n, 'f> {
+pub(crate) struct Fields<'n, 'f> {
     path: &'static str,
     location: &'n Location,
     entries: &'n [(Key, Node)],
@@ -29,7 +29,7 @@ pub(super) struct Fields<'n, 'f> {
 impl<'n, 'f> Fields<'n, 'f> {
     /// Starts reading a map. `path` is the name of the map in the list of [`unsupported`] keys. A map with
     /// all keys commented out is null in YAML and counts as empty.
-    pub(super) fn from_node(
+    pub(crate) fn from_node(
         node: &'n Node,
         path: &'static str,
         diagnostics: &'f mut Diagnostics,
@@ -39,14 +39,14 @@ impl<'n, 'f> Fields<'n, 'f> {
     }
 
     /// The value of `key`, which counts as known from now on. Unsupported keys return `None`.
-    pub(super) fn lookup(&mut self, key: &'static str) -> Option<&'n Node> {
+    pub(crate) fn lookup(&mut self, key: &'static str) -> Option<&'n Node> {
         self.known.push(key);
         let (_, node) = self.entries.iter().find(|(known, _)| known.name == key)?;
         unsupported::find(self.path, key).is_none().then_some(node)
     }
 
     /// Reads an optional key.
-    pub(super) fn get<T>(
+    pub(crate) fn get<T>(
         &mut self,
         key: &'static str,
         read: impl FnOnce(&'n Node, &mut Diagnostics) -> Option<T>,
@@ -56,7 +56,7 @@ impl<'n, 'f> Fields<'n, 'f> {
     }
 
     /// Reads a required key.
-    pub(super) fn get_required<T>(
+    pub(crate) fn get_required<T>(
         &mut self,
         key: &'static str,
         example: &str,
@@ -68,7 +68,7 @@ impl<'n, 'f> Fields<'n, 'f> {
     }
 
     /// Reports `key` if it is missing.
-    pub(super) fn require(&mut self, key: &str, example: &str) {
+    pub(crate) fn require(&mut self, key: &str, example: &str) {
         if !self.has(key) {
             let message = format!("`{key}` is missing");
             self.diagnostics.add_with_help(Code::Missing, self.location, message, format!("add `{example}`"));
@@ -76,7 +76,7 @@ impl<'n, 'f> Fields<'n, 'f> {
     }
 
     /// Reports each of `keys` that is present; `why` completes the sentence that begins with the key.
-    pub(super) fn reject(&mut self, keys: &[&'static str], why: &str, help: &str) {
+    pub(crate) fn reject(&mut self, keys: &[&'static str], why: &str, help: &str) {
         for key in keys {
             self.known.push(key);
             if self.has(key) {
@@ -87,11 +87,7 @@ impl<'n, 'f> Fields<'n, 'f> {
     }
 
     /// Reads `keys`, of which exactly one must be present.
-    pub(super) fn one_of(
-        &mut self,
-        keys: &'static [&'static str],
-        help: &str,
-    ) -> Option<(&'static str, &'n Node)> {
+    pub(crate) fn one_of(&mut self, keys: &[&'static str], help: &str) -> Option<(&'static str, &'n Node)> {
         let mut found = None;
         let given: Vec<&str> = keys.iter().copied().filter(|key| self.has(key)).collect();
         for key in keys {
@@ -118,12 +114,12 @@ impl<'n, 'f> Fields<'n, 'f> {
     }
 
     /// Whether the key is present, even with an invalid value.
-    pub(super) fn has(&self, key: &str) -> bool {
+    pub(crate) fn has(&self, key: &str) -> bool {
         self.entries.iter().any(|(known, _)| known.name == key)
     }
 
     /// The location of the value of `key`, or that of the map if the key is absent.
-    pub(super) fn location_of(&self, key: &str) -> &'n Location {
+    pub(crate) fn location_of(&self, key: &str) -> &'n Location {
         self.entries
             .iter()
             .find(|(known, _)| known.name == key)
@@ -138,12 +134,12 @@ impl<'n, 'f> Fields<'n, 'f> {
     }
 
     /// The location of the map.
-    pub(super) fn location(&self) -> &'n Location {
+    pub(crate) fn location(&self) -> &'n Location {
         self.location
     }
 
     /// Reports unknown and unsupported keys.
-    pub(super) fn finish(self) {
+    pub(crate) fn finish(self) {
         let Self { path, entries, known, diagnostics, .. } = self;
         #[cfg(test)]
         known_keys::record(path, &known);

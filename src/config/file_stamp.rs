@@ -59,7 +59,7 @@ mod tests {
         for name in ["scalebridge.yaml", "rules.yaml"] {
             std::fs::copy(examples.join(name), folder.path().join(name)).unwrap();
         }
-        let files = crate::config::load(&folder.path().join("scalebridge.yaml"), []).unwrap().files;
+        let files = crate::kinds::load(&folder.path().join("scalebridge.yaml"), []).unwrap().files;
         let unchanged = || files.iter().map(|file| file.refresh() == *file).collect::<Vec<_>>();
         assert_eq!(unchanged(), [true, true]);
         std::fs::write(folder.path().join("rules.yaml"), "rules: []").unwrap();

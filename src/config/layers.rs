@@ -21,7 +21,7 @@ pub(super) fn merge(
     environment: impl IntoIterator<Item = (String, String)>,
     diagnostics: &mut Diagnostics,
 ) -> Option<Node> {
-    let defaults = yaml::parse(include_str!("defaults.yaml"), &Origin::Defaults, diagnostics)?;
+    let defaults = defaults(diagnostics)?;
     let variables = Variables::from_environment(environment, &defaults, diagnostics);
     let file = file?;
     decode::entries(file, diagnostics)?;
@@ -47,6 +47,11 @@ pub(super) fn merge(
             None
         }
     }
+}
+
+/// The built-in defaults of the sections that the environment reaches.
+pub(super) fn defaults(diagnostics: &mut Diagnostics) -> Option<Node> {
+    yaml::parse(include_str!("defaults.yaml"), &Origin::Defaults, diagnostics)
 }
 
 /// A tree as a source of the `config` crate.

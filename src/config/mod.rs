@@ -5,16 +5,19 @@
 //! `names`; `semantics` checks the parts against each other; `lints` warns about rules that are valid but
 //! suspicious. No stage stops at an error. `unsupported` lists the keys that this version rejects although
 //! the design has them. The environment is an argument and is never read here.
+//!
+//! The kinds of destinations and sources are type parameters, see `kinds`: their settings, schemas and
+//! checks are in the folder of each kind, in `dispatch` and `sources`.
 
 mod alertmanager;
 mod assemble;
-pub mod aws_names;
 mod decode;
 mod delivery;
 mod destinations;
 pub mod diagnostic;
 mod file;
 mod file_stamp;
+mod kinds;
 mod layers;
 mod lints;
 mod matchers;
@@ -39,16 +42,25 @@ use std::path::Path;
 
 pub use diagnostic::Diagnostics;
 pub use file_stamp::FileStamp;
+pub use kinds::{DestinationKind, DestinationSettings, SourceKind};
 pub use settings::{
-    Admin, Delivery, Destination, DestinationKind, Engine, File, InvocationType, Lambda, Log, LogFormat,
-    LogLevel, Retention, Role, Server, Settings, Sqs, Store,
+    Admin, Delivery, Destination, Engine, Log, LogFormat, LogLevel, Retention, Server, Settings, Store,
 };
+
+/// What a kind needs to read its settings.
+#[cfg(feature = "server")]
+pub(crate) mod read {
+    pub(crate) use crate::config::decode::Fields;
+    pub(crate) use crate::config::diagnostic::{Code, Diagnostics};
+    pub(crate) use crate::config::scalar::{flag, keyword, number, owned_text, text};
+    pub(crate) use crate::config::yaml::Node;
+}
 
 /// A valid configuration.
 #[derive(Debug)]
-pub struct Loaded {
+pub struct Loaded<D, S> {
     /// The checked settings.
-    pub settings: Settings,
+    pub settings: Settings<D, S>,
     /// Diagnostics that are not errors.
     pub warnings: Diagnostics,
     /// The configuration file and the rules files, each with its stamp from before it was read.
@@ -60,10 +72,10 @@ pub struct Loaded {
 ///
 /// # Errors
 /// All errors and warnings, if there is an error.
-pub fn load(
+pub fn load<D: DestinationSettings, S: SourceKind>(
     path: &Path,
     environment: impl IntoIterator<Item = (String, String)>,
-) -> Result<Loaded, Diagnostics> {
+) -> Result<Loaded<D, S>, Diagnostics> {
     let mut diagnostics = Diagnostics::default();
     let (file, stamp) = file::read(path, None, &mut diagnostics).unzip();
     let root = layers::merge(file.as_ref(), environment, &mut diagnostics);
@@ -83,11 +95,11 @@ pub fn load(
 ///
 /// # Errors
 /// As for [`load`], and if the Alertmanager configuration has an error.
-pub fn load_with_alertmanager(
+pub fn load_with_alertmanager<D: DestinationSettings, S: SourceKind>(
     path: &Path,
     environment: impl IntoIterator<Item = (String, String)>,
     alertmanager: &Path,
-) -> Result<Loaded, Diagnostics> {
+) -> Result<Loaded<D, S>, Diagnostics> {
     let Loaded { settings, mut warnings, files } = load(path, environment)?;
     alertmanager::lint(alertmanager, &settings, &mut warnings);
     if warnings.has_errors() { Err(warnings) } else { Ok(Loaded { settings, warnings, files }) }

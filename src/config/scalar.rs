@@ -27,7 +27,7 @@ pub(super) fn any_text<'n>(node: &'n Node, diagnostics: &mut Diagnostics) -> Opt
 }
 
 /// Reads a text that is not blank.
-pub(super) fn text<'n>(node: &'n Node, diagnostics: &mut Diagnostics) -> Option<&'n str> {
+pub(crate) fn text<'n>(node: &'n Node, diagnostics: &mut Diagnostics) -> Option<&'n str> {
     let text = any_text(node, diagnostics)?;
     if text.trim().is_empty() {
         diagnostics.add(Code::Range, &node.location, "text must not be empty");
@@ -37,12 +37,12 @@ pub(super) fn text<'n>(node: &'n Node, diagnostics: &mut Diagnostics) -> Option<
 }
 
 /// Like [`text`], but returns an owned string.
-pub(super) fn owned_text(node: &Node, diagnostics: &mut Diagnostics) -> Option<String> {
+pub(crate) fn owned_text(node: &Node, diagnostics: &mut Diagnostics) -> Option<String> {
     text(node, diagnostics).map(ToOwned::to_owned)
 }
 
 /// Reads a boolean; in the environment from text.
-pub(super) fn flag(node: &Node, diagnostics: &mut Diagnostics) -> Option<bool> {
+pub(crate) fn flag(node: &Node, diagnostics: &mut Diagnostics) -> Option<bool> {
     match &node.kind {
         Kind::Bool(flag) => Some(*flag),
         Kind::Text(text) if is_from_environment(node) && text == "true" => Some(true),
@@ -52,7 +52,7 @@ pub(super) fn flag(node: &Node, diagnostics: &mut Diagnostics) -> Option<bool> {
 }
 
 /// Reads an integer in `range`; in the environment from text.
-pub(super) fn number<T: TryFrom<i64>>(
+pub(crate) fn number<T: TryFrom<i64>>(
     range: RangeInclusive<i64>,
 ) -> impl Fn(&Node, &mut Diagnostics) -> Option<T> {
     move |node, diagnostics| {
@@ -133,7 +133,7 @@ pub(super) fn address(node: &Node, diagnostics: &mut Diagnostics) -> Option<Sock
 }
 
 /// Reads one of a set of keywords.
-pub(super) fn keyword<T: Copy>(words: &[(&str, T)]) -> impl Fn(&Node, &mut Diagnostics) -> Option<T> {
+pub(crate) fn keyword<T: Copy>(words: &[(&str, T)]) -> impl Fn(&Node, &mut Diagnostics) -> Option<T> {
     move |node, diagnostics| {
         let text = any_text(node, diagnostics)?;
         let found = words.iter().find(|(word, _)| *word == text).map(|(_, meaning)| *meaning);

@@ -5,13 +5,15 @@ use std::path::{Component, Path, PathBuf};
 
 use super::decode::Spanned;
 use super::diagnostic::{Code, Diagnostics, Location};
+use super::kinds::DestinationSettings;
 use super::rules::{Draft, RuleSpans, SendTo};
-use super::settings::{Destination, DestinationKind, File, Retention, Store};
+use super::settings::{Destination, Retention, Store};
 use super::suggest::did_you_mean;
 use super::yaml::{Kind, Node};
 use crate::domain::duration::format;
 use crate::domain::name::Name;
 use crate::domain::rule::{Mode, Rule};
+use crate::domain::size_limit::SizeLimit;
 use crate::domain::source::Source;
 
 /// The names that rules can refer to. A list is `None` if the section is invalid, and then any name is
@@ -70,9 +72,9 @@ pub(super) fn check_retention<'s>(
 }
 
 /// Reports files with more than one writer, which would lose lines or corrupt the store.
-pub(super) fn check_files(
+pub(super) fn check_files<D: DestinationSettings>(
     store: Option<&Store>,
-    destinations: &BTreeMap<Name, Destination>,
+    destinations: &BTreeMap<Name, Destination<D>>,
     root: &Node,
     diagnostics: &mut Diagnostics,
 ) {
@@ -88,10 +90,14 @@ pub(super) fn check_files(
         }
     }
     for (name, destination) in destinations {
-        let DestinationKind::File(File::Path(path)) = &destination.kind else { continue };
+        let Some((key, path)) = destination.settings.exclusive_file() else { continue };
         if let Some(owner) = owners.insert(normalized(path), format!("destination `{name}`")) {
-            let key_path = ["destinations", name.as_str(), "file", "path"];
-            let location = key_path.iter().try_fold(root, |node, key| node.get(key)).unwrap_or(root);
+            let destination = root.get("destinations").and_then(|node| node.get(name.as_str()));
+            let kinds = D::KINDS.iter();
+            let path_node = destination.and_then(|node| {
+                kinds.filter_map(|kind| node.get(kind.key)).find_map(|settings| settings.get(key))
+            });
+            let location = path_node.unwrap_or(root);
             let message = format!("`{}` is already written by {owner}", path.display());
             diagnostics.add_with_help(
                 Code::Contradiction,
@@ -104,10 +110,10 @@ pub(super) fn check_files(
 }
 
 /// Checks the drafts. Returns the valid rules with the locations of their parts.
-pub(super) fn check_rules(
+pub(super) fn check_rules<D: DestinationSettings>(
     drafts: Vec<Draft>,
     names: &KnownNames,
-    destinations: &BTreeMap<Name, Destination>,
+    destinations: &BTreeMap<Name, Destination<D>>,
     diagnostics: &mut Diagnostics,
 ) -> Vec<(Rule, Location, RuleSpans)> {
     check_unique_names(&drafts, diagnostics);
@@ -117,13 +123,14 @@ pub(super) fn check_rules(
         check_known_names(send_to, names.destinations.as_deref(), "destination", diagnostics);
         check_actions(draft, destinations, diagnostics);
     }
-    let with_max_event_bytes = |draft: Draft| {
+    let with_size_limit = |draft: Draft| {
         let mut rule = draft.rule?;
         let limits = rule.send_to.iter().filter_map(|name| destinations.get(name));
-        rule.max_event_bytes = limits.map(Destination::max_event_bytes).min().unwrap_or(usize::MAX);
+        let limits = limits.map(|destination| destination.settings.size_limit());
+        rule.size_limit = limits.fold(SizeLimit::NONE, SizeLimit::and);
         Some((rule, draft.location, draft.spans))
     };
-    drafts.into_iter().filter_map(with_max_event_bytes).collect()
+    drafts.into_iter().filter_map(with_size_limit).collect()
 }
 
 /// Warns about sources without a heartbeat whose alerts can decrease capacity.
@@ -183,7 +190,11 @@ fn check_known_names<'d>(
 
 /// Checks that a rule has an action and a destination, and at most one acting destination unless it is in
 /// shadow mode.
-fn check_actions(draft: &Draft, destinations: &BTreeMap<Name, Destination>, diagnostics: &mut Diagnostics) {
+fn check_actions<D: DestinationSettings>(
+    draft: &Draft,
+    destinations: &BTreeMap<Name, Destination<D>>,
+    diagnostics: &mut Diagnostics,
+) {
     if draft.mode == Mode::Disabled {
         return;
     }
@@ -198,14 +209,19 @@ fn check_actions(draft: &Draft, destinations: &BTreeMap<Name, Destination>, diag
         let help = "add `send_to: [NAME]` here or under `defaults:` at the top of the file";
         diagnostics.add_with_help(Code::NoDestination, location, "rule has no destination", help);
     }
-    let acting = |name: &&Spanned<Name>| destinations.get(&name.value).is_some_and(Destination::is_acting);
+    let acting = |name: &&Spanned<Name>| destinations.get(&name.value).is_some_and(|found| found.acting);
     let mut acting = names.iter().filter(acting);
     if let (Mode::Active, Some(first), Some(second)) = (draft.mode, acting.next(), acting.next()) {
         let message = format!(
             "destinations `{}` and `{}` would both act on this rule's events",
             first.value, second.value
         );
-        let help = "use one acting destination; an additional `file` destination only records the events";
+        let recording: Vec<String> =
+            D::KINDS.iter().filter(|kind| !kind.acting).map(|kind| format!("`{}`", kind.key)).collect();
+        let help = format!(
+            "use one acting destination; an additional {} destination only records the events",
+            recording.join(" or ")
+        );
         diagnostics.add_with_help(Code::DuplicateActing, location, message, help);
     }
 }

@@ -18,7 +18,7 @@ use crate::domain::table::RuleTable;
 
 /// A checked configuration with its rules.
 #[derive(Debug)]
-pub struct Settings {
+pub struct Settings<D, S> {
     /// The webhook listener.
     pub server: Server,
     /// The listener for metrics and the operator API.
@@ -27,8 +27,10 @@ pub struct Settings {
     pub store: Store,
     /// The sources by name, at least one.
     pub sources: BTreeMap<Name, Source>,
+    /// The kind of each source.
+    pub source_kinds: BTreeMap<Name, S>,
     /// The destinations by name, at least one.
-    pub destinations: BTreeMap<Name, Destination>,
+    pub destinations: BTreeMap<Name, Destination<D>>,
     /// Maximum number of unsettled deliveries of all destinations; at this number the webhook responds 503.
     /// Never zero.
     pub max_backlog: u64,
@@ -80,95 +82,22 @@ pub enum Store {
 
 /// A receiver of events.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Destination {
+pub struct Destination<D> {
     /// The name in the configuration, the metrics and the store.
     pub name: Name,
     /// The kind, with the settings of that kind.
-    pub kind: DestinationKind,
+    pub settings: D,
+    /// Whether a consumer changes capacity when an event arrives. If not, the events are only recorded.
+    pub acting: bool,
     /// Backoff and maximum age.
     pub delivery: Delivery,
     /// Maximum number of unsettled deliveries of this destination; further ones are dead-lettered
     /// immediately. Never zero.
     pub max_backlog: Option<u64>,
-    /// Maximum number of concurrent calls, 1 to 256; 1 for a file.
+    /// Maximum number of concurrent calls, from 1 to the kind's maximum.
     pub concurrency: usize,
     /// Timeout of one call, never zero.
     pub timeout: Duration,
-}
-
-/// The kind of a destination.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum DestinationKind {
-    /// An SQS queue.
-    Sqs(Sqs),
-    /// A Lambda function.
-    Lambda(Lambda),
-    /// A file or stdout.
-    File(File),
-}
-
-/// Settings of an SQS queue.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Sqs {
-    /// The URL: http(s), host, account and queue.
-    pub queue_url: String,
-    /// Whether the URL ends in `.fifo`.
-    pub fifo: bool,
-    /// The configured region, or the one in the URL; `None` leaves it to the AWS SDK.
-    pub region: Option<String>,
-    /// Another endpoint than AWS' own.
-    pub endpoint_url: Option<String>,
-    /// The role that calls it, where it is not the process' own.
-    pub role: Option<Role>,
-    /// Maximum size of a message, from [`Sqs::MIN_MESSAGE_BYTES`] to [`Sqs::MAX_MESSAGE_BYTES`].
-    pub max_message_bytes: usize,
-}
-
-/// Settings of a Lambda function.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Lambda {
-    /// The name or ARN, in a form that Lambda accepts.
-    pub function: String,
-    /// An alias, a version or `$LATEST`.
-    pub qualifier: Option<String>,
-    /// Whether the bridge waits for the function's response.
-    pub invocation_type: InvocationType,
-    /// Maximum number of events per call, from 1 to [`Lambda::MAX_EVENTS`]. If above 1, the payload is an
-    /// array.
-    pub max_events: usize,
-    /// The configured region, or the one in the ARN; `None` leaves it to the AWS SDK.
-    pub region: Option<String>,
-    /// Another endpoint than AWS' own.
-    pub endpoint_url: Option<String>,
-    /// The role that calls it, where it is not the process' own.
-    pub role: Option<Role>,
-}
-
-/// An IAM role that is assumed for the calls of a destination.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct Role {
-    /// `arn:PARTITION:iam::ACCOUNT:role/NAME`.
-    pub arn: String,
-    /// The external ID that the role's trust policy requires.
-    pub external_id: Option<String>,
-}
-
-/// The invocation type of a Lambda function.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum InvocationType {
-    /// Asynchronous: Lambda queues the event and responds immediately.
-    Event,
-    /// Synchronous: the bridge waits for the response, and a `FunctionError` is a failure.
-    RequestResponse,
-}
-
-/// A file or stream for events, one per line.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum File {
-    /// Standard output.
-    Stdout,
-    /// A file, relative to the working directory.
-    Path(PathBuf),
 }
 
 /// Backoff and maximum age of deliveries.
@@ -238,59 +167,24 @@ pub enum LogLevel {
     Trace,
 }
 
-impl Settings {
+impl<D, S> Settings<D, S> {
     /// The settings that the engine uses for all rules.
     pub fn policy(&self) -> Policy {
+        self.engine.policy(&self.retention)
+    }
+}
+
+impl Engine {
+    /// The settings that the engine uses for all rules.
+    pub(super) fn policy(&self, retention: &Retention) -> Policy {
         Policy {
-            last_resolve_retention: self.retention.closed,
+            last_resolve_retention: retention.closed,
             // While decisions of an expired episode are retained, event ids of a later one must differ from
             // its own.
-            expired_episode_retention: self.retention.decisions.max(self.retention.closed),
-            max_deferral: self.engine.max_deferral,
-            per_minute: self.engine.per_minute,
+            expired_episode_retention: retention.decisions.max(retention.closed),
+            max_deferral: self.max_deferral,
+            per_minute: self.per_minute,
         }
-    }
-}
-
-impl Sqs {
-    /// A smaller limit has no room for a single alert.
-    pub const MIN_MESSAGE_BYTES: usize = 8 * 1024;
-    /// The limit of SQS.
-    pub const MAX_MESSAGE_BYTES: usize = 1024 * 1024;
-}
-
-impl Lambda {
-    /// More events would exceed the payload limit in most cases.
-    pub const MAX_EVENTS: usize = 100;
-}
-
-impl InvocationType {
-    /// Maximum payload of one call: Lambda's limits, in decimal bytes.
-    pub const fn max_payload_bytes(self) -> usize {
-        match self {
-            Self::Event => 1_000_000,
-            Self::RequestResponse => 6_000_000,
-        }
-    }
-}
-
-impl Destination {
-    /// Maximum size of one event in bytes.
-    pub fn max_event_bytes(&self) -> usize {
-        match &self.kind {
-            DestinationKind::Sqs(sqs) => sqs.max_message_bytes,
-            // The brackets of the array.
-            DestinationKind::Lambda(lambda) => {
-                let brackets = if lambda.max_events > 1 { 2 } else { 0 };
-                lambda.invocation_type.max_payload_bytes() - brackets
-            }
-            DestinationKind::File(_) => 1024 * 1024,
-        }
-    }
-
-    /// Whether a consumer changes capacity when an event arrives. A file only records it.
-    pub fn is_acting(&self) -> bool {
-        !matches!(self.kind, DestinationKind::File(_))
     }
 }
 

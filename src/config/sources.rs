@@ -5,8 +5,10 @@ use std::time::Duration;
 
 use super::decode::{Fields, check_not_empty, entries};
 use super::diagnostic::{Code, Diagnostics};
+use super::kinds::SourceKind;
 use super::matchers::matchers;
 use super::scalar::{any_text, duration, positive_duration};
+use super::suggest::did_you_mean;
 use super::yaml::Node;
 use crate::domain::duration::format;
 use crate::domain::labels::Labels;
@@ -17,8 +19,15 @@ use crate::domain::source::Source;
 const DEFAULT_LATE_WINDOW: Duration = Duration::from_mins(6);
 const DEFAULT_OCCURRENCE_TTL: Duration = Duration::from_hours(24);
 
-pub(super) fn source(name: Name, node: &Node, diagnostics: &mut Diagnostics) -> Option<Source> {
+/// Reads a source and its kind.
+pub(super) fn source<S: SourceKind>(
+    name: Name,
+    node: &Node,
+    diagnostics: &mut Diagnostics,
+) -> Option<(Source, S)> {
     let mut fields = Fields::from_node(node, "sources.*", diagnostics)?;
+    let (_, default_kind) = S::KINDS.first()?;
+    let kind = fields.get("kind", kind).unwrap_or(*default_kind);
     let labels = fields.get("labels", labels).unwrap_or_default();
     let heartbeat = fields.get("heartbeat", heartbeat).unwrap_or_default();
     let late_window = fields.get("late_window", duration).unwrap_or(DEFAULT_LATE_WINDOW);
@@ -36,7 +45,18 @@ pub(super) fn source(name: Name, node: &Node, diagnostics: &mut Diagnostics) -> 
         );
     }
     fields.finish();
-    Some(Source { name, labels: Arc::new(labels), late_window, occurrence_ttl, heartbeat })
+    Some((Source { name, labels: Arc::new(labels), late_window, occurrence_ttl, heartbeat }, kind))
+}
+
+fn kind<S: SourceKind>(node: &Node, diagnostics: &mut Diagnostics) -> Option<S> {
+    let text = any_text(node, diagnostics)?;
+    let found = S::KINDS.iter().find(|(key, _)| *key == text).map(|(_, kind)| *kind);
+    if found.is_none() {
+        let known: Vec<&str> = S::KINDS.iter().map(|(key, _)| *key).collect();
+        let message = format!("unknown kind `{text}`");
+        diagnostics.add_with_help(Code::Value, &node.location, message, did_you_mean(text, &known));
+    }
+    found
 }
 
 /// A source with default settings.

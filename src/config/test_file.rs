@@ -9,6 +9,7 @@ use serde_json::Value;
 
 use super::decode::{Fields, entries, list};
 use super::diagnostic::{Code, Diagnostics, Location};
+use super::kinds::{DestinationSettings, SourceKind};
 use super::names::{name, named_entries};
 use super::scalar::{any_text, duration, keyword, number, owned_text, text};
 use super::yaml::{Kind, Node};
@@ -16,7 +17,6 @@ use super::{assemble, file, load, scalar, sources};
 use crate::domain::engine::Policy;
 use crate::domain::name::Name;
 use crate::domain::notification::Status;
-use crate::domain::rate::PerMinute;
 use crate::domain::source::Source;
 use crate::domain::table::RuleTable;
 use crate::domain::time::Time;
@@ -125,10 +125,11 @@ pub struct Expected {
 ///
 /// # Errors
 /// All errors and warnings of these files, if there is an error.
-pub fn read(path: &Path) -> Result<TestFile, Diagnostics> {
+pub fn read<D: DestinationSettings, S: SourceKind>(path: &Path) -> Result<TestFile, Diagnostics> {
     let mut diagnostics = Diagnostics::default();
-    let test_file = file::read(path, None, &mut diagnostics)
-        .and_then(|(root, _)| test_file(&root, path.parent().unwrap_or(Path::new("")), &mut diagnostics));
+    let test_file = file::read(path, None, &mut diagnostics).and_then(|(root, _)| {
+        test_file::<D, S>(&root, path.parent().unwrap_or(Path::new("")), &mut diagnostics)
+    });
     match test_file {
         Some(test_file) if !diagnostics.has_errors() => Ok(test_file),
         _ => Err(diagnostics),
@@ -138,7 +139,11 @@ pub fn read(path: &Path) -> Result<TestFile, Diagnostics> {
 const RULES_OR_CONFIG: &str =
     "set the files under test: `rules: [rules.yaml]`, or `config: scalebridge.yaml` with its sources";
 
-fn test_file(root: &Node, directory: &Path, diagnostics: &mut Diagnostics) -> Option<TestFile> {
+fn test_file<D: DestinationSettings, S: SourceKind>(
+    root: &Node,
+    directory: &Path,
+    diagnostics: &mut Diagnostics,
+) -> Option<TestFile> {
     let mut fields = Fields::from_node(root, "tests", diagnostics)?;
     let tested = fields.one_of(&["rules", "config"], RULES_OR_CONFIG);
     let tests = fields.get("tests", list(test)).unwrap_or_default();
@@ -152,23 +157,17 @@ fn test_file(root: &Node, directory: &Path, diagnostics: &mut Diagnostics) -> Op
         Some(
             named
                 .into_iter()
-                .filter_map(|(name, node)| sources::source(name.value, node, diagnostics))
+                .filter_map(|(name, node)| sources::source::<S>(name.value, node, diagnostics))
                 .collect::<Vec<_>>(),
         )
     });
-    let policy = Policy {
-        last_resolve_retention: Duration::from_hours(1),
-        expired_episode_retention: Duration::from_hours(7 * 24),
-        max_deferral: Duration::from_hours(1),
-        per_minute: PerMinute { scale_out: 0, scale_in: 60 },
-    };
     let tested = match tested {
         Some(("rules", node)) => {
-            let rules = assemble::standalone_rules(node, directory, fields.diagnostics);
+            let rules = assemble::standalone_rules::<D>(node, directory, fields.diagnostics);
             let mut sources: BTreeMap<Name, Source> = configured_sources
                 .into_iter()
                 .flatten()
-                .map(|source| (source.name.clone(), source))
+                .map(|(source, _)| (source.name.clone(), source))
                 .collect();
             let notifications = tests.iter().flat_map(|test| &test.steps).flat_map(|step| &step.notify);
             let named: BTreeSet<&Name> = notifications
@@ -179,7 +178,7 @@ fn test_file(root: &Node, directory: &Path, diagnostics: &mut Diagnostics) -> Op
                 let default = || sources::default_source(name.clone());
                 sources.entry(name.clone()).or_insert_with(default);
             }
-            Some((rules, sources, policy))
+            Some((rules, sources, assemble::default_policy(fields.diagnostics)?))
         }
         Some((_, node)) => {
             if fields.has("sources") {
@@ -192,7 +191,7 @@ fn test_file(root: &Node, directory: &Path, diagnostics: &mut Diagnostics) -> Op
                     "remove it: the sources are those of the configuration under test",
                 );
             }
-            load_tested_config(node, directory, &tests, fields.diagnostics)
+            load_tested_config::<D, S>(node, directory, &tests, fields.diagnostics)
         }
         None => None,
     };
@@ -201,7 +200,7 @@ fn test_file(root: &Node, directory: &Path, diagnostics: &mut Diagnostics) -> Op
     Some(TestFile { rules, sources, policy, tests })
 }
 
-fn load_tested_config(
+fn load_tested_config<D: DestinationSettings, S: SourceKind>(
     node: &Node,
     directory: &Path,
     tests: &[Test],
@@ -209,7 +208,7 @@ fn load_tested_config(
 ) -> Option<(Arc<RuleTable>, BTreeMap<Name, Source>, Policy)> {
     let path = text(node, diagnostics)?;
     // Tests do not depend on the environment.
-    match load(&directory.join(path), []) {
+    match load::<D, S>(&directory.join(path), []) {
         Ok(loaded) => {
             let settings = loaded.settings;
             let known: Vec<&str> = settings.sources.keys().map(Name::as_str).collect();

@@ -1,5 +1,6 @@
 //! Configuration files in `tests/config`, with the expected diagnostics of each.
 
+mod defaults;
 mod pages;
 mod schema;
 
@@ -7,12 +8,14 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::diagnostic::Code;
-use super::*;
+use super::{Diagnostics, Engine, Log, LogFormat, LogLevel, Store};
 use crate::domain::direction::Direction;
 use crate::domain::name::Name;
 use crate::domain::rate::PerMinute;
 use crate::domain::rule::{Action, Limits, Mode, RuleTarget};
+use crate::domain::size_limit::SizeLimit;
 use crate::domain::target::Platform;
+use crate::kinds::{Loaded, load};
 
 /// Set this variable to overwrite the expected diagnostics.
 const BLESS: &str = "BLESS_DIAGNOSTICS";
@@ -87,7 +90,7 @@ fn the_example_is_the_default() {
     assert_eq!(warnings, [Code::NoHeartbeat], "{}", example.warnings);
     let settings = example.settings;
     assert_eq!(settings.rules.rules().len(), 4);
-    assert_eq!(settings.destinations[&name("journal")].kind, DestinationKind::File(File::Stdout));
+    assert_eq!(settings.destinations[&name("journal")].settings.address(), "-");
 
     // The values in the example are the defaults.
     let bare = load(Path::new("tests/config/good/least.yaml"), [])
@@ -162,9 +165,6 @@ fn settings_have_the_configured_values() {
     );
 
     let queue = &settings.destinations[&name("queue")];
-    assert!(matches!(&queue.kind, DestinationKind::Sqs(sqs) if sqs.fifo && sqs.max_message_bytes == 65_536));
-    let DestinationKind::Sqs(sqs) = &queue.kind else { panic!("{queue:?}") };
-    assert_eq!(sqs.role.as_ref().and_then(|role| role.external_id.as_deref()), Some("a/b:c=d,e.f@g_h-i+1"));
     assert_eq!((queue.delivery.max_age, queue.delivery.max_backoff), (seconds(7200), seconds(30)));
     assert_eq!(
         (settings.max_backlog, queue.max_backlog),
@@ -173,17 +173,10 @@ fn settings_have_the_configured_values() {
     );
     let scaler = &settings.destinations[&name("scaler")];
     assert_eq!(scaler.max_backlog, None, "the limit of all destinations does not apply to each");
-    assert_eq!(
-        (scaler.concurrency, scaler.max_event_bytes()),
-        (8, 5_999_998),
-        "without the brackets of the array"
-    );
-    let DestinationKind::Lambda(function) = &scaler.kind else { panic!("{scaler:?}") };
-    assert_eq!(function.max_events, 100);
-    let role = Role { arn: "arn:aws:iam::123456789012:role/scaling".into(), external_id: None };
-    assert_eq!(function.role, Some(role));
+    assert_eq!((scaler.concurrency, scaler.acting), (8, true));
     assert_eq!(scaler.delivery.initial_backoff, seconds(10));
-    assert_eq!(settings.destinations[&name("journal")].concurrency, 1);
+    let journal = &settings.destinations[&name("journal")];
+    assert_eq!((journal.concurrency, journal.acting), (1, false), "of the kind");
 }
 
 #[test]
@@ -208,45 +201,14 @@ fn rules_have_the_configured_values() {
         "a scale-out has no default window"
     );
     assert_eq!(guards(&steps.on_resolved.as_ref().unwrap().action), (420, 540), "set by the file's defaults");
-    assert_eq!(rule.max_event_bytes, 1024 * 1024, "the smaller limit of the function and the file");
+    let limit = SizeLimit::of_body(1024 * 1024);
+    assert_eq!(rule.size_limit, limit, "the smaller limit of the function and the file");
     assert_eq!(rule.send_to, [name("scaler"), name("journal")]);
     let by_steps = settings.rules.rule(&name("by-steps")).unwrap();
-    assert_eq!((by_steps.max_event_bytes, by_steps.expires_after), (65_536, seconds(1800)));
+    let limit = SizeLimit { bytes: 65_536, metadata_bytes: 512, subject_copies: 1 };
+    assert_eq!((by_steps.size_limit, by_steps.expires_after), (limit, seconds(1800)));
     assert!(settings.rules.rule(&name("all")).unwrap().sources.is_none());
     assert_eq!(settings.rules.rule(&name("on-trial")).unwrap().mode, Mode::Shadow);
-}
-
-#[test]
-fn the_region_defaults_to_that_of_the_queue_url_or_arn() {
-    let directory = tempfile::tempdir().unwrap();
-    let region = |destination: &str| {
-        let path = directory.path().join("scalebridge.yaml");
-        let rules = std::fs::canonicalize("tests/config/bad/ok.rules.yaml").unwrap();
-        let config = format!(
-            "sources: {{ local: {{}} }}\nrules: [{}]\ndestinations:\n  journal: {{ file: {{ path: '-' }} }}\n  it: {destination}\n",
-            rules.display()
-        );
-        std::fs::write(&path, config).unwrap();
-        let settings = load(&path, []).unwrap_or_else(|diagnostics| panic!("{diagnostics}")).settings;
-        match settings.destinations[&name("it")].kind.clone() {
-            DestinationKind::Sqs(sqs) => sqs.region,
-            DestinationKind::Lambda(lambda) => lambda.region,
-            DestinationKind::File(_) => None,
-        }
-    };
-    let queue = "queue_url: 'https://sqs.eu-west-1.amazonaws.com/123456789012/q'";
-    let arn = "function: 'arn:aws:lambda:eu-west-3:123456789012:function:scaler:live'";
-    let local = "queue_url: 'http://127.0.0.1:4566/123456789012/q'";
-    for (destination, expected) in [
-        (format!("{{ sqs: {{ {queue} }} }}"), Some("eu-west-1")),
-        (format!("{{ sqs: {{ {queue}, region: eu-west-1 }} }}"), Some("eu-west-1")),
-        (format!("{{ sqs: {{ {queue}, region: x, endpoint_url: 'http://127.0.0.1:1' }} }}"), Some("x")),
-        (format!("{{ sqs: {{ {local} }} }}"), None),
-        (format!("{{ lambda: {{ {arn}, qualifier: live }} }}"), Some("eu-west-3")),
-        ("{ lambda: { function: scaler } }".to_owned(), None),
-    ] {
-        assert_eq!(region(&destination).as_deref(), expected, "{destination}");
-    }
 }
 
 #[test]
@@ -258,7 +220,7 @@ fn a_hold_has_no_event_settings() {
         let rule = rules.rule(&name(rule)).unwrap();
         assert!(rule.on_firing.is_none() && rule.on_resolved.is_none());
         assert!(rule.send_to.is_empty() && rule.parameters.is_empty());
-        assert_eq!((rule.limits, rule.budget, rule.max_event_bytes), (Limits::default(), None, usize::MAX));
+        assert_eq!((rule.limits, rule.budget, rule.size_limit), (Limits::default(), None, SizeLimit::NONE));
         let RuleTarget::Hold(hold) = &rule.target else { panic!("{rule:?}") };
         hold.clone()
     };

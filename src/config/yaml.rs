@@ -16,7 +16,7 @@ use super::diagnostic::{Code, Diagnostics, Location};
 
 /// A value and its location.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Node {
+pub(crate) struct Node {
     pub location: Location,
     pub kind: Kind,
 }
@@ -24,7 +24,7 @@ pub(super) struct Node {
 /// The type and content of a value. Quoted scalars are always [`Kind::Text`]; plain ones are typed as in the
 /// core schema of YAML 1.2: only `true`, `false`, `null` and numbers are not text.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) enum Kind {
+pub(crate) enum Kind {
     Null,
     Bool(bool),
     Int(i64),
@@ -37,14 +37,14 @@ pub(super) enum Kind {
 
 /// A key of a map and its location.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Key {
+pub(crate) struct Key {
     pub name: String,
     pub location: Location,
 }
 
 impl Node {
     /// The value of `key`, if this is a map that contains it.
-    pub(super) fn get(&self, key: &str) -> Option<&Self> {
+    pub(crate) fn get(&self, key: &str) -> Option<&Self> {
         match &self.kind {
             Kind::Map(entries) => entries.iter().find(|(known, _)| known.name == key).map(|(_, node)| node),
             _ => None,

@@ -7,7 +7,7 @@
 //!   unreadable or too large, or has nothing to compensate. It is settled as delivered only after the
 //!   destination has confirmed it.
 //! - An event that is older than its limits is never sent, whatever delayed it.
-//! - The class of a failure is decided in one place: `aws.rs` for errors of AWS. A delivery whose
+//! - The class of a failure is decided in one place: `aws/errors.rs` for errors of AWS. A delivery whose
 //!   failure may be temporary is retried until it expires.
 //! - A destination that fails as a whole gets one real delivery at a time, with exponential backoff.
 //!   No test messages are sent.
@@ -18,13 +18,13 @@ mod aws;
 mod batch;
 mod breaker;
 mod concurrency;
-mod connect;
-pub(crate) mod file;
+mod file;
 mod health;
-pub(crate) mod lambda;
+mod kinds;
+mod lambda;
 mod outbox;
 mod send;
-pub(crate) mod sqs;
+mod sqs;
 mod status;
 #[cfg(test)]
 mod stub;
@@ -38,7 +38,8 @@ use crate::domain::name::Name;
 use crate::domain::time::Time;
 use crate::store::{self, Claimed, EventSeq, Settlement};
 
-pub(crate) use connect::Clients;
+pub(crate) use aws::{ArnDefaults, Permission};
+pub(crate) use kinds::{Clients, ConnectedDestination, DestinationSettings};
 pub(crate) use status::DestinationStatuses;
 pub(crate) use worker::{Options, Worker};
 
@@ -172,40 +173,6 @@ impl Failure {
         match &self.answer {
             Some(answer) => format!("{}: {answer}", self.message),
             None => self.message.clone(),
-        }
-    }
-}
-
-/// A destination of the configuration with its client.
-#[derive(Debug)]
-pub(crate) enum ConnectedDestination {
-    Sqs(sqs::Sqs),
-    Lambda(lambda::Lambda),
-    File(file::File),
-}
-
-impl Destination for ConnectedDestination {
-    fn limits(&self) -> Limits {
-        match self {
-            Self::Sqs(sqs) => sqs.limits(),
-            Self::Lambda(lambda) => lambda.limits(),
-            Self::File(file) => file.limits(),
-        }
-    }
-
-    fn event_bytes(&self, event: &OutgoingEvent) -> usize {
-        match self {
-            Self::Sqs(sqs) => sqs.event_bytes(event),
-            Self::Lambda(lambda) => lambda.event_bytes(event),
-            Self::File(file) => file.event_bytes(event),
-        }
-    }
-
-    async fn send(&self, batch: &[OutgoingEvent]) -> Result<Vec<Answer>, Failure> {
-        match self {
-            Self::Sqs(sqs) => sqs.send(batch).await,
-            Self::Lambda(lambda) => lambda.send(batch).await,
-            Self::File(file) => file.send(batch).await,
         }
     }
 }

@@ -50,7 +50,7 @@ impl Options {
     ///
     /// # Errors
     /// The backoff is invalid, which checked settings exclude.
-    pub(crate) fn new(settings: &config::Destination, seed: u64) -> Result<Self, BackoffError> {
+    pub(crate) fn new<D>(settings: &config::Destination<D>, seed: u64) -> Result<Self, BackoffError> {
         let delivery = settings.delivery;
         Ok(Self {
             name: settings.name.clone(),

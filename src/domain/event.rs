@@ -19,11 +19,12 @@ pub use encoded::{Error, EventDocument, id_prefix};
 
 use cloud_event::{Alert, Alerts, CloudEvent, Episode, EventData, Notification};
 
-use super::header::{EventHeader, MAX_ATTRIBUTE_BYTES_BESIDE_SUBJECT};
+use super::header::EventHeader;
 use super::labels::Labels;
 use super::name::Name;
 use super::phase::Phase;
 use super::rule::Limits;
+use super::size_limit::SizeLimit;
 use super::target::{Target, TargetKey};
 use super::time::Time;
 use super::trigger::{MAX_TRIGGER_FIELD_BYTES, Trigger};
@@ -178,14 +179,14 @@ impl Event {
         Time::from_millis(self.time.after(self.expires_after).as_millis())
     }
 
-    /// Encodes the event in at most `max_bytes`, including the message attributes of SQS. Alerts that do not
-    /// fit are left out whole; `alerts_total` is the number of all alerts.
+    /// Encodes the event within `limit`. Alerts that do not fit are left out whole; `alerts_total` is the
+    /// number of all alerts.
     ///
     /// The part without alerts always fits, because its size was checked when the alerts were evaluated (see
     /// [`check_fixed_bytes`]).
-    pub fn encode(&self, max_bytes: usize) -> String {
+    pub fn encode(&self, limit: SizeLimit) -> String {
         let subject = &self.key;
-        let room = max_bytes.saturating_sub(MAX_ATTRIBUTE_BYTES_BESIDE_SUBJECT + subject.as_str().len());
+        let room = limit.bytes.saturating_sub(limit.beside(subject.as_str().len()));
         let whole = self.encode_with_alerts(subject.as_str(), self.alerts.len());
         if whole.len() <= room {
             return whole;
@@ -275,38 +276,35 @@ pub fn is_traceparent(text: &str) -> bool {
         if hex(trace, 32) && nonzero(trace) && hex(span, 16) && nonzero(span) && hex(flags, 2))
 }
 
-/// Checks that an event with this target and these parameters, but without alerts, has at most `max_bytes`.
-/// Returns its maximum size as the error.
+/// Checks that an event with this target and these parameters, but without alerts, is within `limit`. Returns
+/// its maximum size as the error, with what is sent beside it.
 pub fn check_fixed_bytes(
     target: &Target,
     parameters: &BTreeMap<String, String>,
-    max_bytes: usize,
+    limit: SizeLimit,
 ) -> Result<(), usize> {
-    // Upper bound: a byte becomes at most six bytes in JSON and three in a key, which occurs twice.
+    // Upper bound: a byte becomes at most six bytes in JSON and three in a key.
     let Target { kind, name, account, cluster, namespace, region, .. } = target;
     let optional = [account, cluster, namespace, region].map(|field| field.as_ref().map_or(0, String::len));
     let texts = kind.len() + name.len() + optional.iter().sum::<usize>();
     let more: usize = parameters.iter().map(|(name, value)| name.len() + value.len() + 1).sum();
-    if MAX_ENVELOPE_BYTES + MAX_ATTRIBUTE_BYTES_BESIDE_SUBJECT + 256 + 12 * texts + 6 * more <= max_bytes {
+    let max_key = 64 + 3 * texts;
+    if MAX_ENVELOPE_BYTES + limit.beside(max_key) + max_key + 128 + 6 * (texts + more) <= limit.bytes {
         return Ok(());
     }
-    let exact = exact_fixed_bytes(target, parameters);
-    if exact <= max_bytes { Ok(()) } else { Err(exact) }
+    let exact = exact_fixed_bytes(target, parameters, limit);
+    if exact <= limit.bytes { Ok(()) } else { Err(exact) }
 }
 
-fn exact_fixed_bytes(target: &Target, parameters: &BTreeMap<String, String>) -> usize {
+fn exact_fixed_bytes(target: &Target, parameters: &BTreeMap<String, String>, limit: SizeLimit) -> usize {
     let key = target.key().as_str().len();
-    MAX_ENVELOPE_BYTES
-        + MAX_ATTRIBUTE_BYTES_BESIDE_SUBJECT
-        + 2 * key
-        + to_json(target).len()
-        + to_json(parameters).len()
+    MAX_ENVELOPE_BYTES + limit.beside(key) + key + to_json(target).len() + to_json(parameters).len()
 }
 
-/// JSON with only characters that SQS accepts.
+/// JSON with only characters that XML allows: some destinations reject others.
 #[expect(clippy::expect_used, reason = "all keys are strings")]
 fn to_json<T: Serialize>(value: &T) -> String {
-    json::for_sqs(json::to_string(value, 2048).expect("all keys are strings"))
+    json::xml_safe(json::to_string(value, 2048).expect("all keys are strings"))
 }
 
 /// Validates an encoded event against the published schema.
@@ -319,7 +317,7 @@ pub(super) fn assert_matches_schema(event: &Event) {
         let schema = serde_json::to_value(schema()).unwrap();
         jsonschema::options().should_validate_formats(true).build(&schema).unwrap()
     });
-    let text = event.encode(1 << 20);
+    let text = event.encode(SizeLimit::of_body(1 << 20));
     let document = serde_json::from_str(&text).unwrap();
     let errors: Vec<String> = published.iter_errors(&document).map(|error| error.to_string()).collect();
     assert!(errors.is_empty(), "not as published: {errors:?}\n{text}");
@@ -387,12 +385,12 @@ mod tests {
     #[test]
     fn the_header_equals_the_parsed_one() {
         let event = event(2, "pod web-0 unschedulable");
-        assert_eq!(event.header(), EventHeader::read(&event.encode(262_144)).unwrap());
+        assert_eq!(event.header(), EventHeader::read(&event.encode(SizeLimit::of_body(262_144))).unwrap());
     }
 
     #[test]
     fn the_encoding_is_the_published_example() {
-        let text = event(1, "pod web-0 unschedulable").encode(262_144);
+        let text = event(1, "pod web-0 unschedulable").encode(SizeLimit::of_body(262_144));
         let published = include_str!("../../tests/fixtures/event.json");
         // Apart from white space both texts are equal, including the order of fields.
         let compact: String = published.lines().map(str::trim_start).collect();
@@ -406,29 +404,28 @@ mod tests {
     #[test]
     fn alerts_that_do_not_fit_are_left_out_whole() {
         let event = event(40, &"x".repeat(500));
-        let whole = event.encode(1 << 20).len();
+        let whole = event.encode(SizeLimit::of_body(1 << 20)).len();
+        let beside = 512 + event.key.as_str().len();
         for limit in [8 * 1024, 10_000, 16 * 1024, whole + 500] {
-            let text = event.encode(limit);
+            let text = event.encode(SizeLimit { bytes: limit, metadata_bytes: 512, subject_copies: 1 });
             let document = read(&text);
             let included = document["data"]["alerts"].as_array().unwrap().len();
-            assert!(text.len() + MAX_ATTRIBUTE_BYTES_BESIDE_SUBJECT <= limit, "{limit}: {}", text.len());
+            assert!(text.len() + beside <= limit, "{limit}: {}", text.len());
             assert_eq!(document["data"]["alerts_total"], 40, "{limit}");
             assert!(included < 40, "{limit}");
             let one_more = whole / 40 + 20;
-            assert!(
-                limit - text.len() <= MAX_ATTRIBUTE_BYTES_BESIDE_SUBJECT + 100 + one_more,
-                "{limit}: as many as fit, {included}"
-            );
+            assert!(limit - text.len() <= beside + one_more, "{limit}: as many as fit, {included}");
         }
-        assert_eq!(read(&event.encode(whole + 800))["data"]["alerts"].as_array().unwrap().len(), 40);
+        let all = read(&event.encode(SizeLimit::of_body(whole)));
+        assert_eq!(all["data"]["alerts"].as_array().unwrap().len(), 40);
     }
 
     #[test]
-    fn only_characters_that_sqs_accepts_are_written() {
+    fn only_characters_that_xml_allows_are_written() {
         let odd: String = (0..=0xFFFF_u32).filter_map(char::from_u32).collect();
-        let text = event(1, &odd).encode(1 << 20);
-        let accepted = |c: char| matches!(c, '\t' | '\n' | '\r' | ' '..='\u{FFFD}' | '\u{10000}'..);
-        assert!(text.chars().all(accepted));
+        let text = event(1, &odd).encode(SizeLimit::NONE);
+        let allowed = |c: char| matches!(c, '\t' | '\n' | '\r' | ' '..='\u{FFFD}' | '\u{10000}'..);
+        assert!(text.chars().all(allowed));
         assert_eq!(read(&text)["data"]["alerts"][0]["annotations"]["summary"], odd);
     }
 
@@ -447,12 +444,15 @@ mod tests {
             reason: Some(worst),
         };
         event.trigger = Arc::new(Trigger::new(&event.trigger.source, &envelope, None));
-        let room = exact_fixed_bytes(&event.target, &event.parameters);
-        assert_eq!(check_fixed_bytes(&event.target, &event.parameters, room), Ok(()));
-        assert_eq!(check_fixed_bytes(&event.target, &event.parameters, room - 1), Err(room));
-        assert!(
-            event.encode(room).len() + MAX_ATTRIBUTE_BYTES_BESIDE_SUBJECT + event.key.as_str().len() <= room
-        );
+        for (metadata_bytes, subject_copies) in [(0, 0), (512, 1)] {
+            let limit = |bytes| SizeLimit { bytes, metadata_bytes, subject_copies };
+            let check = |bytes| check_fixed_bytes(&event.target, &event.parameters, limit(bytes));
+            let room = exact_fixed_bytes(&event.target, &event.parameters, limit(0));
+            assert_eq!(check(room), Ok(()));
+            assert_eq!(check(room - 1), Err(room));
+            let beside = metadata_bytes + subject_copies * event.key.as_str().len();
+            assert!(event.encode(limit(room)).len() + beside <= room);
+        }
     }
 
     #[test]

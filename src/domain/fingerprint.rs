@@ -17,18 +17,3 @@ pub fn from_labels<'a>(labels: impl IntoIterator<Item = (&'a str, &'a str)>) -> 
     }
     format!("{hash:016x}")
 }
-
-#[cfg(test)]
-mod tests {
-    use crate::domain::notification::Notification;
-
-    #[test]
-    fn it_equals_alertmanagers_fingerprint() {
-        let body = include_bytes!("../../tests/fixtures/alertmanager/three-firing.json");
-        for alert in Notification::parse(body).unwrap().alerts {
-            let alert = alert.unwrap();
-            let labels: Vec<(&str, &str)> = alert.labels.iter().collect();
-            assert_eq!(super::from_labels(labels), *alert.fingerprint);
-        }
-    }
-}

@@ -1,8 +1,8 @@
 //! The fields of an encoded event that delivery needs.
 //!
-//! An event is stored and sent as the bytes that were encoded when it was emitted. Delivery needs from them what
-//! a queue gets besides the body (attributes, group, deduplication id) and how long the event may be sent.
-//! `event/encoded.rs` reads them, unless this process has encoded the event itself.
+//! An event is stored and sent as the bytes that were encoded when it was emitted. Delivery needs from them what a
+//! destination gets besides the body, and how long the event may be sent. `event/encoded.rs` reads them, unless this
+//! process has encoded the event itself.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -109,35 +109,7 @@ impl EventHeader {
     pub fn source_name(&self) -> &str {
         self.source.rsplit('/').next().unwrap_or_default()
     }
-
-    /// The message attributes that a queue gets besides the body, as names and values. At most ten, none
-    /// empty, all of type [`ATTRIBUTE_TYPE`].
-    pub fn attributes(&self) -> impl Iterator<Item = (&'static str, &str)> {
-        let all = [
-            ("content-type", "application/cloudevents+json"),
-            ("ce-specversion", "1.0"),
-            ("ce-id", &self.id),
-            ("ce-type", &self.kind),
-            ("ce-source", &self.source),
-            ("ce-subject", &self.subject),
-            ("rule", &self.rule),
-            ("traceparent", &self.traceparent),
-        ];
-        all.into_iter().filter(|(_, value)| !value.is_empty())
-    }
-
-    /// The bytes that SQS counts for the attributes in addition to the body: names, types and values.
-    pub fn attribute_bytes(&self) -> usize {
-        self.attributes().map(|(name, value)| name.len() + ATTRIBUTE_TYPE.len() + value.len()).sum()
-    }
 }
-
-/// The type of every message attribute.
-pub const ATTRIBUTE_TYPE: &str = "String";
-
-/// The maximum of [`EventHeader::attribute_bytes`] minus the length of the subject, for any event that the
-/// bridge encodes: ids have 32 digits, names at most 63 characters, a trace context 55.
-pub const MAX_ATTRIBUTE_BYTES_BESIDE_SUBJECT: usize = 512;
 
 #[cfg(test)]
 mod tests {
@@ -161,28 +133,5 @@ mod tests {
         assert!(decreases("scale_in"));
         assert!(decreases("set_capacity"));
         assert!(decreases("a_later_action"));
-    }
-
-    #[test]
-    fn attributes_are_few_never_empty_and_counted() {
-        let mut header = EventHeader::read(&event("scale_out", "[]")).unwrap();
-        assert_eq!(header.attributes().count(), 8);
-        header.traceparent = "".into();
-        header.rule = "".into();
-        let names: Vec<_> = header.attributes().map(|(name, _)| name).collect();
-        assert_eq!(names, ["content-type", "ce-specversion", "ce-id", "ce-type", "ce-source", "ce-subject"]);
-        let by_hand = 12 + 28 + 14 + 3 + 5 + 4 + 7 + 27 + 9 + 20 + 10 + 35 + 6 * 6;
-        assert_eq!(header.attribute_bytes(), by_hand);
-    }
-
-    #[test]
-    fn the_longest_attributes_are_within_the_bound() {
-        let mut header = EventHeader::read(&event("set_capacity", "[]")).unwrap();
-        header.id = "f".repeat(32).into();
-        header.source = format!("/scalebridge/{}", "s".repeat(63)).into();
-        header.rule = "r".repeat(63).into();
-        header.traceparent = "0".repeat(55).into();
-        let beside_subject = header.attribute_bytes() - header.subject.len();
-        assert!(beside_subject <= MAX_ATTRIBUTE_BYTES_BESIDE_SUBJECT, "{beside_subject}");
     }
 }

@@ -21,7 +21,7 @@ use crate::json::{self, Raw};
 /// on.
 #[derive(Clone)]
 pub struct Labels {
-    /// The set as JSON that SQS accepts.
+    /// The set as JSON with only characters that XML allows.
     json: String,
     /// Names and values, concatenated in pairs, if some of them are escaped in `json`.
     plain: Option<Box<str>>,
@@ -124,11 +124,11 @@ impl Labels {
     }
 }
 
-/// Encodes pairs as JSON, for which `room` bytes are allocated. U+FFFE and U+FFFF are escaped, since SQS
-/// rejects them.
+/// Encodes pairs as JSON, for which `room` bytes are allocated. U+FFFE and U+FFFF are escaped, since
+/// XML does not allow them.
 #[expect(clippy::expect_used, reason = "all keys are strings")]
 fn encode(pairs: &[(Cow<'_, str>, Cow<'_, str>)], room: usize) -> String {
-    json::for_sqs(json::to_string(&Pairs(pairs), room).expect("all keys are strings"))
+    json::xml_safe(json::to_string(&Pairs(pairs), room).expect("all keys are strings"))
 }
 
 struct Pairs<'a>(&'a [(Cow<'a, str>, Cow<'a, str>)]);

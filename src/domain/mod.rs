@@ -22,6 +22,7 @@ pub mod phase;
 pub mod rate;
 pub mod retry;
 pub mod rule;
+pub mod size_limit;
 pub mod small_map;
 pub mod source;
 pub mod state;

@@ -8,6 +8,7 @@ use std::time::Duration;
 use super::direction::Direction;
 use super::matcher::Matcher;
 use super::name::Name;
+use super::size_limit::SizeLimit;
 use super::target::Platform;
 use super::template::{Condition, Template};
 
@@ -40,8 +41,8 @@ pub struct Rule {
     pub mode: Mode,
     /// The destinations of its events; never empty in an active rule, without duplicates.
     pub send_to: Vec<Name>,
-    /// The maximum size of an event in bytes: the smallest limit of the destinations in `send_to`.
-    pub max_event_bytes: usize,
+    /// The maximum size of an event, for all destinations in `send_to`.
+    pub size_limit: SizeLimit,
     /// Whether later rules are evaluated after a match.
     pub continues: bool,
 }

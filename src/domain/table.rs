@@ -216,8 +216,8 @@ impl RuleTable {
             parameters.insert(name.clone(), value);
         }
         if let Some(target) = episode_scope.target() {
-            let max_bytes = rule.max_event_bytes;
-            let bytes = check_fixed_bytes(target, &parameters, max_bytes);
+            let max_bytes = rule.size_limit.bytes;
+            let bytes = check_fixed_bytes(target, &parameters, rule.size_limit);
             bytes.map_err(|bytes| {
                 format!(
                     "the event would have {bytes} bytes without any alert; the destinations accept {max_bytes}"

@@ -12,8 +12,8 @@ use serde::Serialize;
 
 use super::error::Rejection;
 use super::{HttpState, LifecyclePhase, body};
-use crate::domain::notification::{self, Notification};
 use crate::domain::summary::Summary;
+use crate::sources::ParseError;
 use crate::store;
 
 /// A larger body is parsed on a blocking thread.
@@ -78,8 +78,12 @@ async fn accept(
         let text = "unknown source; the last part of the path must be the name of a configured source";
         return Err(Rejection::new(StatusCode::NOT_FOUND, text));
     };
+    let settings = services.settings.load_full();
+    let Some(kind) = settings.source_kinds.get(source).copied() else {
+        return Err(Rejection::unavailable("the configuration is being reloaded, retry"));
+    };
     // Checked in memory, before the body is read.
-    if services.store.undelivered() >= services.settings.load().max_backlog {
+    if services.store.undelivered() >= settings.max_backlog {
         return Err(Rejection::unavailable("too many unsettled deliveries (delivery.max_backlog)"));
     }
     let _permit = shared.limits.requests.try_acquire();
@@ -88,15 +92,15 @@ async fn accept(
     let received = body::receive(&shared.limits, headers, body).await?;
     let parsed = if received.bytes.len() > MAX_INLINE_PARSE_BYTES {
         let bytes = received.bytes.clone();
-        let parsing = tokio::task::spawn_blocking(move || Notification::parse(&bytes));
+        let parsing = tokio::task::spawn_blocking(move || kind.parse(&bytes));
         parsing.await.map_err(|_| Rejection::unavailable("parsing the body was interrupted"))?
     } else {
-        Notification::parse(&received.bytes)
+        kind.parse(&received.bytes)
     };
     let notification = parsed.map_err(|error| {
         let status = match error {
-            notification::Error::TooMany(_) => StatusCode::PAYLOAD_TOO_LARGE,
-            _ => StatusCode::BAD_REQUEST,
+            ParseError::TooManyAlerts(_) => StatusCode::PAYLOAD_TOO_LARGE,
+            ParseError::Format(_) => StatusCode::BAD_REQUEST,
         };
         Rejection::new(status, error.to_string())
     })?;

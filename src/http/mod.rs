@@ -23,8 +23,9 @@ use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use crate::bridge::Bridge;
-use crate::config::{Server, Settings};
+use crate::config::Server;
 use crate::dispatch::DestinationStatuses;
+use crate::kinds::Settings;
 use crate::store::Store;
 use crate::telemetry::Metrics;
 pub(crate) use admin::admin_routes;

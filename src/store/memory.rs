@@ -15,9 +15,10 @@ use super::lane::{self, Group, Lane, NewDelivery, Outcome, PendingRetry, Positio
 use super::lanes::{LaneHandle, LaneHandles};
 use super::undelivered_decreases::{TrackedDecrease, UndeliveredDecreases};
 use super::{
-    AuditPage, AuditQuery, AuditWrite, Changes, Claimed, DeadLetter, DeadLetterError, DecideFn, Delivery, DeliveryId, DeliveryState, DropError, Error,
-    EventSeq, Keys, NewEvent, RecordQuery, Records, Redrive, Settlement, StoredEvent, StoredRecord,
-    StoredState, Tally, UnreadableRow, View, WallClock, dead_letters, withdrawn,
+    AuditPage, AuditQuery, AuditWrite, Changes, Claimed, DeadLetter, DeadLetterError, DecideFn, Delivery,
+    DeliveryId, DeliveryState, DropError, Error, EventSeq, Keys, NewEvent, RecordQuery, Records, Redrive,
+    Settlement, StoredEvent, StoredRecord, StoredState, Tally, UnreadableRow, View, WallClock, dead_letters,
+    withdrawn,
 };
 use crate::domain::alert_key::AlertKey;
 use crate::domain::control::Controls;

@@ -7,15 +7,13 @@ use std::time::Duration;
 
 use rusqlite::Connection;
 use rusqlite::types::Value as Column;
-use scalebridge::config;
 use scalebridge::domain::engine::Policy;
 use scalebridge::domain::name::Name;
-use scalebridge::domain::notification::Notification;
 use scalebridge::domain::rate::PerMinute;
 use scalebridge::domain::target::TargetKey;
 use scalebridge::domain::time::Time;
 use scalebridge::domain::verdict::Verdict;
-use scalebridge::testing::{Bridge, Metrics, Sqlite, Store};
+use scalebridge::testing::{self, Bridge, Metrics, Sqlite, Store};
 use serde_json::{Value, json};
 
 /// Written by the last version with schema 4 under load: active and shadow rules, a heartbeat, a hold, two
@@ -240,7 +238,7 @@ fn check_backlogs(store: &Store) {
 async fn resolve_and_resume(dir: &Path, store: &Store) {
     std::fs::write(dir.join("scalebridge.yaml"), CONFIG).expect("a file");
     std::fs::write(dir.join("rules.yaml"), RULES).expect("a file");
-    let settings = config::load(&dir.join("scalebridge.yaml"), []).expect("a configuration").settings;
+    let settings = testing::load(&dir.join("scalebridge.yaml")).expect("a configuration");
     let policy = Policy {
         last_resolve_retention: Duration::from_secs(3600),
         expired_episode_retention: Duration::from_secs(3600),
@@ -262,7 +260,7 @@ async fn resolve_and_resume(dir: &Path, store: &Store) {
         "startsAt": "2026-11-29T13:44:36.311822Z", "endsAt": "2026-11-29T13:55:00Z",
     });
     let body = json!({ "version": "4", "alerts": [alert], "truncatedAlerts": 0 });
-    let notification = Notification::parse(body.to_string().as_bytes()).expect("a notification");
+    let notification = testing::parse_notification(body.to_string().as_bytes()).expect("a notification");
     let source = bridge.source("prod-eu").expect("a source");
     let summary = bridge.ingest(&source, notification, None).await.expect("a decision");
     assert_eq!(summary.verdicts.get(&Verdict::Emitted), Some(&1), "{:?}", summary.verdicts);

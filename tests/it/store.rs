@@ -6,17 +6,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use proptest::prelude::*;
-use scalebridge::config;
 use scalebridge::domain::engine::Policy;
 use scalebridge::domain::name::Name;
-use scalebridge::domain::notification::Notification;
 use scalebridge::domain::rate::PerMinute;
 use scalebridge::domain::summary::Summary;
 use scalebridge::domain::target::TargetKey;
 use scalebridge::domain::time::Time;
 use scalebridge::domain::verdict::Verdict;
-use scalebridge::testing::Metrics;
-use scalebridge::testing::wall_clock;
+use scalebridge::testing::{self, Metrics, wall_clock};
 use scalebridge::testing::{Bridge, PauseRequest};
 use scalebridge::testing::{Memory, Settlement, Sqlite, Store};
 use serde_json::{Value, json};
@@ -50,12 +47,12 @@ fn bridge(dir: &Path, store: &Store) -> Bridge {
 fn bridge_with(dir: &Path, store: &Store, policy: Policy) -> Bridge {
     std::fs::write(dir.join("scalebridge.yaml"), CONFIG).expect("a file");
     std::fs::write(dir.join("rules.yaml"), RULES).expect("a file");
-    let settings = config::load(&dir.join("scalebridge.yaml"), []).expect("a configuration").settings;
+    let settings = testing::load(&dir.join("scalebridge.yaml")).expect("a configuration");
     Bridge::new(store.clone(), settings.rules, settings.sources, policy, Metrics::new())
 }
 
 async fn post(bridge: &Bridge, body: &Value) -> Summary {
-    let notification = Notification::parse(body.to_string().as_bytes()).expect("a notification");
+    let notification = testing::parse_notification(body.to_string().as_bytes()).expect("a notification");
     let source = bridge.source("prod-eu").expect("a source").clone();
     bridge.ingest(&source, notification, None).await.expect("a decision")
 }
@@ -236,7 +233,7 @@ async fn the_history_of_a_target_outlives_its_state() {
     let store = sqlite(dir.path());
     std::fs::write(dir.path().join("scalebridge.yaml"), CONFIG).expect("a file");
     std::fs::write(dir.path().join("rules.yaml"), RULES).expect("a file");
-    let settings = config::load(&dir.path().join("scalebridge.yaml"), []).expect("a configuration").settings;
+    let settings = testing::load(&dir.path().join("scalebridge.yaml")).expect("a configuration");
     // The last resolve of an alert is not retained.
     let bridge = Bridge::new(store.clone(), settings.rules, settings.sources, policy(0), Metrics::new());
     let start = wall_clock();
@@ -292,7 +289,6 @@ async fn concurrent_notifications_about_one_target_are_decided_one_after_the_oth
     store.close().await;
 }
 
-/// SQLite decides concurrent notifications about different targets on the callers' threads.
 #[tokio::test(flavor = "multi_thread", worker_threads = 8)]
 async fn concurrent_notifications_about_many_targets_stay_within_the_rate_limit() {
     const LIMIT: u32 = 5;
@@ -304,7 +300,7 @@ async fn concurrent_notifications_about_many_targets_stay_within_the_rate_limit(
         // What is only explained does not count.
         let source = bridge.source("prod-eu").expect("a source");
         let all: Vec<_> = (0..20).map(|group| (group, 0, true, 1)).collect();
-        let notification = Notification::parse(body(start, &all, false).to_string().as_bytes());
+        let notification = testing::parse_notification(body(start, &all, false).to_string().as_bytes());
         bridge.explain(&source, notification.expect("a notification")).await.expect("an explanation");
 
         let mut tasks = tokio::task::JoinSet::new();
@@ -342,8 +338,7 @@ async fn a_deferred_action_waits_no_longer_than_its_guard_whatever_the_wall_cloc
     std::fs::write(dir.path().join("rules.yaml"), rules).expect("a file");
     let open = |wall: Time| {
         let opened = Sqlite::open(&dir.path().join("bridge.db"), &[journal()], Arc::new(move || wall));
-        let settings =
-            config::load(&dir.path().join("scalebridge.yaml"), []).expect("a configuration").settings;
+        let settings = testing::load(&dir.path().join("scalebridge.yaml")).expect("a configuration");
         let store = Store::Sqlite(opened.expect("a store"));
         let bridge =
             Bridge::new(store.clone(), settings.rules, settings.sources, policy(3600), Metrics::new());

@@ -6,14 +6,12 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use scalebridge::config;
 use scalebridge::domain::engine::Policy;
 use scalebridge::domain::name::Name;
-use scalebridge::domain::notification::Notification;
 use scalebridge::domain::rate::PerMinute;
 use scalebridge::domain::target::TargetKey;
 use scalebridge::testing::{
-    Bridge, Changes, Keys, Metrics, NewEvent, Record, Settlement, Sqlite, Store, wall_clock,
+    self, Bridge, Changes, Keys, Metrics, NewEvent, Record, Settlement, Sqlite, Store, wall_clock,
 };
 use serde_json::Value;
 use tokio::task::JoinSet;
@@ -109,7 +107,7 @@ const PRUNED_UNDER_LOAD: i64 = 500;
 fn bridge(dir: &Path, store: &Store) -> Bridge {
     std::fs::write(dir.join("scalebridge.yaml"), CONFIG.replace("journal:", "queue:")).expect("a file");
     std::fs::write(dir.join("rules.yaml"), RULES.replace("[journal]", "[queue]")).expect("a file");
-    let settings = config::load(&dir.join("scalebridge.yaml"), []).expect("a configuration").settings;
+    let settings = testing::load(&dir.join("scalebridge.yaml")).expect("a configuration");
     let policy = Policy {
         last_resolve_retention: Duration::ZERO,
         expired_episode_retention: Duration::ZERO,
@@ -128,7 +126,7 @@ async fn grow(bridge: Bridge, sender: usize, stop: CancellationToken) -> BTreeMa
     while !stop.is_cancelled() {
         let pod = format!("pod-{pods}");
         let alerts: Vec<Value> = targets.iter().map(|target| pending_pod(target, &pod)).collect();
-        let body = Notification::parse(notification(&alerts).as_bytes()).expect("a notification");
+        let body = testing::parse_notification(notification(&alerts).as_bytes()).expect("a notification");
         let summary = bridge.ingest(&source, body, None).await.expect("a decision");
         assert_eq!(summary.events, TARGETS_PER_SENDER as u64, "{summary:?}");
         pods += 1;

@@ -17,7 +17,7 @@ use super::output::{
     EXIT_FAILED, EXIT_USAGE, Format, OutputArgs, current_thread_runtime, pluralize, print, print_json,
     usage_error,
 };
-use crate::config::test_file;
+use crate::kinds;
 use crate::telemetry;
 
 /// Run unit tests of rules on a virtual clock
@@ -61,7 +61,7 @@ impl Test {
         let mut outcomes = Vec::new();
         let mut has_invalid_file = false;
         for file in &self.files {
-            let test_file = match test_file::read(file) {
+            let test_file = match kinds::read_tests(file) {
                 Ok(test_file) => test_file,
                 Err(diagnostics) => {
                     telemetry::print_to_stderr(render_diagnostics(&diagnostics).trim_end());

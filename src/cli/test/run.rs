@@ -12,8 +12,9 @@ use crate::config::test_file::{Expected, Test, TestAlert, TestFile, TestNotifica
 use crate::domain::duration::format;
 use crate::domain::fingerprint;
 use crate::domain::name::Name;
-use crate::domain::notification::{Notification, Status};
+use crate::domain::notification::Status;
 use crate::domain::time::Time;
+use crate::sources::SourceKind;
 
 /// Alertmanager's `endsAt` of a firing alert.
 const ZERO_TIME: &str = "0001-01-01T00:00:00Z";
@@ -42,7 +43,7 @@ pub(crate) async fn run(test_file: &TestFile, test: &Test) -> Result<Vec<Failure
         for notify in &step.notify {
             let body = body(notify, now, &mut start_times);
             // Parsed like the body of a webhook request.
-            match Notification::parse(body.to_string().as_bytes()) {
+            match SourceKind::default().parse(body.to_string().as_bytes()) {
                 Ok(notification) => {
                     decided.extend(simulator.notify(notify.source.as_str(), notification).await?);
                 }

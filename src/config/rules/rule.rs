@@ -12,6 +12,7 @@ use super::target::condition;
 use super::{event_rule, hold};
 use crate::domain::name::Name;
 use crate::domain::rule::{Mode, Rule};
+use crate::domain::size_limit::SizeLimit;
 use crate::domain::template::Templates;
 
 /// A rule before `semantics` checks it against sources and destinations. The valid parts are present even if
@@ -25,7 +26,7 @@ pub(in crate::config) struct Draft {
     /// `None` for a hold, which sends no events.
     pub send_to: Option<SendTo>,
     pub spans: RuleSpans,
-    /// The rule, without its `max_event_bytes`.
+    /// The rule, without its `size_limit`.
     pub rule: Option<Rule>,
 }
 
@@ -93,7 +94,7 @@ pub(super) fn rule(
             parameters: body.parameters,
             mode,
             send_to: body.send_to,
-            max_event_bytes: usize::MAX,
+            size_limit: SizeLimit::NONE,
             continues,
         })
     };

@@ -2,8 +2,9 @@
 
 use std::path::Path;
 
+use crate::config::Diagnostics;
 use crate::config::diagnostic::Code;
-use crate::config::{Diagnostics, load, load_with_alertmanager};
+use crate::kinds::{load, load_with_alertmanager};
 
 /// Sections that are added to an example if it does not have them.
 const BASE: [(&str, &str); 3] = [

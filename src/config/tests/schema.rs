@@ -7,26 +7,27 @@ use serde_json::Value;
 
 use crate::config::decode::known_keys;
 use crate::config::diagnostic::Diagnostics;
-use crate::config::{file, load, schema, test_file};
+use crate::config::{file, schema};
+use crate::kinds::{config_schema, load, read_tests, tests_schema};
 
 type MakeSchema = fn() -> schemars::Schema;
 
 /// Each map that a reader reads, with its schema and the definition in it.
 const MAPS: [(&str, MakeSchema, &str); 32] = [
-    ("", schema::config, ""),
-    ("server", schema::config, "Server"),
-    ("admin", schema::config, "Admin"),
-    ("store", schema::config, "Store"),
-    ("store.sqlite", schema::config, "Sqlite"),
-    ("sources.*", schema::config, "Source"),
-    ("destinations.*", schema::config, "Destination"),
-    ("destinations.*.sqs", schema::config, "Sqs"),
-    ("destinations.*.lambda", schema::config, "Lambda"),
-    ("destinations.*.file", schema::config, "File"),
-    ("delivery", schema::config, "Delivery"),
-    ("engine", schema::config, "Engine"),
-    ("retention", schema::config, "Retention"),
-    ("log", schema::config, "Log"),
+    ("", config_schema, ""),
+    ("server", config_schema, "Server"),
+    ("admin", config_schema, "Admin"),
+    ("store", config_schema, "Store"),
+    ("store.sqlite", config_schema, "Sqlite"),
+    ("sources.*", config_schema, "Source"),
+    ("destinations.*", config_schema, "Destination"),
+    ("destinations.*.sqs", config_schema, "Sqs"),
+    ("destinations.*.lambda", config_schema, "Lambda"),
+    ("destinations.*.file", config_schema, "File"),
+    ("delivery", config_schema, "Delivery"),
+    ("engine", config_schema, "Engine"),
+    ("retention", config_schema, "Retention"),
+    ("log", config_schema, "Log"),
     ("rules", schema::rules, ""),
     ("rules.defaults", schema::rules, "Defaults"),
     ("rules.*", schema::rules, "Rule"),
@@ -40,11 +41,11 @@ const MAPS: [(&str, MakeSchema, &str); 32] = [
     ("rules.*.notify", schema::rules, "Notify"),
     ("rules.*.limits", schema::rules, "Limits"),
     ("rules.*.budget", schema::rules, "Budget"),
-    ("tests", schema::tests, ""),
-    ("tests.*", schema::tests, "Test"),
-    ("tests.*.steps.*", schema::tests, "TestStep"),
-    ("tests.*.notify", schema::tests, "TestNotification"),
-    ("tests.*.alert", schema::tests, "TestAlert"),
+    ("tests", tests_schema, ""),
+    ("tests.*", tests_schema, "Test"),
+    ("tests.*.steps.*", tests_schema, "TestStep"),
+    ("tests.*.notify", tests_schema, "TestNotification"),
+    ("tests.*.alert", tests_schema, "TestAlert"),
 ];
 
 fn document(path: &Path) -> Value {
@@ -77,7 +78,7 @@ fn schemas_and_readers_have_the_same_keys() {
     let tests = "rules: [all.rules.yaml]\ntests:\n  - name: t\n    steps:\n      - at: 0s\n        notify: { source: s, \
                  alerts: [{ status: firing, labels: {} }] }\n        expect: []\n";
     std::fs::write(all.path().join("all.test.yaml"), tests).unwrap();
-    test_file::read(&all.path().join("all.test.yaml")).unwrap();
+    read_tests(&all.path().join("all.test.yaml")).unwrap();
     let full = Path::new("tests/config/good/full.yaml");
     load(full, super::environment(full)).unwrap();
     let read_keys = known_keys::take();
@@ -97,7 +98,7 @@ fn schemas_and_readers_have_the_same_keys() {
 
 #[test]
 fn valid_documents_match_their_schema() {
-    let validators = [schema::config(), schema::rules(), schema::tests()]
+    let validators = [config_schema(), schema::rules(), tests_schema()]
         .map(|schema| jsonschema::validator_for(&serde_json::to_value(schema).unwrap()).unwrap());
     let [config, rules, tests] = &validators;
     for (validator, path) in [

@@ -7,8 +7,8 @@ use std::borrow::Cow;
 
 use sha2::{Digest, Sha256};
 
+use super::attributes::{ATTRIBUTE_TYPE, attributes};
 use crate::dispatch::OutgoingEvent;
-use crate::domain::header::ATTRIBUTE_TYPE;
 
 /// The maximum length of a message group id.
 const MAX_GROUP_CHARS: usize = 128;
@@ -49,7 +49,7 @@ fn push_entry(json: &mut Vec<u8>, index: usize, event: &OutgoingEvent, fifo: boo
         push_string(json, &message_group_id(header.source_name()));
     }
     json.extend_from_slice(br#","MessageAttributes":{"#);
-    for (at, (name, value)) in header.attributes().enumerate() {
+    for (at, (name, value)) in attributes(header).enumerate() {
         if at > 0 {
             json.push(b',');
         }

@@ -244,6 +244,7 @@ mod tests {
     use crate::domain::event::Event;
     use crate::domain::event::tests::event as sample;
     use crate::domain::phase::Phase;
+    use crate::domain::size_limit::SizeLimit;
     use crate::domain::trigger::Trigger;
 
     const PUBLISHED: &str = include_str!("../../../tests/fixtures/event.json");
@@ -282,7 +283,7 @@ mod tests {
 
     #[test]
     fn a_header_without_a_field_or_with_another_form_is_rejected_with_the_reason() {
-        let good = sample(1, "").encode(1 << 20);
+        let good = sample(1, "").encode(SizeLimit::of_body(1 << 20));
         let broken = [
             ("\"1795366520062131\"", "\"-1\"", "`sequence` is not a whole number"),
             ("\"2026-11-22T17:55:20.062Z\"", "\"soon\"", "`expirytime` is not a time"),
@@ -370,7 +371,7 @@ mod tests {
     proptest! {
         #[test]
         fn what_is_written_is_read(event in events()) {
-            let text = event.encode(usize::MAX);
+            let text = event.encode(SizeLimit::NONE);
             let document = EventDocument::read(&text).unwrap();
             prop_assert_eq!(document.header().unwrap(), event.header());
             prop_assert_eq!(document.id(), Some(&*event.id));
@@ -390,9 +391,9 @@ mod tests {
         #[test]
         fn another_expirytime_gives_the_event_that_expires_then(event in events(), millis in 0..100_000_000_u64) {
             let other = Event { expires_after: Duration::from_millis(millis), ..event.clone() };
-            let text = event.encode(usize::MAX);
+            let text = event.encode(SizeLimit::NONE);
             let rewritten = EventDocument::read(&text).unwrap().with_expirytime(other.expirytime());
-            prop_assert_eq!(rewritten.unwrap(), other.encode(usize::MAX));
+            prop_assert_eq!(rewritten.unwrap(), other.encode(SizeLimit::NONE));
         }
 
         #[test]

@@ -21,7 +21,6 @@ use super::operation::{Operation, ResponseBody, schema_of};
 use super::problem::Problem;
 use crate::bridge::decision_view::DecisionView;
 use crate::bridge::{Bridge, Explanation, Filter, MAX_EXPLAINED, Position};
-use crate::domain::notification::Notification;
 use crate::domain::time::Time;
 use crate::domain::verdict::Verdict;
 use crate::http::HttpState;
@@ -242,8 +241,8 @@ async fn explain(
     let handle = services.bridge.source(source);
     let handle = handle.ok_or_else(|| Problem::not_found(format!("unknown source `{source}`")))?;
     let bytes = json_bytes(&headers, body, settings.server.max_body_bytes).await?;
-    let notification =
-        Notification::parse(&bytes).map_err(|error| Problem::bad_request(error.to_string()))?;
+    let kind = settings.source_kinds.get(source).copied().unwrap_or_default();
+    let notification = kind.parse(&bytes).map_err(|error| Problem::bad_request(error.to_string()))?;
     if notification.alerts.len() > MAX_EXPLAINED {
         return Err(Problem::bad_request(format!(
             "too many alerts; at most {MAX_EXPLAINED} can be explained in one request"

@@ -12,7 +12,6 @@ use serde::Serialize;
 use super::extract::services;
 use super::operation::{Operation, ResponseBody, schema_of};
 use super::problem::Problem;
-use crate::config::{DestinationKind, File};
 use crate::domain::duration::format;
 use crate::domain::rule::{Action, Amount, Change, Mode, Repeat, Rule, RuleTarget};
 use crate::domain::template::Template;
@@ -256,21 +255,12 @@ async fn destinations(State(shared): State<HttpState>) -> Result<Json<Vec<Destin
     let settings = services.settings.load();
     let now = services.store.now();
     let destinations = settings.destinations.values().map(|destination| {
-        let (kind, address) = match &destination.kind {
-            DestinationKind::Sqs(sqs) => ("sqs", sqs.queue_url.clone()),
-            DestinationKind::Lambda(lambda) => {
-                let qualifier = lambda.qualifier.iter().map(|qualifier| format!(":{qualifier}"));
-                ("lambda", format!("{}{}", lambda.function, qualifier.collect::<String>()))
-            }
-            DestinationKind::File(File::Stdout) => ("file", "-".to_owned()),
-            DestinationKind::File(File::Path(path)) => ("file", path.display().to_string()),
-        };
         let backlog = services.store.backlog(&destination.name);
         let oldest = services.store.oldest_unsettled(&destination.name);
         DestinationView {
             name: destination.name.to_string(),
-            kind,
-            address,
+            kind: destination.settings.kind(),
+            address: destination.settings.address(),
             failing: services.statuses.failure_of(&destination.name),
             pending: backlog.pending,
             retrying: backlog.retrying,

@@ -45,8 +45,9 @@ use tokio::sync::{oneshot, watch};
 use super::lane::Claim;
 use super::lanes::{LaneHandle, LaneHandles};
 use super::{
-    AuditPage, AuditQuery, AuditWrite, Claimed, DeadLetter, DeadLetterError, DecideFn, DeliveryId, DeliveryState, DropError, Error, EventSeq,
-    Keys, RecordQuery, Records, Redrive, Settlement, StoredEvent, StoredState, Tally, UnreadableRow, WallClock,
+    AuditPage, AuditQuery, AuditWrite, Claimed, DeadLetter, DeadLetterError, DecideFn, DeliveryId,
+    DeliveryState, DropError, Error, EventSeq, Keys, RecordQuery, Records, Redrive, Settlement, StoredEvent,
+    StoredState, Tally, UnreadableRow, WallClock,
 };
 use crate::domain::alert_key::AlertKey;
 use crate::domain::control::Controls;
@@ -159,10 +160,7 @@ impl Sqlite {
         self.ask(|reply| Command::Due { max, reply }).await
     }
 
-    pub(super) async fn locate(
-        &self,
-        keys: Keys,
-    ) -> Result<BTreeMap<AlertKey, Vec<TargetKey>>, Error> {
+    pub(super) async fn locate(&self, keys: Keys) -> Result<BTreeMap<AlertKey, Vec<TargetKey>>, Error> {
         self.ask(|reply| Command::Locate { keys, reply }).await
     }
 
@@ -251,7 +249,8 @@ impl Sqlite {
         let mut details = BTreeMap::new();
         if !lookups.is_empty() {
             let (name, destination_id) = (handle.name.clone(), handle.id);
-            match self.read(move |reader| claims::read_claims(reader, &name, destination_id, &lookups)).await {
+            match self.read(move |reader| claims::read_claims(reader, &name, destination_id, &lookups)).await
+            {
                 Ok(found) => details = found,
                 Err(error) => {
                     handle.with_lane(|lane| claimed.iter().for_each(|one| lane.unclaim(one.seq)));
@@ -279,7 +278,8 @@ impl Sqlite {
             return Ok(());
         }
         let (name, destination_id) = (handle.name.clone(), handle.id);
-        let events = self.read(move |reader| claims::read_events(reader, &name, destination_id, after)).await?;
+        let events =
+            self.read(move |reader| claims::read_events(reader, &name, destination_id, after)).await?;
         let more = events.len() == claims::MAX_REFILL_EVENTS;
         handle.with_lane(|lane| {
             for claims::RefillEvent { delivery, is_wanted, has_row } in events {

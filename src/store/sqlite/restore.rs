@@ -157,12 +157,10 @@ pub(super) fn read_decreases(connection: &Connection) -> rusqlite::Result<Decrea
         pending.extend(Name::new(row.get_ref(2)?.as_str()?));
     }
     for (seq, (group, pending_destinations)) in events {
-        let hash =
-            connection.prepare_cached(TARGET_HASH)?.query_row([group], |row| row.get(0)).optional()?;
+        let hash = connection.prepare_cached(TARGET_HASH)?.query_row([group], |row| row.get(0)).optional()?;
         // An id that is not retained any more belongs to decisions past their retention.
         if let Some(hash) = hash {
-            undelivered
-                .add(seq, TrackedDecrease { target: Fingerprint(hash), group, pending_destinations });
+            undelivered.add(seq, TrackedDecrease { target: Fingerprint(hash), group, pending_destinations });
         }
     }
     Ok(DecreaseTracker { undelivered, withholding: BTreeSet::new() })

@@ -90,12 +90,7 @@ struct Step<'a> {
 }
 
 impl Step<'_> {
-    fn run(
-        &mut self,
-        batch: &mut WriteBatch,
-        now: Time,
-        retention: Retention,
-    ) -> rusqlite::Result<bool> {
+    fn run(&mut self, batch: &mut WriteBatch, now: Time, retention: Retention) -> rusqlite::Result<bool> {
         let before = |period: Duration| {
             now.as_nanos().saturating_sub(i64::try_from(period.as_nanos()).unwrap_or(i64::MAX))
         };

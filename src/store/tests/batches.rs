@@ -153,7 +153,11 @@ async fn a_command_that_fails_is_rolled_back_alone() {
 /// The number of rules with open episodes, from the states.
 async fn counted_open(harness: &StoreHarness) -> usize {
     let states = harness.store.states(0, 10).await.unwrap();
-    states.iter().flat_map(|stored| stored.state.open_episodes()).collect::<std::collections::BTreeSet<_>>().len()
+    states
+        .iter()
+        .flat_map(|stored| stored.state.open_episodes())
+        .collect::<std::collections::BTreeSet<_>>()
+        .len()
 }
 
 #[tokio::test]

@@ -278,7 +278,9 @@ async fn states_are_compressed_with_the_dictionary_of_the_program() {
     let states = harness.store.states(0, 100).await.unwrap();
     assert_eq!(states.len(), 10);
     assert!(
-        states.iter().any(|state| state.key == key("nodes-7") && state.state == state_with_last_resolve("nodes-7"))
+        states
+            .iter()
+            .any(|state| state.key == key("nodes-7") && state.state == state_with_last_resolve("nodes-7"))
     );
 }
 

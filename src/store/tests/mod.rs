@@ -5,10 +5,10 @@ mod backlog;
 mod batches;
 mod compensation;
 mod compression;
+mod concurrent;
 mod controls;
 mod dead_letters;
 mod faults;
-mod concurrent;
 mod properties;
 mod query;
 mod tally;
@@ -70,10 +70,7 @@ impl StoreHarness {
 
     fn memory() -> Self {
         let dir = tempfile::tempdir().unwrap();
-        Self {
-            store: Store::Memory(Memory::new(&destinations(), clock())),
-            dir,
-        }
+        Self { store: Store::Memory(Memory::new(&destinations(), clock())), dir }
     }
 
     /// Both stores.

@@ -101,8 +101,8 @@ async fn a_panic_in_a_call_is_propagated() {
 /// the previous one was settled, and no two of them share a call.
 #[tokio::test]
 async fn a_function_gets_the_events_of_a_target_in_their_order_one_at_a_time() {
-    use crate::config::{InvocationType, Lambda as Settings};
-    use crate::dispatch::lambda::Lambda;
+    use crate::dispatch::aws::Access;
+    use crate::dispatch::lambda::{InvocationType, Lambda, Settings};
     use crate::dispatch::stub::{Reply, Stub, lambda_client};
 
     let calls = Arc::new(Mutex::new(0));
@@ -122,9 +122,7 @@ async fn a_function_gets_the_events_of_a_target_in_their_order_one_at_a_time() {
         qualifier: None,
         invocation_type: InvocationType::RequestResponse,
         max_events: 10,
-        region: None,
-        endpoint_url: None,
-        role: None,
+        access: Access::default(),
     };
     let mut options = harness.options(8);
     options.backoff = Backoff::new(Duration::from_millis(10), Duration::from_millis(20)).unwrap();

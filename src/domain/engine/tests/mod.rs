@@ -15,6 +15,7 @@ use crate::domain::rule::{
     Action, Amount, Budget, Change, FiringAction, Limits, Mode, Repeat, ResolvedAction, Rule, RuleTarget,
     Step as RuleStep, Steps, TargetTemplate,
 };
+use crate::domain::size_limit::SizeLimit;
 use crate::domain::source::Source;
 use crate::domain::target::Platform;
 use crate::domain::template::Templates;
@@ -109,7 +110,7 @@ impl Setup {
             parameters: vec![("zone".into(), template("{{ labels.zone | default('any') }}"))],
             mode: self.mode,
             send_to: vec![name("queue")],
-            max_event_bytes: 262_144,
+            size_limit: SizeLimit::of_body(262_144),
             continues: false,
         };
         RuleTable::new(vec![rule], templates)

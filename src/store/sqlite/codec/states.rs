@@ -31,9 +31,7 @@ pub(crate) fn encode(text: String) -> EncodedState {
         .then(|| compression::compress_with_dictionary(&text, dictionary))
         .flatten();
     match compressed {
-        Some(compressed) => {
-            EncodedState { text: Encoded::Compressed(compressed), dictionary: Some(CURRENT) }
-        }
+        Some(compressed) => EncodedState { text: Encoded::Compressed(compressed), dictionary: Some(CURRENT) },
         None => EncodedState { text: Encoded::Plain(text), dictionary: None },
     }
 }

@@ -21,10 +21,7 @@ impl CommittedView {
     /// Reads the committed values when the store is opened.
     pub(crate) fn read(connection: &Connection) -> rusqlite::Result<Self> {
         let controls = read_controls(connection)?;
-        Ok(Self {
-            controls: RwLock::new(Arc::new(controls)),
-            tally: RwLock::new(tally::read(connection)?),
-        })
+        Ok(Self { controls: RwLock::new(Arc::new(controls)), tally: RwLock::new(tally::read(connection)?) })
     }
 
     pub(crate) fn controls(&self) -> Arc<Controls> {

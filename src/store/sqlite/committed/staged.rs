@@ -144,8 +144,7 @@ impl WriteBatch {
     /// Whether the delivery has arrived, was withdrawn or is a dead letter, and was not redriven after that.
     pub(crate) fn has_finished(&self, destination: &Name, seq: i64) -> bool {
         let is_redriven = |lane: &LaneChanges| lane.redriven.iter().any(|one| one.seq.0 == seq);
-        self.lane(destination).any(|lane| lane.has_finished(seq))
-            && !self.lane(destination).any(is_redriven)
+        self.lane(destination).any(|lane| lane.has_finished(seq)) && !self.lane(destination).any(is_redriven)
     }
 
     /// New routes with their ids.

@@ -10,12 +10,12 @@ use crate::domain::state::TargetState;
 use crate::domain::target::TargetKey;
 use crate::domain::time::Time;
 use crate::json;
+use crate::store::fast_map::Set;
 use crate::store::sqlite::codec::compression::Encoded;
 use crate::store::sqlite::codec::event_blocks::{self, EncodedBlock};
 use crate::store::sqlite::codec::firing_events;
 use crate::store::sqlite::codec::states::{self, EncodedState};
 use crate::store::sqlite::committed::index::{CachedTarget, Fingerprint, Fingerprints};
-use crate::store::fast_map::Set;
 use crate::store::sqlite::tally::Deltas;
 use crate::store::{AuditEntry, Changes, NewEvent, Record};
 

@@ -144,7 +144,8 @@ pub(crate) fn discard(
         "UPDATE deliveries SET state = ?3, due = 0 WHERE event = ?2 AND state = ?4
          AND destination = (SELECT id FROM destinations WHERE name = ?1)",
     )?;
-    if discard.execute(params![name, delivery_id.seq.0, DeliveryState::Discarded, DeliveryState::Dead])? == 0 {
+    if discard.execute(params![name, delivery_id.seq.0, DeliveryState::Discarded, DeliveryState::Dead])? == 0
+    {
         return Ok(Err(DeadLetterError::NotDead));
     }
     if lanes.get(&delivery_id.destination).is_some() {

@@ -44,9 +44,8 @@ impl Routes {
         let list = serde_json::to_string(&names)
             .map_err(|error| rusqlite::Error::ToSqlConversionFailure(Box::new(error)))?;
         connection.execute("INSERT OR IGNORE INTO routes (destinations) VALUES (?1)", [&list])?;
-        let id =
-            connection
-                .query_row("SELECT id FROM routes WHERE destinations = ?1", [&list], |row| row.get(0))?;
+        let id = connection
+            .query_row("SELECT id FROM routes WHERE destinations = ?1", [&list], |row| row.get(0))?;
         batch.current.routes.push((destinations.clone(), id));
         Ok(id)
     }

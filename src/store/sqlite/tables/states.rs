@@ -103,8 +103,7 @@ impl StateTable {
             }
             (id, Some(after)) => {
                 let known = before.map_or(Some(Vec::new()), |(_, known)| known.firing.clone());
-                let firing =
-                    firing_events::merge(&known, new, after.had_open_episode, &after.open_episodes);
+                let firing = firing_events::merge(&known, new, after.had_open_episode, &after.open_episodes);
                 let firing_bytes = firing.as_ref().map(firing_events::encode);
                 let id = put_row(connection, batch, id, hash, due.1, &after, &firing_bytes)?;
                 (id, Some(Arc::new(CachedTarget { key: after.key, state: after.state, firing })))
@@ -212,9 +211,8 @@ fn is_damage(error: &rusqlite::Error) -> bool {
 }
 
 fn read_state(connection: &Connection, id: i64) -> rusqlite::Result<Option<CachedTarget>> {
-    let mut read = connection.prepare_cached(
-        "SELECT key, state, firing_events, dictionary FROM targets WHERE id = ?1",
-    )?;
+    let mut read = connection
+        .prepare_cached("SELECT key, state, firing_events, dictionary FROM targets WHERE id = ?1")?;
     let found = read.query_row([id], |row| {
         let text = states::decode(row.get_ref(1)?, row.get(3)?)?;
         let unreadable = |error: serde_json::Error| {
@@ -263,7 +261,8 @@ fn put_row(
 /// Deletes a target; its id stays reserved.
 fn delete_target(connection: &Connection, hash: Fingerprint, id: i64, now: Time) -> rusqlite::Result<()> {
     connection.prepare_cached("DELETE FROM targets WHERE id = ?1")?.execute([id])?;
-    let mut retire = connection.prepare_cached("INSERT OR REPLACE INTO retired_targets VALUES (?1, ?2, ?3)")?;
+    let mut retire =
+        connection.prepare_cached("INSERT OR REPLACE INTO retired_targets VALUES (?1, ?2, ?3)")?;
     retire.execute(params![hash.0, id, now.as_nanos()]).map(drop)
 }
 

@@ -380,11 +380,7 @@ impl Writer {
     }
 
     /// Commits the commands that have succeeded. Returns the states that are not cached.
-    fn commit(
-        &mut self,
-        mut batch: WriteBatch,
-        commands: usize,
-    ) -> Result<Vec<Arc<CachedTarget>>, Error> {
+    fn commit(&mut self, mut batch: WriteBatch, commands: usize) -> Result<Vec<Arc<CachedTarget>>, Error> {
         let staged = batch.released_mut();
         let written = deliveries::write_positions(&self.connection, &self.outbox.lanes, staged)
             .and_then(|()| publish::write_tally(&self.connection, &self.states.committed, staged));

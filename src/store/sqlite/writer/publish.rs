@@ -77,12 +77,7 @@ impl Writer {
     }
 
     /// Pushes the new events to the lanes that have caught up; others read them from the file later.
-    fn publish_to_lanes(
-        &self,
-        events: &[CommittedEvent],
-        lanes: &Map<Name, LaneChanges>,
-        last_before: i64,
-    ) {
+    fn publish_to_lanes(&self, events: &[CommittedEvent], lanes: &Map<Name, LaneChanges>, last_before: i64) {
         for handle in self.outbox.lanes.all().values() {
             let changes = lanes.get(&handle.name);
             let is_changed = changes.is_some();

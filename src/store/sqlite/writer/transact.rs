@@ -142,12 +142,7 @@ impl Transaction<'_> {
         Ok(())
     }
 
-    fn put_record(
-        &self,
-        batch: &mut WriteBatch,
-        now: Time,
-        record: &RecordWrite,
-    ) -> rusqlite::Result<()> {
+    fn put_record(&self, batch: &mut WriteBatch, now: Time, record: &RecordWrite) -> rusqlite::Result<()> {
         let mut targets = Vec::with_capacity(record.targets.len());
         for hash in &record.targets {
             targets.push(self.states.target_id(self.connection, batch, now, *hash)?);

@@ -1,18 +1,9 @@
-//! Parses AWS names: queue URLs, and function names and ARNs.
-
-/// The region in a queue URL of the form `https://sqs.REGION.amazonaws.com/ACCOUNT/QUEUE`; `None` for other
-/// hosts.
-pub fn queue_region(url: &str) -> Option<&str> {
-    let host = url.strip_prefix("https://")?.split('/').next()?;
-    let rest = host.strip_prefix("sqs.")?;
-    let region = rest.strip_suffix(".amazonaws.com").or_else(|| rest.strip_suffix(".amazonaws.com.cn"))?;
-    (!region.contains('.')).then_some(region)
-}
+//! Parses the names and ARNs of Lambda functions.
 
 /// A parsed function name: `scaler`, `123456789012:function:scaler` or
 /// `arn:aws:lambda:REGION:ACCOUNT:function:scaler`, each optionally with a qualifier (`:live`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct FunctionName<'t> {
+pub(super) struct FunctionName<'t> {
     /// `aws`, `aws-cn` or `aws-us-gov`; present in ARNs only.
     pub partition: Option<&'t str>,
     /// Present in ARNs only.
@@ -27,7 +18,7 @@ pub struct FunctionName<'t> {
 
 impl<'t> FunctionName<'t> {
     /// Parses a function name; `None` if Lambda would reject it.
-    pub fn parse(text: &'t str) -> Option<Self> {
+    pub(super) fn parse(text: &'t str) -> Option<Self> {
         let parts: Vec<&str> = text.split(':').collect();
         let (arn, rest) = match parts[..] {
             ["arn", partition, "lambda", region, ref rest @ ..] => (Some((partition, region)), rest),
@@ -62,7 +53,7 @@ impl<'t> FunctionName<'t> {
 }
 
 /// Whether `text` is a valid version or alias, or `$LATEST`.
-pub fn is_qualifier(text: &str) -> bool {
+pub(super) fn is_qualifier(text: &str) -> bool {
     text == "$LATEST" || is_identifier(text, 128)
 }
 
@@ -75,18 +66,6 @@ fn is_identifier(text: &str, max_chars: usize) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn queue_urls_name_the_region() {
-        let region = |host: &str| queue_region(&format!("https://{host}/123456789012/q")).map(str::to_owned);
-        assert_eq!(region("sqs.eu-west-1.amazonaws.com").as_deref(), Some("eu-west-1"));
-        assert_eq!(region("sqs.cn-north-1.amazonaws.com.cn").as_deref(), Some("cn-north-1"));
-        for other in ["sqs.a.b.amazonaws.com", "queue.amazonaws.com", "sqs.eu-west-1.localhost:4566", "sqs.x"]
-        {
-            assert_eq!(region(other), None, "{other}");
-        }
-        assert_eq!(queue_region("http://127.0.0.1:9324/123456789012/q"), None);
-    }
 
     #[test]
     fn every_function_name_form_of_lambda_is_parsed() {

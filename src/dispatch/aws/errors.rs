@@ -8,13 +8,12 @@
 use std::error::Error;
 
 use aws_credential_types::provider::error::CredentialsError;
-use aws_sdk_sqs::config::http::HttpResponse;
-use aws_sdk_sqs::error::{ConnectorError, ProvideErrorMetadata, SdkError};
-use aws_sdk_sqs::types::BatchResultErrorEntry;
+use aws_sdk_sts::config::http::HttpResponse;
+use aws_sdk_sts::error::{ConnectorError, ProvideErrorMetadata, SdkError};
 use aws_sdk_sts::operation::assume_role::AssumeRoleError;
 use aws_sdk_sts::operation::assume_role_with_web_identity::AssumeRoleWithWebIdentityError;
 
-use super::{Class, Failure};
+use crate::dispatch::{Class, Failure};
 
 // Codes are compared in the form of [`normalize_code`]: lower case, without namespace and `Exception`.
 
@@ -100,7 +99,7 @@ const UNUSABLE_RESOURCE_CODES: [&str; 4] =
     ["efsmountfailure", "s3filesmountfailure", "invalidsecuritygroupid", "invalidsubnetid"];
 
 /// The failure of a whole call.
-pub(super) fn failure<E>(error: &SdkError<E, HttpResponse>) -> Failure
+pub(in crate::dispatch) fn failure<E>(error: &SdkError<E, HttpResponse>) -> Failure
 where
     E: ProvideErrorMetadata + Error + 'static,
 {
@@ -122,24 +121,18 @@ where
 
 /// The failure of one entry of a batch whose call succeeded. With `sender_fault` it is not transient: it is
 /// throttled or a misconfiguration if the code says so, and otherwise permanent for this event.
-pub(super) fn entry_failure(entry: &BatchResultErrorEntry) -> Failure {
-    let class = match classify_code(entry.code(), 0) {
-        Class::Transient if entry.sender_fault() => Class::Permanent,
+pub(in crate::dispatch) fn entry_failure(code: &str, message: Option<&str>, sender_fault: bool) -> Failure {
+    let class = match classify_code(code, 0) {
+        Class::Transient if sender_fault => Class::Permanent,
         // A rejected parameter of a single entry is specific to it: other entries of the same form pass.
-        Class::Misconfigured
-            if entry.sender_fault() && normalize_code(entry.code()) == "invalidparametervalue" =>
-        {
+        Class::Misconfigured if sender_fault && normalize_code(code) == "invalidparametervalue" => {
             Class::Permanent
         }
-        Class::Permanent if !entry.sender_fault() => Class::Transient,
+        Class::Permanent if !sender_fault => Class::Transient,
         class => class,
     };
-    let message = entry.message().map_or_else(String::new, |text| format!(": {}", redact(text)));
-    let code = if entry.code().is_empty() {
-        "entry failed without an error code"
-    } else {
-        strip_namespace(entry.code())
-    };
+    let message = message.map_or_else(String::new, |text| format!(": {}", redact(text)));
+    let code = if code.is_empty() { "entry failed without an error code" } else { strip_namespace(code) };
     Failure::new(class, format!("{code}{message}"))
 }
 

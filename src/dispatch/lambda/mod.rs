@@ -12,33 +12,51 @@
 //! Two events about one target never share a call, and the second is sent after the first has been
 //! settled: the outbox returns one event of a target at a time.
 
+mod name;
+pub(super) mod schema;
+pub(super) mod settings;
+
 use std::collections::HashSet;
 
+use aws_config::SdkConfig;
 use aws_sdk_lambda::Client;
 use aws_sdk_lambda::operation::invoke::InvokeOutput;
 use aws_sdk_lambda::primitives::Blob;
-use aws_sdk_lambda::types::InvocationType;
+use aws_sdk_lambda::types;
 use serde::Deserialize;
 
 use super::{Answer, Destination, Failure, Limits, OutgoingEvent, aws};
-use crate::config;
 use crate::json::Object;
+
+pub(super) use settings::{InvocationType, Settings};
 
 /// The maximum size of a stored response.
 const MAX_ANSWER_BYTES: usize = 4096;
+
+pub(super) type Clients = aws::SharedClients<Client>;
+
+/// A client for destinations with this key.
+pub(super) fn client(config: &SdkConfig, key: &aws::Key) -> Client {
+    let mut config = aws_sdk_lambda::config::Builder::from(config);
+    config.set_timeout_config(Some(key.timeouts()));
+    if let Some(endpoint) = key.endpoint_url() {
+        config.set_endpoint_url(Some(endpoint.to_owned()));
+    }
+    Client::from_conf(config.build())
+}
 
 #[derive(Debug)]
 pub(crate) struct Lambda {
     client: Client,
     function: String,
     qualifier: Option<String>,
-    invocation_type: config::InvocationType,
+    invocation_type: InvocationType,
     max_events: usize,
 }
 
 impl Lambda {
     /// The function is called at the client's endpoint.
-    pub(crate) fn new(client: Client, settings: &config::Lambda) -> Self {
+    pub(crate) fn new(client: Client, settings: &Settings) -> Self {
         Self {
             client,
             function: settings.function.clone(),
@@ -60,7 +78,7 @@ impl Lambda {
 
     /// The answer for each event, from the response of a function that did not fail.
     fn answers(&self, batch: &[OutgoingEvent], output: &InvokeOutput) -> Vec<Answer> {
-        if self.invocation_type == config::InvocationType::Event {
+        if self.invocation_type == InvocationType::Event {
             return vec![Ok(None); batch.len()];
         }
         let payload = output.payload().map_or(&[] as &[u8], AsRef::as_ref);
@@ -101,8 +119,8 @@ impl Destination for Lambda {
 
     async fn send(&self, batch: &[OutgoingEvent]) -> Result<Vec<Answer>, Failure> {
         let (kind, expected_status) = match self.invocation_type {
-            config::InvocationType::Event => (InvocationType::Event, 202),
-            config::InvocationType::RequestResponse => (InvocationType::RequestResponse, 200),
+            InvocationType::Event => (types::InvocationType::Event, 202),
+            InvocationType::RequestResponse => (types::InvocationType::RequestResponse, 200),
         };
         let call = self
             .client
@@ -189,23 +207,21 @@ fn parse_failed_ids(payload: &[u8], batch: &[OutgoingEvent]) -> Result<HashSet<S
 
 #[cfg(test)]
 mod tests {
-    use crate::config::InvocationType::{Event, RequestResponse};
     use proptest::prelude::*;
     use serde_json::{Value, json};
 
+    use super::InvocationType::{Event, RequestResponse};
     use super::*;
     use crate::dispatch::Class;
     use crate::dispatch::stub::{Reply, Stub, lambda_client, outgoing};
 
-    fn function(stub: &Stub, invocation_type: config::InvocationType, max_events: usize) -> Lambda {
-        let settings = config::Lambda {
+    fn function(stub: &Stub, invocation_type: InvocationType, max_events: usize) -> Lambda {
+        let settings = Settings {
             function: "scaler".into(),
             qualifier: Some("live".into()),
             invocation_type,
             max_events,
-            region: None,
-            endpoint_url: None,
-            role: None,
+            access: aws::Access::default(),
         };
         Lambda::new(lambda_client(stub), &settings)
     }

@@ -5,20 +5,36 @@
 //! create a second message (within the five minutes of SQS). For a standard queue, the message group is
 //! the source, which makes it a fair queue: a storm of one source does not delay the others.
 
+mod attributes;
 mod call;
+pub(super) mod schema;
+pub(super) mod settings;
 
 use std::collections::HashMap;
 
+use aws_config::SdkConfig;
 use aws_sdk_sqs::Client;
 use aws_sdk_sqs::operation::send_message_batch::SendMessageBatchOutput;
 use bytes::Bytes;
 
 use super::{Answer, Destination, Failure, Limits, OutgoingEvent, aws};
-use crate::config;
+pub(super) use settings::Settings;
 
 /// Quotas of SQS: entries per call, and their total size.
 const MAX_ENTRIES: usize = 10;
 const MAX_CALL_BYTES: usize = 1024 * 1024;
+
+pub(super) type Clients = aws::SharedClients<Client>;
+
+/// A client for destinations with this key.
+pub(super) fn client(config: &SdkConfig, key: &aws::Key) -> Client {
+    let mut config = aws_sdk_sqs::config::Builder::from(config);
+    config.set_timeout_config(Some(key.timeouts()));
+    if let Some(endpoint) = key.endpoint_url() {
+        config.set_endpoint_url(Some(endpoint.to_owned()));
+    }
+    Client::from_conf(config.build())
+}
 
 #[derive(Debug)]
 pub(crate) struct Sqs {
@@ -31,7 +47,7 @@ pub(crate) struct Sqs {
 impl Sqs {
     /// The request always contains the configured URL of the queue, and is sent to the client's endpoint,
     /// so an emulator or a private endpoint may use another URL for the queue.
-    pub(crate) fn new(client: Client, settings: &config::Sqs) -> Self {
+    pub(crate) fn new(client: Client, settings: &Settings) -> Self {
         Self {
             client,
             queue_url: settings.queue_url.clone(),
@@ -53,7 +69,7 @@ impl Destination for Sqs {
 
     /// As counted by SQS: the body, and the name, type and value of each attribute.
     fn event_bytes(&self, event: &OutgoingEvent) -> usize {
-        event.body.len() + event.header.attribute_bytes()
+        event.body.len() + attributes::attribute_bytes(&event.header)
     }
 
     async fn send(&self, batch: &[OutgoingEvent]) -> Result<Vec<Answer>, Failure> {
@@ -74,7 +90,9 @@ impl Destination for Sqs {
 fn answers(count: usize, output: &SendMessageBatchOutput) -> Vec<Answer> {
     let mut answers_by_id: HashMap<&str, Answer> = HashMap::with_capacity(count);
     answers_by_id.extend(output.successful().iter().map(|entry| (entry.id(), Ok(None))));
-    answers_by_id.extend(output.failed().iter().map(|entry| (entry.id(), Err(aws::entry_failure(entry)))));
+    answers_by_id.extend(output.failed().iter().map(|entry| {
+        (entry.id(), Err(aws::entry_failure(entry.code(), entry.message(), entry.sender_fault())))
+    }));
     let missing_answer = || Err(Failure::transient("the response of SQS has no result for the event"));
     (0..count)
         .map(|index| answers_by_id.remove(index.to_string().as_str()).unwrap_or_else(missing_answer))
@@ -92,13 +110,11 @@ mod tests {
     const QUEUE: &str = "https://sqs.eu-west-1.amazonaws.com/123456789012/scaling";
 
     fn queue(stub: &Stub, fifo: bool) -> Sqs {
-        let settings = config::Sqs {
+        let settings = Settings {
             queue_url: format!("{QUEUE}{}", if fifo { ".fifo" } else { "" }),
             fifo,
-            region: None,
-            endpoint_url: None,
-            role: None,
-            max_message_bytes: config::Sqs::MAX_MESSAGE_BYTES,
+            access: aws::Access::default(),
+            max_message_bytes: Settings::MAX_MESSAGE_BYTES,
         };
         Sqs::new(sqs_client(stub), &settings)
     }

@@ -5,25 +5,29 @@
 //! `fdatasync` of each batch. All calls block, so they run on tokio's threads for blocking work;
 //! `tokio::fs` would do the same once per call.
 
+pub(super) mod schema;
+pub(super) mod settings;
+
 use std::fs;
 use std::io::{self, Write};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use super::{Answer, Destination, Failure, Limits, OutgoingEvent};
-use crate::config;
+
+pub(super) use settings::Settings;
 
 /// The limits of one write and sync.
 const LIMITS: Limits = Limits { events: 1000, bytes: 4 * 1024 * 1024, max_event_bytes: usize::MAX };
 
 #[derive(Debug)]
 pub(crate) struct File {
-    output: config::File,
+    output: Settings,
 }
 
 impl File {
     /// Does not open the file.
-    pub(crate) fn new(settings: &config::File) -> Self {
+    pub(crate) fn new(settings: &Settings) -> Self {
         Self { output: settings.clone() }
     }
 }
@@ -45,8 +49,8 @@ impl Destination for File {
         }
         let output = self.output.clone();
         let written = tokio::task::spawn_blocking(move || match output {
-            config::File::Stdout => print(&lines).map_err(|error| format!("stdout: {error}")),
-            config::File::Path(path) => {
+            Settings::Stdout => print(&lines).map_err(|error| format!("stdout: {error}")),
+            Settings::Path(path) => {
                 append(&path, &lines).map_err(|error| format!("{}: {error}", path.display()))
             }
         });
@@ -145,7 +149,7 @@ mod tests {
     use crate::dispatch::stub::outgoing;
 
     fn file_at(path: &Path) -> File {
-        File::new(&config::File::Path(path.to_owned()))
+        File::new(&Settings::Path(path.to_owned()))
     }
 
     #[tokio::test]

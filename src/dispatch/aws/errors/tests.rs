@@ -301,8 +301,7 @@ fn every_shape_of_a_failed_entry_has_its_class() {
         ("", false, Transient),
     ];
     for (code, sender_fault, class) in shapes {
-        let entry = BatchResultErrorEntry::builder().id("0").code(code).sender_fault(sender_fault);
-        let failure = entry_failure(&entry.message("said so").build().unwrap());
+        let failure = entry_failure(code, Some("said so"), sender_fault);
         assert_eq!(failure.class, class, "{code} {sender_fault}");
         assert!(failure.message.ends_with(": said so"), "{failure}");
     }

@@ -1,0 +1,171 @@
+//! The schema of the configuration file.
+
+use std::collections::BTreeMap;
+
+use schemars::JsonSchema;
+
+use super::kinds::{Destination, KindName};
+use super::{Duration, Matcher};
+use crate::config::kinds::{DestinationSettings, SourceKind};
+
+/// The configuration of scalebridge. Keys are optional and have defaults unless marked as required.
+#[derive(JsonSchema)]
+#[schemars(title = "scalebridge configuration", deny_unknown_fields, extend("$id" = "urn:scalebridge:schema:config"))]
+#[schemars(rename = "ConfigFile", bound = "D: DestinationSettings, S: SourceKind")]
+pub(super) struct ConfigFile<D, S> {
+    /// The listener for Alertmanager's webhooks.
+    server: Option<Server>,
+    /// The listener for metrics and the operator API.
+    admin: Option<Admin>,
+    /// The store of state, undelivered events and decisions.
+    store: Option<Store>,
+    /// Sources by name: one for each Alertmanager cluster. Required.
+    sources: BTreeMap<String, Option<Source<S>>>,
+    /// Destinations of events by name. Required.
+    destinations: BTreeMap<String, Destination<D>>,
+    /// Retries, expiry and backlog of deliveries.
+    delivery: Option<Delivery>,
+    /// Settings for all rules.
+    engine: Option<Engine>,
+    /// Rules files, relative to this file. Required.
+    rules: Vec<String>,
+    /// Retention periods.
+    retention: Option<Retention>,
+    /// The log on stderr.
+    log: Option<Log>,
+}
+
+/// The listener for Alertmanager's webhooks.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+struct Server {
+    /// IP address and port. Default 127.0.0.1:9096.
+    listen: Option<String>,
+    /// Allow a non-loopback address although the listener has no authentication. Default false.
+    allow_unauthenticated: Option<bool>,
+    /// Maximum size of a request body in bytes; a larger one gets 413. Default 33554432 (32 MiB).
+    max_body_bytes: Option<u64>,
+    /// Maximum number of concurrent requests; further ones get 503. Default 256.
+    max_in_flight: Option<u32>,
+    /// Maximum number of bytes of concurrent request bodies. Default 134217728 (128 MiB).
+    max_in_flight_bytes: Option<u64>,
+    /// Timeout for reading the headers of a request. Default 5s.
+    header_timeout: Option<Duration>,
+    /// Timeout for reading a request body. Default 30s.
+    body_timeout: Option<Duration>,
+    /// Maximum time from SIGTERM to the end of the process. Default 25s.
+    drain_timeout: Option<Duration>,
+}
+
+/// The listener for metrics and the operator API.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+struct Admin {
+    /// IP address and port. Default 127.0.0.1:9097.
+    listen: Option<String>,
+    /// Allow a non-loopback address although the listener has no authentication. Default false.
+    allow_unauthenticated: Option<bool>,
+}
+
+/// The store of state, undelivered events and decisions.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+struct Store {
+    /// An embedded SQLite database.
+    sqlite: Option<Sqlite>,
+}
+
+/// An embedded SQLite database.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+struct Sqlite {
+    /// The database file, relative to the working directory. Default data/scalebridge.db.
+    path: String,
+}
+
+/// A sender of notifications: one Alertmanager cluster.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields, rename = "Source", bound = "S: SourceKind")]
+pub(super) struct Source<S> {
+    /// The format of the notifications. Default alertmanager.
+    kind: Option<KindName<S>>,
+    /// Labels that override those of each alert.
+    labels: Option<BTreeMap<String, String>>,
+    /// Matchers of an alert that always fires. While it is absent, no alert of this source can decrease
+    /// capacity.
+    heartbeat: Option<Vec<Matcher>>,
+    /// How long a firing alert that arrives after its own resolve is deferred, since it may be a late copy.
+    /// Default 6m.
+    late_window: Option<Duration>,
+    /// An alert that no notification mentions for this long expires. Default 24h.
+    occurrence_ttl: Option<Duration>,
+}
+
+/// Retries, expiry and backlog of deliveries.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+struct Delivery {
+    /// Delay before the second attempt. Default 500ms.
+    initial_backoff: Option<Duration>,
+    /// Maximum delay between two attempts. Default 1m.
+    max_backoff: Option<Duration>,
+    /// An older delivery is dead-lettered. Default 1h.
+    max_age: Option<Duration>,
+    /// `max_age` of events that can decrease capacity. Default 5m.
+    scale_in_max_age: Option<Duration>,
+    /// Maximum number of unsettled deliveries of all destinations; at this number the webhook responds 503.
+    /// Default 1000000.
+    max_backlog: Option<u64>,
+}
+
+/// Settings for all rules.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+struct Engine {
+    /// Maximum number of events per minute that decrease capacity, of all rules; 0 means no limit. Default
+    /// 60.
+    scale_in_per_minute: Option<u32>,
+    /// Maximum number of events per minute that increase capacity, of all rules; 0 means no limit. Default 0.
+    scale_out_per_minute: Option<u32>,
+    /// A decrease that is deferred for longer is withdrawn. Default 1h.
+    max_deferral: Option<Duration>,
+}
+
+/// Retention periods.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+struct Retention {
+    /// Decisions and expired episodes. Default 7d.
+    decisions: Option<Duration>,
+    /// Events that are delivered to every destination. Default 24h.
+    delivered: Option<Duration>,
+    /// Closed episodes and alerts. Default 1h.
+    closed: Option<Duration>,
+}
+
+/// Format and level of the log.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+struct Log {
+    /// Format of the log. Default text.
+    format: Option<LogFormat>,
+    /// The lowest level that is logged. Default info.
+    level: Option<LogLevel>,
+}
+
+#[derive(JsonSchema)]
+#[schemars(rename_all = "snake_case")]
+enum LogFormat {
+    Text,
+    Json,
+}
+
+#[derive(JsonSchema)]
+#[schemars(rename_all = "snake_case")]
+enum LogLevel {
+    Error,
+    Warn,
+    Info,
+    Debug,
+    Trace,
+}

@@ -1,0 +1,147 @@
+//! The schema of a test file.
+
+use std::collections::BTreeMap;
+
+use schemars::JsonSchema;
+
+use super::config_file::Source;
+use super::{Duration, Name};
+use crate::config::kinds::SourceKind;
+use crate::domain::verdict::Verdict;
+
+/// Unit tests of rules, run by `scalebridge test`.
+#[derive(JsonSchema)]
+#[schemars(title = "scalebridge tests", deny_unknown_fields, extend("$id" = "urn:scalebridge:schema:tests"))]
+#[schemars(rename = "TestsFile", bound = "S: SourceKind")]
+pub(super) struct TestsFile<S> {
+    /// Rules files under test, relative to this file. Excludes `config`.
+    rules: Option<Vec<String>>,
+    /// The configuration under test, with its sources. Excludes `rules`.
+    config: Option<String>,
+    /// Sources by name, with `rules` only. Sources with default settings need not be listed.
+    sources: Option<BTreeMap<String, Option<Source<S>>>>,
+    /// The tests of the file.
+    tests: Vec<Test>,
+}
+
+/// A test: steps on a virtual clock.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+struct Test {
+    /// What the test verifies.
+    name: String,
+    /// Start time, RFC 3339. Default 2026-01-01T00:00:00Z.
+    #[schemars(extend("format" = "date-time"))]
+    start: Option<String>,
+    /// Steps, sorted by `at`.
+    steps: Vec<TestStep>,
+}
+
+/// Notifications and expectations at one point in time.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+struct TestStep {
+    /// Offset from the start of the test.
+    at: Duration,
+    /// Notifications that arrive.
+    notify: Option<OneOrMore>,
+    /// Expected decisions since the previous step. All must be listed, except those with the verdicts duplicate,
+    /// still_open, no_action, stale, unmatched, condition_false, heartbeat and disabled.
+    expect: Option<Vec<Expected>>,
+}
+
+/// One or more notifications.
+#[derive(JsonSchema)]
+#[schemars(untagged)]
+enum OneOrMore {
+    One(TestNotification),
+    More(Vec<TestNotification>),
+}
+
+/// A notification of Alertmanager.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+struct TestNotification {
+    /// The source that sends it.
+    source: Name,
+    /// The alerts of the notification.
+    alerts: Vec<TestAlert>,
+    /// Number of alerts that `max_alerts` has truncated.
+    #[schemars(rename = "truncatedAlerts")]
+    truncated_alerts: Option<u32>,
+    /// Field of Alertmanager's notification.
+    receiver: Option<String>,
+    /// Field of Alertmanager's notification.
+    #[schemars(rename = "groupKey")]
+    group_key: Option<String>,
+    /// Field of Alertmanager's notification.
+    #[schemars(rename = "externalURL")]
+    external_url: Option<String>,
+    /// Field of Alertmanager's notification.
+    notification_reason: Option<String>,
+}
+
+/// An alert of a notification.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+struct TestAlert {
+    /// Firing or resolved.
+    status: Status,
+    /// Labels. Values must be text: quote numbers.
+    labels: BTreeMap<String, String>,
+    /// Annotations. Values must be text: quote numbers.
+    annotations: Option<BTreeMap<String, String>>,
+    /// RFC 3339, or a duration relative to the start, negative for earlier times. Default: the time of the
+    /// step that first fires the alert.
+    #[schemars(rename = "startsAt")]
+    starts_at: Option<String>,
+    /// Format as for `startsAt`. Default: the time of the step that resolves the alert.
+    #[schemars(rename = "endsAt")]
+    ends_at: Option<String>,
+    /// Default: Alertmanager's hash of the labels.
+    fingerprint: Option<String>,
+    /// Field of Alertmanager's notification.
+    #[schemars(rename = "generatorURL")]
+    generator_url: Option<String>,
+}
+
+#[derive(JsonSchema)]
+#[schemars(rename_all = "snake_case")]
+enum Status {
+    Firing,
+    Resolved,
+}
+
+/// An expected decision. Only the given fields, and the given keys of maps, are compared.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+struct Expected {
+    /// Name of the rule.
+    rule: Option<String>,
+    /// The verdict of the decision.
+    verdict: Option<Verdict>,
+    /// The action of the rule.
+    action: Option<String>,
+    /// Phase of the episode: firing or resolved.
+    phase: Option<Status>,
+    /// The target's key.
+    subject: Option<String>,
+    /// Fields of the target.
+    target: Option<BTreeMap<String, String>>,
+    /// A part of the explanation text.
+    detail: Option<String>,
+    /// When the deferred action is rechecked: RFC 3339, or a duration relative to the start.
+    until: Option<String>,
+    /// Fields of the event; see the schema of events.
+    event: Option<BTreeMap<String, serde_json::Value>>,
+    /// The alerts, or their number.
+    alerts: Option<serde_json::Value>,
+    /// ID of the episode.
+    episode: Option<String>,
+    /// The destination, if the decision is about a single one.
+    destination: Option<String>,
+    /// Fields of the notification that caused the decision.
+    notification: Option<BTreeMap<String, serde_json::Value>>,
+    /// Whether the notification was truncated.
+    truncated: Option<bool>,
+}

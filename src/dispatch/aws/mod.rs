@@ -1,0 +1,15 @@
+//! What the destinations in AWS share: settings, credentials and clients, error classes, ARNs and IAM
+//! permissions.
+
+mod clients;
+mod errors;
+mod permission;
+mod settings;
+
+pub(super) use clients::{Configs, Key, SharedClients};
+pub(super) use errors::{entry_failure, failure};
+pub(super) use permission::partition;
+pub(crate) use permission::{ArnDefaults, Permission};
+#[cfg(test)]
+pub(super) use settings::Role;
+pub(super) use settings::{Access, effective_region, endpoint, host_and_path, role};
