@@ -8,6 +8,7 @@
 //! - [`config`], `store`: configuration files to checked settings; the durable state.
 //! - `telemetry`: logs and metrics.
 //! - `bridge`, `dispatch`: notification to committed decisions; committed events to destinations.
+//! - `ops`: what operators do and read, with the audit trail.
 //! - `http`: the webhook and the admin listener.
 //! - `app`: wiring, reload, shutdown.
 //! - `cli`: the commands.
@@ -28,7 +29,8 @@
 //! - A commit is made by the one writer thread: `store/sqlite/writer.rs` (group commit in WAL mode).
 //!   Transactions are decided by optimistic concurrency against a snapshot: `store/sqlite/optimistic.rs`.
 //!   States are stored with dictionary compression: `store/sqlite/dictionaries.rs`.
-//! - A pause is recorded in the controls: `bridge/pauses.rs`, `domain/control.rs`.
+//! - A pause is recorded in the controls, and like every act of an operator in the audit trail:
+//!   `ops/pauses.rs`, `domain/control.rs`, `ops/audit.rs`.
 //!
 //! ARCHITECTURE.md has the complete map, docs/GLOSSARY.md the terms.
 //!
@@ -55,6 +57,8 @@ pub mod domain;
 mod http;
 mod json;
 #[cfg(feature = "server")]
+mod ops;
+#[cfg(feature = "server")]
 mod store;
 #[cfg(feature = "server")]
 mod telemetry;
@@ -67,7 +71,8 @@ pub use cli::run;
 #[doc(hidden)]
 pub mod testing {
     pub use crate::app::wall_clock;
-    pub use crate::bridge::{Bridge, PauseRequest};
+    pub use crate::bridge::Bridge;
+    pub use crate::ops::{Error as OpsError, Initiator, PauseRequest, Pauses};
     pub use crate::store::{Changes, Keys, Memory, NewEvent, Record, Settlement, Sqlite, Store};
     pub use crate::telemetry::Metrics;
 }

@@ -6,7 +6,6 @@
 mod decision_query;
 pub(crate) mod decision_view;
 mod explain;
-mod pauses;
 mod record;
 mod simulator;
 mod split;
@@ -36,7 +35,6 @@ use crate::store::{self, Changes, EpisodePhase, Keys, NewEvent, Store, View};
 use crate::telemetry::Metrics;
 pub(crate) use decision_query::{Filter, Position};
 pub(crate) use explain::{Explanation, MAX_ALERTS as MAX_EXPLAINED};
-pub use pauses::PauseRequest;
 pub(crate) use simulator::{Simulator, SimulatorError};
 
 /// Due targets that are processed in one transaction.

@@ -11,9 +11,10 @@ use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
 use super::error::Rejection;
-use super::{HttpState, LifecyclePhase, body};
+use super::{HttpState, body};
 use crate::domain::notification::{self, Notification};
 use crate::domain::summary::Summary;
+use crate::ops::LifecyclePhase;
 use crate::store;
 
 /// A larger body is parsed on a blocking thread.

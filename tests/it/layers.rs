@@ -7,7 +7,7 @@ use proc_macro2::TokenTree;
 use crate::support::sources::{self, ModulePath};
 
 /// Each layer with its level. A layer may use itself and layers of a lower level.
-const LAYERS: [(&str, u8); 10] = [
+const LAYERS: [(&str, u8); 11] = [
     ("json", 0),
     ("domain", 1),
     ("config", 2),
@@ -15,9 +15,10 @@ const LAYERS: [(&str, u8); 10] = [
     ("telemetry", 3),
     ("bridge", 4),
     ("dispatch", 4),
-    ("http", 5),
-    ("app", 6),
-    ("cli", 7),
+    ("ops", 5),
+    ("http", 6),
+    ("app", 7),
+    ("cli", 8),
 ];
 
 fn level(layer: &str) -> Option<u8> {

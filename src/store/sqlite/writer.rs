@@ -30,7 +30,7 @@ use crate::store::{Error, Keys};
 
 /// A change of the set of lanes.
 enum DestinationChange {
-    Add(Name, Reply<()>),
+    Add(Vec<Name>, Reply<()>),
     Remove(Name, Reply<()>),
 }
 
@@ -234,8 +234,8 @@ impl Writer {
     fn execute(&mut self, run: &mut BatchRun, command: Command) {
         match command {
             Command::Close => run.is_open = false,
-            Command::AddDestination { destination, reply } => {
-                run.destination_changes.push(DestinationChange::Add(destination, reply));
+            Command::AddDestinations { destinations, reply } => {
+                run.destination_changes.push(DestinationChange::Add(destinations, reply));
             }
             Command::RemoveDestination { destination, reply } => {
                 run.destination_changes.push(DestinationChange::Remove(destination, reply));
@@ -314,17 +314,16 @@ impl Writer {
     /// Runs between two batches, so that all commands of a batch see the same lanes.
     fn change_destination(&self, change: DestinationChange) {
         let (result, reply) = match change {
-            DestinationChange::Add(destination, reply) => (self.add_destination(&destination), reply),
+            DestinationChange::Add(destinations, reply) => (self.add_destinations(destinations), reply),
             DestinationChange::Remove(destination, reply) => (self.remove_destination(&destination), reply),
         };
         drop(reply.send(result.map_err(|error| schema::unavailable(&error))));
     }
 
-    fn add_destination(&self, destination: &Name) -> rusqlite::Result<()> {
-        if self.lanes.get(destination).is_none() {
-            let opened = read_lanes(&self.connection, std::slice::from_ref(destination))?;
-            opened.into_values().for_each(|handle| self.lanes.add(handle));
-        }
+    fn add_destinations(&self, mut destinations: Vec<Name>) -> rusqlite::Result<()> {
+        destinations.retain(|destination| self.lanes.get(destination).is_none());
+        let opened = read_lanes(&self.connection, &destinations)?;
+        opened.into_values().for_each(|handle| self.lanes.add(handle));
         Ok(())
     }
 
