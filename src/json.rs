@@ -5,8 +5,12 @@ use serde::Serialize;
 use serde::ser::{self, Error as _, SerializeStruct as _};
 use serde_json::{Error, Result};
 
+#[cfg(feature = "server")]
+mod lenient;
 mod object;
 
+#[cfg(feature = "server")]
+pub(crate) use lenient::lenient;
 pub(crate) use object::Object;
 
 /// The struct name with which [`serde_json::value::RawValue`] is passed to any serializer.

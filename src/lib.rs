@@ -10,6 +10,7 @@
 //! - `sources`, `bridge`, `dispatch`: bodies to notifications; notifications to committed decisions;
 //!   committed events to destinations.
 //! - `kinds`: the configuration with the kinds of sources and destinations that there are.
+//! - `ops`: what operators do and read, with the audit trail.
 //! - `http`: the webhook and the admin listener.
 //! - `app`: wiring, reload, shutdown.
 //! - `cli`: the commands.
@@ -30,7 +31,8 @@
 //! - A commit is made by the one writer thread: `store/sqlite/writer.rs` (group commit in WAL mode).
 //!   Transactions are decided by optimistic concurrency against a snapshot: `store/sqlite/optimistic.rs`.
 //!   States are stored with dictionary compression: `store/sqlite/dictionaries.rs`.
-//! - A pause is recorded in the controls: `bridge/pauses.rs`, `domain/control.rs`.
+//! - A pause is recorded in the controls, and like every act of an operator in the audit trail:
+//!   `ops/pauses.rs`, `domain/control.rs`, `ops/audit.rs`.
 //!
 //! ARCHITECTURE.md has the complete map, docs/GLOSSARY.md the terms.
 //!
@@ -59,6 +61,8 @@ mod json;
 #[cfg(feature = "server")]
 mod kinds;
 #[cfg(feature = "server")]
+mod ops;
+#[cfg(feature = "server")]
 mod sources;
 #[cfg(feature = "server")]
 mod store;
@@ -73,7 +77,8 @@ pub use cli::run;
 #[doc(hidden)]
 pub mod testing {
     pub use crate::app::wall_clock;
-    pub use crate::bridge::{Bridge, PauseRequest};
+    pub use crate::bridge::Bridge;
+    pub use crate::ops::{Error as OpsError, Initiator, PauseRequest, Pauses};
     pub use crate::store::{
         Changes, Keys, MAX_WINDOW_BYTES, Memory, NewEvent, Record, Settlement, Sqlite, Store,
     };

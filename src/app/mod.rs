@@ -14,12 +14,13 @@ use std::sync::{Arc, OnceLock};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::Context as _;
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use crate::domain::time::Time;
-use crate::http::{self, HttpState, Lifecycle, LifecyclePhase, Limits, MAX_STREAMS, ReloadRequest};
+use crate::http::{self, HttpState, Limits, MAX_STREAMS};
 use crate::kinds::Loaded;
+use crate::ops::{Lifecycle, LifecyclePhase, ReloadHandle, ReloadRequests};
 use crate::telemetry::Metrics;
 use listener::Listener;
 use running::RunningBridge;
@@ -30,7 +31,7 @@ pub(crate) struct App {
     loaded: Loaded,
     origin: Origin,
     metrics: Metrics,
-    reloads: (mpsc::Sender<ReloadRequest>, mpsc::Receiver<ReloadRequest>),
+    reloads: (ReloadHandle, ReloadRequests),
 }
 
 /// The origin of a configuration, for reloads.
@@ -61,11 +62,11 @@ impl App {
         let metrics = Metrics::new();
         metrics.record_config_load(SystemTime::now().duration_since(UNIX_EPOCH).ok());
         *origin.files.lock() = loaded.files.clone();
-        Self { loaded, origin, metrics, reloads: mpsc::channel(1) }
+        Self { loaded, origin, metrics, reloads: ReloadHandle::new() }
     }
 
-    /// The channel for reload requests.
-    pub(crate) fn reloads(&self) -> mpsc::Sender<ReloadRequest> {
+    /// Requests reloads. They wait until the bridge is ready.
+    pub(crate) fn reloads(&self) -> ReloadHandle {
         self.reloads.0.clone()
     }
 
@@ -75,7 +76,7 @@ impl App {
     /// # Errors
     /// A listener or the store cannot be opened, or a worker or the store has failed.
     pub(crate) async fn run(self, stop: CancellationToken) -> anyhow::Result<()> {
-        let Self { loaded, origin, metrics, reloads: (reload_sender, mut reload_requests) } = self;
+        let Self { loaded, origin, metrics, reloads: (reloads, mut reload_requests) } = self;
         let settings = Arc::new(loaded.settings);
         let (server, admin) = (settings.server.clone(), settings.admin.clone());
         let lifecycle = Arc::new(Lifecycle::default());
@@ -87,7 +88,6 @@ impl App {
             limits: Limits::new(&server),
             admin_on_loopback: admin.listen.ip().to_canonical().is_loopback(),
             streams: Arc::new(Semaphore::new(MAX_STREAMS)),
-            reloads: reload_sender.clone(),
         };
         let webhook = Listener::start(
             "server.listen",
@@ -101,8 +101,8 @@ impl App {
         let Some(mut running) = RunningBridge::start(settings, origin, metrics, &stop).await? else {
             return Ok(());
         };
-        running.watch_files(reload_sender);
-        let set = services.set(running.services());
+        running.watch_files(reloads.clone());
+        let set = services.set(running.services(lifecycle.clone(), reloads));
         debug_assert!(set.is_ok(), "`run` is called once");
         lifecycle.enter(LifecyclePhase::Ready);
         tracing::info!(webhook = %webhook.address, admin = %admin_api.address, "scalebridge is ready");
@@ -116,9 +116,9 @@ impl App {
                 _ = &mut running.due_task => {
                     break Err(anyhow::anyhow!("the store's writer has stopped; see the previous log lines"));
                 }
-                Some(reply) = reload_requests.recv() => {
-                    // The requester may have gone.
-                    drop(reply.send(running.reloader.reload(&mut running.workers).await));
+                Some(request) = reload_requests.next() => {
+                    let result = running.reloader.reload(&request.by, &mut running.workers).await;
+                    request.reply(result);
                 }
             }
         };

@@ -20,8 +20,9 @@ use super::{Origin, wall_clock};
 use crate::bridge::{Bridge, RetiredRules};
 use crate::dispatch::DestinationStatuses;
 use crate::domain::name::Name;
-use crate::http::{ConfigurationStatus, ReloadError, ReloadReport};
 use crate::kinds::{self, Settings};
+use crate::ops::api::{ConfigurationStatus, ReloadReport};
+use crate::ops::{Initiator, ReloadError, ReloadTrail};
 use crate::store::Store;
 use crate::telemetry::Metrics;
 
@@ -41,6 +42,7 @@ pub(super) struct Reloader {
     pub configuration: Arc<ArcSwap<ConfigurationStatus>>,
     pub bridge: Bridge,
     pub store: Store,
+    pub trail: ReloadTrail,
     pub statuses: DestinationStatuses,
     pub metrics: Metrics,
     /// Stops the background tasks.
@@ -50,9 +52,16 @@ pub(super) struct Reloader {
 }
 
 impl Reloader {
-    /// Reads and applies the configuration, or changes nothing and returns the errors. Logs both.
-    pub(super) async fn reload(&mut self, workers: &mut Workers) -> Result<ReloadReport, ReloadError> {
+    /// Reads and applies the configuration, or changes nothing and returns the errors. Both are logged and recorded in
+    /// the audit trail.
+    pub(super) async fn reload(
+        &mut self,
+        by: &Initiator,
+        workers: &mut Workers,
+    ) -> Result<ReloadReport, ReloadError> {
         let reloaded = self.try_reload(workers).await;
+        self.trail.record(by, &reloaded).await;
+        let (author, given_reason) = (by.actor.as_str(), by.reason_text());
         match &reloaded {
             Ok(reloaded) => {
                 let loaded_at = wall_clock().to_millis_string();
@@ -67,20 +76,28 @@ impl Reloader {
                     tracing::warn!(%warning, "configuration warning");
                 }
                 let (changed, restart) = (reloaded.changed.join("; "), reloaded.needs_restart.join(", "));
-                tracing::info!(changed, needs_restart = restart, "configuration reloaded");
+                tracing::info!(
+                    changed,
+                    needs_restart = restart,
+                    author,
+                    reason = given_reason,
+                    "configuration reloaded"
+                );
             }
             Err(error) => {
-                let reason = match error {
-                    ReloadError::Invalid(findings) => findings.join("\n"),
-                    ReloadError::Failed(reason) => reason.clone(),
-                };
+                let error = error.lines().join("\n");
                 let before = self.configuration.load();
                 self.configuration.store(Arc::new(ConfigurationStatus {
-                    last_error: Some(reason.clone()),
+                    last_error: Some(error.clone()),
                     ..(**before).clone()
                 }));
                 self.metrics.record_config_load(None);
-                tracing::error!(error = %reason, "configuration rejected, the running one stays active");
+                tracing::error!(
+                    error,
+                    author,
+                    reason = given_reason,
+                    "configuration rejected, the running one stays active"
+                );
             }
         }
         reloaded
@@ -106,11 +123,11 @@ impl Reloader {
         }
         let prepared =
             workers.prepare(&settings.destinations).await.map_err(|error| failed(format!("{error:#}")))?;
-        for name in settings.destinations.keys() {
-            self.store.add_destination(name).await.map_err(|error| failed(error.to_string()))?;
-        }
-        // Only after all were added: steps that can fail come before steps that change the running bridge.
+        let names: Vec<Name> = settings.destinations.keys().cloned().collect();
+        // All of them or none. A failure leaves nothing behind that the running bridge uses.
+        self.store.add_destinations(&names).await.map_err(|error| failed(error.to_string()))?;
         for (name, destination) in &settings.destinations {
+            // Fails only for unknown destinations.
             self.store
                 .set_max_backlog(name, destination.max_backlog)
                 .map_err(|error| failed(error.to_string()))?;
@@ -180,7 +197,7 @@ async fn drain_to_dead_letters(store: &Store, name: &Name) {
     loop {
         match store.drain_to_dead_letters(name, reason).await {
             Ok(count) => {
-                tracing::info!(destination = %name, dead_letters = count, "destination removed");
+                tracing::info!(destination = %name, deliveries = count, "destination removed");
                 return;
             }
             Err(error) => {

@@ -6,7 +6,6 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use arc_swap::ArcSwap;
-use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -18,8 +17,10 @@ use crate::bridge::Bridge;
 use crate::config;
 use crate::dispatch::DestinationStatuses;
 use crate::domain::name::Name;
-use crate::http::{ConfigurationStatus, ReloadError, ReloadRequest, Services};
+use crate::http::Services;
 use crate::kinds::Settings;
+use crate::ops::api::ConfigurationStatus;
+use crate::ops::{Actor, Deps, Lifecycle, Ops, ReloadError, ReloadHandle, ReloadTrail};
 use crate::store::{Sqlite, Store};
 use crate::telemetry::Metrics;
 
@@ -85,40 +86,48 @@ impl RunningBridge {
             configuration: Arc::new(ArcSwap::from_pointee(configuration)),
             bridge,
             store: store.clone(),
+            trail: ReloadTrail::new(store.clone()),
             statuses,
             metrics,
             stop: background,
             removing: BTreeMap::new(),
         };
         for name in store.orphaned_destinations().await? {
-            store.add_destination(&name).await?;
+            store.add_destinations(std::slice::from_ref(&name)).await?;
             reloader.remove_destination(name, None);
         }
         Ok(Some(Self { workers, reloader, due_task, prune_task }))
     }
 
-    /// Requests a reload by `requests` after each change of the configuration's files.
-    pub(super) fn watch_files(&self, requests: mpsc::Sender<ReloadRequest>) {
+    /// Requests a reload after each change of the configuration's files.
+    pub(super) fn watch_files(&self, reloads: ReloadHandle) {
         let (files, stop) = (self.reloader.origin.files.clone(), self.reloader.stop.clone());
         tokio::spawn(watch::watch(files, stop, async move || {
-            let (reply, answer) = oneshot::channel();
-            if requests.send(reply).await.is_err() {
-                return true;
-            }
+            let reloaded = reloads.reload(Actor::file_watcher().into()).await;
             // An invalid configuration stays invalid until the files change; other failures are retried.
-            !matches!(answer.await, Ok(Err(ReloadError::Failed(_))))
+            !matches!(reloaded, Err(ReloadError::Failed(_)))
         }));
     }
 
     /// The parts that HTTP handlers use.
-    pub(super) fn services(&self) -> Services {
+    pub(super) fn services(&self, lifecycle: Arc<Lifecycle>, reloads: ReloadHandle) -> Services {
         let Reloader { bridge, store, statuses, settings, configuration, .. } = &self.reloader;
-        Services {
+        let ops = Ops::new(Deps {
+            lifecycle,
             bridge: bridge.clone(),
             store: store.clone(),
             statuses: statuses.clone(),
             settings: settings.clone(),
             configuration: configuration.clone(),
+            reloads,
+            running: Default::default(),
+        });
+        Services {
+            ops,
+            bridge: bridge.clone(),
+            store: store.clone(),
+            statuses: statuses.clone(),
+            settings: settings.clone(),
         }
     }
 

@@ -66,7 +66,8 @@ impl Filter {
     fn matches(&self, decision: &DecisionView) -> bool {
         let key = || decision.subject.as_deref().map(TargetKey::from_stored);
         self.rule.as_ref().is_none_or(|rule| decision.rule.as_deref() == Some(rule.as_str()))
-            && (self.verdicts.is_empty() || self.verdicts.contains(&decision.verdict))
+            && (self.verdicts.is_empty()
+                || self.verdicts.iter().any(|verdict| verdict.as_str() == decision.verdict))
             && self.target.as_ref().is_none_or(|pattern| key().is_some_and(|key| pattern.covers(&key)))
             && self
                 .fingerprint

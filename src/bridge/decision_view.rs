@@ -12,6 +12,7 @@ use crate::domain::phase::Phase;
 use crate::domain::target::{PartialTarget, TargetKey};
 use crate::domain::trigger::Trigger;
 use crate::domain::verdict::Verdict;
+use crate::json::lenient;
 
 /// A decision about alerts of one rule and one target, with its verdict and reason.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -25,7 +26,9 @@ pub struct DecisionView {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rule: Option<String>,
     /// The outcome.
-    pub verdict: Verdict,
+    // A text, because a newer bridge may have more verdicts.
+    #[schemars(with = "Verdict")]
+    pub verdict: Cow<'static, str>,
     /// The reason, where the verdict alone does not give it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub detail: Option<String>,
@@ -36,13 +39,13 @@ pub struct DecisionView {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub action: Option<String>,
     /// The phase of the episode that the decision is about: firing or resolved.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "lenient", skip_serializing_if = "Option::is_none")]
     pub phase: Option<Phase>,
     /// The target's key, which is the `subject` of its events.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub subject: Option<String>,
     /// The target's fields; for a hold, those that it specifies.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "lenient", skip_serializing_if = "Option::is_none")]
     pub target: Option<PartialTarget>,
     /// The episode's id.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -135,7 +138,7 @@ pub(crate) fn read(id: i64, body: &str) -> serde_json::Result<Vec<DecisionView>>
             id: format!("{id}.{index}"),
             at: at.clone(),
             rule: entry.rule.map(Cow::into_owned),
-            verdict: entry.verdict,
+            verdict: entry.verdict.as_str().into(),
             detail: entry.detail.map(Cow::into_owned),
             until: entry.until.map(|until| until.to_string()),
             action: entry.action.map(Cow::into_owned),
@@ -154,15 +157,21 @@ pub(crate) fn read(id: i64, body: &str) -> serde_json::Result<Vec<DecisionView>>
     decisions.collect()
 }
 
+/// A decision with the whole event in place of its id.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ExplainedDecision {
+    /// The decision, without event.
+    #[serde(flatten)]
+    pub decision: DecisionView,
+    /// The event that was or would be emitted, or that a rule in `mode: shadow` would have emitted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub event: Option<Value>,
+}
+
 impl DecisionView {
-    /// The decision as JSON with the whole event in place of its id: `event`, or else the shadowed one.
-    pub fn with_event(self, event: Option<Value>) -> Value {
-        let shadow = self.shadow.clone();
-        let mut json = serde_json::to_value(self).unwrap_or_default();
-        if let (Value::Object(fields), Some(event)) = (&mut json, event.or(shadow)) {
-            fields.remove("shadow");
-            fields.insert("event".to_owned(), event);
-        }
-        json
+    /// The decision with its event: `event`, or else the shadowed one, or else the id.
+    pub fn with_event(mut self, event: Option<Value>) -> ExplainedDecision {
+        let (id, shadow) = (self.event.take().map(Value::from), self.shadow.take());
+        ExplainedDecision { decision: self, event: event.or(shadow).or(id) }
     }
 }

@@ -7,7 +7,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{Bridge, SourceHandle, decision_view, record};
+use super::decision_view::{self, ExplainedDecision};
+use super::{Bridge, SourceHandle, record};
 use crate::domain::engine::{self, EvaluatedAlert, Input};
 use crate::domain::notification::{Alert, Notification, Status};
 use crate::domain::size_limit::SizeLimit;
@@ -15,6 +16,7 @@ use crate::domain::source::Source;
 use crate::domain::table::{MatchResult, RuleTable};
 use crate::domain::target::PartialTarget;
 use crate::domain::trigger::Trigger;
+use crate::json::lenient;
 use crate::store::{self, Changes, Keys};
 
 /// The maximum number of alerts that are explained in one request.
@@ -32,7 +34,8 @@ pub struct Explanation {
     /// The alerts in the order of the body.
     pub alerts: Vec<ExplainedAlert>,
     /// The decisions that would be made, each with the whole event in place of its id.
-    pub decisions: Vec<Value>,
+    #[schemars(with = "Vec<Value>")]
+    pub decisions: Vec<ExplainedDecision>,
 }
 
 /// The result of each rule for an alert.
@@ -66,7 +69,7 @@ pub struct ExplainedRule {
     /// The reason for the outcome, as text.
     pub reason: String,
     /// The rendered target; for a `hold` rule, the targets that it covers.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "lenient", skip_serializing_if = "Option::is_none")]
     pub target: Option<PartialTarget>,
     /// The rendered parameters.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]

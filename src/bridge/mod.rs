@@ -6,7 +6,6 @@
 mod decision_query;
 pub(crate) mod decision_view;
 mod explain;
-mod pauses;
 mod rates;
 mod record;
 mod simulator;
@@ -38,7 +37,6 @@ use crate::store::{self, Changes, EpisodePhase, Keys, NewEvent, Store, Unreadabl
 use crate::telemetry::Metrics;
 pub(crate) use decision_query::{Filter, Position};
 pub(crate) use explain::{Explanation, MAX_ALERTS as MAX_EXPLAINED};
-pub use pauses::PauseRequest;
 use rates::{RateTransaction, SharedRates};
 pub(crate) use simulator::{Simulator, SimulatorError};
 

@@ -6,9 +6,8 @@ use std::ops::Bound;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
-use serde_json::Value;
-
-use super::{Bridge, Explanation, decision_view};
+use super::decision_view::{self, ExplainedDecision};
+use super::{Bridge, Explanation};
 use crate::domain::engine::Policy;
 use crate::domain::name::Name;
 use crate::domain::notification::Notification;
@@ -80,7 +79,7 @@ impl Simulator {
     ///
     /// # Errors
     /// [`SimulatorError`].
-    pub(crate) async fn advance_to(&mut self, at: Time) -> Result<Vec<Value>, SimulatorError> {
+    pub(crate) async fn advance_to(&mut self, at: Time) -> Result<Vec<ExplainedDecision>, SimulatorError> {
         for _ in 0..MAX_STEPS {
             let due = *self.store.next_due().borrow();
             let Some(due) = due.filter(|due| *due <= at) else {
@@ -102,7 +101,7 @@ impl Simulator {
         &mut self,
         source: &str,
         notification: Notification,
-    ) -> Result<Vec<Value>, SimulatorError> {
+    ) -> Result<Vec<ExplainedDecision>, SimulatorError> {
         let handle =
             self.bridge.source(source).ok_or_else(|| SimulatorError::UnknownSource(source.to_owned()))?;
         self.bridge.ingest(&handle, notification, None).await?;
@@ -149,7 +148,7 @@ impl Simulator {
     }
 
     /// The decisions since the last call.
-    async fn new_decisions(&mut self) -> Result<Vec<Value>, SimulatorError> {
+    async fn new_decisions(&mut self) -> Result<Vec<ExplainedDecision>, SimulatorError> {
         let above = Bound::Excluded(self.last_record);
         let query = RecordQuery { above, newest_first: false, max: usize::MAX, ..RecordQuery::default() };
         let mut decisions = Vec::new();

@@ -5,6 +5,8 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Args;
+use serde::de::{DeserializeOwned, IgnoredAny};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::Value;
 
 use super::output::{EXIT_FAILED, EXIT_USAGE};
@@ -49,45 +51,93 @@ impl ClientError {
     }
 }
 
-impl Server {
-    pub(super) fn get(&self, path: &str, query: &[(&'static str, String)]) -> Result<Value, ClientError> {
-        let request = self.authorized(agent(Some(REQUEST_TIMEOUT)).get(self.request_url(path)?))?;
-        read_response(
-            query.iter().fold(request, |request, (key, value)| request.query(key, value)).call(),
-            &self.url,
-        )
-    }
+/// A value of a response, with the JSON that the bridge sent: JSON output includes fields that this version does not know.
+#[derive(Debug, Clone)]
+pub(super) struct Raw<T> {
+    pub value: T,
+    json: Value,
+}
 
-    pub(super) fn post(
+impl<T> Raw<T> {
+    pub(super) fn new(value: T, json: Value) -> Self {
+        Self { value, json }
+    }
+}
+
+impl<'de, T: DeserializeOwned> Deserialize<'de> for Raw<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let json = Value::deserialize(deserializer)?;
+        let value = T::deserialize(&json).map_err(serde::de::Error::custom)?;
+        Ok(Self { value, json })
+    }
+}
+
+impl<T> Serialize for Raw<T> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.json.serialize(serializer)
+    }
+}
+
+/// The body of an error response: a problem of the admin API, or the error of the webhook.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct ErrorBody {
+    detail: String,
+    title: String,
+    error: String,
+    errors: Vec<String>,
+}
+
+impl Server {
+    pub(super) fn get<R: DeserializeOwned>(
         &self,
         path: &str,
-        query: &[(&'static str, String)],
-        body: &[u8],
-    ) -> Result<Value, ClientError> {
-        let request = self.authorized(agent(Some(BULK_REQUEST_TIMEOUT)).post(self.request_url(path)?))?;
-        let request = query.iter().fold(request, |request, (key, value)| request.query(key, value));
-        read_response(request.content_type("application/json").send(body), &self.url)
+        query: &impl Serialize,
+    ) -> Result<R, ClientError> {
+        let request = self.authorized(agent(Some(REQUEST_TIMEOUT)).get(self.request_url(path)?))?;
+        read_response(with_query(request, query).call(), &self.url)
     }
 
-    pub(super) fn delete(&self, path: &str, query: &[(&'static str, String)]) -> Result<Value, ClientError> {
+    pub(super) fn post<R: DeserializeOwned>(
+        &self,
+        path: &str,
+        query: &impl Serialize,
+        body: &[u8],
+    ) -> Result<R, ClientError> {
+        let request = self.authorized(agent(Some(BULK_REQUEST_TIMEOUT)).post(self.request_url(path)?))?;
+        read_response(with_query(request, query).content_type("application/json").send(body), &self.url)
+    }
+
+    pub(super) fn post_json<R: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: &impl Serialize,
+    ) -> Result<R, ClientError> {
+        let body = serde_json::to_vec(body)
+            .map_err(|error| ClientError::InvalidArguments(format!("cannot write the request: {error}")))?;
+        self.post(path, &(), &body)
+    }
+
+    pub(super) fn delete<R: DeserializeOwned>(
+        &self,
+        path: &str,
+        query: &impl Serialize,
+    ) -> Result<R, ClientError> {
         let request = self.authorized(agent(Some(REQUEST_TIMEOUT)).delete(self.request_url(path)?))?;
-        read_response(
-            query.iter().fold(request, |request, (key, value)| request.query(key, value)).call(),
-            &self.url,
-        )
+        read_response(with_query(request, query).call(), &self.url)
     }
 
     /// Opens a stream of server-sent events, which ends only when the bridge stops.
-    pub(super) fn stream(
+    pub(super) fn stream<Q: Serialize>(
         &self,
         path: &str,
-        query: &[(&'static str, String)],
-    ) -> Result<impl std::io::BufRead + use<>, ClientError> {
+        query: &Q,
+    ) -> Result<impl std::io::BufRead + use<Q>, ClientError> {
         let request = self.authorized(agent(None).get(self.request_url(path)?))?;
-        let request = query.iter().fold(request, |request, (key, value)| request.query(key, value));
-        let response = request.call().map_err(|error| connection_error(&self.url, &error))?;
+        let response =
+            with_query(request, query).call().map_err(|error| connection_error(&self.url, &error))?;
         if !response.status().is_success() {
-            return read_response(Ok(response), &self.url)
+            return read_response::<IgnoredAny>(Ok(response), &self.url)
                 .and(Err(ClientError::RequestFailed("the bridge did not return a stream".to_owned())));
         }
         Ok(std::io::BufReader::new(response.into_body().into_reader()))
@@ -126,29 +176,33 @@ fn connection_error(url: &str, error: &ureq::Error) -> ClientError {
     ))
 }
 
-fn read_response(
+/// Appends the fields of a struct of parameters to a request's query.
+fn with_query<B>(request: ureq::RequestBuilder<B>, query: &impl Serialize) -> ureq::RequestBuilder<B> {
+    let Ok(Value::Object(fields)) = serde_json::to_value(query) else { return request };
+    fields.into_iter().fold(request, |request, (key, value)| match value {
+        Value::Null => request,
+        Value::String(text) => request.query(key, text),
+        other => request.query(key, other.to_string()),
+    })
+}
+
+fn read_response<R: DeserializeOwned>(
     response: Result<ureq::http::Response<ureq::Body>, ureq::Error>,
     url: &str,
-) -> Result<Value, ClientError> {
+) -> Result<R, ClientError> {
     let mut response = response.map_err(|error| connection_error(url, &error))?;
     let status = response.status();
     let text = response.body_mut().with_config().limit(MAX_RESPONSE_BYTES).read_to_string();
     let text = text
         .map_err(|error| ClientError::RequestFailed(format!("cannot read the response of {url}: {error}")))?;
-    let value = serde_json::from_str::<Value>(&text);
     if status.is_success() {
-        if text.is_empty() {
-            return Ok(Value::Null);
-        }
-        return value.map_err(|error| {
+        let json = if text.is_empty() { "null" } else { &text };
+        return serde_json::from_str(json).map_err(|error| {
             ClientError::RequestFailed(format!("the response of {url} is not valid JSON: {error}"))
         });
     }
-    let problem = value.ok();
-    let field = |key: &str| problem.as_ref().and_then(|problem| problem.get(key)).and_then(Value::as_str);
-    let errors = problem.as_ref().and_then(|problem| problem.get("errors")).and_then(Value::as_array);
-    let errors: Vec<&str> = errors.into_iter().flatten().filter_map(Value::as_str).collect();
-    let why = field("detail").or_else(|| field("title")).or_else(|| field("error")).unwrap_or_default();
+    let ErrorBody { detail, title, error, errors } = serde_json::from_str(&text).unwrap_or_default();
+    let why = [detail, title, error].into_iter().find(|text| !text.is_empty()).unwrap_or_default();
     let errors: String = errors.iter().map(|error| format!("\n{error}")).collect();
     Err(ClientError::RequestFailed(format!("{url} returned {}: {why}{errors}", status.as_u16())))
 }
@@ -170,4 +224,29 @@ pub(super) fn send_notification(
     let text =
         response.body_mut().with_config().limit(MAX_RESPONSE_BYTES).read_to_string().unwrap_or_default();
     Ok((response.status().as_u16(), text))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ops::api::{BulkResult, DecisionPage, DecisionView};
+
+    #[test]
+    fn fields_that_a_newer_bridge_sends_are_ignored_and_printed() {
+        let sent = r#"{"succeeded":1,"failed":[],"failed_total":0,"moon":{"phase":"full"}}"#;
+        let read: Raw<BulkResult> = serde_json::from_str(sent).unwrap();
+        assert_eq!(read.value.succeeded, 1);
+        assert_eq!(serde_json::to_string(&read).unwrap(), sent);
+    }
+
+    #[test]
+    fn words_that_a_newer_bridge_sends_are_read() {
+        let decision = r#"{"id":"1.0","at":"2026-11-29T00:00:00Z","verdict":"eclipsed","phase":"waning",
+            "target":{"platform":"moon","kind":"crater"},"alerts":[]}"#;
+        let page = format!(r#"{{"decisions":[{decision}],"next":"1.0"}}"#);
+        let page: DecisionPage<Raw<DecisionView>> = serde_json::from_str(&page).unwrap();
+        let decision = &page.decisions[0].value;
+        assert_eq!(decision.verdict, "eclipsed");
+        assert_eq!((decision.phase, &decision.target), (None, &None));
+    }
 }

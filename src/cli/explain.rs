@@ -7,16 +7,17 @@ use clap::Args;
 use serde_json::Value;
 
 use super::check::render_diagnostics;
-use super::client::Server;
+use super::client::{Raw, Server};
 use super::output::{
     ConfigArgs, EXIT_USAGE, Format, OutputArgs, current_thread_runtime, environment, escape_control_chars,
     print, print_json, usage_error,
 };
 use super::{capture, decision};
-use crate::bridge::{Explanation, Simulator};
+use crate::bridge::Simulator;
 use crate::config::diagnostic::Code;
 use crate::domain::time::Time;
 use crate::kinds;
+use crate::ops::api::{ExplainParams, Explanation};
 use crate::telemetry;
 
 /// Explain how a captured notification would be processed, or describe a diagnostic code
@@ -63,14 +64,12 @@ impl Explain {
             Ok(body) => body,
             Err(error) => return usage_error(error),
         };
-        let explained = match &self.url {
+        let explained: Result<Raw<Explanation>, String> = match &self.url {
             Some(url) => {
                 let server = Server { url: url.clone(), token_file: self.token_file.clone() };
-                let query = self.source.iter().map(|source| ("source", source.clone())).collect::<Vec<_>>();
-                match server.post("/api/v1/explain", &query, &body.bytes) {
-                    Ok(value) => {
-                        serde_json::from_value::<Explanation>(value).map_err(|error| error.to_string())
-                    }
+                let params = ExplainParams { source: self.source.clone() };
+                match server.post("/api/v1/explain", &params, &body.bytes) {
+                    Ok(explained) => Ok(explained),
                     Err(error) => return error.report(),
                 }
             }
@@ -96,12 +95,17 @@ impl Explain {
                     simulator.advance_to(last).await?;
                     simulator.explain(&source, body.notification).await
                 });
-                explained.map_err(|error| error.to_string())
+                explained
+                    .map(|explained| {
+                        let json = serde_json::to_value(&explained).unwrap_or_default();
+                        Raw::new(explained, json)
+                    })
+                    .map_err(|error| error.to_string())
             }
         };
         match (explained, self.output.format) {
             (Ok(explained), Format::Json) => print_json(&explained),
-            (Ok(explained), Format::Text) => print(text(&explained)),
+            (Ok(explained), Format::Text) => print(text(&explained.value)),
             (Err(error), _) => return usage_error(error),
         }
         ExitCode::SUCCESS
@@ -143,8 +147,8 @@ fn text(explained: &Explanation) -> String {
     }
     text += &format!("decisions at {}:\n", explained.at);
     for decision in &explained.decisions {
-        text += &format!("  {}\n", decision::summary_line(decision));
-        if let Some(event @ Value::Object(_)) = decision.get("event") {
+        text += &format!("  {}\n", decision::explained_line(decision));
+        if let Some(event @ Value::Object(_)) = &decision.event {
             let event = serde_json::to_string_pretty(event).unwrap_or_default();
             text += &format!("    {}\n", event.replace('\n', "\n    "));
         }

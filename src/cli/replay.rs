@@ -16,6 +16,7 @@ use super::output::{
 };
 use super::test::{FieldMismatch, mismatches};
 use super::{capture, decision};
+use crate::bridge::decision_view::ExplainedDecision;
 use crate::bridge::{Simulator, SimulatorError};
 use crate::domain::duration;
 use crate::domain::notification::Notification;
@@ -57,10 +58,10 @@ struct Moment {
     at: String,
     differs: bool,
     /// Decisions under the new rules.
-    decisions: Vec<Value>,
+    decisions: Vec<ExplainedDecision>,
     /// Decisions under the old rules.
     #[serde(skip_serializing_if = "Option::is_none")]
-    against: Option<Vec<Value>>,
+    against: Option<Vec<ExplainedDecision>>,
 }
 
 struct CapturedNotification {
@@ -76,7 +77,7 @@ impl Replay {
             Err(error) => return usage_error(error),
         };
         let end = captured.last().map_or(start, |last| last.at).after(self.advance);
-        let decide = |path: &Path| -> Result<Vec<Vec<Value>>, ExitCode> {
+        let decide = |path: &Path| -> Result<Vec<Vec<ExplainedDecision>>, ExitCode> {
             let settings = kinds::load(path, environment()).map_err(|diagnostics| {
                 telemetry::print_to_stderr(render_diagnostics(&diagnostics).trim_end());
                 ExitCode::from(EXIT_USAGE)
@@ -142,7 +143,7 @@ async fn decide(
     start: Time,
     captured: &[CapturedNotification],
     end: Time,
-) -> Result<Vec<Vec<Value>>, SimulatorError> {
+) -> Result<Vec<Vec<ExplainedDecision>>, SimulatorError> {
     let policy = settings.policy();
     let mut simulator = Simulator::new(settings.rules, settings.sources, policy, start);
     let mut decided = Vec::new();
@@ -157,14 +158,14 @@ async fn decide(
 
 /// Compares decisions line by line: common lines are marked with a space, others with `-` or `+`. If only the event
 /// differs, its differing fields are listed.
-fn diff_lines(old: &[Value], new: &[Value]) -> Vec<(char, String)> {
+fn diff_lines(old: &[ExplainedDecision], new: &[ExplainedDecision]) -> Vec<(char, String)> {
     let mut unmatched: BTreeMap<String, Vec<Value>> = BTreeMap::new();
     for one in old.iter().rev() {
-        unmatched.entry(decision::summary_line(one)).or_default().push(decision::comparable_fields(one));
+        unmatched.entry(decision::explained_line(one)).or_default().push(decision::comparable_fields(one));
     }
     let mut lines: Vec<(char, String)> = Vec::new();
     for one in new {
-        let (line, fields) = (decision::summary_line(one), decision::comparable_fields(one));
+        let (line, fields) = (decision::explained_line(one), decision::comparable_fields(one));
         let before = unmatched.get_mut(&line);
         let same = before.and_then(|before| {
             let at =

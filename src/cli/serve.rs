@@ -4,14 +4,13 @@ use std::process::ExitCode;
 
 use clap::Args;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use super::check::render_diagnostics;
 use super::output::{ConfigArgs, EXIT_USAGE, environment};
 use crate::app::{App, Origin};
-use crate::http::ReloadRequest;
 use crate::kinds;
+use crate::ops::{Actor, ReloadError, ReloadHandle};
 use crate::store;
 use crate::telemetry;
 
@@ -76,15 +75,13 @@ fn lower_thread_priority() {
 }
 
 /// Reloads the configuration on SIGHUP; `app` logs the result.
-fn reload_on_signal(reloads: mpsc::Sender<ReloadRequest>) -> std::io::Result<()> {
+fn reload_on_signal(reloads: ReloadHandle) -> std::io::Result<()> {
     let mut hangup = signal(SignalKind::hangup())?;
     tokio::spawn(async move {
         while hangup.recv().await.is_some() {
-            let (reply, answer) = oneshot::channel();
-            if reloads.send(reply).await.is_err() {
+            if reloads.reload(Actor::signal().into()).await == Err(ReloadError::Unavailable) {
                 return;
             }
-            drop(answer.await);
         }
     });
     Ok(())

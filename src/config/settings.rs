@@ -126,7 +126,7 @@ pub struct Engine {
 /// Retention periods.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Retention {
-    /// Decision records.
+    /// Decision records and the audit trail.
     pub decisions: Duration,
     /// Events that are delivered to every destination.
     pub delivered: Duration,

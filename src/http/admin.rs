@@ -6,12 +6,11 @@ use axum::extract::{Request, State};
 use axum::http::{StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
+use axum::routing::get;
 use axum::{Json, Router};
-use tokio::sync::oneshot;
 
-use super::api::{self, Problem};
-use super::{HttpState, ReloadError, ReloadReport};
+use super::HttpState;
+use super::api::{self, problem};
 use crate::telemetry;
 
 /// The routes of `admin.listen`.
@@ -19,13 +18,13 @@ pub(crate) fn admin_routes(shared: HttpState) -> Router {
     Router::new()
         .route("/metrics", get(metrics))
         .route("/openapi.json", get(|| async { Json(api::document()) }))
-        .route("/-/reload", post(reload))
+        .route("/-/reload", api::reload::route())
         .nest("/api/v1", api::routes())
         .fallback(|| async {
-            Problem::not_found("not found; metrics are at /metrics, the API is described at /openapi.json")
+            problem::not_found("not found; metrics are at /metrics, the API is described at /openapi.json")
         })
         .method_not_allowed_fallback(|| async {
-            Problem::new(
+            problem::new(
                 StatusCode::METHOD_NOT_ALLOWED,
                 "method not allowed; see /openapi.json for the allowed methods",
             )
@@ -41,7 +40,7 @@ async fn require_loopback_host(State(shared): State<HttpState>, request: Request
     let host = request.headers().get(header::HOST).and_then(|host| host.to_str().ok());
     if shared.admin_on_loopback && host.is_some_and(|host| !is_ip_or_localhost(host)) {
         let why = "invalid Host: this listener is on loopback, use its IP address or localhost";
-        return Problem::new(StatusCode::MISDIRECTED_REQUEST, why).into_response();
+        return problem::new(StatusCode::MISDIRECTED_REQUEST, why).into_response();
     }
     next.run(request).await
 }
@@ -62,7 +61,7 @@ async fn metrics(State(shared): State<HttpState>) -> Response {
         let settings = services.settings.load();
         let rules = settings.rules.rules().iter().map(|rule| &rule.name);
         let tally = services.store.tally();
-        shared.metrics.set_state_gauges(rules, &tally, services.bridge.pauses().len());
+        shared.metrics.set_state_gauges(rules, &tally, services.ops.pauses().active().len());
         shared.metrics.set_unreadable_rows(services.store.unreadable_rows().len());
         for destination in settings.destinations.keys() {
             let oldest =
@@ -75,21 +74,6 @@ async fn metrics(State(shared): State<HttpState>) -> Response {
         Err(error) => {
             tracing::error!(%error, "encoding metrics failed");
             StatusCode::INTERNAL_SERVER_ERROR.into_response()
-        }
-    }
-}
-
-/// Reloads the configuration. An invalid one changes nothing.
-async fn reload(State(shared): State<HttpState>) -> Result<Json<ReloadReport>, Problem> {
-    let (reply, answer) = oneshot::channel();
-    let unavailable = || Problem::unavailable("scalebridge is starting or stopping");
-    shared.reloads.send(reply).await.map_err(|_| unavailable())?;
-    match answer.await.map_err(|_| unavailable())? {
-        Ok(reloaded) => Ok(Json(reloaded)),
-        Err(ReloadError::Failed(why)) => Err(Problem::unavailable(why)),
-        Err(ReloadError::Invalid(errors)) => {
-            let detail = "invalid configuration; the running one stays active";
-            Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, detail).with_errors(errors))
         }
     }
 }

@@ -11,8 +11,9 @@ use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
 use super::error::Rejection;
-use super::{HttpState, LifecyclePhase, body};
+use super::{HttpState, body};
 use crate::domain::summary::Summary;
+use crate::ops::LifecyclePhase;
 use crate::sources::ParseError;
 use crate::store;
 

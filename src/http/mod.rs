@@ -8,7 +8,6 @@ mod ingest;
 
 use std::net::TcpListener;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
 
 use arc_swap::ArcSwap;
 use axum::Router;
@@ -17,60 +16,17 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum_server::Handle;
-use schemars::JsonSchema;
-use serde::Serialize;
-use tokio::sync::{Semaphore, mpsc, oneshot};
-use tokio_util::sync::CancellationToken;
+use tokio::sync::Semaphore;
 
 use crate::bridge::Bridge;
 use crate::config::Server;
 use crate::dispatch::DestinationStatuses;
 use crate::kinds::Settings;
+use crate::ops::{Lifecycle, LifecyclePhase, Ops};
 use crate::store::Store;
 use crate::telemetry::Metrics;
 pub(crate) use admin::admin_routes;
-pub(crate) use api::ConfigurationStatus;
 use error::Rejection;
-
-/// Whether the bridge accepts notifications.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum LifecyclePhase {
-    /// The store is not open yet, or the workers have not started.
-    Starting = 0,
-    /// Notifications are accepted.
-    Ready = 1,
-    /// Draining: requests in progress are answered, new notifications are rejected.
-    Stopping = 2,
-}
-
-/// The bridge's lifecycle phase, shared by the handlers and `app`.
-#[derive(Debug, Default)]
-pub(crate) struct Lifecycle {
-    phase: AtomicU8,
-    stopping: CancellationToken,
-}
-
-impl Lifecycle {
-    pub(crate) fn enter(&self, phase: LifecyclePhase) {
-        self.phase.store(phase as u8, Ordering::Release);
-        if phase == LifecyclePhase::Stopping {
-            self.stopping.cancel();
-        }
-    }
-
-    /// Completes when the bridge starts to stop; responses that have no end of their own, such as streams, end then.
-    pub(crate) async fn stopping(&self) {
-        self.stopping.cancelled().await;
-    }
-
-    pub(crate) fn phase(&self) -> LifecyclePhase {
-        match self.phase.load(Ordering::Acquire) {
-            0 => LifecyclePhase::Starting,
-            1 => LifecyclePhase::Ready,
-            _ => LifecyclePhase::Stopping,
-        }
-    }
-}
 
 /// State shared by the handlers of both listeners.
 #[derive(Clone)]
@@ -85,45 +41,19 @@ pub(crate) struct HttpState {
     pub admin_on_loopback: bool,
     /// Permits for concurrent decision streams.
     pub streams: Arc<Semaphore>,
-    /// Requests to reload the configuration.
-    pub reloads: mpsc::Sender<ReloadRequest>,
 }
-
-/// A request to reload the configuration; carries the channel for the result.
-pub(crate) type ReloadRequest = oneshot::Sender<Result<ReloadReport, ReloadError>>;
 
 /// Maximum number of concurrent decision streams.
 pub(crate) const MAX_STREAMS: usize = 64;
 
-/// The result of a reload.
-#[derive(Debug, Clone, Serialize, JsonSchema)]
-pub(crate) struct ReloadReport {
-    /// Changes that were applied; empty if nothing has changed.
-    pub changed: Vec<String>,
-    /// Sections that have changed in the files and need a restart to take effect.
-    pub needs_restart: Vec<String>,
-    /// Warnings about the configuration, one diagnostic each.
-    pub warnings: Vec<String>,
-}
-
-/// Why a reload failed; the running configuration stays active.
-#[derive(Debug, Clone)]
-pub(crate) enum ReloadError {
-    /// The configuration has errors, one diagnostic each.
-    Invalid(Vec<String>),
-    /// The configuration is valid but could not be applied.
-    Failed(String),
-}
-
 /// The services that exist once the store is open.
 pub(crate) struct Services {
+    pub ops: Ops,
     pub bridge: Bridge,
     pub store: Store,
     pub statuses: DestinationStatuses,
     /// The active settings.
     pub settings: Arc<ArcSwap<Settings>>,
-    /// The result of the last reload.
-    pub configuration: Arc<ArcSwap<ConfigurationStatus>>,
 }
 
 /// Limits on concurrent webhook requests and their bytes in flight.

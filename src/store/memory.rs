@@ -157,7 +157,15 @@ impl Memory {
         self.due.subscribe()
     }
 
-    pub(super) async fn add_destination(&self, destination: Name) -> Result<(), Error> {
+    pub(super) async fn add_destinations(&self, destinations: Vec<Name>) -> Result<(), Error> {
+        destinations.into_iter().for_each(|destination| self.add_destination(destination));
+        Ok(())
+    }
+
+    fn add_destination(&self, destination: Name) {
+        if self.lanes.get(&destination).is_some() {
+            return;
+        }
         let (newest, dead) = self.with_inner(|inner| {
             let dead = inner.dead.keys().filter(|delivery_id| delivery_id.destination == destination).count();
             (inner.events.len() as i64, dead as u64)
@@ -165,7 +173,6 @@ impl Memory {
         let id = self.lanes.all().len() as i64;
         let position = Position { cursor: newest, dead, ..Position::default() };
         self.lanes.add(Arc::new(LaneHandle::new(destination, id, Lane::new(position))));
-        Ok(())
     }
 
     pub(super) async fn remove_destination(&self, destination: Name) -> Result<(), Error> {

@@ -498,12 +498,12 @@ impl Store {
         }
     }
 
-    /// Adds a destination. A destination that the store knows continues at its cursor.
+    /// Adds destinations. A destination that the store knows continues at its cursor.
     ///
     /// # Errors
-    /// The store could not write.
-    pub async fn add_destination(&self, destination: &Name) -> Result<(), Error> {
-        delegate!(self, store => store.add_destination(destination.clone()).await)
+    /// The store could not write; none of them was added.
+    pub async fn add_destinations(&self, destinations: &[Name]) -> Result<(), Error> {
+        delegate!(self, store => store.add_destinations(destinations.to_vec()).await)
     }
 
     /// Makes the claimed deliveries of a worker that has ended claimable.

@@ -7,7 +7,7 @@ use proc_macro2::TokenTree;
 use crate::support::sources::{self, ModulePath};
 
 /// Each layer with its level. A layer may use itself and layers of a lower level.
-const LAYERS: [(&str, u8); 12] = [
+const LAYERS: [(&str, u8); 13] = [
     ("json", 0),
     ("domain", 1),
     ("config", 2),
@@ -17,9 +17,10 @@ const LAYERS: [(&str, u8); 12] = [
     ("dispatch", 4),
     ("sources", 4),
     ("kinds", 5),
-    ("http", 6),
-    ("app", 7),
-    ("cli", 8),
+    ("ops", 6),
+    ("http", 7),
+    ("app", 8),
+    ("cli", 9),
 ];
 
 fn level(layer: &str) -> Option<u8> {

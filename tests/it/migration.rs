@@ -13,7 +13,7 @@ use scalebridge::domain::rate::PerMinute;
 use scalebridge::domain::target::TargetKey;
 use scalebridge::domain::time::Time;
 use scalebridge::domain::verdict::Verdict;
-use scalebridge::testing::{self, Bridge, Metrics, Sqlite, Store};
+use scalebridge::testing::{self, Bridge, Initiator, Metrics, Pauses, Sqlite, Store};
 use serde_json::{Value, json};
 
 /// Written by the last version with schema 4 under load: active and shadow rules, a heartbeat, a hold, two
@@ -247,7 +247,8 @@ async fn resolve_and_resume(dir: &Path, store: &Store) {
     };
     let bridge = Bridge::new(store.clone(), settings.rules, settings.sources, policy, Metrics::new());
 
-    let pauses = bridge.pauses();
+    let all = Pauses::new(store.clone());
+    let pauses = all.active();
     let shown: Vec<(u64, &str, &str)> =
         pauses.iter().map(|pause| (pause.id, pause.author.as_str(), pause.reason.as_str())).collect();
     assert_eq!(shown, [(1, "ana", "the database moves"), (2, "ben", "no scale-in this month")]);
@@ -273,7 +274,8 @@ async fn resolve_and_resume(dir: &Path, store: &Store) {
     assert_eq!(store.tally().open_episodes[&name("pending")], 12);
 
     // An action that waits for a pause is emitted when the pause ends.
-    bridge.resume(1, "ana").await.expect("an answer").expect("a pause");
+    let ana = Initiator::from_request(Some("ana"), None).expect("an initiator");
+    all.resume(ana, 1).await.expect("an answer").expect("a pause");
     bridge.process_due().await.expect("decided");
     let claimed = store.claim(&name("journal"), 10).await.expect("a claim");
     let subjects: Vec<String> = claimed

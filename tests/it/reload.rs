@@ -296,3 +296,26 @@ async fn a_signal_or_a_changed_file_triggers_a_reload_also_in_a_config_map_volum
     eventually("the rejection", async || bridge.log().contains("configuration rejected").then_some(())).await;
     assert_eq!(bridge.post(notification(&[pending_pod("others", "a")])).await.status, 200);
 }
+
+/// The store refuses one of two new destinations.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reload_that_cannot_add_a_destination_changes_nothing() {
+    let bridge = Bridge::start().await;
+    let database = rusqlite::Connection::open(bridge.dir().join("bridge.db")).expect("a database");
+    let refuse = "CREATE TRIGGER refuse BEFORE INSERT ON destinations WHEN new.name = 'second'
+                  BEGIN SELECT raise(ABORT, 'refused'); END";
+    database.execute_batch(refuse).expect("a trigger");
+    let more = "destinations:\n  first: { file: { path: first.jsonl } }\n  second: { file: { path: second.jsonl } }\n";
+    bridge.write("scalebridge.yaml", &CONFIG.replace("destinations:\n", more));
+    let (status, answer) = bridge.api("POST", "/-/reload", None).await;
+    assert_eq!(status, 503, "{answer}");
+    let destinations = bridge.get_json("/api/v1/destinations").await;
+    assert_eq!(destinations.as_array().map(Vec::len), Some(1), "{destinations}");
+    // A destination with a lane would have no such dead letter: 404.
+    let redrive = bridge.api("POST", "/api/v1/dead-letters/1-first/redrive", Some(json!({}))).await;
+    assert_eq!(redrive.0, 409, "{redrive:?}");
+    database.execute_batch("DROP TRIGGER refuse").expect("no trigger");
+    let (status, answer) = bridge.api("POST", "/-/reload", None).await;
+    assert_eq!(status, 200, "{answer}");
+    assert_eq!(bridge.api("POST", "/api/v1/dead-letters/1-first/redrive", Some(json!({}))).await.0, 404);
+}

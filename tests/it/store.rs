@@ -14,7 +14,7 @@ use scalebridge::domain::target::TargetKey;
 use scalebridge::domain::time::Time;
 use scalebridge::domain::verdict::Verdict;
 use scalebridge::testing::{self, Metrics, wall_clock};
-use scalebridge::testing::{Bridge, PauseRequest};
+use scalebridge::testing::{Bridge, Initiator, PauseRequest, Pauses};
 use scalebridge::testing::{Memory, Settlement, Sqlite, Store};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
@@ -364,40 +364,41 @@ async fn a_deferred_action_waits_no_longer_than_its_guard_whatever_the_wall_cloc
     }
 }
 
+fn pauses(store: &Store) -> Pauses {
+    Pauses::new(store.clone())
+}
+
+fn ana() -> Initiator {
+    Initiator::with_reason("ana", "the database moves").expect("an initiator")
+}
+
 /// Deferred actions are rechecked when their pause ends, also after a restart.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_pause_survives_a_restart_and_deferred_actions_run_when_it_ends() {
     let dir = tempfile::tempdir().expect("a directory");
     let begin = wall_clock();
     let store = sqlite(dir.path());
-    let request = PauseRequest {
-        rule: None,
-        target: None,
-        direction: None,
-        ends_after: None,
-        author: "ana".into(),
-        reason: "the database moves".into(),
-    };
+    let request = PauseRequest { rule: None, target: None, direction: None, ends_after: None };
     let first = bridge(dir.path(), &store);
-    let pause = first.pause(request).await.expect("a pause");
+    let pause = pauses(&store).pause(ana(), request).await.expect("a pause");
     let fired = post(&first, &body(begin, &[(0, 0, true, 1)], false)).await;
     assert_eq!(fired.verdicts.get(&Verdict::Paused), Some(&1));
     store.close().await;
 
     let store = sqlite(dir.path());
     let second = bridge(dir.path(), &store);
-    assert_eq!(second.pauses(), std::slice::from_ref(&pause));
+    assert_eq!(pauses(&store).active(), std::slice::from_ref(&pause));
     let stop = CancellationToken::new();
     let running = tokio::spawn({
         let (second, stop) = (second.clone(), stop.clone());
         async move { second.run(&stop).await }
     });
-    assert_eq!(second.resume(pause.id + 1, "ben").await.expect("an answer"), None);
-    assert_eq!(second.resume(pause.id, "ben").await.expect("an answer"), Some(pause));
+    assert_eq!(pauses(&store).resume(ana(), pause.id + 1).await.expect("an answer"), None);
+    assert_eq!(pauses(&store).resume(ana(), pause.id).await.expect("an answer"), Some(pause));
     eventually("the event", async || (store.backlog(&journal()).pending == 1).then_some(())).await;
     stop.cancel();
     running.await.expect("the task");
-    assert!(second.pauses().is_empty());
+    assert!(pauses(&store).active().is_empty());
     store.close().await;
 }
 
@@ -445,10 +446,8 @@ async fn targets_due_while_the_store_is_locked_are_processed_later() {
         target: None,
         direction: None,
         ends_after: Some(Duration::from_millis(300)),
-        author: "ana".into(),
-        reason: "the database moves".into(),
     };
-    first.pause(request).await.expect("a pause");
+    pauses(&store).pause(ana(), request).await.expect("a pause");
     let fired = post(&first, &body(begin, &[(0, 0, true, 1)], false)).await;
     assert_eq!(fired.verdicts.get(&Verdict::Paused), Some(&1));
     let other = rusqlite::Connection::open(dir.path().join("bridge.db")).expect("a database");

@@ -3,11 +3,14 @@
 use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
-use serde_json::{Map, Value, json};
 
-use super::{author, fetch_pages, query_params, rows, text};
-use crate::cli::client::{ClientError, Server};
+use super::{InitiatorArgs, cell, fetch_pages};
+use crate::cli::client::{ClientError, Raw, Server};
 use crate::cli::output::{Format, OutputArgs, print, print_json, table};
+use crate::ops::api::{
+    self, BulkDiscard, BulkRedrive, BulkResult, DeadLetterPage, DeadLetterView, InitiatorParams,
+    ListDeadLettersParams, RedriveOptions,
+};
 
 /// Show, redrive or discard dead letters (deliveries that were given up)
 #[derive(Debug, Args)]
@@ -50,9 +53,8 @@ enum DeadLetterCommand {
         /// Also redrive events that decrease capacity
         #[arg(long)]
         force: bool,
-        /// Operator name for the log. Default: $USER
-        #[arg(long)]
-        author: Option<String>,
+        #[command(flatten)]
+        initiator: InitiatorArgs,
         #[command(flatten)]
         output: OutputArgs,
     },
@@ -62,9 +64,8 @@ enum DeadLetterCommand {
         server: Server,
         #[command(flatten)]
         selector: DeadLetterSelector,
-        /// Operator name for the log. Default: $USER
-        #[arg(long)]
-        author: Option<String>,
+        #[command(flatten)]
+        initiator: InitiatorArgs,
         #[command(flatten)]
         output: OutputArgs,
     },
@@ -95,21 +96,14 @@ struct DeadLetterSelector {
 }
 
 impl DeadLetterSelector {
-    fn filter(&self) -> Value {
-        let keys = [
-            ("destination", &self.destination),
-            ("rule", &self.rule),
-            ("action", &self.action),
-            ("given_up_before", &self.dead_before),
-        ];
-        let mut filter: Map<String, Value> = keys
-            .into_iter()
-            .filter_map(|(key, value)| Some((key.to_owned(), value.as_deref()?.into())))
-            .collect();
-        if self.all {
-            filter.insert("all".to_owned(), true.into());
+    fn filter(&self) -> api::DeadLetterSelector {
+        api::DeadLetterSelector {
+            destination: self.destination.clone(),
+            rule: self.rule.clone(),
+            action: self.action.clone(),
+            given_up_before: self.dead_before.clone(),
+            all: self.all,
         }
-        Value::Object(filter)
     }
 }
 
@@ -117,77 +111,95 @@ impl DeadLetters {
     pub(crate) fn run(&self) -> ExitCode {
         let result = match &self.command {
             DeadLetterCommand::List { server, destination, limit, output } => {
-                list(server, destination.clone(), *limit, *output)
+                list(server, destination.as_ref(), *limit, *output)
             }
             DeadLetterCommand::Show { server, id } => server
-                .get(&format!("/api/v1/dead-letters/{id}"), &[])
+                .get::<Raw<DeadLetterView>>(&format!("/api/v1/dead-letters/{id}"), &())
                 .map(|dead_letter| print_json(&dead_letter)),
-            DeadLetterCommand::Redrive { server, selector, valid_for, force, author: operator, output } => {
-                let options =
-                    json!({ "valid_for": valid_for, "force": force, "author": author(operator.as_ref()) });
-                match &selector.id {
-                    Some(id) => {
-                        let result = server.post(
-                            &format!("/api/v1/dead-letters/{id}/redrive"),
-                            &[],
-                            options.to_string().as_bytes(),
-                        );
-                        result.map(|_| print(format!("redriven {id}")))
-                    }
-                    None => {
-                        let body = json!({ "selector": selector.filter(), "options": options });
-                        let result =
-                            server.post("/api/v1/dead-letters/redrive", &[], body.to_string().as_bytes());
-                        result.map(|result| print_bulk_result("redriven", &result, *output))
-                    }
-                }
+            DeadLetterCommand::Redrive { server, selector, valid_for, force, initiator, output } => {
+                let InitiatorParams { author, reason } = initiator.params();
+                let options = RedriveOptions { valid_for: valid_for.clone(), force: *force, author, reason };
+                redrive(server, selector, options, *output)
             }
-            DeadLetterCommand::Discard { server, selector, author: operator, output } => match &selector.id {
-                Some(id) => {
-                    let author_query = vec![("author", author(operator.as_ref()))];
-                    let result = server.delete(&format!("/api/v1/dead-letters/{id}"), &author_query);
-                    result.map(|_| print(format!("discarded {id}")))
-                }
-                None => {
-                    let body = json!({ "selector": selector.filter(), "author": author(operator.as_ref()) });
-                    let result =
-                        server.post("/api/v1/dead-letters/discard", &[], body.to_string().as_bytes());
-                    result.map(|result| print_bulk_result("discarded", &result, *output))
-                }
-            },
+            DeadLetterCommand::Discard { server, selector, initiator, output } => {
+                discard(server, selector, initiator.params(), *output)
+            }
         };
         result.map_or_else(ClientError::report, |()| ExitCode::SUCCESS)
     }
 }
 
+fn redrive(
+    server: &Server,
+    selector: &DeadLetterSelector,
+    options: RedriveOptions,
+    output: OutputArgs,
+) -> Result<(), ClientError> {
+    if let Some(id) = &selector.id {
+        server.post_json::<()>(&format!("/api/v1/dead-letters/{id}/redrive"), &options)?;
+        print(format!("redriven {id}"));
+        return Ok(());
+    }
+    let body = BulkRedrive { selector: selector.filter(), options };
+    let result = server.post_json("/api/v1/dead-letters/redrive", &body)?;
+    print_bulk_result("redriven", &result, output);
+    Ok(())
+}
+
+fn discard(
+    server: &Server,
+    selector: &DeadLetterSelector,
+    by: InitiatorParams,
+    output: OutputArgs,
+) -> Result<(), ClientError> {
+    if let Some(id) = &selector.id {
+        server.delete::<()>(&format!("/api/v1/dead-letters/{id}"), &by)?;
+        print(format!("discarded {id}"));
+        return Ok(());
+    }
+    let InitiatorParams { author, reason } = by;
+    let body = BulkDiscard { selector: selector.filter(), author, reason };
+    let result = server.post_json("/api/v1/dead-letters/discard", &body)?;
+    print_bulk_result("discarded", &result, output);
+    Ok(())
+}
+
 fn list(
     server: &Server,
-    destination: Option<String>,
+    destination: Option<&String>,
     limit: usize,
     output: OutputArgs,
 ) -> Result<(), ClientError> {
-    let query = query_params([("destination", destination)]);
-    let dead_letters = fetch_pages(server, "/api/v1/dead-letters", &query, "dead_letters", limit.max(1))?;
+    let dead_letters = fetch_pages(limit, |limit, cursor| {
+        let params = ListDeadLettersParams { destination: destination.cloned(), limit: Some(limit), cursor };
+        let page: DeadLetterPage<Raw<DeadLetterView>> = server.get("/api/v1/dead-letters", &params)?;
+        Ok((page.dead_letters, page.next))
+    })?;
     match output.format {
         Format::Json => print_json(&dead_letters),
         Format::Text => {
-            let keys = ["id", "rule", "action", "subject", "given_up_at", "attempts", "error"];
-            print(table(
-                &["ID", "RULE", "ACTION", "TARGET", "GIVEN UP", "ATTEMPTS", "ERROR"],
-                &rows(&dead_letters, &keys),
-            ));
+            let headers = ["ID", "RULE", "ACTION", "TARGET", "GIVEN UP", "ATTEMPTS", "ERROR"];
+            let rows: Vec<Vec<String>> = dead_letters.iter().map(|raw| row(&raw.value)).collect();
+            print(table(&headers, &rows));
         }
     }
     Ok(())
 }
 
-fn print_bulk_result(word: &str, result: &Value, output: OutputArgs) {
+fn row(dead_letter: &DeadLetterView) -> Vec<String> {
+    let DeadLetterView { id, rule, action, subject, given_up_at, attempts, error, .. } = dead_letter;
+    let attempts = attempts.to_string();
+    [id, rule, action, subject, given_up_at, &attempts, error].map(|text| cell(text)).into()
+}
+
+fn print_bulk_result(word: &str, result: &Raw<BulkResult>, output: OutputArgs) {
     if output.format == Format::Json {
         return print_json(result);
     }
-    let mut shown = format!("{word}: {}, failed: {}\n", result["succeeded"], result["failed_total"]);
-    for failure in result["failed"].as_array().into_iter().flatten() {
-        shown += &format!("  {}: {}\n", text(failure, "id"), text(failure, "reason"));
+    let BulkResult { succeeded, failed, failed_total } = &result.value;
+    let mut shown = format!("{word}: {succeeded}, failed: {failed_total}\n");
+    for failure in failed {
+        shown += &format!("  {}: {}\n", cell(&failure.id), cell(&failure.reason));
     }
     print(shown);
 }

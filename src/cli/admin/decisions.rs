@@ -4,12 +4,12 @@ use std::io::BufRead as _;
 use std::process::ExitCode;
 
 use clap::Args;
-use serde_json::Value;
 
-use super::{QueryParams, fetch_pages, query_params, text};
-use crate::cli::client::{ClientError, Server};
+use super::{cell, fetch_pages};
+use crate::cli::client::{ClientError, Raw, Server};
 use crate::cli::decision;
 use crate::cli::output::{Format, OutputArgs, print, print_json};
+use crate::ops::api::{DecisionPage, DecisionView, EventView, ListDecisionsParams};
 
 /// Show decisions and their reasons, newest first
 #[derive(Debug, Args)]
@@ -46,40 +46,47 @@ pub(crate) struct Decisions {
 
 impl Decisions {
     pub(crate) fn run(&self) -> ExitCode {
-        let query = query_params([
-            ("rule", self.rule.clone()),
-            ("target", self.target.clone()),
-            ("verdict", self.verdict.clone()),
-            ("fingerprint", self.fingerprint.clone()),
-            ("since", self.since.clone()),
-            ("until", self.until.clone()),
-        ]);
-        if self.watch {
-            return self.follow(&query).map_or_else(ClientError::report, |()| ExitCode::SUCCESS);
-        }
-        match fetch_pages(&self.server, "/api/v1/decisions", &query, "decisions", self.limit.max(1)) {
-            Ok(decisions) => {
-                match self.output.format {
-                    Format::Json => print_json(&decisions),
-                    Format::Text => {
-                        let lines = decisions.as_array().into_iter().flatten().map(line);
-                        print(lines.collect::<Vec<_>>().join("\n"));
-                    }
-                }
-                ExitCode::SUCCESS
-            }
-            Err(error) => error.report(),
+        let shown = if self.watch { self.follow() } else { self.list() };
+        shown.map_or_else(ClientError::report, |()| ExitCode::SUCCESS)
+    }
+
+    fn filter(&self) -> ListDecisionsParams {
+        ListDecisionsParams {
+            rule: self.rule.clone(),
+            target: self.target.clone(),
+            verdict: self.verdict.clone(),
+            fingerprint: self.fingerprint.clone(),
+            since: self.since.clone(),
+            until: self.until.clone(),
+            limit: None,
+            cursor: None,
         }
     }
 
-    fn follow(&self, query: &QueryParams) -> Result<(), ClientError> {
-        let lines = self.server.stream("/api/v1/decisions/stream", query)?.lines();
+    fn list(&self) -> Result<(), ClientError> {
+        let decisions = fetch_pages(self.limit, |limit, cursor| {
+            let params = ListDecisionsParams { limit: Some(limit), cursor, ..self.filter() };
+            let page: DecisionPage<Raw<DecisionView>> = self.server.get("/api/v1/decisions", &params)?;
+            Ok((page.decisions, page.next))
+        })?;
+        match self.output.format {
+            Format::Json => print_json(&decisions),
+            Format::Text => {
+                let lines = decisions.iter().map(|decision| line(&decision.value));
+                print(lines.collect::<Vec<_>>().join("\n"));
+            }
+        }
+        Ok(())
+    }
+
+    fn follow(&self) -> Result<(), ClientError> {
+        let lines = self.server.stream("/api/v1/decisions/stream", &self.filter())?.lines();
         for event in lines {
             let event = event.map_err(|error| {
                 ClientError::RequestFailed(format!("the stream was interrupted: {error}"))
             })?;
             let Some(data) = event.strip_prefix("data:").map(str::trim_start) else { continue };
-            match (self.output.format, serde_json::from_str::<Value>(data)) {
+            match (self.output.format, serde_json::from_str::<DecisionView>(data)) {
                 (Format::Json, _) => print(data),
                 (Format::Text, Ok(decision)) => print(line(&decision)),
                 (Format::Text, Err(_)) => {}
@@ -89,8 +96,8 @@ impl Decisions {
     }
 }
 
-fn line(decision: &Value) -> String {
-    format!("{} {}", text(decision, "at"), decision::summary_line(decision))
+fn line(decision: &DecisionView) -> String {
+    format!("{} {}", cell(&decision.at), decision::summary_line(decision, None))
 }
 
 /// Show an event with its deliveries
@@ -104,7 +111,7 @@ pub(crate) struct Event {
 
 impl Event {
     pub(crate) fn run(&self) -> ExitCode {
-        let found = self.server.get(&format!("/api/v1/events/{}", self.id), &[]);
+        let found = self.server.get::<Raw<EventView>>(&format!("/api/v1/events/{}", self.id), &());
         found.map_or_else(ClientError::report, |event| {
             print_json(&event);
             ExitCode::SUCCESS

@@ -1,5 +1,6 @@
 //! Commands that use the admin API of a running bridge. They print tables, or with `--format json` the API's JSON.
 
+mod audit;
 mod dead_letters;
 mod decisions;
 mod pauses;
@@ -9,68 +10,34 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Args;
-use serde_json::Value;
 
-use super::client::{ClientError, Server};
+use super::client::ClientError;
 use super::output::{Format, escape_control_chars, print};
 use crate::domain::duration;
+use crate::ops::api::InitiatorParams;
+pub(super) use audit::Audit;
 pub(super) use dead_letters::DeadLetters;
 pub(super) use decisions::{Decisions, Event};
 pub(super) use pauses::{Pause, Resume};
 pub(super) use status::{Episodes, Reload, Status};
 
-type QueryParams = Vec<(&'static str, String)>;
+/// Maximum number of items that the bridge returns in one page.
+const MAX_PAGE_SIZE: usize = 1000;
 
-/// Builds a query from flags; absent flags are omitted.
-fn query_params<const N: usize>(flags: [(&'static str, Option<String>); N]) -> QueryParams {
-    flags.into_iter().filter_map(|(key, value)| Some((key, value?))).collect()
+/// Who makes a change, and why.
+#[derive(Debug, Args)]
+struct InitiatorArgs {
+    /// Operator name, for the log and the audit trail. Default: $USER
+    #[arg(long)]
+    author: Option<String>,
+    /// Reason, for the log and the audit trail
+    #[arg(long)]
+    reason: Option<String>,
 }
 
-fn text(value: &Value, key: &str) -> String {
-    match value.get(key) {
-        None | Some(Value::Null) => "-".to_owned(),
-        Some(Value::String(text)) => escape_control_chars(text),
-        Some(Value::Array(items)) => {
-            let items =
-                items.iter().map(|item| item.as_str().map_or_else(|| item.to_string(), ToOwned::to_owned));
-            let items: Vec<String> = items.collect();
-            if items.is_empty() { "-".to_owned() } else { escape_control_chars(&items.join(" ")) }
-        }
-        Some(other) => other.to_string(),
-    }
-}
-
-fn rows(items: &Value, keys: &[&str]) -> Vec<Vec<String>> {
-    let items = items.as_array().map(Vec::as_slice).unwrap_or_default();
-    items.iter().map(|item| keys.iter().map(|key| text(item, key)).collect()).collect()
-}
-
-/// Fetches pages until there are `limit` items or no more pages; `key` is the list's field in a page.
-fn fetch_pages(
-    server: &Server,
-    path: &str,
-    query: &QueryParams,
-    key: &str,
-    limit: usize,
-) -> Result<Value, ClientError> {
-    let mut all = Vec::new();
-    let mut cursor: Option<String> = None;
-    loop {
-        let mut page_query = query.clone();
-        page_query.push(("limit", (limit - all.len()).clamp(1, 1000).to_string()));
-        page_query.extend(cursor.take().map(|cursor| ("cursor", cursor)));
-        let mut page = server.get(path, &page_query)?;
-        if let Some(Value::Array(items)) = page.get_mut(key).map(Value::take) {
-            all.extend(items);
-        }
-        match page.get("next") {
-            Some(Value::String(next)) if all.len() < limit => cursor = Some(next.clone()),
-            Some(Value::Number(next)) if all.len() < limit => cursor = Some(next.to_string()),
-            _ => {
-                all.truncate(limit);
-                return Ok(Value::Array(all));
-            }
-        }
+impl InitiatorArgs {
+    fn params(&self) -> InitiatorParams {
+        InitiatorParams { author: Some(author(self.author.as_ref())), reason: self.reason.clone() }
     }
 }
 
@@ -78,6 +45,39 @@ fn fetch_pages(
 fn author(flag: Option<&String>) -> String {
     let named = flag.cloned().or_else(|| std::env::var("USER").ok()).filter(|name| !name.is_empty());
     named.unwrap_or_else(|| "unknown".to_owned())
+}
+
+/// A cell of a table.
+fn cell(text: &str) -> String {
+    escape_control_chars(text)
+}
+
+/// A cell whose value can be absent.
+fn optional_cell(text: Option<&str>) -> String {
+    text.map_or_else(|| "-".to_owned(), escape_control_chars)
+}
+
+/// A cell with several values.
+fn list_cell(items: &[String]) -> String {
+    if items.is_empty() { "-".to_owned() } else { escape_control_chars(&items.join(" ")) }
+}
+
+/// Fetches pages until there are `limit` items or no more pages. `fetch` gets the size of a page and the cursor.
+fn fetch_pages<I, C>(
+    limit: usize,
+    fetch: impl Fn(usize, Option<C>) -> Result<(Vec<I>, Option<C>), ClientError>,
+) -> Result<Vec<I>, ClientError> {
+    let limit = limit.max(1);
+    let (mut all, mut cursor) = (Vec::new(), None);
+    loop {
+        let (items, next) = fetch((limit - all.len()).clamp(1, MAX_PAGE_SIZE), cursor)?;
+        all.extend(items);
+        if next.is_none() || all.len() >= limit {
+            all.truncate(limit);
+            return Ok(all);
+        }
+        cursor = next;
+    }
 }
 
 #[derive(Debug, Clone, Copy, Args)]

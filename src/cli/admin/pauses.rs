@@ -3,11 +3,13 @@
 use std::process::ExitCode;
 
 use clap::Args;
-use serde_json::{Map, Value, json};
+use clap::builder::{PossibleValuesParser, TypedValueParser as _};
 
-use super::{author, rows};
-use crate::cli::client::{ClientError, Server};
+use super::{InitiatorArgs, author, cell, optional_cell};
+use crate::cli::client::{ClientError, Raw, Server};
 use crate::cli::output::{Format, OutputArgs, print, print_json, table, usage_error};
+use crate::domain::direction::Direction;
+use crate::ops::api::{NewPause, PauseView};
 
 /// Pause actions: all, or by rule, target and direction
 ///
@@ -26,8 +28,8 @@ pub(crate) struct Pause {
     #[arg(long, value_name = "PATTERN")]
     target: Option<String>,
     /// Pause actions in this direction
-    #[arg(long, value_parser = ["scale_out", "scale_in"])]
-    direction: Option<String>,
+    #[arg(long, value_parser = direction_parser())]
+    direction: Option<Direction>,
     /// End the pause after this duration. Default: until `resume`
     #[arg(long = "for", value_name = "DURATION")]
     ends_after: Option<String>,
@@ -41,42 +43,59 @@ pub(crate) struct Pause {
     output: OutputArgs,
 }
 
-const PAUSE_KEYS: [&str; 8] = ["id", "rule", "target", "direction", "since", "until", "author", "reason"];
 const PAUSE_HEADERS: [&str; 8] = ["ID", "RULE", "TARGET", "DIRECTION", "SINCE", "UNTIL", "AUTHOR", "REASON"];
+
+fn row(pause: &PauseView) -> Vec<String> {
+    vec![
+        pause.id.to_string(),
+        optional_cell(pause.rule.as_deref()),
+        optional_cell(pause.target.as_deref()),
+        optional_cell(pause.direction.as_deref()),
+        cell(&pause.since),
+        optional_cell(pause.until.as_deref()),
+        cell(&pause.author),
+        cell(&pause.reason),
+    ]
+}
 
 impl Pause {
     pub(crate) fn run(&self) -> ExitCode {
         let has_filter = self.rule.is_some() || self.target.is_some() || self.direction.is_some();
-        let pauses = if has_filter || self.all {
+        let pauses: Result<Vec<Raw<PauseView>>, ClientError> = if has_filter || self.all {
             let Some(reason) = &self.reason else {
                 return usage_error("--reason is required, for example --reason 'replacing the node image'");
             };
-            let fields = [
-                ("rule", &self.rule),
-                ("target", &self.target),
-                ("direction", &self.direction),
-                ("ends_after", &self.ends_after),
-            ];
-            let mut body: Map<String, Value> = fields
-                .into_iter()
-                .filter_map(|(key, value)| Some((key.to_owned(), value.as_deref()?.into())))
-                .collect();
-            body.insert("author".to_owned(), author(self.author.as_ref()).into());
-            body.insert("reason".to_owned(), reason.as_str().into());
-            let body = Value::Object(body).to_string();
-            self.server.post("/api/v1/pauses", &[], body.as_bytes()).map(|pause| json!([pause]))
+            let new = NewPause {
+                rule: self.rule.clone(),
+                target: self.target.clone(),
+                direction: self.direction,
+                ends_after: self.ends_after.clone(),
+                author: author(self.author.as_ref()),
+                reason: reason.clone(),
+            };
+            self.server.post_json("/api/v1/pauses", &new).map(|pause| vec![pause])
         } else if self.reason.is_some() || self.ends_after.is_some() {
             return usage_error("specify what to pause: --all, --rule, --target or --direction");
         } else {
-            self.server.get("/api/v1/pauses", &[])
+            self.server.get("/api/v1/pauses", &())
         };
         match (pauses, self.output.format) {
             (Ok(pauses), Format::Json) => print_json(&pauses),
-            (Ok(pauses), Format::Text) => print(table(&PAUSE_HEADERS, &rows(&pauses, &PAUSE_KEYS))),
+            (Ok(pauses), Format::Text) => {
+                let rows: Vec<Vec<String>> = pauses.iter().map(|pause| row(&pause.value)).collect();
+                print(table(&PAUSE_HEADERS, &rows));
+            }
             (Err(error), _) => return error.report(),
         }
         ExitCode::SUCCESS
     }
+}
+
+fn direction_parser() -> impl clap::builder::TypedValueParser<Value = Direction> {
+    PossibleValuesParser::new(Direction::ALL.map(Direction::as_str)).try_map(|text| {
+        let found = Direction::ALL.into_iter().find(|direction| direction.as_str() == text);
+        found.ok_or("unknown direction")
+    })
 }
 
 /// End a pause; deferred actions are re-evaluated at once
@@ -90,23 +109,22 @@ pub(crate) struct Resume {
     /// End all pauses
     #[arg(long)]
     all: bool,
-    /// Operator name. Default: $USER
-    #[arg(long)]
-    author: Option<String>,
+    #[command(flatten)]
+    initiator: InitiatorArgs,
 }
 
 impl Resume {
     pub(crate) fn run(&self) -> ExitCode {
         let ids = match self.id {
-            Some(id) => Ok(vec![id.to_string()]),
+            Some(id) => Ok(vec![id]),
             None => self
                 .server
-                .get("/api/v1/pauses", &[])
-                .map(|pauses| rows(&pauses, &["id"]).into_iter().flatten().collect()),
+                .get("/api/v1/pauses", &())
+                .map(|pauses: Vec<PauseView>| pauses.iter().map(|pause| pause.id).collect()),
         };
-        let end = |id: &String| {
-            let author_query = vec![("author", author(self.author.as_ref()))];
-            let ended = self.server.delete(&format!("/api/v1/pauses/{id}"), &author_query);
+        let end = |id: &u64| {
+            let path = format!("/api/v1/pauses/{id}");
+            let ended = self.server.delete::<PauseView>(&path, &self.initiator.params());
             ended.map(|_| print(format!("pause {id} ended")))
         };
         let ended = ids.and_then(|ids| ids.iter().try_for_each(end));

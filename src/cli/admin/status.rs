@@ -1,13 +1,18 @@
 //! `scalebridge status`, `scalebridge episodes` and `scalebridge reload`.
 
+use std::collections::BTreeMap;
 use std::process::ExitCode;
 
 use clap::Args;
-use serde_json::{Value, json};
+use serde_json::json;
 
-use super::{Watch, fetch_pages, query_params, rows, text};
-use crate::cli::client::Server;
+use super::{InitiatorArgs, Watch, cell, fetch_pages, list_cell, optional_cell};
+use crate::cli::client::{ClientError, Raw, Server};
 use crate::cli::output::{Format, OutputArgs, print, print_json, table};
+use crate::ops::api::{
+    self, DeferredView, DestinationView, EpisodePage, EpisodeView, ListEpisodesParams, ReloadReport,
+    SourceView,
+};
 
 /// Show the status of a running bridge
 #[derive(Debug, Args)]
@@ -24,51 +29,76 @@ impl Status {
     pub(crate) fn run(&self) -> ExitCode {
         let format = self.output.format;
         self.watch.show(format, || {
-            let status = self.server.get("/api/v1/status", &[])?;
-            let destinations = self.server.get("/api/v1/destinations", &[])?;
-            let sources = self.server.get("/api/v1/sources", &[])?;
-            if format == Format::Json {
-                print_json(&json!({ "status": status, "destinations": destinations, "sources": sources }));
-                return Ok(());
+            let status: Raw<api::Status> = self.server.get("/api/v1/status", &())?;
+            let destinations: Vec<Raw<DestinationView>> = self.server.get("/api/v1/destinations", &())?;
+            let sources: Vec<Raw<SourceView>> = self.server.get("/api/v1/sources", &())?;
+            match format {
+                Format::Json => {
+                    print_json(
+                        &json!({ "status": status, "destinations": destinations, "sources": sources }),
+                    );
+                }
+                Format::Text => {
+                    let destinations = destinations.iter().map(|raw| destination_row(&raw.value));
+                    let headers =
+                        ["DESTINATION", "KIND", "PENDING", "RETRYING", "DEAD", "OLDEST (S)", "FAILING"];
+                    let destinations = table(&headers, &destinations.collect::<Vec<_>>());
+                    let sources = sources.iter().map(|raw| source_row(&raw.value));
+                    let headers = ["SOURCE", "HEARTBEAT", "OPEN SINCE"];
+                    let sources = table(&headers, &sources.collect::<Vec<_>>());
+                    print(format!("{}\n{destinations}\n{sources}", summary(&status.value)));
+                }
             }
-            let mut shown = format!(
-                "scalebridge {} is {}: {} rules, {} sources, {} destinations; configuration loaded at {}\n",
-                text(&status, "version"),
-                text(&status, "phase"),
-                status["rules"],
-                status["sources"],
-                status["destinations"],
-                text(&status["configuration"], "loaded_at"),
-            );
-            if let Some(error) = status["configuration"]["last_error"].as_str() {
-                shown += &format!(
-                    "The last reload was REJECTED, the running configuration stays active:\n{error}\n"
-                );
-            }
-            if status["configuration"]["needs_restart"].is_array() {
-                shown += &format!(
-                    "Restart needed to apply changes to: {}\n",
-                    text(&status["configuration"], "needs_restart")
-                );
-            }
-            let counts = |key: &str| {
-                let counts = status[key].as_object().map(|map| map.iter()).into_iter().flatten();
-                let counts: Vec<String> = counts.map(|(name, count)| format!("{name} {count}")).collect();
-                if counts.is_empty() { "none".to_owned() } else { counts.join(", ") }
-            };
-            shown += &format!("pauses: {}\n", status["pauses"]);
-            shown += &format!("open episodes: {}\n", counts("open_episodes"));
-            shown += &format!("deferred: {}\n\n", counts("deferred"));
-            let keys = ["name", "kind", "pending", "retrying", "dead_letters", "oldest_seconds", "failing"];
-            let headers = ["DESTINATION", "KIND", "PENDING", "RETRYING", "DEAD", "OLDEST (S)", "FAILING"];
-            shown += &table(&headers, &rows(&destinations, &keys));
-            shown.push('\n');
-            let keys = ["name", "heartbeat", "heartbeat_open_since"];
-            shown += &table(&["SOURCE", "HEARTBEAT", "OPEN SINCE"], &rows(&sources, &keys));
-            print(shown);
             Ok(())
         })
     }
+}
+
+fn summary(status: &api::Status) -> String {
+    let api::Status { version, phase, configuration, rules, sources, destinations, .. } = status;
+    let mut shown = format!(
+        "scalebridge {} is {}: {rules} rules, {sources} sources, {destinations} destinations; configuration loaded at {}\n",
+        cell(version),
+        cell(phase),
+        cell(&configuration.loaded_at),
+    );
+    if let Some(error) = &configuration.last_error {
+        shown += &format!("The last reload was REJECTED, the running configuration stays active:\n{error}\n");
+    }
+    if !configuration.needs_restart.is_empty() {
+        shown +=
+            &format!("Restart needed to apply changes to: {}\n", list_cell(&configuration.needs_restart));
+    }
+    shown += &format!("pauses: {}\n", status.pauses);
+    shown += &format!("open episodes: {}\n", counts(&status.open_episodes));
+    shown += &format!("deferred: {}\n", counts(&status.deferred));
+    shown
+}
+
+fn counts<K: AsRef<str>>(counts: &BTreeMap<K, u64>) -> String {
+    let counts: Vec<String> =
+        counts.iter().map(|(name, count)| format!("{} {count}", name.as_ref())).collect();
+    if counts.is_empty() { "none".to_owned() } else { counts.join(", ") }
+}
+
+fn destination_row(destination: &DestinationView) -> Vec<String> {
+    vec![
+        cell(&destination.name),
+        cell(&destination.kind),
+        destination.pending.to_string(),
+        destination.retrying.to_string(),
+        destination.dead_letters.to_string(),
+        format!("{:?}", destination.oldest_seconds),
+        optional_cell(destination.failing.as_deref()),
+    ]
+}
+
+fn source_row(source: &SourceView) -> Vec<String> {
+    vec![
+        cell(&source.name),
+        list_cell(&source.heartbeat),
+        optional_cell(source.heartbeat_open_since.as_deref()),
+    ]
 }
 
 /// Show open episodes and deferred actions
@@ -94,31 +124,41 @@ pub(crate) struct Episodes {
 impl Episodes {
     pub(crate) fn run(&self) -> ExitCode {
         let format = self.output.format;
-        let query = query_params([("rule", self.rule.clone()), ("target", self.target.clone())]);
         self.watch.show(format, || {
-            let episodes =
-                fetch_pages(&self.server, "/api/v1/episodes", &query, "episodes", self.limit.max(1))?;
-            if format == Format::Json {
-                print_json(&episodes);
-                return Ok(());
+            let episodes = fetch_pages(self.limit, |limit, cursor| {
+                let (rule, target) = (self.rule.clone(), self.target.clone());
+                let params = ListEpisodesParams { rule, target, limit: Some(limit), cursor };
+                let page: EpisodePage<Raw<EpisodeView>> = self.server.get("/api/v1/episodes", &params)?;
+                Ok((page.episodes, page.next))
+            })?;
+            match format {
+                Format::Json => print_json(&episodes),
+                Format::Text => {
+                    let headers = ["RULE", "TARGET", "PHASE", "OPENED", "ALERTS", "EVENTS", "DEFERRED"];
+                    let rows: Vec<Vec<String>> =
+                        episodes.iter().map(|episode| episode_row(&episode.value)).collect();
+                    print(table(&headers, &rows));
+                }
             }
-            let row = |episode: &Value| {
-                let alerts = episode["alerts"].as_array().map_or(0, Vec::len);
-                let mut row =
-                    ["rule", "subject", "phase", "opened_at"].map(|key| text(episode, key)).to_vec();
-                row.push(alerts.to_string());
-                row.push(text(episode, "emissions"));
-                row.push(match &episode["deferred"] {
-                    Value::Null => "-".to_owned(),
-                    deferred => format!("{} until {}", text(deferred, "verdict"), text(deferred, "until")),
-                });
-                row
-            };
-            let rows: Vec<Vec<String>> = episodes.as_array().into_iter().flatten().map(row).collect();
-            print(table(&["RULE", "TARGET", "PHASE", "OPENED", "ALERTS", "EVENTS", "DEFERRED"], &rows));
             Ok(())
         })
     }
+}
+
+fn episode_row(episode: &EpisodeView) -> Vec<String> {
+    let deferred = |deferred: &DeferredView| {
+        let (verdict, until) = (deferred.verdict.as_deref(), deferred.until.as_deref());
+        format!("{} until {}", optional_cell(verdict), optional_cell(until))
+    };
+    vec![
+        cell(&episode.rule),
+        cell(&episode.subject),
+        cell(&episode.phase),
+        cell(&episode.opened_at),
+        episode.alerts.len().to_string(),
+        episode.emissions.to_string(),
+        episode.deferred.as_ref().map_or_else(|| "-".to_owned(), deferred),
+    ]
 }
 
 /// Reload the configuration of a running bridge (atomic)
@@ -127,27 +167,28 @@ pub(crate) struct Reload {
     #[command(flatten)]
     server: Server,
     #[command(flatten)]
+    initiator: InitiatorArgs,
+    #[command(flatten)]
     output: OutputArgs,
 }
 
 impl Reload {
     pub(crate) fn run(&self) -> ExitCode {
-        match (self.server.post("/-/reload", &[], b""), self.output.format) {
+        let report: Result<Raw<ReloadReport>, ClientError> =
+            self.server.post("/-/reload", &self.initiator.params(), b"");
+        match (report, self.output.format) {
             (Ok(report), Format::Json) => print_json(&report),
             (Ok(report), Format::Text) => {
-                let lines = |key: &str| report[key].as_array().cloned().unwrap_or_default();
-                let mut shown = String::new();
-                for changed in lines("changed") {
-                    shown += &format!("{}\n", changed.as_str().unwrap_or_default());
-                }
+                let ReloadReport { changed, needs_restart, warnings } = report.value;
+                let mut shown: String = changed.iter().map(|line| format!("{line}\n")).collect();
                 if shown.is_empty() {
                     shown += "no changes\n";
                 }
-                for key in lines("needs_restart") {
-                    shown += &format!("{} changed, restart needed\n", key.as_str().unwrap_or_default());
+                for key in needs_restart {
+                    shown += &format!("{key} changed, restart needed\n");
                 }
-                for warning in lines("warnings") {
-                    shown += &format!("{}\n", warning.as_str().unwrap_or_default());
+                for warning in warnings {
+                    shown += &format!("{warning}\n");
                 }
                 print(shown);
             }

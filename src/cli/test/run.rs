@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde_json::{Value, json};
 
 use super::matching::{compare, mismatches};
+use crate::bridge::decision_view::ExplainedDecision;
 use crate::bridge::{Simulator, SimulatorError};
 use crate::cli::output::escape_control_chars;
 use crate::config::diagnostic::Location;
@@ -107,9 +108,11 @@ fn alert(alert: &TestAlert, source: &Name, now: Time, start_times: &mut StartTim
 }
 
 /// Describes the difference as text; `None` if there is none.
-fn describe_difference(expected: &[Expected], decided: &[Value]) -> Option<String> {
+fn describe_difference(expected: &[Expected], decided: &[ExplainedDecision]) -> Option<String> {
     let wanted: Vec<Value> = expected.iter().map(|one| one.fields.clone()).collect();
-    let difference = compare(&wanted, decided);
+    let decided: Vec<Value> =
+        decided.iter().map(|decision| serde_json::to_value(decision).unwrap_or_default()).collect();
+    let difference = compare(&wanted, &decided);
     if difference.is_empty() {
         return None;
     }

@@ -6,18 +6,14 @@ use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode, header};
 use serde::de::DeserializeOwned;
 
-use super::problem::Problem;
-use crate::domain::control::TargetPattern;
-use crate::domain::duration;
-use crate::domain::name::Name;
-use crate::domain::time::Time;
+use super::problem;
 use crate::http::{HttpState, Services};
 use crate::json::Object;
+use crate::ops::api::{InitiatorParams, Problem};
+use crate::ops::{Initiator, Ops};
 
 /// Maximum size of a request body other than a notification.
 const MAX_BODY_BYTES: usize = 64 * 1024;
-const DEFAULT_PAGE_SIZE: usize = 100;
-const MAX_PAGE_SIZE: usize = 1000;
 
 /// A query string; an unknown key is an error if `T` denies unknown fields.
 pub(super) struct Query<T>(pub T);
@@ -28,7 +24,7 @@ impl<T: DeserializeOwned> FromRequestParts<HttpState> for Query<T> {
     async fn from_request_parts(parts: &mut Parts, _: &HttpState) -> Result<Self, Problem> {
         let query = parts.uri.query().unwrap_or_default();
         let read = axum::extract::Query::<T>::try_from_uri(&parts.uri);
-        let read = read.map_err(|error| Problem::bad_request(format!("invalid query `{query}`: {error}")));
+        let read = read.map_err(|error| problem::bad_request(format!("invalid query `{query}`: {error}")));
         read.map(|axum::extract::Query(read)| Self(read))
     }
 }
@@ -41,7 +37,7 @@ impl FromRequestParts<HttpState> for Id {
 
     async fn from_request_parts(parts: &mut Parts, state: &HttpState) -> Result<Self, Problem> {
         let read = axum::extract::Path::<String>::from_request_parts(parts, state).await;
-        read.map(|axum::extract::Path(id)| Self(id)).map_err(|error| Problem::bad_request(error.to_string()))
+        read.map(|axum::extract::Path(id)| Self(id)).map_err(|error| problem::bad_request(error.to_string()))
     }
 }
 
@@ -59,7 +55,7 @@ impl<T: DeserializeOwned> FromRequest<HttpState> for Json<T> {
         let bytes = json_bytes(&parts.headers, body, MAX_BODY_BYTES).await?;
         let read = serde_json::from_slice(&bytes);
         read.map(|Object(read)| Self(read))
-            .map_err(|error| Problem::bad_request(format!("invalid body: {error}")))
+            .map_err(|error| problem::bad_request(format!("invalid body: {error}")))
     }
 }
 
@@ -72,53 +68,25 @@ pub(super) async fn json_bytes(
     let kind = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     if kind.split(';').next().map(str::trim) != Some("application/json") {
         let status = StatusCode::UNSUPPORTED_MEDIA_TYPE;
-        return Err(Problem::new(
+        return Err(problem::new(
             status,
             "unsupported content type; send JSON with `content-type: application/json`",
         ));
     }
     let read = to_bytes(body, max_bytes).await;
     let too_large =
-        || Problem::new(StatusCode::PAYLOAD_TOO_LARGE, format!("the body has more than {max_bytes} bytes"));
+        || problem::new(StatusCode::PAYLOAD_TOO_LARGE, format!("the body has more than {max_bytes} bytes"));
     read.map(Vec::from).map_err(|_| too_large())
 }
 
 pub(super) fn services(shared: &HttpState) -> Result<&Services, Problem> {
-    shared.services.get().ok_or_else(|| Problem::unavailable("scalebridge is starting"))
+    shared.services.get().ok_or_else(|| problem::unavailable("scalebridge is starting"))
 }
 
-pub(super) fn parse_name(key: &str, text: Option<&str>) -> Result<Option<Name>, Problem> {
-    let read = |text| Name::new(text).map_err(|error| Problem::bad_request(format!("{key}: {error}")));
-    text.map(read).transpose()
+pub(super) fn ops(shared: &HttpState) -> Result<&Ops, Problem> {
+    Ok(&services(shared)?.ops)
 }
 
-pub(super) fn parse_pattern(text: Option<&str>) -> Result<Option<TargetPattern>, Problem> {
-    let read = |text| {
-        TargetPattern::new(text)
-            .ok_or_else(|| Problem::bad_request("target: invalid pattern; expected 1 to 4096 bytes"))
-    };
-    text.map(read).transpose()
-}
-
-/// Parses an RFC 3339 time, or a duration before `now`.
-pub(super) fn parse_time(key: &str, text: Option<&str>, now: Time) -> Result<Option<Time>, Problem> {
-    let read = |text: &str| match duration::parse(text) {
-        Ok(ago) => {
-            let nanos = i64::try_from(ago.as_nanos()).unwrap_or(i64::MAX);
-            Ok(Time::from_nanos(now.as_nanos().saturating_sub(nanos)))
-        }
-        Err(_) => Time::parse(text).map_err(|error| {
-            Problem::bad_request(format!("{key}: {error}; or use a duration before now, for example 90m"))
-        }),
-    };
-    text.map(read).transpose()
-}
-
-pub(super) fn page_size(limit: Option<usize>) -> Result<usize, Problem> {
-    match limit.unwrap_or(DEFAULT_PAGE_SIZE) {
-        limit @ 1..=MAX_PAGE_SIZE => Ok(limit),
-        other => Err(Problem::bad_request(format!(
-            "limit: {other} is out of range; expected 1 to {MAX_PAGE_SIZE}"
-        ))),
-    }
+pub(super) fn initiator(params: &InitiatorParams) -> Result<Initiator, Problem> {
+    Ok(Initiator::from_request(params.author.as_deref(), params.reason.as_deref())?)
 }

@@ -3,6 +3,7 @@
 //! Each resource lists its operations with path, parameters, response and handler; both the routes and the OpenAPI
 //! document are built from that list.
 
+mod audit;
 mod dead_letters;
 mod decisions;
 mod episodes;
@@ -12,7 +13,8 @@ mod inventory;
 mod openapi;
 mod operation;
 mod pauses;
-mod problem;
+pub(super) mod problem;
+pub(super) mod reload;
 mod status;
 
 use axum::Router;
@@ -20,8 +22,6 @@ use axum::Router;
 use super::HttpState;
 pub(crate) use openapi::document;
 use operation::Operation;
-pub(crate) use problem::Problem;
-pub(crate) use status::ConfigurationStatus;
 
 /// All operations, in the order of the OpenAPI document.
 fn operations() -> Vec<Operation> {
@@ -33,6 +33,7 @@ fn operations() -> Vec<Operation> {
         episodes::operations(),
         dead_letters::operations(),
         pauses::operations(),
+        audit::operations(),
     ];
     resources.into_iter().flatten().collect()
 }

@@ -5,9 +5,9 @@ use schemars::SchemaGenerator;
 use schemars::generate::SchemaSettings;
 use serde_json::{Map, Value, json};
 
-use super::operation::{Operation, ResponseBody, SchemaFn};
+use super::operation::{Operation, ResponseBody, SchemaFn, schema_of};
 use super::operations;
-use super::problem::Problem;
+use crate::ops::api::{InitiatorParams, Problem, ReloadReport};
 
 pub(crate) fn document() -> Value {
     let settings = SchemaSettings::draft2020_12().with(|settings| {
@@ -83,10 +83,12 @@ fn operation_object(operation: &Operation, generator: &mut SchemaGenerator) -> V
 }
 
 fn reload(generator: &mut SchemaGenerator) -> Value {
-    let schema = generator.subschema_for::<crate::http::ReloadReport>();
+    let schema = generator.subschema_for::<ReloadReport>();
+    let parameters = query_parameters(&inline_schema(schema_of::<InitiatorParams>, generator));
     json!({
         "operationId": "reload",
         "summary": "Reload the configuration (atomic)",
+        "parameters": parameters,
         "responses": {
             "200": { "description": "The configuration is active", "content": { "application/json": { "schema": schema } } },
             "default": problem(generator),

@@ -176,8 +176,8 @@ impl Sqlite {
         self.due.clone()
     }
 
-    pub(super) async fn add_destination(&self, destination: Name) -> Result<(), Error> {
-        self.ask(|reply| Command::AddDestination { destination, reply }).await
+    pub(super) async fn add_destinations(&self, destinations: Vec<Name>) -> Result<(), Error> {
+        self.ask(|reply| Command::AddDestinations { destinations, reply }).await
     }
 
     pub(super) async fn remove_destination(&self, destination: Name) -> Result<(), Error> {

@@ -175,3 +175,22 @@ async fn a_store_of_a_newer_version_is_rejected_and_not_changed() {
     assert_eq!(version.unwrap(), 99);
     assert_eq!(harness.count("events"), 300);
 }
+
+#[tokio::test]
+async fn if_one_destination_cannot_be_added_none_is() {
+    let harness = StoreHarness::sqlite();
+    let refuse = "CREATE TRIGGER refuse BEFORE INSERT ON destinations WHEN new.name = 'second'
+                  BEGIN SELECT raise(ABORT, 'refused'); END";
+    harness.database().execute_batch(refuse).unwrap();
+    let new = [name("first"), name("second")];
+    assert_unavailable(harness.store.add_destinations(&new).await.map_err(DeadLetterError::from));
+    for destination in &new {
+        harness.store.claim(destination, 1).await.unwrap_err();
+    }
+    harness.database().execute_batch("DROP TRIGGER refuse").unwrap();
+    harness.store.add_destinations(&new).await.unwrap();
+    harness.emit("a", Kind::Note, "note", &["first", "second"]).await;
+    for destination in ["first", "second"] {
+        harness.claim_expecting(destination, &["note"]).await;
+    }
+}

@@ -218,7 +218,7 @@ async fn undelivered_events_of_a_removed_destination_become_dead_letters() {
         assert!(store.claim(&journal, 1).await.is_err(), "the destination is removed");
         assert_eq!(store.orphaned_destinations().await.unwrap(), []);
         // Added again, it gets events from then on.
-        store.add_destination(&journal).await.unwrap();
+        store.add_destinations(std::slice::from_ref(&journal)).await.unwrap();
         assert_eq!((store.backlog(&journal).dead, store.backlog(&journal).pending), (3, 0));
         put(store, id).await;
         assert_eq!(store.claim(&journal, 10).await.unwrap().len(), 1);

@@ -210,3 +210,28 @@ pub(crate) fn unusable(path: &Path, error: &rusqlite::Error) -> Error {
 pub(crate) fn unavailable(error: &rusqlite::Error) -> Error {
     Error::Unavailable(error.to_string())
 }
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_store_of_each_earlier_schema_is_migrated() {
+        for version in 1..MIGRATIONS.len() {
+            let dir = tempfile::tempdir().unwrap();
+            let path = dir.path().join("bridge.db");
+            let mut earlier = connect(&path).unwrap();
+            prepare(&earlier).unwrap();
+            let transaction = earlier.transaction().unwrap();
+            MIGRATIONS[..version].iter().for_each(|step| transaction.execute_batch(step).unwrap());
+            transaction.execute("INSERT INTO store VALUES (1, 7, randomblob(16))", []).unwrap();
+            transaction.pragma_update(None, "user_version", version).unwrap();
+            transaction.commit().unwrap();
+            drop(earlier);
+            let opened = open(&path, Time::from_nanos(9)).unwrap();
+            assert_eq!(opened.created, Time::from_nanos(7), "of schema {version}");
+            let found = opened.writer.pragma_query_value(None, "user_version", |row| row.get::<_, usize>(0));
+            assert_eq!(found.unwrap(), MIGRATIONS.len());
+            opened.writer.execute("INSERT INTO audit VALUES (1, 9, 'ann', 'pause', '{}')", []).unwrap();
+        }
+    }
+}

@@ -57,9 +57,9 @@ pub(crate) enum Command {
         write: AuditWrite,
         reply: Reply<i64>,
     },
-    /// Opens a lane for a destination that has none.
-    AddDestination {
-        destination: Name,
+    /// Opens lanes for those destinations that have none: for all of them or, after an error, for none.
+    AddDestinations {
+        destinations: Vec<Name>,
         reply: Reply<()>,
     },
     /// Closes the lane of a destination; no more deliveries are claimed for it.

@@ -90,7 +90,7 @@ type PendingReply = Box<dyn FnOnce(Result<(), Error>, &mut Vec<Arc<CachedTarget>
 
 /// A change of the set of lanes.
 enum DestinationChange {
-    Add(Name, Reply<()>),
+    Add(Vec<Name>, Reply<()>),
     Remove(Name, Reply<()>),
 }
 
@@ -195,8 +195,8 @@ impl Writer {
     fn execute(&mut self, run: &mut BatchRun, command: Command) {
         match command {
             Command::Close => run.is_open = false,
-            Command::AddDestination { destination, reply } => {
-                run.destination_changes.push(DestinationChange::Add(destination, reply));
+            Command::AddDestinations { destinations, reply } => {
+                run.destination_changes.push(DestinationChange::Add(destinations, reply));
             }
             Command::RemoveDestination { destination, reply } => {
                 run.destination_changes.push(DestinationChange::Remove(destination, reply));
@@ -358,17 +358,16 @@ impl Writer {
     /// Runs between two batches, so that all commands of a batch see the same lanes.
     fn change_destination(&self, change: DestinationChange) {
         let (result, reply) = match change {
-            DestinationChange::Add(destination, reply) => (self.add_destination(&destination), reply),
+            DestinationChange::Add(destinations, reply) => (self.add_destinations(destinations), reply),
             DestinationChange::Remove(destination, reply) => (self.remove_destination(&destination), reply),
         };
         drop(reply.send(result.map_err(|error| schema::unavailable(&error))));
     }
 
-    fn add_destination(&self, destination: &Name) -> rusqlite::Result<()> {
-        if self.outbox.lanes.get(destination).is_none() {
-            let opened = restore::read_lanes(&self.connection, std::slice::from_ref(destination))?;
-            opened.into_values().for_each(|handle| self.outbox.lanes.add(handle));
-        }
+    fn add_destinations(&self, mut destinations: Vec<Name>) -> rusqlite::Result<()> {
+        destinations.retain(|destination| self.outbox.lanes.get(destination).is_none());
+        let opened = restore::read_lanes(&self.connection, &destinations)?;
+        opened.into_values().for_each(|handle| self.outbox.lanes.add(handle));
         Ok(())
     }
 

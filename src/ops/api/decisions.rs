@@ -1,0 +1,57 @@
+//! Decisions; the decision itself is [`DecisionView`].
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+pub(crate) use crate::bridge::Explanation;
+pub(crate) use crate::bridge::decision_view::DecisionView;
+
+/// Filters and paging.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ListDecisionsParams {
+    /// Filter by rule.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rule: Option<String>,
+    /// Filter by target key pattern; `*` matches any text.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub target: Option<String>,
+    /// Filter by verdict; separate several with commas.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub verdict: Option<String>,
+    /// Filter by the fingerprint of an alert.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fingerprint: Option<String>,
+    /// Earliest time: RFC 3339, or a duration before now such as 90m.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub since: Option<String>,
+    /// Latest time: RFC 3339, or a duration before now.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub until: Option<String>,
+    /// Maximum number of results, 1 to 1000. Default 100.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub limit: Option<usize>,
+    /// `next` of the previous page.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cursor: Option<String>,
+}
+
+/// A page of decisions, newest first.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[schemars(rename = "DecisionPage")]
+pub(crate) struct DecisionPage<D = DecisionView> {
+    /// The decisions.
+    pub decisions: Vec<D>,
+    /// The cursor of the next page. An empty page may have one too: the number of records scanned per page is limited.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next: Option<String>,
+}
+
+/// Parameters of `explain`.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ExplainParams {
+    /// The source of the notification; required if several are configured.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub source: Option<String>,
+}

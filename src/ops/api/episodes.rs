@@ -1,0 +1,103 @@
+//! Episodes.
+
+use std::collections::BTreeMap;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::Word;
+use crate::domain::phase::Phase;
+use crate::domain::target::PartialTarget;
+use crate::json::lenient;
+
+/// Filters and paging.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ListEpisodesParams {
+    /// Filter by rule.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rule: Option<String>,
+    /// Filter by target key pattern; `*` matches any text.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub target: Option<String>,
+    /// Maximum number of targets that are scanned for one page, 1 to 1000. Default 100.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub limit: Option<usize>,
+    /// `next` of the previous page.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cursor: Option<i64>,
+}
+
+/// A page of episodes.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[schemars(rename = "EpisodePage")]
+pub(crate) struct EpisodePage<E = EpisodeView> {
+    /// Open episodes, and closed ones with a deferred action.
+    pub episodes: Vec<E>,
+    /// The cursor of the next page. An empty page may have one too.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next: Option<i64>,
+}
+
+/// An episode of a rule and a target.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub(crate) struct EpisodeView {
+    /// Its id.
+    pub id: String,
+    /// The rule; `heartbeat` for the heartbeat of a source.
+    pub rule: String,
+    /// `target`, `hold` or `heartbeat`.
+    pub scope: Word,
+    /// The target's key.
+    pub subject: String,
+    /// The target's fields, or those that a hold restricts.
+    #[serde(default, deserialize_with = "lenient", skip_serializing_if = "Option::is_none")]
+    pub target: Option<PartialTarget>,
+    /// `firing` while it is open, `resolved` if it has closed and its `on_resolved` action is deferred.
+    #[schemars(with = "Phase")]
+    pub phase: Word,
+    /// When it opened, RFC 3339.
+    pub opened_at: String,
+    /// The number of `on_firing` events emitted.
+    pub emissions: u32,
+    /// Whether one of its alerts started before the store was created; it then never decreases capacity.
+    pub adopted: bool,
+    /// Whether one of its alerts has expired without a resolve; it then never decreases capacity.
+    pub expired: bool,
+    /// Its open alerts, or those that were open when it closed.
+    pub alerts: Vec<OccurrenceView>,
+    /// Its deferred action.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deferred: Option<DeferredView>,
+}
+
+/// An alert of an episode.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub(crate) struct OccurrenceView {
+    /// The source that sent it.
+    pub source: String,
+    /// Alertmanager's hash of its labels.
+    pub fingerprint: String,
+    /// Its `startsAt`, by Prometheus' clock.
+    pub starts_at: String,
+    /// When it was last received.
+    pub heard_at: String,
+    /// Its labels, overridden by those of the source.
+    pub labels: BTreeMap<String, String>,
+}
+
+/// A deferred action.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub(crate) struct DeferredView {
+    /// The verdict that blocks it; absent for a repeat that is not due yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub verdict: Option<Word>,
+    /// When it was requested.
+    pub since: String,
+    /// When it is re-evaluated; absent if that depends on something other than time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub until: Option<String>,
+    /// When it is withdrawn if it is still blocked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deadline: Option<String>,
+}

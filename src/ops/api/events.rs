@@ -1,0 +1,38 @@
+//! Events with their deliveries.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::Word;
+
+/// An event and its deliveries.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub(crate) struct EventView {
+    /// When it was emitted, RFC 3339.
+    pub emitted_at: String,
+    /// The event, in the form in which it is delivered.
+    pub event: Value,
+    /// One delivery per destination.
+    pub deliveries: Vec<DeliveryView>,
+}
+
+/// The delivery of an event to a destination.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub(crate) struct DeliveryView {
+    /// The destination.
+    pub destination: String,
+    /// `pending`, `retrying`, `delivered`, `dead`, `superseded`, `withdrawn` or `discarded`.
+    pub state: Word,
+    /// The number of attempts, failed ones and the successful one.
+    pub attempts: u32,
+    /// The error of the last attempt, or why the event was not sent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+    /// The destination's response, if it is stored.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub answer: Option<String>,
+    /// When the next attempt is due, RFC 3339.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next_attempt_at: Option<String>,
+}

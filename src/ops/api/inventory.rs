@@ -1,0 +1,101 @@
+//! The configured rules, sources and destinations.
+
+use std::collections::BTreeMap;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::Word;
+
+/// A rule of the rule table.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub(crate) struct RuleView {
+    /// Its name.
+    pub name: String,
+    /// `active`, `shadow` or `disabled`.
+    pub mode: Word,
+    /// The sources whose alerts it evaluates; null means all.
+    pub sources: Option<Vec<String>>,
+    /// Matchers in Alertmanager's syntax; all must match.
+    pub matchers: Vec<String>,
+    /// The condition that must also be true.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub when: Option<String>,
+    /// The templates of the target's fields; empty for a hold on all targets.
+    pub target: BTreeMap<Word, String>,
+    /// The action when an episode opens or grows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub on_firing: Option<ActionView>,
+    /// The action when an episode closes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub on_resolved: Option<ActionView>,
+    /// The directions that it blocks, if it is a hold.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub holds: Vec<Word>,
+    /// The destinations of its events.
+    pub send_to: Vec<String>,
+    /// Whether later rules evaluate its alerts too.
+    #[serde(rename = "continue")]
+    pub continues: bool,
+    /// The number of its open episodes.
+    pub open_episodes: u64,
+}
+
+/// An action of a rule.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub(crate) struct ActionView {
+    /// `scale_out`, `scale_in`, `set_capacity` or `notify`.
+    pub action: Word,
+    /// The size of the change, as text.
+    pub amount: String,
+    /// How long an emitted event blocks later ones.
+    pub cooldown: String,
+    /// How long the situation must be unchanged before it is emitted.
+    pub stabilization_window: String,
+    /// `never`, `on_growth` or `while_firing`; only for `on_firing`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub repeat: Option<Word>,
+}
+
+/// A source of notifications.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub(crate) struct SourceView {
+    /// Its name, the last part of the webhook's path.
+    pub name: String,
+    /// Labels that override those of its alerts.
+    pub labels: BTreeMap<String, String>,
+    /// The matchers of its heartbeat; empty if none is configured.
+    pub heartbeat: Vec<String>,
+    /// When the heartbeat was last opened, RFC 3339; null if it is not open. While it is not open, alerts of a source
+    /// with a heartbeat do not decrease capacity.
+    pub heartbeat_open_since: Option<String>,
+    /// When the heartbeat was last lost, RFC 3339.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub heartbeat_ended_at: Option<String>,
+    /// How long a late firing is deferred in case its resolve arrives.
+    pub late_window: String,
+    /// How long an alert stays open without a notification that mentions it.
+    pub occurrence_ttl: String,
+}
+
+/// A destination of events.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub(crate) struct DestinationView {
+    /// Its name.
+    pub name: String,
+    /// `sqs`, `lambda` or `file`.
+    pub kind: Word,
+    /// The queue's URL, the function's name or the file's path.
+    pub address: String,
+    /// Why it fails, if it does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failing: Option<String>,
+    /// Deliveries that have not been attempted or are in flight.
+    pub pending: u64,
+    /// Deliveries that failed and will be retried.
+    pub retrying: u64,
+    /// Dead letters.
+    pub dead_letters: u64,
+    /// The age of the oldest unsettled delivery in seconds.
+    pub oldest_seconds: f64,
+}

@@ -1,0 +1,71 @@
+//! Pauses.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::Word;
+use crate::domain::control::Pause;
+use crate::domain::direction::Direction;
+use crate::domain::time::Time;
+
+/// An active pause.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub(crate) struct PauseView {
+    /// Its number, which identifies it when it is ended.
+    pub id: u64,
+    /// Only actions of this rule.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rule: Option<String>,
+    /// Only actions for targets whose key matches this pattern; `*` matches any text.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub target: Option<String>,
+    /// Only actions in this direction: `scale_out` or `scale_in`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub direction: Option<Word>,
+    /// When it began, RFC 3339.
+    pub since: String,
+    /// When it ends automatically, RFC 3339.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub until: Option<String>,
+    /// Who created it.
+    pub author: String,
+    /// The reason, for other operators.
+    pub reason: String,
+}
+
+impl From<Pause> for PauseView {
+    fn from(pause: Pause) -> Self {
+        Self {
+            id: pause.id,
+            rule: pause.rule.as_ref().map(ToString::to_string),
+            target: pause.target.as_ref().map(ToString::to_string),
+            direction: pause.direction.map(|direction| direction.as_str().into()),
+            since: pause.since.to_millis_string(),
+            until: pause.until.map(Time::to_millis_string),
+            author: pause.author,
+            reason: pause.reason,
+        }
+    }
+}
+
+/// A new pause. An omitted key does not restrict it: without rule, target and direction all actions are paused.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct NewPause {
+    /// Only actions of this rule.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rule: Option<String>,
+    /// Only actions for targets whose key matches this pattern; `*` matches any text.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub target: Option<String>,
+    /// Only actions in this direction: `scale_out` or `scale_in`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub direction: Option<Direction>,
+    /// The duration, in Prometheus' format, after which it ends automatically. Default: until it is ended.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ends_after: Option<String>,
+    /// Who creates it.
+    pub author: String,
+    /// The reason, for other operators.
+    pub reason: String,
+}

@@ -1,0 +1,50 @@
+//! The status of the bridge.
+
+use std::collections::BTreeMap;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::Word;
+
+/// The status of the bridge.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub(crate) struct Status {
+    /// The version of scalebridge.
+    pub version: Word,
+    /// `starting`, `ready` or `stopping`.
+    pub phase: Word,
+    /// The store's time, RFC 3339.
+    pub now: String,
+    /// The active configuration, and the result of the last reload.
+    pub configuration: ConfigurationStatus,
+    /// Number of rules.
+    pub rules: usize,
+    /// Number of sources.
+    pub sources: usize,
+    /// Number of destinations.
+    pub destinations: usize,
+    /// Failing destinations with the cause, one line each.
+    pub failing: Vec<String>,
+    /// Deliveries that are neither settled nor dead-lettered.
+    pub undelivered: u64,
+    /// Number of active pauses.
+    pub pauses: usize,
+    /// Number of open episodes by rule.
+    pub open_episodes: BTreeMap<String, u64>,
+    /// Number of deferred actions and late firings by blocking verdict.
+    pub deferred: BTreeMap<Word, u64>,
+}
+
+/// The active configuration, and the result of the last reload.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub(crate) struct ConfigurationStatus {
+    /// When the active configuration was loaded, RFC 3339.
+    pub loaded_at: String,
+    /// Why the last reload was rejected, if it was; the configuration loaded before it is still active.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_error: Option<String>,
+    /// Sections that have changed in the files and need a restart to take effect.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub needs_restart: Vec<String>,
+}

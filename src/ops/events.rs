@@ -1,0 +1,41 @@
+//! Events with their deliveries.
+
+use super::Ops;
+use super::api::{DeliveryView, EventView};
+use super::error::Error;
+use crate::domain::time::Time;
+use crate::store;
+
+impl Ops {
+    /// An event with its deliveries.
+    ///
+    /// # Errors
+    /// There is no such event, or the store cannot be read.
+    pub(crate) async fn event(&self, id: &str) -> Result<EventView, Error> {
+        let found = self.0.store.event(id).await?;
+        let found = found.ok_or_else(|| {
+            let text = "no event with this id; events are retained for `retention.delivered`";
+            Error::NotFound(text.to_owned())
+        })?;
+        let unreadable = |_| Error::Conflict("the stored event is not valid JSON".to_owned());
+        Ok(EventView {
+            emitted_at: found.emitted_at.to_millis_string(),
+            event: serde_json::from_str(&found.body).map_err(unreadable)?,
+            deliveries: found.deliveries.into_iter().map(delivery_view).collect(),
+        })
+    }
+}
+
+fn delivery_view(delivery: store::Delivery) -> DeliveryView {
+    let store::Delivery { destination, state, failed_attempts, error, answer, due } = delivery;
+    // A row with a response has already counted the successful attempt.
+    let arrived = state == store::DeliveryState::Delivered && answer.is_none();
+    DeliveryView {
+        destination: destination.to_string(),
+        state: state.as_str().into(),
+        attempts: failed_attempts + u32::from(arrived),
+        error,
+        answer,
+        next_attempt_at: due.map(Time::to_millis_string),
+    }
+}

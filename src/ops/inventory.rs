@@ -1,0 +1,150 @@
+//! The configured rules, sources and destinations.
+
+use std::collections::BTreeMap;
+
+use super::Ops;
+use super::api::{ActionView, DestinationView, RuleView, SourceView, Word};
+use crate::domain::duration::format;
+use crate::domain::rule::{Action, Amount, Change, Mode, Repeat, Rule, RuleTarget};
+use crate::domain::template::Template;
+use crate::domain::time::Time;
+
+impl Ops {
+    /// Lists rules in evaluation order.
+    pub(crate) fn rules(&self) -> Vec<RuleView> {
+        let settings = self.0.settings.load();
+        let tally = self.0.store.tally();
+        let rule = |rule: &Rule| rule_view(rule, tally.open_episodes.get(&rule.name).copied().unwrap_or(0));
+        settings.rules.rules().iter().map(rule).collect()
+    }
+
+    /// Lists sources.
+    pub(crate) fn sources(&self) -> Vec<SourceView> {
+        let settings = self.0.settings.load();
+        let controls = self.0.store.controls();
+        let sources = settings.sources.values().map(|source| {
+            let heartbeat = controls.heartbeat(&source.name);
+            SourceView {
+                name: source.name.to_string(),
+                labels: source
+                    .labels
+                    .iter()
+                    .map(|(name, value)| (name.to_owned(), value.to_owned()))
+                    .collect(),
+                heartbeat: source.heartbeat.iter().map(ToString::to_string).collect(),
+                heartbeat_open_since: heartbeat.open_since.map(Time::to_millis_string),
+                heartbeat_ended_at: heartbeat.lost_at.map(Time::to_millis_string),
+                late_window: format(source.late_window),
+                occurrence_ttl: format(source.occurrence_ttl),
+            }
+        });
+        sources.collect()
+    }
+
+    /// Lists destinations with their backlog.
+    pub(crate) fn destinations(&self) -> Vec<DestinationView> {
+        let settings = self.0.settings.load();
+        let store = &self.0.store;
+        let now = store.now();
+        let destinations = settings.destinations.values().map(|destination| {
+            let backlog = store.backlog(&destination.name);
+            let oldest = store.oldest_unsettled(&destination.name);
+            DestinationView {
+                name: destination.name.to_string(),
+                kind: destination.settings.kind().into(),
+                address: destination.settings.address(),
+                failing: self.0.statuses.failure_of(&destination.name),
+                pending: backlog.pending,
+                retrying: backlog.retrying,
+                dead_letters: backlog.dead,
+                oldest_seconds: oldest.map_or(0.0, |at| now.since(at).as_secs_f64()),
+            }
+        });
+        destinations.collect()
+    }
+}
+
+fn rule_view(rule: &Rule, open_episodes: u64) -> RuleView {
+    let (target, holds) = match &rule.target {
+        RuleTarget::Target(target) => {
+            let optional = [
+                ("account", &target.account),
+                ("cluster", &target.cluster),
+                ("namespace", &target.namespace),
+                ("region", &target.region),
+            ];
+            let mut fields: BTreeMap<Word, String> = fields(&optional);
+            fields.insert("platform".into(), target.platform.as_str().to_owned());
+            fields.insert("kind".into(), target.kind.source().to_owned());
+            fields.insert("name".into(), target.name.source().to_owned());
+            (fields, Vec::new())
+        }
+        RuleTarget::Hold(hold) => {
+            let covers = &hold.covers;
+            let mut fields = fields(&[
+                ("kind", &covers.kind),
+                ("name", &covers.name),
+                ("account", &covers.account),
+                ("cluster", &covers.cluster),
+                ("namespace", &covers.namespace),
+                ("region", &covers.region),
+            ]);
+            fields.extend(covers.platform.map(|platform| ("platform".into(), platform.as_str().to_owned())));
+            (fields, hold.blocks.iter().map(|direction| direction.as_str().into()).collect())
+        }
+    };
+    let repeat = |repeat| match repeat {
+        Repeat::Never => "never",
+        Repeat::OnGrowth => "on_growth",
+        Repeat::WhileFiring { .. } => "while_firing",
+    };
+    let mode = match rule.mode {
+        Mode::Active => "active",
+        Mode::Shadow => "shadow",
+        Mode::Disabled => "disabled",
+    };
+    RuleView {
+        name: rule.name.to_string(),
+        mode: mode.into(),
+        sources: rule.sources.as_ref().map(|names| names.iter().map(ToString::to_string).collect()),
+        matchers: rule.matchers.iter().map(ToString::to_string).collect(),
+        when: rule.when.as_ref().map(|when| when.source().to_owned()),
+        target,
+        on_firing: rule.on_firing.as_ref().map(|firing| ActionView {
+            repeat: Some(repeat(firing.repeat).into()),
+            ..action_view(&firing.action)
+        }),
+        on_resolved: rule.on_resolved.as_ref().map(|resolved| action_view(&resolved.action)),
+        holds,
+        send_to: rule.send_to.iter().map(ToString::to_string).collect(),
+        continues: rule.continues,
+        open_episodes,
+    }
+}
+
+fn fields(templates: &[(&'static str, &Option<Template>)]) -> BTreeMap<Word, String> {
+    let sources =
+        templates.iter().filter_map(|(key, one)| Some(((*key).into(), one.as_ref()?.source().to_owned())));
+    sources.collect()
+}
+
+fn action_view(action: &Action) -> ActionView {
+    let amount = match &action.change {
+        Change::ScaleOut(amount) | Change::ScaleIn(amount) => match amount {
+            Amount::By(units) => units.to_string(),
+            Amount::ByPercent { percent, at_least: Some(units) } => format!("{percent} %, at least {units}"),
+            Amount::ByPercent { percent, at_least: None } => format!("{percent} %"),
+            Amount::Steps(steps) => format!("by steps of {}", steps.metric.source()),
+        },
+        Change::SetCapacity { to, allow_decrease: true } => format!("to {to}"),
+        Change::SetCapacity { to, allow_decrease: false } => format!("up to {to}"),
+        Change::Notify => "none".to_owned(),
+    };
+    ActionView {
+        action: action.change.action().into(),
+        amount,
+        cooldown: format(action.cooldown),
+        stabilization_window: format(action.stabilization_window),
+        repeat: None,
+    }
+}

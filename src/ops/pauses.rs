@@ -1,0 +1,138 @@
+//! Pauses: set and ended by operators, they block actions.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::Ops;
+use super::act::Initiator;
+use super::api::{AuditDetails, NewPause, PauseView};
+use super::audit::{self, OperatorAct};
+use super::error::Error;
+use super::parse;
+use crate::domain::control::{Pause, TargetPattern};
+use crate::domain::direction::Direction;
+use crate::domain::name::Name;
+use crate::store::{self, Changes, Keys, Store};
+
+/// Every decision evaluates all pauses, so their number is limited.
+const MAX_PAUSES: usize = 1000;
+
+/// A pause to be set. An absent condition covers all actions.
+#[derive(Debug, Clone)]
+pub struct PauseRequest {
+    /// Only actions of this rule.
+    pub rule: Option<Name>,
+    /// Only actions on targets whose key the pattern covers.
+    pub target: Option<TargetPattern>,
+    /// Only actions in this direction.
+    pub direction: Option<Direction>,
+    /// The pause expires after this time; without it, it lasts until it is resumed.
+    pub ends_after: Option<Duration>,
+}
+
+/// Sets and ends pauses, each in one transaction with its audit entry. Cheap to clone.
+#[derive(Clone)]
+pub struct Pauses {
+    store: Store,
+}
+
+impl Pauses {
+    /// The pauses of a store.
+    pub fn new(store: Store) -> Self {
+        Self { store }
+    }
+
+    /// The active pauses, oldest first.
+    pub fn active(&self) -> Vec<Pause> {
+        self.store.controls().pauses(self.store.now()).cloned().collect()
+    }
+
+    /// Blocks actions until the pause is resumed or expires. When this returns `Ok`, the pause is on disk.
+    ///
+    /// # Errors
+    /// The store could not write; nothing is paused.
+    pub async fn pause(&self, by: Initiator, request: PauseRequest) -> Result<Pause, store::Error> {
+        let pause = self.store.transact(Keys::default(), move |view| {
+            let mut controls = (*view.controls).clone();
+            let PauseRequest { rule, target, direction, ends_after } = request.clone();
+            let until = ends_after.map(|after| view.now.after(after));
+            let (author, reason) = (by.actor.to_string(), by.reason_text().to_owned());
+            let pause = Pause { id: 0, rule, target, direction, since: view.now, until, author, reason };
+            let id = controls.pause(pause.clone());
+            let pause = Pause { id, ..pause };
+            let details = AuditDetails { pause: Some(pause.clone().into()), ..AuditDetails::done() };
+            let audit = Some(audit::entry(OperatorAct::Pause, &by, details));
+            (Changes { controls: Some(Arc::new(controls)), audit, ..Changes::default() }, pause)
+        });
+        let pause = pause.await?;
+        tracing::info!(pause = pause.id, author = pause.author, reason = pause.reason, "paused");
+        Ok(pause)
+    }
+
+    /// Ends a pause: the actions that it has blocked are rechecked at once. `None` if no pause has this id.
+    ///
+    /// # Errors
+    /// The store could not write; nothing has changed.
+    pub async fn resume(&self, by: Initiator, id: u64) -> Result<Option<Pause>, store::Error> {
+        let (author, reason) = (by.actor.to_string(), by.reason_text().to_owned());
+        let ended = self.store.transact(Keys::default(), move |view| {
+            let mut controls = (*view.controls).clone();
+            let Some(pause) = controls.resume(id) else { return (Changes::default(), None) };
+            let details = AuditDetails { pause: Some(pause.clone().into()), ..AuditDetails::done() };
+            let audit = Some(audit::entry(OperatorAct::Resume, &by, details));
+            (Changes { controls: Some(Arc::new(controls)), audit, ..Changes::default() }, Some(pause))
+        });
+        let ended = ended.await?;
+        if ended.is_some() {
+            tracing::info!(pause = id, author, reason, "resumed");
+        }
+        Ok(ended)
+    }
+}
+
+impl Ops {
+    /// Lists the active pauses, oldest first.
+    pub(crate) fn list_pauses(&self) -> Vec<PauseView> {
+        self.pauses().active().into_iter().map(PauseView::from).collect()
+    }
+
+    /// Pauses actions.
+    ///
+    /// # Errors
+    /// A parameter is invalid, the rule is unknown, there are too many pauses, or the store cannot write.
+    pub(crate) async fn pause(&self, by: Initiator, new: &NewPause) -> Result<PauseView, Error> {
+        let rule = parse::name("rule", new.rule.as_deref())?;
+        let settings = self.0.settings.load();
+        if let Some(rule) = rule.as_ref().filter(|rule| settings.rules.rule(rule).is_none()) {
+            let known: Vec<&str> = settings.rules.rules().iter().map(|rule| rule.name.as_str()).collect();
+            return Err(Error::NotFound(format!("unknown rule `{rule}`; known rules: {}", known.join(", "))));
+        }
+        let request = PauseRequest {
+            rule,
+            target: parse::pattern(new.target.as_deref())?,
+            direction: new.direction,
+            ends_after: parse::duration("ends_after", new.ends_after.as_deref())?,
+        };
+        let pauses = self.pauses();
+        if pauses.active().len() >= MAX_PAUSES {
+            return Err(Error::Conflict(format!(
+                "too many pauses ({MAX_PAUSES}); end some, or use one that covers more actions"
+            )));
+        }
+        Ok(pauses.pause(by, request).await?.into())
+    }
+
+    /// Ends a pause.
+    ///
+    /// # Errors
+    /// There is no such pause, or the store cannot write.
+    pub(crate) async fn resume(&self, by: Initiator, id: &str) -> Result<PauseView, Error> {
+        let id: u64 = id.parse().map_err(|_| {
+            Error::Invalid(format!("invalid pause number `{id}`; use the `id` of a pause in the list"))
+        })?;
+        let ended = self.pauses().resume(by, id).await?;
+        let ended =
+            ended.ok_or_else(|| Error::NotFound(format!("no active pause {id}; it may have ended")))?;
+        Ok(ended.into())
+    }
+}

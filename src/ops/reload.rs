@@ -1,0 +1,191 @@
+//! Reloads: requested through a handle, performed by `app`, recorded in the audit trail.
+
+use tokio::sync::{mpsc, oneshot};
+
+use super::Ops;
+use super::act::Initiator;
+use super::api::{AuditDetails, OUTCOME_FAILED, ReloadDetails, ReloadReport};
+use super::audit::{self, OperatorAct};
+use crate::store::{AuditWrite, Store};
+
+/// Why a reload failed; the running configuration stays active.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum ReloadError {
+    /// The configuration has errors, one diagnostic each.
+    Invalid(Vec<String>),
+    /// The configuration is valid but could not be applied.
+    Failed(String),
+    /// The bridge is starting or stopping; nothing was read.
+    Unavailable,
+}
+
+impl ReloadError {
+    /// The individual errors.
+    pub(crate) fn lines(&self) -> Vec<String> {
+        match self {
+            Self::Invalid(findings) => findings.clone(),
+            Self::Failed(reason) => vec![reason.clone()],
+            Self::Unavailable => vec!["scalebridge is starting or stopping".to_owned()],
+        }
+    }
+}
+
+/// The result of a reload.
+pub(crate) type ReloadResult = Result<ReloadReport, ReloadError>;
+
+/// Requests reloads. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct ReloadHandle(mpsc::Sender<ReloadRequest>);
+
+/// A requested reload, to be answered.
+pub(crate) struct ReloadRequest {
+    pub by: Initiator,
+    reply: oneshot::Sender<ReloadResult>,
+}
+
+impl ReloadRequest {
+    /// Answers the request. The requester may have gone.
+    pub(crate) fn reply(self, result: ReloadResult) {
+        drop(self.reply.send(result));
+    }
+}
+
+/// The requests of all handles.
+pub(crate) struct ReloadRequests(mpsc::Receiver<ReloadRequest>);
+
+impl ReloadRequests {
+    /// The next request; `None` when it is closed.
+    pub(crate) async fn next(&mut self) -> Option<ReloadRequest> {
+        self.0.recv().await
+    }
+
+    /// Refuses further requests.
+    pub(crate) fn close(&mut self) {
+        self.0.close();
+    }
+}
+
+impl ReloadHandle {
+    pub(crate) fn new() -> (Self, ReloadRequests) {
+        let (sender, receiver) = mpsc::channel(1);
+        (Self(sender), ReloadRequests(receiver))
+    }
+
+    /// Reloads the configuration, all of it or nothing. Requests are performed one after the other.
+    ///
+    /// # Errors
+    /// The running configuration stays active.
+    pub(crate) async fn reload(&self, by: Initiator) -> ReloadResult {
+        let (reply, answer) = oneshot::channel();
+        self.0.send(ReloadRequest { by, reply }).await.map_err(|_| ReloadError::Unavailable)?;
+        answer.await.unwrap_or(Err(ReloadError::Unavailable))
+    }
+}
+
+impl Ops {
+    /// Reloads the configuration, all of it or nothing.
+    ///
+    /// # Errors
+    /// The running configuration stays active.
+    pub(crate) async fn reload(&self, by: Initiator) -> ReloadResult {
+        self.0.reloads.reload(by).await
+    }
+}
+
+/// Records reloads in the audit trail.
+pub(crate) struct ReloadTrail {
+    store: Store,
+    /// The last entry, if it is of a failed reload.
+    last_failure: Option<RecordedFailure>,
+}
+
+struct RecordedFailure {
+    id: i64,
+    by: Initiator,
+    errors: Vec<String>,
+    attempts: u64,
+}
+
+impl ReloadTrail {
+    pub(crate) fn new(store: Store) -> Self {
+        Self { store, last_failure: None }
+    }
+
+    /// Records the result of a reload. A failure that repeats the last one, such as a retry of the file watcher, is counted
+    /// in the entry of that one.
+    pub(crate) async fn record(&mut self, by: &Initiator, result: &ReloadResult) {
+        let (details, errors) = match result {
+            Ok(report) => (AuditDetails { reload: Some(report.into()), ..AuditDetails::done() }, Vec::new()),
+            Err(error) => {
+                let errors = error.lines();
+                let details = AuditDetails {
+                    outcome: OUTCOME_FAILED.into(),
+                    errors: errors.clone(),
+                    ..AuditDetails::default()
+                };
+                (details, errors)
+            }
+        };
+        let repeated = self.last_failure.take().filter(|last| last.by == *by && last.errors == errors);
+        let (write, attempts) = match &repeated {
+            Some(last) => {
+                let attempts = last.attempts + 1;
+                let reload = Some(ReloadDetails { attempts, ..ReloadDetails::default() });
+                let details = AuditDetails { reason: by.reason.clone(), reload, ..details };
+                (audit::update(last.id, &details), attempts)
+            }
+            None => (AuditWrite::Add(audit::entry(OperatorAct::Reload, by, details)), 1),
+        };
+        match self.store.audit(write).await {
+            Ok(id) if result.is_err() => {
+                self.last_failure = Some(RecordedFailure { id, by: by.clone(), errors, attempts });
+            }
+            Ok(_) => {}
+            Err(error) => tracing::error!(%error, "writing the audit trail failed"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::super::act::Actor;
+    use super::*;
+    use crate::domain::time::Time;
+    use crate::store::{AuditQuery, Memory};
+
+    async fn bodies(store: &Store) -> Vec<AuditDetails> {
+        let trail = store.audit_trail(AuditQuery::default()).await.unwrap().entries;
+        trail.iter().map(|stored| serde_json::from_str(&stored.entry.body).unwrap()).collect()
+    }
+
+    #[tokio::test]
+    async fn a_repeated_failure_of_the_file_watcher_has_one_entry() {
+        let store = Store::Memory(Memory::new(&[], Arc::new(|| Time::from_millis(0))));
+        let mut trail = ReloadTrail::new(store.clone());
+        let watcher = Initiator::from(Actor::file_watcher());
+        let failed = Err(ReloadError::Failed("the store is full".into()));
+        for _ in 0..3 {
+            trail.record(&watcher, &failed).await;
+        }
+        let [entry] = bodies(&store).await.try_into().unwrap();
+        assert_eq!(
+            (entry.outcome.as_ref(), entry.errors.as_slice()),
+            ("failed", &["the store is full".to_owned()][..])
+        );
+        assert_eq!(entry.reload.unwrap().attempts, 3);
+        trail.record(&Actor::signal().into(), &failed).await;
+        assert_eq!(bodies(&store).await.len(), 2, "another actor has another entry");
+        trail.record(&watcher, &Ok(ReloadReport::default())).await;
+        trail.record(&watcher, &failed).await;
+        assert_eq!(bodies(&store).await.len(), 4, "a failure after a success is a new one");
+    }
+
+    #[tokio::test]
+    async fn a_request_after_the_end_is_answered() {
+        let (handle, requests) = ReloadHandle::new();
+        drop(requests);
+        assert_eq!(handle.reload(Actor::signal().into()).await.unwrap_err(), ReloadError::Unavailable);
+    }
+}
