@@ -11,8 +11,10 @@ use serde::Serialize;
 use serde::ser::{self, Error as _};
 use serde_json::{Error, Result};
 
+#[cfg(feature = "server")]
 mod object;
 
+#[cfg(feature = "server")]
 pub(crate) use object::Object;
 
 /// The struct name with which [`serde_json::value::RawValue`] is passed to any serializer.
