@@ -7,10 +7,12 @@ use serde_json::{Error, Result};
 
 #[cfg(feature = "server")]
 mod lenient;
+#[cfg(feature = "server")]
 mod object;
 
 #[cfg(feature = "server")]
 pub(crate) use lenient::lenient;
+#[cfg(feature = "server")]
 pub(crate) use object::Object;
 
 /// The struct name with which [`serde_json::value::RawValue`] is passed to any serializer.
