@@ -72,13 +72,13 @@ pub(crate) struct Port {
 impl Port {
     pub(crate) fn reserve() -> Self {
         // Below 32768, where the system's range begins.
-        const FIRST: u32 = 20_000;
+        const MIN_PORT: u32 = 20_000;
         const PORTS: u32 = 10_000;
         let locks = env::temp_dir().join("scalebridge-test-ports");
         fs::create_dir_all(&locks).expect("a directory");
         // Processes begin at different ports, so that they seldom meet.
         let start = std::process::id().wrapping_mul(97);
-        let candidates = (0..PORTS).map(|step| FIRST + start.wrapping_add(step) % PORTS);
+        let candidates = (0..PORTS).map(|step| MIN_PORT + start.wrapping_add(step) % PORTS);
         let mut ports = candidates.filter_map(|port| {
             let number = u16::try_from(port).ok()?;
             let lock = File::create(locks.join(port.to_string())).ok()?;
