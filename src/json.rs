@@ -2,7 +2,7 @@
 //! JSON from outside.)
 
 use serde::Serialize;
-use serde::ser::{self, Error as _, SerializeStruct as _};
+use serde::ser::Error as _;
 use serde_json::{Error, Result};
 
 #[cfg(feature = "server")]
@@ -14,9 +14,6 @@ mod object;
 pub(crate) use lenient::lenient;
 #[cfg(feature = "server")]
 pub(crate) use object::Object;
-
-/// The struct name with which [`serde_json::value::RawValue`] is passed to any serializer.
-const RAW_VALUE_TOKEN: &str = "$serde_json::private::RawValue";
 
 /// Serializes a value into a string with an initial capacity of `capacity` bytes.
 ///
@@ -51,15 +48,4 @@ pub(crate) fn truncate_escaped(text: &str, max: usize) -> &str {
         taken > max
     });
     end.map_or(text, |(at, _)| &text[..at])
-}
-
-/// Encoded JSON that serde_json copies, as its own `RawValue`, but without parsing it.
-pub(crate) struct Raw<'a>(pub &'a str);
-
-impl Serialize for Raw<'_> {
-    fn serialize<S: ser::Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
-        let mut raw = serializer.serialize_struct(RAW_VALUE_TOKEN, 1)?;
-        raw.serialize_field(RAW_VALUE_TOKEN, self.0)?;
-        raw.end()
-    }
 }

@@ -10,8 +10,9 @@ use std::fmt;
 
 use serde::de::{MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde_json::value::RawValue;
 
-use crate::json::{self, Raw};
+use crate::json;
 
 /// A set of labels or annotations, sorted by name, each name once.
 ///
@@ -21,8 +22,8 @@ use crate::json::{self, Raw};
 /// on.
 #[derive(Clone)]
 pub struct Labels {
-    /// The set as JSON with only characters that XML allows.
-    json: String,
+    /// The set as JSON that SQS accepts.
+    json: Box<RawValue>,
     /// Names and values, concatenated in pairs, if some of them are escaped in `json`.
     plain: Option<Box<str>>,
     /// The end offsets of each name and value in [`Labels::text`].
@@ -37,7 +38,7 @@ impl Labels {
         // pairs.
         let plain_json = plain_bytes + 2 + 5 * pairs.len() + pairs.len().saturating_sub(1);
         let json = encode(pairs, plain_json);
-        let is_plain = json.len() == plain_json;
+        let is_plain = json.get().len() == plain_json;
         let plain = (!is_plain && !pairs.is_empty()).then(|| {
             let texts = pairs.iter().flat_map(|(name, value)| [&**name, &**value]);
             texts.collect::<String>().into_boxed_str()
@@ -56,7 +57,7 @@ impl Labels {
     }
 
     fn text(&self) -> &str {
-        self.plain.as_deref().unwrap_or_else(|| &self.json)
+        self.plain.as_deref().unwrap_or_else(|| self.json.get())
     }
 
     /// The offset of the first name: in JSON after `{"`.
@@ -127,8 +128,9 @@ impl Labels {
 /// Encodes pairs as JSON, for which `room` bytes are allocated. U+FFFE and U+FFFF are escaped, since
 /// XML does not allow them.
 #[expect(clippy::expect_used, reason = "all keys are strings")]
-fn encode(pairs: &[(Cow<'_, str>, Cow<'_, str>)], room: usize) -> String {
-    json::xml_safe(json::to_string(&Pairs(pairs), room).expect("all keys are strings"))
+fn encode(pairs: &[(Cow<'_, str>, Cow<'_, str>)], room: usize) -> Box<RawValue> {
+    let encoded = json::to_string(&Pairs(pairs), room).map(json::xml_safe);
+    encoded.and_then(RawValue::from_string).expect("all keys are strings")
 }
 
 struct Pairs<'a>(&'a [(Cow<'a, str>, Cow<'a, str>)]);
@@ -148,7 +150,7 @@ impl Default for Labels {
 impl PartialEq for Labels {
     fn eq(&self, other: &Self) -> bool {
         // The encoding of a set is canonical.
-        self.json == other.json
+        self.json.get() == other.json.get()
     }
 }
 
@@ -172,7 +174,7 @@ impl fmt::Debug for Labels {
 
 impl Serialize for Labels {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        Raw(&self.json).serialize(serializer)
+        self.json.serialize(serializer)
     }
 }
 
