@@ -129,13 +129,13 @@ impl Labels {
 /// XML does not allow them.
 #[expect(clippy::expect_used, reason = "all keys are strings")]
 fn encode(pairs: &[(Cow<'_, str>, Cow<'_, str>)], room: usize) -> Box<RawValue> {
-    let encoded = json::to_string(&Pairs(pairs), room).map(json::xml_safe);
+    let encoded = json::to_string(&SortedMap(pairs), room).map(json::xml_safe);
     encoded.and_then(RawValue::from_string).expect("all keys are strings")
 }
 
-struct Pairs<'a>(&'a [(Cow<'a, str>, Cow<'a, str>)]);
+struct SortedMap<'a>(&'a [(Cow<'a, str>, Cow<'a, str>)]);
 
-impl Serialize for Pairs<'_> {
+impl Serialize for SortedMap<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_map(self.0.iter().map(|(name, value)| (name, value)))
     }
