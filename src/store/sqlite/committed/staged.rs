@@ -31,7 +31,7 @@ pub(crate) struct CommittedEvent {
 
 /// Uncommitted changes.
 #[derive(Default)]
-pub(crate) struct Staged {
+pub(crate) struct StagedChanges {
     pub index: IndexOverlay,
     pub controls: Option<Arc<Controls>>,
     pub tally: Deltas,
@@ -51,7 +51,7 @@ pub(crate) struct Staged {
     is_used: bool,
 }
 
-impl Staged {
+impl StagedChanges {
     fn absorb(&mut self, later: Self) {
         if !std::mem::replace(&mut self.is_used, true) {
             *self = Self { is_used: true, ..later };
@@ -81,9 +81,9 @@ impl Staged {
 /// The changes of a batch: those of the commands that have succeeded, and those of the command that is running.
 pub(crate) struct WriteBatch {
     /// Of the commands that have succeeded.
-    released: Staged,
+    released: StagedChanges,
     /// Of the command that is running.
-    pub current: Staged,
+    pub current: StagedChanges,
     /// Ids that the running command has not taken.
     pub next: NextIds,
     /// `next` when the running command began.
@@ -92,7 +92,12 @@ pub(crate) struct WriteBatch {
 
 impl WriteBatch {
     pub(crate) fn new(next: NextIds) -> Self {
-        Self { released: Staged::default(), current: Staged::default(), next, next_before: next }
+        Self {
+            released: StagedChanges::default(),
+            current: StagedChanges::default(),
+            next,
+            next_before: next,
+        }
     }
 
     /// Keeps the changes of the command that has run.
@@ -103,17 +108,17 @@ impl WriteBatch {
 
     /// Drops the changes of the command that has failed.
     pub(crate) fn roll_back(&mut self) {
-        self.current = Staged::default();
+        self.current = StagedChanges::default();
         self.next = self.next_before;
     }
 
     /// The changes of all commands that have succeeded, and the ids that are free after them.
-    pub(crate) fn into_parts(self) -> (Staged, NextIds) {
+    pub(crate) fn into_parts(self) -> (StagedChanges, NextIds) {
         (self.released, self.next_before)
     }
 
     /// The same, to be completed before the commit.
-    pub(crate) fn released_mut(&mut self) -> &mut Staged {
+    pub(crate) fn released_mut(&mut self) -> &mut StagedChanges {
         &mut self.released
     }
 

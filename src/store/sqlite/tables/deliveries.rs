@@ -15,7 +15,7 @@ use crate::store::sqlite::codec::event_blocks::BodyReader;
 use crate::store::sqlite::committed::decreases::DecreaseTracker;
 use crate::store::sqlite::committed::index::Fingerprints;
 use crate::store::sqlite::committed::lane_changes::SettledDelivery;
-use crate::store::sqlite::committed::staged::{Staged, WriteBatch};
+use crate::store::sqlite::committed::staged::{StagedChanges, WriteBatch};
 use crate::store::sqlite::file::delivery_state::DeliveryState;
 use crate::store::{EventSeq, Settlement, withdrawn};
 
@@ -117,7 +117,7 @@ fn record_withdrawn(
 pub(crate) fn write_positions(
     connection: &Connection,
     lanes: &LaneHandles,
-    staged: &mut Staged,
+    staged: &mut StagedChanges,
 ) -> rusqlite::Result<()> {
     for (name, lane_changes) in &mut staged.lanes {
         let Some(handle) = lanes.get(name) else {

@@ -16,7 +16,7 @@ use crate::store::lane::Lane;
 use crate::store::sqlite::committed::controls::CommittedView;
 use crate::store::sqlite::committed::index::CachedTarget;
 use crate::store::sqlite::committed::lane_changes::LaneChanges;
-use crate::store::sqlite::committed::staged::{CommittedEvent, Staged, WriteBatch};
+use crate::store::sqlite::committed::staged::{CommittedEvent, StagedChanges, WriteBatch};
 use crate::store::sqlite::file::checkpoint::{self, HandOver};
 use crate::store::sqlite::tally;
 
@@ -33,7 +33,7 @@ pub(crate) struct Publisher {
 pub(super) fn write_tally(
     connection: &Connection,
     committed: &CommittedView,
-    staged: &Staged,
+    staged: &StagedChanges,
 ) -> rusqlite::Result<()> {
     match &staged.recounted {
         None => committed.tally(|before| staged.tally.write(connection, before)),
@@ -51,7 +51,7 @@ impl Writer {
         let last_before = self.next.event - 1;
         let (staged, next) = batch.into_parts();
         self.next = next;
-        let Staged { index, controls, tally, recounted, events, lanes, routes, .. } = staged;
+        let StagedChanges { index, controls, tally, recounted, events, lanes, routes, .. } = staged;
         self.outbox.routes.extend(routes);
         let uncached = self.states.index.merge(index);
         staged.dropped.into_iter().for_each(|id| self.states.quarantine.remove(id));
