@@ -24,7 +24,7 @@ use scalebridge::domain::target::{Platform, Target, TargetKey};
 use scalebridge::domain::time::Time;
 use scalebridge::domain::trigger::Trigger;
 use scalebridge::testing::{
-    self, BridgeSettings, Changes, Keys, Memory, NewEvent, Settlement, Sqlite, Store,
+    self, BridgeSettings, Changes, Deliveries as _, Keys, Memory, NewEvent, Settlement, Sqlite, Store,
 };
 use tokio::runtime::Runtime;
 
@@ -260,7 +260,7 @@ async fn append_claim_settle(
         claimed.extend(store.claim(queue, 10).await.expect("claimed"));
     }
     let claimed_at = Instant::now();
-    let settled = claimed.iter().map(|one| (one.seq, Settlement::Delivered)).collect();
+    let settled = claimed.iter().map(|one| (one.lease, Settlement::Delivered)).collect();
     store.settle(queue, settled).await.expect("settled");
     [appended - begun, claimed_at - appended, claimed_at.elapsed()]
 }

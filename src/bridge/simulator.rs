@@ -14,7 +14,7 @@ use crate::domain::notification::Notification;
 use crate::domain::source::Source;
 use crate::domain::table::RuleTable;
 use crate::domain::time::Time;
-use crate::store::{self, Memory, RecordQuery, Settlement, Store};
+use crate::store::{self, Deliveries as _, Memory, RecordQuery, Settlement, Store};
 use crate::telemetry::Metrics;
 
 /// The maximum number of due times that one call processes. It bounds a rule that repeats with a short
@@ -137,7 +137,7 @@ impl Simulator {
                         reason: "the event that it would compensate was never delivered".to_owned(),
                     };
                     (
-                        claimed.seq,
+                        claimed.lease,
                         if claimed.nothing_to_compensate { withdrawn() } else { Settlement::Delivered },
                     )
                 };

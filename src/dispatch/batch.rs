@@ -40,10 +40,10 @@ mod tests {
             sizes in prop::collection::vec(0usize..40, 0..60), events in 1usize..12, bytes in 1usize..60,
         ) {
             let limits = Limits { events, bytes, max_event_bytes: usize::MAX };
-            let event_bytes = |event: &OutgoingEvent| sizes[event.seq.0 as usize];
+            let event_bytes = |event: &OutgoingEvent| sizes[event.lease.seq().0 as usize];
             let all = (0..sizes.len()).map(|seq| stub::outgoing(seq as i64)).collect();
             let batches = split(all, limits, event_bytes);
-            let order: Vec<i64> = batches.iter().flatten().map(|event| event.seq.0).collect();
+            let order: Vec<i64> = batches.iter().flatten().map(|event| event.lease.seq().0).collect();
             prop_assert_eq!(order, (0..sizes.len() as i64).collect::<Vec<_>>());
             for batch in &batches {
                 let sum: usize = batch.iter().map(event_bytes).sum();

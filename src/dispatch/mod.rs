@@ -1,7 +1,7 @@
 //! Claim → send → settle: delivery of events from the store to the destinations.
 //!
 //! Each destination has one [`Worker`], independent of all others. It claims deliveries from the
-//! [`Outbox`], sends them in batches and settles each delivery by its own answer.
+//! [`Deliveries`](crate::store::Deliveries), sends them in batches and settles each delivery by its own answer.
 //!
 //! - Every claimed delivery is settled: by an answer, or without a call if it has expired, is superseded, is
 //!   unreadable or too large, or has nothing to compensate. It is settled as delivered only after the
@@ -22,7 +22,6 @@ mod file;
 mod health;
 mod kinds;
 mod lambda;
-mod outbox;
 mod send;
 mod sqs;
 mod status;
@@ -36,40 +35,12 @@ use std::time::Duration;
 use crate::domain::header::{EncodedEvent, EventHeader};
 use crate::domain::name::Name;
 use crate::domain::time::Time;
-use crate::store::{self, Claimed, EventSeq, Settlement};
+use crate::store::{Lease, Settlement};
 
 pub(crate) use aws::{ArnDefaults, Permission};
 pub(crate) use kinds::{Clients, ConnectedDestination, DestinationSettings};
 pub(crate) use status::DestinationStatuses;
 pub(crate) use worker::{Options, Worker};
-
-/// The operations of the store that a worker uses.
-pub(crate) trait Outbox: Clone + Send + Sync + 'static {
-    /// Claims up to `max` deliveries that can be sent now, at most one per target. They stay claimed
-    /// until they are settled.
-    fn claim(
-        &self,
-        destination: &Name,
-        max: usize,
-    ) -> impl Future<Output = Result<Vec<Claimed>, store::Error>> + Send;
-
-    /// Stores the outcomes of deliveries. They are durable when it returns.
-    fn settle(
-        &self,
-        destination: &Name,
-        settled: Vec<(EventSeq, Settlement)>,
-    ) -> impl Future<Output = Result<(), store::Error>> + Send;
-
-    /// Whether a claimed delivery was superseded by an increase since, so that it must not be sent.
-    fn is_cancelled(&self, destination: &Name, seq: EventSeq) -> bool;
-
-    /// Completes when a delivery may have become claimable since the call (not since the first poll).
-    /// Spurious wake-ups are possible.
-    fn wait(&self, destination: &Name) -> impl Future<Output = ()> + Send;
-
-    /// The current store time.
-    fn now(&self) -> Time;
-}
 
 /// A receiver of events.
 pub(crate) trait Destination: Send + Sync + 'static {
@@ -107,7 +78,7 @@ pub(crate) struct Limits {
 #[derive(Debug, Clone)]
 pub(crate) struct OutgoingEvent {
     /// Its number in the store.
-    pub seq: EventSeq,
+    pub lease: Lease,
     /// The encoded event.
     pub body: EncodedEvent,
     /// The parts of the event that delivery uses.

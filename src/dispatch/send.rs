@@ -9,13 +9,11 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::health::{CallOutcome, Ticket};
-use super::{
-    Answer, Class, DeliveryReport, Destination, Failure, Observer, Options, Outbox, Outcome, OutgoingEvent,
-};
+use super::{Answer, Class, DeliveryReport, Destination, Failure, Observer, Options, Outcome, OutgoingEvent};
 use crate::domain::header::EventHeader;
 use crate::domain::retry::{self, Backoff};
 use crate::domain::time::Time;
-use crate::store::{self, Claimed, EventSeq, Settlement};
+use crate::store::{self, Claimed, Deliveries, Lease, Settlement};
 
 /// The backoff between attempts to claim or settle while the store fails.
 pub(super) const STORE_BACKOFF: Backoff =
@@ -71,7 +69,7 @@ impl CompletedCall {
 /// A delivery and its outcome.
 #[derive(Debug)]
 pub(super) struct SettledDelivery {
-    seq: EventSeq,
+    lease: Lease,
     attempts: u32,
     header: Option<Arc<EventHeader>>,
     settlement: Settlement,
@@ -86,13 +84,13 @@ impl OutgoingEvent {
     pub(super) fn from_claimed(claimed: Vec<Claimed>) -> (Vec<Self>, Vec<SettledDelivery>) {
         let mut events = Vec::with_capacity(claimed.len());
         let mut settled = Vec::new();
-        for Claimed { seq, body, emitted_at, attempts, last_error, nothing_to_compensate } in claimed {
+        for Claimed { lease, body, emitted_at, attempts, last_error, nothing_to_compensate } in claimed {
             match body.header() {
                 header if nothing_to_compensate => {
-                    settled.push(SettledDelivery::withdrawn(seq, header.ok(), NOTHING_TO_COMPENSATE));
+                    settled.push(SettledDelivery::withdrawn(lease, header.ok(), NOTHING_TO_COMPENSATE));
                 }
-                Ok(header) => events.push(Self { seq, body, header, emitted_at, attempts, last_error }),
-                Err(error) => settled.push(SettledDelivery::dead(seq, None, error.to_string())),
+                Ok(header) => events.push(Self { lease, body, header, emitted_at, attempts, last_error }),
+                Err(error) => settled.push(SettledDelivery::dead(lease, None, error.to_string())),
             }
         }
         (events, settled)
@@ -111,7 +109,7 @@ impl CallOutcome {
     }
 }
 
-impl<O: Outbox, D: Destination, V: Observer> Shared<O, D, V> {
+impl<O: Deliveries, D: Destination, V: Observer> Shared<O, D, V> {
     pub(super) async fn call_with(
         self: Arc<Self>,
         events: Vec<OutgoingEvent>,
@@ -134,13 +132,23 @@ impl<O: Outbox, D: Destination, V: Observer> Shared<O, D, V> {
         mut rng: fastrand::Rng,
     ) -> TaskResult {
         let settled = all.iter().flat_map(|completed| &completed.settled);
-        let settled: Vec<_> = settled.map(|delivery| (delivery.seq, delivery.settlement.clone())).collect();
+        let settled: Vec<_> = settled.map(|delivery| (delivery.lease, delivery.settlement.clone())).collect();
         if self.settle(&settled, &mut rng).await {
             all.iter().for_each(|completed| {
                 self.report(&completed.settled, completed.completed_at, !completed.failed);
             });
         }
         TaskResult::Settled
+    }
+
+    /// The decreases among the events that must not be sent any more.
+    async fn superseded(&self, events: &[OutgoingEvent]) -> Result<Vec<Lease>, store::Error> {
+        let decreases = events.iter().filter(|event| event.header.decreases_capacity());
+        let leases: Vec<Lease> = decreases.map(|event| event.lease).collect();
+        if leases.is_empty() {
+            return Ok(leases);
+        }
+        self.outbox.superseded(&self.options.name, leases).await
     }
 
     /// Sends the events that are neither superseded nor expired nor oversized. This is checked right before
@@ -153,13 +161,21 @@ impl<O: Outbox, D: Destination, V: Observer> Shared<O, D, V> {
         let now = self.outbox.now();
         let mut settled = Vec::with_capacity(events.len());
         let mut batch = Vec::with_capacity(events.len());
+        let superseded = self.superseded(&events).await;
         for event in events {
-            if event.header.decreases_capacity() && self.outbox.is_cancelled(&self.options.name, event.seq) {
-                settled.push(SettledDelivery::withdrawn(event.seq, Some(event.header), SUPERSEDED));
+            if let Err(error) = &superseded
+                && event.header.decreases_capacity()
+            {
+                let delay = self.options.backoff.delay(event.attempts.saturating_add(1), rng.f64());
+                settled.push(SettledDelivery::deferred(event, delay, error));
+                continue;
+            }
+            if superseded.as_ref().is_ok_and(|superseded| superseded.contains(&event.lease)) {
+                settled.push(SettledDelivery::withdrawn(event.lease, Some(event.header), SUPERSEDED));
                 continue;
             }
             match self.expiry_reason(&event, now).or_else(|| self.oversize_reason(&event)) {
-                Some(reason) => settled.push(SettledDelivery::dead(event.seq, Some(event.header), reason)),
+                Some(reason) => settled.push(SettledDelivery::dead(event.lease, Some(event.header), reason)),
                 None => batch.push(event),
             }
         }
@@ -172,7 +188,7 @@ impl<O: Outbox, D: Destination, V: Observer> Shared<O, D, V> {
         for (event, answer) in batch.into_iter().zip(answers) {
             let reason = answer.as_ref().err().map_or_else(String::new, |failure| failure.message.clone());
             settled.push(SettledDelivery {
-                seq: event.seq,
+                lease: event.lease,
                 attempts: event.attempts,
                 header: Some(event.header),
                 settlement: self.settlement(event.attempts, answer, rng),
@@ -251,7 +267,7 @@ impl<O: Outbox, D: Destination, V: Observer> Shared<O, D, V> {
 
     /// Retries until the store has settled the deliveries, since delivered but unsettled ones would be
     /// sent again. Returns false if the store is closed.
-    async fn settle(&self, settled: &[(EventSeq, Settlement)], rng: &mut fastrand::Rng) -> bool {
+    async fn settle(&self, settled: &[(Lease, Settlement)], rng: &mut fastrand::Rng) -> bool {
         let name = &self.options.name;
         let mut failures = 0u32;
         loop {
@@ -312,15 +328,23 @@ fn summary<'a>(mut all: impl Iterator<Item = &'a SettledDelivery>) -> Option<(&'
 
 impl SettledDelivery {
     /// A dead letter that was not sent.
-    fn dead(seq: EventSeq, header: Option<Arc<EventHeader>>, reason: String) -> Self {
+    fn dead(lease: Lease, header: Option<Arc<EventHeader>>, reason: String) -> Self {
         let settlement = Settlement::Dead { error: reason.clone() };
-        Self { seq, attempts: 0, header, settlement, reason, call_duration: None }
+        Self { lease, attempts: 0, header, settlement, reason, call_duration: None }
+    }
+
+    /// A delivery that was not sent, because the store cannot say whether it still may be.
+    fn deferred(event: OutgoingEvent, delay: Duration, error: &store::Error) -> Self {
+        let OutgoingEvent { lease, header, attempts, .. } = event;
+        let reason = error.to_string();
+        let settlement = Settlement::Retry { delay, error: reason.clone() };
+        Self { lease, attempts, header: Some(header), settlement, reason, call_duration: None }
     }
 
     /// A withdrawn delivery that was not sent.
-    fn withdrawn(seq: EventSeq, header: Option<Arc<EventHeader>>, reason: &str) -> Self {
+    fn withdrawn(lease: Lease, header: Option<Arc<EventHeader>>, reason: &str) -> Self {
         let reason = reason.to_owned();
         let settlement = Settlement::Withdrawn { reason: reason.clone() };
-        Self { seq, attempts: 0, header, settlement, reason, call_duration: None }
+        Self { lease, attempts: 0, header, settlement, reason, call_duration: None }
     }
 }

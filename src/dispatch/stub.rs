@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use super::OutgoingEvent;
 use crate::domain::header::EventHeader;
 use crate::domain::time::Time;
-use crate::store::EventSeq;
+use crate::store::{EventSeq, Lease};
 
 /// An event about `subject` with an id and sequence derived from `seq`.
 pub(super) fn event(seq: i64, subject: &str, action: &str, expirytime: Time) -> String {
@@ -33,7 +33,7 @@ pub(super) fn outgoing_about(seq: i64, subject: &str) -> OutgoingEvent {
     let header = EventHeader::read(&body).unwrap();
     let emitted_at = Time::from_millis(0);
     OutgoingEvent {
-        seq: EventSeq(seq),
+        lease: Lease::new(EventSeq(seq), 0),
         body: body.into(),
         header: header.into(),
         emitted_at,

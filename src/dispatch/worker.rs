@@ -11,11 +11,11 @@ use tokio_util::sync::CancellationToken;
 
 use super::health::{CallOutcome, Health, HealthChange, Ticket};
 use super::send::{CompletedCall, STORE_BACKOFF, Shared, TaskResult};
-use super::{Class, Destination, Failure, Observer, Outbox, OutgoingEvent, batch};
+use super::{Class, Destination, Failure, Observer, OutgoingEvent, batch};
 use crate::config;
 use crate::domain::name::Name;
 use crate::domain::retry::{Backoff, BackoffError};
-use crate::store;
+use crate::store::{self, Deliveries};
 
 #[cfg(test)]
 mod tests;
@@ -105,7 +105,7 @@ impl LogThrottle {
     }
 }
 
-impl<O: Outbox, D: Destination, V: Observer> Worker<O, D, V> {
+impl<O: Deliveries, D: Destination, V: Observer> Worker<O, D, V> {
     pub(crate) fn new(options: Options, outbox: O, destination: D, observer: V) -> Self {
         Self {
             health: Health::new(options.backoff, options.concurrency),

@@ -21,8 +21,8 @@ impl Ops {
             parse::pattern(params.target.as_deref())?,
             parse::page_size(params.limit)?,
         );
-        let states = self.0.store.states(params.cursor.unwrap_or(0), max).await?;
-        let next = states.last().map(|last| last.id).filter(|_| states.len() == max);
+        let states = self.0.store.states(params.cursor, max).await?;
+        let next = states.last().map(|last| last.cursor).filter(|_| states.len() == max);
         let mut episodes = Vec::new();
         for state in
             states.iter().filter(|state| target.as_ref().is_none_or(|pattern| pattern.covers(&state.key)))

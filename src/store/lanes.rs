@@ -7,8 +7,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::Notify;
 
-use super::Backlog;
 use super::lane::Lane;
+use super::{DestinationStats, Error};
 use crate::domain::name::Name;
 use crate::domain::time::Time;
 
@@ -43,6 +43,31 @@ impl LaneHandles {
 
     pub(super) fn get(&self, destination: &Name) -> Option<Arc<LaneHandle>> {
         self.0.read().get(destination).cloned()
+    }
+
+    /// The handle of a destination.
+    ///
+    /// # Errors
+    /// The store has no lane of this name.
+    pub(super) fn require(&self, destination: &Name) -> Result<Arc<LaneHandle>, Error> {
+        let unknown = || Error::Unusable(format!("unknown destination `{destination}`"));
+        self.get(destination).ok_or_else(unknown)
+    }
+
+    /// The number of unsettled deliveries of all lanes.
+    pub(super) fn undelivered(&self) -> u64 {
+        self.all().values().map(|handle| handle.with_lane(|lane| lane.undelivered())).sum()
+    }
+
+    /// The deliveries of each lane.
+    pub(super) fn stats(&self) -> BTreeMap<Name, DestinationStats> {
+        let stats = |lane: &mut Lane| DestinationStats {
+            backlog: lane.backlog(),
+            undelivered: lane.undelivered(),
+            oldest_unsettled: lane.oldest_unsettled(),
+        };
+        let all = self.all();
+        all.iter().map(|(name, handle)| (name.clone(), handle.with_lane(stats))).collect()
     }
 
     /// Adds a handle, unless the destination has one.
@@ -101,10 +126,5 @@ impl LaneHandle {
                 }
             }
         }
-    }
-
-    /// The deliveries counted by state.
-    pub(super) fn backlog(&self) -> Backlog {
-        self.with_lane(|lane| lane.backlog())
     }
 }

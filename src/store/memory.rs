@@ -11,14 +11,17 @@ use tokio::sync::watch;
 use super::audit::MemoryAudit;
 use super::dead_letters::{BACKLOG_FULL, DeadLetterRow};
 use super::fast_map::Set;
+use super::history::History;
 use super::lane::{self, Group, Lane, NewDelivery, Outcome, PendingRetry, Position};
 use super::lanes::{LaneHandle, LaneHandles};
+use super::outbox::{Deliveries, Outbox};
+use super::states::StateStore;
 use super::undelivered_decreases::{TrackedDecrease, UndeliveredDecreases};
 use super::{
     AuditPage, AuditQuery, AuditWrite, Changes, Claimed, DeadLetter, DeadLetterError, DecideFn, Delivery,
-    DeliveryId, DeliveryState, DropError, Error, EventSeq, Keys, NewEvent, RecordQuery, Records, Redrive,
-    Settlement, StoredEvent, StoredRecord, StoredState, Tally, UnreadableRow, View, WallClock, dead_letters,
-    withdrawn,
+    DeliveryId, DeliveryState, DestinationStats, DropError, Error, EventSeq, Keys, Lease, NewEvent,
+    RecordQuery, Records, Redrive, Retries, Settlement, Snapshot, StateCursor, StoredEvent, StoredRecord,
+    StoredState, Tally, UnreadableRow, View, WallClock, dead_letters, withdrawn,
 };
 use crate::domain::alert_key::AlertKey;
 use crate::domain::control::Controls;
@@ -96,15 +99,22 @@ impl Memory {
         f(&mut self.inner.lock())
     }
 
-    pub(super) fn now(&self) -> Time {
-        (self.clock)()
+    fn add_destination(&self, destination: Name) {
+        if self.lanes.get(&destination).is_some() {
+            return;
+        }
+        let (newest, dead) = self.with_inner(|inner| {
+            let dead = inner.dead.keys().filter(|delivery_id| delivery_id.destination == destination).count();
+            (inner.events.len() as i64, dead as u64)
+        });
+        let id = self.lanes.all().len() as i64;
+        let position = Position { cursor: newest, dead, ..Position::default() };
+        self.lanes.add(Arc::new(LaneHandle::new(destination, id, Lane::new(position))));
     }
+}
 
-    pub(super) fn lanes(&self) -> &LaneHandles {
-        &self.lanes
-    }
-
-    pub(super) async fn transact(&self, keys: Keys, mut decide: DecideFn) -> Result<(), Error> {
+impl StateStore for Memory {
+    async fn transact(&self, keys: Keys, mut decide: DecideFn) -> Result<(), Error> {
         let now = self.now();
         // Claims take the same lock, so workers cannot claim the undelivered decreases of the view meanwhile.
         self.with_inner(|inner| {
@@ -123,22 +133,12 @@ impl Memory {
         Ok(())
     }
 
-    pub(super) async fn settle(
-        &self,
-        handle: &Arc<LaneHandle>,
-        settled: Vec<(EventSeq, Settlement)>,
-    ) -> Result<(), Error> {
-        let now = self.now();
-        self.with_inner(|inner| {
-            for (seq, settlement) in settled {
-                inner.settle(now, handle, seq, settlement);
-            }
-        });
-        handle.wake();
-        Ok(())
+    async fn locate(&self, alerts: Vec<AlertKey>) -> Result<BTreeMap<AlertKey, Vec<TargetKey>>, Error> {
+        let keys = Keys { alerts, targets: Vec::new() };
+        Ok(self.with_inner(|inner| inner.states(&keys).alerts))
     }
 
-    pub(super) async fn due(&self, max: usize) -> Result<Vec<TargetKey>, Error> {
+    async fn due(&self, max: usize) -> Result<Vec<TargetKey>, Error> {
         let now = self.now();
         Ok(self.with_inner(|inner| {
             let scheduled = inner.states.iter().filter_map(|(key, state)| Some((state.due()?, key)));
@@ -149,57 +149,44 @@ impl Memory {
         }))
     }
 
-    pub(super) async fn locate(&self, keys: Keys) -> Result<BTreeMap<AlertKey, Vec<TargetKey>>, Error> {
-        Ok(self.with_inner(|inner| inner.states(&keys).alerts))
-    }
-
-    pub(super) fn next_due(&self) -> watch::Receiver<Option<Time>> {
+    fn next_due(&self) -> watch::Receiver<Option<Time>> {
         self.due.subscribe()
     }
 
-    pub(super) async fn add_destinations(&self, destinations: Vec<Name>) -> Result<(), Error> {
-        destinations.into_iter().for_each(|destination| self.add_destination(destination));
-        Ok(())
+    fn snapshot(&self) -> Snapshot {
+        let (controls, tally) = self.with_inner(|inner| (inner.controls.clone(), inner.tally()));
+        Snapshot { controls, tally, unreadable_rows: Vec::new() }
     }
 
-    fn add_destination(&self, destination: Name) {
-        if self.lanes.get(&destination).is_some() {
-            return;
-        }
-        let (newest, dead) = self.with_inner(|inner| {
-            let dead = inner.dead.keys().filter(|delivery_id| delivery_id.destination == destination).count();
-            (inner.events.len() as i64, dead as u64)
-        });
-        let id = self.lanes.all().len() as i64;
-        let position = Position { cursor: newest, dead, ..Position::default() };
-        self.lanes.add(Arc::new(LaneHandle::new(destination, id, Lane::new(position))));
+    async fn drop_unreadable(&self, _row: i64, _audit: AuditWrite) -> Result<UnreadableRow, DropError> {
+        Err(DropError::NotUnreadable)
     }
 
-    pub(super) async fn remove_destination(&self, destination: Name) -> Result<(), Error> {
-        self.lanes.remove(&destination);
-        Ok(())
-    }
-
-    /// None: the caller of an in-memory store knows all its destinations.
-    pub(super) async fn orphaned_destinations(&self) -> Result<Vec<Name>, Error> {
-        Ok(Vec::new())
+    async fn audit(&self, write: AuditWrite) -> Result<i64, Error> {
+        let now = self.now();
+        Ok(self.with_inner(|inner| inner.audit.write(now, write)))
     }
 
     /// Deletes nothing: an in-memory store is short-lived.
-    pub(super) async fn prune(&self, _decisions: Duration, _delivered: Duration) -> Result<bool, Error> {
+    async fn prune(&self, _decisions: Duration, _delivered: Duration) -> Result<bool, Error> {
         Ok(false)
     }
 
-    pub(super) async fn claim(&self, handle: &Arc<LaneHandle>, max: usize) -> Result<Vec<Claimed>, Error> {
+    async fn close(&self) {}
+}
+
+impl Deliveries for Memory {
+    async fn claim(&self, destination: &Name, max: usize) -> Result<Vec<Claimed>, Error> {
+        let handle = self.lanes.require(destination)?;
         let now = self.now();
         self.with_inner(|inner| {
             handle.with_lane(|lane| {
                 inner.refill(&handle.name, lane);
                 let claim = lane.claim(max, now).into_iter();
                 let claimed = claim.map(|claim| {
-                    let delivery_id = DeliveryId { seq: claim.seq, destination: handle.name.clone() };
+                    let delivery_id = DeliveryId { seq: claim.lease.seq(), destination: handle.name.clone() };
                     Claimed {
-                        seq: claim.seq,
+                        lease: claim.lease,
                         body: claim.body.unwrap_or_else(|| inner.as_sent(&delivery_id)),
                         emitted_at: claim.emitted_at,
                         attempts: claim.attempts,
@@ -212,7 +199,73 @@ impl Memory {
         })
     }
 
-    pub(super) async fn dead_letters(
+    async fn superseded(&self, destination: &Name, leases: Vec<Lease>) -> Result<Vec<Lease>, Error> {
+        Ok(self.lanes.require(destination)?.with_lane(|lane| lane.superseded(leases)))
+    }
+
+    async fn settle(&self, destination: &Name, settled: Vec<(Lease, Settlement)>) -> Result<(), Error> {
+        let handle = &self.lanes.require(destination)?;
+        let now = self.now();
+        self.with_inner(|inner| {
+            for (lease, settlement) in settled {
+                if handle.with_lane(|lane| lane.holds(lease)) {
+                    inner.settle(now, handle, lease.seq(), settlement);
+                }
+            }
+        });
+        handle.wake();
+        Ok(())
+    }
+
+    async fn wait(&self, destination: &Name) {
+        match self.lanes.require(destination) {
+            Ok(handle) => handle.wait(self.now()).await,
+            Err(_) => std::future::pending().await,
+        }
+    }
+
+    fn now(&self) -> Time {
+        (self.clock)()
+    }
+}
+
+impl Outbox for Memory {
+    async fn add_destinations(&self, destinations: Vec<Name>) -> Result<(), Error> {
+        destinations.into_iter().for_each(|destination| self.add_destination(destination));
+        Ok(())
+    }
+
+    async fn remove_destination(&self, destination: Name) -> Result<(), Error> {
+        self.lanes.remove(&destination);
+        Ok(())
+    }
+
+    /// None: the caller of an in-memory store knows all its destinations.
+    async fn orphaned_destinations(&self) -> Result<Vec<Name>, Error> {
+        Ok(Vec::new())
+    }
+
+    fn set_max_backlog(&self, destination: &Name, max_backlog: Option<u64>) -> Result<(), Error> {
+        self.lanes.require(destination)?.set_max_backlog(max_backlog);
+        Ok(())
+    }
+
+    fn release(&self, destination: &Name, retries: Retries) -> Result<(), Error> {
+        let handle = self.lanes.require(destination)?;
+        handle.with_lane(|lane| lane.release_claims(retries == Retries::DueNow));
+        handle.wake();
+        Ok(())
+    }
+
+    fn undelivered(&self) -> u64 {
+        self.lanes.undelivered()
+    }
+
+    fn stats(&self) -> BTreeMap<Name, DestinationStats> {
+        self.lanes.stats()
+    }
+
+    async fn dead_letters(
         &self,
         destination: Option<Name>,
         after: Option<DeliveryId>,
@@ -228,14 +281,16 @@ impl Memory {
         }))
     }
 
-    pub(super) async fn redrive(
+    async fn redrive(
         &self,
-        handle: &Arc<LaneHandle>,
-        seq: EventSeq,
+        delivery_id: &DeliveryId,
         redrive: Redrive,
         audit: AuditWrite,
     ) -> Result<(), DeadLetterError> {
         let now = self.now();
+        let DeliveryId { seq, destination } = delivery_id.clone();
+        let handle =
+            &self.lanes.get(&destination).ok_or_else(|| DeadLetterError::NotConfigured(destination))?;
         self.with_inner(|inner| {
             inner.redrive(now, handle, seq, redrive).map(|()| inner.audit.write(now, audit))
         })?;
@@ -243,11 +298,7 @@ impl Memory {
         Ok(())
     }
 
-    pub(super) async fn discard(
-        &self,
-        delivery_id: &DeliveryId,
-        audit: AuditWrite,
-    ) -> Result<(), DeadLetterError> {
+    async fn discard(&self, delivery_id: &DeliveryId, audit: AuditWrite) -> Result<(), DeadLetterError> {
         let now = self.now();
         self.with_inner(|inner| {
             inner.dead.remove(delivery_id).map(|_| {
@@ -260,22 +311,10 @@ impl Memory {
         handle.into_iter().for_each(|handle| handle.with_lane(|lane| lane.mark_discarded(1)));
         Ok(())
     }
+}
 
-    pub(super) async fn audit(&self, write: AuditWrite) -> Result<i64, Error> {
-        let now = self.now();
-        Ok(self.with_inner(|inner| inner.audit.write(now, write)))
-    }
-
-    pub(super) async fn audit_trail(&self, query: AuditQuery) -> Result<AuditPage, Error> {
-        Ok(self.with_inner(|inner| inner.audit.page(&query)))
-    }
-
-    pub(super) async fn history(
-        &self,
-        target: &TargetKey,
-        from: Time,
-        to: Time,
-    ) -> Result<Vec<String>, Error> {
+impl History for Memory {
+    async fn history(&self, target: &TargetKey, from: Time, to: Time) -> Result<Vec<String>, Error> {
         Ok(self.with_inner(|inner| {
             let matching = inner
                 .records
@@ -285,7 +324,7 @@ impl Memory {
         }))
     }
 
-    pub(super) async fn records(&self, wanted: RecordQuery) -> Result<Records, Error> {
+    async fn records(&self, wanted: RecordQuery) -> Result<Records, Error> {
         let (low, high) = wanted.id_range();
         Ok(self.with_inner(|inner| {
             let matching = inner.records.iter().zip(1..).filter(|((at, record), id)| {
@@ -304,7 +343,7 @@ impl Memory {
         }))
     }
 
-    pub(super) async fn event(&self, id: &str) -> Result<Option<StoredEvent>, Error> {
+    async fn event(&self, id: &str) -> Result<Option<StoredEvent>, Error> {
         let prefix = id_prefix(id);
         Ok(self.with_inner(|inner| {
             let found = inner.events.iter().rev().find(|(_, _, event)| event.body.starts_with(&prefix));
@@ -322,56 +361,40 @@ impl Memory {
         }))
     }
 
-    pub(super) async fn states(&self, after: i64, max: usize) -> Result<Vec<StoredState>, Error> {
+    async fn states(&self, after: Option<StateCursor>, max: usize) -> Result<Vec<StoredState>, Error> {
         Ok(self.with_inner(|inner| {
             let numbered = inner.states.iter().filter_map(|(key, state)| {
-                let id = *inner.target_ids.get(key)?;
-                (id > after).then(|| StoredState { id, key: key.clone(), state: TargetState::clone(state) })
+                let cursor = StateCursor::new(*inner.target_ids.get(key)?);
+                let is_after = after.is_none_or(|after| cursor > after);
+                is_after.then(|| StoredState { cursor, key: key.clone(), state: TargetState::clone(state) })
             });
             let mut found: Vec<_> = numbered.collect();
-            found.sort_by_key(|state| state.id);
+            found.sort_by_key(|state| state.cursor);
             found.truncate(max);
             found
         }))
     }
 
-    /// None: there are no rows.
-    pub(super) fn unreadable_rows(&self) -> Vec<UnreadableRow> {
-        Vec::new()
-    }
-
-    pub(super) async fn drop_unreadable(
-        &self,
-        _row: i64,
-        _audit: AuditWrite,
-    ) -> Result<UnreadableRow, DropError> {
-        Err(DropError::NotUnreadable)
-    }
-
-    pub(super) async fn close(&self) {}
-
-    pub(super) fn controls(&self) -> Arc<Controls> {
-        self.with_inner(|inner| inner.controls.clone())
-    }
-
-    /// Counts all states: an in-memory store is small.
-    pub(super) fn tally(&self) -> Tally {
-        self.with_inner(|inner| {
-            let mut tally = Tally::default();
-            for state in inner.states.values() {
-                for rule in state.open_episodes() {
-                    *tally.open_episodes.entry(rule.clone()).or_default() += 1;
-                }
-                for verdict in state.deferred_verdicts() {
-                    *tally.deferred.entry(verdict).or_default() += 1;
-                }
-            }
-            tally
-        })
+    async fn audit_trail(&self, query: AuditQuery) -> Result<AuditPage, Error> {
+        Ok(self.with_inner(|inner| inner.audit.page(&query)))
     }
 }
 
 impl Inner {
+    /// Counts all states: an in-memory store is small.
+    fn tally(&self) -> Tally {
+        let mut tally = Tally::default();
+        for state in self.states.values() {
+            for rule in state.open_episodes() {
+                *tally.open_episodes.entry(rule.clone()).or_default() += 1;
+            }
+            for verdict in state.deferred_verdicts() {
+                *tally.deferred.entry(verdict).or_default() += 1;
+            }
+        }
+        tally
+    }
+
     fn states(&self, keys: &Keys) -> States {
         let mut states = States::default();
         let mut wanted: BTreeSet<&TargetKey> = keys.targets.iter().collect();

@@ -24,18 +24,20 @@ mod audit;
 mod clock;
 mod dead_letters;
 mod fast_map;
+mod history;
 mod lane;
 mod lanes;
 mod memory;
+mod outbox;
 mod query;
 mod sqlite;
+mod states;
 #[cfg(test)]
 mod tests;
 mod undelivered_decreases;
 mod withdrawn;
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -44,24 +46,25 @@ use tokio::sync::watch;
 
 use crate::domain::alert_key::AlertKey;
 use crate::domain::control::Controls;
-use crate::domain::engine::{States, UndeliveredDecrease};
-use crate::domain::header::EncodedEvent;
 use crate::domain::name::Name;
-use crate::domain::phase::Phase;
-use crate::domain::state::TargetState;
 use crate::domain::target::TargetKey;
 use crate::domain::time::Time;
-use crate::domain::verdict::Verdict;
 
 pub(crate) use audit::{AuditEntry, AuditPage, AuditQuery, AuditWrite, StoredAuditEntry};
 pub(crate) use dead_letters::{DeadLetter, DeadLetterError, DeliveryId, Redrive};
+use history::History;
 pub use lane::MAX_WINDOW_BYTES;
-use lanes::LaneHandle;
 pub use memory::Memory;
+use outbox::Outbox;
+pub(crate) use outbox::{Backlog, Claimed, DestinationStats, EventSeq, Lease, Retries};
+pub use outbox::{Deliveries, Settlement};
 pub(crate) use query::{
-    Delivery, DeliveryState, RecordQuery, Records, StoredEvent, StoredRecord, StoredState,
+    Delivery, DeliveryState, RecordQuery, Records, StateCursor, StoredEvent, StoredRecord, StoredState,
 };
 pub use sqlite::Sqlite;
+use states::StateStore;
+pub use states::{Changes, Keys, NewEvent, Record};
+pub(crate) use states::{DropError, EpisodePhase, Snapshot, Tally, UnreadableRow, UnreadableStates, View};
 
 /// Reads the wall clock. An argument, so that the store reads no clock of its own.
 pub(crate) type WallClock = Arc<dyn Fn() -> Time + Send + Sync>;
@@ -76,157 +79,6 @@ pub enum Store {
     Sqlite(Sqlite),
     /// In memory: for `test`, `explain` and `replay`, and the reference model of the property tests.
     Memory(Memory),
-}
-
-/// What a transaction reads.
-#[derive(Debug, Clone, Default)]
-pub struct Keys {
-    /// Targets whose states are read.
-    pub targets: Vec<TargetKey>,
-    /// Alerts: the states of targets that know one of them are read too.
-    pub alerts: Vec<AlertKey>,
-}
-
-/// The input of a transaction.
-#[derive(Debug)]
-pub struct View {
-    /// The store's time, which never goes back.
-    pub now: Time,
-    /// When this store was created.
-    pub created: Time,
-    /// The states of the targets in [`Keys`]; new targets have none.
-    pub states: States,
-    /// Pauses, holds and heartbeats.
-    pub controls: Arc<Controls>,
-    /// For each of the targets, the events that can decrease its capacity and that some destination has not
-    /// settled. Workers cannot claim them until the transaction is over.
-    pub undelivered_decreases: BTreeMap<TargetKey, Vec<UndeliveredDecrease>>,
-}
-
-/// The changes of a transaction, committed atomically.
-#[derive(Debug, Default)]
-pub struct Changes {
-    /// New states. An empty state is deleted.
-    pub states: Vec<(TargetKey, TargetState)>,
-    /// New controls. If [`Controls::generation`] has increased, every target whose state
-    /// [depends on controls](TargetState::depends_on_controls) is due at once.
-    pub controls: Option<Arc<Controls>>,
-    /// Targets whose deferred actions were re-evaluated: they leave the recheck queue.
-    pub rechecked: Vec<TargetKey>,
-    /// The decision record.
-    pub record: Option<Record>,
-    /// The emitted events.
-    pub events: Vec<NewEvent>,
-    /// The audit entry, if an operator's act makes these changes.
-    pub audit: Option<AuditEntry>,
-}
-
-/// A decision record to be stored.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Record {
-    /// The targets of its decisions, without duplicates.
-    pub targets: Vec<TargetKey>,
-    /// JSON.
-    pub body: String,
-}
-
-/// An event to be delivered.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct NewEvent {
-    /// The target; its events are delivered in order.
-    pub target: TargetKey,
-    /// The destinations; not empty.
-    pub destinations: Arc<[Name]>,
-    /// Whether the event increases capacity. Such an event cancels the `View::undelivered_decreases` of its
-    /// target at all destinations that have not settled them; claimed ones are not retried.
-    pub increases_capacity: bool,
-    /// Whether the event can decrease capacity.
-    pub may_decrease_capacity: bool,
-    /// The end of an episode that the event is about, so that `on_resolved` can compensate `on_firing`.
-    pub episode_phase: Option<EpisodePhase>,
-    /// The event, encoded once.
-    pub body: EncodedEvent,
-}
-
-/// The firing or resolved end of an episode.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct EpisodePhase {
-    /// `Firing` or `Resolved`.
-    pub phase: Phase,
-    /// The episode's id.
-    pub episode: Arc<str>,
-}
-
-/// The number of an event in the store, ascending in commit order.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct EventSeq(pub i64);
-
-/// A claimed delivery.
-#[derive(Debug, Clone)]
-pub struct Claimed {
-    /// The event's number.
-    pub seq: EventSeq,
-    /// The event as it is sent: as it was encoded, or with the `expirytime` that its redrive has set.
-    pub body: EncodedEvent,
-    /// When the event was emitted, or redriven if it was a dead letter.
-    pub emitted_at: Time,
-    /// Failed attempts so far.
-    pub attempts: u32,
-    /// The error of the last attempt.
-    pub last_error: Option<Arc<str>>,
-    /// Whether the event would compensate events that never arrived at this destination: it must be withdrawn
-    /// instead of sent.
-    pub nothing_to_compensate: bool,
-}
-
-/// The outcome of a claimed delivery.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Settlement {
-    /// The destination accepted the event.
-    Delivered,
-    /// The destination accepted the event and answered; the answer is stored with the delivery.
-    Answered {
-        /// At most a few KiB of text.
-        answer: String,
-    },
-    /// Not sent, since the events that it would compensate never arrived, or since an increase superseded it.
-    /// Not a dead letter.
-    Withdrawn {
-        /// For the decision record.
-        reason: String,
-    },
-    /// To be retried after `delay`, unless it was cancelled while it was claimed.
-    Retry {
-        /// The backoff.
-        delay: Duration,
-        /// The error of the attempt.
-        error: String,
-    },
-    /// Given up and stored as a dead letter.
-    Dead {
-        /// Why it was given up.
-        error: String,
-    },
-}
-
-/// The deliveries of a destination, counted by state.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Backlog {
-    /// Without a failed attempt, claimed or not.
-    pub pending: u64,
-    /// With a failed attempt, claimed or not.
-    pub retrying: u64,
-    /// Dead letters.
-    pub dead: u64,
-}
-
-/// Counts of open episodes and deferred actions.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Tally {
-    /// Open episodes by rule.
-    pub open_episodes: BTreeMap<Name, u64>,
-    /// Deferred actions by blocking verdict.
-    pub deferred: BTreeMap<Verdict, u64>,
 }
 
 /// Deliveries of a removed destination that become dead letters in one transaction.
@@ -247,57 +99,6 @@ pub enum Error {
     /// The store was closed, or its thread has ended.
     #[error("the store is closed")]
     Closed,
-}
-
-/// The keys of a transaction that refer to states which cannot be read.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct UnreadableStates {
-    /// Targets.
-    pub targets: BTreeSet<TargetKey>,
-    /// Alerts that are known at such a target.
-    pub alerts: BTreeSet<AlertKey>,
-}
-
-impl UnreadableStates {
-    /// Adds others.
-    pub fn extend(&mut self, others: Self) {
-        self.targets.extend(others.targets);
-        self.alerts.extend(others.alerts);
-    }
-}
-
-impl fmt::Display for UnreadableStates {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.targets.first() {
-            Some(first) => write!(f, "the state of target {first} cannot be read")?,
-            None => write!(f, "the state of a target of these alerts cannot be read")?,
-        }
-        write!(f, "; `scalebridge status` lists such targets, `scalebridge store drop` gives one up")
-    }
-}
-
-/// A row of the store that cannot be read.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct UnreadableRow {
-    /// The target's id in the store.
-    pub id: i64,
-    /// The target; `None` if its key cannot be read either.
-    pub target: Option<TargetKey>,
-    /// When it was found.
-    pub since: Time,
-    /// Why it cannot be read.
-    pub error: String,
-}
-
-/// Why a row was not dropped.
-#[derive(Debug, Clone, thiserror::Error)]
-pub enum DropError {
-    /// The store could not read or write.
-    #[error(transparent)]
-    Store(#[from] Error),
-    /// The row can be read, or does not exist.
-    #[error("the store has no such unreadable row")]
-    NotUnreadable,
 }
 
 macro_rules! delegate {
@@ -337,8 +138,7 @@ impl Store {
     /// # Errors
     /// If the store cannot be read.
     pub async fn locate(&self, alerts: Vec<AlertKey>) -> Result<BTreeMap<AlertKey, Vec<TargetKey>>, Error> {
-        let keys = Keys { alerts, targets: Vec::new() };
-        delegate!(self, store => store.locate(keys).await)
+        delegate!(self, store => store.locate(alerts).await)
     }
 
     /// Up to `max` targets that have to be processed: they are due by time, or in the recheck queue.
@@ -359,35 +159,19 @@ impl Store {
         delegate!(self, store => store.now())
     }
 
-    /// The controls as of the last commit.
+    /// What this process knows without asking the store.
+    pub fn snapshot(&self) -> Snapshot {
+        delegate!(self, store => store.snapshot())
+    }
+
+    /// The controls of the [snapshot](Store::snapshot).
     pub fn controls(&self) -> Arc<Controls> {
-        delegate!(self, store => store.controls())
+        self.snapshot().controls
     }
 
-    /// Counts of open episodes and deferred actions as of the last commit.
+    /// The counts of open episodes and deferred actions of the [snapshot](Store::snapshot).
     pub fn tally(&self) -> Tally {
-        delegate!(self, store => store.tally())
-    }
-
-    fn lane_handle(&self, destination: &Name) -> Result<Arc<LaneHandle>, Error> {
-        let lanes = delegate!(self, store => store.lanes());
-        let unknown = || Error::Unusable(format!("unknown destination `{destination}`"));
-        lanes.get(destination).ok_or_else(unknown)
-    }
-
-    /// Claims up to `max` deliveries that can be sent now: at most one per target, and none of a target whose
-    /// undelivered decreases a transaction currently sees. They stay claimed until they are settled.
-    ///
-    /// # Errors
-    /// If the store cannot be read; nothing stays claimed then.
-    pub async fn claim(&self, destination: &Name, max: usize) -> Result<Vec<Claimed>, Error> {
-        let handle = self.lane_handle(destination)?;
-        delegate!(self, store => store.claim(&handle, max).await)
-    }
-
-    /// Whether a claimed delivery was cancelled meanwhile, so that it need not be sent.
-    pub fn is_cancelled(&self, destination: &Name, seq: EventSeq) -> bool {
-        self.lane_handle(destination).is_ok_and(|handle| handle.with_lane(|lane| lane.is_cancelled(seq)))
+        self.snapshot().tally
     }
 
     /// Sets the maximum number of undelivered events of a destination; further events become dead letters at once.
@@ -396,17 +180,12 @@ impl Store {
     /// # Errors
     /// The destination is unknown to the store.
     pub fn set_max_backlog(&self, destination: &Name, max_backlog: Option<u64>) -> Result<(), Error> {
-        self.lane_handle(destination)?.set_max_backlog(max_backlog);
-        Ok(())
+        delegate!(self, store => store.set_max_backlog(destination, max_backlog))
     }
 
     /// The number of unsettled deliveries of all destinations. Cheap: nothing is counted or read.
     pub fn undelivered(&self) -> u64 {
-        delegate!(self, store => store.lanes())
-            .all()
-            .values()
-            .map(|handle| handle.with_lane(|lane| lane.undelivered()))
-            .sum()
+        delegate!(self, store => store.undelivered())
     }
 
     /// Up to `max` dead letters after `after`, oldest first, of one destination or of all, including destinations
@@ -445,10 +224,7 @@ impl Store {
         redrive: Redrive,
         audit: AuditWrite,
     ) -> Result<(), DeadLetterError> {
-        let handle = self
-            .lane_handle(&delivery_id.destination)
-            .map_err(|_| DeadLetterError::NotConfigured(delivery_id.destination.clone()))?;
-        delegate!(self, store => store.redrive(&handle, delivery_id.seq, redrive, audit).await)
+        delegate!(self, store => store.redrive(delivery_id, redrive, audit).await)
     }
 
     /// Deletes a dead letter: it cannot be redriven, and its compensation is withdrawn. When this returns `Ok`, the
@@ -477,27 +253,6 @@ impl Store {
         delegate!(self, store => store.audit_trail(query).await)
     }
 
-    /// Records the outcome of claimed deliveries. When this returns `Ok`, it is on disk.
-    ///
-    /// # Errors
-    /// Nothing was written. Unless the call is repeated, the deliveries are sent again after a restart.
-    pub async fn settle(
-        &self,
-        destination: &Name,
-        settled: Vec<(EventSeq, Settlement)>,
-    ) -> Result<(), Error> {
-        let handle = self.lane_handle(destination)?;
-        delegate!(self, store => store.settle(&handle, settled).await)
-    }
-
-    /// Completes when deliveries may be claimable. Spurious wake-ups are possible.
-    pub async fn wait(&self, destination: &Name) {
-        match self.lane_handle(destination) {
-            Ok(handle) => handle.wait(self.now()).await,
-            Err(_) => std::future::pending().await,
-        }
-    }
-
     /// Adds destinations. A destination that the store knows continues at its cursor.
     ///
     /// # Errors
@@ -511,10 +266,7 @@ impl Store {
     /// # Errors
     /// The destination is unknown to the store.
     pub fn release_claims(&self, destination: &Name) -> Result<(), Error> {
-        let handle = self.lane_handle(destination)?;
-        handle.with_lane(|lane| lane.release_claims(false));
-        handle.wake();
-        Ok(())
+        delegate!(self, store => store.release(destination, Retries::Keep))
     }
 
     /// Destinations that have unsettled deliveries and that were not added to the open store.
@@ -531,28 +283,28 @@ impl Store {
     /// # Errors
     /// The store could not read or write. Some dead letters may have been stored; the call can be repeated.
     pub async fn drain_to_dead_letters(&self, destination: &Name, reason: &str) -> Result<u64, Error> {
-        let handle = self.lane_handle(destination)?;
+        let undelivered = || self.stats(destination).undelivered;
         let mut drained = 0;
         let mut polls_left = 100_u32;
         loop {
-            handle.with_lane(|lane| lane.release_claims(true));
+            delegate!(self, store => store.release(destination, Retries::DueNow))?;
             let claimed = self.claim(destination, MAX_DRAIN_BATCH_SIZE).await?;
             if claimed.is_empty() {
                 // A transaction may withhold the remaining deliveries.
                 polls_left = polls_left.saturating_sub(1);
-                if polls_left == 0 || handle.with_lane(|lane| lane.undelivered()) == 0 {
+                if polls_left == 0 || undelivered() == 0 {
                     break;
                 }
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
             drained += claimed.len() as u64;
             let dead = |claimed: Claimed| match claimed.nothing_to_compensate {
-                true => (claimed.seq, Settlement::Withdrawn { reason: reason.to_owned() }),
-                false => (claimed.seq, Settlement::Dead { error: reason.to_owned() }),
+                true => (claimed.lease, Settlement::Withdrawn { reason: reason.to_owned() }),
+                false => (claimed.lease, Settlement::Dead { error: reason.to_owned() }),
             };
             self.settle(destination, claimed.into_iter().map(dead).collect()).await?;
         }
-        let undelivered = handle.with_lane(|lane| lane.undelivered());
+        let undelivered = undelivered();
         if undelivered > 0 {
             tracing::warn!(%destination, count = undelivered, "deliveries of a removed destination not found");
         }
@@ -560,14 +312,20 @@ impl Store {
         Ok(drained)
     }
 
+    /// The deliveries of a destination; zeros for an unknown destination.
+    pub fn stats(&self, destination: &Name) -> DestinationStats {
+        let stats = delegate!(self, store => store.stats());
+        stats.get(destination).copied().unwrap_or_default()
+    }
+
     /// The deliveries of a destination, counted by state; zeros for an unknown destination.
     pub fn backlog(&self, destination: &Name) -> Backlog {
-        self.lane_handle(destination).map(|handle| handle.backlog()).unwrap_or_default()
+        self.stats(destination).backlog
     }
 
     /// The emission time of the oldest event that the destination has not settled.
     pub fn oldest_unsettled(&self, destination: &Name) -> Option<Time> {
-        self.lane_handle(destination).ok().and_then(|handle| handle.with_lane(|lane| lane.oldest_unsettled()))
+        self.stats(destination).oldest_unsettled
     }
 
     /// The JSON of the decision records about a target in `from..=to`, oldest first.
@@ -597,11 +355,11 @@ impl Store {
         delegate!(self, store => store.event(id).await)
     }
 
-    /// Up to `max` states of targets with ids above `after`, in ascending order.
+    /// Up to `max` states of targets after a cursor, in the order of their cursors.
     ///
     /// # Errors
     /// If the store cannot be read.
-    pub async fn states(&self, after: i64, max: usize) -> Result<Vec<StoredState>, Error> {
+    pub async fn states(&self, after: Option<StateCursor>, max: usize) -> Result<Vec<StoredState>, Error> {
         delegate!(self, store => store.states(after, max).await)
     }
 
@@ -615,9 +373,9 @@ impl Store {
         delegate!(self, store => store.prune(decisions, delivered).await)
     }
 
-    /// The rows that cannot be read, as far as they were found: each is found when it is needed.
+    /// The rows that cannot be read, of the [snapshot](Store::snapshot).
     pub fn unreadable_rows(&self) -> Vec<UnreadableRow> {
-        delegate!(self, store => store.unreadable_rows())
+        self.snapshot().unreadable_rows
     }
 
     /// Gives up the state of a target that cannot be read: it is deleted, as if the target had never had one. When
@@ -632,5 +390,27 @@ impl Store {
     /// Commits queued commands and closes the store.
     pub async fn close(&self) {
         delegate!(self, store => store.close().await);
+    }
+}
+
+impl Deliveries for Store {
+    async fn claim(&self, destination: &Name, max: usize) -> Result<Vec<Claimed>, Error> {
+        delegate!(self, store => store.claim(destination, max).await)
+    }
+
+    async fn superseded(&self, destination: &Name, leases: Vec<Lease>) -> Result<Vec<Lease>, Error> {
+        delegate!(self, store => store.superseded(destination, leases).await)
+    }
+
+    async fn settle(&self, destination: &Name, settled: Vec<(Lease, Settlement)>) -> Result<(), Error> {
+        delegate!(self, store => store.settle(destination, settled).await)
+    }
+
+    async fn wait(&self, destination: &Name) {
+        delegate!(self, store => store.wait(destination).await);
+    }
+
+    fn now(&self) -> Time {
+        Self::now(self)
     }
 }

@@ -2,6 +2,9 @@
 
 use std::ops::Bound;
 
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
 use crate::domain::name::Name;
 use crate::domain::state::TargetState;
 use crate::domain::target::TargetKey;
@@ -141,11 +144,26 @@ impl DeliveryState {
     }
 }
 
-/// A target's state with its id in the store.
+/// The position of a state in the list of all states. Opaque: only the store that has returned it can read it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[serde(transparent)]
+pub struct StateCursor(i64);
+
+impl StateCursor {
+    pub(super) const fn new(position: i64) -> Self {
+        Self(position)
+    }
+
+    pub(super) const fn position(self) -> i64 {
+        self.0
+    }
+}
+
+/// A target's state with its position.
 #[derive(Debug, Clone)]
 pub struct StoredState {
-    /// The target's id; states are listed in ascending order.
-    pub id: i64,
+    /// Ascending.
+    pub cursor: StateCursor,
     /// The target's key.
     pub key: TargetKey,
     /// Never empty: empty states are deleted.

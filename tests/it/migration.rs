@@ -13,7 +13,7 @@ use scalebridge::domain::rate::PerMinute;
 use scalebridge::domain::target::TargetKey;
 use scalebridge::domain::time::Time;
 use scalebridge::domain::verdict::Verdict;
-use scalebridge::testing::{self, Bridge, Initiator, Metrics, Pauses, Sqlite, Store};
+use scalebridge::testing::{self, Bridge, Deliveries as _, Initiator, Metrics, Pauses, Sqlite, Store};
 use serde_json::{Value, json};
 
 /// Written by the last version with schema 4 under load: active and shadow rules, a heartbeat, a hold, two
@@ -144,7 +144,7 @@ async fn check_states(store: &Store) {
     ];
     assert_eq!(tally.deferred, BTreeMap::from(deferred));
 
-    let states = store.states(0, 100).await.expect("states");
+    let states = store.states(None, 100).await.expect("states");
     assert_eq!(states.len(), 28, "every state can be decoded");
     let rule = |key: &str, rule: &str| {
         let state = states.iter().find(|state| state.key.as_str() == key).expect("a state");

@@ -13,7 +13,7 @@ use scalebridge::domain::summary::Summary;
 use scalebridge::domain::target::TargetKey;
 use scalebridge::domain::time::Time;
 use scalebridge::domain::verdict::Verdict;
-use scalebridge::testing::{self, Metrics, wall_clock};
+use scalebridge::testing::{self, Deliveries as _, Metrics, wall_clock};
 use scalebridge::testing::{Bridge, Initiator, PauseRequest, Pauses};
 use scalebridge::testing::{Memory, Settlement, Sqlite, Store};
 use serde_json::{Value, json};
@@ -70,7 +70,7 @@ async fn deliver(store: &Store) -> BTreeMap<String, Vec<String>> {
             let event: Value = serde_json::from_str(&one.body).expect("an event");
             let text = |field: &str| event[field].as_str().expect("a text").to_owned();
             ids.entry(text("subject")).or_default().push(text("id"));
-            settled.push((one.seq, Settlement::Delivered));
+            settled.push((one.lease, Settlement::Delivered));
         }
         store.settle(&journal(), settled).await.expect("settled");
     }
@@ -177,7 +177,7 @@ async fn a_failed_delivery_is_retried_with_its_attempt_count_also_after_a_restar
     assert_eq!(claimed.len(), 3);
     let retry = Settlement::Retry { delay: Duration::ZERO, error: "no answer".into() };
     let dead = Settlement::Dead { error: "too old".into() };
-    let settled = vec![(claimed[0].seq, retry), (claimed[1].seq, dead)];
+    let settled = vec![(claimed[0].lease, retry), (claimed[1].lease, dead)];
     store.settle(&journal(), settled).await.expect("settled");
     store.close().await;
 
@@ -185,10 +185,10 @@ async fn a_failed_delivery_is_retried_with_its_attempt_count_also_after_a_restar
     let backlog = store.backlog(&journal());
     assert_eq!((backlog.pending, backlog.retrying, backlog.dead), (1, 1, 1));
     let again = store.claim(&journal(), 10).await.expect("a claim");
-    let attempts: Vec<_> = again.iter().map(|one| (one.seq, one.attempts)).collect();
-    assert_eq!(attempts, [(claimed[0].seq, 1), (claimed[2].seq, 0)]);
+    let attempts: Vec<_> = again.iter().map(|one| (one.lease.seq(), one.attempts)).collect();
+    assert_eq!(attempts, [(claimed[0].lease.seq(), 1), (claimed[2].lease.seq(), 0)]);
     assert_eq!(again[0].body, claimed[0].body);
-    let settled = again.iter().map(|one| (one.seq, Settlement::Delivered)).collect();
+    let settled = again.iter().map(|one| (one.lease, Settlement::Delivered)).collect();
     store.settle(&journal(), settled).await.expect("settled");
     assert_eq!(store.backlog(&journal()).retrying, 0);
     store.close().await;
@@ -204,7 +204,7 @@ async fn expired_rows_are_pruned_and_unsettled_deliveries_stay() {
     post(&bridge, &body(start, &[(3, 0, true, 0)], false)).await;
     let claimed = store.claim(&journal(), 10).await.expect("a claim");
     let dead = Settlement::Dead { error: "too old".into() };
-    let settled = vec![(claimed[0].seq, Settlement::Delivered), (claimed[1].seq, dead)];
+    let settled = vec![(claimed[0].lease, Settlement::Delivered), (claimed[1].lease, dead)];
     store.settle(&journal(), settled).await.expect("settled");
     while store.prune(Duration::ZERO, Duration::ZERO).await.expect("pruned") {}
     store.close().await;
@@ -279,7 +279,7 @@ async fn concurrent_notifications_about_one_target_are_decided_one_after_the_oth
             let event: Value = serde_json::from_str(&one.body).expect("an event");
             event["data"]["alerts_total"].as_u64().expect("a number of alerts")
         }));
-        let settled = claimed.iter().map(|one| (one.seq, Settlement::Delivered)).collect();
+        let settled = claimed.iter().map(|one| (one.lease, Settlement::Delivered)).collect();
         store.settle(&journal(), settled).await.expect("settled");
     }
     // How many bodies find growth depends on their order; each event must exceed the one before.
@@ -412,7 +412,7 @@ async fn nothing_to_compensate(ends: [Settlement; 2]) -> bool {
         let alerts: Vec<_> = (0..pods).map(|pod| (0, pod, true, 1)).collect();
         assert_eq!(post(&bridge(dir.path(), &store), &body(start, &alerts, false)).await.events, 1);
         let claimed = store.claim(&journal(), 10).await.expect("a claim");
-        store.settle(&journal(), vec![(claimed[0].seq, end)]).await.expect("settled");
+        store.settle(&journal(), vec![(claimed[0].lease, end)]).await.expect("settled");
         store.close().await;
         store = sqlite(dir.path());
         while store.prune(Duration::ZERO, Duration::ZERO).await.expect("pruned") {}

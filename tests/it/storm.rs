@@ -11,7 +11,8 @@ use scalebridge::domain::name::Name;
 use scalebridge::domain::rate::PerMinute;
 use scalebridge::domain::target::TargetKey;
 use scalebridge::testing::{
-    self, Bridge, Changes, Keys, Metrics, NewEvent, Record, Settlement, Sqlite, Store, wall_clock,
+    self, Bridge, Changes, Deliveries as _, Keys, Metrics, NewEvent, Record, Settlement, Sqlite, Store,
+    wall_clock,
 };
 use serde_json::Value;
 use tokio::task::JoinSet;
@@ -63,7 +64,7 @@ async fn settle_all(store: &Store, settlement: Settlement) {
         if claimed.is_empty() {
             return;
         }
-        let settled = claimed.iter().map(|one| (one.seq, settlement.clone())).collect();
+        let settled = claimed.iter().map(|one| (one.lease, settlement.clone())).collect();
         store.settle(&queue(), settled).await.expect("settled");
     }
 }
@@ -146,15 +147,15 @@ async fn deliver(store: Store, stop: CancellationToken) -> BTreeMap<String, Vec<
         }
         let mut settled = Vec::new();
         for one in claimed {
-            if one.seq.0 % 3 == 0 && one.attempts == 0 {
+            if one.lease.seq().0 % 3 == 0 && one.attempts == 0 {
                 let error = "reset by peer".to_owned();
-                settled.push((one.seq, Settlement::Retry { delay: Duration::ZERO, error }));
+                settled.push((one.lease, Settlement::Retry { delay: Duration::ZERO, error }));
                 continue;
             }
             let event: Value = serde_json::from_str(&one.body).expect("an event");
             let target = event["data"]["target"]["name"].as_str().expect("a name").to_owned();
             sizes.entry(target).or_default().push(event["data"]["alerts_total"].as_u64().expect("a number"));
-            settled.push((one.seq, Settlement::Delivered));
+            settled.push((one.lease, Settlement::Delivered));
         }
         if !settled.is_empty() {
             store.settle(&queue(), settled).await.expect("settled");

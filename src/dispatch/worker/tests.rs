@@ -13,7 +13,7 @@ use super::*;
 use crate::dispatch::{Answer, DeliveryReport, Limits, Outcome, stub};
 use crate::domain::header::EncodedEvent;
 use crate::domain::time::Time;
-use crate::store::{Claimed, Error, EventSeq, Settlement};
+use crate::store::{Claimed, Deliveries, Error, EventSeq, Lease, Settlement};
 
 const fn seconds(count: u64) -> Duration {
     Duration::from_secs(count)
@@ -161,7 +161,7 @@ impl WorkerHarness {
     }
 }
 
-impl Outbox for WorkerHarness {
+impl Deliveries for WorkerHarness {
     async fn claim(&self, _: &Name, max: usize) -> Result<Vec<Claimed>, Error> {
         if let Some(fault) = self.0.faults.lock().claims.pop() {
             return Err(fault);
@@ -178,7 +178,7 @@ impl Outbox for WorkerHarness {
                 let (body, emitted_at) = (delivery.body.clone(), delivery.emitted_at);
                 let attempts = delivery.attempts;
                 claimed.push(Claimed {
-                    seq,
+                    lease: Lease::new(seq, delivery.attempts.into()),
                     body,
                     emitted_at,
                     attempts,
@@ -193,12 +193,13 @@ impl Outbox for WorkerHarness {
         Ok(claimed)
     }
 
-    async fn settle(&self, _: &Name, settled: Vec<(EventSeq, Settlement)>) -> Result<(), Error> {
+    async fn settle(&self, _: &Name, settled: Vec<(Lease, Settlement)>) -> Result<(), Error> {
         if let Some(fault) = self.0.faults.lock().settles.pop() {
             return Err(fault);
         }
         let mut deliveries = self.0.deliveries.lock();
-        for (seq, settlement) in settled {
+        for (lease, settlement) in settled {
+            let seq = lease.seq();
             let delivery = deliveries.get_mut(&seq).unwrap();
             assert!(std::mem::take(&mut delivery.claimed), "{seq:?} was not claimed");
             if let Settlement::Retry { delay, .. } = settlement {
@@ -211,8 +212,9 @@ impl Outbox for WorkerHarness {
         Ok(())
     }
 
-    fn is_cancelled(&self, _: &Name, seq: EventSeq) -> bool {
-        self.0.deliveries.lock()[&seq].cancelled
+    async fn superseded(&self, _: &Name, leases: Vec<Lease>) -> Result<Vec<Lease>, Error> {
+        let deliveries = self.0.deliveries.lock();
+        Ok(leases.into_iter().filter(|lease| deliveries[&lease.seq()].cancelled).collect())
     }
 
     fn wait(&self, _: &Name) -> impl Future<Output = ()> + Send {
@@ -250,7 +252,7 @@ impl Destination for WorkerHarness {
         assert_eq!(subjects.len(), batch.len(), "a target twice in one batch");
         let call = {
             let mut sends = self.0.sends.lock();
-            let seqs = batch.iter().map(|event| event.seq.0).collect();
+            let seqs = batch.iter().map(|event| event.lease.seq().0).collect();
             sends.push(Sent { at: self.0.start.elapsed(), seqs });
             sends.len()
         };
@@ -281,5 +283,5 @@ fn deliver_all(batch: &[OutgoingEvent], _: usize) -> Result<Vec<Answer>, Failure
 }
 
 fn has_seq_1(event: &OutgoingEvent) -> bool {
-    event.seq == EventSeq(1)
+    event.lease.seq() == EventSeq(1)
 }

@@ -9,6 +9,7 @@ use super::Word;
 use crate::domain::phase::Phase;
 use crate::domain::target::PartialTarget;
 use crate::json::lenient;
+use crate::store::StateCursor;
 
 /// Filters and paging.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -25,7 +26,7 @@ pub(crate) struct ListEpisodesParams {
     pub limit: Option<usize>,
     /// `next` of the previous page.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub cursor: Option<i64>,
+    pub cursor: Option<StateCursor>,
 }
 
 /// A page of episodes.
@@ -36,7 +37,7 @@ pub(crate) struct EpisodePage<E = EpisodeView> {
     pub episodes: Vec<E>,
     /// The cursor of the next page. An empty page may have one too.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub next: Option<i64>,
+    pub next: Option<StateCursor>,
 }
 
 /// An episode of a rule and a target.

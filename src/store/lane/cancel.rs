@@ -1,7 +1,7 @@
 //! Cancellation of deliveries, and withholding them from workers while a transaction sees them.
 
 use super::{BeyondWindow, Group, Lane};
-use crate::store::EventSeq;
+use crate::store::{EventSeq, Lease};
 
 impl Lane {
     /// Makes all deliveries of the target unclaimable until [`Lane::release`].
@@ -47,6 +47,12 @@ impl Lane {
     /// Whether the delivery was cancelled while it was claimed.
     pub(crate) fn is_cancelled(&self, seq: EventSeq) -> bool {
         self.retries.get(&seq.0).is_some_and(|retry| retry.cancelled)
+    }
+
+    /// Those of the leases that must not be used to send any more.
+    pub(crate) fn superseded(&self, leases: Vec<Lease>) -> Vec<Lease> {
+        let is_over = |lease: &Lease| !self.holds(*lease) || self.is_cancelled(lease.seq());
+        leases.into_iter().filter(is_over).collect()
     }
 
     /// Whether the delivery is claimed: it is the first of its target, not ready, and not backing off.

@@ -15,8 +15,8 @@ mod tests;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use super::EventSeq;
 use super::fast_map::{Map, Set};
+use super::{EventSeq, Lease};
 use crate::domain::header::EncodedEvent;
 use crate::domain::time::Time;
 
@@ -56,6 +56,9 @@ pub(super) struct Lane {
     /// Unsettled events of each target in order; only the first can be claimed.
     groups: Map<Group, VecDeque<i64>>,
     ready: BTreeSet<i64>,
+    /// The tokens of claimed deliveries.
+    leases: Map<i64, u64>,
+    last_token: u64,
     /// Known deliveries above the high watermark.
     beyond_window: BTreeMap<i64, BeyondWindow>,
     /// Settled deliveries above the high watermark that are not in `beyond_window`; their rows say which.
@@ -143,7 +146,7 @@ pub(super) enum Outcome {
 /// A claimed delivery.
 #[derive(Debug)]
 pub(super) struct Claim {
-    pub seq: EventSeq,
+    pub lease: Lease,
     /// `None` if the event is not in memory and has to be read.
     pub body: Option<EncodedEvent>,
     pub emitted_at: Time,
@@ -177,6 +180,8 @@ impl Lane {
             retry_schedule: BTreeSet::new(),
             groups: Map::default(),
             ready: BTreeSet::new(),
+            leases: Map::default(),
+            last_token: 0,
             beyond_window: BTreeMap::new(),
             settled_beyond_window: 0,
             undelivered: position.enqueued - position.settled_below_cursor.min(position.enqueued),
@@ -311,13 +316,13 @@ impl Lane {
                 continue;
             }
             // A delivery with a row can still be in the window, until the cursor passes it.
-            let seq = EventSeq(seq);
-            claims.push(match (self.retries.get(&seq.0), self.window.get(&seq.0)) {
+            let lease = Lease::new(EventSeq(seq), self.last_token + 1);
+            claims.push(match (self.retries.get(&seq), self.window.get(&seq)) {
                 (Some(&Retry { emitted_at, compensates, attempts, .. }), _) => {
-                    Claim { seq, body: None, emitted_at, compensates, attempts }
+                    Claim { lease, body: None, emitted_at, compensates, attempts }
                 }
                 (None, Some(Slot { emitted_at, compensates, body: body @ Some(_), .. })) => Claim {
-                    seq,
+                    lease,
                     body: body.clone(),
                     emitted_at: *emitted_at,
                     compensates: *compensates,
@@ -325,13 +330,21 @@ impl Lane {
                 },
                 (None, _) => continue,
             });
+            self.last_token = lease.token();
+            self.leases.insert(seq, lease.token());
         }
         self.ready.extend(withheld);
         claims
     }
 
+    /// Whether the lease is the current one of its delivery.
+    pub(super) fn holds(&self, lease: Lease) -> bool {
+        self.leases.get(&lease.seq().0) == Some(&lease.token())
+    }
+
     /// Releases a claimed delivery that was not attempted.
     pub(super) fn unclaim(&mut self, seq: EventSeq) {
+        self.leases.remove(&seq.0);
         if self.is_cancelled(seq) {
             self.finish(seq.0);
         } else {
@@ -348,6 +361,7 @@ impl Lane {
         let firsts = self.groups.values().filter_map(|queue| queue.front().copied());
         let is_backing_off = |seq: &i64| self.retries.get(seq).is_some_and(|retry| retry.due.is_some());
         let claimed: Vec<i64> = firsts.filter(|seq| !is_backing_off(seq)).collect();
+        self.leases.clear();
         claimed.into_iter().for_each(|seq| self.unclaim(EventSeq(seq)));
     }
 
@@ -397,6 +411,7 @@ impl Lane {
         if self.is_cancelled(seq) {
             return self.finish(seq.0);
         }
+        self.leases.remove(&seq.0);
         self.move_to_retries(seq.0);
         let Some(retry) = self.retries.get_mut(&seq.0) else { return };
         retry.attempts = retry.attempts.saturating_add(1);
@@ -437,6 +452,7 @@ impl Lane {
         // Settling a delivery twice must not make the next one of its target claimable twice.
         let Some(group) = self.group_of(seq).filter(|_| self.is_unsettled(EventSeq(seq))) else { return };
         self.undelivered = self.undelivered.saturating_sub(1);
+        self.leases.remove(&seq);
         self.retries.remove(&seq);
         if let Some(slot) = self.window.get_mut(&seq) {
             self.window_bytes -= slot.body.take().map_or(0, |body| body.len());

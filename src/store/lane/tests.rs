@@ -25,7 +25,7 @@ fn lane(groups: &[Group]) -> Lane {
 }
 
 fn claim(lane: &mut Lane, now: i64) -> Vec<i64> {
-    lane.claim(10, at(now)).into_iter().map(|claims| claims.seq.0).collect()
+    lane.claim(10, at(now)).into_iter().map(|claims| claims.lease.seq().0).collect()
 }
 
 #[test]
@@ -88,7 +88,7 @@ fn tries_are_counted_while_an_earlier_event_holds_the_cursor() {
         assert_eq!(lane.row_change(EventSeq(2), Outcome::Retry), RowChange::Put { attempts });
         lane.schedule_retry(EventSeq(2), at(0));
         let claims = lane.claim(10, at(0));
-        assert_eq!((claims[0].seq.0, claims[0].attempts), (2, attempts));
+        assert_eq!((claims[0].lease.seq().0, claims[0].attempts), (2, attempts));
     }
 }
 
@@ -107,7 +107,7 @@ fn deliveries_blocked_by_a_retry_do_not_hold_the_cursor() {
     assert_eq!(claim(&mut lane, 5), [1]);
     lane.mark_delivered(EventSeq(1));
     let claims = lane.claim(10, at(5));
-    assert_eq!((claims[0].seq.0, claims[0].attempts, claims.len()), (2, 0, 1));
+    assert_eq!((claims[0].lease.seq().0, claims[0].attempts, claims.len()), (2, 0, 1));
     assert_eq!(lane.row_change(EventSeq(2), Outcome::Delivered), RowChange::Delete);
     lane.mark_delivered(EventSeq(2));
     assert_eq!(claim(&mut lane, 5), [4]);
@@ -295,4 +295,25 @@ fn deliveries_settled_at_commit_are_skipped_wherever_the_window_is() {
         lane.mark_delivered(EventSeq(seq));
     }
     assert_eq!((lane.undelivered(), lane.position().cursor, lane.position().settled_below_cursor), (0, 4, 4));
+}
+
+#[test]
+fn a_lease_ends_with_the_settlement_or_the_release_and_a_claim_is_a_new_one() {
+    let mut lane = lane(&[7]);
+    let lease = |lane: &mut Lane| lane.claim(10, at(0))[0].lease;
+    let first = lease(&mut lane);
+    assert!(lane.holds(first));
+    lane.release_claims(false);
+    assert!(!lane.holds(first));
+    let second = lease(&mut lane);
+    assert!(lane.holds(second) && !lane.holds(first));
+    lane.schedule_retry(EventSeq(1), at(0));
+    assert!(!lane.holds(second));
+    let third = lease(&mut lane);
+    assert_eq!(lane.superseded(vec![first, second, third]), [first, second]);
+    lane.cancel(EventSeq(1));
+    assert!(lane.holds(third), "its outcome still counts");
+    assert_eq!(lane.superseded(vec![third]), [third], "but it is not sent");
+    lane.mark_delivered(EventSeq(1));
+    assert!(!lane.holds(third));
 }

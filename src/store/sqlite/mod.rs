@@ -42,15 +42,17 @@ use parking_lot::Mutex;
 use rusqlite::Connection;
 use tokio::sync::{oneshot, watch};
 
+use super::history::History;
 use super::lane::Claim;
 use super::lanes::{LaneHandle, LaneHandles};
+use super::outbox::{Deliveries, Outbox};
+use super::states::StateStore;
 use super::{
     AuditPage, AuditQuery, AuditWrite, Claimed, DeadLetter, DeadLetterError, DecideFn, DeliveryId,
-    DeliveryState, DropError, Error, EventSeq, Keys, RecordQuery, Records, Redrive, Settlement, StoredEvent,
-    StoredState, Tally, UnreadableRow, WallClock,
+    DeliveryState, DestinationStats, DropError, Error, Keys, Lease, RecordQuery, Records, Redrive, Retries,
+    Settlement, Snapshot, StateCursor, StoredEvent, StoredState, Tally, UnreadableRow, WallClock,
 };
 use crate::domain::alert_key::AlertKey;
-use crate::domain::control::Controls;
 use crate::domain::name::Name;
 use crate::domain::target::TargetKey;
 use crate::domain::time::Time;
@@ -126,10 +128,7 @@ impl Sqlite {
         Ok(store)
     }
 
-    pub(super) fn now(&self) -> Time {
-        self.clock.now()
-    }
-
+    #[cfg(test)]
     pub(super) fn lanes(&self) -> &LaneHandles {
         &self.lanes
     }
@@ -143,79 +142,6 @@ impl Sqlite {
         answer.await.map_err(|_| Error::Closed)?
     }
 
-    pub(super) async fn transact(&self, keys: Keys, decide: DecideFn) -> Result<(), Error> {
-        self.ask(|reply| Command::Transact { keys, decide, reply }).await.map(drop)
-    }
-
-    pub(super) async fn settle(
-        &self,
-        handle: &Arc<LaneHandle>,
-        settled: Vec<(EventSeq, Settlement)>,
-    ) -> Result<(), Error> {
-        let handle = handle.clone();
-        self.ask(|reply| Command::Settle { handle, settled, reply }).await
-    }
-
-    pub(super) async fn due(&self, max: usize) -> Result<Vec<TargetKey>, Error> {
-        self.ask(|reply| Command::Due { max, reply }).await
-    }
-
-    pub(super) async fn locate(&self, keys: Keys) -> Result<BTreeMap<AlertKey, Vec<TargetKey>>, Error> {
-        self.ask(|reply| Command::Locate { keys, reply }).await
-    }
-
-    pub(super) fn controls(&self) -> Arc<Controls> {
-        self.committed.controls()
-    }
-
-    pub(super) fn tally(&self) -> Tally {
-        self.committed.tally(Tally::clone)
-    }
-
-    pub(super) fn next_due(&self) -> watch::Receiver<Option<Time>> {
-        self.due.clone()
-    }
-
-    pub(super) async fn add_destinations(&self, destinations: Vec<Name>) -> Result<(), Error> {
-        self.ask(|reply| Command::AddDestinations { destinations, reply }).await
-    }
-
-    pub(super) async fn remove_destination(&self, destination: Name) -> Result<(), Error> {
-        self.ask(|reply| Command::RemoveDestination { destination, reply }).await
-    }
-
-    pub(super) async fn orphaned_destinations(&self) -> Result<Vec<Name>, Error> {
-        let names = self.read(|reader| {
-            let mut names = reader.prepare_cached(
-                "SELECT name FROM destinations n WHERE enqueued > settled_below_cursor
-                 OR EXISTS (SELECT 1 FROM deliveries d WHERE d.destination = n.id AND d.state = 1)",
-            )?;
-            names.query_map([], |row| row.get::<_, String>(0))?.collect::<Result<Vec<_>, _>>()
-        });
-        let names = names.await?;
-        let known = self.lanes.all();
-        let names = names.iter().filter_map(|name| Name::new(name).ok());
-        Ok(names.filter(|name| !known.contains_key(name)).collect())
-    }
-
-    pub(super) async fn prune(&self, decisions: Duration, delivered: Duration) -> Result<bool, Error> {
-        let retention = Retention { decisions, delivered };
-        self.ask(|reply| Command::Prune { retention, reply }).await
-    }
-
-    /// The rows that cannot be read, as far as they were found.
-    pub(super) fn unreadable_rows(&self) -> Vec<UnreadableRow> {
-        self.quarantine.rows()
-    }
-
-    pub(super) async fn drop_unreadable(
-        &self,
-        row: i64,
-        audit: AuditWrite,
-    ) -> Result<UnreadableRow, DropError> {
-        self.ask(|reply| Command::DropState { row, audit, reply }).await?
-    }
-
     /// Runs `read` with the reading connection, on a blocking thread.
     async fn read<R: Send + 'static>(
         &self,
@@ -224,50 +150,6 @@ impl Sqlite {
         let reader = self.reader.clone();
         let task = tokio::task::spawn_blocking(move || read(&reader.lock()));
         task.await.map_err(|_| Error::Closed)?.map_err(|error| schema::unavailable(&error))
-    }
-
-    pub(super) async fn claim(&self, handle: &Arc<LaneHandle>, max: usize) -> Result<Vec<Claimed>, Error> {
-        let now = self.now();
-        let mut claimed = handle.with_lane(|lane| lane.claim(max, now));
-        if claimed.len() < max && handle.with_lane(|lane| lane.has_room()) {
-            if let Err(error) = self.refill(handle).await {
-                handle.with_lane(|lane| claimed.iter().for_each(|one| lane.unclaim(one.seq)));
-                return Err(error);
-            }
-            claimed.extend(handle.with_lane(|lane| lane.claim(max - claimed.len(), now)));
-        }
-        let may_have_missed = handle.with_lane(|lane| lane.has_never_delivered());
-        let lookups: Vec<claims::ClaimLookup> = claimed
-            .iter()
-            .map(|one| claims::ClaimLookup {
-                seq: one.seq.0,
-                has_row: one.body.is_none(),
-                check_compensation: one.compensates && may_have_missed,
-            })
-            .filter(|lookup| lookup.has_row || lookup.check_compensation)
-            .collect();
-        let mut details = BTreeMap::new();
-        if !lookups.is_empty() {
-            let (name, destination_id) = (handle.name.clone(), handle.id);
-            match self.read(move |reader| claims::read_claims(reader, &name, destination_id, &lookups)).await
-            {
-                Ok(found) => details = found,
-                Err(error) => {
-                    handle.with_lane(|lane| claimed.iter().for_each(|one| lane.unclaim(one.seq)));
-                    return Err(error);
-                }
-            }
-        }
-        let claimed = claimed.into_iter().filter_map(|Claim { seq, body, emitted_at, attempts, .. }| {
-            let claims::ClaimDetails { body: stored, last_error, nothing_to_compensate } =
-                details.remove(&seq.0).unwrap_or_default();
-            let body = body.or(stored);
-            if body.is_none() {
-                tracing::error!(event = seq.0, destination = %handle.name, "event missing from the store");
-            }
-            Some(Claimed { seq, body: body?, emitted_at, attempts, last_error, nothing_to_compensate })
-        });
-        Ok(claimed.collect())
     }
 
     /// Reads the events above the high watermark into the window. The writer pushes newly committed events
@@ -298,8 +180,177 @@ impl Sqlite {
         }
         Ok(())
     }
+}
 
-    pub(super) async fn dead_letters(
+impl StateStore for Sqlite {
+    async fn transact(&self, keys: Keys, decide: DecideFn) -> Result<(), Error> {
+        self.ask(|reply| Command::Transact { keys, decide, reply }).await.map(drop)
+    }
+
+    async fn locate(&self, alerts: Vec<AlertKey>) -> Result<BTreeMap<AlertKey, Vec<TargetKey>>, Error> {
+        let keys = Keys { alerts, targets: Vec::new() };
+        self.ask(|reply| Command::Locate { keys, reply }).await
+    }
+
+    async fn due(&self, max: usize) -> Result<Vec<TargetKey>, Error> {
+        self.ask(|reply| Command::Due { max, reply }).await
+    }
+
+    fn next_due(&self) -> watch::Receiver<Option<Time>> {
+        self.due.clone()
+    }
+
+    fn snapshot(&self) -> Snapshot {
+        Snapshot {
+            controls: self.committed.controls(),
+            tally: self.committed.tally(Tally::clone),
+            unreadable_rows: self.quarantine.rows(),
+        }
+    }
+
+    async fn drop_unreadable(&self, row: i64, audit: AuditWrite) -> Result<UnreadableRow, DropError> {
+        self.ask(|reply| Command::DropState { row, audit, reply }).await?
+    }
+
+    async fn audit(&self, write: AuditWrite) -> Result<i64, Error> {
+        self.ask(|reply| Command::Audit { write, reply }).await
+    }
+
+    async fn prune(&self, decisions: Duration, delivered: Duration) -> Result<bool, Error> {
+        let retention = Retention { decisions, delivered };
+        self.ask(|reply| Command::Prune { retention, reply }).await
+    }
+
+    /// Executes the queued commands, checkpoints the WAL and stops the threads.
+    async fn close(&self) {
+        if self.commands.send(Command::Close).is_err() {
+            return;
+        }
+        let threads = std::mem::take(&mut *self.threads.lock());
+        let joined = tokio::task::spawn_blocking(move || {
+            for thread in threads {
+                if thread.join().is_err() {
+                    tracing::error!("store thread panicked");
+                }
+            }
+        });
+        if joined.await.is_err() {
+            tracing::error!("store did not close");
+        }
+    }
+}
+
+impl Deliveries for Sqlite {
+    async fn claim(&self, destination: &Name, max: usize) -> Result<Vec<Claimed>, Error> {
+        let handle = &self.lanes.require(destination)?;
+        let now = self.now();
+        let mut claimed = handle.with_lane(|lane| lane.claim(max, now));
+        if claimed.len() < max && handle.with_lane(|lane| lane.has_room()) {
+            if let Err(error) = self.refill(handle).await {
+                handle.with_lane(|lane| claimed.iter().for_each(|one| lane.unclaim(one.lease.seq())));
+                return Err(error);
+            }
+            claimed.extend(handle.with_lane(|lane| lane.claim(max - claimed.len(), now)));
+        }
+        let may_have_missed = handle.with_lane(|lane| lane.has_never_delivered());
+        let lookups: Vec<claims::ClaimLookup> = claimed
+            .iter()
+            .map(|one| claims::ClaimLookup {
+                seq: one.lease.seq().0,
+                has_row: one.body.is_none(),
+                check_compensation: one.compensates && may_have_missed,
+            })
+            .filter(|lookup| lookup.has_row || lookup.check_compensation)
+            .collect();
+        let mut details = BTreeMap::new();
+        if !lookups.is_empty() {
+            let (name, destination_id) = (handle.name.clone(), handle.id);
+            match self.read(move |reader| claims::read_claims(reader, &name, destination_id, &lookups)).await
+            {
+                Ok(found) => details = found,
+                Err(error) => {
+                    handle.with_lane(|lane| claimed.iter().for_each(|one| lane.unclaim(one.lease.seq())));
+                    return Err(error);
+                }
+            }
+        }
+        let claimed = claimed.into_iter().filter_map(|Claim { lease, body, emitted_at, attempts, .. }| {
+            let claims::ClaimDetails { body: stored, last_error, nothing_to_compensate } =
+                details.remove(&lease.seq().0).unwrap_or_default();
+            let body = body.or(stored);
+            if body.is_none() {
+                tracing::error!(event = lease.seq().0, destination = %handle.name, "event missing from the store");
+            }
+            Some(Claimed { lease, body: body?, emitted_at, attempts, last_error, nothing_to_compensate })
+        });
+        Ok(claimed.collect())
+    }
+
+    async fn superseded(&self, destination: &Name, leases: Vec<Lease>) -> Result<Vec<Lease>, Error> {
+        Ok(self.lanes.require(destination)?.with_lane(|lane| lane.superseded(leases)))
+    }
+
+    async fn settle(&self, destination: &Name, settled: Vec<(Lease, Settlement)>) -> Result<(), Error> {
+        let handle = self.lanes.require(destination)?;
+        self.ask(|reply| Command::Settle { handle, settled, reply }).await
+    }
+
+    async fn wait(&self, destination: &Name) {
+        match self.lanes.require(destination) {
+            Ok(handle) => handle.wait(self.now()).await,
+            Err(_) => std::future::pending().await,
+        }
+    }
+
+    fn now(&self) -> Time {
+        self.clock.now()
+    }
+}
+
+impl Outbox for Sqlite {
+    async fn add_destinations(&self, destinations: Vec<Name>) -> Result<(), Error> {
+        self.ask(|reply| Command::AddDestinations { destinations, reply }).await
+    }
+
+    async fn remove_destination(&self, destination: Name) -> Result<(), Error> {
+        self.ask(|reply| Command::RemoveDestination { destination, reply }).await
+    }
+
+    async fn orphaned_destinations(&self) -> Result<Vec<Name>, Error> {
+        let names = self.read(|reader| {
+            let mut names = reader.prepare_cached(
+                "SELECT name FROM destinations n WHERE enqueued > settled_below_cursor
+                 OR EXISTS (SELECT 1 FROM deliveries d WHERE d.destination = n.id AND d.state = 1)",
+            )?;
+            names.query_map([], |row| row.get::<_, String>(0))?.collect::<Result<Vec<_>, _>>()
+        });
+        let names = names.await?;
+        let known = self.lanes.all();
+        let names = names.iter().filter_map(|name| Name::new(name).ok());
+        Ok(names.filter(|name| !known.contains_key(name)).collect())
+    }
+
+    fn set_max_backlog(&self, destination: &Name, max_backlog: Option<u64>) -> Result<(), Error> {
+        self.lanes.require(destination)?.set_max_backlog(max_backlog);
+        Ok(())
+    }
+
+    fn release(&self, destination: &Name, retries: Retries) -> Result<(), Error> {
+        let handle = self.lanes.require(destination)?;
+        handle.with_lane(|lane| lane.release_claims(retries == Retries::DueNow));
+        handle.wake();
+        Ok(())
+    }
+
+    fn undelivered(&self) -> u64 {
+        self.lanes.undelivered()
+    }
+
+    fn stats(&self) -> BTreeMap<Name, DestinationStats> {
+        self.lanes.stats()
+    }
+
+    async fn dead_letters(
         &self,
         destination: Option<Name>,
         after: Option<DeliveryId>,
@@ -310,46 +361,32 @@ impl Sqlite {
         Ok(rows.await?.into_iter().map(DeadLetter::from).collect())
     }
 
-    pub(super) async fn redrive(
+    async fn redrive(
         &self,
-        handle: &Arc<LaneHandle>,
-        seq: EventSeq,
+        delivery_id: &DeliveryId,
         redrive: Redrive,
         audit: AuditWrite,
     ) -> Result<(), DeadLetterError> {
-        let handle = handle.clone();
+        let DeliveryId { seq, destination } = delivery_id.clone();
+        let handle =
+            self.lanes.get(&destination).ok_or_else(|| DeadLetterError::NotConfigured(destination))?;
         self.ask(|reply| Command::Redrive { handle, seq, redrive, audit, reply }).await?
     }
 
-    pub(super) async fn discard(
-        &self,
-        delivery_id: &DeliveryId,
-        audit: AuditWrite,
-    ) -> Result<(), DeadLetterError> {
+    async fn discard(&self, delivery_id: &DeliveryId, audit: AuditWrite) -> Result<(), DeadLetterError> {
         let delivery_id = delivery_id.clone();
         self.ask(|reply| Command::Discard { delivery_id, audit, reply }).await?
     }
+}
 
-    pub(super) async fn audit(&self, write: AuditWrite) -> Result<i64, Error> {
-        self.ask(|reply| Command::Audit { write, reply }).await
-    }
-
-    pub(super) async fn audit_trail(&self, query: AuditQuery) -> Result<AuditPage, Error> {
-        self.read(move |reader| tables::audit::list(reader, &query)).await
-    }
-
-    pub(super) async fn history(
-        &self,
-        target: &TargetKey,
-        from: Time,
-        to: Time,
-    ) -> Result<Vec<String>, Error> {
+impl History for Sqlite {
+    async fn history(&self, target: &TargetKey, from: Time, to: Time) -> Result<Vec<String>, Error> {
         let hash = self.hashes.target(target);
         let id = self.ask(|reply| Command::TargetId { hash, reply }).await?;
         self.read(move |reader| query::history(reader, (hash, id), from, to)).await
     }
 
-    pub(super) async fn records(&self, query: RecordQuery) -> Result<Records, Error> {
+    async fn records(&self, query: RecordQuery) -> Result<Records, Error> {
         let target = match &query.target {
             Some(target) => {
                 let hash = self.hashes.target(target);
@@ -360,7 +397,7 @@ impl Sqlite {
         self.read(move |reader| query::records(reader, &query, target)).await
     }
 
-    pub(super) async fn event(&self, id: &str) -> Result<Option<StoredEvent>, Error> {
+    async fn event(&self, id: &str) -> Result<Option<StoredEvent>, Error> {
         let mut below = i64::MAX;
         loop {
             let id = id.to_owned();
@@ -385,26 +422,13 @@ impl Sqlite {
         }
     }
 
-    pub(super) async fn states(&self, after: i64, max: usize) -> Result<Vec<StoredState>, Error> {
+    async fn states(&self, after: Option<StateCursor>, max: usize) -> Result<Vec<StoredState>, Error> {
+        let after = after.map_or(i64::MIN, StateCursor::position);
         self.read(move |reader| query::states(reader, after, max)).await
     }
 
-    /// Executes the queued commands, checkpoints the WAL and stops the threads.
-    pub(super) async fn close(&self) {
-        if self.commands.send(Command::Close).is_err() {
-            return;
-        }
-        let threads = std::mem::take(&mut *self.threads.lock());
-        let joined = tokio::task::spawn_blocking(move || {
-            for thread in threads {
-                if thread.join().is_err() {
-                    tracing::error!("store thread panicked");
-                }
-            }
-        });
-        if joined.await.is_err() {
-            tracing::error!("store did not close");
-        }
+    async fn audit_trail(&self, query: AuditQuery) -> Result<AuditPage, Error> {
+        self.read(move |reader| tables::audit::list(reader, &query)).await
     }
 }
 

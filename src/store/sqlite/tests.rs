@@ -63,11 +63,11 @@ async fn write(store: &Sqlite, target: &str) {
 }
 
 async fn claim(store: &Sqlite) -> Vec<Claimed> {
-    store.claim(&store.lanes().get(&queue()).unwrap(), 10).await.unwrap()
+    store.claim(&queue(), 10).await.unwrap()
 }
 
-async fn settle(store: &Sqlite, settled: Vec<(EventSeq, Settlement)>) {
-    store.settle(&store.lanes().get(&queue()).unwrap(), settled).await.unwrap();
+async fn settle(store: &Sqlite, settled: Vec<(Lease, Settlement)>) {
+    store.settle(&queue(), settled).await.unwrap();
 }
 
 impl Sqlite {
@@ -110,13 +110,12 @@ fn a_failed_batch_commits_none_of_its_later_commands() {
 async fn claims_are_released_when_the_store_cannot_be_read() {
     let dir = tempfile::tempdir().unwrap();
     let store = open(dir.path());
-    let handle = store.lanes().get(&queue()).unwrap();
     write(&store, "a").await;
     // The lane has one event ready, and the clock says that there are more in the store.
     store.clock.last_event.fetch_add(1, Ordering::AcqRel);
     let database = Connection::open(dir.path().join("bridge.db")).unwrap();
     database.execute_batch("ALTER TABLE routes RENAME TO hidden").unwrap();
-    assert!(store.claim(&handle, 10).await.is_err());
+    assert!(store.claim(&queue(), 10).await.is_err());
     database.execute_batch("ALTER TABLE hidden RENAME TO routes").unwrap();
     assert_eq!(claim(&store).await.len(), 1);
     store.close().await;
@@ -130,20 +129,24 @@ async fn a_failing_target_does_not_repeat_delivered_events_of_other_targets() {
         write(&store, target).await;
     }
     let claimed = claim(&store).await;
-    assert_eq!(claimed.iter().map(|one| one.seq.0).collect::<Vec<_>>(), [1, 3, 4]);
+    assert_eq!(claimed.iter().map(|one| one.lease.seq().0).collect::<Vec<_>>(), [1, 3, 4]);
     let retry = Settlement::Retry { delay: Duration::from_secs(60), error: "no".into() };
-    settle(&store, vec![(EventSeq(1), retry.clone())]).await;
-    settle(&store, vec![(EventSeq(3), Settlement::Delivered), (EventSeq(4), Settlement::Delivered)]).await;
+    settle(&store, vec![(claimed[0].lease, retry.clone())]).await;
+    let delivered = claimed[1..].iter().map(|one| (one.lease, Settlement::Delivered));
+    settle(&store, delivered.collect()).await;
     store.close().await;
 
     store = open(dir.path());
     assert!(claim(&store).await.is_empty(), "b and c were delivered, a waits");
-    let backlog = store.lanes().get(&queue()).unwrap().backlog();
+    let backlog = store.stats()[&queue()].backlog;
     assert_eq!((backlog.pending, backlog.retrying), (1, 1));
-    settle(&store, vec![(EventSeq(1), Settlement::Delivered)]).await;
+    store.release(&queue(), Retries::DueNow).unwrap();
     let claimed = claim(&store).await;
-    assert_eq!(claimed.iter().map(|one| (one.seq.0, one.attempts)).collect::<Vec<_>>(), [(2, 0)]);
-    settle(&store, vec![(EventSeq(2), Settlement::Delivered), (EventSeq(2), retry)]).await;
+    settle(&store, vec![(claimed[0].lease, Settlement::Delivered)]).await;
+    let claimed = claim(&store).await;
+    assert_eq!(claimed.iter().map(|one| (one.lease.seq().0, one.attempts)).collect::<Vec<_>>(), [(2, 0)]);
+    let lease = claimed[0].lease;
+    settle(&store, vec![(lease, Settlement::Delivered), (lease, retry)]).await;
     store.close().await;
     assert_eq!(count(dir.path(), "deliveries"), 0);
 }

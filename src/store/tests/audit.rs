@@ -25,8 +25,8 @@ impl StoreHarness {
     async fn dead_letter(&self) -> DeliveryId {
         self.emit("a", Kind::Note, "note", &["queue"]).await;
         let claimed = self.claim_one("queue", "note").await;
-        self.settle("queue", claimed.seq, dead()).await;
-        DeliveryId { seq: claimed.seq, destination: name("queue") }
+        self.settle("queue", claimed.lease, dead()).await;
+        DeliveryId { seq: claimed.lease.seq(), destination: name("queue") }
     }
 }
 

@@ -61,14 +61,15 @@ async fn no_worker_claims_the_decreases_that_a_transaction_sees() {
     let harness = StoreHarness::sqlite();
     harness.emit("a", Kind::In, "in", &["queue"]).await;
     harness.emit("b", Kind::Note, "note", &["queue"]).await;
-    let handle = harness.store.lane_handle(&name("queue")).unwrap().clone();
+    let Store::Sqlite(sqlite) = &harness.store else { unreachable!("the harness is SQLite") };
+    let handle = sqlite.lanes().require(&name("queue")).unwrap();
     let claims = std::sync::Arc::new(parking_lot::Mutex::new(Vec::new()));
     let seen = claims.clone();
     harness
         .write(&["a"], move |view| {
             assert_eq!(ids(view), ["in"]);
             let claims = handle.with_lane(|lane| lane.claim(10, view.now));
-            seen.lock().extend(claims.iter().map(|one| one.seq.0));
+            seen.lock().extend(claims.iter().map(|one| one.lease.seq().0));
             Changes::default()
         })
         .await;
@@ -146,13 +147,13 @@ async fn a_command_that_fails_is_rolled_back_alone() {
         harness.store.release_claims(&name("queue")).unwrap();
     }
     assert_eq!(harness.count("events"), 3);
-    let states = harness.store.states(0, 10).await.unwrap();
+    let states = harness.store.states(None, 10).await.unwrap();
     assert_eq!(states.iter().map(|stored| stored.key.as_str()).collect::<Vec<_>>(), ["a", "d", "b", "c"]);
 }
 
 /// The number of rules with open episodes, from the states.
 async fn counted_open(harness: &StoreHarness) -> usize {
-    let states = harness.store.states(0, 10).await.unwrap();
+    let states = harness.store.states(None, 10).await.unwrap();
     states
         .iter()
         .flat_map(|stored| stored.state.open_episodes())
@@ -329,11 +330,14 @@ async fn what_an_earlier_version_stored_is_counted_rechecked_and_superseded() {
         .await;
     let tally = harness.store.tally();
     assert_eq!(tally.open_episodes[&name("nodes")], 1);
-    let states = harness.store.states(0, 10).await.unwrap();
+    let states = harness.store.states(None, 10).await.unwrap();
     harness.store.close().await;
     for stored in states {
         let text = serde_json::to_string(&stored.state).unwrap();
-        harness.database().execute("UPDATE targets SET state = ?2 WHERE id = ?1", (stored.id, text)).unwrap();
+        harness
+            .database()
+            .execute("UPDATE targets SET state = ?2 WHERE id = ?1", (stored.cursor.position(), text))
+            .unwrap();
     }
     harness
         .database()

@@ -15,7 +15,7 @@ async fn a_compensation_is_sent_where_the_firing_event_arrived_and_withdrawn_els
         assert!(!harness.claim_one("queue", "in").await.nothing_to_compensate);
         let claimed = harness.claim_one("journal", "in").await;
         assert!(claimed.nothing_to_compensate);
-        harness.settle("journal", claimed.seq, withdrawn()).await;
+        harness.settle("journal", claimed.lease, withdrawn()).await;
         assert_eq!(harness.backlog("journal"), (0, 0, 1), "a withdrawn event is not a dead letter");
     }
 }
@@ -29,7 +29,7 @@ async fn a_compensation_waits_for_a_firing_event_that_is_retried() {
         harness.restart().await;
         let claimed = harness.claim_one("queue", "out").await;
         assert_eq!((claimed.attempts, claimed.last_error.as_deref()), (1, Some("no answer")));
-        harness.settle("queue", claimed.seq, Settlement::Delivered).await;
+        harness.settle("queue", claimed.lease, Settlement::Delivered).await;
         let claimed = harness.claim_one("queue", "in").await;
         assert!(!claimed.nothing_to_compensate);
         assert_eq!(claimed.last_error, None);
@@ -128,10 +128,10 @@ async fn a_discarded_event_counts_as_undelivered_whatever_was_pruned() {
     for mut harness in StoreHarness::both() {
         harness.emit_firing("a", "out", &["queue"]).await;
         let claimed = harness.claim_one("queue", "out").await;
-        harness.settle("queue", claimed.seq, dead()).await;
+        harness.settle("queue", claimed.lease, dead()).await;
         harness
             .store
-            .discard(&DeliveryId { seq: claimed.seq, destination: name("queue") }, audit("discard"))
+            .discard(&DeliveryId { seq: claimed.lease.seq(), destination: name("queue") }, audit("discard"))
             .await
             .unwrap();
         assert_eq!(harness.backlog("queue"), (0, 0, 0));
@@ -149,10 +149,10 @@ async fn a_discarded_event_counts_as_undelivered_whatever_was_pruned() {
     let harness = StoreHarness::sqlite();
     harness.emit_firing("a", "out", &["queue"]).await;
     let claimed = harness.claim_one("queue", "out").await;
-    harness.settle("queue", claimed.seq, dead()).await;
+    harness.settle("queue", claimed.lease, dead()).await;
     harness
         .store
-        .discard(&DeliveryId { seq: claimed.seq, destination: name("queue") }, audit("discard"))
+        .discard(&DeliveryId { seq: claimed.lease.seq(), destination: name("queue") }, audit("discard"))
         .await
         .unwrap();
     harness.emit_resolved("a", "in", &["queue"]).await;
@@ -172,9 +172,9 @@ async fn a_redriven_and_delivered_event_is_compensated() {
     for mut harness in StoreHarness::both() {
         harness.emit_firing("a", "out", &["queue"]).await;
         let claimed = harness.claim_one("queue", "out").await;
-        harness.settle("queue", claimed.seq, dead()).await;
+        harness.settle("queue", claimed.lease, dead()).await;
         harness.emit_resolved("a", "in", &["queue"]).await;
-        let delivery_id = DeliveryId { seq: claimed.seq, destination: name("queue") };
+        let delivery_id = DeliveryId { seq: claimed.lease.seq(), destination: name("queue") };
         harness.store.redrive(&delivery_id, Redrive::default(), audit("redrive")).await.unwrap();
         harness.restart().await;
         harness.claim_and_settle("queue", "out", Settlement::Delivered).await;
@@ -197,7 +197,7 @@ async fn a_cancelled_scale_in_is_compensated_only_if_it_was_delivered() {
                 })
                 .await;
             harness
-                .settle("queue", claimed.seq, if arrives { Settlement::Delivered } else { retry_after(0) })
+                .settle("queue", claimed.lease, if arrives { Settlement::Delivered } else { retry_after(0) })
                 .await;
             harness.claim_and_settle("queue", "more", Settlement::Delivered).await;
             harness.restart().await;
@@ -207,7 +207,7 @@ async fn a_cancelled_scale_in_is_compensated_only_if_it_was_delivered() {
                 .await;
             let claimed = harness.claim_one("queue", "back").await;
             assert_eq!(claimed.nothing_to_compensate, !arrives);
-            harness.settle("queue", claimed.seq, Settlement::Delivered).await;
+            harness.settle("queue", claimed.lease, Settlement::Delivered).await;
         }
     }
 }
@@ -261,6 +261,6 @@ impl StoreHarness {
     async fn claim_and_withdraw(&self, destination: &str, id: &str) {
         let claimed = self.claim_one(destination, id).await;
         assert!(claimed.nothing_to_compensate);
-        self.settle(destination, claimed.seq, withdrawn()).await;
+        self.settle(destination, claimed.lease, withdrawn()).await;
     }
 }

@@ -49,7 +49,7 @@ async fn drain(
         if claimed.is_empty() {
             return all;
         }
-        let settled = claimed.iter().map(|one| (one.seq, settle(one))).collect();
+        let settled = claimed.iter().map(|one| (one.lease, settle(one))).collect();
         harness.store.settle(&name(destination), settled).await.unwrap();
         all.extend(claimed);
     }
@@ -59,7 +59,7 @@ fn assert_as_written(claimed: &[Claimed]) {
     let written = changes().events;
     assert_eq!(claimed.len(), written.len());
     for (claimed, written) in claimed.iter().zip(&written) {
-        assert_eq!(claimed.body, written.body, "event {}", claimed.seq.0);
+        assert_eq!(claimed.body, written.body, "event {}", claimed.lease.seq().0);
     }
 }
 
@@ -70,13 +70,14 @@ async fn event_blocks_survive_a_restart_and_are_found_by_all_queries() {
         harness.restart().await;
         assert_as_written(&drain(&harness, "queue", |_| Settlement::Delivered).await);
         // Each event is retried, so that it is read individually; every other one then becomes a dead letter.
-        let tried = drain(&harness, "journal", |claimed| match (claimed.attempts, claimed.seq.0 % 2) {
-            (0, _) => Settlement::Retry { delay: Duration::ZERO, error: "throttled".into() },
-            (_, 0) => Settlement::Delivered,
-            _ => Settlement::Dead { error: "refused".into() },
-        });
+        let tried =
+            drain(&harness, "journal", |claimed| match (claimed.attempts, claimed.lease.seq().0 % 2) {
+                (0, _) => Settlement::Retry { delay: Duration::ZERO, error: "throttled".into() },
+                (_, 0) => Settlement::Delivered,
+                _ => Settlement::Dead { error: "refused".into() },
+            });
         let (first, mut again): (Vec<_>, Vec<_>) = tried.await.into_iter().partition(|one| one.attempts == 0);
-        again.sort_by_key(|one| one.seq);
+        again.sort_by_key(|one| one.lease.seq());
         assert_as_written(&first);
         assert_as_written(&again);
         let written = changes().events;
@@ -101,7 +102,7 @@ async fn event_blocks_survive_a_restart_and_are_found_by_all_queries() {
             let query = RecordQuery { target, max: 10, ..RecordQuery::default() };
             assert_eq!(harness.store.records(query).await.unwrap().records[0].body, record);
         }
-        let states = harness.store.states(0, 10).await.unwrap();
+        let states = harness.store.states(None, 10).await.unwrap();
         assert_eq!(states[0].state, changes().states[0].1);
         let read = |view: &View| (Changes::default(), view.states.targets.get(&key("workers-0")).cloned());
         let read = harness.store.transact(harness.keys(&["workers-0"]), read).await.unwrap();
@@ -275,7 +276,7 @@ async fn states_are_compressed_with_the_dictionary_of_the_program() {
         .await;
     harness.restart().await;
     assert_states(&harness, "nodes", 8..10, NO_ROOM).await;
-    let states = harness.store.states(0, 100).await.unwrap();
+    let states = harness.store.states(None, 100).await.unwrap();
     assert_eq!(states.len(), 10);
     assert!(
         states
@@ -297,5 +298,5 @@ async fn a_state_of_an_unknown_dictionary_is_unreadable_and_nothing_is_decided_w
     let rows = harness.store.unreadable_rows();
     assert!(rows[0].error.contains("unknown dictionary 99"), "{rows:?}");
     assert_states(&harness, "nodes", 0..1, NO_ROOM).await;
-    assert_eq!(harness.store.states(0, 10).await.unwrap().len(), 1, "the readable one is returned");
+    assert_eq!(harness.store.states(None, 10).await.unwrap().len(), 1, "the readable one is returned");
 }

@@ -11,8 +11,8 @@ impl StoreHarness {
     async fn create_dead_letter(&self, target: &str, id: &str, kind: Kind) -> DeliveryId {
         self.emit_episode_event(event(target, kind, id, &["queue"]), Phase::Firing, "e").await;
         let claimed = self.claim_one("queue", id).await;
-        self.settle("queue", claimed.seq, dead()).await;
-        delivery_id(claimed.seq)
+        self.settle("queue", claimed.lease, dead()).await;
+        delivery_id(claimed.lease.seq())
     }
 
     async fn dead_letter_ids(&self) -> Vec<String> {
@@ -30,11 +30,15 @@ async fn a_dead_letter_is_returned_with_all_its_fields() {
     for mut harness in StoreHarness::both() {
         harness.emit_firing("a", "out", &["queue"]).await;
         let claimed = harness.claim_one("queue", "out").await;
-        harness.settle("queue", claimed.seq, retry_after(0)).await;
+        harness.settle("queue", claimed.lease, retry_after(0)).await;
         harness.claim_and_settle("queue", "out", dead()).await;
         harness.restart().await;
-        let dead_letter =
-            harness.store.dead_letter(&delivery_id(claimed.seq)).await.unwrap().expect("a dead dead_letter");
+        let dead_letter = harness
+            .store
+            .dead_letter(&delivery_id(claimed.lease.seq()))
+            .await
+            .unwrap()
+            .expect("a dead dead_letter");
         assert_eq!(
             (
                 dead_letter.id.as_str(),
@@ -47,7 +51,7 @@ async fn a_dead_letter_is_returned_with_all_its_fields() {
         assert_eq!((dead_letter.attempts, dead_letter.error.as_str()), (2, "refused"));
         assert_eq!(dead_letter.event, claimed.body);
         assert!(dead_letter.given_up_at >= dead_letter.emitted_at);
-        let other = DeliveryId { seq: EventSeq(claimed.seq.0 + 1), ..dead_letter.delivery_id };
+        let other = DeliveryId { seq: EventSeq(claimed.lease.seq().0 + 1), ..dead_letter.delivery_id };
         assert_eq!(harness.store.dead_letter(&other).await.unwrap(), None);
     }
 }
@@ -94,7 +98,7 @@ async fn a_dead_letter_is_redriven_once() {
         assert_eq!(harness.backlog("queue"), (0, 1, 0));
         let claimed = harness.claim_one("queue", "out").await;
         assert_eq!((claimed.attempts, claimed.last_error.as_deref()), (1, Some("refused")));
-        harness.settle("queue", claimed.seq, Settlement::Delivered).await;
+        harness.settle("queue", claimed.lease, Settlement::Delivered).await;
         harness.restart().await;
         harness.claim_expecting("queue", &[]).await;
         assert_eq!(harness.backlog("queue"), (0, 0, 0));
@@ -137,7 +141,7 @@ async fn a_redriven_event_precedes_later_undelivered_events_of_its_target() {
             harness.store.redrive(delivery_id, Redrive::default(), audit("redrive")).await.unwrap();
         }
         harness.claim_expecting("queue", &[]).await;
-        harness.settle("queue", fourth.seq, Settlement::Delivered).await;
+        harness.settle("queue", fourth.lease, Settlement::Delivered).await;
         harness.restart().await;
         for id in ["1", "3", "5"] {
             harness.claim_and_settle("queue", id, Settlement::Delivered).await;
@@ -166,7 +170,7 @@ async fn an_expirytime_is_only_rewritten_when_that_is_asked_for_and_nothing_else
         let valid_until = Time::parse(&new).unwrap();
         assert!(valid_until >= now().after(2 * HOUR) && valid_until < now().after(3 * HOUR), "{new}");
         assert_eq!(claimed.body.replace(&new, &old), *before);
-        harness.settle("queue", claimed.seq, dead()).await;
+        harness.settle("queue", claimed.lease, dead()).await;
         let dead_letter = harness.store.dead_letter(&delivery_id).await.unwrap().unwrap();
         assert_eq!(expiry(&dead_letter.event), new, "a second redrive keeps it");
         harness.store.redrive(&delivery_id, Redrive::default(), audit("redrive")).await.unwrap();
@@ -179,11 +183,11 @@ async fn another_destination_keeps_the_event_as_it_was() {
     for harness in StoreHarness::both() {
         harness.emit_firing("a", "out", &["queue", "journal"]).await;
         let claimed = harness.claim_one("queue", "out").await;
-        harness.settle("queue", claimed.seq, dead()).await;
+        harness.settle("queue", claimed.lease, dead()).await;
         let valid_for = Some(2 * HOUR);
         harness
             .store
-            .redrive(&delivery_id(claimed.seq), Redrive { valid_for, force: false }, audit("redrive"))
+            .redrive(&delivery_id(claimed.lease.seq()), Redrive { valid_for, force: false }, audit("redrive"))
             .await
             .unwrap();
         assert_ne!(harness.claim_one("queue", "out").await.body, claimed.body);
@@ -208,8 +212,8 @@ async fn an_expired_event_stays_a_dead_letter_and_the_redrive_is_rejected() {
             })
             .await;
         let claimed = harness.claim_one("queue", "out").await;
-        harness.settle("queue", claimed.seq, dead()).await;
-        let delivery_id = delivery_id(claimed.seq);
+        harness.settle("queue", claimed.lease, dead()).await;
+        let delivery_id = delivery_id(claimed.lease.seq());
         let rejected = harness.store.redrive(&delivery_id, Redrive::default(), audit("redrive")).await;
         assert!(matches!(rejected, Err(DeadLetterError::Expired { .. })), "{rejected:?}");
         assert_eq!(harness.backlog("queue"), (0, 0, 1));
@@ -252,8 +256,9 @@ async fn an_unreadable_event_is_not_redriven() {
             })
             .await;
         let claimed = harness.claim_one("queue", "note").await;
-        harness.settle("queue", claimed.seq, dead()).await;
-        let rejected = harness.store.redrive(&delivery_id(claimed.seq), force(), audit("redrive")).await;
+        harness.settle("queue", claimed.lease, dead()).await;
+        let rejected =
+            harness.store.redrive(&delivery_id(claimed.lease.seq()), force(), audit("redrive")).await;
         assert!(matches!(rejected, Err(DeadLetterError::Unreadable(_))), "{rejected:?}");
         assert_eq!(harness.dead_letter_ids().await, ["note"]);
     }

@@ -13,11 +13,11 @@ fn assert_unavailable<T: std::fmt::Debug, E: Into<DeadLetterError>>(result: Resu
 }
 
 /// Every write fails as unavailable, and reads succeed.
-async fn assert_nothing_is_written(harness: &StoreHarness, seq: EventSeq, dead_letter: &DeliveryId) {
+async fn assert_nothing_is_written(harness: &StoreHarness, lease: Lease, dead_letter: &DeliveryId) {
     let keys = Keys { targets: vec![key("b")], alerts: Vec::new() };
     let emission = event("b", Kind::Note, "lost", &["queue"]);
     assert_unavailable(harness.store.transact(keys, move |_| (emission.clone().changes(), ())).await);
-    assert_unavailable(harness.store.settle(&name("queue"), vec![(seq, retry_after(0))]).await);
+    assert_unavailable(harness.store.settle(&name("queue"), vec![(lease, retry_after(0))]).await);
     assert_unavailable(
         harness
             .store
@@ -32,17 +32,17 @@ async fn assert_nothing_is_written(harness: &StoreHarness, seq: EventSeq, dead_l
     assert_eq!(harness.store.dead_letters(None, None, 10).await.unwrap().len(), 1);
 }
 
-async fn claimed_event_and_dead_letter(harness: &StoreHarness) -> (EventSeq, DeliveryId) {
+async fn claimed_event_and_dead_letter(harness: &StoreHarness) -> (Lease, DeliveryId) {
     harness.emit("d", Kind::Note, "dead", &["queue"]).await;
     let dead_letter = harness.claim_one("queue", "dead").await;
-    harness.settle("queue", dead_letter.seq, dead()).await;
+    harness.settle("queue", dead_letter.lease, dead()).await;
     harness.emit("a", Kind::Note, "a", &["queue"]).await;
-    let seq = harness.claim_one("queue", "a").await.seq;
-    (seq, DeliveryId { seq: dead_letter.seq, destination: name("queue") })
+    let lease = harness.claim_one("queue", "a").await.lease;
+    (lease, DeliveryId { seq: dead_letter.lease.seq(), destination: name("queue") })
 }
 
-async fn assert_writes_again(mut harness: StoreHarness, seq: EventSeq) {
-    harness.settle("queue", seq, Settlement::Delivered).await;
+async fn assert_writes_again(mut harness: StoreHarness, lease: Lease) {
+    harness.settle("queue", lease, Settlement::Delivered).await;
     harness.emit("b", Kind::Note, "b", &["queue"]).await;
     harness.restart().await;
     harness.claim_and_settle("queue", "b", Settlement::Delivered).await;

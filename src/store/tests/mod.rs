@@ -20,9 +20,10 @@ use std::time::Duration;
 use serde_json::json;
 use tempfile::TempDir;
 
+use super::outbox::Deliveries as _;
 use super::{
     AuditEntry, AuditWrite, Changes, Claimed, DeadLetterError, DeliveryId, EpisodePhase, EventSeq, Keys,
-    Memory, NewEvent, Redrive, Settlement, Sqlite, Store, View,
+    Lease, Memory, NewEvent, Redrive, Settlement, Sqlite, Store, View,
 };
 use crate::domain::alert_key::AlertKey;
 use crate::domain::episode_scope::EpisodeScope;
@@ -120,21 +121,21 @@ impl StoreHarness {
     }
 
     /// Claims, and returns numbers and ids of the events.
-    async fn claim(&self, destination: &str) -> Vec<(EventSeq, String)> {
+    async fn claim(&self, destination: &str) -> Vec<(Lease, String)> {
         let claimed = self.store.claim(&name(destination), 100).await.unwrap();
-        claimed.into_iter().map(|claimed| (claimed.seq, id_of(&claimed))).collect()
+        claimed.into_iter().map(|claimed| (claimed.lease, id_of(&claimed))).collect()
     }
 
     /// Claims, and expects these ids.
-    async fn claim_expecting(&self, destination: &str, expected: &[&str]) -> Vec<EventSeq> {
+    async fn claim_expecting(&self, destination: &str, expected: &[&str]) -> Vec<Lease> {
         let claimed = self.claim(destination).await;
         let ids: Vec<&str> = claimed.iter().map(|(_, id)| id.as_str()).collect();
         assert_eq!(ids, expected, "claimed for {destination}");
-        claimed.into_iter().map(|(seq, _)| seq).collect()
+        claimed.into_iter().map(|(lease, _)| lease).collect()
     }
 
-    async fn settle(&self, destination: &str, seq: EventSeq, settlement: Settlement) {
-        self.store.settle(&name(destination), vec![(seq, settlement)]).await.unwrap();
+    async fn settle(&self, destination: &str, lease: Lease, settlement: Settlement) {
+        self.store.settle(&name(destination), vec![(lease, settlement)]).await.unwrap();
     }
 
     fn backlog(&self, destination: &str) -> (u64, u64, u64) {
@@ -299,7 +300,7 @@ impl StoreHarness {
     /// Claims, expects exactly this event, and settles it.
     async fn claim_and_settle(&self, destination: &str, id: &str, settlement: Settlement) {
         let claimed = self.claim_one(destination, id).await;
-        self.settle(destination, claimed.seq, settlement).await;
+        self.settle(destination, claimed.lease, settlement).await;
     }
 
     /// The first decision of each record about a target.

@@ -180,11 +180,14 @@ struct World {
     /// The target of each event, and the events that can decrease capacity.
     targets: BTreeMap<i64, usize>,
     decreases: BTreeSet<i64>,
+    /// The last lease of each delivery, by destination and event.
+    leases: BTreeMap<(usize, i64), Lease>,
 }
 
 impl World {
     fn new(harness: StoreHarness) -> Self {
-        Self { harness, lanes: Default::default(), targets: BTreeMap::new(), decreases: BTreeSet::new() }
+        let (targets, decreases, leases) = Default::default();
+        Self { harness, lanes: Default::default(), targets, decreases, leases }
     }
 
     async fn apply(&mut self, operation: Operation) {
@@ -252,7 +255,7 @@ impl World {
                     let out: Vec<i64> = self.lanes[lane].claimed.iter().copied().collect();
                     let Some(&seq) = out.get(at % out.len().max(1)) else { continue };
                     if settling.insert((lane, seq)) {
-                        let settled = vec![(EventSeq(seq), outcome.settlement())];
+                        let settled = vec![(self.leases[&(lane, seq)], outcome.settlement())];
                         let task = tokio::spawn(async move {
                             store.settle(&destinations()[lane], settled).await.unwrap();
                             Vec::new()
@@ -312,16 +315,18 @@ impl World {
 
     async fn claim(&mut self, lane: usize, max: usize) -> Vec<i64> {
         let claimed = self.harness.store.claim(&destinations()[lane], max).await.unwrap();
-        let seqs: Vec<i64> = claimed.iter().map(|one| one.seq.0).collect();
+        let seqs: Vec<i64> = claimed.iter().map(|one| one.lease.seq().0).collect();
         for one in claimed {
-            assert_eq!(id_of(&one), one.seq.0.to_string());
-            self.lanes[lane].claimed(one.seq.0);
+            assert_eq!(id_of(&one), one.lease.seq().0.to_string());
+            self.lanes[lane].claimed(one.lease.seq().0);
+            self.leases.insert((lane, one.lease.seq().0), one.lease);
         }
         seqs
     }
 
     async fn settle(&mut self, lane: usize, seq: i64, outcome: Outcome) {
-        self.harness.settle(destinations()[lane].as_str(), EventSeq(seq), outcome.settlement()).await;
+        let lease = self.leases[&(lane, seq)];
+        self.harness.settle(destinations()[lane].as_str(), lease, outcome.settlement()).await;
         self.lanes[lane].settled(seq, outcome);
     }
 

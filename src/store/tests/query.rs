@@ -170,7 +170,7 @@ async fn an_event_is_returned_with_the_state_of_each_delivery() {
         assert_eq!(states(store, first).await, [Pending, Pending]);
         let settle = async |destination: &str, settlement: Settlement| {
             let claimed = store.claim(&name(destination), 1).await.unwrap();
-            store.settle(&name(destination), vec![(claimed[0].seq, settlement)]).await.unwrap();
+            store.settle(&name(destination), vec![(claimed[0].lease, settlement)]).await.unwrap();
         };
         settle("queue", Settlement::Delivered).await;
         settle("journal", Settlement::Retry { delay: Duration::ZERO, error: "once".into() }).await;
@@ -208,7 +208,7 @@ async fn undelivered_events_of_a_removed_destination_become_dead_letters() {
         let journal = name("journal");
         let claimed = store.claim(&journal, 1).await.unwrap();
         let retry = Settlement::Retry { delay: Duration::from_secs(3600), error: "later".into() };
-        store.settle(&journal, vec![(claimed[0].seq, retry)]).await.unwrap();
+        store.settle(&journal, vec![(claimed[0].lease, retry)]).await.unwrap();
         assert_eq!(store.drain_to_dead_letters(&journal, "gone").await.unwrap(), 3);
         let dead_letters = store.dead_letters(Some(&journal), None, 10).await.unwrap();
         assert_eq!(
@@ -237,9 +237,9 @@ async fn claims_of_a_worker_that_ended_are_released_and_claimed_in_order() {
         assert_eq!((first.len(), store.claim(&queue, 10).await.unwrap().len()), (2, 0));
         store.release_claims(&queue).unwrap();
         let again = store.claim(&queue, 10).await.unwrap();
-        let seqs = |claimed: &[Claimed]| claimed.iter().map(|one| one.seq).collect::<Vec<_>>();
+        let seqs = |claimed: &[Claimed]| claimed.iter().map(|one| one.lease.seq()).collect::<Vec<_>>();
         assert_eq!(seqs(&again), seqs(&first));
-        let settled = again.iter().map(|one| (one.seq, Settlement::Delivered)).collect();
+        let settled = again.iter().map(|one| (one.lease, Settlement::Delivered)).collect();
         store.settle(&queue, settled).await.unwrap();
         store.release_claims(&queue).unwrap();
         assert_eq!(store.claim(&queue, 10).await.unwrap().len(), 0, "settled deliveries are not claimed");

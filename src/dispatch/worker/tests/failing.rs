@@ -150,7 +150,7 @@ async fn a_delivery_superseded_while_it_waits_for_a_call_is_not_sent() {
 #[tokio::test(start_paused = true)]
 async fn the_answer_of_the_destination_is_stored() {
     let harness = WorkerHarness::new(|batch, _| {
-        Ok(batch.iter().map(|event| Ok(Some(format!("did {}", event.seq.0)))).collect())
+        Ok(batch.iter().map(|event| Ok(Some(format!("did {}", event.lease.seq().0)))).collect())
     });
     harness.scale_out(7);
     harness.run(1, seconds(1)).await;

@@ -14,7 +14,8 @@ use crate::store::sqlite::committed::index::Fingerprint;
 use crate::store::sqlite::file::delivery_state::DeliveryState as RowState;
 use crate::store::sqlite::tables::routes;
 use crate::store::{
-    Delivery, DeliveryState, EventSeq, RecordQuery, Records, StoredEvent, StoredRecord, StoredState,
+    Delivery, DeliveryState, EventSeq, RecordQuery, Records, StateCursor, StoredEvent, StoredRecord,
+    StoredState,
 };
 
 /// Number of events that one step of a search by id scans.
@@ -239,7 +240,7 @@ pub(crate) fn states(reader: &Connection, after: i64, max: usize) -> rusqlite::R
             Err(error) => Err(error.to_string()),
         };
         match state {
-            Ok(state) => found.push(StoredState { id, key, state }),
+            Ok(state) => found.push(StoredState { cursor: StateCursor::new(id), key, state }),
             Err(error) => tracing::error!(error, target = %key, "target state unreadable"),
         }
     }

@@ -17,7 +17,7 @@ use crate::store::sqlite::committed::index::Fingerprints;
 use crate::store::sqlite::committed::lane_changes::SettledDelivery;
 use crate::store::sqlite::committed::staged::{StagedChanges, WriteBatch};
 use crate::store::sqlite::file::delivery_state::DeliveryState;
-use crate::store::{EventSeq, Settlement, withdrawn};
+use crate::store::{EventSeq, Lease, Settlement, withdrawn};
 
 /// Keeps `expiry` and `since` of a redriven delivery.
 pub(crate) const UPSERT_DELIVERY: &str = "
@@ -50,12 +50,13 @@ pub(crate) fn settle(
     batch: &mut WriteBatch,
     now: Time,
     handle: &LaneHandle,
-    settled: Vec<(EventSeq, Settlement)>,
+    settled: Vec<(Lease, Settlement)>,
 ) -> rusqlite::Result<()> {
-    for (seq, settlement) in settled {
+    for (lease, settlement) in settled {
+        let seq = lease.seq();
         // Only the first settlement counts: a row written for a delivered one would restore it after a restart.
         if batch.lane(&handle.name).any(|lane| lane.settled.contains(&seq.0))
-            || !handle.with_lane(|lane| lane.is_unsettled(seq))
+            || !handle.with_lane(|lane| lane.holds(lease))
         {
             continue;
         }

@@ -12,8 +12,8 @@ use crate::store::lanes::LaneHandle;
 use crate::store::sqlite::committed::index::{CachedTarget, Fingerprint};
 use crate::store::sqlite::retention::Retention;
 use crate::store::{
-    AuditWrite, DeadLetterError, DecideFn, DeliveryId, DropError, Error, EventSeq, Keys, Redrive, Settlement,
-    UnreadableRow,
+    AuditWrite, DeadLetterError, DecideFn, DeliveryId, DropError, Error, EventSeq, Keys, Lease, Redrive,
+    Settlement, UnreadableRow,
 };
 
 /// A command to the writer. Replies of commands that write follow the commit.
@@ -25,7 +25,7 @@ pub(crate) enum Command {
     },
     Settle {
         handle: Arc<LaneHandle>,
-        settled: Vec<(EventSeq, Settlement)>,
+        settled: Vec<(Lease, Settlement)>,
         reply: Reply<()>,
     },
     Due {

@@ -1,0 +1,210 @@
+//! The contract about deliveries: they are claimed with a lease, sent, and settled by that lease.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::Error;
+use super::audit::AuditWrite;
+use super::dead_letters::{DeadLetter, DeadLetterError, DeliveryId, Redrive};
+use crate::domain::header::EncodedEvent;
+use crate::domain::name::Name;
+use crate::domain::time::Time;
+
+/// The operations of a delivery worker.
+pub trait Deliveries: Clone + Send + Sync + 'static {
+    /// Claims up to `max` deliveries that can be sent now: at most one per target, and none of a target whose
+    /// undelivered decreases a transaction currently sees. They stay claimed until they are settled, or until their
+    /// lease ends.
+    ///
+    /// # Errors
+    /// If the store cannot be read; nothing stays claimed then.
+    fn claim(
+        &self,
+        destination: &Name,
+        max: usize,
+    ) -> impl Future<Output = Result<Vec<Claimed>, Error>> + Send;
+
+    /// Those of the claimed deliveries that must not be sent any more: an increase has superseded them, or their lease
+    /// has ended.
+    ///
+    /// # Errors
+    /// If the store cannot be read.
+    fn superseded(
+        &self,
+        destination: &Name,
+        leases: Vec<Lease>,
+    ) -> impl Future<Output = Result<Vec<Lease>, Error>> + Send;
+
+    /// Stores the outcomes of claimed deliveries. When this returns `Ok`, they are on disk.
+    ///
+    /// # Errors
+    /// Nothing was written. Unless the call is repeated, the deliveries are sent again after a restart.
+    fn settle(
+        &self,
+        destination: &Name,
+        settled: Vec<(Lease, Settlement)>,
+    ) -> impl Future<Output = Result<(), Error>> + Send;
+
+    /// Completes when a delivery may have become claimable since the call (not since the first poll). Spurious
+    /// wake-ups are possible.
+    fn wait(&self, destination: &Name) -> impl Future<Output = ()> + Send;
+
+    /// The store's time.
+    fn now(&self) -> Time;
+}
+
+/// Destinations with their deliveries and dead letters.
+pub(super) trait Outbox: Deliveries {
+    /// Adds destinations: all of them or, after an error, none. One that the store knows continues where it was.
+    fn add_destinations(&self, destinations: Vec<Name>) -> impl Future<Output = Result<(), Error>> + Send;
+
+    /// Removes a destination whose worker has ended. Its unsettled deliveries stay in the store.
+    fn remove_destination(&self, destination: Name) -> impl Future<Output = Result<(), Error>> + Send;
+
+    /// Destinations that have unsettled deliveries and that were not added to the open store.
+    fn orphaned_destinations(&self) -> impl Future<Output = Result<Vec<Name>, Error>> + Send;
+
+    /// Sets the maximum number of undelivered events of a destination; further events become dead letters at once.
+    fn set_max_backlog(&self, destination: &Name, max_backlog: Option<u64>) -> Result<(), Error>;
+
+    /// Ends the leases of a destination's deliveries, which makes them claimable.
+    fn release(&self, destination: &Name, retries: Retries) -> Result<(), Error>;
+
+    /// The number of unsettled deliveries of all destinations. Cheap: nothing is counted or read. As old as
+    /// a [`Snapshot`](super::Snapshot).
+    fn undelivered(&self) -> u64;
+
+    /// The deliveries of each destination. As old as a [`Snapshot`](super::Snapshot).
+    fn stats(&self) -> BTreeMap<Name, DestinationStats>;
+
+    /// Dead letters, see [`Store::dead_letters`](super::Store::dead_letters).
+    fn dead_letters(
+        &self,
+        destination: Option<Name>,
+        after: Option<DeliveryId>,
+        max: usize,
+    ) -> impl Future<Output = Result<Vec<DeadLetter>, Error>> + Send;
+
+    /// Redrives a dead letter, see [`Store::redrive`](super::Store::redrive).
+    fn redrive(
+        &self,
+        delivery_id: &DeliveryId,
+        redrive: Redrive,
+        audit: AuditWrite,
+    ) -> impl Future<Output = Result<(), DeadLetterError>> + Send;
+
+    /// Discards a dead letter, see [`Store::discard`](super::Store::discard).
+    fn discard(
+        &self,
+        delivery_id: &DeliveryId,
+        audit: AuditWrite,
+    ) -> impl Future<Output = Result<(), DeadLetterError>> + Send;
+}
+
+/// What becomes of deliveries that wait for a retry when the leases of a destination end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Retries {
+    /// They stay scheduled.
+    Keep,
+    /// They are due at once.
+    DueNow,
+}
+
+/// The deliveries of a destination.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct DestinationStats {
+    /// Counted by state.
+    pub backlog: Backlog,
+    /// Unsettled ones.
+    pub undelivered: u64,
+    /// The emission time of the oldest event that is not settled.
+    pub oldest_unsettled: Option<Time>,
+}
+
+/// The number of an event in the store, ascending in commit order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct EventSeq(pub i64);
+
+/// The right to send and settle a claimed delivery: the event's number, and a token that is new for each claim. It ends
+/// with the settlement, or when the claim is released, for example because its worker has ended. A settlement by a
+/// lease that has ended changes nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Lease {
+    seq: EventSeq,
+    token: u64,
+}
+
+impl Lease {
+    pub(crate) const fn new(seq: EventSeq, token: u64) -> Self {
+        Self { seq, token }
+    }
+
+    /// The event's number.
+    pub const fn seq(self) -> EventSeq {
+        self.seq
+    }
+
+    pub(super) const fn token(self) -> u64 {
+        self.token
+    }
+}
+
+/// A claimed delivery.
+#[derive(Debug, Clone)]
+pub struct Claimed {
+    /// The right to send and settle it.
+    pub lease: Lease,
+    /// The event as it is sent: as it was encoded, or with the `expirytime` that its redrive has set.
+    pub body: EncodedEvent,
+    /// When the event was emitted, or redriven if it was a dead letter.
+    pub emitted_at: Time,
+    /// Failed attempts so far.
+    pub attempts: u32,
+    /// The error of the last attempt.
+    pub last_error: Option<Arc<str>>,
+    /// Whether the event would compensate events that never arrived at this destination: it must be withdrawn
+    /// instead of sent.
+    pub nothing_to_compensate: bool,
+}
+
+/// The outcome of a claimed delivery.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Settlement {
+    /// The destination accepted the event.
+    Delivered,
+    /// The destination accepted the event and answered; the answer is stored with the delivery.
+    Answered {
+        /// At most a few KiB of text.
+        answer: String,
+    },
+    /// Not sent, since the events that it would compensate never arrived, or since an increase superseded it.
+    /// Not a dead letter.
+    Withdrawn {
+        /// For the decision record.
+        reason: String,
+    },
+    /// To be retried after `delay`, unless it was cancelled while it was claimed.
+    Retry {
+        /// The backoff.
+        delay: Duration,
+        /// The error of the attempt.
+        error: String,
+    },
+    /// Given up and stored as a dead letter.
+    Dead {
+        /// Why it was given up.
+        error: String,
+    },
+}
+
+/// The deliveries of a destination, counted by state.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Backlog {
+    /// Without a failed attempt, claimed or not.
+    pub pending: u64,
+    /// With a failed attempt, claimed or not.
+    pub retrying: u64,
+    /// Dead letters.
+    pub dead: u64,
+}
