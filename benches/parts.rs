@@ -24,7 +24,7 @@ use scalebridge::domain::target::{Platform, Target, TargetKey};
 use scalebridge::domain::time::Time;
 use scalebridge::domain::trigger::Trigger;
 use scalebridge::testing::{
-    self, BridgeSettings, Changes, Deliveries as _, Keys, Memory, NewEvent, Settlement, Sqlite, Store,
+    self, BridgeSettings, Changes, DeliveryQueue as _, Keys, Memory, NewEvent, Settlement, Sqlite, Store,
 };
 use tokio::runtime::Runtime;
 

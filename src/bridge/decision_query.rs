@@ -10,7 +10,7 @@ use crate::domain::name::Name;
 use crate::domain::target::TargetKey;
 use crate::domain::time::Time;
 use crate::domain::verdict::Verdict;
-use crate::store::{self, RecordQuery, Records, StoredRecord};
+use crate::store::{self, RecordCursor, RecordQuery, Records, StoredRecord};
 
 /// Records per read of the store.
 const MAX_RECORDS_PER_READ: usize = 500;
@@ -38,8 +38,8 @@ pub struct Filter {
 /// The position of a decision; the text form is `record.index`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Position {
-    /// The record's id.
-    pub record: i64,
+    /// The record.
+    pub record: RecordCursor,
     /// The index of the decision in its record.
     pub index: usize,
 }
@@ -100,15 +100,15 @@ impl Filter {
         if !self.may_match(&record.body) {
             return Vec::new();
         }
-        match decision_view::read(record.id, &record.body) {
+        match decision_view::read(record.cursor, &record.body) {
             Ok(decisions) => {
                 let numbered = decisions.into_iter().enumerate();
                 let positioned =
-                    numbered.map(|(index, decision)| (Position { record: record.id, index }, decision));
+                    numbered.map(|(index, decision)| (Position { record: record.cursor, index }, decision));
                 positioned.filter(|(_, decision)| self.matches(decision)).collect()
             }
             Err(error) => {
-                tracing::error!(%error, record = record.id, "decision record unreadable");
+                tracing::error!(%error, record = %record.cursor, "decision record unreadable");
                 Vec::new()
             }
         }
@@ -133,7 +133,7 @@ impl Bridge {
             let Records { records, has_more } =
                 self.0.store.records(RecordQuery { below, ..filter.record_query() }).await?;
             scanned_bytes += records.iter().map(|record| record.body.len()).sum::<usize>();
-            let last = records.last().map(|record| record.id);
+            let last = records.last().map(|record| record.cursor);
             for record in &records {
                 for (position, decision) in filter.select(record) {
                     if after
@@ -178,8 +178,8 @@ impl Bridge {
                 last = position;
                 decisions.push(decision);
             }
-            if record.id > last.record {
-                last = Position { record: record.id, index: usize::MAX };
+            if record.cursor > last.record {
+                last = Position { record: record.cursor, index: usize::MAX };
             }
         }
         Ok((decisions, last))
@@ -191,7 +191,10 @@ impl Bridge {
     /// The store could not be read.
     pub async fn newest_position(&self) -> Result<Position, store::Error> {
         let newest = self.0.store.records(RecordQuery { max: 1, ..RecordQuery::default() }).await?;
-        Ok(Position { record: newest.records.first().map_or(0, |record| record.id), index: usize::MAX })
+        Ok(Position {
+            record: newest.records.first().map_or(RecordCursor::START, |record| record.cursor),
+            index: usize::MAX,
+        })
     }
 }
 
@@ -206,7 +209,7 @@ mod tests {
         for fingerprint in ["8a27e5ec1094d7f3", r#"a "quoted" one"#, "back\\slash", "tab\t", "ü\u{fffe}"] {
             let decision = json!({ "rule": "pods", "verdict": "emitted", "alerts": [fingerprint] });
             let body = json!({ "at": "2026-11-22T16:55:20.062Z", "decisions": [decision] }).to_string();
-            let record = StoredRecord { id: 1, body };
+            let record = StoredRecord { cursor: RecordCursor::START, body };
             let count = |fingerprint: &str| {
                 let filter = Filter {
                     rule: Some(Name::new("pods").unwrap()),

@@ -13,6 +13,7 @@ use crate::domain::target::{PartialTarget, TargetKey};
 use crate::domain::trigger::Trigger;
 use crate::domain::verdict::Verdict;
 use crate::json::lenient;
+use crate::store::RecordCursor;
 
 /// A decision about alerts of one rule and one target, with its verdict and reason.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -117,7 +118,7 @@ impl From<Trigger> for NotificationView {
 ///
 /// # Errors
 /// The text is not a decision record.
-pub(crate) fn read(id: i64, body: &str) -> serde_json::Result<Vec<DecisionView>> {
+pub(crate) fn read(id: RecordCursor, body: &str) -> serde_json::Result<Vec<DecisionView>> {
     let DecisionRecord { at, notification, truncated, decisions, alerts } =
         serde_json::from_str::<DecisionRecord<'static>>(body)?;
     let at = at.to_string();

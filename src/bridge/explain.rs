@@ -17,7 +17,7 @@ use crate::domain::table::{MatchResult, RuleTable};
 use crate::domain::target::PartialTarget;
 use crate::domain::trigger::Trigger;
 use crate::json::lenient;
-use crate::store::{self, Changes, Keys};
+use crate::store::{self, Changes, Keys, RecordCursor};
 
 /// The maximum number of alerts that are explained in one request.
 pub(crate) const MAX_ALERTS: usize = 1000;
@@ -117,7 +117,9 @@ impl Bridge {
             (Changes::default(), (view.now, record, events))
         });
         let (now, record, events) = decided.await?;
-        let views = record.and_then(|record| decision_view::read(0, &record.body).ok()).unwrap_or_default();
+        let views = record
+            .and_then(|record| decision_view::read(RecordCursor::START, &record.body).ok())
+            .unwrap_or_default();
         let decisions = views.into_iter().zip(events).map(|(view, event)| view.with_event(event)).collect();
         let at = now.to_millis_string();
         Ok(Explanation {

@@ -14,7 +14,7 @@ use crate::domain::notification::Notification;
 use crate::domain::source::Source;
 use crate::domain::table::RuleTable;
 use crate::domain::time::Time;
-use crate::store::{self, Deliveries as _, Memory, RecordQuery, Settlement, Store};
+use crate::store::{self, DeliveryQueue as _, Memory, RecordCursor, RecordQuery, Settlement, Store};
 use crate::telemetry::Metrics;
 
 /// The maximum number of due times that one call processes. It bounds a rule that repeats with a short
@@ -30,7 +30,7 @@ pub(crate) struct Simulator {
     clock: Arc<AtomicI64>,
     destinations: BTreeSet<Name>,
     /// The id of the last record that was returned.
-    last_record: i64,
+    last_record: RecordCursor,
 }
 
 /// Why the simulation cannot continue.
@@ -66,7 +66,7 @@ impl Simulator {
         let read_clock = Arc::new(move || Time::from_nanos(simulated.load(Ordering::Relaxed)));
         let store = Store::Memory(Memory::new(&names, read_clock));
         let bridge = Bridge::new(store.clone(), rules, sources, policy, Metrics::new());
-        Self { bridge, store, clock, destinations, last_record: 0 }
+        Self { bridge, store, clock, destinations, last_record: RecordCursor::START }
     }
 
     /// The simulated time.
@@ -153,8 +153,8 @@ impl Simulator {
         let query = RecordQuery { above, newest_first: false, max: usize::MAX, ..RecordQuery::default() };
         let mut decisions = Vec::new();
         for record in self.store.records(query).await?.records {
-            self.last_record = record.id;
-            for decision in decision_view::read(record.id, &record.body)? {
+            self.last_record = record.cursor;
+            for decision in decision_view::read(record.cursor, &record.body)? {
                 let event = match &decision.event {
                     Some(id) => self.store.event(id).await?,
                     None => None,

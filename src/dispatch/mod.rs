@@ -1,7 +1,7 @@
 //! Claim → send → settle: delivery of events from the store to the destinations.
 //!
 //! Each destination has one [`Worker`], independent of all others. It claims deliveries from the
-//! [`Deliveries`](crate::store::Deliveries), sends them in batches and settles each delivery by its own answer.
+//! [`DeliveryQueue`](crate::store::DeliveryQueue), sends them in batches and settles each delivery by its own answer.
 //!
 //! - Every claimed delivery is settled: by an answer, or without a call if it has expired, is superseded, is
 //!   unreadable or too large, or has nothing to compensate. It is settled as delivered only after the

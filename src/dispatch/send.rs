@@ -13,7 +13,7 @@ use super::{Answer, Class, DeliveryReport, Destination, Failure, Observer, Optio
 use crate::domain::header::EventHeader;
 use crate::domain::retry::{self, Backoff};
 use crate::domain::time::Time;
-use crate::store::{self, Claimed, Deliveries, Lease, Settlement};
+use crate::store::{self, Claimed, DeliveryQueue, Lease, Settlement};
 
 /// The backoff between attempts to claim or settle while the store fails.
 pub(super) const STORE_BACKOFF: Backoff =
@@ -109,7 +109,7 @@ impl CallOutcome {
     }
 }
 
-impl<O: Deliveries, D: Destination, V: Observer> Shared<O, D, V> {
+impl<O: DeliveryQueue, D: Destination, V: Observer> Shared<O, D, V> {
     pub(super) async fn call_with(
         self: Arc<Self>,
         events: Vec<OutgoingEvent>,

@@ -15,7 +15,7 @@ use super::{Class, Destination, Failure, Observer, OutgoingEvent, batch};
 use crate::config;
 use crate::domain::name::Name;
 use crate::domain::retry::{Backoff, BackoffError};
-use crate::store::{self, Deliveries};
+use crate::store::{self, DeliveryQueue};
 
 #[cfg(test)]
 mod tests;
@@ -105,7 +105,7 @@ impl LogThrottle {
     }
 }
 
-impl<O: Deliveries, D: Destination, V: Observer> Worker<O, D, V> {
+impl<O: DeliveryQueue, D: Destination, V: Observer> Worker<O, D, V> {
     pub(crate) fn new(options: Options, outbox: O, destination: D, observer: V) -> Self {
         Self {
             health: Health::new(options.backoff, options.concurrency),

@@ -13,6 +13,7 @@ use crate::bridge::{Bridge, Explanation, Filter, MAX_EXPLAINED, Position};
 use crate::domain::name::Name;
 use crate::domain::time::Time;
 use crate::domain::verdict::Verdict;
+use crate::store::RecordCursor;
 
 /// A feed polls the store at this interval even without a wake-up.
 const POLL_INTERVAL: Duration = Duration::from_secs(5);
@@ -72,7 +73,7 @@ impl Ops {
         let commits = bridge.subscribe_commits();
         let after = match last_id.and_then(Position::parse) {
             Some(last) => last,
-            None if filter.since.is_some() => Position { record: 0, index: 0 },
+            None if filter.since.is_some() => Position { record: RecordCursor::START, index: 0 },
             None => bridge.newest_position().await?,
         };
         Ok(DecisionFeed { bridge, filter, after, commits })

@@ -14,14 +14,14 @@ use super::fast_map::Set;
 use super::history::History;
 use super::lane::{self, Group, Lane, NewDelivery, Outcome, PendingRetry, Position};
 use super::lanes::{LaneHandle, LaneHandles};
-use super::outbox::{Deliveries, Outbox};
+use super::outbox::{DeliveryQueue, Outbox};
 use super::states::StateStore;
 use super::undelivered_decreases::{TrackedDecrease, UndeliveredDecreases};
 use super::{
     AuditPage, AuditQuery, AuditWrite, Changes, Claimed, DeadLetter, DeadLetterError, DecideFn, Delivery,
     DeliveryId, DeliveryState, DestinationStats, DropError, Error, EventSeq, Keys, Lease, NewEvent,
-    RecordQuery, Records, Redrive, Retries, Settlement, Snapshot, StateCursor, StoredEvent, StoredRecord,
-    StoredState, Tally, UnreadableRow, View, WallClock, dead_letters, withdrawn,
+    RecordCursor, RecordQuery, Records, Redrive, Retries, Settlement, Snapshot, StateCursor, StoredEvent,
+    StoredRecord, StoredState, Tally, UnreadableRow, View, WallClock, dead_letters, withdrawn,
 };
 use crate::domain::alert_key::AlertKey;
 use crate::domain::control::Controls;
@@ -175,7 +175,7 @@ impl StateStore for Memory {
     async fn close(&self) {}
 }
 
-impl Deliveries for Memory {
+impl DeliveryQueue for Memory {
     async fn claim(&self, destination: &Name, max: usize) -> Result<Vec<Claimed>, Error> {
         let handle = self.lanes.require(destination)?;
         let now = self.now();
@@ -332,8 +332,12 @@ impl History for Memory {
                     && (wanted.from..=wanted.to).contains(at)
                     && wanted.target.as_ref().is_none_or(|target| record.targets.contains(target))
             });
-            let mut found: Vec<_> =
-                matching.map(|((_, record), id)| StoredRecord { id, body: record.body.clone() }).collect();
+            let mut found: Vec<_> = matching
+                .map(|((_, record), id)| StoredRecord {
+                    cursor: RecordCursor::new(id),
+                    body: record.body.clone(),
+                })
+                .collect();
             if wanted.newest_first {
                 found.reverse();
             }

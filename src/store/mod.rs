@@ -57,9 +57,10 @@ pub use lane::MAX_WINDOW_BYTES;
 pub use memory::Memory;
 use outbox::Outbox;
 pub(crate) use outbox::{Backlog, Claimed, DestinationStats, EventSeq, Lease, Retries};
-pub use outbox::{Deliveries, Settlement};
+pub use outbox::{DeliveryQueue, Settlement};
 pub(crate) use query::{
-    Delivery, DeliveryState, RecordQuery, Records, StateCursor, StoredEvent, StoredRecord, StoredState,
+    Delivery, DeliveryState, RecordCursor, RecordQuery, Records, StateCursor, StoredEvent, StoredRecord,
+    StoredState,
 };
 pub use sqlite::Sqlite;
 use states::StateStore;
@@ -393,7 +394,7 @@ impl Store {
     }
 }
 
-impl Deliveries for Store {
+impl DeliveryQueue for Store {
     async fn claim(&self, destination: &Name, max: usize) -> Result<Vec<Claimed>, Error> {
         delegate!(self, store => store.claim(destination, max).await)
     }

@@ -12,7 +12,7 @@ use crate::domain::name::Name;
 use crate::domain::time::Time;
 
 /// The operations of a delivery worker.
-pub trait Deliveries: Clone + Send + Sync + 'static {
+pub trait DeliveryQueue: Clone + Send + Sync + 'static {
     /// Claims up to `max` deliveries that can be sent now: at most one per target, and none of a target whose
     /// undelivered decreases a transaction currently sees. They stay claimed until they are settled, or until their
     /// lease ends.
@@ -55,7 +55,7 @@ pub trait Deliveries: Clone + Send + Sync + 'static {
 }
 
 /// Destinations with their deliveries and dead letters.
-pub(super) trait Outbox: Deliveries {
+pub(super) trait Outbox: DeliveryQueue {
     /// Adds destinations: all of them or, after an error, none. One that the store knows continues where it was.
     fn add_destinations(&self, destinations: Vec<Name>) -> impl Future<Output = Result<(), Error>> + Send;
 

@@ -1,6 +1,8 @@
 //! Types of read-only queries: decision records, events with their deliveries, and states.
 
+use std::fmt;
 use std::ops::Bound;
+use std::str::FromStr;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -19,10 +21,10 @@ pub struct RecordQuery {
     pub from: Time,
     /// Inclusive upper bound of the time.
     pub to: Time,
-    /// Lower bound of the id.
-    pub above: Bound<i64>,
-    /// Upper bound of the id.
-    pub below: Bound<i64>,
+    /// Lower bound of the position.
+    pub above: Bound<RecordCursor>,
+    /// Upper bound of the position.
+    pub below: Bound<RecordCursor>,
     /// Whether the order is descending.
     pub newest_first: bool,
     /// The maximum number of records; fewer are returned if they are large.
@@ -48,13 +50,13 @@ impl RecordQuery {
     pub(super) fn id_range(&self) -> (i64, i64) {
         let above = match self.above {
             Bound::Unbounded => i64::MIN,
-            Bound::Included(number) => number,
-            Bound::Excluded(number) => number.saturating_add(1),
+            Bound::Included(cursor) => cursor.0,
+            Bound::Excluded(cursor) => cursor.0.saturating_add(1),
         };
         let below = match self.below {
             Bound::Unbounded => i64::MAX,
-            Bound::Included(number) => number,
-            Bound::Excluded(number) => number.saturating_sub(1),
+            Bound::Included(cursor) => cursor.0,
+            Bound::Excluded(cursor) => cursor.0.saturating_sub(1),
         };
         (above, below)
     }
@@ -72,11 +74,38 @@ pub struct Records {
 /// The approximate size of a page; the record of a large notification has a megabyte.
 pub(super) const MAX_RECORD_PAGE_BYTES: usize = 4 << 20;
 
+/// The position of a record in commit order. Never reused, and opaque: only the store that has returned it can read it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct RecordCursor(i64);
+
+impl RecordCursor {
+    /// Before all records.
+    pub const START: Self = Self(0);
+
+    pub(super) const fn new(position: i64) -> Self {
+        Self(position)
+    }
+}
+
+impl fmt::Display for RecordCursor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl FromStr for RecordCursor {
+    type Err = std::num::ParseIntError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        text.parse().map(Self)
+    }
+}
+
 /// A stored decision record.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoredRecord {
-    /// Ascending and never reused.
-    pub id: i64,
+    /// Its position.
+    pub cursor: RecordCursor,
     /// JSON as it was written.
     pub body: String,
 }

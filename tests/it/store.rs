@@ -13,7 +13,7 @@ use scalebridge::domain::summary::Summary;
 use scalebridge::domain::target::TargetKey;
 use scalebridge::domain::time::Time;
 use scalebridge::domain::verdict::Verdict;
-use scalebridge::testing::{self, Deliveries as _, Metrics, wall_clock};
+use scalebridge::testing::{self, DeliveryQueue as _, Metrics, wall_clock};
 use scalebridge::testing::{Bridge, Initiator, PauseRequest, Pauses};
 use scalebridge::testing::{Memory, Settlement, Sqlite, Store};
 use serde_json::{Value, json};

@@ -11,7 +11,7 @@ use scalebridge::domain::name::Name;
 use scalebridge::domain::rate::PerMinute;
 use scalebridge::domain::target::TargetKey;
 use scalebridge::testing::{
-    self, Bridge, Changes, Deliveries as _, Keys, Metrics, NewEvent, Record, Settlement, Sqlite, Store,
+    self, Bridge, Changes, DeliveryQueue as _, Keys, Metrics, NewEvent, Record, Settlement, Sqlite, Store,
     wall_clock,
 };
 use serde_json::Value;

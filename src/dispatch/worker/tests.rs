@@ -13,7 +13,7 @@ use super::*;
 use crate::dispatch::{Answer, DeliveryReport, Limits, Outcome, stub};
 use crate::domain::header::EncodedEvent;
 use crate::domain::time::Time;
-use crate::store::{Claimed, Deliveries, Error, EventSeq, Lease, Settlement};
+use crate::store::{Claimed, DeliveryQueue, Error, EventSeq, Lease, Settlement};
 
 const fn seconds(count: u64) -> Duration {
     Duration::from_secs(count)
@@ -161,7 +161,7 @@ impl WorkerHarness {
     }
 }
 
-impl Deliveries for WorkerHarness {
+impl DeliveryQueue for WorkerHarness {
     async fn claim(&self, _: &Name, max: usize) -> Result<Vec<Claimed>, Error> {
         if let Some(fault) = self.0.faults.lock().claims.pop() {
             return Err(fault);

@@ -26,6 +26,7 @@ pub(crate) struct ListEpisodesParams {
     pub limit: Option<usize>,
     /// `next` of the previous page.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<i64>")]
     pub cursor: Option<StateCursor>,
 }
 
@@ -37,6 +38,7 @@ pub(crate) struct EpisodePage<E = EpisodeView> {
     pub episodes: Vec<E>,
     /// The cursor of the next page. An empty page may have one too.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<i64>")]
     pub next: Option<StateCursor>,
 }
 

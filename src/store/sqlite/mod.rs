@@ -45,7 +45,7 @@ use tokio::sync::{oneshot, watch};
 use super::history::History;
 use super::lane::Claim;
 use super::lanes::{LaneHandle, LaneHandles};
-use super::outbox::{Deliveries, Outbox};
+use super::outbox::{DeliveryQueue, Outbox};
 use super::states::StateStore;
 use super::{
     AuditPage, AuditQuery, AuditWrite, Claimed, DeadLetter, DeadLetterError, DecideFn, DeliveryId,
@@ -240,7 +240,7 @@ impl StateStore for Sqlite {
     }
 }
 
-impl Deliveries for Sqlite {
+impl DeliveryQueue for Sqlite {
     async fn claim(&self, destination: &Name, max: usize) -> Result<Vec<Claimed>, Error> {
         let handle = &self.lanes.require(destination)?;
         let now = self.now();

@@ -20,7 +20,7 @@ use std::time::Duration;
 use serde_json::json;
 use tempfile::TempDir;
 
-use super::outbox::Deliveries as _;
+use super::outbox::DeliveryQueue as _;
 use super::{
     AuditEntry, AuditWrite, Changes, Claimed, DeadLetterError, DeliveryId, EpisodePhase, EventSeq, Keys,
     Lease, Memory, NewEvent, Redrive, Settlement, Sqlite, Store, View,

@@ -3,7 +3,7 @@
 use std::ops::Bound;
 
 use super::*;
-use crate::store::{DeliveryState, Record, RecordQuery};
+use crate::store::{DeliveryState, Record, RecordCursor, RecordQuery};
 
 async fn record(store: &Store, target: &str, body: &str) {
     let (target, body) = (key(target), body.to_owned());
@@ -14,8 +14,13 @@ async fn record(store: &Store, target: &str, body: &str) {
     store.transact(Keys::default(), decide).await.unwrap();
 }
 
+fn at(position: i64) -> RecordCursor {
+    RecordCursor::new(position)
+}
+
 fn ids(records: &crate::store::Records) -> Vec<i64> {
-    records.records.iter().map(|record| record.id).collect()
+    let position = |record: &crate::store::StoredRecord| record.cursor.to_string().parse().unwrap();
+    records.records.iter().map(position).collect()
 }
 
 #[tokio::test]
@@ -35,12 +40,15 @@ async fn records_are_found_by_id_target_and_order_and_a_page_says_if_there_are_m
         assert_eq!((ids(&first), first.has_more), (vec![1, 2], true));
         let exact = store.records(RecordQuery { max: 5, ..RecordQuery::default() }).await.unwrap();
         assert_eq!((exact.records.len(), exact.has_more), (5, false), "a full last page has no next one");
-        let between =
-            RecordQuery { above: Bound::Excluded(1), below: Bound::Included(4), ..RecordQuery::default() };
+        let between = RecordQuery {
+            above: Bound::Excluded(at(1)),
+            below: Bound::Included(at(4)),
+            ..RecordQuery::default()
+        };
         assert_eq!(ids(&store.records(between).await.unwrap()), [4, 3, 2]);
         let of_a = RecordQuery { target: Some(key("a")), ..RecordQuery::default() };
         assert_eq!(ids(&store.records(of_a.clone()).await.unwrap()), [4, 3, 1]);
-        let one = store.records(RecordQuery { max: 1, below: Bound::Excluded(4), ..of_a }).await.unwrap();
+        let one = store.records(RecordQuery { max: 1, below: Bound::Excluded(at(4)), ..of_a }).await.unwrap();
         assert_eq!((ids(&one), one.has_more), (vec![3], true));
         let none = RecordQuery { target: Some(key("never-heard-of")), ..RecordQuery::default() };
         assert!(ids(&store.records(none).await.unwrap()).is_empty());
@@ -61,7 +69,7 @@ async fn a_record_id_is_never_reused_also_when_all_before_it_are_past_their_rete
         for body in ["1", "2", "3"] {
             record(&harness.store, "a", body).await;
         }
-        let query = RecordQuery { above: Bound::Excluded(last), ..RecordQuery::default() };
+        let query = RecordQuery { above: Bound::Excluded(at(last)), ..RecordQuery::default() };
         let found = ids(&harness.store.records(query).await.unwrap());
         assert_eq!(found.len(), 3, "round {round}: {found:?} behind {last}");
         last = found[0];
@@ -127,7 +135,7 @@ async fn long_records_come_in_small_pages() {
             if !page.has_more {
                 break;
             }
-            below = Bound::Excluded(*found.last().unwrap());
+            below = Bound::Excluded(at(*found.last().unwrap()));
         }
         assert_eq!(found, [8, 7, 6, 5, 4, 3, 2, 1]);
     }

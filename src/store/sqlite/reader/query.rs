@@ -14,8 +14,8 @@ use crate::store::sqlite::committed::index::Fingerprint;
 use crate::store::sqlite::file::delivery_state::DeliveryState as RowState;
 use crate::store::sqlite::tables::routes;
 use crate::store::{
-    Delivery, DeliveryState, EventSeq, RecordQuery, Records, StateCursor, StoredEvent, StoredRecord,
-    StoredState,
+    Delivery, DeliveryState, EventSeq, RecordCursor, RecordQuery, Records, StateCursor, StoredEvent,
+    StoredRecord, StoredState,
 };
 
 /// Number of events that one step of a search by id scans.
@@ -73,7 +73,7 @@ pub(crate) fn records(
         let body = record.query_row([id], |row| Ok(record_text(id, row.get_ref(0)?))).optional()?;
         let Some(body) = body.flatten() else { continue };
         bytes += body.len();
-        records.push(StoredRecord { id, body });
+        records.push(StoredRecord { cursor: RecordCursor::new(id), body });
     }
     Ok(Records { records, has_more: false })
 }
@@ -111,7 +111,7 @@ fn bounded(mut rows: rusqlite::Rows<'_>, max: usize) -> rusqlite::Result<Records
         let id = row.get(0)?;
         let Some(body) = record_text(id, row.get_ref(1)?) else { continue };
         bytes += body.len();
-        records.push(StoredRecord { id, body });
+        records.push(StoredRecord { cursor: RecordCursor::new(id), body });
     }
     Ok(Records { records, has_more: false })
 }
