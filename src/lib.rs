@@ -28,9 +28,9 @@
 //! - An event is retried with exponential backoff: `domain/retry.rs` (delay and expiry),
 //!   `dispatch/send.rs` (outcome of each delivery), `dispatch/worker.rs` (the loop). The circuit breaker
 //!   is `dispatch/breaker.rs`, the AIMD concurrency limit `dispatch/concurrency.rs`.
-//! - A commit is made by the one writer thread: `store/sqlite/writer.rs` (group commit in WAL mode).
-//!   Transactions are decided by optimistic concurrency against a snapshot: `store/sqlite/optimistic.rs`.
-//!   States are stored with dictionary compression: `store/sqlite/dictionaries.rs`.
+//! - A commit is made by the one writer thread: `store/sqlite/writer/mod.rs` (group commit in WAL mode, with a
+//!   savepoint for each command). It also decides the transactions: `store/sqlite/writer/transact.rs`.
+//! - A state that cannot be read concerns its own target only: `store/sqlite/committed/quarantine.rs`.
 //! - A pause is recorded in the controls, and like every act of an operator in the audit trail:
 //!   `ops/pauses.rs`, `domain/control.rs`, `ops/audit.rs`.
 //!

@@ -70,7 +70,7 @@ pub(crate) use states::{DropError, EpisodePhase, Snapshot, Tally, UnreadableRow,
 /// Reads the wall clock. An argument, so that the store reads no clock of its own.
 pub(crate) type WallClock = Arc<dyn Fn() -> Time + Send + Sync>;
 
-/// The function that decides a transaction. It is pure and can run more than once.
+/// The function that decides a transaction. It is pure.
 pub(crate) type DecideFn = Box<dyn FnMut(&View) -> Changes + Send>;
 
 /// A store. Cheap to clone.

@@ -291,11 +291,11 @@ async fn concurrent_notifications_about_one_target_are_decided_one_after_the_oth
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 8)]
 async fn concurrent_notifications_about_many_targets_stay_within_the_rate_limit() {
-    const LIMIT: u32 = 5;
+    const PER_MINUTE: u32 = 5;
     let dir = tempfile::tempdir().expect("a directory");
     let start = wall_clock();
     for store in [sqlite(dir.path()), Store::Memory(Memory::new(&[journal()], Arc::new(wall_clock)))] {
-        let per_minute = PerMinute { scale_out: LIMIT, scale_in: 0 };
+        let per_minute = PerMinute { scale_out: PER_MINUTE, scale_in: 0 };
         let bridge = bridge_with(dir.path(), &store, Policy { per_minute, ..policy(3600) });
         // What is only explained does not count.
         let source = bridge.source("prod-eu").expect("a source");
@@ -319,10 +319,10 @@ async fn concurrent_notifications_about_many_targets_stay_within_the_rate_limit(
         }
         let verdicts = tasks.join_all().await;
         let total = |verdict| verdicts.iter().filter_map(|counts| counts.get(&verdict)).sum::<u64>();
-        assert_eq!(total(Verdict::Emitted), u64::from(LIMIT));
-        assert_eq!(total(Verdict::OverBudget), 160 - u64::from(LIMIT));
+        assert_eq!(total(Verdict::Emitted), u64::from(PER_MINUTE));
+        assert_eq!(total(Verdict::OverBudget), 160 - u64::from(PER_MINUTE));
         let events: usize = deliver(&store).await.values().map(Vec::len).sum();
-        assert_eq!(events, LIMIT as usize);
+        assert_eq!(events, PER_MINUTE as usize);
         store.close().await;
     }
 }

@@ -101,6 +101,9 @@ fn line(decision: &DecisionView) -> String {
 }
 
 /// Show an event with its deliveries
+///
+/// The bridge searches from the newest event backwards, in bounded steps and without an index: an old event among
+/// millions takes longer.
 #[derive(Debug, Args)]
 pub(crate) struct Event {
     #[command(flatten)]

@@ -6,7 +6,8 @@ use serde_json::Value;
 
 use super::Word;
 
-/// An event and its deliveries.
+/// An event and its deliveries. It is searched from the newest event backwards, in bounded steps and without an index:
+/// an old event among millions takes longer.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub(crate) struct EventView {
     /// When it was emitted, RFC 3339.

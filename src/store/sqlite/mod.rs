@@ -1,9 +1,9 @@
 //! The embedded store: one SQLite file, one writer thread, no setup.
 //!
-//! All writes go through one thread, which commits queued commands together (group commit). It waits up
-//! to five milliseconds if it has only settlements, since no caller waits for those. WAL with `synchronous=FULL`: a commit that has returned is
-//! on disk. The index (target ids, targets of each alert, due times) is in memory, so a new target costs no
-//! query.
+//! All writes go through one thread, which decides transactions and commits queued commands together (group
+//! commit). It waits up to five milliseconds if it has only settlements, since no caller waits for those. WAL with
+//! `synchronous=FULL`: a commit that has returned is on disk. The index (target ids, targets of each alert, due
+//! times) is in memory, so a new target costs no query.
 //!
 //! In reading order, each knows only those before it:
 //!

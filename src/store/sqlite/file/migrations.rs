@@ -128,7 +128,7 @@ CREATE INDEX exceptions ON deliveries (state, destination, event) WHERE state IN
 
 /// Does not change stored rows. From here on, `targets.state` and `records.body` may be compressed
 /// (`codec/compression.rs`, `codec/states.rs`), and `events.body` is empty if the event is in an event block
-/// (`event_blocks.rs`).
+/// (`codec/event_blocks.rs`).
 const COMPRESSION: &str = "
 CREATE TABLE texts (           -- bodies of events of one transaction
     first INTEGER PRIMARY KEY, -- the id of the first event

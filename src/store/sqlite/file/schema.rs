@@ -1,10 +1,9 @@
-//! The schema with its migrations, and opening a database file.
+//! Opening a database file: its lock, its settings, a check of its integrity, and the migration of its schema.
 //!
 //! The layout is the fastest one in `benches/store_layout.rs`: at most three narrow rows per event (the
 //! target's state, the event, one entry of the target's history), increasing integers as keys instead of
 //! hashes, so that new rows are appended at the end of each B-tree, and no unique index on the hot path. The
-//! schema's version is `user_version`; each step of [`MIGRATIONS`] leads
-//! to the next.
+//! schema's version is `user_version`; each step of [`MIGRATIONS`] leads to the next.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
