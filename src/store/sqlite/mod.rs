@@ -386,7 +386,8 @@ impl Sqlite {
     }
 
     pub(super) async fn states(&self, after: i64, max: usize) -> Result<Vec<StoredState>, Error> {
-        self.read(move |reader| query::states(reader, after, max)).await
+        let quarantine = self.quarantine.clone();
+        self.read(move |reader| query::states(reader, &quarantine, after, max)).await
     }
 
     /// Executes the queued commands, checkpoints the WAL and stops the threads.

@@ -160,7 +160,11 @@ impl StateTable {
     ) -> rusqlite::Result<()> {
         let hash = self.quarantine.hash(id).unwrap_or(Fingerprint([0; 16]));
         let mut alerts = connection.prepare_cached("SELECT alerts FROM targets WHERE id = ?1")?;
-        let alerts: Vec<u8> = alerts.query_row([id], |row| row.get(0)).optional()?.unwrap_or_default();
+        // They may be damaged, too. An alert that the index still has at a deleted target is at no target.
+        let alerts: Vec<u8> = match alerts.query_row([id], |row| row.get(0)) {
+            Err(error) if !is_damage(&error) => return Err(error),
+            alerts => alerts.unwrap_or_default(),
+        };
         let alerts: Vec<Fingerprint> =
             alerts.as_chunks::<16>().0.iter().map(|alert| Fingerprint(*alert)).collect();
         delete_target(connection, hash, id, now)?;
@@ -199,7 +203,7 @@ impl StateTable {
 }
 
 /// Whether the error is about what is stored in a row, and not about reading at this time.
-fn is_damage(error: &rusqlite::Error) -> bool {
+pub(crate) fn is_damage(error: &rusqlite::Error) -> bool {
     match error {
         rusqlite::Error::SqliteFailure(failure, _) => failure.code == ErrorCode::DatabaseCorrupt,
         rusqlite::Error::FromSqlConversionFailure(..)
@@ -210,7 +214,8 @@ fn is_damage(error: &rusqlite::Error) -> bool {
     }
 }
 
-fn read_state(connection: &Connection, id: i64) -> rusqlite::Result<Option<CachedTarget>> {
+/// Reads the state of a target; `None` if it does not exist.
+pub(crate) fn read_state(connection: &Connection, id: i64) -> rusqlite::Result<Option<CachedTarget>> {
     let mut read = connection
         .prepare_cached("SELECT key, state, firing_events, dictionary FROM targets WHERE id = ?1")?;
     let found = read.query_row([id], |row| {
