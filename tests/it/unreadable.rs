@@ -5,7 +5,7 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use crate::support::bridge::{Bridge, CONFIG, RULES, notification, pending_pod, resolved};
+use crate::support::bridge::{Answer, Bridge, CONFIG, RULES, notification, pending_pod, resolved};
 use crate::support::tools::eventually;
 
 const VICTIM: &str = "victim";
@@ -122,6 +122,10 @@ async fn restart_with(bridge: &mut Bridge, change: &str) {
     bridge.run().await;
 }
 
+async fn post_one(bridge: &Bridge, alert: &Value) -> Answer {
+    bridge.post(notification(std::slice::from_ref(alert))).await
+}
+
 /// The entries of drops in the audit trail.
 async fn drops(bridge: &Bridge) -> Vec<Value> {
     let page = bridge.get_json("/api/v1/audit?act=drop_state").await;
@@ -190,8 +194,8 @@ async fn an_operator_sees_an_unreadable_state_and_gives_it_up() {
     let (code, shown, error) = bridge.cli(&[&["store", "drop", VICTIM_KEY], &ann[..]].concat());
     assert_eq!(code, Some(0), "{error}");
     assert!(shown.starts_with(&format!("dropped the state of {VICTIM_KEY} (row #")), "{shown}");
-    assert!(shown.contains("increase capacity again"), "{shown}");
-    assert_eq!(bridge.post(notification(&[victim.clone()])).await.verdicts(), json!({ "emitted": 1 }));
+    assert!(shown.contains("increase capacity again and never decrease it"), "{shown}");
+    assert_eq!(post_one(&bridge, &victim).await.verdicts(), json!({ "emitted": 1 }));
 
     for is_restarted in [false, true] {
         if is_restarted {
@@ -203,7 +207,7 @@ async fn an_operator_sees_an_unreadable_state_and_gives_it_up() {
         assert_eq!(status["unreadable_rows"], Value::Null);
         assert_eq!(status["open_episodes"], json!({ "unschedulable-pods": 2 }));
         assert_eq!(status["deferred"], json!({}));
-        assert_eq!(bridge.post(notification(&[victim.clone()])).await.verdicts(), json!({ "duplicate": 1 }));
+        assert_eq!(post_one(&bridge, &victim).await.verdicts(), json!({ "duplicate": 1 }));
         let again = json!({ "target": VICTIM_KEY, "reason": "again" });
         let (code, answer) = bridge.api("POST", DROP, Some(again)).await;
         assert_eq!(code, 404, "{answer}");
@@ -216,6 +220,7 @@ async fn an_operator_sees_an_unreadable_state_and_gives_it_up() {
         );
         assert!(entry["at"].as_str().is_some_and(|at| at.ends_with('Z')), "{entry}");
     }
+    assert_eq!(post_one(&bridge, &resolved(&victim)).await.verdicts(), json!({ "no_evidence": 1 }));
     let (_, shown, _) = bridge.cli(&["audit", "--act", "drop_state"]);
     assert!(shown.contains(&format!("state of {VICTIM_KEY}")), "{shown}");
     assert_eq!(scale_ins(&bridge), [NEIGHBOUR], "the deferred scale-in went with the state");
@@ -226,9 +231,7 @@ async fn an_operator_sees_an_unreadable_state_and_gives_it_up() {
 async fn a_state_is_given_up_by_its_key_before_it_was_needed_and_by_its_number_without_a_key() {
     let mut bridge = Bridge::start().await;
     let pod = pending_pod(VICTIM, "a");
-    let post =
-        async |bridge: &Bridge, alert: &Value| bridge.post(notification(std::slice::from_ref(alert))).await;
-    assert_eq!(post(&bridge, &pod).await.verdicts(), json!({ "emitted": 1 }));
+    assert_eq!(post_one(&bridge, &pod).await.verdicts(), json!({ "emitted": 1 }));
     restart_with(&mut bridge, "dictionary = 99").await;
     assert_eq!(bridge.get_json("/api/v1/status").await["unreadable_rows"], Value::Null);
     let (code, shown, error) =
@@ -237,12 +240,12 @@ async fn a_state_is_given_up_by_its_key_before_it_was_needed_and_by_its_number_w
     let dropped: Value = serde_json::from_str(&shown).expect("JSON");
     assert_eq!(dropped["target"], VICTIM_KEY);
     // Without a state, a resolve is no evidence.
-    assert_eq!(post(&bridge, &resolved(&pod)).await.verdicts(), json!({ "no_evidence": 1 }));
+    assert_eq!(post_one(&bridge, &resolved(&pod)).await.verdicts(), json!({ "no_evidence": 1 }));
 
     let pod = pending_pod(VICTIM, "b");
-    assert_eq!(post(&bridge, &pod).await.verdicts(), json!({ "emitted": 1 }));
+    assert_eq!(post_one(&bridge, &pod).await.verdicts(), json!({ "emitted": 1 }));
     restart_with(&mut bridge, "key = CAST(key AS BLOB)").await;
-    assert_eq!(post(&bridge, &pod).await.status, 503);
+    assert_eq!(post_one(&bridge, &pod).await.status, 503);
     let rows = bridge.get_json("/api/v1/status").await["unreadable_rows"].clone();
     assert_eq!(rows[0]["target"], Value::Null, "{rows}");
     let number = format!("#{}", rows[0]["row"]);
@@ -255,6 +258,6 @@ async fn a_state_is_given_up_by_its_key_before_it_was_needed_and_by_its_number_w
         code == Some(0) && shown.starts_with(&format!("dropped the state of {number}")),
         "{shown}{error}"
     );
-    assert_eq!(post(&bridge, &pod).await.verdicts(), json!({ "emitted": 1 }));
+    assert_eq!(post_one(&bridge, &pod).await.verdicts(), json!({ "emitted": 1 }));
     assert_eq!(drops(&bridge).await.len(), 2);
 }

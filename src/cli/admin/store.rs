@@ -21,7 +21,7 @@ enum StoreCommand {
     /// Give up the state of a target that cannot be read
     ///
     /// The state is deleted, with its deferred actions. Alerts about the target are accepted again: those that still
-    /// fire increase capacity again. `status` lists the targets whose state cannot be read.
+    /// fire increase capacity again and never decrease it. `status` lists the targets whose state cannot be read.
     Drop {
         #[command(flatten)]
         server: Server,
@@ -63,12 +63,13 @@ pub(super) fn name(row: &UnreadableRowView) -> String {
 }
 
 fn text(dropped: &UnreadableRowView) -> String {
-    format!(
-        "dropped the state of {} (row #{}, unreadable since {})\n\
-         The target has no state now: alerts that still fire increase capacity again when they are received, and an\n\
-         alert that resolves before that decreases nothing. Deferred actions of the target are gone.\n",
-        name(dropped),
-        dropped.row,
-        cell(&dropped.since),
-    )
+    let (name, row, since) = (name(dropped), dropped.row, cell(&dropped.since));
+    let what_follows = match dropped.target {
+        Some(_) => {
+            "The target has no state now: alerts that still fire increase capacity again and never decrease it."
+        }
+        // Without its key, the target cannot be told from a new one.
+        None => "The target is a new one now: alerts that still fire increase capacity again.",
+    };
+    format!("dropped the state of {name} (row #{row}, unreadable since {since})\n{what_follows}\n")
 }
