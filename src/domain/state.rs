@@ -38,6 +38,10 @@ pub struct TargetState {
     /// Cooldowns after earlier emissions.
     #[serde(default, skip_serializing_if = "Cooldowns::is_empty")]
     pub cooldowns: Cooldowns,
+    /// When an earlier state was dropped because it could not be read. What was known before is lost, as with a lost
+    /// store: occurrences that started before this time are adopted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub known_since: Option<Time>,
 }
 
 /// Until when emissions about a target block later ones: increases are blocked by increases only, decreases
@@ -174,7 +178,8 @@ pub struct Episode {
     /// is almost always only one.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub sources: Vec<Name>,
-    /// Whether one of its occurrences started before this store was created. Such an episode cannot decrease
+    /// Whether one of its occurrences started before this store was created, or before an earlier state of the target
+    /// was dropped. Such an episode cannot decrease
     /// capacity.
     #[serde(default)]
     pub adopted: bool,
@@ -290,9 +295,10 @@ impl HasAlertKey for LastResolve {
 }
 
 impl TargetState {
-    /// Whether the state can be deleted: it has no rule state, resolve or cooldown.
+    /// Whether the state can be deleted: it has no rule state, resolve or cooldown, and none was dropped before it.
     pub fn is_empty(&self) -> bool {
         self.last_resolves.is_empty()
+            && self.known_since.is_none()
             && self.cooldowns.is_empty()
             && self.rules.values().all(RuleState::is_empty)
     }

@@ -67,6 +67,15 @@ impl Initiator {
         Ok(Self { actor, reason: Some(parse::required_text("reason", reason)?) })
     }
 
+    /// The initiator of an act that requires a reason. Without an author it is `unknown`.
+    ///
+    /// # Errors
+    /// The reason is empty, or one of the texts is too long or has control characters.
+    pub(crate) fn from_request_with_reason(author: Option<&str>, reason: &str) -> Result<Self, Error> {
+        let by = Self::from_request(author, None)?;
+        Ok(Self { reason: Some(parse::required_text("reason", reason)?), ..by })
+    }
+
     /// The reason; empty if none was given.
     pub(crate) fn reason_text(&self) -> &str {
         self.reason.as_deref().unwrap_or_default()
@@ -95,5 +104,8 @@ mod tests {
         }
         Initiator::with_reason("ann", " ").unwrap_err();
         Initiator::with_reason("", "upgrade").unwrap_err();
+        Initiator::from_request_with_reason(None, " ").unwrap_err();
+        let by = Initiator::from_request_with_reason(None, " upgrade ").unwrap();
+        assert_eq!((by.actor.as_str(), by.reason_text()), ("unknown", "upgrade"));
     }
 }

@@ -1,7 +1,7 @@
 //! The audit trail: every act of an operator, with its actor, reason and outcome.
 //!
-//! - A pause, its end, a redrive and a discard are committed together with their entries. A rejected one (404, 409) has
-//!   no entry.
+//! - A pause, its end, a redrive, a discard and the drop of an unreadable state are committed together with their entries.
+//!   A rejected one (404, 409) has no entry.
 //! - A bulk operation has one entry. It is written first, as `running`, before the first dead letter changes. Each
 //!   change then updates its counts in the same transaction, and the end sets the outcome. So the counts are exact
 //!   wherever it stops, also if the process is killed.
@@ -29,10 +29,11 @@ pub(super) enum OperatorAct {
     BulkRedrive,
     BulkDiscard,
     Reload,
+    DropState,
 }
 
 impl OperatorAct {
-    const ALL: [Self; 7] = [
+    const ALL: [Self; 8] = [
         Self::Pause,
         Self::Resume,
         Self::Redrive,
@@ -40,6 +41,7 @@ impl OperatorAct {
         Self::BulkRedrive,
         Self::BulkDiscard,
         Self::Reload,
+        Self::DropState,
     ];
 
     /// The name in the store and in the API.
@@ -52,6 +54,7 @@ impl OperatorAct {
             Self::BulkRedrive => "bulk_redrive",
             Self::BulkDiscard => "bulk_discard",
             Self::Reload => "reload",
+            Self::DropState => "drop_state",
         }
     }
 }

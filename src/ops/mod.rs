@@ -1,4 +1,5 @@
-//! What operators do and read: pauses, dead letters, reloads and their audit trail, and the queries of the admin API.
+//! What operators do and read: pauses, dead letters, reloads, unreadable states and their audit trail, and the queries of
+//! the admin API.
 //!
 //! [`Ops`] is the only door: HTTP handlers extract parameters, call it and convert errors. Nothing here knows HTTP.
 //! The types of requests and responses are in [`api`]; the command line reads the same types that the bridge writes.
@@ -21,6 +22,7 @@ mod parse;
 mod pauses;
 mod reload;
 mod status;
+mod unreadable_states;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

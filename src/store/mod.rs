@@ -379,8 +379,9 @@ impl Store {
         self.snapshot().unreadable_rows
     }
 
-    /// Gives up the state of a target that cannot be read: it is deleted, as if the target had never had one. When
-    /// this returns `Ok`, that is on disk, with `audit`.
+    /// Gives up the state of a target that cannot be read. Of the new one, only
+    /// [`known_since`](crate::domain::state::TargetState::known_since) is set; if the target's key cannot be read
+    /// either, there is none. When this returns `Ok`, that is on disk, with `audit`.
     ///
     /// # Errors
     /// Nothing has changed; see `DropError`.

@@ -4,14 +4,14 @@ use std::process::ExitCode;
 
 use clap::Args;
 
-use super::{cell, fetch_pages, optional_cell};
+use super::{cell, fetch_pages, optional_cell, store};
 use crate::cli::client::{ClientError, Raw, Server};
 use crate::cli::output::{Format, OutputArgs, print, print_json, table};
 use crate::ops::api::{
     AuditDetails, AuditEntryView, AuditPage, BulkDetails, DeadLetterSelector, ListAuditParams, PauseView,
 };
 
-/// Show what operators did, newest first: pauses, redrives, discards and reloads
+/// Show what operators did, newest first: pauses, redrives, discards, reloads and dropped states
 #[derive(Debug, Args)]
 pub(crate) struct Audit {
     #[command(flatten)]
@@ -19,7 +19,7 @@ pub(crate) struct Audit {
     /// Filter by actor
     #[arg(long)]
     actor: Option<String>,
-    /// Filter by act: pause, resume, redrive, discard, bulk_redrive, bulk_discard or reload
+    /// Filter by act: pause, resume, redrive, discard, bulk_redrive, bulk_discard, reload or drop_state
     #[arg(long)]
     act: Option<String>,
     /// Earliest time: RFC 3339, or a duration before now such as 90m
@@ -79,6 +79,7 @@ fn about(details: &AuditDetails) -> String {
     parts.extend(details.pause.as_ref().map(about_pause));
     parts.extend(details.dead_letter.clone());
     parts.extend(details.bulk.as_ref().map(about_bulk));
+    parts.extend(details.dropped_state.as_ref().map(|row| format!("state of {}", store::name(row))));
     if let Some(reload) = &details.reload {
         parts.extend(reload.changed.iter().cloned());
         parts.extend(reload.needs_restart.iter().map(|key| format!("{key} needs a restart")));
@@ -139,6 +140,8 @@ mod tests {
         let reload = json!({ "changed": ["rule nodes changed"], "needs_restart": ["server"] });
         assert_eq!(shown(json!({ "reload": reload })), "rule nodes changed; server needs a restart");
         assert_eq!(shown(json!({ "errors": ["E012"], "reload": { "attempts": 3 } })), "3 attempts; E012");
+        let row = json!({ "row": 17, "since": "", "error": "" });
+        assert_eq!(shown(json!({ "dropped_state": row })), "state of #17");
         assert_eq!(shown(json!({})), "-");
     }
 }

@@ -5,6 +5,7 @@ mod dead_letters;
 mod decisions;
 mod pauses;
 mod status;
+mod store;
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -20,6 +21,7 @@ pub(super) use dead_letters::DeadLetters;
 pub(super) use decisions::{Decisions, Event};
 pub(super) use pauses::{Pause, Resume};
 pub(super) use status::{Episodes, Reload, Status};
+pub(super) use store::Store;
 
 /// Maximum number of items that the bridge returns in one page.
 const MAX_PAGE_SIZE: usize = 1000;

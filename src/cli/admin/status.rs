@@ -6,12 +6,12 @@ use std::process::ExitCode;
 use clap::Args;
 use serde_json::json;
 
-use super::{InitiatorArgs, Watch, cell, fetch_pages, list_cell, optional_cell};
+use super::{InitiatorArgs, Watch, cell, fetch_pages, list_cell, optional_cell, store};
 use crate::cli::client::{ClientError, Raw, Server};
 use crate::cli::output::{Format, OutputArgs, print, print_json, table};
 use crate::ops::api::{
     self, DeferredView, DestinationView, EpisodePage, EpisodeView, ListEpisodesParams, ReloadReport,
-    SourceView,
+    SourceView, UnreadableRowView,
 };
 
 /// Show the status of a running bridge
@@ -72,7 +72,22 @@ fn summary(status: &api::Status) -> String {
     shown += &format!("pauses: {}\n", status.pauses);
     shown += &format!("open episodes: {}\n", counts(&status.open_episodes));
     shown += &format!("deferred: {}\n", counts(&status.deferred));
+    shown + &unreadable(&status.unreadable_rows)
+}
+
+/// What cannot be read, what follows from it, and how to end it.
+fn unreadable(rows: &[UnreadableRowView]) -> String {
+    if rows.is_empty() {
+        return String::new();
+    }
+    let mut shown = format!("UNREADABLE STATES: {}\n", rows.len());
+    for row in rows {
+        let (since, error) = (cell(&row.since), cell(&row.error));
+        shown += &format!("  {} (row #{}) since {since}: {error}\n", store::name(row), row.row);
+    }
     shown
+        + "Alerts about these targets get 503, and Alertmanager sends them again; deferred actions of these targets wait.\n\
+           Everything else goes on. To give up a state: scalebridge store drop TARGET --reason TEXT\n"
 }
 
 fn counts<K: AsRef<str>>(counts: &BTreeMap<K, u64>) -> String {

@@ -148,7 +148,7 @@ impl ActionAttempt<'_, '_> {
         } else if episode.adopted {
             Some(Outcome::with_detail(
                 Verdict::NoEvidence,
-                "an alert of the episode started before this store was created",
+                "an alert of the episode started before this store was created, or before the target's state was dropped",
             ))
         } else if episode.expired {
             Some(Outcome::with_detail(Verdict::NoEvidence, "an alert of the episode has expired"))

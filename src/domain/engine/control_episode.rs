@@ -2,7 +2,7 @@
 //! instead of emitting events.
 
 use super::delta::RuleDelta;
-use super::episode::open_occurrences;
+use super::episode::{Opening, open_occurrences};
 use super::outcome::{DecisionLog, Outcome};
 use super::step::StepContext;
 use crate::domain::alert_key::AlertKey;
@@ -42,7 +42,8 @@ pub(super) fn evaluate_episode(
     log.record_if_any(Outcome::new(Verdict::Expired), expired);
     if !opened.is_empty() {
         let alerts: Vec<AlertKey> = opened.iter().map(|opened| opened.occurrence.alert.clone()).collect();
-        let (episode, is_new) = open_occurrences(step.context, key, &mut episode, name, opened, None);
+        let opening = Opening { opened, known_since: None, expired_episode: None };
+        let (episode, is_new) = open_occurrences(step.context, key, &mut episode, name, opening);
         if is_new {
             begin(step, name, key, &episode.scope, now);
         }

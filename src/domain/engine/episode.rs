@@ -34,7 +34,7 @@ pub(super) fn evaluate_episode(
     let mode = rule.map_or(Mode::Active, |rule| rule.mode);
     let outranked = outranked_by(step, state, name, !delta.opened.is_empty());
     let mut log = DecisionLog::new(Some(name), key);
-    let TargetState { sequence, rules, cooldowns, .. } = state;
+    let TargetState { sequence, rules, cooldowns, known_since, .. } = state;
     let rule_state = rules.get_or_default(name);
     let RuleState { budget_expiries, shadow, pending_close, expired_episode, .. } = rule_state;
     let mut episode = rule_state.episode.take();
@@ -55,7 +55,8 @@ pub(super) fn evaluate_episode(
         }
         _ => None,
     };
-    act_on_opened(attempt.as_mut(), &mut episode, expired_episode.as_deref(), opened, had_grown, &mut log);
+    let opened = Opening { opened, known_since: *known_since, expired_episode: expired_episode.as_deref() };
+    act_on_opened(attempt.as_mut(), &mut episode, opened, had_grown, &mut log);
     let is_over = episode.as_ref().is_some_and(|episode| episode.open.is_empty());
     if let Some(Episode { id, .. }) = episode.as_deref().filter(|episode| is_over && episode.expired) {
         let until = now.after(policy.expired_episode_retention);
@@ -97,24 +98,30 @@ fn log_without_action(
     log.record_if_any(Outcome::new(Verdict::Expired), expired);
 }
 
+/// Occurrences that open, and what their target's state knows of the time before them.
+pub(super) struct Opening<'a> {
+    pub opened: AlertMap<Opened>,
+    /// See [`TargetState::known_since`].
+    pub known_since: Option<Time>,
+    pub expired_episode: Option<&'a ExpiredEpisode>,
+}
+
 /// Adds opened occurrences to the episode and executes the `on_firing` action.
 fn act_on_opened(
     attempt: Option<&mut ActionAttempt<'_, '_>>,
     episode: &mut Option<Box<Episode>>,
-    expired_episode: Option<&ExpiredEpisode>,
-    opened: AlertMap<Opened>,
+    opening: Opening<'_>,
     had_grown: bool,
     log: &mut DecisionLog<'_>,
 ) {
-    if opened.is_empty() {
+    if opening.opened.is_empty() {
         return;
     }
-    let alerts: Vec<AlertKey> = opened.iter().map(|opened| opened.occurrence.alert.clone()).collect();
+    let alerts: Vec<AlertKey> = opening.opened.iter().map(|opened| opened.occurrence.alert.clone()).collect();
     let outcome = match attempt {
         Some(attempt) => {
             let (context, key, rule) = (attempt.step.context, attempt.key, attempt.rule);
-            let (episode, is_new) =
-                open_occurrences(context, key, episode, &rule.name, opened, expired_episode);
+            let (episode, is_new) = open_occurrences(context, key, episode, &rule.name, opening);
             let outcome = attempt.on_firing(episode, is_new, had_grown, &alerts, log);
             outcome.for_episode(Phase::Firing, episode, Some(rule))
         }
@@ -173,9 +180,10 @@ pub(super) fn open_occurrences<'a>(
     key: &TargetKey,
     episode: &'a mut Option<Box<Episode>>,
     rule: &Name,
-    opened: AlertMap<Opened>,
-    expired_episode: Option<&ExpiredEpisode>,
+    opening: Opening<'_>,
 ) -> (&'a mut Episode, bool) {
+    let Opening { opened, known_since, expired_episode } = opening;
+    let created = known_since.map_or(context.created, |since| since.max(context.created));
     let is_new = episode.is_none();
     let id = if is_new { emit::episode_id(rule, key, &opened, expired_episode) } else { Arc::default() };
     for Opened { occurrence, scope, parameters, .. } in opened {
@@ -195,7 +203,7 @@ pub(super) fn open_occurrences<'a>(
                 parameters: BTreeMap::new(),
             })
         });
-        episode.adopted |= occurrence.starts_at < context.created;
+        episode.adopted |= occurrence.starts_at < created;
         if let Err(at) = episode.sources.binary_search(&occurrence.alert.source) {
             episode.sources.insert(at, occurrence.alert.source.clone());
         }

@@ -16,6 +16,7 @@ mod pauses;
 pub(super) mod problem;
 pub(super) mod reload;
 mod status;
+mod unreadable_states;
 
 use axum::Router;
 
@@ -33,6 +34,7 @@ fn operations() -> Vec<Operation> {
         episodes::operations(),
         dead_letters::operations(),
         pauses::operations(),
+        unreadable_states::operations(),
         audit::operations(),
     ];
     resources.into_iter().flatten().collect()

@@ -5,6 +5,7 @@ use axum::response::{IntoResponse, Response};
 
 use crate::ops::api::Problem;
 use crate::ops::{Error, ReloadError};
+use crate::store;
 
 pub(crate) fn new(status: StatusCode, detail: impl Into<String>) -> Problem {
     Problem {
@@ -37,7 +38,11 @@ impl From<Error> for Problem {
             Error::Conflict(detail) => new(StatusCode::CONFLICT, detail),
             Error::Store(error) => {
                 tracing::error!(%error, "admin request failed in the store");
-                unavailable("store unavailable, retry; the cause is in the log of scalebridge")
+                match error {
+                    // Lasts until an operator gives the state up, so the text says how.
+                    store::Error::Unreadable(states) => unavailable(states.to_string()),
+                    _ => unavailable("store unavailable, retry; the cause is in the log of scalebridge"),
+                }
             }
         }
     }

@@ -7,6 +7,7 @@ use super::Word;
 use super::dead_letters::DeadLetterSelector;
 use super::pauses::PauseView;
 use super::reload::ReloadReport;
+use super::unreadable_states::UnreadableRowView;
 use crate::json::lenient;
 
 /// The act was performed.
@@ -25,7 +26,7 @@ pub(crate) struct ListAuditParams {
     /// Filter by actor.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub actor: Option<String>,
-    /// Filter by act: `pause`, `resume`, `redrive`, `discard`, `bulk_redrive`, `bulk_discard` or `reload`.
+    /// Filter by act: `pause`, `resume`, `redrive`, `discard`, `bulk_redrive`, `bulk_discard`, `reload` or `drop_state`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub act: Option<String>,
     /// Earliest time: RFC 3339, or a duration before now such as 90m.
@@ -63,7 +64,7 @@ pub(crate) struct AuditEntryView {
     pub at: String,
     /// Who performed it: the author of the request, `unknown`, `signal` or `file watcher`.
     pub actor: String,
-    /// `pause`, `resume`, `redrive`, `discard`, `bulk_redrive`, `bulk_discard` or `reload`.
+    /// `pause`, `resume`, `redrive`, `discard`, `bulk_redrive`, `bulk_discard`, `reload` or `drop_state`.
     pub act: Word,
     /// What it concerned, and what came of it.
     #[serde(flatten)]
@@ -97,6 +98,9 @@ pub(crate) struct AuditDetails {
     /// What a reload changed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reload: Option<ReloadDetails>,
+    /// The unreadable state that was given up.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dropped_state: Option<UnreadableRowView>,
 }
 
 impl AuditDetails {

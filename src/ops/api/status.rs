@@ -6,6 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::Word;
+use super::unreadable_states::UnreadableRowView;
 
 /// The status of the bridge.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -34,6 +35,9 @@ pub(crate) struct Status {
     pub open_episodes: BTreeMap<String, u64>,
     /// Number of deferred actions and late firings by blocking verdict.
     pub deferred: BTreeMap<Word, u64>,
+    /// States of targets that cannot be read, as far as they were found: each is found when it is needed.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unreadable_rows: Vec<UnreadableRowView>,
 }
 
 /// The active configuration, and the result of the last reload.

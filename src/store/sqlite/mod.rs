@@ -424,7 +424,8 @@ impl History for Sqlite {
 
     async fn states(&self, after: Option<StateCursor>, max: usize) -> Result<Vec<StoredState>, Error> {
         let after = after.map_or(i64::MIN, StateCursor::position);
-        self.read(move |reader| query::states(reader, after, max)).await
+        let quarantine = self.quarantine.clone();
+        self.read(move |reader| query::states(reader, &quarantine, after, max)).await
     }
 
     async fn audit_trail(&self, query: AuditQuery) -> Result<AuditPage, Error> {

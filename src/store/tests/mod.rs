@@ -13,6 +13,7 @@ mod properties;
 mod query;
 mod tally;
 mod undelivered_decreases;
+mod unreadable;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::store::Tally;
 
-fn counted<'a>(states: impl IntoIterator<Item = &'a TargetState>) -> Tally {
+pub(super) fn counted<'a>(states: impl IntoIterator<Item = &'a TargetState>) -> Tally {
     let mut tally = Tally::default();
     for state in states {
         for rule in state.open_episodes() {

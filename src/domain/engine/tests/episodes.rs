@@ -106,6 +106,19 @@ fn an_adopted_alert_scales_out_but_not_in() {
 }
 
 #[test]
+fn an_alert_that_started_before_the_state_was_dropped_scales_out_but_not_in() {
+    let mut world = Setup::default().world();
+    world.post(1, vec![firing("a", 0)]);
+    let [(_, state)] = &mut world.states.iter_mut().collect::<Vec<_>>()[..] else { panic!("one target") };
+    **state = TargetState { known_since: Some(at(10)), ..TargetState::default() }.into();
+    assert_eq!(summary(&world.post(20, vec![firing("a", 0)])), "emitted×1 scale_out +2");
+    assert_eq!(summary(&world.post(60, vec![resolved("a", 0, 50)])), "no_evidence×1");
+    assert_eq!(summary(&world.post(1000, vec![firing("a", 990)])), "emitted×1 scale_out +2");
+    let later = world.post(1060, vec![resolved("a", 990, 1050)]);
+    assert_eq!(summary(&later), "emitted×1 scale_in -1", "an alert that started later is evidence");
+}
+
+#[test]
 fn a_store_lost_in_the_middle_of_an_incident_sends_the_same_event_again() {
     let mut world = Setup::default().world();
     let before = world.post(1, vec![firing("a", 0), firing("b", 0)]);

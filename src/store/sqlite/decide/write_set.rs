@@ -70,6 +70,16 @@ pub(crate) struct NewState {
     pub had_open_episode: bool,
 }
 
+impl NewState {
+    /// The state of a target whose earlier state was dropped.
+    pub(crate) fn known_since(key: TargetKey, now: Time) -> serde_json::Result<Self> {
+        let state = TargetState { known_since: Some(now), ..TargetState::default() };
+        let encoded = states::encode(json::to_string(&state, STATE_CAPACITY)?);
+        let (alerts, open_episodes) = Default::default();
+        Ok(Self { key, state: Arc::new(state), encoded, alerts, open_episodes, had_open_episode: false })
+    }
+}
+
 /// A decision record.
 pub(crate) struct RecordWrite {
     pub targets: Vec<Fingerprint>,

@@ -1,18 +1,20 @@
 //! Queries of the API on the reading connection, in short steps so that other readers do not wait for long.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OptionalExtension, params};
 
 use crate::domain::event::id_prefix;
-use crate::domain::target::TargetKey;
 use crate::domain::time::Time;
 use crate::store::query::MAX_RECORD_PAGE_BYTES;
-use crate::store::sqlite::codec::{self, compression, event_blocks};
+use crate::store::sqlite::codec::{compression, event_blocks};
 use crate::store::sqlite::committed::index::Fingerprint;
+use crate::store::sqlite::committed::quarantine::Quarantine;
 use crate::store::sqlite::file::delivery_state::DeliveryState as RowState;
 use crate::store::sqlite::tables::routes;
+use crate::store::sqlite::tables::states::{is_damage, read_state};
 use crate::store::{
     Delivery, DeliveryState, EventSeq, RecordCursor, RecordQuery, Records, StateCursor, StoredEvent,
     StoredRecord, StoredState,
@@ -225,23 +227,35 @@ pub(crate) fn find_event(reader: &Connection, id: &str, below: i64) -> rusqlite:
     Ok(ScanStep::Found(Box::new(FoundEvent { seq: EventSeq(seq), event, below_cursor })))
 }
 
-/// Lists the states of targets above an id, by id. A state that cannot be read is logged and left out.
-pub(crate) fn states(reader: &Connection, after: i64, max: usize) -> rusqlite::Result<Vec<StoredState>> {
-    let mut states = reader.prepare_cached(
-        "SELECT id, key, state, dictionary FROM targets WHERE id > ?1 ORDER BY id LIMIT ?2",
-    )?;
-    let max = i64::try_from(max).unwrap_or(i64::MAX);
-    let mut rows = states.query([after, max])?;
+/// Lists the states of targets above an id, by id: `max`, unless there are no more. States that cannot be read are left
+/// out. Each row is read by itself, so that a damaged one does not fail the others.
+pub(crate) fn states(
+    reader: &Connection,
+    quarantine: &Quarantine,
+    mut after: i64,
+    max: usize,
+) -> rusqlite::Result<Vec<StoredState>> {
+    let mut ids = reader.prepare_cached("SELECT id FROM targets WHERE id > ?1 ORDER BY id LIMIT ?2")?;
     let mut found = Vec::new();
-    while let Some(row) = rows.next()? {
-        let (id, key) = (row.get(0)?, TargetKey::from_stored(row.get_ref(1)?.as_str()?));
-        let state = match codec::states::decode(row.get_ref(2)?, row.get(3)?) {
-            Ok(text) => serde_json::from_str(&text).map_err(|error| error.to_string()),
-            Err(error) => Err(error.to_string()),
-        };
-        match state {
-            Ok(state) => found.push(StoredState { cursor: StateCursor::new(id), key, state }),
-            Err(error) => tracing::error!(error, target = %key, "target state unreadable"),
+    while found.len() < max {
+        let room = i64::try_from(max - found.len()).unwrap_or(i64::MAX);
+        let ids = ids.query_map([after, room], |row| row.get(0))?.collect::<Result<Vec<i64>, _>>()?;
+        let Some(last) = ids.last() else { break };
+        after = *last;
+        for id in ids {
+            match read_state(reader, id) {
+                Ok(known) => found.extend(known.map(|known| StoredState {
+                    cursor: StateCursor::new(id),
+                    key: known.key,
+                    state: Arc::unwrap_or_clone(known.state),
+                })),
+                // What is in quarantine has been logged.
+                Err(_) if quarantine.contains(id) => {}
+                Err(error) if is_damage(&error) => {
+                    tracing::error!(%error, row = id, "target state unreadable, left out of a list");
+                }
+                Err(error) => return Err(error),
+            }
         }
     }
     Ok(found)

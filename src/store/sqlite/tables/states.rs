@@ -149,31 +149,43 @@ impl StateTable {
         Ok(id)
     }
 
-    /// Deletes the row of a target that is in quarantine. The counts of open episodes and deferred actions are
-    /// counted anew, because it is unknown what the row added to them.
+    /// Replaces the state of a target in quarantine by one that only says since when something is known. Without a
+    /// readable key, there is no target to know something about, and the row is deleted. The counts of open episodes
+    /// and deferred actions are counted anew, because it is unknown what the row added to them.
     pub(crate) fn drop_unreadable(
         &self,
         connection: &Connection,
         batch: &mut WriteBatch,
         now: Time,
-        id: i64,
+        row: UnreadableRow,
     ) -> rusqlite::Result<()> {
+        let id = row.id;
         let hash = self.quarantine.hash(id).unwrap_or(Fingerprint([0; 16]));
         let mut alerts = connection.prepare_cached("SELECT alerts FROM targets WHERE id = ?1")?;
-        let alerts: Vec<u8> = alerts.query_row([id], |row| row.get(0)).optional()?.unwrap_or_default();
+        // They may be damaged, too. An alert that the index still has at a deleted target is at no target.
+        let alerts: Vec<u8> = match alerts.query_row([id], |row| row.get(0)) {
+            Err(error) if !is_damage(&error) => return Err(error),
+            alerts => alerts.unwrap_or_default(),
+        };
         let alerts: Vec<Fingerprint> =
             alerts.as_chunks::<16>().0.iter().map(|alert| Fingerprint(*alert)).collect();
-        delete_target(connection, hash, id, now)?;
+        let state = row.target.map(|key| NewState::known_since(key, now)).transpose();
+        let state = state.map_err(|error| rusqlite::Error::ToSqlConversionFailure(Box::new(error)))?;
+        let state = match state {
+            Some(state) => {
+                put_row(connection, batch, Some(id), hash, None, &state, &Some(Vec::new()))?;
+                let NewState { key, state, .. } = state;
+                Some(Arc::new(CachedTarget { key, state, firing: Some(Vec::new()) }))
+            }
+            None => {
+                delete_target(connection, hash, id, now)?;
+                None
+            }
+        };
         update_recheck_queue(connection, batch, id, (true, false))?;
         let (overlay, below) = batch.index_mut();
-        let change = TargetChange {
-            id,
-            hash,
-            state: None,
-            removed_alerts: &alerts,
-            added_alerts: &[],
-            due: (None, None),
-        };
+        let change =
+            TargetChange { id, hash, state, removed_alerts: &alerts, added_alerts: &[], due: (None, None) };
         overlay.put(&self.index, below, change);
         batch.current.recounted = Some(self.count_states(connection)?);
         Ok(())
@@ -199,7 +211,7 @@ impl StateTable {
 }
 
 /// Whether the error is about what is stored in a row, and not about reading at this time.
-fn is_damage(error: &rusqlite::Error) -> bool {
+pub(crate) fn is_damage(error: &rusqlite::Error) -> bool {
     match error {
         rusqlite::Error::SqliteFailure(failure, _) => failure.code == ErrorCode::DatabaseCorrupt,
         rusqlite::Error::FromSqlConversionFailure(..)
@@ -210,7 +222,8 @@ fn is_damage(error: &rusqlite::Error) -> bool {
     }
 }
 
-fn read_state(connection: &Connection, id: i64) -> rusqlite::Result<Option<CachedTarget>> {
+/// Reads the state of a target; `None` if it does not exist.
+pub(crate) fn read_state(connection: &Connection, id: i64) -> rusqlite::Result<Option<CachedTarget>> {
     let mut read = connection
         .prepare_cached("SELECT key, state, firing_events, dictionary FROM targets WHERE id = ?1")?;
     let found = read.query_row([id], |row| {

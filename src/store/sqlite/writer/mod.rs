@@ -448,7 +448,7 @@ impl Writer {
         let Some(found) = self.states.quarantine.rows().into_iter().find(|found| found.id == row) else {
             return Ok(Err(DropError::NotUnreadable));
         };
-        self.states.drop_unreadable(&self.connection, batch, now, row)?;
+        self.states.drop_unreadable(&self.connection, batch, now, found.clone())?;
         batch.current.dropped.push(row);
         Ok(Ok(found))
     }
