@@ -1,9 +1,24 @@
-//! [`Outbox`] for [`Store`].
+//! [`Outbox`] and [`RetirementOutbox`] for [`Store`].
 
 use super::Outbox;
 use crate::domain::name::Name;
 use crate::domain::time::Time;
 use crate::store::{Claimed, Error, EventSeq, Settlement, Store};
+
+/// The operations of the store that a retirement uses, in addition to those of a worker.
+pub(super) trait RetirementOutbox: Outbox {
+    /// Makes the claimed deliveries of a worker that has ended claimable.
+    fn release_claims(&self, destination: &Name) -> Result<(), Error>;
+
+    /// Makes claimed deliveries and those that wait for a retry claimable. The caller is the only one that claims.
+    fn release_all(&self, destination: &Name) -> Result<(), Error>;
+
+    /// The number of unsettled deliveries.
+    fn undelivered(&self, destination: &Name) -> u64;
+
+    /// Stores the position of the destination and closes its lane.
+    fn remove_destination(&self, destination: &Name) -> impl Future<Output = Result<(), Error>> + Send;
+}
 
 impl Outbox for Store {
     async fn claim(&self, destination: &Name, max: usize) -> Result<Vec<Claimed>, Error> {
@@ -24,5 +39,23 @@ impl Outbox for Store {
 
     fn now(&self) -> Time {
         Self::now(self)
+    }
+}
+
+impl RetirementOutbox for Store {
+    fn release_claims(&self, destination: &Name) -> Result<(), Error> {
+        Self::release_claims(self, destination)
+    }
+
+    fn release_all(&self, destination: &Name) -> Result<(), Error> {
+        Self::release_all(self, destination)
+    }
+
+    fn undelivered(&self, destination: &Name) -> u64 {
+        Self::undelivered_at(self, destination)
+    }
+
+    async fn remove_destination(&self, destination: &Name) -> Result<(), Error> {
+        Self::remove_destination(self, destination).await
     }
 }

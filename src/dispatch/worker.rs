@@ -17,8 +17,11 @@ use crate::domain::name::Name;
 use crate::domain::retry::{Backoff, BackoffError};
 use crate::store;
 
+mod handle;
 #[cfg(test)]
 mod tests;
+
+pub(crate) use handle::{WorkerGuard, WorkerHandle};
 
 /// The minimum time between two claims while calls are in flight and the last claim returned fewer
 /// deliveries than its limit, so that events that arrive within it share a call. An idle worker claims at
