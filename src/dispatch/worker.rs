@@ -21,7 +21,9 @@ mod handle;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use handle::{WorkerGuard, WorkerHandle};
+#[cfg(test)]
+pub(crate) use handle::WorkerGuard;
+pub(crate) use handle::WorkerHandle;
 
 /// The minimum time between two claims while calls are in flight and the last claim returned fewer
 /// deliveries than its limit, so that events that arrive within it share a call. An idle worker claims at

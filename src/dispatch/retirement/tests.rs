@@ -57,8 +57,8 @@ struct Shared {
     /// Whether no delivery can be claimed.
     is_withheld: AtomicBool,
     released: Notify,
-    /// The deliveries of each settlement.
-    settled: Mutex<Vec<usize>>,
+    /// The outcomes of each call of `settle`.
+    settled: Mutex<Vec<Vec<Settlement>>>,
 }
 
 fn clock() -> WallClock {
@@ -178,9 +178,9 @@ impl Outbox for FaultyOutbox {
 
     async fn settle(&self, destination: &Name, settled: Vec<(EventSeq, Settlement)>) -> Result<(), Error> {
         self.perform(Operation::Settle).await?;
-        let count = settled.len();
+        let outcomes = settled.iter().map(|(_, settlement)| settlement.clone()).collect();
         self.store.settle(destination, settled).await?;
-        self.shared.settled.lock().push(count);
+        self.shared.settled.lock().push(outcomes);
         Ok(())
     }
 

@@ -52,7 +52,7 @@ async fn check(
 
 /// The state is told before the drain of that state begins.
 async fn eventually_dead(outbox: &FaultyOutbox, count: usize) {
-    while outbox.shared.settled.lock().iter().sum::<usize>() < count {
+    while outbox.shared.settled.lock().iter().map(Vec::len).sum::<usize>() < count {
         tokio::task::yield_now().await;
     }
 }
