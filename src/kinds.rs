@@ -15,8 +15,6 @@ use crate::sources::SourceKind;
 pub(crate) type Settings = config::Settings<DestinationSettings, SourceKind>;
 /// A valid configuration.
 pub(crate) type Loaded = config::Loaded<DestinationSettings, SourceKind>;
-/// A receiver of events.
-pub(crate) type Destination = config::Destination<DestinationSettings>;
 
 /// See [`config::load`].
 ///

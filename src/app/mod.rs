@@ -7,7 +7,6 @@ mod listener;
 mod reload;
 mod running;
 mod watch;
-mod workers;
 
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};

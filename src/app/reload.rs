@@ -2,38 +2,24 @@
 //!
 //! All steps that can fail come first: reading and checking the files, connecting new destinations, adding
 //! them to the store. Then the rules are exchanged in one step; transactions in progress finish with the
-//! old ones. Removed destinations come last: when no transaction uses the old rules any more, their
-//! workers settle the claimed deliveries, and undelivered events become dead letters.
+//! old ones. Removed destinations come last: they are retired in the background (`dispatch/retirement`).
 
 use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use arc_swap::ArcSwap;
-use tokio::task::JoinHandle;
-use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
 
-use super::workers::Workers;
 use super::{Origin, wall_clock};
-use crate::bridge::{Bridge, RetiredRules};
-use crate::dispatch::DestinationStatuses;
+use crate::bridge::Bridge;
+use crate::dispatch::Workers;
 use crate::domain::name::Name;
 use crate::kinds::{self, Settings};
 use crate::ops::api::{ConfigurationStatus, ReloadReport};
 use crate::ops::{Initiator, ReloadError, ReloadTrail};
 use crate::store::Store;
 use crate::telemetry::Metrics;
-
-/// The maximum time to wait for transactions that use the old rules.
-const RETIRED_RULES_TIMEOUT: Duration = Duration::from_secs(60);
-/// The interval at which it is checked whether such transactions exist.
-const POLL_INTERVAL: Duration = Duration::from_millis(20);
-/// The maximum time to wait for the removal of destinations that are configured again, in total.
-const REMOVAL_TIMEOUT: Duration = Duration::from_secs(10);
-/// The delay before a failed removal is retried.
-const STORE_RETRY_DELAY: Duration = Duration::from_secs(5);
 
 /// The parts of the bridge that a reload changes.
 pub(super) struct Reloader {
@@ -43,12 +29,7 @@ pub(super) struct Reloader {
     pub bridge: Bridge,
     pub store: Store,
     pub trail: ReloadTrail,
-    pub statuses: DestinationStatuses,
     pub metrics: Metrics,
-    /// Stops the background tasks.
-    pub stop: CancellationToken,
-    /// Running removals of destinations.
-    pub removing: BTreeMap<Name, JoinHandle<()>>,
 }
 
 impl Reloader {
@@ -112,15 +93,8 @@ impl Reloader {
             .map_err(|faults| ReloadError::Invalid(faults.iter().map(ToString::to_string).collect()))?;
         let before = self.settings.load_full();
         let (settings, needs_restart) = merge_settings(&before, loaded.settings);
-        self.removing.retain(|_, task| !task.is_finished());
-        let deadline = Instant::now() + REMOVAL_TIMEOUT;
-        for name in settings.destinations.keys() {
-            if let Some(task) = self.removing.get_mut(name)
-                && tokio::time::timeout_at(deadline, task).await.is_err()
-            {
-                return Err(failed(format!("destination {name} is still being removed, retry later")));
-            }
-        }
+        let retired = workers.wait_retired(settings.destinations.keys()).await;
+        retired.map_err(|still_retiring| failed(still_retiring.to_string()))?;
         let prepared =
             workers.prepare(&settings.destinations).await.map_err(|error| failed(format!("{error:#}")))?;
         let names: Vec<Name> = settings.destinations.keys().cloned().collect();
@@ -144,67 +118,9 @@ impl Reloader {
         self.settings.store(settings.clone());
         *self.origin.files.lock() = loaded.files;
         let removed = workers.names().into_iter().filter(|name| !settings.destinations.contains_key(name));
-        let removed: Vec<Name> = removed.collect();
-        let retired_rules = Arc::new(retired_rules);
-        for name in removed {
-            if let Some(worker) = workers.remove(&name) {
-                self.remove_destination(name, Some((worker, retired_rules.clone())));
-            }
-        }
+        removed.for_each(|name| workers.retire(&name, Box::pin(retired_rules.released())));
         let warnings = loaded.warnings.iter().map(ToString::to_string).collect();
         Ok(ReloadReport { changed, needs_restart, warnings })
-    }
-
-    /// Removes a destination in the background: stops its worker and turns undelivered events into dead
-    /// letters. An interrupted removal continues after a restart.
-    pub(super) fn remove_destination(
-        &mut self,
-        name: Name,
-        worker: Option<((CancellationToken, CancellationToken), Arc<RetiredRules>)>,
-    ) {
-        let (store, stop, statuses, metrics) =
-            (self.store.clone(), self.stop.clone(), self.statuses.clone(), self.metrics.clone());
-        let removed = name.clone();
-        let task = tokio::spawn(async move {
-            let work = async {
-                if let Some(((stop_worker, worker_done), retired_rules)) = worker {
-                    let polls = RETIRED_RULES_TIMEOUT.as_millis() / POLL_INTERVAL.as_millis();
-                    for _ in 0..polls {
-                        if !retired_rules.is_in_use() {
-                            break;
-                        }
-                        tokio::time::sleep(POLL_INTERVAL).await;
-                    }
-                    stop_worker.cancel();
-                    worker_done.cancelled().await;
-                }
-                drain_to_dead_letters(&store, &removed).await;
-                statuses.remove(&removed);
-                metrics.remove_destination(&removed);
-            };
-            tokio::select! {
-                () = work => {}
-                () = stop.cancelled() => {}
-            }
-        });
-        self.removing.insert(name, task);
-    }
-}
-
-async fn drain_to_dead_letters(store: &Store, name: &Name) {
-    let reason =
-        "destination_removed: the destination was removed from the configuration; add it again to redrive";
-    loop {
-        match store.drain_to_dead_letters(name, reason).await {
-            Ok(count) => {
-                tracing::info!(destination = %name, deliveries = count, "destination removed");
-                return;
-            }
-            Err(error) => {
-                tracing::warn!(%error, destination = %name, "removing destination failed, retrying");
-                tokio::time::sleep(STORE_RETRY_DELAY).await;
-            }
-        }
     }
 }
 

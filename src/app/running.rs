@@ -1,6 +1,5 @@
 //! The running bridge without its listeners: store, workers, reloads and background tasks.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -11,11 +10,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::listener::Listener;
 use super::reload::Reloader;
-use super::workers::Workers;
 use super::{Origin, wall_clock, watch};
 use crate::bridge::Bridge;
 use crate::config;
-use crate::dispatch::DestinationStatuses;
+use crate::dispatch::{DestinationStatuses, Workers};
 use crate::domain::name::Name;
 use crate::http::Services;
 use crate::kinds::Settings;
@@ -33,6 +31,9 @@ const STORE_CLOSE_RESERVE: Duration = Duration::from_secs(2);
 pub(super) struct RunningBridge {
     pub(super) workers: Workers,
     pub(super) reloader: Reloader,
+    statuses: DestinationStatuses,
+    /// Stops the background tasks.
+    background: CancellationToken,
     /// Processes due targets. It ends before the drain only if the store has failed.
     pub(super) due_task: JoinHandle<()>,
     prune_task: JoinHandle<()>,
@@ -80,28 +81,22 @@ impl RunningBridge {
         let loaded_at = wall_clock().to_millis_string();
         let configuration = ConfigurationStatus { loaded_at, last_error: None, needs_restart: Vec::new() };
         let prune_task = tokio::spawn(prune(store.clone(), settings.clone(), background.clone()));
-        let mut reloader = Reloader {
+        let reloader = Reloader {
             origin,
             settings,
             configuration: Arc::new(ArcSwap::from_pointee(configuration)),
             bridge,
-            store: store.clone(),
             trail: ReloadTrail::new(store.clone()),
-            statuses,
+            store,
             metrics,
-            stop: background,
-            removing: BTreeMap::new(),
         };
-        for name in store.orphaned_destinations().await? {
-            store.add_destinations(std::slice::from_ref(&name)).await?;
-            reloader.remove_destination(name, None);
-        }
-        Ok(Some(Self { workers, reloader, due_task, prune_task }))
+        workers.retire_orphans().await?;
+        Ok(Some(Self { workers, reloader, statuses, background, due_task, prune_task }))
     }
 
     /// Requests a reload after each change of the configuration's files.
     pub(super) fn watch_files(&self, reloads: ReloadHandle) {
-        let (files, stop) = (self.reloader.origin.files.clone(), self.reloader.stop.clone());
+        let (files, stop) = (self.reloader.origin.files.clone(), self.background.clone());
         tokio::spawn(watch::watch(files, stop, async move || {
             let reloaded = reloads.reload(Actor::file_watcher().into()).await;
             // An invalid configuration stays invalid until the files change; other failures are retried.
@@ -111,12 +106,12 @@ impl RunningBridge {
 
     /// The parts that HTTP handlers use.
     pub(super) fn services(&self, lifecycle: Arc<Lifecycle>, reloads: ReloadHandle) -> Services {
-        let Reloader { bridge, store, statuses, settings, configuration, .. } = &self.reloader;
+        let Reloader { bridge, store, settings, configuration, .. } = &self.reloader;
         let ops = Ops::new(Deps {
             lifecycle,
             bridge: bridge.clone(),
             store: store.clone(),
-            statuses: statuses.clone(),
+            statuses: self.statuses.clone(),
             settings: settings.clone(),
             configuration: configuration.clone(),
             reloads,
@@ -126,29 +121,29 @@ impl RunningBridge {
             ops,
             bridge: bridge.clone(),
             store: store.clone(),
-            statuses: statuses.clone(),
+            statuses: self.statuses.clone(),
             settings: settings.clone(),
         }
     }
 
     /// Answers the requests in flight, settles claimed deliveries and closes the store, within `timeout`.
     pub(super) async fn drain(self, webhook: &Listener, admin_api: &Listener, timeout: Duration) {
-        let Self { workers, reloader, due_task, prune_task } = self;
+        let Self { workers, reloader, background, due_task, prune_task, .. } = self;
         let deadline = Instant::now() + timeout;
         // A hanging sender or destination must not use up the time for closing the store.
         let listeners_deadline =
             deadline.checked_sub(STORE_CLOSE_RESERVE.min(timeout / 4)).unwrap_or(deadline);
-        reloader.stop.cancel();
+        background.cancel();
         // Concurrently: events of the last requests stay in the store.
         tokio::join!(webhook.stop(listeners_deadline), workers.stop(listeners_deadline));
         admin_api.stop(listeners_deadline).await;
-        let background = async {
+        let background_tasks = async {
             if !due_task.is_finished() {
                 drop(due_task.await);
             }
             drop(prune_task.await);
         };
-        if tokio::time::timeout_at(deadline.into(), background).await.is_err() {
+        if tokio::time::timeout_at(deadline.into(), background_tasks).await.is_err() {
             tracing::warn!("store did not drain in time");
         }
         if tokio::time::timeout_at(deadline.into(), reloader.store.close()).await.is_err() {

@@ -10,9 +10,11 @@ mod rates;
 mod record;
 mod simulator;
 mod split;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -67,6 +69,8 @@ struct RuleSnapshot {
     routes: Routes,
     policy: Policy,
     with_heartbeat: BTreeSet<Name>,
+    /// Cancelled when the last user has dropped the snapshot.
+    released: CancellationToken,
 }
 
 /// By rule: the destinations of its events, and their maximum size in bytes.
@@ -87,12 +91,14 @@ impl SourceHandle {
 }
 
 /// The rules that a reload has replaced.
-pub struct RetiredRules(Weak<RuleSnapshot>);
+pub struct RetiredRules {
+    released: CancellationToken,
+}
 
 impl RetiredRules {
-    /// Whether a notification or a transaction still uses them.
-    pub fn is_in_use(&self) -> bool {
-        self.0.strong_count() > 0
+    /// Completes when no notification and no transaction uses them any more.
+    pub fn released(&self) -> impl Future<Output = ()> + Send + use<> {
+        self.released.clone().cancelled_owned()
     }
 }
 
@@ -128,13 +134,15 @@ impl Bridge {
         sources: BTreeMap<Name, Source>,
         policy: Policy,
     ) -> (RetiredRules, Result<(), store::Error>) {
-        let retired_rules = self.0.snapshot.swap(Arc::new(RuleSnapshot::new(rules, sources, policy)));
+        let before = self.0.snapshot.swap(Arc::new(RuleSnapshot::new(rules, sources, policy)));
+        let retired_rules = RetiredRules { released: before.released.clone() };
+        drop(before);
         let rechecked = self.0.store.transact(Keys::default(), |view| {
             let mut controls = (*view.controls).clone();
             controls.bump_generation();
             (Changes { controls: Some(Arc::new(controls)), ..Changes::default() }, ())
         });
-        (RetiredRules(Arc::downgrade(&retired_rules)), rechecked.await)
+        (retired_rules, rechecked.await)
     }
 
     /// Notified after each commit of decisions; a slow receiver sees several commits as one.
@@ -300,6 +308,12 @@ async fn sleep(delay: Option<Duration>) {
     }
 }
 
+impl Drop for RuleSnapshot {
+    fn drop(&mut self) {
+        self.released.cancel();
+    }
+}
+
 impl RuleSnapshot {
     fn new(rules: Arc<RuleTable>, sources: BTreeMap<Name, Source>, policy: Policy) -> Self {
         let route = |rule: &crate::domain::rule::Rule| {
@@ -309,7 +323,8 @@ impl RuleSnapshot {
         let heartbeat_sources = sources.values().filter(|source| !source.heartbeat.is_empty());
         let with_heartbeat = heartbeat_sources.map(|source| source.name.clone()).collect();
         let sources = sources.into_iter().map(|(name, source)| (name, Arc::new(source))).collect();
-        Self { rules, sources, routes, policy, with_heartbeat }
+        let released = CancellationToken::new();
+        Self { rules, sources, routes, policy, with_heartbeat, released }
     }
 
     fn context<'a>(&'a self, view: &'a View, rates: &'a Rates) -> Context<'a> {

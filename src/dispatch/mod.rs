@@ -11,6 +11,8 @@
 //!   failure may be temporary is retried until it expires.
 //! - A destination that fails as a whole gets one real delivery at a time, with exponential backoff.
 //!   No test messages are sent.
+//! - A destination that is not configured any more is retired: its undelivered events become dead letters
+//!   ([`retirement`]).
 //! - This module reads neither a source of randomness nor the wall clock: randomness comes from a
 //!   seed, the time from the outbox, and delays are tokio's.
 
@@ -22,12 +24,15 @@ mod file;
 mod health;
 mod kinds;
 mod lambda;
+mod outbox;
+mod retirement;
 mod send;
 mod sqs;
 mod status;
 #[cfg(test)]
 mod stub;
 pub(crate) mod worker;
+mod workers;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -41,6 +46,7 @@ pub(crate) use aws::{ArnDefaults, Permission};
 pub(crate) use kinds::{Clients, ConnectedDestination, DestinationSettings};
 pub(crate) use status::DestinationStatuses;
 pub(crate) use worker::{Options, Worker};
+pub(crate) use workers::Workers;
 
 /// A receiver of events.
 pub(crate) trait Destination: Send + Sync + 'static {

@@ -17,8 +17,13 @@ use crate::domain::name::Name;
 use crate::domain::retry::{Backoff, BackoffError};
 use crate::store::{self, DeliveryQueue};
 
+mod handle;
 #[cfg(test)]
 mod tests;
+
+#[cfg(test)]
+pub(crate) use handle::WorkerGuard;
+pub(crate) use handle::WorkerHandle;
 
 /// The minimum time between two claims while calls are in flight and the last claim returned fewer
 /// deliveries than its limit, so that events that arrive within it share a call. An idle worker claims at

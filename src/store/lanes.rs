@@ -8,7 +8,7 @@ use parking_lot::{Mutex, RwLock};
 use tokio::sync::Notify;
 
 use super::lane::Lane;
-use super::{DestinationStats, Error};
+use super::{DestinationStats, Error, Retries};
 use crate::domain::name::Name;
 use crate::domain::time::Time;
 
@@ -104,6 +104,14 @@ impl LaneHandle {
     /// Runs `f` with the lane locked. `f` must not do IO.
     pub(super) fn with_lane<R>(&self, f: impl FnOnce(&mut Lane) -> R) -> R {
         f(&mut self.lane.lock())
+    }
+
+    /// Ends all leases.
+    pub(super) fn release_claims(&self, retries: Retries) {
+        self.with_lane(|lane| lane.release_claims(retries == Retries::DueNow));
+        if retries == Retries::Keep {
+            self.wake();
+        }
     }
 
     /// Wakes the worker, since deliveries may be claimable. A wake-up is stored if the worker is not waiting yet.

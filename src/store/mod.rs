@@ -82,9 +82,6 @@ pub enum Store {
     Memory(Memory),
 }
 
-/// Deliveries of a removed destination that become dead letters in one transaction.
-const MAX_DRAIN_BATCH_SIZE: usize = 1000;
-
 /// An error of the store. Nothing of the call was written.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum Error {
@@ -278,39 +275,27 @@ impl Store {
         delegate!(self, store => store.orphaned_destinations().await)
     }
 
-    /// Removes a destination whose worker has ended. Its unsettled deliveries become dead letters with `reason`,
-    /// or are withdrawn if there is nothing to compensate; returns the number of both.
+    /// Makes all unsettled deliveries claimable, also those that wait for a retry. For a destination whose worker has
+    /// ended.
     ///
     /// # Errors
-    /// The store could not read or write. Some dead letters may have been stored; the call can be repeated.
-    pub async fn drain_to_dead_letters(&self, destination: &Name, reason: &str) -> Result<u64, Error> {
-        let undelivered = || self.stats(destination).undelivered;
-        let mut drained = 0;
-        let mut polls_left = 100_u32;
-        loop {
-            delegate!(self, store => store.release(destination, Retries::DueNow))?;
-            let claimed = self.claim(destination, MAX_DRAIN_BATCH_SIZE).await?;
-            if claimed.is_empty() {
-                // A transaction may withhold the remaining deliveries.
-                polls_left = polls_left.saturating_sub(1);
-                if polls_left == 0 || undelivered() == 0 {
-                    break;
-                }
-                tokio::time::sleep(Duration::from_millis(20)).await;
-            }
-            drained += claimed.len() as u64;
-            let dead = |claimed: Claimed| match claimed.nothing_to_compensate {
-                true => (claimed.lease, Settlement::Withdrawn { reason: reason.to_owned() }),
-                false => (claimed.lease, Settlement::Dead { error: reason.to_owned() }),
-            };
-            self.settle(destination, claimed.into_iter().map(dead).collect()).await?;
-        }
-        let undelivered = undelivered();
-        if undelivered > 0 {
-            tracing::warn!(%destination, count = undelivered, "deliveries of a removed destination not found");
-        }
-        delegate!(self, store => store.remove_destination(destination.clone()).await)?;
-        Ok(drained)
+    /// The destination is unknown to the store.
+    pub fn release_all(&self, destination: &Name) -> Result<(), Error> {
+        delegate!(self, store => store.release(destination, Retries::DueNow))
+    }
+
+    /// The number of unsettled deliveries of a destination; 0 for an unknown one.
+    pub fn undelivered_at(&self, destination: &Name) -> u64 {
+        self.stats(destination).undelivered
+    }
+
+    /// Stores the position of a destination and closes its lane. Its dead letters stay, and so do unsettled deliveries:
+    /// with these it is one of the [orphaned destinations](Store::orphaned_destinations).
+    ///
+    /// # Errors
+    /// The store could not write; the lane stays open.
+    pub async fn remove_destination(&self, destination: &Name) -> Result<(), Error> {
+        delegate!(self, store => store.remove_destination(destination.clone()).await)
     }
 
     /// The deliveries of a destination; zeros for an unknown destination.

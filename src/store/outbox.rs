@@ -105,9 +105,9 @@ pub(super) trait Outbox: DeliveryQueue {
 /// What becomes of deliveries that wait for a retry when the leases of a destination end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Retries {
-    /// They stay scheduled.
+    /// They stay scheduled. The worker of the destination is woken.
     Keep,
-    /// They are due at once.
+    /// They are due at once. Nobody is woken: the caller is the one that claims.
     DueNow,
 }
 

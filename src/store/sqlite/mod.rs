@@ -336,9 +336,7 @@ impl Outbox for Sqlite {
     }
 
     fn release(&self, destination: &Name, retries: Retries) -> Result<(), Error> {
-        let handle = self.lanes.require(destination)?;
-        handle.with_lane(|lane| lane.release_claims(retries == Retries::DueNow));
-        handle.wake();
+        self.lanes.require(destination)?.release_claims(retries);
         Ok(())
     }
 

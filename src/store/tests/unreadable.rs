@@ -51,7 +51,7 @@ async fn after_a_drop_the_tally_and_the_recheck_queue_are_those_of_the_other_sta
         assert_eq!(harness.store.tally(), counted(states.iter().map(|state| &state.state)));
         assert_eq!(harness.count("recheck_queue"), 2);
         let dropped = TargetState { known_since: Some(harness.store.now()), ..TargetState::default() };
-        assert_eq!(harness.store.states(1, 1).await.unwrap()[0].state, dropped);
+        assert_eq!(harness.store.states(Some(StateCursor::new(1)), 1).await.unwrap()[0].state, dropped);
         assert_eq!(audited(&harness).await, 1);
     }
     for target in ["a", "c"] {
