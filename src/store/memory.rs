@@ -287,8 +287,7 @@ impl Outbox for Memory {
     ) -> Result<(), DeadLetterError> {
         let now = self.now();
         let DeliveryId { seq, destination } = delivery_id.clone();
-        let handle =
-            &self.lanes.get(&destination).ok_or_else(|| DeadLetterError::NotConfigured(destination))?;
+        let handle = &self.lanes.get(&destination).ok_or(DeadLetterError::NotConfigured(destination))?;
         self.with_inner(|inner| {
             inner.redrive(now, handle, seq, redrive).map(|()| inner.audit.write(now, audit))
         })?;

@@ -366,8 +366,7 @@ impl Outbox for Sqlite {
         audit: AuditWrite,
     ) -> Result<(), DeadLetterError> {
         let DeliveryId { seq, destination } = delivery_id.clone();
-        let handle =
-            self.lanes.get(&destination).ok_or_else(|| DeadLetterError::NotConfigured(destination))?;
+        let handle = self.lanes.get(&destination).ok_or(DeadLetterError::NotConfigured(destination))?;
         self.ask(|reply| Command::Redrive { handle, seq, redrive, audit, reply }).await?
     }
 
