@@ -210,7 +210,7 @@ async fn damaged_event_blocks_hold_up_nobody_else() {
 }
 
 /// An open episode of typical size; most of its text is the same for all targets of the rule.
-fn similar_state(rule: &str, target: usize, about: &str) -> TargetState {
+pub(super) fn similar_state(rule: &str, target: usize, about: &str) -> TargetState {
     let mut state = deferred_state(rule, Verdict::Paused, false);
     let annotations: Labels = [("summary", format!("{target}: {about}"))].into_iter().collect();
     for episode in state.rules.values_mut().filter_map(|rule| rule.episode.as_mut()) {

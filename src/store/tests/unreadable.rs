@@ -1,10 +1,13 @@
 //! A state that cannot be read is given up: what was counted and queued for it goes with it, in one commit.
 
+use super::compression::similar_state;
 use super::controls::{change_controls, due, put, recheck};
 use super::tally::counted;
 use super::*;
-use crate::store::StateCursor;
-use crate::store::{AuditQuery, DropError, Error, UnreadableRow};
+use crate::store::{AuditQuery, DropError, Error, StateCursor, UnreadableRow};
+
+/// Bytes of a page of the file.
+const PAGE_BYTES: usize = 8192;
 
 /// A store with deferred actions on the targets `a`, `b` and `c`. The states of these targets cannot be read.
 async fn damaged_store(unreadable: &[&str]) -> StoreHarness {
@@ -50,8 +53,9 @@ async fn after_a_drop_the_tally_and_the_recheck_queue_are_those_of_the_other_sta
         assert_eq!(harness.store.unreadable_rows(), []);
         assert_eq!(harness.store.tally(), counted(states.iter().map(|state| &state.state)));
         assert_eq!(harness.count("recheck_queue"), 2);
-        let dropped = TargetState { known_since: Some(harness.store.now()), ..TargetState::default() };
-        assert_eq!(harness.store.states(Some(StateCursor::new(1)), 1).await.unwrap()[0].state, dropped);
+        let dropped = harness.store.states(Some(StateCursor::new(1)), 1).await.unwrap().remove(0);
+        assert!(dropped.state.known_since.is_some_and(|since| since >= row.since), "{dropped:?}");
+        assert_eq!(TargetState { known_since: None, ..dropped.state }, TargetState::default());
         assert_eq!(audited(&harness).await, 1);
     }
     for target in ["a", "c"] {
@@ -149,4 +153,31 @@ async fn a_row_is_dropped_whatever_of_it_is_damaged() {
         open.restart().await;
         assert_eq!(open.store.states(None, 10).await.unwrap().len(), left, "{damage}");
     }
+}
+
+/// A state of several pages, one of which is damaged: SQLite reports the file as corrupt.
+#[tokio::test]
+async fn a_damaged_page_concerns_the_rows_that_need_it() {
+    let mut harness = damaged_store(&[]).await;
+    let mut random = fastrand::Rng::with_seed(1);
+    let noise: String = std::iter::repeat_with(|| random.alphanumeric()).take(40_000).collect();
+    put(&harness, "large", similar_state("nodes", 1, &noise)).await;
+    harness.store.close().await;
+    let file = harness.dir.path().join("bridge.db");
+    let mut bytes = std::fs::read(&file).unwrap();
+    let part = &noise.as_bytes()[20_000..20_100];
+    let place = bytes.windows(part.len()).position(|window| window == part).unwrap();
+    // The page begins with the number of the next one.
+    let page = place / PAGE_BYTES * PAGE_BYTES;
+    bytes[page..page + 4].copy_from_slice(&[0, 0xff, 0xff, 0xff]);
+    std::fs::write(&file, bytes).unwrap();
+    harness.restart().await;
+    assert_eq!(harness.store.states(None, 10).await.unwrap().len(), 3);
+    let row = find(&harness, "large").await;
+    assert!(row.error.contains("malformed"), "{}", row.error);
+    put(&harness, "a", state_with_last_resolve("a")).await;
+    let dropped = harness.store.drop_unreadable(row.id, audit()).await;
+    assert_eq!(dropped.unwrap(), row);
+    harness.restart().await;
+    assert_eq!(harness.store.states(None, 10).await.unwrap().len(), 4);
 }
