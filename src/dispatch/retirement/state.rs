@@ -14,7 +14,7 @@ pub(super) const STORE_RETRY_DELAY: Duration = Duration::from_secs(5);
 /// The state of a destination that is retired, or whose worker is replaced.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum State {
-    /// Configured, with a worker. It has to stay until an event of [`Event::Removed`] or [`Event::Replaced`].
+    /// Before the first event: configured with a worker, or an orphan.
     Active,
     /// Removed from the configuration. Transactions that use the old rules can still enqueue events, so its worker
     /// continues; at `deadline` they are not waited for any more.
