@@ -93,8 +93,8 @@ impl Workers {
             if let Some(replacement) = replacement {
                 replacement.run().await;
             }
-            worker.run(guard.stop.clone()).await;
-            (name, guard.stop.is_cancelled())
+            worker.run(guard.stop().clone()).await;
+            (name, guard.stop().is_cancelled())
         });
     }
 

@@ -2,11 +2,11 @@
 //!
 //! ```text
 //! Active ─┬─ Removed ──▶ Quiescing ──▶ Stopping ──┐
-//!         ├─ Orphaned ────────────────────────────┴▶ Draining ──▶ Closing ──▶ Retired
+//!         ├─ Orphaned ────────────────────────────┴▶ Draining ──▶ ClosingLane ──▶ Retired
 //!         └─ Replaced ─▶ Stopping ──▶ HandedOver
 //!
-//! Draining ◀──▶ Withheld ──▶ Closing
-//! Draining, Closing ──▶ BackingOff ──▶ Draining
+//! Draining ◀──▶ Withheld ──▶ ClosingLane
+//! Draining, ClosingLane ──▶ BackingOff ──▶ Draining
 //! ```
 //!
 //! | state | what happens |
@@ -16,7 +16,7 @@
 //! | Draining | undelivered events become dead letters, or are withdrawn if there is nothing to compensate |
 //! | Withheld | a transaction withholds the remaining deliveries for a moment |
 //! | BackingOff | the store has failed |
-//! | Closing | the store closes the lane |
+//! | ClosingLane | the store closes the lane |
 //!
 //! [`state`] has the transitions; the task of a [`Retirement`] does what its state requires and reports the result
 //! as the next event. Two things concern every state:
@@ -175,7 +175,7 @@ impl<O: RetirementOutbox> Retirement<O> {
                 tokio::time::sleep_until(retry_at).await;
                 Event::TimedOut
             }
-            State::Closing(_) => self.drain.close_lane().await,
+            State::ClosingLane(_) => self.drain.close_lane().await,
             State::Active | State::Retired { .. } | State::HandedOver | State::Interrupted => {
                 std::future::pending().await
             }

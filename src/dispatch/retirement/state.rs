@@ -14,7 +14,7 @@ pub(super) const STORE_RETRY_DELAY: Duration = Duration::from_secs(5);
 /// The state of a destination that is retired, or whose worker is replaced.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum State {
-    /// Configured, with a worker. It has to stay until an event of [`Event::Removed`] or [`Event::Replaced`].
+    /// Before the first event: configured with a worker, or an orphan.
     Active,
     /// Removed from the configuration. Transactions that use the old rules can still enqueue events, so its worker
     /// continues; at `deadline` they are not waited for any more.
@@ -28,7 +28,7 @@ pub(super) enum State {
     /// The store has failed; the drain is repeated at `retry_at`.
     BackingOff { progress: Progress, retry_at: Instant },
     /// Nothing is left to drain; the store stores the position of the destination and closes its lane.
-    Closing(Progress),
+    ClosingLane(Progress),
     /// Final: the destination has neither a worker nor a lane.
     Retired { drained: u64 },
     /// Final: its worker has ended, and another one takes over its claims.
@@ -106,21 +106,21 @@ impl State {
                 let deadline = progress.withheld_deadline.unwrap_or(now + WITHHELD_TIMEOUT);
                 match deadline > now {
                     true => Self::Withheld { progress, deadline },
-                    false => Self::Closing(progress),
+                    false => Self::ClosingLane(progress),
                 }
             }
             (Self::Withheld { progress, deadline }, Event::Woken) => {
                 Self::Draining(Progress { withheld_deadline: Some(deadline), ..progress })
             }
             (Self::Withheld { progress, .. }, Event::TimedOut) | (Self::Draining(progress), Event::Empty) => {
-                Self::Closing(progress)
+                Self::ClosingLane(progress)
             }
-            (Self::Draining(progress) | Self::Closing(progress), Event::StoreFailed) => {
+            (Self::Draining(progress) | Self::ClosingLane(progress), Event::StoreFailed) => {
                 let progress = Progress { withheld_deadline: None, ..progress };
                 Self::BackingOff { progress, retry_at: now + STORE_RETRY_DELAY }
             }
             (Self::BackingOff { progress, .. }, Event::TimedOut) => Self::Draining(progress),
-            (Self::Closing(progress), Event::LaneClosed) => Self::Retired { drained: progress.drained },
+            (Self::ClosingLane(progress), Event::LaneClosed) => Self::Retired { drained: progress.drained },
             (state, Event::ProcessStops) if !state.is_final() => Self::Interrupted,
             (state, _) => state,
         }

@@ -95,5 +95,5 @@ async fn while_the_store_fails() {
 #[tokio::test]
 async fn before_the_lane_is_closed() {
     let hang = |outbox: FaultyOutbox| outbox.fault(Operation::Remove, Fault::Hang);
-    check(hang, |state| matches!(state, State::Closing(_)), Running::proceed, 4).await;
+    check(hang, |state| matches!(state, State::ClosingLane(_)), Running::proceed, 4).await;
 }

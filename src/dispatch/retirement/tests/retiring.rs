@@ -16,11 +16,11 @@ async fn a_removed_destination_waits_for_old_rules_and_worker_and_leaves_dead_le
     running.reach(|state| matches!(state, State::Quiescing { .. })).await;
     let worker = running.worker.take().unwrap();
     assert!(!running.handle.wait_retired(Instant::now() + seconds(30)).await);
-    assert!(!worker.stop.is_cancelled(), "the worker continues while the old rules are in use");
+    assert!(!worker.stop().is_cancelled(), "the worker continues while the old rules are in use");
     // The old rules enqueue one more event, which the worker claims.
     emit(&outbox.store, 6, "d").await;
     running.rules_released.cancel();
-    worker.stop.cancelled().await;
+    worker.stop().cancelled().await;
     assert!(matches!(running.state(), State::Stopping(_)));
     let claimed = outbox.store.claim(&queue(), 1).await.unwrap();
     let settled = vec![(claimed[0].lease, Settlement::Delivered)];
@@ -38,7 +38,7 @@ async fn old_rules_that_stay_in_use_are_waited_for_a_minute() {
     let outbox = FaultyOutbox::memory().with_events().await;
     let start = Instant::now();
     let mut running = Running::of_removed(&outbox);
-    running.worker.as_ref().unwrap().stop.cancelled().await;
+    running.worker.as_ref().unwrap().stop().cancelled().await;
     assert_eq!(start.elapsed(), seconds(60));
     running.worker = None;
     assert_eq!(running.end().await, State::Retired { drained: 5 });
@@ -130,7 +130,7 @@ async fn a_successor_takes_over_the_claims_of_a_worker_that_has_ended() {
     assert_eq!((claimed.len(), outbox.store.claim(&queue(), 10).await.unwrap().len()), (3, 0));
     let mut running = Running::of_replaced(&outbox);
     let worker = running.worker.take().unwrap();
-    worker.stop.cancelled().await;
+    worker.stop().cancelled().await;
     tokio::time::sleep(seconds(100)).await;
     assert_eq!(outbox.store.claim(&queue(), 10).await.unwrap().len(), 0, "the worker has not ended");
     drop(worker);
@@ -157,7 +157,7 @@ async fn blocked() -> Vec<Blocked> {
     running.rules_released.cancel();
     all.push(Blocked { state: "Stopping", outbox, running });
     for (state, operation) in
-        [("Draining", Operation::Claim), ("Draining", Operation::Settle), ("Closing", Operation::Remove)]
+        [("Draining", Operation::Claim), ("Draining", Operation::Settle), ("ClosingLane", Operation::Remove)]
     {
         let outbox = FaultyOutbox::memory().with_events().await.fault(operation, Fault::Hang);
         let running = Running::of_orphan(&outbox);

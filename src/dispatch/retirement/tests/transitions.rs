@@ -66,7 +66,7 @@ fn each_event_changes_the_states_that_it_belongs_to() {
         &[
             drained,
             (Event::NothingClaimable, withheld),
-            (Event::Empty, State::Closing(progress)),
+            (Event::Empty, State::ClosingLane(progress)),
             (Event::StoreFailed, backing_off),
             interrupted,
         ],
@@ -77,8 +77,8 @@ fn each_event_changes_the_states_that_it_belongs_to() {
         withheld_until,
         &[
             drained,
-            (Event::NothingClaimable, State::Closing(has_waited)),
-            (Event::Empty, State::Closing(has_waited)),
+            (Event::NothingClaimable, State::ClosingLane(has_waited)),
+            (Event::Empty, State::ClosingLane(has_waited)),
             (
                 Event::StoreFailed,
                 State::BackingOff { progress, retry_at: withheld_until + STORE_RETRY_DELAY },
@@ -91,13 +91,13 @@ fn each_event_changes_the_states_that_it_belongs_to() {
         now,
         &[
             (Event::Woken, State::Draining(has_waited)),
-            (Event::TimedOut, State::Closing(progress)),
+            (Event::TimedOut, State::ClosingLane(progress)),
             interrupted,
         ],
     );
     check(backing_off, now, &[(Event::TimedOut, State::Draining(progress)), interrupted]);
     check(
-        State::Closing(progress),
+        State::ClosingLane(progress),
         now,
         &[(Event::LaneClosed, State::Retired { drained: 7 }), (Event::StoreFailed, backing_off), interrupted],
     );
