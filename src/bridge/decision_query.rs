@@ -192,7 +192,7 @@ impl Bridge {
     pub async fn newest_position(&self) -> Result<Position, store::Error> {
         let newest = self.0.store.records(RecordQuery { max: 1, ..RecordQuery::default() }).await?;
         Ok(Position {
-            record: newest.records.first().map_or(RecordCursor::START, |record| record.cursor),
+            record: newest.records.first().map_or(RecordCursor::BEFORE_ALL, |record| record.cursor),
             index: usize::MAX,
         })
     }
@@ -209,7 +209,7 @@ mod tests {
         for fingerprint in ["8a27e5ec1094d7f3", r#"a "quoted" one"#, "back\\slash", "tab\t", "ü\u{fffe}"] {
             let decision = json!({ "rule": "pods", "verdict": "emitted", "alerts": [fingerprint] });
             let body = json!({ "at": "2026-11-22T16:55:20.062Z", "decisions": [decision] }).to_string();
-            let record = StoredRecord { cursor: RecordCursor::START, body };
+            let record = StoredRecord { cursor: RecordCursor::BEFORE_ALL, body };
             let count = |fingerprint: &str| {
                 let filter = Filter {
                     rule: Some(Name::new("pods").unwrap()),

@@ -118,7 +118,7 @@ impl Bridge {
         });
         let (now, record, events) = decided.await?;
         let views = record
-            .and_then(|record| decision_view::read(RecordCursor::START, &record.body).ok())
+            .and_then(|record| decision_view::read(RecordCursor::BEFORE_ALL, &record.body).ok())
             .unwrap_or_default();
         let decisions = views.into_iter().zip(events).map(|(view, event)| view.with_event(event)).collect();
         let at = now.to_millis_string();

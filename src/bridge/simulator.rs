@@ -66,7 +66,7 @@ impl Simulator {
         let read_clock = Arc::new(move || Time::from_nanos(simulated.load(Ordering::Relaxed)));
         let store = Store::Memory(Memory::new(&names, read_clock));
         let bridge = Bridge::new(store.clone(), rules, sources, policy, Metrics::new());
-        Self { bridge, store, clock, destinations, last_record: RecordCursor::START }
+        Self { bridge, store, clock, destinations, last_record: RecordCursor::BEFORE_ALL }
     }
 
     /// The simulated time.

@@ -73,7 +73,7 @@ impl Ops {
         let commits = bridge.subscribe_commits();
         let after = match last_id.and_then(Position::parse) {
             Some(last) => last,
-            None if filter.since.is_some() => Position { record: RecordCursor::START, index: 0 },
+            None if filter.since.is_some() => Position { record: RecordCursor::BEFORE_ALL, index: 0 },
             None => bridge.newest_position().await?,
         };
         Ok(DecisionFeed { bridge, filter, after, commits })

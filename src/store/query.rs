@@ -80,7 +80,7 @@ pub struct RecordCursor(i64);
 
 impl RecordCursor {
     /// Before all records.
-    pub const START: Self = Self(0);
+    pub const BEFORE_ALL: Self = Self(0);
 
     pub(super) const fn new(position: i64) -> Self {
         Self(position)
