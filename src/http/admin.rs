@@ -60,13 +60,13 @@ async fn metrics(State(shared): State<HttpState>) -> Response {
         let now = services.store.now();
         let settings = services.settings.load();
         let rules = settings.rules.rules().iter().map(|rule| &rule.name);
-        let tally = services.store.tally();
-        shared.metrics.set_state_gauges(rules, &tally, services.ops.pauses().active().len());
-        shared.metrics.set_unreadable_rows(services.store.unreadable_rows().len());
+        let snapshot = services.store.snapshot();
+        shared.metrics.set_state_gauges(rules, &snapshot.tally, services.ops.pauses().active().len());
+        shared.metrics.set_unreadable_rows(snapshot.unreadable_rows.len());
         for destination in settings.destinations.keys() {
-            let oldest =
-                services.store.oldest_unsettled(destination).map_or(Duration::ZERO, |at| now.since(at));
-            shared.metrics.set_backlog(destination, services.store.backlog(destination), oldest);
+            let stats = services.store.stats(destination);
+            let oldest = stats.oldest_unsettled.map_or(Duration::ZERO, |at| now.since(at));
+            shared.metrics.set_backlog(destination, stats.backlog, oldest);
         }
     }
     match shared.metrics.encode() {

@@ -47,8 +47,8 @@ impl Ops {
         let store = &self.0.store;
         let now = store.now();
         let destinations = settings.destinations.values().map(|destination| {
-            let backlog = store.backlog(&destination.name);
-            let oldest = store.oldest_unsettled(&destination.name);
+            let stats = store.stats(&destination.name);
+            let (backlog, oldest) = (stats.backlog, stats.oldest_unsettled);
             DestinationView {
                 name: destination.name.to_string(),
                 kind: destination.settings.kind().into(),

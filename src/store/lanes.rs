@@ -59,15 +59,14 @@ impl LaneHandles {
         self.all().values().map(|handle| handle.with_lane(|lane| lane.undelivered())).sum()
     }
 
-    /// The deliveries of each lane.
-    pub(super) fn stats(&self) -> BTreeMap<Name, DestinationStats> {
+    /// The deliveries of a lane; zeros if there is none.
+    pub(super) fn stats(&self, destination: &Name) -> DestinationStats {
         let stats = |lane: &mut Lane| DestinationStats {
             backlog: lane.backlog(),
             undelivered: lane.undelivered(),
             oldest_unsettled: lane.oldest_unsettled(),
         };
-        let all = self.all();
-        all.iter().map(|(name, handle)| (name.clone(), handle.with_lane(stats))).collect()
+        self.get(destination).map(|handle| handle.with_lane(stats)).unwrap_or_default()
     }
 
     /// Adds a handle, unless the destination has one.

@@ -300,18 +300,12 @@ impl Store {
 
     /// The deliveries of a destination; zeros for an unknown destination.
     pub fn stats(&self, destination: &Name) -> DestinationStats {
-        let stats = delegate!(self, store => store.stats());
-        stats.get(destination).copied().unwrap_or_default()
+        delegate!(self, store => store.stats(destination))
     }
 
     /// The deliveries of a destination, counted by state; zeros for an unknown destination.
     pub fn backlog(&self, destination: &Name) -> Backlog {
         self.stats(destination).backlog
-    }
-
-    /// The emission time of the oldest event that the destination has not settled.
-    pub fn oldest_unsettled(&self, destination: &Name) -> Option<Time> {
-        self.stats(destination).oldest_unsettled
     }
 
     /// The JSON of the decision records about a target in `from..=to`, oldest first.

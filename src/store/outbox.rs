@@ -1,6 +1,5 @@
 //! The contract about deliveries: they are claimed with a lease, sent, and settled by that lease.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -75,8 +74,8 @@ pub(super) trait Outbox: DeliveryQueue {
     /// a [`Snapshot`](super::Snapshot).
     fn undelivered(&self) -> u64;
 
-    /// The deliveries of each destination. As old as a [`Snapshot`](super::Snapshot).
-    fn stats(&self) -> BTreeMap<Name, DestinationStats>;
+    /// The deliveries of a destination; zeros for an unknown one. As old as a [`Snapshot`](super::Snapshot).
+    fn stats(&self, destination: &Name) -> DestinationStats;
 
     /// Dead letters, see [`Store::dead_letters`](super::Store::dead_letters).
     fn dead_letters(

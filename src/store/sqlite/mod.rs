@@ -344,8 +344,8 @@ impl Outbox for Sqlite {
         self.lanes.undelivered()
     }
 
-    fn stats(&self) -> BTreeMap<Name, DestinationStats> {
-        self.lanes.stats()
+    fn stats(&self, destination: &Name) -> DestinationStats {
+        self.lanes.stats(destination)
     }
 
     async fn dead_letters(

@@ -138,7 +138,7 @@ async fn a_failing_target_does_not_repeat_delivered_events_of_other_targets() {
 
     store = open(dir.path());
     assert!(claim(&store).await.is_empty(), "b and c were delivered, a waits");
-    let backlog = store.stats()[&queue()].backlog;
+    let backlog = store.stats(&queue()).backlog;
     assert_eq!((backlog.pending, backlog.retrying), (1, 1));
     store.release(&queue(), Retries::DueNow).unwrap();
     let claimed = claim(&store).await;
