@@ -1,0 +1,397 @@
+//! What an in-memory store has, behind its lock.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use crate::domain::alert_key::AlertKey;
+use crate::domain::control::Controls;
+use crate::domain::engine::{States, UndeliveredDecrease};
+use crate::domain::header::EncodedEvent;
+use crate::domain::name::Name;
+use crate::domain::phase::Phase;
+use crate::domain::state::TargetState;
+use crate::domain::target::TargetKey;
+use crate::domain::time::Time;
+use crate::store::audit::MemoryAudit;
+use crate::store::dead_letters::{BACKLOG_FULL, DeadLetterRow};
+use crate::store::fast_map::Set;
+use crate::store::lane::{self, Group, Lane, NewDelivery, Outcome, PendingRetry};
+use crate::store::lanes::{LaneHandle, LaneHandles};
+use crate::store::undelivered_decreases::{TrackedDecrease, UndeliveredDecreases};
+use crate::store::{
+    AuditWrite, Changes, DeadLetterError, Delivery, DeliveryId, DeliveryState, EventSeq, Keys, NewEvent,
+    Record, Redrive, Settlement, Tally, dead_letters, withdrawn,
+};
+
+/// Locked for each operation.
+pub(super) struct Inner {
+    pub(super) created: Time,
+    pub(super) controls: Arc<Controls>,
+    /// Targets that depend on the controls and were not rechecked since the generation increased.
+    pub(super) recheck_queue: BTreeSet<TargetKey>,
+    pub(super) target_ids: BTreeMap<TargetKey, i64>,
+    pub(super) states: BTreeMap<TargetKey, Arc<TargetState>>,
+    pub(super) alerts: BTreeMap<AlertKey, BTreeSet<TargetKey>>,
+    pub(super) records: Vec<(Time, Record)>,
+    pub(super) events: Vec<(EventSeq, Time, NewEvent)>,
+    pub(super) tracked_decreases: UndeliveredDecreases<TargetKey>,
+    /// The last error of unsettled deliveries.
+    pub(super) errors: BTreeMap<DeliveryId, String>,
+    pub(super) dead: BTreeMap<DeliveryId, DeadLetterRow>,
+    /// Cancelled, discarded and withdrawn deliveries.
+    pub(super) never_delivered: BTreeSet<DeliveryId>,
+    /// The new `expirytime` of redriven deliveries.
+    pub(super) expiry: BTreeMap<DeliveryId, Time>,
+    pub(super) audit: MemoryAudit,
+}
+
+impl Inner {
+    /// Counts all states: an in-memory store is small.
+    pub(super) fn tally(&self) -> Tally {
+        let mut tally = Tally::default();
+        for state in self.states.values() {
+            for rule in state.open_episodes() {
+                *tally.open_episodes.entry(rule.clone()).or_default() += 1;
+            }
+            for verdict in state.deferred_verdicts() {
+                *tally.deferred.entry(verdict).or_default() += 1;
+            }
+        }
+        tally
+    }
+
+    pub(super) fn states(&self, keys: &Keys) -> States {
+        let mut states = States::default();
+        let mut wanted: BTreeSet<&TargetKey> = keys.targets.iter().collect();
+        for alert in &keys.alerts {
+            if let Some(targets) = self.alerts.get(alert) {
+                wanted.extend(targets);
+                states.alerts.insert(alert.clone(), targets.iter().cloned().collect());
+            }
+        }
+        for key in wanted {
+            if let Some(state) = self.states.get(key) {
+                states.targets.insert(key.clone(), state.clone());
+            }
+        }
+        states
+    }
+
+    /// The numbers and contents of the undelivered decreases of each target.
+    pub(super) fn undelivered_decreases(
+        &self,
+        keys: &Keys,
+        states: &States,
+    ) -> (BTreeMap<TargetKey, Vec<EventSeq>>, BTreeMap<TargetKey, Vec<UndeliveredDecrease>>) {
+        let (mut seqs, mut events) = (BTreeMap::<_, Vec<_>>::new(), BTreeMap::<_, Vec<_>>::new());
+        let wanted: BTreeSet<&TargetKey> = keys.targets.iter().chain(states.targets.keys()).collect();
+        for key in wanted {
+            for (seq, _) in self.tracked_decreases.for_target(key) {
+                let Ok(decrease) = UndeliveredDecrease::read(self.body(EventSeq(seq))) else { continue };
+                seqs.entry(key.clone()).or_default().push(EventSeq(seq));
+                events.entry(key.clone()).or_default().push(decrease);
+            }
+        }
+        (seqs, events)
+    }
+
+    pub(super) fn refill(&self, destination: &Name, lane: &mut Lane) {
+        let first = self.events.partition_point(|(seq, ..)| seq.0 <= lane.high_watermark());
+        for (seq, at, event) in &self.events[first..] {
+            if !lane.has_room() {
+                // Deliveries blocked by a retry are parked, so that they do not fill the window.
+                lane.blocked_by_retry(&Set::default())
+                    .into_iter()
+                    .for_each(|seq| lane.mark_parked(EventSeq(seq)));
+            }
+            if !lane.has_room() {
+                return;
+            }
+            if event.destinations.contains(destination) {
+                let delivery = NewDelivery {
+                    seq: *seq,
+                    group: self.group(&event.target, *seq),
+                    emitted_at: *at,
+                    compensates: compensates(event),
+                    body: event.body.clone(),
+                };
+                let delivery_id = DeliveryId { seq: *seq, destination: destination.clone() };
+                match self.dead.contains_key(&delivery_id) || self.never_delivered.contains(&delivery_id) {
+                    true => lane.push_known(&delivery),
+                    false => lane.push(delivery),
+                }
+            } else {
+                lane.skip_to(*seq);
+            }
+        }
+    }
+
+    /// An event whose target never had a state is in a group of its own.
+    pub(super) fn group(&self, target: &TargetKey, seq: EventSeq) -> Group {
+        self.target_ids.get(target).copied().unwrap_or(-seq.0)
+    }
+
+    pub(super) fn body(&self, seq: EventSeq) -> &str {
+        &self.event(seq).2.body
+    }
+
+    pub(super) fn cancel(&mut self, seq: EventSeq, lanes: &LaneHandles) {
+        let pending_destinations =
+            self.tracked_decreases.get(seq.0).into_iter().flat_map(|decrease| &decrease.pending_destinations);
+        for handle in pending_destinations.filter_map(|name| lanes.get(name)) {
+            handle.with_lane(|lane| lane.cancel(seq));
+            self.never_delivered.insert(DeliveryId { seq, destination: handle.name.clone() });
+        }
+        self.tracked_decreases.remove(seq.0);
+    }
+
+    pub(super) fn apply(
+        &mut self,
+        now: Time,
+        changes: Changes,
+        mut undelivered_decreases: BTreeMap<TargetKey, Vec<EventSeq>>,
+        lanes: &LaneHandles,
+    ) {
+        for (key, state) in changes.states {
+            let before = self.states.get(&key).cloned();
+            for alert in before.iter().flat_map(|before| before.alerts()) {
+                if let Some(targets) = self.alerts.get_mut(alert) {
+                    targets.remove(&key);
+                }
+            }
+            for alert in state.alerts() {
+                self.alerts.entry(alert.clone()).or_default().insert(key.clone());
+            }
+            for alert in before.iter().flat_map(|before| before.alerts()) {
+                if self.alerts.get(alert).is_some_and(BTreeSet::is_empty) {
+                    self.alerts.remove(alert);
+                }
+            }
+            let next = self.target_ids.len() as i64 + 1;
+            self.target_ids.entry(key.clone()).or_insert(next);
+            if state.is_empty() {
+                self.states.remove(&key);
+            } else {
+                self.states.insert(key, Arc::new(state));
+            }
+        }
+        if let Some(controls) = changes.controls {
+            if controls.generation > self.controls.generation {
+                self.recheck_queue = self.states.keys().cloned().collect();
+            }
+            self.controls = controls;
+        }
+        let depends = |key: &TargetKey| self.states.get(key).is_some_and(|state| state.depends_on_controls());
+        self.recheck_queue.retain(|key| !changes.rechecked.contains(key) && depends(key));
+        self.records.extend(changes.record.map(|record| (now, record)));
+        changes.audit.into_iter().for_each(|entry| {
+            self.audit.write(now, AuditWrite::Add(entry));
+        });
+        for event in changes.events {
+            if event.increases_capacity {
+                undelivered_decreases
+                    .remove(&event.target)
+                    .into_iter()
+                    .flatten()
+                    .for_each(|seq| self.cancel(seq, lanes));
+            }
+            self.put_event(now, event, lanes);
+        }
+    }
+
+    pub(super) fn put_event(&mut self, now: Time, event: NewEvent, lanes: &LaneHandles) {
+        let seq = EventSeq(self.events.len() as i64 + 1);
+        let mut pending_destinations = Vec::new();
+        self.events.push((seq, now, event.clone()));
+        for handle in event.destinations.iter().filter_map(|name| lanes.get(name)) {
+            let delivery_id = DeliveryId { seq, destination: handle.name.clone() };
+            if compensates(&event) && self.firing_events(&delivery_id).next().is_none() {
+                self.withdraw(now, &delivery_id, withdrawn::NEVER_ROUTED);
+                handle.with_lane(|lane| lane.add_enqueued(1, 1, 0));
+                self.never_delivered.insert(delivery_id);
+            } else if handle.is_full(0) {
+                self.put_dead_letter(now, &delivery_id, 0, BACKLOG_FULL.to_owned());
+                handle.with_lane(|lane| lane.add_enqueued(1, 1, 1));
+            } else {
+                handle.with_lane(|lane| lane.add_enqueued(1, 0, 0));
+                pending_destinations.push(delivery_id.destination);
+            }
+        }
+        if event.may_decrease_capacity && !pending_destinations.is_empty() {
+            let target = event.target;
+            let group = self.group(&target, seq);
+            self.tracked_decreases.add(seq.0, TrackedDecrease { target, group, pending_destinations });
+        }
+    }
+
+    pub(super) fn settle(&mut self, now: Time, handle: &LaneHandle, seq: EventSeq, settlement: Settlement) {
+        if !handle.with_lane(|lane| lane.is_unsettled(seq)) {
+            return;
+        }
+        let delivery_id = DeliveryId { seq, destination: handle.name.clone() };
+        match settlement {
+            Settlement::Retry { delay, error } => {
+                self.errors.insert(delivery_id, error);
+                return handle.with_lane(|lane| lane.schedule_retry(seq, now.after(delay)));
+            }
+            Settlement::Delivered | Settlement::Answered { .. } => {
+                self.never_delivered.remove(&delivery_id);
+                handle.with_lane(|lane| lane.mark_delivered(seq));
+            }
+            Settlement::Withdrawn { reason } => {
+                // A cancelled delivery already has a record.
+                if !handle.with_lane(|lane| lane.is_cancelled(seq)) {
+                    self.withdraw(now, &delivery_id, &reason);
+                }
+                handle.with_lane(|lane| lane.mark_delivered(seq));
+            }
+            Settlement::Dead { error } => {
+                let attempts = handle.with_lane(|lane| match lane.row_change(seq, Outcome::Dead) {
+                    lane::RowChange::Put { attempts } => attempts,
+                    _ => 0,
+                });
+                self.put_dead_letter(now, &delivery_id, attempts, error);
+                handle.with_lane(|lane| lane.mark_dead(seq));
+            }
+        }
+        self.errors.remove(&delivery_id);
+        self.tracked_decreases.mark_settled(seq.0, &handle.name);
+    }
+
+    pub(super) fn put_dead_letter(
+        &mut self,
+        now: Time,
+        delivery_id: &DeliveryId,
+        attempts: u32,
+        error: String,
+    ) {
+        let (_, emitted_at, _) = self.event(delivery_id.seq);
+        let emitted_at = *emitted_at;
+        let (delivery_id, event) = (delivery_id.clone(), self.as_sent(delivery_id));
+        let row = DeadLetterRow {
+            delivery_id: delivery_id.clone(),
+            emitted_at,
+            attempts,
+            error,
+            given_up_at: now,
+            event,
+        };
+        self.dead.insert(delivery_id, row);
+    }
+
+    pub(super) fn withdraw(&mut self, now: Time, delivery_id: &DeliveryId, reason: &str) {
+        let (_, _, event) = self.event(delivery_id.seq);
+        let body = withdrawn::withdrawal_record(now, &event.body, &delivery_id.destination, reason);
+        let targets = vec![event.target.clone()];
+        self.records.push((now, Record { targets, body }));
+    }
+
+    pub(super) fn redrive(
+        &mut self,
+        now: Time,
+        handle: &LaneHandle,
+        seq: EventSeq,
+        redrive: Redrive,
+    ) -> Result<(), DeadLetterError> {
+        let delivery_id = DeliveryId { seq, destination: handle.name.clone() };
+        let row = self.dead.get(&delivery_id).ok_or(DeadLetterError::NotDead)?;
+        if let Some(expiry) = redrive.check(&row.event, now)? {
+            self.expiry.insert(delivery_id.clone(), expiry);
+        }
+        let Some(DeadLetterRow { attempts, error, .. }) = self.dead.remove(&delivery_id) else {
+            return Ok(());
+        };
+        let (_, _, event) = self.event(seq);
+        let (target, may_decrease, compensation) =
+            (event.target.clone(), event.may_decrease_capacity, compensates(event));
+        let group = self.group(&target, seq);
+        if may_decrease {
+            self.tracked_decreases.add(
+                seq.0,
+                TrackedDecrease { target, group, pending_destinations: vec![handle.name.clone()] },
+            );
+        }
+        self.errors.insert(delivery_id, error);
+        handle.with_lane(|lane| {
+            lane.redrive(PendingRetry {
+                seq,
+                group,
+                emitted_at: now,
+                compensates: compensation,
+                attempts,
+                due: now,
+            });
+        });
+        Ok(())
+    }
+
+    /// The `on_firing` events of the same episode that were routed to the destination.
+    pub(super) fn firing_events<'a>(
+        &'a self,
+        delivery_id: &'a DeliveryId,
+    ) -> impl Iterator<Item = EventSeq> + 'a {
+        let (_, _, compensation) = self.event(delivery_id.seq);
+        let of_episode = move |event: &NewEvent| match (&event.episode_phase, &compensation.episode_phase) {
+            (Some(one), Some(other)) => {
+                one.phase == Phase::Firing
+                    && one.episode == other.episode
+                    && event.target == compensation.target
+            }
+            _ => false,
+        };
+        let enqueued = self.events.iter().filter(move |(seq, _, event)| {
+            *seq < delivery_id.seq
+                && of_episode(event)
+                && event.destinations.contains(&delivery_id.destination)
+        });
+        enqueued.map(|(seq, ..)| *seq)
+    }
+
+    /// Whether one of the [`Self::firing_events`] has arrived at the destination. All of them are settled.
+    pub(super) fn has_arrived(&self, delivery_id: &DeliveryId) -> bool {
+        self.firing_events(delivery_id).any(|seq| {
+            let delivery_id = DeliveryId { seq, destination: delivery_id.destination.clone() };
+            !self.dead.contains_key(&delivery_id) && !self.never_delivered.contains(&delivery_id)
+        })
+    }
+
+    /// The state of a delivery. Cancelled, discarded and withdrawn deliveries are not distinguished.
+    pub(super) fn delivery(&self, seq: EventSeq, handle: &LaneHandle) -> Delivery {
+        let delivery_id = DeliveryId { seq, destination: handle.name.clone() };
+        let if_dead =
+            handle.with_lane(|lane| lane.is_unsettled(seq).then(|| lane.row_change(seq, Outcome::Dead)));
+        let dead = self.dead.get(&delivery_id);
+        let (state, failed_attempts) = match (if_dead, dead) {
+            (_, Some(row)) => (DeliveryState::Dead, row.attempts),
+            (Some(lane::RowChange::Put { attempts }), None) if self.errors.contains_key(&delivery_id) => {
+                // `row_change` counts the attempt that would fail now.
+                (DeliveryState::Retrying, attempts.saturating_sub(1))
+            }
+            (Some(_), None) => (DeliveryState::Pending, 0),
+            (None, None) if self.never_delivered.contains(&delivery_id) => (DeliveryState::Superseded, 0),
+            (None, None) if handle.with_lane(|lane| lane.is_settled(seq)) => (DeliveryState::Delivered, 0),
+            (None, None) => (DeliveryState::Pending, 0),
+        };
+        let error = dead.map(|row| row.error.clone()).or_else(|| self.errors.get(&delivery_id).cloned());
+        Delivery {
+            destination: delivery_id.destination,
+            state,
+            failed_attempts,
+            error,
+            answer: None,
+            due: None,
+        }
+    }
+
+    pub(super) fn event(&self, seq: EventSeq) -> &(EventSeq, Time, NewEvent) {
+        &self.events[self.events.partition_point(|(known, ..)| *known < seq)]
+    }
+
+    pub(super) fn as_sent(&self, delivery_id: &DeliveryId) -> EncodedEvent {
+        dead_letters::as_sent(self.body(delivery_id.seq), self.expiry.get(delivery_id).copied())
+    }
+}
+
+fn compensates(event: &NewEvent) -> bool {
+    event.episode_phase.as_ref().is_some_and(|phase| phase.phase == Phase::Resolved)
+}

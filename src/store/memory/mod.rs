@@ -1,0 +1,359 @@
+//! In-memory store with a clock that the caller sets: the reference model for property tests, and the store of
+//! `test`, `explain` and `replay`.
+
+mod inner;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::sync::watch;
+
+use crate::store::audit::MemoryAudit;
+use inner::Inner;
+
+use crate::domain::alert_key::AlertKey;
+use crate::domain::event::id_prefix;
+use crate::domain::name::Name;
+use crate::domain::state::TargetState;
+use crate::domain::target::TargetKey;
+use crate::domain::time::Time;
+use crate::store::history::History;
+use crate::store::lane::{Lane, Position};
+use crate::store::lanes::{LaneHandle, LaneHandles};
+use crate::store::outbox::{DeliveryQueue, Outbox};
+use crate::store::states::StateStore;
+use crate::store::undelivered_decreases::UndeliveredDecreases;
+use crate::store::{
+    AuditPage, AuditQuery, AuditWrite, Claimed, DeadLetter, DeadLetterError, DecideFn, DeliveryId,
+    DestinationStats, DropError, Error, Keys, Lease, RecordCursor, RecordQuery, Records, Redrive, Retries,
+    Settlement, Snapshot, StateCursor, StoredEvent, StoredRecord, StoredState, UnreadableRow, View,
+    WallClock,
+};
+
+/// An in-memory store. Cheap to clone.
+#[derive(Clone)]
+pub struct Memory {
+    inner: Arc<Mutex<Inner>>,
+    lanes: LaneHandles,
+    clock: WallClock,
+    due: watch::Sender<Option<Time>>,
+}
+
+impl Memory {
+    /// An empty store, created at the clock's time.
+    pub fn new(destinations: &[Name], clock: WallClock) -> Self {
+        let handle = |(id, name): (usize, &Name)| {
+            let handle = LaneHandle::new(name.clone(), id as i64, Lane::new(Position::default()));
+            (name.clone(), Arc::new(handle))
+        };
+        let inner = Inner {
+            created: clock(),
+            controls: Arc::default(),
+            recheck_queue: BTreeSet::new(),
+            target_ids: BTreeMap::new(),
+            states: BTreeMap::new(),
+            alerts: BTreeMap::new(),
+            records: Vec::new(),
+            events: Vec::new(),
+            tracked_decreases: UndeliveredDecreases::default(),
+            errors: BTreeMap::new(),
+            dead: BTreeMap::new(),
+            never_delivered: BTreeSet::new(),
+            expiry: BTreeMap::new(),
+            audit: MemoryAudit::default(),
+        };
+        Self {
+            inner: Arc::new(Mutex::new(inner)),
+            lanes: LaneHandles::new(destinations.iter().enumerate().map(handle).collect()),
+            clock,
+            due: watch::Sender::new(None),
+        }
+    }
+
+    fn with_inner<R>(&self, f: impl FnOnce(&mut Inner) -> R) -> R {
+        f(&mut self.inner.lock())
+    }
+
+    fn add_destination(&self, destination: Name) {
+        if self.lanes.get(&destination).is_some() {
+            return;
+        }
+        let (newest, dead) = self.with_inner(|inner| {
+            let dead = inner.dead.keys().filter(|delivery_id| delivery_id.destination == destination).count();
+            (inner.events.len() as i64, dead as u64)
+        });
+        let id = self.lanes.all().len() as i64;
+        let position = Position { cursor: newest, dead, ..Position::default() };
+        self.lanes.add(Arc::new(LaneHandle::new(destination, id, Lane::new(position))));
+    }
+}
+
+impl StateStore for Memory {
+    async fn transact(&self, keys: Keys, mut decide: DecideFn) -> Result<(), Error> {
+        let now = self.now();
+        // Claims take the same lock, so workers cannot claim the undelivered decreases of the view meanwhile.
+        self.with_inner(|inner| {
+            let states = inner.states(&keys);
+            let (seqs, undelivered_decreases) = inner.undelivered_decreases(&keys, &states);
+            let (created, controls) = (inner.created, inner.controls.clone());
+            let changes = decide(&View { now, created, states, controls, undelivered_decreases });
+            inner.apply(now, changes, seqs, &self.lanes);
+        });
+        self.lanes.all().values().for_each(|handle| handle.wake());
+        let next = self.with_inner(|inner| {
+            let to_recheck = inner.recheck_queue.first().map(|_| now);
+            inner.states.values().filter_map(|state| state.due()).chain(to_recheck).min()
+        });
+        self.due.send_replace(next);
+        Ok(())
+    }
+
+    async fn locate(&self, alerts: Vec<AlertKey>) -> Result<BTreeMap<AlertKey, Vec<TargetKey>>, Error> {
+        let keys = Keys { alerts, targets: Vec::new() };
+        Ok(self.with_inner(|inner| inner.states(&keys).alerts))
+    }
+
+    async fn due(&self, max: usize) -> Result<Vec<TargetKey>, Error> {
+        let now = self.now();
+        Ok(self.with_inner(|inner| {
+            let scheduled = inner.states.iter().filter_map(|(key, state)| Some((state.due()?, key)));
+            let due: BTreeSet<_> = scheduled.filter(|(at, _)| *at <= now).collect();
+            let known: BTreeSet<_> = due.iter().map(|(_, key)| *key).collect();
+            let to_recheck = inner.recheck_queue.iter().filter(|key| !known.contains(key));
+            due.iter().map(|(_, key)| *key).chain(to_recheck).take(max).cloned().collect()
+        }))
+    }
+
+    fn next_due(&self) -> watch::Receiver<Option<Time>> {
+        self.due.subscribe()
+    }
+
+    fn snapshot(&self) -> Snapshot {
+        let (controls, tally) = self.with_inner(|inner| (inner.controls.clone(), inner.tally()));
+        Snapshot { controls, tally, unreadable_rows: Vec::new() }
+    }
+
+    async fn drop_unreadable(&self, _row: i64, _audit: AuditWrite) -> Result<UnreadableRow, DropError> {
+        Err(DropError::NotUnreadable)
+    }
+
+    async fn audit(&self, write: AuditWrite) -> Result<i64, Error> {
+        let now = self.now();
+        Ok(self.with_inner(|inner| inner.audit.write(now, write)))
+    }
+
+    /// Deletes nothing: an in-memory store is short-lived.
+    async fn prune(&self, _decisions: Duration, _delivered: Duration) -> Result<bool, Error> {
+        Ok(false)
+    }
+
+    async fn close(&self) {}
+}
+
+impl DeliveryQueue for Memory {
+    async fn claim(&self, destination: &Name, max: usize) -> Result<Vec<Claimed>, Error> {
+        let handle = self.lanes.require(destination)?;
+        let now = self.now();
+        self.with_inner(|inner| {
+            handle.with_lane(|lane| {
+                inner.refill(&handle.name, lane);
+                let claim = lane.claim(max, now).into_iter();
+                let claimed = claim.map(|claim| {
+                    let delivery_id = DeliveryId { seq: claim.lease.seq(), destination: handle.name.clone() };
+                    Claimed {
+                        lease: claim.lease,
+                        body: claim.body.unwrap_or_else(|| inner.as_sent(&delivery_id)),
+                        emitted_at: claim.emitted_at,
+                        attempts: claim.attempts,
+                        last_error: inner.errors.get(&delivery_id).map(|error| error.as_str().into()),
+                        nothing_to_compensate: claim.compensates && !inner.has_arrived(&delivery_id),
+                    }
+                });
+                Ok(claimed.collect())
+            })
+        })
+    }
+
+    async fn superseded(&self, destination: &Name, leases: Vec<Lease>) -> Result<Vec<Lease>, Error> {
+        Ok(self.lanes.require(destination)?.with_lane(|lane| lane.superseded(leases)))
+    }
+
+    async fn settle(&self, destination: &Name, settled: Vec<(Lease, Settlement)>) -> Result<(), Error> {
+        let handle = &self.lanes.require(destination)?;
+        let now = self.now();
+        self.with_inner(|inner| {
+            for (lease, settlement) in settled {
+                if handle.with_lane(|lane| lane.holds(lease)) {
+                    inner.settle(now, handle, lease.seq(), settlement);
+                }
+            }
+        });
+        handle.wake();
+        Ok(())
+    }
+
+    async fn wait(&self, destination: &Name) {
+        match self.lanes.require(destination) {
+            Ok(handle) => handle.wait(self.now()).await,
+            Err(_) => std::future::pending().await,
+        }
+    }
+
+    fn now(&self) -> Time {
+        (self.clock)()
+    }
+}
+
+impl Outbox for Memory {
+    async fn add_destinations(&self, destinations: Vec<Name>) -> Result<(), Error> {
+        destinations.into_iter().for_each(|destination| self.add_destination(destination));
+        Ok(())
+    }
+
+    async fn remove_destination(&self, destination: Name) -> Result<(), Error> {
+        self.lanes.remove(&destination);
+        Ok(())
+    }
+
+    /// None: the caller of an in-memory store knows all its destinations.
+    async fn orphaned_destinations(&self) -> Result<Vec<Name>, Error> {
+        Ok(Vec::new())
+    }
+
+    fn set_max_backlog(&self, destination: &Name, max_backlog: Option<u64>) -> Result<(), Error> {
+        self.lanes.require(destination)?.set_max_backlog(max_backlog);
+        Ok(())
+    }
+
+    fn release(&self, destination: &Name, retries: Retries) -> Result<(), Error> {
+        self.lanes.require(destination)?.release_claims(retries);
+        Ok(())
+    }
+
+    fn undelivered(&self) -> u64 {
+        self.lanes.undelivered()
+    }
+
+    fn stats(&self, destination: &Name) -> DestinationStats {
+        self.lanes.stats(destination)
+    }
+
+    async fn dead_letters(
+        &self,
+        destination: Option<Name>,
+        after: Option<DeliveryId>,
+        max: usize,
+    ) -> Result<Vec<DeadLetter>, Error> {
+        Ok(self.with_inner(|inner| {
+            let wanted = |delivery_id: &DeliveryId| {
+                destination.as_ref().is_none_or(|wanted| *wanted == delivery_id.destination)
+                    && after.as_ref().is_none_or(|after| delivery_id > after)
+            };
+            let found = inner.dead.iter().filter(|(delivery_id, _)| wanted(delivery_id)).take(max);
+            found.map(|(_, row)| DeadLetter::from(row.clone())).collect()
+        }))
+    }
+
+    async fn redrive(
+        &self,
+        delivery_id: &DeliveryId,
+        redrive: Redrive,
+        audit: AuditWrite,
+    ) -> Result<(), DeadLetterError> {
+        let now = self.now();
+        let DeliveryId { seq, destination } = delivery_id.clone();
+        let handle = &self.lanes.get(&destination).ok_or(DeadLetterError::NotConfigured(destination))?;
+        self.with_inner(|inner| {
+            inner.redrive(now, handle, seq, redrive).map(|()| inner.audit.write(now, audit))
+        })?;
+        handle.wake();
+        Ok(())
+    }
+
+    async fn discard(&self, delivery_id: &DeliveryId, audit: AuditWrite) -> Result<(), DeadLetterError> {
+        let now = self.now();
+        self.with_inner(|inner| {
+            inner.dead.remove(delivery_id).map(|_| {
+                inner.never_delivered.insert(delivery_id.clone());
+                inner.audit.write(now, audit);
+            })
+        })
+        .ok_or(DeadLetterError::NotDead)?;
+        let handle = self.lanes.get(&delivery_id.destination);
+        handle.into_iter().for_each(|handle| handle.with_lane(|lane| lane.mark_discarded(1)));
+        Ok(())
+    }
+}
+
+impl History for Memory {
+    async fn history(&self, target: &TargetKey, from: Time, to: Time) -> Result<Vec<String>, Error> {
+        Ok(self.with_inner(|inner| {
+            let matching = inner
+                .records
+                .iter()
+                .filter(|(at, record)| *at >= from && *at <= to && record.targets.contains(target));
+            matching.map(|(_, record)| record.body.clone()).collect()
+        }))
+    }
+
+    async fn records(&self, wanted: RecordQuery) -> Result<Records, Error> {
+        let (low, high) = wanted.id_range();
+        Ok(self.with_inner(|inner| {
+            let matching = inner.records.iter().zip(1..).filter(|((at, record), id)| {
+                (low..=high).contains(id)
+                    && (wanted.from..=wanted.to).contains(at)
+                    && wanted.target.as_ref().is_none_or(|target| record.targets.contains(target))
+            });
+            let mut found: Vec<_> = matching
+                .map(|((_, record), id)| StoredRecord {
+                    cursor: RecordCursor::new(id),
+                    body: record.body.clone(),
+                })
+                .collect();
+            if wanted.newest_first {
+                found.reverse();
+            }
+            let has_more = found.len() > wanted.max;
+            found.truncate(wanted.max);
+            Records { records: found, has_more }
+        }))
+    }
+
+    async fn event(&self, id: &str) -> Result<Option<StoredEvent>, Error> {
+        let prefix = id_prefix(id);
+        Ok(self.with_inner(|inner| {
+            let found = inner.events.iter().rev().find(|(_, _, event)| event.body.starts_with(&prefix));
+            found.map(|(seq, emitted_at, event)| {
+                let deliveries = event.destinations.iter().filter_map(|destination| {
+                    let handle = self.lanes.get(destination)?;
+                    Some(inner.delivery(*seq, &handle))
+                });
+                StoredEvent {
+                    emitted_at: *emitted_at,
+                    body: event.body.to_string(),
+                    deliveries: deliveries.collect(),
+                }
+            })
+        }))
+    }
+
+    async fn states(&self, after: Option<StateCursor>, max: usize) -> Result<Vec<StoredState>, Error> {
+        Ok(self.with_inner(|inner| {
+            let numbered = inner.states.iter().filter_map(|(key, state)| {
+                let cursor = StateCursor::new(*inner.target_ids.get(key)?);
+                let is_after = after.is_none_or(|after| cursor > after);
+                is_after.then(|| StoredState { cursor, key: key.clone(), state: TargetState::clone(state) })
+            });
+            let mut found: Vec<_> = numbered.collect();
+            found.sort_by_key(|state| state.cursor);
+            found.truncate(max);
+            found
+        }))
+    }
+
+    async fn audit_trail(&self, query: AuditQuery) -> Result<AuditPage, Error> {
+        Ok(self.with_inner(|inner| inner.audit.page(&query)))
+    }
+}
