@@ -1,7 +1,7 @@
 //! A state that cannot be read is given up: what was counted and queued for it goes with it, in one commit.
 
 use super::compression::similar_state;
-use super::controls::{change_controls, due, put, recheck};
+use super::controls::{change_controls, due, is_due_now, put, recheck};
 use super::tally::counted;
 use super::*;
 use crate::store::{AuditQuery, DropError, Error, StateCursor, UnreadableRow};
@@ -103,6 +103,16 @@ async fn a_drop_counts_what_its_batch_has_written_before_it_and_writes_after_it(
         assert_eq!(states.len(), 4);
         assert_eq!(harness.store.tally(), counted(states.iter().map(|state| &state.state)));
     }
+}
+
+/// Otherwise the task that processes due targets would ask again at once, and find nothing.
+#[tokio::test]
+async fn a_target_that_cannot_be_read_is_not_due() {
+    let harness = damaged_store(&["a", "b", "c"]).await;
+    assert!(is_due_now(&harness), "that it cannot be read is not known yet");
+    assert_eq!(due(&harness).await, [""; 0]);
+    assert!(!is_due_now(&harness));
+    assert_eq!(harness.store.unreadable_rows().len(), 3);
 }
 
 #[tokio::test]

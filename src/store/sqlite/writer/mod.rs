@@ -203,6 +203,8 @@ impl Writer {
             }
             Command::Due { max, reply } => {
                 let due = self.keys_due(max, &run.batch);
+                // A target that was put in quarantine is not due any more; otherwise the caller would ask at once again.
+                self.publish_due();
                 drop(reply.send(due.map_err(|error| schema::unavailable(&error))));
             }
             Command::Locate { keys, reply } => {

@@ -66,14 +66,19 @@ impl Writer {
         self.outbox.decreases.merge(staged.decreases, &lanes, &staged.cancelled);
         self.clock.last_event.store(self.next.event - 1, Ordering::Release);
         self.publish_to_lanes(&events, &lanes, last_before);
-        let next_due = self.states.index.next_due();
-        self.publisher.due.send_if_modified(|due| std::mem::replace(due, next_due) != next_due);
+        self.publish_due();
         self.checkpoint_if_needed();
         if staged.pruned_all && !checkpoint::truncate_wal(&self.connection) {
             // After a checkpoint the remainder is short enough for the next round of pruning.
             self.request_checkpoint();
         }
         uncached
+    }
+
+    /// Notifies if the time at which the next target is due has changed.
+    pub(super) fn publish_due(&self) {
+        let next_due = self.states.index.next_due();
+        self.publisher.due.send_if_modified(|due| std::mem::replace(due, next_due) != next_due);
     }
 
     /// Pushes the new events to the lanes that have caught up; others read them from the file later.
