@@ -1,11 +1,14 @@
 //! Reloads: requested through a handle, performed by `app`, recorded in the audit trail.
 
+use std::time::Duration;
+
 use tokio::sync::{mpsc, oneshot};
 
 use super::Ops;
-use super::act::Initiator;
+use super::act::{Actor, Initiator};
 use super::api::{AuditDetails, OUTCOME_FAILED, ReloadDetails, ReloadReport};
 use super::audit::{self, OperatorAct};
+use crate::domain::time::Time;
 use crate::store::{AuditWrite, Store};
 
 /// Why a reload failed; the running configuration stays active.
@@ -92,6 +95,9 @@ impl Ops {
     }
 }
 
+/// Retries of the file watcher are counted in one entry for this long.
+const MAX_RETRY_PERIOD: Duration = Duration::from_secs(3600);
+
 /// Records reloads in the audit trail.
 pub(crate) struct ReloadTrail {
     store: Store,
@@ -101,6 +107,8 @@ pub(crate) struct ReloadTrail {
 
 struct RecordedFailure {
     id: i64,
+    /// When the entry was added.
+    since: Time,
     by: Initiator,
     errors: Vec<String>,
     attempts: u64,
@@ -111,8 +119,8 @@ impl ReloadTrail {
         Self { store, last_failure: None }
     }
 
-    /// Records the result of a reload. A failure that repeats the last one, such as a retry of the file watcher, is counted
-    /// in the entry of that one.
+    /// Records the result of a reload. A retry of the file watcher that fails for the same reason is counted in the entry
+    /// of the first failure; an act of a person always has an entry of its own.
     pub(crate) async fn record(&mut self, by: &Initiator, result: &ReloadResult) {
         let (details, errors) = match result {
             Ok(report) => (AuditDetails { reload: Some(report.into()), ..AuditDetails::done() }, Vec::new()),
@@ -126,7 +134,15 @@ impl ReloadTrail {
                 (details, errors)
             }
         };
-        let repeated = self.last_failure.take().filter(|last| last.by == *by && last.errors == errors);
+        let now = self.store.now();
+        let is_retry = |last: &RecordedFailure| {
+            last.by == *by
+                && by.actor == Actor::file_watcher()
+                && last.errors == errors
+                && now.since(last.since) < MAX_RETRY_PERIOD
+        };
+        let repeated = self.last_failure.take().filter(is_retry);
+        let since = repeated.as_ref().map_or(now, |last| last.since);
         let (write, attempts) = match &repeated {
             Some(last) => {
                 let attempts = last.attempts + 1;
@@ -138,7 +154,7 @@ impl ReloadTrail {
         };
         match self.store.audit(write).await {
             Ok(id) if result.is_err() => {
-                self.last_failure = Some(RecordedFailure { id, by: by.clone(), errors, attempts });
+                self.last_failure = Some(RecordedFailure { id, since, by: by.clone(), errors, attempts });
             }
             Ok(_) => {}
             Err(error) => tracing::error!(%error, "writing the audit trail failed"),
@@ -150,9 +166,7 @@ impl ReloadTrail {
 mod tests {
     use std::sync::Arc;
 
-    use super::super::act::Actor;
     use super::*;
-    use crate::domain::time::Time;
     use crate::store::{AuditQuery, Memory};
 
     async fn bodies(store: &Store) -> Vec<AuditDetails> {
@@ -175,11 +189,13 @@ mod tests {
             ("failed", &["the store is full".to_owned()][..])
         );
         assert_eq!(entry.reload.unwrap().attempts, 3);
-        trail.record(&Actor::signal().into(), &failed).await;
-        assert_eq!(bodies(&store).await.len(), 2, "another actor has another entry");
+        for _ in 0..2 {
+            trail.record(&Actor::signal().into(), &failed).await;
+        }
+        assert_eq!(bodies(&store).await.len(), 3, "each act of another actor has an entry");
         trail.record(&watcher, &Ok(ReloadReport::default())).await;
         trail.record(&watcher, &failed).await;
-        assert_eq!(bodies(&store).await.len(), 4, "a failure after a success is a new one");
+        assert_eq!(bodies(&store).await.len(), 5, "a failure after a success is a new one");
     }
 
     #[tokio::test]

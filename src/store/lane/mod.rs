@@ -342,6 +342,13 @@ impl Lane {
         self.leases.get(&lease.seq().0) == Some(&lease.token())
     }
 
+    /// Ends a lease whose delivery was not attempted, unless it has ended already.
+    pub(super) fn end_lease(&mut self, lease: Lease) {
+        if self.holds(lease) {
+            self.unclaim(lease.seq());
+        }
+    }
+
     /// Releases a claimed delivery that was not attempted.
     pub(super) fn unclaim(&mut self, seq: EventSeq) {
         self.leases.remove(&seq.0);

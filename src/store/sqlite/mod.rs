@@ -247,7 +247,7 @@ impl DeliveryQueue for Sqlite {
         let mut claimed = handle.with_lane(|lane| lane.claim(max, now));
         if claimed.len() < max && handle.with_lane(|lane| lane.has_room()) {
             if let Err(error) = self.refill(handle).await {
-                handle.with_lane(|lane| claimed.iter().for_each(|one| lane.unclaim(one.lease.seq())));
+                handle.with_lane(|lane| claimed.iter().for_each(|one| lane.end_lease(one.lease)));
                 return Err(error);
             }
             claimed.extend(handle.with_lane(|lane| lane.claim(max - claimed.len(), now)));
@@ -269,7 +269,7 @@ impl DeliveryQueue for Sqlite {
             {
                 Ok(found) => details = found,
                 Err(error) => {
-                    handle.with_lane(|lane| claimed.iter().for_each(|one| lane.unclaim(one.lease.seq())));
+                    handle.with_lane(|lane| claimed.iter().for_each(|one| lane.end_lease(one.lease)));
                     return Err(error);
                 }
             }

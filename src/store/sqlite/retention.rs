@@ -55,7 +55,7 @@ const OLD_RECORDS: &str = "
     SELECT id, at, targets FROM records WHERE id < (SELECT max(id) FROM records) ORDER BY id LIMIT ?1";
 
 /// Progress of a round of pruning. Rows that have to stay are skipped once per round, not in each step.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Copy, Default)]
 pub(super) struct PruneCursor {
     event: i64,
     never_delivered: (i64, i64, i64),

@@ -151,6 +151,25 @@ async fn a_command_that_fails_is_rolled_back_alone() {
     assert_eq!(states.iter().map(|stored| stored.key.as_str()).collect::<Vec<_>>(), ["a", "d", "b", "c"]);
 }
 
+#[tokio::test]
+async fn a_decision_that_panics_fails_alone_and_the_store_goes_on() {
+    let harness = StoreHarness::sqlite();
+    let done = commit_together(
+        &harness,
+        vec![
+            ("a", Box::new(|_| event("a", Kind::Note, "before", &["queue"]).changes())),
+            ("b", Box::new(|_| panic!("a decision with a bug"))),
+            ("c", Box::new(|_| event("c", Kind::Note, "after", &["queue"]).changes())),
+        ],
+    );
+    let done = done.await;
+    assert_eq!(done.iter().map(Result::is_ok).collect::<Vec<_>>(), [true, false, true]);
+    let Err(Error::Unavailable(why)) = &done[1] else { panic!("{done:?}") };
+    assert_eq!(why, "the decision has panicked");
+    harness.emit("d", Kind::Note, "later", &["queue"]).await;
+    harness.claim_expecting("queue", &["before", "after", "later"]).await;
+}
+
 /// The number of rules with open episodes, from the states.
 async fn counted_open(harness: &StoreHarness) -> usize {
     let states = harness.store.states(None, 10).await.unwrap();

@@ -138,6 +138,29 @@ async fn a_truncated_file_is_rejected() {
     assert!(error.contains("is damaged") && error.contains(".recover"), "{error}");
 }
 
+/// The delivery worker makes it a dead letter.
+#[tokio::test]
+async fn a_damaged_event_is_claimed_without_its_text_and_hides_no_other() {
+    for damage in ["CAST(x'ff' AS TEXT)", "x'00'", "''"] {
+        let mut harness = StoreHarness::sqlite();
+        for target in ["a", "b"] {
+            harness.emit(target, Kind::In, target, &["queue"]).await;
+        }
+        harness.store.close().await;
+        let update = format!("UPDATE events SET body = {damage} WHERE id = 1");
+        assert_eq!(harness.database().execute(&update, []).unwrap(), 1);
+        harness.restart().await;
+        assert_eq!(harness.emit("a", Kind::Note, "next", &["queue"]).await, [""; 0], "it is not superseded");
+        let claimed = harness.store.claim(&name("queue"), 10).await.unwrap();
+        let texts: Vec<bool> = claimed.iter().map(|one| one.body.is_empty()).collect();
+        assert_eq!(texts, [true, false], "{damage}");
+        assert!(claimed[0].body.header().is_err());
+        harness.settle("queue", claimed[0].lease, dead()).await;
+        harness.claim_expecting("queue", &["next"]).await;
+        assert_eq!(harness.store.dead_letters(None, None, 10).await.unwrap().len(), 1);
+    }
+}
+
 /// The root pages of all tables: every start reads them.
 #[tokio::test]
 async fn a_damaged_page_is_detected_at_start_if_the_start_reads_it() {

@@ -115,6 +115,27 @@ async fn a_target_that_cannot_be_read_is_not_due() {
     assert_eq!(harness.store.unreadable_rows().len(), 3);
 }
 
+/// A resume or a reload makes all targets due that depend on the controls, more than one query of due targets returns.
+#[tokio::test]
+async fn many_targets_that_cannot_be_read_hide_no_other_from_a_change_of_the_controls() {
+    let mut harness = StoreHarness::sqlite();
+    for number in 0..12 {
+        put(&harness, &format!("{number:02}"), deferred_state("nodes", Verdict::Paused, false)).await;
+    }
+    harness.store.close().await;
+    harness.database().execute_batch("UPDATE targets SET dictionary = 99 WHERE key < '10'").unwrap();
+    harness.restart().await;
+    while harness.store.unreadable_rows().len() < 10 {
+        due(&harness).await;
+    }
+    change_controls(&harness, true).await;
+    assert_eq!(due(&harness).await, ["10", "11"], "ten at a time");
+    for target in ["10", "11"] {
+        recheck(&harness, target).await;
+    }
+    assert!(!is_due_now(&harness));
+}
+
 #[tokio::test]
 async fn only_a_row_in_quarantine_is_dropped_and_a_failed_drop_changes_nothing() {
     let harness = damaged_store(&["b"]).await;

@@ -86,7 +86,13 @@ impl<'c> BodyReader<'c> {
     /// Returns the body of an event, from its id and the body in its row. Empty if it is lost: the delivery
     /// then becomes a dead letter instead of blocking later ones.
     pub(crate) fn read<'a>(&'a mut self, seq: i64, body: ValueRef<'a>) -> rusqlite::Result<&'a str> {
-        let body = body.as_str()?;
+        let body = match body.as_str() {
+            Ok(body) => body,
+            Err(error) => {
+                tracing::error!(%error, event = seq, "event damaged");
+                return Ok("");
+            }
+        };
         if !body.is_empty() {
             return Ok(body);
         }

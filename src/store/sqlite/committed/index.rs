@@ -215,10 +215,10 @@ impl Index {
         self.hot.insert(id, known);
     }
 
-    /// Takes a target whose row cannot be read out of the due work.
+    /// Takes a target whose row cannot be read out of the due work, also of that which a change of the controls causes.
     pub(crate) fn remove_due(&mut self, id: i64) {
         self.due.retain(|(_, other)| *other != id);
-        self.recheck_queue.apply(RecheckChange::Rechecked(id));
+        self.recheck_queue.apply(RecheckChange::Remove(id));
     }
 
     /// Up to `max` targets to process: those that are due, then those that have to be rechecked.

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use parking_lot::RwLock;
 
 use super::index::Fingerprint;
+use crate::domain::target::TargetKey;
 use crate::store::UnreadableRow;
 
 /// The unreadable rows by id of the target.
@@ -31,6 +32,11 @@ impl Quarantine {
     /// The hash of the target's key.
     pub(crate) fn hash(&self, id: i64) -> Option<Fingerprint> {
         self.0.read().get(&id).map(|(hash, _)| *hash)
+    }
+
+    /// The target of a row, if its key can be read.
+    pub(crate) fn target(&self, id: i64) -> Option<TargetKey> {
+        self.0.read().get(&id).and_then(|(_, row)| row.target.clone())
     }
 
     /// All of them, by id.

@@ -20,8 +20,8 @@ pub(crate) struct ReadSet {
 
 /// Why a state was not loaded.
 pub(crate) enum LoadError<E> {
-    /// The row of this target cannot be read.
-    Unreadable,
+    /// The row of this target cannot be read. `None` if its key cannot be read either.
+    Unreadable(Option<TargetKey>),
     /// Nothing can be read now.
     Failed(E),
 }
@@ -59,6 +59,7 @@ impl ReadSet {
         mut load: impl FnMut(i64) -> Result<Option<Arc<CachedTarget>>, LoadError<E>>,
     ) -> Result<Self, ReadError<E>> {
         let mut unreadable = BTreeSet::new();
+        let mut named = BTreeSet::new();
         let ids = self.alerts.iter().flat_map(|(_, ids)| ids.iter().copied());
         for id in ids.chain(self.targets.iter().filter_map(|(_, id)| *id)) {
             if self.states.contains_key(&id) || unreadable.contains(&id) {
@@ -66,7 +67,10 @@ impl ReadSet {
             }
             match load(id) {
                 Ok(known) => drop(known.map(|known| self.states.insert(id, known))),
-                Err(LoadError::Unreadable) => drop(unreadable.insert(id)),
+                Err(LoadError::Unreadable(target)) => {
+                    unreadable.insert(id);
+                    named.extend(target);
+                }
                 Err(LoadError::Failed(error)) => return Err(ReadError::Failed(error)),
             }
         }
@@ -78,7 +82,7 @@ impl ReadSet {
         let alerts = keys.alerts.iter().zip(&self.alerts);
         let alerts = alerts.filter(|(_, (_, ids))| ids.iter().any(|id| unreadable.contains(id)));
         Err(ReadError::Unreadable(UnreadableStates {
-            targets: targets.map(|(key, _)| key.clone()).collect(),
+            targets: targets.map(|(key, _)| key.clone()).chain(named).collect(),
             alerts: alerts.map(|(alert, _)| alert.clone()).collect(),
         }))
     }

@@ -48,7 +48,7 @@ impl StateTable {
             return Ok(known);
         }
         if self.quarantine.contains(id) {
-            return Err(LoadError::Unreadable);
+            return Err(LoadError::Unreadable(self.quarantine.target(id)));
         }
         match read_state(connection, id) {
             Ok(Some(known)) => {
@@ -59,7 +59,7 @@ impl StateTable {
             Ok(None) => Ok(None),
             Err(error) if is_damage(&error) => {
                 self.set_unreadable(connection, now, id, &error);
-                Err(LoadError::Unreadable)
+                Err(LoadError::Unreadable(self.quarantine.target(id)))
             }
             Err(error) => Err(LoadError::Failed(error)),
         }

@@ -62,6 +62,8 @@ pub(super) enum CommandError {
     Sql(rusqlite::Error),
     /// Rows that the command needs cannot be read.
     Unreadable(UnreadableStates),
+    /// The decision has panicked; the panic is logged.
+    Panicked,
 }
 
 impl From<rusqlite::Error> for CommandError {
@@ -269,8 +271,11 @@ impl Writer {
             }
             Command::Prune { retention, reply } => {
                 let more = self.apply(run, None, |writer, batch| {
-                    let Self { connection, outbox, prune_cursor, .. } = writer;
-                    Ok(retention::prune(connection, &outbox.lanes, prune_cursor, batch, now, retention)?)
+                    let mut cursor = writer.prune_cursor;
+                    let (connection, lanes) = (&writer.connection, &writer.outbox.lanes);
+                    let more = retention::prune(connection, lanes, &mut cursor, batch, now, retention)?;
+                    writer.prune_cursor = cursor;
+                    Ok(more)
                 });
                 run.reply(more, reply);
             }
@@ -336,6 +341,7 @@ impl Writer {
         let reply = match error {
             // Logged when they were found.
             CommandError::Unreadable(states) => Error::Unreadable(states),
+            CommandError::Panicked => Error::Unavailable("the decision has panicked".to_owned()),
             CommandError::Sql(error) => {
                 let target = target.map(tracing::field::display);
                 tracing::error!(%error, target, "command failed, rolled back");
@@ -412,7 +418,7 @@ impl Writer {
         for id in due {
             match self.states.load(&self.connection, batch.layers(), now, id) {
                 Ok(known) => keys.extend(known.map(|known| known.key.clone())),
-                Err(LoadError::Unreadable) => {}
+                Err(LoadError::Unreadable(_)) => {}
                 Err(LoadError::Failed(error)) => return Err(error),
             }
         }
@@ -433,7 +439,7 @@ impl Writer {
             for id in ids {
                 match self.states.load(&self.connection, batch.layers(), now, id) {
                     Ok(Some(known)) => found.entry(alert.clone()).or_default().push(known.key.clone()),
-                    Ok(None) | Err(LoadError::Unreadable) => {}
+                    Ok(None) | Err(LoadError::Unreadable(_)) => {}
                     Err(LoadError::Failed(error)) => return Err(error),
                 }
             }

@@ -1,6 +1,7 @@
 //! One transaction: reads the states, decides, and applies the write set.
 
 use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use rusqlite::Connection;
@@ -70,13 +71,17 @@ impl Transaction<'_> {
             controls: controls.clone(),
             undelivered_decreases: undelivered.events,
         };
-        let changes = decide(&view);
+        // A panic would end the thread that all commands share.
+        let changes = catch_unwind(AssertUnwindSafe(|| decide(&view))).map_err(|_| CommandError::Panicked)?;
         let read_now = |hash| {
             let id = states.index.target(hash, layers);
             let known = id.map(|id| states.load(connection, layers, now, id)).transpose();
             let known = known.map_err(|error| match error {
                 LoadError::Failed(error) => CommandError::Sql(error),
-                LoadError::Unreadable => CommandError::Unreadable(UnreadableStates::default()),
+                LoadError::Unreadable(target) => CommandError::Unreadable(UnreadableStates {
+                    targets: target.into_iter().collect(),
+                    ..UnreadableStates::default()
+                }),
             })?;
             Ok::<_, CommandError>(id.zip(known.flatten()))
         };
