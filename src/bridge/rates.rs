@@ -85,7 +85,7 @@ impl RateTransaction {
         let snapshot = self.shared.load();
         let mut step = step(&snapshot);
         let is_applied = self.shared.try_apply_locked(&snapshot, &step.rates);
-        debug_assert!(is_applied, "nobody else changes the rates");
+        debug_assert!(is_applied, "the lock is held, so the rates have not changed");
         *self.applied.lock() = std::mem::take(&mut step.rates);
         step
     }

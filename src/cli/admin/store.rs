@@ -68,7 +68,7 @@ fn text(dropped: &UnreadableRowView) -> String {
         Some(_) => {
             "The target has no state now: alerts that still fire increase capacity again and never decrease it."
         }
-        // Without its key, the target cannot be told from a new one.
+        // Without its key, the target cannot be distinguished from a new one.
         None => "The target is a new one now: alerts that still fire increase capacity again.",
     };
     format!("dropped the state of {name} (row #{row}, unreadable since {since})\n{what_follows}\n")

@@ -58,7 +58,7 @@ pub(super) struct Retirement<O> {
     state: watch::Sender<State>,
 }
 
-/// Tells when a destination is retired.
+/// A handle to wait for the end of a retirement.
 #[derive(Debug)]
 pub(super) struct RetirementHandle(watch::Receiver<State>);
 
@@ -121,7 +121,7 @@ impl<O: RetirementOutbox> Retirement<O> {
         }
     }
 
-    /// Runs `on_retired` when the destination is retired, before its handle tells so.
+    /// Runs `on_retired` when the destination is retired, before its handle reports it.
     pub(super) fn then(self, on_retired: impl FnOnce() + Send + 'static) -> Self {
         Self { on_retired: Box::new(on_retired), ..self }
     }

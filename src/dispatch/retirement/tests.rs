@@ -226,7 +226,7 @@ struct Running {
     /// The worker, until it ends.
     worker: Option<WorkerGuard>,
     /// Whether `on_retired` was called.
-    was_told: Arc<AtomicBool>,
+    is_reported: Arc<AtomicBool>,
 }
 
 impl Running {
@@ -253,12 +253,12 @@ impl Running {
     }
 
     fn start(retirement: Retirement<FaultyOutbox>, process_stop: CancellationToken) -> Self {
-        let was_told: Arc<AtomicBool> = Arc::default();
-        let tell = was_told.clone();
-        let retirement = retirement.then(move || tell.store(true, Ordering::Relaxed));
+        let is_reported: Arc<AtomicBool> = Arc::default();
+        let report = is_reported.clone();
+        let retirement = retirement.then(move || report.store(true, Ordering::Relaxed));
         let handle = retirement.handle();
         let (task, rules_released) = (tokio::spawn(retirement.run()), CancellationToken::new());
-        Self { handle, task, process_stop, rules_released, worker: None, was_told }
+        Self { handle, task, process_stop, rules_released, worker: None, is_reported }
     }
 
     fn state(&self) -> State {
@@ -279,7 +279,7 @@ impl Running {
     async fn end(self) -> State {
         self.task.await.unwrap();
         let state = *self.handle.0.borrow();
-        assert_eq!(self.was_told.load(Ordering::Relaxed), matches!(state, State::Retired { .. }));
+        assert_eq!(self.is_reported.load(Ordering::Relaxed), matches!(state, State::Retired { .. }));
         state
     }
 }

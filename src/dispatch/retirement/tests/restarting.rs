@@ -50,7 +50,7 @@ async fn check(
     }
 }
 
-/// The state is told before the drain of that state begins.
+/// The state is published before the drain of that state begins.
 async fn eventually_dead(outbox: &FaultyOutbox, count: usize) {
     while outbox.shared.settled.lock().iter().map(Vec::len).sum::<usize>() < count {
         tokio::task::yield_now().await;

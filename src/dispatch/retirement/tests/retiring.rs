@@ -194,7 +194,7 @@ async fn a_destination_that_is_configured_again_can_be_added_as_soon_as_it_is_re
     let start = Instant::now();
     assert!(running.handle.wait_retired(start + seconds(10)).await);
     assert_eq!(start.elapsed(), seconds(5));
-    assert!(running.was_told.load(Ordering::Relaxed), "metrics are removed before, not after it is added");
+    assert!(running.is_reported.load(Ordering::Relaxed), "metrics are removed before, not after it is added");
     assert!(running.handle.is_over());
     outbox.store.add_destinations(&[queue()]).await.unwrap();
     emit(&outbox.store, 6, "a").await;
