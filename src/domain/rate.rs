@@ -4,8 +4,8 @@
 //! thousand deferred actions do not return at once to compete for sixty places.
 //!
 //! A step of the engine does not change the rates that all decisions share. It reads a snapshot of them, makes
-//! its changes to a copy ([`StepRates`]) and returns them as a [`RateDelta`]. Whoever executes the step applies
-//! the delta, unless another decision was faster ([`Rates::try_apply`]); the step is then executed again.
+//! its changes to a copy ([`StepRates`]) and returns them as a [`RateDelta`]. The caller of the step applies the
+//! delta, unless another decision was faster ([`Rates::try_apply`]); the step is then executed again.
 
 use std::borrow::Cow;
 use std::collections::VecDeque;
@@ -435,7 +435,7 @@ mod tests {
         assert_eq!(slot, scale_in_slot(60));
         step(&mut rates, limits, 130, emit);
         let (sent, slots) = rates.contents(Direction::ScaleIn);
-        assert_eq!((sent, slots), (vec![at(130)], vec![]), "what nobody counts is dropped");
+        assert_eq!((sent, slots), (vec![at(130)], vec![]), "what is outside the window is dropped");
         // A thread that was suspended for more than a minute is blocked, since it cannot know.
         let limits = PerMinute { scale_out: 0, scale_in: 9 };
         let reserve = |rates: &mut StepRates<'_>| rates.reserve_if_limited(&change, None);

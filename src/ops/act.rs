@@ -5,7 +5,7 @@ use std::fmt;
 use super::error::Error;
 use super::parse;
 
-/// The name of whoever acts: until there are credentials, the `author` of the request.
+/// The name of the operator: until there are credentials, the `author` of the request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Actor(String);
 

@@ -1,4 +1,4 @@
-//! Bulk operations on dead letters: each with one audit entry, which tells at any time how far it has come.
+//! Bulk operations on dead letters: each with one audit entry, which shows its progress at any time.
 
 use std::collections::BTreeSet;
 

@@ -2,14 +2,14 @@
 
 use tokio_util::sync::CancellationToken;
 
-/// Stops a worker and tells when it has ended.
+/// Stops a worker and reports its end.
 #[derive(Debug)]
 pub(crate) struct WorkerHandle {
     stop: CancellationToken,
     ended: CancellationToken,
 }
 
-/// The worker's side. Dropping it tells that the worker has ended.
+/// The worker's side. Dropping it signals the end of the worker.
 #[derive(Debug)]
 pub(crate) struct WorkerGuard {
     stop: CancellationToken,
