@@ -320,7 +320,7 @@ impl RuleSnapshot {
             (rule.name.clone(), (Arc::from(rule.send_to.as_slice()), rule.size_limit))
         };
         let routes = rules.rules().iter().map(route).collect();
-        let heartbeat_sources = sources.values().filter(|source| !source.heartbeat.is_empty());
+        let heartbeat_sources = sources.values().filter(|source| source.heartbeat.is_some());
         let with_heartbeat = heartbeat_sources.map(|source| source.name.clone()).collect();
         let sources = sources.into_iter().map(|(name, source)| (name, Arc::new(source))).collect();
         let released = CancellationToken::new();

@@ -183,7 +183,8 @@ mod tests {
             labels: Arc::default(),
             late_window: Duration::ZERO,
             occurrence_ttl: Duration::ZERO,
-            heartbeat: Vec::new(),
+            heartbeat: None,
+            ignore_labels: Vec::new(),
         });
         let input = Input { source, trigger, truncated: false, alerts: Vec::new() };
         assert_eq!(alerts(for_notification(now, &input, &states, &[decision])), recorded);

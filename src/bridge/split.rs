@@ -141,7 +141,8 @@ mod tests {
             labels: Arc::default(),
             late_window: Duration::ZERO,
             occurrence_ttl: Duration::ZERO,
-            heartbeat: Vec::new(),
+            heartbeat: None,
+            ignore_labels: Vec::new(),
         };
         let key = |number: usize| AlertKey {
             source: source.name.clone(),

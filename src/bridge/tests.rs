@@ -22,7 +22,8 @@ async fn retired_rules_are_released_by_their_last_user() {
         labels: Arc::default(),
         late_window: Duration::ZERO,
         occurrence_ttl: Duration::ZERO,
-        heartbeat: Vec::new(),
+        heartbeat: None,
+        ignore_labels: Vec::new(),
     };
     let sources = BTreeMap::from([(name, source)]);
     let rules = Arc::new(RuleTable::new(Vec::new(), Default::default()));

@@ -114,8 +114,9 @@ fn check_unrouted<D, S>(
     };
     let sources: Vec<&Source> =
         settings.sources.values().filter(|source| served.contains(source.name.as_str())).collect();
-    for source in sources.iter().filter(|source| !source.heartbeat.is_empty()) {
-        if !is_routed(source, &source.heartbeat) {
+    for (source, heartbeat) in sources.iter().filter_map(|source| Some((source, source.heartbeat.as_ref()?)))
+    {
+        if !is_routed(source, &heartbeat.matchers) {
             let message = format!("no route sends the heartbeat of source `{}` to this bridge", source.name);
             let help = "add a route for it: while the heartbeat is absent, no alert of this source can decrease \
                         capacity";

@@ -12,9 +12,8 @@ use super::suggest::did_you_mean;
 use super::yaml::Node;
 use crate::domain::duration::format;
 use crate::domain::labels::Labels;
-use crate::domain::matcher::Matcher;
 use crate::domain::name::Name;
-use crate::domain::source::Source;
+use crate::domain::source::{HeartbeatSettings, Source};
 
 const DEFAULT_LATE_WINDOW: Duration = Duration::from_mins(6);
 const DEFAULT_OCCURRENCE_TTL: Duration = Duration::from_hours(24);
@@ -29,7 +28,7 @@ pub(super) fn source<S: SourceKind>(
     let (_, default_kind) = S::KINDS.first()?;
     let kind = fields.get("kind", kind).unwrap_or(*default_kind);
     let labels = fields.get("labels", labels).unwrap_or_default();
-    let heartbeat = fields.get("heartbeat", heartbeat).unwrap_or_default();
+    let heartbeat = fields.get("heartbeat", heartbeat);
     let late_window = fields.get("late_window", duration).unwrap_or(DEFAULT_LATE_WINDOW);
     let occurrence_ttl = fields.get("occurrence_ttl", positive_duration).unwrap_or(DEFAULT_OCCURRENCE_TTL);
     if occurrence_ttl <= late_window {
@@ -45,7 +44,17 @@ pub(super) fn source<S: SourceKind>(
         );
     }
     fields.finish();
-    Some((Source { name, labels: Arc::new(labels), late_window, occurrence_ttl, heartbeat }, kind))
+    Some((
+        Source {
+            name,
+            labels: Arc::new(labels),
+            late_window,
+            occurrence_ttl,
+            heartbeat,
+            ignore_labels: Vec::new(),
+        },
+        kind,
+    ))
 }
 
 fn kind<S: SourceKind>(node: &Node, diagnostics: &mut Diagnostics) -> Option<S> {
@@ -66,13 +75,14 @@ pub(super) fn default_source(name: Name) -> Source {
         labels: Arc::default(),
         late_window: DEFAULT_LATE_WINDOW,
         occurrence_ttl: DEFAULT_OCCURRENCE_TTL,
-        heartbeat: Vec::new(),
+        heartbeat: None,
+        ignore_labels: Vec::new(),
     }
 }
 
 /// Reads the matchers of a heartbeat. Rules never see alerts that match them, so they must not match every
 /// alert.
-fn heartbeat(node: &Node, diagnostics: &mut Diagnostics) -> Option<Vec<Matcher>> {
+fn heartbeat(node: &Node, diagnostics: &mut Diagnostics) -> Option<HeartbeatSettings> {
     const HEARTBEAT_HELP: &str =
         "name the alert that always fires: `heartbeat: ['alertname = \"Watchdog\"']`, or remove it";
     check_not_empty(node, HEARTBEAT_HELP, diagnostics);
@@ -83,7 +93,7 @@ fn heartbeat(node: &Node, diagnostics: &mut Diagnostics) -> Option<Vec<Matcher>>
             "heartbeat matches alerts without any labels, and rules never see alerts that match a heartbeat";
         diagnostics.add_with_help(Code::Contradiction, &node.location, message, HEARTBEAT_HELP);
     }
-    Some(matchers)
+    Some(HeartbeatSettings::new(matchers))
 }
 
 fn labels(node: &Node, diagnostics: &mut Diagnostics) -> Option<Labels> {

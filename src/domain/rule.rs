@@ -72,6 +72,8 @@ pub struct HoldTemplate {
     pub covers: PartialTemplate,
     /// The blocked directions, at least one.
     pub blocks: Vec<Direction>,
+    /// How long a hold lasts at most, if it is limited.
+    pub max_duration: Option<Duration>,
 }
 
 /// Templates of some fields of a target.
@@ -201,7 +203,9 @@ pub enum Change {
     ScaleOut(Amount),
     /// Decreases capacity.
     ScaleIn(Amount),
-    /// Sets capacity. Guards treat it as an increase and a decrease.
+    /// Takes back what the rule has added to the target and not yet taken back. Only in `on_resolved`.
+    Revert,
+    /// Sets capacity. Guards treat it as an increase, and with `allow_decrease` also as a decrease.
     SetCapacity {
         /// The new capacity, within the rule's limits.
         to: u32,
@@ -308,20 +312,15 @@ impl Change {
     pub const fn action(&self) -> &'static str {
         match self {
             Self::ScaleOut(_) => "scale_out",
-            Self::ScaleIn(_) => "scale_in",
+            Self::ScaleIn(_) | Self::Revert => "scale_in",
             Self::SetCapacity { .. } => "set_capacity",
             Self::Notify => "notify",
         }
     }
 
-    /// Whether the change can decrease capacity. A `set_capacity` counts in both directions.
+    /// Whether the change can decrease capacity.
     pub const fn decreases_capacity(&self) -> bool {
-        matches!(self, Self::ScaleIn(_) | Self::SetCapacity { .. })
-    }
-
-    /// Whether the consumer may decrease capacity.
-    pub const fn may_decrease_capacity(&self) -> bool {
-        matches!(self, Self::ScaleIn(_) | Self::SetCapacity { allow_decrease: true, .. })
+        matches!(self, Self::ScaleIn(_) | Self::Revert | Self::SetCapacity { allow_decrease: true, .. })
     }
 
     /// Whether the change can increase capacity.
@@ -329,7 +328,7 @@ impl Change {
         matches!(self, Self::ScaleOut(_) | Self::SetCapacity { .. })
     }
 
-    /// Whether the change has `direction`. A `set_capacity` has both.
+    /// Whether the change has `direction`. A `set_capacity` with `allow_decrease` has both.
     pub const fn has_direction(&self, direction: Direction) -> bool {
         match direction {
             Direction::ScaleOut => self.increases_capacity(),

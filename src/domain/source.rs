@@ -20,14 +20,42 @@ pub struct Source {
     /// How long an occurrence stays open when no notification mentions it. Longer than Alertmanager's
     /// `repeat_interval`.
     pub occurrence_ttl: Duration,
-    /// Matchers of the heartbeat: the alert that always fires while this source's Prometheus runs. Empty if
-    /// none is configured.
-    pub heartbeat: Vec<Matcher>,
+    /// The heartbeat; `None` if none is configured.
+    pub heartbeat: Option<HeartbeatSettings>,
+    /// Labels in which the copies of one alert differ, for example the `replica` of a pair of Prometheus servers.
+    pub ignore_labels: Vec<String>,
+}
+
+/// The heartbeat of a source: the alert that always fires while its Prometheus runs. While it is not open, the source
+/// decreases nothing.
+#[derive(Debug, Clone)]
+pub struct HeartbeatSettings {
+    /// The matchers of the alert; not empty.
+    pub matchers: Vec<Matcher>,
+    /// Labels whose values tell heartbeats apart: each combination of values is a heartbeat of its own, for the alerts
+    /// with the same values. Empty if the source has one heartbeat.
+    pub equal: Vec<String>,
+    /// How long the heartbeat stays open without a notification that contains it, if it is limited.
+    pub timeout: Option<Duration>,
+    /// How long nothing is decreased after the heartbeat has opened.
+    pub grace: Duration,
+}
+
+impl HeartbeatSettings {
+    /// One heartbeat with the default grace and no timeout.
+    pub const fn new(matchers: Vec<Matcher>) -> Self {
+        Self { matchers, equal: Vec::new(), timeout: None, grace: Self::DEFAULT_GRACE }
+    }
+
+    /// The default of [`grace`](Self::grace).
+    pub const DEFAULT_GRACE: Duration = Duration::from_mins(15);
 }
 
 impl Source {
     /// Whether an alert with these labels is the heartbeat of this source.
     pub fn is_heartbeat(&self, labels: &Labels) -> bool {
-        !self.heartbeat.is_empty() && self.heartbeat.iter().all(|matcher| matcher.matches(labels))
+        self.heartbeat
+            .as_ref()
+            .is_some_and(|heartbeat| heartbeat.matchers.iter().all(|matcher| matcher.matches(labels)))
     }
 }

@@ -404,8 +404,10 @@ impl Cooldowns {
     pub fn blocked_until(&self, change: &Change, now: Time) -> Option<Time> {
         let until = match change {
             Change::Notify => None,
-            Change::ScaleOut(_) => self.after_increase,
-            Change::ScaleIn(_) | Change::SetCapacity { .. } => self.after_increase.max(self.after_decrease),
+            Change::ScaleOut(_) | Change::SetCapacity { allow_decrease: false, .. } => self.after_increase,
+            Change::ScaleIn(_) | Change::Revert | Change::SetCapacity { allow_decrease: true, .. } => {
+                self.after_increase.max(self.after_decrease)
+            }
         };
         until.filter(|until| *until > now)
     }

@@ -31,7 +31,12 @@ impl Ops {
                     .iter()
                     .map(|(name, value)| (name.to_owned(), value.to_owned()))
                     .collect(),
-                heartbeat: source.heartbeat.iter().map(ToString::to_string).collect(),
+                heartbeat: source
+                    .heartbeat
+                    .iter()
+                    .flat_map(|heartbeat| &heartbeat.matchers)
+                    .map(ToString::to_string)
+                    .collect(),
                 heartbeat_open_since: heartbeat.open_since.map(Time::to_millis_string),
                 heartbeat_ended_at: heartbeat.lost_at.map(Time::to_millis_string),
                 late_window: format(source.late_window),
@@ -138,6 +143,7 @@ fn action_view(action: &Action) -> ActionView {
         },
         Change::SetCapacity { to, allow_decrease: true } => format!("to {to}"),
         Change::SetCapacity { to, allow_decrease: false } => format!("up to {to}"),
+        Change::Revert => "what is owed".to_owned(),
         Change::Notify => "none".to_owned(),
     };
     ActionView {

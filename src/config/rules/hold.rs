@@ -39,7 +39,7 @@ pub(super) fn body(fields: &mut Fields<'_, '_>, templates: &mut Templates) -> Op
     fields.reject(&EVENT_KEYS, why, "remove it: a hold sends no events");
     let help = "remove it: a hold ends with its alerts, and deferred actions are then re-evaluated";
     fields.reject(&["on_resolved"], why, help);
-    Some(RuleBody::for_hold(HoldTemplate { covers: covers?, blocks: hold?.blocks }))
+    Some(RuleBody::for_hold(HoldTemplate { covers: covers?, blocks: hold?.blocks, max_duration: None }))
 }
 
 fn on_firing(node: &Node, diagnostics: &mut Diagnostics) -> Option<Hold> {

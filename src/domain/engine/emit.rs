@@ -104,6 +104,7 @@ pub(super) fn adjustment(
         }
         Change::ScaleOut(amount) => (amount, 1),
         Change::ScaleIn(amount) => (amount, -1),
+        Change::Revert => return Err("nothing is owed".to_owned()),
     };
     let (kind, value, min_magnitude) = match amount {
         Amount::By(units) => (AdjustmentType::ChangeInCapacity, units.get(), None),

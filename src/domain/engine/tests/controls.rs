@@ -5,6 +5,7 @@ use super::*;
 use crate::domain::control::{Pause, TargetPattern};
 use crate::domain::direction::Direction;
 use crate::domain::rule::{HoldTemplate, PartialTemplate};
+use crate::domain::source::HeartbeatSettings;
 
 const HOUR: i64 = 3600;
 const DAY: i64 = 24 * HOUR;
@@ -134,6 +135,7 @@ fn with_a_hold(setup: Setup, cluster: Option<&str>, blocks: &[Direction]) -> Wor
         target: RuleTarget::Hold(HoldTemplate {
             covers: PartialTemplate { cluster, ..PartialTemplate::default() },
             blocks: blocks.to_vec(),
+            max_duration: None,
         }),
         on_firing: None,
         on_resolved: None,
@@ -230,7 +232,7 @@ fn watchdog(fires: bool, starts: i64, ends: i64) -> Alert {
 fn with_a_heartbeat(setup: Setup) -> World {
     let mut world = setup.world();
     let source = Arc::get_mut(&mut world.source).unwrap();
-    source.heartbeat = Matcher::parse_list("alertname = Watchdog").unwrap();
+    source.heartbeat = Some(HeartbeatSettings::new(Matcher::parse_list("alertname = Watchdog").unwrap()));
     world
 }
 
@@ -505,7 +507,8 @@ fn an_alert_that_is_not_the_heartbeat_any_more_does_not_keep_it_open() {
     let mut world = with_a_heartbeat(Setup::default());
     world.post(0, vec![watchdog(true, -10, 0), firing("a", -10)]);
     let source = Arc::get_mut(&mut world.source).unwrap();
-    source.heartbeat = Matcher::parse_list("alertname = DeadMansSwitch").unwrap();
+    source.heartbeat =
+        Some(HeartbeatSettings::new(Matcher::parse_list("alertname = DeadMansSwitch").unwrap()));
     let decisions = world.post(60, vec![watchdog(true, -10, 0)]);
     assert_eq!(summary(&decisions), "unmatched×1, withdrawn×1");
     assert_eq!(summary(&world.post(90, vec![resolved("a", -10, 85)])), "held×1");

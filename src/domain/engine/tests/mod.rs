@@ -124,7 +124,8 @@ impl Setup {
                 labels: Arc::new([("cluster", "prod-eu")].into_iter().collect()),
                 late_window: 6 * MINUTE,
                 occurrence_ttl: 24 * 60 * MINUTE,
-                heartbeat: Vec::new(),
+                heartbeat: None,
+                ignore_labels: Vec::new(),
             }),
             states: BTreeMap::new(),
             controls: Controls::default(),
@@ -182,7 +183,7 @@ impl World {
     /// Executes a step twice and asserts that both results are the same.
     fn step(&mut self, step: impl Fn(&Context<'_>, &States) -> Step) -> Vec<Decision> {
         let with_heartbeat: BTreeSet<Name> = std::iter::once(&self.source)
-            .filter(|it| !it.heartbeat.is_empty())
+            .filter(|it| it.heartbeat.is_some())
             .map(|it| it.name.clone())
             .collect();
         let context = Context {

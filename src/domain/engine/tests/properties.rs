@@ -8,6 +8,7 @@ use crate::domain::control::{Pause, TargetPattern};
 use crate::domain::direction::Direction;
 use crate::domain::event::Event;
 use crate::domain::rule::{HoldTemplate, PartialTemplate};
+use crate::domain::source::HeartbeatSettings;
 
 const OUT_COOLDOWN: Duration = Duration::from_millis(180_500);
 const IN_COOLDOWN: Duration = Duration::from_secs(600);
@@ -64,6 +65,7 @@ fn rule(kind: &str, alertname: &str) -> Rule {
             target: RuleTarget::Hold(HoldTemplate {
                 covers: PartialTemplate::default(),
                 blocks: vec![Direction::ScaleIn],
+                max_duration: None,
             }),
             on_firing: None,
             ..base
@@ -89,7 +91,7 @@ fn world(without: &[&str]) -> World {
     world.rules =
         RuleTable::new(rules.map(|(kind, alertname)| rule(kind, alertname)).collect(), known_templates());
     let source = Arc::get_mut(&mut world.source).unwrap();
-    source.heartbeat = Matcher::parse_list("alertname = Watchdog").unwrap();
+    source.heartbeat = Some(HeartbeatSettings::new(Matcher::parse_list("alertname = Watchdog").unwrap()));
     world
 }
 
