@@ -15,7 +15,7 @@ use std::time::Duration;
 use criterion::{BatchSize, BenchmarkGroup, BenchmarkId, Criterion, Throughput, measurement::WallTime};
 use scalebridge::domain::control::Controls;
 use scalebridge::domain::engine::{
-    Context, EvaluatedAlert, Input, Policy, States, Step, process_notification,
+    Context, Deliveries, EvaluatedAlert, Input, Policy, States, Step, process_notification,
 };
 use scalebridge::domain::notification::{Alert, Envelope};
 use scalebridge::domain::rate::{PerMinute, Rates};
@@ -123,6 +123,7 @@ impl World {
             rates: &Rates::default(),
             with_heartbeat: &BTreeSet::new(),
             undelivered_decreases: &BTreeMap::new(),
+            deliveries: &Deliveries::default(),
         };
         process_notification(&context, &input, states)
     }

@@ -188,6 +188,7 @@ async fn append(store: &Store, from: usize, count: usize, alert: &[Alert]) {
             let (target, destinations) = (event.target.key(), queue.clone());
             NewEvent {
                 target,
+                acting: destinations.clone(),
                 destinations,
                 increases_capacity: true,
                 may_decrease_capacity: false,

@@ -110,7 +110,8 @@ impl Bridge {
             let record = record::for_notification(view.now, &input, &view.states, &step.decisions);
             let event = |decision: &crate::domain::verdict::Decision| {
                 let event = decision.event.as_deref()?;
-                let limit = snapshot.routes.get(&event.rule).map_or(SizeLimit::NONE, |(_, limit)| *limit);
+                let limit =
+                    snapshot.routes.get(&event.rule).map_or(SizeLimit::NONE, |route| route.size_limit);
                 serde_json::from_str(&event.encode(limit)).ok()
             };
             let events: Vec<Option<Value>> = step.decisions.iter().map(event).collect();

@@ -73,8 +73,16 @@ struct RuleSnapshot {
     released: CancellationToken,
 }
 
-/// By rule: the destinations of its events, and their maximum size in bytes.
-type Routes = HashMap<Name, (Arc<[Name]>, SizeLimit), FixedState>;
+/// The routes by rule.
+type Routes = HashMap<Name, Route, FixedState>;
+
+/// Where a rule's events go.
+struct Route {
+    destinations: Arc<[Name]>,
+    acting: Arc<[Name]>,
+    /// The maximum size of an event.
+    size_limit: SizeLimit,
+}
 
 /// A configured source with the rules that are active when the handle is created.
 #[derive(Clone)]
@@ -317,7 +325,12 @@ impl Drop for RuleSnapshot {
 impl RuleSnapshot {
     fn new(rules: Arc<RuleTable>, sources: BTreeMap<Name, Source>, policy: Policy) -> Self {
         let route = |rule: &crate::domain::rule::Rule| {
-            (rule.name.clone(), (Arc::from(rule.send_to.as_slice()), rule.size_limit))
+            let route = Route {
+                destinations: Arc::from(rule.send_to.as_slice()),
+                acting: Arc::from(rule.acting.as_slice()),
+                size_limit: rule.size_limit,
+            };
+            (rule.name.clone(), route)
         };
         let routes = rules.rules().iter().map(route).collect();
         let heartbeat_sources = sources.values().filter(|source| source.heartbeat.is_some());
@@ -337,6 +350,7 @@ impl RuleSnapshot {
             rates,
             with_heartbeat: &self.with_heartbeat,
             undelivered_decreases: &view.undelivered_decreases,
+            deliveries: &view.deliveries,
         }
     }
 }
@@ -378,10 +392,11 @@ fn changes(routes: &Routes, step: Step, record: Option<store::Record>, rechecked
     let mut events = Vec::new();
     for event in step.decisions.iter().filter_map(|decision| decision.event.as_deref()) {
         // The engine only emits for rules of the table.
-        let Some((destinations, size_limit)) = routes.get(&event.rule) else { continue };
+        let Some(Route { destinations, acting, size_limit }) = routes.get(&event.rule) else { continue };
         events.push(NewEvent {
             target: event.key.clone(),
             destinations: destinations.clone(),
+            acting: acting.clone(),
             increases_capacity: event.increases_capacity(),
             may_decrease_capacity: event.may_decrease_capacity(),
             episode_phase: Some(EpisodePhase { phase: event.phase, episode: event.episode.id.clone() }),
@@ -389,5 +404,13 @@ fn changes(routes: &Routes, step: Step, record: Option<store::Record>, rechecked
         });
     }
     let controls = step.controls.map(Arc::new);
-    Changes { states: step.states, controls, rechecked, record, events, audit: None }
+    Changes {
+        states: step.states,
+        controls,
+        rechecked,
+        record,
+        events,
+        delivery_changes: step.delivery_changes,
+        audit: None,
+    }
 }

@@ -123,14 +123,22 @@ pub(super) fn check_rules<D: DestinationSettings>(
         check_known_names(send_to, names.destinations.as_deref(), "destination", diagnostics);
         check_actions(draft, destinations, diagnostics);
     }
-    let with_size_limit = |draft: Draft| {
+    let with_destinations = |draft: Draft| {
         let mut rule = draft.rule?;
-        let limits = rule.send_to.iter().filter_map(|name| destinations.get(name));
+        let known = |name: &&Name| destinations.get(*name);
+        let limits = rule.send_to.iter().filter_map(|name| known(&name));
         let limits = limits.map(|destination| destination.settings.size_limit());
         rule.size_limit = limits.fold(SizeLimit::NONE, SizeLimit::and);
+        let is_acting = |name: &&Name| known(name).is_none_or(|destination| destination.acting);
+        rule.acting = rule.send_to.iter().filter(is_acting).cloned().collect();
+        if rule.acting.is_empty() {
+            rule.acting.clone_from(&rule.send_to);
+        }
+        let max_ages = rule.acting.iter().filter_map(|name| known(&name)).map(|it| it.delivery.max_age);
+        rule.max_age = max_ages.max().unwrap_or(super::settings::Delivery::DEFAULT_MAX_AGE);
         Some((rule, draft.location, draft.spans))
     };
-    drafts.into_iter().filter_map(with_size_limit).collect()
+    drafts.into_iter().filter_map(with_destinations).collect()
 }
 
 /// Warns about sources without a heartbeat whose alerts can decrease capacity.

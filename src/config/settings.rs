@@ -167,6 +167,11 @@ pub enum LogLevel {
     Trace,
 }
 
+impl Delivery {
+    /// The default of `max_age`, for rules without a configuration.
+    pub const DEFAULT_MAX_AGE: Duration = Duration::from_hours(1);
+}
+
 impl<D, S> Settings<D, S> {
     /// The settings that the engine uses for all rules.
     pub fn policy(&self) -> Policy {

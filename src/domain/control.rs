@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::direction::Direction;
@@ -42,6 +43,71 @@ pub struct Controls {
     /// The heartbeat of each source from which one was ever received.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     heartbeats: BTreeMap<Name, Heartbeat>,
+    /// The reception gaps of each source that ever had one.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    gaps: BTreeMap<Name, ReceptionGaps>,
+}
+
+/// A time in which the bridge could not accept the notifications of a source.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReceptionGap {
+    /// The beginning.
+    pub from: Time,
+    /// The end; the same as `from` for a single notification that was refused.
+    pub until: Time,
+    /// The cause.
+    pub cause: GapCause,
+}
+
+/// The reception gaps of a source.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReceptionGaps {
+    /// The one that ended last.
+    pub last: ReceptionGap,
+    /// The length of all of them.
+    pub total: Duration,
+}
+
+/// Why the bridge could not accept the notifications of a source.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum GapCause {
+    /// The bridge was not running, or not ready.
+    NotRunning,
+    /// The process did not run for more than five seconds: it was stopped, or the machine was suspended.
+    Suspended,
+    /// The store could not be read or written.
+    Store,
+    /// The backlog had reached its limit.
+    Backlog,
+    /// A notification was refused for another reason, by an answer other than 2xx.
+    Refused,
+    /// An alert had no usable fingerprint.
+    NoFingerprint,
+}
+
+impl GapCause {
+    /// All causes.
+    pub const ALL: [Self; 6] =
+        [Self::NotRunning, Self::Suspended, Self::Store, Self::Backlog, Self::Refused, Self::NoFingerprint];
+
+    /// The name in metrics, decisions and the API.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::NotRunning => "not_running",
+            Self::Suspended => "suspended",
+            Self::Store => "store",
+            Self::Backlog => "backlog",
+            Self::Refused => "refused",
+            Self::NoFingerprint => "no_fingerprint",
+        }
+    }
+}
+
+impl fmt::Display for GapCause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
 }
 
 /// A pause set by an operator. It blocks the actions that match all given fields; without any, all actions.
@@ -245,6 +311,29 @@ impl Controls {
             !holds.is_empty()
         });
         self.expired_holds.entry(rule.clone()).or_default().insert(key.clone(), expired_hold);
+    }
+
+    /// The reception gaps of a source; `None` if it never had one.
+    pub fn reception_gaps(&self, source: &Name) -> Option<&ReceptionGaps> {
+        self.gaps.get(source)
+    }
+
+    /// Records a reception gap. Decreases that were blocked until an earlier time find the new one when they are
+    /// rechecked.
+    pub fn record_gap(&mut self, source: &Name, gap: ReceptionGap) {
+        self.version += 1;
+        match self.gaps.get_mut(source) {
+            Some(known) => {
+                known.total = known.total.saturating_add(gap.until.since(gap.from.max(known.last.until)));
+                if gap.until >= known.last.until {
+                    known.last = gap;
+                }
+            }
+            None => {
+                let total = gap.until.since(gap.from);
+                self.gaps.insert(source.clone(), ReceptionGaps { last: gap, total });
+            }
+        }
     }
 
     /// The heartbeat of a source; the default if none was ever received.

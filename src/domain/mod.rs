@@ -7,6 +7,7 @@ pub mod alert_key;
 pub mod alert_map;
 pub mod control;
 pub mod decision_record;
+pub mod delivery;
 pub mod direction;
 pub mod duration;
 pub mod engine;

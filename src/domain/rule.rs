@@ -41,6 +41,10 @@ pub struct Rule {
     pub mode: Mode,
     /// The destinations of its events; never empty in an active rule, without duplicates.
     pub send_to: Vec<Name>,
+    /// Those of `send_to` whose consumers change capacity; all of `send_to` if none does.
+    pub acting: Vec<Name>,
+    /// How long an event is tried at the acting destinations.
+    pub max_age: Duration,
     /// The maximum size of an event, for all destinations in `send_to`.
     pub size_limit: SizeLimit,
     /// Whether later rules are evaluated after a match.

@@ -347,6 +347,22 @@ impl TargetState {
         })
     }
 
+    /// The ids of the events whose delivery decisions still have to know.
+    pub fn tracked_events(&self) -> impl Iterator<Item = &Arc<str>> {
+        std::iter::empty()
+    }
+
+    /// Whether the target has to be processed when an event that it tracks is delivered. It always has to be when such
+    /// an event is given up.
+    pub fn awaits_delivery(&self) -> bool {
+        false
+    }
+
+    /// Whether the target has to be processed when calls to this destination succeed again.
+    pub fn awaits_destination(&self, _destination: &Name) -> bool {
+        false
+    }
+
     /// The rules with an open episode, except heartbeats.
     pub fn open_episodes(&self) -> impl Iterator<Item = &Name> {
         let open = self.rules.iter().filter(|(_, rule)| {

@@ -11,7 +11,8 @@ use super::audit::{AuditEntry, AuditWrite};
 use super::{DecideFn, Error};
 use crate::domain::alert_key::AlertKey;
 use crate::domain::control::Controls;
-use crate::domain::engine::{States, UndeliveredDecrease};
+use crate::domain::delivery::DeliveryChange;
+use crate::domain::engine::{Deliveries, States, UndeliveredDecrease};
 use crate::domain::header::EncodedEvent;
 use crate::domain::name::Name;
 use crate::domain::phase::Phase;
@@ -100,6 +101,8 @@ pub struct View {
     /// For each of the targets, the events that can decrease its capacity and that some destination has not
     /// settled. Workers cannot claim them until the transaction is over.
     pub undelivered_decreases: BTreeMap<TargetKey, Vec<UndeliveredDecrease>>,
+    /// The delivery of the events that the states of the targets [track](TargetState::tracked_events).
+    pub deliveries: Deliveries,
 }
 
 /// The changes of a transaction, committed atomically.
@@ -116,6 +119,8 @@ pub struct Changes {
     pub record: Option<Record>,
     /// The emitted events.
     pub events: Vec<NewEvent>,
+    /// Changes of the delivery of events that a state tracks.
+    pub delivery_changes: Vec<DeliveryChange>,
     /// The audit entry, if an operator's act makes these changes.
     pub audit: Option<AuditEntry>,
 }
@@ -136,6 +141,8 @@ pub struct NewEvent {
     pub target: TargetKey,
     /// The destinations; not empty.
     pub destinations: Arc<[Name]>,
+    /// Those of the destinations whose consumers change capacity; all of them if none does.
+    pub acting: Arc<[Name]>,
     /// Whether the event increases capacity. Such an event cancels the `View::undelivered_decreases` of its
     /// target at all destinations that have not settled them; claimed ones are not retried.
     pub increases_capacity: bool,

@@ -45,6 +45,7 @@ async fn write(store: &Store, name: &str, count: usize, bytes: usize) {
             (0..count).map(|at| TargetKey::from_stored(&format!("{name}-{at}"))).collect();
         let event = |target: &TargetKey| NewEvent {
             target: target.clone(),
+            acting: [queue()].into(),
             destinations: [queue()].into(),
             increases_capacity: false,
             may_decrease_capacity: false,

@@ -5,6 +5,7 @@ use super::super::diagnostic::{Diagnostics, Location};
 use super::super::matchers::matchers;
 use super::super::names::{name, names};
 use super::super::scalar::{flag, keyword};
+use super::super::settings::Delivery;
 use super::super::yaml::Node;
 use super::body::SendTo;
 use super::defaults::{Defaults, MODES};
@@ -26,7 +27,7 @@ pub(in crate::config) struct Draft {
     /// `None` for a hold, which sends no events.
     pub send_to: Option<SendTo>,
     pub spans: RuleSpans,
-    /// The rule, without its `size_limit`.
+    /// The rule, without the settings of its destinations.
     pub rule: Option<Rule>,
 }
 
@@ -93,6 +94,8 @@ pub(super) fn rule(
             budget: body.budget,
             parameters: body.parameters,
             mode,
+            acting: body.send_to.clone(),
+            max_age: Delivery::DEFAULT_MAX_AGE,
             send_to: body.send_to,
             size_limit: SizeLimit::NONE,
             continues,

@@ -145,6 +145,7 @@ async fn emit_phase(store: &Store, seq: i64, target: &str, episode_phase: Option
     let target = TargetKey::from_stored(target);
     let event = NewEvent {
         target: target.clone(),
+        acting: destinations().into(),
         destinations: destinations().into(),
         increases_capacity: true,
         may_decrease_capacity: false,

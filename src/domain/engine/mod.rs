@@ -32,6 +32,7 @@ use std::time::Duration;
 
 use super::alert_key::AlertKey;
 use super::control::Controls;
+use super::delivery::{DeliveryChange, EventDelivery};
 use super::name::Name;
 use super::notification::{Alert, Status};
 use super::rate::{PerMinute, RateDelta, Rates};
@@ -63,6 +64,8 @@ pub struct Context<'a> {
     pub with_heartbeat: &'a BTreeSet<Name>,
     /// Undelivered decreases by target; an increase supersedes them.
     pub undelivered_decreases: &'a BTreeMap<TargetKey, Vec<UndeliveredDecrease>>,
+    /// The delivery of the events that the states track.
+    pub deliveries: &'a Deliveries,
 }
 
 /// Settings that apply to all rules.
@@ -87,6 +90,15 @@ pub struct States {
     pub alerts: BTreeMap<AlertKey, Vec<TargetKey>>,
 }
 
+/// The delivery of events, as far as decisions need it.
+#[derive(Debug, Clone, Default)]
+pub struct Deliveries {
+    /// By target and event id. An event that is not here counts as delivered when it was emitted.
+    pub events: BTreeMap<TargetKey, BTreeMap<Arc<str>, EventDelivery>>,
+    /// The last successful call of each destination, as far as this process knows.
+    pub last_success: BTreeMap<Name, Time>,
+}
+
 /// An event that can decrease capacity and that some destination has not settled.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UndeliveredDecrease {
@@ -109,6 +121,8 @@ pub struct Step {
     pub rates: RateDelta,
     /// The decisions, in the order in which they were made.
     pub decisions: Vec<Decision>,
+    /// Changes of the delivery of earlier events.
+    pub delivery_changes: Vec<DeliveryChange>,
 }
 
 fn sorted_unique<T: Ord>(mut list: Vec<T>) -> Vec<T> {
@@ -352,7 +366,13 @@ impl<'a> Routing<'a> {
             occurrence::record_last_resolve(state, last_resolve);
         }
         let (controls, rates) = step_context.into_changes();
-        Step { states: changed.into_iter().collect(), controls, rates, decisions }
+        Step {
+            states: changed.into_iter().collect(),
+            controls,
+            rates,
+            decisions,
+            delivery_changes: Vec::new(),
+        }
     }
 }
 

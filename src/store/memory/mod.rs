@@ -14,6 +14,7 @@ use crate::store::audit::MemoryAudit;
 use inner::Inner;
 
 use crate::domain::alert_key::AlertKey;
+use crate::domain::engine::Deliveries;
 use crate::domain::event::id_prefix;
 use crate::domain::name::Name;
 use crate::domain::state::TargetState;
@@ -98,7 +99,14 @@ impl StateStore for Memory {
             let states = inner.states(&keys);
             let (seqs, undelivered_decreases) = inner.undelivered_decreases(&keys, &states);
             let (created, controls) = (inner.created, inner.controls.clone());
-            let changes = decide(&View { now, created, states, controls, undelivered_decreases });
+            let changes = decide(&View {
+                now,
+                created,
+                states,
+                controls,
+                undelivered_decreases,
+                deliveries: Deliveries::default(),
+            });
             inner.apply(now, changes, seqs, &self.lanes);
         });
         self.lanes.all().values().for_each(|handle| handle.wake());

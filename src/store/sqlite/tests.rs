@@ -42,6 +42,7 @@ fn event(target: &str, bytes: usize) -> DecideFn {
         states: vec![(target.clone(), state.clone())],
         events: vec![NewEvent {
             target: target.clone(),
+            acting: [queue()].into(),
             destinations: [queue()].into(),
             increases_capacity: false,
             may_decrease_capacity: false,

@@ -232,6 +232,7 @@ impl Emission {
         });
         NewEvent {
             target: self.target,
+            acting: self.to.clone().into(),
             destinations: self.to.into(),
             increases_capacity: self.kind == Kind::Out,
             may_decrease_capacity: self.kind == Kind::In,

@@ -144,6 +144,7 @@ async fn long_records_come_in_small_pages() {
 fn event(id: &str, target: &str) -> NewEvent {
     NewEvent {
         target: key(target),
+        acting: destinations().into(),
         destinations: destinations().into(),
         increases_capacity: true,
         may_decrease_capacity: false,

@@ -110,6 +110,8 @@ impl Setup {
             parameters: vec![("zone".into(), template("{{ labels.zone | default('any') }}"))],
             mode: self.mode,
             send_to: vec![name("queue")],
+            acting: vec![name("queue")],
+            max_age: Duration::from_hours(1),
             size_limit: SizeLimit::of_body(262_144),
             continues: false,
         };
@@ -194,6 +196,7 @@ impl World {
             controls: &self.controls,
             rates: &self.rates,
             with_heartbeat: &with_heartbeat,
+            deliveries: &Deliveries::default(),
             undelivered_decreases: &self.undelivered_decreases,
         };
         let states = self.view();

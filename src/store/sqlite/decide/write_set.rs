@@ -107,7 +107,8 @@ impl WriteSet {
         hashes: Fingerprints,
         mut read_now: impl FnMut(Fingerprint) -> Result<Option<(i64, Arc<CachedTarget>)>, E>,
     ) -> Result<Self, E> {
-        let Changes { states: changed, controls, rechecked, record, events, audit } = changes;
+        let Changes { states: changed, controls, rechecked, record, events, delivery_changes: _, audit } =
+            changes;
         let known = reads.by_hash(hashes);
         let mut tally = Deltas::default();
         let mut writes = Vec::with_capacity(changed.len());

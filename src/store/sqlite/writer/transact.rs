@@ -8,6 +8,7 @@ use rusqlite::Connection;
 
 use super::CommandError;
 use crate::domain::control::Controls;
+use crate::domain::engine::Deliveries;
 use crate::domain::target::TargetKey;
 use crate::domain::time::Time;
 use crate::store::sqlite::committed::controls::write_controls;
@@ -70,6 +71,7 @@ impl Transaction<'_> {
             states: read_set.states(keys),
             controls: controls.clone(),
             undelivered_decreases: undelivered.events,
+            deliveries: Deliveries::default(),
         };
         // A panic would end the thread that all commands share.
         let changes = catch_unwind(AssertUnwindSafe(|| decide(&view))).map_err(|_| CommandError::Panicked)?;
