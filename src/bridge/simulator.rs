@@ -138,7 +138,11 @@ impl Simulator {
                     };
                     (
                         claimed.lease,
-                        if claimed.nothing_to_compensate { withdrawn() } else { Settlement::Delivered },
+                        if claimed.nothing_to_compensate {
+                            withdrawn()
+                        } else {
+                            Settlement::Delivered { answer: None }
+                        },
                     )
                 };
                 self.store.settle(destination, claimed.into_iter().map(settle).collect()).await?;

@@ -10,6 +10,7 @@ use tokio::time::Instant;
 
 use super::health::{CallOutcome, Ticket};
 use super::{Answer, Class, DeliveryReport, Destination, Failure, Observer, Options, Outcome, OutgoingEvent};
+use crate::domain::delivery::GiveUp;
 use crate::domain::header::EventHeader;
 use crate::domain::retry::{self, Backoff};
 use crate::domain::time::Time;
@@ -90,7 +91,9 @@ impl OutgoingEvent {
                     settled.push(SettledDelivery::withdrawn(lease, header.ok(), NOTHING_TO_COMPENSATE));
                 }
                 Ok(header) => events.push(Self { lease, body, header, emitted_at, attempts, last_error }),
-                Err(error) => settled.push(SettledDelivery::dead(lease, None, error.to_string())),
+                Err(error) => {
+                    settled.push(SettledDelivery::dead(lease, None, error.to_string(), GiveUp::Rejected))
+                }
             }
         }
         (events, settled)
@@ -174,8 +177,13 @@ impl<O: DeliveryQueue, D: Destination, V: Observer> Shared<O, D, V> {
                 settled.push(SettledDelivery::withdrawn(event.lease, Some(event.header), SUPERSEDED));
                 continue;
             }
-            match self.expiry_reason(&event, now).or_else(|| self.oversize_reason(&event)) {
-                Some(reason) => settled.push(SettledDelivery::dead(event.lease, Some(event.header), reason)),
+            match {
+                let expired = self.expiry_reason(&event, now).map(|reason| (reason, GiveUp::Expired));
+                expired.or_else(|| Some((self.oversize_reason(&event)?, GiveUp::Rejected)))
+            } {
+                Some((reason, cause)) => {
+                    settled.push(SettledDelivery::dead(event.lease, Some(event.header), reason, cause));
+                }
                 None => batch.push(event),
             }
         }
@@ -253,13 +261,17 @@ impl<O: DeliveryQueue, D: Destination, V: Observer> Shared<O, D, V> {
 
     fn settlement(&self, attempts: u32, answer: Answer, rng: &mut fastrand::Rng) -> Settlement {
         match answer {
-            Ok(None) => Settlement::Delivered,
-            Ok(Some(answer)) => Settlement::Answered { answer },
+            Ok(answer) => Settlement::Delivered { answer },
             Err(failure) => match failure.class {
-                Class::Permanent => Settlement::Dead { error: failure.stored_error() },
+                Class::Permanent => Settlement::Dead {
+                    error: failure.stored_error(),
+                    cause: GiveUp::Rejected,
+                    uncertain: false,
+                },
                 Class::Transient | Class::Throttled | Class::Misconfigured => Settlement::Retry {
                     delay: self.options.backoff.delay(attempts.saturating_add(1), rng.f64()),
                     error: failure.stored_error(),
+                    uncertain: false,
                 },
             },
         }
@@ -328,16 +340,16 @@ fn summary<'a>(mut all: impl Iterator<Item = &'a SettledDelivery>) -> Option<(&'
 
 impl SettledDelivery {
     /// A dead letter that was not sent.
-    fn dead(lease: Lease, header: Option<Arc<EventHeader>>, reason: String) -> Self {
-        let settlement = Settlement::Dead { error: reason.clone() };
+    fn dead(lease: Lease, header: Option<Arc<EventHeader>>, reason: String, cause: GiveUp) -> Self {
+        let settlement = Settlement::Dead { error: reason.clone(), cause, uncertain: false };
         Self { lease, attempts: 0, header, settlement, reason, call_duration: None }
     }
 
-    /// A delivery that was not sent, because the store cannot say whether it still may be.
+    /// A delivery that was not sent, because the store cannot say whether it still may be. It keeps its place.
     fn deferred(event: OutgoingEvent, delay: Duration, error: &store::Error) -> Self {
         let OutgoingEvent { lease, header, attempts, .. } = event;
         let reason = error.to_string();
-        let settlement = Settlement::Retry { delay, error: reason.clone() };
+        let settlement = Settlement::NotCalled { delay, stands_aside: false };
         Self { lease, attempts, header: Some(header), settlement, reason, call_duration: None }
     }
 

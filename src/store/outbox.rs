@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::Error;
 use super::audit::AuditWrite;
 use super::dead_letters::{DeadLetter, DeadLetterError, DeliveryId, Redrive};
+use crate::domain::delivery::GiveUp;
 use crate::domain::header::EncodedEvent;
 use crate::domain::name::Name;
 use crate::domain::time::Time;
@@ -171,11 +172,9 @@ pub struct Claimed {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Settlement {
     /// The destination accepted the event.
-    Delivered,
-    /// The destination accepted the event and answered; the answer is stored with the delivery.
-    Answered {
-        /// At most a few KiB of text.
-        answer: String,
+    Delivered {
+        /// What it answered, at most a few KiB of text; it is stored with the delivery.
+        answer: Option<String>,
     },
     /// Not sent, since the events that it would compensate never arrived, or since an increase superseded it.
     /// Not a dead letter.
@@ -189,11 +188,24 @@ pub enum Settlement {
         delay: Duration,
         /// The error of the attempt.
         error: String,
+        /// Whether the event may have arrived: no answer said that it did not.
+        uncertain: bool,
+    },
+    /// Released without a call: no attempt is counted, and an earlier error stays.
+    NotCalled {
+        /// How long it cannot be claimed.
+        delay: Duration,
+        /// Whether later events of its target can be sent meanwhile.
+        stands_aside: bool,
     },
     /// Given up and stored as a dead letter.
     Dead {
         /// Why it was given up.
         error: String,
+        /// The kind of reason.
+        cause: GiveUp,
+        /// Whether the last call may have arrived: no answer said that it did not.
+        uncertain: bool,
     },
 }
 

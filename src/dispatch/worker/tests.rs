@@ -11,6 +11,7 @@ use tokio::sync::Notify;
 
 use super::*;
 use crate::dispatch::{Answer, DeliveryReport, Limits, Outcome, stub};
+use crate::domain::delivery::GiveUp;
 use crate::domain::header::EncodedEvent;
 use crate::domain::time::Time;
 use crate::store::{Claimed, DeliveryQueue, Error, EventSeq, Lease, Settlement};
@@ -170,7 +171,10 @@ impl DeliveryQueue for WorkerHarness {
         let mut seen = BTreeSet::new();
         let mut claimed = vec![];
         for (&seq, delivery) in deliveries.iter_mut() {
-            let is_settled = !matches!(delivery.history.last(), None | Some(Settlement::Retry { .. }));
+            let is_settled = !matches!(
+                delivery.history.last(),
+                None | Some(Settlement::Retry { .. } | Settlement::NotCalled { .. })
+            );
             // The first unsettled delivery of a target blocks the later ones, claimed or not.
             let is_first = !is_settled && seen.insert(delivery.subject.clone());
             if is_first && !delivery.claimed && delivery.due <= Instant::now() && claimed.len() < max {
@@ -202,9 +206,13 @@ impl DeliveryQueue for WorkerHarness {
             let seq = lease.seq();
             let delivery = deliveries.get_mut(&seq).unwrap();
             assert!(std::mem::take(&mut delivery.claimed), "{seq:?} was not claimed");
-            if let Settlement::Retry { delay, .. } = settlement {
-                delivery.attempts += 1;
-                delivery.due = Instant::now() + delay;
+            match settlement {
+                Settlement::Retry { delay, .. } => {
+                    delivery.attempts += 1;
+                    delivery.due = Instant::now() + delay;
+                }
+                Settlement::NotCalled { delay, .. } => delivery.due = Instant::now() + delay,
+                _ => {}
             }
             delivery.history.push(settlement);
         }

@@ -7,6 +7,7 @@
 //! The *window* holds events above the cursor. It is bounded in number and bytes; further events stay in the store
 //! and are read when there is room.
 
+mod aside;
 mod cancel;
 mod progress;
 mod redrive;
@@ -93,6 +94,8 @@ struct Retry {
     due: Option<Time>,
     /// Cancelled while it was claimed: it is not retried.
     cancelled: bool,
+    /// Stands aside: it is not in the queue of its target, so that it blocks no later delivery.
+    is_aside: bool,
 }
 
 /// A delivery above the high watermark, as its row describes it. It takes its place in its target's order when
@@ -139,8 +142,17 @@ pub(super) enum Outcome {
     Withdrawn,
     /// To be retried.
     Retry,
+    /// Released without a call.
+    NotCalled { stands_aside: bool },
     /// Given up.
     Dead,
+}
+
+impl Outcome {
+    /// Whether the delivery is settled by it.
+    pub(super) const fn is_final(self) -> bool {
+        !matches!(self, Self::Retry | Self::NotCalled { .. })
+    }
 }
 
 /// A claimed delivery.
@@ -201,7 +213,15 @@ impl Lane {
             self.undelivered += 1;
             self.push_retry(
                 seq.0,
-                Retry { group, emitted_at, compensates, attempts, due: Some(due), cancelled: false },
+                Retry {
+                    group,
+                    emitted_at,
+                    compensates,
+                    attempts,
+                    due: Some(due),
+                    cancelled: false,
+                    is_aside: false,
+                },
             );
         }
     }
@@ -289,7 +309,15 @@ impl Lane {
         if let BeyondWindow::Retry { emitted_at, attempts, due } = known {
             self.push_retry(
                 seq,
-                Retry { group, emitted_at, compensates, attempts, due: Some(due), cancelled: false },
+                Retry {
+                    group,
+                    emitted_at,
+                    compensates,
+                    attempts,
+                    due: Some(due),
+                    cancelled: false,
+                    is_aside: false,
+                },
             );
         }
         self.advance();
@@ -304,6 +332,7 @@ impl Lane {
             if let Some(retry) = self.retries.get_mut(&seq) {
                 retry.due = None;
             }
+            self.rejoin(seq);
             self.mark_ready_if_first(seq);
         }
         let mut claims = Vec::new();
@@ -364,6 +393,7 @@ impl Lane {
         if skip_delays {
             self.retry_schedule.clear();
             self.retries.values_mut().for_each(|retry| retry.due = None);
+            self.rejoin_all();
         }
         let firsts = self.groups.values().filter_map(|queue| queue.front().copied());
         let is_backing_off = |seq: &i64| self.retries.get(seq).is_some_and(|retry| retry.due.is_some());
@@ -395,7 +425,7 @@ impl Lane {
             // The row that says so is not changed.
             _ if self.is_cancelled(seq) => RowChange::None,
             Outcome::Retry => RowChange::Put { attempts },
-            Outcome::Withdrawn => RowChange::Put { attempts: attempts - 1 },
+            Outcome::Withdrawn | Outcome::NotCalled { .. } => RowChange::Put { attempts: attempts - 1 },
             Outcome::Delivered if known.is_some() => RowChange::Delete,
             Outcome::Delivered => RowChange::None,
         }
@@ -440,7 +470,15 @@ impl Lane {
         {
             self.window_bytes -= body.len();
             let Slot { group, emitted_at, compensates, .. } = *slot;
-            let retry = Retry { group, emitted_at, compensates, attempts: 0, due: None, cancelled: false };
+            let retry = Retry {
+                group,
+                emitted_at,
+                compensates,
+                attempts: 0,
+                due: None,
+                cancelled: false,
+                is_aside: false,
+            };
             self.retries.insert(seq, retry);
         }
     }
@@ -464,22 +502,38 @@ impl Lane {
         if let Some(slot) = self.window.get_mut(&seq) {
             self.window_bytes -= slot.body.take().map_or(0, |body| body.len());
         }
-        if let Some(queue) = self.groups.get_mut(&group) {
-            // Only the first can be claimed, but others can be cancelled.
-            let was_first = queue.front() == Some(&seq);
-            if was_first {
-                queue.pop_front();
-            } else {
-                queue.retain(|&other| other != seq);
-            }
-            match queue.front().copied() {
-                None => drop(self.groups.remove(&group)),
-                Some(_) if !was_first => {}
-                Some(next) if self.retries.get(&next).is_some_and(|retry| retry.due.is_some()) => {}
-                Some(next) => drop(self.ready.insert(next)),
-            }
-        }
+        self.leave_queue(group, seq);
         self.advance();
+    }
+
+    /// Takes a delivery out of the queue of its target. The next one can be claimed if it was the first.
+    fn leave_queue(&mut self, group: Group, seq: i64) {
+        let Some(queue) = self.groups.get_mut(&group) else { return };
+        // Only the first can be claimed, but others can be cancelled.
+        let was_first = queue.front() == Some(&seq);
+        if was_first {
+            queue.pop_front();
+        } else {
+            queue.retain(|&other| other != seq);
+        }
+        match queue.front().copied() {
+            None => drop(self.groups.remove(&group)),
+            Some(_) if !was_first => {}
+            Some(next) if self.retries.get(&next).is_some_and(|retry| retry.due.is_some()) => {}
+            Some(next) => drop(self.ready.insert(next)),
+        }
+    }
+
+    /// Puts a delivery into the queue of its target: in its order, but after one that is claimed.
+    fn join_queue(&mut self, group: Group, seq: i64) {
+        let first = self.groups.get(&group).and_then(|queue| queue.front().copied());
+        let first_is_claimed = first.is_some_and(|first| self.is_claimed(first));
+        let queue = self.groups.entry(group).or_default();
+        let at = queue.partition_point(|&other| other < seq).max(usize::from(first_is_claimed));
+        queue.insert(at, seq);
+        if let Some(first) = first.filter(|_| at == 0) {
+            self.ready.remove(&first);
+        }
     }
 
     /// When the next retry is due.

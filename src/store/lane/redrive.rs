@@ -17,18 +17,19 @@ impl Lane {
             self.beyond_window.insert(seq.0, BeyondWindow::Retry { emitted_at, attempts, due });
             return;
         }
-        let first = self.groups.get(&group).and_then(|queue| queue.front().copied());
-        let first_is_claimed = first.is_some_and(|first| self.is_claimed(first));
-        let queue = self.groups.entry(group).or_default();
-        let at = queue.partition_point(|&other| other < seq.0).max(usize::from(first_is_claimed));
-        queue.insert(at, seq.0);
-        if let Some(first) = first.filter(|_| at == 0) {
-            self.ready.remove(&first);
-        }
+        self.join_queue(group, seq.0);
         self.retry_schedule.insert((due, seq.0));
         self.retries.insert(
             seq.0,
-            Retry { group, emitted_at, compensates, attempts, due: Some(due), cancelled: false },
+            Retry {
+                group,
+                emitted_at,
+                compensates,
+                attempts,
+                due: Some(due),
+                cancelled: false,
+                is_aside: false,
+            },
         );
     }
 

@@ -230,11 +230,14 @@ impl Inner {
         }
         let delivery_id = DeliveryId { seq, destination: handle.name.clone() };
         match settlement {
-            Settlement::Retry { delay, error } => {
+            Settlement::Retry { delay, error, .. } => {
                 self.errors.insert(delivery_id, error);
                 return handle.with_lane(|lane| lane.schedule_retry(seq, now.after(delay)));
             }
-            Settlement::Delivered | Settlement::Answered { .. } => {
+            Settlement::NotCalled { delay, stands_aside } => {
+                return handle.with_lane(|lane| lane.postpone(seq, now.after(delay), stands_aside));
+            }
+            Settlement::Delivered { .. } => {
                 self.never_delivered.remove(&delivery_id);
                 handle.with_lane(|lane| lane.mark_delivered(seq));
             }
@@ -245,7 +248,7 @@ impl Inner {
                 }
                 handle.with_lane(|lane| lane.mark_delivered(seq));
             }
-            Settlement::Dead { error } => {
+            Settlement::Dead { error, .. } => {
                 let attempts = handle.with_lane(|lane| match lane.row_change(seq, Outcome::Dead) {
                     lane::RowChange::Put { attempts } => attempts,
                     _ => 0,

@@ -27,6 +27,7 @@ use super::{
     Lease, Memory, NewEvent, Redrive, Settlement, Sqlite, Store, View,
 };
 use crate::domain::alert_key::AlertKey;
+use crate::domain::delivery::GiveUp;
 use crate::domain::episode_scope::EpisodeScope;
 use crate::domain::name::Name;
 use crate::domain::phase::Phase;
@@ -328,7 +329,7 @@ fn now() -> Time {
 }
 
 fn dead() -> Settlement {
-    Settlement::Dead { error: "refused".into() }
+    Settlement::Dead { error: "refused".into(), cause: GiveUp::Rejected, uncertain: false }
 }
 
 /// An audit entry of an act by Ann.
@@ -361,7 +362,7 @@ fn id_of(claimed: &Claimed) -> String {
 }
 
 fn retry_after(seconds: u64) -> Settlement {
-    Settlement::Retry { delay: Duration::from_secs(seconds), error: "no answer".into() }
+    Settlement::Retry { delay: Duration::from_secs(seconds), error: "no answer".into(), uncertain: false }
 }
 
 fn alert(text: &str) -> AlertKey {

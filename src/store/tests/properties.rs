@@ -35,10 +35,12 @@ enum Outcome {
 impl Outcome {
     fn settlement(self) -> Settlement {
         match self {
-            Self::Delivered => Settlement::Delivered,
+            Self::Delivered => Settlement::Delivered { answer: None },
             Self::RetryNow => retry_after(0),
             Self::RetryLater => retry_after(3600),
-            Self::Dead => Settlement::Dead { error: "refused".into() },
+            Self::Dead => {
+                Settlement::Dead { error: "refused".into(), cause: GiveUp::Rejected, uncertain: false }
+            }
         }
     }
 }

@@ -9,7 +9,7 @@ use crate::store::lane::{Lane, Outcome, PendingRetry};
 pub(crate) struct SettledDelivery {
     pub(crate) seq: EventSeq,
     pub(crate) outcome: Outcome,
-    /// When it is retried, for [`Outcome::Retry`].
+    /// When it is retried, for [`Outcome::Retry`] and [`Outcome::NotCalled`].
     pub(crate) due: Time,
 }
 
@@ -41,7 +41,7 @@ impl LaneChanges {
     /// Whether the delivery has arrived, was withdrawn or is a dead letter.
     pub(crate) fn has_finished(&self, seq: i64) -> bool {
         self.settled.contains(&seq)
-            && self.settlements.iter().any(|one| one.seq.0 == seq && one.outcome != Outcome::Retry)
+            && self.settlements.iter().any(|one| one.seq.0 == seq && one.outcome.is_final())
     }
 
     /// Whether the delivery has arrived.
@@ -86,6 +86,7 @@ impl LaneChanges {
         for &SettledDelivery { seq, outcome, due } in &self.settlements {
             match outcome {
                 Outcome::Retry => lane.schedule_retry(seq, due),
+                Outcome::NotCalled { stands_aside } => lane.postpone(seq, due, stands_aside),
                 Outcome::Dead => lane.mark_dead(seq),
                 Outcome::Delivered | Outcome::Answered | Outcome::Withdrawn => lane.mark_delivered(seq),
             }

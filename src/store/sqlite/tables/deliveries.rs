@@ -23,6 +23,10 @@ use crate::store::{EventSeq, Lease, Settlement, withdrawn};
 pub(crate) const UPSERT_DELIVERY: &str = "
     INSERT INTO deliveries (destination, event, state, attempts, due, error) VALUES (?1, ?2, ?3, ?4, ?5, ?6)
     ON CONFLICT DO UPDATE SET state = ?3, attempts = ?4, due = ?5, error = ?6";
+/// Keeps the error of an earlier attempt, too.
+const POSTPONE_DELIVERY: &str = "
+    INSERT INTO deliveries (destination, event, state, attempts, due, error) VALUES (?1, ?2, ?3, ?4, ?5, ?6)
+    ON CONFLICT DO UPDATE SET state = ?3, attempts = ?4, due = ?5";
 const DELETE_DELIVERY: &str = "DELETE FROM deliveries WHERE destination = ?1 AND event = ?2";
 
 /// Events and their deliveries.
@@ -62,21 +66,33 @@ pub(crate) fn settle(
         }
         let mut due = now;
         let (outcome, state, text) = match settlement {
-            Settlement::Delivered => (Outcome::Delivered, DeliveryState::Arrived, String::new()),
-            Settlement::Answered { answer } => (Outcome::Answered, DeliveryState::Answered, answer),
+            Settlement::Delivered { answer: None } => {
+                (Outcome::Delivered, DeliveryState::Arrived, String::new())
+            }
+            Settlement::Delivered { answer: Some(answer) } => {
+                (Outcome::Answered, DeliveryState::Answered, answer)
+            }
             Settlement::Withdrawn { reason } => (Outcome::Withdrawn, DeliveryState::Withdrawn, reason),
-            Settlement::Retry { delay, error } => {
+            Settlement::Retry { delay, error, .. } => {
                 due = now.after(delay);
                 (Outcome::Retry, DeliveryState::Retry, error)
             }
-            Settlement::Dead { error } => (Outcome::Dead, DeliveryState::Dead, error),
+            Settlement::NotCalled { delay, stands_aside } => {
+                due = now.after(delay);
+                (Outcome::NotCalled { stands_aside }, DeliveryState::Retry, String::new())
+            }
+            Settlement::Dead { error, .. } => (Outcome::Dead, DeliveryState::Dead, error),
         };
         batch.lane_mut(&handle.name).settle(SettledDelivery { seq, outcome, due });
         let row = handle.with_lane(|lane| lane.row_change(seq, outcome));
         match row {
             RowChange::None => {}
             RowChange::Put { attempts } | RowChange::Delivered { attempts } => {
-                let mut put = connection.prepare_cached(UPSERT_DELIVERY)?;
+                let statement = match outcome {
+                    Outcome::NotCalled { .. } => POSTPONE_DELIVERY,
+                    _ => UPSERT_DELIVERY,
+                };
+                let mut put = connection.prepare_cached(statement)?;
                 put.execute(params![handle.id, seq.0, state, attempts, due.as_nanos(), text])?;
             }
             RowChange::Delete => {
