@@ -25,16 +25,17 @@ pub trait DeliveryQueue: Clone + Send + Sync + 'static {
         max: usize,
     ) -> impl Future<Output = Result<Vec<Claimed>, Error>> + Send;
 
-    /// Those of the claimed deliveries that must not be sent any more: an increase has superseded them, or their lease
-    /// has ended.
+    /// Stores that claimed deliveries are about to be called. When this returns `Ok`, that is on disk: if the process
+    /// ends during the call, its outcome is unknown. Returns those that must not be called, about which nothing was
+    /// stored.
     ///
     /// # Errors
-    /// If the store cannot be read.
-    fn superseded(
+    /// Nothing was written; none of them must be called.
+    fn begin_calls(
         &self,
         destination: &Name,
         leases: Vec<Lease>,
-    ) -> impl Future<Output = Result<Vec<Lease>, Error>> + Send;
+    ) -> impl Future<Output = Result<Vec<Refused>, Error>> + Send;
 
     /// Stores the outcomes of claimed deliveries. When this returns `Ok`, they are on disk.
     ///
@@ -150,6 +151,26 @@ impl Lease {
     }
 }
 
+/// A claimed delivery that must not be called.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Refused {
+    /// Its lease.
+    pub lease: Lease,
+    /// Why.
+    pub refusal: Refusal,
+}
+
+/// Why a claimed delivery must not be called.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refusal {
+    /// It was cancelled.
+    Superseded,
+    /// It is suspended. Settled as [`Settlement::NotCalled`], it waits until it is resumed.
+    Suspended,
+    /// Another claim of it may be in use.
+    LeaseEnded,
+}
+
 /// A claimed delivery.
 #[derive(Debug, Clone)]
 pub struct Claimed {
@@ -159,7 +180,7 @@ pub struct Claimed {
     pub body: EncodedEvent,
     /// When the event was emitted, or redriven if it was a dead letter.
     pub emitted_at: Time,
-    /// Failed attempts so far.
+    /// Failed calls so far.
     pub attempts: u32,
     /// The error of the last attempt.
     pub last_error: Option<Arc<str>>,
@@ -204,7 +225,9 @@ pub enum Settlement {
         error: String,
         /// The kind of reason.
         cause: GiveUp,
-        /// Whether the last call may have arrived: no answer said that it did not.
+        /// Whether this is the outcome of a call; otherwise no attempt is counted.
+        called: bool,
+        /// Whether that call may have arrived: no answer said that it did not.
         uncertain: bool,
     },
 }

@@ -14,7 +14,7 @@ use crate::dispatch::{Answer, DeliveryReport, Limits, Outcome, stub};
 use crate::domain::delivery::GiveUp;
 use crate::domain::header::EncodedEvent;
 use crate::domain::time::Time;
-use crate::store::{Claimed, DeliveryQueue, Error, EventSeq, Lease, Settlement};
+use crate::store::{Claimed, DeliveryQueue, Error, EventSeq, Lease, Refusal, Refused, Settlement};
 
 const fn seconds(count: u64) -> Duration {
     Duration::from_secs(count)
@@ -220,9 +220,10 @@ impl DeliveryQueue for WorkerHarness {
         Ok(())
     }
 
-    async fn superseded(&self, _: &Name, leases: Vec<Lease>) -> Result<Vec<Lease>, Error> {
+    async fn begin_calls(&self, _: &Name, leases: Vec<Lease>) -> Result<Vec<Refused>, Error> {
         let deliveries = self.0.deliveries.lock();
-        Ok(leases.into_iter().filter(|lease| deliveries[&lease.seq()].cancelled).collect())
+        let cancelled = leases.into_iter().filter(|lease| deliveries[&lease.seq()].cancelled);
+        Ok(cancelled.map(|lease| Refused { lease, refusal: Refusal::Superseded }).collect())
     }
 
     fn wait(&self, _: &Name) -> impl Future<Output = ()> + Send {

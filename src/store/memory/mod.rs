@@ -1,6 +1,7 @@
 //! In-memory store with a clock that the caller sets: the reference model for property tests, and the store of
 //! `test`, `explain` and `replay`.
 
+mod feedback;
 mod inner;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -14,7 +15,6 @@ use crate::store::audit::MemoryAudit;
 use inner::Inner;
 
 use crate::domain::alert_key::AlertKey;
-use crate::domain::engine::Deliveries;
 use crate::domain::event::id_prefix;
 use crate::domain::name::Name;
 use crate::domain::state::TargetState;
@@ -28,8 +28,8 @@ use crate::store::states::StateStore;
 use crate::store::undelivered_decreases::UndeliveredDecreases;
 use crate::store::{
     AuditPage, AuditQuery, AuditWrite, Claimed, DeadLetter, DeadLetterError, DecideFn, DeliveryId,
-    DestinationStats, DropError, Error, Keys, Lease, RecordCursor, RecordQuery, Records, Redrive, Retries,
-    Settlement, Snapshot, StateCursor, StoredEvent, StoredRecord, StoredState, UnreadableRow, View,
+    DestinationStats, DropError, Error, Keys, Lease, RecordCursor, RecordQuery, Records, Redrive, Refused,
+    Retries, Settlement, Snapshot, StateCursor, StoredEvent, StoredRecord, StoredState, UnreadableRow, View,
     WallClock,
 };
 
@@ -61,7 +61,13 @@ impl Memory {
             tracked_decreases: UndeliveredDecreases::default(),
             errors: BTreeMap::new(),
             dead: BTreeMap::new(),
+            causes: BTreeMap::new(),
             never_delivered: BTreeSet::new(),
+            replaced: BTreeSet::new(),
+            uncertain: BTreeSet::new(),
+            receipts: BTreeMap::new(),
+            ids: BTreeMap::new(),
+            changed: BTreeSet::new(),
             expiry: BTreeMap::new(),
             audit: MemoryAudit::default(),
         };
@@ -75,6 +81,16 @@ impl Memory {
 
     fn with_inner<R>(&self, f: impl FnOnce(&mut Inner) -> R) -> R {
         f(&mut self.inner.lock())
+    }
+
+    /// Notifies of the time at which the next target is due.
+    fn publish_due(&self) {
+        let now = self.now();
+        let next = self.with_inner(|inner| {
+            let to_recheck = inner.recheck_queue.first().or_else(|| inner.changed.first()).map(|_| now);
+            inner.states.values().filter_map(|state| state.due()).chain(to_recheck).min()
+        });
+        self.due.send_replace(next);
     }
 
     fn add_destination(&self, destination: Name) {
@@ -99,22 +115,12 @@ impl StateStore for Memory {
             let states = inner.states(&keys);
             let (seqs, undelivered_decreases) = inner.undelivered_decreases(&keys, &states);
             let (created, controls) = (inner.created, inner.controls.clone());
-            let changes = decide(&View {
-                now,
-                created,
-                states,
-                controls,
-                undelivered_decreases,
-                deliveries: Deliveries::default(),
-            });
+            let deliveries = inner.deliveries(&states, &self.lanes);
+            let changes = decide(&View { now, created, states, controls, undelivered_decreases, deliveries });
             inner.apply(now, changes, seqs, &self.lanes);
         });
         self.lanes.all().values().for_each(|handle| handle.wake());
-        let next = self.with_inner(|inner| {
-            let to_recheck = inner.recheck_queue.first().map(|_| now);
-            inner.states.values().filter_map(|state| state.due()).chain(to_recheck).min()
-        });
-        self.due.send_replace(next);
+        self.publish_due();
         Ok(())
     }
 
@@ -129,7 +135,7 @@ impl StateStore for Memory {
             let scheduled = inner.states.iter().filter_map(|(key, state)| Some((state.due()?, key)));
             let due: BTreeSet<_> = scheduled.filter(|(at, _)| *at <= now).collect();
             let known: BTreeSet<_> = due.iter().map(|(_, key)| *key).collect();
-            let to_recheck = inner.recheck_queue.iter().filter(|key| !known.contains(key));
+            let to_recheck = inner.recheck_queue.union(&inner.changed).filter(|key| !known.contains(key));
             due.iter().map(|(_, key)| *key).chain(to_recheck).take(max).cloned().collect()
         }))
     }
@@ -184,8 +190,21 @@ impl DeliveryQueue for Memory {
         })
     }
 
-    async fn superseded(&self, destination: &Name, leases: Vec<Lease>) -> Result<Vec<Lease>, Error> {
-        Ok(self.lanes.require(destination)?.with_lane(|lane| lane.superseded(leases)))
+    async fn begin_calls(&self, destination: &Name, leases: Vec<Lease>) -> Result<Vec<Refused>, Error> {
+        let handle = self.lanes.require(destination)?;
+        let mut refused = Vec::new();
+        // Not while a transaction changes deliveries.
+        self.with_inner(|_| {
+            handle.with_lane(|lane| {
+                for lease in leases {
+                    match lane.refusal(lease) {
+                        Some(refusal) => refused.push(Refused { lease, refusal }),
+                        None => lane.mark_called(lease.seq()),
+                    }
+                }
+            });
+        });
+        Ok(refused)
     }
 
     async fn settle(&self, destination: &Name, settled: Vec<(Lease, Settlement)>) -> Result<(), Error> {
@@ -193,12 +212,22 @@ impl DeliveryQueue for Memory {
         let now = self.now();
         self.with_inner(|inner| {
             for (lease, settlement) in settled {
-                if handle.with_lane(|lane| lane.holds(lease)) {
-                    inner.settle(now, handle, lease.seq(), settlement);
+                if !handle.with_lane(|lane| lane.holds(lease)) {
+                    continue;
+                }
+                let outcome = match &settlement {
+                    Settlement::Delivered { .. } => Some(Some(now)),
+                    Settlement::Retry { .. } | Settlement::Dead { called: true, .. } => Some(None),
+                    _ => None,
+                };
+                inner.settle(now, handle, lease.seq(), settlement);
+                if handle.add_calls(outcome) {
+                    inner.destination_succeeded(&handle.name);
                 }
             }
         });
         handle.wake();
+        self.publish_due();
         Ok(())
     }
 
@@ -277,6 +306,7 @@ impl Outbox for Memory {
             inner.redrive(now, handle, seq, redrive).map(|()| inner.audit.write(now, audit))
         })?;
         handle.wake();
+        self.publish_due();
         Ok(())
     }
 
@@ -285,12 +315,15 @@ impl Outbox for Memory {
         self.with_inner(|inner| {
             inner.dead.remove(delivery_id).map(|_| {
                 inner.never_delivered.insert(delivery_id.clone());
+                let target = inner.event(delivery_id.seq).2.target.clone();
+                inner.delivery_ended(&target);
                 inner.audit.write(now, audit);
             })
         })
         .ok_or(DeadLetterError::NotDead)?;
         let handle = self.lanes.get(&delivery_id.destination);
         handle.into_iter().for_each(|handle| handle.with_lane(|lane| lane.mark_discarded(1)));
+        self.publish_due();
         Ok(())
     }
 }

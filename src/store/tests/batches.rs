@@ -286,7 +286,12 @@ async fn an_event_dead_lettered_in_the_commit_that_cancels_it_is_a_dead_letter()
     });
     let store = harness.store.clone();
     let settled = tokio::spawn(async move {
-        let dead = Settlement::Dead { error: "refused".into(), cause: GiveUp::Rejected, uncertain: false };
+        let dead = Settlement::Dead {
+            error: "refused".into(),
+            cause: GiveUp::Rejected,
+            called: true,
+            uncertain: false,
+        };
         store.settle(&name("queue"), vec![(seqs[0], dead)]).await
     });
     gate.open().await;

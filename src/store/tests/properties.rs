@@ -38,9 +38,12 @@ impl Outcome {
             Self::Delivered => Settlement::Delivered { answer: None },
             Self::RetryNow => retry_after(0),
             Self::RetryLater => retry_after(3600),
-            Self::Dead => {
-                Settlement::Dead { error: "refused".into(), cause: GiveUp::Rejected, uncertain: false }
-            }
+            Self::Dead => Settlement::Dead {
+                error: "refused".into(),
+                cause: GiveUp::Rejected,
+                called: true,
+                uncertain: false,
+            },
         }
     }
 }
