@@ -11,6 +11,9 @@ use crate::domain::header::EncodedEvent;
 use crate::domain::name::Name;
 use crate::domain::time::Time;
 
+/// How long an event waits if those that it compensates stand aside, before it looks again.
+pub(super) const COMPENSATION_DELAY: Duration = Duration::from_secs(5);
+
 /// The operations of a delivery worker.
 pub trait DeliveryQueue: Clone + Send + Sync + 'static {
     /// Claims up to `max` deliveries that can be sent now: at most one per target, and none of a target whose

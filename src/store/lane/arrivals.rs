@@ -48,7 +48,8 @@ impl Lane {
     /// What is known about a delivery of this destination.
     pub(crate) fn look_up(&self, seq: EventSeq) -> Lookup {
         if let Some(retry) = self.retries.get(&seq.0) {
-            return Lookup::Unsettled { is_uncertain: retry.marks.is_uncertain };
+            // The outcome of a call that goes on is not known either.
+            return Lookup::Unsettled { is_uncertain: retry.marks.is_uncertain || retry.is_called };
         }
         if let Some(at) = self.arrivals.times.get(&seq.0) {
             return Lookup::Arrived(*at);

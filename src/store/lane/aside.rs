@@ -101,6 +101,17 @@ impl Lane {
         self.join_queue(group, seq);
     }
 
+    /// Ends all backoffs, but not of what is suspended.
+    pub(crate) fn retry_at_once(&mut self) {
+        for (_, seq) in std::mem::take(&mut self.retry_schedule) {
+            if let Some(retry) = self.retries.get_mut(&seq) {
+                retry.due = None;
+            }
+            self.rejoin(seq);
+            self.mark_ready_if_first(seq);
+        }
+    }
+
     /// Returns all of them, also suspended ones.
     pub(super) fn rejoin_all(&mut self) {
         let mut aside: Vec<i64> = Vec::new();

@@ -409,12 +409,17 @@ impl Inner {
         enqueued.map(|(seq, ..)| *seq)
     }
 
-    /// Whether one of the [`Self::firing_events`] has arrived at the destination. All of them are settled.
+    /// Whether one of the [`Self::firing_events`] has arrived at the destination.
     pub(super) fn has_arrived(&self, delivery_id: &DeliveryId) -> bool {
         self.firing_events(delivery_id).any(|seq| {
             let delivery_id = DeliveryId { seq, destination: delivery_id.destination.clone() };
-            !self.dead.contains_key(&delivery_id) && !self.never_delivered.contains(&delivery_id)
+            self.receipts.contains_key(&delivery_id)
         })
+    }
+
+    /// Whether one of them can still be delivered: it stands aside.
+    pub(super) fn is_compensation_undecided(&self, delivery_id: &DeliveryId, lane: &Lane) -> bool {
+        self.firing_events(delivery_id).any(|seq| lane.is_unsettled(seq))
     }
 
     /// The state of a delivery. Cancelled, discarded and withdrawn deliveries are not distinguished.

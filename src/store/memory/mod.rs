@@ -23,7 +23,7 @@ use crate::domain::time::Time;
 use crate::store::history::History;
 use crate::store::lane::{Lane, Position};
 use crate::store::lanes::{LaneHandle, LaneHandles};
-use crate::store::outbox::{DeliveryQueue, Outbox};
+use crate::store::outbox::{COMPENSATION_DELAY, DeliveryQueue, Outbox};
 use crate::store::states::StateStore;
 use crate::store::undelivered_decreases::UndeliveredDecreases;
 use crate::store::{
@@ -81,6 +81,24 @@ impl Memory {
 
     fn with_inner<R>(&self, f: impl FnOnce(&mut Inner) -> R) -> R {
         f(&mut self.inner.lock())
+    }
+
+    /// When the next delivery that waits can be claimed.
+    pub(crate) fn next_retry(&self) -> Option<Time> {
+        let lanes = self.lanes.all();
+        lanes.values().filter_map(|handle| handle.with_lane(|lane| lane.next_due())).min()
+    }
+
+    /// Calls to a destination succeed again: all retries are due at once, and the targets that wait for it too.
+    pub(crate) fn set_reachable(&self, destination: &Name) {
+        let Some(handle) = self.lanes.get(destination) else { return };
+        handle.with_lane(|lane| lane.retry_at_once());
+        let now = self.now();
+        self.with_inner(|inner| {
+            handle.add_calls([Some(now)]);
+            inner.destination_succeeded(destination);
+        });
+        self.publish_due();
     }
 
     /// Notifies of the time at which the next target is due.
@@ -173,17 +191,22 @@ impl DeliveryQueue for Memory {
         self.with_inner(|inner| {
             handle.with_lane(|lane| {
                 inner.refill(&handle.name, lane);
-                let claim = lane.claim(max, now).into_iter();
-                let claimed = claim.map(|claim| {
+                let claims = lane.claim(max, now).into_iter();
+                let claimed = claims.filter_map(|claim| {
                     let delivery_id = DeliveryId { seq: claim.lease.seq(), destination: handle.name.clone() };
-                    Claimed {
+                    let has_arrived = !claim.compensates || inner.has_arrived(&delivery_id);
+                    if !has_arrived && inner.is_compensation_undecided(&delivery_id, lane) {
+                        lane.postpone(claim.lease.seq(), now.after(COMPENSATION_DELAY), true);
+                        return None;
+                    }
+                    Some(Claimed {
                         lease: claim.lease,
                         body: claim.body.unwrap_or_else(|| inner.as_sent(&delivery_id)),
                         emitted_at: claim.emitted_at,
                         attempts: claim.attempts,
                         last_error: inner.errors.get(&delivery_id).map(|error| error.as_str().into()),
-                        nothing_to_compensate: claim.compensates && !inner.has_arrived(&delivery_id),
-                    }
+                        nothing_to_compensate: !has_arrived,
+                    })
                 });
                 Ok(claimed.collect())
             })

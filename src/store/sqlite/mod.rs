@@ -45,7 +45,7 @@ use tokio::sync::{oneshot, watch};
 use super::history::History;
 use super::lane::Claim;
 use super::lanes::{LaneHandle, LaneHandles};
-use super::outbox::{DeliveryQueue, Outbox};
+use super::outbox::{COMPENSATION_DELAY, DeliveryQueue, Outbox};
 use super::states::StateStore;
 use super::{
     AuditPage, AuditQuery, AuditWrite, Claimed, DeadLetter, DeadLetterError, DecideFn, Delivery, DeliveryId,
@@ -64,6 +64,7 @@ use committed::quarantine::Quarantine;
 use file::{checkpoint, schema};
 use reader::{claims, query};
 use retention::{PruneCursor, Retention};
+use tables::compensation::Compensation;
 use tables::dead_letters;
 use tables::deliveries::OutboxTable;
 use tables::routes::Routes;
@@ -151,6 +152,17 @@ impl Sqlite {
         let reader = self.reader.clone();
         let task = tokio::task::spawn_blocking(move || read(&reader.lock()));
         task.await.map_err(|_| Error::Closed)?.map_err(|error| schema::unavailable(&error))
+    }
+
+    /// Returns claimed deliveries that have to wait for events that they compensate.
+    async fn postpone(&self, handle: &Arc<LaneHandle>, claimed: Vec<Claim>) -> Result<(), Error> {
+        if claimed.is_empty() {
+            return Ok(());
+        }
+        let wait = Settlement::NotCalled { delay: COMPENSATION_DELAY, stands_aside: true };
+        let settled = claimed.iter().map(|one| (one.lease, wait.clone())).collect();
+        let handle = handle.clone();
+        self.ask(|reply| Command::Settle { handle, settled, reply }).await
     }
 
     /// Completes deliveries by what only the lanes know: the stored cursor lags behind them, and a delivery that waits
@@ -292,9 +304,16 @@ impl DeliveryQueue for Sqlite {
                 }
             }
         }
+        let undecided = |one: &Claim| {
+            let details = details.get(&one.lease.seq().0);
+            details.and_then(|details| details.compensation) == Some(Compensation::Undecided)
+        };
+        let (undecided, claimed): (Vec<_>, Vec<_>) = claimed.into_iter().partition(undecided);
+        self.postpone(handle, undecided).await?;
         let claimed = claimed.into_iter().filter_map(|Claim { lease, body, emitted_at, attempts, .. }| {
-            let claims::ClaimDetails { body: stored, last_error, nothing_to_compensate } =
+            let claims::ClaimDetails { body: stored, last_error, compensation } =
                 details.remove(&lease.seq().0).unwrap_or_default();
+            let nothing_to_compensate = compensation == Some(Compensation::Nothing);
             let body = body.or(stored);
             if body.is_none() {
                 tracing::error!(event = lease.seq().0, destination = %handle.name, "event missing from the store");

@@ -315,7 +315,7 @@ async fn an_unreadable_event_is_a_dead_letter_with_the_reason() {
         [Settlement::Dead {
             error: expected.into(),
             cause: GiveUp::Rejected,
-            called: true,
+            called: false,
             uncertain: false
         }]
     );

@@ -125,6 +125,29 @@ mod tests {
         )
     }
 
+    /// The figures of ADR 0002.
+    #[test]
+    fn a_receipt_costs_few_bytes() {
+        let bytes = |answer: fn(i64) -> Option<String>| -> usize {
+            let receipts = (1..=500).map(|seq| Receipt {
+                seq: EventSeq(seq),
+                at: Time::from_nanos(1_795_366_500_000_000_000),
+                attempts: 1,
+                answer: answer(seq),
+            });
+            encode(receipts.collect()).iter().map(|encoded| encoded.block.len()).sum()
+        };
+        assert!(bytes(|_| None) < 500 * 5);
+        // Random, like SQS' message ids.
+        let message_id = |seq: i64| {
+            let digits =
+                u128::from(seq.cast_unsigned()).wrapping_mul(0x9E37_79B9_7F4A_7C15_F39C_C060_5CED_C835);
+            Some(format!("{digits:032x}0000"))
+        };
+        assert!(bytes(message_id) < 500 * 41);
+        assert!(bytes(|_| Some("200 OK".to_owned())) < 500 * 3, "equal answers are compressed");
+    }
+
     proptest! {
         #[test]
         fn what_is_encoded_is_decoded_and_no_block_is_wide(mut receipts in prop::collection::vec(receipt(), 0..80)) {

@@ -153,7 +153,7 @@ pub(crate) struct IndexOverlay {
 impl Index {
     /// Sets the targets that depend on the controls when the store is opened.
     pub(crate) fn restore_recheck_queue(&mut self, all: BTreeSet<i64>, now: Time) {
-        self.recheck_queue = RecheckQueue::restore(all, now);
+        self.recheck_queue.restore(all, now);
     }
 
     /// Sets what a target waits for when the store is opened. It is processed, because changes while the store was

@@ -39,10 +39,11 @@ pub(crate) enum RecheckChange {
 }
 
 impl RecheckQueue {
-    /// All targets are pending when the store is opened, because changes while the store was closed are
-    /// unknown.
-    pub(crate) fn restore(all: BTreeSet<i64>, now: Time) -> Self {
-        Self { pending: all.clone(), all, since: Some(now), ..Self::default() }
+    /// All targets that depend on the controls are pending when the store is opened, because changes while the store
+    /// was closed are unknown.
+    pub(crate) fn restore(&mut self, all: BTreeSet<i64>, now: Time) {
+        self.pending.clone_from(&all);
+        (self.all, self.since) = (all, Some(now));
     }
 
     /// Applies a committed change.

@@ -14,7 +14,7 @@ use crate::store::sqlite::codec::tracked_events::TrackedEvent;
 use crate::store::sqlite::committed::index::CachedTarget;
 use crate::store::sqlite::committed::lane_changes::Effect;
 use crate::store::sqlite::committed::staged::WriteBatch;
-use crate::store::sqlite::file::delivery_state::{DeliveryState, EXPIRED, UNCERTAIN};
+use crate::store::sqlite::file::delivery_state::{CALLED, DeliveryState, EXPIRED, UNCERTAIN};
 use crate::store::tracking::{self, Status};
 
 const SELECT_ROW: &str = "SELECT state, flags, due FROM deliveries WHERE destination = ?1 AND event = ?2";
@@ -115,7 +115,7 @@ fn of_row(
     due: i64,
     seq: EventSeq,
 ) -> rusqlite::Result<Option<Status>> {
-    let is_uncertain = flags & UNCERTAIN != 0;
+    let is_uncertain = flags & (UNCERTAIN | CALLED) != 0;
     Ok(match state {
         DeliveryState::Retry => Some(Status::Pending { is_uncertain }),
         DeliveryState::Dead => {
