@@ -23,7 +23,7 @@ impl Ops {
         let settings = self.0.settings.load();
         let controls = self.0.store.controls();
         let sources = settings.sources.values().map(|source| {
-            let heartbeat = controls.heartbeat(&source.name);
+            let heartbeat = controls.heartbeat_of_source(&source.name);
             SourceView {
                 name: source.name.to_string(),
                 labels: source

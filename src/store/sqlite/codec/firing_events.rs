@@ -34,7 +34,7 @@ pub(crate) fn hash_episode(id: &str) -> u64 {
 pub(crate) fn open_episodes(state: &TargetState) -> impl Iterator<Item = u64> {
     let rules = state.rules.values();
     let open = rules.flat_map(|rule| {
-        rule.episode.iter().chain(rule.pending_close.iter().map(|closing| &closing.episode))
+        rule.episode.iter().chain(rule.closed.iter().map(|closed| &closed.episode))
     });
     open.map(|known| hash_episode(&known.id))
 }
