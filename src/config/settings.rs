@@ -187,7 +187,7 @@ impl Engine {
             // While decisions of an expired episode are retained, event ids of a later one must differ from
             // its own.
             expired_episode_retention: retention.decisions.max(retention.closed),
-            max_deferral: self.max_deferral,
+            owed_retention: self.max_deferral,
             per_minute: self.per_minute,
         }
     }

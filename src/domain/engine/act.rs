@@ -173,7 +173,7 @@ impl ActionAttempt<'_, '_> {
         recheck_at: Option<Time>,
         request: &ActionRequest<'_>,
     ) -> Deferred {
-        let deferral = self.step.context.policy.max_deferral;
+        let deferral = self.step.context.policy.owed_retention;
         let longest = action.stabilization_window.saturating_add(deferral);
         let deadline = action.change.decreases_capacity().then(|| requested_at.after(longest));
         let (alerts, trigger) = (request.alerts.to_vec(), self.trigger.clone());

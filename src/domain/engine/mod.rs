@@ -75,8 +75,8 @@ pub struct Policy {
     pub last_resolve_retention: Duration,
     /// How long the id of an expired episode is retained.
     pub expired_episode_retention: Duration,
-    /// How long a decrease can be deferred in addition to its stabilization window.
-    pub max_deferral: Duration,
+    /// How long what a rule owes on a target is retained after the last close of its episodes there.
+    pub owed_retention: Duration,
     /// The rate limits of this process.
     pub per_minute: PerMinute,
 }
