@@ -158,13 +158,13 @@ fn settings_have_the_configured_values() {
     );
     assert_eq!(heartbeats[1].as_ref().unwrap().matchers[0].to_string(), r#"alertname="Watchdog""#);
     let per_minute = PerMinute { scale_out: 60_000, scale_in: 0 };
-    let engine = Engine { max_deferral: seconds(1800), per_minute };
+    let engine = Engine { per_minute };
     assert_eq!(settings.engine, engine, "the environment wins over the file");
 
     let policy = settings.policy();
     assert_eq!(
-        (policy.last_resolve_retention, policy.expired_episode_retention),
-        (seconds(600), seconds(24 * 3600))
+        (policy.last_resolve_retention, policy.expired_episode_retention, policy.owed_retention),
+        (seconds(600), seconds(24 * 3600), seconds(3 * 24 * 3600))
     );
 
     let queue = &settings.destinations[&name("queue")];

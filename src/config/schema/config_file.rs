@@ -127,8 +127,6 @@ struct Engine {
     scale_in_per_minute: Option<u32>,
     /// Maximum number of events per minute that increase capacity, of all rules; 0 means no limit. Default 0.
     scale_out_per_minute: Option<u32>,
-    /// A decrease that is deferred for longer is withdrawn. Default 1h.
-    max_deferral: Option<Duration>,
 }
 
 /// Retention periods.
@@ -141,6 +139,9 @@ struct Retention {
     delivered: Option<Duration>,
     /// Closed episodes and alerts. Default 1h.
     closed: Option<Duration>,
+    /// What a rule has added to a target and could not take back yet, counted from the last close of its episodes
+    /// there. Must not be below `closed`. Default 7d.
+    owed: Option<Duration>,
 }
 
 /// Format and level of the log.

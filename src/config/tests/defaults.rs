@@ -207,10 +207,3 @@ fn annotated_files_state_the_defaults_of_the_loader() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
     assert!(checked.len() > 30, "the files are not read any more: {checked:?}");
 }
-
-#[test]
-fn a_message_that_names_a_default_names_the_right_one() {
-    let max_deferral = &effective()[&("Engine".to_owned(), "max_deferral".to_owned())];
-    let text = include_str!("../store.rs");
-    assert!(text.contains(&format!("the default is {max_deferral}\"")), "{max_deferral}");
-}
