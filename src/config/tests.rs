@@ -156,7 +156,11 @@ fn settings_have_the_configured_values() {
         heartbeats.each_ref().map(|heartbeat| heartbeat.as_ref().map_or(0, |it| it.matchers.len())),
         [2, 2, 0]
     );
-    assert_eq!(heartbeats[1].as_ref().unwrap().matchers[0].to_string(), r#"alertname="Watchdog""#);
+    let [eu, us] = [0, 1].map(|index| heartbeats[index].as_ref().unwrap());
+    assert_eq!(us.matchers[0].to_string(), r#"alertname="Watchdog""#);
+    assert_eq!((&eu.equal[..], eu.timeout, eu.grace), (&[][..], Some(seconds(660)), seconds(0)));
+    assert_eq!((&us.equal.join(" ")[..], us.timeout, us.grace), ("cluster prometheus", None, seconds(900)));
+    assert_eq!(settings.sources[&name("prod-us")].ignore_labels, ["replica", "Prometheus.Replica"]);
     let per_minute = PerMinute { scale_out: 60_000, scale_in: 0 };
     let engine = Engine { per_minute };
     assert_eq!(settings.engine, engine, "the environment wins over the file");

@@ -24,6 +24,7 @@ impl Ops {
         let controls = self.0.store.controls();
         let sources = settings.sources.values().map(|source| {
             let heartbeat = controls.heartbeat(&source.name);
+            let settings = source.heartbeat.as_ref();
             SourceView {
                 name: source.name.to_string(),
                 labels: source
@@ -31,12 +32,15 @@ impl Ops {
                     .iter()
                     .map(|(name, value)| (name.to_owned(), value.to_owned()))
                     .collect(),
-                heartbeat: source
-                    .heartbeat
+                heartbeat: settings
                     .iter()
                     .flat_map(|heartbeat| &heartbeat.matchers)
                     .map(ToString::to_string)
                     .collect(),
+                heartbeat_equal: settings.map(|heartbeat| heartbeat.equal.clone()).unwrap_or_default(),
+                heartbeat_timeout: settings.and_then(|heartbeat| heartbeat.timeout).map(format),
+                heartbeat_grace: settings.map(|heartbeat| format(heartbeat.grace)),
+                ignore_labels: source.ignore_labels.clone(),
                 heartbeat_open_since: heartbeat.open_since.map(Time::to_millis_string),
                 heartbeat_ended_at: heartbeat.lost_at.map(Time::to_millis_string),
                 late_window: format(source.late_window),

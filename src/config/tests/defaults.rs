@@ -17,7 +17,7 @@ use crate::sources::SourceKind;
 /// Definition of the schema and key, with the default as text.
 type Values = BTreeMap<(String, String), String>;
 
-const CONFIG: &str = "sources: { local: {} }
+const CONFIG: &str = "sources: { local: { heartbeat: [alertname = Watchdog] } }
 destinations:
   queue: { sqs: { queue_url: \"https://sqs.eu-west-1.amazonaws.com/123456789012/scaling\" } }
   function: { lambda: { function: scaler } }
@@ -95,6 +95,7 @@ fn items(loaded: &Loaded) -> Vec<(&'static str, &'static str, String)> {
         ("Source", "kind", kind.to_owned()),
         ("Source", "late_window", format(source.late_window)),
         ("Source", "occurrence_ttl", format(source.occurrence_ttl)),
+        ("Source", "heartbeat_grace", format(source.heartbeat.as_ref().unwrap().grace)),
         ("Destination", "concurrency", queue.concurrency.to_string()),
         ("Destination", "timeout", format(queue.timeout)),
         ("Sqs", "max_message_bytes", sqs.max_message_bytes.to_string()),
