@@ -74,7 +74,7 @@ impl Ops {
 }
 
 fn rule_view(rule: &Rule, open_episodes: u64) -> RuleView {
-    let (target, holds) = match &rule.target {
+    let (target, holds, max_duration) = match &rule.target {
         RuleTarget::Target(target) => {
             let optional = [
                 ("account", &target.account),
@@ -86,7 +86,7 @@ fn rule_view(rule: &Rule, open_episodes: u64) -> RuleView {
             fields.insert("platform".into(), target.platform.as_str().to_owned());
             fields.insert("kind".into(), target.kind.source().to_owned());
             fields.insert("name".into(), target.name.source().to_owned());
-            (fields, Vec::new())
+            (fields, Vec::new(), None)
         }
         RuleTarget::Hold(hold) => {
             let covers = &hold.covers;
@@ -99,7 +99,8 @@ fn rule_view(rule: &Rule, open_episodes: u64) -> RuleView {
                 ("region", &covers.region),
             ]);
             fields.extend(covers.platform.map(|platform| ("platform".into(), platform.as_str().to_owned())));
-            (fields, hold.blocks.iter().map(|direction| direction.as_str().into()).collect())
+            let blocks = hold.blocks.iter().map(|direction| direction.as_str().into()).collect();
+            (fields, blocks, hold.max_duration.map(format))
         }
     };
     let repeat = |repeat| match repeat {
@@ -125,6 +126,7 @@ fn rule_view(rule: &Rule, open_episodes: u64) -> RuleView {
         }),
         on_resolved: rule.on_resolved.as_ref().map(|resolved| action_view(&resolved.action)),
         holds,
+        max_duration,
         send_to: rule.send_to.iter().map(ToString::to_string).collect(),
         continues: rule.continues,
         open_episodes,

@@ -29,12 +29,12 @@ const RULES: &str = "rules:
     matchers: [alertname = One]
     target: { platform: eks, kind: nodegroup, name: one }
     on_firing: { scale_in: { by: 1 } }
-    on_resolved: { scale_in: { by: 1 } }
     send_to: [queue]
   - name: two
     matchers: [alertname = Two]
     target: { platform: eks, kind: nodegroup, name: two }
     on_firing: { set_capacity: { to: 2 }, repeat: while_firing }
+    on_resolved: { scale_in: { by: 1 } }
     send_to: [function]
   - name: held
     target: { platform: eks }
@@ -110,7 +110,7 @@ fn rules(loaded: &Loaded) -> Vec<(&'static str, &'static str, String)> {
     let rule = |rule: &str| -> &Rule { loaded.settings.rules.rule(&name(rule)).unwrap() };
     let (one, two) = (rule("one"), rule("two"));
     let guards = |action: &Action| (format(action.cooldown), format(action.stabilization_window));
-    let (firing, resolved) = (one.on_firing.as_ref().unwrap(), one.on_resolved.as_ref().unwrap());
+    let (firing, resolved) = (one.on_firing.as_ref().unwrap(), two.on_resolved.as_ref().unwrap());
     let (firing_guards, resolved_guards) = (guards(&firing.action), guards(&resolved.action));
     let repeated = two.on_firing.as_ref().unwrap();
     let Repeat::WhileFiring { max_emissions } = repeated.repeat else { panic!("{repeated:?}") };

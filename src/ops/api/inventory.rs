@@ -32,6 +32,9 @@ pub(crate) struct RuleView {
     /// The directions that it blocks, if it is a hold.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub holds: Vec<Word>,
+    /// How long one of its holds lasts at most, if that is limited.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_duration: Option<String>,
     /// The destinations of its events.
     pub send_to: Vec<String>,
     /// Whether later rules evaluate its alerts too.
