@@ -116,7 +116,7 @@ impl World {
             policy: Policy {
                 last_resolve_retention: Duration::from_secs(3600),
                 expired_episode_retention: Duration::from_secs(7 * 24 * 3600),
-                max_deferral: Duration::from_secs(3600),
+                owed_retention: Duration::from_secs(3600),
                 per_minute: PerMinute { scale_out: 0, scale_in: 60 },
             },
             controls: &self.controls,

@@ -24,6 +24,7 @@ impl Ops {
         let controls = self.0.store.controls();
         let sources = settings.sources.values().map(|source| {
             let heartbeat = controls.heartbeat_of_source(&source.name);
+            let settings = source.heartbeat.as_ref();
             SourceView {
                 name: source.name.to_string(),
                 labels: source
@@ -31,12 +32,15 @@ impl Ops {
                     .iter()
                     .map(|(name, value)| (name.to_owned(), value.to_owned()))
                     .collect(),
-                heartbeat: source
-                    .heartbeat
+                heartbeat: settings
                     .iter()
                     .flat_map(|heartbeat| &heartbeat.matchers)
                     .map(ToString::to_string)
                     .collect(),
+                heartbeat_equal: settings.map(|heartbeat| heartbeat.equal.clone()).unwrap_or_default(),
+                heartbeat_timeout: settings.and_then(|heartbeat| heartbeat.timeout).map(format),
+                heartbeat_grace: settings.map(|heartbeat| format(heartbeat.grace)),
+                ignore_labels: source.ignore_labels.clone(),
                 heartbeat_open_since: heartbeat.open_since.map(Time::to_millis_string),
                 heartbeat_ended_at: heartbeat.lost_at.map(Time::to_millis_string),
                 late_window: format(source.late_window),
@@ -70,7 +74,7 @@ impl Ops {
 }
 
 fn rule_view(rule: &Rule, open_episodes: u64) -> RuleView {
-    let (target, holds) = match &rule.target {
+    let (target, holds, max_duration) = match &rule.target {
         RuleTarget::Target(target) => {
             let optional = [
                 ("account", &target.account),
@@ -82,7 +86,7 @@ fn rule_view(rule: &Rule, open_episodes: u64) -> RuleView {
             fields.insert("platform".into(), target.platform.as_str().to_owned());
             fields.insert("kind".into(), target.kind.source().to_owned());
             fields.insert("name".into(), target.name.source().to_owned());
-            (fields, Vec::new())
+            (fields, Vec::new(), None)
         }
         RuleTarget::Hold(hold) => {
             let covers = &hold.covers;
@@ -95,7 +99,8 @@ fn rule_view(rule: &Rule, open_episodes: u64) -> RuleView {
                 ("region", &covers.region),
             ]);
             fields.extend(covers.platform.map(|platform| ("platform".into(), platform.as_str().to_owned())));
-            (fields, hold.blocks.iter().map(|direction| direction.as_str().into()).collect())
+            let blocks = hold.blocks.iter().map(|direction| direction.as_str().into()).collect();
+            (fields, blocks, hold.max_duration.map(format))
         }
     };
     let repeat = |repeat| match repeat {
@@ -121,6 +126,7 @@ fn rule_view(rule: &Rule, open_episodes: u64) -> RuleView {
         }),
         on_resolved: rule.on_resolved.as_ref().map(|resolved| action_view(&resolved.action)),
         holds,
+        max_duration,
         send_to: rule.send_to.iter().map(ToString::to_string).collect(),
         continues: rule.continues,
         open_episodes,

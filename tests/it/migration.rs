@@ -270,7 +270,7 @@ async fn resolve_and_resume(dir: &Path, store: &Store) {
     let policy = Policy {
         last_resolve_retention: Duration::from_secs(3600),
         expired_episode_retention: Duration::from_secs(3600),
-        max_deferral: Duration::from_secs(3600),
+        owed_retention: Duration::from_secs(3600),
         per_minute: PerMinute::default(),
     };
     let bridge = Bridge::new(store.clone(), settings.rules, settings.sources, policy, Metrics::new());

@@ -44,7 +44,8 @@ impl Status {
                         ["DESTINATION", "KIND", "PENDING", "RETRYING", "DEAD", "OLDEST (S)", "FAILING"];
                     let destinations = table(&headers, &destinations.collect::<Vec<_>>());
                     let sources = sources.iter().map(|raw| source_row(&raw.value));
-                    let headers = ["SOURCE", "HEARTBEAT", "OPEN SINCE"];
+                    let headers =
+                        ["SOURCE", "HEARTBEAT", "EQUAL", "TIMEOUT", "GRACE", "OPEN SINCE", "IGNORED LABELS"];
                     let sources = table(&headers, &sources.collect::<Vec<_>>());
                     print(format!("{}\n{destinations}\n{sources}", summary(&status.value)));
                 }
@@ -112,7 +113,11 @@ fn source_row(source: &SourceView) -> Vec<String> {
     vec![
         cell(&source.name),
         list_cell(&source.heartbeat),
+        list_cell(&source.heartbeat_equal),
+        optional_cell(source.heartbeat_timeout.as_deref()),
+        optional_cell(source.heartbeat_grace.as_deref()),
         optional_cell(source.heartbeat_open_since.as_deref()),
+        list_cell(&source.ignore_labels),
     ]
 }
 
