@@ -116,7 +116,10 @@ mod tests {
             ),
             (EpisodeScope::Hold(whole), r#"{"hold":{"platform":"eks","kind":"nodegroup","name":"workers"}}"#),
             (EpisodeScope::Hold(PartialTarget::default()), r#"{"hold":{}}"#),
-            (EpisodeScope::Heartbeat(HeartbeatKey::for_source(&Name::new("prod-eu").unwrap())), r#"{"heartbeat":"prod-eu"}"#),
+            (
+                EpisodeScope::Heartbeat(HeartbeatKey::for_source(&Name::new("prod-eu").unwrap())),
+                r#"{"heartbeat":"prod-eu"}"#,
+            ),
         ];
         for (scope, text) in scopes {
             assert_eq!(serde_json::to_string(&scope).unwrap(), text);

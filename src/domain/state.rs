@@ -17,8 +17,8 @@ use super::direction::Direction;
 use super::episode_scope::EpisodeScope;
 use super::labels::Labels;
 use super::name::Name;
-use super::rate::Slot;
 use super::phase::Phase;
+use super::rate::Slot;
 use super::rule::Change;
 use super::small_map::SmallMap;
 use super::time::Time;
@@ -655,8 +655,7 @@ impl Emission {
 impl Episode {
     /// The number of open alerts; those that differ only in labels that their source ignores count as one.
     pub fn open_count(&self) -> u32 {
-        let copies: BTreeSet<&str> =
-            self.open.iter().filter_map(|open| open.growth_key.as_deref()).collect();
+        let copies: BTreeSet<&str> = self.open.iter().filter_map(|open| open.growth_key.as_deref()).collect();
         let others = self.open.iter().filter(|open| open.growth_key.is_none()).count();
         u32::try_from(others + copies.len()).unwrap_or(u32::MAX)
     }
@@ -749,7 +748,8 @@ impl RuleState {
         let closed = self.closed.iter().filter_map(|closed| closed.prune_at());
         let expired_episode = self.expired_episode.iter().map(|expired_episode| expired_episode.until);
         let unreadable = self.unreadable.iter().map(|unreadable| unreadable.expires_at);
-        let rest = closed.chain(expired_episode).chain(self.owed_until).chain(self.hold_until).chain(unreadable);
+        let rest =
+            closed.chain(expired_episode).chain(self.owed_until).chain(self.hold_until).chain(unreadable);
         expiry.chain(late).chain(deferred).chain(self.budget_expiries.iter().copied()).chain(rest)
     }
 

@@ -251,6 +251,7 @@ impl fmt::Debug for TargetKey {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::name::Name;
 
     fn node_group(name: &str, account: Option<&str>) -> Target {
         Target {
@@ -290,7 +291,10 @@ mod tests {
                 (target.account.clone(), target.namespace.clone())
             );
         }
-        assert_eq!(TargetKey::for_heartbeat(&Name::new("prod").unwrap()).fields(), None);
+        assert_eq!(
+            TargetKey::for_heartbeat(&HeartbeatKey::for_source(&Name::new("prod").unwrap())).fields(),
+            None
+        );
     }
 
     #[test]

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-
 use super::outcome::Outcome;
 use super::owed::{self, Plan};
 use super::step::StepContext;
@@ -169,7 +168,13 @@ fn record(
             closed.episode.resolved_emissions = closed.episode.resolved_emissions.saturating_add(1);
             closed.emitted = emitted;
             if is_shadow && change.decreases_capacity() {
-                delivery::end_delivered_decrease(state, &rule.name, plan.map(|plan| plan.until), now, request);
+                delivery::end_delivered_decrease(
+                    state,
+                    &rule.name,
+                    plan.map(|plan| plan.until),
+                    now,
+                    request,
+                );
             }
         }
     }
@@ -208,11 +213,7 @@ fn schedule_repeat(
 }
 
 /// A request that no guard has blocked yet.
-pub(super) fn new_request(
-    change: &Change,
-    requested_at: Time,
-    trigger: Arc<Trigger>,
-) -> Deferred {
+pub(super) fn new_request(change: &Change, requested_at: Time, trigger: Arc<Trigger>) -> Deferred {
     Deferred {
         requested_at,
         recheck_at: Some(requested_at),

@@ -46,7 +46,10 @@ pub(super) fn disturbances(step: &StepContext<'_>, part: Part<'_>) -> impl Itera
     });
     let invalid = part.last_invalid().map(|invalid| Wait {
         until: invalid.expires_at,
-        detail: Some(format!("alert {} about the target fires and cannot be read", invalid.alert.fingerprint)),
+        detail: Some(format!(
+            "alert {} about the target fires and cannot be read",
+            invalid.alert.fingerprint
+        )),
     });
     let sources = step.sources(part.sources());
     let gaps: Vec<Wait> = sources.filter_map(|source| gap_wait(step, source)).collect();
@@ -100,12 +103,15 @@ fn heartbeat_waits<'a>(
     let own = step.with_heartbeat(&episode.sources);
     let after_opening = own.flat_map(move |(source, heartbeat)| {
         let grace = heartbeat.grace.max(action.stabilization_window);
-        let opened = heartbeats(episode, source).into_iter().filter_map(|key| {
-            step.controls().heartbeat(&key).open_since
-        });
+        let opened = heartbeats(episode, source)
+            .into_iter()
+            .filter_map(|key| step.controls().heartbeat(&key).open_since);
         opened.map(move |open_since| Wait {
             until: open_since.after(grace),
-            detail: Some(format!("the heartbeat of source {} has not been open for long enough", source.name)),
+            detail: Some(format!(
+                "the heartbeat of source {} has not been open for long enough",
+                source.name
+            )),
         })
     });
     after_end.chain(after_opening)

@@ -193,7 +193,11 @@ fn update_hold(
         }
         (_, true) => {
             let covers = key.fields().unwrap_or_default();
-            step.controls_mut().open_hold(rule, key, Hold { covers, since: now, is_unreadable: !is_readable });
+            step.controls_mut().open_hold(
+                rule,
+                key,
+                Hold { covers, since: now, is_unreadable: !is_readable },
+            );
         }
     }
     is_in_force

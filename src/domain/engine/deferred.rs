@@ -242,9 +242,8 @@ fn not_justified(
             let repeat = rule.on_firing.as_ref().map(|firing| firing.repeat);
             let has_more = matches!(repeat, Some(Repeat::WhileFiring { max_emissions })
                 if episode.emissions < max_emissions.get());
-            (!has_more).then(|| {
-                Outcome::with_detail(Verdict::Withdrawn, "the rule no longer repeats the action")
-            })
+            (!has_more)
+                .then(|| Outcome::with_detail(Verdict::Withdrawn, "the rule no longer repeats the action"))
         }
         Phase::Firing => {
             let is_justified = deferred.is_retry || has_need(episode);

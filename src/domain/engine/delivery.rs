@@ -149,7 +149,8 @@ fn on_decrease_ended(
 fn next_wait(step: &StepContext<'_>, rule: &Name, phase: Phase, request: &Deferred) -> DestinationWait {
     let since = step.context.now;
     let rule = step.rule(rule);
-    let window = rule.and_then(|rule| requested_action(rule, phase)).map(|action| action.stabilization_window);
+    let window =
+        rule.and_then(|rule| requested_action(rule, phase)).map(|action| action.stabilization_window);
     let first = rule.map_or(Duration::ZERO, |rule| rule.max_age).max(window.unwrap_or_default());
     let length = request.wait.map_or(first, |wait| wait.until.since(wait.since).saturating_mul(2));
     DestinationWait { since, until: since.after(length.min(DestinationWait::MAX)) }
@@ -183,8 +184,8 @@ fn on_other_ended(
         && let Some((rule, episode)) = unanswered(step, state, emission)
     {
         let action = requested_action(rule, Phase::Firing);
-        let blocked = action
-            .and_then(|action| guard::blocked_by_control(step, rule, key, &action.change, episode));
+        let blocked =
+            action.and_then(|action| guard::blocked_by_control(step, rule, key, &action.change, episode));
         if blocked.is_none() {
             let expires_after = rule.expires_after;
             step.change_delivery(key, &emission.id, DeliveryChangeKind::Renew { expires_after });

@@ -6,7 +6,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::act::new_request;
-use super::deferred::{self, Acting, NO_LONGER_GROWN, Pass, RULE_REMOVED, Replies, has_need, missing_evidence};
+use super::deferred::{
+    self, Acting, NO_LONGER_GROWN, Pass, RULE_REMOVED, Replies, has_need, missing_evidence,
+};
 use super::delta::{Opened, RuleDelta};
 use super::outcome::{DecisionLog, Outcome};
 use super::step::StepContext;
@@ -19,9 +21,7 @@ use crate::domain::episode_scope::EpisodeScope;
 use crate::domain::name::Name;
 use crate::domain::phase::Phase;
 use crate::domain::rule::{Mode, Repeat, Rule};
-use crate::domain::state::{
-    ClosedEpisode, Deferred, Episode, ExpiredEpisode, Occurrence, TargetState,
-};
+use crate::domain::state::{ClosedEpisode, Deferred, Episode, ExpiredEpisode, Occurrence, TargetState};
 use crate::domain::target::TargetKey;
 use crate::domain::time::Time;
 use crate::domain::trigger::Trigger;
@@ -415,11 +415,7 @@ pub(super) fn open_occurrences<'a>(
     (episode, is_new)
 }
 
-fn new_episode(
-    id: Arc<str>,
-    scope: EpisodeScope,
-    opened_at: Time,
-) -> Episode {
+fn new_episode(id: Arc<str>, scope: EpisodeScope, opened_at: Time) -> Episode {
     Episode {
         id,
         scope,

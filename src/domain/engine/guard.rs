@@ -75,11 +75,13 @@ fn blocked_without_rate_limit(step: &StepContext<'_>, request: &ActionRequest<'_
 /// The guards that depend on other state than the rule's own: pauses, holds, heartbeats, episodes of other
 /// rules.
 fn external_block(step: &StepContext<'_>, request: &ActionRequest<'_>) -> Option<Blocked> {
-    blocked_by_control(step, request.rule, request.key, &request.action.change, request.episode).or_else(|| {
-        let by = outranked_by(step, request).filter(|_| request.action.change.decreases_capacity())?;
-        let detail = format!("rule {by} has an open episode on the target that increases capacity");
-        Some(Blocked::with_detail(Verdict::Outranked, detail))
-    })
+    blocked_by_control(step, request.rule, request.key, &request.action.change, request.episode).or_else(
+        || {
+            let by = outranked_by(step, request).filter(|_| request.action.change.decreases_capacity())?;
+            let detail = format!("rule {by} has an open episode on the target that increases capacity");
+            Some(Blocked::with_detail(Verdict::Outranked, detail))
+        },
+    )
 }
 
 /// A pause, a hold, or a heartbeat that is not open.
@@ -253,11 +255,8 @@ pub(super) fn is_ready(step: &StepContext<'_>, request: &ActionRequest<'_>) -> b
     match blocked_by {
         // Its slot in the rate limits is its place in the queue.
         Verdict::OverBudget => false,
-        Verdict::Paused | Verdict::Held | Verdict::Outranked => {
-            external_block(step, request).is_none_or(|blocked| {
-                blocked.verdict != blocked_by || blocked.recheck_at != deferred.recheck_at
-            })
-        }
+        Verdict::Paused | Verdict::Held | Verdict::Outranked => external_block(step, request)
+            .is_none_or(|blocked| blocked.verdict != blocked_by || blocked.recheck_at != deferred.recheck_at),
         _ => blocked_without_rate_limit(step, request).is_none_or(|blocked| {
             let ends_earlier = match (blocked.recheck_at, deferred.recheck_at) {
                 (Some(now), Some(before)) => now < before,

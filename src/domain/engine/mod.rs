@@ -29,9 +29,9 @@ mod owed;
 mod part;
 mod routing;
 mod step;
-mod unconfirmed;
 #[cfg(test)]
 mod tests;
+mod unconfirmed;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -195,9 +195,11 @@ fn forget_former_shadows(step: &StepContext<'_>, state: &mut TargetState) {
 fn growth_key(input: &Input, alert: &Alert) -> Option<Arc<str>> {
     let ignored = &input.source.ignore_labels;
     let is_ignored = |name: &str| ignored.iter().any(|ignored| ignored == name);
-    alert.labels.iter().any(|(name, _)| is_ignored(name)).then(|| {
-        fingerprint::from_labels(alert.labels.iter().filter(|(name, _)| !is_ignored(name))).into()
-    })
+    alert
+        .labels
+        .iter()
+        .any(|(name, _)| is_ignored(name))
+        .then(|| fingerprint::from_labels(alert.labels.iter().filter(|(name, _)| !is_ignored(name))).into())
 }
 
 fn apply_firing(

@@ -69,11 +69,6 @@ impl Outcome {
         Self { shadow: Some(event), ..Self::new(Verdict::Shadowed) }
     }
 
-    /// Whether an event was emitted, or would have been in `mode: shadow`.
-    pub(super) fn has_event(&self) -> bool {
-        self.event.is_some() || self.shadow.is_some()
-    }
-
     /// Adds the phase, the episode and the action that the rule requests.
     pub(super) fn for_episode(self, phase: Phase, episode: &Episode, rule: Option<&Rule>) -> Self {
         let action = rule.and_then(|rule| requested_action(rule, phase));

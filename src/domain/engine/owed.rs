@@ -91,11 +91,7 @@ fn clear_end(state: &mut TargetState, rule: &Name) {
 }
 
 /// Forgets what was owed for longer than `retention.owed` after the last close, or by a rule that no longer exists.
-pub(super) fn expire(
-    step: &mut StepContext<'_>,
-    key: &TargetKey,
-    state: &mut TargetState,
-) -> Vec<Decision> {
+pub(super) fn expire(step: &mut StepContext<'_>, key: &TargetKey, state: &mut TargetState) -> Vec<Decision> {
     let now = step.context.now;
     let mut decisions = Vec::new();
     let is_over = |name: &Name, until: Time| until <= now || step.rule(name).is_none();

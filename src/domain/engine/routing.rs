@@ -68,12 +68,7 @@ impl States {
 
     /// The key at which an alert is open or late for a rule. Only keys of the same kind as `same_kind`
     /// (target, hold or heartbeat) are considered.
-    fn tracked_for_rule(
-        &self,
-        rule: &RuleId,
-        alert: &AlertKey,
-        same_kind: &TargetKey,
-    ) -> Option<&TargetKey> {
+    fn tracked_for_rule(&self, rule: &RuleId, alert: &AlertKey, same_kind: &TargetKey) -> Option<&TargetKey> {
         let tracks = |state: &TargetState| rule.state(state).is_some_and(|rule| rule.is_tracked(alert));
         let same_kind = self.known_at(alert).filter(|(key, _)| key.kind() == same_kind.kind());
         same_kind.filter(|(_, state)| tracks(state)).map(|(key, _)| key).next()
@@ -140,7 +135,8 @@ impl<'a> Routing<'a> {
             });
         }
         self.mark_heard(&key, alert.starts_at, None);
-        if evaluation.not_matched.as_ref().is_some_and(|not_matched| not_matched.verdict == Verdict::Invalid) {
+        if evaluation.not_matched.as_ref().is_some_and(|not_matched| not_matched.verdict == Verdict::Invalid)
+        {
             self.mark_unreadable(&key);
         } else {
             self.mark_readable(&key);

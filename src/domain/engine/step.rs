@@ -94,7 +94,8 @@ impl<'a> StepContext<'a> {
             EmissionOutcome::Delivered(at) => EventDelivery::delivered(at),
             EmissionOutcome::Pending if self.emitted.contains(&emission.id) => EventDelivery::pending(),
             EmissionOutcome::Pending | EmissionOutcome::GivenUp => {
-                let known = self.context.deliveries.events.get(key).and_then(|events| events.get(&emission.id));
+                let known =
+                    self.context.deliveries.events.get(key).and_then(|events| events.get(&emission.id));
                 known.cloned().unwrap_or_else(|| EventDelivery::delivered(emission.emitted_at))
             }
         }

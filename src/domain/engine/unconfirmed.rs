@@ -31,7 +31,8 @@ pub(super) fn supersede(step: &mut StepContext<'_>, acting: &mut Acting<'_>, by:
         if name == *by || step.emitted.contains(&emission.id) {
             continue;
         }
-        let detail = format!("an increase of rule {by} supersedes event {}, which is not confirmed", emission.id);
+        let detail =
+            format!("an increase of rule {by} supersedes event {}, which is not confirmed", emission.id);
         decisions.extend(take_back(step, acting, &emission, emitted, true, &detail));
     }
     decisions
