@@ -125,16 +125,14 @@ fn parse_alert(raw: &str) -> Result<Alert, InvalidAlert> {
 
 fn alert_from_raw(read: RawAlert<'_>) -> Result<Alert, InvalidAlert> {
     let fingerprint = read.fingerprint.as_ref().map_or("", Text::as_str);
-    let invalid = |error: String| {
-        let fingerprint = Some(fingerprint.chars().take(MAX_FINGERPRINT_BYTES).collect());
-        InvalidAlert { error, fingerprint }
-    };
     if fingerprint.is_empty() {
         return Err(InvalidAlert { error: "no fingerprint".into(), fingerprint: None });
     }
     if fingerprint.len() > MAX_FINGERPRINT_BYTES {
-        return Err(invalid(format!("fingerprint: more than {MAX_FINGERPRINT_BYTES} bytes")));
+        let error = format!("fingerprint: more than {MAX_FINGERPRINT_BYTES} bytes");
+        return Err(InvalidAlert { error, fingerprint: None });
     }
+    let invalid = |error: String| InvalidAlert { error, fingerprint: Some(fingerprint.to_owned()) };
     let status = match &*read.status {
         "firing" => Status::Firing,
         "resolved" => Status::Resolved,
@@ -184,7 +182,8 @@ fn error_with_field(raw: &str, error: &serde_json::Error) -> String {
 
 fn find_fingerprint(raw: &str) -> Option<String> {
     let value: serde_json::Value = serde_json::from_str(raw).ok()?;
-    Some(value.get("fingerprint")?.as_str()?.chars().take(MAX_FINGERPRINT_BYTES).collect())
+    let fingerprint = value.get("fingerprint")?.as_str()?;
+    (1..=MAX_FINGERPRINT_BYTES).contains(&fingerprint.len()).then(|| fingerprint.to_owned())
 }
 
 #[cfg(test)]
@@ -310,6 +309,18 @@ mod tests {
     fn an_invalid_alert_keeps_its_fingerprint() {
         let invalid = parse_one(r#""status":1,"fingerprint":"f00""#).unwrap_err();
         assert_eq!(invalid.fingerprint.as_deref(), Some("f00"));
+    }
+
+    #[test]
+    fn an_empty_or_too_long_fingerprint_is_not_usable() {
+        for fingerprint in [String::new(), "f".repeat(MAX_FINGERPRINT_BYTES + 1)] {
+            for status in [r#""firing""#, "1"] {
+                let members = format!(
+                    r#""status":{status},"labels":{{}},"startsAt":"2026-11-22T16:55:15Z","fingerprint":"{fingerprint}""#
+                );
+                assert_eq!(parse_one(&members).unwrap_err().fingerprint, None, "{members}");
+            }
+        }
     }
 
     #[test]
