@@ -442,7 +442,11 @@ mod tests {
         assert_eq!(record(&[first, gap(150, 150, Refused)]), (gap(100, 150, Refused), 50));
         assert_eq!(record(&[first, gap(171, 180, Refused)]), (gap(171, 180, Refused), 19));
         assert_eq!(record(&[first, gap(150, 160, Store)]), (gap(150, 160, Store), 20));
-        assert_eq!(record(&[gap(100, 200, NotRunning), first]), (gap(100, 200, NotRunning), 100), "an earlier one");
+        assert_eq!(
+            record(&[gap(100, 200, NotRunning), first]),
+            (gap(100, 200, NotRunning), 100),
+            "an earlier one"
+        );
         assert_eq!(record(&[first, gap(105, 130, Store)]), (gap(105, 130, Store), 30), "overlap counts once");
     }
 

@@ -99,7 +99,8 @@ impl Sqlite {
         let checkpointer = schema::connect(path).map_err(broken)?;
         let file = opened.file.clone();
         let (checkpoints, wanted) = mpsc::sync_channel(1);
-        let Parts { writer, due, last_stored } = prepare(opened, destinations, wall, checkpoints).map_err(broken)?;
+        let Parts { writer, due, last_stored } =
+            prepare(opened, destinations, wall, checkpoints).map_err(broken)?;
         let (commands, queue) = mpsc::channel();
         let store = Self {
             commands,
