@@ -87,13 +87,22 @@ impl Bridge {
 
     /// Detects that the process was stopped, and commits reception gaps, until `stop` is cancelled.
     pub(crate) async fn watch_reception(&self, stop: &CancellationToken) {
+        // A commit that takes long does not look like a stop.
+        let watch = async { tokio::join!(self.show_activity(), self.write_gaps()) };
+        stop.run_until_cancelled(watch).await;
+    }
+
+    async fn show_activity(&self) {
         loop {
-            tokio::select! {
-                () = stop.cancelled() => return,
-                () = tokio::time::sleep(TICK_INTERVAL) => {}
-            }
+            tokio::time::sleep(TICK_INTERVAL).await;
+            self.0.gaps.tick(self.0.store.now());
+        }
+    }
+
+    async fn write_gaps(&self) {
+        loop {
+            tokio::time::sleep(TICK_INTERVAL).await;
             let now = self.0.store.now();
-            self.0.gaps.tick(now);
             if self.0.gaps.is_write_due(now) {
                 self.commit_gaps().await;
             }
