@@ -127,10 +127,7 @@ impl Bridge {
         match committed.await {
             Ok((folded, now)) => self.0.gaps.committed(folded, now),
             Err(store::Error::Closed) => {}
-            Err(error) => {
-                tracing::warn!(%error, "committing reception gaps failed, retrying");
-                self.0.gaps.postpone_writes(self.0.store.now());
-            }
+            Err(error) => self.0.gaps.postpone_writes(self.0.store.now(), &error),
         }
     }
 }

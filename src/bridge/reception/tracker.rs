@@ -10,6 +10,7 @@ use parking_lot::Mutex;
 use crate::domain::control::{Controls, GapCause, ReceptionGap};
 use crate::domain::name::Name;
 use crate::domain::time::Time;
+use crate::store;
 use crate::telemetry::Metrics;
 
 /// Reads `CLOCK_BOOTTIME`, which also advances while the process is stopped or the machine is suspended. An argument,
@@ -46,6 +47,8 @@ struct Gaps {
     next_write: Time,
     /// When the controls are written even if there is no gap.
     next_liveness: Time,
+    /// Whether the last write has failed.
+    is_failing: bool,
 }
 
 type GapKey = (Name, GapCause);
@@ -87,6 +90,7 @@ impl GapTracker {
             recent: BTreeMap::new(),
             next_write: Time::from_nanos(i64::MIN),
             next_liveness: Time::from_nanos(i64::MIN),
+            is_failing: false,
         };
         Self { boot_clock, metrics, last_tick, has_pending: AtomicBool::new(false), gaps: Mutex::new(gaps) }
     }
@@ -187,6 +191,9 @@ impl GapTracker {
         }
         gaps.next_write = now.after(WRITE_INTERVAL);
         gaps.next_liveness = now.after(LIVENESS_INTERVAL);
+        if std::mem::take(&mut gaps.is_failing) {
+            tracing::info!("committing reception gaps works again");
+        }
         let has_pending = gaps.open.is_some() || gaps.recent.values().any(RecentGap::is_pending);
         self.has_pending.store(has_pending, Ordering::Release);
     }
@@ -196,10 +203,14 @@ impl GapTracker {
         gaps.next_liveness <= now || self.has_pending.load(Ordering::Acquire) && gaps.next_write <= now
     }
 
-    pub(in crate::bridge) fn postpone_writes(&self, now: Time) {
+    /// Writing the controls has failed.
+    pub(in crate::bridge) fn postpone_writes(&self, now: Time, error: &store::Error) {
         let mut gaps = self.gaps.lock();
         gaps.next_write = now.after(RETRY_INTERVAL);
         gaps.next_liveness = now.after(RETRY_INTERVAL);
+        if !std::mem::replace(&mut gaps.is_failing, true) {
+            tracing::warn!(%error, "committing reception gaps failed, retrying");
+        }
     }
 
     /// Forgets the gaps that are committed and over, and logs those of a single source.
