@@ -3,7 +3,7 @@
 //! Operators set pauses, alerts set holds through rules with `hold`, and sources have heartbeats. Every
 //! decision reads all of them. They are stored as one JSON document with a version.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -50,6 +50,10 @@ pub struct Controls {
     /// The reception gaps of each source that ever had one.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     gaps: BTreeMap<Name, ReceptionGaps>,
+    /// The sources that were configured when the bridge last accepted notifications; `None` if an earlier version has
+    /// written this.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    receiving: Option<BTreeSet<Name>>,
 }
 
 /// A time in which the bridge could not accept the notifications of a source.
@@ -70,6 +74,18 @@ pub struct ReceptionGaps {
     pub last: ReceptionGap,
     /// The length of all of them.
     pub total: Duration,
+}
+
+impl ReceptionGap {
+    /// A gap with the same cause that begins at most this long after the end of another one continues it.
+    pub const MAX_INTERRUPTION: Duration = Duration::from_mins(1);
+
+    /// Whether this gap continues `earlier`.
+    pub fn continues(&self, earlier: &Self) -> bool {
+        self.cause == earlier.cause
+            && self.until >= earlier.until
+            && self.from <= earlier.until.after(Self::MAX_INTERRUPTION)
+    }
 }
 
 /// Why the bridge could not accept the notifications of a source.
@@ -373,21 +389,32 @@ impl Controls {
         self.gaps.get(source)
     }
 
-    /// Records a reception gap.
+    /// Records a reception gap, or the continuation of the last one. Recording it again changes nothing.
     pub fn record_gap(&mut self, source: &Name, gap: ReceptionGap) {
         self.version += 1;
         self.generation += 1;
-        match self.gaps.get_mut(source) {
-            Some(known) => {
-                known.total = known.total.saturating_add(gap.until.since(gap.from.max(known.last.until)));
-                if gap.until >= known.last.until {
-                    known.last = gap;
-                }
-            }
-            None => {
-                let total = gap.until.since(gap.from);
-                self.gaps.insert(source.clone(), ReceptionGaps { last: gap, total });
-            }
+        let Some(known) = self.gaps.get_mut(source) else {
+            let total = gap.until.since(gap.from);
+            self.gaps.insert(source.clone(), ReceptionGaps { last: gap, total });
+            return;
+        };
+        let from = if gap.continues(&known.last) { gap.from.min(known.last.from) } else { gap.from };
+        known.total = known.total.saturating_add(gap.until.since(from.max(known.last.until)));
+        if gap.until >= known.last.until {
+            known.last = ReceptionGap { from, ..gap };
+        }
+    }
+
+    /// Whether the source was configured when the bridge last accepted notifications, as far as that is known.
+    pub fn was_receiving(&self, source: &Name) -> bool {
+        self.receiving.as_ref().is_none_or(|sources| sources.contains(source))
+    }
+
+    /// Sets the sources whose notifications are accepted.
+    pub fn set_receiving<'a>(&mut self, sources: impl Iterator<Item = &'a Name> + Clone) {
+        if !self.receiving.as_ref().is_some_and(|known| known.iter().eq(sources.clone())) {
+            self.receiving = Some(sources.cloned().collect());
+            self.version += 1;
         }
     }
 
@@ -447,5 +474,53 @@ mod tests {
         for pattern in ["eks", "workers", "*/worker", "ecs/*", "*/prod-us/*", "eks/*workers/", "?*"] {
             assert!(!covers(pattern), "{pattern}");
         }
+    }
+
+    fn at(seconds: i64) -> Time {
+        Time::from_millis(seconds * 1000)
+    }
+
+    fn gap(from: i64, until: i64, cause: GapCause) -> ReceptionGap {
+        ReceptionGap { from: at(from), until: at(until), cause }
+    }
+
+    /// The last gap and the total after these were recorded, each of them twice.
+    fn record(gaps: &[ReceptionGap]) -> (ReceptionGap, u64) {
+        let (mut controls, source) = (Controls::default(), Name::new("prod").unwrap());
+        for gap in gaps.iter().flat_map(|gap| [gap, gap]) {
+            controls.record_gap(&source, *gap);
+        }
+        let recorded = controls.reception_gaps(&source).unwrap();
+        (recorded.last, recorded.total.as_secs())
+    }
+
+    #[test]
+    fn a_gap_with_the_same_cause_continues_one_that_ended_less_than_a_minute_ago() {
+        use GapCause::{NotRunning, Refused, Store};
+        let first = gap(100, 110, Refused);
+        assert_eq!(record(&[first]), (first, 10));
+        assert_eq!(record(&[first, gap(150, 150, Refused)]), (gap(100, 150, Refused), 50));
+        assert_eq!(record(&[first, gap(171, 180, Refused)]), (gap(171, 180, Refused), 19));
+        assert_eq!(record(&[first, gap(150, 160, Store)]), (gap(150, 160, Store), 20));
+        assert_eq!(
+            record(&[gap(100, 200, NotRunning), first]),
+            (gap(100, 200, NotRunning), 100),
+            "an earlier one"
+        );
+        assert_eq!(record(&[first, gap(105, 130, Store)]), (gap(105, 130, Store), 30), "overlap counts once");
+    }
+
+    #[test]
+    fn only_sources_that_were_configured_before_can_have_missed_a_notification() {
+        let (mut controls, prod) = (Controls::default(), Name::new("prod").unwrap());
+        assert!(controls.was_receiving(&prod), "written by an earlier version");
+        controls.set_receiving([].iter());
+        assert!(!controls.was_receiving(&prod));
+        controls.set_receiving([&prod].into_iter());
+        let version = controls.version;
+        controls.set_receiving([&prod].into_iter());
+        assert_eq!(controls.version, version, "nothing has changed");
+        let read: Controls = serde_json::from_str(&serde_json::to_string(&controls).unwrap()).unwrap();
+        assert!(read.was_receiving(&prod) && !read.was_receiving(&Name::new("new").unwrap()));
     }
 }

@@ -327,6 +327,18 @@ mod tests {
     }
 
     #[test]
+    fn an_empty_or_too_long_fingerprint_is_not_usable() {
+        for fingerprint in [String::new(), "f".repeat(MAX_FINGERPRINT_BYTES + 1)] {
+            for status in [r#""firing""#, "1"] {
+                let members = format!(
+                    r#""status":{status},"labels":{{}},"startsAt":"2026-11-22T16:55:15Z","fingerprint":"{fingerprint}""#
+                );
+                assert_eq!(parse_one(&members).unwrap_err().fingerprint, None, "{members}");
+            }
+        }
+    }
+
+    #[test]
     fn the_fingerprint_is_alertmanagers() {
         for alert in captured("three-firing").alerts {
             let alert = alert.unwrap();
