@@ -7,7 +7,6 @@ use super::api::{ActionView, DestinationView, RuleView, SourceView, Word};
 use crate::domain::duration::format;
 use crate::domain::rule::{Action, Amount, Change, Mode, Repeat, Rule, RuleTarget};
 use crate::domain::template::Template;
-use crate::domain::time::Time;
 
 impl Ops {
     /// Lists rules in evaluation order.
@@ -21,7 +20,7 @@ impl Ops {
     /// Lists sources.
     pub(crate) fn sources(&self) -> Vec<SourceView> {
         let settings = self.0.settings.load();
-        let controls = self.0.store.controls();
+        let (controls, clock) = (self.0.store.controls(), self.0.store.clock());
         let sources = settings.sources.values().map(|source| {
             let heartbeat = controls.heartbeat(&source.name);
             SourceView {
@@ -37,8 +36,8 @@ impl Ops {
                     .flat_map(|heartbeat| &heartbeat.matchers)
                     .map(ToString::to_string)
                     .collect(),
-                heartbeat_open_since: heartbeat.open_since.map(Time::to_millis_string),
-                heartbeat_ended_at: heartbeat.lost_at.map(Time::to_millis_string),
+                heartbeat_open_since: heartbeat.open_since.map(|since| clock.show(since)),
+                heartbeat_ended_at: heartbeat.lost_at.map(|lost_at| clock.show(lost_at)),
                 late_window: format(source.late_window),
                 occurrence_ttl: format(source.occurrence_ttl),
             }

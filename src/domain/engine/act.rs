@@ -215,7 +215,7 @@ impl ActionAttempt<'_, '_> {
         alerts: Vec<EventAlert>,
         metrics: Vec<f64>,
     ) -> Outcome {
-        let now = self.step.context.now;
+        let (now, clock) = (self.step.context.now, self.step.context.clock());
         let Some(target) = episode.scope.target().cloned() else {
             return Outcome::with_detail(Verdict::NoAction, "the episode is not about a target");
         };
@@ -233,7 +233,7 @@ impl ActionAttempt<'_, '_> {
         let event = Box::new(Event {
             id: emit::event_id(&self.rule.name, self.key, phase, &episode.id, emission),
             action: action.change.action(),
-            time: now,
+            time: clock.wall,
             sequence,
             expires_after: self.rule.expires_after,
             rule: self.rule.name.clone(),
@@ -243,7 +243,7 @@ impl ActionAttempt<'_, '_> {
             key: self.key.clone(),
             limits: self.rule.limits,
             reason: emit::reason(phase, &alerts),
-            episode: emit::episode_ref(episode, emission),
+            episode: emit::episode_ref(episode, emission, clock),
             alerts,
             trigger: self.trigger.clone(),
             parameters: episode.parameters.clone(),

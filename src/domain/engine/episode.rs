@@ -203,7 +203,7 @@ pub(super) fn open_occurrences<'a>(
                 parameters: BTreeMap::new(),
             })
         });
-        episode.adopted |= occurrence.starts_at < created;
+        episode.adopted |= occurrence.starts_at < context.clock().on_wall(created);
         if let Err(at) = episode.sources.binary_search(&occurrence.alert.source) {
             episode.sources.insert(at, occurrence.alert.source.clone());
         }

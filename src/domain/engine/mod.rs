@@ -39,7 +39,7 @@ use super::rate::{PerMinute, RateDelta, Rates};
 use super::state::{LastResolve, TargetState};
 use super::table::RuleTable;
 use super::target::{KeyKind, TargetKey};
-use super::time::Time;
+use super::time::{ClockReading, Time};
 use super::verdict::{Decision, Verdict};
 pub use input::{EvaluatedAlert, HeartbeatAlert, Input};
 use occurrence::{FiringAlert, ResolvedAlert, TargetInput};
@@ -52,6 +52,9 @@ pub struct Context<'a> {
     pub rules: &'a RuleTable,
     /// The current store time.
     pub now: Time,
+    /// The wall clock at `now`: the time of the events that are emitted, and what the times of Prometheus are
+    /// compared with.
+    pub wall: Time,
     /// When the store was created. Occurrences that started before are adopted.
     pub created: Time,
     /// Settings that apply to all rules.
@@ -66,6 +69,12 @@ pub struct Context<'a> {
     pub undelivered_decreases: &'a BTreeMap<TargetKey, Vec<UndeliveredDecrease>>,
     /// The delivery of the events that the states track.
     pub deliveries: &'a Deliveries,
+}
+
+impl Context<'_> {
+    fn clock(&self) -> ClockReading {
+        ClockReading { now: self.now, wall: self.wall }
+    }
 }
 
 /// Settings that apply to all rules.

@@ -13,7 +13,7 @@ use crate::domain::name::Name;
 use crate::domain::notification::Alert;
 use crate::domain::state::{LastResolve, LateFiring, Occurrence, RuleState, TargetState};
 use crate::domain::target::{KeyKind, TargetKey};
-use crate::domain::time::Time;
+use crate::domain::time::{ClockReading, Time};
 use crate::domain::verdict::{Decision, Verdict};
 
 /// The part of a notification that concerns one target.
@@ -76,16 +76,16 @@ pub(super) fn apply(
     state: &mut TargetState,
     target_input: TargetInput<'_>,
 ) -> Vec<Decision> {
-    let now = step.context.now;
+    let clock = step.context.clock();
     let mut deltas = RuleDeltas::default();
     for firing in target_input.firing {
         let delta = deltas.delta_mut(firing.rule);
         let rule_state = state.rules.get_or_default(firing.rule);
-        apply_firing(now, input, rule_state, delta, firing);
+        apply_firing(clock, input, rule_state, delta, firing);
     }
     for (key, starts_at) in &target_input.heard {
         for (name, rule_state) in state.rules.iter_mut() {
-            if refresh(now, input, rule_state, key, *starts_at) {
+            if refresh(clock, input, rule_state, key, *starts_at) {
                 deltas.delta_mut(name).renewed = true;
             }
         }
@@ -122,7 +122,7 @@ pub(super) fn apply(
         // An end that is not the latest one is recorded too, so that a target whose only alert it was has a
         // history.
         if applied {
-            let until = now.after(step.context.policy.last_resolve_retention);
+            let until = clock.now.after(step.context.policy.last_resolve_retention);
             let (alert, ends_at) = (resolve.key, resolve.ends_at);
             record_last_resolve(state, LastResolve { alert, ends_at, was_open, until });
         }
@@ -191,13 +191,14 @@ fn affected_rules(
 }
 
 fn apply_firing(
-    now: Time,
+    clock: ClockReading,
     input: &Input,
     state: &mut RuleState,
     delta: &mut RuleDelta,
     firing: FiringAlert<'_>,
 ) {
     let FiringAlert { key, alert, scope, parameters, metric, last_end, .. } = firing;
+    let now = clock.now;
     let fresh = Occurrence {
         alert: key.clone(),
         starts_at: alert.starts_at,
@@ -209,7 +210,7 @@ fn apply_firing(
         generator_url: alert.generator_url.clone(),
     };
     if let Some(open) = state.episode.as_mut().and_then(|episode| episode.open.get_mut(&key)) {
-        if !open.is_replaced_by(fresh.starts_at) {
+        if !open.is_replaced_by(fresh.starts_at, clock) {
             // The first start is retained: copies and restarts of Prometheus move it back and forth.
             let (starts_at, labels) = (open.starts_at, Arc::clone(&open.labels));
             *open = Occurrence { starts_at, labels, ..fresh };
@@ -259,10 +260,17 @@ fn apply_firing(
 }
 
 /// Extends the expiry of a firing alert. Returns whether a new occurrence has replaced the open one.
-fn refresh(now: Time, input: &Input, state: &mut RuleState, key: &AlertKey, starts_at: Time) -> bool {
+fn refresh(
+    clock: ClockReading,
+    input: &Input,
+    state: &mut RuleState,
+    key: &AlertKey,
+    starts_at: Time,
+) -> bool {
+    let now = clock.now;
     let open = state.episode.as_mut().and_then(|episode| episode.open.get_mut(key));
     let Some(open) = open.filter(|open| open.heard_at < now) else { return false };
-    let renewed = open.is_replaced_by(starts_at);
+    let renewed = open.is_replaced_by(starts_at, clock);
     if renewed {
         open.starts_at = starts_at;
     }

@@ -21,6 +21,7 @@ use crate::domain::target::Platform;
 use crate::domain::template::Templates;
 use crate::domain::trigger::Trigger;
 
+mod clocks;
 mod controls;
 mod episodes;
 mod guards;
@@ -58,6 +59,8 @@ struct World {
     policy: Policy,
     undelivered_decreases: BTreeMap<TargetKey, Vec<UndeliveredDecrease>>,
     now: Time,
+    /// The wall clock, if it differs from the store's clock.
+    wall: Option<Time>,
     created: Time,
 }
 
@@ -135,6 +138,7 @@ impl Setup {
             policy: POLICY,
             undelivered_decreases: BTreeMap::new(),
             now: at(0),
+            wall: None,
             created: at(-3600),
         }
     }
@@ -191,6 +195,7 @@ impl World {
         let context = Context {
             rules: &self.rules,
             now: self.now,
+            wall: self.wall.unwrap_or(self.now),
             created: self.created,
             policy: self.policy,
             controls: &self.controls,
