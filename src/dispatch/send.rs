@@ -13,7 +13,7 @@ use super::{Answer, Class, DeliveryReport, Destination, Failure, Observer, Optio
 use crate::domain::delivery::GiveUp;
 use crate::domain::header::EventHeader;
 use crate::domain::retry::{self, Backoff};
-use crate::domain::time::Time;
+use crate::domain::time::{ClockReading, Time};
 use crate::store::{self, Claimed, DeliveryQueue, Lease, Refusal, Refused, Settlement};
 
 /// The backoff between attempts to claim or settle while the store fails.
@@ -52,7 +52,7 @@ pub(super) enum TaskResult {
 #[derive(Debug)]
 pub(super) struct CompletedCall {
     settled: Vec<SettledDelivery>,
-    /// The store time of the answer, since settling can take long.
+    /// The wall clock at the answer, since settling can take long.
     completed_at: Time,
     /// Whether the call failed as a whole or was throttled. The worker logs that, at most once per interval.
     failed: bool,
@@ -124,7 +124,7 @@ impl<O: DeliveryQueue, D: Destination, V: Observer> Shared<O, D, V> {
         let (settled, call_outcome) = self.send(events, &mut rng).await;
         let completed = CompletedCall {
             settled,
-            completed_at: self.outbox.now(),
+            completed_at: self.outbox.clock().wall,
             failed: matches!(call_outcome, CallOutcome::Failed(_)),
         };
         TaskResult::Sent { ticket, call_outcome, completed }
@@ -163,7 +163,7 @@ impl<O: DeliveryQueue, D: Destination, V: Observer> Shared<O, D, V> {
         events: Vec<OutgoingEvent>,
         rng: &mut fastrand::Rng,
     ) -> (Vec<SettledDelivery>, CallOutcome) {
-        let now = self.outbox.now();
+        let clock = self.outbox.clock();
         let mut settled = Vec::with_capacity(events.len());
         let mut batch = Vec::with_capacity(events.len());
         let refused = self.begin_decreases(&events).await;
@@ -180,10 +180,9 @@ impl<O: DeliveryQueue, D: Destination, V: Observer> Shared<O, D, V> {
                 settled.push(SettledDelivery::refused(event, *refusal));
                 continue;
             }
-            match {
-                let expired = self.expiry_reason(&event, now).map(|reason| (reason, GiveUp::Expired));
-                expired.or_else(|| Some((self.oversize_reason(&event)?, GiveUp::Rejected)))
-            } {
+            let expired = self.expiry_reason(&event, clock).map(|reason| (reason, GiveUp::Expired));
+            let given_up = expired.or_else(|| Some((self.oversize_reason(&event)?, GiveUp::Rejected)));
+            match given_up {
                 Some((reason, cause)) => {
                     settled.push(SettledDelivery::dead(event.lease, Some(event.header), reason, cause));
                 }
@@ -245,10 +244,10 @@ impl<O: DeliveryQueue, D: Destination, V: Observer> Shared<O, D, V> {
     }
 
     /// Why the event has expired, if it has.
-    fn expiry_reason(&self, event: &OutgoingEvent, now: Time) -> Option<String> {
+    fn expiry_reason(&self, event: &OutgoingEvent, clock: ClockReading) -> Option<String> {
         let Options { max_age, scale_in_max_age, .. } = self.options;
         let max_age = if event.header.decreases_capacity() { scale_in_max_age.min(max_age) } else { max_age };
-        let reason = retry::expiry_reason(now, event.emitted_at, event.header.expirytime, max_age)?;
+        let reason = retry::expiry_reason(clock, event.emitted_at, event.header.expirytime, max_age)?;
         Some(match &event.last_error {
             Some(error) => format!("{reason}; last error: {error}"),
             None => reason.to_string(),

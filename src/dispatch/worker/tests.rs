@@ -13,7 +13,7 @@ use super::*;
 use crate::dispatch::{Answer, DeliveryReport, Limits, Outcome, stub};
 use crate::domain::delivery::GiveUp;
 use crate::domain::header::EncodedEvent;
-use crate::domain::time::Time;
+use crate::domain::time::{ClockReading, Time};
 use crate::store::{Claimed, DeliveryQueue, Error, EventSeq, Lease, Refusal, Refused, Settlement};
 
 const fn seconds(count: u64) -> Duration {
@@ -242,8 +242,8 @@ impl DeliveryQueue for WorkerHarness {
         }
     }
 
-    fn now(&self) -> Time {
-        Time::from_millis(1_800_000_000_000).after(self.0.start.elapsed())
+    fn clock(&self) -> ClockReading {
+        ClockReading::equal(Time::from_millis(1_800_000_000_000).after(self.0.start.elapsed()))
     }
 }
 

@@ -5,7 +5,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 use super::states::{StateTable, TARGET_HASH};
 use crate::domain::header::EncodedEvent;
 use crate::domain::name::Name;
-use crate::domain::time::Time;
+use crate::domain::time::{ClockReading, Time};
 use crate::store::dead_letters::{self, DeadLetterRow};
 use crate::store::lane::{Marks, PendingRetry};
 use crate::store::lanes::{LaneHandle, LaneHandles};
@@ -89,7 +89,7 @@ pub(crate) fn redrive(
     connection: &Connection,
     states: &StateTable,
     batch: &mut WriteBatch,
-    now: Time,
+    ClockReading { now, wall }: ClockReading,
     (handle, seq): (&LaneHandle, EventSeq),
     redrive: Redrive,
 ) -> rusqlite::Result<Result<(), DeadLetterError>> {
@@ -107,7 +107,7 @@ pub(crate) fn redrive(
         })
     });
     let Some(row) = row.optional()? else { return Ok(Err(DeadLetterError::NotDead)) };
-    let expiry = match redrive.check(&row.event, now) {
+    let expiry = match redrive.check(&row.event, wall) {
         Ok(expiry) => expiry.map(Time::as_nanos).or(row.expiry),
         Err(error) => return Ok(Err(error)),
     };
