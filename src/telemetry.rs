@@ -21,6 +21,7 @@ use prometheus_client::registry::Registry;
 use tracing_subscriber::EnvFilter;
 
 use crate::config::{Log, LogFormat};
+use crate::domain::control::GapCause;
 use crate::domain::engine::EvaluatedAlert;
 use crate::domain::name::Name;
 use crate::domain::notification::Status;
@@ -41,6 +42,17 @@ struct NotificationLabels {
 struct AlertLabels {
     source: String,
     status: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct SourceLabels {
+    source: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct GapLabels {
+    source: String,
+    cause: &'static str,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -88,6 +100,7 @@ struct BuildLabels {
 }
 
 type SecondsGauge = Gauge<f64, AtomicU64>;
+type SecondsCounter = Counter<f64, AtomicU64>;
 
 /// All metrics. Clones share the same values.
 #[derive(Clone)]
@@ -95,6 +108,8 @@ pub struct Metrics {
     registry: Arc<Registry>,
     notifications: Family<NotificationLabels, Counter>,
     alerts: Family<AlertLabels, Counter>,
+    gaps: Family<GapLabels, Counter>,
+    gap_seconds: Family<SourceLabels, SecondsCounter>,
     decisions: Family<DecisionLabels, Counter>,
     events: Family<EventLabels, Counter>,
     deliveries: Family<DeliveryLabels, Counter>,
@@ -134,6 +149,8 @@ impl Metrics {
             registry: Arc::default(),
             notifications: Family::default(),
             alerts: Family::default(),
+            gaps: Family::default(),
+            gap_seconds: Family::default(),
             decisions: Family::default(),
             events: Family::default(),
             deliveries: Family::default(),
@@ -172,6 +189,16 @@ impl Metrics {
             self.notifications.clone(),
         );
         bridge.register("alerts", "Alerts received by source and status", self.alerts.clone());
+        bridge.register(
+            "source_reception_gaps",
+            "Times in which notifications of a source could not be accepted, by cause",
+            self.gaps.clone(),
+        );
+        bridge.register(
+            "source_reception_gap_seconds",
+            "Length of the reception gaps of a source in seconds",
+            self.gap_seconds.clone(),
+        );
         bridge.register("decisions", "Decisions by rule and verdict", self.decisions.clone());
         bridge.register("events", "Events emitted by rule and action", self.events.clone());
     }
@@ -250,6 +277,21 @@ impl Metrics {
         for (status, count) in counts.into_iter().filter(|(_, count)| *count > 0) {
             self.alerts.get_or_create(&AlertLabels { source: source.to_string(), status }).inc_by(count);
         }
+    }
+
+    /// Creates the series of sources.
+    pub fn add_sources<'s>(&self, sources: impl Iterator<Item = &'s Name>) {
+        for source in sources {
+            GapCause::ALL.into_iter().for_each(|cause| self.record_gap(source, cause, false, Duration::ZERO));
+        }
+    }
+
+    /// Adds the length of a reception gap, or of a part of it, and counts a new one.
+    pub fn record_gap(&self, source: &Name, cause: GapCause, is_new: bool, length: Duration) {
+        let source = source.to_string();
+        let labels = GapLabels { source: source.clone(), cause: cause.as_str() };
+        self.gaps.get_or_create(&labels).inc_by(u64::from(is_new));
+        self.gap_seconds.get_or_create(&SourceLabels { source }).inc_by(length.as_secs_f64());
     }
 
     /// Counts committed decisions and their events.

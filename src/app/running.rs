@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::listener::Listener;
 use super::reload::Reloader;
-use super::{Origin, wall_clock, watch};
+use super::{Origin, boot_clock, wall_clock, watch};
 use crate::bridge::Bridge;
 use crate::config;
 use crate::dispatch::{DestinationStatuses, Workers};
@@ -32,10 +32,14 @@ pub(super) struct RunningBridge {
     pub(super) workers: Workers,
     pub(super) reloader: Reloader,
     statuses: DestinationStatuses,
+    /// Cancelled when notifications are accepted.
+    receiving: CancellationToken,
     /// Stops the background tasks.
     background: CancellationToken,
     /// Processes due targets. It ends before the drain only if the store has failed.
     pub(super) due_task: JoinHandle<()>,
+    /// Watches for reception gaps.
+    reception_task: JoinHandle<()>,
     prune_task: JoinHandle<()>,
 }
 
@@ -60,7 +64,10 @@ impl RunningBridge {
             store.set_max_backlog(name, destination.max_backlog)?;
         }
         let (rules, sources) = (settings.rules.clone(), settings.sources.clone());
-        let bridge = Bridge::new(store.clone(), rules, sources, settings.policy(), metrics.clone());
+        let (policy, boot_clock) = (settings.policy(), Arc::new(boot_clock));
+        let bridge =
+            Bridge::with_boot_clock(store.clone(), rules, sources, policy, metrics.clone(), boot_clock);
+        bridge.begin_downtime();
         let statuses = DestinationStatuses::default();
         let mut workers = Workers::new(store.clone(), metrics.clone(), statuses.clone());
         tokio::select! {
@@ -73,9 +80,21 @@ impl RunningBridge {
             }
         };
         let background = CancellationToken::new();
+        let receiving = CancellationToken::new();
         let due_task = tokio::spawn({
-            let (bridge, background) = (bridge.clone(), background.clone());
-            async move { bridge.run(&background).await }
+            let (bridge, receiving, background) = (bridge.clone(), receiving.clone(), background.clone());
+            async move {
+                // Nothing is decided before the gap since the last process has ended.
+                background.run_until_cancelled(receiving.cancelled()).await;
+                bridge.run(&background).await;
+            }
+        });
+        let reception_task = tokio::spawn({
+            let (bridge, receiving, background) = (bridge.clone(), receiving.clone(), background.clone());
+            async move {
+                background.run_until_cancelled(receiving.cancelled()).await;
+                bridge.watch_reception(&background).await;
+            }
         });
         let settings = Arc::new(ArcSwap::new(settings));
         let loaded_at = wall_clock().to_millis_string();
@@ -91,7 +110,27 @@ impl RunningBridge {
             metrics,
         };
         workers.retire_orphans().await?;
-        Ok(Some(Self { workers, reloader, statuses, background, due_task, prune_task }))
+        Ok(Some(Self {
+            workers,
+            reloader,
+            statuses,
+            receiving,
+            background,
+            due_task,
+            reception_task,
+            prune_task,
+        }))
+    }
+
+    /// Notifications are accepted from now on; ends the reception gap since the last process.
+    pub(super) async fn begin_reception(&self) {
+        self.reloader.bridge.begin_reception().await;
+        self.receiving.cancel();
+    }
+
+    /// No notifications are accepted from now on.
+    pub(super) fn end_reception(&self) {
+        self.reloader.bridge.end_reception();
     }
 
     /// Requests a reload after each change of the configuration's files.
@@ -128,7 +167,7 @@ impl RunningBridge {
 
     /// Answers the requests in flight, settles claimed deliveries and closes the store, within `timeout`.
     pub(super) async fn drain(self, webhook: &Listener, admin_api: &Listener, timeout: Duration) {
-        let Self { workers, reloader, background, due_task, prune_task, .. } = self;
+        let Self { workers, reloader, background, due_task, reception_task, prune_task, .. } = self;
         let deadline = Instant::now() + timeout;
         // A hanging sender or destination must not use up the time for closing the store.
         let listeners_deadline =
@@ -141,7 +180,9 @@ impl RunningBridge {
             if !due_task.is_finished() {
                 drop(due_task.await);
             }
-            drop(prune_task.await);
+            drop(tokio::join!(reception_task, prune_task));
+            // The last write before the store is closed: it tells the next process when this one has stopped.
+            reloader.bridge.commit_gaps().await;
         };
         if tokio::time::timeout_at(deadline.into(), background_tasks).await.is_err() {
             tracing::warn!("store did not drain in time");

@@ -103,10 +103,13 @@ impl Bridge {
             alerts: evaluated,
         };
         let keys = Keys { targets: input.target_keys(), alerts: input.alert_keys() };
-        let rates = self.0.rates.clone();
+        let (rates, gaps) = (self.0.rates.clone(), self.0.gaps.clone());
         let decided = self.0.store.transact(keys, move |view| {
             let rates = rates.load();
-            let step = engine::process_notification(&snapshot.context(view, &rates), &input, &view.states);
+            let folded = gaps.fold(&view.controls, view.now);
+            let controls = folded.as_ref().map_or(&*view.controls, |folded| &folded.controls);
+            let context = snapshot.context(view, controls, &rates);
+            let step = engine::process_notification(&context, &input, &view.states);
             let record = record::for_notification(view.now, &input, &view.states, &step.decisions);
             let event = |decision: &crate::domain::verdict::Decision| {
                 let event = decision.event.as_deref()?;

@@ -7,13 +7,14 @@ mod decision_query;
 pub(crate) mod decision_view;
 mod explain;
 mod rates;
+mod reception;
 mod record;
 mod simulator;
 mod split;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,11 +23,12 @@ use foldhash::fast::FixedState;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use crate::domain::control::{Controls, GapCause};
 use crate::domain::engine::{self, Context, EvaluatedAlert, Input, Policy, States, Step};
 use crate::domain::event::is_traceparent;
 use crate::domain::header::EncodedEvent;
 use crate::domain::name::Name;
-use crate::domain::notification::Notification;
+use crate::domain::notification::{InvalidAlert, Notification};
 use crate::domain::rate::Rates;
 use crate::domain::size_limit::SizeLimit;
 use crate::domain::source::Source;
@@ -40,6 +42,8 @@ use crate::telemetry::Metrics;
 pub(crate) use decision_query::{Filter, Position};
 pub(crate) use explain::{Explanation, MAX_ALERTS as MAX_EXPLAINED};
 use rates::{RateTransaction, SharedRates};
+pub(crate) use reception::BootClock;
+use reception::{Folded, GapTracker};
 pub(crate) use simulator::{Simulator, SimulatorError};
 
 /// Due targets that are processed in one transaction.
@@ -57,6 +61,8 @@ struct Inner {
     snapshot: ArcSwap<RuleSnapshot>,
     /// Recent emissions and reserved slots of this process, kept across reloads.
     rates: Arc<SharedRates>,
+    /// The reception gaps that are not committed yet.
+    gaps: Arc<GapTracker>,
     metrics: Metrics,
     /// Notified after each commit of decisions.
     commits: watch::Sender<()>,
@@ -68,7 +74,6 @@ struct RuleSnapshot {
     sources: BTreeMap<Name, Arc<Source>>,
     routes: Routes,
     policy: Policy,
-    with_heartbeat: BTreeSet<Name>,
     /// Cancelled when the last user has dropped the snapshot.
     released: CancellationToken,
 }
@@ -111,7 +116,7 @@ impl RetiredRules {
 }
 
 impl Bridge {
-    /// A bridge over an open store.
+    /// A bridge over an open store, in a process that is never stopped.
     pub fn new(
         store: Store,
         rules: Arc<RuleTable>,
@@ -119,9 +124,23 @@ impl Bridge {
         policy: Policy,
         metrics: Metrics,
     ) -> Self {
+        Self::with_boot_clock(store, rules, sources, policy, metrics, Arc::new(|| Duration::ZERO))
+    }
+
+    /// A bridge over an open store.
+    pub(crate) fn with_boot_clock(
+        store: Store,
+        rules: Arc<RuleTable>,
+        sources: BTreeMap<Name, Source>,
+        policy: Policy,
+        metrics: Metrics,
+        boot_clock: BootClock,
+    ) -> Self {
+        let gaps = GapTracker::new(boot_clock, sources.keys().cloned().collect(), metrics.clone());
         let snapshot = ArcSwap::from_pointee(RuleSnapshot::new(rules, sources, policy));
         let commits = watch::Sender::new(());
-        Self(Arc::new(Inner { store, snapshot, rates: Arc::default(), metrics, commits }))
+        let (rates, gaps) = (Arc::default(), Arc::new(gaps));
+        Self(Arc::new(Inner { store, snapshot, rates, gaps, metrics, commits }))
     }
 
     /// The source of this name with the current rules; `None` if it is not configured.
@@ -142,12 +161,15 @@ impl Bridge {
         sources: BTreeMap<Name, Source>,
         policy: Policy,
     ) -> (RetiredRules, Result<(), store::Error>) {
+        self.0.gaps.set_sources(sources.keys().cloned().collect());
         let before = self.0.snapshot.swap(Arc::new(RuleSnapshot::new(rules, sources, policy)));
         let retired_rules = RetiredRules { released: before.released.clone() };
         drop(before);
-        let rechecked = self.0.store.transact(Keys::default(), |view| {
+        let gaps = self.0.gaps.clone();
+        let rechecked = self.0.store.transact(Keys::default(), move |view| {
             let mut controls = (*view.controls).clone();
             controls.bump_generation();
+            gaps.set_receiving(&mut controls);
             (Changes { controls: Some(Arc::new(controls)), ..Changes::default() }, ())
         });
         (retired_rules, rechecked.await)
@@ -175,6 +197,10 @@ impl Bridge {
         let Notification { envelope, truncated_alerts, alerts } = notification;
         let traceparent = traceparent.filter(|text| is_traceparent(text)).map(str::to_owned);
         let count = alerts.len();
+        let is_unknown = |alert: &Result<_, InvalidAlert>| {
+            alert.as_ref().is_err_and(|invalid| invalid.fingerprint.is_none())
+        };
+        let has_unknown_alert = alerts.iter().any(is_unknown);
         let evaluate = {
             let (snapshot, source) = (snapshot.clone(), source.clone());
             let evaluate = move |alert| EvaluatedAlert::new(&snapshot.rules, &source, alert);
@@ -186,6 +212,9 @@ impl Bridge {
             evaluate()
         };
         self.0.metrics.record_alerts(&source.name, &evaluated);
+        if has_unknown_alert {
+            self.0.gaps.record(&source.name, GapCause::NoFingerprint, self.0.store.now());
+        }
         let whole = Input {
             source: source.clone(),
             trigger: Arc::new(Trigger::new(&source.name, &envelope, traceparent)),
@@ -228,7 +257,8 @@ impl Bridge {
         }
     }
 
-    /// Runs one step of the engine in a transaction.
+    /// Runs one step of the engine in a transaction. The step reads the controls with all reception gaps; they are
+    /// committed with it if it changes the controls, or if that is due.
     async fn transact(
         &self,
         snapshot: Arc<RuleSnapshot>,
@@ -236,15 +266,26 @@ impl Bridge {
         work: Work,
     ) -> Result<Summary, store::Error> {
         let rates = RateTransaction::new(self.0.rates.clone());
-        let step_rates = rates.clone();
+        let (step_rates, gaps) = (rates.clone(), self.0.gaps.clone());
         let result = self.0.store.transact(keys, move |view| {
-            let step = step_rates.run(|rates| work.step(&snapshot.context(view, rates), &view.states));
+            let folded = gaps.fold(&view.controls, view.now);
+            let controls = folded.as_ref().map_or(&*view.controls, |folded| &folded.controls);
+            let mut step =
+                step_rates.run(|rates| work.step(&snapshot.context(view, controls, rates), &view.states));
+            let writes = |_: &Folded| step.controls.is_some() || gaps.claim_write(view.now);
+            let folded = folded.filter(writes).map(|Folded { controls, gaps }| {
+                step.controls.get_or_insert(controls);
+                (gaps, view.now)
+            });
             let record = work.record(view, &step.decisions);
             let summary = Summary::from_decisions(&step.decisions);
-            (changes(&snapshot.routes, step, record, work.rechecked()), summary)
+            (changes(&snapshot.routes, step, record, work.rechecked()), (summary, folded))
         });
         match result.await {
-            Ok(summary) => {
+            Ok((summary, folded)) => {
+                if let Some((folded, now)) = folded {
+                    self.0.gaps.committed(folded, now);
+                }
                 self.0.metrics.record_decisions(&summary);
                 self.0.commits.send_replace(());
                 Ok(summary)
@@ -333,23 +374,20 @@ impl RuleSnapshot {
             (rule.name.clone(), route)
         };
         let routes = rules.rules().iter().map(route).collect();
-        let heartbeat_sources = sources.values().filter(|source| source.heartbeat.is_some());
-        let with_heartbeat = heartbeat_sources.map(|source| source.name.clone()).collect();
         let sources = sources.into_iter().map(|(name, source)| (name, Arc::new(source))).collect();
         let released = CancellationToken::new();
-        Self { rules, sources, routes, policy, with_heartbeat, released }
+        Self { rules, sources, routes, policy, released }
     }
 
-    fn context<'a>(&'a self, view: &'a View, rates: &'a Rates) -> Context<'a> {
+    fn context<'a>(&'a self, view: &'a View, controls: &'a Controls, rates: &'a Rates) -> Context<'a> {
         Context {
             rules: &self.rules,
             now: view.now,
             created: view.created,
             policy: self.policy,
-            controls: &view.controls,
+            controls,
             rates,
-            with_heartbeat: &self.with_heartbeat,
-            undelivered_decreases: &view.undelivered_decreases,
+            sources: &self.sources,
             deliveries: &view.deliveries,
         }
     }

@@ -3,9 +3,11 @@
 use std::collections::BTreeMap;
 
 use super::Ops;
-use super::api::{ActionView, DestinationView, RuleView, SourceView, Word};
+use super::api::{ActionView, DestinationView, ReceptionGapView, RuleView, SourceView, Word};
+use crate::domain::control::{Controls, ReceptionGap};
 use crate::domain::duration::format;
 use crate::domain::rule::{Action, Amount, Change, Mode, Repeat, Rule, RuleTarget};
+use crate::domain::source::Source;
 use crate::domain::template::Template;
 use crate::domain::time::Time;
 
@@ -21,9 +23,9 @@ impl Ops {
     /// Lists sources.
     pub(crate) fn sources(&self) -> Vec<SourceView> {
         let settings = self.0.settings.load();
-        let controls = self.0.store.controls();
+        let controls = self.0.bridge.controls();
         let sources = settings.sources.values().map(|source| {
-            let heartbeat = controls.heartbeat(&source.name);
+            let heartbeat = controls.heartbeat_of_source(&source.name);
             let settings = source.heartbeat.as_ref();
             SourceView {
                 name: source.name.to_string(),
@@ -45,9 +47,18 @@ impl Ops {
                 heartbeat_ended_at: heartbeat.lost_at.map(Time::to_millis_string),
                 late_window: format(source.late_window),
                 occurrence_ttl: format(source.occurrence_ttl),
+                last_gap: last_gap(&controls, source),
             }
         });
         sources.collect()
+    }
+
+    /// The last reception gap of each source that had one.
+    pub(super) fn reception_gaps(&self) -> BTreeMap<String, ReceptionGapView> {
+        let settings = self.0.settings.load();
+        let controls = self.0.bridge.controls();
+        let sources = settings.sources.values();
+        sources.filter_map(|source| Some((source.name.to_string(), last_gap(&controls, source)?))).collect()
     }
 
     /// Lists destinations with their backlog.
@@ -71,6 +82,13 @@ impl Ops {
         });
         destinations.collect()
     }
+}
+
+fn last_gap(controls: &Controls, source: &Source) -> Option<ReceptionGapView> {
+    let ReceptionGap { from, until, cause } = controls.reception_gaps(&source.name)?.last;
+    let no_decrease_before = until.after(source.late_window).to_millis_string();
+    let (from, until) = (from.to_millis_string(), until.to_millis_string());
+    Some(ReceptionGapView { from, until, cause, no_decrease_before })
 }
 
 fn rule_view(rule: &Rule, open_episodes: u64) -> RuleView {

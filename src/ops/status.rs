@@ -27,6 +27,7 @@ impl Ops {
                 .map(|(rule, count)| (rule.to_string(), *count))
                 .collect(),
             deferred: deferred.collect(),
+            reception_gaps: self.reception_gaps(),
             unreadable_rows: self.unreadable_rows(),
         }
     }

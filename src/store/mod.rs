@@ -157,6 +157,11 @@ impl Store {
         delegate!(self, store => store.now())
     }
 
+    /// The last time that was stored when this process opened the store; `None` if the store is new.
+    pub fn last_stored(&self) -> Option<Time> {
+        delegate!(self, store => store.last_stored())
+    }
+
     /// What this process knows without asking the store.
     pub fn snapshot(&self) -> Snapshot {
         delegate!(self, store => store.snapshot())

@@ -41,6 +41,9 @@ pub(super) trait StateStore {
     /// The time at which the next target is due; the receiver is notified when it changes. Only a hint.
     fn next_due(&self) -> watch::Receiver<Option<Time>>;
 
+    /// The last time that an earlier process has stored, see [`Store::last_stored`](super::Store).
+    fn last_stored(&self) -> Option<Time>;
+
     /// What this process knows without asking the store. For its age see
     /// [`Snapshot`].
     fn snapshot(&self) -> Snapshot;

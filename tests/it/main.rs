@@ -12,6 +12,7 @@ mod docs;
 mod end_to_end;
 mod faults;
 mod full_disk;
+mod gaps;
 mod guards;
 mod layers;
 mod migration;

@@ -6,6 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::Word;
+use crate::domain::control::GapCause;
 
 /// A rule of the rule table.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -87,6 +88,21 @@ pub(crate) struct SourceView {
     pub late_window: String,
     /// How long an alert stays open without a notification that mentions it.
     pub occurrence_ttl: String,
+    /// The last reception gap; null if there was none.
+    pub last_gap: Option<ReceptionGapView>,
+}
+
+/// A time in which notifications of a source could not be accepted, or were not heard.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub(crate) struct ReceptionGapView {
+    /// When it began, RFC 3339.
+    pub from: String,
+    /// When it ended, RFC 3339; the same as `from` for a single notification.
+    pub until: String,
+    /// The cause.
+    pub cause: GapCause,
+    /// Alerts of the source decrease no capacity before this time, RFC 3339: `until` and `late_window`.
+    pub no_decrease_before: String,
 }
 
 /// A destination of events.

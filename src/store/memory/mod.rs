@@ -138,6 +138,11 @@ impl StateStore for Memory {
         self.due.subscribe()
     }
 
+    /// None: an in-memory store is always new.
+    fn last_stored(&self) -> Option<Time> {
+        None
+    }
+
     fn snapshot(&self) -> Snapshot {
         let (controls, tally) = self.with_inner(|inner| (inner.controls.clone(), inner.tally()));
         Snapshot { controls, tally, unreadable_rows: Vec::new() }

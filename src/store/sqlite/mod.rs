@@ -81,6 +81,7 @@ pub struct Sqlite {
     hashes: Fingerprints,
     quarantine: Arc<Quarantine>,
     due: watch::Receiver<Option<Time>>,
+    last_stored: Option<Time>,
     /// Closed after the connections: see [`schema::Database`].
     _file: Arc<File>,
     threads: Arc<Mutex<Vec<std::thread::JoinHandle<()>>>>,
@@ -98,7 +99,8 @@ impl Sqlite {
         let checkpointer = schema::connect(path).map_err(broken)?;
         let file = opened.file.clone();
         let (checkpoints, wanted) = mpsc::sync_channel(1);
-        let Parts { writer, due } = prepare(opened, destinations, wall, checkpoints).map_err(broken)?;
+        let Parts { writer, due, last_stored } =
+            prepare(opened, destinations, wall, checkpoints).map_err(broken)?;
         let (commands, queue) = mpsc::channel();
         let store = Self {
             commands,
@@ -109,6 +111,7 @@ impl Sqlite {
             hashes: writer.states.hashes,
             quarantine: writer.states.quarantine.clone(),
             due,
+            last_stored,
             _file: file.clone(),
             threads: Arc::default(),
         };
@@ -198,6 +201,10 @@ impl StateStore for Sqlite {
 
     fn next_due(&self) -> watch::Receiver<Option<Time>> {
         self.due.clone()
+    }
+
+    fn last_stored(&self) -> Option<Time> {
+        self.last_stored
     }
 
     fn snapshot(&self) -> Snapshot {
@@ -434,6 +441,7 @@ impl History for Sqlite {
 struct Parts {
     writer: Writer,
     due: watch::Receiver<Option<Time>>,
+    last_stored: Option<Time>,
 }
 
 /// Fills what is kept in memory, and builds the writer.
@@ -443,11 +451,13 @@ fn prepare(
     wall: WallClock,
     checkpoints: mpsc::SyncSender<()>,
 ) -> rusqlite::Result<Parts> {
-    let schema::Database { writer: connection, created, hash_key, lock, .. } = opened;
+    let schema::Database { writer: connection, is_new, created, hash_key, lock, .. } = opened;
     let hashes = Fingerprints(hash_key);
     let mut index = restore::read_index(&connection)?;
     let lanes = LaneHandles::new(restore::read_lanes(&connection, destinations)?);
-    let clock = SharedClock::start(wall, restore::last_time(&connection)?);
+    let last_time = restore::last_time(&connection)?;
+    let last_stored = last_time.or_else(|| (!is_new).then_some(created));
+    let clock = SharedClock::start(wall, last_time);
     index.restore_recheck_queue(restore::read_recheck_queue(&connection)?, clock.now());
     let next = restore::read_next_ids(&connection)?;
     clock.last_event.store(next.event - 1, Ordering::Release);
@@ -469,5 +479,5 @@ fn prepare(
         _lock: lock,
         connection,
     };
-    Ok(Parts { writer, due })
+    Ok(Parts { writer, due, last_stored })
 }
