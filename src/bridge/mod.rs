@@ -14,7 +14,7 @@ mod split;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -74,7 +74,6 @@ struct RuleSnapshot {
     sources: BTreeMap<Name, Arc<Source>>,
     routes: Routes,
     policy: Policy,
-    with_heartbeat: BTreeSet<Name>,
     /// Cancelled when the last user has dropped the snapshot.
     released: CancellationToken,
 }
@@ -375,11 +374,9 @@ impl RuleSnapshot {
             (rule.name.clone(), route)
         };
         let routes = rules.rules().iter().map(route).collect();
-        let heartbeat_sources = sources.values().filter(|source| source.heartbeat.is_some());
-        let with_heartbeat = heartbeat_sources.map(|source| source.name.clone()).collect();
         let sources = sources.into_iter().map(|(name, source)| (name, Arc::new(source))).collect();
         let released = CancellationToken::new();
-        Self { rules, sources, routes, policy, with_heartbeat, released }
+        Self { rules, sources, routes, policy, released }
     }
 
     fn context<'a>(&'a self, view: &'a View, controls: &'a Controls, rates: &'a Rates) -> Context<'a> {
@@ -390,8 +387,7 @@ impl RuleSnapshot {
             policy: self.policy,
             controls,
             rates,
-            with_heartbeat: &self.with_heartbeat,
-            undelivered_decreases: &view.undelivered_decreases,
+            sources: &self.sources,
             deliveries: &view.deliveries,
         }
     }

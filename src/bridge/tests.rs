@@ -30,7 +30,7 @@ async fn retired_rules_are_released_by_their_last_user() {
     let policy = Policy {
         last_resolve_retention: Duration::ZERO,
         expired_episode_retention: Duration::ZERO,
-        max_deferral: Duration::ZERO,
+        owed_retention: Duration::ZERO,
         per_minute: PerMinute::default(),
     };
     let store = Store::Memory(Memory::new(&[], Arc::new(|| Time::from_millis(0))));

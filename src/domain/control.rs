@@ -5,14 +5,18 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::direction::Direction;
+use super::labels::Labels;
 use super::name::Name;
 use super::rule::Change;
+use super::source::Source;
 use super::target::{PartialTarget, Target, TargetKey};
 use super::time::Time;
 
@@ -40,9 +44,9 @@ pub struct Controls {
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[serde(rename = "lapsed")]
     expired_holds: BTreeMap<Name, BTreeMap<TargetKey, ExpiredHold>>,
-    /// The heartbeat of each source from which one was ever received.
+    /// Each heartbeat that was ever received.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    heartbeats: BTreeMap<Name, Heartbeat>,
+    heartbeats: BTreeMap<HeartbeatKey, Heartbeat>,
     /// The reception gaps of each source that ever had one.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     gaps: BTreeMap<Name, ReceptionGaps>,
@@ -75,6 +79,9 @@ pub struct ReceptionGaps {
 impl ReceptionGap {
     /// A gap with the same cause that begins at most this long after the end of another one continues it.
     pub const MAX_INTERRUPTION: Duration = Duration::from_mins(1);
+    /// While notifications are refused at least this often, nothing can decrease between two of them, so decreases are
+    /// not rechecked each time.
+    const MAX_PAUSE: Duration = Duration::from_secs(2);
 
     /// Whether this gap continues `earlier`.
     pub fn continues(&self, earlier: &Self) -> bool {
@@ -158,6 +165,9 @@ pub struct Hold {
     pub covers: PartialTarget,
     /// The time at which the episode opened.
     pub since: Time,
+    /// Whether it blocks decreases only, whatever its rule says: the alert that it belongs to cannot be read.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_unreadable: bool,
 }
 
 /// A hold whose alerts expired, so that its actual end is unknown.
@@ -172,6 +182,46 @@ pub struct ExpiredHold {
 /// How long expired holds are retained. Deferred actions are rechecked when a hold ends, so expired holds are
 /// needed only until that recheck.
 const EXPIRED_HOLD_RETENTION: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// The identity of a heartbeat: a source, and the values of the labels in its `heartbeat: { equal: … }`.
+///
+/// As text it is the source's name, followed by `/` and the percent-encoded value for each of these labels.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct HeartbeatKey(Arc<str>);
+
+impl HeartbeatKey {
+    /// The heartbeat of an alert of `source` with these labels.
+    pub fn for_alert(source: &Source, labels: &Labels) -> Self {
+        let mut key = source.name.as_str().to_owned();
+        for label in source.heartbeat.iter().flat_map(|heartbeat| &heartbeat.equal) {
+            key.push('/');
+            key.extend(utf8_percent_encode(labels.get(label), NON_ALPHANUMERIC));
+        }
+        Self(key.into())
+    }
+
+    /// The only heartbeat of a source without `equal`.
+    pub fn for_source(source: &Name) -> Self {
+        Self(source.as_str().into())
+    }
+
+    /// The key as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// Whether it is a heartbeat of this source.
+    pub fn is_of(&self, source: &Name) -> bool {
+        self.0.strip_prefix(source.as_str()).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    }
+}
+
+impl fmt::Display for HeartbeatKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
 
 /// Whether the heartbeat of a source is present.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -266,6 +316,7 @@ impl Controls {
     /// Adds a pause and returns its new id. Removes expired pauses.
     pub fn pause(&mut self, pause: Pause) -> u64 {
         self.version += 1;
+        self.generation += 1;
         self.next_pause += 1;
         let id = self.next_pause;
         self.pauses.retain(|_, known| known.is_active(pause.since));
@@ -286,21 +337,28 @@ impl Controls {
         self.holds.iter().flat_map(|(rule, holds)| holds.values().map(move |hold| (rule, hold)))
     }
 
-    /// The rules whose open holds cover a target.
-    pub fn rules_holding(&self, target: &Target) -> impl Iterator<Item = &Name> {
-        self.holds().filter(|(_, hold)| hold.covers.covers(target)).map(|(rule, _)| rule)
+    /// The open holds that cover a target, with their rules.
+    pub fn holds_on(&self, target: &Target) -> impl Iterator<Item = (&Name, &Hold)> {
+        self.holds().filter(|(_, hold)| hold.covers.covers(target))
     }
 
-    /// The rules that had a hold on a target which expired after `since`.
-    pub fn rules_with_expired_hold(&self, target: &Target, since: Time) -> impl Iterator<Item = &Name> {
-        let covers =
-            move |expired_hold: &ExpiredHold| expired_hold.at > since && expired_hold.covers.covers(target);
-        self.expired_holds.iter().filter(move |(_, holds)| holds.values().any(covers)).map(|(rule, _)| rule)
+    /// The open hold of a rule with this key.
+    pub fn hold(&self, rule: &Name, key: &TargetKey) -> Option<&Hold> {
+        self.holds.get(rule)?.get(key)
+    }
+
+    /// The expired holds that covered a target, with their rules and the times of the expiry.
+    pub fn expired_holds_on(&self, target: &Target) -> impl Iterator<Item = (&Name, Time)> {
+        self.expired_holds.iter().filter_map(move |(rule, holds)| {
+            let covering = holds.values().filter(|expired_hold| expired_hold.covers.covers(target));
+            Some((rule, covering.map(|expired_hold| expired_hold.at).max()?))
+        })
     }
 
     /// Adds the hold of an episode that has opened.
     pub fn open_hold(&mut self, rule: &Name, key: &TargetKey, hold: Hold) {
         self.version += 1;
+        self.generation += 1;
         self.holds.entry(rule.clone()).or_default().insert(key.clone(), hold);
     }
 
@@ -334,19 +392,25 @@ impl Controls {
         self.gaps.get(source)
     }
 
-    /// Records a reception gap, or the continuation of the last one. Recording it again changes nothing. Decreases that
-    /// were blocked until an earlier time find the new one when they are rechecked.
+    /// Records a reception gap, or the continuation of the last one; what is recorded already changes nothing. Decreases
+    /// are rechecked, unless the gap goes on: those that it blocks find its new end when they are due.
     pub fn record_gap(&mut self, source: &Name, gap: ReceptionGap) {
-        self.version += 1;
         let Some(known) = self.gaps.get_mut(source) else {
             let total = gap.until.since(gap.from);
             self.gaps.insert(source.clone(), ReceptionGaps { last: gap, total });
+            self.bump_generation();
             return;
         };
-        let from = if gap.continues(&known.last) { gap.from.min(known.last.from) } else { gap.from };
-        known.total = known.total.saturating_add(gap.until.since(from.max(known.last.until)));
-        if gap.until >= known.last.until {
-            known.last = ReceptionGap { from, ..gap };
+        let last = known.last;
+        if gap.until <= last.until {
+            return;
+        }
+        let from = if gap.continues(&last) { gap.from.min(last.from) } else { gap.from };
+        known.total = known.total.saturating_add(gap.until.since(from.max(last.until)));
+        known.last = ReceptionGap { from, ..gap };
+        self.version += 1;
+        if gap.until.since(last.until) > ReceptionGap::MAX_PAUSE {
+            self.generation += 1;
         }
     }
 
@@ -363,14 +427,28 @@ impl Controls {
         }
     }
 
-    /// The heartbeat of a source; the default if none was ever received.
-    pub fn heartbeat(&self, source: &Name) -> Heartbeat {
-        self.heartbeats.get(source).copied().unwrap_or_default()
+    /// A heartbeat; the default if it was never received.
+    pub fn heartbeat(&self, key: &HeartbeatKey) -> Heartbeat {
+        self.heartbeats.get(key).copied().unwrap_or_default()
     }
 
-    /// Opens the heartbeat of a source.
-    pub fn open_heartbeat(&mut self, source: &Name, now: Time) {
-        let heartbeat = self.heartbeats.entry(source.clone()).or_default();
+    /// All heartbeats of a source that were ever received.
+    pub fn heartbeats_of(&self, source: &Name) -> impl Iterator<Item = (&HeartbeatKey, &Heartbeat)> {
+        self.heartbeats.iter().filter(move |(key, _)| key.is_of(source))
+    }
+
+    /// The heartbeats of a source taken together: open if all that were ever received are open.
+    pub fn heartbeat_of_source(&self, source: &Name) -> Heartbeat {
+        let known = || self.heartbeats_of(source).map(|(_, heartbeat)| heartbeat);
+        let open_since = known().map(|heartbeat| heartbeat.open_since).min().flatten();
+        let last_opened = known().filter_map(|heartbeat| heartbeat.open_since).max();
+        let lost_at = known().filter_map(|heartbeat| heartbeat.lost_at).max();
+        Heartbeat { open_since: open_since.and(last_opened), lost_at }
+    }
+
+    /// Opens a heartbeat.
+    pub fn open_heartbeat(&mut self, key: &HeartbeatKey, now: Time) {
+        let heartbeat = self.heartbeats.entry(key.clone()).or_default();
         if heartbeat.open_since.is_none() {
             heartbeat.open_since = Some(now);
             self.version += 1;
@@ -378,23 +456,14 @@ impl Controls {
         }
     }
 
-    /// Ends the heartbeat of a source.
-    pub fn end_heartbeat(&mut self, source: &Name, now: Time) {
-        let Some(heartbeat) = self.heartbeats.get_mut(source) else { return };
+    /// Ends a heartbeat.
+    pub fn end_heartbeat(&mut self, key: &HeartbeatKey, now: Time) {
+        let Some(heartbeat) = self.heartbeats.get_mut(key) else { return };
         if heartbeat.open_since.take().is_some() {
             heartbeat.lost_at = Some(now);
             self.version += 1;
             self.generation += 1;
         }
-    }
-
-    /// The first of `sources` whose heartbeat has ended after `since`.
-    pub fn heartbeat_lost_since<'a>(
-        &self,
-        mut sources: impl Iterator<Item = &'a Name>,
-        since: Time,
-    ) -> Option<&'a Name> {
-        sources.find(|source| self.heartbeat(source).lost_at.is_some_and(|at| at > since))
     }
 }
 

@@ -63,6 +63,10 @@ pub struct InvalidAlert {
     pub error: String,
     /// The fingerprint; `None` if it is missing, cannot be read or is too long, so that nobody knows which alert this is.
     pub fingerprint: Option<String>,
+    /// The status, if it could be read. Any other alert may fire.
+    pub status: Option<Status>,
+    /// The start, if it could be read.
+    pub starts_at: Option<Time>,
 }
 
 /// The fields of a notification that concern all of its alerts.

@@ -5,7 +5,7 @@ use super::api::{DeferredView, EpisodePage, EpisodeView, ListEpisodesParams, Occ
 use super::error::Error;
 use super::parse;
 use crate::domain::phase::Phase;
-use crate::domain::state::{Deferred, Episode, Occurrence, RuleState};
+use crate::domain::state::{ClosedEpisode, Deferred, Episode, Occurrence, RuleState};
 use crate::domain::target::KeyKind;
 use crate::domain::time::Time;
 use crate::store::StoredState;
@@ -42,7 +42,6 @@ fn deferred_view(deferred: &Deferred) -> DeferredView {
         verdict: deferred.blocked_by.map(|verdict| verdict.as_str().into()),
         since: deferred.requested_at.to_millis_string(),
         until: deferred.recheck_at.map(Time::to_millis_string),
-        deadline: deferred.deadline.map(Time::to_millis_string),
     }
 }
 
@@ -51,9 +50,10 @@ fn episode_views(state: &StoredState, rule: &str, rule_state: &RuleState) -> Vec
         let alerts = episode.open.iter().map(occurrence_view).collect();
         episode_view(state, rule, Phase::Firing, episode, alerts, episode.deferred.as_ref())
     });
-    let closing = rule_state.pending_close.as_ref().map(|closing| {
-        let alerts = closing.closed.iter().map(occurrence_view).collect();
-        episode_view(state, rule, Phase::Resolved, &closing.episode, alerts, Some(&closing.deferred))
+    let has_action = |closed: &&Box<ClosedEpisode>| closed.deferred.is_some() || closed.emitted.is_some();
+    let closing = rule_state.closed.as_ref().filter(has_action).map(|closed| {
+        let alerts = closed.closed.iter().map(occurrence_view).collect();
+        episode_view(state, rule, Phase::Resolved, &closed.episode, alerts, closed.deferred.as_ref())
     });
     open.into_iter().chain(closing).collect()
 }

@@ -25,7 +25,8 @@ impl Ops {
         let settings = self.0.settings.load();
         let controls = self.0.bridge.controls();
         let sources = settings.sources.values().map(|source| {
-            let heartbeat = controls.heartbeat(&source.name);
+            let heartbeat = controls.heartbeat_of_source(&source.name);
+            let settings = source.heartbeat.as_ref();
             SourceView {
                 name: source.name.to_string(),
                 labels: source
@@ -33,12 +34,15 @@ impl Ops {
                     .iter()
                     .map(|(name, value)| (name.to_owned(), value.to_owned()))
                     .collect(),
-                heartbeat: source
-                    .heartbeat
+                heartbeat: settings
                     .iter()
                     .flat_map(|heartbeat| &heartbeat.matchers)
                     .map(ToString::to_string)
                     .collect(),
+                heartbeat_equal: settings.map(|heartbeat| heartbeat.equal.clone()).unwrap_or_default(),
+                heartbeat_timeout: settings.and_then(|heartbeat| heartbeat.timeout).map(format),
+                heartbeat_grace: settings.map(|heartbeat| format(heartbeat.grace)),
+                ignore_labels: source.ignore_labels.clone(),
                 heartbeat_open_since: heartbeat.open_since.map(Time::to_millis_string),
                 heartbeat_ended_at: heartbeat.lost_at.map(Time::to_millis_string),
                 late_window: format(source.late_window),
@@ -88,7 +92,7 @@ fn last_gap(controls: &Controls, source: &Source) -> Option<ReceptionGapView> {
 }
 
 fn rule_view(rule: &Rule, open_episodes: u64) -> RuleView {
-    let (target, holds) = match &rule.target {
+    let (target, holds, max_duration) = match &rule.target {
         RuleTarget::Target(target) => {
             let optional = [
                 ("account", &target.account),
@@ -100,7 +104,7 @@ fn rule_view(rule: &Rule, open_episodes: u64) -> RuleView {
             fields.insert("platform".into(), target.platform.as_str().to_owned());
             fields.insert("kind".into(), target.kind.source().to_owned());
             fields.insert("name".into(), target.name.source().to_owned());
-            (fields, Vec::new())
+            (fields, Vec::new(), None)
         }
         RuleTarget::Hold(hold) => {
             let covers = &hold.covers;
@@ -113,7 +117,8 @@ fn rule_view(rule: &Rule, open_episodes: u64) -> RuleView {
                 ("region", &covers.region),
             ]);
             fields.extend(covers.platform.map(|platform| ("platform".into(), platform.as_str().to_owned())));
-            (fields, hold.blocks.iter().map(|direction| direction.as_str().into()).collect())
+            let blocks = hold.blocks.iter().map(|direction| direction.as_str().into()).collect();
+            (fields, blocks, hold.max_duration.map(format))
         }
     };
     let repeat = |repeat| match repeat {
@@ -139,6 +144,7 @@ fn rule_view(rule: &Rule, open_episodes: u64) -> RuleView {
         }),
         on_resolved: rule.on_resolved.as_ref().map(|resolved| action_view(&resolved.action)),
         holds,
+        max_duration,
         send_to: rule.send_to.iter().map(ToString::to_string).collect(),
         continues: rule.continues,
         open_episodes,

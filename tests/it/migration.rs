@@ -182,10 +182,9 @@ async fn check_states(store: &Store) {
     assert_eq!(episode.id.to_string(), "69cf574acea099228056ba60962ab86f");
     let paused = rule("eks/nodegroup/-/-/prod-eu/-/workers-99", "pending");
     assert_eq!(paused.deferred().expect("a deferred action").blocked_by, Some(Verdict::Paused));
-    let closing =
-        rule("ecs/service/-/-/prod-us/-/patient", "patient").pending_close.expect("a pending close");
+    let closing = rule("ecs/service/-/-/prod-us/-/patient", "patient").closed.expect("a closed episode");
     assert_eq!(closing.episode.id.to_string(), "d952e727adce79d0c49e9d8657da302d");
-    assert_eq!(closing.deferred.blocked_by, Some(Verdict::Stabilizing));
+    assert_eq!(closing.deferred.expect("a deferred action").blocked_by, Some(Verdict::Stabilizing));
 }
 
 async fn check_dead_letters(store: &Store) {
@@ -270,7 +269,7 @@ async fn resolve_and_resume(dir: &Path, store: &Store) {
     let policy = Policy {
         last_resolve_retention: Duration::from_secs(3600),
         expired_episode_retention: Duration::from_secs(3600),
-        max_deferral: Duration::from_secs(3600),
+        owed_retention: Duration::from_secs(3600),
         per_minute: PerMinute::default(),
     };
     let bridge = Bridge::new(store.clone(), settings.rules, settings.sources, policy, Metrics::new());

@@ -58,7 +58,7 @@ fn policy() -> Policy {
     Policy {
         last_resolve_retention: Duration::ZERO,
         expired_episode_retention: Duration::ZERO,
-        max_deferral: Duration::ZERO,
+        owed_retention: Duration::ZERO,
         per_minute: PerMinute::default(),
     }
 }

@@ -45,7 +45,17 @@ impl Status {
                     let destinations = table(&headers, &destinations.collect::<Vec<_>>());
                     let now = &status.value.now;
                     let sources = sources.iter().map(|raw| source_row(&raw.value, now));
-                    let headers = ["SOURCE", "HEARTBEAT", "OPEN SINCE", "LAST GAP", "NO DECREASE BEFORE"];
+                    let headers = [
+                        "SOURCE",
+                        "HEARTBEAT",
+                        "EQUAL",
+                        "TIMEOUT",
+                        "GRACE",
+                        "OPEN SINCE",
+                        "IGNORED LABELS",
+                        "LAST GAP",
+                        "NO DECREASE BEFORE",
+                    ];
                     let sources = table(&headers, &sources.collect::<Vec<_>>());
                     print(format!("{}\n{destinations}\n{sources}", summary(&status.value)));
                 }
@@ -118,7 +128,11 @@ fn source_row(source: &SourceView, now: &str) -> Vec<String> {
     vec![
         cell(&source.name),
         list_cell(&source.heartbeat),
+        list_cell(&source.heartbeat_equal),
+        optional_cell(source.heartbeat_timeout.as_deref()),
+        optional_cell(source.heartbeat_grace.as_deref()),
         optional_cell(source.heartbeat_open_since.as_deref()),
+        list_cell(&source.ignore_labels),
         last_gap.map_or_else(|| "-".to_owned(), shown),
         optional_cell(blocking.map(|gap| gap.no_decrease_before.as_str())),
     ]

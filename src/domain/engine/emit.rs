@@ -85,12 +85,13 @@ impl Hash {
     }
 }
 
-/// The change as an adjustment of AWS Auto Scaling. Fails if step scaling has no metric, which happens only
+/// The change as an adjustment of AWS Auto Scaling. `owed` is the value of a `revert`. Fails if step scaling has no metric, which happens only
 /// if the rule was changed during the episode.
 pub(super) fn adjustment(
     change: &Change,
     limits: &Limits,
     metrics: &[f64],
+    owed: Option<i64>,
 ) -> Result<Option<Adjustment>, String> {
     let (amount, sign) = match change {
         Change::Notify => return Ok(None),
@@ -104,7 +105,11 @@ pub(super) fn adjustment(
         }
         Change::ScaleOut(amount) => (amount, 1),
         Change::ScaleIn(amount) => (amount, -1),
-        Change::Revert => return Err("nothing is owed".to_owned()),
+        Change::Revert => {
+            let value = owed.ok_or("nothing that is owed was added in units")?;
+            let kind = AdjustmentType::ChangeInCapacity;
+            return Ok(Some(Adjustment { kind, value, min_magnitude: None, allow_decrease: None }));
+        }
     };
     let (kind, value, min_magnitude) = match amount {
         Amount::By(units) => (AdjustmentType::ChangeInCapacity, units.get(), None),

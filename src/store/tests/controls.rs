@@ -73,7 +73,7 @@ async fn controls_are_seen_by_the_next_transaction_also_after_a_restart() {
             .await;
         change_controls(&harness, false).await;
         assert_eq!(harness.store.controls().version, 2);
-        assert_eq!(harness.store.controls().heartbeat(&name("prod")), Heartbeat::default());
+        assert_eq!(harness.store.controls().heartbeat_of_source(&name("prod")), Heartbeat::default());
     }
 }
 

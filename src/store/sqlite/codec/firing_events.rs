@@ -33,9 +33,8 @@ pub(crate) fn hash_episode(id: &str) -> u64 {
 /// The hashes of the open episodes of a state, including those that are being closed.
 pub(crate) fn open_episodes(state: &TargetState) -> impl Iterator<Item = u64> {
     let rules = state.rules.values();
-    let open = rules.flat_map(|rule| {
-        rule.episode.iter().chain(rule.pending_close.iter().map(|closing| &closing.episode))
-    });
+    let open =
+        rules.flat_map(|rule| rule.episode.iter().chain(rule.closed.iter().map(|closed| &closed.episode)));
     open.map(|known| hash_episode(&known.id))
 }
 
