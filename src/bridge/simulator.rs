@@ -9,7 +9,8 @@ use std::time::Duration;
 
 use super::decision_view::{self, ExplainedDecision};
 use super::{Bridge, Explanation};
-use crate::domain::delivery::GiveUp;
+use crate::domain::control::{Controls, GapCause, Pause, ReceptionGap};
+use crate::domain::delivery::{DestinationState, GiveUp};
 use crate::domain::engine::Policy;
 use crate::domain::name::Name;
 use crate::domain::notification::Notification;
@@ -17,7 +18,9 @@ use crate::domain::retry::Backoff;
 use crate::domain::source::Source;
 use crate::domain::table::RuleTable;
 use crate::domain::time::Time;
-use crate::store::{self, DeliveryQueue as _, Memory, RecordCursor, RecordQuery, Refusal, Settlement, Store};
+use crate::store::{
+    self, Changes, DeliveryQueue as _, Keys, Memory, RecordCursor, RecordQuery, Refusal, Settlement, Store,
+};
 use crate::telemetry::Metrics;
 
 /// The maximum number of due times that one call processes. It bounds a rule that repeats with a short
@@ -39,22 +42,12 @@ pub(crate) struct Simulator {
     store: Store,
     clock: Arc<AtomicI64>,
     memory: Memory,
+    sources: BTreeSet<Name>,
     destinations: BTreeSet<Name>,
-    /// Those to which calls do not succeed.
+    /// How each destination answers; those that are not here are up.
     destination_states: BTreeMap<Name, DestinationState>,
     /// The id of the last record that was returned.
     last_record: RecordCursor,
-}
-
-/// What calls to a destination result in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum DestinationState {
-    /// They succeed.
-    Up,
-    /// They fail.
-    Down,
-    /// Their outcome is unknown.
-    Unknown,
 }
 
 /// Why the simulation cannot continue.
@@ -83,6 +76,7 @@ impl Simulator {
         start: Time,
     ) -> Self {
         let clock = Arc::new(AtomicI64::new(start.as_nanos()));
+        let known_sources = sources.keys().cloned().collect();
         let destinations: BTreeSet<Name> =
             rules.rules().iter().flat_map(|rule| &rule.send_to).cloned().collect();
         let names: Vec<Name> = destinations.iter().cloned().collect();
@@ -91,8 +85,16 @@ impl Simulator {
         let memory = Memory::new(&names, read_clock);
         let store = Store::Memory(memory.clone());
         let bridge = Bridge::new(store.clone(), rules, sources, policy, Metrics::new());
-        let (destination_states, last_record) = (BTreeMap::new(), RecordCursor::BEFORE_ALL);
-        Self { bridge, store, clock, memory, destinations, destination_states, last_record }
+        Self {
+            bridge,
+            store,
+            clock,
+            memory,
+            sources: known_sources,
+            destinations,
+            destination_states: BTreeMap::new(),
+            last_record: RecordCursor::BEFORE_ALL,
+        }
     }
 
     /// The simulated time.
@@ -141,6 +143,88 @@ impl Simulator {
         self.advance_to(self.now()).await
     }
 
+    /// Refuses the notifications of a source, or of all, for this long. Nothing is decided until the clock has reached
+    /// the end of the gap.
+    ///
+    /// # Errors
+    /// [`SimulatorError`].
+    pub(crate) async fn gap(
+        &mut self,
+        source: Option<&Name>,
+        length: Duration,
+    ) -> Result<(), SimulatorError> {
+        if let Some(unknown) = source.filter(|source| !self.sources.contains(*source)) {
+            return Err(SimulatorError::UnknownSource(unknown.to_string()));
+        }
+        let sources = source.map_or_else(|| self.sources.clone(), |source| BTreeSet::from([source.clone()]));
+        self.record_gap(sources, length, GapCause::Refused).await
+    }
+
+    /// Does not run for this long. Nothing is decided until the clock has reached the end of the restart.
+    ///
+    /// # Errors
+    /// [`SimulatorError`].
+    pub(crate) async fn restart(&mut self, length: Duration) -> Result<(), SimulatorError> {
+        self.record_gap(self.sources.clone(), length, GapCause::NotRunning).await
+    }
+
+    async fn record_gap(
+        &mut self,
+        sources: BTreeSet<Name>,
+        length: Duration,
+        cause: GapCause,
+    ) -> Result<(), SimulatorError> {
+        let from = self.now();
+        let until = from.after(length);
+        let gap = ReceptionGap { from, until, cause };
+        self.change_controls(move |controls| {
+            for source in &sources {
+                controls.record_gap(source, gap);
+            }
+        })
+        .await?;
+        self.clock.fetch_max(until.as_nanos(), Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Sets a pause, as an operator does.
+    ///
+    /// # Errors
+    /// [`SimulatorError`].
+    pub(crate) async fn pause(&mut self, pause: Pause) -> Result<(), SimulatorError> {
+        self.change_controls(move |controls| {
+            controls.pause(pause.clone());
+        })
+        .await
+    }
+
+    /// Ends all pauses. What they have blocked is due at once.
+    ///
+    /// # Errors
+    /// [`SimulatorError`].
+    pub(crate) async fn resume(&mut self) -> Result<(), SimulatorError> {
+        let now = self.now();
+        self.change_controls(move |controls| {
+            let active: Vec<u64> = controls.pauses(now).map(|pause| pause.id).collect();
+            for id in active {
+                controls.resume(id);
+            }
+        })
+        .await
+    }
+
+    async fn change_controls(
+        &self,
+        change: impl Fn(&mut Controls) + Send + 'static,
+    ) -> Result<(), SimulatorError> {
+        let changed = self.store.transact(Keys::default(), move |view| {
+            let mut controls = (*view.controls).clone();
+            change(&mut controls);
+            (Changes { controls: Some(Arc::new(controls)), ..Changes::default() }, ())
+        });
+        Ok(changed.await?)
+    }
+
     /// Explains how a notification would be processed now. Nothing changes.
     ///
     /// # Errors
@@ -155,13 +239,13 @@ impl Simulator {
         Ok(self.bridge.explain(&handle, notification).await?)
     }
 
-    /// Sets what calls to a destination result in from now on. When they succeed again, what waits for the destination
-    /// is delivered and decided with the next call.
-    pub(crate) fn set_destination(&mut self, destination: &Name, state: DestinationState) {
+    /// Sets how a destination answers from now on. When calls succeed again, what waits for the destination is delivered
+    /// and decided when the clock is advanced.
+    pub(crate) fn set_destination(&mut self, destination: Name, state: DestinationState) {
         let before = self.destination_states.insert(destination.clone(), state);
         let was_up = before.is_none_or(|before| before == DestinationState::Up);
         if state == DestinationState::Up && !was_up {
-            self.memory.set_reachable(destination);
+            self.memory.set_reachable(&destination);
         }
     }
 

@@ -79,6 +79,9 @@ pub struct ReceptionGaps {
 impl ReceptionGap {
     /// A gap with the same cause that begins at most this long after the end of another one continues it.
     pub const MAX_INTERRUPTION: Duration = Duration::from_mins(1);
+    /// While notifications are refused at least this often, nothing can decrease between two of them, so decreases are
+    /// not rechecked each time.
+    const MAX_PAUSE: Duration = Duration::from_secs(2);
 
     /// Whether this gap continues `earlier`.
     pub fn continues(&self, earlier: &Self) -> bool {
@@ -398,19 +401,25 @@ impl Controls {
         self.gaps.get(source)
     }
 
-    /// Records a reception gap, or the continuation of the last one. Recording it again changes nothing.
+    /// Records a reception gap, or the continuation of the last one; what is recorded already changes nothing. Decreases
+    /// are rechecked, unless the gap goes on: those that it blocks find its new end when they are due.
     pub fn record_gap(&mut self, source: &Name, gap: ReceptionGap) {
-        self.version += 1;
-        self.generation += 1;
         let Some(known) = self.gaps.get_mut(source) else {
             let total = gap.until.since(gap.from);
             self.gaps.insert(source.clone(), ReceptionGaps { last: gap, total });
+            self.bump_generation();
             return;
         };
-        let from = if gap.continues(&known.last) { gap.from.min(known.last.from) } else { gap.from };
-        known.total = known.total.saturating_add(gap.until.since(from.max(known.last.until)));
-        if gap.until >= known.last.until {
-            known.last = ReceptionGap { from, ..gap };
+        let last = known.last;
+        if gap.until <= last.until {
+            return;
+        }
+        let from = if gap.continues(&last) { gap.from.min(last.from) } else { gap.from };
+        known.total = known.total.saturating_add(gap.until.since(from.max(last.until)));
+        known.last = ReceptionGap { from, ..gap };
+        self.version += 1;
+        if gap.until.since(last.until) > ReceptionGap::MAX_PAUSE {
+            self.generation += 1;
         }
     }
 

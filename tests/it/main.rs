@@ -17,6 +17,7 @@ mod gaps;
 mod guards;
 mod layers;
 mod migration;
+mod missed_firing;
 mod mutations;
 mod reload;
 mod restart;

@@ -3,7 +3,9 @@
 use serde_json::json;
 
 use super::*;
+use crate::domain::duration;
 use crate::domain::rate::PerMinute;
+use crate::domain::template::Templates;
 use crate::testing;
 
 const CONFIG: &str = "
@@ -25,8 +27,8 @@ rules:
 "#;
 const START: Time = Time::from_millis(1_795_366_500_000);
 
-fn queue() -> Name {
-    Name::new("queue").unwrap()
+fn name(text: &str) -> Name {
+    Name::new(text).unwrap()
 }
 
 fn simulator() -> Simulator {
@@ -69,13 +71,13 @@ fn after(delay: Duration) -> Time {
 #[tokio::test]
 async fn an_event_is_delivered_at_once_or_when_calls_succeed_again() {
     let mut simulator = simulator();
-    simulator.set_destination(&queue(), DestinationState::Down);
+    simulator.set_destination(name("queue"), DestinationState::Down);
     let id = fire(&mut simulator, "Pods").await;
     assert_eq!(delivery(&simulator, &id).await, ("retrying", 1));
     // After half a second, and after one, two, four, eight and sixteen more.
     simulator.advance_to(after(Duration::from_secs(32))).await.unwrap();
     assert_eq!(delivery(&simulator, &id).await, ("retrying", 7));
-    simulator.set_destination(&queue(), DestinationState::Up);
+    simulator.set_destination(name("queue"), DestinationState::Up);
     simulator.advance_to(after(Duration::from_secs(33))).await.unwrap();
     assert_eq!(delivery(&simulator, &id).await, ("delivered", 8));
     let event = simulator.store.event(&id).await.unwrap().unwrap();
@@ -84,12 +86,11 @@ async fn an_event_is_delivered_at_once_or_when_calls_succeed_again() {
 
 #[tokio::test]
 async fn a_decrease_is_given_up_at_its_maximum_age_and_the_increase_of_an_open_episode_is_not() {
-    for (alertname, limit, state) in [
-        ("Pods", Duration::from_hours(1), "retrying"),
-        ("Idle", Duration::from_mins(5), "dead"),
-    ] {
+    for (alertname, limit, state) in
+        [("Pods", Duration::from_hours(1), "retrying"), ("Idle", Duration::from_mins(5), "dead")]
+    {
         let mut simulator = simulator();
-        simulator.set_destination(&queue(), DestinationState::Unknown);
+        simulator.set_destination(name("queue"), DestinationState::Unknown);
         let id = fire(&mut simulator, alertname).await;
         simulator.advance_to(after(limit - Duration::from_millis(1))).await.unwrap();
         assert_eq!(delivery(&simulator, &id).await.0, "retrying");
@@ -97,9 +98,63 @@ async fn a_decrease_is_given_up_at_its_maximum_age_and_the_increase_of_an_open_e
         assert_eq!(delivery(&simulator, &id).await.0, state, "{alertname}");
         let event = simulator.store.event(&id).await.unwrap().unwrap();
         assert!(event.deliveries[0].is_uncertain);
-        simulator.set_destination(&queue(), DestinationState::Up);
+        simulator.set_destination(name("queue"), DestinationState::Up);
         simulator.advance_to(after(limit + Duration::from_mins(1))).await.unwrap();
         let expected = if state == "dead" { "dead" } else { "delivered" };
         assert_eq!(delivery(&simulator, &id).await.0, expected, "{alertname}");
+    }
+}
+
+fn without_rules(start: Time) -> Simulator {
+    let source = |source: &str| Source {
+        name: name(source),
+        labels: Arc::default(),
+        late_window: Duration::from_mins(6),
+        occurrence_ttl: Duration::from_hours(24),
+        heartbeat: None,
+        ignore_labels: Vec::new(),
+    };
+    let sources = ["prod", "test"].map(|it| (name(it), source(it))).into();
+    let policy = Policy {
+        last_resolve_retention: Duration::ZERO,
+        expired_episode_retention: Duration::ZERO,
+        owed_retention: Duration::ZERO,
+        per_minute: PerMinute { scale_out: 0, scale_in: 0 },
+    };
+    Simulator::new(Arc::new(RuleTable::new(Vec::new(), Templates::new())), sources, policy, start)
+}
+
+#[tokio::test]
+async fn a_gap_is_recorded_for_its_sources_and_the_clock_is_at_its_end() {
+    let start = Time::from_millis(0);
+    let at = |text: &str| start.after(duration::parse(text).unwrap());
+    let mut simulator = without_rules(start);
+    let last = |simulator: &Simulator, source: &str| {
+        simulator.store.controls().reception_gaps(&name(source)).map(|gaps| gaps.last)
+    };
+
+    simulator.gap(Some(&name("prod")), Duration::from_mins(3)).await.unwrap();
+    assert_eq!(simulator.now(), at("3m"));
+    let refused = ReceptionGap { from: start, until: at("3m"), cause: GapCause::Refused };
+    assert_eq!((last(&simulator, "prod"), last(&simulator, "test")), (Some(refused), None));
+
+    simulator.advance_to(at("10m")).await.unwrap();
+    simulator.restart(Duration::from_secs(10)).await.unwrap();
+    let restarted = ReceptionGap { from: at("10m"), until: at("10m10s"), cause: GapCause::NotRunning };
+    assert_eq!((last(&simulator, "prod"), last(&simulator, "test")), (Some(restarted), Some(restarted)));
+
+    simulator.advance_to(at("20m")).await.unwrap();
+    simulator.gap(None, Duration::from_mins(1)).await.unwrap();
+    let all = ReceptionGap { from: at("20m"), until: at("21m"), cause: GapCause::Refused };
+    assert_eq!((last(&simulator, "prod"), last(&simulator, "test")), (Some(all), Some(all)));
+    assert!(simulator.gap(Some(&name("other")), Duration::from_mins(1)).await.is_err());
+}
+
+#[test]
+fn a_destination_keeps_its_state_until_it_is_set_again() {
+    let mut simulator = without_rules(Time::from_millis(0));
+    for state in [DestinationState::Down, DestinationState::Unknown, DestinationState::Up] {
+        simulator.set_destination(name("queue"), state);
+        assert_eq!(simulator.destination_states.get(&name("queue")), Some(&state));
     }
 }

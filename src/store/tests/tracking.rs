@@ -259,11 +259,7 @@ async fn targets_that_wait_for_a_destination_are_processed_when_its_calls_succee
         }
         harness.restart().await;
         if matches!(harness.store, Store::Sqlite(_)) {
-            assert_eq!(
-                harness.rechecked().await,
-                ["waits"],
-                "what has happened meanwhile is unknown"
-            );
+            assert_eq!(harness.rechecked().await, ["waits"], "what has happened meanwhile is unknown");
         }
         harness.emit("x", Kind::Note, "7", &["queue"]).await;
         harness.claim_and_settle("queue", "7", DELIVERED).await;
