@@ -14,7 +14,7 @@ use crate::domain::delivery::GiveUp;
 use crate::domain::header::EventHeader;
 use crate::domain::retry::{self, Backoff};
 use crate::domain::time::{ClockReading, Time};
-use crate::store::{self, Claimed, DeliveryQueue, Lease, Refusal, Refused, Settlement};
+use crate::store::{self, Claimed, DeliveryQueue, Lease, RefusalReason, Refused, Settlement};
 
 /// The backoff between attempts to claim or settle while the store fails.
 pub(super) const STORE_BACKOFF: Backoff =
@@ -94,7 +94,7 @@ impl OutgoingEvent {
                 }
                 Ok(header) => events.push(Self { lease, body, header, emitted_at, attempts, last_error }),
                 Err(error) => {
-                    settled.push(SettledDelivery::dead(lease, None, error.to_string(), GiveUp::Rejected))
+                    settled.push(SettledDelivery::dead(lease, None, error.to_string(), GiveUp::Rejected));
                 }
             }
         }
@@ -175,9 +175,9 @@ impl<O: DeliveryQueue, D: Destination, V: Observer> Shared<O, D, V> {
                 settled.push(SettledDelivery::deferred(event, delay, error));
                 continue;
             }
-            let refusal = refused.iter().flatten().find(|refused| refused.lease == event.lease);
-            if let Some(Refused { refusal, .. }) = refusal {
-                settled.push(SettledDelivery::refused(event, *refusal));
+            let refused = refused.iter().flatten().find(|refused| refused.lease == event.lease);
+            if let Some(Refused { reason, .. }) = refused {
+                settled.push(SettledDelivery::refused(event, *reason));
                 continue;
             }
             let expired = self.expiry_reason(&event, clock).map(|reason| (reason, GiveUp::Expired));
@@ -357,11 +357,13 @@ impl SettledDelivery {
     }
 
     /// A delivery that was not sent, because decisions have changed it since it was claimed.
-    fn refused(event: OutgoingEvent, refusal: Refusal) -> Self {
+    fn refused(event: OutgoingEvent, reason: RefusalReason) -> Self {
         let OutgoingEvent { lease, header, attempts, .. } = event;
-        match refusal {
-            Refusal::Superseded | Refusal::LeaseEnded => Self::withdrawn(lease, Some(header), SUPERSEDED),
-            Refusal::Suspended => Self {
+        match reason {
+            RefusalReason::Superseded | RefusalReason::LeaseEnded => {
+                Self::withdrawn(lease, Some(header), SUPERSEDED)
+            }
+            RefusalReason::Suspended => Self {
                 lease,
                 attempts,
                 header: Some(header),

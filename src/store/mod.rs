@@ -60,7 +60,7 @@ pub(crate) use lanes::MAX_SLEEP;
 pub use memory::Memory;
 use outbox::Outbox;
 pub(crate) use outbox::{Backlog, Claimed, DestinationStats, EventSeq, Lease, Retries};
-pub use outbox::{DeliveryQueue, Refusal, Refused, Settlement};
+pub use outbox::{DeliveryQueue, RefusalReason, Refused, Settlement};
 pub(crate) use query::{
     Delivery, DeliveryState, RecordCursor, RecordQuery, Records, StateCursor, StoredEvent, StoredRecord,
     StoredState,
