@@ -161,6 +161,9 @@ pub struct Calm {
 pub struct InvalidFiring {
     /// The identity of the alert.
     pub alert: AlertKey,
+    /// The start of the alert, if it can be read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub starts_at: Option<Time>,
     /// The time at which it expires unless it is received again.
     pub expires_at: Time,
 }
@@ -738,14 +741,16 @@ impl RuleState {
     fn prune(&mut self, now: Time) {
         self.budget_expiries.retain(|free| *free > now);
         self.expired_episode.take_if(|expired_episode| expired_episode.until <= now);
-        self.closed.take_if(|closed| closed.prune_at().is_some_and(|at| at <= now));
+        let owes = self.owed_until.is_some();
+        self.closed.take_if(|closed| !owes && closed.prune_at().is_some_and(|at| at <= now));
     }
 
     fn times(&self) -> impl Iterator<Item = Time> {
         let expiry = self.occurrences().map(|open| open.expires_at);
         let late = self.late.iter().map(|late| late.opens_at);
         let deferred = self.deferred().into_iter().flat_map(Deferred::times);
-        let closed = self.closed.iter().filter_map(|closed| closed.prune_at());
+        let owes = self.owed_until.is_some();
+        let closed = self.closed.iter().filter_map(|closed| closed.prune_at()).filter(move |_| !owes);
         let expired_episode = self.expired_episode.iter().map(|expired_episode| expired_episode.until);
         let unreadable = self.unreadable.iter().map(|unreadable| unreadable.expires_at);
         let rest =

@@ -65,10 +65,10 @@ fn apply_unreadable(step: &StepContext<'_>, state: &mut TargetState, input: Cont
     for rule_state in state.rules.values_mut() {
         rule_state.unreadable.extract_if(|known| readable.contains(&known.alert));
     }
-    for UnreadableHold { alert, rule } in unreadable {
+    for UnreadableHold { alert, starts_at, rule } in unreadable {
         let rule_state = state.rules.get_or_default(&rule);
         rule_state.unreadable.remove(&alert);
-        rule_state.unreadable.insert(InvalidFiring { alert, expires_at: now.after(ttl) });
+        rule_state.unreadable.insert(InvalidFiring { alert, starts_at, expires_at: now.after(ttl) });
     }
 }
 

@@ -136,7 +136,6 @@ fn is_blocking_hold(step: &StepContext<'_>, rule: &Name, hold: &Hold, change: &C
 /// that can also decrease it outranks others only after its emission: two of them would wait for each other. Between
 /// these, the earlier row wins.
 fn outranked_by<'a>(step: &StepContext<'_>, request: &ActionRequest<'a>) -> Option<&'a Name> {
-    let has_both = |change: &Change| change.increases_capacity() && change.decreases_capacity();
     let own = request.rule;
     let others = request.part.outranking_rules().filter(|(name, _)| **name != own.name);
     let mut outranking = others.filter(|(name, state)| {
@@ -145,18 +144,27 @@ fn outranked_by<'a>(step: &StepContext<'_>, request: &ActionRequest<'a>) -> Opti
         else {
             return false;
         };
-        // An episode that closes in this step is not open any more.
-        if episode.open.is_empty() || !change.increases_capacity() {
-            return false;
-        }
-        if !has_both(change) {
-            return episode.emissions > 0 || episode.deferred.is_some();
-        }
-        let is_peer = request.phase == Phase::Firing && has_both(&request.action.change);
+        let is_peer = request.phase == Phase::Firing && has_both(change) && has_both(&request.action.change);
         let is_earlier = || step.context.rules.row(name) < step.context.rules.row(&own.name);
-        episode.emissions > 0 && (!is_peer || is_earlier())
+        outranks(change, episode) && (!is_peer || is_earlier())
     });
     outranking.next().map(|(name, _)| name)
+}
+
+fn has_both(change: &Change) -> bool {
+    change.increases_capacity() && change.decreases_capacity()
+}
+
+/// Whether an open episode of an active rule outranks the decreases of other rules.
+pub(super) fn outranks_decreases(rule: &Rule, episode: &Episode) -> bool {
+    rule.on_firing.as_ref().is_some_and(|firing| outranks(&firing.action.change, episode))
+}
+
+fn outranks(change: &Change, episode: &Episode) -> bool {
+    // An episode that closes in this step is not open any more.
+    let is_open = !episode.open.is_empty() && change.increases_capacity();
+    let is_requested = episode.deferred.is_some() && !has_both(change);
+    is_open && (episode.emissions > 0 || is_requested)
 }
 
 /// The stabilization window, and for decreases everything else that has to be over.

@@ -28,8 +28,8 @@ pub(super) struct TargetInput<'a> {
     /// an alert that is not the heartbeat any more.
     pub outdated: Vec<(RuleId, AlertKey)>,
     pub resolves: Vec<ResolvedAlert>,
-    /// Alerts about this target that fire and cannot be read.
-    pub unreadable: Vec<AlertKey>,
+    /// Alerts about this target that fire and cannot be read, and their starts.
+    pub unreadable: Vec<(AlertKey, Option<Time>)>,
     /// Alerts that could not be read before, and can be read again, or have resolved.
     pub readable: Vec<AlertKey>,
     /// Alerts of holds that fire and cannot be read.
@@ -59,6 +59,7 @@ pub(super) struct ResolvedAlert {
 /// An alert that a hold matches, but that cannot be read.
 pub(super) struct UnreadableHold {
     pub alert: AlertKey,
+    pub starts_at: Option<Time>,
     pub rule: Name,
 }
 
@@ -441,19 +442,18 @@ fn apply_unreadable(
     step: &StepContext<'_>,
     input: &Input,
     state: &mut TargetState,
-    unreadable: Vec<AlertKey>,
+    unreadable: Vec<(AlertKey, Option<Time>)>,
     readable: &[AlertKey],
 ) {
     let (now, retention) = (step.context.now, step.context.policy.last_resolve_retention);
     let expires_at = now.after(input.source.occurrence_ttl);
-    let still: BTreeSet<AlertKey> = unreadable.into_iter().collect();
-    for alert in &still {
-        match state.invalid.get_mut(alert) {
-            Some(known) => known.expires_at = expires_at,
-            None => state.invalid.insert(InvalidFiring { alert: alert.clone(), expires_at }),
-        }
+    let still: BTreeMap<AlertKey, Option<Time>> = unreadable.into_iter().collect();
+    for (alert, starts_at) in &still {
+        let known = state.invalid.remove(alert).and_then(|known| known.starts_at);
+        let starts_at = known.max(*starts_at);
+        state.invalid.insert(InvalidFiring { alert: alert.clone(), starts_at, expires_at });
     }
-    for alert in readable.iter().filter(|alert| !still.contains(*alert)) {
+    for alert in readable.iter().filter(|alert| !still.contains_key(*alert)) {
         if state.invalid.remove(alert).is_some() {
             state.record_end(now, true, retention);
         }
