@@ -262,7 +262,7 @@ async fn append_claim_settle(
         claimed.extend(store.claim(queue, 10).await.expect("claimed"));
     }
     let claimed_at = Instant::now();
-    let settled = claimed.iter().map(|one| (one.lease, Settlement::Delivered)).collect();
+    let settled = claimed.iter().map(|one| (one.lease, Settlement::Delivered { answer: None })).collect();
     store.settle(queue, settled).await.expect("settled");
     [appended - begun, claimed_at - appended, claimed_at.elapsed()]
 }

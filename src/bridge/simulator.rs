@@ -1,5 +1,5 @@
 //! A bridge over the in-memory store with a clock that the caller moves: the engine of `test` and `replay`. Events
-//! are delivered at once.
+//! are delivered at once, unless the caller has said that calls to a destination fail.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
@@ -10,21 +10,29 @@ use std::time::Duration;
 use super::decision_view::{self, ExplainedDecision};
 use super::{Bridge, Explanation};
 use crate::domain::control::{Controls, GapCause, Pause, ReceptionGap};
-use crate::domain::delivery::DestinationState;
+use crate::domain::delivery::{DestinationState, GiveUp};
 use crate::domain::engine::Policy;
 use crate::domain::name::Name;
 use crate::domain::notification::Notification;
+use crate::domain::retry::Backoff;
 use crate::domain::source::Source;
 use crate::domain::table::RuleTable;
 use crate::domain::time::Time;
 use crate::store::{
-    self, Changes, DeliveryQueue as _, Keys, Memory, RecordCursor, RecordQuery, Settlement, Store,
+    self, Changes, DeliveryQueue as _, Keys, Memory, RecordCursor, RecordQuery, Refusal, Settlement, Store,
 };
 use crate::telemetry::Metrics;
 
 /// The maximum number of due times that one call processes. It bounds a rule that repeats with a short
 /// cooldown.
 const MAX_STEPS: usize = 200_000;
+/// The defaults of `delivery`.
+const MAX_AGE: Duration = Duration::from_hours(1);
+const SCALE_IN_MAX_AGE: Duration = Duration::from_mins(5);
+const BACKOFF: Backoff = match Backoff::new(Duration::from_millis(500), Duration::from_mins(1)) {
+    Ok(backoff) => backoff,
+    Err(_) => panic!("the initial delay exceeds the maximum"),
+};
 /// Deliveries per claim.
 const MAX_CLAIMED: usize = 1000;
 
@@ -33,6 +41,7 @@ pub(crate) struct Simulator {
     bridge: Bridge,
     store: Store,
     clock: Arc<AtomicI64>,
+    memory: Memory,
     sources: BTreeSet<Name>,
     destinations: BTreeSet<Name>,
     /// How each destination answers; those that are not here are up.
@@ -73,12 +82,14 @@ impl Simulator {
         let names: Vec<Name> = destinations.iter().cloned().collect();
         let simulated = clock.clone();
         let read_clock = Arc::new(move || Time::from_nanos(simulated.load(Ordering::Relaxed)));
-        let store = Store::Memory(Memory::new(&names, read_clock));
+        let memory = Memory::new(&names, read_clock);
+        let store = Store::Memory(memory.clone());
         let bridge = Bridge::new(store.clone(), rules, sources, policy, Metrics::new());
         Self {
             bridge,
             store,
             clock,
+            memory,
             sources: known_sources,
             destinations,
             destination_states: BTreeMap::new(),
@@ -97,13 +108,18 @@ impl Simulator {
     /// # Errors
     /// [`SimulatorError`].
     pub(crate) async fn advance_to(&mut self, at: Time) -> Result<Vec<ExplainedDecision>, SimulatorError> {
+        // What became deliverable since the last call.
+        self.deliver().await?;
         for _ in 0..MAX_STEPS {
             let due = *self.store.next_due().borrow();
-            let Some(due) = due.filter(|due| *due <= at) else {
+            let next = due.into_iter().chain(self.memory.next_retry()).min();
+            let Some(next) = next.filter(|next| *next <= at) else {
                 self.clock.fetch_max(at.as_nanos(), Ordering::Relaxed);
                 return self.new_decisions().await;
             };
-            self.clock.fetch_max(due.as_nanos(), Ordering::Relaxed);
+            self.clock.fetch_max(next.as_nanos(), Ordering::Relaxed);
+            // Decisions know what is delivered at their time.
+            self.deliver().await?;
             self.bridge.process_due().await?;
             self.deliver().await?;
         }
@@ -197,11 +213,6 @@ impl Simulator {
         .await
     }
 
-    /// Sets how a destination answers from now on.
-    pub(crate) fn set_destination(&mut self, destination: Name, state: DestinationState) {
-        self.destination_states.insert(destination, state);
-    }
-
     async fn change_controls(
         &self,
         change: impl Fn(&mut Controls) + Send + 'static,
@@ -228,7 +239,17 @@ impl Simulator {
         Ok(self.bridge.explain(&handle, notification).await?)
     }
 
-    /// Delivers all events, at all destinations.
+    /// Sets how a destination answers from now on. When calls succeed again, what waits for the destination is delivered
+    /// and decided when the clock is advanced.
+    pub(crate) fn set_destination(&mut self, destination: Name, state: DestinationState) {
+        let before = self.destination_states.insert(destination.clone(), state);
+        let was_up = before.is_none_or(|before| before == DestinationState::Up);
+        if state == DestinationState::Up && !was_up {
+            self.memory.set_reachable(&destination);
+        }
+    }
+
+    /// Sends all events that can be sent now, at all destinations.
     async fn deliver(&self) -> Result<(), SimulatorError> {
         for destination in &self.destinations {
             loop {
@@ -236,19 +257,52 @@ impl Simulator {
                 if claimed.is_empty() {
                     break;
                 }
-                let settle = |claimed: store::Claimed| {
-                    let withdrawn = || Settlement::Withdrawn {
-                        reason: "the event that it would compensate was never delivered".to_owned(),
-                    };
-                    (
-                        claimed.lease,
-                        if claimed.nothing_to_compensate { withdrawn() } else { Settlement::Delivered },
-                    )
-                };
-                self.store.settle(destination, claimed.into_iter().map(settle).collect()).await?;
+                let leases = claimed.iter().map(|claimed| claimed.lease).collect();
+                let refused = self.store.begin_calls(destination, leases).await?;
+                let settled = claimed.into_iter().map(|claimed| {
+                    let refusal = refused.iter().find(|refused| refused.lease == claimed.lease);
+                    (claimed.lease, self.outcome(destination, &claimed, refusal.map(|it| it.refusal)))
+                });
+                self.store.settle(destination, settled.collect()).await?;
             }
         }
         Ok(())
+    }
+
+    /// The outcome of a delivery, as the worker of a destination with the default settings would settle it.
+    fn outcome(&self, destination: &Name, claimed: &store::Claimed, refusal: Option<Refusal>) -> Settlement {
+        let withdrawn = |reason: &str| Settlement::Withdrawn { reason: reason.to_owned() };
+        match refusal {
+            Some(Refusal::Suspended) => {
+                return Settlement::NotCalled { delay: Duration::ZERO, stands_aside: true };
+            }
+            Some(_) => return withdrawn("superseded by an increase before it was sent"),
+            None if claimed.nothing_to_compensate => {
+                return withdrawn("the event that it would compensate was never delivered");
+            }
+            None => {}
+        }
+        let state = self.destination_states.get(destination).copied().unwrap_or(DestinationState::Up);
+        if state == DestinationState::Up {
+            return Settlement::Delivered { answer: None };
+        }
+        let now = self.now();
+        let given_up_at = give_up_at(claimed);
+        if given_up_at.is_none_or(|at| now >= at) {
+            return Settlement::Dead {
+                error: "expired: not delivered in time".to_owned(),
+                cause: GiveUp::Expired,
+                called: false,
+                uncertain: false,
+            };
+        }
+        let backoff = BACKOFF.ceiling(claimed.attempts.saturating_add(1));
+        let rest = given_up_at.map_or(backoff, |at| at.since(now));
+        Settlement::Retry {
+            delay: backoff.min(rest),
+            error: "calls to this destination fail".to_owned(),
+            uncertain: state == DestinationState::Unknown,
+        }
     }
 
     /// The decisions since the last call.
@@ -271,68 +325,12 @@ impl Simulator {
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::domain::duration;
-    use crate::domain::rate::PerMinute;
-    use crate::domain::template::Templates;
-
-    fn name(text: &str) -> Name {
-        Name::new(text).unwrap()
-    }
-
-    fn simulator(start: Time) -> Simulator {
-        let source = |source: &str| Source {
-            name: name(source),
-            labels: Arc::default(),
-            late_window: Duration::from_mins(6),
-            occurrence_ttl: Duration::from_hours(24),
-            heartbeat: None,
-            ignore_labels: Vec::new(),
-        };
-        let sources = ["prod", "test"].map(|it| (name(it), source(it))).into();
-        let policy = Policy {
-            last_resolve_retention: Duration::ZERO,
-            expired_episode_retention: Duration::ZERO,
-            owed_retention: Duration::ZERO,
-            per_minute: PerMinute { scale_out: 0, scale_in: 0 },
-        };
-        Simulator::new(Arc::new(RuleTable::new(Vec::new(), Templates::new())), sources, policy, start)
-    }
-
-    #[tokio::test]
-    async fn a_gap_is_recorded_for_its_sources_and_the_clock_is_at_its_end() {
-        let start = Time::from_millis(0);
-        let at = |text: &str| start.after(duration::parse(text).unwrap());
-        let mut simulator = simulator(start);
-        let last = |simulator: &Simulator, source: &str| {
-            simulator.store.controls().reception_gaps(&name(source)).map(|gaps| gaps.last)
-        };
-
-        simulator.gap(Some(&name("prod")), Duration::from_mins(3)).await.unwrap();
-        assert_eq!(simulator.now(), at("3m"));
-        let refused = ReceptionGap { from: start, until: at("3m"), cause: GapCause::Refused };
-        assert_eq!((last(&simulator, "prod"), last(&simulator, "test")), (Some(refused), None));
-
-        simulator.advance_to(at("10m")).await.unwrap();
-        simulator.restart(Duration::from_secs(10)).await.unwrap();
-        let restarted = ReceptionGap { from: at("10m"), until: at("10m10s"), cause: GapCause::NotRunning };
-        assert_eq!((last(&simulator, "prod"), last(&simulator, "test")), (Some(restarted), Some(restarted)));
-
-        simulator.advance_to(at("20m")).await.unwrap();
-        simulator.gap(None, Duration::from_mins(1)).await.unwrap();
-        let all = ReceptionGap { from: at("20m"), until: at("21m"), cause: GapCause::Refused };
-        assert_eq!((last(&simulator, "prod"), last(&simulator, "test")), (Some(all), Some(all)));
-        assert!(simulator.gap(Some(&name("other")), Duration::from_mins(1)).await.is_err());
-    }
-
-    #[test]
-    fn a_destination_keeps_its_state_until_it_is_set_again() {
-        let mut simulator = simulator(Time::from_millis(0));
-        for state in [DestinationState::Down, DestinationState::Unknown, DestinationState::Up] {
-            simulator.set_destination(name("queue"), state);
-            assert_eq!(simulator.destination_states.get(&name("queue")), Some(&state));
-        }
-    }
+/// When a delivery is given up; `None` if its event cannot be read.
+fn give_up_at(claimed: &store::Claimed) -> Option<Time> {
+    let header = claimed.body.header().ok()?;
+    let max_age = if header.decreases_capacity() { SCALE_IN_MAX_AGE } else { MAX_AGE };
+    Some(claimed.emitted_at.after(max_age).min(header.expirytime))
 }
+
+#[cfg(test)]
+mod tests;

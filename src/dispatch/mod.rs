@@ -201,9 +201,9 @@ impl Outcome {
 impl From<&Settlement> for Outcome {
     fn from(settlement: &Settlement) -> Self {
         match settlement {
-            Settlement::Delivered | Settlement::Answered { .. } => Self::Delivered,
+            Settlement::Delivered { .. } => Self::Delivered,
             Settlement::Withdrawn { .. } => Self::Withdrawn,
-            Settlement::Retry { .. } => Self::Retry,
+            Settlement::Retry { .. } | Settlement::NotCalled { .. } => Self::Retry,
             Settlement::Dead { .. } => Self::Dead,
         }
     }

@@ -10,10 +10,11 @@ use tokio::time::Instant;
 
 use super::health::{CallOutcome, Ticket};
 use super::{Answer, Class, DeliveryReport, Destination, Failure, Observer, Options, Outcome, OutgoingEvent};
+use crate::domain::delivery::GiveUp;
 use crate::domain::header::EventHeader;
 use crate::domain::retry::{self, Backoff};
 use crate::domain::time::{ClockReading, Time};
-use crate::store::{self, Claimed, DeliveryQueue, Lease, Settlement};
+use crate::store::{self, Claimed, DeliveryQueue, Lease, Refusal, Refused, Settlement};
 
 /// The backoff between attempts to claim or settle while the store fails.
 pub(super) const STORE_BACKOFF: Backoff =
@@ -35,6 +36,8 @@ pub(super) struct Shared<O, D, V> {
 const NOTHING_TO_COMPENSATE: &str = "the event that it compensates never arrived at this destination";
 /// The reason of a delivery that was superseded while it waited for a call.
 const SUPERSEDED: &str = "superseded by an increase before it was sent";
+/// The reason of a delivery that was taken back while it waited for a call.
+const SUSPENDED: &str = "taken back before it was sent";
 
 /// The result of a task.
 #[derive(Debug)]
@@ -90,7 +93,9 @@ impl OutgoingEvent {
                     settled.push(SettledDelivery::withdrawn(lease, header.ok(), NOTHING_TO_COMPENSATE));
                 }
                 Ok(header) => events.push(Self { lease, body, header, emitted_at, attempts, last_error }),
-                Err(error) => settled.push(SettledDelivery::dead(lease, None, error.to_string())),
+                Err(error) => {
+                    settled.push(SettledDelivery::dead(lease, None, error.to_string(), GiveUp::Rejected))
+                }
             }
         }
         (events, settled)
@@ -141,14 +146,14 @@ impl<O: DeliveryQueue, D: Destination, V: Observer> Shared<O, D, V> {
         TaskResult::Settled
     }
 
-    /// The decreases among the events that must not be sent any more.
-    async fn superseded(&self, events: &[OutgoingEvent]) -> Result<Vec<Lease>, store::Error> {
+    /// Stores that the decreases among the events are about to be called. Returns those that must not be called.
+    async fn begin_decreases(&self, events: &[OutgoingEvent]) -> Result<Vec<Refused>, store::Error> {
         let decreases = events.iter().filter(|event| event.header.decreases_capacity());
         let leases: Vec<Lease> = decreases.map(|event| event.lease).collect();
         if leases.is_empty() {
-            return Ok(leases);
+            return Ok(Vec::new());
         }
-        self.outbox.superseded(&self.options.name, leases).await
+        self.outbox.begin_calls(&self.options.name, leases).await
     }
 
     /// Sends the events that are neither superseded nor expired nor oversized. This is checked right before
@@ -161,21 +166,26 @@ impl<O: DeliveryQueue, D: Destination, V: Observer> Shared<O, D, V> {
         let clock = self.outbox.clock();
         let mut settled = Vec::with_capacity(events.len());
         let mut batch = Vec::with_capacity(events.len());
-        let superseded = self.superseded(&events).await;
+        let refused = self.begin_decreases(&events).await;
         for event in events {
-            if let Err(error) = &superseded
+            if let Err(error) = &refused
                 && event.header.decreases_capacity()
             {
                 let delay = self.options.backoff.delay(event.attempts.saturating_add(1), rng.f64());
                 settled.push(SettledDelivery::deferred(event, delay, error));
                 continue;
             }
-            if superseded.as_ref().is_ok_and(|superseded| superseded.contains(&event.lease)) {
-                settled.push(SettledDelivery::withdrawn(event.lease, Some(event.header), SUPERSEDED));
+            let refusal = refused.iter().flatten().find(|refused| refused.lease == event.lease);
+            if let Some(Refused { refusal, .. }) = refusal {
+                settled.push(SettledDelivery::refused(event, *refusal));
                 continue;
             }
-            match self.expiry_reason(&event, clock).or_else(|| self.oversize_reason(&event)) {
-                Some(reason) => settled.push(SettledDelivery::dead(event.lease, Some(event.header), reason)),
+            let expired = self.expiry_reason(&event, clock).map(|reason| (reason, GiveUp::Expired));
+            let given_up = expired.or_else(|| Some((self.oversize_reason(&event)?, GiveUp::Rejected)));
+            match given_up {
+                Some((reason, cause)) => {
+                    settled.push(SettledDelivery::dead(event.lease, Some(event.header), reason, cause));
+                }
                 None => batch.push(event),
             }
         }
@@ -253,13 +263,18 @@ impl<O: DeliveryQueue, D: Destination, V: Observer> Shared<O, D, V> {
 
     fn settlement(&self, attempts: u32, answer: Answer, rng: &mut fastrand::Rng) -> Settlement {
         match answer {
-            Ok(None) => Settlement::Delivered,
-            Ok(Some(answer)) => Settlement::Answered { answer },
+            Ok(answer) => Settlement::Delivered { answer },
             Err(failure) => match failure.class {
-                Class::Permanent => Settlement::Dead { error: failure.stored_error() },
+                Class::Permanent => Settlement::Dead {
+                    error: failure.stored_error(),
+                    cause: GiveUp::Rejected,
+                    called: true,
+                    uncertain: false,
+                },
                 Class::Transient | Class::Throttled | Class::Misconfigured => Settlement::Retry {
                     delay: self.options.backoff.delay(attempts.saturating_add(1), rng.f64()),
                     error: failure.stored_error(),
+                    uncertain: false,
                 },
             },
         }
@@ -328,17 +343,33 @@ fn summary<'a>(mut all: impl Iterator<Item = &'a SettledDelivery>) -> Option<(&'
 
 impl SettledDelivery {
     /// A dead letter that was not sent.
-    fn dead(lease: Lease, header: Option<Arc<EventHeader>>, reason: String) -> Self {
-        let settlement = Settlement::Dead { error: reason.clone() };
+    fn dead(lease: Lease, header: Option<Arc<EventHeader>>, reason: String, cause: GiveUp) -> Self {
+        let settlement = Settlement::Dead { error: reason.clone(), cause, called: false, uncertain: false };
         Self { lease, attempts: 0, header, settlement, reason, call_duration: None }
     }
 
-    /// A delivery that was not sent, because the store cannot say whether it still may be.
+    /// A delivery that was not sent, because the store cannot say whether it still may be. It keeps its place.
     fn deferred(event: OutgoingEvent, delay: Duration, error: &store::Error) -> Self {
         let OutgoingEvent { lease, header, attempts, .. } = event;
         let reason = error.to_string();
-        let settlement = Settlement::Retry { delay, error: reason.clone() };
+        let settlement = Settlement::NotCalled { delay, stands_aside: false };
         Self { lease, attempts, header: Some(header), settlement, reason, call_duration: None }
+    }
+
+    /// A delivery that was not sent, because decisions have changed it since it was claimed.
+    fn refused(event: OutgoingEvent, refusal: Refusal) -> Self {
+        let OutgoingEvent { lease, header, attempts, .. } = event;
+        match refusal {
+            Refusal::Superseded | Refusal::LeaseEnded => Self::withdrawn(lease, Some(header), SUPERSEDED),
+            Refusal::Suspended => Self {
+                lease,
+                attempts,
+                header: Some(header),
+                settlement: Settlement::NotCalled { delay: Duration::ZERO, stands_aside: true },
+                reason: SUSPENDED.to_owned(),
+                call_duration: None,
+            },
+        }
     }
 
     /// A withdrawn delivery that was not sent.

@@ -6,9 +6,13 @@ use std::time::Duration;
 use super::Error;
 use super::audit::AuditWrite;
 use super::dead_letters::{DeadLetter, DeadLetterError, DeliveryId, Redrive};
+use crate::domain::delivery::GiveUp;
 use crate::domain::header::EncodedEvent;
 use crate::domain::name::Name;
 use crate::domain::time::{ClockReading, Time};
+
+/// How long an event waits if those that it compensates stand aside, before it looks again.
+pub(super) const COMPENSATION_DELAY: Duration = Duration::from_secs(5);
 
 /// The operations of a delivery worker.
 pub trait DeliveryQueue: Clone + Send + Sync + 'static {
@@ -24,16 +28,17 @@ pub trait DeliveryQueue: Clone + Send + Sync + 'static {
         max: usize,
     ) -> impl Future<Output = Result<Vec<Claimed>, Error>> + Send;
 
-    /// Those of the claimed deliveries that must not be sent any more: an increase has superseded them, or their lease
-    /// has ended.
+    /// Stores that claimed deliveries are about to be called. When this returns `Ok`, that is on disk: if the process
+    /// ends during the call, its outcome is unknown. Returns those that must not be called, about which nothing was
+    /// stored.
     ///
     /// # Errors
-    /// If the store cannot be read.
-    fn superseded(
+    /// Nothing was written; none of them must be called.
+    fn begin_calls(
         &self,
         destination: &Name,
         leases: Vec<Lease>,
-    ) -> impl Future<Output = Result<Vec<Lease>, Error>> + Send;
+    ) -> impl Future<Output = Result<Vec<Refused>, Error>> + Send;
 
     /// Stores the outcomes of claimed deliveries. When this returns `Ok`, they are on disk.
     ///
@@ -154,6 +159,26 @@ impl Lease {
     }
 }
 
+/// A claimed delivery that must not be called.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Refused {
+    /// Its lease.
+    pub lease: Lease,
+    /// Why.
+    pub refusal: Refusal,
+}
+
+/// Why a claimed delivery must not be called.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refusal {
+    /// It was cancelled.
+    Superseded,
+    /// It is suspended. Settled as [`Settlement::NotCalled`], it waits until it is resumed.
+    Suspended,
+    /// Another claim of it may be in use.
+    LeaseEnded,
+}
+
 /// A claimed delivery.
 #[derive(Debug, Clone)]
 pub struct Claimed {
@@ -163,7 +188,7 @@ pub struct Claimed {
     pub body: EncodedEvent,
     /// When the event was emitted, or redriven if it was a dead letter.
     pub emitted_at: Time,
-    /// Failed attempts so far.
+    /// Failed calls so far.
     pub attempts: u32,
     /// The error of the last attempt.
     pub last_error: Option<Arc<str>>,
@@ -176,11 +201,9 @@ pub struct Claimed {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Settlement {
     /// The destination accepted the event.
-    Delivered,
-    /// The destination accepted the event and answered; the answer is stored with the delivery.
-    Answered {
-        /// At most a few KiB of text.
-        answer: String,
+    Delivered {
+        /// What it answered, at most a few KiB of text; it is stored with the delivery.
+        answer: Option<String>,
     },
     /// Not sent, since the events that it would compensate never arrived, or since an increase superseded it.
     /// Not a dead letter.
@@ -194,11 +217,26 @@ pub enum Settlement {
         delay: Duration,
         /// The error of the attempt.
         error: String,
+        /// Whether the event may have arrived: no answer said that it did not.
+        uncertain: bool,
+    },
+    /// Released without a call: no attempt is counted, and an earlier error stays.
+    NotCalled {
+        /// How long it cannot be claimed.
+        delay: Duration,
+        /// Whether later events of its target can be sent meanwhile.
+        stands_aside: bool,
     },
     /// Given up and stored as a dead letter.
     Dead {
         /// Why it was given up.
         error: String,
+        /// The kind of reason.
+        cause: GiveUp,
+        /// Whether this is the outcome of a call; otherwise no attempt is counted.
+        called: bool,
+        /// Whether that call may have arrived: no answer said that it did not.
+        uncertain: bool,
     },
 }
 

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use proptest::prelude::*;
+use scalebridge::domain::delivery::GiveUp;
 use scalebridge::domain::engine::Policy;
 use scalebridge::domain::name::Name;
 use scalebridge::domain::rate::PerMinute;
@@ -70,7 +71,7 @@ async fn deliver(store: &Store) -> BTreeMap<String, Vec<String>> {
             let event: Value = serde_json::from_str(&one.body).expect("an event");
             let text = |field: &str| event[field].as_str().expect("a text").to_owned();
             ids.entry(text("subject")).or_default().push(text("id"));
-            settled.push((one.lease, Settlement::Delivered));
+            settled.push((one.lease, Settlement::Delivered { answer: None }));
         }
         store.settle(&journal(), settled).await.expect("settled");
     }
@@ -175,8 +176,9 @@ async fn a_failed_delivery_is_retried_with_its_attempt_count_also_after_a_restar
     .await;
     let claimed = store.claim(&journal(), 10).await.expect("a claim");
     assert_eq!(claimed.len(), 3);
-    let retry = Settlement::Retry { delay: Duration::ZERO, error: "no answer".into() };
-    let dead = Settlement::Dead { error: "too old".into() };
+    let retry = Settlement::Retry { delay: Duration::ZERO, error: "no answer".into(), uncertain: false };
+    let dead =
+        Settlement::Dead { error: "too old".into(), cause: GiveUp::Rejected, called: true, uncertain: false };
     let settled = vec![(claimed[0].lease, retry), (claimed[1].lease, dead)];
     store.settle(&journal(), settled).await.expect("settled");
     store.close().await;
@@ -188,7 +190,7 @@ async fn a_failed_delivery_is_retried_with_its_attempt_count_also_after_a_restar
     let attempts: Vec<_> = again.iter().map(|one| (one.lease.seq(), one.attempts)).collect();
     assert_eq!(attempts, [(claimed[0].lease.seq(), 1), (claimed[2].lease.seq(), 0)]);
     assert_eq!(again[0].body, claimed[0].body);
-    let settled = again.iter().map(|one| (one.lease, Settlement::Delivered)).collect();
+    let settled = again.iter().map(|one| (one.lease, Settlement::Delivered { answer: None })).collect();
     store.settle(&journal(), settled).await.expect("settled");
     assert_eq!(store.backlog(&journal()).retrying, 0);
     store.close().await;
@@ -203,8 +205,9 @@ async fn expired_rows_are_pruned_and_unsettled_deliveries_stay() {
     post(&bridge, &body(start, &[(0, 0, true, 0), (1, 0, true, 0), (2, 0, true, 0)], false)).await;
     post(&bridge, &body(start, &[(3, 0, true, 0)], false)).await;
     let claimed = store.claim(&journal(), 10).await.expect("a claim");
-    let dead = Settlement::Dead { error: "too old".into() };
-    let settled = vec![(claimed[0].lease, Settlement::Delivered), (claimed[1].lease, dead)];
+    let dead =
+        Settlement::Dead { error: "too old".into(), cause: GiveUp::Rejected, called: true, uncertain: false };
+    let settled = vec![(claimed[0].lease, Settlement::Delivered { answer: None }), (claimed[1].lease, dead)];
     store.settle(&journal(), settled).await.expect("settled");
     while store.prune(Duration::ZERO, Duration::ZERO).await.expect("pruned") {}
     store.close().await;
@@ -279,7 +282,7 @@ async fn concurrent_notifications_about_one_target_are_decided_one_after_the_oth
             let event: Value = serde_json::from_str(&one.body).expect("an event");
             event["data"]["alerts_total"].as_u64().expect("a number of alerts")
         }));
-        let settled = claimed.iter().map(|one| (one.lease, Settlement::Delivered)).collect();
+        let settled = claimed.iter().map(|one| (one.lease, Settlement::Delivered { answer: None })).collect();
         store.settle(&journal(), settled).await.expect("settled");
     }
     // How many bodies find growth depends on their order; each event must exceed the one before.
@@ -427,10 +430,21 @@ async fn nothing_to_compensate(ends: [Settlement; 2]) -> bool {
 
 #[tokio::test]
 async fn a_scale_in_follows_any_scale_out_of_its_episode_that_arrived() {
-    let dead = || Settlement::Dead { error: "refused".into() };
-    assert!(!nothing_to_compensate([Settlement::Delivered, Settlement::Delivered]).await);
-    assert!(!nothing_to_compensate([dead(), Settlement::Delivered]).await);
-    assert!(!nothing_to_compensate([Settlement::Delivered, dead()]).await);
+    let dead = || Settlement::Dead {
+        error: "refused".into(),
+        cause: GiveUp::Rejected,
+        called: true,
+        uncertain: false,
+    };
+    assert!(
+        !nothing_to_compensate([
+            Settlement::Delivered { answer: None },
+            Settlement::Delivered { answer: None }
+        ])
+        .await
+    );
+    assert!(!nothing_to_compensate([dead(), Settlement::Delivered { answer: None }]).await);
+    assert!(!nothing_to_compensate([Settlement::Delivered { answer: None }, dead()]).await);
     assert!(nothing_to_compensate([dead(), dead()]).await);
 }
 

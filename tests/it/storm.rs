@@ -6,6 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use scalebridge::domain::delivery::GiveUp;
 use scalebridge::domain::engine::Policy;
 use scalebridge::domain::name::Name;
 use scalebridge::domain::rate::PerMinute;
@@ -77,12 +78,16 @@ async fn the_file_shrinks_after_a_storm_and_no_pruning_step_is_long() {
     let store = Store::Sqlite(opened.expect("a store"));
     // Data from before the storm, which stays: dead letters.
     write(&store, "before", 200, 8000).await;
-    settle_all(&store, Settlement::Dead { error: "refused".into() }).await;
+    settle_all(
+        &store,
+        Settlement::Dead { error: "refused".into(), cause: GiveUp::Rejected, called: true, uncertain: false },
+    )
+    .await;
     while store.prune(Duration::ZERO, Duration::ZERO).await.expect("pruned") {}
     let before = bytes(dir.path());
     for part in 0..EVENTS / EVENTS_PER_COMMIT {
         write(&store, &format!("storm-{part}"), EVENTS_PER_COMMIT, 1000).await;
-        settle_all(&store, Settlement::Delivered).await;
+        settle_all(&store, Settlement::Delivered { answer: None }).await;
     }
     let storm = bytes(dir.path());
     assert!(storm > 10 * before, "{before} bytes before, {storm} in the storm");
@@ -150,13 +155,14 @@ async fn deliver(store: Store, stop: CancellationToken) -> BTreeMap<String, Vec<
         for one in claimed {
             if one.lease.seq().0 % 3 == 0 && one.attempts == 0 {
                 let error = "reset by peer".to_owned();
-                settled.push((one.lease, Settlement::Retry { delay: Duration::ZERO, error }));
+                settled
+                    .push((one.lease, Settlement::Retry { delay: Duration::ZERO, error, uncertain: false }));
                 continue;
             }
             let event: Value = serde_json::from_str(&one.body).expect("an event");
             let target = event["data"]["target"]["name"].as_str().expect("a name").to_owned();
             sizes.entry(target).or_default().push(event["data"]["alerts_total"].as_u64().expect("a number"));
-            settled.push((one.lease, Settlement::Delivered));
+            settled.push((one.lease, Settlement::Delivered { answer: None }));
         }
         if !settled.is_empty() {
             store.settle(&queue(), settled).await.expect("settled");

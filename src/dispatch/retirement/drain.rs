@@ -2,6 +2,7 @@
 
 use super::state::Event;
 use crate::dispatch::outbox::RetirementOutbox;
+use crate::domain::delivery::GiveUp;
 use crate::domain::name::Name;
 use crate::store::{Claimed, Error, Lease, Settlement};
 
@@ -74,7 +75,12 @@ impl<O: RetirementOutbox> Drain<O> {
 fn not_delivered(claimed: Claimed) -> (Lease, Settlement) {
     let settlement = match claimed.nothing_to_compensate {
         true => Settlement::Withdrawn { reason: REASON.to_owned() },
-        false => Settlement::Dead { error: REASON.to_owned() },
+        false => Settlement::Dead {
+            error: REASON.to_owned(),
+            cause: GiveUp::Rejected,
+            called: false,
+            uncertain: false,
+        },
     };
     (claimed.lease, settlement)
 }

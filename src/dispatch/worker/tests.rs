@@ -11,9 +11,10 @@ use tokio::sync::Notify;
 
 use super::*;
 use crate::dispatch::{Answer, DeliveryReport, Limits, Outcome, stub};
+use crate::domain::delivery::GiveUp;
 use crate::domain::header::EncodedEvent;
 use crate::domain::time::{ClockReading, Time};
-use crate::store::{Claimed, DeliveryQueue, Error, EventSeq, Lease, Settlement};
+use crate::store::{Claimed, DeliveryQueue, Error, EventSeq, Lease, Refusal, Refused, Settlement};
 
 const fn seconds(count: u64) -> Duration {
     Duration::from_secs(count)
@@ -170,7 +171,10 @@ impl DeliveryQueue for WorkerHarness {
         let mut seen = BTreeSet::new();
         let mut claimed = vec![];
         for (&seq, delivery) in deliveries.iter_mut() {
-            let is_settled = !matches!(delivery.history.last(), None | Some(Settlement::Retry { .. }));
+            let is_settled = !matches!(
+                delivery.history.last(),
+                None | Some(Settlement::Retry { .. } | Settlement::NotCalled { .. })
+            );
             // The first unsettled delivery of a target blocks the later ones, claimed or not.
             let is_first = !is_settled && seen.insert(delivery.subject.clone());
             if is_first && !delivery.claimed && delivery.due <= Instant::now() && claimed.len() < max {
@@ -202,9 +206,13 @@ impl DeliveryQueue for WorkerHarness {
             let seq = lease.seq();
             let delivery = deliveries.get_mut(&seq).unwrap();
             assert!(std::mem::take(&mut delivery.claimed), "{seq:?} was not claimed");
-            if let Settlement::Retry { delay, .. } = settlement {
-                delivery.attempts += 1;
-                delivery.due = Instant::now() + delay;
+            match settlement {
+                Settlement::Retry { delay, .. } => {
+                    delivery.attempts += 1;
+                    delivery.due = Instant::now() + delay;
+                }
+                Settlement::NotCalled { delay, .. } => delivery.due = Instant::now() + delay,
+                _ => {}
             }
             delivery.history.push(settlement);
         }
@@ -212,9 +220,10 @@ impl DeliveryQueue for WorkerHarness {
         Ok(())
     }
 
-    async fn superseded(&self, _: &Name, leases: Vec<Lease>) -> Result<Vec<Lease>, Error> {
+    async fn begin_calls(&self, _: &Name, leases: Vec<Lease>) -> Result<Vec<Refused>, Error> {
         let deliveries = self.0.deliveries.lock();
-        Ok(leases.into_iter().filter(|lease| deliveries[&lease.seq()].cancelled).collect())
+        let cancelled = leases.into_iter().filter(|lease| deliveries[&lease.seq()].cancelled);
+        Ok(cancelled.map(|lease| Refused { lease, refusal: Refusal::Superseded }).collect())
     }
 
     fn wait(&self, _: &Name) -> impl Future<Output = ()> + Send {

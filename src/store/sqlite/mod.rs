@@ -45,12 +45,13 @@ use tokio::sync::{oneshot, watch};
 use super::history::History;
 use super::lane::Claim;
 use super::lanes::{LaneHandle, LaneHandles};
-use super::outbox::{DeliveryQueue, Outbox};
+use super::outbox::{COMPENSATION_DELAY, DeliveryQueue, Outbox};
 use super::states::StateStore;
 use super::{
-    AuditPage, AuditQuery, AuditWrite, Claimed, DeadLetter, DeadLetterError, DecideFn, DeliveryId,
-    DeliveryState, DestinationStats, DropError, Error, Keys, Lease, RecordQuery, Records, Redrive, Retries,
-    Settlement, Snapshot, StateCursor, StoredEvent, StoredState, Tally, UnreadableRow, WallClock,
+    AuditPage, AuditQuery, AuditWrite, Claimed, DeadLetter, DeadLetterError, DecideFn, Delivery, DeliveryId,
+    DeliveryState, DestinationStats, DropError, Error, EventSeq, Keys, Lease, RecordQuery, Records, Redrive,
+    Refused, Retries, Settlement, Snapshot, StateCursor, StoredEvent, StoredState, Tally, UnreadableRow,
+    WallClock,
 };
 use crate::domain::alert_key::AlertKey;
 use crate::domain::name::Name;
@@ -63,6 +64,7 @@ use committed::quarantine::Quarantine;
 use file::{checkpoint, schema};
 use reader::{claims, query};
 use retention::{PruneCursor, Retention};
+use tables::compensation::Compensation;
 use tables::dead_letters;
 use tables::deliveries::OutboxTable;
 use tables::routes::Routes;
@@ -153,6 +155,34 @@ impl Sqlite {
         let reader = self.reader.clone();
         let task = tokio::task::spawn_blocking(move || read(&reader.lock()));
         task.await.map_err(|_| Error::Closed)?.map_err(|error| schema::unavailable(&error))
+    }
+
+    /// Returns claimed deliveries that have to wait for events that they compensate.
+    async fn postpone(&self, handle: &Arc<LaneHandle>, claimed: Vec<Claim>) -> Result<(), Error> {
+        if claimed.is_empty() {
+            return Ok(());
+        }
+        let wait = Settlement::NotCalled { delay: COMPENSATION_DELAY, stands_aside: true };
+        let settled = claimed.iter().map(|one| (one.lease, wait.clone())).collect();
+        let handle = handle.clone();
+        self.ask(|reply| Command::Settle { handle, settled, reply }).await
+    }
+
+    /// Completes deliveries by what only the lanes know: the stored cursor lags behind them, and a delivery that waits
+    /// for an earlier one of its target needs no row.
+    async fn complete_deliveries(&self, seq: EventSeq, deliveries: &mut [Delivery]) -> Result<(), Error> {
+        for delivery in deliveries.iter_mut().filter(|delivery| delivery.state == DeliveryState::Pending) {
+            let Some(handle) = self.lanes.get(&delivery.destination) else { continue };
+            let (settled, blocked_by) = handle.with_lane(|lane| (lane.is_settled(seq), lane.blocked_by(seq)));
+            if settled {
+                delivery.state = DeliveryState::Delivered;
+                delivery.attempts = 1;
+            }
+            if let Some(EventSeq(seq)) = blocked_by {
+                delivery.blocked_by = self.read(move |reader| query::event_id(reader, seq)).await?;
+            }
+        }
+        Ok(())
     }
 
     /// Reads the events above the high watermark into the window. The writer pushes newly committed events
@@ -281,9 +311,16 @@ impl DeliveryQueue for Sqlite {
                 }
             }
         }
+        let undecided = |one: &Claim| {
+            let details = details.get(&one.lease.seq().0);
+            details.and_then(|details| details.compensation) == Some(Compensation::Undecided)
+        };
+        let (undecided, claimed): (Vec<_>, Vec<_>) = claimed.into_iter().partition(undecided);
+        self.postpone(handle, undecided).await?;
         let claimed = claimed.into_iter().filter_map(|Claim { lease, body, emitted_at, attempts, .. }| {
-            let claims::ClaimDetails { body: stored, last_error, nothing_to_compensate } =
+            let claims::ClaimDetails { body: stored, last_error, compensation } =
                 details.remove(&lease.seq().0).unwrap_or_default();
+            let nothing_to_compensate = compensation == Some(Compensation::Nothing);
             let body = body.or(stored);
             if body.is_none() {
                 tracing::error!(event = lease.seq().0, destination = %handle.name, "event missing from the store");
@@ -293,8 +330,9 @@ impl DeliveryQueue for Sqlite {
         Ok(claimed.collect())
     }
 
-    async fn superseded(&self, destination: &Name, leases: Vec<Lease>) -> Result<Vec<Lease>, Error> {
-        Ok(self.lanes.require(destination)?.with_lane(|lane| lane.superseded(leases)))
+    async fn begin_calls(&self, destination: &Name, leases: Vec<Lease>) -> Result<Vec<Refused>, Error> {
+        let handle = self.lanes.require(destination)?;
+        self.ask(|reply| Command::BeginCalls { handle, leases, reply }).await
     }
 
     async fn settle(&self, destination: &Name, settled: Vec<(Lease, Settlement)>) -> Result<(), Error> {
@@ -409,17 +447,8 @@ impl History for Sqlite {
                 query::ScanStep::NotFound => return Ok(None),
                 query::ScanStep::Below(seq) => below = seq,
                 query::ScanStep::Found(found) => {
-                    let query::FoundEvent { seq, mut event, below_cursor } = *found;
-                    let deliveries = event.deliveries.iter_mut().zip(below_cursor);
-                    for (delivery, _) in deliveries.filter(|(_, is_below_cursor)| !is_below_cursor) {
-                        let handle = self.lanes.get(&delivery.destination);
-                        let settled =
-                            handle.is_some_and(|handle| handle.with_lane(|lane| lane.is_settled(seq)));
-                        // The stored cursor lags behind the lane.
-                        if settled && delivery.state == DeliveryState::Pending {
-                            delivery.state = DeliveryState::Delivered;
-                        }
-                    }
+                    let query::FoundEvent { seq, mut event } = *found;
+                    self.complete_deliveries(seq, &mut event.deliveries).await?;
                     return Ok(Some(event));
                 }
             }
@@ -453,16 +482,17 @@ fn prepare(
 ) -> rusqlite::Result<Parts> {
     let schema::Database { writer: connection, is_new, created, hash_key, lock, .. } = opened;
     let hashes = Fingerprints(hash_key);
-    let mut index = restore::read_index(&connection)?;
-    let lanes = LaneHandles::new(restore::read_lanes(&connection, destinations)?);
     let last_time = restore::last_time(&connection)?;
     let last_stored = last_time.or_else(|| (!is_new).then_some(created));
     let clock = SharedClock::start(wall, last_time);
+    let mut index = restore::read_index(&connection, clock.now())?;
+    restore::mark_interrupted_calls(&connection)?;
+    let lanes = LaneHandles::new(restore::read_lanes(&connection, destinations)?);
     index.restore_recheck_queue(restore::read_recheck_queue(&connection)?, clock.now());
     let next = restore::read_next_ids(&connection)?;
     clock.last_event.store(next.event - 1, Ordering::Release);
     let (due_sender, due) = watch::channel(index.next_due());
-    let decreases = restore::read_decreases(&connection)?;
+    let decreases = restore::read_decreases(&connection, &lanes)?;
     let writer = Writer {
         created,
         states: StateTable {

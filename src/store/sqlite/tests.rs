@@ -131,9 +131,9 @@ async fn a_failing_target_does_not_repeat_delivered_events_of_other_targets() {
     }
     let claimed = claim(&store).await;
     assert_eq!(claimed.iter().map(|one| one.lease.seq().0).collect::<Vec<_>>(), [1, 3, 4]);
-    let retry = Settlement::Retry { delay: Duration::from_secs(60), error: "no".into() };
+    let retry = Settlement::Retry { delay: Duration::from_secs(60), error: "no".into(), uncertain: false };
     settle(&store, vec![(claimed[0].lease, retry.clone())]).await;
-    let delivered = claimed[1..].iter().map(|one| (one.lease, Settlement::Delivered));
+    let delivered = claimed[1..].iter().map(|one| (one.lease, Settlement::Delivered { answer: None }));
     settle(&store, delivered.collect()).await;
     store.close().await;
 
@@ -143,11 +143,11 @@ async fn a_failing_target_does_not_repeat_delivered_events_of_other_targets() {
     assert_eq!((backlog.pending, backlog.retrying), (1, 1));
     store.release(&queue(), Retries::DueNow).unwrap();
     let claimed = claim(&store).await;
-    settle(&store, vec![(claimed[0].lease, Settlement::Delivered)]).await;
+    settle(&store, vec![(claimed[0].lease, Settlement::Delivered { answer: None })]).await;
     let claimed = claim(&store).await;
     assert_eq!(claimed.iter().map(|one| (one.lease.seq().0, one.attempts)).collect::<Vec<_>>(), [(2, 0)]);
     let lease = claimed[0].lease;
-    settle(&store, vec![(lease, Settlement::Delivered), (lease, retry)]).await;
+    settle(&store, vec![(lease, Settlement::Delivered { answer: None }), (lease, retry)]).await;
     store.close().await;
     assert_eq!(count(dir.path(), "deliveries"), 0);
 }

@@ -23,7 +23,7 @@ async fn events_for_a_full_destination_are_dead_letters_at_once_and_others_get_t
         );
         let seqs = harness.claim_expecting("queue", &["0", "1", "2"]).await;
         harness.claim_expecting("journal", &["0", "1", "2", "3", "4"]).await;
-        harness.settle("queue", seqs[0], Settlement::Delivered).await;
+        harness.settle("queue", seqs[0], Settlement::Delivered { answer: None }).await;
         harness.store.set_max_backlog(&name("queue"), Some(3)).unwrap();
         harness.emit_firing("t5", "5", &["queue"]).await;
         harness.claim_expecting("queue", &["5"]).await;
@@ -55,7 +55,7 @@ async fn max_backlog_holds_within_one_commit_and_beyond_the_window() {
         harness.restart().await;
         assert_eq!((harness.backlog("queue"), harness.store.undelivered()), ((30, 0, 20), 30));
         for at in 0..30 {
-            harness.claim_and_settle("queue", &at.to_string(), Settlement::Delivered).await;
+            harness.claim_and_settle("queue", &at.to_string(), Settlement::Delivered { answer: None }).await;
         }
         harness.claim_expecting("queue", &[]).await;
         assert_eq!((harness.backlog("queue"), harness.store.undelivered()), ((0, 0, 20), 0));
@@ -84,7 +84,7 @@ async fn undelivered_events_are_counted_whatever_their_outcome() {
             harness.emit(target, kind, target, &["queue"]).await;
         }
         let seqs = harness.claim_expecting("queue", &["a", "b", "c", "d"]).await;
-        harness.settle("queue", seqs[0], Settlement::Delivered).await;
+        harness.settle("queue", seqs[0], Settlement::Delivered { answer: None }).await;
         harness.settle("queue", seqs[1], retry_after(0)).await;
         harness.settle("queue", seqs[2], dead()).await;
         assert_eq!(harness.store.undelivered(), 2);

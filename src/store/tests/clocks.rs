@@ -95,7 +95,7 @@ async fn a_step_of_the_wall_clock_is_seen_by_decisions_and_moves_no_wait() {
         stepped.set_wall(at(HOURS_2));
         let claimed = stepped.harness.claim_one("queue", "note").await;
         assert!(is_about(claimed.emitted_at, at(0)), "ages are counted by the store's clock");
-        let retry = Settlement::Retry { delay: Duration::ZERO, error: "once".into() };
+        let retry = retry_after(0);
         stepped.harness.settle("queue", claimed.lease, retry).await;
         stepped.set_wall(at(-HOURS_2));
         let again = stepped.harness.claim_one("queue", "note").await;

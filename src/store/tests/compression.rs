@@ -68,13 +68,20 @@ async fn event_blocks_survive_a_restart_and_are_found_by_all_queries() {
     for mut harness in StoreHarness::both() {
         harness.write(&["workers-0"], |_| changes()).await;
         harness.restart().await;
-        assert_as_written(&drain(&harness, "queue", |_| Settlement::Delivered).await);
+        assert_as_written(&drain(&harness, "queue", |_| Settlement::Delivered { answer: None }).await);
         // Each event is retried, so that it is read individually; every other one then becomes a dead letter.
         let tried =
             drain(&harness, "journal", |claimed| match (claimed.attempts, claimed.lease.seq().0 % 2) {
-                (0, _) => Settlement::Retry { delay: Duration::ZERO, error: "throttled".into() },
-                (_, 0) => Settlement::Delivered,
-                _ => Settlement::Dead { error: "refused".into() },
+                (0, _) => {
+                    Settlement::Retry { delay: Duration::ZERO, error: "throttled".into(), uncertain: false }
+                }
+                (_, 0) => Settlement::Delivered { answer: None },
+                _ => Settlement::Dead {
+                    error: "refused".into(),
+                    cause: GiveUp::Rejected,
+                    called: true,
+                    uncertain: false,
+                },
             });
         let (first, mut again): (Vec<_>, Vec<_>) = tried.await.into_iter().partition(|one| one.attempts == 0);
         again.sort_by_key(|one| one.lease.seq());
@@ -116,10 +123,15 @@ async fn event_blocks_are_pruned_with_the_last_of_their_events() {
         harness.write(&["workers-0"], |_| changes()).await;
         assert!(harness.count("event_blocks") > 3, "several blocks, since long events fill a block sooner");
         assert_eq!(harness.count("events WHERE body <> ''"), 0);
-        drain(&harness, "queue", |_| Settlement::Delivered).await;
+        drain(&harness, "queue", |_| Settlement::Delivered { answer: None }).await;
         drain(&harness, "journal", |claimed| match &claimed.body {
-            body if *body == changes().events[90].body => Settlement::Dead { error: "refused".into() },
-            _ => Settlement::Delivered,
+            body if *body == changes().events[90].body => Settlement::Dead {
+                error: "refused".into(),
+                cause: GiveUp::Rejected,
+                called: true,
+                uncertain: false,
+            },
+            _ => Settlement::Delivered { answer: None },
         })
         .await;
         harness.prune().await;
@@ -163,7 +175,7 @@ async fn event_blocks_are_pruned_also_where_a_step_of_pruning_ends_within_one() 
         assert_eq!(harness.count("events WHERE body <> ''"), 3 * 8);
         assert_eq!(harness.count("event_blocks WHERE first <= 500 AND last > 500"), 1);
         assert_eq!(harness.store.event(&id(463)).await.unwrap().unwrap().body, *short(463).events[0].body);
-        drain(&harness, "queue", |_| Settlement::Delivered).await;
+        drain(&harness, "queue", |_| Settlement::Delivered { answer: None }).await;
         harness.prune().await;
         assert_eq!((harness.count("events"), harness.count("event_blocks")), (0, 0));
     }
@@ -194,7 +206,7 @@ async fn damaged_event_blocks_hold_up_nobody_else() {
             let query = RecordQuery { target, max: 10, ..RecordQuery::default() };
             assert_eq!(harness.store.records(query).await.unwrap().records.len(), 1);
         }
-        let claimed = drain(&harness, "queue", |_| Settlement::Delivered).await;
+        let claimed = drain(&harness, "queue", |_| Settlement::Delivered { answer: None }).await;
         assert_eq!(claimed.len(), 2 * EVENTS);
         for (number, (claimed, written)) in claimed.iter().zip(changes().events).enumerate() {
             if number < lost {

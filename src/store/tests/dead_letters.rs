@@ -99,7 +99,7 @@ async fn a_dead_letter_is_redriven_once() {
         assert_eq!(harness.backlog("queue"), (0, 1, 0));
         let claimed = harness.claim_one("queue", "out").await;
         assert_eq!((claimed.attempts, claimed.last_error.as_deref()), (1, Some("refused")));
-        harness.settle("queue", claimed.lease, Settlement::Delivered).await;
+        harness.settle("queue", claimed.lease, Settlement::Delivered { answer: None }).await;
         harness.restart().await;
         harness.claim_expecting("queue", &[]).await;
         assert_eq!(harness.backlog("queue"), (0, 0, 0));
@@ -132,7 +132,7 @@ async fn a_redriven_event_precedes_later_undelivered_events_of_its_target() {
         let first = harness.create_dead_letter("a", "1", Kind::Note).await;
         let third = {
             harness.emit("a", Kind::Note, "2", &["queue"]).await;
-            harness.claim_and_settle("queue", "2", Settlement::Delivered).await;
+            harness.claim_and_settle("queue", "2", Settlement::Delivered { answer: None }).await;
             harness.create_dead_letter("a", "3", Kind::Note).await
         };
         harness.emit("a", Kind::Note, "4", &["queue"]).await;
@@ -142,10 +142,10 @@ async fn a_redriven_event_precedes_later_undelivered_events_of_its_target() {
             harness.store.redrive(delivery_id, Redrive::default(), audit("redrive")).await.unwrap();
         }
         harness.claim_expecting("queue", &[]).await;
-        harness.settle("queue", fourth.lease, Settlement::Delivered).await;
+        harness.settle("queue", fourth.lease, Settlement::Delivered { answer: None }).await;
         harness.restart().await;
         for id in ["1", "3", "5"] {
-            harness.claim_and_settle("queue", id, Settlement::Delivered).await;
+            harness.claim_and_settle("queue", id, Settlement::Delivered { answer: None }).await;
         }
     }
 }
@@ -234,13 +234,13 @@ async fn a_decrease_is_only_redriven_by_force_and_may_be_superseded_again() {
         let rejected = harness.store.redrive(&delivery_id, Redrive::default(), audit("redrive")).await;
         assert!(matches!(rejected, Err(DeadLetterError::DecreasesCapacity)), "{rejected:?}");
         assert_eq!(harness.emit("a", Kind::Note, "note-1", &["queue"]).await, [""; 0]);
-        harness.claim_and_settle("queue", "note-1", Settlement::Delivered).await;
+        harness.claim_and_settle("queue", "note-1", Settlement::Delivered { answer: None }).await;
         harness.store.redrive(&delivery_id, force(), audit("redrive")).await.unwrap();
         assert_eq!(harness.emit("a", Kind::Note, "note-2", &["queue"]).await, ["in"]);
         harness.restart().await;
         assert_eq!(harness.emit("a", Kind::Out, "out", &["queue"]).await, ["in"]);
         for id in ["note-2", "out"] {
-            harness.claim_and_settle("queue", id, Settlement::Delivered).await;
+            harness.claim_and_settle("queue", id, Settlement::Delivered { answer: None }).await;
         }
         assert_eq!(harness.backlog("queue"), (0, 0, 0));
     }

@@ -42,10 +42,10 @@ async fn claimed_event_and_dead_letter(harness: &StoreHarness) -> (Lease, Delive
 }
 
 async fn assert_writes_again(mut harness: StoreHarness, lease: Lease) {
-    harness.settle("queue", lease, Settlement::Delivered).await;
+    harness.settle("queue", lease, Settlement::Delivered { answer: None }).await;
     harness.emit("b", Kind::Note, "b", &["queue"]).await;
     harness.restart().await;
-    harness.claim_and_settle("queue", "b", Settlement::Delivered).await;
+    harness.claim_and_settle("queue", "b", Settlement::Delivered { answer: None }).await;
     assert_eq!(harness.backlog("queue"), (0, 0, 1));
 }
 
@@ -80,7 +80,7 @@ async fn a_full_disk_rejects_writes_that_need_room_and_accepts_the_rest() {
     let (seq, _) = claimed_event_and_dead_letter(&harness).await;
     let Store::Sqlite(store) = &harness.store else { unreachable!("the harness is SQLite") };
     store.pragma("max_page_count", 1).await;
-    let large = Settlement::Retry { delay: Duration::ZERO, error: "x".repeat(100_000) };
+    let large = Settlement::Retry { delay: Duration::ZERO, error: "x".repeat(100_000), uncertain: false };
     assert_unavailable(harness.store.settle(&name("queue"), vec![(seq, large)]).await);
     let keys = Keys { targets: vec![key("b")], alerts: Vec::new() };
     let mut changes = event("b", Kind::Note, "lost", &["queue"]).changes();
@@ -175,7 +175,7 @@ async fn a_damaged_page_is_detected_at_start_if_the_start_reads_it() {
         let roots = roots.query_map([], |row| Ok((row.get(0)?, row.get(1)?))).unwrap();
         roots.map(Result::unwrap).collect()
     };
-    assert_eq!(roots.len(), 15);
+    assert_eq!(roots.len(), 17);
     for (table, page) in roots {
         let mut damaged = bytes.clone();
         damaged[(page - 1) * 8192..][..8192].fill(0xA5);

@@ -13,6 +13,7 @@ mod faults;
 mod properties;
 mod query;
 mod tally;
+mod tracking;
 mod undelivered_decreases;
 mod unreadable;
 
@@ -28,6 +29,7 @@ use super::{
     Lease, Memory, NewEvent, Redrive, Settlement, Sqlite, Store, View,
 };
 use crate::domain::alert_key::AlertKey;
+use crate::domain::delivery::GiveUp;
 use crate::domain::episode_scope::EpisodeScope;
 use crate::domain::name::Name;
 use crate::domain::phase::Phase;
@@ -226,7 +228,7 @@ impl Emission {
             "type": format!("io.scalebridge.{action}.v1"), "subject": self.target.as_str(), "sequence": "7",
             "expirytime": now().after(HOUR).to_millis_string(),
             "data": {
-                "rule": "nodes", "action": action, "episode": { "id": "e", "emission": 1 },
+                "rule": "nodes", "phase": "firing", "action": action, "episode": { "id": "e", "emission": 1 },
                 "alerts": [{ "fingerprint": "f1" }], "notification": { "source": "prod" },
                 "parameters": { "why": if is_long { "pods wait ".repeat(300) } else { "they wait".to_owned() } },
             },
@@ -329,7 +331,7 @@ fn now() -> Time {
 }
 
 fn dead() -> Settlement {
-    Settlement::Dead { error: "refused".into() }
+    Settlement::Dead { error: "refused".into(), cause: GiveUp::Rejected, called: true, uncertain: false }
 }
 
 /// An audit entry of an act by Ann.
@@ -362,7 +364,7 @@ fn id_of(claimed: &Claimed) -> String {
 }
 
 fn retry_after(seconds: u64) -> Settlement {
-    Settlement::Retry { delay: Duration::from_secs(seconds), error: "no answer".into() }
+    Settlement::Retry { delay: Duration::from_secs(seconds), error: "no answer".into(), uncertain: false }
 }
 
 fn alert(text: &str) -> AlertKey {

@@ -141,7 +141,7 @@ async fn long_records_come_in_small_pages() {
     }
 }
 
-fn event(id: &str, target: &str) -> NewEvent {
+pub(super) fn event(id: &str, target: &str) -> NewEvent {
     NewEvent {
         target: key(target),
         acting: destinations().into(),
@@ -181,13 +181,27 @@ async fn an_event_is_returned_with_the_state_of_each_delivery() {
             let claimed = store.claim(&name(destination), 1).await.unwrap();
             store.settle(&name(destination), vec![(claimed[0].lease, settlement)]).await.unwrap();
         };
-        settle("queue", Settlement::Delivered).await;
-        settle("journal", Settlement::Retry { delay: Duration::ZERO, error: "once".into() }).await;
+        settle("queue", Settlement::Delivered { answer: None }).await;
+        settle(
+            "journal",
+            Settlement::Retry { delay: Duration::ZERO, error: "once".into(), uncertain: false },
+        )
+        .await;
         assert_eq!(states(store, first).await, [Delivered, Retrying]);
         let stored = store.event(first).await.unwrap().unwrap();
         assert_eq!(stored.deliveries[1].error.as_deref(), Some("once"));
-        assert_eq!(stored.deliveries[1].failed_attempts, 1);
-        settle("journal", Settlement::Dead { error: "given up".into() }).await;
+        assert_eq!(stored.deliveries[1].attempts, 1);
+        assert_eq!((stored.deliveries[0].attempts, stored.deliveries[0].delivered_at.is_some()), (1, true));
+        settle(
+            "journal",
+            Settlement::Dead {
+                error: "given up".into(),
+                cause: GiveUp::Rejected,
+                called: true,
+                uncertain: false,
+            },
+        )
+        .await;
         assert_eq!(states(store, first).await, [Delivered, Dead]);
         assert_eq!(
             states(store, second).await,
@@ -216,14 +230,25 @@ async fn undelivered_events_of_a_removed_destination_become_dead_letters() {
         // When the worker ends, one delivery is backing off.
         let journal = name("journal");
         let claimed = store.claim(&journal, 1).await.unwrap();
-        let retry = Settlement::Retry { delay: Duration::from_secs(3600), error: "later".into() };
+        let retry =
+            Settlement::Retry { delay: Duration::from_secs(3600), error: "later".into(), uncertain: false };
         store.settle(&journal, vec![(claimed[0].lease, retry)]).await.unwrap();
         store.release_all(&journal).unwrap();
         // One event a target at a time.
         while store.undelivered_at(&journal) > 0 {
             let claimed = store.claim(&journal, 10).await.unwrap();
             assert!(!claimed.is_empty(), "all can be claimed, also the one that is backing off");
-            let dead = |claimed: &Claimed| (claimed.lease, Settlement::Dead { error: "gone".into() });
+            let dead = |claimed: &Claimed| {
+                (
+                    claimed.lease,
+                    Settlement::Dead {
+                        error: "gone".into(),
+                        cause: GiveUp::Rejected,
+                        called: true,
+                        uncertain: false,
+                    },
+                )
+            };
             store.settle(&journal, claimed.iter().map(dead).collect()).await.unwrap();
         }
         store.remove_destination(&journal).await.unwrap();
@@ -256,7 +281,7 @@ async fn claims_of_a_worker_that_ended_are_released_and_claimed_in_order() {
         let again = store.claim(&queue, 10).await.unwrap();
         let seqs = |claimed: &[Claimed]| claimed.iter().map(|one| one.lease.seq()).collect::<Vec<_>>();
         assert_eq!(seqs(&again), seqs(&first));
-        let settled = again.iter().map(|one| (one.lease, Settlement::Delivered)).collect();
+        let settled = again.iter().map(|one| (one.lease, Settlement::Delivered { answer: None })).collect();
         store.settle(&queue, settled).await.unwrap();
         store.release_claims(&queue).unwrap();
         assert_eq!(store.claim(&queue, 10).await.unwrap().len(), 0, "settled deliveries are not claimed");

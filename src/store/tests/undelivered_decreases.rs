@@ -18,8 +18,19 @@ async fn undelivered_decreases_are_named_to_transactions_about_their_target() {
         let decrease = &undelivered[&key("a")][0];
         assert_eq!((decrease.rule.as_str(), &decrease.alerts[..]), ("nodes", &[alert("f1")][..]));
         let seqs = harness.claim_expecting("queue", &["in-1", "in-2"]).await;
-        harness.settle("queue", seqs[0], Settlement::Delivered).await;
-        harness.settle("queue", seqs[1], Settlement::Dead { error: "refused".into() }).await;
+        harness.settle("queue", seqs[0], Settlement::Delivered { answer: None }).await;
+        harness
+            .settle(
+                "queue",
+                seqs[1],
+                Settlement::Dead {
+                    error: "refused".into(),
+                    cause: GiveUp::Rejected,
+                    called: true,
+                    uncertain: false,
+                },
+            )
+            .await;
         assert_eq!(harness.emit("a", Kind::Out, "out", &["queue"]).await, [""; 0]);
         assert_eq!(harness.emit("b", Kind::Out, "out", &["queue"]).await, [""; 0]);
     }
@@ -39,9 +50,9 @@ async fn a_pending_decrease_is_cancelled_and_its_target_continues() {
         assert_eq!(harness.backlog("queue"), (4, 0, 0));
         for destination in BOTH {
             let seqs = harness.claim_expecting(destination, &["note", "in-3"]).await;
-            harness.settle(destination, seqs[0], Settlement::Delivered).await;
+            harness.settle(destination, seqs[0], Settlement::Delivered { answer: None }).await;
             let seqs = harness.claim_expecting(destination, &["out"]).await;
-            harness.settle(destination, seqs[0], Settlement::Delivered).await;
+            harness.settle(destination, seqs[0], Settlement::Delivered { answer: None }).await;
             harness.claim_expecting(destination, &["last"]).await;
             assert_eq!(harness.backlog(destination), (2, 0, 0));
         }
@@ -79,7 +90,7 @@ async fn a_claimed_decrease_that_was_cancelled_is_not_retried() {
 
 /// Whether a delivery that was claimed with this lease must not be sent any more.
 async fn is_superseded(harness: &StoreHarness, lease: Lease) -> bool {
-    !harness.store.superseded(&name("queue"), vec![lease]).await.unwrap().is_empty()
+    !harness.store.begin_calls(&name("queue"), vec![lease]).await.unwrap().is_empty()
 }
 
 #[tokio::test]
@@ -105,7 +116,7 @@ async fn a_claimed_decrease_may_still_be_delivered() {
         harness.emit("a", Kind::In, "in", &["queue"]).await;
         let seqs = harness.claim_expecting("queue", &["in"]).await;
         harness.emit("a", Kind::Out, "out", &["queue"]).await;
-        harness.settle("queue", seqs[0], Settlement::Delivered).await;
+        harness.settle("queue", seqs[0], Settlement::Delivered { answer: None }).await;
         harness.restart().await;
         assert_eq!(harness.backlog("queue"), (1, 0, 0));
         harness.claim_expecting("queue", &["out"]).await;
@@ -122,7 +133,7 @@ async fn a_cancelled_decrease_that_was_claimed_at_shutdown_is_not_sent_again() {
     let seqs = harness.claim_expecting("queue", &["first", "in-1", "in-2"]).await;
     harness.emit("a", Kind::Out, "out-1", &["queue"]).await;
     harness.emit("c", Kind::Out, "out-2", &["queue"]).await;
-    harness.settle("queue", seqs[2], Settlement::Delivered).await;
+    harness.settle("queue", seqs[2], Settlement::Delivered { answer: None }).await;
     harness.restart().await;
     harness.claim_expecting("queue", &["first", "out-1", "out-2"]).await;
     assert_eq!(harness.backlog("queue"), (3, 0, 0));
@@ -133,7 +144,7 @@ async fn a_decrease_is_cancelled_only_where_it_was_not_delivered() {
     for mut harness in StoreHarness::both() {
         harness.emit("a", Kind::In, "in", &BOTH).await;
         let seqs = harness.claim_expecting("queue", &["in"]).await;
-        harness.settle("queue", seqs[0], Settlement::Delivered).await;
+        harness.settle("queue", seqs[0], Settlement::Delivered { answer: None }).await;
         harness.restart().await;
         assert_eq!(harness.emit("a", Kind::Out, "out", &BOTH).await, ["in"]);
         harness.claim_expecting("queue", &["out"]).await;
@@ -156,13 +167,13 @@ async fn a_decrease_beyond_the_window_is_cancelled() {
         let seqs = harness.claim_expecting("queue", &["note"]).await;
         assert_eq!(harness.emit("a", Kind::Out, "out", &["queue"]).await, ["in"]);
         assert_eq!(harness.backlog("queue"), (52, 0, 0));
-        harness.settle("queue", seqs[0], Settlement::Delivered).await;
+        harness.settle("queue", seqs[0], Settlement::Delivered { answer: None }).await;
         harness.restart().await;
         assert_eq!(harness.backlog("queue"), (51, 0, 0));
         let mut ids = Vec::new();
         while ids.len() < 51 {
             for (seq, id) in harness.claim("queue").await {
-                harness.settle("queue", seq, Settlement::Delivered).await;
+                harness.settle("queue", seq, Settlement::Delivered { answer: None }).await;
                 ids.push(id);
             }
         }
@@ -179,7 +190,7 @@ async fn a_cancelled_decrease_is_pruned_when_all_before_it_is_settled() {
     harness.emit("a", Kind::Out, "out", &["queue"]).await;
     assert_eq!(harness.count("deliveries WHERE state = 3"), 1, "the cursor has not passed it");
     for seq in harness.claim_expecting("queue", &["first", "out"]).await {
-        harness.settle("queue", seq, Settlement::Delivered).await;
+        harness.settle("queue", seq, Settlement::Delivered { answer: None }).await;
     }
     for _ in 0..2 {
         harness.store.prune(Duration::ZERO, Duration::ZERO).await.unwrap();

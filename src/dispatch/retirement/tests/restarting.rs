@@ -22,8 +22,9 @@ async fn check(
     let outbox = prepare(open(&dir, &destinations()).with_events().await);
     // The worker has delivered one event, waits for the retry of another, and is sending a third one.
     let claimed = outbox.store.claim(&queue(), 3).await.unwrap();
-    let retry = Settlement::Retry { delay: Duration::from_secs(3600), error: "later".into() };
-    let settled = vec![(claimed[0].lease, Settlement::Delivered), (claimed[1].lease, retry)];
+    let retry =
+        Settlement::Retry { delay: Duration::from_secs(3600), error: "later".into(), uncertain: false };
+    let settled = vec![(claimed[0].lease, Settlement::Delivered { answer: None }), (claimed[1].lease, retry)];
     outbox.store.settle(&queue(), settled).await.unwrap();
     let mut running = Running::of_removed(&outbox);
     proceed(&mut running);

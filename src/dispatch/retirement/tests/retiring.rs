@@ -23,7 +23,7 @@ async fn a_removed_destination_waits_for_old_rules_and_worker_and_leaves_dead_le
     worker.stop().cancelled().await;
     assert!(matches!(running.state(), State::Stopping(_)));
     let claimed = outbox.store.claim(&queue(), 1).await.unwrap();
-    let settled = vec![(claimed[0].lease, Settlement::Delivered)];
+    let settled = vec![(claimed[0].lease, Settlement::Delivered { answer: None })];
     outbox.store.settle(&queue(), settled).await.unwrap();
     outbox.expect_dead(&[]).await;
     drop(worker);
@@ -61,7 +61,7 @@ async fn a_worker_that_ends_early_does_not_end_the_wait_for_the_old_rules() {
 async fn claimed_and_failed_deliveries_are_drained_without_their_backoff() {
     let outbox = FaultyOutbox::memory().with_events().await;
     let claimed = outbox.store.claim(&queue(), 2).await.unwrap();
-    let retry = Settlement::Retry { delay: seconds(3600), error: "later".into() };
+    let retry = Settlement::Retry { delay: seconds(3600), error: "later".into(), uncertain: false };
     outbox.store.settle(&queue(), vec![(claimed[0].lease, retry)]).await.unwrap();
     let start = Instant::now();
     assert_eq!(Running::of_orphan(&outbox).end().await, State::Retired { drained: 5 });

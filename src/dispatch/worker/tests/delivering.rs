@@ -14,7 +14,7 @@ async fn pending_and_later_events_are_delivered_in_batches() {
     worker.await.unwrap();
     let sizes: Vec<_> = harness.sends().iter().map(|sent| sent.seqs.len()).collect();
     assert_eq!(sizes, [10, 10, 5, 1]);
-    assert!((0..=25).all(|seq| harness.history(seq) == [Settlement::Delivered]));
+    assert!((0..=25).all(|seq| harness.history(seq) == [Settlement::Delivered { answer: None }]));
     assert_eq!(harness.0.concurrent.lock().1, 2, "as many concurrent calls as allowed");
     assert_eq!(harness.0.outcomes.lock().len(), 26);
     assert!(harness.0.health_changes.lock().is_empty());
@@ -37,7 +37,7 @@ async fn batches_beyond_the_available_calls_wait_for_one() {
     (0..9).for_each(|seq| harness.scale_out(seq));
     harness.run(2, seconds(5)).await;
     assert!(harness.sends().iter().all(|sent| sent.seqs.len() <= 2));
-    assert!((0..9).all(|seq| harness.history(seq) == [Settlement::Delivered]));
+    assert!((0..9).all(|seq| harness.history(seq) == [Settlement::Delivered { answer: None }]));
     assert_eq!(harness.0.concurrent.lock().1, 2);
 }
 
@@ -59,7 +59,7 @@ async fn a_failed_entry_is_retried_with_backoff_and_does_not_block_the_others() 
         .history(1)
         .iter()
         .filter_map(|settlement| match settlement {
-            Settlement::Retry { delay, error } => Some((*delay, error.clone())),
+            Settlement::Retry { delay, error, .. } => Some((*delay, error.clone())),
             _ => None,
         })
         .collect();
@@ -99,8 +99,24 @@ async fn a_permanent_failure_is_a_dead_letter_at_once() {
     tokio::time::sleep(seconds(1)).await;
     stop.cancel();
     worker.await.unwrap();
-    assert_eq!(harness.history(0), [Settlement::Delivered]);
-    assert_eq!(harness.history(1), [Settlement::Dead { error: "invalid character".into() }]);
-    assert_eq!(harness.history(2), [Settlement::Dead { error: "too large".into() }]);
+    assert_eq!(harness.history(0), [Settlement::Delivered { answer: None }]);
+    assert_eq!(
+        harness.history(1),
+        [Settlement::Dead {
+            error: "invalid character".into(),
+            cause: GiveUp::Rejected,
+            called: true,
+            uncertain: false
+        }]
+    );
+    assert_eq!(
+        harness.history(2),
+        [Settlement::Dead {
+            error: "too large".into(),
+            cause: GiveUp::Rejected,
+            called: true,
+            uncertain: false
+        }]
+    );
     assert!(harness.0.health_changes.lock().is_empty(), "a permanent failure does not affect the health");
 }

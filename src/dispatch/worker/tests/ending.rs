@@ -11,7 +11,7 @@ async fn a_drain_finishes_calls_in_flight_and_claims_nothing() {
     harness.scale_out(4);
     stop.cancel();
     tokio::time::timeout(seconds(8), worker).await.unwrap().unwrap();
-    assert!((0..4).all(|seq| harness.history(seq) == [Settlement::Delivered]));
+    assert!((0..4).all(|seq| harness.history(seq) == [Settlement::Delivered { answer: None }]));
     assert_eq!(harness.history(4), [], "it stays in the store");
     harness.assert_none_claimed();
 }
@@ -47,7 +47,7 @@ async fn a_failed_settlement_is_retried_without_sending_again() {
     (0..3).for_each(|seq| harness.scale_out(seq));
     harness.run(4, seconds(60)).await;
     assert_eq!(harness.sends().len(), 1);
-    assert!((0..3).all(|seq| harness.history(seq) == [Settlement::Delivered]));
+    assert!((0..3).all(|seq| harness.history(seq) == [Settlement::Delivered { answer: None }]));
     assert!(harness.0.faults.lock().settles.is_empty());
 }
 
@@ -60,7 +60,7 @@ async fn a_drain_waits_for_settlements() {
     tokio::time::sleep(Duration::from_millis(5)).await;
     stop.cancel();
     worker.await.unwrap();
-    assert_eq!(harness.history(1), [Settlement::Delivered]);
+    assert_eq!(harness.history(1), [Settlement::Delivered { answer: None }]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -69,7 +69,7 @@ async fn a_failed_claim_is_retried() {
     harness.0.faults.lock().claims = vec![Error::Unavailable("locked".into()); 9];
     harness.scale_out(1);
     harness.run(1, seconds(60)).await;
-    assert_eq!(harness.history(1), [Settlement::Delivered]);
+    assert_eq!(harness.history(1), [Settlement::Delivered { answer: None }]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -130,7 +130,7 @@ async fn a_function_gets_the_events_of_a_target_in_their_order_one_at_a_time() {
     let function = Lambda::new(lambda_client(&stub), &settings);
     let worker =
         tokio::spawn(Worker::new(options, harness.clone(), function, harness.clone()).run(stop.clone()));
-    let answered = Settlement::Answered { answer: "{}".into() };
+    let answered = Settlement::Delivered { answer: Some("{}".into()) };
     tokio::time::timeout(seconds(30), async {
         while !(0..30).all(|seq| harness.history(seq).last() == Some(&answered)) {
             tokio::time::sleep(Duration::from_millis(5)).await;

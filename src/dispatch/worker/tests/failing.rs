@@ -53,7 +53,7 @@ async fn an_expired_delivery_is_given_up_and_never_sent() {
     harness.insert(4, "d", &stub::event(4, "d", "notify", soon));
     harness.run(1, seconds(2400)).await;
     let given_up = |seq| match harness.history(seq).pop() {
-        Some(Settlement::Dead { error }) => error,
+        Some(Settlement::Dead { error, .. }) => error,
         other => panic!("{other:?}"),
     };
     let last = "; last error: connection refused";
@@ -75,9 +75,14 @@ async fn a_delivery_that_expired_in_the_store_is_a_dead_letter_without_a_call() 
     tokio::time::sleep(seconds(1801)).await;
     harness.scale_out(3);
     harness.run(2, seconds(1)).await;
-    let expired = Settlement::Dead { error: "expired: not delivered within 30m".into() };
+    let expired = Settlement::Dead {
+        error: "expired: not delivered within 30m".into(),
+        cause: GiveUp::Expired,
+        called: false,
+        uncertain: false,
+    };
     assert!((0..3).all(|seq| harness.history(seq) == [expired.clone()]));
-    assert_eq!(harness.history(3), [Settlement::Delivered]);
+    assert_eq!(harness.history(3), [Settlement::Delivered { answer: None }]);
     assert_eq!(harness.sends().into_iter().map(|sent| sent.seqs).collect::<Vec<_>>(), [[3]]);
 }
 
@@ -87,11 +92,11 @@ async fn an_oversized_event_is_given_up_without_a_call() {
     (0..3).for_each(|seq| harness.scale_out(seq));
     harness.emit(3, &"t".repeat(500), "scale_out");
     harness.run(1, seconds(1)).await;
-    let Some(Settlement::Dead { error }) = harness.history(3).pop() else {
+    let Some(Settlement::Dead { error, .. }) = harness.history(3).pop() else {
         panic!("{:?}", harness.history(3))
     };
     assert!(error.starts_with("too large: ") && error.ends_with(" bytes, the limit is 500"), "{error}");
-    assert!((0..3).all(|seq| harness.history(seq) == [Settlement::Delivered]));
+    assert!((0..3).all(|seq| harness.history(seq) == [Settlement::Delivered { answer: None }]));
     assert_eq!(harness.sends().into_iter().map(|sent| sent.seqs).collect::<Vec<_>>(), [[0, 1, 2]]);
 }
 
@@ -154,7 +159,7 @@ async fn the_answer_of_the_destination_is_stored() {
     });
     harness.scale_out(7);
     harness.run(1, seconds(1)).await;
-    assert_eq!(harness.history(7), [Settlement::Answered { answer: "did 7".into() }]);
+    assert_eq!(harness.history(7), [Settlement::Delivered { answer: Some("did 7".into()) }]);
     assert_eq!(harness.0.outcomes.lock()[0].0, Outcome::Delivered);
 }
 
@@ -240,8 +245,20 @@ async fn an_event_that_fails_a_whole_call_is_isolated_by_bisection() {
     });
     (0..10).for_each(|seq| harness.scale_out(seq));
     harness.run(1, seconds(1)).await;
-    assert!((0..10).filter(|&seq| seq != 1).all(|seq| harness.history(seq) == [Settlement::Delivered]));
-    assert_eq!(harness.history(1), [Settlement::Dead { error: "too large".into() }]);
+    assert!(
+        (0..10)
+            .filter(|&seq| seq != 1)
+            .all(|seq| harness.history(seq) == [Settlement::Delivered { answer: None }])
+    );
+    assert_eq!(
+        harness.history(1),
+        [Settlement::Dead {
+            error: "too large".into(),
+            cause: GiveUp::Rejected,
+            called: true,
+            uncertain: false
+        }]
+    );
     let sizes: Vec<_> = harness.sends().iter().map(|sent| sent.seqs.len()).collect();
     assert_eq!(sizes, [10, 5, 2, 1, 1, 3, 5], "by bisection");
 
@@ -293,8 +310,16 @@ async fn an_unreadable_event_is_a_dead_letter_with_the_reason() {
     harness.scale_out(2);
     harness.run(1, seconds(1)).await;
     let expected = "the event cannot be read: missing field `id`";
-    assert_eq!(harness.history(1), [Settlement::Dead { error: expected.into() }]);
-    assert_eq!(harness.history(2), [Settlement::Delivered]);
+    assert_eq!(
+        harness.history(1),
+        [Settlement::Dead {
+            error: expected.into(),
+            cause: GiveUp::Rejected,
+            called: false,
+            uncertain: false
+        }]
+    );
+    assert_eq!(harness.history(2), [Settlement::Delivered { answer: None }]);
     let outcomes = harness.0.outcomes.lock();
     assert!(outcomes.contains(&(Outcome::Dead, None)), "{outcomes:?}");
 }

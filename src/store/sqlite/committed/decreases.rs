@@ -7,7 +7,6 @@ use super::index::Fingerprint;
 use super::lane_changes::LaneChanges;
 use crate::domain::name::Name;
 use crate::store::fast_map::{Map, Set};
-use crate::store::lane::Outcome;
 use crate::store::undelivered_decreases::UndeliveredDecreases;
 
 /// The undelivered decreases of the last commit. Targets are identified by the hash of their key, because a
@@ -29,9 +28,7 @@ impl DecreaseTracker {
     ) {
         let none = self.undelivered.is_empty();
         for (name, lane_changes) in lanes.iter().filter(|_| !none) {
-            for one in lane_changes.settlements.iter().filter(|one| one.outcome != Outcome::Retry) {
-                self.undelivered.mark_settled(one.seq.0, name);
-            }
+            lane_changes.finished().for_each(|seq| self.undelivered.mark_settled(seq, name));
         }
         // Added last: a dead letter that is redriven in the same batch is in both.
         self.undelivered.merge(added);

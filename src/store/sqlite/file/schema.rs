@@ -156,6 +156,7 @@ fn check_integrity(writer: &Connection) -> rusqlite::Result<Option<String>> {
         "controls",
         "tally",
         "recheck_queue",
+        "delivery_rechecks",
         "dictionaries",
         "wall_clock_steps",
     ];
@@ -178,6 +179,7 @@ fn check_integrity(writer: &Connection) -> rusqlite::Result<Option<String>> {
         ("texts", "first"),
         ("history", "target, at, record"),
         ("deliveries", "destination, event"),
+        ("receipts", "destination, first"),
         ("retired_targets", "hash, id"),
         ("former_targets", "hash, id"),
     ] {
@@ -241,7 +243,7 @@ mod tests {
             assert_eq!(opened.created, Time::from_nanos(7), "of schema {version}");
             let found = opened.writer.pragma_query_value(None, "user_version", |row| row.get::<_, usize>(0));
             assert_eq!(found.unwrap(), MIGRATIONS.len());
-            opened.writer.execute("INSERT INTO audit VALUES (1, 9, 'ann', 'pause', '{}', -7)", []).unwrap();
+            opened.writer.execute("INSERT INTO receipts VALUES (1, 2, 3, x'00')", []).unwrap();
         }
     }
 }
