@@ -115,6 +115,7 @@ impl World {
         let context = Context {
             rules: &self.settings.rules,
             now,
+            wall: now,
             created: Time::from_millis(0),
             policy: Policy {
                 last_resolve_retention: Duration::from_secs(3600),

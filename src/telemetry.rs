@@ -26,6 +26,7 @@ use crate::domain::engine::EvaluatedAlert;
 use crate::domain::name::Name;
 use crate::domain::notification::Status;
 use crate::domain::summary::Summary;
+use crate::domain::time::{ClockReading, Time};
 use crate::domain::verdict::Verdict;
 use crate::store::{Backlog, Tally};
 
@@ -125,6 +126,8 @@ pub struct Metrics {
     deferred: Family<VerdictLabels, Gauge>,
     paused: Gauge,
     unreadable_rows: Gauge,
+    due_lag_seconds: SecondsGauge,
+    clock_offset_seconds: SecondsGauge,
     config_successful: Gauge,
     config_success_time: SecondsGauge,
 }
@@ -165,6 +168,8 @@ impl Metrics {
             deferred: Family::default(),
             paused: Gauge::default(),
             unreadable_rows: Gauge::default(),
+            due_lag_seconds: Gauge::default(),
+            clock_offset_seconds: Gauge::default(),
             config_successful: Gauge::default(),
             config_success_time: Gauge::default(),
         };
@@ -245,6 +250,16 @@ impl Metrics {
             "store_unreadable_rows",
             "Rows of the store that were found unreadable; each concerns one target",
             self.unreadable_rows.clone(),
+        );
+        bridge.register(
+            "due_lag_seconds",
+            "Seconds for which the target that is due first has been waiting to be processed; 0 if none is due",
+            self.due_lag_seconds.clone(),
+        );
+        bridge.register(
+            "clock_offset_seconds",
+            "The store's clock, by which all waits are measured, minus the wall clock, in seconds",
+            self.clock_offset_seconds.clone(),
         );
         bridge.register(
             "config_last_reload_successful",
@@ -378,6 +393,13 @@ impl Metrics {
     /// Sets the gauge of unreadable rows.
     pub fn set_unreadable_rows(&self, count: usize) {
         self.unreadable_rows.set(i64::try_from(count).unwrap_or(i64::MAX));
+    }
+
+    /// Sets the gauges of time: the difference of the clocks, and the delay of the target that is `due` first by the
+    /// store's clock.
+    pub fn set_clock_gauges(&self, clock: ClockReading, due: Option<Time>) {
+        self.clock_offset_seconds.set(clock.ahead_nanos() as f64 / 1e9);
+        self.due_lag_seconds.set(due.map_or(Duration::ZERO, |due| clock.now.since(due)).as_secs_f64());
     }
 
     /// Records a load of the configuration: successful at the Unix time `at`, or failed (`None`).

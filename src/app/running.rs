@@ -19,11 +19,13 @@ use crate::http::Services;
 use crate::kinds::Settings;
 use crate::ops::api::ConfigurationStatus;
 use crate::ops::{Actor, Deps, Lifecycle, Ops, ReloadError, ReloadHandle, ReloadTrail};
-use crate::store::{Sqlite, Store};
+use crate::store::{ClockChange, ClockComparison, Sqlite, Store};
 use crate::telemetry::Metrics;
 
 /// The interval of pruning.
 const PRUNE_INTERVAL: Duration = Duration::from_secs(60);
+/// The interval at which the clocks are compared.
+const CLOCK_INTERVAL: Duration = Duration::from_secs(1);
 /// The part of `drain_timeout` that is reserved for closing the store, but at most a quarter of it.
 const STORE_CLOSE_RESERVE: Duration = Duration::from_secs(2);
 
@@ -43,6 +45,7 @@ pub(super) struct RunningBridge {
     /// Watches for reception gaps.
     reception_task: JoinHandle<()>,
     prune_task: JoinHandle<()>,
+    clock_task: JoinHandle<()>,
 }
 
 impl RunningBridge {
@@ -100,6 +103,7 @@ impl RunningBridge {
         let loaded_at = wall_clock().to_millis_string();
         let configuration = ConfigurationStatus { loaded_at, last_error: None, needs_restart: Vec::new() };
         let prune_task = tokio::spawn(prune(store.clone(), settings.clone(), background.clone()));
+        let clock_task = tokio::spawn(compare_clocks(store.clone(), background.clone()));
         let reloader = Reloader {
             origin,
             settings,
@@ -120,6 +124,7 @@ impl RunningBridge {
             due_task,
             reception_task,
             prune_task,
+            clock_task,
         }))
     }
 
@@ -174,7 +179,8 @@ impl RunningBridge {
 
     /// Answers the requests in flight, settles claimed deliveries and closes the store, within `timeout`.
     pub(super) async fn drain(self, webhook: &Listener, admin_api: &Listener, timeout: Duration) {
-        let Self { workers, reloader, background, due_task, reception_task, prune_task, .. } = self;
+        let Self { workers, reloader, background, due_task, reception_task, prune_task, clock_task, .. } =
+            self;
         let deadline = Instant::now() + timeout;
         // A hanging sender or destination must not use up the time for closing the store.
         let listeners_deadline =
@@ -187,7 +193,7 @@ impl RunningBridge {
             if !due_task.is_finished() {
                 drop(due_task.await);
             }
-            drop(tokio::join!(reception_task, prune_task));
+            drop(tokio::join!(reception_task, prune_task, clock_task));
             // The last write before the store is closed: it tells the next process when this one has stopped.
             reloader.bridge.commit_gaps().await;
         };
@@ -229,6 +235,28 @@ async fn prune(store: Store, settings: Arc<ArcSwap<Settings>>, stop: Cancellatio
         tokio::select! {
             () = stop.cancelled() => return,
             () = tokio::time::sleep(pause) => {}
+        }
+    }
+}
+
+/// Logs when the store's clock and the wall clock begin to differ, and when they agree again.
+async fn compare_clocks(store: Store, stop: CancellationToken) {
+    let mut comparison = ClockComparison::default();
+    loop {
+        let reading = store.clock();
+        let (store_clock, wall_clock) = (reading.now.to_millis_string(), reading.wall.to_millis_string());
+        match comparison.compare(reading) {
+            Some(ClockChange::Differ) => {
+                tracing::warn!(store_clock, wall_clock, "the wall clock differs from the store's clock");
+            }
+            Some(ClockChange::Agree) => {
+                tracing::info!(store_clock, wall_clock, "the wall clock agrees with the store's clock");
+            }
+            None => {}
+        }
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = tokio::time::sleep(CLOCK_INTERVAL) => {}
         }
     }
 }

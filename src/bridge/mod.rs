@@ -306,8 +306,8 @@ impl Bridge {
             tokio::select! {
                 () = stop.cancelled() => return,
                 changed = next.changed() => if changed.is_err() { return },
-                () = sleep(delay) => {
-                    if let Err((target, error)) = self.process_due_targets().await {
+                is_due = sleep(delay) => {
+                    if is_due && let Err((target, error)) = self.process_due_targets().await {
                         let target = target.as_ref().map(TargetKey::as_str);
                         tracing::error!(target, %error, "processing due targets failed, retrying");
                         tokio::select! {
@@ -348,11 +348,14 @@ impl Bridge {
     }
 }
 
-/// Never completes without a delay.
-async fn sleep(delay: Option<Duration>) {
+/// Returns whether the delay is over: a long one is interrupted, to be calculated anew. Never completes without a delay.
+async fn sleep(delay: Option<Duration>) -> bool {
     match delay {
         // At least a millisecond, so that the loop does not spin if the clocks differ by less than a tick.
-        Some(delay) => tokio::time::sleep(delay.max(Duration::from_millis(1))).await,
+        Some(delay) => {
+            tokio::time::sleep(delay.clamp(Duration::from_millis(1), store::MAX_SLEEP)).await;
+            delay <= store::MAX_SLEEP
+        }
         None => std::future::pending().await,
     }
 }
@@ -383,6 +386,7 @@ impl RuleSnapshot {
         Context {
             rules: &self.rules,
             now: view.now,
+            wall: view.wall,
             created: view.created,
             policy: self.policy,
             controls,
@@ -411,8 +415,10 @@ impl Work {
 
     fn record(&self, view: &View, decisions: &[Decision]) -> Option<store::Record> {
         match self {
-            Self::Notification(input) => record::for_notification(view.now, input, &view.states, decisions),
-            Self::Due(_) => record::for_due(view.now, &view.states, decisions),
+            Self::Notification(input) => {
+                record::for_notification(view.clock(), input, &view.states, decisions)
+            }
+            Self::Due(_) => record::for_due(view.clock(), &view.states, decisions),
         }
     }
 

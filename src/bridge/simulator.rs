@@ -5,16 +5,21 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
 
 use super::decision_view::{self, ExplainedDecision};
 use super::{Bridge, Explanation};
+use crate::domain::control::{Controls, GapCause, Pause, ReceptionGap};
+use crate::domain::delivery::DestinationState;
 use crate::domain::engine::Policy;
 use crate::domain::name::Name;
 use crate::domain::notification::Notification;
 use crate::domain::source::Source;
 use crate::domain::table::RuleTable;
 use crate::domain::time::Time;
-use crate::store::{self, DeliveryQueue as _, Memory, RecordCursor, RecordQuery, Settlement, Store};
+use crate::store::{
+    self, Changes, DeliveryQueue as _, Keys, Memory, RecordCursor, RecordQuery, Settlement, Store,
+};
 use crate::telemetry::Metrics;
 
 /// The maximum number of due times that one call processes. It bounds a rule that repeats with a short
@@ -28,7 +33,10 @@ pub(crate) struct Simulator {
     bridge: Bridge,
     store: Store,
     clock: Arc<AtomicI64>,
+    sources: BTreeSet<Name>,
     destinations: BTreeSet<Name>,
+    /// How each destination answers; those that are not here are up.
+    destination_states: BTreeMap<Name, DestinationState>,
     /// The id of the last record that was returned.
     last_record: RecordCursor,
 }
@@ -59,6 +67,7 @@ impl Simulator {
         start: Time,
     ) -> Self {
         let clock = Arc::new(AtomicI64::new(start.as_nanos()));
+        let known_sources = sources.keys().cloned().collect();
         let destinations: BTreeSet<Name> =
             rules.rules().iter().flat_map(|rule| &rule.send_to).cloned().collect();
         let names: Vec<Name> = destinations.iter().cloned().collect();
@@ -66,7 +75,15 @@ impl Simulator {
         let read_clock = Arc::new(move || Time::from_nanos(simulated.load(Ordering::Relaxed)));
         let store = Store::Memory(Memory::new(&names, read_clock));
         let bridge = Bridge::new(store.clone(), rules, sources, policy, Metrics::new());
-        Self { bridge, store, clock, destinations, last_record: RecordCursor::BEFORE_ALL }
+        Self {
+            bridge,
+            store,
+            clock,
+            sources: known_sources,
+            destinations,
+            destination_states: BTreeMap::new(),
+            last_record: RecordCursor::BEFORE_ALL,
+        }
     }
 
     /// The simulated time.
@@ -108,6 +125,93 @@ impl Simulator {
         self.deliver().await?;
         // Actions that it has unblocked are due at once.
         self.advance_to(self.now()).await
+    }
+
+    /// Refuses the notifications of a source, or of all, for this long. Nothing is decided until the clock has reached
+    /// the end of the gap.
+    ///
+    /// # Errors
+    /// [`SimulatorError`].
+    pub(crate) async fn gap(
+        &mut self,
+        source: Option<&Name>,
+        length: Duration,
+    ) -> Result<(), SimulatorError> {
+        if let Some(unknown) = source.filter(|source| !self.sources.contains(*source)) {
+            return Err(SimulatorError::UnknownSource(unknown.to_string()));
+        }
+        let sources = source.map_or_else(|| self.sources.clone(), |source| BTreeSet::from([source.clone()]));
+        self.record_gap(sources, length, GapCause::Refused).await
+    }
+
+    /// Does not run for this long. Nothing is decided until the clock has reached the end of the restart.
+    ///
+    /// # Errors
+    /// [`SimulatorError`].
+    pub(crate) async fn restart(&mut self, length: Duration) -> Result<(), SimulatorError> {
+        self.record_gap(self.sources.clone(), length, GapCause::NotRunning).await
+    }
+
+    async fn record_gap(
+        &mut self,
+        sources: BTreeSet<Name>,
+        length: Duration,
+        cause: GapCause,
+    ) -> Result<(), SimulatorError> {
+        let from = self.now();
+        let until = from.after(length);
+        let gap = ReceptionGap { from, until, cause };
+        self.change_controls(move |controls| {
+            for source in &sources {
+                controls.record_gap(source, gap);
+            }
+        })
+        .await?;
+        self.clock.fetch_max(until.as_nanos(), Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Sets a pause, as an operator does.
+    ///
+    /// # Errors
+    /// [`SimulatorError`].
+    pub(crate) async fn pause(&mut self, pause: Pause) -> Result<(), SimulatorError> {
+        self.change_controls(move |controls| {
+            controls.pause(pause.clone());
+        })
+        .await
+    }
+
+    /// Ends all pauses. What they have blocked is due at once.
+    ///
+    /// # Errors
+    /// [`SimulatorError`].
+    pub(crate) async fn resume(&mut self) -> Result<(), SimulatorError> {
+        let now = self.now();
+        self.change_controls(move |controls| {
+            let active: Vec<u64> = controls.pauses(now).map(|pause| pause.id).collect();
+            for id in active {
+                controls.resume(id);
+            }
+        })
+        .await
+    }
+
+    /// Sets how a destination answers from now on.
+    pub(crate) fn set_destination(&mut self, destination: Name, state: DestinationState) {
+        self.destination_states.insert(destination, state);
+    }
+
+    async fn change_controls(
+        &self,
+        change: impl Fn(&mut Controls) + Send + 'static,
+    ) -> Result<(), SimulatorError> {
+        let changed = self.store.transact(Keys::default(), move |view| {
+            let mut controls = (*view.controls).clone();
+            change(&mut controls);
+            (Changes { controls: Some(Arc::new(controls)), ..Changes::default() }, ())
+        });
+        Ok(changed.await?)
     }
 
     /// Explains how a notification would be processed now. Nothing changes.
@@ -164,5 +268,71 @@ impl Simulator {
             }
         }
         Ok(decisions)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::duration;
+    use crate::domain::rate::PerMinute;
+    use crate::domain::template::Templates;
+
+    fn name(text: &str) -> Name {
+        Name::new(text).unwrap()
+    }
+
+    fn simulator(start: Time) -> Simulator {
+        let source = |source: &str| Source {
+            name: name(source),
+            labels: Arc::default(),
+            late_window: Duration::from_mins(6),
+            occurrence_ttl: Duration::from_hours(24),
+            heartbeat: None,
+            ignore_labels: Vec::new(),
+        };
+        let sources = ["prod", "test"].map(|it| (name(it), source(it))).into();
+        let policy = Policy {
+            last_resolve_retention: Duration::ZERO,
+            expired_episode_retention: Duration::ZERO,
+            owed_retention: Duration::ZERO,
+            per_minute: PerMinute { scale_out: 0, scale_in: 0 },
+        };
+        Simulator::new(Arc::new(RuleTable::new(Vec::new(), Templates::new())), sources, policy, start)
+    }
+
+    #[tokio::test]
+    async fn a_gap_is_recorded_for_its_sources_and_the_clock_is_at_its_end() {
+        let start = Time::from_millis(0);
+        let at = |text: &str| start.after(duration::parse(text).unwrap());
+        let mut simulator = simulator(start);
+        let last = |simulator: &Simulator, source: &str| {
+            simulator.store.controls().reception_gaps(&name(source)).map(|gaps| gaps.last)
+        };
+
+        simulator.gap(Some(&name("prod")), Duration::from_mins(3)).await.unwrap();
+        assert_eq!(simulator.now(), at("3m"));
+        let refused = ReceptionGap { from: start, until: at("3m"), cause: GapCause::Refused };
+        assert_eq!((last(&simulator, "prod"), last(&simulator, "test")), (Some(refused), None));
+
+        simulator.advance_to(at("10m")).await.unwrap();
+        simulator.restart(Duration::from_secs(10)).await.unwrap();
+        let restarted = ReceptionGap { from: at("10m"), until: at("10m10s"), cause: GapCause::NotRunning };
+        assert_eq!((last(&simulator, "prod"), last(&simulator, "test")), (Some(restarted), Some(restarted)));
+
+        simulator.advance_to(at("20m")).await.unwrap();
+        simulator.gap(None, Duration::from_mins(1)).await.unwrap();
+        let all = ReceptionGap { from: at("20m"), until: at("21m"), cause: GapCause::Refused };
+        assert_eq!((last(&simulator, "prod"), last(&simulator, "test")), (Some(all), Some(all)));
+        assert!(simulator.gap(Some(&name("other")), Duration::from_mins(1)).await.is_err());
+    }
+
+    #[test]
+    fn a_destination_keeps_its_state_until_it_is_set_again() {
+        let mut simulator = simulator(Time::from_millis(0));
+        for state in [DestinationState::Down, DestinationState::Unknown, DestinationState::Up] {
+            simulator.set_destination(name("queue"), state);
+            assert_eq!(simulator.destination_states.get(&name("queue")), Some(&state));
+        }
     }
 }

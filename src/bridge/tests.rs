@@ -45,3 +45,15 @@ async fn retired_rules_are_released_by_their_last_user() {
     assert!(is_ready(retired_rules.released()).await);
     drop(current);
 }
+
+/// Timers do not count the time in which the machine is suspended.
+#[tokio::test(start_paused = true)]
+async fn a_long_sleep_is_interrupted_to_read_the_clock_again() {
+    let slept = async |delay: Duration| {
+        let start = tokio::time::Instant::now();
+        (sleep(Some(delay)).await, start.elapsed())
+    };
+    let (hour, three) = (Duration::from_secs(3600), Duration::from_secs(3));
+    assert_eq!(slept(hour).await, (false, store::MAX_SLEEP));
+    assert_eq!(slept(three).await, (true, three));
+}

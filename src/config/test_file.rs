@@ -1,5 +1,11 @@
 //! Parses and validates test files: unit tests of rules, run by `scalebridge test`.
 
+mod actions;
+mod names;
+mod notifications;
+mod steps;
+mod times;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
@@ -7,13 +13,16 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::decode::{Fields, entries, list};
+use super::decode::{Fields, Spanned, list};
 use super::diagnostic::{Code, Diagnostics, Location};
 use super::kinds::{DestinationSettings, SourceKind};
-use super::names::{name, named_entries};
-use super::scalar::{any_text, duration, keyword, number, owned_text, text};
-use super::yaml::{Kind, Node};
-use super::{assemble, file, load, scalar, sources};
+use super::names::named_entries;
+use super::scalar::text;
+use super::yaml::Node;
+use super::{assemble, file, load, sources};
+use crate::domain::control::TargetPattern;
+use crate::domain::delivery::DestinationState;
+use crate::domain::direction::Direction;
 use crate::domain::engine::Policy;
 use crate::domain::name::Name;
 use crate::domain::notification::Status;
@@ -23,24 +32,6 @@ use crate::domain::time::Time;
 
 /// The start time of a test without `start`.
 pub const DEFAULT_START_TIME: &str = "2026-01-01T00:00:00Z";
-/// The fields of a decision that `expect` can name.
-const DECISION_FIELDS: [&str; 14] = [
-    "rule",
-    "verdict",
-    "action",
-    "phase",
-    "subject",
-    "target",
-    "detail",
-    "until",
-    "event",
-    "alerts",
-    "episode",
-    "destination",
-    "notification",
-    "truncated",
-];
-
 /// The tests of a file, with the rules that they test.
 #[derive(Debug)]
 pub struct TestFile {
@@ -57,8 +48,10 @@ pub struct TestFile {
 /// A test: steps on a simulated clock.
 #[derive(Debug)]
 pub struct Test {
-    /// The name, which describes what the test verifies.
+    /// The name, which describes what the test verifies. Unique in the file.
     pub name: String,
+    /// The location of the name.
+    pub name_location: Location,
     /// The location of the test.
     pub location: Location,
     /// The time of the simulated clock at offset 0.
@@ -67,17 +60,82 @@ pub struct Test {
     pub steps: Vec<TestStep>,
 }
 
-/// Notifications and expectations at one point in time.
+/// What happens at one point in time, and what is expected then.
 #[derive(Debug)]
 pub struct TestStep {
     /// Offset from the start of the test.
     pub at: Duration,
     /// The location of the step.
     pub location: Location,
-    /// The notifications that arrive.
-    pub notify: Vec<TestNotification>,
+    /// What happens, in the order of the file.
+    pub actions: Vec<TestAction>,
     /// The decisions expected since the previous step; `None` if they are not checked.
     pub expect: Option<Vec<Expected>>,
+}
+
+/// What happens in a step.
+#[derive(Debug)]
+pub enum TestAction {
+    /// A notification arrives.
+    Notify(TestNotification),
+    /// Notifications are refused for this long.
+    Gap {
+        /// The source whose notifications are refused; `None` for all sources.
+        source: Option<Name>,
+        /// The location of the source.
+        source_location: Location,
+        /// The length of the gap; positive.
+        length: Duration,
+    },
+    /// The bridge does not run for this long, which is positive.
+    Restart(Duration),
+    /// An operator pauses actions.
+    Pause(TestPause),
+    /// An operator ends all pauses.
+    Resume,
+    /// A destination answers in another way from now on.
+    Destination {
+        /// The destination.
+        name: Name,
+        /// The location of the name.
+        location: Location,
+        /// How it answers.
+        state: DestinationState,
+    },
+}
+
+/// A pause; an absent condition covers all actions.
+#[derive(Debug)]
+pub struct TestPause {
+    /// Only actions of this rule.
+    pub rule: Option<Name>,
+    /// The location of the rule.
+    pub rule_location: Location,
+    /// Only actions on targets whose key matches.
+    pub target: Option<TargetPattern>,
+    /// Only actions in this direction.
+    pub direction: Option<Direction>,
+    /// When the pause expires; `None` if it lasts until it is resumed.
+    pub until: Option<Time>,
+}
+
+impl TestStep {
+    /// Offset of the end of the step: later than `at` if the bridge does not listen for a while.
+    pub fn end(&self) -> Duration {
+        let lengths = self.actions.iter().map(|action| match action {
+            TestAction::Gap { length, .. } | TestAction::Restart(length) => *length,
+            _ => Duration::ZERO,
+        });
+        lengths.fold(self.at, Duration::saturating_add)
+    }
+
+    /// The notifications that arrive.
+    fn notifications(&self) -> impl Iterator<Item = &TestNotification> {
+        self.actions.iter().filter_map(|action| match action {
+            TestAction::Notify(notification) => Some(notification),
+            _ => None,
+        })
+    }
 }
 
 /// A notification that arrives in a step.
@@ -85,6 +143,8 @@ pub struct TestStep {
 pub struct TestNotification {
     /// The source that sends it.
     pub source: Name,
+    /// The location of the source.
+    pub source_location: Location,
     /// The value of `truncatedAlerts`: the number of omitted alerts.
     pub truncated: u64,
     /// Fields of Alertmanager's body about the group, by JSON name.
@@ -102,7 +162,7 @@ pub struct TestAlert {
     pub labels: BTreeMap<String, String>,
     /// Annotations by name.
     pub annotations: BTreeMap<String, String>,
-    /// `startsAt`; by default the time of the step that first fires the alert.
+    /// `startsAt`; by default the time of the step that first fires the alert, or first fires it again after a resolve.
     pub starts_at: Option<Time>,
     /// `endsAt`; by default the time of the step that resolves the alert.
     pub ends_at: Option<Time>,
@@ -119,6 +179,8 @@ pub struct Expected {
     pub location: Location,
     /// The given fields, as a JSON object.
     pub fields: Value,
+    /// The rule, if one is given.
+    rule: Option<Spanned<String>>,
 }
 
 /// Reads a test file and the rules or configuration that it names, relative to its directory.
@@ -146,7 +208,7 @@ fn test_file<D: DestinationSettings, S: SourceKind>(
 ) -> Option<TestFile> {
     let mut fields = Fields::from_node(root, "tests", diagnostics)?;
     let tested = fields.one_of(&["rules", "config"], RULES_OR_CONFIG);
-    let tests = fields.get("tests", list(test)).unwrap_or_default();
+    let tests = fields.get("tests", list(steps::test)).unwrap_or_default();
     if tests.is_empty() {
         let help = "add one, for example `tests: [{ name: …, steps: [{ at: 0s, notify: …, expect: [] }] }]`";
         let location = fields.location_of("tests");
@@ -169,7 +231,7 @@ fn test_file<D: DestinationSettings, S: SourceKind>(
                 .flatten()
                 .map(|(source, _)| (source.name.clone(), source))
                 .collect();
-            let notifications = tests.iter().flat_map(|test| &test.steps).flat_map(|step| &step.notify);
+            let notifications = tests.iter().flat_map(|test| &test.steps).flat_map(TestStep::notifications);
             let named: BTreeSet<&Name> = notifications
                 .map(|notify| &notify.source)
                 .chain(rules.rules().iter().flat_map(|rule| rule.sources.iter().flatten()))
@@ -178,7 +240,9 @@ fn test_file<D: DestinationSettings, S: SourceKind>(
                 let default = || sources::default_source(name.clone());
                 sources.entry(name.clone()).or_insert_with(default);
             }
-            Some((rules, sources, assemble::default_policy(fields.diagnostics)?))
+            let destinations = rules.rules().iter().flat_map(|rule| rule.send_to.clone()).collect();
+            let policy = assemble::default_policy(fields.diagnostics)?;
+            Some(Tested { rules, sources, destinations, policy })
         }
         Some((_, node)) => {
             if fields.has("sources") {
@@ -191,169 +255,44 @@ fn test_file<D: DestinationSettings, S: SourceKind>(
                     "remove it: the sources are those of the configuration under test",
                 );
             }
-            load_tested_config::<D, S>(node, directory, &tests, fields.diagnostics)
+            load_tested_config::<D, S>(node, directory, fields.diagnostics)
         }
         None => None,
     };
+    names::check_test_names(&tests, fields.diagnostics);
+    if let Some(tested) = &tested {
+        names::check_references(&tests, tested, fields.diagnostics);
+    }
     fields.finish();
-    let (rules, sources, policy) = tested?;
+    let Tested { rules, sources, policy, .. } = tested?;
     Some(TestFile { rules, sources, policy, tests })
+}
+
+/// What the tests can refer to.
+struct Tested {
+    rules: Arc<RuleTable>,
+    sources: BTreeMap<Name, Source>,
+    destinations: BTreeSet<Name>,
+    policy: Policy,
 }
 
 fn load_tested_config<D: DestinationSettings, S: SourceKind>(
     node: &Node,
     directory: &Path,
-    tests: &[Test],
     diagnostics: &mut Diagnostics,
-) -> Option<(Arc<RuleTable>, BTreeMap<Name, Source>, Policy)> {
+) -> Option<Tested> {
     let path = text(node, diagnostics)?;
     // Tests do not depend on the environment.
     match load::<D, S>(&directory.join(path), []) {
         Ok(loaded) => {
             let settings = loaded.settings;
-            let known: Vec<&str> = settings.sources.keys().map(Name::as_str).collect();
-            for step in tests.iter().flat_map(|test| &test.steps) {
-                for notify in step.notify.iter().filter(|one| !settings.sources.contains_key(&one.source)) {
-                    let message = format!("unknown source `{}`", notify.source);
-                    let help = super::suggest::did_you_mean(notify.source.as_str(), &known);
-                    diagnostics.add_with_help(Code::UnknownName, &step.location, message, help);
-                }
-            }
             let policy = settings.policy();
-            Some((settings.rules, settings.sources, policy))
+            let destinations = settings.destinations.keys().cloned().collect();
+            Some(Tested { rules: settings.rules, sources: settings.sources, destinations, policy })
         }
         Err(found) => {
             diagnostics.append(found);
             None
         }
     }
-}
-
-fn test(node: &Node, diagnostics: &mut Diagnostics) -> Option<Test> {
-    let mut fields = Fields::from_node(node, "tests.*", diagnostics)?;
-    let name = fields.get_required("name", "name: three pods make one event", owned_text);
-    let start = fields.get("start", timestamp).or_else(|| Time::parse(DEFAULT_START_TIME).ok())?;
-    let steps = fields.get_required(
-        "steps",
-        "steps: [{ at: 0s, expect: [] }]",
-        list(|node, diagnostics| step(node, start, diagnostics)),
-    );
-    let location = fields.location().clone();
-    fields.finish();
-    let steps = steps?;
-    for pair in steps.windows(2).filter(|pair| pair[1].at < pair[0].at) {
-        let help = "sort the steps by `at`";
-        diagnostics.add_with_help(
-            Code::Contradiction,
-            &pair[1].location,
-            "step is earlier than the previous one",
-            help,
-        );
-    }
-    Some(Test { name: name?, location, start, steps })
-}
-
-fn timestamp(node: &Node, diagnostics: &mut Diagnostics) -> Option<Time> {
-    let text = text(node, diagnostics)?;
-    Time::parse(text).map_err(|error| diagnostics.add(Code::Value, &node.location, error.to_string())).ok()
-}
-
-/// Reads a time: RFC 3339, or a duration relative to the start, negative for earlier times.
-fn relative_time(start: Time) -> impl Fn(&Node, &mut Diagnostics) -> Option<Time> {
-    move |node, diagnostics| {
-        let text = any_text(node, diagnostics)?;
-        if text.contains('T') {
-            return timestamp(node, diagnostics);
-        }
-        let (is_before_start, rest) = text.strip_prefix('-').map_or((false, text), |rest| (true, rest));
-        let length = scalar::duration(
-            &Node { location: node.location.clone(), kind: Kind::Text(rest.to_owned()) },
-            diagnostics,
-        )?;
-        let nanos = i64::try_from(length.as_nanos()).unwrap_or(i64::MAX);
-        let nanos = if is_before_start {
-            start.as_nanos().saturating_sub(nanos)
-        } else {
-            start.as_nanos().saturating_add(nanos)
-        };
-        Some(Time::from_nanos(nanos))
-    }
-}
-
-fn step(node: &Node, start: Time, diagnostics: &mut Diagnostics) -> Option<TestStep> {
-    let mut fields = Fields::from_node(node, "tests.*.steps.*", diagnostics)?;
-    let at = fields.get_required("at", "at: 0s", duration);
-    let notify = fields.get("notify", |node, diagnostics| match node.kind {
-        Kind::List(_) => list(|node, diagnostics| notify(node, start, diagnostics))(node, diagnostics),
-        _ => notify(node, start, diagnostics).map(|one| vec![one]),
-    });
-    let expect = fields.get("expect", |node, diagnostics| {
-        list(|node, diagnostics| expected(node, start, diagnostics))(node, diagnostics)
-    });
-    let location = fields.location().clone();
-    fields.finish();
-    Some(TestStep { at: at?, location, notify: notify.unwrap_or_default(), expect })
-}
-
-fn notify(node: &Node, start: Time, diagnostics: &mut Diagnostics) -> Option<TestNotification> {
-    let mut fields = Fields::from_node(node, "tests.*.notify", diagnostics)?;
-    let source = fields.get_required("source", "source: prod-eu", name);
-    let truncated = fields.get("truncatedAlerts", number::<u64>(0..=i64::from(u32::MAX))).unwrap_or(0);
-    let envelope = ["receiver", "groupKey", "externalURL", "notification_reason"];
-    let envelope = envelope.map(|key| (key, fields.get(key, owned_text)));
-    let alerts =
-        fields.get_required("alerts", "alerts: [{ status: firing, labels: { alertname: Disk } }]", {
-            list(|node, diagnostics| alert(node, start, diagnostics))
-        });
-    fields.finish();
-    let envelope = envelope.into_iter().filter_map(|(key, text)| Some((key, text?))).collect();
-    Some(TestNotification { source: source?, truncated, envelope, alerts: alerts? })
-}
-
-fn alert(node: &Node, start: Time, diagnostics: &mut Diagnostics) -> Option<TestAlert> {
-    let mut fields = Fields::from_node(node, "tests.*.alert", diagnostics)?;
-    let words = [("firing", Status::Firing), ("resolved", Status::Resolved)];
-    let status = fields.get_required("status", "status: firing", keyword(&words));
-    let labels = fields.get_required("labels", "labels: { alertname: Disk }", string_map);
-    let annotations = fields.get("annotations", string_map).unwrap_or_default();
-    let starts_at = fields.get("startsAt", relative_time(start));
-    let ends_at = fields.get("endsAt", relative_time(start));
-    let fingerprint = fields.get("fingerprint", owned_text);
-    let generator_url = fields.get("generatorURL", owned_text);
-    fields.finish();
-    Some(TestAlert {
-        status: status?,
-        labels: labels?,
-        annotations,
-        starts_at,
-        ends_at,
-        fingerprint,
-        generator_url,
-    })
-}
-
-fn string_map(node: &Node, diagnostics: &mut Diagnostics) -> Option<BTreeMap<String, String>> {
-    let mut texts = BTreeMap::new();
-    for (key, value) in entries(node, diagnostics)? {
-        if let Some(text) = any_text(value, diagnostics) {
-            texts.insert(key.name.clone(), text.to_owned());
-        }
-    }
-    Some(texts)
-}
-
-fn expected(node: &Node, start: Time, diagnostics: &mut Diagnostics) -> Option<Expected> {
-    let mut fields = Fields::from_node(node, "tests.*.expect", diagnostics)?;
-    for key in DECISION_FIELDS {
-        fields.lookup(key);
-    }
-    let verdicts = crate::domain::verdict::Verdict::ALL.map(|verdict| (verdict.as_str(), verdict));
-    fields.get("verdict", keyword(&verdicts));
-    let until = fields.get("until", relative_time(start));
-    fields.finish();
-    let mut value = Value::from(node);
-    if let (Some(until), Value::Object(object)) = (until, &mut value) {
-        object.insert("until".to_owned(), until.to_millis_string().into());
-    }
-    Some(Expected { location: node.location.clone(), fields: value })
 }

@@ -12,7 +12,7 @@ use super::health::{CallOutcome, Ticket};
 use super::{Answer, Class, DeliveryReport, Destination, Failure, Observer, Options, Outcome, OutgoingEvent};
 use crate::domain::header::EventHeader;
 use crate::domain::retry::{self, Backoff};
-use crate::domain::time::Time;
+use crate::domain::time::{ClockReading, Time};
 use crate::store::{self, Claimed, DeliveryQueue, Lease, Settlement};
 
 /// The backoff between attempts to claim or settle while the store fails.
@@ -49,7 +49,7 @@ pub(super) enum TaskResult {
 #[derive(Debug)]
 pub(super) struct CompletedCall {
     settled: Vec<SettledDelivery>,
-    /// The store time of the answer, since settling can take long.
+    /// The wall clock at the answer, since settling can take long.
     completed_at: Time,
     /// Whether the call failed as a whole or was throttled. The worker logs that, at most once per interval.
     failed: bool,
@@ -119,7 +119,7 @@ impl<O: DeliveryQueue, D: Destination, V: Observer> Shared<O, D, V> {
         let (settled, call_outcome) = self.send(events, &mut rng).await;
         let completed = CompletedCall {
             settled,
-            completed_at: self.outbox.now(),
+            completed_at: self.outbox.clock().wall,
             failed: matches!(call_outcome, CallOutcome::Failed(_)),
         };
         TaskResult::Sent { ticket, call_outcome, completed }
@@ -158,7 +158,7 @@ impl<O: DeliveryQueue, D: Destination, V: Observer> Shared<O, D, V> {
         events: Vec<OutgoingEvent>,
         rng: &mut fastrand::Rng,
     ) -> (Vec<SettledDelivery>, CallOutcome) {
-        let now = self.outbox.now();
+        let clock = self.outbox.clock();
         let mut settled = Vec::with_capacity(events.len());
         let mut batch = Vec::with_capacity(events.len());
         let superseded = self.superseded(&events).await;
@@ -174,7 +174,7 @@ impl<O: DeliveryQueue, D: Destination, V: Observer> Shared<O, D, V> {
                 settled.push(SettledDelivery::withdrawn(event.lease, Some(event.header), SUPERSEDED));
                 continue;
             }
-            match self.expiry_reason(&event, now).or_else(|| self.oversize_reason(&event)) {
+            match self.expiry_reason(&event, clock).or_else(|| self.oversize_reason(&event)) {
                 Some(reason) => settled.push(SettledDelivery::dead(event.lease, Some(event.header), reason)),
                 None => batch.push(event),
             }
@@ -234,10 +234,10 @@ impl<O: DeliveryQueue, D: Destination, V: Observer> Shared<O, D, V> {
     }
 
     /// Why the event has expired, if it has.
-    fn expiry_reason(&self, event: &OutgoingEvent, now: Time) -> Option<String> {
+    fn expiry_reason(&self, event: &OutgoingEvent, clock: ClockReading) -> Option<String> {
         let Options { max_age, scale_in_max_age, .. } = self.options;
         let max_age = if event.header.decreases_capacity() { scale_in_max_age.min(max_age) } else { max_age };
-        let reason = retry::expiry_reason(now, event.emitted_at, event.header.expirytime, max_age)?;
+        let reason = retry::expiry_reason(clock, event.emitted_at, event.header.expirytime, max_age)?;
         Some(match &event.last_error {
             Some(error) => format!("{reason}; last error: {error}"),
             None => reason.to_string(),

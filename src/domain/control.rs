@@ -18,7 +18,7 @@ use super::name::Name;
 use super::rule::Change;
 use super::source::Source;
 use super::target::{PartialTarget, Target, TargetKey};
-use super::time::Time;
+use super::time::{ClockReading, Time};
 
 /// All controls. The default has none.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -156,6 +156,15 @@ pub struct Pause {
     pub author: String,
     /// The operator's reason.
     pub reason: String,
+}
+
+impl Pause {
+    /// The pause with its times by the wall clock, to be shown.
+    #[must_use]
+    pub fn on_wall(self, clock: ClockReading) -> Self {
+        let (since, until) = (clock.on_wall(self.since), self.until.map(|until| clock.on_wall(until)));
+        Self { since, until, ..self }
+    }
 }
 
 /// A hold: the targets that an open episode of a rule with `hold` covers.

@@ -72,3 +72,29 @@ pub enum DeliveryChangeKind {
     /// The dead letters of the event are closed as replaced.
     Replace,
 }
+
+/// How a destination answers in a simulation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum DestinationState {
+    /// Calls succeed.
+    #[default]
+    Up,
+    /// Calls fail.
+    Down,
+    /// Calls have an unknown outcome: the answer is lost.
+    Unknown,
+}
+
+impl DestinationState {
+    /// All states.
+    pub const ALL: [Self; 3] = [Self::Up, Self::Down, Self::Unknown];
+
+    /// The word in test files.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Up => "up",
+            Self::Down => "down",
+            Self::Unknown => "unknown",
+        }
+    }
+}

@@ -21,7 +21,7 @@ use super::phase::Phase;
 use super::rate::Slot;
 use super::rule::Change;
 use super::small_map::SmallMap;
-use super::time::Time;
+use super::time::{ClockReading, Time};
 use super::trigger::Trigger;
 use super::verdict::Verdict;
 
@@ -420,10 +420,10 @@ pub struct LastResolve {
 
 impl Occurrence {
     /// Whether a firing with this start belongs to a newer occurrence of the same alert, so that the end of
-    /// this one was missed. `starts_at` is compared too, because Prometheus' clock may be ahead of the
-    /// store's.
-    pub fn is_replaced_by(&self, starts_at: Time) -> bool {
-        starts_at > self.heard_at && starts_at > self.starts_at
+    /// this one was missed. `starts_at` is compared too, because Prometheus' clock may be ahead of the wall
+    /// clock.
+    pub fn is_replaced_by(&self, starts_at: Time, clock: ClockReading) -> bool {
+        starts_at > clock.on_wall(self.heard_at) && starts_at > self.starts_at
     }
 }
 

@@ -9,7 +9,6 @@ use crate::domain::duration::format;
 use crate::domain::rule::{Action, Amount, Change, Mode, Repeat, Rule, RuleTarget};
 use crate::domain::source::Source;
 use crate::domain::template::Template;
-use crate::domain::time::Time;
 
 impl Ops {
     /// Lists rules in evaluation order.
@@ -23,7 +22,7 @@ impl Ops {
     /// Lists sources.
     pub(crate) fn sources(&self) -> Vec<SourceView> {
         let settings = self.0.settings.load();
-        let controls = self.0.bridge.controls();
+        let (controls, clock) = (self.0.bridge.controls(), self.0.store.clock());
         let sources = settings.sources.values().map(|source| {
             let heartbeat = controls.heartbeat_of_source(&source.name);
             let settings = source.heartbeat.as_ref();
@@ -43,8 +42,8 @@ impl Ops {
                 heartbeat_timeout: settings.and_then(|heartbeat| heartbeat.timeout).map(format),
                 heartbeat_grace: settings.map(|heartbeat| format(heartbeat.grace)),
                 ignore_labels: source.ignore_labels.clone(),
-                heartbeat_open_since: heartbeat.open_since.map(Time::to_millis_string),
-                heartbeat_ended_at: heartbeat.lost_at.map(Time::to_millis_string),
+                heartbeat_open_since: heartbeat.open_since.map(|at| clock.show(at)),
+                heartbeat_ended_at: heartbeat.lost_at.map(|at| clock.show(at)),
                 late_window: format(source.late_window),
                 occurrence_ttl: format(source.occurrence_ttl),
                 last_gap: last_gap(&controls, source),

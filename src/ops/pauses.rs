@@ -60,7 +60,10 @@ impl Pauses {
             let pause = Pause { id: 0, rule, target, direction, since: view.now, until, author, reason };
             let id = controls.pause(pause.clone());
             let pause = Pause { id, ..pause };
-            let details = AuditDetails { pause: Some(pause.clone().into()), ..AuditDetails::done() };
+            let details = AuditDetails {
+                pause: Some(pause.clone().on_wall(view.clock()).into()),
+                ..AuditDetails::done()
+            };
             let audit = Some(audit::entry(OperatorAct::Pause, &by, details));
             (Changes { controls: Some(Arc::new(controls)), audit, ..Changes::default() }, pause)
         });
@@ -78,7 +81,10 @@ impl Pauses {
         let ended = self.store.transact(Keys::default(), move |view| {
             let mut controls = (*view.controls).clone();
             let Some(pause) = controls.resume(id) else { return (Changes::default(), None) };
-            let details = AuditDetails { pause: Some(pause.clone().into()), ..AuditDetails::done() };
+            let details = AuditDetails {
+                pause: Some(pause.clone().on_wall(view.clock()).into()),
+                ..AuditDetails::done()
+            };
             let audit = Some(audit::entry(OperatorAct::Resume, &by, details));
             (Changes { controls: Some(Arc::new(controls)), audit, ..Changes::default() }, Some(pause))
         });
@@ -93,7 +99,8 @@ impl Pauses {
 impl Ops {
     /// Lists the active pauses, oldest first.
     pub(crate) fn list_pauses(&self) -> Vec<PauseView> {
-        self.pauses().active().into_iter().map(PauseView::from).collect()
+        let clock = self.0.store.clock();
+        self.pauses().active().into_iter().map(|pause| pause.on_wall(clock).into()).collect()
     }
 
     /// Pauses actions.
@@ -119,7 +126,7 @@ impl Ops {
                 "too many pauses ({MAX_PAUSES}); end some, or use one that covers more actions"
             )));
         }
-        Ok(pauses.pause(by, request).await?.into())
+        Ok(pauses.pause(by, request).await?.on_wall(self.0.store.clock()).into())
     }
 
     /// Ends a pause.
@@ -133,6 +140,6 @@ impl Ops {
         let ended = self.pauses().resume(by, id).await?;
         let ended =
             ended.ok_or_else(|| Error::NotFound(format!("no active pause {id}; it may have ended")))?;
-        Ok(ended.into())
+        Ok(ended.on_wall(self.0.store.clock()).into())
     }
 }

@@ -13,7 +13,7 @@ impl Ops {
         Status {
             version: env!("CARGO_PKG_VERSION").into(),
             phase: deps.lifecycle.phase().as_str().into(),
-            now: deps.store.now().to_millis_string(),
+            now: deps.store.clock().wall.to_millis_string(),
             configuration: deps.configuration.load().as_ref().clone(),
             rules: settings.rules.rules().len(),
             sources: settings.sources.len(),

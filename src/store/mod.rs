@@ -48,12 +48,14 @@ use crate::domain::alert_key::AlertKey;
 use crate::domain::control::Controls;
 use crate::domain::name::Name;
 use crate::domain::target::TargetKey;
-use crate::domain::time::Time;
+use crate::domain::time::{ClockReading, Time};
 
 pub(crate) use audit::{AuditEntry, AuditPage, AuditQuery, AuditWrite, StoredAuditEntry};
+pub(crate) use clock::{ClockChange, ClockComparison};
 pub(crate) use dead_letters::{DeadLetter, DeadLetterError, DeliveryId, Redrive};
 use history::History;
 pub use lane::MAX_WINDOW_BYTES;
+pub(crate) use lanes::MAX_SLEEP;
 pub use memory::Memory;
 use outbox::Outbox;
 pub(crate) use outbox::{Backlog, Claimed, DestinationStats, EventSeq, Lease, Retries};
@@ -152,9 +154,14 @@ impl Store {
         delegate!(self, store => store.next_due())
     }
 
+    /// The current moment by the store's clock and by the wall clock.
+    pub fn clock(&self) -> ClockReading {
+        delegate!(self, store => store.clock())
+    }
+
     /// The store's time.
     pub fn now(&self) -> Time {
-        delegate!(self, store => store.now())
+        self.clock().now
     }
 
     /// The last time that was stored when this process opened the store; `None` if the store is new.
@@ -396,7 +403,7 @@ impl DeliveryQueue for Store {
         delegate!(self, store => store.wait(destination).await);
     }
 
-    fn now(&self) -> Time {
-        Self::now(self)
+    fn clock(&self) -> ClockReading {
+        Self::clock(self)
     }
 }

@@ -8,7 +8,7 @@ use super::audit::AuditWrite;
 use super::dead_letters::{DeadLetter, DeadLetterError, DeliveryId, Redrive};
 use crate::domain::header::EncodedEvent;
 use crate::domain::name::Name;
-use crate::domain::time::Time;
+use crate::domain::time::{ClockReading, Time};
 
 /// The operations of a delivery worker.
 pub trait DeliveryQueue: Clone + Send + Sync + 'static {
@@ -49,8 +49,13 @@ pub trait DeliveryQueue: Clone + Send + Sync + 'static {
     /// wake-ups are possible.
     fn wait(&self, destination: &Name) -> impl Future<Output = ()> + Send;
 
+    /// The current moment by the store's clock and by the wall clock.
+    fn clock(&self) -> ClockReading;
+
     /// The store's time.
-    fn now(&self) -> Time;
+    fn now(&self) -> Time {
+        self.clock().now
+    }
 }
 
 /// Destinations with their deliveries and dead letters.

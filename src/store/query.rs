@@ -17,9 +17,9 @@ use crate::domain::time::Time;
 pub struct RecordQuery {
     /// Only records about this target.
     pub target: Option<TargetKey>,
-    /// Inclusive lower bound of the time.
+    /// Inclusive lower bound of the time, by the wall clock.
     pub from: Time,
-    /// Inclusive upper bound of the time.
+    /// Inclusive upper bound of the time, by the wall clock.
     pub to: Time,
     /// Lower bound of the position.
     pub above: Bound<RecordCursor>,
@@ -113,7 +113,7 @@ pub struct StoredRecord {
 /// An event with its deliveries.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoredEvent {
-    /// When the event was emitted.
+    /// When the event was emitted, by the store's clock.
     pub emitted_at: Time,
     /// The event as it was encoded.
     pub body: String,
@@ -135,7 +135,7 @@ pub struct Delivery {
     pub error: Option<String>,
     /// The destination's answer, if it is stored.
     pub answer: Option<String>,
-    /// When the next attempt is due.
+    /// When the next attempt is due, by the store's clock.
     pub due: Option<Time>,
 }
 

@@ -7,6 +7,7 @@ mod audit;
 mod backlog;
 mod characters;
 mod cli;
+mod clocks;
 mod delivery;
 mod docs;
 mod end_to_end;

@@ -28,7 +28,7 @@ const DESTINATIONS: [&str; 4] = ["journal", "scaler", "short", "slow"];
 const RENAMED: [(&str, &str); 3] =
     [("texts", "event_blocks"), ("watching", "recheck_queue"), ("former_targets", "retired_targets")];
 /// Tables that schema 4 did not have.
-const ADDED: [&str; 1] = ["audit"];
+const ADDED: [&str; 2] = ["audit", "wall_clock_steps"];
 /// Tables that only earlier schemas have: since schema 7, states are compressed with a dictionary of the program.
 const REMOVED: [&str; 1] = ["samples"];
 /// The columns of `targets` that schema 7 encodes anew.
@@ -73,7 +73,10 @@ fn tables(database: &Connection) -> BTreeMap<String, Rows> {
         let mut rows = database.prepare(&format!("SELECT * FROM {table}")).expect("a query");
         let columns = 0..rows.column_count();
         let is_encoded_anew = |column: &usize| table == "targets" && ENCODED_ANEW.contains(column);
-        let columns: Vec<usize> = columns.filter(|column| !is_encoded_anew(column)).collect();
+        // Of schema 8; not in the fixture.
+        let added = rows.column_index("ahead").ok();
+        let columns: Vec<usize> =
+            columns.filter(|column| !is_encoded_anew(column) && added != Some(*column)).collect();
         let rows = rows.query_map([], |row| columns.iter().map(|&column| row.get(column)).collect());
         let rows = rows.expect("rows").collect::<Result<Rows, _>>().expect("rows");
         let renamed = RENAMED.iter().find(|(before, _)| *before == table);
@@ -140,7 +143,7 @@ async fn a_store_of_schema_4_opens_with_all_its_rows_and_the_bridge_goes_on_with
     let states_after = states(&database, &format!("SELECT id, state, {text} FROM targets"));
     assert_eq!(states_after, states_before, "the same states");
     let version = database.pragma_query_value(None, "user_version", |row| row.get::<_, i64>(0));
-    assert_eq!(version.expect("a version"), 7);
+    assert_eq!(version.expect("a version"), 8);
     drop(database);
     check_states(&store).await;
     check_dead_letters(&store).await;

@@ -48,9 +48,6 @@ impl Status {
                     let headers = [
                         "SOURCE",
                         "HEARTBEAT",
-                        "EQUAL",
-                        "TIMEOUT",
-                        "GRACE",
                         "OPEN SINCE",
                         "IGNORED LABELS",
                         "LAST GAP",
@@ -121,16 +118,27 @@ fn destination_row(destination: &DestinationView) -> Vec<String> {
 
 /// The time until which a gap blocks decreases is shown while it is not over. Both times have the same format, so they
 /// are compared as text.
+/// The matchers of the heartbeat and the settings beside them: `alertname="Watchdog", equal cluster, grace 15m`.
+fn heartbeat_cell(source: &SourceView) -> String {
+    let mut shown = list_cell(&source.heartbeat);
+    if !source.heartbeat_equal.is_empty() {
+        shown += &format!(", equal {}", list_cell(&source.heartbeat_equal));
+    }
+    for (name, length) in [("timeout", &source.heartbeat_timeout), ("grace", &source.heartbeat_grace)] {
+        if let Some(length) = length {
+            shown += &format!(", {name} {}", cell(length));
+        }
+    }
+    shown
+}
+
 fn source_row(source: &SourceView, now: &str) -> Vec<String> {
     let last_gap = source.last_gap.as_ref();
     let shown = |gap: &ReceptionGapView| format!("{} at {}", gap.cause, cell(&gap.until));
     let blocking = last_gap.filter(|gap| gap.no_decrease_before.as_str() > now);
     vec![
         cell(&source.name),
-        list_cell(&source.heartbeat),
-        list_cell(&source.heartbeat_equal),
-        optional_cell(source.heartbeat_timeout.as_deref()),
-        optional_cell(source.heartbeat_grace.as_deref()),
+        heartbeat_cell(source),
         optional_cell(source.heartbeat_open_since.as_deref()),
         list_cell(&source.ignore_labels),
         last_gap.map_or_else(|| "-".to_owned(), shown),
@@ -232,5 +240,31 @@ impl Reload {
             (Err(error), _) => return error.report(),
         }
         ExitCode::SUCCESS
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_heartbeat_is_shown_with_the_settings_beside_it() {
+        let source = |json: serde_json::Value| -> SourceView {
+            let mut whole = json!({
+                "name": "prod", "labels": {}, "heartbeat": [], "heartbeat_equal": [], "heartbeat_timeout": null,
+                "heartbeat_grace": null, "ignore_labels": [], "heartbeat_open_since": null, "late_window": "6m",
+                "occurrence_ttl": "1d",
+            });
+            for (key, value) in json.as_object().unwrap() {
+                whole[key] = value.clone();
+            }
+            serde_json::from_value(whole).unwrap()
+        };
+        assert_eq!(heartbeat_cell(&source(json!({}))), "-");
+        let shown = heartbeat_cell(&source(json!({
+            "heartbeat": ["alertname=\"Watchdog\""], "heartbeat_equal": ["cluster", "prometheus"],
+            "heartbeat_timeout": "11m", "heartbeat_grace": "0s",
+        })));
+        assert_eq!(shown, "alertname=\"Watchdog\", equal cluster prometheus, timeout 11m, grace 0s");
     }
 }

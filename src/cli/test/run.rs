@@ -9,7 +9,10 @@ use crate::bridge::decision_view::ExplainedDecision;
 use crate::bridge::{Simulator, SimulatorError};
 use crate::cli::output::escape_control_chars;
 use crate::config::diagnostic::Location;
-use crate::config::test_file::{Expected, Test, TestAlert, TestFile, TestNotification};
+use crate::config::test_file::{
+    Expected, Test, TestAction, TestAlert, TestFile, TestNotification, TestPause,
+};
+use crate::domain::control::Pause;
 use crate::domain::duration::format;
 use crate::domain::fingerprint;
 use crate::domain::name::Name;
@@ -29,7 +32,7 @@ pub(crate) struct Failure {
     pub message: String,
 }
 
-/// The start of each firing alert, used when a later step mentions the alert without `starts_at`.
+/// The start of each firing alert, used when a later step mentions the alert without `startsAt`.
 type StartTimes = BTreeMap<(Name, String), Time>;
 
 /// Runs a test and returns its failures. The first one usually causes the others.
@@ -39,18 +42,13 @@ pub(crate) async fn run(test_file: &TestFile, test: &Test) -> Result<Vec<Failure
     let mut start_times = StartTimes::new();
     let mut failures = Vec::new();
     for step in &test.steps {
-        let now = test.start.after(step.at);
-        let mut decided = simulator.advance_to(now).await?;
-        for notify in &step.notify {
-            let body = body(notify, now, &mut start_times);
-            // Parsed like the body of a webhook request.
-            match SourceKind::default().parse(body.to_string().as_bytes()) {
-                Ok(notification) => {
-                    decided.extend(simulator.notify(notify.source.as_str(), notification).await?);
-                }
-                Err(error) => {
-                    failures.push(Failure { location: step.location.clone(), message: error.to_string() });
-                }
+        let mut decided = simulator.advance_to(test.start.after(step.at)).await?;
+        for action in &step.actions {
+            // What is due at the end of a gap is decided before something else happens.
+            decided.extend(simulator.advance_to(simulator.now()).await?);
+            match execute(action, &mut simulator, &mut start_times).await? {
+                Ok(decisions) => decided.extend(decisions),
+                Err(message) => failures.push(Failure { location: step.location.clone(), message }),
             }
         }
         if let Some(expected) = &step.expect
@@ -61,6 +59,51 @@ pub(crate) async fn run(test_file: &TestFile, test: &Test) -> Result<Vec<Failure
         }
     }
     Ok(failures)
+}
+
+/// Executes an action of a step. Returns the decisions, or why a notification cannot be parsed.
+async fn execute(
+    action: &TestAction,
+    simulator: &mut Simulator,
+    start_times: &mut StartTimes,
+) -> Result<Result<Vec<ExplainedDecision>, String>, SimulatorError> {
+    let now = simulator.now();
+    match action {
+        TestAction::Notify(notify) => {
+            let body = body(notify, now, start_times);
+            // Parsed like the body of a webhook request.
+            return match SourceKind::default().parse(body.to_string().as_bytes()) {
+                Ok(notification) => Ok(Ok(simulator.notify(notify.source.as_str(), notification).await?)),
+                Err(error) => Ok(Err(error.to_string())),
+            };
+        }
+        // What has become due until the end of a gap belongs to the next step.
+        TestAction::Gap { source, length, .. } => {
+            simulator.gap(source.as_ref(), *length).await?;
+            return Ok(Ok(Vec::new()));
+        }
+        TestAction::Restart(length) => {
+            simulator.restart(*length).await?;
+            return Ok(Ok(Vec::new()));
+        }
+        TestAction::Pause(pause) => simulator.pause(pause_since(pause, now)).await?,
+        TestAction::Resume => simulator.resume().await?,
+        TestAction::Destination { name, state, .. } => simulator.set_destination(name.clone(), *state),
+    }
+    Ok(Ok(simulator.advance_to(now).await?))
+}
+
+fn pause_since(pause: &TestPause, since: Time) -> Pause {
+    Pause {
+        id: 0,
+        rule: pause.rule.clone(),
+        target: pause.target.clone(),
+        direction: pause.direction,
+        since,
+        until: pause.until,
+        author: "test".to_owned(),
+        reason: String::new(),
+    }
 }
 
 fn body(notify: &TestNotification, now: Time, start_times: &mut StartTimes) -> Value {

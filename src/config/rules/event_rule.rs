@@ -10,7 +10,7 @@ use super::body::{RuleBody, SendTo};
 use super::context::ActionContext;
 use super::defaults::{Defaults, budget, limits};
 use super::pairing;
-use super::rule::RuleSpans;
+use super::spans::RuleSpans;
 use super::target::{target, template};
 use crate::domain::rule::RuleTarget;
 use crate::domain::template::{Template, Templates};

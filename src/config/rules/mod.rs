@@ -9,6 +9,7 @@ mod event_rule;
 mod hold;
 mod pairing;
 mod rule;
+mod spans;
 mod target;
 
 use super::decode::{Fields, list};
@@ -18,7 +19,8 @@ use crate::domain::template::Templates;
 
 pub(super) use body::SendTo;
 use defaults::Defaults;
-pub(super) use rule::{Draft, RuleSpans};
+pub(super) use rule::Draft;
+pub(super) use spans::RuleSpans;
 
 /// Reads the rules of one file in order.
 pub(super) fn file(node: &Node, templates: &mut Templates, diagnostics: &mut Diagnostics) -> Vec<Draft> {

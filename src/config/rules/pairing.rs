@@ -1,7 +1,7 @@
 //! Checks `on_firing` and `on_resolved` of a rule against each other.
 
 use super::super::diagnostic::{Code, Diagnostics};
-use super::rule::RuleSpans;
+use super::spans::RuleSpans;
 use crate::domain::rule::{Amount, Change, FiringAction, ResolvedAction};
 
 /// Reports an `on_resolved` that decreases capacity where `on_firing` adds nothing that it could take back.

@@ -7,9 +7,9 @@ use super::super::names::{name, names};
 use super::super::scalar::{flag, keyword};
 use super::super::settings::Delivery;
 use super::super::yaml::Node;
-use super::action::ACTIONS;
 use super::body::SendTo;
 use super::defaults::{Defaults, MODES};
+use super::spans::RuleSpans;
 use super::target::condition;
 use super::{event_rule, hold};
 use crate::domain::name::Name;
@@ -30,42 +30,6 @@ pub(in crate::config) struct Draft {
     pub spans: RuleSpans,
     /// The rule, without the settings of its destinations.
     pub rule: Option<Rule>,
-}
-
-/// Locations of parts of a rule, for later diagnostics. For an absent part it is the location of the
-/// enclosing one.
-pub(in crate::config) struct RuleSpans {
-    pub matchers: Location,
-    pub target: Location,
-    pub kind: Location,
-    pub hold: Location,
-    /// The action of `on_resolved`.
-    pub resolved_action: Location,
-    /// The key `revert` of the `scale_in` of `on_resolved`.
-    pub revert: Location,
-    /// The stabilization windows of `on_firing` and `on_resolved`.
-    pub window: [Location; 2],
-}
-
-impl RuleSpans {
-    fn from_node(rule: &Node) -> Self {
-        let at = |[outer, inner]: [&str; 2]| {
-            let outer = rule.get(outer).unwrap_or(rule);
-            outer.get(inner).unwrap_or(outer).location.clone()
-        };
-        let resolved = rule.get("on_resolved").unwrap_or(rule);
-        let actions = ACTIONS.iter().find_map(|action| resolved.get(action));
-        let scale_in = resolved.get("scale_in").unwrap_or(resolved);
-        Self {
-            matchers: at(["matchers", ""]),
-            target: at(["target", ""]),
-            kind: at(["target", "kind"]),
-            hold: at(["on_firing", "hold"]),
-            resolved_action: actions.unwrap_or(resolved).location.clone(),
-            revert: scale_in.get("revert").unwrap_or(scale_in).location.clone(),
-            window: ["on_firing", "on_resolved"].map(|phase| at([phase, "stabilization_window"])),
-        }
-    }
 }
 
 pub(super) fn rule(

@@ -28,16 +28,16 @@ pub(super) struct TestsFile<S> {
 #[derive(JsonSchema)]
 #[schemars(deny_unknown_fields)]
 struct Test {
-    /// What the test verifies.
+    /// What the test verifies. Unique in the file.
     name: String,
     /// Start time, RFC 3339. Default 2026-01-01T00:00:00Z.
     #[schemars(extend("format" = "date-time"))]
     start: Option<String>,
-    /// Steps, sorted by `at`.
+    /// Steps, sorted by `at`; at least one.
     steps: Vec<TestStep>,
 }
 
-/// Notifications and expectations at one point in time.
+/// What happens at one point in time, in the order of the keys, and what is expected then.
 #[derive(JsonSchema)]
 #[schemars(deny_unknown_fields)]
 struct TestStep {
@@ -45,9 +45,56 @@ struct TestStep {
     at: Duration,
     /// Notifications that arrive.
     notify: Option<OneOrMore>,
+    /// A reception gap: notifications are refused for this long. The next step must not be before its end.
+    gap: Option<Duration>,
+    /// The source whose notifications are refused; requires `gap`. Default: all sources.
+    source: Option<Name>,
+    /// The bridge does not run for this long, a reception gap of all sources. The next step must not be before its end.
+    restart: Option<Duration>,
+    /// An operator pauses actions.
+    pause: Option<TestPause>,
+    /// An operator ends all pauses: `resume: {}`.
+    resume: Option<TestResume>,
+    /// How destinations answer from now on, by name.
+    destination: Option<BTreeMap<String, DestinationState>>,
     /// Expected decisions since the previous step. All must be listed, except those with the verdicts duplicate,
     /// still_open, no_action, stale, unmatched, condition_false, heartbeat and disabled.
     expect: Option<Vec<Expected>>,
+}
+
+/// A pause. An absent condition covers all actions.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+struct TestPause {
+    /// Only actions of this rule.
+    rule: Option<Name>,
+    /// Only actions on targets whose key matches this pattern; `*` matches any text.
+    target: Option<String>,
+    /// Only actions in this direction.
+    direction: Option<Direction>,
+    /// When the pause expires: RFC 3339, or a duration relative to the start. Without it, it lasts until it is resumed.
+    until: Option<String>,
+}
+
+/// Ends all pauses.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+struct TestResume {}
+
+#[derive(JsonSchema)]
+#[schemars(rename_all = "snake_case")]
+enum Direction {
+    ScaleOut,
+    ScaleIn,
+}
+
+/// `up`: calls succeed. `down`: calls fail. `unknown`: the answer is lost.
+#[derive(JsonSchema)]
+#[schemars(rename_all = "snake_case")]
+enum DestinationState {
+    Up,
+    Down,
+    Unknown,
 }
 
 /// One or more notifications.
@@ -92,12 +139,18 @@ struct TestAlert {
     /// Annotations. Values must be text: quote numbers.
     annotations: Option<BTreeMap<String, String>>,
     /// RFC 3339, or a duration relative to the start, negative for earlier times. Default: the time of the
-    /// step that first fires the alert.
+    /// step that first fires the alert, or first fires it again after a resolve.
     #[schemars(rename = "startsAt")]
     starts_at: Option<String>,
+    /// Another name of `startsAt`.
+    #[schemars(rename = "starts_at")]
+    starts_at_alias: Option<String>,
     /// Format as for `startsAt`. Default: the time of the step that resolves the alert.
     #[schemars(rename = "endsAt")]
     ends_at: Option<String>,
+    /// Another name of `endsAt`.
+    #[schemars(rename = "ends_at")]
+    ends_at_alias: Option<String>,
     /// Default: Alertmanager's hash of the labels.
     fingerprint: Option<String>,
     /// Field of Alertmanager's notification.
@@ -116,7 +169,7 @@ enum Status {
 #[derive(JsonSchema)]
 #[schemars(deny_unknown_fields)]
 struct Expected {
-    /// Name of the rule.
+    /// Name of the rule, which must exist.
     rule: Option<String>,
     /// The verdict of the decision.
     verdict: Option<Verdict>,

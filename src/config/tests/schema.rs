@@ -13,7 +13,7 @@ use crate::kinds::{config_schema, load, read_tests, tests_schema};
 type MakeSchema = fn() -> schemars::Schema;
 
 /// Each map that a reader reads, with its schema and the definition in it.
-const MAPS: [(&str, MakeSchema, &str); 33] = [
+const MAPS: [(&str, MakeSchema, &str); 35] = [
     ("", config_schema, ""),
     ("server", config_schema, "Server"),
     ("admin", config_schema, "Admin"),
@@ -45,6 +45,8 @@ const MAPS: [(&str, MakeSchema, &str); 33] = [
     ("tests", tests_schema, ""),
     ("tests.*", tests_schema, "Test"),
     ("tests.*.steps.*", tests_schema, "TestStep"),
+    ("tests.*.pause", tests_schema, "TestPause"),
+    ("tests.*.resume", tests_schema, "TestResume"),
     ("tests.*.notify", tests_schema, "TestNotification"),
     ("tests.*.alert", tests_schema, "TestAlert"),
 ];
@@ -77,7 +79,7 @@ fn schemas_and_readers_have_the_same_keys() {
                 name: n }\n    on_firing: { notify: {} }\n    send_to: [x]\n";
     std::fs::write(&rules, text).unwrap();
     let tests = "rules: [all.rules.yaml]\ntests:\n  - name: t\n    steps:\n      - at: 0s\n        notify: { source: s, \
-                 alerts: [{ status: firing, labels: {} }] }\n        expect: []\n";
+                 alerts: [{ status: firing, labels: {} }] }\n        pause: {}\n        resume: {}\n        expect: []\n";
     std::fs::write(all.path().join("all.test.yaml"), tests).unwrap();
     read_tests(&all.path().join("all.test.yaml")).unwrap();
     let full = Path::new("tests/config/good/full.yaml");

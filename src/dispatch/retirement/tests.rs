@@ -20,7 +20,7 @@ use crate::dispatch::worker::WorkerGuard;
 use crate::domain::alert_key::AlertKey;
 use crate::domain::state::{LastResolve, TargetState};
 use crate::domain::target::TargetKey;
-use crate::domain::time::Time;
+use crate::domain::time::{ClockReading, Time};
 use crate::store::{
     Changes, Claimed, DeadLetter, DeliveryQueue, EpisodePhase, Error, Keys, Lease, Memory, NewEvent,
     Settlement, Store, View, WallClock,
@@ -193,8 +193,8 @@ impl DeliveryQueue for FaultyOutbox {
         self.shared.released.notified().await;
     }
 
-    fn now(&self) -> Time {
-        self.store.now()
+    fn clock(&self) -> ClockReading {
+        self.store.clock()
     }
 }
 

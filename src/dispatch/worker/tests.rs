@@ -12,7 +12,7 @@ use tokio::sync::Notify;
 use super::*;
 use crate::dispatch::{Answer, DeliveryReport, Limits, Outcome, stub};
 use crate::domain::header::EncodedEvent;
-use crate::domain::time::Time;
+use crate::domain::time::{ClockReading, Time};
 use crate::store::{Claimed, DeliveryQueue, Error, EventSeq, Lease, Settlement};
 
 const fn seconds(count: u64) -> Duration {
@@ -233,8 +233,8 @@ impl DeliveryQueue for WorkerHarness {
         }
     }
 
-    fn now(&self) -> Time {
-        Time::from_millis(1_800_000_000_000).after(self.0.start.elapsed())
+    fn clock(&self) -> ClockReading {
+        ClockReading::equal(Time::from_millis(1_800_000_000_000).after(self.0.start.elapsed()))
     }
 }
 

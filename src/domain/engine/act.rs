@@ -93,7 +93,7 @@ fn event(
     unblocked: &Unblocked<'_>,
     draft: &Draft,
 ) -> Result<Box<Event>, Outcome> {
-    let now = step.context.now;
+    let (now, clock) = (step.context.now, step.context.clock());
     let Unblocked { key, rule, phase, action, request } = unblocked;
     let Some(target) = draft.episode.scope.target().cloned() else {
         return Err(Outcome::with_detail(Verdict::NoAction, "the episode is not about a target"));
@@ -105,7 +105,7 @@ fn event(
     Ok(Box::new(Event {
         id: emit::event_id(&rule.name, key, *phase, &draft.episode.id, draft.emission),
         action: action.change.action(),
-        time: now,
+        time: clock.wall,
         sequence: now.as_micros().max(state.sequence.saturating_add(1)),
         expires_after: rule.expires_after,
         rule: rule.name.clone(),
@@ -115,7 +115,7 @@ fn event(
         key: (*key).clone(),
         limits: rule.limits,
         reason: emit::reason(*phase, &draft.alerts),
-        episode: emit::episode_ref(&draft.episode, draft.emission),
+        episode: emit::episode_ref(&draft.episode, draft.emission, clock),
         alerts: draft.alerts.clone(),
         trigger: request.trigger.clone(),
         parameters: draft.episode.parameters.clone(),

@@ -12,6 +12,7 @@ use crate::domain::phase::Phase;
 use crate::domain::rule::{Amount, Change, Limits};
 use crate::domain::state::{Episode, ExpiredEpisode, Occurrence};
 use crate::domain::target::TargetKey;
+use crate::domain::time::ClockReading;
 use crate::json::truncate_escaped;
 
 /// The alert names in a reason; further names are counted.
@@ -144,8 +145,8 @@ pub(super) fn event_alert(occurrence: &Occurrence) -> EventAlert {
 }
 
 /// The representation of an episode in events.
-pub(super) fn episode_ref(episode: &Episode, emission: u32) -> EpisodeRef {
-    EpisodeRef { id: episode.id.clone(), opened_at: episode.opened_at, emission }
+pub(super) fn episode_ref(episode: &Episode, emission: u32, clock: ClockReading) -> EpisodeRef {
+    EpisodeRef { id: episode.id.clone(), opened_at: clock.on_wall(episode.opened_at), emission }
 }
 
 /// For example `3 alerts firing: KubePodUnschedulable`.

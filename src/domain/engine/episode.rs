@@ -395,7 +395,7 @@ pub(super) fn open_occurrences<'a>(
     let id = if is_new { emit::episode_id(rule, key, &opened, expired_episode) } else { Arc::default() };
     for Opened { occurrence, scope, parameters, .. } in opened {
         let episode = episode.get_or_insert_with(|| Box::new(new_episode(id.clone(), scope, context.now)));
-        episode.adopted |= occurrence.starts_at < created;
+        episode.adopted |= occurrence.starts_at < context.clock().on_wall(created);
         if let Err(at) = episode.sources.binary_search(&occurrence.alert.source) {
             episode.sources.insert(at, occurrence.alert.source.clone());
         }

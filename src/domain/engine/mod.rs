@@ -46,7 +46,7 @@ use super::source::Source;
 use super::state::TargetState;
 use super::table::RuleTable;
 use super::target::TargetKey;
-use super::time::Time;
+use super::time::{ClockReading, Time};
 use super::verdict::Decision;
 pub use input::{EvaluatedAlert, HeartbeatAlert, Input};
 pub use routing::process_notification;
@@ -59,6 +59,9 @@ pub struct Context<'a> {
     pub rules: &'a RuleTable,
     /// The current store time.
     pub now: Time,
+    /// The wall clock at `now`: the time of the events that are emitted, and what the times of Prometheus are
+    /// compared with.
+    pub wall: Time,
     /// When the store was created. Occurrences that started before are adopted.
     pub created: Time,
     /// Settings that apply to all rules.
@@ -71,6 +74,12 @@ pub struct Context<'a> {
     pub sources: &'a BTreeMap<Name, Arc<Source>>,
     /// The delivery of the events that the states track.
     pub deliveries: &'a Deliveries,
+}
+
+impl Context<'_> {
+    fn clock(&self) -> ClockReading {
+        ClockReading { now: self.now, wall: self.wall }
+    }
 }
 
 /// Settings that apply to all rules.

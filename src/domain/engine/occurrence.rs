@@ -15,7 +15,7 @@ use crate::domain::notification::Alert;
 use crate::domain::rule::Mode;
 use crate::domain::state::{InvalidFiring, LastResolve, LateFiring, Occurrence, RuleState, TargetState};
 use crate::domain::target::{KeyKind, TargetKey};
-use crate::domain::time::Time;
+use crate::domain::time::{ClockReading, Time};
 use crate::domain::verdict::{Decision, Verdict};
 
 /// The part of a notification that concerns one target.
@@ -71,18 +71,18 @@ pub(super) fn apply(
     state: &mut TargetState,
     target_input: TargetInput<'_>,
 ) -> Vec<Decision> {
-    let now = step.context.now;
+    let clock = step.context.clock();
     let mut decisions = delivery::apply(step, key, state);
     forget_former_shadows(step, state);
     let mut deltas = RuleDeltas::default();
     for firing in target_input.firing {
         let delta = deltas.delta_mut(&firing.rule);
-        apply_firing(now, input, firing.rule.state_mut(state), delta, firing);
+        apply_firing(clock, input, firing.rule.state_mut(state), delta, firing);
     }
     let rules = RuleId::all(state);
     for (alert, starts_at) in &target_input.heard {
         for rule in &rules {
-            if refresh(now, input, rule.state_mut(state), alert, *starts_at) {
+            if refresh(clock, input, rule.state_mut(state), alert, *starts_at) {
                 deltas.delta_mut(rule).renewed = true;
             }
         }
@@ -203,13 +203,14 @@ fn growth_key(input: &Input, alert: &Alert) -> Option<Arc<str>> {
 }
 
 fn apply_firing(
-    now: Time,
+    clock: ClockReading,
     input: &Input,
     state: &mut RuleState,
     delta: &mut RuleDelta,
     firing: FiringAlert<'_>,
 ) {
     let FiringAlert { key, alert, scope, parameters, metric, last_end, .. } = firing;
+    let now = clock.now;
     let fresh = Occurrence {
         alert: key.clone(),
         starts_at: alert.starts_at,
@@ -222,7 +223,7 @@ fn apply_firing(
         growth_key: growth_key(input, alert),
     };
     if let Some(open) = state.episode.as_mut().and_then(|episode| episode.open.get_mut(&key)) {
-        if !open.is_replaced_by(fresh.starts_at) {
+        if !open.is_replaced_by(fresh.starts_at, clock) {
             // The first start is retained: copies and restarts of Prometheus move it back and forth.
             let (starts_at, labels) = (open.starts_at, Arc::clone(&open.labels));
             *open = Occurrence { starts_at, labels, ..fresh };
@@ -291,7 +292,14 @@ fn time_to_live(input: &Input, scope: &EpisodeScope) -> std::time::Duration {
 }
 
 /// Extends the expiry of a firing alert. Returns whether a new occurrence has replaced the open one.
-fn refresh(now: Time, input: &Input, state: &mut RuleState, key: &AlertKey, starts_at: Time) -> bool {
+fn refresh(
+    clock: ClockReading,
+    input: &Input,
+    state: &mut RuleState,
+    key: &AlertKey,
+    starts_at: Time,
+) -> bool {
+    let now = clock.now;
     if let Some(late) = state.late.get_mut(key) {
         late.occurrence.heard_at = now;
         late.occurrence.expires_at = now.after(time_to_live(input, &late.scope));
@@ -299,7 +307,7 @@ fn refresh(now: Time, input: &Input, state: &mut RuleState, key: &AlertKey, star
     let Some(episode) = state.episode.as_mut() else { return false };
     let ttl = time_to_live(input, &episode.scope);
     let Some(open) = episode.open.get_mut(key).filter(|open| open.heard_at < now) else { return false };
-    let renewed = open.is_replaced_by(starts_at);
+    let renewed = open.is_replaced_by(starts_at, clock);
     if renewed {
         open.starts_at = starts_at;
     }

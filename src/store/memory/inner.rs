@@ -11,7 +11,7 @@ use crate::domain::name::Name;
 use crate::domain::phase::Phase;
 use crate::domain::state::TargetState;
 use crate::domain::target::TargetKey;
-use crate::domain::time::Time;
+use crate::domain::time::{ClockReading, Time};
 use crate::store::audit::MemoryAudit;
 use crate::store::dead_letters::{BACKLOG_FULL, DeadLetterRow};
 use crate::store::fast_map::Set;
@@ -32,6 +32,7 @@ pub(super) struct Inner {
     pub(super) target_ids: BTreeMap<TargetKey, i64>,
     pub(super) states: BTreeMap<TargetKey, Arc<TargetState>>,
     pub(super) alerts: BTreeMap<AlertKey, BTreeSet<TargetKey>>,
+    /// With the wall clock.
     pub(super) records: Vec<(Time, Record)>,
     pub(super) events: Vec<(EventSeq, Time, NewEvent)>,
     pub(super) tracked_decreases: UndeliveredDecreases<TargetKey>,
@@ -147,7 +148,7 @@ impl Inner {
 
     pub(super) fn apply(
         &mut self,
-        now: Time,
+        clock: ClockReading,
         changes: Changes,
         mut undelivered_decreases: BTreeMap<TargetKey, Vec<EventSeq>>,
         lanes: &LaneHandles,
@@ -183,9 +184,9 @@ impl Inner {
         }
         let depends = |key: &TargetKey| self.states.get(key).is_some_and(|state| state.depends_on_controls());
         self.recheck_queue.retain(|key| !changes.rechecked.contains(key) && depends(key));
-        self.records.extend(changes.record.map(|record| (now, record)));
+        self.records.extend(changes.record.map(|record| (clock.wall, record)));
         changes.audit.into_iter().for_each(|entry| {
-            self.audit.write(now, AuditWrite::Add(entry));
+            self.audit.write(clock.wall, AuditWrite::Add(entry));
         });
         for event in changes.events {
             if event.increases_capacity {
@@ -195,22 +196,22 @@ impl Inner {
                     .flatten()
                     .for_each(|seq| self.cancel(seq, lanes));
             }
-            self.put_event(now, event, lanes);
+            self.put_event(clock, event, lanes);
         }
     }
 
-    pub(super) fn put_event(&mut self, now: Time, event: NewEvent, lanes: &LaneHandles) {
+    pub(super) fn put_event(&mut self, clock: ClockReading, event: NewEvent, lanes: &LaneHandles) {
         let seq = EventSeq(self.events.len() as i64 + 1);
         let mut pending_destinations = Vec::new();
-        self.events.push((seq, now, event.clone()));
+        self.events.push((seq, clock.now, event.clone()));
         for handle in event.destinations.iter().filter_map(|name| lanes.get(name)) {
             let delivery_id = DeliveryId { seq, destination: handle.name.clone() };
             if compensates(&event) && self.firing_events(&delivery_id).next().is_none() {
-                self.withdraw(now, &delivery_id, withdrawn::NEVER_ROUTED);
+                self.withdraw(clock.wall, &delivery_id, withdrawn::NEVER_ROUTED);
                 handle.with_lane(|lane| lane.add_enqueued(1, 1, 0));
                 self.never_delivered.insert(delivery_id);
             } else if handle.is_full(0) {
-                self.put_dead_letter(now, &delivery_id, 0, BACKLOG_FULL.to_owned());
+                self.put_dead_letter(clock.wall, &delivery_id, 0, BACKLOG_FULL.to_owned());
                 handle.with_lane(|lane| lane.add_enqueued(1, 1, 1));
             } else {
                 handle.with_lane(|lane| lane.add_enqueued(1, 0, 0));
@@ -224,7 +225,13 @@ impl Inner {
         }
     }
 
-    pub(super) fn settle(&mut self, now: Time, handle: &LaneHandle, seq: EventSeq, settlement: Settlement) {
+    pub(super) fn settle(
+        &mut self,
+        clock: ClockReading,
+        handle: &LaneHandle,
+        seq: EventSeq,
+        settlement: Settlement,
+    ) {
         if !handle.with_lane(|lane| lane.is_unsettled(seq)) {
             return;
         }
@@ -232,7 +239,7 @@ impl Inner {
         match settlement {
             Settlement::Retry { delay, error } => {
                 self.errors.insert(delivery_id, error);
-                return handle.with_lane(|lane| lane.schedule_retry(seq, now.after(delay)));
+                return handle.with_lane(|lane| lane.schedule_retry(seq, clock.now.after(delay)));
             }
             Settlement::Delivered | Settlement::Answered { .. } => {
                 self.never_delivered.remove(&delivery_id);
@@ -241,7 +248,7 @@ impl Inner {
             Settlement::Withdrawn { reason } => {
                 // A cancelled delivery already has a record.
                 if !handle.with_lane(|lane| lane.is_cancelled(seq)) {
-                    self.withdraw(now, &delivery_id, &reason);
+                    self.withdraw(clock.wall, &delivery_id, &reason);
                 }
                 handle.with_lane(|lane| lane.mark_delivered(seq));
             }
@@ -250,7 +257,7 @@ impl Inner {
                     lane::RowChange::Put { attempts } => attempts,
                     _ => 0,
                 });
-                self.put_dead_letter(now, &delivery_id, attempts, error);
+                self.put_dead_letter(clock.wall, &delivery_id, attempts, error);
                 handle.with_lane(|lane| lane.mark_dead(seq));
             }
         }
@@ -260,7 +267,7 @@ impl Inner {
 
     pub(super) fn put_dead_letter(
         &mut self,
-        now: Time,
+        wall: Time,
         delivery_id: &DeliveryId,
         attempts: u32,
         error: String,
@@ -273,29 +280,29 @@ impl Inner {
             emitted_at,
             attempts,
             error,
-            given_up_at: now,
+            given_up_at: wall,
             event,
         };
         self.dead.insert(delivery_id, row);
     }
 
-    pub(super) fn withdraw(&mut self, now: Time, delivery_id: &DeliveryId, reason: &str) {
+    pub(super) fn withdraw(&mut self, wall: Time, delivery_id: &DeliveryId, reason: &str) {
         let (_, _, event) = self.event(delivery_id.seq);
-        let body = withdrawn::withdrawal_record(now, &event.body, &delivery_id.destination, reason);
+        let body = withdrawn::withdrawal_record(wall, &event.body, &delivery_id.destination, reason);
         let targets = vec![event.target.clone()];
-        self.records.push((now, Record { targets, body }));
+        self.records.push((wall, Record { targets, body }));
     }
 
     pub(super) fn redrive(
         &mut self,
-        now: Time,
+        clock: ClockReading,
         handle: &LaneHandle,
         seq: EventSeq,
         redrive: Redrive,
     ) -> Result<(), DeadLetterError> {
         let delivery_id = DeliveryId { seq, destination: handle.name.clone() };
         let row = self.dead.get(&delivery_id).ok_or(DeadLetterError::NotDead)?;
-        if let Some(expiry) = redrive.check(&row.event, now)? {
+        if let Some(expiry) = redrive.check(&row.event, clock.wall)? {
             self.expiry.insert(delivery_id.clone(), expiry);
         }
         let Some(DeadLetterRow { attempts, error, .. }) = self.dead.remove(&delivery_id) else {
@@ -316,10 +323,10 @@ impl Inner {
             lane.redrive(PendingRetry {
                 seq,
                 group,
-                emitted_at: now,
+                emitted_at: clock.now,
                 compensates: compensation,
                 attempts,
-                due: now,
+                due: clock.now,
             });
         });
         Ok(())

@@ -19,7 +19,7 @@ use crate::domain::event::id_prefix;
 use crate::domain::name::Name;
 use crate::domain::state::TargetState;
 use crate::domain::target::TargetKey;
-use crate::domain::time::Time;
+use crate::domain::time::{ClockReading, Time};
 use crate::store::history::History;
 use crate::store::lane::{Lane, Position};
 use crate::store::lanes::{LaneHandle, LaneHandles};
@@ -39,12 +39,18 @@ pub struct Memory {
     inner: Arc<Mutex<Inner>>,
     lanes: LaneHandles,
     clock: WallClock,
+    wall: WallClock,
     due: watch::Sender<Option<Time>>,
 }
 
 impl Memory {
-    /// An empty store, created at the clock's time.
+    /// An empty store, created at the clock's time, which is also the wall clock.
     pub fn new(destinations: &[Name], clock: WallClock) -> Self {
+        Self::with_wall_clock(destinations, clock.clone(), clock)
+    }
+
+    /// The same with a wall clock of its own, which the caller can step.
+    pub(crate) fn with_wall_clock(destinations: &[Name], clock: WallClock, wall: WallClock) -> Self {
         let handle = |(id, name): (usize, &Name)| {
             let handle = LaneHandle::new(name.clone(), id as i64, Lane::new(Position::default()));
             (name.clone(), Arc::new(handle))
@@ -69,6 +75,7 @@ impl Memory {
             inner: Arc::new(Mutex::new(inner)),
             lanes: LaneHandles::new(destinations.iter().enumerate().map(handle).collect()),
             clock,
+            wall,
             due: watch::Sender::new(None),
         }
     }
@@ -93,7 +100,8 @@ impl Memory {
 
 impl StateStore for Memory {
     async fn transact(&self, keys: Keys, mut decide: DecideFn) -> Result<(), Error> {
-        let now = self.now();
+        let clock = self.clock();
+        let ClockReading { now, wall } = clock;
         // Claims take the same lock, so workers cannot claim the undelivered decreases of the view meanwhile.
         self.with_inner(|inner| {
             let states = inner.states(&keys);
@@ -101,13 +109,14 @@ impl StateStore for Memory {
             let (created, controls) = (inner.created, inner.controls.clone());
             let changes = decide(&View {
                 now,
+                wall,
                 created,
                 states,
                 controls,
                 undelivered_decreases,
                 deliveries: Deliveries::default(),
             });
-            inner.apply(now, changes, seqs, &self.lanes);
+            inner.apply(clock, changes, seqs, &self.lanes);
         });
         self.lanes.all().values().for_each(|handle| handle.wake());
         let next = self.with_inner(|inner| {
@@ -153,8 +162,8 @@ impl StateStore for Memory {
     }
 
     async fn audit(&self, write: AuditWrite) -> Result<i64, Error> {
-        let now = self.now();
-        Ok(self.with_inner(|inner| inner.audit.write(now, write)))
+        let wall = self.clock().wall;
+        Ok(self.with_inner(|inner| inner.audit.write(wall, write)))
     }
 
     /// Deletes nothing: an in-memory store is short-lived.
@@ -195,11 +204,11 @@ impl DeliveryQueue for Memory {
 
     async fn settle(&self, destination: &Name, settled: Vec<(Lease, Settlement)>) -> Result<(), Error> {
         let handle = &self.lanes.require(destination)?;
-        let now = self.now();
+        let clock = self.clock();
         self.with_inner(|inner| {
             for (lease, settlement) in settled {
                 if handle.with_lane(|lane| lane.holds(lease)) {
-                    inner.settle(now, handle, lease.seq(), settlement);
+                    inner.settle(clock, handle, lease.seq(), settlement);
                 }
             }
         });
@@ -214,8 +223,8 @@ impl DeliveryQueue for Memory {
         }
     }
 
-    fn now(&self) -> Time {
-        (self.clock)()
+    fn clock(&self) -> ClockReading {
+        ClockReading { now: (self.clock)(), wall: (self.wall)() }
     }
 }
 
@@ -275,22 +284,22 @@ impl Outbox for Memory {
         redrive: Redrive,
         audit: AuditWrite,
     ) -> Result<(), DeadLetterError> {
-        let now = self.now();
+        let clock = self.clock();
         let DeliveryId { seq, destination } = delivery_id.clone();
         let handle = &self.lanes.get(&destination).ok_or(DeadLetterError::NotConfigured(destination))?;
         self.with_inner(|inner| {
-            inner.redrive(now, handle, seq, redrive).map(|()| inner.audit.write(now, audit))
+            inner.redrive(clock, handle, seq, redrive).map(|()| inner.audit.write(clock.wall, audit))
         })?;
         handle.wake();
         Ok(())
     }
 
     async fn discard(&self, delivery_id: &DeliveryId, audit: AuditWrite) -> Result<(), DeadLetterError> {
-        let now = self.now();
+        let wall = self.clock().wall;
         self.with_inner(|inner| {
             inner.dead.remove(delivery_id).map(|_| {
                 inner.never_delivered.insert(delivery_id.clone());
-                inner.audit.write(now, audit);
+                inner.audit.write(wall, audit);
             })
         })
         .ok_or(DeadLetterError::NotDead)?;

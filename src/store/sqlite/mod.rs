@@ -55,7 +55,7 @@ use super::{
 use crate::domain::alert_key::AlertKey;
 use crate::domain::name::Name;
 use crate::domain::target::TargetKey;
-use crate::domain::time::Time;
+use crate::domain::time::{ClockReading, Time};
 use committed::clock::SharedClock;
 use committed::controls::CommittedView;
 use committed::index::Fingerprints;
@@ -309,8 +309,8 @@ impl DeliveryQueue for Sqlite {
         }
     }
 
-    fn now(&self) -> Time {
-        self.clock.now()
+    fn clock(&self) -> ClockReading {
+        self.clock.read()
     }
 }
 

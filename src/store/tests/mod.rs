@@ -3,6 +3,7 @@
 mod audit;
 mod backlog;
 mod batches;
+mod clocks;
 mod compensation;
 mod compression;
 mod concurrent;

@@ -22,6 +22,7 @@ use crate::domain::template::Templates;
 use crate::domain::trigger::Trigger;
 use crate::domain::verdict::Verdict;
 
+mod clocks;
 mod controls;
 mod episodes;
 mod guards;
@@ -62,6 +63,8 @@ struct World {
     /// The changes of deliveries in the last step.
     delivery_changes: Vec<DeliveryChange>,
     now: Time,
+    /// The wall clock, if it differs from the store's clock.
+    wall: Option<Time>,
     created: Time,
 }
 
@@ -140,6 +143,7 @@ impl Setup {
             deliveries: Deliveries::default(),
             delivery_changes: Vec::new(),
             now: at(0),
+            wall: None,
             created: at(-3600),
         }
     }
@@ -193,6 +197,7 @@ impl World {
         let context = Context {
             rules: &self.rules,
             now: self.now,
+            wall: self.wall.unwrap_or(self.now),
             created: self.created,
             policy: self.policy,
             controls: &self.controls,

@@ -8,7 +8,7 @@ use crate::domain::control::Controls;
 use crate::domain::phase::Phase;
 use crate::domain::state::TargetState;
 use crate::domain::target::TargetKey;
-use crate::domain::time::Time;
+use crate::domain::time::{ClockReading, Time};
 use crate::json;
 use crate::store::fast_map::Set;
 use crate::store::sqlite::codec::compression::Encoded;
@@ -24,8 +24,8 @@ const STATE_CAPACITY: usize = 2048;
 
 /// The writes of a transaction.
 pub(crate) struct WriteSet {
-    /// The time of the decision.
-    pub now: Time,
+    /// The moment of the decision.
+    pub clock: ClockReading,
     pub states: Vec<StateWrite>,
     /// The changes of the counts by the states.
     pub tally: Deltas,
@@ -101,7 +101,7 @@ impl WriteSet {
     /// # Errors
     /// A state cannot be written as JSON, or an error of `read_now`.
     pub(crate) fn new<E: From<serde_json::Error>>(
-        now: Time,
+        clock: ClockReading,
         changes: Changes,
         reads: &ReadSet,
         hashes: Fingerprints,
@@ -129,7 +129,7 @@ impl WriteSet {
         }
         writes.reverse();
         Ok(Self {
-            now,
+            clock,
             states: writes,
             tally,
             controls,

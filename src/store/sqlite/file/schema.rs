@@ -149,7 +149,16 @@ fn prepare(writer: &Connection) -> rusqlite::Result<usize> {
 /// path to their first and last row; everything else that a start needs is read right after this. Runs before
 /// the migrations, so a table may be missing or have its earlier name.
 fn check_integrity(writer: &Connection) -> rusqlite::Result<Option<String>> {
-    let small = ["store", "routes", "destinations", "controls", "tally", "recheck_queue", "dictionaries"];
+    let small = [
+        "store",
+        "routes",
+        "destinations",
+        "controls",
+        "tally",
+        "recheck_queue",
+        "dictionaries",
+        "wall_clock_steps",
+    ];
     for table in small.into_iter().chain(["watching", "samples"]) {
         if !writer.table_exists(None, table)? {
             continue;
@@ -232,7 +241,7 @@ mod tests {
             assert_eq!(opened.created, Time::from_nanos(7), "of schema {version}");
             let found = opened.writer.pragma_query_value(None, "user_version", |row| row.get::<_, usize>(0));
             assert_eq!(found.unwrap(), MIGRATIONS.len());
-            opened.writer.execute("INSERT INTO audit VALUES (1, 9, 'ann', 'pause', '{}')", []).unwrap();
+            opened.writer.execute("INSERT INTO audit VALUES (1, 9, 'ann', 'pause', '{}', -7)", []).unwrap();
         }
     }
 }

@@ -5,7 +5,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 use super::states::TARGET_HASH;
 use crate::domain::header::EncodedEvent;
 use crate::domain::name::Name;
-use crate::domain::time::Time;
+use crate::domain::time::{ClockReading, Time};
 use crate::store::dead_letters::{self, DeadLetterRow};
 use crate::store::lane::PendingRetry;
 use crate::store::lanes::{LaneHandle, LaneHandles};
@@ -86,7 +86,7 @@ struct RedriveRow {
 pub(crate) fn redrive(
     connection: &Connection,
     batch: &mut WriteBatch,
-    now: Time,
+    ClockReading { now, wall }: ClockReading,
     handle: &LaneHandle,
     seq: EventSeq,
     redrive: Redrive,
@@ -104,7 +104,7 @@ pub(crate) fn redrive(
         })
     });
     let Some(row) = row.optional()? else { return Ok(Err(DeadLetterError::NotDead)) };
-    let expiry = match redrive.check(&row.event, now) {
+    let expiry = match redrive.check(&row.event, wall) {
         Ok(expiry) => expiry.map(Time::as_nanos).or(row.expiry),
         Err(error) => return Ok(Err(error)),
     };

@@ -7,7 +7,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 use super::history;
 use super::routes::Routes;
 use crate::domain::name::Name;
-use crate::domain::time::Time;
+use crate::domain::time::ClockReading;
 use crate::store::fast_map::Set;
 use crate::store::lane::{Outcome, Position, RowChange};
 use crate::store::lanes::{LaneHandle, LaneHandles};
@@ -48,7 +48,7 @@ impl OutboxTable {
 pub(crate) fn settle(
     connection: &Connection,
     batch: &mut WriteBatch,
-    now: Time,
+    clock: ClockReading,
     handle: &LaneHandle,
     settled: Vec<(Lease, Settlement)>,
 ) -> rusqlite::Result<()> {
@@ -60,13 +60,14 @@ pub(crate) fn settle(
         {
             continue;
         }
-        let mut due = now;
+        // The end of the delivery, or when it is retried by the store's clock.
+        let mut due = clock.wall;
         let (outcome, state, text) = match settlement {
             Settlement::Delivered => (Outcome::Delivered, DeliveryState::Arrived, String::new()),
             Settlement::Answered { answer } => (Outcome::Answered, DeliveryState::Answered, answer),
             Settlement::Withdrawn { reason } => (Outcome::Withdrawn, DeliveryState::Withdrawn, reason),
             Settlement::Retry { delay, error } => {
-                due = now.after(delay);
+                due = clock.now.after(delay);
                 (Outcome::Retry, DeliveryState::Retry, error)
             }
             Settlement::Dead { error } => (Outcome::Dead, DeliveryState::Dead, error),
@@ -85,7 +86,7 @@ pub(crate) fn settle(
         }
         // A cancelled delivery has its record already.
         if outcome == Outcome::Withdrawn && row != RowChange::None {
-            record_withdrawn(connection, batch, now, seq, &handle.name, &text)?;
+            record_withdrawn(connection, batch, clock, seq, &handle.name, &text)?;
         }
     }
     Ok(())
@@ -95,7 +96,7 @@ pub(crate) fn settle(
 fn record_withdrawn(
     connection: &Connection,
     batch: &mut WriteBatch,
-    now: Time,
+    clock: ClockReading,
     seq: EventSeq,
     destination: &Name,
     reason: &str,
@@ -103,7 +104,7 @@ fn record_withdrawn(
     let mut event = connection.prepare_cached("SELECT target, body FROM events WHERE id = ?1")?;
     let found = event.query_row([seq.0], |row| {
         let record = withdrawn::withdrawal_record(
-            now,
+            clock.wall,
             BodyReader::new(connection).read(seq.0, row.get_ref(1)?)?,
             destination,
             reason,
@@ -111,7 +112,7 @@ fn record_withdrawn(
         Ok((row.get(0)?, record))
     });
     let Some((target, record)) = found.optional()? else { return Ok(()) };
-    history::put_record(connection, batch, now, &[target], record)
+    history::put_record(connection, batch, clock, &[target], record)
 }
 
 /// Writes the positions that the lanes will have when this batch is committed.

@@ -10,7 +10,7 @@ use super::CommandError;
 use crate::domain::control::Controls;
 use crate::domain::engine::Deliveries;
 use crate::domain::target::TargetKey;
-use crate::domain::time::Time;
+use crate::domain::time::{ClockReading, Time};
 use crate::store::sqlite::committed::controls::write_controls;
 use crate::store::sqlite::committed::index;
 use crate::store::sqlite::committed::recheck_queue::RecheckChange;
@@ -29,7 +29,7 @@ pub(super) struct Transaction<'a> {
     pub states: &'a mut StateTable,
     pub outbox: &'a mut OutboxTable,
     pub created: Time,
-    pub now: Time,
+    pub clock: ClockReading,
 }
 
 /// A decided transaction.
@@ -59,14 +59,16 @@ impl Transaction<'_> {
         decide: &mut DecideFn,
         controls: &Arc<Controls>,
     ) -> Result<Decision, CommandError> {
-        let Self { connection, states, outbox, created, now } = self;
-        let (connection, now, hashes, layers) = (*connection, *now, states.hashes, batch.layers());
+        let Self { connection, states, outbox, created, clock } = self;
+        let (connection, clock, hashes, layers) = (*connection, *clock, states.hashes, batch.layers());
+        let ClockReading { now, wall } = clock;
         let look_up = ReadSet::look_up(keys, hashes, &states.index, layers);
         let read_set = look_up.load(keys, |id| states.load(connection, layers, now, id))?;
         let targets = read_set.target_keys(keys);
         let undelivered = undelivered_decreases::find(connection, outbox, batch, targets)?;
         let view = View {
             now,
+            wall,
             created: *created,
             states: read_set.states(keys),
             controls: controls.clone(),
@@ -87,7 +89,7 @@ impl Transaction<'_> {
             })?;
             Ok::<_, CommandError>(id.zip(known.flatten()))
         };
-        let write_set = WriteSet::new(now, changes, &read_set, hashes, read_now)?;
+        let write_set = WriteSet::new(clock, changes, &read_set, hashes, read_now)?;
         Ok(Decision { write_set, seen_decreases: undelivered.seqs })
     }
 
@@ -99,7 +101,7 @@ impl Transaction<'_> {
     ) -> rusqlite::Result<()> {
         let Decision { write_set, mut seen_decreases } = decision;
         let WriteSet {
-            now,
+            clock,
             states,
             tally,
             controls: changed,
@@ -109,6 +111,7 @@ impl Transaction<'_> {
             events,
             event_blocks,
         } = write_set;
+        let now = clock.now;
         let firing_before: index::Map<_> = states
             .iter()
             .filter_map(|write| Some((write.hash, write.before.as_ref()?.1.firing.clone())))
@@ -133,10 +136,10 @@ impl Transaction<'_> {
             }
         }
         if let Some(entry) = audit {
-            audit::write(self.connection, now, &AuditWrite::Add(entry))?;
+            audit::write(self.connection, clock, &AuditWrite::Add(entry))?;
         }
         if let Some(record) = record {
-            self.put_record(batch, now, &record)?;
+            self.put_record(batch, clock, &record)?;
         }
         plan.put_blocks(self.connection, &event_blocks)?;
         for (write, planned) in events.into_iter().zip(plan.events) {
@@ -144,16 +147,21 @@ impl Transaction<'_> {
                 let seen = seen_decreases.remove(&write.event.target).unwrap_or_default();
                 events::supersede(self.outbox, batch, seen);
             }
-            events::put_event(self.connection, self.states, self.outbox, batch, now, (write, planned))?;
+            events::put_event(self.connection, self.states, self.outbox, batch, clock, (write, planned))?;
         }
         Ok(())
     }
 
-    fn put_record(&self, batch: &mut WriteBatch, now: Time, record: &RecordWrite) -> rusqlite::Result<()> {
+    fn put_record(
+        &self,
+        batch: &mut WriteBatch,
+        clock: ClockReading,
+        record: &RecordWrite,
+    ) -> rusqlite::Result<()> {
         let mut targets = Vec::with_capacity(record.targets.len());
         for hash in &record.targets {
-            targets.push(self.states.target_id(self.connection, batch, now, *hash)?);
+            targets.push(self.states.target_id(self.connection, batch, clock.now, *hash)?);
         }
-        history::put_record(self.connection, batch, now, &targets, &record.body)
+        history::put_record(self.connection, batch, clock, &targets, &record.body)
     }
 }
