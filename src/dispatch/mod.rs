@@ -46,7 +46,7 @@ pub(crate) use aws::{ArnDefaults, Permission};
 pub(crate) use kinds::{Clients, ConnectedDestination, DestinationSettings};
 pub(crate) use status::DestinationStatuses;
 pub(crate) use worker::{Options, Worker};
-pub(crate) use workers::Workers;
+pub(crate) use workers::{PreparedWorker, Workers};
 
 /// A receiver of events.
 pub(crate) trait Destination: Send + Sync + 'static {
