@@ -148,6 +148,7 @@ fn execute_one(
         true => episode.open.iter().map(|open| open.alert.clone()).collect(),
         false => deferred.alerts.clone(),
     };
+    let deferred = Deferred { alerts: alerts.clone(), ..deferred };
     let rule = step.rule(name);
     let outcome = outcome_of(step, acting, rule, phase, &episode, &deferred, reply.is_some());
     let outcome = outcome.for_episode(phase, &episode, rule);

@@ -341,11 +341,13 @@ fn resolve_at(
             applied |= apply_resolve(rule_state, deltas.delta_mut(rule), &resolve);
         }
     }
-    // An earlier alert of the same notification has resolved it.
+    // An earlier alert of the same notification has resolved it, or it was open in a shadow state that was forgotten.
+    let is_known = state.last_resolve(&resolve.key).is_some();
     let decision = (!was_open).then(|| {
-        let duplicate = Decision::new(Verdict::Duplicate, vec![resolve.key.clone()]);
-        Decision { target: Some(key.clone()), ..duplicate }
+        let verdict = if is_known { Verdict::Duplicate } else { Verdict::NoEvidence };
+        Decision { target: Some(key.clone()), ..Decision::new(verdict, vec![resolve.key.clone()]) }
     });
+    applied |= !was_open;
     // An end that is not the latest one is recorded too, so that a target whose only alert it was has a
     // history.
     if applied {

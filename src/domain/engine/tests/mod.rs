@@ -32,7 +32,7 @@ const MINUTE: Duration = Duration::from_secs(60);
 const POLICY: Policy = Policy {
     last_resolve_retention: Duration::from_secs(60 * 60),
     expired_episode_retention: Duration::from_secs(7 * 24 * 60 * 60),
-    owed_retention: Duration::from_secs(60 * 60),
+    owed_retention: Duration::from_secs(7 * 24 * 60 * 60),
     per_minute: PerMinute { scale_out: 0, scale_in: 0 },
 };
 
@@ -265,7 +265,10 @@ impl World {
     /// with their times.
     fn run_until(&mut self, until: Time) -> Vec<(Time, Decision)> {
         let mut decisions = Vec::new();
+        let mut rounds = 0;
         while let Some(due) = self.due().filter(|due| *due <= until) {
+            rounds += 1;
+            assert!(rounds < 10_000, "the states come due again and again at {due}: {:?}", self.states);
             let due = due.max(self.now);
             decisions.extend(self.recheck(due).into_iter().map(|decision| (due, decision)));
         }
