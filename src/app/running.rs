@@ -13,7 +13,7 @@ use super::reload::Reloader;
 use super::{Origin, wall_clock, watch};
 use crate::bridge::Bridge;
 use crate::config;
-use crate::dispatch::{DestinationStatuses, Workers};
+use crate::dispatch::{DestinationStatuses, Withholding, Workers};
 use crate::domain::name::Name;
 use crate::http::Services;
 use crate::kinds::Settings;
@@ -62,7 +62,11 @@ impl RunningBridge {
         let (rules, sources) = (settings.rules.clone(), settings.sources.clone());
         let bridge = Bridge::new(store.clone(), rules, sources, settings.policy(), metrics.clone());
         let statuses = DestinationStatuses::default();
-        let mut workers = Workers::new(store.clone(), metrics.clone(), statuses.clone());
+        let withholding = Withholding::new({
+            let bridge = bridge.clone();
+            move |event, now| bridge.is_withheld(event, now)
+        });
+        let mut workers = Workers::new(store.clone(), metrics.clone(), statuses.clone(), withholding);
         tokio::select! {
             prepared = workers.prepare(&settings.destinations) => {
                 prepared?.into_iter().for_each(|prepared| workers.start(prepared));

@@ -10,6 +10,7 @@ mod rates;
 mod record;
 mod simulator;
 mod split;
+pub(crate) mod withheld;
 #[cfg(test)]
 mod tests;
 

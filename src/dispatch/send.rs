@@ -9,10 +9,12 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::health::{CallOutcome, Ticket};
-use super::{Answer, Class, DeliveryReport, Destination, Failure, Observer, Options, Outcome, OutgoingEvent};
+use super::{
+    Answer, Class, DeliveryReport, Destination, Failure, Observer, Options, Outcome, OutgoingEvent, Withholding,
+};
 use crate::domain::delivery::GiveUp;
 use crate::domain::header::EventHeader;
-use crate::domain::retry::{self, Backoff};
+use crate::domain::retry::Backoff;
 use crate::domain::time::Time;
 use crate::store::{self, Claimed, DeliveryQueue, Lease, Settlement};
 
@@ -30,7 +32,11 @@ pub(super) struct Shared<O, D, V> {
     pub(super) outbox: O,
     pub(super) destination: D,
     pub(super) observer: V,
+    pub(super) withholding: Withholding,
 }
+
+/// How long a withheld delivery is not considered again, and so the longest delay after a pause or hold has ended.
+const WITHHELD_DELAY: Duration = Duration::from_secs(5);
 
 /// The reason of a delivery that is withdrawn because it would compensate nothing.
 const NOTHING_TO_COMPENSATE: &str = "the event that it compensates never arrived at this destination";
@@ -64,6 +70,11 @@ impl CompletedCall {
 
     pub(super) const fn len(&self) -> usize {
         self.settled.len()
+    }
+
+    /// Whether some of the deliveries wait for another attempt.
+    pub(super) fn has_postponed(&self) -> bool {
+        self.settled.iter().any(SettledDelivery::is_postponed)
     }
 }
 
@@ -100,18 +111,6 @@ impl OutgoingEvent {
     }
 }
 
-impl CallOutcome {
-    /// The outcome of a call that returned answers. A single throttled event makes it a throttle;
-    /// a misconfiguration counts only if every event failed.
-    fn from_answers(answers: &[Answer]) -> Self {
-        let failures = || answers.iter().filter_map(|answer| answer.as_ref().err());
-        let first = |class| failures().find(|failure| failure.class == class).cloned();
-        let none_passed = answers.iter().all(Result::is_err);
-        let misconfigured = || first(Class::Misconfigured).filter(|_| none_passed);
-        first(Class::Throttled).or_else(misconfigured).map_or(Self::Reached, Self::Failed)
-    }
-}
-
 impl<O: DeliveryQueue, D: Destination, V: Observer> Shared<O, D, V> {
     pub(super) async fn call_with(
         self: Arc<Self>,
@@ -123,7 +122,7 @@ impl<O: DeliveryQueue, D: Destination, V: Observer> Shared<O, D, V> {
         let completed = CompletedCall {
             settled,
             completed_at: self.outbox.now(),
-            failed: matches!(call_outcome, CallOutcome::Failed(_)),
+            failed: call_outcome.failed_as_a_whole(),
         };
         TaskResult::Sent { ticket, call_outcome, completed }
     }
@@ -154,8 +153,8 @@ impl<O: DeliveryQueue, D: Destination, V: Observer> Shared<O, D, V> {
         self.outbox.superseded(&self.options.name, leases).await
     }
 
-    /// Sends the events that are neither superseded nor expired nor oversized. This is checked right before
-    /// the call, because an event can wait long for it while the destination is unavailable.
+    /// Sends the events that still may be sent. This is checked right before the call, because an event can wait
+    /// long for it while the destination is unavailable.
     async fn send(
         &self,
         events: Vec<OutgoingEvent>,
@@ -166,24 +165,8 @@ impl<O: DeliveryQueue, D: Destination, V: Observer> Shared<O, D, V> {
         let mut batch = Vec::with_capacity(events.len());
         let superseded = self.superseded(&events).await;
         for event in events {
-            if let Err(error) = &superseded
-                && event.header.decreases_capacity()
-            {
-                let delay = self.options.backoff.delay(event.attempts.saturating_add(1), rng.f64());
-                settled.push(SettledDelivery::deferred(event, delay, error));
-                continue;
-            }
-            if superseded.as_ref().is_ok_and(|superseded| superseded.contains(&event.lease)) {
-                settled.push(SettledDelivery::withdrawn(event.lease, Some(event.header), SUPERSEDED));
-                continue;
-            }
-            match {
-                let expired = self.expiry_reason(&event, now).map(|reason| (reason, GiveUp::Expired));
-                expired.or_else(|| Some((self.oversize_reason(&event)?, GiveUp::Rejected)))
-            } {
-                Some((reason, cause)) => {
-                    settled.push(SettledDelivery::dead(event.lease, Some(event.header), reason, cause));
-                }
+            match self.obstacle(&event, &superseded, now, rng) {
+                Some(settlement) => settled.push(SettledDelivery::not_called(event, settlement)),
                 None => batch.push(event),
             }
         }
@@ -207,28 +190,56 @@ impl<O: DeliveryQueue, D: Destination, V: Observer> Shared<O, D, V> {
         (settled, call_outcome)
     }
 
+    /// What becomes of an event that must not be sent now; `None` if it can be sent.
+    fn obstacle(
+        &self,
+        event: &OutgoingEvent,
+        superseded: &Result<Vec<Lease>, store::Error>,
+        now: Time,
+        rng: &mut fastrand::Rng,
+    ) -> Option<Settlement> {
+        match superseded {
+            // The store cannot say whether the decrease may be sent. It keeps its place.
+            Err(_) if event.header.decreases_capacity() => {
+                let delay = self.options.backoff.delay(event.attempts.saturating_add(1), rng.f64());
+                return Some(Settlement::NotCalled { delay, stands_aside: false });
+            }
+            Ok(superseded) if superseded.contains(&event.lease) => {
+                return Some(Settlement::Withdrawn { reason: SUPERSEDED.to_owned() });
+            }
+            _ => {}
+        }
+        if let Some(error) = self.expiry_reason(event, now) {
+            return Some(Settlement::Dead { error, cause: GiveUp::Expired, uncertain: false });
+        }
+        if let Some(error) = self.oversize_reason(event) {
+            return Some(Settlement::Dead { error, cause: GiveUp::Rejected, uncertain: false });
+        }
+        let is_withheld = self.withholding.covers(&event.header, now);
+        is_withheld.then_some(Settlement::NotCalled { delay: WITHHELD_DELAY, stands_aside: true })
+    }
+
     /// Returns one answer per event. If a whole batch is rejected permanently, it is bisected until the
     /// event that caused it is isolated, so that the others are delivered.
     async fn call(&self, batch: &[OutgoingEvent]) -> (Vec<Answer>, CallOutcome) {
         let mut answers: Vec<Answer> = Vec::with_capacity(batch.len());
-        let mut call_outcome = CallOutcome::Reached;
         let mut parts = vec![batch];
         while let Some(part) = parts.pop() {
             match self.destination.send(part).await {
-                Ok(part_answers) => {
-                    let missing_answer =
-                        || Err(Failure::transient("the destination returned no result for the event"));
-                    let mut part_answers = part_answers;
+                Ok(mut part_answers) => {
+                    let missing_answer = || {
+                        let failure = Failure::transient("the destination returned no result for the event");
+                        Err(failure.with_uncertainty(true))
+                    };
                     part_answers.resize_with(part.len(), missing_answer);
-                    if call_outcome == CallOutcome::Reached {
-                        call_outcome = CallOutcome::from_answers(&part_answers);
-                    }
                     answers.append(&mut part_answers);
                 }
                 Err(failure) if failure.class != Class::Permanent => {
-                    // The destination fails as a whole: the rest of the batch is not sent.
-                    answers.resize(batch.len(), Err(failure.clone()));
-                    return (answers, CallOutcome::Failed(failure));
+                    // The destination fails as a whole: the rest of the batch is not sent, after a call that
+                    // rejected it.
+                    answers.resize(answers.len() + part.len(), Err(failure.clone()));
+                    answers.resize(batch.len(), Err(failure.clone().with_uncertainty(false)));
+                    return (answers, CallOutcome::failed(failure));
                 }
                 Err(_) if part.len() > 1 => {
                     let (first, second) = part.split_at(part.len() / 2);
@@ -238,18 +249,30 @@ impl<O: DeliveryQueue, D: Destination, V: Observer> Shared<O, D, V> {
                 Err(failure) => answers.push(Err(failure)),
             }
         }
+        let call_outcome = CallOutcome::from_answers(batch, &answers);
         (answers, call_outcome)
     }
 
     /// Why the event has expired, if it has.
     fn expiry_reason(&self, event: &OutgoingEvent, now: Time) -> Option<String> {
-        let Options { max_age, scale_in_max_age, .. } = self.options;
-        let max_age = if event.header.decreases_capacity() { scale_in_max_age.min(max_age) } else { max_age };
-        let reason = retry::expiry_reason(now, event.emitted_at, event.header.expirytime, max_age)?;
+        let reason = self.options.age_limits.expiry_reason(now, event.emitted_at, &event.header)?;
         Some(match &event.last_error {
             Some(error) => format!("{reason}; last error: {error}"),
             None => reason.to_string(),
         })
+    }
+
+    /// Takes the expired events out of a batch that waits for a call.
+    pub(super) fn take_expired(&self, batch: &mut Vec<OutgoingEvent>, now: Time) -> Vec<SettledDelivery> {
+        let has_expired = |event: &mut OutgoingEvent| self.expiry_reason(event, now).is_some();
+        let expired = batch.extract_if(.., has_expired);
+        expired
+            .map(|event| {
+                let error = self.expiry_reason(&event, now).unwrap_or_default();
+                let settlement = Settlement::Dead { error, cause: GiveUp::Expired, uncertain: false };
+                SettledDelivery::not_called(event, settlement)
+            })
+            .collect()
     }
 
     /// Why the event is too large, if it is.
@@ -260,20 +283,18 @@ impl<O: DeliveryQueue, D: Destination, V: Observer> Shared<O, D, V> {
     }
 
     fn settlement(&self, attempts: u32, answer: Answer, rng: &mut fastrand::Rng) -> Settlement {
-        match answer {
-            Ok(answer) => Settlement::Delivered { answer },
-            Err(failure) => match failure.class {
-                Class::Permanent => Settlement::Dead {
-                    error: failure.stored_error(),
-                    cause: GiveUp::Rejected,
-                    uncertain: false,
-                },
-                Class::Transient | Class::Throttled | Class::Misconfigured => Settlement::Retry {
-                    delay: self.options.backoff.delay(attempts.saturating_add(1), rng.f64()),
-                    error: failure.stored_error(),
-                    uncertain: false,
-                },
-            },
+        let failure = match answer {
+            Ok(answer) => return Settlement::Delivered { answer },
+            Err(failure) => failure,
+        };
+        let (error, uncertain) = (failure.stored_error(), failure.uncertain);
+        match failure.class {
+            Class::Permanent => Settlement::Dead { error, cause: GiveUp::Rejected, uncertain },
+            Class::NotApplied => Settlement::Dead { error, cause: GiveUp::Expired, uncertain },
+            Class::Transient | Class::Throttled | Class::Misconfigured => {
+                let delay = self.options.backoff.delay(attempts.saturating_add(1), rng.f64());
+                Settlement::Retry { delay, error, uncertain }
+            }
         }
     }
 
@@ -310,6 +331,9 @@ impl<O: DeliveryQueue, D: Destination, V: Observer> Shared<O, D, V> {
         let name = &self.options.name;
         for delivery in settled {
             let outcome = Outcome::from(&delivery.settlement);
+            if outcome == Outcome::NotCalled {
+                continue;
+            }
             let report = DeliveryReport {
                 outcome,
                 call_duration: delivery.call_duration,
@@ -345,11 +369,14 @@ impl SettledDelivery {
         Self { lease, attempts: 0, header, settlement, reason, call_duration: None }
     }
 
-    /// A delivery that was not sent, because the store cannot say whether it still may be. It keeps its place.
-    fn deferred(event: OutgoingEvent, delay: Duration, error: &store::Error) -> Self {
+    /// A delivery whose event was not sent.
+    fn not_called(event: OutgoingEvent, settlement: Settlement) -> Self {
         let OutgoingEvent { lease, header, attempts, .. } = event;
-        let reason = error.to_string();
-        let settlement = Settlement::NotCalled { delay, stands_aside: false };
+        let reason = match &settlement {
+            Settlement::Dead { error, .. } => error.clone(),
+            Settlement::Withdrawn { reason } => reason.clone(),
+            _ => String::new(),
+        };
         Self { lease, attempts, header: Some(header), settlement, reason, call_duration: None }
     }
 
@@ -358,5 +385,10 @@ impl SettledDelivery {
         let reason = reason.to_owned();
         let settlement = Settlement::Withdrawn { reason: reason.clone() };
         Self { lease, attempts: 0, header, settlement, reason, call_duration: None }
+    }
+
+    /// Whether it waits for another attempt.
+    fn is_postponed(&self) -> bool {
+        matches!(self.settlement, Settlement::Retry { .. } | Settlement::NotCalled { .. })
     }
 }

@@ -53,12 +53,15 @@ impl Ops {
         let now = store.now();
         let destinations = settings.destinations.values().map(|destination| {
             let stats = store.stats(&destination.name);
+            let condition = self.0.statuses.condition(&destination.name, stats.undelivered);
             let (backlog, oldest) = (stats.backlog, stats.oldest_unsettled);
             DestinationView {
                 name: destination.name.to_string(),
                 kind: destination.settings.kind().into(),
                 address: destination.settings.address(),
-                failing: self.0.statuses.failure_of(&destination.name),
+                failing: condition.failing(),
+                idle_since: condition.idle_since().map(Time::to_millis_string),
+                last_error: condition.last_error(),
                 pending: backlog.pending,
                 retrying: backlog.retrying,
                 dead_letters: backlog.dead,

@@ -104,8 +104,20 @@ fn destination_row(destination: &DestinationView) -> Vec<String> {
         destination.retrying.to_string(),
         destination.dead_letters.to_string(),
         format!("{:?}", destination.oldest_seconds),
-        optional_cell(destination.failing.as_deref()),
+        condition_cell(destination),
     ]
+}
+
+/// Why a destination fails, or that it has nothing to deliver after its last call failed.
+fn condition_cell(destination: &DestinationView) -> String {
+    let DestinationView { failing, idle_since, last_error, .. } = destination;
+    match (failing, last_error) {
+        (None, Some(error)) => {
+            let since = idle_since.as_ref().map_or_else(String::new, |since| format!(" since {since}"));
+            cell(&format!("nothing to deliver{since}; last error: {error}"))
+        }
+        (failing, _) => optional_cell(failing.as_deref()),
+    }
 }
 
 fn source_row(source: &SourceView) -> Vec<String> {

@@ -18,11 +18,12 @@ use crate::dispatch::outbox::RetirementOutbox;
 use crate::dispatch::stub;
 use crate::dispatch::worker::WorkerGuard;
 use crate::domain::alert_key::AlertKey;
+use crate::domain::retry::AgeLimits;
 use crate::domain::state::{LastResolve, TargetState};
 use crate::domain::target::TargetKey;
 use crate::domain::time::Time;
 use crate::store::{
-    Changes, Claimed, DeadLetter, DeliveryQueue, EpisodePhase, Error, Keys, Lease, Memory, NewEvent,
+    Changes, Claimed, DeadLetter, DeliveryQueue, EpisodePhase, Error, Expired, Keys, Lease, Memory, NewEvent,
     Settlement, Store, View, WallClock,
 };
 
@@ -185,6 +186,19 @@ impl DeliveryQueue for FaultyOutbox {
         Ok(())
     }
 
+    async fn claim_expired(
+        &self,
+        destination: &Name,
+        limits: AgeLimits,
+        max: usize,
+    ) -> Result<Expired, Error> {
+        self.store.claim_expired(destination, limits, max).await
+    }
+
+    fn undelivered_at(&self, destination: &Name) -> u64 {
+        self.store.undelivered_at(destination)
+    }
+
     async fn superseded(&self, destination: &Name, leases: Vec<Lease>) -> Result<Vec<Lease>, Error> {
         self.store.superseded(destination, leases).await
     }
@@ -205,10 +219,6 @@ impl RetirementOutbox for FaultyOutbox {
 
     fn release_all(&self, destination: &Name) -> Result<(), Error> {
         self.store.release_all(destination)
-    }
-
-    fn undelivered(&self, destination: &Name) -> u64 {
-        self.store.undelivered_at(destination)
     }
 
     async fn remove_destination(&self, destination: &Name) -> Result<(), Error> {

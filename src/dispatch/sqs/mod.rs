@@ -42,6 +42,7 @@ pub(crate) struct Sqs {
     queue_url: String,
     fifo: bool,
     max_message_bytes: usize,
+    credentials: aws::CredentialsHandle,
 }
 
 impl Sqs {
@@ -53,7 +54,13 @@ impl Sqs {
             queue_url: settings.queue_url.clone(),
             fifo: settings.fifo,
             max_message_bytes: settings.max_message_bytes,
+            credentials: aws::CredentialsHandle::default(),
         }
+    }
+
+    /// The same destination, with the credentials of its client.
+    pub(in crate::dispatch) fn with_credentials(self, credentials: aws::CredentialsHandle) -> Self {
+        Self { credentials, ..self }
     }
 
     #[cfg(test)]
@@ -81,7 +88,8 @@ impl Destination for Sqs {
             request.headers_mut().insert("content-length", length.clone());
             *request.body_mut() = body.clone().into();
         });
-        let output = call.send().await.map_err(|error| aws::failure(&error))?;
+        let call = call.interceptor(aws::BoundedResponse);
+        let output = call.send().await.map_err(|error| self.credentials.failure(&error))?;
         Ok(answers(batch.len(), &output))
     }
 }
@@ -93,7 +101,10 @@ fn answers(count: usize, output: &SendMessageBatchOutput) -> Vec<Answer> {
     answers_by_id.extend(output.failed().iter().map(|entry| {
         (entry.id(), Err(aws::entry_failure(entry.code(), entry.message(), entry.sender_fault())))
     }));
-    let missing_answer = || Err(Failure::transient("the response of SQS has no result for the event"));
+    let missing_answer = || {
+        let failure = Failure::transient("the response of SQS has no result for the event");
+        Err(failure.with_uncertainty(true))
+    };
     (0..count)
         .map(|index| answers_by_id.remove(index.to_string().as_str()).unwrap_or_else(missing_answer))
         .collect()

@@ -48,6 +48,8 @@ struct Data<'a> {
     #[serde(borrow)]
     rule: Option<Text<'a>>,
     #[serde(borrow)]
+    phase: Option<Text<'a>>,
+    #[serde(borrow)]
     action: Option<Text<'a>>,
     #[serde(borrow, default)]
     episode: Episode<'a>,
@@ -160,6 +162,11 @@ impl<'a> EventDocument<'a> {
     /// `data.action`.
     pub fn action(&self) -> Option<&str> {
         text(self.fields.data.action.as_ref())
+    }
+
+    /// Whether `data.phase` is that of an event of an open episode.
+    pub fn is_firing_phase(&self) -> bool {
+        text(self.fields.data.phase.as_ref()) == Some("firing")
     }
 
     /// `data.episode.id`.

@@ -9,10 +9,12 @@
 
 mod aside;
 mod cancel;
+mod expiry;
 mod progress;
 mod redrive;
 #[cfg(test)]
 mod tests;
+mod unsettled;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -20,6 +22,8 @@ use super::fast_map::{Map, Set};
 use super::{EventSeq, Lease};
 use crate::domain::header::EncodedEvent;
 use crate::domain::time::Time;
+
+pub(super) use expiry::ExpiredClaims;
 
 /// The maximum number of events in the window; small in tests, so that they exceed it often.
 pub(super) const MAX_WINDOW_EVENTS: usize = if cfg!(test) { 16 } else { 16_384 };
@@ -71,6 +75,7 @@ pub(super) struct Lane {
     never_delivered: u64,
     /// Targets whose deliveries cannot be claimed while a transaction sees their undelivered decreases.
     withheld: Set<Group>,
+    expiry: expiry::ExpiryIndex,
 }
 
 #[derive(Debug)]
@@ -199,6 +204,7 @@ impl Lane {
             undelivered: position.enqueued - position.settled_below_cursor.min(position.enqueued),
             never_delivered: 0,
             withheld: Set::default(),
+            expiry: expiry::ExpiryIndex::default(),
         }
     }
 
@@ -244,6 +250,7 @@ impl Lane {
     fn push_retry(&mut self, seq: i64, retry: Retry) {
         self.groups.entry(retry.group).or_default().push_back(seq);
         self.retry_schedule.extend(retry.due.map(|due| (due, seq)));
+        self.expiry.add_unexamined(seq);
         self.retries.insert(seq, retry);
     }
 
@@ -480,6 +487,7 @@ impl Lane {
                 is_aside: false,
             };
             self.retries.insert(seq, retry);
+            self.expiry.leave_window(seq);
         }
     }
 
@@ -499,6 +507,7 @@ impl Lane {
         self.undelivered = self.undelivered.saturating_sub(1);
         self.leases.remove(&seq);
         self.retries.remove(&seq);
+        self.expiry.remove(seq);
         if let Some(slot) = self.window.get_mut(&seq) {
             self.window_bytes -= slot.body.take().map_or(0, |body| body.len());
         }

@@ -14,16 +14,18 @@ use crate::store::audit::MemoryAudit;
 use inner::Inner;
 
 use crate::domain::alert_key::AlertKey;
+use crate::domain::control::Controls;
 use crate::domain::engine::Deliveries;
 use crate::domain::event::id_prefix;
 use crate::domain::name::Name;
+use crate::domain::retry::AgeLimits;
 use crate::domain::state::TargetState;
 use crate::domain::target::TargetKey;
 use crate::domain::time::Time;
 use crate::store::history::History;
-use crate::store::lane::{Lane, Position};
+use crate::store::lane::{ExpiredClaims, Lane, Position};
 use crate::store::lanes::{LaneHandle, LaneHandles};
-use crate::store::outbox::{DeliveryQueue, Outbox};
+use crate::store::outbox::{DeliveryQueue, Expired, Outbox, UnsettledEvent};
 use crate::store::states::StateStore;
 use crate::store::undelivered_decreases::UndeliveredDecreases;
 use crate::store::{
@@ -160,6 +162,12 @@ impl StateStore for Memory {
     async fn close(&self) {}
 }
 
+impl Memory {
+    pub(super) fn controls(&self) -> Arc<Controls> {
+        self.with_inner(|inner| inner.controls.clone())
+    }
+}
+
 impl DeliveryQueue for Memory {
     async fn claim(&self, destination: &Name, max: usize) -> Result<Vec<Claimed>, Error> {
         let handle = self.lanes.require(destination)?;
@@ -167,21 +175,33 @@ impl DeliveryQueue for Memory {
         self.with_inner(|inner| {
             handle.with_lane(|lane| {
                 inner.refill(&handle.name, lane);
-                let claim = lane.claim(max, now).into_iter();
-                let claimed = claim.map(|claim| {
-                    let delivery_id = DeliveryId { seq: claim.lease.seq(), destination: handle.name.clone() };
-                    Claimed {
-                        lease: claim.lease,
-                        body: claim.body.unwrap_or_else(|| inner.as_sent(&delivery_id)),
-                        emitted_at: claim.emitted_at,
-                        attempts: claim.attempts,
-                        last_error: inner.errors.get(&delivery_id).map(|error| error.as_str().into()),
-                        nothing_to_compensate: claim.compensates && !inner.has_arrived(&delivery_id),
-                    }
-                });
-                Ok(claimed.collect())
+                let claims = lane.claim(max, now);
+                Ok(claims.into_iter().map(|claim| inner.claimed(&handle.name, claim)).collect())
             })
         })
+    }
+
+    async fn claim_expired(
+        &self,
+        destination: &Name,
+        limits: AgeLimits,
+        max: usize,
+    ) -> Result<Expired, Error> {
+        let handle = self.lanes.require(destination)?;
+        let now = self.now();
+        self.with_inner(|inner| {
+            handle.with_lane(|lane| {
+                inner.refill(&handle.name, lane);
+                let ExpiredClaims { expired, unexamined, waiting } = lane.claim_expired(limits, now, max);
+                let claims = expired.into_iter().chain(unexamined);
+                let leased = claims.map(|claim| inner.claimed(&handle.name, claim)).collect();
+                Ok(lane.keep_expired(leased, limits, now, waiting))
+            })
+        })
+    }
+
+    fn undelivered_at(&self, destination: &Name) -> u64 {
+        self.lanes.get(destination).map_or(0, |handle| handle.with_lane(|lane| lane.undelivered()))
     }
 
     async fn superseded(&self, destination: &Name, leases: Vec<Lease>) -> Result<Vec<Lease>, Error> {
@@ -262,6 +282,16 @@ impl Outbox for Memory {
             let found = inner.dead.iter().filter(|(delivery_id, _)| wanted(delivery_id)).take(max);
             found.map(|(_, row)| DeadLetter::from(row.clone())).collect()
         }))
+    }
+
+    async fn unsettled_events(&self, destination: &Name, max: usize) -> Result<Vec<UnsettledEvent>, Error> {
+        let handle = self.lanes.require(destination)?;
+        let found = handle.with_lane(|lane| lane.unsettled_deliveries(max));
+        let claimed: Vec<_> = found.iter().filter(|one| one.1).map(|(claim, _)| claim.lease.seq()).collect();
+        let read = self.with_inner(|inner| {
+            found.into_iter().map(|(claim, _)| inner.claimed(&handle.name, claim)).collect()
+        });
+        Ok(UnsettledEvent::from_claimed(read, &claimed))
     }
 
     async fn redrive(
