@@ -1,25 +1,35 @@
 //! A bridge over the in-memory store with a clock that the caller moves: the engine of `test` and `replay`. Events
-//! are delivered at once.
+//! are delivered at once, unless the caller has said that calls to a destination fail.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
 
 use super::decision_view::{self, ExplainedDecision};
 use super::{Bridge, Explanation};
+use crate::domain::delivery::GiveUp;
 use crate::domain::engine::Policy;
 use crate::domain::name::Name;
 use crate::domain::notification::Notification;
+use crate::domain::retry::Backoff;
 use crate::domain::source::Source;
 use crate::domain::table::RuleTable;
 use crate::domain::time::Time;
-use crate::store::{self, DeliveryQueue as _, Memory, RecordCursor, RecordQuery, Settlement, Store};
+use crate::store::{self, DeliveryQueue as _, Memory, RecordCursor, RecordQuery, Refusal, Settlement, Store};
 use crate::telemetry::Metrics;
 
 /// The maximum number of due times that one call processes. It bounds a rule that repeats with a short
 /// cooldown.
 const MAX_STEPS: usize = 200_000;
+/// The defaults of `delivery`.
+const MAX_AGE: Duration = Duration::from_hours(1);
+const SCALE_IN_MAX_AGE: Duration = Duration::from_mins(5);
+const BACKOFF: Backoff = match Backoff::new(Duration::from_millis(500), Duration::from_mins(1)) {
+    Ok(backoff) => backoff,
+    Err(_) => panic!("the initial delay exceeds the maximum"),
+};
 /// Deliveries per claim.
 const MAX_CLAIMED: usize = 1000;
 
@@ -28,9 +38,23 @@ pub(crate) struct Simulator {
     bridge: Bridge,
     store: Store,
     clock: Arc<AtomicI64>,
+    memory: Memory,
     destinations: BTreeSet<Name>,
+    /// Those to which calls do not succeed.
+    destination_states: BTreeMap<Name, DestinationState>,
     /// The id of the last record that was returned.
     last_record: RecordCursor,
+}
+
+/// What calls to a destination result in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum DestinationState {
+    /// They succeed.
+    Up,
+    /// They fail.
+    Down,
+    /// Their outcome is unknown.
+    Unknown,
 }
 
 /// Why the simulation cannot continue.
@@ -64,9 +88,11 @@ impl Simulator {
         let names: Vec<Name> = destinations.iter().cloned().collect();
         let simulated = clock.clone();
         let read_clock = Arc::new(move || Time::from_nanos(simulated.load(Ordering::Relaxed)));
-        let store = Store::Memory(Memory::new(&names, read_clock));
+        let memory = Memory::new(&names, read_clock);
+        let store = Store::Memory(memory.clone());
         let bridge = Bridge::new(store.clone(), rules, sources, policy, Metrics::new());
-        Self { bridge, store, clock, destinations, last_record: RecordCursor::BEFORE_ALL }
+        let (destination_states, last_record) = (BTreeMap::new(), RecordCursor::BEFORE_ALL);
+        Self { bridge, store, clock, memory, destinations, destination_states, last_record }
     }
 
     /// The simulated time.
@@ -82,11 +108,14 @@ impl Simulator {
     pub(crate) async fn advance_to(&mut self, at: Time) -> Result<Vec<ExplainedDecision>, SimulatorError> {
         for _ in 0..MAX_STEPS {
             let due = *self.store.next_due().borrow();
-            let Some(due) = due.filter(|due| *due <= at) else {
+            let next = due.into_iter().chain(self.memory.next_retry()).min();
+            let Some(next) = next.filter(|next| *next <= at) else {
                 self.clock.fetch_max(at.as_nanos(), Ordering::Relaxed);
                 return self.new_decisions().await;
             };
-            self.clock.fetch_max(due.as_nanos(), Ordering::Relaxed);
+            self.clock.fetch_max(next.as_nanos(), Ordering::Relaxed);
+            // Decisions know what is delivered at their time.
+            self.deliver().await?;
             self.bridge.process_due().await?;
             self.deliver().await?;
         }
@@ -124,7 +153,17 @@ impl Simulator {
         Ok(self.bridge.explain(&handle, notification).await?)
     }
 
-    /// Delivers all events, at all destinations.
+    /// Sets what calls to a destination result in from now on. When they succeed again, what waits for the destination
+    /// is delivered and decided with the next call.
+    pub(crate) fn set_destination(&mut self, destination: &Name, state: DestinationState) {
+        let before = self.destination_states.insert(destination.clone(), state);
+        let was_up = before.is_none_or(|before| before == DestinationState::Up);
+        if state == DestinationState::Up && !was_up {
+            self.memory.set_reachable(destination);
+        }
+    }
+
+    /// Sends all events that can be sent now, at all destinations.
     async fn deliver(&self) -> Result<(), SimulatorError> {
         for destination in &self.destinations {
             loop {
@@ -132,23 +171,52 @@ impl Simulator {
                 if claimed.is_empty() {
                     break;
                 }
-                let settle = |claimed: store::Claimed| {
-                    let withdrawn = || Settlement::Withdrawn {
-                        reason: "the event that it would compensate was never delivered".to_owned(),
-                    };
-                    (
-                        claimed.lease,
-                        if claimed.nothing_to_compensate {
-                            withdrawn()
-                        } else {
-                            Settlement::Delivered { answer: None }
-                        },
-                    )
-                };
-                self.store.settle(destination, claimed.into_iter().map(settle).collect()).await?;
+                let leases = claimed.iter().map(|claimed| claimed.lease).collect();
+                let refused = self.store.begin_calls(destination, leases).await?;
+                let settled = claimed.into_iter().map(|claimed| {
+                    let refusal = refused.iter().find(|refused| refused.lease == claimed.lease);
+                    (claimed.lease, self.outcome(destination, &claimed, refusal.map(|it| it.refusal)))
+                });
+                self.store.settle(destination, settled.collect()).await?;
             }
         }
         Ok(())
+    }
+
+    /// The outcome of a delivery, as the worker of a destination with the default settings would settle it.
+    fn outcome(&self, destination: &Name, claimed: &store::Claimed, refusal: Option<Refusal>) -> Settlement {
+        let withdrawn = |reason: &str| Settlement::Withdrawn { reason: reason.to_owned() };
+        match refusal {
+            Some(Refusal::Suspended) => {
+                return Settlement::NotCalled { delay: Duration::ZERO, stands_aside: true };
+            }
+            Some(_) => return withdrawn("superseded by an increase before it was sent"),
+            None if claimed.nothing_to_compensate => {
+                return withdrawn("the event that it would compensate was never delivered");
+            }
+            None => {}
+        }
+        let state = self.destination_states.get(destination).copied().unwrap_or(DestinationState::Up);
+        if state == DestinationState::Up {
+            return Settlement::Delivered { answer: None };
+        }
+        let now = self.now();
+        let given_up_at = give_up_at(claimed);
+        if given_up_at.is_none_or(|at| now >= at) {
+            return Settlement::Dead {
+                error: "expired: not delivered in time".to_owned(),
+                cause: GiveUp::Expired,
+                called: false,
+                uncertain: false,
+            };
+        }
+        let backoff = BACKOFF.ceiling(claimed.attempts.saturating_add(1));
+        let rest = given_up_at.map_or(backoff, |at| at.since(now));
+        Settlement::Retry {
+            delay: backoff.min(rest),
+            error: "calls to this destination fail".to_owned(),
+            uncertain: state == DestinationState::Unknown,
+        }
     }
 
     /// The decisions since the last call.
@@ -170,3 +238,13 @@ impl Simulator {
         Ok(decisions)
     }
 }
+
+/// When a delivery is given up; `None` if its event cannot be read.
+fn give_up_at(claimed: &store::Claimed) -> Option<Time> {
+    let header = claimed.body.header().ok()?;
+    let max_age = if header.decreases_capacity() { SCALE_IN_MAX_AGE } else { MAX_AGE };
+    Some(claimed.emitted_at.after(max_age).min(header.expirytime))
+}
+
+#[cfg(test)]
+mod tests;

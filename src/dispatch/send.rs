@@ -16,7 +16,7 @@ use crate::domain::delivery::GiveUp;
 use crate::domain::header::EventHeader;
 use crate::domain::retry::Backoff;
 use crate::domain::time::Time;
-use crate::store::{self, Claimed, DeliveryQueue, Lease, Settlement};
+use crate::store::{self, Claimed, DeliveryQueue, Lease, Refusal, Refused, Settlement};
 
 /// The backoff between attempts to claim or settle while the store fails.
 pub(super) const STORE_BACKOFF: Backoff =
@@ -42,6 +42,8 @@ const WITHHELD_DELAY: Duration = Duration::from_secs(5);
 const NOTHING_TO_COMPENSATE: &str = "the event that it compensates never arrived at this destination";
 /// The reason of a delivery that was superseded while it waited for a call.
 const SUPERSEDED: &str = "superseded by an increase before it was sent";
+/// The reason of a delivery that was taken back while it waited for a call.
+const SUSPENDED: &str = "taken back before it was sent";
 
 /// The result of a task.
 #[derive(Debug)]
@@ -143,14 +145,14 @@ impl<O: DeliveryQueue, D: Destination, V: Observer> Shared<O, D, V> {
         TaskResult::Settled
     }
 
-    /// The decreases among the events that must not be sent any more.
-    async fn superseded(&self, events: &[OutgoingEvent]) -> Result<Vec<Lease>, store::Error> {
+    /// Stores that the decreases among the events are about to be called. Returns those that must not be called.
+    async fn begin_decreases(&self, events: &[OutgoingEvent]) -> Result<Vec<Refused>, store::Error> {
         let decreases = events.iter().filter(|event| event.header.decreases_capacity());
         let leases: Vec<Lease> = decreases.map(|event| event.lease).collect();
         if leases.is_empty() {
-            return Ok(leases);
+            return Ok(Vec::new());
         }
-        self.outbox.superseded(&self.options.name, leases).await
+        self.outbox.begin_calls(&self.options.name, leases).await
     }
 
     /// Sends the events that still may be sent. This is checked right before the call, because an event can wait
@@ -160,16 +162,15 @@ impl<O: DeliveryQueue, D: Destination, V: Observer> Shared<O, D, V> {
         events: Vec<OutgoingEvent>,
         rng: &mut fastrand::Rng,
     ) -> (Vec<SettledDelivery>, CallOutcome) {
+        let (mut settled, mut batch) = (Vec::new(), Vec::with_capacity(events.len()));
         let now = self.outbox.now();
-        let mut settled = Vec::with_capacity(events.len());
-        let mut batch = Vec::with_capacity(events.len());
-        let superseded = self.superseded(&events).await;
         for event in events {
-            match self.obstacle(&event, &superseded, now, rng) {
+            match self.obstacle(&event, now) {
                 Some(settlement) => settled.push(SettledDelivery::not_called(event, settlement)),
                 None => batch.push(event),
             }
         }
+        self.remove_refused(&mut batch, &mut settled, rng).await;
         if batch.is_empty() {
             return (settled, CallOutcome::Skipped);
         }
@@ -190,33 +191,44 @@ impl<O: DeliveryQueue, D: Destination, V: Observer> Shared<O, D, V> {
         (settled, call_outcome)
     }
 
-    /// What becomes of an event that must not be sent now; `None` if it can be sent.
-    fn obstacle(
-        &self,
-        event: &OutgoingEvent,
-        superseded: &Result<Vec<Lease>, store::Error>,
-        now: Time,
-        rng: &mut fastrand::Rng,
-    ) -> Option<Settlement> {
-        match superseded {
-            // The store cannot say whether the decrease may be sent. It keeps its place.
-            Err(_) if event.header.decreases_capacity() => {
-                let delay = self.options.backoff.delay(event.attempts.saturating_add(1), rng.f64());
-                return Some(Settlement::NotCalled { delay, stands_aside: false });
-            }
-            Ok(superseded) if superseded.contains(&event.lease) => {
-                return Some(Settlement::Withdrawn { reason: SUPERSEDED.to_owned() });
-            }
-            _ => {}
-        }
+    /// What becomes of an event that must not be sent now, whatever the store says; `None` if it can be sent.
+    fn obstacle(&self, event: &OutgoingEvent, now: Time) -> Option<Settlement> {
         if let Some(error) = self.expiry_reason(event, now) {
-            return Some(Settlement::Dead { error, cause: GiveUp::Expired, uncertain: false });
+            return Some(Settlement::Dead { error, cause: GiveUp::Expired, called: false, uncertain: false });
         }
         if let Some(error) = self.oversize_reason(event) {
-            return Some(Settlement::Dead { error, cause: GiveUp::Rejected, uncertain: false });
+            return Some(Settlement::Dead { error, cause: GiveUp::Rejected, called: false, uncertain: false });
         }
         let is_withheld = self.withholding.covers(&event.header, now);
         is_withheld.then_some(Settlement::NotCalled { delay: WITHHELD_DELAY, stands_aside: true })
+    }
+
+    /// Stores that the decreases of a batch are about to be called, and takes those out of it that must not be.
+    async fn remove_refused(
+        &self,
+        batch: &mut Vec<OutgoingEvent>,
+        settled: &mut Vec<SettledDelivery>,
+        rng: &mut fastrand::Rng,
+    ) {
+        let refused = self.begin_decreases(batch).await;
+        let refusal = |event: &OutgoingEvent| match &refused {
+            // The store cannot say whether the decrease may be sent. It keeps its place.
+            Err(_) => event.header.decreases_capacity().then_some(None),
+            Ok(refused) => {
+                let refused = refused.iter().find(|refused| refused.lease == event.lease);
+                refused.map(|refused| Some(refused.refusal))
+            }
+        };
+        for event in batch.extract_if(.., |event| refusal(event).is_some()).collect::<Vec<_>>() {
+            settled.push(match refusal(&event).flatten() {
+                Some(refusal) => SettledDelivery::refused(event, refusal),
+                None => {
+                    let delay = self.options.backoff.delay(event.attempts.saturating_add(1), rng.f64());
+                    let settlement = Settlement::NotCalled { delay, stands_aside: false };
+                    SettledDelivery::not_called(event, settlement)
+                }
+            });
+        }
     }
 
     /// Returns one answer per event. If a whole batch is rejected permanently, it is bisected until the
@@ -269,7 +281,8 @@ impl<O: DeliveryQueue, D: Destination, V: Observer> Shared<O, D, V> {
         expired
             .map(|event| {
                 let error = self.expiry_reason(&event, now).unwrap_or_default();
-                let settlement = Settlement::Dead { error, cause: GiveUp::Expired, uncertain: false };
+                let settlement =
+                    Settlement::Dead { error, cause: GiveUp::Expired, called: false, uncertain: false };
                 SettledDelivery::not_called(event, settlement)
             })
             .collect()
@@ -289,8 +302,8 @@ impl<O: DeliveryQueue, D: Destination, V: Observer> Shared<O, D, V> {
         };
         let (error, uncertain) = (failure.stored_error(), failure.uncertain);
         match failure.class {
-            Class::Permanent => Settlement::Dead { error, cause: GiveUp::Rejected, uncertain },
-            Class::NotApplied => Settlement::Dead { error, cause: GiveUp::Expired, uncertain },
+            Class::Permanent => Settlement::Dead { error, cause: GiveUp::Rejected, called: true, uncertain },
+            Class::NotApplied => Settlement::Dead { error, cause: GiveUp::Expired, called: true, uncertain },
             Class::Transient | Class::Throttled | Class::Misconfigured => {
                 let delay = self.options.backoff.delay(attempts.saturating_add(1), rng.f64());
                 Settlement::Retry { delay, error, uncertain }
@@ -365,7 +378,7 @@ fn summary<'a>(mut all: impl Iterator<Item = &'a SettledDelivery>) -> Option<(&'
 impl SettledDelivery {
     /// A dead letter that was not sent.
     fn dead(lease: Lease, header: Option<Arc<EventHeader>>, reason: String, cause: GiveUp) -> Self {
-        let settlement = Settlement::Dead { error: reason.clone(), cause, uncertain: false };
+        let settlement = Settlement::Dead { error: reason.clone(), cause, called: false, uncertain: false };
         Self { lease, attempts: 0, header, settlement, reason, call_duration: None }
     }
 
@@ -378,6 +391,22 @@ impl SettledDelivery {
             _ => String::new(),
         };
         Self { lease, attempts, header: Some(header), settlement, reason, call_duration: None }
+    }
+
+    /// A delivery that was not sent, because decisions have changed it since it was claimed.
+    fn refused(event: OutgoingEvent, refusal: Refusal) -> Self {
+        let OutgoingEvent { lease, header, attempts, .. } = event;
+        match refusal {
+            Refusal::Superseded | Refusal::LeaseEnded => Self::withdrawn(lease, Some(header), SUPERSEDED),
+            Refusal::Suspended => Self {
+                lease,
+                attempts,
+                header: Some(header),
+                settlement: Settlement::NotCalled { delay: Duration::ZERO, stands_aside: true },
+                reason: SUSPENDED.to_owned(),
+                call_duration: None,
+            },
+        }
     }
 
     /// A withdrawn delivery that was not sent.

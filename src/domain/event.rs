@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use schemars::JsonSchema;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 pub use encoded::{Error, EventDocument, id_prefix};
 
@@ -78,7 +78,7 @@ pub struct Event {
 }
 
 /// A change of capacity in the terms of AWS Auto Scaling.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Adjustment {
     /// How `value` is interpreted.
     #[serde(rename = "type")]
@@ -88,12 +88,12 @@ pub struct Adjustment {
     /// The minimum number of units of a change in percent.
     pub min_magnitude: Option<u32>,
     /// Only with `ExactCapacity`: whether the consumer may decrease capacity.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub allow_decrease: Option<bool>,
 }
 
 /// The adjustment types of AWS Auto Scaling.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum AdjustmentType {
     /// Change capacity by `value` units.
     ChangeInCapacity,

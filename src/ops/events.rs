@@ -27,15 +27,28 @@ impl Ops {
 }
 
 fn delivery_view(delivery: store::Delivery) -> DeliveryView {
-    let store::Delivery { destination, state, failed_attempts, error, answer, due } = delivery;
-    // A row with a response has already counted the successful attempt.
-    let arrived = state == store::DeliveryState::Delivered && answer.is_none();
+    let store::Delivery {
+        destination,
+        state,
+        attempts,
+        delivered_at,
+        error,
+        answer,
+        is_suspended,
+        is_uncertain,
+        blocked_by,
+        due,
+    } = delivery;
     DeliveryView {
         destination: destination.to_string(),
         state: state.as_str().into(),
-        attempts: failed_attempts + u32::from(arrived),
+        attempts,
+        delivered_at: delivered_at.map(Time::to_millis_string),
         error,
         answer,
+        suspended: is_suspended,
+        uncertain: is_uncertain,
+        blocked_by,
         next_attempt_at: due.map(Time::to_millis_string),
     }
 }

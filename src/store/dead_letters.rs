@@ -136,10 +136,11 @@ const MAX_NAMED_ALERTS: usize = 5;
 impl fmt::Display for Firing {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let named = &self.alerts[..self.alerts.len().min(MAX_NAMED_ALERTS)];
-        write!(f, "rule `{}` fires on its target: {}", self.rule, named.join(", "))?;
+        write!(f, "rule `{}` fires on its target", self.rule)?;
         match self.alerts.len() - named.len() {
-            0 => Ok(()),
-            more => write!(f, " and {more} more"),
+            _ if named.is_empty() => Ok(()),
+            0 => write!(f, ": {}", named.join(", ")),
+            more => write!(f, ": {} and {more} more", named.join(", ")),
         }
     }
 }
@@ -157,7 +158,7 @@ impl Firing {
                 }
             };
             let alerts: Vec<String> = open.chain(late).map(name).collect();
-            (!alerts.is_empty()).then(|| Self { rule: rule.clone(), alerts })
+            (state.episode.is_some() || !alerts.is_empty()).then(|| Self { rule: rule.clone(), alerts })
         })
     }
 }

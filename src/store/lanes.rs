@@ -22,7 +22,16 @@ pub(super) struct LaneHandle {
     /// The maximum number of undelivered events; `u64::MAX` for no limit.
     max_backlog: AtomicU64,
     lane: Mutex<Lane>,
+    calls: Mutex<Calls>,
     wakeup: Notify,
+}
+
+/// The outcomes of calls since the store was opened.
+#[derive(Debug, Default)]
+struct Calls {
+    /// Whether the last call has succeeded.
+    succeeds: bool,
+    last_success: Option<Time>,
 }
 
 /// All lane handles by destination. Cheap to clone; clones share the map.
@@ -85,7 +94,7 @@ impl LaneHandle {
     /// A handle without a backlog limit.
     pub(super) fn new(name: Name, id: i64, lane: Lane) -> Self {
         let max_backlog = AtomicU64::new(u64::MAX);
-        Self { name, id, max_backlog, lane: Mutex::new(lane), wakeup: Notify::new() }
+        Self { name, id, max_backlog, lane: Mutex::new(lane), calls: Mutex::default(), wakeup: Notify::new() }
     }
 
     /// Sets the maximum number of undelivered events; `None` for no limit.
@@ -103,6 +112,24 @@ impl LaneHandle {
     /// Runs `f` with the lane locked. `f` must not do IO.
     pub(super) fn with_lane<R>(&self, f: impl FnOnce(&mut Lane) -> R) -> R {
         f(&mut self.lane.lock())
+    }
+
+    /// When a call has succeeded last, since the store was opened.
+    pub(super) fn last_success(&self) -> Option<Time> {
+        self.calls.lock().last_success
+    }
+
+    /// Adds the outcomes of calls, in their order: the time of each success, `None` for a failure. Returns whether one
+    /// has succeeded after a failure, or for the first time since the store was opened.
+    pub(super) fn add_calls(&self, outcomes: impl IntoIterator<Item = Option<Time>>) -> bool {
+        let mut calls = self.calls.lock();
+        let mut has_recovered = false;
+        for outcome in outcomes {
+            has_recovered |= outcome.is_some() && !calls.succeeds;
+            calls.succeeds = outcome.is_some();
+            calls.last_success = calls.last_success.max(outcome);
+        }
+        has_recovered
     }
 
     /// Ends all leases.

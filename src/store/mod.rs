@@ -34,6 +34,7 @@ mod sqlite;
 mod states;
 #[cfg(test)]
 mod tests;
+mod tracking;
 mod undelivered_decreases;
 mod withdrawn;
 
@@ -59,7 +60,7 @@ pub use memory::Memory;
 use outbox::Outbox;
 pub(crate) use outbox::UnsettledEvent;
 pub(crate) use outbox::{Backlog, Claimed, DestinationStats, EventSeq, Expired, Lease, Retries};
-pub use outbox::{DeliveryQueue, Settlement};
+pub use outbox::{DeliveryQueue, Refusal, Refused, Settlement};
 pub(crate) use query::{
     Delivery, DeliveryState, RecordCursor, RecordQuery, Records, StateCursor, StoredEvent, StoredRecord,
     StoredState,
@@ -401,8 +402,8 @@ impl DeliveryQueue for Store {
         delegate!(self, store => store.undelivered_at(destination))
     }
 
-    async fn superseded(&self, destination: &Name, leases: Vec<Lease>) -> Result<Vec<Lease>, Error> {
-        delegate!(self, store => store.superseded(destination, leases).await)
+    async fn begin_calls(&self, destination: &Name, leases: Vec<Lease>) -> Result<Vec<Refused>, Error> {
+        delegate!(self, store => store.begin_calls(destination, leases).await)
     }
 
     async fn settle(&self, destination: &Name, settled: Vec<(Lease, Settlement)>) -> Result<(), Error> {

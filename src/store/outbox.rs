@@ -12,6 +12,9 @@ use crate::domain::name::Name;
 use crate::domain::retry::AgeLimits;
 use crate::domain::time::Time;
 
+/// How long an event waits if those that it compensates stand aside, before it looks again.
+pub(super) const COMPENSATION_DELAY: Duration = Duration::from_secs(5);
+
 /// The operations of a delivery worker.
 pub trait DeliveryQueue: Clone + Send + Sync + 'static {
     /// Claims up to `max` deliveries that can be sent now: at most one per target, and none of a target whose
@@ -41,16 +44,17 @@ pub trait DeliveryQueue: Clone + Send + Sync + 'static {
     /// The number of unsettled deliveries. Cheap.
     fn undelivered_at(&self, destination: &Name) -> u64;
 
-    /// Those of the claimed deliveries that must not be sent any more: an increase has superseded them, or their lease
-    /// has ended.
+    /// Stores that claimed deliveries are about to be called. When this returns `Ok`, that is on disk: if the process
+    /// ends during the call, its outcome is unknown. Returns those that must not be called, about which nothing was
+    /// stored.
     ///
     /// # Errors
-    /// If the store cannot be read.
-    fn superseded(
+    /// Nothing was written; none of them must be called.
+    fn begin_calls(
         &self,
         destination: &Name,
         leases: Vec<Lease>,
-    ) -> impl Future<Output = Result<Vec<Lease>, Error>> + Send;
+    ) -> impl Future<Output = Result<Vec<Refused>, Error>> + Send;
 
     /// Stores the outcomes of claimed deliveries. When this returns `Ok`, they are on disk.
     ///
@@ -173,6 +177,26 @@ impl Lease {
     }
 }
 
+/// A claimed delivery that must not be called.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Refused {
+    /// Its lease.
+    pub lease: Lease,
+    /// Why.
+    pub refusal: Refusal,
+}
+
+/// Why a claimed delivery must not be called.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refusal {
+    /// It was cancelled.
+    Superseded,
+    /// It is suspended. Settled as [`Settlement::NotCalled`], it waits until it is resumed.
+    Suspended,
+    /// Another claim of it may be in use.
+    LeaseEnded,
+}
+
 /// A claimed delivery.
 #[derive(Debug, Clone)]
 pub struct Claimed {
@@ -182,7 +206,7 @@ pub struct Claimed {
     pub body: EncodedEvent,
     /// When the event was emitted, or redriven if it was a dead letter.
     pub emitted_at: Time,
-    /// Failed attempts so far.
+    /// Failed calls so far.
     pub attempts: u32,
     /// The error of the last attempt.
     pub last_error: Option<Arc<str>>,
@@ -258,7 +282,9 @@ pub enum Settlement {
         error: String,
         /// The kind of reason.
         cause: GiveUp,
-        /// Whether the last call may have arrived: no answer said that it did not.
+        /// Whether this is the outcome of a call; otherwise no attempt is counted.
+        called: bool,
+        /// Whether that call may have arrived: no answer said that it did not.
         uncertain: bool,
     },
 }

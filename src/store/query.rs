@@ -128,13 +128,20 @@ pub struct Delivery {
     pub destination: Name,
     /// The state of the delivery.
     pub state: DeliveryState,
-    /// Failed attempts. If an answer is stored, or the delivery arrived after it was cancelled, the
-    /// successful attempt is counted too.
-    pub failed_attempts: u32,
+    /// Calls that were made and settled.
+    pub attempts: u32,
+    /// When the destination accepted the event; `None` if unknown, for deliveries of earlier versions.
+    pub delivered_at: Option<Time>,
     /// The error of the last attempt, or why the event was not sent.
     pub error: Option<String>,
-    /// The destination's answer, if it is stored.
+    /// The destination's answer, if it gave one.
     pub answer: Option<String>,
+    /// Whether it is not called until a decision resumes it.
+    pub is_suspended: bool,
+    /// Whether a call may have arrived although no answer said so.
+    pub is_uncertain: bool,
+    /// The id of the event for which it waits, if that is known.
+    pub blocked_by: Option<String>,
     /// When the next attempt is due.
     pub due: Option<Time>,
 }
@@ -142,20 +149,22 @@ pub struct Delivery {
 /// The state of a delivery.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DeliveryState {
-    /// Not attempted yet, or claimed for the first attempt.
+    /// Not called yet, or called for the first time.
     Pending,
-    /// To be retried: failed, redriven, or parked behind a failed one; claimed or not.
+    /// To be retried: failed or redriven; claimed or not.
     Retrying,
     /// Accepted by the destination.
     Delivered,
     /// A dead letter.
     Dead,
-    /// Cancelled by an event that increases capacity.
+    /// Cancelled by a decision, for example to increase capacity.
     Superseded,
     /// Not sent, since the events that it would compensate never arrived.
     Withdrawn,
     /// A dead letter that an operator discarded.
     Discarded,
+    /// A dead letter that a decision has replaced by a new event.
+    Replaced,
 }
 
 impl DeliveryState {
@@ -169,7 +178,13 @@ impl DeliveryState {
             Self::Superseded => "superseded",
             Self::Withdrawn => "withdrawn",
             Self::Discarded => "discarded",
+            Self::Replaced => "replaced",
         }
+    }
+
+    /// Whether the event can still be delivered.
+    pub(super) const fn is_unsettled(self) -> bool {
+        matches!(self, Self::Pending | Self::Retrying)
     }
 }
 

@@ -177,7 +177,8 @@ async fn a_failed_delivery_is_retried_with_its_attempt_count_also_after_a_restar
     let claimed = store.claim(&journal(), 10).await.expect("a claim");
     assert_eq!(claimed.len(), 3);
     let retry = Settlement::Retry { delay: Duration::ZERO, error: "no answer".into(), uncertain: false };
-    let dead = Settlement::Dead { error: "too old".into(), cause: GiveUp::Rejected, uncertain: false };
+    let dead =
+        Settlement::Dead { error: "too old".into(), cause: GiveUp::Rejected, called: true, uncertain: false };
     let settled = vec![(claimed[0].lease, retry), (claimed[1].lease, dead)];
     store.settle(&journal(), settled).await.expect("settled");
     store.close().await;
@@ -204,7 +205,8 @@ async fn expired_rows_are_pruned_and_unsettled_deliveries_stay() {
     post(&bridge, &body(start, &[(0, 0, true, 0), (1, 0, true, 0), (2, 0, true, 0)], false)).await;
     post(&bridge, &body(start, &[(3, 0, true, 0)], false)).await;
     let claimed = store.claim(&journal(), 10).await.expect("a claim");
-    let dead = Settlement::Dead { error: "too old".into(), cause: GiveUp::Rejected, uncertain: false };
+    let dead =
+        Settlement::Dead { error: "too old".into(), cause: GiveUp::Rejected, called: true, uncertain: false };
     let settled = vec![(claimed[0].lease, Settlement::Delivered { answer: None }), (claimed[1].lease, dead)];
     store.settle(&journal(), settled).await.expect("settled");
     while store.prune(Duration::ZERO, Duration::ZERO).await.expect("pruned") {}
@@ -428,7 +430,12 @@ async fn nothing_to_compensate(ends: [Settlement; 2]) -> bool {
 
 #[tokio::test]
 async fn a_scale_in_follows_any_scale_out_of_its_episode_that_arrived() {
-    let dead = || Settlement::Dead { error: "refused".into(), cause: GiveUp::Rejected, uncertain: false };
+    let dead = || Settlement::Dead {
+        error: "refused".into(),
+        cause: GiveUp::Rejected,
+        called: true,
+        uncertain: false,
+    };
     assert!(
         !nothing_to_compensate([
             Settlement::Delivered { answer: None },

@@ -80,7 +80,7 @@ async fn the_file_shrinks_after_a_storm_and_no_pruning_step_is_long() {
     write(&store, "before", 200, 8000).await;
     settle_all(
         &store,
-        Settlement::Dead { error: "refused".into(), cause: GiveUp::Rejected, uncertain: false },
+        Settlement::Dead { error: "refused".into(), cause: GiveUp::Rejected, called: true, uncertain: false },
     )
     .await;
     while store.prune(Duration::ZERO, Duration::ZERO).await.expect("pruned") {}

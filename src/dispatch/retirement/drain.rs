@@ -75,7 +75,12 @@ impl<O: RetirementOutbox> Drain<O> {
 fn not_delivered(claimed: Claimed) -> (Lease, Settlement) {
     let settlement = match claimed.nothing_to_compensate {
         true => Settlement::Withdrawn { reason: REASON.to_owned() },
-        false => Settlement::Dead { error: REASON.to_owned(), cause: GiveUp::Rejected, uncertain: false },
+        false => Settlement::Dead {
+            error: REASON.to_owned(),
+            cause: GiveUp::Rejected,
+            called: false,
+            uncertain: false,
+        },
     };
     (claimed.lease, settlement)
 }

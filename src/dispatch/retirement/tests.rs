@@ -23,7 +23,7 @@ use crate::domain::state::{LastResolve, TargetState};
 use crate::domain::target::TargetKey;
 use crate::domain::time::Time;
 use crate::store::{
-    Changes, Claimed, DeadLetter, DeliveryQueue, EpisodePhase, Error, Expired, Keys, Lease, Memory, NewEvent,
+    Changes, Claimed, DeadLetter, DeliveryQueue, EpisodePhase, Error, Expired, Keys, Lease, Memory, NewEvent, Refused,
     Settlement, Store, View, WallClock,
 };
 
@@ -199,8 +199,8 @@ impl DeliveryQueue for FaultyOutbox {
         self.store.undelivered_at(destination)
     }
 
-    async fn superseded(&self, destination: &Name, leases: Vec<Lease>) -> Result<Vec<Lease>, Error> {
-        self.store.superseded(destination, leases).await
+    async fn begin_calls(&self, destination: &Name, leases: Vec<Lease>) -> Result<Vec<Refused>, Error> {
+        self.store.begin_calls(destination, leases).await
     }
 
     async fn wait(&self, _: &Name) {

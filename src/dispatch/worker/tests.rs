@@ -14,7 +14,9 @@ use crate::dispatch::{Answer, DeliveryReport, Limits, Outcome, stub};
 use crate::domain::delivery::GiveUp;
 use crate::domain::header::{EncodedEvent, EventHeader};
 use crate::domain::time::Time;
-use crate::store::{Claimed, DeliveryQueue, Error, EventSeq, Expired, Lease, Settlement};
+use crate::store::{
+    Claimed, DeliveryQueue, Error, EventSeq, Expired, Lease, Refusal, Refused, Settlement,
+};
 
 const fn seconds(count: u64) -> Duration {
     Duration::from_secs(count)
@@ -245,7 +247,7 @@ impl DeliveryQueue for WorkerHarness {
         let mut deliveries = self.0.deliveries.lock();
         let (mut expired, now) = (Expired::default(), self.now());
         for (&seq, delivery) in deliveries.iter_mut().filter(|(_, delivery)| !delivery.is_settled()) {
-            expired.waiting += usize::from(delivery.attempts > 0);
+            expired.waiting += usize::from(!delivery.history.is_empty());
             let header = delivery.header.as_ref();
             let is_over = header.is_some_and(|header| limits.expires_at(delivery.emitted_at, header) < now);
             if is_over && !delivery.claimed && expired.claimed.len() < max {
@@ -259,9 +261,10 @@ impl DeliveryQueue for WorkerHarness {
         self.0.deliveries.lock().values().filter(|delivery| !delivery.is_settled()).count() as u64
     }
 
-    async fn superseded(&self, _: &Name, leases: Vec<Lease>) -> Result<Vec<Lease>, Error> {
+    async fn begin_calls(&self, _: &Name, leases: Vec<Lease>) -> Result<Vec<Refused>, Error> {
         let deliveries = self.0.deliveries.lock();
-        Ok(leases.into_iter().filter(|lease| deliveries[&lease.seq()].cancelled).collect())
+        let cancelled = leases.into_iter().filter(|lease| deliveries[&lease.seq()].cancelled);
+        Ok(cancelled.map(|lease| Refused { lease, refusal: Refusal::Superseded }).collect())
     }
 
     fn wait(&self, _: &Name) -> impl Future<Output = ()> + Send {

@@ -32,7 +32,7 @@ use std::time::Duration;
 
 use super::alert_key::AlertKey;
 use super::control::Controls;
-use super::delivery::{DeliveryChange, EventDelivery};
+use super::delivery::{DeliveryChange, EventDelivery, LegacyEvent};
 use super::name::Name;
 use super::notification::{Alert, Status};
 use super::rate::{PerMinute, RateDelta, Rates};
@@ -95,8 +95,11 @@ pub struct States {
 pub struct Deliveries {
     /// By target and event id. An event that is not here counts as delivered when it was emitted.
     pub events: BTreeMap<TargetKey, BTreeMap<Arc<str>, EventDelivery>>,
-    /// The last successful call of each destination, as far as this process knows.
+    /// The last successful call of each destination, as far as this process knows. Only filled if a state tracks events.
     pub last_success: BTreeMap<Name, Time>,
+    /// By target: the `on_firing` events of episodes that were open when the store was upgraded from a version without
+    /// tracked events, until the target's state is written.
+    pub legacy: BTreeMap<TargetKey, Vec<LegacyEvent>>,
 }
 
 /// An event that can decrease capacity and that some destination has not settled.

@@ -9,8 +9,10 @@ use std::sync::Arc;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
+use crate::domain::delivery::LegacyEvent;
 use crate::domain::header::{EncodedEvent, EventHeader};
 use crate::domain::name::Name;
+use crate::domain::phase::Phase;
 use crate::domain::time::Time;
 
 /// An encoded event as it is read. The fields are borrowed from the text; a field that is missing is `None`,
@@ -48,9 +50,12 @@ struct Data<'a> {
     #[serde(borrow)]
     rule: Option<Text<'a>>,
     #[serde(borrow)]
-    phase: Option<Text<'a>>,
-    #[serde(borrow)]
     action: Option<Text<'a>>,
+    #[serde(borrow)]
+    phase: Option<Text<'a>>,
+    /// Raw, because nearly no caller needs it.
+    #[serde(borrow)]
+    adjustment: Option<&'a RawValue>,
     #[serde(borrow, default)]
     episode: Episode<'a>,
     #[serde(borrow, default)]
@@ -109,6 +114,19 @@ impl<'a> EventDocument<'a> {
     /// The text is not a JSON object, or a field has another type than in an event.
     pub fn read(text: &'a str) -> Result<Self, Error> {
         Ok(Self { text, fields: serde_json::from_str(text)? })
+    }
+
+    /// What the event did, for a store of a version that did not track events; `None` if it cannot be read.
+    pub fn legacy(&self, emitted_at: Time) -> Option<LegacyEvent> {
+        let Fields { id, data, .. } = &self.fields;
+        let phase = match text(data.phase.as_ref())? {
+            "firing" => Phase::Firing,
+            "resolved" => Phase::Resolved,
+            _ => return None,
+        };
+        let adjustment = data.adjustment.map(|raw| serde_json::from_str(raw.get())).transpose().ok()?;
+        let (id, rule) = (text(id.as_ref())?.into(), Name::new(text(data.rule.as_ref())?).ok()?);
+        Some(LegacyEvent { id, emitted_at, phase, rule, adjustment })
     }
 
     /// The fields that delivery needs.

@@ -23,16 +23,28 @@ pub(crate) struct EventView {
 pub(crate) struct DeliveryView {
     /// The destination.
     pub destination: String,
-    /// `pending`, `retrying`, `delivered`, `dead`, `superseded`, `withdrawn` or `discarded`.
+    /// `pending`, `retrying`, `delivered`, `dead`, `superseded`, `withdrawn`, `discarded` or `replaced`.
     pub state: Word,
-    /// The number of attempts, failed ones and the successful one.
+    /// The number of calls that were made, with the successful one.
     pub attempts: u32,
+    /// When the destination accepted the event, RFC 3339.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub delivered_at: Option<String>,
     /// The error of the last attempt, or why the event was not sent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
-    /// The destination's response, if it is stored.
+    /// What the destination answered.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub answer: Option<String>,
+    /// Whether the delivery was taken back: it is not called until nothing blocks its action any more.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub suspended: bool,
+    /// Whether a call may have arrived although no answer said so.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub uncertain: bool,
+    /// The id of the earlier event of the target for which it waits.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub blocked_by: Option<String>,
     /// When the next attempt is due, RFC 3339.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next_attempt_at: Option<String>,

@@ -1,7 +1,7 @@
 //! Cancellation of deliveries, and withholding them from workers while a transaction sees them.
 
 use super::{BeyondWindow, Group, Lane};
-use crate::store::{EventSeq, Lease};
+use crate::store::{EventSeq, Lease, Refusal};
 
 impl Lane {
     /// Makes all deliveries of the target unclaimable until [`Lane::release`].
@@ -49,10 +49,14 @@ impl Lane {
         self.retries.get(&seq.0).is_some_and(|retry| retry.cancelled)
     }
 
-    /// Those of the leases that must not be used to send any more.
-    pub(crate) fn superseded(&self, leases: Vec<Lease>) -> Vec<Lease> {
-        let is_over = |lease: &Lease| !self.holds(*lease) || self.is_cancelled(lease.seq());
-        leases.into_iter().filter(is_over).collect()
+    /// Why the lease must not be used to send any more, if so.
+    pub(crate) fn refusal(&self, lease: Lease) -> Option<Refusal> {
+        match lease.seq() {
+            _ if !self.holds(lease) => Some(Refusal::LeaseEnded),
+            seq if self.is_cancelled(seq) => Some(Refusal::Superseded),
+            seq if self.is_suspended(seq) => Some(Refusal::Suspended),
+            _ => None,
+        }
     }
 
     /// Whether the delivery is claimed: it is the first of its target, not ready, and not backing off.

@@ -41,6 +41,12 @@ impl ExpiryIndex {
         self.unexamined.insert(seq);
     }
 
+    /// The age of a delivery counts from another time.
+    pub(super) fn reexamine(&mut self, seq: i64) {
+        self.remove(seq);
+        self.unexamined.insert(seq);
+    }
+
     /// A delivery leaves the window without being settled.
     pub(super) fn leave_window(&mut self, seq: i64) {
         if !self.times.contains_key(&seq) {
@@ -67,7 +73,8 @@ impl ExpiryIndex {
 
 impl Lane {
     /// Leases deliveries that have expired or whose expiry is unknown, at most `max` of them. Unlike a claimed delivery,
-    /// such a delivery keeps its place and the end of its backoff; if it is claimed meanwhile, the lease ends.
+    /// such a delivery keeps its place and the end of its backoff; if it is claimed meanwhile, the lease ends. The age of a
+    /// suspended one counts from its end.
     pub(in crate::store) fn claim_expired(
         &mut self,
         limits: AgeLimits,
@@ -75,7 +82,10 @@ impl Lane {
         max: usize,
     ) -> ExpiredClaims {
         self.index_window(limits);
-        let candidate = |seq: &i64| !self.leases.contains_key(seq) && !self.is_withheld(*seq);
+        let candidate = |seq: &i64| {
+            let is_suspended = self.is_suspended(EventSeq(*seq));
+            !is_suspended && !self.leases.contains_key(seq) && !self.is_withheld(*seq)
+        };
         let expired = self.expiry.by_time.range(..(now, i64::MIN)).map(|&(_, seq)| seq);
         let expired: Vec<i64> = expired.filter(candidate).take(max).collect();
         let unexamined = self.expiry.unexamined.iter().copied();

@@ -7,6 +7,7 @@
 //! The *window* holds events above the cursor. It is bounded in number and bytes; further events stay in the store
 //! and are read when there is room.
 
+mod arrivals;
 mod aside;
 mod cancel;
 mod expiry;
@@ -17,6 +18,9 @@ mod tests;
 mod unsettled;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use arrivals::Arrivals;
+pub(super) use arrivals::Lookup;
 
 use super::fast_map::{Map, Set};
 use super::{EventSeq, Lease};
@@ -73,6 +77,7 @@ pub(super) struct Lane {
     undelivered: u64,
     /// Rows of cancelled or discarded deliveries; together with dead letters, all that never arrived.
     never_delivered: u64,
+    arrivals: Arrivals,
     /// Targets whose deliveries cannot be claimed while a transaction sees their undelivered decreases.
     withheld: Set<Group>,
     expiry: expiry::ExpiryIndex,
@@ -95,8 +100,11 @@ struct Retry {
     emitted_at: Time,
     compensates: bool,
     attempts: u32,
+    marks: Marks,
     /// The end of the backoff; `None` once it is over.
     due: Option<Time>,
+    /// A call has begun that is not settled.
+    is_called: bool,
     /// Cancelled while it was claimed: it is not retried.
     cancelled: bool,
     /// Stands aside: it is not in the queue of its target, so that it blocks no later delivery.
@@ -109,8 +117,17 @@ struct Retry {
 enum BeyondWindow {
     /// Cancelled, or otherwise settled.
     Settled,
-    /// Failed, parked or redriven.
-    Retry { emitted_at: Time, attempts: u32, due: Time },
+    /// Failed, parked, redriven or suspended.
+    Retry { emitted_at: Time, attempts: u32, marks: Marks, due: Time },
+}
+
+/// What the row of an unsettled delivery says besides its attempts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct Marks {
+    /// It is not called until it is resumed, and stands aside.
+    pub is_suspended: bool,
+    /// A call may have arrived although no answer said so.
+    pub is_uncertain: bool,
 }
 
 /// An event to be added to the window.
@@ -133,6 +150,7 @@ pub(super) struct PendingRetry {
     pub emitted_at: Time,
     pub compensates: bool,
     pub attempts: u32,
+    pub marks: Marks,
     pub due: Time,
 }
 
@@ -141,22 +159,44 @@ pub(super) struct PendingRetry {
 pub(super) enum Outcome {
     /// Accepted by the destination.
     Delivered,
-    /// Accepted, and the answer is stored.
-    Answered,
     /// Not sent.
     Withdrawn,
     /// To be retried.
-    Retry,
+    Retry { is_uncertain: bool },
     /// Released without a call.
     NotCalled { stands_aside: bool },
-    /// Given up.
-    Dead,
+    /// Given up, with or without a last call.
+    Dead { was_called: bool },
+}
+
+impl Retry {
+    fn new(pending: PendingRetry) -> Self {
+        let PendingRetry { group, emitted_at, compensates, attempts, marks, due, .. } = pending;
+        Self {
+            group,
+            emitted_at,
+            compensates,
+            attempts,
+            marks,
+            due: Some(due),
+            is_called: false,
+            cancelled: false,
+            is_aside: false,
+        }
+    }
+}
+
+impl BeyondWindow {
+    fn retry(pending: PendingRetry) -> Self {
+        let PendingRetry { emitted_at, attempts, marks, due, .. } = pending;
+        Self::Retry { emitted_at, attempts, marks, due }
+    }
 }
 
 impl Outcome {
     /// Whether the delivery is settled by it.
     pub(super) const fn is_final(self) -> bool {
-        !matches!(self, Self::Retry | Self::NotCalled { .. })
+        !matches!(self, Self::Retry { .. } | Self::NotCalled { .. })
     }
 }
 
@@ -181,8 +221,6 @@ pub(super) enum RowChange {
     Delete,
     /// A row with the outcome and this number of attempts.
     Put { attempts: u32 },
-    /// The row says that the delivery was cancelled, but it arrived.
-    Delivered { attempts: u32 },
 }
 
 impl Lane {
@@ -203,6 +241,7 @@ impl Lane {
             settled_beyond_window: 0,
             undelivered: position.enqueued - position.settled_below_cursor.min(position.enqueued),
             never_delivered: 0,
+            arrivals: Arrivals::default(),
             withheld: Set::default(),
             expiry: expiry::ExpiryIndex::default(),
         }
@@ -211,31 +250,25 @@ impl Lane {
     /// Restores an unsettled delivery with a row when the store is opened. Must be called in the order of the
     /// events.
     pub(super) fn restore(&mut self, pending: PendingRetry) {
-        let PendingRetry { seq, group, emitted_at, compensates, attempts, due } = pending;
-        if seq.0 > self.high_watermark {
+        if pending.seq.0 > self.high_watermark {
             // Earlier events of its target may have no row and are not read yet.
-            self.beyond_window.insert(seq.0, BeyondWindow::Retry { emitted_at, attempts, due });
+            self.beyond_window.insert(pending.seq.0, BeyondWindow::retry(pending));
         } else {
             self.undelivered += 1;
-            self.push_retry(
-                seq.0,
-                Retry {
-                    group,
-                    emitted_at,
-                    compensates,
-                    attempts,
-                    due: Some(due),
-                    cancelled: false,
-                    is_aside: false,
-                },
-            );
+            self.push_retry(pending.seq.0, Retry::new(pending));
         }
     }
 
     /// Restores a cancelled delivery with a row above the cursor when the store is opened.
-    pub(super) fn restore_cancelled(&mut self, seq: EventSeq) {
+    pub(super) fn restore_settled(&mut self, seq: EventSeq) {
         self.beyond_window.insert(seq.0, BeyondWindow::Settled);
         self.undelivered = self.undelivered.saturating_sub(1);
+    }
+
+    /// Restores a delivery above the cursor that has arrived when the store is opened.
+    pub(super) fn restore_arrived(&mut self, seq: EventSeq, at: Time) {
+        self.arrivals.add(seq.0, at);
+        self.restore_settled(seq);
     }
 
     /// Restores counts when the store is opened: `settled` deliveries above the cursor have rows that say so, and
@@ -246,8 +279,13 @@ impl Lane {
         self.never_delivered = never_delivered;
     }
 
-    /// Appends a retry to the queue of its target.
-    fn push_retry(&mut self, seq: i64, retry: Retry) {
+    /// Appends a retry to the queue of its target, unless it is suspended.
+    fn push_retry(&mut self, seq: i64, mut retry: Retry) {
+        if retry.marks.is_suspended {
+            (retry.due, retry.is_aside) = (None, true);
+            self.retries.insert(seq, retry);
+            return;
+        }
         self.groups.entry(retry.group).or_default().push_back(seq);
         self.retry_schedule.extend(retry.due.map(|due| (due, seq)));
         self.expiry.add_unexamined(seq);
@@ -313,19 +351,10 @@ impl Lane {
     fn put_known(&mut self, seq: i64, slot: Slot, known: BeyondWindow) {
         let Slot { group, compensates, .. } = slot;
         self.window.insert(seq, slot);
-        if let BeyondWindow::Retry { emitted_at, attempts, due } = known {
-            self.push_retry(
-                seq,
-                Retry {
-                    group,
-                    emitted_at,
-                    compensates,
-                    attempts,
-                    due: Some(due),
-                    cancelled: false,
-                    is_aside: false,
-                },
-            );
+        if let BeyondWindow::Retry { emitted_at, attempts, marks, due } = known {
+            let seq = EventSeq(seq);
+            let pending = PendingRetry { seq, group, emitted_at, compensates, attempts, marks, due };
+            self.push_retry(seq.0, Retry::new(pending));
         }
         self.advance();
     }
@@ -388,8 +417,13 @@ impl Lane {
     /// Releases a claimed delivery that was not attempted.
     pub(super) fn unclaim(&mut self, seq: EventSeq) {
         self.leases.remove(&seq.0);
+        if let Some(retry) = self.retries.get_mut(&seq.0) {
+            retry.marks.is_uncertain |= std::mem::take(&mut retry.is_called);
+        }
         if self.is_cancelled(seq) {
             self.finish(seq.0);
+        } else if self.is_suspended(seq) {
+            self.stand_aside(seq.0);
         } else {
             self.mark_ready_if_first(seq.0);
         }
@@ -409,7 +443,8 @@ impl Lane {
         claimed.into_iter().for_each(|seq| self.unclaim(EventSeq(seq)));
     }
 
-    fn group_of(&self, seq: i64) -> Option<Group> {
+    /// The target of a delivery in the window or with a row.
+    pub(super) fn group_of(&self, seq: i64) -> Option<Group> {
         let slot = self.window.get(&seq).map(|slot| slot.group);
         slot.or_else(|| self.retries.get(&seq).map(|retry| retry.group))
     }
@@ -425,33 +460,52 @@ impl Lane {
     /// [`Lane::schedule_retry`] must be called after the commit.
     pub(super) fn row_change(&self, seq: EventSeq, outcome: Outcome) -> RowChange {
         let known = self.retries.get(&seq.0);
-        let attempts = known.map_or(0, |retry| retry.attempts).saturating_add(1);
+        let before = known.map_or(0, |retry| retry.attempts);
+        let after = before.saturating_add(1);
         match outcome {
-            Outcome::Dead | Outcome::Answered => RowChange::Put { attempts },
-            Outcome::Delivered if self.is_cancelled(seq) => RowChange::Delivered { attempts },
-            // The row that says so is not changed.
-            _ if self.is_cancelled(seq) => RowChange::None,
-            Outcome::Retry => RowChange::Put { attempts },
-            Outcome::Withdrawn | Outcome::NotCalled { .. } => RowChange::Put { attempts: attempts - 1 },
+            Outcome::Dead { was_called } => {
+                RowChange::Put { attempts: if was_called { after } else { before } }
+            }
             Outcome::Delivered if known.is_some() => RowChange::Delete,
             Outcome::Delivered => RowChange::None,
+            // The row that says so is not changed.
+            _ if self.is_cancelled(seq) => RowChange::None,
+            Outcome::Retry { .. } => RowChange::Put { attempts: after },
+            Outcome::Withdrawn | Outcome::NotCalled { .. } => RowChange::Put { attempts: before },
         }
     }
 
-    /// Settles a delivery that arrived or was withdrawn.
-    pub(super) fn mark_delivered(&mut self, seq: EventSeq) {
+    /// The number of failed calls of an unsettled delivery.
+    pub(super) fn attempts(&self, seq: EventSeq) -> u32 {
+        self.retries.get(&seq.0).map_or(0, |retry| retry.attempts)
+    }
+
+    /// Settles a delivery that arrived.
+    pub(super) fn mark_arrived(&mut self, seq: EventSeq, at: Time) {
+        if self.is_cancelled(seq) {
+            self.never_delivered = self.never_delivered.saturating_sub(1);
+        }
+        self.arrivals.add(seq.0, at);
+        self.finish(seq.0);
+    }
+
+    /// Settles a delivery that was withdrawn.
+    pub(super) fn mark_withdrawn(&mut self, seq: EventSeq) {
         self.finish(seq.0);
     }
 
     /// Settles a delivery that is a dead letter.
     pub(super) fn mark_dead(&mut self, seq: EventSeq) {
         self.position.dead += u64::from(self.is_unsettled(seq));
+        if self.is_cancelled(seq) {
+            self.never_delivered = self.never_delivered.saturating_sub(1);
+        }
         self.finish(seq.0);
     }
 
     /// Schedules a retry at `due`. The delivery has a row now and does not hold back the cursor any more. A delivery
-    /// that was cancelled while it was claimed is settled instead.
-    pub(super) fn schedule_retry(&mut self, seq: EventSeq, due: Time) {
+    /// that was cancelled while it was claimed is settled instead, and a suspended one stands aside.
+    pub(super) fn schedule_retry(&mut self, seq: EventSeq, due: Time, is_uncertain: bool) {
         if self.is_cancelled(seq) {
             return self.finish(seq.0);
         }
@@ -459,8 +513,14 @@ impl Lane {
         self.move_to_retries(seq.0);
         let Some(retry) = self.retries.get_mut(&seq.0) else { return };
         retry.attempts = retry.attempts.saturating_add(1);
-        retry.due = Some(due);
-        self.retry_schedule.insert((due, seq.0));
+        retry.is_called = false;
+        retry.marks.is_uncertain |= is_uncertain;
+        if retry.marks.is_suspended {
+            self.stand_aside(seq.0);
+        } else {
+            retry.due = Some(due);
+            self.retry_schedule.insert((due, seq.0));
+        }
         self.advance();
     }
 
@@ -477,12 +537,15 @@ impl Lane {
         {
             self.window_bytes -= body.len();
             let Slot { group, emitted_at, compensates, .. } = *slot;
+            let (attempts, marks) = (0, Marks::default());
             let retry = Retry {
                 group,
                 emitted_at,
                 compensates,
-                attempts: 0,
+                attempts,
+                marks,
                 due: None,
+                is_called: false,
                 cancelled: false,
                 is_aside: false,
             };

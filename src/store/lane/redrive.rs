@@ -6,7 +6,7 @@ impl Lane {
     /// Returns a dead letter to the queue. It is ordered among the unsettled events of its target, but after one
     /// that is claimed.
     pub(crate) fn redrive(&mut self, pending: PendingRetry) {
-        let PendingRetry { seq, group, emitted_at, compensates, attempts, due } = pending;
+        let PendingRetry { seq, group, due, .. } = pending;
         if self.is_unsettled(seq) {
             return;
         }
@@ -14,24 +14,13 @@ impl Lane {
         self.undelivered += 1;
         if seq.0 > self.high_watermark {
             self.settled_beyond_window -= 1;
-            self.beyond_window.insert(seq.0, BeyondWindow::Retry { emitted_at, attempts, due });
+            self.beyond_window.insert(seq.0, BeyondWindow::retry(pending));
             return;
         }
         self.join_queue(group, seq.0);
         self.expiry.add_unexamined(seq.0);
         self.retry_schedule.insert((due, seq.0));
-        self.retries.insert(
-            seq.0,
-            Retry {
-                group,
-                emitted_at,
-                compensates,
-                attempts,
-                due: Some(due),
-                cancelled: false,
-                is_aside: false,
-            },
-        );
+        self.retries.insert(seq.0, Retry::new(pending));
     }
 
     /// Counts `count` discarded dead letters.

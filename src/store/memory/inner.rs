@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use crate::domain::alert_key::AlertKey;
 use crate::domain::control::Controls;
+use crate::domain::delivery::GiveUp;
 use crate::domain::engine::{States, UndeliveredDecrease};
 use crate::domain::header::EncodedEvent;
 use crate::domain::name::Name;
@@ -15,7 +16,7 @@ use crate::domain::time::Time;
 use crate::store::audit::MemoryAudit;
 use crate::store::dead_letters::{BACKLOG_FULL, DeadLetterRow};
 use crate::store::fast_map::Set;
-use crate::store::lane::{self, Claim, Group, Lane, NewDelivery, Outcome, PendingRetry};
+use crate::store::lane::{Claim, Group, Lane, Marks, NewDelivery, PendingRetry};
 use crate::store::lanes::{LaneHandle, LaneHandles};
 use crate::store::undelivered_decreases::{TrackedDecrease, UndeliveredDecreases};
 use crate::store::{
@@ -38,11 +39,35 @@ pub(super) struct Inner {
     /// The last error of unsettled deliveries.
     pub(super) errors: BTreeMap<DeliveryId, String>,
     pub(super) dead: BTreeMap<DeliveryId, DeadLetterRow>,
-    /// Cancelled, discarded and withdrawn deliveries.
+    /// Why each dead letter was given up.
+    pub(super) causes: BTreeMap<DeliveryId, GiveUp>,
+    /// Cancelled, discarded, replaced and withdrawn deliveries.
     pub(super) never_delivered: BTreeSet<DeliveryId>,
+    /// Those of them that were replaced.
+    pub(super) replaced: BTreeSet<DeliveryId>,
+    /// Settled deliveries that may have arrived.
+    pub(super) uncertain: BTreeSet<DeliveryId>,
+    pub(super) receipts: BTreeMap<DeliveryId, Receipt>,
+    /// Events by target and id.
+    pub(super) ids: BTreeMap<(TargetKey, Arc<str>), EventSeq>,
+    /// Targets for which a delivery has changed since they were rechecked.
+    pub(super) changed: BTreeSet<TargetKey>,
     /// The new `expirytime` of redriven deliveries.
     pub(super) expiry: BTreeMap<DeliveryId, Time>,
     pub(super) audit: MemoryAudit,
+}
+
+/// A delivery that has arrived.
+pub(super) struct Receipt {
+    at: Time,
+    attempts: u32,
+    answer: Option<String>,
+}
+
+impl Receipt {
+    pub(super) fn at(&self) -> Time {
+        self.at
+    }
 }
 
 impl Inner {
@@ -148,16 +173,6 @@ impl Inner {
         &self.event(seq).2.body
     }
 
-    pub(super) fn cancel(&mut self, seq: EventSeq, lanes: &LaneHandles) {
-        let pending_destinations =
-            self.tracked_decreases.get(seq.0).into_iter().flat_map(|decrease| &decrease.pending_destinations);
-        for handle in pending_destinations.filter_map(|name| lanes.get(name)) {
-            handle.with_lane(|lane| lane.cancel(seq));
-            self.never_delivered.insert(DeliveryId { seq, destination: handle.name.clone() });
-        }
-        self.tracked_decreases.remove(seq.0);
-    }
-
     pub(super) fn apply(
         &mut self,
         now: Time,
@@ -194,6 +209,10 @@ impl Inner {
             }
             self.controls = controls;
         }
+        self.changed.retain(|key| !changes.rechecked.contains(key) && self.states.contains_key(key));
+        for change in &changes.delivery_changes {
+            self.change_delivery(now, change, lanes);
+        }
         let depends = |key: &TargetKey| self.states.get(key).is_some_and(|state| state.depends_on_controls());
         self.recheck_queue.retain(|key| !changes.rechecked.contains(key) && depends(key));
         self.records.extend(changes.record.map(|record| (now, record)));
@@ -216,15 +235,21 @@ impl Inner {
         let seq = EventSeq(self.events.len() as i64 + 1);
         let mut pending_destinations = Vec::new();
         self.events.push((seq, now, event.clone()));
+        if let Ok(header) = event.body.header() {
+            self.ids.insert((event.target.clone(), header.id.clone()), seq);
+        }
         for handle in event.destinations.iter().filter_map(|name| lanes.get(name)) {
             let delivery_id = DeliveryId { seq, destination: handle.name.clone() };
             if compensates(&event) && self.firing_events(&delivery_id).next().is_none() {
                 self.withdraw(now, &delivery_id, withdrawn::NEVER_ROUTED);
                 handle.with_lane(|lane| lane.add_enqueued(1, 1, 0));
                 self.never_delivered.insert(delivery_id);
+                self.delivery_ended(&event.target);
             } else if handle.is_full(0) {
-                self.put_dead_letter(now, &delivery_id, 0, BACKLOG_FULL.to_owned());
+                let (error, cause) = (BACKLOG_FULL.to_owned(), GiveUp::Rejected);
+                self.put_dead_letter(now, &delivery_id, 0, error, cause);
                 handle.with_lane(|lane| lane.add_enqueued(1, 1, 1));
+                self.delivery_ended(&event.target);
             } else {
                 handle.with_lane(|lane| lane.add_enqueued(1, 0, 0));
                 pending_destinations.push(delivery_id.destination);
@@ -242,36 +267,70 @@ impl Inner {
             return;
         }
         let delivery_id = DeliveryId { seq, destination: handle.name.clone() };
+        let target = self.event(seq).2.target.clone();
+        let (was_cancelled, was_uncertain) =
+            handle.with_lane(|lane| (lane.is_cancelled(seq), lane.is_uncertain(seq)));
+        let outcome = self.write_outcome(now, handle, seq, settlement);
+        let is_uncertain = was_uncertain || matches!(outcome, Settled::Retry { is_uncertain: true });
+        match outcome {
+            Settled::Arrived => self.delivery_arrived(&target),
+            Settled::Retry { .. } if !was_cancelled => return,
+            Settled::Retry { .. } | Settled::Ended => {
+                if is_uncertain {
+                    self.uncertain.insert(delivery_id.clone());
+                }
+                self.delivery_ended(&target);
+            }
+        }
+        self.errors.remove(&delivery_id);
+        self.tracked_decreases.mark_settled(seq.0, &handle.name);
+    }
+
+    fn write_outcome(
+        &mut self,
+        now: Time,
+        handle: &LaneHandle,
+        seq: EventSeq,
+        settlement: Settlement,
+    ) -> Settled {
+        let delivery_id = DeliveryId { seq, destination: handle.name.clone() };
         match settlement {
-            Settlement::Retry { delay, error, .. } => {
+            Settlement::Retry { delay, error, uncertain } => {
                 self.errors.insert(delivery_id, error);
-                return handle.with_lane(|lane| lane.schedule_retry(seq, now.after(delay)));
+                handle.with_lane(|lane| lane.schedule_retry(seq, now.after(delay), uncertain));
+                Settled::Retry { is_uncertain: uncertain }
             }
             Settlement::NotCalled { delay, stands_aside } => {
-                return handle.with_lane(|lane| lane.postpone(seq, now.after(delay), stands_aside));
+                handle.with_lane(|lane| lane.postpone(seq, now.after(delay), stands_aside));
+                Settled::Retry { is_uncertain: false }
             }
-            Settlement::Delivered { .. } => {
+            Settlement::Delivered { answer } => {
                 self.never_delivered.remove(&delivery_id);
-                handle.with_lane(|lane| lane.mark_delivered(seq));
+                let attempts = handle.with_lane(|lane| lane.attempts(seq)).saturating_add(1);
+                self.receipts.insert(delivery_id, Receipt { at: now, attempts, answer });
+                handle.with_lane(|lane| lane.mark_arrived(seq, now));
+                Settled::Arrived
             }
             Settlement::Withdrawn { reason } => {
                 // A cancelled delivery already has a record.
                 if !handle.with_lane(|lane| lane.is_cancelled(seq)) {
                     self.withdraw(now, &delivery_id, &reason);
+                    self.never_delivered.insert(delivery_id);
                 }
-                handle.with_lane(|lane| lane.mark_delivered(seq));
+                handle.with_lane(|lane| lane.mark_withdrawn(seq));
+                Settled::Ended
             }
-            Settlement::Dead { error, .. } => {
-                let attempts = handle.with_lane(|lane| match lane.row_change(seq, Outcome::Dead) {
-                    lane::RowChange::Put { attempts } => attempts,
-                    _ => 0,
-                });
-                self.put_dead_letter(now, &delivery_id, attempts, error);
+            Settlement::Dead { error, cause, called, uncertain } => {
+                if uncertain {
+                    self.uncertain.insert(delivery_id.clone());
+                }
+                let attempts = handle.with_lane(|lane| lane.attempts(seq)).saturating_add(u32::from(called));
+                self.never_delivered.remove(&delivery_id);
+                self.put_dead_letter(now, &delivery_id, attempts, error, cause);
                 handle.with_lane(|lane| lane.mark_dead(seq));
+                Settled::Ended
             }
         }
-        self.errors.remove(&delivery_id);
-        self.tracked_decreases.mark_settled(seq.0, &handle.name);
     }
 
     pub(super) fn put_dead_letter(
@@ -280,7 +339,9 @@ impl Inner {
         delivery_id: &DeliveryId,
         attempts: u32,
         error: String,
+        cause: GiveUp,
     ) {
+        self.causes.insert(delivery_id.clone(), cause);
         let (_, emitted_at, _) = self.event(delivery_id.seq);
         let emitted_at = *emitted_at;
         let (delivery_id, event) = (delivery_id.clone(), self.as_sent(delivery_id));
@@ -316,31 +377,29 @@ impl Inner {
         if let Some(expiry) = redrive.check(&row.event, event.may_decrease_capacity, &state, now)? {
             self.expiry.insert(delivery_id.clone(), expiry);
         }
-        let Some(DeadLetterRow { attempts, error, .. }) = self.dead.remove(&delivery_id) else {
-            return Ok(());
-        };
+        self.deliver_again(now, handle, seq);
+        Ok(())
+    }
+
+    /// Returns a dead letter to the queue.
+    pub(super) fn deliver_again(&mut self, now: Time, handle: &LaneHandle, seq: EventSeq) {
+        let delivery_id = DeliveryId { seq, destination: handle.name.clone() };
+        let Some(DeadLetterRow { attempts, error, .. }) = self.dead.remove(&delivery_id) else { return };
         let (_, _, event) = self.event(seq);
-        let (target, may_decrease, compensation) =
+        let (target, may_decrease, compensates) =
             (event.target.clone(), event.may_decrease_capacity, compensates(event));
         let group = self.group(&target, seq);
         if may_decrease {
-            self.tracked_decreases.add(
-                seq.0,
-                TrackedDecrease { target, group, pending_destinations: vec![handle.name.clone()] },
-            );
+            let pending_destinations = vec![handle.name.clone()];
+            let target = target.clone();
+            self.tracked_decreases.add(seq.0, TrackedDecrease { target, group, pending_destinations });
         }
+        let is_uncertain = self.uncertain.remove(&delivery_id);
         self.errors.insert(delivery_id, error);
-        handle.with_lane(|lane| {
-            lane.redrive(PendingRetry {
-                seq,
-                group,
-                emitted_at: now,
-                compensates: compensation,
-                attempts,
-                due: now,
-            });
-        });
-        Ok(())
+        let marks = Marks { is_suspended: false, is_uncertain };
+        let pending = PendingRetry { seq, group, emitted_at: now, compensates, attempts, marks, due: now };
+        handle.with_lane(|lane| lane.redrive(pending));
+        self.delivery_ended(&target);
     }
 
     /// The `on_firing` events of the same episode that were routed to the destination.
@@ -365,39 +424,51 @@ impl Inner {
         enqueued.map(|(seq, ..)| *seq)
     }
 
-    /// Whether one of the [`Self::firing_events`] has arrived at the destination. All of them are settled.
+    /// Whether one of the [`Self::firing_events`] has arrived at the destination.
     pub(super) fn has_arrived(&self, delivery_id: &DeliveryId) -> bool {
         self.firing_events(delivery_id).any(|seq| {
             let delivery_id = DeliveryId { seq, destination: delivery_id.destination.clone() };
-            !self.dead.contains_key(&delivery_id) && !self.never_delivered.contains(&delivery_id)
+            self.receipts.contains_key(&delivery_id)
         })
+    }
+
+    /// Whether one of them can still be delivered: it stands aside.
+    pub(super) fn is_compensation_undecided(&self, delivery_id: &DeliveryId, lane: &Lane) -> bool {
+        self.firing_events(delivery_id).any(|seq| lane.is_unsettled(seq))
     }
 
     /// The state of a delivery. Cancelled, discarded and withdrawn deliveries are not distinguished.
     pub(super) fn delivery(&self, seq: EventSeq, handle: &LaneHandle) -> Delivery {
         let delivery_id = DeliveryId { seq, destination: handle.name.clone() };
-        let if_dead =
-            handle.with_lane(|lane| lane.is_unsettled(seq).then(|| lane.row_change(seq, Outcome::Dead)));
-        let dead = self.dead.get(&delivery_id);
-        let (state, failed_attempts) = match (if_dead, dead) {
-            (_, Some(row)) => (DeliveryState::Dead, row.attempts),
-            (Some(lane::RowChange::Put { attempts }), None) if self.errors.contains_key(&delivery_id) => {
-                // `row_change` counts the attempt that would fail now.
-                (DeliveryState::Retrying, attempts.saturating_sub(1))
+        let (is_unsettled, attempts, is_suspended, is_uncertain, first) = handle.with_lane(|lane| {
+            let marks = (lane.is_suspended(seq), lane.is_uncertain(seq));
+            (lane.is_unsettled(seq), lane.attempts(seq), marks.0, marks.1, lane.blocked_by(seq))
+        });
+        let (dead, receipt) = (self.dead.get(&delivery_id), self.receipts.get(&delivery_id));
+        let error = self.errors.get(&delivery_id).cloned();
+        let (state, attempts) = match (dead, receipt) {
+            (Some(row), _) => (DeliveryState::Dead, row.attempts),
+            (None, Some(receipt)) => (DeliveryState::Delivered, receipt.attempts),
+            (None, None) if is_unsettled && (attempts > 0 || error.is_some()) => {
+                (DeliveryState::Retrying, attempts)
             }
-            (Some(_), None) => (DeliveryState::Pending, 0),
+            (None, None) if is_unsettled => (DeliveryState::Pending, 0),
+            (None, None) if self.replaced.contains(&delivery_id) => (DeliveryState::Replaced, 0),
             (None, None) if self.never_delivered.contains(&delivery_id) => (DeliveryState::Superseded, 0),
-            (None, None) if handle.with_lane(|lane| lane.is_settled(seq)) => (DeliveryState::Delivered, 0),
             (None, None) => (DeliveryState::Pending, 0),
         };
-        let error = dead.map(|row| row.error.clone()).or_else(|| self.errors.get(&delivery_id).cloned());
+        let blocked_by = first.and_then(|seq| Some(self.event(seq).2.body.header().ok()?.id.to_string()));
         Delivery {
-            destination: delivery_id.destination,
             state,
-            failed_attempts,
-            error,
-            answer: None,
+            attempts,
+            delivered_at: receipt.map(|receipt| receipt.at),
+            error: dead.map(|row| row.error.clone()).or(error),
+            answer: receipt.and_then(|receipt| receipt.answer.clone()),
+            is_suspended,
+            is_uncertain: is_uncertain || self.uncertain.contains(&delivery_id),
+            blocked_by: blocked_by.filter(|_| state == DeliveryState::Pending),
             due: None,
+            destination: delivery_id.destination,
         }
     }
 
@@ -410,6 +481,13 @@ impl Inner {
     }
 }
 
-fn compensates(event: &NewEvent) -> bool {
+/// What a settlement has made of a delivery.
+enum Settled {
+    Arrived,
+    Ended,
+    Retry { is_uncertain: bool },
+}
+
+pub(super) fn compensates(event: &NewEvent) -> bool {
     event.episode_phase.as_ref().is_some_and(|phase| phase.phase == Phase::Resolved)
 }

@@ -1,6 +1,7 @@
 //! In-memory store with a clock that the caller sets: the reference model for property tests, and the store of
 //! `test`, `explain` and `replay`.
 
+mod feedback;
 mod inner;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -15,7 +16,6 @@ use inner::Inner;
 
 use crate::domain::alert_key::AlertKey;
 use crate::domain::control::Controls;
-use crate::domain::engine::Deliveries;
 use crate::domain::event::id_prefix;
 use crate::domain::name::Name;
 use crate::domain::retry::AgeLimits;
@@ -25,13 +25,13 @@ use crate::domain::time::Time;
 use crate::store::history::History;
 use crate::store::lane::{ExpiredClaims, Lane, Position};
 use crate::store::lanes::{LaneHandle, LaneHandles};
-use crate::store::outbox::{DeliveryQueue, Expired, Outbox, UnsettledEvent};
+use crate::store::outbox::{COMPENSATION_DELAY, DeliveryQueue, Expired, Outbox, UnsettledEvent};
 use crate::store::states::StateStore;
 use crate::store::undelivered_decreases::UndeliveredDecreases;
 use crate::store::{
     AuditPage, AuditQuery, AuditWrite, Claimed, DeadLetter, DeadLetterError, DecideFn, DeliveryId,
-    DestinationStats, DropError, Error, Keys, Lease, RecordCursor, RecordQuery, Records, Redrive, Retries,
-    Settlement, Snapshot, StateCursor, StoredEvent, StoredRecord, StoredState, UnreadableRow, View,
+    DestinationStats, DropError, Error, Keys, Lease, RecordCursor, RecordQuery, Records, Redrive, Refused,
+    Retries, Settlement, Snapshot, StateCursor, StoredEvent, StoredRecord, StoredState, UnreadableRow, View,
     WallClock,
 };
 
@@ -63,7 +63,13 @@ impl Memory {
             tracked_decreases: UndeliveredDecreases::default(),
             errors: BTreeMap::new(),
             dead: BTreeMap::new(),
+            causes: BTreeMap::new(),
             never_delivered: BTreeSet::new(),
+            replaced: BTreeSet::new(),
+            uncertain: BTreeSet::new(),
+            receipts: BTreeMap::new(),
+            ids: BTreeMap::new(),
+            changed: BTreeSet::new(),
             expiry: BTreeMap::new(),
             audit: MemoryAudit::default(),
         };
@@ -77,6 +83,34 @@ impl Memory {
 
     fn with_inner<R>(&self, f: impl FnOnce(&mut Inner) -> R) -> R {
         f(&mut self.inner.lock())
+    }
+
+    /// When the next delivery that waits can be claimed.
+    pub(crate) fn next_retry(&self) -> Option<Time> {
+        let lanes = self.lanes.all();
+        lanes.values().filter_map(|handle| handle.with_lane(|lane| lane.next_due())).min()
+    }
+
+    /// Calls to a destination succeed again: all retries are due at once, and the targets that wait for it too.
+    pub(crate) fn set_reachable(&self, destination: &Name) {
+        let Some(handle) = self.lanes.get(destination) else { return };
+        handle.with_lane(|lane| lane.retry_at_once());
+        let now = self.now();
+        self.with_inner(|inner| {
+            handle.add_calls([Some(now)]);
+            inner.destination_succeeded(destination);
+        });
+        self.publish_due();
+    }
+
+    /// Notifies of the time at which the next target is due.
+    fn publish_due(&self) {
+        let now = self.now();
+        let next = self.with_inner(|inner| {
+            let to_recheck = inner.recheck_queue.first().or_else(|| inner.changed.first()).map(|_| now);
+            inner.states.values().filter_map(|state| state.due()).chain(to_recheck).min()
+        });
+        self.due.send_replace(next);
     }
 
     fn add_destination(&self, destination: Name) {
@@ -101,22 +135,12 @@ impl StateStore for Memory {
             let states = inner.states(&keys);
             let (seqs, undelivered_decreases) = inner.undelivered_decreases(&keys, &states);
             let (created, controls) = (inner.created, inner.controls.clone());
-            let changes = decide(&View {
-                now,
-                created,
-                states,
-                controls,
-                undelivered_decreases,
-                deliveries: Deliveries::default(),
-            });
+            let deliveries = inner.deliveries(&states, &self.lanes);
+            let changes = decide(&View { now, created, states, controls, undelivered_decreases, deliveries });
             inner.apply(now, changes, seqs, &self.lanes);
         });
         self.lanes.all().values().for_each(|handle| handle.wake());
-        let next = self.with_inner(|inner| {
-            let to_recheck = inner.recheck_queue.first().map(|_| now);
-            inner.states.values().filter_map(|state| state.due()).chain(to_recheck).min()
-        });
-        self.due.send_replace(next);
+        self.publish_due();
         Ok(())
     }
 
@@ -131,7 +155,7 @@ impl StateStore for Memory {
             let scheduled = inner.states.iter().filter_map(|(key, state)| Some((state.due()?, key)));
             let due: BTreeSet<_> = scheduled.filter(|(at, _)| *at <= now).collect();
             let known: BTreeSet<_> = due.iter().map(|(_, key)| *key).collect();
-            let to_recheck = inner.recheck_queue.iter().filter(|key| !known.contains(key));
+            let to_recheck = inner.recheck_queue.union(&inner.changed).filter(|key| !known.contains(key));
             due.iter().map(|(_, key)| *key).chain(to_recheck).take(max).cloned().collect()
         }))
     }
@@ -175,8 +199,17 @@ impl DeliveryQueue for Memory {
         self.with_inner(|inner| {
             handle.with_lane(|lane| {
                 inner.refill(&handle.name, lane);
-                let claims = lane.claim(max, now);
-                Ok(claims.into_iter().map(|claim| inner.claimed(&handle.name, claim)).collect())
+                let claims = lane.claim(max, now).into_iter();
+                let claimed = claims.filter_map(|claim| {
+                    let delivery_id = DeliveryId { seq: claim.lease.seq(), destination: handle.name.clone() };
+                    let has_arrived = !claim.compensates || inner.has_arrived(&delivery_id);
+                    if !has_arrived && inner.is_compensation_undecided(&delivery_id, lane) {
+                        lane.postpone(claim.lease.seq(), now.after(COMPENSATION_DELAY), true);
+                        return None;
+                    }
+                    Some(inner.claimed(&handle.name, claim))
+                });
+                Ok(claimed.collect())
             })
         })
     }
@@ -204,8 +237,21 @@ impl DeliveryQueue for Memory {
         self.lanes.get(destination).map_or(0, |handle| handle.with_lane(|lane| lane.undelivered()))
     }
 
-    async fn superseded(&self, destination: &Name, leases: Vec<Lease>) -> Result<Vec<Lease>, Error> {
-        Ok(self.lanes.require(destination)?.with_lane(|lane| lane.superseded(leases)))
+    async fn begin_calls(&self, destination: &Name, leases: Vec<Lease>) -> Result<Vec<Refused>, Error> {
+        let handle = self.lanes.require(destination)?;
+        let mut refused = Vec::new();
+        // Not while a transaction changes deliveries.
+        self.with_inner(|_| {
+            handle.with_lane(|lane| {
+                for lease in leases {
+                    match lane.refusal(lease) {
+                        Some(refusal) => refused.push(Refused { lease, refusal }),
+                        None => lane.mark_called(lease.seq()),
+                    }
+                }
+            });
+        });
+        Ok(refused)
     }
 
     async fn settle(&self, destination: &Name, settled: Vec<(Lease, Settlement)>) -> Result<(), Error> {
@@ -213,12 +259,22 @@ impl DeliveryQueue for Memory {
         let now = self.now();
         self.with_inner(|inner| {
             for (lease, settlement) in settled {
-                if handle.with_lane(|lane| lane.holds(lease)) {
-                    inner.settle(now, handle, lease.seq(), settlement);
+                if !handle.with_lane(|lane| lane.holds(lease)) {
+                    continue;
+                }
+                let outcome = match &settlement {
+                    Settlement::Delivered { .. } => Some(Some(now)),
+                    Settlement::Retry { .. } | Settlement::Dead { called: true, .. } => Some(None),
+                    _ => None,
+                };
+                inner.settle(now, handle, lease.seq(), settlement);
+                if handle.add_calls(outcome) {
+                    inner.destination_succeeded(&handle.name);
                 }
             }
         });
         handle.wake();
+        self.publish_due();
         Ok(())
     }
 
@@ -307,6 +363,7 @@ impl Outbox for Memory {
             inner.redrive(now, handle, seq, redrive).map(|()| inner.audit.write(now, audit))
         })?;
         handle.wake();
+        self.publish_due();
         Ok(())
     }
 
@@ -315,12 +372,15 @@ impl Outbox for Memory {
         self.with_inner(|inner| {
             inner.dead.remove(delivery_id).map(|_| {
                 inner.never_delivered.insert(delivery_id.clone());
+                let target = inner.event(delivery_id.seq).2.target.clone();
+                inner.delivery_ended(&target);
                 inner.audit.write(now, audit);
             })
         })
         .ok_or(DeadLetterError::NotDead)?;
         let handle = self.lanes.get(&delivery_id.destination);
         handle.into_iter().for_each(|handle| handle.with_lane(|lane| lane.mark_discarded(1)));
+        self.publish_due();
         Ok(())
     }
 }

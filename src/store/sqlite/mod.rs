@@ -45,12 +45,13 @@ use tokio::sync::{oneshot, watch};
 use super::history::History;
 use super::lane::{Claim, ExpiredClaims};
 use super::lanes::{LaneHandle, LaneHandles};
-use super::outbox::{DeliveryQueue, Expired, Outbox, UnsettledEvent};
+use super::outbox::{COMPENSATION_DELAY, DeliveryQueue, Expired, Outbox, UnsettledEvent};
 use super::states::StateStore;
 use super::{
-    AuditPage, AuditQuery, AuditWrite, Claimed, DeadLetter, DeadLetterError, DecideFn, DeliveryId,
-    DeliveryState, DestinationStats, DropError, Error, Keys, Lease, RecordQuery, Records, Redrive, Retries,
-    Settlement, Snapshot, StateCursor, StoredEvent, StoredState, Tally, UnreadableRow, WallClock,
+    AuditPage, AuditQuery, AuditWrite, Claimed, DeadLetter, DeadLetterError, DecideFn, Delivery, DeliveryId,
+    DeliveryState, DestinationStats, DropError, Error, EventSeq, Keys, Lease, RecordQuery, Records, Redrive,
+    Refused, Retries, Settlement, Snapshot, StateCursor, StoredEvent, StoredState, Tally, UnreadableRow,
+    WallClock,
 };
 use crate::domain::alert_key::AlertKey;
 use crate::domain::control::Controls;
@@ -65,6 +66,7 @@ use committed::quarantine::Quarantine;
 use file::{checkpoint, schema};
 use reader::{claims, query};
 use retention::{PruneCursor, Retention};
+use tables::compensation::Compensation;
 use tables::dead_letters;
 use tables::deliveries::OutboxTable;
 use tables::routes::Routes;
@@ -152,6 +154,34 @@ impl Sqlite {
         let reader = self.reader.clone();
         let task = tokio::task::spawn_blocking(move || read(&reader.lock()));
         task.await.map_err(|_| Error::Closed)?.map_err(|error| schema::unavailable(&error))
+    }
+
+    /// Returns claimed deliveries that have to wait for events that they compensate.
+    async fn postpone(&self, handle: &Arc<LaneHandle>, claimed: Vec<Claim>) -> Result<(), Error> {
+        if claimed.is_empty() {
+            return Ok(());
+        }
+        let wait = Settlement::NotCalled { delay: COMPENSATION_DELAY, stands_aside: true };
+        let settled = claimed.iter().map(|one| (one.lease, wait.clone())).collect();
+        let handle = handle.clone();
+        self.ask(|reply| Command::Settle { handle, settled, reply }).await
+    }
+
+    /// Completes deliveries by what only the lanes know: the stored cursor lags behind them, and a delivery that waits
+    /// for an earlier one of its target needs no row.
+    async fn complete_deliveries(&self, seq: EventSeq, deliveries: &mut [Delivery]) -> Result<(), Error> {
+        for delivery in deliveries.iter_mut().filter(|delivery| delivery.state == DeliveryState::Pending) {
+            let Some(handle) = self.lanes.get(&delivery.destination) else { continue };
+            let (settled, blocked_by) = handle.with_lane(|lane| (lane.is_settled(seq), lane.blocked_by(seq)));
+            if settled {
+                delivery.state = DeliveryState::Delivered;
+                delivery.attempts = 1;
+            }
+            if let Some(EventSeq(seq)) = blocked_by {
+                delivery.blocked_by = self.read(move |reader| query::event_id(reader, seq)).await?;
+            }
+        }
+        Ok(())
     }
 
     /// Reads the events above the high watermark into the window. The writer pushes newly committed events
@@ -242,13 +272,27 @@ impl StateStore for Sqlite {
     }
 }
 
+/// What becomes of claimed events of which it is not known whether there is something to compensate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Undecided {
+    /// They look again later.
+    Postpone,
+    /// They are returned, since they are not to be called.
+    Keep,
+}
+
 impl Sqlite {
     pub(super) fn controls(&self) -> Arc<Controls> {
         self.committed.controls()
     }
 
     /// Reads what the lane does not have of claimed deliveries.
-    async fn read_claimed(&self, handle: &LaneHandle, claimed: Vec<Claim>) -> Result<Vec<Claimed>, Error> {
+    async fn read_claimed(
+        &self,
+        handle: &Arc<LaneHandle>,
+        claimed: Vec<Claim>,
+        undecided: Undecided,
+    ) -> Result<Vec<Claimed>, Error> {
         let may_have_missed = handle.with_lane(|lane| lane.has_never_delivered());
         let lookups: Vec<claims::ClaimLookup> = claimed
             .iter()
@@ -264,9 +308,18 @@ impl Sqlite {
             let (name, destination_id) = (handle.name.clone(), handle.id);
             details = self.read(move |reader| claims::read_claims(reader, &name, destination_id, &lookups)).await?;
         }
+        let is_undecided = |one: &Claim| {
+            let details = details.get(&one.lease.seq().0);
+            details.and_then(|details| details.compensation) == Some(Compensation::Undecided)
+        };
+        let postpones = undecided == Undecided::Postpone;
+        let (undecided, claimed): (Vec<_>, Vec<_>) =
+            claimed.into_iter().partition(|one| postpones && is_undecided(one));
+        self.postpone(handle, undecided).await?;
         let claimed = claimed.into_iter().filter_map(|Claim { lease, body, emitted_at, attempts, .. }| {
-            let claims::ClaimDetails { body: stored, last_error, nothing_to_compensate } =
+            let claims::ClaimDetails { body: stored, last_error, compensation } =
                 details.remove(&lease.seq().0).unwrap_or_default();
+            let nothing_to_compensate = compensation == Some(Compensation::Nothing);
             let body = body.or(stored);
             if body.is_none() {
                 tracing::error!(event = lease.seq().0, destination = %handle.name, "event missing from the store");
@@ -290,7 +343,7 @@ impl DeliveryQueue for Sqlite {
             claimed.extend(handle.with_lane(|lane| lane.claim(max - claimed.len(), now)));
         }
         let leases: Vec<Lease> = claimed.iter().map(|one| one.lease).collect();
-        let read = self.read_claimed(handle, claimed).await;
+        let read = self.read_claimed(handle, claimed, Undecided::Postpone).await;
         if read.is_err() {
             handle.with_lane(|lane| leases.iter().for_each(|lease| lane.end_lease(*lease)));
         }
@@ -312,7 +365,7 @@ impl DeliveryQueue for Sqlite {
             handle.with_lane(|lane| lane.claim_expired(limits, now, max));
         let claims: Vec<Claim> = expired.into_iter().chain(unexamined).collect();
         let leases: Vec<Lease> = claims.iter().map(|one| one.lease).collect();
-        let read = self.read_claimed(handle, claims).await;
+        let read = self.read_claimed(handle, claims, Undecided::Keep).await;
         handle.with_lane(|lane| match read {
             Ok(read) => Ok(lane.keep_expired(read, limits, now, waiting)),
             Err(error) => {
@@ -326,8 +379,9 @@ impl DeliveryQueue for Sqlite {
         self.lanes.get(destination).map_or(0, |handle| handle.with_lane(|lane| lane.undelivered()))
     }
 
-    async fn superseded(&self, destination: &Name, leases: Vec<Lease>) -> Result<Vec<Lease>, Error> {
-        Ok(self.lanes.require(destination)?.with_lane(|lane| lane.superseded(leases)))
+    async fn begin_calls(&self, destination: &Name, leases: Vec<Lease>) -> Result<Vec<Refused>, Error> {
+        let handle = self.lanes.require(destination)?;
+        self.ask(|reply| Command::BeginCalls { handle, leases, reply }).await
     }
 
     async fn settle(&self, destination: &Name, settled: Vec<(Lease, Settlement)>) -> Result<(), Error> {
@@ -405,7 +459,7 @@ impl Outbox for Sqlite {
         let (claims, is_claimed): (Vec<Claim>, Vec<bool>) = found.into_iter().unzip();
         let claimed = claims.iter().zip(is_claimed).filter(|(_, is_claimed)| *is_claimed);
         let claimed: Vec<EventSeq> = claimed.map(|(claim, _)| claim.lease.seq()).collect();
-        Ok(UnsettledEvent::from_claimed(self.read_claimed(handle, claims).await?, &claimed))
+        Ok(UnsettledEvent::from_claimed(self.read_claimed(handle, claims, Undecided::Keep).await?, &claimed))
     }
 
     async fn redrive(
@@ -451,17 +505,8 @@ impl History for Sqlite {
                 query::ScanStep::NotFound => return Ok(None),
                 query::ScanStep::Below(seq) => below = seq,
                 query::ScanStep::Found(found) => {
-                    let query::FoundEvent { seq, mut event, below_cursor } = *found;
-                    let deliveries = event.deliveries.iter_mut().zip(below_cursor);
-                    for (delivery, _) in deliveries.filter(|(_, is_below_cursor)| !is_below_cursor) {
-                        let handle = self.lanes.get(&delivery.destination);
-                        let settled =
-                            handle.is_some_and(|handle| handle.with_lane(|lane| lane.is_settled(seq)));
-                        // The stored cursor lags behind the lane.
-                        if settled && delivery.state == DeliveryState::Pending {
-                            delivery.state = DeliveryState::Delivered;
-                        }
-                    }
+                    let query::FoundEvent { seq, mut event } = *found;
+                    self.complete_deliveries(seq, &mut event.deliveries).await?;
                     return Ok(Some(event));
                 }
             }
@@ -494,14 +539,15 @@ fn prepare(
 ) -> rusqlite::Result<Parts> {
     let schema::Database { writer: connection, created, hash_key, lock, .. } = opened;
     let hashes = Fingerprints(hash_key);
-    let mut index = restore::read_index(&connection)?;
-    let lanes = LaneHandles::new(restore::read_lanes(&connection, destinations)?);
     let clock = SharedClock::start(wall, restore::last_time(&connection)?);
+    let mut index = restore::read_index(&connection, clock.now())?;
+    restore::mark_interrupted_calls(&connection)?;
+    let lanes = LaneHandles::new(restore::read_lanes(&connection, destinations)?);
     index.restore_recheck_queue(restore::read_recheck_queue(&connection)?, clock.now());
     let next = restore::read_next_ids(&connection)?;
     clock.last_event.store(next.event - 1, Ordering::Release);
     let (due_sender, due) = watch::channel(index.next_due());
-    let decreases = restore::read_decreases(&connection)?;
+    let decreases = restore::read_decreases(&connection, &lanes)?;
     let writer = Writer {
         created,
         states: StateTable {

@@ -9,21 +9,22 @@ use rusqlite::{Connection, OptionalExtension, params};
 use super::committed::decreases::DecreaseTracker;
 use super::committed::index::{Fingerprint, Index};
 use super::committed::staged::NextIds;
-use super::file::delivery_state::DeliveryState;
-use super::tables::states::TARGET_HASH;
+use super::file::delivery_state::{CALLED, DeliveryState, SUSPENDED, UNCERTAIN};
+use super::tables::receipts;
+use super::tables::states::{TARGET_HASH, watch_of_bits};
 use crate::domain::name::Name;
 use crate::domain::time::Time;
 use crate::store::EventSeq;
-use crate::store::lane::{Lane, PendingRetry, Position};
-use crate::store::lanes::LaneHandle;
+use crate::store::lane::{Lane, Lookup, Marks, PendingRetry, Position};
+use crate::store::lanes::{LaneHandle, LaneHandles};
 use crate::store::undelivered_decreases::{TrackedDecrease, UndeliveredDecreases};
 
-/// Reads the index: target ids, targets of each alert, due times.
-pub(super) fn read_index(writer: &Connection) -> rusqlite::Result<Index> {
+/// Reads the index: target ids, targets of each alert, due times, and what targets wait for.
+pub(super) fn read_index(writer: &Connection, now: Time) -> rusqlite::Result<Index> {
     let mut index = Index::default();
     let count: i64 =
         writer.query_row("SELECT coalesce(max(id) - min(id) + 1, 0) FROM targets", [], |row| row.get(0))?;
-    let mut targets = writer.prepare("SELECT id, hash, due, alerts FROM targets")?;
+    let mut targets = writer.prepare("SELECT id, hash, due, alerts, awaits FROM targets")?;
     let mut rows = targets.query([])?;
     // Ids have gaps, so this is an upper bound.
     index.reserve(usize::try_from(count).unwrap_or(0).min(1 << 20));
@@ -35,7 +36,14 @@ pub(super) fn read_index(writer: &Connection) -> rusqlite::Result<Index> {
             due.map(Time::from_nanos),
             row.get_ref(3)?.as_blob()?,
         );
+        if let Some(awaits) = row.get(4)? {
+            index.restore_watch(row.get(0)?, watch_of_bits(awaits), now);
+        }
     }
+    let mut changed =
+        writer.prepare("SELECT target FROM delivery_rechecks WHERE target IN (SELECT id FROM targets)")?;
+    let changed = changed.query_map([], |row| row.get(0))?.collect::<Result<Vec<i64>, _>>()?;
+    changed.into_iter().for_each(|id| index.restore_recheck(id, now));
     Ok(index)
 }
 
@@ -61,7 +69,7 @@ const NEWEST_EVENT: &str = "
     SELECT max(coalesce((SELECT max(id) FROM events), 0), coalesce((SELECT max(cursor) FROM destinations), 0))";
 /// Deliveries that wait for a retry.
 const PENDING_RETRIES: &str = "
-    SELECT d.event, e.target, coalesce(d.since, e.at), e.compensates IS NOT NULL, d.attempts, d.due
+    SELECT d.event, e.target, coalesce(d.since, e.at), e.compensates IS NOT NULL, d.attempts, d.due, d.flags
     FROM deliveries d INDEXED BY exceptions JOIN events e ON e.id = d.event
     WHERE d.state = 1 AND d.state IN (1, 2, 3, 6) AND d.destination = ?1 ORDER BY d.event";
 /// Cancelled deliveries above the cursor.
@@ -112,13 +120,18 @@ pub(super) fn read_lanes(
                 emitted_at: Time::from_nanos(row.get(2)?),
                 compensates: row.get(3)?,
                 attempts: row.get(4)?,
+                marks: marks(row.get(6)?),
                 due: Time::from_nanos(row.get(5)?),
             });
         }
         let mut rows = writer.prepare(CANCELLED_DELIVERIES)?;
         let mut rows = rows.query([destination_id, position.cursor])?;
         while let Some(row) = rows.next()? {
-            lane.restore_cancelled(EventSeq(row.get(0)?));
+            lane.restore_settled(EventSeq(row.get(0)?));
+        }
+        // They arrived after a delivery that has not, and the cursor is before that.
+        for receipt in receipts::above(writer, destination_id, position.cursor)? {
+            lane.restore_arrived(receipt.seq, receipt.at);
         }
         let count =
             |query: &str| writer.query_row(query, [destination_id, position.cursor], |row| row.get(0));
@@ -146,15 +159,38 @@ const UNDELIVERED_DECREASES: &str = "
     JOIN destinations d ON d.id = x.destination
     WHERE x.state = ?1
     ORDER BY event";
+/// Calls that had begun when the process ended: their outcome is unknown.
+const CALLS_IN_PROGRESS: &str = "
+    UPDATE deliveries SET flags = (flags & ~?1) | ?2
+    WHERE (destination, event) IN (
+        SELECT destination, event FROM deliveries INDEXED BY exceptions
+        WHERE state IN (1, 3) AND state IN (1, 2, 3, 6) AND flags & ?1 <> 0)";
+
+/// Marks deliveries whose outcome is unknown, since the process ended while they were called. Before all lanes are read.
+pub(super) fn mark_interrupted_calls(writer: &Connection) -> rusqlite::Result<()> {
+    writer.execute(CALLS_IN_PROGRESS, [CALLED, UNCERTAIN]).map(drop)
+}
+
+fn marks(flags: i64) -> Marks {
+    Marks { is_suspended: flags & SUSPENDED != 0, is_uncertain: flags & UNCERTAIN != 0 }
+}
+
 /// Reads the undelivered decreases when the store is opened.
-pub(super) fn read_decreases(connection: &Connection) -> rusqlite::Result<DecreaseTracker> {
+pub(super) fn read_decreases(
+    connection: &Connection,
+    lanes: &LaneHandles,
+) -> rusqlite::Result<DecreaseTracker> {
     let mut undelivered = UndeliveredDecreases::default();
     let mut found = connection.prepare(UNDELIVERED_DECREASES)?;
     let mut rows = found.query([DeliveryState::Retry])?;
     let mut events: BTreeMap<i64, (i64, Vec<Name>)> = BTreeMap::new();
     while let Some(row) = rows.next()? {
-        let (_, pending) = events.entry(row.get(0)?).or_insert((row.get(1)?, Vec::new()));
-        pending.extend(Name::new(row.get_ref(2)?.as_str()?));
+        let (seq, group): (i64, i64) = (row.get(0)?, row.get(1)?);
+        let Ok(name) = Name::new(row.get_ref(2)?.as_str()?) else { continue };
+        let has_arrived = |lane: &mut Lane| matches!(lane.look_up(EventSeq(seq)), Lookup::Arrived(_));
+        if !lanes.get(&name).is_some_and(|handle| handle.with_lane(has_arrived)) {
+            events.entry(seq).or_insert((group, Vec::new())).1.push(name);
+        }
     }
     for (seq, (group, pending_destinations)) in events {
         let hash = connection.prepare_cached(TARGET_HASH)?.query_row([group], |row| row.get(0)).optional()?;

@@ -4,9 +4,10 @@ use std::time::Duration;
 
 use rusqlite::{Connection, OptionalExtension, params};
 
+use super::codec::tracked_events::TargetEvents;
 use super::codec::{event_blocks, firing_events};
 use super::committed::staged::WriteBatch;
-use super::tables::audit;
+use super::tables::{audit, receipts};
 use crate::domain::name::Name;
 use crate::domain::time::Time;
 use crate::store::lanes::LaneHandles;
@@ -136,6 +137,7 @@ impl Step<'_> {
         if let Some(upto) = upto {
             self.connection.prepare_cached(DELETE_DELIVERED_EVENTS)?.execute([from, upto])?;
             event_blocks::prune(self.connection, from, upto)?;
+            receipts::prune(self.connection, from, upto)?;
             self.connection.prepare_cached(SETTLED_ROWS)?.execute([from, upto])?;
         }
         let more = count == MAX_PRUNE_ROWS;
@@ -182,14 +184,17 @@ impl Step<'_> {
         Ok(more)
     }
 
-    /// Whether an event belongs to an open episode.
+    /// Whether an event belongs to an open episode, or is tracked.
     fn is_referenced(&self, event: i64) -> rusqlite::Result<bool> {
-        let mut firing = self.connection.prepare_cached(
-            "SELECT t.firing_events FROM events e JOIN targets t ON t.id = e.target WHERE e.id = ?1",
+        let mut lists = self.connection.prepare_cached(
+            "SELECT t.firing_events, t.tracked FROM events e JOIN targets t ON t.id = e.target WHERE e.id = ?1",
         )?;
-        let is_listed = firing.query_row([event], |row| {
+        let is_listed = lists.query_row([event], |row| {
             let firing = row.get_ref(0)?.as_blob_or_null()?.unwrap_or_default();
-            Ok(firing_events::decode(firing).iter().any(|firing| firing.seq.0 == event))
+            let tracked = TargetEvents::decode(row.get_ref(1)?.as_blob_or_null()?.unwrap_or_default());
+            let mut tracked = tracked.list.into_iter().flatten().map(|tracked| tracked.seq);
+            Ok(firing_events::decode(firing).iter().any(|firing| firing.seq.0 == event)
+                || tracked.any(|seq| seq.0 == event))
         });
         Ok(is_listed.optional()?.unwrap_or(false))
     }

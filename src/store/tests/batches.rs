@@ -286,7 +286,12 @@ async fn an_event_dead_lettered_in_the_commit_that_cancels_it_is_a_dead_letter()
     });
     let store = harness.store.clone();
     let settled = tokio::spawn(async move {
-        let dead = Settlement::Dead { error: "refused".into(), cause: GiveUp::Rejected, uncertain: false };
+        let dead = Settlement::Dead {
+            error: "refused".into(),
+            cause: GiveUp::Rejected,
+            called: true,
+            uncertain: false,
+        };
         store.settle(&name("queue"), vec![(seqs[0], dead)]).await
     });
     gate.open().await;
@@ -364,11 +369,14 @@ async fn what_an_earlier_version_stored_is_counted_rechecked_and_superseded() {
             "ALTER TABLE retired_targets RENAME TO former_targets; ALTER TABLE former_targets RENAME COLUMN retired_at TO gone;
              ALTER TABLE destinations RENAME COLUMN enqueued TO given;
              ALTER TABLE destinations RENAME COLUMN settled_below_cursor TO passed;
+             DROP TABLE receipts; DROP TABLE delivery_rechecks; ALTER TABLE targets DROP COLUMN tracked;
+             ALTER TABLE targets DROP COLUMN awaits;
              DROP TABLE audit; DROP TABLE event_blocks; ALTER TABLE targets DROP COLUMN dictionary;
              DROP TABLE controls; DROP TABLE recheck_queue; DROP TABLE tally; DROP INDEX shrinking;
              DROP INDEX exceptions; ALTER TABLE events DROP COLUMN decreases;
              ALTER TABLE events DROP COLUMN compensates; ALTER TABLE targets DROP COLUMN firing_events;
              ALTER TABLE deliveries DROP COLUMN expiry; ALTER TABLE deliveries DROP COLUMN since;
+             ALTER TABLE deliveries DROP COLUMN flags;
              PRAGMA user_version = 1;",
         )
         .unwrap();

@@ -76,7 +76,12 @@ async fn event_blocks_survive_a_restart_and_are_found_by_all_queries() {
                     Settlement::Retry { delay: Duration::ZERO, error: "throttled".into(), uncertain: false }
                 }
                 (_, 0) => Settlement::Delivered { answer: None },
-                _ => Settlement::Dead { error: "refused".into(), cause: GiveUp::Rejected, uncertain: false },
+                _ => Settlement::Dead {
+                    error: "refused".into(),
+                    cause: GiveUp::Rejected,
+                    called: true,
+                    uncertain: false,
+                },
             });
         let (first, mut again): (Vec<_>, Vec<_>) = tried.await.into_iter().partition(|one| one.attempts == 0);
         again.sort_by_key(|one| one.lease.seq());
@@ -120,9 +125,12 @@ async fn event_blocks_are_pruned_with_the_last_of_their_events() {
         assert_eq!(harness.count("events WHERE body <> ''"), 0);
         drain(&harness, "queue", |_| Settlement::Delivered { answer: None }).await;
         drain(&harness, "journal", |claimed| match &claimed.body {
-            body if *body == changes().events[90].body => {
-                Settlement::Dead { error: "refused".into(), cause: GiveUp::Rejected, uncertain: false }
-            }
+            body if *body == changes().events[90].body => Settlement::Dead {
+                error: "refused".into(),
+                cause: GiveUp::Rejected,
+                called: true,
+                uncertain: false,
+            },
             _ => Settlement::Delivered { answer: None },
         })
         .await;

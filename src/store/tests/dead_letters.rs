@@ -232,7 +232,7 @@ async fn a_decrease_is_only_redriven_by_force_and_may_be_superseded_again() {
         let delivery_id = harness.create_dead_letter("a", "in", Kind::In).await;
         let rejected = harness.store.redrive(&delivery_id, Redrive::default(), audit("redrive")).await;
         let Err(DeadLetterError::Firing(firing)) = rejected else { panic!("{rejected:?}") };
-        assert_eq!((firing.rule, firing.alerts.len()), (name("nodes"), 1));
+        assert_eq!(firing.rule, name("nodes"));
         assert_eq!(harness.emit("a", Kind::Note, "note-1", &["queue"]).await, [""; 0]);
         harness.claim_and_settle("queue", "note-1", Settlement::Delivered { answer: None }).await;
         harness.store.redrive(&delivery_id, force(), audit("redrive")).await.unwrap();
@@ -310,7 +310,7 @@ async fn a_decrease_is_redriven_without_force_once_nothing_fires_on_its_target()
         let delivery_id = harness.create_dead_letter("a", "in", Kind::In).await;
         let redrive = async || harness.store.redrive(&delivery_id, Redrive::default(), audit("redrive")).await;
         let refused = redrive().await.unwrap_err().to_string();
-        assert!(refused.contains("rule `nodes` fires on its target: "), "{refused}");
+        assert!(refused.contains("rule `nodes` fires on its target"), "{refused}");
         // Its episode closes.
         harness.emit_resolved("a", "later", &["journal"]).await;
         redrive().await.unwrap();

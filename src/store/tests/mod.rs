@@ -13,6 +13,7 @@ mod faults;
 mod properties;
 mod query;
 mod tally;
+pub(super) mod tracking;
 mod undelivered_decreases;
 mod unreadable;
 
@@ -227,7 +228,7 @@ impl Emission {
             "type": format!("io.scalebridge.{action}.v1"), "subject": self.target.as_str(), "sequence": "7",
             "expirytime": now().after(HOUR).to_millis_string(),
             "data": {
-                "rule": "nodes", "action": action, "episode": { "id": "e", "emission": 1 },
+                "rule": "nodes", "phase": "firing", "action": action, "episode": { "id": "e", "emission": 1 },
                 "alerts": [{ "fingerprint": "f1" }], "notification": { "source": "prod" },
                 "parameters": { "why": if is_long { "pods wait ".repeat(300) } else { "they wait".to_owned() } },
             },
@@ -335,7 +336,7 @@ fn now() -> Time {
 }
 
 fn dead() -> Settlement {
-    Settlement::Dead { error: "refused".into(), cause: GiveUp::Rejected, uncertain: false }
+    Settlement::Dead { error: "refused".into(), cause: GiveUp::Rejected, called: true, uncertain: false }
 }
 
 /// An audit entry of an act by Ann.

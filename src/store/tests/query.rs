@@ -141,7 +141,7 @@ async fn long_records_come_in_small_pages() {
     }
 }
 
-fn event(id: &str, target: &str) -> NewEvent {
+pub(super) fn event(id: &str, target: &str) -> NewEvent {
     NewEvent {
         target: key(target),
         acting: destinations().into(),
@@ -190,10 +190,16 @@ async fn an_event_is_returned_with_the_state_of_each_delivery() {
         assert_eq!(states(store, first).await, [Delivered, Retrying]);
         let stored = store.event(first).await.unwrap().unwrap();
         assert_eq!(stored.deliveries[1].error.as_deref(), Some("once"));
-        assert_eq!(stored.deliveries[1].failed_attempts, 1);
+        assert_eq!(stored.deliveries[1].attempts, 1);
+        assert_eq!((stored.deliveries[0].attempts, stored.deliveries[0].delivered_at.is_some()), (1, true));
         settle(
             "journal",
-            Settlement::Dead { error: "given up".into(), cause: GiveUp::Rejected, uncertain: false },
+            Settlement::Dead {
+                error: "given up".into(),
+                cause: GiveUp::Rejected,
+                called: true,
+                uncertain: false,
+            },
         )
         .await;
         assert_eq!(states(store, first).await, [Delivered, Dead]);
@@ -235,7 +241,12 @@ async fn undelivered_events_of_a_removed_destination_become_dead_letters() {
             let dead = |claimed: &Claimed| {
                 (
                     claimed.lease,
-                    Settlement::Dead { error: "gone".into(), cause: GiveUp::Rejected, uncertain: false },
+                    Settlement::Dead {
+                        error: "gone".into(),
+                        cause: GiveUp::Rejected,
+                        called: true,
+                        uncertain: false,
+                    },
                 )
             };
             store.settle(&journal, claimed.iter().map(dead).collect()).await.unwrap();

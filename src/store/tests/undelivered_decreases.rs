@@ -23,7 +23,12 @@ async fn undelivered_decreases_are_named_to_transactions_about_their_target() {
             .settle(
                 "queue",
                 seqs[1],
-                Settlement::Dead { error: "refused".into(), cause: GiveUp::Rejected, uncertain: false },
+                Settlement::Dead {
+                    error: "refused".into(),
+                    cause: GiveUp::Rejected,
+                    called: true,
+                    uncertain: false,
+                },
             )
             .await;
         assert_eq!(harness.emit("a", Kind::Out, "out", &["queue"]).await, [""; 0]);
@@ -85,7 +90,7 @@ async fn a_claimed_decrease_that_was_cancelled_is_not_retried() {
 
 /// Whether a delivery that was claimed with this lease must not be sent any more.
 async fn is_superseded(harness: &StoreHarness, lease: Lease) -> bool {
-    !harness.store.superseded(&name("queue"), vec![lease]).await.unwrap().is_empty()
+    !harness.store.begin_calls(&name("queue"), vec![lease]).await.unwrap().is_empty()
 }
 
 #[tokio::test]

@@ -102,11 +102,21 @@ async fn a_permanent_failure_is_a_dead_letter_at_once() {
     assert_eq!(harness.history(0), [Settlement::Delivered { answer: None }]);
     assert_eq!(
         harness.history(1),
-        [Settlement::Dead { error: "invalid character".into(), cause: GiveUp::Rejected, uncertain: false }]
+        [Settlement::Dead {
+            error: "invalid character".into(),
+            cause: GiveUp::Rejected,
+            called: true,
+            uncertain: false
+        }]
     );
     assert_eq!(
         harness.history(2),
-        [Settlement::Dead { error: "too large".into(), cause: GiveUp::Rejected, uncertain: false }]
+        [Settlement::Dead {
+            error: "too large".into(),
+            cause: GiveUp::Rejected,
+            called: true,
+            uncertain: false
+        }]
     );
     assert!(harness.0.health_changes.lock().is_empty(), "a permanent failure does not affect the health");
 }

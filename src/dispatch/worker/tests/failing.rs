@@ -79,6 +79,7 @@ async fn a_delivery_that_expired_in_the_store_is_a_dead_letter_without_a_call() 
     let expired = Settlement::Dead {
         error: "expired: not delivered within 30m".into(),
         cause: GiveUp::Expired,
+        called: false,
         uncertain: false,
     };
     assert!((0..3).all(|seq| harness.history(seq) == [expired.clone()]));
@@ -252,7 +253,12 @@ async fn an_event_that_fails_a_whole_call_is_isolated_by_bisection() {
     );
     assert_eq!(
         harness.history(1),
-        [Settlement::Dead { error: "too large".into(), cause: GiveUp::Rejected, uncertain: false }]
+        [Settlement::Dead {
+            error: "too large".into(),
+            cause: GiveUp::Rejected,
+            called: true,
+            uncertain: false
+        }]
     );
     let sizes: Vec<_> = harness.sends().iter().map(|sent| sent.seqs.len()).collect();
     assert_eq!(sizes, [10, 5, 2, 1, 1, 3, 5], "by bisection");
@@ -307,7 +313,12 @@ async fn an_unreadable_event_is_a_dead_letter_with_the_reason() {
     let expected = "the event cannot be read: missing field `id`";
     assert_eq!(
         harness.history(1),
-        [Settlement::Dead { error: expected.into(), cause: GiveUp::Rejected, uncertain: false }]
+        [Settlement::Dead {
+            error: expected.into(),
+            cause: GiveUp::Rejected,
+            called: false,
+            uncertain: false
+        }]
     );
     assert_eq!(harness.history(2), [Settlement::Delivered { answer: None }]);
     let outcomes = harness.0.outcomes.lock();

@@ -1,8 +1,6 @@
-//! The list of `on_firing` events that the open episodes of a target have emitted, so that an `on_resolved` event
-//! goes only to destinations that received one.
-//!
-//! The list is in the row of the target, which is written with every event anyway, and is deleted with the
-//! episode. The compensating event gets a copy, so that its deliveries are decided without the target.
+//! The `on_firing` events that an `on_resolved` event compensates: it goes only to destinations that received one of
+//! them. The list is in the row of the event, a copy of what the target's row has (`tracked_events.rs`), so that its
+//! deliveries are decided without the target. Before schema 8, the target's row had this list too.
 
 use std::hash::Hasher;
 
@@ -18,13 +16,11 @@ pub(crate) struct FiringEventRef {
     pub route: i64,
 }
 
-/// The `on_firing` events of a target; `None` if unknown, because its episodes are older than schema 3.
-pub(crate) type FiringEvents = Option<Vec<FiringEventRef>>;
-
 /// Bytes of one encoded entry of the list.
 const ENTRY_BYTES: usize = 24;
 
-pub(crate) fn hash_episode(id: &str) -> u64 {
+/// A hash of the id of an episode or an event.
+pub(crate) fn hash(id: &str) -> u64 {
     let mut hasher = siphasher::sip::SipHasher13::new();
     hasher.write(id.as_bytes());
     hasher.finish()
@@ -36,24 +32,7 @@ pub(crate) fn open_episodes(state: &TargetState) -> impl Iterator<Item = u64> {
     let open = rules.flat_map(|rule| {
         rule.episode.iter().chain(rule.pending_close.iter().map(|closing| &closing.episode))
     });
-    open.map(|known| hash_episode(&known.id))
-}
-
-/// The list for a target's new state, whose open episodes are `open`: known and new events, without those of closed
-/// episodes. `had_open` says whether the state before had an open episode.
-pub(crate) fn merge(
-    known: &FiringEvents,
-    new: &[FiringEventRef],
-    had_open: bool,
-    open: &[u64],
-) -> FiringEvents {
-    match known {
-        None if had_open && !open.is_empty() => None,
-        known => {
-            let all = known.iter().flatten().chain(new);
-            Some(all.filter(|firing| open.contains(&firing.episode)).copied().collect())
-        }
-    }
+    open.map(|known| hash(&known.id))
 }
 
 /// Encodes a list for its column: three big-endian integers per event.
@@ -84,7 +63,7 @@ mod tests {
     fn what_is_encoded_is_decoded() {
         let firing = [
             FiringEventRef { episode: u64::MAX, seq: EventSeq(1), route: i64::MAX },
-            FiringEventRef { episode: hash_episode("e"), seq: EventSeq(1 << 40), route: 2 },
+            FiringEventRef { episode: hash("e"), seq: EventSeq(1 << 40), route: 2 },
         ];
         assert_eq!(decode(&encode(&firing)), firing);
         assert_eq!(decode(&[]), []);

@@ -28,9 +28,7 @@ impl DecreaseTracker {
     ) {
         let none = self.undelivered.is_empty();
         for (name, lane_changes) in lanes.iter().filter(|_| !none) {
-            for one in lane_changes.settlements.iter().filter(|one| one.outcome.is_final()) {
-                self.undelivered.mark_settled(one.seq.0, name);
-            }
+            lane_changes.finished().for_each(|seq| self.undelivered.mark_settled(seq, name));
         }
         // Added last: a dead letter that is redriven in the same batch is in both.
         self.undelivered.merge(added);

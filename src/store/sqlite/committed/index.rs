@@ -1,5 +1,5 @@
-//! The index in memory: the id of each target, the targets of each alert, due times, the recheck queue, and
-//! recently used states.
+//! The index in memory: the id of each target, the targets of each alert, due times, the recheck queue, what targets
+//! wait for, and recently used states.
 //!
 //! A command writes to an [`IndexOverlay`], which is merged after the commit and dropped if the command or the
 //! commit fails, so the index never has more than the file.
@@ -13,11 +13,13 @@ use smallvec::SmallVec;
 
 use super::recheck_queue::{RecheckChange, RecheckQueue};
 use crate::domain::alert_key::AlertKey;
+use crate::domain::name::Name;
 use crate::domain::state::TargetState;
 use crate::domain::target::TargetKey;
 use crate::domain::time::Time;
 use crate::store::fast_map;
-use crate::store::sqlite::codec::firing_events::FiringEvents;
+use crate::store::sqlite::codec::tracked_events::TargetEvents;
+use crate::store::tracking::Watch;
 
 /// A keyed hash of a target's key or an alert's identity. Its 128 bits and secret key exclude collisions in
 /// practice, also deliberate ones.
@@ -82,7 +84,7 @@ pub(crate) type Map<V> = HashMap<Fingerprint, V, BuildHasherDefault<IdentityHash
 pub(crate) struct CachedTarget {
     pub key: TargetKey,
     pub state: Arc<TargetState>,
-    pub firing: FiringEvents,
+    pub events: TargetEvents,
 }
 
 /// Maximum number of states in each of the two generations of the cache. It has states that were used more
@@ -98,6 +100,8 @@ pub(crate) struct Index {
     shared: Map<Ids>,
     due: BTreeSet<(Time, i64)>,
     recheck_queue: RecheckQueue,
+    /// The changes of deliveries for which targets wait; only those that wait for some.
+    watches: fast_map::Map<i64, Watch>,
     hot: fast_map::Map<i64, Arc<CachedTarget>>,
     cold: fast_map::Map<i64, Arc<CachedTarget>>,
 }
@@ -143,12 +147,50 @@ pub(crate) struct IndexOverlay {
     /// The committed due time, and the new one.
     due: fast_map::Map<i64, (Option<Time>, Option<Time>)>,
     recheck_changes: Vec<RecheckChange>,
+    watches: fast_map::Map<i64, Watch>,
 }
 
 impl Index {
     /// Sets the targets that depend on the controls when the store is opened.
     pub(crate) fn restore_recheck_queue(&mut self, all: BTreeSet<i64>, now: Time) {
-        self.recheck_queue = RecheckQueue::restore(all, now);
+        self.recheck_queue.restore(all, now);
+    }
+
+    /// Sets what a target waits for when the store is opened. It is processed, because changes while the store was
+    /// closed are unknown.
+    pub(crate) fn restore_watch(&mut self, id: i64, watch: Watch, now: Time) {
+        if watch.awaits_delivery || watch.awaits_destination() {
+            self.restore_recheck(id, now);
+        }
+        self.watches.insert(id, watch);
+    }
+
+    /// Adds a target for which a delivery has changed when the store is opened.
+    pub(crate) fn restore_recheck(&mut self, id: i64, now: Time) {
+        self.recheck_queue.apply(RecheckChange::DeliveryChanged(id, now));
+    }
+
+    /// What a target waits for.
+    pub(crate) fn watch<'a>(&'a self, id: i64, layers: Layers<'a>) -> Option<&'a Watch> {
+        layers.find(|overlay| overlay.watches.get(&id)).or_else(|| self.watches.get(&id))
+    }
+
+    /// Whether a delivery has changed for the target.
+    pub(crate) fn has_changed_delivery(&self, id: i64, layers: Layers<'_>) -> bool {
+        let is_staged = |overlay: &'_ IndexOverlay| {
+            let changed = |change: &RecheckChange| matches!(change, RecheckChange::DeliveryChanged(other, _) if *other == id);
+            overlay.recheck_changes.iter().any(changed)
+        };
+        self.recheck_queue.has_changed_delivery(id) || layers.0.into_iter().flatten().any(is_staged)
+    }
+
+    /// Calls to a destination succeed again: the targets that wait for it have to be processed.
+    pub(crate) fn destination_succeeded(&mut self, destination: &Name, now: Time) {
+        let waiting = self.watches.iter().filter(|(_, watch)| watch.awaits(destination));
+        let waiting: Vec<i64> = waiting.map(|(id, _)| *id).collect();
+        for id in waiting {
+            self.recheck_queue.apply(RecheckChange::DeliveryChanged(id, now));
+        }
     }
 
     /// Adds a stored target when the store is opened.
@@ -218,7 +260,7 @@ impl Index {
     /// Takes a target whose row cannot be read out of the due work, also of that which a change of the controls causes.
     pub(crate) fn remove_due(&mut self, id: i64) {
         self.due.retain(|(_, other)| *other != id);
-        self.recheck_queue.apply(RecheckChange::Remove(id));
+        self.recheck_queue.apply(RecheckChange::Forget(id));
     }
 
     /// Up to `max` targets to process: those that are due, then those that have to be rechecked.
@@ -259,6 +301,12 @@ impl Index {
         for change in overlay.recheck_changes {
             self.recheck_queue.apply(change);
         }
+        for (id, watch) in overlay.watches {
+            match watch.is_empty() {
+                true => drop(self.watches.remove(&id)),
+                false => drop(self.watches.insert(id, watch)),
+            }
+        }
         for (id, known) in overlay.states {
             // A new state is freed while it is still in the processor's cache: in a storm nearly all states
             // are new, and most are not used again for a while.
@@ -276,6 +324,13 @@ impl Index {
 impl IndexOverlay {
     pub(crate) fn push_recheck_change(&mut self, change: RecheckChange) {
         self.recheck_changes.push(change);
+    }
+
+    /// Sets what a target waits for.
+    pub(crate) fn set_watch(&mut self, index: &Index, below: &Self, id: i64, watch: Watch) {
+        if !watch.is_empty() || index.watch(id, Layers::two(self, below)).is_some() {
+            self.watches.insert(id, watch);
+        }
     }
 
     /// Puts a changed target. `below` has the changes that this overlay is on top of.
@@ -305,5 +360,6 @@ impl IndexOverlay {
             self.due.entry(id).or_insert((before, None)).1 = after;
         }
         self.recheck_changes.extend(newer.recheck_changes);
+        self.watches.extend(newer.watches);
     }
 }

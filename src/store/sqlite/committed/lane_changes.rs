@@ -2,20 +2,39 @@
 
 use crate::domain::time::Time;
 use crate::store::EventSeq;
-use crate::store::fast_map::Set;
+use crate::store::fast_map::{Map, Set};
 use crate::store::lane::{Lane, Outcome, PendingRetry};
+use crate::store::sqlite::codec::receipts::Receipt;
 
-/// The outcome of a delivery.
-pub(crate) struct SettledDelivery {
-    pub(crate) seq: EventSeq,
-    pub(crate) outcome: Outcome,
-    /// When it is retried, for [`Outcome::Retry`] and [`Outcome::NotCalled`].
-    pub(crate) due: Time,
+/// A change of a delivery. Its row, if it has one, is written already.
+pub(crate) enum LaneChange {
+    /// A claimed delivery was settled. The time is that of the outcome, or when the delivery is due again.
+    Settle(EventSeq, Outcome, Time),
+    /// A dead letter is delivered again.
+    Redrive(PendingRetry),
+    Cancel(EventSeq),
+    Suspend(PendingRetry),
+    /// From this time on.
+    Resume(EventSeq, Time),
+    /// A call is about to begin.
+    Called(EventSeq),
+}
+
+/// What the last change of a delivery has made of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Effect {
+    Arrived(Time),
+    /// A dead letter, or withdrawn.
+    Ended,
+    Cancelled,
+    Suspended,
+    Unsettled,
 }
 
 /// The changes of one lane.
 #[derive(Default)]
 pub(crate) struct LaneChanges {
+    /// Deliveries with a settlement.
     pub(crate) settled: Set<i64>,
     /// Change of the number of dead letters.
     pub(crate) dead_delta: i64,
@@ -23,44 +42,71 @@ pub(crate) struct LaneChanges {
     /// Settled in the same commit that enqueues them, and the number of dead letters among them.
     pub(crate) settled_on_insert: Set<i64>,
     pub(crate) dead_on_insert: u64,
-    pub(crate) settlements: Vec<SettledDelivery>,
-    /// Redriven dead letters, and the number of discarded ones.
-    pub(crate) redriven: Vec<PendingRetry>,
+    changes: Vec<LaneChange>,
+    effects: Map<i64, Effect>,
+    /// Of the deliveries that have arrived.
+    pub(crate) receipts: Vec<Receipt>,
+    /// The number of dead letters that were discarded or replaced.
     pub(crate) discarded: u64,
     /// Number of pruned rows of deliveries that never arrived.
     pub(crate) pruned_rows: u64,
     /// Deliveries that get a row in this batch because an earlier one of their target waits for a retry.
     pub(crate) blocked_by_retry: Vec<i64>,
-    /// Deliveries that are not sent any more.
-    pub(crate) cancelled: Set<i64>,
-    /// Deliveries that an earlier command of the batch has cancelled, and that became dead letters after all.
-    pub(crate) uncancelled: Set<i64>,
+}
+
+impl LaneChange {
+    fn effect(&self) -> (EventSeq, Effect) {
+        match *self {
+            Self::Settle(seq, Outcome::Delivered, at) => (seq, Effect::Arrived(at)),
+            Self::Settle(seq, outcome, _) if outcome.is_final() => (seq, Effect::Ended),
+            Self::Settle(seq, ..) | Self::Resume(seq, _) | Self::Called(seq) => (seq, Effect::Unsettled),
+            Self::Redrive(PendingRetry { seq, .. }) => (seq, Effect::Unsettled),
+            Self::Cancel(seq) => (seq, Effect::Cancelled),
+            Self::Suspend(PendingRetry { seq, .. }) => (seq, Effect::Suspended),
+        }
+    }
 }
 
 impl LaneChanges {
-    /// Whether the delivery has arrived, was withdrawn or is a dead letter.
-    pub(crate) fn has_finished(&self, seq: i64) -> bool {
-        self.settled.contains(&seq)
-            && self.settlements.iter().any(|one| one.seq.0 == seq && one.outcome.is_final())
+    /// What the last change of a delivery has made of it; `None` if there is none.
+    pub(crate) fn effect(&self, seq: i64) -> Option<Effect> {
+        self.effects.get(&seq).copied()
     }
 
-    /// Whether the delivery has arrived.
-    pub(crate) fn has_arrived(&self, seq: i64) -> bool {
-        let arrived = |one: &SettledDelivery| matches!(one.outcome, Outcome::Delivered | Outcome::Answered);
-        self.settled.contains(&seq) && self.settlements.iter().any(|one| one.seq.0 == seq && arrived(one))
-    }
-
-    /// Records the outcome of a delivery.
-    pub(crate) fn settle(&mut self, delivery: SettledDelivery) {
-        let seq = delivery.seq.0;
-        if delivery.outcome == Outcome::Dead {
-            // The row of a dead letter takes precedence over a cancellation.
-            self.cancelled.remove(&seq);
-            self.uncancelled.insert(seq);
+    pub(crate) fn push(&mut self, change: LaneChange) {
+        let (seq, effect) = change.effect();
+        if let LaneChange::Settle(..) = change {
+            self.settled.insert(seq.0);
+        }
+        if let LaneChange::Settle(_, Outcome::Dead { .. }, _) = change {
             self.dead_delta += 1;
         }
-        self.settled.insert(seq);
-        self.settlements.push(delivery);
+        self.effects.insert(seq.0, effect);
+        self.changes.push(change);
+    }
+
+    /// The deliveries that are settled now or have a row: they do not hold back the cursor.
+    pub(crate) fn passed(&self) -> Set<i64> {
+        self.effects.keys().chain(&self.blocked_by_retry).copied().collect()
+    }
+
+    /// The deliveries that were settled, also those that were redriven after that.
+    pub(crate) fn finished(&self) -> impl Iterator<Item = i64> {
+        self.changes.iter().filter_map(|change| match change {
+            LaneChange::Settle(seq, outcome, _) if outcome.is_final() => Some(seq.0),
+            _ => None,
+        })
+    }
+
+    /// The calls with a known end, in their order: when a call has succeeded, and `None` for one that has failed.
+    pub(crate) fn calls(&self) -> impl Iterator<Item = Option<Time>> {
+        self.changes.iter().filter_map(|change| match *change {
+            LaneChange::Settle(_, Outcome::Delivered, at) => Some(Some(at)),
+            LaneChange::Settle(_, Outcome::Retry { .. } | Outcome::Dead { was_called: true }, _) => {
+                Some(None)
+            }
+            _ => None,
+        })
     }
 
     /// Adds the changes of a later command.
@@ -70,30 +116,35 @@ impl LaneChanges {
         self.enqueued += later.enqueued;
         self.settled_on_insert.extend(later.settled_on_insert);
         self.dead_on_insert += later.dead_on_insert;
-        self.settlements.extend(later.settlements);
-        self.redriven.extend(later.redriven);
+        self.changes.extend(later.changes);
+        self.effects.extend(later.effects);
+        self.receipts.extend(later.receipts);
         self.discarded += later.discarded;
         self.pruned_rows += later.pruned_rows;
         self.blocked_by_retry.extend(later.blocked_by_retry);
-        self.cancelled.retain(|seq| !later.uncancelled.contains(seq));
-        self.cancelled.extend(later.cancelled);
     }
 
     /// Applies the committed changes to the lane.
     pub(crate) fn apply_to(&self, lane: &mut Lane) {
         lane.add_enqueued(self.enqueued, self.settled_on_insert.len() as u64, self.dead_on_insert);
         self.blocked_by_retry.iter().for_each(|&seq| lane.mark_parked(EventSeq(seq)));
-        for &SettledDelivery { seq, outcome, due } in &self.settlements {
-            match outcome {
-                Outcome::Retry => lane.schedule_retry(seq, due),
-                Outcome::NotCalled { stands_aside } => lane.postpone(seq, due, stands_aside),
-                Outcome::Dead => lane.mark_dead(seq),
-                Outcome::Delivered | Outcome::Answered | Outcome::Withdrawn => lane.mark_delivered(seq),
+        for change in &self.changes {
+            match *change {
+                LaneChange::Settle(seq, outcome, at) => match outcome {
+                    Outcome::Retry { is_uncertain } => lane.schedule_retry(seq, at, is_uncertain),
+                    Outcome::NotCalled { stands_aside } => lane.postpone(seq, at, stands_aside),
+                    Outcome::Dead { .. } => lane.mark_dead(seq),
+                    Outcome::Delivered => lane.mark_arrived(seq, at),
+                    Outcome::Withdrawn => lane.mark_withdrawn(seq),
+                },
+                LaneChange::Redrive(pending) => lane.redrive(pending),
+                LaneChange::Cancel(seq) => lane.cancel(seq),
+                LaneChange::Suspend(pending) => lane.suspend(pending),
+                LaneChange::Resume(seq, now) => lane.resume(seq, now),
+                LaneChange::Called(seq) => lane.mark_called(seq),
             }
         }
-        self.redriven.iter().for_each(|&retry| lane.redrive(retry));
         lane.mark_discarded(self.discarded);
-        self.cancelled.iter().for_each(|&seq| lane.cancel(EventSeq(seq)));
         lane.forget_never_delivered(self.pruned_rows);
     }
 }

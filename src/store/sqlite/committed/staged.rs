@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use super::controls::CommittedView;
 use super::index::{Fingerprint, IndexOverlay, Layers};
-use super::lane_changes::LaneChanges;
+use super::lane_changes::{Effect, LaneChanges};
 use crate::domain::control::Controls;
 use crate::domain::name::Name;
 use crate::store::fast_map::{Map, Set};
@@ -146,10 +146,15 @@ impl WriteBatch {
         [&self.released, &self.current].into_iter().filter_map(|staged| staged.lanes.get(destination))
     }
 
+    /// What the last change of a delivery has made of it; `None` if this batch does not change it.
+    pub(crate) fn effect(&self, destination: &Name, seq: i64) -> Option<Effect> {
+        let staged = [&self.current, &self.released].into_iter();
+        staged.filter_map(|staged| staged.lanes.get(destination)).find_map(|lane| lane.effect(seq))
+    }
+
     /// Whether the delivery has arrived, was withdrawn or is a dead letter, and was not redriven after that.
     pub(crate) fn has_finished(&self, destination: &Name, seq: i64) -> bool {
-        let is_redriven = |lane: &LaneChanges| lane.redriven.iter().any(|one| one.seq.0 == seq);
-        self.lane(destination).any(|lane| lane.has_finished(seq)) && !self.lane(destination).any(is_redriven)
+        matches!(self.effect(destination, seq), Some(Effect::Arrived(_) | Effect::Ended))
     }
 
     /// New routes with their ids.

@@ -111,6 +111,11 @@ impl ReadSet {
         keys.targets.iter().chain(self.states.values().map(|known| &known.key))
     }
 
+    /// The targets that exist, with their states.
+    pub(crate) fn known(&self) -> impl Iterator<Item = &Arc<CachedTarget>> {
+        self.states.values()
+    }
+
     /// What was read, by the hash of the target's key; `None` for a target that does not exist.
     pub(crate) fn by_hash(&self, hashes: Fingerprints) -> Map<Option<(i64, Arc<CachedTarget>)>> {
         let known =

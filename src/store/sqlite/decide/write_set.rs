@@ -5,6 +5,8 @@ use std::sync::Arc;
 
 use super::read_set::ReadSet;
 use crate::domain::control::Controls;
+use crate::domain::delivery::{DeliveryChange, DeliveryChangeKind};
+use crate::domain::name::Name;
 use crate::domain::phase::Phase;
 use crate::domain::state::TargetState;
 use crate::domain::target::TargetKey;
@@ -15,12 +17,21 @@ use crate::store::sqlite::codec::compression::Encoded;
 use crate::store::sqlite::codec::event_blocks::{self, EncodedBlock};
 use crate::store::sqlite::codec::firing_events;
 use crate::store::sqlite::codec::states::{self, EncodedState};
-use crate::store::sqlite::committed::index::{CachedTarget, Fingerprint, Fingerprints};
+use crate::store::sqlite::committed::index::{CachedTarget, Fingerprint, Fingerprints, Map};
 use crate::store::sqlite::tally::Deltas;
-use crate::store::{AuditEntry, Changes, NewEvent, Record};
+use crate::store::tracking::{self, Watch};
+use crate::store::{AuditEntry, Changes, EventSeq, NewEvent, Record};
 
 /// Initial capacity of the text of a state: one allocation instead of one for each doubling.
 const STATE_CAPACITY: usize = 2048;
+
+/// What encoding needs to know about the store.
+#[derive(Clone, Copy)]
+pub(crate) struct Stored<'a> {
+    pub hashes: Fingerprints,
+    /// The destinations that have lanes.
+    pub destinations: &'a [Name],
+}
 
 /// The writes of a transaction.
 pub(crate) struct WriteSet {
@@ -36,6 +47,8 @@ pub(crate) struct WriteSet {
     /// The audit entry, if an operator's act makes these changes.
     pub audit: Option<AuditEntry>,
     pub events: Vec<EventWrite>,
+    /// Changes of the delivery of earlier events.
+    pub delivery_changes: Vec<DeliveryWrite>,
     /// Blocks of the events, in their order.
     pub event_blocks: Vec<EncodedBlock>,
 }
@@ -55,6 +68,8 @@ pub(crate) struct StateWrite {
     pub due: (Option<Time>, Option<Time>),
     /// Whether the target depended on the controls before, and does after.
     pub depends_on_controls: (bool, bool),
+    /// The changes of deliveries that the target waits for.
+    pub watch: Watch,
 }
 
 /// A state in its stored form.
@@ -68,6 +83,8 @@ pub(crate) struct NewState {
     pub open_episodes: Vec<u64>,
     /// Whether the state before had an open episode.
     pub had_open_episode: bool,
+    /// Hashes of the ids of the events that it tracks.
+    pub tracked: Vec<u64>,
 }
 
 impl NewState {
@@ -75,8 +92,9 @@ impl NewState {
     pub(crate) fn known_since(key: TargetKey, now: Time) -> serde_json::Result<Self> {
         let state = TargetState { known_since: Some(now), ..TargetState::default() };
         let encoded = states::encode(json::to_string(&state, STATE_CAPACITY)?);
-        let (alerts, open_episodes) = Default::default();
-        Ok(Self { key, state: Arc::new(state), encoded, alerts, open_episodes, had_open_episode: false })
+        let (alerts, open_episodes, tracked) = Default::default();
+        let state = Arc::new(state);
+        Ok(Self { key, state, encoded, alerts, open_episodes, had_open_episode: false, tracked })
     }
 }
 
@@ -91,7 +109,17 @@ pub(crate) struct EventWrite {
     pub target: Fingerprint,
     /// The end of an episode that it is about, and the hash of the episode.
     pub episode: Option<(Phase, u64)>,
+    /// The hash of its id; 0 if it cannot be read.
+    pub id: u64,
     pub event: NewEvent,
+}
+
+/// A change of the delivery of an event.
+pub(crate) struct DeliveryWrite {
+    pub seq: EventSeq,
+    /// Its destinations.
+    pub route: i64,
+    pub kind: DeliveryChangeKind,
 }
 
 impl WriteSet {
@@ -104,12 +132,15 @@ impl WriteSet {
         now: Time,
         changes: Changes,
         reads: &ReadSet,
-        hashes: Fingerprints,
+        Stored { hashes, destinations }: Stored<'_>,
         mut read_now: impl FnMut(Fingerprint) -> Result<Option<(i64, Arc<CachedTarget>)>, E>,
     ) -> Result<Self, E> {
-        let Changes { states: changed, controls, rechecked, record, events, delivery_changes: _, audit } =
+        let Changes { states: changed, controls, rechecked, record, events, delivery_changes, audit } =
             changes;
         let known = reads.by_hash(hashes);
+        let delivery_changes = delivery_changes.iter();
+        let delivery_changes =
+            delivery_changes.filter_map(|change| DeliveryWrite::find(change, &known, hashes)).collect();
         let mut tally = Deltas::default();
         let mut writes = Vec::with_capacity(changed.len());
         // Only the last state of a target counts.
@@ -125,7 +156,7 @@ impl WriteSet {
             }
             let none = TargetState::default();
             tally.put(before.as_ref().map_or(&none, |(_, known)| &known.state), &state);
-            writes.push(StateWrite::new(hash, key, before, state, hashes)?);
+            writes.push(StateWrite::new(hash, key, before, state, Stored { hashes, destinations })?);
         }
         writes.reverse();
         Ok(Self {
@@ -139,6 +170,7 @@ impl WriteSet {
                 body: Encoded::from_text(body),
             }),
             audit,
+            delivery_changes,
             event_blocks: event_blocks::encode_blocks(&events),
             events: events.into_iter().map(|event| EventWrite::new(event, hashes)).collect(),
         })
@@ -151,7 +183,7 @@ impl StateWrite {
         key: TargetKey,
         before: Option<(i64, Arc<CachedTarget>)>,
         state: TargetState,
-        hashes: Fingerprints,
+        Stored { hashes, destinations }: Stored<'_>,
     ) -> serde_json::Result<Self> {
         let old = before.as_ref().map(|(_, known)| &*known.state);
         let old_alerts = old.map(|old| hashes.alerts(old)).unwrap_or_default();
@@ -169,6 +201,7 @@ impl StateWrite {
                 old.is_some_and(TargetState::depends_on_controls),
                 state.depends_on_controls(),
             ),
+            watch: Watch::of(&state, destinations),
             after: None,
             before: None,
         };
@@ -179,6 +212,7 @@ impl StateWrite {
                 alerts: alerts.iter().flat_map(|alert| alert.0).collect(),
                 open_episodes: firing_events::open_episodes(&state).collect(),
                 had_open_episode: old.is_some_and(|old| firing_events::open_episodes(old).next().is_some()),
+                tracked: tracking::tracked_events(&state).iter().map(|id| firing_events::hash(id)).collect(),
                 key,
                 state: Arc::new(state),
             });
@@ -190,8 +224,26 @@ impl StateWrite {
 
 impl EventWrite {
     fn new(event: NewEvent, hashes: Fingerprints) -> Self {
-        let hash = |episode: &str| firing_events::hash_episode(episode);
-        let episode = event.episode_phase.as_ref().map(|phase| (phase.phase, hash(&phase.episode)));
-        Self { target: hashes.target(&event.target), episode, event }
+        let episode = event.episode_phase.as_ref();
+        let episode = episode.map(|phase| (phase.phase, firing_events::hash(&phase.episode)));
+        let id = event.body.header().map_or(0, |header| firing_events::hash(&header.id));
+        Self { target: hashes.target(&event.target), episode, id, event }
+    }
+}
+
+impl DeliveryWrite {
+    /// Finds the event of a change in the list of its target. `None` if nothing is known about it any more.
+    fn find(
+        change: &DeliveryChange,
+        known: &Map<Option<(i64, Arc<CachedTarget>)>>,
+        hashes: Fingerprints,
+    ) -> Option<Self> {
+        let DeliveryChange { target, event, kind } = change;
+        let target = known.get(&hashes.target(target))?.as_ref();
+        let found = target.and_then(|(_, target)| target.events.find(event));
+        if found.is_none() {
+            tracing::debug!(%event, ?kind, "change of the delivery of an unknown event, ignored");
+        }
+        found.map(|event| Self { seq: event.seq, route: event.route, kind: *kind })
     }
 }

@@ -1,4 +1,4 @@
-//! The values of `deliveries.state`.
+//! The values of `deliveries.state` and `deliveries.flags`.
 
 use rusqlite::types::{FromSql, FromSqlError, FromSqlResult, ToSqlOutput, ValueRef};
 use rusqlite::{Result, ToSql};
@@ -12,15 +12,26 @@ pub(crate) enum DeliveryState {
     Dead = 2,
     /// Cancelled. The row shows that it never arrived.
     Cancelled = 3,
-    /// Arrived, with an answer.
+    /// Arrived, with an answer. Written before schema 8, which has `receipts`.
     Answered = 4,
     /// Not sent, because there was nothing to compensate.
     Withdrawn = 5,
-    /// A discarded dead letter. The row shows that it never arrived.
+    /// A dead letter that was discarded or replaced. The row shows that it never arrived.
     Discarded = 6,
-    /// Arrived after it was cancelled.
+    /// Arrived after it was cancelled. Written before schema 8.
     Arrived = 7,
 }
+
+/// `deliveries.flags`: not called until it is resumed.
+pub(crate) const SUSPENDED: i64 = 1;
+/// `deliveries.flags`: a call may have arrived although no answer said so.
+pub(crate) const UNCERTAIN: i64 = 2;
+/// `deliveries.flags`: a call has begun. Its outcome is unknown if the process ends before it is settled.
+pub(crate) const CALLED: i64 = 4;
+/// `deliveries.flags` of a dead letter: given up as `GiveUp::Expired`.
+pub(crate) const EXPIRED: i64 = 8;
+/// `deliveries.flags` of [`DeliveryState::Discarded`]: replaced by a new event, not discarded by an operator.
+pub(crate) const REPLACED: i64 = 16;
 
 impl ToSql for DeliveryState {
     fn to_sql(&self) -> Result<ToSqlOutput<'_>> {

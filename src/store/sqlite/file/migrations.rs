@@ -11,7 +11,7 @@ use crate::store::sqlite::codec::states::{self, EncodedState};
 use crate::store::sqlite::tally::Deltas;
 
 /// The migrations in order; `user_version` is the number of applied ones.
-pub(crate) const MIGRATIONS: [&str; 7] = [
+pub(crate) const MIGRATIONS: [&str; 8] = [
     INITIAL_SCHEMA,
     CONTROLS_AND_UNDELIVERED_DECREASES,
     OUTBOX,
@@ -19,6 +19,7 @@ pub(crate) const MIGRATIONS: [&str; 7] = [
     RENAMES,
     AUDIT,
     STATIC_DICTIONARIES,
+    DELIVERY_FEEDBACK,
 ];
 
 const INITIAL_SCHEMA: &str = "
@@ -175,6 +176,25 @@ CREATE TABLE audit (           -- acts of operators
 /// were compressed with a dictionary of the table are encoded anew before it is dropped; see [`migrate`].
 const STATIC_DICTIONARIES: &str = "
 DROP TABLE dictionaries;
+";
+
+/// Reads and changes dead letters only. The events of states that were written before are in
+/// `targets.firing_events`; `tracked` replaces it when the state is written again.
+const DELIVERY_FEEDBACK: &str = "
+ALTER TABLE targets ADD COLUMN tracked BLOB;      -- see tracked_events.rs; NULL: see firing_events
+ALTER TABLE targets ADD COLUMN awaits INTEGER;    -- 1 tracks events, 2 awaits a delivery, 4 a destination; NULL: nothing
+ALTER TABLE deliveries ADD COLUMN flags INTEGER NOT NULL DEFAULT 0;  -- see delivery_state.rs
+CREATE TABLE receipts (        -- deliveries that have arrived
+    destination INTEGER NOT NULL,
+    first INTEGER NOT NULL,    -- the first and the last event of the block
+    last INTEGER NOT NULL,
+    block BLOB NOT NULL,       -- see receipts.rs; deleted with the last of its events
+    PRIMARY KEY (destination, first)
+) WITHOUT ROWID;
+CREATE TABLE delivery_rechecks (  -- targets to process, since an event that they track has ended without arriving
+    target INTEGER PRIMARY KEY
+);
+UPDATE deliveries SET flags = 8 WHERE state = 2 AND state IN (1, 2, 3, 6) AND error LIKE 'expired:%';
 ";
 
 pub(crate) fn migrate(

@@ -13,8 +13,9 @@ use crate::store::lane::NewDelivery;
 use crate::store::sqlite::codec::event_blocks::BodyReader;
 use crate::store::sqlite::codec::firing_events;
 use crate::store::sqlite::file::delivery_state::DeliveryState;
+use crate::store::sqlite::tables::compensation::{self, Compensation};
 use crate::store::sqlite::tables::dead_letters::as_sent;
-use crate::store::sqlite::tables::{compensation, routes};
+use crate::store::sqlite::tables::routes;
 
 /// Maximum number of events that one refill of a lane's window reads.
 pub(crate) const MAX_REFILL_EVENTS: usize = 1000;
@@ -84,7 +85,8 @@ pub(crate) struct ClaimLookup {
 pub(crate) struct ClaimDetails {
     pub body: Option<EncodedEvent>,
     pub last_error: Option<Arc<str>>,
-    pub nothing_to_compensate: bool,
+    /// If that was asked for.
+    pub compensation: Option<Compensation>,
 }
 
 pub(crate) fn read_claims(
@@ -113,8 +115,8 @@ pub(crate) fn read_claims(
         });
         let Some((mut details, firing)) = details.optional()? else { continue };
         if let Some(firing) = firing {
-            details.nothing_to_compensate =
-                !compensation::has_arrived(reader, destination, destination_id, &firing)?;
+            let found = compensation::at_destination(reader, destination, destination_id, &firing)?;
+            details.compensation = Some(found);
         }
         found.insert(seq, details);
     }

@@ -6,15 +6,16 @@ use std::sync::Arc;
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OptionalExtension, params};
 
-use crate::domain::event::id_prefix;
+use crate::domain::event::{EventDocument, id_prefix};
+use crate::domain::name::Name;
 use crate::domain::time::Time;
 use crate::store::query::MAX_RECORD_PAGE_BYTES;
 use crate::store::sqlite::codec::{compression, event_blocks};
 use crate::store::sqlite::committed::index::Fingerprint;
 use crate::store::sqlite::committed::quarantine::Quarantine;
-use crate::store::sqlite::file::delivery_state::DeliveryState as RowState;
-use crate::store::sqlite::tables::routes;
+use crate::store::sqlite::file::delivery_state::{DeliveryState as RowState, REPLACED, SUSPENDED, UNCERTAIN};
 use crate::store::sqlite::tables::states::{is_damage, read_state};
+use crate::store::sqlite::tables::{receipts, routes};
 use crate::store::{
     Delivery, DeliveryState, EventSeq, RecordCursor, RecordQuery, Records, StateCursor, StoredEvent,
     StoredRecord, StoredState,
@@ -159,8 +160,6 @@ pub(crate) enum ScanStep {
 pub(crate) struct FoundEvent {
     pub seq: EventSeq,
     pub event: StoredEvent,
-    /// For each delivery, whether it is at or below the destination's stored cursor.
-    pub below_cursor: Vec<bool>,
 }
 
 /// Searches for an event by its id among the [`MAX_SCAN_EVENTS`] newest below an event number. Ids have no
@@ -186,45 +185,108 @@ pub(crate) fn find_event(reader: &Connection, id: &str, below: i64) -> rusqlite:
     // It may have been pruned meanwhile.
     let Some((at, route)) = event.optional()? else { return Ok(ScanStep::NotFound) };
     let mut event = StoredEvent { emitted_at: Time::from_nanos(at), body, deliveries: Vec::new() };
-    let mut below_cursor = Vec::new();
     let names: String =
         reader.query_row("SELECT destinations FROM routes WHERE id = ?1", [route], |row| row.get(0))?;
+    for name in routes::parse(&names).iter().cloned() {
+        event.deliveries.extend(find_delivery(reader, name, seq)?);
+    }
+    Ok(ScanStep::Found(Box::new(FoundEvent { seq: EventSeq(seq), event })))
+}
+
+/// The delivery of an event to a destination; `None` if the destination was never known.
+fn find_delivery(reader: &Connection, destination: Name, seq: i64) -> rusqlite::Result<Option<Delivery>> {
     let mut delivery = reader.prepare_cached(
-        "SELECT n.cursor, d.state, d.attempts, d.due, d.error FROM destinations n
+        "SELECT n.id, n.cursor, d.state, d.attempts, d.due, d.error, d.flags, d.since FROM destinations n
          LEFT JOIN deliveries d ON d.destination = n.id AND d.event = ?2 WHERE n.name = ?1",
     )?;
-    for name in routes::parse(&names).iter().cloned() {
-        let row = delivery.query_row(params![name.as_str(), seq], |row| {
-            let cursor: i64 = row.get(0)?;
-            let (state, attempts) = (row.get::<_, Option<RowState>>(1)?, row.get::<_, Option<u32>>(2)?);
-            let (due, text) = (row.get::<_, Option<i64>>(3)?, row.get::<_, Option<String>>(4)?);
-            Ok((cursor >= seq, state, attempts.unwrap_or(0), due, text.filter(|text| !text.is_empty())))
-        });
-        let Some((is_below_cursor, row_state, failed_attempts, due, text)) = row.optional()? else {
-            continue;
-        };
-        let state = match row_state {
-            None if is_below_cursor => DeliveryState::Delivered,
+    let row = delivery.query_row(params![destination.as_str(), seq], |row| {
+        Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?, row.get(2)?, DeliveryColumns::read(row)?))
+    });
+    let Some((id, cursor, state, columns)) = row.optional()? else { return Ok(None) };
+    let mut found = columns.delivery(destination, state, cursor >= seq);
+    if state.is_none()
+        && let Some(receipt) = receipts::find(reader, id, seq)?
+    {
+        found.state = DeliveryState::Delivered;
+        found.attempts = receipt.attempts;
+        found.delivered_at = Some(receipt.at);
+        found.answer = receipt.answer;
+    }
+    Ok(Some(found))
+}
+
+/// The columns of a row of `deliveries`; zeros without a row.
+struct DeliveryColumns {
+    attempts: u32,
+    due: i64,
+    text: Option<String>,
+    flags: i64,
+    is_redriven: bool,
+}
+
+impl DeliveryColumns {
+    fn read(row: &rusqlite::Row<'_>) -> rusqlite::Result<Self> {
+        Ok(Self {
+            attempts: row.get::<_, Option<u32>>(3)?.unwrap_or(0),
+            due: row.get::<_, Option<i64>>(4)?.unwrap_or(0),
+            text: row.get::<_, Option<String>>(5)?.filter(|text| !text.is_empty()),
+            flags: row.get::<_, Option<i64>>(6)?.unwrap_or(0),
+            is_redriven: row.get::<_, Option<i64>>(7)?.is_some(),
+        })
+    }
+
+    fn delivery(self, destination: Name, state: Option<RowState>, is_below_cursor: bool) -> Delivery {
+        let Self { mut attempts, due, text, flags, is_redriven } = self;
+        let due = Some(due).filter(|due| *due > 0).map(Time::from_nanos);
+        let (mut delivered_at, mut answer, mut error) = (None, None, text);
+        let state = match state {
+            None if is_below_cursor => {
+                // It arrived before schema 8, which has receipts.
+                attempts = 1;
+                DeliveryState::Delivered
+            }
             None => DeliveryState::Pending,
+            // Without a failed call, it waits for the delivery before it, or is called for the first time.
+            Some(RowState::Retry) if attempts == 0 && !is_redriven => DeliveryState::Pending,
             Some(RowState::Retry) => DeliveryState::Retrying,
             Some(RowState::Dead) => DeliveryState::Dead,
             Some(RowState::Cancelled) => DeliveryState::Superseded,
             Some(RowState::Withdrawn) => DeliveryState::Withdrawn,
+            Some(RowState::Discarded) if flags & REPLACED != 0 => DeliveryState::Replaced,
             Some(RowState::Discarded) => DeliveryState::Discarded,
-            Some(RowState::Answered | RowState::Arrived) => DeliveryState::Delivered,
+            Some(RowState::Answered) => {
+                (delivered_at, answer) = (due, error.take());
+                DeliveryState::Delivered
+            }
+            Some(RowState::Arrived) => {
+                delivered_at = due;
+                DeliveryState::Delivered
+            }
         };
-        let answered = row_state == Some(RowState::Answered);
-        below_cursor.push(is_below_cursor);
-        event.deliveries.push(Delivery {
-            destination: name,
+        Delivery {
+            destination,
             state,
-            failed_attempts,
-            error: text.clone().filter(|_| !answered),
-            answer: text.filter(|_| answered),
-            due: due.map(Time::from_nanos).filter(|_| state == DeliveryState::Retrying),
-        });
+            attempts,
+            delivered_at,
+            error,
+            answer,
+            is_suspended: state.is_unsettled() && flags & SUSPENDED != 0,
+            is_uncertain: flags & UNCERTAIN != 0,
+            blocked_by: None,
+            due: due.filter(|_| state == DeliveryState::Retrying),
+        }
     }
-    Ok(ScanStep::Found(Box::new(FoundEvent { seq: EventSeq(seq), event, below_cursor })))
+}
+
+/// The id of an event; `None` if it cannot be read.
+pub(crate) fn event_id(reader: &Connection, seq: i64) -> rusqlite::Result<Option<String>> {
+    let mut event = reader.prepare_cached("SELECT body FROM events WHERE id = ?1")?;
+    let found = event.query_row([seq], |row| {
+        let mut bodies = event_blocks::BodyReader::new(reader);
+        let document = EventDocument::read(bodies.read(seq, row.get_ref(0)?)?).unwrap_or_default();
+        Ok(document.id().map(str::to_owned))
+    });
+    Ok(found.optional()?.flatten())
 }
 
 /// Lists the states of targets above an id, by id: `max`, unless there are no more. States that cannot be read are left

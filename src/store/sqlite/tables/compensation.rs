@@ -3,23 +3,35 @@
 //! An `on_firing` event of an episode has arrived at a destination of its route unless `deliveries` has a row that
 //! says otherwise; those rows are retained longer than their events (`retention.rs`).
 
-use rusqlite::{Connection, params};
+use rusqlite::{Connection, OptionalExtension, params};
 
 use super::routes;
 use crate::domain::name::Name;
 use crate::store::sqlite::codec::firing_events::FiringEventRef;
 use crate::store::sqlite::file::delivery_state::DeliveryState;
 
-/// Whether one of these events has arrived at a destination. A delivery that waits for a retry has not.
-pub(crate) fn has_arrived(
+/// What an event has to compensate at a destination.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Compensation {
+    /// One of the events that it compensates has arrived.
+    Something,
+    /// None of them has, and one can still be delivered: it stands aside.
+    Undecided,
+    /// None of them ever will.
+    Nothing,
+}
+
+/// What these events are to be compensated for at a destination. A delivery that waits for a retry has not arrived.
+pub(crate) fn at_destination(
     reader: &Connection,
     destination: &Name,
     destination_id: i64,
     firing: &[FiringEventRef],
-) -> rusqlite::Result<bool> {
+) -> rusqlite::Result<Compensation> {
     let mut exception = reader.prepare_cached(
-        "SELECT 1 FROM deliveries WHERE destination = ?1 AND event = ?2 AND state IN (?3, ?4, ?5, ?6)",
+        "SELECT state FROM deliveries WHERE destination = ?1 AND event = ?2 AND state IN (?3, ?4, ?5, ?6)",
     )?;
+    let mut found = Compensation::Nothing;
     // All events nearly always have the same route.
     let mut known: Option<(i64, bool)> = None;
     for firing in firing {
@@ -32,9 +44,12 @@ pub(crate) fn has_arrived(
             continue;
         }
         use DeliveryState::{Cancelled, Dead, Discarded, Retry};
-        if !exception.exists(params![destination_id, firing.seq.0, Retry, Dead, Cancelled, Discarded])? {
-            return Ok(true);
+        let states = params![destination_id, firing.seq.0, Retry, Dead, Cancelled, Discarded];
+        match exception.query_row(states, |row| row.get(0)).optional()? {
+            None => return Ok(Compensation::Something),
+            Some(Retry) => found = Compensation::Undecided,
+            Some(_) => {}
         }
     }
-    Ok(false)
+    Ok(found)
 }

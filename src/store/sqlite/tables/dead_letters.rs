@@ -4,17 +4,18 @@ use std::sync::Arc;
 
 use rusqlite::{Connection, OptionalExtension, params};
 
-use super::states::{TARGET_HASH, is_damage, read_state};
+use super::states::{StateTable, TARGET_HASH, is_damage, read_state};
 use crate::domain::header::EncodedEvent;
 use crate::domain::name::Name;
 use crate::domain::time::Time;
 use crate::store::dead_letters::{self, DeadLetterRow};
-use crate::store::lane::PendingRetry;
+use crate::store::lane::{Marks, PendingRetry};
 use crate::store::lanes::{LaneHandle, LaneHandles};
 use crate::store::sqlite::codec::event_blocks::BodyReader;
 use crate::store::sqlite::committed::index::Fingerprint;
+use crate::store::sqlite::committed::lane_changes::LaneChange;
 use crate::store::sqlite::committed::staged::WriteBatch;
-use crate::store::sqlite::file::delivery_state::DeliveryState;
+use crate::store::sqlite::file::delivery_state::{DeliveryState, UNCERTAIN};
 use crate::store::undelivered_decreases::TrackedDecrease;
 use crate::store::{DeadLetterError, DeliveryId, EventSeq, Redrive};
 
@@ -24,7 +25,7 @@ const SELECT_PAGE: &str = "
     WHERE d.state = 2 AND d.state IN (1, 2, 3, 6) AND d.destination = ?1 AND d.event > ?2
     ORDER BY d.event LIMIT ?3";
 const SELECT_ONE: &str = "
-    SELECT d.attempts, d.expiry, e.target, e.decreases, e.compensates IS NOT NULL, e.body
+    SELECT d.attempts, d.expiry, e.target, e.decreases, e.compensates IS NOT NULL, e.body, d.flags
     FROM deliveries d JOIN events e ON e.id = d.event
     WHERE d.destination = ?1 AND d.event = ?2 AND d.state = 2";
 
@@ -82,15 +83,16 @@ struct RedriveRow {
     may_decrease_capacity: bool,
     compensates: bool,
     event: EncodedEvent,
+    flags: i64,
 }
 
 /// Returns a dead letter to the queue of its destination.
 pub(crate) fn redrive(
     connection: &Connection,
+    states: &StateTable,
     batch: &mut WriteBatch,
     now: Time,
-    handle: &LaneHandle,
-    seq: EventSeq,
+    (handle, seq): (&LaneHandle, EventSeq),
     redrive: Redrive,
 ) -> rusqlite::Result<Result<(), DeadLetterError>> {
     let mut one = connection.prepare_cached(SELECT_ONE)?;
@@ -103,6 +105,7 @@ pub(crate) fn redrive(
             may_decrease_capacity: row.get(3)?,
             compensates: row.get(4)?,
             event: as_sent(BodyReader::new(connection).read(seq.0, row.get_ref(5)?)?, expiry),
+            flags: row.get(6)?,
         })
     });
     let Some(row) = row.optional()? else { return Ok(Err(DeadLetterError::NotDead)) };
@@ -117,9 +120,10 @@ pub(crate) fn redrive(
         Err(error) => return Ok(Err(error)),
     };
     let mut update = connection.prepare_cached(
-        "UPDATE deliveries SET state = ?3, due = 0, since = ?4, expiry = ?5 WHERE destination = ?1 AND event = ?2",
+        "UPDATE deliveries SET state = ?3, due = 0, since = ?4, expiry = ?5, flags = flags & ?6
+         WHERE destination = ?1 AND event = ?2",
     )?;
-    update.execute(params![handle.id, seq.0, DeliveryState::Retry, now.as_nanos(), expiry])?;
+    update.execute(params![handle.id, seq.0, DeliveryState::Retry, now.as_nanos(), expiry, UNCERTAIN])?;
     let RedriveRow { attempts, target: group, compensates, .. } = row;
     if row.may_decrease_capacity {
         let hash = connection.prepare_cached(TARGET_HASH)?.query_row([group], |row| row.get(0));
@@ -135,15 +139,19 @@ pub(crate) fn redrive(
     lane_changes.dead_delta -= 1;
     // Due at once, also if the clock is behind after a restart.
     let due = Time::from_nanos(0);
-    lane_changes.redriven.push(PendingRetry { seq, group, emitted_at: now, compensates, attempts, due });
+    let marks = Marks { is_suspended: false, is_uncertain: row.flags & UNCERTAIN != 0 };
+    let pending = PendingRetry { seq, group, emitted_at: now, compensates, attempts, marks, due };
+    lane_changes.push(LaneChange::Redrive(pending));
+    states.delivery_ended(connection, batch, now, group)?;
     Ok(Ok(()))
 }
 
 /// Discards a dead letter.
 pub(crate) fn discard(
     connection: &Connection,
-    lanes: &LaneHandles,
+    (states, lanes): (&StateTable, &LaneHandles),
     batch: &mut WriteBatch,
+    now: Time,
     delivery_id: &DeliveryId,
 ) -> rusqlite::Result<Result<(), DeadLetterError>> {
     let name = delivery_id.destination.as_str();
@@ -165,6 +173,10 @@ pub(crate) fn discard(
         let mut count =
             connection.prepare_cached("UPDATE destinations SET dead = dead - 1 WHERE name = ?1")?;
         count.execute([name])?;
+    }
+    let mut target = connection.prepare_cached("SELECT target FROM events WHERE id = ?1")?;
+    if let Some(target) = target.query_row([delivery_id.seq.0], |row| row.get(0)).optional()? {
+        states.delivery_ended(connection, batch, now, target)?;
     }
     Ok(Ok(()))
 }

@@ -4,29 +4,39 @@ use std::sync::Arc;
 
 use rusqlite::{Connection, OptionalExtension, params};
 
-use super::history;
 use super::routes::Routes;
+use super::states::StateTable;
+use super::{history, receipts};
+use crate::domain::delivery::GiveUp;
 use crate::domain::name::Name;
 use crate::domain::time::Time;
-use crate::store::fast_map::Set;
 use crate::store::lane::{Outcome, Position, RowChange};
 use crate::store::lanes::{LaneHandle, LaneHandles};
 use crate::store::sqlite::codec::event_blocks::BodyReader;
+use crate::store::sqlite::codec::receipts::Receipt;
 use crate::store::sqlite::committed::decreases::DecreaseTracker;
 use crate::store::sqlite::committed::index::Fingerprints;
-use crate::store::sqlite::committed::lane_changes::SettledDelivery;
+use crate::store::sqlite::committed::lane_changes::{Effect, LaneChange};
 use crate::store::sqlite::committed::staged::{StagedChanges, WriteBatch};
-use crate::store::sqlite::file::delivery_state::DeliveryState;
-use crate::store::{EventSeq, Lease, Settlement, withdrawn};
+use crate::store::sqlite::file::delivery_state::{CALLED, DeliveryState, EXPIRED, SUSPENDED, UNCERTAIN};
+use crate::store::{EventSeq, Lease, Refusal, Refused, Settlement, withdrawn};
 
-/// Keeps `expiry` and `since` of a redriven delivery.
+/// Keeps `expiry` and `since` of a redriven delivery, and those of its flags that are in the last parameter.
 pub(crate) const UPSERT_DELIVERY: &str = "
-    INSERT INTO deliveries (destination, event, state, attempts, due, error) VALUES (?1, ?2, ?3, ?4, ?5, ?6)
-    ON CONFLICT DO UPDATE SET state = ?3, attempts = ?4, due = ?5, error = ?6";
-/// Keeps the error of an earlier attempt, too.
+    INSERT INTO deliveries (destination, event, state, attempts, due, error, flags)
+    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)
+    ON CONFLICT DO UPDATE SET state = ?3, attempts = ?4, due = ?5, error = ?6, flags = (flags & ?8) | ?7";
+/// Keeps the error of an earlier call, too.
 const POSTPONE_DELIVERY: &str = "
-    INSERT INTO deliveries (destination, event, state, attempts, due, error) VALUES (?1, ?2, ?3, ?4, ?5, ?6)
-    ON CONFLICT DO UPDATE SET state = ?3, attempts = ?4, due = ?5";
+    INSERT INTO deliveries (destination, event, state, attempts, due, error, flags)
+    VALUES (?1, ?2, ?3, ?4, ?5, '', ?6)
+    ON CONFLICT DO UPDATE SET state = ?3, attempts = ?4, due = ?5, flags = (flags & ?7) | ?6";
+/// The last call of a cancelled delivery is over.
+const END_CANCELLED: &str = "
+    UPDATE deliveries SET flags = (flags & ?4) | ?3 WHERE destination = ?1 AND event = ?2";
+const BEGIN_CALL: &str = "
+    INSERT INTO deliveries (destination, event, state, attempts, due, error, flags)
+    VALUES (?1, ?2, ?3, 0, 0, '', ?4) ON CONFLICT DO UPDATE SET flags = flags | ?4";
 const DELETE_DELIVERY: &str = "DELETE FROM deliveries WHERE destination = ?1 AND event = ?2";
 
 /// Events and their deliveries.
@@ -48,9 +58,22 @@ impl OutboxTable {
     }
 }
 
+/// The settlement of a delivery with its lane.
+struct Settling<'a> {
+    connection: &'a Connection,
+    now: Time,
+    handle: &'a LaneHandle,
+    seq: EventSeq,
+    /// Whether decisions have cancelled it.
+    is_cancelled: bool,
+    /// Flags of an earlier call.
+    earlier: i64,
+}
+
 /// Writes the outcomes of claimed deliveries.
 pub(crate) fn settle(
     connection: &Connection,
+    states: &StateTable,
     batch: &mut WriteBatch,
     now: Time,
     handle: &LaneHandle,
@@ -64,47 +87,148 @@ pub(crate) fn settle(
         {
             continue;
         }
-        let mut due = now;
-        let (outcome, state, text) = match settlement {
-            Settlement::Delivered { answer: None } => {
-                (Outcome::Delivered, DeliveryState::Arrived, String::new())
-            }
-            Settlement::Delivered { answer: Some(answer) } => {
-                (Outcome::Answered, DeliveryState::Answered, answer)
-            }
-            Settlement::Withdrawn { reason } => (Outcome::Withdrawn, DeliveryState::Withdrawn, reason),
-            Settlement::Retry { delay, error, .. } => {
-                due = now.after(delay);
-                (Outcome::Retry, DeliveryState::Retry, error)
-            }
-            Settlement::NotCalled { delay, stands_aside } => {
-                due = now.after(delay);
-                (Outcome::NotCalled { stands_aside }, DeliveryState::Retry, String::new())
-            }
-            Settlement::Dead { error, .. } => (Outcome::Dead, DeliveryState::Dead, error),
-        };
-        batch.lane_mut(&handle.name).settle(SettledDelivery { seq, outcome, due });
-        let row = handle.with_lane(|lane| lane.row_change(seq, outcome));
-        match row {
-            RowChange::None => {}
-            RowChange::Put { attempts } | RowChange::Delivered { attempts } => {
-                let statement = match outcome {
-                    Outcome::NotCalled { .. } => POSTPONE_DELIVERY,
-                    _ => UPSERT_DELIVERY,
-                };
-                let mut put = connection.prepare_cached(statement)?;
-                put.execute(params![handle.id, seq.0, state, attempts, due.as_nanos(), text])?;
-            }
-            RowChange::Delete => {
-                connection.prepare_cached(DELETE_DELIVERY)?.execute(params![handle.id, seq.0])?;
-            }
-        }
-        // A cancelled delivery has its record already.
-        if outcome == Outcome::Withdrawn && row != RowChange::None {
-            record_withdrawn(connection, batch, now, seq, &handle.name, &text)?;
+        let (is_cancelled, is_uncertain, group) = handle.with_lane(|lane| {
+            (lane.is_cancelled(seq), lane.is_uncertain(seq), lane.group_of(seq.0).unwrap_or_default())
+        });
+        let is_cancelled = is_cancelled || batch.effect(&handle.name, seq.0) == Some(Effect::Cancelled);
+        let earlier = if is_uncertain { UNCERTAIN } else { 0 };
+        let settling = Settling { connection, now, handle, seq, is_cancelled, earlier };
+        let (outcome, at) = settling.write(batch, settlement)?;
+        batch.lane_mut(&handle.name).push(LaneChange::Settle(seq, outcome, at));
+        if outcome == Outcome::Delivered {
+            states.delivery_arrived(batch, now, group);
+        } else if outcome.is_final() || is_cancelled {
+            states.delivery_ended(connection, batch, now, group)?;
         }
     }
     Ok(())
+}
+
+impl Settling<'_> {
+    /// Writes the row of the delivery. Returns the outcome, and its time or when the delivery is due again.
+    fn write(&self, batch: &mut WriteBatch, settlement: Settlement) -> rusqlite::Result<(Outcome, Time)> {
+        let uncertain = |uncertain| if uncertain { UNCERTAIN } else { 0 };
+        Ok(match settlement {
+            Settlement::Delivered { answer } => (self.deliver(batch, answer)?, self.now),
+            Settlement::Retry { delay, error, uncertain: is_uncertain } => {
+                let (outcome, due) = (Outcome::Retry { is_uncertain }, self.now.after(delay));
+                let flags = uncertain(is_uncertain);
+                self.put(outcome, DeliveryState::Retry, due, &error, (flags, SUSPENDED | UNCERTAIN))?;
+                (outcome, due)
+            }
+            Settlement::NotCalled { delay, stands_aside } => {
+                let (outcome, due) = (Outcome::NotCalled { stands_aside }, self.now.after(delay));
+                self.postpone(outcome, due)?;
+                (outcome, due)
+            }
+            Settlement::Withdrawn { reason } => {
+                self.put(Outcome::Withdrawn, DeliveryState::Withdrawn, self.now, &reason, (0, UNCERTAIN))?;
+                // A cancelled delivery has its record already.
+                if !self.is_cancelled {
+                    record_withdrawn(self.connection, batch, self.now, self.seq, &self.handle.name, &reason)?;
+                }
+                (Outcome::Withdrawn, self.now)
+            }
+            Settlement::Dead { error, cause, called, uncertain: is_uncertain } => {
+                let outcome = Outcome::Dead { was_called: called };
+                let expired = if cause == GiveUp::Expired { EXPIRED } else { 0 };
+                let flags = (expired | uncertain(is_uncertain), UNCERTAIN);
+                self.put(outcome, DeliveryState::Dead, self.now, &error, flags)?;
+                (outcome, self.now)
+            }
+        })
+    }
+
+    fn deliver(&self, batch: &mut WriteBatch, answer: Option<String>) -> rusqlite::Result<Outcome> {
+        let (attempts, row) = self
+            .handle
+            .with_lane(|lane| (lane.attempts(self.seq), lane.row_change(self.seq, Outcome::Delivered)));
+        if row == RowChange::Delete || batch.effect(&self.handle.name, self.seq.0).is_some() {
+            let mut delete = self.connection.prepare_cached(DELETE_DELIVERY)?;
+            delete.execute(params![self.handle.id, self.seq.0])?;
+        }
+        let attempts = attempts.saturating_add(1);
+        batch.lane_mut(&self.handle.name).receipts.push(Receipt {
+            seq: self.seq,
+            at: self.now,
+            attempts,
+            answer,
+        });
+        Ok(Outcome::Delivered)
+    }
+
+    /// Writes a row with the flags, beside those of the row that are to be kept.
+    fn put(
+        &self,
+        outcome: Outcome,
+        state: DeliveryState,
+        due: Time,
+        text: &str,
+        (flags, kept): (i64, i64),
+    ) -> rusqlite::Result<()> {
+        let Some(attempts) = self.attempts(outcome) else { return self.end_cancelled(flags) };
+        let mut put = self.connection.prepare_cached(UPSERT_DELIVERY)?;
+        let flags = flags | self.earlier;
+        put.execute(params![self.handle.id, self.seq.0, state, attempts, due.as_nanos(), text, flags, kept])?;
+        Ok(())
+    }
+
+    fn postpone(&self, outcome: Outcome, due: Time) -> rusqlite::Result<()> {
+        let Some(attempts) = self.attempts(outcome) else { return self.end_cancelled(0) };
+        let (state, kept) = (DeliveryState::Retry, SUSPENDED | UNCERTAIN);
+        let mut put = self.connection.prepare_cached(POSTPONE_DELIVERY)?;
+        let due = due.as_nanos();
+        put.execute(params![self.handle.id, self.seq.0, state, attempts, due, self.earlier, kept])?;
+        Ok(())
+    }
+
+    /// The attempts of the row; `None` if the row says that the delivery was cancelled, and goes on to say so.
+    fn attempts(&self, outcome: Outcome) -> Option<u32> {
+        if self.is_cancelled && !matches!(outcome, Outcome::Dead { .. }) {
+            return None;
+        }
+        match self.handle.with_lane(|lane| lane.row_change(self.seq, outcome)) {
+            RowChange::Put { attempts } => Some(attempts),
+            RowChange::None | RowChange::Delete => None,
+        }
+    }
+
+    fn end_cancelled(&self, flags: i64) -> rusqlite::Result<()> {
+        let mut end = self.connection.prepare_cached(END_CANCELLED)?;
+        end.execute(params![self.handle.id, self.seq.0, flags | self.earlier, UNCERTAIN])?;
+        Ok(())
+    }
+}
+
+/// Writes that claimed deliveries are about to be called. Returns those that must not be.
+pub(crate) fn begin_calls(
+    connection: &Connection,
+    batch: &mut WriteBatch,
+    handle: &LaneHandle,
+    leases: Vec<Lease>,
+) -> rusqlite::Result<Vec<Refused>> {
+    let mut refused = Vec::new();
+    for lease in leases {
+        let seq = lease.seq();
+        let known = handle.with_lane(|lane| lane.refusal(lease));
+        let refusal = match batch.effect(&handle.name, seq.0) {
+            _ if known == Some(Refusal::LeaseEnded) => known,
+            Some(Effect::Cancelled) => Some(Refusal::Superseded),
+            Some(Effect::Suspended) => Some(Refusal::Suspended),
+            Some(Effect::Arrived(_) | Effect::Ended) => Some(Refusal::LeaseEnded),
+            // It was resumed.
+            Some(Effect::Unsettled) => known.filter(|refusal| *refusal != Refusal::Suspended),
+            None => known,
+        };
+        if let Some(refusal) = refusal {
+            refused.push(Refused { lease, refusal });
+            continue;
+        }
+        let mut begin = connection.prepare_cached(BEGIN_CALL)?;
+        begin.execute(params![handle.id, seq.0, DeliveryState::Retry, CALLED])?;
+        batch.lane_mut(&handle.name).push(LaneChange::Called(seq));
+    }
+    Ok(refused)
 }
 
 /// Writes a record of the withdrawal to the history of the target.
@@ -137,47 +261,25 @@ pub(crate) fn write_positions(
     staged: &mut StagedChanges,
 ) -> rusqlite::Result<()> {
     for (name, lane_changes) in &mut staged.lanes {
-        let Some(handle) = lanes.get(name) else {
-            cancel_for_removed_destination(connection, name, &lane_changes.cancelled)?;
-            continue;
-        };
-        lane_changes.settled.extend(&lane_changes.cancelled);
-        lane_changes.blocked_by_retry = handle.with_lane(|lane| lane.blocked_by_retry(&lane_changes.settled));
-        // Due at once: they wait only for the earlier delivery of their target.
+        let Some(handle) = lanes.get(name) else { continue };
+        let passed = lane_changes.passed();
+        lane_changes.blocked_by_retry = handle.with_lane(|lane| lane.blocked_by_retry(&passed));
         for seq in &lane_changes.blocked_by_retry {
-            let mut put = connection.prepare_cached(UPSERT_DELIVERY)?;
-            put.execute(params![handle.id, seq, DeliveryState::Retry, 0, 0, ""])?;
+            park(connection, &handle, *seq)?;
         }
-        lane_changes.settled.extend(&lane_changes.blocked_by_retry);
-        let after = handle.with_lane(|lane| {
-            lane.position_after(&lane_changes.settled, lane_changes.dead_delta, lane_changes.enqueued)
-        });
+        let passed = lane_changes.passed();
+        let (dead, enqueued) = (lane_changes.dead_delta, lane_changes.enqueued);
+        let after = handle.with_lane(|lane| lane.position_after(&passed, dead, enqueued));
         write_position(connection, &handle, after)?;
-        // Cancelled deliveries have rows also at or below the cursor, which show that they never arrived.
-        for &seq in &lane_changes.cancelled {
-            let has_arrived = lane_changes.has_arrived(seq);
-            let state = if has_arrived { DeliveryState::Arrived } else { DeliveryState::Cancelled };
-            let mut put = connection.prepare_cached(UPSERT_DELIVERY)?;
-            put.execute(params![handle.id, seq, state, 0, 0, ""])?;
-        }
+        receipts::write(connection, handle.id, std::mem::take(&mut lane_changes.receipts))?;
     }
     Ok(())
 }
 
-/// Cancels deliveries of a destination that is not configured any more, in case it is added again.
-fn cancel_for_removed_destination(
-    connection: &Connection,
-    destination: &Name,
-    cancelled: &Set<i64>,
-) -> rusqlite::Result<()> {
-    for seq in cancelled {
-        let mut put = connection.prepare_cached(
-            "INSERT OR REPLACE INTO deliveries (destination, event, state, attempts, due, error)
-             SELECT id, ?2, ?3, 0, 0, '' FROM destinations WHERE name = ?1",
-        )?;
-        put.execute(params![destination.as_str(), seq, DeliveryState::Cancelled])?;
-    }
-    Ok(())
+/// Writes a row for a delivery that has none, so that the cursor can pass it. It is due at once.
+fn park(connection: &Connection, handle: &LaneHandle, seq: i64) -> rusqlite::Result<()> {
+    let mut put = connection.prepare_cached(UPSERT_DELIVERY)?;
+    put.execute(params![handle.id, seq, DeliveryState::Retry, 0, 0, "", 0, 0]).map(drop)
 }
 
 fn write_position(connection: &Connection, handle: &LaneHandle, position: Position) -> rusqlite::Result<()> {
@@ -204,8 +306,7 @@ pub(crate) fn persist_position(connection: &Connection, handle: &Arc<LaneHandle>
     // them would be sent again.
     let unsettled = handle.with_lane(|lane| lane.unsettled());
     for seq in &unsettled {
-        let mut put = connection.prepare_cached(UPSERT_DELIVERY)?;
-        put.execute(params![handle.id, seq, DeliveryState::Retry, 0, 0, ""])?;
+        park(connection, handle, *seq)?;
     }
     write_position(connection, handle, handle.with_lane(|lane| lane.position_after(&unsettled, 0, 0)))
 }

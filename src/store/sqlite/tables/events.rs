@@ -5,15 +5,16 @@ use std::sync::Arc;
 use rusqlite::{Connection, params};
 
 use super::deliveries::{self, OutboxTable};
+use super::history;
 use super::states::StateTable;
-use super::{history, undelivered_decreases};
 use crate::domain::name::Name;
 use crate::domain::phase::Phase;
 use crate::domain::time::Time;
 use crate::store::dead_letters::BACKLOG_FULL;
 use crate::store::lane::NewDelivery;
 use crate::store::sqlite::codec::event_blocks::{self, EncodedBlock};
-use crate::store::sqlite::codec::firing_events::{self, FiringEventRef, FiringEvents};
+use crate::store::sqlite::codec::firing_events::{self, FiringEventRef};
+use crate::store::sqlite::codec::tracked_events::{TargetEvents, TrackedEvent};
 use crate::store::sqlite::committed::index;
 use crate::store::sqlite::committed::staged::{CommittedEvent, WriteBatch};
 use crate::store::sqlite::decide::write_set::EventWrite;
@@ -25,8 +26,8 @@ use crate::store::{EventSeq, NewEvent, withdrawn};
 #[derive(Default)]
 pub(crate) struct Plan {
     pub events: Vec<PlannedEvent>,
-    /// New `on_firing` events, by target.
-    pub firing: index::Map<Vec<FiringEventRef>>,
+    /// New events by target, for its list.
+    pub listed: index::Map<Vec<TrackedEvent>>,
 }
 
 pub(crate) struct PlannedEvent {
@@ -39,36 +40,37 @@ pub(crate) struct PlannedEvent {
 }
 
 impl Plan {
-    /// Assigns ids to the events. Runs before the states are written, because a state stores its `on_firing`
-    /// events. `firing_before` are those of each target's state before the transaction.
+    /// Assigns ids to the events. Runs before the states are written, because the row of a target lists its events.
+    /// `before` is the list of each target before the transaction.
     pub(crate) fn new(
         connection: &Connection,
         outbox: &OutboxTable,
         batch: &mut WriteBatch,
         events: &[EventWrite],
-        firing_before: &index::Map<FiringEvents>,
+        before: &index::Map<TargetEvents>,
     ) -> rusqlite::Result<Self> {
         let mut plan = Self::default();
-        for EventWrite { target, episode, event } in events {
+        for EventWrite { target, episode, id, event } in events {
             let seq = batch.next.event;
             batch.next.event += 1;
             let route = outbox.routes.id(connection, batch, &event.destinations)?;
+            let acting = match event.acting == event.destinations {
+                true => route,
+                false => outbox.routes.id(connection, batch, &event.acting)?,
+            };
+            let new = plan.listed.entry(*target).or_default();
             let mut compensates = None;
-            if let Some((phase, episode)) = *episode {
-                let firing = plan.firing.entry(*target).or_default();
-                match phase {
-                    Phase::Firing => firing.push(FiringEventRef { episode, seq: EventSeq(seq), route }),
-                    Phase::Resolved => {
-                        // A target without a state has no open episode, so there is nothing to compensate.
-                        let none = Some(Vec::new());
-                        let before = firing_before.get(target).unwrap_or(&none);
-                        compensates = before.as_ref().map(|before| {
-                            let all = before.iter().chain(&*firing);
-                            all.filter(|firing| firing.episode == episode).copied().collect()
-                        });
-                    }
-                }
+            if let Some((Phase::Resolved, episode)) = *episode {
+                // A target without a state has no open episode, so there is nothing to compensate.
+                let none = TargetEvents::none();
+                compensates = before.get(target).unwrap_or(&none).firing(episode).map(|mut firing| {
+                    let of_episode = new.iter().filter(|event| event.is_firing(episode));
+                    firing.extend(of_episode.map(TrackedEvent::firing));
+                    firing
+                });
             }
+            let (phase, episode) = episode.unwrap_or((Phase::Resolved, 0));
+            new.push(TrackedEvent { id: *id, episode, phase, seq: EventSeq(seq), route, acting });
             plan.events.push(PlannedEvent { seq, route, compensates, is_in_block: false });
         }
         Ok(plan)
@@ -140,8 +142,10 @@ pub(crate) fn put_event(
             }
             None => false,
         };
-        if !settled {
-            pending_destinations.push(name.clone());
+        match settled {
+            // The decision does not know it.
+            true => states.delivery_ended(connection, batch, now, target)?,
+            false => pending_destinations.push(name.clone()),
         }
     }
     if event.may_decrease_capacity && !pending_destinations.is_empty() {
@@ -158,11 +162,6 @@ pub(crate) fn put_event(
     };
     batch.current.events.push(CommittedEvent { delivery, destinations });
     Ok(())
-}
-
-/// Cancels the undelivered decreases that an increase supersedes.
-pub(crate) fn supersede(outbox: &OutboxTable, batch: &mut WriteBatch, seqs: Vec<i64>) {
-    seqs.into_iter().for_each(|seq| undelivered_decreases::cancel(&outbox.decreases, batch, seq));
 }
 
 /// Whether no route of these events has the destination.
@@ -194,7 +193,7 @@ fn settle_on_insert(
 ) -> rusqlite::Result<bool> {
     let Some(handle) = outbox.lanes.get(name) else { return Ok(false) };
     let mut put = connection.prepare_cached(deliveries::UPSERT_DELIVERY)?;
-    put.execute(params![handle.id, seq, state, 0, now.as_nanos(), reason])?;
+    put.execute(params![handle.id, seq, state, 0, now.as_nanos(), reason, 0, 0])?;
     let lane_changes = batch.lane_mut(name);
     lane_changes.settled_on_insert.insert(seq);
     if state == DeliveryState::Dead {

@@ -5,11 +5,15 @@ use std::sync::Arc;
 use rusqlite::types::Type;
 use rusqlite::{Connection, ErrorCode, OptionalExtension, ToSql, params};
 
+use crate::domain::event::EventDocument;
 use crate::domain::state::TargetState;
 use crate::domain::target::TargetKey;
 use crate::domain::time::Time;
+use crate::store::UnreadableRow;
+use crate::store::sqlite::codec::event_blocks::BodyReader;
 use crate::store::sqlite::codec::firing_events::{self, FiringEventRef};
 use crate::store::sqlite::codec::states;
+use crate::store::sqlite::codec::tracked_events::{TargetEvents, TrackedEvent};
 use crate::store::sqlite::committed::controls::CommittedView;
 use crate::store::sqlite::committed::index::{
     CachedTarget, Fingerprint, Fingerprints, Index, Layers, TargetChange,
@@ -19,12 +23,15 @@ use crate::store::sqlite::committed::recheck_queue::RecheckChange;
 use crate::store::sqlite::committed::staged::WriteBatch;
 use crate::store::sqlite::decide::read_set::LoadError;
 use crate::store::sqlite::decide::write_set::{NewState, StateWrite};
-use crate::store::{UnreadableRow, sqlite::tally};
+use crate::store::sqlite::tally;
+use crate::store::tracking::Watch;
 
 /// The hash of a target's key by its id, also of a retired id.
 pub(crate) const TARGET_HASH: &str = "
     SELECT hash FROM targets WHERE id = ?1
     UNION ALL SELECT hash FROM retired_targets WHERE id = ?1 LIMIT 1";
+
+const DELETE_RECHECK: &str = "DELETE FROM delivery_rechecks WHERE target = ?1";
 
 /// The table of states.
 pub(crate) struct StateTable {
@@ -83,34 +90,38 @@ impl StateTable {
         }
     }
 
-    /// Writes a new state, or deletes a target. `new` are the `on_firing` events that the transaction emits for it.
+    /// Writes a new state, or deletes a target. `new` are the events that the transaction emits for it.
     pub(crate) fn put(
         &self,
         connection: &Connection,
         batch: &mut WriteBatch,
         now: Time,
         write: StateWrite,
-        new: &[FiringEventRef],
+        new: &[TrackedEvent],
     ) -> rusqlite::Result<()> {
-        let StateWrite { hash, before, after, removed_alerts, added_alerts, due, depends_on_controls } =
+        let StateWrite { hash, before, after, removed_alerts, added_alerts, due, depends_on_controls, watch } =
             write;
         let id = before.as_ref().map(|(id, _)| *id);
         let (id, state) = match (id, after) {
             (None, None) => return Ok(()),
             (Some(id), None) => {
                 delete_target(connection, hash, id, now)?;
+                batch.current.index.push_recheck_change(RecheckChange::Forget(id));
                 (id, None)
             }
             (id, Some(after)) => {
-                let known = before.map_or(Some(Vec::new()), |(_, known)| known.firing.clone());
-                let firing = firing_events::merge(&known, new, after.had_open_episode, &after.open_episodes);
-                let firing_bytes = firing.as_ref().map(firing_events::encode);
-                let id = put_row(connection, batch, id, hash, due.1, &after, &firing_bytes)?;
-                (id, Some(Arc::new(CachedTarget { key: after.key, state: after.state, firing })))
+                let none = TargetEvents::none();
+                let known = before.as_ref().map_or(&none, |(_, known)| &known.events);
+                let NewState { had_open_episode, open_episodes, tracked, .. } = &after;
+                let events = known.after(new, *had_open_episode, open_episodes, tracked);
+                let row = TargetRow { hash, due: due.1, state: &after, events: &events, watch: &watch };
+                let id = put_row(connection, batch, id, &row)?;
+                (id, Some(Arc::new(CachedTarget { key: after.key, state: after.state, events })))
             }
         };
         update_recheck_queue(connection, batch, id, depends_on_controls)?;
         let (overlay, below) = batch.index_mut();
+        overlay.set_watch(&self.index, below, id, watch);
         let change = TargetChange {
             id,
             hash,
@@ -173,9 +184,11 @@ impl StateTable {
         let state = state.map_err(|error| rusqlite::Error::ToSqlConversionFailure(Box::new(error)))?;
         let state = match state {
             Some(state) => {
-                put_row(connection, batch, Some(id), hash, None, &state, &Some(Vec::new()))?;
+                let (events, watch) = (TargetEvents::none(), Watch::default());
+                let row = TargetRow { hash, due: None, state: &state, events: &events, watch: &watch };
+                put_row(connection, batch, Some(id), &row)?;
                 let NewState { key, state, .. } = state;
-                Some(Arc::new(CachedTarget { key, state, firing: Some(Vec::new()) }))
+                Some(Arc::new(CachedTarget { key, state, events }))
             }
             None => {
                 delete_target(connection, hash, id, now)?;
@@ -183,11 +196,53 @@ impl StateTable {
             }
         };
         update_recheck_queue(connection, batch, id, (true, false))?;
+        batch.current.index.push_recheck_change(RecheckChange::Forget(id));
         let (overlay, below) = batch.index_mut();
+        overlay.set_watch(&self.index, below, id, Watch::default());
         let change =
             TargetChange { id, hash, state, removed_alerts: &alerts, added_alerts: &[], due: (None, None) };
         overlay.put(&self.index, below, change);
         batch.current.recounted = Some(self.count_states(connection)?);
+        Ok(())
+    }
+
+    /// A delivery of a target has arrived: the target has to be processed if it waits for that. After a restart it is
+    /// processed without a row, see [`Index::restore_watch`].
+    pub(crate) fn delivery_arrived(&self, batch: &mut WriteBatch, now: Time, target: i64) {
+        let watch = self.index.watch(target, batch.layers());
+        if watch.is_some_and(|watch| watch.awaits_delivery) {
+            batch.current.index.push_recheck_change(RecheckChange::DeliveryChanged(target, now));
+        }
+    }
+
+    /// A delivery of a target has ended without arriving, or is tried again: the target has to be processed if it
+    /// tracks events.
+    pub(crate) fn delivery_ended(
+        &self,
+        connection: &Connection,
+        batch: &mut WriteBatch,
+        now: Time,
+        target: i64,
+    ) -> rusqlite::Result<()> {
+        if self.index.watch(target, batch.layers()).is_some_and(|watch| !watch.is_empty()) {
+            let mut put = connection.prepare_cached("INSERT OR IGNORE INTO delivery_rechecks VALUES (?1)")?;
+            put.execute([target])?;
+            batch.current.index.push_recheck_change(RecheckChange::DeliveryChanged(target, now));
+        }
+        Ok(())
+    }
+
+    /// The target has been rechecked.
+    pub(crate) fn rechecked(
+        &self,
+        connection: &Connection,
+        batch: &mut WriteBatch,
+        target: i64,
+    ) -> rusqlite::Result<()> {
+        if self.index.has_changed_delivery(target, batch.layers()) {
+            connection.prepare_cached(DELETE_RECHECK)?.execute([target])?;
+        }
+        batch.current.index.push_recheck_change(RecheckChange::Rechecked(target));
         Ok(())
     }
 
@@ -225,19 +280,55 @@ pub(crate) fn is_damage(error: &rusqlite::Error) -> bool {
 /// Reads the state of a target; `None` if it does not exist.
 pub(crate) fn read_state(connection: &Connection, id: i64) -> rusqlite::Result<Option<CachedTarget>> {
     let mut read = connection
-        .prepare_cached("SELECT key, state, firing_events, dictionary FROM targets WHERE id = ?1")?;
+        .prepare_cached("SELECT key, state, firing_events, dictionary, tracked FROM targets WHERE id = ?1")?;
     let found = read.query_row([id], |row| {
         let text = states::decode(row.get_ref(1)?, row.get(3)?)?;
         let unreadable = |error: serde_json::Error| {
             rusqlite::Error::FromSqlConversionFailure(1, Type::Text, Box::new(error))
         };
+        let events = match (row.get_ref(4)?.as_blob_or_null()?, row.get_ref(2)?.as_blob_or_null()?) {
+            (Some(tracked), _) => TargetEvents::decode(tracked),
+            (None, Some(firing)) => read_legacy(connection, &firing_events::decode(firing))?,
+            (None, None) => TargetEvents::default(),
+        };
         Ok(CachedTarget {
             key: TargetKey::from_stored(row.get_ref(0)?.as_str()?),
             state: Arc::new(serde_json::from_str(&text).map_err(unreadable)?),
-            firing: row.get_ref(2)?.as_blob_or_null()?.map(firing_events::decode),
+            events,
         })
     });
     found.optional()
+}
+
+/// The events of a state that was written before schema 8: their ids and what they did are read from the events, as
+/// far as those exist.
+fn read_legacy(connection: &Connection, firing: &[FiringEventRef]) -> rusqlite::Result<TargetEvents> {
+    let mut event = connection.prepare_cached("SELECT at, body FROM events WHERE id = ?1")?;
+    let mut bodies = BodyReader::new(connection);
+    let (mut list, mut legacy) = (Vec::new(), Vec::new());
+    for &firing in firing {
+        let mut listed = TrackedEvent::from(firing);
+        let read = event.query_row([firing.seq.0], |row| {
+            let body = bodies.read(firing.seq.0, row.get_ref(1)?)?;
+            let document = EventDocument::read(body).unwrap_or_default();
+            Ok(document.legacy(Time::from_nanos(row.get(0)?)))
+        });
+        if let Some(event) = read.optional()?.flatten() {
+            listed.id = firing_events::hash(&event.id);
+            legacy.push(event);
+        }
+        list.push(listed);
+    }
+    Ok(TargetEvents { list: Some(list), legacy: legacy.into() })
+}
+
+/// The columns of a target that change.
+struct TargetRow<'a> {
+    hash: Fingerprint,
+    due: Option<Time>,
+    state: &'a NewState,
+    events: &'a TargetEvents,
+    watch: &'a Watch,
 }
 
 /// Writes the row of a target. Returns its id.
@@ -245,35 +336,64 @@ fn put_row(
     connection: &Connection,
     batch: &mut WriteBatch,
     id: Option<i64>,
-    hash: Fingerprint,
-    due: Option<Time>,
-    state: &NewState,
-    firing: &Option<Vec<u8>>,
+    row: &TargetRow<'_>,
 ) -> rusqlite::Result<i64> {
+    let TargetRow { hash, due, state, events, watch } = row;
     let due = due.map(Time::as_nanos);
-    let columns: [&dyn ToSql; 5] =
-        [&due, &state.alerts, &state.encoded.text, firing, &state.encoded.dictionary];
-    let [due, alerts, text, firing, dictionary] = columns;
+    let (tracked, awaits) = (events.encode(), watch_bits(watch));
+    let columns: [&dyn ToSql; 6] =
+        [&due, &state.alerts, &state.encoded.text, &state.encoded.dictionary, &tracked, &awaits];
+    let [due, alerts, text, dictionary, tracked, awaits] = columns;
     if let Some(id) = id {
         let mut update = connection.prepare_cached(
-            "UPDATE targets SET due = ?2, alerts = ?3, state = ?4, firing_events = ?5, dictionary = ?6 WHERE id = ?1",
+            "UPDATE targets SET due = ?2, alerts = ?3, state = ?4, firing_events = NULL, dictionary = ?5,
+             tracked = ?6, awaits = ?7 WHERE id = ?1",
         )?;
-        update.execute(params![id, due, alerts, text, firing, dictionary])?;
+        update.execute(params![id, due, alerts, text, dictionary, tracked, awaits])?;
         return Ok(id);
     }
     let id = batch.next.target;
     batch.next.target += 1;
     let mut insert = connection.prepare_cached(
-        "INSERT INTO targets (id, hash, due, alerts, key, state, firing_events, dictionary)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+        "INSERT INTO targets (id, hash, due, alerts, key, state, dictionary, tracked, awaits)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
     )?;
-    insert.execute(params![id, hash.0, due, alerts, state.key.as_str(), text, firing, dictionary])?;
+    insert.execute(params![
+        id,
+        hash.0,
+        due,
+        alerts,
+        state.key.as_str(),
+        text,
+        dictionary,
+        tracked,
+        awaits
+    ])?;
     Ok(id)
+}
+
+/// `targets.awaits`.
+fn watch_bits(watch: &Watch) -> Option<i64> {
+    let bits = i64::from(watch.tracks_events)
+        | i64::from(watch.awaits_delivery) << 1
+        | i64::from(watch.awaits_destination()) << 2;
+    Some(bits).filter(|bits| *bits != 0)
+}
+
+/// What a target waits for, by `targets.awaits`. For which destinations is unknown.
+pub(crate) fn watch_of_bits(bits: i64) -> Watch {
+    Watch {
+        tracks_events: bits & 1 != 0,
+        awaits_delivery: bits & 2 != 0,
+        destinations: Vec::new(),
+        awaits_unknown_destination: bits & 4 != 0,
+    }
 }
 
 /// Deletes a target; its id stays reserved.
 fn delete_target(connection: &Connection, hash: Fingerprint, id: i64, now: Time) -> rusqlite::Result<()> {
     connection.prepare_cached("DELETE FROM targets WHERE id = ?1")?.execute([id])?;
+    connection.prepare_cached(DELETE_RECHECK)?.execute([id])?;
     let mut retire =
         connection.prepare_cached("INSERT OR REPLACE INTO retired_targets VALUES (?1, ?2, ?3)")?;
     retire.execute(params![hash.0, id, now.as_nanos()]).map(drop)

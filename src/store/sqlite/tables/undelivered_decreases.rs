@@ -5,9 +5,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use rusqlite::{Connection, OptionalExtension};
 
 use super::deliveries::OutboxTable;
+use super::delivery_changes;
 use crate::domain::engine::UndeliveredDecrease;
 use crate::domain::name::Name;
 use crate::domain::target::TargetKey;
+use crate::store::EventSeq;
 use crate::store::lane::Lane;
 use crate::store::sqlite::codec::event_blocks::BodyReader;
 use crate::store::sqlite::committed::decreases::DecreaseTracker;
@@ -79,18 +81,25 @@ fn read(
     Ok(read.and_then(|read| read.map_err(log).ok()))
 }
 
-/// Cancels the undelivered deliveries of an event.
-pub(crate) fn cancel(tracker: &DecreaseTracker, batch: &mut WriteBatch, seq: i64) {
-    let known = [&tracker.undelivered].into_iter().chain(batch.decreases());
-    let pending: Vec<Name> = known
-        .filter_map(|known| known.get(seq))
-        .flat_map(|decrease| undelivered_destinations(batch, seq, decrease))
-        .cloned()
-        .collect();
-    for name in pending {
-        batch.lane_mut(&name).cancelled.insert(seq);
+/// Cancels the undelivered decreases that an increase supersedes.
+pub(crate) fn supersede(
+    connection: &Connection,
+    outbox: &OutboxTable,
+    batch: &mut WriteBatch,
+    seqs: Vec<i64>,
+) -> rusqlite::Result<()> {
+    for seq in seqs {
+        let known = [&outbox.decreases.undelivered].into_iter().chain(batch.decreases());
+        let pending = known
+            .filter_map(|known| known.get(seq))
+            .flat_map(|decrease| undelivered_destinations(batch, seq, decrease))
+            .cloned();
+        // A delivery that is redriven in this batch may be in several.
+        let pending: BTreeSet<Name> = pending.collect();
+        let pending: Vec<Name> = pending.into_iter().collect();
+        delivery_changes::cancel(connection, outbox, batch, EventSeq(seq), &pending)?;
     }
-    batch.current.cancelled.insert(seq);
+    Ok(())
 }
 
 /// Ends the withholding when the batch is over.

@@ -13,7 +13,7 @@ use crate::store::sqlite::committed::index::{CachedTarget, Fingerprint};
 use crate::store::sqlite::retention::Retention;
 use crate::store::{
     AuditWrite, DeadLetterError, DecideFn, DeliveryId, DropError, Error, EventSeq, Keys, Lease, Redrive,
-    Settlement, UnreadableRow,
+    Refused, Settlement, UnreadableRow,
 };
 
 /// A command to the writer. Replies of commands that write follow the commit.
@@ -27,6 +27,12 @@ pub(crate) enum Command {
         handle: Arc<LaneHandle>,
         settled: Vec<(Lease, Settlement)>,
         reply: Reply<()>,
+    },
+    /// Replies with the deliveries that must not be called.
+    BeginCalls {
+        handle: Arc<LaneHandle>,
+        leases: Vec<Lease>,
+        reply: Reply<Vec<Refused>>,
     },
     Due {
         max: usize,
@@ -97,6 +103,7 @@ impl Command {
         match self {
             Self::Transact { keys, .. } => keys.targets.len() + keys.alerts.len(),
             Self::Settle { settled, .. } => settled.len(),
+            Self::BeginCalls { leases, .. } => leases.len(),
             _ => 1,
         }
     }

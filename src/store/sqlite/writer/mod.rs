@@ -244,22 +244,31 @@ impl Writer {
             }
             Command::Settle { handle, settled, reply } => {
                 let settled = self.apply(run, None, |writer, batch| {
-                    Ok(deliveries::settle(&writer.connection, batch, now, &handle, settled)?)
+                    let Self { connection, states, .. } = writer;
+                    Ok(deliveries::settle(connection, states, batch, now, &handle, settled)?)
                 });
                 run.reply(settled, reply);
             }
+            Command::BeginCalls { handle, leases, reply } => {
+                let begun = self.apply(run, None, |writer, batch| {
+                    Ok(deliveries::begin_calls(&writer.connection, batch, &handle, leases)?)
+                });
+                run.reply(begun, reply);
+            }
             Command::Redrive { handle, seq, redrive, audit, reply } => {
                 let redriven = self.apply(run, None, |writer, batch| {
-                    let connection = &writer.connection;
-                    let redriven = dead_letters::redrive(connection, batch, now, &handle, seq, redrive)?;
+                    let Self { connection, states, .. } = writer;
+                    let delivery = (&*handle, seq);
+                    let redriven = dead_letters::redrive(connection, states, batch, now, delivery, redrive)?;
                     Ok(audit::write_if_done(connection, now, redriven, &audit)?)
                 });
                 run.reply(redriven, reply);
             }
             Command::Discard { delivery_id, audit, reply } => {
                 let discarded = self.apply(run, None, |writer, batch| {
-                    let Self { connection, outbox, .. } = writer;
-                    let discarded = dead_letters::discard(connection, &outbox.lanes, batch, &delivery_id)?;
+                    let Self { connection, states, outbox, .. } = writer;
+                    let tables = (&*states, &outbox.lanes);
+                    let discarded = dead_letters::discard(connection, tables, batch, now, &delivery_id)?;
                     Ok(audit::write_if_done(connection, now, discarded, &audit)?)
                 });
                 run.reply(discarded, reply);

@@ -66,6 +66,7 @@ impl Writer {
         self.outbox.decreases.merge(staged.decreases, &lanes, &staged.cancelled);
         self.clock.last_event.store(self.next.event - 1, Ordering::Release);
         self.publish_to_lanes(&events, &lanes, last_before);
+        self.publish_calls(&lanes);
         self.publish_due();
         self.checkpoint_if_needed();
         if staged.pruned_all && !checkpoint::truncate_wal(&self.connection) {
@@ -95,6 +96,16 @@ impl Writer {
             });
             if wake {
                 handle.wake();
+            }
+        }
+    }
+
+    /// Queues the targets that wait for destinations to which calls succeed again.
+    fn publish_calls(&mut self, lanes: &Map<Name, LaneChanges>) {
+        for (name, changes) in lanes {
+            let Some(handle) = self.outbox.lanes.get(name) else { continue };
+            if handle.add_calls(changes.calls()) {
+                self.states.index.destination_succeeded(name, self.clock.now());
             }
         }
     }

@@ -8,7 +8,7 @@ use rusqlite::Connection;
 
 use super::CommandError;
 use crate::domain::control::Controls;
-use crate::domain::engine::Deliveries;
+use crate::domain::name::Name;
 use crate::domain::target::TargetKey;
 use crate::domain::time::Time;
 use crate::store::sqlite::committed::controls::write_controls;
@@ -16,11 +16,13 @@ use crate::store::sqlite::committed::index;
 use crate::store::sqlite::committed::recheck_queue::RecheckChange;
 use crate::store::sqlite::committed::staged::WriteBatch;
 use crate::store::sqlite::decide::read_set::{LoadError, ReadSet};
-use crate::store::sqlite::decide::write_set::{RecordWrite, WriteSet};
+use crate::store::sqlite::decide::write_set::{RecordWrite, Stored, WriteSet};
 use crate::store::sqlite::tables::deliveries::OutboxTable;
 use crate::store::sqlite::tables::events::{self, Plan};
 use crate::store::sqlite::tables::states::StateTable;
-use crate::store::sqlite::tables::{audit, history, undelivered_decreases};
+use crate::store::sqlite::tables::{
+    audit, delivery_changes, delivery_status, history, undelivered_decreases,
+};
 use crate::store::{AuditWrite, DecideFn, Keys, UnreadableStates, View};
 
 /// What a transaction works on.
@@ -65,13 +67,14 @@ impl Transaction<'_> {
         let read_set = look_up.load(keys, |id| states.load(connection, layers, now, id))?;
         let targets = read_set.target_keys(keys);
         let undelivered = undelivered_decreases::find(connection, outbox, batch, targets)?;
+        let known = read_set.known().map(|known| &**known);
         let view = View {
             now,
             created: *created,
             states: read_set.states(keys),
             controls: controls.clone(),
             undelivered_decreases: undelivered.events,
-            deliveries: Deliveries::default(),
+            deliveries: delivery_status::read(connection, outbox, batch, known)?,
         };
         // A panic would end the thread that all commands share.
         let changes = catch_unwind(AssertUnwindSafe(|| decide(&view))).map_err(|_| CommandError::Panicked)?;
@@ -87,7 +90,9 @@ impl Transaction<'_> {
             })?;
             Ok::<_, CommandError>(id.zip(known.flatten()))
         };
-        let write_set = WriteSet::new(now, changes, &read_set, hashes, read_now)?;
+        let destinations: Vec<Name> = outbox.lanes.all().keys().cloned().collect();
+        let stored = Stored { hashes, destinations: &destinations };
+        let write_set = WriteSet::new(now, changes, &read_set, stored, read_now)?;
         Ok(Decision { write_set, seen_decreases: undelivered.seqs })
     }
 
@@ -107,15 +112,16 @@ impl Transaction<'_> {
             record,
             audit,
             events,
+            delivery_changes,
             event_blocks,
         } = write_set;
-        let firing_before: index::Map<_> = states
+        let before: index::Map<_> = states
             .iter()
-            .filter_map(|write| Some((write.hash, write.before.as_ref()?.1.firing.clone())))
+            .filter_map(|write| Some((write.hash, write.before.as_ref()?.1.events.clone())))
             .collect();
-        let mut plan = Plan::new(self.connection, self.outbox, batch, &events, &firing_before)?;
+        let mut plan = Plan::new(self.connection, self.outbox, batch, &events, &before)?;
         for write in states {
-            let new = plan.firing.get(&write.hash).map_or(&[][..], Vec::as_slice);
+            let new = plan.listed.get(&write.hash).map_or(&[][..], Vec::as_slice);
             self.states.put(self.connection, batch, now, write, new)?;
         }
         batch.current.tally.absorb(tally);
@@ -129,7 +135,7 @@ impl Transaction<'_> {
         for hash in rechecked {
             let id = self.states.index.target(hash, batch.layers());
             if let Some(id) = id {
-                batch.current.index.push_recheck_change(RecheckChange::Rechecked(id));
+                self.states.rechecked(self.connection, batch, id)?;
             }
         }
         if let Some(entry) = audit {
@@ -138,11 +144,14 @@ impl Transaction<'_> {
         if let Some(record) = record {
             self.put_record(batch, now, &record)?;
         }
+        for change in &delivery_changes {
+            delivery_changes::apply(self.connection, self.outbox, batch, now, change)?;
+        }
         plan.put_blocks(self.connection, &event_blocks)?;
         for (write, planned) in events.into_iter().zip(plan.events) {
             if write.event.increases_capacity {
                 let seen = seen_decreases.remove(&write.event.target).unwrap_or_default();
-                events::supersede(self.outbox, batch, seen);
+                undelivered_decreases::supersede(self.connection, self.outbox, batch, seen)?;
             }
             events::put_event(self.connection, self.states, self.outbox, batch, now, (write, planned))?;
         }

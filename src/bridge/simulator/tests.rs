@@ -1,0 +1,100 @@
+//! Deliveries in simulated time.
+
+use serde_json::json;
+
+use super::*;
+use crate::domain::rate::PerMinute;
+use crate::testing;
+
+const CONFIG: &str = "
+sources: { prod: {} }
+destinations: { queue: { file: { path: queue.jsonl } } }
+rules: [rules.yaml]
+";
+const RULES: &str = r#"
+defaults: { send_to: [queue] }
+rules:
+  - name: pods
+    matchers: [alertname = Pods]
+    target: { platform: custom, kind: pool, name: workers }
+    on_firing: { scale_out: { by: 2 } }
+  - name: idle
+    matchers: [alertname = Idle]
+    target: { platform: custom, kind: pool, name: workers }
+    on_firing: { scale_in: { by: 1 }, stabilization_window: 0s }
+"#;
+const START: Time = Time::from_millis(1_795_366_500_000);
+
+fn queue() -> Name {
+    Name::new("queue").unwrap()
+}
+
+fn simulator() -> Simulator {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("scalebridge.yaml"), CONFIG).unwrap();
+    std::fs::write(dir.path().join("rules.yaml"), RULES).unwrap();
+    let testing::BridgeSettings { rules, sources } =
+        testing::load(&dir.path().join("scalebridge.yaml")).unwrap();
+    let policy = Policy {
+        last_resolve_retention: Duration::from_hours(1),
+        expired_episode_retention: Duration::from_hours(1),
+        max_deferral: Duration::from_hours(1),
+        per_minute: PerMinute::default(),
+    };
+    Simulator::new(rules, sources, policy, START)
+}
+
+/// Fires an alert. Returns the id of its event.
+async fn fire(simulator: &mut Simulator, alertname: &str) -> String {
+    let alert = json!({
+        "status": "firing", "labels": { "alertname": alertname }, "annotations": {},
+        "startsAt": simulator.now().to_millis_string(), "fingerprint": alertname,
+    });
+    let body = json!({ "version": "4", "alerts": [alert] }).to_string();
+    let notification = testing::parse_notification(body.as_bytes()).unwrap();
+    let decisions = simulator.notify("prod", notification).await.unwrap();
+    serde_json::to_value(&decisions[0]).unwrap()["event"]["id"].as_str().unwrap().to_owned()
+}
+
+/// The state of the event's delivery, and the number of calls.
+async fn delivery(simulator: &Simulator, id: &str) -> (&'static str, u32) {
+    let event = simulator.store.event(id).await.unwrap().unwrap();
+    (event.deliveries[0].state.as_str(), event.deliveries[0].attempts)
+}
+
+fn after(delay: Duration) -> Time {
+    START.after(delay)
+}
+
+#[tokio::test]
+async fn an_event_is_delivered_at_once_or_when_calls_succeed_again() {
+    let mut simulator = simulator();
+    simulator.set_destination(&queue(), DestinationState::Down);
+    let id = fire(&mut simulator, "Pods").await;
+    assert_eq!(delivery(&simulator, &id).await, ("retrying", 1));
+    // After half a second, and after one, two, four, eight and sixteen more.
+    simulator.advance_to(after(Duration::from_secs(32))).await.unwrap();
+    assert_eq!(delivery(&simulator, &id).await, ("retrying", 7));
+    simulator.set_destination(&queue(), DestinationState::Up);
+    simulator.advance_to(after(Duration::from_secs(33))).await.unwrap();
+    assert_eq!(delivery(&simulator, &id).await, ("delivered", 8));
+    let event = simulator.store.event(&id).await.unwrap().unwrap();
+    assert_eq!(event.deliveries[0].delivered_at, Some(after(Duration::from_secs(32))));
+}
+
+#[tokio::test]
+async fn an_event_is_given_up_at_its_maximum_age() {
+    for (alertname, limit) in [("Pods", Duration::from_hours(1)), ("Idle", Duration::from_mins(5))] {
+        let mut simulator = simulator();
+        simulator.set_destination(&queue(), DestinationState::Unknown);
+        let id = fire(&mut simulator, alertname).await;
+        simulator.advance_to(after(limit - Duration::from_millis(1))).await.unwrap();
+        assert_eq!(delivery(&simulator, &id).await.0, "retrying");
+        simulator.advance_to(after(limit)).await.unwrap();
+        let event = simulator.store.event(&id).await.unwrap().unwrap();
+        assert_eq!(event.deliveries[0].state.as_str(), "dead");
+        assert!(event.deliveries[0].is_uncertain);
+        let dead = simulator.store.dead_letters(None, None, 10).await.unwrap();
+        assert_eq!(dead[0].given_up_at, after(limit));
+    }
+}

@@ -1,0 +1,109 @@
+//! What states have to know about the delivery of their events, and which changes of it they wait for.
+
+use std::sync::Arc;
+
+use crate::domain::delivery::{EventDelivery, GiveUp};
+use crate::domain::name::Name;
+use crate::domain::state::TargetState;
+use crate::domain::time::Time;
+
+/// The changes of deliveries after which a target has to be processed.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(super) struct Watch {
+    /// It tracks events: it is processed when one of them ends without having arrived.
+    pub tracks_events: bool,
+    /// It is processed when one of them arrives.
+    pub awaits_delivery: bool,
+    /// It is processed when calls to one of these destinations succeed again.
+    pub destinations: Vec<Name>,
+    /// It waits for destinations that are not known since the store was opened.
+    pub awaits_unknown_destination: bool,
+}
+
+impl Watch {
+    /// What a state waits for.
+    pub(super) fn of<'a>(state: &TargetState, destinations: impl IntoIterator<Item = &'a Name>) -> Self {
+        let awaited = destinations.into_iter().filter(|name| awaits_destination(state, name));
+        Self {
+            tracks_events: !tracked_events(state).is_empty(),
+            awaits_delivery: awaits_delivery(state),
+            destinations: awaited.cloned().collect(),
+            awaits_unknown_destination: false,
+        }
+    }
+
+    /// Whether it waits for nothing.
+    pub(super) fn is_empty(&self) -> bool {
+        !self.tracks_events && !self.awaits_delivery && !self.awaits_destination()
+    }
+
+    /// Whether it waits for a destination.
+    pub(super) fn awaits_destination(&self) -> bool {
+        self.awaits_unknown_destination || !self.destinations.is_empty()
+    }
+
+    /// Whether it waits for this one.
+    pub(super) fn awaits(&self, destination: &Name) -> bool {
+        self.awaits_unknown_destination || self.destinations.contains(destination)
+    }
+}
+
+/// The ids of the events that a state tracks.
+pub(super) fn tracked_events(state: &TargetState) -> Vec<Arc<str>> {
+    #[cfg(test)]
+    if let Some(fixture) = super::tests::tracking::fixture(state) {
+        return fixture.events;
+    }
+    state.tracked_events().cloned().collect()
+}
+
+fn awaits_delivery(state: &TargetState) -> bool {
+    #[cfg(test)]
+    if let Some(fixture) = super::tests::tracking::fixture(state) {
+        return fixture.awaits_delivery;
+    }
+    state.awaits_delivery()
+}
+
+fn awaits_destination(state: &TargetState, destination: &Name) -> bool {
+    #[cfg(test)]
+    if let Some(fixture) = super::tests::tracking::fixture(state) {
+        return fixture.destinations.contains(destination);
+    }
+    state.awaits_destination(destination)
+}
+
+/// The delivery of an event to one destination, as far as decisions need it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Status {
+    /// Not settled.
+    Pending { is_uncertain: bool },
+    /// Arrived.
+    Arrived(Time),
+    /// A dead letter.
+    Dead { cause: GiveUp, is_uncertain: bool },
+    /// Settled without having arrived, and not a dead letter.
+    Ended { is_uncertain: bool },
+}
+
+/// The delivery of an event to all of its acting destinations.
+pub(super) fn combine(all: impl IntoIterator<Item = Status>) -> EventDelivery {
+    let mut combined = EventDelivery::default();
+    for status in all {
+        match status {
+            Status::Pending { is_uncertain } => {
+                combined.is_pending = true;
+                combined.is_uncertain |= is_uncertain;
+            }
+            Status::Arrived(at) => {
+                combined.delivered_at = combined.delivered_at.into_iter().chain([at]).min();
+            }
+            Status::Dead { cause, is_uncertain } => {
+                combined.given_up = combined.given_up.max(Some(cause));
+                combined.is_uncertain |= is_uncertain;
+            }
+            Status::Ended { is_uncertain } => combined.is_uncertain |= is_uncertain,
+        }
+    }
+    combined
+}
