@@ -10,9 +10,9 @@ mod rates;
 mod record;
 mod simulator;
 mod split;
-pub(crate) mod withheld;
 #[cfg(test)]
 mod tests;
+pub(crate) mod withheld;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;

@@ -88,7 +88,16 @@ mod tests {
 
     fn pause() -> Pause {
         let (author, reason) = (String::new(), String::new());
-        Pause { id: 1, rule: None, target: None, direction: None, since: Time::from_millis(0), until: None, author, reason }
+        Pause {
+            id: 1,
+            rule: None,
+            target: None,
+            direction: None,
+            since: Time::from_millis(0),
+            until: None,
+            author,
+            reason,
+        }
     }
 
     /// Whether the pause withholds and covers an event of this action at second 5.

@@ -239,12 +239,10 @@ mod tests {
             breaker.on_failure(ticket, &reset(), Some(EventSeq(seq)), now, 0.5)
         };
         assert!((0..100).all(|_| fail(1) == Transition::None));
-        assert_eq!([fail(2), fail(1), fail(2), fail(3)], [
-            Transition::None,
-            Transition::None,
-            Transition::None,
-            Transition::Opened
-        ]);
+        assert_eq!(
+            [fail(2), fail(1), fail(2), fail(3)],
+            [Transition::None, Transition::None, Transition::None, Transition::Opened]
+        );
     }
 
     #[test]

@@ -147,7 +147,9 @@ impl Clients {
                 let key = aws::Key::new(&settings.access, *timeout);
                 let build = |config: &_| sqs::client(config, &key);
                 let client = self.aws.client(&mut self.sqs, name, &key, build).await?;
-                ConnectedDestination::Sqs(sqs::Sqs::new(client.sdk, settings).with_credentials(client.credentials))
+                ConnectedDestination::Sqs(
+                    sqs::Sqs::new(client.sdk, settings).with_credentials(client.credentials),
+                )
             }
             DestinationSettings::Lambda(settings) => {
                 let key = aws::Key::new(&settings.access, *timeout);

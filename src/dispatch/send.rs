@@ -10,7 +10,8 @@ use tokio::time::Instant;
 
 use super::health::{CallOutcome, Ticket};
 use super::{
-    Answer, Class, DeliveryReport, Destination, Failure, Observer, Options, Outcome, OutgoingEvent, Withholding,
+    Answer, Class, DeliveryReport, Destination, Failure, Observer, Options, Outcome, OutgoingEvent,
+    Withholding,
 };
 use crate::domain::delivery::GiveUp;
 use crate::domain::header::EventHeader;
@@ -197,7 +198,12 @@ impl<O: DeliveryQueue, D: Destination, V: Observer> Shared<O, D, V> {
             return Some(Settlement::Dead { error, cause: GiveUp::Expired, called: false, uncertain: false });
         }
         if let Some(error) = self.oversize_reason(event) {
-            return Some(Settlement::Dead { error, cause: GiveUp::Rejected, called: false, uncertain: false });
+            return Some(Settlement::Dead {
+                error,
+                cause: GiveUp::Rejected,
+                called: false,
+                uncertain: false,
+            });
         }
         let is_withheld = self.withholding.covers(&event.header, now);
         is_withheld.then_some(Settlement::NotCalled { delay: WITHHELD_DELAY, stands_aside: true })

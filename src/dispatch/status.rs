@@ -82,7 +82,9 @@ impl DestinationStatuses {
     pub(crate) fn condition(&self, destination: &Name, undelivered: u64) -> Condition {
         match self.0.lock().get(destination) {
             None => Condition::Available,
-            Some(Unavailable { failure, .. }) if undelivered > 0 => Condition::Failing(failure.message.clone()),
+            Some(Unavailable { failure, .. }) if undelivered > 0 => {
+                Condition::Failing(failure.message.clone())
+            }
             Some(Unavailable { failure, settled_at }) => {
                 Condition::Idle { since: *settled_at, last_error: failure.message.clone() }
             }
@@ -103,8 +105,11 @@ impl DestinationStatuses {
                 failure.message.split(|c: char| c.is_control() || c.is_whitespace()).collect();
             let reason = words.iter().filter(|word| !word.is_empty()).copied().collect::<Vec<_>>().join(" ");
             if undelivered(name) == 0 {
-                let since = settled_at.map_or_else(String::new, |at| format!(" since {}", at.to_millis_string()));
-                return format!("destination {name} has nothing to deliver{since}; its last call failed: {reason}");
+                let since =
+                    settled_at.map_or_else(String::new, |at| format!(" since {}", at.to_millis_string()));
+                return format!(
+                    "destination {name} has nothing to deliver{since}; its last call failed: {reason}"
+                );
             }
             let action_required =
                 if failure.class == Class::Misconfigured { ", operator action required" } else { "" };

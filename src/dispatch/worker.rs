@@ -60,10 +60,7 @@ impl Options {
             name: settings.name.clone(),
             concurrency: settings.concurrency.max(1),
             backoff: Backoff::new(delivery.initial_backoff, delivery.max_backoff)?,
-            age_limits: AgeLimits {
-                max_age: delivery.max_age,
-                scale_in_max_age: delivery.scale_in_max_age,
-            },
+            age_limits: AgeLimits { max_age: delivery.max_age, scale_in_max_age: delivery.scale_in_max_age },
             seed,
         })
     }

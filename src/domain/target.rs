@@ -234,15 +234,7 @@ impl TargetKey {
     pub fn target(&self) -> Option<Target> {
         let PartialTarget { platform, kind, name, account, cluster, namespace, region } =
             self.fields().filter(|_| self.kind() == KeyKind::Target)?;
-        Some(Target {
-            platform: platform?,
-            kind: kind?,
-            name: name?,
-            account,
-            cluster,
-            namespace,
-            region,
-        })
+        Some(Target { platform: platform?, kind: kind?, name: name?, account, cluster, namespace, region })
     }
 
     /// A key that was read from the store and is not validated.

@@ -79,13 +79,17 @@ pub enum DeadLetterError {
     #[error("the event decreases capacity, but {0}; set force to redrive it")]
     Firing(Firing),
     /// The capacity is not needed any more.
-    #[error("the event increases capacity, but the episode of rule `{rule}` that it belongs to is over; set force to redrive it")]
+    #[error(
+        "the event increases capacity, but the episode of rule `{rule}` that it belongs to is over; set force to redrive it"
+    )]
     EpisodeOver {
         /// The event's rule.
         rule: String,
     },
     /// What fires on the target is not known.
-    #[error("the state of the target cannot be read, so it is not known what fires there; set force to redrive the event")]
+    #[error(
+        "the state of the target cannot be read, so it is not known what fires there; set force to redrive the event"
+    )]
     UnreadableState,
     /// The event is unreadable and would become a dead letter again.
     #[error("{0}")]
@@ -151,11 +155,9 @@ impl Firing {
         state.rules.iter().find_map(|(rule, state)| {
             let open = state.episode.iter().flat_map(|episode| episode.open.iter());
             let late = state.late.iter().map(|late| &late.occurrence);
-            let name = |occurrence: &Occurrence| {
-                match occurrence.labels.get("alertname") {
-                    "" => occurrence.alert.fingerprint.to_string(),
-                    name => name.to_owned(),
-                }
+            let name = |occurrence: &Occurrence| match occurrence.labels.get("alertname") {
+                "" => occurrence.alert.fingerprint.to_string(),
+                name => name.to_owned(),
             };
             let alerts: Vec<String> = open.chain(late).map(name).collect();
             (state.episode.is_some() || !alerts.is_empty()).then(|| Self { rule: rule.clone(), alerts })

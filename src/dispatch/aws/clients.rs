@@ -131,11 +131,7 @@ impl Configs {
         Ok(self.role_configs[&role_key].clone())
     }
 
-    async fn base_config(
-        &mut self,
-        name: &Name,
-        region: Option<&String>,
-    ) -> Result<&Config, ConnectError> {
+    async fn base_config(&mut self, name: &Name, region: Option<&String>) -> Result<&Config, ConnectError> {
         let key = region.cloned();
         if !self.base_configs.contains_key(&key) {
             let mut loader = aws_config::defaults(BehaviorVersion::latest())
@@ -145,7 +141,8 @@ impl Configs {
                 loader = loader.region(Region::new(region.clone()));
             }
             let credentials = RenewableCredentials::new(self.reload.clone(), default_chain(key.clone()));
-            let sdk = loader.credentials_provider(credentials.clone()).identity_cache(IdentityCache::no_cache());
+            let sdk =
+                loader.credentials_provider(credentials.clone()).identity_cache(IdentityCache::no_cache());
             let config = Config { sdk: sdk.load().await, credentials: vec![credentials] };
             self.base_configs.insert(key.clone(), config);
         }
@@ -216,8 +213,7 @@ fn assumed_role(
     config: SdkConfig,
 ) -> impl Fn() -> Pin<Box<dyn Future<Output = SharedCredentialsProvider> + Send>> {
     move || {
-        let mut provider =
-            AssumeRoleProvider::builder(&role.arn).session_name(&session).configure(&config);
+        let mut provider = AssumeRoleProvider::builder(&role.arn).session_name(&session).configure(&config);
         if let Some(external_id) = &role.external_id {
             provider = provider.external_id(external_id);
         }

@@ -86,8 +86,7 @@ impl RenewableCredentials {
 
     async fn provide(&self) -> Result {
         let mut loaded = self.0.loaded.lock().await;
-        let generation =
-            (self.0.reload.0.load(Ordering::Relaxed), self.0.renewals.load(Ordering::Relaxed));
+        let generation = (self.0.reload.0.load(Ordering::Relaxed), self.0.renewals.load(Ordering::Relaxed));
         if loaded.as_ref().is_none_or(|loaded| loaded.generation != generation) {
             let provider = (self.0.build)().await;
             *loaded = Some(Loaded { generation, provider, credentials: None });

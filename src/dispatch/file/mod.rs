@@ -49,9 +49,7 @@ impl Destination for File {
         }
         let output = self.output.clone();
         let written = tokio::task::spawn_blocking(move || match output {
-            Settings::Stdout => {
-                print(&lines).map_err(|error| uncertain(format!("stdout: {error}")))
-            }
+            Settings::Stdout => print(&lines).map_err(|error| uncertain(format!("stdout: {error}"))),
             Settings::Path(path) => append(&path, &lines),
         });
         match written.await {

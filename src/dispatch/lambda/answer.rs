@@ -180,7 +180,10 @@ struct BatchItemFailure {
 /// The ids of the events that a function reports as failed, parsed as AWS does: an empty response, null,
 /// an object without the list and an empty list are success; an invalid response, or one with an id that
 /// was not sent, fails the whole batch.
-pub(super) fn parse_failed_ids(payload: &[u8], batch: &[OutgoingEvent]) -> Result<HashSet<String>, &'static str> {
+pub(super) fn parse_failed_ids(
+    payload: &[u8],
+    batch: &[OutgoingEvent],
+) -> Result<HashSet<String>, &'static str> {
     if payload.trim_ascii().is_empty() {
         return Ok(HashSet::new());
     }

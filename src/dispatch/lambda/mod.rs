@@ -79,7 +79,8 @@ impl Lambda {
     /// The answer for each event, from the response of a function that did not fail.
     fn answers(&self, batch: &[OutgoingEvent], output: &InvokeOutput) -> Vec<Answer> {
         if self.invocation_type == InvocationType::Event {
-            return vec![Ok(None); batch.len()];
+            // Lambda has queued the payload.
+            return vec![Ok(Some(format!("HTTP {}", output.status_code()))); batch.len()];
         }
         let payload = output.payload().map_or(&[] as &[u8], AsRef::as_ref);
         answer::read(payload, batch, self.max_events > 1)
@@ -118,7 +119,8 @@ impl Destination for Lambda {
         }
         if output.status_code() != expected_status {
             let status = output.status_code();
-            let failure = Failure::transient(format!("Lambda returned HTTP {status}, expected {expected_status}"));
+            let failure =
+                Failure::transient(format!("Lambda returned HTTP {status}, expected {expected_status}"));
             // Accepted somehow, or answered by something else.
             return Err(failure.with_uncertainty(true));
         }
@@ -167,7 +169,7 @@ mod tests {
         let stub = Stub::start(|_| Reply::status(202)).await;
         let event = outgoing(7);
         let answers = function(&stub, Event, 1).send(std::slice::from_ref(&event)).await;
-        assert_eq!(answers, Ok(vec![Ok(None)]));
+        assert_eq!(answers, Ok(vec![Ok(Some("HTTP 202".into()))]));
         let request = stub.only_request();
         assert_eq!(request.uri, "/2015-03-31/functions/scaler/invocations?Qualifier=live");
         assert_eq!(request.headers["x-amz-invocation-type"], "Event");
@@ -179,8 +181,9 @@ mod tests {
         let stub = Stub::start(|_| Reply::status(202)).await;
         let events = [outgoing(1), outgoing(2)];
         let scaler = function(&stub, Event, 10);
-        assert_eq!(scaler.send(&events).await, Ok(vec![Ok(None), Ok(None)]));
-        assert_eq!(scaler.send(&events[..1]).await, Ok(vec![Ok(None)]));
+        let queued = || Ok(Some("HTTP 202".to_owned()));
+        assert_eq!(scaler.send(&events).await, Ok(vec![queued(), queued()]));
+        assert_eq!(scaler.send(&events[..1]).await, Ok(vec![queued()]));
         let parsed = events.map(|event| serde_json::from_str::<Value>(&event.body).unwrap());
         let sent: Vec<Value> = stub.requests().iter().map(super::super::stub::Request::json).collect();
         assert_eq!(sent, [json!(parsed), json!(parsed[..1])]);

@@ -23,8 +23,8 @@ use crate::domain::state::{LastResolve, TargetState};
 use crate::domain::target::TargetKey;
 use crate::domain::time::Time;
 use crate::store::{
-    Changes, Claimed, DeadLetter, DeliveryQueue, EpisodePhase, Error, Expired, Keys, Lease, Memory, NewEvent, Refused,
-    Settlement, Store, View, WallClock,
+    Changes, Claimed, DeadLetter, DeliveryQueue, EpisodePhase, Error, Expired, Keys, Lease, Memory, NewEvent,
+    Refused, Settlement, Store, View, WallClock,
 };
 
 /// An operation that can fail or never complete.

@@ -97,7 +97,10 @@ impl Destination for Sqs {
 /// One answer for each of `count` entries. An entry that is missing in the response is a failure.
 fn answers(count: usize, output: &SendMessageBatchOutput) -> Vec<Answer> {
     let mut answers_by_id: HashMap<&str, Answer> = HashMap::with_capacity(count);
-    answers_by_id.extend(output.successful().iter().map(|entry| (entry.id(), Ok(None))));
+    answers_by_id.extend(output.successful().iter().map(|entry| {
+        let answer = format!("MessageId {}", entry.message_id().chars().take(100).collect::<String>());
+        (entry.id(), Ok(Some(answer)))
+    }));
     answers_by_id.extend(output.failed().iter().map(|entry| {
         (entry.id(), Err(aws::entry_failure(entry.code(), entry.message(), entry.sender_fault())))
     }));
@@ -152,7 +155,7 @@ mod tests {
         let stub = Stub::start(|_| reply(&["0"], &[])).await;
         let event = outgoing(7);
         let answers = queue(&stub, true).send(std::slice::from_ref(&event)).await;
-        assert_eq!(answers, Ok(vec![Ok(None)]));
+        assert_eq!(answers, Ok(vec![Ok(Some("MessageId m".into()))]));
         let request = stub.only_request();
         assert_eq!(request.headers["x-amz-target"], "AmazonSQS.SendMessageBatch");
         let expected = json!({
@@ -195,9 +198,8 @@ mod tests {
         let batch: Vec<_> = (0..5).map(outgoing).collect();
         let answers = queue(&stub, true).send(&batch).await.unwrap();
         let classes: Vec<_> =
-            answers.into_iter().map(|answer| answer.map_err(|failure| failure.class)).collect();
-        let expected =
-            [Ok(None), Err(Class::Permanent), Err(Class::Transient), Ok(None), Err(Class::Transient)];
+            answers.into_iter().map(|answer| answer.map(drop).map_err(|failure| failure.class)).collect();
+        let expected = [Ok(()), Err(Class::Permanent), Err(Class::Transient), Ok(()), Err(Class::Transient)];
         assert_eq!(classes, expected, "4 is missing in the response");
     }
 

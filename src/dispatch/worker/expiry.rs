@@ -90,7 +90,9 @@ impl<O: DeliveryQueue, D: Destination, V: Observer> Worker<O, D, V> {
     /// Nothing is left to be delivered.
     fn is_idle(&self) -> bool {
         let is_busy = self.calls_in_flight > 0 || !self.ready.is_empty() || self.is_settling;
-        !is_busy && self.completed.is_empty() && self.shared.outbox.undelivered_at(&self.shared.options.name) == 0
+        !is_busy
+            && self.completed.is_empty()
+            && self.shared.outbox.undelivered_at(&self.shared.options.name) == 0
     }
 
     /// Gives up those that are claimed and wait for a call.

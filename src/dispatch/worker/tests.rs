@@ -2,6 +2,7 @@
 
 mod delivering;
 mod ending;
+mod expiring;
 mod failing;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -14,9 +15,7 @@ use crate::dispatch::{Answer, DeliveryReport, Limits, Outcome, stub};
 use crate::domain::delivery::GiveUp;
 use crate::domain::header::{EncodedEvent, EventHeader};
 use crate::domain::time::Time;
-use crate::store::{
-    Claimed, DeliveryQueue, Error, EventSeq, Expired, Lease, Refusal, Refused, Settlement,
-};
+use crate::store::{Claimed, DeliveryQueue, Error, EventSeq, Expired, Lease, Refusal, Refused, Settlement};
 
 const fn seconds(count: u64) -> Duration {
     Duration::from_secs(count)
@@ -171,8 +170,7 @@ impl WorkerHarness {
         let withheld = self.clone();
         let withholding =
             Withholding::new(move |event, _| withheld.0.withheld.lock().contains(&*event.subject));
-        let worker =
-            Worker::new(options, self.clone(), self.clone(), self.clone()).withholding(withholding);
+        let worker = Worker::new(options, self.clone(), self.clone(), self.clone()).withholding(withholding);
         (stop.clone(), tokio::spawn(worker.run(stop)))
     }
 

@@ -20,8 +20,8 @@ use crate::store::lane::{Claim, Group, Lane, Marks, NewDelivery, PendingRetry};
 use crate::store::lanes::{LaneHandle, LaneHandles};
 use crate::store::undelivered_decreases::{TrackedDecrease, UndeliveredDecreases};
 use crate::store::{
-    AuditWrite, Changes, Claimed, DeadLetterError, Delivery, DeliveryId, DeliveryState, EventSeq, Keys, NewEvent,
-    Record, Redrive, Settlement, Tally, dead_letters, withdrawn,
+    AuditWrite, Changes, Claimed, DeadLetterError, Delivery, DeliveryId, DeliveryState, EventSeq, Keys,
+    NewEvent, Record, Redrive, Settlement, Tally, dead_letters, withdrawn,
 };
 
 /// Locked for each operation.

@@ -306,7 +306,8 @@ impl Sqlite {
         let mut details = BTreeMap::new();
         if !lookups.is_empty() {
             let (name, destination_id) = (handle.name.clone(), handle.id);
-            details = self.read(move |reader| claims::read_claims(reader, &name, destination_id, &lookups)).await?;
+            details =
+                self.read(move |reader| claims::read_claims(reader, &name, destination_id, &lookups)).await?;
         }
         let is_undecided = |one: &Claim| {
             let details = details.get(&one.lease.seq().0);

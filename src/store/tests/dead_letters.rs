@@ -308,7 +308,8 @@ async fn the_age_of_a_redriven_event_counts_from_its_redrive() {
 async fn a_decrease_is_redriven_without_force_once_nothing_fires_on_its_target() {
     for harness in StoreHarness::both() {
         let delivery_id = harness.create_dead_letter("a", "in", Kind::In).await;
-        let redrive = async || harness.store.redrive(&delivery_id, Redrive::default(), audit("redrive")).await;
+        let redrive =
+            async || harness.store.redrive(&delivery_id, Redrive::default(), audit("redrive")).await;
         let refused = redrive().await.unwrap_err().to_string();
         assert!(refused.contains("rule `nodes` fires on its target"), "{refused}");
         // Its episode closes.
@@ -326,7 +327,10 @@ async fn an_increase_whose_episode_is_over_is_redriven_by_force_only() {
         harness.store.redrive(&first, Redrive::default(), audit("redrive")).await.unwrap();
         harness.emit_resolved("a", "resolved", &["journal"]).await;
         let refused = harness.store.redrive(&second, Redrive::default(), audit("redrive")).await;
-        assert!(matches!(&refused, Err(DeadLetterError::EpisodeOver { rule }) if rule == "nodes"), "{refused:?}");
+        assert!(
+            matches!(&refused, Err(DeadLetterError::EpisodeOver { rule }) if rule == "nodes"),
+            "{refused:?}"
+        );
         harness.store.redrive(&second, force(), audit("redrive")).await.unwrap();
     }
 }

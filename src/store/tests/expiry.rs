@@ -3,8 +3,7 @@
 use super::*;
 use crate::domain::retry::AgeLimits;
 
-const LIMITS: AgeLimits =
-    AgeLimits { max_age: HOUR, scale_in_max_age: Duration::from_secs(300) };
+const LIMITS: AgeLimits = AgeLimits { max_age: HOUR, scale_in_max_age: Duration::from_secs(300) };
 
 impl StoreHarness {
     /// The ids of expired deliveries, which are given up.

@@ -54,7 +54,12 @@ fn failed_calls() -> Vec<FailedCall> {
             Unknown,
             "dispatch failure: timeout: connect",
         ),
-        (dispatch(ConnectorError::other("tls".into(), None)), Transient, Unknown, "dispatch failure: other: tls"),
+        (
+            dispatch(ConnectorError::other("tls".into(), None)),
+            Transient,
+            Unknown,
+            "dispatch failure: other: tls",
+        ),
         (
             dispatch(ConnectorError::user("bad uri".into())),
             Misconfigured,
@@ -434,7 +439,13 @@ async fn an_answer_that_is_no_json_is_shown_as_text() {
     let expected = "HTTP 502 without an error code (text/html): 502 Bad Gateway 502 Bad Gateway nginx\\u{1b}";
     for (status, kind, body, class, message) in [
         (502, "text/html", page, Transient, expected),
-        (403, "text/plain", "Forbidden", Misconfigured, "HTTP 403 without an error code (text/plain): Forbidden"),
+        (
+            403,
+            "text/plain",
+            "Forbidden",
+            Misconfigured,
+            "HTTP 403 without an error code (text/plain): Forbidden",
+        ),
         (400, "text/xml", xml, Misconfigured, "NonExistentQueue"),
         (503, "text/plain", "", Transient, "HTTP 503 without an error code (text/plain)"),
     ] {
@@ -449,8 +460,14 @@ async fn an_answer_that_is_no_json_is_shown_as_text() {
 
 #[test]
 fn refused_credentials_are_recognized() {
-    let codes = ["ExpiredToken", "ExpiredTokenException", "InvalidClientTokenId", "UnrecognizedClientException",
-        "InvalidSignatureException", "com.amazon.coral.service#UnrecognizedClientException"];
+    let codes = [
+        "ExpiredToken",
+        "ExpiredTokenException",
+        "InvalidClientTokenId",
+        "UnrecognizedClientException",
+        "InvalidSignatureException",
+        "com.amazon.coral.service#UnrecognizedClientException",
+    ];
     assert!(codes.iter().all(|code| refuses_credentials(&answered(code, 403))));
     for code in ["AccessDenied", "RequestThrottled", "QueueDoesNotExist", "RequestExpired"] {
         assert!(!refuses_credentials(&answered(code, 403)), "{code}");
