@@ -13,7 +13,7 @@ use super::reload::Reloader;
 use super::{Origin, boot_clock, wall_clock, watch};
 use crate::bridge::Bridge;
 use crate::config;
-use crate::dispatch::{DestinationStatuses, PreparedWorker, Workers};
+use crate::dispatch::{DestinationStatuses, PreparedWorker, Withholding, Workers};
 use crate::domain::name::Name;
 use crate::http::Services;
 use crate::kinds::Settings;
@@ -74,7 +74,11 @@ impl RunningBridge {
             Bridge::with_boot_clock(store.clone(), rules, sources, policy, metrics.clone(), boot_clock);
         bridge.begin_downtime();
         let statuses = DestinationStatuses::default();
-        let mut workers = Workers::new(store.clone(), metrics.clone(), statuses.clone());
+        let withholding = Withholding::new({
+            let bridge = bridge.clone();
+            move |event, now| bridge.is_withheld(event, now)
+        });
+        let mut workers = Workers::new(store.clone(), metrics.clone(), statuses.clone(), withholding);
         let prepared = tokio::select! {
             prepared = workers.prepare(&settings.destinations) => prepared?,
             () = stop.cancelled() => {

@@ -316,6 +316,11 @@ impl Controls {
         self.pauses.values().filter(move |pause| pause.is_active(now))
     }
 
+    /// Whether there is a pause, which may have expired, or a hold.
+    pub fn has_pauses_or_holds(&self) -> bool {
+        !self.pauses.is_empty() || !self.holds.is_empty()
+    }
+
     /// Causes all deferred actions to be rechecked, because the rules have changed.
     pub fn bump_generation(&mut self) {
         self.version += 1;

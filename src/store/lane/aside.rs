@@ -61,6 +61,7 @@ impl Lane {
             return;
         };
         (retry.emitted_at, retry.marks.is_suspended) = (now, false);
+        self.expiry.reexamine(seq.0);
         if retry.is_aside {
             self.rejoin(seq.0);
             self.mark_ready_if_first(seq.0);
