@@ -193,6 +193,7 @@ async fn append(store: &Store, from: usize, count: usize, alert: &[Alert]) {
                 destinations,
                 increases_capacity: true,
                 may_decrease_capacity: false,
+                reverts: Arc::default(),
                 episode_phase: None,
                 body,
             }

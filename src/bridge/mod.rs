@@ -444,6 +444,7 @@ fn changes(routes: &Routes, step: Step, record: Option<store::Record>, rechecked
             acting: acting.clone(),
             increases_capacity: event.increases_capacity(),
             may_decrease_capacity: event.may_decrease_capacity(),
+            reverts: event.reverts.as_slice().into(),
             episode_phase: Some(EpisodePhase { phase: event.phase, episode: event.episode.id.clone() }),
             body: EncodedEvent::new(event.encode(*size_limit), event.header()),
         });

@@ -3,9 +3,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::event::Adjustment;
-use super::name::Name;
-use super::phase::Phase;
 use super::target::TargetKey;
 use super::time::Time;
 
@@ -44,21 +41,6 @@ impl EventDelivery {
     pub fn pending() -> Self {
         Self { is_pending: true, ..Self::default() }
     }
-}
-
-/// An event of an episode that was open when the store was upgraded to a version that tracks deliveries.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct LegacyEvent {
-    /// The event's id.
-    pub id: Arc<str>,
-    /// When it was emitted.
-    pub emitted_at: Time,
-    /// Whether its episode fired or had resolved.
-    pub phase: Phase,
-    /// The rule that emitted it.
-    pub rule: Name,
-    /// Its change of capacity; `None` for `notify`.
-    pub adjustment: Option<Adjustment>,
 }
 
 /// A change of the delivery of an event at all destinations that have not settled it.

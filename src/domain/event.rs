@@ -105,6 +105,21 @@ pub enum AdjustmentType {
     ExactCapacity,
 }
 
+/// An event of an episode that was open when the store was upgraded to a version that tracks deliveries.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LegacyEvent {
+    /// The event's id.
+    pub id: Arc<str>,
+    /// When it was emitted.
+    pub emitted_at: Time,
+    /// Whether its episode fired or had resolved.
+    pub phase: Phase,
+    /// The rule that emitted it.
+    pub rule: Name,
+    /// Its change of capacity; `None` for `notify`.
+    pub adjustment: Option<Adjustment>,
+}
+
 /// The episode that an event belongs to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EpisodeRef {

@@ -160,6 +160,9 @@ pub struct NewEvent {
     pub increases_capacity: bool,
     /// Whether the event can decrease capacity.
     pub may_decrease_capacity: bool,
+    /// The ids of the events that the event takes back: it goes only to destinations at which one of them arrived. Empty
+    /// if it compensates the `on_firing` events of its episode.
+    pub reverts: Arc<[Arc<str>]>,
     /// The end of an episode that the event is about, so that `on_resolved` can compensate `on_firing`.
     pub episode_phase: Option<EpisodePhase>,
     /// The event, encoded once.

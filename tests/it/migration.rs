@@ -220,7 +220,7 @@ async fn check_events(store: &Store) {
         ("06ca48f0c1f6f8bdf2b691971fecda96", "scale_out", &["short discarded", "slow retrying"]),
         ("764aa06b1a7bee1346a6fc9e827c9eb1", "scale_in", &["slow superseded"]),
         ("3c60b2e2e348e17d23c7f95021e1d0d7", "scale_out", &["scaler delivered {\"capacity\":4}"]),
-        ("61be5640f25d51aeab02ef81be5fed71", "scale_in", &["short withdrawn", "slow retrying"]),
+        ("61be5640f25d51aeab02ef81be5fed71", "scale_in", &["short withdrawn", "slow pending"]),
         ("75a58bb6cbb5473cedefacc40f89c7bf", "scale_out", &["short retrying", "slow retrying"]),
     ] {
         let event = store.event(id).await.expect("an answer").expect("an event");

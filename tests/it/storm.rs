@@ -50,6 +50,7 @@ async fn write(store: &Store, name: &str, count: usize, bytes: usize) {
             destinations: [queue()].into(),
             increases_capacity: false,
             may_decrease_capacity: false,
+            reverts: Arc::default(),
             episode_phase: None,
             body: body.as_str().into(),
         };

@@ -25,7 +25,7 @@ rules:
     target: { platform: custom, kind: pool, name: workers }
     on_firing: { scale_in: { by: 1 }, stabilization_window: 0s }
 "#;
-const START: Time = Time::from_millis(1_795_366_500_000);
+const BEGINNING: Time = Time::from_millis(1_795_366_500_000);
 
 fn name(text: &str) -> Name {
     Name::new(text).unwrap()
@@ -43,7 +43,7 @@ fn simulator() -> Simulator {
         owed_retention: Duration::from_hours(1),
         per_minute: PerMinute::default(),
     };
-    Simulator::new(rules, sources, policy, START)
+    Simulator::new(rules, sources, policy, BEGINNING)
 }
 
 /// Fires an alert. Returns the id of its event.
@@ -65,7 +65,7 @@ async fn delivery(simulator: &Simulator, id: &str) -> (&'static str, u32) {
 }
 
 fn after(delay: Duration) -> Time {
-    START.after(delay)
+    BEGINNING.after(delay)
 }
 
 #[tokio::test]

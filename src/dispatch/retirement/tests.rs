@@ -150,6 +150,7 @@ async fn emit_phase(store: &Store, seq: i64, target: &str, episode_phase: Option
         destinations: destinations().into(),
         increases_capacity: true,
         may_decrease_capacity: false,
+        reverts: Arc::default(),
         episode_phase,
         body: body.as_str().into(),
     };

@@ -39,7 +39,8 @@ use std::time::Duration;
 
 use super::alert_key::AlertKey;
 use super::control::Controls;
-use super::delivery::{DeliveryChange, EventDelivery, LegacyEvent};
+use super::delivery::{DeliveryChange, EventDelivery};
+use super::event::LegacyEvent;
 use super::name::Name;
 use super::rate::{PerMinute, RateDelta, Rates};
 use super::source::Source;

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use crate::domain::delivery::LegacyEvent;
+use super::LegacyEvent;
 use crate::domain::header::{EncodedEvent, EventHeader};
 use crate::domain::name::Name;
 use crate::domain::phase::Phase;

@@ -415,6 +415,10 @@ impl Inner {
         delivery_id: &'a DeliveryId,
     ) -> impl Iterator<Item = EventSeq> + 'a {
         let (_, _, compensation) = self.event(delivery_id.seq);
+        let is_reverted = move |event: &NewEvent| {
+            let id = event.body.header().map(|header| header.id.clone());
+            event.target == compensation.target && id.is_ok_and(|id| compensation.reverts.contains(&id))
+        };
         let of_episode = move |event: &NewEvent| match (&event.episode_phase, &compensation.episode_phase) {
             (Some(one), Some(other)) => {
                 one.phase == Phase::Firing
@@ -425,7 +429,7 @@ impl Inner {
         };
         let enqueued = self.events.iter().filter(move |(seq, _, event)| {
             *seq < delivery_id.seq
-                && of_episode(event)
+                && if compensation.reverts.is_empty() { of_episode(event) } else { is_reverted(event) }
                 && event.destinations.contains(&delivery_id.destination)
         });
         enqueued.map(|(seq, ..)| *seq)

@@ -46,6 +46,7 @@ fn event(target: &str, bytes: usize) -> DecideFn {
             destinations: [queue()].into(),
             increases_capacity: false,
             may_decrease_capacity: false,
+            reverts: Arc::default(),
             episode_phase: None,
             body: noise.as_str().into(),
         }],

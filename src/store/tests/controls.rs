@@ -18,12 +18,12 @@ pub(super) fn changed(controls: &Controls, bumps_generation: bool) -> Arc<Contro
         author: "ann".into(),
         reason: "test".into(),
     };
+    let generation = controls.generation;
+    let id = controls.pause(pause);
     if bumps_generation {
-        let id = controls.pause(pause);
         controls.resume(id);
     } else {
-        let at = Time::from_nanos(0);
-        controls.record_gap(&name("prod"), ReceptionGap { from: at, until: at, cause: GapCause::Refused });
+        controls.generation = generation;
     }
     Arc::new(controls)
 }

@@ -240,6 +240,7 @@ impl Emission {
             destinations: self.to.into(),
             increases_capacity: self.kind == Kind::Out,
             may_decrease_capacity: self.kind == Kind::In,
+            reverts: Arc::default(),
             episode_phase: None,
             body: body.to_string().into(),
         }

@@ -148,6 +148,7 @@ pub(super) fn event(id: &str, target: &str) -> NewEvent {
         destinations: destinations().into(),
         increases_capacity: true,
         may_decrease_capacity: false,
+        reverts: Arc::default(),
         episode_phase: None,
         body: format!("{{\"specversion\":\"1.0\",\"id\":\"{id}\",\"x\":1}}").as_str().into(),
     }

@@ -286,6 +286,33 @@ async fn what_was_settled_is_known_after_a_kill_and_is_not_sent_again() {
 }
 
 #[tokio::test]
+async fn a_decrease_goes_to_destinations_at_which_an_event_that_it_takes_back_arrived() {
+    for mut harness in StoreHarness::both() {
+        for id in ["1", "2"] {
+            harness.emit_acting("a", Kind::Out, id, &["queue", "journal"], &["queue"], &["1", "2"]).await;
+        }
+        harness.claim_and_settle("queue", "1", DELIVERED).await;
+        harness.claim_and_settle("queue", "2", DELIVERED).await;
+        harness.claim_and_settle("journal", "1", dead()).await;
+        harness.claim_and_settle("journal", "2", dead()).await;
+        harness.restart().await;
+        let mut new = event("a", Kind::In, "in", &["queue", "journal"]).event();
+        new.reverts = ["1".into(), "2".into()].into();
+        // The episode that closes has emitted nothing.
+        new.episode_phase = Some(EpisodePhase { phase: Phase::Resolved, episode: "later".into() });
+        harness
+            .write(&["a"], move |_| Changes {
+                states: vec![(key("a"), tracking(&["in"]))],
+                events: vec![new.clone()],
+                ..Changes::default()
+            })
+            .await;
+        assert!(!harness.claim_one("queue", "in").await.nothing_to_compensate);
+        assert!(harness.claim_one("journal", "in").await.nothing_to_compensate);
+    }
+}
+
+#[tokio::test]
 async fn a_decrease_that_was_called_when_the_process_ended_is_uncertain() {
     let harness = StoreHarness::sqlite();
     harness.emit_tracked("a", Kind::In, "in", &["queue"]).await;

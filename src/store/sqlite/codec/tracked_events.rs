@@ -1,5 +1,6 @@
-//! The list of a target's events whose delivery is still asked for: those that its state tracks, and the `on_firing`
-//! events of its open episodes, since an `on_resolved` event goes only to destinations that received one.
+//! The list of a target's events whose delivery is still asked for: those that its state knows, since it tracks them or
+//! they have to be taken back, and the `on_firing` events of its open episodes. An `on_resolved` event goes only to
+//! destinations that received one of those that it compensates.
 //!
 //! The list is in the row of the target, which is written with every event anyway.
 
@@ -7,7 +8,7 @@ use std::sync::Arc;
 
 use super::firing_events::{FiringEventRef, hash};
 use super::varint;
-use crate::domain::delivery::LegacyEvent;
+use crate::domain::event::LegacyEvent;
 use crate::domain::phase::Phase;
 use crate::store::EventSeq;
 
@@ -53,15 +54,21 @@ impl TargetEvents {
         Some(list.map(TrackedEvent::firing).collect())
     }
 
-    /// The list for the target's new state, which has these open episodes and tracks the events with these hashes:
+    /// Those of the events with these ids that are listed; `None` if none is, so that nothing is known about them.
+    pub(crate) fn reverted(&self, ids: &[Arc<str>]) -> Option<Vec<FiringEventRef>> {
+        let found: Vec<_> = ids.iter().filter_map(|id| self.find(id)).map(TrackedEvent::firing).collect();
+        Some(found).filter(|found| !found.is_empty())
+    }
+
+    /// The list for the target's new state, which has these open episodes and asks for the events with these hashes:
     /// known and new events, without those that nothing asks for any more. `had_open` says whether the state before had
     /// an open episode.
-    pub(crate) fn after(&self, new: &[TrackedEvent], had_open: bool, open: &[u64], tracked: &[u64]) -> Self {
+    pub(crate) fn after(&self, new: &[TrackedEvent], had_open: bool, open: &[u64], known: &[u64]) -> Self {
         if self.list.is_none() && had_open && !open.is_empty() {
             return Self::default();
         }
         let is_wanted = |event: &&TrackedEvent| {
-            event.phase == Phase::Firing && open.contains(&event.episode) || tracked.contains(&event.id)
+            event.phase == Phase::Firing && open.contains(&event.episode) || known.contains(&event.id)
         };
         let all = self.list.iter().flatten().chain(new);
         Self { list: Some(all.filter(is_wanted).copied().collect()), legacy: Arc::default() }

@@ -83,8 +83,8 @@ pub(crate) struct NewState {
     pub open_episodes: Vec<u64>,
     /// Whether the state before had an open episode.
     pub had_open_episode: bool,
-    /// Hashes of the ids of the events that it tracks.
-    pub tracked: Vec<u64>,
+    /// Hashes of the ids of the events that it knows.
+    pub known_events: Vec<u64>,
 }
 
 impl NewState {
@@ -92,9 +92,9 @@ impl NewState {
     pub(crate) fn known_since(key: TargetKey, now: Time) -> serde_json::Result<Self> {
         let state = TargetState { known_since: Some(now), ..TargetState::default() };
         let encoded = states::encode(json::to_string(&state, STATE_CAPACITY)?);
-        let (alerts, open_episodes, tracked) = Default::default();
+        let (alerts, open_episodes, known_events) = Default::default();
         let state = Arc::new(state);
-        Ok(Self { key, state, encoded, alerts, open_episodes, had_open_episode: false, tracked })
+        Ok(Self { key, state, encoded, alerts, open_episodes, had_open_episode: false, known_events })
     }
 }
 
@@ -212,7 +212,11 @@ impl StateWrite {
                 alerts: alerts.iter().flat_map(|alert| alert.0).collect(),
                 open_episodes: firing_events::open_episodes(&state).collect(),
                 had_open_episode: old.is_some_and(|old| firing_events::open_episodes(old).next().is_some()),
-                tracked: state.tracked_events().map(|id| firing_events::hash(id)).collect(),
+                known_events: state
+                    .emissions
+                    .iter()
+                    .map(|emission| firing_events::hash(&emission.id))
+                    .collect(),
                 key,
                 state: Arc::new(state),
             });

@@ -63,11 +63,15 @@ impl Plan {
             if let Some((Phase::Resolved, episode)) = *episode {
                 // A target without a state has no open episode, so there is nothing to compensate.
                 let none = TargetEvents::none();
-                compensates = before.get(target).unwrap_or(&none).firing(episode).map(|mut firing| {
-                    let of_episode = new.iter().filter(|event| event.is_firing(episode));
-                    firing.extend(of_episode.map(TrackedEvent::firing));
-                    firing
-                });
+                let before = before.get(target).unwrap_or(&none);
+                compensates = match event.reverts.is_empty() {
+                    true => before.firing(episode).map(|mut firing| {
+                        let of_episode = new.iter().filter(|event| event.is_firing(episode));
+                        firing.extend(of_episode.map(TrackedEvent::firing));
+                        firing
+                    }),
+                    false => before.reverted(&event.reverts),
+                };
             }
             let (phase, episode) = episode.unwrap_or((Phase::Resolved, 0));
             new.push(TrackedEvent { id: *id, episode, phase, seq: EventSeq(seq), route, acting });

@@ -112,8 +112,8 @@ impl StateTable {
             (id, Some(after)) => {
                 let none = TargetEvents::none();
                 let known = before.as_ref().map_or(&none, |(_, known)| &known.events);
-                let NewState { had_open_episode, open_episodes, tracked, .. } = &after;
-                let events = known.after(new, *had_open_episode, open_episodes, tracked);
+                let NewState { had_open_episode, open_episodes, known_events, .. } = &after;
+                let events = known.after(new, *had_open_episode, open_episodes, known_events);
                 let row = TargetRow { hash, due: due.1, state: &after, events: &events, watch: &watch };
                 let id = put_row(connection, batch, id, &row)?;
                 (id, Some(Arc::new(CachedTarget { key: after.key, state: after.state, events })))
