@@ -6,7 +6,7 @@
 
 #![expect(clippy::expect_used, reason = "a program that measures")]
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::hint::black_box;
 use std::sync::Arc;
@@ -17,6 +17,7 @@ use scalebridge::domain::control::Controls;
 use scalebridge::domain::engine::{
     Context, Deliveries, EvaluatedAlert, Input, Policy, States, Step, process_notification,
 };
+use scalebridge::domain::name::Name;
 use scalebridge::domain::notification::{Alert, Envelope};
 use scalebridge::domain::rate::{PerMinute, Rates};
 use scalebridge::domain::source::Source;
@@ -90,6 +91,7 @@ fn alerts(one_target: bool) -> Vec<Alert> {
 struct World {
     settings: BridgeSettings,
     source: Arc<Source>,
+    sources: BTreeMap<Name, Arc<Source>>,
     controls: Controls,
 }
 
@@ -97,7 +99,8 @@ impl World {
     fn new(rules: usize, by: MatchBy) -> Self {
         let settings = settings(rules, by);
         let source = Arc::new(settings.sources.values().next().expect("a source").clone());
-        Self { settings, source, controls: Controls::default() }
+        let sources = BTreeMap::from([(source.name.clone(), source.clone())]);
+        Self { settings, source, sources, controls: Controls::default() }
     }
 
     fn decide(&self, alerts: Vec<Alert>, states: &States) -> Step {
@@ -112,17 +115,17 @@ impl World {
         let context = Context {
             rules: &self.settings.rules,
             now,
+            wall: now,
             created: Time::from_millis(0),
             policy: Policy {
                 last_resolve_retention: Duration::from_secs(3600),
                 expired_episode_retention: Duration::from_secs(7 * 24 * 3600),
-                max_deferral: Duration::from_secs(3600),
+                owed_retention: Duration::from_secs(3600),
                 per_minute: PerMinute { scale_out: 0, scale_in: 60 },
             },
             controls: &self.controls,
             rates: &Rates::default(),
-            with_heartbeat: &BTreeSet::new(),
-            undelivered_decreases: &BTreeMap::new(),
+            sources: &self.sources,
             deliveries: &Deliveries::default(),
         };
         process_notification(&context, &input, states)

@@ -154,6 +154,7 @@ fn event(target: &str, alerts: &[Alert]) -> Event {
         alerts: alerts.iter().map(shown).collect(),
         trigger: Arc::new(Trigger::new(&source, &Envelope::default(), None)),
         parameters: Default::default(),
+        reverts: Vec::new(),
     }
 }
 

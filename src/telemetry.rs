@@ -21,10 +21,12 @@ use prometheus_client::registry::Registry;
 use tracing_subscriber::EnvFilter;
 
 use crate::config::{Log, LogFormat};
+use crate::domain::control::GapCause;
 use crate::domain::engine::EvaluatedAlert;
 use crate::domain::name::Name;
 use crate::domain::notification::Status;
 use crate::domain::summary::Summary;
+use crate::domain::time::{ClockReading, Time};
 use crate::domain::verdict::Verdict;
 use crate::store::{Backlog, Tally};
 
@@ -41,6 +43,17 @@ struct NotificationLabels {
 struct AlertLabels {
     source: String,
     status: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct SourceLabels {
+    source: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct GapLabels {
+    source: String,
+    cause: &'static str,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -88,6 +101,7 @@ struct BuildLabels {
 }
 
 type SecondsGauge = Gauge<f64, AtomicU64>;
+type SecondsCounter = Counter<f64, AtomicU64>;
 
 /// All metrics. Clones share the same values.
 #[derive(Clone)]
@@ -95,6 +109,8 @@ pub struct Metrics {
     registry: Arc<Registry>,
     notifications: Family<NotificationLabels, Counter>,
     alerts: Family<AlertLabels, Counter>,
+    gaps: Family<GapLabels, Counter>,
+    gap_seconds: Family<SourceLabels, SecondsCounter>,
     decisions: Family<DecisionLabels, Counter>,
     events: Family<EventLabels, Counter>,
     deliveries: Family<DeliveryLabels, Counter>,
@@ -110,6 +126,8 @@ pub struct Metrics {
     deferred: Family<VerdictLabels, Gauge>,
     paused: Gauge,
     unreadable_rows: Gauge,
+    due_lag_seconds: SecondsGauge,
+    clock_offset_seconds: SecondsGauge,
     config_successful: Gauge,
     config_success_time: SecondsGauge,
 }
@@ -134,6 +152,8 @@ impl Metrics {
             registry: Arc::default(),
             notifications: Family::default(),
             alerts: Family::default(),
+            gaps: Family::default(),
+            gap_seconds: Family::default(),
             decisions: Family::default(),
             events: Family::default(),
             deliveries: Family::default(),
@@ -148,6 +168,8 @@ impl Metrics {
             deferred: Family::default(),
             paused: Gauge::default(),
             unreadable_rows: Gauge::default(),
+            due_lag_seconds: Gauge::default(),
+            clock_offset_seconds: Gauge::default(),
             config_successful: Gauge::default(),
             config_success_time: Gauge::default(),
         };
@@ -172,6 +194,16 @@ impl Metrics {
             self.notifications.clone(),
         );
         bridge.register("alerts", "Alerts received by source and status", self.alerts.clone());
+        bridge.register(
+            "source_reception_gaps",
+            "Times in which notifications of a source could not be accepted, by cause",
+            self.gaps.clone(),
+        );
+        bridge.register(
+            "source_reception_gap_seconds",
+            "Length of the reception gaps of a source in seconds",
+            self.gap_seconds.clone(),
+        );
         bridge.register("decisions", "Decisions by rule and verdict", self.decisions.clone());
         bridge.register("events", "Events emitted by rule and action", self.events.clone());
     }
@@ -220,6 +252,16 @@ impl Metrics {
             self.unreadable_rows.clone(),
         );
         bridge.register(
+            "due_lag_seconds",
+            "Seconds for which the target that is due first has been waiting to be processed; 0 if none is due",
+            self.due_lag_seconds.clone(),
+        );
+        bridge.register(
+            "clock_offset_seconds",
+            "The store's clock, by which all waits are measured, minus the wall clock, in seconds",
+            self.clock_offset_seconds.clone(),
+        );
+        bridge.register(
             "config_last_reload_successful",
             "1 if the last load of the configuration was successful; 0 if it failed",
             self.config_successful.clone(),
@@ -250,6 +292,21 @@ impl Metrics {
         for (status, count) in counts.into_iter().filter(|(_, count)| *count > 0) {
             self.alerts.get_or_create(&AlertLabels { source: source.to_string(), status }).inc_by(count);
         }
+    }
+
+    /// Creates the series of sources.
+    pub fn add_sources<'s>(&self, sources: impl Iterator<Item = &'s Name>) {
+        for source in sources {
+            GapCause::ALL.into_iter().for_each(|cause| self.record_gap(source, cause, false, Duration::ZERO));
+        }
+    }
+
+    /// Adds the length of a reception gap, or of a part of it, and counts a new one.
+    pub fn record_gap(&self, source: &Name, cause: GapCause, is_new: bool, length: Duration) {
+        let source = source.to_string();
+        let labels = GapLabels { source: source.clone(), cause: cause.as_str() };
+        self.gaps.get_or_create(&labels).inc_by(u64::from(is_new));
+        self.gap_seconds.get_or_create(&SourceLabels { source }).inc_by(length.as_secs_f64());
     }
 
     /// Counts committed decisions and their events.
@@ -336,6 +393,13 @@ impl Metrics {
     /// Sets the gauge of unreadable rows.
     pub fn set_unreadable_rows(&self, count: usize) {
         self.unreadable_rows.set(i64::try_from(count).unwrap_or(i64::MAX));
+    }
+
+    /// Sets the gauges of time: the difference of the clocks, and the delay of the target that is `due` first by the
+    /// store's clock.
+    pub fn set_clock_gauges(&self, clock: ClockReading, due: Option<Time>) {
+        self.clock_offset_seconds.set(clock.ahead_nanos() as f64 / 1e9);
+        self.due_lag_seconds.set(due.map_or(Duration::ZERO, |due| clock.now.since(due)).as_secs_f64());
     }
 
     /// Records a load of the configuration: successful at the Unix time `at`, or failed (`None`).

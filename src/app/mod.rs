@@ -10,7 +10,7 @@ mod watch;
 
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::Context as _;
 use tokio::sync::Semaphore;
@@ -53,6 +53,12 @@ impl Origin {
 pub fn wall_clock() -> Time {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     Time::from_nanos(i64::try_from(since.as_nanos()).unwrap_or(i64::MAX))
+}
+
+/// The time since the machine was started, including the time in which it was suspended.
+fn boot_clock() -> Duration {
+    let reading = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+    Duration::try_from(reading).unwrap_or_default()
 }
 
 impl App {
@@ -104,6 +110,7 @@ impl App {
         let set = services.set(running.services(lifecycle.clone(), reloads));
         debug_assert!(set.is_ok(), "`run` is called once");
         lifecycle.enter(LifecyclePhase::Ready);
+        running.begin_reception().await;
         tracing::info!(webhook = %webhook.address, admin = %admin_api.address, "scalebridge is ready");
 
         let ended = loop {
@@ -121,6 +128,7 @@ impl App {
                 }
             }
         };
+        running.end_reception();
         lifecycle.enter(LifecyclePhase::Stopping);
         reload_requests.close();
         tracing::info!(within = ?server.drain_timeout, "stopping, draining");

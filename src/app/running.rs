@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::listener::Listener;
 use super::reload::Reloader;
-use super::{Origin, wall_clock, watch};
+use super::{Origin, boot_clock, wall_clock, watch};
 use crate::bridge::Bridge;
 use crate::config;
 use crate::dispatch::{DestinationStatuses, Withholding, Workers};
@@ -19,11 +19,13 @@ use crate::http::Services;
 use crate::kinds::Settings;
 use crate::ops::api::ConfigurationStatus;
 use crate::ops::{Actor, Deps, Lifecycle, Ops, ReloadError, ReloadHandle, ReloadTrail};
-use crate::store::{Sqlite, Store};
+use crate::store::{ClockChange, ClockComparison, Sqlite, Store};
 use crate::telemetry::Metrics;
 
 /// The interval of pruning.
 const PRUNE_INTERVAL: Duration = Duration::from_secs(60);
+/// The interval at which the clocks are compared.
+const CLOCK_INTERVAL: Duration = Duration::from_secs(1);
 /// The part of `drain_timeout` that is reserved for closing the store, but at most a quarter of it.
 const STORE_CLOSE_RESERVE: Duration = Duration::from_secs(2);
 
@@ -32,11 +34,16 @@ pub(super) struct RunningBridge {
     pub(super) workers: Workers,
     pub(super) reloader: Reloader,
     statuses: DestinationStatuses,
+    /// Cancelled when notifications are accepted.
+    receiving: CancellationToken,
     /// Stops the background tasks.
     background: CancellationToken,
     /// Processes due targets. It ends before the drain only if the store has failed.
     pub(super) due_task: JoinHandle<()>,
+    /// Watches for reception gaps.
+    reception_task: JoinHandle<()>,
     prune_task: JoinHandle<()>,
+    clock_task: JoinHandle<()>,
 }
 
 impl RunningBridge {
@@ -60,7 +67,10 @@ impl RunningBridge {
             store.set_max_backlog(name, destination.max_backlog)?;
         }
         let (rules, sources) = (settings.rules.clone(), settings.sources.clone());
-        let bridge = Bridge::new(store.clone(), rules, sources, settings.policy(), metrics.clone());
+        let (policy, boot_clock) = (settings.policy(), Arc::new(boot_clock));
+        let bridge =
+            Bridge::with_boot_clock(store.clone(), rules, sources, policy, metrics.clone(), boot_clock);
+        bridge.begin_downtime();
         let statuses = DestinationStatuses::default();
         let withholding = Withholding::new({
             let bridge = bridge.clone();
@@ -77,14 +87,27 @@ impl RunningBridge {
             }
         };
         let background = CancellationToken::new();
+        let receiving = CancellationToken::new();
         let due_task = tokio::spawn({
-            let (bridge, background) = (bridge.clone(), background.clone());
-            async move { bridge.run(&background).await }
+            let (bridge, receiving, background) = (bridge.clone(), receiving.clone(), background.clone());
+            async move {
+                // Nothing is decided before the gap since the last process has ended.
+                background.run_until_cancelled(receiving.cancelled()).await;
+                bridge.run(&background).await;
+            }
+        });
+        let reception_task = tokio::spawn({
+            let (bridge, receiving, background) = (bridge.clone(), receiving.clone(), background.clone());
+            async move {
+                background.run_until_cancelled(receiving.cancelled()).await;
+                bridge.watch_reception(&background).await;
+            }
         });
         let settings = Arc::new(ArcSwap::new(settings));
         let loaded_at = wall_clock().to_millis_string();
         let configuration = ConfigurationStatus { loaded_at, last_error: None, needs_restart: Vec::new() };
         let prune_task = tokio::spawn(prune(store.clone(), settings.clone(), background.clone()));
+        let clock_task = tokio::spawn(compare_clocks(store.clone(), background.clone()));
         let reloader = Reloader {
             origin,
             settings,
@@ -95,7 +118,28 @@ impl RunningBridge {
             metrics,
         };
         workers.retire_orphans().await?;
-        Ok(Some(Self { workers, reloader, statuses, background, due_task, prune_task }))
+        Ok(Some(Self {
+            workers,
+            reloader,
+            statuses,
+            receiving,
+            background,
+            due_task,
+            reception_task,
+            prune_task,
+            clock_task,
+        }))
+    }
+
+    /// Notifications are accepted from now on; ends the reception gap since the last process.
+    pub(super) async fn begin_reception(&self) {
+        self.reloader.bridge.begin_reception().await;
+        self.receiving.cancel();
+    }
+
+    /// No notifications are accepted from now on.
+    pub(super) fn end_reception(&self) {
+        self.reloader.bridge.end_reception();
     }
 
     /// Requests a reload after each change of the configuration's files.
@@ -132,7 +176,8 @@ impl RunningBridge {
 
     /// Answers the requests in flight, settles claimed deliveries and closes the store, within `timeout`.
     pub(super) async fn drain(self, webhook: &Listener, admin_api: &Listener, timeout: Duration) {
-        let Self { workers, reloader, background, due_task, prune_task, .. } = self;
+        let Self { workers, reloader, background, due_task, reception_task, prune_task, clock_task, .. } =
+            self;
         let deadline = Instant::now() + timeout;
         // A hanging sender or destination must not use up the time for closing the store.
         let listeners_deadline =
@@ -145,7 +190,9 @@ impl RunningBridge {
             if !due_task.is_finished() {
                 drop(due_task.await);
             }
-            drop(prune_task.await);
+            drop(tokio::join!(reception_task, prune_task, clock_task));
+            // The last write before the store is closed: it tells the next process when this one has stopped.
+            reloader.bridge.commit_gaps().await;
         };
         if tokio::time::timeout_at(deadline.into(), background_tasks).await.is_err() {
             tracing::warn!("store did not drain in time");
@@ -185,6 +232,28 @@ async fn prune(store: Store, settings: Arc<ArcSwap<Settings>>, stop: Cancellatio
         tokio::select! {
             () = stop.cancelled() => return,
             () = tokio::time::sleep(pause) => {}
+        }
+    }
+}
+
+/// Logs when the store's clock and the wall clock begin to differ, and when they agree again.
+async fn compare_clocks(store: Store, stop: CancellationToken) {
+    let mut comparison = ClockComparison::default();
+    loop {
+        let reading = store.clock();
+        let (store_clock, wall_clock) = (reading.now.to_millis_string(), reading.wall.to_millis_string());
+        match comparison.compare(reading) {
+            Some(ClockChange::Differ) => {
+                tracing::warn!(store_clock, wall_clock, "the wall clock differs from the store's clock");
+            }
+            Some(ClockChange::Agree) => {
+                tracing::info!(store_clock, wall_clock, "the wall clock agrees with the store's clock");
+            }
+            None => {}
+        }
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = tokio::time::sleep(CLOCK_INTERVAL) => {}
         }
     }
 }

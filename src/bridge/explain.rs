@@ -27,7 +27,7 @@ pub(crate) const MAX_ALERTS: usize = 1000;
 pub struct Explanation {
     /// The source that would have sent the notification.
     pub source: String,
-    /// The store's time at which it was evaluated, RFC 3339.
+    /// When it was evaluated, RFC 3339.
     pub at: String,
     /// Whether Alertmanager left alerts out of the notification.
     pub truncated: bool,
@@ -103,11 +103,14 @@ impl Bridge {
             alerts: evaluated,
         };
         let keys = Keys { targets: input.target_keys(), alerts: input.alert_keys() };
-        let rates = self.0.rates.clone();
+        let (rates, gaps) = (self.0.rates.clone(), self.0.gaps.clone());
         let decided = self.0.store.transact(keys, move |view| {
             let rates = rates.load();
-            let step = engine::process_notification(&snapshot.context(view, &rates), &input, &view.states);
-            let record = record::for_notification(view.now, &input, &view.states, &step.decisions);
+            let folded = gaps.fold(&view.controls, view.now);
+            let controls = folded.as_ref().map_or(&*view.controls, |folded| &folded.controls);
+            let context = snapshot.context(view, controls, &rates);
+            let step = engine::process_notification(&context, &input, &view.states);
+            let record = record::for_notification(view.clock(), &input, &view.states, &step.decisions);
             let event = |decision: &crate::domain::verdict::Decision| {
                 let event = decision.event.as_deref()?;
                 let limit =
@@ -115,14 +118,14 @@ impl Bridge {
                 serde_json::from_str(&event.encode(limit)).ok()
             };
             let events: Vec<Option<Value>> = step.decisions.iter().map(event).collect();
-            (Changes::default(), (view.now, record, events))
+            (Changes::default(), (view.wall, record, events))
         });
-        let (now, record, events) = decided.await?;
+        let (wall, record, events) = decided.await?;
         let views = record
             .and_then(|record| decision_view::read(RecordCursor::BEFORE_ALL, &record.body).ok())
             .unwrap_or_default();
         let decisions = views.into_iter().zip(events).map(|(view, event)| view.with_event(event)).collect();
-        let at = now.to_millis_string();
+        let at = wall.to_millis_string();
         Ok(Explanation {
             source: source.name.to_string(),
             at,

@@ -7,6 +7,7 @@ mod decision_query;
 pub(crate) mod decision_view;
 mod explain;
 mod rates;
+mod reception;
 mod record;
 mod simulator;
 mod split;
@@ -14,7 +15,7 @@ mod split;
 mod tests;
 pub(crate) mod withheld;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -23,11 +24,12 @@ use foldhash::fast::FixedState;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use crate::domain::control::{Controls, GapCause};
 use crate::domain::engine::{self, Context, EvaluatedAlert, Input, Policy, States, Step};
 use crate::domain::event::is_traceparent;
 use crate::domain::header::EncodedEvent;
 use crate::domain::name::Name;
-use crate::domain::notification::Notification;
+use crate::domain::notification::{InvalidAlert, Notification};
 use crate::domain::rate::Rates;
 use crate::domain::size_limit::SizeLimit;
 use crate::domain::source::Source;
@@ -41,6 +43,8 @@ use crate::telemetry::Metrics;
 pub(crate) use decision_query::{Filter, Position};
 pub(crate) use explain::{Explanation, MAX_ALERTS as MAX_EXPLAINED};
 use rates::{RateTransaction, SharedRates};
+pub(crate) use reception::BootClock;
+use reception::{Folded, GapTracker};
 pub(crate) use simulator::{Simulator, SimulatorError};
 
 /// Due targets that are processed in one transaction.
@@ -58,6 +62,8 @@ struct Inner {
     snapshot: ArcSwap<RuleSnapshot>,
     /// Recent emissions and reserved slots of this process, kept across reloads.
     rates: Arc<SharedRates>,
+    /// The reception gaps that are not committed yet.
+    gaps: Arc<GapTracker>,
     metrics: Metrics,
     /// Notified after each commit of decisions.
     commits: watch::Sender<()>,
@@ -69,7 +75,6 @@ struct RuleSnapshot {
     sources: BTreeMap<Name, Arc<Source>>,
     routes: Routes,
     policy: Policy,
-    with_heartbeat: BTreeSet<Name>,
     /// Cancelled when the last user has dropped the snapshot.
     released: CancellationToken,
 }
@@ -112,7 +117,7 @@ impl RetiredRules {
 }
 
 impl Bridge {
-    /// A bridge over an open store.
+    /// A bridge over an open store, in a process that is never stopped.
     pub fn new(
         store: Store,
         rules: Arc<RuleTable>,
@@ -120,9 +125,23 @@ impl Bridge {
         policy: Policy,
         metrics: Metrics,
     ) -> Self {
+        Self::with_boot_clock(store, rules, sources, policy, metrics, Arc::new(|| Duration::ZERO))
+    }
+
+    /// A bridge over an open store.
+    pub(crate) fn with_boot_clock(
+        store: Store,
+        rules: Arc<RuleTable>,
+        sources: BTreeMap<Name, Source>,
+        policy: Policy,
+        metrics: Metrics,
+        boot_clock: BootClock,
+    ) -> Self {
+        let gaps = GapTracker::new(boot_clock, sources.keys().cloned().collect(), metrics.clone());
         let snapshot = ArcSwap::from_pointee(RuleSnapshot::new(rules, sources, policy));
         let commits = watch::Sender::new(());
-        Self(Arc::new(Inner { store, snapshot, rates: Arc::default(), metrics, commits }))
+        let (rates, gaps) = (Arc::default(), Arc::new(gaps));
+        Self(Arc::new(Inner { store, snapshot, rates, gaps, metrics, commits }))
     }
 
     /// The source of this name with the current rules; `None` if it is not configured.
@@ -143,12 +162,15 @@ impl Bridge {
         sources: BTreeMap<Name, Source>,
         policy: Policy,
     ) -> (RetiredRules, Result<(), store::Error>) {
+        self.0.gaps.set_sources(sources.keys().cloned().collect());
         let before = self.0.snapshot.swap(Arc::new(RuleSnapshot::new(rules, sources, policy)));
         let retired_rules = RetiredRules { released: before.released.clone() };
         drop(before);
-        let rechecked = self.0.store.transact(Keys::default(), |view| {
+        let gaps = self.0.gaps.clone();
+        let rechecked = self.0.store.transact(Keys::default(), move |view| {
             let mut controls = (*view.controls).clone();
             controls.bump_generation();
+            gaps.set_receiving(&mut controls);
             (Changes { controls: Some(Arc::new(controls)), ..Changes::default() }, ())
         });
         (retired_rules, rechecked.await)
@@ -176,6 +198,10 @@ impl Bridge {
         let Notification { envelope, truncated_alerts, alerts } = notification;
         let traceparent = traceparent.filter(|text| is_traceparent(text)).map(str::to_owned);
         let count = alerts.len();
+        let is_unknown = |alert: &Result<_, InvalidAlert>| {
+            alert.as_ref().is_err_and(|invalid| invalid.fingerprint.is_none())
+        };
+        let has_unknown_alert = alerts.iter().any(is_unknown);
         let evaluate = {
             let (snapshot, source) = (snapshot.clone(), source.clone());
             let evaluate = move |alert| EvaluatedAlert::new(&snapshot.rules, &source, alert);
@@ -187,6 +213,9 @@ impl Bridge {
             evaluate()
         };
         self.0.metrics.record_alerts(&source.name, &evaluated);
+        if has_unknown_alert {
+            self.0.gaps.record(&source.name, GapCause::NoFingerprint, self.0.store.now());
+        }
         let whole = Input {
             source: source.clone(),
             trigger: Arc::new(Trigger::new(&source.name, &envelope, traceparent)),
@@ -229,7 +258,8 @@ impl Bridge {
         }
     }
 
-    /// Runs one step of the engine in a transaction.
+    /// Runs one step of the engine in a transaction. The step reads the controls with all reception gaps; they are
+    /// committed with it if it changes the controls, or if that is due.
     async fn transact(
         &self,
         snapshot: Arc<RuleSnapshot>,
@@ -237,15 +267,26 @@ impl Bridge {
         work: Work,
     ) -> Result<Summary, store::Error> {
         let rates = RateTransaction::new(self.0.rates.clone());
-        let step_rates = rates.clone();
+        let (step_rates, gaps) = (rates.clone(), self.0.gaps.clone());
         let result = self.0.store.transact(keys, move |view| {
-            let step = step_rates.run(|rates| work.step(&snapshot.context(view, rates), &view.states));
+            let folded = gaps.fold(&view.controls, view.now);
+            let controls = folded.as_ref().map_or(&*view.controls, |folded| &folded.controls);
+            let mut step =
+                step_rates.run(|rates| work.step(&snapshot.context(view, controls, rates), &view.states));
+            let writes = |_: &Folded| step.controls.is_some() || gaps.claim_write(view.now);
+            let folded = folded.filter(writes).map(|Folded { controls, gaps }| {
+                step.controls.get_or_insert(controls);
+                (gaps, view.now)
+            });
             let record = work.record(view, &step.decisions);
             let summary = Summary::from_decisions(&step.decisions);
-            (changes(&snapshot.routes, step, record, work.rechecked()), summary)
+            (changes(&snapshot.routes, step, record, work.rechecked()), (summary, folded))
         });
         match result.await {
-            Ok(summary) => {
+            Ok((summary, folded)) => {
+                if let Some((folded, now)) = folded {
+                    self.0.gaps.committed(folded, now);
+                }
                 self.0.metrics.record_decisions(&summary);
                 self.0.commits.send_replace(());
                 Ok(summary)
@@ -266,8 +307,8 @@ impl Bridge {
             tokio::select! {
                 () = stop.cancelled() => return,
                 changed = next.changed() => if changed.is_err() { return },
-                () = sleep(delay) => {
-                    if let Err((target, error)) = self.process_due_targets().await {
+                is_due = sleep(delay) => {
+                    if is_due && let Err((target, error)) = self.process_due_targets().await {
                         let target = target.as_ref().map(TargetKey::as_str);
                         tracing::error!(target, %error, "processing due targets failed, retrying");
                         tokio::select! {
@@ -308,11 +349,14 @@ impl Bridge {
     }
 }
 
-/// Never completes without a delay.
-async fn sleep(delay: Option<Duration>) {
+/// Returns whether the delay is over: a long one is interrupted, to be calculated anew. Never completes without a delay.
+async fn sleep(delay: Option<Duration>) -> bool {
     match delay {
         // At least a millisecond, so that the loop does not spin if the clocks differ by less than a tick.
-        Some(delay) => tokio::time::sleep(delay.max(Duration::from_millis(1))).await,
+        Some(delay) => {
+            tokio::time::sleep(delay.clamp(Duration::from_millis(1), store::MAX_SLEEP)).await;
+            delay <= store::MAX_SLEEP
+        }
         None => std::future::pending().await,
     }
 }
@@ -334,23 +378,21 @@ impl RuleSnapshot {
             (rule.name.clone(), route)
         };
         let routes = rules.rules().iter().map(route).collect();
-        let heartbeat_sources = sources.values().filter(|source| source.heartbeat.is_some());
-        let with_heartbeat = heartbeat_sources.map(|source| source.name.clone()).collect();
         let sources = sources.into_iter().map(|(name, source)| (name, Arc::new(source))).collect();
         let released = CancellationToken::new();
-        Self { rules, sources, routes, policy, with_heartbeat, released }
+        Self { rules, sources, routes, policy, released }
     }
 
-    fn context<'a>(&'a self, view: &'a View, rates: &'a Rates) -> Context<'a> {
+    fn context<'a>(&'a self, view: &'a View, controls: &'a Controls, rates: &'a Rates) -> Context<'a> {
         Context {
             rules: &self.rules,
             now: view.now,
+            wall: view.wall,
             created: view.created,
             policy: self.policy,
-            controls: &view.controls,
+            controls,
             rates,
-            with_heartbeat: &self.with_heartbeat,
-            undelivered_decreases: &view.undelivered_decreases,
+            sources: &self.sources,
             deliveries: &view.deliveries,
         }
     }
@@ -374,8 +416,10 @@ impl Work {
 
     fn record(&self, view: &View, decisions: &[Decision]) -> Option<store::Record> {
         match self {
-            Self::Notification(input) => record::for_notification(view.now, input, &view.states, decisions),
-            Self::Due(_) => record::for_due(view.now, &view.states, decisions),
+            Self::Notification(input) => {
+                record::for_notification(view.clock(), input, &view.states, decisions)
+            }
+            Self::Due(_) => record::for_due(view.clock(), &view.states, decisions),
         }
     }
 

@@ -11,7 +11,7 @@ use crate::domain::notification::Status;
 use crate::domain::phase::Phase;
 use crate::domain::size_limit::SizeLimit;
 use crate::domain::target::TargetKey;
-use crate::domain::time::{DisplayTime, Time};
+use crate::domain::time::{ClockReading, DisplayTime};
 use crate::domain::trigger::Trigger;
 use crate::domain::verdict::Decision;
 use crate::json;
@@ -19,7 +19,7 @@ use crate::store::Record;
 
 /// The record of a notification; `states` are those before it was processed. `None` without decisions.
 pub(super) fn for_notification(
-    now: Time,
+    clock: ClockReading,
     input: &Input,
     states: &States,
     decisions: &[Decision],
@@ -34,12 +34,12 @@ pub(super) fn for_notification(
         };
         (Cow::Borrowed(&*alert.fingerprint), recorded)
     }));
-    record(now, Some(&input.trigger), input.truncated, alerts, decisions)
+    record(clock, Some(&input.trigger), input.truncated, alerts, decisions)
 }
 
 /// The record of due targets; `states` are those before they were processed. `None` without decisions.
-pub(super) fn for_due(now: Time, states: &States, decisions: &[Decision]) -> Option<Record> {
-    record(now, None, false, deferred_alerts(states, decisions), decisions)
+pub(super) fn for_due(clock: ClockReading, states: &States, decisions: &[Decision]) -> Option<Record> {
+    record(clock, None, false, deferred_alerts(states, decisions), decisions)
 }
 
 /// The alerts of decisions about deferred actions and due targets, as they were when the action was requested:
@@ -72,7 +72,7 @@ fn deferred_alerts<'a>(
 
 #[expect(clippy::expect_used, reason = "all keys are strings")]
 fn record(
-    now: Time,
+    clock: ClockReading,
     notification: Option<&Trigger>,
     truncated: bool,
     alerts: BTreeMap<Cow<'_, str>, RecordedAlert<'_>>,
@@ -84,10 +84,10 @@ fn record(
     let targets: BTreeSet<&TargetKey> =
         decisions.iter().filter_map(|decision| decision.target.as_ref()).collect();
     let record = DecisionRecord {
-        at: now.millis(),
+        at: clock.wall.millis(),
         notification: notification.map(Cow::Borrowed),
         truncated,
-        decisions: decisions.iter().map(entry).collect(),
+        decisions: decisions.iter().map(|decision| entry(decision, clock)).collect(),
         alerts,
     };
     let capacity = 512 + 1024 * record.alerts.len();
@@ -95,7 +95,7 @@ fn record(
     Some(Record { targets: targets.into_iter().cloned().collect(), body })
 }
 
-fn entry(decision: &Decision) -> DecisionEntry<'_> {
+fn entry(decision: &Decision, clock: ClockReading) -> DecisionEntry<'_> {
     let Decision {
         rule, target, phase, episode, action, verdict, detail, until, alerts, event, shadow, ..
     } = decision;
@@ -109,7 +109,7 @@ fn entry(decision: &Decision) -> DecisionEntry<'_> {
         action: action.map(Cow::Borrowed),
         verdict: *verdict,
         detail: detail.as_deref().map(Cow::Borrowed),
-        until: until.map(Time::millis),
+        until: until.map(|until| clock.on_wall(until).millis()),
         alerts: alerts.iter().map(|alert| Cow::Borrowed(&*alert.fingerprint)).collect(),
         event: event.as_ref().map(|event| Cow::Borrowed(&*event.id)),
         shadow,
@@ -130,6 +130,7 @@ mod tests {
     use crate::domain::notification::Envelope;
     use crate::domain::source::Source;
     use crate::domain::state::TargetState;
+    use crate::domain::time::Time;
     use crate::domain::verdict::Verdict;
 
     /// A target with a deferred scale-in, and the decision that withdraws or emits it.
@@ -174,8 +175,8 @@ mod tests {
             "status": "resolved", "starts_at": "1970-01-01T00:00:01Z", "ends_at": "1970-01-01T00:00:02Z",
             "labels": { "pod": "a" },
         } });
-        let now = Time::from_millis(3000);
-        assert_eq!(alerts(for_due(now, &states, std::slice::from_ref(&decision))), recorded);
+        let clock = ClockReading::equal(Time::from_millis(3000));
+        assert_eq!(alerts(for_due(clock, &states, std::slice::from_ref(&decision))), recorded);
         let name = Name::new("prod").unwrap();
         let trigger = Arc::new(Trigger::new(&name, &Envelope::default(), None));
         let source = Arc::new(Source {
@@ -187,6 +188,17 @@ mod tests {
             ignore_labels: Vec::new(),
         });
         let input = Input { source, trigger, truncated: false, alerts: Vec::new() };
-        assert_eq!(alerts(for_notification(now, &input, &states, &[decision])), recorded);
+        assert_eq!(alerts(for_notification(clock, &input, &states, &[decision])), recorded);
+    }
+
+    #[test]
+    fn the_times_of_a_record_are_those_of_the_wall_clock() {
+        let (states, decision) = deferred_scale_in();
+        let decision = Decision { until: Some(Time::from_millis(63_000)), ..decision };
+        let clock = ClockReading { now: Time::from_millis(3_000), wall: Time::from_millis(7_203_000) };
+        let record = for_due(clock, &states, &[decision]).unwrap();
+        let record: Value = serde_json::from_str(&record.body).unwrap();
+        assert_eq!(record["at"], "1970-01-01T02:00:03.000Z");
+        assert_eq!(record["decisions"][0]["until"], "1970-01-01T02:01:03.000Z", "a minute later");
     }
 }

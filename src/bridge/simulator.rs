@@ -106,6 +106,8 @@ impl Simulator {
     /// # Errors
     /// [`SimulatorError`].
     pub(crate) async fn advance_to(&mut self, at: Time) -> Result<Vec<ExplainedDecision>, SimulatorError> {
+        // What became deliverable since the last call.
+        self.deliver().await?;
         for _ in 0..MAX_STEPS {
             let due = *self.store.next_due().borrow();
             let next = due.into_iter().chain(self.memory.next_retry()).min();

@@ -30,7 +30,7 @@ async fn retired_rules_are_released_by_their_last_user() {
     let policy = Policy {
         last_resolve_retention: Duration::ZERO,
         expired_episode_retention: Duration::ZERO,
-        max_deferral: Duration::ZERO,
+        owed_retention: Duration::ZERO,
         per_minute: PerMinute::default(),
     };
     let store = Store::Memory(Memory::new(&[], Arc::new(|| Time::from_millis(0))));
@@ -44,4 +44,16 @@ async fn retired_rules_are_released_by_their_last_user() {
     drop(second);
     assert!(is_ready(retired_rules.released()).await);
     drop(current);
+}
+
+/// Timers do not count the time in which the machine is suspended.
+#[tokio::test(start_paused = true)]
+async fn a_long_sleep_is_interrupted_to_read_the_clock_again() {
+    let slept = async |delay: Duration| {
+        let start = tokio::time::Instant::now();
+        (sleep(Some(delay)).await, start.elapsed())
+    };
+    let (hour, three) = (Duration::from_secs(3600), Duration::from_secs(3));
+    assert_eq!(slept(hour).await, (false, store::MAX_SLEEP));
+    assert_eq!(slept(three).await, (true, three));
 }

@@ -4,7 +4,7 @@
 //! asked about here: decisions take them back.
 
 use super::Bridge;
-use crate::domain::control::{Controls, Pause};
+use crate::domain::control::{Controls, Hold, Pause};
 use crate::domain::direction::Direction;
 use crate::domain::header::EventHeader;
 use crate::domain::name::Name;
@@ -56,14 +56,15 @@ pub(crate) fn withholds(pause: &Pause, rule: &str, key: &TargetKey, now: Time) -
 /// Whether the current version of a rule holds increases of the target.
 fn is_held(controls: &Controls, rules: &RuleTable, key: &TargetKey) -> bool {
     let Some(target) = key.target() else { return false };
-    let blocks_increases = |rule: &Name| {
-        let rule = rules.rule(rule).filter(|rule| rule.mode == Mode::Active);
+    // An unreadable alert of a hold blocks decreases only.
+    let blocks_increases = |(rule, hold): (&Name, &Hold)| {
+        let rule = rules.rule(rule).filter(|rule| rule.mode == Mode::Active && !hold.is_unreadable);
         rule.is_some_and(|rule| match &rule.target {
             RuleTarget::Hold(hold) => hold.blocks.contains(&Direction::ScaleOut),
             RuleTarget::Target(_) => false,
         })
     };
-    controls.rules_holding(&target).any(blocks_increases)
+    controls.holds_on(&target).any(blocks_increases)
 }
 
 #[cfg(test)]

@@ -117,10 +117,15 @@ codes! {
     Unused = "W006", "A destination that no rule uses.";
     NeverRenders = "W007", "A template with a label that none of its alerts has.";
     NeverMatches = "W008", "Matchers that contradict each other.";
-    NoStabilization = "W009", "A scale-in without a stabilization window.";
+    NoStabilization = "W009", "A decrease without a stabilization window.";
     ShortCooldown = "W010", "A cooldown that is shorter than Alertmanager's `group_interval`.";
     ShortLateWindow = "W011", "A `late_window` that is not longer than Alertmanager's `group_interval`.";
     Unrouted = "W012", "A rule or heartbeat whose alerts no route sends to this bridge.";
+    Drift = "W013", "A fixed scale-in that does not take back what its rule has added.";
+    NeverLowers = "W014", "A `set_capacity` in `on_resolved` that never lowers the capacity.";
+    ShortWindow = "W015", "A decrease of a source without a heartbeat that acts within its `late_window`.";
+    UnlimitedHold = "W016", "A hold without a maximum duration.";
+    UnknownKind = "W017", "A kind that its platform does not have.";
 }
 
 impl Code {

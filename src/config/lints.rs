@@ -1,4 +1,7 @@
-//! Lints of valid rules: parts that never take effect, and scale-ins without a stabilization window.
+//! Lints of valid rules: parts that never take effect, and actions that do not do what was probably intended.
+
+mod decreases;
+mod targets;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -7,7 +10,7 @@ use super::rules::RuleSpans;
 use super::yaml::{Kind, Node};
 use crate::domain::matcher::{Matcher, implies, possible_values};
 use crate::domain::name::Name;
-use crate::domain::rule::{Change, Mode, Rule, RuleTarget};
+use crate::domain::rule::{Mode, Rule, RuleTarget};
 use crate::domain::source::Source;
 use crate::domain::template::Template;
 
@@ -38,7 +41,9 @@ pub(super) fn lint_rules(
             diagnostics.add_with_help(Code::Unreachable, location, message, help);
         }
         lint_templates(rule, spans, &listening, diagnostics);
-        lint_stabilization(rule, spans, diagnostics);
+        decreases::lint(rule, spans, &listening, diagnostics);
+        targets::lint_hold(rule, spans, diagnostics);
+        targets::lint_kind(rule, spans, diagnostics);
     }
 }
 
@@ -61,11 +66,15 @@ fn listens(rule: &Rule, source: &Name) -> bool {
     rule.sources.as_ref().is_none_or(|names| names.contains(source))
 }
 
-/// Whether `earlier` matches every alert that `rule` matches, and hides it.
+/// Whether `earlier` matches every alert that `rule` matches, and hides it. Shadow rules are evaluated apart: they see
+/// every alert and hide none.
 fn matches_all_of(earlier: &Rule, rule: &Rule, sources: &BTreeMap<Name, Source>) -> bool {
     let covered =
         sources.keys().filter(|source| listens(rule, source)).all(|source| listens(earlier, source));
+    let is_shadow = |rule: &Rule| rule.mode == Mode::Shadow;
     earlier.name != rule.name
+        && !is_shadow(earlier)
+        && !is_shadow(rule)
         && !earlier.continues
         && earlier.when.is_none()
         && covered
@@ -146,21 +155,6 @@ fn lint_templates(rule: &Rule, spans: &RuleSpans, listening: &[&Source], diagnos
                 }
             };
             diagnostics.add_with_help(Code::NeverRenders, &spans.target, message, help);
-        }
-    }
-}
-
-/// Reports scale-ins without a stabilization window.
-fn lint_stabilization(rule: &Rule, spans: &RuleSpans, diagnostics: &mut Diagnostics) {
-    let firing = rule.on_firing.as_ref().map(|firing| &firing.action);
-    let resolved = rule.on_resolved.as_ref().map(|resolved| &resolved.action);
-    for (action, location) in [firing, resolved].into_iter().zip(&spans.window) {
-        let Some(action) = action.filter(|_| rule.mode != Mode::Disabled) else { continue };
-        if matches!(action.change, Change::ScaleIn(_)) && action.stabilization_window.is_zero() {
-            let message = format!("rule `{}` scales in without a stabilization window", rule.name);
-            let help = "set `stabilization_window`, for example 5m: otherwise a flapping alert or a restart of \
-                        Prometheus removes capacity that is needed again moments later";
-            diagnostics.add_with_help(Code::NoStabilization, location, message, help);
         }
     }
 }

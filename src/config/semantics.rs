@@ -12,7 +12,7 @@ use super::suggest::did_you_mean;
 use super::yaml::{Kind, Node};
 use crate::domain::duration::format;
 use crate::domain::name::Name;
-use crate::domain::rule::{Mode, Rule};
+use crate::domain::rule::{Change, Mode, Rule};
 use crate::domain::size_limit::SizeLimit;
 use crate::domain::source::Source;
 
@@ -122,6 +122,9 @@ pub(super) fn check_rules<D: DestinationSettings>(
         let send_to = draft.send_to.iter().flat_map(|send_to| &send_to.names);
         check_known_names(send_to, names.destinations.as_deref(), "destination", diagnostics);
         check_actions(draft, destinations, diagnostics);
+        if names.destinations.is_some() {
+            check_revert(draft, destinations, diagnostics);
+        }
     }
     let with_destinations = |draft: Draft| {
         let mut rule = draft.rule?;
@@ -129,16 +132,40 @@ pub(super) fn check_rules<D: DestinationSettings>(
         let limits = rule.send_to.iter().filter_map(|name| known(&name));
         let limits = limits.map(|destination| destination.settings.size_limit());
         rule.size_limit = limits.fold(SizeLimit::NONE, SizeLimit::and);
-        let is_acting = |name: &&Name| known(name).is_none_or(|destination| destination.acting);
-        rule.acting = rule.send_to.iter().filter(is_acting).cloned().collect();
-        if rule.acting.is_empty() {
-            rule.acting.clone_from(&rule.send_to);
-        }
+        rule.acting = acting(&rule.send_to, destinations);
         let max_ages = rule.acting.iter().filter_map(|name| known(&name)).map(|it| it.delivery.max_age);
         rule.max_age = max_ages.max().unwrap_or(super::settings::Delivery::DEFAULT_MAX_AGE);
         Some((rule, draft.location, draft.spans))
     };
     drafts.into_iter().filter_map(with_destinations).collect()
+}
+
+/// The destinations of `send_to` whose consumers change capacity; all of them if none does.
+fn acting<D>(send_to: &[Name], destinations: &BTreeMap<Name, Destination<D>>) -> Vec<Name> {
+    let is_acting = |name: &&Name| destinations.get(*name).is_none_or(|destination| destination.acting);
+    let acting: Vec<Name> = send_to.iter().filter(is_acting).cloned().collect();
+    if acting.is_empty() { send_to.to_vec() } else { acting }
+}
+
+/// Checks that a rule with `revert` has one acting destination: what two consumers have added is not known as one sum.
+fn check_revert<D>(
+    draft: &Draft,
+    destinations: &BTreeMap<Name, Destination<D>>,
+    diagnostics: &mut Diagnostics,
+) {
+    let Some(rule) = draft.rule.as_ref().filter(|rule| rule.mode != Mode::Disabled) else { return };
+    let is_revert = rule.on_resolved.as_ref().is_some_and(|it| matches!(it.action.change, Change::Revert));
+    // Unknown names are reported by themselves.
+    if !is_revert || !rule.send_to.iter().all(|name| destinations.contains_key(name)) {
+        return;
+    }
+    if let [first, second, ..] = &acting(&rule.send_to, destinations)[..] {
+        let message = format!(
+            "`revert` needs exactly one acting destination, but both `{first}` and `{second}` get this rule's events"
+        );
+        let help = "keep one of them in `send_to`, or use `scale_in` with `by` or `by_percent`";
+        diagnostics.add_with_help(Code::Contradiction, &draft.spans.revert, message, help);
+    }
 }
 
 /// Warns about sources without a heartbeat whose alerts can decrease capacity.

@@ -116,9 +116,6 @@ pub struct Delivery {
 /// Settings of the engine for all rules.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Engine {
-    /// Maximum time for which guards can defer a decrease, in addition to its stabilization window. At least
-    /// one minute.
-    pub max_deferral: Duration,
     /// Maximum number of events per minute and direction of this process.
     pub per_minute: PerMinute,
 }
@@ -132,6 +129,9 @@ pub struct Retention {
     pub delivered: Duration,
     /// Closed episodes and occurrences; not below the `late_window` of any source.
     pub closed: Duration,
+    /// What a rule owes on a target, counted from the last close of its episodes there; positive, and not below
+    /// `closed`.
+    pub owed: Duration,
 }
 
 /// Format and level of the log.
@@ -187,7 +187,7 @@ impl Engine {
             // While decisions of an expired episode are retained, event ids of a later one must differ from
             // its own.
             expired_episode_retention: retention.decisions.max(retention.closed),
-            max_deferral: self.max_deferral,
+            owed_retention: retention.owed,
             per_minute: self.per_minute,
         }
     }

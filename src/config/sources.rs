@@ -3,15 +3,16 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::decode::{Fields, check_not_empty, entries};
+use super::decode::{Fields, check_not_empty, distinct, entries};
 use super::diagnostic::{Code, Diagnostics};
 use super::kinds::SourceKind;
 use super::matchers::matchers;
-use super::scalar::{any_text, duration, positive_duration};
+use super::scalar::{any_text, duration, owned_text, positive_duration};
 use super::suggest::did_you_mean;
-use super::yaml::Node;
+use super::yaml::{Kind, Node};
 use crate::domain::duration::format;
 use crate::domain::labels::Labels;
+use crate::domain::matcher::Matcher;
 use crate::domain::name::Name;
 use crate::domain::source::{HeartbeatSettings, Source};
 
@@ -28,7 +29,8 @@ pub(super) fn source<S: SourceKind>(
     let (_, default_kind) = S::KINDS.first()?;
     let kind = fields.get("kind", kind).unwrap_or(*default_kind);
     let labels = fields.get("labels", labels).unwrap_or_default();
-    let heartbeat = fields.get("heartbeat", heartbeat);
+    let heartbeat = heartbeat_settings(&mut fields);
+    let ignore_labels = fields.get("ignore_labels", ignore_labels).unwrap_or_default();
     let late_window = fields.get("late_window", duration).unwrap_or(DEFAULT_LATE_WINDOW);
     let occurrence_ttl = fields.get("occurrence_ttl", positive_duration).unwrap_or(DEFAULT_OCCURRENCE_TTL);
     if occurrence_ttl <= late_window {
@@ -45,14 +47,7 @@ pub(super) fn source<S: SourceKind>(
     }
     fields.finish();
     Some((
-        Source {
-            name,
-            labels: Arc::new(labels),
-            late_window,
-            occurrence_ttl,
-            heartbeat,
-            ignore_labels: Vec::new(),
-        },
+        Source { name, labels: Arc::new(labels), late_window, occurrence_ttl, heartbeat, ignore_labels },
         kind,
     ))
 }
@@ -80,20 +75,77 @@ pub(super) fn default_source(name: Name) -> Source {
     }
 }
 
+const HEARTBEAT_EXAMPLE: &str = "`heartbeat: ['alertname = \"Watchdog\"']`";
+
+/// Reads the heartbeat and the settings beside it.
+fn heartbeat_settings(fields: &mut Fields<'_, '_>) -> Option<HeartbeatSettings> {
+    let heartbeat = fields.get("heartbeat", heartbeat);
+    let timeout = fields.get("heartbeat_timeout", positive_duration);
+    let grace = fields.get("heartbeat_grace", duration);
+    if !fields.has("heartbeat") {
+        let help = format!("add {HEARTBEAT_EXAMPLE}, or remove the key");
+        fields.reject(&["heartbeat_timeout", "heartbeat_grace"], "requires `heartbeat`", &help);
+    }
+    let (matchers, equal) = heartbeat?;
+    let grace = grace.unwrap_or(HeartbeatSettings::DEFAULT_GRACE);
+    Some(HeartbeatSettings { equal, timeout, grace, ..HeartbeatSettings::new(matchers) })
+}
+
+/// Reads a heartbeat: its matchers, and the labels that tell several heartbeats of a source apart.
+fn heartbeat(node: &Node, diagnostics: &mut Diagnostics) -> Option<(Vec<Matcher>, Vec<String>)> {
+    if !matches!(node.kind, Kind::Map(_)) {
+        return Some((heartbeat_matchers(node, diagnostics)?, Vec::new()));
+    }
+    let mut fields = Fields::from_node(node, "sources.*.heartbeat", diagnostics)?;
+    let example = "matchers: ['alertname = \"Watchdog\"']";
+    let matchers = fields.get_required("matchers", example, heartbeat_matchers);
+    let equal = fields.get("equal", |node, diagnostics| {
+        let help = "name the labels whose values tell the heartbeats of this source apart, for example \
+                    `equal: [cluster]`, or remove `equal`";
+        let why = "has another value in the heartbeat than in other alerts";
+        label_names(node, help, why, diagnostics)
+    });
+    fields.finish();
+    Some((matchers?, equal.unwrap_or_default()))
+}
+
 /// Reads the matchers of a heartbeat. Rules never see alerts that match them, so they must not match every
 /// alert.
-fn heartbeat(node: &Node, diagnostics: &mut Diagnostics) -> Option<HeartbeatSettings> {
-    const HEARTBEAT_HELP: &str =
-        "name the alert that always fires: `heartbeat: ['alertname = \"Watchdog\"']`, or remove it";
-    check_not_empty(node, HEARTBEAT_HELP, diagnostics);
+fn heartbeat_matchers(node: &Node, diagnostics: &mut Diagnostics) -> Option<Vec<Matcher>> {
+    let help = format!("name the alert that always fires: {HEARTBEAT_EXAMPLE}, or remove it");
+    check_not_empty(node, &help, diagnostics);
     let matchers = matchers("Watchdog")(node, diagnostics)?;
     let no_labels = Labels::default();
     if !matchers.is_empty() && matchers.iter().all(|matcher| matcher.matches(&no_labels)) {
         let message =
             "heartbeat matches alerts without any labels, and rules never see alerts that match a heartbeat";
-        diagnostics.add_with_help(Code::Contradiction, &node.location, message, HEARTBEAT_HELP);
+        diagnostics.add_with_help(Code::Contradiction, &node.location, message, help);
     }
-    Some(HeartbeatSettings::new(matchers))
+    Some(matchers)
+}
+
+/// Reads the labels in which the copies of one alert differ.
+fn ignore_labels(node: &Node, diagnostics: &mut Diagnostics) -> Option<Vec<String>> {
+    let help = "name the labels in which the copies of an alert differ, for example `ignore_labels: [replica]`, or \
+                remove `ignore_labels`";
+    label_names(node, help, "tells alerts apart that are not copies of one another", diagnostics)
+}
+
+/// Reads a list of label names, which must not be empty. `why_not_alertname` completes the sentence that begins with
+/// `alertname`, which must not be in it.
+fn label_names(
+    node: &Node,
+    help: &str,
+    why_not_alertname: &str,
+    diagnostics: &mut Diagnostics,
+) -> Option<Vec<String>> {
+    check_not_empty(node, help, diagnostics);
+    let names = distinct(owned_text)(node, diagnostics)?;
+    for name in names.iter().filter(|name| name.value == "alertname") {
+        let message = format!("`alertname` {why_not_alertname}");
+        diagnostics.add_with_help(Code::Contradiction, &name.location, message, help);
+    }
+    Some(names.into_iter().map(|name| name.value).collect())
 }
 
 fn labels(node: &Node, diagnostics: &mut Diagnostics) -> Option<Labels> {

@@ -1,13 +1,13 @@
 //! Readers of the sections `store`, `engine`, `retention` and `log`.
 
 use std::path::PathBuf;
-use std::time::Duration;
 
 use super::decode::Fields;
-use super::diagnostic::{Code, Diagnostics};
-use super::scalar::{duration, keyword, number, text};
+use super::diagnostic::{Code, Diagnostics, Location};
+use super::scalar::{duration, keyword, number, positive_duration, text};
 use super::settings::{Engine, Log, LogFormat, LogLevel, Retention, Store};
 use super::yaml::Node;
+use crate::domain::duration::format;
 use crate::domain::rate::PerMinute;
 
 pub(super) fn store(node: &Node, diagnostics: &mut Diagnostics) -> Option<Store> {
@@ -22,30 +22,16 @@ pub(super) fn store(node: &Node, diagnostics: &mut Diagnostics) -> Option<Store>
     store
 }
 
-/// Deferred actions are rechecked with a delay, which a shorter deadline would not allow for.
-const MIN_DEFERRAL: Duration = Duration::from_secs(60);
 /// A thousand events per second; 0 means no limit.
 const MAX_EVENTS_PER_MINUTE: i64 = 60_000;
 
 pub(super) fn engine(node: &Node, diagnostics: &mut Diagnostics) -> Option<Engine> {
     let mut fields = Fields::from_node(node, "engine", diagnostics)?;
-    let max_deferral = fields.get("max_deferral", duration);
     let [scale_out_per_minute, scale_in_per_minute] = ["scale_out_per_minute", "scale_in_per_minute"]
         .map(|key| fields.get(key, number::<u32>(0..=MAX_EVENTS_PER_MINUTE)));
-    if max_deferral.is_some_and(|given| given < MIN_DEFERRAL) {
-        let message =
-            "`max_deferral` is below 1m: deferred actions would be withdrawn before they are rechecked";
-        let location = fields.location_of("max_deferral");
-        fields.diagnostics.add_with_help(
-            Code::Range,
-            location,
-            message,
-            "use at least 1m; the default is 1h",
-        );
-    }
     fields.finish();
     let per_minute = PerMinute { scale_out: scale_out_per_minute?, scale_in: scale_in_per_minute? };
-    Some(Engine { max_deferral: max_deferral?, per_minute })
+    Some(Engine { per_minute })
 }
 
 pub(super) fn retention(node: &Node, diagnostics: &mut Diagnostics) -> Option<Retention> {
@@ -53,8 +39,19 @@ pub(super) fn retention(node: &Node, diagnostics: &mut Diagnostics) -> Option<Re
     let decisions = fields.get("decisions", duration);
     let delivered = fields.get("delivered", duration);
     let closed = fields.get("closed", duration);
+    let owed = fields.get("owed", positive_duration);
+    if let (Some(owed), Some(closed)) = (owed, closed)
+        && owed < closed
+    {
+        let message = format!("`owed` ({}) is below `closed` ({})", format(owed), format(closed));
+        let given = if fields.location_of("owed") == &Location::Default { "closed" } else { "owed" };
+        let location = fields.location_of(given);
+        let help = "raise `owed` or lower `closed`: what a rule owes on a target is kept at least as long as its \
+                    closed episode there";
+        fields.diagnostics.add_with_help(Code::Contradiction, location, message, help);
+    }
     fields.finish();
-    Some(Retention { decisions: decisions?, delivered: delivered?, closed: closed? })
+    Some(Retention { decisions: decisions?, delivered: delivered?, closed: closed?, owed: owed? })
 }
 
 pub(super) fn log(node: &Node, diagnostics: &mut Diagnostics) -> Option<Log> {

@@ -12,7 +12,7 @@ use super::{Diagnostics, Engine, Log, LogFormat, LogLevel, Store};
 use crate::domain::direction::Direction;
 use crate::domain::name::Name;
 use crate::domain::rate::PerMinute;
-use crate::domain::rule::{Action, Limits, Mode, RuleTarget};
+use crate::domain::rule::{Action, Change, Limits, Mode, RuleTarget};
 use crate::domain::size_limit::SizeLimit;
 use crate::domain::target::Platform;
 use crate::kinds::{Loaded, load};
@@ -87,7 +87,7 @@ fn the_example_is_the_default() {
         load(Path::new("config/scalebridge.yaml"), []).unwrap_or_else(|diagnostics| panic!("{diagnostics}"));
     // Its heartbeat is commented out, since a first trial by hand has no Prometheus.
     let warnings: Vec<Code> = example.warnings.iter().map(|warning| warning.code).collect();
-    assert_eq!(warnings, [Code::NoHeartbeat], "{}", example.warnings);
+    assert_eq!(warnings, [Code::Drift, Code::NoHeartbeat], "{}", example.warnings);
     let settings = example.settings;
     assert_eq!(settings.rules.rules().len(), 4);
     assert_eq!(settings.destinations[&name("journal")].settings.address(), "-");
@@ -131,6 +131,10 @@ fn guards_have_defaults() {
     let guards = |action: &Action| (action.cooldown.as_secs(), action.stabilization_window.as_secs());
     assert_eq!(guards(&rule.on_firing.as_ref().unwrap().action), (300, 0));
     assert_eq!(guards(&rule.on_resolved.as_ref().unwrap().action), (300, 300));
+    let window = |allow_decrease| {
+        Action::default_stabilization_window(&Change::SetCapacity { to: 1, allow_decrease }).as_secs()
+    };
+    assert_eq!([window(false), window(true)], [0, 300], "set_capacity decreases only if that is allowed");
 }
 
 #[test]
@@ -156,15 +160,19 @@ fn settings_have_the_configured_values() {
         heartbeats.each_ref().map(|heartbeat| heartbeat.as_ref().map_or(0, |it| it.matchers.len())),
         [2, 2, 0]
     );
-    assert_eq!(heartbeats[1].as_ref().unwrap().matchers[0].to_string(), r#"alertname="Watchdog""#);
+    let [eu, us] = [0, 1].map(|index| heartbeats[index].as_ref().unwrap());
+    assert_eq!(us.matchers[0].to_string(), r#"alertname="Watchdog""#);
+    assert_eq!((&eu.equal[..], eu.timeout, eu.grace), (&[][..], Some(seconds(660)), seconds(0)));
+    assert_eq!((&us.equal.join(" ")[..], us.timeout, us.grace), ("cluster prometheus", None, seconds(900)));
+    assert_eq!(settings.sources[&name("prod-us")].ignore_labels, ["replica", "Prometheus.Replica"]);
     let per_minute = PerMinute { scale_out: 60_000, scale_in: 0 };
-    let engine = Engine { max_deferral: seconds(1800), per_minute };
+    let engine = Engine { per_minute };
     assert_eq!(settings.engine, engine, "the environment wins over the file");
 
     let policy = settings.policy();
     assert_eq!(
-        (policy.last_resolve_retention, policy.expired_episode_retention),
-        (seconds(600), seconds(24 * 3600))
+        (policy.last_resolve_retention, policy.expired_episode_retention, policy.owed_retention),
+        (seconds(600), seconds(24 * 3600), seconds(3 * 24 * 3600))
     );
 
     let queue = &settings.destinations[&name("queue")];
@@ -203,7 +211,10 @@ fn rules_have_the_configured_values() {
         (420, 0),
         "a scale-out has no default window"
     );
-    assert_eq!(guards(&steps.on_resolved.as_ref().unwrap().action), (420, 540), "set by the file's defaults");
+    let reverting = &steps.on_resolved.as_ref().unwrap().action;
+    assert_eq!(guards(reverting), (420, 540), "set by the file's defaults");
+    assert!(matches!(reverting.change, Change::Revert), "{reverting:?}");
+    assert_eq!((&steps.acting[..], &rule.acting[..]), (&[name("queue")][..], &[name("scaler")][..]));
     let limit = SizeLimit::of_body(1024 * 1024);
     assert_eq!(rule.size_limit, limit, "the smaller limit of the function and the file");
     assert_eq!(rule.send_to, [name("scaler"), name("journal")]);
@@ -229,6 +240,7 @@ fn a_hold_has_no_event_settings() {
     };
     let freeze = hold("freeze");
     assert_eq!(freeze.blocks, [Direction::ScaleIn]);
+    assert_eq!(freeze.max_duration, Some(Duration::from_hours(4)));
     assert_eq!(freeze.covers.platform, Some(Platform::Eks));
     assert!(freeze.covers.cluster.is_some() && freeze.covers.region.is_none());
     let all = hold("freeze-all");

@@ -1,4 +1,4 @@
-//! Keys that the design has and this version does not support.
+//! Keys that the design has and this version does not support, and keys of earlier versions.
 //!
 //! They are rejected at start, not ignored: a listener with `tls` must not start without it. To implement a
 //! key, remove its entry here and read it in the reader of its map.
@@ -10,6 +10,8 @@ pub(super) struct Unsupported {
     /// The map, as passed to [`super::decode::Fields::from_node`].
     path: &'static str,
     key: &'static str,
+    /// Completes the sentence that begins with the key.
+    why: &'static str,
     help: &'static str,
 }
 
@@ -22,10 +24,21 @@ const UNSUPPORTED_KEYS: &[Unsupported] = &[
     unsupported("sources.*", "auth", "remove it, and allow only Alertmanager to reach the listener"),
     unsupported("sources.*", "rules", "remove it, and name the sources in each rule: `sources: […]`"),
     unsupported("sources.*", "targets", "remove it, and name the sources in each rule: `sources: […]`"),
+    removed("engine", "max_deferral", "was removed: deferred decreases are now kept until they can be emitted, or until \
+        `retention.owed` is over", "remove the key"),
 ];
 
 const fn unsupported(path: &'static str, key: &'static str, help: &'static str) -> Unsupported {
-    Unsupported { path, key, help }
+    Unsupported { path, key, why: "is not supported by this version", help }
+}
+
+const fn removed(
+    path: &'static str,
+    key: &'static str,
+    why: &'static str,
+    help: &'static str,
+) -> Unsupported {
+    Unsupported { path, key, why, help }
 }
 
 /// The entry of `key` in the map `path`.
@@ -51,7 +64,7 @@ pub(super) fn keys(path: &str) -> impl Iterator<Item = &'static str> {
 impl Unsupported {
     /// Reports the key.
     pub(super) fn report(&self, location: &Location, diagnostics: &mut Diagnostics) {
-        let message = format!("`{}` is not supported by this version", self.key);
+        let message = format!("`{}` {}", self.key, self.why);
         diagnostics.add_with_help(Code::Unsupported, location, message, self.help);
     }
 }

@@ -180,7 +180,7 @@ pub(crate) struct DeliveryReport<'a> {
     pub outcome: Outcome,
     /// Duration of the call. None if it was settled without one.
     pub call_duration: Option<Duration>,
-    /// The store time of the answer.
+    /// The wall clock at the answer.
     pub completed_at: Time,
     /// None if the event is unreadable.
     pub header: Option<&'a EventHeader>,

@@ -16,7 +16,7 @@ use super::{
 use crate::domain::delivery::GiveUp;
 use crate::domain::header::EventHeader;
 use crate::domain::retry::Backoff;
-use crate::domain::time::Time;
+use crate::domain::time::{ClockReading, Time};
 use crate::store::{self, Claimed, DeliveryQueue, Lease, Refusal, Refused, Settlement};
 
 /// The backoff between attempts to claim or settle while the store fails.
@@ -59,7 +59,7 @@ pub(super) enum TaskResult {
 #[derive(Debug)]
 pub(super) struct CompletedCall {
     settled: Vec<SettledDelivery>,
-    /// The store time of the answer, since settling can take long.
+    /// The wall clock at the answer, since settling can take long.
     completed_at: Time,
     /// Whether the call failed as a whole or was throttled. The worker logs that, at most once per interval.
     failed: bool,
@@ -124,7 +124,7 @@ impl<O: DeliveryQueue, D: Destination, V: Observer> Shared<O, D, V> {
         let (settled, call_outcome) = self.send(events, &mut rng).await;
         let completed = CompletedCall {
             settled,
-            completed_at: self.outbox.now(),
+            completed_at: self.outbox.clock().wall,
             failed: call_outcome.failed_as_a_whole(),
         };
         TaskResult::Sent { ticket, call_outcome, completed }
@@ -164,9 +164,9 @@ impl<O: DeliveryQueue, D: Destination, V: Observer> Shared<O, D, V> {
         rng: &mut fastrand::Rng,
     ) -> (Vec<SettledDelivery>, CallOutcome) {
         let (mut settled, mut batch) = (Vec::new(), Vec::with_capacity(events.len()));
-        let now = self.outbox.now();
+        let clock = self.outbox.clock();
         for event in events {
-            match self.obstacle(&event, now) {
+            match self.obstacle(&event, clock) {
                 Some(settlement) => settled.push(SettledDelivery::not_called(event, settlement)),
                 None => batch.push(event),
             }
@@ -193,8 +193,8 @@ impl<O: DeliveryQueue, D: Destination, V: Observer> Shared<O, D, V> {
     }
 
     /// What becomes of an event that must not be sent now, whatever the store says; `None` if it can be sent.
-    fn obstacle(&self, event: &OutgoingEvent, now: Time) -> Option<Settlement> {
-        if let Some(error) = self.expiry_reason(event, now) {
+    fn obstacle(&self, event: &OutgoingEvent, clock: ClockReading) -> Option<Settlement> {
+        if let Some(error) = self.expiry_reason(event, clock) {
             return Some(Settlement::Dead { error, cause: GiveUp::Expired, called: false, uncertain: false });
         }
         if let Some(error) = self.oversize_reason(event) {
@@ -205,7 +205,7 @@ impl<O: DeliveryQueue, D: Destination, V: Observer> Shared<O, D, V> {
                 uncertain: false,
             });
         }
-        let is_withheld = self.withholding.covers(&event.header, now);
+        let is_withheld = self.withholding.covers(&event.header, clock.now);
         is_withheld.then_some(Settlement::NotCalled { delay: WITHHELD_DELAY, stands_aside: true })
     }
 
@@ -272,8 +272,8 @@ impl<O: DeliveryQueue, D: Destination, V: Observer> Shared<O, D, V> {
     }
 
     /// Why the event has expired, if it has.
-    fn expiry_reason(&self, event: &OutgoingEvent, now: Time) -> Option<String> {
-        let reason = self.options.age_limits.expiry_reason(now, event.emitted_at, &event.header)?;
+    fn expiry_reason(&self, event: &OutgoingEvent, clock: ClockReading) -> Option<String> {
+        let reason = self.options.age_limits.expiry_reason(clock, event.emitted_at, &event.header)?;
         Some(match &event.last_error {
             Some(error) => format!("{reason}; last error: {error}"),
             None => reason.to_string(),
@@ -281,12 +281,16 @@ impl<O: DeliveryQueue, D: Destination, V: Observer> Shared<O, D, V> {
     }
 
     /// Takes the expired events out of a batch that waits for a call.
-    pub(super) fn take_expired(&self, batch: &mut Vec<OutgoingEvent>, now: Time) -> Vec<SettledDelivery> {
-        let has_expired = |event: &mut OutgoingEvent| self.expiry_reason(event, now).is_some();
+    pub(super) fn take_expired(
+        &self,
+        batch: &mut Vec<OutgoingEvent>,
+        clock: ClockReading,
+    ) -> Vec<SettledDelivery> {
+        let has_expired = |event: &mut OutgoingEvent| self.expiry_reason(event, clock).is_some();
         let expired = batch.extract_if(.., has_expired);
         expired
             .map(|event| {
-                let error = self.expiry_reason(&event, now).unwrap_or_default();
+                let error = self.expiry_reason(&event, clock).unwrap_or_default();
                 let settlement =
                     Settlement::Dead { error, cause: GiveUp::Expired, called: false, uncertain: false };
                 SettledDelivery::not_called(event, settlement)

@@ -282,7 +282,7 @@ impl<O: DeliveryQueue, D: Destination, V: Observer> Worker<O, D, V> {
         let batches = batch::split(events, destination.limits(), |event| destination.event_bytes(event));
         self.ready.extend(batches);
         if !settled.is_empty() {
-            self.completed.push(CompletedCall::skipped(settled, self.shared.outbox.now()));
+            self.completed.push(CompletedCall::skipped(settled, self.shared.outbox.clock().wall));
         }
     }
 

@@ -3,18 +3,22 @@
 //! Operators set pauses, alerts set holds through rules with `hold`, and sources have heartbeats. Every
 //! decision reads all of them. They are stored as one JSON document with a version.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::direction::Direction;
+use super::labels::Labels;
 use super::name::Name;
 use super::rule::Change;
+use super::source::Source;
 use super::target::{PartialTarget, Target, TargetKey};
-use super::time::Time;
+use super::time::{ClockReading, Time};
 
 /// All controls. The default has none.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -40,12 +44,16 @@ pub struct Controls {
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[serde(rename = "lapsed")]
     expired_holds: BTreeMap<Name, BTreeMap<TargetKey, ExpiredHold>>,
-    /// The heartbeat of each source from which one was ever received.
+    /// Each heartbeat that was ever received.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    heartbeats: BTreeMap<Name, Heartbeat>,
+    heartbeats: BTreeMap<HeartbeatKey, Heartbeat>,
     /// The reception gaps of each source that ever had one.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     gaps: BTreeMap<Name, ReceptionGaps>,
+    /// The sources that were configured when the bridge last accepted notifications; `None` if an earlier version has
+    /// written this.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    receiving: Option<BTreeSet<Name>>,
 }
 
 /// A time in which the bridge could not accept the notifications of a source.
@@ -66,6 +74,18 @@ pub struct ReceptionGaps {
     pub last: ReceptionGap,
     /// The length of all of them.
     pub total: Duration,
+}
+
+impl ReceptionGap {
+    /// A gap with the same cause that begins at most this long after the end of another one continues it.
+    pub const MAX_INTERRUPTION: Duration = Duration::from_mins(1);
+
+    /// Whether this gap continues `earlier`.
+    pub fn continues(&self, earlier: &Self) -> bool {
+        self.cause == earlier.cause
+            && self.until >= earlier.until
+            && self.from <= earlier.until.after(Self::MAX_INTERRUPTION)
+    }
 }
 
 /// Why the bridge could not accept the notifications of a source.
@@ -135,6 +155,15 @@ pub struct Pause {
     pub reason: String,
 }
 
+impl Pause {
+    /// The pause with its times by the wall clock, to be shown.
+    #[must_use]
+    pub fn on_wall(self, clock: ClockReading) -> Self {
+        let (since, until) = (clock.on_wall(self.since), self.until.map(|until| clock.on_wall(until)));
+        Self { since, until, ..self }
+    }
+}
+
 /// A hold: the targets that an open episode of a rule with `hold` covers.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Hold {
@@ -142,6 +171,9 @@ pub struct Hold {
     pub covers: PartialTarget,
     /// The time at which the episode opened.
     pub since: Time,
+    /// Whether it blocks decreases only, whatever its rule says: the alert that it belongs to cannot be read.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_unreadable: bool,
 }
 
 /// A hold whose alerts expired, so that its actual end is unknown.
@@ -156,6 +188,46 @@ pub struct ExpiredHold {
 /// How long expired holds are retained. Deferred actions are rechecked when a hold ends, so expired holds are
 /// needed only until that recheck.
 const EXPIRED_HOLD_RETENTION: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// The identity of a heartbeat: a source, and the values of the labels in its `heartbeat: { equal: … }`.
+///
+/// As text it is the source's name, followed by `/` and the percent-encoded value for each of these labels.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct HeartbeatKey(Arc<str>);
+
+impl HeartbeatKey {
+    /// The heartbeat of an alert of `source` with these labels.
+    pub fn for_alert(source: &Source, labels: &Labels) -> Self {
+        let mut key = source.name.as_str().to_owned();
+        for label in source.heartbeat.iter().flat_map(|heartbeat| &heartbeat.equal) {
+            key.push('/');
+            key.extend(utf8_percent_encode(labels.get(label), NON_ALPHANUMERIC));
+        }
+        Self(key.into())
+    }
+
+    /// The only heartbeat of a source without `equal`.
+    pub fn for_source(source: &Name) -> Self {
+        Self(source.as_str().into())
+    }
+
+    /// The key as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// Whether it is a heartbeat of this source.
+    pub fn is_of(&self, source: &Name) -> bool {
+        self.0.strip_prefix(source.as_str()).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    }
+}
+
+impl fmt::Display for HeartbeatKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
 
 /// Whether the heartbeat of a source is present.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -255,6 +327,7 @@ impl Controls {
     /// Adds a pause and returns its new id. Removes expired pauses.
     pub fn pause(&mut self, pause: Pause) -> u64 {
         self.version += 1;
+        self.generation += 1;
         self.next_pause += 1;
         let id = self.next_pause;
         self.pauses.retain(|_, known| known.is_active(pause.since));
@@ -275,21 +348,28 @@ impl Controls {
         self.holds.iter().flat_map(|(rule, holds)| holds.values().map(move |hold| (rule, hold)))
     }
 
-    /// The rules whose open holds cover a target.
-    pub fn rules_holding(&self, target: &Target) -> impl Iterator<Item = &Name> {
-        self.holds().filter(|(_, hold)| hold.covers.covers(target)).map(|(rule, _)| rule)
+    /// The open holds that cover a target, with their rules.
+    pub fn holds_on(&self, target: &Target) -> impl Iterator<Item = (&Name, &Hold)> {
+        self.holds().filter(|(_, hold)| hold.covers.covers(target))
     }
 
-    /// The rules that had a hold on a target which expired after `since`.
-    pub fn rules_with_expired_hold(&self, target: &Target, since: Time) -> impl Iterator<Item = &Name> {
-        let covers =
-            move |expired_hold: &ExpiredHold| expired_hold.at > since && expired_hold.covers.covers(target);
-        self.expired_holds.iter().filter(move |(_, holds)| holds.values().any(covers)).map(|(rule, _)| rule)
+    /// The open hold of a rule with this key.
+    pub fn hold(&self, rule: &Name, key: &TargetKey) -> Option<&Hold> {
+        self.holds.get(rule)?.get(key)
+    }
+
+    /// The expired holds that covered a target, with their rules and the times of the expiry.
+    pub fn expired_holds_on(&self, target: &Target) -> impl Iterator<Item = (&Name, Time)> {
+        self.expired_holds.iter().filter_map(move |(rule, holds)| {
+            let covering = holds.values().filter(|expired_hold| expired_hold.covers.covers(target));
+            Some((rule, covering.map(|expired_hold| expired_hold.at).max()?))
+        })
     }
 
     /// Adds the hold of an episode that has opened.
     pub fn open_hold(&mut self, rule: &Name, key: &TargetKey, hold: Hold) {
         self.version += 1;
+        self.generation += 1;
         self.holds.entry(rule.clone()).or_default().insert(key.clone(), hold);
     }
 
@@ -323,32 +403,57 @@ impl Controls {
         self.gaps.get(source)
     }
 
-    /// Records a reception gap. Decreases that were blocked until an earlier time find the new one when they are
-    /// rechecked.
+    /// Records a reception gap, or the continuation of the last one. Recording it again changes nothing.
     pub fn record_gap(&mut self, source: &Name, gap: ReceptionGap) {
         self.version += 1;
-        match self.gaps.get_mut(source) {
-            Some(known) => {
-                known.total = known.total.saturating_add(gap.until.since(gap.from.max(known.last.until)));
-                if gap.until >= known.last.until {
-                    known.last = gap;
-                }
-            }
-            None => {
-                let total = gap.until.since(gap.from);
-                self.gaps.insert(source.clone(), ReceptionGaps { last: gap, total });
-            }
+        self.generation += 1;
+        let Some(known) = self.gaps.get_mut(source) else {
+            let total = gap.until.since(gap.from);
+            self.gaps.insert(source.clone(), ReceptionGaps { last: gap, total });
+            return;
+        };
+        let from = if gap.continues(&known.last) { gap.from.min(known.last.from) } else { gap.from };
+        known.total = known.total.saturating_add(gap.until.since(from.max(known.last.until)));
+        if gap.until >= known.last.until {
+            known.last = ReceptionGap { from, ..gap };
         }
     }
 
-    /// The heartbeat of a source; the default if none was ever received.
-    pub fn heartbeat(&self, source: &Name) -> Heartbeat {
-        self.heartbeats.get(source).copied().unwrap_or_default()
+    /// Whether the source was configured when the bridge last accepted notifications, as far as that is known.
+    pub fn was_receiving(&self, source: &Name) -> bool {
+        self.receiving.as_ref().is_none_or(|sources| sources.contains(source))
     }
 
-    /// Opens the heartbeat of a source.
-    pub fn open_heartbeat(&mut self, source: &Name, now: Time) {
-        let heartbeat = self.heartbeats.entry(source.clone()).or_default();
+    /// Sets the sources whose notifications are accepted.
+    pub fn set_receiving<'a>(&mut self, sources: impl Iterator<Item = &'a Name> + Clone) {
+        if !self.receiving.as_ref().is_some_and(|known| known.iter().eq(sources.clone())) {
+            self.receiving = Some(sources.cloned().collect());
+            self.version += 1;
+        }
+    }
+
+    /// A heartbeat; the default if it was never received.
+    pub fn heartbeat(&self, key: &HeartbeatKey) -> Heartbeat {
+        self.heartbeats.get(key).copied().unwrap_or_default()
+    }
+
+    /// All heartbeats of a source that were ever received.
+    pub fn heartbeats_of(&self, source: &Name) -> impl Iterator<Item = (&HeartbeatKey, &Heartbeat)> {
+        self.heartbeats.iter().filter(move |(key, _)| key.is_of(source))
+    }
+
+    /// The heartbeats of a source taken together: open if all that were ever received are open.
+    pub fn heartbeat_of_source(&self, source: &Name) -> Heartbeat {
+        let known = || self.heartbeats_of(source).map(|(_, heartbeat)| heartbeat);
+        let open_since = known().map(|heartbeat| heartbeat.open_since).min().flatten();
+        let last_opened = known().filter_map(|heartbeat| heartbeat.open_since).max();
+        let lost_at = known().filter_map(|heartbeat| heartbeat.lost_at).max();
+        Heartbeat { open_since: open_since.and(last_opened), lost_at }
+    }
+
+    /// Opens a heartbeat.
+    pub fn open_heartbeat(&mut self, key: &HeartbeatKey, now: Time) {
+        let heartbeat = self.heartbeats.entry(key.clone()).or_default();
         if heartbeat.open_since.is_none() {
             heartbeat.open_since = Some(now);
             self.version += 1;
@@ -356,23 +461,14 @@ impl Controls {
         }
     }
 
-    /// Ends the heartbeat of a source.
-    pub fn end_heartbeat(&mut self, source: &Name, now: Time) {
-        let Some(heartbeat) = self.heartbeats.get_mut(source) else { return };
+    /// Ends a heartbeat.
+    pub fn end_heartbeat(&mut self, key: &HeartbeatKey, now: Time) {
+        let Some(heartbeat) = self.heartbeats.get_mut(key) else { return };
         if heartbeat.open_since.take().is_some() {
             heartbeat.lost_at = Some(now);
             self.version += 1;
             self.generation += 1;
         }
-    }
-
-    /// The first of `sources` whose heartbeat has ended after `since`.
-    pub fn heartbeat_lost_since<'a>(
-        &self,
-        mut sources: impl Iterator<Item = &'a Name>,
-        since: Time,
-    ) -> Option<&'a Name> {
-        sources.find(|source| self.heartbeat(source).lost_at.is_some_and(|at| at > since))
     }
 }
 
@@ -392,5 +488,53 @@ mod tests {
         for pattern in ["eks", "workers", "*/worker", "ecs/*", "*/prod-us/*", "eks/*workers/", "?*"] {
             assert!(!covers(pattern), "{pattern}");
         }
+    }
+
+    fn at(seconds: i64) -> Time {
+        Time::from_millis(seconds * 1000)
+    }
+
+    fn gap(from: i64, until: i64, cause: GapCause) -> ReceptionGap {
+        ReceptionGap { from: at(from), until: at(until), cause }
+    }
+
+    /// The last gap and the total after these were recorded, each of them twice.
+    fn record(gaps: &[ReceptionGap]) -> (ReceptionGap, u64) {
+        let (mut controls, source) = (Controls::default(), Name::new("prod").unwrap());
+        for gap in gaps.iter().flat_map(|gap| [gap, gap]) {
+            controls.record_gap(&source, *gap);
+        }
+        let recorded = controls.reception_gaps(&source).unwrap();
+        (recorded.last, recorded.total.as_secs())
+    }
+
+    #[test]
+    fn a_gap_with_the_same_cause_continues_one_that_ended_less_than_a_minute_ago() {
+        use GapCause::{NotRunning, Refused, Store};
+        let first = gap(100, 110, Refused);
+        assert_eq!(record(&[first]), (first, 10));
+        assert_eq!(record(&[first, gap(150, 150, Refused)]), (gap(100, 150, Refused), 50));
+        assert_eq!(record(&[first, gap(171, 180, Refused)]), (gap(171, 180, Refused), 19));
+        assert_eq!(record(&[first, gap(150, 160, Store)]), (gap(150, 160, Store), 20));
+        assert_eq!(
+            record(&[gap(100, 200, NotRunning), first]),
+            (gap(100, 200, NotRunning), 100),
+            "an earlier one"
+        );
+        assert_eq!(record(&[first, gap(105, 130, Store)]), (gap(105, 130, Store), 30), "overlap counts once");
+    }
+
+    #[test]
+    fn only_sources_that_were_configured_before_can_have_missed_a_notification() {
+        let (mut controls, prod) = (Controls::default(), Name::new("prod").unwrap());
+        assert!(controls.was_receiving(&prod), "written by an earlier version");
+        controls.set_receiving([].iter());
+        assert!(!controls.was_receiving(&prod));
+        controls.set_receiving([&prod].into_iter());
+        let version = controls.version;
+        controls.set_receiving([&prod].into_iter());
+        assert_eq!(controls.version, version, "nothing has changed");
+        let read: Controls = serde_json::from_str(&serde_json::to_string(&controls).unwrap()).unwrap();
+        assert!(read.was_receiving(&prod) && !read.was_receiving(&Name::new("new").unwrap()));
     }
 }

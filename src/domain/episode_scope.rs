@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize, Serializer};
 
-use super::name::Name;
+use super::control::HeartbeatKey;
 use super::target::{PartialTarget, Platform, Target, TargetKey};
 
 /// What the alerts of an episode concern.
@@ -16,7 +16,7 @@ pub enum EpisodeScope {
     /// The targets that a rule with `hold` covers.
     Hold(PartialTarget),
     /// The heartbeat of a source.
-    Heartbeat(Name),
+    Heartbeat(HeartbeatKey),
 }
 
 impl EpisodeScope {
@@ -45,7 +45,7 @@ impl Serialize for EpisodeScope {
         #[serde(rename_all = "snake_case")]
         enum Other<'a> {
             Hold(&'a PartialTarget),
-            Heartbeat(&'a Name),
+            Heartbeat(&'a HeartbeatKey),
         }
         match self {
             Self::Target(target) => target.serialize(serializer),
@@ -66,7 +66,7 @@ struct RawEpisodeScope {
     namespace: Option<String>,
     region: Option<String>,
     hold: Option<PartialTarget>,
-    heartbeat: Option<Name>,
+    heartbeat: Option<HeartbeatKey>,
 }
 
 impl TryFrom<RawEpisodeScope> for EpisodeScope {
@@ -90,6 +90,7 @@ impl TryFrom<RawEpisodeScope> for EpisodeScope {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::name::Name;
 
     #[test]
     fn each_scope_survives_a_round_trip() {
@@ -115,7 +116,10 @@ mod tests {
             ),
             (EpisodeScope::Hold(whole), r#"{"hold":{"platform":"eks","kind":"nodegroup","name":"workers"}}"#),
             (EpisodeScope::Hold(PartialTarget::default()), r#"{"hold":{}}"#),
-            (EpisodeScope::Heartbeat(Name::new("prod-eu").unwrap()), r#"{"heartbeat":"prod-eu"}"#),
+            (
+                EpisodeScope::Heartbeat(HeartbeatKey::for_source(&Name::new("prod-eu").unwrap())),
+                r#"{"heartbeat":"prod-eu"}"#,
+            ),
         ];
         for (scope, text) in scopes {
             assert_eq!(serde_json::to_string(&scope).unwrap(), text);

@@ -75,6 +75,8 @@ pub struct Event {
     pub trigger: Arc<Trigger>,
     /// The rendered parameters of the rule.
     pub parameters: BTreeMap<String, String>,
+    /// The ids of the increases that an `on_resolved` decrease answers, oldest first.
+    pub reverts: Vec<Arc<str>>,
 }
 
 /// A change of capacity in the terms of AWS Auto Scaling.
@@ -141,6 +143,12 @@ impl Event {
     /// Whether the event can increase capacity.
     pub fn increases_capacity(&self) -> bool {
         matches!(self.action, "scale_out" | "set_capacity")
+    }
+
+    /// The value of a `ChangeInCapacity`.
+    pub fn change_in_capacity(&self) -> Option<i64> {
+        let adjustment = self.adjustment.as_ref()?;
+        (adjustment.kind == AdjustmentType::ChangeInCapacity).then_some(adjustment.value)
     }
 
     /// Whether the event can decrease capacity.
@@ -240,6 +248,7 @@ impl Event {
                     reason: self.trigger.reason.as_deref(),
                 },
                 parameters: &self.parameters,
+                reverts: &self.reverts,
             },
         })
     }
@@ -375,6 +384,7 @@ mod tests {
                 traceparent: None,
             }),
             parameters: [("runbook".to_owned(), "https://runbooks/nodes".to_owned())].into(),
+            reverts: Vec::new(),
         }
     }
 

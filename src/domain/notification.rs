@@ -61,8 +61,12 @@ pub struct Alert {
 pub struct InvalidAlert {
     /// What is wrong, and in which field.
     pub error: String,
-    /// The fingerprint, if it could be read.
+    /// The fingerprint; `None` if it is missing, cannot be read or is too long, so that nobody knows which alert this is.
     pub fingerprint: Option<String>,
+    /// The status, if it could be read. Any other alert may fire.
+    pub status: Option<Status>,
+    /// The start, if it could be read.
+    pub starts_at: Option<Time>,
 }
 
 /// The fields of a notification that concern all of its alerts.

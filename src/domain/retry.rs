@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::duration;
 use super::header::EventHeader;
-use super::time::Time;
+use super::time::{ClockReading, Time};
 
 /// Exponential backoff with full jitter: the delay after the first attempt is at most `initial`, and this
 /// maximum doubles with each further attempt up to `max`.
@@ -64,13 +64,19 @@ pub struct AgeLimits {
 
 impl AgeLimits {
     /// Why a delivery has expired; `None` if it can be sent.
-    pub fn expiry_reason(&self, now: Time, emitted_at: Time, event: &EventHeader) -> Option<ExpiryReason> {
-        expiry_reason(now, emitted_at, event.expirytime, self.limit_of(event))
+    pub fn expiry_reason(
+        &self,
+        clock: ClockReading,
+        emitted_at: Time,
+        event: &EventHeader,
+    ) -> Option<ExpiryReason> {
+        expiry_reason(clock, emitted_at, event.expirytime, self.limit_of(event))
     }
 
-    /// The last moment at which a delivery has not expired.
-    pub fn expires_at(&self, emitted_at: Time, event: &EventHeader) -> Time {
-        event.expirytime.min(emitted_at.after(self.limit_of(event)))
+    /// The last moment at which a delivery has not expired, by the store's clock, unless the wall clock is stepped.
+    pub fn expires_at(&self, clock: ClockReading, emitted_at: Time, event: &EventHeader) -> Time {
+        let expirytime = event.expirytime.as_nanos().saturating_add(clock.ahead_nanos());
+        Time::from_nanos(expirytime).min(emitted_at.after(self.limit_of(event)))
     }
 
     fn limit_of(&self, event: &EventHeader) -> Duration {
@@ -104,17 +110,17 @@ impl fmt::Display for ExpiryReason {
     }
 }
 
-/// Returns why a delivery has expired: its `expirytime` has passed, or it was emitted longer ago than
-/// `max_age`. Returns `None` if it can be sent.
+/// Returns why a delivery has expired: its `expirytime` has passed by the wall clock, as it has for consumers, or it
+/// was emitted longer ago than `max_age` by the store's clock, as `emitted_at`. Returns `None` if it can be sent.
 pub fn expiry_reason(
-    now: Time,
+    clock: ClockReading,
     emitted_at: Time,
     expirytime: Time,
     max_age: Duration,
 ) -> Option<ExpiryReason> {
-    if now > expirytime {
+    if clock.wall > expirytime {
         Some(ExpiryReason::ExpiryTime { at: expirytime })
-    } else if now.since(emitted_at) > max_age {
+    } else if clock.now.since(emitted_at) > max_age {
         Some(ExpiryReason::Age { limit: max_age })
     } else {
         None
@@ -176,7 +182,7 @@ mod tests {
         fn an_expired_delivery_stays_expired(emitted: i32, expiry: i32, age in 0u32..100_000, now: i32, later: u32) {
             let at = |second: i64| Time::from_millis(second * 1000);
             let (emitted, expiry) = (at(emitted.into()), at(expiry.into()));
-            let has_expired = |now| expiry_reason(now, emitted, expiry, seconds(age.into())).is_some();
+            let has_expired = |now| expiry_reason(ClockReading::equal(now), emitted, expiry, seconds(age.into())).is_some();
             prop_assert!(!has_expired(at(now.into())) || has_expired(at(i64::from(now) + i64::from(later))));
         }
     }
@@ -185,6 +191,8 @@ mod tests {
     fn a_delivery_expires_when_it_is_too_old_and_not_before() {
         let at = |second: i64| Time::from_millis(second * 1000);
         let expiry = at(3600);
+        let expiry_reason =
+            |now, emitted, expiry, age| super::expiry_reason(ClockReading::equal(now), emitted, expiry, age);
         assert_eq!(expiry_reason(at(300), at(0), expiry, seconds(300)), None);
         let aged = expiry_reason(at(301), at(0), expiry, seconds(300)).unwrap();
         assert_eq!(aged.to_string(), "expired: not delivered within 5m");
@@ -192,5 +200,17 @@ mod tests {
         let passed = expiry_reason(at(3601), at(0), expiry, seconds(7200)).unwrap();
         assert_eq!(passed.to_string(), "expired: its expirytime 1970-01-01T01:00:00Z has passed");
         assert_eq!(expiry_reason(at(-5), at(0), expiry, seconds(1)), None, "the clock was ahead before");
+    }
+
+    #[test]
+    fn a_step_of_the_wall_clock_ends_the_validity_of_an_event_but_does_not_make_it_older() {
+        let at = |second: i64| Time::from_millis(second * 1000);
+        let reason = |now, wall| {
+            expiry_reason(ClockReading { now: at(now), wall: at(wall) }, at(0), at(3600), seconds(300))
+        };
+        assert_eq!(reason(60, 60), None);
+        assert_eq!(reason(60, 3_600), None, "it is not older than a minute");
+        assert_eq!(reason(60, 3_601), Some(ExpiryReason::ExpiryTime { at: at(3600) }));
+        assert_eq!(reason(301, -7_000), Some(ExpiryReason::Age { limit: seconds(300) }));
     }
 }

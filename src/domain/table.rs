@@ -42,6 +42,20 @@ pub struct Evaluation {
     pub matches: Vec<RuleMatch>,
     /// Why no rule matched, or why a matching rule cannot use the alert.
     pub not_matched: Option<NotMatched>,
+    /// What the alert would be about, if it could be read.
+    pub unreadable: Vec<UnreadableMatch>,
+    /// The rules in `mode: shadow` that match the alert, but cannot use it.
+    pub unreadable_by_shadows: Vec<NotMatched>,
+}
+
+/// A rule that matches an alert whose `when` or a template fails, or a hold below such a rule.
+#[derive(Debug, Clone, PartialEq)]
+pub struct UnreadableMatch {
+    /// The index of the rule in [`RuleTable::rules`].
+    pub rule_index: usize,
+    /// The key of the target, if it can be rendered. That of a hold without the fields that cannot be rendered, so that
+    /// it covers at least the targets that it would.
+    pub key: TargetKey,
 }
 
 /// A rule that matched an alert.
@@ -68,6 +82,12 @@ pub struct NotMatched {
     pub rule: Option<Name>,
     /// An explanation.
     pub detail: Option<String>,
+}
+
+impl NotMatched {
+    fn new(verdict: Verdict, rule: &Rule, detail: Option<String>) -> Self {
+        Self { verdict, rule: Some(rule.name.clone()), detail }
+    }
 }
 
 /// The result of evaluating one rule for an alert: the first check that fails, or a match.
@@ -125,44 +145,108 @@ impl RuleTable {
         &self.rules
     }
 
+    /// The position of the rule with this name.
+    pub fn row(&self, name: &Name) -> Option<usize> {
+        self.by_name.get(name).copied()
+    }
+
     /// The rule with this name.
     pub fn rule(&self, name: &Name) -> Option<&Rule> {
         self.by_name.get(name).map(|&at| &self.rules[at])
     }
 
-    /// Evaluates the rules in order for one firing alert, whose labels have already been overridden by those
-    /// of the source. The first rule whose sources, matchers and `when` match ends the evaluation, unless it
-    /// has `continue`. An error in `when` or a template makes the alert invalid and ends the evaluation.
+    /// Evaluates the rules for one firing alert, whose labels have already been overridden by those of the source. The
+    /// first rule whose sources, matchers and `when` match ends the evaluation, unless it has `continue`. An error in
+    /// `when` or a template makes the alert invalid and ends the evaluation, except for holds. Rules in `mode: shadow`
+    /// are evaluated apart: each sees every alert, and takes it from no other rule.
     pub fn evaluate_alert(&self, source: &Source, alert: &Alert) -> Evaluation {
         let scope = Scope { source: &source.name, source_labels: &source.labels, alert };
-        let mut evaluation = Evaluation::default();
-        let mut condition_false = None;
         let alertname = alert.labels.get("alertname");
         let candidates = self.by_alertname.get(alertname).unwrap_or(&self.others);
-        for (at, rule) in candidates.iter().map(|&at| (at, &self.rules[at])) {
-            let not_matched = |verdict, detail| NotMatched { verdict, rule: Some(rule.name.clone()), detail };
+        let candidates = || candidates.iter().map(|&at| (at, &self.rules[at]));
+        let mut evaluation = Evaluation::default();
+        let active = candidates().filter(|(_, rule)| rule.mode != Mode::Shadow);
+        let condition_false = self.evaluate_active(active, &scope, &mut evaluation);
+        for (at, rule) in candidates().filter(|(_, rule)| rule.mode == Mode::Shadow) {
             match self.evaluate(at, rule, &scope) {
-                MatchResult::OtherSource | MatchResult::NoMatch(_) | MatchResult::Skipped(_) => continue,
-                MatchResult::ConditionFalse => {
-                    condition_false.get_or_insert_with(|| not_matched(Verdict::ConditionFalse, None));
-                    continue;
-                }
-                MatchResult::Invalid(error) => {
-                    evaluation.not_matched = Some(not_matched(Verdict::Invalid, Some(error)));
-                    return evaluation;
-                }
-                MatchResult::Disabled => evaluation.not_matched = Some(not_matched(Verdict::Disabled, None)),
                 MatchResult::Matched(matched) => evaluation.matches.push(matched),
-            }
-            if !rule.continues {
-                return evaluation;
+                MatchResult::Invalid(error) => {
+                    evaluation.unreadable_by_shadows.push(NotMatched::new(
+                        Verdict::Invalid,
+                        rule,
+                        Some(error),
+                    ));
+                }
+                _ => {}
             }
         }
-        if evaluation.matches.is_empty() && evaluation.not_matched.is_none() {
+        let is_shadowed = !evaluation.matches.is_empty() || !evaluation.unreadable_by_shadows.is_empty();
+        if !is_shadowed && evaluation.not_matched.is_none() {
             let unmatched = || NotMatched { verdict: Verdict::Unmatched, rule: None, detail: None };
             evaluation.not_matched = Some(condition_false.unwrap_or_else(unmatched));
         }
         evaluation
+    }
+
+    /// Evaluates the rules that are not in `mode: shadow`. Returns the first one whose `when` is false.
+    fn evaluate_active<'r>(
+        &'r self,
+        candidates: impl Iterator<Item = (usize, &'r Rule)>,
+        scope: &Scope<'_>,
+        evaluation: &mut Evaluation,
+    ) -> Option<NotMatched> {
+        let mut condition_false = None;
+        let mut is_invalid = false;
+        for (at, rule) in candidates {
+            let is_hold = matches!(rule.target, RuleTarget::Hold(_));
+            // No later rule sees an invalid alert, except holds.
+            if is_invalid && (!is_hold || rule.mode == Mode::Disabled) {
+                continue;
+            }
+            match self.evaluate(at, rule, scope) {
+                MatchResult::OtherSource | MatchResult::NoMatch(_) | MatchResult::Skipped(_) => continue,
+                MatchResult::ConditionFalse => {
+                    condition_false
+                        .get_or_insert_with(|| NotMatched::new(Verdict::ConditionFalse, rule, None));
+                    continue;
+                }
+                MatchResult::Invalid(error) => {
+                    let invalid = || NotMatched::new(Verdict::Invalid, rule, Some(error));
+                    evaluation.not_matched = evaluation.not_matched.take().filter(|_| is_invalid);
+                    evaluation.not_matched.get_or_insert_with(invalid);
+                    is_invalid = true;
+                    if rule.mode != Mode::Disabled {
+                        evaluation.unreadable.extend(self.unreadable_match(at, rule, scope));
+                    }
+                }
+                MatchResult::Matched(RuleMatch { rule_index, key, .. }) if is_invalid => {
+                    evaluation.unreadable.push(UnreadableMatch { rule_index, key });
+                }
+                MatchResult::Disabled => {
+                    evaluation.not_matched = Some(NotMatched::new(Verdict::Disabled, rule, None));
+                    if !rule.continues {
+                        break;
+                    }
+                }
+                MatchResult::Matched(matched) => {
+                    evaluation.matches.push(matched);
+                    if !rule.continues {
+                        break;
+                    }
+                }
+            }
+        }
+        condition_false
+    }
+
+    fn unreadable_match(&self, at: usize, rule: &Rule, scope: &Scope<'_>) -> Option<UnreadableMatch> {
+        let scope = match &rule.target {
+            RuleTarget::Target(templates) => {
+                EpisodeScope::Target(Arc::new(self.target(templates, scope).ok()?))
+            }
+            RuleTarget::Hold(hold) => EpisodeScope::Hold(self.readable_part(&hold.covers, scope)),
+        };
+        Some(UnreadableMatch { rule_index: at, key: scope.key() })
     }
 
     /// The result of every rule for an alert, in order, as [`RuleTable::evaluate_alert`] evaluates them.
@@ -170,10 +254,14 @@ impl RuleTable {
         let scope = Scope { source: &source.name, source_labels: &source.labels, alert };
         let mut ended_by = None;
         let result = |(at, rule): (usize, &Rule)| {
-            if let Some(by) = ended_by {
+            let is_shadow = rule.mode == Mode::Shadow;
+            if let Some(by) = ended_by.filter(|_| !is_shadow) {
                 return MatchResult::Skipped(by);
             }
             let result = self.evaluate(at, &self.rules[at], &scope);
+            if is_shadow {
+                return result;
+            }
             let ends = match &result {
                 MatchResult::Invalid(_) => true,
                 MatchResult::Disabled | MatchResult::Matched(_) => !rule.continues,
@@ -265,6 +353,22 @@ impl RuleTable {
             namespace: field("namespace", namespace)?,
             region: field("region", region)?,
         })
+    }
+
+    /// The fields that can be rendered.
+    fn readable_part(&self, templates: &PartialTemplate, scope: &Scope<'_>) -> PartialTarget {
+        let PartialTemplate { platform, kind, name, account, cluster, namespace, region } = templates;
+        let field =
+            |name, template: &Option<Template>| self.optional(name, template.as_ref(), scope).ok().flatten();
+        PartialTarget {
+            platform: *platform,
+            kind: field("kind", kind),
+            name: field("name", name),
+            account: field("account", account),
+            cluster: field("cluster", cluster),
+            namespace: field("namespace", namespace),
+            region: field("region", region),
+        }
     }
 
     fn target(&self, templates: &TargetTemplate, scope: &Scope<'_>) -> Result<Target, String> {

@@ -7,7 +7,7 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_perc
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::name::Name;
+use super::control::HeartbeatKey;
 
 /// The platform of a target, which determines the API that a consumer calls.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
@@ -190,9 +190,9 @@ impl TargetKey {
         Self(format!("alert/{source}/{fingerprint}").into())
     }
 
-    /// The key of the heartbeat of a source. No [`Platform`] is named `heartbeat`.
-    pub fn for_heartbeat(source: &Name) -> Self {
-        Self(format!("{HEARTBEAT_PREFIX}{source}").into())
+    /// The key of a heartbeat. No [`Platform`] is named `heartbeat`.
+    pub fn for_heartbeat(heartbeat: &HeartbeatKey) -> Self {
+        Self(format!("{HEARTBEAT_PREFIX}{heartbeat}").into())
     }
 
     /// The kind of thing that the key identifies.
@@ -258,6 +258,7 @@ impl fmt::Debug for TargetKey {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::name::Name;
 
     fn node_group(name: &str, account: Option<&str>) -> Target {
         Target {
@@ -298,7 +299,10 @@ mod tests {
                 (target.account.clone(), target.namespace.clone())
             );
         }
-        assert_eq!(TargetKey::for_heartbeat(&Name::new("prod").unwrap()).fields(), None);
+        assert_eq!(
+            TargetKey::for_heartbeat(&HeartbeatKey::for_source(&Name::new("prod").unwrap())).fields(),
+            None
+        );
     }
 
     #[test]

@@ -98,6 +98,38 @@ impl Time {
     }
 }
 
+/// One moment by the store's clock and by the wall clock, which may be hours apart after a step of the wall clock.
+/// `store/clock.rs` says which one is used for what.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ClockReading {
+    /// The store's time. It never goes back, and every wait is measured by it.
+    pub now: Time,
+    /// The wall clock, which others compare with their own clocks.
+    pub wall: Time,
+}
+
+impl ClockReading {
+    /// A moment at which both clocks show the same.
+    pub const fn equal(now: Time) -> Self {
+        Self { now, wall: now }
+    }
+
+    /// A time by the store's clock as a time by the wall clock: as long ago, or as far ahead, from this moment.
+    pub const fn on_wall(self, time: Time) -> Time {
+        Time(time.0.saturating_sub(self.ahead_nanos()))
+    }
+
+    /// A time by the store's clock as others see it, see [`Self::on_wall`] and [`Time::to_millis_string`].
+    pub fn show(self, time: Time) -> String {
+        self.on_wall(time).to_millis_string()
+    }
+
+    /// The store's clock minus the wall clock, in nanoseconds.
+    pub const fn ahead_nanos(self) -> i64 {
+        self.now.0.saturating_sub(self.wall.0)
+    }
+}
+
 /// The length of a time up to its milliseconds, and up to its nanoseconds.
 const MILLIS_LEN: usize = "2026-11-22T16:55:20.062".len();
 const NANOS_LEN: usize = MILLIS_LEN + 6;
@@ -205,6 +237,15 @@ mod tests {
         assert_eq!(Time::parse(text).unwrap().to_string(), text);
         assert_eq!(Time::parse(text).unwrap().to_millis_string(), "2026-11-22T16:55:15.050Z");
         assert_eq!(Time::parse("2026-11-22T17:55:15+01:00"), Time::parse("2026-11-22T16:55:15Z"));
+    }
+
+    #[test]
+    fn a_store_time_is_shown_as_long_ago_by_the_wall_clock() {
+        let at = |second: i64| Time::from_millis(second * 1000);
+        let behind = ClockReading { now: at(1000), wall: at(8200) };
+        assert_eq!((behind.on_wall(at(940)), behind.on_wall(at(1060))), (at(8140), at(8260)));
+        assert_eq!(behind.ahead_nanos(), -7_200_000_000_000);
+        assert_eq!(ClockReading::equal(at(5)).on_wall(at(3)), at(3));
     }
 
     #[test]

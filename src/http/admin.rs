@@ -57,7 +57,9 @@ fn is_ip_or_localhost(host: &str) -> bool {
 
 async fn metrics(State(shared): State<HttpState>) -> Response {
     if let Some(services) = shared.services.get() {
-        let now = services.store.now();
+        let clock = services.store.clock();
+        let now = clock.now;
+        shared.metrics.set_clock_gauges(clock, *services.store.next_due().borrow());
         let settings = services.settings.load();
         let rules = settings.rules.rules().iter().map(|rule| &rule.name);
         let snapshot = services.store.snapshot();

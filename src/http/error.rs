@@ -5,12 +5,15 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
+use crate::domain::control::GapCause;
+
 /// A response other than 200. Alertmanager does not retry a 4xx, 429 included, and retries a 5xx; so a 4xx is
 /// returned only for requests that can never be accepted, and 503 for any transient condition.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Rejection {
     status: StatusCode,
     message: String,
+    cause: GapCause,
 }
 
 #[derive(Serialize)]
@@ -21,12 +24,22 @@ struct Body<'a> {
 impl Rejection {
     /// A permanent rejection.
     pub(super) fn new(status: StatusCode, message: impl Into<String>) -> Self {
-        Self { status, message: message.into() }
+        Self { status, message: message.into(), cause: GapCause::Refused }
     }
 
     /// A transient rejection: 503 with `Retry-After: 1`.
     pub(super) fn unavailable(message: impl Into<String>) -> Self {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, message)
+    }
+
+    /// The same, with another cause of the reception gap that a refused notification leaves.
+    pub(super) fn caused_by(self, cause: GapCause) -> Self {
+        Self { cause, ..self }
+    }
+
+    /// The cause of the reception gap, if a notification of a known source is refused.
+    pub(super) fn cause(&self) -> GapCause {
+        self.cause
     }
 
     pub(super) fn status(&self) -> StatusCode {

@@ -11,7 +11,9 @@ use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
 use super::error::Rejection;
-use super::{HttpState, body};
+use super::{HttpState, Services, body};
+use crate::bridge::SourceHandle;
+use crate::domain::control::GapCause;
 use crate::domain::summary::Summary;
 use crate::ops::LifecyclePhase;
 use crate::sources::ParseError;
@@ -79,13 +81,33 @@ async fn accept(
         let text = "unknown source; the last part of the path must be the name of a configured source";
         return Err(Rejection::new(StatusCode::NOT_FOUND, text));
     };
+    // From here on, an answer other than 200 is a reception gap of the source. Those before are not: while the bridge
+    // starts or stops, all sources have one.
+    let reception = services.bridge.receive(&handle.source().name);
+    let received = receive(shared, services, &handle, headers, body).await;
+    match &received {
+        Ok(_) => reception.accept(),
+        Err(rejection) => reception.refuse(rejection.cause()),
+    }
+    received
+}
+
+/// Receives a notification of a known source.
+async fn receive(
+    shared: &HttpState,
+    services: &Services,
+    handle: &SourceHandle,
+    headers: &HeaderMap,
+    body: &mut Body,
+) -> Result<WebhookResponse, Rejection> {
     let settings = services.settings.load_full();
-    let Some(kind) = settings.source_kinds.get(source).copied() else {
+    let Some(kind) = settings.source_kinds.get(&handle.source().name).copied() else {
         return Err(Rejection::unavailable("the configuration is being reloaded, retry"));
     };
     // Checked in memory, before the body is read.
     if services.store.undelivered() >= settings.max_backlog {
-        return Err(Rejection::unavailable("too many unsettled deliveries (delivery.max_backlog)"));
+        let rejection = Rejection::unavailable("too many unsettled deliveries (delivery.max_backlog)");
+        return Err(rejection.caused_by(GapCause::Backlog));
     }
     let _permit = shared.limits.requests.try_acquire();
     let _permit =
@@ -107,7 +129,7 @@ async fn accept(
     })?;
     let traceparent = headers.get("traceparent").and_then(|value| value.to_str().ok());
     let summary =
-        services.bridge.ingest(&handle, notification, traceparent).await.map_err(store_unavailable)?;
+        services.bridge.ingest(handle, notification, traceparent).await.map_err(store_unavailable)?;
     tracing::debug!(
         source = %handle.source().name,
         alerts = summary.alerts,
@@ -126,9 +148,10 @@ fn verdicts(summary: &Summary) -> String {
 
 fn store_unavailable(error: store::Error) -> Rejection {
     tracing::error!(%error, "storing notification failed");
-    match error {
+    let rejection = match error {
         // Its other alerts are committed.
         store::Error::Unreadable(states) => Rejection::unavailable(states.to_string()),
         _ => Rejection::unavailable("store unavailable, retry"),
-    }
+    };
+    rejection.caused_by(GapCause::Store)
 }

@@ -82,7 +82,7 @@ impl Ops {
     /// A parameter is invalid, or the store cannot be read.
     pub(crate) async fn audit_trail(&self, params: &ListAuditParams) -> Result<AuditPage, Error> {
         let store = &self.0.store;
-        let now = store.now();
+        let now = store.clock().wall;
         let defaults = AuditQuery::default();
         if let Some(act) = params.act.as_deref()
             && OperatorAct::ALL.iter().all(|known| known.as_str() != act)

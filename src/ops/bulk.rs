@@ -94,7 +94,7 @@ impl BulkEntry<'_> {
 
     /// Sets the outcome. If that fails, the entry stays without one, with exact counts.
     async fn finish(mut self, store: &Store, error: Option<&store::Error>) {
-        self.bulk.ended_at = Some(store.now().to_millis_string());
+        self.bulk.ended_at = Some(store.clock().wall.to_millis_string());
         self.details.errors = error.iter().map(ToString::to_string).collect();
         let outcome = if error.is_some() { OUTCOME_FAILED } else { OUTCOME_DONE };
         if let Err(error) = store.audit(self.write(self.bulk.clone(), outcome)).await {
@@ -149,7 +149,7 @@ impl Ops {
         details: AuditDetails,
     ) -> Result<BulkResult, Error> {
         let store = &self.0.store;
-        let selection = Selection::new(selector, store.now())?;
+        let selection = Selection::new(selector, store.clock().wall)?;
         let mut entry = self.begin(act, by, selector, details).await?;
         let mut result = BulkResult::default();
         let mut after: Option<DeliveryId> = None;

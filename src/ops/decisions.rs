@@ -42,7 +42,7 @@ impl Ops {
     /// # Errors
     /// A parameter is invalid, or the store cannot be read.
     pub(crate) async fn decisions(&self, params: &ListDecisionsParams) -> Result<DecisionPage, Error> {
-        let filter = filter(params, self.0.store.now())?;
+        let filter = filter(params, self.0.store.clock().wall)?;
         let position = |text: &str| {
             Position::parse(text)
                 .ok_or_else(|| Error::Invalid("cursor: invalid; use the `next` of a page".to_owned()))
@@ -68,7 +68,7 @@ impl Ops {
             return Err(Error::Invalid(text.to_owned()));
         }
         let bridge = self.0.bridge.clone();
-        let filter = filter(params, self.0.store.now())?;
+        let filter = filter(params, self.0.store.clock().wall)?;
         // Subscribed before the first query, so that no commit in between is missed.
         let commits = bridge.subscribe_commits();
         let after = match last_id.and_then(Position::parse) {

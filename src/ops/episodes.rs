@@ -5,9 +5,9 @@ use super::api::{DeferredView, EpisodePage, EpisodeView, ListEpisodesParams, Occ
 use super::error::Error;
 use super::parse;
 use crate::domain::phase::Phase;
-use crate::domain::state::{Deferred, Episode, Occurrence, RuleState};
+use crate::domain::state::{ClosedEpisode, Deferred, Episode, Occurrence, RuleState};
 use crate::domain::target::KeyKind;
-use crate::domain::time::Time;
+use crate::domain::time::ClockReading;
 use crate::store::StoredState;
 
 impl Ops {
@@ -23,6 +23,7 @@ impl Ops {
         );
         let states = self.0.store.states(params.cursor, max).await?;
         let next = states.last().map(|last| last.cursor).filter(|_| states.len() == max);
+        let clock = self.0.store.clock();
         let mut episodes = Vec::new();
         for state in
             states.iter().filter(|state| target.as_ref().is_none_or(|pattern| pattern.covers(&state.key)))
@@ -30,45 +31,51 @@ impl Ops {
             let wanted =
                 state.state.rules.iter().filter(|(name, _)| rule.as_ref().is_none_or(|rule| rule == *name));
             episodes.extend(
-                wanted.flat_map(|(name, rule_state)| episode_views(state, name.as_str(), rule_state)),
+                wanted.flat_map(|(name, rule_state)| episode_views(clock, state, name.as_str(), rule_state)),
             );
         }
         Ok(EpisodePage { episodes, next })
     }
 }
 
-fn deferred_view(deferred: &Deferred) -> DeferredView {
+fn deferred_view(clock: ClockReading, deferred: &Deferred) -> DeferredView {
     DeferredView {
         verdict: deferred.blocked_by.map(|verdict| verdict.as_str().into()),
-        since: deferred.requested_at.to_millis_string(),
-        until: deferred.recheck_at.map(Time::to_millis_string),
-        deadline: deferred.deadline.map(Time::to_millis_string),
+        since: clock.show(deferred.requested_at),
+        until: deferred.recheck_at.map(|at| clock.show(at)),
     }
 }
 
-fn episode_views(state: &StoredState, rule: &str, rule_state: &RuleState) -> Vec<EpisodeView> {
+fn episode_views(
+    clock: ClockReading,
+    state: &StoredState,
+    rule: &str,
+    rule_state: &RuleState,
+) -> Vec<EpisodeView> {
     let open = rule_state.episode.as_ref().map(|episode| {
-        let alerts = episode.open.iter().map(occurrence_view).collect();
-        episode_view(state, rule, Phase::Firing, episode, alerts, episode.deferred.as_ref())
+        let alerts = episode.open.iter().map(|open| occurrence_view(clock, open)).collect();
+        episode_view(clock, state, rule, Phase::Firing, episode, alerts, episode.deferred.as_ref())
     });
-    let closing = rule_state.pending_close.as_ref().map(|closing| {
-        let alerts = closing.closed.iter().map(occurrence_view).collect();
-        episode_view(state, rule, Phase::Resolved, &closing.episode, alerts, Some(&closing.deferred))
+    let has_action = |closed: &&Box<ClosedEpisode>| closed.deferred.is_some() || closed.emitted.is_some();
+    let closing = rule_state.closed.as_ref().filter(has_action).map(|closed| {
+        let alerts = closed.closed.iter().map(|open| occurrence_view(clock, open)).collect();
+        episode_view(clock, state, rule, Phase::Resolved, &closed.episode, alerts, closed.deferred.as_ref())
     });
     open.into_iter().chain(closing).collect()
 }
 
-fn occurrence_view(open: &Occurrence) -> OccurrenceView {
+fn occurrence_view(clock: ClockReading, open: &Occurrence) -> OccurrenceView {
     OccurrenceView {
         source: open.alert.source.to_string(),
         fingerprint: open.alert.fingerprint.to_string(),
         starts_at: open.starts_at.to_string(),
-        heard_at: open.heard_at.to_millis_string(),
+        heard_at: clock.show(open.heard_at),
         labels: open.labels.iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect(),
     }
 }
 
 fn episode_view(
+    clock: ClockReading,
     state: &StoredState,
     rule: &str,
     phase: Phase,
@@ -88,11 +95,11 @@ fn episode_view(
         subject: state.key.as_str().to_owned(),
         target: state.key.fields(),
         phase: phase.as_str().into(),
-        opened_at: episode.opened_at.to_millis_string(),
+        opened_at: clock.show(episode.opened_at),
         emissions: episode.emissions,
         adopted: episode.adopted,
         expired: episode.expired,
         alerts,
-        deferred: deferred.map(deferred_view),
+        deferred: deferred.map(|deferred| deferred_view(clock, deferred)),
     }
 }

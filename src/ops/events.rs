@@ -3,7 +3,8 @@
 use super::Ops;
 use super::api::{DeliveryView, EventView};
 use super::error::Error;
-use crate::domain::time::Time;
+use crate::domain::event::EventDocument;
+use crate::domain::time::ClockReading;
 use crate::store;
 
 impl Ops {
@@ -18,15 +19,17 @@ impl Ops {
             Error::NotFound(text.to_owned())
         })?;
         let unreadable = |_| Error::Conflict("the stored event is not valid JSON".to_owned());
+        let clock = self.0.store.clock();
+        let time = EventDocument::read(&found.body).ok().and_then(|event| event.time());
         Ok(EventView {
-            emitted_at: found.emitted_at.to_millis_string(),
+            emitted_at: time.unwrap_or_else(|| clock.on_wall(found.emitted_at)).to_millis_string(),
             event: serde_json::from_str(&found.body).map_err(unreadable)?,
-            deliveries: found.deliveries.into_iter().map(delivery_view).collect(),
+            deliveries: found.deliveries.into_iter().map(|delivery| delivery_view(clock, delivery)).collect(),
         })
     }
 }
 
-fn delivery_view(delivery: store::Delivery) -> DeliveryView {
+fn delivery_view(clock: ClockReading, delivery: store::Delivery) -> DeliveryView {
     let store::Delivery {
         destination,
         state,
@@ -43,12 +46,12 @@ fn delivery_view(delivery: store::Delivery) -> DeliveryView {
         destination: destination.to_string(),
         state: state.as_str().into(),
         attempts,
-        delivered_at: delivered_at.map(Time::to_millis_string),
+        delivered_at: delivered_at.map(|at| clock.show(at)),
         error,
         answer,
         suspended: is_suspended,
         uncertain: is_uncertain,
         blocked_by,
-        next_attempt_at: due.map(Time::to_millis_string),
+        next_attempt_at: due.map(|due| clock.show(due)),
     }
 }

@@ -3,9 +3,11 @@
 use std::collections::BTreeMap;
 
 use super::Ops;
-use super::api::{ActionView, DestinationView, RuleView, SourceView, Word};
+use super::api::{ActionView, DestinationView, ReceptionGapView, RuleView, SourceView, Word};
+use crate::domain::control::{Controls, ReceptionGap};
 use crate::domain::duration::format;
 use crate::domain::rule::{Action, Amount, Change, Mode, Repeat, Rule, RuleTarget};
+use crate::domain::source::Source;
 use crate::domain::template::Template;
 use crate::domain::time::Time;
 
@@ -21,9 +23,10 @@ impl Ops {
     /// Lists sources.
     pub(crate) fn sources(&self) -> Vec<SourceView> {
         let settings = self.0.settings.load();
-        let controls = self.0.store.controls();
+        let (controls, clock) = (self.0.bridge.controls(), self.0.store.clock());
         let sources = settings.sources.values().map(|source| {
-            let heartbeat = controls.heartbeat(&source.name);
+            let heartbeat = controls.heartbeat_of_source(&source.name);
+            let settings = source.heartbeat.as_ref();
             SourceView {
                 name: source.name.to_string(),
                 labels: source
@@ -31,19 +34,31 @@ impl Ops {
                     .iter()
                     .map(|(name, value)| (name.to_owned(), value.to_owned()))
                     .collect(),
-                heartbeat: source
-                    .heartbeat
+                heartbeat: settings
                     .iter()
                     .flat_map(|heartbeat| &heartbeat.matchers)
                     .map(ToString::to_string)
                     .collect(),
-                heartbeat_open_since: heartbeat.open_since.map(Time::to_millis_string),
-                heartbeat_ended_at: heartbeat.lost_at.map(Time::to_millis_string),
+                heartbeat_equal: settings.map(|heartbeat| heartbeat.equal.clone()).unwrap_or_default(),
+                heartbeat_timeout: settings.and_then(|heartbeat| heartbeat.timeout).map(format),
+                heartbeat_grace: settings.map(|heartbeat| format(heartbeat.grace)),
+                ignore_labels: source.ignore_labels.clone(),
+                heartbeat_open_since: heartbeat.open_since.map(|at| clock.show(at)),
+                heartbeat_ended_at: heartbeat.lost_at.map(|at| clock.show(at)),
                 late_window: format(source.late_window),
                 occurrence_ttl: format(source.occurrence_ttl),
+                last_gap: last_gap(&controls, source),
             }
         });
         sources.collect()
+    }
+
+    /// The last reception gap of each source that had one.
+    pub(super) fn reception_gaps(&self) -> BTreeMap<String, ReceptionGapView> {
+        let settings = self.0.settings.load();
+        let controls = self.0.bridge.controls();
+        let sources = settings.sources.values();
+        sources.filter_map(|source| Some((source.name.to_string(), last_gap(&controls, source)?))).collect()
     }
 
     /// Lists destinations with their backlog.
@@ -72,8 +87,15 @@ impl Ops {
     }
 }
 
+fn last_gap(controls: &Controls, source: &Source) -> Option<ReceptionGapView> {
+    let ReceptionGap { from, until, cause } = controls.reception_gaps(&source.name)?.last;
+    let no_decrease_before = until.after(source.late_window).to_millis_string();
+    let (from, until) = (from.to_millis_string(), until.to_millis_string());
+    Some(ReceptionGapView { from, until, cause, no_decrease_before })
+}
+
 fn rule_view(rule: &Rule, open_episodes: u64) -> RuleView {
-    let (target, holds) = match &rule.target {
+    let (target, holds, max_duration) = match &rule.target {
         RuleTarget::Target(target) => {
             let optional = [
                 ("account", &target.account),
@@ -85,7 +107,7 @@ fn rule_view(rule: &Rule, open_episodes: u64) -> RuleView {
             fields.insert("platform".into(), target.platform.as_str().to_owned());
             fields.insert("kind".into(), target.kind.source().to_owned());
             fields.insert("name".into(), target.name.source().to_owned());
-            (fields, Vec::new())
+            (fields, Vec::new(), None)
         }
         RuleTarget::Hold(hold) => {
             let covers = &hold.covers;
@@ -98,7 +120,8 @@ fn rule_view(rule: &Rule, open_episodes: u64) -> RuleView {
                 ("region", &covers.region),
             ]);
             fields.extend(covers.platform.map(|platform| ("platform".into(), platform.as_str().to_owned())));
-            (fields, hold.blocks.iter().map(|direction| direction.as_str().into()).collect())
+            let blocks = hold.blocks.iter().map(|direction| direction.as_str().into()).collect();
+            (fields, blocks, hold.max_duration.map(format))
         }
     };
     let repeat = |repeat| match repeat {
@@ -124,6 +147,7 @@ fn rule_view(rule: &Rule, open_episodes: u64) -> RuleView {
         }),
         on_resolved: rule.on_resolved.as_ref().map(|resolved| action_view(&resolved.action)),
         holds,
+        max_duration,
         send_to: rule.send_to.iter().map(ToString::to_string).collect(),
         continues: rule.continues,
         open_episodes,

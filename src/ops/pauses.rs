@@ -71,7 +71,10 @@ impl Pauses {
             let pause = Pause { id: 0, rule, target, direction, since: view.now, until, author, reason };
             let id = controls.pause(pause.clone());
             let pause = Pause { id, ..pause };
-            let details = AuditDetails { pause: Some(pause.clone().into()), ..AuditDetails::done() };
+            let details = AuditDetails {
+                pause: Some(pause.clone().on_wall(view.clock()).into()),
+                ..AuditDetails::done()
+            };
             let audit = Some(audit::entry(OperatorAct::Pause, &by, details));
             (Changes { controls: Some(Arc::new(controls)), audit, ..Changes::default() }, pause)
         });
@@ -89,7 +92,10 @@ impl Pauses {
         let ended = self.store.transact(Keys::default(), move |view| {
             let mut controls = (*view.controls).clone();
             let Some(pause) = controls.resume(id) else { return (Changes::default(), None) };
-            let details = AuditDetails { pause: Some(pause.clone().into()), ..AuditDetails::done() };
+            let details = AuditDetails {
+                pause: Some(pause.clone().on_wall(view.clock()).into()),
+                ..AuditDetails::done()
+            };
             let audit = Some(audit::entry(OperatorAct::Resume, &by, details));
             (Changes { controls: Some(Arc::new(controls)), audit, ..Changes::default() }, Some(pause))
         });
@@ -104,7 +110,8 @@ impl Pauses {
 impl Ops {
     /// Lists the active pauses, oldest first.
     pub(crate) fn list_pauses(&self) -> Vec<PauseView> {
-        self.pauses().active().into_iter().map(PauseView::from).collect()
+        let clock = self.0.store.clock();
+        self.pauses().active().into_iter().map(|pause| pause.on_wall(clock).into()).collect()
     }
 
     /// Pauses actions.
@@ -136,7 +143,7 @@ impl Ops {
         Ok(PauseView {
             undelivered_events: covered.as_ref().map(|covered| covered.events),
             calls_in_flight: covered.as_ref().map(|covered| covered.calls),
-            ..pause.into()
+            ..pause.on_wall(self.0.store.clock()).into()
         })
     }
 
@@ -165,6 +172,6 @@ impl Ops {
         let ended = self.pauses().resume(by, id).await?;
         let ended =
             ended.ok_or_else(|| Error::NotFound(format!("no active pause {id}; it may have ended")))?;
-        Ok(ended.into())
+        Ok(ended.on_wall(self.0.store.clock()).into())
     }
 }

@@ -14,7 +14,7 @@ impl Ops {
         Status {
             version: env!("CARGO_PKG_VERSION").into(),
             phase: deps.lifecycle.phase().as_str().into(),
-            now: deps.store.now().to_millis_string(),
+            now: deps.store.clock().wall.to_millis_string(),
             configuration: deps.configuration.load().as_ref().clone(),
             rules: settings.rules.rules().len(),
             sources: settings.sources.len(),
@@ -28,6 +28,7 @@ impl Ops {
                 .map(|(rule, count)| (rule.to_string(), *count))
                 .collect(),
             deferred: deferred.collect(),
+            reception_gaps: self.reception_gaps(),
             unreadable_rows: self.unreadable_rows(),
         }
     }

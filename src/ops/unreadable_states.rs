@@ -56,7 +56,9 @@ fn not_found(target: &str, rows: &[UnreadableRow]) -> Error {
 impl Ops {
     /// The states that cannot be read, as far as they were found.
     pub(super) fn unreadable_rows(&self) -> Vec<UnreadableRowView> {
-        self.0.store.unreadable_rows().into_iter().map(UnreadableRowView::from).collect()
+        let clock = self.0.store.clock();
+        let rows = self.0.store.unreadable_rows().into_iter();
+        rows.map(|row| UnreadableRow { since: clock.on_wall(row.since), ..row }.into()).collect()
     }
 
     /// Gives up the state of a target that cannot be read.

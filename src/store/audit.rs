@@ -35,7 +35,7 @@ pub enum AuditWrite {
 pub struct StoredAuditEntry {
     /// Ascending and never reused.
     pub id: i64,
-    /// When it was added.
+    /// When it was added, by the wall clock.
     pub at: Time,
     /// The entry.
     pub entry: AuditEntry,
@@ -97,11 +97,11 @@ pub(super) struct MemoryAudit(Vec<StoredAuditEntry>);
 
 impl MemoryAudit {
     /// Returns the id of the entry.
-    pub(super) fn write(&mut self, now: Time, write: AuditWrite) -> i64 {
+    pub(super) fn write(&mut self, wall: Time, write: AuditWrite) -> i64 {
         match write {
             AuditWrite::Add(entry) => {
                 let id = self.0.len() as i64 + 1;
-                self.0.push(StoredAuditEntry { id, at: now, entry });
+                self.0.push(StoredAuditEntry { id, at: wall, entry });
                 id
             }
             AuditWrite::Update { id, body } => {

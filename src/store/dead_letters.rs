@@ -35,13 +35,13 @@ pub struct DeadLetter {
     pub target: String,
     /// `scale_out`, `scale_in`, `set_capacity` or `notify`.
     pub action: String,
-    /// When the event was emitted.
+    /// When the event was emitted, by the wall clock.
     pub emitted_at: Time,
     /// The number of attempts.
     pub attempts: u32,
     /// Why it was given up, for example the error of the last attempt.
     pub error: String,
-    /// When it became a dead letter.
+    /// When it became a dead letter, by the wall clock.
     pub given_up_at: Time,
     /// The event as it would be sent, with its current `expirytime`.
     pub event: EncodedEvent,
@@ -121,6 +121,7 @@ impl From<DeadLetterRow> for DeadLetter {
         let owned = |field: Option<&str>| field.unwrap_or_default().to_owned();
         let (id, rule) = (owned(document.id()), owned(document.rule()));
         let (target, action) = (owned(document.subject()), owned(document.action()));
+        let emitted_at = document.time().unwrap_or(emitted_at);
         Self { delivery_id, id, rule, target, action, emitted_at, attempts, error, given_up_at, event }
     }
 }
@@ -167,13 +168,14 @@ impl Firing {
 
 impl Redrive {
     /// Checks that the event can be redriven, and returns its new `expirytime`, if any. `state` is that of its target,
-    /// which `may_decrease` it; it is not needed with `force`.
+    /// which `may_decrease` it; it is not needed with `force`. `wall` is
+    /// the wall clock.
     pub(super) fn check(
         &self,
         event: &str,
         may_decrease: bool,
         state: &TargetState,
-        now: Time,
+        wall: Time,
     ) -> Result<Option<Time>, DeadLetterError> {
         let unreadable = |error: event::Error| DeadLetterError::Unreadable(error.to_string());
         let document = EventDocument::read(event).map_err(unreadable)?;
@@ -182,10 +184,10 @@ impl Redrive {
             check_need(&document, &header.action, may_decrease, state)?;
         }
         match self.valid_for {
-            None if now > header.expirytime => Err(DeadLetterError::Expired { at: header.expirytime }),
+            None if wall > header.expirytime => Err(DeadLetterError::Expired { at: header.expirytime }),
             None => Ok(None),
             // That it can be set is known: the header has an `expirytime`.
-            Some(valid_for) => Ok(Some(now.after(valid_for))),
+            Some(valid_for) => Ok(Some(wall.after(valid_for))),
         }
     }
 }

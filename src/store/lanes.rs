@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::Notify;
@@ -11,6 +12,10 @@ use super::lane::Lane;
 use super::{DestinationStats, Error, Retries};
 use crate::domain::name::Name;
 use crate::domain::time::Time;
+
+/// The longest sleep before the store's clock is read again: timers do not count the time in which the machine is
+/// suspended, and the store's clock does.
+pub(crate) const MAX_SLEEP: Duration = Duration::from_secs(5);
 
 /// The lane of a destination, shared by its worker and the store.
 #[derive(Debug)]
@@ -145,15 +150,15 @@ impl LaneHandle {
         self.wakeup.notify_one();
     }
 
-    /// Completes when deliveries may be claimable: after [`LaneHandle::wake`], or when a retry is due. `now` is the
-    /// store's time.
+    /// Completes when deliveries may be claimable: after [`LaneHandle::wake`], or when a retry is due, or some time
+    /// before. `now` is the store's time.
     pub(super) async fn wait(&self, now: Time) {
         let notified = self.wakeup.notified();
         match self.with_lane(|lane| lane.next_due()) {
             None => notified.await,
             Some(due) => {
                 // At least a millisecond, so that the worker does not spin if the clocks differ by less than a tick.
-                let delay = due.since(now).max(std::time::Duration::from_millis(1));
+                let delay = due.since(now).clamp(Duration::from_millis(1), MAX_SLEEP);
                 tokio::select! {
                     () = notified => {}
                     () = tokio::time::sleep(delay) => {}

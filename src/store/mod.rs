@@ -50,12 +50,14 @@ use crate::domain::control::Controls;
 use crate::domain::name::Name;
 use crate::domain::retry::AgeLimits;
 use crate::domain::target::TargetKey;
-use crate::domain::time::Time;
+use crate::domain::time::{ClockReading, Time};
 
 pub(crate) use audit::{AuditEntry, AuditPage, AuditQuery, AuditWrite, StoredAuditEntry};
+pub(crate) use clock::{ClockChange, ClockComparison};
 pub(crate) use dead_letters::{DeadLetter, DeadLetterError, DeliveryId, Redrive};
 use history::History;
 pub use lane::MAX_WINDOW_BYTES;
+pub(crate) use lanes::MAX_SLEEP;
 pub use memory::Memory;
 use outbox::Outbox;
 pub(crate) use outbox::UnsettledEvent;
@@ -155,9 +157,19 @@ impl Store {
         delegate!(self, store => store.next_due())
     }
 
+    /// The current moment by the store's clock and by the wall clock.
+    pub fn clock(&self) -> ClockReading {
+        delegate!(self, store => store.clock())
+    }
+
     /// The store's time.
     pub fn now(&self) -> Time {
-        delegate!(self, store => store.now())
+        self.clock().now
+    }
+
+    /// The last time that was stored when this process opened the store; `None` if the store is new.
+    pub fn last_stored(&self) -> Option<Time> {
+        delegate!(self, store => store.last_stored())
     }
 
     /// What this process knows without asking the store.
@@ -414,7 +426,7 @@ impl DeliveryQueue for Store {
         delegate!(self, store => store.wait(destination).await);
     }
 
-    fn now(&self) -> Time {
-        Self::now(self)
+    fn clock(&self) -> ClockReading {
+        Self::clock(self)
     }
 }

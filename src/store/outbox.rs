@@ -10,7 +10,7 @@ use crate::domain::delivery::GiveUp;
 use crate::domain::header::{EncodedEvent, EventHeader};
 use crate::domain::name::Name;
 use crate::domain::retry::AgeLimits;
-use crate::domain::time::Time;
+use crate::domain::time::{ClockReading, Time};
 
 /// How long an event waits if those that it compensates stand aside, before it looks again.
 pub(super) const COMPENSATION_DELAY: Duration = Duration::from_secs(5);
@@ -70,8 +70,13 @@ pub trait DeliveryQueue: Clone + Send + Sync + 'static {
     /// wake-ups are possible.
     fn wait(&self, destination: &Name) -> impl Future<Output = ()> + Send;
 
+    /// The current moment by the store's clock and by the wall clock.
+    fn clock(&self) -> ClockReading;
+
     /// The store's time.
-    fn now(&self) -> Time;
+    fn now(&self) -> Time {
+        self.clock().now
+    }
 }
 
 /// Destinations with their deliveries and dead letters.

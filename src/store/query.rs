@@ -17,9 +17,9 @@ use crate::domain::time::Time;
 pub struct RecordQuery {
     /// Only records about this target.
     pub target: Option<TargetKey>,
-    /// Inclusive lower bound of the time.
+    /// Inclusive lower bound of the time, by the wall clock.
     pub from: Time,
-    /// Inclusive upper bound of the time.
+    /// Inclusive upper bound of the time, by the wall clock.
     pub to: Time,
     /// Lower bound of the position.
     pub above: Bound<RecordCursor>,
@@ -113,7 +113,7 @@ pub struct StoredRecord {
 /// An event with its deliveries.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoredEvent {
-    /// When the event was emitted.
+    /// When the event was emitted, by the store's clock.
     pub emitted_at: Time,
     /// The event as it was encoded.
     pub body: String,
@@ -142,7 +142,7 @@ pub struct Delivery {
     pub is_uncertain: bool,
     /// The id of the event for which it waits, if that is known.
     pub blocked_by: Option<String>,
-    /// When the next attempt is due.
+    /// When the next attempt is due, by the store's clock.
     pub due: Option<Time>,
 }
 

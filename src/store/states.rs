@@ -18,7 +18,7 @@ use crate::domain::name::Name;
 use crate::domain::phase::Phase;
 use crate::domain::state::TargetState;
 use crate::domain::target::TargetKey;
-use crate::domain::time::Time;
+use crate::domain::time::{ClockReading, Time};
 use crate::domain::verdict::Verdict;
 
 /// Transactions on the states of targets.
@@ -40,6 +40,9 @@ pub(super) trait StateStore {
 
     /// The time at which the next target is due; the receiver is notified when it changes. Only a hint.
     fn next_due(&self) -> watch::Receiver<Option<Time>>;
+
+    /// The last time that an earlier process has stored, see [`Store::last_stored`](super::Store).
+    fn last_stored(&self) -> Option<Time>;
 
     /// What this process knows without asking the store. For its age see
     /// [`Snapshot`].
@@ -92,6 +95,8 @@ pub struct Keys {
 pub struct View {
     /// The store's time, which never goes back.
     pub now: Time,
+    /// The wall clock at `now`.
+    pub wall: Time,
     /// When this store was created.
     pub created: Time,
     /// The states of the targets in [`Keys`]; new targets have none.
@@ -103,6 +108,13 @@ pub struct View {
     pub undelivered_decreases: BTreeMap<TargetKey, Vec<UndeliveredDecrease>>,
     /// The delivery of the events that the states of the targets [track](TargetState::tracked_events).
     pub deliveries: Deliveries,
+}
+
+impl View {
+    /// The moment of the transaction.
+    pub fn clock(&self) -> ClockReading {
+        ClockReading { now: self.now, wall: self.wall }
+    }
 }
 
 /// The changes of a transaction, committed atomically.

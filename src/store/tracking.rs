@@ -1,7 +1,5 @@
 //! What states have to know about the delivery of their events, and which changes of it they wait for.
 
-use std::sync::Arc;
-
 use crate::domain::delivery::{EventDelivery, GiveUp};
 use crate::domain::name::Name;
 use crate::domain::state::TargetState;
@@ -23,10 +21,10 @@ pub(super) struct Watch {
 impl Watch {
     /// What a state waits for.
     pub(super) fn of<'a>(state: &TargetState, destinations: impl IntoIterator<Item = &'a Name>) -> Self {
-        let awaited = destinations.into_iter().filter(|name| awaits_destination(state, name));
+        let awaited = destinations.into_iter().filter(|name| state.awaits_destination(name));
         Self {
-            tracks_events: !tracked_events(state).is_empty(),
-            awaits_delivery: awaits_delivery(state),
+            tracks_events: state.tracked_events().next().is_some(),
+            awaits_delivery: state.awaits_delivery(),
             destinations: awaited.cloned().collect(),
             awaits_unknown_destination: false,
         }
@@ -46,31 +44,6 @@ impl Watch {
     pub(super) fn awaits(&self, destination: &Name) -> bool {
         self.awaits_unknown_destination || self.destinations.contains(destination)
     }
-}
-
-/// The ids of the events that a state tracks.
-pub(super) fn tracked_events(state: &TargetState) -> Vec<Arc<str>> {
-    #[cfg(test)]
-    if let Some(fixture) = super::tests::tracking::fixture(state) {
-        return fixture.events;
-    }
-    state.tracked_events().cloned().collect()
-}
-
-fn awaits_delivery(state: &TargetState) -> bool {
-    #[cfg(test)]
-    if let Some(fixture) = super::tests::tracking::fixture(state) {
-        return fixture.awaits_delivery;
-    }
-    state.awaits_delivery()
-}
-
-fn awaits_destination(state: &TargetState, destination: &Name) -> bool {
-    #[cfg(test)]
-    if let Some(fixture) = super::tests::tracking::fixture(state) {
-        return fixture.destinations.contains(destination);
-    }
-    state.awaits_destination(destination)
 }
 
 /// The delivery of an event to one destination, as far as decisions need it.

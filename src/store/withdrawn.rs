@@ -17,7 +17,7 @@ pub(super) const NEVER_ROUTED: &str =
 /// The record as JSON: the event is not sent to the destination, for this reason. What the event lacks is absent, as
 /// in other records.
 #[expect(clippy::expect_used, reason = "all keys are strings, and memory is written to")]
-pub(super) fn withdrawal_record(now: Time, event: &str, destination: &Name, reason: &str) -> String {
+pub(super) fn withdrawal_record(wall: Time, event: &str, destination: &Name, reason: &str) -> String {
     let event = EventDocument::read(event).unwrap_or_default();
     let entry = DecisionEntry {
         rule: event.rule().map(Cow::Borrowed),
@@ -34,7 +34,7 @@ pub(super) fn withdrawal_record(now: Time, event: &str, destination: &Name, reas
         destination: Some(Cow::Borrowed(destination.as_str())),
     };
     let record = DecisionRecord {
-        at: now.millis(),
+        at: wall.millis(),
         notification: None,
         truncated: false,
         decisions: vec![entry],

@@ -73,6 +73,11 @@ impl Harness {
         }
         assert!(matches!(get(&self.bridge.url("/-/healthy")).await, Ok((200, _))));
         assert!(self.bridge.metric(REJECTED_SERIES).await >= 1.0);
+        let status = self.bridge.get_json("/api/v1/status").await;
+        assert_eq!(
+            status["reception_gaps"]["prod-eu"]["cause"], "store",
+            "known although it cannot be written"
+        );
     }
 
     /// Posts until a notification is accepted; the bridge recovers without a restart.

@@ -36,7 +36,7 @@ fn policy(retention_secs: u64) -> Policy {
     Policy {
         last_resolve_retention: Duration::from_secs(retention_secs),
         expired_episode_retention: Duration::from_secs(retention_secs),
-        max_deferral: Duration::from_secs(3600),
+        owed_retention: Duration::from_secs(3600),
         per_minute: PerMinute::default(),
     }
 }

@@ -118,7 +118,7 @@ fn bridge(dir: &Path, store: &Store) -> Bridge {
     let policy = Policy {
         last_resolve_retention: Duration::ZERO,
         expired_episode_retention: Duration::ZERO,
-        max_deferral: Duration::from_secs(3600),
+        owed_retention: Duration::from_secs(3600),
         per_minute: PerMinute::default(),
     };
     Bridge::new(store.clone(), settings.rules, settings.sources, policy, Metrics::new())

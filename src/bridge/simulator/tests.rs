@@ -38,7 +38,7 @@ fn simulator() -> Simulator {
     let policy = Policy {
         last_resolve_retention: Duration::from_hours(1),
         expired_episode_retention: Duration::from_hours(1),
-        max_deferral: Duration::from_hours(1),
+        owed_retention: Duration::from_hours(1),
         per_minute: PerMinute::default(),
     };
     Simulator::new(rules, sources, policy, START)
@@ -83,18 +83,22 @@ async fn an_event_is_delivered_at_once_or_when_calls_succeed_again() {
 }
 
 #[tokio::test]
-async fn an_event_is_given_up_at_its_maximum_age() {
-    for (alertname, limit) in [("Pods", Duration::from_hours(1)), ("Idle", Duration::from_mins(5))] {
+async fn a_decrease_is_given_up_at_its_maximum_age_and_the_increase_of_an_open_episode_is_not() {
+    for (alertname, limit, state) in
+        [("Pods", Duration::from_hours(1), "retrying"), ("Idle", Duration::from_mins(5), "dead")]
+    {
         let mut simulator = simulator();
         simulator.set_destination(&queue(), DestinationState::Unknown);
         let id = fire(&mut simulator, alertname).await;
         simulator.advance_to(after(limit - Duration::from_millis(1))).await.unwrap();
         assert_eq!(delivery(&simulator, &id).await.0, "retrying");
         simulator.advance_to(after(limit)).await.unwrap();
+        assert_eq!(delivery(&simulator, &id).await.0, state, "{alertname}");
         let event = simulator.store.event(&id).await.unwrap().unwrap();
-        assert_eq!(event.deliveries[0].state.as_str(), "dead");
         assert!(event.deliveries[0].is_uncertain);
-        let dead = simulator.store.dead_letters(None, None, 10).await.unwrap();
-        assert_eq!(dead[0].given_up_at, after(limit));
+        simulator.set_destination(&queue(), DestinationState::Up);
+        simulator.advance_to(after(limit + Duration::from_mins(1))).await.unwrap();
+        let expected = if state == "dead" { "dead" } else { "delivered" };
+        assert_eq!(delivery(&simulator, &id).await.0, expected, "{alertname}");
     }
 }

@@ -10,8 +10,8 @@ use super::{InitiatorArgs, Watch, cell, fetch_pages, list_cell, optional_cell, s
 use crate::cli::client::{ClientError, Raw, Server};
 use crate::cli::output::{Format, OutputArgs, print, print_json, table};
 use crate::ops::api::{
-    self, DeferredView, DestinationView, EpisodePage, EpisodeView, ListEpisodesParams, ReloadReport,
-    SourceView, UnreadableRowView,
+    self, DeferredView, DestinationView, EpisodePage, EpisodeView, ListEpisodesParams, ReceptionGapView,
+    ReloadReport, SourceView, UnreadableRowView,
 };
 
 /// Show the status of a running bridge
@@ -43,8 +43,9 @@ impl Status {
                     let headers =
                         ["DESTINATION", "KIND", "PENDING", "RETRYING", "DEAD", "OLDEST (S)", "FAILING"];
                     let destinations = table(&headers, &destinations.collect::<Vec<_>>());
-                    let sources = sources.iter().map(|raw| source_row(&raw.value));
-                    let headers = ["SOURCE", "HEARTBEAT", "OPEN SINCE"];
+                    let now = &status.value.now;
+                    let sources = sources.iter().map(|raw| source_row(&raw.value, now));
+                    let headers = ["SOURCE", "HEARTBEAT", "OPEN SINCE", "LAST GAP", "NO DECREASE BEFORE"];
                     let sources = table(&headers, &sources.collect::<Vec<_>>());
                     print(format!("{}\n{destinations}\n{sources}", summary(&status.value)));
                 }
@@ -120,11 +121,18 @@ fn condition_cell(destination: &DestinationView) -> String {
     }
 }
 
-fn source_row(source: &SourceView) -> Vec<String> {
+/// The time until which a gap blocks decreases is shown while it is not over. Both times have the same format, so they
+/// are compared as text.
+fn source_row(source: &SourceView, now: &str) -> Vec<String> {
+    let last_gap = source.last_gap.as_ref();
+    let shown = |gap: &ReceptionGapView| format!("{} at {}", gap.cause, cell(&gap.until));
+    let blocking = last_gap.filter(|gap| gap.no_decrease_before.as_str() > now);
     vec![
         cell(&source.name),
         list_cell(&source.heartbeat),
         optional_cell(source.heartbeat_open_since.as_deref()),
+        last_gap.map_or_else(|| "-".to_owned(), shown),
+        optional_cell(blocking.map(|gap| gap.no_decrease_before.as_str())),
     ]
 }
 

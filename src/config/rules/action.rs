@@ -6,7 +6,7 @@ use super::super::decode::Fields;
 use super::super::diagnostic::{Code, Diagnostics};
 use super::super::scalar::{duration, flag, keyword, number};
 use super::super::yaml::Node;
-use super::amount::amount;
+use super::amount::{amount, scale_in};
 use super::context::{ActionContext, Phase};
 use crate::domain::rule::{Action, Change, FiringAction, Limits, Repeat, ResolvedAction};
 
@@ -92,7 +92,7 @@ fn action_with_guards(
         "scale_out" => {
             amount(node, false, phase, context.templates, fields.diagnostics).map(Change::ScaleOut)
         }
-        "scale_in" => amount(node, true, phase, context.templates, fields.diagnostics).map(Change::ScaleIn),
+        "scale_in" => scale_in(node, phase, context.templates, fields.diagnostics),
         "set_capacity" => set_capacity(node, context.limits, fields.diagnostics),
         _ => notify(node, fields.diagnostics),
     }?;

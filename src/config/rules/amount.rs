@@ -4,14 +4,56 @@ use std::num::NonZeroU32;
 
 use super::super::decode::{Fields, list};
 use super::super::diagnostic::{Code, Diagnostics};
-use super::super::scalar::{float, number};
+use super::super::scalar::{flag, float, number};
 use super::super::yaml::Node;
 use super::context::Phase;
 use super::target::template;
-use crate::domain::rule::{Amount, Step, Steps};
+use crate::domain::rule::{Amount, Change, Step, Steps};
 use crate::domain::template::Templates;
 
 const FORMS: &str = "use one of `by: 2`, `by_percent: 25` and `metric` with `steps`";
+const AMOUNT_KEYS: [&str; 3] = ["by", "by_percent", "steps"];
+
+/// Reads `scale_in`: an amount, or in `on_resolved` also `revert`.
+pub(super) fn scale_in(
+    node: &Node,
+    phase: Phase,
+    templates: &mut Templates,
+    diagnostics: &mut Diagnostics,
+) -> Option<Change> {
+    if phase == Phase::Resolved && node.get("revert").is_some() {
+        return revert(node, diagnostics);
+    }
+    amount(node, true, phase, templates, diagnostics).map(Change::ScaleIn)
+}
+
+/// Reads `revert: true`, which excludes an amount.
+fn revert(node: &Node, diagnostics: &mut Diagnostics) -> Option<Change> {
+    let mut fields = Fields::from_node(node, "rules.*.amount", diagnostics)?;
+    let [by, by_percent, steps] = AMOUNT_KEYS;
+    let form = fields.one_of(&[by, by_percent, steps, "revert"], FORMS);
+    let is_set = fields.get("revert", flag);
+    if is_set == Some(false) {
+        let help = "use `revert: true`, or remove it and set `by` or `by_percent`";
+        let location = fields.location_of("revert");
+        fields.diagnostics.add_with_help(Code::Value, location, "`revert` can only be true", help);
+    }
+    check_companions(&mut fields);
+    fields.finish();
+    (form.is_some() && is_set == Some(true)).then_some(Change::Revert)
+}
+
+/// Reports keys that have no meaning without another one.
+fn check_companions(fields: &mut Fields<'_, '_>) {
+    for (key, beside) in [("at_least", "by_percent"), ("metric", "steps")] {
+        fields.lookup(key);
+        if fields.has(key) && !fields.has(beside) {
+            let message = format!("`{key}` requires `{beside}`");
+            let location = fields.location_of(key);
+            fields.diagnostics.add_with_help(Code::Contradiction, location, message, FORMS);
+        }
+    }
+}
 
 /// Reads the amount of `scale_out` or `scale_in`. A scale-in is limited to 100 percent.
 pub(super) fn amount(
@@ -22,16 +64,16 @@ pub(super) fn amount(
     diagnostics: &mut Diagnostics,
 ) -> Option<Amount> {
     let mut fields = Fields::from_node(node, "rules.*.amount", diagnostics)?;
-    let form = fields.one_of(&["by", "by_percent", "steps"], FORMS);
+    fields.reject(
+        &["revert"],
+        "is only allowed in `on_resolved`, in `scale_in`: it takes back what `on_firing` has added",
+        FORMS,
+    );
+    let is_only_revert = fields.has("revert") && !AMOUNT_KEYS.iter().any(|key| fields.has(key));
+    let form = if is_only_revert { None } else { fields.one_of(&AMOUNT_KEYS, FORMS) };
     let at_least = fields.get("at_least", units);
     let metric = fields.get("metric", |node, diagnostics| template(node, templates, diagnostics));
-    for (key, beside) in [("at_least", "by_percent"), ("metric", "steps")] {
-        if fields.has(key) && !fields.has(beside) {
-            let message = format!("`{key}` requires `{beside}`");
-            let location = fields.location_of(key);
-            fields.diagnostics.add_with_help(Code::Contradiction, location, message, FORMS);
-        }
-    }
+    check_companions(&mut fields);
     let amount = match form {
         Some(("by", node)) => units(node, fields.diagnostics).map(Amount::By),
         Some(("by_percent", node)) => {

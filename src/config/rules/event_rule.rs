@@ -9,6 +9,8 @@ use super::action;
 use super::body::{RuleBody, SendTo};
 use super::context::ActionContext;
 use super::defaults::{Defaults, budget, limits};
+use super::pairing;
+use super::rule::RuleSpans;
 use super::target::{target, template};
 use crate::domain::rule::RuleTarget;
 use crate::domain::template::{Template, Templates};
@@ -17,6 +19,7 @@ use crate::domain::template::{Template, Templates};
 pub(super) fn body(
     fields: &mut Fields<'_, '_>,
     defaults: &Defaults,
+    spans: &RuleSpans,
     templates: &mut Templates,
 ) -> (Option<RuleBody>, SendTo) {
     let example = "target: { platform: eks, kind: nodegroup, name: workers }";
@@ -33,8 +36,11 @@ pub(super) fn body(
     let parameters = fields.get("parameters", |node, diagnostics| parameters(node, templates, diagnostics));
     let send_to = send_to(fields, defaults);
 
-    let unread = (fields.has("on_firing") && on_firing.is_none())
-        || (fields.has("on_resolved") && on_resolved.is_none());
+    let is_firing_unread = fields.has("on_firing") && on_firing.is_none();
+    if !is_firing_unread {
+        pairing::check(on_firing.as_ref(), on_resolved.as_ref(), spans, fields.diagnostics);
+    }
+    let unread = is_firing_unread || (fields.has("on_resolved") && on_resolved.is_none());
     let body = target.filter(|_| !unread).map(|target| RuleBody {
         target: RuleTarget::Target(target),
         on_firing,

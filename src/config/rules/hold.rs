@@ -1,9 +1,11 @@
 //! Reader of rules with `hold`, which block actions of other rules while their alerts fire, and send no
 //! events.
 
+use std::time::Duration;
+
 use super::super::decode::{Fields, check_not_empty, distinct};
 use super::super::diagnostic::{Code, Diagnostics};
-use super::super::scalar::{flag, keyword};
+use super::super::scalar::{flag, keyword, positive_duration};
 use super::super::yaml::Node;
 use super::action::ACTIONS;
 use super::body::RuleBody;
@@ -23,6 +25,7 @@ const COVERS_HELP: &str = "name the targets to hold, for example `target: { clus
 struct Hold {
     all: bool,
     blocks: Vec<Direction>,
+    max_duration: Option<Duration>,
 }
 
 /// Whether `hold` is the only action of a rule. The reader of event rules reports several actions.
@@ -39,7 +42,8 @@ pub(super) fn body(fields: &mut Fields<'_, '_>, templates: &mut Templates) -> Op
     fields.reject(&EVENT_KEYS, why, "remove it: a hold sends no events");
     let help = "remove it: a hold ends with its alerts, and deferred actions are then re-evaluated";
     fields.reject(&["on_resolved"], why, help);
-    Some(RuleBody::for_hold(HoldTemplate { covers: covers?, blocks: hold?.blocks, max_duration: None }))
+    let Hold { blocks, max_duration, .. } = hold?;
+    Some(RuleBody::for_hold(HoldTemplate { covers: covers?, blocks, max_duration }))
 }
 
 fn on_firing(node: &Node, diagnostics: &mut Diagnostics) -> Option<Hold> {
@@ -56,8 +60,9 @@ fn hold(node: &Node, diagnostics: &mut Diagnostics) -> Option<Hold> {
     let mut fields = Fields::from_node(node, "rules.*.on_firing.hold", diagnostics)?;
     let blocks = fields.get("blocks", blocks).unwrap_or_else(|| Direction::ALL.to_vec());
     let all = fields.get("all", flag).unwrap_or(false);
+    let max_duration = fields.get("max_duration", positive_duration);
     fields.finish();
-    (diagnostics.len() == before).then_some(Hold { all, blocks })
+    (diagnostics.len() == before).then_some(Hold { all, blocks, max_duration })
 }
 
 fn blocks(node: &Node, diagnostics: &mut Diagnostics) -> Option<Vec<Direction>> {

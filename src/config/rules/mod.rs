@@ -7,6 +7,7 @@ mod context;
 mod defaults;
 mod event_rule;
 mod hold;
+mod pairing;
 mod rule;
 mod target;
 

@@ -7,6 +7,7 @@ use super::super::names::{name, names};
 use super::super::scalar::{flag, keyword};
 use super::super::settings::Delivery;
 use super::super::yaml::Node;
+use super::action::ACTIONS;
 use super::body::SendTo;
 use super::defaults::{Defaults, MODES};
 use super::target::condition;
@@ -36,6 +37,12 @@ pub(in crate::config) struct Draft {
 pub(in crate::config) struct RuleSpans {
     pub matchers: Location,
     pub target: Location,
+    pub kind: Location,
+    pub hold: Location,
+    /// The action of `on_resolved`.
+    pub resolved_action: Location,
+    /// The key `revert` of the `scale_in` of `on_resolved`.
+    pub revert: Location,
     /// The stabilization windows of `on_firing` and `on_resolved`.
     pub window: [Location; 2],
 }
@@ -46,9 +53,16 @@ impl RuleSpans {
             let outer = rule.get(outer).unwrap_or(rule);
             outer.get(inner).unwrap_or(outer).location.clone()
         };
+        let resolved = rule.get("on_resolved").unwrap_or(rule);
+        let actions = ACTIONS.iter().find_map(|action| resolved.get(action));
+        let scale_in = resolved.get("scale_in").unwrap_or(resolved);
         Self {
             matchers: at(["matchers", ""]),
             target: at(["target", ""]),
+            kind: at(["target", "kind"]),
+            hold: at(["on_firing", "hold"]),
+            resolved_action: actions.unwrap_or(resolved).location.clone(),
+            revert: scale_in.get("revert").unwrap_or(scale_in).location.clone(),
             window: ["on_firing", "on_resolved"].map(|phase| at([phase, "stabilization_window"])),
         }
     }
@@ -65,10 +79,11 @@ pub(super) fn rule(
     let sources = fields.get("sources", sources);
     let matchers = fields.get("matchers", matchers("KubePodUnschedulable"));
     let when = fields.get("when", |node, diagnostics| condition(node, templates, diagnostics));
+    let spans = RuleSpans::from_node(node);
     let (body, send_to) = if hold::is_hold(node) {
         (hold::body(&mut fields, templates), None)
     } else {
-        let (body, send_to) = event_rule::body(&mut fields, defaults, templates);
+        let (body, send_to) = event_rule::body(&mut fields, defaults, &spans, templates);
         (body, Some(send_to))
     };
     let mode = fields.get("mode", keyword(&MODES)).or(defaults.mode).unwrap_or(Mode::Active);
@@ -102,7 +117,6 @@ pub(super) fn rule(
         })
     };
     let rule = rule();
-    let spans = RuleSpans::from_node(node);
     Some(Draft {
         location,
         name,

@@ -91,14 +91,41 @@ pub(super) struct Source<S> {
     kind: Option<KindName<S>>,
     /// Labels that override those of each alert.
     labels: Option<BTreeMap<String, String>>,
-    /// Matchers of an alert that always fires. While it is absent, no alert of this source can decrease
-    /// capacity.
-    heartbeat: Option<Vec<Matcher>>,
+    /// The alert that always fires. While it is not open, no alert of this source can decrease capacity.
+    heartbeat: Option<HeartbeatForm>,
+    /// The heartbeat ends after this long without a notification that contains it; requires `heartbeat`. Longer than
+    /// `repeat_interval` plus `group_interval` of its route. By default it ends only when it resolves or expires.
+    heartbeat_timeout: Option<Duration>,
+    /// How long nothing is decreased after the heartbeat has opened; requires `heartbeat`. Longer than the longest
+    /// `for` of the alerts of this source. Default 15m.
+    heartbeat_grace: Option<Duration>,
+    /// Labels in which the copies of one alert differ, for example the replica of a pair of Prometheus servers. Alerts
+    /// that differ only in these count as one for growth.
+    ignore_labels: Option<Vec<String>>,
     /// How long a firing alert that arrives after its own resolve is deferred, since it may be a late copy.
     /// Default 6m.
     late_window: Option<Duration>,
     /// An alert that no notification mentions for this long expires. Default 24h.
     occurrence_ttl: Option<Duration>,
+}
+
+/// A heartbeat: a list of matchers, or a map.
+#[derive(JsonSchema)]
+#[schemars(untagged)]
+enum HeartbeatForm {
+    Matchers(Vec<Matcher>),
+    Map(Heartbeat),
+}
+
+/// A heartbeat, and the labels that tell several heartbeats of a source apart.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+struct Heartbeat {
+    /// Matchers of the alert that always fires. Required.
+    matchers: Vec<Matcher>,
+    /// Label names. Each combination of their values is a heartbeat of its own, for the alerts with the same values.
+    /// Without any, the source has one heartbeat.
+    equal: Option<Vec<String>>,
 }
 
 /// Retries, expiry and backlog of deliveries.
@@ -127,8 +154,6 @@ struct Engine {
     scale_in_per_minute: Option<u32>,
     /// Maximum number of events per minute that increase capacity, of all rules; 0 means no limit. Default 0.
     scale_out_per_minute: Option<u32>,
-    /// A decrease that is deferred for longer is withdrawn. Default 1h.
-    max_deferral: Option<Duration>,
 }
 
 /// Retention periods.
@@ -141,6 +166,9 @@ struct Retention {
     delivered: Option<Duration>,
     /// Closed episodes and alerts. Default 1h.
     closed: Option<Duration>,
+    /// What a rule has added to a target and could not take back yet, counted from the last close of its episodes
+    /// there. Must not be below `closed`. Default 7d.
+    owed: Option<Duration>,
 }
 
 /// Format and level of the log.

@@ -139,7 +139,7 @@ struct OnResolved {
     stabilization_window: Option<Duration>,
 }
 
-/// The amount: exactly one of by, by_percent, and metric with steps.
+/// The amount: exactly one of by, by_percent, metric with steps, and revert.
 #[derive(JsonSchema)]
 #[schemars(deny_unknown_fields)]
 struct Amount {
@@ -154,8 +154,12 @@ struct Amount {
     at_least: Option<u32>,
     /// With steps: the number that selects the step.
     metric: Option<Template>,
-    /// Steps with ascending `from`.
+    /// Steps with ascending `from`. Not in `on_resolved`.
     steps: Option<Vec<Step>>,
+    /// Takes back what this rule has added to the target and not yet taken back. Only in the `scale_in` of
+    /// `on_resolved`; requires `on_firing` with `scale_out` and `by` or `steps`, and one acting destination.
+    #[schemars(extend("const" = true))]
+    revert: Option<bool>,
 }
 
 /// A step: the amount from a value of the metric on.
@@ -192,6 +196,8 @@ struct Hold {
     blocks: Option<Vec<Direction>>,
     /// Hold every target; requires that `target` is absent. Default false.
     all: Option<bool>,
+    /// A hold ends after this long, even if its alert still fires. By default it is not limited.
+    max_duration: Option<Duration>,
 }
 
 #[derive(JsonSchema)]

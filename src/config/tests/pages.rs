@@ -18,7 +18,7 @@ const BASE: [(&str, &str); 3] = [
 ];
 const RULES: &str = "rules:\n  - name: pods\n    matchers: [alertname = KubePodUnschedulable]\n    \
     target: { platform: eks, kind: nodegroup, name: workers }\n    on_firing: { scale_out: { by: 1 } }\n    \
-    on_resolved: { scale_in: { by: 1 } }\n    send_to: [scaling-queue]\n";
+    on_resolved: { scale_in: { revert: true } }\n    send_to: [scaling-queue]\n";
 
 /// The code blocks of a page: kind and text of each.
 fn blocks(page: &str) -> Vec<(&str, &str)> {

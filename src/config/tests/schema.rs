@@ -13,13 +13,14 @@ use crate::kinds::{config_schema, load, read_tests, tests_schema};
 type MakeSchema = fn() -> schemars::Schema;
 
 /// Each map that a reader reads, with its schema and the definition in it.
-const MAPS: [(&str, MakeSchema, &str); 32] = [
+const MAPS: [(&str, MakeSchema, &str); 33] = [
     ("", config_schema, ""),
     ("server", config_schema, "Server"),
     ("admin", config_schema, "Admin"),
     ("store", config_schema, "Store"),
     ("store.sqlite", config_schema, "Sqlite"),
     ("sources.*", config_schema, "Source"),
+    ("sources.*.heartbeat", config_schema, "Heartbeat"),
     ("destinations.*", config_schema, "Destination"),
     ("destinations.*.sqs", config_schema, "Sqs"),
     ("destinations.*.lambda", config_schema, "Lambda"),

@@ -21,7 +21,7 @@ use crate::domain::alert_key::AlertKey;
 use crate::domain::retry::AgeLimits;
 use crate::domain::state::{LastResolve, TargetState};
 use crate::domain::target::TargetKey;
-use crate::domain::time::Time;
+use crate::domain::time::{ClockReading, Time};
 use crate::store::{
     Changes, Claimed, DeadLetter, DeliveryQueue, EpisodePhase, Error, Expired, Keys, Lease, Memory, NewEvent,
     Refused, Settlement, Store, View, WallClock,
@@ -207,8 +207,8 @@ impl DeliveryQueue for FaultyOutbox {
         self.shared.released.notified().await;
     }
 
-    fn now(&self) -> Time {
-        self.store.now()
+    fn clock(&self) -> ClockReading {
+        self.store.clock()
     }
 }
 

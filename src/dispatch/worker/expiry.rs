@@ -73,9 +73,9 @@ impl<O: DeliveryQueue, D: Destination, V: Observer> Worker<O, D, V> {
                     self.expiry.next = Some(now);
                 }
                 let (mut events, mut settled) = OutgoingEvent::from_claimed(expired.claimed);
-                settled.extend(shared.take_expired(&mut events, shared.outbox.now()));
+                settled.extend(shared.take_expired(&mut events, shared.outbox.clock()));
                 if !settled.is_empty() {
-                    self.completed.push(CompletedCall::skipped(settled, shared.outbox.now()));
+                    self.completed.push(CompletedCall::skipped(settled, shared.outbox.clock().wall));
                 }
                 Ok(())
             }
@@ -97,13 +97,13 @@ impl<O: DeliveryQueue, D: Destination, V: Observer> Worker<O, D, V> {
 
     /// Gives up those that are claimed and wait for a call.
     fn give_up_ready(&mut self) {
-        let now = self.shared.outbox.now();
+        let clock = self.shared.outbox.clock();
         let shared = &self.shared;
         let settled: Vec<_> =
-            self.ready.iter_mut().flat_map(|batch| shared.take_expired(batch, now)).collect();
+            self.ready.iter_mut().flat_map(|batch| shared.take_expired(batch, clock)).collect();
         self.ready.retain(|batch| !batch.is_empty());
         if !settled.is_empty() {
-            self.completed.push(CompletedCall::skipped(settled, now));
+            self.completed.push(CompletedCall::skipped(settled, clock.wall));
         }
     }
 }

@@ -14,7 +14,7 @@ use super::*;
 use crate::dispatch::{Answer, DeliveryReport, Limits, Outcome, stub};
 use crate::domain::delivery::GiveUp;
 use crate::domain::header::{EncodedEvent, EventHeader};
-use crate::domain::time::Time;
+use crate::domain::time::{ClockReading, Time};
 use crate::store::{Claimed, DeliveryQueue, Error, EventSeq, Expired, Lease, Refusal, Refused, Settlement};
 
 const fn seconds(count: u64) -> Duration {
@@ -243,11 +243,12 @@ impl DeliveryQueue for WorkerHarness {
 
     async fn claim_expired(&self, _: &Name, limits: AgeLimits, max: usize) -> Result<Expired, Error> {
         let mut deliveries = self.0.deliveries.lock();
-        let (mut expired, now) = (Expired::default(), self.now());
+        let (mut expired, clock) = (Expired::default(), self.clock());
         for (&seq, delivery) in deliveries.iter_mut().filter(|(_, delivery)| !delivery.is_settled()) {
             expired.waiting += usize::from(!delivery.history.is_empty());
             let header = delivery.header.as_ref();
-            let is_over = header.is_some_and(|header| limits.expires_at(delivery.emitted_at, header) < now);
+            let is_over = header
+                .is_some_and(|header| limits.expires_at(clock, delivery.emitted_at, header) < clock.now);
             if is_over && !delivery.claimed && expired.claimed.len() < max {
                 expired.claimed.push(delivery.claim(seq));
             }
@@ -281,8 +282,8 @@ impl DeliveryQueue for WorkerHarness {
         }
     }
 
-    fn now(&self) -> Time {
-        Time::from_millis(1_800_000_000_000).after(self.0.start.elapsed())
+    fn clock(&self) -> ClockReading {
+        ClockReading::equal(Time::from_millis(1_800_000_000_000).after(self.0.start.elapsed()))
     }
 }
 

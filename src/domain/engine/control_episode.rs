@@ -1,107 +1,252 @@
 //! Episodes of holds and heartbeats. They follow the same rules as target episodes, but update the controls
 //! instead of emitting events.
 
+use std::time::Duration;
+
+use super::deferred::RULE_REMOVED;
 use super::delta::RuleDelta;
 use super::episode::{Opening, open_occurrences};
+use super::occurrence::UnreadableHold;
 use super::outcome::{DecisionLog, Outcome};
 use super::step::StepContext;
 use crate::domain::alert_key::AlertKey;
-use crate::domain::control::Hold;
+use crate::domain::control::{HeartbeatKey, Hold};
 use crate::domain::episode_scope::EpisodeScope;
 use crate::domain::name::Name;
-use crate::domain::state::{Episode, TargetState};
+use crate::domain::rule::{HoldTemplate, RuleTarget};
+use crate::domain::state::{Episode, InvalidFiring, RuleState, TargetState};
 use crate::domain::target::{KeyKind, TargetKey};
-use crate::domain::time::Time;
 use crate::domain::verdict::{Decision, Verdict};
 
-/// Updates the episode of a hold or heartbeat, updates the controls, and returns the decisions.
-pub(super) fn evaluate_episode(
+const HOLD_BEGINS: &str = "the hold begins";
+const HOLD_ENDS: &str = "the hold ends";
+const HOLD_OVER: &str = "the hold ends: its max_duration is over";
+const HEARTBEAT_OPENS: &str = "the heartbeat opens";
+const HEARTBEAT_ENDS: &str = "the heartbeat ends";
+
+/// What a notification says about a hold besides its occurrences.
+#[derive(Default)]
+pub(super) struct ControlInput {
+    /// Alerts that fire and cannot be read.
+    pub unreadable: Vec<UnreadableHold>,
+    /// Alerts that can be read again, or have resolved.
+    pub readable: Vec<AlertKey>,
+    /// The source's `occurrence_ttl`.
+    pub ttl: Duration,
+}
+
+/// Updates the episodes of a hold or heartbeat and the controls, and returns the decisions.
+pub(super) fn evaluate(
+    step: &mut StepContext<'_>,
+    key: &TargetKey,
+    state: &mut TargetState,
+    deltas: Vec<(Name, RuleDelta)>,
+    input: ControlInput,
+) -> Vec<Decision> {
+    let mut decisions = Vec::new();
+    apply_unreadable(step, state, input);
+    let is_heartbeat = key.kind() == KeyKind::Heartbeat;
+    for (name, delta) in deltas {
+        decisions.extend(evaluate_episode(step, key, state, &name, delta));
+    }
+    if !is_heartbeat {
+        let names: Vec<Name> = state.rules.iter().map(|(name, _)| name.clone()).collect();
+        for name in names {
+            decisions.extend(end_if_over(step, key, state, &name));
+        }
+    }
+    state.rules.retain(|_, rule_state| !rule_state.is_empty());
+    decisions
+}
+
+fn apply_unreadable(step: &StepContext<'_>, state: &mut TargetState, input: ControlInput) {
+    let now = step.context.now;
+    let ControlInput { unreadable, readable, ttl } = input;
+    for rule_state in state.rules.values_mut() {
+        rule_state.unreadable.extract_if(|known| readable.contains(&known.alert));
+    }
+    for UnreadableHold { alert, rule } in unreadable {
+        let rule_state = state.rules.get_or_default(&rule);
+        rule_state.unreadable.remove(&alert);
+        rule_state.unreadable.insert(InvalidFiring { alert, expires_at: now.after(ttl) });
+    }
+}
+
+/// Updates the episode of one rule, and returns the decisions.
+fn evaluate_episode(
     step: &mut StepContext<'_>,
     key: &TargetKey,
     state: &mut TargetState,
     name: &Name,
     delta: RuleDelta,
 ) -> Vec<Decision> {
-    let now = step.context.now;
     let is_heartbeat = key.kind() == KeyKind::Heartbeat;
     let mut log = DecisionLog::new(Some(name).filter(|_| !is_heartbeat), key);
     // Rules are not evaluated for a heartbeat, so all its decisions have the same verdict.
-    let outcome_of = |verdict| Outcome::new(if is_heartbeat { Verdict::Heartbeat } else { verdict });
+    let verdict_of = |verdict| if is_heartbeat { Verdict::Heartbeat } else { verdict };
+    let was_in_force = step.controls().hold(name, key).is_some();
     let rule_state = state.rules.get_or_default(name);
-    let mut episode = rule_state.episode.take();
     let RuleDelta { opened, renewed, closed, expired, late, unchanged, outdated, .. } = delta;
-
     for (alert, verdict) in unchanged {
-        log.reply(outcome_of(verdict), vec![alert]);
-    }
-    for (alert, due) in late {
-        log.reply(Outcome::blocked(Verdict::Late, Some(due)), vec![alert]);
+        log.reply(Outcome::new(verdict_of(verdict)), vec![alert]);
     }
     log.record_if_any(Outcome::new(Verdict::Withdrawn), outdated);
     let has_expired = !expired.is_empty();
     log.record_if_any(Outcome::new(Verdict::Expired), expired);
+    let mut opened_alerts = Vec::new();
+    let mut is_new = false;
     if !opened.is_empty() {
-        let alerts: Vec<AlertKey> = opened.iter().map(|opened| opened.occurrence.alert.clone()).collect();
+        opened_alerts = opened.iter().map(|opened| opened.occurrence.alert.clone()).collect();
         let opening = Opening { opened, known_since: None, expired_episode: None };
-        let (episode, is_new) = open_occurrences(step.context, key, &mut episode, name, opening);
-        if is_new {
-            begin(step, name, key, &episode.scope, now);
-        }
-        log.reply(outcome_of(Verdict::NoAction), alerts);
+        is_new = open_occurrences(step.context, key, &mut rule_state.episode, name, opening).1;
     }
-    if let Some(episode) = episode.as_ref().filter(|_| renewed) {
-        restart(step, episode);
+    if renewed || is_new {
+        restart(step, name, rule_state, is_new);
     }
-    let is_over = episode.as_ref().is_some_and(|episode| episode.open.is_empty());
+    let ended = rule_state.episode.take_if(|episode| episode.open.is_empty());
+    let is_over = ended.is_some();
+    if let Some(EpisodeScope::Heartbeat(heartbeat)) = ended.as_ref().map(|episode| &episode.scope) {
+        let now = step.context.now;
+        step.controls_mut().end_heartbeat(heartbeat, now);
+    }
+    if is_over {
+        rule_state.hold_until = None;
+    }
+    let is_in_force = update_hold(step, name, key, rule_state, has_expired) || is_heartbeat;
+    for (alert, due) in late {
+        let outcome = Outcome::blocked(Verdict::Late, Some(due));
+        let begins = !is_heartbeat && !was_in_force && is_in_force;
+        log.reply(if begins { outcome.and_detail(HOLD_BEGINS) } else { outcome }, vec![alert]);
+    }
+    if !opened_alerts.is_empty() {
+        let outcome = Outcome::new(verdict_of(Verdict::NoAction));
+        let begins = if is_heartbeat { is_new } else { !was_in_force && is_in_force };
+        let detail = if is_heartbeat { HEARTBEAT_OPENS } else { HOLD_BEGINS };
+        log.reply(if begins { outcome.and_detail(detail) } else { outcome }, opened_alerts);
+    }
     if !closed.is_empty() {
-        let alerts = closed.iter().map(|closed| closed.alert.clone()).collect();
-        log.reply(outcome_of(if is_over { Verdict::NoAction } else { Verdict::StillOpen }), alerts);
-    }
-    if let Some(episode) = episode.take_if(|_| is_over) {
-        end(step, name, key, &episode.scope, now, has_expired);
-    }
-    rule_state.episode = episode;
-    if rule_state.is_empty() {
-        state.rules.remove(name);
+        let alerts = closed.into_iter().map(|closed| closed.alert).collect();
+        let verdict = verdict_of(if is_over { Verdict::NoAction } else { Verdict::StillOpen });
+        let outcome = Outcome::new(verdict);
+        let detail = if is_heartbeat { HEARTBEAT_ENDS } else { HOLD_ENDS };
+        log.reply(if is_over { outcome.and_detail(detail) } else { outcome }, alerts);
     }
     log.decisions
 }
 
-fn begin(step: &mut StepContext<'_>, rule: &Name, key: &TargetKey, scope: &EpisodeScope, now: Time) {
-    match scope {
-        EpisodeScope::Hold(covers) => {
-            let hold = Hold { covers: covers.clone(), since: now };
-            step.controls_mut().open_hold(rule, key, hold);
+/// A new episode, or an occurrence that was replaced because its resolve was not received. A heartbeat was then lost in
+/// between, unless another alert of the heartbeat has been open all the time. A hold continues, or begins anew if its
+/// `max_duration` was over.
+fn restart(step: &mut StepContext<'_>, rule: &Name, rule_state: &mut RuleState, is_new: bool) {
+    let now = step.context.now;
+    let Some(episode) = &mut rule_state.episode else { return };
+    match &episode.scope {
+        EpisodeScope::Heartbeat(heartbeat) => {
+            let heartbeat: HeartbeatKey = heartbeat.clone();
+            let open_since = step.controls().heartbeat(&heartbeat).open_since;
+            let was_lost = |since| episode.open.iter().all(|open| open.starts_at > since);
+            if !is_new && open_since.is_some_and(was_lost) {
+                step.controls_mut().end_heartbeat(&heartbeat, now);
+            }
+            step.controls_mut().open_heartbeat(&heartbeat, now);
         }
-        EpisodeScope::Heartbeat(source) => step.controls_mut().open_heartbeat(source, now),
+        EpisodeScope::Hold(_) => {
+            if is_new || episode.hold_over {
+                let max_duration = hold_template(step, rule).and_then(|hold| hold.max_duration);
+                rule_state.hold_until = max_duration.map(|max_duration| now.after(max_duration));
+            }
+            episode.hold_over = false;
+        }
         EpisodeScope::Target(_) => {}
     }
 }
 
-/// Handles an occurrence that was replaced because its resolve was not received. A heartbeat was lost in
-/// between, unless another alert of the heartbeat has been open all the time. A hold continues.
-fn restart(step: &mut StepContext<'_>, episode: &Episode) {
-    let EpisodeScope::Heartbeat(source) = &episode.scope else { return };
-    let open_since = step.controls().heartbeat(source).open_since;
-    if open_since.is_some_and(|since| episode.open.iter().all(|open| open.starts_at > since)) {
-        let now = step.context.now;
-        step.controls_mut().end_heartbeat(source, now);
-        step.controls_mut().open_heartbeat(source, now);
+fn hold_template<'a>(step: &StepContext<'a>, rule: &Name) -> Option<&'a HoldTemplate> {
+    match &step.rule(rule)?.target {
+        RuleTarget::Hold(hold) => Some(hold),
+        RuleTarget::Target(_) => None,
     }
 }
 
-/// `has_expired` is whether the last alert expired, so that its end is unknown.
-fn end(
+/// Opens or ends the hold of a rule, as its alerts require: it is in force while one of them is open or late, and for
+/// decreases also while one fires and cannot be read. Returns whether it is in force.
+fn update_hold(
     step: &mut StepContext<'_>,
     rule: &Name,
     key: &TargetKey,
-    scope: &EpisodeScope,
-    now: Time,
+    rule_state: &RuleState,
     has_expired: bool,
-) {
-    match scope {
-        EpisodeScope::Hold(_) => step.controls_mut().end_hold(rule, key, has_expired.then_some(now)),
-        EpisodeScope::Heartbeat(source) => step.controls_mut().end_heartbeat(source, now),
-        EpisodeScope::Target(_) => {}
+) -> bool {
+    if key.kind() != KeyKind::Hold {
+        return false;
+    }
+    let now = step.context.now;
+    let is_open = rule_state.episode.as_ref().is_some_and(|episode| !episode.hold_over);
+    let is_readable = is_open || !rule_state.late.is_empty();
+    let is_in_force = is_readable || !rule_state.unreadable.is_empty();
+    let known = step.controls().hold(rule, key).map(|hold| hold.is_unreadable);
+    match (known, is_in_force) {
+        (Some(is_unreadable), true) if is_unreadable != is_readable => {}
+        (None, false) => {}
+        (Some(_), false) => {
+            step.controls_mut().end_hold(rule, key, has_expired.then_some(now));
+        }
+        (_, true) => {
+            let covers = key.fields().unwrap_or_default();
+            step.controls_mut().open_hold(
+                rule,
+                key,
+                Hold { covers, since: now, is_unreadable: !is_readable },
+            );
+        }
+    }
+    is_in_force
+}
+
+/// Ends a hold whose rule no longer exists, whose `max_duration` is over, or whose unreadable alerts have expired.
+fn end_if_over(
+    step: &mut StepContext<'_>,
+    key: &TargetKey,
+    state: &mut TargetState,
+    name: &Name,
+) -> Vec<Decision> {
+    let now = step.context.now;
+    let mut log = DecisionLog::new(Some(name), key);
+    let rule_state = state.rules.get_or_default(name);
+    let alerts = |episode: &Episode| episode.open.iter().map(|open| open.alert.clone()).collect::<Vec<_>>();
+    if hold_template(step, name).is_none() {
+        let alerts = rule_state.episode.as_deref().map(alerts).unwrap_or_default();
+        *rule_state = RuleState::default();
+        log.record_if_any(Outcome::with_detail(Verdict::Withdrawn, RULE_REMOVED), alerts);
+        step.controls_mut().end_hold(name, key, None);
+        return log.decisions;
+    }
+    let mut has_expired = !rule_state.unreadable.extract_if(|known| known.expires_at <= now).is_empty();
+    if rule_state.hold_until.take_if(|until| *until <= now).is_some()
+        && let Some(episode) = &mut rule_state.episode
+    {
+        episode.hold_over = true;
+        has_expired = true;
+        log.record_if_any(Outcome::with_detail(Verdict::Expired, HOLD_OVER), alerts(episode));
+    }
+    update_hold(step, name, key, rule_state, has_expired);
+    log.decisions
+}
+
+/// `heartbeat_timeout` does not count the time in which no notification of the source could be received.
+pub(super) fn extend_by_gaps(step: &StepContext<'_>, rule_state: &mut RuleState) {
+    let now = step.context.now;
+    let Some(episode) = &mut rule_state.episode else { return };
+    let due: Vec<AlertKey> =
+        episode.open.iter().filter(|open| open.expires_at <= now).map(|open| open.alert.clone()).collect();
+    for alert in due {
+        let Some((source, heartbeat)) = step.with_heartbeat([&alert.source]).next() else { continue };
+        let Some(gaps) = step.controls().reception_gaps(&alert.source) else { continue };
+        let (Some(timeout), Some(open)) = (heartbeat.timeout, episode.open.get_mut(&alert)) else { continue };
+        let missed = gaps.last.until.since(gaps.last.from.max(open.heard_at));
+        let extended = open.heard_at.after(timeout.min(source.occurrence_ttl)).after(missed);
+        if extended > now {
+            open.expires_at = extended;
+        }
     }
 }

@@ -1,177 +1,277 @@
-//! Re-evaluates deferred actions when they are due or their blocker is gone.
+//! Executes requested and deferred actions in their order: increases first, then what was requested first, then the
+//! order of the rule table.
 
 use std::collections::BTreeSet;
 
-use super::act::NO_LONGER_GROWN;
-use super::attempt::{ActionAttempt, ActionRequest, EmissionState};
-use super::episode::{RULE_REMOVED, remove_if_empty, supersede};
-use super::guard::{invalidated_by, is_ready_to_recheck, outranked_by};
-use super::outcome::{DecisionLog, Outcome};
+use super::act::{self, Unblocked};
+use super::guard::{self, ActionRequest};
+use super::outcome::{DecisionLog, Outcome, requested_action};
+use super::owed;
+use super::part::Part;
 use super::step::StepContext;
 use crate::domain::alert_key::AlertKey;
 use crate::domain::name::Name;
 use crate::domain::phase::Phase;
-use crate::domain::rule::Mode;
-use crate::domain::state::{Deferred, Episode, PendingClose, RuleState, TargetState};
+use crate::domain::rule::{Change, Mode, Repeat, Rule};
+use crate::domain::state::{Deferred, Episode, RuleState, TargetState};
 use crate::domain::target::TargetKey;
+use crate::domain::time::Time;
 use crate::domain::verdict::{Decision, Verdict};
 
-const DEFERRED_TOO_LONG: &str = "the action was deferred for longer than engine.max_deferral";
+pub(super) const RULE_REMOVED: &str = "the rule no longer exists, or no longer sends events";
+/// The growth ended before the guards let the action pass.
+pub(super) const NO_LONGER_GROWN: &str = "the episode shrank while the action was deferred";
+const NOTHING_OWED: &str = "nothing is owed any more";
 
-/// The rules whose pending closes are withdrawn.
-pub(super) enum AffectedRules {
-    All,
-    /// Only these rules: they are in `mode: shadow` and do not affect others.
-    Only(Vec<Name>),
+/// The alerts of the notification that an action answers, by rule and phase. Such an action is new.
+#[derive(Default)]
+pub(super) struct Replies(Vec<(Name, Phase, Vec<AlertKey>)>);
+
+impl Replies {
+    pub(super) fn add(&mut self, rule: &Name, phase: Phase, alerts: Vec<AlertKey>) {
+        self.0.push((rule.clone(), phase, alerts));
+    }
+
+    fn contains(&self, rule: &Name, phase: Phase) -> bool {
+        self.0.iter().any(|(name, known, _)| name == rule && *known == phase)
+    }
+
+    fn take(&mut self, rule: &Name, phase: Phase) -> Option<Vec<AlertKey>> {
+        let at = self.0.iter().position(|(name, known, _)| name == rule && *known == phase)?;
+        Some(self.0.swap_remove(at).2)
+    }
 }
 
-/// Withdraws the pending closes of the affected rules, for the reason `detail`: an alert opened on the
-/// target, so that it is not stable any more, or an alert expired, so that its end is unknown.
-pub(super) fn withdraw_pending_closes(
-    step: &mut StepContext<'_>,
-    key: &TargetKey,
-    state: &mut TargetState,
-    affected: &AffectedRules,
-    detail: &str,
-) -> Vec<Decision> {
-    let mut decisions = Vec::new();
-    for (name, rule_state) in state.rules.iter_mut() {
-        let is_affected = match affected {
-            AffectedRules::All => true,
-            AffectedRules::Only(names) => names.contains(name),
-        };
-        if let Some(pending_close) = rule_state.pending_close.take_if(|_| is_affected) {
-            step.release_slot(&pending_close.deferred);
-            let mut log = DecisionLog::new(Some(name), key);
-            let outcome = Outcome::with_detail(Verdict::Withdrawn, detail);
-            let outcome = outcome.for_episode(Phase::Resolved, &pending_close.episode, step.rule(name));
-            log.record(outcome, pending_close.deferred.alerts);
-            decisions.extend(log.decisions);
-        }
+/// Which actions are executed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Pass {
+    /// Those that do not decrease capacity.
+    Increases,
+    Decreases,
+}
+
+/// The rules of a part, and the target that they act on.
+pub(super) struct Acting<'a> {
+    pub key: &'a TargetKey,
+    pub own: &'a mut TargetState,
+    /// The part of the active rules, for a rule in `mode: shadow`.
+    pub active: Option<&'a TargetState>,
+}
+
+impl Acting<'_> {
+    pub(super) fn part(&self) -> Part<'_> {
+        Part { own: self.own, active: self.active }
     }
-    state.rules.retain(|_, rule_state| !rule_state.is_empty());
+}
+
+/// Executes the actions of a pass that are new or ready. Each is emitted, withdrawn if it is not justified any more, or
+/// deferred (again).
+pub(super) fn execute(
+    step: &mut StepContext<'_>,
+    acting: &mut Acting<'_>,
+    replies: &mut Replies,
+    pass: Pass,
+) -> Vec<Decision> {
+    let mut executed: BTreeSet<Name> = BTreeSet::new();
+    let mut decisions = Vec::new();
+    // One at a time and each once: the outcome of one can unblock another.
+    while let Some((name, phase)) = next(step, acting, replies, pass, &executed) {
+        decisions.extend(execute_one(step, acting, replies, &name, phase));
+        executed.insert(name);
+    }
     decisions
 }
 
-/// Rechecks the deferred actions that are due or whose blocker has changed. Each is emitted, withdrawn if it
-/// is not justified any more, or deferred again by another guard. Increases come first.
-pub(super) fn recheck_deferred(
-    step: &mut StepContext<'_>,
-    key: &TargetKey,
-    state: &mut TargetState,
-) -> Vec<Decision> {
-    let mut rechecked: BTreeSet<Name> = BTreeSet::new();
-    let mut decisions = Vec::new();
-    // One at a time and each once: the outcome of one can unblock another.
-    loop {
-        let remaining = state.rules.iter().filter(|(name, _)| !rechecked.contains(*name));
-        let ready = remaining.filter(|(name, _)| is_ready_to_recheck(step, key, state, name));
-        let order = ready.filter_map(|(name, rule)| Some((rule.deferred()?.deadline.is_some(), name)));
-        let Some((_, name)) = order.min() else { return decisions };
-        let name = name.clone();
-        let decided = recheck(step, key, state, &name);
-        let superseded = supersede(step, key, &decided);
-        decisions.extend(decided.into_iter().chain(superseded));
-        remove_if_empty(state, &name);
-        rechecked.insert(name);
+/// The next action to execute.
+fn next(
+    step: &StepContext<'_>,
+    acting: &Acting<'_>,
+    replies: &Replies,
+    pass: Pass,
+    executed: &BTreeSet<Name>,
+) -> Option<(Name, Phase)> {
+    let mut first: Option<((Time, Option<usize>), &Name, Phase)> = None;
+    for (name, rule_state) in acting.own.rules.iter().filter(|(name, _)| !executed.contains(*name)) {
+        let Some((phase, episode, deferred)) = pending(rule_state) else { continue };
+        let rule = step.rule(name);
+        let change = rule.and_then(|rule| requested_action(rule, phase)).map(|action| &action.change);
+        let decreases = change.map_or(deferred.decreases, Change::decreases_capacity);
+        let is_ready = || match rule.zip(rule.and_then(|rule| requested_action(rule, phase))) {
+            // It is withdrawn.
+            None => true,
+            Some((rule, action)) => {
+                let part = acting.part();
+                let request = ActionRequest { key: acting.key, part, rule, phase, action, episode, deferred };
+                guard::is_ready(step, &request)
+            }
+        };
+        if decreases != (pass == Pass::Decreases) || !(replies.contains(name, phase) || is_ready()) {
+            continue;
+        }
+        let order = (deferred.requested_at, step.context.rules.row(name));
+        if first.as_ref().is_none_or(|(known, ..)| order < *known) {
+            first = Some((order, name, phase));
+        }
     }
+    first.map(|(_, name, phase)| (name.clone(), phase))
 }
 
-/// Rechecks the deferred action of a rule.
-fn recheck(
+/// The deferred action of a rule with its episode.
+fn pending(rule_state: &RuleState) -> Option<(Phase, &Episode, &Deferred)> {
+    if let Some(episode) = rule_state.episode.as_deref()
+        && let Some(deferred) = &episode.deferred
+    {
+        return Some((Phase::Firing, episode, deferred));
+    }
+    let closed = rule_state.closed.as_deref()?;
+    Some((Phase::Resolved, &closed.episode, closed.deferred.as_ref()?))
+}
+
+fn execute_one(
     step: &mut StepContext<'_>,
-    key: &TargetKey,
-    state: &mut TargetState,
+    acting: &mut Acting<'_>,
+    replies: &mut Replies,
     name: &Name,
+    phase: Phase,
 ) -> Vec<Decision> {
-    let rule = step.rule(name);
-    let is_firing = state.rules.get(name).is_some_and(|rule_state| rule_state.episode.is_some());
-    let outranked = outranked_by(step, state, name, is_firing);
-    let TargetState { sequence, rules, cooldowns, .. } = state;
-    let Some(rule_state) = rules.get_mut(name) else { return Vec::new() };
-    let Some(deferred) = take_deferred(rule_state) else { return Vec::new() };
-    let RuleState { episode, pending_close, budget_expiries, shadow, .. } = rule_state;
-    let closing = pending_close.take();
-    let invalidated = withdrawal_reason(step, name, episode.as_deref(), closing.as_deref(), &deferred);
-    let mut attempt = rule.map(|rule| {
-        let trigger = deferred.trigger.clone();
-        let emission_state = EmissionState::for_mode(
-            rule.mode,
-            EmissionState { sequence, cooldowns, budget_expiries },
-            shadow,
-        );
-        ActionAttempt { step: &mut *step, key, rule, trigger, truncated: false, outranked, emission_state }
-    });
-    let withdrawn = |detail: &str| Outcome::with_detail(Verdict::Withdrawn, detail);
-    let mut log = DecisionLog::new(Some(name), key);
+    let rule_state = acting.own.rules.get_or_default(name);
+    let slot = match phase {
+        Phase::Firing => rule_state.episode.as_mut().map(|episode| &mut episode.deferred),
+        Phase::Resolved => rule_state.closed.as_mut().map(|closed| &mut closed.deferred),
+    };
+    let Some(deferred) = slot.and_then(Option::take) else { return Vec::new() };
+    let episode = rule_state.last_episode().cloned();
+    let Some(episode) = episode else { return Vec::new() };
+    let reply = replies.take(name, phase);
     // A repetition is about all alerts that are open now.
-    let alerts: Vec<AlertKey> = match &*episode {
-        Some(episode) if deferred.is_repeat => episode.open.iter().map(|open| open.alert.clone()).collect(),
-        _ => deferred.alerts.clone(),
+    let alerts: Vec<AlertKey> = match deferred.is_repeat {
+        true => episode.open.iter().map(|open| open.alert.clone()).collect(),
+        false => deferred.alerts.clone(),
     };
-    let request = ActionRequest {
-        requested_at: deferred.requested_at,
-        slot: deferred.slot(),
-        is_repeat: deferred.is_repeat,
-        alerts: &alerts,
-    };
-    let mode = rule.map_or(Mode::Active, |rule| rule.mode);
-    let outcome = match (episode, closing, &mut attempt, &invalidated) {
-        (_, _, None, _) => withdrawn(RULE_REMOVED),
-        (_, _, _, Some(detail)) => withdrawn(detail),
-        (Some(episode), ..) if !deferred.is_repeat && !episode.has_grown(mode) => withdrawn(NO_LONGER_GROWN),
-        (Some(episode), _, Some(attempt), _)
-            if deferred.is_repeat && !attempt.has_repeats_left(episode.emission_stats(mode).emissions) =>
-        {
-            withdrawn("the rule no longer repeats the action")
-        }
-        (Some(episode), _, Some(attempt), _) => {
-            attempt.emit_or_defer(episode, &request).for_episode(Phase::Firing, episode, rule)
-        }
-        (None, Some(closing), Some(attempt), _) => {
-            let PendingClose { episode, closed, .. } = *closing;
-            let outcome;
-            (outcome, *pending_close) = attempt.close_episode(episode, closed, &request);
-            outcome
-        }
-        (None, None, ..) => return Vec::new(),
-    };
-    let still_deferred = rule_state.deferred();
-    if still_deferred.and_then(Deferred::slot) != deferred.slot() {
+    let rule = step.rule(name);
+    let outcome = outcome_of(step, acting, rule, phase, &episode, &deferred, reply.is_some());
+    let outcome = outcome.for_episode(phase, &episode, rule);
+    let after = acting.own.rules.get(name).and_then(RuleState::deferred);
+    if after.and_then(Deferred::slot) != deferred.slot() {
         step.release_slot(&deferred);
     }
-    // An unchanged block is not recorded again.
-    if !outcome.is_unchanged_from(&deferred) {
-        log.record(outcome, alerts);
+    let mut log = DecisionLog::new(Some(name), acting.key);
+    match reply {
+        Some(alerts) => log.reply(outcome, alerts),
+        // An unchanged block is not recorded again.
+        None if outcome.is_unchanged_from(&deferred) => {}
+        None => log.record(outcome, alerts),
     }
     log.decisions
 }
 
-/// Why a deferred action is withdrawn before its guards are evaluated; `None` if it still is justified.
-fn withdrawal_reason(
-    step: &StepContext<'_>,
-    name: &Name,
-    episode: Option<&Episode>,
-    pending_close: Option<&PendingClose>,
+/// Executes an action that has been removed from the state.
+fn outcome_of(
+    step: &mut StepContext<'_>,
+    acting: &mut Acting<'_>,
+    rule: Option<&Rule>,
+    phase: Phase,
+    episode: &Episode,
     deferred: &Deferred,
-) -> Option<String> {
-    let (phase, episode) = match (episode, pending_close) {
-        (Some(episode), _) => (Phase::Firing, episode),
-        (None, Some(pending_close)) => (Phase::Resolved, &*pending_close.episode),
-        (None, None) => return None,
+    is_new: bool,
+) -> Outcome {
+    let Some((rule, action)) = rule.and_then(|rule| Some((rule, requested_action(rule, phase)?))) else {
+        return Outcome::with_detail(Verdict::Withdrawn, RULE_REMOVED);
     };
-    invalidated_by(step, name, phase, episode, deferred).or_else(|| {
-        let too_long = deferred.deadline.is_some_and(|deadline| deadline <= step.context.now);
-        too_long.then(|| DEFERRED_TOO_LONG.to_owned())
-    })
+    if let Some(outcome) = not_justified(acting, rule, phase, episode, deferred, is_new) {
+        return outcome;
+    }
+    let part = acting.part();
+    let request = ActionRequest { key: acting.key, part, rule, phase, action, episode, deferred };
+    if let Some(blocked) = guard::blocked(step, &request) {
+        let again = Deferred {
+            recheck_at: blocked.recheck_at,
+            limited_direction: blocked.limited_direction,
+            blocked_by: Some(blocked.verdict),
+            decreases: action.change.decreases_capacity(),
+            ..deferred.clone()
+        };
+        defer(acting.own, &rule.name, phase, again);
+        return blocked.into_outcome();
+    }
+    let unblocked = Unblocked { key: acting.key, rule, phase, action, request: deferred.clone() };
+    act::emit(step, acting.own, unblocked)
 }
 
-/// Removes the deferred action of an open episode. That of a pending close is copied; the caller removes the
-/// pending close.
-fn take_deferred(rule_state: &mut RuleState) -> Option<Deferred> {
-    match (&mut rule_state.episode, &rule_state.pending_close) {
-        (Some(episode), _) => episode.deferred.take(),
-        (None, Some(pending_close)) => Some(pending_close.deferred.clone()),
-        (None, None) => None,
+/// Stores a deferred action.
+pub(super) fn defer(state: &mut TargetState, name: &Name, phase: Phase, deferred: Deferred) {
+    let rule_state = state.rules.get_or_default(name);
+    match phase {
+        Phase::Firing => {
+            if let Some(episode) = &mut rule_state.episode {
+                episode.deferred = Some(deferred);
+            }
+        }
+        Phase::Resolved => {
+            if let Some(closed) = &mut rule_state.closed {
+                closed.deferred = Some(deferred);
+            }
+        }
+    }
+}
+
+/// Why an action is not justified (any more); `None` if it is.
+fn not_justified(
+    acting: &Acting<'_>,
+    rule: &Rule,
+    phase: Phase,
+    episode: &Episode,
+    deferred: &Deferred,
+    is_new: bool,
+) -> Option<Outcome> {
+    let is_of_part = (rule.mode == Mode::Shadow) == acting.active.is_some();
+    if !is_of_part {
+        return Some(Outcome::with_detail(Verdict::Withdrawn, RULE_REMOVED));
+    }
+    if rule.mode == Mode::Disabled {
+        return Some(Outcome::new(Verdict::Disabled));
+    }
+    let action = requested_action(rule, phase)?;
+    if action.change.decreases_capacity()
+        && let Some(detail) = missing_evidence(episode)
+    {
+        return Some(Outcome::with_detail(Verdict::NoEvidence, detail));
+    }
+    match phase {
+        Phase::Firing if deferred.is_repeat => {
+            let repeat = rule.on_firing.as_ref().map(|firing| firing.repeat);
+            let has_more = matches!(repeat, Some(Repeat::WhileFiring { max_emissions })
+                if episode.emissions < max_emissions.get());
+            (!has_more)
+                .then(|| Outcome::with_detail(Verdict::Withdrawn, "the rule no longer repeats the action"))
+        }
+        Phase::Firing => {
+            let is_justified = deferred.is_retry || has_need(episode);
+            (!is_justified).then(|| Outcome::with_detail(Verdict::Withdrawn, NO_LONGER_GROWN))
+        }
+        Phase::Resolved if action.change.decreases_capacity() => {
+            let owes = owed::owes(acting.own, &rule.name);
+            let verdict = if is_new { Verdict::NoEvidence } else { Verdict::Withdrawn };
+            (!owes).then(|| Outcome::with_detail(verdict, NOTHING_OWED))
+        }
+        Phase::Resolved => None,
+    }
+}
+
+/// Whether an episode needs an emission: it has grown since the last one, or nothing of it is delivered or being tried.
+pub(super) fn has_need(episode: &Episode) -> bool {
+    episode.has_grown() || episode.undelivered_emissions >= episode.emissions
+}
+
+/// Why an episode cannot decrease capacity.
+pub(super) fn missing_evidence(episode: &Episode) -> Option<&'static str> {
+    if episode.adopted {
+        Some(
+            "an alert of the episode started before this store was created, or before the target's state was dropped",
+        )
+    } else if episode.expired {
+        Some("an alert of the episode has expired")
+    } else {
+        None
     }
 }

@@ -6,10 +6,37 @@ use std::sync::Arc;
 use crate::domain::alert_key::AlertKey;
 use crate::domain::alert_map::{AlertMap, HasAlertKey};
 use crate::domain::episode_scope::EpisodeScope;
-use crate::domain::state::Occurrence;
+use crate::domain::name::Name;
+use crate::domain::state::{Occurrence, RuleState, TargetState};
 use crate::domain::time::Time;
 use crate::domain::trigger::Trigger;
 use crate::domain::verdict::Verdict;
+
+/// A rule at a target. Its state is apart from the others in `mode: shadow`.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct RuleId {
+    pub is_shadow: bool,
+    pub name: Name,
+}
+
+impl RuleId {
+    pub(super) fn state<'a>(&self, target: &'a TargetState) -> Option<&'a RuleState> {
+        let part = if self.is_shadow { target.shadows.get(&self.name)? } else { target };
+        part.rules.get(&self.name)
+    }
+
+    pub(super) fn state_mut<'a>(&self, target: &'a mut TargetState) -> &'a mut RuleState {
+        let part = if self.is_shadow { target.shadows.get_or_default(&self.name) } else { target };
+        part.rules.get_or_default(&self.name)
+    }
+
+    /// All rules that have a state at a target.
+    pub(super) fn all(target: &TargetState) -> Vec<Self> {
+        let active = target.rules.iter().map(|(name, _)| Self { is_shadow: false, name: name.clone() });
+        let shadows = target.shadows.iter().map(|(name, _)| Self { is_shadow: true, name: name.clone() });
+        active.chain(shadows).collect()
+    }
+}
 
 /// The changes of one rule at one target; the input of its episode.
 #[derive(Default)]
@@ -40,10 +67,31 @@ pub(super) struct Opened {
     pub scope: EpisodeScope,
     pub parameters: BTreeMap<String, String>,
     pub previous_end: Option<Time>,
+    /// Whether it was late, so that it may belong to the episode that closed last.
+    pub was_late: bool,
 }
 
 impl HasAlertKey for Opened {
     fn alert(&self) -> &AlertKey {
         &self.occurrence.alert
+    }
+}
+
+/// The changes of each rule at one target. A list, since there is nearly always one.
+#[derive(Default)]
+pub(super) struct RuleDeltas(pub Vec<(RuleId, RuleDelta)>);
+
+impl RuleDeltas {
+    pub(super) fn delta_mut(&mut self, rule: &RuleId) -> &mut RuleDelta {
+        let known = self.0.iter().position(|(known, _)| known == rule);
+        let at = known.unwrap_or_else(|| {
+            self.0.push((rule.clone(), RuleDelta::default()));
+            self.0.len() - 1
+        });
+        &mut self.0[at].1
+    }
+
+    pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = &mut RuleDelta> {
+        self.0.iter_mut().map(|(_, delta)| delta)
     }
 }

@@ -12,6 +12,7 @@ use crate::domain::phase::Phase;
 use crate::domain::rule::{Amount, Change, Limits};
 use crate::domain::state::{Episode, ExpiredEpisode, Occurrence};
 use crate::domain::target::TargetKey;
+use crate::domain::time::ClockReading;
 use crate::json::truncate_escaped;
 
 /// The alert names in a reason; further names are counted.
@@ -85,12 +86,13 @@ impl Hash {
     }
 }
 
-/// The change as an adjustment of AWS Auto Scaling. Fails if step scaling has no metric, which happens only
+/// The change as an adjustment of AWS Auto Scaling. `owed` is the value of a `revert`. Fails if step scaling has no metric, which happens only
 /// if the rule was changed during the episode.
 pub(super) fn adjustment(
     change: &Change,
     limits: &Limits,
     metrics: &[f64],
+    owed: Option<i64>,
 ) -> Result<Option<Adjustment>, String> {
     let (amount, sign) = match change {
         Change::Notify => return Ok(None),
@@ -104,7 +106,11 @@ pub(super) fn adjustment(
         }
         Change::ScaleOut(amount) => (amount, 1),
         Change::ScaleIn(amount) => (amount, -1),
-        Change::Revert => return Err("nothing is owed".to_owned()),
+        Change::Revert => {
+            let value = owed.ok_or("nothing that is owed was added in units")?;
+            let kind = AdjustmentType::ChangeInCapacity;
+            return Ok(Some(Adjustment { kind, value, min_magnitude: None, allow_decrease: None }));
+        }
     };
     let (kind, value, min_magnitude) = match amount {
         Amount::By(units) => (AdjustmentType::ChangeInCapacity, units.get(), None),
@@ -139,8 +145,8 @@ pub(super) fn event_alert(occurrence: &Occurrence) -> EventAlert {
 }
 
 /// The representation of an episode in events.
-pub(super) fn episode_ref(episode: &Episode, emission: u32) -> EpisodeRef {
-    EpisodeRef { id: episode.id.clone(), opened_at: episode.opened_at, emission }
+pub(super) fn episode_ref(episode: &Episode, emission: u32, clock: ClockReading) -> EpisodeRef {
+    EpisodeRef { id: episode.id.clone(), opened_at: clock.on_wall(episode.opened_at), emission }
 }
 
 /// For example `3 alerts firing: KubePodUnschedulable`.

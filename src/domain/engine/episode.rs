@@ -1,83 +1,115 @@
-//! Episodes: updates a rule's episode at a target with the changes of a step, and executes its actions.
+//! Episodes: applies the changes of a step to the episodes of a part, and requests their actions.
+//!
+//! All changes are applied before any action is executed, so that every opening of a notification is in view.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::attempt::{ActionAttempt, ActionRequest, EmissionState};
+use super::act::new_request;
+use super::deferred::{
+    self, Acting, NO_LONGER_GROWN, Pass, RULE_REMOVED, Replies, has_need, missing_evidence,
+};
 use super::delta::{Opened, RuleDelta};
-use super::guard::outranked_by;
 use super::outcome::{DecisionLog, Outcome};
 use super::step::StepContext;
-use super::{Context, emit};
+use super::{Context, emit, owed, unconfirmed};
 use crate::domain::alert_key::AlertKey;
 use crate::domain::alert_map::AlertMap;
+use crate::domain::control::HeartbeatKey;
+use crate::domain::delivery::DeliveryChangeKind;
+use crate::domain::episode_scope::EpisodeScope;
 use crate::domain::name::Name;
 use crate::domain::phase::Phase;
-use crate::domain::rule::Mode;
-use crate::domain::state::{
-    EmissionStats, Episode, ExpiredEpisode, Occurrence, PendingClose, RuleState, Shadow, TargetState,
-};
+use crate::domain::rule::{Mode, Repeat, Rule};
+use crate::domain::state::{ClosedEpisode, Deferred, Episode, ExpiredEpisode, Occurrence, TargetState};
 use crate::domain::target::TargetKey;
 use crate::domain::time::Time;
+use crate::domain::trigger::Trigger;
 use crate::domain::verdict::{Decision, Verdict};
 
-/// Updates the episode with the changes of a step, executes its actions, and returns the decisions.
-pub(super) fn evaluate_episode(
+const TRUNCATED: &str = "the notification is truncated (max_alerts)";
+const CLOSED: &str = "the episode has closed";
+
+/// Applies the changes of the rules of a part, and executes their requested and deferred actions.
+pub(super) fn evaluate_all(
     step: &mut StepContext<'_>,
     key: &TargetKey,
-    state: &mut TargetState,
+    own: &mut TargetState,
+    active: Option<&TargetState>,
+    deltas: Vec<(Name, RuleDelta)>,
+) -> Vec<Decision> {
+    let mut acting = Acting { key, own, active };
+    let mut replies = Replies::default();
+    let mut decisions = Vec::new();
+    let mut opened = Vec::new();
+    for (name, delta) in deltas {
+        if !delta.opened.is_empty() {
+            opened.push(name.clone());
+        }
+        decisions.extend(apply_delta(step, &mut acting, &name, delta, &mut replies));
+    }
+    decisions.extend(deferred::execute(step, &mut acting, &mut replies, Pass::Increases));
+    for name in opened.iter().filter(|name| has_increased(step, acting.own, name)).collect::<Vec<_>>() {
+        decisions.extend(unconfirmed::supersede(step, &mut acting, name));
+    }
+    decisions.extend(unconfirmed::recheck(step, &mut acting));
+    decisions.extend(deferred::execute(step, &mut acting, &mut replies, Pass::Decreases));
+    acting.own.rules.retain(|_, rule_state| !rule_state.is_empty());
+    decisions
+}
+
+/// Whether the open episode of an active rule has increased capacity, or is about to.
+fn has_increased(step: &StepContext<'_>, own: &TargetState, name: &Name) -> bool {
+    let firing = step.active_rule(name).and_then(|rule| rule.on_firing.as_ref());
+    let episode = own.rules.get(name).and_then(|rule_state| rule_state.episode.as_ref());
+    firing.is_some_and(|firing| firing.action.change.increases_capacity())
+        && episode.is_some_and(|episode| episode.emissions > 0 || episode.deferred.is_some())
+}
+
+/// Applies the changes of one rule and requests its actions. Returns what is decided without executing an action.
+fn apply_delta(
+    step: &mut StepContext<'_>,
+    acting: &mut Acting<'_>,
     name: &Name,
     delta: RuleDelta,
+    replies: &mut Replies,
 ) -> Vec<Decision> {
-    let Context { now, policy, .. } = *step.context;
-    let rule = step.rule(name);
-    let mode = rule.map_or(Mode::Active, |rule| rule.mode);
-    let outranked = outranked_by(step, state, name, !delta.opened.is_empty());
-    let mut log = DecisionLog::new(Some(name), key);
-    let TargetState { sequence, rules, cooldowns, known_since, .. } = state;
-    let rule_state = rules.get_or_default(name);
-    let RuleState { budget_expiries, shadow, pending_close, expired_episode, .. } = rule_state;
-    let mut episode = rule_state.episode.take();
+    let is_shadow = acting.active.is_some();
+    let rule = step.rule(name).filter(|rule| (rule.mode == Mode::Shadow) == is_shadow);
+    let mut log = DecisionLog::new(Some(name), acting.key);
     let RuleDelta { opened, closed, expired, late, unchanged, outdated, trigger, truncated, .. } = delta;
     let ended_now = closed.len() + expired.len();
-    let most_open = episode.as_ref().map_or(0, |it| it.emission_stats(mode).most_open as usize);
-    let had_grown = episode.as_ref().is_some_and(|it| it.open.len() + ended_now > most_open);
-
-    if let Some(episode) = episode.as_mut().filter(|_| !expired.is_empty()) {
+    let rule_state = acting.own.rules.get_or_default(name);
+    if let Some(episode) = rule_state.episode.as_mut().filter(|_| !expired.is_empty()) {
         episode.expired = true;
     }
     log_without_action(&mut log, unchanged, late, outdated, expired);
-    let mut attempt = match (rule, trigger) {
-        (Some(rule), Some(trigger)) => {
-            let emission_state =
-                EmissionState::for_mode(mode, EmissionState { sequence, cooldowns, budget_expiries }, shadow);
-            Some(ActionAttempt { step: &mut *step, key, rule, trigger, truncated, outranked, emission_state })
+    let cause = Cause { trigger, truncated };
+    if !opened.is_empty() {
+        match rule {
+            Some(rule) => open(step, acting, rule, opened, ended_now, &cause, &mut log, replies),
+            None => {
+                let alerts = opened.iter().map(|opened| opened.occurrence.alert.clone()).collect();
+                log.reply(Outcome::with_detail(Verdict::Withdrawn, RULE_REMOVED), alerts);
+            }
         }
-        _ => None,
-    };
-    let opened = Opening { opened, known_since: *known_since, expired_episode: expired_episode.as_deref() };
-    act_on_opened(attempt.as_mut(), &mut episode, opened, had_grown, &mut log);
-    let is_over = episode.as_ref().is_some_and(|episode| episode.open.is_empty());
-    if let Some(Episode { id, .. }) = episode.as_deref().filter(|episode| is_over && episode.expired) {
-        let until = now.after(policy.expired_episode_retention);
-        *expired_episode = Some(Box::new(ExpiredEpisode { episode: id.clone(), until }));
     }
-    let dropped = episode.as_mut().filter(|_| is_over).and_then(|episode| episode.deferred.take());
-    if let (Some(deferred), Some(episode)) = (&dropped, &episode) {
-        let outcome = Outcome::with_detail(Verdict::Withdrawn, "the episode has closed");
-        log.record_if_any(outcome.for_episode(Phase::Firing, episode, rule), deferred.alerts.clone());
+    let rule_state = acting.own.rules.get_or_default(name);
+    let is_over = rule_state.episode.as_ref().is_some_and(|episode| episode.open.is_empty());
+    if is_over {
+        close(step, acting, name, rule, closed, &cause, &mut log, replies);
+    } else if !closed.is_empty() {
+        let alerts = closed.into_iter().map(|closed| closed.alert).collect();
+        log.reply(Outcome::new(Verdict::StillOpen), alerts);
     }
-    if !closed.is_empty() {
-        act_on_closed(attempt.as_mut(), episode.take_if(|_| is_over), closed, pending_close, &mut log);
-    }
-    let mut decisions = log.decisions;
-    if let Some(deferred) = dropped {
-        step.release_slot(&deferred);
-    }
-    rule_state.episode = episode.filter(|_| !is_over);
-    remove_if_empty(state, name);
-    decisions.extend(supersede(step, key, &decisions));
-    decisions
+    log.decisions
+}
+
+/// The notification that causes a change.
+struct Cause {
+    /// Set whenever an occurrence has opened or closed.
+    trigger: Option<Arc<Trigger>>,
+    truncated: bool,
 }
 
 /// Records the changes that lead to no action.
@@ -98,79 +130,254 @@ fn log_without_action(
     log.record_if_any(Outcome::new(Verdict::Expired), expired);
 }
 
+/// Adds opened occurrences to the episode of a rule, and requests the `on_firing` action.
+#[expect(clippy::too_many_arguments, reason = "the parts of one change")]
+fn open(
+    step: &mut StepContext<'_>,
+    acting: &mut Acting<'_>,
+    rule: &Rule,
+    opened: AlertMap<Opened>,
+    ended_now: usize,
+    cause: &Cause,
+    log: &mut DecisionLog<'_>,
+    replies: &mut Replies,
+) {
+    let alerts: Vec<AlertKey> = opened.iter().map(|opened| opened.occurrence.alert.clone()).collect();
+    let late = opened.iter().filter(|opened| opened.was_late).count();
+    let continued = end_closed_action(step, acting, rule, late > 0, log);
+    let known_since = acting.own.known_since;
+    let rule_state = acting.own.rules.get_or_default(&rule.name);
+    let most_open = rule_state.episode.as_ref().map_or(0, |it| it.most_open as usize);
+    let had_grown = rule_state.episode.as_ref().is_some_and(|it| it.open.len() + ended_now > most_open);
+    let is_continued = continued.is_some() && rule_state.episode.is_none();
+    if rule_state.episode.is_none() {
+        rule_state.episode = continued;
+    }
+    let expired_episode = rule_state.expired_episode.as_deref();
+    let opening = Opening { opened, known_since, expired_episode };
+    let (episode, is_new) =
+        open_occurrences(step.context, acting.key, &mut rule_state.episode, &rule.name, opening);
+    if !is_new && !is_continued && episode.emissions > 0 {
+        // Late firings join the episode without growth.
+        episode.most_open = episode.most_open.saturating_add(u32::try_from(late).unwrap_or(u32::MAX));
+    }
+    let outcome = request_firing(step, rule, episode, is_new || is_continued, had_grown, &alerts, cause, log);
+    match outcome {
+        Some(outcome) => log.reply(outcome.for_episode(Phase::Firing, episode, Some(rule)), alerts),
+        None => replies.add(&rule.name, Phase::Firing, alerts),
+    }
+}
+
+/// An opening of the rule ends the `on_resolved` action of its closed episode. Returns the episode if a late firing
+/// continues it.
+fn end_closed_action(
+    step: &mut StepContext<'_>,
+    acting: &mut Acting<'_>,
+    rule: &Rule,
+    has_late: bool,
+    log: &mut DecisionLog<'_>,
+) -> Option<Box<Episode>> {
+    let rule_state = acting.own.rules.get_or_default(&rule.name);
+    let ClosedEpisode { episode, deferred, emitted, .. } = *rule_state.closed.take()?;
+    if let Some(deferred) = deferred {
+        step.release_slot(&deferred);
+        let outcome = Outcome::with_detail(Verdict::Withdrawn, "an alert of the rule opened on the target");
+        log.record(outcome.for_episode(Phase::Resolved, &episode, Some(rule)), deferred.alerts);
+    }
+    if let Some(emitted) = emitted.filter(|emitted| !emitted.is_rejected) {
+        let detail = format!("the rule opened before event {} was confirmed", emitted.event);
+        let outcome = Outcome::with_detail(Verdict::Superseded, &detail);
+        log.record(outcome.for_episode(Phase::Resolved, &episode, Some(rule)), emitted.request.alerts);
+        end_unconfirmed(step, acting, &emitted.event);
+    }
+    Some(episode).filter(|_| has_late)
+}
+
+/// An unconfirmed decrease is not called again. If the outcome of a call is unknown, it counts as delivered.
+fn end_unconfirmed(step: &mut StepContext<'_>, acting: &mut Acting<'_>, event: &Arc<str>) {
+    let emission = acting.own.emission(event).cloned();
+    let Some(emission) = emission.filter(|emission| emission.delivered_at().is_none()) else { return };
+    step.change_delivery(acting.key, event, DeliveryChangeKind::Cancel);
+    if step.delivery(acting.key, &emission).is_uncertain {
+        owed::settle(acting.own, &emission.rule, emission.takes_back_until);
+    }
+    acting.own.emissions.retain(|known| known.id != *event);
+}
+
+/// Requests the `on_firing` action. Returns the outcome if there is nothing to execute.
+#[expect(clippy::too_many_arguments, reason = "the parts of one change")]
+fn request_firing(
+    step: &mut StepContext<'_>,
+    rule: &Rule,
+    episode: &mut Episode,
+    is_new: bool,
+    had_grown: bool,
+    alerts: &[AlertKey],
+    cause: &Cause,
+    log: &mut DecisionLog<'_>,
+) -> Option<Outcome> {
+    let (Some(firing), Some(trigger)) = (&rule.on_firing, &cause.trigger) else {
+        return Some(Outcome::new(Verdict::NoAction));
+    };
+    let change = &firing.action.change;
+    let acts = is_new || firing.repeat == Repeat::OnGrowth;
+    if !acts || !has_need(episode) {
+        return Some(Outcome::new(Verdict::NoAction));
+    }
+    if rule.mode == Mode::Disabled {
+        return Some(Outcome::new(Verdict::Disabled));
+    }
+    // A deferred action that was no longer justified is not revived by the new openings, which are a
+    // request of their own.
+    let is_stale = |deferred: &mut Deferred| !deferred.is_repeat && !deferred.is_retry && !had_grown;
+    if let Some(previous) = episode.deferred.take_if(is_stale) {
+        step.release_slot(&previous);
+        let outcome = Outcome::with_detail(Verdict::Withdrawn, NO_LONGER_GROWN);
+        log.record_if_any(outcome.for_episode(Phase::Firing, episode, Some(rule)), previous.alerts);
+    }
+    if change.decreases_capacity() {
+        let truncated = cause.truncated.then_some(TRUNCATED);
+        if let Some(detail) = truncated.or_else(|| missing_evidence(episode)) {
+            return Some(Outcome::with_detail(Verdict::NoEvidence, detail));
+        }
+    }
+    let previous = episode.deferred.take();
+    // The newest action replaces the deferred one and takes over its request time, since the need never ended.
+    let kept = previous.as_ref().filter(|previous| !previous.is_repeat);
+    let request = new_request(change, step.context.now, trigger.clone());
+    episode.deferred = Some(Deferred {
+        requested_at: kept.map_or(request.requested_at, |previous| previous.requested_at),
+        recheck_at: kept.and_then(Deferred::slot).map_or(request.recheck_at, |slot| Some(slot.at)),
+        limited_direction: kept.and_then(|previous| previous.limited_direction),
+        is_retry: kept.is_some_and(|previous| previous.is_retry),
+        wait: kept.and_then(|previous| previous.wait),
+        alerts: alerts.to_vec(),
+        ..request
+    });
+    // A repetition that no guard has blocked yet has no alerts and was never recorded.
+    if let Some(previous) = previous {
+        if previous.is_repeat {
+            step.release_slot(&previous);
+        }
+        let outcome = Outcome::with_detail(Verdict::Withdrawn, "replaced by a newer action");
+        log.record_if_any(outcome.for_episode(Phase::Firing, episode, Some(rule)), previous.alerts);
+    }
+    None
+}
+
+/// Closes the episode of a rule, and requests the `on_resolved` action if the resolved occurrences `closed` have closed
+/// it.
+#[expect(clippy::too_many_arguments, reason = "the parts of one change")]
+fn close(
+    step: &mut StepContext<'_>,
+    acting: &mut Acting<'_>,
+    name: &Name,
+    rule: Option<&Rule>,
+    closed: Vec<Occurrence>,
+    cause: &Cause,
+    log: &mut DecisionLog<'_>,
+    replies: &mut Replies,
+) {
+    let (now, policy) = (step.context.now, step.context.policy);
+    let rule_state = acting.own.rules.get_or_default(name);
+    let Some(mut episode) = rule_state.episode.take() else { return };
+    end_firing_action(step, acting, rule, &mut episode, log);
+    let was_need = rule.is_none_or(|rule| {
+        let firing = rule.on_firing.as_ref();
+        firing.is_some_and(|firing| firing.action.change.increases_capacity()) && episode.emissions > 0
+    });
+    acting.own.record_end(now, was_need, policy.last_resolve_retention);
+    let owes = owed::owes(acting.own, name);
+    let alerts: Vec<AlertKey> = closed.iter().map(|closed| closed.alert.clone()).collect();
+    let request = request_resolved(rule, &episode, owes, cause, now);
+    let rule_state = acting.own.rules.get_or_default(name);
+    rule_state.owed_until = owes.then(|| now.after(policy.owed_retention));
+    if episode.expired {
+        let until = now.after(policy.expired_episode_retention);
+        rule_state.expired_episode = Some(Box::new(ExpiredEpisode { episode: episode.id.clone(), until }));
+    }
+    let (deferred, outcome) = match request {
+        Ok(request) if !closed.is_empty() => (Some(Deferred { alerts: alerts.clone(), ..request }), None),
+        Ok(_) => (None, None),
+        Err(outcome) => (None, Some(outcome.for_episode(Phase::Resolved, &episode, rule))),
+    };
+    if deferred.is_some() {
+        replies.add(name, Phase::Resolved, alerts);
+    } else if let Some(outcome) = outcome.filter(|_| !closed.is_empty()) {
+        log.reply(outcome, alerts);
+    }
+    // A late firing can continue an episode that has emitted something and did not expire.
+    let can_continue = !episode.expired && episode.emissions > 0 && rule.is_some();
+    if deferred.is_some() || can_continue {
+        let until = Some(now.after(policy.last_resolve_retention));
+        let closed = if deferred.is_some() { closed } else { Vec::new() };
+        rule_state.closed = Some(Box::new(ClosedEpisode { episode, closed, deferred, emitted: None, until }));
+    }
+}
+
+/// The close of an episode ends its `on_firing` action: deferred or, if it decreases, not confirmed.
+fn end_firing_action(
+    step: &mut StepContext<'_>,
+    acting: &mut Acting<'_>,
+    rule: Option<&Rule>,
+    episode: &mut Episode,
+    log: &mut DecisionLog<'_>,
+) {
+    if let Some(deferred) = episode.deferred.take() {
+        step.release_slot(&deferred);
+        // The need of a deferred increase ends too.
+        if !deferred.decreases {
+            acting.own.record_end(step.context.now, true, step.context.policy.last_resolve_retention);
+        }
+        let outcome = Outcome::with_detail(Verdict::Withdrawn, CLOSED);
+        log.record_if_any(outcome.for_episode(Phase::Firing, episode, rule), deferred.alerts);
+    }
+    if let Some(emitted) = episode.emitted.take().filter(|emitted| !emitted.is_rejected) {
+        let detail = format!("the episode has closed before event {} was confirmed", emitted.event);
+        let outcome = Outcome::with_detail(Verdict::Superseded, &detail);
+        log.record(outcome.for_episode(Phase::Firing, episode, rule), emitted.request.alerts);
+        end_unconfirmed(step, acting, &emitted.event);
+    }
+}
+
+/// The request of the `on_resolved` action, without its alerts, or the outcome if there is nothing to execute.
+fn request_resolved(
+    rule: Option<&Rule>,
+    episode: &Episode,
+    owes: bool,
+    cause: &Cause,
+    now: Time,
+) -> Result<Deferred, Outcome> {
+    let Some(rule) = rule else { return Err(Outcome::with_detail(Verdict::NoAction, RULE_REMOVED)) };
+    if rule.mode == Mode::Disabled {
+        return Err(Outcome::new(Verdict::Disabled));
+    }
+    let (Some(resolved), Some(trigger)) = (&rule.on_resolved, &cause.trigger) else {
+        return Err(Outcome::new(Verdict::NoAction));
+    };
+    let change = &resolved.action.change;
+    let no_evidence = |detail| Err(Outcome::with_detail(Verdict::NoEvidence, detail));
+    if change.decreases_capacity() && !owes {
+        return no_evidence("the rule owes no decrease on this target");
+    }
+    if !change.decreases_capacity() && episode.emissions == 0 {
+        return no_evidence("the episode has emitted no event to compensate");
+    }
+    if cause.truncated {
+        return no_evidence(TRUNCATED);
+    }
+    match missing_evidence(episode) {
+        Some(detail) => no_evidence(detail),
+        None => Ok(new_request(change, now, trigger.clone())),
+    }
+}
+
 /// Occurrences that open, and what their target's state knows of the time before them.
 pub(super) struct Opening<'a> {
     pub opened: AlertMap<Opened>,
     /// See [`TargetState::known_since`].
     pub known_since: Option<Time>,
     pub expired_episode: Option<&'a ExpiredEpisode>,
-}
-
-/// Adds opened occurrences to the episode and executes the `on_firing` action.
-fn act_on_opened(
-    attempt: Option<&mut ActionAttempt<'_, '_>>,
-    episode: &mut Option<Box<Episode>>,
-    opening: Opening<'_>,
-    had_grown: bool,
-    log: &mut DecisionLog<'_>,
-) {
-    if opening.opened.is_empty() {
-        return;
-    }
-    let alerts: Vec<AlertKey> = opening.opened.iter().map(|opened| opened.occurrence.alert.clone()).collect();
-    let outcome = match attempt {
-        Some(attempt) => {
-            let (context, key, rule) = (attempt.step.context, attempt.key, attempt.rule);
-            let (episode, is_new) = open_occurrences(context, key, episode, &rule.name, opening);
-            let outcome = attempt.on_firing(episode, is_new, had_grown, &alerts, log);
-            outcome.for_episode(Phase::Firing, episode, Some(rule))
-        }
-        None => Outcome::with_detail(Verdict::Withdrawn, RULE_REMOVED),
-    };
-    log.reply(outcome, alerts);
-}
-
-/// Executes the `on_resolved` action if the resolved occurrences `closed` have closed an episode.
-fn act_on_closed(
-    attempt: Option<&mut ActionAttempt<'_, '_>>,
-    episode: Option<Box<Episode>>,
-    closed: Vec<Occurrence>,
-    pending_close: &mut Option<Box<PendingClose>>,
-    log: &mut DecisionLog<'_>,
-) {
-    let alerts: Vec<AlertKey> = closed.iter().map(|closed| closed.alert.clone()).collect();
-    let outcome = match (episode, attempt) {
-        (None, _) => Outcome::new(Verdict::StillOpen),
-        (Some(episode), Some(attempt)) => {
-            let requested_at = attempt.step.context.now;
-            let request = ActionRequest { requested_at, slot: None, is_repeat: false, alerts: &alerts };
-            let outcome;
-            (outcome, *pending_close) = attempt.close_episode(episode, closed, &request);
-            outcome
-        }
-        (Some(_), None) => Outcome::with_detail(Verdict::NoAction, RULE_REMOVED),
-    };
-    log.reply(outcome, alerts);
-}
-
-/// Cancels the undelivered decreases of a target if one of the decisions increases capacity.
-pub(super) fn supersede(
-    step: &mut StepContext<'_>,
-    key: &TargetKey,
-    decisions: &[Decision],
-) -> Vec<Decision> {
-    let increases = decisions
-        .iter()
-        .filter_map(|decision| decision.event.as_ref())
-        .any(|event| event.increases_capacity());
-    let cancelled = if increases { step.supersede(key) } else { Vec::new() };
-    let superseded = cancelled.into_iter().map(|decrease| {
-        let detail = format!("an increase supersedes event {}, which was not delivered yet", decrease.id);
-        let mut log = DecisionLog::new(Some(&decrease.rule), key);
-        log.record(Outcome::with_detail(Verdict::Superseded, &detail), decrease.alerts.clone());
-        log.decisions
-    });
-    superseded.collect::<Vec<_>>().concat()
 }
 
 /// Adds occurrences to the episode, and opens a new one if there is none. Returns the episode and whether it
@@ -187,25 +394,18 @@ pub(super) fn open_occurrences<'a>(
     let is_new = episode.is_none();
     let id = if is_new { emit::episode_id(rule, key, &opened, expired_episode) } else { Arc::default() };
     for Opened { occurrence, scope, parameters, .. } in opened {
-        let episode = episode.get_or_insert_with(|| {
-            Box::new(Episode {
-                id: id.clone(),
-                scope,
-                opened_at: context.now,
-                open: AlertMap::default(),
-                emissions: 0,
-                most_open: 0,
-                shadowed: EmissionStats::default(),
-                sources: Vec::new(),
-                adopted: false,
-                expired: false,
-                deferred: None,
-                parameters: BTreeMap::new(),
-            })
-        });
-        episode.adopted |= occurrence.starts_at < created;
+        let episode = episode.get_or_insert_with(|| Box::new(new_episode(id.clone(), scope, context.now)));
+        episode.adopted |= occurrence.starts_at < context.clock().on_wall(created);
         if let Err(at) = episode.sources.binary_search(&occurrence.alert.source) {
             episode.sources.insert(at, occurrence.alert.source.clone());
+        }
+        let source = context.sources.get(&occurrence.alert.source);
+        let has_equal = source.and_then(|source| source.heartbeat.as_ref());
+        if let (Some(source), Some(_)) = (source, has_equal.filter(|heartbeat| !heartbeat.equal.is_empty())) {
+            let heartbeat = HeartbeatKey::for_alert(source, &occurrence.labels);
+            if let Err(at) = episode.heartbeats.binary_search(&heartbeat) {
+                episode.heartbeats.insert(at, heartbeat);
+            }
         }
         episode.parameters = parameters;
         episode.open.insert(occurrence);
@@ -215,13 +415,23 @@ pub(super) fn open_occurrences<'a>(
     (episode, is_new)
 }
 
-pub(super) const RULE_REMOVED: &str = "the rule no longer exists";
-
-/// Removes the shadow state of a rule if it is empty, and then the rule's state if it is empty.
-pub(super) fn remove_if_empty(state: &mut TargetState, name: &Name) {
-    let Some(rule_state) = state.rules.get_mut(name) else { return };
-    rule_state.shadow.take_if(|shadow| **shadow == Shadow::default());
-    if rule_state.is_empty() {
-        state.rules.remove(name);
+fn new_episode(id: Arc<str>, scope: EpisodeScope, opened_at: Time) -> Episode {
+    Episode {
+        id,
+        scope,
+        opened_at,
+        open: AlertMap::default(),
+        emissions: 0,
+        resolved_emissions: 0,
+        undelivered_emissions: 0,
+        most_open: 0,
+        sources: Vec::new(),
+        heartbeats: Vec::new(),
+        adopted: false,
+        expired: false,
+        hold_over: false,
+        deferred: None,
+        emitted: None,
+        parameters: BTreeMap::new(),
     }
 }

@@ -1,18 +1,32 @@
 //! The guards: conditions that can block an action. They are evaluated in a fixed order; the first that
 //! blocks names the verdict.
 
-use super::attempt::{ActionAttempt, requested_change};
+use super::calm;
 use super::outcome::Outcome;
+use super::part::Part;
 use super::step::StepContext;
+use crate::domain::control::Hold;
 use crate::domain::direction::Direction;
 use crate::domain::name::Name;
 use crate::domain::phase::Phase;
 use crate::domain::rate::Slot;
 use crate::domain::rule::{Action, Change, Mode, Rule, RuleTarget};
-use crate::domain::state::{Deferred, Episode, TargetState};
+use crate::domain::state::{Deferred, Emission, EmissionOutcome, Episode};
 use crate::domain::target::TargetKey;
 use crate::domain::time::Time;
 use crate::domain::verdict::Verdict;
+
+/// An action that a rule requests, and what the guards read.
+#[derive(Clone, Copy)]
+pub(super) struct ActionRequest<'a> {
+    pub key: &'a TargetKey,
+    pub part: Part<'a>,
+    pub rule: &'a Rule,
+    pub phase: Phase,
+    pub action: &'a Action,
+    pub episode: &'a Episode,
+    pub deferred: &'a Deferred,
+}
 
 /// The guard that blocks an action.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,12 +41,12 @@ pub(super) struct Blocked {
 
 impl Blocked {
     /// Blocked until the blocker is gone.
-    fn from_verdict(verdict: Verdict) -> Self {
-        Self { verdict, recheck_at: None, limited_direction: None, detail: None }
+    fn with_detail(verdict: Verdict, detail: String) -> Self {
+        Self { verdict, recheck_at: None, limited_direction: None, detail: Some(detail) }
     }
 
-    fn until(verdict: Verdict, recheck_at: Time) -> Self {
-        Self { recheck_at: Some(recheck_at), ..Self::from_verdict(verdict) }
+    fn until(verdict: Verdict, recheck_at: Time, detail: Option<String>) -> Self {
+        Self { verdict, recheck_at: Some(recheck_at), limited_direction: None, detail }
     }
 
     pub(super) fn into_outcome(self) -> Outcome {
@@ -44,75 +58,41 @@ impl Blocked {
     }
 }
 
-impl ActionAttempt<'_, '_> {
-    /// Evaluates the guards in order and returns the first that blocks the action.
-    pub(super) fn blocked_by_guard(
-        &mut self,
-        action: &Action,
-        episode: &Episode,
-        since: Time,
-        slot: Option<Slot>,
-    ) -> Option<Blocked> {
-        let (rule, now) = (self.rule, self.step.context.now);
-        let change = &action.change;
-        if let Some(blocked) =
-            external_block(self.step, rule, self.key, change, episode, self.outranked.as_ref())
-        {
-            return Some(blocked);
-        }
-        let stable_at = stable_since(self.step, change, episode, since).after(action.stabilization_window);
-        if stable_at > now {
-            return Some(Blocked::until(Verdict::Stabilizing, stable_at));
-        }
-        if let Some(until) = self.emission_state.cooldowns.blocked_until(change, now) {
-            return Some(Blocked::until(Verdict::CoolingDown, until));
-        }
-        self.blocked_by_budget().or_else(|| self.blocked_by_rate_limit(change, slot))
-    }
+/// Evaluates the guards in order and returns the first that blocks the action. Reserves a slot if it is a rate limit.
+pub(super) fn blocked(step: &mut StepContext<'_>, request: &ActionRequest<'_>) -> Option<Blocked> {
+    blocked_without_rate_limit(step, request).or_else(|| blocked_by_rate_limit(step, request))
+}
 
-    fn blocked_by_budget(&self) -> Option<Blocked> {
-        let now = self.step.context.now;
-        let events = self.rule.budget?.events.get() as usize;
-        let mut budget_expiries: Vec<Time> =
-            self.emission_state.budget_expiries.iter().copied().filter(|free| *free > now).collect();
-        budget_expiries.sort_unstable();
-        let free = budget_expiries.len().checked_sub(events).map(|at| budget_expiries[at])?;
-        let detail = Some("the rule's budget for this target is used up".to_owned());
-        Some(Blocked { detail, ..Blocked::until(Verdict::OverBudget, free) })
-    }
-
-    /// The rate limits of the process. They count emitted events, so they do not apply to shadow rules.
-    fn blocked_by_rate_limit(&mut self, change: &Change, slot: Option<Slot>) -> Option<Blocked> {
-        if self.rule.mode != Mode::Active {
-            return None;
-        }
-        let Slot { direction, at } = self.step.rates.reserve_if_limited(change, slot)?;
-        let detail = Some(format!("this process has reached engine.{direction}_per_minute"));
-        Some(Blocked {
-            detail,
-            limited_direction: Some(direction),
-            ..Blocked::until(Verdict::OverBudget, at)
-        })
-    }
+/// All guards but the rate limits of the bridge.
+fn blocked_without_rate_limit(step: &StepContext<'_>, request: &ActionRequest<'_>) -> Option<Blocked> {
+    external_block(step, request)
+        .or_else(|| stabilizing(step, request))
+        .or_else(|| waiting_for_destination(step, request))
+        .or_else(|| cooling_down(step, request))
+        .or_else(|| over_budget(step, request))
 }
 
 /// The guards that depend on other state than the rule's own: pauses, holds, heartbeats, episodes of other
 /// rules.
-fn external_block(
+fn external_block(step: &StepContext<'_>, request: &ActionRequest<'_>) -> Option<Blocked> {
+    blocked_by_control(step, request.rule, request.key, &request.action.change, request.episode).or_else(
+        || {
+            let by = outranked_by(step, request).filter(|_| request.action.change.decreases_capacity())?;
+            let detail = format!("rule {by} has an open episode on the target that increases capacity");
+            Some(Blocked::with_detail(Verdict::Outranked, detail))
+        },
+    )
+}
+
+/// A pause, a hold, or a heartbeat that is not open.
+pub(super) fn blocked_by_control(
     step: &StepContext<'_>,
     rule: &Rule,
     key: &TargetKey,
     change: &Change,
     episode: &Episode,
-    outranked: Option<&Name>,
 ) -> Option<Blocked> {
-    blocked_by_pause(step, rule, key, change).or_else(|| blocked_by_hold(step, change, episode)).or_else(
-        || {
-            let by = outranked.filter(|_| change.decreases_capacity())?;
-            let detail = Some(format!("rule {by} has an open episode on the target that increases capacity"));
-            Some(Blocked { detail, ..Blocked::from_verdict(Verdict::Outranked) })
-        },
-    )
+    blocked_by_pause(step, rule, key, change).or_else(|| blocked_by_hold(step, change, episode))
 }
 
 fn blocked_by_pause(
@@ -126,118 +106,165 @@ fn blocked_by_pause(
     let first = covering.next()?;
     // The action is unblocked when the last of the pauses ends.
     let recheck_at = covering.map(|pause| pause.until).fold(first.until, |a, b| Some(a?.max(b?)));
-    let detail = Some(format!("pause {} by {}: {}", first.id, first.author, first.reason));
-    Some(Blocked { recheck_at, detail, ..Blocked::from_verdict(Verdict::Paused) })
+    let detail = format!("pause {} by {}: {}", first.id, first.author, first.reason);
+    Some(Blocked { recheck_at, ..Blocked::with_detail(Verdict::Paused, detail) })
 }
 
 fn blocked_by_hold(step: &StepContext<'_>, change: &Change, episode: &Episode) -> Option<Blocked> {
     let target = episode.scope.target()?;
-    let mut holding = step.controls().rules_holding(target);
-    let by_rule =
-        holding.find(|rule| is_blocking_hold(step, rule, change)).map(|by| format!("held by rule {by}"));
+    let mut holding = step.controls().holds_on(target);
+    let by_rule = holding.find(|(rule, hold)| is_blocking_hold(step, rule, hold, change));
+    let by_rule = by_rule.map(|(rule, _)| format!("held by rule {rule}"));
     let by_source = || {
-        let is_open = |source: &&Name| step.controls().heartbeat(source).open_since.is_some();
-        let silent = step.with_heartbeat(&episode.sources).find(|source| !is_open(source))?;
-        change.decreases_capacity().then(|| format!("the heartbeat of source {silent} is not open"))
+        let missing = calm::missing_heartbeat(step, episode).filter(|_| change.decreases_capacity())?;
+        Some(format!("the heartbeat of source {missing} is not open"))
     };
-    let detail = by_rule.or_else(by_source)?;
-    Some(Blocked { detail: Some(detail), ..Blocked::from_verdict(Verdict::Held) })
+    Some(Blocked::with_detail(Verdict::Held, by_rule.or_else(by_source)?))
 }
 
 /// Whether the current version of a rule is an active hold that blocks the change.
-fn is_blocking_hold(step: &StepContext<'_>, rule: &Name, change: &Change) -> bool {
+fn is_blocking_hold(step: &StepContext<'_>, rule: &Name, hold: &Hold, change: &Change) -> bool {
     let rule = step.rule(rule).filter(|rule| rule.mode == Mode::Active);
     rule.is_some_and(|rule| match &rule.target {
+        RuleTarget::Hold(_) if hold.is_unreadable => change.decreases_capacity(),
         RuleTarget::Hold(hold) => hold.blocks.iter().any(|direction| change.has_direction(*direction)),
         RuleTarget::Target(_) => false,
     })
 }
 
-/// Since when the request has been stable. For a decrease, the window restarts when a heartbeat opens:
-/// without a heartbeat, other alerts could not have been received.
-fn stable_since(step: &StepContext<'_>, change: &Change, episode: &Episode, since: Time) -> Time {
-    let open_since = |source: &Name| step.controls().heartbeat(source).open_since;
-    let sources = step.with_heartbeat(&episode.sources).filter(|_| change.decreases_capacity());
-    sources.filter_map(open_since).fold(since, Time::max)
-}
-
-/// Another active rule with an open episode on the target that has increased capacity, or is about to.
-/// `is_firing` is true for the `on_firing` action of the rule and false for `on_resolved`. Two rules that
-/// both wait to set a capacity do not block each other, which would be a deadlock.
-pub(super) fn outranked_by(
-    step: &StepContext<'_>,
-    state: &TargetState,
-    own: &Name,
-    is_firing: bool,
-) -> Option<Name> {
-    let own_rule = step.rule(own).filter(|_| is_firing);
-    let also_increases = own_rule
-        .and_then(|rule| requested_change(rule, Phase::Firing))
-        .is_some_and(Change::increases_capacity);
-    let others = state.rules.iter().filter(|(name, _)| *name != own);
-    let mut outranking = others.filter(|(name, rule_state)| {
-        let rule = step.rule(name).filter(|rule| rule.mode == Mode::Active);
-        let (Some(change), Some(episode)) =
-            (rule.and_then(|rule| requested_change(rule, Phase::Firing)), &rule_state.episode)
+/// Another active rule with an open episode on the target that has increased capacity, or is about to. A `set_capacity`
+/// that can also decrease it outranks others only after its emission: two of them would wait for each other. Between
+/// these, the earlier row wins.
+fn outranked_by<'a>(step: &StepContext<'_>, request: &ActionRequest<'a>) -> Option<&'a Name> {
+    let has_both = |change: &Change| change.increases_capacity() && change.decreases_capacity();
+    let own = request.rule;
+    let others = request.part.outranking_rules().filter(|(name, _)| **name != own.name);
+    let mut outranking = others.filter(|(name, state)| {
+        let change = step.active_rule(name).and_then(|rule| rule.on_firing.as_ref());
+        let (Some(change), Some(episode)) = (change.map(|firing| &firing.action.change), &state.episode)
         else {
             return false;
         };
         // An episode that closes in this step is not open any more.
-        let is_open = !episode.open.is_empty();
-        let is_deferred = episode.deferred.is_some() && !(also_increases && change.decreases_capacity());
-        is_open && change.increases_capacity() && (episode.emissions > 0 || is_deferred)
+        if episode.open.is_empty() || !change.increases_capacity() {
+            return false;
+        }
+        if !has_both(change) {
+            return episode.emissions > 0 || episode.deferred.is_some();
+        }
+        let is_peer = request.phase == Phase::Firing && has_both(&request.action.change);
+        let is_earlier = || step.context.rules.row(name) < step.context.rules.row(&own.name);
+        episode.emissions > 0 && (!is_peer || is_earlier())
     });
-    outranking.next().map(|(name, _)| name.clone())
+    outranking.next().map(|(name, _)| name)
 }
 
-/// Why a deferred action is not justified any more because of a change of the controls; `None` if it still is.
-pub(super) fn invalidated_by(
-    step: &StepContext<'_>,
-    name: &Name,
-    phase: Phase,
-    episode: &Episode,
-    deferred: &Deferred,
-) -> Option<String> {
-    // Only decreases have a deadline.
-    deferred.deadline?;
-    let lost =
-        step.controls().heartbeat_lost_since(step.with_heartbeat(&episode.sources), deferred.requested_at);
-    if let Some(source) = lost {
-        return Some(format!("the heartbeat of source {source} was lost while the action was deferred"));
+/// The stabilization window, and for decreases everything else that has to be over.
+fn stabilizing(step: &StepContext<'_>, request: &ActionRequest<'_>) -> Option<Blocked> {
+    let ActionRequest { part, action, episode, deferred, .. } = *request;
+    if action.change.decreases_capacity() {
+        let wait = calm::wait(step, part, action, episode, deferred)?;
+        return Some(Blocked::until(Verdict::Stabilizing, wait.until, wait.detail));
     }
-    let (target, change) = (episode.scope.target()?, requested_change(step.rule(name)?, phase)?);
-    let mut expired_holds = step.controls().rules_with_expired_hold(target, deferred.requested_at);
-    let hold = expired_holds.find(|rule| is_blocking_hold(step, rule, change))?;
-    Some(format!("the hold of rule {hold} has expired"))
+    let stable_since = if deferred.is_repeat { episode.opened_at } else { deferred.requested_at };
+    let stable_at = stable_since.after(action.stabilization_window);
+    (stable_at > step.context.now).then(|| Blocked::until(Verdict::Stabilizing, stable_at, None))
 }
 
-/// Whether the deferred action of a rule has to be rechecked now: it is due, or its blocker has changed.
-pub(super) fn is_ready_to_recheck(
-    step: &StepContext<'_>,
-    key: &TargetKey,
-    state: &TargetState,
-    name: &Name,
-) -> bool {
-    let Some(rule_state) = state.rules.get(name) else { return false };
-    let (phase, episode) = match (&rule_state.episode, &rule_state.pending_close) {
-        (Some(episode), _) => (Phase::Firing, episode),
-        (None, Some(pending_close)) => (Phase::Resolved, &pending_close.episode),
-        (None, None) => return false,
-    };
-    let Some(deferred) = rule_state.deferred() else { return false };
-    if deferred.is_due(step.context.now) || invalidated_by(step, name, phase, episode, deferred).is_some() {
+/// After an earlier emission was given up because of its age, the action waits for a call that succeeds.
+fn waiting_for_destination(step: &StepContext<'_>, request: &ActionRequest<'_>) -> Option<Blocked> {
+    let wait = request.deferred.wait.filter(|wait| wait.until > step.context.now)?;
+    let last_success = |name: &Name| step.context.deliveries.last_success.get(name).copied();
+    let works = request.rule.acting.iter().filter_map(last_success).any(|at| at > wait.since);
+    let detail = "an earlier event of this action was given up; it waits for a call that succeeds".to_owned();
+    (!works).then(|| Blocked::with_detail(Verdict::CoolingDown, detail))
+}
+
+/// The cooldowns of earlier events, counted from their delivery.
+fn cooling_down(step: &StepContext<'_>, request: &ActionRequest<'_>) -> Option<Blocked> {
+    let (now, change) = (step.context.now, &request.action.change);
+    let own_events = request.part.own.emissions.iter().filter(|emission| blocks(emission, request));
+    let mut last: Option<(Time, &Emission)> = None;
+    for emission in own_events {
+        let start = match emission.outcome {
+            EmissionOutcome::Delivered(at) => at,
+            EmissionOutcome::GivenUp => continue,
+            EmissionOutcome::Pending if emission.rule == request.rule.name => {
+                let detail = format!("event {} of the rule is not delivered yet", emission.id);
+                return Some(Blocked::with_detail(Verdict::CoolingDown, detail));
+            }
+            EmissionOutcome::Pending => emission.emitted_at,
+        };
+        let until = start.after(emission.cooldown());
+        if until > now && last.is_none_or(|(last, _)| until > last) {
+            last = Some((until, emission));
+        }
+    }
+    let earlier_version = request.part.own.cooldowns.blocked_until(change, now);
+    match (last, earlier_version) {
+        (Some((until, emission)), legacy) if legacy.is_none_or(|legacy| legacy <= until) => {
+            let detail = format!("cooldown of event {} of rule {}", emission.id, emission.rule);
+            Some(Blocked::until(Verdict::CoolingDown, until, Some(detail)))
+        }
+        (_, Some(until)) => Some(Blocked::until(Verdict::CoolingDown, until, None)),
+        (_, None) => None,
+    }
+}
+
+/// Whether an earlier event blocks an action for its cooldown: an increase looks at increases, a decrease at both, a
+/// `notify` at the events of its own rule.
+fn blocks(emission: &Emission, request: &ActionRequest<'_>) -> bool {
+    let change = &request.action.change;
+    match (change.increases_capacity(), change.decreases_capacity()) {
+        (_, true) => emission.increases || emission.decreases,
+        (true, false) => emission.increases,
+        (false, false) => emission.rule == request.rule.name,
+    }
+}
+
+fn over_budget(step: &StepContext<'_>, request: &ActionRequest<'_>) -> Option<Blocked> {
+    let now = step.context.now;
+    let events = request.rule.budget?.events.get() as usize;
+    let spent = request.part.own.rules.get(&request.rule.name)?.budget_expiries.iter();
+    let mut expiries: Vec<Time> = spent.copied().filter(|free| *free > now).collect();
+    expiries.sort_unstable();
+    let free = expiries.len().checked_sub(events).map(|at| expiries[at])?;
+    let detail = Some("the rule's budget for this target is used up".to_owned());
+    Some(Blocked::until(Verdict::OverBudget, free, detail))
+}
+
+/// The rate limits of the bridge. They count emitted events, so they do not apply to shadow rules.
+fn blocked_by_rate_limit(step: &mut StepContext<'_>, request: &ActionRequest<'_>) -> Option<Blocked> {
+    if request.rule.mode != Mode::Active {
+        return None;
+    }
+    let reserved = step.rates.reserve_if_limited(&request.action.change, request.deferred.slot());
+    let Slot { direction, at } = reserved?;
+    let detail = Some(format!("this process has reached engine.{direction}_per_minute"));
+    Some(Blocked { limited_direction: Some(direction), ..Blocked::until(Verdict::OverBudget, at, detail) })
+}
+
+/// Whether a deferred action has to be rechecked now: it is due, or its blocker has ended earlier than expected.
+pub(super) fn is_ready(step: &StepContext<'_>, request: &ActionRequest<'_>) -> bool {
+    let deferred = request.deferred;
+    if deferred.is_due(step.context.now) {
         return true;
     }
-    if !matches!(deferred.blocked_by, Some(Verdict::Paused | Verdict::Held | Verdict::Outranked)) {
-        return false;
+    // A repetition that no guard has blocked yet waits for its time.
+    let Some(blocked_by) = deferred.blocked_by else { return false };
+    match blocked_by {
+        // Its slot in the rate limits is its place in the queue.
+        Verdict::OverBudget => false,
+        Verdict::Paused | Verdict::Held | Verdict::Outranked => external_block(step, request)
+            .is_none_or(|blocked| blocked.verdict != blocked_by || blocked.recheck_at != deferred.recheck_at),
+        _ => blocked_without_rate_limit(step, request).is_none_or(|blocked| {
+            let ends_earlier = match (blocked.recheck_at, deferred.recheck_at) {
+                (Some(now), Some(before)) => now < before,
+                (Some(_), None) => true,
+                (None, _) => false,
+            };
+            let has_changed = blocked.verdict != blocked_by && deferred.recheck_at.is_none();
+            has_changed || (blocked.verdict == blocked_by && ends_earlier)
+        }),
     }
-    let rule = step.rule(name).filter(|rule| rule.mode != Mode::Disabled);
-    let Some((rule, change)) = rule.and_then(|rule| Some((rule, requested_change(rule, phase)?))) else {
-        return true;
-    };
-    let outranked = outranked_by(step, state, name, phase == Phase::Firing);
-    let blocked = external_block(step, rule, key, change, episode, outranked.as_ref());
-    blocked.is_none_or(|blocked| {
-        Some(blocked.verdict) != deferred.blocked_by || blocked.recheck_at != deferred.recheck_at
-    })
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::{alert_key, sorted_unique};
 use crate::domain::alert_key::AlertKey;
+use crate::domain::control::HeartbeatKey;
 use crate::domain::episode_scope::EpisodeScope;
 use crate::domain::name::Name;
 use crate::domain::notification::{Alert, InvalidAlert, Status};
@@ -39,12 +40,12 @@ pub enum EvaluatedAlert {
     Invalid(InvalidAlert),
 }
 
-/// The episode to which a heartbeat belongs.
+/// The episode to which a heartbeat alert belongs.
 #[derive(Debug, Clone)]
 pub struct HeartbeatAlert {
     /// The reserved rule name of heartbeat episodes.
     pub rule: Name,
-    /// [`EpisodeScope::Heartbeat`] of the source.
+    /// [`EpisodeScope::Heartbeat`] of the alert.
     pub scope: EpisodeScope,
     /// The key of the scope.
     pub key: TargetKey,
@@ -59,7 +60,8 @@ impl EvaluatedAlert {
             Ok(mut alert) => {
                 Arc::make_mut(&mut alert.labels).overlay(&source.labels);
                 if source.is_heartbeat(&alert.labels) {
-                    let scope = EpisodeScope::Heartbeat(source.name.clone());
+                    let heartbeat = HeartbeatKey::for_alert(source, &alert.labels);
+                    let scope = EpisodeScope::Heartbeat(heartbeat);
                     let key = scope.key();
                     return Self::Heartbeat(
                         alert,
@@ -77,24 +79,27 @@ impl EvaluatedAlert {
         }
     }
 
-    /// The key of the alert; `None` if it is invalid.
+    /// The key of the alert; `None` if its fingerprint cannot be read.
     pub fn key(&self, source: &Name) -> Option<AlertKey> {
         match self {
             Self::Firing(alert, _) | Self::Resolved(alert) | Self::Heartbeat(alert, _) => {
                 Some(alert_key(source, &alert.fingerprint))
             }
-            Self::Invalid(_) => None,
+            Self::Invalid(invalid) => Some(alert_key(source, &invalid.fingerprint.as_deref()?.into())),
         }
     }
 
     /// The keys of the targets, holds or heartbeat that the alert is about.
     pub fn targets(&self) -> impl Iterator<Item = &TargetKey> + Clone {
-        let (matched, heartbeat) = match self {
-            Self::Firing(_, evaluation) => (evaluation.matches.as_slice(), None),
-            Self::Heartbeat(_, heartbeat) => (&[][..], Some(&heartbeat.key)),
-            Self::Resolved(_) | Self::Invalid(_) => (&[][..], None),
+        let (evaluation, heartbeat) = match self {
+            Self::Firing(_, evaluation) => (Some(evaluation), None),
+            Self::Heartbeat(_, heartbeat) => (None, Some(&heartbeat.key)),
+            Self::Resolved(_) | Self::Invalid(_) => (None, None),
         };
-        matched.iter().map(|matched| &matched.key).chain(heartbeat)
+        let matched = evaluation.into_iter().flat_map(|evaluation| &evaluation.matches);
+        let unreadable = evaluation.into_iter().flat_map(|evaluation| &evaluation.unreadable);
+        let keys = matched.map(|matched| &matched.key);
+        keys.chain(unreadable.map(|unreadable| &unreadable.key)).chain(heartbeat)
     }
 
     /// The alert; `None` if it is invalid.

@@ -1,19 +1,21 @@
 //! Occurrences: applies firing and resolved alerts to the open occurrences of a target.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use super::deferred::AffectedRules;
-use super::delta::{Opened, RuleDelta};
+use super::control_episode::{self, ControlInput};
+use super::delta::{Opened, RuleDelta, RuleDeltas, RuleId};
 use super::step::StepContext;
-use super::{Input, control_episode, deferred, episode};
+use super::{Input, delivery, episode, owed};
 use crate::domain::alert_key::AlertKey;
 use crate::domain::episode_scope::EpisodeScope;
+use crate::domain::fingerprint;
 use crate::domain::name::Name;
 use crate::domain::notification::Alert;
-use crate::domain::state::{LastResolve, LateFiring, Occurrence, RuleState, TargetState};
+use crate::domain::rule::Mode;
+use crate::domain::state::{InvalidFiring, LastResolve, LateFiring, Occurrence, RuleState, TargetState};
 use crate::domain::target::{KeyKind, TargetKey};
-use crate::domain::time::Time;
+use crate::domain::time::{ClockReading, Time};
 use crate::domain::verdict::{Decision, Verdict};
 
 /// The part of a notification that concerns one target.
@@ -24,15 +26,21 @@ pub(super) struct TargetInput<'a> {
     pub heard: Vec<(AlertKey, Time)>,
     /// Firings of a rule that are no longer valid: a late one that has a new occurrence at another target, or
     /// an alert that is not the heartbeat any more.
-    pub outdated: Vec<(Name, AlertKey)>,
+    pub outdated: Vec<(RuleId, AlertKey)>,
     pub resolves: Vec<ResolvedAlert>,
+    /// Alerts about this target that fire and cannot be read.
+    pub unreadable: Vec<AlertKey>,
+    /// Alerts that could not be read before, and can be read again, or have resolved.
+    pub readable: Vec<AlertKey>,
+    /// Alerts of holds that fire and cannot be read.
+    pub unreadable_holds: Vec<UnreadableHold>,
 }
 
 /// A firing alert that a rule matched.
 pub(super) struct FiringAlert<'a> {
     pub key: AlertKey,
     pub alert: &'a Alert,
-    pub rule: &'a Name,
+    pub rule: RuleId,
     /// The scope that the rule renders from the alert; `rule_target` is its key.
     pub scope: &'a EpisodeScope,
     pub rule_target: &'a TargetKey,
@@ -48,23 +56,10 @@ pub(super) struct ResolvedAlert {
     pub last_end: Option<Time>,
 }
 
-/// The changes of each rule at one target. A list, since there is nearly always one.
-#[derive(Default)]
-struct RuleDeltas(Vec<(Name, RuleDelta)>);
-
-impl RuleDeltas {
-    fn delta_mut(&mut self, rule: &Name) -> &mut RuleDelta {
-        let known = self.0.iter().position(|(name, _)| name == rule);
-        let at = known.unwrap_or_else(|| {
-            self.0.push((rule.clone(), RuleDelta::default()));
-            self.0.len() - 1
-        });
-        &mut self.0[at].1
-    }
-
-    fn iter_mut(&mut self) -> impl Iterator<Item = &mut RuleDelta> {
-        self.0.iter_mut().map(|(_, delta)| delta)
-    }
+/// An alert that a hold matches, but that cannot be read.
+pub(super) struct UnreadableHold {
+    pub alert: AlertKey,
+    pub rule: Name,
 }
 
 /// Applies a notification to one target. All its alerts are applied before any episode is evaluated, so a pod
@@ -76,140 +71,159 @@ pub(super) fn apply(
     state: &mut TargetState,
     target_input: TargetInput<'_>,
 ) -> Vec<Decision> {
-    let now = step.context.now;
+    let clock = step.context.clock();
+    let mut decisions = delivery::apply(step, key, state);
+    forget_former_shadows(step, state);
     let mut deltas = RuleDeltas::default();
     for firing in target_input.firing {
-        let delta = deltas.delta_mut(firing.rule);
-        let rule_state = state.rules.get_or_default(firing.rule);
-        apply_firing(now, input, rule_state, delta, firing);
+        let delta = deltas.delta_mut(&firing.rule);
+        apply_firing(clock, input, firing.rule.state_mut(state), delta, firing);
     }
-    for (key, starts_at) in &target_input.heard {
-        for (name, rule_state) in state.rules.iter_mut() {
-            if refresh(now, input, rule_state, key, *starts_at) {
-                deltas.delta_mut(name).renewed = true;
+    let rules = RuleId::all(state);
+    for (alert, starts_at) in &target_input.heard {
+        for rule in &rules {
+            if refresh(clock, input, rule.state_mut(state), alert, *starts_at) {
+                deltas.delta_mut(rule).renewed = true;
             }
         }
     }
     for (rule, alert) in target_input.outdated {
-        if let Some(rule_state) = state.rules.get_mut(&rule) {
-            rule_state.late.remove(&alert);
-            rule_state.episode.as_mut().and_then(|episode| episode.open.remove(&alert));
-        }
+        let rule_state = rule.state_mut(state);
+        rule_state.late.remove(&alert);
+        rule_state.episode.as_mut().and_then(|episode| episode.open.remove(&alert));
         deltas.delta_mut(&rule).outdated.push(alert);
     }
-    let mut decisions = Vec::new();
+    let is_target = key.kind() == KeyKind::Target;
+    let were_late = match target_input.resolves.is_empty() || !is_target {
+        true => BTreeSet::new(),
+        false => late_alerts(state),
+    };
     for resolve in target_input.resolves {
-        let mut applied = false;
-        let mut was_open = false;
-        for delta in deltas.iter_mut() {
-            if let Some(counts) = cancel_opened(delta, &resolve) {
-                was_open = true;
-                applied |= counts;
-            }
-        }
-        for (name, rule_state) in state.rules.iter_mut() {
-            if rule_state.is_tracked(&resolve.key) {
-                was_open = true;
-                let delta = deltas.delta_mut(name);
-                applied |= apply_resolve(rule_state, delta, &resolve);
-            }
-        }
-        if !was_open {
-            // An earlier alert of the same notification has resolved it.
-            let duplicate = Decision::new(Verdict::Duplicate, vec![resolve.key.clone()]);
-            decisions.push(Decision { target: Some(key.clone()), ..duplicate });
-        }
-        // An end that is not the latest one is recorded too, so that a target whose only alert it was has a
-        // history.
-        if applied {
-            let until = now.after(step.context.policy.last_resolve_retention);
-            let (alert, ends_at) = (resolve.key, resolve.ends_at);
-            record_last_resolve(state, LastResolve { alert, ends_at, was_open, until });
-        }
+        decisions.extend(resolve_at(step, key, state, &rules, &mut deltas, resolve));
     }
+    record_late_ends(step, state, &were_late, &deltas);
+    apply_unreadable(step, input, state, target_input.unreadable, &target_input.readable);
     for delta in deltas.iter_mut() {
         delta.trigger = Some(input.trigger.clone());
         delta.truncated = input.truncated;
     }
-    decisions.extend(evaluate_all(step, key, state, deltas));
+    let controls = ControlInput {
+        unreadable: target_input.unreadable_holds,
+        readable: target_input.readable,
+        ttl: input.source.occurrence_ttl,
+    };
+    decisions.extend(evaluate(step, key, state, deltas, controls));
     decisions
 }
 
-/// Evaluates the episodes of all changed rules. Rules with opened occurrences come first: increases are known
-/// before decreases are evaluated, and an opening withdraws every pending close of the target.
-fn evaluate_all(
+/// Expires occurrences that no notification has mentioned for `occurrence_ttl`, opens late firings whose
+/// window is over, and rechecks deferred actions.
+pub(super) fn expire(step: &mut StepContext<'_>, key: &TargetKey, state: &mut TargetState) -> Vec<Decision> {
+    let mut decisions = delivery::apply(step, key, state);
+    forget_former_shadows(step, state);
+    decisions.extend(owed::expire(step, key, state));
+    let now = step.context.now;
+    let mut deltas = RuleDeltas::default();
+    let was_invalid = state.invalid.extract_if(|invalid| invalid.expires_at <= now);
+    if !was_invalid.is_empty() && key.kind() == KeyKind::Target {
+        state.record_end(now, true, step.context.policy.last_resolve_retention);
+    }
+    for rule in RuleId::all(state) {
+        let rule_state = rule.state_mut(state);
+        if key.kind() == KeyKind::Heartbeat {
+            control_episode::extend_by_gaps(step, rule_state);
+        }
+        let mut delta = RuleDelta::default();
+        if let Some(episode) = &mut rule_state.episode {
+            let expired = episode.open.extract_if(|open| open.expires_at <= now);
+            delta.expired.extend(expired.into_iter().map(|open| open.alert));
+        }
+        for late in rule_state.late.extract_if(|late| late.opens_at <= now) {
+            let LateFiring { occurrence, scope, parameters, trigger, truncated, previous_end, .. } = late;
+            let previous_end = Some(previous_end);
+            delta.opened.insert(Opened { occurrence, scope, parameters, previous_end, was_late: true });
+            delta.trigger = Some(trigger);
+            delta.truncated |= truncated;
+        }
+        if !delta.opened.is_empty() || !delta.expired.is_empty() {
+            *deltas.delta_mut(&rule) = delta;
+        }
+    }
+    decisions.extend(evaluate(step, key, state, deltas, ControlInput::default()));
+    decisions
+}
+
+/// Evaluates the episodes of a target, of the active rules first, or those of a hold or heartbeat.
+fn evaluate(
     step: &mut StepContext<'_>,
     key: &TargetKey,
     state: &mut TargetState,
     deltas: RuleDeltas,
+    controls: ControlInput,
 ) -> Vec<Decision> {
     let mut deltas = deltas.0;
     deltas.sort_by(|(a, _), (b, _)| a.cmp(b));
     if key.kind() != KeyKind::Target {
-        let decisions = deltas
-            .into_iter()
-            .map(|(name, delta)| control_episode::evaluate_episode(step, key, state, &name, delta));
-        return decisions.collect::<Vec<_>>().concat();
+        let deltas = deltas.into_iter().map(|(rule, delta)| (rule.name, delta)).collect();
+        return control_episode::evaluate(step, key, state, deltas, controls);
     }
-    let affected_by_openings =
-        affected_rules(step, &deltas, |delta| delta.renewed || !delta.opened.is_empty());
-    let affected_by_expiry = affected_rules(step, &deltas, |delta| !delta.expired.is_empty());
-    // Among the rules with openings, those that decrease capacity come last.
-    deltas.sort_by_key(|(name, delta)| {
-        let firing = step.rule(name).and_then(|rule| rule.on_firing.as_ref());
-        (delta.opened.is_empty(), firing.is_some_and(|firing| firing.action.change.decreases_capacity()))
-    });
-    let mut decisions = Vec::new();
-    for (name, delta) in deltas {
-        decisions.extend(episode::evaluate_episode(step, key, state, &name, delta));
+    let first_shadow = deltas.partition_point(|(rule, _)| !rule.is_shadow);
+    let of_shadows = deltas.split_off(first_shadow);
+    let active = deltas.into_iter().map(|(rule, delta)| (rule.name, delta)).collect();
+    let mut decisions = episode::evaluate_all(step, key, state, None, active);
+    let mut of_shadows: BTreeMap<Name, RuleDelta> =
+        of_shadows.into_iter().map(|(rule, delta)| (rule.name, delta)).collect();
+    let mut shadows = std::mem::take(&mut state.shadows);
+    for (name, shadow) in shadows.iter_mut() {
+        shadow.known_since = state.known_since;
+        let delta = of_shadows.remove(name).map(|delta| (name.clone(), delta));
+        let delta = delta.into_iter().collect();
+        decisions.extend(episode::evaluate_all(step, key, shadow, Some(state), delta));
+        shadow.known_since = None;
     }
-    let detail = "an alert opened on the target";
-    decisions.extend(deferred::withdraw_pending_closes(step, key, state, &affected_by_openings, detail));
-    // The alert may still fire: a missing notification is not evidence of its end.
-    let detail = "an alert about the target has expired";
-    decisions.extend(deferred::withdraw_pending_closes(step, key, state, &affected_by_expiry, detail));
-    // Deferred actions that are due, or that only an episode that has just closed was blocking.
-    decisions.extend(deferred::recheck_deferred(step, key, state));
+    shadows.retain(|_, shadow| !shadow.is_empty());
+    state.shadows = shadows;
     decisions
 }
 
-fn affected_rules(
-    step: &StepContext<'_>,
-    deltas: &[(Name, RuleDelta)],
-    is_affected: impl Fn(&RuleDelta) -> bool,
-) -> AffectedRules {
-    let (shadow, others): (Vec<&Name>, Vec<&Name>) = deltas
+/// Switching a rule to another mode forgets what it did in `mode: shadow`.
+fn forget_former_shadows(step: &StepContext<'_>, state: &mut TargetState) {
+    let is_shadow = |name: &Name| step.rule(name).is_some_and(|rule| rule.mode == Mode::Shadow);
+    state.shadows.retain(|name, _| is_shadow(name));
+}
+
+fn growth_key(input: &Input, alert: &Alert) -> Option<Arc<str>> {
+    let ignored = &input.source.ignore_labels;
+    let is_ignored = |name: &str| ignored.iter().any(|ignored| ignored == name);
+    alert
+        .labels
         .iter()
-        .filter(|(_, delta)| is_affected(delta))
-        .map(|(name, _)| name)
-        .partition(|name| step.is_shadow(name));
-    if others.is_empty() {
-        AffectedRules::Only(shadow.into_iter().cloned().collect())
-    } else {
-        AffectedRules::All
-    }
+        .any(|(name, _)| is_ignored(name))
+        .then(|| fingerprint::from_labels(alert.labels.iter().filter(|(name, _)| !is_ignored(name))).into())
 }
 
 fn apply_firing(
-    now: Time,
+    clock: ClockReading,
     input: &Input,
     state: &mut RuleState,
     delta: &mut RuleDelta,
     firing: FiringAlert<'_>,
 ) {
     let FiringAlert { key, alert, scope, parameters, metric, last_end, .. } = firing;
+    let now = clock.now;
     let fresh = Occurrence {
         alert: key.clone(),
         starts_at: alert.starts_at,
         heard_at: now,
-        expires_at: now.after(input.source.occurrence_ttl),
+        expires_at: now.after(time_to_live(input, scope)),
         metric,
         labels: Arc::clone(&alert.labels),
         annotations: Arc::clone(&alert.annotations),
         generator_url: alert.generator_url.clone(),
+        growth_key: growth_key(input, alert),
     };
     if let Some(open) = state.episode.as_mut().and_then(|episode| episode.open.get_mut(&key)) {
-        if !open.is_replaced_by(fresh.starts_at) {
+        if !open.is_replaced_by(fresh.starts_at, clock) {
             // The first start is retained: copies and restarts of Prometheus move it back and forth.
             let (starts_at, labels) = (open.starts_at, Arc::clone(&open.labels));
             *open = Occurrence { starts_at, labels, ..fresh };
@@ -226,49 +240,119 @@ fn apply_firing(
         delta.unchanged.push((key, Verdict::Duplicate));
         return;
     }
+    let opened = |occurrence| Opened {
+        occurrence,
+        scope: scope.clone(),
+        parameters: parameters.clone(),
+        previous_end: last_end,
+        was_late: false,
+    };
     match last_end.filter(|end| fresh.starts_at <= *end) {
-        Some(previous_end) => {
-            if let Some(late) = state.late.get_mut(&key) {
+        Some(previous_end) => match state.late.get_mut(&key) {
+            // It opens with the annotations and the time of its last copy.
+            Some(late) => {
                 late.truncated &= input.truncated;
+                let starts_at = late.occurrence.starts_at;
+                late.occurrence = Occurrence { starts_at, ..fresh };
+                late.parameters.clone_from(parameters);
                 delta.unchanged.push((key, Verdict::Duplicate));
-                return;
             }
-            let opens_at = now.after(input.source.late_window);
-            state.late.insert(LateFiring {
-                occurrence: fresh,
-                scope: scope.clone(),
-                parameters: parameters.clone(),
-                trigger: input.trigger.clone(),
-                truncated: input.truncated,
-                previous_end,
-                opens_at,
-            });
-            delta.late.push((key, opens_at));
-        }
+            None => {
+                let opens_at = now.after(input.source.late_window);
+                state.late.insert(LateFiring {
+                    occurrence: fresh,
+                    scope: scope.clone(),
+                    parameters: parameters.clone(),
+                    trigger: input.trigger.clone(),
+                    truncated: input.truncated,
+                    previous_end,
+                    opens_at,
+                });
+                delta.late.push((key, opens_at));
+            }
+        },
         None => {
             // It started after the last known end, so it is not a copy of the late firing.
             state.late.remove(&key);
-            delta.opened.insert(Opened {
-                occurrence: fresh,
-                scope: scope.clone(),
-                parameters: parameters.clone(),
-                previous_end: last_end,
-            });
+            delta.opened.insert(opened(fresh));
         }
     }
 }
 
+/// How long an occurrence stays open without a notification that contains it.
+fn time_to_live(input: &Input, scope: &EpisodeScope) -> std::time::Duration {
+    let ttl = input.source.occurrence_ttl;
+    match scope {
+        EpisodeScope::Heartbeat(_) => {
+            let timeout = input.source.heartbeat.as_ref().and_then(|heartbeat| heartbeat.timeout);
+            timeout.map_or(ttl, |timeout| timeout.min(ttl))
+        }
+        EpisodeScope::Target(_) | EpisodeScope::Hold(_) => ttl,
+    }
+}
+
 /// Extends the expiry of a firing alert. Returns whether a new occurrence has replaced the open one.
-fn refresh(now: Time, input: &Input, state: &mut RuleState, key: &AlertKey, starts_at: Time) -> bool {
-    let open = state.episode.as_mut().and_then(|episode| episode.open.get_mut(key));
-    let Some(open) = open.filter(|open| open.heard_at < now) else { return false };
-    let renewed = open.is_replaced_by(starts_at);
+fn refresh(
+    clock: ClockReading,
+    input: &Input,
+    state: &mut RuleState,
+    key: &AlertKey,
+    starts_at: Time,
+) -> bool {
+    let now = clock.now;
+    if let Some(late) = state.late.get_mut(key) {
+        late.occurrence.heard_at = now;
+        late.occurrence.expires_at = now.after(time_to_live(input, &late.scope));
+    }
+    let Some(episode) = state.episode.as_mut() else { return false };
+    let ttl = time_to_live(input, &episode.scope);
+    let Some(open) = episode.open.get_mut(key).filter(|open| open.heard_at < now) else { return false };
+    let renewed = open.is_replaced_by(starts_at, clock);
     if renewed {
         open.starts_at = starts_at;
     }
     open.heard_at = now;
-    open.expires_at = now.after(input.source.occurrence_ttl);
+    open.expires_at = now.after(ttl);
     renewed
+}
+
+/// Applies a resolve to everything that it ends at a target. Returns the decision if nothing was open.
+fn resolve_at(
+    step: &StepContext<'_>,
+    key: &TargetKey,
+    state: &mut TargetState,
+    rules: &[RuleId],
+    deltas: &mut RuleDeltas,
+    resolve: ResolvedAlert,
+) -> Option<Decision> {
+    let mut applied = false;
+    let mut was_open = false;
+    for delta in deltas.iter_mut() {
+        if let Some(counts) = cancel_opened(delta, &resolve) {
+            was_open = true;
+            applied |= counts;
+        }
+    }
+    for rule in rules {
+        let rule_state = rule.state_mut(state);
+        if rule_state.is_tracked(&resolve.key) {
+            was_open = true;
+            applied |= apply_resolve(rule_state, deltas.delta_mut(rule), &resolve);
+        }
+    }
+    // An earlier alert of the same notification has resolved it.
+    let decision = (!was_open).then(|| {
+        let duplicate = Decision::new(Verdict::Duplicate, vec![resolve.key.clone()]);
+        Decision { target: Some(key.clone()), ..duplicate }
+    });
+    // An end that is not the latest one is recorded too, so that a target whose only alert it was has a
+    // history.
+    if applied {
+        let until = step.context.now.after(step.context.policy.last_resolve_retention);
+        let (alert, ends_at) = (resolve.key, resolve.ends_at);
+        record_last_resolve(state, LastResolve { alert, ends_at, was_open, until });
+    }
+    decision
 }
 
 /// Cancels the opening of an alert that fires and resolves in the same notification. Returns whether the end
@@ -288,9 +372,15 @@ fn cancel_opened(delta: &mut RuleDelta, resolve: &ResolvedAlert) -> Option<bool>
 
 /// Applies a resolve to the late firing or the open occurrence. Returns whether the end is applied.
 fn apply_resolve(state: &mut RuleState, delta: &mut RuleDelta, resolve: &ResolvedAlert) -> bool {
-    if state.late.remove(&resolve.key).is_some() {
-        delta.unchanged.push((resolve.key.clone(), Verdict::Withdrawn));
-        return true;
+    if let Some(late) = state.late.get(&resolve.key) {
+        // An end before it began is that of an earlier occurrence.
+        let ended = resolve.ends_at >= late.occurrence.starts_at;
+        let verdict = if ended { Verdict::Withdrawn } else { Verdict::Stale };
+        delta.unchanged.push((resolve.key.clone(), verdict));
+        if ended {
+            state.late.remove(&resolve.key);
+        }
+        return ended;
     }
     let Some(episode) = &mut state.episode else { return false };
     let Some(open) = episode.open.get(&resolve.key) else { return false };
@@ -318,26 +408,54 @@ pub(super) fn record_last_resolve(state: &mut TargetState, last_resolve: LastRes
     }
 }
 
-/// Expires occurrences that no notification has mentioned for `occurrence_ttl`, opens late firings whose
-/// window is over, and rechecks deferred actions.
-pub(super) fn expire(step: &mut StepContext<'_>, key: &TargetKey, state: &mut TargetState) -> Vec<Decision> {
-    let now = step.context.now;
-    let mut deltas = RuleDeltas::default();
-    for (name, rule_state) in state.rules.iter_mut() {
-        let mut delta = RuleDelta::default();
-        if let Some(episode) = &mut rule_state.episode {
-            let expired = episode.open.extract_if(|open| open.expires_at <= now);
-            delta.expired.extend(expired.into_iter().map(|open| open.alert));
-        }
-        for late in rule_state.late.extract_if(|late| late.opens_at <= now) {
-            let LateFiring { occurrence, scope, parameters, trigger, truncated, previous_end, .. } = late;
-            delta.opened.insert(Opened { occurrence, scope, parameters, previous_end: Some(previous_end) });
-            delta.trigger = Some(trigger);
-            delta.truncated |= truncated;
-        }
-        if !delta.opened.is_empty() || !delta.expired.is_empty() {
-            *deltas.delta_mut(name) = delta;
+/// The late firings of a target, by rule.
+fn late_alerts(state: &TargetState) -> BTreeSet<(RuleId, AlertKey)> {
+    let mut late = BTreeSet::new();
+    for rule in RuleId::all(state) {
+        let firings = rule.state(state).into_iter().flat_map(|rule_state| rule_state.late.iter());
+        late.extend(firings.map(|late| (rule.clone(), late.occurrence.alert.clone())));
+    }
+    late
+}
+
+/// Decreases wait for a whole window after the end of a late firing that did not open.
+fn record_late_ends(
+    step: &StepContext<'_>,
+    state: &mut TargetState,
+    before: &BTreeSet<(RuleId, AlertKey)>,
+    deltas: &RuleDeltas,
+) {
+    let opens = |(rule, alert): &(RuleId, AlertKey)| {
+        deltas.0.iter().any(|(known, delta)| known == rule && delta.opened.contains(alert))
+    };
+    let (now, retention) = (step.context.now, step.context.policy.last_resolve_retention);
+    let after = late_alerts(state);
+    for (rule, _) in before.difference(&after).filter(|late| !opens(late)) {
+        let part = if rule.is_shadow { state.shadows.get_or_default(&rule.name) } else { &mut *state };
+        part.record_end(now, true, retention);
+    }
+}
+
+/// Records which alerts fire and cannot be read, and the end of that.
+fn apply_unreadable(
+    step: &StepContext<'_>,
+    input: &Input,
+    state: &mut TargetState,
+    unreadable: Vec<AlertKey>,
+    readable: &[AlertKey],
+) {
+    let (now, retention) = (step.context.now, step.context.policy.last_resolve_retention);
+    let expires_at = now.after(input.source.occurrence_ttl);
+    let still: BTreeSet<AlertKey> = unreadable.into_iter().collect();
+    for alert in &still {
+        match state.invalid.get_mut(alert) {
+            Some(known) => known.expires_at = expires_at,
+            None => state.invalid.insert(InvalidFiring { alert: alert.clone(), expires_at }),
         }
     }
-    evaluate_all(step, key, state, deltas)
+    for alert in readable.iter().filter(|alert| !still.contains(*alert)) {
+        if state.invalid.remove(alert).is_some() {
+            state.record_end(now, true, retention);
+        }
+    }
 }

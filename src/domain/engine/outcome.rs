@@ -2,16 +2,23 @@
 
 use std::sync::Arc;
 
-use super::attempt::requested_change;
 use crate::domain::alert_key::AlertKey;
 use crate::domain::event::Event;
 use crate::domain::name::Name;
 use crate::domain::phase::Phase;
-use crate::domain::rule::{Change, Rule};
+use crate::domain::rule::{Action, Change, Rule};
 use crate::domain::state::{Deferred, Episode};
 use crate::domain::target::TargetKey;
 use crate::domain::time::Time;
 use crate::domain::verdict::{Decision, Verdict};
+
+/// The action that a rule requests in a phase of an episode.
+pub(super) fn requested_action(rule: &Rule, phase: Phase) -> Option<&Action> {
+    match phase {
+        Phase::Firing => rule.on_firing.as_ref().map(|firing| &firing.action),
+        Phase::Resolved => rule.on_resolved.as_ref().map(|resolved| &resolved.action),
+    }
+}
 
 /// The outcome for one or more alerts.
 #[derive(Default)]
@@ -50,6 +57,10 @@ impl Outcome {
         Self { detail: Some(detail), ..Self::blocked(verdict, until) }
     }
 
+    pub(super) fn and_detail(self, detail: &str) -> Self {
+        Self { detail: Some(detail.to_owned()), ..self }
+    }
+
     pub(super) fn emitted(event: Box<Event>) -> Self {
         Self { event: Some(event), ..Self::new(Verdict::Emitted) }
     }
@@ -58,16 +69,11 @@ impl Outcome {
         Self { shadow: Some(event), ..Self::new(Verdict::Shadowed) }
     }
 
-    /// Whether an event was emitted, or would have been in `mode: shadow`.
-    pub(super) fn has_event(&self) -> bool {
-        self.event.is_some() || self.shadow.is_some()
-    }
-
     /// Adds the phase, the episode and the action that the rule requests.
     pub(super) fn for_episode(self, phase: Phase, episode: &Episode, rule: Option<&Rule>) -> Self {
-        let change = rule.and_then(|rule| requested_change(rule, phase));
-        let context =
-            EpisodeContext { phase, episode: episode.id.clone(), action: change.map(Change::action) };
+        let action = rule.and_then(|rule| requested_action(rule, phase));
+        let action = action.map(|action| Change::action(&action.change));
+        let context = EpisodeContext { phase, episode: episode.id.clone(), action };
         Self { context: Some(context), ..self }
     }
 

@@ -1,28 +1,37 @@
 //! Context of one engine step: read-only inputs plus its copies of the controls and rates, which it changes.
 
 use std::borrow::Cow;
-use std::collections::BTreeSet;
+use std::sync::Arc;
 
-use super::{Context, UndeliveredDecrease};
+use super::Context;
 use crate::domain::control::Controls;
+use crate::domain::delivery::{DeliveryChange, DeliveryChangeKind, EventDelivery};
 use crate::domain::name::Name;
 use crate::domain::rate::{RateDelta, StepRates};
 use crate::domain::rule::{Mode, Rule};
-use crate::domain::state::Deferred;
+use crate::domain::source::{HeartbeatSettings, Source};
+use crate::domain::state::{Deferred, Emission, EmissionOutcome};
 use crate::domain::target::TargetKey;
 
 pub(super) struct StepContext<'a> {
     pub context: &'a Context<'a>,
     controls: Cow<'a, Controls>,
     pub rates: StepRates<'a>,
-    /// Ids of the events that this step has superseded.
-    superseded: BTreeSet<&'a str>,
+    pub delivery_changes: Vec<DeliveryChange>,
+    /// The events that this step has emitted.
+    pub emitted: Vec<Arc<str>>,
 }
 
 impl<'a> StepContext<'a> {
     pub(super) fn new(context: &'a Context<'a>) -> Self {
         let rates = StepRates::new(context.rates, context.policy.per_minute, context.now);
-        Self { context, controls: Cow::Borrowed(context.controls), rates, superseded: BTreeSet::new() }
+        Self {
+            context,
+            controls: Cow::Borrowed(context.controls),
+            rates,
+            delivery_changes: Vec::new(),
+            emitted: Vec::new(),
+        }
     }
 
     /// The controls, including the changes of this step.
@@ -34,14 +43,14 @@ impl<'a> StepContext<'a> {
         self.controls.to_mut()
     }
 
-    /// The controls, if this step has changed them, and its changes to the rates.
-    pub(super) fn into_changes(self) -> (Option<Controls>, RateDelta) {
+    /// The controls, if this step has changed them, and its other changes.
+    pub(super) fn into_changes(self) -> (Option<Controls>, RateDelta, Vec<DeliveryChange>) {
         let version = self.context.controls.version;
         let controls = match self.controls {
             Cow::Owned(controls) if controls.version != version => Some(controls),
             _ => None,
         };
-        (controls, self.rates.into_delta())
+        (controls, self.rates.into_delta(), self.delivery_changes)
     }
 
     /// The current version of a rule; `None` if it no longer exists.
@@ -49,17 +58,26 @@ impl<'a> StepContext<'a> {
         self.context.rules.rule(name)
     }
 
-    pub(super) fn is_shadow(&self, name: &Name) -> bool {
-        self.rule(name).is_some_and(|rule| rule.mode == Mode::Shadow)
+    /// The current version of a rule, if it sends events.
+    pub(super) fn active_rule(&self, name: &Name) -> Option<&'a Rule> {
+        self.rule(name).filter(|rule| rule.mode == Mode::Active)
     }
 
-    /// Those of `sources` that have a heartbeat configured.
+    /// The configured sources among these.
+    pub(super) fn sources<'s>(
+        &self,
+        names: impl IntoIterator<Item = &'s Name>,
+    ) -> impl Iterator<Item = &'a Source> {
+        let known = self.context.sources;
+        names.into_iter().filter_map(move |name| known.get(name).map(Arc::as_ref))
+    }
+
+    /// Those of these sources that have a heartbeat.
     pub(super) fn with_heartbeat<'s>(
         &self,
-        sources: &'s [Name],
-    ) -> impl Iterator<Item = &'s Name> + use<'s, 'a> {
-        let known = self.context.with_heartbeat;
-        sources.iter().filter(move |source| known.contains(*source))
+        names: impl IntoIterator<Item = &'s Name>,
+    ) -> impl Iterator<Item = (&'a Source, &'a HeartbeatSettings)> {
+        self.sources(names).filter_map(|source| Some((source, source.heartbeat.as_ref()?)))
     }
 
     /// Releases the rate limit slot of a deferred action, if it has one.
@@ -69,9 +87,22 @@ impl<'a> StepContext<'a> {
         }
     }
 
-    /// The undelivered decreases of a target that an increase cancels. Each is returned once in a step.
-    pub(super) fn supersede(&mut self, key: &TargetKey) -> Vec<&'a UndeliveredDecrease> {
-        let undelivered = self.context.undelivered_decreases.get(key).into_iter().flatten();
-        undelivered.filter(|undelivered| self.superseded.insert(&undelivered.id)).collect()
+    /// What the store knows about the delivery of an emission. An event of which it knows nothing counts as delivered
+    /// when it was emitted.
+    pub(super) fn delivery(&self, key: &TargetKey, emission: &Emission) -> EventDelivery {
+        match emission.outcome {
+            EmissionOutcome::Delivered(at) => EventDelivery::delivered(at),
+            EmissionOutcome::Pending if self.emitted.contains(&emission.id) => EventDelivery::pending(),
+            EmissionOutcome::Pending | EmissionOutcome::GivenUp => {
+                let known =
+                    self.context.deliveries.events.get(key).and_then(|events| events.get(&emission.id));
+                known.cloned().unwrap_or_else(|| EventDelivery::delivered(emission.emitted_at))
+            }
+        }
+    }
+
+    /// Changes the delivery of an event.
+    pub(super) fn change_delivery(&mut self, key: &TargetKey, event: &Arc<str>, kind: DeliveryChangeKind) {
+        self.delivery_changes.push(DeliveryChange { target: key.clone(), event: event.clone(), kind });
     }
 }

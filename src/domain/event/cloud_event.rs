@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Arguments;
+use std::sync::Arc;
 
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -96,6 +97,10 @@ pub(super) struct EventData<'a> {
     pub notification: Notification<'a>,
     /// The rendered parameters of the rule.
     pub parameters: &'a BTreeMap<String, String>,
+    /// The ids of the increases that a decrease after their episode answers, oldest first. A consumer takes back at most
+    /// what it has applied for them. Empty in other events.
+    #[schemars(with = "Vec<String>")]
+    pub reverts: &'a [Arc<str>],
 }
 
 /// The time from the first firing alert to the last resolve, for one rule and target.

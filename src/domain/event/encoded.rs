@@ -35,6 +35,8 @@ struct Fields<'a> {
     #[serde(borrow)]
     subject: Option<Text<'a>>,
     #[serde(borrow)]
+    time: Option<Text<'a>>,
+    #[serde(borrow)]
     sequence: Option<Text<'a>>,
     /// Raw, because a redrive replaces these bytes of the text.
     #[serde(borrow)]
@@ -161,6 +163,11 @@ impl<'a> EventDocument<'a> {
     /// `subject`: the key of the target.
     pub fn subject(&self) -> Option<&str> {
         text(self.fields.subject.as_ref())
+    }
+
+    /// `time`: the wall clock at the emission.
+    pub fn time(&self) -> Option<Time> {
+        text(self.fields.time.as_ref()).and_then(|time| Time::parse(time).ok())
     }
 
     /// `data.rule`.

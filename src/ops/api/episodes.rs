@@ -100,7 +100,4 @@ pub(crate) struct DeferredView {
     /// When it is re-evaluated; absent if that depends on something other than time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub until: Option<String>,
-    /// When it is withdrawn if it is still blocked.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub deadline: Option<String>,
 }

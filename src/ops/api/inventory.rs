@@ -6,6 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::Word;
+use crate::domain::control::GapCause;
 
 /// A rule of the rule table.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -32,6 +33,9 @@ pub(crate) struct RuleView {
     /// The directions that it blocks, if it is a hold.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub holds: Vec<Word>,
+    /// How long one of its holds lasts at most, if that is limited.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_duration: Option<String>,
     /// The destinations of its events.
     pub send_to: Vec<String>,
     /// Whether later rules evaluate its alerts too.
@@ -66,6 +70,14 @@ pub(crate) struct SourceView {
     pub labels: BTreeMap<String, String>,
     /// The matchers of its heartbeat; empty if none is configured.
     pub heartbeat: Vec<String>,
+    /// Labels whose values tell its heartbeats apart; empty if it has one heartbeat, or none.
+    pub heartbeat_equal: Vec<String>,
+    /// How long the heartbeat stays open without a notification that contains it; null if that is not limited.
+    pub heartbeat_timeout: Option<String>,
+    /// How long nothing is decreased after the heartbeat has opened; null if no heartbeat is configured.
+    pub heartbeat_grace: Option<String>,
+    /// Labels in which the copies of one alert differ.
+    pub ignore_labels: Vec<String>,
     /// When the heartbeat was last opened, RFC 3339; null if it is not open. While it is not open, alerts of a source
     /// with a heartbeat do not decrease capacity.
     pub heartbeat_open_since: Option<String>,
@@ -76,6 +88,21 @@ pub(crate) struct SourceView {
     pub late_window: String,
     /// How long an alert stays open without a notification that mentions it.
     pub occurrence_ttl: String,
+    /// The last reception gap; null if there was none.
+    pub last_gap: Option<ReceptionGapView>,
+}
+
+/// A time in which notifications of a source could not be accepted, or were not heard.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub(crate) struct ReceptionGapView {
+    /// When it began, RFC 3339.
+    pub from: String,
+    /// When it ended, RFC 3339; the same as `from` for a single notification.
+    pub until: String,
+    /// The cause.
+    pub cause: GapCause,
+    /// Alerts of the source decrease no capacity before this time, RFC 3339: `until` and `late_window`.
+    pub no_decrease_before: String,
 }
 
 /// A destination of events.

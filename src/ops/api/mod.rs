@@ -32,7 +32,7 @@ pub(crate) use dead_letters::{
 pub(crate) use decisions::{DecisionPage, DecisionView, ExplainParams, Explanation, ListDecisionsParams};
 pub(crate) use episodes::{DeferredView, EpisodePage, EpisodeView, ListEpisodesParams, OccurrenceView};
 pub(crate) use events::{DeliveryView, EventView};
-pub(crate) use inventory::{ActionView, DestinationView, RuleView, SourceView};
+pub(crate) use inventory::{ActionView, DestinationView, ReceptionGapView, RuleView, SourceView};
 pub(crate) use pauses::{NewPause, PauseView};
 pub(crate) use problem::Problem;
 pub(crate) use reload::ReloadReport;

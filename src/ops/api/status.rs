@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::Word;
 use super::unreadable_states::UnreadableRowView;
+use super::{ReceptionGapView, Word};
 
 /// The status of the bridge.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -35,6 +35,9 @@ pub(crate) struct Status {
     pub open_episodes: BTreeMap<String, u64>,
     /// Number of deferred actions and late firings by blocking verdict.
     pub deferred: BTreeMap<Word, u64>,
+    /// The last reception gap of each source that had one.
+    #[serde(default)]
+    pub reception_gaps: BTreeMap<String, ReceptionGapView>,
     /// States of targets that cannot be read, as far as they were found: each is found when it is needed.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub unreadable_rows: Vec<UnreadableRowView>,

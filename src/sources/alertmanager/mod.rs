@@ -114,40 +114,38 @@ fn shape_error(body: &[u8], error: &serde_json::Error) -> ParseError {
 fn parse_alert(raw: &str) -> Result<Alert, InvalidAlert> {
     if raw.len() > MAX_ALERT_BYTES {
         let error = format!("the alert has {} bytes; the maximum is {MAX_ALERT_BYTES}", raw.len());
-        return Err(InvalidAlert { error, fingerprint: None });
+        return Err(InvalidAlert { error, ..readable_part(raw) });
     }
-    let Object(read) = serde_json::from_str(raw).map_err(|error| InvalidAlert {
-        error: error_with_field(raw, &error),
-        fingerprint: find_fingerprint(raw),
-    })?;
+    let Object(read) = serde_json::from_str(raw)
+        .map_err(|error| InvalidAlert { error: error_with_field(raw, &error), ..readable_part(raw) })?;
     alert_from_raw(read)
 }
 
 fn alert_from_raw(read: RawAlert<'_>) -> Result<Alert, InvalidAlert> {
     let fingerprint = read.fingerprint.as_ref().map_or("", Text::as_str);
-    let invalid = |error: String| {
-        let fingerprint = Some(fingerprint.chars().take(MAX_FINGERPRINT_BYTES).collect());
-        InvalidAlert { error, fingerprint }
+    let starts_at = read.starts_at.as_ref().map(Text::as_str);
+    let status = parse_status(&read.status);
+    let invalid = |error: String| InvalidAlert {
+        error,
+        fingerprint: usable_fingerprint(fingerprint),
+        status,
+        starts_at: starts_at.and_then(|text| Time::parse(text).ok()),
     };
     if fingerprint.is_empty() {
-        return Err(InvalidAlert { error: "no fingerprint".into(), fingerprint: None });
+        return Err(invalid("no fingerprint".to_owned()));
     }
     if fingerprint.len() > MAX_FINGERPRINT_BYTES {
         return Err(invalid(format!("fingerprint: more than {MAX_FINGERPRINT_BYTES} bytes")));
     }
-    let status = match &*read.status {
-        "firing" => Status::Firing,
-        "resolved" => Status::Resolved,
-        other => {
-            let other: String = other.chars().take(40).collect();
-            return Err(invalid(format!("status: `{other}` is neither firing nor resolved")));
-        }
+    let Some(status) = status else {
+        let other: String = read.status.chars().take(40).collect();
+        return Err(invalid(format!("status: `{other}` is neither firing nor resolved")));
     };
     let time = |field: &str, text: Option<&str>| match text {
         None => Err(invalid(format!("no {field}"))),
         Some(text) => Time::parse(text).map_err(|error| invalid(format!("{field}: {error}"))),
     };
-    let starts_at = time("startsAt", read.starts_at.as_ref().map(Text::as_str))?;
+    let starts_at = time("startsAt", starts_at)?;
     let ends_at = match status {
         // Alertmanager sends the zero time, since the end is not known yet.
         Status::Firing => None,
@@ -162,6 +160,15 @@ fn alert_from_raw(read: RawAlert<'_>) -> Result<Alert, InvalidAlert> {
         generator_url: read.generator_url.as_ref().map_or("", Text::as_str).into(),
         fingerprint: fingerprint.into(),
     })
+}
+
+fn parse_status(text: &str) -> Option<Status> {
+    [Status::Firing, Status::Resolved].into_iter().find(|status| status.as_str() == text)
+}
+
+/// A fingerprint that identifies an alert: a truncated one could be that of another.
+fn usable_fingerprint(text: &str) -> Option<String> {
+    (!text.is_empty() && text.len() <= MAX_FINGERPRINT_BYTES).then(|| text.to_owned())
 }
 
 /// serde_json reports the unexpected type, but not the field; the field is found by the column.
@@ -182,9 +189,16 @@ fn error_with_field(raw: &str, error: &serde_json::Error) -> String {
     }
 }
 
-fn find_fingerprint(raw: &str) -> Option<String> {
-    let value: serde_json::Value = serde_json::from_str(raw).ok()?;
-    Some(value.get("fingerprint")?.as_str()?.chars().take(MAX_FINGERPRINT_BYTES).collect())
+/// What can be read of an alert of another shape.
+fn readable_part(raw: &str) -> InvalidAlert {
+    let value: serde_json::Value = serde_json::from_str(raw).unwrap_or_default();
+    let text = |field: &str| value.get(field).and_then(serde_json::Value::as_str);
+    InvalidAlert {
+        error: String::new(),
+        fingerprint: text("fingerprint").and_then(usable_fingerprint),
+        status: text("status").and_then(parse_status),
+        starts_at: text("startsAt").and_then(|text| Time::parse(text).ok()),
+    }
 }
 
 #[cfg(test)]
@@ -310,6 +324,18 @@ mod tests {
     fn an_invalid_alert_keeps_its_fingerprint() {
         let invalid = parse_one(r#""status":1,"fingerprint":"f00""#).unwrap_err();
         assert_eq!(invalid.fingerprint.as_deref(), Some("f00"));
+    }
+
+    #[test]
+    fn an_empty_or_too_long_fingerprint_is_not_usable() {
+        for fingerprint in [String::new(), "f".repeat(MAX_FINGERPRINT_BYTES + 1)] {
+            for status in [r#""firing""#, "1"] {
+                let members = format!(
+                    r#""status":{status},"labels":{{}},"startsAt":"2026-11-22T16:55:15Z","fingerprint":"{fingerprint}""#
+                );
+                assert_eq!(parse_one(&members).unwrap_err().fingerprint, None, "{members}");
+            }
+        }
     }
 
     #[test]

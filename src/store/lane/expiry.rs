@@ -6,16 +6,19 @@ use std::collections::BTreeSet;
 
 use super::{Claim, Lane};
 use crate::domain::retry::AgeLimits;
-use crate::domain::time::Time;
+use crate::domain::time::{ClockReading, Time};
 use crate::store::fast_map::Map;
 use crate::store::outbox::Expired;
 use crate::store::{Claimed, EventSeq, Lease};
 
+/// The change between the clocks after which the times are computed again: the wall clock was stepped.
+const MAX_CLOCK_CHANGE_NANOS: u64 = 1_000_000_000;
+
 /// Deliveries by the time at which they expire.
 #[derive(Debug, Default)]
 pub(super) struct ExpiryIndex {
-    /// The limits for which `by_time` was computed.
-    limits: Option<AgeLimits>,
+    /// The limits for which `by_time` was computed, and by how much the store's clock was ahead of the wall clock then.
+    basis: Option<(AgeLimits, i64)>,
     by_time: BTreeSet<(Time, i64)>,
     times: Map<i64, Time>,
     /// Deliveries outside the window, whose events have to be read first.
@@ -78,10 +81,11 @@ impl Lane {
     pub(in crate::store) fn claim_expired(
         &mut self,
         limits: AgeLimits,
-        now: Time,
+        clock: ClockReading,
         max: usize,
     ) -> ExpiredClaims {
-        self.index_window(limits);
+        self.index_window(limits, clock);
+        let now = clock.now;
         let candidate = |seq: &i64| {
             let is_suspended = self.is_suspended(EventSeq(*seq));
             !is_suspended && !self.leases.contains_key(seq) && !self.is_withheld(*seq)
@@ -102,14 +106,14 @@ impl Lane {
         &mut self,
         leased: Vec<Claimed>,
         limits: AgeLimits,
-        now: Time,
+        clock: ClockReading,
         waiting: usize,
     ) -> Expired {
         let mut kept = Expired { waiting, ..Expired::default() };
         for one in leased {
             // An unreadable event is given up as such.
-            match one.body.header().map(|header| limits.expires_at(one.emitted_at, &header)) {
-                Ok(expires_at) if expires_at >= now => {
+            match one.body.header().map(|header| limits.expires_at(clock, one.emitted_at, &header)) {
+                Ok(expires_at) if expires_at >= clock.now => {
                     kept.examined += 1;
                     self.record_expiry(one.lease, expires_at);
                 }
@@ -135,9 +139,14 @@ impl Lane {
     }
 
     /// Adds the events of the window that are not in the index yet.
-    fn index_window(&mut self, limits: AgeLimits) {
+    fn index_window(&mut self, limits: AgeLimits, clock: ClockReading) {
         let index = &mut self.expiry;
-        if index.limits.replace(limits) != Some(limits) {
+        let ahead = clock.ahead_nanos();
+        let is_valid = index.basis.is_some_and(|(known, known_ahead)| {
+            known == limits && known_ahead.abs_diff(ahead) < MAX_CLOCK_CHANGE_NANOS
+        });
+        if !is_valid {
+            index.basis = Some((limits, ahead));
             index.unexamined.extend(self.retries.keys());
             index.by_time.clear();
             index.times.clear();
@@ -148,7 +157,7 @@ impl Lane {
             index.examined_up_to = seq;
             let Some(body) = &slot.body else { continue };
             // An unreadable event is given up when it is read.
-            let expires_at = body.header().map(|header| limits.expires_at(slot.emitted_at, &header));
+            let expires_at = body.header().map(|header| limits.expires_at(clock, slot.emitted_at, &header));
             index.add(seq, expires_at.unwrap_or(slot.emitted_at));
         }
     }

@@ -8,7 +8,7 @@ use crate::domain::engine::{Deliveries, States};
 use crate::domain::name::Name;
 use crate::domain::state::TargetState;
 use crate::domain::target::TargetKey;
-use crate::domain::time::Time;
+use crate::domain::time::{ClockReading, Time};
 use crate::store::lane::{Lookup, Marks, PendingRetry};
 use crate::store::lanes::{LaneHandle, LaneHandles};
 use crate::store::tracking::{self, Status, Watch};
@@ -19,13 +19,17 @@ impl Inner {
     pub(super) fn deliveries(&self, states: &States, lanes: &LaneHandles) -> Deliveries {
         let mut deliveries = Deliveries::default();
         for (key, state) in &states.targets {
-            for id in tracking::tracked_events(state) {
+            for id in state.tracked_events() {
                 let Some(&seq) = self.ids.get(&(key.clone(), id.clone())) else { continue };
                 let acting = self.event(seq).2.acting.clone();
                 let all = acting.iter().filter_map(|name| Some(self.status(&*lanes.get(name)?, seq)));
                 let all: Vec<Status> = all.collect();
                 if !all.is_empty() {
-                    deliveries.events.entry(key.clone()).or_default().insert(id, tracking::combine(all));
+                    deliveries
+                        .events
+                        .entry(key.clone())
+                        .or_default()
+                        .insert(id.clone(), tracking::combine(all));
                 }
             }
         }
@@ -55,8 +59,14 @@ impl Inner {
     }
 
     /// Applies a change to the deliveries of an event.
-    pub(super) fn change_delivery(&mut self, now: Time, change: &DeliveryChange, lanes: &LaneHandles) {
+    pub(super) fn change_delivery(
+        &mut self,
+        clock: ClockReading,
+        change: &DeliveryChange,
+        lanes: &LaneHandles,
+    ) {
         let DeliveryChange { target, event, kind } = change;
+        let ClockReading { now, wall } = clock;
         let Some(&seq) = self.ids.get(&(target.clone(), event.clone())) else { return };
         if *kind == DeliveryChangeKind::Cancel {
             return self.cancel(seq, lanes);
@@ -73,7 +83,7 @@ impl Inner {
                     DeliveryChangeKind::Renew { expires_after },
                     Status::Dead { cause: GiveUp::Expired, .. },
                 ) => {
-                    self.expiry.insert(delivery_id, now.after(expires_after));
+                    self.expiry.insert(delivery_id, wall.after(expires_after));
                     self.deliver_again(now, &handle, seq);
                 }
                 (DeliveryChangeKind::Replace, Status::Dead { .. }) => {

@@ -12,7 +12,7 @@ use crate::domain::name::Name;
 use crate::domain::phase::Phase;
 use crate::domain::state::TargetState;
 use crate::domain::target::TargetKey;
-use crate::domain::time::Time;
+use crate::domain::time::{ClockReading, Time};
 use crate::store::audit::MemoryAudit;
 use crate::store::dead_letters::{BACKLOG_FULL, DeadLetterRow};
 use crate::store::fast_map::Set;
@@ -33,6 +33,7 @@ pub(super) struct Inner {
     pub(super) target_ids: BTreeMap<TargetKey, i64>,
     pub(super) states: BTreeMap<TargetKey, Arc<TargetState>>,
     pub(super) alerts: BTreeMap<AlertKey, BTreeSet<TargetKey>>,
+    /// With the wall clock.
     pub(super) records: Vec<(Time, Record)>,
     pub(super) events: Vec<(EventSeq, Time, NewEvent)>,
     pub(super) tracked_decreases: UndeliveredDecreases<TargetKey>,
@@ -175,7 +176,7 @@ impl Inner {
 
     pub(super) fn apply(
         &mut self,
-        now: Time,
+        clock: ClockReading,
         changes: Changes,
         mut undelivered_decreases: BTreeMap<TargetKey, Vec<EventSeq>>,
         lanes: &LaneHandles,
@@ -211,13 +212,13 @@ impl Inner {
         }
         self.changed.retain(|key| !changes.rechecked.contains(key) && self.states.contains_key(key));
         for change in &changes.delivery_changes {
-            self.change_delivery(now, change, lanes);
+            self.change_delivery(clock, change, lanes);
         }
         let depends = |key: &TargetKey| self.states.get(key).is_some_and(|state| state.depends_on_controls());
         self.recheck_queue.retain(|key| !changes.rechecked.contains(key) && depends(key));
-        self.records.extend(changes.record.map(|record| (now, record)));
+        self.records.extend(changes.record.map(|record| (clock.wall, record)));
         changes.audit.into_iter().for_each(|entry| {
-            self.audit.write(now, AuditWrite::Add(entry));
+            self.audit.write(clock.wall, AuditWrite::Add(entry));
         });
         for event in changes.events {
             if event.increases_capacity {
@@ -227,27 +228,27 @@ impl Inner {
                     .flatten()
                     .for_each(|seq| self.cancel(seq, lanes));
             }
-            self.put_event(now, event, lanes);
+            self.put_event(clock, event, lanes);
         }
     }
 
-    pub(super) fn put_event(&mut self, now: Time, event: NewEvent, lanes: &LaneHandles) {
+    pub(super) fn put_event(&mut self, clock: ClockReading, event: NewEvent, lanes: &LaneHandles) {
         let seq = EventSeq(self.events.len() as i64 + 1);
         let mut pending_destinations = Vec::new();
-        self.events.push((seq, now, event.clone()));
+        self.events.push((seq, clock.now, event.clone()));
         if let Ok(header) = event.body.header() {
             self.ids.insert((event.target.clone(), header.id.clone()), seq);
         }
         for handle in event.destinations.iter().filter_map(|name| lanes.get(name)) {
             let delivery_id = DeliveryId { seq, destination: handle.name.clone() };
             if compensates(&event) && self.firing_events(&delivery_id).next().is_none() {
-                self.withdraw(now, &delivery_id, withdrawn::NEVER_ROUTED);
+                self.withdraw(clock.wall, &delivery_id, withdrawn::NEVER_ROUTED);
                 handle.with_lane(|lane| lane.add_enqueued(1, 1, 0));
                 self.never_delivered.insert(delivery_id);
                 self.delivery_ended(&event.target);
             } else if handle.is_full(0) {
                 let (error, cause) = (BACKLOG_FULL.to_owned(), GiveUp::Rejected);
-                self.put_dead_letter(now, &delivery_id, 0, error, cause);
+                self.put_dead_letter(clock.wall, &delivery_id, 0, error, cause);
                 handle.with_lane(|lane| lane.add_enqueued(1, 1, 1));
                 self.delivery_ended(&event.target);
             } else {
@@ -262,7 +263,13 @@ impl Inner {
         }
     }
 
-    pub(super) fn settle(&mut self, now: Time, handle: &LaneHandle, seq: EventSeq, settlement: Settlement) {
+    pub(super) fn settle(
+        &mut self,
+        clock: ClockReading,
+        handle: &LaneHandle,
+        seq: EventSeq,
+        settlement: Settlement,
+    ) {
         if !handle.with_lane(|lane| lane.is_unsettled(seq)) {
             return;
         }
@@ -270,7 +277,7 @@ impl Inner {
         let target = self.event(seq).2.target.clone();
         let (was_cancelled, was_uncertain) =
             handle.with_lane(|lane| (lane.is_cancelled(seq), lane.is_uncertain(seq)));
-        let outcome = self.write_outcome(now, handle, seq, settlement);
+        let outcome = self.write_outcome(clock, handle, seq, settlement);
         let is_uncertain = was_uncertain || matches!(outcome, Settled::Retry { is_uncertain: true });
         match outcome {
             Settled::Arrived => self.delivery_arrived(&target),
@@ -288,7 +295,7 @@ impl Inner {
 
     fn write_outcome(
         &mut self,
-        now: Time,
+        clock: ClockReading,
         handle: &LaneHandle,
         seq: EventSeq,
         settlement: Settlement,
@@ -297,24 +304,24 @@ impl Inner {
         match settlement {
             Settlement::Retry { delay, error, uncertain } => {
                 self.errors.insert(delivery_id, error);
-                handle.with_lane(|lane| lane.schedule_retry(seq, now.after(delay), uncertain));
+                handle.with_lane(|lane| lane.schedule_retry(seq, clock.now.after(delay), uncertain));
                 Settled::Retry { is_uncertain: uncertain }
             }
             Settlement::NotCalled { delay, stands_aside } => {
-                handle.with_lane(|lane| lane.postpone(seq, now.after(delay), stands_aside));
+                handle.with_lane(|lane| lane.postpone(seq, clock.now.after(delay), stands_aside));
                 Settled::Retry { is_uncertain: false }
             }
             Settlement::Delivered { answer } => {
                 self.never_delivered.remove(&delivery_id);
                 let attempts = handle.with_lane(|lane| lane.attempts(seq)).saturating_add(1);
-                self.receipts.insert(delivery_id, Receipt { at: now, attempts, answer });
-                handle.with_lane(|lane| lane.mark_arrived(seq, now));
+                self.receipts.insert(delivery_id, Receipt { at: clock.now, attempts, answer });
+                handle.with_lane(|lane| lane.mark_arrived(seq, clock.now));
                 Settled::Arrived
             }
             Settlement::Withdrawn { reason } => {
                 // A cancelled delivery already has a record.
                 if !handle.with_lane(|lane| lane.is_cancelled(seq)) {
-                    self.withdraw(now, &delivery_id, &reason);
+                    self.withdraw(clock.wall, &delivery_id, &reason);
                     self.never_delivered.insert(delivery_id);
                 }
                 handle.with_lane(|lane| lane.mark_withdrawn(seq));
@@ -326,7 +333,7 @@ impl Inner {
                 }
                 let attempts = handle.with_lane(|lane| lane.attempts(seq)).saturating_add(u32::from(called));
                 self.never_delivered.remove(&delivery_id);
-                self.put_dead_letter(now, &delivery_id, attempts, error, cause);
+                self.put_dead_letter(clock.wall, &delivery_id, attempts, error, cause);
                 handle.with_lane(|lane| lane.mark_dead(seq));
                 Settled::Ended
             }
@@ -335,7 +342,7 @@ impl Inner {
 
     pub(super) fn put_dead_letter(
         &mut self,
-        now: Time,
+        wall: Time,
         delivery_id: &DeliveryId,
         attempts: u32,
         error: String,
@@ -350,22 +357,22 @@ impl Inner {
             emitted_at,
             attempts,
             error,
-            given_up_at: now,
+            given_up_at: wall,
             event,
         };
         self.dead.insert(delivery_id, row);
     }
 
-    pub(super) fn withdraw(&mut self, now: Time, delivery_id: &DeliveryId, reason: &str) {
+    pub(super) fn withdraw(&mut self, wall: Time, delivery_id: &DeliveryId, reason: &str) {
         let (_, _, event) = self.event(delivery_id.seq);
-        let body = withdrawn::withdrawal_record(now, &event.body, &delivery_id.destination, reason);
+        let body = withdrawn::withdrawal_record(wall, &event.body, &delivery_id.destination, reason);
         let targets = vec![event.target.clone()];
-        self.records.push((now, Record { targets, body }));
+        self.records.push((wall, Record { targets, body }));
     }
 
     pub(super) fn redrive(
         &mut self,
-        now: Time,
+        clock: ClockReading,
         handle: &LaneHandle,
         seq: EventSeq,
         redrive: Redrive,
@@ -374,10 +381,10 @@ impl Inner {
         let row = self.dead.get(&delivery_id).ok_or(DeadLetterError::NotDead)?;
         let (_, _, event) = self.event(seq);
         let state = self.states.get(&event.target).cloned().unwrap_or_default();
-        if let Some(expiry) = redrive.check(&row.event, event.may_decrease_capacity, &state, now)? {
+        if let Some(expiry) = redrive.check(&row.event, event.may_decrease_capacity, &state, clock.wall)? {
             self.expiry.insert(delivery_id.clone(), expiry);
         }
-        self.deliver_again(now, handle, seq);
+        self.deliver_again(clock.now, handle, seq);
         Ok(())
     }
 

@@ -21,7 +21,7 @@ use crate::domain::name::Name;
 use crate::domain::retry::AgeLimits;
 use crate::domain::state::TargetState;
 use crate::domain::target::TargetKey;
-use crate::domain::time::Time;
+use crate::domain::time::{ClockReading, Time};
 use crate::store::history::History;
 use crate::store::lane::{ExpiredClaims, Lane, Position};
 use crate::store::lanes::{LaneHandle, LaneHandles};
@@ -41,12 +41,18 @@ pub struct Memory {
     inner: Arc<Mutex<Inner>>,
     lanes: LaneHandles,
     clock: WallClock,
+    wall: WallClock,
     due: watch::Sender<Option<Time>>,
 }
 
 impl Memory {
-    /// An empty store, created at the clock's time.
+    /// An empty store, created at the clock's time, which is also the wall clock.
     pub fn new(destinations: &[Name], clock: WallClock) -> Self {
+        Self::with_wall_clock(destinations, clock.clone(), clock)
+    }
+
+    /// The same with a wall clock of its own, which the caller can step.
+    pub(crate) fn with_wall_clock(destinations: &[Name], clock: WallClock, wall: WallClock) -> Self {
         let handle = |(id, name): (usize, &Name)| {
             let handle = LaneHandle::new(name.clone(), id as i64, Lane::new(Position::default()));
             (name.clone(), Arc::new(handle))
@@ -77,6 +83,7 @@ impl Memory {
             inner: Arc::new(Mutex::new(inner)),
             lanes: LaneHandles::new(destinations.iter().enumerate().map(handle).collect()),
             clock,
+            wall,
             due: watch::Sender::new(None),
         }
     }
@@ -129,15 +136,17 @@ impl Memory {
 
 impl StateStore for Memory {
     async fn transact(&self, keys: Keys, mut decide: DecideFn) -> Result<(), Error> {
-        let now = self.now();
+        let clock = self.clock();
+        let ClockReading { now, wall } = clock;
         // Claims take the same lock, so workers cannot claim the undelivered decreases of the view meanwhile.
         self.with_inner(|inner| {
             let states = inner.states(&keys);
             let (seqs, undelivered_decreases) = inner.undelivered_decreases(&keys, &states);
             let (created, controls) = (inner.created, inner.controls.clone());
             let deliveries = inner.deliveries(&states, &self.lanes);
-            let changes = decide(&View { now, created, states, controls, undelivered_decreases, deliveries });
-            inner.apply(now, changes, seqs, &self.lanes);
+            let changes =
+                decide(&View { now, wall, created, states, controls, undelivered_decreases, deliveries });
+            inner.apply(clock, changes, seqs, &self.lanes);
         });
         self.lanes.all().values().for_each(|handle| handle.wake());
         self.publish_due();
@@ -164,6 +173,11 @@ impl StateStore for Memory {
         self.due.subscribe()
     }
 
+    /// None: an in-memory store is always new.
+    fn last_stored(&self) -> Option<Time> {
+        None
+    }
+
     fn snapshot(&self) -> Snapshot {
         let (controls, tally) = self.with_inner(|inner| (inner.controls.clone(), inner.tally()));
         Snapshot { controls, tally, unreadable_rows: Vec::new() }
@@ -174,8 +188,8 @@ impl StateStore for Memory {
     }
 
     async fn audit(&self, write: AuditWrite) -> Result<i64, Error> {
-        let now = self.now();
-        Ok(self.with_inner(|inner| inner.audit.write(now, write)))
+        let wall = self.clock().wall;
+        Ok(self.with_inner(|inner| inner.audit.write(wall, write)))
     }
 
     /// Deletes nothing: an in-memory store is short-lived.
@@ -221,14 +235,14 @@ impl DeliveryQueue for Memory {
         max: usize,
     ) -> Result<Expired, Error> {
         let handle = self.lanes.require(destination)?;
-        let now = self.now();
+        let clock = self.clock();
         self.with_inner(|inner| {
             handle.with_lane(|lane| {
                 inner.refill(&handle.name, lane);
-                let ExpiredClaims { expired, unexamined, waiting } = lane.claim_expired(limits, now, max);
+                let ExpiredClaims { expired, unexamined, waiting } = lane.claim_expired(limits, clock, max);
                 let claims = expired.into_iter().chain(unexamined);
                 let leased = claims.map(|claim| inner.claimed(&handle.name, claim)).collect();
-                Ok(lane.keep_expired(leased, limits, now, waiting))
+                Ok(lane.keep_expired(leased, limits, clock, waiting))
             })
         })
     }
@@ -256,18 +270,18 @@ impl DeliveryQueue for Memory {
 
     async fn settle(&self, destination: &Name, settled: Vec<(Lease, Settlement)>) -> Result<(), Error> {
         let handle = &self.lanes.require(destination)?;
-        let now = self.now();
+        let clock = self.clock();
         self.with_inner(|inner| {
             for (lease, settlement) in settled {
                 if !handle.with_lane(|lane| lane.holds(lease)) {
                     continue;
                 }
                 let outcome = match &settlement {
-                    Settlement::Delivered { .. } => Some(Some(now)),
+                    Settlement::Delivered { .. } => Some(Some(clock.now)),
                     Settlement::Retry { .. } | Settlement::Dead { called: true, .. } => Some(None),
                     _ => None,
                 };
-                inner.settle(now, handle, lease.seq(), settlement);
+                inner.settle(clock, handle, lease.seq(), settlement);
                 if handle.add_calls(outcome) {
                     inner.destination_succeeded(&handle.name);
                 }
@@ -285,8 +299,8 @@ impl DeliveryQueue for Memory {
         }
     }
 
-    fn now(&self) -> Time {
-        (self.clock)()
+    fn clock(&self) -> ClockReading {
+        ClockReading { now: (self.clock)(), wall: (self.wall)() }
     }
 }
 
@@ -356,11 +370,11 @@ impl Outbox for Memory {
         redrive: Redrive,
         audit: AuditWrite,
     ) -> Result<(), DeadLetterError> {
-        let now = self.now();
+        let clock = self.clock();
         let DeliveryId { seq, destination } = delivery_id.clone();
         let handle = &self.lanes.get(&destination).ok_or(DeadLetterError::NotConfigured(destination))?;
         self.with_inner(|inner| {
-            inner.redrive(now, handle, seq, redrive).map(|()| inner.audit.write(now, audit))
+            inner.redrive(clock, handle, seq, redrive).map(|()| inner.audit.write(clock.wall, audit))
         })?;
         handle.wake();
         self.publish_due();
@@ -368,13 +382,13 @@ impl Outbox for Memory {
     }
 
     async fn discard(&self, delivery_id: &DeliveryId, audit: AuditWrite) -> Result<(), DeadLetterError> {
-        let now = self.now();
+        let wall = self.clock().wall;
         self.with_inner(|inner| {
             inner.dead.remove(delivery_id).map(|_| {
                 inner.never_delivered.insert(delivery_id.clone());
                 let target = inner.event(delivery_id.seq).2.target.clone();
                 inner.delivery_ended(&target);
-                inner.audit.write(now, audit);
+                inner.audit.write(wall, audit);
             })
         })
         .ok_or(DeadLetterError::NotDead)?;

@@ -58,7 +58,7 @@ use crate::domain::control::Controls;
 use crate::domain::name::Name;
 use crate::domain::retry::AgeLimits;
 use crate::domain::target::TargetKey;
-use crate::domain::time::Time;
+use crate::domain::time::{ClockReading, Time};
 use committed::clock::SharedClock;
 use committed::controls::CommittedView;
 use committed::index::Fingerprints;
@@ -85,6 +85,7 @@ pub struct Sqlite {
     hashes: Fingerprints,
     quarantine: Arc<Quarantine>,
     due: watch::Receiver<Option<Time>>,
+    last_stored: Option<Time>,
     /// Closed after the connections: see [`schema::Database`].
     _file: Arc<File>,
     threads: Arc<Mutex<Vec<std::thread::JoinHandle<()>>>>,
@@ -102,7 +103,8 @@ impl Sqlite {
         let checkpointer = schema::connect(path).map_err(broken)?;
         let file = opened.file.clone();
         let (checkpoints, wanted) = mpsc::sync_channel(1);
-        let Parts { writer, due } = prepare(opened, destinations, wall, checkpoints).map_err(broken)?;
+        let Parts { writer, due, last_stored } =
+            prepare(opened, destinations, wall, checkpoints).map_err(broken)?;
         let (commands, queue) = mpsc::channel();
         let store = Self {
             commands,
@@ -113,6 +115,7 @@ impl Sqlite {
             hashes: writer.states.hashes,
             quarantine: writer.states.quarantine.clone(),
             due,
+            last_stored,
             _file: file.clone(),
             threads: Arc::default(),
         };
@@ -230,6 +233,10 @@ impl StateStore for Sqlite {
 
     fn next_due(&self) -> watch::Receiver<Option<Time>> {
         self.due.clone()
+    }
+
+    fn last_stored(&self) -> Option<Time> {
+        self.last_stored
     }
 
     fn snapshot(&self) -> Snapshot {
@@ -358,17 +365,17 @@ impl DeliveryQueue for Sqlite {
         max: usize,
     ) -> Result<Expired, Error> {
         let handle = &self.lanes.require(destination)?;
-        let now = self.now();
+        let clock = self.clock();
         if handle.with_lane(|lane| lane.has_room()) {
             self.refill(handle).await?;
         }
         let ExpiredClaims { expired, unexamined, waiting } =
-            handle.with_lane(|lane| lane.claim_expired(limits, now, max));
+            handle.with_lane(|lane| lane.claim_expired(limits, clock, max));
         let claims: Vec<Claim> = expired.into_iter().chain(unexamined).collect();
         let leases: Vec<Lease> = claims.iter().map(|one| one.lease).collect();
         let read = self.read_claimed(handle, claims, Undecided::Keep).await;
         handle.with_lane(|lane| match read {
-            Ok(read) => Ok(lane.keep_expired(read, limits, now, waiting)),
+            Ok(read) => Ok(lane.keep_expired(read, limits, clock, waiting)),
             Err(error) => {
                 leases.iter().for_each(|lease| lane.end_expiry_lease(*lease));
                 Err(error)
@@ -397,8 +404,8 @@ impl DeliveryQueue for Sqlite {
         }
     }
 
-    fn now(&self) -> Time {
-        self.clock.now()
+    fn clock(&self) -> ClockReading {
+        self.clock.read()
     }
 }
 
@@ -529,6 +536,7 @@ impl History for Sqlite {
 struct Parts {
     writer: Writer,
     due: watch::Receiver<Option<Time>>,
+    last_stored: Option<Time>,
 }
 
 /// Fills what is kept in memory, and builds the writer.
@@ -538,9 +546,11 @@ fn prepare(
     wall: WallClock,
     checkpoints: mpsc::SyncSender<()>,
 ) -> rusqlite::Result<Parts> {
-    let schema::Database { writer: connection, created, hash_key, lock, .. } = opened;
+    let schema::Database { writer: connection, is_new, created, hash_key, lock, .. } = opened;
     let hashes = Fingerprints(hash_key);
-    let clock = SharedClock::start(wall, restore::last_time(&connection)?);
+    let last_time = restore::last_time(&connection)?;
+    let last_stored = last_time.or_else(|| (!is_new).then_some(created));
+    let clock = SharedClock::start(wall, last_time);
     let mut index = restore::read_index(&connection, clock.now())?;
     restore::mark_interrupted_calls(&connection)?;
     let lanes = LaneHandles::new(restore::read_lanes(&connection, destinations)?);
@@ -565,5 +575,5 @@ fn prepare(
         _lock: lock,
         connection,
     };
-    Ok(Parts { writer, due })
+    Ok(Parts { writer, due, last_stored })
 }

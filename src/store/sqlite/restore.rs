@@ -54,13 +54,13 @@ pub(super) fn read_recheck_queue(writer: &Connection) -> rusqlite::Result<BTreeS
     targets.query_map([], |row| row.get(0))?.collect()
 }
 
-/// The last stored time.
+/// The last stored time by the store's clock.
 pub(super) fn last_time(writer: &Connection) -> rusqlite::Result<Option<Time>> {
-    let last = |table: &str| {
-        let query = format!("SELECT at FROM {table} ORDER BY id DESC LIMIT 1");
+    let last = |at: &str, table: &str| {
+        let query = format!("SELECT {at} FROM {table} ORDER BY id DESC LIMIT 1");
         writer.query_row(&query, [], |row| row.get::<_, i64>(0)).optional()
     };
-    let last = last("records")?.max(last("events")?).max(last("controls")?);
+    let last = last("at + ahead", "records")?.max(last("at", "events")?).max(last("at", "controls")?);
     Ok(last.map(Time::from_nanos))
 }
 
@@ -212,5 +212,8 @@ pub(super) fn read_next_ids(connection: &Connection) -> rusqlite::Result<NextIds
         )?,
         record: number("SELECT coalesce(max(id), 0) + 1 FROM records")?,
         event: number(NEWEST_EVENT)? + 1,
+        newest_stamp: connection
+            .query_row("SELECT at FROM records ORDER BY id DESC LIMIT 1", [], |row| row.get(0))
+            .optional()?,
     })
 }

@@ -53,7 +53,7 @@ const RETIRED_TARGET_IDS: &str = "
 /// The newest record stays, whatever its age: after a restart it is the source of the next id and of the
 /// store time.
 const OLD_RECORDS: &str = "
-    SELECT id, at, targets FROM records WHERE id < (SELECT max(id) FROM records) ORDER BY id LIMIT ?1";
+    SELECT id, at, at + ahead, targets FROM records WHERE id < (SELECT max(id) FROM records) ORDER BY id LIMIT ?1";
 
 /// Progress of a round of pruning. Rows that have to stay are skipped once per round, not in each step.
 #[derive(Debug, Clone, Copy, Default)]
@@ -229,12 +229,12 @@ impl Step<'_> {
         while count < MAX_PRUNE_ROWS
             && let Some(row) = rows.next()?
         {
-            let (id, at): (i64, i64) = (row.get(0)?, row.get(1)?);
-            // Times increase with ids.
-            if at >= before {
+            let (id, at, store_time): (i64, i64, i64) = (row.get(0)?, row.get(1)?, row.get(2)?);
+            // The store's times increase with ids.
+            if store_time >= before {
                 break;
             }
-            for target in row.get_ref(2)?.as_blob()?.as_chunks::<8>().0 {
+            for target in row.get_ref(3)?.as_blob()?.as_chunks::<8>().0 {
                 count += 1;
                 self.connection
                     .prepare_cached("DELETE FROM history WHERE target = ?1 AND at = ?2 AND record = ?3")?
@@ -246,6 +246,7 @@ impl Step<'_> {
         drop(rows);
         if let Some(last) = last {
             self.connection.execute("DELETE FROM records WHERE id <= ?1", [last])?;
+            self.connection.execute("DELETE FROM wall_clock_steps WHERE record <= ?1", [last])?;
         }
         Ok(count >= MAX_PRUNE_ROWS)
     }

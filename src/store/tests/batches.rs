@@ -371,7 +371,8 @@ async fn what_an_earlier_version_stored_is_counted_rechecked_and_superseded() {
              ALTER TABLE destinations RENAME COLUMN settled_below_cursor TO passed;
              DROP TABLE receipts; DROP TABLE delivery_rechecks; ALTER TABLE targets DROP COLUMN tracked;
              ALTER TABLE targets DROP COLUMN awaits;
-             DROP TABLE audit; DROP TABLE event_blocks; ALTER TABLE targets DROP COLUMN dictionary;
+             DROP TABLE audit; DROP TABLE wall_clock_steps; ALTER TABLE records DROP COLUMN ahead;
+             DROP TABLE event_blocks; ALTER TABLE targets DROP COLUMN dictionary;
              DROP TABLE controls; DROP TABLE recheck_queue; DROP TABLE tally; DROP INDEX shrinking;
              DROP INDEX exceptions; ALTER TABLE events DROP COLUMN decreases;
              ALTER TABLE events DROP COLUMN compensates; ALTER TABLE targets DROP COLUMN firing_events;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::*;
-use crate::domain::control::{Controls, Heartbeat, Pause};
+use crate::domain::control::{Controls, GapCause, Heartbeat, Pause, ReceptionGap, ReceptionGaps};
 
 /// The controls with one more change, with or without a new generation.
 pub(super) fn changed(controls: &Controls, bumps_generation: bool) -> Arc<Controls> {
@@ -18,9 +18,12 @@ pub(super) fn changed(controls: &Controls, bumps_generation: bool) -> Arc<Contro
         author: "ann".into(),
         reason: "test".into(),
     };
-    let id = controls.pause(pause);
     if bumps_generation {
+        let id = controls.pause(pause);
         controls.resume(id);
+    } else {
+        let at = Time::from_nanos(0);
+        controls.record_gap(&name("prod"), ReceptionGap { from: at, until: at, cause: GapCause::Refused });
     }
     Arc::new(controls)
 }
@@ -73,8 +76,40 @@ async fn controls_are_seen_by_the_next_transaction_also_after_a_restart() {
             .await;
         change_controls(&harness, false).await;
         assert_eq!(harness.store.controls().version, 2);
-        assert_eq!(harness.store.controls().heartbeat(&name("prod")), Heartbeat::default());
+        assert_eq!(harness.store.controls().heartbeat_of_source(&name("prod")), Heartbeat::default());
     }
+}
+
+#[tokio::test]
+async fn reception_gaps_survive_a_restart_and_the_store_tells_the_last_time_before_it() {
+    for mut harness in StoreHarness::both() {
+        assert_eq!(harness.store.last_stored(), None, "a new store");
+        let opened = harness.store.now();
+        let gap =
+            ReceptionGap { from: Time::from_nanos(1), until: Time::from_nanos(7), cause: GapCause::Store };
+        harness
+            .write(&[], move |view| {
+                let mut controls = Controls::clone(&view.controls);
+                controls.record_gap(&name("prod"), gap);
+                Changes { controls: Some(Arc::new(controls)), ..Changes::default() }
+            })
+            .await;
+        harness.restart().await;
+        let recorded = *harness.store.controls().reception_gaps(&name("prod")).unwrap();
+        assert_eq!(recorded, ReceptionGaps { last: gap, total: Duration::from_nanos(6) });
+        assert_eq!(harness.store.controls().reception_gaps(&name("lab")), None);
+        if matches!(harness.store, Store::Sqlite(_)) {
+            let expected = opened..harness.store.now();
+            assert!(harness.store.last_stored().is_some_and(|last| expected.contains(&last)));
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_store_without_any_rows_was_last_written_when_it_was_created() {
+    let mut harness = StoreHarness::sqlite();
+    harness.restart().await;
+    assert_eq!(harness.store.last_stored(), Some(clock()()));
 }
 
 #[tokio::test]

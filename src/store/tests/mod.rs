@@ -3,6 +3,7 @@
 mod audit;
 mod backlog;
 mod batches;
+mod clocks;
 mod compensation;
 mod compression;
 mod concurrent;
@@ -13,7 +14,7 @@ mod faults;
 mod properties;
 mod query;
 mod tally;
-pub(super) mod tracking;
+mod tracking;
 mod undelivered_decreases;
 mod unreadable;
 
@@ -34,7 +35,7 @@ use crate::domain::episode_scope::EpisodeScope;
 use crate::domain::name::Name;
 use crate::domain::phase::Phase;
 use crate::domain::state::{
-    Deferred, EmissionStats, Episode, LastResolve, Occurrence, PendingClose, RuleState, TargetState,
+    ClosedEpisode, Deferred, Episode, LastResolve, Occurrence, RuleState, TargetState,
 };
 use crate::domain::target::{Platform, Target, TargetKey};
 use crate::domain::time::Time;
@@ -397,13 +398,14 @@ fn deferred_state(rule: &str, verdict: Verdict, closing: bool) -> TargetState {
         reason: None,
         traceparent: None,
     };
-    let far = Time::from_nanos(i64::MAX);
     let deferred = Deferred {
         requested_at: Time::from_nanos(0),
         recheck_at: None,
         limited_direction: None,
-        deadline: closing.then_some(far),
+        decreases: closing,
         is_repeat: false,
+        is_retry: false,
+        wait: None,
         blocked_by: Some(verdict),
         alerts: vec![alert("f1")],
         trigger: trigger.into(),
@@ -424,17 +426,26 @@ fn deferred_state(rule: &str, verdict: Verdict, closing: bool) -> TargetState {
         open: std::iter::empty::<Occurrence>().collect(),
         emissions: 1,
         most_open: 1,
-        shadowed: EmissionStats::default(),
+        resolved_emissions: 0,
+        undelivered_emissions: 0,
         sources: [name("prod")].into(),
         adopted: false,
         expired: false,
+        heartbeats: Vec::new(),
+        hold_over: false,
         deferred: None,
+        emitted: None,
         parameters: [].into(),
     };
     let mut state = RuleState::default();
     if closing {
-        state.pending_close =
-            Some(Box::new(PendingClose { episode: Box::new(episode), closed: Vec::new(), deferred }));
+        state.closed = Some(Box::new(ClosedEpisode {
+            episode: Box::new(episode),
+            closed: Vec::new(),
+            deferred: Some(deferred),
+            emitted: None,
+            until: None,
+        }));
     } else {
         episode.deferred = Some(deferred);
         state.episode = Some(Box::new(episode));

@@ -3,42 +3,43 @@
 use super::*;
 use crate::domain::delivery::{DeliveryChange, DeliveryChangeKind, EventDelivery};
 use crate::domain::engine::Deliveries;
+use crate::domain::state::{self, DestinationWait, EmissionOutcome};
 use crate::store::{DeliveryState, Refusal};
-
-/// What a state made by [`tracking`] tracks and awaits.
-pub(in crate::store) struct Fixture {
-    pub events: Vec<Arc<str>>,
-    pub awaits_delivery: bool,
-    pub destinations: Vec<Name>,
-}
-
-/// The name of the rule whose episode's id says what the state tracks.
-const RULE: &str = "tracking";
-
-/// Reads what a state made by [`tracking`] tracks; `None` for other states.
-pub(in crate::store) fn fixture(state: &TargetState) -> Option<Fixture> {
-    let rule = state.rules.iter().find(|(rule, _)| rule.as_str() == RULE)?.1;
-    let id = rule.episode.as_ref()?.id.clone();
-    let mut parts = id.split('|');
-    let mut list = || parts.next().unwrap_or_default().split(',').filter(|part| !part.is_empty());
-    Some(Fixture {
-        events: list().map(Arc::from).collect(),
-        awaits_delivery: list().next().is_some(),
-        destinations: list().map(name).collect(),
-    })
-}
 
 /// A state that tracks these events.
 pub(super) fn tracking(events: &[&str]) -> TargetState {
-    tracking_and_awaiting(events, false, &[])
+    let emission = |id: &&str| state::Emission {
+        id: (*id).into(),
+        rule: name("nodes"),
+        phase: Phase::Firing,
+        emitted_at: Time::from_nanos(0),
+        increases: true,
+        decreases: false,
+        cooldown_ms: 0,
+        value: None,
+        is_owed: false,
+        takes_back_until: None,
+        outcome: EmissionOutcome::Pending,
+        is_suspended: false,
+    };
+    TargetState { emissions: events.iter().map(emission).collect(), ..TargetState::default() }
 }
 
-fn tracking_and_awaiting(events: &[&str], delivery: bool, destinations: &[&str]) -> TargetState {
-    let awaits = if delivery { "delivery" } else { "" };
-    let id = format!("{}|{awaits}|{}", events.join(","), destinations.join(","));
-    let mut state = open_episode(&id);
-    let rule = std::mem::take(&mut state.rules).into_iter().next().unwrap().1;
-    state.rules = [(name(RULE), rule)].into_iter().collect();
+/// A state that tracks these events, with an action that waits for a delivery.
+fn awaiting_delivery(events: &[&str]) -> TargetState {
+    let state = deferred_state("nodes", Verdict::CoolingDown, false);
+    TargetState { emissions: tracking(events).emissions, ..state }
+}
+
+/// A state with an action that waits for a destination.
+fn awaiting_destination() -> TargetState {
+    let mut state = deferred_state("nodes", Verdict::CoolingDown, false);
+    let far = Time::from_nanos(i64::MAX);
+    for rule in state.rules.values_mut() {
+        let deferred = rule.episode.as_mut().and_then(|episode| episode.deferred.as_mut()).unwrap();
+        deferred.recheck_at = Some(far);
+        deferred.wait = Some(DestinationWait { since: Time::from_nanos(0), until: far });
+    }
     state
 }
 
@@ -63,7 +64,7 @@ impl StoreHarness {
     ) {
         let mut new = event(target, kind, id, to).event();
         new.acting = acting.iter().map(|destination| name(destination)).collect();
-        let state = tracking_and_awaiting(tracked, true, &[]);
+        let state = awaiting_delivery(tracked);
         let target = key(target);
         self.write(&[target.clone().as_str()], move |_| Changes {
             states: vec![(target.clone(), state.clone())],
@@ -240,9 +241,8 @@ async fn a_target_is_processed_when_what_it_waits_for_has_happened() {
 #[tokio::test]
 async fn targets_that_wait_for_a_destination_are_processed_when_its_calls_succeed_again() {
     for mut harness in StoreHarness::both() {
-        let waiting = |destination: &str| tracking_and_awaiting(&[], false, &[destination]);
-        harness.put_state("waits", waiting("queue")).await;
-        harness.put_state("other", waiting("journal")).await;
+        harness.put_state("waits", awaiting_destination()).await;
+        harness.put_state("other", tracking(&["0"])).await;
         harness.emit("x", Kind::Note, "1", &["queue"]).await;
         harness.claim_and_settle("queue", "1", DELIVERED).await;
         assert_eq!(harness.rechecked().await, ["waits"], "the first success since the start");
@@ -259,11 +259,7 @@ async fn targets_that_wait_for_a_destination_are_processed_when_its_calls_succee
         }
         harness.restart().await;
         if matches!(harness.store, Store::Sqlite(_)) {
-            assert_eq!(
-                harness.rechecked().await,
-                ["waits", "other"],
-                "what has happened meanwhile is unknown"
-            );
+            assert_eq!(harness.rechecked().await, ["waits"], "what has happened meanwhile is unknown");
         }
         harness.emit("x", Kind::Note, "7", &["queue"]).await;
         harness.claim_and_settle("queue", "7", DELIVERED).await;

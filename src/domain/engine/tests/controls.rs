@@ -3,6 +3,7 @@
 
 use super::*;
 use crate::domain::control::{Pause, TargetPattern};
+use crate::domain::delivery::{DeliveryChangeKind, EventDelivery};
 use crate::domain::direction::Direction;
 use crate::domain::rule::{HoldTemplate, PartialTemplate};
 use crate::domain::source::HeartbeatSettings;
@@ -398,17 +399,13 @@ fn a_scale_out_supersedes_undelivered_decreases() {
     world.post(0, vec![firing("a", -10)]);
     let shrunk = world.post(60, vec![resolved("a", -10, 55)]);
     let event = events(&shrunk)[0].clone();
-    let alerts = shrunk[0].alerts.clone();
-    let decrease = UndeliveredDecrease { id: event.id.to_string(), rule: event.rule.clone(), alerts };
-    world.undelivered_decreases.insert(event.target.key(), vec![decrease]);
+    world.set_delivery(&event, EventDelivery::pending());
     let fired = world.post(90, vec![firing("b", 80)]);
-    assert_eq!(summary(&fired), "emitted×1 scale_out +2, superseded×1");
-    assert_eq!(
-        fired[1].detail,
-        Some(format!("an increase supersedes event {}, which was not delivered yet", event.id))
-    );
-    assert!(!fired[1].is_reply, "the notification is about another alert");
-    world.undelivered_decreases.clear();
+    assert_eq!(summary(&fired), "superseded×1, emitted×1 scale_out +2");
+    assert_eq!(fired[0].detail, Some(format!("the rule opened before event {} was confirmed", event.id)));
+    assert!(!fired[0].is_reply, "the notification is about another alert");
+    let cancelled: Vec<_> = world.delivery_changes.iter().map(|it| (&it.event, it.kind)).collect();
+    assert_eq!(cancelled, [(&event.id, DeliveryChangeKind::Cancel)]);
     assert_eq!(summary(&world.post(120, vec![firing("b", 80)])), "duplicate×1");
 }
 

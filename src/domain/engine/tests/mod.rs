@@ -9,7 +9,7 @@ use super::*;
 use crate::domain::event::assert_matches_schema;
 use crate::domain::event::{AdjustmentType, Event};
 use crate::domain::matcher::Matcher;
-use crate::domain::notification::Envelope;
+use crate::domain::notification::{Alert, Envelope, Status};
 use crate::domain::phase::Phase;
 use crate::domain::rule::{
     Action, Amount, Budget, Change, FiringAction, Limits, Mode, Repeat, ResolvedAction, Rule, RuleTarget,
@@ -20,7 +20,9 @@ use crate::domain::source::Source;
 use crate::domain::target::Platform;
 use crate::domain::template::Templates;
 use crate::domain::trigger::Trigger;
+use crate::domain::verdict::Verdict;
 
+mod clocks;
 mod controls;
 mod episodes;
 mod guards;
@@ -30,7 +32,7 @@ const MINUTE: Duration = Duration::from_secs(60);
 const POLICY: Policy = Policy {
     last_resolve_retention: Duration::from_secs(60 * 60),
     expired_episode_retention: Duration::from_secs(7 * 24 * 60 * 60),
-    max_deferral: Duration::from_secs(60 * 60),
+    owed_retention: Duration::from_secs(60 * 60),
     per_minute: PerMinute { scale_out: 0, scale_in: 0 },
 };
 
@@ -56,8 +58,13 @@ struct World {
     controls: Controls,
     rates: Rates,
     policy: Policy,
-    undelivered_decreases: BTreeMap<TargetKey, Vec<UndeliveredDecrease>>,
+    /// What is known about deliveries. Every other event was delivered when it was emitted.
+    deliveries: Deliveries,
+    /// The changes of deliveries in the last step.
+    delivery_changes: Vec<DeliveryChange>,
     now: Time,
+    /// The wall clock, if it differs from the store's clock.
+    wall: Option<Time>,
     created: Time,
 }
 
@@ -133,8 +140,10 @@ impl Setup {
             controls: Controls::default(),
             rates: Rates::default(),
             policy: POLICY,
-            undelivered_decreases: BTreeMap::new(),
+            deliveries: Deliveries::default(),
+            delivery_changes: Vec::new(),
             now: at(0),
+            wall: None,
             created: at(-3600),
         }
     }
@@ -184,20 +193,17 @@ fn guarded(out_cooldown: u64, in_cooldown: u64, window: u64) -> Setup {
 impl World {
     /// Executes a step twice and asserts that both results are the same.
     fn step(&mut self, step: impl Fn(&Context<'_>, &States) -> Step) -> Vec<Decision> {
-        let with_heartbeat: BTreeSet<Name> = std::iter::once(&self.source)
-            .filter(|it| it.heartbeat.is_some())
-            .map(|it| it.name.clone())
-            .collect();
+        let sources = BTreeMap::from([(self.source.name.clone(), self.source.clone())]);
         let context = Context {
             rules: &self.rules,
             now: self.now,
+            wall: self.wall.unwrap_or(self.now),
             created: self.created,
             policy: self.policy,
             controls: &self.controls,
             rates: &self.rates,
-            with_heartbeat: &with_heartbeat,
-            deliveries: &Deliveries::default(),
-            undelivered_decreases: &self.undelivered_decreases,
+            sources: &sources,
+            deliveries: &self.deliveries,
         };
         let states = self.view();
         let decided = step(&context, &states);
@@ -266,9 +272,14 @@ impl World {
         decisions
     }
 
-    /// The next time at which a target is due.
+    /// The next time at which a target is due. Events are delivered at once, so a target that awaits a delivery is due
+    /// now.
     fn due(&self) -> Option<Time> {
-        self.states.values().filter_map(|state| state.due()).min()
+        let due = |state: &TargetState| match state.awaits_delivery() && self.deliveries.events.is_empty() {
+            true => Some(self.now),
+            false => state.due(),
+        };
+        self.states.values().filter_map(|state| due(state)).min()
     }
 
     /// Like [`Self::due`], in seconds after the beginning.
@@ -277,7 +288,12 @@ impl World {
         Some((due.as_millis() - at(0).as_millis()).div_euclid(1000))
     }
 
+    fn set_delivery(&mut self, event: &Event, delivery: EventDelivery) {
+        self.deliveries.events.entry(event.key.clone()).or_default().insert(event.id.clone(), delivery);
+    }
+
     fn apply(&mut self, step: Step) -> Vec<Decision> {
+        self.delivery_changes = step.delivery_changes;
         if let Some(controls) = step.controls {
             let text = serde_json::to_string(&controls).unwrap();
             let read: Controls = serde_json::from_str(&text).unwrap();

@@ -1,6 +1,6 @@
 //! The `on_firing` events that an `on_resolved` event compensates: it goes only to destinations that received one of
 //! them. The list is in the row of the event, a copy of what the target's row has (`tracked_events.rs`), so that its
-//! deliveries are decided without the target. Before schema 8, the target's row had this list too.
+//! deliveries are decided without the target. Before schema 9, the target's row had this list too.
 
 use std::hash::Hasher;
 
@@ -29,9 +29,8 @@ pub(crate) fn hash(id: &str) -> u64 {
 /// The hashes of the open episodes of a state, including those that are being closed.
 pub(crate) fn open_episodes(state: &TargetState) -> impl Iterator<Item = u64> {
     let rules = state.rules.values();
-    let open = rules.flat_map(|rule| {
-        rule.episode.iter().chain(rule.pending_close.iter().map(|closing| &closing.episode))
-    });
+    let open =
+        rules.flat_map(|rule| rule.episode.iter().chain(rule.closed.iter().map(|closed| &closed.episode)));
     open.map(|known| hash(&known.id))
 }
 

@@ -31,7 +31,7 @@ pub(crate) struct TrackedEvent {
 pub(crate) struct TargetEvents {
     /// `None` if unknown, because its episodes are older than schema 3.
     pub list: Option<Vec<TrackedEvent>>,
-    /// What the listed events did, if the state was written before schema 8.
+    /// What the listed events did, if the state was written before schema 9.
     pub legacy: Arc<[LegacyEvent]>,
 }
 
@@ -119,7 +119,7 @@ impl TrackedEvent {
 }
 
 impl From<FiringEventRef> for TrackedEvent {
-    /// An event of a list that was written before schema 8. Which of its destinations are acting is unknown.
+    /// An event of a list that was written before schema 9. Which of its destinations are acting is unknown.
     fn from(firing: FiringEventRef) -> Self {
         let FiringEventRef { episode, seq, route } = firing;
         Self { id: 0, episode, phase: Phase::Firing, seq, route, acting: route }

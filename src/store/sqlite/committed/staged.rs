@@ -21,6 +21,8 @@ pub(crate) struct NextIds {
     pub target: i64,
     pub record: i64,
     pub event: i64,
+    /// The wall clock of the newest record, in nanoseconds.
+    pub newest_stamp: Option<i64>,
 }
 
 /// An event that is pushed to the lanes after the commit.

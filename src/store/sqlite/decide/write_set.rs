@@ -10,7 +10,7 @@ use crate::domain::name::Name;
 use crate::domain::phase::Phase;
 use crate::domain::state::TargetState;
 use crate::domain::target::TargetKey;
-use crate::domain::time::Time;
+use crate::domain::time::{ClockReading, Time};
 use crate::json;
 use crate::store::fast_map::Set;
 use crate::store::sqlite::codec::compression::Encoded;
@@ -19,7 +19,7 @@ use crate::store::sqlite::codec::firing_events;
 use crate::store::sqlite::codec::states::{self, EncodedState};
 use crate::store::sqlite::committed::index::{CachedTarget, Fingerprint, Fingerprints, Map};
 use crate::store::sqlite::tally::Deltas;
-use crate::store::tracking::{self, Watch};
+use crate::store::tracking::Watch;
 use crate::store::{AuditEntry, Changes, EventSeq, NewEvent, Record};
 
 /// Initial capacity of the text of a state: one allocation instead of one for each doubling.
@@ -35,8 +35,8 @@ pub(crate) struct Stored<'a> {
 
 /// The writes of a transaction.
 pub(crate) struct WriteSet {
-    /// The time of the decision.
-    pub now: Time,
+    /// The moment of the decision.
+    pub clock: ClockReading,
     pub states: Vec<StateWrite>,
     /// The changes of the counts by the states.
     pub tally: Deltas,
@@ -129,7 +129,7 @@ impl WriteSet {
     /// # Errors
     /// A state cannot be written as JSON, or an error of `read_now`.
     pub(crate) fn new<E: From<serde_json::Error>>(
-        now: Time,
+        clock: ClockReading,
         changes: Changes,
         reads: &ReadSet,
         Stored { hashes, destinations }: Stored<'_>,
@@ -160,7 +160,7 @@ impl WriteSet {
         }
         writes.reverse();
         Ok(Self {
-            now,
+            clock,
             states: writes,
             tally,
             controls,
@@ -212,7 +212,7 @@ impl StateWrite {
                 alerts: alerts.iter().flat_map(|alert| alert.0).collect(),
                 open_episodes: firing_events::open_episodes(&state).collect(),
                 had_open_episode: old.is_some_and(|old| firing_events::open_episodes(old).next().is_some()),
-                tracked: tracking::tracked_events(&state).iter().map(|id| firing_events::hash(id)).collect(),
+                tracked: state.tracked_events().map(|id| firing_events::hash(id)).collect(),
                 key,
                 state: Arc::new(state),
             });

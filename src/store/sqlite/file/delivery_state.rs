@@ -12,13 +12,13 @@ pub(crate) enum DeliveryState {
     Dead = 2,
     /// Cancelled. The row shows that it never arrived.
     Cancelled = 3,
-    /// Arrived, with an answer. Written before schema 8, which has `receipts`.
+    /// Arrived, with an answer. Written before schema 9, which has `receipts`.
     Answered = 4,
     /// Not sent, because there was nothing to compensate.
     Withdrawn = 5,
     /// A dead letter that was discarded or replaced. The row shows that it never arrived.
     Discarded = 6,
-    /// Arrived after it was cancelled. Written before schema 8.
+    /// Arrived after it was cancelled. Written before schema 9.
     Arrived = 7,
 }
 

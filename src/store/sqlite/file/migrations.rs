@@ -11,7 +11,7 @@ use crate::store::sqlite::codec::states::{self, EncodedState};
 use crate::store::sqlite::tally::Deltas;
 
 /// The migrations in order; `user_version` is the number of applied ones.
-pub(crate) const MIGRATIONS: [&str; 8] = [
+pub(crate) const MIGRATIONS: [&str; 9] = [
     INITIAL_SCHEMA,
     CONTROLS_AND_UNDELIVERED_DECREASES,
     OUTBOX,
@@ -19,6 +19,7 @@ pub(crate) const MIGRATIONS: [&str; 8] = [
     RENAMES,
     AUDIT,
     STATIC_DICTIONARIES,
+    WALL_CLOCK,
     DELIVERY_FEEDBACK,
 ];
 
@@ -176,6 +177,16 @@ CREATE TABLE audit (           -- acts of operators
 /// were compressed with a dictionary of the table are encoded anew before it is dropped; see [`migrate`].
 const STATIC_DICTIONARIES: &str = "
 DROP TABLE dictionaries;
+";
+
+/// Does not change stored rows. From here on, `at` of records, of their entries in `history` and of audit entries is the
+/// wall clock, and so is `due` of deliveries that have ended. All other times are by the store's clock.
+const WALL_CLOCK: &str = "
+ALTER TABLE records ADD COLUMN ahead INTEGER NOT NULL DEFAULT 0;  -- the store's clock minus `at`, in nanoseconds
+ALTER TABLE audit ADD COLUMN ahead INTEGER NOT NULL DEFAULT 0;    -- the same
+CREATE TABLE wall_clock_steps (
+    record INTEGER PRIMARY KEY -- a record with an earlier `at` than the one before it
+);
 ";
 
 /// Reads and changes dead letters only. The events of states that were written before are in

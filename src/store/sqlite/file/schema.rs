@@ -35,6 +35,8 @@ const CACHE_KIB: i64 = 4 * 1024;
 /// An open database: the writer's connection, and the lock against other processes.
 pub(crate) struct Database {
     pub writer: Connection,
+    /// Whether this call has created the database.
+    pub is_new: bool,
     pub created: Time,
     pub hash_key: [u8; 16],
     /// For syncing. Closing any handle of the file drops the POSIX locks of all connections of this process,
@@ -83,7 +85,7 @@ pub(crate) fn open(path: &Path, now: Time) -> Result<Database, Error> {
         return Err(Error::Unusable("this SQLite does not commit with synchronous=FULL".to_owned()));
     }
     tracing::info!(store = %path.display(), "store opened with synchronous=FULL");
-    Ok(Database { writer, created, hash_key, file: Arc::new(file), lock })
+    Ok(Database { writer, is_new: version == 0, created, hash_key, file: Arc::new(file), lock })
 }
 
 /// Locks the store against a second process, which would not see the cached state of this one.
@@ -156,6 +158,7 @@ fn check_integrity(writer: &Connection) -> rusqlite::Result<Option<String>> {
         "recheck_queue",
         "delivery_rechecks",
         "dictionaries",
+        "wall_clock_steps",
     ];
     for table in small.into_iter().chain(["watching", "samples"]) {
         if !writer.table_exists(None, table)? {

@@ -32,24 +32,29 @@ pub(crate) fn records(
     query: &RecordQuery,
     target: Option<(Fingerprint, Option<i64>)>,
 ) -> rusqlite::Result<Records> {
-    let (mut low, mut high) = query.id_range();
+    let (low, high) = query.id_range();
     let (from, to) = (query.from.as_nanos(), query.to.as_nanos());
     let order = if query.newest_first { "DESC" } else { "ASC" };
     // One more row shows whether there are more.
     let max = i64::try_from(query.max).unwrap_or(i64::MAX).saturating_add(1);
     let Some((hash, id)) = target else {
-        let disorder = i64::try_from(MAX_TIME_DISORDER.as_nanos()).unwrap_or(0);
-        if from != i64::MIN {
-            low = low.max(first_at(reader, from.saturating_sub(disorder))?);
-        }
-        if to != i64::MAX {
-            high = high.min(first_at(reader, to.saturating_add(disorder))?);
-        }
         let mut records = reader.prepare_cached(&format!(
             "SELECT id, body FROM records WHERE id BETWEEN ?1 AND ?2 AND at BETWEEN ?3 AND ?4
              ORDER BY id {order} LIMIT ?5"
         ))?;
-        return bounded(records.query(params![low, high, from, to, max])?, query.max);
+        let mut ranges = id_ranges(reader, (low, high), (from, to))?;
+        if query.newest_first {
+            ranges.reverse();
+        }
+        let mut page =
+            RecordPage { max: query.max, found: Records { records: Vec::new(), has_more: false }, bytes: 0 };
+        for (low, high) in ranges {
+            page.add(records.query(params![low, high, from, to, max])?)?;
+            if page.found.has_more {
+                break;
+            }
+        }
+        return Ok(page.found);
     };
     let mut retired = reader.prepare_cached("SELECT id FROM retired_targets WHERE hash = ?1")?;
     let mut ids = retired.query_map([hash.0], |row| row.get(0))?.collect::<Result<Vec<i64>, _>>()?;
@@ -94,7 +99,7 @@ pub(crate) fn history(
     let mut found = Vec::new();
     let mut history = reader.prepare_cached(
         "SELECT r.id, r.body FROM history h JOIN records r ON r.id = h.record
-         WHERE h.target = ?1 AND h.at BETWEEN ?2 AND ?3 ORDER BY h.at, h.record",
+         WHERE h.target = ?1 AND h.at BETWEEN ?2 AND ?3 ORDER BY h.record",
     )?;
     for id in ids {
         let rows = history.query_map(params![id, from.as_nanos(), to.as_nanos()], |row| {
@@ -105,18 +110,27 @@ pub(crate) fn history(
     Ok(found)
 }
 
-fn bounded(mut rows: rusqlite::Rows<'_>, max: usize) -> rusqlite::Result<Records> {
-    let (mut records, mut bytes) = (Vec::new(), 0);
-    while let Some(row) = rows.next()? {
-        if records.len() == max || bytes > MAX_RECORD_PAGE_BYTES {
-            return Ok(Records { records, has_more: true });
+/// A page of records that is being read.
+struct RecordPage {
+    max: usize,
+    found: Records,
+    bytes: usize,
+}
+
+impl RecordPage {
+    fn add(&mut self, mut rows: rusqlite::Rows<'_>) -> rusqlite::Result<()> {
+        while let Some(row) = rows.next()? {
+            if self.found.records.len() == self.max || self.bytes > MAX_RECORD_PAGE_BYTES {
+                self.found.has_more = true;
+                return Ok(());
+            }
+            let id = row.get(0)?;
+            let Some(body) = record_text(id, row.get_ref(1)?) else { continue };
+            self.bytes += body.len();
+            self.found.records.push(StoredRecord { cursor: RecordCursor::new(id), body });
         }
-        let id = row.get(0)?;
-        let Some(body) = record_text(id, row.get_ref(1)?) else { continue };
-        bytes += body.len();
-        records.push(StoredRecord { cursor: RecordCursor::new(id), body });
+        Ok(())
     }
-    Ok(Records { records, has_more: false })
 }
 
 /// Decodes a record. A damaged one is logged and left out of the result.
@@ -125,20 +139,59 @@ pub(crate) fn record_text(id: i64, body: ValueRef<'_>) -> Option<String> {
     compression::decode(body).map_err(log).ok().map(Cow::into_owned)
 }
 
-/// The id of the first record that is not before a time, by binary search: ids and times increase together.
-fn first_at(reader: &Connection, at: i64) -> rusqlite::Result<i64> {
-    let bounds = |order: &str| {
-        let query = format!("SELECT id FROM records ORDER BY id {order} LIMIT 1");
-        reader.query_row(&query, [], |row| row.get::<_, i64>(0)).optional()
+/// Ranges of ids within `low..=high`, ascending, that include all records of `from..=to`. Between two steps of the wall
+/// clock, ids and times increase together. There are as many ranges as steps, which are rare.
+fn id_ranges(
+    reader: &Connection,
+    (low, high): (i64, i64),
+    (from, to): (i64, i64),
+) -> rusqlite::Result<Vec<(i64, i64)>> {
+    if (from, to) == (i64::MIN, i64::MAX) {
+        return Ok(vec![(low, high)]);
+    }
+    let disorder = i64::try_from(MAX_TIME_DISORDER.as_nanos()).unwrap_or(0);
+    let mut steps = reader.prepare_cached(
+        "SELECT record FROM wall_clock_steps WHERE record BETWEEN ?1 AND ?2 ORDER BY record",
+    )?;
+    let steps = steps.query_map([low, high], |row| row.get(0))?.collect::<Result<Vec<i64>, _>>()?;
+    let starts = std::iter::once(low).chain(steps.iter().copied());
+    let ends = steps.iter().map(|step| step - 1).chain([high]);
+    let mut ranges = Vec::new();
+    for (mut low, mut high) in starts.zip(ends) {
+        let all = (low, high);
+        if from != i64::MIN {
+            low = first_at(reader, all, from.saturating_sub(disorder))?;
+        }
+        if to != i64::MAX {
+            high = high.min(first_at(reader, all, to.saturating_add(disorder))?);
+        }
+        if low <= high {
+            ranges.push((low, high));
+        }
+    }
+    Ok(ranges)
+}
+
+/// The id of the first record in `low..=high` that is not before a time, by binary search: within these, ids and times
+/// increase together. The id after `high` if there is none.
+fn first_at(reader: &Connection, (low, high): (i64, i64), at: i64) -> rusqlite::Result<i64> {
+    let (mut low, high) = {
+        let mut bounds = reader.prepare_cached(
+            "SELECT (SELECT min(id) FROM records WHERE id BETWEEN ?1 AND ?2),
+                    (SELECT max(id) FROM records WHERE id BETWEEN ?1 AND ?2)",
+        )?;
+        let found: (Option<i64>, Option<i64>) =
+            bounds.query_row([low, high], |row| Ok((row.get(0)?, row.get(1)?)))?;
+        let (Some(first), Some(last)) = found else { return Ok(high.saturating_add(1)) };
+        (first, last)
     };
-    let (Some(mut low), Some(last)) = (bounds("ASC")?, bounds("DESC")?) else { return Ok(i64::MAX) };
-    let mut high = last.saturating_add(1);
+    let mut high = high.saturating_add(1);
     let mut next = reader.prepare_cached("SELECT id, at FROM records WHERE id >= ?1 ORDER BY id LIMIT 1")?;
     while low < high {
         let middle = low + (high - low) / 2;
         let found = next.query_row([middle], |row| Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?)));
         match found.optional()? {
-            Some((id, time)) if time < at => low = id + 1,
+            Some((id, time)) if id < high && time < at => low = id + 1,
             // No row: the rest was pruned meanwhile, so the record is not above `middle`.
             _ => high = middle,
         }
@@ -241,7 +294,7 @@ impl DeliveryColumns {
         let (mut delivered_at, mut answer, mut error) = (None, None, text);
         let state = match state {
             None if is_below_cursor => {
-                // It arrived before schema 8, which has receipts.
+                // It arrived before schema 9, which has receipts.
                 attempts = 1;
                 DeliveryState::Delivered
             }

@@ -2,7 +2,7 @@
 
 use rusqlite::{Connection, params};
 
-use crate::domain::time::Time;
+use crate::domain::time::{ClockReading, Time};
 use crate::store::audit::{AuditEntry, AuditPage, AuditQuery, AuditWrite, StoredAuditEntry};
 
 /// Few rows: a scan needs no index.
@@ -13,8 +13,8 @@ const SELECT_PAGE: &str = "
 /// The newest entry stays, whatever its age: after a restart it is the source of the next id.
 const DELETE_OLD: &str = "
     DELETE FROM audit WHERE id IN (
-        SELECT id FROM (SELECT id, at FROM audit WHERE id < (SELECT max(id) FROM audit) ORDER BY id LIMIT ?2)
-        WHERE at < ?1)";
+        SELECT id FROM (SELECT id, at + ahead AS store_time FROM audit WHERE id < (SELECT max(id) FROM audit) ORDER BY id LIMIT ?2)
+        WHERE store_time < ?1)";
 
 /// Lists entries, newest first.
 pub(crate) fn list(reader: &Connection, query: &AuditQuery) -> rusqlite::Result<AuditPage> {
@@ -42,12 +42,17 @@ pub(crate) fn list(reader: &Connection, query: &AuditQuery) -> rusqlite::Result<
 }
 
 /// Writes to the audit trail. Returns the id of the entry.
-pub(crate) fn write(connection: &Connection, now: Time, write: &AuditWrite) -> rusqlite::Result<i64> {
+pub(crate) fn write(
+    connection: &Connection,
+    clock: ClockReading,
+    write: &AuditWrite,
+) -> rusqlite::Result<i64> {
     match write {
         AuditWrite::Add(AuditEntry { actor, act, body }) => {
-            let mut insert = connection
-                .prepare_cached("INSERT INTO audit (at, actor, act, body) VALUES (?1, ?2, ?3, ?4)")?;
-            insert.insert(params![now.as_nanos(), actor, act, body])
+            let mut insert = connection.prepare_cached(
+                "INSERT INTO audit (at, actor, act, body, ahead) VALUES (?1, ?2, ?3, ?4, ?5)",
+            )?;
+            insert.insert(params![clock.wall.as_nanos(), actor, act, body, clock.ahead_nanos()])
         }
         AuditWrite::Update { id, body } => {
             let mut update = connection.prepare_cached("UPDATE audit SET body = ?2 WHERE id = ?1")?;
@@ -60,17 +65,17 @@ pub(crate) fn write(connection: &Connection, now: Time, write: &AuditWrite) -> r
 /// Writes to the audit trail if the act was performed in this transaction.
 pub(crate) fn write_if_done<T, E>(
     connection: &Connection,
-    now: Time,
+    clock: ClockReading,
     done: Result<T, E>,
     audit: &AuditWrite,
 ) -> rusqlite::Result<Result<T, E>> {
     if done.is_ok() {
-        write(connection, now, audit)?;
+        write(connection, clock, audit)?;
     }
     Ok(done)
 }
 
-/// Deletes at most `max` entries from before a time. Returns whether there may be more.
+/// Deletes at most `max` entries from before a time by the store's clock. Returns whether there may be more.
 pub(crate) fn prune(connection: &Connection, before: i64, max: usize) -> rusqlite::Result<bool> {
     let mut delete = connection.prepare_cached(DELETE_OLD)?;
     Ok(delete.execute(params![before, i64::try_from(max).unwrap_or(i64::MAX)])? == max)

@@ -7,7 +7,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 use super::states::{StateTable, TARGET_HASH, is_damage, read_state};
 use crate::domain::header::EncodedEvent;
 use crate::domain::name::Name;
-use crate::domain::time::Time;
+use crate::domain::time::{ClockReading, Time};
 use crate::store::dead_letters::{self, DeadLetterRow};
 use crate::store::lane::{Marks, PendingRetry};
 use crate::store::lanes::{LaneHandle, LaneHandles};
@@ -91,7 +91,7 @@ pub(crate) fn redrive(
     connection: &Connection,
     states: &StateTable,
     batch: &mut WriteBatch,
-    now: Time,
+    ClockReading { now, wall }: ClockReading,
     (handle, seq): (&LaneHandle, EventSeq),
     redrive: Redrive,
 ) -> rusqlite::Result<Result<(), DeadLetterError>> {
@@ -115,7 +115,7 @@ pub(crate) fn redrive(
         Err(error) if is_damage(&error) => return Ok(Err(DeadLetterError::UnreadableState)),
         Err(error) => return Err(error),
     };
-    let expiry = match redrive.check(&row.event, row.may_decrease_capacity, &state, now) {
+    let expiry = match redrive.check(&row.event, row.may_decrease_capacity, &state, wall) {
         Ok(expiry) => expiry.map(Time::as_nanos).or(row.expiry),
         Err(error) => return Ok(Err(error)),
     };

@@ -9,7 +9,7 @@ use super::states::StateTable;
 use super::{history, receipts};
 use crate::domain::delivery::GiveUp;
 use crate::domain::name::Name;
-use crate::domain::time::Time;
+use crate::domain::time::{ClockReading, Time};
 use crate::store::lane::{Outcome, Position, RowChange};
 use crate::store::lanes::{LaneHandle, LaneHandles};
 use crate::store::sqlite::codec::event_blocks::BodyReader;
@@ -61,7 +61,7 @@ impl OutboxTable {
 /// The settlement of a delivery with its lane.
 struct Settling<'a> {
     connection: &'a Connection,
-    now: Time,
+    clock: ClockReading,
     handle: &'a LaneHandle,
     seq: EventSeq,
     /// Whether decisions have cancelled it.
@@ -75,7 +75,7 @@ pub(crate) fn settle(
     connection: &Connection,
     states: &StateTable,
     batch: &mut WriteBatch,
-    now: Time,
+    clock: ClockReading,
     handle: &LaneHandle,
     settled: Vec<(Lease, Settlement)>,
 ) -> rusqlite::Result<()> {
@@ -92,13 +92,13 @@ pub(crate) fn settle(
         });
         let is_cancelled = is_cancelled || batch.effect(&handle.name, seq.0) == Some(Effect::Cancelled);
         let earlier = if is_uncertain { UNCERTAIN } else { 0 };
-        let settling = Settling { connection, now, handle, seq, is_cancelled, earlier };
+        let settling = Settling { connection, clock, handle, seq, is_cancelled, earlier };
         let (outcome, at) = settling.write(batch, settlement)?;
         batch.lane_mut(&handle.name).push(LaneChange::Settle(seq, outcome, at));
         if outcome == Outcome::Delivered {
-            states.delivery_arrived(batch, now, group);
+            states.delivery_arrived(batch, clock.now, group);
         } else if outcome.is_final() || is_cancelled {
-            states.delivery_ended(connection, batch, now, group)?;
+            states.delivery_ended(connection, batch, clock.now, group)?;
         }
     }
     Ok(())
@@ -109,32 +109,45 @@ impl Settling<'_> {
     fn write(&self, batch: &mut WriteBatch, settlement: Settlement) -> rusqlite::Result<(Outcome, Time)> {
         let uncertain = |uncertain| if uncertain { UNCERTAIN } else { 0 };
         Ok(match settlement {
-            Settlement::Delivered { answer } => (self.deliver(batch, answer)?, self.now),
+            Settlement::Delivered { answer } => (self.deliver(batch, answer)?, self.clock.now),
             Settlement::Retry { delay, error, uncertain: is_uncertain } => {
-                let (outcome, due) = (Outcome::Retry { is_uncertain }, self.now.after(delay));
+                let (outcome, due) = (Outcome::Retry { is_uncertain }, self.clock.now.after(delay));
                 let flags = uncertain(is_uncertain);
                 self.put(outcome, DeliveryState::Retry, due, &error, (flags, SUSPENDED | UNCERTAIN))?;
                 (outcome, due)
             }
             Settlement::NotCalled { delay, stands_aside } => {
-                let (outcome, due) = (Outcome::NotCalled { stands_aside }, self.now.after(delay));
+                let (outcome, due) = (Outcome::NotCalled { stands_aside }, self.clock.now.after(delay));
                 self.postpone(outcome, due)?;
                 (outcome, due)
             }
             Settlement::Withdrawn { reason } => {
-                self.put(Outcome::Withdrawn, DeliveryState::Withdrawn, self.now, &reason, (0, UNCERTAIN))?;
+                self.put(
+                    Outcome::Withdrawn,
+                    DeliveryState::Withdrawn,
+                    self.clock.wall,
+                    &reason,
+                    (0, UNCERTAIN),
+                )?;
                 // A cancelled delivery has its record already.
                 if !self.is_cancelled {
-                    record_withdrawn(self.connection, batch, self.now, self.seq, &self.handle.name, &reason)?;
+                    record_withdrawn(
+                        self.connection,
+                        batch,
+                        self.clock,
+                        self.seq,
+                        &self.handle.name,
+                        &reason,
+                    )?;
                 }
-                (Outcome::Withdrawn, self.now)
+                (Outcome::Withdrawn, self.clock.now)
             }
             Settlement::Dead { error, cause, called, uncertain: is_uncertain } => {
                 let outcome = Outcome::Dead { was_called: called };
                 let expired = if cause == GiveUp::Expired { EXPIRED } else { 0 };
                 let flags = (expired | uncertain(is_uncertain), UNCERTAIN);
-                self.put(outcome, DeliveryState::Dead, self.now, &error, flags)?;
-                (outcome, self.now)
+                self.put(outcome, DeliveryState::Dead, self.clock.wall, &error, flags)?;
+                (outcome, self.clock.now)
             }
         })
     }
@@ -150,7 +163,7 @@ impl Settling<'_> {
         let attempts = attempts.saturating_add(1);
         batch.lane_mut(&self.handle.name).receipts.push(Receipt {
             seq: self.seq,
-            at: self.now,
+            at: self.clock.now,
             attempts,
             answer,
         });
@@ -235,7 +248,7 @@ pub(crate) fn begin_calls(
 fn record_withdrawn(
     connection: &Connection,
     batch: &mut WriteBatch,
-    now: Time,
+    clock: ClockReading,
     seq: EventSeq,
     destination: &Name,
     reason: &str,
@@ -243,7 +256,7 @@ fn record_withdrawn(
     let mut event = connection.prepare_cached("SELECT target, body FROM events WHERE id = ?1")?;
     let found = event.query_row([seq.0], |row| {
         let record = withdrawn::withdrawal_record(
-            now,
+            clock.wall,
             BodyReader::new(connection).read(seq.0, row.get_ref(1)?)?,
             destination,
             reason,
@@ -251,7 +264,7 @@ fn record_withdrawn(
         Ok((row.get(0)?, record))
     });
     let Some((target, record)) = found.optional()? else { return Ok(()) };
-    history::put_record(connection, batch, now, &[target], record)
+    history::put_record(connection, batch, clock, &[target], record)
 }
 
 /// Writes the positions that the lanes will have when this batch is committed.

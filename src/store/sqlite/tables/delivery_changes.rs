@@ -6,7 +6,7 @@ use super::deliveries::OutboxTable;
 use super::delivery_status::status;
 use crate::domain::delivery::{DeliveryChangeKind, GiveUp};
 use crate::domain::name::Name;
-use crate::domain::time::Time;
+use crate::domain::time::{ClockReading, Time};
 use crate::store::EventSeq;
 use crate::store::lane::{Marks, PendingRetry};
 use crate::store::sqlite::committed::index::Fingerprint;
@@ -55,7 +55,7 @@ pub(crate) fn apply(
     connection: &Connection,
     outbox: &mut OutboxTable,
     batch: &mut WriteBatch,
-    now: Time,
+    clock: ClockReading,
     change: &DeliveryWrite,
 ) -> rusqlite::Result<()> {
     let destinations = outbox.routes.destinations(connection, batch, change.route)?;
@@ -66,7 +66,7 @@ pub(crate) fn apply(
         // A destination that was removed gives up its deliveries, so that nothing of it is called.
         let Some(id) = outbox.lanes.get(name).map(|handle| handle.id) else { continue };
         let Some(status) = status(connection, outbox, batch, name, change.seq)? else { continue };
-        let delivery = Delivery { connection, now, destination_id: id, name, seq: change.seq };
+        let delivery = Delivery { connection, clock, destination_id: id, name, seq: change.seq };
         delivery.change(batch, change.kind, status)?;
     }
     Ok(())
@@ -100,7 +100,7 @@ pub(crate) fn cancel(
 /// A delivery to a destination with a lane.
 struct Delivery<'a> {
     connection: &'a Connection,
-    now: Time,
+    clock: ClockReading,
     destination_id: i64,
     name: &'a Name,
     seq: EventSeq,
@@ -119,7 +119,7 @@ impl Delivery<'_> {
             (
                 DeliveryChangeKind::Renew { expires_after },
                 Status::Dead { cause: GiveUp::Expired, is_uncertain },
-            ) => self.renew(batch, self.now.after(expires_after), is_uncertain),
+            ) => self.renew(batch, self.clock.wall.after(expires_after), is_uncertain),
             (DeliveryChangeKind::Replace, Status::Dead { .. }) => self.replace(batch),
             _ => Ok(()),
         }
@@ -140,12 +140,12 @@ impl Delivery<'_> {
         let resumed = resume.execute(params![
             self.destination_id,
             self.seq.0,
-            self.now.as_nanos(),
+            self.clock.now.as_nanos(),
             SUSPENDED,
             DeliveryState::Retry
         ])?;
         if resumed > 0 {
-            batch.lane_mut(self.name).push(LaneChange::Resume(self.seq, self.now));
+            batch.lane_mut(self.name).push(LaneChange::Resume(self.seq, self.clock.now));
         }
         Ok(())
     }
@@ -157,12 +157,12 @@ impl Delivery<'_> {
             self.destination_id,
             self.seq.0,
             DeliveryState::Retry,
-            self.now.as_nanos(),
+            self.clock.now.as_nanos(),
             expiry.as_nanos(),
             UNCERTAIN
         ])?;
         self.track_decrease(batch, &event)?;
-        let pending = self.pending(&event, self.now, Marks { is_suspended: false, is_uncertain });
+        let pending = self.pending(&event, self.clock.now, Marks { is_suspended: false, is_uncertain });
         let lane_changes = batch.lane_mut(self.name);
         lane_changes.dead_delta -= 1;
         lane_changes.push(LaneChange::Redrive(pending));

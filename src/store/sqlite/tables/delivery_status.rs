@@ -31,11 +31,10 @@ pub(crate) fn read<'a>(
         if !target.events.legacy.is_empty() {
             deliveries.legacy.insert(target.key.clone(), target.events.legacy.to_vec());
         }
-        let tracked = tracking::tracked_events(&target.state);
-        for id in tracked {
-            let Some(event) = target.events.find(&id) else { continue };
+        for id in target.state.tracked_events() {
+            let Some(event) = target.events.find(id) else { continue };
             if let Some(delivery) = of_event(connection, outbox, batch, event)? {
-                deliveries.events.entry(target.key.clone()).or_default().insert(id, delivery);
+                deliveries.events.entry(target.key.clone()).or_default().insert(id.clone(), delivery);
             }
         }
     }
@@ -138,7 +137,7 @@ fn destination_row(connection: &Connection, destination: &Name) -> rusqlite::Res
     row.query_row([destination.as_str()], |row| Ok((row.get(0)?, row.get(1)?))).optional()
 }
 
-/// When the event was emitted: the time of an arrival before schema 8, which had no receipts.
+/// When the event was emitted: the time of an arrival before schema 9, which had no receipts.
 fn emitted_at(connection: &Connection, seq: EventSeq) -> rusqlite::Result<Option<Time>> {
     let mut at = connection.prepare_cached("SELECT at FROM events WHERE id = ?1")?;
     at.query_row([seq.0], |row| row.get(0).map(Time::from_nanos)).optional()

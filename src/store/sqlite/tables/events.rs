@@ -9,7 +9,7 @@ use super::history;
 use super::states::StateTable;
 use crate::domain::name::Name;
 use crate::domain::phase::Phase;
-use crate::domain::time::Time;
+use crate::domain::time::{ClockReading, Time};
 use crate::store::dead_letters::BACKLOG_FULL;
 use crate::store::lane::NewDelivery;
 use crate::store::sqlite::codec::event_blocks::{self, EncodedBlock};
@@ -100,10 +100,11 @@ pub(crate) fn put_event(
     states: &StateTable,
     outbox: &mut OutboxTable,
     batch: &mut WriteBatch,
-    now: Time,
+    clock: ClockReading,
     (write, planned): (EventWrite, PlannedEvent),
 ) -> rusqlite::Result<()> {
     let EventWrite { target: hash, event, .. } = write;
+    let now = clock.now;
     let PlannedEvent { seq, route, compensates, is_in_block } = planned;
     let target = states.target_id(connection, batch, now, hash)?;
     let compensates_bytes = compensates.as_ref().map(firing_events::encode);
@@ -130,15 +131,15 @@ pub(crate) fn put_event(
             None => false,
         };
         let reason = if never_routed {
-            let record = withdrawn::withdrawal_record(now, &event.body, name, withdrawn::NEVER_ROUTED);
-            history::put_record(connection, batch, now, &[target], record)?;
+            let record = withdrawn::withdrawal_record(clock.wall, &event.body, name, withdrawn::NEVER_ROUTED);
+            history::put_record(connection, batch, clock, &[target], record)?;
             Some((DeliveryState::Withdrawn, withdrawn::NEVER_ROUTED))
         } else {
             outbox.is_full(batch, name).then_some((DeliveryState::Dead, BACKLOG_FULL))
         };
         let settled = match reason {
             Some((state, reason)) => {
-                settle_on_insert(connection, outbox, batch, now, (seq, name), state, reason)?
+                settle_on_insert(connection, outbox, batch, clock.wall, (seq, name), state, reason)?
             }
             None => false,
         };
@@ -186,14 +187,14 @@ fn settle_on_insert(
     connection: &Connection,
     outbox: &OutboxTable,
     batch: &mut WriteBatch,
-    now: Time,
+    wall: Time,
     (seq, name): (i64, &Name),
     state: DeliveryState,
     reason: &str,
 ) -> rusqlite::Result<bool> {
     let Some(handle) = outbox.lanes.get(name) else { return Ok(false) };
     let mut put = connection.prepare_cached(deliveries::UPSERT_DELIVERY)?;
-    put.execute(params![handle.id, seq, state, 0, now.as_nanos(), reason, 0, 0])?;
+    put.execute(params![handle.id, seq, state, 0, wall.as_nanos(), reason, 0, 0])?;
     let lane_changes = batch.lane_mut(name);
     lane_changes.settled_on_insert.insert(seq);
     if state == DeliveryState::Dead {

@@ -300,7 +300,7 @@ pub(crate) fn read_state(connection: &Connection, id: i64) -> rusqlite::Result<O
     found.optional()
 }
 
-/// The events of a state that was written before schema 8: their ids and what they did are read from the events, as
+/// The events of a state that was written before schema 9: their ids and what they did are read from the events, as
 /// far as those exist.
 fn read_legacy(connection: &Connection, firing: &[FiringEventRef]) -> rusqlite::Result<TargetEvents> {
     let mut event = connection.prepare_cached("SELECT at, body FROM events WHERE id = ?1")?;

@@ -29,7 +29,7 @@ use super::tables::{audit, dead_letters, deliveries, undelivered_decreases};
 use crate::domain::alert_key::AlertKey;
 use crate::domain::name::Name;
 use crate::domain::target::TargetKey;
-use crate::domain::time::Time;
+use crate::domain::time::{ClockReading, Time};
 use crate::store::{DropError, Error, Keys, UnreadableRow, UnreadableStates};
 use command::{Command, DropOnCaller, Reply};
 pub(crate) use publish::Publisher;
@@ -228,11 +228,12 @@ impl Writer {
 
     /// Executes a command that writes, in a savepoint.
     fn execute_write(&mut self, run: &mut BatchRun, command: Command) {
-        let now = self.clock.now();
+        let clock = self.clock.read();
+        let now = clock.now;
         match command {
             Command::Transact { keys, mut decide, reply } => {
                 let applied = self.apply(run, keys.targets.first(), |writer, batch| {
-                    writer.transaction(now).run(batch, &keys, &mut decide)
+                    writer.transaction(clock).run(batch, &keys, &mut decide)
                 });
                 match applied {
                     Ok(()) => run.replies.push(Box::new(move |committed, states| {
@@ -245,7 +246,7 @@ impl Writer {
             Command::Settle { handle, settled, reply } => {
                 let settled = self.apply(run, None, |writer, batch| {
                     let Self { connection, states, .. } = writer;
-                    Ok(deliveries::settle(connection, states, batch, now, &handle, settled)?)
+                    Ok(deliveries::settle(connection, states, batch, clock, &handle, settled)?)
                 });
                 run.reply(settled, reply);
             }
@@ -259,8 +260,9 @@ impl Writer {
                 let redriven = self.apply(run, None, |writer, batch| {
                     let Self { connection, states, .. } = writer;
                     let delivery = (&*handle, seq);
-                    let redriven = dead_letters::redrive(connection, states, batch, now, delivery, redrive)?;
-                    Ok(audit::write_if_done(connection, now, redriven, &audit)?)
+                    let redriven =
+                        dead_letters::redrive(connection, states, batch, clock, delivery, redrive)?;
+                    Ok(audit::write_if_done(connection, clock, redriven, &audit)?)
                 });
                 run.reply(redriven, reply);
             }
@@ -268,14 +270,15 @@ impl Writer {
                 let discarded = self.apply(run, None, |writer, batch| {
                     let Self { connection, states, outbox, .. } = writer;
                     let tables = (&*states, &outbox.lanes);
-                    let discarded = dead_letters::discard(connection, tables, batch, now, &delivery_id)?;
-                    Ok(audit::write_if_done(connection, now, discarded, &audit)?)
+                    let discarded =
+                        dead_letters::discard(connection, tables, batch, clock.now, &delivery_id)?;
+                    Ok(audit::write_if_done(connection, clock, discarded, &audit)?)
                 });
                 run.reply(discarded, reply);
             }
             Command::Audit { write, reply } => {
                 let id =
-                    self.apply(run, None, |writer, _| Ok(audit::write(&writer.connection, now, &write)?));
+                    self.apply(run, None, |writer, _| Ok(audit::write(&writer.connection, clock, &write)?));
                 run.reply(id, reply);
             }
             Command::Prune { retention, reply } => {
@@ -291,7 +294,7 @@ impl Writer {
             Command::DropState { row, audit, reply } => {
                 let dropped = self.apply(run, None, |writer, batch| {
                     let dropped = writer.drop_state(batch, now, row)?;
-                    Ok(audit::write_if_done(&writer.connection, now, dropped, &audit)?)
+                    Ok(audit::write_if_done(&writer.connection, clock, dropped, &audit)?)
                 });
                 run.reply(dropped, reply);
             }
@@ -299,9 +302,9 @@ impl Writer {
         }
     }
 
-    fn transaction(&mut self, now: Time) -> Transaction<'_> {
+    fn transaction(&mut self, clock: ClockReading) -> Transaction<'_> {
         let Self { connection, states, outbox, created, .. } = self;
-        Transaction { connection, states, outbox, created: *created, now }
+        Transaction { connection, states, outbox, created: *created, clock }
     }
 
     /// Applies one command in a savepoint of the batch's transaction, which the first one begins. If it fails, it is

@@ -10,7 +10,7 @@ use super::CommandError;
 use crate::domain::control::Controls;
 use crate::domain::name::Name;
 use crate::domain::target::TargetKey;
-use crate::domain::time::Time;
+use crate::domain::time::{ClockReading, Time};
 use crate::store::sqlite::committed::controls::write_controls;
 use crate::store::sqlite::committed::index;
 use crate::store::sqlite::committed::recheck_queue::RecheckChange;
@@ -31,7 +31,7 @@ pub(super) struct Transaction<'a> {
     pub states: &'a mut StateTable,
     pub outbox: &'a mut OutboxTable,
     pub created: Time,
-    pub now: Time,
+    pub clock: ClockReading,
 }
 
 /// A decided transaction.
@@ -61,8 +61,9 @@ impl Transaction<'_> {
         decide: &mut DecideFn,
         controls: &Arc<Controls>,
     ) -> Result<Decision, CommandError> {
-        let Self { connection, states, outbox, created, now } = self;
-        let (connection, now, hashes, layers) = (*connection, *now, states.hashes, batch.layers());
+        let Self { connection, states, outbox, created, clock } = self;
+        let (connection, clock, hashes, layers) = (*connection, *clock, states.hashes, batch.layers());
+        let ClockReading { now, wall } = clock;
         let look_up = ReadSet::look_up(keys, hashes, &states.index, layers);
         let read_set = look_up.load(keys, |id| states.load(connection, layers, now, id))?;
         let targets = read_set.target_keys(keys);
@@ -70,6 +71,7 @@ impl Transaction<'_> {
         let known = read_set.known().map(|known| &**known);
         let view = View {
             now,
+            wall,
             created: *created,
             states: read_set.states(keys),
             controls: controls.clone(),
@@ -92,7 +94,7 @@ impl Transaction<'_> {
         };
         let destinations: Vec<Name> = outbox.lanes.all().keys().cloned().collect();
         let stored = Stored { hashes, destinations: &destinations };
-        let write_set = WriteSet::new(now, changes, &read_set, stored, read_now)?;
+        let write_set = WriteSet::new(clock, changes, &read_set, stored, read_now)?;
         Ok(Decision { write_set, seen_decreases: undelivered.seqs })
     }
 
@@ -104,7 +106,7 @@ impl Transaction<'_> {
     ) -> rusqlite::Result<()> {
         let Decision { write_set, mut seen_decreases } = decision;
         let WriteSet {
-            now,
+            clock,
             states,
             tally,
             controls: changed,
@@ -115,6 +117,7 @@ impl Transaction<'_> {
             delivery_changes,
             event_blocks,
         } = write_set;
+        let now = clock.now;
         let before: index::Map<_> = states
             .iter()
             .filter_map(|write| Some((write.hash, write.before.as_ref()?.1.events.clone())))
@@ -139,13 +142,13 @@ impl Transaction<'_> {
             }
         }
         if let Some(entry) = audit {
-            audit::write(self.connection, now, &AuditWrite::Add(entry))?;
+            audit::write(self.connection, clock, &AuditWrite::Add(entry))?;
         }
         if let Some(record) = record {
-            self.put_record(batch, now, &record)?;
+            self.put_record(batch, clock, &record)?;
         }
         for change in &delivery_changes {
-            delivery_changes::apply(self.connection, self.outbox, batch, now, change)?;
+            delivery_changes::apply(self.connection, self.outbox, batch, clock, change)?;
         }
         plan.put_blocks(self.connection, &event_blocks)?;
         for (write, planned) in events.into_iter().zip(plan.events) {
@@ -153,16 +156,21 @@ impl Transaction<'_> {
                 let seen = seen_decreases.remove(&write.event.target).unwrap_or_default();
                 undelivered_decreases::supersede(self.connection, self.outbox, batch, seen)?;
             }
-            events::put_event(self.connection, self.states, self.outbox, batch, now, (write, planned))?;
+            events::put_event(self.connection, self.states, self.outbox, batch, clock, (write, planned))?;
         }
         Ok(())
     }
 
-    fn put_record(&self, batch: &mut WriteBatch, now: Time, record: &RecordWrite) -> rusqlite::Result<()> {
+    fn put_record(
+        &self,
+        batch: &mut WriteBatch,
+        clock: ClockReading,
+        record: &RecordWrite,
+    ) -> rusqlite::Result<()> {
         let mut targets = Vec::with_capacity(record.targets.len());
         for hash in &record.targets {
-            targets.push(self.states.target_id(self.connection, batch, now, *hash)?);
+            targets.push(self.states.target_id(self.connection, batch, clock.now, *hash)?);
         }
-        history::put_record(self.connection, batch, now, &targets, &record.body)
+        history::put_record(self.connection, batch, clock, &targets, &record.body)
     }
 }

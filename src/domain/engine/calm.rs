@@ -1,0 +1,134 @@
+//! Evidence of calm: until when a decrease has to wait so that nothing speaks against it.
+
+use super::part::Part;
+use super::step::StepContext;
+use crate::domain::control::HeartbeatKey;
+use crate::domain::rule::{Action, Mode, RuleTarget};
+use crate::domain::source::Source;
+use crate::domain::state::{Deferred, Episode};
+use crate::domain::target::Target;
+use crate::domain::time::Time;
+
+/// What a decrease has to wait for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Wait {
+    pub until: Time,
+    /// The reason, if it is not the stabilization window alone.
+    pub detail: Option<String>,
+}
+
+/// The last of the waits of a decrease that are not over.
+pub(super) fn wait(
+    step: &StepContext<'_>,
+    part: Part<'_>,
+    action: &Action,
+    episode: &Episode,
+    request: &Deferred,
+) -> Option<Wait> {
+    // A repetition follows an emission, so the window is over unless something disturbed the calm.
+    let stable_since = if request.is_repeat { episode.opened_at } else { request.requested_at };
+    let window = window_start(step, part, action, episode, stable_since);
+    let window = Wait { until: window.after(action.stabilization_window), detail: None };
+    let waits = std::iter::once(window)
+        .chain(disturbances(step, part))
+        .chain(heartbeat_waits(step, part, action, episode));
+    // The first of those that end last.
+    let last = waits.reduce(|last, wait| if wait.until > last.until { wait } else { last });
+    last.filter(|wait| wait.until > step.context.now)
+}
+
+/// Late and invalid firings about the target, and reception gaps of its sources. They also take back a decrease that is
+/// emitted and not confirmed.
+pub(super) fn disturbances(step: &StepContext<'_>, part: Part<'_>) -> impl Iterator<Item = Wait> {
+    let late = part.last_late().map(|late| Wait {
+        until: late.opens_at,
+        detail: Some("a late firing about the target waits for its resolve".to_owned()),
+    });
+    let invalid = part.last_invalid().map(|invalid| Wait {
+        until: invalid.expires_at,
+        detail: Some(format!(
+            "alert {} about the target fires and cannot be read",
+            invalid.alert.fingerprint
+        )),
+    });
+    let sources = step.sources(part.sources());
+    let gaps: Vec<Wait> = sources.filter_map(|source| gap_wait(step, source)).collect();
+    late.into_iter().chain(invalid).chain(gaps)
+}
+
+/// After a reception gap of a source, Alertmanager may need `late_window` to send what it could not send.
+fn gap_wait(step: &StepContext<'_>, source: &Source) -> Option<Wait> {
+    let gap = step.controls().reception_gaps(&source.name)?.last;
+    let detail = format!("notifications of source {} could not be received ({})", source.name, gap.cause);
+    Some(Wait { until: gap.until.after(source.late_window), detail: Some(detail) })
+}
+
+/// When the stabilization window starts: with the request, or with the last disturbance after it.
+fn window_start(
+    step: &StepContext<'_>,
+    part: Part<'_>,
+    action: &Action,
+    episode: &Episode,
+    stable_since: Time,
+) -> Time {
+    let disturbed_at = part.disturbed_at();
+    let expired = episode.scope.target().and_then(|target| last_expired_hold(step, target, action));
+    disturbed_at.into_iter().chain(expired).fold(stable_since, Time::max)
+}
+
+/// When a hold that blocked the action expired.
+fn last_expired_hold(step: &StepContext<'_>, target: &Target, action: &Action) -> Option<Time> {
+    let blocking = step.controls().expired_holds_on(target).filter(|(rule, _)| {
+        step.rule(rule).filter(|rule| rule.mode == Mode::Active).is_some_and(|rule| match &rule.target {
+            RuleTarget::Hold(hold) => hold.blocks.iter().any(|blocked| action.change.has_direction(*blocked)),
+            RuleTarget::Target(_) => false,
+        })
+    });
+    blocking.map(|(_, at)| at).max()
+}
+
+/// If Prometheus fails, Alertmanager resolves its alerts, and the heartbeat may end up to `late_window` later. After a
+/// heartbeat has opened, alerts need time to fire.
+fn heartbeat_waits<'a>(
+    step: &'a StepContext<'_>,
+    part: Part<'a>,
+    action: &'a Action,
+    episode: &'a Episode,
+) -> impl Iterator<Item = Wait> + 'a {
+    let closed_at = part.closed_at();
+    let after_end = step.with_heartbeat(part.sources()).filter_map(move |(source, _)| {
+        let detail = format!("the heartbeat of source {} may end later than its alerts", source.name);
+        Some(Wait { until: closed_at?.after(source.late_window), detail: Some(detail) })
+    });
+    let own = step.with_heartbeat(&episode.sources);
+    let after_opening = own.flat_map(move |(source, heartbeat)| {
+        let grace = heartbeat.grace.max(action.stabilization_window);
+        let opened = heartbeats(episode, source)
+            .into_iter()
+            .filter_map(|key| step.controls().heartbeat(&key).open_since);
+        opened.map(move |open_since| Wait {
+            until: open_since.after(grace),
+            detail: Some(format!(
+                "the heartbeat of source {} has not been open for long enough",
+                source.name
+            )),
+        })
+    });
+    after_end.chain(after_opening)
+}
+
+/// The heartbeat of a source on which a decrease of the episode depends and that is not open.
+pub(super) fn missing_heartbeat(step: &StepContext<'_>, episode: &Episode) -> Option<HeartbeatKey> {
+    let keys = step.with_heartbeat(&episode.sources).flat_map(|(source, _)| heartbeats(episode, source));
+    let is_open = |key: &HeartbeatKey| step.controls().heartbeat(key).open_since.is_some();
+    keys.into_iter().find(|key| !is_open(key))
+}
+
+/// The heartbeats of a source on which an episode depends. If the source has got `equal` since the episode opened, none
+/// of them is known, and the one without values is never open.
+fn heartbeats(episode: &Episode, source: &Source) -> Vec<HeartbeatKey> {
+    let known: Vec<HeartbeatKey> =
+        episode.heartbeats.iter().filter(|key| key.is_of(&source.name)).cloned().collect();
+    let has_equal = source.heartbeat.as_ref().is_some_and(|heartbeat| !heartbeat.equal.is_empty());
+    if has_equal && !known.is_empty() { known } else { vec![HeartbeatKey::for_source(&source.name)] }
+}

@@ -1,0 +1,228 @@
+//! Applies what is known about the delivery of earlier events: cooldowns count from the delivery, a delivered decrease
+//! takes back what was owed, a decrease that was given up because of its age is deferred again, and the event of an open
+//! episode is renewed.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::outcome::{DecisionLog, Outcome, requested_action};
+use super::step::StepContext;
+use super::{guard, owed};
+use crate::domain::delivery::{DeliveryChangeKind, EventDelivery, GiveUp};
+use crate::domain::name::Name;
+use crate::domain::phase::Phase;
+use crate::domain::rule::Rule;
+use crate::domain::state::{Deferred, DestinationWait, Emission, EmissionOutcome, Episode, TargetState};
+use crate::domain::target::TargetKey;
+use crate::domain::time::Time;
+use crate::domain::verdict::{Decision, Verdict};
+
+/// Applies the deliveries of the tracked events of a target.
+pub(super) fn apply(step: &mut StepContext<'_>, key: &TargetKey, state: &mut TargetState) -> Vec<Decision> {
+    let tracked: Vec<Arc<str>> = state.tracked_events().cloned().collect();
+    let mut decisions = Vec::new();
+    for id in tracked {
+        let Some(emission) = state.emission(&id).cloned() else { continue };
+        let delivery = step.delivery(key, &emission);
+        if let Some(at) = delivery.delivered_at {
+            set_outcome(state, &id, EmissionOutcome::Delivered(at));
+            on_delivered(step, state, &emission);
+        } else if delivery.is_pending {
+            set_outcome(state, &id, EmissionOutcome::Pending);
+        } else if emission.decreases {
+            decisions.extend(on_decrease_ended(step, key, state, &emission, &delivery));
+        } else {
+            on_other_ended(step, key, state, &emission, delivery.given_up);
+        }
+    }
+    decisions
+}
+
+fn set_outcome(state: &mut TargetState, id: &str, outcome: EmissionOutcome) {
+    if let Some(emission) = state.emissions.iter_mut().find(|emission| *emission.id == *id) {
+        emission.outcome = outcome;
+    }
+}
+
+/// The outcome of a call of the decrease is unknown: what it may have taken is not taken again.
+pub(super) fn count_as_delivered(step: &StepContext<'_>, state: &mut TargetState, emission: &Emission) {
+    set_outcome(state, &emission.id, EmissionOutcome::Delivered(step.context.now));
+    on_delivered(step, state, emission);
+}
+
+fn on_delivered(step: &StepContext<'_>, state: &mut TargetState, emission: &Emission) {
+    let Emission { rule, .. } = emission;
+    if emission.outcome == EmissionOutcome::GivenUp {
+        // An operator has redriven it.
+        let takes_back = step.rule(rule).and_then(|rule| requested_action(rule, Phase::Resolved));
+        let is_owed = emission.phase == Phase::Firing
+            && emission.increases
+            && takes_back.is_some_and(|action| action.change.decreases_capacity());
+        let known = state.emissions.iter_mut().find(|known| known.id == emission.id);
+        known.into_iter().for_each(|known| known.is_owed |= is_owed);
+    }
+    let Some(rule_state) = state.rules.get_mut(rule).filter(|_| emission.decreases) else { return };
+    if rule_state.emitted_decrease().is_none_or(|emitted| emitted.event != emission.id) {
+        return;
+    }
+    let Some(emitted) = rule_state.take_emitted_decrease() else { return };
+    if emission.phase == Phase::Resolved {
+        end_delivered_decrease(state, rule, emission.takes_back_until, step.context.now, emitted.request);
+    }
+}
+
+/// An `on_resolved` decrease was delivered. What it could not take back is requested again, with the same evidence.
+pub(super) fn end_delivered_decrease(
+    state: &mut TargetState,
+    rule: &Name,
+    takes_back_until: Option<Time>,
+    now: Time,
+    request: Deferred,
+) {
+    owed::settle(state, rule, takes_back_until);
+    let still_owes = owed::owes(state, rule);
+    let Some(rule_state) = state.rules.get_mut(rule) else { return };
+    match &mut rule_state.closed {
+        Some(closed) if still_owes => {
+            closed.deferred = Some(Deferred {
+                recheck_at: Some(now),
+                limited_direction: None,
+                blocked_by: None,
+                wait: None,
+                ..request
+            });
+        }
+        // A late firing does not continue the episode any more.
+        closed => *closed = None,
+    }
+}
+
+/// A decrease that was not delivered and is not tried any more.
+fn on_decrease_ended(
+    step: &mut StepContext<'_>,
+    key: &TargetKey,
+    state: &mut TargetState,
+    emission: &Emission,
+    delivery: &EventDelivery,
+) -> Vec<Decision> {
+    let Emission { id, rule, phase, .. } = emission;
+    let emitted = state.rules.get(rule).and_then(|rule_state| rule_state.emitted_decrease());
+    let Some(emitted) = emitted.filter(|emitted| emitted.event == *id).cloned() else {
+        state.emissions.retain(|known| known.id != *id);
+        return Vec::new();
+    };
+    if delivery.is_uncertain {
+        count_as_delivered(step, state, emission);
+        return Vec::new();
+    }
+    let mut log = DecisionLog::new(Some(rule), key);
+    match delivery.given_up {
+        Some(GiveUp::Expired) => {
+            step.change_delivery(key, id, DeliveryChangeKind::Replace);
+            let wait = next_wait(step, rule, *phase, &emitted.request);
+            let request = Deferred { wait: Some(wait), ..emitted.request };
+            defer_again(state, emission, request, step.context.now);
+        }
+        Some(GiveUp::Rejected) => {
+            set_outcome(state, id, EmissionOutcome::GivenUp);
+            let known = state.rules.get_mut(rule).and_then(|rule_state| rule_state.emitted_decrease_mut());
+            known.into_iter().for_each(|known| known.is_rejected = true);
+        }
+        None => {
+            let episode = state.rules.get(rule).and_then(|rule_state| rule_state.last_episode()).cloned();
+            let outcome = Outcome::with_detail(Verdict::Withdrawn, "its dead letter was discarded");
+            if let Some(episode) = episode {
+                let outcome = outcome.for_episode(*phase, &episode, step.rule(rule));
+                log.record_if_any(outcome, emitted.request.alerts);
+            }
+            state.emissions.retain(|known| known.id != *id);
+            drop(state.rules.get_mut(rule).and_then(|rule_state| rule_state.take_emitted_decrease()));
+            if *phase == Phase::Resolved {
+                owed::forget(state, rule);
+            }
+        }
+    }
+    log.decisions
+}
+
+/// How long a decrease waits after it was given up: each time twice as long.
+fn next_wait(step: &StepContext<'_>, rule: &Name, phase: Phase, request: &Deferred) -> DestinationWait {
+    let since = step.context.now;
+    let rule = step.rule(rule);
+    let window =
+        rule.and_then(|rule| requested_action(rule, phase)).map(|action| action.stabilization_window);
+    let first = rule.map_or(Duration::ZERO, |rule| rule.max_age).max(window.unwrap_or_default());
+    let length = request.wait.map_or(first, |wait| wait.until.since(wait.since).saturating_mul(2));
+    DestinationWait { since, until: since.after(length.min(DestinationWait::MAX)) }
+}
+
+/// Defers an emitted decrease again, with the evidence that it had. It gets a new id when it is emitted.
+pub(super) fn defer_again(state: &mut TargetState, emission: &Emission, request: Deferred, now: Time) {
+    state.emissions.retain(|known| known.id != emission.id);
+    let request = Deferred {
+        is_retry: emission.phase == Phase::Firing,
+        is_repeat: false,
+        recheck_at: Some(now),
+        limited_direction: None,
+        blocked_by: None,
+        ..request
+    };
+    let Some(rule_state) = state.rules.get_mut(&emission.rule) else { return };
+    drop(rule_state.take_emitted_decrease());
+    super::deferred::defer(state, &emission.rule, emission.phase, request);
+}
+
+/// An event that does not decrease capacity, was not delivered, and is not tried any more.
+fn on_other_ended(
+    step: &mut StepContext<'_>,
+    key: &TargetKey,
+    state: &mut TargetState,
+    emission: &Emission,
+    given_up: Option<GiveUp>,
+) {
+    if given_up == Some(GiveUp::Expired)
+        && let Some((rule, episode)) = unanswered(step, state, emission)
+    {
+        let action = requested_action(rule, Phase::Firing);
+        let blocked =
+            action.and_then(|action| guard::blocked_by_control(step, rule, key, &action.change, episode));
+        if blocked.is_none() {
+            let expires_after = rule.expires_after;
+            step.change_delivery(key, &emission.id, DeliveryChangeKind::Renew { expires_after });
+            set_outcome(state, &emission.id, EmissionOutcome::Pending);
+            return;
+        }
+    }
+    let was_pending = emission.outcome == EmissionOutcome::Pending;
+    match given_up {
+        Some(_) => {
+            let known = state.emissions.iter_mut().find(|known| known.id == emission.id);
+            known.into_iter().for_each(|known| {
+                known.outcome = EmissionOutcome::GivenUp;
+                known.is_owed = false;
+            });
+        }
+        None => state.emissions.retain(|known| known.id != emission.id),
+    }
+    let Some(rule_state) = state.rules.get_mut(&emission.rule).filter(|_| was_pending) else { return };
+    let open = rule_state.episode.as_deref_mut();
+    let episode = open.or_else(|| Some(&mut *rule_state.closed.as_mut()?.episode));
+    if let Some(episode) = episode.filter(|episode| belongs_to(emission, episode)) {
+        episode.undelivered_emissions = episode.undelivered_emissions.saturating_add(1);
+    }
+}
+
+/// The open episode whose `on_firing` event this is.
+fn unanswered<'a>(
+    step: &StepContext<'a>,
+    state: &'a TargetState,
+    emission: &Emission,
+) -> Option<(&'a Rule, &'a Episode)> {
+    let rule = step.active_rule(&emission.rule)?;
+    let episode = state.rules.get(&emission.rule)?.episode.as_deref()?;
+    belongs_to(emission, episode).then_some((rule, episode))
+}
+
+fn belongs_to(emission: &Emission, episode: &Episode) -> bool {
+    emission.phase == Phase::Firing && emission.emitted_at >= episode.opened_at
+}

@@ -1,0 +1,119 @@
+//! Takes back decreases that are emitted and that no answer has confirmed: an increase supersedes them, and what would
+//! block their emission blocks their delivery too.
+
+use super::deferred::Acting;
+use super::outcome::{DecisionLog, Outcome, requested_action};
+use super::part::Part;
+use super::step::StepContext;
+use super::{calm, delivery, guard};
+use crate::domain::delivery::DeliveryChangeKind;
+use crate::domain::name::Name;
+use crate::domain::phase::Phase;
+use crate::domain::state::{Emission, EmittedDecrease, TargetState};
+use crate::domain::target::TargetKey;
+use crate::domain::verdict::{Decision, Verdict};
+
+/// The unconfirmed decreases of a target, without dead letters.
+fn unconfirmed(state: &TargetState) -> Vec<(Name, Emission, EmittedDecrease)> {
+    let of_rules = state.rules.iter().filter_map(|(name, rule_state)| {
+        let emitted = rule_state.emitted_decrease().filter(|emitted| !emitted.is_rejected)?;
+        let emission = state.emission(&emitted.event).filter(|emission| emission.delivered_at().is_none())?;
+        Some((name.clone(), emission.clone(), emitted.clone()))
+    });
+    of_rules.collect()
+}
+
+/// Supersedes the unconfirmed decreases of all other rules, because rule `by` has opened and increases capacity.
+pub(super) fn supersede(step: &mut StepContext<'_>, acting: &mut Acting<'_>, by: &Name) -> Vec<Decision> {
+    let mut decisions = Vec::new();
+    for (name, emission, emitted) in unconfirmed(acting.own) {
+        // What this step emits knows of the opening.
+        if name == *by || step.emitted.contains(&emission.id) {
+            continue;
+        }
+        let detail =
+            format!("an increase of rule {by} supersedes event {}, which is not confirmed", emission.id);
+        decisions.extend(take_back(step, acting, &emission, emitted, true, &detail));
+    }
+    decisions
+}
+
+/// Takes back the unconfirmed decreases that a control, a late or invalid firing, or a reception gap blocks now, and
+/// resumes those whose calls were suspended because of that.
+pub(super) fn recheck(step: &mut StepContext<'_>, acting: &mut Acting<'_>) -> Vec<Decision> {
+    let mut decisions = Vec::new();
+    for (name, emission, emitted) in unconfirmed(acting.own) {
+        if step.emitted.contains(&emission.id) {
+            continue;
+        }
+        match (blocker(step, acting.key, acting.part(), &name, emission.phase), emission.is_suspended) {
+            (Some(_), true) | (None, false) => {}
+            (None, true) => {
+                step.change_delivery(acting.key, &emission.id, DeliveryChangeKind::Resume);
+                set_suspended(acting.own, &emission, false);
+            }
+            (Some(reason), false) => {
+                let detail = format!("event {} is not confirmed and is taken back: {reason}", emission.id);
+                decisions.extend(take_back(step, acting, &emission, emitted, false, &detail));
+            }
+        }
+    }
+    decisions
+}
+
+/// Why the decrease would not be emitted now, apart from its window and cooldowns.
+fn blocker(
+    step: &StepContext<'_>,
+    key: &TargetKey,
+    part: Part<'_>,
+    name: &Name,
+    phase: Phase,
+) -> Option<String> {
+    let rule = step.rule(name)?;
+    let action = requested_action(rule, phase)?;
+    let episode = part.own.rules.get(name)?.last_episode()?;
+    let by_control = guard::blocked_by_control(step, rule, key, &action.change, episode);
+    let by_control = by_control.map(|blocked| blocked.detail.unwrap_or_default());
+    let now = step.context.now;
+    by_control.or_else(|| {
+        let wait = calm::disturbances(step, part).find(|wait| wait.until > now)?;
+        Some(wait.detail.unwrap_or_default())
+    })
+}
+
+/// Takes a decrease back. If the outcome of a call is unknown it keeps its id and waits, unless an increase supersedes
+/// it; otherwise it is deferred again.
+fn take_back(
+    step: &mut StepContext<'_>,
+    acting: &mut Acting<'_>,
+    emission: &Emission,
+    emitted: EmittedDecrease,
+    by_increase: bool,
+    detail: &str,
+) -> Vec<Decision> {
+    let key = acting.key;
+    let is_uncertain = step.delivery(key, emission).is_uncertain;
+    let mut log = DecisionLog::new(Some(&emission.rule), key);
+    if let Some(episode) = acting.own.rules.get(&emission.rule).and_then(|rule| rule.last_episode()) {
+        let outcome = Outcome::with_detail(Verdict::Superseded, detail);
+        let outcome = outcome.for_episode(emission.phase, episode, step.rule(&emission.rule));
+        log.record(outcome, emitted.request.alerts.clone());
+    }
+    if is_uncertain && by_increase {
+        // It counts as delivered: what it may have taken is not taken again.
+        step.change_delivery(key, &emission.id, DeliveryChangeKind::Cancel);
+        delivery::count_as_delivered(step, acting.own, emission);
+    } else if is_uncertain {
+        step.change_delivery(key, &emission.id, DeliveryChangeKind::Suspend);
+        set_suspended(acting.own, emission, true);
+    } else {
+        step.change_delivery(key, &emission.id, DeliveryChangeKind::Cancel);
+        delivery::defer_again(acting.own, emission, emitted.request, step.context.now);
+    }
+    log.decisions
+}
+
+fn set_suspended(state: &mut TargetState, emission: &Emission, is_suspended: bool) {
+    let known = state.emissions.iter_mut().find(|known| known.id == emission.id);
+    known.into_iter().for_each(|known| known.is_suspended = is_suspended);
+}
