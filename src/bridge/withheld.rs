@@ -56,6 +56,7 @@ pub(crate) fn withholds(pause: &Pause, rule: &str, key: &TargetKey, now: Time) -
 /// Whether the current version of a rule holds increases of the target.
 fn is_held(controls: &Controls, rules: &RuleTable, key: &TargetKey) -> bool {
     let Some(target) = key.target() else { return false };
+    // An unreadable alert of a hold blocks decreases only.
     let blocks_increases = |(rule, hold): (&Name, &Hold)| {
         let rule = rules.rule(rule).filter(|rule| rule.mode == Mode::Active && !hold.is_unreadable);
         rule.is_some_and(|rule| match &rule.target {

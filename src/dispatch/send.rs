@@ -46,6 +46,9 @@ const SUPERSEDED: &str = "superseded by an increase before it was sent";
 /// The reason of a delivery that was taken back while it waited for a call.
 const SUSPENDED: &str = "taken back before it was sent";
 
+/// Precedes the error of the last call in the error of an expired delivery.
+const LAST_ERROR: &str = "; last error: ";
+
 /// The result of a task.
 #[derive(Debug)]
 pub(super) enum TaskResult {
@@ -274,8 +277,10 @@ impl<O: DeliveryQueue, D: Destination, V: Observer> Shared<O, D, V> {
     /// Why the event has expired, if it has.
     fn expiry_reason(&self, event: &OutgoingEvent, clock: ClockReading) -> Option<String> {
         let reason = self.options.age_limits.expiry_reason(clock, event.emitted_at, &event.header)?;
-        Some(match &event.last_error {
-            Some(error) => format!("{reason}; last error: {error}"),
+        // An event that was given up before and is pending again has the error of that time.
+        let last_error = event.last_error.as_deref().and_then(|error| error.rsplit(LAST_ERROR).next());
+        Some(match last_error.filter(|error| !error.starts_with("expired: ")) {
+            Some(error) => format!("{reason}{LAST_ERROR}{error}"),
             None => reason.to_string(),
         })
     }

@@ -167,8 +167,9 @@ impl Firing {
 }
 
 impl Redrive {
-    /// Checks that the event can be redriven, and returns its new `expirytime`, if any. `wall` is the wall clock, `state` is that of its target,
-    /// which `may_decrease` it; it is not needed with `force`.
+    /// Checks that the event can be redriven, and returns its new `expirytime`, if any. `state` is that of its target,
+    /// which `may_decrease` it; it is not needed with `force`. `wall` is
+    /// the wall clock.
     pub(super) fn check(
         &self,
         event: &str,

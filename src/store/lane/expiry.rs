@@ -11,11 +11,14 @@ use crate::store::fast_map::Map;
 use crate::store::outbox::Expired;
 use crate::store::{Claimed, EventSeq, Lease};
 
+/// The change between the clocks after which the times are computed again: the wall clock was stepped.
+const MAX_CLOCK_CHANGE_NANOS: u64 = 1_000_000_000;
+
 /// Deliveries by the time at which they expire.
 #[derive(Debug, Default)]
 pub(super) struct ExpiryIndex {
-    /// The limits for which `by_time` was computed.
-    limits: Option<AgeLimits>,
+    /// The limits for which `by_time` was computed, and by how much the store's clock was ahead of the wall clock then.
+    basis: Option<(AgeLimits, i64)>,
     by_time: BTreeSet<(Time, i64)>,
     times: Map<i64, Time>,
     /// Deliveries outside the window, whose events have to be read first.
@@ -82,11 +85,12 @@ impl Lane {
         max: usize,
     ) -> ExpiredClaims {
         self.index_window(limits, clock);
+        let now = clock.now;
         let candidate = |seq: &i64| {
             let is_suspended = self.is_suspended(EventSeq(*seq));
             !is_suspended && !self.leases.contains_key(seq) && !self.is_withheld(*seq)
         };
-        let expired = self.expiry.by_time.range(..(clock.now, i64::MIN)).map(|&(_, seq)| seq);
+        let expired = self.expiry.by_time.range(..(now, i64::MIN)).map(|&(_, seq)| seq);
         let expired: Vec<i64> = expired.filter(candidate).take(max).collect();
         let unexamined = self.expiry.unexamined.iter().copied();
         let unexamined: Vec<i64> = unexamined.filter(candidate).take(max - expired.len()).collect();
@@ -137,7 +141,12 @@ impl Lane {
     /// Adds the events of the window that are not in the index yet.
     fn index_window(&mut self, limits: AgeLimits, clock: ClockReading) {
         let index = &mut self.expiry;
-        if index.limits.replace(limits) != Some(limits) {
+        let ahead = clock.ahead_nanos();
+        let is_valid = index.basis.is_some_and(|(known, known_ahead)| {
+            known == limits && known_ahead.abs_diff(ahead) < MAX_CLOCK_CHANGE_NANOS
+        });
+        if !is_valid {
+            index.basis = Some((limits, ahead));
             index.unexamined.extend(self.retries.keys());
             index.by_time.clear();
             index.times.clear();

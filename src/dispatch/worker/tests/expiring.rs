@@ -161,3 +161,16 @@ async fn a_function_that_fails_for_every_event_is_unavailable_and_one_event_dela
     let before = harness.0.health_changes.lock().len();
     assert_eq!(before, 0, "never ten calls in a row without a delivery");
 }
+
+#[tokio::test(start_paused = true)]
+async fn the_error_of_a_delivery_that_expires_again_does_not_grow() {
+    let harness = WorkerHarness::new(deliver_all);
+    harness.scale_out(1);
+    let again = "expired: not delivered within 30m; last error: refused".to_owned();
+    let retry = Settlement::Retry { delay: Duration::ZERO, error: again.clone(), uncertain: false };
+    harness.0.deliveries.lock().get_mut(&EventSeq(1)).unwrap().history.push(retry);
+    tokio::time::sleep(seconds(1801)).await;
+    harness.run(1, CHECK).await;
+    let Some(Settlement::Dead { error, .. }) = harness.history(1).pop() else { panic!() };
+    assert_eq!(error, again);
+}
