@@ -107,9 +107,8 @@ impl<'a> Routing<'a> {
             return;
         }
         self.mark_unreadable(&key);
-        if let Some(starts_at) = invalid.starts_at {
-            self.mark_heard(&key, starts_at, None);
-        }
+        // A start that cannot be read is not after any other.
+        self.mark_heard(&key, invalid.starts_at.unwrap_or(Time::from_nanos(0)), None);
     }
 
     /// A firing alert with the rules that match it.
@@ -209,7 +208,10 @@ impl<'a> Routing<'a> {
 
     /// An alert can be read (again).
     fn mark_readable(&mut self, key: &AlertKey) {
-        for (target, _) in self.states.known_at(key).filter(|(_, state)| state.invalid.contains(key)) {
+        let is_unreadable = |state: &TargetState| {
+            state.invalid.contains(key) || state.rules.values().any(|rule| rule.unreadable.contains(key))
+        };
+        for (target, _) in self.states.known_at(key).filter(|(_, state)| is_unreadable(state)) {
             self.target_inputs.entry(target.clone()).or_default().readable.push(key.clone());
         }
     }
