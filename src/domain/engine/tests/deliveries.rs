@@ -78,9 +78,14 @@ fn a_redriven_increase_is_owed_like_any_other() {
     let first = event_of(&world.post(0, vec![firing("a", -10)]));
     world.set_delivery(&first, given_up(GiveUp::Rejected));
     world.wait(30);
+    world.set_delivery(&first, EventDelivery::pending());
+    world.wait(40);
+    assert_eq!(summary(&world.post(45, vec![firing("a", -10)])), "duplicate×1");
     world.set_delivery(&first, EventDelivery::delivered(at(50)));
     world.wait(50);
-    assert_eq!(event_of(&world.post(60, vec![resolved("a", -10, 55)])).reverts, [first.id]);
+    let replaced = world.post(55, vec![resolved("a", -10, 52), firing("b", 53)]);
+    assert_eq!(summary(&replaced), "no_action×1, still_open×1", "the need is answered");
+    assert_eq!(event_of(&world.post(60, vec![resolved("b", 53, 58)])).reverts, [first.id]);
 }
 
 #[test]
@@ -108,6 +113,10 @@ fn a_paused_event_is_renewed_when_the_pause_ends() {
     world.controls.resume(id);
     world.wait(7200);
     assert_eq!(world.changes().len(), 1);
+    world.set_delivery(&first, EventDelivery::delivered(at(7300)));
+    let closed = world.post(7400, vec![resolved("a", -10, 7390)]);
+    assert_eq!(last_wait(&closed), ("cooling_down".to_owned(), Some(7600)));
+    assert_eq!(event_of(&world.wait(7600)).reverts, [first.id], "it is owed");
 }
 
 #[test]
@@ -172,6 +181,19 @@ fn a_rejected_decrease_that_is_redriven_takes_back_what_was_owed() {
     world.wait(500);
     assert!(world.states.values().all(|state| state.owing_rules().next().is_none()));
     assert_eq!(summary(&world.wait(4 * 3600)), "");
+}
+
+#[test]
+fn a_redriven_decrease_is_superseded_like_any_other() {
+    let (mut world, first) = undelivered(guarded(0, 0, 0), given_up(GiveUp::Rejected));
+    world.wait(400);
+    world.set_delivery(&first, EventDelivery::pending());
+    world.wait(500);
+    assert_eq!(
+        summary(&world.post(600, vec![slow(true, 590, 0)])),
+        "emitted×1 scale_out +2, superseded×1, outranked×1"
+    );
+    assert_eq!(world.changes(), [(first.id, DeliveryChangeKind::Cancel)]);
 }
 
 #[test]
