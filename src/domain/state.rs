@@ -738,6 +738,11 @@ impl RuleState {
         self.episode.as_deref().or_else(|| Some(&*self.closed.as_ref()?.episode))
     }
 
+    /// Like [`Self::last_episode`].
+    pub fn last_episode_mut(&mut self) -> Option<&mut Episode> {
+        self.episode.as_deref_mut().or_else(|| Some(&mut *self.closed.as_mut()?.episode))
+    }
+
     fn prune(&mut self, now: Time) {
         self.budget_expiries.retain(|free| *free > now);
         self.expired_episode.take_if(|expired_episode| expired_episode.until <= now);

@@ -123,6 +123,9 @@ pub(super) fn expire(step: &mut StepContext<'_>, key: &TargetKey, state: &mut Ta
     let mut decisions = delivery::apply(step, key, state);
     forget_former_shadows(step, state);
     decisions.extend(owed::expire(step, key, state));
+    for (_, shadow) in state.shadows.iter_mut() {
+        decisions.extend(owed::expire(step, key, shadow));
+    }
     let now = step.context.now;
     let mut deltas = RuleDeltas::default();
     let was_invalid = state.invalid.extract_if(|invalid| invalid.expires_at <= now);

@@ -107,9 +107,8 @@ impl<'a> Routing<'a> {
             return;
         }
         self.mark_unreadable(&key, invalid.starts_at);
-        if let Some(starts_at) = invalid.starts_at {
-            self.mark_heard(&key, starts_at, None);
-        }
+        // A start that cannot be read is not after any other.
+        self.mark_heard(&key, invalid.starts_at.unwrap_or(Time::from_nanos(0)), None);
     }
 
     /// A firing alert with the rules that match it.

@@ -3,16 +3,21 @@
 
 use super::*;
 use crate::domain::control::{Pause, TargetPattern};
-use crate::domain::delivery::{DeliveryChangeKind, EventDelivery};
+use crate::domain::delivery::EventDelivery;
 use crate::domain::direction::Direction;
 use crate::domain::rule::{HoldTemplate, PartialTemplate};
 use crate::domain::source::HeartbeatSettings;
 
 const HOUR: i64 = 3600;
-const DAY: i64 = 24 * HOUR;
+pub(super) const DAY: i64 = 24 * HOUR;
 
 /// Pauses everything from the second `since`, until `until` if it is set. `narrow` restricts the pause.
-fn pause(world: &mut World, since: i64, until: Option<i64>, narrow: impl FnOnce(&mut Pause)) -> u64 {
+pub(super) fn pause(
+    world: &mut World,
+    since: i64,
+    until: Option<i64>,
+    narrow: impl FnOnce(&mut Pause),
+) -> u64 {
     let mut pause = Pause {
         id: 0,
         rule: None,
@@ -50,7 +55,7 @@ fn a_pause_over_a_weekend_defers_scale_outs_without_a_deadline() {
 }
 
 /// Ends a pause and rechecks all targets, as the recheck queue of the store does.
-fn pause_ends(world: &mut World, id: u64, seconds: i64) -> Vec<Decision> {
+pub(super) fn pause_ends(world: &mut World, id: u64, seconds: i64) -> Vec<Decision> {
     assert!(world.controls.resume(id).is_some());
     world.wait(seconds)
 }
@@ -119,7 +124,7 @@ fn a_pause_covers_only_its_rule_target_and_direction() {
 
 /// The world of `setup` with a hold rule `freeze`: while `alertname = Deploy` fires, it blocks the directions
 /// `blocks` on targets of `cluster` (of all clusters if it is `None`).
-fn with_a_hold(setup: Setup, cluster: Option<&str>, blocks: &[Direction]) -> World {
+pub(super) fn with_a_hold(setup: Setup, cluster: Option<&str>, blocks: &[Direction]) -> World {
     let mut world = setup.world();
     let mut templates = Templates::new();
     templates.template("nodegroup").unwrap();
@@ -147,7 +152,7 @@ fn with_a_hold(setup: Setup, cluster: Option<&str>, blocks: &[Direction]) -> Wor
     world
 }
 
-fn deploy(fires: bool, starts: i64, ends: i64) -> Alert {
+pub(super) fn deploy(fires: bool, starts: i64, ends: i64) -> Alert {
     let mut alert = if fires { firing("deploy", starts) } else { resolved("deploy", starts, ends) };
     alert.labels = Arc::new([("alertname", "Deploy"), ("cluster", "prod-eu")].into_iter().collect());
     alert
@@ -226,13 +231,13 @@ fn a_hold_of_a_removed_rule_or_of_a_shadow_blocks_nothing() {
     assert_eq!(summary(&world.post(10, vec![firing("a", 5)])), "emitted×1 scale_out +2");
 }
 
-fn watchdog(fires: bool, starts: i64, ends: i64) -> Alert {
+pub(super) fn watchdog(fires: bool, starts: i64, ends: i64) -> Alert {
     let mut alert = if fires { firing("watchdog", starts) } else { resolved("watchdog", starts, ends) };
     alert.labels = Arc::new([("alertname", "Watchdog")].into_iter().collect());
     alert
 }
 
-fn with_a_heartbeat(setup: Setup) -> World {
+pub(super) fn with_a_heartbeat(setup: Setup) -> World {
     let mut world = setup.world();
     let source = Arc::get_mut(&mut world.source).unwrap();
     source.heartbeat = Some(HeartbeatSettings::new(Matcher::parse_list("alertname = Watchdog").unwrap()));
