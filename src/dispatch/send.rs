@@ -69,7 +69,7 @@ pub(super) struct CompletedCall {
 }
 
 impl CompletedCall {
-    /// Deliveries that needed no call.
+    /// DeliveryFeedback that needed no call.
     pub(super) const fn skipped(settled: Vec<SettledDelivery>, at: Time) -> Self {
         Self { settled, completed_at: at, failed: false }
     }

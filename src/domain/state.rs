@@ -12,9 +12,9 @@ use serde::{Deserialize, Serialize};
 
 use super::alert_key::AlertKey;
 use super::alert_map::{AlertMap, HasAlertKey};
-use super::control::HeartbeatKey;
 use super::direction::Direction;
 use super::episode_scope::EpisodeScope;
+use super::heartbeat_key::HeartbeatKey;
 use super::labels::Labels;
 use super::name::Name;
 use super::phase::Phase;
@@ -713,6 +713,22 @@ impl RuleState {
     pub fn deferred(&self) -> Option<&Deferred> {
         let firing = self.episode.as_ref().and_then(|episode| episode.deferred.as_ref());
         firing.or_else(|| self.closed.as_ref()?.deferred.as_ref())
+    }
+
+    /// Stores a deferred action, if its episode still exists.
+    pub fn defer(&mut self, phase: Phase, deferred: Deferred) {
+        match phase {
+            Phase::Firing => {
+                if let Some(episode) = &mut self.episode {
+                    episode.deferred = Some(deferred);
+                }
+            }
+            Phase::Resolved => {
+                if let Some(closed) = &mut self.closed {
+                    closed.deferred = Some(deferred);
+                }
+            }
+        }
     }
 
     /// The emitted decrease whose delivery is not known; there is at most one.

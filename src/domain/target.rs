@@ -7,7 +7,7 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_perc
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::control::HeartbeatKey;
+use super::heartbeat_key::HeartbeatKey;
 
 /// The platform of a target, which determines the API that a consumer calls.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]

@@ -1,7 +1,7 @@
 //! Gives up deliveries when their age is over, although no call is due: the destination is unavailable, or they wait for
 //! a retry, or for a delivery that does.
 //!
-//! Deliveries that can be sent need no timer: their age is checked right before the call.
+//! DeliveryFeedback that can be sent need no timer: their age is checked right before the call.
 
 use std::time::Duration;
 
@@ -25,7 +25,7 @@ pub(super) struct ExpiryTimer {
     next: Option<Instant>,
 }
 
-/// Deliveries may wait for a retry since before the start.
+/// DeliveryFeedback may wait for a retry since before the start.
 impl Default for ExpiryTimer {
     fn default() -> Self {
         Self { is_watching: true, next: None }

@@ -182,7 +182,7 @@ pub(super) fn defer_again(state: &mut TargetState, emission: &Emission, request:
     };
     let Some(rule_state) = state.rules.get_mut(&emission.rule) else { return };
     drop(rule_state.take_emitted_decrease());
-    super::deferred::defer(state, &emission.rule, emission.phase, request);
+    rule_state.defer(emission.phase, request);
 }
 
 /// An event that does not decrease capacity, was not delivered, and is not tried any more.

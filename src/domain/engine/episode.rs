@@ -1,4 +1,4 @@
-//! Episodes: applies the changes of a step to the episodes of a part, and requests their actions.
+//! Episodes: applies the changes of a step to episodes, and requests their actions.
 //!
 //! All changes are applied before any action is executed, so that every opening of a notification is in view.
 
@@ -15,9 +15,9 @@ use super::step::StepContext;
 use super::{Context, emit, guard, owed, unconfirmed};
 use crate::domain::alert_key::AlertKey;
 use crate::domain::alert_map::AlertMap;
-use crate::domain::control::HeartbeatKey;
 use crate::domain::delivery::DeliveryChangeKind;
 use crate::domain::episode_scope::EpisodeScope;
+use crate::domain::heartbeat_key::HeartbeatKey;
 use crate::domain::name::Name;
 use crate::domain::phase::Phase;
 use crate::domain::rule::{Mode, Repeat, Rule};
@@ -30,7 +30,7 @@ use crate::domain::verdict::{Decision, Verdict};
 const TRUNCATED: &str = "the notification is truncated (max_alerts)";
 const CLOSED: &str = "the episode has closed";
 
-/// Applies the changes of the rules of a part, and executes their requested and deferred actions.
+/// Applies the changes of the active rules or of one in `mode: shadow`, and executes their requested and deferred actions.
 pub(super) fn evaluate_all(
     step: &mut StepContext<'_>,
     key: &TargetKey,

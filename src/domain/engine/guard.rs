@@ -3,8 +3,8 @@
 
 use super::calm;
 use super::outcome::Outcome;
-use super::part::Part;
 use super::step::StepContext;
+use super::visible_state::VisibleState;
 use crate::domain::control::Hold;
 use crate::domain::direction::Direction;
 use crate::domain::name::Name;
@@ -20,7 +20,7 @@ use crate::domain::verdict::Verdict;
 #[derive(Clone, Copy)]
 pub(super) struct ActionRequest<'a> {
     pub key: &'a TargetKey,
-    pub part: Part<'a>,
+    pub visible: VisibleState<'a>,
     pub rule: &'a Rule,
     pub phase: Phase,
     pub action: &'a Action,
@@ -137,7 +137,7 @@ fn is_blocking_hold(step: &StepContext<'_>, rule: &Name, hold: &Hold, change: &C
 /// these, the earlier row wins.
 fn outranked_by<'a>(step: &StepContext<'_>, request: &ActionRequest<'a>) -> Option<&'a Name> {
     let own = request.rule;
-    let others = request.part.outranking_rules().filter(|(name, _)| **name != own.name);
+    let others = request.visible.outranking_rules().filter(|(name, _)| **name != own.name);
     let mut outranking = others.filter(|(name, state)| {
         let change = step.active_rule(name).and_then(|rule| rule.on_firing.as_ref());
         let (Some(change), Some(episode)) = (change.map(|firing| &firing.action.change), &state.episode)
@@ -169,9 +169,9 @@ fn outranks(change: &Change, episode: &Episode) -> bool {
 
 /// The stabilization window, and for decreases everything else that has to be over.
 fn stabilizing(step: &StepContext<'_>, request: &ActionRequest<'_>) -> Option<Blocked> {
-    let ActionRequest { part, action, episode, deferred, .. } = *request;
+    let ActionRequest { visible, action, episode, deferred, .. } = *request;
     if action.change.decreases_capacity() {
-        let wait = calm::wait(step, part, action, episode, deferred)?;
+        let wait = calm::wait(step, visible, action, episode, deferred)?;
         return Some(Blocked::until(Verdict::Stabilizing, wait.until, wait.detail));
     }
     let stable_since = if deferred.is_repeat { episode.opened_at } else { deferred.requested_at };
@@ -191,7 +191,7 @@ fn waiting_for_destination(step: &StepContext<'_>, request: &ActionRequest<'_>) 
 /// The cooldowns of earlier events, counted from their delivery.
 fn cooling_down(step: &StepContext<'_>, request: &ActionRequest<'_>) -> Option<Blocked> {
     let (now, change) = (step.context.now, &request.action.change);
-    let own_events = request.part.own.emissions.iter().filter(|emission| blocks(emission, request));
+    let own_events = request.visible.own.emissions.iter().filter(|emission| blocks(emission, request));
     let mut last: Option<(Time, &Emission)> = None;
     for emission in own_events {
         let start = match emission.outcome {
@@ -208,7 +208,7 @@ fn cooling_down(step: &StepContext<'_>, request: &ActionRequest<'_>) -> Option<B
             last = Some((until, emission));
         }
     }
-    let earlier_version = request.part.own.cooldowns.blocked_until(change, now);
+    let earlier_version = request.visible.own.cooldowns.blocked_until(change, now);
     match (last, earlier_version) {
         (Some((until, emission)), legacy) if legacy.is_none_or(|legacy| legacy <= until) => {
             let detail = format!("cooldown of event {} of rule {}", emission.id, emission.rule);
@@ -233,7 +233,7 @@ fn blocks(emission: &Emission, request: &ActionRequest<'_>) -> bool {
 fn over_budget(step: &StepContext<'_>, request: &ActionRequest<'_>) -> Option<Blocked> {
     let now = step.context.now;
     let events = request.rule.budget?.events.get() as usize;
-    let spent = request.part.own.rules.get(&request.rule.name)?.budget_expiries.iter();
+    let spent = request.visible.own.rules.get(&request.rule.name)?.budget_expiries.iter();
     let mut expiries: Vec<Time> = spent.copied().filter(|free| *free > now).collect();
     expiries.sort_unstable();
     let free = expiries.len().checked_sub(events).map(|at| expiries[at])?;

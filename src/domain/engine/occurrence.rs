@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use super::control_episode::{self, ControlInput};
-use super::delta::{Opened, RuleDelta, RuleDeltas, RuleId};
+use super::control_episode;
+use super::delta::{ControlInput, Opened, RuleDelta, RuleDeltas, RuleId, UnreadableHold};
 use super::step::StepContext;
 use super::{Input, delivery, episode, owed};
 use crate::domain::alert_key::AlertKey;
@@ -54,13 +54,6 @@ pub(super) struct ResolvedAlert {
     pub key: AlertKey,
     pub ends_at: Time,
     pub last_end: Option<Time>,
-}
-
-/// An alert that a hold matches, but that cannot be read.
-pub(super) struct UnreadableHold {
-    pub alert: AlertKey,
-    pub starts_at: Option<Time>,
-    pub rule: Name,
 }
 
 /// Applies a notification to one target. All its alerts are applied before any episode is evaluated, so a pod

@@ -2,9 +2,9 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use super::delta::RuleId;
+use super::delta::{RuleId, UnreadableHold};
 use super::input::{EvaluatedAlert, HeartbeatAlert, Input};
-use super::occurrence::{self, FiringAlert, ResolvedAlert, TargetInput, UnreadableHold};
+use super::occurrence::{self, FiringAlert, ResolvedAlert, TargetInput};
 use super::step::StepContext;
 use super::{Context, States, Step, alert_key, sorted_unique};
 use crate::domain::alert_key::AlertKey;

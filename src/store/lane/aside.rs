@@ -1,4 +1,4 @@
-//! Deliveries that stand aside: they are not settled, and block no later delivery of their target.
+//! DeliveryFeedback that stand aside: they are not settled, and block no later delivery of their target.
 
 use super::{BeyondWindow, Lane, PendingRetry};
 use crate::domain::time::Time;

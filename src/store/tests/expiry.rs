@@ -1,4 +1,4 @@
-//! Deliveries whose age is over are found, whatever they wait for.
+//! DeliveryFeedback whose age is over are found, whatever they wait for.
 
 use super::*;
 use crate::domain::retry::AgeLimits;

@@ -66,7 +66,7 @@ struct World {
     rates: Rates,
     policy: Policy,
     /// What is known about deliveries. Every other event was delivered when it was emitted.
-    deliveries: Deliveries,
+    deliveries: DeliveryFeedback,
     /// The changes of deliveries in the last step.
     delivery_changes: Vec<DeliveryChange>,
     now: Time,
@@ -159,7 +159,7 @@ impl Setup {
             controls: Controls::default(),
             rates: Rates::default(),
             policy: POLICY,
-            deliveries: Deliveries::default(),
+            deliveries: DeliveryFeedback::default(),
             delivery_changes: Vec::new(),
             now: at(0),
             wall: None,
