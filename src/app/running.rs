@@ -74,10 +74,7 @@ impl RunningBridge {
             Bridge::with_boot_clock(store.clone(), rules, sources, policy, metrics.clone(), boot_clock);
         bridge.begin_downtime();
         let statuses = DestinationStatuses::default();
-        let withholding = Withholding::new({
-            let bridge = bridge.clone();
-            move |event, now| bridge.is_withheld(event, now)
-        });
+        let withholding = withholding(bridge.clone());
         let mut workers = Workers::new(store.clone(), metrics.clone(), statuses.clone(), withholding);
         let prepared = tokio::select! {
             prepared = workers.prepare(&settings.destinations) => prepared?,
@@ -208,6 +205,11 @@ impl RunningBridge {
             tracing::warn!("store did not close in time");
         }
     }
+}
+
+/// What the bridge's pauses and holds withhold.
+fn withholding(bridge: Bridge) -> Withholding {
+    Withholding::new(move |event, now| bridge.is_withheld(event, now))
 }
 
 async fn open_store(settings: &config::Store, destinations: Vec<Name>) -> anyhow::Result<Store> {

@@ -109,7 +109,7 @@ impl OutgoingEvent {
                 }
                 Ok(header) => events.push(Self { lease, body, header, emitted_at, attempts, last_error }),
                 Err(error) => {
-                    settled.push(SettledDelivery::dead(lease, None, error.to_string(), GiveUp::Rejected))
+                    settled.push(SettledDelivery::dead(lease, None, error.to_string(), GiveUp::Rejected));
                 }
             }
         }

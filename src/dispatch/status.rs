@@ -151,8 +151,9 @@ mod tests {
         let last_error = || "refused".to_owned();
         assert_eq!(statuses.condition(&scaler, 1), Condition::Failing(last_error()));
         assert_eq!(statuses.condition(&scaler, 0), Condition::Idle { since: None, last_error: last_error() });
-        let since = Some(Time::from_millis(1_800_000_000_000));
-        statuses.on_undelivered(&scaler, since.unwrap());
+        let at = Time::from_millis(1_800_000_000_000);
+        let since = Some(at);
+        statuses.on_undelivered(&scaler, at);
         statuses.set(&scaler, Some(&Failure::transient("refused")));
         assert_eq!(statuses.condition(&scaler, 0), Condition::Idle { since, last_error: last_error() });
         let line = "destination scaler has nothing to deliver since 2027-01-15T08:00:00.000Z; its last call failed: refused";

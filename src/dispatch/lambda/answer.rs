@@ -83,11 +83,11 @@ impl ScalerAnswer {
         #[derive(Deserialize)]
         #[serde(untagged)]
         enum Response {
-            One(Object<ScalerAnswer>),
+            One(Box<Object<ScalerAnswer>>),
             Several(Vec<Object<ScalerAnswer>>),
         }
         let answers = match serde_json::from_slice(payload) {
-            Ok(Response::One(one)) => vec![one],
+            Ok(Response::One(one)) => vec![*one],
             Ok(Response::Several(several)) => several,
             Err(_) => return HashMap::new(),
         };

@@ -418,7 +418,7 @@ async fn an_event_that_may_have_been_sent_may_have_arrived() {
     let closing = server(async |mut stream| read_request(&mut stream).await).await;
     let silent = server(async |mut stream| {
         read_request(&mut stream).await;
-        std::future::pending().await
+        std::future::pending::<()>().await;
     });
     let cut = server(async |mut stream| {
         read_request(&mut stream).await;
