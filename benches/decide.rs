@@ -15,7 +15,7 @@ use std::time::Duration;
 use criterion::{BatchSize, BenchmarkGroup, BenchmarkId, Criterion, Throughput, measurement::WallTime};
 use scalebridge::domain::control::Controls;
 use scalebridge::domain::engine::{
-    Context, Deliveries, EvaluatedAlert, Input, Policy, States, Step, process_notification,
+    Context, DeliveryFeedback, EvaluatedAlert, Input, Policy, States, Step, process_notification,
 };
 use scalebridge::domain::name::Name;
 use scalebridge::domain::notification::{Alert, Envelope};
@@ -126,7 +126,7 @@ impl World {
             controls: &self.controls,
             rates: &Rates::default(),
             sources: &self.sources,
-            deliveries: &Deliveries::default(),
+            deliveries: &DeliveryFeedback::default(),
         };
         process_notification(&context, &input, states)
     }

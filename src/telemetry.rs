@@ -233,7 +233,7 @@ impl Metrics {
         bridge.register("dead_letters", "Dead letters by destination", self.dead_letters.clone());
         bridge.register(
             "destination_up",
-            "1 if the destination accepts deliveries; 0 if its circuit breaker is open",
+            "1 if the destination accepts deliveries; 0 if its circuit breaker is open or its last ten calls delivered nothing",
             self.destination_up.clone(),
         );
     }

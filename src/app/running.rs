@@ -13,7 +13,7 @@ use super::reload::Reloader;
 use super::{Origin, boot_clock, wall_clock, watch};
 use crate::bridge::Bridge;
 use crate::config;
-use crate::dispatch::{DestinationStatuses, Workers};
+use crate::dispatch::{DestinationStatuses, PreparedWorker, Withholding, Workers};
 use crate::domain::name::Name;
 use crate::http::Services;
 use crate::kinds::Settings;
@@ -34,6 +34,8 @@ pub(super) struct RunningBridge {
     pub(super) workers: Workers,
     pub(super) reloader: Reloader,
     statuses: DestinationStatuses,
+    /// The workers until notifications are accepted.
+    prepared: Vec<PreparedWorker>,
     /// Cancelled when notifications are accepted.
     receiving: CancellationToken,
     /// Stops the background tasks.
@@ -47,7 +49,7 @@ pub(super) struct RunningBridge {
 }
 
 impl RunningBridge {
-    /// Opens the store and starts workers and background tasks. None if `stop` was cancelled meanwhile.
+    /// Opens the store, connects the destinations and starts background tasks. None if `stop` was cancelled meanwhile.
     ///
     /// # Errors
     /// The store cannot be opened, or a destination cannot be connected.
@@ -72,11 +74,10 @@ impl RunningBridge {
             Bridge::with_boot_clock(store.clone(), rules, sources, policy, metrics.clone(), boot_clock);
         bridge.begin_downtime();
         let statuses = DestinationStatuses::default();
-        let mut workers = Workers::new(store.clone(), metrics.clone(), statuses.clone());
-        tokio::select! {
-            prepared = workers.prepare(&settings.destinations) => {
-                prepared?.into_iter().for_each(|prepared| workers.start(prepared));
-            }
+        let withholding = withholding(bridge.clone());
+        let mut workers = Workers::new(store.clone(), metrics.clone(), statuses.clone(), withholding);
+        let prepared = tokio::select! {
+            prepared = workers.prepare(&settings.destinations) => prepared?,
             () = stop.cancelled() => {
                 store.close().await;
                 return Ok(None);
@@ -118,6 +119,7 @@ impl RunningBridge {
             workers,
             reloader,
             statuses,
+            prepared,
             receiving,
             background,
             due_task,
@@ -127,10 +129,16 @@ impl RunningBridge {
         }))
     }
 
-    /// Notifications are accepted from now on; ends the reception gap since the last process.
-    pub(super) async fn begin_reception(&self) {
-        self.reloader.bridge.begin_reception().await;
+    /// Notifications are accepted from now on; ends the reception gap since the last process. Decreases that were not
+    /// delivered before it are taken back before the workers start.
+    pub(super) async fn begin_reception(&mut self) {
+        let bridge = &self.reloader.bridge;
+        bridge.begin_reception().await;
+        if let Err(error) = bridge.process_due().await {
+            tracing::error!(%error, "processing due targets failed, retrying");
+        }
         self.receiving.cancel();
+        std::mem::take(&mut self.prepared).into_iter().for_each(|prepared| self.workers.start(prepared));
     }
 
     /// No notifications are accepted from now on.
@@ -197,6 +205,11 @@ impl RunningBridge {
             tracing::warn!("store did not close in time");
         }
     }
+}
+
+/// What the bridge's pauses and holds withhold.
+fn withholding(bridge: Bridge) -> Withholding {
+    Withholding::new(move |event, now| bridge.is_withheld(event, now))
 }
 
 async fn open_store(settings: &config::Store, destinations: Vec<Name>) -> anyhow::Result<Store> {

@@ -13,6 +13,7 @@ mod simulator;
 mod split;
 #[cfg(test)]
 mod tests;
+pub(crate) mod withheld;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;

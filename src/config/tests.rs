@@ -87,7 +87,7 @@ fn the_example_is_the_default() {
         load(Path::new("config/scalebridge.yaml"), []).unwrap_or_else(|diagnostics| panic!("{diagnostics}"));
     // Its heartbeat is commented out, since a first trial by hand has no Prometheus.
     let warnings: Vec<Code> = example.warnings.iter().map(|warning| warning.code).collect();
-    assert_eq!(warnings, [Code::Drift, Code::NoHeartbeat], "{}", example.warnings);
+    assert_eq!(warnings, [Code::NoHeartbeat], "{}", example.warnings);
     let settings = example.settings;
     assert_eq!(settings.rules.rules().len(), 4);
     assert_eq!(settings.destinations[&name("journal")].settings.address(), "-");

@@ -1,7 +1,7 @@
 //! Circuit breaker of a destination.
 //!
-//! While it is closed, calls start freely. It opens when calls fail as a whole: then nothing is sent for
-//! a backoff that grows with each failure. After the backoff it is half-open and lets one call through,
+//! While it is closed, calls start freely. It opens when calls fail in a row: then nothing is sent for
+//! a backoff that grows with each failure. A destination that fails for one event only does not open it. After the backoff it is half-open and lets one call through,
 //! the probe, which carries a real delivery; no test messages are sent. The outcome of the probe alone
 //! closes the breaker or opens it for a longer backoff. Pure: instants and randomness are arguments.
 
@@ -9,6 +9,7 @@ use tokio::time::Instant;
 
 use super::{Class, Failure};
 use crate::domain::retry::Backoff;
+use crate::store::EventSeq;
 
 /// Consecutive failures that open the breaker. A single lost connection among many calls does not.
 const FAILURE_THRESHOLD: u32 = 3;
@@ -23,8 +24,8 @@ pub(super) struct Breaker {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
-    /// `failures` calls have failed since the last success.
-    Closed { failures: u32 },
+    /// `failures` calls have failed since the last success; those that were answered, about these events.
+    Closed { failures: u32, events: [Option<EventSeq>; FAILURE_THRESHOLD as usize] },
     /// No call starts before `until`. It has opened `consecutive_opens` times without closing.
     Open { until: Instant, consecutive_opens: u32 },
     /// The probe is in flight.
@@ -63,9 +64,25 @@ pub(super) enum Transition {
     Closed,
 }
 
+impl State {
+    /// Closed, and no call has failed since the last success.
+    const CLOSED: Self = Self::Closed { failures: 0, events: [None; FAILURE_THRESHOLD as usize] };
+}
+
 impl Breaker {
     pub(super) const fn new(backoff: Backoff) -> Self {
-        Self { backoff, state: State::Closed { failures: 0 }, generation: 0 }
+        Self { backoff, state: State::CLOSED, generation: 0 }
+    }
+
+    pub(super) const fn is_closed(&self) -> bool {
+        matches!(self.state, State::Closed { .. })
+    }
+
+    /// Ends the backoff: the next delivery is the probe.
+    pub(super) fn end_backoff(&mut self, now: Instant) {
+        if let State::Open { until, .. } = &mut self.state {
+            *until = (*until).min(now);
+        }
     }
 
     pub(super) fn admission(&self, now: Instant) -> Admission {
@@ -95,31 +112,35 @@ impl Breaker {
         match self.state {
             _ if self.is_stale(ticket) => Transition::None,
             State::HalfOpen { .. } => {
-                self.enter(State::Closed { failures: 0 });
+                self.enter(State::CLOSED);
                 Transition::Closed
             }
             // Not `enter`: the outcomes of concurrent calls stay valid.
             _ => {
-                self.state = State::Closed { failures: 0 };
+                self.state = State::CLOSED;
                 Transition::None
             }
         }
     }
 
-    /// The call failed as a whole. A misconfiguration opens the breaker at once.
+    /// The call failed: as a whole, or by an answer that accepts no event, of which `event` is the first. Further
+    /// failures of the same event do not count. A misconfiguration opens the breaker at once.
     pub(super) fn on_failure(
         &mut self,
         ticket: Ticket,
         failure: &Failure,
+        event: Option<EventSeq>,
         now: Instant,
         chance: f64,
     ) -> Transition {
         match self.state {
             _ if self.is_stale(ticket) => Transition::None,
-            State::Closed { failures }
+            State::Closed { events, .. } if event.is_some() && events.contains(&event) => Transition::None,
+            State::Closed { failures, mut events }
                 if failures + 1 < FAILURE_THRESHOLD && failure.class != Class::Misconfigured =>
             {
-                self.state = State::Closed { failures: failures + 1 };
+                events[failures as usize] = event;
+                self.state = State::Closed { failures: failures + 1, events };
                 Transition::None
             }
             State::Closed { .. } => {
@@ -194,8 +215,8 @@ mod tests {
         let (mut breaker, now) = (breaker(), Instant::now());
         for failures in [1, 2, 1, 2] {
             let ticket = breaker.start(now).unwrap();
-            assert_eq!(breaker.on_failure(ticket, &reset(), now, 0.5), Transition::None);
-            assert_eq!(breaker.state, State::Closed { failures });
+            assert_eq!(breaker.on_failure(ticket, &reset(), None, now, 0.5), Transition::None);
+            assert!(matches!(breaker.state, State::Closed { failures: count, .. } if count == failures));
             if failures == 2 {
                 let ticket = breaker.start(now).unwrap();
                 assert_eq!(breaker.on_reached(ticket), Transition::None);
@@ -203,18 +224,48 @@ mod tests {
         }
         for _ in 0..2 {
             let ticket = breaker.start(now).unwrap();
-            breaker.on_failure(ticket, &reset(), now, 0.5);
+            breaker.on_failure(ticket, &reset(), None, now, 0.5);
         }
         let ticket = breaker.start(now).unwrap();
-        assert_eq!(breaker.on_failure(ticket, &reset(), now, 0.5), Transition::Opened);
+        assert_eq!(breaker.on_failure(ticket, &reset(), None, now, 0.5), Transition::Opened);
         assert_eq!(breaker.admission(now), Admission::Later(now + seconds(2)));
+    }
+
+    #[test]
+    fn answers_that_accept_no_event_open_it_unless_they_are_all_about_one_event() {
+        let (mut breaker, now) = (breaker(), Instant::now());
+        let mut fail = |seq| {
+            let ticket = breaker.start(now).unwrap();
+            breaker.on_failure(ticket, &reset(), Some(EventSeq(seq)), now, 0.5)
+        };
+        assert!((0..100).all(|_| fail(1) == Transition::None));
+        assert_eq!(
+            [fail(2), fail(1), fail(2), fail(3)],
+            [Transition::None, Transition::None, Transition::None, Transition::Opened]
+        );
+    }
+
+    #[test]
+    fn the_next_delivery_after_an_idle_time_is_the_probe_without_a_backoff() {
+        let (mut breaker, now) = (breaker(), Instant::now());
+        breaker.end_backoff(now);
+        assert_eq!(breaker.admission(now), Admission::All);
+        let ticket = breaker.start(now).unwrap();
+        breaker.on_failure(ticket, &denied(), None, now, 0.5);
+        breaker.end_backoff(now);
+        assert_eq!(breaker.admission(now), Admission::Probe);
+        let probe = breaker.start(now).unwrap();
+        breaker.end_backoff(now);
+        assert_eq!(breaker.admission(now), Admission::AfterProbe);
+        breaker.on_failure(probe, &denied(), None, now, 0.5);
+        assert_eq!(breaker.admission(now), Admission::Later(now + seconds(4)), "the backoff still grows");
     }
 
     #[test]
     fn a_misconfiguration_opens_it_at_once() {
         let (mut breaker, now) = (breaker(), Instant::now());
         let ticket = breaker.start(now).unwrap();
-        assert_eq!(breaker.on_failure(ticket, &denied(), now, 0.5), Transition::Opened);
+        assert_eq!(breaker.on_failure(ticket, &denied(), None, now, 0.5), Transition::Opened);
     }
 
     #[test]
@@ -222,18 +273,18 @@ mod tests {
         let (mut breaker, start) = (breaker(), Instant::now());
         let before = breaker.start(start).unwrap();
         let ticket = breaker.start(start).unwrap();
-        breaker.on_failure(ticket, &denied(), start, 0.5);
+        breaker.on_failure(ticket, &denied(), None, start, 0.5);
         assert_eq!(breaker.start(start + seconds(1)), None);
         // The outcomes of calls that started before are stale.
         assert_eq!(breaker.on_reached(before), Transition::None);
-        assert_eq!(breaker.on_failure(before, &reset(), start + seconds(1), 0.5), Transition::None);
+        assert_eq!(breaker.on_failure(before, &reset(), None, start + seconds(1), 0.5), Transition::None);
 
         let now = start + seconds(2);
         assert_eq!(breaker.admission(now), Admission::Probe);
         let probe = breaker.start(now).unwrap();
         assert_eq!((breaker.admission(now), breaker.start(now)), (Admission::AfterProbe, None));
         assert_eq!(breaker.on_reached(before), Transition::None);
-        assert_eq!(breaker.on_failure(probe, &reset(), now, 0.5), Transition::StaysOpen);
+        assert_eq!(breaker.on_failure(probe, &reset(), None, now, 0.5), Transition::StaysOpen);
         assert_eq!(breaker.admission(now), Admission::Later(now + seconds(4)), "the backoff grows");
 
         let now = now + seconds(4);
@@ -241,7 +292,7 @@ mod tests {
         assert_eq!(breaker.on_reached(probe), Transition::Closed);
         assert_eq!(breaker.admission(now), Admission::All);
         let ticket = breaker.start(now).unwrap();
-        breaker.on_failure(ticket, &denied(), now, 0.5);
+        breaker.on_failure(ticket, &denied(), None, now, 0.5);
         assert_eq!(breaker.admission(now), Admission::Later(now + seconds(2)), "the backoff starts over");
     }
 
@@ -249,7 +300,7 @@ mod tests {
     fn a_skipped_or_throttled_probe_decides_nothing() {
         let (mut breaker, now) = (breaker(), Instant::now());
         let ticket = breaker.start(now).unwrap();
-        breaker.on_failure(ticket, &denied(), now, 0.0);
+        breaker.on_failure(ticket, &denied(), None, now, 0.0);
         let probe = breaker.start(now).unwrap();
         breaker.on_skipped(probe, now);
         assert_eq!(breaker.admission(now), Admission::Probe);
@@ -312,7 +363,7 @@ mod tests {
                     Step::Elapse(count) => now += seconds(count),
                     Step::Forced => {
                         prop_assert_eq!(breaker.on_reached(Ticket::FORCED), Transition::None);
-                        prop_assert_eq!(breaker.on_failure(Ticket::FORCED, &denied(), now, chance), Transition::None);
+                        prop_assert_eq!(breaker.on_failure(Ticket::FORCED, &denied(), None, now, chance), Transition::None);
                         prop_assert_eq!(breaker.state, before);
                     }
                     _ if calls.is_empty() => {}
@@ -323,7 +374,7 @@ mod tests {
                     }
                     Step::Failed(at, misconfigured) => {
                         let ticket = calls.swap_remove(at % calls.len());
-                        breaker.on_failure(ticket, &if misconfigured { denied() } else { reset() }, now, chance);
+                        breaker.on_failure(ticket, &if misconfigured { denied() } else { reset() }, None, now, chance);
                     }
                     Step::Throttled(at) => {
                         let ticket = calls.swap_remove(at % calls.len());
@@ -336,7 +387,7 @@ mod tests {
                 // Only these can change a breaker that is not closed.
                 let live = calls.iter().filter(|ticket| !breaker.is_stale(**ticket)).count();
                 match breaker.state {
-                    State::Closed { failures } => prop_assert!(failures < FAILURE_THRESHOLD),
+                    State::Closed { failures, .. } => prop_assert!(failures < FAILURE_THRESHOLD),
                     State::Open { until, .. } => {
                         prop_assert_eq!(live, 0);
                         prop_assert!(until <= now + seconds(60));

@@ -9,8 +9,13 @@ use tokio::time::Instant;
 
 use super::breaker::{self, Admission, Breaker};
 use super::concurrency::{self, AdaptiveConcurrency, Epoch};
-use super::{Class, Failure};
+use super::{Answer, Class, Failure, OutgoingEvent};
 use crate::domain::retry::Backoff;
+use crate::store::EventSeq;
+
+/// Calls in a row without a delivered event, whatever their failures, from which on a destination counts as
+/// unavailable, also while its breaker is closed.
+const MAX_CALLS_WITHOUT_SUCCESS: u32 = 10;
 
 #[derive(Debug)]
 pub(super) struct Health {
@@ -20,6 +25,8 @@ pub(super) struct Health {
     /// Consecutive throttles at a limit of one call, and the end of the backoff that follows from them.
     throttles_at_minimum: u32,
     throttled_until: Option<Instant>,
+    /// The number of calls since one delivered an event.
+    calls_without_success: u32,
 }
 
 /// Identifies a call that was let through.
@@ -34,10 +41,65 @@ pub(super) struct Ticket {
 pub(super) enum CallOutcome {
     /// No call was made.
     Skipped,
-    /// It accepted an event, or rejected it because of its content.
-    Reached,
-    /// The call failed as a whole or was throttled.
+    /// An event was delivered.
+    Delivered,
+    /// No event was delivered, because of the content of the events.
+    Rejected(Failure),
+    /// The destination answered, but accepted no event. `event` is the first that may be retried.
+    NoneAccepted { failure: Failure, event: EventSeq },
+    /// An event was throttled.
+    Throttled { failure: Failure, delivered: bool },
+    /// The call failed as a whole.
     Failed(Failure),
+}
+
+impl CallOutcome {
+    /// The outcome of a call that failed as a whole.
+    pub(super) fn failed(failure: Failure) -> Self {
+        match failure.class {
+            Class::Throttled => Self::Throttled { failure, delivered: false },
+            _ => Self::Failed(failure),
+        }
+    }
+
+    /// The outcome of a call that returned answers. A single throttled event makes it a throttle;
+    /// a misconfiguration counts only if no event was delivered.
+    pub(super) fn from_answers(batch: &[OutgoingEvent], answers: &[Answer]) -> Self {
+        let failures = || {
+            let with_event = batch.iter().zip(answers);
+            with_event.filter_map(|(event, answer)| Some((event.lease.seq(), answer.as_ref().err()?)))
+        };
+        let first = |class| failures().find(|(_, failure)| failure.class == class);
+        // An event that came too late was answered as it should be.
+        let delivered = answers.iter().any(Result::is_ok) || first(Class::NotApplied).is_some();
+        if let Some((_, failure)) = first(Class::Throttled) {
+            Self::Throttled { failure: failure.clone(), delivered }
+        } else if delivered {
+            Self::Delivered
+        } else if let Some((_, failure)) = first(Class::Misconfigured) {
+            Self::Failed(failure.clone())
+        } else if let Some((event, failure)) = first(Class::Transient) {
+            Self::NoneAccepted { failure: failure.clone(), event }
+        } else {
+            first(Class::Permanent).map_or(Self::Skipped, |(_, failure)| Self::Rejected(failure.clone()))
+        }
+    }
+
+    /// Why the call delivered nothing, or less than it could.
+    pub(super) const fn failure(&self) -> Option<&Failure> {
+        match self {
+            Self::Skipped | Self::Delivered => None,
+            Self::Rejected(failure)
+            | Self::NoneAccepted { failure, .. }
+            | Self::Throttled { failure, .. }
+            | Self::Failed(failure) => Some(failure),
+        }
+    }
+
+    /// Whether the failure is logged for the call instead of for its events.
+    pub(super) const fn failed_as_a_whole(&self) -> bool {
+        matches!(self, Self::Failed(_) | Self::Throttled { .. })
+    }
 }
 
 /// The change of the health by a call.
@@ -46,11 +108,11 @@ pub(super) enum HealthChange {
     None,
     /// A call failed; the breaker stays closed.
     CallFailed,
-    /// The breaker opened; deliveries stay in the store.
+    /// The destination became unavailable: the breaker opened, or no event was delivered for many calls.
     Down,
-    /// The probe failed.
+    /// Another call failed meanwhile.
     StillDown,
-    /// The breaker closed.
+    /// An event was delivered, or the breaker closed.
     Up,
     /// The destination throttles; the concurrency is reduced.
     Throttled,
@@ -61,7 +123,24 @@ pub(super) enum HealthChange {
 impl Health {
     pub(super) fn new(backoff: Backoff, concurrency: usize) -> Self {
         let (breaker, concurrency) = (Breaker::new(backoff), AdaptiveConcurrency::new(concurrency));
-        Self { backoff, breaker, concurrency, throttles_at_minimum: 0, throttled_until: None }
+        Self {
+            backoff,
+            breaker,
+            concurrency,
+            throttles_at_minimum: 0,
+            throttled_until: None,
+            calls_without_success: 0,
+        }
+    }
+
+    /// Whether the destination counts as available.
+    pub(super) const fn is_up(&self) -> bool {
+        self.breaker.is_closed() && self.calls_without_success < MAX_CALLS_WITHOUT_SUCCESS
+    }
+
+    /// Nothing is left to be delivered: the next delivery is the probe, without a backoff.
+    pub(super) fn on_idle(&mut self, now: Instant) {
+        self.breaker.end_backoff(now);
     }
 
     /// The time before which no call starts, if it is after `now`.
@@ -109,23 +188,47 @@ impl Health {
         now: Instant,
         chance: f64,
     ) -> HealthChange {
+        let was_up = self.is_up();
+        self.count(ticket, outcome);
+        let change = self.apply(ticket, outcome, now, chance);
+        match (was_up, self.is_up()) {
+            (true, false) => HealthChange::Down,
+            (false, true) => HealthChange::Up,
+            // The breaker is closed, but nothing was delivered.
+            (false, false) if self.breaker.is_closed() && outcome.failure().is_some() => {
+                HealthChange::StillDown
+            }
+            _ => change,
+        }
+    }
+
+    fn count(&mut self, ticket: Ticket, outcome: &CallOutcome) {
         match outcome {
+            _ if ticket.breaker_ticket == breaker::Ticket::FORCED => {}
+            CallOutcome::Skipped => {}
+            CallOutcome::Delivered | CallOutcome::Throttled { delivered: true, .. } => {
+                self.calls_without_success = 0;
+            }
+            _ => self.calls_without_success = self.calls_without_success.saturating_add(1),
+        }
+    }
+
+    fn apply(&mut self, ticket: Ticket, outcome: &CallOutcome, now: Instant, chance: f64) -> HealthChange {
+        let (failure, event) = match outcome {
             CallOutcome::Skipped => {
                 self.breaker.on_skipped(ticket.breaker_ticket, now);
-                HealthChange::None
+                return HealthChange::None;
             }
-            CallOutcome::Reached => self.on_reached(ticket),
-            CallOutcome::Failed(failure) if failure.class == Class::Throttled => {
-                self.on_throttle(ticket, now, chance)
-            }
-            CallOutcome::Failed(failure) => {
-                match self.breaker.on_failure(ticket.breaker_ticket, failure, now, chance) {
-                    breaker::Transition::Opened => HealthChange::Down,
-                    breaker::Transition::StaysOpen => HealthChange::StillDown,
-                    _ if self.breaker.admission(now) == Admission::All => HealthChange::CallFailed,
-                    _ => HealthChange::None,
-                }
-            }
+            CallOutcome::Delivered | CallOutcome::Rejected(_) => return self.on_reached(ticket),
+            CallOutcome::Throttled { .. } => return self.on_throttle(ticket, now, chance),
+            CallOutcome::NoneAccepted { failure, event } => (failure, Some(*event)),
+            CallOutcome::Failed(failure) => (failure, None),
+        };
+        match self.breaker.on_failure(ticket.breaker_ticket, failure, event, now, chance) {
+            breaker::Transition::Opened => HealthChange::Down,
+            breaker::Transition::StaysOpen => HealthChange::StillDown,
+            _ if event.is_none() && self.breaker.is_closed() => HealthChange::CallFailed,
+            _ => HealthChange::None,
         }
     }
 
@@ -174,7 +277,7 @@ mod tests {
     }
 
     fn failed(class: Class) -> CallOutcome {
-        CallOutcome::Failed(Failure::new(class, "no"))
+        CallOutcome::failed(Failure::new(class, "no"))
     }
 
     #[test]
@@ -197,7 +300,7 @@ mod tests {
         assert_eq!(health.available_calls(8, later), 0, "hanging calls count towards the limit");
         let probe = health.start(0, later).unwrap();
         assert_eq!((health.available_calls(1, later), health.is_probe_next(later)), (0, false));
-        assert_eq!(health.record(probe, &CallOutcome::Reached, later, 0.5), HealthChange::Up);
+        assert_eq!(health.record(probe, &CallOutcome::Delivered, later, 0.5), HealthChange::Up);
         assert_eq!(health.available_calls(0, later), 8);
     }
 
@@ -218,12 +321,12 @@ mod tests {
         let now = now + seconds(4);
         assert!(!health.is_probe_next(now), "throttling does not open the breaker");
         let ticket = health.start(0, now).unwrap();
-        assert_eq!(health.record(ticket, &CallOutcome::Reached, now, 0.5), HealthChange::None);
+        assert_eq!(health.record(ticket, &CallOutcome::Delivered, now, 0.5), HealthChange::None);
         assert_eq!(health.available_calls(0, now), 2);
         let changes: Vec<_> = (0..5)
             .map(|_| {
                 let ticket = health.start(0, now).unwrap();
-                health.record(ticket, &CallOutcome::Reached, now, 0.5)
+                health.record(ticket, &CallOutcome::Delivered, now, 0.5)
             })
             .collect();
         assert_eq!(changes.iter().position(|change| *change == HealthChange::Unthrottled), Some(4));
@@ -235,7 +338,45 @@ mod tests {
         let ticket = health.start(0, now).unwrap();
         assert_eq!(health.record(ticket, &failed(Class::Misconfigured), now, 0.5), HealthChange::Down);
         let ticket = health.start_forced();
-        assert_eq!(health.record(ticket, &CallOutcome::Reached, now, 0.5), HealthChange::None);
+        assert_eq!(health.record(ticket, &CallOutcome::Delivered, now, 0.5), HealthChange::None);
         assert_eq!(health.paused_until(now), Some(now + seconds(2)));
+    }
+    #[test]
+    fn ten_calls_in_a_row_without_success_count_as_unavailable_whatever_failed() {
+        let none_accepted = |seq| CallOutcome::NoneAccepted {
+            failure: Failure::transient("function error"),
+            event: EventSeq(seq),
+        };
+        let rejected = CallOutcome::Rejected(Failure::permanent("refused"));
+        for outcome in [none_accepted(1), rejected, failed(Class::Throttled)] {
+            let (mut health, mut now) = (health(4), Instant::now());
+            let mut call = |outcome: &CallOutcome| {
+                now += seconds(60);
+                let ticket = health.start(0, now).unwrap();
+                health.record(ticket, outcome, now, 0.5)
+            };
+            let first: Vec<_> = (0..9).map(|_| call(&outcome)).collect();
+            assert!(!first.contains(&HealthChange::Down), "{outcome:?}: {first:?}");
+            assert_eq!([call(&outcome), call(&outcome)], [HealthChange::Down, HealthChange::StillDown]);
+            assert_eq!(call(&CallOutcome::Skipped), HealthChange::None, "{outcome:?}");
+            assert_eq!(call(&CallOutcome::Delivered), HealthChange::Up, "{outcome:?}");
+            assert_ne!(call(&outcome), HealthChange::Down, "counted from the start");
+        }
+    }
+
+    #[test]
+    fn a_function_that_fails_for_every_event_opens_the_breaker() {
+        let (mut health, now) = (health(4), Instant::now());
+        let mut changes = vec![];
+        for seq in 0..3 {
+            let ticket = health.start(0, now).unwrap();
+            let outcome =
+                CallOutcome::NoneAccepted { failure: Failure::transient("error"), event: EventSeq(seq) };
+            changes.push(health.record(ticket, &outcome, now, 0.5));
+        }
+        assert_eq!(changes, [HealthChange::None, HealthChange::None, HealthChange::Down]);
+        assert!(health.paused_until(now).is_some());
+        health.on_idle(now);
+        assert!(health.is_probe_next(now), "the next delivery after an idle time");
     }
 }

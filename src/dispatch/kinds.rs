@@ -127,6 +127,11 @@ pub(crate) struct Clients {
 }
 
 impl Clients {
+    /// None yet. Their credentials are loaded anew on each `reload`.
+    pub(super) fn new(reload: aws::CredentialsReload) -> Self {
+        Self { aws: aws::Configs::new(reload), ..Self::default() }
+    }
+
     /// Creates the client. The connection is opened by the first call.
     ///
     /// # Errors
@@ -142,13 +147,16 @@ impl Clients {
                 let key = aws::Key::new(&settings.access, *timeout);
                 let build = |config: &_| sqs::client(config, &key);
                 let client = self.aws.client(&mut self.sqs, name, &key, build).await?;
-                ConnectedDestination::Sqs(sqs::Sqs::new(client, settings))
+                ConnectedDestination::Sqs(
+                    sqs::Sqs::new(client.sdk, settings).with_credentials(client.credentials),
+                )
             }
             DestinationSettings::Lambda(settings) => {
                 let key = aws::Key::new(&settings.access, *timeout);
                 let build = |config: &_| lambda::client(config, &key);
                 let client = self.aws.client(&mut self.lambda, name, &key, build).await?;
-                ConnectedDestination::Lambda(lambda::Lambda::new(client, settings))
+                let lambda = lambda::Lambda::new(client.sdk, settings);
+                ConnectedDestination::Lambda(lambda.with_credentials(client.credentials))
             }
             DestinationSettings::File(settings) => ConnectedDestination::File(file::File::new(settings)),
         })

@@ -31,6 +31,7 @@ mod sqs;
 mod status;
 #[cfg(test)]
 mod stub;
+mod withholding;
 pub(crate) mod worker;
 mod workers;
 
@@ -45,8 +46,9 @@ use crate::store::{Lease, Settlement};
 pub(crate) use aws::{ArnDefaults, Permission};
 pub(crate) use kinds::{Clients, ConnectedDestination, DestinationSettings};
 pub(crate) use status::DestinationStatuses;
+pub(crate) use withholding::Withholding;
 pub(crate) use worker::{Options, Worker};
-pub(crate) use workers::Workers;
+pub(crate) use workers::{PreparedWorker, Workers};
 
 /// A receiver of events.
 pub(crate) trait Destination: Send + Sync + 'static {
@@ -108,6 +110,8 @@ pub(crate) struct Failure {
     /// The start of a function's response, at most [`Failure::MAX_CHARS`] characters. Its content is
     /// arbitrary, so it is stored with the delivery and not logged.
     pub answer: Option<String>,
+    /// Whether the event may have arrived: no answer said that it did not.
+    pub uncertain: bool,
 }
 
 /// The class of a failure, which determines the reaction.
@@ -121,6 +125,8 @@ pub(crate) enum Class {
     Misconfigured,
     /// This event can never be delivered: it becomes a dead letter at once.
     Permanent,
+    /// The consumer answered that this event came too late: it becomes a dead letter at once, as one that expired.
+    NotApplied,
 }
 
 impl Failure {
@@ -142,7 +148,12 @@ impl Failure {
         if let Some((end, _)) = message.char_indices().nth(Self::MAX_CHARS) {
             message.truncate(end);
         }
-        Self { class, message, answer: None }
+        Self { class, message, answer: None, uncertain: false }
+    }
+
+    /// The same failure, after which the event may have arrived if `uncertain`.
+    pub(crate) fn with_uncertainty(self, uncertain: bool) -> Self {
+        Self { uncertain, ..self }
     }
 
     /// The error that is stored with the delivery.
@@ -184,6 +195,8 @@ pub(crate) enum Outcome {
     Dead,
     /// Not sent: the event that it compensates never arrived, or an increase superseded it.
     Withdrawn,
+    /// Released without a call, and tried later. Not counted.
+    NotCalled,
 }
 
 impl Outcome {
@@ -194,6 +207,7 @@ impl Outcome {
             Self::Retry => "retry",
             Self::Dead => "dead",
             Self::Withdrawn => "withdrawn",
+            Self::NotCalled => "not_called",
         }
     }
 }
@@ -203,7 +217,8 @@ impl From<&Settlement> for Outcome {
         match settlement {
             Settlement::Delivered { .. } => Self::Delivered,
             Settlement::Withdrawn { .. } => Self::Withdrawn,
-            Settlement::Retry { .. } | Settlement::NotCalled { .. } => Self::Retry,
+            Settlement::Retry { .. } => Self::Retry,
+            Settlement::NotCalled { .. } => Self::NotCalled,
             Settlement::Dead { .. } => Self::Dead,
         }
     }

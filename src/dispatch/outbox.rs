@@ -11,9 +11,6 @@ pub(super) trait RetirementOutbox: DeliveryQueue {
     /// Makes claimed deliveries and those that wait for a retry claimable. The caller is the only one that claims.
     fn release_all(&self, destination: &Name) -> Result<(), Error>;
 
-    /// The number of unsettled deliveries.
-    fn undelivered(&self, destination: &Name) -> u64;
-
     /// Stores the position of the destination and closes its lane.
     fn remove_destination(&self, destination: &Name) -> impl Future<Output = Result<(), Error>> + Send;
 }
@@ -25,10 +22,6 @@ impl RetirementOutbox for Store {
 
     fn release_all(&self, destination: &Name) -> Result<(), Error> {
         Self::release_all(self, destination)
-    }
-
-    fn undelivered(&self, destination: &Name) -> u64 {
-        Self::undelivered_at(self, destination)
     }
 
     async fn remove_destination(&self, destination: &Name) -> Result<(), Error> {

@@ -9,10 +9,13 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::health::{CallOutcome, Ticket};
-use super::{Answer, Class, DeliveryReport, Destination, Failure, Observer, Options, Outcome, OutgoingEvent};
+use super::{
+    Answer, Class, DeliveryReport, Destination, Failure, Observer, Options, Outcome, OutgoingEvent,
+    Withholding,
+};
 use crate::domain::delivery::GiveUp;
 use crate::domain::header::EventHeader;
-use crate::domain::retry::{self, Backoff};
+use crate::domain::retry::Backoff;
 use crate::domain::time::{ClockReading, Time};
 use crate::store::{self, Claimed, DeliveryQueue, Lease, RefusalReason, Refused, Settlement};
 
@@ -30,7 +33,11 @@ pub(super) struct Shared<O, D, V> {
     pub(super) outbox: O,
     pub(super) destination: D,
     pub(super) observer: V,
+    pub(super) withholding: Withholding,
 }
+
+/// How long a withheld delivery is not considered again, and so the longest delay after a pause or hold has ended.
+const WITHHELD_DELAY: Duration = Duration::from_secs(5);
 
 /// The reason of a delivery that is withdrawn because it would compensate nothing.
 const NOTHING_TO_COMPENSATE: &str = "the event that it compensates never arrived at this destination";
@@ -38,6 +45,9 @@ const NOTHING_TO_COMPENSATE: &str = "the event that it compensates never arrived
 const SUPERSEDED: &str = "superseded by an increase before it was sent";
 /// The reason of a delivery that was taken back while it waited for a call.
 const SUSPENDED: &str = "taken back before it was sent";
+
+/// Precedes the error of the last call in the error of an expired delivery.
+const LAST_ERROR: &str = "; last error: ";
 
 /// The result of a task.
 #[derive(Debug)]
@@ -59,13 +69,18 @@ pub(super) struct CompletedCall {
 }
 
 impl CompletedCall {
-    /// Deliveries that needed no call.
+    /// DeliveryFeedback that needed no call.
     pub(super) const fn skipped(settled: Vec<SettledDelivery>, at: Time) -> Self {
         Self { settled, completed_at: at, failed: false }
     }
 
     pub(super) const fn len(&self) -> usize {
         self.settled.len()
+    }
+
+    /// Whether some of the deliveries wait for another attempt.
+    pub(super) fn has_postponed(&self) -> bool {
+        self.settled.iter().any(SettledDelivery::is_postponed)
     }
 }
 
@@ -102,18 +117,6 @@ impl OutgoingEvent {
     }
 }
 
-impl CallOutcome {
-    /// The outcome of a call that returned answers. A single throttled event makes it a throttle;
-    /// a misconfiguration counts only if every event failed.
-    fn from_answers(answers: &[Answer]) -> Self {
-        let failures = || answers.iter().filter_map(|answer| answer.as_ref().err());
-        let first = |class| failures().find(|failure| failure.class == class).cloned();
-        let none_passed = answers.iter().all(Result::is_err);
-        let misconfigured = || first(Class::Misconfigured).filter(|_| none_passed);
-        first(Class::Throttled).or_else(misconfigured).map_or(Self::Reached, Self::Failed)
-    }
-}
-
 impl<O: DeliveryQueue, D: Destination, V: Observer> Shared<O, D, V> {
     pub(super) async fn call_with(
         self: Arc<Self>,
@@ -125,7 +128,7 @@ impl<O: DeliveryQueue, D: Destination, V: Observer> Shared<O, D, V> {
         let completed = CompletedCall {
             settled,
             completed_at: self.outbox.clock().wall,
-            failed: matches!(call_outcome, CallOutcome::Failed(_)),
+            failed: call_outcome.failed_as_a_whole(),
         };
         TaskResult::Sent { ticket, call_outcome, completed }
     }
@@ -156,39 +159,22 @@ impl<O: DeliveryQueue, D: Destination, V: Observer> Shared<O, D, V> {
         self.outbox.begin_calls(&self.options.name, leases).await
     }
 
-    /// Sends the events that are neither superseded nor expired nor oversized. This is checked right before
-    /// the call, because an event can wait long for it while the destination is unavailable.
+    /// Sends the events that still may be sent. This is checked right before the call, because an event can wait
+    /// long for it while the destination is unavailable.
     async fn send(
         &self,
         events: Vec<OutgoingEvent>,
         rng: &mut fastrand::Rng,
     ) -> (Vec<SettledDelivery>, CallOutcome) {
+        let (mut settled, mut batch) = (Vec::new(), Vec::with_capacity(events.len()));
         let clock = self.outbox.clock();
-        let mut settled = Vec::with_capacity(events.len());
-        let mut batch = Vec::with_capacity(events.len());
-        let refused = self.begin_decreases(&events).await;
         for event in events {
-            if let Err(error) = &refused
-                && event.header.decreases_capacity()
-            {
-                let delay = self.options.backoff.delay(event.attempts.saturating_add(1), rng.f64());
-                settled.push(SettledDelivery::deferred(event, delay, error));
-                continue;
-            }
-            let refused = refused.iter().flatten().find(|refused| refused.lease == event.lease);
-            if let Some(Refused { reason, .. }) = refused {
-                settled.push(SettledDelivery::refused(event, *reason));
-                continue;
-            }
-            let expired = self.expiry_reason(&event, clock).map(|reason| (reason, GiveUp::Expired));
-            let given_up = expired.or_else(|| Some((self.oversize_reason(&event)?, GiveUp::Rejected)));
-            match given_up {
-                Some((reason, cause)) => {
-                    settled.push(SettledDelivery::dead(event.lease, Some(event.header), reason, cause));
-                }
+            match self.obstacle(&event, clock) {
+                Some(settlement) => settled.push(SettledDelivery::not_called(event, settlement)),
                 None => batch.push(event),
             }
         }
+        self.remove_refused(&mut batch, &mut settled, rng).await;
         if batch.is_empty() {
             return (settled, CallOutcome::Skipped);
         }
@@ -209,28 +195,72 @@ impl<O: DeliveryQueue, D: Destination, V: Observer> Shared<O, D, V> {
         (settled, call_outcome)
     }
 
+    /// What becomes of an event that must not be sent now, whatever the store says; `None` if it can be sent.
+    fn obstacle(&self, event: &OutgoingEvent, clock: ClockReading) -> Option<Settlement> {
+        if let Some(error) = self.expiry_reason(event, clock) {
+            return Some(Settlement::Dead { error, cause: GiveUp::Expired, called: false, uncertain: false });
+        }
+        if let Some(error) = self.oversize_reason(event) {
+            return Some(Settlement::Dead {
+                error,
+                cause: GiveUp::Rejected,
+                called: false,
+                uncertain: false,
+            });
+        }
+        let is_withheld = self.withholding.covers(&event.header, clock.now);
+        is_withheld.then_some(Settlement::NotCalled { delay: WITHHELD_DELAY, stands_aside: true })
+    }
+
+    /// Stores that the decreases of a batch are about to be called, and takes those out of it that must not be.
+    async fn remove_refused(
+        &self,
+        batch: &mut Vec<OutgoingEvent>,
+        settled: &mut Vec<SettledDelivery>,
+        rng: &mut fastrand::Rng,
+    ) {
+        let refused = self.begin_decreases(batch).await;
+        let refusal = |event: &OutgoingEvent| match &refused {
+            // The store cannot say whether the decrease may be sent. It keeps its place.
+            Err(_) => event.header.decreases_capacity().then_some(None),
+            Ok(refused) => {
+                let refused = refused.iter().find(|refused| refused.lease == event.lease);
+                refused.map(|refused| Some(refused.reason))
+            }
+        };
+        for event in batch.extract_if(.., |event| refusal(event).is_some()).collect::<Vec<_>>() {
+            settled.push(match refusal(&event).flatten() {
+                Some(refusal) => SettledDelivery::refused(event, refusal),
+                None => {
+                    let delay = self.options.backoff.delay(event.attempts.saturating_add(1), rng.f64());
+                    let settlement = Settlement::NotCalled { delay, stands_aside: false };
+                    SettledDelivery::not_called(event, settlement)
+                }
+            });
+        }
+    }
+
     /// Returns one answer per event. If a whole batch is rejected permanently, it is bisected until the
     /// event that caused it is isolated, so that the others are delivered.
     async fn call(&self, batch: &[OutgoingEvent]) -> (Vec<Answer>, CallOutcome) {
         let mut answers: Vec<Answer> = Vec::with_capacity(batch.len());
-        let mut call_outcome = CallOutcome::Reached;
         let mut parts = vec![batch];
         while let Some(part) = parts.pop() {
             match self.destination.send(part).await {
-                Ok(part_answers) => {
-                    let missing_answer =
-                        || Err(Failure::transient("the destination returned no result for the event"));
-                    let mut part_answers = part_answers;
+                Ok(mut part_answers) => {
+                    let missing_answer = || {
+                        let failure = Failure::transient("the destination returned no result for the event");
+                        Err(failure.with_uncertainty(true))
+                    };
                     part_answers.resize_with(part.len(), missing_answer);
-                    if call_outcome == CallOutcome::Reached {
-                        call_outcome = CallOutcome::from_answers(&part_answers);
-                    }
                     answers.append(&mut part_answers);
                 }
                 Err(failure) if failure.class != Class::Permanent => {
-                    // The destination fails as a whole: the rest of the batch is not sent.
-                    answers.resize(batch.len(), Err(failure.clone()));
-                    return (answers, CallOutcome::Failed(failure));
+                    // The destination fails as a whole: the rest of the batch is not sent, after a call that
+                    // rejected it.
+                    answers.resize(answers.len() + part.len(), Err(failure.clone()));
+                    answers.resize(batch.len(), Err(failure.clone().with_uncertainty(false)));
+                    return (answers, CallOutcome::failed(failure));
                 }
                 Err(_) if part.len() > 1 => {
                     let (first, second) = part.split_at(part.len() / 2);
@@ -240,18 +270,37 @@ impl<O: DeliveryQueue, D: Destination, V: Observer> Shared<O, D, V> {
                 Err(failure) => answers.push(Err(failure)),
             }
         }
+        let call_outcome = CallOutcome::from_answers(batch, &answers);
         (answers, call_outcome)
     }
 
     /// Why the event has expired, if it has.
     fn expiry_reason(&self, event: &OutgoingEvent, clock: ClockReading) -> Option<String> {
-        let Options { max_age, scale_in_max_age, .. } = self.options;
-        let max_age = if event.header.decreases_capacity() { scale_in_max_age.min(max_age) } else { max_age };
-        let reason = retry::expiry_reason(clock, event.emitted_at, event.header.expirytime, max_age)?;
-        Some(match &event.last_error {
-            Some(error) => format!("{reason}; last error: {error}"),
+        let reason = self.options.age_limits.expiry_reason(clock, event.emitted_at, &event.header)?;
+        // An event that was given up before and is pending again has the error of that time.
+        let last_error = event.last_error.as_deref().and_then(|error| error.rsplit(LAST_ERROR).next());
+        Some(match last_error.filter(|error| !error.starts_with("expired: ")) {
+            Some(error) => format!("{reason}{LAST_ERROR}{error}"),
             None => reason.to_string(),
         })
+    }
+
+    /// Takes the expired events out of a batch that waits for a call.
+    pub(super) fn take_expired(
+        &self,
+        batch: &mut Vec<OutgoingEvent>,
+        clock: ClockReading,
+    ) -> Vec<SettledDelivery> {
+        let has_expired = |event: &mut OutgoingEvent| self.expiry_reason(event, clock).is_some();
+        let expired = batch.extract_if(.., has_expired);
+        expired
+            .map(|event| {
+                let error = self.expiry_reason(&event, clock).unwrap_or_default();
+                let settlement =
+                    Settlement::Dead { error, cause: GiveUp::Expired, called: false, uncertain: false };
+                SettledDelivery::not_called(event, settlement)
+            })
+            .collect()
     }
 
     /// Why the event is too large, if it is.
@@ -262,21 +311,18 @@ impl<O: DeliveryQueue, D: Destination, V: Observer> Shared<O, D, V> {
     }
 
     fn settlement(&self, attempts: u32, answer: Answer, rng: &mut fastrand::Rng) -> Settlement {
-        match answer {
-            Ok(answer) => Settlement::Delivered { answer },
-            Err(failure) => match failure.class {
-                Class::Permanent => Settlement::Dead {
-                    error: failure.stored_error(),
-                    cause: GiveUp::Rejected,
-                    called: true,
-                    uncertain: false,
-                },
-                Class::Transient | Class::Throttled | Class::Misconfigured => Settlement::Retry {
-                    delay: self.options.backoff.delay(attempts.saturating_add(1), rng.f64()),
-                    error: failure.stored_error(),
-                    uncertain: false,
-                },
-            },
+        let failure = match answer {
+            Ok(answer) => return Settlement::Delivered { answer },
+            Err(failure) => failure,
+        };
+        let (error, uncertain) = (failure.stored_error(), failure.uncertain);
+        match failure.class {
+            Class::Permanent => Settlement::Dead { error, cause: GiveUp::Rejected, called: true, uncertain },
+            Class::NotApplied => Settlement::Dead { error, cause: GiveUp::Expired, called: true, uncertain },
+            Class::Transient | Class::Throttled | Class::Misconfigured => {
+                let delay = self.options.backoff.delay(attempts.saturating_add(1), rng.f64());
+                Settlement::Retry { delay, error, uncertain }
+            }
         }
     }
 
@@ -313,6 +359,9 @@ impl<O: DeliveryQueue, D: Destination, V: Observer> Shared<O, D, V> {
         let name = &self.options.name;
         for delivery in settled {
             let outcome = Outcome::from(&delivery.settlement);
+            if outcome == Outcome::NotCalled {
+                continue;
+            }
             let report = DeliveryReport {
                 outcome,
                 call_duration: delivery.call_duration,
@@ -348,11 +397,14 @@ impl SettledDelivery {
         Self { lease, attempts: 0, header, settlement, reason, call_duration: None }
     }
 
-    /// A delivery that was not sent, because the store cannot say whether it still may be. It keeps its place.
-    fn deferred(event: OutgoingEvent, delay: Duration, error: &store::Error) -> Self {
+    /// A delivery whose event was not sent.
+    fn not_called(event: OutgoingEvent, settlement: Settlement) -> Self {
         let OutgoingEvent { lease, header, attempts, .. } = event;
-        let reason = error.to_string();
-        let settlement = Settlement::NotCalled { delay, stands_aside: false };
+        let reason = match &settlement {
+            Settlement::Dead { error, .. } => error.clone(),
+            Settlement::Withdrawn { reason } => reason.clone(),
+            _ => String::new(),
+        };
         Self { lease, attempts, header: Some(header), settlement, reason, call_duration: None }
     }
 
@@ -379,5 +431,10 @@ impl SettledDelivery {
         let reason = reason.to_owned();
         let settlement = Settlement::Withdrawn { reason: reason.clone() };
         Self { lease, attempts: 0, header, settlement, reason, call_duration: None }
+    }
+
+    /// Whether it waits for another attempt.
+    fn is_postponed(&self) -> bool {
+        matches!(self.settlement, Settlement::Retry { .. } | Settlement::NotCalled { .. })
     }
 }

@@ -9,14 +9,15 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::health::{CallOutcome, Health, HealthChange, Ticket};
+use super::health::{Health, HealthChange, Ticket};
 use super::send::{CompletedCall, STORE_BACKOFF, Shared, TaskResult};
-use super::{Class, Destination, Failure, Observer, OutgoingEvent, batch};
+use super::{Class, Destination, Failure, Observer, OutgoingEvent, Withholding, batch};
 use crate::config;
 use crate::domain::name::Name;
-use crate::domain::retry::{Backoff, BackoffError};
+use crate::domain::retry::{AgeLimits, Backoff, BackoffError};
 use crate::store::{self, DeliveryQueue};
 
+mod expiry;
 mod handle;
 #[cfg(test)]
 mod tests;
@@ -42,10 +43,8 @@ pub(crate) struct Options {
     pub concurrency: usize,
     /// The backoff between attempts of a delivery, and between probes of an unavailable destination.
     pub backoff: Backoff,
-    /// The age at which a delivery is given up.
-    pub max_age: Duration,
-    /// The same for events that decrease capacity, if it is shorter.
-    pub scale_in_max_age: Duration,
+    /// The ages at which deliveries are given up.
+    pub age_limits: AgeLimits,
     /// The seed of the jitter.
     pub seed: u64,
 }
@@ -61,8 +60,7 @@ impl Options {
             name: settings.name.clone(),
             concurrency: settings.concurrency.max(1),
             backoff: Backoff::new(delivery.initial_backoff, delivery.max_backoff)?,
-            max_age: delivery.max_age,
-            scale_in_max_age: delivery.scale_in_max_age,
+            age_limits: AgeLimits { max_age: delivery.max_age, scale_in_max_age: delivery.scale_in_max_age },
             seed,
         })
     }
@@ -91,6 +89,7 @@ pub(crate) struct Worker<O, D, V> {
     reported_class: Option<Class>,
     call_failure_log: LogThrottle,
     throttle_log: LogThrottle,
+    expiry: expiry::ExpiryTimer,
 }
 
 /// Limits a log line that every call could write to one per interval.
@@ -110,12 +109,22 @@ impl LogThrottle {
     }
 }
 
+async fn sleep_until(until: Option<Instant>) {
+    tokio::time::sleep_until(until.unwrap_or_else(Instant::now)).await;
+}
+
 impl<O: DeliveryQueue, D: Destination, V: Observer> Worker<O, D, V> {
     pub(crate) fn new(options: Options, outbox: O, destination: D, observer: V) -> Self {
         Self {
             health: Health::new(options.backoff, options.concurrency),
             rng: fastrand::Rng::with_seed(options.seed),
-            shared: Arc::new(Shared { options, outbox, destination, observer }),
+            shared: Arc::new(Shared {
+                options,
+                outbox,
+                destination,
+                observer,
+                withholding: Withholding::default(),
+            }),
             ready: VecDeque::new(),
             running: JoinSet::new(),
             calls_in_flight: 0,
@@ -127,7 +136,16 @@ impl<O: DeliveryQueue, D: Destination, V: Observer> Worker<O, D, V> {
             reported_class: None,
             call_failure_log: LogThrottle::default(),
             throttle_log: LogThrottle::default(),
+            expiry: expiry::ExpiryTimer::default(),
         }
+    }
+
+    /// The same worker, which sends no event while it is withheld.
+    pub(crate) fn withholding(mut self, withholding: Withholding) -> Self {
+        if let Some(shared) = Arc::get_mut(&mut self.shared) {
+            shared.withholding = withholding;
+        }
+        self
     }
 
     /// Delivers until `stop` is cancelled, then sends and settles the claimed deliveries, and returns.
@@ -146,6 +164,9 @@ impl<O: DeliveryQueue, D: Destination, V: Observer> Worker<O, D, V> {
             // Registered before the claim, so that no wake-up between claim and wait is lost.
             let mut woken = pin!(outbox.wait(name));
             let mut wait_for_wakeup = false;
+            if !stopping {
+                stopping = self.give_up_expired().await.is_err();
+            }
             // Read once per round: if the pause ends during the round, the wait below returns at once.
             let mut pause = self.paused_until().filter(|_| !stopping);
             if pause.is_none() {
@@ -166,6 +187,7 @@ impl<O: DeliveryQueue, D: Destination, V: Observer> Worker<O, D, V> {
                     }
                 }
             }
+            let expiry_check = self.next_expiry_check().filter(|_| !stopping);
             self.settle();
             if stopping && self.ready.is_empty() && self.running.is_empty() {
                 return;
@@ -174,7 +196,8 @@ impl<O: DeliveryQueue, D: Destination, V: Observer> Worker<O, D, V> {
                 () = stop.cancelled(), if !stopping => {}
                 Some(done) = self.running.join_next() => self.on_task_done(done),
                 () = &mut woken, if wait_for_wakeup => {}
-                () = tokio::time::sleep_until(pause.unwrap_or_else(Instant::now)), if pause.is_some() => {}
+                () = sleep_until(pause), if pause.is_some() => {}
+                () = sleep_until(expiry_check), if expiry_check.is_some() => {}
             }
         }
     }
@@ -271,13 +294,12 @@ impl<O: DeliveryQueue, D: Destination, V: Observer> Worker<O, D, V> {
             Err(_) => return,
         };
         self.calls_in_flight -= 1;
+        if completed.has_postponed() {
+            self.expiry.watch();
+        }
         self.completed.push(completed);
         let change = self.health.record(ticket, &call_outcome, Instant::now(), self.rng.f64());
-        let failure = match &call_outcome {
-            CallOutcome::Failed(failure) => Some(failure),
-            CallOutcome::Skipped | CallOutcome::Reached => None,
-        };
-        self.report(change, failure);
+        self.report(change, call_outcome.failure());
     }
 
     fn report(&mut self, change: HealthChange, failure: Option<&Failure>) {

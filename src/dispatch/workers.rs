@@ -7,11 +7,12 @@ use anyhow::Context as _;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use super::aws::CredentialsReload;
 use super::retirement::{Retirement, RetirementHandle, RulesReleased, StillRetiring};
 use super::worker::WorkerHandle;
 use super::{
     Clients, ConnectedDestination, DeliveryReport, DestinationSettings, DestinationStatuses, Failure,
-    Observer, Options, Outcome, Worker as DeliveryWorker,
+    Observer, Options, Outcome, Withholding, Worker as DeliveryWorker,
 };
 use crate::config;
 use crate::domain::name::Name;
@@ -33,6 +34,8 @@ pub(crate) struct Workers {
     store: Store,
     metrics: Metrics,
     statuses: DestinationStatuses,
+    withholding: Withholding,
+    credentials: CredentialsReload,
 }
 
 struct RunningWorker {
@@ -47,12 +50,28 @@ pub(crate) struct PreparedWorker {
 }
 
 impl Workers {
-    pub(crate) fn new(store: Store, metrics: Metrics, statuses: DestinationStatuses) -> Self {
-        let (tasks, stop) = (JoinSet::new(), CancellationToken::new());
-        Self { tasks, running: BTreeMap::new(), retiring: BTreeMap::new(), stop, store, metrics, statuses }
+    /// Events that `withholding` covers are not sent meanwhile.
+    pub(crate) fn new(
+        store: Store,
+        metrics: Metrics,
+        statuses: DestinationStatuses,
+        withholding: Withholding,
+    ) -> Self {
+        Self {
+            tasks: JoinSet::new(),
+            running: BTreeMap::new(),
+            retiring: BTreeMap::new(),
+            stop: CancellationToken::new(),
+            store,
+            metrics,
+            statuses,
+            withholding,
+            credentials: CredentialsReload::default(),
+        }
     }
 
-    /// Connects the destinations that are new or have changed. Does not start or stop any worker.
+    /// Connects the destinations that are new or have changed. Does not start or stop any worker. All credentials are
+    /// loaded anew.
     ///
     /// # Errors
     /// A destination cannot be connected. Missing or unreachable queues and functions are not detected here.
@@ -60,7 +79,8 @@ impl Workers {
         &self,
         destinations: &BTreeMap<Name, Settings>,
     ) -> anyhow::Result<Vec<PreparedWorker>> {
-        let mut clients = Clients::default();
+        self.credentials.renew();
+        let mut clients = Clients::new(self.credentials.clone());
         let mut prepared = Vec::new();
         for (name, settings) in destinations {
             if self.running.get(name).is_some_and(|running| running.settings == *settings) {
@@ -72,6 +92,7 @@ impl Workers {
             let (metrics, statuses) = (self.metrics.clone(), self.statuses.clone());
             let observer = WorkerObserver { deliveries: metrics.delivery_metrics(name), metrics, statuses };
             let worker = Worker::new(options, self.store.clone(), connected, observer);
+            let worker = worker.withholding(self.withholding.clone());
             prepared.push(PreparedWorker { settings: settings.clone(), worker });
         }
         Ok(prepared)
@@ -188,10 +209,13 @@ struct WorkerObserver {
 }
 
 impl Observer for WorkerObserver {
-    fn on_delivery(&self, _: &Name, delivery: &DeliveryReport<'_>) {
+    fn on_delivery(&self, destination: &Name, delivery: &DeliveryReport<'_>) {
         match delivery.outcome {
             Outcome::Delivered => self.deliveries.record_delivered(),
-            outcome => self.deliveries.record_undelivered(outcome.as_str()),
+            outcome => {
+                self.deliveries.record_undelivered(outcome.as_str());
+                self.statuses.on_undelivered(destination, delivery.completed_at);
+            }
         }
         if let Some(duration) = delivery.call_duration {
             self.deliveries.observe_call(duration);

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize, Serializer};
 
-use super::control::HeartbeatKey;
+use super::heartbeat_key::HeartbeatKey;
 use super::target::{PartialTarget, Platform, Target, TargetKey};
 
 /// What the alerts of an episode concern.

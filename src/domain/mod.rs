@@ -15,6 +15,7 @@ pub mod episode_scope;
 pub mod event;
 pub mod fingerprint;
 pub mod header;
+pub mod heartbeat_key;
 pub mod labels;
 pub mod matcher;
 pub mod name;

@@ -4,6 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 use super::duration;
+use super::header::EventHeader;
 use super::time::{ClockReading, Time};
 
 /// Exponential backoff with full jitter: the delay after the first attempt is at most `initial`, and this
@@ -49,6 +50,37 @@ impl Backoff {
         let doubled = 1u32.checked_shl(attempts.saturating_sub(1));
         let delay = doubled.and_then(|factor| self.initial.checked_mul(factor));
         delay.map_or(self.max, |delay| delay.min(self.max))
+    }
+}
+
+/// The ages at which deliveries to a destination are given up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AgeLimits {
+    /// The age of any delivery.
+    pub max_age: Duration,
+    /// The age of the delivery of an event that decreases capacity, if it is shorter.
+    pub scale_in_max_age: Duration,
+}
+
+impl AgeLimits {
+    /// Why a delivery has expired; `None` if it can be sent.
+    pub fn expiry_reason(
+        &self,
+        clock: ClockReading,
+        emitted_at: Time,
+        event: &EventHeader,
+    ) -> Option<ExpiryReason> {
+        expiry_reason(clock, emitted_at, event.expirytime, self.limit_of(event))
+    }
+
+    /// The last moment at which a delivery has not expired, by the store's clock. It is another one after a step of the
+    /// wall clock.
+    pub fn expires_at(&self, clock: ClockReading, emitted_at: Time, event: &EventHeader) -> Time {
+        clock.on_store(event.expirytime).min(emitted_at.after(self.limit_of(event)))
+    }
+
+    fn limit_of(&self, event: &EventHeader) -> Duration {
+        if event.decreases_capacity() { self.scale_in_max_age.min(self.max_age) } else { self.max_age }
     }
 }
 

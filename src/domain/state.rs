@@ -12,9 +12,9 @@ use serde::{Deserialize, Serialize};
 
 use super::alert_key::AlertKey;
 use super::alert_map::{AlertMap, HasAlertKey};
-use super::control::HeartbeatKey;
 use super::direction::Direction;
 use super::episode_scope::EpisodeScope;
+use super::heartbeat_key::HeartbeatKey;
 use super::labels::Labels;
 use super::name::Name;
 use super::phase::Phase;
@@ -161,6 +161,9 @@ pub struct Calm {
 pub struct InvalidFiring {
     /// The identity of the alert.
     pub alert: AlertKey,
+    /// The start of the alert, if it can be read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub starts_at: Option<Time>,
     /// The time at which it expires unless it is received again.
     pub expires_at: Time,
 }
@@ -712,6 +715,22 @@ impl RuleState {
         firing.or_else(|| self.closed.as_ref()?.deferred.as_ref())
     }
 
+    /// Stores a deferred action, if its episode still exists.
+    pub fn defer(&mut self, phase: Phase, deferred: Deferred) {
+        match phase {
+            Phase::Firing => {
+                if let Some(episode) = &mut self.episode {
+                    episode.deferred = Some(deferred);
+                }
+            }
+            Phase::Resolved => {
+                if let Some(closed) = &mut self.closed {
+                    closed.deferred = Some(deferred);
+                }
+            }
+        }
+    }
+
     /// The emitted decrease whose delivery is not known; there is at most one.
     pub fn emitted_decrease(&self) -> Option<&EmittedDecrease> {
         let firing = self.episode.as_ref().and_then(|episode| episode.emitted.as_ref());
@@ -735,17 +754,24 @@ impl RuleState {
         self.episode.as_deref().or_else(|| Some(&*self.closed.as_ref()?.episode))
     }
 
+    /// Like [`Self::last_episode`].
+    pub fn last_episode_mut(&mut self) -> Option<&mut Episode> {
+        self.episode.as_deref_mut().or_else(|| Some(&mut *self.closed.as_mut()?.episode))
+    }
+
     fn prune(&mut self, now: Time) {
         self.budget_expiries.retain(|free| *free > now);
         self.expired_episode.take_if(|expired_episode| expired_episode.until <= now);
-        self.closed.take_if(|closed| closed.prune_at().is_some_and(|at| at <= now));
+        let owes = self.owed_until.is_some();
+        self.closed.take_if(|closed| !owes && closed.prune_at().is_some_and(|at| at <= now));
     }
 
     fn times(&self) -> impl Iterator<Item = Time> {
         let expiry = self.occurrences().map(|open| open.expires_at);
         let late = self.late.iter().map(|late| late.opens_at);
         let deferred = self.deferred().into_iter().flat_map(Deferred::times);
-        let closed = self.closed.iter().filter_map(|closed| closed.prune_at());
+        let owes = self.owed_until.is_some();
+        let closed = self.closed.iter().filter_map(|closed| closed.prune_at()).filter(move |_| !owes);
         let expired_episode = self.expired_episode.iter().map(|expired_episode| expired_episode.until);
         let unreadable = self.unreadable.iter().map(|unreadable| unreadable.expires_at);
         let rest =

@@ -7,7 +7,7 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_perc
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::control::HeartbeatKey;
+use super::heartbeat_key::HeartbeatKey;
 
 /// The platform of a target, which determines the API that a consumer calls.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
@@ -230,6 +230,13 @@ impl TargetKey {
         })
     }
 
+    /// Parses the target from its key; `None` if it identifies something else.
+    pub fn target(&self) -> Option<Target> {
+        let PartialTarget { platform, kind, name, account, cluster, namespace, region } =
+            self.fields().filter(|_| self.kind() == KeyKind::Target)?;
+        Some(Target { platform: platform?, kind: kind?, name: name?, account, cluster, namespace, region })
+    }
+
     /// A key that was read from the store and is not validated.
     pub fn from_stored(text: &str) -> Self {
         Self(text.into())
@@ -284,6 +291,7 @@ mod tests {
         assert_eq!(keys.len(), odd.len(), "{keys:?}");
         assert!(keys.iter().all(|key| key.as_str().matches('/').count() == 6));
         for target in &odd {
+            assert_eq!(target.key().target().as_ref(), Some(target));
             let Some(fields) = target.key().fields() else { panic!("{target:?}") };
             assert!(fields.covers(target) && fields.kind.is_some() && fields.name.is_some());
             assert_eq!(
@@ -312,5 +320,6 @@ mod tests {
         let platform = PartialTarget { platform: Some(Platform::Ecs), ..all };
         assert!(!platform.covers(&workers));
         assert_eq!(platform.key().kind(), KeyKind::Hold);
+        assert_eq!(platform.key().target(), None);
     }
 }

@@ -119,6 +119,11 @@ impl ClockReading {
         Time(time.0.saturating_sub(self.ahead_nanos()))
     }
 
+    /// A time by the wall clock as a time by the store's clock; the inverse of [`Self::on_wall`].
+    pub const fn on_store(self, time: Time) -> Time {
+        Time(time.0.saturating_add(self.ahead_nanos()))
+    }
+
     /// A time by the store's clock as others see it, see [`Self::on_wall`] and [`Time::to_millis_string`].
     pub fn show(self, time: Time) -> String {
         self.on_wall(time).to_millis_string()

@@ -23,6 +23,7 @@ use crate::config::Server;
 use crate::dispatch::DestinationStatuses;
 use crate::kinds::Settings;
 use crate::ops::{Lifecycle, LifecyclePhase, Ops};
+use crate::store::DeliveryQueue as _;
 use crate::store::Store;
 use crate::telemetry::Metrics;
 pub(crate) use admin::admin_routes;
@@ -99,8 +100,11 @@ async fn not_found(State(shared): State<HttpState>, method: axum::http::Method) 
 async fn ready(State(shared): State<HttpState>) -> Response {
     match shared.lifecycle.phase() {
         LifecyclePhase::Ready => {
-            let failing =
-                shared.services.get().map(|services| services.statuses.failure_lines()).unwrap_or_default();
+            let failing = shared
+                .services
+                .get()
+                .map(|services| services.statuses.failure_lines(|name| services.store.undelivered_at(name)));
+            let failing = failing.unwrap_or_default();
             let lines = failing.iter().map(|line| format!("{line}\n"));
             std::iter::once("scalebridge is ready\n".to_owned())
                 .chain(lines)

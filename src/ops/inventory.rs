@@ -9,6 +9,7 @@ use crate::domain::duration::format;
 use crate::domain::rule::{Action, Amount, Change, Mode, Repeat, Rule, RuleTarget};
 use crate::domain::source::Source;
 use crate::domain::template::Template;
+use crate::domain::time::Time;
 
 impl Ops {
     /// Lists rules in evaluation order.
@@ -64,15 +65,19 @@ impl Ops {
     pub(crate) fn destinations(&self) -> Vec<DestinationView> {
         let settings = self.0.settings.load();
         let store = &self.0.store;
-        let now = store.now();
+        let clock = store.clock();
+        let now = clock.now;
         let destinations = settings.destinations.values().map(|destination| {
             let stats = store.stats(&destination.name);
+            let condition = self.0.statuses.condition(&destination.name, stats.undelivered);
             let (backlog, oldest) = (stats.backlog, stats.oldest_unsettled);
             DestinationView {
                 name: destination.name.to_string(),
                 kind: destination.settings.kind().into(),
                 address: destination.settings.address(),
-                failing: self.0.statuses.failure_of(&destination.name),
+                failing: condition.failing(),
+                idle_since: condition.idle_since().map(Time::to_millis_string),
+                last_error: condition.last_error(),
                 pending: backlog.pending,
                 retrying: backlog.retrying,
                 dead_letters: backlog.dead,

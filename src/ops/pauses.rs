@@ -1,5 +1,6 @@
 //! Pauses: set and ended by operators, they block actions.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,6 +10,7 @@ use super::api::{AuditDetails, NewPause, PauseView};
 use super::audit::{self, OperatorAct};
 use super::error::Error;
 use super::parse;
+use crate::bridge::withheld::covers;
 use crate::domain::control::{Pause, TargetPattern};
 use crate::domain::direction::Direction;
 use crate::domain::name::Name;
@@ -16,6 +18,15 @@ use crate::store::{self, Changes, Keys, Store};
 
 /// Every decision evaluates all pauses, so their number is limited.
 const MAX_PAUSES: usize = 1000;
+
+/// The maximum number of undelivered events of a destination that a new pause looks at.
+const MAX_COUNTED_EVENTS: usize = 20_000;
+
+/// The number of undelivered events that a pause covers, and of calls that may be under way with them.
+struct CoveredEvents {
+    events: u64,
+    calls: u64,
+}
 
 /// A pause to be set. An absent condition covers all actions.
 #[derive(Debug, Clone)]
@@ -126,7 +137,28 @@ impl Ops {
                 "too many pauses ({MAX_PAUSES}); end some, or use one that covers more actions"
             )));
         }
-        Ok(pauses.pause(by, request).await?.on_wall(self.0.store.clock()).into())
+        let pause = pauses.pause(by, request).await?;
+        // It is in force, whether or not this can be read.
+        let covered = self.covered_events(&pause).await.ok();
+        Ok(PauseView {
+            undelivered_events: covered.as_ref().map(|covered| covered.events),
+            calls_in_flight: covered.as_ref().map(|covered| covered.calls),
+            ..pause.on_wall(self.0.store.clock()).into()
+        })
+    }
+
+    /// The undelivered events that a new pause covers.
+    async fn covered_events(&self, pause: &Pause) -> Result<CoveredEvents, Error> {
+        let settings = self.0.settings.load_full();
+        let (mut ids, mut calls) = (BTreeSet::new(), 0);
+        for destination in settings.destinations.keys() {
+            let found = self.0.store.unsettled_events(destination, MAX_COUNTED_EVENTS).await?;
+            for event in found.iter().filter(|event| covers(pause, &event.header, pause.since)) {
+                ids.insert(event.header.id.clone());
+                calls += u64::from(event.is_claimed);
+            }
+        }
+        Ok(CoveredEvents { events: ids.len() as u64, calls })
     }
 
     /// Ends a pause.

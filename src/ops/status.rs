@@ -2,6 +2,7 @@
 
 use super::Ops;
 use super::api::Status;
+use crate::store::DeliveryQueue as _;
 
 impl Ops {
     /// The status of the bridge.
@@ -18,7 +19,7 @@ impl Ops {
             rules: settings.rules.rules().len(),
             sources: settings.sources.len(),
             destinations: settings.destinations.len(),
-            failing: deps.statuses.failure_lines(),
+            failing: deps.statuses.failure_lines(|name| deps.store.undelivered_at(name)),
             undelivered: deps.store.undelivered(),
             pauses: self.pauses().active().len(),
             open_episodes: tally

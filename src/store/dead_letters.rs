@@ -1,11 +1,13 @@
 //! Dead letters: deliveries that were given up, stored until an operator redrives or discards them.
 
+use std::fmt;
 use std::time::Duration;
 
 use super::{Error, EventSeq};
 use crate::domain::event::{self, EventDocument};
 use crate::domain::header::EncodedEvent;
 use crate::domain::name::Name;
+use crate::domain::state::{Occurrence, TargetState};
 use crate::domain::time::Time;
 
 /// The error of an event that becomes a dead letter at once, since the destination has reached `max_backlog`.
@@ -50,7 +52,8 @@ pub struct DeadLetter {
 pub struct Redrive {
     /// Sets the event's `expirytime` to this long from now. Nothing else of the event changes.
     pub valid_for: Option<Duration>,
-    /// Required for events that decrease capacity.
+    /// Redrives the event although it may not be needed any more: an increase whose episode is over, or a decrease
+    /// while something fires on its target.
     pub force: bool,
 }
 
@@ -72,9 +75,22 @@ pub enum DeadLetterError {
         /// The event's `expirytime`.
         at: Time,
     },
-    /// The capacity may be needed by now.
-    #[error("the event decreases capacity; set force to redrive it")]
-    DecreasesCapacity,
+    /// The capacity is needed by now.
+    #[error("the event decreases capacity, but {0}; set force to redrive it")]
+    Firing(Firing),
+    /// The capacity is not needed any more.
+    #[error(
+        "the event increases capacity, but the episode of rule `{rule}` that it belongs to is over; set force to redrive it"
+    )]
+    EpisodeOver {
+        /// The event's rule.
+        rule: String,
+    },
+    /// What fires on the target is not known.
+    #[error(
+        "the state of the target cannot be read, so it is not known what fires there; set force to redrive the event"
+    )]
+    UnreadableState,
     /// The event is unreadable and would become a dead letter again.
     #[error("{0}")]
     Unreadable(String),
@@ -110,14 +126,62 @@ impl From<DeadLetterRow> for DeadLetter {
     }
 }
 
+/// What fires on a target: an open episode, or a late firing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Firing {
+    /// The rule.
+    pub rule: Name,
+    /// The alerts by name, or by fingerprint if they have no name.
+    pub alerts: Vec<String>,
+}
+
+/// The maximum number of alerts that an error names.
+const MAX_NAMED_ALERTS: usize = 5;
+
+impl fmt::Display for Firing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let named = &self.alerts[..self.alerts.len().min(MAX_NAMED_ALERTS)];
+        write!(f, "rule `{}` fires on its target", self.rule)?;
+        match self.alerts.len() - named.len() {
+            _ if named.is_empty() => Ok(()),
+            0 => write!(f, ": {}", named.join(", ")),
+            more => write!(f, ": {} and {more} more", named.join(", ")),
+        }
+    }
+}
+
+impl Firing {
+    /// The first rule that fires on a target.
+    fn find(state: &TargetState) -> Option<Self> {
+        state.rules.iter().find_map(|(rule, state)| {
+            let open = state.episode.iter().flat_map(|episode| episode.open.iter());
+            let late = state.late.iter().map(|late| &late.occurrence);
+            let name = |occurrence: &Occurrence| match occurrence.labels.get("alertname") {
+                "" => occurrence.alert.fingerprint.to_string(),
+                name => name.to_owned(),
+            };
+            let alerts: Vec<String> = open.chain(late).map(name).collect();
+            (state.episode.is_some() || !alerts.is_empty()).then(|| Self { rule: rule.clone(), alerts })
+        })
+    }
+}
+
 impl Redrive {
-    /// Checks that the event can be redriven, and returns its new `expirytime`, if any. `wall` is the wall clock.
-    pub fn check(&self, event: &str, wall: Time) -> Result<Option<Time>, DeadLetterError> {
+    /// Checks that the event can be redriven, and returns its new `expirytime`, if any. `state` is that of its target,
+    /// which `may_decrease` it; it is not needed with `force`. `wall` is
+    /// the wall clock.
+    pub(super) fn check(
+        &self,
+        event: &str,
+        may_decrease: bool,
+        state: &TargetState,
+        wall: Time,
+    ) -> Result<Option<Time>, DeadLetterError> {
         let unreadable = |error: event::Error| DeadLetterError::Unreadable(error.to_string());
         let document = EventDocument::read(event).map_err(unreadable)?;
         let header = document.header().map_err(unreadable)?;
-        if header.decreases_capacity() && !self.force {
-            return Err(DeadLetterError::DecreasesCapacity);
+        if !self.force {
+            check_need(&document, &header.action, may_decrease, state)?;
         }
         match self.valid_for {
             None if wall > header.expirytime => Err(DeadLetterError::Expired { at: header.expirytime }),
@@ -126,4 +190,26 @@ impl Redrive {
             Some(valid_for) => Ok(Some(wall.after(valid_for))),
         }
     }
+}
+
+/// Checks that an increase is still needed, and that nothing speaks against a decrease.
+fn check_need(
+    event: &EventDocument<'_>,
+    action: &str,
+    may_decrease: bool,
+    state: &TargetState,
+) -> Result<(), DeadLetterError> {
+    let is_open = |id: &str| {
+        let mut open = state.rules.iter().filter_map(|(_, rule)| rule.episode.as_ref());
+        open.any(|episode| *episode.id == *id)
+    };
+    let is_increase = matches!(action, "scale_out" | "set_capacity");
+    if is_increase && event.is_firing_phase() && event.episode().is_some_and(|id| !is_open(id)) {
+        let rule = event.rule().unwrap_or_default().to_owned();
+        return Err(DeadLetterError::EpisodeOver { rule });
+    }
+    if !may_decrease {
+        return Ok(());
+    }
+    Firing::find(state).map_or(Ok(()), |firing| Err(DeadLetterError::Firing(firing)))
 }

@@ -3,7 +3,7 @@
 //! [`Store::transact`] passes the states of the given targets to a pure function and commits its result
 //! atomically. Transactions about one target are serial. When a call returns `Ok`, its changes are on disk.
 //!
-//! Deliveries: each event has a list of destinations. For each destination the store has a *cursor*, up to which
+//! DeliveryFeedback: each event has a list of destinations. For each destination the store has a *cursor*, up to which
 //! every delivery is settled or has a row, and rows only for exceptions: retries, dead letters, deliveries that
 //! were cancelled, withdrawn or discarded, and stored answers. [`Store::claim`] returns the deliveries that can
 //! be sent now, and never two events of the same target at once, so a destination receives the events of a target
@@ -48,6 +48,7 @@ use tokio::sync::watch;
 use crate::domain::alert_key::AlertKey;
 use crate::domain::control::Controls;
 use crate::domain::name::Name;
+use crate::domain::retry::AgeLimits;
 use crate::domain::target::TargetKey;
 use crate::domain::time::{ClockReading, Time};
 
@@ -59,7 +60,8 @@ pub use lane::MAX_WINDOW_BYTES;
 pub(crate) use lanes::MAX_SLEEP;
 pub use memory::Memory;
 use outbox::Outbox;
-pub(crate) use outbox::{Backlog, Claimed, DestinationStats, EventSeq, Lease, Retries};
+pub(crate) use outbox::UnsettledEvent;
+pub(crate) use outbox::{Backlog, Claimed, DestinationStats, EventSeq, Expired, Lease, Retries};
 pub use outbox::{DeliveryQueue, RefusalReason, Refused, Settlement};
 pub(crate) use query::{
     Delivery, DeliveryState, RecordCursor, RecordQuery, Records, StateCursor, StoredEvent, StoredRecord,
@@ -177,7 +179,7 @@ impl Store {
 
     /// The controls of the [snapshot](Store::snapshot).
     pub fn controls(&self) -> Arc<Controls> {
-        self.snapshot().controls
+        delegate!(self, store => store.controls())
     }
 
     /// The counts of open episodes and deferred actions of the [snapshot](Store::snapshot).
@@ -280,6 +282,18 @@ impl Store {
         delegate!(self, store => store.release(destination, Retries::Keep))
     }
 
+    /// Up to `max` events that a destination has not settled, as far as this process has read them.
+    ///
+    /// # Errors
+    /// The destination is unknown, or the store cannot be read.
+    pub async fn unsettled_events(
+        &self,
+        destination: &Name,
+        max: usize,
+    ) -> Result<Vec<UnsettledEvent>, Error> {
+        delegate!(self, store => store.unsettled_events(destination, max).await)
+    }
+
     /// Destinations that have unsettled deliveries and that were not added to the open store.
     ///
     /// # Errors
@@ -295,11 +309,6 @@ impl Store {
     /// The destination is unknown to the store.
     pub fn release_all(&self, destination: &Name) -> Result<(), Error> {
         delegate!(self, store => store.release(destination, Retries::DueNow))
-    }
-
-    /// The number of unsettled deliveries of a destination; 0 for an unknown one.
-    pub fn undelivered_at(&self, destination: &Name) -> u64 {
-        self.stats(destination).undelivered
     }
 
     /// Stores the position of a destination and closes its lane. Its dead letters stay, and so do unsettled deliveries:
@@ -390,6 +399,19 @@ impl Store {
 impl DeliveryQueue for Store {
     async fn claim(&self, destination: &Name, max: usize) -> Result<Vec<Claimed>, Error> {
         delegate!(self, store => store.claim(destination, max).await)
+    }
+
+    async fn claim_expired(
+        &self,
+        destination: &Name,
+        limits: AgeLimits,
+        max: usize,
+    ) -> Result<Expired, Error> {
+        delegate!(self, store => store.claim_expired(destination, limits, max).await)
+    }
+
+    fn undelivered_at(&self, destination: &Name) -> u64 {
+        delegate!(self, store => store.undelivered_at(destination))
     }
 
     async fn begin_calls(&self, destination: &Name, leases: Vec<Lease>) -> Result<Vec<Refused>, Error> {

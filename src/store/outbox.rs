@@ -7,8 +7,9 @@ use super::Error;
 use super::audit::AuditWrite;
 use super::dead_letters::{DeadLetter, DeadLetterError, DeliveryId, Redrive};
 use crate::domain::delivery::GiveUp;
-use crate::domain::header::EncodedEvent;
+use crate::domain::header::{EncodedEvent, EventHeader};
 use crate::domain::name::Name;
+use crate::domain::retry::AgeLimits;
 use crate::domain::time::{ClockReading, Time};
 
 /// How long an event waits if those that it compensates stand aside, before it looks again.
@@ -27,6 +28,21 @@ pub trait DeliveryQueue: Clone + Send + Sync + 'static {
         destination: &Name,
         max: usize,
     ) -> impl Future<Output = Result<Vec<Claimed>, Error>> + Send;
+
+    /// Claims deliveries whose age is over, whatever they wait for: a retry, or a delivery of the same target that
+    /// does. At most `max` are returned or examined.
+    ///
+    /// # Errors
+    /// If the store cannot be read; nothing stays claimed then.
+    fn claim_expired(
+        &self,
+        destination: &Name,
+        limits: AgeLimits,
+        max: usize,
+    ) -> impl Future<Output = Result<Expired, Error>> + Send;
+
+    /// The number of unsettled deliveries. Cheap.
+    fn undelivered_at(&self, destination: &Name) -> u64;
 
     /// Stores that claimed deliveries are about to be called. When this returns `Ok`, that is on disk: if the process
     /// ends during the call, its outcome is unknown. Returns those that must not be called, about which nothing was
@@ -73,6 +89,13 @@ pub(super) trait Outbox: DeliveryQueue {
 
     /// Destinations that have unsettled deliveries and that were not added to the open store.
     fn orphaned_destinations(&self) -> impl Future<Output = Result<Vec<Name>, Error>> + Send;
+
+    /// Up to `max` unsettled events of a destination, see [`Store::unsettled_events`](super::Store::unsettled_events).
+    fn unsettled_events(
+        &self,
+        destination: &Name,
+        max: usize,
+    ) -> impl Future<Output = Result<Vec<UnsettledEvent>, Error>> + Send;
 
     /// Sets the maximum number of undelivered events of a destination; further events become dead letters at once.
     fn set_max_backlog(&self, destination: &Name, max_backlog: Option<u64>) -> Result<(), Error>;
@@ -195,6 +218,37 @@ pub struct Claimed {
     /// Whether the event would compensate events that never arrived at this destination: it must be withdrawn
     /// instead of sent.
     pub nothing_to_compensate: bool,
+}
+
+/// An event that a destination has not settled.
+#[derive(Debug, Clone)]
+pub struct UnsettledEvent {
+    /// Its fields.
+    pub header: Arc<EventHeader>,
+    /// Whether its delivery is claimed, so that a call may be under way.
+    pub is_claimed: bool,
+}
+
+impl UnsettledEvent {
+    /// The readable ones of claimed deliveries.
+    pub(super) fn from_claimed(read: Vec<Claimed>, claimed: &[EventSeq]) -> Vec<Self> {
+        let event = |one: Claimed| {
+            let is_claimed = claimed.contains(&one.lease.seq());
+            Some(Self { header: one.body.header().ok()?, is_claimed })
+        };
+        read.into_iter().filter_map(event).collect()
+    }
+}
+
+/// The result of [`DeliveryQueue::claim_expired`].
+#[derive(Debug, Default)]
+pub struct Expired {
+    /// The deliveries to be given up.
+    pub claimed: Vec<Claimed>,
+    /// The number of deliveries that were read to find out when they expire, and have not expired.
+    pub examined: usize,
+    /// The number of deliveries that wait for a retry, or for one of their target.
+    pub waiting: usize,
 }
 
 /// The outcome of a claimed delivery.

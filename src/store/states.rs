@@ -12,7 +12,7 @@ use super::{DecideFn, Error};
 use crate::domain::alert_key::AlertKey;
 use crate::domain::control::Controls;
 use crate::domain::delivery::DeliveryChange;
-use crate::domain::engine::{Deliveries, States, UndeliveredDecrease};
+use crate::domain::engine::{DeliveryFeedback, States, UndeliveredDecrease};
 use crate::domain::header::EncodedEvent;
 use crate::domain::name::Name;
 use crate::domain::phase::Phase;
@@ -107,7 +107,7 @@ pub struct View {
     /// settled. Workers cannot claim them until the transaction is over.
     pub undelivered_decreases: BTreeMap<TargetKey, Vec<UndeliveredDecrease>>,
     /// The delivery of the events that the states of the targets [track](TargetState::tracked_events).
-    pub deliveries: Deliveries,
+    pub deliveries: DeliveryFeedback,
 }
 
 impl View {

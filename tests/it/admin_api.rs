@@ -218,6 +218,9 @@ async fn an_event_is_shown_with_the_state_of_each_delivery() {
     assert_eq!((code, &one["event"]["id"], &one["takes_away"]), (Some(0), &json!(id), &json!(false)));
     fs::remove_file(bridge.dir().join("taken")).expect("the file was removed");
     let (code, said, _) = bridge.cli(&["dead-letters", "redrive", &dead_letter, "--valid-for", "15m"]);
+    assert!(code == Some(1) && said.is_empty(), "its episode is over: {said}");
+    let words = ["dead-letters", "redrive", &dead_letter, "--valid-for", "15m", "--force"];
+    let (code, said, _) = bridge.cli(&words);
     assert_eq!((code, said.as_str()), (Some(0), "redriven 1-broken\n"));
     let arrived = eventually("the redriven event", async || {
         let text = fs::read_to_string(bridge.dir().join("taken/x.jsonl")).ok()?;

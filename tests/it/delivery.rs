@@ -316,3 +316,70 @@ async fn no_text_of_an_alert_can_poison_a_queue() {
     assert_eq!(event["data"]["alerts"][0]["annotations"]["summary"], odd);
     assert_eq!(event["data"]["target"]["name"], "näme/with \u{7}\u{FFFF} odd % characters");
 }
+
+/// An event that is emitted and not delivered yet is not sent while a pause covers it, and delays nothing else.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pause_withholds_an_increase_that_is_emitted_and_not_delivered() {
+    let mut bridge = Bridge::with_destinations(&[("sink", "file: { path: sink/events.jsonl }".to_owned())]);
+    // The directory cannot be created.
+    bridge.write("sink", "");
+    bridge.run().await;
+    let emit = async |group: &str| {
+        let answer = bridge.post(notification(&[pending_pod(group, "a")])).await;
+        assert_eq!(answer.verdicts(), json!({ "emitted": 1 }));
+    };
+    emit("a").await;
+    let retries = "scalebridge_deliveries_total{destination=\"sink\",result=\"retry\"}";
+    eventually("a retry", async || (bridge.metric(retries).await >= 1.0).then_some(())).await;
+    let pause = json!({ "target": "*/a", "author": "ann", "reason": "no more nodes" });
+    let (status, pause) = bridge.api("POST", "/api/v1/pauses", Some(pause)).await;
+    assert_eq!((status, &pause["undelivered_events"]), (201, &json!(1)), "{pause}");
+    assert!(pause["calls_in_flight"].as_u64().is_some_and(|calls| calls <= 1), "{pause}");
+
+    std::fs::remove_file(bridge.dir().join("sink")).expect("removed");
+    let delivered = || {
+        let text = std::fs::read_to_string(bridge.dir().join("sink/events.jsonl")).unwrap_or_default();
+        let events = text.lines().map(|line| serde_json::from_str(line).expect("an event"));
+        events.map(|event: Value| event["data"]["target"]["name"].clone()).collect::<Vec<_>>()
+    };
+    // It takes the place of the withheld one, also as the probe of the circuit breaker.
+    emit("b").await;
+    eventually("the other event", async || (!delivered().is_empty()).then_some(())).await;
+    assert_eq!(delivered(), ["b"]);
+
+    assert_eq!(bridge.api("DELETE", &format!("/api/v1/pauses/{}", pause["id"]), None).await.0, 200);
+    eventually("the event after the pause", async || (delivered().len() == 2).then_some(())).await;
+    assert_eq!(delivered(), ["b", "a"]);
+}
+
+/// A destination that fails gives its events up when they are too old; then it is not said to fail.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_destination_that_gave_everything_up_has_nothing_to_deliver_and_the_next_event_is_sent_at_once() {
+    let sink = "file: { path: sink/events.jsonl }, max_age: 3s".to_owned();
+    let mut bridge = Bridge::with_destinations(&[("sink", sink)]);
+    bridge.write("sink", "");
+    bridge.run().await;
+    // Their episodes close: events of open ones are tried for ever.
+    let alerts = ["a", "b", "c", "d"].map(|group| pending_pod(group, "a"));
+    bridge.post(notification(&alerts)).await;
+    bridge.post(notification(&alerts.each_ref().map(resolved))).await;
+    let destination = async || bridge.get_json("/api/v1/destinations").await[0].clone();
+    eventually("dead letters", async || (destination().await["dead_letters"] == 4).then_some(())).await;
+    let idle = eventually("nothing to deliver", async || {
+        let found = destination().await;
+        found["idle_since"].is_string().then_some(found)
+    })
+    .await;
+    assert_eq!(idle.get("failing"), None, "{idle}");
+    assert!(idle["last_error"].as_str().is_some_and(|error| error.contains("sink")), "{idle}");
+    let (_, ready) = get(&bridge.url("/-/ready")).await.expect("an answer");
+    assert!(ready.contains("destination sink has nothing to deliver since "), "{ready}");
+    let (_, status, _) = bridge.cli(&["status"]);
+    assert!(status.contains("nothing to deliver since "), "{status}");
+
+    std::fs::remove_file(bridge.dir().join("sink")).expect("removed");
+    bridge.post(notification(&[pending_pod("e", "a")])).await;
+    bridge.wait_delivered("sink").await;
+    assert_eq!(bridge.metric("scalebridge_destination_up{destination=\"sink\"}").await, 1.0);
+    assert_eq!(destination().await.get("idle_since"), None);
+}

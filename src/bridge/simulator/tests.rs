@@ -1,4 +1,4 @@
-//! Deliveries in simulated time.
+//! DeliveryFeedback in simulated time.
 
 use serde_json::json;
 

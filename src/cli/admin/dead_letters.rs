@@ -50,7 +50,7 @@ enum DeadLetterCommand {
         /// Set the expiry of the events to this duration from now; without it, expired events are not redriven
         #[arg(long, value_name = "DURATION")]
         valid_for: Option<String>,
-        /// Also redrive events that decrease capacity
+        /// Also redrive increases whose episode is over, and decreases while something fires on their target
         #[arg(long)]
         force: bool,
         #[command(flatten)]

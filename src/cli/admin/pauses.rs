@@ -58,6 +58,12 @@ fn row(pause: &PauseView) -> Vec<String> {
     ]
 }
 
+/// What a new pause means for events that are emitted already.
+fn covered(pause: &PauseView) -> Option<String> {
+    let (events, calls) = (pause.undelivered_events?, pause.calls_in_flight?);
+    Some(format!("covers {events} undelivered events; calls that may have been under way: {calls}\n"))
+}
+
 impl Pause {
     pub(crate) fn run(&self) -> ExitCode {
         let has_filter = self.rule.is_some() || self.target.is_some() || self.direction.is_some();
@@ -84,6 +90,7 @@ impl Pause {
             (Ok(pauses), Format::Text) => {
                 let rows: Vec<Vec<String>> = pauses.iter().map(|pause| row(&pause.value)).collect();
                 print(table(&PAUSE_HEADERS, &rows));
+                pauses.iter().filter_map(|pause| covered(&pause.value)).for_each(print);
             }
             (Err(error), _) => return error.report(),
         }

@@ -112,12 +112,22 @@ fn destination_row(destination: &DestinationView) -> Vec<String> {
         destination.retrying.to_string(),
         destination.dead_letters.to_string(),
         format!("{:?}", destination.oldest_seconds),
-        optional_cell(destination.failing.as_deref()),
+        condition_cell(destination),
     ]
 }
 
-/// The time until which a gap blocks decreases is shown while it is not over. Both times have the same format, so they
-/// are compared as text.
+/// Why a destination fails, or that it has nothing to deliver after its last call failed.
+fn condition_cell(destination: &DestinationView) -> String {
+    let DestinationView { failing, idle_since, last_error, .. } = destination;
+    match (failing, last_error) {
+        (None, Some(error)) => {
+            let since = idle_since.as_ref().map_or_else(String::new, |since| format!(" since {since}"));
+            cell(&format!("nothing to deliver{since}; last error: {error}"))
+        }
+        (failing, _) => optional_cell(failing.as_deref()),
+    }
+}
+
 /// The matchers of the heartbeat and the settings beside them: `alertname="Watchdog", equal cluster, grace 15m`.
 fn heartbeat_cell(source: &SourceView) -> String {
     let mut shown = list_cell(&source.heartbeat);
@@ -132,6 +142,8 @@ fn heartbeat_cell(source: &SourceView) -> String {
     shown
 }
 
+/// The time until which a gap blocks decreases is shown while it is not over. Both times have the same format, so they
+/// are compared as text.
 fn source_row(source: &SourceView, now: &str) -> Vec<String> {
     let last_gap = source.last_gap.as_ref();
     let shown = |gap: &ReceptionGapView| format!("{} at {}", gap.cause, cell(&gap.until));

@@ -1,8 +1,11 @@
 //! The SDK configuration of the clients, and the credentials of roles.
 
 use std::collections::HashMap;
+use std::pin::Pin;
 use std::time::Duration;
 
+use aws_config::default_provider::credentials::DefaultCredentialsChain;
+use aws_config::identity::IdentityCache;
 use aws_config::retry::RetryConfig;
 use aws_config::stalled_stream_protection::StalledStreamProtectionConfig;
 use aws_config::sts::AssumeRoleProvider;
@@ -10,6 +13,7 @@ use aws_config::timeout::TimeoutConfig;
 use aws_config::{BehaviorVersion, Region, SdkConfig};
 use aws_credential_types::provider::SharedCredentialsProvider;
 
+use super::credentials::{CredentialsHandle, CredentialsReload, RenewableCredentials};
 use super::settings::{Access, Role};
 use crate::domain::name::Name;
 
@@ -25,15 +29,32 @@ const MAX_SESSION_CHARS: usize = 64;
 ///   the like, resolved once per region. The `region` of a destination (or that of its URL or ARN) and its
 ///   `endpoint_url` take precedence.
 /// - With a role, credentials come from STS, with a session named after the destination (the first one
-///   if several share it). The SDK caches them and renews them before they expire.
+///   if several share it).
+/// - Credentials are cached until they expire, are refused or the configuration is reloaded, see
+///   [`RenewableCredentials`]; the SDK's own cache is off.
 /// - The SDK's retries are disabled: they could send an event that has expired meanwhile, and would
 ///   occupy a call of the worker.
 /// - Two timeouts apply: for connecting, and for the whole call. They bound a hanging connection, so the
 ///   SDK's stalled stream protection, which costs a task and a timer per call, is disabled.
 #[derive(Debug, Default)]
 pub(in crate::dispatch) struct Configs {
-    base_configs: HashMap<Option<String>, SdkConfig>,
-    role_configs: HashMap<(Option<String>, Role), SdkConfig>,
+    base_configs: HashMap<Option<String>, Config>,
+    role_configs: HashMap<(Option<String>, Role), Config>,
+    reload: CredentialsReload,
+}
+
+/// The configuration of clients, with their credentials.
+#[derive(Debug, Clone)]
+struct Config {
+    sdk: SdkConfig,
+    credentials: Vec<RenewableCredentials>,
+}
+
+/// A client and its credentials.
+#[derive(Debug, Clone)]
+pub(in crate::dispatch) struct Client<C> {
+    pub(in crate::dispatch) sdk: C,
+    pub(in crate::dispatch) credentials: CredentialsHandle,
 }
 
 /// Destinations of a kind with equal keys share a client.
@@ -46,7 +67,7 @@ pub(in crate::dispatch) struct Key {
 /// The clients of one service. Destinations with the same region, endpoint, role and timeout share one and
 /// its connections. The pool is the SDK's default, which closes connections that are idle for 90 seconds; the
 /// concurrency of the workers bounds their number.
-pub(in crate::dispatch) type SharedClients<C> = HashMap<Key, C>;
+pub(in crate::dispatch) type SharedClients<C> = HashMap<Key, Client<C>>;
 
 /// Why a destination cannot be connected. Missing queues and functions are not detected here.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -72,6 +93,11 @@ impl Key {
 }
 
 impl Configs {
+    /// None yet. Their credentials are loaded anew on each `reload`.
+    pub(in crate::dispatch) fn new(reload: CredentialsReload) -> Self {
+        Self { reload, ..Self::default() }
+    }
+
     /// The client of `key` in `clients`, or a new one. The connection is opened by the first call.
     pub(in crate::dispatch) async fn client<C: Clone>(
         &mut self,
@@ -79,39 +105,33 @@ impl Configs {
         destination: &Name,
         key: &Key,
         build: impl FnOnce(&SdkConfig) -> C,
-    ) -> Result<C, ConnectError> {
+    ) -> Result<Client<C>, ConnectError> {
         if let Some(client) = clients.get(key) {
             return Ok(client.clone());
         }
-        let client = build(&self.config_for(destination, &key.access).await?);
+        let Config { sdk, credentials } = self.config_for(destination, &key.access).await?;
+        let client = Client { sdk: build(&sdk), credentials: CredentialsHandle::new(credentials) };
         clients.insert(key.clone(), client.clone());
         Ok(client)
     }
 
     /// The base configuration with the credentials of the destination's role.
-    async fn config_for(&mut self, name: &Name, access: &Access) -> Result<SdkConfig, ConnectError> {
+    async fn config_for(&mut self, name: &Name, access: &Access) -> Result<Config, ConnectError> {
         let base_config = self.base_config(name, access.region.as_ref()).await?.clone();
         let Some(role) = &access.role else { return Ok(base_config) };
         let role_key = (access.region.clone(), role.clone());
         if !self.role_configs.contains_key(&role_key) {
-            let mut provider = AssumeRoleProvider::builder(&role.arn)
-                .session_name(session_name(name))
-                .configure(&base_config);
-            if let Some(external_id) = &role.external_id {
-                provider = provider.external_id(external_id);
-            }
-            let provider = SharedCredentialsProvider::new(provider.build().await);
-            let role_config = base_config.into_builder().credentials_provider(provider).build();
-            self.role_configs.insert(role_key.clone(), role_config);
+            let Config { sdk, credentials: base_credentials } = base_config;
+            let session = assumed_role(role.clone(), session_name(name), sdk.clone());
+            let own = RenewableCredentials::new(self.reload.clone(), session);
+            let sdk = with_credentials(sdk, &own);
+            let credentials = [vec![own], base_credentials].concat();
+            self.role_configs.insert(role_key.clone(), Config { sdk, credentials });
         }
         Ok(self.role_configs[&role_key].clone())
     }
 
-    async fn base_config(
-        &mut self,
-        name: &Name,
-        region: Option<&String>,
-    ) -> Result<&SdkConfig, ConnectError> {
+    async fn base_config(&mut self, name: &Name, region: Option<&String>) -> Result<&Config, ConnectError> {
         let key = region.cloned();
         if !self.base_configs.contains_key(&key) {
             let mut loader = aws_config::defaults(BehaviorVersion::latest())
@@ -120,11 +140,15 @@ impl Configs {
             if let Some(region) = region {
                 loader = loader.region(Region::new(region.clone()));
             }
-            self.base_configs.insert(key.clone(), loader.load().await);
+            let credentials = RenewableCredentials::new(self.reload.clone(), default_chain(key.clone()));
+            let sdk =
+                loader.credentials_provider(credentials.clone()).identity_cache(IdentityCache::no_cache());
+            let config = Config { sdk: sdk.load().await, credentials: vec![credentials] };
+            self.base_configs.insert(key.clone(), config);
         }
         self.base_configs
             .get(&key)
-            .filter(|config| config.region().is_some())
+            .filter(|config| config.sdk.region().is_some())
             .ok_or_else(|| ConnectError::NoRegion(name.clone()))
     }
 }
@@ -133,13 +157,67 @@ impl Configs {
 impl Configs {
     /// Configurations whose base for `region` is `config`.
     pub(in crate::dispatch) fn with_base(region: &str, config: SdkConfig) -> Self {
+        let config = Config { sdk: config, credentials: Vec::new() };
         let base_configs = HashMap::from([(Some(region.to_owned()), config)]);
         Self { base_configs, ..Self::default() }
+    }
+
+    /// The same, whose credentials come from a file.
+    #[expect(deprecated, reason = "their successors are in a crate that is no dependency")]
+    pub(in crate::dispatch) fn with_credentials_file(
+        region: &str,
+        config: SdkConfig,
+        file: std::path::PathBuf,
+        reload: CredentialsReload,
+    ) -> Self {
+        use aws_config::profile::ProfileFileCredentialsProvider;
+        use aws_config::profile::profile_file::{ProfileFileKind, ProfileFiles};
+        let credentials = RenewableCredentials::new(reload.clone(), move || {
+            let files = ProfileFiles::builder().with_file(ProfileFileKind::Credentials, &file).build();
+            let provider = ProfileFileCredentialsProvider::builder().profile_files(files).build();
+            std::future::ready(SharedCredentialsProvider::new(provider))
+        });
+        let config = Config { sdk: with_credentials(config, &credentials), credentials: vec![credentials] };
+        Self { base_configs: HashMap::from([(Some(region.to_owned()), config)]), reload, ..Self::default() }
     }
 
     /// The numbers of base configurations and of roles.
     pub(in crate::dispatch) fn counts(&self) -> (usize, usize) {
         (self.base_configs.len(), self.role_configs.len())
+    }
+}
+
+/// A configuration with other credentials, which are not cached by the SDK.
+fn with_credentials(config: SdkConfig, credentials: &RenewableCredentials) -> SdkConfig {
+    let provider = SharedCredentialsProvider::new(credentials.clone());
+    config.into_builder().credentials_provider(provider).identity_cache(IdentityCache::no_cache()).build()
+}
+
+/// Builds the SDK's default provider.
+fn default_chain(
+    region: Option<String>,
+) -> impl Fn() -> Pin<Box<dyn Future<Output = SharedCredentialsProvider> + Send>> {
+    move || {
+        let mut chain = DefaultCredentialsChain::builder();
+        if let Some(region) = &region {
+            chain = chain.region(Region::new(region.clone()));
+        }
+        Box::pin(async move { SharedCredentialsProvider::new(chain.build().await) })
+    }
+}
+
+/// Builds the provider of a session of a role.
+fn assumed_role(
+    role: Role,
+    session: String,
+    config: SdkConfig,
+) -> impl Fn() -> Pin<Box<dyn Future<Output = SharedCredentialsProvider> + Send>> {
+    move || {
+        let mut provider = AssumeRoleProvider::builder(&role.arn).session_name(&session).configure(&config);
+        if let Some(external_id) = &role.external_id {
+            provider = provider.external_id(external_id);
+        }
+        Box::pin(async move { SharedCredentialsProvider::new(provider.build().await) })
     }
 }
 

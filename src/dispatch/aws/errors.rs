@@ -13,6 +13,7 @@ use aws_sdk_sts::error::{ConnectorError, ProvideErrorMetadata, SdkError};
 use aws_sdk_sts::operation::assume_role::AssumeRoleError;
 use aws_sdk_sts::operation::assume_role_with_web_identity::AssumeRoleWithWebIdentityError;
 
+use super::page;
 use crate::dispatch::{Class, Failure};
 
 // Codes are compared in the form of [`normalize_code`]: lower case, without namespace and `Exception`.
@@ -94,29 +95,144 @@ const MISCONFIGURED_CODES: [&str; 45] = [
     "codeartifactuserfailed",
 ];
 
+/// The credentials are expired or unknown. Those of the configuration may be newer. They are misconfigured as well.
+const REFUSED_CREDENTIALS_CODES: [&str; 8] = [
+    "expiredtoken",
+    "invalidaccesskeyid",
+    "invalidclienttokenid",
+    "invalidsecurity",
+    "invalidsignature",
+    "invalidtoken",
+    "signaturedoesnotmatch",
+    "unrecognizedclient",
+];
+
 /// Misconfigured as well: file systems and networks that the function cannot use.
 const UNUSABLE_RESOURCE_CODES: [&str; 4] =
     ["efsmountfailure", "s3filesmountfailure", "invalidsecuritygroupid", "invalidsubnetid"];
+
+/// The maximum length of a message about an answer without an error code.
+const MAX_PAGE_CHARS: usize = 300;
 
 /// The failure of a whole call.
 pub(in crate::dispatch) fn failure<E>(error: &SdkError<E, HttpResponse>) -> Failure
 where
     E: ProvideErrorMetadata + Error + 'static,
 {
-    let class = classify_call(error);
-    match error {
-        SdkError::ServiceError(answer) => {
-            let error = answer.err();
-            let code = match error.code() {
-                Some(code) => strip_namespace(code).to_owned(),
-                None => format!("HTTP {} without an error code", answer.raw().status().as_u16()),
-            };
-            let message = error.message().map_or_else(String::new, |text| format!(": {}", redact(text)));
-            Failure::new(class, format!("{code}{message}"))
+    let message = match error {
+        SdkError::ServiceError(answer) => match error_code(error) {
+            Some(code) => {
+                let said = answer.err().message();
+                let said = said.map_or_else(String::new, |text| format!(": {}", redact(text)));
+                page::escape_controls(&format!("{}{said}", strip_namespace(code)))
+            }
+            None => undocumented_answer(answer.raw()),
+        },
+        SdkError::ResponseError(answer) => {
+            format!("{}; {}", page::escape_controls(&error_chain(error)), undocumented_answer(answer.raw()))
         }
-        // No response, or an unreadable one: the event may have arrived.
-        _ => Failure::new(class, error_chain(error)),
+        _ => page::escape_controls(&error_chain(error)),
+    };
+    Failure::new(classify_call(error), message).with_uncertainty(is_uncertain(error))
+}
+
+/// Whether the service refused the credentials, so that newer ones may be accepted.
+pub(in crate::dispatch) fn refuses_credentials<E>(error: &SdkError<E, HttpResponse>) -> bool
+where
+    E: ProvideErrorMetadata + Error + 'static,
+{
+    let code = match error {
+        SdkError::ServiceError(_) => error_code(error).map(normalize_code),
+        _ => find_in_chain(error, |cause| {
+            let rejection = cause.downcast_ref::<SdkError<AssumeRoleError, HttpResponse>>();
+            rejection.and_then(error_code).map(normalize_code)
+        }),
+    };
+    code.is_some_and(|code| REFUSED_CREDENTIALS_CODES.contains(&code.as_str()))
+}
+
+/// The code of an answer, also of one in XML, which SQS gave before it spoke JSON.
+fn error_code<E>(error: &SdkError<E, HttpResponse>) -> Option<&str>
+where
+    E: ProvideErrorMetadata,
+{
+    let SdkError::ServiceError(answer) = error else { return None };
+    let in_xml = || {
+        let body = std::str::from_utf8(answer.raw().body().bytes()?).ok()?;
+        let code = page::element(body, "Code")?;
+        let is_code = |c: char| c.is_ascii_alphanumeric() || ".#:_-".contains(c);
+        (!code.is_empty() && code.len() <= 100 && code.chars().all(is_code)).then_some(code)
+    };
+    answer.err().code().or_else(in_xml)
+}
+
+/// The status, content type and first words of an answer without an error code.
+fn undocumented_answer(answer: &HttpResponse) -> String {
+    let content_type = answer.headers().get("content-type");
+    let content_type = content_type.map_or_else(String::new, |kind| {
+        let kind: String = kind.chars().take(80).collect();
+        format!(" ({})", page::escape_controls(&kind))
+    });
+    let mut text = format!("HTTP {} without an error code{content_type}", answer.status().as_u16());
+    let words = page::first_words(answer.body().bytes().unwrap_or_default(), MAX_PAGE_CHARS);
+    if !words.is_empty() {
+        text.push_str(": ");
+        text.push_str(redact(&words));
     }
+    if let Some((end, _)) = text.char_indices().nth(MAX_PAGE_CHARS) {
+        text.truncate(end);
+    }
+    text
+}
+
+/// Whether the event may have arrived although the call failed: no answer of the service says that it did not.
+fn is_uncertain<E>(error: &SdkError<E, HttpResponse>) -> bool
+where
+    E: ProvideErrorMetadata + Error + 'static,
+{
+    // A proxy may have passed the request on. Other failures of the service say that it failed.
+    let answer_is_uncertain =
+        |status: u16, has_code: bool| status < 300 || !has_code && matches!(status, 502 | 504);
+    match error {
+        SdkError::ConstructionFailure(_) => false,
+        SdkError::DispatchFailure(failure) => {
+            let is_user_error = failure.as_connector_error().is_some_and(ConnectorError::is_user);
+            !is_user_error && !was_never_sent(error)
+        }
+        SdkError::ResponseError(answer) => answer_is_uncertain(answer.raw().status().as_u16(), false),
+        SdkError::ServiceError(answer) => {
+            answer_is_uncertain(answer.raw().status().as_u16(), error_code(error).is_some())
+        }
+        // Among them a time-out.
+        _ => true,
+    }
+}
+
+/// Whether there were no credentials or no connection: the name was not resolved, the connection was refused or timed
+/// out, or TLS failed.
+fn was_never_sent(error: &(dyn Error + 'static)) -> bool {
+    let found = find_in_chain(error, |cause| {
+        let no_connection = cause
+            .downcast_ref::<hyper_util::client::legacy::Error>()
+            .is_some_and(hyper_util::client::legacy::Error::is_connect);
+        (no_connection || cause.is::<CredentialsError>()).then_some(())
+    });
+    found.is_some()
+}
+
+/// The first result of `find` for a cause of the error.
+fn find_in_chain<T>(
+    error: &(dyn Error + 'static),
+    find: impl Fn(&(dyn Error + 'static)) -> Option<T>,
+) -> Option<T> {
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        if let Some(found) = find(error) {
+            return Some(found);
+        }
+        cause = error.source();
+    }
+    None
 }
 
 /// The failure of one entry of a batch whose call succeeded. With `sender_fault` it is not transient: it is
@@ -132,6 +248,7 @@ pub(in crate::dispatch) fn entry_failure(code: &str, message: Option<&str>, send
         class => class,
     };
     let message = message.map_or_else(String::new, |text| format!(": {}", redact(text)));
+    let message = page::escape_controls(&message);
     let code = if code.is_empty() { "entry failed without an error code" } else { strip_namespace(code) };
     Failure::new(class, format!("{code}{message}"))
 }
@@ -142,7 +259,7 @@ where
 {
     match error {
         SdkError::ServiceError(answer) => {
-            classify_code(answer.err().code().unwrap_or_default(), answer.raw().status().as_u16())
+            classify_code(error_code(error).unwrap_or_default(), answer.raw().status().as_u16())
         }
         // An invalid region, endpoint or parameter.
         SdkError::ConstructionFailure(_) => classify_credentials(error).unwrap_or(Class::Misconfigured),

@@ -2,14 +2,19 @@
 //! permissions.
 
 mod clients;
+mod credentials;
 mod errors;
+mod page;
 mod permission;
+mod response;
 mod settings;
 
 pub(super) use clients::{Configs, Key, SharedClients};
-pub(super) use errors::{entry_failure, failure};
+pub(super) use credentials::{CredentialsHandle, CredentialsReload};
+pub(super) use errors::entry_failure;
 pub(super) use permission::partition;
 pub(crate) use permission::{ArnDefaults, Permission};
+pub(super) use response::BoundedResponse;
 #[cfg(test)]
 pub(super) use settings::Role;
 pub(super) use settings::{Access, effective_region, endpoint, host_and_path, role};

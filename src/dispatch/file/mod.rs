@@ -49,18 +49,20 @@ impl Destination for File {
         }
         let output = self.output.clone();
         let written = tokio::task::spawn_blocking(move || match output {
-            Settings::Stdout => print(&lines).map_err(|error| format!("stdout: {error}")),
-            Settings::Path(path) => {
-                append(&path, &lines).map_err(|error| format!("{}: {error}", path.display()))
-            }
+            Settings::Stdout => print(&lines).map_err(|error| uncertain(format!("stdout: {error}"))),
+            Settings::Path(path) => append(&path, &lines),
         });
         match written.await {
-            Ok(Ok(())) => Ok(vec![Ok(None); batch.len()]),
-            Ok(Err(error)) => Err(Failure::transient(error)),
+            Ok(written) => written.map(|()| vec![Ok(None); batch.len()]),
             // The runtime is shutting down.
-            Err(error) => Err(Failure::transient(error.to_string())),
+            Err(error) => Err(uncertain(error.to_string())),
         }
     }
+}
+
+/// A failure after which some of the events may have been written.
+fn uncertain(message: String) -> Failure {
+    Failure::transient(message).with_uncertainty(true)
 }
 
 fn print(lines: &str) -> io::Result<()> {
@@ -70,18 +72,19 @@ fn print(lines: &str) -> io::Result<()> {
 }
 
 /// Appends all lines and syncs them to disk, or fails and appends none.
-fn append(path: &Path, lines: &str) -> io::Result<()> {
-    let Some(mut file) = RegularFile::open(path)? else {
+fn append(path: &Path, lines: &str) -> Result<(), Failure> {
+    let message = |error: io::Error| format!("{}: {error}", path.display());
+    let not_written = |error| Failure::transient(message(error));
+    let Some(mut file) = RegularFile::open(path).map_err(not_written)? else {
         // A device or pipe cannot be truncated or synced.
-        let mut file = fs::OpenOptions::new().write(true).open(path)?;
-        file.write_all(lines.as_bytes())?;
-        return file.flush();
+        let mut file = fs::OpenOptions::new().write(true).open(path).map_err(not_written)?;
+        let written = file.write_all(lines.as_bytes()).and_then(|()| file.flush());
+        return written.map_err(|error| uncertain(message(error)));
     };
-    let written = file.write(lines);
-    if written.is_err() {
-        file.rollback();
-    }
-    written
+    file.write(lines).map_err(|error| {
+        let is_undone = file.rollback();
+        not_written(error).with_uncertainty(!is_undone)
+    })
 }
 
 /// A regular file, opened for appending.
@@ -135,11 +138,13 @@ impl RegularFile {
     }
 
     /// Truncates the partial write of a failed batch, which is retried. If that fails, the partial line
-    /// stays and the next batch starts a new line.
-    fn rollback(&self) {
-        if let Err(error) = self.file.set_len(self.length) {
+    /// stays and the next batch starts a new line. Returns whether nothing of the batch is left.
+    fn rollback(&self) -> bool {
+        let truncated = self.file.set_len(self.length);
+        if let Err(error) = &truncated {
             tracing::debug!(%error, "truncating a partial write failed");
         }
+        truncated.is_ok()
     }
 }
 
@@ -189,10 +194,10 @@ mod tests {
     #[tokio::test]
     async fn an_output_that_cannot_be_written_is_a_failure_that_names_it() {
         let failure = file_at(Path::new("/dev/full")).send(&[outgoing(1)]).await.unwrap_err();
-        assert!(failure.message.starts_with("/dev/full: "), "{failure}");
+        assert!(failure.message.starts_with("/dev/full: ") && failure.uncertain, "{failure:?}");
         let directory = tempfile::tempdir().unwrap();
         let failure = file_at(directory.path()).send(&[outgoing(1)]).await.unwrap_err();
-        assert!(failure.message.contains("directory"), "{failure}");
+        assert!(failure.message.contains("directory") && !failure.uncertain, "{failure:?}");
     }
 
     #[test]
@@ -202,7 +207,7 @@ mod tests {
         fs::write(&path, "before\n").unwrap();
         let mut file = RegularFile::open(&path).unwrap().unwrap();
         file.write("half").unwrap();
-        file.rollback();
+        assert!(file.rollback());
         assert_eq!(fs::read_to_string(&path).unwrap(), "before\n");
     }
 

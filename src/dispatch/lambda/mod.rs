@@ -5,33 +5,26 @@
 //!
 //! With invocation type `event`, a delivery is complete when Lambda has queued the payload (202); an array
 //! is one unit. With `request_response` the bridge waits for the function: a `FunctionError` is a failure
-//! although the status is 200, and the response is stored with the delivery. For an array, the function
-//! can report the events that failed, as it would to a queue:
-//! `{"batchItemFailures":[{"itemIdentifier":"the event's id"}]}`.
+//! although the status is 200, and the response is stored with the delivery. What the response says about the events is
+//! read in `answer.rs`.
 //!
 //! Two events about one target never share a call, and the second is sent after the first has been
 //! settled: the outbox returns one event of a target at a time.
 
+mod answer;
 mod name;
 pub(super) mod schema;
 pub(super) mod settings;
-
-use std::collections::HashSet;
 
 use aws_config::SdkConfig;
 use aws_sdk_lambda::Client;
 use aws_sdk_lambda::operation::invoke::InvokeOutput;
 use aws_sdk_lambda::primitives::Blob;
 use aws_sdk_lambda::types;
-use serde::Deserialize;
 
 use super::{Answer, Destination, Failure, Limits, OutgoingEvent, aws};
-use crate::json::Object;
 
 pub(super) use settings::{InvocationType, Settings};
-
-/// The maximum size of a stored response.
-const MAX_ANSWER_BYTES: usize = 4096;
 
 pub(super) type Clients = aws::SharedClients<Client>;
 
@@ -52,6 +45,7 @@ pub(crate) struct Lambda {
     qualifier: Option<String>,
     invocation_type: InvocationType,
     max_events: usize,
+    credentials: aws::CredentialsHandle,
 }
 
 impl Lambda {
@@ -63,7 +57,13 @@ impl Lambda {
             qualifier: settings.qualifier.clone(),
             invocation_type: settings.invocation_type,
             max_events: settings.max_events,
+            credentials: aws::CredentialsHandle::default(),
         }
+    }
+
+    /// The same destination, with the credentials of its client.
+    pub(in crate::dispatch) fn with_credentials(self, credentials: aws::CredentialsHandle) -> Self {
+        Self { credentials, ..self }
     }
 
     fn payload(&self, batch: &[OutgoingEvent]) -> String {
@@ -79,29 +79,11 @@ impl Lambda {
     /// The answer for each event, from the response of a function that did not fail.
     fn answers(&self, batch: &[OutgoingEvent], output: &InvokeOutput) -> Vec<Answer> {
         if self.invocation_type == InvocationType::Event {
-            return vec![Ok(None); batch.len()];
+            // Lambda has queued the payload.
+            return vec![Ok(Some(format!("HTTP {}", output.status_code()))); batch.len()];
         }
         let payload = output.payload().map_or(&[] as &[u8], AsRef::as_ref);
-        let stored = stored_answer(payload);
-        if self.max_events == 1 {
-            return vec![Ok(stored); batch.len()];
-        }
-        let failed_ids = match parse_failed_ids(payload, batch) {
-            Ok(failed_ids) => failed_ids,
-            Err(reason) => {
-                let failure = Failure::transient(reason);
-                return vec![Err(Failure { answer: answer_excerpt(payload), ..failure }); batch.len()];
-            }
-        };
-        let answer = |event: &OutgoingEvent| {
-            if failed_ids.contains(&*event.header.id) {
-                let failure = Failure::transient("the function reported the event in `batchItemFailures`");
-                Err(Failure { answer: answer_excerpt(payload), ..failure })
-            } else {
-                Ok(stored.clone())
-            }
-        };
-        batch.iter().map(answer).collect()
+        answer::read(payload, batch, self.max_events > 1)
     }
 }
 
@@ -128,16 +110,19 @@ impl Destination for Lambda {
             .function_name(&self.function)
             .set_qualifier(self.qualifier.clone())
             .invocation_type(kind)
-            .payload(Blob::new(self.payload(batch)));
-        let output = call.send().await.map_err(|error| aws::failure(&error))?;
+            .payload(Blob::new(self.payload(batch)))
+            .customize()
+            .interceptor(aws::BoundedResponse);
+        let output = call.send().await.map_err(|error| self.credentials.failure(&error))?;
         if let Some(failure) = function_error(&output) {
             return Ok(vec![Err(failure); batch.len()]);
         }
         if output.status_code() != expected_status {
             let status = output.status_code();
-            return Err(Failure::transient(format!(
-                "Lambda returned HTTP {status}, expected {expected_status}"
-            )));
+            let failure =
+                Failure::transient(format!("Lambda returned HTTP {status}, expected {expected_status}"));
+            // Accepted somehow, or answered by something else.
+            return Err(failure.with_uncertainty(true));
         }
         Ok(self.answers(batch, &output))
     }
@@ -148,69 +133,18 @@ fn function_error(output: &InvokeOutput) -> Option<Failure> {
     let kind = output.function_error()?;
     let payload = output.payload().map_or(&[] as &[u8], AsRef::as_ref);
     let failure = Failure::transient(format!("function error ({kind})"));
-    Some(Failure { answer: answer_excerpt(payload), ..failure })
-}
-
-/// The start of a response, stored with a failure.
-fn answer_excerpt(payload: &[u8]) -> Option<String> {
-    // A character has at most four bytes: a long response is not decoded to its end.
-    let start = &payload[..payload.len().min(4 * Failure::MAX_CHARS)];
-    Some(String::from_utf8_lossy(start).chars().take(Failure::MAX_CHARS).collect())
-}
-
-/// The start of a response, in whole characters, stored with the delivery. None if it is empty.
-fn stored_answer(payload: &[u8]) -> Option<String> {
-    let start = &payload[..payload.len().min(MAX_ANSWER_BYTES)];
-    // A character that was cut is dropped. Replacement characters make invalid UTF-8 longer.
-    let text = match std::str::from_utf8(start) {
-        Ok(text) => text.to_owned(),
-        Err(error) if error.error_len().is_none() => {
-            String::from_utf8_lossy(&start[..error.valid_up_to()]).into_owned()
-        }
-        Err(_) => {
-            let mut text = String::from_utf8_lossy(start).into_owned();
-            text.truncate(text.floor_char_boundary(MAX_ANSWER_BYTES));
-            text
-        }
-    };
-    (!text.is_empty()).then_some(text)
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct PartialBatchResponse {
-    batch_item_failures: Option<Vec<Object<BatchItemFailure>>>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct BatchItemFailure {
-    item_identifier: String,
-}
-
-/// The ids of the events that a function reports as failed, parsed as AWS does: an empty response, null,
-/// an object without the list and an empty list are success; an invalid response, or one with an id that
-/// was not sent, fails the whole batch.
-fn parse_failed_ids(payload: &[u8], batch: &[OutgoingEvent]) -> Result<HashSet<String>, &'static str> {
-    if payload.trim_ascii().is_empty() {
-        return Ok(HashSet::new());
-    }
-    let answer: Option<Object<PartialBatchResponse>> = serde_json::from_slice(payload)
-        .map_err(|_| "the function returned an invalid `batchItemFailures` response")?;
-    let failures = answer.and_then(|Object(answer)| answer.batch_item_failures).unwrap_or_default();
-    let ids: HashSet<String> = failures.into_iter().map(|Object(failure)| failure.item_identifier).collect();
-    if ids.iter().any(|id| batch.iter().all(|event| *event.header.id != **id)) {
-        return Err("the function reported an event in `batchItemFailures` that it was not sent");
-    }
-    Ok(ids)
+    Some(Failure { answer: answer::excerpt(payload), ..failure })
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashSet;
+
     use proptest::prelude::*;
     use serde_json::{Value, json};
 
     use super::InvocationType::{Event, RequestResponse};
+    use super::answer::{MAX_ANSWER_BYTES, parse_failed_ids, stored_answer};
     use super::*;
     use crate::dispatch::Class;
     use crate::dispatch::stub::{Reply, Stub, lambda_client, outgoing};
@@ -235,7 +169,7 @@ mod tests {
         let stub = Stub::start(|_| Reply::status(202)).await;
         let event = outgoing(7);
         let answers = function(&stub, Event, 1).send(std::slice::from_ref(&event)).await;
-        assert_eq!(answers, Ok(vec![Ok(None)]));
+        assert_eq!(answers, Ok(vec![Ok(Some("HTTP 202".into()))]));
         let request = stub.only_request();
         assert_eq!(request.uri, "/2015-03-31/functions/scaler/invocations?Qualifier=live");
         assert_eq!(request.headers["x-amz-invocation-type"], "Event");
@@ -247,8 +181,9 @@ mod tests {
         let stub = Stub::start(|_| Reply::status(202)).await;
         let events = [outgoing(1), outgoing(2)];
         let scaler = function(&stub, Event, 10);
-        assert_eq!(scaler.send(&events).await, Ok(vec![Ok(None), Ok(None)]));
-        assert_eq!(scaler.send(&events[..1]).await, Ok(vec![Ok(None)]));
+        let queued = || Ok(Some("HTTP 202".to_owned()));
+        assert_eq!(scaler.send(&events).await, Ok(vec![queued(), queued()]));
+        assert_eq!(scaler.send(&events[..1]).await, Ok(vec![queued()]));
         let parsed = events.map(|event| serde_json::from_str::<Value>(&event.body).unwrap());
         let sent: Vec<Value> = stub.requests().iter().map(super::super::stub::Request::json).collect();
         assert_eq!(sent, [json!(parsed), json!(parsed[..1])]);
@@ -367,7 +302,8 @@ mod tests {
     async fn another_status_and_an_error_are_failures_of_the_call() {
         let stub = Stub::start(|_| Reply::ok(json!({}))).await;
         let failure = function(&stub, Event, 1).send(&[outgoing(1)]).await.unwrap_err();
-        assert_eq!(failure, Failure::transient("Lambda returned HTTP 200, expected 202"));
+        let expected = Failure::transient("Lambda returned HTTP 200, expected 202");
+        assert_eq!(failure, expected.with_uncertainty(true));
 
         let stub = Stub::start(|_| Reply::error(429, "TooManyRequestsException")).await;
         let failure = function(&stub, Event, 1).send(&[outgoing(1)]).await.unwrap_err();
@@ -389,5 +325,94 @@ mod tests {
             prop_assert!(stored.len() <= MAX_ANSWER_BYTES && stored.len() + 4 > MAX_ANSWER_BYTES.min(long.len()));
             prop_assert!(stored_answer(&bytes).unwrap_or_default().len() <= MAX_ANSWER_BYTES);
         }
+    }
+
+    /// A scaler's answer about the event with this number.
+    fn outcome(seq: i64, outcome: &str) -> Value {
+        json!({ "id": format!("{seq:032}"), "outcome": outcome, "from": 4, "to": 6, "reason": "as requested" })
+    }
+
+    async fn answers(batch: &[OutgoingEvent], max_events: usize, answer: &Value) -> Vec<Answer> {
+        let reply = Reply::ok(answer.clone());
+        let stub = Stub::start(move |_| reply.clone()).await;
+        function(&stub, RequestResponse, max_events).send(batch).await.unwrap()
+    }
+
+    /// A scale-in with this number.
+    fn scale_in(seq: i64) -> OutgoingEvent {
+        use crate::dispatch::stub::event;
+        use crate::domain::header::EventHeader;
+        let mut outgoing = outgoing(seq);
+        let body = event(seq, &outgoing.header.subject, "scale_in", outgoing.header.expirytime);
+        outgoing.header = EventHeader::read(&body).unwrap().into();
+        outgoing
+    }
+
+    #[tokio::test]
+    async fn the_outcome_that_a_scaler_reports_is_that_of_the_delivery() {
+        let delivered = ["applied", "capped", "already_applied", "dry_run"];
+        let too_late = ["overtaken", "expired"];
+        for decreases in [false, true] {
+            let event = if decreases { scale_in(1) } else { outgoing(1) };
+            let classes = async |word: &str| {
+                let mut found = vec![];
+                for answer in [outcome(1, word), json!([outcome(1, word)])] {
+                    let answer = answers(std::slice::from_ref(&event), 1, &answer).await.remove(0);
+                    let stored = answer.clone().unwrap_or_else(|failure| failure.answer);
+                    let stored: Value = serde_json::from_str(&stored.unwrap()).unwrap();
+                    assert_eq!((&stored["from"], &stored["to"]), (&json!(4), &json!(6)), "{word}");
+                    assert!(answer.as_ref().map_or_else(|failure| !failure.uncertain, |_| true));
+                    found.push(answer.map_err(|failure| failure.class).map(|_| ()));
+                }
+                assert_eq!(found[0], found[1], "{word}, also as the only element of an array");
+                found.remove(0)
+            };
+            for word in delivered {
+                assert_eq!(classes(word).await, Ok(()));
+            }
+            for word in too_late {
+                let expected = if decreases { Err(Class::NotApplied) } else { Ok(()) };
+                assert_eq!(classes(word).await, expected, "{word}");
+            }
+            assert_eq!(classes("refused").await, Err(Class::Permanent));
+            assert_eq!(classes("retry").await, Err(Class::Transient));
+        }
+    }
+
+    #[tokio::test]
+    async fn an_answer_of_another_form_or_about_another_event_is_not_interpreted() {
+        for answer in [
+            json!({ "outcome": "refused" }),
+            json!({ "id": "x" }),
+            outcome(2, "refused"),
+            outcome(1, "later_word"),
+            json!(["refused"]),
+            json!("refused"),
+        ] {
+            let answers = answers(&[outgoing(1)], 1, &answer).await;
+            assert_eq!(answers, [Ok(Some(answer.to_string()))]);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_scaler_answers_an_array_by_the_ids_of_its_events() {
+        let batch = [outgoing(1), outgoing(2)];
+        let found = answers(&batch, 10, &json!([outcome(2, "refused"), outcome(1, "applied")])).await;
+        let stored: Value = serde_json::from_str(found[0].as_ref().unwrap().as_ref().unwrap()).unwrap();
+        assert_eq!(stored, outcome(1, "applied"));
+        assert_eq!(found[1].as_ref().unwrap_err().class, Class::Permanent);
+
+        let found = answers(&batch, 10, &json!([outcome(1, "applied")])).await;
+        assert!(found.iter().all(|answer| answer.as_ref().is_err_and(|failure| failure.uncertain)));
+    }
+
+    #[tokio::test]
+    async fn a_huge_answer_is_read_with_a_bound() {
+        let long = json!({ "id": format!("{:032}", 1), "outcome": "applied", "to": 6, "reason": "x".repeat(50_000) });
+        let stored = answers(&[outgoing(1)], 1, &long).await.remove(0).unwrap().unwrap();
+        assert!(stored.len() < MAX_ANSWER_BYTES && stored.contains(r#""to":6"#), "{stored}");
+        let huge = Value::from("x".repeat(8_000_000));
+        let stored = answers(&[outgoing(1)], 1, &huge).await.remove(0).unwrap().unwrap();
+        assert_eq!(stored.len(), MAX_ANSWER_BYTES);
     }
 }

@@ -6,7 +6,7 @@ use crate::domain::delivery::GiveUp;
 use crate::domain::name::Name;
 use crate::store::{Claimed, Error, Lease, Settlement};
 
-/// Deliveries that are drained in one transaction.
+/// DeliveryFeedback that are drained in one transaction.
 pub(super) const MAX_BATCH_SIZE: usize = 1000;
 
 /// The error of dead letters, and the reason of withdrawn deliveries.
@@ -31,7 +31,7 @@ impl<O: RetirementOutbox> Drain<O> {
         outbox.release_all(destination)?;
         let claimed = outbox.claim(destination, MAX_BATCH_SIZE).await?;
         if claimed.is_empty() {
-            return Ok(match outbox.undelivered(destination) {
+            return Ok(match outbox.undelivered_at(destination) {
                 0 => Event::Empty,
                 _ => Event::NothingClaimable,
             });
@@ -49,7 +49,7 @@ impl<O: RetirementOutbox> Drain<O> {
     /// Closes the lane.
     pub(super) async fn close_lane(&self) -> Event {
         let Self { destination, outbox } = self;
-        let count = outbox.undelivered(destination);
+        let count = outbox.undelivered_at(destination);
         if count > 0 {
             tracing::warn!(%destination, count, "deliveries of a removed destination not found");
         }

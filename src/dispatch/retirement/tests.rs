@@ -18,12 +18,13 @@ use crate::dispatch::outbox::RetirementOutbox;
 use crate::dispatch::stub;
 use crate::dispatch::worker::WorkerGuard;
 use crate::domain::alert_key::AlertKey;
+use crate::domain::retry::AgeLimits;
 use crate::domain::state::{LastResolve, TargetState};
 use crate::domain::target::TargetKey;
 use crate::domain::time::{ClockReading, Time};
 use crate::store::{
-    Changes, Claimed, DeadLetter, DeliveryQueue, EpisodePhase, Error, Keys, Lease, Memory, NewEvent, Refused,
-    Settlement, Store, View, WallClock,
+    Changes, Claimed, DeadLetter, DeliveryQueue, EpisodePhase, Error, Expired, Keys, Lease, Memory, NewEvent,
+    Refused, Settlement, Store, View, WallClock,
 };
 
 /// An operation that can fail or never complete.
@@ -186,6 +187,19 @@ impl DeliveryQueue for FaultyOutbox {
         Ok(())
     }
 
+    async fn claim_expired(
+        &self,
+        destination: &Name,
+        limits: AgeLimits,
+        max: usize,
+    ) -> Result<Expired, Error> {
+        self.store.claim_expired(destination, limits, max).await
+    }
+
+    fn undelivered_at(&self, destination: &Name) -> u64 {
+        self.store.undelivered_at(destination)
+    }
+
     async fn begin_calls(&self, destination: &Name, leases: Vec<Lease>) -> Result<Vec<Refused>, Error> {
         self.store.begin_calls(destination, leases).await
     }
@@ -206,10 +220,6 @@ impl RetirementOutbox for FaultyOutbox {
 
     fn release_all(&self, destination: &Name) -> Result<(), Error> {
         self.store.release_all(destination)
-    }
-
-    fn undelivered(&self, destination: &Name) -> u64 {
-        self.store.undelivered_at(destination)
     }
 
     async fn remove_destination(&self, destination: &Name) -> Result<(), Error> {

@@ -42,6 +42,7 @@ pub(crate) struct Sqs {
     queue_url: String,
     fifo: bool,
     max_message_bytes: usize,
+    credentials: aws::CredentialsHandle,
 }
 
 impl Sqs {
@@ -53,7 +54,13 @@ impl Sqs {
             queue_url: settings.queue_url.clone(),
             fifo: settings.fifo,
             max_message_bytes: settings.max_message_bytes,
+            credentials: aws::CredentialsHandle::default(),
         }
+    }
+
+    /// The same destination, with the credentials of its client.
+    pub(in crate::dispatch) fn with_credentials(self, credentials: aws::CredentialsHandle) -> Self {
+        Self { credentials, ..self }
     }
 
     #[cfg(test)]
@@ -81,7 +88,8 @@ impl Destination for Sqs {
             request.headers_mut().insert("content-length", length.clone());
             *request.body_mut() = body.clone().into();
         });
-        let output = call.send().await.map_err(|error| aws::failure(&error))?;
+        let call = call.interceptor(aws::BoundedResponse);
+        let output = call.send().await.map_err(|error| self.credentials.failure(&error))?;
         Ok(answers(batch.len(), &output))
     }
 }
@@ -89,11 +97,17 @@ impl Destination for Sqs {
 /// One answer for each of `count` entries. An entry that is missing in the response is a failure.
 fn answers(count: usize, output: &SendMessageBatchOutput) -> Vec<Answer> {
     let mut answers_by_id: HashMap<&str, Answer> = HashMap::with_capacity(count);
-    answers_by_id.extend(output.successful().iter().map(|entry| (entry.id(), Ok(None))));
+    answers_by_id.extend(output.successful().iter().map(|entry| {
+        let answer = format!("MessageId {}", entry.message_id().chars().take(100).collect::<String>());
+        (entry.id(), Ok(Some(answer)))
+    }));
     answers_by_id.extend(output.failed().iter().map(|entry| {
         (entry.id(), Err(aws::entry_failure(entry.code(), entry.message(), entry.sender_fault())))
     }));
-    let missing_answer = || Err(Failure::transient("the response of SQS has no result for the event"));
+    let missing_answer = || {
+        let failure = Failure::transient("the response of SQS has no result for the event");
+        Err(failure.with_uncertainty(true))
+    };
     (0..count)
         .map(|index| answers_by_id.remove(index.to_string().as_str()).unwrap_or_else(missing_answer))
         .collect()
@@ -141,7 +155,7 @@ mod tests {
         let stub = Stub::start(|_| reply(&["0"], &[])).await;
         let event = outgoing(7);
         let answers = queue(&stub, true).send(std::slice::from_ref(&event)).await;
-        assert_eq!(answers, Ok(vec![Ok(None)]));
+        assert_eq!(answers, Ok(vec![Ok(Some("MessageId m".into()))]));
         let request = stub.only_request();
         assert_eq!(request.headers["x-amz-target"], "AmazonSQS.SendMessageBatch");
         let expected = json!({
@@ -184,9 +198,8 @@ mod tests {
         let batch: Vec<_> = (0..5).map(outgoing).collect();
         let answers = queue(&stub, true).send(&batch).await.unwrap();
         let classes: Vec<_> =
-            answers.into_iter().map(|answer| answer.map_err(|failure| failure.class)).collect();
-        let expected =
-            [Ok(None), Err(Class::Permanent), Err(Class::Transient), Ok(None), Err(Class::Transient)];
+            answers.into_iter().map(|answer| answer.map(drop).map_err(|failure| failure.class)).collect();
+        let expected = [Ok(()), Err(Class::Permanent), Err(Class::Transient), Ok(()), Err(Class::Transient)];
         assert_eq!(classes, expected, "4 is missing in the response");
     }
 

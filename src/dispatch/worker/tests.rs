@@ -2,6 +2,7 @@
 
 mod delivering;
 mod ending;
+mod expiring;
 mod failing;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -12,9 +13,11 @@ use tokio::sync::Notify;
 use super::*;
 use crate::dispatch::{Answer, DeliveryReport, Limits, Outcome, stub};
 use crate::domain::delivery::GiveUp;
-use crate::domain::header::EncodedEvent;
+use crate::domain::header::{EncodedEvent, EventHeader};
 use crate::domain::time::{ClockReading, Time};
-use crate::store::{Claimed, DeliveryQueue, Error, EventSeq, Lease, RefusalReason, Refused, Settlement};
+use crate::store::{
+    Claimed, DeliveryQueue, Error, EventSeq, Expired, Lease, RefusalReason, Refused, Settlement,
+};
 
 const fn seconds(count: u64) -> Duration {
     Duration::from_secs(count)
@@ -38,6 +41,8 @@ struct Inner {
     limits: Limits,
     outcomes: Mutex<Vec<(Outcome, Option<String>)>>,
     health_changes: Mutex<Vec<Option<String>>>,
+    /// The targets that a pause or hold covers.
+    withheld: Mutex<BTreeSet<String>>,
 }
 
 type AnswerFn = dyn Fn(&[OutgoingEvent], usize) -> Result<Vec<Answer>, Failure> + Send + Sync;
@@ -51,6 +56,7 @@ struct Faults {
 #[derive(Clone)]
 struct Delivery {
     body: EncodedEvent,
+    header: Option<Arc<EventHeader>>,
     subject: String,
     emitted_at: Time,
     attempts: u32,
@@ -60,6 +66,34 @@ struct Delivery {
     cancelled: bool,
     /// All settlements, in order.
     history: Vec<Settlement>,
+}
+
+impl Delivery {
+    fn is_settled(&self) -> bool {
+        use Settlement::{NotCalled, Retry};
+        !matches!(self.history.last(), None | Some(Retry { .. } | NotCalled { .. }))
+    }
+
+    fn is_aside(&self) -> bool {
+        let is_aside = matches!(self.history.last(), Some(Settlement::NotCalled { stands_aside: true, .. }));
+        is_aside && self.due > Instant::now()
+    }
+
+    fn claim(&mut self, seq: EventSeq) -> Claimed {
+        self.claimed = true;
+        let last_error = self.history.iter().rev().find_map(|settlement| match settlement {
+            Settlement::Retry { error, .. } => Some(error.as_str().into()),
+            _ => None,
+        });
+        Claimed {
+            lease: Lease::new(seq, self.attempts.into()),
+            body: self.body.clone(),
+            emitted_at: self.emitted_at,
+            attempts: self.attempts,
+            last_error,
+            nothing_to_compensate: self.nothing_to_compensate,
+        }
+    }
 }
 
 #[derive(Debug, Clone)]
@@ -84,6 +118,7 @@ impl WorkerHarness {
             limits: Limits { events: 10, bytes: 100_000, max_event_bytes: usize::MAX },
             outcomes: Mutex::default(),
             health_changes: Mutex::default(),
+            withheld: Mutex::default(),
         }))
     }
 
@@ -99,8 +134,10 @@ impl WorkerHarness {
     }
 
     fn insert(&self, seq: i64, subject: &str, body: &str) {
+        let body = EncodedEvent::from(body);
         let delivery = Delivery {
-            body: body.into(),
+            header: body.header().ok(),
+            body,
             subject: subject.into(),
             emitted_at: self.now(),
             attempts: 0,
@@ -124,8 +161,7 @@ impl WorkerHarness {
             name: Name::new("queue").unwrap(),
             concurrency,
             backoff: Backoff::new(seconds(1), seconds(60)).unwrap(),
-            max_age: seconds(1800),
-            scale_in_max_age: seconds(300),
+            age_limits: AgeLimits { max_age: seconds(1800), scale_in_max_age: seconds(300) },
             seed: 7,
         }
     }
@@ -133,7 +169,10 @@ impl WorkerHarness {
     fn start(&self, concurrency: usize) -> (CancellationToken, tokio::task::JoinHandle<()>) {
         let options = self.options(concurrency);
         let stop = CancellationToken::new();
-        let worker = Worker::new(options, self.clone(), self.clone(), self.clone());
+        let withheld = self.clone();
+        let withholding =
+            Withholding::new(move |event, _| withheld.0.withheld.lock().contains(&*event.subject));
+        let worker = Worker::new(options, self.clone(), self.clone(), self.clone()).withholding(withholding);
         (stop.clone(), tokio::spawn(worker.run(stop)))
     }
 
@@ -171,27 +210,11 @@ impl DeliveryQueue for WorkerHarness {
         let mut seen = BTreeSet::new();
         let mut claimed = vec![];
         for (&seq, delivery) in deliveries.iter_mut() {
-            let is_settled = !matches!(
-                delivery.history.last(),
-                None | Some(Settlement::Retry { .. } | Settlement::NotCalled { .. })
-            );
             // The first unsettled delivery of a target blocks the later ones, claimed or not.
-            let is_first = !is_settled && seen.insert(delivery.subject.clone());
+            let is_first =
+                !delivery.is_settled() && !delivery.is_aside() && seen.insert(delivery.subject.clone());
             if is_first && !delivery.claimed && delivery.due <= Instant::now() && claimed.len() < max {
-                delivery.claimed = true;
-                let (body, emitted_at) = (delivery.body.clone(), delivery.emitted_at);
-                let attempts = delivery.attempts;
-                claimed.push(Claimed {
-                    lease: Lease::new(seq, delivery.attempts.into()),
-                    body,
-                    emitted_at,
-                    attempts,
-                    last_error: match delivery.history.last() {
-                        Some(Settlement::Retry { error, .. }) => Some(error.as_str().into()),
-                        _ => None,
-                    },
-                    nothing_to_compensate: delivery.nothing_to_compensate,
-                });
+                claimed.push(delivery.claim(seq));
             }
         }
         Ok(claimed)
@@ -218,6 +241,25 @@ impl DeliveryQueue for WorkerHarness {
         }
         self.0.changed.notify_waiters();
         Ok(())
+    }
+
+    async fn claim_expired(&self, _: &Name, limits: AgeLimits, max: usize) -> Result<Expired, Error> {
+        let mut deliveries = self.0.deliveries.lock();
+        let (mut expired, clock) = (Expired::default(), self.clock());
+        for (&seq, delivery) in deliveries.iter_mut().filter(|(_, delivery)| !delivery.is_settled()) {
+            expired.waiting += usize::from(!delivery.history.is_empty());
+            let header = delivery.header.as_ref();
+            let is_over = header
+                .is_some_and(|header| limits.expires_at(clock, delivery.emitted_at, header) < clock.now);
+            if is_over && !delivery.claimed && expired.claimed.len() < max {
+                expired.claimed.push(delivery.claim(seq));
+            }
+        }
+        Ok(expired)
+    }
+
+    fn undelivered_at(&self, _: &Name) -> u64 {
+        self.0.deliveries.lock().values().filter(|delivery| !delivery.is_settled()).count() as u64
     }
 
     async fn begin_calls(&self, _: &Name, leases: Vec<Lease>) -> Result<Vec<Refused>, Error> {

@@ -1,8 +1,8 @@
 //! Evidence of calm: until when a decrease has to wait so that nothing speaks against it.
 
-use super::part::Part;
 use super::step::StepContext;
-use crate::domain::control::HeartbeatKey;
+use super::visible_state::VisibleState;
+use crate::domain::heartbeat_key::HeartbeatKey;
 use crate::domain::rule::{Action, Mode, RuleTarget};
 use crate::domain::source::Source;
 use crate::domain::state::{Deferred, Episode};
@@ -20,18 +20,18 @@ pub(super) struct Wait {
 /// The last of the waits of a decrease that are not over.
 pub(super) fn wait(
     step: &StepContext<'_>,
-    part: Part<'_>,
+    visible: VisibleState<'_>,
     action: &Action,
     episode: &Episode,
     request: &Deferred,
 ) -> Option<Wait> {
     // A repetition follows an emission, so the window is over unless something disturbed the calm.
     let stable_since = if request.is_repeat { episode.opened_at } else { request.requested_at };
-    let window = window_start(step, part, action, episode, stable_since);
+    let window = window_start(step, visible, action, episode, stable_since);
     let window = Wait { until: window.after(action.stabilization_window), detail: None };
     let waits = std::iter::once(window)
-        .chain(disturbances(step, part))
-        .chain(heartbeat_waits(step, part, action, episode));
+        .chain(disturbances(step, visible))
+        .chain(heartbeat_waits(step, visible, action, episode));
     // The first of those that end last.
     let last = waits.reduce(|last, wait| if wait.until > last.until { wait } else { last });
     last.filter(|wait| wait.until > step.context.now)
@@ -39,19 +39,19 @@ pub(super) fn wait(
 
 /// Late and invalid firings about the target, and reception gaps of its sources. They also take back a decrease that is
 /// emitted and not confirmed.
-pub(super) fn disturbances(step: &StepContext<'_>, part: Part<'_>) -> impl Iterator<Item = Wait> {
-    let late = part.last_late().map(|late| Wait {
+pub(super) fn disturbances(step: &StepContext<'_>, visible: VisibleState<'_>) -> impl Iterator<Item = Wait> {
+    let late = visible.last_late().map(|late| Wait {
         until: late.opens_at,
         detail: Some("a late firing about the target waits for its resolve".to_owned()),
     });
-    let invalid = part.last_invalid().map(|invalid| Wait {
+    let invalid = visible.last_invalid().map(|invalid| Wait {
         until: invalid.expires_at,
         detail: Some(format!(
             "alert {} about the target fires and cannot be read",
             invalid.alert.fingerprint
         )),
     });
-    let sources = step.sources(part.sources());
+    let sources = step.sources(visible.sources());
     let gaps: Vec<Wait> = sources.filter_map(|source| gap_wait(step, source)).collect();
     late.into_iter().chain(invalid).chain(gaps)
 }
@@ -66,12 +66,12 @@ fn gap_wait(step: &StepContext<'_>, source: &Source) -> Option<Wait> {
 /// When the stabilization window starts: with the request, or with the last disturbance after it.
 fn window_start(
     step: &StepContext<'_>,
-    part: Part<'_>,
+    visible: VisibleState<'_>,
     action: &Action,
     episode: &Episode,
     stable_since: Time,
 ) -> Time {
-    let disturbed_at = part.disturbed_at();
+    let disturbed_at = visible.disturbed_at();
     let expired = episode.scope.target().and_then(|target| last_expired_hold(step, target, action));
     disturbed_at.into_iter().chain(expired).fold(stable_since, Time::max)
 }
@@ -91,12 +91,12 @@ fn last_expired_hold(step: &StepContext<'_>, target: &Target, action: &Action) -
 /// heartbeat has opened, alerts need time to fire.
 fn heartbeat_waits<'a>(
     step: &'a StepContext<'_>,
-    part: Part<'a>,
+    visible: VisibleState<'a>,
     action: &'a Action,
     episode: &'a Episode,
 ) -> impl Iterator<Item = Wait> + 'a {
-    let closed_at = part.closed_at();
-    let after_end = step.with_heartbeat(part.sources()).filter_map(move |(source, _)| {
+    let closed_at = visible.closed_at();
+    let after_end = step.with_heartbeat(visible.sources()).filter_map(move |(source, _)| {
         let detail = format!("the heartbeat of source {} may end later than its alerts", source.name);
         Some(Wait { until: closed_at?.after(source.late_window), detail: Some(detail) })
     });

@@ -1,17 +1,15 @@
 //! Episodes of holds and heartbeats. They follow the same rules as target episodes, but update the controls
 //! instead of emitting events.
 
-use std::time::Duration;
-
 use super::deferred::RULE_REMOVED;
-use super::delta::RuleDelta;
+use super::delta::{ControlInput, RuleDelta, UnreadableHold};
 use super::episode::{Opening, open_occurrences};
-use super::occurrence::UnreadableHold;
 use super::outcome::{DecisionLog, Outcome};
 use super::step::StepContext;
 use crate::domain::alert_key::AlertKey;
-use crate::domain::control::{HeartbeatKey, Hold};
+use crate::domain::control::Hold;
 use crate::domain::episode_scope::EpisodeScope;
+use crate::domain::heartbeat_key::HeartbeatKey;
 use crate::domain::name::Name;
 use crate::domain::rule::{HoldTemplate, RuleTarget};
 use crate::domain::state::{Episode, InvalidFiring, RuleState, TargetState};
@@ -23,17 +21,6 @@ const HOLD_ENDS: &str = "the hold ends";
 const HOLD_OVER: &str = "the hold ends: its max_duration is over";
 const HEARTBEAT_OPENS: &str = "the heartbeat opens";
 const HEARTBEAT_ENDS: &str = "the heartbeat ends";
-
-/// What a notification says about a hold besides its occurrences.
-#[derive(Default)]
-pub(super) struct ControlInput {
-    /// Alerts that fire and cannot be read.
-    pub unreadable: Vec<UnreadableHold>,
-    /// Alerts that can be read again, or have resolved.
-    pub readable: Vec<AlertKey>,
-    /// The source's `occurrence_ttl`.
-    pub ttl: Duration,
-}
 
 /// Updates the episodes of a hold or heartbeat and the controls, and returns the decisions.
 pub(super) fn evaluate(
@@ -65,10 +52,10 @@ fn apply_unreadable(step: &StepContext<'_>, state: &mut TargetState, input: Cont
     for rule_state in state.rules.values_mut() {
         rule_state.unreadable.extract_if(|known| readable.contains(&known.alert));
     }
-    for UnreadableHold { alert, rule } in unreadable {
+    for UnreadableHold { alert, starts_at, rule } in unreadable {
         let rule_state = state.rules.get_or_default(&rule);
         rule_state.unreadable.remove(&alert);
-        rule_state.unreadable.insert(InvalidFiring { alert, expires_at: now.after(ttl) });
+        rule_state.unreadable.insert(InvalidFiring { alert, starts_at, expires_at: now.after(ttl) });
     }
 }
 

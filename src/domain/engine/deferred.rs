@@ -7,8 +7,8 @@ use super::act::{self, Unblocked};
 use super::guard::{self, ActionRequest};
 use super::outcome::{DecisionLog, Outcome, requested_action};
 use super::owed;
-use super::part::Part;
 use super::step::StepContext;
+use super::visible_state::VisibleState;
 use crate::domain::alert_key::AlertKey;
 use crate::domain::name::Name;
 use crate::domain::phase::Phase;
@@ -50,17 +50,17 @@ pub(super) enum Pass {
     Decreases,
 }
 
-/// The rules of a part, and the target that they act on.
+/// The target on which rules act, with their state.
 pub(super) struct Acting<'a> {
     pub key: &'a TargetKey,
     pub own: &'a mut TargetState,
-    /// The part of the active rules, for a rule in `mode: shadow`.
+    /// The state of the active rules, for a rule in `mode: shadow`.
     pub active: Option<&'a TargetState>,
 }
 
 impl Acting<'_> {
-    pub(super) fn part(&self) -> Part<'_> {
-        Part { own: self.own, active: self.active }
+    pub(super) fn visible(&self) -> VisibleState<'_> {
+        VisibleState { own: self.own, active: self.active }
     }
 }
 
@@ -100,8 +100,9 @@ fn next(
             // It is withdrawn.
             None => true,
             Some((rule, action)) => {
-                let part = acting.part();
-                let request = ActionRequest { key: acting.key, part, rule, phase, action, episode, deferred };
+                let visible = acting.visible();
+                let request =
+                    ActionRequest { key: acting.key, visible, rule, phase, action, episode, deferred };
                 guard::is_ready(step, &request)
             }
         };
@@ -148,6 +149,7 @@ fn execute_one(
         true => episode.open.iter().map(|open| open.alert.clone()).collect(),
         false => deferred.alerts.clone(),
     };
+    let deferred = Deferred { alerts: alerts.clone(), ..deferred };
     let rule = step.rule(name);
     let outcome = outcome_of(step, acting, rule, phase, &episode, &deferred, reply.is_some());
     let outcome = outcome.for_episode(phase, &episode, rule);
@@ -181,8 +183,8 @@ fn outcome_of(
     if let Some(outcome) = not_justified(acting, rule, phase, episode, deferred, is_new) {
         return outcome;
     }
-    let part = acting.part();
-    let request = ActionRequest { key: acting.key, part, rule, phase, action, episode, deferred };
+    let visible = acting.visible();
+    let request = ActionRequest { key: acting.key, visible, rule, phase, action, episode, deferred };
     if let Some(blocked) = guard::blocked(step, &request) {
         let again = Deferred {
             recheck_at: blocked.recheck_at,
@@ -191,28 +193,11 @@ fn outcome_of(
             decreases: action.change.decreases_capacity(),
             ..deferred.clone()
         };
-        defer(acting.own, &rule.name, phase, again);
+        acting.own.rules.get_or_default(&rule.name).defer(phase, again);
         return blocked.into_outcome();
     }
     let unblocked = Unblocked { key: acting.key, rule, phase, action, request: deferred.clone() };
     act::emit(step, acting.own, unblocked)
-}
-
-/// Stores a deferred action.
-pub(super) fn defer(state: &mut TargetState, name: &Name, phase: Phase, deferred: Deferred) {
-    let rule_state = state.rules.get_or_default(name);
-    match phase {
-        Phase::Firing => {
-            if let Some(episode) = &mut rule_state.episode {
-                episode.deferred = Some(deferred);
-            }
-        }
-        Phase::Resolved => {
-            if let Some(closed) = &mut rule_state.closed {
-                closed.deferred = Some(deferred);
-            }
-        }
-    }
 }
 
 /// Why an action is not justified (any more); `None` if it is.

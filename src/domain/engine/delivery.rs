@@ -24,6 +24,11 @@ pub(super) fn apply(step: &mut StepContext<'_>, key: &TargetKey, state: &mut Tar
     for id in tracked {
         let Some(emission) = state.emission(&id).cloned() else { continue };
         let delivery = step.delivery(key, &emission);
+        if emission.outcome == EmissionOutcome::GivenUp
+            && (delivery.is_pending || delivery.delivered_at.is_some())
+        {
+            revive(step, state, &emission);
+        }
         if let Some(at) = delivery.delivered_at {
             set_outcome(state, &id, EmissionOutcome::Delivered(at));
             on_delivered(step, state, &emission);
@@ -44,6 +49,23 @@ fn set_outcome(state: &mut TargetState, id: &str, outcome: EmissionOutcome) {
     }
 }
 
+/// An event that was given up is tried again: an operator has redriven it, or it is renewed.
+fn revive(step: &StepContext<'_>, state: &mut TargetState, emission: &Emission) {
+    let Emission { id, rule, .. } = emission;
+    let takes_back = step.rule(rule).and_then(|rule| requested_action(rule, Phase::Resolved));
+    let is_owed = emission.phase == Phase::Firing
+        && emission.increases
+        && takes_back.is_some_and(|action| action.change.decreases_capacity());
+    let known = state.emissions.iter_mut().find(|known| known.id == *id);
+    known.into_iter().for_each(|known| known.is_owed |= is_owed);
+    let Some(rule_state) = state.rules.get_mut(rule) else { return };
+    let emitted = rule_state.emitted_decrease_mut().filter(|emitted| emitted.event == *id);
+    emitted.into_iter().for_each(|emitted| emitted.is_rejected = false);
+    if let Some(episode) = rule_state.last_episode_mut().filter(|episode| belongs_to(emission, episode)) {
+        episode.undelivered_emissions = episode.undelivered_emissions.saturating_sub(1);
+    }
+}
+
 /// The outcome of a call of the decrease is unknown: what it may have taken is not taken again.
 pub(super) fn count_as_delivered(step: &StepContext<'_>, state: &mut TargetState, emission: &Emission) {
     set_outcome(state, &emission.id, EmissionOutcome::Delivered(step.context.now));
@@ -52,15 +74,6 @@ pub(super) fn count_as_delivered(step: &StepContext<'_>, state: &mut TargetState
 
 fn on_delivered(step: &StepContext<'_>, state: &mut TargetState, emission: &Emission) {
     let Emission { rule, .. } = emission;
-    if emission.outcome == EmissionOutcome::GivenUp {
-        // An operator has redriven it.
-        let takes_back = step.rule(rule).and_then(|rule| requested_action(rule, Phase::Resolved));
-        let is_owed = emission.phase == Phase::Firing
-            && emission.increases
-            && takes_back.is_some_and(|action| action.change.decreases_capacity());
-        let known = state.emissions.iter_mut().find(|known| known.id == emission.id);
-        known.into_iter().for_each(|known| known.is_owed |= is_owed);
-    }
     let Some(rule_state) = state.rules.get_mut(rule).filter(|_| emission.decreases) else { return };
     if rule_state.emitted_decrease().is_none_or(|emitted| emitted.event != emission.id) {
         return;
@@ -169,7 +182,7 @@ pub(super) fn defer_again(state: &mut TargetState, emission: &Emission, request:
     };
     let Some(rule_state) = state.rules.get_mut(&emission.rule) else { return };
     drop(rule_state.take_emitted_decrease());
-    super::deferred::defer(state, &emission.rule, emission.phase, request);
+    rule_state.defer(emission.phase, request);
 }
 
 /// An event that does not decrease capacity, was not delivered, and is not tried any more.
@@ -189,6 +202,9 @@ fn on_other_ended(
         if blocked.is_none() {
             let expires_after = rule.expires_after;
             step.change_delivery(key, &emission.id, DeliveryChangeKind::Renew { expires_after });
+            if emission.outcome == EmissionOutcome::GivenUp {
+                revive(step, state, emission);
+            }
             set_outcome(state, &emission.id, EmissionOutcome::Pending);
             return;
         }
@@ -205,9 +221,7 @@ fn on_other_ended(
         None => state.emissions.retain(|known| known.id != emission.id),
     }
     let Some(rule_state) = state.rules.get_mut(&emission.rule).filter(|_| was_pending) else { return };
-    let open = rule_state.episode.as_deref_mut();
-    let episode = open.or_else(|| Some(&mut *rule_state.closed.as_mut()?.episode));
-    if let Some(episode) = episode.filter(|episode| belongs_to(emission, episode)) {
+    if let Some(episode) = rule_state.last_episode_mut().filter(|episode| belongs_to(emission, episode)) {
         episode.undelivered_emissions = episode.undelivered_emissions.saturating_add(1);
     }
 }

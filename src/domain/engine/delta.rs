@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::domain::alert_key::AlertKey;
 use crate::domain::alert_map::{AlertMap, HasAlertKey};
@@ -94,4 +95,22 @@ impl RuleDeltas {
     pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = &mut RuleDelta> {
         self.0.iter_mut().map(|(_, delta)| delta)
     }
+}
+
+/// An alert that a hold matches, but that cannot be read.
+pub(super) struct UnreadableHold {
+    pub alert: AlertKey,
+    pub starts_at: Option<Time>,
+    pub rule: Name,
+}
+
+/// What a notification says about a hold besides its occurrences.
+#[derive(Default)]
+pub(super) struct ControlInput {
+    /// Alerts that fire and cannot be read.
+    pub unreadable: Vec<UnreadableHold>,
+    /// Alerts that can be read again, or have resolved.
+    pub readable: Vec<AlertKey>,
+    /// The source's `occurrence_ttl`.
+    pub ttl: Duration,
 }

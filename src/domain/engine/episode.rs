@@ -1,4 +1,4 @@
-//! Episodes: applies the changes of a step to the episodes of a part, and requests their actions.
+//! Episodes: applies the changes of a step to episodes, and requests their actions.
 //!
 //! All changes are applied before any action is executed, so that every opening of a notification is in view.
 
@@ -12,12 +12,12 @@ use super::deferred::{
 use super::delta::{Opened, RuleDelta};
 use super::outcome::{DecisionLog, Outcome};
 use super::step::StepContext;
-use super::{Context, emit, owed, unconfirmed};
+use super::{Context, emit, guard, owed, unconfirmed};
 use crate::domain::alert_key::AlertKey;
 use crate::domain::alert_map::AlertMap;
-use crate::domain::control::HeartbeatKey;
 use crate::domain::delivery::DeliveryChangeKind;
 use crate::domain::episode_scope::EpisodeScope;
+use crate::domain::heartbeat_key::HeartbeatKey;
 use crate::domain::name::Name;
 use crate::domain::phase::Phase;
 use crate::domain::rule::{Mode, Repeat, Rule};
@@ -30,7 +30,7 @@ use crate::domain::verdict::{Decision, Verdict};
 const TRUNCATED: &str = "the notification is truncated (max_alerts)";
 const CLOSED: &str = "the episode has closed";
 
-/// Applies the changes of the rules of a part, and executes their requested and deferred actions.
+/// Applies the changes of the active rules or of one in `mode: shadow`, and executes their requested and deferred actions.
 pub(super) fn evaluate_all(
     step: &mut StepContext<'_>,
     key: &TargetKey,
@@ -58,12 +58,11 @@ pub(super) fn evaluate_all(
     decisions
 }
 
-/// Whether the open episode of an active rule has increased capacity, or is about to.
+/// Whether the open episode of an active rule has increased capacity, or is about to, so that it outranks decreases.
 fn has_increased(step: &StepContext<'_>, own: &TargetState, name: &Name) -> bool {
-    let firing = step.active_rule(name).and_then(|rule| rule.on_firing.as_ref());
-    let episode = own.rules.get(name).and_then(|rule_state| rule_state.episode.as_ref());
-    firing.is_some_and(|firing| firing.action.change.increases_capacity())
-        && episode.is_some_and(|episode| episode.emissions > 0 || episode.deferred.is_some())
+    let episode = own.rules.get(name).and_then(|rule_state| rule_state.episode.as_deref());
+    let rule = step.active_rule(name);
+    rule.zip(episode).is_some_and(|(rule, episode)| guard::outranks_decreases(rule, episode))
 }
 
 /// Applies the changes of one rule and requests its actions. Returns what is decided without executing an action.
@@ -93,6 +92,9 @@ fn apply_delta(
                 log.reply(Outcome::with_detail(Verdict::Withdrawn, RULE_REMOVED), alerts);
             }
         }
+    }
+    if !closed.is_empty() {
+        acting.own.record_end(step.context.now, false, step.context.policy.last_resolve_retention);
     }
     let rule_state = acting.own.rules.get_or_default(name);
     let is_over = rule_state.episode.as_ref().is_some_and(|episode| episode.open.is_empty());
@@ -147,6 +149,7 @@ fn open(
     let continued = end_closed_action(step, acting, rule, late > 0, log);
     let known_since = acting.own.known_since;
     let rule_state = acting.own.rules.get_or_default(&rule.name);
+    rule_state.owed_until = None;
     let most_open = rule_state.episode.as_ref().map_or(0, |it| it.most_open as usize);
     let had_grown = rule_state.episode.as_ref().is_some_and(|it| it.open.len() + ended_now > most_open);
     let is_continued = continued.is_some() && rule_state.episode.is_none();
@@ -188,20 +191,25 @@ fn end_closed_action(
         let detail = format!("the rule opened before event {} was confirmed", emitted.event);
         let outcome = Outcome::with_detail(Verdict::Superseded, &detail);
         log.record(outcome.for_episode(Phase::Resolved, &episode, Some(rule)), emitted.request.alerts);
-        end_unconfirmed(step, acting, &emitted.event);
+        if end_unconfirmed(step, acting, &emitted.event) {
+            return None;
+        }
     }
-    Some(episode).filter(|_| has_late)
+    Some(episode).filter(|episode| has_late && !episode.expired)
 }
 
-/// An unconfirmed decrease is not called again. If the outcome of a call is unknown, it counts as delivered.
-fn end_unconfirmed(step: &mut StepContext<'_>, acting: &mut Acting<'_>, event: &Arc<str>) {
+/// An unconfirmed decrease is not called again. Returns whether it counts as delivered, since the outcome of a call is
+/// unknown.
+fn end_unconfirmed(step: &mut StepContext<'_>, acting: &mut Acting<'_>, event: &Arc<str>) -> bool {
     let emission = acting.own.emission(event).cloned();
-    let Some(emission) = emission.filter(|emission| emission.delivered_at().is_none()) else { return };
+    let Some(emission) = emission.filter(|emission| emission.delivered_at().is_none()) else { return false };
     step.change_delivery(acting.key, event, DeliveryChangeKind::Cancel);
-    if step.delivery(acting.key, &emission).is_uncertain {
+    let is_uncertain = step.delivery(acting.key, &emission).is_uncertain;
+    if is_uncertain {
         owed::settle(acting.own, &emission.rule, emission.takes_back_until);
     }
     acting.own.emissions.retain(|known| known.id != *event);
+    is_uncertain
 }
 
 /// Requests the `on_firing` action. Returns the outcome if there is nothing to execute.
@@ -306,9 +314,9 @@ fn close(
     } else if let Some(outcome) = outcome.filter(|_| !closed.is_empty()) {
         log.reply(outcome, alerts);
     }
-    // A late firing can continue an episode that has emitted something and did not expire.
-    let can_continue = !episode.expired && episode.emissions > 0 && rule.is_some();
-    if deferred.is_some() || can_continue {
+    // A late firing can continue an episode that has emitted something and did not expire. What is owed is shown with it.
+    let is_retained = episode.emissions > 0 && rule.is_some() && (!episode.expired || owes);
+    if deferred.is_some() || is_retained {
         let until = Some(now.after(policy.last_resolve_retention));
         let closed = if deferred.is_some() { closed } else { Vec::new() };
         rule_state.closed = Some(Box::new(ClosedEpisode { episode, closed, deferred, emitted: None, until }));

@@ -3,8 +3,8 @@
 
 use super::calm;
 use super::outcome::Outcome;
-use super::part::Part;
 use super::step::StepContext;
+use super::visible_state::VisibleState;
 use crate::domain::control::Hold;
 use crate::domain::direction::Direction;
 use crate::domain::name::Name;
@@ -20,7 +20,7 @@ use crate::domain::verdict::Verdict;
 #[derive(Clone, Copy)]
 pub(super) struct ActionRequest<'a> {
     pub key: &'a TargetKey,
-    pub part: Part<'a>,
+    pub visible: VisibleState<'a>,
     pub rule: &'a Rule,
     pub phase: Phase,
     pub action: &'a Action,
@@ -136,34 +136,42 @@ fn is_blocking_hold(step: &StepContext<'_>, rule: &Name, hold: &Hold, change: &C
 /// that can also decrease it outranks others only after its emission: two of them would wait for each other. Between
 /// these, the earlier row wins.
 fn outranked_by<'a>(step: &StepContext<'_>, request: &ActionRequest<'a>) -> Option<&'a Name> {
-    let has_both = |change: &Change| change.increases_capacity() && change.decreases_capacity();
     let own = request.rule;
-    let others = request.part.outranking_rules().filter(|(name, _)| **name != own.name);
+    let others = request.visible.outranking_rules().filter(|(name, _)| **name != own.name);
     let mut outranking = others.filter(|(name, state)| {
         let change = step.active_rule(name).and_then(|rule| rule.on_firing.as_ref());
         let (Some(change), Some(episode)) = (change.map(|firing| &firing.action.change), &state.episode)
         else {
             return false;
         };
-        // An episode that closes in this step is not open any more.
-        if episode.open.is_empty() || !change.increases_capacity() {
-            return false;
-        }
-        if !has_both(change) {
-            return episode.emissions > 0 || episode.deferred.is_some();
-        }
-        let is_peer = request.phase == Phase::Firing && has_both(&request.action.change);
+        let is_peer = request.phase == Phase::Firing && has_both(change) && has_both(&request.action.change);
         let is_earlier = || step.context.rules.row(name) < step.context.rules.row(&own.name);
-        episode.emissions > 0 && (!is_peer || is_earlier())
+        outranks(change, episode) && (!is_peer || is_earlier())
     });
     outranking.next().map(|(name, _)| name)
 }
 
+fn has_both(change: &Change) -> bool {
+    change.increases_capacity() && change.decreases_capacity()
+}
+
+/// Whether an open episode of an active rule outranks the decreases of other rules.
+pub(super) fn outranks_decreases(rule: &Rule, episode: &Episode) -> bool {
+    rule.on_firing.as_ref().is_some_and(|firing| outranks(&firing.action.change, episode))
+}
+
+fn outranks(change: &Change, episode: &Episode) -> bool {
+    // An episode that closes in this step is not open any more.
+    let is_open = !episode.open.is_empty() && change.increases_capacity();
+    let is_requested = episode.deferred.is_some() && !has_both(change);
+    is_open && (episode.emissions > 0 || is_requested)
+}
+
 /// The stabilization window, and for decreases everything else that has to be over.
 fn stabilizing(step: &StepContext<'_>, request: &ActionRequest<'_>) -> Option<Blocked> {
-    let ActionRequest { part, action, episode, deferred, .. } = *request;
+    let ActionRequest { visible, action, episode, deferred, .. } = *request;
     if action.change.decreases_capacity() {
-        let wait = calm::wait(step, part, action, episode, deferred)?;
+        let wait = calm::wait(step, visible, action, episode, deferred)?;
         return Some(Blocked::until(Verdict::Stabilizing, wait.until, wait.detail));
     }
     let stable_since = if deferred.is_repeat { episode.opened_at } else { deferred.requested_at };
@@ -183,7 +191,7 @@ fn waiting_for_destination(step: &StepContext<'_>, request: &ActionRequest<'_>) 
 /// The cooldowns of earlier events, counted from their delivery.
 fn cooling_down(step: &StepContext<'_>, request: &ActionRequest<'_>) -> Option<Blocked> {
     let (now, change) = (step.context.now, &request.action.change);
-    let own_events = request.part.own.emissions.iter().filter(|emission| blocks(emission, request));
+    let own_events = request.visible.own.emissions.iter().filter(|emission| blocks(emission, request));
     let mut last: Option<(Time, &Emission)> = None;
     for emission in own_events {
         let start = match emission.outcome {
@@ -200,7 +208,7 @@ fn cooling_down(step: &StepContext<'_>, request: &ActionRequest<'_>) -> Option<B
             last = Some((until, emission));
         }
     }
-    let earlier_version = request.part.own.cooldowns.blocked_until(change, now);
+    let earlier_version = request.visible.own.cooldowns.blocked_until(change, now);
     match (last, earlier_version) {
         (Some((until, emission)), legacy) if legacy.is_none_or(|legacy| legacy <= until) => {
             let detail = format!("cooldown of event {} of rule {}", emission.id, emission.rule);
@@ -225,7 +233,7 @@ fn blocks(emission: &Emission, request: &ActionRequest<'_>) -> bool {
 fn over_budget(step: &StepContext<'_>, request: &ActionRequest<'_>) -> Option<Blocked> {
     let now = step.context.now;
     let events = request.rule.budget?.events.get() as usize;
-    let spent = request.part.own.rules.get(&request.rule.name)?.budget_expiries.iter();
+    let spent = request.visible.own.rules.get(&request.rule.name)?.budget_expiries.iter();
     let mut expiries: Vec<Time> = spent.copied().filter(|free| *free > now).collect();
     expiries.sort_unstable();
     let free = expiries.len().checked_sub(events).map(|at| expiries[at])?;

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use super::{alert_key, sorted_unique};
 use crate::domain::alert_key::AlertKey;
-use crate::domain::control::HeartbeatKey;
 use crate::domain::episode_scope::EpisodeScope;
+use crate::domain::heartbeat_key::HeartbeatKey;
 use crate::domain::name::Name;
 use crate::domain::notification::{Alert, InvalidAlert, Status};
 use crate::domain::source::Source;

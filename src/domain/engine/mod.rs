@@ -26,12 +26,12 @@ mod input;
 mod occurrence;
 mod outcome;
 mod owed;
-mod part;
 mod routing;
 mod step;
 #[cfg(test)]
 mod tests;
 mod unconfirmed;
+mod visible_state;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -74,7 +74,7 @@ pub struct Context<'a> {
     /// The configured sources.
     pub sources: &'a BTreeMap<Name, Arc<Source>>,
     /// The delivery of the events that the states track.
-    pub deliveries: &'a Deliveries,
+    pub deliveries: &'a DeliveryFeedback,
 }
 
 impl Context<'_> {
@@ -107,7 +107,7 @@ pub struct States {
 
 /// The delivery of events, as far as decisions need it.
 #[derive(Debug, Clone, Default)]
-pub struct Deliveries {
+pub struct DeliveryFeedback {
     /// By target and event id. An event that is not here counts as delivered when it was emitted.
     pub events: BTreeMap<TargetKey, BTreeMap<Arc<str>, EventDelivery>>,
     /// The last successful call of each destination, as far as this process knows. Only filled if a state tracks events.

@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use super::control_episode::{self, ControlInput};
-use super::delta::{Opened, RuleDelta, RuleDeltas, RuleId};
+use super::control_episode;
+use super::delta::{ControlInput, Opened, RuleDelta, RuleDeltas, RuleId, UnreadableHold};
 use super::step::StepContext;
 use super::{Input, delivery, episode, owed};
 use crate::domain::alert_key::AlertKey;
@@ -28,8 +28,8 @@ pub(super) struct TargetInput<'a> {
     /// an alert that is not the heartbeat any more.
     pub outdated: Vec<(RuleId, AlertKey)>,
     pub resolves: Vec<ResolvedAlert>,
-    /// Alerts about this target that fire and cannot be read.
-    pub unreadable: Vec<AlertKey>,
+    /// Alerts about this target that fire and cannot be read, and their starts.
+    pub unreadable: Vec<(AlertKey, Option<Time>)>,
     /// Alerts that could not be read before, and can be read again, or have resolved.
     pub readable: Vec<AlertKey>,
     /// Alerts of holds that fire and cannot be read.
@@ -54,12 +54,6 @@ pub(super) struct ResolvedAlert {
     pub key: AlertKey,
     pub ends_at: Time,
     pub last_end: Option<Time>,
-}
-
-/// An alert that a hold matches, but that cannot be read.
-pub(super) struct UnreadableHold {
-    pub alert: AlertKey,
-    pub rule: Name,
 }
 
 /// Applies a notification to one target. All its alerts are applied before any episode is evaluated, so a pod
@@ -122,6 +116,9 @@ pub(super) fn expire(step: &mut StepContext<'_>, key: &TargetKey, state: &mut Ta
     let mut decisions = delivery::apply(step, key, state);
     forget_former_shadows(step, state);
     decisions.extend(owed::expire(step, key, state));
+    for (_, shadow) in state.shadows.iter_mut() {
+        decisions.extend(owed::expire(step, key, shadow));
+    }
     let now = step.context.now;
     let mut deltas = RuleDeltas::default();
     let was_invalid = state.invalid.extract_if(|invalid| invalid.expires_at <= now);
@@ -340,11 +337,13 @@ fn resolve_at(
             applied |= apply_resolve(rule_state, deltas.delta_mut(rule), &resolve);
         }
     }
-    // An earlier alert of the same notification has resolved it.
+    // An earlier alert of the same notification has resolved it, or it was open in a shadow state that was forgotten.
+    let is_known = state.last_resolve(&resolve.key).is_some();
     let decision = (!was_open).then(|| {
-        let duplicate = Decision::new(Verdict::Duplicate, vec![resolve.key.clone()]);
-        Decision { target: Some(key.clone()), ..duplicate }
+        let verdict = if is_known { Verdict::Duplicate } else { Verdict::NoEvidence };
+        Decision { target: Some(key.clone()), ..Decision::new(verdict, vec![resolve.key.clone()]) }
     });
+    applied |= !was_open;
     // An end that is not the latest one is recorded too, so that a target whose only alert it was has a
     // history.
     if applied {
@@ -441,19 +440,18 @@ fn apply_unreadable(
     step: &StepContext<'_>,
     input: &Input,
     state: &mut TargetState,
-    unreadable: Vec<AlertKey>,
+    unreadable: Vec<(AlertKey, Option<Time>)>,
     readable: &[AlertKey],
 ) {
     let (now, retention) = (step.context.now, step.context.policy.last_resolve_retention);
     let expires_at = now.after(input.source.occurrence_ttl);
-    let still: BTreeSet<AlertKey> = unreadable.into_iter().collect();
-    for alert in &still {
-        match state.invalid.get_mut(alert) {
-            Some(known) => known.expires_at = expires_at,
-            None => state.invalid.insert(InvalidFiring { alert: alert.clone(), expires_at }),
-        }
+    let still: BTreeMap<AlertKey, Option<Time>> = unreadable.into_iter().collect();
+    for (alert, starts_at) in &still {
+        let known = state.invalid.remove(alert).and_then(|known| known.starts_at);
+        let starts_at = known.max(*starts_at);
+        state.invalid.insert(InvalidFiring { alert: alert.clone(), starts_at, expires_at });
     }
-    for alert in readable.iter().filter(|alert| !still.contains(*alert)) {
+    for alert in readable.iter().filter(|alert| !still.contains_key(*alert)) {
         if state.invalid.remove(alert).is_some() {
             state.record_end(now, true, retention);
         }

@@ -2,16 +2,16 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use super::delta::RuleId;
+use super::delta::{RuleId, UnreadableHold};
 use super::input::{EvaluatedAlert, HeartbeatAlert, Input};
-use super::occurrence::{self, FiringAlert, ResolvedAlert, TargetInput, UnreadableHold};
+use super::occurrence::{self, FiringAlert, ResolvedAlert, TargetInput};
 use super::step::StepContext;
 use super::{Context, States, Step, alert_key, sorted_unique};
 use crate::domain::alert_key::AlertKey;
 use crate::domain::name::Name;
 use crate::domain::notification::{Alert, InvalidAlert, Status};
 use crate::domain::rule::Mode;
-use crate::domain::state::{LastResolve, TargetState};
+use crate::domain::state::{InvalidFiring, LastResolve, TargetState};
 use crate::domain::table::{Evaluation, NotMatched};
 use crate::domain::target::{KeyKind, TargetKey};
 use crate::domain::time::Time;
@@ -106,10 +106,9 @@ impl<'a> Routing<'a> {
         if invalid.fingerprint.is_none() || invalid.status == Some(Status::Resolved) {
             return;
         }
-        self.mark_unreadable(&key);
-        if let Some(starts_at) = invalid.starts_at {
-            self.mark_heard(&key, starts_at, None);
-        }
+        self.mark_unreadable(&key, invalid.starts_at);
+        // A start that cannot be read is not after any other.
+        self.mark_heard(&key, invalid.starts_at.unwrap_or(Time::from_nanos(0)), None);
     }
 
     /// A firing alert with the rules that match it.
@@ -137,17 +136,19 @@ impl<'a> Routing<'a> {
         self.mark_heard(&key, alert.starts_at, None);
         if evaluation.not_matched.as_ref().is_some_and(|not_matched| not_matched.verdict == Verdict::Invalid)
         {
-            self.mark_unreadable(&key);
+            self.mark_unreadable(&key, Some(alert.starts_at));
         } else {
-            self.mark_readable(&key);
+            self.mark_readable(&key, |_| true);
         }
         for unreadable in &evaluation.unreadable {
             let target_input = self.target_inputs.entry(unreadable.key.clone()).or_default();
             match unreadable.key.kind() {
-                KeyKind::Target => target_input.unreadable.push(key.clone()),
+                KeyKind::Target => target_input.unreadable.push((key.clone(), Some(alert.starts_at))),
                 KeyKind::Hold => {
                     let rule = self.context.rules.rules()[unreadable.rule_index].name.clone();
-                    target_input.unreadable_holds.push(UnreadableHold { alert: key.clone(), rule });
+                    let starts_at = Some(alert.starts_at);
+                    let alert = key.clone();
+                    target_input.unreadable_holds.push(UnreadableHold { alert, starts_at, rule });
                 }
                 KeyKind::Heartbeat => {}
             }
@@ -168,7 +169,7 @@ impl<'a> Routing<'a> {
             last_end,
         });
         self.mark_heard(&key, alert.starts_at, Some(&heartbeat.key));
-        self.mark_readable(&key);
+        self.mark_readable(&key, |_| true);
     }
 
     fn route_firing(&mut self, firing: FiringAlert<'a>) {
@@ -201,15 +202,19 @@ impl<'a> Routing<'a> {
     }
 
     /// An alert fires and cannot be read: nothing is decreased on the targets that know it.
-    fn mark_unreadable(&mut self, key: &AlertKey) {
+    fn mark_unreadable(&mut self, key: &AlertKey, starts_at: Option<Time>) {
         for (target, _) in self.states.known_at(key).filter(|(target, _)| target.kind() == KeyKind::Target) {
-            self.target_inputs.entry(target.clone()).or_default().unreadable.push(key.clone());
+            self.target_inputs.entry(target.clone()).or_default().unreadable.push((key.clone(), starts_at));
         }
     }
 
-    /// An alert can be read (again).
-    fn mark_readable(&mut self, key: &AlertKey) {
-        for (target, _) in self.states.known_at(key).filter(|(_, state)| state.invalid.contains(key)) {
+    /// An alert can be read again, or has resolved: ends its unreadable firings for which `ends` is true.
+    fn mark_readable(&mut self, key: &AlertKey, ends: impl Fn(&InvalidFiring) -> bool) {
+        let is_ended = |state: &TargetState| {
+            let of_holds = state.rules.values().filter_map(|rule| rule.unreadable.get(key));
+            state.invalid.get(key).into_iter().chain(of_holds).any(&ends)
+        };
+        for (target, _) in self.states.known_at(key).filter(|(_, state)| is_ended(state)) {
             self.target_inputs.entry(target.clone()).or_default().readable.push(key.clone());
         }
     }
@@ -234,12 +239,16 @@ impl<'a> Routing<'a> {
         let mut strays: BTreeMap<AlertKey, Time> = BTreeMap::new();
         for (alert, is_heartbeat) in resolved {
             let key = alert_key(&self.input.source.name, &alert.fingerprint);
-            self.mark_readable(&key);
             // `notification` guarantees that a resolved alert has an end.
             let ends_at = alert.ends_at.unwrap_or(alert.starts_at);
             let last_resolve = self.states.last_resolve(&key);
             let stray = strays.get(&key).copied();
             let last_end = last_resolve.map(|last_resolve| last_resolve.ends_at).max(stray);
+            // A copy of an earlier end is not that of a firing that began after it.
+            self.mark_readable(&key, |invalid| match invalid.starts_at {
+                Some(starts_at) => ends_at >= starts_at,
+                None => last_end.is_none_or(|last| ends_at > last),
+            });
             let open = self.states.tracked_at(&key).chain(firing_at.get(&key).into_iter().flatten());
             let open = sorted_unique(open.cloned().collect::<Vec<_>>());
             if !open.is_empty() {

@@ -3,8 +3,8 @@
 
 use super::deferred::Acting;
 use super::outcome::{DecisionLog, Outcome, requested_action};
-use super::part::Part;
 use super::step::StepContext;
+use super::visible_state::VisibleState;
 use super::{calm, delivery, guard};
 use crate::domain::delivery::DeliveryChangeKind;
 use crate::domain::name::Name;
@@ -46,7 +46,7 @@ pub(super) fn recheck(step: &mut StepContext<'_>, acting: &mut Acting<'_>) -> Ve
         if step.emitted.contains(&emission.id) {
             continue;
         }
-        match (blocker(step, acting.key, acting.part(), &name, emission.phase), emission.is_suspended) {
+        match (blocker(step, acting.key, acting.visible(), &name, emission.phase), emission.is_suspended) {
             (Some(_), true) | (None, false) => {}
             (None, true) => {
                 step.change_delivery(acting.key, &emission.id, DeliveryChangeKind::Resume);
@@ -65,18 +65,18 @@ pub(super) fn recheck(step: &mut StepContext<'_>, acting: &mut Acting<'_>) -> Ve
 fn blocker(
     step: &StepContext<'_>,
     key: &TargetKey,
-    part: Part<'_>,
+    visible: VisibleState<'_>,
     name: &Name,
     phase: Phase,
 ) -> Option<String> {
     let rule = step.rule(name)?;
     let action = requested_action(rule, phase)?;
-    let episode = part.own.rules.get(name)?.last_episode()?;
+    let episode = visible.own.rules.get(name)?.last_episode()?;
     let by_control = guard::blocked_by_control(step, rule, key, &action.change, episode);
     let by_control = by_control.map(|blocked| blocked.detail.unwrap_or_default());
     let now = step.context.now;
     by_control.or_else(|| {
-        let wait = calm::disturbances(step, part).find(|wait| wait.until > now)?;
+        let wait = calm::disturbances(step, visible).find(|wait| wait.until > now)?;
         Some(wait.detail.unwrap_or_default())
     })
 }

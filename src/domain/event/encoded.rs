@@ -189,6 +189,11 @@ impl<'a> EventDocument<'a> {
         text(self.fields.data.action.as_ref())
     }
 
+    /// Whether `data.phase` is that of an event of an open episode.
+    pub fn is_firing_phase(&self) -> bool {
+        text(self.fields.data.phase.as_ref()) == Some("firing")
+    }
+
     /// `data.episode.id`.
     pub fn episode(&self) -> Option<&str> {
         text(self.fields.data.episode.id.as_ref())

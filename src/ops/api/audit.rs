@@ -116,7 +116,7 @@ pub(crate) struct RedriveDetails {
     /// The new lifetime of the events.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub valid_for: Option<String>,
-    /// Whether events that decrease capacity were redriven, too.
+    /// Whether events were redriven although they may not be needed: see `force` of a redrive.
     #[serde(default)]
     pub force: bool,
 }

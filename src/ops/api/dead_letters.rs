@@ -72,7 +72,7 @@ pub(crate) struct RedriveOptions {
     /// fails.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub valid_for: Option<String>,
-    /// Whether to redrive events that decrease capacity, too.
+    /// Whether to redrive, too, increases whose episode is over, and decreases while something fires on their target.
     pub force: bool,
     /// The operator, for the log and the audit trail.
     #[serde(skip_serializing_if = "Option::is_none")]

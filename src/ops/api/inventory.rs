@@ -114,12 +114,19 @@ pub(crate) struct DestinationView {
     pub kind: Word,
     /// The queue's URL, the function's name or the file's path.
     pub address: String,
-    /// Why it fails, if it does.
+    /// Why it fails, if it does and there is something to deliver.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failing: Option<String>,
-    /// Deliveries that have not been attempted or are in flight.
+    /// Since when, RFC 3339, there has been nothing to deliver, if its last call failed. The next delivery will tell
+    /// whether it works.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub idle_since: Option<String>,
+    /// The error of the last call, if it failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_error: Option<String>,
+    /// DeliveryFeedback that have not been attempted or are in flight.
     pub pending: u64,
-    /// Deliveries that failed and will be retried.
+    /// DeliveryFeedback that failed and will be retried.
     pub retrying: u64,
     /// Dead letters.
     pub dead_letters: u64,

@@ -31,6 +31,13 @@ pub(crate) struct PauseView {
     pub author: String,
     /// The reason, for other operators.
     pub reason: String,
+    /// Only of a new pause: the number of events that were emitted and not delivered yet, and that it covers. Increases
+    /// among them wait for its end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub undelivered_events: Option<u64>,
+    /// Only of a new pause: the number of calls with such events that may have been under way already.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub calls_in_flight: Option<u64>,
 }
 
 impl From<Pause> for PauseView {
@@ -44,6 +51,8 @@ impl From<Pause> for PauseView {
             until: pause.until.map(Time::to_millis_string),
             author: pause.author,
             reason: pause.reason,
+            undelivered_events: None,
+            calls_in_flight: None,
         }
     }
 }

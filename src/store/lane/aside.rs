@@ -1,4 +1,4 @@
-//! Deliveries that stand aside: they are not settled, and block no later delivery of their target.
+//! DeliveryFeedback that stand aside: they are not settled, and block no later delivery of their target.
 
 use super::{BeyondWindow, Lane, PendingRetry};
 use crate::domain::time::Time;
@@ -61,6 +61,7 @@ impl Lane {
             return;
         };
         (retry.emitted_at, retry.marks.is_suspended) = (now, false);
+        self.expiry.reexamine(seq.0);
         if retry.is_aside {
             self.rejoin(seq.0);
             self.mark_ready_if_first(seq.0);

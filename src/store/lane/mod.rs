@@ -10,10 +10,12 @@
 mod arrivals;
 mod aside;
 mod cancel;
+mod expiry;
 mod progress;
 mod redrive;
 #[cfg(test)]
 mod tests;
+mod unsettled;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -24,6 +26,8 @@ use super::fast_map::{Map, Set};
 use super::{EventSeq, Lease};
 use crate::domain::header::EncodedEvent;
 use crate::domain::time::Time;
+
+pub(super) use expiry::ExpiredClaims;
 
 /// The maximum number of events in the window; small in tests, so that they exceed it often.
 pub(super) const MAX_WINDOW_EVENTS: usize = if cfg!(test) { 16 } else { 16_384 };
@@ -76,6 +80,7 @@ pub(super) struct Lane {
     arrivals: Arrivals,
     /// Targets whose deliveries cannot be claimed while a transaction sees their undelivered decreases.
     withheld: Set<Group>,
+    expiry: expiry::ExpiryIndex,
 }
 
 #[derive(Debug)]
@@ -238,6 +243,7 @@ impl Lane {
             never_delivered: 0,
             arrivals: Arrivals::default(),
             withheld: Set::default(),
+            expiry: expiry::ExpiryIndex::default(),
         }
     }
 
@@ -282,6 +288,7 @@ impl Lane {
         }
         self.groups.entry(retry.group).or_default().push_back(seq);
         self.retry_schedule.extend(retry.due.map(|due| (due, seq)));
+        self.expiry.add_unexamined(seq);
         self.retries.insert(seq, retry);
     }
 
@@ -543,6 +550,7 @@ impl Lane {
                 is_aside: false,
             };
             self.retries.insert(seq, retry);
+            self.expiry.leave_window(seq);
         }
     }
 
@@ -562,6 +570,7 @@ impl Lane {
         self.undelivered = self.undelivered.saturating_sub(1);
         self.leases.remove(&seq);
         self.retries.remove(&seq);
+        self.expiry.remove(seq);
         if let Some(slot) = self.window.get_mut(&seq) {
             self.window_bytes -= slot.body.take().map_or(0, |body| body.len());
         }

@@ -18,6 +18,7 @@ impl Lane {
             return;
         }
         self.join_queue(group, seq.0);
+        self.expiry.add_unexamined(seq.0);
         self.retry_schedule.insert((due, seq.0));
         self.retries.insert(seq.0, Retry::new(pending));
     }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::inner::Inner;
 use crate::domain::delivery::{DeliveryChange, DeliveryChangeKind, GiveUp};
-use crate::domain::engine::{Deliveries, States};
+use crate::domain::engine::{DeliveryFeedback, States};
 use crate::domain::name::Name;
 use crate::domain::state::TargetState;
 use crate::domain::target::TargetKey;
@@ -16,8 +16,8 @@ use crate::store::{DeliveryId, EventSeq};
 
 impl Inner {
     /// The delivery of the events that the states track.
-    pub(super) fn deliveries(&self, states: &States, lanes: &LaneHandles) -> Deliveries {
-        let mut deliveries = Deliveries::default();
+    pub(super) fn deliveries(&self, states: &States, lanes: &LaneHandles) -> DeliveryFeedback {
+        let mut deliveries = DeliveryFeedback::default();
         for (key, state) in &states.targets {
             for id in state.tracked_events() {
                 let Some(&seq) = self.ids.get(&(key.clone(), id.clone())) else { continue };

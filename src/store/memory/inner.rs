@@ -16,12 +16,12 @@ use crate::domain::time::{ClockReading, Time};
 use crate::store::audit::MemoryAudit;
 use crate::store::dead_letters::{BACKLOG_FULL, DeadLetterRow};
 use crate::store::fast_map::Set;
-use crate::store::lane::{Group, Lane, Marks, NewDelivery, PendingRetry};
+use crate::store::lane::{Claim, Group, Lane, Marks, NewDelivery, PendingRetry};
 use crate::store::lanes::{LaneHandle, LaneHandles};
 use crate::store::undelivered_decreases::{TrackedDecrease, UndeliveredDecreases};
 use crate::store::{
-    AuditWrite, Changes, DeadLetterError, Delivery, DeliveryId, DeliveryState, EventSeq, Keys, NewEvent,
-    Record, Redrive, Settlement, Tally, dead_letters, withdrawn,
+    AuditWrite, Changes, Claimed, DeadLetterError, Delivery, DeliveryId, DeliveryState, EventSeq, Keys,
+    NewEvent, Record, Redrive, Settlement, Tally, dead_letters, withdrawn,
 };
 
 /// Locked for each operation.
@@ -121,11 +121,24 @@ impl Inner {
         (seqs, events)
     }
 
+    /// A claim with what the lane does not have.
+    pub(super) fn claimed(&self, destination: &Name, claim: Claim) -> Claimed {
+        let delivery_id = DeliveryId { seq: claim.lease.seq(), destination: destination.clone() };
+        Claimed {
+            lease: claim.lease,
+            body: claim.body.unwrap_or_else(|| self.as_sent(&delivery_id)),
+            emitted_at: claim.emitted_at,
+            attempts: claim.attempts,
+            last_error: self.errors.get(&delivery_id).map(|error| error.as_str().into()),
+            nothing_to_compensate: claim.compensates && !self.has_arrived(&delivery_id),
+        }
+    }
+
     pub(super) fn refill(&self, destination: &Name, lane: &mut Lane) {
         let first = self.events.partition_point(|(seq, ..)| seq.0 <= lane.high_watermark());
         for (seq, at, event) in &self.events[first..] {
             if !lane.has_room() {
-                // Deliveries blocked by a retry are parked, so that they do not fill the window.
+                // DeliveryFeedback blocked by a retry are parked, so that they do not fill the window.
                 lane.blocked_by_retry(&Set::default())
                     .into_iter()
                     .for_each(|seq| lane.mark_parked(EventSeq(seq)));
@@ -366,7 +379,9 @@ impl Inner {
     ) -> Result<(), DeadLetterError> {
         let delivery_id = DeliveryId { seq, destination: handle.name.clone() };
         let row = self.dead.get(&delivery_id).ok_or(DeadLetterError::NotDead)?;
-        if let Some(expiry) = redrive.check(&row.event, clock.wall)? {
+        let (_, _, event) = self.event(seq);
+        let state = self.states.get(&event.target).cloned().unwrap_or_default();
+        if let Some(expiry) = redrive.check(&row.event, event.may_decrease_capacity, &state, clock.wall)? {
             self.expiry.insert(delivery_id.clone(), expiry);
         }
         self.deliver_again(clock.now, handle, seq);

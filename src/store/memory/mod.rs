@@ -15,15 +15,17 @@ use crate::store::audit::MemoryAudit;
 use inner::Inner;
 
 use crate::domain::alert_key::AlertKey;
+use crate::domain::control::Controls;
 use crate::domain::event::id_prefix;
 use crate::domain::name::Name;
+use crate::domain::retry::AgeLimits;
 use crate::domain::state::TargetState;
 use crate::domain::target::TargetKey;
 use crate::domain::time::{ClockReading, Time};
 use crate::store::history::History;
-use crate::store::lane::{Lane, Position};
+use crate::store::lane::{ExpiredClaims, Lane, Position};
 use crate::store::lanes::{LaneHandle, LaneHandles};
-use crate::store::outbox::{COMPENSATION_DELAY, DeliveryQueue, Outbox};
+use crate::store::outbox::{COMPENSATION_DELAY, DeliveryQueue, Expired, Outbox, UnsettledEvent};
 use crate::store::states::StateStore;
 use crate::store::undelivered_decreases::UndeliveredDecreases;
 use crate::store::{
@@ -198,6 +200,12 @@ impl StateStore for Memory {
     async fn close(&self) {}
 }
 
+impl Memory {
+    pub(super) fn controls(&self) -> Arc<Controls> {
+        self.with_inner(|inner| inner.controls.clone())
+    }
+}
+
 impl DeliveryQueue for Memory {
     async fn claim(&self, destination: &Name, max: usize) -> Result<Vec<Claimed>, Error> {
         let handle = self.lanes.require(destination)?;
@@ -213,18 +221,34 @@ impl DeliveryQueue for Memory {
                         lane.postpone(claim.lease.seq(), now.after(COMPENSATION_DELAY), true);
                         return None;
                     }
-                    Some(Claimed {
-                        lease: claim.lease,
-                        body: claim.body.unwrap_or_else(|| inner.as_sent(&delivery_id)),
-                        emitted_at: claim.emitted_at,
-                        attempts: claim.attempts,
-                        last_error: inner.errors.get(&delivery_id).map(|error| error.as_str().into()),
-                        nothing_to_compensate: !has_arrived,
-                    })
+                    Some(inner.claimed(&handle.name, claim))
                 });
                 Ok(claimed.collect())
             })
         })
+    }
+
+    async fn claim_expired(
+        &self,
+        destination: &Name,
+        limits: AgeLimits,
+        max: usize,
+    ) -> Result<Expired, Error> {
+        let handle = self.lanes.require(destination)?;
+        let clock = self.clock();
+        self.with_inner(|inner| {
+            handle.with_lane(|lane| {
+                inner.refill(&handle.name, lane);
+                let ExpiredClaims { expired, unexamined, waiting } = lane.claim_expired(limits, clock, max);
+                let claims = expired.into_iter().chain(unexamined);
+                let leased = claims.map(|claim| inner.claimed(&handle.name, claim)).collect();
+                Ok(lane.keep_expired(leased, limits, clock, waiting))
+            })
+        })
+    }
+
+    fn undelivered_at(&self, destination: &Name) -> u64 {
+        self.lanes.get(destination).map_or(0, |handle| handle.with_lane(|lane| lane.undelivered()))
     }
 
     async fn begin_calls(&self, destination: &Name, leases: Vec<Lease>) -> Result<Vec<Refused>, Error> {
@@ -328,6 +352,16 @@ impl Outbox for Memory {
             let found = inner.dead.iter().filter(|(delivery_id, _)| wanted(delivery_id)).take(max);
             found.map(|(_, row)| DeadLetter::from(row.clone())).collect()
         }))
+    }
+
+    async fn unsettled_events(&self, destination: &Name, max: usize) -> Result<Vec<UnsettledEvent>, Error> {
+        let handle = self.lanes.require(destination)?;
+        let found = handle.with_lane(|lane| lane.unsettled_deliveries(max));
+        let claimed: Vec<_> = found.iter().filter(|one| one.1).map(|(claim, _)| claim.lease.seq()).collect();
+        let read = self.with_inner(|inner| {
+            found.into_iter().map(|(claim, _)| inner.claimed(&handle.name, claim)).collect()
+        });
+        Ok(UnsettledEvent::from_claimed(read, &claimed))
     }
 
     async fn redrive(

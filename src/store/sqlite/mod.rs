@@ -43,9 +43,9 @@ use rusqlite::Connection;
 use tokio::sync::{oneshot, watch};
 
 use super::history::History;
-use super::lane::Claim;
+use super::lane::{Claim, ExpiredClaims};
 use super::lanes::{LaneHandle, LaneHandles};
-use super::outbox::{COMPENSATION_DELAY, DeliveryQueue, Outbox};
+use super::outbox::{COMPENSATION_DELAY, DeliveryQueue, Expired, Outbox, UnsettledEvent};
 use super::states::StateStore;
 use super::{
     AuditPage, AuditQuery, AuditWrite, Claimed, DeadLetter, DeadLetterError, DecideFn, Delivery, DeliveryId,
@@ -54,7 +54,9 @@ use super::{
     WallClock,
 };
 use crate::domain::alert_key::AlertKey;
+use crate::domain::control::Controls;
 use crate::domain::name::Name;
+use crate::domain::retry::AgeLimits;
 use crate::domain::target::TargetKey;
 use crate::domain::time::{ClockReading, Time};
 use committed::clock::SharedClock;
@@ -277,18 +279,27 @@ impl StateStore for Sqlite {
     }
 }
 
-impl DeliveryQueue for Sqlite {
-    async fn claim(&self, destination: &Name, max: usize) -> Result<Vec<Claimed>, Error> {
-        let handle = &self.lanes.require(destination)?;
-        let now = self.now();
-        let mut claimed = handle.with_lane(|lane| lane.claim(max, now));
-        if claimed.len() < max && handle.with_lane(|lane| lane.has_room()) {
-            if let Err(error) = self.refill(handle).await {
-                handle.with_lane(|lane| claimed.iter().for_each(|one| lane.end_lease(one.lease)));
-                return Err(error);
-            }
-            claimed.extend(handle.with_lane(|lane| lane.claim(max - claimed.len(), now)));
-        }
+/// What becomes of claimed events of which it is not known whether there is something to compensate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Undecided {
+    /// They look again later.
+    Postpone,
+    /// They are returned, since they are not to be called.
+    Keep,
+}
+
+impl Sqlite {
+    pub(super) fn controls(&self) -> Arc<Controls> {
+        self.committed.controls()
+    }
+
+    /// Reads what the lane does not have of claimed deliveries.
+    async fn read_claimed(
+        &self,
+        handle: &Arc<LaneHandle>,
+        claimed: Vec<Claim>,
+        undecided: Undecided,
+    ) -> Result<Vec<Claimed>, Error> {
         let may_have_missed = handle.with_lane(|lane| lane.has_never_delivered());
         let lookups: Vec<claims::ClaimLookup> = claimed
             .iter()
@@ -302,20 +313,16 @@ impl DeliveryQueue for Sqlite {
         let mut details = BTreeMap::new();
         if !lookups.is_empty() {
             let (name, destination_id) = (handle.name.clone(), handle.id);
-            match self.read(move |reader| claims::read_claims(reader, &name, destination_id, &lookups)).await
-            {
-                Ok(found) => details = found,
-                Err(error) => {
-                    handle.with_lane(|lane| claimed.iter().for_each(|one| lane.end_lease(one.lease)));
-                    return Err(error);
-                }
-            }
+            details =
+                self.read(move |reader| claims::read_claims(reader, &name, destination_id, &lookups)).await?;
         }
-        let undecided = |one: &Claim| {
+        let is_undecided = |one: &Claim| {
             let details = details.get(&one.lease.seq().0);
             details.and_then(|details| details.compensation) == Some(Compensation::Undecided)
         };
-        let (undecided, claimed): (Vec<_>, Vec<_>) = claimed.into_iter().partition(undecided);
+        let postpones = undecided == Undecided::Postpone;
+        let (undecided, claimed): (Vec<_>, Vec<_>) =
+            claimed.into_iter().partition(|one| postpones && is_undecided(one));
         self.postpone(handle, undecided).await?;
         let claimed = claimed.into_iter().filter_map(|Claim { lease, body, emitted_at, attempts, .. }| {
             let claims::ClaimDetails { body: stored, last_error, compensation } =
@@ -328,6 +335,56 @@ impl DeliveryQueue for Sqlite {
             Some(Claimed { lease, body: body?, emitted_at, attempts, last_error, nothing_to_compensate })
         });
         Ok(claimed.collect())
+    }
+}
+
+impl DeliveryQueue for Sqlite {
+    async fn claim(&self, destination: &Name, max: usize) -> Result<Vec<Claimed>, Error> {
+        let handle = &self.lanes.require(destination)?;
+        let now = self.now();
+        let mut claimed = handle.with_lane(|lane| lane.claim(max, now));
+        if claimed.len() < max && handle.with_lane(|lane| lane.has_room()) {
+            if let Err(error) = self.refill(handle).await {
+                handle.with_lane(|lane| claimed.iter().for_each(|one| lane.end_lease(one.lease)));
+                return Err(error);
+            }
+            claimed.extend(handle.with_lane(|lane| lane.claim(max - claimed.len(), now)));
+        }
+        let leases: Vec<Lease> = claimed.iter().map(|one| one.lease).collect();
+        let read = self.read_claimed(handle, claimed, Undecided::Postpone).await;
+        if read.is_err() {
+            handle.with_lane(|lane| leases.iter().for_each(|lease| lane.end_lease(*lease)));
+        }
+        read
+    }
+
+    async fn claim_expired(
+        &self,
+        destination: &Name,
+        limits: AgeLimits,
+        max: usize,
+    ) -> Result<Expired, Error> {
+        let handle = &self.lanes.require(destination)?;
+        let clock = self.clock();
+        if handle.with_lane(|lane| lane.has_room()) {
+            self.refill(handle).await?;
+        }
+        let ExpiredClaims { expired, unexamined, waiting } =
+            handle.with_lane(|lane| lane.claim_expired(limits, clock, max));
+        let claims: Vec<Claim> = expired.into_iter().chain(unexamined).collect();
+        let leases: Vec<Lease> = claims.iter().map(|one| one.lease).collect();
+        let read = self.read_claimed(handle, claims, Undecided::Keep).await;
+        handle.with_lane(|lane| match read {
+            Ok(read) => Ok(lane.keep_expired(read, limits, clock, waiting)),
+            Err(error) => {
+                leases.iter().for_each(|lease| lane.end_expiry_lease(*lease));
+                Err(error)
+            }
+        })
+    }
+
+    fn undelivered_at(&self, destination: &Name) -> u64 {
+        self.lanes.get(destination).map_or(0, |handle| handle.with_lane(|lane| lane.undelivered()))
     }
 
     async fn begin_calls(&self, destination: &Name, leases: Vec<Lease>) -> Result<Vec<Refused>, Error> {
@@ -402,6 +459,15 @@ impl Outbox for Sqlite {
         let rows =
             self.read(move |reader| dead_letters::list(reader, destination.as_ref(), after.as_ref(), max));
         Ok(rows.await?.into_iter().map(DeadLetter::from).collect())
+    }
+
+    async fn unsettled_events(&self, destination: &Name, max: usize) -> Result<Vec<UnsettledEvent>, Error> {
+        let handle = &self.lanes.require(destination)?;
+        let found = handle.with_lane(|lane| lane.unsettled_deliveries(max));
+        let (claims, is_claimed): (Vec<Claim>, Vec<bool>) = found.into_iter().unzip();
+        let claimed = claims.iter().zip(is_claimed).filter(|(_, is_claimed)| *is_claimed);
+        let claimed: Vec<EventSeq> = claimed.map(|(claim, _)| claim.lease.seq()).collect();
+        Ok(UnsettledEvent::from_claimed(self.read_claimed(handle, claims, Undecided::Keep).await?, &claimed))
     }
 
     async fn redrive(

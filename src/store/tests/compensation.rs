@@ -175,7 +175,8 @@ async fn a_redriven_and_delivered_event_is_compensated() {
         harness.settle("queue", claimed.lease, dead()).await;
         harness.emit_resolved("a", "in", &["queue"]).await;
         let delivery_id = DeliveryId { seq: claimed.lease.seq(), destination: name("queue") };
-        harness.store.redrive(&delivery_id, Redrive::default(), audit("redrive")).await.unwrap();
+        let force = Redrive { force: true, ..Redrive::default() };
+        harness.store.redrive(&delivery_id, force, audit("redrive")).await.unwrap();
         harness.restart().await;
         harness.claim_and_settle("queue", "out", Settlement::Delivered { answer: None }).await;
         harness.restart().await;

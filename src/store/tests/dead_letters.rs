@@ -232,7 +232,8 @@ async fn a_decrease_is_only_redriven_by_force_and_may_be_superseded_again() {
     for mut harness in StoreHarness::both() {
         let delivery_id = harness.create_dead_letter("a", "in", Kind::In).await;
         let rejected = harness.store.redrive(&delivery_id, Redrive::default(), audit("redrive")).await;
-        assert!(matches!(rejected, Err(DeadLetterError::DecreasesCapacity)), "{rejected:?}");
+        let Err(DeadLetterError::Firing(firing)) = rejected else { panic!("{rejected:?}") };
+        assert_eq!(firing.rule, name("nodes"));
         assert_eq!(harness.emit("a", Kind::Note, "note-1", &["queue"]).await, [""; 0]);
         harness.claim_and_settle("queue", "note-1", Settlement::Delivered { answer: None }).await;
         harness.store.redrive(&delivery_id, force(), audit("redrive")).await.unwrap();
@@ -301,5 +302,36 @@ async fn the_age_of_a_redriven_event_counts_from_its_redrive() {
         let dead_letter = harness.store.dead_letter(&delivery_id).await.unwrap().unwrap();
         harness.store.redrive(&delivery_id, Redrive::default(), audit("redrive")).await.unwrap();
         assert!(harness.claim_one("queue", "out").await.emitted_at >= dead_letter.given_up_at);
+    }
+}
+
+#[tokio::test]
+async fn a_decrease_is_redriven_without_force_once_nothing_fires_on_its_target() {
+    for harness in StoreHarness::both() {
+        let delivery_id = harness.create_dead_letter("a", "in", Kind::In).await;
+        let redrive =
+            async || harness.store.redrive(&delivery_id, Redrive::default(), audit("redrive")).await;
+        let refused = redrive().await.unwrap_err().to_string();
+        assert!(refused.contains("rule `nodes` fires on its target"), "{refused}");
+        // Its episode closes.
+        harness.emit_resolved("a", "later", &["journal"]).await;
+        redrive().await.unwrap();
+        harness.claim_one("queue", "in").await;
+    }
+}
+
+#[tokio::test]
+async fn an_increase_whose_episode_is_over_is_redriven_by_force_only() {
+    for harness in StoreHarness::both() {
+        let first = harness.create_dead_letter("a", "first", Kind::Out).await;
+        let second = harness.create_dead_letter("a", "second", Kind::Out).await;
+        harness.store.redrive(&first, Redrive::default(), audit("redrive")).await.unwrap();
+        harness.emit_resolved("a", "resolved", &["journal"]).await;
+        let refused = harness.store.redrive(&second, Redrive::default(), audit("redrive")).await;
+        assert!(
+            matches!(&refused, Err(DeadLetterError::EpisodeOver { rule }) if rule == "nodes"),
+            "{refused:?}"
+        );
+        harness.store.redrive(&second, force(), audit("redrive")).await.unwrap();
     }
 }

@@ -9,6 +9,7 @@ mod compression;
 mod concurrent;
 mod controls;
 mod dead_letters;
+mod expiry;
 mod faults;
 mod properties;
 mod query;
@@ -263,6 +264,11 @@ impl EpisodeEvent {
             Phase::Resolved => state_with_last_resolve(target.as_str()),
         };
         let mut event = emission.event();
+        let mut body: serde_json::Value = serde_json::from_str(&event.body).unwrap();
+        if phase == Phase::Firing {
+            body["data"]["phase"] = "firing".into();
+            event.body = body.to_string().into();
+        }
         event.episode_phase = Some(EpisodePhase { phase, episode: episode.into() });
         Changes { states: vec![(target, state)], events: vec![event], ..Changes::default() }
     }

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::domain::delivery::{DeliveryChange, DeliveryChangeKind, EventDelivery};
-use crate::domain::engine::Deliveries;
+use crate::domain::engine::DeliveryFeedback;
 use crate::domain::state::{self, DestinationWait, EmissionOutcome};
 use crate::store::{DeliveryState, RefusalReason};
 
@@ -92,7 +92,7 @@ impl StoreHarness {
         .await;
     }
 
-    async fn deliveries(&self, target: &str) -> Deliveries {
+    async fn deliveries(&self, target: &str) -> DeliveryFeedback {
         let view = |view: &View| (Changes::default(), view.deliveries.clone());
         self.store.transact(self.keys(&[target]), view).await.unwrap()
     }

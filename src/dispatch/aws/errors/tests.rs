@@ -5,6 +5,8 @@ use aws_sdk_sqs::config::http::HttpResponse;
 use aws_sdk_sqs::error::ErrorMetadata;
 use aws_sdk_sqs::operation::send_message_batch::SendMessageBatchError;
 
+use Certainty::{NotArrived, Unknown};
+
 use super::Class::{Misconfigured, Permanent, Throttled, Transient};
 use super::*;
 use crate::dispatch::stub::{Reply, Stub, sqs_client};
@@ -18,8 +20,15 @@ fn answered(code: &str, status: u16) -> SdkError<SendMessageBatchError, HttpResp
     SdkError::service_error(SendMessageBatchError::generic(meta), response(status))
 }
 
-/// A failed call, its class, and a part of its message.
-type FailedCall = (SdkError<SendMessageBatchError, HttpResponse>, Class, &'static str);
+/// A failed call, its class, whether the event may have arrived, and a part of its message.
+type FailedCall = (SdkError<SendMessageBatchError, HttpResponse>, Class, Certainty, &'static str);
+
+/// Whether it is known that the event did not arrive.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Certainty {
+    NotArrived,
+    Unknown,
+}
 
 /// Calls that failed because of the request, the connection or the response.
 fn failed_calls() -> Vec<FailedCall> {
@@ -29,36 +38,59 @@ fn failed_calls() -> Vec<FailedCall> {
         (
             SdkError::construction_failure("no region"),
             Misconfigured,
+            NotArrived,
             "failed to construct request: no region",
         ),
-        (SdkError::timeout_error("after 10s"), Transient, "request has timed out: after 10s"),
+        (SdkError::timeout_error("after 10s"), Transient, Unknown, "request has timed out: after 10s"),
         (
             dispatch(ConnectorError::io(reset().into())),
             Transient,
+            Unknown,
             "dispatch failure: io error: connection reset",
         ),
         (
             dispatch(ConnectorError::timeout("connect".into())),
             Transient,
+            Unknown,
             "dispatch failure: timeout: connect",
         ),
-        (dispatch(ConnectorError::other("tls".into(), None)), Transient, "dispatch failure: other: tls"),
+        (
+            dispatch(ConnectorError::other("tls".into(), None)),
+            Transient,
+            Unknown,
+            "dispatch failure: other: tls",
+        ),
         (
             dispatch(ConnectorError::user("bad uri".into())),
             Misconfigured,
+            NotArrived,
             "dispatch failure: user error: bad uri",
         ),
-        (SdkError::response_error("cut off", response(200)), Transient, "response error: cut off"),
+        (SdkError::response_error("cut off", response(200)), Transient, Unknown, "response error: cut off"),
+        (SdkError::response_error("cut off", response(400)), Transient, NotArrived, "HTTP 400"),
         (
             SdkError::service_error(SendMessageBatchError::unhandled("no JSON"), response(502)),
             Transient,
+            // A proxy may have passed the request on.
+            Unknown,
             "HTTP 502 without an error code",
         ),
         (
             SdkError::service_error(SendMessageBatchError::unhandled("no JSON"), response(403)),
             Misconfigured,
+            NotArrived,
             "HTTP 403 without an error code",
         ),
+        (
+            SdkError::service_error(SendMessageBatchError::unhandled("no JSON"), response(200)),
+            Transient,
+            Unknown,
+            "HTTP 200 without an error code",
+        ),
+        (answered("InternalFailure", 500), Transient, NotArrived, "InternalFailure: said so"),
+        (answered("ServiceUnavailable", 503), Transient, NotArrived, "ServiceUnavailable: said so"),
+        (answered("GatewayTimeout", 504), Transient, NotArrived, "GatewayTimeout: said so"),
+        (answered("RequestThrottled", 400), Throttled, NotArrived, "RequestThrottled: said so"),
     ]
 }
 
@@ -85,39 +117,45 @@ fn calls_without_credentials() -> Vec<FailedCall> {
         (
             SdkError::construction_failure(not_loaded()),
             Misconfigured,
+            NotArrived,
             "failed to construct request: the credential provider was not enabled: no providers in chain",
         ),
         (
             SdkError::construction_failure(CredentialsError::provider_timed_out(std::time::Duration::ZERO)),
             Transient,
+            NotArrived,
             "failed to construct request: credentials provider timed out after 0 seconds",
         ),
         (
             credentials_failure(not_loaded()),
             Misconfigured,
+            NotArrived,
             "dispatch failure: other: the credential provider was not enabled: no providers in chain",
         ),
         (
             credentials_failure(CredentialsError::invalid_configuration("a loop")),
             Misconfigured,
+            NotArrived,
             "dispatch failure: other: the credentials provider was not properly configured: a loop",
         ),
         (
             credentials_failure(CredentialsError::unhandled("no UTF-8")),
             Transient,
+            NotArrived,
             "dispatch failure: other: unexpected credentials error: no UTF-8",
         ),
-        (credentials_failure(refused), Misconfigured, "AccessDenied"),
-        (credentials_failure(expired), Misconfigured, "ExpiredTokenException"),
-        (credentials_failure(unavailable), Transient, "ServiceUnavailable"),
+        (credentials_failure(refused), Misconfigured, NotArrived, "AccessDenied"),
+        (credentials_failure(expired), Misconfigured, NotArrived, "ExpiredTokenException"),
+        (credentials_failure(unavailable), Transient, NotArrived, "ServiceUnavailable"),
     ]
 }
 
 #[test]
 fn every_shape_of_a_failed_call_has_its_class() {
-    for (error, class, message) in failed_calls().into_iter().chain(calls_without_credentials()) {
+    for (error, class, certainty, message) in failed_calls().into_iter().chain(calls_without_credentials()) {
         let failure = failure(&error);
         assert_eq!(failure.class, class, "{failure}");
+        assert_eq!(failure.uncertain, certainty == Unknown, "{failure}");
         assert!(failure.message.contains(message), "{failure}");
     }
 }
@@ -321,4 +359,123 @@ fn what_was_signed_is_redacted() {
 fn a_long_message_is_cut_to_whole_characters() {
     let failure = Failure::transient("ü".repeat(5000));
     assert_eq!(failure.message.chars().count(), Failure::MAX_CHARS);
+}
+
+/// A call of a server that treats each connection in this way, or of nobody.
+async fn call(url: String) -> Failure {
+    let config = aws_sdk_sqs::Config::builder()
+        .behavior_version_latest()
+        .region(aws_sdk_sqs::config::Region::new("eu-west-1"))
+        .credentials_provider(aws_sdk_sqs::config::Credentials::new("id", "secret", None, None, "test"))
+        .retry_config(aws_sdk_sqs::config::retry::RetryConfig::disabled())
+        .timeout_config(
+            aws_sdk_sqs::config::timeout::TimeoutConfig::builder()
+                .operation_timeout(std::time::Duration::from_millis(500))
+                .build(),
+        )
+        .endpoint_url(url);
+    let client = aws_sdk_sqs::Client::from_conf(config.build());
+    failure(&client.send_message_batch().queue_url("q").send().await.unwrap_err())
+}
+
+async fn server<F: Future<Output = ()> + Send>(
+    treat: impl Fn(tokio::net::TcpStream) -> F + Send + 'static,
+) -> std::net::SocketAddr {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            treat(stream).await;
+        }
+    });
+    address
+}
+
+/// Reads the beginning of a request.
+async fn read_request(stream: &mut tokio::net::TcpStream) {
+    use tokio::io::AsyncReadExt as _;
+    let mut bytes = [0; 4096];
+    assert!(stream.read(&mut bytes).await.unwrap() > 0);
+}
+
+#[tokio::test]
+async fn an_event_that_was_not_sent_has_not_arrived() {
+    let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let closing = server(async |mut stream| read_request(&mut stream).await).await;
+    for (url, reason) in [
+        (format!("http://{nobody}"), "refused"),
+        ("http://queue.invalid".to_owned(), "dns"),
+        (format!("https://{closing}"), "tls"),
+    ] {
+        let failure = call(url).await;
+        assert!(failure.class == Transient && !failure.uncertain, "{reason}: {failure:?}");
+    }
+}
+
+#[tokio::test]
+async fn an_event_that_may_have_been_sent_may_have_arrived() {
+    use tokio::io::AsyncWriteExt as _;
+    let closing = server(async |mut stream| read_request(&mut stream).await).await;
+    let silent = server(async |mut stream| {
+        read_request(&mut stream).await;
+        std::future::pending::<()>().await;
+    });
+    let cut = server(async |mut stream| {
+        read_request(&mut stream).await;
+        stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\n{\"Succ").await.unwrap();
+    });
+    for (address, reason) in [(closing, "closed"), (silent.await, "time-out"), (cut.await, "cut off")] {
+        let failure = call(format!("http://{address}")).await;
+        assert!(failure.class == Transient && failure.uncertain, "{reason}: {failure:?}");
+    }
+}
+
+#[tokio::test]
+async fn an_answer_that_is_no_json_is_shown_as_text() {
+    let page = "<html><head><title>502 Bad Gateway</title></head>\r\n<body><h1>502 Bad Gateway</h1>nginx\u{1b}</body>";
+    let xml = "<?xml version=\"1.0\"?><ErrorResponse><Error><Type>Sender</Type>\
+        <Code>AWS.SimpleQueueService.NonExistentQueue</Code><Message>No such queue.</Message></Error></ErrorResponse>";
+    let long = "word ".repeat(500);
+    let expected = "HTTP 502 without an error code (text/html): 502 Bad Gateway 502 Bad Gateway nginx\\u{1b}";
+    for (status, kind, body, class, message) in [
+        (502, "text/html", page, Transient, expected),
+        (
+            403,
+            "text/plain",
+            "Forbidden",
+            Misconfigured,
+            "HTTP 403 without an error code (text/plain): Forbidden",
+        ),
+        (400, "text/xml", xml, Misconfigured, "NonExistentQueue"),
+        (503, "text/plain", "", Transient, "HTTP 503 without an error code (text/plain)"),
+    ] {
+        let reply = Reply::text(status, body).header("content-type", kind);
+        let stub = Stub::start(move |_| reply.clone()).await;
+        let failure = call(stub.url().to_owned()).await;
+        assert_eq!((failure.class, &*failure.message), (class, message));
+    }
+    let stub = Stub::start(move |_| Reply::text(500, &long)).await;
+    assert_eq!(call(stub.url().to_owned()).await.message.chars().count(), 300);
+}
+
+#[test]
+fn refused_credentials_are_recognized() {
+    let codes = [
+        "ExpiredToken",
+        "ExpiredTokenException",
+        "InvalidClientTokenId",
+        "UnrecognizedClientException",
+        "InvalidSignatureException",
+        "com.amazon.coral.service#UnrecognizedClientException",
+    ];
+    assert!(codes.iter().all(|code| refuses_credentials(&answered(code, 403))));
+    for code in ["AccessDenied", "RequestThrottled", "QueueDoesNotExist", "RequestExpired"] {
+        assert!(!refuses_credentials(&answered(code, 403)), "{code}");
+    }
+    let by_sts = |code| {
+        let error = AssumeRoleError::generic(ErrorMetadata::builder().code(code).build());
+        let cause = CredentialsError::provider_error(SdkError::service_error(error, response(403)));
+        SdkError::<SendMessageBatchError, _>::dispatch_failure(ConnectorError::other(cause.into(), None))
+    };
+    assert!(refuses_credentials(&by_sts("ExpiredToken")) && !refuses_credentials(&by_sts("AccessDenied")));
 }

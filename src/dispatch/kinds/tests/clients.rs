@@ -133,7 +133,8 @@ async fn destinations_that_agree_share_a_client_and_a_session() {
     for destination in [&first, &second, &scaler, &other, &own] {
         let connected = clients.connect(destination).await.unwrap();
         for event in [1, 2] {
-            assert_eq!(connected.send(&[outgoing(event)]).await, Ok(vec![Ok(None)]));
+            let answers = connected.send(&[outgoing(event)]).await.unwrap();
+            assert!(matches!(&answers[..], [Ok(Some(_))]), "{answers:?}");
         }
     }
     assert_eq!((clients.sqs.len(), clients.lambda.len(), clients.aws.counts().1), (3, 1, 2));
@@ -193,4 +194,57 @@ async fn a_denied_role_is_a_misconfiguration_and_an_unavailable_sts_is_not() {
     assert_eq!(class, Class::Throttled);
     let (class, message) = failure(error(503, "ServiceUnavailable")).await;
     assert_eq!(class, Class::Transient, "{message}");
+}
+
+/// Credentials of a shared file with this key.
+fn write_key(file: &std::path::Path, key: &str) {
+    let text = format!("[default]\naws_access_key_id = {key}\naws_secret_access_key = secret\n");
+    std::fs::write(file, text).unwrap();
+}
+
+#[tokio::test]
+async fn a_rotated_credentials_file_is_read_after_a_refusal_and_on_a_reload() {
+    let accepted = std::sync::Arc::new(parking_lot::Mutex::new("FIRST"));
+    let stub = Stub::start({
+        let accepted = accepted.clone();
+        move |request| {
+            let signed_with = request.headers["authorization"].to_str().unwrap();
+            if signed_with.contains(&format!("Credential={}/", accepted.lock())) {
+                let entry = json!({ "Id": "0", "MessageId": "m", "MD5OfMessageBody": "x" });
+                Reply::ok(json!({ "Successful": [entry], "Failed": [] }))
+            } else {
+                Reply::error(403, "InvalidClientTokenId")
+            }
+        }
+    })
+    .await;
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("credentials");
+    write_key(&file, "FIRST");
+    let config = aws_config::defaults(aws_config::BehaviorVersion::latest())
+        .region(aws_config::Region::new("eu-west-1"))
+        .retry_config(RetryConfig::disabled())
+        .endpoint_url(stub.url());
+    let (config, reload) = (config.load().await, aws::CredentialsReload::default());
+    let aws = aws::Configs::with_credentials_file("eu-west-1", config, file.clone(), reload.clone());
+    let mut clients = Clients { aws, ..Clients::default() };
+    let queue = clients.connect(&queue("a", "eu-west-1", None, None)).await.unwrap();
+    let send = async || queue.send(&[outgoing(1)]).await.map_err(|failure| failure.class);
+    send().await.unwrap();
+
+    write_key(&file, "SECOND");
+    send().await.unwrap();
+    *accepted.lock() = "SECOND";
+    assert_eq!(send().await, Err(Class::Misconfigured), "the old key, which is refused");
+    send().await.unwrap();
+
+    write_key(&file, "THIRD");
+    *accepted.lock() = "THIRD";
+    assert_eq!(
+        [send().await, send().await],
+        [Err(Class::Misconfigured), Err(Class::Misconfigured)],
+        "once a minute"
+    );
+    reload.renew();
+    send().await.unwrap();
 }

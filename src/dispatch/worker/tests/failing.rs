@@ -1,6 +1,7 @@
 //! Failures of destinations and events, and expiry.
 
 use super::*;
+use crate::domain::delivery::GiveUp;
 
 #[tokio::test(start_paused = true)]
 async fn an_unavailable_destination_is_probed_and_recovers() {

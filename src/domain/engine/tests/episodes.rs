@@ -457,8 +457,7 @@ fn a_late_firing_of_a_truncated_notification_does_not_scale_in() {
             ..Setup::default()
         }
         .world();
-        world.post(1, vec![firing("a", 0)]);
-        world.post(60, vec![resolved("a", 0, 55)]);
+        assert_eq!(summary(&world.post(60, vec![resolved("a", 0, 55)])), "no_evidence×1");
         assert_eq!(summary(&world.post_truncated(61, true, vec![firing("a", 0)])), "late×1");
         world
     };

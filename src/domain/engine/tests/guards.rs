@@ -23,7 +23,7 @@ fn a_fire_within_the_stabilization_window_withdraws_the_scale_in() {
     world.post(0, vec![firing("a", 0)]);
     world.post(60, vec![resolved("a", 0, 55)]);
     let fired = world.post(300, vec![firing("b", 290)]);
-    assert_eq!(summary(&fired), "emitted×1 scale_out +2, withdrawn×1");
+    assert_eq!(summary(&fired), "withdrawn×1, emitted×1 scale_out +2");
     assert_eq!(summary(&world.wait(3000)), "");
     assert_eq!(summary(&world.post(3060, vec![resolved("b", 290, 3050)])), "stabilizing×1");
     assert_eq!(summary(&world.wait(3060 + 900)), "emitted×1 scale_in -1");
@@ -116,7 +116,7 @@ fn a_deferred_action_follows_the_rule_as_it_is_when_it_is_due() {
     world.post(0, vec![firing("a", 0)]);
     world.post(60, vec![resolved("a", 0, 55)]);
     world.rules = RuleTable::new(Vec::new(), Templates::new());
-    assert_eq!(summary(&world.wait(60 + 900)), "withdrawn×1");
+    assert_eq!(summary(&world.wait(61)), "expired×1");
     let mut world = guarded(0, 0, 15).world();
     world.post(0, vec![firing("a", 0)]);
     world.post(60, vec![resolved("a", 0, 55)]);
@@ -129,9 +129,9 @@ fn a_cooldown_outlives_the_episode_that_began_it() {
     let mut world = guarded(600, 0, 0).world();
     world.post(0, vec![firing("a", 0)]);
     world.post(60, vec![resolved("a", 0, 55)]);
-    assert_eq!(summary(&world.wait(4000)), "withdrawn×1", "deferred for longer than max_deferral");
+    assert_eq!(summary(&world.wait(4000)), "");
     let again = world.post(5000, vec![firing("a", 4990)]);
-    assert_eq!(summary(&again), "cooling_down×1");
+    assert_eq!(summary(&again), "withdrawn×1, cooling_down×1");
     assert_eq!(summary(&world.wait(36_000)), "emitted×1 scale_out +2");
 }
 
@@ -150,32 +150,38 @@ fn a_target_under_an_open_scale_out_episode_never_shrinks() {
 }
 
 #[test]
-fn a_scale_in_that_is_deferred_for_too_long_is_withdrawn() {
+fn a_scale_in_that_is_deferred_for_longer_than_its_debt_is_retained_expires() {
     let mut world = with_a_second_rule(guarded(0, 0, 15));
+    world.policy.owed_retention = 60 * MINUTE;
     world.post(0, vec![firing("a", 0)]);
     world.post(10, vec![slow(true, 5, 0)]);
     assert_eq!(summary(&world.post(60, vec![resolved("a", 0, 55)])), "outranked×1");
-    assert_eq!(summary(&world.wait(60 + 900 + 3599)), "");
-    let given_up = world.wait(60 + 900 + 3600);
-    assert_eq!(summary(&given_up), "withdrawn×1");
+    assert_eq!(summary(&world.wait(60 + 3599)), "");
+    let expired = world.wait(60 + 3600);
+    assert_eq!(summary(&expired), "expired×1");
     assert_eq!(
-        given_up[0].detail.as_deref(),
-        Some("the action was deferred for longer than engine.max_deferral")
+        expired[0].detail.as_deref(),
+        Some("what the rule owes was not taken back within retention.owed")
     );
 }
 
 #[test]
-fn growth_of_another_rule_withdraws_the_outranked_scale_in() {
-    let mut world = with_a_second_rule(Setup::default());
+fn growth_of_another_rule_does_not_withdraw_the_outranked_scale_in() {
+    let mut world = with_a_second_rule(guarded(0, 0, 5));
     world.post(0, vec![firing("a", 0)]);
     world.post(10, vec![slow(true, 5, 0)]);
     world.post(60, vec![resolved("a", 0, 55)]);
     let mut other = slow(true, 90, 0);
     other.fingerprint = "fp-slow-2".into();
     assert_eq!(
-        summary(&world.post(100, vec![slow(true, 5, 0), other])),
-        "duplicate×1, emitted×1 scale_out +2, withdrawn×1"
+        summary(&world.post(100, vec![slow(true, 5, 0), other.clone()])),
+        "duplicate×1, emitted×1 scale_out +2"
     );
+    (other.status, other.ends_at) = (Status::Resolved, Some(at(590)));
+    let ended = world.post(600, vec![slow(false, 5, 590), other]);
+    assert_eq!(summary(&ended), "no_action×2, stabilizing×1");
+    assert_eq!(ended[1].until, Some(at(900)), "its window counts from the end of the other need");
+    assert_eq!(summary(&world.wait(900)), "emitted×1 scale_in -1");
 }
 
 #[test]
@@ -184,7 +190,7 @@ fn when_two_rules_come_due_together_the_scale_out_goes_first() {
     world.post(0, vec![firing("a", 0)]);
     // A scale-in and a scale-out wait for the cooldown of the first scale-out.
     let both = world.post(60, vec![resolved("a", 0, 55), slow(true, 58, 0)]);
-    assert_eq!(summary(&both), "cooling_down×1, outranked×1, withdrawn×1");
+    assert_eq!(summary(&both), "cooling_down×1, outranked×1");
     assert_eq!(summary(&world.wait(300)), "emitted×1 scale_out +2");
 }
 
@@ -289,7 +295,8 @@ fn two_rules_that_wait_to_set_a_capacity_do_not_block_each_other() {
     assert_eq!(summary(&world.wait(300)), "emitted×1 set_capacity +4");
     assert_eq!(summary(&world.wait(360)), "outranked×1");
     let closed = world.post(600, vec![resolved("a", 0, 590)]);
-    assert_eq!(summary(&closed), "no_action×1, emitted×1 set_capacity +6");
+    assert_eq!(summary(&closed), "no_action×1, stabilizing×1", "its window counts from that end");
+    assert_eq!(summary(&world.wait(900)), "emitted×1 set_capacity +6");
 }
 
 #[test]
@@ -340,7 +347,7 @@ fn a_pod_that_takes_the_place_of_another_does_not_prolong_the_wait() {
 }
 
 #[test]
-fn an_outranked_scale_in_is_emitted_when_the_other_rule_may_not_act() {
+fn a_set_capacity_that_may_decrease_outranks_only_after_its_emission() {
     let mut world = with_another_rule(Setup::default(), "latency", |rule| {
         rule.on_firing = fires(to(6), 10 * MINUTE);
     });
@@ -349,8 +356,8 @@ fn an_outranked_scale_in_is_emitted_when_the_other_rule_may_not_act() {
     adopted.fingerprint = "fp-slow-2".into();
     assert_eq!(summary(&world.post(20, vec![adopted])), "no_evidence×1");
     world.post(30, vec![firing("a", 25)]);
-    assert_eq!(summary(&world.post(60, vec![resolved("a", 25, 55)])), "outranked×1");
-    assert_eq!(summary(&world.wait(610)), "no_evidence×1, emitted×1 scale_in -1");
+    assert_eq!(summary(&world.post(60, vec![resolved("a", 25, 55)])), "emitted×1 scale_in -1");
+    assert_eq!(summary(&world.wait(610)), "no_evidence×1", "an adopted episode cannot decrease");
 }
 
 #[test]
@@ -401,8 +408,8 @@ fn a_repetition_that_a_guard_blocks_is_withdrawn_with_its_episode() {
 }
 
 #[test]
-fn a_scale_in_outranked_by_an_episode_that_expires_is_withdrawn() {
-    let mut world = with_a_second_rule(guarded(0, 0, 0));
+fn a_scale_in_outranked_by_an_episode_that_expires_waits_for_a_whole_window() {
+    let mut world = with_a_second_rule(guarded(0, 0, 5));
     world.post(0, vec![slow(true, -5, 0)]);
     world.post(24 * 3600 - 120, vec![firing("a", 24 * 3600 - 130)]);
     let end = 24 * 3600 - 70;
@@ -410,11 +417,14 @@ fn a_scale_in_outranked_by_an_episode_that_expires_is_withdrawn() {
         summary(&world.post(24 * 3600 - 60, vec![resolved("a", 24 * 3600 - 130, end)])),
         "outranked×1"
     );
-    assert_eq!(summary(&world.wait(24 * 3600)), "expired×1, withdrawn×1");
+    let expired = world.wait(24 * 3600);
+    assert_eq!(summary(&expired), "expired×1, stabilizing×1");
+    assert_eq!(expired[1].until, Some(at(24 * 3600 + 300)));
+    assert_eq!(summary(&world.wait(24 * 3600 + 300)), "emitted×1 scale_in -1");
 }
 
 #[test]
-fn a_new_occurrence_that_replaces_an_open_one_withdraws_the_scale_in() {
+fn openings_of_a_rule_without_an_increase_do_not_disturb_a_scale_in() {
     let mut world = with_another_rule(guarded(0, 0, 15), "report", |rule| {
         rule.on_firing = fires(Change::Notify, Duration::ZERO);
     });
@@ -422,8 +432,9 @@ fn a_new_occurrence_that_replaces_an_open_one_withdraws_the_scale_in() {
     assert_eq!(summary(&world.post(60, vec![resolved("a", -10, 55)])), "stabilizing×1");
     assert_eq!(summary(&world.post(120, vec![slow(true, -10, 0)])), "duplicate×1");
     // The resolve of the old occurrence was not received.
-    assert_eq!(summary(&world.post(300, vec![slow(true, 290, 0)])), "no_action×1, withdrawn×1");
-    assert_eq!(summary(&world.wait(60 + 900)), "");
+    assert_eq!(summary(&world.post(300, vec![slow(true, 290, 0)])), "no_action×1");
+    assert_eq!(summary(&world.post(400, vec![slow(false, 290, 390)])), "no_action×1");
+    assert_eq!(summary(&world.wait(60 + 900)), "emitted×1 scale_in -1");
 }
 
 #[test]
@@ -447,6 +458,6 @@ fn an_episode_that_closes_in_the_same_notification_outranks_nothing() {
     let mut world = with_another_rule(guarded(0, 0, 5), "slowness", |_| {});
     world.post(0, vec![firing("a", -10), slow(true, -10, 0)]);
     let closed = world.post(60, vec![resolved("a", -10, 55), slow(false, -10, 55)]);
-    assert_eq!(summary(&closed), "stabilizing×1, no_action×1");
+    assert_eq!(summary(&closed), "no_action×1, stabilizing×1");
     assert_eq!(summary(&world.wait(360)), "emitted×1 scale_in -1");
 }

@@ -6,10 +6,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::*;
+use crate::domain::control::{GapCause, ReceptionGap};
+use crate::domain::delivery::{DeliveryChangeKind, GiveUp};
 use crate::domain::event::assert_matches_schema;
 use crate::domain::event::{AdjustmentType, Event};
 use crate::domain::matcher::Matcher;
-use crate::domain::notification::{Alert, Envelope, Status};
+use crate::domain::notification::{Alert, Envelope, InvalidAlert, Status};
 use crate::domain::phase::Phase;
 use crate::domain::rule::{
     Action, Amount, Budget, Change, FiringAction, Limits, Mode, Repeat, ResolvedAction, Rule, RuleTarget,
@@ -22,17 +24,22 @@ use crate::domain::template::Templates;
 use crate::domain::trigger::Trigger;
 use crate::domain::verdict::Verdict;
 
+mod calm;
 mod clocks;
 mod controls;
+mod deliveries;
 mod episodes;
 mod guards;
+mod holds;
+mod owed;
 mod properties;
+mod shadows;
 
 const MINUTE: Duration = Duration::from_secs(60);
 const POLICY: Policy = Policy {
     last_resolve_retention: Duration::from_secs(60 * 60),
     expired_episode_retention: Duration::from_secs(7 * 24 * 60 * 60),
-    owed_retention: Duration::from_secs(60 * 60),
+    owed_retention: Duration::from_secs(7 * 24 * 60 * 60),
     per_minute: PerMinute { scale_out: 0, scale_in: 0 },
 };
 
@@ -59,13 +66,25 @@ struct World {
     rates: Rates,
     policy: Policy,
     /// What is known about deliveries. Every other event was delivered when it was emitted.
-    deliveries: Deliveries,
+    deliveries: DeliveryFeedback,
     /// The changes of deliveries in the last step.
     delivery_changes: Vec<DeliveryChange>,
     now: Time,
     /// The wall clock, if it differs from the store's clock.
     wall: Option<Time>,
     created: Time,
+    /// The steps so far, if they are recorded.
+    steps: Option<Vec<Observed>>,
+}
+
+/// A step as seen from outside.
+struct Observed {
+    now: Time,
+    before: BTreeMap<TargetKey, Arc<TargetState>>,
+    after: BTreeMap<TargetKey, Arc<TargetState>>,
+    /// The controls after it.
+    controls: Controls,
+    decisions: Vec<Decision>,
 }
 
 struct Setup {
@@ -140,11 +159,12 @@ impl Setup {
             controls: Controls::default(),
             rates: Rates::default(),
             policy: POLICY,
-            deliveries: Deliveries::default(),
+            deliveries: DeliveryFeedback::default(),
             delivery_changes: Vec::new(),
             now: at(0),
             wall: None,
             created: at(-3600),
+            steps: None,
         }
     }
 }
@@ -210,7 +230,13 @@ impl World {
         assert_eq!(decided, step(&context, &states), "the same input gives the same step");
         let snapshot = self.rates.clone();
         assert!(self.rates.try_apply(&snapshot, &decided.rates));
-        self.apply(decided)
+        let before = self.states.clone();
+        let decisions = self.apply(decided);
+        if let Some(steps) = &mut self.steps {
+            let (after, controls) = (self.states.clone(), self.controls.clone());
+            steps.push(Observed { now: self.now, before, after, controls, decisions: decisions.clone() });
+        }
+        decisions
     }
 
     /// All states, and the targets that mention each alert.
@@ -236,9 +262,28 @@ impl World {
 
     /// Processes a notification at `now`.
     fn deliver(&mut self, now: Time, truncated: bool, alerts: Vec<Alert>) -> Vec<Decision> {
+        self.deliver_parsed(now, truncated, alerts.into_iter().map(Ok).collect())
+    }
+
+    /// Processes a notification with one alert that fires and cannot be parsed.
+    fn post_invalid(&mut self, seconds: i64, pod: &str) -> Vec<Decision> {
+        let invalid = InvalidAlert {
+            error: "labels.pod: not a string".to_owned(),
+            fingerprint: Some(format!("fp-{pod}")),
+            status: Some(Status::Firing),
+            starts_at: None,
+        };
+        self.deliver_parsed(at(seconds), false, vec![Err(invalid)])
+    }
+
+    fn deliver_parsed(
+        &mut self,
+        now: Time,
+        truncated: bool,
+        alerts: Vec<Result<Alert, InvalidAlert>>,
+    ) -> Vec<Decision> {
         self.now = now;
-        let evaluated =
-            alerts.into_iter().map(|alert| EvaluatedAlert::new(&self.rules, &self.source, Ok(alert)));
+        let evaluated = alerts.into_iter().map(|alert| EvaluatedAlert::new(&self.rules, &self.source, alert));
         let input = Input {
             source: self.source.clone(),
             trigger: Arc::new(Trigger::new(&self.source.name, &Envelope::default(), None)),
@@ -265,7 +310,10 @@ impl World {
     /// with their times.
     fn run_until(&mut self, until: Time) -> Vec<(Time, Decision)> {
         let mut decisions = Vec::new();
+        let mut rounds = 0;
         while let Some(due) = self.due().filter(|due| *due <= until) {
+            rounds += 1;
+            assert!(rounds < 1_000, "the states come due again and again at {due}: {:?}", self.states);
             let due = due.max(self.now);
             decisions.extend(self.recheck(due).into_iter().map(|decision| (due, decision)));
         }
@@ -290,6 +338,17 @@ impl World {
 
     fn set_delivery(&mut self, event: &Event, delivery: EventDelivery) {
         self.deliveries.events.entry(event.key.clone()).or_default().insert(event.id.clone(), delivery);
+    }
+
+    /// The changes of deliveries in the last step, by event.
+    fn changes(&self) -> Vec<(Arc<str>, DeliveryChangeKind)> {
+        self.delivery_changes.iter().map(|change| (change.event.clone(), change.kind)).collect()
+    }
+
+    /// The source could not be heard between these seconds.
+    fn gap(&mut self, from: i64, until: i64) {
+        let gap = ReceptionGap { from: at(from), until: at(until), cause: GapCause::NotRunning };
+        self.controls.record_gap(&name("prod"), gap);
     }
 
     fn apply(&mut self, step: Step) -> Vec<Decision> {
@@ -363,4 +422,26 @@ fn known_templates() -> Templates {
         templates.template(text).unwrap();
     }
     templates
+}
+
+/// The single event of these decisions.
+fn event_of(decisions: &[Decision]) -> Event {
+    let [event] = events(decisions)[..] else { panic!("not one event: {}", summary(decisions)) };
+    event.clone()
+}
+
+/// The verdict and the "until" of the last of these decisions, in seconds after the beginning.
+fn last_wait(decisions: &[Decision]) -> (String, Option<i64>) {
+    let last = decisions.last().expect("a decision");
+    let until = last.until.map(|until| (until.as_millis() - at(0).as_millis()) / 1000);
+    (last.verdict.to_string(), until)
+}
+
+/// A rule that decreases while its alert fires, after this window in minutes.
+fn idle(window: u64) -> Setup {
+    let change = Change::ScaleIn(by(1));
+    let stabilization_window = Duration::from_secs(60 * window);
+    let action = Action { change, cooldown: Duration::ZERO, stabilization_window };
+    let on_firing = Some(FiringAction { action, repeat: Repeat::OnGrowth });
+    Setup { on_firing, on_resolved: None, ..Setup::default() }
 }

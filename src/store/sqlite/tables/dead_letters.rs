@@ -1,8 +1,10 @@
 //! Dead letters: listed by the reader, redriven and discarded by the writer.
 
+use std::sync::Arc;
+
 use rusqlite::{Connection, OptionalExtension, params};
 
-use super::states::{StateTable, TARGET_HASH};
+use super::states::{StateTable, TARGET_HASH, is_damage, read_state};
 use crate::domain::header::EncodedEvent;
 use crate::domain::name::Name;
 use crate::domain::time::{ClockReading, Time};
@@ -107,7 +109,13 @@ pub(crate) fn redrive(
         })
     });
     let Some(row) = row.optional()? else { return Ok(Err(DeadLetterError::NotDead)) };
-    let expiry = match redrive.check(&row.event, wall) {
+    let state = match read_state(connection, row.target) {
+        _ if redrive.force => Arc::default(),
+        Ok(found) => found.map(|found| found.state).unwrap_or_default(),
+        Err(error) if is_damage(&error) => return Ok(Err(DeadLetterError::UnreadableState)),
+        Err(error) => return Err(error),
+    };
+    let expiry = match redrive.check(&row.event, row.may_decrease_capacity, &state, wall) {
         Ok(expiry) => expiry.map(Time::as_nanos).or(row.expiry),
         Err(error) => return Ok(Err(error)),
     };

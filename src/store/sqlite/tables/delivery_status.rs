@@ -5,7 +5,7 @@ use rusqlite::{Connection, OptionalExtension};
 use super::deliveries::OutboxTable;
 use super::receipts;
 use crate::domain::delivery::{EventDelivery, GiveUp};
-use crate::domain::engine::Deliveries;
+use crate::domain::engine::DeliveryFeedback;
 use crate::domain::name::Name;
 use crate::domain::time::Time;
 use crate::store::EventSeq;
@@ -25,8 +25,8 @@ pub(crate) fn read<'a>(
     outbox: &mut OutboxTable,
     batch: &WriteBatch,
     targets: impl Iterator<Item = &'a CachedTarget>,
-) -> rusqlite::Result<Deliveries> {
-    let mut deliveries = Deliveries::default();
+) -> rusqlite::Result<DeliveryFeedback> {
+    let mut deliveries = DeliveryFeedback::default();
     for target in targets {
         if !target.events.legacy.is_empty() {
             deliveries.legacy.insert(target.key.clone(), target.events.legacy.to_vec());

@@ -1,4 +1,4 @@
-//! The part of a target's state in which a rule acts, and what it sees beside it.
+//! What a rule sees of a target's state: its own part, and for a rule in `mode: shadow` also that of the active rules.
 
 use std::collections::BTreeSet;
 
@@ -9,13 +9,13 @@ use crate::domain::time::Time;
 /// All active rules of a target share a part. A rule in `mode: shadow` has one of its own and sees that of the active
 /// rules, which does not see it.
 #[derive(Clone, Copy)]
-pub(super) struct Part<'a> {
+pub(super) struct VisibleState<'a> {
     pub own: &'a TargetState,
     /// That of the active rules, for a rule in `mode: shadow`.
     pub active: Option<&'a TargetState>,
 }
 
-impl<'a> Part<'a> {
+impl<'a> VisibleState<'a> {
     fn states(self) -> impl Iterator<Item = &'a TargetState> {
         std::iter::once(self.own).chain(self.active)
     }

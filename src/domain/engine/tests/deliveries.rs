@@ -1,0 +1,343 @@
+//! What decisions make of the delivery of earlier events.
+
+use super::controls::pause;
+use super::*;
+use crate::domain::delivery::EventDelivery;
+
+fn given_up(why: GiveUp) -> EventDelivery {
+    EventDelivery { given_up: Some(why), ..EventDelivery::default() }
+}
+
+/// The outcome of a call is unknown, and it is tried again.
+fn uncertain() -> EventDelivery {
+    EventDelivery { is_uncertain: true, ..EventDelivery::pending() }
+}
+
+/// A world whose decrease, emitted at the second 60, is not delivered.
+fn undelivered(setup: Setup, delivery: EventDelivery) -> (World, Event) {
+    let mut world = with_a_second_rule(setup);
+    world.post(0, vec![firing("a", -10)]);
+    let decrease = event_of(&world.post(60, vec![resolved("a", -10, 55)]));
+    world.set_delivery(&decrease, delivery);
+    (world, decrease)
+}
+
+#[test]
+fn an_increase_that_is_being_delivered_blocks_its_rule_and_its_cooldown_counts_from_the_delivery() {
+    let mut world = guarded(5, 0, 0).world();
+    let first = event_of(&world.post(0, vec![firing("a", -10)]));
+    world.set_delivery(&first, EventDelivery::pending());
+    let grown = world.post(600, vec![firing("a", -10), firing("b", 590)]);
+    assert_eq!(last_wait(&grown), ("cooling_down".to_owned(), None));
+    assert_eq!(grown[1].detail, Some(format!("event {} of the rule is not delivered yet", first.id)));
+    assert_eq!(summary(&world.wait(3600)), "");
+    world.set_delivery(&first, EventDelivery::delivered(at(4000)));
+    assert_eq!(last_wait(&world.wait(4001)), ("cooling_down".to_owned(), Some(4300)));
+    assert_eq!(summary(&world.wait(4300)), "emitted×1 scale_out +2");
+}
+
+#[test]
+fn an_increase_that_is_being_delivered_blocks_other_rules_from_its_emission() {
+    let mut world = with_a_second_rule(guarded(5, 0, 0));
+    let first = event_of(&world.post(0, vec![firing("a", -10)]));
+    world.set_delivery(&first, EventDelivery::pending());
+    let other = world.post(60, vec![slow(true, 50, 0)]);
+    assert_eq!(last_wait(&other), ("cooling_down".to_owned(), Some(300)));
+    assert_eq!(summary(&world.wait(300)), "emitted×1 scale_out +2");
+}
+
+#[test]
+fn a_decrease_waits_for_the_increase_that_it_answers() {
+    let mut world = guarded(0, 0, 0).world();
+    let first = event_of(&world.post(0, vec![firing("a", -10)]));
+    world.set_delivery(&first, EventDelivery::pending());
+    let closed = world.post(60, vec![resolved("a", -10, 55)]);
+    assert_eq!(last_wait(&closed), ("cooling_down".to_owned(), None));
+    let mut refused = World { states: world.states.clone(), ..guarded(0, 0, 0).world() };
+    refused.set_delivery(&first, given_up(GiveUp::Rejected));
+    assert_eq!(summary(&refused.wait(100)), "withdrawn×1", "nothing was added");
+    world.set_delivery(&first, EventDelivery::delivered(at(90)));
+    assert_eq!(event_of(&world.wait(100)).reverts, [first.id]);
+}
+
+#[test]
+fn an_increase_that_no_destination_will_get_blocks_nothing_and_is_not_owed() {
+    let mut world = guarded(60, 0, 0).world();
+    let first = event_of(&world.post(0, vec![firing("a", -10)]));
+    world.set_delivery(&first, given_up(GiveUp::Rejected));
+    let grown = world.post(60, vec![firing("a", -10), firing("b", 50)]);
+    assert_eq!(summary(&grown), "duplicate×1, emitted×1 scale_out +2");
+    let second = event_of(&grown);
+    let closed = world.post(4000, vec![resolved("a", -10, 3990), resolved("b", 50, 3990)]);
+    assert_eq!(event_of(&closed).reverts, [second.id], "only what was delivered is taken back");
+}
+
+#[test]
+fn a_redriven_increase_is_owed_like_any_other() {
+    let mut world = guarded(0, 0, 0).world();
+    let first = event_of(&world.post(0, vec![firing("a", -10)]));
+    world.set_delivery(&first, given_up(GiveUp::Rejected));
+    world.wait(30);
+    world.set_delivery(&first, EventDelivery::pending());
+    world.wait(40);
+    assert_eq!(summary(&world.post(45, vec![firing("a", -10)])), "duplicate×1");
+    world.set_delivery(&first, EventDelivery::delivered(at(50)));
+    world.wait(50);
+    let replaced = world.post(55, vec![resolved("a", -10, 52), firing("b", 53)]);
+    assert_eq!(summary(&replaced), "no_action×1, still_open×1", "the need is answered");
+    assert_eq!(event_of(&world.post(60, vec![resolved("b", 53, 58)])).reverts, [first.id]);
+}
+
+#[test]
+fn the_event_of_an_open_episode_is_renewed_when_it_was_given_up_because_of_its_age() {
+    let mut world = guarded(5, 0, 0).world();
+    let first = event_of(&world.post(0, vec![firing("a", -10)]));
+    world.set_delivery(&first, given_up(GiveUp::Expired));
+    assert_eq!(summary(&world.wait(3600)), "", "it is the same event");
+    let renew = DeliveryChangeKind::Renew { expires_after: 60 * MINUTE };
+    assert_eq!(world.changes(), [(first.id.clone(), renew)]);
+    world.set_delivery(&first, EventDelivery::delivered(at(3700)));
+    world.wait(3700);
+    let grown = world.post(3800, vec![firing("b", 3790)]);
+    assert_eq!(last_wait(&grown), ("cooling_down".to_owned(), Some(4000)));
+}
+
+#[test]
+fn a_paused_event_is_renewed_when_the_pause_ends() {
+    let mut world = guarded(5, 0, 0).world();
+    let first = event_of(&world.post(0, vec![firing("a", -10)]));
+    let id = pause(&mut world, 10, None, |_| {});
+    world.set_delivery(&first, given_up(GiveUp::Expired));
+    world.wait(3600);
+    assert_eq!(world.changes(), []);
+    world.controls.resume(id);
+    world.wait(7200);
+    assert_eq!(world.changes().len(), 1);
+    world.set_delivery(&first, EventDelivery::delivered(at(7300)));
+    let closed = world.post(7400, vec![resolved("a", -10, 7390)]);
+    assert_eq!(last_wait(&closed), ("cooling_down".to_owned(), Some(7600)));
+    assert_eq!(event_of(&world.wait(7600)).reverts, [first.id], "it is owed");
+}
+
+#[test]
+fn the_event_of_a_closed_episode_is_not_renewed_and_nothing_is_owed_for_it() {
+    let mut world = guarded(0, 0, 0).world();
+    let first = event_of(&world.post(0, vec![firing("a", -10)]));
+    world.set_delivery(&first, EventDelivery::pending());
+    assert_eq!(summary(&world.post(60, vec![resolved("a", -10, 55)])), "cooling_down×1");
+    world.set_delivery(&first, given_up(GiveUp::Expired));
+    assert_eq!(summary(&world.wait(3600)), "withdrawn×1");
+    assert_eq!(world.changes(), []);
+}
+
+#[test]
+fn a_decrease_that_was_given_up_because_of_its_age_waits_for_its_destination() {
+    let (mut world, first) = undelivered(guarded(0, 0, 0), given_up(GiveUp::Expired));
+    let again = world.wait(400);
+    assert_eq!(last_wait(&again), ("cooling_down".to_owned(), None));
+    assert_eq!(world.changes(), [(first.id.clone(), DeliveryChangeKind::Replace)]);
+    world.deliveries.last_success.insert(name("queue"), at(390));
+    assert_eq!(summary(&world.wait(410)), "", "that call was before the give-up");
+    world.deliveries.last_success.insert(name("queue"), at(420));
+    let second = event_of(&world.wait(421));
+    assert_ne!(second.id, first.id);
+    assert_eq!(second.reverts, first.reverts);
+}
+
+#[test]
+fn each_wait_for_the_destination_is_twice_as_long() {
+    let (mut world, first) = undelivered(guarded(0, 0, 0), given_up(GiveUp::Expired));
+    let mut ids = BTreeSet::from([first.id]);
+    let mut now = 400;
+    for hours in [1, 2, 4, 8, 16, 24, 24] {
+        assert_eq!(summary(&world.wait(now)), "cooling_down×1");
+        assert_eq!(summary(&world.wait(now + hours * 3600 - 1)), "");
+        now += hours * 3600;
+        let next = event_of(&world.wait(now));
+        world.set_delivery(&next, given_up(GiveUp::Expired));
+        assert!(ids.insert(next.id), "it has a new id");
+        now += 100;
+    }
+}
+
+#[test]
+fn no_decrease_follows_a_rejected_one_until_the_rule_opens_again() {
+    let (mut world, first) = undelivered(guarded(0, 0, 0), given_up(GiveUp::Rejected));
+    assert_eq!(summary(&world.wait(400)), "");
+    assert_eq!(summary(&world.wait(4 * 3600)), "");
+    let opened = world.post(5 * 3600, vec![firing("b", 5 * 3600 - 10)]);
+    assert_eq!(summary(&opened), "emitted×1 scale_out +2");
+    let closed = world.post(6 * 3600, vec![resolved("b", 5 * 3600 - 10, 6 * 3600 - 10)]);
+    let second = event_of(&closed);
+    assert_ne!(second.id, first.id);
+    assert_eq!(second.reverts.len(), 2, "what is owed has stayed");
+}
+
+#[test]
+fn a_rejected_decrease_that_is_redriven_takes_back_what_was_owed() {
+    let (mut world, first) = undelivered(guarded(0, 0, 0), given_up(GiveUp::Rejected));
+    world.wait(400);
+    world.set_delivery(&first, EventDelivery::delivered(at(500)));
+    world.wait(500);
+    assert!(world.states.values().all(|state| state.owing_rules().next().is_none()));
+    assert_eq!(summary(&world.wait(4 * 3600)), "");
+}
+
+#[test]
+fn a_redriven_decrease_is_superseded_like_any_other() {
+    let (mut world, first) = undelivered(guarded(0, 0, 0), given_up(GiveUp::Rejected));
+    world.wait(400);
+    world.set_delivery(&first, EventDelivery::pending());
+    world.wait(500);
+    assert_eq!(
+        summary(&world.post(600, vec![slow(true, 590, 0)])),
+        "emitted×1 scale_out +2, superseded×1, outranked×1"
+    );
+    assert_eq!(world.changes(), [(first.id, DeliveryChangeKind::Cancel)]);
+}
+
+#[test]
+fn discarding_its_dead_letter_ends_a_decrease() {
+    let (mut world, first) = undelivered(guarded(0, 0, 0), given_up(GiveUp::Rejected));
+    world.wait(400);
+    world.set_delivery(&first, EventDelivery::default());
+    assert_eq!(summary(&world.wait(500)), "withdrawn×1");
+    assert!(world.states.values().all(|state| state.owing_rules().next().is_none()));
+}
+
+#[test]
+fn a_decrease_that_may_have_arrived_counts_as_delivered_when_it_is_given_up() {
+    for why in [GiveUp::Expired, GiveUp::Rejected] {
+        let delivery = EventDelivery { is_uncertain: true, ..given_up(why) };
+        let (mut world, _) = undelivered(guarded(0, 0, 0), delivery);
+        assert_eq!(summary(&world.wait(400)), "");
+        assert_eq!(world.changes(), []);
+        assert_eq!(summary(&world.wait(30 * 3600)), "", "what it may have taken is not taken again");
+    }
+}
+
+#[test]
+fn an_increase_supersedes_a_decrease_that_is_not_confirmed() {
+    let (mut world, first) = undelivered(guarded(0, 0, 0), EventDelivery::pending());
+    let opened = world.post(90, vec![slow(true, 80, 0)]);
+    assert_eq!(summary(&opened), "emitted×1 scale_out +2, superseded×1, outranked×1");
+    assert_eq!(world.changes(), [(first.id.clone(), DeliveryChangeKind::Cancel)]);
+    let ended = world.post(200, vec![slow(false, 80, 190)]);
+    let second = event_of(&ended);
+    assert_eq!((second.action, second.id != first.id), ("scale_in", true));
+}
+
+#[test]
+fn an_increase_supersedes_for_ever_a_decrease_that_may_have_arrived() {
+    let (mut world, first) = undelivered(guarded(0, 0, 0), uncertain());
+    assert_eq!(summary(&world.post(90, vec![slow(true, 80, 0)])), "emitted×1 scale_out +2, superseded×1");
+    assert_eq!(world.changes(), [(first.id, DeliveryChangeKind::Cancel)]);
+    assert_eq!(summary(&world.post(200, vec![slow(false, 80, 190)])), "no_action×1");
+    assert_eq!(summary(&world.wait(30 * 3600)), "");
+}
+
+#[test]
+fn an_opening_of_its_own_rule_supersedes_a_decrease_and_counts_it_if_it_may_have_arrived() {
+    for (delivery, owed) in [(EventDelivery::pending(), 2), (uncertain(), 1)] {
+        let (mut world, first) = undelivered(guarded(0, 0, 0), delivery);
+        let opened = world.post(90, vec![firing("b", 80)]);
+        assert_eq!(summary(&opened), "superseded×1, emitted×1 scale_out +2");
+        assert_eq!(world.changes(), [(first.id, DeliveryChangeKind::Cancel)]);
+        let closed = world.post(200, vec![resolved("b", 80, 190)]);
+        assert_eq!(event_of(&closed).reverts.len(), owed);
+    }
+}
+
+/// What blocks an emission also takes back what is emitted: a pause, a reception gap, a late firing and an invalid one.
+fn blockers() -> [fn(&mut World, bool); 4] {
+    [
+        |world, begins| {
+            if begins {
+                pause(world, 90, None, |_| {});
+            } else {
+                drop(world.controls.resume(1));
+            }
+            world.wait(if begins { 90 } else { 460 });
+        },
+        |world, begins| {
+            if begins {
+                world.gap(80, 90);
+            }
+            world.wait(if begins { 90 } else { 460 });
+        },
+        |world, begins| {
+            drop(match begins {
+                true => world.post(90, vec![firing("a", -10)]),
+                false => world.post(400, vec![resolved("a", -10, 390)]),
+            });
+        },
+        |world, begins| {
+            drop(match begins {
+                true => world.post_invalid(90, "a"),
+                false => world.post(400, vec![resolved("a", -10, 390)]),
+            });
+        },
+    ]
+}
+
+#[test]
+fn what_would_block_its_emission_takes_back_a_decrease_that_is_not_confirmed() {
+    for blocker in blockers() {
+        let (mut world, first) = undelivered(guarded(0, 0, 0), EventDelivery::pending());
+        blocker(&mut world, true);
+        assert_eq!(world.changes(), [(first.id.clone(), DeliveryChangeKind::Cancel)]);
+        blocker(&mut world, false);
+        let decisions = world.run_until(at(3600));
+        let sent = decisions.iter().filter_map(|(_, decision)| decision.event.as_deref());
+        let known: Vec<_> =
+            world.states.values().flat_map(|state| &state.emissions).map(|it| &it.id).collect();
+        assert!(sent.count() == 1 || known.iter().any(|id| **id != first.id), "it is emitted again");
+        assert!(!known.contains(&&first.id));
+    }
+}
+
+#[test]
+fn a_decrease_that_may_have_arrived_keeps_its_id_and_is_suspended_while_something_blocks_it() {
+    for blocker in blockers() {
+        let (mut world, first) = undelivered(guarded(0, 0, 0), uncertain());
+        blocker(&mut world, true);
+        assert_eq!(world.changes(), [(first.id.clone(), DeliveryChangeKind::Suspend)]);
+        world.wait(91);
+        assert_eq!(world.changes(), [], "once");
+        blocker(&mut world, false);
+        let mut changes = world.changes();
+        changes.extend(world.wait(800).into_iter().flat_map(|_| None));
+        changes.extend(world.changes());
+        assert_eq!(changes, [(first.id.clone(), DeliveryChangeKind::Resume)]);
+        world.set_delivery(&first, EventDelivery::delivered(at(810)));
+        world.wait(810);
+        assert!(world.states.values().all(|state| state.owing_rules().next().is_none()));
+    }
+}
+
+#[test]
+fn a_decrease_on_firing_is_tried_until_it_is_delivered() {
+    let mut world = idle(0).world();
+    let first = event_of(&world.post(0, vec![firing("a", -10)]));
+    world.set_delivery(&first, given_up(GiveUp::Expired));
+    assert_eq!(last_wait(&world.wait(400)), ("cooling_down".to_owned(), None));
+    world.deliveries.last_success.insert(name("queue"), at(420));
+    let second = event_of(&world.wait(421));
+    assert_ne!(second.id, first.id);
+    world.set_delivery(&second, EventDelivery::pending());
+    let closed = world.post(500, vec![resolved("a", -10, 490)]);
+    assert_eq!(summary(&closed), "superseded×1, no_action×1", "its episode has closed");
+    assert_eq!(world.changes(), [(second.id, DeliveryChangeKind::Cancel)]);
+    assert_eq!(summary(&world.wait(30 * 3600)), "");
+}
+
+#[test]
+fn a_late_firing_emits_again_when_nothing_of_the_episode_was_delivered() {
+    let mut world = guarded(0, 0, 0).world();
+    let first = event_of(&world.post(0, vec![firing("a", -10)]));
+    world.set_delivery(&first, given_up(GiveUp::Rejected));
+    assert_eq!(summary(&world.post(60, vec![resolved("a", -10, 55)])), "no_evidence×1");
+    assert_eq!(summary(&world.post(70, vec![firing("a", -10)])), "late×1");
+    let again = event_of(&world.wait(430));
+    assert_eq!((&again.episode.id, again.episode.emission), (&first.episode.id, 2));
+}
