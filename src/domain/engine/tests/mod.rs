@@ -27,6 +27,7 @@ use crate::domain::verdict::Verdict;
 mod calm;
 mod controls;
 mod deliveries;
+mod delivery_properties;
 mod episodes;
 mod guards;
 mod holds;
