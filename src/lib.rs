@@ -80,7 +80,7 @@ pub mod testing {
     pub use crate::bridge::Bridge;
     pub use crate::ops::{Error as OpsError, Initiator, PauseRequest, Pauses};
     pub use crate::store::{
-        Changes, DeliveryQueue, Keys, MAX_WINDOW_BYTES, Memory, NewEvent, Record, Refusal, Refused,
+        Changes, DeliveryQueue, Keys, MAX_WINDOW_BYTES, Memory, NewEvent, Record, RefusalReason, Refused,
         Settlement, Sqlite, Store,
     };
     pub use crate::telemetry::Metrics;

@@ -19,7 +19,8 @@ use crate::domain::source::Source;
 use crate::domain::table::RuleTable;
 use crate::domain::time::Time;
 use crate::store::{
-    self, Changes, DeliveryQueue as _, Keys, Memory, RecordCursor, RecordQuery, Refusal, Settlement, Store,
+    self, Changes, DeliveryQueue as _, Keys, Memory, RecordCursor, RecordQuery, RefusalReason, Settlement,
+    Store,
 };
 use crate::telemetry::Metrics;
 
@@ -260,8 +261,8 @@ impl Simulator {
                 let leases = claimed.iter().map(|claimed| claimed.lease).collect();
                 let refused = self.store.begin_calls(destination, leases).await?;
                 let settled = claimed.into_iter().map(|claimed| {
-                    let refusal = refused.iter().find(|refused| refused.lease == claimed.lease);
-                    (claimed.lease, self.outcome(destination, &claimed, refusal.map(|it| it.refusal)))
+                    let refused = refused.iter().find(|refused| refused.lease == claimed.lease);
+                    (claimed.lease, self.outcome(destination, &claimed, refused.map(|it| it.reason)))
                 });
                 self.store.settle(destination, settled.collect()).await?;
             }
@@ -270,10 +271,15 @@ impl Simulator {
     }
 
     /// The outcome of a delivery, as the worker of a destination with the default settings would settle it.
-    fn outcome(&self, destination: &Name, claimed: &store::Claimed, refusal: Option<Refusal>) -> Settlement {
+    fn outcome(
+        &self,
+        destination: &Name,
+        claimed: &store::Claimed,
+        reason: Option<RefusalReason>,
+    ) -> Settlement {
         let withdrawn = |reason: &str| Settlement::Withdrawn { reason: reason.to_owned() };
-        match refusal {
-            Some(Refusal::Suspended) => {
+        match reason {
+            Some(RefusalReason::Suspended) => {
                 return Settlement::NotCalled { delay: Duration::ZERO, stands_aside: true };
             }
             Some(_) => return withdrawn("superseded by an increase before it was sent"),

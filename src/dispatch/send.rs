@@ -17,7 +17,7 @@ use crate::domain::delivery::GiveUp;
 use crate::domain::header::EventHeader;
 use crate::domain::retry::Backoff;
 use crate::domain::time::{ClockReading, Time};
-use crate::store::{self, Claimed, DeliveryQueue, Lease, Refusal, Refused, Settlement};
+use crate::store::{self, Claimed, DeliveryQueue, Lease, RefusalReason, Refused, Settlement};
 
 /// The backoff between attempts to claim or settle while the store fails.
 pub(super) const STORE_BACKOFF: Backoff =
@@ -225,7 +225,7 @@ impl<O: DeliveryQueue, D: Destination, V: Observer> Shared<O, D, V> {
             Err(_) => event.header.decreases_capacity().then_some(None),
             Ok(refused) => {
                 let refused = refused.iter().find(|refused| refused.lease == event.lease);
-                refused.map(|refused| Some(refused.refusal))
+                refused.map(|refused| Some(refused.reason))
             }
         };
         for event in batch.extract_if(.., |event| refusal(event).is_some()).collect::<Vec<_>>() {
@@ -409,11 +409,13 @@ impl SettledDelivery {
     }
 
     /// A delivery that was not sent, because decisions have changed it since it was claimed.
-    fn refused(event: OutgoingEvent, refusal: Refusal) -> Self {
+    fn refused(event: OutgoingEvent, reason: RefusalReason) -> Self {
         let OutgoingEvent { lease, header, attempts, .. } = event;
-        match refusal {
-            Refusal::Superseded | Refusal::LeaseEnded => Self::withdrawn(lease, Some(header), SUPERSEDED),
-            Refusal::Suspended => Self {
+        match reason {
+            RefusalReason::Superseded | RefusalReason::LeaseEnded => {
+                Self::withdrawn(lease, Some(header), SUPERSEDED)
+            }
+            RefusalReason::Suspended => Self {
                 lease,
                 attempts,
                 header: Some(header),

@@ -62,7 +62,7 @@ pub use memory::Memory;
 use outbox::Outbox;
 pub(crate) use outbox::UnsettledEvent;
 pub(crate) use outbox::{Backlog, Claimed, DestinationStats, EventSeq, Expired, Lease, Retries};
-pub use outbox::{DeliveryQueue, Refusal, Refused, Settlement};
+pub use outbox::{DeliveryQueue, RefusalReason, Refused, Settlement};
 pub(crate) use query::{
     Delivery, DeliveryState, RecordCursor, RecordQuery, Records, StateCursor, StoredEvent, StoredRecord,
     StoredState,

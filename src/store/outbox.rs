@@ -188,12 +188,12 @@ pub struct Refused {
     /// Its lease.
     pub lease: Lease,
     /// Why.
-    pub refusal: Refusal,
+    pub reason: RefusalReason,
 }
 
 /// Why a claimed delivery must not be called.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Refusal {
+pub enum RefusalReason {
     /// It was cancelled.
     Superseded,
     /// It is suspended. Settled as [`Settlement::NotCalled`], it waits until it is resumed.

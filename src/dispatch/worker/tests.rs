@@ -15,7 +15,9 @@ use crate::dispatch::{Answer, DeliveryReport, Limits, Outcome, stub};
 use crate::domain::delivery::GiveUp;
 use crate::domain::header::{EncodedEvent, EventHeader};
 use crate::domain::time::{ClockReading, Time};
-use crate::store::{Claimed, DeliveryQueue, Error, EventSeq, Expired, Lease, Refusal, Refused, Settlement};
+use crate::store::{
+    Claimed, DeliveryQueue, Error, EventSeq, Expired, Lease, RefusalReason, Refused, Settlement,
+};
 
 const fn seconds(count: u64) -> Duration {
     Duration::from_secs(count)
@@ -263,7 +265,7 @@ impl DeliveryQueue for WorkerHarness {
     async fn begin_calls(&self, _: &Name, leases: Vec<Lease>) -> Result<Vec<Refused>, Error> {
         let deliveries = self.0.deliveries.lock();
         let cancelled = leases.into_iter().filter(|lease| deliveries[&lease.seq()].cancelled);
-        Ok(cancelled.map(|lease| Refused { lease, refusal: Refusal::Superseded }).collect())
+        Ok(cancelled.map(|lease| Refused { lease, reason: RefusalReason::Superseded }).collect())
     }
 
     fn wait(&self, _: &Name) -> impl Future<Output = ()> + Send {

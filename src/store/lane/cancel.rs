@@ -1,7 +1,7 @@
 //! Cancellation of deliveries, and withholding them from workers while a transaction sees them.
 
 use super::{BeyondWindow, Group, Lane};
-use crate::store::{EventSeq, Lease, Refusal};
+use crate::store::{EventSeq, Lease, RefusalReason};
 
 impl Lane {
     /// Makes all deliveries of the target unclaimable until [`Lane::release`].
@@ -50,11 +50,11 @@ impl Lane {
     }
 
     /// Why the lease must not be used to send any more, if so.
-    pub(crate) fn refusal(&self, lease: Lease) -> Option<Refusal> {
+    pub(crate) fn refusal_reason(&self, lease: Lease) -> Option<RefusalReason> {
         match lease.seq() {
-            _ if !self.holds(lease) => Some(Refusal::LeaseEnded),
-            seq if self.is_cancelled(seq) => Some(Refusal::Superseded),
-            seq if self.is_suspended(seq) => Some(Refusal::Suspended),
+            _ if !self.holds(lease) => Some(RefusalReason::LeaseEnded),
+            seq if self.is_cancelled(seq) => Some(RefusalReason::Superseded),
+            seq if self.is_suspended(seq) => Some(RefusalReason::Suspended),
             _ => None,
         }
     }

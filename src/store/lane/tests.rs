@@ -1,7 +1,7 @@
 //! Unit tests of the lane without a store.
 
 use super::*;
-use crate::store::{Backlog, Refusal};
+use crate::store::{Backlog, RefusalReason};
 
 fn at(seconds: i64) -> Time {
     Time::from_millis(seconds * 1000)
@@ -324,11 +324,11 @@ fn a_lease_ends_with_the_settlement_or_the_release_and_a_claim_is_a_new_one() {
     lane.schedule_retry(EventSeq(1), at(0), false);
     assert!(!lane.holds(second));
     let third = lease(&mut lane);
-    let refusals = [first, second, third].map(|lease| lane.refusal(lease));
-    assert_eq!(refusals, [Some(Refusal::LeaseEnded), Some(Refusal::LeaseEnded), None]);
+    let reasons = [first, second, third].map(|lease| lane.refusal_reason(lease));
+    assert_eq!(reasons, [Some(RefusalReason::LeaseEnded), Some(RefusalReason::LeaseEnded), None]);
     lane.cancel(EventSeq(1));
     assert!(lane.holds(third), "its outcome still counts");
-    assert_eq!(lane.refusal(third), Some(Refusal::Superseded), "but it is not sent");
+    assert_eq!(lane.refusal_reason(third), Some(RefusalReason::Superseded), "but it is not sent");
     lane.mark_arrived(EventSeq(1), at(0));
     assert!(!lane.holds(third));
 }

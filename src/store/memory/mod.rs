@@ -101,7 +101,7 @@ impl Memory {
     /// Calls to a destination succeed again: all retries are due at once, and the targets that wait for it too.
     pub(crate) fn set_reachable(&self, destination: &Name) {
         let Some(handle) = self.lanes.get(destination) else { return };
-        handle.with_lane(|lane| lane.retry_at_once());
+        handle.with_lane(Lane::retry_at_once);
         let now = self.now();
         self.with_inner(|inner| {
             handle.add_calls([Some(now)]);
@@ -258,8 +258,8 @@ impl DeliveryQueue for Memory {
         self.with_inner(|_| {
             handle.with_lane(|lane| {
                 for lease in leases {
-                    match lane.refusal(lease) {
-                        Some(refusal) => refused.push(Refused { lease, refusal }),
+                    match lane.refusal_reason(lease) {
+                        Some(reason) => refused.push(Refused { lease, reason }),
                         None => lane.mark_called(lease.seq()),
                     }
                 }

@@ -288,10 +288,7 @@ impl World {
                     let to: &[&str] = if both { &["queue", "journal"] } else { &["queue"] };
                     targets.insert(seq, target);
                     let emitted = event(&format!("t{target}"), kind, &seq.to_string(), to);
-                    let ids_of_target = targets.iter().filter(|(_, other)| **other == target);
-                    let ids_of_target: Vec<String> = ids_of_target.map(|(seq, _)| seq.to_string()).collect();
-                    let ids_of_target: Vec<&str> = ids_of_target.iter().map(String::as_str).collect();
-                    let state = tracking(&ids_of_target);
+                    let state = tracking_all(&targets, target);
                     let keys = self.harness.keys(&[emitted.target.as_str()]);
                     let task = tokio::spawn(async move {
                         let decide = move |view: &View| {
@@ -431,6 +428,13 @@ impl World {
             assert_eq!(self.harness.count("deliveries WHERE state = 2"), dead as i64, "dead letters");
         }
     }
+}
+
+/// A state that tracks all events of a target.
+fn tracking_all(targets: &BTreeMap<i64, usize>, target: usize) -> TargetState {
+    let ids = targets.iter().filter(|(_, other)| **other == target).map(|(seq, _)| seq.to_string());
+    let ids: Vec<String> = ids.collect();
+    tracking(&ids.iter().map(String::as_str).collect::<Vec<_>>())
 }
 
 /// A submitted command that is to be applied to the model.

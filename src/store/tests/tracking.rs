@@ -4,7 +4,7 @@ use super::*;
 use crate::domain::delivery::{DeliveryChange, DeliveryChangeKind, EventDelivery};
 use crate::domain::engine::DeliveryFeedback;
 use crate::domain::state::{self, DestinationWait, EmissionOutcome};
-use crate::store::{DeliveryState, Refusal};
+use crate::store::{DeliveryState, RefusalReason};
 
 /// A state that tracks these events.
 pub(super) fn tracking(events: &[&str]) -> TargetState {
@@ -19,6 +19,7 @@ pub(super) fn tracking(events: &[&str]) -> TargetState {
         value: None,
         is_owed: false,
         takes_back_until: None,
+        takes_back: Vec::new(),
         outcome: EmissionOutcome::Pending,
         is_suspended: false,
     };
@@ -367,7 +368,7 @@ async fn a_claimed_delivery_that_is_suspended_is_not_called_again_and_may_arrive
             let lease = harness.claim_expecting("queue", &[id]).await[0];
             harness.change(id, id, DeliveryChangeKind::Suspend).await;
             let refused = harness.store.begin_calls(&name("queue"), vec![lease]).await.unwrap();
-            assert_eq!(refused[0].refusal, Refusal::Suspended);
+            assert_eq!(refused[0].reason, RefusalReason::Suspended);
             harness.settle("queue", lease, settlement.clone()).await;
             harness.claim_expecting("queue", &[]).await;
             let arrived = settlement == DELIVERED;

@@ -70,10 +70,17 @@ impl Flapping {
         for event in events(decisions) {
             for id in &event.reverts {
                 let named = self.events.iter().find(|(known, _)| known.id == *id);
-                prop_assert!(named.is_some_and(|(_, delivery)| delivery.delivered_at.is_some()), "not delivered");
+                prop_assert!(
+                    named.is_some_and(|(_, delivery)| delivery.delivered_at.is_some()),
+                    "not delivered"
+                );
                 let before = self.events.iter().filter(|(known, _)| known.reverts.contains(id));
-                let counts = |delivery: &EventDelivery| delivery.delivered_at.is_some() || delivery.is_uncertain;
-                prop_assert!(before.filter(|(_, delivery)| counts(delivery)).count() == 0, "taken back twice");
+                let counts =
+                    |delivery: &EventDelivery| delivery.delivered_at.is_some() || delivery.is_uncertain;
+                prop_assert!(
+                    before.filter(|(_, delivery)| counts(delivery)).count() == 0,
+                    "taken back twice"
+                );
             }
             prop_assert!(self.events.iter().all(|(known, _)| known.id != event.id), "the id repeats");
             self.events.push((event.clone(), EventDelivery::pending()));
@@ -133,12 +140,16 @@ impl Flapping {
 
     fn happens(&mut self, happening: &Happening) -> Result<(), TestCaseError> {
         let now = at(self.seconds);
-        let give_up = |why| move |delivery: &mut EventDelivery| {
-            (delivery.is_pending, delivery.given_up) = (false, Some(why));
+        let give_up = |why| {
+            move |delivery: &mut EventDelivery| {
+                (delivery.is_pending, delivery.given_up) = (false, Some(why));
+            }
         };
         match happening {
             Happening::Toggle(number) => self.toggle(*number)?,
-            Happening::Deliver(back) => self.settle(*back, |delivery| *delivery = EventDelivery::delivered(now)),
+            Happening::Deliver(back) => {
+                self.settle(*back, |delivery| *delivery = EventDelivery::delivered(now))
+            }
             Happening::LoseAnswer(back) => self.settle(*back, |delivery| delivery.is_uncertain = true),
             Happening::Expire(back) => self.settle(*back, give_up(GiveUp::Expired)),
             Happening::Reject(back) => self.settle(*back, give_up(GiveUp::Rejected)),

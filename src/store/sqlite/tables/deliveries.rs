@@ -19,7 +19,7 @@ use crate::store::sqlite::committed::index::Fingerprints;
 use crate::store::sqlite::committed::lane_changes::{Effect, LaneChange};
 use crate::store::sqlite::committed::staged::{StagedChanges, WriteBatch};
 use crate::store::sqlite::file::delivery_state::{CALLED, DeliveryState, EXPIRED, SUSPENDED, UNCERTAIN};
-use crate::store::{EventSeq, Lease, Refusal, Refused, Settlement, withdrawn};
+use crate::store::{EventSeq, Lease, RefusalReason, Refused, Settlement, withdrawn};
 
 /// Keeps `expiry` and `since` of a redriven delivery, and those of its flags that are in the last parameter.
 pub(crate) const UPSERT_DELIVERY: &str = "
@@ -223,18 +223,18 @@ pub(crate) fn begin_calls(
     let mut refused = Vec::new();
     for lease in leases {
         let seq = lease.seq();
-        let known = handle.with_lane(|lane| lane.refusal(lease));
-        let refusal = match batch.effect(&handle.name, seq.0) {
-            _ if known == Some(Refusal::LeaseEnded) => known,
-            Some(Effect::Cancelled) => Some(Refusal::Superseded),
-            Some(Effect::Suspended) => Some(Refusal::Suspended),
-            Some(Effect::Arrived(_) | Effect::Ended) => Some(Refusal::LeaseEnded),
+        let known = handle.with_lane(|lane| lane.refusal_reason(lease));
+        let reason = match batch.effect(&handle.name, seq.0) {
+            _ if known == Some(RefusalReason::LeaseEnded) => known,
+            Some(Effect::Cancelled) => Some(RefusalReason::Superseded),
+            Some(Effect::Suspended) => Some(RefusalReason::Suspended),
+            Some(Effect::Arrived(_) | Effect::Ended) => Some(RefusalReason::LeaseEnded),
             // It was resumed.
-            Some(Effect::Unsettled) => known.filter(|refusal| *refusal != Refusal::Suspended),
+            Some(Effect::Unsettled) => known.filter(|reason| *reason != RefusalReason::Suspended),
             None => known,
         };
-        if let Some(refusal) = refusal {
-            refused.push(Refused { lease, refusal });
+        if let Some(reason) = reason {
+            refused.push(Refused { lease, reason });
             continue;
         }
         let mut begin = connection.prepare_cached(BEGIN_CALL)?;

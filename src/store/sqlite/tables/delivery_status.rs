@@ -90,7 +90,7 @@ pub(crate) fn status(
     let mut row = connection.prepare_cached(SELECT_ROW)?;
     let row = row.query_row([id, seq.0], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)));
     if let Some((state, flags, due)) = row.optional()? {
-        return Ok(of_row(connection, state, flags, due, seq)?);
+        return of_row(connection, state, flags, due, seq);
     }
     let is_pending = match found {
         _ if effect.is_some() => true,

@@ -30,7 +30,8 @@ use crate::domain::alert_key::AlertKey;
 use crate::domain::name::Name;
 use crate::domain::target::TargetKey;
 use crate::domain::time::{ClockReading, Time};
-use crate::store::{DropError, Error, Keys, UnreadableRow, UnreadableStates};
+use crate::store::lanes::LaneHandle;
+use crate::store::{DropError, Error, Keys, Lease, Refused, UnreadableRow, UnreadableStates};
 use command::{Command, DropOnCaller, Reply};
 pub(crate) use publish::Publisher;
 use transact::Transaction;
@@ -251,9 +252,7 @@ impl Writer {
                 run.reply(settled, reply);
             }
             Command::BeginCalls { handle, leases, reply } => {
-                let begun = self.apply(run, None, |writer, batch| {
-                    Ok(deliveries::begin_calls(&writer.connection, batch, &handle, leases)?)
-                });
+                let begun = self.begin_calls(run, &handle, leases);
                 run.reply(begun, reply);
             }
             Command::Redrive { handle, seq, redrive, audit, reply } => {
@@ -300,6 +299,17 @@ impl Writer {
             }
             _ => {}
         }
+    }
+
+    fn begin_calls(
+        &mut self,
+        run: &mut BatchRun,
+        handle: &LaneHandle,
+        leases: Vec<Lease>,
+    ) -> Result<Vec<Refused>, Error> {
+        self.apply(run, None, |writer, batch| {
+            Ok(deliveries::begin_calls(&writer.connection, batch, handle, leases)?)
+        })
     }
 
     fn transaction(&mut self, clock: ClockReading) -> Transaction<'_> {
