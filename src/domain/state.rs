@@ -107,6 +107,10 @@ pub struct Emission {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[serde(rename = "pays")]
     pub takes_back_until: Option<Time>,
+    /// For a `revert`: the events that it takes back. All until then if it is empty.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(rename = "reverts")]
+    pub takes_back: Vec<Arc<str>>,
     /// What is known about its delivery.
     #[serde(default, skip_serializing_if = "EmissionOutcome::is_pending")]
     pub outcome: EmissionOutcome,

@@ -136,7 +136,7 @@ fn record(
     let change = &action.change;
     let is_shadow = rule.mode == Mode::Shadow;
     let takes_back = rule.on_resolved.as_ref().is_some_and(|it| it.action.change.decreases_capacity());
-    state.emissions.push(Emission {
+    let emission = Emission {
         id: event.id.clone(),
         rule: rule.name.clone(),
         phase,
@@ -147,10 +147,15 @@ fn record(
         value: event.change_in_capacity(),
         is_owed: phase == Phase::Firing && change.increases_capacity() && takes_back,
         takes_back_until: plan.map(|plan| plan.until),
+        takes_back: match (change, plan) {
+            (Change::Revert, Some(plan)) => plan.reverts.clone(),
+            _ => Vec::new(),
+        },
         // Nothing is sent in `mode: shadow`.
         outcome: if is_shadow { EmissionOutcome::Delivered(now) } else { EmissionOutcome::Pending },
         is_suspended: false,
-    });
+    };
+    state.emissions.push(emission.clone());
     let emitted = (change.decreases_capacity() && !is_shadow).then(|| EmittedDecrease {
         event: event.id.clone(),
         request: request.clone(),
@@ -168,13 +173,7 @@ fn record(
             closed.episode.resolved_emissions = closed.episode.resolved_emissions.saturating_add(1);
             closed.emitted = emitted;
             if is_shadow && change.decreases_capacity() {
-                delivery::end_delivered_decrease(
-                    state,
-                    &rule.name,
-                    plan.map(|plan| plan.until),
-                    now,
-                    request,
-                );
+                delivery::end_delivered_decrease(state, &emission, now, request);
             }
         }
     }

@@ -40,6 +40,7 @@ pub(super) fn apply(step: &mut StepContext<'_>, key: &TargetKey, state: &mut Tar
             on_other_ended(step, key, state, &emission, delivery.given_up);
         }
     }
+    owed::replace_paid(step, key, state);
     decisions
 }
 
@@ -74,25 +75,33 @@ pub(super) fn count_as_delivered(step: &StepContext<'_>, state: &mut TargetState
 
 fn on_delivered(step: &StepContext<'_>, state: &mut TargetState, emission: &Emission) {
     let Emission { rule, .. } = emission;
-    let Some(rule_state) = state.rules.get_mut(rule).filter(|_| emission.decreases) else { return };
-    if rule_state.emitted_decrease().is_none_or(|emitted| emitted.event != emission.id) {
+    if !emission.decreases {
         return;
     }
-    let Some(emitted) = rule_state.take_emitted_decrease() else { return };
-    if emission.phase == Phase::Resolved {
-        end_delivered_decrease(state, rule, emission.takes_back_until, step.context.now, emitted.request);
+    let rule_state = state.rules.get_mut(rule);
+    let emitted = rule_state.and_then(|rule_state| {
+        let is_known = rule_state.emitted_decrease().is_some_and(|emitted| emitted.event == emission.id);
+        is_known.then(|| rule_state.take_emitted_decrease()).flatten()
+    });
+    match emitted {
+        Some(emitted) if emission.phase == Phase::Resolved => {
+            end_delivered_decrease(state, emission, step.context.now, emitted.request);
+        }
+        Some(_) => {}
+        // An operator has redriven it after its rule opened again.
+        None => owed::settle(state, emission),
     }
 }
 
 /// An `on_resolved` decrease was delivered. What it could not take back is requested again, with the same evidence.
 pub(super) fn end_delivered_decrease(
     state: &mut TargetState,
-    rule: &Name,
-    takes_back_until: Option<Time>,
+    emission: &Emission,
     now: Time,
     request: Deferred,
 ) {
-    owed::settle(state, rule, takes_back_until);
+    owed::settle(state, emission);
+    let rule = &emission.rule;
     let still_owes = owed::owes(state, rule);
     let Some(rule_state) = state.rules.get_mut(rule) else { return };
     match &mut rule_state.closed {
@@ -121,7 +130,11 @@ fn on_decrease_ended(
     let Emission { id, rule, phase, .. } = emission;
     let emitted = state.rules.get(rule).and_then(|rule_state| rule_state.emitted_decrease());
     let Some(emitted) = emitted.filter(|emitted| emitted.event == *id).cloned() else {
-        state.emissions.retain(|known| known.id != *id);
+        match delivery.given_up.filter(|_| *phase == Phase::Resolved) {
+            // Its rule has opened again. The dead letter is closed when nothing is owed for it any more.
+            Some(_) => set_outcome(state, id, EmissionOutcome::GivenUp),
+            None => state.emissions.retain(|known| known.id != *id),
+        }
         return Vec::new();
     };
     if delivery.is_uncertain {

@@ -206,7 +206,7 @@ fn end_unconfirmed(step: &mut StepContext<'_>, acting: &mut Acting<'_>, event: &
     step.change_delivery(acting.key, event, DeliveryChangeKind::Cancel);
     let is_uncertain = step.delivery(acting.key, &emission).is_uncertain;
     if is_uncertain {
-        owed::settle(acting.own, &emission.rule, emission.takes_back_until);
+        owed::settle(acting.own, &emission);
     }
     acting.own.emissions.retain(|known| known.id != *event);
     is_uncertain
@@ -334,7 +334,9 @@ fn end_firing_action(
     if let Some(deferred) = episode.deferred.take() {
         step.release_slot(&deferred);
         // The need of a deferred increase ends too.
-        if !deferred.decreases {
+        let increases = rule.and_then(|rule| rule.on_firing.as_ref());
+        let increases = increases.is_none_or(|firing| firing.action.change.increases_capacity());
+        if increases && !deferred.decreases {
             acting.own.record_end(step.context.now, true, step.context.policy.last_resolve_retention);
         }
         let outcome = Outcome::with_detail(Verdict::Withdrawn, CLOSED);

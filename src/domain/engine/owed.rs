@@ -8,7 +8,7 @@ use crate::domain::delivery::DeliveryChangeKind;
 use crate::domain::name::Name;
 use crate::domain::phase::Phase;
 use crate::domain::rule::{Change, Rule};
-use crate::domain::state::{Emission, TargetState};
+use crate::domain::state::{Emission, EmissionOutcome, TargetState};
 use crate::domain::target::TargetKey;
 use crate::domain::time::Time;
 use crate::domain::verdict::{Decision, Verdict};
@@ -63,15 +63,37 @@ pub(super) fn plan(state: &TargetState, rule: &Rule, change: &Change) -> Option<
     (!is_empty).then_some(plan)
 }
 
+/// Whether a decrease takes back what was added by another event of its rule.
+fn takes_back(decrease: &Emission, emission: &Emission) -> bool {
+    emission.rule == decrease.rule
+        && decrease.takes_back_until.is_some_and(|until| emission.emitted_at <= until)
+        && (decrease.takes_back.is_empty() || decrease.takes_back.contains(&emission.id))
+}
+
 /// Marks what a delivered decrease has taken back.
-pub(super) fn settle(state: &mut TargetState, rule: &Name, until: Option<Time>) {
-    let Some(until) = until else { return };
+pub(super) fn settle(state: &mut TargetState, decrease: &Emission) {
     for emission in &mut state.emissions {
-        if emission.rule == *rule && emission.emitted_at <= until {
-            emission.is_owed = false;
+        emission.is_owed &= !takes_back(decrease, emission);
+    }
+    clear_end(state, &decrease.rule);
+}
+
+/// Closes the dead letters of `on_resolved` decreases for which nothing is owed any more.
+pub(super) fn replace_paid(step: &mut StepContext<'_>, key: &TargetKey, state: &mut TargetState) {
+    let is_paid = |decrease: &Emission| {
+        decrease.takes_back_until.is_some()
+            && decrease.outcome == EmissionOutcome::GivenUp
+            && !state.emissions.iter().any(|emission| emission.is_owed && takes_back(decrease, emission))
+    };
+    let paid: Vec<Emission> = state.emissions.iter().filter(|emission| is_paid(emission)).cloned().collect();
+    for Emission { id, rule, .. } in paid {
+        step.change_delivery(key, &id, DeliveryChangeKind::Replace);
+        state.emissions.retain(|emission| emission.id != id);
+        let Some(rule_state) = state.rules.get_mut(&rule) else { continue };
+        if rule_state.emitted_decrease().is_some_and(|emitted| emitted.event == id) {
+            drop(rule_state.take_emitted_decrease());
         }
     }
-    clear_end(state, rule);
 }
 
 /// Forgets all that a rule owes.

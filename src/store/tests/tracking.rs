@@ -19,6 +19,7 @@ pub(super) fn tracking(events: &[&str]) -> TargetState {
         value: None,
         is_owed: false,
         takes_back_until: None,
+        takes_back: Vec::new(),
         outcome: EmissionOutcome::Pending,
         is_suspended: false,
     };

@@ -174,6 +174,29 @@ fn no_decrease_follows_a_rejected_one_until_the_rule_opens_again() {
 }
 
 #[test]
+fn the_dead_letter_of_a_decrease_is_replaced_when_a_later_one_has_paid() {
+    let (mut world, first) = undelivered(guarded(0, 0, 0), given_up(GiveUp::Rejected));
+    world.wait(400);
+    world.post(500, vec![firing("b", 490)]);
+    world.post(600, vec![resolved("b", 490, 590)]);
+    world.wait(601);
+    assert_eq!(world.changes(), [(first.id, DeliveryChangeKind::Replace)]);
+    assert_eq!(summary(&world.wait(4 * 3600)), "");
+}
+
+#[test]
+fn a_decrease_that_is_redriven_after_its_rule_has_opened_again_takes_back_what_it_names() {
+    let (mut world, first) = undelivered(guarded(0, 0, 0), given_up(GiveUp::Rejected));
+    world.wait(400);
+    let second = event_of(&world.post(500, vec![firing("b", 490)]));
+    world.wait(510);
+    world.set_delivery(&first, EventDelivery::delivered(at(550)));
+    world.wait(550);
+    let closed = world.post(600, vec![resolved("b", 490, 590)]);
+    assert_eq!(event_of(&closed).reverts, [second.id]);
+}
+
+#[test]
 fn a_rejected_decrease_that_is_redriven_takes_back_what_was_owed() {
     let (mut world, first) = undelivered(guarded(0, 0, 0), given_up(GiveUp::Rejected));
     world.wait(400);

@@ -195,6 +195,17 @@ fn when_two_rules_come_due_together_the_scale_out_goes_first() {
 }
 
 #[test]
+fn the_end_of_a_deferred_notify_does_not_disturb_a_scale_in() {
+    let mut world = with_another_rule(guarded(0, 0, 15), "report", |rule| {
+        rule.on_firing = fires(Change::Notify, 10 * MINUTE);
+    });
+    world.post(0, vec![firing("a", -10), slow(true, -10, 0)]);
+    world.post(60, vec![resolved("a", -10, 55)]);
+    assert_eq!(summary(&world.post(120, vec![slow(false, -10, 110)])), "withdrawn×1, no_action×1");
+    assert_eq!(summary(&world.wait(60 + 900)), "emitted×1 scale_in -1");
+}
+
+#[test]
 fn a_budget_bounds_the_events_about_a_target_and_frees_itself() {
     let budget = Some(Budget { events: NonZeroU32::new(2).unwrap(), per: 60 * MINUTE });
     let mut world = Setup { budget, ..Setup::default() }.world();

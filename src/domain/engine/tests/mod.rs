@@ -28,6 +28,7 @@ mod calm;
 mod clocks;
 mod controls;
 mod deliveries;
+mod delivery_properties;
 mod episodes;
 mod guards;
 mod holds;

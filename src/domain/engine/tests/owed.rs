@@ -53,6 +53,18 @@ fn a_revert_names_as_many_events_as_fit_the_limits_and_the_rest_stays_owed() {
 }
 
 #[test]
+fn a_revert_takes_back_only_what_it_names_of_events_from_one_instant() {
+    let limits = Limits { min_capacity: Some(2), max_capacity: Some(5) };
+    let mut world = Setup { limits, ..reverting(0, 0, 0) }.world();
+    world.post(0, vec![firing("a", 0)]);
+    world.post(0, vec![firing("b", 0)]);
+    let mut decisions = world.post(60, vec![resolved("a", 0, 55), resolved("b", 0, 55)]);
+    decisions.extend(world.run_until(at(600)).into_iter().map(|(_, decision)| decision));
+    let values = events(&decisions).into_iter().map(|event| event.adjustment.as_ref().unwrap().value);
+    assert_eq!(values.collect::<Vec<_>>(), [-2, -2]);
+}
+
+#[test]
 fn a_revert_always_names_the_oldest_event_and_cuts_its_value() {
     let limits = Limits { min_capacity: Some(2), max_capacity: Some(3) };
     let mut world = Setup { limits, ..reverting(0, 0, 0) }.world();
