@@ -34,7 +34,7 @@ const BACKOFF: Backoff = match Backoff::new(Duration::from_millis(500), Duration
     Ok(backoff) => backoff,
     Err(_) => panic!("the initial delay exceeds the maximum"),
 };
-/// DeliveryFeedback per claim.
+/// Deliveries per claim.
 const MAX_CLAIMED: usize = 1000;
 
 /// A bridge with its store and simulated clock.

@@ -69,7 +69,7 @@ pub(super) struct CompletedCall {
 }
 
 impl CompletedCall {
-    /// DeliveryFeedback that needed no call.
+    /// Deliveries that needed no call.
     pub(super) const fn skipped(settled: Vec<SettledDelivery>, at: Time) -> Self {
         Self { settled, completed_at: at, failed: false }
     }

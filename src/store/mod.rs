@@ -3,7 +3,7 @@
 //! [`Store::transact`] passes the states of the given targets to a pure function and commits its result
 //! atomically. Transactions about one target are serial. When a call returns `Ok`, its changes are on disk.
 //!
-//! DeliveryFeedback: each event has a list of destinations. For each destination the store has a *cursor*, up to which
+//! Deliveries: each event has a list of destinations. For each destination the store has a *cursor*, up to which
 //! every delivery is settled or has a row, and rows only for exceptions: retries, dead letters, deliveries that
 //! were cancelled, withdrawn or discarded, and stored answers. [`Store::claim`] returns the deliveries that can
 //! be sent now, and never two events of the same target at once, so a destination receives the events of a target

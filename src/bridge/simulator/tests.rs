@@ -1,4 +1,4 @@
-//! DeliveryFeedback in simulated time.
+//! Deliveries in simulated time.
 
 use serde_json::json;
 

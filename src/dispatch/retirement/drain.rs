@@ -6,7 +6,7 @@ use crate::domain::delivery::GiveUp;
 use crate::domain::name::Name;
 use crate::store::{Claimed, Error, Lease, Settlement};
 
-/// DeliveryFeedback that are drained in one transaction.
+/// Deliveries that are drained in one transaction.
 pub(super) const MAX_BATCH_SIZE: usize = 1000;
 
 /// The error of dead letters, and the reason of withdrawn deliveries.

@@ -49,7 +49,7 @@ pub(super) enum Successor {
 /// The progress of a drain.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct Progress {
-    /// DeliveryFeedback that became dead letters or were withdrawn.
+    /// Deliveries that became dead letters or were withdrawn.
     pub drained: u64,
     /// The end of the wait for withheld deliveries, if nothing was drained since it began.
     pub withheld_deadline: Option<Instant>,
@@ -74,7 +74,7 @@ pub(super) enum Event {
     Drained(u64),
     /// It has undelivered events, none of which can be claimed.
     NothingClaimable,
-    /// DeliveryFeedback may be claimable again.
+    /// Deliveries may be claimable again.
     Woken,
     /// It has no undelivered events.
     Empty,

@@ -1,7 +1,7 @@
 //! Gives up deliveries when their age is over, although no call is due: the destination is unavailable, or they wait for
 //! a retry, or for a delivery that does.
 //!
-//! DeliveryFeedback that can be sent need no timer: their age is checked right before the call.
+//! Deliveries that can be sent need no timer: their age is checked right before the call.
 
 use std::time::Duration;
 
@@ -25,7 +25,7 @@ pub(super) struct ExpiryTimer {
     next: Option<Instant>,
 }
 
-/// DeliveryFeedback may wait for a retry since before the start.
+/// Deliveries may wait for a retry since before the start.
 impl Default for ExpiryTimer {
     fn default() -> Self {
         Self { is_watching: true, next: None }

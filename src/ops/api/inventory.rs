@@ -124,9 +124,9 @@ pub(crate) struct DestinationView {
     /// The error of the last call, if it failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_error: Option<String>,
-    /// DeliveryFeedback that have not been attempted or are in flight.
+    /// Deliveries that have not been attempted or are in flight.
     pub pending: u64,
-    /// DeliveryFeedback that failed and will be retried.
+    /// Deliveries that failed and will be retried.
     pub retrying: u64,
     /// Dead letters.
     pub dead_letters: u64,

@@ -27,7 +27,7 @@ pub(crate) struct Status {
     pub destinations: usize,
     /// Failing destinations with the cause, one line each.
     pub failing: Vec<String>,
-    /// DeliveryFeedback that are neither settled nor dead-lettered.
+    /// Deliveries that are neither settled nor dead-lettered.
     pub undelivered: u64,
     /// Number of active pauses.
     pub pauses: usize,

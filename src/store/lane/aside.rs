@@ -1,4 +1,4 @@
-//! DeliveryFeedback that stand aside: they are not settled, and block no later delivery of their target.
+//! Deliveries that stand aside: they are not settled, and block no later delivery of their target.
 
 use super::{BeyondWindow, Lane, PendingRetry};
 use crate::domain::time::Time;

@@ -14,14 +14,14 @@ use crate::store::{Claimed, EventSeq, Lease};
 /// The change between the clocks after which the times are computed again: the wall clock was stepped.
 const MAX_CLOCK_CHANGE_NANOS: u64 = 1_000_000_000;
 
-/// DeliveryFeedback by the time at which they expire.
+/// Deliveries by the time at which they expire.
 #[derive(Debug, Default)]
 pub(super) struct ExpiryIndex {
     /// The limits for which `by_time` was computed, and by how much the store's clock was ahead of the wall clock then.
     basis: Option<(AgeLimits, i64)>,
     by_time: BTreeSet<(Time, i64)>,
     times: Map<i64, Time>,
-    /// DeliveryFeedback outside the window, whose events have to be read first.
+    /// Deliveries outside the window, whose events have to be read first.
     unexamined: BTreeSet<i64>,
     /// The event up to which the window is in the index.
     examined_up_to: i64,

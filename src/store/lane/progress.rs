@@ -42,7 +42,7 @@ impl Lane {
         after
     }
 
-    /// DeliveryFeedback that hold back the cursor and cannot be claimed, since an earlier delivery of their target is
+    /// Deliveries that hold back the cursor and cannot be claimed, since an earlier delivery of their target is
     /// being retried; `settled` are about to be settled. They need rows: otherwise one failing target could fill the
     /// window, and after a restart deliveries settled behind them would be sent again.
     pub(crate) fn blocked_by_retry(&self, settled: &Set<i64>) -> Vec<i64> {

@@ -138,7 +138,7 @@ impl Inner {
         let first = self.events.partition_point(|(seq, ..)| seq.0 <= lane.high_watermark());
         for (seq, at, event) in &self.events[first..] {
             if !lane.has_room() {
-                // DeliveryFeedback blocked by a retry are parked, so that they do not fill the window.
+                // Deliveries blocked by a retry are parked, so that they do not fill the window.
                 lane.blocked_by_retry(&Set::default())
                     .into_iter()
                     .for_each(|seq| lane.mark_parked(EventSeq(seq)));

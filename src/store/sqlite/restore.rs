@@ -67,7 +67,7 @@ pub(super) fn last_time(writer: &Connection) -> rusqlite::Result<Option<Time>> {
 /// The id of the newest event, also of a deleted one.
 const NEWEST_EVENT: &str = "
     SELECT max(coalesce((SELECT max(id) FROM events), 0), coalesce((SELECT max(cursor) FROM destinations), 0))";
-/// DeliveryFeedback that wait for a retry.
+/// Deliveries that wait for a retry.
 const PENDING_RETRIES: &str = "
     SELECT d.event, e.target, coalesce(d.since, e.at), e.compensates IS NOT NULL, d.attempts, d.due, d.flags
     FROM deliveries d INDEXED BY exceptions JOIN events e ON e.id = d.event

@@ -1,4 +1,4 @@
-//! DeliveryFeedback whose age is over are found, whatever they wait for.
+//! Deliveries whose age is over are found, whatever they wait for.
 
 use super::*;
 use crate::domain::retry::AgeLimits;

@@ -94,9 +94,9 @@ struct Expected {
     last_try: BTreeSet<i64>,
     /// Failed deliveries.
     retried: BTreeSet<i64>,
-    /// DeliveryFeedback whose backoff is longer than the test.
+    /// Deliveries whose backoff is longer than the test.
     backing_off: BTreeSet<i64>,
-    /// DeliveryFeedback that are not sent until they are resumed.
+    /// Deliveries that are not sent until they are resumed.
     suspended: BTreeSet<i64>,
     /// The last claim of each target since the start.
     last_claimed: BTreeMap<usize, i64>,

@@ -34,7 +34,7 @@ pub(crate) enum Effect {
 /// The changes of one lane.
 #[derive(Default)]
 pub(crate) struct LaneChanges {
-    /// DeliveryFeedback with a settlement.
+    /// Deliveries with a settlement.
     pub(crate) settled: Set<i64>,
     /// Change of the number of dead letters.
     pub(crate) dead_delta: i64,
@@ -50,7 +50,7 @@ pub(crate) struct LaneChanges {
     pub(crate) discarded: u64,
     /// Number of pruned rows of deliveries that never arrived.
     pub(crate) pruned_rows: u64,
-    /// DeliveryFeedback that get a row in this batch because an earlier one of their target waits for a retry.
+    /// Deliveries that get a row in this batch because an earlier one of their target waits for a retry.
     pub(crate) blocked_by_retry: Vec<i64>,
 }
 
