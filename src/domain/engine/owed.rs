@@ -85,8 +85,7 @@ pub(super) fn replace_paid(step: &mut StepContext<'_>, key: &TargetKey, state: &
             && decrease.outcome == EmissionOutcome::GivenUp
             && !state.emissions.iter().any(|emission| emission.is_owed && takes_back(decrease, emission))
     };
-    let paid: Vec<Emission> =
-        state.emissions.iter().filter(|emission| is_paid(emission)).cloned().collect();
+    let paid: Vec<Emission> = state.emissions.iter().filter(|emission| is_paid(emission)).cloned().collect();
     for Emission { id, rule, .. } in paid {
         step.change_delivery(key, &id, DeliveryChangeKind::Replace);
         state.emissions.retain(|emission| emission.id != id);

@@ -222,7 +222,10 @@ fn with_a_heartbeat_a_decrease_waits_for_late_window_after_the_last_close_on_the
     world.post(0, vec![firing("a", -10)]);
     let closed = world.post(60, vec![resolved("a", -10, 55)]);
     assert_eq!(last_wait(&closed), ("stabilizing".to_owned(), Some(420)));
-    assert_eq!(closed[0].detail.as_deref(), Some("the heartbeat of source prod may end later than its alerts"));
+    assert_eq!(
+        closed[0].detail.as_deref(),
+        Some("the heartbeat of source prod may end later than its alerts")
+    );
     assert_eq!(summary(&world.wait(420)), "emitted×1 scale_in -1");
 
     let mut world = with_slow(idle(0));

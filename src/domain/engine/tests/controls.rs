@@ -12,7 +12,12 @@ const HOUR: i64 = 3600;
 pub(super) const DAY: i64 = 24 * HOUR;
 
 /// Pauses everything from the second `since`, until `until` if it is set. `narrow` restricts the pause.
-pub(super) fn pause(world: &mut World, since: i64, until: Option<i64>, narrow: impl FnOnce(&mut Pause)) -> u64 {
+pub(super) fn pause(
+    world: &mut World,
+    since: i64,
+    until: Option<i64>,
+    narrow: impl FnOnce(&mut Pause),
+) -> u64 {
     let mut pause = Pause {
         id: 0,
         rule: None,

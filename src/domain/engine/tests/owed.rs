@@ -129,7 +129,12 @@ fn what_is_owed_stays_for_the_next_close_by_resolve() {
 
 #[test]
 fn an_expired_or_adopted_close_ends_without_action_whatever_on_resolved_does() {
-    for change in [Change::ScaleIn(by(1)), Change::Revert, Change::Notify, Change::SetCapacity { to: 3, allow_decrease: true }] {
+    for change in [
+        Change::ScaleIn(by(1)),
+        Change::Revert,
+        Change::Notify,
+        Change::SetCapacity { to: 3, allow_decrease: true },
+    ] {
         let setup = || Setup {
             on_resolved: Some(ResolvedAction { action: unguarded(change.clone()) }),
             ..Setup::default()

@@ -292,7 +292,8 @@ fn check_events_are_justified(decisions: &[(Time, Decision)]) -> Result<(), Test
 fn disturbances(state: &TargetState) -> BTreeSet<(Name, Option<AlertKey>)> {
     let of_rule = |(name, rule): (&Name, &crate::domain::state::RuleState)| {
         let increases = ["pods", "latency", "renewed"].contains(&name.as_str());
-        let need = rule.episode.as_ref().filter(|episode| episode.emissions > 0 || episode.deferred.is_some());
+        let need =
+            rule.episode.as_ref().filter(|episode| episode.emissions > 0 || episode.deferred.is_some());
         let need = need.filter(|_| increases).map(|_| (name.clone(), None));
         let late = rule.late.iter().map(|late| (name.clone(), Some(late.occurrence.alert.clone())));
         need.into_iter().chain(late).collect::<Vec<_>>()

@@ -59,7 +59,8 @@ fn a_late_firing_under_a_shadow_rule_does_not_disturb_active_ones() {
 fn an_alert_that_a_shadow_rule_cannot_read_does_not_block_active_ones() {
     let mut templates = known_templates();
     let missing = templates.template("{{ labels.missing }}").unwrap();
-    let mut world = with_a_trial(guarded(0, 0, 5), true, |trial| trial.parameters = vec![("x".into(), missing)]);
+    let mut world =
+        with_a_trial(guarded(0, 0, 5), true, |trial| trial.parameters = vec![("x".into(), missing)]);
     world.rules = RuleTable::new(world.rules.rules().to_vec(), templates);
     assert_eq!(summary(&world.post(0, vec![firing("a", -10)])), "invalid×1, emitted×1 scale_out +2");
     assert_eq!(summary(&world.post(60, vec![resolved("a", -10, 55)])), "stabilizing×1");
@@ -91,7 +92,11 @@ fn a_rule_that_becomes_active_forgets_its_shadow_state_and_opens_with_the_next_n
     assert_eq!(summary(&world.post(0, vec![firing("a", -10)])), "shadowed×1 scale_out +2");
     world.rules = guarded(10, 0, 0).table(Templates::new());
     assert_eq!(summary(&world.wait(30)), "");
-    assert_eq!(summary(&world.post(60, vec![firing("a", -10)])), "emitted×1 scale_out +2", "no cooldown is left");
+    assert_eq!(
+        summary(&world.post(60, vec![firing("a", -10)])),
+        "emitted×1 scale_out +2",
+        "no cooldown is left"
+    );
 }
 
 #[test]
