@@ -156,6 +156,16 @@ fn a_decrease_that_was_given_up_because_of_its_age_waits_for_its_destination() {
 }
 
 #[test]
+fn a_wait_for_the_destination_that_is_over_is_due_once() {
+    let (mut world, _) = undelivered(guarded(0, 0, 0), given_up(GiveUp::Expired));
+    world.wait(400);
+    assert_eq!(summary(&world.post(500, vec![slow(true, 490, 0)])), "emitted×1 scale_out +2, outranked×1");
+    assert_eq!(summary(&world.wait(400 + 3600)), "");
+    assert!(world.next_due().is_some_and(|due| due > 400 + 3600), "{:?}", world.next_due());
+    assert_eq!(world.post(5000, vec![slow(false, 490, 4990)]).last().unwrap().verdict, Verdict::Emitted);
+}
+
+#[test]
 fn each_wait_for_the_destination_is_twice_as_long() {
     let (mut world, first) = undelivered(guarded(0, 0, 0), given_up(GiveUp::Expired));
     let mut ids = BTreeSet::from([first.id]);
