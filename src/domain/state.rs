@@ -293,6 +293,10 @@ pub struct DestinationWait {
     pub since: Time,
     /// When the wait ends at the latest.
     pub until: Time,
+    /// Whether the action was rechecked after that, and something else blocks it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    #[serde(rename = "over")]
+    pub is_over: bool,
 }
 
 impl DestinationWait {
@@ -691,7 +695,8 @@ impl Deferred {
     }
 
     fn times(&self) -> impl Iterator<Item = Time> {
-        let wait = self.wait.map(|wait| wait.until).filter(|_| self.recheck_at.is_none());
+        let wait = self.wait.filter(|wait| self.recheck_at.is_none() && !wait.is_over);
+        let wait = wait.map(|wait| wait.until);
         self.recheck_at.into_iter().chain(wait)
     }
 

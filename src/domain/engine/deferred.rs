@@ -13,7 +13,7 @@ use crate::domain::alert_key::AlertKey;
 use crate::domain::name::Name;
 use crate::domain::phase::Phase;
 use crate::domain::rule::{Change, Mode, Repeat, Rule};
-use crate::domain::state::{Deferred, Episode, RuleState, TargetState};
+use crate::domain::state::{Deferred, DestinationWait, Episode, RuleState, TargetState};
 use crate::domain::target::TargetKey;
 use crate::domain::time::Time;
 use crate::domain::verdict::{Decision, Verdict};
@@ -186,7 +186,9 @@ fn outcome_of(
     let visible = acting.visible();
     let request = ActionRequest { key: acting.key, visible, rule, phase, action, episode, deferred };
     if let Some(blocked) = guard::blocked(step, &request) {
+        let is_over = |wait: DestinationWait| wait.until <= step.context.now;
         let again = Deferred {
+            wait: deferred.wait.map(|wait| DestinationWait { is_over: is_over(wait), ..wait }),
             recheck_at: blocked.recheck_at,
             limited_direction: blocked.limited_direction,
             blocked_by: Some(blocked.verdict),

@@ -179,7 +179,7 @@ fn next_wait(step: &StepContext<'_>, rule: &Name, phase: Phase, request: &Deferr
         rule.and_then(|rule| requested_action(rule, phase)).map(|action| action.stabilization_window);
     let first = rule.map_or(Duration::ZERO, |rule| rule.max_age).max(window.unwrap_or_default());
     let length = request.wait.map_or(first, |wait| wait.until.since(wait.since).saturating_mul(2));
-    DestinationWait { since, until: since.after(length.min(DestinationWait::MAX)) }
+    DestinationWait { since, until: since.after(length.min(DestinationWait::MAX)), is_over: false }
 }
 
 /// Defers an emitted decrease again, with the evidence that it had. It gets a new id when it is emitted.

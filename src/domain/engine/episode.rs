@@ -149,6 +149,7 @@ fn open(
     let continued = end_closed_action(step, acting, rule, late > 0, log);
     let known_since = acting.own.known_since;
     let rule_state = acting.own.rules.get_or_default(&rule.name);
+    // `retention.owed` counts from the close of this episode.
     rule_state.owed_until = None;
     let most_open = rule_state.episode.as_ref().map_or(0, |it| it.most_open as usize);
     let had_grown = rule_state.episode.as_ref().is_some_and(|it| it.open.len() + ended_now > most_open);

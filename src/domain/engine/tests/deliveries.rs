@@ -4,17 +4,17 @@ use super::controls::pause;
 use super::*;
 use crate::domain::delivery::EventDelivery;
 
-fn given_up(why: GiveUp) -> EventDelivery {
+pub(super) fn given_up(why: GiveUp) -> EventDelivery {
     EventDelivery { given_up: Some(why), ..EventDelivery::default() }
 }
 
 /// The outcome of a call is unknown, and it is tried again.
-fn uncertain() -> EventDelivery {
+pub(super) fn uncertain() -> EventDelivery {
     EventDelivery { is_uncertain: true, ..EventDelivery::pending() }
 }
 
 /// A world whose decrease, emitted at the second 60, is not delivered.
-fn undelivered(setup: Setup, delivery: EventDelivery) -> (World, Event) {
+pub(super) fn undelivered(setup: Setup, delivery: EventDelivery) -> (World, Event) {
     let mut world = with_a_second_rule(setup);
     world.post(0, vec![firing("a", -10)]);
     let decrease = event_of(&world.post(60, vec![resolved("a", -10, 55)]));
@@ -89,6 +89,17 @@ fn a_redriven_increase_is_owed_like_any_other() {
 }
 
 #[test]
+#[ignore = "not built: the redriven increase is owed, but taken back only after the next close"]
+fn an_increase_that_is_redriven_after_the_close_is_taken_back() {
+    let mut world = guarded(0, 0, 0).world();
+    let first = event_of(&world.post(0, vec![firing("a", -10)]));
+    world.set_delivery(&first, given_up(GiveUp::Rejected));
+    assert_eq!(summary(&world.post(60, vec![resolved("a", -10, 55)])), "no_evidence×1");
+    world.set_delivery(&first, EventDelivery::delivered(at(100)));
+    assert_eq!(event_of(&world.wait(101)).reverts, [first.id]);
+}
+
+#[test]
 fn the_event_of_an_open_episode_is_renewed_when_it_was_given_up_because_of_its_age() {
     let mut world = guarded(5, 0, 0).world();
     let first = event_of(&world.post(0, vec![firing("a", -10)]));
@@ -142,6 +153,16 @@ fn a_decrease_that_was_given_up_because_of_its_age_waits_for_its_destination() {
     let second = event_of(&world.wait(421));
     assert_ne!(second.id, first.id);
     assert_eq!(second.reverts, first.reverts);
+}
+
+#[test]
+fn a_wait_for_the_destination_that_is_over_is_due_once() {
+    let (mut world, _) = undelivered(guarded(0, 0, 0), given_up(GiveUp::Expired));
+    world.wait(400);
+    assert_eq!(summary(&world.post(500, vec![slow(true, 490, 0)])), "emitted×1 scale_out +2, outranked×1");
+    assert_eq!(summary(&world.wait(400 + 3600)), "");
+    assert!(world.next_due().is_some_and(|due| due > 400 + 3600), "{:?}", world.next_due());
+    assert_eq!(world.post(5000, vec![slow(false, 490, 4990)]).last().unwrap().verdict, Verdict::Emitted);
 }
 
 #[test]
@@ -236,105 +257,6 @@ fn a_decrease_that_may_have_arrived_counts_as_delivered_when_it_is_given_up() {
         assert_eq!(summary(&world.wait(400)), "");
         assert_eq!(world.changes(), []);
         assert_eq!(summary(&world.wait(30 * 3600)), "", "what it may have taken is not taken again");
-    }
-}
-
-#[test]
-fn an_increase_supersedes_a_decrease_that_is_not_confirmed() {
-    let (mut world, first) = undelivered(guarded(0, 0, 0), EventDelivery::pending());
-    let opened = world.post(90, vec![slow(true, 80, 0)]);
-    assert_eq!(summary(&opened), "emitted×1 scale_out +2, superseded×1, outranked×1");
-    assert_eq!(world.changes(), [(first.id.clone(), DeliveryChangeKind::Cancel)]);
-    let ended = world.post(200, vec![slow(false, 80, 190)]);
-    let second = event_of(&ended);
-    assert_eq!((second.action, second.id != first.id), ("scale_in", true));
-}
-
-#[test]
-fn an_increase_supersedes_for_ever_a_decrease_that_may_have_arrived() {
-    let (mut world, first) = undelivered(guarded(0, 0, 0), uncertain());
-    assert_eq!(summary(&world.post(90, vec![slow(true, 80, 0)])), "emitted×1 scale_out +2, superseded×1");
-    assert_eq!(world.changes(), [(first.id, DeliveryChangeKind::Cancel)]);
-    assert_eq!(summary(&world.post(200, vec![slow(false, 80, 190)])), "no_action×1");
-    assert_eq!(summary(&world.wait(30 * 3600)), "");
-}
-
-#[test]
-fn an_opening_of_its_own_rule_supersedes_a_decrease_and_counts_it_if_it_may_have_arrived() {
-    for (delivery, owed) in [(EventDelivery::pending(), 2), (uncertain(), 1)] {
-        let (mut world, first) = undelivered(guarded(0, 0, 0), delivery);
-        let opened = world.post(90, vec![firing("b", 80)]);
-        assert_eq!(summary(&opened), "superseded×1, emitted×1 scale_out +2");
-        assert_eq!(world.changes(), [(first.id, DeliveryChangeKind::Cancel)]);
-        let closed = world.post(200, vec![resolved("b", 80, 190)]);
-        assert_eq!(event_of(&closed).reverts.len(), owed);
-    }
-}
-
-/// What blocks an emission also takes back what is emitted: a pause, a reception gap, a late firing and an invalid one.
-fn blockers() -> [fn(&mut World, bool); 4] {
-    [
-        |world, begins| {
-            if begins {
-                pause(world, 90, None, |_| {});
-            } else {
-                drop(world.controls.resume(1));
-            }
-            world.wait(if begins { 90 } else { 460 });
-        },
-        |world, begins| {
-            if begins {
-                world.gap(80, 90);
-            }
-            world.wait(if begins { 90 } else { 460 });
-        },
-        |world, begins| {
-            drop(match begins {
-                true => world.post(90, vec![firing("a", -10)]),
-                false => world.post(400, vec![resolved("a", -10, 390)]),
-            });
-        },
-        |world, begins| {
-            drop(match begins {
-                true => world.post_invalid(90, "a"),
-                false => world.post(400, vec![resolved("a", -10, 390)]),
-            });
-        },
-    ]
-}
-
-#[test]
-fn what_would_block_its_emission_takes_back_a_decrease_that_is_not_confirmed() {
-    for blocker in blockers() {
-        let (mut world, first) = undelivered(guarded(0, 0, 0), EventDelivery::pending());
-        blocker(&mut world, true);
-        assert_eq!(world.changes(), [(first.id.clone(), DeliveryChangeKind::Cancel)]);
-        blocker(&mut world, false);
-        let decisions = world.run_until(at(3600));
-        let sent = decisions.iter().filter_map(|(_, decision)| decision.event.as_deref());
-        let known: Vec<_> =
-            world.states.values().flat_map(|state| &state.emissions).map(|it| &it.id).collect();
-        assert!(sent.count() == 1 || known.iter().any(|id| **id != first.id), "it is emitted again");
-        assert!(!known.contains(&&first.id));
-    }
-}
-
-#[test]
-fn a_decrease_that_may_have_arrived_keeps_its_id_and_is_suspended_while_something_blocks_it() {
-    for blocker in blockers() {
-        let (mut world, first) = undelivered(guarded(0, 0, 0), uncertain());
-        blocker(&mut world, true);
-        assert_eq!(world.changes(), [(first.id.clone(), DeliveryChangeKind::Suspend)]);
-        world.wait(91);
-        assert_eq!(world.changes(), [], "once");
-        blocker(&mut world, false);
-        let mut changes = world.changes();
-        changes.extend(world.wait(800).into_iter().flat_map(|_| None));
-        changes.extend(world.changes());
-        assert_eq!(changes, [(first.id.clone(), DeliveryChangeKind::Resume)]);
-        world.set_delivery(&first, EventDelivery::delivered(at(810)));
-        world.wait(810);
-        assert!(world.states.values().all(|state| state.owing_rules().next().is_none()));
     }
 }
 

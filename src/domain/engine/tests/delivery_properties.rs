@@ -16,6 +16,8 @@ enum Happening {
     LoseAnswer(u8),
     Expire(u8),
     Reject(u8),
+    /// An operator redrives the last dead letter.
+    Redrive,
     Pause,
     Resume,
     Gap,
@@ -39,6 +41,7 @@ fn happenings() -> impl Strategy<Value = Vec<(i64, Happening)>> {
         1 => (0..2_u8).prop_map(Happening::LoseAnswer),
         1 => (0..2_u8).prop_map(Happening::Expire),
         1 => (0..2_u8).prop_map(Happening::Reject),
+        1 => Just(Happening::Redrive),
         1 => Just(Happening::Pause),
         1 => Just(Happening::Resume),
         1 => Just(Happening::Gap),
@@ -132,8 +135,8 @@ impl Flapping {
 
     /// Changes the delivery of one of the pending events.
     fn settle(&mut self, back: u8, change: impl FnOnce(&mut EventDelivery)) {
-        let pending = self.events.iter_mut().rev().filter(|(_, delivery)| delivery.is_pending);
-        if let Some((_, delivery)) = pending.skip(usize::from(back)).next() {
+        let mut pending = self.events.iter_mut().rev().filter(|(_, delivery)| delivery.is_pending);
+        if let Some((_, delivery)) = pending.nth(usize::from(back)) {
             change(delivery);
         }
     }
@@ -148,11 +151,12 @@ impl Flapping {
         match happening {
             Happening::Toggle(number) => self.toggle(*number)?,
             Happening::Deliver(back) => {
-                self.settle(*back, |delivery| *delivery = EventDelivery::delivered(now))
+                self.settle(*back, |delivery| *delivery = EventDelivery::delivered(now));
             }
             Happening::LoseAnswer(back) => self.settle(*back, |delivery| delivery.is_uncertain = true),
             Happening::Expire(back) => self.settle(*back, give_up(GiveUp::Expired)),
             Happening::Reject(back) => self.settle(*back, give_up(GiveUp::Rejected)),
+            Happening::Redrive => self.redrive(),
             Happening::Pause => drop(pause(&mut self.world, self.seconds, None, |_| {})),
             Happening::Resume => self.resume(),
             Happening::Gap => self.world.gap(self.seconds - 10, self.seconds),
@@ -160,6 +164,11 @@ impl Flapping {
         }
         self.store(&[])?;
         self.recheck()
+    }
+
+    fn redrive(&mut self) {
+        let dead = self.events.iter_mut().rev().find(|(_, delivery)| delivery.given_up.is_some());
+        dead.into_iter().for_each(|(_, delivery)| (delivery.is_pending, delivery.given_up) = (true, None));
     }
 
     fn resume(&mut self) {

@@ -35,6 +35,7 @@ mod holds;
 mod owed;
 mod properties;
 mod shadows;
+mod taken_back;
 
 const MINUTE: Duration = Duration::from_secs(60);
 const POLICY: Policy = Policy {

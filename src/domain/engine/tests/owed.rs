@@ -169,6 +169,22 @@ fn what_is_owed_is_forgotten_after_retention_owed_since_the_last_close() {
 }
 
 #[test]
+fn what_is_owed_is_not_forgotten_while_the_rule_is_open_again() {
+    let mut world = reverting(0, 0, 0).world();
+    world.post(0, vec![firing("a", 0)]);
+    world.post_truncated(60, true, vec![resolved("a", 0, 55)]);
+    let day = 24 * 3600;
+    world.post(6 * day, vec![firing("b", 6 * day - 10)]);
+    for half_days in 13..17 {
+        world.run_until(at(half_days * day / 2));
+        let again = world.post(half_days * day / 2, vec![firing("b", 6 * day - 10)]);
+        assert_eq!(summary(&again), "duplicate×1");
+    }
+    let closed = world.post(8 * day + 60, vec![resolved("b", 6 * day - 10, 8 * day + 50)]);
+    assert_eq!(event_of(&closed).reverts.len(), 2);
+}
+
+#[test]
 fn a_set_capacity_without_allow_decrease_is_an_increase_only() {
     let set = |allow_decrease| Change::SetCapacity { to: 6, allow_decrease };
     let setup = |change| Setup {

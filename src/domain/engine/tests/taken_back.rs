@@ -1,0 +1,102 @@
+//! What takes back a decrease that is emitted and that no answer has confirmed.
+
+use super::controls::pause;
+use super::deliveries::{uncertain, undelivered};
+use super::*;
+use crate::domain::delivery::EventDelivery;
+
+#[test]
+fn an_increase_supersedes_a_decrease_that_is_not_confirmed() {
+    let (mut world, first) = undelivered(guarded(0, 0, 0), EventDelivery::pending());
+    let opened = world.post(90, vec![slow(true, 80, 0)]);
+    assert_eq!(summary(&opened), "emitted×1 scale_out +2, superseded×1, outranked×1");
+    assert_eq!(world.changes(), [(first.id.clone(), DeliveryChangeKind::Cancel)]);
+    let ended = world.post(200, vec![slow(false, 80, 190)]);
+    let second = event_of(&ended);
+    assert_eq!((second.action, second.id != first.id), ("scale_in", true));
+}
+
+#[test]
+fn an_increase_supersedes_for_ever_a_decrease_that_may_have_arrived() {
+    let (mut world, first) = undelivered(guarded(0, 0, 0), uncertain());
+    assert_eq!(summary(&world.post(90, vec![slow(true, 80, 0)])), "emitted×1 scale_out +2, superseded×1");
+    assert_eq!(world.changes(), [(first.id, DeliveryChangeKind::Cancel)]);
+    assert_eq!(summary(&world.post(200, vec![slow(false, 80, 190)])), "no_action×1");
+    assert_eq!(summary(&world.wait(30 * 3600)), "");
+}
+
+#[test]
+fn an_opening_of_its_own_rule_supersedes_a_decrease_and_counts_it_if_it_may_have_arrived() {
+    for (delivery, owed) in [(EventDelivery::pending(), 2), (uncertain(), 1)] {
+        let (mut world, first) = undelivered(guarded(0, 0, 0), delivery);
+        let opened = world.post(90, vec![firing("b", 80)]);
+        assert_eq!(summary(&opened), "superseded×1, emitted×1 scale_out +2");
+        assert_eq!(world.changes(), [(first.id, DeliveryChangeKind::Cancel)]);
+        let closed = world.post(200, vec![resolved("b", 80, 190)]);
+        assert_eq!(event_of(&closed).reverts.len(), owed);
+    }
+}
+
+/// Begins or ends what blocks the emission of a decrease.
+type Blocker = fn(&mut World, bool) -> Vec<Decision>;
+
+/// A pause, a reception gap, a late firing and an invalid one.
+fn blockers() -> [Blocker; 4] {
+    [
+        |world, begins| {
+            if begins {
+                pause(world, 90, None, |_| {});
+            } else {
+                assert!(world.controls.resume(1).is_some());
+            }
+            world.wait(if begins { 90 } else { 460 })
+        },
+        |world, begins| {
+            if begins {
+                world.gap(80, 90);
+            }
+            world.wait(if begins { 90 } else { 460 })
+        },
+        |world, begins| match begins {
+            true => world.post(90, vec![firing("a", -10)]),
+            false => world.post(400, vec![resolved("a", -10, 390)]),
+        },
+        |world, begins| match begins {
+            true => world.post_invalid(90, "a"),
+            false => world.post(400, vec![resolved("a", -10, 390)]),
+        },
+    ]
+}
+
+#[test]
+fn what_would_block_its_emission_takes_back_a_decrease_that_is_not_confirmed() {
+    for blocker in blockers() {
+        let (mut world, first) = undelivered(guarded(0, 0, 0), EventDelivery::pending());
+        let taken_back = blocker(&mut world, true);
+        assert!(summary(&taken_back).contains("superseded×1"), "{}", summary(&taken_back));
+        assert_eq!(world.changes(), [(first.id.clone(), DeliveryChangeKind::Cancel)]);
+        let mut decisions = blocker(&mut world, false);
+        decisions.extend(world.run_until(at(3600)).into_iter().map(|(_, decision)| decision));
+        let again = event_of(&decisions);
+        assert_ne!(again.id, first.id);
+        assert_eq!(again.reverts, first.reverts, "with the evidence that it had");
+    }
+}
+
+#[test]
+fn a_decrease_that_may_have_arrived_keeps_its_id_and_is_suspended_while_something_blocks_it() {
+    for blocker in blockers() {
+        let (mut world, first) = undelivered(guarded(0, 0, 0), uncertain());
+        blocker(&mut world, true);
+        assert_eq!(world.changes(), [(first.id.clone(), DeliveryChangeKind::Suspend)]);
+        assert_eq!(summary(&world.wait(91)), "");
+        assert_eq!(world.changes(), [], "once");
+        blocker(&mut world, false);
+        assert_eq!(world.changes(), [(first.id.clone(), DeliveryChangeKind::Resume)]);
+        assert_eq!(summary(&world.wait(800)), "");
+        assert_eq!(world.changes(), [], "once");
+        world.set_delivery(&first, EventDelivery::delivered(at(810)));
+        world.wait(810);
+        assert!(world.states.values().all(|state| state.owing_rules().next().is_none()));
+    }
+}
