@@ -39,7 +39,7 @@ fn awaiting_destination() -> TargetState {
     for rule in state.rules.values_mut() {
         let deferred = rule.episode.as_mut().and_then(|episode| episode.deferred.as_mut()).unwrap();
         deferred.recheck_at = Some(far);
-        deferred.wait = Some(DestinationWait { since: Time::from_nanos(0), until: far });
+        deferred.wait = Some(DestinationWait { since: Time::from_nanos(0), until: far, is_over: false });
     }
     state
 }
