@@ -130,7 +130,7 @@ pub enum EmissionOutcome {
     /// The time of the first delivery.
     Delivered(Time),
     /// It is a dead letter.
-    GivenUp,
+    DeadLetter,
 }
 
 impl EmissionOutcome {
@@ -530,7 +530,7 @@ impl TargetState {
         self.deferred_actions().any(|deferred| {
             deferred.decreases || matches!(deferred.blocked_by, Some(Verdict::Paused | Verdict::Held))
         }) || self.rules.values().any(|rule| rule.emitted_decrease().is_some() || is_control(rule))
-            || self.emissions.iter().any(|emission| emission.outcome == EmissionOutcome::GivenUp)
+            || self.emissions.iter().any(|emission| emission.outcome == EmissionOutcome::DeadLetter)
     }
 
     /// The ids of the events whose delivery decisions still have to know.
@@ -658,7 +658,7 @@ impl Emission {
     pub const fn delivered_at(&self) -> Option<Time> {
         match self.outcome {
             EmissionOutcome::Delivered(at) => Some(at),
-            EmissionOutcome::Pending | EmissionOutcome::GivenUp => None,
+            EmissionOutcome::Pending | EmissionOutcome::DeadLetter => None,
         }
     }
 

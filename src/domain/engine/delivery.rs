@@ -27,7 +27,7 @@ pub(super) fn apply(step: &mut StepContext<'_>, key: &TargetKey, state: &mut Tar
     for id in tracked {
         let Some(emission) = state.emission(&id).cloned() else { continue };
         let delivery = step.delivery(key, &emission);
-        if emission.outcome == EmissionOutcome::GivenUp
+        if emission.outcome == EmissionOutcome::DeadLetter
             && (delivery.is_pending || delivery.delivered_at.is_some())
         {
             revive(step, state, &emission);
@@ -184,7 +184,7 @@ fn on_decrease_ended(
     let Some(emitted) = emitted.filter(|emitted| emitted.event == *id).cloned() else {
         match delivery.given_up.filter(|_| *phase == Phase::Resolved) {
             // Its rule has opened again. The dead letter is closed when nothing is owed for it any more.
-            Some(_) => set_outcome(state, id, EmissionOutcome::GivenUp),
+            Some(_) => set_outcome(state, id, EmissionOutcome::DeadLetter),
             None => state.emissions.retain(|known| known.id != *id),
         }
         return Vec::new();
@@ -202,7 +202,7 @@ fn on_decrease_ended(
             defer_again(state, emission, request, step.context.now);
         }
         Some(GiveUp::Rejected) => {
-            set_outcome(state, id, EmissionOutcome::GivenUp);
+            set_outcome(state, id, EmissionOutcome::DeadLetter);
             let known = state.rules.get_mut(rule).and_then(|rule_state| rule_state.emitted_decrease_mut());
             known.into_iter().for_each(|known| known.is_rejected = true);
         }
@@ -271,7 +271,7 @@ fn on_other_ended(
         if blocked.is_none() {
             let expires_after = rule.expires_after;
             step.change_delivery(key, &emission.id, DeliveryChangeKind::Renew { expires_after });
-            if emission.outcome == EmissionOutcome::GivenUp {
+            if emission.outcome == EmissionOutcome::DeadLetter {
                 revive(step, state, emission);
             }
             set_outcome(state, &emission.id, EmissionOutcome::Pending);
@@ -283,7 +283,7 @@ fn on_other_ended(
         Some(_) => {
             let known = state.emissions.iter_mut().find(|known| known.id == emission.id);
             known.into_iter().for_each(|known| {
-                known.outcome = EmissionOutcome::GivenUp;
+                known.outcome = EmissionOutcome::DeadLetter;
                 known.is_owed = false;
             });
         }

@@ -84,7 +84,7 @@ pub(super) fn settle(state: &mut TargetState, decrease: &Emission) {
 pub(super) fn replace_paid(step: &mut StepContext<'_>, key: &TargetKey, state: &mut TargetState) {
     let is_paid = |decrease: &Emission| {
         decrease.takes_back_until.is_some()
-            && decrease.outcome == EmissionOutcome::GivenUp
+            && decrease.outcome == EmissionOutcome::DeadLetter
             && !state.emissions.iter().any(|emission| emission.is_owed && takes_back(decrease, emission))
     };
     let paid: Vec<Emission> = state.emissions.iter().filter(|emission| is_paid(emission)).cloned().collect();
