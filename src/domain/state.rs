@@ -226,6 +226,10 @@ pub struct ClosedEpisode {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[serde(rename = "kept")]
     pub deferred: Option<Deferred>,
+    /// The decrease that was requested when nothing was owed. It is deferred if an increase that was given up is redriven
+    /// and delivered.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unneeded: Option<Deferred>,
     /// The emitted decrease, until its delivery is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub emitted: Option<EmittedDecrease>,
@@ -481,8 +485,12 @@ impl TargetState {
         self.last_resolves.extract_if(|ended| ended.until <= now && !owes);
         self.cooldowns.prune(now);
         self.emissions.retain(|emission| emission.prune_at().is_none_or(|at| at > now));
-        self.rules.retain(|_, rule| {
-            rule.prune(now);
+        let emissions = &self.emissions;
+        self.rules.retain(|name, rule| {
+            let has_dead_letter = emissions
+                .iter()
+                .any(|emission| emission.rule == *name && emission.outcome == EmissionOutcome::GivenUp);
+            rule.prune(now, has_dead_letter);
             !rule.is_empty()
         });
         let is_quiet = self.rules.is_empty() && !owes;
@@ -768,11 +776,12 @@ impl RuleState {
         self.episode.as_deref_mut().or_else(|| Some(&mut *self.closed.as_mut()?.episode))
     }
 
-    fn prune(&mut self, now: Time) {
+    /// A closed episode is retained while one of its events is a dead letter, which can be redriven.
+    fn prune(&mut self, now: Time, has_dead_letter: bool) {
         self.budget_expiries.retain(|free| *free > now);
         self.expired_episode.take_if(|expired_episode| expired_episode.until <= now);
-        let owes = self.owed_until.is_some();
-        self.closed.take_if(|closed| !owes && closed.prune_at().is_some_and(|at| at <= now));
+        let is_needed = has_dead_letter || self.owed_until.is_some();
+        self.closed.take_if(|closed| !is_needed && closed.prune_at().is_some_and(|at| at <= now));
     }
 
     fn times(&self) -> impl Iterator<Item = Time> {

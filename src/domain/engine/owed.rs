@@ -128,11 +128,11 @@ pub(super) fn expire(step: &mut StepContext<'_>, key: &TargetKey, state: &mut Ta
         if let Some(rule_state) = state.rules.get_mut(&name) {
             rule_state.owed_until = None;
         }
-        let detail = match step.rule(&name) {
-            Some(_) => "what the rule owes was not taken back within retention.owed",
-            None => "the rule that owes a decrease no longer exists",
+        let (verdict, detail) = match step.rule(&name) {
+            Some(_) => (Verdict::Expired, "what the rule owes was not taken back within retention.owed"),
+            None => (Verdict::Withdrawn, "the rule that owes a decrease no longer exists"),
         };
-        decisions.extend(end_decrease(step, key, state, &name, Verdict::Expired, detail));
+        decisions.extend(end_decrease(step, key, state, &name, verdict, detail));
     }
     decisions
 }

@@ -444,6 +444,7 @@ fn deferred_state(rule: &str, verdict: Verdict, closing: bool) -> TargetState {
             episode: Box::new(episode),
             closed: Vec::new(),
             deferred: Some(deferred),
+            unneeded: None,
             emitted: None,
             until: None,
         }));
