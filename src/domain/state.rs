@@ -489,7 +489,7 @@ impl TargetState {
         self.rules.retain(|name, rule| {
             let has_dead_letter = emissions
                 .iter()
-                .any(|emission| emission.rule == *name && emission.outcome == EmissionOutcome::GivenUp);
+                .any(|emission| emission.rule == *name && emission.outcome == EmissionOutcome::DeadLetter);
             rule.prune(now, has_dead_letter);
             !rule.is_empty()
         });

@@ -24,7 +24,8 @@ async fn acts(bridge: &Bridge, query: &str) -> Vec<String> {
 /// A bridge with as many dead letters of the destination `broken`. Their events were delivered to the destination
 /// `journal`: otherwise they would be renewed as long as their episodes are open.
 async fn bridge_with_dead_letters(count: usize) -> Bridge {
-    let broken = "broken: { file: { path: taken/x.jsonl }, initial_backoff: 50ms, max_backoff: 60ms, max_age: 500ms }";
+    let broken =
+        "broken: { file: { path: taken/x.jsonl }, initial_backoff: 50ms, max_backoff: 60ms, max_age: 500ms }";
     let config = CONFIG.replace("destinations:\n", &format!("destinations:\n  {broken}\n"));
     let mut bridge = Bridge::new(&config, &RULES.replace("[journal]", "[journal, broken]"));
     fs::write(bridge.dir().join("taken"), "").expect("a file in place of the directory");
