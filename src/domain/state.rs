@@ -543,6 +543,8 @@ impl TargetState {
     pub fn awaits_delivery(&self) -> bool {
         self.rules.values().any(|rule| rule.emitted_decrease().is_some_and(|emitted| !emitted.is_rejected))
             || self.deferred_actions().any(Deferred::awaits_delivery)
+            // Nothing else would remove the state.
+            || (self.tracked_events().next().is_some() && self.due().is_none())
     }
 
     /// Whether the target has to be processed when calls to this destination succeed again.

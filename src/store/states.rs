@@ -185,6 +185,8 @@ pub struct Tally {
     pub open_episodes: BTreeMap<Name, u64>,
     /// Deferred actions by blocking verdict.
     pub deferred: BTreeMap<Verdict, u64>,
+    /// By rule: emitted increases for which a decrease is owed.
+    pub owed: BTreeMap<Name, u64>,
 }
 
 /// The keys of a transaction that refer to states which cannot be read.

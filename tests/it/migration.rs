@@ -277,6 +277,7 @@ async fn resolve_and_resume(dir: &Path, store: &Store) {
         last_resolve_retention: Duration::from_secs(3600),
         expired_episode_retention: Duration::from_secs(3600),
         owed_retention: Duration::from_secs(3600),
+        probes_destinations: true,
         per_minute: PerMinute::default(),
     };
     let bridge = Bridge::new(store.clone(), settings.rules, settings.sources, policy, Metrics::new());

@@ -9,6 +9,7 @@ use super::outcome::{DecisionLog, Outcome, requested_action};
 use super::step::StepContext;
 use super::{guard, owed};
 use crate::domain::delivery::{DeliveryChangeKind, EventDelivery, GiveUp};
+use crate::domain::duration::MAX_DURATION;
 use crate::domain::event::AdjustmentType;
 use crate::domain::name::Name;
 use crate::domain::phase::Phase;
@@ -230,7 +231,11 @@ fn next_wait(step: &StepContext<'_>, rule: &Name, phase: Phase, request: &Deferr
         rule.and_then(|rule| requested_action(rule, phase)).map(|action| action.stabilization_window);
     let first = rule.map_or(Duration::ZERO, |rule| rule.max_age).max(window.unwrap_or_default());
     let length = request.wait.map_or(first, |wait| wait.until.since(wait.since).saturating_mul(2));
-    DestinationWait { since, until: since.after(length.min(DestinationWait::MAX)), is_over: false }
+    let length = match step.context.policy.probes_destinations {
+        true => length.min(DestinationWait::MAX),
+        false => MAX_DURATION,
+    };
+    DestinationWait { since, until: since.after(length), is_over: false }
 }
 
 /// Defers an emitted decrease again, with the evidence that it had. It gets a new id when it is emitted.

@@ -92,6 +92,9 @@ pub struct Policy {
     pub expired_episode_retention: Duration,
     /// How long what a rule owes is retained after its last close.
     pub owed_retention: Duration,
+    /// Whether a decrease that was given up is tried again after some time, even if no other call to its destination has
+    /// succeeded. Not in simulations: there the destination says when it works again.
+    pub probes_destinations: bool,
     /// The rate limits of this process.
     pub per_minute: PerMinute,
 }
@@ -142,6 +145,39 @@ pub struct Step {
     pub decisions: Vec<Decision>,
     /// Changes of the delivery of earlier events.
     pub delivery_changes: Vec<DeliveryChange>,
+}
+
+/// An increase for which an operator has forgiven the decrease.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ForgivenEvent {
+    /// The rule that owed it.
+    pub rule: Name,
+    /// The event's id.
+    pub event: Arc<str>,
+}
+
+/// Forgives what a rule, or any rule, owes on a target. `detail` says who does so and why. Returns the events for which a
+/// decrease was owed.
+pub fn forgive(
+    context: &Context<'_>,
+    key: &TargetKey,
+    states: &States,
+    rule: Option<&Name>,
+    detail: &str,
+) -> (Step, Vec<ForgivenEvent>) {
+    let mut step_context = StepContext::new(context);
+    let mut step = Step::default();
+    let mut forgiven = Vec::new();
+    if let Some(before) = states.targets.get(key) {
+        let mut state = TargetState::clone(before);
+        step.decisions = delivery::apply(&mut step_context, key, &mut state);
+        let (events, decisions) = owed::forgive(&mut step_context, key, &mut state, rule, detail);
+        forgiven = events;
+        step.decisions.extend(decisions);
+        step.states.push((key.clone(), state));
+    }
+    (step.controls, step.rates, step.delivery_changes) = step_context.into_changes();
+    (step, forgiven)
 }
 
 fn sorted_unique<T: Ord>(mut list: Vec<T>) -> Vec<T> {

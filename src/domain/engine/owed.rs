@@ -1,7 +1,9 @@
 //! Owed decreases: what a rule has added to a target and not yet taken back.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use super::ForgivenEvent;
 use super::outcome::{DecisionLog, Outcome};
 use super::step::StepContext;
 use crate::domain::delivery::DeliveryChangeKind;
@@ -102,6 +104,28 @@ pub(super) fn forget(state: &mut TargetState, rule: &Name) {
         emission.is_owed = false;
     });
     clear_end(state, rule);
+}
+
+/// Forgives what one rule, or each rule, owes, and ends its decrease.
+pub(super) fn forgive(
+    step: &mut StepContext<'_>,
+    key: &TargetKey,
+    state: &mut TargetState,
+    rule: Option<&Name>,
+    detail: &str,
+) -> (Vec<ForgivenEvent>, Vec<Decision>) {
+    let is_meant = |emission: &&Emission| emission.is_owed && rule.is_none_or(|rule| *rule == emission.rule);
+    let owed = state.emissions.iter().filter(is_meant);
+    let forgiven: Vec<ForgivenEvent> = owed
+        .map(|emission| ForgivenEvent { rule: emission.rule.clone(), event: emission.id.clone() })
+        .collect();
+    let rules: BTreeSet<&Name> = forgiven.iter().map(|event| &event.rule).collect();
+    let mut decisions = Vec::new();
+    for rule in rules {
+        forget(state, rule);
+        decisions.extend(end_decrease(step, key, state, rule, Verdict::Withdrawn, detail));
+    }
+    (forgiven, decisions)
 }
 
 fn clear_end(state: &mut TargetState, rule: &Name) {

@@ -33,7 +33,8 @@ impl Inner {
                 }
             }
         }
-        if !deliveries.events.is_empty() {
+        let awaits = |state: &TargetState| lanes.all().keys().any(|name| state.awaits_destination(name));
+        if states.targets.values().any(|state| awaits(state)) {
             let succeeded =
                 |(name, handle): (&Name, &Arc<LaneHandle>)| Some((name.clone(), handle.last_success()?));
             deliveries.last_success = lanes.all().iter().filter_map(succeeded).collect();

@@ -79,6 +79,9 @@ impl Inner {
             for rule in state.open_episodes() {
                 *tally.open_episodes.entry(rule.clone()).or_default() += 1;
             }
+            for rule in state.owing_rules() {
+                *tally.owed.entry(rule.clone()).or_default() += 1;
+            }
             for verdict in state.deferred_verdicts() {
                 *tally.deferred.entry(verdict).or_default() += 1;
             }

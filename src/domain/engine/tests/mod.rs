@@ -42,6 +42,7 @@ const POLICY: Policy = Policy {
     last_resolve_retention: Duration::from_secs(60 * 60),
     expired_episode_retention: Duration::from_secs(7 * 24 * 60 * 60),
     owed_retention: Duration::from_secs(7 * 24 * 60 * 60),
+    probes_destinations: true,
     per_minute: PerMinute { scale_out: 0, scale_in: 0 },
 };
 
