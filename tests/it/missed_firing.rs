@@ -14,7 +14,7 @@ const STABILIZATION_WINDOW: Duration = Duration::from_secs(3);
 const LATE_STABILIZATION_WINDOW: SignedDuration = SignedDuration::from_secs(6);
 const LATE_FIRING_WINDOW: SignedDuration = SignedDuration::from_secs(8);
 /// Longer than Alertmanager's `group_interval`, and than its retries take after the bridge is back.
-const LATE_WINDOW: SignedDuration = SignedDuration::from_secs(15);
+const WAIT_AFTER_GAP: SignedDuration = SignedDuration::from_secs(15);
 const ACCEPTED: &str = r#"scalebridge_notifications_total{source="prod-eu",code="200"}"#;
 
 const RULES: &str = r#"
@@ -35,7 +35,7 @@ fn bridge_config(port: &Port) -> String {
         )
         .replace(
             "region: eu-west-1 } }",
-            &format!("region: eu-west-1 }}, late_window: {}s }}", LATE_WINDOW.as_secs()),
+            &format!("region: eu-west-1 }}, late_window: {}s }}", WAIT_AFTER_GAP.as_secs()),
         )
 }
 
@@ -118,7 +118,7 @@ async fn nothing_is_decreased_before_what_was_missed_has_been_heard() {
     let gap = bridge.get_json("/api/v1/status").await["reception_gaps"]["prod-eu"].clone();
     assert_eq!(gap["cause"], "not_running", "{gap}");
     let time = |field: &str| -> Timestamp { gap[field].as_str().expect("text").parse().expect("a time") };
-    assert_eq!(time("no_decrease_before"), time("until") + LATE_WINDOW);
+    assert_eq!(time("no_decrease_before"), time("until") + WAIT_AFTER_GAP);
 
     // The firing that was missed arrives, and the scale-in that it contradicts never does.
     eventually("the firing", async || (bridge.metric(ACCEPTED).await >= 1.0).then_some(())).await;

@@ -84,7 +84,7 @@ fn apply_delta(
         episode.expired = true;
     }
     log_without_action(&mut log, unchanged, late, outdated, expired);
-    let cause = CausingNotification { trigger, truncated };
+    let cause = ChangeCause { trigger, truncated };
     if !opened.is_empty() {
         match rule {
             Some(rule) => open(step, acting, rule, opened, ended_now, &cause, &mut log, replies),
@@ -109,7 +109,7 @@ fn apply_delta(
 }
 
 /// The notification that causes a change.
-struct CausingNotification {
+struct ChangeCause {
     /// Set whenever an occurrence has opened or closed.
     trigger: Option<Arc<Trigger>>,
     truncated: bool,
@@ -141,7 +141,7 @@ fn open(
     rule: &Rule,
     opened: AlertMap<Opened>,
     ended_now: usize,
-    cause: &CausingNotification,
+    cause: &ChangeCause,
     log: &mut DecisionLog<'_>,
     replies: &mut Replies,
 ) {
@@ -223,7 +223,7 @@ fn request_firing(
     is_new: bool,
     had_grown: bool,
     alerts: &[AlertKey],
-    cause: &CausingNotification,
+    cause: &ChangeCause,
     log: &mut DecisionLog<'_>,
 ) -> Option<Outcome> {
     let (Some(firing), Some(trigger)) = (&rule.on_firing, &cause.trigger) else {
@@ -284,7 +284,7 @@ fn close(
     name: &Name,
     rule: Option<&Rule>,
     closed: Vec<Occurrence>,
-    cause: &CausingNotification,
+    cause: &ChangeCause,
     log: &mut DecisionLog<'_>,
     replies: &mut Replies,
 ) {
@@ -361,7 +361,7 @@ fn end_firing_action(
 fn request_resolved(
     rule: Option<&Rule>,
     episode: &Episode,
-    cause: &CausingNotification,
+    cause: &ChangeCause,
     now: Time,
 ) -> Result<Deferred, Outcome> {
     let Some(rule) = rule else { return Err(Outcome::with_detail(Verdict::NoAction, RULE_REMOVED)) };

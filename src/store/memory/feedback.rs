@@ -54,7 +54,7 @@ impl Inner {
         }
         match handle.with_lane(|lane| lane.look_up(seq)) {
             Lookup::Unsettled { is_uncertain } => Status::Pending { is_uncertain },
-            _ if self.never_delivered.contains(&delivery_id) => Status::Ended { is_uncertain },
+            _ if self.never_delivered.contains(&delivery_id) => Status::NotDelivered { is_uncertain },
             _ => Status::Pending { is_uncertain: false },
         }
     }

@@ -285,7 +285,7 @@ impl Inner {
         match outcome {
             Settled::Arrived => self.delivery_arrived(&target),
             Settled::Retry { .. } if !was_cancelled => return,
-            Settled::Retry { .. } | Settled::Ended => {
+            Settled::Retry { .. } | Settled::NotDelivered => {
                 if is_uncertain {
                     self.uncertain.insert(delivery_id.clone());
                 }
@@ -328,7 +328,7 @@ impl Inner {
                     self.never_delivered.insert(delivery_id);
                 }
                 handle.with_lane(|lane| lane.mark_withdrawn(seq));
-                Settled::Ended
+                Settled::NotDelivered
             }
             Settlement::Dead { error, cause, called, uncertain } => {
                 if uncertain {
@@ -338,7 +338,7 @@ impl Inner {
                 self.never_delivered.remove(&delivery_id);
                 self.put_dead_letter(clock.wall, &delivery_id, attempts, error, cause);
                 handle.with_lane(|lane| lane.mark_dead(seq));
-                Settled::Ended
+                Settled::NotDelivered
             }
         }
     }
@@ -498,7 +498,7 @@ impl Inner {
 /// What a settlement has made of a delivery.
 enum Settled {
     Arrived,
-    Ended,
+    NotDelivered,
     Retry { is_uncertain: bool },
 }
 

@@ -77,11 +77,11 @@ struct World {
     wall: Option<Time>,
     created: Time,
     /// The steps so far, if they are recorded.
-    steps: Option<Vec<Observed>>,
+    steps: Option<Vec<ObservedStep>>,
 }
 
 /// A step as seen from outside.
-struct Observed {
+struct ObservedStep {
     now: Time,
     before: BTreeMap<TargetKey, Arc<TargetState>>,
     after: BTreeMap<TargetKey, Arc<TargetState>>,
@@ -237,7 +237,7 @@ impl World {
         let decisions = self.apply(decided);
         if let Some(steps) = &mut self.steps {
             let (after, controls) = (self.states.clone(), self.controls.clone());
-            steps.push(Observed { now: self.now, before, after, controls, decisions: decisions.clone() });
+            steps.push(ObservedStep { now: self.now, before, after, controls, decisions: decisions.clone() });
         }
         decisions
     }

@@ -25,7 +25,7 @@ pub(crate) enum LaneChange {
 pub(crate) enum Effect {
     Arrived(Time),
     /// A dead letter, or withdrawn.
-    Ended,
+    NotDelivered,
     Cancelled,
     Suspended,
     Unsettled,
@@ -58,7 +58,7 @@ impl LaneChange {
     fn effect(&self) -> (EventSeq, Effect) {
         match *self {
             Self::Settle(seq, Outcome::Delivered, at) => (seq, Effect::Arrived(at)),
-            Self::Settle(seq, outcome, _) if outcome.is_final() => (seq, Effect::Ended),
+            Self::Settle(seq, outcome, _) if outcome.is_final() => (seq, Effect::NotDelivered),
             Self::Settle(seq, ..) | Self::Resume(seq, _) | Self::Called(seq) => (seq, Effect::Unsettled),
             Self::Redrive(PendingRetry { seq, .. }) => (seq, Effect::Unsettled),
             Self::Cancel(seq) => (seq, Effect::Cancelled),

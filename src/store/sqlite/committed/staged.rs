@@ -156,7 +156,7 @@ impl WriteBatch {
 
     /// Whether the delivery has arrived, was withdrawn or is a dead letter, and was not redriven after that.
     pub(crate) fn has_finished(&self, destination: &Name, seq: i64) -> bool {
-        matches!(self.effect(destination, seq), Some(Effect::Arrived(_) | Effect::Ended))
+        matches!(self.effect(destination, seq), Some(Effect::Arrived(_) | Effect::NotDelivered))
     }
 
     /// New routes with their ids.

@@ -228,7 +228,7 @@ pub(crate) fn begin_calls(
             _ if known == Some(RefusalReason::LeaseEnded) => known,
             Some(Effect::Cancelled) => Some(RefusalReason::Superseded),
             Some(Effect::Suspended) => Some(RefusalReason::Suspended),
-            Some(Effect::Arrived(_) | Effect::Ended) => Some(RefusalReason::LeaseEnded),
+            Some(Effect::Arrived(_) | Effect::NotDelivered) => Some(RefusalReason::LeaseEnded),
             // It was resumed.
             Some(Effect::Unsettled) => known.filter(|reason| *reason != RefusalReason::Suspended),
             None => known,

@@ -125,7 +125,7 @@ fn of_row(
             Some(Status::Dead { cause, is_uncertain })
         }
         DeliveryState::Cancelled | DeliveryState::Withdrawn | DeliveryState::Discarded => {
-            Some(Status::Ended { is_uncertain })
+            Some(Status::NotDelivered { is_uncertain })
         }
         DeliveryState::Answered | DeliveryState::Arrived if due > 0 => {
             Some(Status::Arrived(Time::from_nanos(due)))
