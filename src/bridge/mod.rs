@@ -444,7 +444,6 @@ fn changes(routes: &Routes, step: Step, record: Option<store::Record>, rechecked
             target: event.key.clone(),
             destinations: destinations.clone(),
             acting: acting.clone(),
-            increases_capacity: event.increases_capacity(),
             may_decrease_capacity: event.may_decrease_capacity(),
             reverts: event.reverts.as_slice().into(),
             episode_phase: Some(EpisodePhase { phase: event.phase, episode: event.episode.id.clone() }),

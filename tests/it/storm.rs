@@ -48,7 +48,6 @@ async fn write(store: &Store, name: &str, count: usize, bytes: usize) {
             target: target.clone(),
             acting: [queue()].into(),
             destinations: [queue()].into(),
-            increases_capacity: false,
             may_decrease_capacity: false,
             reverts: Arc::default(),
             episode_phase: None,

@@ -121,17 +121,6 @@ pub struct DeliveryFeedback {
     pub legacy: BTreeMap<TargetKey, Vec<LegacyEvent>>,
 }
 
-/// An event that can decrease capacity and that some destination has not settled.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct UndeliveredDecrease {
-    /// The id of the event.
-    pub id: String,
-    /// The rule that emitted it.
-    pub rule: Name,
-    /// The alerts of the event, without those that were left out to limit its size.
-    pub alerts: Vec<AlertKey>,
-}
-
 /// The result of a step.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Step {

@@ -113,7 +113,7 @@ impl Inner {
     }
 
     /// Cancels the deliveries of an event that are not settled.
-    pub(super) fn cancel(&mut self, seq: EventSeq, lanes: &LaneHandles) {
+    fn cancel(&mut self, seq: EventSeq, lanes: &LaneHandles) {
         let destinations = self.event(seq).2.destinations.clone();
         for handle in destinations.iter().filter_map(|name| lanes.get(name)) {
             let delivery_id = DeliveryId { seq, destination: handle.name.clone() };
@@ -127,7 +127,6 @@ impl Inner {
                 self.never_delivered.insert(delivery_id);
             }
         }
-        self.tracked_decreases.remove(seq.0);
     }
 
     fn watch(&self, key: &TargetKey, destination: Option<&Name>) -> Watch {

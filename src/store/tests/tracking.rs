@@ -75,7 +75,7 @@ impl StoreHarness {
         .await;
     }
 
-    async fn put_state(&self, target: &str, state: TargetState) {
+    pub(super) async fn put_state(&self, target: &str, state: TargetState) {
         let target = key(target);
         self.write(&[target.clone().as_str()], move |_| Changes {
             states: vec![(target.clone(), state.clone())],
@@ -84,7 +84,7 @@ impl StoreHarness {
         .await;
     }
 
-    async fn change(&self, target: &str, event: &str, kind: DeliveryChangeKind) {
+    pub(super) async fn change(&self, target: &str, event: &str, kind: DeliveryChangeKind) {
         let change = change(target, event, kind);
         self.write(&[target], move |_| Changes {
             delivery_changes: vec![change.clone()],
@@ -99,7 +99,7 @@ impl StoreHarness {
     }
 
     /// The delivery of an event that the state of its target tracks.
-    async fn tracked(&self, target: &str, id: &str) -> EventDelivery {
+    pub(super) async fn tracked(&self, target: &str, id: &str) -> EventDelivery {
         self.deliveries(target).await.events[&key(target)][id].clone()
     }
 
@@ -134,7 +134,7 @@ impl StoreHarness {
 }
 
 /// An event that is found by its id.
-fn readable(emission: Emission) -> NewEvent {
+pub(super) fn readable(emission: Emission) -> NewEvent {
     let id = emission.id.clone();
     let mut event = emission.event();
     let fields: serde_json::Value = serde_json::from_str(&event.body).unwrap();

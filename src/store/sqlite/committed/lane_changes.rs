@@ -90,14 +90,6 @@ impl LaneChanges {
         self.effects.keys().chain(&self.blocked_by_retry).copied().collect()
     }
 
-    /// The deliveries that were settled, also those that were redriven after that.
-    pub(crate) fn finished(&self) -> impl Iterator<Item = i64> {
-        self.changes.iter().filter_map(|change| match change {
-            LaneChange::Settle(seq, outcome, _) if outcome.is_final() => Some(seq.0),
-            _ => None,
-        })
-    }
-
     /// The calls with a known end, in their order: when a call has succeeded, and `None` for one that has failed.
     pub(crate) fn calls(&self) -> impl Iterator<Item = Option<Time>> {
         self.changes.iter().filter_map(|change| match *change {
