@@ -487,10 +487,7 @@ impl TargetState {
         self.emissions.retain(|emission| emission.prune_at().is_none_or(|at| at > now));
         let emissions = &self.emissions;
         self.rules.retain(|name, rule| {
-            let has_dead_letter = emissions
-                .iter()
-                .any(|emission| emission.rule == *name && emission.outcome == EmissionOutcome::DeadLetter);
-            rule.prune(now, has_dead_letter);
+            rule.prune(now, has_dead_letter(emissions, name));
             !rule.is_empty()
         });
         let is_quiet = self.rules.is_empty() && !owes;
@@ -507,7 +504,8 @@ impl TargetState {
         let ended = self.last_resolves.iter().map(|ended| ended.until).filter(|_| !owes);
         let is_quiet = self.rules.is_empty() && !owes;
         let calm = self.calm.iter().map(|calm| calm.until).filter(|_| is_quiet);
-        let rules = self.rules.values().flat_map(RuleState::times);
+        let rules =
+            self.rules.iter().flat_map(|(name, rule)| rule.times(has_dead_letter(&self.emissions, name)));
         rules
             .chain(ended)
             .chain(calm)
@@ -648,6 +646,11 @@ impl Cooldowns {
     }
 }
 
+/// Whether an event of the rule is a dead letter.
+fn has_dead_letter(emissions: &[Emission], rule: &Name) -> bool {
+    emissions.iter().any(|emission| emission.rule == *rule && emission.outcome == EmissionOutcome::DeadLetter)
+}
+
 impl Emission {
     /// The cooldown of its action.
     pub const fn cooldown(&self) -> Duration {
@@ -786,12 +789,12 @@ impl RuleState {
         self.closed.take_if(|closed| !is_needed && closed.prune_at().is_some_and(|at| at <= now));
     }
 
-    fn times(&self) -> impl Iterator<Item = Time> {
+    fn times(&self, has_dead_letter: bool) -> impl Iterator<Item = Time> {
         let expiry = self.occurrences().map(|open| open.expires_at);
         let late = self.late.iter().map(|late| late.opens_at);
         let deferred = self.deferred().into_iter().flat_map(Deferred::times);
-        let owes = self.owed_until.is_some();
-        let closed = self.closed.iter().filter_map(|closed| closed.prune_at()).filter(move |_| !owes);
+        let is_needed = has_dead_letter || self.owed_until.is_some();
+        let closed = self.closed.iter().filter_map(|closed| closed.prune_at()).filter(move |_| !is_needed);
         let expired_episode = self.expired_episode.iter().map(|expired_episode| expired_episode.until);
         let unreadable = self.unreadable.iter().map(|unreadable| unreadable.expires_at);
         let rest =
