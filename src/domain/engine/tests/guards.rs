@@ -116,7 +116,7 @@ fn a_deferred_action_follows_the_rule_as_it_is_when_it_is_due() {
     world.post(0, vec![firing("a", 0)]);
     world.post(60, vec![resolved("a", 0, 55)]);
     world.rules = RuleTable::new(Vec::new(), Templates::new());
-    assert_eq!(summary(&world.wait(61)), "expired×1");
+    assert_eq!(summary(&world.wait(61)), "withdrawn×1");
     let mut world = guarded(0, 0, 15).world();
     world.post(0, vec![firing("a", 0)]);
     world.post(60, vec![resolved("a", 0, 55)]);
