@@ -73,8 +73,10 @@ async fn drain_backlog(seed: u64, killed: bool) {
     eventually("every fault", async || works.has_met_every_fault().then_some(())).await;
     works.heal();
     bridge.wait_delivered("works").await;
-    let pending = "scalebridge_outbox_deliveries{destination=\"silent\",state=\"pending\"}";
-    assert_eq!(bridge.metric(pending).await, (TARGETS * ROUNDS) as f64);
+    let backlog = "scalebridge_outbox_deliveries{destination=\"silent\",state=";
+    let pending = bridge.metric(&format!("{backlog}\"pending\"}}")).await;
+    let retrying = bridge.metric(&format!("{backlog}\"retrying\"}}")).await;
+    assert_eq!(pending + retrying, (TARGETS * ROUNDS) as f64);
 
     silent.heal();
     bridge.wait_delivered("silent").await;
