@@ -121,6 +121,7 @@ impl World {
                 last_resolve_retention: Duration::from_secs(3600),
                 expired_episode_retention: Duration::from_secs(7 * 24 * 3600),
                 owed_retention: Duration::from_secs(3600),
+                probes_destinations: true,
                 per_minute: PerMinute { scale_out: 0, scale_in: 60 },
             },
             controls: &self.controls,

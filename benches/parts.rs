@@ -191,7 +191,6 @@ async fn append(store: &Store, from: usize, count: usize, alert: &[Alert]) {
                 target,
                 acting: destinations.clone(),
                 destinations,
-                increases_capacity: true,
                 may_decrease_capacity: false,
                 reverts: Arc::default(),
                 episode_phase: None,

@@ -121,7 +121,8 @@ pub struct Metrics {
     dead_letters: Family<DestinationLabels, Gauge>,
     destination_up: Family<DestinationLabels, Gauge>,
     open_episodes: Family<RuleLabels, Gauge>,
-    /// The rules with a series in `open_episodes`.
+    owed_decreases: Family<RuleLabels, Gauge>,
+    /// The rules with a series in `open_episodes` and `owed_decreases`.
     shown_rules: Arc<Mutex<BTreeSet<Name>>>,
     deferred: Family<VerdictLabels, Gauge>,
     paused: Gauge,
@@ -164,6 +165,7 @@ impl Metrics {
             dead_letters: Family::default(),
             destination_up: Family::default(),
             open_episodes: Family::default(),
+            owed_decreases: Family::default(),
             shown_rules: Arc::default(),
             deferred: Family::default(),
             paused: Gauge::default(),
@@ -240,6 +242,11 @@ impl Metrics {
 
     fn register_state(&self, bridge: &mut Registry) {
         bridge.register("open_episodes", "Open episodes by rule", self.open_episodes.clone());
+        bridge.register(
+            "owed_decreases",
+            "Increases that a rule has emitted and not taken back",
+            self.owed_decreases.clone(),
+        );
         bridge.register(
             "deferred_decisions",
             "Deferred actions and late firings by blocking verdict",
@@ -361,8 +368,8 @@ impl Metrics {
         self.dead_letters.get_or_create(&labels).set(i64::try_from(backlog.dead).unwrap_or(i64::MAX));
     }
 
-    /// Sets the gauges of open episodes (of `rules`, and of removed rules that still have some), deferred
-    /// actions and pauses.
+    /// Sets the gauges of open episodes and owed decreases (of `rules`, and of removed rules that still have some),
+    /// deferred actions and pauses.
     pub fn set_state_gauges<'r>(
         &self,
         rules: impl Iterator<Item = &'r Name>,
@@ -373,13 +380,17 @@ impl Metrics {
         let labels = |rule: &Name| RuleLabels { rule: rule.to_string() };
         // Held during the update: concurrent scrapes must not remove series of existing rules.
         let mut shown = self.shown_rules.lock();
-        let current: BTreeSet<Name> = rules.chain(tally.open_episodes.keys()).cloned().collect();
+        let with_state = tally.open_episodes.keys().chain(tally.owed.keys());
+        let current: BTreeSet<Name> = rules.chain(with_state).cloned().collect();
         for rule in &current {
             let open = tally.open_episodes.get(rule).copied().unwrap_or_default();
             self.open_episodes.get_or_create(&labels(rule)).set(count(open));
+            let owed = tally.owed.get(rule).copied().unwrap_or_default();
+            self.owed_decreases.get_or_create(&labels(rule)).set(count(owed));
         }
         for removed in shown.difference(&current) {
             self.open_episodes.remove(&labels(removed));
+            self.owed_decreases.remove(&labels(removed));
         }
         *shown = current;
         drop(shown);

@@ -6,6 +6,7 @@
 mod decision_query;
 pub(crate) mod decision_view;
 mod explain;
+mod forgive;
 mod rates;
 mod reception;
 mod record;
@@ -42,6 +43,7 @@ use crate::store::{self, Changes, EpisodePhase, Keys, NewEvent, Store, Unreadabl
 use crate::telemetry::Metrics;
 pub(crate) use decision_query::{Filter, Position};
 pub(crate) use explain::{Explanation, MAX_ALERTS as MAX_EXPLAINED};
+pub(crate) use forgive::Forgive;
 use rates::{RateTransaction, SharedRates};
 pub(crate) use reception::BootClock;
 use reception::{Folded, GapTracker};
@@ -442,7 +444,6 @@ fn changes(routes: &Routes, step: Step, record: Option<store::Record>, rechecked
             target: event.key.clone(),
             destinations: destinations.clone(),
             acting: acting.clone(),
-            increases_capacity: event.increases_capacity(),
             may_decrease_capacity: event.may_decrease_capacity(),
             reverts: event.reverts.as_slice().into(),
             episode_phase: Some(EpisodePhase { phase: event.phase, episode: event.episode.id.clone() }),

@@ -85,6 +85,7 @@ impl Simulator {
         let read_clock = Arc::new(move || Time::from_nanos(simulated.load(Ordering::Relaxed)));
         let memory = Memory::new(&names, read_clock);
         let store = Store::Memory(memory.clone());
+        let policy = Policy { probes_destinations: false, ..policy };
         let bridge = Bridge::new(store.clone(), rules, sources, policy, Metrics::new());
         Self {
             bridge,

@@ -31,6 +31,7 @@ async fn retired_rules_are_released_by_their_last_user() {
         last_resolve_retention: Duration::ZERO,
         expired_episode_retention: Duration::ZERO,
         owed_retention: Duration::ZERO,
+        probes_destinations: true,
         per_minute: PerMinute::default(),
     };
     let store = Store::Memory(Memory::new(&[], Arc::new(|| Time::from_millis(0))));

@@ -188,6 +188,7 @@ impl Engine {
             // its own.
             expired_episode_retention: retention.decisions.max(retention.closed),
             owed_retention: retention.owed,
+            probes_destinations: true,
             per_minute: self.per_minute,
         }
     }

@@ -155,11 +155,6 @@ pub fn schema() -> schemars::Schema {
 }
 
 impl Event {
-    /// Whether the event can increase capacity.
-    pub fn increases_capacity(&self) -> bool {
-        matches!(self.action, "scale_out" | "set_capacity")
-    }
-
     /// The value of a `ChangeInCapacity`.
     pub fn change_in_capacity(&self) -> Option<i64> {
         let adjustment = self.adjustment.as_ref()?;

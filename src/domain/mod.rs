@@ -34,5 +34,4 @@ pub mod target;
 pub mod template;
 pub mod time;
 pub mod trigger;
-pub mod undelivered_decreases;
 pub mod verdict;

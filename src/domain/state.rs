@@ -130,7 +130,7 @@ pub enum EmissionOutcome {
     /// The time of the first delivery.
     Delivered(Time),
     /// It is a dead letter.
-    GivenUp,
+    DeadLetter,
 }
 
 impl EmissionOutcome {
@@ -226,6 +226,10 @@ pub struct ClosedEpisode {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[serde(rename = "kept")]
     pub deferred: Option<Deferred>,
+    /// The decrease that was requested when nothing was owed. It is deferred if an increase that was given up is redriven
+    /// and delivered.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unneeded: Option<Deferred>,
     /// The emitted decrease, until its delivery is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub emitted: Option<EmittedDecrease>,
@@ -481,8 +485,12 @@ impl TargetState {
         self.last_resolves.extract_if(|ended| ended.until <= now && !owes);
         self.cooldowns.prune(now);
         self.emissions.retain(|emission| emission.prune_at().is_none_or(|at| at > now));
-        self.rules.retain(|_, rule| {
-            rule.prune(now);
+        let emissions = &self.emissions;
+        self.rules.retain(|name, rule| {
+            let has_dead_letter = emissions
+                .iter()
+                .any(|emission| emission.rule == *name && emission.outcome == EmissionOutcome::DeadLetter);
+            rule.prune(now, has_dead_letter);
             !rule.is_empty()
         });
         let is_quiet = self.rules.is_empty() && !owes;
@@ -522,7 +530,7 @@ impl TargetState {
         self.deferred_actions().any(|deferred| {
             deferred.decreases || matches!(deferred.blocked_by, Some(Verdict::Paused | Verdict::Held))
         }) || self.rules.values().any(|rule| rule.emitted_decrease().is_some() || is_control(rule))
-            || self.emissions.iter().any(|emission| emission.outcome == EmissionOutcome::GivenUp)
+            || self.emissions.iter().any(|emission| emission.outcome == EmissionOutcome::DeadLetter)
     }
 
     /// The ids of the events whose delivery decisions still have to know.
@@ -535,6 +543,8 @@ impl TargetState {
     pub fn awaits_delivery(&self) -> bool {
         self.rules.values().any(|rule| rule.emitted_decrease().is_some_and(|emitted| !emitted.is_rejected))
             || self.deferred_actions().any(Deferred::awaits_delivery)
+            // Nothing else would remove the state.
+            || (self.tracked_events().next().is_some() && self.due().is_none())
     }
 
     /// Whether the target has to be processed when calls to this destination succeed again.
@@ -648,7 +658,7 @@ impl Emission {
     pub const fn delivered_at(&self) -> Option<Time> {
         match self.outcome {
             EmissionOutcome::Delivered(at) => Some(at),
-            EmissionOutcome::Pending | EmissionOutcome::GivenUp => None,
+            EmissionOutcome::Pending | EmissionOutcome::DeadLetter => None,
         }
     }
 
@@ -768,11 +778,12 @@ impl RuleState {
         self.episode.as_deref_mut().or_else(|| Some(&mut *self.closed.as_mut()?.episode))
     }
 
-    fn prune(&mut self, now: Time) {
+    /// A closed episode is retained while one of its events is a dead letter, which can be redriven.
+    fn prune(&mut self, now: Time, has_dead_letter: bool) {
         self.budget_expiries.retain(|free| *free > now);
         self.expired_episode.take_if(|expired_episode| expired_episode.until <= now);
-        let owes = self.owed_until.is_some();
-        self.closed.take_if(|closed| !owes && closed.prune_at().is_some_and(|at| at <= now));
+        let is_needed = has_dead_letter || self.owed_until.is_some();
+        self.closed.take_if(|closed| !is_needed && closed.prune_at().is_some_and(|at| at <= now));
     }
 
     fn times(&self) -> impl Iterator<Item = Time> {

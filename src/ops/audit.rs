@@ -30,10 +30,11 @@ pub(super) enum OperatorAct {
     BulkDiscard,
     Reload,
     DropState,
+    Forgive,
 }
 
 impl OperatorAct {
-    const ALL: [Self; 8] = [
+    const ALL: [Self; 9] = [
         Self::Pause,
         Self::Resume,
         Self::Redrive,
@@ -42,6 +43,7 @@ impl OperatorAct {
         Self::BulkDiscard,
         Self::Reload,
         Self::DropState,
+        Self::Forgive,
     ];
 
     /// The name in the store and in the API.
@@ -55,6 +57,7 @@ impl OperatorAct {
             Self::BulkDiscard => "bulk_discard",
             Self::Reload => "reload",
             Self::DropState => "drop_state",
+            Self::Forgive => "forgive",
         }
     }
 }

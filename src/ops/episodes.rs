@@ -1,11 +1,12 @@
-//! Episodes: those that are open, and closed ones with a deferred action.
+//! Episodes: those that are open, and closed ones whose action has not ended or whose rule still owes a decrease.
 
 use super::Ops;
-use super::api::{DeferredView, EpisodePage, EpisodeView, ListEpisodesParams, OccurrenceView};
+use super::api::{DeferredView, EpisodePage, EpisodeView, ListEpisodesParams, OccurrenceView, OwedView};
 use super::error::Error;
 use super::parse;
+use crate::domain::name::Name;
 use crate::domain::phase::Phase;
-use crate::domain::state::{ClosedEpisode, Deferred, Episode, Occurrence, RuleState};
+use crate::domain::state::{ClosedEpisode, Deferred, Emission, Episode, Occurrence, RuleState, TargetState};
 use crate::domain::target::KeyKind;
 use crate::domain::time::ClockReading;
 use crate::store::StoredState;
@@ -28,14 +29,33 @@ impl Ops {
         for state in
             states.iter().filter(|state| target.as_ref().is_none_or(|pattern| pattern.covers(&state.key)))
         {
-            let wanted =
-                state.state.rules.iter().filter(|(name, _)| rule.as_ref().is_none_or(|rule| rule == *name));
-            episodes.extend(
-                wanted.flat_map(|(name, rule_state)| episode_views(clock, state, name.as_str(), rule_state)),
-            );
+            let of_rules =
+                rules(&state.state).filter(|(name, ..)| rule.as_ref().is_none_or(|rule| rule == *name));
+            episodes.extend(of_rules.flat_map(|(name, rule_state, own)| {
+                episode_views(clock, state, name.as_str(), rule_state, owed_views(clock, own, name))
+            }));
         }
+        episodes.retain(|episode| params.owing != Some(true) || !episode.owed.is_empty());
         Ok(EpisodePage { episodes, next })
     }
+}
+
+/// The rules of a target, with the states that have their emissions.
+fn rules(state: &TargetState) -> impl Iterator<Item = (&Name, &RuleState, &TargetState)> {
+    let shadows = state.shadows.values().map(|shadow| &**shadow);
+    let states = std::iter::once(state).chain(shadows);
+    states.flat_map(|own| own.rules.iter().map(move |(name, rule_state)| (name, rule_state, own)))
+}
+
+fn owed_views(clock: ClockReading, own: &TargetState, rule: &Name) -> Vec<OwedView> {
+    let owed = own.emissions.iter().filter(|emission| emission.is_owed && emission.rule == *rule);
+    let view = |emission: &Emission| OwedView {
+        event: emission.id.to_string(),
+        emitted_at: clock.show(emission.emitted_at),
+        delivered_at: emission.delivered_at().map(|at| clock.show(at)),
+        value: emission.value,
+    };
+    owed.map(view).collect()
 }
 
 fn deferred_view(clock: ClockReading, deferred: &Deferred) -> DeferredView {
@@ -51,17 +71,20 @@ fn episode_views(
     state: &StoredState,
     rule: &str,
     rule_state: &RuleState,
+    owed: Vec<OwedView>,
 ) -> Vec<EpisodeView> {
     let open = rule_state.episode.as_ref().map(|episode| {
         let alerts = episode.open.iter().map(|open| occurrence_view(clock, open)).collect();
         episode_view(clock, state, rule, Phase::Firing, episode, alerts, episode.deferred.as_ref())
     });
-    let has_action = |closed: &&Box<ClosedEpisode>| closed.deferred.is_some() || closed.emitted.is_some();
-    let closing = rule_state.closed.as_ref().filter(has_action).map(|closed| {
+    let is_shown =
+        |closed: &&ClosedEpisode| closed.deferred.is_some() || closed.emitted.is_some() || !owed.is_empty();
+    let closing = rule_state.closed.as_deref().filter(is_shown).map(|closed| {
         let alerts = closed.closed.iter().map(|open| occurrence_view(clock, open)).collect();
         episode_view(clock, state, rule, Phase::Resolved, &closed.episode, alerts, closed.deferred.as_ref())
     });
-    open.into_iter().chain(closing).collect()
+    let episode = open.or(closing);
+    episode.map(|episode| EpisodeView { owed, ..episode }).into_iter().collect()
 }
 
 fn occurrence_view(clock: ClockReading, open: &Occurrence) -> OccurrenceView {
@@ -101,5 +124,6 @@ fn episode_view(
         expired: episode.expired,
         alerts,
         deferred: deferred.map(|deferred| deferred_view(clock, deferred)),
+        owed: Vec::new(),
     }
 }

@@ -16,6 +16,7 @@ mod decisions;
 mod episodes;
 mod error;
 mod events;
+mod forgive;
 mod inventory;
 mod lifecycle;
 mod parse;

@@ -17,8 +17,10 @@
 //! nothing, a destination without such rows costs no reads, and events that were pruned count as delivered. See
 //! [`Claimed::nothing_to_compensate`].
 //!
-//! An event that can decrease capacity is an *undelivered decrease* as long as a destination has not settled it.
-//! Transactions about its target see it, and an event that increases capacity cancels it.
+//! Changes of deliveries: a transaction sees the delivery of the events that the states of its targets track, and its
+//! changes cancel, suspend, resume, renew or replace them in the same commit ([`Changes::delivery_changes`]). A worker
+//! that has claimed a decrease asks with [`Store::begin_calls`] right before it calls it, which is refused for a delivery
+//! that was cancelled or suspended meanwhile. An event itself changes no delivery of another one.
 
 mod audit;
 mod clock;
@@ -35,7 +37,6 @@ mod states;
 #[cfg(test)]
 mod tests;
 mod tracking;
-mod undelivered_decreases;
 mod withdrawn;
 
 use std::collections::BTreeMap;

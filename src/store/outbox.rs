@@ -17,9 +17,8 @@ pub(super) const COMPENSATION_DELAY: Duration = Duration::from_secs(5);
 
 /// The operations of a delivery worker.
 pub trait DeliveryQueue: Clone + Send + Sync + 'static {
-    /// Claims up to `max` deliveries that can be sent now: at most one per target, and none of a target whose
-    /// undelivered decreases a transaction currently sees. They stay claimed until they are settled, or until their
-    /// lease ends.
+    /// Claims up to `max` deliveries that can be sent now, at most one per target. They stay claimed until they are
+    /// settled, or until their lease ends.
     ///
     /// # Errors
     /// If the store cannot be read; nothing stays claimed then.

@@ -12,7 +12,7 @@ use super::{DecideFn, Error};
 use crate::domain::alert_key::AlertKey;
 use crate::domain::control::Controls;
 use crate::domain::delivery::DeliveryChange;
-use crate::domain::engine::{DeliveryFeedback, States, UndeliveredDecrease};
+use crate::domain::engine::{DeliveryFeedback, States};
 use crate::domain::header::EncodedEvent;
 use crate::domain::name::Name;
 use crate::domain::phase::Phase;
@@ -103,9 +103,6 @@ pub struct View {
     pub states: States,
     /// Pauses, holds and heartbeats.
     pub controls: Arc<Controls>,
-    /// For each of the targets, the events that can decrease its capacity and that some destination has not
-    /// settled. Workers cannot claim them until the transaction is over.
-    pub undelivered_decreases: BTreeMap<TargetKey, Vec<UndeliveredDecrease>>,
     /// The delivery of the events that the states of the targets [track](TargetState::tracked_events).
     pub deliveries: DeliveryFeedback,
 }
@@ -155,9 +152,6 @@ pub struct NewEvent {
     pub destinations: Arc<[Name]>,
     /// Those of the destinations whose consumers change capacity; all of them if none does.
     pub acting: Arc<[Name]>,
-    /// Whether the event increases capacity. Such an event cancels the `View::undelivered_decreases` of its
-    /// target at all destinations that have not settled them; claimed ones are not retried.
-    pub increases_capacity: bool,
     /// Whether the event can decrease capacity.
     pub may_decrease_capacity: bool,
     /// The ids of the events that the event takes back: it goes only to destinations at which one of them arrived. Empty
@@ -185,6 +179,8 @@ pub struct Tally {
     pub open_episodes: BTreeMap<Name, u64>,
     /// Deferred actions by blocking verdict.
     pub deferred: BTreeMap<Verdict, u64>,
+    /// By rule: emitted increases for which a decrease is owed.
+    pub owed: BTreeMap<Name, u64>,
 }
 
 /// The keys of a transaction that refer to states which cannot be read.

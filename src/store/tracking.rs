@@ -56,7 +56,7 @@ pub(super) enum Status {
     /// A dead letter.
     Dead { cause: GiveUp, is_uncertain: bool },
     /// Settled without having arrived, and not a dead letter.
-    Ended { is_uncertain: bool },
+    NotDelivered { is_uncertain: bool },
 }
 
 /// The delivery of an event to all of its acting destinations.
@@ -75,7 +75,7 @@ pub(super) fn combine(all: impl IntoIterator<Item = Status>) -> EventDelivery {
                 combined.given_up = combined.given_up.max(Some(cause));
                 combined.is_uncertain |= is_uncertain;
             }
-            Status::Ended { is_uncertain } => combined.is_uncertain |= is_uncertain,
+            Status::NotDelivered { is_uncertain } => combined.is_uncertain |= is_uncertain,
         }
     }
     combined

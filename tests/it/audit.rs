@@ -21,13 +21,13 @@ async fn acts(bridge: &Bridge, query: &str) -> Vec<String> {
     entries.iter().map(line).collect()
 }
 
-/// A bridge whose only destination fails, with as many dead letters.
+/// A bridge with as many dead letters of the destination `broken`. Their events were delivered to the destination
+/// `journal`: otherwise they would be renewed as long as their episodes are open.
 async fn bridge_with_dead_letters(count: usize) -> Bridge {
-    let config = CONFIG.replace(
-        "file: { path: events.jsonl }",
-        "file: { path: taken/x.jsonl }, initial_backoff: 50ms, max_backoff: 60ms, max_age: 500ms",
-    );
-    let mut bridge = Bridge::new(&config, RULES);
+    let broken =
+        "broken: { file: { path: taken/x.jsonl }, initial_backoff: 50ms, max_backoff: 60ms, max_age: 500ms }";
+    let config = CONFIG.replace("destinations:\n", &format!("destinations:\n  {broken}\n"));
+    let mut bridge = Bridge::new(&config, &RULES.replace("[journal]", "[journal, broken]"));
     fs::write(bridge.dir().join("taken"), "").expect("a file in place of the directory");
     bridge.run().await;
     let pods: Vec<Value> = (0..count).map(|at| pending_pod(&format!("g{at}"), "a")).collect();
@@ -50,10 +50,10 @@ async fn every_act_is_recorded_with_actor_time_and_reason_and_survives_a_kill() 
     let ann = ["--author", "ann", "--reason"];
     cli(&[&["pause", "--direction", "scale_in"], &ann[..], &["image exchange"]].concat());
     cli(&[&["resume", "1"], &ann[..], &["images exchanged"]].concat());
-    cli(&[&["dead-letters", "redrive", "1-journal", "--valid-for", "15m"], &ann[..], &["again"]].concat());
-    cli(&[&["dead-letters", "discard", "2-journal"], &ann[..], &["too late"]].concat());
+    cli(&[&["dead-letters", "redrive", "1-broken", "--valid-for", "15m"], &ann[..], &["again"]].concat());
+    cli(&[&["dead-letters", "discard", "2-broken"], &ann[..], &["too late"]].concat());
     cli(&["dead-letters", "discard", "--rule", "nobody", "--author", "ben"]);
-    cli(&[&["dead-letters", "redrive", "--destination", "journal"], &ann[..], &["all again"]].concat());
+    cli(&[&["dead-letters", "redrive", "--destination", "broken"], &ann[..], &["all again"]].concat());
     cli(&[&["reload"], &ann[..], &["nothing new"]].concat());
     bridge.kill();
     bridge.run().await;
@@ -69,11 +69,11 @@ async fn every_act_is_recorded_with_actor_time_and_reason_and_survives_a_kill() 
     assert_eq!(acts(&bridge, "").await, expected);
     let entries = trail(&bridge, "").await;
     assert!(entries.iter().all(|entry| entry["at"].as_str().is_some_and(|at| at.ends_with('Z'))));
-    assert_eq!(entries[1]["bulk"]["selector"]["destination"], "journal");
+    assert_eq!(entries[1]["bulk"]["selector"]["destination"], "broken");
     let changed = entries[1]["bulk"]["succeeded"].as_u64().expect("a count");
     assert!((2..=3).contains(&changed), "the redriven one may have failed again: {}", entries[1]);
     assert_eq!(entries[2]["bulk"]["succeeded"], 0);
-    assert_eq!(entries[3]["dead_letter"], "2-journal");
+    assert_eq!(entries[3]["dead_letter"], "2-broken");
     assert_eq!(entries[4]["redrive"], json!({ "valid_for": "15m", "force": false }));
     assert_eq!(
         (&entries[6]["pause"]["id"], &entries[6]["pause"]["direction"]),

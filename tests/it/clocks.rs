@@ -96,6 +96,8 @@ async fn steps_of_the_wall_clock_move_no_guard_and_events_are_born_with_the_new_
     let mut stepped = Stepped::start().await;
     stepped.assert_offset(0.0).await;
     assert_eq!(stepped.fire("workers", "first").await, json!({ "emitted": 1 }));
+    // Its cooldown counts from the delivery.
+    stepped.bridge.wait_delivered("journal").await;
     let mut count = 1;
     for (offset, nodegroup) in [(HOURS_2, "ahead"), (-HOURS_2, "behind")] {
         stepped.step_to(offset);

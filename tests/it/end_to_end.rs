@@ -90,6 +90,7 @@ async fn an_alert_and_its_end_change_capacity() {
             "alerts_total": 3,
             "notification": notification(&alertmanager),
             "parameters": { "runbook": "https://runbooks.example.com/pods?a=1&b=\"2\"" },
+            "reverts": [],
         }),
     );
     assert_eq!(capacity_after(&aws, &event), 4);
@@ -119,6 +120,7 @@ async fn an_alert_and_its_end_change_capacity() {
             "alerts_total": 3,
             "notification": event["data"]["notification"],
             "parameters": event["data"]["parameters"],
+            "reverts": [event["id"]],
         }),
     );
     assert_ne!(end["id"], event["id"]);

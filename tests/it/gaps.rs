@@ -15,7 +15,7 @@ use crate::support::sqs_stub::{Kind, SqsStub};
 use crate::support::tools::eventually;
 
 const CAUSES: [&str; 6] = ["not_running", "suspended", "store", "backlog", "refused", "no_fingerprint"];
-const LATE_WINDOW: SignedDuration = SignedDuration::from_mins(6);
+const WAIT_AFTER_GAP: SignedDuration = SignedDuration::from_mins(6);
 
 /// The last reception gap of a source, as the status shows it.
 async fn last_gap(bridge: &Bridge, source: &str) -> Value {
@@ -101,7 +101,7 @@ async fn each_refused_notification_leaves_a_gap_of_its_source_only() {
         assert_eq!(gap["cause"], cause, "{source}");
         assert!(time(&gap["until"]) >= before - SignedDuration::from_millis(1), "{source}: {gap}");
         assert_eq!(gap["from"], gap["until"], "{source}");
-        assert_eq!(time(&gap["no_decrease_before"]), time(&gap["until"]) + LATE_WINDOW, "{source}");
+        assert_eq!(time(&gap["no_decrease_before"]), time(&gap["until"]) + WAIT_AFTER_GAP, "{source}");
         assert_eq!(gaps_counted(&bridge, source, cause).await, 1.0, "{source}");
     }
     drop(slow);

@@ -2,14 +2,22 @@
 
 use std::time::Duration;
 
+use aws_sdk_sqs::types::Message;
+use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 
 use crate::support::bridge::{Bridge, CONFIG, RULES, notification, now, pending_pod, resolved};
 use crate::support::queue::{create_queue, environment, receive_all};
 use crate::support::tools::{LocalAws, REGION, eventually, eventually_within};
 
-const SOURCE_WITH_HEARTBEAT: &str =
-    "labels: { cluster: prod-eu, region: eu-west-1 }, heartbeat: ['alertname = \"Watchdog\"']";
+const LABELS: &str = "labels: { cluster: prod-eu, region: eu-west-1 }";
+/// The source's grace period, so that it ends within a test.
+const HEARTBEAT_GRACE: SignedDuration = SignedDuration::from_secs(2);
+
+/// [`CONFIG`] with more settings of the source.
+fn config_with(settings: &str) -> String {
+    CONFIG.replace(LABELS, &format!("{LABELS}, {settings}"))
+}
 
 fn rules_with_hold() -> String {
     format!(
@@ -53,6 +61,10 @@ async fn wait_for_events(bridge: &Bridge, count: usize) -> Vec<Value> {
     distinct_events(bridge)
 }
 
+fn time(event: &Value) -> Timestamp {
+    event["time"].as_str().expect("a time").parse().expect("RFC 3339")
+}
+
 async fn deferred_count(bridge: &Bridge, verdict: &str) -> f64 {
     bridge.metric(&format!("scalebridge_deferred_decisions{{verdict=\"{verdict}\"}}")).await
 }
@@ -60,10 +72,12 @@ async fn deferred_count(bridge: &Bridge, verdict: &str) -> f64 {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stabilizing_scale_in_survives_a_kill_and_runs_when_its_window_ends() {
     let rules = RULES.replace("stabilization_window: 0s", "stabilization_window: 2s");
-    let mut bridge = Bridge::new(CONFIG, &rules);
+    // `tests/it/missed_firing.rs` has the wait after a reception gap.
+    let mut bridge = Bridge::new(&config_with("late_window: 0s"), &rules);
     bridge.run().await;
     let pod = pending_pod("workers", "a");
     bridge.post(notification(std::slice::from_ref(&pod))).await;
+    bridge.wait_delivered("journal").await;
     assert_eq!(bridge.metric("scalebridge_open_episodes{rule=\"unschedulable-pods\"}").await, 1.0);
     let closed = bridge.post(notification(&[resolved(&pod)])).await;
     assert_eq!(closed.verdicts(), json!({ "stabilizing": 1 }));
@@ -78,7 +92,7 @@ async fn a_stabilizing_scale_in_survives_a_kill_and_runs_when_its_window_ends() 
 
 #[tokio::test(flavor = "multi_thread")]
 async fn actions_blocked_by_a_hold_run_when_it_ends() {
-    let mut bridge = Bridge::new(CONFIG, &rules_with_hold());
+    let mut bridge = Bridge::new(&config_with("late_window: 0s"), &rules_with_hold());
     bridge.run().await;
     let (pod, deploy) = (pending_pod("workers", "a"), alert("DeployInProgress"));
     assert_eq!(
@@ -97,20 +111,29 @@ async fn actions_blocked_by_a_hold_run_when_it_ends() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_is_scaled_in_while_the_heartbeat_is_missing() {
-    let config = CONFIG.replace("labels: { cluster: prod-eu, region: eu-west-1 }", SOURCE_WITH_HEARTBEAT);
-    let mut bridge = Bridge::new(&config, RULES);
+    let settings = format!(
+        "heartbeat: ['alertname = \"Watchdog\"'], heartbeat_grace: {}s, late_window: 0s",
+        HEARTBEAT_GRACE.as_secs()
+    );
+    let mut bridge = Bridge::new(&config_with(&settings), RULES);
     bridge.run().await;
     let (pod, watchdog) = (pending_pod("workers", "a"), alert("Watchdog"));
     bridge.post(notification(std::slice::from_ref(&pod))).await;
+    bridge.wait_delivered("journal").await;
     assert_eq!(bridge.post(notification(&[resolved(&pod)])).await.verdicts(), json!({ "held": 1 }));
+    let opens = Timestamp::now();
     assert_eq!(
         bridge.post(notification(std::slice::from_ref(&watchdog))).await.verdicts(),
         json!({ "heartbeat": 1 })
     );
-    assert_eq!(actions(&wait_for_events(&bridge, 2).await), ["scale_out", "scale_in"]);
+    let events = wait_for_events(&bridge, 2).await;
+    assert_eq!(actions(&events), ["scale_out", "scale_in"]);
+    let waited = time(&events[1]).duration_since(opens);
+    assert!(waited >= HEARTBEAT_GRACE, "alerts had {waited} to fire again");
     // Prometheus dies, and Alertmanager resolves all alerts.
     let pod = pending_pod("workers", "b");
     bridge.post(notification(std::slice::from_ref(&pod))).await;
+    bridge.wait_delivered("journal").await;
     let all = bridge.post(notification(&[resolved(&pod), resolved(&watchdog)])).await;
     assert_eq!(all.verdicts(), json!({ "heartbeat": 1, "held": 1 }));
     assert_eq!(actions(&bridge.events().await), ["scale_out", "scale_in", "scale_out"]);
@@ -137,6 +160,7 @@ async fn the_process_limits_scale_ins_per_minute() {
     bridge.run().await;
     let pods: Vec<Value> = ["a", "b", "c"].iter().map(|group| pending_pod(group, "1")).collect();
     bridge.post(notification(&pods)).await;
+    bridge.wait_delivered("journal").await;
     let ends: Vec<Value> = pods.iter().map(resolved).collect();
     assert_eq!(bridge.post(notification(&ends)).await.verdicts(), json!({ "emitted": 2, "over_budget": 1 }));
     assert_eq!(deferred_count(&bridge, "over_budget").await, 1.0);
@@ -154,29 +178,69 @@ async fn the_process_limits_scale_ins_per_minute() {
         scale_ins.iter().filter_map(|event| event["data"]["target"]["name"].as_str()).collect();
     targets.sort_unstable();
     assert_eq!(targets, ["a", "b", "c"], "one for each");
-    let at = |event: &Value| -> jiff::Timestamp {
-        event["time"].as_str().expect("a time").parse().expect("RFC 3339")
-    };
-    let waited = at(&scale_ins[2]).duration_since(at(&scale_ins[0]));
-    assert!(waited >= jiff::SignedDuration::from_secs(60), "the third came after {waited:?}");
+    let waited = time(&scale_ins[2]).duration_since(time(&scale_ins[0]));
+    assert!(waited >= SignedDuration::from_secs(60), "the third came after {waited:?}");
     assert_eq!(deferred_count(&bridge, "over_budget").await, 0.0);
 }
 
-/// The queue does not exist yet, so the scale-in is undelivered when the next scale-out is decided.
-#[tokio::test(flavor = "multi_thread")]
-async fn an_undelivered_scale_in_is_superseded_by_the_next_scale_out() {
-    let dir = tempfile::tempdir().expect("a directory");
-    let aws = LocalAws::start(dir.path()).await;
+/// A bridge that sends to the queue `scaling` of the local AWS, which does not exist yet.
+async fn start_with_queue(aws: &LocalAws) -> (Bridge, String) {
     let url = format!("{}/000000000000/scaling", aws.url());
     let queue = format!(
         "  journal: {{ sqs: {{ queue_url: \"{url}\", region: {REGION} }}, initial_backoff: 50ms, max_backoff: 200ms }}"
     );
-    let config = CONFIG.replace("  journal: { file: { path: events.jsonl } }", &queue);
+    let config =
+        config_with("late_window: 0s").replace("  journal: { file: { path: events.jsonl } }", &queue);
     let mut bridge = Bridge::new(&config, RULES);
-    environment(&aws).iter().for_each(|(name, value)| bridge.env(name, value));
+    environment(aws).iter().for_each(|(name, value)| bridge.env(name, value));
     bridge.run().await;
+    (bridge, url)
+}
+
+/// The actions of the messages in the queue, in their order, once the bridge has delivered everything.
+async fn received_actions(bridge: &Bridge, aws: &LocalAws, url: &str) -> Vec<String> {
+    bridge.wait_delivered("journal").await;
+    let received = receive_all(aws, url).await;
+    let event = |message: &Message| -> Value {
+        serde_json::from_str(message.body().expect("a body")).expect("an event")
+    };
+    let events: Vec<Value> = received.iter().map(event).collect();
+    actions(&events).into_iter().map(str::to_owned).collect()
+}
+
+/// The queue does not exist yet, so nothing is known of the scale-out when its alert resolves.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_scale_in_waits_for_the_delivery_of_the_scale_out_that_it_answers() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let aws = LocalAws::start(dir.path()).await;
+    let (mut bridge, url) = start_with_queue(&aws).await;
     let pod = pending_pod("workers", "a");
     bridge.post(notification(std::slice::from_ref(&pod))).await;
+    let closed = bridge.post(notification(&[resolved(&pod)])).await;
+    assert_eq!(closed.json(), json!({ "alerts": 1, "events": 0, "verdicts": { "cooling_down": 1 } }));
+    let waiting = bridge.decisions("cooling_down").await.remove(0);
+    assert_eq!(waiting["until"], Value::Null, "{waiting}");
+    // It waits after a restart too, and runs by itself when the scale-out has arrived.
+    bridge.kill();
+    bridge.run().await;
+    assert_eq!(deferred_count(&bridge, "cooling_down").await, 1.0);
+    create_queue(&aws, "scaling").await;
+    eventually("the scale-in", async || (bridge.decisions("emitted").await.len() == 2).then_some(())).await;
+    assert_eq!(received_actions(&bridge, &aws, &url).await, ["scale_out", "scale_in"]);
+    assert_eq!(deferred_count(&bridge, "cooling_down").await, 0.0);
+}
+
+/// The queue is deleted before the scale-in, which is therefore undelivered when the next scale-out is decided.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_undelivered_scale_in_is_superseded_by_the_next_scale_out() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let aws = LocalAws::start(dir.path()).await;
+    let (mut bridge, url) = start_with_queue(&aws).await;
+    create_queue(&aws, "scaling").await;
+    let pod = pending_pod("workers", "a");
+    bridge.post(notification(std::slice::from_ref(&pod))).await;
+    assert_eq!(received_actions(&bridge, &aws, &url).await, ["scale_out"]);
+    aws.sqs().delete_queue().queue_url(&url).send().await.expect("deleted");
     assert_eq!(bridge.post(notification(&[resolved(&pod)])).await.verdicts(), json!({ "emitted": 1 }));
     let again = bridge.post(notification(&[pending_pod("workers", "b")])).await;
     assert_eq!(again.json(), json!({ "alerts": 1, "events": 1, "verdicts": { "emitted": 1 } }));
@@ -186,12 +250,6 @@ async fn an_undelivered_scale_in_is_superseded_by_the_next_scale_out() {
     bridge.kill();
     bridge.run().await;
     create_queue(&aws, "scaling").await;
-    bridge.wait_delivered("journal").await;
-    let received = receive_all(&aws, &url).await;
-    let events: Vec<Value> = received
-        .iter()
-        .map(|it| serde_json::from_str(it.body().expect("a body")).expect("an event"))
-        .collect();
-    assert_eq!(actions(&events), ["scale_out", "scale_out"]);
+    assert_eq!(received_actions(&bridge, &aws, &url).await, ["scale_out"]);
     assert_eq!(bridge.metric("scalebridge_dead_letters{destination=\"journal\"}").await, 0.0);
 }

@@ -1,4 +1,5 @@
-//! What Alertmanager wanted to say while the bridge was down. `tests/it/gaps.rs` has the gaps themselves.
+//! What Alertmanager says later than it happened: what it wanted to say while the bridge was down, and firings of an
+//! alert that has resolved. `tests/it/gaps.rs` has the gaps themselves.
 
 use std::time::Duration;
 
@@ -9,8 +10,11 @@ use crate::support::bridge::{Bridge, CONFIG, post};
 use crate::support::tools::{self, Port, Server, eventually};
 
 const STABILIZATION_WINDOW: Duration = Duration::from_secs(3);
+/// Of the test with late firings. All of them are longer than Alertmanager needs to send what it is told.
+const LATE_STABILIZATION_WINDOW: SignedDuration = SignedDuration::from_secs(6);
+const LATE_FIRING_WINDOW: SignedDuration = SignedDuration::from_secs(8);
 /// Longer than Alertmanager's `group_interval`, and than its retries take after the bridge is back.
-const LATE_WINDOW: SignedDuration = SignedDuration::from_secs(15);
+const WAIT_AFTER_GAP: SignedDuration = SignedDuration::from_secs(15);
 const ACCEPTED: &str = r#"scalebridge_notifications_total{source="prod-eu",code="200"}"#;
 
 const RULES: &str = r#"
@@ -31,7 +35,7 @@ fn bridge_config(port: &Port) -> String {
         )
         .replace(
             "region: eu-west-1 } }",
-            &format!("region: eu-west-1 }}, late_window: {}s }}", LATE_WINDOW.as_secs()),
+            &format!("region: eu-west-1 }}, late_window: {}s }}", WAIT_AFTER_GAP.as_secs()),
         )
 }
 
@@ -56,13 +60,22 @@ receivers:
 async fn report(alertmanager: &Server, nodegroup: &str, starts_at: Option<Timestamp>) -> Timestamp {
     let now = Timestamp::now();
     let end = starts_at.map_or(now + SignedDuration::from_mins(5), |_| now);
+    send(alertmanager, nodegroup, starts_at.unwrap_or(now), end).await;
+    now
+}
+
+/// Sends to Alertmanager that the alert, which has resolved, still fires: as a Prometheus does that did not see it end.
+async fn report_late(alertmanager: &Server, nodegroup: &str, starts_at: Timestamp) {
+    send(alertmanager, nodegroup, starts_at, Timestamp::now() + SignedDuration::from_mins(5)).await;
+}
+
+async fn send(alertmanager: &Server, nodegroup: &str, starts_at: Timestamp, end: Timestamp) {
     let alert = json!([{
         "labels": { "alertname": "KubePodsPending", "nodegroup": nodegroup, "pod": "a" },
-        "startsAt": starts_at.unwrap_or(now).to_string(), "endsAt": end.to_string(),
+        "startsAt": starts_at.to_string(), "endsAt": end.to_string(),
     }]);
     let answer = post(alertmanager.url() + "/api/v2/alerts", &[], alert.to_string().into_bytes()).await;
     assert_eq!(answer.status, 200, "{}", answer.body);
-    now
 }
 
 /// The events about a node group: the action and the time of each.
@@ -105,7 +118,7 @@ async fn nothing_is_decreased_before_what_was_missed_has_been_heard() {
     let gap = bridge.get_json("/api/v1/status").await["reception_gaps"]["prod-eu"].clone();
     assert_eq!(gap["cause"], "not_running", "{gap}");
     let time = |field: &str| -> Timestamp { gap[field].as_str().expect("text").parse().expect("a time") };
-    assert_eq!(time("no_decrease_before"), time("until") + LATE_WINDOW);
+    assert_eq!(time("no_decrease_before"), time("until") + WAIT_AFTER_GAP);
 
     // The firing that was missed arrives, and the scale-in that it contradicts never does.
     eventually("the firing", async || (bridge.metric(ACCEPTED).await >= 1.0).then_some(())).await;
@@ -116,4 +129,94 @@ async fn nothing_is_decreased_before_what_was_missed_has_been_heard() {
     assert_eq!(calm.0, "scale_in");
     assert!(calm.1 >= time("no_decrease_before"), "{} is before {gap}", calm.1);
     assert!(!actions(&bridge, "flapping").contains(&"scale_in".to_owned()));
+}
+
+/// The decisions about a node group with this verdict, the oldest first.
+async fn decisions(bridge: &Bridge, nodegroup: &str, verdict: &str) -> Vec<Value> {
+    let mut decisions = bridge.decisions(verdict).await;
+    decisions.retain(|decision| {
+        decision["subject"].as_str().is_some_and(|subject| subject.ends_with(&format!("/{nodegroup}")))
+    });
+    decisions.reverse();
+    decisions
+}
+
+fn time_of(decision: &Value, field: &str) -> Timestamp {
+    let text = decision[field].as_str().unwrap_or_else(|| panic!("{field} of {decision}"));
+    text.parse().unwrap_or_else(|error| panic!("{text}: {error}"))
+}
+
+async fn wait_for_decision(bridge: &Bridge, nodegroup: &str, verdict: &str, count: usize) -> Value {
+    eventually(verdict, async || {
+        let found = decisions(bridge, nodegroup, verdict).await;
+        found.get(count - 1).cloned()
+    })
+    .await
+}
+
+/// Both node groups resolve, and while their scale-ins wait, Alertmanager says that their alerts still fire. One of them
+/// does; the other resolves again.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_scale_in_waits_for_a_late_firing_and_is_withdrawn_when_it_opens() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let config = CONFIG.replace(
+        "region: eu-west-1 } }",
+        &format!("region: eu-west-1 }}, late_window: {}s }}", LATE_FIRING_WINDOW.as_secs()),
+    );
+    let window = |seconds: i64| format!("stabilization_window: {seconds}s");
+    let rules = RULES.replace(&window(3), &window(LATE_STABILIZATION_WINDOW.as_secs()));
+    let mut bridge = Bridge::new(&config, &rules);
+    bridge.run().await;
+    let alertmanager = tools::start_alertmanager(dir.path(), &alertmanager_config(&bridge)).await;
+
+    let started = [report(&alertmanager, "firing", None).await, report(&alertmanager, "ended", None).await];
+    for (nodegroup, starts_at) in ["firing", "ended"].into_iter().zip(started) {
+        eventually("a scale-out", async || (actions(&bridge, nodegroup) == ["scale_out"]).then_some(()))
+            .await;
+        bridge.wait_delivered("journal").await;
+        report(&alertmanager, nodegroup, Some(starts_at)).await;
+        let closed = wait_for_decision(&bridge, nodegroup, "stabilizing", 1).await;
+        assert_eq!(closed["action"], "scale_in", "{closed}");
+        report_late(&alertmanager, nodegroup, starts_at).await;
+        wait_for_decision(&bridge, nodegroup, "late", 1).await;
+    }
+    report(&alertmanager, "ended", Some(started[1])).await;
+
+    check_late_firing_that_opens(&bridge).await;
+    check_late_firing_that_resolves(&bridge).await;
+
+    // The alert that went on resolves at last, and with it the episode that its late firing continued.
+    report(&alertmanager, "firing", Some(started[0])).await;
+    eventually("the scale-in", async || (actions(&bridge, "firing").len() == 2).then_some(())).await;
+    let events: Vec<Value> = bridge.events().await;
+    let events: Vec<&Value> =
+        events.iter().filter(|event| event["data"]["target"]["name"] == "firing").collect();
+    assert_eq!((&events[1]["data"]["action"], events.len()), (&json!("scale_in"), 2));
+    assert_eq!(events[1]["data"]["reverts"], json!([events[0]["id"]]));
+    assert_eq!(events[1]["data"]["episode"], events[0]["data"]["episode"]);
+}
+
+/// The scale-in waits beyond its window for the late firing, which opens and withdraws it.
+async fn check_late_firing_that_opens(bridge: &Bridge) {
+    let late = decisions(bridge, "firing", "late").await.remove(0);
+    let opens_at = time_of(&late, "until");
+    assert_eq!(opens_at.duration_since(time_of(&late, "at")), LATE_FIRING_WINDOW);
+    let withdrawn = wait_for_decision(bridge, "firing", "withdrawn", 1).await;
+    assert_eq!(withdrawn["action"], "scale_in", "{withdrawn}");
+    assert!(time_of(&withdrawn, "at") >= opens_at, "{withdrawn}");
+    let waits = decisions(bridge, "firing", "stabilizing").await;
+    let [first, second] = &waits[..] else { panic!("{waits:#?}") };
+    assert!(time_of(first, "until") < opens_at, "the late firing came within the window: {first}");
+    assert_eq!(time_of(second, "until"), opens_at, "{second}");
+    assert_eq!(actions(bridge, "firing"), ["scale_out"], "nothing was decreased, and nothing is added again");
+}
+
+/// The end of the late firing starts the window of the scale-in again.
+async fn check_late_firing_that_resolves(bridge: &Bridge) {
+    let withdrawn = wait_for_decision(bridge, "ended", "withdrawn", 1).await;
+    let shrunk = eventually("the scale-in", async || events(bridge, "ended").get(1).cloned()).await;
+    assert_eq!(shrunk.0, "scale_in");
+    let waited = shrunk.1.duration_since(time_of(&withdrawn, "at"));
+    assert!(waited >= LATE_STABILIZATION_WINDOW, "{waited} after {withdrawn}");
+    assert_eq!(actions(bridge, "ended"), ["scale_out", "scale_in"]);
 }

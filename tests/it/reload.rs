@@ -128,6 +128,7 @@ async fn new_sources_destinations_and_rules_work_at_once_and_open_episodes_keep_
     let bridge = Bridge::start().await;
     let (old, other) = (pending_pod("workers", "a"), pending_pod("others", "b"));
     bridge.post(notification(&[old.clone(), other.clone()])).await;
+    bridge.wait_delivered("journal").await;
     assert_eq!(bridge.post_to("/webhook/prod-us", &[], notification(&[])).await.status, 404);
 
     let config = CONFIG
@@ -202,6 +203,8 @@ async fn bridge_with_failing_destination() -> Bridge {
     bridge.run().await;
     for pod in ["a", "b", "c"] {
         assert_eq!(bridge.post(notification(&[pending_pod("workers", pod)])).await.status, 200);
+        // A rule emits its next event when the one before has been delivered somewhere.
+        bridge.wait_delivered("journal").await;
     }
     bridge.post(notification(&[pending_pod("others", "d")])).await;
     bridge

@@ -37,6 +37,7 @@ fn policy(retention_secs: u64) -> Policy {
         last_resolve_retention: Duration::from_secs(retention_secs),
         expired_episode_retention: Duration::from_secs(retention_secs),
         owed_retention: Duration::from_secs(3600),
+        probes_destinations: true,
         per_minute: PerMinute::default(),
     }
 }

@@ -49,7 +49,6 @@ async fn write(store: &Store, name: &str, count: usize, bytes: usize) {
             target: target.clone(),
             acting: [queue()].into(),
             destinations: [queue()].into(),
-            increases_capacity: false,
             may_decrease_capacity: false,
             reverts: Arc::default(),
             episode_phase: None,
@@ -121,6 +120,7 @@ fn bridge(dir: &Path, store: &Store) -> Bridge {
         last_resolve_retention: Duration::ZERO,
         expired_episode_retention: Duration::ZERO,
         owed_retention: Duration::from_secs(3600),
+        probes_destinations: true,
         per_minute: PerMinute::default(),
     };
     Bridge::new(store.clone(), settings.rules, settings.sources, policy, Metrics::new())

@@ -58,6 +58,8 @@ async fn the_end_of_an_incident_is_one_more_event() {
     bridge.post(notification(&[a.clone(), b.clone()])).await;
     let first = bridge.post(notification(&[resolved(&a), b.clone()])).await;
     assert_eq!(first.verdicts(), json!({ "still_open": 1, "duplicate": 1 }));
+    // The decrease waits for the delivery of the increase that it answers.
+    bridge.wait_delivered("journal").await;
     let last = notification(&[resolved(&b)]);
     assert_eq!(bridge.post(last.as_str()).await.verdicts(), json!({ "emitted": 1 }));
     assert_eq!(bridge.post(last).await.verdicts(), json!({ "duplicate": 1 }));

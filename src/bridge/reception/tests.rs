@@ -59,6 +59,7 @@ fn policy() -> Policy {
         last_resolve_retention: Duration::ZERO,
         expired_episode_retention: Duration::ZERO,
         owed_retention: Duration::ZERO,
+        probes_destinations: true,
         per_minute: PerMinute::default(),
     }
 }

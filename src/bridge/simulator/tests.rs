@@ -41,6 +41,7 @@ fn simulator() -> Simulator {
         last_resolve_retention: Duration::from_hours(1),
         expired_episode_retention: Duration::from_hours(1),
         owed_retention: Duration::from_hours(1),
+        probes_destinations: true,
         per_minute: PerMinute::default(),
     };
     Simulator::new(rules, sources, policy, BEGINNING)
@@ -119,6 +120,7 @@ fn without_rules(start: Time) -> Simulator {
         last_resolve_retention: Duration::ZERO,
         expired_episode_retention: Duration::ZERO,
         owed_retention: Duration::ZERO,
+        probes_destinations: true,
         per_minute: PerMinute { scale_out: 0, scale_in: 0 },
     };
     Simulator::new(Arc::new(RuleTable::new(Vec::new(), Templates::new())), sources, policy, start)

@@ -3,6 +3,7 @@
 mod audit;
 mod dead_letters;
 mod decisions;
+mod forgive;
 mod pauses;
 mod status;
 mod store;
@@ -19,6 +20,7 @@ use crate::ops::api::InitiatorParams;
 pub(super) use audit::Audit;
 pub(super) use dead_letters::DeadLetters;
 pub(super) use decisions::{Decisions, Event};
+pub(super) use forgive::Forgive;
 pub(super) use pauses::{Pause, Resume};
 pub(super) use status::{Episodes, Reload, Status};
 pub(super) use store::Store;

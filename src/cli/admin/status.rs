@@ -10,8 +10,8 @@ use super::{InitiatorArgs, Watch, cell, fetch_pages, list_cell, optional_cell, s
 use crate::cli::client::{ClientError, Raw, Server};
 use crate::cli::output::{Format, OutputArgs, print, print_json, table};
 use crate::ops::api::{
-    self, DeferredView, DestinationView, EpisodePage, EpisodeView, ListEpisodesParams, ReceptionGapView,
-    ReloadReport, SourceView, UnreadableRowView,
+    self, DeferredView, DestinationView, EpisodePage, EpisodeView, ListEpisodesParams, OwedView,
+    ReceptionGapView, ReloadReport, SourceView, UnreadableRowView,
 };
 
 /// Show the status of a running bridge
@@ -169,6 +169,9 @@ pub(crate) struct Episodes {
     /// Filter by target key pattern; `*` matches any text
     #[arg(long, value_name = "PATTERN")]
     target: Option<String>,
+    /// Only episodes of rules that owe a decrease on the target: what they have added and not taken back
+    #[arg(long)]
+    owing: bool,
     /// Maximum number of results
     #[arg(long, default_value_t = 1000)]
     limit: usize,
@@ -184,14 +187,16 @@ impl Episodes {
         self.watch.show(format, || {
             let episodes = fetch_pages(self.limit, |limit, cursor| {
                 let (rule, target) = (self.rule.clone(), self.target.clone());
-                let params = ListEpisodesParams { rule, target, limit: Some(limit), cursor };
+                let owing = Some(true).filter(|_| self.owing);
+                let params = ListEpisodesParams { rule, target, owing, limit: Some(limit), cursor };
                 let page: EpisodePage<Raw<EpisodeView>> = self.server.get("/api/v1/episodes", &params)?;
                 Ok((page.episodes, page.next))
             })?;
             match format {
                 Format::Json => print_json(&episodes),
                 Format::Text => {
-                    let headers = ["RULE", "TARGET", "PHASE", "OPENED", "ALERTS", "EVENTS", "DEFERRED"];
+                    let headers =
+                        ["RULE", "TARGET", "PHASE", "OPENED", "ALERTS", "EVENTS", "OWED", "DEFERRED"];
                     let rows: Vec<Vec<String>> =
                         episodes.iter().map(|episode| episode_row(&episode.value)).collect();
                     print(table(&headers, &rows));
@@ -199,6 +204,16 @@ impl Episodes {
             }
             Ok(())
         })
+    }
+}
+
+/// The number of increases that are not taken back, and their units if all of them have been added in units.
+fn owed_cell(owed: &[OwedView]) -> String {
+    let units: Option<i64> = owed.iter().map(|owed| owed.value).sum();
+    match (owed.len(), units) {
+        (0, _) => "-".to_owned(),
+        (events, Some(units)) => format!("{units:+} in {events}"),
+        (events, None) => events.to_string(),
     }
 }
 
@@ -214,6 +229,7 @@ fn episode_row(episode: &EpisodeView) -> Vec<String> {
         cell(&episode.opened_at),
         episode.alerts.len().to_string(),
         episode.emissions.to_string(),
+        owed_cell(&episode.owed),
         episode.deferred.as_ref().map_or_else(|| "-".to_owned(), deferred),
     ]
 }

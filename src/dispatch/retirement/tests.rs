@@ -148,7 +148,6 @@ async fn emit_phase(store: &Store, seq: i64, target: &str, episode_phase: Option
         target: target.clone(),
         acting: destinations().into(),
         destinations: destinations().into(),
-        increases_capacity: true,
         may_decrease_capacity: false,
         reverts: Arc::default(),
         episode_phase,

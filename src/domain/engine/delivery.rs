@@ -9,6 +9,8 @@ use super::outcome::{DecisionLog, Outcome, requested_action};
 use super::step::StepContext;
 use super::{guard, owed};
 use crate::domain::delivery::{DeliveryChangeKind, EventDelivery, GiveUp};
+use crate::domain::duration::MAX_DURATION;
+use crate::domain::event::AdjustmentType;
 use crate::domain::name::Name;
 use crate::domain::phase::Phase;
 use crate::domain::rule::Rule;
@@ -19,12 +21,13 @@ use crate::domain::verdict::{Decision, Verdict};
 
 /// Applies the deliveries of the tracked events of a target.
 pub(super) fn apply(step: &mut StepContext<'_>, key: &TargetKey, state: &mut TargetState) -> Vec<Decision> {
+    adopt_earlier_events(step, key, state);
     let tracked: Vec<Arc<str>> = state.tracked_events().cloned().collect();
     let mut decisions = Vec::new();
     for id in tracked {
         let Some(emission) = state.emission(&id).cloned() else { continue };
         let delivery = step.delivery(key, &emission);
-        if emission.outcome == EmissionOutcome::GivenUp
+        if emission.outcome == EmissionOutcome::DeadLetter
             && (delivery.is_pending || delivery.delivered_at.is_some())
         {
             revive(step, state, &emission);
@@ -32,6 +35,7 @@ pub(super) fn apply(step: &mut StepContext<'_>, key: &TargetKey, state: &mut Tar
         if let Some(at) = delivery.delivered_at {
             set_outcome(state, &id, EmissionOutcome::Delivered(at));
             on_delivered(step, state, &emission);
+            request_unneeded(step, state, &emission.rule);
         } else if delivery.is_pending {
             set_outcome(state, &id, EmissionOutcome::Pending);
         } else if emission.decreases {
@@ -42,6 +46,54 @@ pub(super) fn apply(step: &mut StepContext<'_>, key: &TargetKey, state: &mut Tar
     }
     owed::replace_paid(step, key, state);
     decisions
+}
+
+/// What an earlier version emitted for episodes that are open is owed as if this version had emitted it.
+fn adopt_earlier_events(step: &StepContext<'_>, key: &TargetKey, state: &mut TargetState) {
+    for event in step.context.deliveries.legacy.get(key).into_iter().flatten() {
+        let resolved = step.rule(&event.rule).and_then(|rule| requested_action(rule, Phase::Resolved));
+        let takes_back = resolved.is_some_and(|action| action.change.decreases_capacity());
+        let Some(adjustment) = event.adjustment.as_ref().filter(|_| takes_back) else { continue };
+        let is_change = adjustment.kind == AdjustmentType::ChangeInCapacity;
+        let increases = adjustment.value > 0 || adjustment.kind == AdjustmentType::ExactCapacity;
+        if event.phase != Phase::Firing || !increases || state.emission(&event.id).is_some() {
+            continue;
+        }
+        state.emissions.push(Emission {
+            id: event.id.clone(),
+            rule: event.rule.clone(),
+            phase: event.phase,
+            emitted_at: event.emitted_at,
+            increases,
+            decreases: false,
+            // Its cooldown is among those that the earlier version stored.
+            cooldown_ms: 0,
+            value: is_change.then_some(adjustment.value),
+            is_owed: true,
+            takes_back_until: None,
+            takes_back: Vec::new(),
+            outcome: EmissionOutcome::Pending,
+            is_suspended: false,
+        });
+        let now = step.context.now;
+        let rule_state = state.rules.get_mut(&event.rule).filter(|rule_state| rule_state.episode.is_none());
+        rule_state.into_iter().for_each(|rule_state| {
+            rule_state.owed_until = Some(now.after(step.context.policy.owed_retention));
+        });
+    }
+}
+
+/// An increase that was given up before its episode closed has been redriven and delivered: the decrease that the close
+/// has requested is needed now.
+fn request_unneeded(step: &StepContext<'_>, state: &mut TargetState, rule: &Name) {
+    let (now, retention) = (step.context.now, step.context.policy.owed_retention);
+    let owes = owed::owes(state, rule);
+    let Some(rule_state) = state.rules.get_mut(rule).filter(|_| owes) else { return };
+    let Some(closed) = rule_state.closed.as_deref_mut() else { return };
+    if let Some(request) = closed.unneeded.take() {
+        closed.deferred = Some(Deferred { recheck_at: Some(now), ..request });
+        rule_state.owed_until = Some(now.after(retention));
+    }
 }
 
 fn set_outcome(state: &mut TargetState, id: &str, outcome: EmissionOutcome) {
@@ -132,7 +184,7 @@ fn on_decrease_ended(
     let Some(emitted) = emitted.filter(|emitted| emitted.event == *id).cloned() else {
         match delivery.given_up.filter(|_| *phase == Phase::Resolved) {
             // Its rule has opened again. The dead letter is closed when nothing is owed for it any more.
-            Some(_) => set_outcome(state, id, EmissionOutcome::GivenUp),
+            Some(_) => set_outcome(state, id, EmissionOutcome::DeadLetter),
             None => state.emissions.retain(|known| known.id != *id),
         }
         return Vec::new();
@@ -150,7 +202,7 @@ fn on_decrease_ended(
             defer_again(state, emission, request, step.context.now);
         }
         Some(GiveUp::Rejected) => {
-            set_outcome(state, id, EmissionOutcome::GivenUp);
+            set_outcome(state, id, EmissionOutcome::DeadLetter);
             let known = state.rules.get_mut(rule).and_then(|rule_state| rule_state.emitted_decrease_mut());
             known.into_iter().for_each(|known| known.is_rejected = true);
         }
@@ -179,7 +231,11 @@ fn next_wait(step: &StepContext<'_>, rule: &Name, phase: Phase, request: &Deferr
         rule.and_then(|rule| requested_action(rule, phase)).map(|action| action.stabilization_window);
     let first = rule.map_or(Duration::ZERO, |rule| rule.max_age).max(window.unwrap_or_default());
     let length = request.wait.map_or(first, |wait| wait.until.since(wait.since).saturating_mul(2));
-    DestinationWait { since, until: since.after(length.min(DestinationWait::MAX)), is_over: false }
+    let length = match step.context.policy.probes_destinations {
+        true => length.min(DestinationWait::MAX),
+        false => MAX_DURATION,
+    };
+    DestinationWait { since, until: since.after(length), is_over: false }
 }
 
 /// Defers an emitted decrease again, with the evidence that it had. It gets a new id when it is emitted.
@@ -215,7 +271,7 @@ fn on_other_ended(
         if blocked.is_none() {
             let expires_after = rule.expires_after;
             step.change_delivery(key, &emission.id, DeliveryChangeKind::Renew { expires_after });
-            if emission.outcome == EmissionOutcome::GivenUp {
+            if emission.outcome == EmissionOutcome::DeadLetter {
                 revive(step, state, emission);
             }
             set_outcome(state, &emission.id, EmissionOutcome::Pending);
@@ -227,7 +283,7 @@ fn on_other_ended(
         Some(_) => {
             let known = state.emissions.iter_mut().find(|known| known.id == emission.id);
             known.into_iter().for_each(|known| {
-                known.outcome = EmissionOutcome::GivenUp;
+                known.outcome = EmissionOutcome::DeadLetter;
                 known.is_owed = false;
             });
         }

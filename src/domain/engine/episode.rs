@@ -29,6 +29,7 @@ use crate::domain::verdict::{Decision, Verdict};
 
 const TRUNCATED: &str = "the notification is truncated (max_alerts)";
 const CLOSED: &str = "the episode has closed";
+const NOTHING_OWED: &str = "the rule owes no decrease on this target";
 
 /// Applies the changes of the active rules or of one in `mode: shadow`, and executes their requested and deferred actions.
 pub(super) fn evaluate_all(
@@ -83,7 +84,7 @@ fn apply_delta(
         episode.expired = true;
     }
     log_without_action(&mut log, unchanged, late, outdated, expired);
-    let cause = Cause { trigger, truncated };
+    let cause = ChangeCause { trigger, truncated };
     if !opened.is_empty() {
         match rule {
             Some(rule) => open(step, acting, rule, opened, ended_now, &cause, &mut log, replies),
@@ -108,7 +109,7 @@ fn apply_delta(
 }
 
 /// The notification that causes a change.
-struct Cause {
+struct ChangeCause {
     /// Set whenever an occurrence has opened or closed.
     trigger: Option<Arc<Trigger>>,
     truncated: bool,
@@ -140,7 +141,7 @@ fn open(
     rule: &Rule,
     opened: AlertMap<Opened>,
     ended_now: usize,
-    cause: &Cause,
+    cause: &ChangeCause,
     log: &mut DecisionLog<'_>,
     replies: &mut Replies,
 ) {
@@ -222,7 +223,7 @@ fn request_firing(
     is_new: bool,
     had_grown: bool,
     alerts: &[AlertKey],
-    cause: &Cause,
+    cause: &ChangeCause,
     log: &mut DecisionLog<'_>,
 ) -> Option<Outcome> {
     let (Some(firing), Some(trigger)) = (&rule.on_firing, &cause.trigger) else {
@@ -283,7 +284,7 @@ fn close(
     name: &Name,
     rule: Option<&Rule>,
     closed: Vec<Occurrence>,
-    cause: &Cause,
+    cause: &ChangeCause,
     log: &mut DecisionLog<'_>,
     replies: &mut Replies,
 ) {
@@ -298,18 +299,21 @@ fn close(
     acting.own.record_end(now, was_need, policy.last_resolve_retention);
     let owes = owed::owes(acting.own, name);
     let alerts: Vec<AlertKey> = closed.iter().map(|closed| closed.alert.clone()).collect();
-    let request = request_resolved(rule, &episode, owes, cause, now);
+    let request = request_resolved(rule, &episode, cause, now);
     let rule_state = acting.own.rules.get_or_default(name);
     rule_state.owed_until = owes.then(|| now.after(policy.owed_retention));
     if episode.expired {
         let until = now.after(policy.expired_episode_retention);
         rule_state.expired_episode = Some(Box::new(ExpiredEpisode { episode: episode.id.clone(), until }));
     }
-    let (deferred, outcome) = match request {
-        Ok(request) if !closed.is_empty() => (Some(Deferred { alerts: alerts.clone(), ..request }), None),
-        Ok(_) => (None, None),
-        Err(outcome) => (None, Some(outcome.for_episode(Phase::Resolved, &episode, rule))),
+    let request = request.map(|request| Deferred { alerts: alerts.clone(), ..request });
+    let (deferred, unneeded, outcome) = match request {
+        Ok(_) if closed.is_empty() => (None, None, None),
+        Ok(request) if request.decreases && !owes => (None, Some(request), Some(no_evidence(NOTHING_OWED))),
+        Ok(request) => (Some(request), None, None),
+        Err(outcome) => (None, None, Some(outcome)),
     };
+    let outcome = outcome.map(|outcome| outcome.for_episode(Phase::Resolved, &episode, rule));
     if deferred.is_some() {
         replies.add(name, Phase::Resolved, alerts);
     } else if let Some(outcome) = outcome.filter(|_| !closed.is_empty()) {
@@ -319,8 +323,10 @@ fn close(
     let is_retained = episode.emissions > 0 && rule.is_some() && (!episode.expired || owes);
     if deferred.is_some() || is_retained {
         let until = Some(now.after(policy.last_resolve_retention));
-        let closed = if deferred.is_some() { closed } else { Vec::new() };
-        rule_state.closed = Some(Box::new(ClosedEpisode { episode, closed, deferred, emitted: None, until }));
+        let closed = if deferred.is_some() || unneeded.is_some() { closed } else { Vec::new() };
+        let emitted = None;
+        rule_state.closed =
+            Some(Box::new(ClosedEpisode { episode, closed, deferred, unneeded, emitted, until }));
     }
 }
 
@@ -355,8 +361,7 @@ fn end_firing_action(
 fn request_resolved(
     rule: Option<&Rule>,
     episode: &Episode,
-    owes: bool,
-    cause: &Cause,
+    cause: &ChangeCause,
     now: Time,
 ) -> Result<Deferred, Outcome> {
     let Some(rule) = rule else { return Err(Outcome::with_detail(Verdict::NoAction, RULE_REMOVED)) };
@@ -367,20 +372,20 @@ fn request_resolved(
         return Err(Outcome::new(Verdict::NoAction));
     };
     let change = &resolved.action.change;
-    let no_evidence = |detail| Err(Outcome::with_detail(Verdict::NoEvidence, detail));
-    if change.decreases_capacity() && !owes {
-        return no_evidence("the rule owes no decrease on this target");
-    }
     if !change.decreases_capacity() && episode.emissions == 0 {
-        return no_evidence("the episode has emitted no event to compensate");
+        return Err(no_evidence("the episode has emitted no event to compensate"));
     }
     if cause.truncated {
-        return no_evidence(TRUNCATED);
+        return Err(no_evidence(TRUNCATED));
     }
     match missing_evidence(episode) {
-        Some(detail) => no_evidence(detail),
+        Some(detail) => Err(no_evidence(detail)),
         None => Ok(new_request(change, now, trigger.clone())),
     }
+}
+
+fn no_evidence(detail: &str) -> Outcome {
+    Outcome::with_detail(Verdict::NoEvidence, detail)
 }
 
 /// Occurrences that open, and what their target's state knows of the time before them.

@@ -196,7 +196,7 @@ fn cooling_down(step: &StepContext<'_>, request: &ActionRequest<'_>) -> Option<B
     for emission in own_events {
         let start = match emission.outcome {
             EmissionOutcome::Delivered(at) => at,
-            EmissionOutcome::GivenUp => continue,
+            EmissionOutcome::DeadLetter => continue,
             EmissionOutcome::Pending if emission.rule == request.rule.name => {
                 let detail = format!("event {} of the rule is not delivered yet", emission.id);
                 return Some(Blocked::with_detail(Verdict::CoolingDown, detail));

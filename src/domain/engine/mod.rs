@@ -92,6 +92,9 @@ pub struct Policy {
     pub expired_episode_retention: Duration,
     /// How long what a rule owes is retained after its last close.
     pub owed_retention: Duration,
+    /// Whether a decrease that was given up is tried again after some time, even if no other call to its destination has
+    /// succeeded. Not in simulations: there the destination says when it works again.
+    pub probes_destinations: bool,
     /// The rate limits of this process.
     pub per_minute: PerMinute,
 }
@@ -110,22 +113,12 @@ pub struct States {
 pub struct DeliveryFeedback {
     /// By target and event id. An event that is not here counts as delivered when it was emitted.
     pub events: BTreeMap<TargetKey, BTreeMap<Arc<str>, EventDelivery>>,
-    /// The last successful call of each destination, as far as this process knows. Only filled if a state tracks events.
+    /// The last successful call of each destination, as far as this process knows. Only filled if a state
+    /// [awaits a destination](TargetState::awaits_destination).
     pub last_success: BTreeMap<Name, Time>,
     /// By target: the `on_firing` events of episodes that were open when the store was upgraded from a version without
     /// tracked events, until the target's state is written.
     pub legacy: BTreeMap<TargetKey, Vec<LegacyEvent>>,
-}
-
-/// An event that can decrease capacity and that some destination has not settled.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct UndeliveredDecrease {
-    /// The id of the event.
-    pub id: String,
-    /// The rule that emitted it.
-    pub rule: Name,
-    /// The alerts of the event, without those that were left out to limit its size.
-    pub alerts: Vec<AlertKey>,
 }
 
 /// The result of a step.
@@ -141,6 +134,39 @@ pub struct Step {
     pub decisions: Vec<Decision>,
     /// Changes of the delivery of earlier events.
     pub delivery_changes: Vec<DeliveryChange>,
+}
+
+/// An increase for which an operator has forgiven the decrease.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ForgivenEvent {
+    /// The rule that owed it.
+    pub rule: Name,
+    /// The event's id.
+    pub event: Arc<str>,
+}
+
+/// Forgives what a rule, or any rule, owes on a target. `detail` says who does so and why. Returns the events for which a
+/// decrease was owed.
+pub fn forgive(
+    context: &Context<'_>,
+    key: &TargetKey,
+    states: &States,
+    rule: Option<&Name>,
+    detail: &str,
+) -> (Step, Vec<ForgivenEvent>) {
+    let mut step_context = StepContext::new(context);
+    let mut step = Step::default();
+    let mut forgiven = Vec::new();
+    if let Some(before) = states.targets.get(key) {
+        let mut state = TargetState::clone(before);
+        step.decisions = delivery::apply(&mut step_context, key, &mut state);
+        let (events, decisions) = owed::forgive(&mut step_context, key, &mut state, rule, detail);
+        forgiven = events;
+        step.decisions.extend(decisions);
+        step.states.push((key.clone(), state));
+    }
+    (step.controls, step.rates, step.delivery_changes) = step_context.into_changes();
+    (step, forgiven)
 }
 
 fn sorted_unique<T: Ord>(mut list: Vec<T>) -> Vec<T> {

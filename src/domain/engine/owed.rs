@@ -1,7 +1,9 @@
 //! Owed decreases: what a rule has added to a target and not yet taken back.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use super::ForgivenEvent;
 use super::outcome::{DecisionLog, Outcome};
 use super::step::StepContext;
 use crate::domain::delivery::DeliveryChangeKind;
@@ -82,7 +84,7 @@ pub(super) fn settle(state: &mut TargetState, decrease: &Emission) {
 pub(super) fn replace_paid(step: &mut StepContext<'_>, key: &TargetKey, state: &mut TargetState) {
     let is_paid = |decrease: &Emission| {
         decrease.takes_back_until.is_some()
-            && decrease.outcome == EmissionOutcome::GivenUp
+            && decrease.outcome == EmissionOutcome::DeadLetter
             && !state.emissions.iter().any(|emission| emission.is_owed && takes_back(decrease, emission))
     };
     let paid: Vec<Emission> = state.emissions.iter().filter(|emission| is_paid(emission)).cloned().collect();
@@ -102,6 +104,28 @@ pub(super) fn forget(state: &mut TargetState, rule: &Name) {
         emission.is_owed = false;
     });
     clear_end(state, rule);
+}
+
+/// Forgives what one rule, or each rule, owes, and ends its decrease.
+pub(super) fn forgive(
+    step: &mut StepContext<'_>,
+    key: &TargetKey,
+    state: &mut TargetState,
+    rule: Option<&Name>,
+    detail: &str,
+) -> (Vec<ForgivenEvent>, Vec<Decision>) {
+    let is_meant = |emission: &&Emission| emission.is_owed && rule.is_none_or(|rule| *rule == emission.rule);
+    let owed = state.emissions.iter().filter(is_meant);
+    let forgiven: Vec<ForgivenEvent> = owed
+        .map(|emission| ForgivenEvent { rule: emission.rule.clone(), event: emission.id.clone() })
+        .collect();
+    let rules: BTreeSet<&Name> = forgiven.iter().map(|event| &event.rule).collect();
+    let mut decisions = Vec::new();
+    for rule in rules {
+        forget(state, rule);
+        decisions.extend(end_decrease(step, key, state, rule, Verdict::Withdrawn, detail));
+    }
+    (forgiven, decisions)
 }
 
 fn clear_end(state: &mut TargetState, rule: &Name) {
@@ -128,11 +152,11 @@ pub(super) fn expire(step: &mut StepContext<'_>, key: &TargetKey, state: &mut Ta
         if let Some(rule_state) = state.rules.get_mut(&name) {
             rule_state.owed_until = None;
         }
-        let detail = match step.rule(&name) {
-            Some(_) => "what the rule owes was not taken back within retention.owed",
-            None => "the rule that owes a decrease no longer exists",
+        let (verdict, detail) = match step.rule(&name) {
+            Some(_) => (Verdict::Expired, "what the rule owes was not taken back within retention.owed"),
+            None => (Verdict::Withdrawn, "the rule that owes a decrease no longer exists"),
         };
-        decisions.extend(end_decrease(step, key, state, &name, Verdict::Expired, detail));
+        decisions.extend(end_decrease(step, key, state, &name, verdict, detail));
     }
     decisions
 }

@@ -93,7 +93,7 @@ impl<'a> StepContext<'a> {
         match emission.outcome {
             EmissionOutcome::Delivered(at) => EventDelivery::delivered(at),
             EmissionOutcome::Pending if self.emitted.contains(&emission.id) => EventDelivery::pending(),
-            EmissionOutcome::Pending | EmissionOutcome::GivenUp => {
+            EmissionOutcome::Pending | EmissionOutcome::DeadLetter => {
                 let known =
                     self.context.deliveries.events.get(key).and_then(|events| events.get(&emission.id));
                 known.cloned().unwrap_or_else(|| EventDelivery::delivered(emission.emitted_at))

@@ -62,8 +62,6 @@ struct Data<'a> {
     episode: Episode<'a>,
     #[serde(borrow, default)]
     alerts: Vec<Alert<'a>>,
-    #[serde(borrow, default)]
-    notification: Notification<'a>,
 }
 
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -78,12 +76,6 @@ struct Alert<'a> {
     fingerprint: Option<Text<'a>>,
     #[serde(borrow)]
     starts_at: Option<Text<'a>>,
-}
-
-#[derive(Debug, Clone, Default, Deserialize)]
-struct Notification<'a> {
-    #[serde(borrow)]
-    source: Option<Text<'a>>,
 }
 
 /// A string that is borrowed unless it has escapes. (serde does not borrow a `Cow` within an `Option`.)
@@ -175,15 +167,6 @@ impl<'a> EventDocument<'a> {
         text(self.fields.data.rule.as_ref())
     }
 
-    /// `data.rule` as a name.
-    ///
-    /// # Errors
-    /// It is missing, or not a name.
-    pub fn rule_name(&self) -> Result<Name, Error> {
-        let rule = required("data.rule", self.fields.data.rule.as_ref())?;
-        Name::new(rule).map_err(|_| Error::Field { field: "data.rule", expected: "name" })
-    }
-
     /// `data.action`.
     pub fn action(&self) -> Option<&str> {
         text(self.fields.data.action.as_ref())
@@ -197,11 +180,6 @@ impl<'a> EventDocument<'a> {
     /// `data.episode.id`.
     pub fn episode(&self) -> Option<&str> {
         text(self.fields.data.episode.id.as_ref())
-    }
-
-    /// `data.notification.source`, if it is a name.
-    pub fn notification_source(&self) -> Option<Name> {
-        Name::new(text(self.fields.data.notification.source.as_ref())?).ok()
     }
 
     /// The fingerprints of the alerts that the event contains.
@@ -272,7 +250,6 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::domain::engine::UndeliveredDecrease;
     use crate::domain::event::Event;
     use crate::domain::event::tests::event as sample;
     use crate::domain::phase::Phase;
@@ -337,7 +314,7 @@ mod tests {
     fn missing_fields_are_none_and_other_texts_are_rejected() {
         let empty = EventDocument::read("{}").unwrap();
         assert_eq!((empty.id(), empty.subject(), empty.rule()), (None, None, None));
-        assert_eq!((empty.action(), empty.episode(), empty.notification_source()), (None, None, None));
+        assert_eq!((empty.action(), empty.episode()), (None, None));
         assert_eq!(empty.fingerprints().count(), 0);
         for text in ["", "xxxx", "5", r#"{"id":5}"#, r#"{"id":"a","id":"b"}"#, "{}{}"] {
             assert!(EventDocument::read(text).is_err(), "{text}");
@@ -409,15 +386,11 @@ mod tests {
             prop_assert_eq!(document.id(), Some(&*event.id));
             prop_assert_eq!(document.subject(), Some(event.key.as_str()));
             prop_assert_eq!(document.rule(), Some(event.rule.as_str()));
-            prop_assert_eq!(document.rule_name().unwrap(), event.rule.clone());
             prop_assert_eq!(document.action(), Some(event.action));
             prop_assert_eq!(document.episode(), Some(&*event.episode.id));
-            prop_assert_eq!(document.notification_source(), Some(event.trigger.source.clone()));
             let fingerprints: Vec<&str> = event.alerts.iter().map(|alert| &*alert.fingerprint).collect();
             prop_assert_eq!(document.fingerprints().collect::<Vec<_>>(), fingerprints);
             prop_assert!(text.starts_with(&id_prefix(&event.id)));
-            let decrease = UndeliveredDecrease::read(&text).unwrap();
-            prop_assert_eq!((&*decrease.id, decrease.alerts.len()), (&*event.id, event.alerts.len()));
         }
 
         #[test]
@@ -432,7 +405,7 @@ mod tests {
         fn no_text_and_no_damage_causes_a_panic(text in ".{0,200}", at in 0usize..2000, with in any::<char>()) {
             let read = |text: &str| {
                 let _ = EventHeader::read(text);
-                let _ = UndeliveredDecrease::read(text);
+                let _ = EventDocument::read(text).map(|event| event.fingerprints().count());
                 let _ = rewrite(text);
             };
             read(&text);

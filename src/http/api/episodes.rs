@@ -16,7 +16,7 @@ pub(super) fn operations() -> Vec<Operation> {
             Method::GET,
             "/episodes",
             "listEpisodes",
-            "List open episodes, and closed ones with a deferred action",
+            "List open episodes, and closed ones whose action has not ended or whose rule owes a decrease",
             ResponseBody::Json(200, schema_of::<EpisodePage>),
             get(list),
         )

@@ -9,6 +9,7 @@ mod decisions;
 mod episodes;
 mod events;
 mod extract;
+mod forgive;
 mod inventory;
 mod openapi;
 mod operation;
@@ -33,6 +34,7 @@ fn operations() -> Vec<Operation> {
         events::operations(),
         episodes::operations(),
         dead_letters::operations(),
+        forgive::operations(),
         pauses::operations(),
         unreadable_states::operations(),
         audit::operations(),

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Word;
 use super::dead_letters::DeadLetterSelector;
+use super::forgive::ForgiveDetails;
 use super::pauses::PauseView;
 use super::reload::ReloadReport;
 use super::unreadable_states::UnreadableRowView;
@@ -26,7 +27,8 @@ pub(crate) struct ListAuditParams {
     /// Filter by actor.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub actor: Option<String>,
-    /// Filter by act: `pause`, `resume`, `redrive`, `discard`, `bulk_redrive`, `bulk_discard`, `reload` or `drop_state`.
+    /// Filter by act: `pause`, `resume`, `redrive`, `discard`, `bulk_redrive`, `bulk_discard`, `reload`,
+    /// `drop_state` or `forgive`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub act: Option<String>,
     /// Earliest time: RFC 3339, or a duration before now such as 90m.
@@ -64,7 +66,8 @@ pub(crate) struct AuditEntryView {
     pub at: String,
     /// Who performed it: the author of the request, `unknown`, `signal` or `file watcher`.
     pub actor: String,
-    /// `pause`, `resume`, `redrive`, `discard`, `bulk_redrive`, `bulk_discard`, `reload` or `drop_state`.
+    /// `pause`, `resume`, `redrive`, `discard`, `bulk_redrive`, `bulk_discard`, `reload`,
+    /// `drop_state` or `forgive`.
     pub act: Word,
     /// What it concerned, and what came of it.
     #[serde(flatten)]
@@ -101,6 +104,9 @@ pub(crate) struct AuditDetails {
     /// The unreadable state that was given up.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dropped_state: Option<UnreadableRowView>,
+    /// What was forgiven.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub forgive: Option<ForgiveDetails>,
 }
 
 impl AuditDetails {

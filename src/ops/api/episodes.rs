@@ -21,6 +21,9 @@ pub(crate) struct ListEpisodesParams {
     /// Filter by target key pattern; `*` matches any text.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub target: Option<String>,
+    /// Whether only episodes of rules that owe a decrease on the target are listed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub owing: Option<bool>,
     /// Maximum number of targets that are scanned for one page, 1 to 1000. Default 100.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub limit: Option<usize>,
@@ -34,7 +37,7 @@ pub(crate) struct ListEpisodesParams {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[schemars(rename = "EpisodePage")]
 pub(crate) struct EpisodePage<E = EpisodeView> {
-    /// Open episodes, and closed ones with a deferred action.
+    /// Open episodes, and closed ones whose action has not ended or whose rule still owes a decrease.
     pub episodes: Vec<E>,
     /// The cursor of the next page. An empty page may have one too.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -56,7 +59,8 @@ pub(crate) struct EpisodeView {
     /// The target's fields, or those that a hold restricts.
     #[serde(default, deserialize_with = "lenient", skip_serializing_if = "Option::is_none")]
     pub target: Option<PartialTarget>,
-    /// `firing` while it is open, `resolved` if it has closed and its `on_resolved` action is deferred.
+    /// `firing` while it is open, `resolved` if it has closed and its `on_resolved` action has not ended, or its rule still
+    /// owes a decrease.
     #[schemars(with = "Phase")]
     pub phase: Word,
     /// When it opened, RFC 3339.
@@ -72,6 +76,24 @@ pub(crate) struct EpisodeView {
     /// Its deferred action.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deferred: Option<DeferredView>,
+    /// The increases that the rule has emitted for the target and not taken back, oldest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub owed: Vec<OwedView>,
+}
+
+/// An increase that is not taken back.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub(crate) struct OwedView {
+    /// The event's id.
+    pub event: String,
+    /// When it was emitted, RFC 3339.
+    pub emitted_at: String,
+    /// When it was delivered, as far as decisions know, RFC 3339.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub delivered_at: Option<String>,
+    /// The units that it has added; absent if it was not a `ChangeInCapacity`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub value: Option<i64>,
 }
 
 /// An alert of an episode.

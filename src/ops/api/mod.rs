@@ -9,6 +9,7 @@ mod dead_letters;
 mod decisions;
 mod episodes;
 mod events;
+mod forgive;
 mod inventory;
 mod pauses;
 mod problem;
@@ -30,8 +31,11 @@ pub(crate) use dead_letters::{
     ListDeadLettersParams, RedriveOptions,
 };
 pub(crate) use decisions::{DecisionPage, DecisionView, ExplainParams, Explanation, ListDecisionsParams};
-pub(crate) use episodes::{DeferredView, EpisodePage, EpisodeView, ListEpisodesParams, OccurrenceView};
+pub(crate) use episodes::{
+    DeferredView, EpisodePage, EpisodeView, ListEpisodesParams, OccurrenceView, OwedView,
+};
 pub(crate) use events::{DeliveryView, EventView};
+pub(crate) use forgive::{ForgiveDetails, ForgiveRequest, Forgiven, ForgivenEventView};
 pub(crate) use inventory::{ActionView, DestinationView, ReceptionGapView, RuleView, SourceView};
 pub(crate) use pauses::{NewPause, PauseView};
 pub(crate) use problem::Problem;

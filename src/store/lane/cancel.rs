@@ -1,24 +1,9 @@
-//! Cancellation of deliveries, and withholding them from workers while a transaction sees them.
+//! Cancellation of deliveries, and which claimed deliveries must not be called.
 
-use super::{BeyondWindow, Group, Lane};
+use super::{BeyondWindow, Lane};
 use crate::store::{EventSeq, Lease, RefusalReason};
 
 impl Lane {
-    /// Makes all deliveries of the target unclaimable until [`Lane::release`].
-    pub(crate) fn withhold(&mut self, group: Group) {
-        self.withheld.insert(group);
-    }
-
-    /// Releases all withheld targets.
-    pub(crate) fn release(&mut self) {
-        self.withheld.clear();
-    }
-
-    /// Whether the target of the delivery is withheld.
-    pub(super) fn is_withheld(&self, seq: i64) -> bool {
-        !self.withheld.is_empty() && self.group_of(seq).is_some_and(|group| self.withheld.contains(&group))
-    }
-
     /// Cancels a delivery: it is not sent, and the next one of its target can be claimed. A claimed delivery may
     /// still arrive, but is not retried; it blocks its target until it is settled. Must be called after the commit
     /// that records the cancellation.

@@ -88,7 +88,7 @@ impl Lane {
         let now = clock.now;
         let candidate = |seq: &i64| {
             let is_suspended = self.is_suspended(EventSeq(*seq));
-            !is_suspended && !self.leases.contains_key(seq) && !self.is_withheld(*seq)
+            !is_suspended && !self.leases.contains_key(seq)
         };
         let expired = self.expiry.by_time.range(..(now, i64::MIN)).map(|&(_, seq)| seq);
         let expired: Vec<i64> = expired.filter(candidate).take(max).collect();

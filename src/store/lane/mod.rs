@@ -22,7 +22,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use arrivals::Arrivals;
 pub(super) use arrivals::Lookup;
 
-use super::fast_map::{Map, Set};
+use super::fast_map::Map;
 use super::{EventSeq, Lease};
 use crate::domain::header::EncodedEvent;
 use crate::domain::time::Time;
@@ -78,8 +78,6 @@ pub(super) struct Lane {
     /// Rows of cancelled or discarded deliveries; together with dead letters, all that never arrived.
     never_delivered: u64,
     arrivals: Arrivals,
-    /// Targets whose deliveries cannot be claimed while a transaction sees their undelivered decreases.
-    withheld: Set<Group>,
     expiry: expiry::ExpiryIndex,
 }
 
@@ -242,7 +240,6 @@ impl Lane {
             undelivered: position.enqueued - position.settled_below_cursor.min(position.enqueued),
             never_delivered: 0,
             arrivals: Arrivals::default(),
-            withheld: Set::default(),
             expiry: expiry::ExpiryIndex::default(),
         }
     }
@@ -372,14 +369,9 @@ impl Lane {
             self.mark_ready_if_first(seq);
         }
         let mut claims = Vec::new();
-        let mut withheld = Vec::new();
         while claims.len() < max
             && let Some(seq) = self.ready.pop_first()
         {
-            if self.is_withheld(seq) {
-                withheld.push(seq);
-                continue;
-            }
             // A delivery with a row can still be in the window, until the cursor passes it.
             let lease = Lease::new(EventSeq(seq), self.last_token + 1);
             claims.push(match (self.retries.get(&seq), self.window.get(&seq)) {
@@ -398,7 +390,6 @@ impl Lane {
             self.last_token = lease.token();
             self.leases.insert(seq, lease.token());
         }
-        self.ready.extend(withheld);
         claims
     }
 

@@ -1,6 +1,7 @@
 //! Unit tests of the lane without a store.
 
 use super::*;
+use crate::store::fast_map::Set;
 use crate::store::{Backlog, RefusalReason};
 
 fn at(seconds: i64) -> Time {
@@ -239,17 +240,6 @@ fn a_delivery_cancelled_before_the_window_reaches_it_is_skipped() {
     lane.mark_arrived(EventSeq(1), at(0));
     assert_eq!(claim(&mut lane, 0), [3]);
     assert_eq!(lane.backlog(), Backlog { pending: 1, retrying: 0, dead: 0 });
-}
-
-#[test]
-fn nothing_of_a_withheld_target_is_claimed_until_it_is_released() {
-    let mut lane = lane(&[7, 8]);
-    lane.withhold(7);
-    assert_eq!(claim(&mut lane, 0), [2]);
-    lane.push(new_delivery(3, 7));
-    assert_eq!(claim(&mut lane, 0), [0i64; 0]);
-    lane.release();
-    assert_eq!(claim(&mut lane, 0), [1]);
 }
 
 /// Rows above the cursor: the window reads their events again.

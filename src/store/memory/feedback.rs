@@ -33,7 +33,8 @@ impl Inner {
                 }
             }
         }
-        if !deliveries.events.is_empty() {
+        let awaits = |state: &TargetState| lanes.all().keys().any(|name| state.awaits_destination(name));
+        if states.targets.values().any(|state| awaits(state)) {
             let succeeded =
                 |(name, handle): (&Name, &Arc<LaneHandle>)| Some((name.clone(), handle.last_success()?));
             deliveries.last_success = lanes.all().iter().filter_map(succeeded).collect();
@@ -53,7 +54,7 @@ impl Inner {
         }
         match handle.with_lane(|lane| lane.look_up(seq)) {
             Lookup::Unsettled { is_uncertain } => Status::Pending { is_uncertain },
-            _ if self.never_delivered.contains(&delivery_id) => Status::Ended { is_uncertain },
+            _ if self.never_delivered.contains(&delivery_id) => Status::NotDelivered { is_uncertain },
             _ => Status::Pending { is_uncertain: false },
         }
     }
@@ -112,7 +113,7 @@ impl Inner {
     }
 
     /// Cancels the deliveries of an event that are not settled.
-    pub(super) fn cancel(&mut self, seq: EventSeq, lanes: &LaneHandles) {
+    fn cancel(&mut self, seq: EventSeq, lanes: &LaneHandles) {
         let destinations = self.event(seq).2.destinations.clone();
         for handle in destinations.iter().filter_map(|name| lanes.get(name)) {
             let delivery_id = DeliveryId { seq, destination: handle.name.clone() };
@@ -126,7 +127,6 @@ impl Inner {
                 self.never_delivered.insert(delivery_id);
             }
         }
-        self.tracked_decreases.remove(seq.0);
     }
 
     fn watch(&self, key: &TargetKey, destination: Option<&Name>) -> Watch {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use crate::domain::alert_key::AlertKey;
 use crate::domain::control::Controls;
 use crate::domain::delivery::GiveUp;
-use crate::domain::engine::{States, UndeliveredDecrease};
+use crate::domain::engine::States;
 use crate::domain::header::EncodedEvent;
 use crate::domain::name::Name;
 use crate::domain::phase::Phase;
@@ -18,7 +18,6 @@ use crate::store::dead_letters::{BACKLOG_FULL, DeadLetterRow};
 use crate::store::fast_map::Set;
 use crate::store::lane::{Claim, Group, Lane, Marks, NewDelivery, PendingRetry};
 use crate::store::lanes::{LaneHandle, LaneHandles};
-use crate::store::undelivered_decreases::{TrackedDecrease, UndeliveredDecreases};
 use crate::store::{
     AuditWrite, Changes, Claimed, DeadLetterError, Delivery, DeliveryId, DeliveryState, EventSeq, Keys,
     NewEvent, Record, Redrive, Settlement, Tally, dead_letters, withdrawn,
@@ -36,7 +35,6 @@ pub(super) struct Inner {
     /// With the wall clock.
     pub(super) records: Vec<(Time, Record)>,
     pub(super) events: Vec<(EventSeq, Time, NewEvent)>,
-    pub(super) tracked_decreases: UndeliveredDecreases<TargetKey>,
     /// The last error of unsettled deliveries.
     pub(super) errors: BTreeMap<DeliveryId, String>,
     pub(super) dead: BTreeMap<DeliveryId, DeadLetterRow>,
@@ -79,6 +77,9 @@ impl Inner {
             for rule in state.open_episodes() {
                 *tally.open_episodes.entry(rule.clone()).or_default() += 1;
             }
+            for rule in state.owing_rules() {
+                *tally.owed.entry(rule.clone()).or_default() += 1;
+            }
             for verdict in state.deferred_verdicts() {
                 *tally.deferred.entry(verdict).or_default() += 1;
             }
@@ -101,24 +102,6 @@ impl Inner {
             }
         }
         states
-    }
-
-    /// The numbers and contents of the undelivered decreases of each target.
-    pub(super) fn undelivered_decreases(
-        &self,
-        keys: &Keys,
-        states: &States,
-    ) -> (BTreeMap<TargetKey, Vec<EventSeq>>, BTreeMap<TargetKey, Vec<UndeliveredDecrease>>) {
-        let (mut seqs, mut events) = (BTreeMap::<_, Vec<_>>::new(), BTreeMap::<_, Vec<_>>::new());
-        let wanted: BTreeSet<&TargetKey> = keys.targets.iter().chain(states.targets.keys()).collect();
-        for key in wanted {
-            for (seq, _) in self.tracked_decreases.for_target(key) {
-                let Ok(decrease) = UndeliveredDecrease::read(self.body(EventSeq(seq))) else { continue };
-                seqs.entry(key.clone()).or_default().push(EventSeq(seq));
-                events.entry(key.clone()).or_default().push(decrease);
-            }
-        }
-        (seqs, events)
     }
 
     /// A claim with what the lane does not have.
@@ -174,13 +157,7 @@ impl Inner {
         &self.event(seq).2.body
     }
 
-    pub(super) fn apply(
-        &mut self,
-        clock: ClockReading,
-        changes: Changes,
-        mut undelivered_decreases: BTreeMap<TargetKey, Vec<EventSeq>>,
-        lanes: &LaneHandles,
-    ) {
+    pub(super) fn apply(&mut self, clock: ClockReading, changes: Changes, lanes: &LaneHandles) {
         for (key, state) in changes.states {
             let before = self.states.get(&key).cloned();
             for alert in before.iter().flat_map(|before| before.alerts()) {
@@ -221,20 +198,12 @@ impl Inner {
             self.audit.write(clock.wall, AuditWrite::Add(entry));
         });
         for event in changes.events {
-            if event.increases_capacity {
-                undelivered_decreases
-                    .remove(&event.target)
-                    .into_iter()
-                    .flatten()
-                    .for_each(|seq| self.cancel(seq, lanes));
-            }
             self.put_event(clock, event, lanes);
         }
     }
 
     pub(super) fn put_event(&mut self, clock: ClockReading, event: NewEvent, lanes: &LaneHandles) {
         let seq = EventSeq(self.events.len() as i64 + 1);
-        let mut pending_destinations = Vec::new();
         self.events.push((seq, clock.now, event.clone()));
         if let Ok(header) = event.body.header() {
             self.ids.insert((event.target.clone(), header.id.clone()), seq);
@@ -253,13 +222,7 @@ impl Inner {
                 self.delivery_ended(&event.target);
             } else {
                 handle.with_lane(|lane| lane.add_enqueued(1, 0, 0));
-                pending_destinations.push(delivery_id.destination);
             }
-        }
-        if event.may_decrease_capacity && !pending_destinations.is_empty() {
-            let target = event.target;
-            let group = self.group(&target, seq);
-            self.tracked_decreases.add(seq.0, TrackedDecrease { target, group, pending_destinations });
         }
     }
 
@@ -282,7 +245,7 @@ impl Inner {
         match outcome {
             Settled::Arrived => self.delivery_arrived(&target),
             Settled::Retry { .. } if !was_cancelled => return,
-            Settled::Retry { .. } | Settled::Ended => {
+            Settled::Retry { .. } | Settled::NotDelivered => {
                 if is_uncertain {
                     self.uncertain.insert(delivery_id.clone());
                 }
@@ -290,7 +253,6 @@ impl Inner {
             }
         }
         self.errors.remove(&delivery_id);
-        self.tracked_decreases.mark_settled(seq.0, &handle.name);
     }
 
     fn write_outcome(
@@ -325,7 +287,7 @@ impl Inner {
                     self.never_delivered.insert(delivery_id);
                 }
                 handle.with_lane(|lane| lane.mark_withdrawn(seq));
-                Settled::Ended
+                Settled::NotDelivered
             }
             Settlement::Dead { error, cause, called, uncertain } => {
                 if uncertain {
@@ -335,7 +297,7 @@ impl Inner {
                 self.never_delivered.remove(&delivery_id);
                 self.put_dead_letter(clock.wall, &delivery_id, attempts, error, cause);
                 handle.with_lane(|lane| lane.mark_dead(seq));
-                Settled::Ended
+                Settled::NotDelivered
             }
         }
     }
@@ -393,14 +355,8 @@ impl Inner {
         let delivery_id = DeliveryId { seq, destination: handle.name.clone() };
         let Some(DeadLetterRow { attempts, error, .. }) = self.dead.remove(&delivery_id) else { return };
         let (_, _, event) = self.event(seq);
-        let (target, may_decrease, compensates) =
-            (event.target.clone(), event.may_decrease_capacity, compensates(event));
+        let (target, compensates) = (event.target.clone(), compensates(event));
         let group = self.group(&target, seq);
-        if may_decrease {
-            let pending_destinations = vec![handle.name.clone()];
-            let target = target.clone();
-            self.tracked_decreases.add(seq.0, TrackedDecrease { target, group, pending_destinations });
-        }
         let is_uncertain = self.uncertain.remove(&delivery_id);
         self.errors.insert(delivery_id, error);
         let marks = Marks { is_suspended: false, is_uncertain };
@@ -495,7 +451,7 @@ impl Inner {
 /// What a settlement has made of a delivery.
 enum Settled {
     Arrived,
-    Ended,
+    NotDelivered,
     Retry { is_uncertain: bool },
 }
 

@@ -27,7 +27,6 @@ use crate::store::lane::{ExpiredClaims, Lane, Position};
 use crate::store::lanes::{LaneHandle, LaneHandles};
 use crate::store::outbox::{COMPENSATION_DELAY, DeliveryQueue, Expired, Outbox, UnsettledEvent};
 use crate::store::states::StateStore;
-use crate::store::undelivered_decreases::UndeliveredDecreases;
 use crate::store::{
     AuditPage, AuditQuery, AuditWrite, Claimed, DeadLetter, DeadLetterError, DecideFn, DeliveryId,
     DestinationStats, DropError, Error, Keys, Lease, RecordCursor, RecordQuery, Records, Redrive, Refused,
@@ -66,7 +65,6 @@ impl Memory {
             alerts: BTreeMap::new(),
             records: Vec::new(),
             events: Vec::new(),
-            tracked_decreases: UndeliveredDecreases::default(),
             errors: BTreeMap::new(),
             dead: BTreeMap::new(),
             causes: BTreeMap::new(),
@@ -138,15 +136,12 @@ impl StateStore for Memory {
     async fn transact(&self, keys: Keys, mut decide: DecideFn) -> Result<(), Error> {
         let clock = self.clock();
         let ClockReading { now, wall } = clock;
-        // Claims take the same lock, so workers cannot claim the undelivered decreases of the view meanwhile.
         self.with_inner(|inner| {
             let states = inner.states(&keys);
-            let (seqs, undelivered_decreases) = inner.undelivered_decreases(&keys, &states);
             let (created, controls) = (inner.created, inner.controls.clone());
             let deliveries = inner.deliveries(&states, &self.lanes);
-            let changes =
-                decide(&View { now, wall, created, states, controls, undelivered_decreases, deliveries });
-            inner.apply(clock, changes, seqs, &self.lanes);
+            let changes = decide(&View { now, wall, created, states, controls, deliveries });
+            inner.apply(clock, changes, &self.lanes);
         });
         self.lanes.all().values().for_each(|handle| handle.wake());
         self.publish_due();

@@ -558,7 +558,6 @@ fn prepare(
     let next = restore::read_next_ids(&connection)?;
     clock.last_event.store(next.event - 1, Ordering::Release);
     let (due_sender, due) = watch::channel(index.next_due());
-    let decreases = restore::read_decreases(&connection, &lanes)?;
     let writer = Writer {
         created,
         states: StateTable {
@@ -567,7 +566,7 @@ fn prepare(
             committed: Arc::new(CommittedView::read(&connection)?),
             quarantine: Arc::default(),
         },
-        outbox: OutboxTable { hashes, lanes, routes: Routes::default(), decreases },
+        outbox: OutboxTable { lanes, routes: Routes::default() },
         clock: Arc::new(clock),
         prune_cursor: PruneCursor::default(),
         next,

@@ -1,23 +1,21 @@
-//! Reads what is kept in memory when the store is opened: the index, the recheck queue, the lanes, the undelivered
-//! decreases, and the last store time.
+//! Reads what is kept in memory when the store is opened: the index, the recheck queue, the lanes, and the last store
+//! time.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use rusqlite::{Connection, OptionalExtension, params};
 
-use super::committed::decreases::DecreaseTracker;
 use super::committed::index::{Fingerprint, Index};
 use super::committed::staged::NextIds;
-use super::file::delivery_state::{CALLED, DeliveryState, SUSPENDED, UNCERTAIN};
+use super::file::delivery_state::{CALLED, SUSPENDED, UNCERTAIN};
 use super::tables::receipts;
-use super::tables::states::{TARGET_HASH, watch_of_bits};
+use super::tables::states::watch_of_bits;
 use crate::domain::name::Name;
 use crate::domain::time::Time;
 use crate::store::EventSeq;
-use crate::store::lane::{Lane, Lookup, Marks, PendingRetry, Position};
-use crate::store::lanes::{LaneHandle, LaneHandles};
-use crate::store::undelivered_decreases::{TrackedDecrease, UndeliveredDecreases};
+use crate::store::lane::{Lane, Marks, PendingRetry, Position};
+use crate::store::lanes::LaneHandle;
 
 /// Reads the index: target ids, targets of each alert, due times, and what targets wait for.
 pub(super) fn read_index(writer: &Connection, now: Time) -> rusqlite::Result<Index> {
@@ -143,22 +141,6 @@ pub(super) fn read_lanes(
     Ok(lanes)
 }
 
-/// Each undelivered decrease with each destination that has not settled it, including destinations that are not
-/// configured any more. Events above the lowest cursor are found by their index, those below it by their rows.
-const UNDELIVERED_DECREASES: &str = "
-    SELECT e.id AS event, e.target, d.name FROM events e INDEXED BY shrinking
-    JOIN routes r ON r.id = e.route JOIN json_each(r.destinations) n
-    JOIN destinations d ON d.name = n.value
-    LEFT JOIN deliveries x ON x.destination = d.id AND x.event = e.id
-    WHERE e.decreases = 1
-    AND e.id > (SELECT coalesce(min(cursor), 9223372036854775807) FROM destinations WHERE enqueued > settled_below_cursor)
-    AND (x.state = ?1 OR x.state IS NULL AND e.id > d.cursor)
-    UNION
-    SELECT e.id, e.target, d.name FROM deliveries x
-    JOIN events e ON e.id = x.event AND e.decreases = 1
-    JOIN destinations d ON d.id = x.destination
-    WHERE x.state = ?1
-    ORDER BY event";
 /// Calls that had begun when the process ended: their outcome is unknown.
 const CALLS_IN_PROGRESS: &str = "
     UPDATE deliveries SET flags = (flags & ~?1) | ?2
@@ -173,33 +155,6 @@ pub(super) fn mark_interrupted_calls(writer: &Connection) -> rusqlite::Result<()
 
 fn marks(flags: i64) -> Marks {
     Marks { is_suspended: flags & SUSPENDED != 0, is_uncertain: flags & UNCERTAIN != 0 }
-}
-
-/// Reads the undelivered decreases when the store is opened.
-pub(super) fn read_decreases(
-    connection: &Connection,
-    lanes: &LaneHandles,
-) -> rusqlite::Result<DecreaseTracker> {
-    let mut undelivered = UndeliveredDecreases::default();
-    let mut found = connection.prepare(UNDELIVERED_DECREASES)?;
-    let mut rows = found.query([DeliveryState::Retry])?;
-    let mut events: BTreeMap<i64, (i64, Vec<Name>)> = BTreeMap::new();
-    while let Some(row) = rows.next()? {
-        let (seq, group): (i64, i64) = (row.get(0)?, row.get(1)?);
-        let Ok(name) = Name::new(row.get_ref(2)?.as_str()?) else { continue };
-        let has_arrived = |lane: &mut Lane| matches!(lane.look_up(EventSeq(seq)), Lookup::Arrived(_));
-        if !lanes.get(&name).is_some_and(|handle| handle.with_lane(has_arrived)) {
-            events.entry(seq).or_insert((group, Vec::new())).1.push(name);
-        }
-    }
-    for (seq, (group, pending_destinations)) in events {
-        let hash = connection.prepare_cached(TARGET_HASH)?.query_row([group], |row| row.get(0)).optional()?;
-        // An id that is not retained any more belongs to decisions past their retention.
-        if let Some(hash) = hash {
-            undelivered.add(seq, TrackedDecrease { target: Fingerprint(hash), group, pending_destinations });
-        }
-    }
-    Ok(DecreaseTracker { undelivered, withholding: BTreeSet::new() })
 }
 
 /// The next free ids. Ids are never used twice, so those of deleted rows count too.

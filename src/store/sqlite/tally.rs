@@ -14,12 +14,15 @@ use crate::store::Tally;
 const KIND_OPEN_EPISODES: i64 = 1;
 /// `tally.kind`: deferred actions by blocking verdict.
 const KIND_DEFERRED: i64 = 2;
+/// `tally.kind`: owed decreases of a rule.
+const KIND_OWED: i64 = 3;
 
 /// The changes of the counts in a batch.
 #[derive(Debug, Default)]
 pub(crate) struct Deltas {
     open: BTreeMap<Name, i64>,
     deferred: BTreeMap<Verdict, i64>,
+    owed: BTreeMap<Name, i64>,
 }
 
 impl Deltas {
@@ -34,12 +37,17 @@ impl Deltas {
             add(&mut self.deferred, before.deferred_verdicts(), -1);
             add(&mut self.deferred, after.deferred_verdicts(), 1);
         }
+        if !before.owing_rules().eq(after.owing_rules()) {
+            add(&mut self.owed, before.owing_rules().cloned(), -1);
+            add(&mut self.owed, after.owing_rules().cloned(), 1);
+        }
     }
 
     /// Adds later changes.
     pub(crate) fn absorb(&mut self, later: Self) {
         later.open.into_iter().for_each(|(rule, by)| *self.open.entry(rule).or_default() += by);
         later.deferred.into_iter().for_each(|(verdict, by)| *self.deferred.entry(verdict).or_default() += by);
+        later.owed.into_iter().for_each(|(rule, by)| *self.owed.entry(rule).or_default() += by);
     }
 
     /// The counts, if all were 0 before.
@@ -62,13 +70,15 @@ impl Deltas {
         changed(&before.open_episodes, &self.open)
             .try_for_each(|(rule, count)| put(KIND_OPEN_EPISODES, rule.as_str(), count))?;
         changed(&before.deferred, &self.deferred)
-            .try_for_each(|(verdict, count)| put(KIND_DEFERRED, verdict.as_str(), count))
+            .try_for_each(|(verdict, count)| put(KIND_DEFERRED, verdict.as_str(), count))?;
+        changed(&before.owed, &self.owed).try_for_each(|(rule, count)| put(KIND_OWED, rule.as_str(), count))
     }
 
     /// Applies the changes to the counts in memory.
     pub(crate) fn apply(&self, tally: &mut Tally) {
         apply(&mut tally.open_episodes, &self.open);
         apply(&mut tally.deferred, &self.deferred);
+        apply(&mut tally.owed, &self.owed);
     }
 }
 
@@ -109,6 +119,7 @@ pub(crate) fn read(connection: &Connection) -> rusqlite::Result<Tally> {
     while let Some(row) = rows.next()? {
         let (name, count) = (row.get_ref(1)?.as_str()?, row.get(2)?);
         match row.get(0)? {
+            KIND_OWED => tally.owed.extend(Name::new(name).ok().map(|rule| (rule, count))),
             KIND_OPEN_EPISODES => tally.open_episodes.extend(Name::new(name).ok().map(|rule| (rule, count))),
             KIND_DEFERRED => {
                 let verdict = Verdict::ALL.into_iter().find(|verdict| verdict.as_str() == name);

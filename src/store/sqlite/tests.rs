@@ -44,7 +44,6 @@ fn event(target: &str, bytes: usize) -> DecideFn {
             target: target.clone(),
             acting: [queue()].into(),
             destinations: [queue()].into(),
-            increases_capacity: false,
             may_decrease_capacity: false,
             reverts: Arc::default(),
             episode_phase: None,

@@ -2,8 +2,10 @@
 //! none of them is.
 
 use super::controls::{change_controls, changed, due, put};
+use super::tracking::{change, tracking};
 use super::*;
 use crate::domain::control::Controls;
+use crate::domain::delivery::{DeliveryChangeKind, EventDelivery};
 use crate::store::{Error, Record};
 
 type Write = Box<dyn FnMut(&View) -> Changes + Send>;
@@ -35,6 +37,14 @@ fn record(targets: &[&str]) -> Record {
     Record { targets: targets.iter().map(|target| key(target)).collect(), body: "{}".into() }
 }
 
+/// Emits an increase of target `a`, and cancels an earlier event of it.
+fn increase_that_cancels(id: &str) -> Changes {
+    Changes {
+        delivery_changes: vec![change("a", id, DeliveryChangeKind::Cancel)],
+        ..event("a", Kind::Out, "out", &["queue"]).changes()
+    }
+}
+
 /// Commits these transactions in one batch.
 async fn commit_together(
     harness: &StoreHarness,
@@ -57,52 +67,30 @@ async fn commit_together(
 }
 
 #[tokio::test]
-async fn no_worker_claims_the_decreases_that_a_transaction_sees() {
-    let harness = StoreHarness::sqlite();
-    harness.emit("a", Kind::In, "in", &["queue"]).await;
-    harness.emit("b", Kind::Note, "note", &["queue"]).await;
-    let Store::Sqlite(sqlite) = &harness.store else { unreachable!("the harness is SQLite") };
-    let handle = sqlite.lanes().require(&name("queue")).unwrap();
-    let claims = std::sync::Arc::new(parking_lot::Mutex::new(Vec::new()));
-    let seen = claims.clone();
-    harness
-        .write(&["a"], move |view| {
-            assert_eq!(ids(view), ["in"]);
-            let claims = handle.with_lane(|lane| lane.claim(10, view.now));
-            seen.lock().extend(claims.iter().map(|one| one.lease.seq().0));
-            Changes::default()
-        })
-        .await;
-    assert_eq!(*claims.lock(), [2]);
-    tokio::time::timeout(Duration::from_secs(5), harness.store.wait(&name("queue"))).await.unwrap();
-    harness.claim_expecting("queue", &["in"]).await;
-}
-
-#[tokio::test]
-async fn a_batch_that_fails_cancels_nothing_and_releases_what_it_withheld() {
+async fn a_batch_that_fails_cancels_nothing() {
     let mut harness = StoreHarness::sqlite();
-    harness.emit("a", Kind::In, "in", &["queue"]).await;
+    harness.emit_decreases("a", &["in"], &["queue"]).await;
     break_commits(&harness);
     let done = commit_together(
         &harness,
         vec![
-            ("a", Box::new(|_| event("a", Kind::Out, "out", &["queue"]).changes())),
+            ("a", Box::new(|_| increase_that_cancels("in"))),
             ("b", Box::new(|_| Changes { record: Some(record(&["b"])), ..Changes::default() })),
         ],
     );
     assert!(done.await.iter().all(Result::is_err));
+    let lease = harness.claim_expecting("queue", &["in"]).await[0];
     repair_commits(&harness);
+    assert_eq!(harness.refusal(lease).await, None, "it is called");
     harness.restart().await;
-    let seqs = harness.claim_expecting("queue", &["in"]).await;
-    assert_eq!(harness.emit("a", Kind::Note, "note", &["queue"]).await, ["in"]);
-    harness.settle("queue", seqs[0], retry_after(0)).await;
+    assert!(harness.tracked("a", "in").await.is_pending);
     harness.claim_expecting("queue", &["in"]).await;
 }
 
 #[tokio::test]
 async fn a_command_that_fails_is_rolled_back_alone() {
     let mut harness = StoreHarness::sqlite();
-    harness.emit("a", Kind::In, "in", &["queue"]).await;
+    harness.emit_decreases("a", &["in"], &["queue"]).await;
     put(&harness, "d", deferred_state("nodes", Verdict::Paused, false)).await;
     break_commands(&harness);
     let done = commit_together(
@@ -118,14 +106,16 @@ async fn a_command_that_fails_is_rolled_back_alone() {
                     ],
                     controls: Some(changed(&view.controls, true)),
                     record: Some(failing_record("a")),
-                    ..event("a", Kind::Out, "superseding", &["queue", "journal"]).changes()
+                    delivery_changes: vec![change("a", "in", DeliveryChangeKind::Cancel)],
+                    ..event("a", Kind::Out, "cancelling", &["queue", "journal"]).changes()
                 }),
             ),
             (
                 "a",
                 Box::new(|view| {
                     assert_eq!(view.controls.generation, 0, "the command that failed changed no controls");
-                    assert_eq!(ids(view), ["in"], "and it superseded nothing");
+                    let delivery = &view.deliveries.events[&key("a")]["in"];
+                    assert_eq!(*delivery, EventDelivery::pending(), "and it cancelled nothing");
                     event("c", Kind::Note, "after", &["queue"]).changes()
                 }),
             ),
@@ -262,9 +252,13 @@ async fn a_target_rechecked_before_the_controls_changed_in_the_same_commit_is_qu
 #[tokio::test]
 async fn an_event_emitted_and_cancelled_in_one_commit_is_never_sent() {
     let mut harness = StoreHarness::sqlite();
-    let emits =
-        |kind, id: &'static str| -> Write { Box::new(move |_| event("a", kind, id, &["queue"]).changes()) };
-    commit_together(&harness, vec![("a", emits(Kind::In, "in")), ("a", emits(Kind::Out, "out"))]).await;
+    let emits: Write = Box::new(|_| Changes {
+        states: vec![(key("a"), tracking(&["in"]))],
+        ..event("a", Kind::In, "in", &["queue"]).changes()
+    });
+    let done =
+        commit_together(&harness, vec![("a", emits), ("a", Box::new(|_| increase_that_cancels("in")))]);
+    assert!(done.await.iter().all(Result::is_ok));
     assert_eq!(harness.backlog("queue"), (1, 0, 0));
     harness.claim_expecting("queue", &["out"]).await;
     harness.restart().await;
@@ -275,14 +269,13 @@ async fn an_event_emitted_and_cancelled_in_one_commit_is_never_sent() {
 #[tokio::test]
 async fn an_event_dead_lettered_in_the_commit_that_cancels_it_is_a_dead_letter() {
     let mut harness = StoreHarness::sqlite();
-    harness.emit("a", Kind::In, "in", &["queue"]).await;
+    harness.emit_decreases("a", &["in"], &["queue"]).await;
     let seqs = harness.claim_expecting("queue", &["in"]).await;
     let gate = Gate::new(&harness.store, true).await;
     let store = harness.store.clone();
     let emitted = tokio::spawn(async move {
         let keys = Keys { targets: vec![key("a")], alerts: Vec::new() };
-        let out = event("a", Kind::Out, "out", &["queue"]);
-        store.transact(keys, move |view| (out.clone().changes(), ids(view))).await
+        store.transact(keys, |_| (increase_that_cancels("in"), ())).await
     });
     let store = harness.store.clone();
     let settled = tokio::spawn(async move {
@@ -295,7 +288,7 @@ async fn an_event_dead_lettered_in_the_commit_that_cancels_it_is_a_dead_letter()
         store.settle(&name("queue"), vec![(seqs[0], dead)]).await
     });
     gate.open().await;
-    assert_eq!(emitted.await.unwrap().unwrap(), ["in"]);
+    emitted.await.unwrap().unwrap();
     settled.await.unwrap().unwrap();
     for _ in 0..2 {
         assert_eq!(harness.backlog("queue"), (1, 0, 1));
@@ -341,7 +334,7 @@ async fn the_clock_starts_no_earlier_than_the_controls_were_written() {
 
 /// A file of the first schema version.
 #[tokio::test]
-async fn what_an_earlier_version_stored_is_counted_rechecked_and_superseded() {
+async fn what_an_earlier_version_stored_is_counted_rechecked_and_delivered() {
     let mut harness = StoreHarness::sqlite();
     put(&harness, "a", deferred_state("nodes", Verdict::Paused, false)).await;
     let body = r#"{"id":"in","data":{"rule":"nodes","action":"scale_in"}}"#;
@@ -384,6 +377,7 @@ async fn what_an_earlier_version_stored_is_counted_rechecked_and_superseded() {
     harness.restart().await;
     assert_eq!(harness.store.tally(), tally);
     assert_eq!(due(&harness).await, ["a"]);
-    assert_eq!(harness.emit("b", Kind::Out, "out", &["queue"]).await, ["in"]);
+    harness.emit("b", Kind::Out, "out", &["queue"]).await;
+    harness.claim_and_settle("queue", "in", Settlement::Delivered { answer: None }).await;
     harness.claim_expecting("queue", &["out"]).await;
 }

@@ -1,6 +1,8 @@
 //! Dead letters are listed, redriven and discarded.
 
+use super::tracking::tracking;
 use super::*;
+use crate::domain::delivery::DeliveryChangeKind;
 
 fn delivery_id(seq: EventSeq) -> DeliveryId {
     DeliveryId { seq, destination: name("queue") }
@@ -228,21 +230,19 @@ async fn an_expired_event_stays_a_dead_letter_and_the_redrive_is_rejected() {
 }
 
 #[tokio::test]
-async fn a_decrease_is_only_redriven_by_force_and_may_be_superseded_again() {
+async fn a_decrease_is_only_redriven_by_force_and_may_be_cancelled_then() {
     for mut harness in StoreHarness::both() {
         let delivery_id = harness.create_dead_letter("a", "in", Kind::In).await;
         let rejected = harness.store.redrive(&delivery_id, Redrive::default(), audit("redrive")).await;
         let Err(DeadLetterError::Firing(firing)) = rejected else { panic!("{rejected:?}") };
         assert_eq!(firing.rule, name("nodes"));
-        assert_eq!(harness.emit("a", Kind::Note, "note-1", &["queue"]).await, [""; 0]);
-        harness.claim_and_settle("queue", "note-1", Settlement::Delivered { answer: None }).await;
+        harness.put_state("a", tracking(&["in"])).await;
         harness.store.redrive(&delivery_id, force(), audit("redrive")).await.unwrap();
-        assert_eq!(harness.emit("a", Kind::Note, "note-2", &["queue"]).await, ["in"]);
+        assert!(harness.tracked("a", "in").await.is_pending);
         harness.restart().await;
-        assert_eq!(harness.emit("a", Kind::Out, "out", &["queue"]).await, ["in"]);
-        for id in ["note-2", "out"] {
-            harness.claim_and_settle("queue", id, Settlement::Delivered { answer: None }).await;
-        }
+        harness.change("a", "in", DeliveryChangeKind::Cancel).await;
+        harness.emit("a", Kind::Out, "out", &["queue"]).await;
+        harness.claim_and_settle("queue", "out", Settlement::Delivered { answer: None }).await;
         assert_eq!(harness.backlog("queue"), (0, 0, 0));
     }
 }

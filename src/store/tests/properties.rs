@@ -218,17 +218,16 @@ impl Expected {
 struct World {
     harness: StoreHarness,
     lanes: [Expected; 2],
-    /// The target of each event, and the events that can decrease capacity.
+    /// The target of each event.
     targets: BTreeMap<i64, usize>,
-    decreases: BTreeSet<i64>,
     /// The last lease of each delivery, by destination and event.
     leases: BTreeMap<(usize, i64), Lease>,
 }
 
 impl World {
     fn new(harness: StoreHarness) -> Self {
-        let (targets, decreases, leases) = Default::default();
-        Self { harness, lanes: Default::default(), targets, decreases, leases }
+        let (lanes, targets, leases) = Default::default();
+        Self { harness, lanes, targets, leases }
     }
 
     async fn apply(&mut self, operation: Operation) {
@@ -291,14 +290,14 @@ impl World {
                     let state = tracking_all(&targets, target);
                     let keys = self.harness.keys(&[emitted.target.as_str()]);
                     let task = tokio::spawn(async move {
-                        let decide = move |view: &View| {
+                        let decide = move |_: &View| {
                             let mut changes = emitted.clone().changes();
                             changes.states[0].1 = state.clone();
-                            (changes, ids(view))
+                            (changes, ())
                         };
                         store.transact(keys, decide).await.unwrap()
                     });
-                    submitted.push((Submitted::Emit(target, kind, to.len()), task));
+                    submitted.push((Submitted::Emit(target, to.len()), task));
                 }
                 Operation::Settle(lane, at, outcome) => {
                     let out: Vec<i64> = self.lanes[lane].claimed.iter().copied().collect();
@@ -307,7 +306,6 @@ impl World {
                         let settled = vec![(self.leases[&(lane, seq)], outcome.settlement())];
                         let task = tokio::spawn(async move {
                             store.settle(&destinations()[lane], settled).await.unwrap();
-                            Vec::new()
                         });
                         submitted.push((Submitted::Settle(lane, seq, outcome), task));
                     }
@@ -322,7 +320,7 @@ impl World {
                         let decide = move |_: &View| {
                             let changes =
                                 Changes { delivery_changes: vec![changed.clone()], ..Changes::default() };
-                            (changes, Vec::new())
+                            (changes, ())
                         };
                         store.transact(keys, decide).await.unwrap()
                     });
@@ -333,9 +331,9 @@ impl World {
         }
         gate.open().await;
         for (submitted, task) in submitted {
-            let named = task.await.unwrap();
+            task.await.unwrap();
             match submitted {
-                Submitted::Emit(target, kind, lanes) => self.emitted(target, kind, lanes, &named),
+                Submitted::Emit(target, lanes) => self.emitted(target, lanes),
                 Submitted::Settle(lane, seq, outcome) => self.lanes[lane].settled(seq, outcome),
                 Submitted::Change(seq, target, kind) => {
                     self.lanes.iter_mut().for_each(|lane| lane.change(seq, target, kind));
@@ -344,32 +342,11 @@ impl World {
         }
     }
 
-    fn emitted(&mut self, target: usize, kind: Kind, lanes: usize, named: &[String]) {
+    fn emitted(&mut self, target: usize, lanes: usize) {
         let seq = self.targets.len() as i64 + 1;
-        let named: BTreeSet<i64> = named.iter().map(|id| id.parse().unwrap()).collect();
-        let open = self
-            .lanes
-            .iter()
-            .flat_map(|lane| lane.unsettled.keys().filter(|seq| !lane.last_try.contains(seq)));
-        let undelivered =
-            open.filter(|seq| self.targets[seq] == target && self.decreases.contains(seq)).copied();
-        assert_eq!(named, undelivered.collect());
         self.targets.insert(seq, target);
-        match kind {
-            Kind::In => drop(self.decreases.insert(seq)),
-            Kind::Out => self.cancel(&named),
-            Kind::Note => {}
-        }
         for lane in &mut self.lanes[..lanes] {
             lane.unsettled.insert(seq, target);
-        }
-    }
-
-    fn cancel(&mut self, named: &BTreeSet<i64>) {
-        for lane in &mut self.lanes {
-            for seq in named {
-                lane.cancel(*seq);
-            }
         }
     }
 
@@ -439,7 +416,7 @@ fn tracking_all(targets: &BTreeMap<i64, usize>, target: usize) -> TargetState {
 
 /// A submitted command that is to be applied to the model.
 enum Submitted {
-    Emit(usize, Kind, usize),
+    Emit(usize, usize),
     Settle(usize, i64, Outcome),
     Change(i64, usize, DeliveryChangeKind),
 }

@@ -146,7 +146,6 @@ pub(super) fn event(id: &str, target: &str) -> NewEvent {
         target: key(target),
         acting: destinations().into(),
         destinations: destinations().into(),
-        increases_capacity: true,
         may_decrease_capacity: false,
         reverts: Arc::default(),
         episode_phase: None,

@@ -75,7 +75,7 @@ impl StoreHarness {
         .await;
     }
 
-    async fn put_state(&self, target: &str, state: TargetState) {
+    pub(super) async fn put_state(&self, target: &str, state: TargetState) {
         let target = key(target);
         self.write(&[target.clone().as_str()], move |_| Changes {
             states: vec![(target.clone(), state.clone())],
@@ -84,7 +84,7 @@ impl StoreHarness {
         .await;
     }
 
-    async fn change(&self, target: &str, event: &str, kind: DeliveryChangeKind) {
+    pub(super) async fn change(&self, target: &str, event: &str, kind: DeliveryChangeKind) {
         let change = change(target, event, kind);
         self.write(&[target], move |_| Changes {
             delivery_changes: vec![change.clone()],
@@ -99,7 +99,7 @@ impl StoreHarness {
     }
 
     /// The delivery of an event that the state of its target tracks.
-    async fn tracked(&self, target: &str, id: &str) -> EventDelivery {
+    pub(super) async fn tracked(&self, target: &str, id: &str) -> EventDelivery {
         self.deliveries(target).await.events[&key(target)][id].clone()
     }
 
@@ -134,7 +134,7 @@ impl StoreHarness {
 }
 
 /// An event that is found by its id.
-fn readable(emission: Emission) -> NewEvent {
+pub(super) fn readable(emission: Emission) -> NewEvent {
     let id = emission.id.clone();
     let mut event = emission.event();
     let fields: serde_json::Value = serde_json::from_str(&event.body).unwrap();
@@ -161,7 +161,7 @@ fn uncertain_retry() -> Settlement {
     Settlement::Retry { delay: Duration::ZERO, error: "time-out".into(), uncertain: true }
 }
 
-const DELIVERED: Settlement = Settlement::Delivered { answer: None };
+const SUCCESS: Settlement = Settlement::Delivered { answer: None };
 
 #[tokio::test]
 async fn a_decision_sees_the_delivery_of_the_events_that_its_states_track() {
@@ -180,7 +180,7 @@ async fn a_decision_sees_the_delivery_of_the_events_that_its_states_track() {
         harness.store.release_all(&name("queue")).unwrap();
         assert_eq!(harness.tracked("a", "out").await, uncertain);
         assert_eq!(harness.deliveries("a").await.last_success, [].into());
-        harness.claim_and_settle("queue", "out", DELIVERED).await;
+        harness.claim_and_settle("queue", "out", SUCCESS).await;
         let delivered = harness.tracked("a", "out").await;
         assert!(delivered.delivered_at >= Some(now()) && !delivered.is_pending, "{delivered:?}");
         let success = harness.deliveries("a").await.last_success;
@@ -196,7 +196,7 @@ async fn a_decision_sees_the_delivery_of_the_events_that_its_states_track() {
 async fn only_acting_destinations_count_for_the_delivery_of_an_event() {
     for harness in StoreHarness::both() {
         harness.emit_acting("a", Kind::Out, "out", &["queue", "journal"], &["queue"], &["out"]).await;
-        harness.claim_and_settle("journal", "out", DELIVERED).await;
+        harness.claim_and_settle("journal", "out", SUCCESS).await;
         assert_eq!(harness.tracked("a", "out").await, EventDelivery::pending());
         harness.claim_and_settle("queue", "out", dead_because(GiveUp::Expired, true)).await;
         let expired =
@@ -221,8 +221,8 @@ async fn a_target_is_processed_when_what_it_waits_for_has_happened() {
         assert_eq!(harness.rechecked().await, [""; 0]);
         assert!(harness.store.next_due().borrow().is_none());
         let leases = harness.claim_expecting("queue", &["one", "two", "three"]).await;
-        harness.settle("queue", leases[0], DELIVERED).await;
-        harness.settle("queue", leases[1], DELIVERED).await;
+        harness.settle("queue", leases[0], SUCCESS).await;
+        harness.settle("queue", leases[1], SUCCESS).await;
         harness.settle("queue", leases[2], retry_after(3600)).await;
         assert!(harness.store.next_due().borrow().is_some());
         assert_eq!(harness.rechecked().await, ["a"], "b awaits no delivery");
@@ -245,14 +245,14 @@ async fn targets_that_wait_for_a_destination_are_processed_when_its_calls_succee
         harness.put_state("waits", awaiting_destination()).await;
         harness.put_state("other", tracking(&["0"])).await;
         harness.emit("x", Kind::Note, "1", &["queue"]).await;
-        harness.claim_and_settle("queue", "1", DELIVERED).await;
+        harness.claim_and_settle("queue", "1", SUCCESS).await;
         assert_eq!(harness.rechecked().await, ["waits"], "the first success since the start");
         for (id, settlement, expected) in [
-            ("2", DELIVERED, &[][..]),
+            ("2", SUCCESS, &[][..]),
             ("3", dead_because(GiveUp::Expired, false), &[]),
-            ("4", DELIVERED, &[]),
+            ("4", SUCCESS, &[]),
             ("5", dead(), &[]),
-            ("6", DELIVERED, &["waits"]),
+            ("6", SUCCESS, &["waits"]),
         ] {
             harness.emit("x", Kind::Note, id, &["queue"]).await;
             harness.claim_and_settle("queue", id, settlement).await;
@@ -263,7 +263,7 @@ async fn targets_that_wait_for_a_destination_are_processed_when_its_calls_succee
             assert_eq!(harness.rechecked().await, ["waits"], "what has happened meanwhile is unknown");
         }
         harness.emit("x", Kind::Note, "7", &["queue"]).await;
-        harness.claim_and_settle("queue", "7", DELIVERED).await;
+        harness.claim_and_settle("queue", "7", SUCCESS).await;
         if matches!(harness.store, Store::Sqlite(_)) {
             assert!(harness.rechecked().await.contains(&"waits".to_owned()));
         }
@@ -276,7 +276,7 @@ async fn what_was_settled_is_known_after_a_kill_and_is_not_sent_again() {
     harness.emit_tracked("a", Kind::Out, "first", &["queue"]).await;
     harness.emit_tracked("b", Kind::Out, "second", &["queue"]).await;
     let leases = harness.claim_expecting("queue", &["first", "second"]).await;
-    harness.settle("queue", leases[1], DELIVERED).await;
+    harness.settle("queue", leases[1], SUCCESS).await;
     let (_dir, store) = harness.after_a_kill().unwrap();
     let due = store.due(10).await.unwrap();
     assert_eq!(due, [key("a"), key("b")], "both await a delivery");
@@ -292,8 +292,8 @@ async fn a_decrease_goes_to_destinations_at_which_an_event_that_it_takes_back_ar
         for id in ["1", "2"] {
             harness.emit_acting("a", Kind::Out, id, &["queue", "journal"], &["queue"], &["1", "2"]).await;
         }
-        harness.claim_and_settle("queue", "1", DELIVERED).await;
-        harness.claim_and_settle("queue", "2", DELIVERED).await;
+        harness.claim_and_settle("queue", "1", SUCCESS).await;
+        harness.claim_and_settle("queue", "2", SUCCESS).await;
         harness.claim_and_settle("journal", "1", dead()).await;
         harness.claim_and_settle("journal", "2", dead()).await;
         harness.restart().await;
@@ -332,7 +332,7 @@ async fn a_decrease_that_was_called_when_the_process_ended_is_uncertain() {
     assert_eq!(claimed[0].attempts, 0, "no call has failed");
     store.close().await;
     // Settled, nothing of it stays.
-    harness.settle("queue", leases[0], DELIVERED).await;
+    harness.settle("queue", leases[0], SUCCESS).await;
     assert_eq!(harness.count("deliveries"), 0);
 }
 
@@ -343,14 +343,14 @@ async fn a_suspended_delivery_waits_and_delays_no_other_until_it_is_resumed() {
         harness.change("a", "in", DeliveryChangeKind::Suspend).await;
         assert_eq!(harness.tracked("a", "in").await, EventDelivery::pending());
         harness.emit_acting("a", Kind::Note, "note", &["queue"], &["queue"], &["in"]).await;
-        harness.claim_and_settle("queue", "note", DELIVERED).await;
+        harness.claim_and_settle("queue", "note", SUCCESS).await;
         harness.restart().await;
         harness.claim_expecting("queue", &[]).await;
         assert_eq!(harness.backlog("queue"), (1, 0, 0));
         harness.change("a", "in", DeliveryChangeKind::Resume).await;
         let claimed = harness.claim_one("queue", "in").await;
         assert!(claimed.emitted_at >= now(), "its age counts from then");
-        harness.settle("queue", claimed.lease, DELIVERED).await;
+        harness.settle("queue", claimed.lease, SUCCESS).await;
         assert!(harness.tracked("a", "in").await.delivered_at.is_some());
         assert_eq!(harness.backlog("queue"), (0, 0, 0));
     }
@@ -362,7 +362,7 @@ async fn a_claimed_delivery_that_is_suspended_is_not_called_again_and_may_arrive
         for (id, settlement) in [
             ("1", retry_after(0)),
             ("2", Settlement::NotCalled { delay: Duration::ZERO, stands_aside: true }),
-            ("3", DELIVERED),
+            ("3", SUCCESS),
         ] {
             harness.emit_tracked(id, Kind::In, id, &["queue"]).await;
             let lease = harness.claim_expecting("queue", &[id]).await[0];
@@ -371,11 +371,11 @@ async fn a_claimed_delivery_that_is_suspended_is_not_called_again_and_may_arrive
             assert_eq!(refused[0].reason, RefusalReason::Suspended);
             harness.settle("queue", lease, settlement.clone()).await;
             harness.claim_expecting("queue", &[]).await;
-            let arrived = settlement == DELIVERED;
+            let arrived = settlement == SUCCESS;
             assert_eq!(harness.tracked(id, id).await.delivered_at.is_some(), arrived);
             harness.change(id, id, DeliveryChangeKind::Resume).await;
             if !arrived {
-                harness.claim_and_settle("queue", id, DELIVERED).await;
+                harness.claim_and_settle("queue", id, SUCCESS).await;
             }
         }
         assert_eq!(harness.backlog("queue"), (0, 0, 0));
@@ -510,7 +510,7 @@ async fn the_receipts_of_a_destination_are_found_and_pruned_with_their_events() 
     while !harness.store.claim(&name("journal"), 100).await.unwrap().is_empty() {
         harness.store.release_claims(&name("journal")).unwrap();
         for claimed in harness.store.claim(&name("journal"), 100).await.unwrap() {
-            harness.settle("journal", claimed.lease, DELIVERED).await;
+            harness.settle("journal", claimed.lease, SUCCESS).await;
         }
     }
     harness.prune().await;

@@ -89,7 +89,6 @@ fn a_redriven_increase_is_owed_like_any_other() {
 }
 
 #[test]
-#[ignore = "not built: the redriven increase is owed, but taken back only after the next close"]
 fn an_increase_that_is_redriven_after_the_close_is_taken_back() {
     let mut world = guarded(0, 0, 0).world();
     let first = event_of(&world.post(0, vec![firing("a", -10)]));

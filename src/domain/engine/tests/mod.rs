@@ -42,6 +42,7 @@ const POLICY: Policy = Policy {
     last_resolve_retention: Duration::from_secs(60 * 60),
     expired_episode_retention: Duration::from_secs(7 * 24 * 60 * 60),
     owed_retention: Duration::from_secs(7 * 24 * 60 * 60),
+    probes_destinations: true,
     per_minute: PerMinute { scale_out: 0, scale_in: 0 },
 };
 
@@ -76,11 +77,11 @@ struct World {
     wall: Option<Time>,
     created: Time,
     /// The steps so far, if they are recorded.
-    steps: Option<Vec<Observed>>,
+    steps: Option<Vec<ObservedStep>>,
 }
 
 /// A step as seen from outside.
-struct Observed {
+struct ObservedStep {
     now: Time,
     before: BTreeMap<TargetKey, Arc<TargetState>>,
     after: BTreeMap<TargetKey, Arc<TargetState>>,
@@ -236,7 +237,7 @@ impl World {
         let decisions = self.apply(decided);
         if let Some(steps) = &mut self.steps {
             let (after, controls) = (self.states.clone(), self.controls.clone());
-            steps.push(Observed { now: self.now, before, after, controls, decisions: decisions.clone() });
+            steps.push(ObservedStep { now: self.now, before, after, controls, decisions: decisions.clone() });
         }
         decisions
     }

@@ -310,7 +310,7 @@ fn disturbances_at(
 
 /// Checks a decrease against the states and controls after the step that emitted it.
 fn check_decrease(
-    step: &Observed,
+    step: &ObservedStep,
     event: &Event,
     disturbed: &BTreeMap<TargetKey, Time>,
 ) -> Result<(), TestCaseError> {

@@ -25,7 +25,7 @@ pub(crate) enum LaneChange {
 pub(crate) enum Effect {
     Arrived(Time),
     /// A dead letter, or withdrawn.
-    Ended,
+    NotDelivered,
     Cancelled,
     Suspended,
     Unsettled,
@@ -58,7 +58,7 @@ impl LaneChange {
     fn effect(&self) -> (EventSeq, Effect) {
         match *self {
             Self::Settle(seq, Outcome::Delivered, at) => (seq, Effect::Arrived(at)),
-            Self::Settle(seq, outcome, _) if outcome.is_final() => (seq, Effect::Ended),
+            Self::Settle(seq, outcome, _) if outcome.is_final() => (seq, Effect::NotDelivered),
             Self::Settle(seq, ..) | Self::Resume(seq, _) | Self::Called(seq) => (seq, Effect::Unsettled),
             Self::Redrive(PendingRetry { seq, .. }) => (seq, Effect::Unsettled),
             Self::Cancel(seq) => (seq, Effect::Cancelled),
@@ -88,14 +88,6 @@ impl LaneChanges {
     /// The deliveries that are settled now or have a row: they do not hold back the cursor.
     pub(crate) fn passed(&self) -> Set<i64> {
         self.effects.keys().chain(&self.blocked_by_retry).copied().collect()
-    }
-
-    /// The deliveries that were settled, also those that were redriven after that.
-    pub(crate) fn finished(&self) -> impl Iterator<Item = i64> {
-        self.changes.iter().filter_map(|change| match change {
-            LaneChange::Settle(seq, outcome, _) if outcome.is_final() => Some(seq.0),
-            _ => None,
-        })
     }
 
     /// The calls with a known end, in their order: when a call has succeeded, and `None` for one that has failed.

@@ -5,7 +5,6 @@
 
 pub(crate) mod clock;
 pub(crate) mod controls;
-pub(crate) mod decreases;
 pub(crate) mod index;
 pub(crate) mod lane_changes;
 pub(crate) mod quarantine;

@@ -6,14 +6,13 @@
 use std::sync::Arc;
 
 use super::controls::CommittedView;
-use super::index::{Fingerprint, IndexOverlay, Layers};
+use super::index::{IndexOverlay, Layers};
 use super::lane_changes::{Effect, LaneChanges};
 use crate::domain::control::Controls;
 use crate::domain::name::Name;
-use crate::store::fast_map::{Map, Set};
+use crate::store::fast_map::Map;
 use crate::store::lane::NewDelivery;
 use crate::store::sqlite::tally::Deltas;
-use crate::store::undelivered_decreases::UndeliveredDecreases;
 
 /// The next free ids.
 #[derive(Debug, Clone, Copy)]
@@ -42,10 +41,6 @@ pub(crate) struct StagedChanges {
     pub events: Vec<CommittedEvent>,
     pub lanes: Map<Name, LaneChanges>,
     pub routes: Vec<(Arc<[Name]>, i64)>,
-    /// Undelivered decreases that are added.
-    pub decreases: UndeliveredDecreases<Fingerprint>,
-    /// Events that are cancelled.
-    pub cancelled: Set<i64>,
     /// Rows of targets in quarantine that are deleted.
     pub dropped: Vec<i64>,
     /// A round of pruning has finished.
@@ -73,8 +68,6 @@ impl StagedChanges {
             self.lanes.entry(name).or_default().absorb(changes);
         }
         self.routes.extend(later.routes);
-        self.decreases.merge(later.decreases);
-        self.cancelled.extend(later.cancelled);
         self.dropped.extend(later.dropped);
         self.pruned_all |= later.pruned_all;
     }
@@ -154,21 +147,8 @@ impl WriteBatch {
         staged.filter_map(|staged| staged.lanes.get(destination)).find_map(|lane| lane.effect(seq))
     }
 
-    /// Whether the delivery has arrived, was withdrawn or is a dead letter, and was not redriven after that.
-    pub(crate) fn has_finished(&self, destination: &Name, seq: i64) -> bool {
-        matches!(self.effect(destination, seq), Some(Effect::Arrived(_) | Effect::Ended))
-    }
-
     /// New routes with their ids.
     pub(crate) fn routes(&self) -> impl Iterator<Item = &(Arc<[Name]>, i64)> {
         self.released.routes.iter().chain(&self.current.routes)
-    }
-
-    pub(crate) fn decreases(&self) -> [&UndeliveredDecreases<Fingerprint>; 2] {
-        [&self.released.decreases, &self.current.decreases]
-    }
-
-    pub(crate) fn is_cancelled(&self, seq: i64) -> bool {
-        self.released.cancelled.contains(&seq) || self.current.cancelled.contains(&seq)
     }
 }

@@ -106,11 +106,6 @@ impl ReadSet {
         states
     }
 
-    /// The targets that were read, also those that do not exist.
-    pub(crate) fn target_keys<'a>(&'a self, keys: &'a Keys) -> impl Iterator<Item = &'a TargetKey> {
-        keys.targets.iter().chain(self.states.values().map(|known| &known.key))
-    }
-
     /// The targets that exist, with their states.
     pub(crate) fn known(&self) -> impl Iterator<Item = &Arc<CachedTarget>> {
         self.states.values()

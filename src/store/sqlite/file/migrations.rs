@@ -1,7 +1,7 @@
 //! The steps of the schema. `user_version` is the number of applied ones; each leads to the next, and none is
 //! changed once it was released. A new step is described in `docs/adding-a-schema-step.md`.
 
-use rusqlite::{Connection, params};
+use rusqlite::{Connection, Row, params};
 
 use crate::domain::state::TargetState;
 use crate::domain::time::Time;
@@ -189,7 +189,8 @@ CREATE TABLE wall_clock_steps (
 );
 ";
 
-/// Reads and changes dead letters only. The events of states that were written before are in
+/// Changes dead letters and, because decisions depend on more than before, when targets are processed: reads all states,
+/// see [`schedule_anew`]. The events of states that were written before are in
 /// `targets.firing_events`; `tracked` replaces it when the state is written again.
 const DELIVERY_FEEDBACK: &str = "
 ALTER TABLE targets ADD COLUMN tracked BLOB;      -- see tracked_events.rs; NULL: see firing_events
@@ -219,6 +220,9 @@ pub(crate) fn migrate(
             encode_states_anew(&transaction)?;
         }
         transaction.execute_batch(step)?;
+        if *step == DELIVERY_FEEDBACK {
+            schedule_anew(&transaction)?;
+        }
     }
     if version == 1 {
         count_states(&transaction)?;
@@ -234,7 +238,7 @@ pub(crate) fn migrate(
     Ok(found)
 }
 
-/// Fills the tally and the recheck queue of a store of schema 1, which had neither.
+/// Fills the tally of a store of schema 1, which had none.
 fn count_states(transaction: &Connection) -> rusqlite::Result<()> {
     let mut deltas = Deltas::default();
     let mut targets = transaction.prepare("SELECT id, state FROM targets")?;
@@ -249,11 +253,43 @@ fn count_states(transaction: &Connection) -> rusqlite::Result<()> {
             }
         };
         deltas.put(&TargetState::default(), &state);
-        if state.depends_on_controls() {
-            transaction.execute("INSERT INTO recheck_queue VALUES (?1)", [id])?;
-        }
     }
     deltas.write(transaction, &Tally::default())
+}
+
+/// Sets the due time of each target, and fills the recheck queue. Both are derived from the state, and what is stored
+/// must be what this program derives: a change of the state replaces what it derives from the one before.
+fn schedule_anew(transaction: &Connection) -> rusqlite::Result<()> {
+    transaction.execute("DELETE FROM recheck_queue", [])?;
+    let mut targets = transaction.prepare("SELECT id, state, dictionary, due FROM targets")?;
+    let mut set_due = transaction.prepare("UPDATE targets SET due = ?2 WHERE id = ?1")?;
+    let mut add = transaction.prepare("INSERT INTO recheck_queue VALUES (?1)")?;
+    let mut rows = targets.query([])?;
+    let mut scheduled: Vec<(i64, Option<i64>)> = Vec::new();
+    while let Some(row) = rows.next()? {
+        let id: i64 = row.get(0)?;
+        let state = match read_state(row) {
+            Ok(state) => state,
+            Err(error) => {
+                tracing::warn!(%error, target = id, "target state unreadable, not scheduled anew");
+                continue;
+            }
+        };
+        if state.depends_on_controls() {
+            add.execute([id])?;
+        }
+        let due = state.due().map(Time::as_nanos);
+        if row.get(3) != Ok(due) {
+            scheduled.push((id, due));
+        }
+    }
+    scheduled.into_iter().try_for_each(|(id, due)| set_due.execute(params![id, due]).map(drop))
+}
+
+/// Reads a state from the second column and the dictionary from the third.
+fn read_state(row: &Row<'_>) -> anyhow::Result<TargetState> {
+    let text = states::decode(row.get_ref(1)?, row.get(2)?)?;
+    Ok(serde_json::from_str(&text)?)
 }
 
 /// Encodes the states that were compressed with a dictionary of the table `dictionaries`.

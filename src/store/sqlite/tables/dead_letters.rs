@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use rusqlite::{Connection, OptionalExtension, params};
 
-use super::states::{StateTable, TARGET_HASH, is_damage, read_state};
+use super::states::{StateTable, is_damage, read_state};
 use crate::domain::header::EncodedEvent;
 use crate::domain::name::Name;
 use crate::domain::time::{ClockReading, Time};
@@ -12,11 +12,9 @@ use crate::store::dead_letters::{self, DeadLetterRow};
 use crate::store::lane::{Marks, PendingRetry};
 use crate::store::lanes::{LaneHandle, LaneHandles};
 use crate::store::sqlite::codec::event_blocks::BodyReader;
-use crate::store::sqlite::committed::index::Fingerprint;
 use crate::store::sqlite::committed::lane_changes::LaneChange;
 use crate::store::sqlite::committed::staged::WriteBatch;
 use crate::store::sqlite::file::delivery_state::{DeliveryState, UNCERTAIN};
-use crate::store::undelivered_decreases::TrackedDecrease;
 use crate::store::{DeadLetterError, DeliveryId, EventSeq, Redrive};
 
 const SELECT_PAGE: &str = "
@@ -125,16 +123,6 @@ pub(crate) fn redrive(
     )?;
     update.execute(params![handle.id, seq.0, DeliveryState::Retry, now.as_nanos(), expiry, UNCERTAIN])?;
     let RedriveRow { attempts, target: group, compensates, .. } = row;
-    if row.may_decrease_capacity {
-        let hash = connection.prepare_cached(TARGET_HASH)?.query_row([group], |row| row.get(0));
-        if let Some(hash) = hash.optional()? {
-            let pending_destinations = vec![handle.name.clone()];
-            batch
-                .current
-                .decreases
-                .add(seq.0, TrackedDecrease { target: Fingerprint(hash), group, pending_destinations });
-        }
-    }
     let lane_changes = batch.lane_mut(&handle.name);
     lane_changes.dead_delta -= 1;
     // Due at once, also if the clock is behind after a restart.

@@ -14,8 +14,6 @@ use crate::store::lane::{Outcome, Position, RowChange};
 use crate::store::lanes::{LaneHandle, LaneHandles};
 use crate::store::sqlite::codec::event_blocks::BodyReader;
 use crate::store::sqlite::codec::receipts::Receipt;
-use crate::store::sqlite::committed::decreases::DecreaseTracker;
-use crate::store::sqlite::committed::index::Fingerprints;
 use crate::store::sqlite::committed::lane_changes::{Effect, LaneChange};
 use crate::store::sqlite::committed::staged::{StagedChanges, WriteBatch};
 use crate::store::sqlite::file::delivery_state::{CALLED, DeliveryState, EXPIRED, SUSPENDED, UNCERTAIN};
@@ -41,10 +39,8 @@ const DELETE_DELIVERY: &str = "DELETE FROM deliveries WHERE destination = ?1 AND
 
 /// Events and their deliveries.
 pub(crate) struct OutboxTable {
-    pub hashes: Fingerprints,
     pub lanes: LaneHandles,
     pub routes: Routes,
-    pub decreases: DecreaseTracker,
 }
 
 impl OutboxTable {
@@ -228,7 +224,7 @@ pub(crate) fn begin_calls(
             _ if known == Some(RefusalReason::LeaseEnded) => known,
             Some(Effect::Cancelled) => Some(RefusalReason::Superseded),
             Some(Effect::Suspended) => Some(RefusalReason::Suspended),
-            Some(Effect::Arrived(_) | Effect::Ended) => Some(RefusalReason::LeaseEnded),
+            Some(Effect::Arrived(_) | Effect::NotDelivered) => Some(RefusalReason::LeaseEnded),
             // It was resumed.
             Some(Effect::Unsettled) => known.filter(|reason| *reason != RefusalReason::Suspended),
             None => known,

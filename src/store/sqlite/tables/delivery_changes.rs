@@ -9,16 +9,13 @@ use crate::domain::name::Name;
 use crate::domain::time::{ClockReading, Time};
 use crate::store::EventSeq;
 use crate::store::lane::{Marks, PendingRetry};
-use crate::store::sqlite::committed::index::Fingerprint;
 use crate::store::sqlite::committed::lane_changes::LaneChange;
 use crate::store::sqlite::committed::staged::WriteBatch;
 use crate::store::sqlite::decide::write_set::DeliveryWrite;
 use crate::store::sqlite::file::delivery_state::{
     CALLED, DeliveryState, EXPIRED, REPLACED, SUSPENDED, UNCERTAIN,
 };
-use crate::store::sqlite::tables::states::TARGET_HASH;
 use crate::store::tracking::Status;
-use crate::store::undelivered_decreases::TrackedDecrease;
 
 /// Keeps what is known about calls.
 const CANCEL: &str = "
@@ -37,7 +34,7 @@ const RENEW: &str = "
 const REPLACE: &str = "
     UPDATE deliveries SET state = ?3, due = 0, flags = flags & ?4 | ?5 WHERE destination = ?1 AND event = ?2";
 const SELECT_EVENT: &str = "
-    SELECT target, at, compensates IS NOT NULL, decreases,
+    SELECT target, at, compensates IS NOT NULL,
            (SELECT attempts FROM deliveries WHERE destination = ?2 AND event = ?1)
     FROM events WHERE id = ?1";
 
@@ -46,7 +43,6 @@ struct Event {
     group: i64,
     at: Time,
     compensates: bool,
-    decreases: bool,
     attempts: u32,
 }
 
@@ -73,7 +69,7 @@ pub(crate) fn apply(
 }
 
 /// Cancels the deliveries of an event that are not settled.
-pub(crate) fn cancel(
+fn cancel(
     connection: &Connection,
     outbox: &OutboxTable,
     batch: &mut WriteBatch,
@@ -93,7 +89,6 @@ pub(crate) fn cancel(
             batch.lane_mut(name).push(LaneChange::Cancel(seq));
         }
     }
-    batch.current.cancelled.insert(seq.0);
     Ok(())
 }
 
@@ -161,7 +156,6 @@ impl Delivery<'_> {
             expiry.as_nanos(),
             UNCERTAIN
         ])?;
-        self.track_decrease(batch, &event)?;
         let pending = self.pending(&event, self.clock.now, Marks { is_suspended: false, is_uncertain });
         let lane_changes = batch.lane_mut(self.name);
         lane_changes.dead_delta -= 1;
@@ -186,8 +180,7 @@ impl Delivery<'_> {
                 group: row.get(0)?,
                 at: Time::from_nanos(row.get(1)?),
                 compensates: row.get(2)?,
-                decreases: row.get(3)?,
-                attempts: row.get::<_, Option<u32>>(4)?.unwrap_or(0),
+                attempts: row.get::<_, Option<u32>>(3)?.unwrap_or(0),
             })
         });
         event.optional()
@@ -198,19 +191,5 @@ impl Delivery<'_> {
         // Due at once, also if the clock is behind after a restart.
         let due = Time::from_nanos(0);
         PendingRetry { seq: self.seq, group, emitted_at, compensates, attempts, marks, due }
-    }
-
-    fn track_decrease(&self, batch: &mut WriteBatch, event: &Event) -> rusqlite::Result<()> {
-        if !event.decreases {
-            return Ok(());
-        }
-        let mut hash = self.connection.prepare_cached(TARGET_HASH)?;
-        if let Some(hash) = hash.query_row([event.group], |row| row.get(0)).optional()? {
-            let pending_destinations = vec![self.name.clone()];
-            let decrease =
-                TrackedDecrease { target: Fingerprint(hash), group: event.group, pending_destinations };
-            batch.current.decreases.add(self.seq.0, decrease);
-        }
-        Ok(())
     }
 }

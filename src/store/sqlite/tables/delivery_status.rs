@@ -27,18 +27,21 @@ pub(crate) fn read<'a>(
     targets: impl Iterator<Item = &'a CachedTarget>,
 ) -> rusqlite::Result<DeliveryFeedback> {
     let mut deliveries = DeliveryFeedback::default();
+    let mut awaits_destination = false;
     for target in targets {
+        awaits_destination |= outbox.lanes.all().keys().any(|name| target.state.awaits_destination(name));
         if !target.events.legacy.is_empty() {
             deliveries.legacy.insert(target.key.clone(), target.events.legacy.to_vec());
         }
-        for id in target.state.tracked_events() {
+        let legacy = target.events.legacy.iter().map(|event| &event.id);
+        for id in target.state.tracked_events().chain(legacy) {
             let Some(event) = target.events.find(id) else { continue };
             if let Some(delivery) = of_event(connection, outbox, batch, event)? {
                 deliveries.events.entry(target.key.clone()).or_default().insert(id.clone(), delivery);
             }
         }
     }
-    if !deliveries.events.is_empty() {
+    if awaits_destination {
         let lanes = outbox.lanes.all();
         let succeeded = |(name, handle): (&Name, &std::sync::Arc<crate::store::lanes::LaneHandle>)| {
             Some((name.clone(), handle.last_success()?))
@@ -122,7 +125,7 @@ fn of_row(
             Some(Status::Dead { cause, is_uncertain })
         }
         DeliveryState::Cancelled | DeliveryState::Withdrawn | DeliveryState::Discarded => {
-            Some(Status::Ended { is_uncertain })
+            Some(Status::NotDelivered { is_uncertain })
         }
         DeliveryState::Answered | DeliveryState::Arrived if due > 0 => {
             Some(Status::Arrived(Time::from_nanos(due)))

@@ -19,7 +19,6 @@ use crate::store::sqlite::committed::index;
 use crate::store::sqlite::committed::staged::{CommittedEvent, WriteBatch};
 use crate::store::sqlite::decide::write_set::EventWrite;
 use crate::store::sqlite::file::delivery_state::DeliveryState;
-use crate::store::undelivered_decreases::TrackedDecrease;
 use crate::store::{EventSeq, NewEvent, withdrawn};
 
 /// The ids, routes and compensations of the events of a transaction.
@@ -127,7 +126,6 @@ pub(crate) fn put_event(
             event.may_decrease_capacity,
             compensates_bytes
         ])?;
-    let mut pending_destinations = Vec::with_capacity(event.destinations.len());
     for name in event.destinations.iter() {
         batch.lane_mut(name).enqueued += 1;
         let never_routed = match &compensates {
@@ -147,15 +145,10 @@ pub(crate) fn put_event(
             }
             None => false,
         };
-        match settled {
+        if settled {
             // The decision does not know it.
-            true => states.delivery_ended(connection, batch, now, target)?,
-            false => pending_destinations.push(name.clone()),
+            states.delivery_ended(connection, batch, now, target)?;
         }
-    }
-    if event.may_decrease_capacity && !pending_destinations.is_empty() {
-        let decrease = TrackedDecrease { target: hash, group: target, pending_destinations };
-        batch.current.decreases.add(seq, decrease);
     }
     let NewEvent { destinations, body, .. } = event;
     let delivery = NewDelivery {

@@ -12,4 +12,3 @@ pub(crate) mod history;
 pub(crate) mod receipts;
 pub(crate) mod routes;
 pub(crate) mod states;
-pub(crate) mod undelivered_decreases;

@@ -26,11 +26,6 @@ use crate::store::sqlite::decide::write_set::{NewState, StateWrite};
 use crate::store::sqlite::tally;
 use crate::store::tracking::Watch;
 
-/// The hash of a target's key by its id, also of a retired id.
-pub(crate) const TARGET_HASH: &str = "
-    SELECT hash FROM targets WHERE id = ?1
-    UNION ALL SELECT hash FROM retired_targets WHERE id = ?1 LIMIT 1";
-
 const DELETE_RECHECK: &str = "DELETE FROM delivery_rechecks WHERE target = ?1";
 
 /// The table of states.

@@ -25,7 +25,7 @@ use super::restore;
 use super::retention::{self, PruneCursor};
 use super::tables::deliveries::OutboxTable;
 use super::tables::states::StateTable;
-use super::tables::{audit, dead_letters, deliveries, undelivered_decreases};
+use super::tables::{audit, dead_letters, deliveries};
 use crate::domain::alert_key::AlertKey;
 use crate::domain::name::Name;
 use crate::domain::target::TargetKey;
@@ -184,7 +184,6 @@ impl Writer {
             None if has_begun => self.commit(batch, commands),
             None => Ok(Vec::new()),
         };
-        undelivered_decreases::release(&mut self.outbox);
         let (committed, mut states) = match committed {
             Ok(states) => (Ok(()), states),
             Err(error) => (Err(error), Vec::new()),

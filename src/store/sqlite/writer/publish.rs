@@ -63,7 +63,6 @@ impl Writer {
             }
             tally.apply(counts);
         });
-        self.outbox.decreases.merge(staged.decreases, &lanes, &staged.cancelled);
         self.clock.last_event.store(self.next.event - 1, Ordering::Release);
         self.publish_to_lanes(&events, &lanes, last_before);
         self.publish_calls(&lanes);

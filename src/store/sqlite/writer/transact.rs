@@ -1,6 +1,5 @@
 //! One transaction: reads the states, decides, and applies the write set.
 
-use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
@@ -9,7 +8,6 @@ use rusqlite::Connection;
 use super::CommandError;
 use crate::domain::control::Controls;
 use crate::domain::name::Name;
-use crate::domain::target::TargetKey;
 use crate::domain::time::{ClockReading, Time};
 use crate::store::sqlite::committed::controls::write_controls;
 use crate::store::sqlite::committed::index;
@@ -20,9 +18,7 @@ use crate::store::sqlite::decide::write_set::{RecordWrite, Stored, WriteSet};
 use crate::store::sqlite::tables::deliveries::OutboxTable;
 use crate::store::sqlite::tables::events::{self, Plan};
 use crate::store::sqlite::tables::states::StateTable;
-use crate::store::sqlite::tables::{
-    audit, delivery_changes, delivery_status, history, undelivered_decreases,
-};
+use crate::store::sqlite::tables::{audit, delivery_changes, delivery_status, history};
 use crate::store::{AuditWrite, DecideFn, Keys, UnreadableStates, View};
 
 /// What a transaction works on.
@@ -34,13 +30,6 @@ pub(super) struct Transaction<'a> {
     pub clock: ClockReading,
 }
 
-/// A decided transaction.
-struct Decision {
-    write_set: WriteSet,
-    /// The undelivered decreases that the decision has seen, by target.
-    seen_decreases: BTreeMap<TargetKey, Vec<i64>>,
-}
-
 impl Transaction<'_> {
     /// Decides the transaction and applies its write set.
     pub(super) fn run(
@@ -50,8 +39,8 @@ impl Transaction<'_> {
         decide: &mut DecideFn,
     ) -> Result<(), CommandError> {
         let controls = batch.controls(&self.states.committed);
-        let decision = self.decide(batch, keys, decide, &controls)?;
-        Ok(self.apply(batch, decision, &controls)?)
+        let write_set = self.decide(batch, keys, decide, &controls)?;
+        Ok(self.apply(batch, write_set, &controls)?)
     }
 
     fn decide(
@@ -60,14 +49,12 @@ impl Transaction<'_> {
         keys: &Keys,
         decide: &mut DecideFn,
         controls: &Arc<Controls>,
-    ) -> Result<Decision, CommandError> {
+    ) -> Result<WriteSet, CommandError> {
         let Self { connection, states, outbox, created, clock } = self;
         let (connection, clock, hashes, layers) = (*connection, *clock, states.hashes, batch.layers());
         let ClockReading { now, wall } = clock;
         let look_up = ReadSet::look_up(keys, hashes, &states.index, layers);
         let read_set = look_up.load(keys, |id| states.load(connection, layers, now, id))?;
-        let targets = read_set.target_keys(keys);
-        let undelivered = undelivered_decreases::find(connection, outbox, batch, targets)?;
         let known = read_set.known().map(|known| &**known);
         let view = View {
             now,
@@ -75,7 +62,6 @@ impl Transaction<'_> {
             created: *created,
             states: read_set.states(keys),
             controls: controls.clone(),
-            undelivered_decreases: undelivered.events,
             deliveries: delivery_status::read(connection, outbox, batch, known)?,
         };
         // A panic would end the thread that all commands share.
@@ -94,17 +80,15 @@ impl Transaction<'_> {
         };
         let destinations: Vec<Name> = outbox.lanes.all().keys().cloned().collect();
         let stored = Stored { hashes, destinations: &destinations };
-        let write_set = WriteSet::new(clock, changes, &read_set, stored, read_now)?;
-        Ok(Decision { write_set, seen_decreases: undelivered.seqs })
+        WriteSet::new(clock, changes, &read_set, stored, read_now)
     }
 
     fn apply(
         &mut self,
         batch: &mut WriteBatch,
-        decision: Decision,
+        write_set: WriteSet,
         controls: &Controls,
     ) -> rusqlite::Result<()> {
-        let Decision { write_set, mut seen_decreases } = decision;
         let WriteSet {
             clock,
             states,
@@ -152,10 +136,6 @@ impl Transaction<'_> {
         }
         plan.put_blocks(self.connection, &event_blocks)?;
         for (write, planned) in events.into_iter().zip(plan.events) {
-            if write.event.increases_capacity {
-                let seen = seen_decreases.remove(&write.event.target).unwrap_or_default();
-                undelivered_decreases::supersede(self.connection, self.outbox, batch, seen)?;
-            }
             events::put_event(self.connection, self.states, self.outbox, batch, clock, (write, planned))?;
         }
         Ok(())

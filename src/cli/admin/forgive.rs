@@ -1,0 +1,55 @@
+//! `scalebridge forgive`.
+
+use std::process::ExitCode;
+
+use clap::Args;
+
+use super::{author, cell};
+use crate::cli::client::{ClientError, Raw, Server};
+use crate::cli::output::{Format, OutputArgs, print, print_json, table};
+use crate::ops::api::{ForgiveRequest, Forgiven};
+
+/// Forgive what rules owe on a target: nothing is taken back for it any more
+///
+/// A rule whose `on_resolved` decreases owes a decrease for each increase that it has emitted. `episodes --owing` lists
+/// them. Deferred decreases end; one that is being sent is not sent again.
+#[derive(Debug, Args)]
+pub(crate) struct Forgive {
+    #[command(flatten)]
+    server: Server,
+    /// Key of the target
+    target: String,
+    /// Only what this rule owes
+    #[arg(long)]
+    rule: Option<String>,
+    /// Reason, for the log and the audit trail
+    #[arg(long)]
+    reason: String,
+    /// Operator name, for the log and the audit trail. Default: $USER
+    #[arg(long)]
+    author: Option<String>,
+    #[command(flatten)]
+    output: OutputArgs,
+}
+
+impl Forgive {
+    pub(crate) fn run(&self) -> ExitCode {
+        let request = ForgiveRequest {
+            target: self.target.clone(),
+            rule: self.rule.clone(),
+            author: Some(author(self.author.as_ref())),
+            reason: self.reason.clone(),
+        };
+        let forgiven: Result<Raw<Forgiven>, ClientError> = self.server.post_json("/api/v1/forgive", &request);
+        match (forgiven, self.output.format) {
+            (Ok(forgiven), Format::Json) => print_json(&forgiven),
+            (Ok(forgiven), Format::Text) => {
+                let rows =
+                    forgiven.value.events.iter().map(|event| vec![cell(&event.rule), cell(&event.event)]);
+                print(table(&["RULE", "FORGIVEN EVENT"], &rows.collect::<Vec<_>>()));
+            }
+            (Err(error), _) => return error.report(),
+        }
+        ExitCode::SUCCESS
+    }
+}
