@@ -50,7 +50,7 @@ async fn every_event_is_in_a_standard_queue_once() {
     assert_eq!(group.map(String::as_str), Some("prod-eu"), "fair queues share by message group, the source");
 }
 
-/// While the queue is missing, deliveries fail and are retried; their order is preserved.
+/// While the queue is missing, deliveries fail and are retried. What answers them waits, and comes in order.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_queue_that_is_created_later_gets_every_target_in_order() {
     use aws_sdk_sqs::types::QueueAttributeName::FifoQueue;
@@ -68,14 +68,14 @@ async fn a_queue_that_is_created_later_gets_every_target_in_order() {
         }
     }
     let ends: Vec<Value> = pods("a", 4).iter().map(resolved).collect();
-    assert_eq!(bridge.post(notification(&ends)).await.verdicts(), json!({ "emitted": 4 }));
+    assert_eq!(bridge.post(notification(&ends)).await.verdicts(), json!({ "cooling_down": 4 }));
     eventually("a retry", async || {
         let series = "scalebridge_deliveries_total{destination=\"queue\",result=\"retry\"}";
         (bridge.metric(series).await >= 2.0).then_some(())
     })
     .await;
     assert_eq!(bridge.metric("scalebridge_destination_up{destination=\"queue\"}").await, 0.0);
-    assert_eq!(bridge.events().await.len(), 13, "an unavailable queue does not delay other destinations");
+    assert_eq!(bridge.events().await.len(), 3, "an unavailable queue does not delay other destinations");
     let (status, ready) = get(&bridge.url("/-/ready")).await.expect("an answer");
     let lines: Vec<&str> = ready.lines().collect();
     assert_eq!((status, lines.len(), lines[0]), (200, 2, "scalebridge is ready"), "{ready}");
@@ -88,22 +88,23 @@ async fn a_queue_that_is_created_later_gets_every_target_in_order() {
         .send()
         .await
         .expect("a queue");
-    bridge.wait_delivered("queue").await;
+    bridge.wait_settled(&["queue"]).await;
     assert_eq!(bridge.metric("scalebridge_destination_up{destination=\"queue\"}").await, 1.0);
     let ready = get(&bridge.url("/-/ready")).await.expect("an answer");
     assert_eq!(ready, (200, "scalebridge is ready\n".to_owned()));
     let received: Vec<Value> = receive_all(&aws, &url).await.iter().map(body).collect();
-    assert_eq!(received.len(), 13);
+    assert_eq!(received.len(), 6);
     for group in ["a", "b", "c"] {
         let of_group = received.iter().filter(|event| event["data"]["target"]["name"] == group);
-        let found: Vec<(u64, u64)> = of_group
+        let (sequences, found): (Vec<u64>, Vec<_>) = of_group
             .map(|event| {
-                let sequence = event["sequence"].as_str().and_then(|text| text.parse().ok());
-                (sequence.expect("a number"), event["data"]["alerts_total"].as_u64().expect("a number"))
+                let sequence = event["sequence"].as_str().and_then(|text| text.parse::<u64>().ok());
+                (sequence.expect("a number"), (&event["data"]["action"], &event["data"]["alerts_total"]))
             })
-            .collect();
-        assert!(found.is_sorted(), "{group}: {found:?}");
-        assert_eq!(found.len(), if group == "a" { 5 } else { 4 });
+            .unzip();
+        assert!(sequences.is_sorted(), "{group}: {sequences:?}");
+        let last = if group == "a" { "scale_in" } else { "scale_out" };
+        assert_eq!(found, [(&json!("scale_out"), &json!(1)), (&json!(last), &json!(4))], "{group}");
     }
 }
 

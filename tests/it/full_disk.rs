@@ -8,11 +8,12 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::support::bridge::{Answer, Bridge, notification, pending_pod, resolved};
+use crate::support::bridge::{Answer, Bridge, notification_of_group, pending_pod, resolved};
 use crate::support::disk::Disk;
-use crate::support::ledger::{Expected, Ledger};
+use crate::support::ledger::Ledger;
 use crate::support::load::{self, Senders};
 use crate::support::queue::TEST_AWS_ENV;
+use crate::support::replay::Change;
 use crate::support::seed;
 use crate::support::sqs_stub::{Kind, SqsStub};
 use crate::support::tools::{eventually, get};
@@ -38,6 +39,8 @@ impl Harness {
         let mut bridge = Bridge::with_destinations(&[("queue", queue.destination()), ("journal", journal)]);
         TEST_AWS_ENV.iter().for_each(|(name, value)| bridge.env(name, value));
         bridge.env("SCALEBRIDGE__STORE__SQLITE__PATH", "data/bridge.db");
+        // A refused notification is a reception gap.
+        bridge.without_late_window();
         fs::create_dir(bridge.dir().join("data")).expect("a directory");
         Self { bridge, queue, ledger: Ledger::default(), posted: 0 }
     }
@@ -48,15 +51,16 @@ impl Harness {
         let target = format!("group-{}", self.posted);
         let mut alert = pending_pod(&target, "a");
         alert["annotations"]["description"] = json!("x".repeat(2000));
-        self.post_alert(&target, alert, "scale_out").await
+        self.post_alert(&target, alert, Change::Fire { open: 1 }).await
     }
 
-    async fn post_alert(&mut self, target: &str, alert: Value, action: &'static str) -> Answer {
-        let answer = self.bridge.post(notification(&[alert])).await;
+    async fn post_alert(&mut self, target: &str, alert: Value, change: Change) -> Answer {
+        let group = format!("{{}}:{target}-{}", alert["status"]);
+        let answer = self.bridge.post(notification_of_group(&group, &[alert])).await;
         match answer.status {
             200 => {
                 assert_eq!(answer.json()["events"], 1, "{}", answer.body);
-                self.ledger.expect(target, Expected { action, alerts: 1 });
+                self.ledger.record(target, &group, change);
             }
             503 => assert_eq!(answer.headers["retry-after"], "1"),
             other => panic!("{other}: {}", answer.body),
@@ -86,8 +90,7 @@ impl Harness {
     }
 
     async fn wait_delivered(&self) -> (Vec<Value>, Vec<Value>) {
-        self.bridge.wait_delivered("queue").await;
-        self.bridge.wait_delivered("journal").await;
+        self.bridge.wait_settled(&["queue", "journal"]).await;
         let text = fs::read_to_string(self.bridge.dir().join("data/events.jsonl")).expect("a journal");
         let journal = text.lines().map(|line| serde_json::from_str(line).expect("one event per line"));
         (self.queue.events(), journal.collect())
@@ -124,16 +127,18 @@ async fn assert_full_disk_loses_nothing(
     fill(harness);
     harness.post_until_full().await;
     let refused = pending_pod("refused", "a");
-    let first = harness.post_alert("refused", refused.clone(), "scale_out").await;
+    let first = harness.post_alert("refused", refused.clone(), Change::Fire { open: 1 }).await;
     free(harness);
     if first.status != 200 {
         eventually("a 200", async || {
-            let again = harness.post_alert("refused", refused.clone(), "scale_out").await;
+            let again = harness.post_alert("refused", refused.clone(), Change::Fire { open: 1 }).await;
             (again.status == 200).then_some(())
         })
         .await;
     }
-    let end = harness.post_alert("refused", resolved(&refused), "scale_in").await;
+    // A scale-in follows the delivery of its scale-out.
+    harness.wait_delivered().await;
+    let end = harness.post_alert("refused", resolved(&refused), Change::Close { resolved: 1 }).await;
     assert_eq!(end.status, 200);
     harness.assert_delivered_once().await;
     harness.queue.assert_no_violations();

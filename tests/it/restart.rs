@@ -25,6 +25,7 @@ async fn no_event_is_duplicated_by_a_restart() {
     destinations.push(("journal", "file: { path: events.jsonl }".to_owned()));
     let mut bridge = Bridge::with_destinations(&destinations);
     TEST_AWS_ENV.iter().for_each(|(name, value)| bridge.env(name, value));
+    bridge.without_late_window();
     bridge.run().await;
     let (address, to) = watch::channel(Some(bridge.url("/webhook/prod-eu")));
     let mut senders = Senders::start(seed, &to);
@@ -37,9 +38,7 @@ async fn no_event_is_duplicated_by_a_restart() {
     }
     let ledger = senders.stop().await;
     queues.iter().for_each(|(_, stub)| stub.heal());
-    for (name, _) in &destinations {
-        bridge.wait_delivered(name).await;
-    }
+    bridge.wait_settled(&["fifo", "standard", "journal"]).await;
     for (name, stub) in &queues {
         let sent: Vec<_> = stub.sent().into_iter().map(|sent| sent.event).collect();
         let duplicates = ledger.check(&bridge, name, &sent).await;

@@ -29,6 +29,7 @@ async fn no_event_that_was_accepted_is_lost_in_a_storm_of_sigkills() {
     ]);
     TEST_AWS_ENV.iter().for_each(|(name, value)| bridge.env(name, value));
 
+    bridge.without_late_window();
     // The store is created before the load: an occurrence that is older than the store cannot decrease capacity.
     bridge.run().await;
     let (address, to) = watch::channel(None);
@@ -56,9 +57,7 @@ async fn no_event_that_was_accepted_is_lost_in_a_storm_of_sigkills() {
     bridge.run().await;
     address.send_replace(Some(bridge.url("/webhook/prod-eu")));
     let ledger = senders.stop().await;
-    for name in ["fifo", "standard", "journal"] {
-        bridge.wait_delivered(name).await;
-    }
+    bridge.wait_settled(&["fifo", "standard", "journal"]).await;
 
     let all = |stub: &SqsStub| stub.sent().into_iter().map(|sent| sent.event).collect::<Vec<Value>>();
     ledger.check(&bridge, "fifo", &all(&fifo)).await;

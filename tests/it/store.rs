@@ -242,7 +242,9 @@ async fn the_history_of_a_target_outlives_its_state() {
     let bridge = Bridge::new(store.clone(), settings.rules, settings.sources, policy(0), Metrics::new());
     let start = wall_clock();
     post(&bridge, &body(start, &[(0, 0, true, 1)], false)).await;
+    deliver(&store).await;
     post(&bridge, &body(start, &[(0, 0, false, 1)], false)).await;
+    deliver(&store).await;
     bridge.process_due().await.expect("decided");
     post(&bridge, &body(start, &[(0, 1, true, 60)], false)).await;
     let key = TargetKey::from_stored("eks/nodegroup/-/eu-west-1/prod-eu/-/group-0");
@@ -264,19 +266,20 @@ async fn concurrent_notifications_about_one_target_are_decided_one_after_the_oth
     for _ in 0..8 {
         let bridge = bridge.clone();
         tasks.spawn(async move {
-            let mut events = 0;
             for pods in 1..=4 {
                 let alerts: Vec<_> = (0..pods).map(|pod| (0, pod, true, 1)).collect();
-                events += post(&bridge, &body(start, &alerts, false)).await.events;
+                post(&bridge, &body(start, &alerts, false)).await;
             }
-            events
         });
     }
-    let events: u64 = tasks.join_all().await.into_iter().sum();
+    let posted = tokio::spawn(tasks.join_all());
+    // Growth waits for the delivery of the event before it.
     let mut sizes = Vec::new();
     loop {
+        let is_last = posted.is_finished();
+        bridge.process_due().await.expect("decided");
         let claimed = store.claim(&journal(), 7).await.expect("a claim");
-        if claimed.is_empty() {
+        if is_last && claimed.is_empty() {
             break;
         }
         sizes.extend(claimed.iter().map(|one| {
@@ -285,9 +288,16 @@ async fn concurrent_notifications_about_one_target_are_decided_one_after_the_oth
         }));
         let settled = claimed.iter().map(|one| (one.lease, Settlement::Delivered { answer: None })).collect();
         store.settle(&journal(), settled).await.expect("settled");
+        tokio::task::yield_now().await;
     }
+    posted.await.expect("the notifications");
     // How many bodies find growth depends on their order; each event must exceed the one before.
-    assert_eq!(sizes.len() as u64, events, "{sizes:?}");
+    let key = TargetKey::from_stored("eks/nodegroup/-/eu-west-1/prod-eu/-/group-0");
+    let (from, to) = (Time::from_nanos(0), Time::from_nanos(i64::MAX));
+    let history = store.history(&key, from, to).await.expect("a history");
+    let all = history.iter().flat_map(|record| decisions(record).as_array().cloned().unwrap_or_default());
+    let emitted = all.filter(|decision| decision["verdict"] == "emitted").count();
+    assert_eq!(sizes.len(), emitted, "{sizes:?}");
     assert!(sizes.is_sorted_by(|a, b| a < b), "growth is emitted once: {sizes:?}");
     assert_eq!(sizes.last(), Some(&4), "the last growth is emitted");
     store.close().await;
@@ -351,6 +361,7 @@ async fn a_deferred_action_waits_no_longer_than_its_guard_whatever_the_wall_cloc
     let begin = wall_clock();
     let (store, first) = open(begin);
     post(&first, &body(begin, &[(0, 0, true, 1)], false)).await;
+    deliver(&store).await;
     let closed = post(&first, &body(begin, &[(0, 0, false, 1)], false)).await;
     assert_eq!(closed.events, 0);
     store.close().await;
@@ -406,47 +417,53 @@ async fn a_pause_survives_a_restart_and_deferred_actions_run_when_it_ends() {
     store.close().await;
 }
 
-/// Emits two scale-outs of one episode, settles them as given, and returns whether the scale-in of the episode
-/// has nothing to compensate.
-async fn nothing_to_compensate(ends: [Settlement; 2]) -> bool {
+/// Emits two scale-outs of one episode, and settles them as given. Returns which of them the scale-in of the episode
+/// takes back; `None` if there is no scale-in.
+async fn taken_back(ends: [Settlement; 2]) -> Option<Vec<usize>> {
     let dir = tempfile::tempdir().expect("a directory");
     let start = wall_clock();
     let mut store = sqlite(dir.path());
+    let mut ids = Vec::new();
     for (pods, end) in (1..).zip(ends) {
         let alerts: Vec<_> = (0..pods).map(|pod| (0, pod, true, 1)).collect();
         assert_eq!(post(&bridge(dir.path(), &store), &body(start, &alerts, false)).await.events, 1);
         let claimed = store.claim(&journal(), 10).await.expect("a claim");
+        let event: Value = serde_json::from_str(&claimed[0].body).expect("an event");
+        ids.push(event["id"].clone());
         store.settle(&journal(), vec![(claimed[0].lease, end)]).await.expect("settled");
         store.close().await;
         store = sqlite(dir.path());
         while store.prune(Duration::ZERO, Duration::ZERO).await.expect("pruned") {}
     }
     let closed = body(start, &[(0, 0, false, 1), (0, 1, false, 1)], false);
-    assert_eq!(post(&bridge(dir.path(), &store), &closed).await.events, 1);
+    let closed = post(&bridge(dir.path(), &store), &closed).await;
     let claimed = store.claim(&journal(), 10).await.expect("a claim");
-    assert!(claimed[0].body.contains("scale_in"), "{}", claimed[0].body);
     store.close().await;
-    claimed[0].nothing_to_compensate
+    let Some(claimed) = claimed.first() else {
+        assert_eq!(closed.verdicts, BTreeMap::from([(Verdict::NoEvidence, 2)]));
+        return None;
+    };
+    assert!(closed.events == 1 && !claimed.nothing_to_compensate, "{closed:?}");
+    let event: Value = serde_json::from_str(&claimed.body).expect("an event");
+    assert_eq!(event["data"]["action"], "scale_in");
+    let reverts = event["data"]["reverts"].as_array().expect("a list");
+    let place = |id| ids.iter().position(|known| known == id).expect("a scale-out");
+    Some(reverts.iter().map(place).collect())
 }
 
 #[tokio::test]
-async fn a_scale_in_follows_any_scale_out_of_its_episode_that_arrived() {
+async fn a_scale_in_takes_back_what_arrived_of_its_episode() {
+    let delivered = || Settlement::Delivered { answer: None };
     let dead = || Settlement::Dead {
         error: "refused".into(),
         cause: GiveUp::Rejected,
         called: true,
         uncertain: false,
     };
-    assert!(
-        !nothing_to_compensate([
-            Settlement::Delivered { answer: None },
-            Settlement::Delivered { answer: None }
-        ])
-        .await
-    );
-    assert!(!nothing_to_compensate([dead(), Settlement::Delivered { answer: None }]).await);
-    assert!(!nothing_to_compensate([Settlement::Delivered { answer: None }, dead()]).await);
-    assert!(nothing_to_compensate([dead(), dead()]).await);
+    assert_eq!(taken_back([delivered(), delivered()]).await, Some(vec![0, 1]));
+    assert_eq!(taken_back([dead(), delivered()]).await, Some(vec![1]));
+    assert_eq!(taken_back([delivered(), dead()]).await, Some(vec![0]));
+    assert_eq!(taken_back([dead(), dead()]).await, None);
 }
 
 /// Targets that become due while the store is locked are processed after it is unlocked.

@@ -16,6 +16,7 @@ use scalebridge::testing::{
     wall_clock,
 };
 use serde_json::Value;
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -125,9 +126,17 @@ fn bridge(dir: &Path, store: &Store) -> Bridge {
     Bridge::new(store.clone(), settings.rules, settings.sources, policy, Metrics::new())
 }
 
-/// Adds one alert after another to each target of a sender, until the token is cancelled. Each alert causes an event.
-/// Returns the number of alerts of each target.
-async fn grow(bridge: Bridge, sender: usize, stop: CancellationToken) -> BTreeMap<String, u64> {
+/// The sizes of the delivered events of each target, in the order of their delivery.
+type Delivered = BTreeMap<String, Vec<u64>>;
+
+/// Adds one alert after another to each target of a sender, until the token is cancelled. Each alert causes an event,
+/// since it follows the delivery of the event before it. Returns the number of alerts of each target.
+async fn grow(
+    bridge: Bridge,
+    sender: usize,
+    mut delivered: watch::Receiver<Delivered>,
+    stop: CancellationToken,
+) -> BTreeMap<String, u64> {
     let source = bridge.source("prod-eu").expect("a source").clone();
     let targets: Vec<String> = (0..TARGETS_PER_SENDER).map(|at| format!("group-{sender}-{at}")).collect();
     let mut pods = 0;
@@ -138,21 +147,24 @@ async fn grow(bridge: Bridge, sender: usize, stop: CancellationToken) -> BTreeMa
         let summary = bridge.ingest(&source, body, None).await.expect("a decision");
         assert_eq!(summary.events, TARGETS_PER_SENDER as u64, "{summary:?}");
         pods += 1;
+        let has_all = |sizes: &Delivered| {
+            targets.iter().all(|target| sizes.get(target).and_then(|sizes| sizes.last()) == Some(&pods))
+        };
+        delivered.wait_for(has_all).await.expect("deliveries");
     }
     targets.into_iter().map(|target| (target, pods)).collect()
 }
 
 /// Delivers events until the token is cancelled and none are left. Every third fails once, so that it is read from the
-/// store again. Returns the sizes of the events of each target, in the order of their delivery.
-async fn deliver(store: Store, stop: CancellationToken) -> BTreeMap<String, Vec<u64>> {
-    let mut sizes: BTreeMap<String, Vec<u64>> = BTreeMap::new();
+/// store again.
+async fn deliver(store: Store, delivered: watch::Sender<Delivered>, stop: CancellationToken) {
     loop {
         let is_last = stop.is_cancelled();
         let claimed = store.claim(&queue(), EVENTS_PER_COMMIT).await.expect("a claim");
         if is_last && claimed.is_empty() && store.undelivered() == 0 {
-            return sizes;
+            return;
         }
-        let mut settled = Vec::new();
+        let (mut settled, mut sizes) = (Vec::new(), Vec::new());
         for one in claimed {
             if one.lease.seq().0 % 3 == 0 && one.attempts == 0 {
                 let error = "reset by peer".to_owned();
@@ -162,11 +174,14 @@ async fn deliver(store: Store, stop: CancellationToken) -> BTreeMap<String, Vec<
             }
             let event: Value = serde_json::from_str(&one.body).expect("an event");
             let target = event["data"]["target"]["name"].as_str().expect("a name").to_owned();
-            sizes.entry(target).or_default().push(event["data"]["alerts_total"].as_u64().expect("a number"));
+            sizes.push((target, event["data"]["alerts_total"].as_u64().expect("a number")));
             settled.push((one.lease, Settlement::Delivered { answer: None }));
         }
         if !settled.is_empty() {
             store.settle(&queue(), settled).await.expect("settled");
+            delivered.send_modify(|all| {
+                sizes.into_iter().for_each(|(target, size)| all.entry(target).or_default().push(size));
+            });
         }
         tokio::task::yield_now().await;
     }
@@ -187,9 +202,10 @@ async fn pruning_beside_a_load_deletes_settled_events_and_nothing_else() {
     let store = Store::Sqlite(opened.expect("a store"));
     let bridge = bridge(dir.path(), &store);
     let (end_of_load, end_of_delivery) = (CancellationToken::new(), CancellationToken::new());
-    let senders: JoinSet<_> =
-        (0..SENDERS).map(|sender| grow(bridge.clone(), sender, end_of_load.clone())).collect();
-    let delivering = tokio::spawn(deliver(store.clone(), end_of_delivery.clone()));
+    let (sizes, delivered) = watch::channel(Delivered::new());
+    let grow = |sender| grow(bridge.clone(), sender, delivered.clone(), end_of_load.clone());
+    let senders: JoinSet<_> = (0..SENDERS).map(grow).collect();
+    let delivering = tokio::spawn(deliver(store.clone(), sizes, end_of_delivery.clone()));
 
     eventually("events to be pruned under load", async || {
         for _ in 0..20 {
@@ -201,10 +217,10 @@ async fn pruning_beside_a_load_deletes_settled_events_and_nothing_else() {
     end_of_load.cancel();
     let alerts: BTreeMap<String, u64> = senders.join_all().await.into_iter().flatten().collect();
     end_of_delivery.cancel();
-    let delivered = tokio::time::timeout(Duration::from_secs(30), delivering).await;
-    let delivered = delivered.expect("everything is delivered").expect("the deliveries");
+    let ended = tokio::time::timeout(Duration::from_secs(30), delivering).await;
+    ended.expect("everything is delivered").expect("the deliveries");
     let expected = alerts.into_iter().map(|(target, alerts)| (target, (1..=alerts).collect()));
-    assert_eq!(delivered, expected.collect::<BTreeMap<String, Vec<u64>>>());
+    assert_eq!(*delivered.borrow(), expected.collect::<Delivered>());
     assert_eq!(store.undelivered(), 0);
     store.close().await;
 }

@@ -67,7 +67,9 @@ async fn no_event_is_lost_in_a_row_of_sigkills() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_episode_outlives_the_process() {
-    let mut bridge = Bridge::start().await;
+    let mut bridge = Bridge::new(CONFIG, RULES);
+    bridge.without_late_window();
+    bridge.run().await;
     let (a, b) = (pending_pod("workers", "a"), pending_pod("workers", "b"));
     bridge.post(notification(&[a.clone(), b.clone()])).await;
     bridge.kill();
@@ -78,6 +80,8 @@ async fn an_episode_outlives_the_process() {
     );
     assert!(bridge.stop().await.success());
     bridge.run().await;
+    // A scale-in follows the delivery of its scale-out.
+    bridge.wait_delivered("journal").await;
     let ends = notification(&[resolved(&a), resolved(&b)]);
     assert_eq!(bridge.post(ends).await.verdicts(), json!({ "emitted": 2 }));
     // The kill may have occurred between a delivery and its settlement; the event is then delivered twice.
@@ -94,6 +98,7 @@ async fn an_episode_outlives_the_process() {
 async fn a_stabilizing_scale_in_outlives_the_process() {
     let rules = RULES.replace("stabilization_window: 0s", "stabilization_window: 2s");
     let mut bridge = Bridge::new(CONFIG, &rules);
+    bridge.without_late_window();
     bridge.run().await;
     let a = pending_pod("workers", "a");
     bridge.post(notification(std::slice::from_ref(&a))).await;

@@ -37,6 +37,8 @@ async fn with_deferred_scale_ins() -> (Bridge, Value) {
     let rules = RULES.replace("stabilization_window: 0s", "stabilization_window: 3s");
     let config = CONFIG.to_owned() + "engine: { scale_in_per_minute: 0 }\n";
     let mut bridge = Bridge::new(&config, &rules);
+    // The restarts are reception gaps.
+    bridge.without_late_window();
     bridge.run().await;
     let pods = [VICTIM, NEIGHBOUR].map(|group| pending_pod(group, "a"));
     assert_eq!(bridge.post(notification(&pods)).await.verdicts(), json!({ "emitted": 2 }));

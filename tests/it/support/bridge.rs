@@ -116,6 +116,16 @@ impl Bridge {
         Self::new(&config, &rules)
     }
 
+    /// Ends the wait for what Alertmanager could not send in a reception gap, so that decreases are decided at once
+    /// after a restart or a refused notification.
+    pub(crate) fn without_late_window(&self) {
+        let file = self.dir().join("scalebridge.yaml");
+        let config = fs::read_to_string(file).expect("a configuration");
+        let changed = config.replace("prod-eu: {", "prod-eu: { late_window: 0s,");
+        assert_ne!(changed, config);
+        self.write("scalebridge.yaml", &changed);
+    }
+
     /// Sets an environment variable for the next start.
     pub(crate) fn env(&mut self, name: &str, value: &str) {
         self.environment.push((name.to_owned(), value.to_owned()));
@@ -264,7 +274,16 @@ impl Bridge {
 
     /// All decisions with this verdict, newest first.
     pub(crate) async fn decisions(&self, verdict: &str) -> Vec<Value> {
-        let query = format!("/api/v1/decisions?limit=1000&verdict={verdict}");
+        self.read_decisions(&format!("&verdict={verdict}")).await
+    }
+
+    /// All decisions: the newest transactions first, the decisions of each in their order.
+    pub(crate) async fn all_decisions(&self) -> Vec<Value> {
+        self.read_decisions("").await
+    }
+
+    async fn read_decisions(&self, filter: &str) -> Vec<Value> {
+        let query = format!("/api/v1/decisions?limit=1000{filter}");
         let (mut all, mut cursor) = (Vec::new(), Some(String::new()));
         while let Some(after) = cursor {
             let mut page = self.get_json(&format!("{query}{after}")).await;
@@ -306,6 +325,19 @@ impl Bridge {
             (count("pending").await + count("retrying").await == 0.0).then_some(())
         })
         .await;
+    }
+
+    /// Waits until no action is deferred and these destinations have no pending or retrying deliveries. Nothing may be
+    /// posted meanwhile.
+    pub(crate) async fn wait_settled(&self, destinations: &[&str]) {
+        eventually("no deferred action", async || {
+            let status = self.get_json("/api/v1/status").await;
+            (status["deferred"] == json!({})).then_some(())
+        })
+        .await;
+        for destination in destinations {
+            self.wait_delivered(destination).await;
+        }
     }
 
     /// Waits until everything is delivered, and returns the events in `events.jsonl`.
@@ -426,8 +458,13 @@ pub(crate) fn captured(name: &str) -> String {
 
 /// A notification with these alerts.
 pub(crate) fn notification(alerts: &[Value]) -> String {
+    notification_of_group("{}:{}", alerts)
+}
+
+/// A notification of the alert group with this key, which decisions show.
+pub(crate) fn notification_of_group(key: &str, alerts: &[Value]) -> String {
     json!({
-        "version": "4", "groupKey": "{}:{}", "truncatedAlerts": 0, "status": "firing", "receiver": "scaling",
+        "version": "4", "groupKey": key, "truncatedAlerts": 0, "status": "firing", "receiver": "scaling",
         "groupLabels": {}, "commonLabels": {}, "commonAnnotations": {}, "externalURL": "http://am:9093",
         "alerts": alerts,
     })

@@ -1,87 +1,113 @@
-//! The events that every destination must receive, and the check that it has received them.
+//! What was sent about each target, and the check that every destination has received the events that follow.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use serde_json::Value;
 
 use super::bridge::Bridge;
+use super::replay::{Change, Emitted, Replay};
 
-/// An event that a decision has emitted.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Expected {
-    pub action: &'static str,
-    pub alerts: usize,
-}
+/// The rule of [`super::bridge::RULES`].
+const RULE: &str = "unschedulable-pods";
 
-/// The events of each target, in the order of their decisions.
+/// The changes of each target in their order, each with the key of its notification's group.
 #[derive(Debug, Default)]
 pub(crate) struct Ledger {
-    targets: BTreeMap<String, Vec<Expected>>,
+    targets: BTreeMap<String, Vec<(String, Change)>>,
 }
 
-/// An event as the bridge's decisions name it.
+/// The decisions of one transaction about a target.
 #[derive(Debug)]
-struct Emitted {
-    id: String,
-    action: String,
+struct Transaction {
+    record: String,
+    /// The key of the notification's group; `None` if the target was due.
+    group: Option<String>,
+    decisions: Vec<Value>,
 }
 
 impl Ledger {
-    pub(crate) fn expect(&mut self, target: &str, event: Expected) {
-        self.targets.entry(target.to_owned()).or_default().push(event);
+    /// Records what an accepted notification changes. No other one about the target has the same group key.
+    pub(crate) fn record(&mut self, target: &str, group: &str, change: Change) {
+        self.targets.entry(target.to_owned()).or_default().push((group.to_owned(), change));
     }
 
     pub(crate) fn merge(&mut self, other: Self) {
         self.targets.extend(other.targets);
     }
 
-    pub(crate) fn events(&self) -> usize {
-        self.targets.values().map(Vec::len).sum()
-    }
-
-    /// Checks the events that a destination has received, in the order of arrival: no event is missing,
-    /// none is unexpected, the first copies of each target are in order, and duplicates are identical.
-    /// Returns the ids that were received more than once, with their number of copies.
-    ///
-    /// The ids come from the bridge's decisions, which must be the expected ones. A scale-in may be missing only if
-    /// the bridge says of this very delivery that it was superseded, and a scale-out of its target follows.
+    /// [`Ledger::check_rule`] of the rule [`RULE`].
     pub(crate) async fn check(
         &self,
         bridge: &Bridge,
         destination: &str,
         got: &[Value],
     ) -> HashMap<String, usize> {
-        let (copies, mut firsts) = first_copies(destination, got);
-        let mut emitted = emitted_events(bridge).await;
-        for (target, expected) in &self.targets {
-            let emitted = emitted.remove(target).unwrap_or_default();
-            let actions: Vec<&str> = emitted.iter().map(|event| event.action.as_str()).collect();
-            let expected_actions: Vec<&str> = expected.iter().map(|event| event.action).collect();
-            assert_eq!(actions, expected_actions, "the decisions about {target}");
+        self.check_rule(RULE, bridge, destination, got).await
+    }
 
+    /// Checks the events that a destination of a rule has received, in the order of arrival: no event is missing,
+    /// none is unexpected, the first copies of each target are in order, and duplicates are identical.
+    /// Returns the ids that were received more than once, with their number of copies.
+    ///
+    /// The events are those of the bridge's decisions, which must answer each change as the rule says. A scale-in may
+    /// be missing only if the bridge says of this very delivery that it was superseded; and either a decision says so
+    /// too, or another destination received it and a scale-out follows, which cancels it where it was not delivered.
+    pub(crate) async fn check_rule(
+        &self,
+        rule: &str,
+        bridge: &Bridge,
+        destination: &str,
+        got: &[Value],
+    ) -> HashMap<String, usize> {
+        let (copies, mut firsts) = first_copies(destination, got);
+        let mut decided = transactions(bridge, rule).await;
+        for (target, changes) in &self.targets {
+            let (emitted, superseded) = replay(target, changes, decided.remove(target).unwrap_or_default());
             let received = firsts.remove(target.as_str()).unwrap_or_default();
             let order: Vec<u64> = received.iter().map(|event| sequence(event)).collect();
             assert!(order.is_sorted_by(|a, b| a < b), "{destination}: order of {target}: {order:?}");
             let mut received: HashMap<&str, &Value> =
                 received.into_iter().map(|event| (id(event), event)).collect();
-            for (at, (event, expected)) in emitted.iter().zip(expected).enumerate() {
+            for (at, event) in emitted.iter().enumerate() {
                 if let Some(received) = received.remove(event.id.as_str()) {
-                    assert_eq!(Expected::read(received), *expected, "{destination}: {received}");
+                    assert_eq!(content(received), (event.action, event.alerts), "{destination}: {received}");
                     continue;
                 }
+                let shown = assert_superseded(bridge, destination, &event.id).await;
+                let is_followed = emitted[at..].iter().any(|later| later.action == "scale_out");
                 assert!(
-                    event.action == "scale_in" && actions[at..].contains(&"scale_out"),
-                    "{destination}: {target} never received {event:?}, and nothing can have superseded it"
+                    superseded.contains(&event.id) || is_followed && is_delivered(&shown),
+                    "{destination}: {target} never received {event:?}, and nothing has superseded it: {shown}"
                 );
-                assert_superseded(bridge, destination, &event.id).await;
             }
             assert!(received.is_empty(), "{destination}: no decision has emitted {received:?}");
         }
         assert!(firsts.is_empty(), "{destination}: unexpected events {firsts:?}");
-        assert!(emitted.is_empty(), "decisions about unexpected targets: {emitted:?}");
+        assert!(decided.is_empty(), "decisions about unexpected targets: {decided:?}");
         let duplicates = copies.into_iter().filter(|(_, count)| *count > 1);
         duplicates.map(|(id, count)| (id.to_owned(), count)).collect()
     }
+}
+
+/// Follows the decisions about a target. Every change must be decided, in the order in which it was sent.
+fn replay(
+    target: &str,
+    changes: &[(String, Change)],
+    decided: Vec<Transaction>,
+) -> (Vec<Emitted>, HashSet<String>) {
+    let mut replay = Replay::default();
+    let mut next = 0;
+    for Transaction { group, decisions, .. } in decided {
+        let at =
+            group.map(|group| changes.iter().position(|(known, _)| *known == group).expect("a known group"));
+        let is_new = at == Some(next);
+        // Earlier ones are repeated.
+        assert!(is_new || at < Some(next), "{target}: {decisions:?} is decided before {:?}", changes[next]);
+        replay.transaction(is_new.then(|| changes[next].1), &decisions);
+        next += usize::from(is_new);
+    }
+    assert_eq!(changes.get(next), None, "{target}: never decided");
+    replay.end()
 }
 
 /// The number of copies of each event, and the first copies by target in the order of arrival.
@@ -103,19 +129,30 @@ fn first_copies<'a>(
     (copies.into_iter().map(|(id, (count, _))| (id, count)).collect(), firsts)
 }
 
-/// The events that the bridge has decided to emit, by the name of their target and in the order of the decisions.
-async fn emitted_events(bridge: &Bridge) -> BTreeMap<String, Vec<Emitted>> {
+/// The decisions of a rule, by the name of their target and in the order of the transactions.
+async fn transactions(bridge: &Bridge, rule: &str) -> BTreeMap<String, Vec<Transaction>> {
     let text = |value: &Value| value.as_str().expect("a text").to_owned();
-    let mut emitted: BTreeMap<String, Vec<Emitted>> = BTreeMap::new();
-    for decision in bridge.decisions("emitted").await.iter().rev() {
-        let event = Emitted { id: text(&decision["event"]), action: text(&decision["action"]) };
-        emitted.entry(text(&decision["target"]["name"])).or_default().push(event);
+    let mut all: BTreeMap<String, Vec<Transaction>> = BTreeMap::new();
+    for decision in bridge.all_decisions().await.into_iter().filter(|decision| decision["rule"] == rule) {
+        let of_target = all.entry(text(&decision["target"]["name"])).or_default();
+        let id = text(&decision["id"]);
+        let (record, _) = id.rsplit_once('.').expect("a record and an index");
+        match of_target.last_mut() {
+            Some(last) if last.record == record => last.decisions.push(decision),
+            _ => of_target.push(Transaction {
+                record: record.to_owned(),
+                group: decision["notification"]["group_key"].as_str().map(str::to_owned),
+                decisions: vec![decision],
+            }),
+        }
     }
-    emitted
+    // The newest transaction comes first, its decisions in their order.
+    all.values_mut().for_each(|transactions| transactions.reverse());
+    all
 }
 
-/// Panics unless the bridge says that this delivery was superseded.
-pub(crate) async fn assert_superseded(bridge: &Bridge, destination: &str, id: &str) {
+/// Panics unless the bridge says that this delivery, of a scale-in, was superseded. Returns what it says of the event.
+pub(crate) async fn assert_superseded(bridge: &Bridge, destination: &str, id: &str) -> Value {
     let event = bridge.get_json(&format!("/api/v1/events/{id}")).await;
     let deliveries = event["deliveries"].as_array().expect("deliveries");
     let delivery = deliveries.iter().find(|delivery| delivery["destination"] == destination);
@@ -123,18 +160,20 @@ pub(crate) async fn assert_superseded(bridge: &Bridge, destination: &str, id: &s
         delivery.is_some_and(|delivery| delivery["state"] == "superseded"),
         "{destination} never received {id}, and the bridge says {delivery:?}"
     );
+    assert_eq!(event["event"]["data"]["action"], "scale_in", "{event}");
+    event
 }
 
-impl Expected {
-    fn read(event: &Value) -> Self {
-        let action = match event["data"]["action"].as_str() {
-            Some("scale_out") => "scale_out",
-            Some("scale_in") => "scale_in",
-            other => panic!("{other:?}"),
-        };
-        let alerts = event["data"]["alerts_total"].as_u64().and_then(|count| usize::try_from(count).ok());
-        Self { action, alerts: alerts.expect("a count") }
-    }
+/// Whether some destination has received an event.
+fn is_delivered(event: &Value) -> bool {
+    let deliveries = event["deliveries"].as_array().expect("deliveries");
+    deliveries.iter().any(|delivery| delivery["state"] == "delivered")
+}
+
+/// The action and the number of alerts of an event.
+fn content(event: &Value) -> (&str, usize) {
+    let alerts = event["data"]["alerts_total"].as_u64().and_then(|count| usize::try_from(count).ok());
+    (event["data"]["action"].as_str().expect("an action"), alerts.expect("a count"))
 }
 
 fn id(event: &Value) -> &str {

@@ -5,6 +5,7 @@ pub(crate) mod disk;
 pub(crate) mod ledger;
 pub(crate) mod load;
 pub(crate) mod queue;
+pub(crate) mod replay;
 pub(crate) mod schema;
 pub(crate) mod sources;
 pub(crate) mod sqs_stub;
