@@ -13,6 +13,8 @@ has to be:
   capacity.
 - It ignores a scale-in that is older than the last handled event, since Lambda keeps no order.
 - A scale-out never decreases the capacity and a scale-in never increases it, whatever the limits.
+- A scale-in takes back no more than it really added for the events in `data.reverts`: the group may have been at its
+  maximum. An event that it has no note of counts as one that added nothing.
 """
 
 import datetime
@@ -25,7 +27,7 @@ TYPES = {
     "io.scalebridge.scale_out.v1": "scale_out",
     "io.scalebridge.scale_in.v1": "scale_in",
 }
-NOTES = "scalebridge:handled"  # "<start of an event's id>=<planned or done>:<capacity> …"
+NOTES = "scalebridge:handled"  # "<start of an event's id>=<planned or done>:<capacity>:<difference> …"
 NOTES_KEPT = 7  # newest first; a tag value has at most 256 characters
 SEQUENCE = "scalebridge:sequence"  # the highest of all handled events
 
@@ -47,9 +49,10 @@ def handler(event, _context):
         if change["action"] == "scale_in" and change["sequence"] < sequence:
             return report(event, "overtaken")
         sequence = max(sequence, change["sequence"])
-        notes = {key: ("planned", capacity_after(change, group)), **notes}
+        desired = capacity_after(change, group, notes)
+        notes = {key: ("planned", desired, desired - group["DesiredCapacity"]), **notes}
         write_tags(autoscaling, group, notes, sequence)
-    state, desired = notes[key]
+    state, desired, difference = notes[key]
     if state == "done":
         return report(event, "already_applied")
     if key != next(iter(notes)):
@@ -58,7 +61,7 @@ def handler(event, _context):
         autoscaling.set_desired_capacity(
             AutoScalingGroupName=change["group"], DesiredCapacity=desired, HonorCooldown=False
         )
-    write_tags(autoscaling, group, {**notes, key: ("done", desired)}, sequence)
+    write_tags(autoscaling, group, {**notes, key: ("done", desired, difference)}, sequence)
     return report(event, "done", group["DesiredCapacity"], desired)
 
 
@@ -85,19 +88,29 @@ def read(event):
         "group": target["name"],
         "region": target["region"],
         "limits": data.get("limits") or {},
+        "reverts": [id[:16] for id in data.get("reverts") or []],
         "sequence": int(event["sequence"]),
         "expires": datetime.datetime.fromisoformat(event["expirytime"]),
     }
 
 
-def capacity_after(change, group):
+def capacity_after(change, group, notes):
     """The new capacity, within the limits of the event and of the group."""
     now, limits = group["DesiredCapacity"], change["limits"]
     lowest = max(limits.get("min_capacity") or 0, group["MinSize"])
     highest = min(limits.get("max_capacity") or group["MaxSize"], group["MaxSize"])
     if change["action"] == "scale_out":
         return max(now, min(now + change["by"], highest))
-    return min(now, max(now + change["by"], lowest))
+    return min(now, max(now - taken_back(change, notes), lowest))
+
+
+def taken_back(change, notes):
+    """What a scale-in takes back: if it names events, at most what was added for them."""
+    if not change["reverts"]:
+        return -change["by"]
+    done = [notes[key] for key in change["reverts"] if key in notes]
+    added = sum(difference for state, _, difference in done if state == "done")
+    return min(-change["by"], added)
 
 
 def describe(autoscaling, name):
@@ -111,15 +124,15 @@ def read_tags(group):
     tags = {tag["Key"]: tag["Value"] for tag in group["Tags"]}
     notes = {}
     for note in tags.get(NOTES, "").split():
-        key, state, desired = re.fullmatch(r"(.+)=(.+):(.+)", note).groups()
-        notes[key] = (state, int(desired))
+        key, state, desired, difference = re.fullmatch(r"(.+)=(.+):(.+):(.+)", note).groups()
+        notes[key] = (state, int(desired), int(difference))
     return notes, int(tags.get(SEQUENCE, 0))
 
 
 def write_tags(autoscaling, group, notes, sequence):
     newest = list(notes.items())[:NOTES_KEPT]
     tags = {
-        NOTES: " ".join(f"{key}={state}:{desired}" for key, (state, desired) in newest),
+        NOTES: " ".join(f"{key}={state}:{desired}:{difference}" for key, (state, desired, difference) in newest),
         SEQUENCE: str(sequence),
     }
     autoscaling.create_or_update_tags(

@@ -616,7 +616,7 @@ impl TargetState {
     /// Records an end after which decreases have to wait. `is_disturbance` is whether stabilization windows count from
     /// it.
     pub fn record_end(&mut self, now: Time, is_disturbance: bool, retention: Duration) {
-        let calm = self.calm.get_or_insert_with(|| Calm { disturbed_at: None, closed_at: None, until: now });
+        let calm = self.calm.get_or_insert(Calm { disturbed_at: None, closed_at: None, until: now });
         calm.closed_at = calm.closed_at.max(Some(now));
         if is_disturbance {
             calm.disturbed_at = calm.disturbed_at.max(Some(now));

@@ -176,7 +176,7 @@ async fn check_schedule(store: &Store, database: &Connection) {
     let stored: BTreeMap<String, (Option<i64>, bool)> = stored.collect::<Result<_, _>>().expect("rows");
     let states = store.states(None, 100).await.expect("states");
     let derived = states.iter().map(|one| {
-        let due = one.state.due().map(|due| due.as_nanos());
+        let due = one.state.due().map(scalebridge::domain::time::Time::as_nanos);
         (one.key.as_str().to_owned(), (due, one.state.depends_on_controls()))
     });
     assert_eq!(stored, derived.collect());

@@ -90,7 +90,9 @@ fn next(
     pass: Pass,
     executed: &BTreeSet<Name>,
 ) -> Option<(Name, Phase)> {
-    let mut first: Option<((Time, Option<usize>), &Name, Phase)> = None;
+    // What was requested first, then the order of the rule table.
+    type Order = (Time, Option<usize>);
+    let mut first: Option<(Order, &Name, Phase)> = None;
     for (name, rule_state) in acting.own.rules.iter().filter(|(name, _)| !executed.contains(*name)) {
         let Some((phase, episode, deferred)) = pending(rule_state) else { continue };
         let rule = step.rule(name);

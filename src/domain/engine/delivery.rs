@@ -214,7 +214,7 @@ fn on_decrease_ended(
                 log.record_if_any(outcome, emitted.request.alerts);
             }
             state.emissions.retain(|known| known.id != *id);
-            drop(state.rules.get_mut(rule).and_then(|rule_state| rule_state.take_emitted_decrease()));
+            drop(state.rules.get_mut(rule).and_then(super::super::state::RuleState::take_emitted_decrease));
             if *phase == Phase::Resolved {
                 owed::forget(state, rule);
             }
