@@ -114,6 +114,10 @@ pub struct Emission {
     /// What is known about its delivery.
     #[serde(default, skip_serializing_if = "EmissionOutcome::is_pending")]
     pub outcome: EmissionOutcome,
+    /// Whether it was delivered at one acting destination, and can still be delivered at another.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    #[serde(rename = "pending")]
+    pub is_pending_elsewhere: bool,
     /// Whether its calls are suspended: something blocks it, and the outcome of an earlier call is unknown.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     #[serde(rename = "suspended")]
@@ -667,7 +671,7 @@ impl Emission {
 
     /// Whether its delivery has to be looked up.
     fn is_tracked(&self) -> bool {
-        self.delivered_at().is_none()
+        self.delivered_at().is_none() || self.is_pending_elsewhere
     }
 
     /// When it can be removed; `None` if it is needed until something else happens.

@@ -33,9 +33,14 @@ pub(super) fn apply(step: &mut StepContext<'_>, key: &TargetKey, state: &mut Tar
             revive(step, state, &emission);
         }
         if let Some(at) = delivery.delivered_at {
+            let is_new = emission.delivered_at().is_none();
             set_outcome(state, &id, EmissionOutcome::Delivered(at));
-            on_delivered(step, state, &emission);
-            request_unneeded(step, state, &emission.rule);
+            let known = state.emissions.iter_mut().find(|known| known.id == id);
+            known.into_iter().for_each(|known| known.is_pending_elsewhere = delivery.is_pending);
+            if is_new {
+                on_delivered(step, state, &emission);
+                request_unneeded(step, state, &emission.rule);
+            }
         } else if delivery.is_pending {
             set_outcome(state, &id, EmissionOutcome::Pending);
         } else if emission.decreases {
@@ -73,6 +78,7 @@ fn adopt_earlier_events(step: &StepContext<'_>, key: &TargetKey, state: &mut Tar
             takes_back_until: None,
             takes_back: Vec::new(),
             outcome: EmissionOutcome::Pending,
+            is_pending_elsewhere: false,
             is_suspended: false,
         });
         let now = step.context.now;

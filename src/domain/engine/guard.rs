@@ -194,7 +194,15 @@ fn cooling_down(step: &StepContext<'_>, request: &ActionRequest<'_>) -> Option<B
     let own_events = request.visible.own.emissions.iter().filter(|emission| blocks(emission, request));
     let mut last: Option<(Time, &Emission)> = None;
     for emission in own_events {
+        // What a decrease answers must not arrive anywhere after it.
+        let is_answered = emission.is_owed && request.action.change.decreases_capacity();
         let start = match emission.outcome {
+            EmissionOutcome::Delivered(_)
+                if emission.is_pending_elsewhere && is_answered && emission.rule == request.rule.name =>
+            {
+                let detail = format!("event {} of the rule is not delivered everywhere yet", emission.id);
+                return Some(Blocked::with_detail(Verdict::CoolingDown, detail));
+            }
             EmissionOutcome::Delivered(at) => at,
             EmissionOutcome::DeadLetter => continue,
             EmissionOutcome::Pending if emission.rule == request.rule.name => {

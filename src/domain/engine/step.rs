@@ -91,12 +91,14 @@ impl<'a> StepContext<'a> {
     /// when it was emitted.
     pub(super) fn delivery(&self, key: &TargetKey, emission: &Emission) -> EventDelivery {
         match emission.outcome {
-            EmissionOutcome::Delivered(at) => EventDelivery::delivered(at),
+            EmissionOutcome::Delivered(at) if !emission.is_pending_elsewhere => EventDelivery::delivered(at),
             EmissionOutcome::Pending if self.emitted.contains(&emission.id) => EventDelivery::pending(),
-            EmissionOutcome::Pending | EmissionOutcome::DeadLetter => {
+            // What is pending elsewhere keeps the time of its first delivery.
+            EmissionOutcome::Delivered(_) | EmissionOutcome::Pending | EmissionOutcome::DeadLetter => {
                 let known =
                     self.context.deliveries.events.get(key).and_then(|events| events.get(&emission.id));
-                known.cloned().unwrap_or_else(|| EventDelivery::delivered(emission.emitted_at))
+                let known = known.cloned().unwrap_or_else(|| EventDelivery::delivered(emission.emitted_at));
+                EventDelivery { delivered_at: emission.delivered_at().or(known.delivered_at), ..known }
             }
         }
     }

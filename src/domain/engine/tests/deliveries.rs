@@ -285,3 +285,15 @@ fn a_late_firing_emits_again_when_nothing_of_the_episode_was_delivered() {
     let again = event_of(&world.wait(430));
     assert_eq!((&again.episode.id, again.episode.emission), (&first.episode.id, 2));
 }
+
+#[test]
+fn a_decrease_waits_until_what_it_answers_is_pending_at_no_acting_destination() {
+    let mut world = guarded(0, 0, 0).world();
+    let first = event_of(&world.post(0, vec![firing("a", -10)]));
+    world.set_delivery(&first, EventDelivery { is_pending: true, ..EventDelivery::delivered(at(1)) });
+    let closed = world.post(60, vec![resolved("a", -10, 55)]);
+    assert_eq!(last_wait(&closed), ("cooling_down".to_owned(), None));
+    assert!(world.states.values().all(|state| state.awaits_delivery()));
+    world.set_delivery(&first, EventDelivery::delivered(at(1)));
+    assert_eq!(event_of(&world.wait(70)).reverts, [first.id]);
+}
