@@ -295,7 +295,7 @@ impl World {
                             changes.states[0].1 = state.clone();
                             (changes, ())
                         };
-                        store.transact(keys, decide).await.unwrap()
+                        store.transact(keys, decide).await.unwrap();
                     });
                     submitted.push((Submitted::Emit(target, to.len()), task));
                 }
@@ -322,7 +322,7 @@ impl World {
                                 Changes { delivery_changes: vec![changed.clone()], ..Changes::default() };
                             (changes, ())
                         };
-                        store.transact(keys, decide).await.unwrap()
+                        store.transact(keys, decide).await.unwrap();
                     });
                     submitted.push((Submitted::Change(seq, target, kind), task));
                 }
