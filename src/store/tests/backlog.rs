@@ -80,15 +80,17 @@ async fn an_event_that_a_full_destination_did_not_accept_is_not_compensated() {
 #[tokio::test]
 async fn undelivered_events_are_counted_whatever_their_outcome() {
     for mut harness in StoreHarness::both() {
-        for (target, kind) in [("a", Kind::Note), ("b", Kind::In), ("c", Kind::Note), ("d", Kind::Note)] {
-            harness.emit(target, kind, target, &["queue"]).await;
+        harness.emit("a", Kind::Note, "a", &["queue"]).await;
+        harness.emit_decreases("b", &["b"], &["queue"]).await;
+        for target in ["c", "d"] {
+            harness.emit(target, Kind::Note, target, &["queue"]).await;
         }
         let seqs = harness.claim_expecting("queue", &["a", "b", "c", "d"]).await;
         harness.settle("queue", seqs[0], Settlement::Delivered { answer: None }).await;
         harness.settle("queue", seqs[1], retry_after(0)).await;
         harness.settle("queue", seqs[2], dead()).await;
         assert_eq!(harness.store.undelivered(), 2);
-        harness.emit("b", Kind::Out, "out", &["queue"]).await;
+        harness.emit_cancelling("b", "out", &["queue"], &["b"]).await;
         assert_eq!(harness.store.undelivered(), 2, "one was cancelled, one is new");
         harness.restart().await;
         let (pending, retrying, _) = harness.backlog("queue");

@@ -30,7 +30,7 @@ impl StoreHarness {
     }
 
     /// Emits an increase in the transaction that cancels these decreases of its target.
-    async fn emit_cancelling(&self, target: &str, id: &str, to: &[&str], cancelled: &[&str]) {
+    pub(super) async fn emit_cancelling(&self, target: &str, id: &str, to: &[&str], cancelled: &[&str]) {
         let increase = event(target, Kind::Out, id, to);
         let cancelled: Vec<_> = cancelled.iter().map(|id| change(target, id, Cancel)).collect();
         self.write(&[target], move |_| Changes {

@@ -1,6 +1,8 @@
 //! A compensation is sent exactly to the destinations at which a firing event of its episode arrived.
 
+use super::tracking::change;
 use super::*;
+use crate::domain::delivery::DeliveryChangeKind;
 
 const BOTH: [&str; 2] = ["queue", "journal"];
 
@@ -194,6 +196,7 @@ async fn a_cancelled_scale_in_is_compensated_only_if_it_was_delivered() {
                 .write(&[target], move |_| {
                     let mut changes = event(target, Kind::Out, "more", &["queue"]).changes();
                     changes.states = vec![(key(target), open_episode("e"))];
+                    changes.delivery_changes = vec![change(target, "in", DeliveryChangeKind::Cancel)];
                     changes
                 })
                 .await;
