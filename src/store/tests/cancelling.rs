@@ -7,13 +7,9 @@ use crate::store::query::RecordQuery;
 use crate::store::{DeliveryState, RefusalReason};
 
 const BOTH: [&str; 2] = ["queue", "journal"];
-<<<<<<< HEAD
 fn delivered() -> Settlement {
     Settlement::Delivered { answer: None }
 }
-=======
-const SUCCESS: Settlement = Settlement::Delivered { answer: None };
->>>>>>> s21-t1
 
 impl StoreHarness {
     /// Emits decreases with a state that tracks them.
@@ -54,11 +50,7 @@ async fn an_increase_alone_cancels_nothing() {
         harness.emit("a", Kind::Out, "out", &["queue"]).await;
         let lease = harness.claim_expecting("queue", &["in"]).await[0];
         assert_eq!(harness.refusal(lease).await, None);
-<<<<<<< HEAD
         harness.settle("queue", lease, delivered()).await;
-=======
-        harness.settle("queue", lease, SUCCESS).await;
->>>>>>> s21-t1
         harness.claim_expecting("queue", &["out"]).await;
     }
 }
@@ -76,13 +68,8 @@ async fn a_pending_decrease_is_cancelled_and_its_target_continues() {
         assert_eq!(harness.backlog("queue"), (4, 0, 0));
         for destination in BOTH {
             let leases = harness.claim_expecting(destination, &["note", "in-3"]).await;
-<<<<<<< HEAD
             harness.settle(destination, leases[0], delivered()).await;
             harness.claim_and_settle(destination, "out", delivered()).await;
-=======
-            harness.settle(destination, leases[0], SUCCESS).await;
-            harness.claim_and_settle(destination, "out", SUCCESS).await;
->>>>>>> s21-t1
             harness.claim_expecting(destination, &["last"]).await;
             assert_eq!(harness.backlog(destination), (2, 0, 0));
         }
@@ -166,11 +153,7 @@ async fn a_delivery_that_arrives_after_its_cancellation_is_shown_as_arrived() {
         let lease = harness.claim_expecting("queue", &[id]).await[0];
         assert_eq!(harness.refusal(lease).await, None, "the call begins");
         harness.change("a", id, Cancel).await;
-<<<<<<< HEAD
         harness.settle("queue", lease, delivered()).await;
-=======
-        harness.settle("queue", lease, SUCCESS).await;
->>>>>>> s21-t1
         for restart in [false, true] {
             if restart {
                 harness.restart().await;
@@ -195,11 +178,7 @@ async fn a_cancelled_decrease_that_was_claimed_at_shutdown_is_not_sent_again() {
     let leases = harness.claim_expecting("queue", &["first", "in-1", "in-2"]).await;
     harness.emit_cancelling("a", "out-1", &["queue"], &["in-1"]).await;
     harness.emit_cancelling("c", "out-2", &["queue"], &["in-2"]).await;
-<<<<<<< HEAD
     harness.settle("queue", leases[2], delivered()).await;
-=======
-    harness.settle("queue", leases[2], SUCCESS).await;
->>>>>>> s21-t1
     harness.restart().await;
     harness.claim_expecting("queue", &["first", "out-1", "out-2"]).await;
     assert_eq!(harness.backlog("queue"), (3, 0, 0));
@@ -209,11 +188,7 @@ async fn a_cancelled_decrease_that_was_claimed_at_shutdown_is_not_sent_again() {
 async fn a_decrease_is_cancelled_only_where_it_has_not_arrived() {
     for mut harness in StoreHarness::both() {
         harness.emit_decreases("a", &["in"], &BOTH).await;
-<<<<<<< HEAD
         harness.claim_and_settle("queue", "in", delivered()).await;
-=======
-        harness.claim_and_settle("queue", "in", SUCCESS).await;
->>>>>>> s21-t1
         harness.restart().await;
         harness.change("a", "in", Cancel).await;
         let delivery = harness.tracked("a", "in").await;
@@ -240,21 +215,13 @@ async fn a_decrease_beyond_the_window_is_cancelled() {
         let leases = harness.claim_expecting("queue", &["note"]).await;
         harness.emit_cancelling("a", "out", &["queue"], &["in"]).await;
         assert_eq!(harness.backlog("queue"), (52, 0, 0));
-<<<<<<< HEAD
         harness.settle("queue", leases[0], delivered()).await;
-=======
-        harness.settle("queue", leases[0], SUCCESS).await;
->>>>>>> s21-t1
         harness.restart().await;
         assert_eq!(harness.backlog("queue"), (51, 0, 0));
         let mut ids = Vec::new();
         while ids.len() < 51 {
             for (lease, id) in harness.claim("queue").await {
-<<<<<<< HEAD
                 harness.settle("queue", lease, delivered()).await;
-=======
-                harness.settle("queue", lease, SUCCESS).await;
->>>>>>> s21-t1
                 ids.push(id);
             }
         }
@@ -271,11 +238,7 @@ async fn a_cancelled_decrease_is_pruned_when_all_before_it_is_settled() {
     harness.emit_cancelling("a", "out", &["queue"], &["in"]).await;
     assert_eq!(harness.count("deliveries WHERE state = 3"), 1, "the cursor has not passed it");
     for lease in harness.claim_expecting("queue", &["first", "out"]).await {
-<<<<<<< HEAD
         harness.settle("queue", lease, delivered()).await;
-=======
-        harness.settle("queue", lease, SUCCESS).await;
->>>>>>> s21-t1
     }
     for _ in 0..2 {
         harness.store.prune(Duration::ZERO, Duration::ZERO).await.unwrap();
