@@ -252,6 +252,10 @@ pub struct EmittedDecrease {
     /// Whether the event is a dead letter that an operator has to redrive or discard.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub is_rejected: bool,
+    /// When it is rechecked, if its calls are suspended until then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(rename = "due")]
+    pub recheck_at: Option<Time>,
 }
 
 /// An action that a guard has blocked for a time, or that is to be repeated.
@@ -797,13 +801,19 @@ impl RuleState {
         let expiry = self.occurrences().map(|open| open.expires_at);
         let late = self.late.iter().map(|late| late.opens_at);
         let deferred = self.deferred().into_iter().flat_map(Deferred::times);
+        let suspended = self.emitted_decrease().and_then(|emitted| emitted.recheck_at);
         let is_needed = has_dead_letter || self.owed_until.is_some();
         let closed = self.closed.iter().filter_map(|closed| closed.prune_at()).filter(move |_| !is_needed);
         let expired_episode = self.expired_episode.iter().map(|expired_episode| expired_episode.until);
         let unreadable = self.unreadable.iter().map(|unreadable| unreadable.expires_at);
         let rest =
             closed.chain(expired_episode).chain(self.owed_until).chain(self.hold_until).chain(unreadable);
-        expiry.chain(late).chain(deferred).chain(self.budget_expiries.iter().copied()).chain(rest)
+        expiry
+            .chain(late)
+            .chain(deferred)
+            .chain(suspended)
+            .chain(self.budget_expiries.iter().copied())
+            .chain(rest)
     }
 
     fn occurrences(&self) -> impl Iterator<Item = &Occurrence> {

@@ -161,6 +161,7 @@ fn record(
         event: event.id.clone(),
         request: request.clone(),
         is_rejected: false,
+        recheck_at: None,
     });
     let rule_state = state.rules.get_or_default(&rule.name);
     if let Some(budget) = rule.budget {

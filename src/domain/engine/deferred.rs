@@ -108,7 +108,10 @@ fn next(
                 guard::is_ready(step, &request)
             }
         };
-        if decreases != (pass == Pass::Decreases) || !(replies.contains(name, phase) || is_ready()) {
+        // Nothing can block it any more: it is withdrawn.
+        let is_paid = || decreases && phase == Phase::Resolved && !owed::owes(acting.own, name);
+        let is_next = || replies.contains(name, phase) || is_paid() || is_ready();
+        if decreases != (pass == Pass::Decreases) || !is_next() {
             continue;
         }
         let order = (deferred.requested_at, step.context.rules.row(name));

@@ -341,9 +341,8 @@ fn end_firing_action(
     if let Some(deferred) = episode.deferred.take() {
         step.release_slot(&deferred);
         // The need of a deferred increase ends too.
-        let increases = rule.and_then(|rule| rule.on_firing.as_ref());
-        let increases = increases.is_none_or(|firing| firing.action.change.increases_capacity());
-        if increases && !deferred.decreases {
+        let firing = rule.and_then(|rule| rule.on_firing.as_ref());
+        if firing.map_or(!deferred.decreases, |firing| firing.action.change.increases_capacity()) {
             acting.own.record_end(step.context.now, true, step.context.policy.last_resolve_retention);
         }
         let outcome = Outcome::with_detail(Verdict::Withdrawn, CLOSED);

@@ -68,8 +68,19 @@ fn blocked_without_rate_limit(step: &StepContext<'_>, request: &ActionRequest<'_
     external_block(step, request)
         .or_else(|| stabilizing(step, request))
         .or_else(|| waiting_for_destination(step, request))
-        .or_else(|| cooling_down(step, request))
+        .or_else(|| cooling_down(step, request, None))
         .or_else(|| over_budget(step, request))
+}
+
+/// What blocks a further call of an emitted action, apart from the event itself. Budgets and rate limits have counted it.
+pub(super) fn blocked_again(
+    step: &StepContext<'_>,
+    request: &ActionRequest<'_>,
+    event: &str,
+) -> Option<Blocked> {
+    external_block(step, request)
+        .or_else(|| stabilizing(step, request))
+        .or_else(|| cooling_down(step, request, Some(event)))
 }
 
 /// The guards that depend on other state than the rule's own: pauses, holds, heartbeats, episodes of other
@@ -188,10 +199,16 @@ fn waiting_for_destination(step: &StepContext<'_>, request: &ActionRequest<'_>) 
     (!works).then(|| Blocked::with_detail(Verdict::CoolingDown, detail))
 }
 
-/// The cooldowns of earlier events, counted from their delivery.
-fn cooling_down(step: &StepContext<'_>, request: &ActionRequest<'_>) -> Option<Blocked> {
+/// The cooldowns of earlier events except `itself`, counted from their delivery.
+fn cooling_down(
+    step: &StepContext<'_>,
+    request: &ActionRequest<'_>,
+    itself: Option<&str>,
+) -> Option<Blocked> {
     let (now, change) = (step.context.now, &request.action.change);
-    let own_events = request.visible.own.emissions.iter().filter(|emission| blocks(emission, request));
+    let is_other = |emission: &&Emission| Some(&*emission.id) != itself;
+    let others = request.visible.own.emissions.iter().filter(is_other);
+    let own_events = others.filter(|emission| blocks(emission, request));
     let mut last: Option<(Time, &Emission)> = None;
     for emission in own_events {
         // What a decrease answers must not arrive anywhere after it.

@@ -2,6 +2,7 @@
 //! block their emission blocks their delivery too.
 
 use super::deferred::Acting;
+use super::guard::{ActionRequest, Blocked};
 use super::outcome::{DecisionLog, Outcome, requested_action};
 use super::step::StepContext;
 use super::visible_state::VisibleState;
@@ -46,19 +47,50 @@ pub(super) fn recheck(step: &mut StepContext<'_>, acting: &mut Acting<'_>) -> Ve
         if step.emitted.contains(&emission.id) {
             continue;
         }
-        match (blocker(step, acting.key, acting.visible(), &name, emission.phase), emission.is_suspended) {
-            (Some(_), true) | (None, false) => {}
-            (None, true) => {
-                step.change_delivery(acting.key, &emission.id, DeliveryChangeKind::Resume);
-                set_suspended(acting.own, &emission, false);
-            }
-            (Some(reason), false) => {
-                let detail = format!("event {} is not confirmed and is taken back: {reason}", emission.id);
-                decisions.extend(take_back(step, acting, &emission, emitted, false, &detail));
-            }
+        if emission.is_suspended {
+            continue;
+        }
+        if let Some(reason) = blocker(step, acting.key, acting.visible(), &name, emission.phase) {
+            let detail = format!("event {} is not confirmed and is taken back: {reason}", emission.id);
+            decisions.extend(take_back(step, acting, &emission, emitted, false, &detail));
         }
     }
+    resume(step, acting);
     decisions
+}
+
+/// Resumes the suspended decreases that no guard blocks any more. The others are rechecked when their wait is over.
+fn resume(step: &mut StepContext<'_>, acting: &mut Acting<'_>) {
+    for (name, emission, emitted) in unconfirmed(acting.own) {
+        if !emission.is_suspended {
+            continue;
+        }
+        let blocked = blocked_again(step, acting, &name, &emission, &emitted);
+        if blocked.is_none() {
+            step.change_delivery(acting.key, &emission.id, DeliveryChangeKind::Resume);
+            set_suspended(acting.own, &emission, false);
+        }
+        let known = acting.own.rules.get_mut(&name).and_then(|rule_state| rule_state.emitted_decrease_mut());
+        let recheck_at = blocked.and_then(|blocked| blocked.recheck_at);
+        known.into_iter().for_each(|known| known.recheck_at = recheck_at);
+    }
+}
+
+/// Which guard blocks a further call of an emitted decrease.
+fn blocked_again(
+    step: &StepContext<'_>,
+    acting: &Acting<'_>,
+    name: &Name,
+    emission: &Emission,
+    emitted: &EmittedDecrease,
+) -> Option<Blocked> {
+    let rule = step.rule(name)?;
+    let action = requested_action(rule, emission.phase)?;
+    let episode = acting.own.rules.get(name)?.last_episode()?;
+    let (phase, deferred) = (emission.phase, &emitted.request);
+    let visible = acting.visible();
+    let request = ActionRequest { key: acting.key, visible, rule, phase, action, episode, deferred };
+    guard::blocked_again(step, &request, &emission.id)
 }
 
 /// Why the decrease would not be emitted now, apart from its window and cooldowns.

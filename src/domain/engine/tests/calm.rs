@@ -281,3 +281,22 @@ fn a_late_firing_of_the_heartbeat_does_not_open_it() {
     assert_eq!(summary(&world.post(10, vec![firing("a", 0)])), "held×1");
     assert_eq!(summary(&world.wait(361)), "heartbeat×1, stabilizing×1", "it opens when its window is over");
 }
+
+#[test]
+fn the_close_of_a_deferred_set_capacity_restarts_the_window() {
+    let mut world = with_a_second_rule(guarded(0, 0, 5));
+    let mut rules = world.rules.rules().to_vec();
+    let change = Change::SetCapacity { to: 3, allow_decrease: true };
+    let stabilization_window = 5 * MINUTE;
+    rules[1].on_firing.as_mut().unwrap().action = Action { stabilization_window, ..unguarded(change) };
+    world.rules = RuleTable::new(rules, known_templates());
+    world.post(0, vec![firing("a", -10)]);
+    assert_eq!(
+        last_wait(&world.post(60, vec![resolved("a", -10, 55)])),
+        ("stabilizing".to_owned(), Some(360))
+    );
+    assert_eq!(summary(&world.post(70, vec![slow(true, 65, 0)])), "stabilizing×1");
+    world.post(100, vec![slow(false, 65, 95)]);
+    assert_eq!(last_wait(&world.wait(360)), ("stabilizing".to_owned(), Some(400)));
+    assert_eq!(summary(&world.wait(400)), "emitted×1 scale_in -1");
+}

@@ -1,6 +1,7 @@
 //! Owed decreases: what a rule has added and not taken back is taken back once, however its alerts flap.
 
 use super::*;
+use crate::domain::delivery::EventDelivery;
 
 /// Like [`guarded`], and the scale-in takes back what the rule has added.
 fn reverting(out_cooldown: u64, in_cooldown: u64, window: u64) -> Setup {
@@ -197,4 +198,15 @@ fn a_set_capacity_without_allow_decrease_is_an_increase_only() {
         world.post(0, vec![slow(true, -10, 0)]);
         assert_eq!(summary(&world.post(10, vec![firing("a", 5)])), verdict);
     }
+}
+
+#[test]
+fn a_decrease_that_something_blocks_is_withdrawn_when_nothing_is_owed() {
+    let mut world = with_a_second_rule(guarded(0, 0, 0));
+    let first = event_of(&world.post(0, vec![firing("a", -10)]));
+    world.set_delivery(&first, EventDelivery::pending());
+    world.post(10, vec![slow(true, 5, 0)]);
+    assert_eq!(summary(&world.post(60, vec![resolved("a", -10, 55)])), "outranked×1");
+    world.set_delivery(&first, super::deliveries::given_up(GiveUp::Expired));
+    assert_eq!(summary(&world.wait(3600)), "withdrawn×1");
 }

@@ -100,3 +100,29 @@ fn a_decrease_that_may_have_arrived_keeps_its_id_and_is_suspended_while_somethin
         assert!(world.states.values().all(|state| state.owing_rules().next().is_none()));
     }
 }
+
+#[test]
+fn a_suspended_decrease_is_due_when_the_wait_after_a_reception_gap_is_over() {
+    let (mut world, first) = undelivered(guarded(0, 0, 0), uncertain());
+    world.gap(80, 90);
+    assert_eq!(summary(&world.wait(90)), "superseded×1");
+    assert_eq!(world.changes(), [(first.id.clone(), DeliveryChangeKind::Suspend)]);
+    assert_eq!(world.next_due(), Some(450));
+    assert_eq!(summary(&world.wait(450)), "");
+    assert_eq!(world.changes(), [(first.id, DeliveryChangeKind::Resume)]);
+}
+
+#[test]
+fn a_suspended_decrease_waits_for_its_window_after_a_late_firing() {
+    let (mut world, first) = undelivered(guarded(0, 0, 0), EventDelivery::default());
+    let mut setup = guarded(0, 0, 5);
+    setup.on_firing.as_mut().unwrap().action.cooldown = Duration::ZERO;
+    world.rules = with_a_second_rule(setup).rules;
+    world.set_delivery(&first, uncertain());
+    assert_eq!(summary(&world.post(90, vec![firing("a", -10)])), "late×1, superseded×1");
+    assert_eq!(summary(&world.post(100, vec![resolved("a", -10, 96)])), "withdrawn×1");
+    assert_eq!(world.changes(), []);
+    assert_eq!(world.next_due(), Some(400));
+    world.wait(400);
+    assert_eq!(world.changes(), [(first.id, DeliveryChangeKind::Resume)]);
+}
