@@ -114,7 +114,7 @@ pub struct DeliveryFeedback {
     /// By target and event id. An event that is not here counts as delivered when it was emitted.
     pub events: BTreeMap<TargetKey, BTreeMap<Arc<str>, EventDelivery>>,
     /// The last successful call of each destination, as far as this process knows. Only filled if a state
-    /// [awaits a destination](TargetState::awaits_destination).
+    /// tracks events or [awaits a destination](TargetState::awaits_destination).
     pub last_success: BTreeMap<Name, Time>,
     /// By target: the `on_firing` events of episodes that were open when the store was upgraded from a version without
     /// tracked events, until the target's state is written.

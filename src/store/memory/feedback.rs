@@ -34,7 +34,7 @@ impl Inner {
             }
         }
         let awaits = |state: &TargetState| lanes.all().keys().any(|name| state.awaits_destination(name));
-        if states.targets.values().any(|state| awaits(state)) {
+        if !deliveries.events.is_empty() || states.targets.values().any(|state| awaits(state)) {
             let succeeded =
                 |(name, handle): (&Name, &Arc<LaneHandle>)| Some((name.clone(), handle.last_success()?));
             deliveries.last_success = lanes.all().iter().filter_map(succeeded).collect();

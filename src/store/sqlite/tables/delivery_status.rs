@@ -41,7 +41,7 @@ pub(crate) fn read<'a>(
             }
         }
     }
-    if awaits_destination {
+    if awaits_destination || !deliveries.events.is_empty() {
         let lanes = outbox.lanes.all();
         let succeeded = |(name, handle): (&Name, &std::sync::Arc<crate::store::lanes::LaneHandle>)| {
             Some((name.clone(), handle.last_success()?))
