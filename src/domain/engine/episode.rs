@@ -28,6 +28,7 @@ use crate::domain::trigger::Trigger;
 use crate::domain::verdict::{Decision, Verdict};
 
 const TRUNCATED: &str = "the notification is truncated (max_alerts)";
+const CLOSED_TRUNCATED: &str = "a truncated notification (max_alerts) has closed an alert of the episode";
 const CLOSED: &str = "the episode has closed";
 
 /// Applies the changes of the active rules or of one in `mode: shadow`, and executes their requested and deferred actions.
@@ -81,6 +82,9 @@ fn apply_delta(
     let rule_state = acting.own.rules.get_or_default(name);
     if let Some(episode) = rule_state.episode.as_mut().filter(|_| !expired.is_empty()) {
         episode.expired = true;
+    }
+    if let Some(episode) = rule_state.episode.as_mut().filter(|_| truncated && !closed.is_empty()) {
+        episode.truncated = true;
     }
     log_without_action(&mut log, unchanged, late, outdated, expired);
     let cause = Cause { trigger, truncated };
@@ -373,8 +377,8 @@ fn request_resolved(
     if !change.decreases_capacity() && episode.emissions == 0 {
         return no_evidence("the episode has emitted no event to compensate");
     }
-    if cause.truncated {
-        return no_evidence(TRUNCATED);
+    if episode.truncated {
+        return no_evidence(if cause.truncated { TRUNCATED } else { CLOSED_TRUNCATED });
     }
     match missing_evidence(episode) {
         Some(detail) => no_evidence(detail),
@@ -439,6 +443,7 @@ fn new_episode(id: Arc<str>, scope: EpisodeScope, opened_at: Time) -> Episode {
         heartbeats: Vec::new(),
         adopted: false,
         expired: false,
+        truncated: false,
         hold_over: false,
         deferred: None,
         emitted: None,
