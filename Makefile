@@ -8,7 +8,7 @@ TARGET := $(or $(CARGO_TARGET_DIR),target)
 SNAPSHOTS := $(abspath $(TARGET))/snapshots.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help build release run demo test bench lint clean
+.PHONY: help build release run demo test soak bench lint clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -38,6 +38,11 @@ test: ## run all tests, with real Prometheus and Alertmanager and an AWS emulato
 	@rm -f "$(SNAPSHOTS)"
 	INSTA_SNAPSHOT_REFERENCES_FILE="$(SNAPSHOTS)" cargo test --locked --lib --bins --tests
 	@.ci/unreferenced-snapshots "$(SNAPSHOTS)"
+
+soak: ## compare the engine with its reference model for long; DEPTH=6 MINUTES=600 PAIR=revert_and_idle
+	CARGO_PROFILE_TEST_OPT_LEVEL=2 SOAK_DEPTH="$(or $(DEPTH),4)" SOAK_MINUTES="$(or $(MINUTES),600)" \
+		$(if $(PAIR),SOAK_PAIR="$(PAIR)") \
+		cargo test --locked --lib -- reference::exhaustive::soak --ignored --nocapture
 
 bench: release ## measure the whole bridge under load against its targets; ONLY=storm runs one part
 	SCALEBRIDGE_BINARY="$(abspath $(TARGET))/deploy/scalebridge" \

@@ -356,6 +356,9 @@ pub struct Episode {
     /// capacity.
     #[serde(default)]
     pub expired: bool,
+    /// Whether a truncated notification closed one of its occurrences. Such an episode closes without action.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub truncated: bool,
     /// For a hold that has ended because of `max_duration`: it does not begin again before a new occurrence.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub hold_over: bool,

@@ -309,7 +309,10 @@ fn unanswered<'a>(
 ) -> Option<(&'a Rule, &'a Episode)> {
     let rule = step.active_rule(&emission.rule)?;
     let episode = state.rules.get(&emission.rule)?.episode.as_deref()?;
-    belongs_to(emission, episode).then_some((rule, episode))
+    // An episode that goes on after the give-up has emitted again instead.
+    let is_later = |other: &Emission| other.rule == emission.rule && other.emitted_at > emission.emitted_at;
+    let is_replaced = emission.outcome == EmissionOutcome::DeadLetter && state.emissions.iter().any(is_later);
+    (belongs_to(emission, episode) && !is_replaced).then_some((rule, episode))
 }
 
 fn belongs_to(emission: &Emission, episode: &Episode) -> bool {

@@ -28,6 +28,7 @@ use crate::domain::trigger::Trigger;
 use crate::domain::verdict::{Decision, Verdict};
 
 const TRUNCATED: &str = "the notification is truncated (max_alerts)";
+const CLOSED_TRUNCATED: &str = "a truncated notification (max_alerts) has closed an alert of the episode";
 const CLOSED: &str = "the episode has closed";
 const NOTHING_OWED: &str = "the rule owes no decrease on this target";
 
@@ -82,6 +83,9 @@ fn apply_delta(
     let rule_state = acting.own.rules.get_or_default(name);
     if let Some(episode) = rule_state.episode.as_mut().filter(|_| !expired.is_empty()) {
         episode.expired = true;
+    }
+    if let Some(episode) = rule_state.episode.as_mut().filter(|_| truncated && !closed.is_empty()) {
+        episode.truncated = true;
     }
     log_without_action(&mut log, unchanged, late, outdated, expired);
     let cause = ChangeCause { trigger, truncated };
@@ -374,8 +378,8 @@ fn request_resolved(
     if !change.decreases_capacity() && episode.emissions == 0 {
         return Err(no_evidence("the episode has emitted no event to compensate"));
     }
-    if cause.truncated {
-        return Err(no_evidence(TRUNCATED));
+    if episode.truncated {
+        return Err(no_evidence(if cause.truncated { TRUNCATED } else { CLOSED_TRUNCATED }));
     }
     match missing_evidence(episode) {
         Some(detail) => Err(no_evidence(detail)),
@@ -444,6 +448,7 @@ fn new_episode(id: Arc<str>, scope: EpisodeScope, opened_at: Time) -> Episode {
         heartbeats: Vec::new(),
         adopted: false,
         expired: false,
+        truncated: false,
         hold_over: false,
         deferred: None,
         emitted: None,

@@ -447,7 +447,7 @@ impl Lane {
         }
     }
 
-    /// The row change for this outcome. Does not change the lane: [`Lane::mark_delivered`], [`Lane::mark_dead`] or
+    /// The row change for this outcome. Does not change the lane: [`Lane::mark_arrived`], [`Lane::mark_dead`] or
     /// [`Lane::schedule_retry`] must be called after the commit.
     pub(super) fn row_change(&self, seq: EventSeq, outcome: Outcome) -> RowChange {
         let known = self.retries.get(&seq.0);

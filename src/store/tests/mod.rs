@@ -426,6 +426,7 @@ fn deferred_state(rule: &str, verdict: Verdict, closing: bool) -> TargetState {
         adopted: false,
         expired: false,
         heartbeats: Vec::new(),
+        truncated: false,
         hold_over: false,
         deferred: None,
         emitted: None,

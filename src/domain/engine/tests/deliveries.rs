@@ -297,3 +297,18 @@ fn a_decrease_waits_until_what_it_answers_is_pending_at_no_acting_destination() 
     world.set_delivery(&first, EventDelivery::delivered(at(1)));
     assert_eq!(event_of(&world.wait(70)).reverts, [first.id]);
 }
+
+#[test]
+fn an_increase_that_was_given_up_after_its_close_is_not_renewed_beside_its_successor() {
+    let mut world = guarded(0, 0, 0).world();
+    let first = event_of(&world.post(0, vec![firing("a", -10)]));
+    world.set_delivery(&first, EventDelivery::pending());
+    world.post(60, vec![resolved("a", -10, 55)]);
+    world.set_delivery(&first, given_up(GiveUp::Expired));
+    assert_eq!(summary(&world.wait(3600)), "withdrawn×1");
+    assert_eq!(summary(&world.post(3610, vec![firing("a", -10)])), "late×1");
+    let again = event_of(&world.wait(3970));
+    world.set_delivery(&again, EventDelivery::pending());
+    assert_eq!(summary(&world.wait(3980)), "");
+    assert_eq!(world.changes(), []);
+}

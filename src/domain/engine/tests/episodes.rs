@@ -484,3 +484,14 @@ fn a_resolve_of_an_unknown_alert_that_is_twice_in_one_notification_is_applied_on
     let twice = world.post(60, vec![resolved("a", 0, 50), resolved("a", 0, 50), resolved("a", 0, 55)]);
     assert_eq!(summary(&twice), "no_evidence×2, duplicate×1");
 }
+
+#[test]
+fn an_episode_closes_without_action_after_a_truncated_notification_has_closed_one_of_its_alerts() {
+    let mut world = guarded(0, 0, 0).world();
+    world.post(0, vec![firing("a", -10), firing("b", -10)]);
+    assert_eq!(summary(&world.post_truncated(60, true, vec![resolved("a", -10, 55)])), "still_open×1");
+    assert_eq!(summary(&world.post(120, vec![resolved("b", -10, 115)])), "no_evidence×1");
+    world.post(200, vec![firing("c", 190)]);
+    let closed = world.post(300, vec![resolved("c", 190, 290)]);
+    assert_eq!(event_of(&closed).reverts.len(), 2, "what is owed has stayed");
+}

@@ -34,6 +34,7 @@ mod guards;
 mod holds;
 mod owed;
 mod properties;
+mod reference;
 mod shadows;
 mod taken_back;
 
