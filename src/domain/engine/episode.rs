@@ -12,7 +12,7 @@ use super::deferred::{
 use super::delta::{Opened, RuleDelta};
 use super::outcome::{DecisionLog, Outcome};
 use super::step::StepContext;
-use super::{Context, emit, guard, owed, unconfirmed};
+use super::{Context, delivery, emit, guard, owed, unconfirmed};
 use crate::domain::alert_key::AlertKey;
 use crate::domain::alert_map::AlertMap;
 use crate::domain::delivery::DeliveryChangeKind;
@@ -212,9 +212,11 @@ fn end_unconfirmed(step: &mut StepContext<'_>, acting: &mut Acting<'_>, event: &
     step.change_delivery(acting.key, event, DeliveryChangeKind::Cancel);
     let is_uncertain = step.delivery(acting.key, &emission).is_uncertain;
     if is_uncertain {
-        owed::settle(acting.own, &emission);
+        // Its cooldown counts from now.
+        delivery::count_as_delivered(step, acting.own, &emission);
+    } else {
+        acting.own.emissions.retain(|known| known.id != *event);
     }
-    acting.own.emissions.retain(|known| known.id != *event);
     is_uncertain
 }
 

@@ -1,7 +1,7 @@
 //! Takes back decreases that are emitted and that no answer has confirmed: an increase supersedes them, and what would
 //! block their emission blocks their delivery too.
 
-use super::deferred::Acting;
+use super::deferred::{Acting, RULE_REMOVED};
 use super::guard::{ActionRequest, Blocked};
 use super::outcome::{DecisionLog, Outcome, requested_action};
 use super::step::StepContext;
@@ -47,6 +47,11 @@ pub(super) fn recheck(step: &mut StepContext<'_>, acting: &mut Acting<'_>) -> Ve
         if step.emitted.contains(&emission.id) {
             continue;
         }
+        let action = step.active_rule(&name).and_then(|rule| requested_action(rule, emission.phase));
+        if action.is_none_or(|action| !action.change.decreases_capacity()) {
+            decisions.extend(end(step, acting, &emission, &emitted));
+            continue;
+        }
         if emission.is_suspended {
             continue;
         }
@@ -57,6 +62,30 @@ pub(super) fn recheck(step: &mut StepContext<'_>, acting: &mut Acting<'_>) -> Ve
     }
     resume(step, acting);
     decisions
+}
+
+/// Ends a decrease whose rule no longer exists, or no longer has its action. If the outcome of a call is unknown, it counts
+/// as delivered.
+fn end(
+    step: &mut StepContext<'_>,
+    acting: &mut Acting<'_>,
+    emission: &Emission,
+    emitted: &EmittedDecrease,
+) -> Vec<Decision> {
+    let mut log = DecisionLog::new(Some(&emission.rule), acting.key);
+    if let Some(episode) = acting.own.rules.get(&emission.rule).and_then(|rule| rule.last_episode()) {
+        let outcome = Outcome::with_detail(Verdict::Withdrawn, RULE_REMOVED);
+        log.record(outcome.for_episode(emission.phase, episode, None), emitted.request.alerts.clone());
+    }
+    step.change_delivery(acting.key, &emission.id, DeliveryChangeKind::Cancel);
+    if step.delivery(acting.key, emission).is_uncertain {
+        delivery::count_as_delivered(step, acting.own, emission);
+        return log.decisions;
+    }
+    acting.own.emissions.retain(|known| known.id != emission.id);
+    let rule_state = acting.own.rules.get_mut(&emission.rule);
+    drop(rule_state.and_then(|rule_state| rule_state.take_emitted_decrease()));
+    log.decisions
 }
 
 /// Resumes the suspended decreases that no guard blocks any more. The others are rechecked when their wait is over.

@@ -58,6 +58,8 @@ impl<'a> VisibleState<'a> {
         });
         let late = self.states().flat_map(|state| state.rules.values()).flat_map(|rule| rule.late.iter());
         let of_late = late.map(|late| &late.occurrence.alert.source);
-        episodes.flat_map(|episode| &episode.sources).chain(of_late).collect()
+        let ended = self.states().flat_map(|state| state.last_resolves.iter());
+        let of_ended = ended.filter(|ended| ended.was_open).map(|ended| &ended.alert.source);
+        episodes.flat_map(|episode| &episode.sources).chain(of_late).chain(of_ended).collect()
     }
 }
